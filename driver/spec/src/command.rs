@@ -1,0 +1,195 @@
+//! The submission queue entry (Base 3.3.3.1).
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::opcode::{admin, nvm};
+
+/// Data pointer kinds: the PSDT field, bits 7:6 of the command's flags byte (Base 3.3.3.1).
+pub mod sgl {
+    /// PRPs are used for this transfer.
+    pub const PSDT_PRP: u8 = 0b00 << 6;
+    /// SGLs are used; MPTR is the address of a contiguous buffer.
+    pub const PSDT_SGL: u8 = 0b01 << 6;
+    /// SGLs are used; MPTR is the address of an SGL segment.
+    pub const PSDT_SGL_MPTR_SGL: u8 = 0b10 << 6;
+    /// The bits of the flags byte that hold PSDT.
+    pub const PSDT_MASK: u8 = 0b11 << 6;
+    /// The bits of the flags byte that hold FUSE.
+    pub const FUSE_MASK: u8 = 0b11;
+}
+
+/// A submission queue entry: one command, 64 bytes (Base 3.3.3.1, figure 87).
+///
+/// The data pointer is named `prp1`/`prp2`; with SGLs the same 16 bytes hold one descriptor.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Sqe {
+    /// CDW0 bits 7:0, the opcode.
+    pub opcode: u8,
+    /// CDW0 bits 15:8: FUSE in bits 1:0, PSDT in bits 7:6.
+    pub flags: u8,
+    /// CDW0 bits 31:16, the command identifier.
+    pub cid: U16,
+    /// Namespace identifier.
+    pub nsid: U32,
+    /// Command specific.
+    pub cdw2: U32,
+    /// Command specific.
+    pub cdw3: U32,
+    /// Metadata pointer.
+    pub mptr: U64,
+    /// PRP entry 1.
+    pub prp1: U64,
+    /// PRP entry 2, or the address of a PRP list.
+    pub prp2: U64,
+    /// Command specific.
+    pub cdw10: U32,
+    /// Command specific.
+    pub cdw11: U32,
+    /// Command specific.
+    pub cdw12: U32,
+    /// Command specific.
+    pub cdw13: U32,
+    /// Command specific.
+    pub cdw14: U32,
+    /// Command specific.
+    pub cdw15: U32,
+}
+
+const _: () = assert!(size_of::<Sqe>() == crate::SQE_SIZE);
+
+impl Sqe {
+    /// CDW12 bit 30 of Read and Write: force unit access (NVM 3.2.4, 3.2.6).
+    pub const FUA: u32 = 1 << 30;
+
+    /// A command with nothing but an opcode and a namespace.
+    #[inline]
+    pub fn new(opcode: u8, nsid: u32) -> Self {
+        Self { opcode, nsid: U32::new(nsid), ..Self::default() }
+    }
+
+    /// Read of `blocks` logical blocks from `slba` (NVM 3.2.4); `blocks` is 1 to 65,536.
+    #[inline]
+    pub fn read(nsid: u32, slba: u64, blocks: u32) -> Self {
+        Self::block_io(nvm::READ, nsid, slba, blocks)
+    }
+
+    /// Write of `blocks` logical blocks at `slba` (NVM 3.2.6); `blocks` is 1 to 65,536.
+    #[inline]
+    pub fn write(nsid: u32, slba: u64, blocks: u32) -> Self {
+        Self::block_io(nvm::WRITE, nsid, slba, blocks)
+    }
+
+    /// Flush of one namespace, or of all with [`crate::NSID_ALL`] (Base 7.1).
+    #[inline]
+    pub fn flush(nsid: u32) -> Self {
+        Self::new(nvm::FLUSH, nsid)
+    }
+
+    #[inline]
+    fn block_io(opcode: u8, nsid: u32, slba: u64, blocks: u32) -> Self {
+        let mut sqe = Self::new(opcode, nsid);
+        sqe.cdw10 = U32::new((slba & 0xffff_ffff) as u32);
+        sqe.cdw11 = U32::new((slba >> 32) as u32);
+        // NLB is a 0's based value.
+        sqe.cdw12 = U32::new(blocks.wrapping_sub(1) & 0xffff);
+        sqe
+    }
+
+    /// Starting LBA, CDW11:CDW10 of Read, Write and their kin.
+    #[inline]
+    pub fn slba(&self) -> u64 {
+        u64::from(self.cdw11.get()) << 32 | u64::from(self.cdw10.get())
+    }
+
+    /// Number of logical blocks, 1 to 65,536 (CDW12 bits 15:0 hold it 0's based).
+    #[inline]
+    pub fn nlb(&self) -> u32 {
+        (self.cdw12.get() & 0xffff) + 1
+    }
+
+    /// Identify (Base 5.17): `cns` is one of [`crate::cns`].
+    pub fn identify(cns: u8, nsid: u32) -> Self {
+        let mut sqe = Self::new(admin::IDENTIFY, nsid);
+        sqe.cdw10 = U32::new(u32::from(cns));
+        sqe
+    }
+
+    /// Create I/O Completion Queue (Base 5.4): physically contiguous, `entries` 2 to 65,536.
+    /// With `vector`, interrupts are enabled and use it.
+    pub fn create_io_cq(qid: u16, entries: u32, iova: u64, vector: Option<u16>) -> Self {
+        let mut sqe = Self::new(admin::CREATE_IO_CQ, 0);
+        sqe.prp1 = U64::new(iova);
+        sqe.cdw10 = U32::new(entries.wrapping_sub(1) << 16 | u32::from(qid));
+        let interrupt = vector.map_or(0, |v| u32::from(v) << 16 | 0b10);
+        sqe.cdw11 = U32::new(interrupt | 0b01);
+        sqe
+    }
+
+    /// Create I/O Submission Queue (Base 5.5): physically contiguous, urgent priority class 0,
+    /// completions to queue `cqid`.
+    pub fn create_io_sq(qid: u16, entries: u32, iova: u64, cqid: u16) -> Self {
+        let mut sqe = Self::new(admin::CREATE_IO_SQ, 0);
+        sqe.prp1 = U64::new(iova);
+        sqe.cdw10 = U32::new(entries.wrapping_sub(1) << 16 | u32::from(qid));
+        sqe.cdw11 = U32::new(u32::from(cqid) << 16 | 0b01);
+        sqe
+    }
+
+    /// Delete I/O Completion Queue (Base 5.6).
+    pub fn delete_io_cq(qid: u16) -> Self {
+        let mut sqe = Self::new(admin::DELETE_IO_CQ, 0);
+        sqe.cdw10 = U32::new(u32::from(qid));
+        sqe
+    }
+
+    /// Delete I/O Submission Queue (Base 5.7).
+    pub fn delete_io_sq(qid: u16) -> Self {
+        let mut sqe = Self::new(admin::DELETE_IO_SQ, 0);
+        sqe.cdw10 = U32::new(u32::from(qid));
+        sqe
+    }
+
+    /// Set Features (Base 5.27), not saved across resets.
+    pub fn set_features(feature: u8, cdw11: u32) -> Self {
+        let mut sqe = Self::new(admin::SET_FEATURES, 0);
+        sqe.cdw10 = U32::new(u32::from(feature));
+        sqe.cdw11 = U32::new(cdw11);
+        sqe
+    }
+
+    /// Get Features, current value (Base 5.15).
+    pub fn get_features(feature: u8) -> Self {
+        let mut sqe = Self::new(admin::GET_FEATURES, 0);
+        sqe.cdw10 = U32::new(u32::from(feature));
+        sqe
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn read_encodes_a_64_bit_lba_and_a_zeroes_based_length() {
+        let sqe = Sqe::read(7, 0x1_2345_6789, 65_536);
+        assert_eq!(sqe.nsid.get(), 7);
+        assert_eq!(sqe.cdw10.get(), 0x2345_6789);
+        assert_eq!(sqe.cdw11.get(), 1);
+        assert_eq!(sqe.cdw12.get(), 0xffff);
+        assert_eq!((sqe.slba(), sqe.nlb()), (0x1_2345_6789, 65_536));
+    }
+
+    #[test]
+    fn field_offsets_are_those_of_the_specification() {
+        let mut sqe = Sqe::create_io_sq(3, 1024, 0x1122_3344_5566_7788, 5);
+        sqe.cid = U16::new(0xabcd);
+        let bytes = sqe.as_bytes();
+        assert_eq!(bytes[0], admin::CREATE_IO_SQ);
+        assert_eq!(bytes[2..4], [0xcd, 0xab]);
+        assert_eq!(bytes[24..32], 0x1122_3344_5566_7788u64.to_le_bytes());
+        assert_eq!(bytes[40..44], (1023u32 << 16 | 3).to_le_bytes());
+        assert_eq!(bytes[44..48], (5u32 << 16 | 1).to_le_bytes());
+    }
+}

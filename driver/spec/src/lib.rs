@@ -1,0 +1,47 @@
+//! The NVMe wire types: what travels between a host and a controller, and nothing else.
+//!
+//! Both sides of nvio are built on this crate: the driver, which is the host, and the embedded
+//! controller. It has no I/O and no `unsafe`. Every structure is `#[repr(C)]`, little-endian and
+//! of asserted size, so that it can be read from and written to bytes with [`zerocopy`].
+//!
+//! Values that a device chooses (status codes, opcodes, identify fields) are kept as numbers with
+//! named constants, never as closed enums: a value this crate does not know stays representable.
+//!
+//! Section numbers refer to the NVM Express Base Specification 2.0 ("Base"), the NVM Command Set
+//! Specification 1.0 ("NVM") and the NVMe over PCIe Transport Specification 1.0 ("PCIe").
+//!
+//! ```
+//! use nvio_spec::{Sqe, opcode};
+//! use zerocopy::IntoBytes;
+//!
+//! let read = Sqe::read(1, 2048, 8);
+//! assert_eq!(read.opcode, opcode::nvm::READ);
+//! assert_eq!(read.as_bytes().len(), 64);
+//! assert_eq!((read.slba(), read.nlb()), (2048, 8));
+//! ```
+#![forbid(unsafe_code)]
+
+mod command;
+mod completion;
+mod feature;
+mod identify;
+pub mod opcode;
+pub mod register;
+
+pub use command::{Sqe, sgl};
+pub use completion::{Cqe, Status, status};
+pub use feature::{QueueCount, feature_id};
+pub use identify::{
+    IdentifyController, IdentifyNamespace, LbaFormat, NamespaceList, PowerState, cns,
+};
+
+/// Size in bytes of a submission queue entry (Base 3.3.3.1).
+pub const SQE_SIZE: usize = 64;
+/// Size in bytes of a completion queue entry (Base 3.3.3.2).
+pub const CQE_SIZE: usize = 16;
+/// Size in bytes of every Identify data structure (Base 5.17).
+pub const IDENTIFY_SIZE: usize = 4096;
+/// NSID that addresses all namespaces (Base 3.2.1.2).
+pub const NSID_ALL: u32 = 0xffff_ffff;
+/// PCI class code (base, sub-class, interface) of an NVMe I/O controller (PCIe 3.8.1).
+pub const PCI_CLASS: u32 = 0x01_08_02;

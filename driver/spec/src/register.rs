@@ -1,0 +1,219 @@
+//! Controller properties, the registers of BAR0 (Base 3.1.3), and doorbells (PCIe 3.1.2).
+
+use std::time::Duration;
+
+/// Controller Capabilities, 64 bits (Base 3.1.3.1).
+pub const CAP: u64 = 0x00;
+/// Version (Base 3.1.3.2).
+pub const VS: u64 = 0x08;
+/// Interrupt Mask Set (Base 3.1.3.3).
+pub const INTMS: u64 = 0x0c;
+/// Interrupt Mask Clear (Base 3.1.3.4).
+pub const INTMC: u64 = 0x10;
+/// Controller Configuration (Base 3.1.3.5).
+pub const CC: u64 = 0x14;
+/// Controller Status (Base 3.1.3.6).
+pub const CSTS: u64 = 0x1c;
+/// NVM Subsystem Reset (Base 3.1.3.7).
+pub const NSSR: u64 = 0x20;
+/// Admin Queue Attributes (Base 3.1.3.8).
+pub const AQA: u64 = 0x24;
+/// Admin Submission Queue Base Address, 64 bits (Base 3.1.3.9).
+pub const ASQ: u64 = 0x28;
+/// Admin Completion Queue Base Address, 64 bits (Base 3.1.3.10).
+pub const ACQ: u64 = 0x30;
+/// Controller Memory Buffer Location (Base 3.1.3.11).
+pub const CMBLOC: u64 = 0x38;
+/// Controller Memory Buffer Size (Base 3.1.3.12).
+pub const CMBSZ: u64 = 0x3c;
+/// First doorbell: SQ0TDBL (PCIe 3.1.2.1).
+pub const DOORBELLS: u64 = 0x1000;
+
+/// Offset in BAR0 of Submission Queue `qid`'s Tail Doorbell (PCIe 3.1.2.1).
+pub const fn sq_tail_doorbell(qid: u16, stride: u32) -> u64 {
+    DOORBELLS + 2 * qid as u64 * stride as u64
+}
+
+/// Offset in BAR0 of Completion Queue `qid`'s Head Doorbell (PCIe 3.1.2.2).
+pub const fn cq_head_doorbell(qid: u16, stride: u32) -> u64 {
+    DOORBELLS + (2 * qid as u64 + 1) * stride as u64
+}
+
+/// What a register of a removed device reads as: PCIe completes the read with all ones.
+pub const GONE: u32 = 0xffff_ffff;
+
+/// The value of CAP (Base 3.1.3.1, figure 36).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap(pub u64);
+
+impl Cap {
+    /// Most entries an I/O queue may have, 2 to 65,536 (MQES; a device that reports fewer is
+    /// broken, and its figure is given as it is).
+    pub const fn max_queue_entries(self) -> u32 {
+        (self.0 & 0xffff) as u32 + 1
+    }
+
+    /// Whether I/O queues must be physically contiguous (CQR).
+    pub const fn contiguous_queues_required(self) -> bool {
+        self.0 >> 16 & 1 != 0
+    }
+
+    /// Longest time that CSTS.RDY takes to follow CC.EN (TO, in units of 500 ms).
+    pub const fn timeout(self) -> Duration {
+        Duration::from_millis((self.0 >> 24 & 0xff) * 500)
+    }
+
+    /// Bytes from one doorbell to the next (DSTRD).
+    pub const fn doorbell_stride(self) -> u32 {
+        4 << (self.0 >> 32 & 0xf)
+    }
+
+    /// Whether the NVM command set is supported (CSS bit 0).
+    pub const fn nvm_command_set(self) -> bool {
+        self.0 >> 37 & 1 != 0
+    }
+
+    /// Smallest host page size, as a power of two, 12 to 27 (MPSMIN).
+    pub const fn min_page_shift(self) -> u32 {
+        12 + (self.0 >> 48 & 0xf) as u32
+    }
+
+    /// Largest host page size, as a power of two, 12 to 27 (MPSMAX).
+    pub const fn max_page_shift(self) -> u32 {
+        12 + (self.0 >> 52 & 0xf) as u32
+    }
+}
+
+/// The value of VS (Base 3.1.3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u32);
+
+impl Version {
+    /// Version `major.minor.tertiary`.
+    pub const fn new(major: u16, minor: u8, tertiary: u8) -> Self {
+        Self((major as u32) << 16 | (minor as u32) << 8 | tertiary as u32)
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.0 >> 16, self.0 >> 8 & 0xff, self.0 & 0xff)
+    }
+}
+
+/// The value of CC (Base 3.1.3.5, figure 46).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cc(pub u32);
+
+impl Cc {
+    /// Enabled, NVM command set, round robin, entry sizes 64 and 16, host pages of
+    /// `1 << page_shift` bytes.
+    pub const fn enabled(page_shift: u32) -> Self {
+        Self(4 << 20 | 6 << 16 | (page_shift - 12) << 7 | 1)
+    }
+
+    /// Enable (EN).
+    pub const fn en(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// The same with EN cleared.
+    pub const fn disabled(self) -> Self {
+        Self(self.0 & !1)
+    }
+
+    /// The command set selected (CSS); 0 is NVM.
+    pub const fn css(self) -> u32 {
+        self.0 >> 4 & 7
+    }
+
+    /// Host page size, as a power of two (MPS).
+    pub const fn page_shift(self) -> u32 {
+        12 + (self.0 >> 7 & 0xf)
+    }
+
+    /// Shutdown notification (SHN): 0 none, 1 normal, 2 abrupt.
+    pub const fn shn(self) -> u32 {
+        self.0 >> 14 & 3
+    }
+
+    /// The same with a normal shutdown notified.
+    pub const fn shutdown(self) -> Self {
+        Self(self.0 & !(3 << 14) | 1 << 14)
+    }
+
+    /// Submission queue entry size, as a power of two (IOSQES).
+    pub const fn sqe_shift(self) -> u32 {
+        self.0 >> 16 & 0xf
+    }
+
+    /// Completion queue entry size, as a power of two (IOCQES).
+    pub const fn cqe_shift(self) -> u32 {
+        self.0 >> 20 & 0xf
+    }
+}
+
+/// The value of CSTS (Base 3.1.3.6, figure 47).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Csts(pub u32);
+
+impl Csts {
+    /// RDY.
+    pub const READY: u32 = 1;
+    /// CFS.
+    pub const FATAL: u32 = 1 << 1;
+    /// SHST: shutdown processing complete.
+    pub const SHUTDOWN_COMPLETE: u32 = 2 << 2;
+
+    /// Ready (RDY).
+    pub const fn ready(self) -> bool {
+        self.0 & Self::READY != 0
+    }
+
+    /// Controller Fatal Status (CFS).
+    pub const fn fatal(self) -> bool {
+        self.0 & Self::FATAL != 0
+    }
+
+    /// Shutdown processing is complete (SHST is 2).
+    pub const fn shutdown_complete(self) -> bool {
+        self.0 >> 2 & 3 == 2
+    }
+
+    /// The device does not answer any more.
+    pub const fn gone(self) -> bool {
+        self.0 == GONE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_decode() {
+        // What QEMU 7.2 reports: MQES 2047, CQR, TO 15, CSS NVM, MPSMAX 4.
+        let cap = Cap(0x0040_0020_0f01_07ff | 1 << 37);
+        assert_eq!(cap.max_queue_entries(), 2048);
+        assert!(cap.contiguous_queues_required() && cap.nvm_command_set());
+        assert_eq!(cap.timeout(), Duration::from_millis(7500));
+        assert_eq!(cap.doorbell_stride(), 4);
+        assert_eq!((cap.min_page_shift(), cap.max_page_shift()), (12, 16));
+    }
+
+    #[test]
+    fn doorbells_follow_the_stride() {
+        assert_eq!(sq_tail_doorbell(0, 4), 0x1000);
+        assert_eq!(cq_head_doorbell(3, 4), 0x101c);
+        assert_eq!(sq_tail_doorbell(65_535, 4 << 15), 0x1000 + 2 * 65_535 * (4 << 15));
+    }
+
+    #[test]
+    fn configuration_fields_do_not_overlap() {
+        let cc = Cc::enabled(16);
+        assert_eq!((cc.en(), cc.css(), cc.page_shift(), cc.shn()), (true, 0, 16, 0));
+        assert_eq!((cc.sqe_shift(), cc.cqe_shift()), (6, 4));
+        assert_eq!(cc.shutdown().shn(), 1);
+        assert!(!cc.disabled().en());
+    }
+}

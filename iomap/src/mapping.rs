@@ -1,0 +1,146 @@
+//! The mapping contract between a filesystem and this layer.
+
+use bitflags::bitflags;
+
+/// What a range of a file is backed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MappingKind {
+    /// Nothing: reads give zeroes.
+    Hole,
+    /// Space is promised but not chosen: reads come from the cache, there is nothing on the device.
+    Delalloc,
+    /// Blocks with data.
+    Mapped,
+    /// Blocks without data: reads give zeroes, whatever the device holds.
+    Unwritten,
+    /// The data is in the filesystem's metadata; see [`Mapper::read_inline`].
+    Inline,
+}
+
+bitflags! {
+    /// What else is true of a mapping. The last two are set by this crate, the others by the
+    /// filesystem.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct MappingFlags: u16 {
+        /// The blocks were just allocated; what lies outside the write must be zeroed.
+        const NEW = 1 << 0;
+        /// Metadata that the data needs is not durable yet.
+        const DIRTY = 1 << 1;
+        /// The blocks are shared with another file.
+        const SHARED = 1 << 2;
+        /// The mapping joins several records of the filesystem.
+        const MERGED = 1 << 3;
+        /// The mapping may not be joined with the one before it.
+        const BOUNDARY = 1 << 4;
+        /// The data is protected by checksums that cover it end to end.
+        const INTEGRITY = 1 << 5;
+        /// Writes go to blocks that are chosen at completion.
+        const ANON_WRITE = 1 << 6;
+        /// Writes within the mapping are atomic.
+        const ATOMIC = 1 << 7;
+        /// The blocks past the data must be zeroed.
+        const ZERO_TAIL = 1 << 8;
+        /// The size of the file changed under the operation.
+        const SIZE_CHANGED = 1 << 14;
+        /// The mapping is no longer true; the range must be mapped again.
+        const STALE = 1 << 15;
+    }
+}
+
+bitflags! {
+    /// What is about to be done with a range. An operation is a read unless it says otherwise.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+    pub struct Op: u16 {
+        /// Data will be written.
+        const WRITE = 1 << 0;
+        /// The range will be zeroed.
+        const ZERO = 1 << 1;
+        /// The mapping itself is wanted (FIEMAP), not the data.
+        const REPORT = 1 << 2;
+        /// The cache is bypassed.
+        const DIRECT = 1 << 3;
+        /// Fail with "again" rather than wait for metadata I/O, slots or memory.
+        const NOWAIT = 1 << 4;
+        /// Only blocks that are allocated and written may be touched.
+        const OVERWRITE_ONLY = 1 << 5;
+        /// All or nothing.
+        const ATOMIC = 1 << 6;
+        /// Drop the data from the cache when done.
+        const DONTCACHE = 1 << 7;
+    }
+}
+
+/// Where `[offset, offset + length)` of a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First byte of the file that is covered.
+    pub offset: u64,
+    /// Bytes covered, at least 1.
+    pub length: u64,
+    /// Byte address on the device of `offset`; 0 when there is none.
+    pub addr: u64,
+    /// What is there.
+    pub kind: MappingKind,
+    /// What else is true.
+    pub flags: MappingFlags,
+}
+
+impl Mapping {
+    /// First byte of the file that is not covered; saturates at `u64::MAX`.
+    #[inline]
+    pub fn end(&self) -> u64 {
+        self.offset.saturating_add(self.length)
+    }
+
+    /// Device address of `pos`, which must lie in the mapping. `None` if the mapping has no
+    /// blocks, does not cover `pos`, or the address overflows.
+    #[inline]
+    pub fn device_address(&self, pos: u64) -> Option<u64> {
+        let has_blocks = matches!(self.kind, MappingKind::Mapped | MappingKind::Unwritten);
+        let inside = pos.checked_sub(self.offset).filter(|&delta| delta < self.length)?;
+        if has_blocks { self.addr.checked_add(inside) } else { None }
+    }
+}
+
+/// A filesystem's side of one file: it says where ranges are, and is told what became of them.
+pub trait Mapper {
+    /// The filesystem's error; this layer's own errors convert into it.
+    type Error: From<crate::Error>;
+
+    /// Maps the range at `pos`.
+    ///
+    /// The answer must have `offset <= pos`, `length > 0`, `end() > pos` and not be
+    /// [`MappingFlags::STALE`]. It may be shorter or longer than `length`.
+    ///
+    /// # Errors
+    /// Whatever the filesystem fails with; then [`Mapper::end`] is not called.
+    fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Self::Error>;
+
+    /// Called once for each successful [`Mapper::begin`], on every path and before the next one,
+    /// with the range that was asked for and how many bytes of it were processed.
+    ///
+    /// # Errors
+    /// Ends the operation; it is the operation's result if nothing was processed.
+    fn end(
+        &mut self,
+        mapping: &Mapping,
+        pos: u64,
+        length: u64,
+        processed: u64,
+        op: Op,
+    ) -> Result<(), Self::Error> {
+        let _ = (mapping, pos, length, processed, op);
+        Ok(())
+    }
+
+    /// Copies the bytes at `pos` of an [`MappingKind::Inline`] mapping into `out`, whole.
+    ///
+    /// # Errors
+    /// If the range is not inside the inline data.
+    fn read_inline(
+        &mut self,
+        mapping: &Mapping,
+        pos: u64,
+        out: &mut [u8],
+    ) -> Result<(), Self::Error>;
+}

@@ -1,0 +1,2 @@
+//! The nvio command.
+fn main() {}
