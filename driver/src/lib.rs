@@ -1,1 +1,3 @@
 //! nvio-driver
+
+pub mod pci;
