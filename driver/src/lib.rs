@@ -1,3 +1,61 @@
-//! nvio-driver
+//! A poll-mode NVMe driver in user space.
+//!
+//! A [`Controller`] is opened by its [`Address`]: a PCI function bound to vfio-pci, or the socket
+//! of a vfio-user server. It gives [`QueuePair`]s, one a thread, and [`DmaBuf`]s, the memory that
+//! commands transfer. There is no lock, no allocation and no system call between
+//! [`QueuePair::read`] and the completion that [`QueuePair::poll`] hands back.
+//!
+//! ```
+//! use nvio_driver::{Address, Controller};
+//! use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A controller for those who have none: served by a thread of this process.
+//! let disk = NamespaceConfig::new(Backing::memory(16 << 20)?);
+//! let emulator = Emulator::builder().namespace(disk).start()?;
+//!
+//! let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+//! let namespace = controller.namespace(1)?;
+//! let mut queue = controller.queue_pair(64)?;
+//!
+//! // Two reads, one doorbell; the buffers come back with the completions.
+//! queue.read(&namespace, 0, controller.alloc(4096)?, "first")?;
+//! queue.read(&namespace, 8, controller.alloc(4096)?, "second")?;
+//! while queue.in_flight() > 0 {
+//!     queue.wait(|done| {
+//!         assert!(done.status.is_success());
+//!         println!("{}: {:?}", done.context, done.buf);
+//!     })?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Safety
+//!
+//! `unsafe` is confined to the modules that own device registers (`mmio`), DMA memory (`dma`) and
+//! the rings (`queue`), and to the calls that map memory into an IOMMU (`transport`). What a device
+//! writes is never trusted: identifiers are checked against a table, sizes against bounds, and
+//! every wait has an end.
 
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the ordering of queue entries and doorbells is verified for x86-64 only");
+
+mod address;
+mod admin;
+mod controller;
+mod dma;
+mod error;
+mod mmio;
+mod namespace;
 pub mod pci;
+mod queue;
+mod transport;
+
+pub use address::{Address, ParseAddressError};
+pub use controller::{Controller, Options};
+pub use dma::{Arena, DmaBuf, DmaPieces, PAGE_SIZE};
+pub use error::{Error, Result};
+pub use namespace::Namespace;
+pub use nvio_spec as spec;
+pub use queue::{Completion, QueuePair, Rejected};

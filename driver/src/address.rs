@@ -1,0 +1,52 @@
+//! Where a controller is.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::pci::PciAddress;
+
+/// The address of a controller: a PCI function bound to vfio-pci, or the socket of a vfio-user
+/// server.
+///
+/// ```
+/// use nvio_driver::Address;
+///
+/// assert!(matches!("0000:01:00.0".parse(), Ok(Address::Pci(_))));
+/// assert!(matches!("vfio-user:/run/nvme.sock".parse(), Ok(Address::VfioUser(_))));
+/// assert!("disk.img".parse::<Address>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A PCI function.
+    Pci(PciAddress),
+    /// A vfio-user socket.
+    VfioUser(PathBuf),
+}
+
+/// The text is neither a PCI address nor `vfio-user:` and a path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither a PCI address (0000:01:00.0) nor vfio-user:SOCKET")]
+pub struct ParseAddressError(String);
+
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = || ParseAddressError(text.to_owned());
+        match text.strip_prefix("vfio-user:") {
+            Some("") => Err(error()),
+            Some(socket) => Ok(Self::VfioUser(socket.into())),
+            None => text.parse().map(Self::Pci).map_err(|_| error()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(address) => address.fmt(f),
+            Self::VfioUser(socket) => write!(f, "vfio-user:{}", socket.display()),
+        }
+    }
+}

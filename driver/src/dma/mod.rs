@@ -1,0 +1,15 @@
+//! Memory that a controller can reach.
+//!
+//! All of it comes from one [`Arena`] per controller, mapped into the device's address space once.
+//! What a command transfers is in a [`DmaBuf`], which is owned: it moves into the request and
+//! comes back with the completion, so that safe code never sees memory that a device may be
+//! writing.
+
+mod arena;
+mod buf;
+mod pieces;
+
+pub(crate) use arena::Shared;
+pub use arena::{Arena, PAGE_SIZE};
+pub use buf::DmaBuf;
+pub use pieces::DmaPieces;

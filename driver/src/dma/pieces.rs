@@ -1,0 +1,98 @@
+//! A buffer handed out piece by piece, to several commands, and put together again.
+
+use super::DmaBuf;
+
+/// A [`DmaBuf`] of which parts are in flight.
+///
+/// Pieces are cut off the front and returned in any order. Since pieces are owned and disjoint,
+/// counting the bytes that came back is proof that nobody has any part of the buffer any more.
+#[derive(Debug)]
+pub struct DmaPieces {
+    /// The part at the front that was cut up already, as a buffer of no bytes at its start.
+    start: DmaBuf,
+    /// What was not cut off yet.
+    rest: DmaBuf,
+    cut: usize,
+    returned: usize,
+}
+
+impl DmaPieces {
+    /// Takes a buffer to be cut up.
+    pub fn new(mut buf: DmaBuf) -> Self {
+        let start = buf.split_empty();
+        Self { start, rest: buf, cut: 0, returned: 0 }
+    }
+
+    /// Cuts off the next `len` bytes, or `None` if fewer are left.
+    #[inline]
+    pub fn cut(&mut self, len: usize) -> Option<DmaBuf> {
+        let piece = self.rest.split_to(len)?;
+        self.cut += len;
+        Some(piece)
+    }
+
+    /// Takes a piece back.
+    ///
+    /// # Errors
+    /// Gives it back if it is not of this buffer, or more than was cut off.
+    #[inline]
+    pub fn put(&mut self, piece: DmaBuf) -> Result<(), DmaBuf> {
+        let missing = self.cut - self.returned;
+        if piece.len() > missing || !piece.within(&self.start, self.cut) {
+            return Err(piece);
+        }
+        self.returned += piece.len();
+        Ok(())
+    }
+
+    /// The whole buffer.
+    ///
+    /// # Errors
+    /// `self`, if a piece is still missing.
+    pub fn finish(mut self) -> Result<DmaBuf, Self> {
+        if self.returned != self.cut {
+            return Err(self);
+        }
+        // SAFETY: the `cut` bytes after `start` were cut off as owned, disjoint pieces; as many
+        // bytes of that range came back by value, each piece to be dropped in `put`, so that no
+        // buffer covers any of them.
+        unsafe { self.start.grow_over(self.cut) };
+        match self.start.join(self.rest) {
+            Ok(()) => Ok(self.start),
+            // Cannot be: `rest` begins where the pieces end.
+            Err(_) => Ok(self.start),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Arena;
+
+    #[test]
+    fn a_buffer_comes_together_from_pieces_in_any_order() {
+        let arena = Arena::new(1, 0).unwrap();
+        let mut pieces = DmaPieces::new(arena.alloc(1000).unwrap());
+        let (a, b) = (pieces.cut(300).unwrap(), pieces.cut(500).unwrap());
+        assert!(pieces.cut(201).is_none());
+        pieces.put(b).unwrap();
+        let mut pieces = pieces.finish().unwrap_err();
+        pieces.put(a).unwrap();
+        let buf = pieces.finish().unwrap();
+        assert_eq!((buf.len(), buf.iova()), (1000, 0));
+    }
+
+    #[test]
+    fn strangers_and_shrunk_pieces_are_not_taken_for_the_missing_ones() {
+        let arena = Arena::new(1, 0).unwrap();
+        let mut pieces = DmaPieces::new(arena.alloc(1000).unwrap());
+        let mut piece = pieces.cut(600).unwrap();
+        let stranger = pieces.put(arena.alloc(600).unwrap()).unwrap_err();
+        assert_eq!(stranger.len(), 600);
+        let half = piece.split_to(300).unwrap();
+        pieces.put(half).unwrap();
+        drop(piece);
+        assert!(pieces.finish().is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! The driver's error type.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nvio_spec::Status;
+
+/// What can go wrong between this process and a controller.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of the system could not be used.
+    #[error("{action} {}", path.display())]
+    File {
+        /// What was tried, as a verb phrase: "open".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A system call failed.
+    #[error("{call} failed")]
+    System {
+        /// The call.
+        call: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The PCI function has no IOMMU group: no IOMMU is on.
+    #[error(
+        "{address} has no IOMMU group: switch the IOMMU on in the firmware and boot with \
+         intel_iommu=on (Intel) or amd_iommu=on (AMD)"
+    )]
+    NoIommu {
+        /// The function.
+        address: String,
+    },
+    /// The PCI function is not bound to vfio-pci.
+    #[error("{address} is bound to {driver}, not to vfio-pci: run `nvio bind {address}` first")]
+    NotBound {
+        /// The function.
+        address: String,
+        /// The driver it is bound to, or "no driver".
+        driver: String,
+    },
+    /// The PCI function is no NVMe controller.
+    #[error("{address} is not an NVMe controller: its PCI class is {class:#08x}, not 0x010802")]
+    NotNvme {
+        /// The function.
+        address: String,
+        /// Its class code.
+        class: u32,
+    },
+    /// The kernel's VFIO refused a step.
+    #[error("VFIO: {step}")]
+    Vfio {
+        /// What was tried.
+        step: &'static str,
+        /// The answer.
+        source: vfio_ioctls::VfioError,
+    },
+    /// The DMA arena could not be mapped because the process may not lock that much memory.
+    #[error(
+        "mapping {bytes} bytes for DMA exceeds RLIMIT_MEMLOCK ({limit} bytes): raise it with \
+         `ulimit -l` or ask for a smaller arena"
+    )]
+    MemoryLock {
+        /// Bytes to be mapped.
+        bytes: usize,
+        /// The limit.
+        limit: u64,
+    },
+    /// Nobody answers on a vfio-user socket, or what answers is no NVMe controller.
+    #[error("vfio-user server {}: {step}", socket.display())]
+    VfioUser {
+        /// The socket.
+        socket: PathBuf,
+        /// What was tried.
+        step: &'static str,
+        /// The answer.
+        source: vfio_user::Error,
+    },
+    /// A vfio-user server did not answer in time.
+    #[error("vfio-user server {}: no answer within {} s", socket.display(), after.as_secs())]
+    VfioUserSilent {
+        /// The socket.
+        socket: PathBuf,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// A register or doorbell lies outside what the device lets us map.
+    #[error("BAR0 offset {offset:#x} is outside the {length:#x} bytes that can be mapped")]
+    OutsideBar {
+        /// Offset in BAR0, bytes.
+        offset: u64,
+        /// Bytes that can be reached.
+        length: u64,
+    },
+    /// The device does not answer: it was removed, or lost power.
+    #[error("the controller is gone: its registers read as all ones")]
+    Gone,
+    /// The controller reports a fatal error (CSTS.CFS).
+    #[error("the controller reports a fatal error (CSTS {csts:#010x})")]
+    Fatal {
+        /// The value of CSTS.
+        csts: u32,
+    },
+    /// Something did not happen within its bound.
+    #[error("{what} took longer than {} ms", after.as_millis())]
+    Timeout {
+        /// What was waited for.
+        what: &'static str,
+        /// The bound.
+        after: Duration,
+    },
+    /// The controller answered a command with an error status.
+    #[error("{command} failed: {status}")]
+    Command {
+        /// The command.
+        command: &'static str,
+        /// The status.
+        status: Status,
+    },
+    /// The controller or namespace needs something that is not supported.
+    #[error("{what} is not supported: {detail}")]
+    Unsupported {
+        /// What is not supported.
+        what: &'static str,
+        /// The values seen.
+        detail: String,
+    },
+    /// A field of a structure that the controller gave is not possible.
+    #[error("{structure}: {field} is {value}")]
+    Invalid {
+        /// The structure.
+        structure: &'static str,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// The namespace does not exist or is not active.
+    #[error("namespace {nsid} is not active on this controller")]
+    NoNamespace {
+        /// The namespace ID.
+        nsid: u32,
+    },
+    /// The DMA arena has no free range of that size.
+    #[error("no {bytes} contiguous bytes are free in the DMA arena of {arena} bytes")]
+    ArenaFull {
+        /// Bytes asked for.
+        bytes: usize,
+        /// Size of the arena.
+        arena: usize,
+    },
+    /// All I/O queues that the controller granted are in use.
+    #[error("all {granted} I/O queues that the controller granted are in use")]
+    NoQueue {
+        /// Queues granted.
+        granted: u16,
+    },
+    /// Every slot of the queue is in flight: poll, then try again (EAGAIN).
+    #[error("all {capacity} slots of the queue are in flight")]
+    QueueFull {
+        /// Commands that fit.
+        capacity: usize,
+    },
+    /// The queue was given up after an error; no command can be submitted to it.
+    #[error("the queue is closed after an earlier failure of the controller")]
+    QueueClosed,
+    /// A range is not inside the namespace.
+    #[error("LBA {lba} + {blocks} is outside the {size} blocks of namespace {nsid}")]
+    OutOfRange {
+        /// First block.
+        lba: u64,
+        /// Blocks.
+        blocks: u64,
+        /// Blocks of the namespace.
+        size: u64,
+        /// The namespace.
+        nsid: u32,
+    },
+    /// A length or address is not a multiple of what the device needs.
+    #[error("{value} bytes is not a multiple of {align}")]
+    Misaligned {
+        /// The length or address.
+        value: u64,
+        /// The multiple.
+        align: u64,
+    },
+    /// A transfer is empty or larger than one command can carry.
+    #[error("a transfer of {bytes} bytes does not fit one command (1 to {max} bytes)")]
+    TransferSize {
+        /// Bytes asked for.
+        bytes: usize,
+        /// Most bytes for one command.
+        max: usize,
+    },
+}
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

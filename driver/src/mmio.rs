@@ -1,0 +1,125 @@
+//! Memory-mapped device registers: the only place that maps a BAR.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use volatile::VolatilePtr;
+
+use crate::{Error, Result};
+
+/// A mapped window of a BAR, unmapped when dropped. Offsets are those of the BAR.
+pub(crate) struct Mmio {
+    base: NonNull<u8>,
+    /// Offset in the BAR of the first mapped byte.
+    start: u64,
+    len: usize,
+}
+
+// SAFETY: the mapping is valid from any thread, and all access is through volatile operations.
+unsafe impl Send for Mmio {}
+// SAFETY: as above; registers are made for concurrent access.
+unsafe impl Sync for Mmio {}
+
+impl Mmio {
+    /// Maps `len` bytes of `fd` at `fd_offset` as the window of a BAR that begins at `start`.
+    pub(crate) fn map(fd: BorrowedFd<'_>, fd_offset: u64, start: u64, len: usize) -> Result<Self> {
+        let offset = libc::off_t::try_from(fd_offset)
+            .map_err(|_| Error::OutsideBar { offset: fd_offset, length: len as u64 })?;
+        // SAFETY: a fresh shared mapping at an address that the kernel chooses touches nothing
+        // that Rust knows of.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
+                offset,
+            )
+        };
+        match NonNull::new(base.cast::<u8>()) {
+            Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { base, start, len }),
+            _ => Err(Error::System { call: "mmap of BAR0", source: io::Error::last_os_error() }),
+        }
+    }
+
+    /// The register at `offset` of the BAR, which must be a multiple of 4.
+    fn register(&self, offset: u64) -> Result<NonNull<u32>> {
+        let outside = Error::OutsideBar { offset, length: self.start + self.len as u64 };
+        let Some(at) = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok())
+        else {
+            return Err(outside);
+        };
+        if at % 4 != 0 || at.checked_add(4).is_none_or(|end| end > self.len) {
+            return Err(outside);
+        }
+        // SAFETY: `at` and the four bytes after it are inside the mapping.
+        Ok(unsafe { self.base.add(at) }.cast())
+    }
+
+    pub(crate) fn read32(&self, offset: u64) -> Result<u32> {
+        let register = self.register(offset)?;
+        // SAFETY: `register` is aligned and mapped for as long as `self` lives.
+        Ok(u32::from_le(unsafe { VolatilePtr::new(register) }.read()))
+    }
+
+    pub(crate) fn write32(&self, offset: u64, value: u32) -> Result<()> {
+        let register = self.register(offset)?;
+        // SAFETY: `register` is aligned and mapped for as long as `self` lives.
+        unsafe { VolatilePtr::new(register) }.write(value.to_le());
+        Ok(())
+    }
+}
+
+impl Drop for Mmio {
+    fn drop(&mut self) {
+        // SAFETY: `base` and `len` are those of the mapping made in `map`; every `Doorbell` into
+        // it holds a reference to `self`, so none is left.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// One doorbell register (PCIe 3.1.2): writing it is a single store.
+pub(crate) struct Doorbell {
+    register: NonNull<u32>,
+    _window: Arc<Mmio>,
+}
+
+// SAFETY: see `Mmio`, which the doorbell keeps alive.
+unsafe impl Send for Doorbell {}
+
+impl Doorbell {
+    /// The doorbell at `offset` of the BAR.
+    pub(crate) fn new(window: &Arc<Mmio>, offset: u64) -> Result<Self> {
+        Ok(Self { register: window.register(offset)?, _window: Arc::clone(window) })
+    }
+
+    /// Stores a new tail or head. The caller has ordered its queue entries before this.
+    #[inline]
+    pub(crate) fn ring(&self, value: u32) {
+        // SAFETY: `register` is aligned and stays mapped through `_window`.
+        unsafe { VolatilePtr::new(self.register) }.write(value.to_le());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn only_aligned_registers_inside_the_window_can_be_reached() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let window = Arc::new(Mmio::map(file.as_fd(), 0, 0x1000, 4096).unwrap());
+        window.write32(0x1ffc, 0x1234_5678).unwrap();
+        assert_eq!(window.read32(0x1ffc).unwrap(), 0x1234_5678);
+        Doorbell::new(&window, 0x1008).unwrap().ring(7);
+        assert_eq!(window.read32(0x1008).unwrap(), 7);
+        for offset in [0, 0xffc, 0x1002, 0x1ffe, 0x2000, u64::MAX] {
+            assert!(matches!(window.read32(offset), Err(Error::OutsideBar { .. })), "{offset:#x}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the admin queue and I/O queues have in common: rings, slots and data pointers.
+
+use std::sync::Arc;
+
+use nvio_spec::register::{cq_head_doorbell, sq_tail_doorbell};
+use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe};
+use zerocopy::little_endian::{U16, U64};
+
+use super::prp::{LIST_BYTES, PrpLists};
+use super::ring::{CompletionRing, Posted, SubmissionRing};
+use super::slots::Slots;
+use crate::dma::{Arena, DmaBuf};
+use crate::mmio::{Doorbell, Mmio};
+use crate::{Error, Result};
+
+/// Where a queue pair's parts go.
+pub(crate) struct Layout<'a> {
+    pub(crate) arena: &'a Arena,
+    pub(crate) doorbells: &'a Arc<Mmio>,
+    /// Bytes between doorbells.
+    pub(crate) stride: u32,
+    /// Memory page size, as a power of two.
+    pub(crate) page_shift: u32,
+    pub(crate) qid: u16,
+    /// Entries of either ring, 2 to [`Layout::MOST_ENTRIES`].
+    pub(crate) entries: u32,
+}
+
+impl Layout<'_> {
+    /// Most entries of a queue that this driver uses.
+    pub(crate) const MOST_ENTRIES: u32 = Slots::<()>::MOST;
+}
+
+/// A request in flight: what comes back with its completion.
+struct Request<T> {
+    buf: Option<DmaBuf>,
+    context: T,
+}
+
+/// The rings of one queue pair with the commands in flight. `T` comes back with each completion.
+pub(crate) struct Core<T> {
+    sq: SubmissionRing,
+    cq: CompletionRing,
+    slots: Slots<Request<T>>,
+    prp: PrpLists,
+    sq_iova: u64,
+    cq_iova: u64,
+    /// Completions that matched no command: late, doubled or made up.
+    stale: u64,
+}
+
+impl<T> Core<T> {
+    pub(crate) fn new(layout: &Layout<'_>) -> Result<Self> {
+        let Layout { arena, doorbells, stride, page_shift, qid, entries } = *layout;
+        let capacity = u16::try_from(entries.saturating_sub(1)).unwrap_or(u16::MAX);
+        if !(2..=Layout::MOST_ENTRIES).contains(&entries) {
+            let value = u64::from(entries);
+            return Err(Error::Invalid { structure: "queue", field: "entries", value });
+        }
+        let page = 1usize << page_shift;
+        let sq = arena.share(entries as usize * SQE_SIZE, page)?;
+        let cq = arena.share(entries as usize * CQE_SIZE, page)?;
+        let lists = arena.share(usize::from(capacity) * LIST_BYTES, LIST_BYTES)?;
+        let (sq_iova, cq_iova) = (sq.iova(), cq.iova());
+        let tail = Doorbell::new(doorbells, sq_tail_doorbell(qid, stride))?;
+        let head = Doorbell::new(doorbells, cq_head_doorbell(qid, stride))?;
+        Ok(Self {
+            sq: SubmissionRing::new(sq, entries, tail),
+            cq: CompletionRing::new(cq, entries, head),
+            slots: Slots::new(capacity),
+            prp: PrpLists::new(lists, page_shift),
+            sq_iova,
+            cq_iova,
+            stale: 0,
+        })
+    }
+
+    pub(crate) fn sq_iova(&self) -> u64 {
+        self.sq_iova
+    }
+
+    pub(crate) fn cq_iova(&self) -> u64 {
+        self.cq_iova
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.slots.in_flight()
+    }
+
+    pub(crate) fn stale(&self) -> u64 {
+        self.stale
+    }
+
+    /// Queues a command whose data is all of `buf`, which is within the limits of the controller.
+    ///
+    /// # Errors
+    /// Gives buffer and context back if every slot is in flight.
+    #[inline]
+    pub(crate) fn submit(
+        &mut self,
+        mut sqe: Sqe,
+        buf: Option<DmaBuf>,
+        context: T,
+    ) -> Result<(), (Option<DmaBuf>, T)> {
+        let Some(slot) = self.slots.next() else { return Err((buf, context)) };
+        if let Some(buf) = &buf {
+            let (prp1, prp2) = self.prp.describe(slot, buf.iova(), buf.len());
+            sqe.prp1 = U64::new(prp1);
+            sqe.prp2 = U64::new(prp2);
+        }
+        match self.slots.insert(Request { buf, context }) {
+            Ok(cid) => sqe.cid = U16::new(cid),
+            Err(request) => return Err((request.buf, request.context)),
+        }
+        self.sq.push(sqe);
+        Ok(())
+    }
+
+    /// Tells the controller of what was queued.
+    #[inline]
+    pub(crate) fn ring(&mut self) {
+        self.sq.ring();
+    }
+
+    /// Takes at most `limit` completions and hands each to `done`.
+    #[inline]
+    pub(crate) fn poll(
+        &mut self,
+        limit: usize,
+        mut done: impl FnMut(Posted, Option<DmaBuf>, T),
+    ) -> usize {
+        let mut taken = 0;
+        while taken < limit {
+            let Some(posted) = self.cq.pop() else { break };
+            taken += 1;
+            match self.slots.remove(posted.cid) {
+                Some(request) => done(posted, request.buf, request.context),
+                None => self.count_stale(posted.cid),
+            }
+        }
+        if taken > 0 {
+            self.cq.ring();
+        }
+        taken
+    }
+
+    #[cold]
+    fn count_stale(&mut self, cid: u16) {
+        self.stale += 1;
+        log::warn!("a completion with identifier {cid:#06x} matches no command");
+    }
+}

@@ -1,0 +1,115 @@
+//! The two rings of a queue pair, in memory that the controller shares (Base 3.3.1).
+
+use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, fence};
+
+use nvio_spec::{Cqe, Sqe, Status};
+
+use crate::dma::Shared;
+use crate::mmio::Doorbell;
+
+/// The submission ring. It cannot overflow: there are fewer slots than entries.
+pub(super) struct SubmissionRing {
+    base: NonNull<Sqe>,
+    entries: u32,
+    tail: u32,
+    /// The tail that the controller was told.
+    rung: u32,
+    doorbell: Doorbell,
+    _memory: Shared,
+}
+
+// SAFETY: the ring's memory is its own, and shared with nobody but the device.
+unsafe impl Send for SubmissionRing {}
+
+impl SubmissionRing {
+    /// A ring of `entries` in `memory`, which is large enough and zeroed.
+    pub(super) fn new(memory: Shared, entries: u32, doorbell: Doorbell) -> Self {
+        Self { base: memory.ptr().cast(), entries, tail: 0, rung: 0, doorbell, _memory: memory }
+    }
+
+    /// Places a command at the tail. The controller sees it after [`ring`](Self::ring).
+    #[inline]
+    pub(super) fn push(&mut self, sqe: Sqe) {
+        // SAFETY: `tail` is below `entries`, which is how many the memory holds; entries are
+        // aligned to their size. The controller does not read the entry before the doorbell.
+        unsafe { self.base.add(self.tail as usize).write_volatile(sqe) };
+        self.tail += 1;
+        if self.tail == self.entries {
+            self.tail = 0;
+        }
+    }
+
+    /// Tells the controller of all commands since the last time, if there are any.
+    #[inline]
+    pub(super) fn ring(&mut self) {
+        if self.tail != self.rung {
+            // Entries before doorbell. On x86-64, stores to write-back memory are seen before a
+            // later store to device memory, so that this costs nothing.
+            fence(Ordering::Release);
+            self.doorbell.ring(self.tail);
+            self.rung = self.tail;
+        }
+    }
+}
+
+/// What a driver needs of a completion queue entry.
+#[derive(Clone, Copy)]
+pub(crate) struct Posted {
+    /// Command specific result.
+    pub(crate) dw0: u32,
+    pub(crate) cid: u16,
+    pub(crate) status: Status,
+}
+
+/// The completion ring.
+pub(super) struct CompletionRing {
+    base: NonNull<Cqe>,
+    entries: u32,
+    head: u32,
+    /// The phase tag of entries that are new (Base 3.3.3.2.2): 1 in the first round.
+    phase: u32,
+    doorbell: Doorbell,
+    _memory: Shared,
+}
+
+// SAFETY: as for `SubmissionRing`.
+unsafe impl Send for CompletionRing {}
+
+impl CompletionRing {
+    /// A ring of `entries` in `memory`, which is large enough and zeroed.
+    pub(super) fn new(memory: Shared, entries: u32, doorbell: Doorbell) -> Self {
+        Self { base: memory.ptr().cast(), entries, head: 0, phase: 1, doorbell, _memory: memory }
+    }
+
+    /// Takes the next completion, if the controller has posted one.
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Posted> {
+        // SAFETY: `head` is below `entries`, which is how many the memory holds; an entry is four
+        // aligned dwords.
+        let dwords = unsafe { self.base.add(self.head as usize) }.cast::<u32>();
+        // SAFETY: the entry is in the ring's memory. It is volatile as the device writes it.
+        let last = u32::from_le(unsafe { dwords.add(3).read_volatile() });
+        if last >> 16 & 1 != self.phase {
+            return None;
+        }
+        // The phase tag is written last, so the rest is read after it.
+        fence(Ordering::Acquire);
+        // SAFETY: as above.
+        let dw0 = u32::from_le(unsafe { dwords.read_volatile() });
+        self.head += 1;
+        if self.head == self.entries {
+            self.head = 0;
+            self.phase ^= 1;
+        }
+        Some(Posted { dw0, cid: (last & 0xffff) as u16, status: Status((last >> 17) as u16) })
+    }
+
+    /// Tells the controller which entries are free again.
+    #[inline]
+    pub(super) fn ring(&mut self) {
+        // The reads of the entries come before the store that gives them back.
+        fence(Ordering::Release);
+        self.doorbell.ring(self.head);
+    }
+}

@@ -1,0 +1,121 @@
+//! The table of commands in flight.
+
+/// Commands in flight by command identifier.
+///
+/// An identifier is a slot's number with a generation above it, so that a completion that is late,
+/// doubled or made up does not match the command that has the slot now.
+pub(super) struct Slots<T> {
+    table: Box<[Slot<T>]>,
+    /// The free slots, a stack: what was used last is in the cache.
+    free: Vec<u16>,
+    /// Bits of an identifier that are the slot's number.
+    shift: u32,
+}
+
+#[repr(align(64))]
+struct Slot<T> {
+    request: Option<T>,
+    /// Identifier of the command in the slot, or of the next one.
+    cid: u16,
+}
+
+impl<T> Slots<T> {
+    /// Most slots of a table: four bits of an identifier are left for the generation.
+    pub(super) const MOST: u32 = 4096;
+
+    /// A table of `capacity` slots, 1 to [`Self::MOST`] - 1. Identifier ffffh is never used, as
+    /// Base 3.3.3.1 asks: no slot has the number with all bits set.
+    pub(super) fn new(capacity: u16) -> Self {
+        let shift = u16::BITS - capacity.leading_zeros();
+        // All ones is a slot's number only if the capacity is a power of two: it then needs one
+        // more bit, which `shift` has.
+        let table = (0..capacity).map(|cid| Slot { request: None, cid }).collect();
+        Self { table, free: (0..capacity).rev().collect(), shift }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.table.len()
+    }
+
+    #[inline]
+    pub(super) fn in_flight(&self) -> usize {
+        self.table.len() - self.free.len()
+    }
+
+    /// The slot that the next command will have, if one is free.
+    #[inline]
+    pub(super) fn next(&self) -> Option<u16> {
+        self.free.last().copied()
+    }
+
+    /// Puts a request into the slot that [`next`](Self::next) named, and gives its identifier.
+    ///
+    /// # Errors
+    /// Gives the request back if no slot is free.
+    #[inline]
+    pub(super) fn insert(&mut self, request: T) -> Result<u16, T> {
+        let Some(slot) = self.free.last().and_then(|&i| self.table.get_mut(usize::from(i))) else {
+            return Err(request);
+        };
+        self.free.pop();
+        slot.request = Some(request);
+        Ok(slot.cid)
+    }
+
+    /// Takes the request with this identifier, or `None` if none such is in flight.
+    #[inline]
+    pub(super) fn remove(&mut self, cid: u16) -> Option<T> {
+        let index = cid & ((1 << self.shift) - 1);
+        let slot = self.table.get_mut(usize::from(index))?;
+        if slot.cid != cid {
+            return None;
+        }
+        let request = slot.request.take()?;
+        slot.cid = cid.wrapping_add(1 << self.shift);
+        // Within the capacity that the stack was made with: this slot was not on it.
+        self.free.push(index);
+        Some(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_is_good_once() {
+        let mut slots = Slots::new(3);
+        let first = slots.insert('a').unwrap();
+        assert_eq!(slots.in_flight(), 1);
+        assert_eq!(slots.remove(first), Some('a'));
+        assert_eq!(slots.remove(first), None, "doubled");
+        let second = slots.insert('b').unwrap();
+        assert_ne!(first, second, "same slot, other generation");
+        assert_eq!(slots.remove(first), None, "stale");
+        assert_eq!(slots.remove(second), Some('b'));
+        let next = slots.next().map(|slot| slots.table[usize::from(slot)].cid).unwrap();
+        assert_eq!(slots.remove(next), None, "not issued yet");
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut slots = Slots::new(2);
+        slots.insert(1).unwrap();
+        slots.insert(2).unwrap();
+        assert_eq!(slots.insert(3), Err(3));
+        assert_eq!((slots.next(), slots.in_flight(), slots.capacity()), (None, 2, 2));
+    }
+
+    #[test]
+    fn no_identifier_is_all_ones_and_none_names_a_missing_slot() {
+        for capacity in [1, 2, 3, 4, 255, 4095] {
+            let mut slots = Slots::new(capacity);
+            for _ in 0..70_000u32 {
+                let cid = slots.insert(()).unwrap();
+                assert_ne!(cid, 0xffff);
+                slots.remove(cid).unwrap();
+            }
+            assert!((0..=u16::MAX).all(|cid| slots.remove(cid).is_none()));
+        }
+    }
+}

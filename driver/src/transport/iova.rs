@@ -1,0 +1,152 @@
+//! Which I/O virtual addresses an IOMMU can translate.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use vfio_bindings::bindings::vfio::{
+    VFIO_IOMMU_INFO_CAPS, VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, vfio_iommu_type1_info,
+};
+use vfio_ioctls::VfioContainer;
+
+use crate::{Error, Result};
+
+/// `_IO(VFIO_TYPE, VFIO_BASE + 12)`: VFIO_IOMMU_GET_INFO.
+const GET_INFO: libc::c_ulong = 0x3b << 8 | (100 + 12);
+const HUGE_PAGE: u64 = 2 << 20;
+/// Preferred place of the arena: above what 32-bit windows and MSI addresses occupy.
+const PREFERRED: u64 = 1 << 32;
+/// A kernel that reports more than this is broken.
+const MOST_INFO: usize = 64 << 10;
+
+/// An inclusive range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct IovaRange {
+    first: u64,
+    last: u64,
+}
+
+/// The ranges that the kernel reports; a kernel that reports none allows all of 39 bits, the least
+/// that IOMMUs have.
+pub(super) fn ranges(container: &VfioContainer) -> Result<Vec<IovaRange>> {
+    let header = get_info(container, size_of::<vfio_iommu_type1_info>())?;
+    let needed = word(&header, 0) as usize;
+    let bytes = match needed {
+        n if n <= header.len() => header,
+        n if n <= MOST_INFO => get_info(container, n)?,
+        n => {
+            return Err(Error::Invalid {
+                structure: "VFIO_IOMMU_GET_INFO",
+                field: "argsz",
+                value: n as u64,
+            });
+        }
+    };
+    let found = parse(&bytes);
+    Ok(if found.is_empty() { vec![IovaRange { first: 0, last: (1 << 39) - 1 }] } else { found })
+}
+
+fn get_info(container: &VfioContainer, len: usize) -> Result<Vec<u8>> {
+    let len = len.next_multiple_of(8);
+    let mut buffer = vec![0u64; len / 8];
+    buffer[0] = len as u64; // argsz, with flags 0 behind it
+    // SAFETY: the buffer is `argsz` bytes long and aligned as the structure needs; the kernel
+    // writes no further.
+    let answer = unsafe { libc::ioctl(container.as_raw_fd(), GET_INFO, buffer.as_mut_ptr()) };
+    if answer != 0 {
+        let source = io::Error::last_os_error();
+        return Err(Error::System { call: "VFIO_IOMMU_GET_INFO", source });
+    }
+    Ok(buffer.iter().flat_map(|word| word.to_ne_bytes()).collect())
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let at = at.min(bytes.len());
+    bytes[at..].first_chunk().map_or(0, |&chunk| u32::from_ne_bytes(chunk))
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    let at = at.min(bytes.len());
+    bytes[at..].first_chunk().map_or(0, |&chunk| u64::from_ne_bytes(chunk))
+}
+
+/// Walks the capability chain behind the fixed part of the answer.
+fn parse(info: &[u8]) -> Vec<IovaRange> {
+    let mut at = match word(info, 4) & VFIO_IOMMU_INFO_CAPS {
+        0 => 0,
+        _ => word(info, std::mem::offset_of!(vfio_iommu_type1_info, cap_offset)) as usize,
+    };
+    while at != 0 && at < info.len() {
+        let (id, next) = (word(info, at) & 0xffff, word(info, at + 4) as usize);
+        if id == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE {
+            let fits = info.len().saturating_sub(at + 16) / 16;
+            let count = (word(info, at + 8) as usize).min(fits);
+            return (0..count)
+                .map(|i| at + 16 + 16 * i)
+                .map(|at| IovaRange { first: long(info, at), last: long(info, at + 8) })
+                .collect();
+        }
+        // Offsets must grow, or the chain could be a loop.
+        at = if next > at { next } else { 0 };
+    }
+    Vec::new()
+}
+
+/// A place for `bytes`: the preferred one if it is free, else the first that is large enough.
+pub(super) fn choose(ranges: &[IovaRange], bytes: u64) -> Result<u64> {
+    let place = |from: u64| {
+        ranges.iter().find_map(|range| {
+            let start = range.first.max(from).checked_next_multiple_of(HUGE_PAGE)?;
+            let last = start.checked_add(bytes)?.checked_sub(1)?;
+            (last <= range.last).then_some(start)
+        })
+    };
+    // Not page 0: a zero address is the likeliest value of a broken pointer.
+    place(PREFERRED).or_else(|| place(HUGE_PAGE)).ok_or_else(|| Error::Unsupported {
+        what: "an IOMMU without a free range for the DMA arena",
+        detail: format!("{bytes} bytes needed; ranges {ranges:x?}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(cap_offset: u32, ranges: &[(u64, u64)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for word in [0, VFIO_IOMMU_INFO_CAPS, 0, 0, cap_offset, 0] {
+            bytes.extend(u32::to_ne_bytes(word));
+        }
+        bytes.extend((1u32 << 16 | VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE).to_ne_bytes());
+        bytes.extend(24u32.to_ne_bytes()); // `next` points back at itself
+        bytes.extend((ranges.len() as u32).to_ne_bytes());
+        bytes.extend(0u32.to_ne_bytes());
+        for (first, last) in ranges {
+            bytes.extend(first.to_ne_bytes());
+            bytes.extend(last.to_ne_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_hole_for_msi_is_avoided() {
+        let ranges = parse(&info(24, &[(0, 0xfedf_ffff), (0xfef0_0000, (1 << 39) - 1)]));
+        assert_eq!(ranges.len(), 2);
+        assert_eq!(choose(&ranges, 64 << 20).unwrap(), PREFERRED);
+    }
+
+    #[test]
+    fn a_narrow_iommu_is_served_below_the_preferred_place() {
+        let ranges = [IovaRange { first: 0x1000, last: 0x3ff_ffff }];
+        assert_eq!(choose(&ranges, 32 << 20).unwrap(), HUGE_PAGE);
+        assert!(choose(&ranges, 64 << 20).is_err());
+    }
+
+    #[test]
+    fn damaged_answers_end_without_a_range() {
+        assert!(parse(&[]).is_empty());
+        assert!(parse(&info(1000, &[(0, 1)])).is_empty());
+        let mut cut = info(24, &[(0, 1), (2, 3)]);
+        cut.truncate(cut.len() - 20);
+        assert_eq!(parse(&cut).len(), 0);
+    }
+}

@@ -1,0 +1,78 @@
+//! How a controller is reached: its registers, its doorbells and its view of our memory.
+
+mod iova;
+mod vfio;
+mod vfio_user;
+
+use std::sync::Arc;
+
+use crate::address::Address;
+use crate::dma::Arena;
+use crate::mmio::Mmio;
+use crate::{Error, Result};
+use nvio_spec::register::{DOORBELLS, GONE};
+
+pub(crate) use vfio::Vfio;
+pub(crate) use vfio_user::VfioUser;
+
+/// A way to a controller. None of this is on the I/O path: queues hold their doorbells, which are
+/// plain stores in every transport.
+pub(crate) trait Transport: Send + Sync {
+    /// Reads the register at `offset` of BAR0.
+    fn read32(&self, offset: u64) -> Result<u32>;
+
+    /// Writes the register at `offset` of BAR0.
+    fn write32(&self, offset: u64, value: u32) -> Result<()>;
+
+    /// The window of BAR0 that begins with the doorbells.
+    fn doorbells(&self) -> &Arc<Mmio>;
+
+    /// A range of I/O virtual addresses, `bytes` long and 2 MiB aligned, that the device can use.
+    fn choose_iova(&self, bytes: u64) -> Result<u64>;
+
+    /// Makes the arena visible to the device at its I/O virtual address.
+    fn map(&self, arena: &Arena) -> Result<()>;
+
+    /// Ends what [`Transport::map`] began. The device may fault on the range afterwards.
+    fn unmap(&self, arena: &Arena) -> Result<()>;
+
+    /// Resets the function.
+    fn reset(&self) -> Result<()>;
+
+    /// Reads a 64-bit register as two halves, low first (Base 3.1.3 allows it).
+    fn read64(&self, offset: u64) -> Result<u64> {
+        let low = self.read32(offset)?;
+        Ok(u64::from(self.read32(offset + 4)?) << 32 | u64::from(low))
+    }
+
+    /// Writes a 64-bit register as two halves, low first.
+    fn write64(&self, offset: u64, value: u64) -> Result<()> {
+        self.write32(offset, (value & 0xffff_ffff) as u32)?;
+        self.write32(offset + 4, (value >> 32) as u32)
+    }
+
+    /// Reads a register whose value can never be all ones, so that a removed device is noticed.
+    fn read32_present(&self, offset: u64) -> Result<u32> {
+        match self.read32(offset)? {
+            GONE => Err(Error::Gone),
+            value => Ok(value),
+        }
+    }
+}
+
+/// Opens the way to `address`.
+pub(crate) fn open(address: &Address) -> Result<Box<dyn Transport>> {
+    Ok(match address {
+        Address::Pci(pci) => Box::new(Vfio::open(*pci)?),
+        Address::VfioUser(socket) => Box::new(VfioUser::connect(socket)?),
+    })
+}
+
+/// Bytes of BAR0 to map for doorbells: whole pages, as many as the BAR has up to what the largest
+/// queue numbers at the largest sensible stride need.
+fn doorbell_window(bar_size: u64) -> Result<usize> {
+    const MOST: u64 = 1 << 20;
+    let outside = Error::OutsideBar { offset: DOORBELLS, length: bar_size };
+    let available = bar_size.checked_sub(DOORBELLS).filter(|&n| n >= 4096).ok_or(outside)?;
+    Ok((available.min(MOST) & !4095) as usize)
+}

@@ -1,0 +1,205 @@
+//! The kernel's VFIO: a PCI function bound to vfio-pci, behind an IOMMU.
+
+use std::fs;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nvio_spec::PCI_CLASS;
+use nvio_spec::register::DOORBELLS;
+use vfio_bindings::bindings::vfio::{
+    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
+};
+use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioRegionInfoCap};
+
+use super::iova::{self, IovaRange};
+use super::{Transport, doorbell_window};
+use crate::dma::Arena;
+use crate::mmio::Mmio;
+use crate::pci::PciAddress;
+use crate::{Error, Result};
+
+/// Offset of the Command register in configuration space (PCI Local Bus 3.0, 6.2.2).
+const PCI_COMMAND: u64 = 4;
+const PCI_COMMAND_MEMORY: u16 = 1 << 1;
+const PCI_COMMAND_BUS_MASTER: u16 = 1 << 2;
+
+/// Bytes of BAR0 before the doorbells.
+const REGISTERS: usize = 4096;
+const _: () = assert!(REGISTERS as u64 == DOORBELLS);
+
+/// An NVMe function opened through its VFIO group.
+pub(crate) struct Vfio {
+    // Dropped by hand, see `drop`. Fields drop in order: the windows before the device.
+    registers: Mmio,
+    doorbells: Arc<Mmio>,
+    device: ManuallyDrop<VfioDevice>,
+    container: Arc<VfioContainer>,
+    ranges: Vec<IovaRange>,
+    sysfs: PathBuf,
+}
+
+impl Vfio {
+    pub(crate) fn open(address: PciAddress) -> Result<Self> {
+        let sysfs = Path::new("/sys/bus/pci/devices").join(address.to_string());
+        check_bound(&address.to_string(), &sysfs)?;
+        let vfio = |step| move |source| Error::Vfio { step, source };
+        let container = VfioContainer::new(None).map(Arc::new).map_err(vfio("open container"))?;
+        let device = VfioDevice::new(&sysfs, Arc::clone(&container) as _, false)
+            .map_err(vfio("open device"))?;
+        device.reset();
+        enable_bus_master(&device)?;
+        let ranges = iova::ranges(&container)?;
+        let registers = map_bar0(&device, 0, REGISTERS)?;
+        let window = doorbell_window(device.get_region_size(VFIO_PCI_BAR0_REGION_INDEX))?;
+        let doorbells = Arc::new(map_bar0(&device, DOORBELLS, window)?);
+        let device = ManuallyDrop::new(device);
+        Ok(Self { registers, doorbells, device, container, ranges, sysfs })
+    }
+}
+
+/// Names what is missing before VFIO would refuse with a number.
+fn check_bound(address: &str, sysfs: &Path) -> Result<()> {
+    let class_file = sysfs.join("class");
+    let class = fs::read_to_string(&class_file).map_err(|source| Error::File {
+        action: "read",
+        path: class_file,
+        source,
+    })?;
+    let class = u32::from_str_radix(class.trim().trim_start_matches("0x"), 16).unwrap_or(0);
+    let address = address.to_owned();
+    if class != PCI_CLASS {
+        return Err(Error::NotNvme { address, class });
+    }
+    let driver = fs::read_link(sysfs.join("driver")).ok();
+    let driver = driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
+    if driver != Some("vfio-pci") {
+        let driver = driver.unwrap_or("no driver").to_owned();
+        return Err(Error::NotBound { address, driver });
+    }
+    if !sysfs.join("iommu_group").exists() {
+        return Err(Error::NoIommu { address });
+    }
+    Ok(())
+}
+
+fn enable_bus_master(device: &VfioDevice) -> Result<()> {
+    let wanted = PCI_COMMAND_MEMORY | PCI_COMMAND_BUS_MASTER;
+    let read = || {
+        let mut command = [0; 2];
+        device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut command, PCI_COMMAND);
+        u16::from_le_bytes(command)
+    };
+    let command = read() | wanted;
+    device.region_write(VFIO_PCI_CONFIG_REGION_INDEX, &command.to_le_bytes(), PCI_COMMAND);
+    // The library only logs a failed write, so look.
+    match read() {
+        0xffff => Err(Error::Gone),
+        now if now & wanted == wanted => Ok(()),
+        now => Err(Error::Invalid {
+            structure: "PCI configuration space",
+            field: "Command, after bus mastering was enabled,",
+            value: u64::from(now),
+        }),
+    }
+}
+
+/// Maps `[start, start + len)` of BAR0, if VFIO allows all of it to be mapped.
+fn map_bar0(device: &VfioDevice, start: u64, len: usize) -> Result<Mmio> {
+    let bar = VFIO_PCI_BAR0_REGION_INDEX;
+    let size = device.get_region_size(bar);
+    let end = start + len as u64;
+    let sparse = device.get_region_caps(bar).into_iter().find_map(|cap| match cap {
+        VfioRegionInfoCap::SparseMmap(sparse) => Some(sparse.areas),
+        _ => None,
+    });
+    let allowed = match sparse {
+        None => end <= size,
+        Some(areas) => areas.iter().any(|area| {
+            area.offset <= start && area.offset.checked_add(area.size).is_some_and(|e| end <= e)
+        }),
+    };
+    if !allowed || device.get_region_flags(bar) & VFIO_REGION_INFO_FLAG_MMAP == 0 {
+        return Err(Error::OutsideBar { offset: start, length: size });
+    }
+    // SAFETY: `device` is open for the whole call.
+    let fd = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
+    let offset = device
+        .get_region_offset(bar)
+        .checked_add(start)
+        .ok_or(Error::OutsideBar { offset: start, length: size })?;
+    Mmio::map(fd, offset, start, len)
+}
+
+impl Transport for Vfio {
+    fn read32(&self, offset: u64) -> Result<u32> {
+        self.registers.read32(offset)
+    }
+
+    fn write32(&self, offset: u64, value: u32) -> Result<()> {
+        self.registers.write32(offset, value)
+    }
+
+    fn doorbells(&self) -> &Arc<Mmio> {
+        &self.doorbells
+    }
+
+    fn choose_iova(&self, bytes: u64) -> Result<u64> {
+        iova::choose(&self.ranges, bytes)
+    }
+
+    fn map(&self, arena: &Arena) -> Result<()> {
+        // SAFETY: the arena's memory is reached through raw pointers, and through the slices of
+        // `DmaBuf`s only while no command has been given them; the range is unmapped, or the
+        // container closed, before the arena is dropped.
+        unsafe { self.container.vfio_dma_map(arena.iova(), arena.size(), arena.base()) }
+            .map_err(|source| map_error(arena.size(), source))
+    }
+
+    fn unmap(&self, arena: &Arena) -> Result<()> {
+        self.container
+            .vfio_dma_unmap(arena.iova(), arena.size())
+            .map_err(|source| Error::Vfio { step: "unmap the DMA arena", source })
+    }
+
+    fn reset(&self) -> Result<()> {
+        self.device.reset();
+        Ok(())
+    }
+}
+
+impl Drop for Vfio {
+    fn drop(&mut self) {
+        if self.sysfs.join("iommu_group").exists() {
+            // SAFETY: `device` is dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.device) };
+        }
+        // Else the device was removed. The library would panic over its missing group; the
+        // process keeps two file descriptors instead.
+    }
+}
+
+/// The kernel says ENOMEM both for RLIMIT_MEMLOCK and for want of memory.
+fn map_error(bytes: usize, source: VfioError) -> Error {
+    let errno = match &source {
+        VfioError::IommuDmaMap(error) => error.errno(),
+        _ => 0,
+    };
+    match memory_lock_limit() {
+        Ok(limit) if errno == libc::ENOMEM && (bytes as u64) > limit => {
+            Error::MemoryLock { bytes, limit }
+        }
+        _ => Error::Vfio { step: "map the DMA arena", source },
+    }
+}
+
+fn memory_lock_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the answer.
+    match unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } {
+        0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,179 @@
+//! The vfio-user transport: a controller that is served by another process, or by a thread of
+//! this one, over a socket. Registers are messages; doorbells and data are shared memory.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use nvio_spec::register::DOORBELLS;
+use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX;
+use vfio_user::Client;
+
+use super::{Transport, doorbell_window};
+use crate::dma::Arena;
+use crate::mmio::Mmio;
+use crate::{Error, Result};
+
+/// How long a server may take to answer a message. The specification sets no bound; a live server
+/// answers in microseconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce(&mut Client) + Send>;
+
+/// A connection to a vfio-user server.
+///
+/// The client library blocks without a bound, so it lives on a thread of its own, and every
+/// message is waited for with [`ANSWER_TIMEOUT`].
+pub(crate) struct VfioUser {
+    socket: PathBuf,
+    jobs: SyncSender<Job>,
+    doorbells: Arc<Mmio>,
+}
+
+impl VfioUser {
+    pub(crate) fn connect(socket: &Path) -> Result<Self> {
+        let (jobs, work) = sync_channel::<Job>(1);
+        let (report, connected) = sync_channel(1);
+        let path = socket.to_owned();
+        thread::Builder::new()
+            .name("vfio-user client".to_owned())
+            .spawn(move || serve(&path, &report, &work))
+            .map_err(|source| Error::System { call: "thread for vfio-user", source })?;
+        let failed = |step| {
+            let socket = socket.to_owned();
+            move |source| Error::VfioUser { socket, step, source }
+        };
+        connected
+            .recv_timeout(ANSWER_TIMEOUT)
+            .map_err(|_| silent(socket))?
+            .map_err(failed("connect"))?;
+        let doorbells = ask(socket, &jobs, map_doorbells)?.map(Arc::new)?;
+        Ok(Self { socket: socket.to_owned(), jobs, doorbells })
+    }
+
+    fn message<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        message: impl FnOnce(&mut Client) -> Result<T, vfio_user::Error> + Send + 'static,
+    ) -> Result<T> {
+        ask(&self.socket, &self.jobs, message)?.map_err(|source| Error::VfioUser {
+            socket: self.socket.clone(),
+            step,
+            source,
+        })
+    }
+}
+
+/// The connection's thread: ends when the transport is dropped.
+fn serve(socket: &Path, report: &SyncSender<Result<(), vfio_user::Error>>, work: &Receiver<Job>) {
+    let mut client = match Client::new(socket) {
+        Ok(client) => client,
+        Err(error) => return report.send(Err(error)).unwrap_or(()),
+    };
+    if report.send(Ok(())).is_err() {
+        return;
+    }
+    while let Ok(job) = work.recv() {
+        job(&mut client);
+    }
+    // The server may be gone already, which is what is wanted.
+    client.shutdown().unwrap_or(());
+}
+
+fn silent(socket: &Path) -> Error {
+    Error::VfioUserSilent { socket: socket.to_owned(), after: ANSWER_TIMEOUT }
+}
+
+/// Runs `job` on the connection's thread. A server that is silent, and a thread that ended over
+/// what a server sent, both look like silence.
+fn ask<T: Send + 'static>(
+    socket: &Path,
+    jobs: &SyncSender<Job>,
+    job: impl FnOnce(&mut Client) -> T + Send + 'static,
+) -> Result<T> {
+    let (reply, answer) = sync_channel(1);
+    // Nobody waits for the reply any more once the bound has passed.
+    let job: Job = Box::new(move |client| reply.send(job(client)).unwrap_or(()));
+    jobs.try_send(job).map_err(|_| silent(socket))?;
+    answer.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent(socket))
+}
+
+/// Maps the doorbells that the server offers as shared memory.
+fn map_doorbells(client: &mut Client) -> Result<Mmio> {
+    let region = client.region(VFIO_PCI_BAR0_REGION_INDEX);
+    let size = region.map_or(0, |region| region.size);
+    let not_shared = || Error::Unsupported {
+        what: "a vfio-user server that does not share its doorbells",
+        detail: format!("BAR0 has {size:#x} bytes, none of them to be mapped"),
+    };
+    let region = region.ok_or_else(not_shared)?;
+    let backing = region.file_offset.as_ref().ok_or_else(not_shared)?;
+    let window = doorbell_window(region.size)?;
+    let shared = match &region.sparse_areas[..] {
+        [] => Some(region.size - DOORBELLS),
+        areas => areas
+            .iter()
+            .find(|area| area.offset <= DOORBELLS)
+            .and_then(|area| area.offset.checked_add(area.size)?.checked_sub(DOORBELLS)),
+    };
+    let shared = shared.and_then(|n| usize::try_from(n).ok()).filter(|&n| n >= 4096);
+    let len = shared.ok_or_else(not_shared)?.min(window) & !4095;
+    let start = backing.start().checked_add(DOORBELLS).ok_or_else(not_shared)?;
+    check_backed(backing.file(), start, len as u64)?;
+    Mmio::map(backing.file().as_fd(), start, DOORBELLS, len)
+}
+
+/// A store beyond the end of the server's file would be a SIGBUS.
+fn check_backed(file: &File, start: u64, len: u64) -> Result<()> {
+    let metadata = file
+        .metadata()
+        .map_err(|source| Error::System { call: "fstat of the doorbells", source })?;
+    match start.checked_add(len) {
+        Some(end) if end <= metadata.len() => Ok(()),
+        _ => Err(Error::OutsideBar { offset: start, length: metadata.len() }),
+    }
+}
+
+impl Transport for VfioUser {
+    fn read32(&self, offset: u64) -> Result<u32> {
+        self.message("read a register", move |client| {
+            let mut value = [0; 4];
+            client.region_read(VFIO_PCI_BAR0_REGION_INDEX, offset, &mut value)?;
+            Ok(u32::from_le_bytes(value))
+        })
+    }
+
+    fn write32(&self, offset: u64, value: u32) -> Result<()> {
+        self.message("write a register", move |client| {
+            client.region_write(VFIO_PCI_BAR0_REGION_INDEX, offset, &value.to_le_bytes())
+        })
+    }
+
+    fn doorbells(&self) -> &Arc<Mmio> {
+        &self.doorbells
+    }
+
+    fn choose_iova(&self, _bytes: u64) -> Result<u64> {
+        Ok(1 << 32)
+    }
+
+    fn map(&self, arena: &Arena) -> Result<()> {
+        let arena = arena.clone();
+        self.message("map the DMA arena", move |client| {
+            client.dma_map(0, arena.iova(), arena.size() as u64, arena.memfd())
+        })
+    }
+
+    fn unmap(&self, arena: &Arena) -> Result<()> {
+        let (iova, size) = (arena.iova(), arena.size() as u64);
+        self.message("unmap the DMA arena", move |client| client.dma_unmap(iova, size))
+    }
+
+    fn reset(&self) -> Result<()> {
+        self.message("reset the device", Client::reset)
+    }
+}
