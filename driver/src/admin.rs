@@ -56,7 +56,8 @@ impl Admin {
             return Err(Error::QueueClosed);
         }
         let capacity = self.core.capacity();
-        self.core.submit(sqe, buf, name).map_err(|_| Error::QueueFull { capacity })?;
+        let slot = self.core.take_slot().ok_or(Error::QueueFull { capacity })?;
+        self.core.submit(slot, sqe, buf, name);
         self.core.ring();
         let (status, answer) = self.wait(transport, name).inspect_err(|_| self.closed = true)?;
         match status.is_success() {

@@ -38,6 +38,8 @@
 //! writes is never trusted: identifiers are checked against a table, sizes against bounds, and
 //! every wait has an end.
 
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the ordering of queue entries and doorbells is verified for x86-64 only");
 

@@ -86,6 +86,22 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// A hole.
+    pub const fn hole(offset: u64, length: u64) -> Self {
+        let flags = MappingFlags::empty();
+        Self { offset, length, addr: 0, kind: MappingKind::Hole, flags }
+    }
+
+    /// Blocks with data, from byte `addr` of the device on.
+    pub const fn mapped(offset: u64, length: u64, addr: u64) -> Self {
+        Self { addr, kind: MappingKind::Mapped, ..Self::hole(offset, length) }
+    }
+
+    /// Blocks without data, from byte `addr` of the device on.
+    pub const fn unwritten(offset: u64, length: u64, addr: u64) -> Self {
+        Self { addr, kind: MappingKind::Unwritten, ..Self::hole(offset, length) }
+    }
+
     /// First byte of the file that is not covered; saturates at `u64::MAX`.
     #[inline]
     pub fn end(&self) -> u64 {
@@ -136,11 +152,14 @@ pub trait Mapper {
     /// Copies the bytes at `pos` of an [`MappingKind::Inline`] mapping into `out`, whole.
     ///
     /// # Errors
-    /// If the range is not inside the inline data.
+    /// If the range is not inside the inline data; always, unless the filesystem has such data.
     fn read_inline(
         &mut self,
         mapping: &Mapping,
         pos: u64,
         out: &mut [u8],
-    ) -> Result<(), Self::Error>;
+    ) -> Result<(), Self::Error> {
+        let _ = (mapping, out);
+        Err(crate::Error::NoInlineData { pos }.into())
+    }
 }

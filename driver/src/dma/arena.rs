@@ -94,13 +94,13 @@ impl Arena {
         self.0.base.as_ptr()
     }
 
-    /// A zeroed buffer of `bytes` (at least 1), beginning on a page.
+    /// A zeroed buffer of `bytes`, beginning on a page.
     ///
     /// # Errors
     /// [`Error::ArenaFull`] if there is no contiguous range that large.
     pub fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
         let allocation = self.allocate(bytes, PAGE_SIZE)?;
-        let mut buf = DmaBuf::new(allocation, bytes.max(1));
+        let mut buf = DmaBuf::new(allocation, bytes);
         buf.fill(0);
         Ok(buf)
     }

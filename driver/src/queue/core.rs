@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U16, U64};
 
 use super::prp::{LIST_BYTES, PrpLists};
 use super::ring::{CompletionRing, Posted, SubmissionRing};
-use super::slots::Slots;
+use super::slots::{FreeSlot, Slots};
 use crate::dma::{Arena, DmaBuf};
 use crate::mmio::{Doorbell, Mmio};
 use crate::{Error, Result};
@@ -95,29 +95,22 @@ impl<T> Core<T> {
         self.stale
     }
 
-    /// Queues a command whose data is all of `buf`, which is within the limits of the controller.
-    ///
-    /// # Errors
-    /// Gives buffer and context back if every slot is in flight.
+    /// A slot for [`submit`](Self::submit), unless every one is in flight.
     #[inline]
-    pub(crate) fn submit(
-        &mut self,
-        mut sqe: Sqe,
-        buf: Option<DmaBuf>,
-        context: T,
-    ) -> Result<(), (Option<DmaBuf>, T)> {
-        let Some(slot) = self.slots.next() else { return Err((buf, context)) };
+    pub(crate) fn take_slot(&mut self) -> Option<FreeSlot> {
+        self.slots.take()
+    }
+
+    /// Queues a command whose data is all of `buf`, which is within the limits of the controller.
+    #[inline]
+    pub(crate) fn submit(&mut self, slot: FreeSlot, mut sqe: Sqe, buf: Option<DmaBuf>, context: T) {
         if let Some(buf) = &buf {
-            let (prp1, prp2) = self.prp.describe(slot, buf.iova(), buf.len());
+            let (prp1, prp2) = self.prp.describe(slot.index(), buf.iova(), buf.len());
             sqe.prp1 = U64::new(prp1);
             sqe.prp2 = U64::new(prp2);
         }
-        match self.slots.insert(Request { buf, context }) {
-            Ok(cid) => sqe.cid = U16::new(cid),
-            Err(request) => return Err((request.buf, request.context)),
-        }
+        sqe.cid = U16::new(self.slots.insert(slot, Request { buf, context }));
         self.sq.push(sqe);
-        Ok(())
     }
 
     /// Tells the controller of what was queued.
@@ -126,26 +119,32 @@ impl<T> Core<T> {
         self.sq.ring();
     }
 
-    /// Takes at most `limit` completions and hands each to `done`.
+    /// Takes at most `limit` entries, and no more than a ring has, hands those that match a command
+    /// to `done`, and gives their number.
     #[inline]
     pub(crate) fn poll(
         &mut self,
         limit: usize,
         mut done: impl FnMut(Posted, Option<DmaBuf>, T),
     ) -> usize {
-        let mut taken = 0;
+        // A device that posts for ever must not keep the caller for ever.
+        let limit = limit.min(self.slots.capacity());
+        let (mut taken, mut matched) = (0, 0);
         while taken < limit {
             let Some(posted) = self.cq.pop() else { break };
             taken += 1;
             match self.slots.remove(posted.cid) {
-                Some(request) => done(posted, request.buf, request.context),
+                Some(request) => {
+                    matched += 1;
+                    done(posted, request.buf, request.context);
+                }
                 None => self.count_stale(posted.cid),
             }
         }
         if taken > 0 {
             self.cq.ring();
         }
-        taken
+        matched
     }
 
     #[cold]

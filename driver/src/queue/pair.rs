@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nvio_spec::{Sqe, Status};
 
 use super::Core;
+use super::slots::FreeSlot;
 use crate::controller::Inner;
 use crate::dma::DmaBuf;
 use crate::namespace::Namespace;
@@ -45,11 +46,11 @@ pub struct Completion<T> {
 /// A command that was not queued, with what was given for it.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
-pub struct Rejected<T> {
+pub struct Rejected<T, B = DmaBuf> {
     /// Why.
     pub error: Error,
     /// The buffer.
-    pub buf: Option<DmaBuf>,
+    pub buf: B,
     /// The context.
     pub context: T,
 }
@@ -95,29 +96,34 @@ impl<T> QueuePair<T> {
         buf: DmaBuf,
         context: T,
     ) -> Result<(), Rejected<T>> {
-        match namespace.check(lba, buf.len()) {
-            Ok(blocks) => self.submit(Sqe::read(namespace.id(), lba, blocks), Some(buf), context),
-            Err(error) => Err(reject(error, Some(buf), context)),
-        }
+        let checked = namespace.check(lba, buf.len()).and_then(|n| Ok((n, self.take_slot()?)));
+        let (blocks, slot) = match checked {
+            Ok(ok) => ok,
+            Err(error) => return Err(Rejected { error, buf, context }),
+        };
+        self.core.submit(slot, Sqe::read(namespace.id(), lba, blocks), Some(buf), context);
+        Ok(())
     }
 
     /// Queues a flush of the namespace's volatile write cache (Base 7.1).
     ///
     /// # Errors
-    /// As [`read`](Self::read).
-    pub fn flush(&mut self, namespace: &Namespace, context: T) -> Result<(), Rejected<T>> {
-        self.submit(Sqe::flush(namespace.id()), None, context)
+    /// [`Error::QueueFull`] and [`Error::QueueClosed`], as [`read`](Self::read).
+    pub fn flush(&mut self, namespace: &Namespace, context: T) -> Result<(), Rejected<T, ()>> {
+        match self.take_slot() {
+            Ok(slot) => self.core.submit(slot, Sqe::flush(namespace.id()), None, context),
+            Err(error) => return Err(Rejected { error, buf: (), context }),
+        }
+        Ok(())
     }
 
     #[inline]
-    fn submit(&mut self, sqe: Sqe, buf: Option<DmaBuf>, context: T) -> Result<(), Rejected<T>> {
+    fn take_slot(&mut self) -> Result<FreeSlot> {
         if self.closed {
-            return Err(reject(Error::QueueClosed, buf, context));
+            return Err(Error::QueueClosed);
         }
         let capacity = self.core.capacity();
-        self.core
-            .submit(sqe, buf, context)
-            .map_err(|(buf, context)| reject(Error::QueueFull { capacity }, buf, context))
+        self.core.take_slot().ok_or(Error::QueueFull { capacity })
     }
 
     /// Shows the controller what was queued since the last time: one store.
@@ -127,7 +133,7 @@ impl<T> QueuePair<T> {
     }
 
     /// Takes at most `limit` completions, hands each to `done`, and tells how many there were.
-    /// Never waits.
+    /// Never waits, and never takes more than a ring has entries.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
         self.core.poll(limit, |posted, buf, context| {
@@ -170,11 +176,6 @@ impl<T> QueuePair<T> {
             }
         }
     }
-}
-
-#[cold]
-fn reject<T>(error: Error, buf: Option<DmaBuf>, context: T) -> Rejected<T> {
-    Rejected { error, buf, context }
 }
 
 impl<T> Drop for QueuePair<T> {

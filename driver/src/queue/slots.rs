@@ -12,6 +12,15 @@ pub(super) struct Slots<T> {
     shift: u32,
 }
 
+/// A slot that was taken for a command and has none yet.
+pub(crate) struct FreeSlot(u16);
+
+impl FreeSlot {
+    pub(super) fn index(&self) -> u16 {
+        self.0
+    }
+}
+
 #[repr(align(64))]
 struct Slot<T> {
     request: Option<T>,
@@ -42,24 +51,18 @@ impl<T> Slots<T> {
         self.table.len() - self.free.len()
     }
 
-    /// The slot that the next command will have, if one is free.
+    /// Takes a free slot for the next command, if there is one.
     #[inline]
-    pub(super) fn next(&self) -> Option<u16> {
-        self.free.last().copied()
+    pub(super) fn take(&mut self) -> Option<FreeSlot> {
+        self.free.pop().map(FreeSlot)
     }
 
-    /// Puts a request into the slot that [`next`](Self::next) named, and gives its identifier.
-    ///
-    /// # Errors
-    /// Gives the request back if no slot is free.
+    /// Puts a request into its slot and gives its identifier.
     #[inline]
-    pub(super) fn insert(&mut self, request: T) -> Result<u16, T> {
-        let Some(slot) = self.free.last().and_then(|&i| self.table.get_mut(usize::from(i))) else {
-            return Err(request);
-        };
-        self.free.pop();
+    pub(super) fn insert(&mut self, FreeSlot(index): FreeSlot, request: T) -> u16 {
+        let slot = &mut self.table[usize::from(index)];
         slot.request = Some(request);
-        Ok(slot.cid)
+        slot.cid
     }
 
     /// Takes the request with this identifier, or `None` if none such is in flight.
@@ -82,28 +85,33 @@ impl<T> Slots<T> {
 mod tests {
     use super::*;
 
+    fn insert<T>(slots: &mut Slots<T>, request: T) -> u16 {
+        let free = slots.take().unwrap();
+        slots.insert(free, request)
+    }
+
     #[test]
     fn an_identifier_is_good_once() {
         let mut slots = Slots::new(3);
-        let first = slots.insert('a').unwrap();
+        let first = insert(&mut slots, 'a');
         assert_eq!(slots.in_flight(), 1);
         assert_eq!(slots.remove(first), Some('a'));
         assert_eq!(slots.remove(first), None, "doubled");
-        let second = slots.insert('b').unwrap();
+        let second = insert(&mut slots, 'b');
         assert_ne!(first, second, "same slot, other generation");
         assert_eq!(slots.remove(first), None, "stale");
         assert_eq!(slots.remove(second), Some('b'));
-        let next = slots.next().map(|slot| slots.table[usize::from(slot)].cid).unwrap();
+        let next = slots.table[usize::from(*slots.free.last().unwrap())].cid;
         assert_eq!(slots.remove(next), None, "not issued yet");
     }
 
     #[test]
     fn the_table_is_bounded() {
         let mut slots = Slots::new(2);
-        slots.insert(1).unwrap();
-        slots.insert(2).unwrap();
-        assert_eq!(slots.insert(3), Err(3));
-        assert_eq!((slots.next(), slots.in_flight(), slots.capacity()), (None, 2, 2));
+        insert(&mut slots, 1);
+        insert(&mut slots, 2);
+        assert!(slots.take().is_none());
+        assert_eq!((slots.in_flight(), slots.capacity()), (2, 2));
     }
 
     #[test]
@@ -111,7 +119,7 @@ mod tests {
         for capacity in [1, 2, 3, 4, 255, 4095] {
             let mut slots = Slots::new(capacity);
             for _ in 0..70_000u32 {
-                let cid = slots.insert(()).unwrap();
+                let cid = insert(&mut slots, ());
                 assert_ne!(cid, 0xffff);
                 slots.remove(cid).unwrap();
             }

@@ -1,0 +1,178 @@
+//! Iteration over the mappings of a range.
+
+use crate::{Error, Mapper, Mapping, MappingFlags, Op};
+
+/// Rounds in a row that may bring nothing because the mapping was stale.
+const MOST_STALE_ROUNDS: u32 = 64;
+
+/// How far an iteration came.
+#[derive(Debug)]
+pub struct Iterated<E> {
+    /// Bytes processed from the start of the range.
+    pub processed: u64,
+    /// Why it ended early, if not because of a body that made no progress.
+    pub error: Option<E>,
+}
+
+/// Walks `[pos, pos + length)` mapping by mapping.
+///
+/// `body` gets each mapping with the position and the bytes of it that are of interest, and
+/// returns how many it processed. It may mark the mapping [`MappingFlags::STALE`] to have the rest
+/// mapped again. The walk ends when nothing is left, at an error, or when a round makes no
+/// progress without being stale.
+///
+/// [`Mapper::end`] is called once for each [`Mapper::begin`] that succeeded, whatever `body` does.
+/// If it fails, that is the result only if the round had processed nothing.
+#[inline]
+pub fn iterate<M: Mapper>(
+    mapper: &mut M,
+    pos: u64,
+    length: u64,
+    op: Op,
+    mut body: impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, M::Error>,
+) -> Iterated<M::Error> {
+    let mut processed = 0;
+    let mut stale_rounds = 0;
+    let error = loop {
+        let (at, left) = (pos.saturating_add(processed), length - processed);
+        if left == 0 {
+            break None;
+        }
+        match round(mapper, at, left, op, &mut body) {
+            Err(error) => break Some(error),
+            Ok((0, false)) => break None,
+            Ok((0, true)) if stale_rounds == MOST_STALE_ROUNDS => {
+                break Some(Error::Stale { pos: at }.into());
+            }
+            Ok((0, true)) => stale_rounds += 1,
+            Ok((n, _)) => {
+                processed += n;
+                stale_rounds = 0;
+            }
+        }
+    };
+    Iterated { processed, error }
+}
+
+/// One mapping: begin, body, end. Gives the bytes processed and whether the mapping went stale.
+#[inline]
+fn round<M: Mapper>(
+    mapper: &mut M,
+    pos: u64,
+    length: u64,
+    op: Op,
+    body: &mut impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, M::Error>,
+) -> Result<(u64, bool), M::Error> {
+    let mut mapping = mapper.begin(pos, length, op)?;
+    let result = if serves(&mapping, pos) {
+        let here = length.min(mapping.end() - pos);
+        match body(mapper, &mut mapping, pos, here) {
+            Ok(n) if n > here => Err(Error::AdvanceTooFar { by: n, left: here }.into()),
+            other => other,
+        }
+    } else {
+        let Mapping { offset, length, .. } = mapping;
+        Err(Error::BadMapping { pos, offset, length }.into())
+    };
+    let processed = *result.as_ref().unwrap_or(&0);
+    let ended = mapper.end(&mapping, pos, length, processed, op);
+    result?;
+    if processed == 0 {
+        ended?;
+    }
+    Ok((processed, mapping.flags.contains(MappingFlags::STALE)))
+}
+
+/// Whether a mapping is what `begin` promises for `pos`.
+fn serves(mapping: &Mapping, pos: u64) -> bool {
+    let stale = mapping.flags.contains(MappingFlags::STALE);
+    mapping.offset <= pos && mapping.length > 0 && mapping.end() > pos && !stale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock::{Fail, Script};
+
+    fn run(script: &mut Script, length: u64, step: u64) -> (u64, Option<Fail>) {
+        let done = iterate(script, 0, length, Op::empty(), |_, _, _, here| Ok(here.min(step)));
+        script.assert_balanced();
+        (done.processed, done.error)
+    }
+
+    #[test]
+    fn mappings_shorter_and_longer_than_the_range_are_walked() {
+        let mut script = Script::new([Mapping::hole(0, 10), Mapping::hole(10, 100)]);
+        assert_eq!(run(&mut script, 50, u64::MAX), (50, None));
+        assert_eq!(script.begins(), 2);
+    }
+
+    #[test]
+    fn a_body_may_take_several_rounds_for_one_mapping() {
+        let mut script = Script::new([Mapping::hole(0, 10); 4]);
+        assert_eq!(run(&mut script, 10, 3), (10, None));
+        assert_eq!(script.ends(), [3, 3, 3, 1]);
+    }
+
+    #[test]
+    fn no_progress_ends_the_walk_without_an_error() {
+        let mut script = Script::new([Mapping::hole(0, 10)]);
+        assert_eq!(run(&mut script, 10, 0), (0, None));
+    }
+
+    #[test]
+    fn mappings_that_do_not_serve_are_refused_and_still_ended() {
+        let stale = Mapping { flags: MappingFlags::STALE, ..Mapping::hole(0, 10) };
+        let overflow = Mapping { offset: u64::MAX, ..Mapping::hole(0, 10) };
+        for bad in [Mapping::hole(0, 0), Mapping::hole(5, 10), stale, overflow] {
+            let mut script = Script::new([bad]);
+            assert_eq!(run(&mut script, 10, 10), (0, Some(Fail::Iomap)));
+            assert_eq!(script.ends(), [0]);
+        }
+    }
+
+    #[test]
+    fn a_body_that_moves_too_far_is_an_error() {
+        let mut script = Script::new([Mapping::hole(0, 10)]);
+        let done = iterate(&mut script, 0, 20, Op::empty(), |_, _, _, _| Ok(11));
+        assert_eq!((done.processed, done.error), (0, Some(Fail::Iomap)));
+        script.assert_balanced();
+    }
+
+    #[test]
+    fn a_stale_mapping_is_mapped_again_but_not_for_ever() {
+        let mut script = Script::new([Mapping::hole(0, 10); 2]);
+        let mut first = true;
+        let done = iterate(&mut script, 0, 10, Op::empty(), |_, mapping, _, here| {
+            if std::mem::take(&mut first) {
+                mapping.flags |= MappingFlags::STALE;
+                return Ok(0);
+            }
+            Ok(here)
+        });
+        assert_eq!((done.processed, done.error), (10, None));
+        let mut script = Script::new([Mapping::hole(0, 10); 100]);
+        let done = iterate(&mut script, 0, 10, Op::empty(), |_, mapping, _, _| {
+            mapping.flags |= MappingFlags::STALE;
+            Ok(0)
+        });
+        assert_eq!(done.error, Some(Fail::Iomap));
+        script.assert_balanced();
+    }
+
+    #[test]
+    fn an_error_of_end_counts_only_when_nothing_was_processed() {
+        let mut script = Script::new([Mapping::hole(0, 10), Mapping::hole(10, 10)]);
+        script.fail_end(0);
+        assert_eq!(run(&mut script, 20, u64::MAX), (20, None));
+        let mut script = Script::new([Mapping::hole(0, 10)]);
+        script.fail_end(0);
+        assert_eq!(run(&mut script, 20, 0), (0, Some(Fail::End)));
+    }
+
+    #[test]
+    fn an_error_of_begin_keeps_what_was_processed() {
+        let mut script = Script::new([Mapping::hole(0, 10)]);
+        assert_eq!(run(&mut script, 20, u64::MAX), (10, Some(Fail::Begin)));
+    }
+}
