@@ -133,7 +133,7 @@ impl Queue for MockQueue {
         if self.in_flight.len() == self.depth {
             return Err(Refused { error: Error::Busy, bio });
         }
-        assert!(bio.addr % 512 == 0 && bio.buf.len() % 512 == 0, "blocks only");
+        assert!(bio.addr.is_multiple_of(512) && bio.buf.len().is_multiple_of(512), "blocks only");
         assert!((1..=self.max_transfer).contains(&bio.buf.len()));
         if bio.addr.checked_add(bio.buf.len() as u64).is_none_or(|end| end > self.size()) {
             let (addr, length, size) = (bio.addr, bio.buf.len() as u64, self.size());
