@@ -6,20 +6,12 @@ use std::time::Duration;
 
 use nvio_spec::Status;
 
+use crate::pci::{self, PciAddress};
+
 /// What can go wrong between this process and a controller.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file of the system could not be used.
-    #[error("{action} {}", path.display())]
-    File {
-        /// What was tried, as a verb phrase: "open".
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
     /// A system call failed.
     #[error("{call} failed")]
     System {
@@ -28,30 +20,16 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
-    /// The PCI function has no IOMMU group: no IOMMU is on.
-    #[error(
-        "{address} has no IOMMU group: switch the IOMMU on in the firmware and boot with \
-         intel_iommu=on (Intel) or amd_iommu=on (AMD)"
-    )]
-    NoIommu {
-        /// The function.
-        address: String,
-    },
+    /// What sysfs tells of the PCI function, or cannot.
+    #[error(transparent)]
+    Pci(#[from] pci::Error),
     /// The PCI function is not bound to vfio-pci.
     #[error("{address} is bound to {driver}, not to vfio-pci: run `nvio bind {address}` first")]
     NotBound {
         /// The function.
-        address: String,
+        address: PciAddress,
         /// The driver it is bound to, or "no driver".
         driver: String,
-    },
-    /// The PCI function is no NVMe controller.
-    #[error("{address} is not an NVMe controller: its PCI class is {class:#08x}, not 0x010802")]
-    NotNvme {
-        /// The function.
-        address: String,
-        /// Its class code.
-        class: u32,
     },
     /// The kernel's VFIO refused a step.
     #[error("VFIO: {step}")]

@@ -11,7 +11,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // A controller for those who have none: served by a thread of this process.
-//! let disk = NamespaceConfig::new(Backing::memory(16 << 20)?);
+//! let disk = NamespaceConfig::new(Backing::memory(16 << 20));
 //! let emulator = Emulator::builder().namespace(disk).start()?;
 //!
 //! let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;

@@ -22,7 +22,7 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let disk = NamespaceConfig::new(Backing::memory(16 << 20)?);
+//! let disk = NamespaceConfig::new(Backing::memory(16 << 20));
 //! let emulator = Emulator::builder().namespace(disk).start()?;
 //! let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
 //! let disk = Disk::whole(&controller.namespace(1)?);

@@ -37,7 +37,7 @@ impl Sysfs {
     ///
     /// # Errors
     /// [`Error::NoIommu`] and [`Error::GroupShared`].
-    pub(super) fn usable_group(&self, address: PciAddress) -> Result<u32, Error> {
+    pub(crate) fn usable_group(&self, address: PciAddress) -> Result<u32, Error> {
         let Some(group) = self.iommu_group(address)? else {
             return Err(Error::NoIommu { address, advice: self.iommu_advice()? });
         };

@@ -1,13 +1,11 @@
 //! The kernel's VFIO: a PCI function bound to vfio-pci, behind an IOMMU.
 
-use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nvio_spec::PCI_CLASS;
 use nvio_spec::register::DOORBELLS;
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
@@ -18,7 +16,7 @@ use super::iova::{self, IovaRange};
 use super::{Transport, doorbell_window};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
-use crate::pci::PciAddress;
+use crate::pci::{PciAddress, Sysfs, VFIO_PCI};
 use crate::{Error, Result};
 
 /// Offset of the Command register in configuration space (PCI Local Bus 3.0, 6.2.2).
@@ -44,7 +42,7 @@ pub(crate) struct Vfio {
 impl Vfio {
     pub(crate) fn open(address: PciAddress) -> Result<Self> {
         let sysfs = Path::new("/sys/bus/pci/devices").join(address.to_string());
-        check_bound(&address.to_string(), &sysfs)?;
+        check_bound(address)?;
         let vfio = |step| move |source| Error::Vfio { step, source };
         let container = VfioContainer::new(None).map(Arc::new).map_err(vfio("open container"))?;
         let device = VfioDevice::new(&sysfs, Arc::clone(&container) as _, false)
@@ -61,27 +59,16 @@ impl Vfio {
 }
 
 /// Names what is missing before VFIO would refuse with a number.
-fn check_bound(address: &str, sysfs: &Path) -> Result<()> {
-    let class_file = sysfs.join("class");
-    let class = fs::read_to_string(&class_file).map_err(|source| Error::File {
-        action: "read",
-        path: class_file,
-        source,
-    })?;
-    let class = u32::from_str_radix(class.trim().trim_start_matches("0x"), 16).unwrap_or(0);
-    let address = address.to_owned();
-    if class != PCI_CLASS {
-        return Err(Error::NotNvme { address, class });
+fn check_bound(address: PciAddress) -> Result<()> {
+    let sysfs = Sysfs::new();
+    match sysfs.nvme_device(address)?.driver {
+        Some(driver) if driver == VFIO_PCI => {}
+        other => {
+            let driver = other.unwrap_or_else(|| "no driver".to_owned());
+            return Err(Error::NotBound { address, driver });
+        }
     }
-    let driver = fs::read_link(sysfs.join("driver")).ok();
-    let driver = driver.as_deref().and_then(Path::file_name).and_then(|name| name.to_str());
-    if driver != Some("vfio-pci") {
-        let driver = driver.unwrap_or("no driver").to_owned();
-        return Err(Error::NotBound { address, driver });
-    }
-    if !sysfs.join("iommu_group").exists() {
-        return Err(Error::NoIommu { address });
-    }
+    sysfs.usable_group(address)?;
     Ok(())
 }
 
