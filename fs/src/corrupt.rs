@@ -1,0 +1,234 @@
+//! Damage: which structure, and which of its rules is broken.
+
+use std::fmt;
+
+/// A broken rule of an on-disk structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("corrupt {structure}: {problem}; run e2fsck")]
+pub struct Corrupt {
+    /// The structure that is damaged.
+    pub structure: Structure,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// An on-disk structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Structure {
+    /// The primary superblock, at byte 1024.
+    Superblock,
+    /// The descriptor of a block group, by group number.
+    GroupDescriptor(u32),
+    /// The multi-mount protection block, by block number.
+    MmpBlock(u64),
+    /// An inode, by number.
+    Inode(u32),
+    /// The root of an extent tree, which is inside the inode.
+    ExtentRoot {
+        /// Number of the inode.
+        inode: u32,
+    },
+    /// A block of an extent tree.
+    ExtentBlock {
+        /// Block number in the filesystem.
+        block: u64,
+        /// Number of the inode that the tree belongs to.
+        inode: u32,
+    },
+    /// The fifteen block pointers of an inode without extents.
+    BlockPointers {
+        /// Number of the inode.
+        inode: u32,
+    },
+    /// An indirect block.
+    IndirectBlock {
+        /// Block number in the filesystem.
+        block: u64,
+        /// Number of the inode that it belongs to.
+        inode: u32,
+    },
+    /// The block map of an inode, as a whole.
+    BlockMap {
+        /// Number of the inode.
+        inode: u32,
+    },
+    /// A directory as a whole, by inode number.
+    Directory(u32),
+    /// A block of a directory.
+    DirectoryBlock {
+        /// Number of the directory's inode.
+        inode: u32,
+        /// Index of the block in the directory, from 0.
+        index: u64,
+    },
+    /// The target of a symbolic link, by inode number.
+    Symlink(u32),
+}
+
+impl fmt::Display for Structure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Superblock => write!(f, "superblock"),
+            Self::GroupDescriptor(group) => write!(f, "group descriptor {group}"),
+            Self::MmpBlock(block) => write!(f, "multi-mount protection block {block}"),
+            Self::Inode(inode) => write!(f, "inode {inode}"),
+            Self::ExtentRoot { inode } => write!(f, "extent tree root of inode {inode}"),
+            Self::ExtentBlock { block, inode } => {
+                write!(f, "extent block {block} of inode {inode}")
+            }
+            Self::BlockPointers { inode } => write!(f, "block pointers of inode {inode}"),
+            Self::IndirectBlock { block, inode } => {
+                write!(f, "indirect block {block} of inode {inode}")
+            }
+            Self::BlockMap { inode } => write!(f, "block map of inode {inode}"),
+            Self::Directory(inode) => write!(f, "directory, inode {inode}"),
+            Self::DirectoryBlock { inode, index } => {
+                write!(f, "directory block {index} of inode {inode}")
+            }
+            Self::Symlink(inode) => write!(f, "symbolic link, inode {inode}"),
+        }
+    }
+}
+
+/// What is wrong with a structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The checksum does not match the contents.
+    #[error("its checksum is {stored:#x}, its contents give {computed:#x}")]
+    Checksum {
+        /// What is stored.
+        stored: u32,
+        /// What the contents give.
+        computed: u32,
+    },
+    /// The structure does not start with its magic number.
+    #[error("its magic number is {found:#x}, not {expected:#x}")]
+    Magic {
+        /// What is there.
+        found: u32,
+        /// What belongs there.
+        expected: u32,
+    },
+    /// A field breaks a rule of its own.
+    #[error("{field} is {value}: {rule}")]
+    Field {
+        /// Name of the field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+        /// The rule, as half a sentence.
+        rule: &'static str,
+    },
+    /// A field is larger than another part of the filesystem allows.
+    #[error("{field} is {value}, at most {max} is possible")]
+    TooLarge {
+        /// Name of the field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+        /// The largest possible value.
+        max: u64,
+    },
+    /// Two fields that must agree do not.
+    #[error("{field} is {value}, not {expected}")]
+    Mismatch {
+        /// Name of the field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+        /// What it must be.
+        expected: u64,
+    },
+    /// A range of blocks is not inside the filesystem, or where its own metadata is.
+    #[error("{count} block(s) from block {start} are not data blocks of this filesystem")]
+    BlockRange {
+        /// First block of the range.
+        start: u64,
+        /// Length of the range, blocks.
+        count: u64,
+    },
+    /// A node of an extent tree other than the root has no entries.
+    #[error("it has no entries")]
+    EmptyNode,
+    /// Entries of an extent tree are out of order, overlap, or leave their parent's range.
+    #[error("entry {entry} covers logical blocks [{start}, {end}), outside [{low}, {high})")]
+    ExtentOrder {
+        /// Index of the entry in its node.
+        entry: u16,
+        /// First logical block of the entry.
+        start: u64,
+        /// First logical block after the entry.
+        end: u64,
+        /// First logical block that the entry may cover.
+        low: u64,
+        /// First logical block that it may not.
+        high: u64,
+    },
+    /// The map holds more blocks than the filesystem has.
+    #[error("it maps more than the {limit} blocks that the filesystem has")]
+    TooManyBlocks {
+        /// Blocks of the filesystem.
+        limit: u64,
+    },
+    /// Something that must be all there has a hole or unwritten blocks.
+    #[error("logical block {logical} is not there")]
+    Missing {
+        /// The logical block.
+        logical: u64,
+    },
+    /// A directory entry's length is impossible.
+    #[error("the entry at byte {offset} has length {rec_len} and a name of {name_len} bytes")]
+    EntryLength {
+        /// Byte offset in the block.
+        offset: usize,
+        /// The entry's length, bytes.
+        rec_len: usize,
+        /// The name's length, bytes.
+        name_len: usize,
+    },
+    /// A directory entry's inode is impossible.
+    #[error("the entry at byte {offset} refers to inode {inode}")]
+    EntryInode {
+        /// Byte offset in the block.
+        offset: usize,
+        /// The inode's number.
+        inode: u32,
+    },
+    /// A directory entry's name is empty, or has a slash or a zero byte.
+    #[error("the entry at byte {offset} has a name that is empty or has a slash or zero byte")]
+    EntryName {
+        /// Byte offset in the block.
+        offset: usize,
+    },
+    /// A directory block has no place for its checksum.
+    #[error("it has no checksum")]
+    NoChecksum,
+    /// A directory entry refers to a free inode.
+    #[error("a name refers to inode {inode}, which is not in use")]
+    NameOfFreeInode {
+        /// The inode's number.
+        inode: u32,
+    },
+    /// A directory is inside itself.
+    #[error("inode {inode}, one of the directories above, is in it")]
+    DirectoryLoop {
+        /// Number of the directory's inode.
+        inode: u32,
+    },
+    /// The target of a symbolic link has a zero byte, or does not end where its size says.
+    #[error("its target does not have the length of {size} bytes that the inode says")]
+    TargetLength {
+        /// Size of the inode.
+        size: u64,
+    },
+}
+
+impl Structure {
+    /// The error that `problem` of this structure is.
+    #[cold]
+    pub(crate) fn corrupt(self, problem: Problem) -> crate::Error {
+        crate::Error::Corrupt(Box::new(Corrupt { structure: self, problem }))
+    }
+}

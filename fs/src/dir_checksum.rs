@@ -1,0 +1,140 @@
+//! Checksums of directory blocks: in a last entry that is never in use, or behind the entries of
+//! a hash tree node.
+
+use std::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::checksum::crc32c;
+use crate::corrupt::Problem;
+use crate::dir::{RawEntry, decode_rec_len};
+use crate::{Inode, InodeFlags, Superblock};
+
+/// `struct ext4_dir_entry_tail`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawTail {
+    inode: U32,
+    rec_len: U16,
+    name_len: u8,
+    file_type: u8,
+    checksum: U32,
+}
+
+/// `file_type` of the tail.
+const TAIL_TYPE: u8 = 0xde;
+
+/// `struct dx_root_info`, behind "." and "..".
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawRootInfo {
+    reserved: U32,
+    hash_version: u8,
+    info_length: u8,
+    levels: u8,
+    flags: u8,
+}
+
+/// `struct dx_countlimit`, in the place of the first entry's hash.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawCountLimit {
+    limit: U16,
+    count: U16,
+}
+
+/// `struct dx_tail`, in the place of the entry after the last.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawNodeTail {
+    reserved: U32,
+    checksum: U32,
+}
+
+const TAIL_SIZE: usize = 12;
+/// Size of a hash tree entry, bytes.
+const NODE_ENTRY: usize = 8;
+/// Where the entries of a node start that is not the root: behind an entry not in use.
+const NODE_START: usize = 8;
+/// Where the root's start: behind ".", ".." and the root's own fields.
+const ROOT_START: usize = 32;
+const ROOT_INFO: usize = 24;
+
+const _: () = {
+    assert!(size_of::<RawTail>() == TAIL_SIZE && size_of::<RawNodeTail>() == NODE_ENTRY);
+    assert!(size_of::<RawRootInfo>() == ROOT_START - ROOT_INFO);
+    assert!(offset_of!(RawTail, checksum) == 8);
+};
+
+/// Verifies the checksum of block `index` of a directory, if the filesystem has them.
+pub(crate) fn verify(
+    superblock: &Superblock,
+    inode: &Inode,
+    index: u64,
+    block: &[u8],
+) -> Result<(), Problem> {
+    if !superblock.has_metadata_csum() {
+        return Ok(());
+    }
+    let is_indexed = inode.flags().contains(InodeFlags::INDEX);
+    let (stored, computed) = match node_start(index, block).filter(|_| is_indexed) {
+        Some(start) => node(inode.checksum_seed, block, start)?,
+        None => leaf(inode.checksum_seed, block)?,
+    };
+    if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+}
+
+/// The stored checksum of a block of entries, and the right one.
+fn leaf(seed: u32, block: &[u8]) -> Result<(u32, u32), Problem> {
+    let (covered, tail) = block
+        .split_last_chunk::<TAIL_SIZE>()
+        .and_then(|(covered, tail)| Some((covered, RawTail::ref_from_bytes(tail).ok()?)))
+        .ok_or(Problem::NoChecksum)?;
+    let sound = tail.inode == 0
+        && usize::from(tail.rec_len.get()) == TAIL_SIZE
+        && tail.name_len == 0
+        && tail.file_type == TAIL_TYPE;
+    if !sound {
+        return Err(Problem::NoChecksum);
+    }
+    Ok((tail.checksum.get(), crc32c(seed, covered)))
+}
+
+/// Where a block's hash tree entries start; `None` if it has names instead.
+fn node_start(index: u64, block: &[u8]) -> Option<usize> {
+    let entry = |offset: usize| RawEntry::ref_from_prefix(block.get(offset..)?).ok();
+    let (first, _) = entry(0)?;
+    let rec_len = |entry: &RawEntry| decode_rec_len(entry.rec_len.get(), block.len());
+    if index != 0 {
+        let is_node = first.inode == 0 && rec_len(first) == block.len();
+        return is_node.then_some(NODE_START);
+    }
+    let (second, _) = entry(12)?;
+    let (info, _) = RawRootInfo::ref_from_prefix(block.get(ROOT_INFO..)?).ok()?;
+    let is_root = rec_len(first) == 12
+        && rec_len(second).checked_add(12) == Some(block.len())
+        && info.reserved == 0
+        && info.info_length == 8;
+    is_root.then_some(ROOT_START)
+}
+
+/// The stored checksum of a hash tree node, and the right one. It covers the entries in use and
+/// the tail with the checksum as zero.
+fn node(seed: u32, block: &[u8], start: usize) -> Result<(u32, u32), Problem> {
+    let rest = block.get(start..).unwrap_or_default();
+    let (counts, _) = RawCountLimit::ref_from_prefix(rest).map_err(|_| Problem::NoChecksum)?;
+    let (count, limit) = (usize::from(counts.count.get()), usize::from(counts.limit.get()));
+    if count > limit {
+        let (value, max) = (counts.count.get().into(), counts.limit.get().into());
+        return Err(Problem::TooLarge { field: "count of hash entries", value, max });
+    }
+    let end = |entries: usize| entries.saturating_mul(NODE_ENTRY).saturating_add(start);
+    let covered = block.get(..end(count)).ok_or(Problem::NoChecksum)?;
+    let (tail, _) = block
+        .get(end(limit)..)
+        .and_then(|tail| RawNodeTail::ref_from_prefix(tail).ok())
+        .ok_or(Problem::NoChecksum)?;
+    let crc = crc32c(crc32c(seed, covered), tail.reserved.as_bytes());
+    Ok((tail.checksum.get(), crc32c(crc, &[0; 4])))
+}

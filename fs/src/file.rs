@@ -1,0 +1,131 @@
+//! An open file, and where its bytes are.
+
+use std::fmt;
+
+use nvio_iomap::{Mapper, Mapping, Op};
+
+use crate::corrupt::{Problem, Structure};
+use crate::extent_cache::ExtentCache;
+use crate::map::{self, Extents, LOGICAL_END};
+use crate::{Error, FileType, Filesystem, Inode};
+
+impl Filesystem {
+    /// Opens the regular file `inode`.
+    ///
+    /// # Errors
+    /// [`Error::IsADirectory`], [`Error::NotAFile`]; [`Error::UnsupportedInode`] for an encrypted
+    /// file or one whose data is inline; damage if its size is one that no file can have.
+    pub fn file(&self, inode: &Inode) -> Result<File, Error> {
+        let number = inode.number();
+        match inode.kind() {
+            FileType::Regular => (),
+            FileType::Directory => return Err(Error::IsADirectory { inode: number }),
+            kind => return Err(Error::NotAFile { inode: number, kind }),
+        }
+        map::check_readable(inode)?;
+        let (value, max) = (inode.size(), self.superblock().bytes(LOGICAL_END));
+        if value > max {
+            let problem = Problem::TooLarge { field: "size", value, max };
+            return Err(Structure::Inode(number).corrupt(problem));
+        }
+        let cache = ExtentCache::new(self.options().extents_per_file);
+        Ok(File { fs: self.clone(), inode: inode.clone(), cache })
+    }
+
+    /// The extents of anything that has blocks: a file, a directory, a long symbolic link.
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`] for what has no blocks, [`Error::UnsupportedInode`] for what has its
+    /// data in the inode.
+    pub fn extents(&self, inode: &Inode) -> Result<Extents, Error> {
+        let (number, kind) = (inode.number(), inode.kind());
+        match kind {
+            FileType::Regular | FileType::Directory => map::check_mapped(inode)?,
+            FileType::Symlink if !inode.is_fast_symlink(self.superblock()) => {
+                map::check_mapped(inode)?;
+            }
+            _ => return Err(Error::NotAFile { inode: number, kind }),
+        }
+        Ok(Extents::new(self, inode))
+    }
+}
+
+/// An open regular file. It remembers where its extents are, so that mapping a range that was
+/// mapped before reads no metadata.
+pub struct File {
+    fs: Filesystem,
+    inode: Inode,
+    cache: ExtentCache,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("inode", &self.inode).finish_non_exhaustive()
+    }
+}
+
+impl File {
+    /// Size in bytes.
+    #[inline]
+    pub fn size(&self) -> u64 {
+        self.inode.size()
+    }
+
+    /// The inode, as it was when the file was opened.
+    pub fn inode(&self) -> &Inode {
+        &self.inode
+    }
+
+    /// The filesystem that the file is on.
+    pub fn filesystem(&self) -> &Filesystem {
+        &self.fs
+    }
+
+    /// The extents of the file in order; see [`Extents`].
+    pub fn extents(&self) -> Extents {
+        Extents::new(&self.fs, &self.inode)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load(&mut self, pos: u64, op: Op) -> Result<Mapping, Error> {
+        let inode = self.inode.number();
+        if op.contains(Op::NOWAIT) {
+            return Err(Error::WouldBlock { inode, pos });
+        }
+        let logical = self.fs.superblock().block_at(pos);
+        let leaf = map::leaf(&self.fs, &self.inode, logical)?;
+        let mapping = leaf.find(pos).copied();
+        self.cache.insert(leaf);
+        // Past the last possible block only the byte at u64::MAX is in no mapping.
+        mapping.ok_or_else(|| Structure::BlockMap { inode }.corrupt(Problem::Missing { logical }))
+    }
+}
+
+/// Mappings are as long as the tree has them, not cut to the length that is asked for: an
+/// extent, or the hole between two, at most up to the end of an extent block's range. What is
+/// past the end of the file is mapped like the rest.
+impl Mapper for File {
+    type Error = Error;
+
+    /// # Errors
+    /// Damage to the map or a failure of the source; [`Error::WouldBlock`] with [`Op::NOWAIT`] if
+    /// the answer is not cached; [`Error::ReadOnly`] with [`Op::WRITE`] or [`Op::ZERO`].
+    #[inline]
+    fn begin(&mut self, pos: u64, _length: u64, op: Op) -> Result<Mapping, Error> {
+        if op.intersects(Op::WRITE.union(Op::ZERO)) {
+            return Err(Error::ReadOnly { inode: self.inode.number() });
+        }
+        if let Some(mapping) = self.cache.last(pos) {
+            return Ok(mapping);
+        }
+        match self.cache.find(pos) {
+            Some(mapping) => Ok(mapping),
+            None => self.load(pos, op),
+        }
+    }
+
+    fn read_inline(&mut self, _: &Mapping, _: u64, _: &mut [u8]) -> Result<(), Error> {
+        Err(Error::NoInlineData { inode: self.inode.number() })
+    }
+}

@@ -1,0 +1,598 @@
+//! Inodes.
+
+use std::fmt;
+use std::mem::offset_of;
+
+use bitflags::bitflags;
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::checksum::crc32c;
+use crate::corrupt::{Problem, Structure};
+use crate::time::Timestamp;
+use crate::{Error, IncompatFeatures, RoCompatFeatures, Superblock};
+
+/// Number of the root directory's inode.
+pub(crate) const ROOT: u32 = 2;
+/// Size of the part that every inode has, bytes.
+const BASE_SIZE: usize = 128;
+/// Size of `i_block`, bytes.
+pub(crate) const BLOCK_AREA: usize = 60;
+
+/// `struct ext4_inode`, the first 128 bytes.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawInode {
+    mode: U16,
+    uid_lo: U16,
+    size_lo: U32,
+    atime: U32,
+    ctime: U32,
+    mtime: U32,
+    dtime: U32,
+    gid_lo: U16,
+    links: U16,
+    blocks_lo: U32,
+    flags: U32,
+    version: U32,
+    block: [u8; BLOCK_AREA],
+    generation: U32,
+    file_acl_lo: U32,
+    size_hi: U32,
+    fragment: U32,
+    blocks_hi: U16,
+    file_acl_hi: U16,
+    uid_hi: U16,
+    gid_hi: U16,
+    checksum_lo: U16,
+    reserved: U16,
+}
+
+/// What follows it where inodes are larger; an inode says how much of this it has.
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawInodeExtra {
+    extra_isize: U16,
+    checksum_hi: U16,
+    ctime_extra: U32,
+    mtime_extra: U32,
+    atime_extra: U32,
+    crtime: U32,
+    crtime_extra: U32,
+    version_hi: U32,
+    project: U32,
+}
+
+const _: () = {
+    assert!(size_of::<RawInode>() == BASE_SIZE);
+    assert!(size_of::<RawInodeExtra>() == 0xa0 - BASE_SIZE);
+    assert!(offset_of!(RawInode, flags) == 0x20);
+    assert!(offset_of!(RawInode, block) == 0x28);
+    assert!(offset_of!(RawInode, generation) == 0x64);
+    assert!(offset_of!(RawInode, blocks_hi) == 0x74);
+    assert!(offset_of!(RawInode, checksum_lo) == 0x7c);
+    assert!(offset_of!(RawInodeExtra, crtime) == 0x90 - BASE_SIZE);
+};
+
+/// What an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileType {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+impl FileType {
+    /// The type that is in the upper four bits of a mode.
+    pub fn from_mode(mode: u16) -> Option<Self> {
+        Some(match mode & 0xf000 {
+            0x1000 => Self::Fifo,
+            0x2000 => Self::CharDevice,
+            0x4000 => Self::Directory,
+            0x6000 => Self::BlockDevice,
+            0x8000 => Self::Regular,
+            0xa000 => Self::Symlink,
+            0xc000 => Self::Socket,
+            _ => return None,
+        })
+    }
+
+    /// The type that a directory entry says; `None` for one that says nothing.
+    pub(crate) fn from_entry(file_type: u8) -> Option<Self> {
+        Some(match file_type {
+            1 => Self::Regular,
+            2 => Self::Directory,
+            3 => Self::CharDevice,
+            4 => Self::BlockDevice,
+            5 => Self::Fifo,
+            6 => Self::Socket,
+            7 => Self::Symlink,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for FileType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Regular => "regular file",
+            Self::Directory => "directory",
+            Self::Symlink => "symbolic link",
+            Self::CharDevice => "character device",
+            Self::BlockDevice => "block device",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+        })
+    }
+}
+
+bitflags! {
+    /// Flags of an inode, as lsattr shows most of them.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct InodeFlags: u32 {
+        /// Secure deletion.
+        const SECRM = 0x1;
+        /// Undelete.
+        const UNRM = 0x2;
+        /// Compress.
+        const COMPR = 0x4;
+        /// Synchronous updates.
+        const SYNC = 0x8;
+        /// Immutable.
+        const IMMUTABLE = 0x10;
+        /// Append only.
+        const APPEND = 0x20;
+        /// Not for dump.
+        const NODUMP = 0x40;
+        /// No updates of the access time.
+        const NOATIME = 0x80;
+        /// Encrypted.
+        const ENCRYPT = 0x800;
+        /// The directory has a hash tree.
+        const INDEX = 0x1000;
+        /// Data goes through the journal.
+        const JOURNAL_DATA = 0x4000;
+        /// The tail is not merged.
+        const NOTAIL = 0x8000;
+        /// Directory entries are written synchronously.
+        const DIRSYNC = 0x1_0000;
+        /// Top of a directory hierarchy, for the allocator.
+        const TOPDIR = 0x2_0000;
+        /// Blocks are counted in filesystem blocks.
+        const HUGE_FILE = 0x4_0000;
+        /// The file is mapped by extents.
+        const EXTENTS = 0x8_0000;
+        /// fs-verity.
+        const VERITY = 0x10_0000;
+        /// Holds the value of an extended attribute.
+        const EA_INODE = 0x20_0000;
+        /// Direct access to persistent memory.
+        const DAX = 0x200_0000;
+        /// The data is inside the inode.
+        const INLINE_DATA = 0x1000_0000;
+        /// New files get this directory's project id.
+        const PROJINHERIT = 0x2000_0000;
+        /// The directory ignores case.
+        const CASEFOLD = 0x4000_0000;
+
+        const _ = !0;
+    }
+}
+
+/// An inode, checked: what a file is, and where its map starts.
+#[derive(Clone, Debug)]
+pub struct Inode {
+    number: u32,
+    kind: FileType,
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    size: u64,
+    links: u16,
+    blocks_512: u64,
+    flags: InodeFlags,
+    generation: u32,
+    atime: Timestamp,
+    mtime: Timestamp,
+    ctime: Timestamp,
+    crtime: Option<Timestamp>,
+    project: Option<u32>,
+    has_attribute_block: bool,
+    /// Seed of the checksums of blocks that belong to this inode.
+    pub(crate) checksum_seed: u32,
+    /// `i_block`: the root of the extent tree, block pointers, a short target, a device number.
+    pub(crate) block: [u8; BLOCK_AREA],
+}
+
+impl Inode {
+    /// Checks the inode `number`; `bytes` is as long as the superblock says.
+    pub(crate) fn parse(superblock: &Superblock, number: u32, bytes: &[u8]) -> Result<Self, Error> {
+        let corrupt = |problem| Structure::Inode(number).corrupt(problem);
+        let Ok((raw, rest)) = RawInode::ref_from_prefix(bytes) else {
+            return Err(corrupt(Problem::Missing { logical: 0 }));
+        };
+        let extra = Extra::parse(rest).map_err(corrupt)?;
+        let checksum_seed = crc32c(superblock.checksum_seed, &number.to_le_bytes());
+        let checksum_seed = crc32c(checksum_seed, raw.generation.as_bytes());
+        if superblock.has_metadata_csum() {
+            verify_checksum(checksum_seed, raw, &extra, bytes).map_err(|problem| {
+                // A table that was never initialised holds zeroes or anything.
+                if raw.mode == 0 {
+                    Error::InodeNotInUse { inode: number }
+                } else {
+                    corrupt(problem)
+                }
+            })?;
+        }
+        let mode = raw.mode.get();
+        if mode == 0 || raw.links == 0 {
+            return Err(Error::InodeNotInUse { inode: number });
+        }
+        let rule = "its upper four bits are no type of file";
+        let kind = FileType::from_mode(mode)
+            .ok_or_else(|| corrupt(Problem::Field { field: "mode", value: mode.into(), rule }))?;
+        let flags = InodeFlags::from_bits_retain(raw.flags.get());
+        let size = size(superblock, kind, raw);
+        let max = i64::MAX.unsigned_abs();
+        if size > max {
+            return Err(corrupt(Problem::TooLarge { field: "size", value: size, max }));
+        }
+        let time = |seconds: U32, more: Option<u32>| Timestamp::decode(seconds.get(), more);
+        Ok(Self {
+            number,
+            kind,
+            mode,
+            uid: u32::from(raw.uid_lo.get()) | (u32::from(raw.uid_hi.get()) << 16),
+            gid: u32::from(raw.gid_lo.get()) | (u32::from(raw.gid_hi.get()) << 16),
+            size,
+            links: raw.links.get(),
+            blocks_512: blocks_512(superblock, flags, raw),
+            flags,
+            generation: raw.generation.get(),
+            atime: time(raw.atime, extra.atime),
+            mtime: time(raw.mtime, extra.mtime),
+            ctime: time(raw.ctime, extra.ctime),
+            crtime: extra.crtime.map(|seconds| Timestamp::decode(seconds, extra.crtime_extra)),
+            project: extra.project,
+            has_attribute_block: raw.file_acl_lo != 0
+                || (superblock.has(IncompatFeatures::BITS64) && raw.file_acl_hi != 0),
+            checksum_seed,
+            block: raw.block,
+        })
+    }
+
+    /// Number, from 1.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::Regular
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_symlink(&self) -> bool {
+        self.kind == FileType::Symlink
+    }
+
+    /// Type and permissions, as `st_mode` has them.
+    pub fn mode(&self) -> u16 {
+        self.mode
+    }
+
+    /// The lower twelve bits of the mode.
+    pub fn permissions(&self) -> u16 {
+        self.mode & 0o7777
+    }
+
+    /// Owner.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Group.
+    pub fn gid(&self) -> u32 {
+        self.gid
+    }
+
+    /// Size in bytes, at most 2^63 - 1.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Links to it. 1 for a directory with more subdirectories than can be counted.
+    pub fn links(&self) -> u32 {
+        self.links.into()
+    }
+
+    /// Blocks that are allocated to it, metadata included, in units of 512 bytes.
+    pub fn blocks_512(&self) -> u64 {
+        self.blocks_512
+    }
+
+    /// Flags.
+    pub fn flags(&self) -> InodeFlags {
+        self.flags
+    }
+
+    /// Generation, which changes when the number is used again.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Last access.
+    pub fn atime(&self) -> Timestamp {
+        self.atime
+    }
+
+    /// Last change of the contents.
+    pub fn mtime(&self) -> Timestamp {
+        self.mtime
+    }
+
+    /// Last change of the inode.
+    pub fn ctime(&self) -> Timestamp {
+        self.ctime
+    }
+
+    /// Creation; `None` where inodes have no room for it.
+    pub fn crtime(&self) -> Option<Timestamp> {
+        self.crtime
+    }
+
+    /// Project id; `None` where inodes have no room for it.
+    pub fn project(&self) -> Option<u32> {
+        self.project
+    }
+
+    /// Major and minor number of a device; `None` for anything else.
+    pub fn rdev(&self) -> Option<(u32, u32)> {
+        if !matches!(self.kind, FileType::CharDevice | FileType::BlockDevice) {
+            return None;
+        }
+        let ([old, new, ..], _) = self.block.as_chunks::<4>() else { return None };
+        let (old, new) = (u32::from_le_bytes(*old), u32::from_le_bytes(*new));
+        Some(if old != 0 {
+            ((old >> 8) & 0xff, old & 0xff)
+        } else {
+            ((new >> 8) & 0xfff, (new & 0xff) | ((new >> 12) & 0xf_ff00))
+        })
+    }
+
+    /// Whether a symbolic link's target is in the inode. Filesystems whose attributes may be in
+    /// other inodes, which are counted in the blocks, go by the size.
+    pub(crate) fn is_fast_symlink(&self, superblock: &Superblock) -> bool {
+        if superblock.has(IncompatFeatures::EA_INODE) {
+            return self.size < 60;
+        }
+        let attributes = if self.has_attribute_block { superblock.cluster_size() >> 9 } else { 0 };
+        self.blocks_512 == u64::from(attributes)
+    }
+}
+
+/// Directories have a 64-bit size only with `large_dir`; the upper half was something else once.
+fn size(superblock: &Superblock, kind: FileType, raw: &RawInode) -> u64 {
+    let wide = kind == FileType::Regular || superblock.has(IncompatFeatures::LARGEDIR);
+    let high = if wide { u64::from(raw.size_hi.get()) << 32 } else { 0 };
+    u64::from(raw.size_lo.get()) | high
+}
+
+fn blocks_512(superblock: &Superblock, flags: InodeFlags, raw: &RawInode) -> u64 {
+    let low = u64::from(raw.blocks_lo.get());
+    if !superblock.ro_compat_features().contains(RoCompatFeatures::HUGE_FILE) {
+        return low;
+    }
+    let blocks = low | (u64::from(raw.blocks_hi.get()) << 32);
+    let unit = if flags.contains(InodeFlags::HUGE_FILE) { superblock.block_size() >> 9 } else { 1 };
+    blocks.saturating_mul(u64::from(unit))
+}
+
+/// The fields past 128 bytes that an inode says it has.
+#[derive(Default)]
+struct Extra {
+    checksum_hi: Option<u16>,
+    atime: Option<u32>,
+    ctime: Option<u32>,
+    mtime: Option<u32>,
+    crtime: Option<u32>,
+    crtime_extra: Option<u32>,
+    project: Option<u32>,
+}
+
+impl Extra {
+    fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+        let Ok((raw, _)) = RawInodeExtra::ref_from_prefix(bytes) else {
+            return Ok(Self::default());
+        };
+        let size = raw.extra_isize.get();
+        if usize::from(size) > bytes.len() || size % 4 != 0 {
+            let rule = "must be a multiple of 4 and fit in the inode";
+            return Err(Problem::Field { field: "extra size", value: size.into(), rule });
+        }
+        // A field is there if the declared size reaches past it.
+        let has = |end: usize| usize::from(size) >= end;
+        let field = |field: U32, offset: usize| has(offset.saturating_add(4)).then(|| field.get());
+        Ok(Self {
+            checksum_hi: has(4).then(|| raw.checksum_hi.get()),
+            ctime: field(raw.ctime_extra, offset_of!(RawInodeExtra, ctime_extra)),
+            mtime: field(raw.mtime_extra, offset_of!(RawInodeExtra, mtime_extra)),
+            atime: field(raw.atime_extra, offset_of!(RawInodeExtra, atime_extra)),
+            crtime: field(raw.crtime, offset_of!(RawInodeExtra, crtime)),
+            crtime_extra: field(raw.crtime_extra, offset_of!(RawInodeExtra, crtime_extra)),
+            project: field(raw.project, offset_of!(RawInodeExtra, project)),
+        })
+    }
+}
+
+/// The checksum covers the whole inode with the two halves of the checksum as zeroes; an inode
+/// that has no room for the upper half has only the lower.
+fn verify_checksum(seed: u32, raw: &RawInode, extra: &Extra, bytes: &[u8]) -> Result<(), Problem> {
+    let computed = computed_checksum(seed, extra.checksum_hi.is_some(), bytes);
+    let low = u32::from(raw.checksum_lo.get());
+    let (stored, computed) = match extra.checksum_hi {
+        Some(high) => (low | (u32::from(high) << 16), computed),
+        None => (low, computed & 0xffff),
+    };
+    if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+}
+
+fn computed_checksum(seed: u32, has_high: bool, bytes: &[u8]) -> u32 {
+    let part = |from: usize, to: usize| bytes.get(from..to).unwrap_or_default();
+    let crc = crc32c(crc32c(seed, part(0, 0x7c)), &[0; 2]);
+    let crc = crc32c(crc, part(0x7e, BASE_SIZE));
+    if has_high {
+        let crc = crc32c(crc32c(crc, part(BASE_SIZE, 0x82)), &[0; 2]);
+        crc32c(crc, bytes.get(0x84..).unwrap_or_default())
+    } else {
+        crc32c(crc, bytes.get(BASE_SIZE..).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::superblock::tests::{sample, seal};
+
+    /// An inode of 256 bytes with its checksum: `change` sets fields in the raw bytes.
+    pub(crate) fn raw_inode(
+        superblock: &Superblock,
+        number: u32,
+        change: impl FnOnce(&mut [u8]),
+    ) -> Vec<u8> {
+        let mut bytes = vec![0; usize::from(superblock.inode_size)];
+        bytes[0..2].copy_from_slice(&0o100_644u16.to_le_bytes());
+        bytes[0x1a] = 1;
+        bytes[0x22] = 0x8;
+        if bytes.len() > 128 {
+            bytes[0x80] = 32;
+        }
+        change(&mut bytes);
+        let seed = crc32c(superblock.checksum_seed, &number.to_le_bytes());
+        let seed = crc32c(seed, &bytes[0x64..0x68]);
+        let has_high = bytes.len() > 128 && bytes[0x80] >= 4;
+        let crc = computed_checksum(seed, has_high, &bytes);
+        bytes[0x7c..0x7e].copy_from_slice(&(crc as u16).to_le_bytes());
+        if has_high {
+            bytes[0x82..0x84].copy_from_slice(&((crc >> 16) as u16).to_le_bytes());
+        }
+        bytes
+    }
+
+    fn superblock(change: impl FnOnce(&mut crate::superblock::RawSuperblock)) -> Superblock {
+        let mut raw = sample();
+        change(&mut raw);
+        Superblock::parse(&seal(raw)).unwrap()
+    }
+
+    #[test]
+    fn fields() {
+        let superblock = superblock(|_| ());
+        let bytes = raw_inode(&superblock, 12, |bytes| {
+            bytes[0x02..0x04].copy_from_slice(&0x1234u16.to_le_bytes());
+            bytes[0x78..0x7a].copy_from_slice(&0x5678u16.to_le_bytes());
+            bytes[0x04..0x08].copy_from_slice(&0x89ab_cdefu32.to_le_bytes());
+            bytes[0x6c..0x70].copy_from_slice(&0x12u32.to_le_bytes());
+            bytes[0x1c..0x20].copy_from_slice(&7u32.to_le_bytes());
+            bytes[0x74..0x76].copy_from_slice(&2u16.to_le_bytes());
+            bytes[0x10..0x14].copy_from_slice(&0xffff_fffeu32.to_le_bytes());
+            bytes[0x88..0x8c].copy_from_slice(&((999 << 2) | 1u32).to_le_bytes());
+        });
+        let inode = Inode::parse(&superblock, 12, &bytes).unwrap();
+        assert_eq!((inode.kind(), inode.permissions()), (FileType::Regular, 0o644));
+        assert_eq!((inode.uid(), inode.size()), (0x5678_1234, 0x12_89ab_cdef));
+        assert_eq!((inode.blocks_512(), inode.links()), (7 | 2 << 32, 1));
+        assert_eq!(inode.mtime(), Timestamp { seconds: (1 << 32) - 2, nanoseconds: 999 });
+        assert_eq!((inode.crtime(), inode.rdev()), (Some(Timestamp::default()), None));
+    }
+
+    #[test]
+    fn every_byte_is_covered() {
+        for size in [128, 256, 1024] {
+            let superblock = superblock(|raw| raw.inode_size = size.into());
+            let sound = raw_inode(&superblock, 12, |bytes| bytes[0x90..].fill(0));
+            Inode::parse(&superblock, 12, &sound).unwrap();
+            assert!(Inode::parse(&superblock, 13, &sound).is_err(), "inode number");
+            for at in 0..sound.len() {
+                let mut bytes = sound.clone();
+                bytes[at] ^= 0x40;
+                assert!(Inode::parse(&superblock, 12, &bytes).is_err(), "size {size} byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn small_extra_sizes() {
+        let superblock = superblock(|_| ());
+        for (size, good) in
+            [(0, true), (4, true), (24, true), (128, true), (6, false), (132, false)]
+        {
+            let bytes = raw_inode(&superblock, 12, |bytes| bytes[0x80] = size);
+            let inode = Inode::parse(&superblock, 12, &bytes);
+            assert_eq!(inode.is_ok(), good, "{size}");
+            if let Ok(inode) = inode {
+                assert_eq!(inode.crtime().is_some(), size >= 20, "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_inodes() {
+        let superblock = superblock(|_| ());
+        let parse = |change: fn(&mut [u8])| {
+            Inode::parse(&superblock, 12, &raw_inode(&superblock, 12, change))
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(parse(|bytes| bytes[0x1a] = 0), "inode 12 is not in use");
+        assert_eq!(parse(|bytes| bytes[..2].fill(0)), "inode 12 is not in use");
+        assert!(parse(|bytes| bytes[1] = 0xf0).contains("no type of file"));
+        assert!(parse(|bytes| bytes[0x6f] = 0x80).contains("size is 9223372036854775808, at most"));
+    }
+
+    #[test]
+    fn devices() {
+        let superblock = superblock(|_| ());
+        let rdev = |old: u32, new: u32| {
+            let bytes = raw_inode(&superblock, 12, |bytes| {
+                bytes[1] = 0x21;
+                bytes[0x28..0x2c].copy_from_slice(&old.to_le_bytes());
+                bytes[0x2c..0x30].copy_from_slice(&new.to_le_bytes());
+            });
+            Inode::parse(&superblock, 12, &bytes).unwrap().rdev()
+        };
+        assert_eq!(rdev(0x0803, 0), Some((8, 3)));
+        assert_eq!(rdev(0, 0x1234_5678), Some((0x456, 0x1_2378)));
+    }
+
+    #[test]
+    fn huge_files_count_blocks() {
+        let superblock = superblock(|_| ());
+        let bytes = raw_inode(&superblock, 12, |bytes| {
+            bytes[0x1c] = 3;
+            bytes[0x22] |= 0x4;
+        });
+        assert_eq!(Inode::parse(&superblock, 12, &bytes).unwrap().blocks_512(), 24);
+    }
+}

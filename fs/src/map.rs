@@ -1,0 +1,258 @@
+//! The map of a file: which of its blocks are where.
+
+use nvio_iomap::{Mapping, MappingFlags, MappingKind};
+
+use crate::corrupt::{Problem, Structure};
+use crate::{Error, Filesystem, Inode, InodeFlags, Superblock, Unsupported, extent, indirect};
+
+/// First logical block that no file has: block numbers have 32 bits, and the last is reserved.
+pub(crate) const LOGICAL_END: u64 = u32::MAX as u64;
+
+/// A part of a file's map that is read at once: what one extent block or one indirect block says.
+/// The mappings are in order, and cover the range without a gap.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    /// First byte of the file that is covered.
+    pub start: u64,
+    /// First byte that is not; more than `start`.
+    pub end: u64,
+    /// At least one mapping.
+    pub mappings: Box<[Mapping]>,
+}
+
+impl Leaf {
+    /// The mapping that byte `pos` is in.
+    #[inline]
+    pub(crate) fn find(&self, pos: u64) -> Option<&Mapping> {
+        let after = self.mappings.partition_point(|mapping| mapping.offset <= pos);
+        let mapping = self.mappings.get(after.wrapping_sub(1))?;
+        (pos.wrapping_sub(mapping.offset) < mapping.length).then_some(mapping)
+    }
+}
+
+/// Builds a [`Leaf`] from pieces in logical order.
+pub(crate) struct LeafBuilder<'a> {
+    superblock: &'a Superblock,
+    start: u64,
+    /// Logical block up to which the range is covered.
+    next: u64,
+    mappings: Vec<Mapping>,
+}
+
+impl<'a> LeafBuilder<'a> {
+    pub(crate) fn new(superblock: &'a Superblock, start: u64, capacity: usize) -> Self {
+        let mappings = Vec::with_capacity(capacity);
+        Self { superblock, start, next: start, mappings }
+    }
+
+    /// Adds `count` blocks from logical block `logical` on, which is not before what was added
+    /// last; what lies between is a hole.
+    pub(crate) fn push(&mut self, logical: u64, count: u64, physical: u64, kind: MappingKind) {
+        self.hole_until(logical);
+        self.mappings.push(Mapping {
+            offset: self.superblock.bytes(logical),
+            length: self.superblock.bytes(count),
+            addr: self.superblock.bytes(physical),
+            kind,
+            flags: MappingFlags::empty(),
+        });
+        self.next = logical.saturating_add(count);
+    }
+
+    /// Adds a block; it joins the mapping before it if both are in one run on the device.
+    pub(crate) fn push_joined(&mut self, logical: u64, physical: u64) {
+        let one = self.superblock.bytes(1);
+        let (offset, addr) = (self.superblock.bytes(logical), self.superblock.bytes(physical));
+        match self.mappings.last_mut() {
+            Some(last)
+                if last.kind == MappingKind::Mapped
+                    && last.end() == offset
+                    && last.addr.checked_add(last.length) == Some(addr) =>
+            {
+                last.length = last.length.saturating_add(one);
+                last.flags = MappingFlags::MERGED;
+                self.next = logical.saturating_add(1);
+            }
+            _ => self.push(logical, 1, physical, MappingKind::Mapped),
+        }
+    }
+
+    fn hole_until(&mut self, logical: u64) {
+        if let Some(count) = logical.checked_sub(self.next).filter(|&count| count > 0) {
+            self.mappings
+                .push(hole(self.superblock.bytes(self.next), self.superblock.bytes(count)));
+            self.next = logical;
+        }
+    }
+
+    /// Ends the leaf before logical block `end`.
+    pub(crate) fn finish(mut self, end: u64) -> Leaf {
+        self.hole_until(end);
+        Leaf {
+            start: self.superblock.bytes(self.start),
+            end: self.superblock.bytes(end),
+            mappings: self.mappings.into(),
+        }
+    }
+}
+
+/// A hole of `length` bytes.
+pub(crate) fn hole(offset: u64, length: u64) -> Mapping {
+    let flags = MappingFlags::empty();
+    Mapping { offset, length, addr: 0, kind: MappingKind::Hole, flags }
+}
+
+/// Reads the part of the map that logical block `logical` is in.
+pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+    let superblock = fs.superblock();
+    if logical >= LOGICAL_END {
+        let start = superblock.bytes(LOGICAL_END);
+        let end = u64::MAX;
+        let mappings = [hole(start, end.saturating_sub(start))].into();
+        return Ok(Leaf { start, end, mappings });
+    }
+    if inode.flags().contains(InodeFlags::EXTENTS) {
+        extent::leaf(fs, inode, logical)
+    } else {
+        indirect::leaf(fs, inode, logical)
+    }
+}
+
+/// Refuses an inode that has its data where its map belongs.
+pub(crate) fn check_mapped(inode: &Inode) -> Result<(), Error> {
+    if !inode.flags().contains(InodeFlags::INLINE_DATA) {
+        return Ok(());
+    }
+    Err(Error::UnsupportedInode { inode: inode.number(), what: Unsupported::InlineData })
+}
+
+/// Refuses an inode whose blocks do not hold its data as it is.
+pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
+    if inode.flags().contains(InodeFlags::ENCRYPT) {
+        return Err(Error::UnsupportedInode {
+            inode: inode.number(),
+            what: Unsupported::Encrypted,
+        });
+    }
+    check_mapped(inode)
+}
+
+/// An extent of a file: blocks that follow each other in the file and on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte of the file.
+    pub logical: u64,
+    /// First byte on the device, from the start of the filesystem.
+    pub physical: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Whether the blocks are allocated but have never been written: they read as zeroes.
+    pub unwritten: bool,
+    /// Whether this is the file's last extent.
+    pub last: bool,
+}
+
+/// The extents of a file in order, as FIEMAP gives them for a file whose map is not cached: a
+/// record for each extent of the tree, none for holes, and also what lies past the end of the
+/// file. Files without extents give a record for each run of blocks in an indirect block.
+///
+/// After an error there are no more items.
+#[derive(Debug)]
+pub struct Extents {
+    fs: Filesystem,
+    inode: Inode,
+    /// Logical block at which the next leaf starts.
+    next_leaf: u64,
+    leaf: Option<Leaf>,
+    /// Index in the leaf.
+    at: usize,
+    /// The extent before, which is given once it is known whether it is the last.
+    held: Option<Extent>,
+    /// Blocks given.
+    blocks: u64,
+}
+
+impl Extents {
+    pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Self {
+        Self {
+            fs: fs.clone(),
+            inode: inode.clone(),
+            next_leaf: 0,
+            leaf: None,
+            at: 0,
+            held: None,
+            blocks: 0,
+        }
+    }
+
+    /// The next extent, without regard to which is the last.
+    fn advance(&mut self) -> Result<Option<Extent>, Error> {
+        loop {
+            while let Some(mapping) = self.leaf.as_ref().and_then(|leaf| leaf.mappings.get(self.at))
+            {
+                self.at = self.at.saturating_add(1);
+                let unwritten = match mapping.kind {
+                    MappingKind::Mapped => false,
+                    MappingKind::Unwritten => true,
+                    _ => continue,
+                };
+                let Mapping { offset: logical, addr: physical, length, .. } = *mapping;
+                self.count(length)?;
+                return Ok(Some(Extent { logical, physical, length, unwritten, last: false }));
+            }
+            if self.next_leaf >= LOGICAL_END {
+                return Ok(None);
+            }
+            let leaf = leaf(&self.fs, &self.inode, self.next_leaf)?;
+            // Each leaf ends after the block that it was asked for: this comes to an end.
+            self.next_leaf =
+                self.fs.superblock().block_at(leaf.end).max(self.next_leaf.saturating_add(1));
+            self.leaf = Some(leaf);
+            self.at = 0;
+        }
+    }
+
+    /// No two logical blocks share a block of the device, so a file has no more blocks than the
+    /// filesystem. This bounds what a map that points back into itself can cost.
+    fn count(&mut self, length: u64) -> Result<(), Error> {
+        let limit = self.fs.superblock().blocks_count();
+        self.blocks = self.blocks.saturating_add(self.fs.superblock().block_at(length));
+        if self.blocks <= limit {
+            return Ok(());
+        }
+        let structure = Structure::BlockMap { inode: self.inode.number() };
+        Err(structure.corrupt(Problem::TooManyBlocks { limit }))
+    }
+
+    /// Stops the iteration.
+    fn stop(&mut self) {
+        self.next_leaf = LOGICAL_END;
+        self.leaf = None;
+        self.held = None;
+    }
+}
+
+impl Iterator for Extents {
+    type Item = Result<Extent, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.advance() {
+                Ok(Some(extent)) => {
+                    if let Some(before) = self.held.replace(extent) {
+                        return Some(Ok(before));
+                    }
+                }
+                Ok(None) => {
+                    return self.held.take().map(|last| Ok(Extent { last: true, ..last }));
+                }
+                Err(error) => {
+                    self.stop();
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl std::iter::FusedIterator for Extents {}

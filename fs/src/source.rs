@@ -1,0 +1,112 @@
+//! Where metadata comes from.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// What a [`Source`] fails with.
+pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where metadata comes from: a device, a partition or an image.
+///
+/// Offsets are bytes from the start of the filesystem. The filesystem asks only for what it has
+/// bounded by [`Source::size`]; requests of any length and alignment come, the largest being
+/// 256 KiB. Several threads may read at the same time.
+pub trait Source: Send + Sync {
+    /// Size of the device in bytes. Asked once, when the filesystem is opened.
+    fn size(&self) -> u64;
+
+    /// Fills `buf` with the bytes at `offset`.
+    ///
+    /// # Errors
+    /// Whatever the device fails with, or that the range is not on the device. The contents of
+    /// `buf` are then of no use.
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError>;
+}
+
+/// An image, or a block device that the kernel drives.
+impl Source for File {
+    fn size(&self) -> u64 {
+        // A block device has no length in its metadata; its end can be sought.
+        let mut file = self;
+        file.seek(SeekFrom::End(0)).unwrap_or(0)
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        Ok(self.read_exact_at(buf, offset)?)
+    }
+}
+
+impl Source for [u8] {
+    fn size(&self) -> u64 {
+        u64::try_from(self.len()).unwrap_or(u64::MAX)
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        let bytes = usize::try_from(offset)
+            .ok()
+            .and_then(|start| Some(start..start.checked_add(buf.len())?))
+            .and_then(|range| self.get(range))
+            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        buf.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Source for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.as_slice().size()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.as_slice().read(offset, buf)
+    }
+}
+
+impl<S: Source + ?Sized> Source for Arc<S> {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        (**self).read(offset, buf)
+    }
+}
+
+impl<S: Source + ?Sized> Source for Box<S> {
+    fn size(&self) -> u64 {
+        (**self).size()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        (**self).read(offset, buf)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_bounded() {
+        let source: Arc<[u8]> = Arc::from(&b"0123456789"[..]);
+        let mut buf = [0; 4];
+        source.read(6, &mut buf).unwrap();
+        assert_eq!((&buf, Source::size(&source)), (b"6789", 10));
+        assert!(source.read(7, &mut buf).is_err());
+        assert!(source.read(u64::MAX, &mut buf).is_err());
+        source.read(10, &mut []).unwrap();
+    }
+
+    #[test]
+    fn files_are_bounded() {
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        let size = Source::size(&file);
+        assert!(size > 4);
+        let mut buf = [0; 4];
+        Source::read(&file, 0, &mut buf).unwrap();
+        assert_eq!(&buf, b"\x7fELF");
+        assert!(Source::read(&file, size - 3, &mut buf).is_err());
+    }
+}

@@ -1,0 +1,693 @@
+//! The superblock: what the filesystem is, and its geometry.
+
+use std::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::checksum::crc32c;
+use crate::corrupt::{Problem, Structure};
+use crate::time::Timestamp;
+use crate::{CompatFeatures, Error, IncompatFeatures, RoCompatFeatures};
+
+/// Where the primary superblock is, bytes.
+pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;
+/// Size of the superblock, bytes.
+pub(crate) const SUPERBLOCK_SIZE: usize = 1024;
+/// `s_magic` of ext2, ext3 and ext4.
+const MAGIC: u16 = 0xef53;
+/// Inode size before revision 1, and the smallest.
+const INODE_SIZE_MIN: u16 = 128;
+/// First inode that is not reserved, before revision 1.
+const FIRST_INODE_OLD: u32 = 11;
+/// `s_log_block_size` of 64 KiB blocks, the largest.
+const LOG_BLOCK_SIZE_MAX: u32 = 6;
+/// `s_checksum_type` of CRC-32C, the only one.
+const CHECKSUM_CRC32C: u8 = 1;
+
+/// `struct ext4_super_block`.
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawSuperblock {
+    pub inodes_count: U32,
+    pub blocks_count_lo: U32,
+    pub reserved_blocks_lo: U32,
+    pub free_blocks_lo: U32,
+    pub free_inodes: U32,
+    pub first_data_block: U32,
+    pub log_block_size: U32,
+    pub log_cluster_size: U32,
+    pub blocks_per_group: U32,
+    pub clusters_per_group: U32,
+    pub inodes_per_group: U32,
+    pub mount_time: U32,
+    pub write_time: U32,
+    pub mount_count: U16,
+    pub max_mount_count: U16,
+    pub magic: U16,
+    pub state: U16,
+    pub errors: U16,
+    pub minor_revision: U16,
+    pub last_check: U32,
+    pub check_interval: U32,
+    pub creator_os: U32,
+    pub revision: U32,
+    pub reserved_uid: U16,
+    pub reserved_gid: U16,
+    pub first_inode: U32,
+    pub inode_size: U16,
+    pub block_group: U16,
+    pub compat: U32,
+    pub incompat: U32,
+    pub ro_compat: U32,
+    pub uuid: [u8; 16],
+    pub label: [u8; 16],
+    pub last_mounted: [u8; 64],
+    pub algorithm_bitmap: U32,
+    pub prealloc_blocks: u8,
+    pub prealloc_dir_blocks: u8,
+    pub reserved_gdt_blocks: U16,
+    pub journal_uuid: [u8; 16],
+    pub journal_inode: U32,
+    pub journal_device: U32,
+    pub last_orphan: U32,
+    pub hash_seed: [U32; 4],
+    pub default_hash_version: u8,
+    pub journal_backup_type: u8,
+    pub descriptor_size: U16,
+    pub default_mount_options: U32,
+    pub first_meta_bg: U32,
+    pub mkfs_time: U32,
+    pub journal_blocks: [U32; 17],
+    pub blocks_count_hi: U32,
+    pub reserved_blocks_hi: U32,
+    pub free_blocks_hi: U32,
+    pub min_extra_isize: U16,
+    pub want_extra_isize: U16,
+    pub flags: U32,
+    pub raid_stride: U16,
+    pub mmp_interval: U16,
+    pub mmp_block: U64,
+    pub raid_stripe_width: U32,
+    pub log_groups_per_flex: u8,
+    pub checksum_type: u8,
+    pub reserved_pad: U16,
+    pub kbytes_written: U64,
+    pub snapshot: [u8; 20],
+    pub error_count: U32,
+    pub error_report: [u8; 104],
+    pub mount_options: [u8; 64],
+    pub user_quota_inode: U32,
+    pub group_quota_inode: U32,
+    pub overhead_clusters: U32,
+    pub backup_groups: [U32; 2],
+    pub encrypt_algorithms: [u8; 4],
+    pub encrypt_salt: [u8; 16],
+    pub lost_found_inode: U32,
+    pub project_quota_inode: U32,
+    pub checksum_seed: U32,
+    pub write_time_hi: u8,
+    pub mount_time_hi: u8,
+    pub mkfs_time_hi: u8,
+    pub last_check_hi: u8,
+    pub error_times_hi: [u8; 2],
+    pub error_codes: [u8; 2],
+    pub encoding: U16,
+    pub encoding_flags: U16,
+    pub orphan_file_inode: U32,
+    pub reserved: [U32; 94],
+    pub checksum: U32,
+}
+
+const _: () = {
+    assert!(size_of::<RawSuperblock>() == SUPERBLOCK_SIZE);
+    assert!(offset_of!(RawSuperblock, magic) == 0x38);
+    assert!(offset_of!(RawSuperblock, first_inode) == 0x54);
+    assert!(offset_of!(RawSuperblock, uuid) == 0x68);
+    assert!(offset_of!(RawSuperblock, journal_inode) == 0xe0);
+    assert!(offset_of!(RawSuperblock, descriptor_size) == 0xfe);
+    assert!(offset_of!(RawSuperblock, blocks_count_hi) == 0x150);
+    assert!(offset_of!(RawSuperblock, mmp_block) == 0x168);
+    assert!(offset_of!(RawSuperblock, checksum_type) == 0x175);
+    assert!(offset_of!(RawSuperblock, error_count) == 0x194);
+    assert!(offset_of!(RawSuperblock, mount_options) == 0x200);
+    assert!(offset_of!(RawSuperblock, backup_groups) == 0x24c);
+    assert!(offset_of!(RawSuperblock, checksum_seed) == 0x270);
+    assert!(offset_of!(RawSuperblock, orphan_file_inode) == 0x280);
+    assert!(offset_of!(RawSuperblock, checksum) == 0x3fc);
+};
+
+/// What the superblock says, checked.
+#[derive(Clone, Debug)]
+pub struct Superblock {
+    pub(crate) block_bits: u32,
+    pub(crate) blocks_count: u64,
+    pub(crate) first_data_block: u32,
+    pub(crate) blocks_per_group: u32,
+    pub(crate) groups_count: u32,
+    pub(crate) inodes_count: u32,
+    pub(crate) inodes_per_group: u32,
+    pub(crate) inode_size: u16,
+    pub(crate) first_inode: u32,
+    pub(crate) descriptor_size: u16,
+    pub(crate) first_meta_bg: u32,
+    pub(crate) backup_groups: [u32; 2],
+    pub(crate) mmp_block: u64,
+    pub(crate) checksum_seed: u32,
+    cluster_size: u32,
+    free_blocks: u64,
+    reserved_blocks: u64,
+    free_inodes: u32,
+    revision: u32,
+    state: u16,
+    mount_count: u16,
+    error_count: u32,
+    compat: CompatFeatures,
+    incompat: IncompatFeatures,
+    ro_compat: RoCompatFeatures,
+    uuid: [u8; 16],
+    label: [u8; 16],
+    last_mounted: [u8; 64],
+    mount_time: Timestamp,
+    write_time: Timestamp,
+    mkfs_time: Timestamp,
+    last_check: Timestamp,
+}
+
+fn bad(problem: Problem) -> Error {
+    Structure::Superblock.corrupt(problem)
+}
+
+fn ensure(
+    good: bool,
+    field: &'static str,
+    value: impl Into<u64>,
+    rule: &'static str,
+) -> Result<(), Error> {
+    if good { Ok(()) } else { Err(bad(Problem::Field { field, value: value.into(), rule })) }
+}
+
+/// Seconds of 40 bits, unsigned.
+fn wide_time(low: U32, high: u8) -> Timestamp {
+    let seconds = i64::from(low.get()) | (i64::from(high) << 32);
+    Timestamp { seconds, nanoseconds: 0 }
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+impl Superblock {
+    /// Checks the superblock: magic number, checksum, features, geometry.
+    pub(crate) fn parse(raw: &RawSuperblock) -> Result<Self, Error> {
+        if raw.magic != MAGIC {
+            return Err(Error::NotExt4 { magic: raw.magic.get() });
+        }
+        let incompat = IncompatFeatures::from_bits_retain(raw.incompat.get());
+        let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
+        verify_checksum(raw, ro_compat)?;
+        // Features come before geometry: an unknown one may change what the other fields mean.
+        if incompat.contains(IncompatFeatures::JOURNAL_DEV) {
+            return Err(Error::UnsupportedFeature { features: IncompatFeatures::JOURNAL_DEV });
+        }
+        let known = IncompatFeatures::SUPPORTED.union(IncompatFeatures::RECOVER);
+        let features = IncompatFeatures::from_bits_retain(incompat.bits() & !known.bits());
+        if features.bits() != 0 {
+            return Err(Error::UnsupportedFeature { features });
+        }
+
+        let geometry = Geometry::parse(raw, incompat, ro_compat)?;
+        let uuid_seed = crc32c(!0, &raw.uuid);
+        let has_seed = incompat.contains(IncompatFeatures::CSUM_SEED);
+        let wide = incompat.contains(IncompatFeatures::BITS64);
+        let join = |low: U32, high: U32| {
+            u64::from(low.get()) | if wide { u64::from(high.get()) << 32 } else { 0 }
+        };
+        Ok(Self {
+            block_bits: geometry.block_bits,
+            blocks_count: geometry.blocks_count,
+            first_data_block: raw.first_data_block.get(),
+            blocks_per_group: raw.blocks_per_group.get(),
+            groups_count: geometry.groups_count,
+            inodes_count: raw.inodes_count.get(),
+            inodes_per_group: raw.inodes_per_group.get(),
+            inode_size: geometry.inode_size,
+            first_inode: geometry.first_inode,
+            descriptor_size: geometry.descriptor_size,
+            first_meta_bg: raw.first_meta_bg.get(),
+            backup_groups: raw.backup_groups.map(U32::get),
+            mmp_block: raw.mmp_block.get(),
+            checksum_seed: if has_seed { raw.checksum_seed.get() } else { uuid_seed },
+            cluster_size: geometry.cluster_size,
+            free_blocks: join(raw.free_blocks_lo, raw.free_blocks_hi),
+            reserved_blocks: join(raw.reserved_blocks_lo, raw.reserved_blocks_hi),
+            free_inodes: raw.free_inodes.get(),
+            revision: raw.revision.get(),
+            state: raw.state.get(),
+            mount_count: raw.mount_count.get(),
+            error_count: raw.error_count.get(),
+            compat: CompatFeatures::from_bits_retain(raw.compat.get()),
+            incompat,
+            ro_compat,
+            uuid: raw.uuid,
+            label: raw.label,
+            last_mounted: raw.last_mounted,
+            mount_time: wide_time(raw.mount_time, raw.mount_time_hi),
+            write_time: wide_time(raw.write_time, raw.write_time_hi),
+            mkfs_time: wide_time(raw.mkfs_time, raw.mkfs_time_hi),
+            last_check: wide_time(raw.last_check, raw.last_check_hi),
+        })
+    }
+
+    /// Block size in bytes: a power of two from 1,024 to 65,536.
+    pub fn block_size(&self) -> u32 {
+        1u32.wrapping_shl(self.block_bits)
+    }
+
+    /// Blocks of the filesystem.
+    pub fn blocks_count(&self) -> u64 {
+        self.blocks_count
+    }
+
+    /// Size of the filesystem in bytes.
+    pub fn size(&self) -> u64 {
+        self.blocks_count.saturating_mul(u64::from(self.block_size()))
+    }
+
+    /// Unit of allocation in bytes: the block size, or more with `bigalloc`.
+    pub fn cluster_size(&self) -> u32 {
+        self.cluster_size
+    }
+
+    /// Blocks that are free (clusters with `bigalloc`), as of the last time this was written.
+    pub fn free_blocks_count(&self) -> u64 {
+        self.free_blocks
+    }
+
+    /// Blocks that only root may use.
+    pub fn reserved_blocks_count(&self) -> u64 {
+        self.reserved_blocks
+    }
+
+    /// Inodes of the filesystem; their numbers go from 1 to this.
+    pub fn inodes_count(&self) -> u32 {
+        self.inodes_count
+    }
+
+    /// Inodes that are free, as of the last time this was written.
+    pub fn free_inodes_count(&self) -> u32 {
+        self.free_inodes
+    }
+
+    /// Size of an inode in bytes: a power of two from 128 to the block size.
+    pub fn inode_size(&self) -> u16 {
+        self.inode_size
+    }
+
+    /// Inodes in each block group.
+    pub fn inodes_per_group(&self) -> u32 {
+        self.inodes_per_group
+    }
+
+    /// Blocks in each block group but the last.
+    pub fn blocks_per_group(&self) -> u32 {
+        self.blocks_per_group
+    }
+
+    /// Block groups.
+    pub fn groups_count(&self) -> u32 {
+        self.groups_count
+    }
+
+    /// The label: at most 16 bytes, in no particular encoding.
+    pub fn label(&self) -> &[u8] {
+        until_nul(&self.label)
+    }
+
+    /// The UUID.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// Where the filesystem was last mounted: at most 64 bytes.
+    pub fn last_mounted(&self) -> &[u8] {
+        until_nul(&self.last_mounted)
+    }
+
+    /// When it was last mounted; the epoch if never.
+    pub fn mount_time(&self) -> Timestamp {
+        self.mount_time
+    }
+
+    /// When the superblock was last written.
+    pub fn write_time(&self) -> Timestamp {
+        self.write_time
+    }
+
+    /// When the filesystem was made.
+    pub fn mkfs_time(&self) -> Timestamp {
+        self.mkfs_time
+    }
+
+    /// When it was last checked by e2fsck.
+    pub fn last_check(&self) -> Timestamp {
+        self.last_check
+    }
+
+    /// Mounts since the last check.
+    pub fn mount_count(&self) -> u16 {
+        self.mount_count
+    }
+
+    /// Revision of the format: 0 or 1.
+    pub fn revision(&self) -> u32 {
+        self.revision
+    }
+
+    /// Whether it was unmounted cleanly, or is mounted with a journal.
+    pub fn is_clean(&self) -> bool {
+        self.state & 0x1 != 0
+    }
+
+    /// Whether the kernel has noted errors that e2fsck has not seen to.
+    pub fn has_errors(&self) -> bool {
+        self.state & 0x2 != 0
+    }
+
+    /// Errors that the kernel has noted since the last check.
+    pub fn error_count(&self) -> u32 {
+        self.error_count
+    }
+
+    /// Compatible features.
+    pub fn compat_features(&self) -> CompatFeatures {
+        self.compat
+    }
+
+    /// Incompatible features; those that this crate does not know never get here.
+    pub fn incompat_features(&self) -> IncompatFeatures {
+        self.incompat
+    }
+
+    /// Features that writers must know. Bits without a name may be set.
+    pub fn ro_compat_features(&self) -> RoCompatFeatures {
+        self.ro_compat
+    }
+
+    pub(crate) fn has_metadata_csum(&self) -> bool {
+        self.ro_compat.contains(RoCompatFeatures::METADATA_CSUM)
+    }
+
+    pub(crate) fn has_gdt_csum(&self) -> bool {
+        self.ro_compat.contains(RoCompatFeatures::GDT_CSUM)
+    }
+
+    pub(crate) fn has(&self, feature: IncompatFeatures) -> bool {
+        self.incompat.contains(feature)
+    }
+
+    /// Bytes that `blocks` blocks have. Only for counts that were checked against
+    /// `blocks_count`, or for logical blocks: both stay below 2^64.
+    #[inline]
+    pub(crate) fn bytes(&self, blocks: u64) -> u64 {
+        blocks.saturating_mul(u64::from(self.block_size()))
+    }
+
+    /// Logical block that byte `pos` is in.
+    #[inline]
+    pub(crate) fn block_at(&self, pos: u64) -> u64 {
+        pos.wrapping_shr(self.block_bits)
+    }
+
+    /// Block in which the primary superblock is.
+    pub(crate) fn superblock_block(&self) -> u64 {
+        SUPERBLOCK_OFFSET.wrapping_shr(self.block_bits)
+    }
+
+    /// Whether `count` blocks from `start` can belong to files or to directories: inside the
+    /// filesystem, and not where the primary superblock and the group descriptors are.
+    pub(crate) fn is_data_range(&self, start: u64, count: u64) -> bool {
+        let end = start.checked_add(count);
+        start > self.last_fixed_block() && end.is_some_and(|end| end <= self.blocks_count)
+    }
+
+    /// Last block of the primary superblock and the group descriptors that follow it.
+    fn last_fixed_block(&self) -> u64 {
+        let bytes = u64::from(self.groups_count).saturating_mul(u64::from(self.descriptor_size));
+        let mut descriptor_blocks = bytes.div_ceil(u64::from(self.block_size()).max(1));
+        if self.has(IncompatFeatures::META_BG) {
+            descriptor_blocks = descriptor_blocks.min(u64::from(self.first_meta_bg));
+        }
+        self.superblock_block().saturating_add(descriptor_blocks)
+    }
+}
+
+fn verify_checksum(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<(), Error> {
+    if !ro_compat.contains(RoCompatFeatures::METADATA_CSUM) {
+        return Ok(());
+    }
+    let rule = "must be 1 (CRC-32C)";
+    ensure(raw.checksum_type == CHECKSUM_CRC32C, "checksum type", raw.checksum_type, rule)?;
+    let covered = raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered);
+    let (stored, computed) = (raw.checksum.get(), crc32c(!0, covered));
+    if stored == computed { Ok(()) } else { Err(bad(Problem::Checksum { stored, computed })) }
+}
+
+/// The fields that everything else is computed from.
+struct Geometry {
+    block_bits: u32,
+    cluster_size: u32,
+    blocks_count: u64,
+    groups_count: u32,
+    inode_size: u16,
+    first_inode: u32,
+    descriptor_size: u16,
+}
+
+impl Geometry {
+    fn parse(
+        raw: &RawSuperblock,
+        incompat: IncompatFeatures,
+        ro_compat: RoCompatFeatures,
+    ) -> Result<Self, Error> {
+        let log = raw.log_block_size.get();
+        ensure(log <= LOG_BLOCK_SIZE_MAX, "log block size", log, "at most 6 (64 KiB)")?;
+        let block_bits = log.saturating_add(10);
+        let block_size = 1u32.wrapping_shl(block_bits);
+        let cluster_size = cluster_size(raw, ro_compat)?;
+        let (inode_size, first_inode) = inode_size(raw, block_size)?;
+        let descriptor_size = descriptor_size(raw, incompat)?;
+
+        let wide = incompat.contains(IncompatFeatures::BITS64);
+        let high = if wide { u64::from(raw.blocks_count_hi.get()) << 32 } else { 0 };
+        let blocks_count = u64::from(raw.blocks_count_lo.get()) | high;
+        let first = raw.first_data_block.get();
+        let bigalloc = cluster_size != block_size;
+        let rule = "must be 1 with 1 KiB blocks (0 with bigalloc), else 0";
+        let good = first == u32::from(log == 0) || (bigalloc && first == 0);
+        ensure(good, "first data block", first, rule)?;
+        ensure(u64::from(first) < blocks_count, "blocks count", blocks_count, "there are none")?;
+
+        let groups_count = groups_count(raw, blocks_count, block_size, cluster_size)?;
+        let inodes_per_group = raw.inodes_per_group.get();
+        let max = block_size.saturating_mul(8);
+        let rule = "must be from 1 to 8 for each byte of a block";
+        let good = inodes_per_group != 0 && inodes_per_group <= max;
+        ensure(good, "inodes per group", inodes_per_group, rule)?;
+        let expected = u64::from(groups_count).saturating_mul(u64::from(inodes_per_group));
+        let value = u64::from(raw.inodes_count.get());
+        if value != expected {
+            return Err(bad(Problem::Mismatch { field: "inodes count", value, expected }));
+        }
+        Ok(Self {
+            block_bits,
+            cluster_size,
+            blocks_count,
+            groups_count,
+            inode_size,
+            first_inode,
+            descriptor_size,
+        })
+    }
+}
+
+/// Without `bigalloc`, clusters are blocks. With it, files are still mapped in blocks; the size
+/// matters only to allocation.
+fn cluster_size(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<u32, Error> {
+    let (log, block_log) = (raw.log_cluster_size.get(), raw.log_block_size.get());
+    let field = "log cluster size";
+    if ro_compat.contains(RoCompatFeatures::BIGALLOC) {
+        // 512 MiB: e2fsprogs and the kernel allow no more.
+        let good = log >= block_log && log <= 19;
+        ensure(good, field, log, "must be from the log block size to 19")?;
+    } else {
+        ensure(log == block_log, field, log, "must be the log block size without bigalloc")?;
+    }
+    Ok(1024u32.wrapping_shl(log))
+}
+
+fn inode_size(raw: &RawSuperblock, block_size: u32) -> Result<(u16, u32), Error> {
+    if raw.revision.get() == 0 {
+        return Ok((INODE_SIZE_MIN, FIRST_INODE_OLD));
+    }
+    let size = raw.inode_size.get();
+    let good = size.is_power_of_two() && size >= INODE_SIZE_MIN && u32::from(size) <= block_size;
+    ensure(good, "inode size", size, "must be a power of two from 128 to the block size")?;
+    let first = raw.first_inode.get();
+    ensure(first >= FIRST_INODE_OLD, "first inode", first, "must be at least 11")?;
+    Ok((size, first))
+}
+
+fn descriptor_size(raw: &RawSuperblock, incompat: IncompatFeatures) -> Result<u16, Error> {
+    if !incompat.contains(IncompatFeatures::BITS64) {
+        return Ok(32);
+    }
+    let size = raw.descriptor_size.get();
+    let good = size.is_power_of_two() && (64..=1024).contains(&size);
+    ensure(good, "descriptor size", size, "must be a power of two from 64 to 1024")?;
+    Ok(size)
+}
+
+fn groups_count(
+    raw: &RawSuperblock,
+    blocks_count: u64,
+    block_size: u32,
+    cluster_size: u32,
+) -> Result<u32, Error> {
+    let per_group = raw.blocks_per_group.get();
+    let ratio = cluster_size.checked_div(block_size).unwrap_or(1);
+    // The block bitmap, one block, has a bit for each cluster of the group.
+    let max = u64::from(block_size).saturating_mul(8).saturating_mul(u64::from(ratio));
+    let good = per_group != 0 && u64::from(per_group) <= max;
+    ensure(good, "blocks per group", per_group, "must be from 1 to what one bitmap block covers")?;
+    let blocks = blocks_count.saturating_sub(u64::from(raw.first_data_block.get()));
+    let groups = blocks.div_ceil(u64::from(per_group).max(1));
+    u32::try_from(groups).map_err(|_| {
+        bad(Problem::TooLarge { field: "groups count", value: groups, max: u64::from(u32::MAX) })
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A sound superblock: 8,192 blocks of 4 KiB in one group, 256-byte inodes, 64-byte
+    /// descriptors, metadata checksums.
+    pub(crate) fn sample() -> RawSuperblock {
+        let mut raw = RawSuperblock::read_from_bytes(&[0; SUPERBLOCK_SIZE]).unwrap();
+        raw.magic = MAGIC.into();
+        raw.revision = 1.into();
+        raw.log_block_size = 2.into();
+        raw.log_cluster_size = 2.into();
+        raw.blocks_count_lo = 8192.into();
+        raw.blocks_per_group = 32768.into();
+        raw.clusters_per_group = 32768.into();
+        raw.inodes_per_group = 2048.into();
+        raw.inodes_count = 2048.into();
+        raw.inode_size = 256.into();
+        raw.first_inode = 11.into();
+        raw.descriptor_size = 64.into();
+        raw.incompat = 0x2c2.into();
+        raw.ro_compat = 0x46b.into();
+        raw.checksum_type = 1;
+        raw.uuid = *b"0123456789abcdef";
+        raw.label[..4].copy_from_slice(b"data");
+        seal(raw)
+    }
+
+    /// Puts the right checksum in.
+    pub(crate) fn seal(mut raw: RawSuperblock) -> RawSuperblock {
+        raw.checksum = crc32c(!0, &raw.as_bytes()[..1020]).into();
+        raw
+    }
+
+    fn message(change: impl FnOnce(&mut RawSuperblock)) -> String {
+        let mut raw = sample();
+        change(&mut raw);
+        Superblock::parse(&seal(raw)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_sound_superblock() {
+        let superblock = Superblock::parse(&sample()).unwrap();
+        assert_eq!((superblock.block_size(), superblock.blocks_count()), (4096, 8192));
+        assert_eq!((superblock.groups_count(), superblock.inode_size()), (1, 256));
+        assert_eq!((superblock.label(), superblock.size()), (&b"data"[..], 32 << 20));
+        assert_eq!(superblock.checksum_seed, crc32c(!0, b"0123456789abcdef"));
+    }
+
+    #[test]
+    fn the_seed_may_be_stored() {
+        let mut raw = sample();
+        raw.incompat = 0x22c2.into();
+        raw.checksum_seed = 0x1234_5678.into();
+        assert_eq!(Superblock::parse(&seal(raw)).unwrap().checksum_seed, 0x1234_5678);
+    }
+
+    #[test]
+    fn the_checksum_is_verified() {
+        let mut raw = sample();
+        raw.label[0] ^= 1;
+        let error = Superblock::parse(&raw).unwrap_err();
+        assert!(error.to_string().starts_with("corrupt superblock: its checksum is"), "{error}");
+    }
+
+    #[test]
+    fn features_are_refused_by_name() {
+        assert_eq!(
+            message(|raw| raw.incompat = 0x2c3.into()),
+            "unsupported incompat feature: compression"
+        );
+        assert_eq!(
+            message(|raw| raw.incompat = 0x10_02c2.into()),
+            "unknown incompat feature bit 0x100000"
+        );
+        assert_eq!(
+            message(|raw| raw.incompat = 0xa.into()),
+            "unsupported incompat feature: journal_dev"
+        );
+        assert_eq!(
+            message(|raw| raw.magic = 0x4244.into()),
+            "not an ext4 filesystem: the magic number at byte 1080 is 0x4244, not 0xef53"
+        );
+    }
+
+    #[test]
+    fn unknown_ro_compat_bits_are_no_obstacle() {
+        let mut raw = sample();
+        raw.ro_compat = (0x46b | 0x8000_0000).into();
+        let superblock = Superblock::parse(&seal(raw)).unwrap();
+        assert_eq!(superblock.ro_compat_features().bits() >> 31, 1);
+    }
+
+    #[test]
+    fn every_rule_of_the_geometry() {
+        let cases: &[(&str, fn(&mut RawSuperblock))] = &[
+            ("log block size is 7", |raw| raw.log_block_size = 7.into()),
+            ("log block size is 4294967295", |raw| raw.log_block_size = (!0).into()),
+            ("log cluster size is 3", |raw| raw.log_cluster_size = 3.into()),
+            ("inode size is 0", |raw| raw.inode_size = 0.into()),
+            ("inode size is 192", |raw| raw.inode_size = 192.into()),
+            ("inode size is 8192", |raw| raw.inode_size = 8192.into()),
+            ("first inode is 2", |raw| raw.first_inode = 2.into()),
+            ("descriptor size is 32", |raw| raw.descriptor_size = 32.into()),
+            ("descriptor size is 2048", |raw| raw.descriptor_size = 2048.into()),
+            ("first data block is 1", |raw| raw.first_data_block = 1.into()),
+            ("blocks count is 0", |raw| raw.blocks_count_lo = 0.into()),
+            ("blocks per group is 0", |raw| raw.blocks_per_group = 0.into()),
+            ("blocks per group is 32769", |raw| raw.blocks_per_group = 32769.into()),
+            ("inodes per group is 0", |raw| raw.inodes_per_group = 0.into()),
+            ("inodes per group is 32769", |raw| raw.inodes_per_group = 32769.into()),
+            ("inodes count is 2047, not 2048", |raw| raw.inodes_count = 2047.into()),
+            ("groups count is", |raw| {
+                raw.blocks_count_hi = (!0).into();
+                raw.blocks_per_group = 1.into();
+            }),
+            ("checksum type is 2", |raw| raw.checksum_type = 2),
+        ];
+        for (expected, change) in cases {
+            let message = message(change);
+            assert!(message.starts_with(&format!("corrupt superblock: {expected}")), "{message}");
+        }
+    }
+}
