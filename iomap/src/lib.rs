@@ -52,3 +52,4 @@ pub use disk::{Disk, DiskQueue};
 pub use error::Error;
 pub use iter::{Iterated, iterate};
 pub use mapping::{Mapper, Mapping, MappingFlags, MappingKind, Op};
+pub use nvio_driver::DmaBuf;

@@ -1,0 +1,32 @@
+//! Metadata from an NVMe namespace or partition.
+
+use std::sync::{Mutex, PoisonError};
+
+use nvio_iomap::DiskQueue;
+
+use crate::{Source, SourceError};
+
+/// A [`Source`] over a queue of its own. Readers of metadata take turns; reads of data, on other
+/// queues, are not held up.
+pub struct QueueSource {
+    queue: Mutex<DiskQueue>,
+    size: u64,
+}
+
+impl QueueSource {
+    /// Takes a queue to the disk or partition that the filesystem fills.
+    pub fn new(queue: DiskQueue) -> Self {
+        Self { size: queue.disk().size(), queue: Mutex::new(queue) }
+    }
+}
+
+impl Source for QueueSource {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(queue.read_at(offset, buf)?)
+    }
+}
