@@ -5,6 +5,8 @@ mod pair;
 mod prp;
 mod ring;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use self::core::{Core, Layout};
 pub use pair::{Completion, QueuePair, Rejected};

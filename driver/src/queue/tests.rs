@@ -1,0 +1,191 @@
+//! The rings against a controller made of raw memory, which can post what it likes.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nvio_spec::register::{cq_head_doorbell, sq_tail_doorbell};
+use nvio_spec::{Cqe, Sqe, Status, status};
+use zerocopy::little_endian::{U16, U32};
+
+use super::{Core, Layout};
+use crate::dma::Arena;
+use crate::mmio::Mmio;
+
+const QID: u16 = 3;
+
+/// The other side of a queue pair.
+struct Device {
+    arena: Arena,
+    doorbells: Arc<Mmio>,
+    entries: u32,
+    sq: u64,
+    cq: u64,
+    sq_head: u32,
+    cq_tail: u32,
+    phase: bool,
+}
+
+impl Device {
+    fn with_core(entries: u32) -> (Self, Core<u32>) {
+        let arena = Arena::new(2 << 20, 1 << 32).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let doorbells = Arc::new(Mmio::map(file.as_fd(), 0, 0x1000, 4096).unwrap());
+        let layout = Layout {
+            arena: &arena,
+            doorbells: &doorbells,
+            stride: 4,
+            page_shift: 12,
+            qid: QID,
+            entries,
+        };
+        let core = Core::new(&layout).unwrap();
+        let (sq, cq) = (core.sq_iova(), core.cq_iova());
+        (Self { arena, doorbells, entries, sq, cq, sq_head: 0, cq_tail: 0, phase: true }, core)
+    }
+
+    fn at<T>(&self, iova: u64, index: u32) -> *mut T {
+        let offset = (iova - self.arena.iova()) as usize + index as usize * size_of::<T>();
+        assert!(offset + size_of::<T>() <= self.arena.size());
+        self.arena.base().wrapping_add(offset).cast()
+    }
+
+    /// Commands that the doorbell has shown since the last time.
+    fn take(&mut self) -> Vec<Sqe> {
+        let tail = self.doorbells.read32(sq_tail_doorbell(QID, 4)).unwrap();
+        let mut taken = Vec::new();
+        while self.sq_head != tail {
+            // SAFETY: the entry is in the arena, and the driver does not write it now.
+            taken.push(unsafe { self.at::<Sqe>(self.sq, self.sq_head).read_volatile() });
+            self.sq_head = (self.sq_head + 1) % self.entries;
+        }
+        taken
+    }
+
+    fn post(&mut self, cid: u16, status: Status) {
+        let cqe = Cqe {
+            dw0: U32::new(u32::from(cid) ^ 0x5555_0000),
+            cid: U16::new(cid),
+            status_phase: Cqe::pack_status(status, self.phase),
+            ..Cqe::default()
+        };
+        // SAFETY: the entry is in the arena, and the driver does not read it now.
+        unsafe { self.at::<Cqe>(self.cq, self.cq_tail).write_volatile(cqe) };
+        self.cq_tail = (self.cq_tail + 1) % self.entries;
+        self.phase ^= self.cq_tail == 0;
+    }
+
+    fn head(&self) -> u32 {
+        self.doorbells.read32(cq_head_doorbell(QID, 4)).unwrap()
+    }
+}
+
+fn submit(core: &mut Core<u32>, context: u32) -> bool {
+    let Some(slot) = core.take_slot() else { return false };
+    core.submit(slot, Sqe::flush(1), None, context);
+    true
+}
+
+fn poll(core: &mut Core<u32>) -> Vec<(u32, Status)> {
+    let mut got = Vec::new();
+    core.poll(usize::MAX, |posted, _, context| {
+        assert_eq!(posted.dw0, u32::from(posted.cid) ^ 0x5555_0000);
+        got.push((context, posted.status));
+    });
+    got
+}
+
+#[test]
+fn rings_of_any_length_wrap_in_step_with_the_phase() {
+    for entries in [2, 3, 7, 64] {
+        let (mut device, mut core) = Device::with_core(entries);
+        let mut next = 0;
+        for round in 0..200 {
+            let first = next;
+            let batch = 1 + round % (entries - 1);
+            for _ in 0..batch {
+                assert!(submit(&mut core, next));
+                next += 1;
+            }
+            assert!(device.take().is_empty(), "nothing is shown before the doorbell");
+            core.ring();
+            let commands = device.take();
+            assert_eq!(commands.len(), batch as usize);
+            // The last first: completions come in any order.
+            for sqe in commands.iter().rev() {
+                device.post(sqe.cid.get(), Status::SUCCESS);
+            }
+            let want: Vec<_> = (first..next).rev().map(|c| (c, Status::SUCCESS)).collect();
+            assert_eq!(poll(&mut core), want);
+            assert_eq!(device.head(), device.cq_tail);
+        }
+        assert_eq!((core.in_flight(), core.stale()), (0, 0));
+    }
+}
+
+#[test]
+fn a_full_queue_takes_no_more_until_something_is_done() {
+    let (mut device, mut core) = Device::with_core(4);
+    assert!((0..3).all(|context| submit(&mut core, context)));
+    assert!(!submit(&mut core, 3));
+    core.ring();
+    let commands = device.take();
+    device.post(commands[1].cid.get(), status::LBA_OUT_OF_RANGE);
+    assert_eq!(poll(&mut core), [(1, status::LBA_OUT_OF_RANGE)]);
+    assert!(submit(&mut core, 3));
+    assert!(!submit(&mut core, 4));
+}
+
+#[test]
+fn made_up_doubled_and_stale_completions_are_counted_and_dropped() {
+    let (mut device, mut core) = Device::with_core(8);
+    device.post(0, Status::SUCCESS);
+    device.post(0xffff, Status::SUCCESS);
+    assert_eq!((poll(&mut core), core.stale()), (vec![], 2));
+
+    submit(&mut core, 70);
+    core.ring();
+    let first = device.take()[0].cid.get();
+    device.post(first, Status::SUCCESS);
+    device.post(first, Status::SUCCESS);
+    assert_eq!((poll(&mut core), core.stale()), (vec![(70, Status::SUCCESS)], 3));
+
+    // The same slot again: the late completion of the first command is not the second's.
+    submit(&mut core, 71);
+    core.ring();
+    let second = device.take()[0].cid.get();
+    device.post(first, Status::SUCCESS);
+    assert_eq!((poll(&mut core), core.stale(), core.in_flight()), (vec![], 4, 1));
+    device.post(second, Status::SUCCESS);
+    assert_eq!(poll(&mut core), [(71, Status::SUCCESS)]);
+}
+
+#[test]
+fn a_device_that_posts_for_ever_does_not_keep_the_poll() {
+    let (mut device, mut core) = Device::with_core(4);
+    for _ in 0..4 {
+        device.post(0x7777, Status::SUCCESS);
+    }
+    assert_eq!(poll(&mut core), []);
+    assert_eq!((core.stale(), device.head()), (3, 3), "one round less one, and the doorbell");
+}
+
+#[test]
+fn a_buffer_moves_in_and_comes_back() {
+    let (mut device, mut core) = Device::with_core(4);
+    let buf = device.arena.alloc(3 * 4096).unwrap();
+    let iova = buf.iova();
+    let slot = core.take_slot().unwrap();
+    core.submit(slot, Sqe::read(1, 0, 24), Some(buf), 9);
+    core.ring();
+    let sqe = device.take()[0];
+    assert_eq!(sqe.prp1.get(), iova);
+    // SAFETY: the list is in the arena.
+    let list = [0, 1, 2].map(|i| unsafe { device.at::<u64>(sqe.prp2.get(), i).read_volatile() });
+    assert_eq!(list, [iova + 4096, iova + 8192, 0]);
+    assert!(device.arena.alloc(device.arena.size()).is_err(), "the buffer is with the command");
+    device.post(sqe.cid.get(), Status::SUCCESS);
+    let mut back = None;
+    core.poll(1, |_, buf, context| back = buf.map(|buf| (buf.iova(), buf.len(), context)));
+    assert_eq!(back, Some((iova, 3 * 4096, 9)));
+}
