@@ -180,6 +180,8 @@ pub mod status {
         PRP_OFFSET_INVALID = (0, 0x13);
         /// The length is above the atomic write unit.
         ATOMIC_WRITE_UNIT_EXCEEDED = (0, 0x14);
+        /// The namespace is write protected.
+        NAMESPACE_WRITE_PROTECTED = (0, 0x20);
         /// An LBA is beyond the size of the namespace.
         LBA_OUT_OF_RANGE = (0, 0x80);
         /// The capacity of the namespace is exceeded.

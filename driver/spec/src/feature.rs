@@ -8,6 +8,8 @@ pub mod feature_id {
     pub const POWER_MANAGEMENT: u8 = 0x02;
     /// Temperature Threshold (Base 5.27.1.3).
     pub const TEMPERATURE_THRESHOLD: u8 = 0x04;
+    /// Error Recovery (NVM 4.1.3.2).
+    pub const ERROR_RECOVERY: u8 = 0x05;
     /// Volatile Write Cache (Base 5.27.1.4).
     pub const VOLATILE_WRITE_CACHE: u8 = 0x06;
     /// Number of Queues (Base 5.27.1.5).
@@ -16,7 +18,9 @@ pub mod feature_id {
     pub const INTERRUPT_COALESCING: u8 = 0x08;
     /// Interrupt Vector Configuration (Base 5.27.1.7).
     pub const INTERRUPT_VECTOR_CONFIGURATION: u8 = 0x09;
-    /// Asynchronous Event Configuration (Base 5.27.1.8).
+    /// Write Atomicity Normal (Base 5.27.1.8).
+    pub const WRITE_ATOMICITY_NORMAL: u8 = 0x0a;
+    /// Asynchronous Event Configuration (Base 5.27.1.9).
     pub const ASYNC_EVENT_CONFIGURATION: u8 = 0x0b;
 }
 

@@ -25,6 +25,7 @@ mod command;
 mod completion;
 mod feature;
 mod identify;
+mod log_page;
 pub mod opcode;
 pub mod register;
 
@@ -33,6 +34,9 @@ pub use completion::{Cqe, Status, status};
 pub use feature::{QueueCount, feature_id};
 pub use identify::{
     IdentifyController, IdentifyNamespace, LbaFormat, NamespaceList, PowerState, cns,
+};
+pub use log_page::{
+    CommandEffects, ErrorLogEntry, EventType, FirmwareSlotLog, HealthLog, error_event, log_id,
 };
 
 /// Size in bytes of a submission queue entry (Base 3.3.3.1).

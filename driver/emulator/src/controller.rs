@@ -1,0 +1,442 @@
+//! The controller itself: registers, queues and commands, with no thread, socket or clock.
+
+use std::sync::Arc;
+
+use nvio_spec::register::DOORBELLS;
+use nvio_spec::{Cqe, Sqe, Status, error_event, status};
+use zerocopy::little_endian::{U16, U32};
+
+use crate::admin::Outcome;
+use crate::config::Config;
+use crate::doorbell::{Doorbell, Doorbells};
+use crate::error::Error;
+use crate::event::{Event, Events};
+use crate::feature::Features;
+use crate::identify::Identity;
+use crate::interrupt::VectorSet;
+use crate::io::{Media, Settings};
+use crate::memory::ClientMemory;
+use crate::namespace::Namespaces;
+use crate::prp::Segments;
+use crate::queue::{CompletionQueue, InvalidDoorbell, SubmissionQueue, Unreachable};
+use crate::registers::{Registers, Transition};
+
+/// Commands taken from one submission queue before the next has its turn (round robin, Base
+/// 3.4.4.1). Their completions are posted together.
+const BURST: usize = 32;
+/// Most interrupt vectors: what MSI-X can have (PCI 6.8.2).
+const MAX_VECTORS: u16 = 2048;
+
+/// An NVMe controller as a state machine.
+///
+/// Whoever owns it calls [`read_register`](Self::read_register) and
+/// [`write_register`](Self::write_register) for the host's accesses to the first page of BAR0,
+/// and [`process`](Self::process) to let it work on what the doorbells announce. It does nothing
+/// by itself: stepped in the same order, it does the same.
+///
+/// ```
+/// use nvio_emulator::{Backing, ClientMemory, Config, Controller, NamespaceConfig};
+/// use nvio_spec::register::{CC, CSTS, Cc, Csts};
+///
+/// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
+/// let mut controller = Controller::new(&config)?;
+/// // No admin queues: enabling is refused, as the specification wants it.
+/// controller.write_register(CC, Cc::enabled(12).0);
+/// assert!(Csts(controller.read_register(CSTS)).fatal());
+/// assert_eq!(controller.process(&ClientMemory::new(), 64), 0);
+/// # Ok::<(), nvio_emulator::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Controller {
+    pub(crate) registers: Registers,
+    pub(crate) identity: Identity,
+    pub(crate) features: Features,
+    pub(crate) events: Events,
+    pub(crate) media: Media,
+    /// The ranges of an admin command's data.
+    pub(crate) segments: Segments,
+    /// Largest transfer in bytes (MDTS).
+    pub(crate) max_transfer: u64,
+    max_queues: u16,
+    doorbells: Arc<Doorbells>,
+    /// By queue identifier; the admin queues are number 0.
+    sqs: Vec<Option<SubmissionQueue>>,
+    cqs: Vec<Option<CompletionQueue>>,
+    /// Identifiers of the submission queues that exist, ascending.
+    active: Vec<u16>,
+    /// Where in `active` the next round begins.
+    turn: usize,
+    interrupts: VectorSet,
+    /// Completions of a burst, until they are posted.
+    staged: Vec<Cqe>,
+}
+
+impl Controller {
+    /// A controller at power on, with its backings open.
+    ///
+    /// # Errors
+    /// [`Error`] for a setting that is not allowed, and for a backing that cannot be opened.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let namespaces = Namespaces::open(&config.check()?)?;
+        let max_queues = config.max_queues;
+        let max_transfer =
+            config.mdts.map_or(u64::MAX, |mdts| u64::from(config.min_page_size) << mdts);
+        let vectors = MAX_VECTORS.min(max_queues + 1);
+        let slots = usize::from(max_queues) + 1;
+        Ok(Self {
+            registers: Registers::new(config),
+            identity: Identity {
+                serial: config.serial.clone(),
+                model: config.model.clone(),
+                mdts: config.mdts.unwrap_or(0),
+            },
+            features: Features::new(max_queues, vectors, namespaces.have_write_cache()),
+            events: Events::default(),
+            media: Media::new(namespaces, max_transfer),
+            segments: Segments::default(),
+            max_transfer,
+            max_queues,
+            doorbells: Arc::new(Doorbells::new(max_queues, config.doorbell_stride)?),
+            sqs: (0..slots).map(|_| None).collect(),
+            cqs: (0..slots).map(|_| None).collect(),
+            active: Vec::with_capacity(slots),
+            turn: 0,
+            interrupts: VectorSet::new(vectors),
+            staged: Vec::with_capacity(BURST),
+        })
+    }
+
+    /// The doorbells: the host rings them, the controller reads them in [`Self::process`].
+    pub fn doorbells(&self) -> &Arc<Doorbells> {
+        &self.doorbells
+    }
+
+    /// Interrupt vectors, 1 to 2048.
+    pub fn vectors(&self) -> u16 {
+        self.interrupts.len()
+    }
+
+    /// Vectors with new completions since the last call; each is given once.
+    pub fn take_interrupts(&mut self) -> impl Iterator<Item = u16> + '_ {
+        self.interrupts.take()
+    }
+
+    /// The interrupt mask (INTMS), which holds for pin-based interrupts and MSI (PCIe 3.5).
+    pub fn interrupt_mask(&self) -> u32 {
+        self.registers.interrupt_mask()
+    }
+
+    /// Whether [`Self::process`] has anything to look at: the controller is ready, has not
+    /// failed and was not shut down.
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.registers.running()
+    }
+
+    /// The 32 bits at `offset` of BAR0. Offsets that are not a multiple of 4, reserved or not
+    /// supported read as 0; 64-bit registers are read in two halves.
+    pub fn read_register(&self, offset: u64) -> u32 {
+        if offset >= DOORBELLS { self.doorbells.load(offset) } else { self.registers.read(offset) }
+    }
+
+    /// Writes 32 bits at `offset` of BAR0. What is read-only, reserved or not a multiple of 4 is
+    /// ignored. A doorbell of a queue that does not exist raises the asynchronous event Write to
+    /// Invalid Doorbell Register (Base 5.2.1); through shared memory such a write is not seen.
+    pub fn write_register(&mut self, offset: u64, value: u32) {
+        if offset >= DOORBELLS {
+            return self.write_doorbell(offset, value);
+        }
+        match self.registers.write(offset, value) {
+            Transition::None | Transition::InterruptMask => {}
+            Transition::Enable => self.enable(),
+            Transition::Reset => self.controller_reset(),
+            Transition::Shutdown => self.shutdown(),
+        }
+    }
+
+    fn write_doorbell(&mut self, offset: u64, value: u32) {
+        let exists = match self.doorbells.decode(offset) {
+            Some(Doorbell::SqTail(qid)) => self.sq_exists(qid),
+            Some(Doorbell::CqHead(qid)) => self.cq(qid).is_some(),
+            None => false,
+        };
+        if exists {
+            self.doorbells.store(offset, value);
+        } else {
+            log::warn!("doorbell at {offset:#x}: no such queue");
+            self.events.raise(Event::error(error_event::INVALID_DOORBELL_REGISTER));
+        }
+    }
+
+    fn enable(&mut self) {
+        if let Some(reason) = self.registers.refuse_enable() {
+            log::warn!("enable refused: {reason}");
+            return self.registers.set_fatal();
+        }
+        self.doorbells.clear();
+        let (base, entries) = self.registers.admin_cq();
+        self.insert_cq(0, CompletionQueue::new(base, entries, Some(0)));
+        let (base, entries) = self.registers.admin_sq();
+        self.insert_sq(0, SubmissionQueue::new(base, entries, 0));
+        self.registers.set_ready();
+    }
+
+    /// Controller Reset, by CC.EN (Base 3.7.2).
+    fn controller_reset(&mut self) {
+        self.registers.controller_reset();
+        self.drop_state();
+    }
+
+    /// Resets everything but what is stored: a function level reset, or a new host.
+    pub fn function_reset(&mut self) {
+        if self.registers.running() {
+            self.media.health.unsafe_shutdowns += 1;
+        }
+        self.registers.function_reset();
+        self.drop_state();
+    }
+
+    fn drop_state(&mut self) {
+        self.sqs.iter_mut().for_each(|queue| *queue = None);
+        self.cqs.iter_mut().for_each(|queue| *queue = None);
+        self.active.clear();
+        self.turn = 0;
+        self.staged.clear();
+        self.events.clear();
+        self.interrupts.clear();
+        let has_cache = self.media.namespaces.have_write_cache();
+        self.features = Features::new(self.max_queues, self.vectors(), has_cache);
+        self.doorbells.clear();
+    }
+
+    /// Shutdown, normal or abrupt, by CC.SHN (Base 3.6): what was written is made durable.
+    fn shutdown(&mut self) {
+        self.media.shutdown();
+        self.registers.set_shutdown_complete();
+    }
+
+    /// Makes what was written durable, outside of any command; errors are logged.
+    pub fn flush(&mut self) {
+        self.media.shutdown();
+    }
+
+    /// Works on what the doorbells announce, for up to `budget` commands; gives how many
+    /// completions and commands were handled, so 0 is idle.
+    ///
+    /// A submission queue whose completion queue is full waits until the host moves the head
+    /// doorbell. A doorbell value that its queue cannot have is without effect and raises Invalid
+    /// Doorbell Write Value. A queue outside of the client's memory is fatal: CSTS.CFS is set,
+    /// and nothing is processed until a reset.
+    pub fn process(&mut self, memory: &ClientMemory, budget: usize) -> usize {
+        if !self.registers.running() {
+            return 0;
+        }
+        match self.round(memory, budget) {
+            Ok(done) => done,
+            Err(Unreachable { iova }) => {
+                log::error!("queue entry at {iova:#x} is not in the client's memory");
+                self.registers.set_fatal();
+                1
+            }
+        }
+    }
+
+    fn round(&mut self, memory: &ClientMemory, budget: usize) -> Result<usize, Unreachable> {
+        let mut done = self.post_events(memory)?;
+        for _ in 0..self.active.len() {
+            if done >= budget {
+                break;
+            }
+            // A command may have deleted queues: the list is looked at anew.
+            let Some(&qid) = self.active.get(self.turn).or(self.active.first()) else { break };
+            self.turn = if self.turn + 1 >= self.active.len() { 0 } else { self.turn + 1 };
+            done += self.serve(qid, memory, BURST.min(budget - done))?;
+        }
+        Ok(done)
+    }
+
+    /// Executes up to `most` commands of one queue and posts their completions.
+    #[inline]
+    fn serve(
+        &mut self,
+        qid: u16,
+        memory: &ClientMemory,
+        most: usize,
+    ) -> Result<usize, Unreachable> {
+        let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
+        let mut invalid = sq.set_tail(self.doorbells.sq_tail(qid));
+        let cqid = sq.cqid;
+        let mut room = 0;
+        if !sq.is_empty()
+            && let Some(cq) = self.cqs[usize::from(cqid)].as_mut()
+        {
+            invalid = invalid.and(cq.set_head(self.doorbells.cq_head(cqid)));
+            room = cq.room() as usize;
+        }
+        if invalid == Err(InvalidDoorbell) {
+            log::warn!("queue {qid}: a doorbell value the queue cannot have");
+            self.events.raise(Event::error(error_event::INVALID_DOORBELL_VALUE));
+        }
+        let most = most.min(room);
+        let done = if qid == 0 {
+            self.serve_admin(memory, most)?
+        } else {
+            self.serve_io(qid, memory, most)?
+        };
+        self.post_staged(cqid, memory)?;
+        Ok(done)
+    }
+
+    fn serve_io(
+        &mut self,
+        qid: u16,
+        memory: &ClientMemory,
+        most: usize,
+    ) -> Result<usize, Unreachable> {
+        let settings = Settings {
+            page_shift: self.registers.cc().page_shift(),
+            write_through: self.features.write_through(),
+        };
+        let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
+        let mut done = 0;
+        while done < most && !sq.is_empty() {
+            let sqe = sq.fetch(memory)?;
+            let status = match self.media.execute(&sqe, memory, settings) {
+                Ok(()) => Status::SUCCESS,
+                Err(status) => final_status(status),
+            };
+            if !status.is_success() {
+                self.media.health.failed(qid, &sqe, status);
+            }
+            self.staged.push(completion(&sqe, qid, sq.head(), status, 0));
+            done += 1;
+        }
+        Ok(done)
+    }
+
+    fn serve_admin(&mut self, memory: &ClientMemory, most: usize) -> Result<usize, Unreachable> {
+        let mut done = 0;
+        while done < most {
+            let Some(sq) = self.sqs[0].as_mut().filter(|sq| !sq.is_empty()) else { break };
+            let sqe = sq.fetch(memory)?;
+            let head = sq.head();
+            done += 1;
+            let (status, dw0) = match self.execute_admin(&sqe, memory) {
+                Ok(Outcome::Held) => continue,
+                Ok(Outcome::Done(dw0)) => (Status::SUCCESS, dw0),
+                Err(status) => (final_status(status), 0),
+            };
+            if !status.is_success() {
+                self.media.health.failed(0, &sqe, status);
+            }
+            self.staged.push(completion(&sqe, 0, head, status, dw0));
+        }
+        Ok(done)
+    }
+
+    /// Posts the completions of a burst. There is room: a burst is no longer than that.
+    fn post_staged(&mut self, cqid: u16, memory: &ClientMemory) -> Result<(), Unreachable> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        if let Some(cq) = self.cqs[usize::from(cqid)].as_mut() {
+            for cqe in &self.staged {
+                cq.post(memory, *cqe)?;
+            }
+            if let Some(vector) = cq.vector {
+                self.interrupts.insert(vector);
+            }
+        }
+        self.staged.clear();
+        Ok(())
+    }
+
+    /// Completes requests for events that have happened, while the admin queue has room.
+    fn post_events(&mut self, memory: &ClientMemory) -> Result<usize, Unreachable> {
+        let mut done = 0;
+        while self.events.ready() {
+            let (Some(cq), Some(sq)) = (self.cqs[0].as_mut(), self.sqs[0].as_ref()) else { break };
+            // An invalid head is noticed when the admin queue is served.
+            let _ = cq.set_head(self.doorbells.cq_head(0));
+            if cq.room() == 0 {
+                break;
+            }
+            let Some((cid, event)) = self.events.meet() else { break };
+            let sqe = Sqe { cid: U16::new(cid), ..Sqe::default() };
+            self.staged.push(completion(&sqe, 0, sq.head(), Status::SUCCESS, event.dw0()));
+            self.post_staged(0, memory)?;
+            done += 1;
+        }
+        Ok(done)
+    }
+
+    pub(crate) fn cq(&self, qid: u16) -> Option<&CompletionQueue> {
+        self.cqs.get(usize::from(qid))?.as_ref()
+    }
+
+    pub(crate) fn sq_exists(&self, qid: u16) -> bool {
+        self.sqs.get(usize::from(qid)).is_some_and(Option::is_some)
+    }
+
+    pub(crate) fn has_io_queues(&self) -> bool {
+        self.cqs.iter().skip(1).any(Option::is_some)
+    }
+
+    /// Whether a submission queue completes to `cqid`.
+    pub(crate) fn cq_is_used(&self, cqid: u16) -> bool {
+        self.sqs.iter().flatten().any(|sq| sq.cqid == cqid)
+    }
+
+    pub(crate) fn insert_cq(&mut self, qid: u16, queue: CompletionQueue) {
+        if let Some(slot) = self.cqs.get_mut(usize::from(qid)) {
+            *slot = Some(queue);
+        }
+    }
+
+    pub(crate) fn remove_cq(&mut self, qid: u16) {
+        if let Some(slot) = self.cqs.get_mut(usize::from(qid)) {
+            *slot = None;
+        }
+    }
+
+    pub(crate) fn insert_sq(&mut self, qid: u16, queue: SubmissionQueue) {
+        if let Some(slot) = self.sqs.get_mut(usize::from(qid)) {
+            *slot = Some(queue);
+            self.list_active();
+        }
+    }
+
+    pub(crate) fn remove_sq(&mut self, qid: u16) {
+        if let Some(slot) = self.sqs.get_mut(usize::from(qid)) {
+            *slot = None;
+            self.list_active();
+        }
+    }
+
+    fn list_active(&mut self) {
+        self.active.clear();
+        let existing = (0..=self.max_queues).zip(&self.sqs).filter(|(_, sq)| sq.is_some());
+        self.active.extend(existing.map(|(qid, _)| qid));
+    }
+}
+
+#[inline]
+fn completion(sqe: &Sqe, sqid: u16, head: u16, status: Status, dw0: u32) -> Cqe {
+    Cqe {
+        dw0: U32::new(dw0),
+        dw1: U32::ZERO,
+        sqhd: U16::new(head),
+        sqid: U16::new(sqid),
+        cid: sqe.cid,
+        status_phase: Cqe::pack_status(status, false),
+    }
+}
+
+/// A command that was wrong will be wrong again: Do Not Retry, but for what may pass.
+#[cold]
+fn final_status(error: Status) -> Status {
+    let may_pass = error.kind() == 2
+        || [status::DATA_TRANSFER_ERROR, status::INTERNAL_ERROR, status::NAMESPACE_NOT_READY]
+            .contains(&error);
+    if may_pass { error } else { error.do_not_retry() }
+}

@@ -1,0 +1,167 @@
+//! The doorbells: memory shared with the client, so that ringing one is a store (PCIe 3.1.2).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+
+use nvio_spec::register;
+use rustix::fs::{MemfdFlags, SealFlags};
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{Bytes, FileOffset};
+
+use crate::error::Error;
+use crate::memory::mmap_error;
+
+/// The doorbell pages of BAR0, in a memfd of the size of the BAR.
+///
+/// The file is as large as BAR0, so that offsets in it are offsets in the BAR; the register page
+/// at its start is not used. It is sealed against resizing: a client cannot take the pages away
+/// from under the controller.
+#[derive(Debug)]
+pub struct Doorbells {
+    region: MmapRegion,
+    file: File,
+    stride: u32,
+    queues: u32,
+}
+
+impl Doorbells {
+    /// Doorbells for queue identifiers 0 to `max_queues`, `stride` bytes apart.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub(crate) fn new(max_queues: u16, stride: u32) -> Result<Self, Error> {
+        let queues = u32::from(max_queues) + 1;
+        let end = register::DOORBELLS + 2 * u64::from(queues) * u64::from(stride);
+        // A BAR is a power of two; 16 KiB is what real controllers have.
+        let bytes = end.next_power_of_two().max(16 << 10);
+        let shared = || -> io::Result<(MmapRegion, File)> {
+            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+            let file = File::from(rustix::fs::memfd_create("nvio-doorbells", flags)?);
+            file.set_len(bytes)?;
+            let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+            rustix::fs::fcntl_add_seals(&file, seals)?;
+            let size = usize::try_from(bytes).map_err(io::Error::other)?;
+            let offset = FileOffset::new(file.try_clone()?, 0);
+            Ok((MmapRegion::from_file(offset, size).map_err(mmap_error)?, file))
+        };
+        let (region, file) =
+            shared().map_err(|source| Error::Memory { purpose: "doorbells", bytes, source })?;
+        Ok(Self { region, file, stride, queues })
+    }
+
+    /// Size of BAR0 in bytes, a power of two.
+    pub fn bar_size(&self) -> u64 {
+        self.region.size() as u64
+    }
+
+    /// The memfd to hand to a client; offsets in it are offsets in BAR0.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Tail doorbell of submission queue `qid`; 0 for a queue that has none.
+    #[inline]
+    pub fn sq_tail(&self, qid: u16) -> u32 {
+        self.load(register::sq_tail_doorbell(qid, self.stride))
+    }
+
+    /// Head doorbell of completion queue `qid`; 0 for a queue that has none.
+    #[inline]
+    pub fn cq_head(&self, qid: u16) -> u32 {
+        self.load(register::cq_head_doorbell(qid, self.stride))
+    }
+
+    /// Rings the tail doorbell of submission queue `qid`, as a host does.
+    pub fn ring_sq(&self, qid: u16, tail: u32) {
+        self.store(register::sq_tail_doorbell(qid, self.stride), tail);
+    }
+
+    /// Rings the head doorbell of completion queue `qid`, as a host does.
+    pub fn ring_cq(&self, qid: u16, head: u32) {
+        self.store(register::cq_head_doorbell(qid, self.stride), head);
+    }
+
+    /// The value at an offset of BAR0; 0 beyond its end.
+    #[inline]
+    pub(crate) fn load(&self, offset: u64) -> u32 {
+        // The queue entries that a new tail announces are read after the tail.
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        u32::from_le(self.region_load(at).unwrap_or(0))
+    }
+
+    /// Stores a value at an offset of BAR0; nothing happens beyond its end.
+    pub(crate) fn store(&self, offset: u64, value: u32) {
+        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+        if let Ok(slice) = vm_memory::VolatileMemory::get_slice(&self.region, at, 4) {
+            // An offset that is not a multiple of 4 is refused here, and is no doorbell.
+            let _ = slice.store(value.to_le(), 0, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    fn region_load(&self, at: usize) -> Option<u32> {
+        let slice = vm_memory::VolatileMemory::get_slice(&self.region, at, 4).ok()?;
+        slice.load(0, Ordering::Acquire).ok()
+    }
+
+    /// Which doorbell is at an offset of BAR0.
+    pub(crate) fn decode(&self, offset: u64) -> Option<Doorbell> {
+        let from_start = offset.checked_sub(register::DOORBELLS)?;
+        let stride = u64::from(self.stride);
+        let index = from_start.is_multiple_of(stride).then_some(from_start / stride)?;
+        if index >= 2 * u64::from(self.queues) {
+            return None;
+        }
+        let qid = u16::try_from(index / 2).ok()?;
+        Some(if index.is_multiple_of(2) { Doorbell::SqTail(qid) } else { Doorbell::CqHead(qid) })
+    }
+
+    /// Sets every doorbell to 0, as a controller reset does.
+    pub(crate) fn clear(&self) {
+        for qid in 0..self.queues {
+            let qid = u16::try_from(qid).unwrap_or(u16::MAX);
+            self.ring_sq(qid, 0);
+            self.ring_cq(qid, 0);
+        }
+    }
+}
+
+/// A doorbell by its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doorbell {
+    SqTail(u16),
+    CqHead(u16),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_decode_to_queues_and_nothing_else_does() {
+        let doorbells = Doorbells::new(2, 8).unwrap();
+        assert_eq!(doorbells.bar_size(), 16 << 10);
+        assert_eq!(doorbells.decode(0x1000), Some(Doorbell::SqTail(0)));
+        assert_eq!(doorbells.decode(0x1008), Some(Doorbell::CqHead(0)));
+        assert_eq!(doorbells.decode(0x1028), Some(Doorbell::CqHead(2)));
+        for offset in [0, 0xffc, 0x1004, 0x1030, u64::MAX] {
+            assert_eq!(doorbells.decode(offset), None);
+        }
+    }
+
+    #[test]
+    fn the_file_is_what_the_controller_reads_and_cannot_be_shortened() {
+        use std::os::unix::fs::FileExt;
+        let doorbells = Doorbells::new(1, 4).unwrap();
+        let client = File::from(doorbells.file().try_clone_to_owned().unwrap());
+        client.write_all_at(&77u32.to_le_bytes(), 0x1008).unwrap();
+        assert_eq!(doorbells.sq_tail(1), 77);
+        assert!(client.set_len(0).is_err());
+        doorbells.clear();
+        assert_eq!(doorbells.sq_tail(1), 0);
+        doorbells.store(u64::MAX, 1);
+        assert_eq!(doorbells.load(u64::MAX), 0);
+    }
+}

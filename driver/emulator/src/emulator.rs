@@ -1,0 +1,165 @@
+//! The emulator: a controller, its threads and its socket.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, eventfd};
+use tempfile::TempDir;
+
+use crate::config::{Config, NamespaceConfig};
+use crate::controller::Controller;
+use crate::device::Device;
+use crate::error::Error;
+use crate::poller;
+use crate::server;
+use crate::shared::Shared;
+use crate::socket::{Socket, private_directory};
+
+/// What an emulator is to be: the settings of [`Config`] and where it listens.
+#[derive(Clone, Debug, Default)]
+pub struct EmulatorBuilder {
+    config: Config,
+    socket: Option<PathBuf>,
+}
+
+impl EmulatorBuilder {
+    /// Settings made elsewhere; they replace those made here.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Adds a namespace; see [`Config::namespace`].
+    pub fn namespace(mut self, namespace: NamespaceConfig) -> Self {
+        self.config = self.config.namespace(namespace);
+        self
+    }
+
+    /// Serial number; see [`Config::serial`].
+    pub fn serial(mut self, serial: impl Into<String>) -> Self {
+        self.config = self.config.serial(serial);
+        self
+    }
+
+    /// Model number; see [`Config::model`].
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.config = self.config.model(model);
+        self
+    }
+
+    /// Largest transfer of one command; see [`Config::mdts`].
+    pub fn mdts(mut self, power: Option<u8>) -> Self {
+        self.config = self.config.mdts(power);
+        self
+    }
+
+    /// I/O queue pairs at most; see [`Config::max_queues`].
+    pub fn max_queues(mut self, pairs: u16) -> Self {
+        self.config = self.config.max_queues(pairs);
+        self
+    }
+
+    /// Entries of an I/O queue at most; see [`Config::max_queue_entries`].
+    pub fn max_queue_entries(mut self, entries: u32) -> Self {
+        self.config = self.config.max_queue_entries(entries);
+        self
+    }
+
+    /// Bytes between doorbells; see [`Config::doorbell_stride`].
+    pub fn doorbell_stride(mut self, bytes: u32) -> Self {
+        self.config = self.config.doorbell_stride(bytes);
+        self
+    }
+
+    /// Smallest and largest host page in bytes; see [`Config::page_sizes`].
+    pub fn page_sizes(mut self, min: u32, max: u32) -> Self {
+        self.config = self.config.page_sizes(min, max);
+        self
+    }
+
+    /// Where to listen. Without it the socket is in a directory of its own that only this user
+    /// can enter. A socket left there by a dead process is replaced.
+    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket = Some(path.into());
+        self
+    }
+
+    /// Opens the backings, listens, and starts the threads.
+    ///
+    /// # Errors
+    /// [`Error`], for settings, backings, the socket and threads.
+    pub fn start(self) -> Result<Emulator, Error> {
+        let controller = Controller::new(&self.config)?;
+        let directory = private_directory()?;
+        let path = self.socket.unwrap_or_else(|| directory.path().join("nvme"));
+        let (socket, listener) = Socket::bind(&path)?;
+        let thread_error = |error: rustix::io::Errno| Error::Thread(error.into());
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(thread_error)?);
+        let shared = Arc::new(Shared::new(Device::new(controller)));
+        // From here on, dropping the emulator ends what has been started.
+        let mut emulator = Emulator {
+            shared: Arc::clone(&shared),
+            stop: Arc::clone(&stop),
+            threads: Vec::with_capacity(2),
+            socket,
+            directory,
+        };
+        let polled = Arc::clone(&shared);
+        emulator.spawn("nvio-emu-poll", move || poller::poll(&polled))?;
+        let inner = emulator.directory.path().to_owned();
+        emulator.spawn("nvio-emu-accept", move || {
+            server::serve(&listener, &stop, &shared, &inner);
+        })?;
+        Ok(emulator)
+    }
+}
+
+/// A running NVMe controller that vfio-user clients can connect to, one at a time.
+///
+/// Dropping it closes the client's connection, ends the threads, flushes images and removes the
+/// socket.
+#[derive(Debug)]
+pub struct Emulator {
+    shared: Arc<Shared>,
+    stop: Arc<OwnedFd>,
+    threads: Vec<JoinHandle<()>>,
+    socket: Socket,
+    directory: TempDir,
+}
+
+impl Emulator {
+    /// An emulator with the settings of [`Config::default`], to which at least a namespace is to
+    /// be added.
+    pub fn builder() -> EmulatorBuilder {
+        EmulatorBuilder::default()
+    }
+
+    /// The socket that clients connect to.
+    pub fn socket(&self) -> &Path {
+        self.socket.path()
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
+        self.threads.push(spawned.map_err(Error::Thread)?);
+        Ok(())
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // The thread that accepts first: it ends the session, which still needs the device.
+        if let Err(error) = rustix::io::write(&*self.stop, &1u64.to_ne_bytes()) {
+            log::error!("stopping: {error}");
+        }
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the emulator ended with a panic");
+            }
+        }
+        self.shared.device().flush();
+    }
+}

@@ -1,0 +1,133 @@
+//! Asynchronous events: requests that wait, and events that wait for them (Base 5.2).
+
+use std::collections::VecDeque;
+
+use nvio_spec::{EventType, Status, log_id, status};
+
+/// Requests that may be outstanding; Identify reports one less (AERL).
+pub(crate) const REQUEST_LIMIT: u8 = 4;
+/// Events kept while no request is there; more are dropped, as the log page has them all.
+const EVENT_LIMIT: usize = 16;
+
+/// Something the host is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) kind: EventType,
+    pub(crate) info: u8,
+    pub(crate) log: u8,
+}
+
+impl Event {
+    /// An event of type Error, whose log page is Error Information.
+    pub(crate) fn error(info: u8) -> Self {
+        Self { kind: EventType::ERROR, info, log: log_id::ERROR_INFORMATION }
+    }
+
+    /// DW0 of the completion (Base 5.2.1, figure 145).
+    pub(crate) fn dw0(self) -> u32 {
+        u32::from(self.log) << 16 | u32::from(self.info) << 8 | u32::from(self.kind.0)
+    }
+}
+
+/// Requests and events that have not met.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    /// Command identifiers of outstanding requests.
+    requests: Vec<u16>,
+    waiting: VecDeque<Event>,
+    /// Types already reported whose log page the host has not read yet, by bit.
+    masked: u8,
+}
+
+impl Events {
+    /// Takes an Asynchronous Event Request.
+    pub(crate) fn request(&mut self, cid: u16) -> Result<(), Status> {
+        if self.requests.contains(&cid) {
+            return Err(status::COMMAND_ID_CONFLICT);
+        }
+        if self.requests.len() >= usize::from(REQUEST_LIMIT) {
+            return Err(status::AER_LIMIT_EXCEEDED);
+        }
+        self.requests.push(cid);
+        Ok(())
+    }
+
+    /// Notes an event; one that already waits is not noted twice.
+    pub(crate) fn raise(&mut self, event: Event) {
+        if self.waiting.len() < EVENT_LIMIT && !self.waiting.contains(&event) {
+            self.waiting.push_back(event);
+        }
+    }
+
+    /// Whether an event and a request both wait; the event's type may still be masked.
+    #[inline]
+    pub(crate) fn ready(&self) -> bool {
+        !self.waiting.is_empty() && !self.requests.is_empty()
+    }
+
+    /// The next request to complete and the event it completes with. Its type is then masked
+    /// until the log page has been read.
+    pub(crate) fn meet(&mut self) -> Option<(u16, Event)> {
+        if !self.ready() {
+            return None;
+        }
+        let at = self.waiting.iter().position(|event| self.masked & mask(event.kind) == 0)?;
+        let event = self.waiting.remove(at)?;
+        self.masked |= mask(event.kind);
+        Some((self.requests.remove(0), event))
+    }
+
+    /// The host read a log page, and did not ask to keep its events masked (RAE is 0).
+    pub(crate) fn log_read(&mut self, log: u8) {
+        let kind = match log {
+            log_id::ERROR_INFORMATION => EventType::ERROR,
+            log_id::HEALTH => EventType::HEALTH,
+            _ => EventType::NOTICE,
+        };
+        self.masked &= !mask(kind);
+    }
+
+    /// Forgets everything, as a controller reset does: outstanding requests are not completed.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn mask(kind: EventType) -> u8 {
+    1 << (kind.0 & 7)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_meets_one_request_and_its_type_is_masked_until_the_log_is_read() {
+        let mut events = Events::default();
+        events.raise(Event::error(1));
+        events.raise(Event::error(1));
+        events.raise(Event::error(0));
+        assert_eq!(events.meet(), None);
+        events.request(7).unwrap();
+        events.request(8).unwrap();
+        assert_eq!(events.meet(), Some((7, Event::error(1))));
+        assert_eq!(events.meet(), None);
+        events.log_read(log_id::HEALTH);
+        assert_eq!(events.meet(), None);
+        events.log_read(log_id::ERROR_INFORMATION);
+        assert_eq!(events.meet(), Some((8, Event::error(0))));
+        assert_eq!(Event::error(1).dw0(), 0x0001_0100);
+    }
+
+    #[test]
+    fn requests_are_limited_and_identified() {
+        let mut events = Events::default();
+        for cid in 0..4 {
+            events.request(cid).unwrap();
+        }
+        assert_eq!(events.request(9), Err(status::AER_LIMIT_EXCEEDED));
+        assert_eq!(events.request(3), Err(status::COMMAND_ID_CONFLICT));
+        events.clear();
+        events.request(3).unwrap();
+    }
+}

@@ -1,0 +1,148 @@
+//! Features: what a host can set and get (Base 5.27.1).
+
+use nvio_spec::{QueueCount, Status, feature_id, status};
+
+/// Composite temperature threshold at reset, kelvin (Base 5.27.1.3).
+pub(crate) const WARNING_TEMPERATURE: u16 = 343;
+
+/// The current values of the features; every one is volatile, none is saved.
+#[derive(Debug)]
+pub(crate) struct Features {
+    arbitration: u32,
+    over_temperature: u16,
+    under_temperature: u16,
+    error_recovery: u32,
+    write_cache: bool,
+    coalescing: u32,
+    /// Vectors for which coalescing is disabled.
+    coalescing_disabled: Vec<bool>,
+    write_atomicity: u32,
+    events: u32,
+    max_queues: u16,
+    granted: QueueCount,
+    has_write_cache: bool,
+}
+
+/// What the controller knows and a feature depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conditions {
+    /// An I/O queue exists.
+    pub(crate) io_queues_exist: bool,
+    /// The namespace identifier is of an active namespace, or the broadcast value.
+    pub(crate) nsid_is_active: bool,
+}
+
+impl Features {
+    /// The values at reset of a controller that grants up to `max_queues` I/O queue pairs and
+    /// has `vectors` interrupt vectors.
+    pub(crate) fn new(max_queues: u16, vectors: u16, has_write_cache: bool) -> Self {
+        Self {
+            arbitration: 0,
+            over_temperature: WARNING_TEMPERATURE,
+            under_temperature: 0,
+            error_recovery: 0,
+            write_cache: has_write_cache,
+            coalescing: 0,
+            coalescing_disabled: vec![false; usize::from(vectors)],
+            write_atomicity: 0,
+            events: 0,
+            max_queues,
+            granted: QueueCount { submission: max_queues, completion: max_queues },
+            has_write_cache,
+        }
+    }
+
+    /// The queues granted: identifiers up to these may be created.
+    pub(crate) fn granted(&self) -> QueueCount {
+        self.granted
+    }
+
+    /// Whether every write must be durable before it completes.
+    pub(crate) fn write_through(&self) -> bool {
+        self.has_write_cache && !self.write_cache
+    }
+
+    /// Sets a feature; gives DW0 of the completion.
+    pub(crate) fn set(&mut self, id: u8, value: u32, when: Conditions) -> Result<u32, Status> {
+        match id {
+            feature_id::ARBITRATION => self.arbitration = value & 0xffff_ff07,
+            // There is one power state, 0.
+            feature_id::POWER_MANAGEMENT if value & 0x1f == 0 => {}
+            feature_id::TEMPERATURE_THRESHOLD => *self.threshold(value)? = low_half(value),
+            feature_id::ERROR_RECOVERY => {
+                require(when.nsid_is_active, status::INVALID_NAMESPACE)?;
+                // DULBE needs a namespace that reports deallocated blocks; none does.
+                require(value & 1 << 16 == 0, status::INVALID_FIELD)?;
+                self.error_recovery = value & 0xffff;
+            }
+            feature_id::VOLATILE_WRITE_CACHE if self.has_write_cache => {
+                self.write_cache = value & 1 != 0;
+            }
+            feature_id::NUMBER_OF_QUEUES => return self.grant(value, when),
+            feature_id::INTERRUPT_COALESCING => self.coalescing = value & 0xffff,
+            feature_id::INTERRUPT_VECTOR_CONFIGURATION => {
+                *self.vector(value)? = value & 1 << 16 != 0;
+            }
+            feature_id::WRITE_ATOMICITY_NORMAL => self.write_atomicity = value & 1,
+            feature_id::ASYNC_EVENT_CONFIGURATION => self.events = value & 0xff,
+            _ => return Err(status::INVALID_FIELD),
+        }
+        Ok(0)
+    }
+
+    /// The current value of a feature: DW0 of the completion.
+    pub(crate) fn get(&mut self, id: u8, cdw11: u32, when: Conditions) -> Result<u32, Status> {
+        Ok(match id {
+            feature_id::ARBITRATION => self.arbitration,
+            feature_id::POWER_MANAGEMENT => 0,
+            feature_id::TEMPERATURE_THRESHOLD => u32::from(*self.threshold(cdw11)?),
+            feature_id::ERROR_RECOVERY => {
+                require(when.nsid_is_active, status::INVALID_NAMESPACE)?;
+                self.error_recovery
+            }
+            feature_id::VOLATILE_WRITE_CACHE if self.has_write_cache => self.write_cache.into(),
+            feature_id::NUMBER_OF_QUEUES => self.granted.to_dword(),
+            feature_id::INTERRUPT_COALESCING => self.coalescing,
+            feature_id::INTERRUPT_VECTOR_CONFIGURATION => {
+                cdw11 & 0xffff | u32::from(*self.vector(cdw11)?) << 16
+            }
+            feature_id::WRITE_ATOMICITY_NORMAL => self.write_atomicity,
+            feature_id::ASYNC_EVENT_CONFIGURATION => self.events,
+            _ => return Err(status::INVALID_FIELD),
+        })
+    }
+
+    /// Number of Queues (Base 5.27.1.5): grants what is asked for, up to what there is.
+    fn grant(&mut self, value: u32, when: Conditions) -> Result<u32, Status> {
+        let asked = QueueCount::from_dword(value).ok_or(status::INVALID_FIELD)?;
+        require(!when.io_queues_exist, status::COMMAND_SEQUENCE_ERROR)?;
+        self.granted = QueueCount {
+            submission: asked.submission.min(self.max_queues),
+            completion: asked.completion.min(self.max_queues),
+        };
+        Ok(self.granted.to_dword())
+    }
+
+    /// The threshold that TMPSEL and THSEL name: of the composite temperature only.
+    fn threshold(&mut self, value: u32) -> Result<&mut u16, Status> {
+        match (value >> 16 & 0xf, value >> 20 & 3) {
+            // All sensors: the composite temperature is the only one.
+            (0 | 0xf, 0) => Ok(&mut self.over_temperature),
+            (0 | 0xf, 1) => Ok(&mut self.under_temperature),
+            _ => Err(status::INVALID_FIELD),
+        }
+    }
+
+    fn vector(&mut self, value: u32) -> Result<&mut bool, Status> {
+        let vector = usize::from(low_half(value));
+        self.coalescing_disabled.get_mut(vector).ok_or(status::INVALID_FIELD)
+    }
+}
+
+fn low_half(value: u32) -> u16 {
+    (value & 0xffff) as u16
+}
+
+fn require(good: bool, otherwise: Status) -> Result<(), Status> {
+    if good { Ok(()) } else { Err(otherwise) }
+}

@@ -1,0 +1,166 @@
+//! Identify (Base 5.17): the structures, made from the configuration.
+
+use nvio_spec::{
+    IDENTIFY_SIZE, IdentifyController, IdentifyNamespace, NSID_ALL, NamespaceList, Sqe, Status,
+    cns, status,
+};
+use zerocopy::little_endian::{U16, U32, U64, U128};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::event;
+use crate::feature::WARNING_TEMPERATURE;
+use crate::health;
+use crate::namespace::{Namespace, Namespaces};
+use crate::pci::VENDOR_ID;
+use crate::registers::VERSION;
+
+/// Firmware revision: the version of this crate.
+pub(crate) const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
+
+/// What Identify says about the controller.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) serial: String,
+    pub(crate) model: String,
+    pub(crate) mdts: u8,
+}
+
+impl Identity {
+    /// Makes the structure that an Identify command asks for.
+    pub(crate) fn identify(
+        &self,
+        sqe: &Sqe,
+        namespaces: &Namespaces,
+    ) -> Result<[u8; IDENTIFY_SIZE], Status> {
+        let nsid = sqe.nsid.get();
+        // The structure is in the low byte; the controller identifier above is for others.
+        match sqe.cdw10.as_bytes()[0] {
+            cns::NAMESPACE => self.namespace(nsid, namespaces),
+            cns::CONTROLLER => Ok(self.controller(namespaces)),
+            cns::ACTIVE_NAMESPACES => active_namespaces(nsid, namespaces),
+            cns::NAMESPACE_DESCRIPTORS => self.descriptors(nsid, namespaces),
+            _ => Err(status::INVALID_FIELD),
+        }
+    }
+
+    fn controller(&self, namespaces: &Namespaces) -> [u8; IDENTIFY_SIZE] {
+        let mut data = IdentifyController::new_zeroed();
+        data.vid = U16::new(VENDOR_ID);
+        data.ssvid = U16::new(VENDOR_ID);
+        pad(&mut data.sn, &self.serial);
+        pad(&mut data.mn, &self.model);
+        pad(&mut data.fr, FIRMWARE);
+        data.mdts = self.mdts;
+        data.ver = U32::new(VERSION.0);
+        // CNTRLTYPE, byte 111: an I/O controller.
+        data.reserved_100[11] = 1;
+        data.acl = 3;
+        data.aerl = event::REQUEST_LIMIT - 1;
+        // One firmware slot, read-only.
+        data.frmw = 0b11;
+        // Commands and effects log; extended data in Get Log Page.
+        data.lpa = 0b110;
+        data.elpe = health::ERROR_LOG_ENTRIES - 1;
+        data.wctemp = U16::new(WARNING_TEMPERATURE);
+        data.cctemp = U16::new(WARNING_TEMPERATURE + 10);
+        data.tnvmcap = U128::new(namespaces.bytes());
+        data.sqes = 0x66;
+        data.cqes = 0x44;
+        data.nn = U32::new(namespaces.number());
+        // Compare, Dataset Management, Write Zeroes, Verify.
+        data.oncs = U16::new(1 | 1 << 2 | 1 << 3 | 1 << 7);
+        // Present or not, and Flush takes the broadcast identifier.
+        data.vwc = 0b110 | u8::from(namespaces.have_write_cache());
+        let nqn = format!("nqn.2014.08.org.nvmexpress:uuid:{}", hyphenated(self.uuid(0)));
+        data.subnqn[..nqn.len()].copy_from_slice(nqn.as_bytes());
+        data.psd[0].mp = U16::new(100);
+        to_array(data.as_bytes())
+    }
+
+    fn namespace(&self, nsid: u32, namespaces: &Namespaces) -> Result<[u8; IDENTIFY_SIZE], Status> {
+        // The broadcast value is for controllers with namespace management.
+        if nsid == 0 || nsid > namespaces.number() {
+            return Err(status::INVALID_NAMESPACE);
+        }
+        let mut data = IdentifyNamespace::new_zeroed();
+        if let Some(namespace) = namespaces.active(nsid) {
+            describe(&mut data, namespace);
+        }
+        Ok(to_array(data.as_bytes()))
+    }
+
+    /// Namespace identification descriptors: a UUID (Base 5.17.2.3).
+    fn descriptors(
+        &self,
+        nsid: u32,
+        namespaces: &Namespaces,
+    ) -> Result<[u8; IDENTIFY_SIZE], Status> {
+        namespaces.active(nsid).ok_or(status::INVALID_NAMESPACE)?;
+        let mut data = [0; IDENTIFY_SIZE];
+        // NIDT 3h, a UUID of 16 bytes.
+        data[..4].copy_from_slice(&[3, 16, 0, 0]);
+        data[4..20].copy_from_slice(&self.uuid(nsid));
+        Ok(data)
+    }
+
+    /// A UUID that is the same whenever serial number and namespace are: version 8, RFC 9562.
+    fn uuid(&self, nsid: u32) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        for (half, chunk) in bytes.chunks_exact_mut(8).enumerate() {
+            // FNV-1a, of 64 bits.
+            let mut hash = 0xcbf2_9ce4_8422_2325u64;
+            let seed = [u8::from(half != 0)].into_iter().chain(nsid.to_le_bytes());
+            for byte in self.serial.bytes().chain(seed) {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+            }
+            chunk.copy_from_slice(&hash.to_be_bytes());
+        }
+        bytes[6] = bytes[6] & 0x0f | 0x80;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        bytes
+    }
+}
+
+fn describe(data: &mut IdentifyNamespace, namespace: &Namespace) {
+    data.nsze = U64::new(namespace.blocks);
+    data.ncap = U64::new(namespace.blocks);
+    data.nuse = U64::new(namespace.blocks);
+    data.noiob = U16::new(namespace.noiob);
+    data.nvmcap = U128::new(u128::from(namespace.blocks) << namespace.block_shift);
+    // Deallocated blocks read as zeroes; Write Zeroes may deallocate.
+    data.dlfeat = 0b1001;
+    data.nsattr = namespace.write_protected.into();
+    data.lbaf[0].lbads = (namespace.block_shift & 0xff) as u8;
+}
+
+/// The active identifiers above `nsid` (Base 5.17.2.2).
+fn active_namespaces(nsid: u32, namespaces: &Namespaces) -> Result<[u8; IDENTIFY_SIZE], Status> {
+    if nsid >= NSID_ALL - 1 {
+        return Err(status::INVALID_NAMESPACE);
+    }
+    let mut data = NamespaceList::new_zeroed();
+    let above = namespaces.iter().map(|namespace| namespace.nsid).filter(|&id| id > nsid);
+    for (entry, id) in data.nsid.iter_mut().zip(above) {
+        *entry = U32::new(id);
+    }
+    Ok(to_array(data.as_bytes()))
+}
+
+/// Text as the specification has it: padded with spaces. What does not fit is cut.
+pub(crate) fn pad(field: &mut [u8], text: &str) {
+    field.fill(b' ');
+    for (to, from) in field.iter_mut().zip(text.bytes()) {
+        *to = from;
+    }
+}
+
+fn hyphenated(uuid: [u8; 16]) -> String {
+    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+fn to_array(bytes: &[u8]) -> [u8; IDENTIFY_SIZE] {
+    let mut array = [0; IDENTIFY_SIZE];
+    array.copy_from_slice(bytes);
+    array
+}

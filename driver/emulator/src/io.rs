@@ -1,0 +1,280 @@
+//! The NVM command set: what moves blocks (NVM 3.2).
+
+use std::io;
+
+use nvio_spec::opcode::nvm;
+use nvio_spec::{NSID_ALL, Sqe, Status, status};
+use rustix::io::Errno;
+
+use crate::health::Health;
+use crate::memory::{Access, ClientMemory};
+use crate::namespace::{Namespace, Namespaces};
+use crate::prp::{DataPointer, Segments};
+
+/// Bytes that Compare and Verify look at in one go.
+const BOUNCE: usize = 64 << 10;
+/// Bytes of one range of Dataset Management (NVM 3.2.3, figure 36).
+const DSM_RANGE: usize = 16;
+/// CDW11 bit 2 of Dataset Management: Deallocate.
+const DSM_DEALLOCATE: u32 = 1 << 2;
+
+/// What I/O commands work on.
+#[derive(Debug)]
+pub(crate) struct Media {
+    pub(crate) namespaces: Namespaces,
+    pub(crate) health: Health,
+    /// Largest transfer in bytes (MDTS).
+    max_transfer: u64,
+    segments: Segments,
+    stored: Vec<u8>,
+    sent: Vec<u8>,
+}
+
+/// What holds for all commands of a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// Host page size as a power of two (CC.MPS).
+    pub(crate) page_shift: u32,
+    /// Every write is durable before it completes (the write cache is off).
+    pub(crate) write_through: bool,
+}
+
+impl Media {
+    pub(crate) fn new(namespaces: Namespaces, max_transfer: u64) -> Self {
+        Self {
+            namespaces,
+            health: Health::default(),
+            max_transfer,
+            segments: Segments::default(),
+            stored: vec![0; BOUNCE],
+            sent: vec![0; BOUNCE],
+        }
+    }
+
+    /// Executes one I/O command.
+    #[inline]
+    pub(crate) fn execute(
+        &mut self,
+        sqe: &Sqe,
+        memory: &ClientMemory,
+        settings: Settings,
+    ) -> Result<(), Status> {
+        // Not a fused command, PRPs, reserved bits clear (Base 3.3.3.1).
+        if sqe.flags != 0 {
+            return Err(status::INVALID_FIELD);
+        }
+        match sqe.opcode {
+            nvm::READ => self.read(sqe, memory, settings),
+            nvm::WRITE => self.write(sqe, memory, settings),
+            nvm::FLUSH => self.flush(sqe.nsid.get()),
+            nvm::COMPARE => self.compare(sqe, memory, settings),
+            nvm::WRITE_ZEROES => self.write_zeroes(sqe, settings),
+            nvm::DATASET_MANAGEMENT => self.dataset_management(sqe, memory, settings),
+            nvm::VERIFY => self.verify(sqe),
+            _ => Err(status::INVALID_OPCODE),
+        }
+    }
+
+    #[inline]
+    fn read(&mut self, sqe: &Sqe, memory: &ClientMemory, settings: Settings) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let (offset, len) = transfer(namespace, sqe, self.max_transfer)?;
+        self.segments.resolve(memory, pointer(sqe, settings), len, Access::WRITE)?;
+        let fua = sqe.cdw12.get() & Sqe::FUA != 0;
+        if fua {
+            namespace.store.flush().map_err(|error| failed(&error, status::WRITE_FAULT))?;
+        }
+        let mut at = offset;
+        for segment in self.segments.iter() {
+            let to = memory.at(segment.place, segment.len);
+            let mut to = to.ok_or(status::DATA_TRANSFER_ERROR)?;
+            let read = namespace.store.read(at, &mut to);
+            read.map_err(|error| failed(&error, status::UNRECOVERED_READ_ERROR))?;
+            at += segment.len;
+        }
+        self.health.reads += 1;
+        self.health.bytes_read += len;
+        Ok(())
+    }
+
+    #[inline]
+    fn write(
+        &mut self,
+        sqe: &Sqe,
+        memory: &ClientMemory,
+        settings: Settings,
+    ) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let (offset, len) = transfer(namespace, sqe, self.max_transfer)?;
+        namespace.check_writable()?;
+        self.segments.resolve(memory, pointer(sqe, settings), len, Access::READ)?;
+        let mut at = offset;
+        for segment in self.segments.iter() {
+            let from = memory.at(segment.place, segment.len);
+            let from = from.ok_or(status::DATA_TRANSFER_ERROR)?;
+            let written = namespace.store.write(at, &from);
+            written.map_err(|error| failed(&error, status::WRITE_FAULT))?;
+            at += segment.len;
+        }
+        make_durable(namespace, sqe, settings)?;
+        self.health.writes += 1;
+        self.health.bytes_written += len;
+        Ok(())
+    }
+
+    /// Flush (Base 7.1): of one namespace, or of all.
+    fn flush(&mut self, nsid: u32) -> Result<(), Status> {
+        let flushed = if nsid == NSID_ALL {
+            self.namespaces.iter_mut().try_for_each(|namespace| namespace.store.flush())
+        } else {
+            self.namespaces.for_command(nsid)?.store.flush()
+        };
+        flushed.map_err(|error| failed(&error, status::WRITE_FAULT))
+    }
+
+    /// Flushes everything at shutdown; there is nobody left to tell about an error.
+    pub(crate) fn shutdown(&mut self) {
+        for namespace in self.namespaces.iter_mut() {
+            if let Err(error) = namespace.store.flush() {
+                log::error!("namespace {}: flush at shutdown: {error}", namespace.nsid);
+            }
+        }
+    }
+
+    /// Write Zeroes (NVM 3.2.8): no data is transferred, so MDTS is no limit.
+    fn write_zeroes(&mut self, sqe: &Sqe, settings: Settings) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let (offset, len) = namespace.range(sqe.slba(), sqe.nlb())?;
+        namespace.check_writable()?;
+        let zeroed = namespace.store.zero(offset, len);
+        zeroed.map_err(|error| failed(&error, status::WRITE_FAULT))?;
+        make_durable(namespace, sqe, settings)
+    }
+
+    /// Compare (NVM 3.2.1).
+    fn compare(
+        &mut self,
+        sqe: &Sqe,
+        memory: &ClientMemory,
+        settings: Settings,
+    ) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let (offset, len) = transfer(namespace, sqe, self.max_transfer)?;
+        self.segments.resolve(memory, pointer(sqe, settings), len, Access::READ)?;
+        let mut at = offset;
+        for segment in self.segments.iter() {
+            let from = memory.at(segment.place, segment.len);
+            let from = from.ok_or(status::DATA_TRANSFER_ERROR)?;
+            let mut done = 0;
+            while done < from.len() {
+                let now = (from.len() - done).min(BOUNCE);
+                let (stored, sent) = (&mut self.stored[..now], &mut self.sent[..now]);
+                let read = namespace.store.read_bytes(at, stored);
+                let has_data =
+                    read.map_err(|error| failed(&error, status::UNRECOVERED_READ_ERROR))?;
+                let chunk = from.subslice(done, now).map_err(|_| status::DATA_TRANSFER_ERROR)?;
+                chunk.copy_to(sent);
+                if has_data && stored != sent {
+                    return Err(status::COMPARE_FAILURE);
+                }
+                done += now;
+                at += now as u64;
+            }
+        }
+        self.health.reads += 1;
+        self.health.bytes_read += len;
+        Ok(())
+    }
+
+    /// Verify (NVM 3.2.5): reads, and moves nothing.
+    fn verify(&mut self, sqe: &Sqe) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let (mut at, mut left) = namespace.range(sqe.slba(), sqe.nlb())?;
+        while left > 0 {
+            let now = usize::try_from(left).unwrap_or(BOUNCE).min(BOUNCE);
+            let read = namespace.store.read_bytes(at, &mut self.stored[..now]);
+            read.map_err(|error| failed(&error, status::UNRECOVERED_READ_ERROR))?;
+            at += now as u64;
+            left -= now as u64;
+        }
+        Ok(())
+    }
+
+    /// Dataset Management (NVM 3.2.3): Deallocate is done, the other attributes are hints.
+    fn dataset_management(
+        &mut self,
+        sqe: &Sqe,
+        memory: &ClientMemory,
+        settings: Settings,
+    ) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let ranges = usize::from(sqe.cdw10.get().to_le_bytes()[0]) + 1;
+        let bytes = ranges * DSM_RANGE;
+        let pointer = pointer(sqe, settings);
+        self.segments.resolve(memory, pointer, bytes as u64, Access::READ)?;
+        let mut list = [0; 256 * DSM_RANGE];
+        let mut filled = 0;
+        for segment in self.segments.iter() {
+            let from = memory.at(segment.place, segment.len);
+            filled += from.ok_or(status::DATA_TRANSFER_ERROR)?.copy_to(&mut list[filled..]);
+        }
+        if sqe.cdw11.get() & DSM_DEALLOCATE == 0 {
+            return Ok(());
+        }
+        namespace.check_writable()?;
+        // All ranges are checked before any is deallocated.
+        for range in list[..bytes].as_chunks().0 {
+            dsm_range(namespace, range)?;
+        }
+        for range in list[..bytes].as_chunks().0 {
+            let (offset, len) = dsm_range(namespace, range)?;
+            if len > 0 {
+                let zeroed = namespace.store.zero(offset, len);
+                zeroed.map_err(|error| failed(&error, status::WRITE_FAULT))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A range of Dataset Management: attributes, length in blocks, starting LBA.
+fn dsm_range(namespace: &Namespace, range: &[u8; DSM_RANGE]) -> Result<(u64, u64), Status> {
+    let value = u128::from_le_bytes(*range);
+    let blocks = (value >> 32 & 0xffff_ffff) as u32;
+    let slba = (value >> 64) as u64;
+    namespace.range(slba, blocks)
+}
+
+/// Offset and length in bytes of a command that transfers blocks.
+#[inline]
+fn transfer(namespace: &Namespace, sqe: &Sqe, max: u64) -> Result<(u64, u64), Status> {
+    if u64::from(sqe.nlb()) << namespace.block_shift > max {
+        return Err(status::INVALID_FIELD);
+    }
+    namespace.range(sqe.slba(), sqe.nlb())
+}
+
+#[inline]
+fn pointer(sqe: &Sqe, settings: Settings) -> DataPointer {
+    DataPointer { prp1: sqe.prp1.get(), prp2: sqe.prp2.get(), page_shift: settings.page_shift }
+}
+
+#[inline]
+fn make_durable(namespace: &mut Namespace, sqe: &Sqe, settings: Settings) -> Result<(), Status> {
+    if settings.write_through || sqe.cdw12.get() & Sqe::FUA != 0 {
+        namespace.store.flush().map_err(|error| failed(&error, status::WRITE_FAULT))?;
+    }
+    Ok(())
+}
+
+/// The status for an error of the backing. Client memory that the kernel could not reach is the
+/// transfer's fault, not the media's.
+#[cold]
+fn failed(error: &io::Error, media: Status) -> Status {
+    log::warn!("backing: {error}");
+    if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
+        status::DATA_TRANSFER_ERROR
+    } else {
+        media
+    }
+}

@@ -1,0 +1,299 @@
+//! The client's memory: what it has mapped for DMA, by I/O virtual address.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{Bytes, FileOffset, VolatileMemory, VolatileSlice};
+
+/// Most mappings a client may have at once. A driver with one arena needs one; a virtual machine
+/// needs a few dozen.
+pub const MAX_MAPPINGS: usize = 1024;
+
+/// Granularity of mappings: the page of the IOMMU this stands in for.
+const PAGE: u64 = 4096;
+
+/// What the controller may do with a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The controller may read: submission queues, PRP lists, the data of Write.
+    pub read: bool,
+    /// The controller may write: completion queues, the data of Read.
+    pub write: bool,
+}
+
+impl Access {
+    /// Reading only.
+    pub const READ: Self = Self { read: true, write: false };
+    /// Writing only.
+    pub const WRITE: Self = Self { read: false, write: true };
+    /// Both.
+    pub const READ_WRITE: Self = Self { read: true, write: true };
+
+    /// Whether everything that `needed` asks for is allowed.
+    fn allows(self, needed: Self) -> bool {
+        (self.read || !needed.read) && (self.write || !needed.write)
+    }
+}
+
+#[derive(Debug)]
+struct Mapping {
+    iova: u64,
+    size: u64,
+    access: Access,
+    region: Arc<MmapRegion>,
+}
+
+impl Mapping {
+    /// Offset of `iova` in the mapping, when `len` bytes from there are inside it.
+    fn offset_of(&self, iova: u64, len: u64) -> Option<u64> {
+        let offset = iova.checked_sub(self.iova)?;
+        (offset.checked_add(len)? <= self.size).then_some(offset)
+    }
+}
+
+/// Where a range of client memory was found: good until the table of mappings changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) mapping: usize,
+    pub(crate) offset: u64,
+}
+
+/// The DMA mappings of a client, a bounded table ordered by address.
+///
+/// A range is accessible when one mapping holds all of it; a range across the border of two is
+/// not, even when they touch. The file behind a mapping is checked to be long enough when it is
+/// mapped. A client that shortens it afterwards kills this process with SIGBUS, as it would any
+/// server that maps client memory; the socket's permissions decide who may do that.
+#[derive(Debug, Default)]
+pub struct ClientMemory {
+    mappings: Vec<Mapping>,
+}
+
+impl ClientMemory {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Maps `size` bytes of `file`, from `offset` on, at `iova`.
+    ///
+    /// # Errors
+    /// `EINVAL` if an address or the size is not a multiple of 4096, if the size is 0, the range
+    /// wraps, or the file is shorter than claimed; `EEXIST` if the range overlaps a mapping;
+    /// `ENOSPC` if there are [`MAX_MAPPINGS`] already; what `mmap` says.
+    pub fn map_file(
+        &mut self,
+        iova: u64,
+        size: u64,
+        file: File,
+        offset: u64,
+        access: Access,
+    ) -> io::Result<()> {
+        self.check_new(iova, size)?;
+        let end = offset.checked_add(size).filter(|_| offset.is_multiple_of(PAGE));
+        let end = end.ok_or_else(|| io::Error::from(Errno::INVAL))?;
+        if file.metadata()?.len() < end {
+            return Err(Errno::INVAL.into());
+        }
+        let bytes = usize::try_from(size).map_err(|_| io::Error::from(Errno::NOMEM))?;
+        let prot = libc::PROT_READ | if access.write { libc::PROT_WRITE } else { 0 };
+        let region = MmapRegion::build(
+            Some(FileOffset::new(file, offset)),
+            bytes,
+            prot,
+            libc::MAP_SHARED | libc::MAP_NORESERVE,
+        )
+        .map_err(mmap_error)?;
+        self.insert(iova, Arc::new(region), access);
+        Ok(())
+    }
+
+    /// Maps a region of this process at `iova`: for a host that lives here, such as a test.
+    ///
+    /// # Errors
+    /// As [`Self::map_file`].
+    pub fn map_region(
+        &mut self,
+        iova: u64,
+        region: Arc<MmapRegion>,
+        access: Access,
+    ) -> io::Result<()> {
+        self.check_new(iova, region.size() as u64)?;
+        self.insert(iova, region, access);
+        Ok(())
+    }
+
+    fn check_new(&self, iova: u64, size: u64) -> io::Result<()> {
+        let aligned = iova.is_multiple_of(PAGE) && size.is_multiple_of(PAGE) && size != 0;
+        let last = iova.checked_add(size.wrapping_sub(1)).filter(|_| aligned);
+        let last = last.ok_or_else(|| io::Error::from(Errno::INVAL))?;
+        let overlaps = |m: &Mapping| m.iova <= last && iova <= m.iova + (m.size - 1);
+        if self.mappings.iter().any(overlaps) {
+            return Err(Errno::EXIST.into());
+        }
+        if self.mappings.len() >= MAX_MAPPINGS {
+            return Err(Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, iova: u64, region: Arc<MmapRegion>, access: Access) {
+        let size = region.size() as u64;
+        let at = self.mappings.partition_point(|m| m.iova < iova);
+        self.mappings.insert(at, Mapping { iova, size, access, region });
+    }
+
+    /// Removes the mapping that was made with exactly this address and size.
+    ///
+    /// # Errors
+    /// `ENOENT` if there is none.
+    pub fn unmap(&mut self, iova: u64, size: u64) -> io::Result<()> {
+        let found = self.mappings.iter().position(|m| m.iova == iova && m.size == size);
+        let at = found.ok_or_else(|| io::Error::from(Errno::NOENT))?;
+        self.mappings.remove(at);
+        Ok(())
+    }
+
+    /// Removes every mapping.
+    pub fn clear(&mut self) {
+        self.mappings.clear();
+    }
+
+    /// Finds the one mapping that holds `len` bytes from `iova` and allows `needed`.
+    #[inline]
+    pub(crate) fn find(&self, iova: u64, len: u64, needed: Access) -> Option<Place> {
+        // The usual table has one entry, found without a search.
+        let index = match self.mappings.len() {
+            0 => return None,
+            1 => 0,
+            _ => self.mappings.partition_point(|m| m.iova <= iova).checked_sub(1)?,
+        };
+        let mapping = &self.mappings[index];
+        let offset = mapping.offset_of(iova, len)?;
+        mapping.access.allows(needed).then_some(Place { mapping: index, offset })
+    }
+
+    /// The memory at a place that [`Self::find`] gave.
+    #[inline]
+    pub(crate) fn at(&self, place: Place, len: u64) -> Option<VolatileSlice<'_>> {
+        let mapping = self.mappings.get(place.mapping)?;
+        mapping
+            .region
+            .get_slice(usize::try_from(place.offset).ok()?, usize::try_from(len).ok()?)
+            .ok()
+    }
+
+    /// `len` bytes of client memory at `iova`, if one mapping holds them and allows `needed`.
+    #[inline]
+    pub fn slice(&self, iova: u64, len: u64, needed: Access) -> Option<VolatileSlice<'_>> {
+        self.at(self.find(iova, len, needed)?, len)
+    }
+
+    /// Copies client memory at `iova` to `to`; `None` if that is not readable.
+    #[inline]
+    pub fn read(&self, iova: u64, to: &mut [u8]) -> Option<()> {
+        self.slice(iova, to.len() as u64, Access::READ)?.read_slice(to, 0).ok()
+    }
+
+    /// Copies `from` to client memory at `iova`; `None` if that is not writable.
+    #[inline]
+    pub fn write(&self, iova: u64, from: &[u8]) -> Option<()> {
+        self.slice(iova, from.len() as u64, Access::WRITE)?.write_slice(from, 0).ok()
+    }
+
+    /// Stores a naturally aligned 64-bit value in one access; `None` if that is not writable.
+    #[inline]
+    pub(crate) fn store_u64(&self, iova: u64, value: u64, order: Ordering) -> Option<()> {
+        self.slice(iova, 8, Access::WRITE)?.store(value, 0, order).ok()
+    }
+}
+
+/// The system's reason behind a failed mapping.
+pub(crate) fn mmap_error(error: vm_memory::mmap::MmapRegionError) -> io::Error {
+    match error {
+        vm_memory::mmap::MmapRegionError::Mmap(source) => source,
+        _ => Errno::INVAL.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn region(pages: usize) -> Arc<MmapRegion> {
+        Arc::new(MmapRegion::new(pages * 4096).unwrap())
+    }
+
+    fn errno(result: io::Result<()>) -> Option<i32> {
+        result.unwrap_err().raw_os_error()
+    }
+
+    #[test]
+    fn overlaps_and_bad_addresses_are_refused() {
+        let mut memory = ClientMemory::new();
+        memory.map_region(0x10000, region(4), Access::READ_WRITE).unwrap();
+        let exists = Some(Errno::EXIST.raw_os_error());
+        let invalid = Some(Errno::INVAL.raw_os_error());
+        for iova in [0xf000, 0x10000, 0x13000] {
+            assert_eq!(errno(memory.map_region(iova, region(2), Access::READ)), exists);
+        }
+        memory.map_region(0x14000, region(1), Access::READ_WRITE).unwrap();
+        assert_eq!(errno(memory.map_region(0x20800, region(1), Access::READ)), invalid);
+        assert_eq!(errno(memory.map_region(u64::MAX - 4095, region(2), Access::READ)), invalid);
+        // The last page of the address space can be mapped.
+        memory.map_region(u64::MAX - 4095, region(1), Access::READ_WRITE).unwrap();
+        assert!(memory.read(u64::MAX - 7, &mut [0; 8]).is_some());
+        assert!(memory.read(u64::MAX - 7, &mut [0; 9]).is_none());
+    }
+
+    #[test]
+    fn a_range_must_be_inside_one_mapping() {
+        let mut memory = ClientMemory::new();
+        memory.map_region(0x2000, region(1), Access::READ_WRITE).unwrap();
+        memory.map_region(0x1000, region(1), Access::READ_WRITE).unwrap();
+        assert!(memory.write(0x1ff0, &[1; 16]).is_some());
+        assert!(memory.write(0x1ff0, &[1; 17]).is_none());
+        assert!(memory.read(0x0fff, &mut [0; 2]).is_none());
+        assert!(memory.read(0x3000, &mut [0; 1]).is_none());
+        assert_eq!(errno(memory.unmap(0x1000, 0x2000)), Some(Errno::NOENT.raw_os_error()));
+        memory.unmap(0x1000, 0x1000).unwrap();
+        assert!(memory.read(0x1000, &mut [0; 1]).is_none());
+        assert!(memory.read(0x2000, &mut [0; 1]).is_some());
+    }
+
+    #[test]
+    fn a_file_shorter_than_claimed_is_refused() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 8191]).unwrap();
+        let mut memory = ClientMemory::new();
+        let again = || file.try_clone().unwrap();
+        let invalid = Some(Errno::INVAL.raw_os_error());
+        assert_eq!(errno(memory.map_file(0, 8192, again(), 0, Access::READ)), invalid);
+        assert_eq!(errno(memory.map_file(0, 4096, again(), 4096, Access::READ)), invalid);
+        assert_eq!(
+            errno(memory.map_file(0, 4096, again(), u64::MAX - 4095, Access::READ)),
+            invalid
+        );
+        memory.map_file(0, 4096, again(), 0, Access::READ).unwrap();
+        let mut byte = [0];
+        memory.read(4095, &mut byte).unwrap();
+        assert_eq!(byte, [7]);
+        assert!(memory.write(0, &[1]).is_none());
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut memory = ClientMemory::new();
+        let shared = region(1);
+        for i in 0..MAX_MAPPINGS as u64 {
+            memory.map_region(i * 8192, shared.clone(), Access::READ).unwrap();
+        }
+        let full = memory.map_region(1 << 40, shared, Access::READ);
+        assert_eq!(errno(full), Some(Errno::NOSPC.raw_os_error()));
+    }
+}

@@ -1,0 +1,49 @@
+//! The polling thread: it lets the controller work, and rests when there is nothing to do.
+
+use std::time::{Duration, Instant};
+
+use crate::shared::Shared;
+
+/// Commands handled before the lock is given up.
+const BUDGET: usize = 128;
+/// Passes without work during which the thread spins, and looks at no clock.
+const SPINS: u32 = 256;
+/// Time without work during which the thread yields to others; after that it sleeps.
+const YIELD: Duration = Duration::from_millis(2);
+/// One sleep: the longest that a command may have to wait for an idle controller, before what
+/// the kernel's timer adds.
+const SLEEP: Duration = Duration::from_micros(50);
+
+/// Polls until [`Shared::stop`]. While no client has an enabled controller, the thread sleeps and
+/// is woken by a message.
+pub(crate) fn poll(shared: &Shared) {
+    let mut idle = Idle::default();
+    while let Some(mut device) = shared.active_device() {
+        let done = device.process(BUDGET);
+        drop(device);
+        if done > 0 {
+            idle = Idle::default();
+        } else {
+            idle.rest();
+        }
+    }
+}
+
+/// How long there has been no work.
+#[derive(Debug, Default)]
+struct Idle {
+    passes: u32,
+    since: Option<Instant>,
+}
+
+impl Idle {
+    /// Waits as long as fits the time without work: spins, then yields, then sleeps.
+    fn rest(&mut self) {
+        self.passes = self.passes.saturating_add(1);
+        if self.passes <= SPINS {
+            return std::hint::spin_loop();
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() < YIELD { std::thread::yield_now() } else { std::thread::sleep(SLEEP) }
+    }
+}

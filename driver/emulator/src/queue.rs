@@ -1,0 +1,242 @@
+//! Submission and completion queues in client memory (Base 3.3.1, PCIe 2.1).
+
+use std::sync::atomic::Ordering;
+
+use nvio_spec::{CQE_SIZE, Cqe, SQE_SIZE, Sqe};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::memory::{Access, ClientMemory};
+
+/// A host wrote a doorbell value that its queue cannot have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InvalidDoorbell;
+
+/// The controller cannot reach a queue in client memory: fatal (Base 3.1.3.6, CSTS.CFS).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreachable {
+    pub(crate) iova: u64,
+}
+
+/// A doorbell as last read. A value that was refused is reported once and stays without effect
+/// until the host writes another.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    refused: Option<u32>,
+}
+
+impl Seen {
+    fn refuse(&mut self, value: u32) -> Result<(), InvalidDoorbell> {
+        match self.refused.replace(value) {
+            Some(before) if before == value => Ok(()),
+            _ => Err(InvalidDoorbell),
+        }
+    }
+}
+
+/// A submission queue, as the controller sees it.
+#[derive(Debug)]
+pub(crate) struct SubmissionQueue {
+    base: u64,
+    entries: u32,
+    head: u32,
+    tail: u32,
+    doorbell: Seen,
+    /// The completion queue its commands complete to.
+    pub(crate) cqid: u16,
+}
+
+impl SubmissionQueue {
+    pub(crate) fn new(base: u64, entries: u32, cqid: u16) -> Self {
+        Self { base, entries, head: 0, tail: 0, doorbell: Seen::default(), cqid }
+    }
+
+    /// Takes the value of the tail doorbell.
+    #[inline]
+    pub(crate) fn set_tail(&mut self, value: u32) -> Result<(), InvalidDoorbell> {
+        if value == self.tail {
+            return Ok(());
+        }
+        if value >= self.entries {
+            return self.doorbell.refuse(value);
+        }
+        self.doorbell.refused = None;
+        self.tail = value;
+        Ok(())
+    }
+
+    /// Whether every command has been fetched.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head == self.tail
+    }
+
+    /// Fetches the next command of a queue that is not empty.
+    #[inline]
+    pub(crate) fn fetch(&mut self, memory: &ClientMemory) -> Result<Sqe, Unreachable> {
+        let iova = self.base.wrapping_add(u64::from(self.head) * SQE_SIZE as u64);
+        let mut bytes = [0; SQE_SIZE];
+        memory.read(iova, &mut bytes).ok_or(Unreachable { iova })?;
+        self.head = if self.head + 1 == self.entries { 0 } else { self.head + 1 };
+        Sqe::read_from_bytes(&bytes).map_err(|_| Unreachable { iova })
+    }
+
+    /// The head pointer that completions report (SQHD).
+    #[inline]
+    pub(crate) fn head(&self) -> u16 {
+        // Below the number of entries, which is at most 65,536.
+        (self.head & 0xffff) as u16
+    }
+}
+
+/// A completion queue, as the controller sees it.
+#[derive(Debug)]
+pub(crate) struct CompletionQueue {
+    base: u64,
+    entries: u32,
+    head: u32,
+    tail: u32,
+    phase: bool,
+    doorbell: Seen,
+    /// Interrupt vector, when interrupts are enabled.
+    pub(crate) vector: Option<u16>,
+}
+
+impl CompletionQueue {
+    pub(crate) fn new(base: u64, entries: u32, vector: Option<u16>) -> Self {
+        Self { base, entries, head: 0, tail: 0, phase: true, doorbell: Seen::default(), vector }
+    }
+
+    /// Takes the value of the head doorbell: it may release only entries that were posted.
+    #[inline]
+    pub(crate) fn set_head(&mut self, value: u32) -> Result<(), InvalidDoorbell> {
+        if value == self.head {
+            return Ok(());
+        }
+        if value >= self.entries || self.distance(self.head, value) > self.used() {
+            return self.doorbell.refuse(value);
+        }
+        self.doorbell.refused = None;
+        self.head = value;
+        Ok(())
+    }
+
+    fn distance(&self, from: u32, to: u32) -> u32 {
+        if to >= from { to - from } else { to + self.entries - from }
+    }
+
+    fn used(&self) -> u32 {
+        self.distance(self.head, self.tail)
+    }
+
+    /// Entries that can be posted: one is always left free (Base 3.3.1.2.1).
+    #[inline]
+    pub(crate) fn room(&self) -> u32 {
+        self.entries - 1 - self.used()
+    }
+
+    /// Posts an entry; there must be room. The half with the phase tag is stored last, so that a
+    /// host that sees the tag sees the rest.
+    #[inline]
+    pub(crate) fn post(&mut self, memory: &ClientMemory, mut cqe: Cqe) -> Result<(), Unreachable> {
+        let iova = self.base.wrapping_add(u64::from(self.tail) * CQE_SIZE as u64);
+        cqe.status_phase = Cqe::pack_status(cqe.status(), self.phase);
+        let (words, _) = cqe.as_bytes().as_chunks::<8>();
+        let stored = memory.slice(iova, CQE_SIZE as u64, Access::WRITE).and_then(|_| {
+            memory.store_u64(iova, u64::from_ne_bytes(words[0]), Ordering::Relaxed)?;
+            memory.store_u64(iova + 8, u64::from_ne_bytes(words[1]), Ordering::Release)
+        });
+        stored.ok_or(Unreachable { iova })?;
+        self.tail += 1;
+        if self.tail == self.entries {
+            self.tail = 0;
+            self.phase = !self.phase;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nvio_spec::status;
+    use std::sync::Arc;
+    use vm_memory::mmap::MmapRegion;
+
+    fn memory() -> ClientMemory {
+        let mut memory = ClientMemory::new();
+        let region = Arc::new(MmapRegion::new(4096).unwrap());
+        memory.map_region(0, region, Access::READ_WRITE).unwrap();
+        memory
+    }
+
+    #[test]
+    fn phase_turns_at_the_end_and_the_queue_never_overflows() {
+        let memory = memory();
+        let mut queue = CompletionQueue::new(0, 3, None);
+        let entry = |i: u64| {
+            let mut bytes = [0; 16];
+            memory.read(i * 16, &mut bytes).unwrap();
+            Cqe::read_from_bytes(&bytes).unwrap()
+        };
+        let cqe = Cqe {
+            status_phase: Cqe::pack_status(status::INVALID_FIELD, false),
+            cid: 9.into(),
+            dw0: 0x1234_5678.into(),
+            ..Cqe::default()
+        };
+        assert_eq!(queue.room(), 2);
+        queue.post(&memory, cqe).unwrap();
+        queue.post(&memory, cqe).unwrap();
+        assert_eq!(queue.room(), 0);
+        assert!(entry(0).phase() && entry(1).phase() && !entry(2).phase());
+        assert_eq!(entry(1).status(), status::INVALID_FIELD);
+        assert_eq!((entry(1).cid.get(), entry(1).dw0.get()), (9, 0x1234_5678));
+        queue.set_head(2).unwrap();
+        assert_eq!(queue.room(), 2);
+        queue.post(&memory, cqe).unwrap();
+        queue.post(&memory, cqe).unwrap();
+        assert!(entry(2).phase() && !entry(0).phase());
+        assert_eq!(queue.room(), 0);
+    }
+
+    #[test]
+    fn heads_beyond_what_was_posted_are_refused_once() {
+        let memory = memory();
+        let mut queue = CompletionQueue::new(0, 4, None);
+        queue.post(&memory, Cqe::default()).unwrap();
+        assert_eq!(queue.set_head(2), Err(InvalidDoorbell));
+        assert_eq!(queue.set_head(2), Ok(()));
+        assert_eq!(queue.set_head(4), Err(InvalidDoorbell));
+        assert_eq!(queue.room(), 2);
+        assert_eq!(queue.set_head(1), Ok(()));
+        assert_eq!(queue.room(), 3);
+    }
+
+    #[test]
+    fn tails_beyond_the_queue_are_refused_and_have_no_effect() {
+        let mut queue = SubmissionQueue::new(0, 4, 0);
+        assert_eq!(queue.set_tail(4), Err(InvalidDoorbell));
+        assert_eq!(queue.set_tail(u32::MAX), Err(InvalidDoorbell));
+        assert!(queue.is_empty());
+        queue.set_tail(3).unwrap();
+        let memory = memory();
+        for head in 1..=3 {
+            queue.fetch(&memory).unwrap();
+            assert_eq!(queue.head(), head);
+        }
+        assert!(queue.is_empty());
+        queue.set_tail(0).unwrap();
+        queue.fetch(&memory).unwrap();
+        assert_eq!(queue.head(), 0);
+    }
+
+    #[test]
+    fn a_queue_outside_of_memory_is_unreachable() {
+        let memory = memory();
+        let mut queue = SubmissionQueue::new(4096, 4, 0);
+        queue.set_tail(1).unwrap();
+        assert_eq!(queue.fetch(&memory).unwrap_err(), Unreachable { iova: 4096 });
+        let mut queue = CompletionQueue::new(u64::MAX - 15, 4, None);
+        assert!(queue.post(&memory, Cqe::default()).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! Serving clients, one at a time.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use vfio_user::Server;
+
+use crate::gate;
+use crate::shared::{Messages, Shared};
+
+/// A client that is being served.
+struct Session {
+    client: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+impl Session {
+    /// Whether the client has closed its end, or its session has ended.
+    fn is_over(&self) -> bool {
+        let mut poll = [PollFd::from_borrowed_fd(self.client.as_fd(), PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let gone = rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|ready| ready > 0);
+        gone || self.thread.is_finished()
+    }
+
+    /// Closes the connection and waits until nothing of the session is left.
+    fn end(self) {
+        let _ = self.client.shutdown(std::net::Shutdown::Both);
+        if self.thread.join().is_err() {
+            log::error!("a session ended with a panic");
+        }
+    }
+}
+
+/// Accepts clients until `stop` becomes readable. A client that comes while another is served is
+/// refused: its connection is closed.
+pub(crate) fn serve(
+    listener: &UnixListener,
+    stop: &OwnedFd,
+    shared: &Arc<Shared>,
+    directory: &Path,
+) {
+    let mut session: Option<Session> = None;
+    loop {
+        match wait(listener, stop) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                log::error!("waiting for clients: {error}");
+                break;
+            }
+        }
+        let client = match listener.accept() {
+            Ok((client, _)) => client,
+            Err(error) => {
+                // Out of descriptors, or a client that has gone already.
+                log::warn!("accepting a client: {error}");
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                continue;
+            }
+        };
+        // A client that was killed a moment ago may still be being cleaned up after.
+        if let Some(over) = session.take_if(|session| session.is_over()) {
+            over.end();
+        }
+        if session.is_some() {
+            log::info!("a client is served already: the second is refused");
+            continue;
+        }
+        match start(client, shared, directory) {
+            Ok(started) => session = Some(started),
+            Err(error) => log::error!("starting a session: {error}"),
+        }
+    }
+    if let Some(session) = session {
+        session.end();
+    }
+}
+
+/// Waits for a client; `false` when it is time to stop.
+fn wait(listener: &UnixListener, stop: &OwnedFd) -> io::Result<bool> {
+    let mut poll = [
+        PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+    ];
+    loop {
+        match rustix::event::poll(&mut poll, None) {
+            Ok(_) => return Ok(poll[0].revents().is_empty()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn start(client: UnixStream, shared: &Arc<Shared>, directory: &Path) -> io::Result<Session> {
+    let stream = client.try_clone()?;
+    let shared = Arc::clone(shared);
+    let path = directory.join("server");
+    let thread = std::thread::Builder::new().name("nvio-emu-session".into()).spawn(move || {
+        log::info!("client connected");
+        match session(&stream, &shared, path) {
+            Ok(()) => log::info!("client disconnected"),
+            Err(error) => log::warn!("client disconnected: {error}"),
+        }
+        // Nothing of this client is left before the next may come.
+        shared.device().disconnect();
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    })?;
+    Ok(Session { client, thread })
+}
+
+/// Runs a server for one client, with the gate before it.
+fn session(client: &UnixStream, shared: &Shared, path: PathBuf) -> io::Result<()> {
+    // The server wants to accept its connection: it gets a listener of its own with ours waiting
+    // in it, in a directory that nobody else can reach.
+    let listener = UnixListener::bind(&path)?;
+    let connected = UnixStream::connect(&path);
+    let _ = std::fs::remove_file(&path);
+    let to_server = connected?;
+    let (irqs, regions) = {
+        let device = shared.device();
+        (device.irqs(), device.regions())
+    };
+    let server = Server::from_owned_fd(listener.into(), true, irqs, regions);
+    std::thread::scope(|scope| {
+        let run = move || server.run(&mut Messages(shared));
+        let running =
+            std::thread::Builder::new().name("nvio-emu-server".into()).spawn_scoped(scope, run)?;
+        let relayed = gate::relay(client, &to_server, shared);
+        // The end of its connection ends the server.
+        drop(to_server);
+        match running.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::warn!("server: {error}"),
+            Err(_) => log::error!("server: ended with a panic"),
+        }
+        relayed
+    })
+}
