@@ -60,6 +60,30 @@ pub(crate) trait Transport: Send + Sync {
     }
 }
 
+/// The Command register of configuration space (PCI Local Bus 3.0, 6.2.2): without bus mastering
+/// a function does no DMA.
+mod pci_command {
+    use crate::{Error, Result};
+
+    pub(super) const OFFSET: u64 = 4;
+    const MEMORY: u16 = 1 << 1;
+    const BUS_MASTER: u16 = 1 << 2;
+    pub(super) const WANTED: u16 = MEMORY | BUS_MASTER;
+
+    /// Whether the register, read back, has what was written.
+    pub(super) fn check(now: u16) -> Result<()> {
+        match now {
+            0xffff => Err(Error::Gone),
+            now if now & WANTED == WANTED => Ok(()),
+            now => Err(Error::Invalid {
+                structure: "PCI configuration space",
+                field: "Command, after bus mastering was enabled,",
+                value: u64::from(now),
+            }),
+        }
+    }
+}
+
 /// Opens the way to `address`.
 pub(crate) fn open(address: &Address) -> Result<Box<dyn Transport>> {
     Ok(match address {

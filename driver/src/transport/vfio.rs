@@ -13,16 +13,11 @@ use vfio_bindings::bindings::vfio::{
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioRegionInfoCap};
 
 use super::iova::{self, IovaRange};
-use super::{Transport, doorbell_window};
+use super::{Transport, doorbell_window, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
 use crate::pci::{PciAddress, Sysfs, VFIO_PCI};
 use crate::{Error, Result};
-
-/// Offset of the Command register in configuration space (PCI Local Bus 3.0, 6.2.2).
-const PCI_COMMAND: u64 = 4;
-const PCI_COMMAND_MEMORY: u16 = 1 << 1;
-const PCI_COMMAND_BUS_MASTER: u16 = 1 << 2;
 
 /// Bytes of BAR0 before the doorbells.
 const REGISTERS: usize = 4096;
@@ -73,24 +68,15 @@ fn check_bound(address: PciAddress) -> Result<()> {
 }
 
 fn enable_bus_master(device: &VfioDevice) -> Result<()> {
-    let wanted = PCI_COMMAND_MEMORY | PCI_COMMAND_BUS_MASTER;
     let read = || {
         let mut command = [0; 2];
-        device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut command, PCI_COMMAND);
+        device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut command, pci_command::OFFSET);
         u16::from_le_bytes(command)
     };
-    let command = read() | wanted;
-    device.region_write(VFIO_PCI_CONFIG_REGION_INDEX, &command.to_le_bytes(), PCI_COMMAND);
+    let command = (read() | pci_command::WANTED).to_le_bytes();
+    device.region_write(VFIO_PCI_CONFIG_REGION_INDEX, &command, pci_command::OFFSET);
     // The library only logs a failed write, so look.
-    match read() {
-        0xffff => Err(Error::Gone),
-        now if now & wanted == wanted => Ok(()),
-        now => Err(Error::Invalid {
-            structure: "PCI configuration space",
-            field: "Command, after bus mastering was enabled,",
-            value: u64::from(now),
-        }),
-    }
+    pci_command::check(read())
 }
 
 /// Maps `[start, start + len)` of BAR0, if VFIO allows all of it to be mapped.

@@ -10,10 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use nvio_spec::register::DOORBELLS;
-use vfio_bindings::bindings::vfio::VFIO_PCI_BAR0_REGION_INDEX;
+use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 use vfio_user::Client;
 
-use super::{Transport, doorbell_window};
+use super::{Transport, doorbell_window, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
 use crate::{Error, Result};
@@ -51,6 +51,9 @@ impl VfioUser {
             .recv_timeout(ANSWER_TIMEOUT)
             .map_err(|_| silent(socket))?
             .map_err(failed("connect"))?;
+        ask(socket, &jobs, Client::reset)?.map_err(failed("reset"))?;
+        let command = ask(socket, &jobs, enable_bus_master)?;
+        pci_command::check(command.map_err(failed("enable bus mastering"))?)?;
         let doorbells = ask(socket, &jobs, map_doorbells)?.map(Arc::new)?;
         Ok(Self { socket: socket.to_owned(), jobs, doorbells })
     }
@@ -100,6 +103,16 @@ fn ask<T: Send + 'static>(
     let job: Job = Box::new(move |client| reply.send(job(client)).unwrap_or(()));
     jobs.try_send(job).map_err(|_| silent(socket))?;
     answer.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent(socket))
+}
+
+/// Gives the Command register as it is afterwards.
+fn enable_bus_master(client: &mut Client) -> Result<u16, vfio_user::Error> {
+    let mut command = [0; 2];
+    client.region_read(VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET, &mut command)?;
+    let wanted = (u16::from_le_bytes(command) | pci_command::WANTED).to_le_bytes();
+    client.region_write(VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET, &wanted)?;
+    client.region_read(VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET, &mut command)?;
+    Ok(u16::from_le_bytes(command))
 }
 
 /// Maps the doorbells that the server offers as shared memory.

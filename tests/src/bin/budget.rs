@@ -1,0 +1,133 @@
+//! The I/O path under an instruction counter.
+//!
+//! `budget PART` does one part of the work over and over, on the embedded controller's null
+//! backing, inside the function of that name; callgrind counts only what happens in there.
+//! `tests/budget` runs the parts and compares with the budgets.
+
+use std::hint::black_box;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nvio_driver::{Address, Controller, DmaBuf, Namespace, QueuePair};
+use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+
+const DEPTH: u16 = 128;
+const BATCH: usize = 32;
+const ROUNDS: usize = 64;
+const BLOCKS: u64 = 1 << 28;
+
+type Queue = QueuePair<u64>;
+
+/// Queues a batch of random 4 KiB reads, one doorbell.
+#[inline(never)]
+fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Vec<DmaBuf>, lbas: &[u64]) {
+    for &lba in lbas {
+        let Some(buf) = bufs.pop() else { break };
+        if let Err(rejected) = queue.read(namespace, lba, buf, lba) {
+            bufs.push(rejected.buf);
+        }
+    }
+    queue.ring();
+}
+
+/// Takes a batch of completions.
+#[inline(never)]
+fn complete_batch(queue: &mut Queue, bufs: &mut Vec<DmaBuf>, sum: &mut u64) -> usize {
+    queue.poll(BATCH, |done| {
+        *sum = sum.wrapping_add(done.context + u64::from(done.status.0));
+        bufs.extend(done.buf);
+    })
+}
+
+/// Polls a queue that has nothing.
+#[inline(never)]
+fn empty_poll(queue: &mut Queue) -> usize {
+    queue.poll(BATCH, |_| ())
+}
+
+struct Rig {
+    queue: Queue,
+    namespace: Namespace,
+    bufs: Vec<DmaBuf>,
+    seed: u64,
+    sum: u64,
+    _emulator: Emulator,
+}
+
+impl Rig {
+    fn new() -> Result<Self, Box<dyn std::error::Error>> {
+        let disk = NamespaceConfig::new(Backing::null(BLOCKS * 4096)).block_size(4096);
+        let emulator = Emulator::builder().namespace(disk).start()?;
+        let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+        let namespace = controller.namespace(1)?;
+        let queue = controller.queue_pair(DEPTH)?;
+        let bufs = (0..DEPTH).map(|_| controller.alloc(4096)).collect::<Result<_, _>>()?;
+        Ok(Self { queue, namespace, bufs, seed: 1, sum: 0, _emulator: emulator })
+    }
+
+    fn lbas<const N: usize>(&mut self) -> [u64; N] {
+        std::array::from_fn(|_| {
+            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (self.seed >> 33) % BLOCKS
+        })
+    }
+
+    fn submit<const N: usize>(&mut self) -> usize {
+        let lbas = self.lbas::<N>();
+        submit_batch(&mut self.queue, &self.namespace, &mut self.bufs, black_box(&lbas));
+        N
+    }
+
+    fn complete(&mut self) -> usize {
+        complete_batch(&mut self.queue, &mut self.bufs, &mut self.sum)
+    }
+
+    /// Batches at full depth; the controller gets all the time it needs between them.
+    fn batches(&mut self) -> usize {
+        let mut done = 0;
+        for _ in 0..ROUNDS {
+            while self.queue.in_flight() < usize::from(DEPTH) {
+                self.submit::<BATCH>();
+            }
+            sleep(Duration::from_millis(5));
+            while self.queue.in_flight() > 0 {
+                match self.complete() {
+                    0 => sleep(Duration::from_millis(1)),
+                    n => done += n,
+                }
+            }
+        }
+        done
+    }
+
+    /// One command at a time, each with its doorbell.
+    fn one_by_one(&mut self) -> usize {
+        let mut done = 0;
+        for _ in 0..ROUNDS * 4 {
+            self.submit::<1>();
+            sleep(Duration::from_millis(1));
+            while self.queue.in_flight() > 0 {
+                done += self.complete();
+            }
+        }
+        done
+    }
+
+    fn empty(&mut self) -> usize {
+        (0..ROUNDS * 16).map(|_| 1 + empty_poll(black_box(&mut self.queue))).sum()
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let part = std::env::args().nth(1).unwrap_or_default();
+    let mut rig = Rig::new()?;
+    let count = match part.as_str() {
+        "batches" => rig.batches(),
+        "one-by-one" => rig.one_by_one(),
+        "empty-poll" => rig.empty(),
+        _ => return Err("usage: budget batches|one-by-one|empty-poll".into()),
+    };
+    black_box(rig.sum);
+    println!("{count}");
+    Ok(())
+}
