@@ -97,20 +97,19 @@ impl Namespace {
 
     /// How many blocks `bytes` at `lba` are, if one command can carry them.
     #[inline]
-    pub(crate) fn check(&self, lba: u64, bytes: usize) -> Result<u32> {
+    pub(crate) fn check(&self, lba: u64, bytes: usize) -> Option<u32> {
         let blocks = bytes >> self.block_shift;
         let aligned = bytes & ((1 << self.block_shift) - 1) == 0;
         let fits = blocks.wrapping_sub(1) < self.max_blocks;
         let inside = lba <= self.blocks && blocks as u64 <= self.blocks - lba;
-        if aligned && fits && inside {
-            #[expect(clippy::cast_possible_truncation, reason = "at most 65,536")]
-            return Ok(blocks as u32);
-        }
-        Err(self.refuse(lba, bytes))
+        #[expect(clippy::cast_possible_truncation, reason = "at most 65,536")]
+        let blocks = blocks as u32;
+        (aligned & fits & inside).then_some(blocks)
     }
 
+    /// Why [`check`](Self::check) said no.
     #[cold]
-    fn refuse(&self, lba: u64, bytes: usize) -> Error {
+    pub(crate) fn refuse(&self, lba: u64, bytes: usize) -> Error {
         let block = u64::from(self.block_size());
         if !(bytes as u64).is_multiple_of(block) {
             return Error::Misaligned { value: bytes as u64, align: block };
@@ -160,12 +159,17 @@ mod tests {
     fn only_what_one_command_can_carry_passes() {
         let namespace = Namespace::new(1, identify(100, 12, 0), 64 << 10).unwrap();
         assert_eq!((namespace.bytes(), namespace.max_transfer()), (409_600, 65_536));
-        assert_eq!(namespace.check(99, 4096).unwrap(), 1);
-        assert_eq!(namespace.check(84, 65_536).unwrap(), 16);
-        assert!(matches!(namespace.check(0, 0), Err(Error::TransferSize { .. })));
-        assert!(matches!(namespace.check(0, 69_632), Err(Error::TransferSize { .. })));
-        assert!(matches!(namespace.check(0, 512), Err(Error::Misaligned { .. })));
-        assert!(matches!(namespace.check(100, 4096), Err(Error::OutOfRange { .. })));
-        assert!(matches!(namespace.check(u64::MAX, 4096), Err(Error::OutOfRange { .. })));
+        assert_eq!(namespace.check(99, 4096), Some(1));
+        assert_eq!(namespace.check(84, 65_536), Some(16));
+        let refused = |lba, bytes| {
+            assert_eq!(namespace.check(lba, bytes), None);
+            namespace.refuse(lba, bytes)
+        };
+        assert!(matches!(refused(0, 0), Error::TransferSize { .. }));
+        assert!(matches!(refused(0, 69_632), Error::TransferSize { .. }));
+        assert!(matches!(refused(0, 512), Error::Misaligned { .. }));
+        assert!(matches!(refused(100, 4096), Error::OutOfRange { .. }));
+        assert!(matches!(refused(85, 65_536), Error::OutOfRange { .. }));
+        assert!(matches!(refused(u64::MAX, 4096), Error::OutOfRange { .. }));
     }
 }

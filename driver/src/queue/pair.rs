@@ -96,9 +96,12 @@ impl<T> QueuePair<T> {
         buf: DmaBuf,
         context: T,
     ) -> Result<(), Rejected<T>> {
-        let checked = namespace.check(lba, buf.len()).and_then(|n| Ok((n, self.take_slot()?)));
-        let (blocks, slot) = match checked {
-            Ok(ok) => ok,
+        let Some(blocks) = namespace.check(lba, buf.len()) else {
+            let error = namespace.refuse(lba, buf.len());
+            return Err(Rejected { error, buf, context });
+        };
+        let slot = match self.take_slot() {
+            Ok(slot) => slot,
             Err(error) => return Err(Rejected { error, buf, context }),
         };
         self.core.submit(slot, Sqe::read(namespace.id(), lba, blocks), Some(buf), context);
@@ -119,11 +122,20 @@ impl<T> QueuePair<T> {
 
     #[inline]
     fn take_slot(&mut self) -> Result<FreeSlot> {
-        if self.closed {
-            return Err(Error::QueueClosed);
+        match self.core.take_slot() {
+            Some(slot) if !self.closed => Ok(slot),
+            taken => Err(self.refuse(taken)),
         }
-        let capacity = self.core.capacity();
-        self.core.take_slot().ok_or(Error::QueueFull { capacity })
+    }
+
+    #[cold]
+    fn refuse(&mut self, taken: Option<FreeSlot>) -> Error {
+        match taken {
+            // The slot is lost, as is the queue.
+            Some(_) => Error::QueueClosed,
+            None if self.closed => Error::QueueClosed,
+            None => Error::QueueFull { capacity: self.core.capacity() },
+        }
     }
 
     /// Shows the controller what was queued since the last time: one store.

@@ -31,9 +31,10 @@ impl SubmissionRing {
     /// Places a command at the tail. The controller sees it after [`ring`](Self::ring).
     #[inline]
     pub(super) fn push(&mut self, sqe: Sqe) {
-        // SAFETY: `tail` is below `entries`, which is how many the memory holds; entries are
-        // aligned to their size. The controller does not read the entry before the doorbell.
-        unsafe { self.base.add(self.tail as usize).write_volatile(sqe) };
+        // SAFETY: `tail` is below `entries`, which is how many the memory holds. The controller
+        // does not read the entry before the doorbell, which comes after a fence, so that the
+        // write need not be volatile and can be done in large pieces.
+        unsafe { self.base.add(self.tail as usize).write(sqe) };
         self.tail += 1;
         if self.tail == self.entries {
             self.tail = 0;
