@@ -531,7 +531,7 @@ pub(crate) mod tests {
     fn every_byte_is_covered() {
         for size in [128, 256, 1024] {
             let superblock = superblock(|raw| raw.inode_size = size.into());
-            let sound = raw_inode(&superblock, 12, |bytes| bytes[0x90..].fill(0));
+            let sound = raw_inode(&superblock, 12, |_| ());
             Inode::parse(&superblock, 12, &sound).unwrap();
             assert!(Inode::parse(&superblock, 13, &sound).is_err(), "inode number");
             for at in 0..sound.len() {

@@ -662,7 +662,8 @@ pub(crate) mod tests {
 
     #[test]
     fn every_rule_of_the_geometry() {
-        let cases: &[(&str, fn(&mut RawSuperblock))] = &[
+        type Change = fn(&mut RawSuperblock);
+        let cases: &[(&str, Change)] = &[
             ("log block size is 7", |raw| raw.log_block_size = 7.into()),
             ("log block size is 4294967295", |raw| raw.log_block_size = (!0).into()),
             ("log cluster size is 3", |raw| raw.log_cluster_size = 3.into()),

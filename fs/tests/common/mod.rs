@@ -1,0 +1,171 @@
+//! What the integration tests share: tools, images, and reading a file through its map.
+#![allow(dead_code)]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nvio_ext4::{FileType, Filesystem, Inode, Source};
+use nvio_iomap::{Mapper, MappingKind, Op};
+
+/// Runs a command and gives its standard output; what it says on failure becomes the panic.
+pub fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new(program)
+        .args(arguments)
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("MKE2FS_SKIP_CHECK_MSG", "1")
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+/// Makes an image of `size` (as truncate takes it) with the contents of `source`, if there is one.
+pub fn mke2fs(image: &Path, size: &str, options: &[&str], source: Option<&Path>) {
+    let image_name = image.to_str().unwrap();
+    let _ = fs::remove_file(image);
+    run("truncate", &["-s", size, image_name]);
+    let mut arguments = vec!["-q", "-F"];
+    arguments.extend(options);
+    if let Some(source) = source {
+        arguments.extend(["-d", source.to_str().unwrap()]);
+    }
+    arguments.push(image_name);
+    run("mke2fs", &arguments);
+}
+
+/// Has debugfs do what the lines say, and fails if it complains.
+pub fn debugfs(image: &Path, lines: &[&str]) {
+    let script = image.with_extension("debugfs");
+    fs::write(&script, lines.join("\n")).unwrap();
+    let output = Command::new("debugfs")
+        .args(["-w", "-f", script.to_str().unwrap(), image.to_str().unwrap()])
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("DEBUGFS_PAGER", "__none__")
+        .output()
+        .unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    let complaints: Vec<&str> =
+        complaints.lines().filter(|line| !line.starts_with("debugfs 1.")).collect();
+    assert!(output.status.success() && complaints.is_empty(), "{complaints:?}");
+}
+
+/// e2fsck finds nothing to complain of.
+pub fn assert_clean(image: &Path) {
+    run("e2fsck", &["-f", "-n", image.to_str().unwrap()]);
+}
+
+pub fn open(image: &Path) -> Filesystem {
+    Filesystem::open(File::open(image).unwrap()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A file's contents by way of its map: what a reader of the device sees.
+pub fn read_file(fs: &Filesystem, image: &File, inode: &Inode) -> Vec<u8> {
+    let mut file = fs.file(inode).unwrap();
+    let size = file.size();
+    let mut contents = vec![0xa5; usize::try_from(size).unwrap()];
+    let mut pos = 0;
+    while pos < size {
+        let mapping = file.begin(pos, size - pos, Op::empty()).unwrap();
+        assert!(mapping.offset <= pos && mapping.end() > pos, "{mapping:?} at {pos}");
+        let end = mapping.end().min(size);
+        let part = &mut contents[pos as usize..end as usize];
+        match mapping.kind {
+            MappingKind::Mapped => {
+                Source::read(image, mapping.device_address(pos).unwrap(), part).unwrap();
+            }
+            MappingKind::Hole | MappingKind::Unwritten => part.fill(0),
+            other => panic!("{other:?}"),
+        }
+        file.end(&mapping, pos, size - pos, end - pos, Op::empty()).unwrap();
+        // The same again comes from memory.
+        assert_eq!(file.begin(pos, 1, Op::NOWAIT).unwrap(), mapping);
+        pos = end;
+    }
+    contents
+}
+
+/// Bytes that are different in every place of every file.
+pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
+    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend_from_slice(&random.next().to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// xorshift64*: enough for tests, and the same on every machine.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+pub fn is_root() -> bool {
+    run("id", &["-u"]) == b"0\n"
+}
+
+/// A loop mount that ends with its owner.
+pub struct Mount {
+    pub path: PathBuf,
+}
+
+impl Mount {
+    /// Mounts the image, or says why that cannot be.
+    pub fn new(image: &Path, path: &Path, options: &str) -> Result<Self, String> {
+        fs::create_dir_all(path).unwrap();
+        let output = Command::new("mount")
+            .args(["-o", options, image.to_str().unwrap(), path.to_str().unwrap()])
+            .output()
+            .map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(Self { path: path.to_owned() });
+        }
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.path).status();
+    }
+}
+
+/// Every path below `directory`, the directory itself being the empty path, in order.
+pub fn walk(directory: &Path) -> Vec<PathBuf> {
+    fn below(top: &Path, path: &Path, all: &mut Vec<PathBuf>) {
+        all.push(path.strip_prefix(top).unwrap().to_owned());
+        if path.symlink_metadata().unwrap().is_dir() {
+            let mut names: Vec<PathBuf> =
+                fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+            names.sort();
+            for name in names {
+                below(top, &name, all);
+            }
+        }
+    }
+    let mut all = Vec::new();
+    below(directory, directory, &mut all);
+    all
+}
+
+pub fn kind_of(metadata: &fs::Metadata) -> FileType {
+    use std::os::unix::fs::MetadataExt;
+    FileType::from_mode(metadata.mode() as u16).unwrap()
+}
