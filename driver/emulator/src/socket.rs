@@ -14,8 +14,8 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Socket {
     path: PathBuf,
-    /// Device and inode of what was made, so that only that is removed.
-    identity: (u64, u64),
+    /// What was made, so that only that is removed.
+    identity: Identity,
 }
 
 impl Socket {
@@ -46,8 +46,12 @@ impl Drop for Socket {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+/// Device, inode and time of change: inodes alone are used again.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
 }
 
 /// Removes a socket that a dead process left behind.
