@@ -242,7 +242,7 @@ impl Controller {
     }
 
     fn round(&mut self, memory: &ClientMemory, budget: usize) -> Result<usize, Unreachable> {
-        let mut done = self.post_events(memory)?;
+        let mut done = 0;
         for _ in 0..self.active.len() {
             if done >= budget {
                 break;
@@ -252,7 +252,7 @@ impl Controller {
             self.turn = if self.turn + 1 >= self.active.len() { 0 } else { self.turn + 1 };
             done += self.serve(qid, memory, BURST.min(budget - done))?;
         }
-        Ok(done)
+        Ok(done + self.post_events(memory)?)
     }
 
     /// Executes up to `most` commands of one queue and posts their completions.
