@@ -1,0 +1,92 @@
+//! Images of filesystems: made by mke2fs, mounted by the kernel through a loop device.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+/// Runs `program` and fails the test with its output when it fails.
+pub fn tool(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(args)
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Text of a path that a test chose itself.
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("a path of UTF-8")
+}
+
+/// Makes an ext4 image of `size` bytes with mke2fs and its `options`.
+pub fn mkfs(image: &Path, size: u64, options: &[&str]) {
+    File::create(image).and_then(|file| file.set_len(size)).expect("an image file");
+    let mut args = vec!["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
+    args.extend_from_slice(options);
+    args.push(text(image));
+    tool("mke2fs", &args);
+}
+
+/// A filesystem mounted through a loop device; unmounted, and the loop device given back, when
+/// this value goes, also when the test fails.
+#[derive(Debug)]
+pub struct Mount {
+    directory: PathBuf,
+    mounted: bool,
+}
+
+impl Mount {
+    /// Mounts `image` at `directory` with `options` of mount(8).
+    pub fn new(image: &Path, directory: &Path, options: &str) -> Self {
+        std::fs::create_dir_all(directory).expect("a mount point");
+        let options = format!("loop,{options}");
+        tool("mount", &["-t", "ext4", "-o", &options, text(image), text(directory)]);
+        Self { directory: directory.to_owned(), mounted: true }
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Unmounts, which writes everything and leaves the journal empty.
+    pub fn unmount(mut self) -> io::Result<()> {
+        self.release()
+    }
+
+    fn release(&mut self) -> io::Result<()> {
+        // Another test's thread may hold our descriptors between its fork and its exec.
+        for _ in 0..100 {
+            if !self.mounted {
+                return Ok(());
+            }
+            self.mounted =
+                !Command::new("umount").arg("-q").arg(&self.directory).status()?.success();
+            if self.mounted {
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Err(io::Error::other(format!("{} stays mounted", self.directory.display())))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            eprintln!("{error}");
+            // Detached from the tree at least, so that no later test finds it.
+            let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
+        }
+    }
+}

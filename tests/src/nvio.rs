@@ -1,0 +1,47 @@
+//! Runs the `nvio` command as a user would.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The binary under test: `$NVIO`, or the one beside the test's own build folder.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("NVIO") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("the path of the test");
+    let built = test.ancestors().nth(2).expect("a build folder").join("nvio");
+    assert!(built.exists(), "{} is missing: cargo build --bin nvio", built.display());
+    built
+}
+
+/// Runs `nvio` with `args` and waits for its end.
+pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    let mut command = Command::new(binary());
+    command.args(args).env_remove("RUST_LOG");
+    command.output().expect("nvio starts")
+}
+
+/// Runs `nvio VERB IMAGE PATH FLAGS...` and returns its standard output; fails the test when
+/// the exit code is not 0.
+pub fn ok(verb: &str, image: &Path, path: &[u8], flags: &[&str]) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut args = vec![OsStr::new(verb), image.as_os_str(), OsStr::from_bytes(path)];
+    args.extend(flags.iter().map(OsStr::new));
+    let output = run(&args);
+    assert!(
+        output.status.success(),
+        "nvio {args:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
+
+/// As [`ok`] with `--json`, parsed.
+pub fn json(verb: &str, image: &Path, path: &[u8], flags: &[&str]) -> Value {
+    let stdout = ok(verb, image, path, &[flags, &["--json"]].concat());
+    serde_json::from_slice(&stdout).expect("one JSON document")
+}

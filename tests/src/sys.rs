@@ -1,0 +1,196 @@
+//! The system calls that the standard library has no wrapper for.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// One extent as FIEMAP reports it. Offsets and lengths are bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Offset in the file.
+    pub logical: u64,
+    /// Offset on the device that holds the filesystem.
+    pub physical: u64,
+    /// Length.
+    pub length: u64,
+    /// Allocated and reads as zeroes (`FIEMAP_EXTENT_UNWRITTEN`).
+    pub unwritten: bool,
+    /// The last extent of the file (`FIEMAP_EXTENT_LAST`).
+    pub last: bool,
+}
+
+/// `_IOWR('f', 11, struct fiemap)`, Documentation/filesystems/fiemap.rst.
+const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
+const FIEMAP_EXTENT_LAST: u32 = 0x0001;
+const FIEMAP_EXTENT_UNKNOWN: u32 = 0x0002;
+const FIEMAP_EXTENT_UNWRITTEN: u32 = 0x0800;
+/// Extents asked for in one call.
+const FIEMAP_BATCH: usize = 512;
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct FiemapExtent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved64: [u64; 2],
+    flags: u32,
+    reserved: [u32; 3],
+}
+
+#[repr(C)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+    extents: [FiemapExtent; FIEMAP_BATCH],
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).expect("a path has no NUL")
+}
+
+/// All extents of `file`, as the kernel's FIEMAP ioctl gives them.
+pub fn fiemap(file: &File) -> io::Result<Vec<Extent>> {
+    let mut extents = Vec::new();
+    let mut start = 0;
+    loop {
+        let mut map = Box::new(Fiemap {
+            start,
+            length: u64::MAX - start,
+            flags: 0,
+            mapped_extents: 0,
+            extent_count: FIEMAP_BATCH as u32,
+            reserved: 0,
+            extents: [FiemapExtent::default(); FIEMAP_BATCH],
+        });
+        // SAFETY: the descriptor is open, `map` has the layout of struct fiemap with room for
+        // `extent_count` extents behind the header, and it outlives the call.
+        check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, &raw mut *map) })?;
+        let mapped = &map.extents[..map.mapped_extents as usize];
+        for extent in mapped {
+            assert_eq!(extent.flags & FIEMAP_EXTENT_UNKNOWN, 0, "an extent with no place yet");
+            extents.push(Extent {
+                logical: extent.logical,
+                physical: extent.physical,
+                length: extent.length,
+                unwritten: extent.flags & FIEMAP_EXTENT_UNWRITTEN != 0,
+                last: extent.flags & FIEMAP_EXTENT_LAST != 0,
+            });
+        }
+        match extents.last() {
+            Some(end) if !mapped.is_empty() && !end.last => start = end.logical + end.length,
+            _ => return Ok(extents),
+        }
+    }
+}
+
+/// fallocate(2); `mode` is a set of `FALLOC_FL_*`.
+pub fn fallocate(file: &File, mode: i32, offset: u64, length: u64) -> io::Result<()> {
+    let offset = libc::off_t::try_from(offset).expect("an offset below 2^63");
+    let length = libc::off_t::try_from(length).expect("a length below 2^63");
+    // SAFETY: takes numbers only, and the descriptor is open.
+    check(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, length) })
+}
+
+/// `_IOWR('f', 15, struct move_extent)`, fs/ext4/ext4.h.
+const EXT4_IOC_MOVE_EXT: libc::c_ulong = 0xC028_660F;
+
+#[repr(C)]
+struct MoveExtent {
+    reserved: u32,
+    donor: u32,
+    original_start: u64,
+    donor_start: u64,
+    length: u64,
+    moved: u64,
+}
+
+/// Lets `length` blocks of two files of one ext4 change places on the device, from block `start`
+/// of both on. The content of `file` stays as it is.
+pub fn exchange_blocks(file: &File, donor: &File, start: u64, length: u64) -> io::Result<()> {
+    let mut request = MoveExtent {
+        reserved: 0,
+        donor: donor.as_raw_fd() as u32,
+        original_start: start,
+        donor_start: start,
+        length,
+        moved: 0,
+    };
+    for _ in 0..100 {
+        // SAFETY: both descriptors are open, `request` has the layout of struct move_extent and
+        // outlives the call.
+        match check(unsafe { libc::ioctl(file.as_raw_fd(), EXT4_IOC_MOVE_EXT, &raw mut request) }) {
+            Ok(()) if request.moved == length => return Ok(()),
+            Ok(()) => return Err(io::Error::other(format!("{} blocks moved", request.moved))),
+            // Its pages are still being written.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => syncfs(file)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::from(ErrorKind::ResourceBusy))
+}
+
+/// Sets the access and modification time of `path` itself, as (seconds, nanoseconds) since 1970.
+pub fn set_times(path: &Path, atime: (i64, i64), mtime: (i64, i64)) -> io::Result<()> {
+    let times = [atime, mtime].map(|(tv_sec, tv_nsec)| libc::timespec { tv_sec, tv_nsec });
+    let path = c_path(path);
+    // SAFETY: the path ends in NUL and `times` has two elements; both outlive the call.
+    check(unsafe {
+        libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW)
+    })
+}
+
+/// mknod(2): `mode` has the type and the permissions.
+pub fn mknod(path: &Path, mode: u32, major: u32, minor: u32) -> io::Result<()> {
+    let path = c_path(path);
+    // SAFETY: the path ends in NUL and outlives the call.
+    check(unsafe { libc::mknod(path.as_ptr(), mode, libc::makedev(major, minor)) })
+}
+
+/// Writes the filesystem that holds `file` to its device; no other filesystem.
+pub fn syncfs(file: &File) -> io::Result<()> {
+    // SAFETY: takes the number of an open descriptor.
+    check(unsafe { libc::syncfs(file.as_raw_fd()) })
+}
+
+/// The next offset at or after `offset` that is data (`SEEK_DATA`); `None` past the last data.
+pub fn seek_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    let offset = libc::off_t::try_from(offset).expect("an offset below 2^63");
+    // SAFETY: takes numbers only, and the descriptor is open.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) };
+    match u64::try_from(found) {
+        Ok(found) => Ok(Some(found)),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            error => Err(error),
+        },
+    }
+}
+
+/// Block size in bytes and free blocks of the filesystem that holds `path`.
+pub fn free_blocks(path: &Path) -> io::Result<(u64, u64)> {
+    let path = c_path(path);
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path ends in NUL, and `stat` is room for the answer.
+    check(unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) })?;
+    // SAFETY: all-zero bytes are a valid statvfs, and the call has filled it.
+    let stat = unsafe { stat.assume_init() };
+    Ok((stat.f_bsize, stat.f_bfree))
+}
+
+/// The effective user is root.
+pub fn is_root() -> bool {
+    // SAFETY: no arguments and no way to fail.
+    unsafe { libc::geteuid() == 0 }
+}

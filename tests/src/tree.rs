@@ -1,0 +1,306 @@
+//! A tree of files that is hard for a reader of ext4, made through the kernel on a mounted
+//! filesystem. The same seed and the same options make the same tree.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::rng::Rng;
+use crate::sys;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// Extents that the fragmented file has at least.
+pub const FRAGMENTS: u64 = 1_000;
+
+/// What to put into a tree beside the parts that every tree has.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Chooses sizes, contents, owners, modes and times.
+    pub seed: u64,
+    /// Entries of the big directory: enough of them make it an htree.
+    pub big_directory: u32,
+    /// Small files with random attributes.
+    pub random_files: u32,
+    /// Make a file of more than [`FRAGMENTS`] extents; ext4 only.
+    pub fragmented: bool,
+}
+
+/// Makes the tree below the directory `root`.
+pub fn populate(root: &Path, options: Options) -> io::Result<()> {
+    let (block, _) = sys::free_blocks(root)?;
+    let mut builder = Builder { root: root.to_owned(), rng: Rng::new(options.seed), block };
+    builder.sizes()?;
+    builder.sparse()?;
+    builder.preallocated()?;
+    builder.links()?;
+    builder.names()?;
+    builder.special()?;
+    builder.deep(40)?;
+    builder.big_directory(options.big_directory)?;
+    builder.random(options.random_files)?;
+    if options.fragmented {
+        builder.fragmented()?;
+    }
+    builder.attributes()?;
+    sys::syncfs(&File::open(root)?)
+}
+
+struct Builder {
+    root: PathBuf,
+    rng: Rng,
+    /// Block size of the filesystem in bytes.
+    block: u64,
+}
+
+impl Builder {
+    fn directory(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.root.join(name);
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    fn file(&mut self, path: &Path, len: u64) -> io::Result<()> {
+        fs::write(path, self.rng.bytes(len))
+    }
+
+    /// Sizes around the limits of a block, of an inode's body and of a large read.
+    fn sizes(&mut self) -> io::Result<()> {
+        let directory = self.directory("sizes")?;
+        let b = self.block;
+        for len in [0, 1, 59, 60, 61, 511, 512, 513, b - 1, b, b + 1, 3 * b + 7, 128 * KIB, MIB + 1]
+        {
+            self.file(&directory.join(format!("{len}-bytes")), len)?;
+        }
+        self.file(&directory.join("medium"), 5 * MIB + 123)
+    }
+
+    /// Holes at the begin, in the middle and at the end; data in the last tebibyte's first block.
+    fn sparse(&mut self) -> io::Result<()> {
+        let directory = self.directory("sparse")?;
+        let b = self.block;
+        File::create(directory.join("only-a-hole"))?.set_len(3 * MIB + 5)?;
+
+        let file = File::create(directory.join("every-kind"))?;
+        file.write_all_at(&self.rng.bytes(3 * b), 16 * b)?;
+        file.write_all_at(&self.rng.bytes(b / 2), 40 * b + b / 4)?;
+        file.set_len(64 * b + 1)?;
+
+        let file = File::create(directory.join("one-block-in-three"))?;
+        for index in 0..100 {
+            file.write_all_at(&self.rng.bytes(b), index * 3 * b)?;
+        }
+
+        let file = File::create(directory.join("far"))?;
+        file.write_all_at(&self.rng.bytes(2 * b), 0)?;
+        file.write_all_at(&self.rng.bytes(2 * b + 9), 1 << 40)?;
+
+        let file = File::create(directory.join("punched"))?;
+        file.write_all_at(&self.rng.bytes(64 * b), 0)?;
+        file.sync_all()?;
+        let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        sys::fallocate(&file, punch, 8 * b, 8 * b)?;
+        sys::fallocate(&file, punch, 33 * b - 10, b + 20)
+    }
+
+    /// Unwritten extents: whole, partly written, past the end of the file, made by zeroing.
+    fn preallocated(&mut self) -> io::Result<()> {
+        let directory = self.directory("preallocated")?;
+        let b = self.block;
+        sys::fallocate(&File::create(directory.join("whole"))?, 0, 0, 2 * MIB)?;
+
+        let file = File::create(directory.join("written-inside"))?;
+        sys::fallocate(&file, 0, 0, 256 * b)?;
+        file.write_all_at(&self.rng.bytes(b), 0)?;
+        file.write_all_at(&self.rng.bytes(5 * b + 3), 100 * b)?;
+
+        let file = File::create(directory.join("tail-past-the-end"))?;
+        file.write_all_at(&self.rng.bytes(10 * b + 11), 0)?;
+        sys::fallocate(&file, libc::FALLOC_FL_KEEP_SIZE, 0, 200 * b)?;
+
+        let file = File::create(directory.join("empty-with-blocks"))?;
+        sys::fallocate(&file, libc::FALLOC_FL_KEEP_SIZE, 0, 20 * b)?;
+
+        let file = File::create(directory.join("zeroed-range"))?;
+        file.write_all_at(&self.rng.bytes(50 * b), 0)?;
+        file.sync_all()?;
+        sys::fallocate(&file, libc::FALLOC_FL_ZERO_RANGE, 10 * b, 20 * b)?;
+
+        let file = File::create(directory.join("inserted-and-collapsed"))?;
+        file.write_all_at(&self.rng.bytes(50 * b), 0)?;
+        file.sync_all()?;
+        sys::fallocate(&file, libc::FALLOC_FL_INSERT_RANGE, 10 * b, 7 * b)?;
+        sys::fallocate(&file, libc::FALLOC_FL_COLLAPSE_RANGE, 30 * b, 5 * b)
+    }
+
+    /// Hard links, and symlinks on both sides of where a target leaves the inode.
+    fn links(&mut self) -> io::Result<()> {
+        let directory = self.directory("links")?;
+        self.file(&directory.join("linked"), 3 * KIB)?;
+        for index in 0..5 {
+            fs::hard_link(directory.join("linked"), directory.join(format!("hard-{index}")))?;
+        }
+        let longest = self.block.min(4096) - 1;
+        for len in [1, 2, 58, 59, 60, 61, 255, 1000, longest - 1, longest] {
+            let target: Vec<u8> =
+                (0..len).map(|_| *self.rng.pick(b"abcdefghijklmnopqrstuvwxyz/")).collect();
+            symlink(OsStr::from_bytes(&target), directory.join(format!("symlink-{len}")))?;
+        }
+        symlink("../sizes/medium", directory.join("to-a-file"))?;
+        symlink("loop-b", directory.join("loop-a"))?;
+        symlink("loop-a", directory.join("loop-b"))?;
+        symlink("../sparse", directory.join("to-a-directory"))
+    }
+
+    /// Names that are long, not UTF-8, or awkward for whoever prints them.
+    fn names(&mut self) -> io::Result<()> {
+        let directory = self.directory("names")?;
+        let odd: [&[u8]; 12] = [
+            b" leading space",
+            b"trailing space ",
+            b"-r",
+            b"new\nline",
+            b"tab\tand \"quotes\" and \\",
+            b"*?[glob]$(x)`y`",
+            b"\xff\xfe not UTF-8",
+            b"\x01\x02\x1b[31m",
+            b"...",
+            b".hidden",
+            "\u{e9}\u{4f60}\u{1f600}".as_bytes(),
+            b"%n%s",
+        ];
+        for name in odd {
+            self.file(&directory.join(OsStr::from_bytes(name)), 20)?;
+        }
+        for byte in [b'a', b'Z', 0xf0] {
+            self.file(&directory.join(OsStr::from_bytes(&[byte; 255])), 30)?;
+        }
+        fs::create_dir(directory.join(OsStr::from_bytes(&[b'd'; 255])))
+    }
+
+    /// Inodes without data blocks of their own.
+    fn special(&mut self) -> io::Result<()> {
+        let directory = self.directory("special")?;
+        sys::mknod(&directory.join("fifo"), libc::S_IFIFO | 0o640, 0, 0)?;
+        sys::mknod(&directory.join("socket"), libc::S_IFSOCK | 0o700, 0, 0)?;
+        if sys::is_root() {
+            sys::mknod(&directory.join("character"), libc::S_IFCHR | 0o666, 1, 3)?;
+            sys::mknod(&directory.join("block"), libc::S_IFBLK | 0o660, 300, 70_000)?;
+        }
+        Ok(())
+    }
+
+    /// A chain of `depth` directories with a file in each.
+    fn deep(&mut self, depth: u32) -> io::Result<()> {
+        let mut directory = self.directory("deep")?;
+        for level in 0..depth {
+            directory.push(format!("level-{level}"));
+            fs::create_dir(&directory)?;
+            self.file(&directory.join("file"), 100 + u64::from(level))?;
+        }
+        Ok(())
+    }
+
+    /// A directory of many entries, with names removed again so that its blocks have gaps.
+    fn big_directory(&mut self, entries: u32) -> io::Result<()> {
+        let directory = self.directory("big-directory")?;
+        for index in 0..entries {
+            let pad = "x".repeat((index % 40) as usize);
+            File::create(directory.join(format!("entry-{index:06}-{pad}")))?;
+        }
+        for index in (0..entries).step_by(7) {
+            let pad = "x".repeat((index % 40) as usize);
+            fs::remove_file(directory.join(format!("entry-{index:06}-{pad}")))?;
+        }
+        Ok(())
+    }
+
+    /// Small files of random size in a few directories.
+    fn random(&mut self, files: u32) -> io::Result<()> {
+        for index in 0..files {
+            let name = format!("random/{}", self.rng.range(0, 8));
+            let parent = self.directory(&name)?;
+            let len = self.rng.range(0, 40 * KIB);
+            self.file(&parent.join(format!("file-{index}")), len)?;
+        }
+        Ok(())
+    }
+
+    /// A file whose blocks lie scattered: every second block changes places with a block of
+    /// another file, as a defragmenter would move it.
+    fn fragmented(&mut self) -> io::Result<()> {
+        let directory = self.directory("fragmented")?;
+        let b = self.block;
+        let blocks = FRAGMENTS + 200;
+        let path = directory.join("scattered");
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        file.write_all_at(&self.rng.bytes(blocks * b - 77), 0)?;
+        file.sync_all()?;
+        let donor_path = directory.join("donor");
+        let donor = OpenOptions::new().read(true).write(true).create_new(true).open(&donor_path)?;
+        sys::fallocate(&donor, 0, 0, blocks * b)?;
+        for index in (1..blocks).step_by(2) {
+            sys::exchange_blocks(&file, &donor, index, 1)?;
+        }
+        fs::remove_file(&donor_path)?;
+        let extents = sys::fiemap(&file)?.len() as u64;
+        if extents <= FRAGMENTS {
+            return Err(io::Error::other(format!("{} has {extents} extents", path.display())));
+        }
+        Ok(())
+    }
+
+    /// Owners, modes and times of everything below the root. Directories after what they hold,
+    /// so that their times stay.
+    fn attributes(&mut self) -> io::Result<()> {
+        let mut paths = Vec::new();
+        collect(&self.root, &mut paths)?;
+        paths.sort();
+        let owners = [0, 1, 1000, 65_534, 65_535, 65_536, 70_000, 4_000_000_000];
+        // Before 1970, today, and either side of where 32 bits end.
+        let seconds = [
+            -2_147_483_648,
+            -1,
+            0,
+            1_700_000_000,
+            2_147_483_647,
+            2_147_483_648,
+            4_294_967_296,
+            10_000_000_000,
+        ];
+        for path in paths.iter().rev() {
+            let kind = fs::symlink_metadata(path)?.file_type();
+            if sys::is_root() {
+                let uid = *self.rng.pick(&owners);
+                lchown(path, Some(uid), Some(*self.rng.pick(&owners)))?;
+            }
+            if !kind.is_symlink() {
+                let bits = self.rng.range(0, 0o10000) as u32;
+                fs::set_permissions(path, fs::Permissions::from_mode(bits))?;
+            }
+            let atime = (*self.rng.pick(&seconds), self.rng.range(0, 1_000_000_000) as i64);
+            let mtime = (*self.rng.pick(&seconds), self.rng.range(0, 1_000_000_000) as i64);
+            sys::set_times(path, atime, mtime)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds all that is below `directory`, at any depth, to `paths`.
+fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name() == "lost+found" {
+            continue;
+        }
+        paths.push(entry.path());
+        if entry.file_type()?.is_dir() {
+            collect(&entry.path(), paths)?;
+        }
+    }
+    Ok(())
+}

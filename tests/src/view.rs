@@ -1,0 +1,279 @@
+//! What a tree looks like: from the kernel, by walking a mounted filesystem, or from `nvio`, by
+//! reading its JSON. Two views are equal or [`differences`] says where they are not.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::sys::{self, Extent};
+
+/// Files above this size are sparse: their digest skips chunks of zeroes.
+const PLAIN_DIGEST_MAX: u64 = 256 << 20;
+/// Granularity of the digest of a file above [`PLAIN_DIGEST_MAX`].
+const CHUNK: u64 = 64 << 10;
+
+/// Seconds since 1970 and nanoseconds.
+pub type Time = (i64, u32);
+
+/// One path of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// File type and permissions, as in `st_mode`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size in bytes.
+    pub size: u64,
+    /// Hard links.
+    pub links: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+    /// What a symlink points to.
+    pub target: Option<Vec<u8>>,
+}
+
+impl Entry {
+    /// Type bits of a regular file.
+    pub fn is_file(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFREG
+    }
+}
+
+/// Entries by path below the root, without a leading slash; the root itself is left out.
+pub type View = BTreeMap<Vec<u8>, Entry>;
+
+/// The tree below `root`, as stat(2) and readlink(2) see it.
+pub fn of_kernel(root: &Path) -> io::Result<View> {
+    let mut view = View::new();
+    walk(root, &[], &mut view)?;
+    Ok(view)
+}
+
+fn walk(directory: &Path, prefix: &[u8], view: &mut View) -> io::Result<()> {
+    for item in fs::read_dir(directory)? {
+        let item = item?;
+        let mut path = prefix.to_vec();
+        path.extend_from_slice(item.file_name().as_bytes());
+        let metadata = item.path().symlink_metadata()?;
+        if metadata.is_dir() {
+            let mut below = path.clone();
+            below.push(b'/');
+            walk(&item.path(), &below, view)?;
+        }
+        view.insert(path, entry_of(&item.path(), &metadata)?);
+    }
+    Ok(())
+}
+
+fn entry_of(path: &Path, metadata: &Metadata) -> io::Result<Entry> {
+    let target = if metadata.is_symlink() {
+        Some(fs::read_link(path)?.as_os_str().as_bytes().to_vec())
+    } else {
+        None
+    };
+    let time = |seconds, nanoseconds: i64| (seconds, nanoseconds as u32);
+    Ok(Entry {
+        mode: metadata.mode(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        size: metadata.size(),
+        links: metadata.nlink(),
+        inode: metadata.ino(),
+        atime: time(metadata.atime(), metadata.atime_nsec()),
+        mtime: time(metadata.mtime(), metadata.mtime_nsec()),
+        ctime: time(metadata.ctime(), metadata.ctime_nsec()),
+        target,
+    })
+}
+
+/// The view in the JSON that `nvio ls -lR --json` prints, and nothing that it leaves out.
+pub fn of_json(document: &Value) -> View {
+    let mut view = View::new();
+    for item in document.as_array().expect("an array of paths") {
+        let path = bytes_of(item, "path").expect("a path");
+        let path = path.strip_prefix(b"/").unwrap_or(&path).to_vec();
+        if path.is_empty() {
+            continue;
+        }
+        let former = view.insert(path.clone(), entry_of_json(item));
+        assert!(former.is_none(), "{} is listed twice", path.escape_ascii());
+    }
+    view
+}
+
+/// One entry in the JSON of `nvio ls` or `nvio stat`.
+pub fn entry_of_json(item: &Value) -> Entry {
+    let number = |key: &str| item[key].as_u64().unwrap_or_else(|| panic!("no {key} in {item}"));
+    let narrow = |key| u32::try_from(number(key)).expect("32 bits");
+    let time = |key: &str| {
+        let seconds = item[key]["seconds"].as_i64().unwrap_or_else(|| panic!("no {key}: {item}"));
+        let nanoseconds = item[key]["nanoseconds"].as_u64().expect("nanoseconds");
+        (seconds, u32::try_from(nanoseconds).expect("below one second"))
+    };
+    let mode = item["mode"].as_str().expect("mode is an octal string");
+    Entry {
+        mode: u32::from_str_radix(mode, 8).expect("octal digits"),
+        uid: narrow("uid"),
+        gid: narrow("gid"),
+        size: number("size"),
+        links: number("links"),
+        inode: number("inode"),
+        atime: time("atime"),
+        mtime: time("mtime"),
+        ctime: time("ctime"),
+        target: bytes_of(item, "target"),
+    }
+}
+
+/// The text `key`, or the bytes of `key_bytes`, which is there when they are not UTF-8.
+fn bytes_of(item: &Value, key: &str) -> Option<Vec<u8>> {
+    if let Some(bytes) = item[format!("{key}_bytes")].as_array() {
+        let byte = |value: &Value| u8::try_from(value.as_u64().expect("a number")).expect("a byte");
+        return Some(bytes.iter().map(byte).collect());
+    }
+    item[key].as_str().map(|text| text.as_bytes().to_vec())
+}
+
+/// `view` in the form that [`of_json`] reads.
+pub fn to_json(view: &View) -> Value {
+    let time =
+        |(seconds, nanoseconds): Time| json!({"seconds": seconds, "nanoseconds": nanoseconds});
+    let item = |(path, entry): (&Vec<u8>, &Entry)| {
+        let mut item = json!({
+            "path_bytes": path,
+            "mode": format!("{:07o}", entry.mode),
+            "uid": entry.uid,
+            "gid": entry.gid,
+            "size": entry.size,
+            "links": entry.links,
+            "inode": entry.inode,
+            "atime": time(entry.atime),
+            "mtime": time(entry.mtime),
+            "ctime": time(entry.ctime),
+        });
+        if let Some(target) = &entry.target {
+            item["target_bytes"] = json!(target);
+        }
+        item
+    };
+    view.iter().map(item).collect()
+}
+
+/// The extents in the JSON of `nvio map`.
+pub fn extents_of_json(document: &Value) -> Vec<Extent> {
+    let number = |item: &Value, key: &str| item[key].as_u64().unwrap_or_else(|| panic!("{item}"));
+    let flag = |item: &Value, key: &str| item[key].as_bool().unwrap_or_else(|| panic!("{item}"));
+    let extent = |item: &Value| Extent {
+        logical: number(item, "logical"),
+        physical: number(item, "physical"),
+        length: number(item, "length"),
+        unwritten: flag(item, "unwritten"),
+        last: flag(item, "last"),
+    };
+    document["extents"].as_array().expect("extents").iter().map(extent).collect()
+}
+
+/// `extents` with neighbours joined. The kernel's cache of extents joins some neighbours and not
+/// others, as they happened to be read; on the disk both are the same map.
+pub fn joined(extents: &[Extent]) -> Vec<Extent> {
+    let mut joined: Vec<Extent> = Vec::new();
+    for extent in extents {
+        match joined.last_mut() {
+            Some(before)
+                if before.logical + before.length == extent.logical
+                    && before.physical + before.length == extent.physical
+                    && before.unwritten == extent.unwritten =>
+            {
+                before.length += extent.length;
+                before.last = extent.last;
+            }
+            _ => joined.push(*extent),
+        }
+    }
+    joined
+}
+
+/// What differs between the tree the kernel sees and the one `nvio` sees, a line each.
+pub fn differences(kernel: &View, nvio: &View) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (path, expected) in kernel {
+        let name = path.escape_ascii();
+        match nvio.get(path) {
+            None => lines.push(format!("{name}: nvio does not list it")),
+            Some(found) if found != expected => {
+                lines.push(format!("{name}:\n  kernel {expected:?}\n  nvio   {found:?}"));
+            }
+            Some(_) => {}
+        }
+    }
+    for path in nvio.keys().filter(|path| !kernel.contains_key(*path)) {
+        lines.push(format!("{}: only nvio lists it", path.escape_ascii()));
+    }
+    lines
+}
+
+/// SHA-256 of a file's bytes, in hexadecimal. Above 256 MiB the digest is of the chunks that are
+/// not all zero and of their offsets, so that a sparse file of a tebibyte has one too.
+pub fn digest(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let size = file.metadata()?.len();
+    if size <= PLAIN_DIGEST_MAX {
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+        return Ok(hex(&hasher.finalize()));
+    }
+    let mut buffer = vec![0; CHUNK as usize];
+    let mut offset = 0;
+    while let Some(data) = sys::seek_data(&file, offset)? {
+        offset = data / CHUNK * CHUNK;
+        let len = (size - offset).min(CHUNK);
+        let chunk = &mut buffer[..len as usize];
+        file.read_exact_at(chunk, offset)?;
+        if chunk.iter().any(|byte| *byte != 0) {
+            hasher.update(offset.to_le_bytes());
+            hasher.update(&*chunk);
+        }
+        offset += len;
+    }
+    hasher.update(size.to_le_bytes());
+    Ok(hex(&hasher.finalize()))
+}
+
+/// SHA-256 of `bytes` in hexadecimal.
+pub fn digest_of(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all");
+        text
+    })
+}
+
+/// `root` with the path of a view below it.
+pub fn join(root: &Path, path: &[u8]) -> std::path::PathBuf {
+    root.join(OsStr::from_bytes(path))
+}
