@@ -1,5 +1,5 @@
 //! Makes and describes test trees where only the kernel is, as in the guest:
-//! `ext4-tree populate DIRECTORY SEED` and `ext4-tree view DIRECTORY`.
+//! `ext4-tree populate DIRECTORY ENTRIES SEED` and `ext4-tree view DIRECTORY`.
 
 use std::env;
 use std::io;
@@ -23,15 +23,21 @@ fn main() -> ExitCode {
 
 fn run(args: &[&str]) -> io::Result<()> {
     match args {
-        ["populate", directory, seed] => {
-            let seed = seed.parse().map_err(io::Error::other)?;
-            let options = Options { seed, big_directory: 300, random_files: 10, fragmented: true };
+        ["populate", directory, entries, seed] => {
+            let options = Options {
+                seed: seed.parse().map_err(io::Error::other)?,
+                big_directory: entries.parse().map_err(io::Error::other)?,
+                random_files: 10,
+                fragmented: true,
+            };
             tree::populate(Path::new(directory), options)
         }
         ["view", directory] => {
             println!("{}", view::to_json(&view::of_kernel(Path::new(directory))?));
             Ok(())
         }
-        _ => Err(io::Error::other("usage: ext4-tree populate DIRECTORY SEED | view DIRECTORY")),
+        _ => Err(io::Error::other(
+            "usage: ext4-tree populate DIRECTORY ENTRIES SEED | view DIRECTORY",
+        )),
     }
 }

@@ -1,0 +1,160 @@
+# In the guest, with an IOMMU: the kernel makes filesystems on the NVMe devices, nvio reads them
+# through VFIO, the kernel gets them back. All results are sections of the report; the host
+# judges them.
+#
+# Device A has namespace 1 of 512-byte blocks and namespace 3 of 4096-byte blocks; device B has
+# a partition table, and takes at most 32 KiB a command.
+a=0000:00:10.0
+b=0000:00:11.0
+# Files for which the extent map is compared, beside their content.
+mapped='large sparse/every-kind sparse/only-a-hole sparse/one-block-in-three sparse/far
+preallocated/whole preallocated/written-inside preallocated/tail-past-the-end
+fragmented/scattered sizes/medium sizes/0-bytes'
+
+# disk_of ADDRESS NSID: the block device of the namespace.
+disk_of() {
+    for nsid in /sys/bus/pci/devices/$1/nvme/nvme*/nvme*n*/nsid; do
+        [ "$(cat "$nsid")" = "$2" ] && basename "$(dirname "$nsid")"
+    done
+}
+
+driver_of() {
+    basename "$(readlink -f "/sys/bus/pci/devices/$1/driver")"
+}
+
+# each COMMAND...: what COMMAND says of each path of the NUL-separated list in /tmp/list, a line
+# each.
+each() {
+    while IFS= read -r -d '' path; do
+        "$@"
+    done </tmp/list
+}
+
+sum_of_kernel() {
+    sha256sum <"/mnt/$path"
+}
+
+sum_of_copy() {
+    sha256sum <"/tmp/copy/$path" || echo missing
+}
+
+sum_of_nvio() {
+    # Both the bytes and the exit code count.
+    { nvio cat $device "/$path" --namespace "$namespace" || echo "exit $?"; } 2>&1 | sha256sum
+}
+
+# make TAG DISK: the kernel makes and describes a filesystem.
+make() {
+    must mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "/dev/$2"
+    must mount -t ext4 -o noatime "/dev/$2" /mnt
+    must ext4-tree populate /mnt 60 "${#1}"
+    must dd if=/dev/urandom of=/mnt/large bs=1M count=70 conv=fsync 2>/dev/null
+    must umount /mnt
+    must mount -t ext4 -o ro,noatime "/dev/$2" /mnt
+    ext4-tree view /mnt | section "$1.view"
+    # A tebibyte of holes has no sum; its map and its data are compared.
+    (cd /mnt && find * -type f -size -600000 -print0) >"/tmp/list.$1"
+    tr '\0\n' '\n?' <"/tmp/list.$1" | section "$1.list"
+    cp "/tmp/list.$1" /tmp/list
+    each sum_of_kernel | section "$1.sums"
+    for path in $mapped; do
+        filefrag -v "/mnt/$path" | section "$1.filefrag.$path"
+    done
+    must umount /mnt
+}
+
+# read_back TAG NAMESPACE: nvio reads the filesystem of a namespace of $device.
+read_back() {
+    namespace=$2
+    flags="--namespace $2"
+    run "$1.ls-text" nvio ls -lR $device / $flags
+    run "$1.ls" nvio ls -lR --json $device / $flags
+    run "$1.stat" nvio stat --json $device /large $flags
+    cp "/tmp/list.$1" /tmp/list
+    each sum_of_nvio | section "$1.nvio-sums"
+    for path in $mapped; do
+        run "$1.map.$path" nvio map --json $device "/$path" $flags
+    done
+    nvio cat $device /large $flags --offset 12345678 --length 1000001 | sha256sum |
+        section "$1.nvio-range"
+    run "$1.cp" nvio cp -r $device / /tmp/copy $flags
+    each sum_of_copy | section "$1.copy-sums"
+    ext4-tree view /tmp/copy | section "$1.copy-view"
+    rm -rf /tmp/copy
+}
+
+# mount_again TAG DISK: the kernel reads what it had written, and the filesystem is sound.
+mount_again() {
+    must mount -t ext4 -o ro,noatime "/dev/$2" /mnt
+    cp "/tmp/list.$1" /tmp/list
+    each sum_of_kernel | section "$1.sums-again"
+    tail -c +12345679 /mnt/large | head -c 1000001 | sha256sum | section "$1.range"
+    must umount /mnt
+    run "$1.e2fsck" e2fsck -fn "/dev/$2"
+}
+
+modprobe vfio_iommu_type1
+modprobe vfio-pci
+run list-before nvio list --json
+run list-text nvio list
+
+device=$a
+make lba512 "$(disk_of $a 1)"
+make lba4096 "$(disk_of $a 3)"
+run bind nvio bind $a
+driver_of $a | section bind.driver
+run bind-twice nvio bind $a
+run list-bound nvio list --json
+run identify nvio identify $a
+run identify-json nvio identify $a --json
+read_back lba512 1
+read_back lba4096 3
+run no-namespace nvio ls $a / --namespace 2
+run no-file nvio cat $a /no/such/file
+run unbind nvio unbind $a
+driver_of $a | section unbind.driver
+for try in $(seq 100); do
+    [ -n "$(disk_of $a 1)" ] && [ -n "$(disk_of $a 3)" ] && break
+    sleep 0.1
+done
+sleep 0.3
+mount_again lba512 "$(disk_of $a 1)"
+mount_again lba4096 "$(disk_of $a 3)"
+
+# What bind must refuse, on device B.
+device=$b
+disk=$(disk_of $b 1)
+echo "$disk" | section b.disk
+printf 'label: gpt\n,300M,S\n,,L\n' >/tmp/table
+must sh -c "sfdisk -q /dev/$disk </tmp/table >/dev/null"
+must mkswap "/dev/${disk}p1" >/dev/null
+make partition "${disk}p2"
+must mount -t ext4 "/dev/${disk}p2" /mnt
+run bind-mounted nvio bind $b
+driver_of $b | section bind-mounted.driver
+must umount /mnt
+must swapon "/dev/${disk}p1"
+run bind-swap nvio bind $b
+must swapoff "/dev/${disk}p1"
+must dmsetup create holder --table "0 2048 linear /dev/${disk}p2 0"
+run bind-holder nvio bind $b
+must dmsetup remove holder
+driver_of $b | section bind-refused.driver
+run bind-free nvio bind $b
+run partition.ls nvio ls -lR --json $b / --partition 2
+run partition.cat nvio cat $b /sizes/60-bytes --partition 2
+for path in $mapped; do
+    run "partition.map.$path" nvio map --json $b "/$path" --partition 2
+done
+cp /tmp/list.partition /tmp/list
+run partition.cp nvio cp -r $b / /tmp/copy --partition 2
+each sum_of_copy | section partition.copy-sums
+rm -rf /tmp/copy
+run partition-swap nvio ls $b / --partition 1
+run partition-none nvio ls $b / --partition 7
+run unbind-free nvio unbind $b
+driver_of $b | section unbind-free.driver
+run not-nvme-bind nvio bind 0000:00:00.0
+run not-nvme nvio identify 0000:00:00.0
+run not-there nvio identify 0000:00:1e.7
+dmesg | grep -i -e 'DMAR:.*fault' -e 'AER:' | section faults

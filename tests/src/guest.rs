@@ -1,0 +1,195 @@
+//! Boots the guest of `tests/guest` in QEMU and reads its report.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::image::{text, tool};
+use crate::nvio;
+use crate::sys::Extent;
+
+/// Size in bytes of each namespace.
+const NAMESPACE_SIZE: u64 = 640 << 20;
+/// Longest time for one boot, with all its work.
+const TIME_LIMIT: Duration = Duration::from_secs(420);
+
+/// The machine that the guest sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// A translating IOMMU, and the script `scenario.sh`.
+    Iommu,
+    /// No IOMMU, and the script `no-iommu.sh`.
+    NoIommu,
+}
+
+/// The texts that the guest's script reported, by name.
+#[derive(Debug)]
+pub struct Report {
+    sections: BTreeMap<String, String>,
+}
+
+/// What one command of the guest did.
+#[derive(Debug)]
+pub struct Outcome<'a> {
+    /// Standard output.
+    pub stdout: &'a str,
+    /// Standard error.
+    pub stderr: &'a str,
+    /// Exit code.
+    pub code: i32,
+}
+
+/// A process that ends with this value.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Fails only when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Boots `machine`, waits until its script is done, and returns what it reported.
+pub fn boot(machine: Machine) -> Report {
+    let work = tempfile::Builder::new().prefix("nvio-guest-").tempdir().expect("a work folder");
+    let folder = work.path();
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/build");
+    let nvio = nvio::binary();
+    let ext4_tree = nvio.with_file_name("ext4-tree");
+    tool(text(&build), &[text(&nvio), text(&ext4_tree), text(folder)]);
+
+    let mut guest = Guard(command(machine, folder).spawn().expect("qemu-system-x86_64 starts"));
+    let started = Instant::now();
+    let status = loop {
+        match guest.0.try_wait().expect("QEMU can be waited for") {
+            Some(status) => break Some(status),
+            None if started.elapsed() > TIME_LIMIT => break None,
+            None => thread::sleep(Duration::from_millis(100)),
+        }
+    };
+    let console = lossy(&folder.join("console"));
+    let report = Report::parse(&lossy(&folder.join("report")));
+    if status.is_none_or(|status| !status.success()) || !report.sections.contains_key("done") {
+        let lines: Vec<&str> = console.lines().collect();
+        let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+        let last = report.sections.get("failed").map_or("", String::as_str);
+        panic!("the guest ended with {status:?} before its script: {last}\n{tail}");
+    }
+    report
+}
+
+fn command(machine: Machine, folder: &Path) -> Command {
+    let path = |name: &str| folder.join(name).to_str().expect("a path of UTF-8").to_owned();
+    let drive = |name: &str| {
+        let image = path(name);
+        File::create(&image).and_then(|file| file.set_len(NAMESPACE_SIZE)).expect("a disk image");
+        // The guest's own flushes matter, the host's do not: the image goes with the test.
+        format!("if=none,id={name},format=raw,cache=unsafe,file={image}")
+    };
+    let script = match machine {
+        Machine::Iommu => "scenario",
+        Machine::NoIommu => "no-iommu",
+    };
+    let iommu = if machine == Machine::Iommu { "intel_iommu=on iommu.strict=1" } else { "" };
+    let append = format!("console=ttyS0 quiet panic=-1 {iommu} nvio.script={script}");
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args(["-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", "1536"])
+        .args(["-nodefaults", "-display", "none", "-no-reboot"])
+        .args(["-kernel", &path("vmlinuz"), "-initrd", &path("initramfs"), "-append", &append])
+        .args(["-serial", &format!("file:{}", path("console"))])
+        .args(["-serial", &format!("file:{}", path("report"))]);
+    if machine == Machine::Iommu {
+        command.args(["-device", "intel-iommu,intremap=on"]);
+    }
+    command
+        .args(["-drive", &drive("a1"), "-drive", &drive("a3"), "-drive", &drive("b1")])
+        .args(["-device", "nvme,id=a,serial=nvio-a,addr=0x10"])
+        .args(["-device", "nvme-ns,bus=a,drive=a1,nsid=1,logical_block_size=512"])
+        .args([
+            "-device",
+            "nvme-ns,bus=a,drive=a3,nsid=3,logical_block_size=4096,physical_block_size=4096",
+        ])
+        .args(["-device", "nvme,id=b,serial=nvio-b,addr=0x11,mdts=3"])
+        .args(["-device", "nvme-ns,bus=b,drive=b1,nsid=1,logical_block_size=512"])
+        .stdin(Stdio::null());
+    command
+}
+
+fn lossy(path: &PathBuf) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+impl Report {
+    /// Lines of a section are indented by one space, so that no text can end it.
+    fn parse(report: &str) -> Self {
+        let mut sections = BTreeMap::new();
+        let mut open: Option<(String, String)> = None;
+        for line in report.lines() {
+            if let Some(text) = line.strip_prefix(' ') {
+                let (_, content) = open.as_mut().expect("text is inside a section");
+                content.push_str(text);
+                content.push('\n');
+            } else if let Some(name) = line.strip_prefix("section ") {
+                open = Some((name.to_owned(), String::new()));
+            } else if line.starts_with("end ") {
+                sections.extend(open.take());
+            }
+        }
+        Self { sections }
+    }
+
+    /// The text `name`.
+    pub fn text(&self, name: &str) -> &str {
+        self.sections.get(name).unwrap_or_else(|| panic!("the guest reported no {name}"))
+    }
+
+    /// What the command `name` did.
+    pub fn outcome(&self, name: &str) -> Outcome<'_> {
+        let code = self.text(&format!("{name}.code")).trim().parse().expect("an exit code");
+        Outcome { stdout: self.text(name), stderr: self.text(&format!("{name}.stderr")), code }
+    }
+
+    /// Standard output of the command `name`, which must have succeeded.
+    pub fn stdout(&self, name: &str) -> &str {
+        let outcome = self.outcome(name);
+        assert_eq!(outcome.code, 0, "{name}: {}", outcome.stderr);
+        outcome.stdout
+    }
+
+    /// The JSON that the command `name` printed.
+    pub fn json(&self, name: &str) -> Value {
+        let stdout = self.stdout(name);
+        serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{name}: {error}: {stdout}"))
+    }
+}
+
+/// The extents that `filefrag -v` shows for a filesystem of `block` bytes a block.
+pub fn filefrag(text: &str, block: u64) -> Vec<Extent> {
+    let mut extents = Vec::new();
+    for line in text.lines() {
+        // "ext: logical..end: physical..end: length: expected: flags"
+        let fields: Vec<&str> = line.split(':').map(str::trim).collect();
+        if fields.len() < 6 || fields[0].parse::<u32>().is_err() {
+            continue;
+        }
+        let start = |field: &str| -> u64 {
+            field.split("..").next().and_then(|text| text.parse().ok()).expect("a block number")
+        };
+        let flags: Vec<&str> = fields[5].split(',').collect();
+        extents.push(Extent {
+            logical: start(fields[1]) * block,
+            physical: start(fields[2]) * block,
+            length: fields[3].parse::<u64>().expect("a length") * block,
+            unwritten: flags.contains(&"unwritten"),
+            last: flags.contains(&"last"),
+        });
+    }
+    extents
+}

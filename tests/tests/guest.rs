@@ -1,0 +1,228 @@
+//! `nvio` on QEMU's NVMe device, through the kernel's VFIO and a translating IOMMU.
+//!
+//! The guest boots once a machine; its script (`tests/guest/scenario.sh`, `no-iommu.sh`) does all
+//! the work and reports, and each test here judges a part of the report. The kernel of the guest
+//! makes the filesystems and says what they hold. Needs QEMU: `tests/run guest`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::LazyLock;
+
+use nvio_tests::guest::{self, Machine, Report};
+use nvio_tests::tree;
+use nvio_tests::view;
+
+static IOMMU: LazyLock<Report> = LazyLock::new(|| guest::boot(Machine::Iommu));
+static NO_IOMMU: LazyLock<Report> = LazyLock::new(|| guest::boot(Machine::NoIommu));
+
+const DEVICE_A: &str = "0000:00:10.0";
+const DEVICE_B: &str = "0000:00:11.0";
+/// mkfs.ext4's choice for the namespaces of the guest.
+const BLOCK: u64 = 4096;
+/// The files of the scenario whose extents are compared, with the least number they have.
+const MAPPED: [(&str, usize); 11] = [
+    ("large", 1),
+    ("sparse/every-kind", 2),
+    ("sparse/only-a-hole", 0),
+    ("sparse/one-block-in-three", 100),
+    ("sparse/far", 2),
+    ("preallocated/whole", 1),
+    ("preallocated/written-inside", 3),
+    ("preallocated/tail-past-the-end", 2),
+    ("fragmented/scattered", tree::FRAGMENTS as usize + 1),
+    ("sizes/medium", 1),
+    ("sizes/0-bytes", 0),
+];
+
+/// `nvio ls -lR --json` against the kernel's stat of each path.
+fn check_listing(tag: &str, listing: &str) {
+    let kernel = view::of_json(&serde_json::from_str(IOMMU.text(&format!("{tag}.view"))).unwrap());
+    let nvio = view::of_json(&IOMMU.json(listing));
+    assert!(kernel.len() > 200, "{} paths only", kernel.len());
+    let differences = view::differences(&kernel, &nvio);
+    let shown = &differences[..differences.len().min(10)];
+    assert!(shown.is_empty(), "{} paths differ:\n{}", differences.len(), shown.join("\n"));
+}
+
+/// Two lists of sums, a file each, in the order of `{tag}.list`.
+fn check_sums(tag: &str, kernel: &str, nvio: &str) {
+    let names: Vec<&str> = IOMMU.text(&format!("{tag}.list")).lines().collect();
+    let kernel: Vec<&str> = IOMMU.text(kernel).lines().collect();
+    let nvio: Vec<&str> = IOMMU.text(nvio).lines().collect();
+    assert!(names.len() > 140, "{} files only", names.len());
+    assert_eq!(names.len(), kernel.len(), "a sum a file");
+    assert_eq!(names.len(), nvio.len(), "a sum a file");
+    let wrong: Vec<&str> = (0..names.len())
+        .filter(|&index| kernel[index] != nvio[index])
+        .map(|index| names[index])
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} files differ: {wrong:?}", wrong.len(), names.len());
+}
+
+/// `nvio map --json` against filefrag.
+fn check_maps(tag: &str) {
+    for (path, least) in MAPPED {
+        let shown = IOMMU.text(&format!("{tag}.filefrag.{path}"));
+        let kernel = guest::filefrag(shown, BLOCK);
+        assert!(kernel.len() >= least, "{path} has {} extents: {shown}", kernel.len());
+        let nvio = view::extents_of_json(&IOMMU.json(&format!("{tag}.map.{path}")));
+        assert_eq!(view::joined(&nvio), view::joined(&kernel), "{tag}: {path}");
+    }
+}
+
+/// The copy that `nvio cp -r` made has the kernel's sizes, modes, times and targets.
+fn check_copy(tag: &str) {
+    IOMMU.stdout(&format!("{tag}.cp"));
+    let parse = |name: &str| {
+        view::of_json(&serde_json::from_str(IOMMU.text(&format!("{tag}.{name}"))).unwrap())
+    };
+    let (kernel, copy) = (parse("view"), parse("copy-view"));
+    for (path, entry) in &kernel {
+        let name = path.escape_ascii();
+        let found = copy.get(path).unwrap_or_else(|| panic!("{name} was not copied"));
+        assert_eq!(found.mode, entry.mode, "mode of {name}");
+        assert_eq!(found.mtime, entry.mtime, "mtime of {name}");
+        assert_eq!(found.target, entry.target, "target of {name}");
+        if entry.is_file() {
+            assert_eq!(found.size, entry.size, "size of {name}");
+        }
+    }
+}
+
+/// `nvio` refused: exit code 1, nothing on standard output, one line that has `words`.
+fn check_refusal(report: &Report, name: &str, words: &[&str]) {
+    let outcome = report.outcome(name);
+    assert_eq!(outcome.code, 1, "{name}: {outcome:?}");
+    assert_eq!(outcome.stdout, "", "{name}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{name}: {}", outcome.stderr);
+    assert!(outcome.stderr.starts_with("nvio: "), "{name}: {}", outcome.stderr);
+    for word in words {
+        assert!(outcome.stderr.contains(word), "{name}: no {word} in: {}", outcome.stderr);
+    }
+}
+
+macro_rules! guest_tests {
+    ($($name:ident $body:block)*) => {
+        $(
+            #[test]
+            #[ignore = "needs QEMU and a kernel package: tests/run guest"]
+            fn $name() $body
+        )*
+    };
+}
+
+guest_tests! {
+    list_names_both_devices {
+        for report in [IOMMU.stdout("list-text"), IOMMU.stdout("list-before")] {
+            assert!(report.contains(DEVICE_A) && report.contains(DEVICE_B), "{report}");
+        }
+        let bound = IOMMU.json("list-bound");
+        let device = bound.as_array().unwrap().iter().find(|item| {
+            item.to_string().contains(DEVICE_A)
+        });
+        assert!(device.unwrap().to_string().contains("vfio-pci"), "{bound}");
+    }
+
+    bind_gives_the_device_to_vfio {
+        IOMMU.stdout("bind");
+        assert_eq!(IOMMU.text("bind.driver").trim(), "vfio-pci");
+    }
+
+    identify_names_the_controller_and_its_namespaces {
+        assert!(IOMMU.stdout("identify").contains("nvio-a"));
+        let json = IOMMU.json("identify-json").to_string();
+        for word in ["nvio-a", "QEMU NVMe Ctrl", "512", "4096"] {
+            assert!(json.contains(word), "no {word} in {json}");
+        }
+    }
+
+    no_dma_fault_was_logged {
+        assert_eq!(IOMMU.text("faults"), "");
+    }
+
+    lba512_listing { check_listing("lba512", "lba512.ls") }
+    lba512_cat_of_every_file { check_sums("lba512", "lba512.sums", "lba512.nvio-sums") }
+    lba512_cat_of_a_range {
+        assert_eq!(IOMMU.text("lba512.nvio-range"), IOMMU.text("lba512.range"));
+    }
+    lba512_maps { check_maps("lba512") }
+    lba512_copy_content { check_sums("lba512", "lba512.sums", "lba512.copy-sums") }
+    lba512_copy_attributes { check_copy("lba512") }
+    lba512_kernel_reads_it_again { check_sums("lba512", "lba512.sums", "lba512.sums-again") }
+    lba512_e2fsck_is_clean { IOMMU.stdout("lba512.e2fsck"); }
+
+    lba4096_listing { check_listing("lba4096", "lba4096.ls") }
+    lba4096_cat_of_every_file { check_sums("lba4096", "lba4096.sums", "lba4096.nvio-sums") }
+    lba4096_cat_of_a_range {
+        assert_eq!(IOMMU.text("lba4096.nvio-range"), IOMMU.text("lba4096.range"));
+    }
+    lba4096_maps { check_maps("lba4096") }
+    lba4096_copy_content { check_sums("lba4096", "lba4096.sums", "lba4096.copy-sums") }
+    lba4096_copy_attributes { check_copy("lba4096") }
+    lba4096_kernel_reads_it_again { check_sums("lba4096", "lba4096.sums", "lba4096.sums-again") }
+    lba4096_e2fsck_is_clean { IOMMU.stdout("lba4096.e2fsck"); }
+
+    ls_prints_a_line_for_each_path {
+        let text = IOMMU.stdout("lba512.ls-text");
+        for name in ["large", "scattered", "tail-past-the-end", "-> ../sizes/medium"] {
+            assert!(text.lines().any(|line| line.ends_with(name)), "no {name} in:\n{text}");
+        }
+    }
+
+    unbind_gives_the_device_back {
+        IOMMU.stdout("unbind");
+        assert_eq!(IOMMU.text("unbind.driver").trim(), "nvme");
+    }
+
+    bind_refuses_a_mounted_partition {
+        let disk = IOMMU.text("b.disk").trim();
+        check_refusal(&IOMMU, "bind-mounted", &[&format!("{disk}p2"), "mounted", "/mnt"]);
+        assert_eq!(IOMMU.text("bind-mounted.driver").trim(), "nvme");
+    }
+
+    bind_refuses_swap {
+        let disk = IOMMU.text("b.disk").trim();
+        check_refusal(&IOMMU, "bind-swap", &[&format!("{disk}p1"), "swap"]);
+    }
+
+    bind_refuses_a_device_with_holders {
+        let disk = IOMMU.text("b.disk").trim();
+        check_refusal(&IOMMU, "bind-holder", &[&format!("{disk}p2"), "dm-0"]);
+        assert_eq!(IOMMU.text("bind-refused.driver").trim(), "nvme");
+    }
+
+    partition_listing { check_listing("partition", "partition.ls") }
+    partition_maps { check_maps("partition") }
+    partition_cat { assert_eq!(IOMMU.stdout("partition.cat").len(), 60); }
+    partition_copy_content {
+        IOMMU.stdout("partition.cp");
+        check_sums("partition", "partition.sums", "partition.copy-sums");
+    }
+
+    partition_that_is_no_filesystem_is_refused {
+        check_refusal(&IOMMU, "partition-swap", &[]);
+        check_refusal(&IOMMU, "partition-none", &["7"]);
+    }
+
+    bind_and_unbind_once_nothing_uses_it {
+        IOMMU.stdout("bind-free");
+        IOMMU.stdout("unbind-free");
+        assert_eq!(IOMMU.text("unbind-free.driver").trim(), "nvme");
+    }
+
+    not_nvme_is_refused {
+        check_refusal(&IOMMU, "not-nvme", &["0000:00:00.0", "NVMe"]);
+        check_refusal(&IOMMU, "not-nvme-bind", &["0000:00:00.0", "NVMe"]);
+        check_refusal(&IOMMU, "not-there", &["0000:00:1e.7"]);
+    }
+
+    what_is_not_there_is_refused {
+        check_refusal(&IOMMU, "no-namespace", &["2"]);
+        check_refusal(&IOMMU, "no-file", &["/no/such/file"]);
+    }
+
+    without_an_iommu_bind_says_what_to_do {
+        check_refusal(&NO_IOMMU, "bind", &["intel_iommu=on"]);
+        assert_eq!(NO_IOMMU.text("bind.driver").trim(), "nvme");
+        check_refusal(&NO_IOMMU, "ls", &[]);
+    }
+}
