@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -36,6 +37,32 @@ pub fn mkfs(image: &Path, size: u64, options: &[&str]) {
     args.extend_from_slice(options);
     args.push(text(image));
     tool("mke2fs", &args);
+}
+
+/// Makes an ext4 image of `size` bytes that holds a copy of `folder`; needs no root.
+pub fn mkfs_of_folder(image: &Path, size: u64, folder: &Path, options: &[&str]) {
+    mkfs(image, size, &[options, &["-d", text(folder)]].concat());
+}
+
+/// Changes the superblock of the image: `change` gets its 1024 bytes, and then its checksum is
+/// made right again (s_checksum, crc32c of the first 1020 bytes).
+pub fn edit_superblock(image: &Path, change: impl FnOnce(&mut [u8; 1024])) {
+    let file = File::options().read(true).write(true).open(image).expect("an image file");
+    let mut block = [0; 1024];
+    file.read_exact_at(&mut block, 1024).expect("a superblock");
+    change(&mut block);
+    let checksum = crc32c(&block[..1020]);
+    block[1020..].copy_from_slice(&checksum.to_le_bytes());
+    file.write_all_at(&block, 1024).expect("a superblock");
+}
+
+/// CRC-32C as ext4 has it: all ones to begin with, and not inverted in the end.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 }
+        })
+    })
 }
 
 /// A filesystem mounted through a loop device; unmounted, and the loop device given back, when

@@ -17,11 +17,14 @@ pub fn binary() -> PathBuf {
     built
 }
 
+/// Longest time of one command in seconds; coreutils' timeout ends it with exit code 124.
+const TIME_LIMIT: &str = "300";
+
 /// Runs `nvio` with `args` and waits for its end.
 pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
-    let mut command = Command::new(binary());
-    command.args(args).env_remove("RUST_LOG");
-    command.output().expect("nvio starts")
+    let mut command = Command::new("timeout");
+    command.arg(TIME_LIMIT).arg(binary()).args(args).env_remove("RUST_LOG");
+    command.output().expect("timeout of coreutils starts")
 }
 
 /// Runs `nvio VERB IMAGE PATH FLAGS...` and returns its standard output; fails the test when
