@@ -141,6 +141,7 @@ run bind-holder nvio bind $b
 must dmsetup remove holder
 driver_of $b | section bind-refused.driver
 run bind-free nvio bind $b
+driver_of $b | section bind-free.driver
 run partition.ls nvio ls -lR --json $b / --partition 2
 run partition.cat nvio cat $b /sizes/60-bytes --partition 2
 for path in $mapped; do

@@ -193,3 +193,36 @@ pub fn filefrag(text: &str, block: u64) -> Vec<Extent> {
     }
     extents
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_taken_apart() {
+        let report = Report::parse("section a\n one\n end a\nend a\nsection b\nend b\n");
+        assert_eq!(report.text("a"), "one\nend a\n");
+        assert_eq!(report.text("b"), "");
+        assert!(!report.sections.contains_key("c"));
+    }
+
+    #[test]
+    fn an_unfinished_section_is_no_section() {
+        assert!(Report::parse("section a\n one\n").sections.is_empty());
+    }
+
+    #[test]
+    fn filefrag_lines_are_read() {
+        let text = "File size of f is 1\n ext:  logical_offset: physical_offset: length: expected: \
+                    flags:\n   0:  16..  18:  112..  114:  3:  16:\n   1:  40..  40:  36..  36:  1: \
+                    115: last,unwritten,eof\nf: 2 extents found\n";
+        let extent = |logical, physical, length, end| Extent {
+            logical,
+            physical,
+            length,
+            unwritten: end,
+            last: end,
+        };
+        assert_eq!(filefrag(text, 10), [extent(160, 1120, 30, false), extent(400, 360, 10, true)]);
+    }
+}

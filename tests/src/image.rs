@@ -117,3 +117,14 @@ impl Drop for Mount {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc32c_of_the_usual_nine_digits() {
+        // The check value of CRC-32C, which is inverted in the end.
+        assert_eq!(!crc32c(b"123456789"), 0xE306_9283);
+    }
+}

@@ -277,3 +277,84 @@ fn hex(bytes: &[u8]) -> String {
 pub fn join(root: &Path, path: &[u8]) -> std::path::PathBuf {
     root.join(OsStr::from_bytes(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            mode: 0o100_644,
+            uid: 1,
+            gid: 70_000,
+            size: 5,
+            links: 1,
+            inode: 12,
+            atime: (-1, 999_999_999),
+            mtime: (10_000_000_000, 0),
+            ctime: (1, 2),
+            target: None,
+        }
+    }
+
+    #[test]
+    fn a_view_survives_json() {
+        let link = Entry { target: Some(b"to \xff".to_vec()), ..entry() };
+        let view = View::from([(b"a\xfe/b\n".to_vec(), entry()), (b"link".to_vec(), link)]);
+        assert_eq!(of_json(&to_json(&view)), view);
+    }
+
+    #[test]
+    fn each_difference_is_found() {
+        let kernel = View::from([(b"a".to_vec(), entry()), (b"b".to_vec(), entry())]);
+        assert_eq!(differences(&kernel, &kernel), Vec::<String>::new());
+        let later = Entry { mtime: (10_000_000_000, 1), ..entry() };
+        let nvio = View::from([(b"a".to_vec(), later), (b"c".to_vec(), entry())]);
+        assert_eq!(differences(&kernel, &nvio).len(), 3);
+    }
+
+    #[test]
+    fn only_true_neighbours_are_joined() {
+        let extent = |logical, physical, unwritten, last| Extent {
+            logical,
+            physical,
+            length: 10,
+            unwritten,
+            last,
+        };
+        let extents = [
+            extent(0, 100, false, false),
+            extent(10, 110, false, false),
+            extent(20, 120, true, false),
+            extent(30, 140, true, false),
+            extent(50, 150, true, true),
+        ];
+        let all = joined(&extents);
+        assert_eq!(all.len(), 4);
+        assert_eq!(all[0], Extent { length: 20, ..extents[0] });
+        assert_eq!(all[1..], extents[2..]);
+    }
+
+    #[test]
+    fn digests_tell_contents_apart() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"abc").unwrap();
+        let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest(file.path()).unwrap(), known);
+        assert_eq!(digest_of(b"abc"), known);
+        // A file too large to read whole: the digest sees where its data is, not how it is stored.
+        let large = |offset: u64, bytes: &[u8]| {
+            file.as_file().set_len(0).unwrap();
+            file.as_file().set_len(1 << 30).unwrap();
+            file.as_file().write_all_at(bytes, offset).unwrap();
+            digest(file.path()).unwrap()
+        };
+        let data = large(1 << 29, b"data");
+        assert_eq!(large(1 << 29, b"data\0\0\0"), data);
+        assert_ne!(large((1 << 29) + 1, b"data"), data);
+        assert_ne!(large((1 << 29) + CHUNK, b"data"), data);
+        assert_ne!(large(1 << 29, b"Data"), data);
+    }
+}

@@ -168,6 +168,7 @@ guest_tests! {
     }
 
     unbind_gives_the_device_back {
+        assert_eq!(IOMMU.text("bind.driver").trim(), "vfio-pci");
         IOMMU.stdout("unbind");
         assert_eq!(IOMMU.text("unbind.driver").trim(), "nvme");
     }
@@ -204,6 +205,7 @@ guest_tests! {
 
     bind_and_unbind_once_nothing_uses_it {
         IOMMU.stdout("bind-free");
+        assert_eq!(IOMMU.text("bind-free.driver").trim(), "vfio-pci");
         IOMMU.stdout("unbind-free");
         assert_eq!(IOMMU.text("unbind-free.driver").trim(), "nvme");
     }
