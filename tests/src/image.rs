@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -98,8 +98,9 @@ impl Mount {
             if !self.mounted {
                 return Ok(());
             }
-            self.mounted =
-                !Command::new("umount").arg("-q").arg(&self.directory).status()?.success();
+            let mut umount = Command::new("umount");
+            umount.arg(&self.directory).stderr(Stdio::null());
+            self.mounted = !umount.status()?.success();
             if self.mounted {
                 thread::sleep(Duration::from_millis(50));
             }

@@ -141,11 +141,11 @@ pub fn entry_of_json(item: &Value) -> Entry {
     }
 }
 
-/// The text `key`, or the bytes of `key_bytes`, which is there when they are not UTF-8.
+/// The text `key`, or the bytes of `key_hex`, which is there when they are not UTF-8.
 fn bytes_of(item: &Value, key: &str) -> Option<Vec<u8>> {
-    if let Some(bytes) = item[format!("{key}_bytes")].as_array() {
-        let byte = |value: &Value| u8::try_from(value.as_u64().expect("a number")).expect("a byte");
-        return Some(bytes.iter().map(byte).collect());
+    if let Some(digits) = item[format!("{key}_hex")].as_str() {
+        let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("hex"));
+        return Some(pairs.map(|pair| u8::from_str_radix(pair, 16).expect("hex")).collect());
     }
     item[key].as_str().map(|text| text.as_bytes().to_vec())
 }
@@ -156,7 +156,7 @@ pub fn to_json(view: &View) -> Value {
         |(seconds, nanoseconds): Time| json!({"seconds": seconds, "nanoseconds": nanoseconds});
     let item = |(path, entry): (&Vec<u8>, &Entry)| {
         let mut item = json!({
-            "path_bytes": path,
+            "path_hex": hex(path),
             "mode": format!("{:07o}", entry.mode),
             "uid": entry.uid,
             "gid": entry.gid,
@@ -168,7 +168,7 @@ pub fn to_json(view: &View) -> Value {
             "ctime": time(entry.ctime),
         });
         if let Some(target) = &entry.target {
-            item["target_bytes"] = json!(target);
+            item["target_hex"] = json!(hex(target));
         }
         item
     };

@@ -78,7 +78,11 @@ impl Variant {
 
     fn check_maps(&self, disk: &Path, expected: &Expected) {
         let mut wrong = Vec::new();
-        for (path, kernel) in &expected.extents {
+        for (index, (path, kernel)) in expected.extents.iter().enumerate() {
+            // A large directory of empty files says the same of all of them.
+            if path.starts_with(b"big-directory/") && index % 50 != 0 {
+                continue;
+            }
             let map = nvio::json("map", disk, &rooted(path), &["--lba-size", self.lba_size]);
             let found = view::extents_of_json(&map);
             if view::joined(&found) != view::joined(kernel) {
