@@ -1,2 +1,36 @@
-//! The nvio command.
-fn main() {}
+//! `nvio`: NVMe devices in user space, and the files of the ext4 filesystems on them.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod copy;
+mod device;
+mod error;
+mod mkfs;
+mod name;
+mod output;
+mod partition;
+mod progress;
+mod sample;
+mod table;
+mod time;
+mod verb;
+mod volume;
+mod walk;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    cli::start_log(cli.verbose);
+    match verb::run(&cli.verb) {
+        Ok(code) => code,
+        Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nvio: {}", error::one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

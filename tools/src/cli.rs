@@ -1,0 +1,290 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use nvio_driver::pci::PciAddress;
+
+use crate::device::DeviceName;
+
+/// Exit code of a command line that cannot be understood.
+const USAGE: u8 = 2;
+
+/// Reads the files of ext4 filesystems on NVMe devices from user space.
+///
+/// DEVICE is the PCI address of a device that is bound to vfio-pci (0000:01:00.0), vfio-user:SOCKET,
+/// or the path of an image, which is served by an embedded NVMe controller.
+#[derive(Debug, Parser)]
+#[command(name = "nvio", version, max_term_width = 100)]
+pub struct Cli {
+    /// Log what is done, to standard error: -v info, -vv debug, -vvv trace. RUST_LOG works too.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List the NVMe controllers of this machine, their drivers and who uses them.
+    List {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Take a controller from the kernel's driver and give it to vfio-pci.
+    Bind {
+        /// PCI address, such as 0000:01:00.0.
+        address: PciAddress,
+    },
+    /// Give a controller back to the driver it had before bind.
+    Unbind {
+        /// PCI address, such as 0000:01:00.0.
+        address: PciAddress,
+    },
+    /// Show what a controller and its namespaces say of themselves.
+    Identify {
+        #[command(flatten)]
+        device: ControllerArgs,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// List directories. All names are shown but . and ..; sizes are exact, times are UTC.
+    Ls {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// Paths in the filesystem.
+        #[arg(default_value = "/")]
+        paths: Vec<OsString>,
+        /// Show mode, links, owner, size and time.
+        #[arg(short, long)]
+        long: bool,
+        /// List the directories below too.
+        #[arg(short = 'R', long)]
+        recursive: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show all that an inode holds. Symbolic links are not followed.
+    Stat {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// Paths in the filesystem.
+        #[arg(required = true)]
+        paths: Vec<OsString>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show where files are: their extents, as filefrag does, physical positions from the start
+    /// of the filesystem. In blocks; in bytes with --json.
+    Map {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// Paths in the filesystem.
+        #[arg(required = true)]
+        paths: Vec<OsString>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Write files to standard output, one after the other.
+    Cat {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// Paths in the filesystem.
+        #[arg(required = true)]
+        paths: Vec<OsString>,
+        /// Skip this many bytes of each file.
+        #[arg(long, value_name = "BYTES", default_value_t = 0)]
+        offset: u64,
+        /// Write at most this many bytes of each file.
+        #[arg(long, value_name = "BYTES")]
+        length: Option<u64>,
+    },
+    /// Copy files from the device to this machine, as cp -a does: holes stay holes; links, modes
+    /// and times are kept, and owners if run by root. Nothing is written through a symbolic link.
+    Cp {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// Paths in the filesystem.
+        #[arg(required = true)]
+        paths: Vec<OsString>,
+        /// Where to, on this machine: a directory to copy into, or a new name.
+        #[arg(required = true)]
+        target: PathBuf,
+        /// Copy directories with all that is in them.
+        #[arg(short, long)]
+        recursive: bool,
+    },
+    /// Make an ext4 image of a folder, read every file back through the whole stack, and compare.
+    Demo {
+        /// A folder of yours; without it one with files of many kinds is made.
+        folder: Option<PathBuf>,
+        /// Size of a logical block of the embedded controller.
+        #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
+        lba_size: u32,
+        /// Keep the image and say where it is.
+        #[arg(long)]
+        keep: bool,
+        #[command(flatten)]
+        format: Format,
+    },
+}
+
+/// Text or JSON.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Format {
+    /// Write JSON; sizes and positions are in bytes.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A controller.
+#[derive(Clone, Debug, Args)]
+pub struct ControllerArgs {
+    /// PCI address, vfio-user:SOCKET or image.
+    #[arg(value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
+    pub device: DeviceName,
+    /// Namespace ID; not needed if there is one namespace, 1 if there are several.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub namespace: Option<u32>,
+    /// Size of a logical block, for images.
+    #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
+    pub lba_size: u32,
+}
+
+/// A filesystem on a controller.
+#[derive(Clone, Debug, Args)]
+pub struct VolumeArgs {
+    #[command(flatten)]
+    pub controller: ControllerArgs,
+    /// Partition number (GPT or MBR); without it the filesystem is the whole namespace.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub partition: Option<u32>,
+}
+
+fn lba_size(text: &str) -> Result<u32, &'static str> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("it is 512 or 4096"),
+    }
+}
+
+/// Parses the command line. What cannot be understood gets one line on standard error.
+///
+/// # Errors
+/// The exit code, for help and version (0) and for wrong usage (2).
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that has had enough is no failure.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("nvio: {}", usage_line(&error));
+            ExitCode::from(USAGE)
+        }
+    })
+}
+
+/// The first paragraph of clap's message as one line.
+fn usage_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "no verb given; `nvio --help` lists them".to_owned();
+    }
+    let text = error.render().to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = paragraph.split_whitespace().collect();
+    let line = words.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    crate::name::one_line(&format!("{line}; `nvio --help` or `nvio VERB --help` shows the form"))
+}
+
+/// Starts logging to standard error: at the level that -v asks for, or as RUST_LOG says.
+pub fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let environment = env_logger::Env::default();
+    let environment = match verbose {
+        0 => environment.default_filter_or(level),
+        _ => environment.filter_or("NVIO_LOG_IS_SET_BY_OPTION", level),
+    };
+    env_logger::Builder::from_env(environment).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Cli {
+        Cli::try_parse_from(line.split(' ')).unwrap()
+    }
+
+    fn refused(line: &str) -> String {
+        usage_line(&Cli::try_parse_from(line.split(' ')).unwrap_err())
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn forms_of_the_verbs() {
+        let Verb::Ls { volume, paths, long, recursive, format } =
+            parsed("nvio ls -lR --json disk.img --partition 2 --namespace 3").verb
+        else {
+            panic!("not ls")
+        };
+        assert_eq!(paths, ["/"]);
+        assert!(long && recursive && format.json);
+        assert_eq!((volume.partition, volume.controller.namespace), (Some(2), Some(3)));
+        assert_eq!(volume.controller.lba_size, 512);
+
+        let Verb::Cat { paths, offset, length, .. } =
+            parsed("nvio -v cat 0000:01:00.0 --offset 5 /a /b").verb
+        else {
+            panic!("not cat")
+        };
+        assert_eq!((paths.len(), offset, length), (2, 5, None));
+
+        let Verb::Cp { paths, target, recursive, .. } =
+            parsed("nvio cp -r disk.img /a /b out").verb
+        else {
+            panic!("not cp")
+        };
+        assert_eq!((paths.len(), recursive), (2, true));
+        assert_eq!(target, PathBuf::from("out"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_on_one_line() {
+        for (line, part) in [
+            ("nvio", "no verb given"),
+            ("nvio frob", "'frob'"),
+            ("nvio cat", "<DEVICE>"),
+            ("nvio cat disk.img", "<PATHS>"),
+            ("nvio cp disk.img /a", "required arguments were not provided: <PATHS>"),
+            ("nvio bind disk.img", "\"disk.img\" is no PCI address"),
+            ("nvio ls disk.img --partition 0", "0 is not in 1..=1024"),
+            ("nvio ls disk.img --lba-size 520", "it is 512 or 4096"),
+            ("nvio cat disk.img / --offset -1", "-1"),
+            ("nvio cat disk.img / --offset \u{1b}[2J", "offset"),
+        ] {
+            let told = refused(line);
+            assert!(told.contains(part), "{line}: {told}");
+            assert!(!told.contains(['\n', '\u{1b}']), "{line}: {told}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! DEVICE: what it says, and the controller behind it.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use nvio_driver::pci::Sysfs;
+use nvio_driver::{Address, Controller, Namespace};
+use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+
+use crate::cli::ControllerArgs;
+use crate::error::Error;
+
+/// The DEVICE of a command line. What is no PCI address and does not begin with `vfio-user:` is
+/// the path of an image; an image with such a name is given as `./NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceName {
+    /// A controller that runs elsewhere.
+    Address(Address),
+    /// An image, to be served by a controller in this process.
+    Image(PathBuf),
+}
+
+impl From<OsString> for DeviceName {
+    fn from(name: OsString) -> Self {
+        let address = name.to_str().and_then(|text| text.parse().ok());
+        address.map_or_else(|| Self::Image(name.into()), Self::Address)
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(OsString::from(text).into())
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Image(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// An open controller.
+pub struct Device {
+    /// The controller. Dropped, and so shut down, before the one that serves it.
+    pub controller: Controller,
+    _emulator: Option<Emulator>,
+}
+
+impl Device {
+    /// Opens the controller that a command line names.
+    ///
+    /// # Errors
+    /// If it cannot be reached or served.
+    pub fn open(args: &ControllerArgs) -> Result<Self, Error> {
+        match &args.device {
+            DeviceName::Address(address) => {
+                Ok(Self { controller: open(address)?, _emulator: None })
+            }
+            DeviceName::Image(image) => Self::serve(image, args.lba_size),
+        }
+    }
+
+    /// Serves an image, read-only, from this process.
+    ///
+    /// # Errors
+    /// If it is no image.
+    pub fn serve(image: &Path, lba_size: u32) -> Result<Self, Error> {
+        check_image(image)?;
+        let namespace = NamespaceConfig::new(Backing::image(image, true)).block_size(lba_size);
+        let emulator = Emulator::builder().namespace(namespace).start().map_err(|source| {
+            let hint = match &source {
+                nvio_emulator::Error::TooSmall { .. } => " (it is too small to be a disk image)",
+                _ => "",
+            };
+            Error::Serve { image: image.to_owned(), hint, source }
+        })?;
+        let address = Address::VfioUser(emulator.socket().to_owned());
+        let controller = Controller::open(&address)?;
+        Ok(Self { controller, _emulator: Some(emulator) })
+    }
+
+    /// The namespace asked for; else the only one; else namespace 1.
+    ///
+    /// # Errors
+    /// If there is no such namespace.
+    pub fn namespace(&self, wanted: Option<u32>) -> Result<Namespace, Error> {
+        let there = self.controller.namespace_ids()?;
+        let nsid = match (wanted, &there[..]) {
+            (_, []) => return Err(Error::NoNamespaces),
+            (Some(nsid), _) => nsid,
+            (None, [only]) => *only,
+            (None, _) => 1,
+        };
+        if !there.contains(&nsid) {
+            let there: Vec<String> = there.iter().map(u32::to_string).collect();
+            return Err(Error::NoNamespace { nsid, there: there.join(", ") });
+        }
+        Ok(self.controller.namespace(nsid)?)
+    }
+}
+
+fn open(address: &Address) -> Result<Controller, Error> {
+    let hint = match address {
+        Address::Pci(pci) => {
+            // Tells what is missing better than a file that could not be opened.
+            Sysfs::new().nvme_device(*pci)?;
+            ""
+        }
+        Address::VfioUser(_) => " (start a vfio-user NVMe server on that socket first)",
+    };
+    Controller::open(address).map_err(|source| {
+        let unreachable = matches!(
+            source,
+            nvio_driver::Error::VfioUser { .. } | nvio_driver::Error::VfioUserSilent { .. }
+        );
+        let hint = if unreachable { hint } else { "" };
+        Error::Open { device: address.to_string(), hint, source }
+    })
+}
+
+fn check_image(image: &Path) -> Result<(), Error> {
+    let meta = fs::metadata(image).map_err(|error| Error::host("open", image, error))?;
+    let kind = meta.file_type();
+    let refuse = |kind| Err(Error::NoImage { image: image.to_owned(), kind });
+    match () {
+        () if kind.is_file() || kind.is_block_device() => Ok(()),
+        () if kind.is_dir() => refuse("directory"),
+        () if kind.is_socket() => refuse("socket (write it as vfio-user:SOCKET)"),
+        () if kind.is_char_device() => refuse("character device"),
+        () => refuse("pipe"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn three_kinds_of_device() {
+        let name = |text: &str| text.parse::<DeviceName>().unwrap();
+        assert!(matches!(name("0000:01:00.0"), DeviceName::Address(Address::Pci(_))));
+        assert!(matches!(name("01:00.0"), DeviceName::Address(Address::Pci(_))));
+        assert!(matches!(name("vfio-user:/s"), DeviceName::Address(Address::VfioUser(_))));
+        for image in ["disk.img", "./01:00.0", "/dev/sda", "01:00.9", ""] {
+            assert_eq!(name(image), DeviceName::Image(image.into()));
+        }
+        let raw = OsString::from_vec(b"a\xff".to_vec());
+        assert_eq!(DeviceName::from(raw.clone()), DeviceName::Image(raw.into()));
+    }
+
+    #[test]
+    fn what_cannot_be_an_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = |path: &Path| crate::error::one_line(&check_image(path).unwrap_err());
+        assert!(told(folder.path()).contains("is a directory; DEVICE is"));
+        assert!(told(Path::new("/dev/null")).contains("character device"));
+        assert!(told(&folder.path().join("no")).contains("No such file"));
+        let _listener = std::os::unix::net::UnixListener::bind(folder.path().join("s")).unwrap();
+        assert!(told(&folder.path().join("s")).contains("vfio-user:SOCKET"));
+    }
+}

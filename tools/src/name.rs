@@ -1,0 +1,74 @@
+//! Names and paths that someone else chose, on the way to a terminal or into JSON.
+
+use serde::ser::SerializeMap;
+
+/// `bytes` with what could drive a terminal or break a line escaped: control characters as Rust
+/// writes them (`\n`, `\u{1b}`), bytes that are no UTF-8 as `\xff`. Backslashes stay single, as
+/// the names are to be read, not parsed.
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if is_plain(c) { text.push(c) } else { text.extend(c.escape_default()) }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+/// Text as one line without control characters.
+pub fn one_line(text: &str) -> String {
+    escaped(text.as_bytes())
+}
+
+/// Neither a control character nor one that changes the direction or order of what is shown.
+fn is_plain(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}')
+        && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Adds `key` to a JSON object: the bytes as text, and if they are no UTF-8 also as `key_hex`.
+///
+/// # Errors
+/// If the serializer fails.
+pub fn entry<M: SerializeMap>(map: &mut M, key: &str, bytes: &[u8]) -> Result<(), M::Error> {
+    map.serialize_entry(key, &String::from_utf8_lossy(bytes))?;
+    if std::str::from_utf8(bytes).is_err() {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        map.serialize_entry(&format!("{key}_hex"), &hex)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Serializer;
+
+    #[test]
+    fn a_name_cannot_drive_a_terminal() {
+        assert_eq!(escaped(b"plain name"), "plain name");
+        assert_eq!(escaped("ä漢".as_bytes()), "ä漢");
+        assert_eq!(escaped(b"a\nb\x1b[31m\x7f"), "a\\nb\\u{1b}[31m\\u{7f}");
+        assert_eq!(escaped(b"x\xff\xc3"), "x\\xff\\xc3");
+        assert_eq!(escaped("gpj.\u{202e}exe".as_bytes()), "gpj.\\u{202e}exe");
+        assert_eq!(escaped("\u{9b}2J".as_bytes()), "\\u{9b}2J");
+    }
+
+    #[test]
+    fn json_keeps_what_is_no_utf8() {
+        let json = |bytes: &[u8]| {
+            let mut out = Vec::new();
+            let mut serializer = serde_json::Serializer::new(&mut out);
+            let mut map = serializer.serialize_map(None).unwrap();
+            entry(&mut map, "path", bytes).unwrap();
+            SerializeMap::end(map).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(json(b"/a\"b\n"), r#"{"path":"/a\"b\n"}"#);
+        assert_eq!(json(b"/\xffz"), "{\"path\":\"/\u{fffd}z\",\"path_hex\":\"2fff7a\"}");
+    }
+}

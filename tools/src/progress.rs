@@ -1,0 +1,36 @@
+//! Progress on standard error, when that is a terminal.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A bar over `bytes` bytes.
+pub fn bar(bytes: u64) -> ProgressBar {
+    let bar = ProgressBar::new(bytes);
+    style(&bar, "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {wide_msg}");
+    bar
+}
+
+/// For work of unknown size: bytes so far and the speed.
+pub fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    style(&bar, "{spinner} {bytes}  {bytes_per_sec}  {wide_msg}");
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// For a step without a measure.
+pub fn step(what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    style(&bar, "{spinner} {wide_msg}");
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar.set_message(what);
+    bar
+}
+
+fn style(bar: &ProgressBar, template: &str) {
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.set_style(style),
+        Err(error) => log::debug!("progress: {error}"),
+    }
+}

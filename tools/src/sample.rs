@@ -1,0 +1,165 @@
+//! A folder with files of many kinds, the same on every machine: what `demo` reads when it is
+//! given none.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+/// Small files: number and largest size.
+const SMALL: (u64, u64) = (400, 16 << 10);
+/// Files of medium size: number and largest size.
+const MEDIUM: (u64, u64) = (40, 1 << 20);
+/// Large files: number and size, which is no multiple of a block.
+const LARGE: (u64, u64) = (2, (48 << 20) + 12_345);
+/// Directories in one another.
+const DEPTH: usize = 40;
+
+/// Fills the empty directory `folder`.
+///
+/// # Errors
+/// If a file cannot be made.
+pub fn fill(folder: &Path) -> Result<(), Error> {
+    let mut random = Random(0x6e76_696f);
+    for (name, (count, largest)) in [("small", SMALL), ("medium", MEDIUM)] {
+        for number in 0..count {
+            let group = format!("{name}/group-{:02}", number % 20);
+            let path = folder.join(group).join(format!("{name}-{number:04}"));
+            // Every tenth is a whole number of blocks.
+            let size = random.below(largest + 1);
+            let size = if number % 10 == 0 { size & !4095 } else { size };
+            write(&path, size, &mut random)?;
+        }
+    }
+    for number in 0..LARGE.0 {
+        write(&folder.join(format!("large/large-{number}")), LARGE.1, &mut random)?;
+    }
+    sparse(&folder.join("sparse/holes"), &mut random)?;
+    write(&folder.join("sparse/empty"), 0, &mut random)?;
+    let hole = create(&folder.join("sparse/nothing-but-a-hole"))?;
+    hole.set_len((8 << 20) + 1).map_err(|error| Error::host("write", folder, error))?;
+    deep(folder, &mut random)?;
+    odd(folder, &mut random)
+}
+
+/// Data of odd sizes between holes, and a hole at the end.
+fn sparse(path: &Path, random: &mut Random) -> Result<(), Error> {
+    let file = create(path)?;
+    let result = (0..64u64).try_for_each(|number| {
+        let mut data = vec![0; usize::try_from(1 + random.below(40_000)).unwrap_or(1)];
+        random.fill(&mut data);
+        file.write_all_at(&data, (number << 19) + random.below(60_000))
+    });
+    result
+        .and_then(|()| file.set_len((64 << 19) + 999))
+        .map_err(|error| Error::host("write", path, error))
+}
+
+fn deep(folder: &Path, random: &mut Random) -> Result<(), Error> {
+    let mut path = folder.join("deep");
+    for level in 0..DEPTH {
+        path.push(format!("level-{level:02}"));
+        write(&path.join("file"), random.below(5000), random)?;
+    }
+    Ok(())
+}
+
+/// Names and links.
+fn odd(folder: &Path, random: &mut Random) -> Result<(), Error> {
+    let odd = folder.join("odd");
+    for name in ["with blank", "ünïcødé-漢字", "new\nline", "-dash", ".hidden", &"n".repeat(255)]
+    {
+        write(&odd.join(name), random.below(3000), random)?;
+    }
+    let empty = odd.join("empty-directory");
+    fs::create_dir(&empty).map_err(|error| Error::host("make", &empty, error))?;
+    let long = format!("{}large/large-0", "../odd/".repeat(20));
+    for (name, target) in [("short-link", "with blank"), ("long-link", &long), ("dangling", "none")]
+    {
+        let path = odd.join(name);
+        symlink(target, &path).map_err(|error| Error::host("make", &path, error))?;
+    }
+    let second = odd.join("second-name");
+    fs::hard_link(odd.join(".hidden"), &second).map_err(|error| Error::host("make", &second, error))
+}
+
+fn write(path: &Path, size: u64, random: &mut Random) -> Result<(), Error> {
+    let file = create(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut done = 0;
+    while done < size {
+        let part = usize::try_from(size - done).unwrap_or(usize::MAX).min(buffer.len());
+        random.fill(&mut buffer[..part]);
+        write_at(&file, &buffer[..part], done, path)?;
+        done += part as u64;
+    }
+    Ok(())
+}
+
+fn write_at(file: &File, data: &[u8], at: u64, path: &Path) -> Result<(), Error> {
+    file.write_all_at(data, at).map_err(|error| Error::host("write", path, error))
+}
+
+fn create(path: &Path) -> Result<File, Error> {
+    let parent: PathBuf = path.parent().map(Path::to_owned).unwrap_or_default();
+    fs::create_dir_all(parent)
+        .and_then(|()| File::create_new(path))
+        .map_err(|error: io::Error| Error::host("make", path, error))
+}
+
+/// SplitMix64: each file is different, each run the same.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `limit`, which is not 0; that it is not quite even does not matter here.
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let word = self.next().to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn the_folder_is_as_large_as_promised_and_has_holes() {
+        let folder = tempfile::tempdir().unwrap();
+        fill(folder.path()).unwrap();
+        let (mut bytes, mut files) = (0, 0);
+        let mut directories = vec![folder.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let entry = entry.unwrap();
+                let meta = entry.metadata().unwrap();
+                if meta.is_dir() {
+                    directories.push(entry.path());
+                } else if meta.is_file() {
+                    bytes += meta.len();
+                    files += 1;
+                }
+            }
+        }
+        assert!((100_000_000..200_000_000).contains(&bytes), "{bytes}");
+        assert_eq!(files, 400 + 40 + 2 + 3 + 40 + 7);
+        let sparse = fs::metadata(folder.path().join("sparse/holes")).unwrap();
+        assert!(sparse.blocks() * 512 < sparse.len() / 2);
+    }
+}

@@ -1,0 +1,294 @@
+//! Comparing a folder with what comes back from the device.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nvio_ext4::{FileType, Inode};
+use nvio_iomap::bounce;
+
+use super::count::Counted;
+use crate::error::{Error, one_line};
+use crate::volume::Volume;
+use crate::walk::{Directory, Walk};
+
+/// Size classes: name, and the largest size in it.
+pub const CLASSES: [(&str, u64); 4] = [
+    ("up to 4 KiB", 4 << 10),
+    ("up to 64 KiB", 64 << 10),
+    ("up to 1 MiB", 1 << 20),
+    ("above 1 MiB", u64::MAX),
+];
+/// Differences that are kept.
+const SHOWN: usize = 20;
+
+/// What was read, and how long that took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Regular files.
+    pub files: u64,
+    /// Their bytes, holes included.
+    pub bytes: u64,
+    /// Read commands the device was sent.
+    pub commands: u64,
+    /// Time from opening a file on the device to its last byte; the comparison is not in it.
+    pub time: Duration,
+}
+
+/// A path that is not the same on both sides.
+#[derive(Debug)]
+pub struct Difference {
+    /// The path, from the root of the filesystem.
+    pub path: Vec<u8>,
+    /// What differs.
+    pub what: String,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Files, by [`CLASSES`].
+    pub classes: [Tally; CLASSES.len()],
+    /// Directories compared.
+    pub directories: u64,
+    /// Symbolic links compared.
+    pub symlinks: u64,
+    /// Paths that differ.
+    pub differences: u64,
+    /// The first of them.
+    pub first: Vec<Difference>,
+}
+
+/// A comparison in progress.
+pub struct Check<'a> {
+    volume: &'a Volume,
+    queue: Counted,
+    buffer: Vec<u8>,
+    expected: Vec<u8>,
+    findings: Findings,
+}
+
+impl<'a> Check<'a> {
+    /// A comparison with what is on `volume`.
+    ///
+    /// # Errors
+    /// If the controller has no queue left.
+    pub fn new(volume: &'a Volume) -> Result<Self, Error> {
+        Ok(Self {
+            volume,
+            queue: Counted { queue: volume.queue()?, commands: 0 },
+            buffer: vec![0; bounce::PIECE],
+            expected: vec![0; bounce::PIECE],
+            findings: Findings::default(),
+        })
+    }
+
+    /// The findings.
+    pub fn finish(self) -> Findings {
+        self.findings
+    }
+
+    /// Compares all that is in `folder` with what has its path on the device.
+    ///
+    /// # Errors
+    /// If `folder` cannot be read. What goes wrong on the device is a difference.
+    pub fn folder(&mut self, folder: &Path) -> Result<(), Error> {
+        let mut directories: Vec<PathBuf> = vec![folder.to_owned()];
+        while let Some(directory) = directories.pop() {
+            let failed = |error: io::Error| Error::host("read", &directory, error);
+            let mut paths = Vec::new();
+            for entry in fs::read_dir(&directory).map_err(failed)? {
+                paths.push(entry.map_err(failed)?.path());
+            }
+            paths.sort();
+            for host in paths {
+                let meta = host.symlink_metadata().map_err(|e| Error::host("read", &host, e))?;
+                let path = on_device(folder, &host);
+                let same = self.path(&path, &host, &meta)?;
+                same.unwrap_or_else(|what| self.differs(path, what));
+                if meta.is_dir() {
+                    directories.push(host);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the device, and notes what is there and not in `folder`.
+    ///
+    /// # Errors
+    /// If a directory of the device cannot be read.
+    pub fn listing(&mut self, folder: &Path) -> Result<(), Error> {
+        let root = self.volume.lookup(b"/")?;
+        let mut walk = Walk::new(b"/".to_vec(), root, true);
+        while let Some(Directory { path: directory, entries }) = walk.next(self.volume)? {
+            for named in entries {
+                let path = crate::walk::join(&directory, &named.name);
+                let relative = path.strip_prefix(b"/").unwrap_or(&path);
+                let host = folder.join(std::ffi::OsStr::from_bytes(relative));
+                // mke2fs makes that one itself.
+                if path != b"/lost+found" && host.symlink_metadata().is_err() {
+                    self.differs(path, "is only on the device".to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn differs(&mut self, path: Vec<u8>, what: String) {
+        self.findings.differences += 1;
+        if self.findings.first.len() < SHOWN {
+            self.findings.first.push(Difference { path, what });
+        }
+    }
+
+    /// The inner result says what differs; the outer one is an error of this machine.
+    fn path(
+        &mut self,
+        path: &[u8],
+        host: &Path,
+        meta: &Metadata,
+    ) -> Result<Result<(), String>, Error> {
+        let start = Instant::now();
+        let inode = match self.volume.filesystem.lookup_no_follow(path) {
+            Ok(inode) => inode,
+            Err(error) => return Ok(Err(one_line(&error))),
+        };
+        if let Err(what) = same_inode(&inode, meta) {
+            return Ok(Err(what));
+        }
+        match inode.kind() {
+            FileType::Directory => self.findings.directories += 1,
+            FileType::Symlink => {
+                self.findings.symlinks += 1;
+                let wanted = fs::read_link(host).map_err(|e| Error::host("read", host, e))?;
+                return Ok(match self.volume.filesystem.read_link(&inode) {
+                    Ok(target) if target == wanted.as_os_str().as_bytes() => Ok(()),
+                    Ok(_) => Err("has another target".to_owned()),
+                    Err(error) => Err(one_line(&error)),
+                });
+            }
+            FileType::Regular => return self.file(&inode, host, start),
+            _ => {}
+        }
+        Ok(Ok(()))
+    }
+
+    fn file(
+        &mut self,
+        inode: &Inode,
+        host: &Path,
+        start: Instant,
+    ) -> Result<Result<(), String>, Error> {
+        let source = File::open(host).map_err(|error| Error::host("read", host, error))?;
+        let mut file = match self.volume.filesystem.file(inode) {
+            Ok(file) => file,
+            Err(error) => return Ok(Err(one_line(&error))),
+        };
+        let size = file.size();
+        let before = self.queue.commands;
+        let mut time = start.elapsed();
+        let mut at = 0;
+        let mut same = Ok(());
+        while at < size {
+            let part = usize::try_from(size - at).unwrap_or(usize::MAX).min(self.buffer.len());
+            let begin = Instant::now();
+            let read = file.read_at(&mut self.queue, at, &mut self.buffer[..part]);
+            time += begin.elapsed();
+            let got = match read {
+                Ok(count) => &self.buffer[..count],
+                Err(error) => return Ok(Err(one_line(&error))),
+            };
+            let wanted = read_full(&source, &mut self.expected[..part], at);
+            let wanted = wanted.map_err(|error| Error::host("read", host, error))?;
+            if let Some(index) = first_difference(got, wanted, part) {
+                same = Err(format!("byte {} differs", at + index as u64));
+                break;
+            }
+            at += part as u64;
+        }
+        let class = CLASSES.iter().position(|(_, most)| size <= *most).unwrap_or(0);
+        let tally = &mut self.findings.classes[class];
+        tally.files += 1;
+        tally.bytes += size;
+        tally.commands += self.queue.commands - before;
+        tally.time += time;
+        Ok(same)
+    }
+}
+
+/// Reads until `buffer` is full or the file ends.
+fn read_full<'a>(file: &File, buffer: &'a mut [u8], at: u64) -> io::Result<&'a [u8]> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(&buffer[..done])
+}
+
+/// Where two pieces differ that should both have `length` bytes.
+fn first_difference(got: &[u8], wanted: &[u8], length: usize) -> Option<usize> {
+    if got == wanted && got.len() == length {
+        return None;
+    }
+    let differing = got.iter().zip(wanted).position(|(a, b)| a != b);
+    Some(differing.unwrap_or(got.len().min(wanted.len())))
+}
+
+fn same_inode(inode: &Inode, meta: &Metadata) -> Result<(), String> {
+    let kind = kind_of(meta);
+    if kind != Some(inode.kind()) {
+        return Err(format!("is a {} on the device", inode.kind()));
+    }
+    // Directories and links may have another size on another filesystem.
+    if meta.is_file() && inode.size() != meta.len() {
+        return Err(format!("has {} bytes on the device, {} here", inode.size(), meta.len()));
+    }
+    if !meta.is_symlink() && u32::from(inode.permissions()) != meta.mode() & 0o7777 {
+        return Err(format!("has mode {:04o} on the device", inode.permissions()));
+    }
+    Ok(())
+}
+
+fn kind_of(meta: &Metadata) -> Option<FileType> {
+    let kind = meta.file_type();
+    Some(match () {
+        () if kind.is_file() => FileType::Regular,
+        () if kind.is_dir() => FileType::Directory,
+        () if kind.is_symlink() => FileType::Symlink,
+        () if kind.is_fifo() => FileType::Fifo,
+        () if kind.is_socket() => FileType::Socket,
+        () if kind.is_char_device() => FileType::CharDevice,
+        () if kind.is_block_device() => FileType::BlockDevice,
+        () => return None,
+    })
+}
+
+/// The path on the device of something below `folder`.
+fn on_device(folder: &Path, host: &Path) -> Vec<u8> {
+    let relative = host.strip_prefix(folder).unwrap_or(host);
+    [b"/", relative.as_os_str().as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_found_where_they_are() {
+        assert_eq!(first_difference(b"abc", b"abc", 3), None);
+        assert_eq!(first_difference(b"abc", b"abd", 3), Some(2));
+        assert_eq!(first_difference(b"ab", b"abc", 3), Some(2));
+        assert_eq!(first_difference(b"abc", b"a", 3), Some(1));
+        // Both shorter than they should be is no match either.
+        assert_eq!(first_difference(b"ab", b"ab", 3), Some(2));
+    }
+}

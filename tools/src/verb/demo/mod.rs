@@ -1,0 +1,86 @@
+//! `nvio demo`: a folder becomes an ext4 image, and every file of it comes back through the
+//! embedded controller, driver, iomap and filesystem, byte for byte.
+
+mod check;
+mod count;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use indicatif::ProgressBar;
+
+use crate::cli::Format;
+use crate::device::Device;
+use crate::error::Error;
+use crate::output::Output;
+use crate::volume::Volume;
+use crate::{mkfs, progress, sample};
+use check::Check;
+use report::Report;
+
+/// Runs the demonstration. Exit code 1 if anything differs.
+///
+/// # Errors
+/// If the folder cannot be read, the image not be made, or the filesystem not be opened.
+pub fn run(
+    folder: Option<&Path>,
+    lba_size: u32,
+    keep: bool,
+    format: Format,
+) -> Result<ExitCode, Error> {
+    let temporary = std::env::temp_dir();
+    let work = tempfile::Builder::new().prefix("nvio-demo-").tempdir();
+    let work = work.map_err(|error| Error::host("make a directory in", &temporary, error))?;
+    let own = work.path().join("folder");
+    let folder = match folder {
+        Some(folder) => {
+            fs::read_dir(folder).map_err(|error| Error::host("read", folder, error))?;
+            folder
+        }
+        None => {
+            with_step("making files", || {
+                fs::create_dir(&own).map_err(|error| Error::host("make", &own, error))?;
+                sample::fill(&own)
+            })?;
+            &own
+        }
+    };
+    let image = work.path().join("disk.img");
+    with_step("making an ext4 image (mke2fs)", || mkfs::image_of(folder, &image))?;
+    let check = with_step("reading", || {
+        let device = Device::serve(&image, lba_size)?;
+        let volume = Volume::on(device, &image.display().to_string(), None, None)?;
+        let mut check = Check::new(&volume)?;
+        check.folder(folder)?;
+        check.listing(folder)?;
+        Ok(check.finish())
+    })?;
+    let kept = if keep { Some(keep_image(work, &image, &own)?) } else { None };
+    let report = Report { check, lba_size, image: kept };
+    let mut out = Output::new();
+    if format.json {
+        out.json(&report)?
+    } else {
+        out.text(&report.text())?
+    }
+    out.flush()?;
+    Ok(if report.matched() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn with_step<T>(what: &'static str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let step: ProgressBar = progress::step(what);
+    let result = work();
+    step.finish_and_clear();
+    result
+}
+
+/// Keeps the temporary directory, with nothing in it but the image.
+fn keep_image(work: tempfile::TempDir, image: &Path, own: &Path) -> Result<PathBuf, Error> {
+    if own.exists() {
+        fs::remove_dir_all(own).map_err(|error| Error::host("remove", own, error))?;
+    }
+    let _ = work.keep();
+    Ok(image.to_owned())
+}

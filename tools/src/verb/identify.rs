@@ -1,0 +1,235 @@
+//! `nvio identify`: what a controller and its namespaces say of themselves.
+
+use nvio_driver::spec::{IdentifyController, IdentifyNamespace};
+use nvio_driver::{Controller, Namespace};
+use serde::Serialize;
+
+use crate::cli::{ControllerArgs, Format};
+use crate::device::Device;
+use crate::error::Error;
+use crate::output::{Output, human_size};
+use crate::table::Table;
+
+/// Namespaces that are asked; a controller may have many thousands.
+const NAMESPACES_SHOWN: usize = 128;
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    serial: String,
+    firmware: String,
+    subsystem_nqn: Option<String>,
+    pci_vendor_id: String,
+    pci_subsystem_vendor_id: String,
+    oui: String,
+    controller_id: u16,
+    version: String,
+    /// Largest NSID that may be valid (NN).
+    number_of_namespaces: u32,
+    /// What MDTS allows; null is no limit.
+    max_data_transfer_bytes: Option<u64>,
+    /// What the driver sends in one command.
+    max_command_bytes: usize,
+    max_queue_entries: u32,
+    io_queues_granted: u16,
+    min_page_size: u64,
+    volatile_write_cache: bool,
+    total_capacity: Option<u64>,
+    active_namespaces: Vec<u32>,
+    namespaces: Vec<NamespaceReport>,
+}
+
+#[derive(Serialize)]
+struct NamespaceReport {
+    nsid: u32,
+    /// Why the namespace cannot be used, if it cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unusable: Option<String>,
+    #[serde(flatten)]
+    details: Option<NamespaceDetails>,
+}
+
+#[derive(Serialize)]
+struct NamespaceDetails {
+    size: u64,
+    capacity: u64,
+    used: u64,
+    lba_size: u32,
+    metadata_size: u16,
+    protection_type: u8,
+    optimal_io_boundary_bytes: Option<u64>,
+    eui64: Option<String>,
+    nguid: Option<String>,
+    lba_formats: Vec<LbaFormat>,
+}
+
+#[derive(Serialize)]
+struct LbaFormat {
+    index: usize,
+    lba_size: u64,
+    metadata_size: u16,
+    relative_performance: &'static str,
+    in_use: bool,
+}
+
+/// Shows a controller.
+///
+/// # Errors
+/// If it cannot be opened or asked.
+pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
+    let device = Device::open(args)?;
+    let active = device.controller.namespace_ids()?;
+    let shown: Vec<u32> = match args.namespace {
+        Some(_) => vec![device.namespace(args.namespace)?.id()],
+        None => active.iter().copied().take(NAMESPACES_SHOWN).collect(),
+    };
+    let namespaces = shown.into_iter().map(|nsid| match device.controller.namespace(nsid) {
+        Ok(namespace) => {
+            NamespaceReport { nsid, unusable: None, details: Some(details(&namespace)) }
+        }
+        Err(error) => {
+            let unusable = Some(crate::error::one_line(&error));
+            NamespaceReport { nsid, unusable, details: None }
+        }
+    });
+    let namespaces = namespaces.collect();
+    let report = report(&device.controller, active, namespaces);
+    let mut out = Output::new();
+    if format.json {
+        out.json(&report)?
+    } else {
+        out.text(&text(&report))?
+    }
+    out.flush()
+}
+
+fn report(
+    controller: &Controller,
+    active_namespaces: Vec<u32>,
+    namespaces: Vec<NamespaceReport>,
+) -> Report {
+    let identify: &IdentifyController = controller.identify();
+    let capabilities = controller.capabilities();
+    let page_shift = capabilities.min_page_shift();
+    let capacity = u64::try_from(identify.tnvmcap.get()).unwrap_or(u64::MAX);
+    let ieee = identify.ieee;
+    Report {
+        model: identify.model(),
+        serial: identify.serial(),
+        firmware: identify.firmware(),
+        subsystem_nqn: Some(identify.nqn()).filter(|nqn| !nqn.is_empty()),
+        pci_vendor_id: format!("{:#06x}", identify.vid.get()),
+        pci_subsystem_vendor_id: format!("{:#06x}", identify.ssvid.get()),
+        // Least significant byte first.
+        oui: format!("{:02x}-{:02x}-{:02x}", ieee[2], ieee[1], ieee[0]),
+        controller_id: identify.cntlid.get(),
+        version: controller.version().to_string(),
+        number_of_namespaces: identify.nn.get(),
+        max_data_transfer_bytes: identify.max_transfer(page_shift),
+        max_command_bytes: controller.max_transfer(),
+        max_queue_entries: capabilities.max_queue_entries(),
+        io_queues_granted: controller.granted_queues(),
+        min_page_size: 1u64.checked_shl(page_shift).unwrap_or(0),
+        volatile_write_cache: identify.has_write_cache(),
+        total_capacity: Some(capacity).filter(|&bytes| bytes != 0),
+        active_namespaces,
+        namespaces,
+    }
+}
+
+fn details(namespace: &Namespace) -> NamespaceDetails {
+    let identify: &IdentifyNamespace = namespace.identify();
+    let bytes = |blocks: u64| blocks.saturating_mul(namespace.block_size().into());
+    let boundary = u64::from(identify.noiob.get());
+    NamespaceDetails {
+        size: namespace.bytes(),
+        capacity: bytes(identify.ncap.get()),
+        used: bytes(identify.nuse.get()),
+        lba_size: namespace.block_size(),
+        metadata_size: identify.format().ms.get(),
+        protection_type: identify.protection_type(),
+        optimal_io_boundary_bytes: Some(bytes(boundary)).filter(|&bytes| bytes != 0),
+        eui64: identifier(&identify.eui64),
+        nguid: identifier(&identify.nguid),
+        lba_formats: formats(identify),
+    }
+}
+
+/// Those that are available: LBADS of 0 is not (NVM 4.1.5.1), and above 63 not possible.
+fn formats(identify: &IdentifyNamespace) -> Vec<LbaFormat> {
+    let all = identify.lbaf.iter().enumerate().take(usize::from(identify.nlbaf).min(63) + 1);
+    all.filter(|(_, format)| (9..64).contains(&format.lbads))
+        .map(|(index, format)| LbaFormat {
+            index,
+            lba_size: 1 << format.lbads,
+            metadata_size: format.ms.get(),
+            relative_performance: ["best", "better", "good", "degraded"]
+                [usize::from(format.rp & 3)],
+            in_use: index == identify.format_index(),
+        })
+        .collect()
+}
+
+fn identifier(bytes: &[u8]) -> Option<String> {
+    let is_set = bytes.iter().any(|&byte| byte != 0);
+    is_set.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: String| text.push_str(&format!("{key:<22}{value}\n"));
+    line("Model", report.model.clone());
+    line("Serial", report.serial.clone());
+    line("Firmware", report.firmware.clone());
+    line("NVMe version", report.version.clone());
+    let vendors = (&report.pci_vendor_id, &report.pci_subsystem_vendor_id);
+    line("PCI vendor", format!("{} (subsystem {})", vendors.0, vendors.1));
+    line("OUI", report.oui.clone());
+    line("Controller ID", report.controller_id.to_string());
+    report.subsystem_nqn.iter().for_each(|nqn| line("Subsystem NQN", nqn.clone()));
+    let limit = |bytes: u64| format!("{bytes} bytes ({})", human_size(bytes));
+    let mdts = report.max_data_transfer_bytes.map_or("no limit".to_owned(), limit);
+    line("Largest transfer", mdts);
+    line("Queues", format!("{} of {} entries", report.io_queues_granted, report.max_queue_entries));
+    let cache = if report.volatile_write_cache { "present" } else { "none" };
+    line("Volatile write cache", cache.to_owned());
+    report.total_capacity.iter().for_each(|&bytes| line("Total capacity", limit(bytes)));
+    let active = report.active_namespaces.len();
+    line("Namespaces", format!("{active} active, largest NSID {}", report.number_of_namespaces));
+    for namespace in &report.namespaces {
+        text.push_str(&namespace_text(namespace));
+    }
+    text
+}
+
+fn namespace_text(namespace: &NamespaceReport) -> String {
+    let mut text = format!("\nNamespace {}\n", namespace.nsid);
+    let mut line = |key: &str, value: String| text.push_str(&format!("  {key:<20}{value}\n"));
+    if let Some(why) = &namespace.unusable {
+        line("Cannot be used", why.clone());
+    }
+    let Some(details) = &namespace.details else { return text };
+    let size = |bytes: u64| format!("{bytes} bytes ({})", human_size(bytes));
+    line("Size", size(details.size));
+    line("Capacity", size(details.capacity));
+    line("Used", size(details.used));
+    if let Some(bytes) = details.optimal_io_boundary_bytes {
+        line("I/O boundary", size(bytes));
+    }
+    if details.protection_type != 0 {
+        line("Protection", format!("type {}", details.protection_type));
+    }
+    details.eui64.iter().for_each(|id| line("EUI-64", id.clone()));
+    details.nguid.iter().for_each(|id| line("NGUID", id.clone()));
+    let mut table = Table::new(&["  FORMAT", "LBA", "METADATA", "PERFORMANCE", ""], &[0, 1, 2]);
+    for format in &details.lba_formats {
+        table.row([
+            format.index.to_string(),
+            format.lba_size.to_string(),
+            format.metadata_size.to_string(),
+            format.relative_performance.to_owned(),
+            if format.in_use { "in use".to_owned() } else { String::new() },
+        ]);
+    }
+    text + &table.render()
+}

@@ -1,0 +1,137 @@
+//! `nvio ls`: directories, one entry at a time.
+
+use std::ffi::OsString;
+
+use nvio_ext4::Inode;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::rooted;
+use super::stat::{Record, kind, mode_text};
+use crate::cli::VolumeArgs;
+use crate::error::Error;
+use crate::output::{JsonArray, Output};
+use crate::volume::Volume;
+use crate::walk::{Directory, Walk, join};
+use crate::{name, time};
+
+/// How to list.
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// More than names.
+    pub long: bool,
+    /// Directories below too.
+    pub recursive: bool,
+    /// As JSON.
+    pub json: bool,
+}
+
+/// A path without the details.
+struct Brief<'a> {
+    path: &'a [u8],
+    inode: &'a Inode,
+}
+
+impl Serialize for Brief<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        name::entry(&mut map, "path", self.path)?;
+        map.serialize_entry("kind", kind(self.inode.kind()))?;
+        map.serialize_entry("inode", &self.inode.number())?;
+        map.end()
+    }
+}
+
+/// Lists each path: a directory's entries, or the path itself if it is something else.
+///
+/// # Errors
+/// If something cannot be found or read; what comes before it has been written.
+pub fn run(args: &VolumeArgs, paths: &[OsString], options: Options) -> Result<(), Error> {
+    let volume = Volume::open(args)?;
+    let mut listing = Listing {
+        volume: &volume,
+        out: Output::new(),
+        array: JsonArray::default(),
+        options,
+        headings: options.recursive || paths.len() > 1,
+        first: true,
+    };
+    for path in paths {
+        listing.operand(&rooted(path))?;
+    }
+    let Listing { mut out, array, .. } = listing;
+    if options.json {
+        array.end(&mut out)?;
+    }
+    out.flush()
+}
+
+struct Listing<'a> {
+    volume: &'a Volume,
+    out: Output,
+    array: JsonArray,
+    options: Options,
+    headings: bool,
+    first: bool,
+}
+
+impl Listing<'_> {
+    fn operand(&mut self, path: &[u8]) -> Result<(), Error> {
+        // As ls does: a link is followed unless its own details are wanted.
+        let inode = if self.options.long {
+            self.volume.lookup_no_follow(path)?
+        } else {
+            self.volume.lookup(path)?
+        };
+        if !inode.is_dir() {
+            self.first = false;
+            return self.entry(path, path, &inode);
+        }
+        let mut walk = Walk::new(path.to_vec(), inode, self.options.recursive);
+        while let Some(Directory { path: directory, entries }) = walk.next(self.volume)? {
+            if self.headings && !self.options.json {
+                self.out.text(if self.first { "" } else { "\n" })?;
+                self.out.name(&directory)?;
+                self.out.line(":")?;
+            }
+            self.first = false;
+            for named in &entries {
+                self.entry(&join(&directory, &named.name), &named.name, &named.inode)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, path: &[u8], shown: &[u8], inode: &Inode) -> Result<(), Error> {
+        if !self.options.long {
+            if self.options.json {
+                return self.array.push(&mut self.out, &Brief { path, inode });
+            }
+            self.out.name(shown)?;
+            return self.out.line("");
+        }
+        let target = self.volume.target(path, inode)?;
+        if self.options.json {
+            let record = Record { path, inode, target: target.as_deref(), all: false };
+            return self.array.push(&mut self.out, &record);
+        }
+        let size = match inode.rdev() {
+            Some((major, minor)) => format!("{major}, {minor}"),
+            None => inode.size().to_string(),
+        };
+        self.out.text(&format!(
+            "{} {:>3} {:>5} {:>5} {size:>12} {} ",
+            mode_text(inode.mode()),
+            inode.links(),
+            inode.uid(),
+            inode.gid(),
+            time::utc_short(inode.mtime()),
+        ))?;
+        self.out.name(shown)?;
+        if let Some(target) = &target {
+            self.out.text(" -> ")?;
+            self.out.name(target)?;
+        }
+        self.out.line("")
+    }
+}

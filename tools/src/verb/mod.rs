@@ -1,0 +1,53 @@
+//! The verbs, one a file.
+
+mod bind;
+mod cat;
+mod cp;
+mod demo;
+mod identify;
+mod list;
+mod ls;
+mod map;
+mod stat;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use crate::cli::Verb;
+use crate::error::Error;
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever went wrong.
+pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
+    match verb {
+        Verb::List { format } => list::run(*format)?,
+        Verb::Bind { address } => bind::bind(*address)?,
+        Verb::Unbind { address } => bind::unbind(*address)?,
+        Verb::Identify { device, format } => identify::run(device, *format)?,
+        Verb::Ls { volume, paths, long, recursive, format } => {
+            let options = ls::Options { long: *long, recursive: *recursive, json: format.json };
+            ls::run(volume, paths, options)?;
+        }
+        Verb::Stat { volume, paths, format } => stat::run(volume, paths, *format)?,
+        Verb::Map { volume, paths, format } => map::run(volume, paths, *format)?,
+        Verb::Cat { volume, paths, offset, length } => {
+            cat::run(volume, paths, *offset, *length)?;
+        }
+        Verb::Cp { volume, paths, target, recursive } => {
+            cp::run(volume, paths, target, *recursive)?;
+        }
+        Verb::Demo { folder, lba_size, keep, format } => {
+            return demo::run(folder.as_deref(), *lba_size, *keep, *format);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A path in a filesystem from the command line: always from the root.
+fn rooted(path: &OsString) -> Vec<u8> {
+    let bytes = path.as_bytes();
+    if bytes.starts_with(b"/") { bytes.to_vec() } else { [b"/", bytes].concat() }
+}

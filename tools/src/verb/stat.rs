@@ -1,0 +1,206 @@
+//! `nvio stat`: all that an inode holds.
+
+use std::ffi::OsString;
+
+use nvio_ext4::{FileType, Inode, Timestamp};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::rooted;
+use crate::cli::{Format, VolumeArgs};
+use crate::error::Error;
+use crate::output::{JsonArray, Output};
+use crate::volume::Volume;
+use crate::{name, time};
+
+/// An inode with the path it was found at, as JSON.
+pub struct Record<'a> {
+    /// The path.
+    pub path: &'a [u8],
+    /// The inode.
+    pub inode: &'a Inode,
+    /// The target of a symbolic link.
+    pub target: Option<&'a [u8]>,
+    /// Whether blocks, flags and the like are told too.
+    pub all: bool,
+}
+
+#[derive(Serialize)]
+struct Time {
+    seconds: i64,
+    nanoseconds: u32,
+}
+
+impl From<Timestamp> for Time {
+    fn from(time: Timestamp) -> Self {
+        Self { seconds: time.seconds, nanoseconds: time.nanoseconds }
+    }
+}
+
+#[derive(Serialize)]
+struct DeviceNumber {
+    major: u32,
+    minor: u32,
+}
+
+impl Serialize for Record<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let inode = self.inode;
+        let mut map = serializer.serialize_map(None)?;
+        name::entry(&mut map, "path", self.path)?;
+        map.serialize_entry("kind", kind(inode.kind()))?;
+        map.serialize_entry("mode", &format!("{:07o}", inode.mode()))?;
+        map.serialize_entry("uid", &inode.uid())?;
+        map.serialize_entry("gid", &inode.gid())?;
+        map.serialize_entry("size", &inode.size())?;
+        map.serialize_entry("links", &inode.links())?;
+        map.serialize_entry("inode", &inode.number())?;
+        map.serialize_entry("mtime", &Time::from(inode.mtime()))?;
+        map.serialize_entry("atime", &Time::from(inode.atime()))?;
+        map.serialize_entry("ctime", &Time::from(inode.ctime()))?;
+        if let Some(target) = self.target {
+            name::entry(&mut map, "target", target)?;
+        }
+        if let Some((major, minor)) = inode.rdev() {
+            map.serialize_entry("rdev", &DeviceNumber { major, minor })?;
+        }
+        if self.all {
+            map.serialize_entry("crtime", &inode.crtime().map(Time::from))?;
+            map.serialize_entry("blocks_512", &inode.blocks_512())?;
+            map.serialize_entry("flags", &format!("{:#010x}", inode.flags().bits()))?;
+            map.serialize_entry("generation", &inode.generation())?;
+            map.serialize_entry("project", &inode.project())?;
+        }
+        map.end()
+    }
+}
+
+/// One word for a kind.
+pub fn kind(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Regular => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symlink",
+        FileType::CharDevice => "character-device",
+        FileType::BlockDevice => "block-device",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+    }
+}
+
+/// A mode as `ls -l` shows it.
+pub fn mode_text(mode: u16) -> String {
+    let kind = match FileType::from_mode(mode) {
+        Some(FileType::Regular) => '-',
+        Some(FileType::Directory) => 'd',
+        Some(FileType::Symlink) => 'l',
+        Some(FileType::CharDevice) => 'c',
+        Some(FileType::BlockDevice) => 'b',
+        Some(FileType::Fifo) => 'p',
+        Some(FileType::Socket) => 's',
+        None => '?',
+    };
+    let mut text = String::from(kind);
+    // Set-user-ID, set-group-ID and sticky show in the place of an x.
+    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+        let bits = mode >> shift;
+        text.push(if bits & 4 != 0 { 'r' } else { '-' });
+        text.push(if bits & 2 != 0 { 'w' } else { '-' });
+        text.push(match (mode & special != 0, bits & 1 != 0) {
+            (false, false) => '-',
+            (false, true) => 'x',
+            (true, true) => letter,
+            (true, false) => letter.to_ascii_uppercase(),
+        });
+    }
+    text
+}
+
+/// Shows inodes. JSON is one object for one path, and an array for several.
+///
+/// # Errors
+/// If a path cannot be found or read.
+pub fn run(args: &VolumeArgs, paths: &[OsString], format: Format) -> Result<(), Error> {
+    let volume = Volume::open(args)?;
+    let mut out = Output::new();
+    let mut array = JsonArray::default();
+    for path in paths {
+        let path = rooted(path);
+        let inode = volume.lookup_no_follow(&path)?;
+        let target = volume.target(&path, &inode)?;
+        let record = Record { path: &path, inode: &inode, target: target.as_deref(), all: true };
+        match (format.json, paths.len()) {
+            (true, 1) => out.json(&record)?,
+            (true, _) => array.push(&mut out, &record)?,
+            (false, _) => text(&mut out, &record)?,
+        }
+    }
+    if format.json && paths.len() > 1 {
+        array.end(&mut out)?;
+    }
+    out.flush()
+}
+
+fn text(out: &mut Output, record: &Record<'_>) -> Result<(), Error> {
+    let inode = record.inode;
+    out.text("    Path: ")?;
+    out.name(record.path)?;
+    if let Some(target) = record.target {
+        out.text(" -> ")?;
+        out.name(target)?;
+    }
+    let mode = inode.mode();
+    let device = inode.rdev().map(|(major, minor)| format!("  Device: {major}:{minor}"));
+    let times = [
+        ("  Access", Some(inode.atime())),
+        ("  Modify", Some(inode.mtime())),
+        ("  Change", Some(inode.ctime())),
+        ("   Birth", inode.crtime()),
+    ];
+    out.line("")?;
+    out.line(&format!(
+        "    Size: {}  Blocks: {} of 512  Kind: {}{}",
+        inode.size(),
+        inode.blocks_512(),
+        inode.kind(),
+        device.unwrap_or_default()
+    ))?;
+    out.line(&format!("   Inode: {}  Links: {}", inode.number(), inode.links()))?;
+    let permissions = inode.permissions();
+    out.line(&format!(
+        "    Mode: {permissions:04o} {}  Uid: {}  Gid: {}",
+        mode_text(mode),
+        inode.uid(),
+        inode.gid()
+    ))?;
+    for (key, value) in times {
+        out.line(&format!("{key}: {}", value.map_or("-".to_owned(), time::utc)))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_as_ls_shows_them() {
+        for (mode, shown) in [
+            (0o100_644, "-rw-r--r--"),
+            (0o040_755, "drwxr-xr-x"),
+            (0o120_777, "lrwxrwxrwx"),
+            (0o104_755, "-rwsr-xr-x"),
+            (0o104_644, "-rwSr--r--"),
+            (0o102_755, "-rwxr-sr-x"),
+            (0o041_777, "drwxrwxrwt"),
+            (0o041_776, "drwxrwxrwT"),
+            (0o020_600, "crw-------"),
+            (0o060_600, "brw-------"),
+            (0o010_000, "p---------"),
+            (0o140_000, "s---------"),
+            (0o000_000, "?---------"),
+        ] {
+            assert_eq!(mode_text(mode), shown);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A filesystem on a device: partition, metadata and data.
+
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
+use nvio_ext4::{Filesystem, Inode, QueueSource};
+use nvio_iomap::{Disk, DiskQueue};
+
+use crate::cli::VolumeArgs;
+use crate::device::Device;
+use crate::error::Error;
+use crate::{name, partition, walk};
+
+/// Commands of metadata that can be in flight.
+const METADATA_DEPTH: u16 = 32;
+/// Commands of data that can be in flight.
+const DATA_DEPTH: u16 = 128;
+
+/// An open filesystem and a queue to read its files with.
+pub struct Volume {
+    /// The filesystem.
+    pub filesystem: Filesystem,
+    disk: Disk,
+    // Dropped last: the queues above belong to it.
+    device: Device,
+}
+
+impl Volume {
+    /// Opens what a command line names.
+    ///
+    /// # Errors
+    /// If device, namespace, partition or filesystem cannot be opened.
+    pub fn open(args: &VolumeArgs) -> Result<Self, Error> {
+        let device = Device::open(&args.controller)?;
+        let name = args.controller.device.to_string();
+        Self::on(device, &name, args.controller.namespace, args.partition)
+    }
+
+    /// Opens the filesystem on a namespace of `device`, or on a partition of that.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn on(
+        device: Device,
+        name: &str,
+        namespace: Option<u32>,
+        partition: Option<u32>,
+    ) -> Result<Self, Error> {
+        let whole = Disk::whole(&device.namespace(namespace)?);
+        let disk = match partition {
+            None => whole.clone(),
+            Some(number) => {
+                let mut reader = table_reader(&device, &whole)?;
+                let block_size = whole.namespace().block_size();
+                let range = partition::find(&mut reader, number, block_size, whole.size())?;
+                whole.slice(range.offset, range.length)?
+            }
+        };
+        let source = QueueSource::new(DiskQueue::new(&device.controller, &disk, METADATA_DEPTH)?);
+        let filesystem = Filesystem::open(source).map_err(|source| {
+            let hint = match source {
+                nvio_ext4::Error::NotExt4 { .. }
+                    if partition.is_none() && is_partitioned(&device, &whole) =>
+                {
+                    " has a partition table (choose one of it with --partition N)"
+                }
+                _ => "",
+            };
+            Error::Filesystem { device: name.to_owned(), hint, source }
+        })?;
+        Ok(Self { filesystem, disk, device })
+    }
+
+    /// A queue for the data of files.
+    ///
+    /// # Errors
+    /// If the controller has no more queues.
+    pub fn queue(&self) -> Result<DiskQueue, Error> {
+        Ok(DiskQueue::new(&self.device.controller, &self.disk, DATA_DEPTH)?)
+    }
+
+    /// What `path` is, through symbolic links.
+    ///
+    /// # Errors
+    /// If it is not there, or damaged.
+    pub fn lookup(&self, path: &[u8]) -> Result<Inode, Error> {
+        self.filesystem.lookup(path).map_err(Error::path(path))
+    }
+
+    /// What `path` is, which may be a symbolic link.
+    ///
+    /// # Errors
+    /// If it is not there, or damaged.
+    pub fn lookup_no_follow(&self, path: &[u8]) -> Result<Inode, Error> {
+        self.filesystem.lookup_no_follow(path).map_err(Error::path(path))
+    }
+
+    /// The target of a symbolic link; `None` for what is none.
+    ///
+    /// # Errors
+    /// If it is damaged.
+    pub fn target(&self, path: &[u8], inode: &Inode) -> Result<Option<Vec<u8>>, Error> {
+        if !inode.is_symlink() {
+            return Ok(None);
+        }
+        self.filesystem.read_link(inode).map(Some).map_err(Error::path(path))
+    }
+
+    /// What is in the directory at `path`, sorted by name, without `.` and `..`.
+    ///
+    /// # Errors
+    /// If an entry has an impossible name, or an inode cannot be read.
+    pub fn entries(&self, path: &[u8], directory: &Inode) -> Result<Vec<walk::Named>, Error> {
+        let mut found = Vec::new();
+        for entry in self.filesystem.read_dir(directory).map_err(Error::path(path))? {
+            let entry = entry.map_err(Error::path(path))?;
+            // The filesystem has checked that. It is what keeps a copy inside its target.
+            if !walk::is_name(&entry.name) {
+                let (path, entry) = (name::escaped(path), name::escaped(&entry.name));
+                return Err(Error::BadName { path, entry });
+            }
+            let inode = self.filesystem.inode(entry.inode);
+            let inode = inode.map_err(Error::path(&walk::join(path, &entry.name)))?;
+            found.push(walk::Named { name: entry.name, inode });
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+}
+
+fn is_partitioned(device: &Device, whole: &Disk) -> bool {
+    table_reader(device, whole).is_ok_and(|mut reader| {
+        partition::is_partitioned(&mut reader, whole.namespace().block_size(), whole.size())
+    })
+}
+
+fn table_reader(device: &Device, disk: &Disk) -> Result<BufReader<DiskReader>, Error> {
+    let queue = DiskQueue::new(&device.controller, disk, METADATA_DEPTH)?;
+    Ok(BufReader::new(DiskReader { queue, at: 0 }))
+}
+
+/// A disk as a stream, for the decoders of partition tables.
+struct DiskReader {
+    queue: DiskQueue,
+    at: u64,
+}
+
+impl Read for DiskReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.queue.disk().size().saturating_sub(self.at);
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+        if count == 0 {
+            return Ok(0);
+        }
+        self.queue.read_at(self.at, &mut buf[..count]).map_err(io::Error::other)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for DiskReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.queue.disk().size().checked_add_signed(by),
+        };
+        self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
