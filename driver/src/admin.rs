@@ -56,8 +56,13 @@ impl Admin {
             return Err(Error::QueueClosed);
         }
         let capacity = self.core.capacity();
-        let slot = self.core.take_slot().ok_or(Error::QueueFull { capacity })?;
-        self.core.submit(slot, sqe, buf, name);
+        let submitted = match buf {
+            Some(buf) => self.core.submit_with(sqe, buf, name).is_ok(),
+            None => self.core.submit(sqe, name).is_ok(),
+        };
+        if !submitted {
+            return Err(Error::QueueFull { capacity });
+        }
         self.core.ring();
         let (status, answer) = self.wait(transport, name).inspect_err(|_| self.closed = true)?;
         match status.is_success() {

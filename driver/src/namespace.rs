@@ -11,6 +11,8 @@ use crate::{Error, Result};
 pub struct Namespace {
     nsid: u32,
     block_shift: u32,
+    /// Bytes of a block less one.
+    block_mask: usize,
     blocks: u64,
     /// Most blocks of one command.
     max_blocks: usize,
@@ -51,7 +53,8 @@ impl Namespace {
                 block_shift.into(),
             ));
         }
-        Ok(Self { nsid, block_shift, blocks, max_blocks, identify: Arc::new(identify) })
+        let block_mask = (1 << block_shift) - 1;
+        Ok(Self { nsid, block_shift, block_mask, blocks, max_blocks, identify: Arc::new(identify) })
     }
 
     /// Namespace ID.
@@ -99,7 +102,7 @@ impl Namespace {
     #[inline]
     pub(crate) fn check(&self, lba: u64, bytes: usize) -> Option<u32> {
         let blocks = bytes >> self.block_shift;
-        let aligned = bytes & ((1 << self.block_shift) - 1) == 0;
+        let aligned = bytes & self.block_mask == 0;
         let fits = blocks.wrapping_sub(1) < self.max_blocks;
         let inside = lba <= self.blocks && blocks as u64 <= self.blocks - lba;
         #[expect(clippy::cast_possible_truncation, reason = "at most 65,536")]

@@ -35,7 +35,11 @@ const VARIANTS: &[(&str, &str, &str)] = &[
     ("no-filetype", "128M", "-t ext4 -O ^filetype"),
     ("bigalloc", "256M", "-t ext4 -b 4096 -C 65536 -O bigalloc"),
     ("bigalloc-1k", "256M", "-t ext4 -b 1024 -C 4096 -O bigalloc,meta_bg,^resize_inode"),
-    ("features", "128M", "-t ext4 -b 4096 -O ea_inode,large_dir,mmp,verity,encrypt,orphan_file,fast_commit"),
+    (
+        "features",
+        "128M",
+        "-t ext4 -b 4096 -O ea_inode,large_dir,mmp,verity,encrypt,orphan_file,fast_commit",
+    ),
     ("no-journal", "128M", "-t ext4 -O ^has_journal,^dir_index"),
     ("ext2", "160M", "-t ext2 -b 1024"),
     ("ext3", "160M", "-t ext3 -b 1024"),

@@ -100,7 +100,8 @@ impl Arena {
     /// [`Error::ArenaFull`] if there is no contiguous range that large.
     pub fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
         let allocation = self.allocate(bytes, PAGE_SIZE)?;
-        let mut buf = DmaBuf::new(allocation, bytes);
+        let mut buf = DmaBuf::new(allocation, bytes)
+            .ok_or(Error::ArenaFull { bytes, arena: DmaBuf::MOST })?;
         buf.fill(0);
         Ok(buf)
     }
@@ -120,29 +121,41 @@ impl Arena {
         let first = free
             .take(pages, align.div_ceil(PAGE_SIZE))
             .ok_or(Error::ArenaFull { bytes, arena: self.0.region.size() })?;
-        Ok(Allocation { arena: Arc::clone(&self.0), first, pages })
+        let offset = first * PAGE_SIZE;
+        // SAFETY: the pages are inside the arena's mapping.
+        let ptr = unsafe { self.0.base.add(offset) };
+        let iova = self.0.iova + offset as u64;
+        Ok(Allocation { ptr, iova, arena: Arc::clone(&self.0), first, pages })
     }
 }
 
 /// A run of pages of an arena, given back when dropped.
 pub(super) struct Allocation {
+    ptr: NonNull<u8>,
+    iova: u64,
     arena: Arc<Inner>,
     first: usize,
     pages: usize,
 }
+
+// SAFETY: an allocation is a disjoint part of an arena's memory, which it keeps alive.
+unsafe impl Send for Allocation {}
+// SAFETY: as above; the memory is reached through the one `DmaBuf` that owns each byte.
+unsafe impl Sync for Allocation {}
 
 impl Allocation {
     pub(super) fn bytes(&self) -> usize {
         self.pages * PAGE_SIZE
     }
 
+    #[inline]
     pub(super) fn iova(&self) -> u64 {
-        self.arena.iova + (self.first * PAGE_SIZE) as u64
+        self.iova
     }
 
+    #[inline]
     pub(super) fn ptr(&self) -> NonNull<u8> {
-        // SAFETY: the pages are inside the arena's mapping.
-        unsafe { self.arena.base.add(self.first * PAGE_SIZE) }
+        self.ptr
     }
 
     fn ptr_mut(&mut self) -> *mut u8 {

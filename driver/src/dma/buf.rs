@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::arena::Allocation;
 
-/// A contiguous buffer that the device can reach, or a part of one.
+/// A contiguous buffer that the device can reach, or a part of one; at most 4 GiB.
 ///
 /// It is exclusive: while a command uses it, the queue owns it, and nobody else can look at it.
 /// [`split_to`](Self::split_to) makes two disjoint buffers of one; the pages are given back to the
@@ -22,41 +22,62 @@ use super::arena::Allocation;
 /// # Ok(())
 /// # }
 /// ```
+// Two words, since it is moved twice for each command.
 pub struct DmaBuf {
-    ptr: NonNull<u8>,
-    iova: u64,
-    len: usize,
+    /// Offset in the allocation; `start + len` is inside it.
+    start: u32,
+    len: u32,
     pages: Arc<Allocation>,
 }
 
-// SAFETY: a `DmaBuf` owns its range of the allocation as a `Vec` owns its elements.
-unsafe impl Send for DmaBuf {}
-// SAFETY: as above.
-unsafe impl Sync for DmaBuf {}
-
 impl DmaBuf {
-    /// The first `len` bytes of an allocation, which is at least that long.
-    pub(super) fn new(pages: Allocation, len: usize) -> Self {
-        debug_assert!(len <= pages.bytes());
-        Self { ptr: pages.ptr(), iova: pages.iova(), len, pages: Arc::new(pages) }
+    /// Most bytes of one buffer.
+    pub(super) const MOST: usize = u32::MAX as usize;
+
+    /// The first `len` bytes of an allocation. `None` if it is shorter, or too long for a buffer.
+    pub(super) fn new(pages: Allocation, len: usize) -> Option<Self> {
+        let inside = len <= pages.bytes() && pages.bytes() <= Self::MOST;
+        let len = u32::try_from(len).ok().filter(|_| inside)?;
+        Some(Self { start: 0, len, pages: Arc::new(pages) })
     }
 
     /// I/O virtual address of the first byte.
     #[inline]
     pub fn iova(&self) -> u64 {
-        self.iova
+        self.pages.iova() + u64::from(self.start)
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// [`len`](Self::len) as it is kept.
+    #[inline]
+    pub(super) fn len32(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether there is no byte in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn ptr(&self) -> NonNull<u8> {
+        // SAFETY: `start` is inside the allocation, or one past its end.
+        unsafe { self.pages.ptr().add(self.start as usize) }
     }
 
     /// Takes the first `at` bytes off into a buffer of their own. `None`, and nothing changes, if
     /// there are fewer.
     #[inline]
     pub fn split_to(&mut self, at: usize) -> Option<Self> {
+        let at = u32::try_from(at).ok()?;
         let left = self.len.checked_sub(at)?;
-        let front =
-            Self { ptr: self.ptr, iova: self.iova, len: at, pages: Arc::clone(&self.pages) };
-        // SAFETY: `at` is at most `len`, so the result points into the range, or one past it.
-        self.ptr = unsafe { self.ptr.add(at) };
-        self.iova += at as u64;
+        let front = Self { start: self.start, len: at, pages: Arc::clone(&self.pages) };
+        self.start += at;
         self.len = left;
         Some(front)
     }
@@ -67,7 +88,7 @@ impl DmaBuf {
     /// Gives `next` back if it is not the direct continuation.
     #[inline]
     pub fn join(&mut self, next: Self) -> Result<(), Self> {
-        if !Arc::ptr_eq(&self.pages, &next.pages) || self.iova + self.len as u64 != next.iova {
+        if !Arc::ptr_eq(&self.pages, &next.pages) || self.start + self.len != next.start {
             return Err(next);
         }
         self.len += next.len;
@@ -75,23 +96,23 @@ impl DmaBuf {
     }
 
     /// A buffer of no bytes at the start of this one, as a mark.
-    pub(super) fn split_empty(&mut self) -> Self {
-        Self { ptr: self.ptr, iova: self.iova, len: 0, pages: Arc::clone(&self.pages) }
+    pub(super) fn mark(&self) -> Self {
+        Self { start: self.start, len: 0, pages: Arc::clone(&self.pages) }
     }
 
     /// Whether this buffer lies in the `len` bytes from the start of `mark`.
     #[inline]
-    pub(super) fn within(&self, mark: &Self, len: usize) -> bool {
+    pub(super) fn within(&self, mark: &Self, len: u32) -> bool {
         Arc::ptr_eq(&self.pages, &mark.pages)
-            && self.iova >= mark.iova
-            && self.iova + self.len as u64 <= mark.iova + len as u64
+            && self.start >= mark.start
+            && self.start + self.len <= mark.start + len
     }
 
     /// Extends this buffer over the `len` bytes that follow it.
     ///
     /// # Safety
     /// They must be of the same allocation, and no other buffer may cover any of them.
-    pub(super) unsafe fn grow_over(&mut self, len: usize) {
+    pub(super) unsafe fn grow_over(&mut self, len: u32) {
         self.len += len;
     }
 }
@@ -101,9 +122,10 @@ impl Deref for DmaBuf {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `ptr` and `len` are a range of initialised memory (a memfd is zeroed) that this
-        // buffer owns, and no command has been given it: those take the buffer by value.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+        // SAFETY: the range is initialised memory (a memfd is zeroed) that this buffer owns, as a
+        // `Vec` owns its elements, and no command has been given it: those take the buffer by
+        // value.
+        unsafe { std::slice::from_raw_parts(self.ptr().as_ptr(), self.len()) }
     }
 }
 
@@ -111,13 +133,13 @@ impl DerefMut for DmaBuf {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.ptr().as_ptr(), self.len()) }
     }
 }
 
 impl fmt::Debug for DmaBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DmaBuf({} bytes at {:#x})", self.len, self.iova)
+        write!(f, "DmaBuf({} bytes at {:#x})", self.len, self.iova())
     }
 }
 
@@ -134,7 +156,7 @@ mod tests {
         tail.fill(2);
         assert_eq!((head.len(), tail.len(), tail.iova()), (600, 400, 0x4000_0000 + 600));
         assert!(head.iter().all(|&b| b == 1) && tail.iter().all(|&b| b == 2));
-        assert!(tail.split_to(401).is_none());
+        assert!(tail.split_to(401).is_none() && tail.split_to(1 << 32).is_none());
         head = tail.join(head).unwrap_err();
         head.join(tail).unwrap();
         assert_eq!(head.len(), 1000);

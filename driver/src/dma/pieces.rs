@@ -12,22 +12,21 @@ pub struct DmaPieces {
     start: DmaBuf,
     /// What was not cut off yet.
     rest: DmaBuf,
-    cut: usize,
-    returned: usize,
+    cut: u32,
+    returned: u32,
 }
 
 impl DmaPieces {
     /// Takes a buffer to be cut up.
-    pub fn new(mut buf: DmaBuf) -> Self {
-        let start = buf.split_empty();
-        Self { start, rest: buf, cut: 0, returned: 0 }
+    pub fn new(buf: DmaBuf) -> Self {
+        Self { start: buf.mark(), rest: buf, cut: 0, returned: 0 }
     }
 
     /// Cuts off the next `len` bytes, or `None` if fewer are left.
     #[inline]
     pub fn cut(&mut self, len: usize) -> Option<DmaBuf> {
         let piece = self.rest.split_to(len)?;
-        self.cut += len;
+        self.cut += piece.len32();
         Some(piece)
     }
 
@@ -38,10 +37,10 @@ impl DmaPieces {
     #[inline]
     pub fn put(&mut self, piece: DmaBuf) -> Result<(), DmaBuf> {
         let missing = self.cut - self.returned;
-        if piece.len() > missing || !piece.within(&self.start, self.cut) {
+        if piece.len32() > missing || !piece.within(&self.start, self.cut) {
             return Err(piece);
         }
-        self.returned += piece.len();
+        self.returned += piece.len32();
         Ok(())
     }
 

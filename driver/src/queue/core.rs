@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U16, U64};
 
 use super::prp::{LIST_BYTES, PrpLists};
 use super::ring::{CompletionRing, Posted, SubmissionRing};
-use super::slots::{FreeSlot, Slots};
+use super::slots::Slots;
 use crate::dma::{Arena, DmaBuf};
 use crate::mmio::{Doorbell, Mmio};
 use crate::{Error, Result};
@@ -95,22 +95,36 @@ impl<T> Core<T> {
         self.stale
     }
 
-    /// A slot for [`submit`](Self::submit), unless every one is in flight.
+    /// Queues a command without data.
+    ///
+    /// # Errors
+    /// Gives the context back when every slot is in flight.
     #[inline]
-    pub(crate) fn take_slot(&mut self) -> Option<FreeSlot> {
-        self.slots.take()
+    pub(crate) fn submit(&mut self, mut sqe: Sqe, context: T) -> Result<(), T> {
+        let Some(slot) = self.slots.take() else { return Err(context) };
+        sqe.cid = U16::new(slot.fill(Request { buf: None, context }));
+        self.sq.push(sqe);
+        Ok(())
     }
 
     /// Queues a command whose data is all of `buf`, which is within the limits of the controller.
+    ///
+    /// # Errors
+    /// Gives buffer and context back when every slot is in flight.
     #[inline]
-    pub(crate) fn submit(&mut self, slot: FreeSlot, mut sqe: Sqe, buf: Option<DmaBuf>, context: T) {
-        if let Some(buf) = &buf {
-            let (prp1, prp2) = self.prp.describe(slot.index(), buf.iova(), buf.len());
-            sqe.prp1 = U64::new(prp1);
-            sqe.prp2 = U64::new(prp2);
-        }
-        sqe.cid = U16::new(self.slots.insert(slot, Request { buf, context }));
+    pub(crate) fn submit_with(
+        &mut self,
+        mut sqe: Sqe,
+        buf: DmaBuf,
+        context: T,
+    ) -> Result<(), (DmaBuf, T)> {
+        let Some(slot) = self.slots.take() else { return Err((buf, context)) };
+        let (prp1, prp2) = self.prp.describe(slot.index(), buf.iova(), buf.len());
+        sqe.prp1 = U64::new(prp1);
+        sqe.prp2 = U64::new(prp2);
+        sqe.cid = U16::new(slot.fill(Request { buf: Some(buf), context }));
         self.sq.push(sqe);
+        Ok(())
     }
 
     /// Tells the controller of what was queued.
@@ -123,6 +137,16 @@ impl<T> Core<T> {
     /// to `done`, and gives their number.
     #[inline]
     pub(crate) fn poll(
+        &mut self,
+        limit: usize,
+        done: impl FnMut(Posted, Option<DmaBuf>, T),
+    ) -> usize {
+        // Most polls find nothing: that is all that is inlined.
+        if self.cq.is_empty() { 0 } else { self.take_posted(limit, done) }
+    }
+
+    #[inline(never)]
+    fn take_posted(
         &mut self,
         limit: usize,
         mut done: impl FnMut(Posted, Option<DmaBuf>, T),
@@ -141,10 +165,15 @@ impl<T> Core<T> {
                 None => self.count_stale(posted.cid),
             }
         }
-        if taken > 0 {
-            self.cq.ring();
-        }
+        self.cq.ring();
         matched
+    }
+
+    /// Ends the use of these queues, whatever the controller does: nothing is taken, and nothing
+    /// comes back. What is in flight stays.
+    pub(crate) fn close(&mut self) {
+        self.slots.close();
+        self.cq.close();
     }
 
     #[cold]

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use nvio_spec::{Sqe, Status};
 
 use super::Core;
-use super::slots::FreeSlot;
 use crate::controller::Inner;
 use crate::dma::DmaBuf;
 use crate::namespace::Namespace;
@@ -100,12 +99,12 @@ impl<T> QueuePair<T> {
             let error = namespace.refuse(lba, buf.len());
             return Err(Rejected { error, buf, context });
         };
-        let slot = match self.take_slot() {
-            Ok(slot) => slot,
-            Err(error) => return Err(Rejected { error, buf, context }),
-        };
-        self.core.submit(slot, Sqe::read(namespace.id(), lba, blocks), Some(buf), context);
-        Ok(())
+        let sqe = Sqe::read(namespace.id(), lba, blocks);
+        self.core.submit_with(sqe, buf, context).map_err(|(buf, context)| Rejected {
+            error: self.why_full(),
+            buf,
+            context,
+        })
     }
 
     /// Queues a flush of the namespace's volatile write cache (Base 7.1).
@@ -113,29 +112,25 @@ impl<T> QueuePair<T> {
     /// # Errors
     /// [`Error::QueueFull`] and [`Error::QueueClosed`], as [`read`](Self::read).
     pub fn flush(&mut self, namespace: &Namespace, context: T) -> Result<(), Rejected<T, ()>> {
-        match self.take_slot() {
-            Ok(slot) => self.core.submit(slot, Sqe::flush(namespace.id()), None, context),
-            Err(error) => return Err(Rejected { error, buf: (), context }),
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn take_slot(&mut self) -> Result<FreeSlot> {
-        match self.core.take_slot() {
-            Some(slot) if !self.closed => Ok(slot),
-            taken => Err(self.refuse(taken)),
-        }
+        let sqe = Sqe::flush(namespace.id());
+        self.core.submit(sqe, context).map_err(|context| Rejected {
+            error: self.why_full(),
+            buf: (),
+            context,
+        })
     }
 
     #[cold]
-    fn refuse(&mut self, taken: Option<FreeSlot>) -> Error {
-        match taken {
-            // The slot is lost, as is the queue.
-            Some(_) => Error::QueueClosed,
-            None if self.closed => Error::QueueClosed,
-            None => Error::QueueFull { capacity: self.core.capacity() },
+    fn why_full(&self) -> Error {
+        match self.closed {
+            true => Error::QueueClosed,
+            false => Error::QueueFull { capacity: self.core.capacity() },
         }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.core.close();
     }
 
     /// Shows the controller what was queued since the last time: one store.
@@ -165,6 +160,9 @@ impl<T> QueuePair<T> {
         if self.in_flight() == 0 {
             return Ok(0);
         }
+        if self.closed {
+            return Err(Error::QueueClosed);
+        }
         let begin = Instant::now();
         let mut health = begin + HEALTH_INTERVAL;
         loop {
@@ -184,7 +182,7 @@ impl<T> QueuePair<T> {
                     Ok(()) if overdue => Err(Error::Timeout { what: "an I/O command", after }),
                     other => other,
                 };
-                verdict.inspect_err(|_| self.closed = true)?;
+                verdict.inspect_err(|_| self.close())?;
             }
         }
     }

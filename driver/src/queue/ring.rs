@@ -83,26 +83,44 @@ impl CompletionRing {
         Self { base: memory.ptr().cast(), entries, head: 0, phase: 1, doorbell, _memory: memory }
     }
 
+    /// Whether the controller has posted nothing new.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.last_dword() >> 16 & 1 != self.phase
+    }
+
+    /// The dword of the head entry that has the phase tag.
+    #[inline]
+    fn last_dword(&self) -> u32 {
+        // SAFETY: `head` is below `entries`, which is how many the memory holds; an entry is four
+        // aligned dwords. The read is volatile as the device writes it.
+        let last =
+            unsafe { self.base.add(self.head as usize).cast::<u32>().add(3).read_volatile() };
+        u32::from_le(last)
+    }
+
+    /// Lets nothing look new any more.
+    pub(super) fn close(&mut self) {
+        self.phase = 2;
+    }
+
     /// Takes the next completion, if the controller has posted one.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Posted> {
-        // SAFETY: `head` is below `entries`, which is how many the memory holds; an entry is four
-        // aligned dwords.
-        let dwords = unsafe { self.base.add(self.head as usize) }.cast::<u32>();
-        // SAFETY: the entry is in the ring's memory. It is volatile as the device writes it.
-        let last = u32::from_le(unsafe { dwords.add(3).read_volatile() });
+        let last = self.last_dword();
         if last >> 16 & 1 != self.phase {
             return None;
         }
         // The phase tag is written last, so the rest is read after it.
         fence(Ordering::Acquire);
-        // SAFETY: as above.
-        let dw0 = u32::from_le(unsafe { dwords.read_volatile() });
+        // SAFETY: as in `last_dword`.
+        let dw0 = unsafe { self.base.add(self.head as usize).cast::<u32>().read_volatile() };
         self.head += 1;
         if self.head == self.entries {
             self.head = 0;
             self.phase ^= 1;
         }
+        let dw0 = u32::from_le(dw0);
         Some(Posted { dw0, cid: (last & 0xffff) as u16, status: Status((last >> 17) as u16) })
     }
 

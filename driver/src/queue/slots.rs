@@ -6,40 +6,57 @@
 /// doubled or made up does not match the command that has the slot now.
 pub(super) struct Slots<T> {
     table: Box<[Slot<T>]>,
-    /// The free slots, a stack: what was used last is in the cache.
-    free: Vec<u16>,
+    /// The first free slot; [`NONE`], which is in no table, when there is none. What was freed
+    /// last is used first, as it is in the cache.
+    free: u16,
+    in_flight: u16,
     /// Bits of an identifier that are the slot's number.
     shift: u32,
 }
 
-/// A slot that was taken for a command and has none yet.
-pub(crate) struct FreeSlot(u16);
-
-impl FreeSlot {
-    pub(super) fn index(&self) -> u16 {
-        self.0
-    }
-}
-
+/// One command in flight, or none.
 #[repr(align(64))]
-struct Slot<T> {
+pub(super) struct Slot<T> {
     request: Option<T>,
     /// Identifier of the command in the slot, or of the next one.
     cid: u16,
+    /// This slot's number.
+    index: u16,
+    /// The free slot after this one, when this one is free.
+    next: u16,
+}
+
+const NONE: u16 = u16::MAX;
+
+impl<T> Slot<T> {
+    /// The slot's number.
+    #[inline]
+    pub(super) fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Puts a request into a slot that was free, and gives its identifier.
+    #[inline]
+    pub(super) fn fill(&mut self, request: T) -> u16 {
+        // A free slot has no request, so there is nothing to drop; `forget` spares the question.
+        std::mem::forget(self.request.replace(request));
+        self.cid
+    }
 }
 
 impl<T> Slots<T> {
-    /// Most slots of a table: four bits of an identifier are left for the generation.
+    /// More slots than a table has: four bits of an identifier are left for the generation.
     pub(super) const MOST: u32 = 4096;
 
     /// A table of `capacity` slots, 1 to [`Self::MOST`] - 1. Identifier ffffh is never used, as
     /// Base 3.3.3.1 asks: no slot has the number with all bits set.
     pub(super) fn new(capacity: u16) -> Self {
         let shift = u16::BITS - capacity.leading_zeros();
-        // All ones is a slot's number only if the capacity is a power of two: it then needs one
-        // more bit, which `shift` has.
-        let table = (0..capacity).map(|cid| Slot { request: None, cid }).collect();
-        Self { table, free: (0..capacity).rev().collect(), shift }
+        let slot = |index| {
+            let next = if index + 1 < capacity { index + 1 } else { NONE };
+            Slot { request: None, cid: index, index, next }
+        };
+        Self { table: (0..capacity).map(slot).collect(), free: 0, in_flight: 0, shift }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -48,22 +65,16 @@ impl<T> Slots<T> {
 
     #[inline]
     pub(super) fn in_flight(&self) -> usize {
-        self.table.len() - self.free.len()
+        usize::from(self.in_flight)
     }
 
-    /// Takes a free slot for the next command, if there is one.
+    /// Takes a free slot, to be filled, if there is one.
     #[inline]
-    pub(super) fn take(&mut self) -> Option<FreeSlot> {
-        self.free.pop().map(FreeSlot)
-    }
-
-    /// Puts a request into its slot and gives its identifier.
-    #[inline]
-    pub(super) fn insert(&mut self, FreeSlot(index): FreeSlot, request: T) -> u16 {
-        let slot = &mut self.table[usize::from(index)];
-        // A free slot has no request, so there is nothing to drop; `forget` spares the question.
-        std::mem::forget(slot.request.replace(request));
-        slot.cid
+    pub(super) fn take(&mut self) -> Option<&mut Slot<T>> {
+        let slot = self.table.get_mut(usize::from(self.free))?;
+        self.free = slot.next;
+        self.in_flight += 1;
+        Some(slot)
     }
 
     /// Takes the request with this identifier, or `None` if none such is in flight.
@@ -76,9 +87,15 @@ impl<T> Slots<T> {
         }
         let request = slot.request.take()?;
         slot.cid = cid.wrapping_add(1 << self.shift);
-        // Within the capacity that the stack was made with: this slot was not on it.
-        self.free.push(index);
+        slot.next = self.free;
+        self.free = index;
+        self.in_flight -= 1;
         Some(request)
+    }
+
+    /// Makes every slot that is free unavailable.
+    pub(super) fn close(&mut self) {
+        self.free = NONE;
     }
 }
 
@@ -87,8 +104,7 @@ mod tests {
     use super::*;
 
     fn insert<T>(slots: &mut Slots<T>, request: T) -> u16 {
-        let free = slots.take().unwrap();
-        slots.insert(free, request)
+        slots.take().unwrap().fill(request)
     }
 
     #[test]
@@ -102,7 +118,7 @@ mod tests {
         assert_ne!(first, second, "same slot, other generation");
         assert_eq!(slots.remove(first), None, "stale");
         assert_eq!(slots.remove(second), Some('b'));
-        let next = slots.table[usize::from(*slots.free.last().unwrap())].cid;
+        let next = slots.table[usize::from(slots.free)].cid;
         assert_eq!(slots.remove(next), None, "not issued yet");
     }
 

@@ -81,9 +81,7 @@ impl Device {
 }
 
 fn submit(core: &mut Core<u32>, context: u32) -> bool {
-    let Some(slot) = core.take_slot() else { return false };
-    core.submit(slot, Sqe::flush(1), None, context);
-    true
+    core.submit(Sqe::flush(1), context).is_ok()
 }
 
 fn poll(core: &mut Core<u32>) -> Vec<(u32, Status)> {
@@ -171,12 +169,23 @@ fn a_device_that_posts_for_ever_does_not_keep_the_poll() {
 }
 
 #[test]
+fn a_closed_queue_takes_and_gives_nothing() {
+    let (mut device, mut core) = Device::with_core(4);
+    submit(&mut core, 1);
+    core.ring();
+    let cid = device.take()[0].cid.get();
+    core.close();
+    device.post(cid, Status::SUCCESS);
+    assert!(!submit(&mut core, 2));
+    assert_eq!((poll(&mut core), core.in_flight()), (vec![], 1));
+}
+
+#[test]
 fn a_buffer_moves_in_and_comes_back() {
     let (mut device, mut core) = Device::with_core(4);
     let buf = device.arena.alloc(3 * 4096).unwrap();
     let iova = buf.iova();
-    let slot = core.take_slot().unwrap();
-    core.submit(slot, Sqe::read(1, 0, 24), Some(buf), 9);
+    core.submit_with(Sqe::read(1, 0, 24), buf, 9).unwrap();
     core.ring();
     let sqe = device.take()[0];
     assert_eq!(sqe.prp1.get(), iova);
