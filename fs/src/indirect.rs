@@ -112,3 +112,108 @@ fn check(superblock: &Superblock, structure: Structure, block: u64) -> Result<()
     }
     Err(structure.corrupt(Problem::BlockRange { start: block, count: 1 }))
 }
+
+#[cfg(test)]
+mod tests {
+    use nvio_iomap::{Mapper, MappingKind, Op};
+
+    use crate::File;
+    use crate::testing::{BLOCK, FREE, Image};
+
+    const INODE: u32 = 12;
+    /// Pointers in a block.
+    const N: u64 = 1024;
+
+    fn file(mut image: Image, pointers: &[(usize, u32)]) -> File {
+        image.inode(INODE, |bytes| {
+            bytes[0x22] = 0;
+            bytes[0x6c] = 0x40;
+            for &(index, block) in pointers {
+                bytes[0x28 + index * 4..][..4].copy_from_slice(&block.to_le_bytes());
+            }
+        });
+        let fs = image.open();
+        fs.file(&fs.inode(INODE).unwrap()).unwrap()
+    }
+
+    fn point(image: &mut Image, block: u64, index: usize, to: u64) {
+        image.block(block)[index * 4..][..4].copy_from_slice(&(to as u32).to_le_bytes());
+    }
+
+    fn map(file: &mut File, block: u64) -> (MappingKind, u64, u64, u64) {
+        let size = BLOCK as u64;
+        let mapping = file.begin(block * size, 1, Op::empty()).unwrap();
+        (mapping.kind, mapping.offset / size, mapping.length / size, mapping.addr / size)
+    }
+
+    #[test]
+    fn all_levels() {
+        let mut image = Image::new();
+        point(&mut image, FREE, 0, 2000);
+        point(&mut image, FREE, 1, 2001);
+        point(&mut image, FREE, 3, 2003);
+        point(&mut image, FREE + 1, 5, FREE + 2);
+        point(&mut image, FREE + 2, 1023, 2100);
+        point(&mut image, FREE + 3, 1023, FREE + 4);
+        point(&mut image, FREE + 4, 1023, FREE + 5);
+        point(&mut image, FREE + 5, 1023, 2200);
+        let pointers = [(0, 500), (1, 501), (2, 400), (11, 7), (12, 1000), (13, 1001), (14, 1003)];
+        let mut file = file(image, &pointers);
+        assert_eq!(map(&mut file, 1), (MappingKind::Mapped, 0, 2, 500));
+        assert_eq!(map(&mut file, 2), (MappingKind::Mapped, 2, 1, 400));
+        assert_eq!(map(&mut file, 5), (MappingKind::Hole, 3, 8, 0));
+        assert_eq!(map(&mut file, 11), (MappingKind::Mapped, 11, 1, 7));
+        assert_eq!(map(&mut file, 13), (MappingKind::Mapped, 12, 2, 2000));
+        assert_eq!(map(&mut file, 14), (MappingKind::Hole, 14, 1, 0));
+        assert_eq!(map(&mut file, 15), (MappingKind::Mapped, 15, 1, 2003));
+        let double = 12 + N;
+        assert_eq!(map(&mut file, double + 7), (MappingKind::Hole, double, N, 0));
+        let last = double + 6 * N - 1;
+        assert_eq!(map(&mut file, last), (MappingKind::Mapped, last, 1, 2100));
+        assert_eq!(map(&mut file, last + 1), (MappingKind::Hole, last + 1, N, 0));
+        let triple = 12 + N + N * N;
+        assert_eq!(map(&mut file, triple), (MappingKind::Hole, triple, N * N, 0));
+        let end = triple + N * N * N;
+        assert_eq!(map(&mut file, end - 1), (MappingKind::Mapped, end - 1, 1, 2200));
+        assert_eq!(map(&mut file, end), (MappingKind::Hole, end, 0xffff_ffff - end, 0));
+        let listed: Vec<_> = file.extents().map(Result::unwrap).collect();
+        assert_eq!(listed.len(), 7);
+        assert!(listed[6].last && listed[6].logical == (end - 1) * BLOCK as u64);
+    }
+
+    #[test]
+    fn a_hole_in_front_of_everything() {
+        let mut file = file(Image::new(), &[]);
+        assert_eq!(map(&mut file, 0), (MappingKind::Hole, 0, 12, 0));
+        assert_eq!(map(&mut file, 12), (MappingKind::Hole, 12, N, 0));
+        assert!(file.extents().next().is_none());
+    }
+
+    #[test]
+    fn pointers_that_lead_nowhere() {
+        let error = |image, pointers: &[_], block: u64| {
+            let mut file = file(image, pointers);
+            file.begin(block * BLOCK as u64, 1, Op::empty()).unwrap_err().to_string()
+        };
+        let message = error(Image::new(), &[(3, 8192)], 0);
+        let start = "corrupt block pointers of inode 12: 1 block(s) from block 8192";
+        assert!(message.starts_with(start), "{message}");
+        assert!(error(Image::new(), &[(12, 1)], 20).contains("1 block(s) from block 1 are not"));
+        let mut image = Image::new();
+        point(&mut image, FREE, 9, 9999);
+        let message = error(image, &[(12, 1000)], 20);
+        let start = "corrupt indirect block 1000 of inode 12: 1 block(s) from block 9999";
+        assert!(message.starts_with(start), "{message}");
+    }
+
+    #[test]
+    fn a_block_that_points_at_itself_comes_to_an_end() {
+        let mut image = Image::new();
+        for index in 0..1024 {
+            point(&mut image, FREE, index, FREE);
+        }
+        let file = file(image, &[(12, 1000), (13, 1000), (14, 1000)]);
+        let error = file.extents().find_map(Result::err).unwrap();
+        assert!(error.to_string().contains("it maps more than the 8192 blocks"), "{error}");
+    }
+}

@@ -1,4 +1,71 @@
-//! ext4 (and ext2, ext3), read-only: where a file is, and what is known about it.
+//! ext4 (and ext2, ext3), read-only: what is on the filesystem, and where on the device it is.
+//!
+//! [`Filesystem`] is opened on a [`Source`], which reads metadata: an image file, memory, or
+//! something that drives a device. From there:
+//!
+//! - [`Filesystem::lookup`] goes from a path to an [`Inode`], which has everything that `stat`
+//!   shows; [`Filesystem::read_dir`] and [`Filesystem::read_link`] give names and targets.
+//! - [`Filesystem::file`] opens a regular file. A [`File`] is a [`Mapper`](nvio_iomap::Mapper): it
+//!   answers where a range of it is. It remembers what it has answered, holes included, so that
+//!   a range that was mapped once is mapped again without metadata I/O.
+//! - [`File::extents`] lists a file's extents, as FIEMAP and filefrag do.
+//!
+//! ```
+//! use std::process::Command;
+//!
+//! use nvio_ext4::Filesystem;
+//! use nvio_iomap::{Mapper, MappingKind, Op};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let (folder, image) = (dir.path().join("folder"), dir.path().join("disk.img"));
+//! // An image with one file in it.
+//! std::fs::create_dir(&folder)?;
+//! std::fs::write(folder.join("hello.txt"), "Hello")?;
+//! let made = Command::new("/sbin/mke2fs")
+//!     .args(["-q", "-t", "ext4", "-L", "demo", "-d"])
+//!     .args([&folder, &image])
+//!     .arg("8M")
+//!     .status()?;
+//! assert!(made.success());
+//!
+//! let fs = Filesystem::open(std::fs::File::open(&image)?)?;
+//! assert_eq!(fs.superblock().label(), b"demo");
+//! for entry in fs.read_dir(&fs.root()?)? {
+//!     let entry = entry?;
+//!     println!("{:>8} {}", entry.inode, String::from_utf8_lossy(&entry.name));
+//! }
+//!
+//! let inode = fs.lookup(b"/hello.txt")?;
+//! assert_eq!((inode.size(), inode.links()), (5, 1));
+//! let mut file = fs.file(&inode)?;
+//! let mapping = file.begin(0, 5, Op::empty())?;
+//! assert_eq!(mapping.kind, MappingKind::Mapped);
+//! let start = usize::try_from(mapping.addr)?;
+//! assert_eq!(&std::fs::read(&image)?[start..start + 5], b"Hello");
+//! file.end(&mapping, 0, 5, 5, Op::empty())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is read, and what is refused
+//! Block sizes from 1 KiB to 64 KiB, inodes from 128 bytes to a block, all layouts of block groups,
+//! extents of any depth, the block maps of ext2 and ext3, directories with and without hash trees.
+//! A feature that changes the format and is not supported is refused by its name
+//! ([`Error::UnsupportedFeature`]); so is a filesystem whose journal needs recovery
+//! ([`Error::NeedsRecovery`]), and one that another host is using ([`Error::InUse`]). Single inodes
+//! are refused where only they are in the way ([`Error::UnsupportedInode`]). fs-verity files are
+//! read without their hashes being verified.
+//!
+//! # Trust
+//! What is on a device is input like any other. Every checksum that there is gets verified, every
+//! number is checked before it is used, every loop ends: what is wrong becomes
+//! [`Error::Corrupt`], which names the structure and the rule it breaks. Memory is bounded by
+//! [`Options`].
+//!
+//! # Live filesystems
+//! Nobody else may write to the filesystem while it is open here: metadata is cached, and nothing
+//! tells when it changes.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -34,6 +101,8 @@ mod read;
 mod source;
 mod superblock;
 mod symlink;
+#[cfg(test)]
+mod testing;
 mod time;
 
 pub use corrupt::{Corrupt, Problem, Structure};

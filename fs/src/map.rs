@@ -152,9 +152,12 @@ pub struct Extent {
     pub last: bool,
 }
 
-/// The extents of a file in order, as FIEMAP gives them for a file whose map is not cached: a
-/// record for each extent of the tree, none for holes, and also what lies past the end of the
-/// file. Files without extents give a record for each run of blocks in an indirect block.
+/// The extents of a file in order: one for each extent of the tree, none for holes, and also what
+/// lies past the end of the file. Files without extents give one for each run of blocks that an
+/// indirect block points at.
+///
+/// FIEMAP gives the same, except that a kernel may join extents that follow each other both in the
+/// file and on the device.
 ///
 /// After an error there are no more items.
 #[derive(Debug)]

@@ -1,0 +1,109 @@
+//! Hand-made filesystems in memory, for the tests of this crate.
+
+use zerocopy::IntoBytes;
+
+use crate::checksum::crc32c;
+use crate::inode::tests::raw_inode;
+use crate::superblock::RawSuperblock;
+use crate::superblock::tests::{sample, seal};
+use crate::{Filesystem, Superblock};
+
+pub(crate) const BLOCK: usize = 4096;
+/// First block of the inode table.
+const TABLE: usize = 77;
+/// First block that tests may use for what they want.
+pub(crate) const FREE: u64 = 1000;
+
+/// A filesystem of 8,192 blocks of 4 KiB in one group, with checksums. Inode 2 is a directory
+/// without contents until a test gives it some.
+pub(crate) struct Image {
+    pub superblock: Superblock,
+    pub bytes: Vec<u8>,
+}
+
+impl Image {
+    pub(crate) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut RawSuperblock)) -> Self {
+        let mut raw = sample();
+        change(&mut raw);
+        let raw = seal(raw);
+        let superblock = Superblock::parse(&raw).unwrap();
+        let mut bytes = vec![0; 8192 * BLOCK];
+        bytes[1024..2048].copy_from_slice(raw.as_bytes());
+        let mut image = Self { superblock, bytes };
+        let descriptor = &mut image.block(1)[..64];
+        descriptor[8] = TABLE as u8;
+        let crc = crc32c(crc32c(raw_seed(&image.superblock), &[0; 4]), &image.block(1)[..64]);
+        image.block(1)[0x1e..0x20].copy_from_slice(&(crc as u16).to_le_bytes());
+        image.inode(2, |bytes| bytes[1] = 0x41);
+        image
+    }
+
+    pub(crate) fn block(&mut self, number: u64) -> &mut [u8] {
+        &mut self.bytes[number as usize * BLOCK..][..BLOCK]
+    }
+
+    /// Writes an inode with its checksum: a regular file with extents but for what is changed.
+    pub(crate) fn inode(&mut self, number: u32, change: impl FnOnce(&mut [u8])) {
+        let bytes = raw_inode(&self.superblock, number, change);
+        let at = TABLE * BLOCK + (number as usize - 1) * 256;
+        self.bytes[at..at + 256].copy_from_slice(&bytes);
+    }
+
+    /// Seed of the checksums of an inode's blocks, for generation 0.
+    pub(crate) fn seed(&self, inode: u32) -> u32 {
+        crc32c(crc32c(raw_seed(&self.superblock), &inode.to_le_bytes()), &[0; 4])
+    }
+
+    /// Puts a node of an extent tree in a block, with its checksum.
+    pub(crate) fn extent_block(&mut self, inode: u32, number: u64, node: &[u8]) {
+        let seed = self.seed(inode);
+        let block = self.block(number);
+        block[..node.len()].copy_from_slice(node);
+        let tail = 12 + 12 * usize::from(u16::from_le_bytes([node[4], node[5]]));
+        if tail + 4 <= BLOCK {
+            let crc = crc32c(seed, &block[..tail]);
+            block[tail..tail + 4].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+
+    pub(crate) fn open(self) -> Filesystem {
+        Filesystem::open(self.bytes).unwrap()
+    }
+}
+
+fn raw_seed(superblock: &Superblock) -> u32 {
+    superblock.checksum_seed
+}
+
+/// A node of an extent tree.
+pub(crate) fn node(depth: u16, max: u16, entries: &[[u8; 12]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for field in [0xf30a, entries.len() as u16, max, depth, 0, 0] {
+        bytes.extend_from_slice(&field.to_le_bytes());
+    }
+    bytes.extend(entries.iter().flatten());
+    bytes
+}
+
+/// An extent; lengths above 32,768 are unwritten.
+pub(crate) fn extent(logical: u32, length: u16, physical: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[0..4].copy_from_slice(&logical.to_le_bytes());
+    bytes[4..6].copy_from_slice(&length.to_le_bytes());
+    bytes[6..8].copy_from_slice(&((physical >> 32) as u16).to_le_bytes());
+    bytes[8..12].copy_from_slice(&(physical as u32).to_le_bytes());
+    bytes
+}
+
+/// An entry of an index node.
+pub(crate) fn index(logical: u32, block: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[0..4].copy_from_slice(&logical.to_le_bytes());
+    bytes[4..8].copy_from_slice(&(block as u32).to_le_bytes());
+    bytes[8..10].copy_from_slice(&((block >> 32) as u16).to_le_bytes());
+    bytes
+}
