@@ -1,5 +1,7 @@
 //! What this crate says of a filesystem against what the kernel says of it. Needs root and a
 //! kernel with loop devices; skipped with a reason otherwise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
 
 mod common;
 

@@ -1,4 +1,6 @@
 //! Images that mke2fs fills from a folder, read back and compared with the folder.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
 
 mod common;
 
@@ -29,7 +31,7 @@ const VARIANTS: &[&str] = &[
     "-t ext4 -b 4096 -E hash_seed=01234567-89ab-cdef-0123-456789abcdef -O metadata_csum_seed",
     "-t ext4 -b 4096 -O large_dir,ea_inode,project,quota,casefold,encrypt,mmp",
     "-t ext4 -b 1024 -C 8192 -O bigalloc",
-    "-t ext4 -b 4096 -C 1048576 -O bigalloc",
+    "-t ext4 -b 4096 -C 65536 -O bigalloc",
     "-t ext3 -b 1024",
     "-t ext2 -b 1024 -r 0 -O none",
     "-t ext2 -b 65536",

@@ -2,6 +2,8 @@
 //! metadata has checksums no wrong answer is given.
 //!
 //! `NVIO_MUTANTS` sets how many, `NVIO_SEED` where the random numbers start.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
 
 mod common;
 
