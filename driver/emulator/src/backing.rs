@@ -117,6 +117,12 @@ impl Store {
         }
     }
 
+    /// Whether there is data behind this at all.
+    #[inline]
+    pub(crate) fn moves_data(&self) -> bool {
+        !matches!(self, Self::Null)
+    }
+
     /// Whether writes may be lost until they are flushed.
     pub(crate) fn is_volatile(&self) -> bool {
         matches!(self, Self::Image(image) if !image.read_only)

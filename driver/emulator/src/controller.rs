@@ -69,6 +69,8 @@ pub struct Controller {
     interrupts: VectorSet,
     /// Completions of a burst, until they are posted.
     staged: Vec<Cqe>,
+    /// Commands of a burst, as they were fetched.
+    fetched: [Sqe; BURST],
 }
 
 impl Controller {
@@ -103,6 +105,7 @@ impl Controller {
             turn: 0,
             interrupts: VectorSet::new(vectors),
             staged: Vec::with_capacity(BURST),
+            fetched: [Sqe::default(); BURST],
         })
     }
 
@@ -300,16 +303,18 @@ impl Controller {
         let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
         let mut done = 0;
         while done < most && !sq.is_empty() {
-            let sqe = sq.fetch(memory)?;
-            let status = match self.media.execute(&sqe, memory, settings) {
-                Ok(()) => Status::SUCCESS,
-                Err(status) => final_status(status),
-            };
-            if !status.is_success() {
-                self.media.health.failed(qid, &sqe, status);
+            let left = BURST.min(most - done);
+            let count = sq.fetch(memory, &mut self.fetched[..left])?;
+            for sqe in &self.fetched[..count] {
+                let mut status = Status::SUCCESS;
+                if let Err(error) = self.media.execute(sqe, memory, settings) {
+                    status = final_status(error);
+                    self.media.health.failed(qid, sqe, status);
+                }
+                sq.consume();
+                self.staged.push(completion(sqe, qid, sq.head(), status, 0));
             }
-            self.staged.push(completion(&sqe, qid, sq.head(), status, 0));
-            done += 1;
+            done += count;
         }
         Ok(done)
     }
@@ -318,7 +323,9 @@ impl Controller {
         let mut done = 0;
         while done < most {
             let Some(sq) = self.sqs[0].as_mut().filter(|sq| !sq.is_empty()) else { break };
-            let sqe = sq.fetch(memory)?;
+            let mut sqe = Sqe::default();
+            sq.fetch(memory, std::slice::from_mut(&mut sqe))?;
+            sq.consume();
             let head = sq.head();
             done += 1;
             let (status, dw0) = match self.execute_admin(&sqe, memory) {
@@ -340,9 +347,7 @@ impl Controller {
             return Ok(());
         }
         if let Some(cq) = self.cqs[usize::from(cqid)].as_mut() {
-            for cqe in &self.staged {
-                cq.post(memory, *cqe)?;
-            }
+            cq.post(memory, &self.staged)?;
             if let Some(vector) = cq.vector {
                 self.interrupts.insert(vector);
             }

@@ -84,13 +84,15 @@ impl Media {
         if fua {
             namespace.store.flush().map_err(|error| failed(&error, status::WRITE_FAULT))?;
         }
-        let mut at = offset;
-        for segment in self.segments.iter() {
-            let to = memory.at(segment.place, segment.len);
-            let mut to = to.ok_or(status::DATA_TRANSFER_ERROR)?;
-            let read = namespace.store.read(at, &mut to);
-            read.map_err(|error| failed(&error, status::UNRECOVERED_READ_ERROR))?;
-            at += segment.len;
+        if namespace.store.moves_data() {
+            let mut at = offset;
+            for segment in self.segments.iter() {
+                let to = memory.at(segment.place, segment.len);
+                let mut to = to.ok_or(status::DATA_TRANSFER_ERROR)?;
+                let read = namespace.store.read(at, &mut to);
+                read.map_err(|error| failed(&error, status::UNRECOVERED_READ_ERROR))?;
+                at += segment.len;
+            }
         }
         self.health.reads += 1;
         self.health.bytes_read += len;
@@ -108,13 +110,15 @@ impl Media {
         let (offset, len) = transfer(namespace, sqe, self.max_transfer)?;
         namespace.check_writable()?;
         self.segments.resolve(memory, pointer(sqe, settings), len, Access::READ)?;
-        let mut at = offset;
-        for segment in self.segments.iter() {
-            let from = memory.at(segment.place, segment.len);
-            let from = from.ok_or(status::DATA_TRANSFER_ERROR)?;
-            let written = namespace.store.write(at, &from);
-            written.map_err(|error| failed(&error, status::WRITE_FAULT))?;
-            at += segment.len;
+        if namespace.store.moves_data() {
+            let mut at = offset;
+            for segment in self.segments.iter() {
+                let from = memory.at(segment.place, segment.len);
+                let from = from.ok_or(status::DATA_TRANSFER_ERROR)?;
+                let written = namespace.store.write(at, &from);
+                written.map_err(|error| failed(&error, status::WRITE_FAULT))?;
+                at += segment.len;
+            }
         }
         make_durable(namespace, sqe, settings)?;
         self.health.writes += 1;

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 use vm_memory::mmap::MmapRegion;
@@ -203,12 +202,6 @@ impl ClientMemory {
     #[inline]
     pub fn write(&self, iova: u64, from: &[u8]) -> Option<()> {
         self.slice(iova, from.len() as u64, Access::WRITE)?.write_slice(from, 0).ok()
-    }
-
-    /// Stores a naturally aligned 64-bit value in one access; `None` if that is not writable.
-    #[inline]
-    pub(crate) fn store_u64(&self, iova: u64, value: u64, order: Ordering) -> Option<()> {
-        self.slice(iova, 8, Access::WRITE)?.store(value, 0, order).ok()
     }
 }
 

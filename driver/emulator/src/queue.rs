@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use nvio_spec::{CQE_SIZE, Cqe, SQE_SIZE, Sqe};
-use zerocopy::{FromBytes, IntoBytes};
+use vm_memory::{Bytes, VolatileSlice};
+use zerocopy::IntoBytes;
 
 use crate::memory::{Access, ClientMemory};
 
@@ -70,14 +71,30 @@ impl SubmissionQueue {
         self.head == self.tail
     }
 
-    /// Fetches the next command of a queue that is not empty.
+    /// Reads the next commands, as many as there are, fit `to` and lie before the end of the
+    /// ring; gives how many. They stay in the queue until [`Self::consume`].
     #[inline]
-    pub(crate) fn fetch(&mut self, memory: &ClientMemory) -> Result<Sqe, Unreachable> {
-        let iova = self.base.wrapping_add(u64::from(self.head) * SQE_SIZE as u64);
-        let mut bytes = [0; SQE_SIZE];
-        memory.read(iova, &mut bytes).ok_or(Unreachable { iova })?;
+    pub(crate) fn fetch(
+        &self,
+        memory: &ClientMemory,
+        to: &mut [Sqe],
+    ) -> Result<usize, Unreachable> {
+        let end = if self.tail >= self.head { self.tail } else { self.entries };
+        let count = to.len().min((end - self.head) as usize);
+        let at = self.head as usize * SQE_SIZE;
+        let bytes = to[..count].as_mut_bytes();
+        let read = self.ring(memory).and_then(|ring| ring.read_slice(bytes, at).ok());
+        read.map(|()| count).ok_or(Unreachable { iova: self.base })
+    }
+
+    fn ring<'m>(&self, memory: &'m ClientMemory) -> Option<VolatileSlice<'m>> {
+        memory.slice(self.base, u64::from(self.entries) * SQE_SIZE as u64, Access::READ)
+    }
+
+    /// Takes the next command off a queue that is not empty.
+    #[inline]
+    pub(crate) fn consume(&mut self) {
         self.head = if self.head + 1 == self.entries { 0 } else { self.head + 1 };
-        Sqe::read_from_bytes(&bytes).map_err(|_| Unreachable { iova })
     }
 
     /// The head pointer that completions report (SQHD).
@@ -134,25 +151,35 @@ impl CompletionQueue {
         self.entries - 1 - self.used()
     }
 
-    /// Posts an entry; there must be room. The half with the phase tag is stored last, so that a
-    /// host that sees the tag sees the rest.
+    /// Posts entries, for which there must be room. The half of an entry with the phase tag is
+    /// stored last, so that a host that sees the tag sees the rest.
     #[inline]
-    pub(crate) fn post(&mut self, memory: &ClientMemory, mut cqe: Cqe) -> Result<(), Unreachable> {
-        let iova = self.base.wrapping_add(u64::from(self.tail) * CQE_SIZE as u64);
-        cqe.status_phase = Cqe::pack_status(cqe.status(), self.phase);
-        let (words, _) = cqe.as_bytes().as_chunks::<8>();
-        let stored = memory.slice(iova, CQE_SIZE as u64, Access::WRITE).and_then(|_| {
-            memory.store_u64(iova, u64::from_ne_bytes(words[0]), Ordering::Relaxed)?;
-            memory.store_u64(iova + 8, u64::from_ne_bytes(words[1]), Ordering::Release)
-        });
-        stored.ok_or(Unreachable { iova })?;
-        self.tail += 1;
-        if self.tail == self.entries {
-            self.tail = 0;
-            self.phase = !self.phase;
+    pub(crate) fn post(&mut self, memory: &ClientMemory, cqes: &[Cqe]) -> Result<(), Unreachable> {
+        let bytes = u64::from(self.entries) * CQE_SIZE as u64;
+        let unreachable = Unreachable { iova: self.base };
+        let ring = memory.slice(self.base, bytes, Access::WRITE).ok_or(unreachable)?;
+        for cqe in cqes {
+            let phase = Cqe::pack_status(cqe.status(), self.phase);
+            let [first, second] = words(&Cqe { status_phase: phase, ..*cqe });
+            let at = self.tail as usize * CQE_SIZE;
+            ring.store(first, at, Ordering::Relaxed).map_err(|_| unreachable)?;
+            ring.store(second, at + 8, Ordering::Release).map_err(|_| unreachable)?;
+            self.tail += 1;
+            if self.tail == self.entries {
+                self.tail = 0;
+                self.phase = !self.phase;
+            }
         }
         Ok(())
     }
+}
+
+/// An entry as the two words that are stored.
+#[inline]
+fn words(cqe: &Cqe) -> [u64; 2] {
+    let bytes: &[u8; CQE_SIZE] = zerocopy::transmute_ref!(cqe);
+    let (words, _) = bytes.as_chunks();
+    [u64::from_ne_bytes(words[0]), u64::from_ne_bytes(words[1])]
 }
 
 #[cfg(test)]
@@ -161,6 +188,7 @@ mod tests {
     use nvio_spec::status;
     use std::sync::Arc;
     use vm_memory::mmap::MmapRegion;
+    use zerocopy::FromBytes;
 
     fn memory() -> ClientMemory {
         let mut memory = ClientMemory::new();
@@ -185,16 +213,16 @@ mod tests {
             ..Cqe::default()
         };
         assert_eq!(queue.room(), 2);
-        queue.post(&memory, cqe).unwrap();
-        queue.post(&memory, cqe).unwrap();
+        queue.post(&memory, &[cqe]).unwrap();
+        queue.post(&memory, &[cqe]).unwrap();
         assert_eq!(queue.room(), 0);
         assert!(entry(0).phase() && entry(1).phase() && !entry(2).phase());
         assert_eq!(entry(1).status(), status::INVALID_FIELD);
         assert_eq!((entry(1).cid.get(), entry(1).dw0.get()), (9, 0x1234_5678));
         queue.set_head(2).unwrap();
         assert_eq!(queue.room(), 2);
-        queue.post(&memory, cqe).unwrap();
-        queue.post(&memory, cqe).unwrap();
+        queue.post(&memory, &[cqe]).unwrap();
+        queue.post(&memory, &[cqe]).unwrap();
         assert!(entry(2).phase() && !entry(0).phase());
         assert_eq!(queue.room(), 0);
     }
@@ -203,7 +231,7 @@ mod tests {
     fn heads_beyond_what_was_posted_are_refused_once() {
         let memory = memory();
         let mut queue = CompletionQueue::new(0, 4, None);
-        queue.post(&memory, Cqe::default()).unwrap();
+        queue.post(&memory, &[Cqe::default()]).unwrap();
         assert_eq!(queue.set_head(2), Err(InvalidDoorbell));
         assert_eq!(queue.set_head(2), Ok(()));
         assert_eq!(queue.set_head(4), Err(InvalidDoorbell));
@@ -220,14 +248,20 @@ mod tests {
         assert!(queue.is_empty());
         queue.set_tail(3).unwrap();
         let memory = memory();
+        let mut fetched = [Sqe::default(); 8];
+        assert_eq!(queue.fetch(&memory, &mut fetched), Ok(3));
+        assert_eq!(queue.fetch(&memory, &mut fetched[..2]), Ok(2));
         for head in 1..=3 {
-            queue.fetch(&memory).unwrap();
+            queue.consume();
             assert_eq!(queue.head(), head);
         }
         assert!(queue.is_empty());
-        queue.set_tail(0).unwrap();
-        queue.fetch(&memory).unwrap();
+        // Up to the end of the ring, then from its start.
+        queue.set_tail(2).unwrap();
+        assert_eq!(queue.fetch(&memory, &mut fetched), Ok(1));
+        queue.consume();
         assert_eq!(queue.head(), 0);
+        assert_eq!(queue.fetch(&memory, &mut fetched), Ok(2));
     }
 
     #[test]
@@ -235,8 +269,9 @@ mod tests {
         let memory = memory();
         let mut queue = SubmissionQueue::new(4096, 4, 0);
         queue.set_tail(1).unwrap();
-        assert_eq!(queue.fetch(&memory).unwrap_err(), Unreachable { iova: 4096 });
+        let fetched = queue.fetch(&memory, &mut [Sqe::default()]);
+        assert_eq!(fetched, Err(Unreachable { iova: 4096 }));
         let mut queue = CompletionQueue::new(u64::MAX - 15, 4, None);
-        assert!(queue.post(&memory, Cqe::default()).is_err());
+        assert!(queue.post(&memory, &[Cqe::default()]).is_err());
     }
 }
