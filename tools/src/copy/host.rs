@@ -154,8 +154,9 @@ pub fn symlink(target: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Er
 }
 
 /// Makes a second name for a file that was copied before.
-pub fn link(first: &Path, place: &Place<'_>) -> Result<(), Error> {
-    place.clear(|kind| matches!(kind, fs::FileType::RegularFile | fs::FileType::Symlink))?;
+pub fn link(first: &Path, inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
+    let kind = fs::FileType::from_raw_mode(inode.mode().into());
+    place.clear(|there| there == kind)?;
     fs::linkat(fs::CWD, first, place.parent, place.name, AtFlags::empty())
         .map_err(place.error("make the link"))
 }

@@ -131,7 +131,7 @@ impl<'a> Copier<'a> {
         self.progress.set_message(crate::name::escaped(source));
         if inode.links() > 1 {
             if let Some(first) = self.links.get(&inode.number()) {
-                return host::link(first, place);
+                return host::link(first, inode, place);
             }
             self.links.insert(inode.number(), place.path.to_owned());
         }

@@ -155,6 +155,9 @@ impl<'a> Check<'a> {
         let start = Instant::now();
         let inode = match self.volume.filesystem.lookup_no_follow(path) {
             Ok(inode) => inode,
+            Err(nvio_ext4::Error::NotFound { .. }) => {
+                return Ok(Err("is not on the device".to_owned()));
+            }
             Err(error) => return Ok(Err(one_line(&error))),
         };
         if let Err(what) = same_inode(&inode, meta) {
