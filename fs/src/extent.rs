@@ -9,7 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::block_cache::Block;
 use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
-use crate::map::{LOGICAL_END, Leaf, LeafBuilder};
+use crate::leaf::Leaf;
+use crate::map::{LOGICAL_END, LeafBuilder};
 use crate::{Error, Filesystem, Inode, Superblock};
 
 /// `eh_magic`.

@@ -116,13 +116,10 @@ impl Mapper for File {
         if op.intersects(Op::WRITE.union(Op::ZERO)) {
             return Err(Error::ReadOnly { inode: self.inode.number() });
         }
-        if let Some(mapping) = self.cache.last(pos) {
-            return Ok(mapping);
+        if self.cache.find(pos) {
+            return Ok(*self.cache.last());
         }
-        match self.cache.find(pos) {
-            Some(mapping) => Ok(mapping),
-            None => self.load(pos, op),
-        }
+        self.load(pos, op)
     }
 
     fn read_inline(&mut self, _: &Mapping, _: u64, _: &mut [u8]) -> Result<(), Error> {

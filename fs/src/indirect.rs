@@ -4,7 +4,8 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use crate::corrupt::{Problem, Structure};
-use crate::map::{LOGICAL_END, Leaf, LeafBuilder};
+use crate::leaf::Leaf;
+use crate::map::{LOGICAL_END, LeafBuilder};
 use crate::{Error, Filesystem, Inode, Superblock};
 
 /// Pointers of the inode that point at data.

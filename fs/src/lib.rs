@@ -93,6 +93,7 @@ mod filesystem;
 mod group;
 mod indirect;
 mod inode;
+mod leaf;
 mod lookup;
 mod map;
 mod mmp;

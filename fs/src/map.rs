@@ -3,32 +3,11 @@
 use nvio_iomap::{Mapping, MappingFlags, MappingKind};
 
 use crate::corrupt::{Problem, Structure};
+use crate::leaf::Leaf;
 use crate::{Error, Filesystem, Inode, InodeFlags, Superblock, Unsupported, extent, indirect};
 
 /// First logical block that no file has: block numbers have 32 bits, and the last is reserved.
 pub(crate) const LOGICAL_END: u64 = u32::MAX as u64;
-
-/// A part of a file's map that is read at once: what one extent block or one indirect block says.
-/// The mappings are in order, and cover the range without a gap.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Leaf {
-    /// First byte of the file that is covered.
-    pub start: u64,
-    /// First byte that is not; more than `start`.
-    pub end: u64,
-    /// At least one mapping.
-    pub mappings: Box<[Mapping]>,
-}
-
-impl Leaf {
-    /// The mapping that byte `pos` is in.
-    #[inline]
-    pub(crate) fn find(&self, pos: u64) -> Option<&Mapping> {
-        let after = self.mappings.partition_point(|mapping| mapping.offset <= pos);
-        let mapping = self.mappings.get(after.wrapping_sub(1))?;
-        (pos.wrapping_sub(mapping.offset) < mapping.length).then_some(mapping)
-    }
-}
 
 /// Builds a [`Leaf`] from pieces in logical order.
 pub(crate) struct LeafBuilder<'a> {
@@ -88,11 +67,8 @@ impl<'a> LeafBuilder<'a> {
     /// Ends the leaf before logical block `end`.
     pub(crate) fn finish(mut self, end: u64) -> Leaf {
         self.hole_until(end);
-        Leaf {
-            start: self.superblock.bytes(self.start),
-            end: self.superblock.bytes(end),
-            mappings: self.mappings.into(),
-        }
+        let range = self.superblock.bytes(self.start)..self.superblock.bytes(end);
+        Leaf::new(range, self.mappings.into())
     }
 }
 
@@ -108,8 +84,7 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf,
     if logical >= LOGICAL_END {
         let start = superblock.bytes(LOGICAL_END);
         let end = u64::MAX;
-        let mappings = [hole(start, end.saturating_sub(start))].into();
-        return Ok(Leaf { start, end, mappings });
+        return Ok(Leaf::new(start..end, [hole(start, end.saturating_sub(start))].into()));
     }
     if inode.flags().contains(InodeFlags::EXTENTS) {
         extent::leaf(fs, inode, logical)
@@ -191,7 +166,8 @@ impl Extents {
     /// The next extent, without regard to which is the last.
     fn advance(&mut self) -> Result<Option<Extent>, Error> {
         loop {
-            while let Some(mapping) = self.leaf.as_ref().and_then(|leaf| leaf.mappings.get(self.at))
+            while let Some(mapping) =
+                self.leaf.as_ref().and_then(|leaf| leaf.mappings().get(self.at))
             {
                 self.at = self.at.saturating_add(1);
                 let unwritten = match mapping.kind {
@@ -209,7 +185,7 @@ impl Extents {
             let leaf = leaf(&self.fs, &self.inode, self.next_leaf)?;
             // Each leaf ends after the block that it was asked for: this comes to an end.
             self.next_leaf =
-                self.fs.superblock().block_at(leaf.end).max(self.next_leaf.saturating_add(1));
+                self.fs.superblock().block_at(leaf.end()).max(self.next_leaf.saturating_add(1));
             self.leaf = Some(leaf);
             self.at = 0;
         }

@@ -1,0 +1,159 @@
+//! A part of a file's map in memory, made for finding a position in few instructions.
+
+use std::ops::Range;
+
+use nvio_iomap::Mapping;
+
+/// Up to this many mappings are looked at one after another.
+const SCAN_MAX: usize = 8;
+
+/// A part of a file's map that is read at once: what one extent block or one indirect block says.
+/// The mappings are in order, and cover the range without a gap.
+///
+/// The range up to the last mapping is divided into buckets of equal size, twice as many as there
+/// are mappings at least, and for each bucket it is noted where in the mappings it starts. As long
+/// as mappings are of similar sizes, a search looks at one or two of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    start: u64,
+    end: u64,
+    mappings: Box<[Mapping]>,
+    /// For each bucket, and for the end of the last, the index of the mapping that its first byte
+    /// is in.
+    buckets: Box<[u16]>,
+    /// Binary logarithm of a bucket's size in bytes.
+    shift: u32,
+}
+
+impl Leaf {
+    /// A leaf for `range` in bytes of the file. There are at least one and at most 65,535
+    /// mappings, and the range is not empty.
+    pub(crate) fn new(range: Range<u64>, mappings: Box<[Mapping]>) -> Self {
+        let (start, end) = (range.start, range.end);
+        let count = mappings.len().next_power_of_two().saturating_mul(2);
+        let last = mappings.last().map_or(start, |last| last.offset);
+        let significant = u64::BITS.saturating_sub(last.saturating_sub(start).leading_zeros());
+        let shift = significant.saturating_sub(count.trailing_zeros());
+        let mut at = 0usize;
+        let mut pos = start;
+        let size = 1u64.wrapping_shl(shift);
+        let buckets = (0..=count)
+            .map(|_| {
+                let next = |at: usize| mappings.get(at.saturating_add(1));
+                while next(at).is_some_and(|next| next.offset <= pos) {
+                    at = at.saturating_add(1);
+                }
+                pos = pos.saturating_add(size);
+                u16::try_from(at).unwrap_or(u16::MAX)
+            })
+            .collect();
+        Self { start, end, mappings, buckets, shift }
+    }
+
+    /// First byte of the file that is covered.
+    #[inline]
+    pub(crate) fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// First byte that is not; more than `start`.
+    #[inline]
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(crate) fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// Whether byte `pos` is in the range.
+    #[inline]
+    pub(crate) fn covers(&self, pos: u64) -> bool {
+        self.start <= pos && pos < self.end
+    }
+
+    /// The mapping that byte `pos` is in; `None` if it is not in the range.
+    #[inline]
+    pub(crate) fn find(&self, pos: u64) -> Option<&Mapping> {
+        let bucket = pos.wrapping_sub(self.start).wrapping_shr(self.shift);
+        let bucket = usize::try_from(bucket).unwrap_or(usize::MAX);
+        let mapping = match self.buckets.get(bucket..) {
+            Some(&[low, high, ..]) => {
+                let range = usize::from(low)..=usize::from(high);
+                Self::search(self.mappings.get(range)?, pos)
+            }
+            // Only the last mapping goes on past the buckets.
+            _ => self.mappings.last(),
+        }?;
+        (pos.wrapping_sub(mapping.offset) < mapping.length).then_some(mapping)
+    }
+
+    /// The last of `mappings` that does not start after `pos`.
+    #[inline]
+    fn search(mappings: &[Mapping], pos: u64) -> Option<&Mapping> {
+        if mappings.len() <= SCAN_MAX {
+            return mappings.iter().rev().find(|mapping| mapping.offset <= pos);
+        }
+        let after = mappings.partition_point(|mapping| mapping.offset <= pos);
+        mappings.get(after.wrapping_sub(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::hole;
+
+    /// A leaf with mappings of these lengths.
+    fn leaf(start: u64, lengths: &[u64]) -> Leaf {
+        let mut end = start;
+        let mappings = lengths
+            .iter()
+            .map(|&length| {
+                end += length;
+                hole(end - length, length)
+            })
+            .collect();
+        Leaf::new(start..end, mappings)
+    }
+
+    fn check(leaf: &Leaf) {
+        for mapping in leaf.mappings() {
+            for pos in [mapping.offset, mapping.offset + mapping.length / 2, mapping.end() - 1] {
+                assert!(leaf.covers(pos));
+                assert_eq!(leaf.find(pos), Some(mapping), "{pos}");
+            }
+        }
+        for pos in [leaf.start().wrapping_sub(1), leaf.end(), 0, u64::MAX] {
+            if !leaf.covers(pos) {
+                assert_eq!(leaf.find(pos), None, "{pos}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_position_is_found() {
+        check(&leaf(0, &[1]));
+        check(&leaf(4096, &[4096]));
+        check(&leaf(1 << 47, &[4096, 1 << 47]));
+        check(&leaf(0, &[u64::MAX]));
+        check(&leaf(u64::MAX - 10, &[10]));
+        check(&leaf(8192, &[4096; 680]));
+        check(&leaf(0, &[65_536; 16_384]));
+    }
+
+    #[test]
+    fn sizes_that_are_not_alike() {
+        // All but one in a corner: one bucket has nearly everything.
+        let mut lengths = vec![1; 700];
+        lengths.push(1 << 48);
+        lengths.extend([1; 300]);
+        check(&leaf(12_345, &lengths));
+        lengths.rotate_left(350);
+        check(&leaf(0, &lengths));
+        let doubling: Vec<u64> = (0..40).map(|power| 1 << power).collect();
+        check(&leaf(77, &doubling));
+        let halving: Vec<u64> = (0..40).rev().map(|power| 1 << power).collect();
+        check(&leaf(77, &halving));
+    }
+}
