@@ -9,7 +9,8 @@ use crate::block_cache::{Block, BlockCache};
 use crate::corrupt::{Problem, Structure};
 use crate::group::{self, GroupDescriptor};
 use crate::inode::{self, Inode};
-use crate::superblock::{RawSuperblock, SUPERBLOCK_OFFSET, Superblock};
+use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::superblock::Superblock;
 use crate::{Error, IncompatFeatures, Source, mmp};
 
 /// Most bytes of metadata that are read at once.

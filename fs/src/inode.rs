@@ -1,16 +1,14 @@
 //! Inodes.
 
-use std::fmt;
 use std::mem::offset_of;
 
-use bitflags::bitflags;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
 use crate::time::Timestamp;
-use crate::{Error, IncompatFeatures, RoCompatFeatures, Superblock};
+use crate::{Error, FileType, IncompatFeatures, InodeFlags, RoCompatFeatures, Superblock};
 
 /// Number of the root directory's inode.
 pub(crate) const ROOT: u32 = 2;
@@ -73,122 +71,6 @@ const _: () = {
     assert!(offset_of!(RawInode, checksum_lo) == 0x7c);
     assert!(offset_of!(RawInodeExtra, crtime) == 0x90 - BASE_SIZE);
 };
-
-/// What an inode is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FileType {
-    /// A regular file.
-    Regular,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A character device.
-    CharDevice,
-    /// A block device.
-    BlockDevice,
-    /// A named pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-}
-
-impl FileType {
-    /// The type that is in the upper four bits of a mode.
-    pub fn from_mode(mode: u16) -> Option<Self> {
-        Some(match mode & 0xf000 {
-            0x1000 => Self::Fifo,
-            0x2000 => Self::CharDevice,
-            0x4000 => Self::Directory,
-            0x6000 => Self::BlockDevice,
-            0x8000 => Self::Regular,
-            0xa000 => Self::Symlink,
-            0xc000 => Self::Socket,
-            _ => return None,
-        })
-    }
-
-    /// The type that a directory entry says; `None` for one that says nothing.
-    pub(crate) fn from_entry(file_type: u8) -> Option<Self> {
-        Some(match file_type {
-            1 => Self::Regular,
-            2 => Self::Directory,
-            3 => Self::CharDevice,
-            4 => Self::BlockDevice,
-            5 => Self::Fifo,
-            6 => Self::Socket,
-            7 => Self::Symlink,
-            _ => return None,
-        })
-    }
-}
-
-impl fmt::Display for FileType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Regular => "regular file",
-            Self::Directory => "directory",
-            Self::Symlink => "symbolic link",
-            Self::CharDevice => "character device",
-            Self::BlockDevice => "block device",
-            Self::Fifo => "fifo",
-            Self::Socket => "socket",
-        })
-    }
-}
-
-bitflags! {
-    /// Flags of an inode, as lsattr shows most of them.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct InodeFlags: u32 {
-        /// Secure deletion.
-        const SECRM = 0x1;
-        /// Undelete.
-        const UNRM = 0x2;
-        /// Compress.
-        const COMPR = 0x4;
-        /// Synchronous updates.
-        const SYNC = 0x8;
-        /// Immutable.
-        const IMMUTABLE = 0x10;
-        /// Append only.
-        const APPEND = 0x20;
-        /// Not for dump.
-        const NODUMP = 0x40;
-        /// No updates of the access time.
-        const NOATIME = 0x80;
-        /// Encrypted.
-        const ENCRYPT = 0x800;
-        /// The directory has a hash tree.
-        const INDEX = 0x1000;
-        /// Data goes through the journal.
-        const JOURNAL_DATA = 0x4000;
-        /// The tail is not merged.
-        const NOTAIL = 0x8000;
-        /// Directory entries are written synchronously.
-        const DIRSYNC = 0x1_0000;
-        /// Top of a directory hierarchy, for the allocator.
-        const TOPDIR = 0x2_0000;
-        /// Blocks are counted in filesystem blocks.
-        const HUGE_FILE = 0x4_0000;
-        /// The file is mapped by extents.
-        const EXTENTS = 0x8_0000;
-        /// fs-verity.
-        const VERITY = 0x10_0000;
-        /// Holds the value of an extended attribute.
-        const EA_INODE = 0x20_0000;
-        /// Direct access to persistent memory.
-        const DAX = 0x200_0000;
-        /// The data is inside the inode.
-        const INLINE_DATA = 0x1000_0000;
-        /// New files get this directory's project id.
-        const PROJINHERIT = 0x2000_0000;
-        /// The directory ignores case.
-        const CASEFOLD = 0x4000_0000;
-
-        const _ = !0;
-    }
-}
 
 /// An inode, checked: what a file is, and where its map starts.
 #[derive(Clone, Debug)]
@@ -500,7 +382,7 @@ pub(crate) mod tests {
         bytes
     }
 
-    fn superblock(change: impl FnOnce(&mut crate::superblock::RawSuperblock)) -> Superblock {
+    fn superblock(change: impl FnOnce(&mut crate::raw_superblock::RawSuperblock)) -> Superblock {
         let mut raw = sample();
         change(&mut raw);
         Superblock::parse(&seal(raw)).unwrap()

@@ -1,141 +1,19 @@
 //! The superblock: what the filesystem is, and its geometry.
 
-use std::mem::offset_of;
-
-use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
 
 use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
+use crate::geometry::Geometry;
+use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::time::Timestamp;
 use crate::{CompatFeatures, Error, IncompatFeatures, RoCompatFeatures};
 
-/// Where the primary superblock is, bytes.
-pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;
-/// Size of the superblock, bytes.
-pub(crate) const SUPERBLOCK_SIZE: usize = 1024;
 /// `s_magic` of ext2, ext3 and ext4.
 const MAGIC: u16 = 0xef53;
-/// Inode size before revision 1, and the smallest.
-const INODE_SIZE_MIN: u16 = 128;
-/// First inode that is not reserved, before revision 1.
-const FIRST_INODE_OLD: u32 = 11;
-/// `s_log_block_size` of 64 KiB blocks, the largest.
-const LOG_BLOCK_SIZE_MAX: u32 = 6;
 /// `s_checksum_type` of CRC-32C, the only one.
 const CHECKSUM_CRC32C: u8 = 1;
-
-/// `struct ext4_super_block`.
-#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub(crate) struct RawSuperblock {
-    pub inodes_count: U32,
-    pub blocks_count_lo: U32,
-    pub reserved_blocks_lo: U32,
-    pub free_blocks_lo: U32,
-    pub free_inodes: U32,
-    pub first_data_block: U32,
-    pub log_block_size: U32,
-    pub log_cluster_size: U32,
-    pub blocks_per_group: U32,
-    pub clusters_per_group: U32,
-    pub inodes_per_group: U32,
-    pub mount_time: U32,
-    pub write_time: U32,
-    pub mount_count: U16,
-    pub max_mount_count: U16,
-    pub magic: U16,
-    pub state: U16,
-    pub errors: U16,
-    pub minor_revision: U16,
-    pub last_check: U32,
-    pub check_interval: U32,
-    pub creator_os: U32,
-    pub revision: U32,
-    pub reserved_uid: U16,
-    pub reserved_gid: U16,
-    pub first_inode: U32,
-    pub inode_size: U16,
-    pub block_group: U16,
-    pub compat: U32,
-    pub incompat: U32,
-    pub ro_compat: U32,
-    pub uuid: [u8; 16],
-    pub label: [u8; 16],
-    pub last_mounted: [u8; 64],
-    pub algorithm_bitmap: U32,
-    pub prealloc_blocks: u8,
-    pub prealloc_dir_blocks: u8,
-    pub reserved_gdt_blocks: U16,
-    pub journal_uuid: [u8; 16],
-    pub journal_inode: U32,
-    pub journal_device: U32,
-    pub last_orphan: U32,
-    pub hash_seed: [U32; 4],
-    pub default_hash_version: u8,
-    pub journal_backup_type: u8,
-    pub descriptor_size: U16,
-    pub default_mount_options: U32,
-    pub first_meta_bg: U32,
-    pub mkfs_time: U32,
-    pub journal_blocks: [U32; 17],
-    pub blocks_count_hi: U32,
-    pub reserved_blocks_hi: U32,
-    pub free_blocks_hi: U32,
-    pub min_extra_isize: U16,
-    pub want_extra_isize: U16,
-    pub flags: U32,
-    pub raid_stride: U16,
-    pub mmp_interval: U16,
-    pub mmp_block: U64,
-    pub raid_stripe_width: U32,
-    pub log_groups_per_flex: u8,
-    pub checksum_type: u8,
-    pub reserved_pad: U16,
-    pub kbytes_written: U64,
-    pub snapshot: [u8; 20],
-    pub error_count: U32,
-    pub error_report: [u8; 104],
-    pub mount_options: [u8; 64],
-    pub user_quota_inode: U32,
-    pub group_quota_inode: U32,
-    pub overhead_clusters: U32,
-    pub backup_groups: [U32; 2],
-    pub encrypt_algorithms: [u8; 4],
-    pub encrypt_salt: [u8; 16],
-    pub lost_found_inode: U32,
-    pub project_quota_inode: U32,
-    pub checksum_seed: U32,
-    pub write_time_hi: u8,
-    pub mount_time_hi: u8,
-    pub mkfs_time_hi: u8,
-    pub last_check_hi: u8,
-    pub error_times_hi: [u8; 2],
-    pub error_codes: [u8; 2],
-    pub encoding: U16,
-    pub encoding_flags: U16,
-    pub orphan_file_inode: U32,
-    pub reserved: [U32; 94],
-    pub checksum: U32,
-}
-
-const _: () = {
-    assert!(size_of::<RawSuperblock>() == SUPERBLOCK_SIZE);
-    assert!(offset_of!(RawSuperblock, magic) == 0x38);
-    assert!(offset_of!(RawSuperblock, first_inode) == 0x54);
-    assert!(offset_of!(RawSuperblock, uuid) == 0x68);
-    assert!(offset_of!(RawSuperblock, journal_inode) == 0xe0);
-    assert!(offset_of!(RawSuperblock, descriptor_size) == 0xfe);
-    assert!(offset_of!(RawSuperblock, blocks_count_hi) == 0x150);
-    assert!(offset_of!(RawSuperblock, mmp_block) == 0x168);
-    assert!(offset_of!(RawSuperblock, checksum_type) == 0x175);
-    assert!(offset_of!(RawSuperblock, error_count) == 0x194);
-    assert!(offset_of!(RawSuperblock, mount_options) == 0x200);
-    assert!(offset_of!(RawSuperblock, backup_groups) == 0x24c);
-    assert!(offset_of!(RawSuperblock, checksum_seed) == 0x270);
-    assert!(offset_of!(RawSuperblock, orphan_file_inode) == 0x280);
-    assert!(offset_of!(RawSuperblock, checksum) == 0x3fc);
-};
 
 /// What the superblock says, checked.
 #[derive(Clone, Debug)]
@@ -174,11 +52,11 @@ pub struct Superblock {
     last_check: Timestamp,
 }
 
-fn bad(problem: Problem) -> Error {
+pub(crate) fn bad(problem: Problem) -> Error {
     Structure::Superblock.corrupt(problem)
 }
 
-fn ensure(
+pub(crate) fn ensure(
     good: bool,
     field: &'static str,
     value: impl Into<u64>,
@@ -453,123 +331,12 @@ fn verify_checksum(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<(
     if stored == computed { Ok(()) } else { Err(bad(Problem::Checksum { stored, computed })) }
 }
 
-/// The fields that everything else is computed from.
-struct Geometry {
-    block_bits: u32,
-    cluster_size: u32,
-    blocks_count: u64,
-    groups_count: u32,
-    inode_size: u16,
-    first_inode: u32,
-    descriptor_size: u16,
-}
-
-impl Geometry {
-    fn parse(
-        raw: &RawSuperblock,
-        incompat: IncompatFeatures,
-        ro_compat: RoCompatFeatures,
-    ) -> Result<Self, Error> {
-        let log = raw.log_block_size.get();
-        ensure(log <= LOG_BLOCK_SIZE_MAX, "log block size", log, "at most 6 (64 KiB)")?;
-        let block_bits = log.saturating_add(10);
-        let block_size = 1u32.wrapping_shl(block_bits);
-        let cluster_size = cluster_size(raw, ro_compat)?;
-        let (inode_size, first_inode) = inode_size(raw, block_size)?;
-        let descriptor_size = descriptor_size(raw, incompat)?;
-
-        let wide = incompat.contains(IncompatFeatures::BITS64);
-        let high = if wide { u64::from(raw.blocks_count_hi.get()) << 32 } else { 0 };
-        let blocks_count = u64::from(raw.blocks_count_lo.get()) | high;
-        let first = raw.first_data_block.get();
-        let bigalloc = cluster_size != block_size;
-        let rule = "must be 1 with 1 KiB blocks (0 with bigalloc), else 0";
-        let good = first == u32::from(log == 0) || (bigalloc && first == 0);
-        ensure(good, "first data block", first, rule)?;
-        ensure(u64::from(first) < blocks_count, "blocks count", blocks_count, "there are none")?;
-
-        let groups_count = groups_count(raw, blocks_count, block_size, cluster_size)?;
-        let inodes_per_group = raw.inodes_per_group.get();
-        let max = block_size.saturating_mul(8);
-        let rule = "must be from 1 to 8 for each byte of a block";
-        let good = inodes_per_group != 0 && inodes_per_group <= max;
-        ensure(good, "inodes per group", inodes_per_group, rule)?;
-        let expected = u64::from(groups_count).saturating_mul(u64::from(inodes_per_group));
-        let value = u64::from(raw.inodes_count.get());
-        if value != expected {
-            return Err(bad(Problem::Mismatch { field: "inodes count", value, expected }));
-        }
-        Ok(Self {
-            block_bits,
-            cluster_size,
-            blocks_count,
-            groups_count,
-            inode_size,
-            first_inode,
-            descriptor_size,
-        })
-    }
-}
-
-/// Without `bigalloc`, clusters are blocks. With it, files are still mapped in blocks; the size
-/// matters only to allocation.
-fn cluster_size(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<u32, Error> {
-    let (log, block_log) = (raw.log_cluster_size.get(), raw.log_block_size.get());
-    let field = "log cluster size";
-    if ro_compat.contains(RoCompatFeatures::BIGALLOC) {
-        // 512 MiB: e2fsprogs and the kernel allow no more.
-        let good = log >= block_log && log <= 19;
-        ensure(good, field, log, "must be from the log block size to 19")?;
-    } else {
-        ensure(log == block_log, field, log, "must be the log block size without bigalloc")?;
-    }
-    Ok(1024u32.wrapping_shl(log))
-}
-
-fn inode_size(raw: &RawSuperblock, block_size: u32) -> Result<(u16, u32), Error> {
-    if raw.revision.get() == 0 {
-        return Ok((INODE_SIZE_MIN, FIRST_INODE_OLD));
-    }
-    let size = raw.inode_size.get();
-    let good = size.is_power_of_two() && size >= INODE_SIZE_MIN && u32::from(size) <= block_size;
-    ensure(good, "inode size", size, "must be a power of two from 128 to the block size")?;
-    let first = raw.first_inode.get();
-    ensure(first >= FIRST_INODE_OLD, "first inode", first, "must be at least 11")?;
-    Ok((size, first))
-}
-
-fn descriptor_size(raw: &RawSuperblock, incompat: IncompatFeatures) -> Result<u16, Error> {
-    if !incompat.contains(IncompatFeatures::BITS64) {
-        return Ok(32);
-    }
-    let size = raw.descriptor_size.get();
-    let good = size.is_power_of_two() && (64..=1024).contains(&size);
-    ensure(good, "descriptor size", size, "must be a power of two from 64 to 1024")?;
-    Ok(size)
-}
-
-fn groups_count(
-    raw: &RawSuperblock,
-    blocks_count: u64,
-    block_size: u32,
-    cluster_size: u32,
-) -> Result<u32, Error> {
-    let per_group = raw.blocks_per_group.get();
-    let ratio = cluster_size.checked_div(block_size).unwrap_or(1);
-    // The block bitmap, one block, has a bit for each cluster of the group.
-    let max = u64::from(block_size).saturating_mul(8).saturating_mul(u64::from(ratio));
-    let good = per_group != 0 && u64::from(per_group) <= max;
-    ensure(good, "blocks per group", per_group, "must be from 1 to what one bitmap block covers")?;
-    let blocks = blocks_count.saturating_sub(u64::from(raw.first_data_block.get()));
-    let groups = blocks.div_ceil(u64::from(per_group).max(1));
-    u32::try_from(groups).map_err(|_| {
-        bad(Problem::TooLarge { field: "groups count", value: groups, max: u64::from(u32::MAX) })
-    })
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use zerocopy::FromBytes;
+
     use super::*;
+    use crate::raw_superblock::SUPERBLOCK_SIZE;
 
     /// A sound superblock: 8,192 blocks of 4 KiB in one group, 256-byte inodes, 64-byte
     /// descriptors, metadata checksums.

@@ -4,7 +4,7 @@ use zerocopy::IntoBytes;
 
 use crate::checksum::crc32c;
 use crate::inode::tests::raw_inode;
-use crate::superblock::RawSuperblock;
+use crate::raw_superblock::RawSuperblock;
 use crate::superblock::tests::{sample, seal};
 use crate::{Filesystem, Superblock};
 
