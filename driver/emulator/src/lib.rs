@@ -1,5 +1,10 @@
 //! An embedded NVMe controller, served over vfio-user.
 //!
+//! A PCI NVMe controller in software: a test double for a driver, and the device of those who
+//! have none. It runs in two threads of this process, one that polls the doorbells and one that
+//! answers messages, and any vfio-user client may drive it, in this process or another. The
+//! doorbells are memory shared with the client: to ring one is a store, not a message.
+//!
 //! ```
 //! use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 //!
@@ -12,6 +17,33 @@
 //! assert_eq!(client.region(0).map(|bar0| bar0.sparse_areas.len()), Some(1));
 //! # Ok::<(), nvio_emulator::Error>(())
 //! ```
+//!
+//! # What it does
+//! It is strict: what the specification calls an error is answered with that status, as a real
+//! controller may or may not. It follows NVM Express 1.4 in what is mandatory for an I/O
+//! controller, with the NVM command set's Read, Write, Flush, Write Zeroes, Compare, Verify and
+//! Dataset Management. Sections cited are of the later Base Specification 2.0, NVM Command Set
+//! Specification 1.0 and PCIe Transport Specification 1.0. Data pointers are PRPs.
+//!
+//! - A client must turn bus mastering on in PCI configuration space, or nothing is processed.
+//! - One client at a time: a second is refused. When a client goes, however it goes, the
+//!   controller is reset and its mappings are dropped; what was written stays.
+//! - A queue is in one mapping of client memory, and so is each page of data. What is not mapped
+//!   is a Data Transfer Error for data, and fatal (CSTS.CFS) for a queue.
+//! - Image files are locked. Writes go to the page cache; Flush, FUA, a shutdown, and every write
+//!   while the Volatile Write Cache feature is off, make them durable.
+//! - An idle controller is polled ever less often, up to every 100 microseconds; one that is not
+//!   enabled is not polled at all.
+//!
+//! # Layers
+//! [`Controller`] is the controller proper: a state machine with no thread, socket or clock, which
+//! a test can step by itself, over [`ClientMemory`] and [`Doorbells`]. [`Emulator`] puts it into a
+//! PCI function and serves that.
+//!
+//! # Whom it trusts
+//! Messages, commands, queues and data pointers are taken as hostile. But a client shares its
+//! memory as files, and one that truncates such a file while it is mapped kills the process that
+//! maps it with SIGBUS. Sockets are therefore made for this user only.
 #![forbid(unsafe_code)]
 
 mod admin;

@@ -10,9 +10,12 @@ const BUDGET: usize = 128;
 const SPINS: u32 = 256;
 /// Time without work during which the thread yields to others; after that it sleeps.
 const YIELD: Duration = Duration::from_millis(2);
-/// One sleep: the longest that a command may have to wait for an idle controller, before what
-/// the kernel's timer adds.
+/// One sleep: how long a command may have to wait for an idle controller, before what the
+/// kernel's timer adds. The second is for one that has been idle for long.
 const SLEEP: Duration = Duration::from_micros(50);
+const LONG_SLEEP: Duration = Duration::from_micros(100);
+/// When to sleep longer.
+const LONG_IDLE: Duration = Duration::from_millis(100);
 
 /// Polls until [`Shared::stop`]. While no client has an enabled controller, the thread sleeps and
 /// is woken by a message.
@@ -44,6 +47,10 @@ impl Idle {
             return std::hint::spin_loop();
         }
         let since = *self.since.get_or_insert_with(Instant::now);
-        if since.elapsed() < YIELD { std::thread::yield_now() } else { std::thread::sleep(SLEEP) }
+        match since.elapsed() {
+            idle if idle < YIELD => std::thread::yield_now(),
+            idle if idle < LONG_IDLE => std::thread::sleep(SLEEP),
+            _ => std::thread::sleep(LONG_SLEEP),
+        }
     }
 }

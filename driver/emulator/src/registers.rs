@@ -11,6 +11,8 @@ pub(crate) const VERSION: Version = Version::new(1, 4, 0);
 const TIMEOUT: u64 = 20;
 /// Bits of CC that can be written: all that are defined but CRIME.
 const CC_WRITABLE: u32 = 0x00ff_fff1;
+/// Fields of CC that may change only while the controller is disabled: CSS, MPS and AMS.
+const CC_HELD: u32 = 0x0000_3ff0;
 /// Bits of AQA that can be written: ACQS and ASQS.
 const AQA_WRITABLE: u32 = 0x0fff_0fff;
 /// Admin queue addresses are of a 4 KiB page.
@@ -103,8 +105,11 @@ impl Registers {
     }
 
     fn write_cc(&mut self, value: u32) -> Transition {
-        let (old, new) = (Cc(self.cc), Cc(value));
-        self.cc = value;
+        let old = Cc(self.cc);
+        // What the controller was enabled with holds until it is disabled.
+        let held = if old.en() && value & 1 != 0 { CC_HELD } else { 0 };
+        self.cc = value & !held | self.cc & held;
+        let new = Cc(self.cc);
         match (old.en(), new.en()) {
             (false, true) => Transition::Enable,
             (true, false) => Transition::Reset,
@@ -164,10 +169,12 @@ impl Registers {
         self.csts == Csts::READY
     }
 
+    /// Ready, and nothing else: what was before the controller was enabled is over.
     pub(crate) fn set_ready(&mut self) {
-        self.csts |= Csts::READY;
+        self.csts = Csts::READY;
     }
 
+    /// CFS: nothing but a reset helps.
     pub(crate) fn set_fatal(&mut self) {
         self.csts |= Csts::FATAL;
     }
@@ -217,6 +224,9 @@ mod tests {
         registers.write(register::ACQ, 0x5000);
         assert_eq!((registers.read(register::AQA), registers.admin_cq().0), (0x0fff_0fff, 0));
         assert_eq!(registers.write(register::CC, Cc::enabled(12).0), Transition::None);
+        // The page size does not change under the controller.
+        registers.write(register::CC, Cc::enabled(16).0);
+        assert_eq!(registers.cc(), Cc::enabled(12));
         let stop = Cc::enabled(12).shutdown().0;
         assert_eq!(registers.write(register::CC, stop), Transition::Shutdown);
         assert_eq!(registers.write(register::CC, stop), Transition::None);

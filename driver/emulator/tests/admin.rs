@@ -101,6 +101,12 @@ fn shutdown_completes_and_nothing_runs_after_it() {
     // Abrupt.
     host.set(CC, Cc::enabled(12).0 | 2 << 14);
     assert!(host.csts().shutdown_complete());
+    // While disabled; enabling ends it too.
+    host.set(CC, 0);
+    host.set(CC, 1 << 14);
+    assert_eq!(host.csts(), Csts(Csts::SHUTDOWN_COMPLETE));
+    host.enable();
+    assert_eq!(host.admin_status(Sqe::get_features(feature_id::ARBITRATION)), Status::SUCCESS);
 }
 
 #[test]

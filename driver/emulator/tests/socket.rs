@@ -6,9 +6,10 @@
 mod host;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use host::{DATA, Host, IOVA, LIST};
@@ -203,6 +204,88 @@ fn a_client_may_come_after_one_that_left_in_any_state() {
     host.region_read(0, CSTS, &mut registers[4..]).unwrap();
     assert_eq!(registers, [0; 8]);
 }
+
+/// Set for a copy of this program that is a client to be killed.
+const VICTIM: &str = "NVIO_TEST_VICTIM_SOCKET";
+
+#[test]
+fn a_client_may_come_after_one_that_was_killed() {
+    let emulator = memory(1 << 20);
+    for _ in 0..3 {
+        let mut victim = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "victim", "--nocapture"])
+            .env(VICTIM, emulator.socket())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("busy")));
+        // It is being served, with I/O in flight.
+        assert!(vfio_user::Client::new(emulator.socket()).is_err());
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        let mut host = Host::connect(emulator.socket());
+        let mut queue = host.create_queue(1, 64, None);
+        assert_eq!(host.run(&mut queue, Sqe::flush(1)).status(), Status::SUCCESS);
+    }
+}
+
+/// Not a test of its own: the client of the test above, in a process of its own. Without the
+/// variable there is nothing to do.
+#[test]
+fn victim() {
+    let Some(socket) = std::env::var_os(VICTIM) else { return };
+    let mut host = Host::connect(socket.as_ref());
+    let mut queue = host.create_queue(1, 64, None);
+    println!("busy");
+    loop {
+        host.run(&mut queue, with_data(Sqe::read(1, 0, 1), DATA, 0));
+    }
+}
+
+/// Processor time that the polling thread of this process has used, in clock ticks.
+fn polling_ticks() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats =
+        tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+    let polling = stats.filter(|stat| stat.contains("(nvio-emu-poll)"));
+    let ticks = polling.map(|stat| {
+        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
+    });
+    ticks.sum()
+}
+
+#[test]
+fn an_idle_controller_leaves_the_processor_alone() {
+    // In a process of its own, as other tests have emulators that are busy.
+    let Some(socket) = std::env::var_os(IDLER) else {
+        let test = "an_idle_controller_leaves_the_processor_alone";
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(IDLER, "1")
+            .status();
+        return assert!(status.unwrap().success());
+    };
+    assert_eq!(socket, "1");
+    let emulator = memory(1 << 20);
+    let mut host = Host::connect(emulator.socket());
+    let mut queue = host.create_queue(1, 64, None);
+    assert_eq!(host.run(&mut queue, Sqe::flush(1)).status(), Status::SUCCESS);
+    std::thread::sleep(Duration::from_millis(50));
+    let before = polling_ticks();
+    std::thread::sleep(Duration::from_secs(2));
+    let used = polling_ticks() - before;
+    println!("enabled and idle: {used} ticks of 10 ms in 2 s");
+    assert!(used < 40, "{used} of 200 ticks");
+    host.disable();
+    let before = polling_ticks();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(polling_ticks() - before <= 1, "a disabled controller is not polled");
+}
+
+/// Set for a copy of this program that measures an idle emulator.
+const IDLER: &str = "NVIO_TEST_IDLER";
 
 #[test]
 fn bus_mastering_is_needed() {

@@ -1,0 +1,159 @@
+//! Hosts that do anything: random registers, doorbells, commands and data pointers. Whatever they
+//! do, the controller neither panics nor hangs, and a reset makes it good again.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
+
+#[path = "host/stepped.rs"]
+mod stepped;
+
+use nvio_emulator::{Backing, Config, NamespaceConfig};
+use nvio_spec::register::{CC, Cc};
+use nvio_spec::{Sqe, Status};
+use stepped::{BASE, DATA, Pair, SIZE, Stepped, with_data};
+use zerocopy::FromBytes;
+
+/// xorshift64*: the same numbers every time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+
+    /// An address: usually of memory, often at a page, sometimes anywhere.
+    fn address(&mut self) -> u64 {
+        let inside = BASE + self.below(SIZE as u64);
+        match self.below(8) {
+            0 => self.next(),
+            1 => inside,
+            2 => BASE + SIZE as u64 - 8 * self.below(4),
+            3 => u64::MAX - self.below(5000),
+            _ => inside & !0xfff,
+        }
+    }
+
+    /// A command that is right in most fields.
+    fn command(&mut self) -> Sqe {
+        if self.below(10) == 0 {
+            let bytes: Vec<u8> = (0..64).map(|_| self.next() as u8).collect();
+            return Sqe::read_from_bytes(&bytes).unwrap();
+        }
+        let opcode = self.pick(&[0, 1, 2, 4, 5, 6, 8, 9, 0x0a, 0x0c, 0x19, 0x7f]);
+        let mut sqe = Sqe::new(opcode, self.pick(&[0, 1, 2, 3, u32::MAX]));
+        let any = self.next() as u32;
+        sqe.cdw10 = self.pick(&[0, 1, 2, 3, 7, 15 << 16 | 1, 15 << 16 | 2, any]).into();
+        sqe.cdw11 = self.pick(&[0, 1, 3, 4, 1 << 16 | 1, 2 << 16 | 1, any]).into();
+        sqe.cdw12 = self.pick(&[0, 1, 7, 31, 255, any]).into();
+        sqe.flags = if self.below(30) == 0 { self.next() as u8 } else { 0 };
+        with_data(sqe, self.address(), self.address())
+    }
+}
+
+fn config() -> Config {
+    let namespace = || NamespaceConfig::new(Backing::memory(1 << 20));
+    Config::new()
+        .namespace(namespace())
+        .namespace(namespace().nsid(3).block_size(4096))
+        .mdts(None)
+        .max_queues(3)
+        .max_queue_entries(64)
+}
+
+/// A fresh start: the admin queues and two pairs.
+fn start(host: &mut Stepped) -> [Pair; 3] {
+    host.controller.function_reset();
+    host.enable();
+    let first = host.create(1, 64);
+    let second = host.create(2, 16);
+    [std::mem::replace(&mut host.admin, Pair::new(0, 2)), first, second]
+}
+
+/// One round of anything; gives how many commands succeeded and how many failed.
+fn attack(host: &mut Stepped, random: &mut Random, pairs: &mut [Pair]) -> (u32, u32) {
+    match random.below(40) {
+        0 => {
+            let any = random.below(0x1040) & !3;
+            let register = random.pick(&[any, 0x0c, 0x10, 0x14, 0x20, 0x24, 0x28, 0x2c, 0x34]);
+            host.set(register, random.next() as u32);
+        }
+        1 => host.set(0x1000 + 4 * random.below(12), random.below(80) as u32),
+        2 => {
+            let (qid, value) = (random.below(5) as u16, random.next() as u32);
+            host.controller.doorbells().ring_sq(qid, value);
+            host.controller.doorbells().ring_cq(qid, value >> 8);
+        }
+        3 => host.write(DATA, &random.next().to_le_bytes()),
+        _ => {}
+    }
+    // PRP lists: addresses in memory, and some that are not.
+    for slot in 0..4 {
+        let at = BASE + ((random.below(SIZE as u64) & !0xfff) | (0xfe0 + 8 * slot));
+        host.write(at, &random.address().to_le_bytes());
+    }
+    for pair in pairs.iter_mut() {
+        for _ in 0..random.below(4) {
+            let sqe = random.command();
+            host.push(pair, sqe);
+        }
+        host.ring(pair);
+    }
+    for _ in 0..4 {
+        assert!(host.controller.process(&host.memory, 64) <= 64 + 4);
+    }
+    let (mut succeeded, mut failed) = (0, 0);
+    for pair in pairs.iter_mut() {
+        for _ in 0..8 {
+            match host.take(pair) {
+                Some(cqe) if cqe.status().is_success() => succeeded += 1,
+                Some(_) => failed += 1,
+                None => break,
+            }
+        }
+    }
+    (succeeded, failed)
+}
+
+#[test]
+fn nothing_a_host_does_makes_the_controller_panic_or_stay_broken() {
+    let (mut succeeded, mut failed, mut restarts) = (0, 0, 0);
+    for seed in 1..=40 {
+        let mut random = Random(seed * 0x9e37_79b9);
+        let mut host = Stepped::new(&config());
+        let mut pairs = start(&mut host);
+        for _ in 0..250 {
+            let (good, bad) = attack(&mut host, &mut random, &mut pairs);
+            succeeded += good;
+            failed += bad;
+            if !host.controller.is_running() {
+                restarts += 1;
+                pairs = start(&mut host);
+            }
+        }
+        // Whatever state that is, this ends it.
+        host.controller.function_reset();
+        host.enable();
+        let mut pair = host.create(1, 16);
+        host.write(DATA, &[seed as u8; 512]);
+        let write = host.run(&mut pair, with_data(Sqe::write(1, 5, 1), DATA, 0));
+        assert_eq!(write.status(), Status::SUCCESS, "seed {seed}");
+        let read = host.run(&mut pair, with_data(Sqe::read(1, 5, 1), DATA + 512, 0));
+        assert_eq!(read.status(), Status::SUCCESS, "seed {seed}");
+        assert_eq!(host.read(DATA + 512, 512), [seed as u8; 512]);
+        host.set(CC, Cc::enabled(12).disabled().0);
+        assert_eq!(host.csts().0, 0);
+    }
+    println!("{succeeded} commands succeeded, {failed} failed, {restarts} restarts");
+    assert!(succeeded > 1000 && failed > 1000 && restarts > 10, "the attack does not bite");
+}
