@@ -13,6 +13,11 @@ use vfio_user::Server;
 use crate::gate;
 use crate::shared::{Messages, Shared};
 
+/// How long a second client waits for the first to be gone. A connection outlives the process
+/// that closed it for a moment when that had just forked, and the next client is often there
+/// sooner.
+const GRACE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
 /// A client that is being served.
 struct Session {
     client: UnixStream,
@@ -20,12 +25,15 @@ struct Session {
 }
 
 impl Session {
-    /// Whether the client has closed its end, or its session has ended.
-    fn is_over(&self) -> bool {
-        let mut poll = [PollFd::from_borrowed_fd(self.client.as_fd(), PollFlags::RDHUP)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let gone = rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|ready| ready > 0);
-        gone || self.thread.is_finished()
+    /// Whether the client has closed its end or its session has ended, now or within [`GRACE`].
+    fn is_over(&self, stop: &OwnedFd) -> bool {
+        let mut poll = [
+            PollFd::from_borrowed_fd(self.client.as_fd(), PollFlags::RDHUP),
+            PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN),
+        ];
+        // The session closes the connection when it ends, which shows here too.
+        let polled = rustix::event::poll(&mut poll, Some(&GRACE));
+        (polled.is_ok() && !poll[0].revents().is_empty()) || self.thread.is_finished()
     }
 
     /// Closes the connection and waits until nothing of the session is left.
@@ -65,7 +73,7 @@ pub(crate) fn serve(
             }
         };
         // A client that was killed a moment ago may still be being cleaned up after.
-        if let Some(over) = session.take_if(|session| session.is_over()) {
+        if let Some(over) = session.take_if(|session| session.is_over(stop)) {
             over.end();
         }
         if session.is_some() {

@@ -409,6 +409,7 @@ fn dropping_the_emulator_closes_the_connection_and_removes_the_socket() {
     assert_eq!(emulator.socket(), path);
     assert!(start().is_err());
     let mut stream = UnixStream::connect(&path).unwrap();
+    exchange(&stream, 1, b"\0\0\x01\0{\"capabilities\":{}}\0");
     let began = Instant::now();
     drop(emulator);
     assert!(began.elapsed() < Duration::from_secs(5));
