@@ -6,7 +6,8 @@
 # a partition table, and takes at most 32 KiB a command.
 a=0000:00:10.0
 b=0000:00:11.0
-# Files for which the extent map is compared, beside their content.
+# Files for which the extent map is compared, beside their content; each is also read by a
+# command of its own.
 mapped='large sparse/every-kind sparse/only-a-hole sparse/one-block-in-three sparse/far
 preallocated/whole preallocated/written-inside preallocated/tail-past-the-end
 fragmented/scattered sizes/medium sizes/0-bytes'
@@ -38,9 +39,17 @@ sum_of_copy() {
     sha256sum <"/tmp/copy/$path" || echo missing
 }
 
-sum_of_nvio() {
-    # Both the bytes and the exit code count.
-    { nvio cat $device "/$path" --namespace "$namespace" || echo "exit $?"; } 2>&1 | sha256sum
+# sum_of_slice: of the next file in /tmp/all, which has all files one after the other.
+sum_of_slice() {
+    read -r size <&4
+    dd if=/tmp/all bs=64k iflag=skip_bytes,count_bytes skip="$offset" count="$size" 2>/dev/null |
+        sha256sum
+    offset=$((offset + size))
+}
+
+# sum_of_all: of all files of the list one after the other, as the kernel reads them.
+sum_of_all() {
+    (cd /mnt && xargs -0 cat </tmp/list | sha256sum)
 }
 
 # make TAG DISK: the kernel makes and describes a filesystem.
@@ -57,6 +66,8 @@ make() {
     tr '\0\n' '\n?' <"/tmp/list.$1" | section "$1.list"
     cp "/tmp/list.$1" /tmp/list
     each sum_of_kernel | section "$1.sums"
+    (cd /mnt && xargs -0 stat -c %s </tmp/list) >"/tmp/sizes.$1"
+    sum_of_all | section "$1.sum"
     for path in $mapped; do
         filefrag -v "/mnt/$path" | section "$1.filefrag.$path"
     done
@@ -65,15 +76,20 @@ make() {
 
 # read_back TAG NAMESPACE: nvio reads the filesystem of a namespace of $device.
 read_back() {
-    namespace=$2
     flags="--namespace $2"
     run "$1.ls-text" nvio ls -lR $device / $flags
     run "$1.ls" nvio ls -lR --json $device / $flags
     run "$1.stat" nvio stat --json $device /large $flags
+    run "$1.maps" nvio map --json $device $mapped $flags
     cp "/tmp/list.$1" /tmp/list
-    each sum_of_nvio | section "$1.nvio-sums"
+    xargs -0 nvio cat $flags $device </tmp/list >/tmp/all
+    offset=0
+    exec 4<"/tmp/sizes.$1"
+    each sum_of_slice | section "$1.nvio-sums"
+    rm /tmp/all
     for path in $mapped; do
-        run "$1.map.$path" nvio map --json $device "/$path" $flags
+        [ "$path" = sparse/far ] || nvio cat $device "/$path" $flags | sha256sum |
+            section "$1.cat.$path"
     done
     nvio cat $device /large $flags --offset 12345678 --length 1000001 | sha256sum |
         section "$1.nvio-range"
@@ -87,7 +103,7 @@ read_back() {
 mount_again() {
     must mount -t ext4 -o ro,noatime "/dev/$2" /mnt
     cp "/tmp/list.$1" /tmp/list
-    each sum_of_kernel | section "$1.sums-again"
+    sum_of_all | section "$1.sum-again"
     tail -c +12345679 /mnt/large | head -c 1000001 | sha256sum | section "$1.range"
     must umount /mnt
     run "$1.e2fsck" e2fsck -fn "/dev/$2"
@@ -108,6 +124,9 @@ run list-bound nvio list --json
 run identify nvio identify $a
 run identify-json nvio identify $a --json
 read_back lba512 1
+# Once with ordinary pages, once with large ones for the DMA memory.
+echo 64 >/proc/sys/vm/nr_hugepages
+cat /proc/sys/vm/nr_hugepages | section hugepages
 read_back lba4096 3
 run no-namespace nvio ls $a / --namespace 2
 run no-file nvio cat $a /no/such/file
@@ -144,9 +163,7 @@ run bind-free nvio bind $b
 driver_of $b | section bind-free.driver
 run partition.ls nvio ls -lR --json $b / --partition 2
 run partition.cat nvio cat $b /sizes/60-bytes --partition 2
-for path in $mapped; do
-    run "partition.map.$path" nvio map --json $b "/$path" --partition 2
-done
+run partition.maps nvio map --json $b $mapped --partition 2
 cp /tmp/list.partition /tmp/list
 run partition.cp nvio cp -r $b / /tmp/copy --partition 2
 each sum_of_copy | section partition.copy-sums

@@ -74,6 +74,12 @@ pub fn boot(machine: Machine) -> Report {
         }
     };
     let console = lossy(&folder.join("console"));
+    if let Some(logs) = std::env::var_os("NVIO_TEST_LOGS") {
+        for name in ["console", "report"] {
+            let log = Path::new(&logs).join(format!("guest-{machine:?}.{name}"));
+            fs::copy(folder.join(name), log).expect("a log folder");
+        }
+    }
     let report = Report::parse(&lossy(&folder.join("report")));
     if status.is_none_or(|status| !status.success()) || !report.sections.contains_key("done") {
         let lines: Vec<&str> = console.lines().collect();
@@ -100,7 +106,16 @@ fn command(machine: Machine, folder: &Path) -> Command {
     let append = format!("console=ttyS0 quiet panic=-1 {iommu} nvio.script={script}");
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args(["-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", "1536"])
+        .args([
+            "-machine",
+            "q35,accel=tcg",
+            "-cpu",
+            "max,vendor=GenuineIntel",
+            "-smp",
+            "2",
+            "-m",
+            "1536",
+        ])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .args(["-kernel", &path("vmlinuz"), "-initrd", &path("initramfs"), "-append", &append])
         .args(["-serial", &format!("file:{}", path("console"))])
@@ -154,6 +169,14 @@ impl Report {
     pub fn outcome(&self, name: &str) -> Outcome<'_> {
         let code = self.text(&format!("{name}.code")).trim().parse().expect("an exit code");
         Outcome { stdout: self.text(name), stderr: self.text(&format!("{name}.stderr")), code }
+    }
+
+    /// What each command did, by name.
+    pub fn outcomes(&self) -> impl Iterator<Item = (&str, Outcome<'_>)> {
+        self.sections
+            .keys()
+            .filter_map(|key| key.strip_suffix(".code"))
+            .map(|name| (name, self.outcome(name)))
     }
 
     /// Standard output of the command `name`, which must have succeeded.
