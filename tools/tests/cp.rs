@@ -22,7 +22,9 @@ fn fill(folder: &Path) {
     sparse.write_all_at(&pattern(70_000, 4), 30 << 20).unwrap();
     sparse.set_len(300 << 20).unwrap();
     must("mkfifo", &[folder.join("a/pipe").as_ref()]);
-    for (name, mode) in [("a/file", 0o640), ("a/b", 0o2711), ("a/sparse", 0o4511)] {
+    for (name, mode) in
+        [("a/file", 0o640), ("a/b", 0o2711), ("a/sparse", 0o4511), ("a/pipe", 0o6611)]
+    {
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
     }
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_007);

@@ -150,7 +150,8 @@ pub fn symlink(target: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Er
     place.clear(|kind| kind == fs::FileType::Symlink)?;
     fs::symlinkat(OsStr::from_bytes(target), place.parent, place.name)
         .map_err(place.error("make the link"))?;
-    set_metadata_at(inode, place)
+    set_owner_at(inode, place)?;
+    set_times_at(inode, place)
 }
 
 /// Makes a second name for a file that was copied before.
@@ -161,7 +162,8 @@ pub fn link(first: &Path, inode: &Inode, place: &Place<'_>) -> Result<(), Error>
         .map_err(place.error("make the link"))
 }
 
-/// Makes a pipe, a socket or a device node.
+/// Makes a pipe, a socket or a device node. The mode comes after the owner, whose change clears
+/// bits of it.
 pub fn special(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
     let kind = match inode.kind() {
         FileType::CharDevice => fs::FileType::CharacterDevice,
@@ -174,20 +176,25 @@ pub fn special(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
     let device = fs::makedev(major, minor);
     fs::mknodat(place.parent, place.name, kind, Mode::RUSR | Mode::WUSR, device)
         .map_err(place.error("make the special file"))?;
+    set_owner_at(inode, place)?;
     fs::chmodat(place.parent, place.name, mode(inode, is_root()), AtFlags::empty())
         .map_err(place.error("set the mode of"))?;
-    set_metadata_at(inode, place)
+    set_times_at(inode, place)
 }
 
-/// Owner and times of what cannot be opened.
-fn set_metadata_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    if is_root() {
-        let (uid, gid) = owner(inode);
-        fs::chownat(place.parent, place.name, uid, gid, flags)
-            .map_err(place.error("set the owner of"))?;
+/// Sets the owner of what cannot be opened, if we may.
+fn set_owner_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
+    if !is_root() {
+        return Ok(());
     }
-    fs::utimensat(place.parent, place.name, &times(inode), flags)
+    let (uid, gid) = owner(inode);
+    fs::chownat(place.parent, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(place.error("set the owner of"))
+}
+
+/// Sets the times of what cannot be opened.
+fn set_times_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
+    fs::utimensat(place.parent, place.name, &times(inode), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(place.error("set the times of"))
 }
 
