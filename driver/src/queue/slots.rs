@@ -10,8 +10,8 @@ pub(super) struct Slots<T> {
     /// last is used first, as it is in the cache.
     free: u16,
     in_flight: u16,
-    /// Bits of an identifier that are the slot's number.
-    shift: u32,
+    /// Bits of an identifier that are the slot's number; those above are the generation.
+    index_mask: u16,
 }
 
 /// One command in flight, or none.
@@ -51,12 +51,12 @@ impl<T> Slots<T> {
     /// A table of `capacity` slots, 1 to [`Self::MOST`] - 1. Identifier ffffh is never used, as
     /// Base 3.3.3.1 asks: no slot has the number with all bits set.
     pub(super) fn new(capacity: u16) -> Self {
-        let shift = u16::BITS - capacity.leading_zeros();
+        let index_mask = u16::MAX >> capacity.leading_zeros();
         let slot = |index| {
             let next = if index + 1 < capacity { index + 1 } else { NONE };
             Slot { request: None, cid: index, index, next }
         };
-        Self { table: (0..capacity).map(slot).collect(), free: 0, in_flight: 0, shift }
+        Self { table: (0..capacity).map(slot).collect(), free: 0, in_flight: 0, index_mask }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -80,13 +80,13 @@ impl<T> Slots<T> {
     /// Takes the request with this identifier, or `None` if none such is in flight.
     #[inline]
     pub(super) fn remove(&mut self, cid: u16) -> Option<T> {
-        let index = cid & ((1 << self.shift) - 1);
+        let index = cid & self.index_mask;
         let slot = self.table.get_mut(usize::from(index))?;
         if slot.cid != cid {
             return None;
         }
         let request = slot.request.take()?;
-        slot.cid = cid.wrapping_add(1 << self.shift);
+        slot.cid = cid.wrapping_add(self.index_mask + 1);
         slot.next = self.free;
         self.free = index;
         self.in_flight -= 1;
