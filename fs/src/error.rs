@@ -143,7 +143,13 @@ pub enum Error {
     },
     /// The mapping layer refused.
     #[error(transparent)]
-    Iomap(#[from] nvio_iomap::Error),
+    Iomap(Box<nvio_iomap::Error>),
+}
+
+impl From<nvio_iomap::Error> for Error {
+    fn from(error: nvio_iomap::Error) -> Self {
+        Self::Iomap(Box::new(error))
+    }
 }
 
 /// A feature of one inode that is in the way.
