@@ -162,7 +162,7 @@ driver_of $b | section bind-refused.driver
 run bind-free nvio bind $b
 driver_of $b | section bind-free.driver
 run partition.ls nvio ls -lR --json $b / --partition 2
-run partition.cat nvio cat $b /sizes/60-bytes --partition 2
+nvio cat $b /sizes/medium --partition 2 | sha256sum | section partition.cat.sizes/medium
 run partition.maps nvio map --json $b $mapped --partition 2
 cp /tmp/list.partition /tmp/list
 run partition.cp nvio cp -r $b / /tmp/copy --partition 2

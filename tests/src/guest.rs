@@ -193,19 +193,22 @@ impl Report {
     }
 }
 
-/// The extents that `filefrag -v` shows for a filesystem of `block` bytes a block.
-pub fn filefrag(text: &str, block: u64) -> Vec<Extent> {
+/// The extents that `filefrag -v` shows of a file, which it counts in blocks.
+pub fn filefrag(text: &str) -> Vec<Extent> {
+    // "File size of FILE is N (N blocks of 4096 bytes)"
+    let block = text.split(" of ").last().and_then(|rest| rest.split(' ').next());
+    let block: u64 = block.and_then(|size| size.parse().ok()).expect("a block size");
     let mut extents = Vec::new();
     for line in text.lines() {
-        // "ext: logical..end: physical..end: length: expected: flags"
+        // "ext: logical..end: physical..end: length: expected: flags"; "expected:" may be missing.
         let fields: Vec<&str> = line.split(':').map(str::trim).collect();
-        if fields.len() < 6 || fields[0].parse::<u32>().is_err() {
+        if fields.len() < 5 || fields[0].parse::<u32>().is_err() {
             continue;
         }
         let start = |field: &str| -> u64 {
             field.split("..").next().and_then(|text| text.parse().ok()).expect("a block number")
         };
-        let flags: Vec<&str> = fields[5].split(',').collect();
+        let flags: Vec<&str> = fields[fields.len() - 1].split(',').collect();
         extents.push(Extent {
             logical: start(fields[1]) * block,
             physical: start(fields[2]) * block,
@@ -236,9 +239,12 @@ mod tests {
 
     #[test]
     fn filefrag_lines_are_read() {
-        let text = "File size of f is 1\n ext:  logical_offset: physical_offset: length: expected: \
-                    flags:\n   0:  16..  18:  112..  114:  3:  16:\n   1:  40..  40:  36..  36:  1: \
-                    115: last,unwritten,eof\nf: 2 extents found\n";
+        let text = "Filesystem type is: ef53\n\
+            File size of f of mine is 163840 (40 blocks of 1024 bytes)\n \
+            ext:     logical_offset:        physical_offset: length:   expected: flags:\n   \
+            0:       16..      18:        112..       114:      3:         16:\n   \
+            1:       40..      40:         36..        36:      1:             last,unwritten,eof\n\
+            f: 2 extents found\n";
         let extent = |logical, physical, length, end| Extent {
             logical,
             physical,
@@ -246,6 +252,12 @@ mod tests {
             unwritten: end,
             last: end,
         };
-        assert_eq!(filefrag(text, 10), [extent(160, 1120, 30, false), extent(400, 360, 10, true)]);
+        assert_eq!(
+            filefrag(text),
+            [
+                extent(16 << 10, 112 << 10, 3 << 10, false),
+                extent(40 << 10, 36 << 10, 1 << 10, true)
+            ]
+        );
     }
 }
