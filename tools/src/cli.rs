@@ -209,7 +209,8 @@ fn usage_line(error: &clap::Error) -> String {
 /// Starts logging to standard error: at the level that -v asks for, or as RUST_LOG says.
 pub fn start_log(verbose: u8) {
     let level = match verbose {
-        0 => "error",
+        // An error is told once, by the command; libraries below log some of theirs too.
+        0 => "off,nvio=error",
         1 => "info",
         2 => "debug",
         _ => "trace",

@@ -75,31 +75,73 @@ impl Sysfs {
                        try another one"
                 .to_owned());
         }
-        let cmdline = self.attribute(&self.path("proc/cmdline"))?.unwrap_or_default();
         let cpuinfo = self.table(&self.path("proc/cpuinfo")).unwrap_or_default();
-        let (switch, firmware) = match vendor(&cpuinfo) {
-            Some("GenuineIntel") => ("intel_iommu=on", "Intel VT-d"),
-            Some("AuthenticAMD") => ("amd_iommu=on", "AMD-Vi, often just called IOMMU"),
-            Some(_) | None => {
-                return Ok("turn on the IOMMU (SMMU) in the firmware's setup and see that the \
-                           kernel command line does not turn it off"
-                    .to_owned());
-            }
+        let Some(vendor) = self.vendor(&cpuinfo) else {
+            return Ok("turn on the IOMMU (SMMU) in the firmware's setup and see that the kernel \
+                       command line does not turn it off"
+                .to_owned());
         };
-        Ok(if cmdline.split_ascii_whitespace().any(|word| word == switch) {
-            format!(
-                "{switch} is on the kernel command line, so turn on {firmware} in the firmware's setup"
-            )
-        } else {
-            format!(
+        let (switch, firmware) = match vendor {
+            Vendor::Intel => ("intel_iommu=on", "Intel VT-d"),
+            Vendor::Amd => ("amd_iommu=on", "AMD-Vi (often just called IOMMU)"),
+        };
+        let cmdline = self.attribute(&self.path("proc/cmdline"))?.unwrap_or_default();
+        let has_switch = cmdline.split_ascii_whitespace().any(|word| word == switch);
+        let mut steps = Vec::new();
+        if !has_switch {
+            steps.push(format!(
                 "put `{switch} iommu=pt` on the kernel command line (GRUB_CMDLINE_LINUX in \
-                 /etc/default/grub, then update-grub), turn on {firmware} in the firmware's setup, and reboot"
-            )
+                 /etc/default/grub, then update-grub)"
+            ));
+        }
+        if !self.has_table(vendor) {
+            steps.push(if is_guest(&cpuinfo) {
+                "give this virtual machine an IOMMU (QEMU: -device intel-iommu,intremap=on)".into()
+            } else {
+                format!("turn on {firmware} in the firmware's setup")
+            });
+        }
+        if steps.is_empty() {
+            // Table and switch are there: the kernel gave up on it.
+            return Ok("the kernel could not use it; `dmesg | grep -i iommu` says why".to_owned());
+        }
+        Ok(format!("{}, and reboot", steps.join(", ")))
+    }
+
+    /// Whose IOMMU it is or would be. The firmware's table knows; without one the processor
+    /// tells, but in a virtual machine that says nothing, and QEMU's is Intel's.
+    fn vendor(&self, cpuinfo: &[u8]) -> Option<Vendor> {
+        let table = [Vendor::Intel, Vendor::Amd].into_iter().find(|&vendor| self.has_table(vendor));
+        table.or_else(|| match field(cpuinfo, b"vendor_id")? {
+            _ if is_guest(cpuinfo) => Some(Vendor::Intel),
+            "GenuineIntel" => Some(Vendor::Intel),
+            "AuthenticAMD" | "HygonGenuine" => Some(Vendor::Amd),
+            _ => None,
         })
+    }
+
+    /// Whether the firmware describes an IOMMU of this kind.
+    fn has_table(&self, vendor: Vendor) -> bool {
+        let table = match vendor {
+            Vendor::Intel => "DMAR",
+            Vendor::Amd => "IVRS",
+        };
+        self.path("sys/firmware/acpi/tables").join(table).exists()
     }
 }
 
-fn vendor(cpuinfo: &[u8]) -> Option<&str> {
-    let line = cpuinfo.split(|&b| b == b'\n').find(|line| line.starts_with(b"vendor_id"))?;
+#[derive(Clone, Copy)]
+enum Vendor {
+    Intel,
+    Amd,
+}
+
+fn is_guest(cpuinfo: &[u8]) -> bool {
+    let mut flags = field(cpuinfo, b"flags").unwrap_or_default().split_ascii_whitespace();
+    flags.any(|flag| flag == "hypervisor")
+}
+
+fn field<'a>(cpuinfo: &'a [u8], key: &[u8]) -> Option<&'a str> {
+    let line = cpuinfo.split(|&b| b == b'\n').find(|line| line.starts_with(key))?;
     Some(std::str::from_utf8(line).ok()?.split_once(':')?.1.trim())
 }

@@ -170,11 +170,25 @@ fn without_iommu_the_error_says_what_to_do() {
     let advice = || sysfs.bind(address()).unwrap_err().to_string();
     assert!(advice().contains("does not cover this slot"), "{}", advice());
     std::fs::remove_dir(fake.path("sys/class/iommu/dmar0")).unwrap();
-    assert!(advice().contains("put `intel_iommu=on iommu=pt` on the kernel command line"));
+    let all = advice();
+    assert!(all.contains("put `intel_iommu=on iommu=pt` on the kernel command line"), "{all}");
+    assert!(all.contains("turn on Intel VT-d in the firmware's setup, and reboot"), "{all}");
     fake.file("proc/cmdline", "quiet intel_iommu=on\n");
-    assert!(advice().contains("turn on Intel VT-d in the firmware's setup"), "{}", advice());
+    assert!(advice().contains(": turn on Intel VT-d in the firmware's setup"), "{}", advice());
+    fake.file("sys/firmware/acpi/tables/DMAR", "");
+    assert!(advice().contains("dmesg"), "{}", advice());
+    // The firmware's table counts, not the processor.
     fake.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");
+    fake.file("proc/cmdline", "quiet\n");
+    let switch_only = "(GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub), and reboot";
+    assert!(advice().contains("put `intel_iommu=on iommu=pt`"), "{}", advice());
+    assert!(advice().ends_with(switch_only), "{}", advice());
+    std::fs::remove_file(fake.path("sys/firmware/acpi/tables/DMAR")).unwrap();
     assert!(advice().contains("put `amd_iommu=on iommu=pt`"), "{}", advice());
+    assert!(advice().contains("AMD-Vi"), "{}", advice());
+    // Nor does it in a virtual machine.
+    fake.file("proc/cpuinfo", "vendor_id : AuthenticAMD\nflags : fpu hypervisor sse\n");
+    assert!(advice().contains("-device intel-iommu") && advice().contains("intel_iommu=on"));
     fake.file("proc/cpuinfo", "Features : fp asimd\n");
     assert!(advice().contains("SMMU"), "{}", advice());
     assert!(!advice().contains('\n'));
