@@ -53,9 +53,11 @@ impl Default for Options {
 pub struct Controller(Arc<Inner>);
 
 pub(crate) struct Inner {
+    // Fields drop in order: the admin queue's doorbells are part of the transport's windows, and
+    // the transport ends the device's view of the arena.
+    admin: Mutex<Admin>,
     transport: Box<dyn Transport>,
     arena: Arena,
-    admin: Mutex<Admin>,
     cap: Cap,
     version: Version,
     identify: Box<IdentifyController>,

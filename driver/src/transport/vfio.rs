@@ -25,13 +25,38 @@ const _: () = assert!(REGISTERS as u64 == DOORBELLS);
 
 /// An NVMe function opened through its VFIO group.
 pub(crate) struct Vfio {
-    // Dropped by hand, see `drop`. Fields drop in order: the windows before the device.
+    // Fields drop in order. The windows keep the device's file open, and VFIO lets go of a group
+    // only when all files of its devices are closed, so they come before the device.
     registers: Mmio,
     doorbells: Arc<Mmio>,
-    device: ManuallyDrop<VfioDevice>,
+    device: Device,
     container: Arc<VfioContainer>,
     ranges: Vec<IovaRange>,
+}
+
+/// The library's device, which would panic when dropped after its function was removed.
+struct Device {
+    device: ManuallyDrop<VfioDevice>,
     sysfs: PathBuf,
+}
+
+impl std::ops::Deref for Device {
+    type Target = VfioDevice;
+
+    fn deref(&self) -> &VfioDevice {
+        &self.device
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if self.sysfs.join("iommu_group").exists() {
+            // SAFETY: `device` is dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.device) };
+        }
+        // Else the library would look for the group in vain. The process keeps two file
+        // descriptors instead.
+    }
 }
 
 impl Vfio {
@@ -42,14 +67,14 @@ impl Vfio {
         let container = VfioContainer::new(None).map(Arc::new).map_err(vfio("open container"))?;
         let device = VfioDevice::new(&sysfs, Arc::clone(&container) as _, false)
             .map_err(vfio("open device"))?;
+        let device = Device { device: ManuallyDrop::new(device), sysfs };
         device.reset();
         enable_bus_master(&device)?;
         let ranges = iova::ranges(&container)?;
         let registers = map_bar0(&device, 0, REGISTERS)?;
         let window = doorbell_window(device.get_region_size(VFIO_PCI_BAR0_REGION_INDEX))?;
         let doorbells = Arc::new(map_bar0(&device, DOORBELLS, window)?);
-        let device = ManuallyDrop::new(device);
-        Ok(Self { registers, doorbells, device, container, ranges, sysfs })
+        Ok(Self { registers, doorbells, device, container, ranges })
     }
 }
 
@@ -140,17 +165,6 @@ impl Transport for Vfio {
     fn reset(&self) -> Result<()> {
         self.device.reset();
         Ok(())
-    }
-}
-
-impl Drop for Vfio {
-    fn drop(&mut self) {
-        if self.sysfs.join("iommu_group").exists() {
-            // SAFETY: `device` is dropped once, here.
-            unsafe { ManuallyDrop::drop(&mut self.device) };
-        }
-        // Else the device was removed. The library would panic over its missing group; the
-        // process keeps two file descriptors instead.
     }
 }
 
