@@ -12,6 +12,8 @@ use crate::{Error, Result, controller};
 
 /// Entries of the admin queues. One command is in flight at a time; the rest is room for events.
 pub(crate) const ADMIN_ENTRIES: u32 = 32;
+/// Admin commands that can be in flight.
+pub(crate) const ADMIN_DEPTH: u16 = 31;
 /// How often the controller's health is looked at while a command is waited for.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -57,7 +59,7 @@ impl Admin {
         }
         let capacity = self.core.capacity();
         let submitted = match buf {
-            Some(buf) => self.core.submit_with(sqe, buf, name).is_ok(),
+            Some(buf) => self.core.submit_pages(sqe, buf, name).is_ok(),
             None => self.core.submit(sqe, name).is_ok(),
         };
         if !submitted {

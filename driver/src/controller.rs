@@ -219,14 +219,19 @@ impl Inner {
     /// Creates the completion queue, then the submission queue; undoes the first if the second
     /// fails.
     fn create_queues<T>(&self, qid: u16, depth: u16) -> Result<Core<T>> {
+        // A power of two, so that the rings wrap with a mask; one more than is in flight, so that a
+        // full ring is not taken for an empty one.
         let most = self.cap.max_queue_entries().min(Layout::MOST_ENTRIES);
-        let entries = (u32::from(depth) + 1).clamp(2, most.max(2));
+        let most = if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 };
+        let entries = (u32::from(depth) + 1).next_power_of_two().clamp(2, most.max(2));
+        let depth = depth.clamp(1, u16::try_from(entries - 1).unwrap_or(u16::MAX));
         let core = Core::new(&Layout {
             arena: &self.arena,
             doorbells: self.transport.doorbells(),
             stride: self.cap.doorbell_stride(),
             page_shift: self.cap.min_page_shift(),
             qid,
+            depth,
             entries,
         })?;
         let create_cq = Sqe::create_io_cq(qid, entries, core.cq_iova(), None);

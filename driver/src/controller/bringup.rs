@@ -9,7 +9,7 @@ use nvio_spec::{IDENTIFY_SIZE, IdentifyController, QueueCount, Sqe, cns, feature
 use zerocopy::FromBytes;
 
 use super::{Inner, Options};
-use crate::admin::{ADMIN_ENTRIES, Admin};
+use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin};
 use crate::dma::Arena;
 use crate::queue::{Layout, max_prp_bytes};
 use crate::transport::Transport;
@@ -154,6 +154,7 @@ fn admin_queue(
         stride: cap.doorbell_stride(),
         page_shift: cap.min_page_shift(),
         qid: 0,
+        depth: ADMIN_DEPTH,
         entries: ADMIN_ENTRIES,
     };
     let admin = Admin::new(&layout, timeout)?;

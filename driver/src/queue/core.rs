@@ -22,7 +22,9 @@ pub(crate) struct Layout<'a> {
     /// Memory page size, as a power of two.
     pub(crate) page_shift: u32,
     pub(crate) qid: u16,
-    /// Entries of either ring, 2 to [`Layout::MOST_ENTRIES`].
+    /// Commands in flight, at least 1 and less than `entries`.
+    pub(crate) depth: u16,
+    /// Entries of either ring, a power of two, 2 to [`Layout::MOST_ENTRIES`].
     pub(crate) entries: u32,
 }
 
@@ -51,23 +53,23 @@ pub(crate) struct Core<T> {
 
 impl<T> Core<T> {
     pub(crate) fn new(layout: &Layout<'_>) -> Result<Self> {
-        let Layout { arena, doorbells, stride, page_shift, qid, entries } = *layout;
-        let capacity = u16::try_from(entries.saturating_sub(1)).unwrap_or(u16::MAX);
-        if !(2..=Layout::MOST_ENTRIES).contains(&entries) {
+        let Layout { arena, doorbells, stride, page_shift, qid, depth, entries } = *layout;
+        let possible = entries.is_power_of_two() && entries <= Layout::MOST_ENTRIES;
+        if depth == 0 || u32::from(depth) >= entries || !possible {
             let value = u64::from(entries);
             return Err(Error::Invalid { structure: "queue", field: "entries", value });
         }
         let page = 1usize << page_shift;
         let sq = arena.share(entries as usize * SQE_SIZE, page)?;
         let cq = arena.share(entries as usize * CQE_SIZE, page)?;
-        let lists = arena.share(usize::from(capacity) * LIST_BYTES, LIST_BYTES)?;
+        let lists = arena.share(usize::from(depth) * LIST_BYTES, LIST_BYTES)?;
         let (sq_iova, cq_iova) = (sq.iova(), cq.iova());
         let tail = Doorbell::new(doorbells, sq_tail_doorbell(qid, stride))?;
         let head = Doorbell::new(doorbells, cq_head_doorbell(qid, stride))?;
         Ok(Self {
             sq: SubmissionRing::new(sq, entries, tail),
             cq: CompletionRing::new(cq, entries, head),
-            slots: Slots::new(capacity),
+            slots: Slots::new(depth),
             prp: PrpLists::new(lists, page_shift),
             sq_iova,
             cq_iova,
@@ -107,12 +109,35 @@ impl<T> Core<T> {
         Ok(())
     }
 
-    /// Queues a command whose data is all of `buf`, which is within the limits of the controller.
+    /// Whether [`submit_page`](Self::submit_page) can take this buffer.
+    #[inline]
+    pub(crate) fn is_one_page(&self, buf: &DmaBuf) -> bool {
+        self.prp.is_one_page(buf.iova(), buf.len())
+    }
+
+    /// Queues a command whose data is all of `buf`, which is inside one memory page.
     ///
     /// # Errors
     /// Gives buffer and context back when every slot is in flight.
     #[inline]
-    pub(crate) fn submit_with(
+    pub(crate) fn submit_page(
+        &mut self,
+        mut sqe: Sqe,
+        buf: DmaBuf,
+        context: T,
+    ) -> Result<(), (DmaBuf, T)> {
+        let Some(slot) = self.slots.take() else { return Err((buf, context)) };
+        sqe.prp1 = U64::new(buf.iova());
+        sqe.cid = U16::new(slot.fill(Request { buf: Some(buf), context }));
+        self.sq.push(sqe);
+        Ok(())
+    }
+
+    /// Queues a command whose data is all of `buf`, which is within the limits of the controller.
+    ///
+    /// # Errors
+    /// Gives buffer and context back when every slot is in flight.
+    pub(crate) fn submit_pages(
         &mut self,
         mut sqe: Sqe,
         buf: DmaBuf,

@@ -96,15 +96,43 @@ impl<T> QueuePair<T> {
         context: T,
     ) -> Result<(), Rejected<T>> {
         let Some(blocks) = namespace.check(lba, buf.len()) else {
-            let error = namespace.refuse(lba, buf.len());
-            return Err(Rejected { error, buf, context });
+            return Err(self.reject(namespace, lba, buf, context));
         };
-        let sqe = Sqe::read(namespace.id(), lba, blocks);
-        self.core.submit_with(sqe, buf, context).map_err(|(buf, context)| Rejected {
-            error: self.why_full(),
-            buf,
-            context,
-        })
+        if !self.core.is_one_page(&buf) {
+            return self.read_pages(namespace, lba, blocks, buf, context);
+        }
+        match self.core.submit_page(Sqe::read(namespace.id(), lba, blocks), buf, context) {
+            Ok(()) => Ok(()),
+            Err((buf, context)) => Err(self.reject(namespace, lba, buf, context)),
+        }
+    }
+
+    /// [`read`](Self::read) of more than a page; apart, so that the common case is small enough to
+    /// be inlined and to stay in registers.
+    #[inline(never)]
+    fn read_pages(
+        &mut self,
+        namespace: &Namespace,
+        lba: u64,
+        blocks: u32,
+        buf: DmaBuf,
+        context: T,
+    ) -> Result<(), Rejected<T>> {
+        match self.core.submit_pages(Sqe::read(namespace.id(), lba, blocks), buf, context) {
+            Ok(()) => Ok(()),
+            Err((buf, context)) => Err(self.reject(namespace, lba, buf, context)),
+        }
+    }
+
+    /// Finds out why a transfer cannot be queued.
+    #[cold]
+    #[inline(never)]
+    fn reject(&self, namespace: &Namespace, lba: u64, buf: DmaBuf, context: T) -> Rejected<T> {
+        let error = match namespace.check(lba, buf.len()) {
+            Some(_) => self.why_full(),
+            None => namespace.refuse(lba, buf.len()),
+        };
+        Rejected { error, buf, context }
     }
 
     /// Queues a flush of the namespace's volatile write cache (Base 7.1).

@@ -34,8 +34,13 @@ impl PrpLists {
         Self { base, iova, page_mask, page_shift, _memory: memory }
     }
 
-    /// PRP1 and PRP2 for `len` bytes at `iova`, at most [`max_bytes`], in the name of `slot`.
+    /// Whether PRP1 alone, with PRP2 0, describes `len` bytes at `iova`.
     #[inline]
+    pub(super) fn is_one_page(&self, iova: u64, len: usize) -> bool {
+        (iova & self.page_mask) + len as u64 <= self.page_mask + 1
+    }
+
+    /// PRP1 and PRP2 for `len` bytes at `iova`, at most [`max_bytes`], in the name of `slot`.
     pub(super) fn describe(&mut self, slot: u16, iova: u64, len: usize) -> (u64, u64) {
         // Bytes of the first page that the buffer does not use.
         let lead = iova & self.page_mask;
@@ -51,7 +56,6 @@ impl PrpLists {
     }
 
     /// Writes the list of the pages that cover `bytes` from `first`, and gives its address.
-    #[inline(never)]
     fn write_list(&mut self, slot: u16, first: u64, bytes: u64) -> u64 {
         let at = usize::from(slot) * LIST_ENTRIES;
         let pages = (bytes + self.page_mask) >> self.page_shift;

@@ -11,7 +11,8 @@ use crate::mmio::Doorbell;
 /// The submission ring. It cannot overflow: there are fewer slots than entries.
 pub(super) struct SubmissionRing {
     base: NonNull<Sqe>,
-    entries: u32,
+    /// Entries, a power of two, less one.
+    mask: u32,
     tail: u32,
     /// The tail that the controller was told.
     rung: u32,
@@ -23,22 +24,20 @@ pub(super) struct SubmissionRing {
 unsafe impl Send for SubmissionRing {}
 
 impl SubmissionRing {
-    /// A ring of `entries` in `memory`, which is large enough and zeroed.
+    /// A ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
     pub(super) fn new(memory: Shared, entries: u32, doorbell: Doorbell) -> Self {
-        Self { base: memory.ptr().cast(), entries, tail: 0, rung: 0, doorbell, _memory: memory }
+        let (base, mask) = (memory.ptr().cast(), entries - 1);
+        Self { base, mask, tail: 0, rung: 0, doorbell, _memory: memory }
     }
 
     /// Places a command at the tail. The controller sees it after [`ring`](Self::ring).
     #[inline]
     pub(super) fn push(&mut self, sqe: Sqe) {
-        // SAFETY: `tail` is below `entries`, which is how many the memory holds. The controller
+        // SAFETY: `tail` is at most `mask`, which the memory holds entries for. The controller
         // does not read the entry before the doorbell, which comes after a fence, so that the
         // write need not be volatile and can be done in large pieces.
         unsafe { self.base.add(self.tail as usize).write(sqe) };
-        self.tail += 1;
-        if self.tail == self.entries {
-            self.tail = 0;
-        }
+        self.tail = (self.tail + 1) & self.mask;
     }
 
     /// Tells the controller of all commands since the last time, if there are any.
@@ -66,7 +65,8 @@ pub(crate) struct Posted {
 /// The completion ring.
 pub(super) struct CompletionRing {
     base: NonNull<Cqe>,
-    entries: u32,
+    /// Entries, a power of two, less one.
+    mask: u32,
     head: u32,
     /// The phase tag of entries that are new (Base 3.3.3.2.2): 1 in the first round.
     phase: u32,
@@ -78,9 +78,10 @@ pub(super) struct CompletionRing {
 unsafe impl Send for CompletionRing {}
 
 impl CompletionRing {
-    /// A ring of `entries` in `memory`, which is large enough and zeroed.
+    /// A ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
     pub(super) fn new(memory: Shared, entries: u32, doorbell: Doorbell) -> Self {
-        Self { base: memory.ptr().cast(), entries, head: 0, phase: 1, doorbell, _memory: memory }
+        let (base, mask) = (memory.ptr().cast(), entries - 1);
+        Self { base, mask, head: 0, phase: 1, doorbell, _memory: memory }
     }
 
     /// Whether the controller has posted nothing new.
@@ -92,7 +93,7 @@ impl CompletionRing {
     /// The dword of the head entry that has the phase tag.
     #[inline]
     fn last_dword(&self) -> u32 {
-        // SAFETY: `head` is below `entries`, which is how many the memory holds; an entry is four
+        // SAFETY: `head` is at most `mask`, which the memory holds entries for; an entry is four
         // aligned dwords. The read is volatile as the device writes it.
         let last =
             unsafe { self.base.add(self.head as usize).cast::<u32>().add(3).read_volatile() };
@@ -113,11 +114,11 @@ impl CompletionRing {
         }
         // The phase tag is written last, so the rest is read after it.
         fence(Ordering::Acquire);
-        // SAFETY: as in `last_dword`.
-        let dw0 = unsafe { self.base.add(self.head as usize).cast::<u32>().read_volatile() };
-        self.head += 1;
-        if self.head == self.entries {
-            self.head = 0;
+        // SAFETY: as in `last_dword`. The device does not write the entry again before the doorbell,
+        // so that the read need not be volatile, and is not done where nobody asks for it.
+        let dw0 = unsafe { self.base.add(self.head as usize).cast::<u32>().read() };
+        self.head = (self.head + 1) & self.mask;
+        if self.head == 0 {
             self.phase ^= 1;
         }
         let dw0 = u32::from_le(dw0);

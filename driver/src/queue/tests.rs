@@ -27,6 +27,10 @@ struct Device {
 
 impl Device {
     fn with_core(entries: u32) -> (Self, Core<u32>) {
+        Self::with_depth(entries, u16::try_from(entries - 1).unwrap())
+    }
+
+    fn with_depth(entries: u32, depth: u16) -> (Self, Core<u32>) {
         let arena = Arena::new(2 << 20, 1 << 32).unwrap();
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
@@ -37,6 +41,7 @@ impl Device {
             stride: 4,
             page_shift: 12,
             qid: QID,
+            depth,
             entries,
         };
         let core = Core::new(&layout).unwrap();
@@ -95,12 +100,12 @@ fn poll(core: &mut Core<u32>) -> Vec<(u32, Status)> {
 
 #[test]
 fn rings_of_any_length_wrap_in_step_with_the_phase() {
-    for entries in [2, 3, 7, 64] {
-        let (mut device, mut core) = Device::with_core(entries);
+    for (entries, depth) in [(2, 1), (4, 3), (8, 5), (64, 63)] {
+        let (mut device, mut core) = Device::with_depth(entries, depth);
         let mut next = 0;
         for round in 0..200 {
             let first = next;
-            let batch = 1 + round % (entries - 1);
+            let batch = 1 + round % u32::from(depth);
             for _ in 0..batch {
                 assert!(submit(&mut core, next));
                 next += 1;
@@ -185,7 +190,7 @@ fn a_buffer_moves_in_and_comes_back() {
     let (mut device, mut core) = Device::with_core(4);
     let buf = device.arena.alloc(3 * 4096).unwrap();
     let iova = buf.iova();
-    core.submit_with(Sqe::read(1, 0, 24), buf, 9).unwrap();
+    core.submit_pages(Sqe::read(1, 0, 24), buf, 9).unwrap();
     core.ring();
     let sqe = device.take()[0];
     assert_eq!(sqe.prp1.get(), iova);
