@@ -171,7 +171,7 @@ impl Controller {
     }
 
     /// A queue pair with room for `depth` commands in flight: 1 to 4,095, less if the controller
-    /// has shorter queues (see [`QueuePair::capacity`]).
+    /// has shorter queues (see [`QueuePair::capacity`]). Its rings have a power of two of entries.
     ///
     /// # Errors
     /// [`Error::NoQueue`] when all granted ones are in use; [`Error::Command`] when the controller

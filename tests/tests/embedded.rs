@@ -154,7 +154,7 @@ fn queues_of_every_depth() {
 #[test]
 fn a_controller_with_short_queues() {
     let content = Content::new(7);
-    for entries in [2, 3, 5, 31] {
+    for (entries, capacity) in [(2, 1), (3, 1), (5, 3), (31, 15), (32, 31)] {
         let emulator = Emulator::builder()
             .namespace(content.namespace())
             .max_queue_entries(entries)
@@ -162,8 +162,8 @@ fn a_controller_with_short_queues() {
             .unwrap();
         let controller = open(&emulator);
         let queue: QueuePair<u64> = controller.queue_pair(64).unwrap();
-        // A ring is full with one entry free.
-        assert_eq!(queue.capacity(), entries as usize - 1);
+        // A ring has a power of two of entries, and is full with one of them free.
+        assert_eq!(queue.capacity(), capacity);
         drop(queue);
         read_at_random(&controller, 1, 64, &content.bytes, 200);
     }

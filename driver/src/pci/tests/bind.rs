@@ -1,5 +1,7 @@
 //! Binding and unbinding on a fake tree.
 
+use std::time::Duration;
+
 use super::super::fake::Fake;
 use super::super::{Error, PciAddress, Sysfs};
 
@@ -130,12 +132,17 @@ fn without_vfio_pci_the_error_says_modprobe() {
 
     // The module's name is the script's $0.
     let script = |text: &str| ["sh", "-c", text].map(str::to_owned).to_vec();
+    // A shell may take its time to start on a busy machine.
+    let (long, short) = (Duration::from_secs(60), Duration::from_millis(50));
+    sysfs.patience = long;
     sysfs.modprobe = script("echo not in this kernel >&2; exit 1");
     let error = sysfs.bind(address()).unwrap_err();
     assert!(error.to_string().contains("(not in this kernel)"), "{error}");
+    sysfs.patience = short;
     sysfs.modprobe = script("exec sleep 60");
     let error = sysfs.bind(address()).unwrap_err();
     assert!(error.to_string().contains("did not end within"), "{error}");
+    sysfs.patience = long;
     sysfs.modprobe = script(&format!("mkdir {}/sys/bus/pci/drivers/$0", fake.dir.path().display()));
     sysfs.bind(address()).unwrap();
     assert_eq!(fake.driver(DEVICE).as_deref(), Some("vfio-pci"));
