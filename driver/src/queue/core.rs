@@ -158,6 +158,12 @@ impl<T> Core<T> {
         self.sq.ring();
     }
 
+    /// Whether the controller has posted something that was not taken.
+    #[inline]
+    pub(crate) fn has_posted(&self) -> bool {
+        !self.cq.is_empty()
+    }
+
     /// Takes at most `limit` entries, and no more than a ring has, hands those that match a command
     /// to `done`, and gives their number.
     #[inline]
@@ -167,7 +173,7 @@ impl<T> Core<T> {
         done: impl FnMut(Posted, Option<DmaBuf>, T),
     ) -> usize {
         // Most polls find nothing: that is all that is inlined.
-        if self.cq.is_empty() { 0 } else { self.take_posted(limit, done) }
+        if self.has_posted() { self.take_posted(limit, done) } else { 0 }
     }
 
     #[inline(never)]

@@ -167,6 +167,12 @@ impl<T> QueuePair<T> {
         self.core.ring();
     }
 
+    /// Whether [`poll`](Self::poll) would find something: one load.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.core.has_posted()
+    }
+
     /// Takes at most `limit` completions, hands each to `done`, and tells how many there were.
     /// Never waits, and never takes more than a ring has entries.
     #[inline]

@@ -84,6 +84,18 @@ impl Rig {
         complete_batch(&mut self.queue, &mut self.bufs, &mut self.sum)
     }
 
+    /// Completes what is in flight, without counting how long that takes.
+    fn drain(&mut self) -> usize {
+        let mut done = 0;
+        while self.queue.in_flight() > 0 {
+            while !self.queue.is_ready() {
+                sleep(Duration::from_millis(1));
+            }
+            done += self.complete();
+        }
+        done
+    }
+
     /// Batches at full depth; the controller gets all the time it needs between them.
     fn batches(&mut self) -> usize {
         let mut done = 0;
@@ -92,12 +104,7 @@ impl Rig {
                 self.submit::<BATCH>();
             }
             sleep(Duration::from_millis(5));
-            while self.queue.in_flight() > 0 {
-                match self.complete() {
-                    0 => sleep(Duration::from_millis(1)),
-                    n => done += n,
-                }
-            }
+            done += self.drain();
         }
         done
     }
@@ -107,10 +114,7 @@ impl Rig {
         let mut done = 0;
         for _ in 0..ROUNDS * 4 {
             self.submit::<1>();
-            sleep(Duration::from_millis(1));
-            while self.queue.in_flight() > 0 {
-                done += self.complete();
-            }
+            done += self.drain();
         }
         done
     }
