@@ -83,7 +83,7 @@ impl Admin {
         loop {
             let mut answer = None;
             self.core.poll(1, |posted, buf, _| {
-                answer = Some((posted.status, Answer { dw0: posted.dw0, buf }));
+                answer = Some((posted.status, Answer { dw0: posted.dw0, buf: Some(buf) }));
             });
             if let Some(answer) = answer {
                 return Ok(answer);

@@ -164,9 +164,7 @@ impl Queue for DiskQueue {
 
     fn wait(&mut self, mut done: impl FnMut(BioDone)) -> Result<usize, Error> {
         let taken = self.pair.wait(|completion| {
-            let (addr, status) = (completion.context, completion.status);
-            // A read always has its buffer; only reads are submitted here.
-            let Some(buf) = completion.buf else { return };
+            let (addr, status, buf) = (completion.context, completion.status, completion.buf);
             let result = if status.is_success() {
                 Ok(())
             } else {

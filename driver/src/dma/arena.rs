@@ -116,7 +116,7 @@ impl Arena {
     }
 
     fn allocate(&self, bytes: usize, align: usize) -> Result<Allocation> {
-        let pages = bytes.max(1).div_ceil(PAGE_SIZE);
+        let pages = bytes.div_ceil(PAGE_SIZE);
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         let first = free
             .take(pages, align.div_ceil(PAGE_SIZE))
@@ -271,6 +271,17 @@ mod tests {
         buf.fill(0xaa);
         drop(buf);
         assert!(arena.alloc(100).unwrap().iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn a_buffer_of_nothing_takes_no_page() {
+        let arena = Arena::new(1, 0).unwrap();
+        let all = arena.alloc(arena.size()).unwrap();
+        let nothing = arena.alloc(0).unwrap();
+        assert!(nothing.is_empty());
+        drop(nothing);
+        assert!(arena.alloc(1).is_err());
+        drop(all);
     }
 
     #[test]

@@ -96,7 +96,8 @@ impl DmaBuf {
     }
 
     /// A buffer of no bytes at the start of this one, as a mark.
-    pub(super) fn mark(&self) -> Self {
+    #[inline]
+    pub(crate) fn mark(&self) -> Self {
         Self { start: self.start, len: 0, pages: Arc::clone(&self.pages) }
     }
 

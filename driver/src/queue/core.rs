@@ -35,7 +35,7 @@ impl Layout<'_> {
 
 /// A request in flight: what comes back with its completion.
 struct Request<T> {
-    buf: Option<DmaBuf>,
+    buf: DmaBuf,
     context: T,
 }
 
@@ -45,6 +45,9 @@ pub(crate) struct Core<T> {
     cq: CompletionRing,
     slots: Slots<Request<T>>,
     prp: PrpLists,
+    /// The buffer of commands that have none, so that a request always has one: an absent request
+    /// is then a null pointer in its place.
+    nothing: DmaBuf,
     sq_iova: u64,
     cq_iova: u64,
     /// Completions that matched no command: late, doubled or made up.
@@ -71,6 +74,7 @@ impl<T> Core<T> {
             cq: CompletionRing::new(cq, entries, head),
             slots: Slots::new(depth),
             prp: PrpLists::new(lists, page_shift),
+            nothing: arena.alloc(0)?,
             sq_iova,
             cq_iova,
             stale: 0,
@@ -104,7 +108,7 @@ impl<T> Core<T> {
     #[inline]
     pub(crate) fn submit(&mut self, mut sqe: Sqe, context: T) -> Result<(), T> {
         let Some(slot) = self.slots.take() else { return Err(context) };
-        sqe.cid = U16::new(slot.fill(Request { buf: None, context }));
+        sqe.cid = U16::new(slot.fill(Request { buf: self.nothing.mark(), context }));
         self.sq.push(sqe);
         Ok(())
     }
@@ -128,7 +132,7 @@ impl<T> Core<T> {
     ) -> Result<(), (DmaBuf, T)> {
         let Some(slot) = self.slots.take() else { return Err((buf, context)) };
         sqe.prp1 = U64::new(buf.iova());
-        sqe.cid = U16::new(slot.fill(Request { buf: Some(buf), context }));
+        sqe.cid = U16::new(slot.fill(Request { buf, context }));
         self.sq.push(sqe);
         Ok(())
     }
@@ -147,7 +151,7 @@ impl<T> Core<T> {
         let (prp1, prp2) = self.prp.describe(slot.index(), buf.iova(), buf.len());
         sqe.prp1 = U64::new(prp1);
         sqe.prp2 = U64::new(prp2);
-        sqe.cid = U16::new(slot.fill(Request { buf: Some(buf), context }));
+        sqe.cid = U16::new(slot.fill(Request { buf, context }));
         self.sq.push(sqe);
         Ok(())
     }
@@ -167,21 +171,13 @@ impl<T> Core<T> {
     /// Takes at most `limit` entries, and no more than a ring has, hands those that match a command
     /// to `done`, and gives their number.
     #[inline]
-    pub(crate) fn poll(
-        &mut self,
-        limit: usize,
-        done: impl FnMut(Posted, Option<DmaBuf>, T),
-    ) -> usize {
+    pub(crate) fn poll(&mut self, limit: usize, done: impl FnMut(Posted, DmaBuf, T)) -> usize {
         // Most polls find nothing: that is all that is inlined.
         if self.has_posted() { self.take_posted(limit, done) } else { 0 }
     }
 
     #[inline(never)]
-    fn take_posted(
-        &mut self,
-        limit: usize,
-        mut done: impl FnMut(Posted, Option<DmaBuf>, T),
-    ) -> usize {
+    fn take_posted(&mut self, limit: usize, mut done: impl FnMut(Posted, DmaBuf, T)) -> usize {
         // A device that posts for ever must not keep the caller for ever.
         let limit = limit.min(self.slots.capacity());
         let (mut taken, mut matched) = (0, 0);

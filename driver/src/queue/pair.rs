@@ -36,8 +36,8 @@ pub struct QueuePair<T = u64> {
 pub struct Completion<T> {
     /// What was given with the command.
     pub context: T,
-    /// The command's buffer; none for a flush.
-    pub buf: Option<DmaBuf>,
+    /// The command's buffer; empty for a flush.
+    pub buf: DmaBuf,
     /// The controller's verdict. Data of a failed read is not defined.
     pub status: Status,
 }

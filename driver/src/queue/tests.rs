@@ -200,6 +200,6 @@ fn a_buffer_moves_in_and_comes_back() {
     assert!(device.arena.alloc(device.arena.size()).is_err(), "the buffer is with the command");
     device.post(sqe.cid.get(), Status::SUCCESS);
     let mut back = None;
-    core.poll(1, |_, buf, context| back = buf.map(|buf| (buf.iova(), buf.len(), context)));
+    core.poll(1, |_, buf, context| back = Some((buf.iova(), buf.len(), context)));
     assert_eq!(back, Some((iova, 3 * 4096, 9)));
 }

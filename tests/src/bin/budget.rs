@@ -35,9 +35,7 @@ fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Vec<DmaBuf>
 fn complete_batch(queue: &mut Queue, bufs: &mut Vec<DmaBuf>, sum: &mut u64) -> usize {
     queue.poll(BATCH, |done| {
         *sum = sum.wrapping_add(done.context + u64::from(done.status.0));
-        if let Some(buf) = done.buf {
-            bufs.push(buf);
-        }
+        bufs.push(done.buf);
     })
 }
 
