@@ -23,6 +23,17 @@ pub enum Error {
         /// Bytes that the device has.
         device: u64,
     },
+    /// The filesystem's blocks are smaller than the device's.
+    #[error(
+        "the filesystem's blocks have {block} bytes, the device's {device}: it was made on \
+         another kind of device"
+    )]
+    BlockTooSmall {
+        /// Bytes in a block of the filesystem.
+        block: u32,
+        /// Bytes in a logical block of the device.
+        device: u32,
+    },
     /// The last user did not unmount; the newest metadata is in the journal.
     #[error("the journal needs recovery: mount the filesystem once, or run e2fsck on it")]
     NeedsRecovery,

@@ -79,8 +79,8 @@ impl Filesystem {
     /// Opens the filesystem on `source` with the default [`Options`].
     ///
     /// # Errors
-    /// If there is no ext4 filesystem, it is damaged or larger than the device, its journal needs
-    /// recovery, another host is using it, it has a feature that this crate does not support, or
+    /// If there is no ext4 filesystem, it is damaged, larger than the device or of smaller blocks
+    /// than the device's, its journal needs recovery, another host is using it, it has a feature that this crate does not support, or
     /// the source fails.
     pub fn open(source: impl Source + 'static) -> Result<Self, Error> {
         Self::open_with(source, Options::default())
@@ -99,6 +99,10 @@ impl Filesystem {
         let mut raw = RawSuperblock::new_zeroed();
         read(&source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
         let superblock = Superblock::parse(&raw)?;
+        let (block, device_block) = (superblock.block_size(), source.block_size());
+        if block < device_block {
+            return Err(Error::BlockTooSmall { block, device: device_block });
+        }
         let needed = superblock.blocks_count().checked_mul(u64::from(superblock.block_size()));
         match needed {
             Some(needed) if needed <= device => (),

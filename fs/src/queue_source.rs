@@ -11,18 +11,25 @@ use crate::{Source, SourceError};
 pub struct QueueSource {
     queue: Mutex<DiskQueue>,
     size: u64,
+    block_size: u32,
 }
 
 impl QueueSource {
     /// Takes a queue to the disk or partition that the filesystem fills.
     pub fn new(queue: DiskQueue) -> Self {
-        Self { size: queue.disk().size(), queue: Mutex::new(queue) }
+        let disk = queue.disk();
+        let (size, block_size) = (disk.size(), disk.namespace().block_size());
+        Self { size, block_size, queue: Mutex::new(queue) }
     }
 }
 
 impl Source for QueueSource {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn block_size(&self) -> u32 {
+        self.block_size
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {

@@ -17,6 +17,12 @@ pub trait Source: Send + Sync {
     /// Size of the device in bytes. Asked once, when the filesystem is opened.
     fn size(&self) -> u64;
 
+    /// Logical block of the device in bytes: a filesystem with smaller blocks cannot be on it.
+    /// Asked once, when the filesystem is opened. 1, where there is no such thing.
+    fn block_size(&self) -> u32 {
+        1
+    }
+
     /// Fills `buf` with the bytes at `offset`.
     ///
     /// # Errors
@@ -69,6 +75,10 @@ impl<S: Source + ?Sized> Source for Arc<S> {
         (**self).size()
     }
 
+    fn block_size(&self) -> u32 {
+        (**self).block_size()
+    }
+
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         (**self).read(offset, buf)
     }
@@ -77,6 +87,10 @@ impl<S: Source + ?Sized> Source for Arc<S> {
 impl<S: Source + ?Sized> Source for Box<S> {
     fn size(&self) -> u64 {
         (**self).size()
+    }
+
+    fn block_size(&self) -> u32 {
+        (**self).block_size()
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {

@@ -73,6 +73,16 @@ fn refused_by_all(image: &Path, words: &[&str]) {
 }
 
 #[test]
+fn blocks_smaller_than_the_devices() {
+    let fixture = Fixture::new(&["-b", "1024"]);
+    let image = fixture.image();
+    let image = image.to_str().unwrap();
+    refused(&["ls", image, "/", "--lba-size", "4096"], &["disk.img", "1024", "4096"]);
+    let seen = nvio::run(&["cat", image, "/directory/inner"]);
+    assert_eq!(seen.stdout, b"inner\n");
+}
+
+#[test]
 fn a_good_image_is_read() {
     let fixture = Fixture::new(&[]);
     let source = fs::read(fixture.path("source/file")).unwrap();
