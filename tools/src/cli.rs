@@ -120,6 +120,15 @@ pub enum Verb {
         #[arg(short, long)]
         recursive: bool,
     },
+    /// Serve images as an NVMe controller over vfio-user, a namespace for each, until SIGINT or
+    /// SIGTERM. One client at a time: nvio itself as vfio-user:SOCKET, SPDK, a virtual machine.
+    /// A line on standard output says when clients can come.
+    Emulate {
+        #[command(flatten)]
+        args: EmulateArgs,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Make an ext4 image of a folder, read every file back through the whole stack, and compare.
     Demo {
         /// A folder of yours; without it one with files of many kinds is made.
@@ -157,6 +166,38 @@ pub struct ControllerArgs {
     pub lba_size: u32,
 }
 
+/// A controller to be served.
+#[derive(Clone, Debug, Args)]
+pub struct EmulateArgs {
+    /// Images: files or block devices. The first is namespace 1.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// Where to listen. A socket that a dead process left there is replaced.
+    #[arg(long, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Let clients write to the images. Without it the namespaces are write protected.
+    #[arg(long)]
+    pub writable: bool,
+    /// Size of a logical block.
+    #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
+    pub lba_size: u32,
+    /// Largest transfer of one command: 4 KiB times two to this power; 0 is no limit.
+    #[arg(long, value_name = "POWER", default_value_t = 5, value_parser = clap::value_parser!(u8).range(..=15))]
+    pub mdts: u8,
+    /// I/O queue pairs.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=65_534))]
+    pub queues: u16,
+    /// Most entries of an I/O queue.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    pub queue_entries: u32,
+    /// Serial number: up to 20 characters of printable ASCII.
+    #[arg(long, value_parser = identify_text::<20>)]
+    pub serial: Option<String>,
+    /// Model number: up to 40 characters of printable ASCII.
+    #[arg(long, value_parser = identify_text::<40>)]
+    pub model: Option<String>,
+}
+
 /// A filesystem on a controller.
 #[derive(Clone, Debug, Args)]
 pub struct VolumeArgs {
@@ -173,6 +214,11 @@ fn lba_size(text: &str) -> Result<u32, &'static str> {
         "4096" => Ok(4096),
         _ => Err("it is 512 or 4096"),
     }
+}
+
+fn identify_text<const MOST: usize>(text: &str) -> Result<String, String> {
+    let good = text.len() <= MOST && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if good { Ok(text.to_owned()) } else { Err(format!("up to {MOST} printable ASCII characters")) }
 }
 
 /// Parses the command line. What cannot be understood gets one line on standard error.
@@ -280,6 +326,13 @@ mod tests {
             ("nvio bind disk.img", "\"disk.img\" is no PCI address"),
             ("nvio ls disk.img --partition 0", "0 is not in 1..=1024"),
             ("nvio ls disk.img --lba-size 520", "it is 512 or 4096"),
+            ("nvio emulate disk.img", "--socket <PATH>"),
+            ("nvio emulate --socket s", "<IMAGE>"),
+            ("nvio emulate disk.img --socket s --mdts 16", "16 is not in 0..=15"),
+            ("nvio emulate disk.img --socket s --queues 0", "0 is not in 1..=65534"),
+            ("nvio emulate disk.img --socket s --queue-entries 1", "1 is not in 2..=65536"),
+            ("nvio emulate disk.img --socket s --serial 123456789012345678901", "up to 20"),
+            ("nvio emulate disk.img --socket s --model a\tb", "up to 40"),
             ("nvio cat disk.img / --offset -1", "-1"),
             ("nvio cat disk.img / --offset \u{1b}[2J", "offset"),
         ] {

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -77,13 +78,8 @@ impl Device {
     pub fn serve(image: &Path, lba_size: u32) -> Result<Self, Error> {
         check_image(image)?;
         let namespace = NamespaceConfig::new(Backing::image(image, true)).block_size(lba_size);
-        let emulator = Emulator::builder().namespace(namespace).start().map_err(|source| {
-            let hint = match &source {
-                nvio_emulator::Error::TooSmall { .. } => " (it is too small to be a disk image)",
-                _ => "",
-            };
-            Error::Serve { image: image.to_owned(), hint, source }
-        })?;
+        let emulator = Emulator::builder().namespace(namespace).start();
+        let emulator = emulator.map_err(|source| Error::serve(image, source))?;
         let address = Address::VfioUser(emulator.socket().to_owned());
         let controller = Controller::open(&address)?;
         Ok(Self { controller, _emulator: Some(emulator) })
@@ -119,16 +115,39 @@ fn open(address: &Address) -> Result<Controller, Error> {
         Address::VfioUser(_) => " (start a vfio-user NVMe server on that socket first)",
     };
     Controller::open(address).map_err(|source| {
-        let unreachable = matches!(
-            source,
-            nvio_driver::Error::VfioUser { .. } | nvio_driver::Error::VfioUserSilent { .. }
-        );
-        let hint = if unreachable { hint } else { "" };
+        let hint = match &source {
+            nvio_driver::Error::VfioUser { .. } if was_hung_up_on(&source) => {
+                " (its server serves one client at a time, and may have one)"
+            }
+            nvio_driver::Error::VfioUser { .. } | nvio_driver::Error::VfioUserSilent { .. } => hint,
+            _ => "",
+        };
         Error::Open { device: address.to_string(), hint, source }
     })
 }
 
-fn check_image(image: &Path) -> Result<(), Error> {
+/// Whether a server accepted the connection and then closed it.
+fn was_hung_up_on(error: &nvio_driver::Error) -> bool {
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof
+            );
+        }
+        next = cause.source();
+    }
+    false
+}
+
+/// Refuses what cannot be an image.
+///
+/// # Errors
+/// [`Error::NoImage`], by its kind; [`Error::Host`].
+pub fn check_image(image: &Path) -> Result<(), Error> {
     let meta = fs::metadata(image).map_err(|error| Error::host("open", image, error))?;
     let kind = meta.file_type();
     let refuse = |kind| Err(Error::NoImage { image: image.to_owned(), kind });

@@ -36,6 +36,12 @@ pub enum Error {
         /// What the embedded controller says.
         source: nvio_emulator::Error,
     },
+    /// The embedded controller could not be started for other processes.
+    #[error("cannot emulate")]
+    Emulate(#[source] nvio_emulator::Error),
+    /// Signals could not be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
     /// A DEVICE that is no regular file or block device.
     #[error(
         "{image} is a {kind}; DEVICE is a PCI address, vfio-user:SOCKET or the path of an image"
@@ -163,6 +169,15 @@ impl Error {
     /// An error about a file of this machine.
     pub fn host(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Host { action, path: path.to_owned(), source: source.into() }
+    }
+
+    /// An error about an image that is to be served.
+    pub fn serve(image: &Path, source: nvio_emulator::Error) -> Self {
+        let hint = match &source {
+            nvio_emulator::Error::TooSmall { .. } => " (it is too small to be a disk image)",
+            _ => "",
+        };
+        Self::Serve { image: image.to_owned(), hint, source }
     }
 
     /// An error about a path in the filesystem; for use with `map_err`.

@@ -63,6 +63,15 @@ impl Output {
         self.text("\n")
     }
 
+    /// Writes a JSON document on one line.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn json_line(&mut self, value: &impl Serialize) -> Result<(), Error> {
+        serde_json::to_writer(&mut self.out, value).map_err(json_error)?;
+        self.text("\n")
+    }
+
     /// Writes what is buffered. Dropping would do so too, but without telling of errors.
     ///
     /// # Errors

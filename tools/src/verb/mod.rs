@@ -4,6 +4,7 @@ mod bind;
 mod cat;
 mod cp;
 mod demo;
+mod emulate;
 mod identify;
 mod list;
 mod ls;
@@ -39,6 +40,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
         Verb::Cp { volume, paths, target, recursive } => {
             cp::run(volume, paths, target, *recursive)?;
         }
+        Verb::Emulate { args, format } => emulate::run(args, *format)?,
         Verb::Demo { folder, lba_size, keep, format } => {
             return demo::run(folder.as_deref(), *lba_size, *keep, *format);
         }

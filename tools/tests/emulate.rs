@@ -1,0 +1,248 @@
+//! `nvio emulate` in one process and its clients in others.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Disk, Outcome, command, nvio, pattern};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// More than a pipe and all buffers hold, so that a `cat` that nobody reads stands in the middle.
+const LARGE: usize = 8 << 20;
+
+fn disk(seed: u32) -> Disk {
+    let fill = |folder: &Path| {
+        fs::create_dir_all(folder.join("a/b")).unwrap();
+        fs::write(folder.join("a/hello"), "hello\n").unwrap();
+        fs::write(folder.join("large"), pattern(LARGE, seed)).unwrap();
+    };
+    // Blocks that suit both sizes of logical block.
+    Disk::new(fill, &["-b", "4096"])
+}
+
+/// A running emulator; killed when it is dropped.
+struct Server {
+    child: Child,
+    socket: PathBuf,
+    /// The line that said it was ready.
+    said: String,
+}
+
+impl Server {
+    fn start<S: AsRef<OsStr>>(socket: &Path, args: impl IntoIterator<Item = S>) -> Self {
+        let mut child = emulate(socket, args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert!(said.ends_with('\n'), "the emulator ended: {:?}", child.wait());
+        Self { child, socket: socket.to_owned(), said }
+    }
+
+    fn device(&self) -> OsString {
+        let mut device = OsString::from("vfio-user:");
+        device.push(&self.socket);
+        device
+    }
+
+    /// `nvio VERB vfio-user:SOCKET REST...`
+    fn command(&self, verb: &str, rest: &[&str]) -> Command {
+        let device = self.device();
+        let first = [OsStr::new(verb), &device];
+        command(first.into_iter().chain(rest.iter().map(OsStr::new)))
+    }
+
+    fn run(&self, verb: &str, rest: &[&str]) -> Outcome {
+        let device = self.device();
+        let first = [OsStr::new(verb), &device];
+        nvio(first.into_iter().chain(rest.iter().map(OsStr::new)))
+    }
+
+    /// A `cat` of the large file that has begun and cannot end, as nobody reads it.
+    fn cat_that_waits(&self) -> Child {
+        let mut cat = self.command("cat", &["large"]);
+        let mut cat = cat.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = [0];
+        cat.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        cat
+    }
+
+    /// Ends it by a signal: exit code 0, nothing left of the socket, and soon.
+    fn end(mut self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        let status = within(Duration::from_secs(20), || self.child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0));
+        assert!(!self.socket.exists());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn emulate<S: AsRef<OsStr>>(socket: &Path, args: impl IntoIterator<Item = S>) -> Command {
+    let mut emulate = command(["emulate", "--socket"]);
+    emulate.arg(socket).args(args);
+    emulate
+}
+
+fn within<T>(bound: Duration, mut poll: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        match poll() {
+            Some(found) => return found,
+            None if begin.elapsed() > bound => panic!("not within {bound:?}"),
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+#[test]
+fn another_process_reads_what_the_images_hold() {
+    let (one, two) = (disk(1), disk(2));
+    let socket = one.path("nvme");
+    for lba in ["512", "4096"] {
+        let images = [one.image(), two.image()];
+        let settings = ["--lba-size", lba, "--mdts", "1", "--queues", "3", "--queue-entries", "16"];
+        let names = ["--serial", "S-1", "--model", "a model"];
+        let args = settings.iter().chain(&names).map(OsString::from);
+        let server = Server::start(&socket, args.chain(images.map(OsString::from)));
+        let ready = format!("serving 2 namespaces, read-only, on vfio-user:{}\n", socket.display());
+        assert_eq!(server.said, ready);
+        for (disk, nsid) in [(&one, "1"), (&two, "2")] {
+            let namespace = ["--namespace", nsid];
+            let listed = server.run("ls", &[&["-lR"][..], &namespace].concat()).text();
+            assert_eq!(listed, disk.run("ls", &["-lR"]).text());
+            assert!(listed.contains("hello"));
+            let read = server.run("cat", &[&["large"][..], &namespace].concat()).ok();
+            assert!(read == fs::read(disk.folder().join("large")).unwrap());
+        }
+        let said = server.run("identify", &["--json"]).json();
+        assert_eq!((&said["serial"], &said["model"]), (&"S-1".into(), &"a model".into()));
+        assert_eq!(said["max_data_transfer_bytes"], 8192);
+        assert_eq!(
+            (&said["io_queues_granted"], &said["max_queue_entries"]),
+            (&3.into(), &16.into())
+        );
+        assert_eq!(said["namespaces"][1]["lba_size"].to_string(), lba);
+        server.end(if lba == "512" { Signal::TERM } else { Signal::INT });
+    }
+}
+
+#[test]
+fn a_client_that_is_killed_makes_room_for_the_next() {
+    let disk = disk(3);
+    let server = Server::start(&disk.path("nvme"), [disk.image()]);
+    let expected = fs::read(disk.folder().join("large")).unwrap();
+    for _ in 0..5 {
+        let mut cat = server.cat_that_waits();
+        assert!(cat.try_wait().unwrap().is_none());
+        cat.kill().unwrap();
+        cat.wait().unwrap();
+        assert!(server.run("cat", &["large"]).ok() == expected);
+    }
+    // At any moment: from before it has connected to with commands in flight.
+    for millis in (0..60).step_by(3) {
+        let mut cat = server.command("cat", &["large"; 40]).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(millis));
+        cat.kill().unwrap();
+        cat.wait().unwrap();
+        assert_eq!(server.run("cat", &["a/hello"]).text(), "hello\n", "after {millis} ms");
+    }
+    server.end(Signal::TERM);
+}
+
+#[test]
+fn a_second_client_is_refused_and_the_first_goes_on() {
+    let disk = disk(4);
+    let server = Server::start(&disk.path("nvme"), [disk.image()]);
+    let first = server.cat_that_waits();
+    for verb in ["ls", "identify"] {
+        server.run(verb, &[]).refused(&["vfio-user:", "one client at a time"]);
+    }
+    let output = first.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+    // The first byte was read already.
+    assert!(output.stdout == fs::read(disk.folder().join("large")).unwrap()[1..]);
+    assert_eq!(server.run("cat", &["a/hello"]).text(), "hello\n");
+}
+
+#[test]
+fn a_signal_ends_it_under_a_client_which_is_told() {
+    let disk = disk(5);
+    let server = Server::start(&disk.path("nvme"), [disk.image()]);
+    let client = server.cat_that_waits();
+    server.end(Signal::TERM);
+    let output = client.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), told.lines().count()), (Some(1), 1), "{told}");
+    assert!(told.starts_with("nvio: "), "{told}");
+}
+
+#[test]
+fn a_socket_is_taken_over_from_the_dead_and_not_from_the_living() {
+    let disk = disk(6);
+    let socket = disk.path("nvme");
+    let mut first = Server::start(&socket, [disk.image()]);
+    let second = || {
+        let output = emulate(&socket, [disk.image()]).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        Outcome { code: output.status.code().unwrap(), stdout: output.stdout, stderr }
+    };
+    second().refused(&["cannot emulate", &socket.display().to_string(), "in use"]);
+    assert_eq!(first.run("cat", &["a/hello"]).text(), "hello\n");
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    assert!(socket.exists());
+    let heir = Server::start(&socket, [disk.image()]);
+    assert_eq!(heir.run("cat", &["a/hello"]).text(), "hello\n");
+    heir.end(Signal::TERM);
+    // What is no socket stays.
+    fs::write(&socket, "keep").unwrap();
+    second().refused(&["exists and is not a socket"]);
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "keep");
+}
+
+#[test]
+fn writing_is_only_on_request() {
+    let disk = disk(7);
+    let (socket, image) = (disk.path("nvme"), disk.image());
+    let server = Server::start(&socket, [OsStr::new("--json"), image.as_ref()]);
+    let said: serde_json::Value = serde_json::from_str(&server.said).unwrap();
+    assert_eq!(said["device"], server.device().into_string().unwrap());
+    assert_eq!((&said["writable"], &said["namespaces"][0]["nsid"]), (&false.into(), &1.into()));
+    // Readers share an image, a writer has it alone.
+    assert_eq!(disk.run("cat", &["a/hello"]).text(), "hello\n");
+    server.end(Signal::TERM);
+    let server = Server::start(&socket, [OsStr::new("--writable"), image.as_ref()]);
+    assert!(server.said.contains("1 namespace, writable"), "{}", server.said);
+    disk.run("cat", &["a/hello"]).refused(&["in use"]);
+    assert_eq!(server.run("cat", &["a/hello"]).text(), "hello\n");
+}
+
+#[test]
+fn what_cannot_be_served_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, good, empty) =
+        (folder.path().join("nvme"), folder.path().join("good"), folder.path().join("empty"));
+    fs::write(&good, vec![0; 1 << 20]).unwrap();
+    fs::write(&empty, "").unwrap();
+    let refused = |images: &[&Path], parts: &[&str]| {
+        let output = emulate(&socket, images).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let code = output.status.code().unwrap();
+        Outcome { code, stdout: output.stdout, stderr }.refused(parts);
+        assert!(!socket.exists());
+    };
+    refused(&[&good, &empty], &["empty", "too small"]);
+    refused(&[&good, Path::new("/none")], &["/none", "No such file"]);
+    refused(&[folder.path()], &["is a directory"]);
+    refused(&[Path::new("/dev/null")], &["is a character device"]);
+}
