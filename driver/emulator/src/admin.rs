@@ -52,9 +52,7 @@ impl Controller {
                 let data = self.identity.identify(sqe, &self.media.namespaces)?;
                 self.send(sqe, memory, &data)?
             }
-            // Commands are executed in order and at once: there is nothing left to abort, which
-            // bit 0 says (Base 5.1).
-            admin::ABORT => 1,
+            admin::ABORT => self.abort(low_half(sqe.cdw10.get()), high_half(sqe.cdw10.get())),
             admin::SET_FEATURES => self.set_features(sqe)?,
             admin::GET_FEATURES => self.get_features(sqe)?,
             admin::ASYNC_EVENT_REQUEST => {
@@ -115,8 +113,7 @@ impl Controller {
         Ok(base)
     }
 
-    /// Delete I/O Submission Queue (Base 5.7). Commands not fetched yet are gone; those fetched
-    /// have been completed.
+    /// Delete I/O Submission Queue (Base 5.7). Commands that have not been completed are gone.
     fn delete_sq(&mut self, sqe: &Sqe) -> Result<u32, Status> {
         let qid = low_half(sqe.cdw10.get());
         require(qid != 0 && self.sq_exists(qid), status::INVALID_QUEUE_ID)?;

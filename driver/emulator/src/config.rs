@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::error::Error;
+use crate::fault::Faults;
 
 /// Where the blocks of a namespace are.
 #[derive(Clone, Debug)]
@@ -98,6 +99,7 @@ pub struct Config {
     pub(crate) doorbell_stride: u32,
     pub(crate) min_page_size: u32,
     pub(crate) max_page_size: u32,
+    pub(crate) faults: Faults,
 }
 
 impl Default for Config {
@@ -112,6 +114,7 @@ impl Default for Config {
             doorbell_stride: 4,
             min_page_size: 4 << 10,
             max_page_size: 64 << 10,
+            faults: Faults::new(),
         }
     }
 }
@@ -173,6 +176,12 @@ impl Config {
         self
     }
 
+    /// What is to go wrong; nothing without it.
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.faults = faults;
+        self
+    }
+
     /// Checks every setting and gives each namespace its identifier, ascending.
     pub(crate) fn check(&self) -> Result<Vec<(u32, NamespaceConfig)>, Error> {
         let power_of_two = |setting, value: u32, min: u32, max: u32, allowed| {
@@ -196,6 +205,7 @@ impl Config {
         if let Some(mdts) = self.mdts {
             require((1..=15).contains(&mdts), "mdts", mdts.into(), "1 to 15")?;
         }
+        self.faults.check()?;
         text("serial", &self.serial, 20)?;
         text("model", &self.model, 40)?;
         self.numbered_namespaces()
@@ -225,7 +235,7 @@ impl Config {
     }
 }
 
-fn require(
+pub(crate) fn require(
     good: bool,
     setting: &'static str,
     value: u64,

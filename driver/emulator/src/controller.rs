@@ -1,12 +1,14 @@
-//! The controller itself: registers, queues and commands, with no thread, socket or clock.
+//! The controller itself: registers, queues and commands, with no thread or socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nvio_spec::register::DOORBELLS;
 use nvio_spec::{Cqe, Sqe, Status, error_event, status};
 use zerocopy::little_endian::{U16, U32};
 
 use crate::admin::Outcome;
+use crate::conduct::{Conduct, Stuck};
 use crate::config::Config;
 use crate::doorbell::{Doorbell, Doorbells};
 use crate::error::Error;
@@ -32,7 +34,8 @@ const MAX_VECTORS: u16 = 2048;
 /// Whoever owns it calls [`read_register`](Self::read_register) and
 /// [`write_register`](Self::write_register) for the host's accesses to the first page of BAR0,
 /// and [`process`](Self::process) to let it work on what the doorbells announce. It does nothing
-/// by itself: stepped in the same order, it does the same.
+/// by itself: stepped in the same order, it does the same. Its clock is moved by the owner too,
+/// with [`step`](Self::step) or [`advance_to`](Self::advance_to).
 ///
 /// ```
 /// use nvio_emulator::{Backing, ClientMemory, Config, Controller, NamespaceConfig};
@@ -58,22 +61,31 @@ pub struct Controller {
     /// Largest transfer in bytes (MDTS).
     pub(crate) max_transfer: u64,
     max_queues: u16,
-    doorbells: Arc<Doorbells>,
+    pub(crate) doorbells: Arc<Doorbells>,
     /// By queue identifier; the admin queues are number 0.
-    sqs: Vec<Option<SubmissionQueue>>,
-    cqs: Vec<Option<CompletionQueue>>,
+    pub(crate) sqs: Vec<Option<SubmissionQueue>>,
+    pub(crate) cqs: Vec<Option<CompletionQueue>>,
     /// Identifiers of the submission queues that exist, ascending.
     active: Vec<u16>,
     /// Where in `active` the next round begins.
     turn: usize,
     interrupts: VectorSet,
     /// Completions of a burst, until they are posted.
-    staged: Vec<Cqe>,
+    pub(crate) staged: Vec<Cqe>,
     /// Commands of a burst, as they were fetched.
     fetched: [Sqe; BURST],
+    /// What makes it answer late or wrongly, if anything does.
+    pub(crate) conduct: Option<Box<Conduct>>,
+    pub(crate) stuck: Stuck,
+    pub(crate) device_faults: u64,
+    /// The clock, in nanoseconds. It stands still unless the owner moves it.
+    pub(crate) now: u64,
 }
 
 impl Controller {
+    /// What [`Self::step`] adds to the clock: delays and limits can be counted in steps.
+    pub const STEP: Duration = Duration::from_micros(1);
+
     /// A controller at power on, with its backings open.
     ///
     /// # Errors
@@ -106,6 +118,10 @@ impl Controller {
             interrupts: VectorSet::new(vectors),
             staged: Vec::with_capacity(BURST),
             fetched: [Sqe::default(); BURST],
+            conduct: Conduct::new(config),
+            stuck: Stuck::default(),
+            device_faults: 0,
+            now: 0,
         })
     }
 
@@ -139,7 +155,11 @@ impl Controller {
     /// The 32 bits at `offset` of BAR0. Offsets that are not a multiple of 4, reserved or not
     /// supported read as 0; 64-bit registers are read in two halves.
     pub fn read_register(&self, offset: u64) -> u32 {
-        if offset >= DOORBELLS { self.doorbells.load(offset) } else { self.registers.read(offset) }
+        if offset >= DOORBELLS && !self.registers.is_removed() {
+            self.doorbells.load(offset)
+        } else {
+            self.registers.read(offset)
+        }
     }
 
     /// Writes 32 bits at `offset` of BAR0. What is read-only, reserved or not a multiple of 4 is
@@ -149,7 +169,13 @@ impl Controller {
         if offset >= DOORBELLS {
             return self.write_doorbell(offset, value);
         }
-        match self.registers.write(offset, value) {
+        let transition = self.registers.write(offset, value);
+        self.transition_in_time(transition);
+    }
+
+    /// Carries out what a register asked for.
+    pub(crate) fn transition(&mut self, transition: Transition) {
+        match transition {
             Transition::None | Transition::InterruptMask => {}
             Transition::Enable => self.enable(),
             Transition::Reset => self.controller_reset(),
@@ -158,6 +184,9 @@ impl Controller {
     }
 
     fn write_doorbell(&mut self, offset: u64, value: u32) {
+        if self.registers.is_removed() {
+            return;
+        }
         let exists = match self.doorbells.decode(offset) {
             Some(Doorbell::SqTail(qid)) => self.sq_exists(qid),
             Some(Doorbell::CqHead(qid)) => self.cq(qid).is_some(),
@@ -196,15 +225,19 @@ impl Controller {
             self.media.health.unsafe_shutdowns += 1;
         }
         self.registers.function_reset();
+        self.clear_stuck();
         self.drop_state();
     }
 
-    fn drop_state(&mut self) {
+    pub(crate) fn drop_state(&mut self) {
         self.sqs.iter_mut().for_each(|queue| *queue = None);
         self.cqs.iter_mut().for_each(|queue| *queue = None);
         self.active.clear();
         self.turn = 0;
         self.staged.clear();
+        if let Some(conduct) = &mut self.conduct {
+            conduct.drop_all();
+        }
         self.events.clear();
         self.interrupts.clear();
         let has_cache = self.media.namespaces.have_write_cache();
@@ -245,7 +278,7 @@ impl Controller {
     }
 
     fn round(&mut self, memory: &ClientMemory, budget: usize) -> Result<usize, Unreachable> {
-        let mut done = 0;
+        let mut done = if self.conduct.is_some() { self.finish_due(memory)? } else { 0 };
         for _ in 0..self.active.len() {
             if done >= budget {
                 break;
@@ -254,6 +287,10 @@ impl Controller {
             let Some(&qid) = self.active.get(self.turn).or(self.active.first()) else { break };
             self.turn = if self.turn + 1 >= self.active.len() { 0 } else { self.turn + 1 };
             done += self.serve(qid, memory, BURST.min(budget - done))?;
+            // A fault may have ended it all.
+            if !self.registers.running() {
+                return Ok(done);
+            }
         }
         Ok(done + self.post_events(memory)?)
     }
@@ -281,7 +318,9 @@ impl Controller {
             self.events.raise(Event::error(error_event::INVALID_DOORBELL_VALUE));
         }
         let most = most.min(room);
-        let done = if qid == 0 {
+        let done = if self.conduct.is_some() {
+            self.serve_in_time(qid, memory, most)?
+        } else if qid == 0 {
             self.serve_admin(memory, most)?
         } else {
             self.serve_io(qid, memory, most)?
@@ -342,7 +381,11 @@ impl Controller {
     }
 
     /// Posts the completions of a burst. There is room: a burst is no longer than that.
-    fn post_staged(&mut self, cqid: u16, memory: &ClientMemory) -> Result<(), Unreachable> {
+    pub(crate) fn post_staged(
+        &mut self,
+        cqid: u16,
+        memory: &ClientMemory,
+    ) -> Result<(), Unreachable> {
         if self.staged.is_empty() {
             return Ok(());
         }
@@ -415,6 +458,9 @@ impl Controller {
         if let Some(slot) = self.sqs.get_mut(usize::from(qid)) {
             *slot = None;
             self.list_active();
+            if let Some(conduct) = &mut self.conduct {
+                conduct.drop_queue(qid);
+            }
         }
     }
 
@@ -426,7 +472,7 @@ impl Controller {
 }
 
 #[inline]
-fn completion(sqe: &Sqe, sqid: u16, head: u16, status: Status, dw0: u32) -> Cqe {
+pub(crate) fn completion(sqe: &Sqe, sqid: u16, head: u16, status: Status, dw0: u32) -> Cqe {
     Cqe {
         dw0: U32::new(dw0),
         dw1: U32::ZERO,
@@ -439,7 +485,7 @@ fn completion(sqe: &Sqe, sqid: u16, head: u16, status: Status, dw0: u32) -> Cqe 
 
 /// A command that was wrong will be wrong again: Do Not Retry, but for what may pass.
 #[cold]
-fn final_status(error: Status) -> Status {
+pub(crate) fn final_status(error: Status) -> Status {
     let may_pass = error.kind() == 2
         || [status::DATA_TRANSFER_ERROR, status::INTERNAL_ERROR, status::NAMESPACE_NOT_READY]
             .contains(&error);

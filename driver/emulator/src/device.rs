@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use vfio_bindings::bindings::vfio::{
@@ -15,6 +16,7 @@ use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerRegion, SparseArea};
 use nvio_spec::register;
 
 use crate::controller::Controller;
+use crate::fault::{DeviceFault, FaultCounts};
 use crate::irq::Interrupts;
 use crate::memory::{Access, ClientMemory};
 use crate::pci::{CONFIG_SIZE, ConfigSpace, Effect, msix_bar_size};
@@ -29,6 +31,8 @@ pub(crate) struct Device {
     /// BAR4: the MSI-X table and pending bits. Clients mask through messages, so this is only
     /// kept for them to read back.
     msix: Vec<u8>,
+    /// Where the controller's clock begins.
+    started: Instant,
 }
 
 impl Device {
@@ -41,6 +45,7 @@ impl Device {
             interrupts: Interrupts::new(vectors),
             msix: vec![0; msix_size],
             controller,
+            started: Instant::now(),
         }
     }
 
@@ -56,6 +61,7 @@ impl Device {
         if !self.is_active() {
             return 0;
         }
+        self.set_clock();
         let done = self.controller.process(&self.memory, budget);
         if done > 0 {
             let mask = self.controller.interrupt_mask();
@@ -66,6 +72,30 @@ impl Device {
         done
     }
 
+    /// Tells the controller the time, if it wants to know.
+    #[inline]
+    fn set_clock(&mut self) {
+        if self.controller.needs_clock() {
+            self.controller.advance_to(self.started.elapsed());
+        }
+    }
+
+    /// How long until a command in progress is due, as of the last [`Self::process`].
+    #[inline]
+    pub(crate) fn until_due(&self) -> Option<Duration> {
+        self.controller.until_due()
+    }
+
+    /// Makes something happen to the controller.
+    pub(crate) fn inject(&mut self, fault: DeviceFault) {
+        self.set_clock();
+        self.controller.inject(fault);
+    }
+
+    pub(crate) fn fault_counts(&self) -> FaultCounts {
+        self.controller.fault_counts()
+    }
+
     /// Makes what was written durable.
     pub(crate) fn flush(&mut self) {
         self.controller.flush();
@@ -73,6 +103,7 @@ impl Device {
 
     /// The client is gone: everything it set up goes too.
     pub(crate) fn disconnect(&mut self) {
+        self.controller.reinsert();
         self.controller.function_reset();
         self.config.reset();
         self.interrupts.clear();
@@ -137,8 +168,18 @@ impl Device {
     ///
     /// # Errors
     /// `EINVAL` outside of the region, and for registers not accessed in units of 32 bits.
-    pub(crate) fn region_read(&self, region: u32, offset: u64, data: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn region_read(
+        &mut self,
+        region: u32,
+        offset: u64,
+        data: &mut [u8],
+    ) -> io::Result<()> {
         self.check_access(region, offset, data.len())?;
+        self.set_clock();
+        if self.controller.is_removed() {
+            data.fill(0xff);
+            return Ok(());
+        }
         match region {
             VFIO_PCI_BAR0_REGION_INDEX => {
                 Self::check_register_access(offset, data.len())?;
@@ -162,6 +203,10 @@ impl Device {
     /// As [`Self::region_read`].
     pub(crate) fn region_write(&mut self, region: u32, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_access(region, offset, data.len())?;
+        self.set_clock();
+        if self.controller.is_removed() {
+            return Ok(());
+        }
         match region {
             VFIO_PCI_BAR0_REGION_INDEX => {
                 Self::check_register_access(offset, data.len())?;

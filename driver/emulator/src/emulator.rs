@@ -12,6 +12,7 @@ use crate::config::{Config, NamespaceConfig};
 use crate::controller::Controller;
 use crate::device::Device;
 use crate::error::Error;
+use crate::fault::{DeviceFault, FaultCounts, Faults};
 use crate::poller;
 use crate::server;
 use crate::shared::Shared;
@@ -79,6 +80,12 @@ impl EmulatorBuilder {
         self
     }
 
+    /// What is to go wrong; see [`Config::faults`].
+    pub fn faults(mut self, faults: Faults) -> Self {
+        self.config = self.config.faults(faults);
+        self
+    }
+
     /// Where to listen. Without it the socket is in a directory of its own that only this user
     /// can enter. A socket left there by a dead process is replaced.
     pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
@@ -139,6 +146,17 @@ impl Emulator {
     /// The socket that clients connect to.
     pub fn socket(&self) -> &Path {
         self.socket.path()
+    }
+
+    /// Makes something happen to the controller now; see [`Controller::inject`]. A removed device
+    /// is put back when its client disconnects.
+    pub fn inject(&self, fault: DeviceFault) {
+        self.shared.device().inject(fault);
+    }
+
+    /// How often faults have happened.
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.shared.device().fault_counts()
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {

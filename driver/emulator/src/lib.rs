@@ -35,9 +35,16 @@
 //! - An idle controller is polled ever less often, up to every 100 microseconds; one that is not
 //!   enabled is not polled at all.
 //!
+//! # Misbehaviour
+//! [`Faults`] say what goes wrong, by script ([`Rule`]) and by seed ([`Rates`]): commands that end
+//! with any status, late, never, twice or under a wrong identifier, and a controller that fails,
+//! will not become ready, or is gone. [`Controller::inject`] and [`Emulator::inject`] do it now.
+//! With a [`Controller`] that is stepped, time is counted in steps, and a seed decides the whole
+//! run; in an [`Emulator`] time is real and the order of commands is the client's.
+//!
 //! # Layers
-//! [`Controller`] is the controller proper: a state machine with no thread, socket or clock, which
-//! a test can step by itself, over [`ClientMemory`] and [`Doorbells`]. [`Emulator`] puts it into a
+//! [`Controller`] is the controller proper: a state machine with no thread or socket, which a test
+//! can step by itself, and its clock with it, over [`ClientMemory`] and [`Doorbells`]. [`Emulator`] puts it into a
 //! PCI function and serves that.
 //!
 //! # Whom it trusts
@@ -48,6 +55,7 @@
 
 mod admin;
 mod backing;
+mod conduct;
 mod config;
 mod controller;
 mod device;
@@ -55,9 +63,11 @@ mod doorbell;
 mod emulator;
 mod error;
 mod event;
+mod fault;
 mod feature;
 mod gate;
 mod health;
+mod held;
 mod identify;
 mod interrupt;
 mod io;
@@ -68,6 +78,7 @@ mod pci;
 mod poller;
 mod prp;
 mod queue;
+mod random;
 mod registers;
 mod server;
 mod shared;
@@ -79,4 +90,5 @@ pub use controller::Controller;
 pub use doorbell::Doorbells;
 pub use emulator::{Emulator, EmulatorBuilder};
 pub use error::Error;
+pub use fault::{DeviceFault, Fault, FaultCounts, Faults, Rates, Rule};
 pub use memory::{Access, ClientMemory, MAX_MAPPINGS};

@@ -43,6 +43,8 @@ pub(crate) struct Registers {
     aqa: u32,
     asq: u64,
     acq: u64,
+    /// The device is not there any more.
+    removed: bool,
 }
 
 impl Registers {
@@ -57,13 +59,25 @@ impl Registers {
             | 1 << 37
             | pages(config.min_page_size) << 48
             | pages(config.max_page_size) << 52;
-        Self { cap: Cap(cap), cc: 0, csts: 0, interrupt_mask: 0, aqa: 0, asq: 0, acq: 0 }
+        Self {
+            cap: Cap(cap),
+            cc: 0,
+            csts: 0,
+            interrupt_mask: 0,
+            aqa: 0,
+            asq: 0,
+            acq: 0,
+            removed: false,
+        }
     }
 
     /// The 32 bits at an offset; registers that are reserved or not supported read as 0.
     pub(crate) fn read(&self, offset: u64) -> u32 {
         let low = |value: u64| (value & 0xffff_ffff) as u32;
         let high = |value: u64| (value >> 32) as u32;
+        if self.removed {
+            return register::GONE;
+        }
         match offset {
             register::CAP => low(self.cap.0),
             0x04 => high(self.cap.0),
@@ -85,6 +99,7 @@ impl Registers {
         let low = |old: u64| old & !0xffff_ffff | u64::from(value & QUEUE_BASE_LOW);
         let high = |old: u64| old & 0xffff_ffff | u64::from(value) << 32;
         match offset {
+            _ if self.removed => {}
             register::INTMS => self.interrupt_mask |= value,
             register::INTMC => {
                 self.interrupt_mask &= !value;
@@ -179,6 +194,20 @@ impl Registers {
         self.csts |= Csts::FATAL;
     }
 
+    /// The device is gone: nothing is processed, and every register reads as all ones.
+    pub(crate) fn remove(&mut self) {
+        self.function_reset();
+        self.removed = true;
+    }
+
+    pub(crate) fn reinsert(&mut self) {
+        self.removed = false;
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed
+    }
+
     pub(crate) fn set_shutdown_complete(&mut self) {
         self.csts |= Csts::SHUTDOWN_COMPLETE;
     }
@@ -191,7 +220,8 @@ impl Registers {
 
     /// What a reset of the function does: everything is as at power on.
     pub(crate) fn function_reset(&mut self) {
-        *self = Self { cap: self.cap, cc: 0, csts: 0, interrupt_mask: 0, aqa: 0, asq: 0, acq: 0 };
+        let (cap, removed) = (self.cap, self.removed);
+        *self = Self { cap, cc: 0, csts: 0, interrupt_mask: 0, aqa: 0, asq: 0, acq: 0, removed };
     }
 }
 

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use host::{DATA, Host, IOVA, LIST};
-use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_emulator::{Backing, DeviceFault, Emulator, Fault, Faults, NamespaceConfig, Rule};
 use nvio_spec::register::{CC, CSTS, Cc, Csts, sq_tail_doorbell};
 use nvio_spec::{IdentifyController, IdentifyNamespace, Sqe, Status, cns, status};
 use zerocopy::FromBytes;
@@ -454,4 +454,39 @@ fn null_backing_throughput_at_depth_128() {
     }
     let rate = f64::from(total) / began.elapsed().as_secs_f64();
     println!("null backing, 4 KiB reads, depth 128: {rate:.0} commands a second");
+}
+
+#[test]
+fn faults_happen_in_real_time_and_on_demand() {
+    let late = Rule::new(Fault::Late(Duration::from_millis(30))).nth(2);
+    let namespace = NamespaceConfig::new(Backing::memory(1 << 20));
+    let faults = Faults::new().rule(late);
+    let emulator = Emulator::builder().namespace(namespace).faults(faults).start().unwrap();
+    let mut host = Host::connect(emulator.socket());
+    let mut queue = host.create_queue(1, 64, None);
+    for (least, most) in [(0, 10_000), (30, 10_000), (0, 10_000)] {
+        let started = Instant::now();
+        let cqe = host.run(&mut queue, with_data(Sqe::read(1, 0, 1), DATA, 0));
+        assert_eq!(cqe.status(), Status::SUCCESS);
+        let took = started.elapsed().as_millis();
+        assert!((least..most).contains(&took), "{took} ms");
+    }
+    emulator.inject(DeviceFault::StuckReady(Duration::from_millis(30)));
+    let started = Instant::now();
+    host.write_register(CC, 0);
+    assert!(Csts(host.read_register(CSTS)).ready());
+    while Csts(host.read_register(CSTS)).ready() {
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+    assert!(started.elapsed() >= Duration::from_millis(30));
+    host.enable();
+    emulator.inject(DeviceFault::Removed);
+    assert!(Csts(host.read_register(CSTS)).gone());
+    let mut config = [0; 4];
+    host.client.region_read(7, 0, &mut config).unwrap();
+    assert_eq!(config, [0xff; 4]);
+    assert_eq!(emulator.fault_counts().device, 2);
+    // The next client finds it there.
+    drop(host);
+    Host::connect(emulator.socket());
 }

@@ -1,0 +1,323 @@
+//! How the controller behaves when it is not to answer at once and faithfully: commands are kept
+//! until they are due, and faults are carried out.
+
+use std::time::Duration;
+
+use nvio_spec::{Cqe, Sqe, Status, status};
+use zerocopy::little_endian::U16;
+
+use crate::admin::Outcome;
+use crate::config::Config;
+use crate::controller::{Controller, completion, final_status};
+use crate::event::Event;
+use crate::fault::{DeviceFault, FaultCounts, Injector, Plan};
+use crate::held::{Command, Due, Held};
+use crate::io::Settings;
+use crate::memory::ClientMemory;
+use crate::queue::Unreachable;
+use crate::registers::Transition;
+
+/// What a controller needs to deviate from answering at once.
+#[derive(Debug)]
+pub(crate) struct Conduct {
+    injector: Option<Injector>,
+    held: Held,
+    /// Identifier of the command that completed last, by submission queue.
+    last: Vec<Option<u16>>,
+    counts: FaultCounts,
+}
+
+impl Conduct {
+    /// `None` if the configuration asks for nothing of the kind.
+    pub(crate) fn new(config: &Config) -> Option<Box<Self>> {
+        if config.faults.is_empty() {
+            return None;
+        }
+        Some(Box::new(Self {
+            injector: (!config.faults.is_empty()).then(|| Injector::new(&config.faults)),
+            held: Held::default(),
+            last: vec![None; usize::from(config.max_queues) + 1],
+            counts: FaultCounts::default(),
+        }))
+    }
+
+    pub(crate) fn drop_queue(&mut self, qid: u16) {
+        self.held.drop_queue(qid);
+    }
+
+    pub(crate) fn drop_all(&mut self) {
+        self.held.clear();
+    }
+
+    /// When the first command in progress is due.
+    pub(crate) fn first_due(&self) -> Option<u64> {
+        self.held.first()
+    }
+
+    /// Whether a completion with this identifier could be taken for one of a command that is
+    /// `current` or in progress.
+    fn is_outstanding(&self, qid: u16, cid: u16, current: &Sqe) -> bool {
+        cid == current.cid.get() || self.held.find(qid, cid).is_some()
+    }
+}
+
+/// Transitions of CSTS.RDY that are slow, or are to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stuck {
+    /// How long RDY will stay 1 after the next reset.
+    ready: Option<Duration>,
+    /// How long RDY will stay 0 after the next enable.
+    not_ready: Option<Duration>,
+    /// What CC asked for, and when it takes effect.
+    pending: Option<(u64, Transition)>,
+}
+
+impl Controller {
+    /// Sets the clock: `now` is the time since any moment that stays the same. It never goes
+    /// back. What is due by then is done by the next [`Self::process`]; CSTS.RDY may change at
+    /// once, if a fault delayed that.
+    pub fn advance_to(&mut self, now: Duration) {
+        self.now = self.now.max(nanos(now));
+        if let Some((at, transition)) = self.stuck.pending
+            && at <= self.now
+        {
+            self.stuck.pending = None;
+            self.transition(transition);
+        }
+    }
+
+    /// One step of a controller without threads: the clock advances by [`Self::STEP`], and
+    /// every queue has its turn. Gives how many commands and completions were handled.
+    pub fn step(&mut self, memory: &ClientMemory) -> usize {
+        self.advance_to(Duration::from_nanos(self.now).saturating_add(Self::STEP));
+        self.process(memory, usize::MAX)
+    }
+
+    /// The time of the controller's clock.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.now)
+    }
+
+    /// Whether anything waits for the clock, or may come to.
+    #[inline]
+    pub(crate) fn needs_clock(&self) -> bool {
+        self.conduct.is_some() || self.stuck.pending.is_some()
+    }
+
+    /// How long until the first command in progress is due; `None` without one.
+    pub fn until_due(&self) -> Option<Duration> {
+        let at = self.conduct.as_ref()?.first_due()?;
+        Some(Duration::from_nanos(at.saturating_sub(self.now)))
+    }
+
+    /// How often faults have happened.
+    pub fn fault_counts(&self) -> FaultCounts {
+        let counts = self.conduct.as_ref().map_or_else(FaultCounts::default, |c| c.counts);
+        FaultCounts { device: self.device_faults, ..counts }
+    }
+
+    /// Makes something happen to the controller now.
+    pub fn inject(&mut self, fault: DeviceFault) {
+        log::info!("fault: {fault:?}");
+        self.device_faults += 1;
+        match fault {
+            DeviceFault::Fatal => self.registers.set_fatal(),
+            DeviceFault::StuckReady(time) => self.stuck.ready = Some(time),
+            DeviceFault::StuckNotReady(time) => self.stuck.not_ready = Some(time),
+            DeviceFault::Removed => {
+                self.stuck = Stuck::default();
+                self.registers.remove();
+                self.drop_state();
+            }
+            DeviceFault::Event { kind, info, log } => self.events.raise(Event { kind, info, log }),
+        }
+    }
+
+    /// Puts a removed device back, as at power on; nothing happens to one that is there.
+    pub fn reinsert(&mut self) {
+        if self.registers.is_removed() {
+            self.registers.reinsert();
+            self.function_reset();
+        }
+    }
+
+    /// Whether the device is gone.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.registers.is_removed()
+    }
+
+    /// Carries out what CC asked for, or has it wait if RDY is to be stuck.
+    pub(crate) fn transition_in_time(&mut self, transition: Transition) {
+        let slow = match transition {
+            Transition::Enable => {
+                // A reset that has not happened yet does now.
+                if let Some((_, Transition::Reset)) = self.stuck.pending.take() {
+                    self.transition(Transition::Reset);
+                }
+                self.stuck.not_ready.take()
+            }
+            Transition::Reset => {
+                self.stuck.pending = None;
+                self.stuck.ready.take()
+            }
+            _ => None,
+        };
+        match slow {
+            Some(time) => {
+                self.stuck.pending = Some((self.now.saturating_add(nanos(time)), transition));
+            }
+            None => self.transition(transition),
+        }
+    }
+
+    /// Forgets slow transitions: the function is reset.
+    pub(crate) fn clear_stuck(&mut self) {
+        self.stuck = Stuck::default();
+    }
+
+    /// Takes up to `most` commands of one queue, decides what is to become of them, and finishes
+    /// those that are due.
+    pub(crate) fn serve_in_time(
+        &mut self,
+        qid: u16,
+        memory: &ClientMemory,
+        most: usize,
+    ) -> Result<usize, Unreachable> {
+        let mut done = 0;
+        while done < most {
+            let Some(conduct) = self.conduct.as_mut().filter(|c| !c.held.is_full()) else { break };
+            let sq = self.sqs[usize::from(qid)].as_mut().filter(|sq| !sq.is_empty());
+            let Some(sq) = sq else { break };
+            let mut sqe = Sqe::default();
+            sq.fetch(memory, std::slice::from_mut(&mut sqe))?;
+            sq.consume();
+            done += 1;
+            let plan = conduct.injector.as_mut().map(|injector| injector.plan(qid == 0, &sqe));
+            let plan = plan.unwrap_or_default();
+            conduct.counts.late += u64::from(!plan.delay.is_zero());
+            if let Some(fault) = plan.device {
+                self.inject(fault);
+                if !self.registers.running() {
+                    break;
+                }
+            }
+            let at = self.now.saturating_add(nanos(plan.delay));
+            let Some(conduct) = self.conduct.as_mut() else { break };
+            let due = conduct.held.insert(at, Command { qid, sqe, plan });
+            if at <= self.now {
+                self.finish(due, memory)?;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Finishes the commands that are due, as far as their completion queues have room.
+    pub(crate) fn finish_due(&mut self, memory: &ClientMemory) -> Result<usize, Unreachable> {
+        let (mut done, mut after) = (0, (0, 0));
+        while let Some(due) = self.conduct.as_ref().and_then(|c| c.held.next_due(after, self.now)) {
+            done += usize::from(self.finish(due, memory)?);
+            after = due;
+        }
+        Ok(done)
+    }
+
+    /// Executes a command in progress and completes it; `false` if it has to wait for room.
+    fn finish(&mut self, due: Due, memory: &ClientMemory) -> Result<bool, Unreachable> {
+        let Some(conduct) = self.conduct.as_mut() else { return Ok(false) };
+        let Some(&Command { qid, sqe, plan }) = conduct.held.get(due) else { return Ok(false) };
+        let Some(cqid) = self.sqs[usize::from(qid)].as_ref().map(|sq| sq.cqid) else {
+            conduct.held.remove(due);
+            return Ok(false);
+        };
+        let room = self.cqs[usize::from(cqid)].as_mut().map_or(0, |cq| {
+            // An invalid head is noticed when the queue is served.
+            let _ = cq.set_head(self.doorbells.cq_head(cqid));
+            cq.room()
+        });
+        if room == 0 && !plan.lost {
+            return Ok(false);
+        }
+        conduct.held.remove(due);
+        let result = match plan.status {
+            Some(status) => Some((status, 0)),
+            None => self.execute(qid, &sqe, memory),
+        };
+        let Some((status, dw0)) = result else { return Ok(true) };
+        if !status.is_success() {
+            self.media.health.failed(qid, &sqe, status);
+        }
+        let head = self.sqs[usize::from(qid)].as_ref().map_or(0, |sq| sq.head());
+        self.stage(&completion(&sqe, qid, head, status, dw0), &sqe, &plan, room);
+        self.post_staged(cqid, memory)?;
+        Ok(true)
+    }
+
+    /// Executes a command of any queue; gives status and DW0, or `None` if it waits for an event.
+    fn execute(&mut self, qid: u16, sqe: &Sqe, memory: &ClientMemory) -> Option<(Status, u32)> {
+        if qid == 0 {
+            return match self.execute_admin(sqe, memory) {
+                Ok(Outcome::Held) => None,
+                Ok(Outcome::Done(dw0)) => Some((Status::SUCCESS, dw0)),
+                Err(status) => Some((final_status(status), 0)),
+            };
+        }
+        let settings = Settings {
+            page_shift: self.registers.cc().page_shift(),
+            write_through: self.features.write_through(),
+        };
+        let result = self.media.execute(sqe, memory, settings);
+        Some((result.map_or_else(final_status, |()| Status::SUCCESS), 0))
+    }
+
+    /// Stages the completion of a command, and what its faults add to it while there is room.
+    fn stage(&mut self, cqe: &Cqe, sqe: &Sqe, plan: &Plan, room: u32) {
+        let Some(conduct) = self.conduct.as_mut() else { return };
+        let qid = cqe.sqid.get();
+        let mut spare = room.saturating_sub(u32::from(!plan.lost));
+        let mut take = |wanted: bool| {
+            let taken = wanted && spare > 0;
+            spare -= u32::from(taken);
+            taken
+        };
+        let last = &mut conduct.last[usize::from(qid)];
+        let stale = last.filter(|_| plan.stale_id);
+        *last = if plan.lost { *last } else { Some(cqe.cid.get()) };
+        let free = |id: &u16| !conduct.is_outstanding(qid, *id, sqe);
+        let (stale, unknown) = (stale.filter(free), plan.unknown_id.filter(free));
+        for (id, count) in
+            [(stale, &mut conduct.counts.stale_id), (unknown, &mut conduct.counts.unknown_id)]
+        {
+            if let Some(id) = id.filter(|_| take(true)) {
+                *count += 1;
+                let success = Cqe::pack_status(Status::SUCCESS, false);
+                self.staged.push(Cqe { cid: U16::new(id), status_phase: success, ..*cqe });
+            }
+        }
+        conduct.counts.status += u64::from(plan.status.is_some());
+        if plan.lost {
+            conduct.counts.lost += 1;
+            return;
+        }
+        self.staged.push(*cqe);
+        if take(plan.duplicate) {
+            conduct.counts.duplicate += 1;
+            self.staged.push(*cqe);
+        }
+    }
+
+    /// Abort (Base 5.1): ends a command in progress; gives DW0, whose bit 0 says that there was
+    /// none to end.
+    pub(crate) fn abort(&mut self, qid: u16, cid: u16) -> u32 {
+        let Some(conduct) = self.conduct.as_mut() else { return 1 };
+        let found = conduct.held.find(qid, cid).and_then(|due| conduct.held.remove(due));
+        let Some(mut command) = found else { return 1 };
+        command.plan.status = Some(status::ABORT_REQUESTED);
+        conduct.held.insert(self.now, command);
+        0
+    }
+}
+
+/// Nanoseconds, at most what fits.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,439 @@
+//! Faults: what is to go wrong, with which commands, by script and by seed.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use nvio_spec::opcode::nvm;
+use nvio_spec::{EventType, Sqe, Status, log_id, status};
+
+use crate::config::require;
+use crate::error::Error;
+use crate::random::{MILLION, Random};
+
+/// What goes wrong with one command, or because of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It is not executed and completes with this status, bits and all. With
+    /// [`Status::SUCCESS`] the controller lies: nothing was done.
+    Status(Status),
+    /// It is executed and completed this much later than it would have been; its data is not
+    /// touched before. Until then Abort can end it.
+    Late(Duration),
+    /// It is executed and never completed. Abort does not find it.
+    Lost,
+    /// Its completion is posted twice.
+    Duplicate,
+    /// Before its completion, one is posted with the identifier of the command of the same queue
+    /// that completed last. Together with [`Fault::Lost`] it takes its place. Left out if no
+    /// command has completed yet, or if that identifier is of this command or one in progress.
+    StaleId,
+    /// Before its completion, one is posted with this identifier; as with [`Fault::StaleId`],
+    /// not with one in progress.
+    UnknownId(u16),
+    /// Something happens to the controller when it fetches the command.
+    Device(DeviceFault),
+}
+
+/// What goes wrong with the controller as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceFault {
+    /// CSTS.CFS is set; nothing is processed until a reset. The command that brought it about is
+    /// not executed.
+    Fatal,
+    /// The next time CC.EN is cleared, CSTS.RDY stays 1 for this long. The controller has not
+    /// been reset until it is 0: commands in progress may still access memory and complete.
+    StuckReady(Duration),
+    /// The next time CC.EN is set, CSTS.RDY stays 0 for this long.
+    StuckNotReady(Duration),
+    /// The device is gone: registers read as all ones, writes have no effect, no memory is
+    /// accessed. The command that brought it about is not executed.
+    Removed,
+    /// An asynchronous event (Base 5.2.1), whatever Asynchronous Event Configuration says.
+    Event {
+        /// Its type.
+        kind: EventType,
+        /// Its information, which the type gives a meaning.
+        info: u8,
+        /// The log page to read.
+        log: u8,
+    },
+}
+
+/// A fault of a script: what goes wrong, and with which commands.
+///
+/// ```
+/// use nvio_emulator::{Fault, Rule};
+/// use nvio_spec::{opcode::nvm, status};
+///
+/// // LBA 1000 of namespace 1 cannot be read.
+/// let bad = Fault::Status(status::UNRECOVERED_READ_ERROR);
+/// let rule = Rule::new(bad).opcode(nvm::READ).nsid(1).lbas(1000..1001);
+/// # let _ = rule;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Rule {
+    fault: Fault,
+    admin: bool,
+    opcode: Option<u8>,
+    nsid: Option<u32>,
+    lbas: Option<Range<u64>>,
+    first: u64,
+    times: u64,
+}
+
+impl Rule {
+    /// A rule for every I/O command.
+    pub fn new(fault: Fault) -> Self {
+        let (opcode, nsid, lbas) = (None, None, None);
+        Self { fault, admin: false, opcode, nsid, lbas, first: 1, times: u64::MAX }
+    }
+
+    /// A rule for every admin command.
+    pub fn admin(fault: Fault) -> Self {
+        Self { admin: true, ..Self::new(fault) }
+    }
+
+    /// Only commands of this opcode.
+    pub fn opcode(mut self, opcode: u8) -> Self {
+        self.opcode = Some(opcode);
+        self
+    }
+
+    /// Only commands of this namespace.
+    pub fn nsid(mut self, nsid: u32) -> Self {
+        self.nsid = Some(nsid);
+        self
+    }
+
+    /// Only I/O commands with a range of LBAs in their CDW10 to CDW12 that overlaps this one:
+    /// not Flush and Dataset Management.
+    pub fn lbas(mut self, lbas: Range<u64>) -> Self {
+        self.lbas = Some(lbas);
+        self
+    }
+
+    /// Only the `nth` command that matches everything else, from 1.
+    pub fn nth(self, nth: u64) -> Self {
+        self.from(nth).times(1)
+    }
+
+    /// Only the `nth` matching command and those after it.
+    pub fn from(mut self, nth: u64) -> Self {
+        self.first = nth.max(1);
+        self
+    }
+
+    /// At most so many times.
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = times;
+        self
+    }
+
+    fn matches(&self, admin: bool, sqe: &Sqe) -> bool {
+        self.admin == admin
+            && self.opcode.is_none_or(|opcode| opcode == sqe.opcode)
+            && self.nsid.is_none_or(|nsid| nsid == sqe.nsid.get())
+            && self.lbas.as_ref().is_none_or(|lbas| !admin && overlaps(sqe, lbas))
+    }
+}
+
+fn overlaps(sqe: &Sqe, lbas: &Range<u64>) -> bool {
+    let has_range = matches!(
+        sqe.opcode,
+        nvm::READ | nvm::WRITE | nvm::COMPARE | nvm::WRITE_ZEROES | nvm::VERIFY
+    );
+    let end = sqe.slba().saturating_add(sqe.nlb().into());
+    has_range && sqe.slba() < lbas.end && lbas.start < end
+}
+
+/// How often each fault happens to an I/O command by seed, in parts per million. All are 0 unless
+/// said otherwise; each is decided for itself, so that one command can have several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// [`Fault::Status`], one of: the media error that fits the command, Internal Error, Data
+    /// Transfer Error, Namespace Not Ready, Command Abort Requested.
+    pub status: u32,
+    /// [`Fault::Late`], by up to [`Self::late_up_to`].
+    pub late: u32,
+    /// [`Fault::Lost`].
+    pub lost: u32,
+    /// [`Fault::Duplicate`].
+    pub duplicate: u32,
+    /// [`Fault::StaleId`].
+    pub stale_id: u32,
+    /// [`Fault::UnknownId`], with identifier FFFFh.
+    pub unknown_id: u32,
+    /// [`DeviceFault::Fatal`].
+    pub fatal: u32,
+    /// [`DeviceFault::StuckReady`], for up to [`Self::stuck_up_to`].
+    pub stuck_ready: u32,
+    /// [`DeviceFault::StuckNotReady`], for up to [`Self::stuck_up_to`].
+    pub stuck_not_ready: u32,
+    /// [`DeviceFault::Removed`].
+    pub removed: u32,
+    /// [`DeviceFault::Event`], of type SMART / Health, NVM subsystem reliability.
+    pub event: u32,
+    /// The longest delay of a late command; 100 microseconds by default.
+    pub late_up_to: Duration,
+    /// The longest time that CSTS.RDY is stuck; 1 millisecond by default.
+    pub stuck_up_to: Duration,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self {
+            status: 0,
+            late: 0,
+            lost: 0,
+            duplicate: 0,
+            stale_id: 0,
+            unknown_id: 0,
+            fatal: 0,
+            stuck_ready: 0,
+            stuck_not_ready: 0,
+            removed: 0,
+            event: 0,
+            late_up_to: Duration::from_micros(100),
+            stuck_up_to: Duration::from_millis(1),
+        }
+    }
+}
+
+impl Rates {
+    fn all(&self) -> [u32; 11] {
+        [
+            self.status,
+            self.late,
+            self.lost,
+            self.duplicate,
+            self.stale_id,
+            self.unknown_id,
+            self.fatal,
+            self.stuck_ready,
+            self.stuck_not_ready,
+            self.removed,
+            self.event,
+        ]
+    }
+}
+
+/// Everything that is to go wrong: rules and rates. Without either, nothing does, and nothing is
+/// spent on it.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    rules: Vec<Rule>,
+    seeded: Option<(u64, Rates)>,
+}
+
+impl Faults {
+    /// No faults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a rule. Every rule that matches a command is applied; of faults that exclude each
+    /// other, the one added last.
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
+    /// Faults of these rates, decided by `seed`: the same commands in the same order have the
+    /// same faults.
+    pub fn seeded(mut self, seed: u64, rates: Rates) -> Self {
+        self.seeded = Some((seed, rates));
+        self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.seeded.is_none()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let rates = self.seeded.iter().flat_map(|(_, rates)| rates.all());
+        let largest = rates.max().unwrap_or(0);
+        require(largest <= MILLION, "a rate of faults", largest.into(), "0 to 1000000")
+    }
+}
+
+/// How often each fault has happened since the controller was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FaultCounts {
+    /// Commands completed with a status of our choice.
+    pub status: u64,
+    /// Commands that were late.
+    pub late: u64,
+    /// Commands executed and not completed.
+    pub lost: u64,
+    /// Completions posted twice.
+    pub duplicate: u64,
+    /// Completions posted with a stale identifier.
+    pub stale_id: u64,
+    /// Completions posted with an unknown identifier.
+    pub unknown_id: u64,
+    /// Faults of the controller.
+    pub device: u64,
+}
+
+/// What is to become of one command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) status: Option<Status>,
+    pub(crate) delay: Duration,
+    pub(crate) lost: bool,
+    pub(crate) duplicate: bool,
+    pub(crate) stale_id: bool,
+    pub(crate) unknown_id: Option<u16>,
+    pub(crate) device: Option<DeviceFault>,
+}
+
+impl Plan {
+    fn apply(&mut self, fault: Fault) {
+        match fault {
+            Fault::Status(status) => self.status = Some(status),
+            Fault::Late(delay) => self.delay = delay,
+            Fault::Lost => self.lost = true,
+            Fault::Duplicate => self.duplicate = true,
+            Fault::StaleId => self.stale_id = true,
+            Fault::UnknownId(id) => self.unknown_id = Some(id),
+            Fault::Device(fault) => self.device = Some(fault),
+        }
+    }
+}
+
+/// Decides what goes wrong, command by command.
+#[derive(Debug)]
+pub(crate) struct Injector {
+    /// Each with how many commands have matched it.
+    rules: Vec<(Rule, u64)>,
+    seeded: Option<(Random, Rates)>,
+}
+
+impl Injector {
+    pub(crate) fn new(faults: &Faults) -> Self {
+        Self {
+            rules: faults.rules.iter().map(|rule| (rule.clone(), 0)).collect(),
+            seeded: faults.seeded.map(|(seed, rates)| (Random::new(seed), rates)),
+        }
+    }
+
+    pub(crate) fn plan(&mut self, admin: bool, sqe: &Sqe) -> Plan {
+        let mut plan = Plan::default();
+        if let Some((random, rates)) = self.seeded.as_mut().filter(|_| !admin) {
+            draw(&mut plan, random, rates, sqe);
+        }
+        for (rule, seen) in &mut self.rules {
+            if rule.matches(admin, sqe) {
+                *seen += 1;
+                if *seen >= rule.first && *seen - rule.first < rule.times {
+                    plan.apply(rule.fault);
+                }
+            }
+        }
+        plan
+    }
+}
+
+/// Draws the same count of numbers for every command.
+fn draw(plan: &mut Plan, random: &mut Random, rates: &Rates, sqe: &Sqe) {
+    let up_to = |random: &mut Random, most: Duration| {
+        let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(random.below(nanos.saturating_add(1)))
+    };
+    let media = match sqe.opcode {
+        nvm::READ | nvm::COMPARE | nvm::VERIFY => status::UNRECOVERED_READ_ERROR,
+        _ => status::WRITE_FAULT,
+    };
+    let choice = [
+        media,
+        status::INTERNAL_ERROR,
+        status::DATA_TRANSFER_ERROR,
+        status::NAMESPACE_NOT_READY,
+        status::ABORT_REQUESTED,
+    ];
+    let chosen = choice[usize::try_from(random.below(choice.len() as u64)).unwrap_or(0)];
+    let late = up_to(random, rates.late_up_to);
+    let stuck = up_to(random, rates.stuck_up_to);
+    let event = DeviceFault::Event { kind: EventType::HEALTH, info: 0, log: log_id::HEALTH };
+    let faults = [
+        Fault::Status(chosen),
+        Fault::Late(late),
+        Fault::Lost,
+        Fault::Duplicate,
+        Fault::StaleId,
+        Fault::UnknownId(u16::MAX),
+        Fault::Device(DeviceFault::Fatal),
+        Fault::Device(DeviceFault::StuckReady(stuck)),
+        Fault::Device(DeviceFault::StuckNotReady(stuck)),
+        Fault::Device(DeviceFault::Removed),
+        Fault::Device(event),
+    ];
+    for (fault, rate) in faults.into_iter().zip(rates.all()) {
+        if random.chance(rate) {
+            plan.apply(fault);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status_of(injector: &mut Injector, sqe: Sqe) -> Option<Status> {
+        injector.plan(false, &sqe).status
+    }
+
+    #[test]
+    fn a_rule_matches_what_it_says_and_counts_only_that() {
+        let bad = Fault::Status(status::UNRECOVERED_READ_ERROR);
+        let rule = Rule::new(bad).opcode(nvm::READ).nsid(2).lbas(10..20).nth(2);
+        let mut injector = Injector::new(&Faults::new().rule(rule));
+        for other in [
+            Sqe::write(2, 10, 1),
+            Sqe::read(1, 10, 1),
+            Sqe::read(2, 20, 1),
+            Sqe::read(2, 0, 10),
+            Sqe::flush(2),
+        ] {
+            assert_eq!(status_of(&mut injector, other), None);
+        }
+        assert_eq!(injector.plan(true, &Sqe::read(2, 10, 1)).status, None);
+        assert_eq!(status_of(&mut injector, Sqe::read(2, 5, 6)), None);
+        let hit = status_of(&mut injector, Sqe::read(2, 19, 100));
+        assert_eq!(hit, Some(status::UNRECOVERED_READ_ERROR));
+        assert_eq!(status_of(&mut injector, Sqe::read(2, 15, 1)), None);
+    }
+
+    #[test]
+    fn faults_add_up_and_the_last_of_a_kind_counts() {
+        let faults = Faults::new()
+            .rule(Rule::new(Fault::Lost).from(2))
+            .rule(Rule::new(Fault::UnknownId(1)))
+            .rule(Rule::new(Fault::UnknownId(2)).times(1));
+        let mut injector = Injector::new(&faults);
+        let plan = injector.plan(false, &Sqe::flush(1));
+        assert_eq!(plan, Plan { unknown_id: Some(2), ..Plan::default() });
+        let plan = injector.plan(false, &Sqe::flush(1));
+        assert_eq!(plan, Plan { unknown_id: Some(1), lost: true, ..Plan::default() });
+    }
+
+    #[test]
+    fn a_seed_decides_everything_and_one_rate_does_not_move_another() {
+        let rates = Rates { lost: 100_000, late: 50_000, ..Rates::default() };
+        let run = |seed, rates| {
+            let mut injector = Injector::new(&Faults::new().seeded(seed, rates));
+            (0..10_000).map(|lba| injector.plan(false, &Sqe::read(1, lba, 1))).collect::<Vec<_>>()
+        };
+        assert_eq!(run(5, rates), run(5, rates));
+        assert_ne!(run(5, rates), run(6, rates));
+        let lost = run(5, rates).iter().filter(|plan| plan.lost).count();
+        assert!((900..1100).contains(&lost), "{lost}");
+        let more = run(5, Rates { status: 500_000, ..rates });
+        assert!(run(5, rates).iter().zip(&more).all(|(a, b)| a.lost == b.lost));
+        let wrong = Faults::new().seeded(1, Rates { lost: MILLION + 1, ..Rates::default() });
+        assert!(matches!(wrong.check(), Err(Error::Setting { value: 1_000_001, .. })));
+    }
+}

@@ -1,0 +1,112 @@
+//! Commands in progress: fetched, and not to be completed yet.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use nvio_spec::Sqe;
+
+use crate::fault::Plan;
+
+/// Most commands in progress at once. When there are as many, no more are fetched.
+pub(crate) const MAX_HELD: usize = 4096;
+
+/// A command in progress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Command {
+    pub(crate) qid: u16,
+    pub(crate) sqe: Sqe,
+    pub(crate) plan: Plan,
+}
+
+/// When a command is due, in nanoseconds, and its number among all, which orders those due at
+/// the same time.
+pub(crate) type Due = (u64, u64);
+
+/// The commands in progress, by when they are due.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    commands: BTreeMap<Due, Command>,
+    count: u64,
+}
+
+impl Held {
+    pub(crate) fn is_full(&self) -> bool {
+        self.commands.len() >= MAX_HELD
+    }
+
+    pub(crate) fn insert(&mut self, at: u64, command: Command) -> Due {
+        self.count += 1;
+        let due = (at, self.count);
+        self.commands.insert(due, command);
+        due
+    }
+
+    pub(crate) fn get(&self, due: Due) -> Option<&Command> {
+        self.commands.get(&due)
+    }
+
+    pub(crate) fn remove(&mut self, due: Due) -> Option<Command> {
+        self.commands.remove(&due)
+    }
+
+    /// The next that is due by `now`, after the one that was last looked at.
+    pub(crate) fn next_due(&self, after: Due, now: u64) -> Option<Due> {
+        let range = (Bound::Excluded(after), Bound::Included((now, u64::MAX)));
+        // A range whose start is beyond its end is not one.
+        (after < (now, u64::MAX)).then(|| self.commands.range(range).next())?.map(|(due, _)| *due)
+    }
+
+    /// When the first is due.
+    pub(crate) fn first(&self) -> Option<u64> {
+        self.commands.keys().next().map(|&(at, _)| at)
+    }
+
+    /// Where a command of this queue and identifier is.
+    pub(crate) fn find(&self, qid: u16, cid: u16) -> Option<Due> {
+        let same = |command: &Command| command.qid == qid && command.sqe.cid.get() == cid;
+        self.commands.iter().find(|(_, command)| same(command)).map(|(due, _)| *due)
+    }
+
+    /// Drops the commands of a queue.
+    pub(crate) fn drop_queue(&mut self, qid: u16) {
+        self.commands.retain(|_, command| command.qid != qid);
+    }
+
+    /// Drops every command.
+    pub(crate) fn clear(&mut self) {
+        self.commands.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_come_in_due_order_and_those_of_a_queue_can_be_dropped() {
+        let mut held = Held::default();
+        let command = |qid, cid: u16| Command {
+            qid,
+            sqe: Sqe { cid: cid.into(), ..Sqe::default() },
+            plan: Plan::default(),
+        };
+        for (at, qid, cid) in [(30, 1, 1), (10, 2, 2), (10, 1, 3), (20, 2, 4)] {
+            held.insert(at, command(qid, cid));
+        }
+        let cids = |held: &Held, now| {
+            let mut after = (0, 0);
+            std::iter::from_fn(|| {
+                after = held.next_due(after, now)?;
+                held.get(after).map(|command| command.sqe.cid.get())
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!((cids(&held, 9), cids(&held, 20)), (vec![], vec![2, 3, 4]));
+        assert_eq!(cids(&held, u64::MAX), [2, 3, 4, 1]);
+        assert_eq!(held.find(1, 2), None);
+        assert!(held.find(2, 2).is_some_and(|due| held.remove(due).is_some()));
+        held.drop_queue(1);
+        assert_eq!((cids(&held, 100), held.first()), (vec![4], Some(20)));
+        assert_eq!(held.next_due((50, 1), 20), None);
+    }
+}
