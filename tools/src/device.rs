@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nvio_driver::pci::Sysfs;
-use nvio_driver::{Address, Controller, Namespace};
+use nvio_driver::{Address, Controller, Namespace, Options};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 
 use crate::cli::ControllerArgs;
@@ -81,7 +81,7 @@ impl Device {
         let emulator = Emulator::builder().namespace(namespace).start();
         let emulator = emulator.map_err(|source| Error::serve(image, source))?;
         let address = Address::VfioUser(emulator.socket().to_owned());
-        let controller = Controller::open(&address)?;
+        let controller = Controller::open_with(&address, options())?;
         Ok(Self { controller, _emulator: Some(emulator) })
     }
 
@@ -105,6 +105,12 @@ impl Device {
     }
 }
 
+/// Two queues and their bounce memory need about 4 MiB. 8 MiB is what most systems let a user
+/// lock, so that root is not needed, and is quick to pin.
+fn options() -> Options {
+    Options { arena_bytes: 8 << 20, ..Options::default() }
+}
+
 fn open(address: &Address) -> Result<Controller, Error> {
     let hint = match address {
         Address::Pci(pci) => {
@@ -114,7 +120,7 @@ fn open(address: &Address) -> Result<Controller, Error> {
         }
         Address::VfioUser(_) => " (start a vfio-user NVMe server on that socket first)",
     };
-    Controller::open(address).map_err(|source| {
+    Controller::open_with(address, options()).map_err(|source| {
         let hint = match &source {
             nvio_driver::Error::VfioUser { .. } if was_hung_up_on(&source) => {
                 " (its server serves one client at a time, and may have one)"
