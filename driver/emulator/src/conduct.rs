@@ -16,11 +16,13 @@ use crate::io::Settings;
 use crate::memory::ClientMemory;
 use crate::queue::Unreachable;
 use crate::registers::Transition;
+use crate::service::Pacer;
 
 /// What a controller needs to deviate from answering at once.
 #[derive(Debug)]
 pub(crate) struct Conduct {
     injector: Option<Injector>,
+    pacer: Option<Pacer>,
     held: Held,
     /// Identifier of the command that completed last, by submission queue.
     last: Vec<Option<u16>>,
@@ -30,11 +32,13 @@ pub(crate) struct Conduct {
 impl Conduct {
     /// `None` if the configuration asks for nothing of the kind.
     pub(crate) fn new(config: &Config) -> Option<Box<Self>> {
-        if config.faults.is_empty() {
+        let pacer = (!config.service.is_immediate()).then(|| Pacer::new(config.service));
+        if config.faults.is_empty() && pacer.is_none() {
             return None;
         }
         Some(Box::new(Self {
             injector: (!config.faults.is_empty()).then(|| Injector::new(&config.faults)),
+            pacer,
             held: Held::default(),
             last: vec![None; usize::from(config.max_queues) + 1],
             counts: FaultCounts::default(),
@@ -201,8 +205,12 @@ impl Controller {
                     break;
                 }
             }
-            let at = self.now.saturating_add(nanos(plan.delay));
             let Some(conduct) = self.conduct.as_mut() else { break };
+            let at = match conduct.pacer.as_mut().filter(|_| qid != 0) {
+                Some(pacer) => pacer.due(self.now, self.media.bytes_moved(&sqe)),
+                None => self.now,
+            };
+            let at = at.saturating_add(nanos(plan.delay));
             let due = conduct.held.insert(at, Command { qid, sqe, plan });
             if at <= self.now {
                 self.finish(due, memory)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 use crate::fault::Faults;
+use crate::service::Service;
 
 /// Where the blocks of a namespace are.
 #[derive(Clone, Debug)]
@@ -100,6 +101,7 @@ pub struct Config {
     pub(crate) min_page_size: u32,
     pub(crate) max_page_size: u32,
     pub(crate) faults: Faults,
+    pub(crate) service: Service,
 }
 
 impl Default for Config {
@@ -115,6 +117,7 @@ impl Default for Config {
             min_page_size: 4 << 10,
             max_page_size: 64 << 10,
             faults: Faults::new(),
+            service: Service::new(),
         }
     }
 }
@@ -182,6 +185,12 @@ impl Config {
         self
     }
 
+    /// How fast I/O commands are; as fast as the machine without it.
+    pub fn service(mut self, service: Service) -> Self {
+        self.service = service;
+        self
+    }
+
     /// Checks every setting and gives each namespace its identifier, ascending.
     pub(crate) fn check(&self) -> Result<Vec<(u32, NamespaceConfig)>, Error> {
         let power_of_two = |setting, value: u32, min: u32, max: u32, allowed| {
@@ -206,6 +215,7 @@ impl Config {
             require((1..=15).contains(&mdts), "mdts", mdts.into(), "1 to 15")?;
         }
         self.faults.check()?;
+        self.service.check()?;
         text("serial", &self.serial, 20)?;
         text("model", &self.model, 40)?;
         self.numbered_namespaces()

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::fault::{DeviceFault, FaultCounts, Faults};
 use crate::poller;
 use crate::server;
+use crate::service::Service;
 use crate::shared::Shared;
 use crate::socket::{Socket, private_directory};
 
@@ -83,6 +84,12 @@ impl EmulatorBuilder {
     /// What is to go wrong; see [`Config::faults`].
     pub fn faults(mut self, faults: Faults) -> Self {
         self.config = self.config.faults(faults);
+        self
+    }
+
+    /// How fast I/O commands are; see [`Config::service`].
+    pub fn service(mut self, service: Service) -> Self {
+        self.config = self.config.service(service);
         self
     }
 

@@ -75,6 +75,16 @@ impl Media {
         }
     }
 
+    /// Bytes that a command transfers between host and media, if it is right.
+    pub(crate) fn bytes_moved(&self, sqe: &Sqe) -> u64 {
+        match (sqe.opcode, self.namespaces.active(sqe.nsid.get())) {
+            (nvm::READ | nvm::WRITE | nvm::COMPARE, Some(namespace)) => {
+                u64::from(sqe.nlb()) << namespace.block_shift
+            }
+            _ => 0,
+        }
+    }
+
     #[inline]
     fn read(&mut self, sqe: &Sqe, memory: &ClientMemory, settings: Settings) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;

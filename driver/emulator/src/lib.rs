@@ -35,6 +35,10 @@
 //! - An idle controller is polled ever less often, up to every 100 microseconds; one that is not
 //!   enabled is not polled at all.
 //!
+//! # Speed
+//! A [`Service`] gives I/O commands a latency, with or without jitter, and caps their rate and
+//! bandwidth; without it, a command completes when its data has been moved.
+//!
 //! # Misbehaviour
 //! [`Faults`] say what goes wrong, by script ([`Rule`]) and by seed ([`Rates`]): commands that end
 //! with any status, late, never, twice or under a wrong identifier, and a controller that fails,
@@ -81,6 +85,7 @@ mod queue;
 mod random;
 mod registers;
 mod server;
+mod service;
 mod shared;
 mod socket;
 mod wire;
@@ -92,3 +97,4 @@ pub use emulator::{Emulator, EmulatorBuilder};
 pub use error::Error;
 pub use fault::{DeviceFault, Fault, FaultCounts, Faults, Rates, Rule};
 pub use memory::{Access, ClientMemory, MAX_MAPPINGS};
+pub use service::Service;
