@@ -2,8 +2,8 @@
 
 use nvio_spec::opcode::admin;
 use nvio_spec::{
-    CommandEffects, ErrorLogEntry, FirmwareSlotLog, NSID_ALL, Sqe, Status, log_id, opcode::nvm,
-    status,
+    CommandEffects, ErrorLogEntry, FirmwareSlotLog, NSID_ALL, Sqe, Status, feature_id, log_id,
+    opcode::nvm, status,
 };
 use vm_memory::Bytes;
 use zerocopy::little_endian::U32;
@@ -136,7 +136,13 @@ impl Controller {
         // SV: no feature can be saved.
         require(cdw10 >> 31 == 0, status::FEATURE_NOT_SAVEABLE)?;
         let when = self.conditions(sqe);
-        self.features.set(cdw10.to_le_bytes()[0], sqe.cdw11.get(), when)
+        let feature = cdw10.to_le_bytes()[0];
+        let dw0 = self.features.set(feature, sqe.cdw11.get(), when)?;
+        if feature == feature_id::VOLATILE_WRITE_CACHE && self.features.write_through() {
+            // What the cache held is not volatile any more.
+            self.media.flush(NSID_ALL)?;
+        }
+        Ok(dw0)
     }
 
     /// Get Features (Base 5.15): current values only, as ONCS bit 4 says.

@@ -12,9 +12,11 @@ use vm_memory::{
     Bytes, ReadVolatile, VolatileMemory, VolatileMemoryError, VolatileSlice, WriteVolatile,
 };
 
+use crate::cache::WriteCache;
 use crate::config::Backing;
 use crate::error::Error;
 use crate::memory::mmap_error;
+use crate::random::Random;
 
 /// Bytes of zeroes written at a time where the system cannot make a hole.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
@@ -25,6 +27,8 @@ pub(crate) enum Store {
     Image(Image),
     Memory(MmapRegion),
     Null,
+    /// One of the others, with a volatile write cache before it.
+    Cached(Box<WriteCache>),
 }
 
 impl Store {
@@ -47,6 +51,14 @@ impl Store {
         }
     }
 
+    /// Puts a write cache of `bytes` before this; not where nothing can be written.
+    pub(crate) fn cached(self, block_shift: u32, bytes: u64) -> Self {
+        match self {
+            Self::Null | Self::Image(Image { read_only: true, .. }) => self,
+            _ => Self::Cached(Box::new(WriteCache::new(self, block_shift, bytes))),
+        }
+    }
+
     /// Reads into client memory.
     #[inline]
     pub(crate) fn read(&mut self, offset: u64, to: &mut VolatileSlice<'_>) -> io::Result<()> {
@@ -58,6 +70,7 @@ impl Store {
                 Ok(())
             }
             Self::Null => Ok(()),
+            Self::Cached(cache) => cache.read(offset, to),
         }
     }
 
@@ -71,6 +84,22 @@ impl Store {
                 Ok(())
             }
             Self::Null => Ok(()),
+            Self::Cached(cache) => cache.write(offset, from),
+        }
+    }
+
+    /// Writes from memory of this process, below any cache.
+    pub(crate) fn write_bytes(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Image(image) => {
+                image.dirty = true;
+                image.file.write_all_at(from, offset)
+            }
+            Self::Memory(region) => {
+                memory_at(region, offset, from.len())?.write_slice(from, 0).map_err(volatile_error)
+            }
+            Self::Null => Ok(()),
+            Self::Cached(cache) => cache.write_below(offset, from),
         }
     }
 
@@ -83,11 +112,15 @@ impl Store {
                 Ok(true)
             }
             Self::Null => Ok(false),
+            Self::Cached(cache) => cache.read_bytes(offset, to),
         }
     }
 
     /// Makes a range read as zeroes.
     pub(crate) fn zero(&mut self, mut offset: u64, mut len: u64) -> io::Result<()> {
+        if let Self::Cached(cache) = self {
+            return cache.zero(offset, len);
+        }
         if let Self::Image(image) = self
             && image.punch(offset, len)?
         {
@@ -101,7 +134,7 @@ impl Store {
                 Self::Memory(region) => memory_at(region, offset, zeroes.len())?
                     .write_slice(zeroes, 0)
                     .map_err(volatile_error)?,
-                Self::Null => return Ok(()),
+                Self::Null | Self::Cached(_) => return Ok(()),
             }
             offset += now;
             len -= now;
@@ -114,6 +147,23 @@ impl Store {
         match self {
             Self::Image(image) => image.flush(),
             Self::Memory(_) | Self::Null => Ok(()),
+            Self::Cached(cache) => cache.flush(),
+        }
+    }
+
+    /// Makes a range durable, and whatever else the store cannot tell from it.
+    pub(crate) fn commit(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        match self {
+            Self::Cached(cache) => cache.commit(offset, len),
+            _ => self.flush(),
+        }
+    }
+
+    /// Takes the power away: what is in the write cache is stored or lost, block by block.
+    pub(crate) fn power_cut(&mut self, random: &mut Random) -> io::Result<()> {
+        match self {
+            Self::Cached(cache) => cache.power_cut(random),
+            _ => Ok(()),
         }
     }
 
@@ -125,7 +175,11 @@ impl Store {
 
     /// Whether writes may be lost until they are flushed.
     pub(crate) fn is_volatile(&self) -> bool {
-        matches!(self, Self::Image(image) if !image.read_only)
+        match self {
+            Self::Image(image) => !image.read_only,
+            Self::Cached(_) => true,
+            Self::Memory(_) | Self::Null => false,
+        }
     }
 }
 
@@ -135,7 +189,7 @@ fn memory_at(region: &MmapRegion, offset: u64, len: usize) -> io::Result<Volatil
     region.get_slice(offset, len).map_err(volatile_error)
 }
 
-fn volatile_error(error: VolatileMemoryError) -> io::Error {
+pub(crate) fn volatile_error(error: VolatileMemoryError) -> io::Error {
     match error {
         VolatileMemoryError::IOError(source) => source,
         other => io::Error::other(other),

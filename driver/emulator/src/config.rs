@@ -102,6 +102,7 @@ pub struct Config {
     pub(crate) max_page_size: u32,
     pub(crate) faults: Faults,
     pub(crate) service: Service,
+    pub(crate) write_cache: Option<u64>,
 }
 
 impl Default for Config {
@@ -118,6 +119,7 @@ impl Default for Config {
             max_page_size: 64 << 10,
             faults: Faults::new(),
             service: Service::new(),
+            write_cache: None,
         }
     }
 }
@@ -191,6 +193,20 @@ impl Config {
         self
     }
 
+    /// A volatile write cache of this many bytes for each namespace that can be written, 64 KiB
+    /// to 1 GiB. Writes stay in it until a Flush, a write with FUA to their blocks, the end of
+    /// the Volatile Write Cache feature, a shutdown, or until there is no more room; then the
+    /// block written first is stored. [`Controller::power_cut`](crate::Controller::power_cut)
+    /// takes what is in it. Write Zeroes and Deallocate of more blocks than fit, or than 65,536,
+    /// are stored at once.
+    ///
+    /// Without it only an image has a volatile cache, that of this machine, which a simulated
+    /// power cut does not reach.
+    pub fn write_cache(mut self, bytes: u64) -> Self {
+        self.write_cache = Some(bytes);
+        self
+    }
+
     /// Checks every setting and gives each namespace its identifier, ascending.
     pub(crate) fn check(&self) -> Result<Vec<(u32, NamespaceConfig)>, Error> {
         let power_of_two = |setting, value: u32, min: u32, max: u32, allowed| {
@@ -213,6 +229,10 @@ impl Config {
         require(area <= MAX_DOORBELL_AREA, "doorbell area", area, "64 MiB")?;
         if let Some(mdts) = self.mdts {
             require((1..=15).contains(&mdts), "mdts", mdts.into(), "1 to 15")?;
+        }
+        if let Some(bytes) = self.write_cache {
+            let good = (64 << 10..=1 << 30).contains(&bytes);
+            require(good, "write_cache", bytes, "64 KiB to 1 GiB")?;
         }
         self.faults.check()?;
         self.service.check()?;

@@ -91,7 +91,7 @@ impl Controller {
     /// # Errors
     /// [`Error`] for a setting that is not allowed, and for a backing that cannot be opened.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let namespaces = Namespaces::open(&config.check()?)?;
+        let namespaces = Namespaces::open(&config.check()?, config.write_cache)?;
         let max_queues = config.max_queues;
         let max_transfer =
             config.mdts.map_or(u64::MAX, |mdts| u64::from(config.min_page_size) << mdts);
@@ -227,6 +227,14 @@ impl Controller {
         self.registers.function_reset();
         self.clear_stuck();
         self.drop_state();
+    }
+
+    /// Cuts the power and turns it on again: blocks in the write cache (see
+    /// [`Config::write_cache`]) are stored or lost, each for itself, as `seed` decides; commands
+    /// in progress are gone; everything else is as at power on. What was flushed stays.
+    pub fn power_cut(&mut self, seed: u64) {
+        self.media.power_cut(seed);
+        self.function_reset();
     }
 
     pub(crate) fn drop_state(&mut self) {

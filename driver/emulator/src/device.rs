@@ -92,6 +92,10 @@ impl Device {
         self.controller.inject(fault);
     }
 
+    pub(crate) fn power_cut(&mut self, seed: u64) {
+        self.controller.power_cut(seed);
+    }
+
     pub(crate) fn fault_counts(&self) -> FaultCounts {
         self.controller.fault_counts()
     }

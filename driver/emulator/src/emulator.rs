@@ -93,6 +93,12 @@ impl EmulatorBuilder {
         self
     }
 
+    /// A volatile write cache that a power cut takes; see [`Config::write_cache`].
+    pub fn write_cache(mut self, bytes: u64) -> Self {
+        self.config = self.config.write_cache(bytes);
+        self
+    }
+
     /// Where to listen. Without it the socket is in a directory of its own that only this user
     /// can enter. A socket left there by a dead process is replaced.
     pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
@@ -159,6 +165,12 @@ impl Emulator {
     /// is put back when its client disconnects.
     pub fn inject(&self, fault: DeviceFault) {
         self.shared.device().inject(fault);
+    }
+
+    /// Cuts the power of the controller and turns it on again; see [`Controller::power_cut`].
+    /// The client stays connected, and its memory mapped.
+    pub fn power_cut(&self, seed: u64) {
+        self.shared.device().power_cut(seed);
     }
 
     /// How often faults have happened.

@@ -21,6 +21,7 @@ pub(crate) struct Health {
     pub(crate) bytes_written: u64,
     pub(crate) media_errors: u64,
     pub(crate) unsafe_shutdowns: u64,
+    pub(crate) power_cuts: u64,
     errors: VecDeque<ErrorLogEntry>,
     error_count: u64,
 }
@@ -60,7 +61,7 @@ impl Health {
         log.data_units_written = data_units(self.bytes_written);
         log.host_reads = number(self.reads);
         log.host_writes = number(self.writes);
-        log.power_cycles = number(1);
+        log.power_cycles = number(1 + self.power_cuts);
         log.unsafe_shutdowns = number(self.unsafe_shutdowns);
         log.media_errors = number(self.media_errors);
         log.error_log_entries = number(self.error_count);

@@ -10,6 +10,7 @@ use crate::health::Health;
 use crate::memory::{Access, ClientMemory};
 use crate::namespace::{Namespace, Namespaces};
 use crate::prp::{DataPointer, Segments};
+use crate::random::Random;
 
 /// Bytes that Compare and Verify look at in one go.
 const BOUNCE: usize = 64 << 10;
@@ -92,7 +93,8 @@ impl Media {
         self.segments.resolve(memory, pointer(sqe, settings), len, Access::WRITE)?;
         let fua = sqe.cdw12.get() & Sqe::FUA != 0;
         if fua {
-            namespace.store.flush().map_err(|error| failed(&error, status::WRITE_FAULT))?;
+            let durable = namespace.store.commit(offset, len);
+            durable.map_err(|error| failed(&error, status::WRITE_FAULT))?;
         }
         if namespace.store.moves_data() {
             let mut at = offset;
@@ -130,14 +132,14 @@ impl Media {
                 at += segment.len;
             }
         }
-        make_durable(namespace, sqe, settings)?;
+        make_durable(namespace, sqe, settings, (offset, len))?;
         self.health.writes += 1;
         self.health.bytes_written += len;
         Ok(())
     }
 
     /// Flush (Base 7.1): of one namespace, or of all.
-    fn flush(&mut self, nsid: u32) -> Result<(), Status> {
+    pub(crate) fn flush(&mut self, nsid: u32) -> Result<(), Status> {
         let flushed = if nsid == NSID_ALL {
             self.namespaces.iter_mut().try_for_each(|namespace| namespace.store.flush())
         } else {
@@ -155,6 +157,17 @@ impl Media {
         }
     }
 
+    /// Takes the power away: `seed` decides what of the write caches was stored.
+    pub(crate) fn power_cut(&mut self, seed: u64) {
+        let mut random = Random::new(seed);
+        self.health.power_cuts += 1;
+        for namespace in self.namespaces.iter_mut() {
+            if let Err(error) = namespace.store.power_cut(&mut random) {
+                log::error!("namespace {}: power cut: {error}", namespace.nsid);
+            }
+        }
+    }
+
     /// Write Zeroes (NVM 3.2.8): no data is transferred, so MDTS is no limit.
     fn write_zeroes(&mut self, sqe: &Sqe, settings: Settings) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
@@ -162,7 +175,7 @@ impl Media {
         namespace.check_writable()?;
         let zeroed = namespace.store.zero(offset, len);
         zeroed.map_err(|error| failed(&error, status::WRITE_FAULT))?;
-        make_durable(namespace, sqe, settings)
+        make_durable(namespace, sqe, settings, (offset, len))
     }
 
     /// Compare (NVM 3.2.1).
@@ -274,9 +287,15 @@ fn pointer(sqe: &Sqe, settings: Settings) -> DataPointer {
 }
 
 #[inline]
-fn make_durable(namespace: &mut Namespace, sqe: &Sqe, settings: Settings) -> Result<(), Status> {
+fn make_durable(
+    namespace: &mut Namespace,
+    sqe: &Sqe,
+    settings: Settings,
+    (offset, len): (u64, u64),
+) -> Result<(), Status> {
     if settings.write_through || sqe.cdw12.get() & Sqe::FUA != 0 {
-        namespace.store.flush().map_err(|error| failed(&error, status::WRITE_FAULT))?;
+        let durable = namespace.store.commit(offset, len);
+        durable.map_err(|error| failed(&error, status::WRITE_FAULT))?;
     }
     Ok(())
 }

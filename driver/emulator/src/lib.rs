@@ -35,6 +35,10 @@
 //! - An idle controller is polled ever less often, up to every 100 microseconds; one that is not
 //!   enabled is not polled at all.
 //!
+//! # Power cuts
+//! With [`Config::write_cache`], writes stay in a volatile cache until they are flushed, and
+//! [`Controller::power_cut`] loses some of them, by seed.
+//!
 //! # Speed
 //! A [`Service`] gives I/O commands a latency, with or without jitter, and caps their rate and
 //! bandwidth; without it, a command completes when its data has been moved.
@@ -59,6 +63,7 @@
 
 mod admin;
 mod backing;
+mod cache;
 mod conduct;
 mod config;
 mod controller;

@@ -21,7 +21,11 @@ pub(crate) struct Namespace {
 
 impl Namespace {
     /// Opens the backing of a namespace whose settings have been checked.
-    pub(crate) fn open(nsid: u32, config: &NamespaceConfig) -> Result<Self, Error> {
+    pub(crate) fn open(
+        nsid: u32,
+        config: &NamespaceConfig,
+        write_cache: Option<u64>,
+    ) -> Result<Self, Error> {
         let (store, bytes) = Store::open(&config.backing)?;
         let block_size = config.block_size;
         let block_shift = block_size.trailing_zeros();
@@ -35,7 +39,10 @@ impl Namespace {
         }
         Ok(Self {
             nsid,
-            store,
+            store: match write_cache {
+                Some(bytes) => store.cached(block_shift, bytes),
+                None => store,
+            },
             block_shift,
             blocks,
             write_protected: matches!(config.backing, Backing::Image { read_only: true, .. }),
@@ -66,8 +73,13 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    pub(crate) fn open(configs: &[(u32, NamespaceConfig)]) -> Result<Self, Error> {
-        let opened = configs.iter().map(|(nsid, config)| Namespace::open(*nsid, config));
+    pub(crate) fn open(
+        configs: &[(u32, NamespaceConfig)],
+        write_cache: Option<u64>,
+    ) -> Result<Self, Error> {
+        let open =
+            |(nsid, config): &(u32, NamespaceConfig)| Namespace::open(*nsid, config, write_cache);
+        let opened = configs.iter().map(open);
         Ok(Self { list: opened.collect::<Result<_, _>>()? })
     }
 

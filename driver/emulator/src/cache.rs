@@ -1,0 +1,314 @@
+//! A volatile write cache: writes that a power cut takes away.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io;
+
+use vm_memory::{Bytes, VolatileSlice};
+
+use crate::backing::{Store, volatile_error};
+use crate::random::Random;
+
+/// Most blocks that are zeroed in the cache rather than below it.
+const MAX_ZEROED: u64 = 65_536;
+
+/// Blocks written and not yet stored, in front of a store. Reads see them, a power cut does not.
+///
+/// It is bounded: when it is full, the block that was written first goes to the store.
+#[derive(Debug)]
+pub(crate) struct WriteCache {
+    below: Store,
+    block_size: usize,
+    capacity: usize,
+    blocks: BTreeMap<u64, Dirty>,
+    /// The blocks by when they were first written.
+    order: BTreeMap<u64, u64>,
+    count: u64,
+}
+
+/// A block that differs from what is stored.
+#[derive(Debug)]
+struct Dirty {
+    count: u64,
+    /// `None` is zeroes.
+    data: Option<Box<[u8]>>,
+}
+
+/// Where an access meets a block: the range in the block, and where the access has it.
+struct Overlap {
+    from: usize,
+    len: usize,
+    at: usize,
+}
+
+impl WriteCache {
+    /// A cache of `bytes`, which is at least one block.
+    pub(crate) fn new(below: Store, block_shift: u32, bytes: u64) -> Self {
+        Self {
+            below,
+            block_size: 1 << block_shift,
+            capacity: usize::try_from(bytes >> block_shift).unwrap_or(usize::MAX).max(1),
+            blocks: BTreeMap::new(),
+            order: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    pub(crate) fn read(&mut self, offset: u64, to: &mut VolatileSlice<'_>) -> io::Result<()> {
+        self.below.read(offset, to)?;
+        self.overlay(offset, to.len(), |at, bytes| {
+            to.write_slice(bytes, at).map_err(volatile_error)
+        })
+    }
+
+    pub(crate) fn read_bytes(&mut self, offset: u64, to: &mut [u8]) -> io::Result<bool> {
+        let has_data = self.below.read_bytes(offset, to)?;
+        self.overlay(offset, to.len(), |at, bytes| {
+            to[at..at + bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(has_data)
+    }
+
+    /// Gives the parts of a range that are in the cache, with where they are in the range.
+    fn overlay(
+        &self,
+        offset: u64,
+        len: usize,
+        mut put: impl FnMut(usize, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for (&block, dirty) in self.blocks.range(self.touched(offset, len as u64)) {
+            let part = self.overlap(block, offset, len);
+            match &dirty.data {
+                Some(data) => put(part.at, &data[part.from..part.from + part.len])?,
+                None => put(part.at, &vec![0; part.len])?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes from client memory, block by block; a range need not begin or end with one, as the
+    /// pages of a command do not.
+    pub(crate) fn write(&mut self, offset: u64, from: &VolatileSlice<'_>) -> io::Result<()> {
+        for block in self.touched(offset, from.len() as u64) {
+            let part = self.overlap(block, offset, from.len());
+            let data = self.block_mut(block, part.len < self.block_size)?;
+            let to = &mut data[part.from..part.from + part.len];
+            from.read_slice(to, part.at).map_err(volatile_error)?;
+        }
+        Ok(())
+    }
+
+    /// Writes past the cache, which keeps what it has.
+    pub(crate) fn write_below(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.below.write_bytes(offset, from)
+    }
+
+    /// Makes whole blocks read as zeroes; very many of them at once and below.
+    pub(crate) fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        let blocks = self.touched(offset, len);
+        let count = blocks.end - blocks.start;
+        if count > MAX_ZEROED.min(self.capacity as u64) {
+            self.forget(offset, len);
+            return self.below.zero(offset, len);
+        }
+        for block in blocks {
+            self.dirty(block)?.data = None;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        while self.evict()? {}
+        self.below.flush()
+    }
+
+    /// Makes a range durable; the rest stays as volatile as it is.
+    pub(crate) fn commit(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        for block in self.touched(offset, len) {
+            self.store(block)?;
+        }
+        self.below.flush()
+    }
+
+    /// Takes the power away: each block is stored or lost, as the random numbers have it.
+    pub(crate) fn power_cut(&mut self, random: &mut Random) -> io::Result<()> {
+        let dirty: Vec<u64> = self.blocks.keys().copied().collect();
+        // The numbers are drawn in the order of the blocks, not of the writes.
+        for block in dirty {
+            if random.below(2) == 0 {
+                self.store(block)?;
+            }
+        }
+        self.blocks.clear();
+        self.order.clear();
+        Ok(())
+    }
+
+    /// The blocks that a range of bytes touches.
+    fn touched(&self, offset: u64, len: u64) -> std::ops::Range<u64> {
+        let size = self.block_size as u64;
+        offset / size..(offset + len).div_ceil(size)
+    }
+
+    /// Which part of a block that it touches a range covers.
+    fn overlap(&self, block: u64, offset: u64, len: usize) -> Overlap {
+        let size = self.block_size as u64;
+        let (start, end) = (block * size, (block + 1) * size);
+        let (low, high) = (start.max(offset), end.min(offset + len as u64));
+        // All within a block, or within an access that is in memory.
+        let small = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Overlap { from: small(low - start), len: small(high - low), at: small(low - offset) }
+    }
+
+    /// The data of a block to be written; with what it holds so far if `keep`.
+    fn block_mut(&mut self, block: u64, keep: bool) -> io::Result<&mut [u8]> {
+        let size = self.block_size;
+        let mut before = None;
+        if keep && !self.blocks.contains_key(&block) {
+            let mut data = vec![0; size].into_boxed_slice();
+            self.below.read_bytes(block * size as u64, &mut data)?;
+            before = Some(data);
+        }
+        let data = &mut self.dirty(block)?.data;
+        if before.is_some() {
+            *data = before;
+        }
+        Ok(data.get_or_insert_with(|| vec![0; size].into_boxed_slice()))
+    }
+
+    /// The entry of a block, new if there is none, in place of the oldest if there are too many.
+    fn dirty(&mut self, block: u64) -> io::Result<&mut Dirty> {
+        if !self.blocks.contains_key(&block) {
+            while self.blocks.len() >= self.capacity && self.evict()? {}
+            self.count += 1;
+            self.order.insert(self.count, block);
+        }
+        Ok(match self.blocks.entry(block) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Dirty { count: self.count, data: None }),
+        })
+    }
+
+    /// Stores the block that was written first; `false` if there is none.
+    fn evict(&mut self) -> io::Result<bool> {
+        let Some(&block) = self.order.values().next() else { return Ok(false) };
+        self.store(block)?;
+        Ok(true)
+    }
+
+    /// Stores a block, if it is in the cache. It stays there if that fails.
+    fn store(&mut self, block: u64) -> io::Result<()> {
+        let Some(dirty) = self.blocks.get(&block) else { return Ok(()) };
+        let offset = block * self.block_size as u64;
+        match &dirty.data {
+            Some(data) => self.below.write_bytes(offset, data)?,
+            None => self.below.zero(offset, self.block_size as u64)?,
+        }
+        self.order.remove(&dirty.count);
+        self.blocks.remove(&block);
+        Ok(())
+    }
+
+    /// Drops the blocks of a range from the cache.
+    fn forget(&mut self, offset: u64, len: u64) {
+        let range = self.touched(offset, len);
+        let order = &mut self.order;
+        self.blocks.retain(|block, dirty| {
+            let stays = !range.contains(block);
+            if !stays {
+                order.remove(&dirty.count);
+            }
+            stays
+        });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
+mod tests {
+    use super::*;
+    use crate::config::Backing;
+    use vm_memory::VolatileMemory;
+    use vm_memory::mmap::MmapRegion;
+
+    const SIZE: usize = 64 << 10;
+    const BLOCK: usize = 512;
+
+    fn cache(blocks: u64) -> WriteCache {
+        let (below, _) = Store::open(&Backing::memory(SIZE as u64)).unwrap();
+        WriteCache::new(below, 9, blocks * BLOCK as u64)
+    }
+
+    fn content(cache: &mut WriteCache) -> Vec<u8> {
+        let mut bytes = vec![1; SIZE];
+        assert!(cache.read_bytes(0, &mut bytes).unwrap());
+        bytes
+    }
+
+    #[test]
+    fn whatever_is_done_reads_see_what_was_written_last() {
+        let client = MmapRegion::<()>::new(8192).unwrap();
+        for seed in 0..20 {
+            let mut random = Random::new(seed);
+            let mut cache = cache(1 + seed);
+            let mut model = vec![0; SIZE];
+            for step in 0..1000u64 {
+                let block = random.below(100) * BLOCK as u64;
+                let blocks = (1 + random.below(12)) * BLOCK as u64;
+                let range = block as usize..(block + blocks) as usize;
+                match random.below(8) {
+                    0 => {
+                        cache.zero(block, blocks).unwrap();
+                        model[range].fill(0);
+                    }
+                    1 => cache.commit(block, blocks).unwrap(),
+                    2 if step % 5 == 0 => cache.flush().unwrap(),
+                    3 => {
+                        let slice = &mut client.get_slice(0, blocks as usize).unwrap();
+                        cache.read(block, slice).unwrap();
+                        let mut read = vec![0; blocks as usize];
+                        slice.read_slice(&mut read, 0).unwrap();
+                        assert!(read == model[range], "seed {seed} step {step}");
+                    }
+                    _ => {
+                        // Any range of bytes, as the pages of a command may cut blocks.
+                        let at = block + random.below(BLOCK as u64);
+                        let len = 1 + random.below(4000) as usize;
+                        let slice = client.get_slice(0, len).unwrap();
+                        let data = vec![random.next() as u8; len];
+                        slice.write_slice(&data, 0).unwrap();
+                        cache.write(at, &slice).unwrap();
+                        model[at as usize..at as usize + len].copy_from_slice(&data);
+                    }
+                }
+                assert!(cache.blocks.len() <= cache.capacity);
+                assert_eq!(cache.blocks.len(), cache.order.len());
+            }
+            assert!(content(&mut cache) == model, "seed {seed}");
+            cache.flush().unwrap();
+            cache.power_cut(&mut random).unwrap();
+            assert!(content(&mut cache) == model, "seed {seed}, flushed");
+        }
+    }
+
+    #[test]
+    fn a_power_cut_takes_some_blocks_and_leaves_some() {
+        let run = |seed| {
+            let mut cache = cache(128);
+            let client = MmapRegion::<()>::new(SIZE).unwrap();
+            let slice = client.get_slice(0, SIZE).unwrap();
+            slice.write_slice(&[7; SIZE], 0).unwrap();
+            cache.write(0, &slice).unwrap();
+            cache.power_cut(&mut Random::new(seed)).unwrap();
+            content(&mut cache)
+        };
+        let first = run(1);
+        assert!(first == run(1) && first != run(2));
+        let kept = first.chunks(BLOCK).filter(|block| **block == [7; BLOCK]).count();
+        let lost = first.chunks(BLOCK).filter(|block| **block == [0; BLOCK]).count();
+        assert_eq!(kept + lost, 128);
+        assert!((40..=88).contains(&kept), "{kept}");
+    }
+}
