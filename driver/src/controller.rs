@@ -1,6 +1,9 @@
 //! A controller: bring-up, identification, queues, shutdown (Base 3.5, 3.6).
 
 mod bringup;
+mod log_page;
+
+pub use log_page::LogPage;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

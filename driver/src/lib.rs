@@ -55,7 +55,7 @@ mod queue;
 mod transport;
 
 pub use address::{Address, ParseAddressError};
-pub use controller::{Controller, Options};
+pub use controller::{Controller, LogPage, Options};
 pub use dma::{Arena, DmaBuf, DmaPieces, PAGE_SIZE};
 pub use error::{Error, Result};
 pub use namespace::Namespace;

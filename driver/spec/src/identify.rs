@@ -178,7 +178,7 @@ impl IdentifyController {
 
 /// ASCII as the specification pads it: up to the first NUL, without surrounding spaces, and with
 /// what is not printable replaced, since a device chose it and a terminal will show it.
-fn text(field: &[u8]) -> String {
+pub(crate) fn text(field: &[u8]) -> String {
     let end = field.iter().position(|&b| b == 0).unwrap_or(field.len());
     let printable = |&b: &u8| if (0x20..0x7f).contains(&b) { char::from(b) } else { '?' };
     field[..end].iter().map(printable).collect::<String>().trim().to_owned()

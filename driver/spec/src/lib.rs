@@ -36,7 +36,8 @@ pub use identify::{
     IdentifyController, IdentifyNamespace, LbaFormat, NamespaceList, PowerState, cns,
 };
 pub use log_page::{
-    CommandEffects, ErrorLogEntry, EventType, FirmwareSlotLog, HealthLog, error_event, log_id,
+    ChangedNamespaces, CommandEffects, ErrorLogEntry, EventType, FirmwareSlotLog, HealthLog,
+    SupportedLogPages, critical_warning, error_event, log_id, lpa,
 };
 
 /// Size in bytes of a submission queue entry (Base 3.3.3.1).
