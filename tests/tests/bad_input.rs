@@ -78,7 +78,7 @@ fn blocks_smaller_than_the_devices() {
     let image = fixture.image();
     let image = image.to_str().unwrap();
     refused(&["ls", image, "/", "--lba-size", "4096"], &["disk.img", "1024", "4096"]);
-    let seen = nvio::run(&["cat", image, "/directory/inner"]);
+    let seen = nvio::run(["cat", image, "/directory/inner"]);
     assert_eq!(seen.stdout, b"inner\n");
 }
 
