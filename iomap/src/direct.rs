@@ -6,8 +6,9 @@ use crate::{Bio, Error, Mapper, Mapping, MappingKind, Op, Queue, iterate};
 
 /// A read that failed. The buffer is missing when the queue failed and keeps it, since the device
 /// may still write to it.
-#[derive(Debug)]
-pub struct Failed<E> {
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failed<E: std::error::Error> {
     /// The first error.
     pub error: E,
     /// The buffer; its contents are not defined.

@@ -121,7 +121,7 @@ impl Mapping {
 /// A filesystem's side of one file: it says where ranges are, and is told what became of them.
 pub trait Mapper {
     /// The filesystem's error; this layer's own errors convert into it.
-    type Error: From<crate::Error>;
+    type Error: std::error::Error + From<crate::Error>;
 
     /// Maps the range at `pos`.
     ///

@@ -8,10 +8,13 @@ use nvio_driver::{Arena, DmaBuf};
 use crate::{Bio, BioDone, Error, Mapper, Mapping, Op, Queue, Refused};
 
 /// Which part failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fail {
+    #[error("begin")]
     Begin,
+    #[error("end")]
     End,
+    #[error("iomap")]
     Iomap,
 }
 

@@ -123,6 +123,8 @@ run bind-twice nvio bind $a
 run list-bound nvio list --json
 run identify nvio identify $a
 run identify-json nvio identify $a --json
+# What the libraries have to say counts here, too: nothing, when all is well.
+run identify-loud env RUST_LOG=warn nvio identify $a
 read_back lba512 1
 # Once with ordinary pages, once with large ones for the DMA memory.
 echo 64 >/proc/sys/vm/nr_hugepages
