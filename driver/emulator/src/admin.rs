@@ -59,6 +59,9 @@ impl Controller {
                 self.events.request(sqe.cid.get())?;
                 return Ok(Outcome::Held);
             }
+            admin::DOORBELL_BUFFER_CONFIG if self.has_shadow => {
+                self.doorbell_buffer_config(sqe, memory)?
+            }
             _ => return Err(status::INVALID_OPCODE),
         };
         Ok(Outcome::Done(dw0))
@@ -203,7 +206,7 @@ impl Controller {
                 pad(&mut page.revision[0], FIRMWARE);
                 page.as_bytes().to_vec()
             }
-            log_id::COMMAND_EFFECTS => command_effects().as_bytes().to_vec(),
+            log_id::COMMAND_EFFECTS => command_effects(self.has_shadow).as_bytes().to_vec(),
             _ => return Err(status::INVALID_LOG_PAGE),
         })
     }
@@ -228,8 +231,12 @@ impl Controller {
     }
 }
 
-fn command_effects() -> CommandEffects {
+fn command_effects(has_shadow: bool) -> CommandEffects {
     let mut page = CommandEffects::new_zeroed();
+    if has_shadow {
+        let opcode = usize::from(admin::DOORBELL_BUFFER_CONFIG);
+        page.admin[opcode] = U32::new(CommandEffects::SUPPORTED);
+    }
     for opcode in [
         admin::DELETE_IO_SQ,
         admin::CREATE_IO_SQ,

@@ -237,15 +237,14 @@ impl Controller {
             conduct.held.remove(due);
             return Ok(false);
         };
-        let room = self.cqs[usize::from(cqid)].as_mut().map_or(0, |cq| {
-            // An invalid head is noticed when the queue is served.
-            let _ = cq.set_head(self.doorbells.cq_head(cqid));
-            cq.room()
-        });
+        // An invalid head is noticed when the queue is served.
+        let (room, _) = self.room(cqid, memory)?;
         if room == 0 && !plan.lost {
             return Ok(false);
         }
-        conduct.held.remove(due);
+        if let Some(conduct) = self.conduct.as_mut() {
+            conduct.held.remove(due);
+        }
         let result = match plan.status {
             Some(status) => Some((status, 0)),
             None => self.execute(qid, &sqe, memory),
@@ -278,13 +277,13 @@ impl Controller {
     }
 
     /// Stages the completion of a command, and what its faults add to it while there is room.
-    fn stage(&mut self, cqe: &Cqe, sqe: &Sqe, plan: &Plan, room: u32) {
+    fn stage(&mut self, cqe: &Cqe, sqe: &Sqe, plan: &Plan, room: usize) {
         let Some(conduct) = self.conduct.as_mut() else { return };
         let qid = cqe.sqid.get();
-        let mut spare = room.saturating_sub(u32::from(!plan.lost));
+        let mut spare = room.saturating_sub(usize::from(!plan.lost));
         let mut take = |wanted: bool| {
             let taken = wanted && spare > 0;
-            spare -= u32::from(taken);
+            spare -= usize::from(taken);
             taken
         };
         let last = &mut conduct.last[usize::from(qid)];

@@ -103,6 +103,7 @@ pub struct Config {
     pub(crate) faults: Faults,
     pub(crate) service: Service,
     pub(crate) write_cache: Option<u64>,
+    pub(crate) shadow_doorbells: bool,
 }
 
 impl Default for Config {
@@ -120,6 +121,7 @@ impl Default for Config {
             faults: Faults::new(),
             service: Service::new(),
             write_cache: None,
+            shadow_doorbells: false,
         }
     }
 }
@@ -207,6 +209,16 @@ impl Config {
         self
     }
 
+    /// Whether the host may lend memory for doorbells (Doorbell Buffer Config, Base 5.8; OACS
+    /// bit 8); not by default. The doorbells of all queues must then fit the smallest page.
+    ///
+    /// The controller is one that has to be rung when EventIdx asks for it: an I/O submission
+    /// queue that was empty is not looked at before its doorbell is written.
+    pub fn shadow_doorbells(mut self, offered: bool) -> Self {
+        self.shadow_doorbells = offered;
+        self
+    }
+
     /// Checks every setting and gives each namespace its identifier, ascending.
     pub(crate) fn check(&self) -> Result<Vec<(u32, NamespaceConfig)>, Error> {
         let power_of_two = |setting, value: u32, min: u32, max: u32, allowed| {
@@ -227,6 +239,8 @@ impl Config {
         require(good, "max_queues", self.max_queues.into(), "1 to 65534")?;
         let area = 2 * (u64::from(self.max_queues) + 1) * u64::from(self.doorbell_stride);
         require(area <= MAX_DOORBELL_AREA, "doorbell area", area, "64 MiB")?;
+        let fits = !self.shadow_doorbells || area <= u64::from(self.min_page_size);
+        require(fits, "area of shadow doorbells", area, "the smallest page")?;
         if let Some(mdts) = self.mdts {
             require((1..=15).contains(&mdts), "mdts", mdts.into(), "1 to 15")?;
         }

@@ -22,6 +22,7 @@ use crate::namespace::Namespaces;
 use crate::prp::Segments;
 use crate::queue::{CompletionQueue, InvalidDoorbell, SubmissionQueue, Unreachable};
 use crate::registers::{Registers, Transition};
+use crate::shadow::ShadowDoorbells;
 
 /// Commands taken from one submission queue before the next has its turn (round robin, Base
 /// 3.4.4.1). Their completions are posted together.
@@ -77,6 +78,10 @@ pub struct Controller {
     /// What makes it answer late or wrongly, if anything does.
     pub(crate) conduct: Option<Box<Conduct>>,
     pub(crate) stuck: Stuck,
+    /// Doorbells in client memory, while the host has lent it.
+    pub(crate) shadow: Option<ShadowDoorbells>,
+    /// Whether the host may lend it.
+    pub(crate) has_shadow: bool,
     pub(crate) device_faults: u64,
     /// The clock, in nanoseconds. It stands still unless the owner moves it.
     pub(crate) now: u64,
@@ -103,6 +108,7 @@ impl Controller {
                 serial: config.serial.clone(),
                 model: config.model.clone(),
                 mdts: config.mdts.unwrap_or(0),
+                shadow_doorbells: config.shadow_doorbells,
             },
             features: Features::new(max_queues, vectors, namespaces.have_write_cache()),
             events: Events::default(),
@@ -120,6 +126,8 @@ impl Controller {
             fetched: [Sqe::default(); BURST],
             conduct: Conduct::new(config),
             stuck: Stuck::default(),
+            shadow: None,
+            has_shadow: config.shadow_doorbells,
             device_faults: 0,
             now: 0,
         })
@@ -247,6 +255,8 @@ impl Controller {
             conduct.drop_all();
         }
         self.events.clear();
+        // The pages are the host's own again, whatever it does with them.
+        self.shadow = None;
         self.interrupts.clear();
         let has_cache = self.media.namespaces.have_write_cache();
         self.features = Features::new(self.max_queues, self.vectors(), has_cache);
@@ -312,14 +322,21 @@ impl Controller {
         most: usize,
     ) -> Result<usize, Unreachable> {
         let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
-        let mut invalid = sq.set_tail(self.doorbells.sq_tail(qid));
+        let tail = match &self.shadow {
+            Some(shadow) if qid != 0 => {
+                let tail = shadow.sq_tail(qid, sq, &self.doorbells, memory)?;
+                let Some(tail) = tail else { return Ok(0) };
+                tail
+            }
+            _ => self.doorbells.sq_tail(qid),
+        };
+        let mut invalid = sq.set_tail(tail);
         let cqid = sq.cqid;
         let mut room = 0;
-        if !sq.is_empty()
-            && let Some(cq) = self.cqs[usize::from(cqid)].as_mut()
-        {
-            invalid = invalid.and(cq.set_head(self.doorbells.cq_head(cqid)));
-            room = cq.room() as usize;
+        if !sq.is_empty() {
+            let valid;
+            (room, valid) = self.room(cqid, memory)?;
+            invalid = invalid.and(valid);
         }
         if invalid == Err(InvalidDoorbell) {
             log::warn!("queue {qid}: a doorbell value the queue cannot have");
@@ -335,6 +352,23 @@ impl Controller {
         };
         self.post_staged(cqid, memory)?;
         Ok(done)
+    }
+
+    /// Entries that can be posted to a completion queue, by the head that the host has stored;
+    /// and whether that was a value the queue can have.
+    #[inline]
+    pub(crate) fn room(
+        &mut self,
+        cqid: u16,
+        memory: &ClientMemory,
+    ) -> Result<(usize, Result<(), InvalidDoorbell>), Unreachable> {
+        let Some(cq) = self.cqs[usize::from(cqid)].as_mut() else { return Ok((0, Ok(()))) };
+        let head = match &self.shadow {
+            Some(shadow) if cqid != 0 => shadow.cq_head(cqid, cq.head(), memory)?,
+            _ => self.doorbells.cq_head(cqid),
+        };
+        let valid = cq.set_head(head);
+        Ok((cq.room() as usize, valid))
     }
 
     fn serve_io(
@@ -411,12 +445,11 @@ impl Controller {
     fn post_events(&mut self, memory: &ClientMemory) -> Result<usize, Unreachable> {
         let mut done = 0;
         while self.events.ready() {
-            let (Some(cq), Some(sq)) = (self.cqs[0].as_mut(), self.sqs[0].as_ref()) else { break };
             // An invalid head is noticed when the admin queue is served.
-            let _ = cq.set_head(self.doorbells.cq_head(0));
-            if cq.room() == 0 {
+            if self.room(0, memory)?.0 == 0 {
                 break;
             }
+            let Some(sq) = self.sqs[0].as_ref() else { break };
             let Some((cid, event)) = self.events.meet() else { break };
             let sqe = Sqe { cid: U16::new(cid), ..Sqe::default() };
             self.staged.push(completion(&sqe, 0, sq.head(), Status::SUCCESS, event.dw0()));

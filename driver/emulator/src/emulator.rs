@@ -99,6 +99,12 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Whether the host may lend memory for doorbells; see [`Config::shadow_doorbells`].
+    pub fn shadow_doorbells(mut self, offered: bool) -> Self {
+        self.config = self.config.shadow_doorbells(offered);
+        self
+    }
+
     /// Where to listen. Without it the socket is in a directory of its own that only this user
     /// can enter. A socket left there by a dead process is replaced.
     pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {

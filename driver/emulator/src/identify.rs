@@ -23,6 +23,7 @@ pub(crate) struct Identity {
     pub(crate) serial: String,
     pub(crate) model: String,
     pub(crate) mdts: u8,
+    pub(crate) shadow_doorbells: bool,
 }
 
 impl Identity {
@@ -54,6 +55,8 @@ impl Identity {
         data.ver = U32::new(VERSION.0);
         // CNTRLTYPE, byte 111: an I/O controller.
         data.reserved_100[11] = 1;
+        // Doorbell Buffer Config.
+        data.oacs = U16::new(u16::from(self.shadow_doorbells) << 8);
         data.acl = 3;
         data.aerl = event::REQUEST_LIMIT - 1;
         // One firmware slot, read-only.

@@ -34,6 +34,7 @@
 //!   while the Volatile Write Cache feature is off, make them durable.
 //! - An idle controller is polled ever less often, up to every 100 microseconds; one that is not
 //!   enabled is not polled at all.
+//! - With [`Config::shadow_doorbells`], doorbells can be in client memory, until the next reset.
 //!
 //! # Power cuts
 //! With [`Config::write_cache`], writes stay in a volatile cache until they are flushed, and
@@ -91,6 +92,7 @@ mod random;
 mod registers;
 mod server;
 mod service;
+mod shadow;
 mod shared;
 mod socket;
 mod wire;

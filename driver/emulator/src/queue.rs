@@ -42,13 +42,15 @@ pub(crate) struct SubmissionQueue {
     head: u32,
     tail: u32,
     doorbell: Seen,
+    /// It was empty, and its shadow doorbell is not looked at until the other rings.
+    pub(crate) asleep: bool,
     /// The completion queue its commands complete to.
     pub(crate) cqid: u16,
 }
 
 impl SubmissionQueue {
     pub(crate) fn new(base: u64, entries: u32, cqid: u16) -> Self {
-        Self { base, entries, head: 0, tail: 0, doorbell: Seen::default(), cqid }
+        Self { base, entries, head: 0, tail: 0, doorbell: Seen::default(), asleep: false, cqid }
     }
 
     /// Takes the value of the tail doorbell.
@@ -69,6 +71,12 @@ impl SubmissionQueue {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.head == self.tail
+    }
+
+    /// Whether it stays empty with this tail.
+    #[inline]
+    pub(crate) fn is_idle_at(&self, tail: u32) -> bool {
+        self.is_empty() && tail == self.tail
     }
 
     /// Reads the next commands, as many as there are, fit `to` and lie before the end of the
@@ -135,6 +143,12 @@ impl CompletionQueue {
         self.doorbell.refused = None;
         self.head = value;
         Ok(())
+    }
+
+    /// The head, as last taken.
+    #[inline]
+    pub(crate) fn head(&self) -> u32 {
+        self.head
     }
 
     fn distance(&self, from: u32, to: u32) -> u32 {
