@@ -1,6 +1,7 @@
 //! A controller: bring-up, identification, queues, shutdown (Base 3.5, 3.6).
 
 mod bringup;
+mod identify;
 mod log_page;
 
 pub use log_page::LogPage;

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use nvio_driver::pci::PciAddress;
 
 use crate::device::DeviceName;
+use crate::verb::LogName;
 
 /// Exit code of a command line that cannot be understood.
 const USAGE: u8 = 2;
@@ -51,6 +52,42 @@ pub enum Verb {
     Identify {
         #[command(flatten)]
         device: ControllerArgs,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show how a drive is: temperature, wear, errors (SMART / Health Information).
+    Smart {
+        #[command(flatten)]
+        device: ControllerArgs,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show a log page. Without PAGE, list the pages that there are. Pages are the controller's;
+    /// smart and undecoded ones are those of --namespace, if it is given.
+    Log {
+        #[command(flatten)]
+        device: ControllerArgs,
+        /// error, smart, firmware, changed-ns, effects, supported, or the number of any other page.
+        page: Option<LogName>,
+        #[command(flatten)]
+        range: RawRange,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show the namespaces of a controller: sizes, formats, identifiers.
+    Ns {
+        #[command(flatten)]
+        device: ControllerArgs,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Reset a controller, bring it up, and shut it down: a function level reset, CC.EN cleared
+    /// and set, the first commands, CC.SHN. What it was doing for others is lost. A PCI device
+    /// must be bound to vfio-pci.
+    Reset {
+        /// PCI address or vfio-user:SOCKET.
+        #[arg(value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
+        device: DeviceName,
         #[command(flatten)]
         format: Format,
     },
@@ -165,6 +202,20 @@ pub struct ControllerArgs {
     #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
     pub lba_size: u32,
 }
+
+/// A part of a log page, undecoded.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct RawRange {
+    /// Show this many bytes of the page as hexadecimal; 512 for pages of unknown contents.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=MOST_LOG_BYTES))]
+    pub length: Option<u32>,
+    /// Begin at this byte, a multiple of 4; shows hexadecimal.
+    #[arg(long, value_name = "BYTES")]
+    pub offset: Option<u64>,
+}
+
+/// Most bytes of a log page that are shown at once.
+const MOST_LOG_BYTES: i64 = 16 << 20;
 
 /// A controller to be served.
 #[derive(Clone, Debug, Args)]
@@ -326,6 +377,9 @@ mod tests {
             ("nvio bind disk.img", "\"disk.img\" is no PCI address"),
             ("nvio ls disk.img --partition 0", "0 is not in 1..=1024"),
             ("nvio ls disk.img --lba-size 520", "it is 512 or 4096"),
+            ("nvio log disk.img frob", "error, smart, firmware"),
+            ("nvio log disk.img 256", "0 to 255"),
+            ("nvio log disk.img 2 --length 16777217", "is not in 1..=16777216"),
             ("nvio emulate disk.img", "--socket <PATH>"),
             ("nvio emulate --socket s", "<IMAGE>"),
             ("nvio emulate disk.img --socket s --mdts 16", "16 is not in 0..=15"),

@@ -92,16 +92,19 @@ impl Device {
     pub fn namespace(&self, wanted: Option<u32>) -> Result<Namespace, Error> {
         let there = self.controller.namespace_ids()?;
         let nsid = match (wanted, &there[..]) {
-            (_, []) => return Err(Error::NoNamespaces),
             (Some(nsid), _) => nsid,
             (None, [only]) => *only,
             (None, _) => 1,
         };
-        if !there.contains(&nsid) {
-            let there: Vec<String> = there.iter().map(u32::to_string).collect();
-            return Err(Error::NoNamespace { nsid, there: there.join(", ") });
-        }
-        Ok(self.controller.namespace(nsid)?)
+        Ok(self.controller.namespace(among(&there, nsid)?)?)
+    }
+
+    /// `nsid`, if it is the ID of an active namespace.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn active(&self, nsid: u32) -> Result<u32, Error> {
+        among(&self.controller.namespace_ids()?, nsid)
     }
 }
 
@@ -109,6 +112,17 @@ impl Device {
 /// lock, so that root is not needed, and is quick to pin.
 fn options() -> Options {
     Options { arena_bytes: 8 << 20, ..Options::default() }
+}
+
+fn among(there: &[u32], nsid: u32) -> Result<u32, Error> {
+    match there {
+        [] => Err(Error::NoNamespaces),
+        _ if there.contains(&nsid) => Ok(nsid),
+        _ => {
+            let there: Vec<String> = there.iter().map(u32::to_string).collect();
+            Err(Error::NoNamespace { nsid, there: there.join(", ") })
+        }
+    }
 }
 
 fn open(address: &Address) -> Result<Controller, Error> {

@@ -39,6 +39,12 @@ pub enum Error {
     /// The embedded controller could not be started for other processes.
     #[error("cannot emulate")]
     Emulate(#[source] nvio_emulator::Error),
+    /// An image was to be reset.
+    #[error("{image} is an image: there is no controller to be reset before nvio serves it")]
+    NothingToReset {
+        /// The image.
+        image: PathBuf,
+    },
     /// Signals could not be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),

@@ -80,7 +80,7 @@ pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
     let device = Device::open(args)?;
     let active = device.controller.namespace_ids()?;
     let shown: Vec<u32> = match args.namespace {
-        Some(_) => vec![device.namespace(args.namespace)?.id()],
+        Some(nsid) => vec![device.active(nsid)?],
         None => active.iter().copied().take(NAMESPACES_SHOWN).collect(),
     };
     let namespaces = shown.into_iter().map(|nsid| match device.controller.namespace(nsid) {
@@ -170,7 +170,8 @@ fn formats(identify: &IdentifyNamespace) -> Vec<LbaFormat> {
         .collect()
 }
 
-fn identifier(bytes: &[u8]) -> Option<String> {
+/// A namespace's identifier in hexadecimal; zeroes are none.
+pub fn identifier(bytes: &[u8]) -> Option<String> {
     let is_set = bytes.iter().any(|&byte| byte != 0);
     is_set.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -7,13 +7,19 @@ mod demo;
 mod emulate;
 mod identify;
 mod list;
+mod log;
 mod ls;
 mod map;
+mod ns;
+mod reset;
+mod smart;
 mod stat;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
+
+pub use self::log::LogName;
 
 use crate::cli::Verb;
 use crate::error::Error;
@@ -28,6 +34,12 @@ pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
         Verb::Bind { address } => bind::bind(*address)?,
         Verb::Unbind { address } => bind::unbind(*address)?,
         Verb::Identify { device, format } => identify::run(device, *format)?,
+        Verb::Smart { device, format } => smart::run(device, *format)?,
+        Verb::Log { device, page, range, format } => {
+            log::run(device, *page, *range, *format)?;
+        }
+        Verb::Ns { device, format } => ns::run(device, *format)?,
+        Verb::Reset { device, format } => reset::run(device, *format)?,
         Verb::Ls { volume, paths, long, recursive, format } => {
             let options = ls::Options { long: *long, recursive: *recursive, json: format.json };
             ls::run(volume, paths, options)?;
