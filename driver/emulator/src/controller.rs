@@ -61,13 +61,13 @@ pub struct Controller {
     pub(crate) segments: Segments,
     /// Largest transfer in bytes (MDTS).
     pub(crate) max_transfer: u64,
-    max_queues: u16,
+    pub(crate) max_queues: u16,
     pub(crate) doorbells: Arc<Doorbells>,
     /// By queue identifier; the admin queues are number 0.
     pub(crate) sqs: Vec<Option<SubmissionQueue>>,
     pub(crate) cqs: Vec<Option<CompletionQueue>>,
     /// Identifiers of the submission queues that exist, ascending.
-    active: Vec<u16>,
+    pub(crate) active: Vec<u16>,
     /// Where in `active` the next round begins.
     turn: usize,
     interrupts: VectorSet,
@@ -457,58 +457,6 @@ impl Controller {
             done += 1;
         }
         Ok(done)
-    }
-
-    pub(crate) fn cq(&self, qid: u16) -> Option<&CompletionQueue> {
-        self.cqs.get(usize::from(qid))?.as_ref()
-    }
-
-    pub(crate) fn sq_exists(&self, qid: u16) -> bool {
-        self.sqs.get(usize::from(qid)).is_some_and(Option::is_some)
-    }
-
-    pub(crate) fn has_io_queues(&self) -> bool {
-        self.cqs.iter().skip(1).any(Option::is_some)
-    }
-
-    /// Whether a submission queue completes to `cqid`.
-    pub(crate) fn cq_is_used(&self, cqid: u16) -> bool {
-        self.sqs.iter().flatten().any(|sq| sq.cqid == cqid)
-    }
-
-    pub(crate) fn insert_cq(&mut self, qid: u16, queue: CompletionQueue) {
-        if let Some(slot) = self.cqs.get_mut(usize::from(qid)) {
-            *slot = Some(queue);
-        }
-    }
-
-    pub(crate) fn remove_cq(&mut self, qid: u16) {
-        if let Some(slot) = self.cqs.get_mut(usize::from(qid)) {
-            *slot = None;
-        }
-    }
-
-    pub(crate) fn insert_sq(&mut self, qid: u16, queue: SubmissionQueue) {
-        if let Some(slot) = self.sqs.get_mut(usize::from(qid)) {
-            *slot = Some(queue);
-            self.list_active();
-        }
-    }
-
-    pub(crate) fn remove_sq(&mut self, qid: u16) {
-        if let Some(slot) = self.sqs.get_mut(usize::from(qid)) {
-            *slot = None;
-            self.list_active();
-            if let Some(conduct) = &mut self.conduct {
-                conduct.drop_queue(qid);
-            }
-        }
-    }
-
-    fn list_active(&mut self) {
-        self.active.clear();
-        let existing = (0..=self.max_queues).zip(&self.sqs).filter(|(_, sq)| sq.is_some());
-        self.active.extend(existing.map(|(qid, _)| qid));
     }
 }
 
