@@ -490,3 +490,30 @@ fn faults_happen_in_real_time_and_on_demand() {
     drop(host);
     Host::connect(emulator.socket());
 }
+
+#[test]
+fn a_power_cut_under_a_client_loses_unflushed_blocks() {
+    let namespace = NamespaceConfig::new(Backing::memory(1 << 20));
+    let emulator = Emulator::builder().namespace(namespace).write_cache(64 << 10).start().unwrap();
+    let mut host = Host::connect(emulator.socket());
+    let mut queue = host.create_queue(1, 64, None);
+    host.write(DATA, &[7; 8192]);
+    for (lba, flush) in [(0, true), (8, false)] {
+        let write = with_data(Sqe::write(1, lba, 8), DATA, 0);
+        assert_eq!(host.run(&mut queue, write).status(), Status::SUCCESS);
+        if flush {
+            assert_eq!(host.run(&mut queue, Sqe::flush(1)).status(), Status::SUCCESS);
+        }
+    }
+    emulator.power_cut(11);
+    assert_eq!(host.read_register(CSTS), 0);
+    host.enable();
+    let mut queue = host.create_queue(1, 64, None);
+    let read = with_data(Sqe::read(1, 0, 16), DATA, DATA + 4096);
+    assert_eq!(host.run(&mut queue, read).status(), Status::SUCCESS);
+    let data = host.read(DATA, 8192);
+    assert!(data[..4096] == [7; 4096], "flushed");
+    let kept = data[4096..].chunks(512).filter(|block| **block == [7; 512]).count();
+    let lost = data[4096..].chunks(512).filter(|block| **block == [0; 512]).count();
+    assert!(kept + lost == 8 && kept > 0 && lost > 0, "{kept} kept, {lost} lost");
+}
