@@ -126,15 +126,11 @@ impl<T> Core<T> {
     #[inline]
     pub(crate) fn submit_page(
         &mut self,
-        mut sqe: Sqe,
+        sqe: Sqe,
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
-        let Some(slot) = self.slots.take() else { return Err((buf, context)) };
-        sqe.prp1 = U64::new(buf.iova());
-        sqe.cid = U16::new(slot.fill(Request { buf, context }));
-        self.sq.push(sqe);
-        Ok(())
+        self.place(sqe, buf, context, |_, _, buf| (buf.iova(), 0))
     }
 
     /// Queues a command whose data is all of `buf`, which is within the limits of the controller.
@@ -143,12 +139,24 @@ impl<T> Core<T> {
     /// Gives buffer and context back when every slot is in flight.
     pub(crate) fn submit_pages(
         &mut self,
-        mut sqe: Sqe,
+        sqe: Sqe,
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
+        self.place(sqe, buf, context, |prp, slot, buf| prp.describe(slot, buf.iova(), buf.len()))
+    }
+
+    /// Fills a slot and an entry; `pages` makes PRP1 and PRP2 in the name of the slot.
+    #[inline]
+    fn place(
+        &mut self,
+        mut sqe: Sqe,
+        buf: DmaBuf,
+        context: T,
+        pages: impl FnOnce(&mut PrpLists, u16, &DmaBuf) -> (u64, u64),
+    ) -> Result<(), (DmaBuf, T)> {
         let Some(slot) = self.slots.take() else { return Err((buf, context)) };
-        let (prp1, prp2) = self.prp.describe(slot.index(), buf.iova(), buf.len());
+        let (prp1, prp2) = pages(&mut self.prp, slot.index(), &buf);
         sqe.prp1 = U64::new(prp1);
         sqe.prp2 = U64::new(prp2);
         sqe.cid = U16::new(slot.fill(Request { buf, context }));
