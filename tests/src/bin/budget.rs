@@ -39,6 +39,25 @@ fn complete_batch(queue: &mut Queue, bufs: &mut Vec<DmaBuf>, sum: &mut u64) -> u
     })
 }
 
+/// Queues one read and rings.
+#[inline(never)]
+fn submit_one(queue: &mut Queue, namespace: &Namespace, buf: DmaBuf, lba: u64) -> Option<DmaBuf> {
+    let rejected = queue.read(namespace, lba, buf, lba).err();
+    queue.ring();
+    rejected.map(|rejected| rejected.buf)
+}
+
+/// Takes one completion.
+#[inline(never)]
+fn complete_one(queue: &mut Queue, sum: &mut u64) -> Option<DmaBuf> {
+    let mut buf = None;
+    queue.poll(1, |done| {
+        *sum = sum.wrapping_add(done.context + u64::from(done.status.0));
+        buf = Some(done.buf);
+    });
+    buf
+}
+
 /// Polls a queue that has nothing.
 #[inline(never)]
 fn empty_poll(queue: &mut Queue) -> usize {
@@ -65,33 +84,16 @@ impl Rig {
         Ok(Self { queue, namespace, bufs, seed: 1, sum: 0, _emulator: emulator })
     }
 
-    fn lbas<const N: usize>(&mut self) -> [u64; N] {
-        std::array::from_fn(|_| {
-            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (self.seed >> 33) % BLOCKS
-        })
+    fn lba(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.seed >> 33) % BLOCKS
     }
 
-    fn submit<const N: usize>(&mut self) -> usize {
-        let lbas = self.lbas::<N>();
-        submit_batch(&mut self.queue, &self.namespace, &mut self.bufs, black_box(&lbas));
-        N
-    }
-
-    fn complete(&mut self) -> usize {
-        complete_batch(&mut self.queue, &mut self.bufs, &mut self.sum)
-    }
-
-    /// Completes what is in flight, without counting how long that takes.
-    fn drain(&mut self) -> usize {
-        let mut done = 0;
-        while self.queue.in_flight() > 0 {
-            while !self.queue.is_ready() {
-                sleep(Duration::from_millis(1));
-            }
-            done += self.complete();
+    /// Waits for a completion, which is not counted.
+    fn await_completion(&self) {
+        while !self.queue.is_ready() {
+            sleep(Duration::from_millis(1));
         }
-        done
     }
 
     /// Batches at full depth; the controller gets all the time it needs between them.
@@ -99,10 +101,14 @@ impl Rig {
         let mut done = 0;
         for _ in 0..ROUNDS {
             while self.queue.in_flight() < usize::from(DEPTH) {
-                self.submit::<BATCH>();
+                let lbas: [u64; BATCH] = std::array::from_fn(|_| self.lba());
+                submit_batch(&mut self.queue, &self.namespace, &mut self.bufs, black_box(&lbas));
             }
             sleep(Duration::from_millis(5));
-            done += self.drain();
+            while self.queue.in_flight() > 0 {
+                self.await_completion();
+                done += complete_batch(&mut self.queue, &mut self.bufs, &mut self.sum);
+            }
         }
         done
     }
@@ -111,8 +117,12 @@ impl Rig {
     fn one_by_one(&mut self) -> usize {
         let mut done = 0;
         for _ in 0..ROUNDS * 4 {
-            self.submit::<1>();
-            done += self.drain();
+            let (lba, Some(buf)) = (self.lba(), self.bufs.pop()) else { break };
+            self.bufs.extend(submit_one(&mut self.queue, &self.namespace, buf, black_box(lba)));
+            self.await_completion();
+            let buf = complete_one(&mut self.queue, &mut self.sum);
+            done += usize::from(buf.is_some());
+            self.bufs.extend(buf);
         }
         done
     }
