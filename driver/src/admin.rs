@@ -1,11 +1,13 @@
-//! The admin queue: one command at a time, waited for.
+//! The admin queue: one command at a time, waited for; and the requests for events.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use nvio_spec::Sqe;
+use crossbeam_queue::ArrayQueue;
+use nvio_spec::{Sqe, Status};
 
 use crate::dma::DmaBuf;
+use crate::event::AsyncEvent;
 use crate::queue::{Core, Layout};
 use crate::transport::Transport;
 use crate::{Error, Result, controller};
@@ -16,12 +18,24 @@ pub(crate) const ADMIN_ENTRIES: u32 = 32;
 pub(crate) const ADMIN_DEPTH: u16 = 31;
 /// How often the controller's health is looked at while a command is waited for.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
+/// Admin commands take microseconds to milliseconds; there is no hurry.
+const PAUSE: Duration = Duration::from_micros(20);
+/// Most event requests in flight: events come seldom, and what is not asked for waits.
+const MOST_EVENT_REQUESTS: u8 = 4;
+
+/// What an admin command in flight is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Command,
+    EventRequest,
+}
 
 /// The admin queue pair.
 pub(crate) struct Admin {
-    core: Core<&'static str>,
+    core: Core<Kind>,
     timeout: Duration,
-    closed: bool,
+    /// Events that came and were not taken.
+    events: Arc<ArrayQueue<AsyncEvent>>,
 }
 
 /// The result of an admin command: DW0 of the completion and the buffer.
@@ -31,8 +45,12 @@ pub(crate) struct Answer {
 }
 
 impl Admin {
-    pub(crate) fn new(layout: &Layout<'_>, timeout: Duration) -> Result<Self> {
-        Ok(Self { core: Core::new(layout)?, timeout, closed: false })
+    pub(crate) fn new(
+        layout: &Layout<'_>,
+        timeout: Duration,
+        events: Arc<ArrayQueue<AsyncEvent>>,
+    ) -> Result<Self> {
+        Ok(Self { core: Core::new(layout)?, timeout, events })
     }
 
     pub(crate) fn sq_iova(&self) -> u64 {
@@ -43,10 +61,18 @@ impl Admin {
         self.core.cq_iova()
     }
 
+    /// Ends what is in flight on a controller that was stopped, or, with `lost`, could not be; and
+    /// begins again with empty queues.
+    pub(crate) fn restart(&mut self, lost: bool) {
+        self.core.abandon(Status::SUCCESS, lost, |_| ());
+        self.core.restart();
+    }
+
     /// Runs one command. `name` is for errors.
     ///
-    /// After a timeout the queue is closed: the command may still write to its buffer, which
-    /// stays in the slot.
+    /// # Errors
+    /// [`Error::Command`] for what the controller refuses. After any other error the command may
+    /// still be in progress: the controller is to be stopped.
     pub(crate) fn execute(
         &mut self,
         transport: &dyn Transport,
@@ -54,50 +80,87 @@ impl Admin {
         sqe: Sqe,
         buf: Option<DmaBuf>,
     ) -> Result<Answer> {
-        if self.closed {
-            return Err(Error::QueueClosed);
-        }
         let capacity = self.core.capacity();
         let submitted = match buf {
-            Some(buf) => self.core.submit_pages(sqe, buf, name).is_ok(),
-            None => self.core.submit(sqe, name).is_ok(),
+            Some(buf) => self.core.submit_buf(sqe, buf, Kind::Command).is_ok(),
+            None => self.core.submit(sqe, Kind::Command).is_ok(),
         };
         if !submitted {
             return Err(Error::QueueFull { capacity });
         }
         self.core.ring();
-        let (status, answer) = self.wait(transport, name).inspect_err(|_| self.closed = true)?;
+        let (status, answer) = self.wait(transport, name)?;
         match status.is_success() {
             true => Ok(answer),
             false => Err(Error::Command { command: name, status }),
         }
     }
 
-    fn wait(
-        &mut self,
-        transport: &dyn Transport,
-        name: &'static str,
-    ) -> Result<(nvio_spec::Status, Answer)> {
-        let begin = Instant::now();
+    fn wait(&mut self, transport: &dyn Transport, name: &'static str) -> Result<(Status, Answer)> {
+        let begin = transport.now();
         let mut health = begin + HEALTH_INTERVAL;
         loop {
-            let mut answer = None;
-            self.core.poll(1, |posted, buf, _| {
-                answer = Some((posted.status, Answer { dw0: posted.dw0, buf: Some(buf) }));
-            });
-            if let Some(answer) = answer {
+            // The clock first: a thread that was not scheduled for long must still look once more.
+            let now = transport.now();
+            if let Some(answer) = self.poll() {
                 return Ok(answer);
             }
-            let now = Instant::now();
-            if now.duration_since(begin) >= self.timeout {
+            if now.saturating_sub(begin) >= self.timeout {
                 return Err(Error::Timeout { what: name, after: self.timeout });
             }
             if now >= health {
                 health = now + HEALTH_INTERVAL;
                 controller::check_alive(transport)?;
             }
-            // Admin commands take microseconds to milliseconds; there is no hurry.
-            thread::sleep(Duration::from_micros(20));
+            transport.pause(PAUSE);
         }
+    }
+
+    /// Takes what was posted: events, and the answer of the command in flight.
+    fn poll(&mut self) -> Option<(Status, Answer)> {
+        let Self { core, events, .. } = self;
+        if !core.has_posted() {
+            return None;
+        }
+        let (mut answer, mut again) = (None, 0);
+        core.take(usize::MAX, |ended| match ended.context {
+            Kind::Command => {
+                let dw0 = ended.posted.dw0;
+                answer = Some((ended.posted.status, Answer { dw0, buf: Some(ended.buf) }));
+            }
+            Kind::EventRequest if ended.posted.status.is_success() => {
+                again += 1;
+                // The oldest are kept: what follows them is of the same kind, as a rule.
+                if let Err(event) = events.push(AsyncEvent::from_dword(ended.posted.dw0)) {
+                    log::warn!("{event} is dropped: nobody takes events");
+                }
+            }
+            Kind::EventRequest => {
+                log::debug!("event request: {}", ended.posted.status);
+            }
+        });
+        self.request_events(again);
+        answer
+    }
+
+    /// Asks for events; `limit` is how many requests the controller takes at once, less one
+    /// (AERL).
+    pub(crate) fn request_first_events(&mut self, limit: u8) {
+        self.request_events(limit.saturating_add(1).min(MOST_EVENT_REQUESTS));
+    }
+
+    fn request_events(&mut self, count: u8) {
+        for _ in 0..count {
+            let sqe = Sqe::new(nvio_spec::opcode::admin::ASYNC_EVENT_REQUEST, 0);
+            if self.core.submit(sqe, Kind::EventRequest).is_err() {
+                log::warn!("no room for an event request");
+            }
+        }
+        self.core.ring();
+    }
+
+    /// Takes what was posted while no command is in flight: events.
+    pub(crate) fn note_events(&mut self) {
+        self.poll();
     }
 }

@@ -3,21 +3,29 @@
 mod bringup;
 mod identify;
 mod log_page;
+mod queues;
+mod recovery;
+mod writable;
 
 pub use log_page::LogPage;
+pub(crate) use recovery::{Failure, Health, Managed};
+pub use writable::WritableController;
 
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crossbeam_queue::ArrayQueue;
 use nvio_spec::register::{CC, CSTS, Cap, Cc, Csts, Version};
 use nvio_spec::{IDENTIFY_SIZE, IdentifyController, NamespaceList, Sqe, cns, status};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::address::Address;
-use crate::admin::{Admin, Answer};
+use crate::admin::Answer;
 use crate::dma::{Arena, DmaBuf};
+use crate::event::AsyncEvent;
+use crate::mmio::DoorbellMemory;
 use crate::namespace::Namespace;
-use crate::queue::{Core, Layout, QueuePair};
 use crate::transport::{self, Transport};
 use crate::{Error, Result};
 
@@ -31,25 +39,42 @@ pub struct Options {
     pub arena_bytes: usize,
     /// I/O queue pairs to ask for, 1 to 65,535. The controller may grant fewer.
     pub queues: u16,
-    /// How long an admin command may take.
+    /// How long an admin command may take, until the controller is reset.
     pub admin_timeout: Duration,
-    /// How long [`QueuePair::wait`] waits for a completion.
+    /// How long an I/O command may take, until it is aborted. One that does not end then either,
+    /// within the same time or the time of an admin command if that is less, makes for a reset.
     pub io_timeout: Duration,
+    /// Most bytes of one command; the controller's own limit (MDTS) may be lower. Above 2 MiB, each
+    /// command of a queue takes more than a page of the arena for its PRP lists.
+    pub max_transfer: usize,
+    /// Whether commands that change what is stored can be given; see
+    /// [`Controller::writable`].
+    pub writable: bool,
+    /// Whether doorbells are kept in memory, where the controller offers that (Base 5.8): of use
+    /// for virtual controllers, to which a doorbell is an exit.
+    pub shadow_doorbells: bool,
 }
 
 impl Default for Options {
-    /// An arena of 64 MiB, 64 queue pairs, 10 s for admin commands, 30 s for I/O.
+    /// An arena of 64 MiB, 64 queue pairs, 10 s for admin commands, 30 s for I/O, transfers of at
+    /// most 2 MiB, reading only, shadow doorbells where they are offered.
     fn default() -> Self {
         Self {
             arena_bytes: 64 << 20,
             queues: 64,
             admin_timeout: Duration::from_secs(10),
             io_timeout: Duration::from_secs(30),
+            max_transfer: 2 << 20,
+            writable: false,
+            shadow_doorbells: true,
         }
     }
 }
 
 /// An NVMe controller that this process drives. Cheap to clone; shared between threads.
+///
+/// A controller that fails, or does not end a command in time, is reset; its queue pairs go on
+/// afterwards, and commands that were in flight end with the status that says so.
 ///
 /// When the last clone and the last queue pair are dropped, the controller is shut down
 /// (CC.SHN), disabled and reset, and its view of this process's memory ends.
@@ -59,7 +84,11 @@ pub struct Controller(Arc<Inner>);
 pub(crate) struct Inner {
     // Fields drop in order: the admin queue's doorbells are part of the transport's windows, and
     // the transport ends the device's view of the arena.
-    admin: Mutex<Admin>,
+    managed: Mutex<Managed>,
+    /// [`Managed::epoch`], for those who only look.
+    epoch: AtomicU32,
+    events: Arc<ArrayQueue<AsyncEvent>>,
+    doorbell_memory: Option<Arc<DoorbellMemory>>,
     transport: Box<dyn Transport>,
     arena: Arena,
     cap: Cap,
@@ -67,8 +96,6 @@ pub(crate) struct Inner {
     identify: Box<IdentifyController>,
     /// Most bytes of one command.
     max_transfer: usize,
-    /// I/O queue pairs granted.
-    granted: u16,
     /// Identifiers of I/O queues that are not in use.
     free_queues: Mutex<Vec<u16>>,
     options: Options,
@@ -89,8 +116,49 @@ impl Controller {
     /// When the device cannot be reached, is no NVMe controller, fails, or does not become ready
     /// within CAP.TO.
     pub fn open_with(address: &Address, options: Options) -> Result<Self> {
-        let inner = bringup::bring_up(transport::open(address)?, options)?;
-        Ok(Self(Arc::new(inner)))
+        Self::open_on(transport::open(address)?, options)
+    }
+
+    /// Opens the controller that `transport` leads to.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn open_on(transport: Box<dyn Transport>, options: Options) -> Result<Self> {
+        Ok(Self(Arc::new(bringup::bring_up(transport, options)?)))
+    }
+
+    /// Resets the controller and brings it up again. Commands in flight end with
+    /// [`ABORTED_BY_HOST`](status::ABORTED_BY_HOST), and queue pairs go on afterwards.
+    ///
+    /// # Errors
+    /// When it does not come up again; it takes no commands then.
+    pub fn reset(&self) -> Result<()> {
+        self.0.reset()
+    }
+
+    /// Takes an asynchronous event that came, if there is one: the oldest. Events are noticed
+    /// while admin commands run, while queue pairs are polled, and by
+    /// [`poll_events`](Self::poll_events).
+    pub fn next_event(&self) -> Option<AsyncEvent> {
+        self.0.events.pop()
+    }
+
+    /// Hands the asynchronous events that have come to `handler`, and gives their number. Never
+    /// waits.
+    pub fn poll_events(&self, mut handler: impl FnMut(AsyncEvent)) -> usize {
+        self.0.note_events();
+        let mut count = 0;
+        // No more than there is room for, however fast they come.
+        while let Some(event) = self.next_event().filter(|_| count < self.0.events.capacity()) {
+            count += 1;
+            handler(event);
+        }
+        count
+    }
+
+    /// Whether data may be described by SGLs (SGLS of Identify Controller, Base 5.17.2.1).
+    pub fn has_sgl(&self) -> bool {
+        self.0.has_sgl()
     }
 
     /// Controller capabilities (Base 3.1.3.1).
@@ -110,10 +178,10 @@ impl Controller {
 
     /// I/O queue pairs that the controller granted.
     pub fn granted_queues(&self) -> u16 {
-        self.0.granted
+        self.0.managed().granted
     }
 
-    /// Most bytes that one command can transfer: what MDTS and a PRP list allow.
+    /// Most bytes that one command can transfer: what MDTS and [`Options::max_transfer`] allow.
     pub fn max_transfer(&self) -> usize {
         self.0.max_transfer
     }
@@ -173,32 +241,11 @@ impl Controller {
         };
         Namespace::new(nsid, identify, self.0.max_transfer)
     }
-
-    /// A queue pair with room for `depth` commands in flight: 1 to 4,095, less if the controller
-    /// has shorter queues (see [`QueuePair::capacity`]). Its rings have a power of two of entries.
-    ///
-    /// # Errors
-    /// [`Error::NoQueue`] when all granted ones are in use; [`Error::Command`] when the controller
-    /// refuses; [`Error::ArenaFull`].
-    pub fn queue_pair<T>(&self, depth: u16) -> Result<QueuePair<T>> {
-        let inner = &self.0;
-        let qid = inner.free_queues().pop().ok_or(Error::NoQueue { granted: inner.granted })?;
-        match inner.create_queues(qid, depth) {
-            Ok(core) => Ok(QueuePair::new(core, Arc::clone(inner), qid)),
-            Err(error) => {
-                // An identifier whose queues may half exist is not used again.
-                if matches!(error, Error::ArenaFull { .. } | Error::Command { .. }) {
-                    inner.free_queues().push(qid);
-                }
-                Err(error)
-            }
-        }
-    }
 }
 
 impl Inner {
-    fn admin(&self) -> MutexGuard<'_, Admin> {
-        self.admin.lock().unwrap_or_else(PoisonError::into_inner)
+    fn managed(&self) -> MutexGuard<'_, Managed> {
+        self.managed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn free_queues(&self) -> MutexGuard<'_, Vec<u16>> {
@@ -206,7 +253,12 @@ impl Inner {
     }
 
     fn execute(&self, name: &'static str, sqe: Sqe, buf: Option<DmaBuf>) -> Result<Answer> {
-        self.admin().execute(&*self.transport, name, sqe, buf)
+        self.execute_in(&mut self.managed(), name, sqe, buf)
+    }
+
+    /// SGLs without a demand for alignment (Base figure 275, SGLS bits 1:0).
+    fn has_sgl(&self) -> bool {
+        self.identify.sgls.get() & 0b11 == 0b01
     }
 
     fn identify_as<D: FromBytes + KnownLayout + Immutable>(&self, cns: u8, nsid: u32) -> Result<D> {
@@ -218,61 +270,6 @@ impl Inner {
             field: "length",
             value: bytes.len() as u64,
         })
-    }
-
-    /// Creates the completion queue, then the submission queue; undoes the first if the second
-    /// fails.
-    fn create_queues<T>(&self, qid: u16, depth: u16) -> Result<Core<T>> {
-        // A power of two, so that the rings wrap with a mask; one more than is in flight, so that a
-        // full ring is not taken for an empty one.
-        let most = self.cap.max_queue_entries().min(Layout::MOST_ENTRIES);
-        let most = if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 };
-        let entries = (u32::from(depth) + 1).next_power_of_two().clamp(2, most.max(2));
-        let depth = depth.clamp(1, u16::try_from(entries - 1).unwrap_or(u16::MAX));
-        let core = Core::new(&Layout {
-            arena: &self.arena,
-            doorbells: self.transport.doorbells(),
-            stride: self.cap.doorbell_stride(),
-            page_shift: self.cap.min_page_shift(),
-            qid,
-            depth,
-            entries,
-        })?;
-        let create_cq = Sqe::create_io_cq(qid, entries, core.cq_iova(), None);
-        let created = self.execute("Create I/O Completion Queue", create_cq, None).and_then(|_| {
-            let create_sq = Sqe::create_io_sq(qid, entries, core.sq_iova(), qid);
-            self.execute("Create I/O Submission Queue", create_sq, None).inspect_err(|_| {
-                let undo =
-                    self.execute("Delete I/O Completion Queue", Sqe::delete_io_cq(qid), None);
-                undo.map_or_else(|e| log::warn!("completion queue {qid} stays: {e}"), |_| ());
-            })
-        });
-        match created {
-            Ok(_) => Ok(core),
-            Err(error @ Error::Command { .. }) => Err(error),
-            Err(error) => {
-                // Nobody knows whether the queues exist: their memory is never used again.
-                std::mem::forget(core);
-                Err(error)
-            }
-        }
-    }
-
-    /// Deletes both queues; afterwards the controller uses none of their memory.
-    pub(crate) fn delete_queues(&self, qid: u16) -> Result<()> {
-        self.execute("Delete I/O Submission Queue", Sqe::delete_io_sq(qid), None)?;
-        self.execute("Delete I/O Completion Queue", Sqe::delete_io_cq(qid), None)?;
-        self.free_queues().push(qid);
-        Ok(())
-    }
-
-    pub(crate) fn io_timeout(&self) -> Duration {
-        self.options.io_timeout
-    }
-
-    /// Whether the controller is there and has not failed.
-    pub(crate) fn check_alive(&self) -> Result<()> {
-        check_alive(&*self.transport)
     }
 
     /// Normal shutdown, then disable, then reset (Base 3.6.1).
@@ -291,14 +288,21 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let unmap = |_| self.transport.reset().and_then(|()| self.transport.unmap(&self.arena));
-        match self.shut_down() {
-            Err(Error::Gone) => log::warn!("the controller was removed"),
-            Err(error) => {
-                log::warn!("orderly shutdown failed: {error}");
-                unmap(()).unwrap_or_else(|error| log::warn!("{error}"));
-            }
-            Ok(()) => unmap(()).unwrap_or_else(|error| log::warn!("{error}")),
+        let (mapped, health) = {
+            let managed = self.managed();
+            (managed.mapped, managed.health)
+        };
+        if health == Health::Live {
+            self.shut_down().unwrap_or_else(|error| match error {
+                Error::Gone => log::warn!("the controller was removed"),
+                error => log::warn!("orderly shutdown failed: {error}"),
+            });
+        }
+        // Both, whatever the first says: either ends the device's access to memory.
+        let reset = self.transport.reset();
+        let unmapped = if mapped { self.transport.unmap(&self.arena) } else { Ok(()) };
+        for error in [reset, unmapped].into_iter().filter_map(Result::err) {
+            log::debug!("while closing: {error}");
         }
     }
 }

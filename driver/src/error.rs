@@ -145,9 +145,29 @@ pub enum Error {
         /// Commands that fit.
         capacity: usize,
     },
-    /// The queue was given up after an error; no command can be submitted to it.
-    #[error("the queue is closed after an earlier failure of the controller")]
-    QueueClosed,
+    /// A reset was asked for.
+    #[error("a reset was asked for")]
+    ResetRequested,
+    /// The controller could not be reset, and takes no commands.
+    #[error("the controller is given up: it did not come back from a reset")]
+    ResetFailed,
+    /// The controller was opened for reading only.
+    #[error("the controller was opened for reading only: open it with Options::writable")]
+    ReadOnly,
+    /// Buffers of one command that neither PRPs nor, as the controller has none, SGLs describe.
+    #[error(
+        "the buffers of a command begin or end inside a page, and the controller has no SGLs \
+         or not enough room for them"
+    )]
+    Scattered,
+    /// Metadata of the wrong size for a command.
+    #[error("{bytes} bytes of metadata for a command that needs {needed}")]
+    MetadataSize {
+        /// Bytes given.
+        bytes: usize,
+        /// Bytes needed.
+        needed: usize,
+    },
     /// A range is not inside the namespace.
     #[error("LBA {lba} + {blocks} is outside the {size} blocks of namespace {nsid}")]
     OutOfRange {

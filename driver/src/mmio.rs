@@ -4,13 +4,16 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
+use nvio_spec::register::DOORBELLS;
 use volatile::VolatilePtr;
 
+use crate::dma::{PAGE_SIZE, Shared};
 use crate::{Error, Result};
 
-/// A mapped window of a BAR, unmapped when dropped. Offsets are those of the BAR.
-pub(crate) struct Mmio {
+/// A mapped window of a BAR, unmapped when dropped. Offsets are those of the BAR, in bytes.
+pub struct Mmio {
     base: NonNull<u8>,
     /// Offset in the BAR of the first mapped byte.
     start: u64,
@@ -24,7 +27,10 @@ unsafe impl Sync for Mmio {}
 
 impl Mmio {
     /// Maps `len` bytes of `fd` at `fd_offset` as the window of a BAR that begins at `start`.
-    pub(crate) fn map(fd: BorrowedFd<'_>, fd_offset: u64, start: u64, len: usize) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::System`] if the kernel does not map it.
+    pub fn map(fd: BorrowedFd<'_>, fd_offset: u64, start: u64, len: usize) -> Result<Self> {
         let offset = libc::off_t::try_from(fd_offset)
             .map_err(|_| Error::OutsideBar { offset: fd_offset, length: len as u64 })?;
         // SAFETY: a fresh shared mapping at an address that the kernel chooses touches nothing
@@ -59,13 +65,21 @@ impl Mmio {
         Ok(unsafe { self.base.add(at) }.cast())
     }
 
-    pub(crate) fn read32(&self, offset: u64) -> Result<u32> {
+    /// Reads the register at `offset`, a multiple of 4.
+    ///
+    /// # Errors
+    /// [`Error::OutsideBar`].
+    pub fn read32(&self, offset: u64) -> Result<u32> {
         let register = self.register(offset)?;
         // SAFETY: `register` is aligned and mapped for as long as `self` lives.
         Ok(u32::from_le(unsafe { VolatilePtr::new(register) }.read()))
     }
 
-    pub(crate) fn write32(&self, offset: u64, value: u32) -> Result<()> {
+    /// Writes the register at `offset`, a multiple of 4.
+    ///
+    /// # Errors
+    /// [`Error::OutsideBar`].
+    pub fn write32(&self, offset: u64, value: u32) -> Result<()> {
         let register = self.register(offset)?;
         // SAFETY: `register` is aligned and mapped for as long as `self` lives.
         unsafe { VolatilePtr::new(register) }.write(value.to_le());
@@ -81,9 +95,10 @@ impl Drop for Mmio {
     }
 }
 
-/// One doorbell register (PCIe 3.1.2): writing it is a single store.
+/// One doorbell register (PCIe 3.1.2), or its place in memory: writing it is a single store.
 pub(crate) struct Doorbell {
     register: NonNull<u32>,
+    shadow: Option<Shadow>,
     _window: Arc<Mmio>,
 }
 
@@ -93,16 +108,84 @@ unsafe impl Send for Doorbell {}
 impl Doorbell {
     /// The doorbell at `offset` of the BAR.
     pub(crate) fn new(window: &Arc<Mmio>, offset: u64) -> Result<Self> {
-        Ok(Self { register: window.register(offset)?, _window: Arc::clone(window) })
+        let register = window.register(offset)?;
+        Ok(Self { register, shadow: None, _window: Arc::clone(window) })
     }
 
-    /// Stores a new tail or head. The caller has ordered its queue entries before this.
+    /// Moves a tail or head from `old` to `new`, which differ. The caller has ordered its queue
+    /// entries before this.
     #[inline]
-    pub(crate) fn ring(&self, value: u32) {
+    pub(crate) fn ring(&self, old: u32, new: u32) {
+        if let Some(shadow) = &self.shadow
+            && !shadow.publish(old, new)
+        {
+            return;
+        }
         // SAFETY: `register` is aligned and stays mapped through `_window`.
-        unsafe { VolatilePtr::new(self.register) }.write(value.to_le());
+        unsafe { VolatilePtr::new(self.register) }.write(new.to_le());
+    }
+
+    /// Uses memory from now on, and the register only when the controller asks for it; or, with
+    /// `None`, the register alone.
+    pub(crate) fn set_shadow(&mut self, shadow: Option<Shadow>) {
+        self.shadow = shadow;
     }
 }
+
+/// A doorbell in memory that the controller looks at (Base 5.8, Annex B.5).
+pub(crate) struct Shadow {
+    value: NonNull<u32>,
+    event: NonNull<u32>,
+    /// Entries of the queue, a power of two, less one.
+    mask: u32,
+    _memory: Arc<DoorbellMemory>,
+}
+
+/// The two pages of Doorbell Buffer Config: shadow doorbells, and event indices.
+pub(crate) struct DoorbellMemory {
+    pub(crate) values: Shared,
+    pub(crate) events: Shared,
+}
+
+// SAFETY: the pages are shared with the device, and each doorbell's words belong to one queue.
+unsafe impl Send for DoorbellMemory {}
+// SAFETY: as above.
+unsafe impl Sync for DoorbellMemory {}
+
+impl Shadow {
+    /// The shadow of the doorbell at `offset` of the BAR, for a queue of `entries`, a power of two.
+    pub(crate) fn new(memory: &Arc<DoorbellMemory>, offset: u64, entries: u32) -> Option<Self> {
+        let at = usize::try_from(offset.checked_sub(DOORBELLS)?).ok()?;
+        if at % 4 != 0 || at.checked_add(4)? > PAGE_SIZE {
+            return None;
+        }
+        // SAFETY: both are a page long, and `at` and the four bytes after it are inside.
+        let word = |page: &Shared| unsafe { page.ptr().add(at) }.cast();
+        let (value, event) = (word(&memory.values), word(&memory.events));
+        let shadow = Self { value, event, mask: entries - 1, _memory: Arc::clone(memory) };
+        // SAFETY: as above; the queue does not exist for the controller yet.
+        unsafe {
+            shadow.value.write_volatile(0);
+            shadow.event.write_volatile(0);
+        }
+        Some(shadow)
+    }
+
+    /// Stores the new value; whether the controller wants the register written, too.
+    fn publish(&self, old: u32, new: u32) -> bool {
+        // SAFETY: the word is inside a page that `_memory` keeps.
+        unsafe { self.value.write_volatile(new.to_le()) };
+        // The store is seen before the event index is read: else both sides could wait.
+        fence(Ordering::SeqCst);
+        // SAFETY: as above.
+        let event = u32::from_le(unsafe { self.event.read_volatile() });
+        // Whether the controller sleeps at a value that was left behind.
+        event.wrapping_sub(old) & self.mask < new.wrapping_sub(old) & self.mask
+    }
+}
+
+// SAFETY: as `DoorbellMemory`.
+unsafe impl Send for Shadow {}
 
 #[cfg(test)]
 mod tests {
@@ -116,7 +199,7 @@ mod tests {
         let window = Arc::new(Mmio::map(file.as_fd(), 0, 0x1000, 4096).unwrap());
         window.write32(0x1ffc, 0x1234_5678).unwrap();
         assert_eq!(window.read32(0x1ffc).unwrap(), 0x1234_5678);
-        Doorbell::new(&window, 0x1008).unwrap().ring(7);
+        Doorbell::new(&window, 0x1008).unwrap().ring(6, 7);
         assert_eq!(window.read32(0x1008).unwrap(), 7);
         for offset in [0, 0xffc, 0x1002, 0x1ffe, 0x2000, u64::MAX] {
             assert!(matches!(window.read32(offset), Err(Error::OutsideBar { .. })), "{offset:#x}");

@@ -1,22 +1,57 @@
 //! Namespaces: the block devices of a controller.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use nvio_spec::IdentifyNamespace;
+use nvio_spec::opcode::nvm;
 
 use crate::{Error, Result};
 
-/// An active namespace, as it was when it was identified. Cheap to clone.
+/// Most blocks of one command. NLB could say one more, 0's based; then a check of a length could
+/// not be one comparison.
+const MOST_BLOCKS: u32 = 0xffff;
+
+/// An active namespace, as it was when it was identified. Cheap to clone. No command that changes
+/// it can be given with this type: see [`WritableNamespace`].
 #[derive(Clone)]
 pub struct Namespace {
-    nsid: u32,
-    block_shift: u32,
-    /// Bytes of a block less one.
-    block_mask: usize,
     blocks: u64,
-    /// Most blocks of one command.
-    max_blocks: usize,
+    /// The first two dwords of a Read.
+    read_head: u64,
+    block_shift: u32,
+    /// Most blocks of a command that transfers blocks without metadata and without protection
+    /// information; 0 when there is no such command.
+    plain_blocks: u32,
+    /// Most blocks of any command that transfers data.
+    max_blocks: u32,
+    nsid: u32,
     identify: Arc<IdentifyNamespace>,
+}
+
+/// A namespace that can be written to; see
+/// [`WritableController::namespace`](crate::WritableController::namespace).
+#[derive(Clone, Debug)]
+pub struct WritableNamespace(Namespace);
+
+impl WritableNamespace {
+    pub(crate) fn new(namespace: Namespace) -> Self {
+        Self(namespace)
+    }
+
+    /// The first two dwords of a Write.
+    #[inline]
+    pub(crate) fn write_head(&self) -> u64 {
+        self.0.read_head ^ u64::from(nvm::READ ^ nvm::WRITE)
+    }
+}
+
+impl Deref for WritableNamespace {
+    type Target = Namespace;
+
+    fn deref(&self) -> &Namespace {
+        &self.0
+    }
 }
 
 impl Namespace {
@@ -40,21 +75,22 @@ impl Namespace {
         if blocks > u64::MAX >> block_shift {
             return Err(invalid("NSZE", blocks));
         }
-        if format.ms.get() != 0 {
-            return Err(Error::Unsupported {
-                what: "a namespace with metadata",
-                detail: format!("namespace {nsid} has {} bytes for each block", format.ms),
-            });
+        let (metadata, protection) = (format.ms.get(), identify.protection_type());
+        if protection > 3 || (protection != 0 && metadata < 8) {
+            return Err(invalid("DPS", u64::from(identify.dps)));
         }
-        let max_blocks = (max_transfer >> block_shift).min(1 << 16);
+        let max_blocks = (max_transfer >> block_shift).min(MOST_BLOCKS as usize);
         if max_blocks == 0 {
             return Err(invalid(
                 "LBADS, with blocks above the largest transfer,",
                 block_shift.into(),
             ));
         }
-        let block_mask = (1 << block_shift) - 1;
-        Ok(Self { nsid, block_shift, block_mask, blocks, max_blocks, identify: Arc::new(identify) })
+        let max_blocks = u32::try_from(max_blocks).unwrap_or(MOST_BLOCKS);
+        let plain_blocks = if metadata == 0 { max_blocks } else { 0 };
+        let read_head = u64::from(nsid) << 32 | u64::from(nvm::READ);
+        let identify = Arc::new(identify);
+        Ok(Self { blocks, read_head, block_shift, plain_blocks, max_blocks, nsid, identify })
     }
 
     /// Namespace ID.
@@ -69,7 +105,7 @@ impl Namespace {
         self.blocks
     }
 
-    /// Bytes in a logical block, 512 to 65,536.
+    /// Bytes of data in a logical block, 512 to 65,536.
     #[inline]
     pub fn block_size(&self) -> u32 {
         1 << self.block_shift
@@ -86,11 +122,42 @@ impl Namespace {
         self.blocks << self.block_shift
     }
 
-    /// Most bytes of one command: what the controller (MDTS) and a PRP list allow, a multiple of
-    /// the block size.
+    /// Most bytes of data of one command: what the controller (MDTS) and
+    /// [`Options::max_transfer`](crate::Options::max_transfer) allow, a multiple of the block size.
     #[inline]
     pub fn max_transfer(&self) -> usize {
-        self.max_blocks << self.block_shift
+        (self.max_blocks as usize) << self.block_shift
+    }
+
+    /// Blocks from `lba` to the next boundary that a command had better not cross (NOIOB, NVM
+    /// 4.1.5.1); `None` without one.
+    #[inline]
+    pub fn blocks_to_boundary(&self, lba: u64) -> Option<u64> {
+        let boundary = u64::from(self.identify.noiob.get());
+        // A power of two as a rule, but it need not be; and this is not asked for each block.
+        (boundary != 0).then(|| boundary - lba % boundary)
+    }
+
+    /// Bytes of metadata for each block, 0 for none.
+    pub fn metadata_size(&self) -> u32 {
+        u32::from(self.identify.format().ms.get())
+    }
+
+    /// Whether metadata follows each block in the data buffer, rather than being in a buffer of
+    /// its own.
+    pub fn extended_metadata(&self) -> bool {
+        self.metadata_size() != 0 && self.identify.extended_metadata()
+    }
+
+    /// Type of end-to-end protection, 1 to 3; 0 for none (NVM 5.2).
+    pub fn protection_type(&self) -> u8 {
+        self.identify.protection_type()
+    }
+
+    /// Whether the 8 bytes of protection information are the first of the metadata, rather than
+    /// the last.
+    pub fn protection_first(&self) -> bool {
+        self.identify.dps & 1 << 3 != 0
     }
 
     /// All that the controller said (NVM 4.1.5.1).
@@ -98,30 +165,54 @@ impl Namespace {
         &self.identify
     }
 
-    /// How many blocks `bytes` at `lba` are, if one command can carry them.
+    /// The first two dwords of a Read.
     #[inline]
-    pub(crate) fn check(&self, lba: u64, bytes: usize) -> Option<u32> {
-        let blocks = bytes >> self.block_shift;
-        let aligned = bytes & self.block_mask == 0;
-        let fits = blocks.wrapping_sub(1) < self.max_blocks;
-        let inside = lba <= self.blocks && blocks as u64 <= self.blocks - lba;
-        #[expect(clippy::cast_possible_truncation, reason = "at most 65,536")]
-        let blocks = blocks as u32;
-        (aligned & fits & inside).then_some(blocks)
+    pub(crate) fn read_head(&self) -> u64 {
+        self.read_head
     }
 
-    /// Why [`check`](Self::check) said no.
-    #[cold]
-    pub(crate) fn refuse(&self, lba: u64, bytes: usize) -> Error {
+    /// How many blocks, less one, `bytes` at `lba` are, if one command can carry them without
+    /// metadata.
+    #[inline]
+    pub(crate) fn plain(&self, lba: u64, bytes: u32) -> Option<u32> {
+        // What is not a multiple of the block size has low bits that become high ones, and 0 less
+        // one is the largest number: one comparison for three conditions.
+        let nlb = bytes.rotate_right(self.block_shift).wrapping_sub(1);
+        let left = self.blocks.checked_sub(lba)?;
+        (nlb < self.plain_blocks && u64::from(nlb) < left).then_some(nlb)
+    }
+
+    /// Whether `blocks` at `lba` exist, and one command can carry them.
+    pub(crate) fn check_blocks(&self, lba: u64, blocks: u32) -> Result<()> {
+        if blocks == 0 || blocks > self.max_blocks {
+            let bytes = (blocks as usize) << self.block_shift;
+            return Err(Error::TransferSize { bytes, max: self.max_transfer() });
+        }
+        self.check_range(lba, blocks)
+    }
+
+    /// Whether `blocks` at `lba` exist.
+    pub(crate) fn check_range(&self, lba: u64, blocks: u32) -> Result<()> {
+        let count = u64::from(blocks);
+        match self.blocks.checked_sub(lba) {
+            Some(left) if count <= left => Ok(()),
+            _ => Err(self.out_of_range(lba, count)),
+        }
+    }
+
+    fn out_of_range(&self, lba: u64, blocks: u64) -> Error {
+        Error::OutOfRange { lba, blocks, size: self.blocks, nsid: self.nsid }
+    }
+
+    /// How many blocks `bytes` at `lba` are, if one command can carry them.
+    pub(crate) fn check(&self, lba: u64, bytes: usize) -> Result<u32> {
         let block = u64::from(self.block_size());
         if !(bytes as u64).is_multiple_of(block) {
-            return Error::Misaligned { value: bytes as u64, align: block };
+            return Err(Error::Misaligned { value: bytes as u64, align: block });
         }
-        if bytes == 0 || bytes > self.max_transfer() {
-            return Error::TransferSize { bytes, max: self.max_transfer() };
-        }
-        let blocks = bytes as u64 / block;
-        Error::OutOfRange { lba, blocks, size: self.blocks, nsid: self.nsid }
+        let too_large = Error::TransferSize { bytes, max: self.max_transfer() };
+        let blocks = u32::try_from(bytes >> self.block_shift).map_err(|_| too_large)?;
+        self.check_blocks(lba, blocks).map(|()| blocks)
     }
 }
 
@@ -152,7 +243,9 @@ mod tests {
         assert!(refused(identify(1, 8, 0)).contains("LBADS"));
         assert!(refused(identify(1, 200, 0)).contains("LBADS"));
         assert!(refused(identify(u64::MAX, 12, 0)).contains("NSZE"));
-        assert!(refused(identify(1, 12, 8)).contains("metadata"));
+        let mut protected = identify(1, 12, 4);
+        protected.dps = 1;
+        assert!(refused(protected).contains("DPS"));
         let mut index = identify(1, 9, 0);
         index.flbas = 3;
         assert!(refused(index).contains("FLBAS"));
@@ -162,11 +255,11 @@ mod tests {
     fn only_what_one_command_can_carry_passes() {
         let namespace = Namespace::new(1, identify(100, 12, 0), 64 << 10).unwrap();
         assert_eq!((namespace.bytes(), namespace.max_transfer()), (409_600, 65_536));
-        assert_eq!(namespace.check(99, 4096), Some(1));
-        assert_eq!(namespace.check(84, 65_536), Some(16));
-        let refused = |lba, bytes| {
-            assert_eq!(namespace.check(lba, bytes), None);
-            namespace.refuse(lba, bytes)
+        assert_eq!(namespace.plain(99, 4096), Some(0));
+        assert_eq!(namespace.plain(84, 65_536), Some(15));
+        let refused = |lba, bytes: u32| {
+            assert_eq!(namespace.plain(lba, bytes), None);
+            namespace.check(lba, bytes as usize).unwrap_err()
         };
         assert!(matches!(refused(0, 0), Error::TransferSize { .. }));
         assert!(matches!(refused(0, 69_632), Error::TransferSize { .. }));
@@ -174,5 +267,32 @@ mod tests {
         assert!(matches!(refused(100, 4096), Error::OutOfRange { .. }));
         assert!(matches!(refused(85, 65_536), Error::OutOfRange { .. }));
         assert!(matches!(refused(u64::MAX, 4096), Error::OutOfRange { .. }));
+    }
+
+    #[test]
+    fn the_one_comparison_agrees_with_all_conditions() {
+        for shift in 9..=16 {
+            let namespace = Namespace::new(1, identify(1 << 20, shift, 0), usize::MAX).unwrap();
+            let lengths = (0..1 << 18).chain((1 << 20..u32::MAX).step_by(0x7fe3));
+            for bytes in lengths.chain([u32::MAX, 0xffff << shift.min(15)]) {
+                let checked = namespace.check(0, bytes as usize).ok().map(|blocks| blocks - 1);
+                assert_eq!(namespace.plain(0, bytes), checked, "{bytes} bytes, shift {shift}");
+            }
+        }
+    }
+
+    #[test]
+    fn commands_end_at_the_optimal_boundary() {
+        let mut with_boundary = identify(100, 12, 0);
+        assert_eq!(
+            Namespace::new(1, with_boundary.clone(), 4096).unwrap().blocks_to_boundary(5),
+            None
+        );
+        with_boundary.noiob = U16::new(24);
+        let namespace = Namespace::new(1, with_boundary, 4096).unwrap();
+        assert_eq!(
+            [0, 5, 23, 24].map(|lba| namespace.blocks_to_boundary(lba)),
+            [24, 19, 1, 24].map(Some)
+        );
     }
 }

@@ -77,7 +77,7 @@ fn read_at_random(controller: &Controller, nsid: u32, depth: u16, expected: &[u8
             .unwrap() as u64;
     }
     assert_eq!(queue.in_flight(), 0);
-    assert_eq!(queue.stale(), 0);
+    assert_eq!(queue.counters().stale, 0);
 }
 
 #[test]

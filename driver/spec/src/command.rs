@@ -151,6 +151,21 @@ impl Sqe {
         sqe
     }
 
+    /// Abort (Base 5.1) of the command `cid` of submission queue `sqid`.
+    pub fn abort(sqid: u16, cid: u16) -> Self {
+        let mut sqe = Self::new(admin::ABORT, 0);
+        sqe.cdw10 = U32::new(u32::from(cid) << 16 | u32::from(sqid));
+        sqe
+    }
+
+    /// Doorbell Buffer Config (Base 5.8): a page for doorbells, and one for event indices.
+    pub fn doorbell_buffer_config(shadow: u64, event: u64) -> Self {
+        let mut sqe = Self::new(admin::DOORBELL_BUFFER_CONFIG, 0);
+        sqe.prp1 = U64::new(shadow);
+        sqe.prp2 = U64::new(event);
+        sqe
+    }
+
     /// Set Features (Base 5.27), not saved across resets.
     pub fn set_features(feature: u8, cdw11: u32) -> Self {
         let mut sqe = Self::new(admin::SET_FEATURES, 0);

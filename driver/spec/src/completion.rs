@@ -240,6 +240,10 @@ pub mod status {
         ACCESS_DENIED = (2, 0x86);
         /// A read of a deallocated or unwritten block.
         DEALLOCATED_OR_UNWRITTEN_BLOCK = (2, 0x87);
+        /// The host could not reach the controller. No controller sends this.
+        HOST_PATHING_ERROR = (3, 0x70);
+        /// The host ended the command, by a reset of the controller. No controller sends this.
+        ABORTED_BY_HOST = (3, 0x71);
     }
 }
 

@@ -27,6 +27,7 @@ mod feature;
 mod identify;
 mod log_page;
 pub mod opcode;
+mod range;
 pub mod register;
 
 pub use command::{Sqe, sgl};
@@ -39,6 +40,7 @@ pub use log_page::{
     ChangedNamespaces, CommandEffects, ErrorLogEntry, EventType, FirmwareSlotLog, HealthLog,
     SupportedLogPages, critical_warning, error_event, log_id, lpa,
 };
+pub use range::{CopyRange, DsmRange, MAX_RANGES};
 
 /// Size in bytes of a submission queue entry (Base 3.3.3.1).
 pub const SQE_SIZE: usize = 64;

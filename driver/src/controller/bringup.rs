@@ -1,22 +1,30 @@
 //! From a function that was just reset to a controller that takes I/O (Base 3.5.1).
 
-use std::sync::Mutex;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use nvio_spec::register::{ACQ, AQA, ASQ, CAP, CC, CSTS, Cap, Cc, Csts, GONE, VS, Version};
+use crossbeam_queue::ArrayQueue;
+use nvio_spec::register::{
+    ACQ, AQA, ASQ, CAP, CC, CSTS, Cap, Cc, Csts, DOORBELLS, GONE, VS, Version, cq_head_doorbell,
+};
 use nvio_spec::{IDENTIFY_SIZE, IdentifyController, QueueCount, Sqe, cns, feature_id};
 use zerocopy::FromBytes;
 
-use super::{Inner, Options};
+use super::{Health, Inner, Managed, Options};
 use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin};
-use crate::dma::Arena;
-use crate::queue::{Layout, max_prp_bytes};
+use crate::dma::{Arena, PAGE_SIZE};
+use crate::event::AsyncEvent;
+use crate::mmio::DoorbellMemory;
+use crate::queue::Layout;
 use crate::transport::Transport;
 use crate::{Error, Result};
 
 /// CAP.TO of 0 would leave a device no time at all.
 const LEAST_READY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Asynchronous events that are kept until somebody takes them.
+const MOST_EVENTS: usize = 64;
 
 pub(super) fn bring_up(transport: Box<dyn Transport>, options: Options) -> Result<Inner> {
     let cap = capabilities(&*transport)?;
@@ -27,39 +35,112 @@ pub(super) fn bring_up(transport: Box<dyn Transport>, options: Options) -> Resul
     transport.map(&arena)?;
     // From here on, an error must not leave the device with our memory: closing the transport
     // ends the mapping, and happens before the arena is unmapped from this process.
-    let result = enable(transport, cap, version, arena.clone(), options);
+    let result = first(transport, cap, version, arena.clone(), options);
     drop(arena);
     result
 }
 
-fn enable(
+/// Enables the controller for the first time.
+fn first(
     transport: Box<dyn Transport>,
     cap: Cap,
     version: Version,
     arena: Arena,
     options: Options,
 ) -> Result<Inner> {
-    let mut admin = admin_queue(&*transport, &arena, cap, options.admin_timeout)?;
-    let configuration = Cc::enabled(cap.min_page_shift());
-    transport.write32(CC, configuration.0)?;
-    wait_for(&*transport, "CSTS.RDY to be set", ready_timeout(cap), Csts::ready)?;
+    let events = Arc::new(ArrayQueue::new(MOST_EVENTS));
+    let mut admin = admin_queue(&*transport, &arena, cap, options.admin_timeout, &events)?;
+    enable(&*transport, cap, &admin)?;
     let identify = identify(&*transport, &arena, &mut admin)?;
-    let granted = queues(&*transport, &mut admin, options.queues)?;
-    let prp = max_prp_bytes(cap.min_page_shift());
     let mdts = identify.max_transfer(cap.min_page_shift()).unwrap_or(u64::MAX);
-    let max_transfer = usize::try_from(mdts).unwrap_or(usize::MAX).min(prp);
-    Ok(Inner {
+    let most = options.max_transfer.max(1 << cap.min_page_shift());
+    let inner = Inner {
+        doorbell_memory: doorbell_memory(&arena, cap, &identify, &options)?,
+        managed: Mutex::new(Managed {
+            admin,
+            health: Health::Live,
+            epoch: 0,
+            granted: 0,
+            mapped: true,
+        }),
+        epoch: AtomicU32::new(0),
+        events,
         transport,
         arena,
-        admin: Mutex::new(admin),
         cap,
         version,
         identify,
-        max_transfer,
-        granted,
-        free_queues: Mutex::new((1..=granted).rev().collect()),
+        max_transfer: usize::try_from(mdts).unwrap_or(usize::MAX).min(most),
+        free_queues: Mutex::default(),
         options,
-    })
+    };
+    let granted = {
+        let mut managed = inner.managed();
+        configure(&inner, &mut managed)?;
+        managed.granted
+    };
+    *inner.free_queues() = (1..=granted).rev().collect();
+    Ok(inner)
+}
+
+/// Enables a controller that was disabled, and that this driver has brought up before.
+pub(super) fn restart(inner: &Inner, managed: &mut Managed) -> Result<()> {
+    enable(&*inner.transport, inner.cap, &managed.admin)?;
+    configure(inner, managed)
+}
+
+/// Sets the admin queues and CC.EN, and waits until the controller is ready.
+fn enable(transport: &dyn Transport, cap: Cap, admin: &Admin) -> Result<()> {
+    let size = ADMIN_ENTRIES - 1;
+    transport.write32(AQA, size << 16 | size)?;
+    transport.write64(ASQ, admin.sq_iova())?;
+    transport.write64(ACQ, admin.cq_iova())?;
+    transport.write32(CC, Cc::enabled(cap.min_page_shift()).0)?;
+    wait_for(transport, "CSTS.RDY to be set", ready_timeout(cap), Csts::ready)
+}
+
+/// Tells a controller that was just enabled what it is to do. A reset has made it forget.
+fn configure(inner: &Inner, managed: &mut Managed) -> Result<()> {
+    let transport = &*inner.transport;
+    let admin = &mut managed.admin;
+    managed.granted = queues(transport, admin, inner.options.queues)?;
+    if let Some(memory) = &inner.doorbell_memory {
+        let sqe = Sqe::doorbell_buffer_config(memory.values.iova(), memory.events.iova());
+        admin.execute(transport, "Doorbell Buffer Config", sqe, None)?;
+    }
+    let wanted = EVENTS | inner.identify.oaes.get() & NOTICES;
+    let sqe = Sqe::set_features(feature_id::ASYNC_EVENT_CONFIGURATION, wanted);
+    match admin.execute(transport, "Set Features (Asynchronous Event Configuration)", sqe, None) {
+        Err(error @ Error::Command { .. }) => log::debug!("{error}"),
+        other => drop(other?),
+    }
+    admin.request_first_events(inner.identify.aerl);
+    Ok(())
+}
+
+/// Doorbell Buffer Config, in OACS (Base figure 275).
+const OACS_DOORBELL_BUFFER_CONFIG: u16 = 1 << 8;
+/// SMART / Health critical warnings, all that are defined (Base 5.27.1.9).
+const EVENTS: u32 = 0x1f;
+/// Namespace attribute and firmware activation notices, where OAES has them.
+const NOTICES: u32 = 1 << 8 | 1 << 9;
+
+/// The pages for Doorbell Buffer Config, if the controller has that command and all queues have a
+/// place in a page.
+fn doorbell_memory(
+    arena: &Arena,
+    cap: Cap,
+    identify: &IdentifyController,
+    options: &Options,
+) -> Result<Option<Arc<DoorbellMemory>>> {
+    let offered = identify.oacs.get() & OACS_DOORBELL_BUFFER_CONFIG != 0;
+    let last = cq_head_doorbell(options.queues, cap.doorbell_stride()) - DOORBELLS;
+    if !offered || !options.shadow_doorbells || last >= PAGE_SIZE as u64 {
+        return Ok(None);
+    }
+    let page = 1 << cap.min_page_shift();
+    let (values, events) = (arena.share(page, page)?, arena.share(page, page)?);
+    Ok(Some(Arc::new(DoorbellMemory { values, events })))
 }
 
 /// CAP, if this driver can work with such a controller.
@@ -126,18 +207,18 @@ fn wait_until(
     bound: Duration,
     done: impl Fn(Csts) -> Result<bool>,
 ) -> Result<()> {
-    let begin = Instant::now();
+    let begin = transport.now();
     let mut pause = Duration::from_micros(50);
     loop {
         // The clock first: a thread that was not scheduled for long must still look once more.
-        let late = begin.elapsed() >= bound;
+        let late = transport.now().saturating_sub(begin) >= bound;
         if done(Csts(transport.read32_present(CSTS)?))? {
             return Ok(());
         }
         if late {
             return Err(Error::Timeout { what, after: bound });
         }
-        thread::sleep(pause);
+        transport.pause(pause);
         pause = (pause * 2).min(Duration::from_millis(5));
     }
 }
@@ -147,22 +228,20 @@ fn admin_queue(
     arena: &Arena,
     cap: Cap,
     timeout: Duration,
+    events: &Arc<ArrayQueue<AsyncEvent>>,
 ) -> Result<Admin> {
     let layout = Layout {
         arena,
         doorbells: transport.doorbells(),
         stride: cap.doorbell_stride(),
         page_shift: cap.min_page_shift(),
+        list_pages: 1,
+        sgl: false,
         qid: 0,
         depth: ADMIN_DEPTH,
         entries: ADMIN_ENTRIES,
     };
-    let admin = Admin::new(&layout, timeout)?;
-    let size = ADMIN_ENTRIES - 1;
-    transport.write32(AQA, size << 16 | size)?;
-    transport.write64(ASQ, admin.sq_iova())?;
-    transport.write64(ACQ, admin.cq_iova())?;
-    Ok(admin)
+    Admin::new(&layout, timeout, Arc::clone(events))
 }
 
 fn identify(

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::arena::Allocation;
+use super::arena::{Allocation, PAGE_SIZE};
 
 /// A contiguous buffer that the device can reach, or a part of one; at most 4 GiB.
 ///
@@ -55,8 +55,15 @@ impl DmaBuf {
 
     /// [`len`](Self::len) as it is kept.
     #[inline]
-    pub(super) fn len32(&self) -> u32 {
+    pub(crate) fn len32(&self) -> u32 {
         self.len
+    }
+
+    /// Whether all of it lies in one memory page, of any size that controllers have: allocations
+    /// begin on a page.
+    #[inline]
+    pub(crate) fn is_in_one_page(&self) -> bool {
+        u64::from(self.start) % PAGE_SIZE as u64 + u64::from(self.len) <= PAGE_SIZE as u64
     }
 
     /// Whether there is no byte in it.

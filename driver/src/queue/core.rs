@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use nvio_spec::register::{cq_head_doorbell, sq_tail_doorbell};
-use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe};
+use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe, Status};
 use zerocopy::little_endian::{U16, U64};
 
-use super::prp::{LIST_BYTES, PrpLists};
+use super::memory::RingMemory;
+use super::parts::Parts;
+use super::pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
 use super::ring::{CompletionRing, Posted, SubmissionRing};
-use super::slots::Slots;
+use super::slots::{Overdue, Slots};
 use crate::dma::{Arena, DmaBuf};
-use crate::mmio::{Doorbell, Mmio};
+use crate::mmio::{Doorbell, DoorbellMemory, Mmio, Shadow};
 use crate::{Error, Result};
 
 /// Where a queue pair's parts go.
@@ -21,6 +23,10 @@ pub(crate) struct Layout<'a> {
     pub(crate) stride: u32,
     /// Memory page size, as a power of two.
     pub(crate) page_shift: u32,
+    /// Pages of PRP lists for each command.
+    pub(crate) list_pages: usize,
+    /// Whether data may be described by SGLs.
+    pub(crate) sgl: bool,
     pub(crate) qid: u16,
     /// Commands in flight, at least 1 and less than `entries`.
     pub(crate) depth: u16,
@@ -35,8 +41,17 @@ impl Layout<'_> {
 
 /// A request in flight: what comes back with its completion.
 struct Request<T> {
+    /// Empty for a command whose memory, if it has any, is in `Core::parts`.
     buf: DmaBuf,
     context: T,
+}
+
+/// A command that ended, with what it was given.
+pub(crate) struct Ended<T> {
+    pub(crate) posted: Posted,
+    pub(crate) buf: DmaBuf,
+    pub(crate) parts: Option<Box<Parts>>,
+    pub(crate) context: T,
 }
 
 /// The rings of one queue pair with the commands in flight. `T` comes back with each completion.
@@ -44,57 +59,113 @@ pub(crate) struct Core<T> {
     sq: SubmissionRing,
     cq: CompletionRing,
     slots: Slots<Request<T>>,
-    prp: PrpLists,
+    lists: Lists,
+    /// By slot: the memory of commands that is not one buffer.
+    parts: Box<[Option<Box<Parts>>]>,
     /// The buffer of commands that have none, so that a request always has one: an absent request
     /// is then a null pointer in its place.
     nothing: DmaBuf,
-    sq_iova: u64,
-    cq_iova: u64,
+    /// Commands that ended.
+    ended: usize,
+    /// Commands that ended with an error.
+    errors: usize,
     /// Completions that matched no command: late, doubled or made up.
     stale: u64,
+    restarts: u64,
 }
 
 impl<T> Core<T> {
     pub(crate) fn new(layout: &Layout<'_>) -> Result<Self> {
-        let Layout { arena, doorbells, stride, page_shift, qid, depth, entries } = *layout;
+        let Layout { arena, doorbells, stride, page_shift, qid, depth, entries, .. } = *layout;
         let possible = entries.is_power_of_two() && entries <= Layout::MOST_ENTRIES;
         if depth == 0 || u32::from(depth) >= entries || !possible {
             let value = u64::from(entries);
             return Err(Error::Invalid { structure: "queue", field: "entries", value });
         }
         let page = 1usize << page_shift;
-        let sq = arena.share(entries as usize * SQE_SIZE, page)?;
-        let cq = arena.share(entries as usize * CQE_SIZE, page)?;
-        let lists = arena.share(usize::from(depth) * LIST_BYTES, LIST_BYTES)?;
-        let (sq_iova, cq_iova) = (sq.iova(), cq.iova());
+        let ring = |entry| {
+            let bytes = entries as usize * entry;
+            arena.share(bytes, page).map(|shared| RingMemory::host(shared, bytes))
+        };
+        let (sq, cq) = (ring(SQE_SIZE)?, ring(CQE_SIZE)?);
+        let lists = usize::from(depth) * layout.list_pages * LIST_BYTES;
+        let lists = arena.share(lists, LIST_BYTES)?;
         let tail = Doorbell::new(doorbells, sq_tail_doorbell(qid, stride))?;
         let head = Doorbell::new(doorbells, cq_head_doorbell(qid, stride))?;
         Ok(Self {
             sq: SubmissionRing::new(sq, entries, tail),
             cq: CompletionRing::new(cq, entries, head),
             slots: Slots::new(depth),
-            prp: PrpLists::new(lists, page_shift),
+            lists: Lists::new(lists, layout.list_pages, page_shift, layout.sgl),
+            parts: (0..depth).map(|_| None).collect(),
             nothing: arena.alloc(0)?,
-            sq_iova,
-            cq_iova,
+            ended: 0,
+            errors: 0,
             stale: 0,
+            restarts: 0,
         })
     }
 
     pub(crate) fn sq_iova(&self) -> u64 {
-        self.sq_iova
+        self.sq.iova()
     }
 
     pub(crate) fn cq_iova(&self) -> u64 {
-        self.cq_iova
+        self.cq.iova()
     }
 
     pub(crate) fn capacity(&self) -> usize {
         self.slots.capacity()
     }
 
+    /// Entries of either ring.
+    pub(crate) fn entries(&self) -> u32 {
+        self.sq.entries()
+    }
+
+    /// Has the doorbells in `memory`, if there is such and a place for this queue in it. The
+    /// controller must not know the queue.
+    pub(crate) fn use_shadow(
+        &mut self,
+        memory: Option<&Arc<DoorbellMemory>>,
+        qid: u16,
+        stride: u32,
+    ) {
+        let entries = self.entries();
+        let shadow = |offset| memory.and_then(|memory| Shadow::new(memory, offset, entries));
+        self.sq.set_shadow(shadow(sq_tail_doorbell(qid, stride)));
+        self.cq.set_shadow(shadow(cq_head_doorbell(qid, stride)));
+    }
+
+    /// Commands submitted, ever.
+    #[inline]
+    pub(crate) fn submitted(&self) -> u64 {
+        self.sq.placed() as u64
+    }
+
+    /// How often the rings began again.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Commands that ended, ever.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ended as u64
+    }
+
+    /// Commands that ended with an error, ever.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors as u64
+    }
+
+    /// Doorbells rung, ever.
+    pub(crate) fn doorbells(&self) -> u64 {
+        self.sq.doorbells + self.cq.doorbells
+    }
+
+    #[inline]
     pub(crate) fn in_flight(&self) -> usize {
-        self.slots.in_flight()
+        self.sq.placed() - self.ended
     }
 
     pub(crate) fn stale(&self) -> u64 {
@@ -108,60 +179,77 @@ impl<T> Core<T> {
     #[inline]
     pub(crate) fn submit(&mut self, mut sqe: Sqe, context: T) -> Result<(), T> {
         let Some(slot) = self.slots.take() else { return Err(context) };
-        sqe.cid = U16::new(slot.fill(Request { buf: self.nothing.mark(), context }));
+        sqe.cid = U16::new(slot.cid());
+        slot.fill(Request { buf: self.nothing.mark(), context });
         self.sq.push(sqe);
         Ok(())
     }
 
-    /// Whether [`submit_page`](Self::submit_page) can take this buffer.
-    #[inline]
-    pub(crate) fn is_one_page(&self, buf: &DmaBuf) -> bool {
-        self.prp.is_one_page(buf.iova(), buf.len())
-    }
-
-    /// Queues a command whose data is all of `buf`, which is inside one memory page.
+    /// Queues a Read, Write or Compare of what lies in one memory page: see
+    /// [`SubmissionRing::push_page`]. `head` has room for the command identifier.
     ///
     /// # Errors
     /// Gives buffer and context back when every slot is in flight.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn submit_page(
         &mut self,
-        sqe: Sqe,
+        head: u64,
+        slba: u64,
+        nlb: u32,
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
-        self.place(sqe, buf, context, |_, _, buf| (buf.iova(), 0))
+        let Some(slot) = self.slots.take() else { return Err((buf, context)) };
+        let iova = buf.iova();
+        let head = head | u64::from(slot.cid()) << 16;
+        slot.fill(Request { buf, context });
+        self.sq.push_page(head, iova, slba, nlb);
+        Ok(())
     }
 
     /// Queues a command whose data is all of `buf`, which is within the limits of the controller.
     ///
     /// # Errors
     /// Gives buffer and context back when every slot is in flight.
-    pub(crate) fn submit_pages(
-        &mut self,
-        sqe: Sqe,
-        buf: DmaBuf,
-        context: T,
-    ) -> Result<(), (DmaBuf, T)> {
-        self.place(sqe, buf, context, |prp, slot, buf| prp.describe(slot, buf.iova(), buf.len()))
-    }
-
-    /// Fills a slot and an entry; `pages` makes PRP1 and PRP2 in the name of the slot.
-    #[inline]
-    fn place(
+    pub(crate) fn submit_buf(
         &mut self,
         mut sqe: Sqe,
         buf: DmaBuf,
         context: T,
-        pages: impl FnOnce(&mut PrpLists, u16, &DmaBuf) -> (u64, u64),
     ) -> Result<(), (DmaBuf, T)> {
         let Some(slot) = self.slots.take() else { return Err((buf, context)) };
-        let (prp1, prp2) = pages(&mut self.prp, slot.index(), &buf);
-        sqe.prp1 = U64::new(prp1);
-        sqe.prp2 = U64::new(prp2);
-        sqe.cid = U16::new(slot.fill(Request { buf, context }));
+        let range = Range { iova: buf.iova(), len: buf.len() };
+        point(&mut sqe, self.lists.contiguous(slot.index(), range));
+        sqe.cid = U16::new(slot.cid());
+        slot.fill(Request { buf, context });
         self.sq.push(sqe);
         Ok(())
+    }
+
+    /// Queues a command whose memory is `parts`, which are within the limits of the controller.
+    ///
+    /// # Errors
+    /// Gives parts and context back; with [`Scattered`] if the parts cannot be described, without
+    /// when every slot is in flight.
+    pub(super) fn submit_parts(
+        &mut self,
+        mut sqe: Sqe,
+        parts: Box<Parts>,
+        context: T,
+    ) -> Result<(), (Option<Scattered>, Box<Parts>, T)> {
+        let Some(index) = self.slots.next_free() else { return Err((None, parts, context)) };
+        match self.lists.scattered(index, parts.ranges()) {
+            Ok(pointer) => point(&mut sqe, pointer),
+            Err(scattered) => return Err((Some(scattered), parts, context)),
+        }
+        if let Some(metadata) = &parts.metadata {
+            sqe.mptr = U64::new(metadata.iova());
+        }
+        if let Some(place) = self.parts.get_mut(usize::from(index)) {
+            *place = Some(parts);
+        }
+        // It is free, so this cannot fail.
+        self.submit(sqe, context).map_err(|context| (None, Box::default(), context))
     }
 
     /// Tells the controller of what was queued.
@@ -179,36 +267,80 @@ impl<T> Core<T> {
     /// Takes at most `limit` entries, and no more than a ring has, hands those that match a command
     /// to `done`, and gives their number.
     #[inline]
-    pub(crate) fn poll(&mut self, limit: usize, done: impl FnMut(Posted, DmaBuf, T)) -> usize {
-        // Most polls find nothing: that is all that is inlined.
-        if self.has_posted() { self.take_posted(limit, done) } else { 0 }
-    }
-
-    #[inline(never)]
-    fn take_posted(&mut self, limit: usize, mut done: impl FnMut(Posted, DmaBuf, T)) -> usize {
+    pub(crate) fn take(&mut self, limit: usize, mut done: impl FnMut(Ended<T>)) -> usize {
         // A device that posts for ever must not keep the caller for ever.
-        let limit = limit.min(self.slots.capacity());
-        let (mut taken, mut matched) = (0, 0);
-        while taken < limit {
+        let mut left = limit.min(self.slots.capacity());
+        let (mut matched, mut errors) = (0, 0);
+        while left > 0 {
             let Some(posted) = self.cq.pop() else { break };
-            taken += 1;
-            match self.slots.remove(posted.cid) {
-                Some(request) => {
-                    matched += 1;
-                    done(posted, request.buf, request.context);
-                }
-                None => self.count_stale(posted.cid),
-            }
+            left -= 1;
+            let Some(Request { buf, context }) = self.slots.remove(posted.cid) else {
+                self.count_stale(posted.cid);
+                continue;
+            };
+            matched += 1;
+            errors += usize::from(!posted.status.is_success());
+            let parts = if buf.is_empty() { self.take_parts(posted.cid) } else { None };
+            done(Ended { posted, buf, parts, context });
         }
+        self.ended += matched;
+        self.errors += errors;
         self.cq.ring();
         matched
     }
 
-    /// Ends the use of these queues, whatever the controller does: nothing is taken, and nothing
-    /// comes back. What is in flight stays.
+    #[cold]
+    fn take_parts(&mut self, cid: u16) -> Option<Box<Parts>> {
+        self.parts.get_mut(self.slots.index_of(cid))?.take()
+    }
+
+    /// Ends every command in flight with `status`; gives how many there were.
+    ///
+    /// With `lost`, the controller may still write to their memory: it is given up, and comes back
+    /// as empty buffers.
+    pub(crate) fn abandon(
+        &mut self,
+        status: Status,
+        lost: bool,
+        mut done: impl FnMut(Ended<T>),
+    ) -> usize {
+        let mut count = 0;
+        while let Some((cid, Request { mut buf, context })) = self.slots.remove_any() {
+            let mut parts = self.take_parts(cid);
+            if lost {
+                std::mem::forget((std::mem::replace(&mut buf, self.nothing.mark()), parts.take()));
+            }
+            count += 1;
+            done(Ended { posted: Posted { dw0: 0, cid, status }, buf, parts, context });
+        }
+        self.ended += count;
+        self.errors += count;
+        count
+    }
+
+    /// Begins again with empty rings, none of whose commands is in flight, and which the
+    /// controller does not know yet.
+    pub(crate) fn restart(&mut self) {
+        debug_assert_eq!(self.in_flight(), 0);
+        self.restarts += 1;
+        self.sq.restart();
+        self.cq.restart();
+        self.slots.open();
+    }
+
+    /// Takes no commands until [`restart`](Self::restart).
     pub(crate) fn close(&mut self) {
         self.slots.close();
-        self.cq.close();
+    }
+
+    /// Looks after commands in flight; see [`Slots::look`].
+    pub(super) fn look(&mut self, now: u32, bounds: (u32, u32)) -> Option<Overdue> {
+        self.slots.look(now, bounds)
+    }
+
+    /// See [`Slots::mark_aborted`].
+    pub(crate) fn mark_aborted(&mut self, cid: u16, now: u32) {
+        self.slots.mark_aborted(cid, now);
     }
 
     #[cold]
@@ -216,4 +348,11 @@ impl<T> Core<T> {
         self.stale += 1;
         log::warn!("a completion with identifier {cid:#06x} matches no command");
     }
+}
+
+/// Sets a command's data pointer.
+fn point(sqe: &mut Sqe, pointer: DataPointer) {
+    sqe.prp1 = U64::new(pointer.first);
+    sqe.prp2 = U64::new(pointer.second);
+    sqe.flags |= pointer.psdt;
 }

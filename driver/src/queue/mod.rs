@@ -1,13 +1,19 @@
 //! Queue pairs: commands out, completions in.
 
+mod commands;
 mod core;
+mod memory;
 mod pair;
-mod prp;
+mod parts;
+mod pointer;
 mod ring;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub(crate) use self::core::{Core, Layout};
-pub use pair::{Completion, QueuePair, Rejected};
-pub(crate) use prp::max_bytes as max_prp_bytes;
+pub use pair::{Completion, Counters, QueuePair, Rejected};
+pub use parts::Parts;
+pub(crate) use pointer::list_pages;
+pub use transfer::{Protection, Transfer};

@@ -2,33 +2,49 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use nvio_spec::{Sqe, Status};
 
-use super::Core;
-use crate::controller::Inner;
+use super::core::Ended;
+use super::{Core, Parts};
+use crate::controller::{Failure, Health, Inner};
 use crate::dma::DmaBuf;
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, WritableNamespace};
 use crate::{Error, Result};
 
-/// Polls without a completion after which a waiting thread yields and looks at the clock.
-const SPINS: u32 = 1 << 12;
-/// How often a waiting thread asks whether the controller is alive.
-const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
+/// Polls without a completion after which a queue looks after itself.
+const PATIENCE: u32 = 1 << 10;
+/// Least time between two looks, milliseconds.
+const LOOK_INTERVAL: u32 = 100;
 
 /// A submission queue and its completion queue, for one thread.
 ///
-/// Commands are queued by [`read`](Self::read) and [`flush`](Self::flush), shown to the controller
-/// by [`ring`](Self::ring) once for a batch, and come back through [`poll`](Self::poll). `T` is
-/// the caller's context: it moves in with a command and out with its completion.
+/// Commands are queued by [`read`](Self::read), [`write`](Self::write) and others, shown to the
+/// controller by [`ring`](Self::ring) once for a batch, and come back through
+/// [`poll`](Self::poll). `T` is the caller's context: it moves in with a command and out with its
+/// completion.
+///
+/// Each command ends once: with the controller's status, or, when the controller failed and was
+/// reset, with [`ABORTED_BY_HOST`](nvio_spec::status::ABORTED_BY_HOST) or
+/// [`HOST_PATHING_ERROR`](nvio_spec::status::HOST_PATHING_ERROR), for a caller who polls until it
+/// does. Such a command may have been executed or not.
 ///
 /// Dropping the pair deletes its queues; buffers of commands in flight are given up.
 pub struct QueuePair<T = u64> {
-    core: ManuallyDrop<Core<T>>,
-    controller: Arc<Inner>,
+    pub(super) core: ManuallyDrop<Core<T>>,
+    /// Polls that may find nothing until the queue looks after itself.
+    patience: u32,
+    pub(super) controller: Arc<Inner>,
     qid: u16,
-    closed: bool,
+    /// The controller's epoch that the queues are of.
+    epoch: u32,
+    /// Why the queues do not exist, if they do not.
+    failure: Option<Failure>,
+    /// When the commands in flight were last looked at.
+    looked: u32,
+    busy_polls: u64,
+    /// How often patience was lost.
+    looks: u64,
 }
 
 /// What became of a command.
@@ -36,10 +52,15 @@ pub struct QueuePair<T = u64> {
 pub struct Completion<T> {
     /// What was given with the command.
     pub context: T,
-    /// The command's buffer; empty for a flush.
+    /// The command's buffer; empty for a command without one. Also empty after a failure of a
+    /// controller that could not be stopped: it may still write to the buffer, which is given up.
     pub buf: DmaBuf,
+    /// The memory of a command that was given more than one buffer.
+    pub parts: Option<Box<Parts>>,
     /// The controller's verdict. Data of a failed read is not defined.
     pub status: Status,
+    /// Command specific (DW0).
+    pub result: u32,
 }
 
 /// A command that was not queued, with what was given for it.
@@ -54,9 +75,40 @@ pub struct Rejected<T, B = DmaBuf> {
     pub context: T,
 }
 
+/// What a queue pair did since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Commands queued.
+    pub submitted: u64,
+    /// Commands that ended.
+    pub completed: u64,
+    /// Commands that ended with an error.
+    pub errors: u64,
+    /// Polls.
+    pub polls: u64,
+    /// Polls that found nothing.
+    pub idle_polls: u64,
+    /// Doorbells rung, of both queues.
+    pub doorbells: u64,
+    /// Completions that matched no command: late, doubled or made up.
+    pub stale: u64,
+    /// Resets of the controller after which the queues were made again.
+    pub resets: u64,
+}
+
 impl<T> QueuePair<T> {
-    pub(crate) fn new(core: Core<T>, controller: Arc<Inner>, qid: u16) -> Self {
-        Self { core: ManuallyDrop::new(core), controller, qid, closed: false }
+    pub(crate) fn new(core: Core<T>, controller: Arc<Inner>, qid: u16, epoch: u32) -> Self {
+        Self {
+            core: ManuallyDrop::new(core),
+            patience: PATIENCE,
+            controller,
+            qid,
+            epoch,
+            failure: None,
+            looked: 0,
+            busy_polls: 0,
+            looks: 0,
+        }
     }
 
     /// The queues' identifier, 1 to 65,534.
@@ -75,18 +127,31 @@ impl<T> QueuePair<T> {
         self.core.in_flight()
     }
 
-    /// Completions that matched no command, since the pair was made.
-    pub fn stale(&self) -> u64 {
-        self.core.stale()
+    /// What the pair did since it was made.
+    pub fn counters(&self) -> Counters {
+        let idle = self.looks * u64::from(PATIENCE) + u64::from(PATIENCE - self.patience);
+        Counters {
+            submitted: self.core.submitted(),
+            completed: self.core.ended(),
+            errors: self.core.errors(),
+            polls: self.busy_polls + idle,
+            idle_polls: idle,
+            doorbells: self.core.doorbells(),
+            stale: self.core.stale(),
+            resets: self.core.restarts(),
+        }
     }
 
     /// Queues a read of `buf.len()` bytes at block `lba` (NVM 3.2.4). The length is a multiple of
     /// the block size and at most [`Namespace::max_transfer`].
     ///
+    /// Where the metadata is protection information alone, the controller checks it and takes it
+    /// away; other metadata needs [`read_with`](Self::read_with).
+    ///
     /// # Errors
     /// [`Error::QueueFull`] when every slot is in flight; [`Error::Misaligned`],
     /// [`Error::TransferSize`] and [`Error::OutOfRange`] for what the namespace does not allow;
-    /// [`Error::QueueClosed`] after a failure of the controller.
+    /// [`Error::MetadataSize`]; [`Error::Gone`] and others when the controller has failed.
     // Always: called, it costs a third more, and the compiler stops inlining at the second user.
     #[inline(always)]
     pub fn read(
@@ -96,70 +161,90 @@ impl<T> QueuePair<T> {
         buf: DmaBuf,
         context: T,
     ) -> Result<(), Rejected<T>> {
-        let Some(blocks) = namespace.check(lba, buf.len()) else {
-            return Err(self.reject(namespace, lba, buf, context));
-        };
-        if !self.core.is_one_page(&buf) {
-            return self.read_pages(namespace, lba, blocks, buf, context);
-        }
-        match self.core.submit_page(Sqe::read(namespace.id(), lba, blocks), buf, context) {
-            Ok(()) => Ok(()),
-            Err((buf, context)) => Err(self.reject(namespace, lba, buf, context)),
-        }
+        self.transfer(namespace.read_head(), namespace, lba, buf, context)
     }
 
-    /// [`read`](Self::read) of more than a page; apart, so that the common case is small enough to
-    /// be inlined and to stay in registers.
-    #[inline(never)]
-    fn read_pages(
+    /// Queues a write of `buf.len()` bytes at block `lba` (NVM 3.2.6), as [`read`](Self::read)
+    /// does a read. Where the metadata is protection information alone, the controller makes it.
+    ///
+    /// It is durable after a [`flush`](Self::flush) that was queued when the write had completed.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    #[inline(always)]
+    pub fn write(
         &mut self,
-        namespace: &Namespace,
+        namespace: &WritableNamespace,
         lba: u64,
-        blocks: u32,
         buf: DmaBuf,
         context: T,
     ) -> Result<(), Rejected<T>> {
-        match self.core.submit_pages(Sqe::read(namespace.id(), lba, blocks), buf, context) {
+        self.transfer(namespace.write_head(), namespace, lba, buf, context)
+    }
+
+    #[inline(always)]
+    fn transfer(
+        &mut self,
+        head: u64,
+        namespace: &Namespace,
+        lba: u64,
+        buf: DmaBuf,
+        context: T,
+    ) -> Result<(), Rejected<T>> {
+        let nlb = namespace.plain(lba, buf.len32());
+        let Some(nlb) = nlb.filter(|_| buf.is_in_one_page()) else {
+            return self.transfer_pages(head, namespace, lba, buf, context);
+        };
+        match self.core.submit_page(head, lba, nlb, buf, context) {
             Ok(()) => Ok(()),
-            Err((buf, context)) => Err(self.reject(namespace, lba, buf, context)),
+            Err((buf, context)) => Err(self.full(buf, context)),
         }
     }
 
-    /// Finds out why a transfer cannot be queued.
+    /// [`transfer`](Self::transfer) of more than a page, or with protection information, or of what
+    /// is not allowed; apart, so that the common case is small enough to be inlined.
+    #[inline(never)]
+    fn transfer_pages(
+        &mut self,
+        head: u64,
+        namespace: &Namespace,
+        lba: u64,
+        buf: DmaBuf,
+        context: T,
+    ) -> Result<(), Rejected<T>> {
+        match Self::command(head, namespace, lba, buf.len()) {
+            Ok(sqe) => self
+                .core
+                .submit_buf(sqe, buf, context)
+                .map_err(|(buf, context)| self.full(buf, context)),
+            Err(error) => Err(Rejected { error, buf, context }),
+        }
+    }
+
+    /// A Read or a Write without metadata.
+    fn command(head: u64, namespace: &Namespace, lba: u64, bytes: usize) -> Result<Sqe> {
+        let blocks = namespace.check(lba, bytes)?;
+        let mut sqe = Sqe::read(namespace.id(), lba, blocks);
+        [sqe.opcode, ..] = head.to_le_bytes();
+        let metadata = namespace.metadata_size();
+        if namespace.protection_type() != 0 && metadata == 8 {
+            let protection = super::Protection::by_controller(namespace, lba);
+            super::Transfer { protection, ..Default::default() }.apply(&mut sqe);
+        } else if metadata != 0 {
+            let needed = blocks as usize * metadata as usize;
+            return Err(Error::MetadataSize { bytes: 0, needed });
+        }
+        Ok(sqe)
+    }
+
     #[cold]
     #[inline(never)]
-    fn reject(&self, namespace: &Namespace, lba: u64, buf: DmaBuf, context: T) -> Rejected<T> {
-        let error = match namespace.check(lba, buf.len()) {
-            Some(_) => self.why_full(),
-            None => namespace.refuse(lba, buf.len()),
+    pub(super) fn full<B>(&self, buf: B, context: T) -> Rejected<T, B> {
+        let error = match self.failure {
+            Some(failure) => failure.error(),
+            None => Error::QueueFull { capacity: self.core.capacity() },
         };
         Rejected { error, buf, context }
-    }
-
-    /// Queues a flush of the namespace's volatile write cache (Base 7.1).
-    ///
-    /// # Errors
-    /// [`Error::QueueFull`] and [`Error::QueueClosed`], as [`read`](Self::read).
-    pub fn flush(&mut self, namespace: &Namespace, context: T) -> Result<(), Rejected<T, ()>> {
-        let sqe = Sqe::flush(namespace.id());
-        self.core.submit(sqe, context).map_err(|context| Rejected {
-            error: self.why_full(),
-            buf: (),
-            context,
-        })
-    }
-
-    #[cold]
-    fn why_full(&self) -> Error {
-        match self.closed {
-            true => Error::QueueClosed,
-            false => Error::QueueFull { capacity: self.core.capacity() },
-        }
-    }
-
-    fn close(&mut self) {
-        self.closed = true;
-        self.core.close();
     }
 
     /// Shows the controller what was queued since the last time: one store.
@@ -175,59 +260,134 @@ impl<T> QueuePair<T> {
     }
 
     /// Takes at most `limit` completions, hands each to `done`, and tells how many there were.
-    /// Never waits, and never takes more than a ring has entries.
+    /// Never takes more than a ring has entries, and does not wait; but every so often, when there
+    /// is nothing, it looks after commands that are overdue, as [`check`](Self::check) does.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
-        self.core.poll(limit, |posted, buf, context| {
-            done(Completion { context, buf, status: posted.status });
-        })
+        // Most polls find nothing.
+        if !self.core.has_posted() {
+            self.patience -= 1;
+            return if self.patience == 0 { self.lose_patience(&mut done) } else { 0 };
+        }
+        self.busy_polls += 1;
+        self.core.take(limit, |ended| done(ended.into()))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lose_patience(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
+        self.patience = PATIENCE;
+        self.looks += 1;
+        self.check(done)
+    }
+
+    /// Looks after the commands in flight: aborts what is overdue, resets a controller that has
+    /// failed, and ends, through `done`, the commands that a reset took with it; tells how many
+    /// there were. [`poll`](Self::poll) and [`wait`](Self::wait) do this by themselves.
+    ///
+    /// A healthy controller is asked ten times a second at most. Else this may take as long as an
+    /// admin command may, and as a reset takes.
+    pub fn check(&mut self, mut done: impl FnMut(Completion<T>)) -> usize {
+        if self.controller.epoch() == self.epoch {
+            self.look();
+        }
+        if self.controller.epoch() == self.epoch { 0 } else { self.rejoin(&mut done) }
+    }
+
+    fn look(&mut self) {
+        let now = self.controller.millis();
+        let bounds = self.controller.io_bounds_ms();
+        let interval = LOOK_INTERVAL.min(bounds.0 / 4).min(bounds.1 / 4);
+        if now.wrapping_sub(self.looked) < interval {
+            return;
+        }
+        self.looked = now;
+        self.controller.note_events();
+        if self.core.in_flight() == 0 {
+            return;
+        }
+        if let Err(error) = self.controller.check_alive() {
+            return self.controller.recover(self.epoch, &error);
+        }
+        match self.core.look(now, bounds) {
+            Some(overdue) if overdue.aborted => {
+                let after = self.controller.io_timeout();
+                let error = Error::Timeout { what: "a command that was aborted", after };
+                self.controller.recover(self.epoch, &error);
+            }
+            Some(overdue) => {
+                self.controller.abort(self.epoch, self.qid, overdue.cid);
+                self.core.mark_aborted(overdue.cid, self.controller.millis());
+            }
+            None => {}
+        }
+    }
+
+    /// Ends what was in flight when the controller was reset, and makes the queues again.
+    fn rejoin(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
+        let (epoch, health) = self.controller.lifecycle();
+        let mut count = 0;
+        // What was posted before the reset was done.
+        while self.core.has_posted() {
+            match self.core.take(usize::MAX, |ended| done(ended.into())) {
+                0 => break,
+                taken => count += taken,
+            }
+        }
+        let (status, lost) = match health {
+            Health::Live => (Failure::Reset.status(), false),
+            Health::Failed { failure, stopped } => (failure.status(), !stopped),
+        };
+        count += self.core.abandon(status, lost, |ended| done(ended.into()));
+        self.core.restart();
+        self.epoch = epoch;
+        self.failure = match self.controller.create_queues(self.qid, &mut self.core) {
+            Ok(epoch) => {
+                self.epoch = epoch;
+                None
+            }
+            Err((error, _)) => Some(Failure::from(&error)),
+        };
+        if let Some(failure) = self.failure {
+            log::warn!("queue pair {} is closed: {}", self.qid, failure.error());
+            self.core.close();
+        }
+        count
     }
 
     /// Polls until there is a completion, hands all there are to `done`, and tells how many there
     /// were; 0 when nothing is in flight. Rings the doorbell first.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when nothing completes within the controller's I/O timeout,
-    /// [`Error::Gone`] and [`Error::Fatal`] when it has failed. The pair is closed then, and the
-    /// buffers in flight stay with it.
+    /// None as yet: each command in flight ends, if need be by a reset of the controller.
     pub fn wait(&mut self, mut done: impl FnMut(Completion<T>)) -> Result<usize> {
         self.ring();
-        if self.in_flight() == 0 {
-            return Ok(0);
-        }
-        if self.closed {
-            return Err(Error::QueueClosed);
-        }
-        let begin = Instant::now();
-        let mut health = begin + HEALTH_INTERVAL;
-        loop {
-            for _ in 0..SPINS {
+        while self.in_flight() > 0 {
+            for _ in 0..4 * PATIENCE {
                 match self.poll(usize::MAX, &mut done) {
                     0 => std::hint::spin_loop(),
                     taken => return Ok(taken),
                 }
             }
             std::thread::yield_now();
-            let now = Instant::now();
-            if now >= health {
-                health = now + HEALTH_INTERVAL;
-                let after = self.controller.io_timeout();
-                let overdue = now.duration_since(begin) >= after;
-                let verdict = match self.controller.check_alive() {
-                    Ok(()) if overdue => Err(Error::Timeout { what: "an I/O command", after }),
-                    other => other,
-                };
-                verdict.inspect_err(|_| self.close())?;
-            }
         }
+        Ok(0)
+    }
+}
+
+impl<T> From<Ended<T>> for Completion<T> {
+    #[inline(always)]
+    fn from(ended: Ended<T>) -> Self {
+        let Ended { posted, buf, parts, context } = ended;
+        Self { context, buf, parts, status: posted.status, result: posted.dw0 }
     }
 }
 
 impl<T> Drop for QueuePair<T> {
     fn drop(&mut self) {
-        match self.controller.delete_queues(self.qid) {
-            // SAFETY: `core` is dropped once, here. The controller has deleted the queues, so it
-            // will not use the memory of the rings or of commands in flight any more.
+        match self.controller.delete_queues(self.qid, self.epoch) {
+            // SAFETY: `core` is dropped once, here. The controller has deleted the queues, or was
+            // stopped, so it will not use the memory of the rings or of commands in flight any more.
             Ok(()) => unsafe { ManuallyDrop::drop(&mut self.core) },
             // The controller may still write to this memory: it must never be used again.
             Err(error) => log::warn!("queue pair {} is abandoned: {error}", self.qid),

@@ -5,39 +5,81 @@ use std::sync::atomic::{Ordering, fence};
 
 use nvio_spec::{Cqe, Sqe, Status};
 
-use crate::dma::Shared;
-use crate::mmio::Doorbell;
+use super::memory::RingMemory;
+use crate::mmio::{Doorbell, Shadow};
 
 /// The submission ring. It cannot overflow: there are fewer slots than entries.
 pub(super) struct SubmissionRing {
-    base: NonNull<Sqe>,
+    base: NonNull<[u64; 8]>,
     /// Entries, a power of two, less one.
-    mask: u32,
-    tail: u32,
+    mask: usize,
+    /// Commands placed since the ring began; modulo the entries, it is the tail.
+    tail: usize,
     /// The tail that the controller was told.
-    rung: u32,
+    rung: usize,
     doorbell: Doorbell,
-    _memory: Shared,
+    /// Commands placed before the ring began.
+    before: usize,
+    pub(super) doorbells: u64,
+    memory: RingMemory,
 }
 
 // SAFETY: the ring's memory is its own, and shared with nobody but the device.
 unsafe impl Send for SubmissionRing {}
 
 impl SubmissionRing {
-    /// A ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
-    pub(super) fn new(memory: Shared, entries: u32, doorbell: Doorbell) -> Self {
-        let (base, mask) = (memory.ptr().cast(), entries - 1);
-        Self { base, mask, tail: 0, rung: 0, doorbell, _memory: memory }
+    /// A ring of `entries`, a power of two, in `memory`, which is large enough.
+    pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
+        let (base, mask) = (memory.ptr().cast(), entries as usize - 1);
+        Self { base, mask, tail: 0, rung: 0, doorbell, before: 0, doorbells: 0, memory }
+    }
+
+    pub(super) fn iova(&self) -> u64 {
+        self.memory.iova()
+    }
+
+    pub(super) fn entries(&self) -> u32 {
+        index(self.mask) + 1
+    }
+
+    pub(super) fn set_shadow(&mut self, shadow: Option<Shadow>) {
+        self.doorbell.set_shadow(shadow);
+    }
+
+    /// Commands placed, ever.
+    #[inline]
+    pub(super) fn placed(&self) -> usize {
+        self.before + self.tail
+    }
+
+    /// Begins again with an empty ring. The controller must not know of it.
+    pub(super) fn restart(&mut self) {
+        self.before += self.tail;
+        (self.tail, self.rung) = (0, 0);
     }
 
     /// Places a command at the tail. The controller sees it after [`ring`](Self::ring).
     #[inline]
     pub(super) fn push(&mut self, sqe: Sqe) {
-        // SAFETY: `tail` is at most `mask`, which the memory holds entries for. The controller
-        // does not read the entry before the doorbell, which comes after a fence, so that the
-        // write need not be volatile and can be done in large pieces.
-        unsafe { self.base.add(self.tail as usize).write(sqe) };
-        self.tail = (self.tail + 1) & self.mask;
+        let words: [u64; 8] = zerocopy::transmute!(sqe);
+        self.place(words);
+    }
+
+    /// Places a Read, a Write or a Compare of what lies in one memory page, without metadata:
+    /// `head` is the first two dwords, `nlb` is 0's based (NVM 3.2).
+    #[inline]
+    pub(super) fn push_page(&mut self, head: u64, prp1: u64, slba: u64, nlb: u32) {
+        self.place([head, 0, 0, prp1, 0, slba, u64::from(nlb), 0].map(u64::to_le));
+    }
+
+    #[inline]
+    fn place(&mut self, words: [u64; 8]) {
+        let at = self.tail & self.mask;
+        // SAFETY: `at` is at most `mask`, which the memory holds entries for. The controller does
+        // not read the entry before the doorbell, which comes after a fence, so that the write need
+        // not be volatile and can be done in large pieces.
+        unsafe { self.base.add(at).write(words) };
+        self.tail += 1;
     }
 
     /// Tells the controller of all commands since the last time, if there are any.
@@ -47,10 +89,18 @@ impl SubmissionRing {
             // Entries before doorbell. On x86-64, stores to write-back memory are seen before a
             // later store to device memory, so that this costs nothing.
             fence(Ordering::Release);
-            self.doorbell.ring(self.tail);
+            self.doorbell.ring(index(self.rung & self.mask), index(self.tail & self.mask));
             self.rung = self.tail;
+            self.doorbells += 1;
         }
     }
+}
+
+/// A number below the entries of a ring, of which there are at most `Layout::MOST_ENTRIES`.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "at most 4,096")]
+fn index(at: usize) -> u32 {
+    at as u32
 }
 
 /// What a driver needs of a completion queue entry.
@@ -62,16 +112,22 @@ pub(crate) struct Posted {
     pub(crate) status: Status,
 }
 
+/// The phase tag in the last dword of an entry (Base 3.3.3.2.2).
+const PHASE: u32 = 1 << 16;
+
 /// The completion ring.
 pub(super) struct CompletionRing {
     base: NonNull<Cqe>,
     /// Entries, a power of two, less one.
     mask: u32,
     head: u32,
-    /// The phase tag of entries that are new (Base 3.3.3.2.2): 1 in the first round.
-    phase: u32,
+    /// The phase tag of entries that are old: clear in the first round.
+    old: u32,
+    /// The head that the controller was told.
+    rung: u32,
     doorbell: Doorbell,
-    _memory: Shared,
+    pub(super) doorbells: u64,
+    memory: RingMemory,
 }
 
 // SAFETY: as for `SubmissionRing`.
@@ -79,15 +135,29 @@ unsafe impl Send for CompletionRing {}
 
 impl CompletionRing {
     /// A ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
-    pub(super) fn new(memory: Shared, entries: u32, doorbell: Doorbell) -> Self {
+    pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
         let (base, mask) = (memory.ptr().cast(), entries - 1);
-        Self { base, mask, head: 0, phase: 1, doorbell, _memory: memory }
+        Self { base, mask, head: 0, old: 0, rung: 0, doorbell, doorbells: 0, memory }
+    }
+
+    pub(super) fn iova(&self) -> u64 {
+        self.memory.iova()
+    }
+
+    pub(super) fn set_shadow(&mut self, shadow: Option<Shadow>) {
+        self.doorbell.set_shadow(shadow);
+    }
+
+    /// Begins again with an empty ring. The controller must not know of it.
+    pub(super) fn restart(&mut self) {
+        self.memory.clear();
+        (self.head, self.rung, self.old) = (0, 0, 0);
     }
 
     /// Whether the controller has posted nothing new.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.last_dword() >> 16 & 1 != self.phase
+        self.last_dword() & PHASE == self.old
     }
 
     /// The dword of the head entry that has the phase tag.
@@ -100,16 +170,11 @@ impl CompletionRing {
         u32::from_le(last)
     }
 
-    /// Lets nothing look new any more.
-    pub(super) fn close(&mut self) {
-        self.phase = 2;
-    }
-
     /// Takes the next completion, if the controller has posted one.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Posted> {
         let last = self.last_dword();
-        if last >> 16 & 1 != self.phase {
+        if last & PHASE == self.old {
             return None;
         }
         // The phase tag is written last, so the rest is read after it.
@@ -119,7 +184,7 @@ impl CompletionRing {
         let dw0 = unsafe { self.base.add(self.head as usize).cast::<u32>().read() };
         self.head = (self.head + 1) & self.mask;
         if self.head == 0 {
-            self.phase ^= 1;
+            self.old ^= PHASE;
         }
         let dw0 = u32::from_le(dw0);
         Some(Posted { dw0, cid: (last & 0xffff) as u16, status: Status((last >> 17) as u16) })
@@ -130,6 +195,8 @@ impl CompletionRing {
     pub(super) fn ring(&mut self) {
         // The reads of the entries come before the store that gives them back.
         fence(Ordering::Release);
-        self.doorbell.ring(self.head);
+        self.doorbell.ring(self.rung, self.head);
+        self.rung = self.head;
+        self.doorbells += 1;
     }
 }

@@ -8,8 +8,7 @@ pub(super) struct Slots<T> {
     table: Box<[Slot<T>]>,
     /// The first free slot; [`NONE`], which is in no table, when there is none. What was freed
     /// last is used first, as it is in the cache.
-    free: u16,
-    in_flight: u16,
+    free: u32,
     /// Bits of an identifier that are the slot's number; those above are the generation.
     index_mask: u16,
 }
@@ -18,15 +17,44 @@ pub(super) struct Slots<T> {
 #[repr(align(64))]
 pub(super) struct Slot<T> {
     request: Option<T>,
+    /// Of a free slot: the number of the next free one. Of a slot in use: [`Mark`], or what was
+    /// there before, which is below any mark.
+    link: u32,
     /// Identifier of the command in the slot, or of the next one.
     cid: u16,
     /// This slot's number.
     index: u16,
-    /// The free slot after this one, when this one is free.
-    next: u16,
 }
 
-const NONE: u16 = u16::MAX;
+const NONE: u32 = u16::MAX as u32;
+
+/// What [`Slots::look`] left in a slot when it saw the command there. It costs nothing where
+/// commands are submitted and completed: freeing a slot overwrites it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark(u32);
+
+impl Mark {
+    const SEEN: u32 = 1 << 31;
+    const ABORTED: u32 = 1 << 30;
+    const TIME: u32 = Self::ABORTED - 1;
+
+    fn new(now: u32, aborted: bool) -> Self {
+        Self(Self::SEEN | if aborted { Self::ABORTED } else { 0 } | now & Self::TIME)
+    }
+
+    /// Time since the mark was made. Times wrap, after 12 days.
+    fn age(self, now: u32) -> u32 {
+        now.wrapping_sub(self.0) & Self::TIME
+    }
+}
+
+/// A command that has been in flight for long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Overdue {
+    pub(super) cid: u16,
+    /// Whether [`Slots::mark_aborted`] was called for it, as long ago.
+    pub(super) aborted: bool,
+}
 
 impl<T> Slot<T> {
     /// The slot's number.
@@ -35,12 +63,17 @@ impl<T> Slot<T> {
         self.index
     }
 
-    /// Puts a request into a slot that was free, and gives its identifier.
+    /// Identifier of the next command in the slot.
     #[inline]
-    pub(super) fn fill(&mut self, request: T) -> u16 {
+    pub(super) fn cid(&self) -> u16 {
+        self.cid
+    }
+
+    /// Puts a request into a slot that was free.
+    #[inline]
+    pub(super) fn fill(&mut self, request: T) {
         // A free slot has no request, so there is nothing to drop; `forget` spares the question.
         std::mem::forget(self.request.replace(request));
-        self.cid
     }
 }
 
@@ -53,27 +86,21 @@ impl<T> Slots<T> {
     pub(super) fn new(capacity: u16) -> Self {
         let index_mask = u16::MAX >> capacity.leading_zeros();
         let slot = |index| {
-            let next = if index + 1 < capacity { index + 1 } else { NONE };
-            Slot { request: None, cid: index, index, next }
+            let link = if index + 1 < capacity { u32::from(index) + 1 } else { NONE };
+            Slot { request: None, link, cid: index, index }
         };
-        Self { table: (0..capacity).map(slot).collect(), free: 0, in_flight: 0, index_mask }
+        Self { table: (0..capacity).map(slot).collect(), free: 0, index_mask }
     }
 
     pub(super) fn capacity(&self) -> usize {
         self.table.len()
     }
 
-    #[inline]
-    pub(super) fn in_flight(&self) -> usize {
-        usize::from(self.in_flight)
-    }
-
     /// Takes a free slot, to be filled, if there is one.
     #[inline]
     pub(super) fn take(&mut self) -> Option<&mut Slot<T>> {
-        let slot = self.table.get_mut(usize::from(self.free))?;
-        self.free = slot.next;
-        self.in_flight += 1;
+        let slot = self.table.get_mut(self.free as usize)?;
+        self.free = slot.link;
         Some(slot)
     }
 
@@ -87,15 +114,67 @@ impl<T> Slots<T> {
         }
         let request = slot.request.take()?;
         slot.cid = cid.wrapping_add(self.index_mask + 1);
-        slot.next = self.free;
-        self.free = index;
-        self.in_flight -= 1;
+        slot.link = self.free;
+        self.free = u32::from(index);
         Some(request)
+    }
+
+    /// The number of the slot that [`take`](Self::take) would give.
+    pub(super) fn next_free(&self) -> Option<u16> {
+        self.table.get(self.free as usize).map(|slot| slot.index)
+    }
+
+    /// The number of the slot that a command with this identifier has, or would have.
+    pub(super) fn index_of(&self, cid: u16) -> usize {
+        usize::from(cid & self.index_mask)
+    }
+
+    /// Takes any request that is in flight, with its identifier.
+    pub(super) fn remove_any(&mut self) -> Option<(u16, T)> {
+        let cid = self.table.iter().find(|slot| slot.request.is_some())?.cid;
+        self.remove(cid).map(|request| (cid, request))
     }
 
     /// Makes every slot that is free unavailable.
     pub(super) fn close(&mut self) {
         self.free = NONE;
+    }
+
+    /// Makes all slots available that are free.
+    pub(super) fn open(&mut self) {
+        self.free = NONE;
+        for slot in self.table.iter_mut().rev().filter(|slot| slot.request.is_none()) {
+            slot.link = self.free;
+            self.free = u32::from(slot.index);
+        }
+    }
+
+    /// Marks the commands in flight that are seen for the first time with the time, in a unit of
+    /// the caller's, and gives the first that was marked as long ago as it has: the first bound is
+    /// for commands, the second for those that were aborted.
+    pub(super) fn look(&mut self, now: u32, bounds: (u32, u32)) -> Option<Overdue> {
+        let mut overdue = None;
+        for slot in self.table.iter_mut().filter(|slot| slot.request.is_some()) {
+            let mark = Mark(slot.link);
+            if mark.0 & Mark::SEEN == 0 {
+                slot.link = Mark::new(now, false).0;
+                continue;
+            }
+            let aborted = mark.0 & Mark::ABORTED != 0;
+            let bound = if aborted { bounds.1 } else { bounds.0 };
+            if overdue.is_none() && mark.age(now) >= bound {
+                overdue = Some(Overdue { cid: slot.cid, aborted });
+            }
+        }
+        overdue
+    }
+
+    /// Notes that a command in flight was told to end, and begins its time anew.
+    pub(super) fn mark_aborted(&mut self, cid: u16, now: u32) {
+        let slot = self.table.get_mut(usize::from(cid & self.index_mask));
+        if let Some(slot) = slot.filter(|slot| slot.cid == cid && slot.request.is_some()) {
+            slot.link = Mark::new(now, true).0;
+        }
     }
 }
 
@@ -104,21 +183,22 @@ mod tests {
     use super::*;
 
     fn insert<T>(slots: &mut Slots<T>, request: T) -> u16 {
-        slots.take().unwrap().fill(request)
+        let slot = slots.take().unwrap();
+        slot.fill(request);
+        slot.cid()
     }
 
     #[test]
     fn an_identifier_is_good_once() {
         let mut slots = Slots::new(3);
         let first = insert(&mut slots, 'a');
-        assert_eq!(slots.in_flight(), 1);
         assert_eq!(slots.remove(first), Some('a'));
         assert_eq!(slots.remove(first), None, "doubled");
         let second = insert(&mut slots, 'b');
         assert_ne!(first, second, "same slot, other generation");
         assert_eq!(slots.remove(first), None, "stale");
         assert_eq!(slots.remove(second), Some('b'));
-        let next = slots.table[usize::from(slots.free)].cid;
+        let next = slots.table[slots.free as usize].cid;
         assert_eq!(slots.remove(next), None, "not issued yet");
     }
 
@@ -128,7 +208,13 @@ mod tests {
         insert(&mut slots, 1);
         insert(&mut slots, 2);
         assert!(slots.take().is_none());
-        assert_eq!((slots.in_flight(), slots.capacity()), (2, 2));
+        assert_eq!(slots.capacity(), 2);
+        slots.close();
+        assert_eq!(slots.remove_any().map(|(_, request)| request), Some(1));
+        assert_eq!(slots.remove_any().map(|(_, request)| request), Some(2));
+        assert!(slots.remove_any().is_none());
+        slots.open();
+        assert!(slots.take().is_some() && slots.take().is_some() && slots.take().is_none());
     }
 
     #[test]
@@ -142,5 +228,24 @@ mod tests {
             }
             assert!((0..=u16::MAX).all(|cid| slots.remove(cid).is_none()));
         }
+    }
+
+    #[test]
+    fn only_what_stays_for_long_is_overdue() {
+        let mut slots = Slots::new(3);
+        let stays = insert(&mut slots, 'a');
+        assert_eq!(slots.look(u32::MAX - 1, (5, 3)), None);
+        let goes = insert(&mut slots, 'b');
+        assert_eq!(slots.look(2, (5, 3)), None, "the time wraps");
+        slots.remove(goes);
+        insert(&mut slots, 'c');
+        let overdue = Overdue { cid: stays, aborted: false };
+        assert_eq!(slots.look(3, (5, 3)), Some(overdue));
+        slots.mark_aborted(stays, 3);
+        slots.mark_aborted(goes, 3);
+        assert_eq!(slots.look(5, (5, 3)), None);
+        assert_eq!(slots.look(6, (5, 3)), Some(Overdue { aborted: true, ..overdue }));
+        slots.remove(stays);
+        assert_ne!(slots.look(8, (5, 3)).map(|overdue| overdue.cid), Some(stays));
     }
 }

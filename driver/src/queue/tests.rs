@@ -7,7 +7,8 @@ use nvio_spec::register::{cq_head_doorbell, sq_tail_doorbell};
 use nvio_spec::{Cqe, Sqe, Status, status};
 use zerocopy::little_endian::{U16, U32};
 
-use super::{Core, Layout};
+use super::core::Ended;
+use super::{Core, Layout, Parts};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
 
@@ -40,6 +41,8 @@ impl Device {
             doorbells: &doorbells,
             stride: 4,
             page_shift: 12,
+            list_pages: 1,
+            sgl: false,
             qid: QID,
             depth,
             entries,
@@ -91,7 +94,7 @@ fn submit(core: &mut Core<u32>, context: u32) -> bool {
 
 fn poll(core: &mut Core<u32>) -> Vec<(u32, Status)> {
     let mut got = Vec::new();
-    core.poll(usize::MAX, |posted, _, context| {
+    core.take(usize::MAX, |Ended { posted, context, .. }| {
         assert_eq!(posted.dw0, u32::from(posted.cid) ^ 0x5555_0000);
         got.push((context, posted.status));
     });
@@ -174,15 +177,73 @@ fn a_device_that_posts_for_ever_does_not_keep_the_poll() {
 }
 
 #[test]
-fn a_closed_queue_takes_and_gives_nothing() {
+fn abandoned_commands_end_once_and_the_rings_begin_again() {
     let (mut device, mut core) = Device::with_core(4);
-    submit(&mut core, 1);
+    assert!(submit(&mut core, 1) && submit(&mut core, 2));
     core.ring();
-    let cid = device.take()[0].cid.get();
+    let old: Vec<_> = device.take().iter().map(|sqe| sqe.cid.get()).collect();
+    device.post(old[0], Status::SUCCESS);
+    let mut ended = poll(&mut core);
+    core.abandon(status::ABORTED_BY_HOST, false, |it| ended.push((it.context, it.posted.status)));
+    assert_eq!(ended, [(1, Status::SUCCESS), (2, status::ABORTED_BY_HOST)]);
+    core.restart();
+    (device.sq_head, device.cq_tail, device.phase) = (0, 0, true);
+    // A completion of before the reset, posted late.
+    device.post(old[1], Status::SUCCESS);
+    assert_eq!((poll(&mut core), core.stale()), (vec![], 1));
+    assert!(submit(&mut core, 3));
+    core.ring();
+    let new = device.take()[0].cid.get();
+    assert!(!old.contains(&new));
+    device.post(new, Status::SUCCESS);
+    assert_eq!(poll(&mut core), [(3, Status::SUCCESS)]);
+    assert_eq!((core.submitted(), core.ended(), core.errors()), (3, 3, 1));
+}
+
+#[test]
+fn a_closed_queue_takes_nothing_until_it_begins_again() {
+    let (_device, mut core) = Device::with_core(4);
     core.close();
-    device.post(cid, Status::SUCCESS);
-    assert!(!submit(&mut core, 2));
-    assert_eq!((poll(&mut core), core.in_flight()), (vec![], 1));
+    assert!(!submit(&mut core, 1));
+    core.restart();
+    assert!(submit(&mut core, 1));
+}
+
+#[test]
+fn lost_memory_is_never_used_again() {
+    let (device, mut core) = Device::with_core(4);
+    let buf = device.arena.alloc(4096).unwrap();
+    let iova = buf.iova();
+    core.submit_buf(Sqe::read(1, 0, 8), buf, 1).unwrap();
+    let parts = Box::new(Parts::from(device.arena.alloc(4096).unwrap()));
+    assert!(core.submit_parts(Sqe::read(1, 0, 8), parts, 2).is_ok());
+    core.abandon(status::ABORTED_BY_HOST, true, |it| {
+        assert!(it.buf.is_empty() && it.parts.is_none());
+    });
+    assert!(device.arena.alloc(8192).unwrap().iova() > iova + 4096);
+}
+
+#[test]
+fn parts_move_in_and_come_back() {
+    let (mut device, mut core) = Device::with_core(4);
+    let alloc = |bytes| device.arena.alloc(bytes).unwrap();
+    let parts = Parts { data: vec![alloc(4096), alloc(512)], metadata: Some(alloc(72)) };
+    let [first, second, metadata] =
+        [&parts.data[0], &parts.data[1], parts.metadata.as_ref().unwrap()].map(|buf| buf.iova());
+    assert!(core.submit_parts(Sqe::write(1, 0, 9), Box::new(parts), 5).is_ok());
+    core.ring();
+    let sqe = device.take()[0];
+    assert_eq!([sqe.prp1.get(), sqe.prp2.get(), sqe.mptr.get()], [first, second, metadata]);
+    device.post(sqe.cid.get(), Status::SUCCESS);
+    let mut back = None;
+    core.take(1, |ended| back = ended.parts);
+    let back = back.unwrap();
+    assert_eq!((back.data_len(), back.metadata.map(|buf| buf.len())), (4608, Some(72)));
+    // Neither page is whole: without SGLs, that cannot be one command.
+    let data = vec![device.arena.alloc(100).unwrap(), device.arena.alloc(412).unwrap()];
+    let parts = Box::new(Parts { data, metadata: None });
+    let (scattered, parts, _) = core.submit_parts(Sqe::write(1, 0, 1), parts, 6).unwrap_err();
+    assert!(scattered.is_some() && parts.data.len() == 2 && core.in_flight() == 0);
 }
 
 #[test]
@@ -190,7 +251,7 @@ fn a_buffer_moves_in_and_comes_back() {
     let (mut device, mut core) = Device::with_core(4);
     let buf = device.arena.alloc(3 * 4096).unwrap();
     let iova = buf.iova();
-    core.submit_pages(Sqe::read(1, 0, 24), buf, 9).unwrap();
+    core.submit_buf(Sqe::read(1, 0, 24), buf, 9).unwrap();
     core.ring();
     let sqe = device.take()[0];
     assert_eq!(sqe.prp1.get(), iova);
@@ -200,6 +261,6 @@ fn a_buffer_moves_in_and_comes_back() {
     assert!(device.arena.alloc(device.arena.size()).is_err(), "the buffer is with the command");
     device.post(sqe.cid.get(), Status::SUCCESS);
     let mut back = None;
-    core.poll(1, |_, buf, context| back = Some((buf.iova(), buf.len(), context)));
+    core.take(1, |it| back = Some((it.buf.iova(), it.buf.len(), it.context)));
     assert_eq!(back, Some((iova, 3 * 4096, 9)));
 }

@@ -4,7 +4,8 @@ mod iova;
 mod vfio;
 mod vfio_user;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::dma::Arena;
@@ -17,41 +18,85 @@ pub(crate) use vfio_user::VfioUser;
 
 /// A way to a controller. None of this is on the I/O path: queues hold their doorbells, which are
 /// plain stores in every transport.
-pub(crate) trait Transport: Send + Sync {
-    /// Reads the register at `offset` of BAR0.
+///
+/// # Safety
+/// The driver hands buffers back when the implementation says that the device cannot write to
+/// them any more. After [`reset`](Self::reset) or [`unmap`](Self::unmap) has returned `Ok`, and
+/// while CSTS.RDY, read as such through [`read32`](Self::read32), is clear, the device must not
+/// access the arena.
+pub unsafe trait Transport: Send + Sync {
+    /// Reads the register at `offset` of BAR0, a multiple of 4. All ones when the device is gone.
+    ///
+    /// # Errors
+    /// When there is no answer.
     fn read32(&self, offset: u64) -> Result<u32>;
 
-    /// Writes the register at `offset` of BAR0.
+    /// Writes the register at `offset` of BAR0, a multiple of 4.
+    ///
+    /// # Errors
+    /// When there is no answer.
     fn write32(&self, offset: u64, value: u32) -> Result<()>;
 
     /// The window of BAR0 that begins with the doorbells.
     fn doorbells(&self) -> &Arc<Mmio>;
 
     /// A range of I/O virtual addresses, `bytes` long and 2 MiB aligned, that the device can use.
+    ///
+    /// # Errors
+    /// When there is none.
     fn choose_iova(&self, bytes: u64) -> Result<u64>;
 
     /// Makes the arena visible to the device at its I/O virtual address.
+    ///
+    /// # Errors
+    /// When that fails, with nothing mapped.
     fn map(&self, arena: &Arena) -> Result<()>;
 
     /// Ends what [`Transport::map`] began. The device may fault on the range afterwards.
+    ///
+    /// # Errors
+    /// When that fails; the device may still access the arena then.
     fn unmap(&self, arena: &Arena) -> Result<()>;
 
-    /// Resets the function.
+    /// Resets the function, and turns bus mastering on again.
+    ///
+    /// # Errors
+    /// When that fails; the device may still access the arena then.
     fn reset(&self) -> Result<()>;
 
+    /// Time since some moment, monotonic. Timeouts are measured with it.
+    fn now(&self) -> Duration {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        ORIGIN.elapsed()
+    }
+
+    /// Lets time pass while something is waited for.
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
     /// Reads a 64-bit register as two halves, low first (Base 3.1.3 allows it).
+    ///
+    /// # Errors
+    /// As [`read32`](Self::read32).
     fn read64(&self, offset: u64) -> Result<u64> {
         let low = self.read32(offset)?;
         Ok(u64::from(self.read32(offset + 4)?) << 32 | u64::from(low))
     }
 
     /// Writes a 64-bit register as two halves, low first.
+    ///
+    /// # Errors
+    /// As [`write32`](Self::write32).
     fn write64(&self, offset: u64, value: u64) -> Result<()> {
         self.write32(offset, (value & 0xffff_ffff) as u32)?;
         self.write32(offset + 4, (value >> 32) as u32)
     }
 
     /// Reads a register whose value can never be all ones, so that a removed device is noticed.
+    ///
+    /// # Errors
+    /// [`Error::Gone`]; as [`read32`](Self::read32).
     fn read32_present(&self, offset: u64) -> Result<u32> {
         match self.read32(offset)? {
             GONE => Err(Error::Gone),

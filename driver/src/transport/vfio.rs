@@ -92,6 +92,17 @@ fn check_bound(address: PciAddress) -> Result<()> {
     Ok(())
 }
 
+/// Resets the function; the library's own call does not tell whether that worked.
+fn reset_function(device: &VfioDevice) -> Result<()> {
+    /// `_IO(VFIO_TYPE, VFIO_BASE + 11)`: VFIO_DEVICE_RESET.
+    const RESET: libc::c_ulong = 0x3b << 8 | (100 + 11);
+    // SAFETY: the call takes no argument, and `device` is open.
+    match unsafe { libc::ioctl(device.as_raw_fd(), RESET) } {
+        0 => Ok(()),
+        _ => Err(Error::System { call: "VFIO_DEVICE_RESET", source: io::Error::last_os_error() }),
+    }
+}
+
 fn enable_bus_master(device: &VfioDevice) -> Result<()> {
     let read = || {
         let mut command = [0; 2];
@@ -131,7 +142,9 @@ fn map_bar0(device: &VfioDevice, start: u64, len: usize) -> Result<Mmio> {
     Mmio::map(fd, offset, start, len)
 }
 
-impl Transport for Vfio {
+// SAFETY: the kernel resets the function and ends the IOMMU's mapping before it answers, and a
+// controller that is not ready does no DMA (Base 3.1.3.6).
+unsafe impl Transport for Vfio {
     fn read32(&self, offset: u64) -> Result<u32> {
         self.registers.read32(offset)
     }
@@ -163,8 +176,8 @@ impl Transport for Vfio {
     }
 
     fn reset(&self) -> Result<()> {
-        self.device.reset();
-        Ok(())
+        reset_function(&self.device)?;
+        enable_bus_master(&self.device)
     }
 }
 

@@ -151,7 +151,8 @@ fn check_backed(file: &File, start: u64, len: u64) -> Result<()> {
     }
 }
 
-impl Transport for VfioUser {
+// SAFETY: a server answers when it has done what it was asked; it is trusted like the kernel is.
+unsafe impl Transport for VfioUser {
     fn read32(&self, offset: u64) -> Result<u32> {
         self.message("read a register", move |client| {
             let mut value = [0; 4];
@@ -187,6 +188,7 @@ impl Transport for VfioUser {
     }
 
     fn reset(&self) -> Result<()> {
-        self.message("reset the device", Client::reset)
+        self.message("reset the device", Client::reset)?;
+        pci_command::check(self.message("enable bus mastering", enable_bus_master)?)
     }
 }

@@ -1,0 +1,139 @@
+//! I/O queues: made, and made again after a reset (Base 5.4 to 5.7).
+
+use std::sync::Arc;
+
+use nvio_spec::Sqe;
+
+use super::{Controller, Health, Inner, Managed};
+use crate::queue::{Core, Layout, QueuePair, list_pages};
+use crate::{Error, Result};
+
+impl Controller {
+    /// A queue pair with room for `depth` commands in flight: 1 to 4,095, less if the controller
+    /// has shorter queues (see [`QueuePair::capacity`]). Its rings have a power of two of entries.
+    ///
+    /// # Errors
+    /// [`Error::NoQueue`] when all granted ones are in use; [`Error::Command`] when the controller
+    /// refuses; [`Error::ArenaFull`]; what a failed controller failed with.
+    pub fn queue_pair<T>(&self, depth: u16) -> Result<QueuePair<T>> {
+        let inner = &self.0;
+        let granted = inner.managed().granted;
+        let qid = inner.free_queues().pop().ok_or(Error::NoQueue { granted })?;
+        let created = inner.layout(qid, depth).and_then(|layout| {
+            let mut core = Core::new(&layout)?;
+            match inner.create_queues(qid, &mut core) {
+                Ok(epoch) => Ok((core, epoch)),
+                Err((error, false)) => Err(error),
+                Err((error, true)) => {
+                    // The controller may still know the queues: their memory is never used again.
+                    std::mem::forget(core);
+                    Err(error)
+                }
+            }
+        });
+        match created {
+            Ok((core, epoch)) => Ok(QueuePair::new(core, Arc::clone(inner), qid, epoch)),
+            Err(error) => {
+                inner.free_queues().push(qid);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn layout(&self, qid: u16, depth: u16) -> Result<Layout<'_>> {
+        // A power of two, so that the rings wrap with a mask; one more than is in flight, so that a
+        // full ring is not taken for an empty one.
+        let most = self.cap.max_queue_entries().min(Layout::MOST_ENTRIES);
+        let most = if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 };
+        let entries = (u32::from(depth) + 1).next_power_of_two().clamp(2, most.max(2));
+        let depth = depth.clamp(1, u16::try_from(entries - 1).unwrap_or(u16::MAX));
+        let page_shift = self.cap.min_page_shift();
+        Ok(Layout {
+            arena: &self.arena,
+            doorbells: self.transport.doorbells(),
+            stride: self.cap.doorbell_stride(),
+            page_shift,
+            list_pages: list_pages(self.max_transfer, page_shift),
+            sgl: self.has_sgl(),
+            qid,
+            depth,
+            entries,
+        })
+    }
+
+    /// Creates the completion queue, then the submission queue, of rings that are empty; gives the
+    /// epoch they are of.
+    ///
+    /// # Errors
+    /// With whether the controller may know the queues all the same.
+    pub(crate) fn create_queues<T>(
+        &self,
+        qid: u16,
+        core: &mut Core<T>,
+    ) -> Result<u32, (Error, bool)> {
+        let mut managed = self.managed();
+        managed.check().map_err(|error| (error, false))?;
+        let granted = managed.granted;
+        if qid > granted {
+            return Err((Error::NoQueue { granted }, false));
+        }
+        core.use_shadow(self.doorbell_memory.as_ref(), qid, self.cap.doorbell_stride());
+        let epoch = managed.epoch;
+        let entries = core.entries();
+        let create_cq = Sqe::create_io_cq(qid, entries, core.cq_iova(), None);
+        let create_sq = Sqe::create_io_sq(qid, entries, core.sq_iova(), qid);
+        self.execute_in(&mut managed, "Create I/O Completion Queue", create_cq, None)
+            .map_err(|error| managed.not_created(epoch, error))?;
+        let name = "Create I/O Submission Queue";
+        let Err(error) = self.execute_in(&mut managed, name, create_sq, None) else {
+            return Ok(epoch);
+        };
+        let (error, known) = managed.not_created(epoch, error);
+        let undo = Sqe::delete_io_cq(qid);
+        let undone = self.execute_in(&mut managed, "Delete I/O Completion Queue", undo, None);
+        let gone = managed.is_stopped_since(epoch) || (undone.is_ok() && !known);
+        Err((error, !gone))
+    }
+
+    /// Deletes the queues of an epoch. Afterwards the controller uses none of their memory.
+    pub(crate) fn delete_queues(&self, qid: u16, epoch: u32) -> Result<()> {
+        let mut managed = self.managed();
+        let result = self.delete_in(&mut managed, qid, epoch);
+        drop(managed);
+        self.free_queues().push(qid);
+        result
+    }
+
+    fn delete_in(&self, managed: &mut Managed, qid: u16, epoch: u32) -> Result<()> {
+        let names = ["Delete I/O Submission Queue", "Delete I/O Completion Queue"];
+        for (name, sqe) in names.into_iter().zip([Sqe::delete_io_sq(qid), Sqe::delete_io_cq(qid)]) {
+            if managed.is_stopped_since(epoch) {
+                return Ok(());
+            }
+            match self.execute_in(managed, name, sqe, None) {
+                Err(_) if managed.is_stopped_since(epoch) => return Ok(()),
+                other => other?,
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Managed {
+    /// What a failed creation means: the error, and whether the controller may know the queue all
+    /// the same.
+    fn not_created(&self, epoch: u32, error: Error) -> (Error, bool) {
+        let refused = matches!(error, Error::Command { .. } | Error::QueueFull { .. });
+        (error, !refused && !self.is_stopped_since(epoch))
+    }
+
+    /// Whether the controller was stopped after `epoch`, so that it uses no memory of that time.
+    pub(crate) fn is_stopped_since(&self, epoch: u32) -> bool {
+        match self.health {
+            Health::Live => self.epoch != epoch,
+            Health::Failed { stopped, .. } => stopped,
+        }
+    }
+}
