@@ -53,8 +53,10 @@
 //!
 //! # Layers
 //! [`Controller`] is the controller proper: a state machine with no thread or socket, which a test
-//! can step by itself, and its clock with it, over [`ClientMemory`] and [`Doorbells`]. [`Emulator`] puts it into a
-//! PCI function and serves that.
+//! can step by itself, and its clock with it, over [`ClientMemory`] and [`Doorbells`]. A driver in
+//! the same process shares both by file: its memory with [`ClientMemory::map_file`], the doorbells
+//! with [`Doorbells::file`]; and [`ClientMemory::observe`] tells of each access of the controller.
+//! [`Emulator`] puts it into a PCI function and serves that.
 //!
 //! # Whom it trusts
 //! Messages, commands, queues and data pointers are taken as hostile. But a client shares its
@@ -84,6 +86,7 @@ mod io;
 mod irq;
 mod memory;
 mod namespace;
+mod observe;
 mod pci;
 mod poller;
 mod prp;
@@ -106,5 +109,6 @@ pub use emulator::{Emulator, EmulatorBuilder};
 pub use error::Error;
 pub use fault::{DeviceFault, Fault, FaultCounts, Faults, Rule};
 pub use memory::{Access, ClientMemory, MAX_MAPPINGS};
+pub use observe::Dma;
 pub use rates::Rates;
 pub use service::Service;

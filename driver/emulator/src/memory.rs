@@ -8,6 +8,8 @@ use rustix::io::Errno;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes, FileOffset, VolatileMemory, VolatileSlice};
 
+use crate::observe::{Dma, Observer};
+
 /// Most mappings a client may have at once. A driver with one arena needs one; a virtual machine
 /// needs a few dozen.
 pub const MAX_MAPPINGS: usize = 1024;
@@ -54,10 +56,12 @@ impl Mapping {
     }
 }
 
-/// Where a range of client memory was found: good until the table of mappings changes.
+/// Where a range of client memory was found, and for what: good until the table of mappings
+/// changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    pub(crate) mapping: usize,
+    pub(crate) mapping: u32,
+    access: Access,
     pub(crate) offset: u64,
 }
 
@@ -70,12 +74,34 @@ pub(crate) struct Place {
 #[derive(Debug, Default)]
 pub struct ClientMemory {
     mappings: Vec<Mapping>,
+    observer: Observer,
 }
 
 impl ClientMemory {
     /// An empty table.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Has `observer` told of every access that the controller makes, just before it is made:
+    /// queue entries fetched and posted, lists of data pointers, data, shadow doorbells. What is
+    /// refused because it is not mapped is no access. There is one observer; a new one takes the
+    /// place of the last.
+    ///
+    /// ```
+    /// use nvio_emulator::{ClientMemory, Dma};
+    ///
+    /// let (sender, accesses) = std::sync::mpsc::channel();
+    /// let mut memory = ClientMemory::new();
+    /// memory.observe(move |dma: Dma| {
+    ///     let _ = sender.send(dma);
+    /// });
+    /// // Nothing is mapped: nothing can be accessed.
+    /// assert_eq!(memory.read(0, &mut [0]), None);
+    /// assert!(accesses.try_recv().is_err());
+    /// ```
+    pub fn observe(&mut self, observer: impl Fn(Dma) + Send + 'static) {
+        self.observer.set(observer);
     }
 
     /// Maps `size` bytes of `file`, from `offset` on, at `iova`.
@@ -173,20 +199,42 @@ impl ClientMemory {
         };
         let mapping = &self.mappings[index];
         let offset = mapping.offset_of(iova, len)?;
-        mapping.access.allows(needed).then_some(Place { mapping: index, offset })
+        let found = Place { mapping: u32::try_from(index).ok()?, access: needed, offset };
+        mapping.access.allows(needed).then_some(found)
     }
 
-    /// The memory at a place that [`Self::find`] gave.
+    /// The memory at a place that [`Self::find`] gave, to be accessed now: all of it, and as it
+    /// was looked for.
     #[inline]
     pub(crate) fn at(&self, place: Place, len: u64) -> Option<VolatileSlice<'_>> {
-        let mapping = self.mappings.get(place.mapping)?;
+        let slice = self.unobserved(place, len)?;
+        self.will_access(place, 0, len);
+        Some(slice)
+    }
+
+    /// Tells the observer that `len` bytes, `offset` into a place, are accessed now.
+    #[inline]
+    pub(crate) fn will_access(&self, place: Place, offset: u64, len: u64) {
+        let iova = || {
+            let start = self.mappings.get(place.mapping as usize).map_or(0, |m| m.iova);
+            start + place.offset + offset
+        };
+        self.observer.tell(iova, len, place.access);
+    }
+
+    /// The memory at a place. Whoever accesses it, or a part of it, says so with
+    /// [`Self::will_access`].
+    #[inline]
+    pub(crate) fn unobserved(&self, place: Place, len: u64) -> Option<VolatileSlice<'_>> {
+        let mapping = self.mappings.get(place.mapping as usize)?;
         mapping
             .region
             .get_slice(usize::try_from(place.offset).ok()?, usize::try_from(len).ok()?)
             .ok()
     }
 
-    /// `len` bytes of client memory at `iova`, if one mapping holds them and allows `needed`.
+    /// `len` bytes of client memory at `iova`, to be accessed now, if one mapping holds them and
+    /// allows `needed`.
     #[inline]
     pub fn slice(&self, iova: u64, len: u64, needed: Access) -> Option<VolatileSlice<'_>> {
         self.at(self.find(iova, len, needed)?, len)

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use nvio_spec::{CQE_SIZE, Cqe, SQE_SIZE, Sqe};
-use vm_memory::{Bytes, VolatileSlice};
+use vm_memory::Bytes;
 use zerocopy::IntoBytes;
 
 use crate::memory::{Access, ClientMemory};
@@ -89,14 +89,18 @@ impl SubmissionQueue {
     ) -> Result<usize, Unreachable> {
         let end = if self.tail >= self.head { self.tail } else { self.entries };
         let count = to.len().min((end - self.head) as usize);
-        let at = self.head as usize * SQE_SIZE;
         let bytes = to[..count].as_mut_bytes();
-        let read = self.ring(memory).and_then(|ring| ring.read_slice(bytes, at).ok());
-        read.map(|()| count).ok_or(Unreachable { iova: self.base })
+        self.read(memory, bytes).map(|()| count).ok_or(Unreachable { iova: self.base })
     }
 
-    fn ring<'m>(&self, memory: &'m ClientMemory) -> Option<VolatileSlice<'m>> {
-        memory.slice(self.base, u64::from(self.entries) * SQE_SIZE as u64, Access::READ)
+    /// Reads the bytes of the ring from the head on.
+    #[inline]
+    fn read(&self, memory: &ClientMemory, bytes: &mut [u8]) -> Option<()> {
+        let size = u64::from(self.entries) * SQE_SIZE as u64;
+        let place = memory.find(self.base, size, Access::READ)?;
+        let at = self.head as usize * SQE_SIZE;
+        memory.will_access(place, at as u64, bytes.len() as u64);
+        memory.unobserved(place, size)?.read_slice(bytes, at).ok()
     }
 
     /// Takes the next command off a queue that is not empty.
@@ -171,11 +175,13 @@ impl CompletionQueue {
     pub(crate) fn post(&mut self, memory: &ClientMemory, cqes: &[Cqe]) -> Result<(), Unreachable> {
         let bytes = u64::from(self.entries) * CQE_SIZE as u64;
         let unreachable = Unreachable { iova: self.base };
-        let ring = memory.slice(self.base, bytes, Access::WRITE).ok_or(unreachable)?;
+        let place = memory.find(self.base, bytes, Access::WRITE).ok_or(unreachable)?;
+        let ring = memory.unobserved(place, bytes).ok_or(unreachable)?;
         for cqe in cqes {
             let phase = Cqe::pack_status(cqe.status(), self.phase);
             let [first, second] = words(&Cqe { status_phase: phase, ..*cqe });
             let at = self.tail as usize * CQE_SIZE;
+            memory.will_access(place, at as u64, CQE_SIZE as u64);
             ring.store(first, at, Ordering::Relaxed).map_err(|_| unreachable)?;
             ring.store(second, at + 8, Ordering::Release).map_err(|_| unreachable)?;
             self.tail += 1;
