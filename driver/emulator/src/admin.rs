@@ -2,8 +2,8 @@
 
 use nvio_spec::opcode::admin;
 use nvio_spec::{
-    CommandEffects, ErrorLogEntry, FirmwareSlotLog, NSID_ALL, Sqe, Status, feature_id, log_id,
-    opcode::nvm, status,
+    CommandEffects, ErrorLogEntry, FirmwareSlotLog, ManagementEffects, NSID_ALL, Sqe, Status,
+    feature_id, log_id, opcode::nvm, status,
 };
 use vm_memory::Bytes;
 use zerocopy::little_endian::U32;
@@ -16,6 +16,7 @@ use crate::identify::{FIRMWARE, pad};
 use crate::memory::{Access, ClientMemory};
 use crate::prp::DataPointer;
 use crate::queue::{CompletionQueue, SubmissionQueue};
+use crate::supported::add_scopes;
 
 /// How an admin command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,9 +187,10 @@ impl Controller {
         Ok(0)
     }
 
-    fn log_page(&self, log: u8, nsid: u32) -> Result<Vec<u8>, Status> {
+    pub(crate) fn log_page(&self, log: u8, nsid: u32) -> Result<Vec<u8>, Status> {
         let health = &self.media.health;
         Ok(match log {
+            log_id::SUPPORTED_LOG_PAGES => self.supported_log_pages().as_bytes().to_vec(),
             log_id::ERROR_INFORMATION => {
                 let mut page: Vec<u8> =
                     health.errors().flat_map(|entry| entry.as_bytes()).copied().collect();
@@ -206,7 +208,14 @@ impl Controller {
                 pad(&mut page.revision[0], FIRMWARE);
                 page.as_bytes().to_vec()
             }
-            log_id::COMMAND_EFFECTS => command_effects(self.has_shadow).as_bytes().to_vec(),
+            log_id::COMMAND_EFFECTS => {
+                let mut page = command_effects(self.has_shadow);
+                add_scopes(&mut page);
+                page.as_bytes().to_vec()
+            }
+            log_id::FEATURE_EFFECTS => self.features.effects().as_bytes().to_vec(),
+            // There is no management interface.
+            log_id::MANAGEMENT_EFFECTS => ManagementEffects::new_zeroed().as_bytes().to_vec(),
             _ => return Err(status::INVALID_LOG_PAGE),
         })
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nvio_spec::{Cqe, Sqe, Status, status};
 use zerocopy::little_endian::U16;
 
+use crate::abort::Lost;
 use crate::admin::Outcome;
 use crate::config::Config;
 use crate::controller::{Controller, completion, final_status};
@@ -23,7 +24,8 @@ use crate::service::Pacer;
 pub(crate) struct Conduct {
     injector: Option<Injector>,
     pacer: Option<Pacer>,
-    held: Held,
+    pub(crate) held: Held,
+    pub(crate) lost: Lost,
     /// Identifier of the command that completed last, by submission queue.
     last: Vec<Option<u16>>,
     counts: FaultCounts,
@@ -40,6 +42,7 @@ impl Conduct {
             injector: (!config.faults.is_empty()).then(|| Injector::new(&config.faults)),
             pacer,
             held: Held::default(),
+            lost: Lost::default(),
             last: vec![None; usize::from(config.max_queues) + 1],
             counts: FaultCounts::default(),
         }))
@@ -47,10 +50,12 @@ impl Conduct {
 
     pub(crate) fn drop_queue(&mut self, qid: u16) {
         self.held.drop_queue(qid);
+        self.lost.drop_queue(qid);
     }
 
     pub(crate) fn drop_all(&mut self) {
         self.held.clear();
+        self.lost.clear();
     }
 
     /// When the first command in progress is due.
@@ -59,9 +64,11 @@ impl Conduct {
     }
 
     /// Whether a completion with this identifier could be taken for one of a command that is
-    /// `current` or in progress.
+    /// `current`, in progress or lost.
     fn is_outstanding(&self, qid: u16, cid: u16, current: &Sqe) -> bool {
-        cid == current.cid.get() || self.held.find(qid, cid).is_some()
+        cid == current.cid.get()
+            || self.held.find(qid, cid).is_some()
+            || self.lost.contains(qid, cid)
     }
 }
 
@@ -246,6 +253,7 @@ impl Controller {
             conduct.held.remove(due);
         }
         let result = match plan.status {
+            _ if plan.aborted => Some((status::ABORT_REQUESTED, 0)),
             Some(status) => Some((status, 0)),
             None => self.execute(qid, &sqe, memory),
         };
@@ -303,6 +311,7 @@ impl Controller {
         conduct.counts.status += u64::from(plan.status.is_some());
         if plan.lost {
             conduct.counts.lost += 1;
+            conduct.lost.insert(qid, *sqe, !plan.not_abortable);
             return;
         }
         self.staged.push(*cqe);
@@ -310,17 +319,6 @@ impl Controller {
             conduct.counts.duplicate += 1;
             self.staged.push(*cqe);
         }
-    }
-
-    /// Abort (Base 5.1): ends a command in progress; gives DW0, whose bit 0 says that there was
-    /// none to end.
-    pub(crate) fn abort(&mut self, qid: u16, cid: u16) -> u32 {
-        let Some(conduct) = self.conduct.as_mut() else { return 1 };
-        let found = conduct.held.find(qid, cid).and_then(|due| conduct.held.remove(due));
-        let Some(mut command) = found else { return 1 };
-        command.plan.status = Some(status::ABORT_REQUESTED);
-        conduct.held.insert(self.now, command);
-        0
     }
 }
 

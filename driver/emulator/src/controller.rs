@@ -450,9 +450,15 @@ impl Controller {
                 break;
             }
             let Some(sq) = self.sqs[0].as_ref() else { break };
-            let Some((cid, event)) = self.events.meet() else { break };
+            let (cid, status, dw0) = match self.events.take_withdrawn() {
+                Some(cid) => (cid, status::ABORT_REQUESTED, 0),
+                None => match self.events.meet() {
+                    Some((cid, event)) => (cid, Status::SUCCESS, event.dw0()),
+                    None => break,
+                },
+            };
             let sqe = Sqe { cid: U16::new(cid), ..Sqe::default() };
-            self.staged.push(completion(&sqe, 0, sq.head(), Status::SUCCESS, event.dw0()));
+            self.staged.push(completion(&sqe, 0, sq.head(), status, dw0));
             self.post_staged(0, memory)?;
             done += 1;
         }

@@ -35,6 +35,8 @@ pub(crate) struct Events {
     /// Command identifiers of outstanding requests.
     requests: Vec<u16>,
     waiting: VecDeque<Event>,
+    /// Requests that Abort has ended and that have not been completed.
+    withdrawn: Vec<u16>,
     /// Types already reported whose log page the host has not read yet, by bit.
     masked: u8,
 }
@@ -42,14 +44,26 @@ pub(crate) struct Events {
 impl Events {
     /// Takes an Asynchronous Event Request.
     pub(crate) fn request(&mut self, cid: u16) -> Result<(), Status> {
-        if self.requests.contains(&cid) {
+        if self.requests.contains(&cid) || self.withdrawn.contains(&cid) {
             return Err(status::COMMAND_ID_CONFLICT);
         }
-        if self.requests.len() >= usize::from(REQUEST_LIMIT) {
+        if self.requests.len() + self.withdrawn.len() >= usize::from(REQUEST_LIMIT) {
             return Err(status::AER_LIMIT_EXCEEDED);
         }
         self.requests.push(cid);
         Ok(())
+    }
+
+    /// Ends a request, by Abort; `false` if there is none of this identifier.
+    pub(crate) fn withdraw(&mut self, cid: u16) -> bool {
+        let found = self.requests.iter().position(|&request| request == cid);
+        self.withdrawn.extend(found.map(|at| self.requests.remove(at)));
+        found.is_some()
+    }
+
+    /// The next request that Abort has ended.
+    pub(crate) fn take_withdrawn(&mut self) -> Option<u16> {
+        self.withdrawn.pop()
     }
 
     /// Notes an event; one that already waits is not noted twice.
@@ -59,16 +73,17 @@ impl Events {
         }
     }
 
-    /// Whether an event and a request both wait; the event's type may still be masked.
+    /// Whether a request may be completed: an event waits for it, whose type may still be
+    /// masked, or Abort has ended it.
     #[inline]
     pub(crate) fn ready(&self) -> bool {
-        !self.waiting.is_empty() && !self.requests.is_empty()
+        !self.waiting.is_empty() && !self.requests.is_empty() || !self.withdrawn.is_empty()
     }
 
     /// The next request to complete and the event it completes with. Its type is then masked
     /// until the log page has been read.
     pub(crate) fn meet(&mut self) -> Option<(u16, Event)> {
-        if !self.ready() {
+        if self.requests.is_empty() {
             return None;
         }
         let at = self.waiting.iter().position(|event| self.masked & mask(event.kind) == 0)?;

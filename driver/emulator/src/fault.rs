@@ -21,8 +21,11 @@ pub enum Fault {
     /// It is executed and completed this much later than it would have been; its data is not
     /// touched before. Until then Abort can end it.
     Late(Duration),
-    /// It is executed and never completed. Abort does not find it.
+    /// It is executed and never completed, unless Abort ends it.
     Lost,
+    /// Abort does not find it, as long as it takes: only a reset, or the end of its queue, ends a
+    /// command that is lost as well.
+    NotAbortable,
     /// Its completion is posted twice.
     Duplicate,
     /// Before its completion, one is posted with the identifier of the command of the same queue
@@ -196,7 +199,7 @@ pub struct FaultCounts {
     pub status: u64,
     /// Commands that were late.
     pub late: u64,
-    /// Commands executed and not completed.
+    /// Commands executed and not completed, if not by Abort.
     pub lost: u64,
     /// Completions posted twice.
     pub duplicate: u64,
@@ -214,6 +217,9 @@ pub(crate) struct Plan {
     pub(crate) status: Option<Status>,
     pub(crate) delay: Duration,
     pub(crate) lost: bool,
+    pub(crate) not_abortable: bool,
+    /// Abort has ended it.
+    pub(crate) aborted: bool,
     pub(crate) duplicate: bool,
     pub(crate) stale_id: bool,
     pub(crate) unknown_id: Option<u16>,
@@ -226,6 +232,7 @@ impl Plan {
             Fault::Status(status) => self.status = Some(status),
             Fault::Late(delay) => self.delay = delay,
             Fault::Lost => self.lost = true,
+            Fault::NotAbortable => self.not_abortable = true,
             Fault::Duplicate => self.duplicate = true,
             Fault::StaleId => self.stale_id = true,
             Fault::UnknownId(id) => self.unknown_id = Some(id),

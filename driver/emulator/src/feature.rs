@@ -57,6 +57,11 @@ impl Features {
         self.granted
     }
 
+    /// Whether the Volatile Write Cache feature is there.
+    pub(crate) fn has_write_cache(&self) -> bool {
+        self.has_write_cache
+    }
+
     /// Whether every write must be durable before it completes.
     pub(crate) fn write_through(&self) -> bool {
         self.has_write_cache && !self.write_cache

@@ -67,6 +67,13 @@ impl Held {
         self.commands.iter().find(|(_, command)| same(command)).map(|(due, _)| *due)
     }
 
+    /// Takes a command that Abort may end.
+    pub(crate) fn abort(&mut self, qid: u16, cid: u16) -> Option<Command> {
+        let due = self.find(qid, cid)?;
+        let abortable = !self.commands.get(&due)?.plan.not_abortable;
+        abortable.then(|| self.commands.remove(&due))?
+    }
+
     /// Drops the commands of a queue.
     pub(crate) fn drop_queue(&mut self, qid: u16) {
         self.commands.retain(|_, command| command.qid != qid);

@@ -2,7 +2,7 @@
 
 use nvio_spec::{
     IDENTIFY_SIZE, IdentifyController, IdentifyNamespace, NSID_ALL, NamespaceList, Sqe, Status,
-    cns, status,
+    cns, lpa, status,
 };
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromZeros, IntoBytes};
@@ -61,8 +61,7 @@ impl Identity {
         data.aerl = event::REQUEST_LIMIT - 1;
         // One firmware slot, read-only.
         data.frmw = 0b11;
-        // Commands and effects log; extended data in Get Log Page.
-        data.lpa = 0b110;
+        data.lpa = lpa::COMMAND_EFFECTS | lpa::EXTENDED_DATA | lpa::SUPPORTED_LOG_PAGES;
         data.elpe = health::ERROR_LOG_ENTRIES - 1;
         data.wctemp = U16::new(WARNING_TEMPERATURE);
         data.cctemp = U16::new(WARNING_TEMPERATURE + 10);

@@ -64,6 +64,7 @@
 //! maps it with SIGBUS. Sockets are therefore made for this user only.
 #![forbid(unsafe_code)]
 
+mod abort;
 mod admin;
 mod backing;
 mod cache;
@@ -99,6 +100,7 @@ mod service;
 mod shadow;
 mod shared;
 mod socket;
+mod supported;
 mod table;
 mod wire;
 

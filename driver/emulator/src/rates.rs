@@ -35,6 +35,8 @@ pub struct Rates {
     pub removed: u32,
     /// [`DeviceFault::Event`], of type SMART / Health, NVM subsystem reliability.
     pub event: u32,
+    /// [`Fault::NotAbortable`], of the commands that are late or lost too.
+    pub not_abortable: u32,
     /// The longest delay of a late command; 100 microseconds by default.
     pub late_up_to: Duration,
     /// The longest time that CSTS.RDY is stuck; 1 millisecond by default.
@@ -55,6 +57,7 @@ impl Default for Rates {
             stuck_not_ready: 0,
             removed: 0,
             event: 0,
+            not_abortable: 0,
             late_up_to: Duration::from_micros(100),
             stuck_up_to: Duration::from_millis(1),
         }
@@ -62,7 +65,7 @@ impl Default for Rates {
 }
 
 impl Rates {
-    pub(crate) fn all(&self) -> [u32; 11] {
+    pub(crate) fn all(&self) -> [u32; 12] {
         [
             self.status,
             self.late,
@@ -75,6 +78,7 @@ impl Rates {
             self.stuck_not_ready,
             self.removed,
             self.event,
+            self.not_abortable,
         ]
     }
 }
@@ -112,6 +116,7 @@ pub(crate) fn draw(plan: &mut Plan, random: &mut Random, rates: &Rates, sqe: &Sq
         Fault::Device(DeviceFault::StuckNotReady(stuck)),
         Fault::Device(DeviceFault::Removed),
         Fault::Device(event),
+        Fault::NotAbortable,
     ];
     for (fault, rate) in faults.into_iter().zip(rates.all()) {
         if random.chance(rate) {

@@ -274,23 +274,122 @@ fn an_event_is_reported_and_the_command_goes_on() {
     assert_eq!(taken(&mut host, &mut pair), [1, 2]);
 }
 
+fn abort(qid: u16, cid: u16) -> Sqe {
+    let cdw10 = u32::from(cid) << 16 | u32::from(qid);
+    Sqe { cdw10: cdw10.into(), ..Sqe::new(admin::ABORT, 0) }
+}
+
+/// Aborts command `cid` of queue 1; whether there was one to abort.
+fn aborted(host: &mut Stepped, cid: u16) -> bool {
+    let cqe = host.admin(abort(1, cid));
+    assert_eq!(cqe.status(), Status::SUCCESS);
+    cqe.dw0.get() == 0
+}
+
 #[test]
-fn abort_ends_what_is_late_and_not_what_is_lost() {
+fn abort_ends_what_is_late_before_it_is_executed() {
     let late = Rule::new(Fault::Late(Duration::MAX)).opcode(nvm::READ);
-    let lost = Rule::new(Fault::Lost).opcode(nvm::WRITE);
-    let (mut host, mut pair) = host(Faults::new().rule(late).rule(lost));
+    let (mut host, mut pair) = host(Faults::new().rule(late));
     host.write(DATA, &[0x88; 512]);
     submit(&host, &mut pair, &[read(0), write(0)]);
     host.step();
-    let abort = |cid: u32| Sqe { cdw10: (cid << 16 | 1).into(), ..Sqe::new(admin::ABORT, 0) };
-    assert_eq!(host.admin(abort(2)).dw0.get(), 1);
-    assert_eq!(host.admin(abort(7)).dw0.get(), 1);
-    assert_eq!(host.admin(abort(1)).dw0.get(), 0);
+    assert_eq!(taken(&mut host, &mut pair), [2]);
+    assert!(!aborted(&mut host, 2) && !aborted(&mut host, 7));
+    assert!(aborted(&mut host, 1));
     host.step();
     let cqe = host.take(&mut pair).unwrap();
     assert_eq!((cqe.cid.get(), cqe.status()), (1, status::ABORT_REQUESTED));
     assert_eq!(host.read(DATA, 1), [0x88]);
-    assert_eq!(host.admin(abort(1)).dw0.get(), 1);
+    assert!(!aborted(&mut host, 1));
+    // That is no fault.
+    assert_eq!(counts(&host).status, 0);
+}
+
+#[test]
+fn abort_ends_what_was_executed_and_lost_and_once() {
+    let lost = Rule::new(Fault::Lost).times(2);
+    let twice = Rule::new(Fault::Duplicate).nth(2);
+    let (mut host, mut pair) = host(Faults::new().rule(lost).rule(twice));
+    host.write(DATA, &[0x89; 512]);
+    submit(&host, &mut pair, &[write(3), write(4), write(5)]);
+    host.step();
+    assert_eq!(taken(&mut host, &mut pair), [3]);
+    assert!(aborted(&mut host, 2));
+    assert!(!aborted(&mut host, 2));
+    for _ in 0..5 {
+        tick(&mut host);
+    }
+    // Once, whatever else was to go wrong.
+    let cqe = host.take(&mut pair).unwrap();
+    assert_eq!((cqe.cid.get(), cqe.status()), (2, status::ABORT_REQUESTED));
+    assert!(host.take(&mut pair).is_none());
+    host.write(DATA, &[0; 512]);
+    assert!(host.run(&mut pair, read(4)).status().is_success());
+    assert_eq!(host.read(DATA, 1), [0x89]);
+    // The other is still waited for, until its queue is gone.
+    assert!(host.admin(Sqe::delete_io_sq(1)).status().is_success());
+    assert!(!aborted(&mut host, 1));
+}
+
+#[test]
+fn abort_does_not_find_what_a_fault_keeps_from_it() {
+    for fault in [Fault::Lost, Fault::Late(Duration::MAX)] {
+        let kept = Rule::new(Fault::NotAbortable);
+        let (mut host, mut pair) = host(Faults::new().rule(Rule::new(fault)).rule(kept));
+        submit(&host, &mut pair, &[read(0)]);
+        host.step();
+        assert!(!aborted(&mut host, 1) && !aborted(&mut host, 1));
+        host.step();
+        assert!(host.take(&mut pair).is_none());
+        // A reset ends it like any other.
+        host.set(CC, 0);
+        host.enable();
+        assert!(!aborted(&mut host, 1));
+    }
+}
+
+#[test]
+fn no_other_completion_is_posted_for_a_command_that_was_lost() {
+    let faults = rule(Fault::UnknownId(1)).rule(Rule::new(Fault::Lost).nth(1));
+    let (mut host, mut pair) = host(faults);
+    submit(&host, &mut pair, &[read(0), read(1)]);
+    host.step();
+    assert_eq!((taken(&mut host, &mut pair), counts(&host).unknown_id), (vec![2], 0));
+    // Identifiers come again: the host has given that command up.
+    for _ in 0..u16::MAX {
+        host.run(&mut pair, read(0));
+    }
+    assert!(aborted(&mut host, 1));
+}
+
+#[test]
+fn abort_ends_a_request_for_events() {
+    // Without any fault, and so without commands in progress.
+    let (mut host, _) = host(Faults::new());
+    let mut pair = std::mem::replace(&mut host.admin, Pair::new(0, 2));
+    let requests = [Sqe::new(admin::ASYNC_EVENT_REQUEST, 0); 4];
+    let first = pair.cid + 1;
+    submit(&host, &mut pair, &requests);
+    host.step();
+    assert!(host.take(&mut pair).is_none());
+    submit(&host, &mut pair, &[abort(0, first + 2), abort(0, first + 2), abort(0, 9999)]);
+    host.step();
+    let cqes: Vec<Cqe> = std::iter::from_fn(|| host.take(&mut pair)).collect();
+    let found: Vec<_> =
+        cqes.iter().map(|cqe| (cqe.cid.get(), cqe.status(), cqe.dw0.get())).collect();
+    let abort = |n: u16, dw0| (first + 4 + n, Status::SUCCESS, dw0);
+    let ended = (first + 2, status::ABORT_REQUESTED, 0);
+    assert_eq!(found, [abort(0, 0), abort(1, 1), abort(2, 1), ended]);
+    // The others still wait, and there is room for one more.
+    let event = DeviceFault::Event { kind: EventType::NOTICE, info: 0, log: 4 };
+    host.controller.inject(event);
+    host.step();
+    assert_eq!(taken(&mut host, &mut pair), [first]);
+    submit(&host, &mut pair, &requests);
+    host.step();
+    let over: Vec<Cqe> = std::iter::from_fn(|| host.take(&mut pair)).collect();
+    assert_eq!(over.len(), 2);
+    assert!(over.iter().all(|cqe| cqe.status().bare() == status::AER_LIMIT_EXCEEDED));
 }
 
 #[test]
@@ -383,6 +482,7 @@ fn run(seed: u64) -> Trace {
         stuck_not_ready: 3_000,
         event: 1_000,
         removed: 500,
+        not_abortable: 100_000,
         late_up_to: steps(50),
         stuck_up_to: steps(20),
     };

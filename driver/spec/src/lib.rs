@@ -23,6 +23,7 @@
 
 mod command;
 mod completion;
+mod effects;
 mod feature;
 mod identify;
 mod log_page;
@@ -32,6 +33,7 @@ pub mod register;
 
 pub use command::{Sqe, sgl};
 pub use completion::{Cqe, Status, status};
+pub use effects::{FeatureEffects, ManagementEffects, scope};
 pub use feature::{QueueCount, feature_id};
 pub use identify::{
     IdentifyController, IdentifyNamespace, LbaFormat, NamespaceList, PowerState, cns,

@@ -21,6 +21,10 @@ pub mod log_id {
     pub const CHANGED_NAMESPACES: u8 = 0x04;
     /// Commands Supported and Effects (Base 5.16.1.6).
     pub const COMMAND_EFFECTS: u8 = 0x05;
+    /// Feature Identifiers Supported and Effects (Base 5.16.1.18).
+    pub const FEATURE_EFFECTS: u8 = 0x12;
+    /// NVMe-MI Commands Supported and Effects (Base 5.16.1.19).
+    pub const MANAGEMENT_EFFECTS: u8 = 0x13;
 }
 
 /// Log Page Attributes: bits of LPA in Identify Controller (Base 5.17.2.1, figure 275).
@@ -31,7 +35,8 @@ pub mod lpa {
     pub const COMMAND_EFFECTS: u8 = 1 << 1;
     /// Extended data for Get Log Page: 32-bit lengths, and offsets.
     pub const EXTENDED_DATA: u8 = 1 << 2;
-    /// Supported Log Pages can be read, and what goes with it.
+    /// Supported Log Pages and the effects of features and of NVMe-MI commands can be read, and
+    /// effects come with their scope.
     pub const SUPPORTED_LOG_PAGES: u8 = 1 << 5;
 }
 
