@@ -222,7 +222,7 @@ impl Controller {
 
     /// Sends data to the host where the command's data pointer says.
     fn send(&mut self, sqe: &Sqe, memory: &ClientMemory, data: &[u8]) -> Result<u32, Status> {
-        let pointer = DataPointer {
+        let pointer = DataPointer::Prp {
             prp1: sqe.prp1.get(),
             prp2: sqe.prp2.get(),
             page_shift: self.registers.cc().page_shift(),

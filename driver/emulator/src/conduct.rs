@@ -279,6 +279,7 @@ impl Controller {
         let settings = Settings {
             page_shift: self.registers.cc().page_shift(),
             write_through: self.features.write_through(),
+            sgl: self.identity.sgl,
         };
         let result = self.media.execute(sqe, memory, settings);
         Some((result.map_or_else(final_status, |()| Status::SUCCESS), 0))

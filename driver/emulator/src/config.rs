@@ -104,6 +104,7 @@ pub struct Config {
     pub(crate) service: Service,
     pub(crate) write_cache: Option<u64>,
     pub(crate) shadow_doorbells: bool,
+    pub(crate) sgl: bool,
 }
 
 impl Default for Config {
@@ -122,6 +123,7 @@ impl Default for Config {
             service: Service::new(),
             write_cache: None,
             shadow_doorbells: false,
+            sgl: false,
         }
     }
 }
@@ -216,6 +218,14 @@ impl Config {
     /// queue that was empty is not looked at before its doorbell is written.
     pub fn shadow_doorbells(mut self, offered: bool) -> Self {
         self.shadow_doorbells = offered;
+        self
+    }
+
+    /// Whether I/O commands may use SGLs (Base 4.1.2; SGLS), with data blocks of any alignment
+    /// and bit buckets; not by default. Lists describe just what is transferred, in at most
+    /// 65,536 descriptors.
+    pub fn sgl(mut self, offered: bool) -> Self {
+        self.sgl = offered;
         self
     }
 

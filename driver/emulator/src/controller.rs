@@ -109,6 +109,7 @@ impl Controller {
                 model: config.model.clone(),
                 mdts: config.mdts.unwrap_or(0),
                 shadow_doorbells: config.shadow_doorbells,
+                sgl: config.sgl,
             },
             features: Features::new(max_queues, vectors, namespaces.have_write_cache()),
             events: Events::default(),
@@ -380,6 +381,7 @@ impl Controller {
         let settings = Settings {
             page_shift: self.registers.cc().page_shift(),
             write_through: self.features.write_through(),
+            sgl: self.identity.sgl,
         };
         let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
         let mut done = 0;

@@ -105,6 +105,12 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Whether I/O commands may use SGLs; see [`Config::sgl`].
+    pub fn sgl(mut self, offered: bool) -> Self {
+        self.config = self.config.sgl(offered);
+        self
+    }
+
     /// Where to listen. Without it the socket is in a directory of its own that only this user
     /// can enter. A socket left there by a dead process is replaced.
     pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {

@@ -13,6 +13,7 @@ use crate::health;
 use crate::namespace::{Namespace, Namespaces};
 use crate::pci::VENDOR_ID;
 use crate::registers::VERSION;
+use crate::sgl;
 
 /// Firmware revision: the version of this crate.
 pub(crate) const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
@@ -24,6 +25,8 @@ pub(crate) struct Identity {
     pub(crate) model: String,
     pub(crate) mdts: u8,
     pub(crate) shadow_doorbells: bool,
+    /// SGLs are offered.
+    pub(crate) sgl: bool,
 }
 
 impl Identity {
@@ -73,6 +76,7 @@ impl Identity {
         data.oncs = U16::new(1 | 1 << 2 | 1 << 3 | 1 << 7);
         // Present or not, and Flush takes the broadcast identifier.
         data.vwc = 0b110 | u8::from(namespaces.have_write_cache());
+        data.sgls = U32::new(if self.sgl { sgl::SUPPORT } else { 0 });
         let nqn = format!("nqn.2014.08.org.nvmexpress:uuid:{}", hyphenated(self.uuid(0)));
         data.subnqn[..nqn.len()].copy_from_slice(nqn.as_bytes());
         data.psd[0].mp = U16::new(100);

@@ -11,6 +11,7 @@ use crate::memory::{Access, ClientMemory};
 use crate::namespace::{Namespace, Namespaces};
 use crate::prp::{DataPointer, Segments};
 use crate::random::Random;
+use crate::sgl;
 
 /// Bytes that Compare and Verify look at in one go.
 const BOUNCE: usize = 64 << 10;
@@ -38,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) page_shift: u32,
     /// Every write is durable before it completes (the write cache is off).
     pub(crate) write_through: bool,
+    /// SGLs are offered.
+    pub(crate) sgl: bool,
 }
 
 impl Media {
@@ -60,10 +63,8 @@ impl Media {
         memory: &ClientMemory,
         settings: Settings,
     ) -> Result<(), Status> {
-        // Not a fused command, PRPs, reserved bits clear (Base 3.3.3.1).
-        if sqe.flags != 0 {
-            return Err(status::INVALID_FIELD);
-        }
+        // Not a fused command, reserved bits clear.
+        sgl::check(sqe.flags, settings.sgl)?;
         match sqe.opcode {
             nvm::READ => self.read(sqe, memory, settings),
             nvm::WRITE => self.write(sqe, memory, settings),
@@ -283,7 +284,12 @@ fn transfer(namespace: &Namespace, sqe: &Sqe, max: u64) -> Result<(u64, u64), St
 
 #[inline]
 fn pointer(sqe: &Sqe, settings: Settings) -> DataPointer {
-    DataPointer { prp1: sqe.prp1.get(), prp2: sqe.prp2.get(), page_shift: settings.page_shift }
+    if sqe.flags != 0 {
+        // Flags have been checked.
+        return DataPointer::Sgl(sqe.sgl());
+    }
+    let (prp1, prp2) = (sqe.prp1.get(), sqe.prp2.get());
+    DataPointer::Prp { prp1, prp2, page_shift: settings.page_shift }
 }
 
 #[inline]

@@ -23,12 +23,13 @@
 //! controller may or may not. It follows NVM Express 1.4 in what is mandatory for an I/O
 //! controller, with the NVM command set's Read, Write, Flush, Write Zeroes, Compare, Verify and
 //! Dataset Management. Sections cited are of the later Base Specification 2.0, NVM Command Set
-//! Specification 1.0 and PCIe Transport Specification 1.0. Data pointers are PRPs.
+//! Specification 1.0 and PCIe Transport Specification 1.0. Data pointers are PRPs, and SGLs with
+//! [`Config::sgl`].
 //!
 //! - A client must turn bus mastering on in PCI configuration space, or nothing is processed.
 //! - One client at a time: a second is refused. When a client goes, however it goes, the
 //!   controller is reset and its mappings are dropped; what was written stays.
-//! - A queue is in one mapping of client memory, and so is each page of data. What is not mapped
+//! - A queue is in one mapping of client memory, and so is each page of data or of a list. What is not mapped
 //!   is a Data Transfer Error for data, and fatal (CSTS.CFS) for a queue.
 //! - Image files are locked. Writes go to the page cache; Flush, FUA, a shutdown, and every write
 //!   while the Volatile Write Cache feature is off, make them durable.
@@ -97,6 +98,7 @@ mod rates;
 mod registers;
 mod server;
 mod service;
+mod sgl;
 mod shadow;
 mod shared;
 mod socket;

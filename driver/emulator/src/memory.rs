@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 use vm_memory::mmap::MmapRegion;
@@ -16,6 +16,10 @@ pub const MAX_MAPPINGS: usize = 1024;
 
 /// Granularity of mappings: the page of the IOMMU this stands in for.
 const PAGE: u64 = 4096;
+/// Bytes of the memory for what is discarded.
+pub(crate) const SCRATCH: usize = 64 << 10;
+/// Index of that memory in a [`Place`]: more than there are mappings.
+const SCRATCH_INDEX: u32 = u32::MAX;
 
 /// What the controller may do with a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +79,8 @@ pub(crate) struct Place {
 pub struct ClientMemory {
     mappings: Vec<Mapping>,
     observer: Observer,
+    /// Memory of this process that takes what a command wants discarded.
+    scratch: OnceLock<MmapRegion>,
 }
 
 impl ClientMemory {
@@ -203,6 +209,26 @@ impl ClientMemory {
         mapping.access.allows(needed).then_some(found)
     }
 
+    /// How many of the `len` bytes from `iova` on are in the mapping of the first.
+    pub(crate) fn reach(&self, iova: u64, len: u64) -> Option<u64> {
+        let at = self.mappings.partition_point(|m| m.iova <= iova).checked_sub(1)?;
+        let mapping = &self.mappings[at];
+        let left = mapping.size.checked_sub(iova - mapping.iova).filter(|&left| left > 0)?;
+        Some(len.min(left))
+    }
+
+    /// A place for up to [`SCRATCH`] bytes that nobody reads, which is not of the client.
+    ///
+    /// # Errors
+    /// What `mmap` says.
+    pub(crate) fn scratch(&self) -> io::Result<Place> {
+        if self.scratch.get().is_none() {
+            let region = MmapRegion::new(SCRATCH).map_err(mmap_error)?;
+            let _ = self.scratch.set(region);
+        }
+        Ok(Place { mapping: SCRATCH_INDEX, access: Access::WRITE, offset: 0 })
+    }
+
     /// The memory at a place that [`Self::find`] gave, to be accessed now: all of it, and as it
     /// was looked for.
     #[inline]
@@ -215,10 +241,7 @@ impl ClientMemory {
     /// Tells the observer that `len` bytes, `offset` into a place, are accessed now.
     #[inline]
     pub(crate) fn will_access(&self, place: Place, offset: u64, len: u64) {
-        let iova = || {
-            let start = self.mappings.get(place.mapping as usize).map_or(0, |m| m.iova);
-            start + place.offset + offset
-        };
+        let iova = || Some(self.mappings.get(place.mapping as usize)?.iova + place.offset + offset);
         self.observer.tell(iova, len, place.access);
     }
 
@@ -226,11 +249,12 @@ impl ClientMemory {
     /// [`Self::will_access`].
     #[inline]
     pub(crate) fn unobserved(&self, place: Place, len: u64) -> Option<VolatileSlice<'_>> {
-        let mapping = self.mappings.get(place.mapping as usize)?;
-        mapping
-            .region
-            .get_slice(usize::try_from(place.offset).ok()?, usize::try_from(len).ok()?)
-            .ok()
+        let region = match self.mappings.get(place.mapping as usize) {
+            Some(mapping) => &*mapping.region,
+            None if place.mapping == SCRATCH_INDEX => self.scratch.get()?,
+            None => return None,
+        };
+        region.get_slice(usize::try_from(place.offset).ok()?, usize::try_from(len).ok()?).ok()
     }
 
     /// `len` bytes of client memory at `iova`, to be accessed now, if one mapping holds them and

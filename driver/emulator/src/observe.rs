@@ -24,18 +24,19 @@ impl Observer {
         self.0 = Some(Box::new(observer));
     }
 
-    /// Tells of an access, whose address is computed only if somebody listens.
+    /// Tells of an access, whose address is computed only if somebody listens; `None` is one to
+    /// memory that is not the client's.
     #[inline]
-    pub(crate) fn tell(&self, iova: impl FnOnce() -> u64, len: u64, access: Access) {
+    pub(crate) fn tell(&self, iova: impl FnOnce() -> Option<u64>, len: u64, access: Access) {
         if let Some(observer) = &self.0 {
-            Self::tell_one(observer, Dma { iova: iova(), len, access });
+            Self::tell_one(observer, iova(), len, access);
         }
     }
 
     #[cold]
-    fn tell_one(observer: &dyn Fn(Dma), dma: Dma) {
-        if dma.len > 0 {
-            observer(dma);
+    fn tell_one(observer: &dyn Fn(Dma), iova: Option<u64>, len: u64, access: Access) {
+        if let Some(iova) = iova.filter(|_| len > 0) {
+            observer(Dma { iova, len, access });
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Physical region pages: from a command's data pointer to ranges of client memory (Base 4.1.1).
+//! Data pointers, and physical region pages: from a command's data pointer to ranges of client
+//! memory (Base 4.1.1). SGLs are in [`crate::sgl`].
 
+use nvio_spec::sgl::Descriptor;
 use nvio_spec::{Status, status};
 
 use crate::memory::{Access, ClientMemory, Place};
@@ -16,13 +18,18 @@ pub(crate) struct Segment {
     pub(crate) len: u64,
 }
 
-/// Where the data pointer of a command is, and how to read it.
+/// The data pointer of a command.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct DataPointer {
-    pub(crate) prp1: u64,
-    pub(crate) prp2: u64,
-    /// Host page size as a power of two (CC.MPS).
-    pub(crate) page_shift: u32,
+pub(crate) enum DataPointer {
+    /// Two PRP entries.
+    Prp {
+        prp1: u64,
+        prp2: u64,
+        /// Host page size as a power of two (CC.MPS).
+        page_shift: u32,
+    },
+    /// The first descriptor of an SGL.
+    Sgl(Descriptor),
 }
 
 /// The ranges of one transfer, in order. The table is kept from command to command, so that none
@@ -37,12 +44,18 @@ impl Segments {
         self.list.iter().copied()
     }
 
-    /// Resolves a transfer of `len` bytes that needs `access` to the host's pages. Everything is
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+    }
+
+    /// Resolves a transfer of `len` bytes that needs `access` to client memory. Everything is
     /// checked before a byte is moved.
     ///
     /// # Errors
-    /// PRP Offset Invalid for an entry with an offset that is not allowed; Data Transfer Error
-    /// for a page or a list that the client has not mapped, or not for this access.
+    /// For PRPs, PRP Offset Invalid for an entry with an offset that is not allowed, and Data
+    /// Transfer Error for a page or a list that the client has not mapped, or not for this
+    /// access; for SGLs as [`Self::resolve_sgl`].
+    #[inline]
     pub(crate) fn resolve(
         &mut self,
         memory: &ClientMemory,
@@ -50,22 +63,37 @@ impl Segments {
         len: u64,
         access: Access,
     ) -> Result<(), Status> {
+        match pointer {
+            DataPointer::Prp { prp1, prp2, page_shift } => {
+                self.resolve_prp(memory, (prp1, prp2), 1 << page_shift, len, access)
+            }
+            DataPointer::Sgl(first) => self.resolve_sgl(memory, first, len, access),
+        }
+    }
+
+    fn resolve_prp(
+        &mut self,
+        memory: &ClientMemory,
+        (prp1, prp2): (u64, u64),
+        page: u64,
+        len: u64,
+        access: Access,
+    ) -> Result<(), Status> {
         self.list.clear();
-        let page = 1u64 << pointer.page_shift;
-        let offset = pointer.prp1 & (page - 1);
+        let offset = prp1 & (page - 1);
         // Bits 1:0 of an offset are zero.
-        if !pointer.prp1.is_multiple_of(4) {
+        if !prp1.is_multiple_of(4) {
             return Err(status::PRP_OFFSET_INVALID);
         }
         let first = len.min(page - offset);
-        self.push(memory, pointer.prp1, first, access)?;
+        self.push(memory, prp1, first, access)?;
         match len - first {
             0 => Ok(()),
             rest if rest <= page => {
-                require_no_offset(pointer.prp2, page)?;
-                self.push(memory, pointer.prp2, rest, access)
+                require_no_offset(prp2, page)?;
+                self.push(memory, prp2, rest, access)
             }
-            rest => self.resolve_list(memory, pointer.prp2, page, rest, access),
+            rest => self.resolve_list(memory, prp2, page, rest, access),
         }
     }
 
@@ -126,7 +154,7 @@ impl Segments {
 
     /// Adds a range, joined to the one before it when it continues that in the same mapping.
     #[inline]
-    fn push(
+    pub(crate) fn push(
         &mut self,
         memory: &ClientMemory,
         iova: u64,
@@ -142,6 +170,13 @@ impl Segments {
         } else {
             self.list.push(Segment { place, len });
         }
+        Ok(())
+    }
+
+    /// Adds a range that nobody reads.
+    pub(crate) fn push_scratch(&mut self, memory: &ClientMemory, len: u64) -> Result<(), Status> {
+        let place = memory.scratch().map_err(|_| status::INTERNAL_ERROR)?;
+        self.list.push(Segment { place, len });
         Ok(())
     }
 }
@@ -176,7 +211,7 @@ mod tests {
 
     fn resolve(memory: &ClientMemory, prp1: u64, prp2: u64, len: u64) -> Result<Vec<u64>, Status> {
         let mut segments = Segments::default();
-        let pointer = DataPointer { prp1, prp2, page_shift: 12 };
+        let pointer = DataPointer::Prp { prp1, prp2, page_shift: 12 };
         segments.resolve(memory, pointer, len, Access::WRITE)?;
         assert_eq!(segments.iter().map(|s| s.len).sum::<u64>(), len);
         Ok(segments.iter().map(|s| s.len).collect())
@@ -253,7 +288,7 @@ mod tests {
         assert_eq!(resolve(&memory, 0x100000, 0x101000, 8192), Ok(vec![4096, 4096]));
         // A host page of 8 KiB across them is in neither.
         let mut segments = Segments::default();
-        let pointer = DataPointer { prp1: 0x100000, prp2: 0, page_shift: 13 };
+        let pointer = DataPointer::Prp { prp1: 0x100000, prp2: 0, page_shift: 13 };
         assert_eq!(
             segments.resolve(&memory, pointer, 8192, Access::WRITE),
             Err(status::DATA_TRANSFER_ERROR)

@@ -9,9 +9,10 @@ mod stepped;
 
 use nvio_emulator::{Backing, Config, NamespaceConfig};
 use nvio_spec::register::{CC, Cc};
+use nvio_spec::sgl::Descriptor;
 use nvio_spec::{Sqe, Status};
 use stepped::{BASE, DATA, Pair, SIZE, Stepped, with_data};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// xorshift64*: the same numbers every time.
 struct Random(u64);
@@ -57,7 +58,27 @@ impl Random {
         sqe.cdw11 = self.pick(&[0, 1, 3, 4, 1 << 16 | 1, 2 << 16 | 1, any]).into();
         sqe.cdw12 = self.pick(&[0, 1, 7, 31, 255, any]).into();
         sqe.flags = if self.below(30) == 0 { self.next() as u8 } else { 0 };
-        with_data(sqe, self.address(), self.address())
+        let mut sqe = with_data(sqe, self.address(), self.address());
+        if self.below(4) == 0 {
+            sqe.set_sgl(self.descriptor());
+        }
+        sqe
+    }
+
+    /// A descriptor of an SGL, often of a segment.
+    fn descriptor(&mut self) -> Descriptor {
+        let any = self.next() as u32;
+        let length = self.pick(&[0, 16, 32, 512, 496, 4096, 1 << 20, any]);
+        let mut descriptor = match self.below(3) {
+            0 => Descriptor::data_block(self.address(), length),
+            1 => Descriptor::bit_bucket(length),
+            _ => Descriptor::last_segment(self.address(), length / 16),
+        };
+        if descriptor.is_segment() && self.below(2) == 0 {
+            descriptor.identifier = Descriptor::SEGMENT;
+        }
+        descriptor.identifier ^= self.pick(&[0, 0, 0, 0, 0, 0, 0, 0x40, 0x01]);
+        descriptor
     }
 }
 
@@ -69,6 +90,7 @@ fn config() -> Config {
         .mdts(None)
         .max_queues(3)
         .max_queue_entries(64)
+        .sgl(true)
 }
 
 /// A fresh start: the admin queues and two pairs.
@@ -101,6 +123,12 @@ fn attack(host: &mut Stepped, random: &mut Random, pairs: &mut [Pair]) -> (u32, 
     for slot in 0..4 {
         let at = BASE + ((random.below(SIZE as u64) & !0xfff) | (0xfe0 + 8 * slot));
         host.write(at, &random.address().to_le_bytes());
+    }
+    // SGLs: pieces anywhere in memory.
+    for _ in 0..4 {
+        let at = BASE + (random.below(SIZE as u64 - 64) & !15);
+        let list: Vec<Descriptor> = (0..4).map(|_| random.descriptor()).collect();
+        host.write(at, list.as_bytes());
     }
     for pair in pairs.iter_mut() {
         for _ in 0..random.below(4) {

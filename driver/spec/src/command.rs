@@ -5,23 +5,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::opcode::{admin, nvm};
 
-/// Data pointer kinds: the PSDT field, bits 7:6 of the command's flags byte (Base 3.3.3.1).
-pub mod sgl {
-    /// PRPs are used for this transfer.
-    pub const PSDT_PRP: u8 = 0b00 << 6;
-    /// SGLs are used; MPTR is the address of a contiguous buffer.
-    pub const PSDT_SGL: u8 = 0b01 << 6;
-    /// SGLs are used; MPTR is the address of an SGL segment.
-    pub const PSDT_SGL_MPTR_SGL: u8 = 0b10 << 6;
-    /// The bits of the flags byte that hold PSDT.
-    pub const PSDT_MASK: u8 = 0b11 << 6;
-    /// The bits of the flags byte that hold FUSE.
-    pub const FUSE_MASK: u8 = 0b11;
-}
-
 /// A submission queue entry: one command, 64 bytes (Base 3.3.3.1, figure 87).
 ///
-/// The data pointer is named `prp1`/`prp2`; with SGLs the same 16 bytes hold one descriptor.
+/// The data pointer is named `prp1`/`prp2`; with SGLs the same 16 bytes hold one descriptor
+/// ([`Sqe::sgl`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Sqe {

@@ -30,8 +30,9 @@ mod log_page;
 pub mod opcode;
 mod range;
 pub mod register;
+pub mod sgl;
 
-pub use command::{Sqe, sgl};
+pub use command::Sqe;
 pub use completion::{Cqe, Status, status};
 pub use effects::{FeatureEffects, ManagementEffects, scope};
 pub use feature::{QueueCount, feature_id};
