@@ -28,6 +28,7 @@ mod feature;
 mod identify;
 mod log_page;
 pub mod opcode;
+pub mod protection;
 mod range;
 pub mod register;
 pub mod sgl;

@@ -1,0 +1,430 @@
+//! End-to-end data protection with the 16-bit guard (NVM 5.2).
+//!
+//! A block of a protected namespace has eight bytes of its metadata for protection information: a
+//! guard, which is a CRC of the data, an application tag, which is the host's, and a reference
+//! tag, which says where the block belongs.
+//!
+//! ```
+//! use nvio_spec::protection::{Expected, ProtectionInfo, ProtectionType, guard, prinfo};
+//!
+//! let data = [0x5a; 512];
+//! let stored = ProtectionInfo::new(guard(&data), 7, 1000);
+//! let expected =
+//!     Expected { guard: guard(&data), app_tag: 7, app_mask: 0xffff, ref_tag: 1000 };
+//! assert!(stored.check(ProtectionType::ONE, prinfo::PRCHK, &expected).is_ok());
+//! let moved = Expected { ref_tag: 1001, ..expected };
+//! assert!(stored.check(ProtectionType::ONE, prinfo::PRCHK, &moved).is_err());
+//! ```
+
+use crc_fast::{CrcAlgorithm, Digest, checksum};
+use zerocopy::big_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Sqe, Status, status};
+
+/// The Protection Information field: bits of CDW12 of Read, Write and their kin (NVM 3.1,
+/// figure 9). Copy has it twice: these bits are for what it writes.
+pub mod prinfo {
+    /// Protection Information Action: insert when writing, strip when reading.
+    pub const PRACT: u32 = 1 << 29;
+    /// Check the guard.
+    pub const PRCHK_GUARD: u32 = 1 << 28;
+    /// Check the application tag, where its mask has ones.
+    pub const PRCHK_APP_TAG: u32 = 1 << 27;
+    /// Check the reference tag; not with type 3.
+    pub const PRCHK_REF_TAG: u32 = 1 << 26;
+    /// Every check.
+    pub const PRCHK: u32 = PRCHK_GUARD | PRCHK_APP_TAG | PRCHK_REF_TAG;
+    /// The whole field.
+    pub const MASK: u32 = PRACT | PRCHK;
+    /// How far to the right the field is in CDW12 of Copy, for what it reads (PRINFOR).
+    pub const COPY_READ_SHIFT: u32 = 14;
+}
+
+/// Metadata Capabilities: bits of MC in Identify Namespace (NVM 4.1.5.1, figure 97).
+pub mod mc {
+    /// Metadata can be transferred at the end of each block.
+    pub const EXTENDED: u8 = 1;
+    /// Metadata can be transferred in a buffer of its own.
+    pub const SEPARATE: u8 = 1 << 1;
+}
+
+/// Data Protection Capabilities: bits of DPC in Identify Namespace (NVM 4.1.5.1, figure 97).
+pub mod dpc {
+    /// Types 1, 2 and 3 can be had, a bit each from bit 0.
+    pub const TYPES: u8 = 0b111;
+    /// The information can be the first bytes of the metadata.
+    pub const FIRST: u8 = 1 << 3;
+    /// The information can be the last bytes of the metadata.
+    pub const LAST: u8 = 1 << 4;
+}
+
+/// Data Protection Type Settings: bits of DPS in Identify Namespace (NVM 4.1.5.1, figure 97).
+pub mod dps {
+    /// The type, 0 for none.
+    pub const TYPE: u8 = 0b111;
+    /// The information is the first bytes of the metadata, not the last.
+    pub const FIRST: u8 = 1 << 3;
+}
+
+/// Application tag of a block that is not checked; with type 3, if the reference tag is
+/// [`UNCHECKED_REF_TAG`] too.
+pub const UNCHECKED_APP_TAG: u16 = 0xffff;
+/// Reference tag that goes with [`UNCHECKED_APP_TAG`].
+pub const UNCHECKED_REF_TAG: u32 = 0xffff_ffff;
+
+/// A type of protection (NVM 5.2). Values that are not 1 to 3 are reserved; none is 0, which is no
+/// protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ProtectionType(u8);
+
+impl ProtectionType {
+    /// The reference tag is the low 32 bits of the LBA.
+    pub const ONE: Self = Self(1);
+    /// The reference tag of the first block is the host's choice, and counts up from it.
+    pub const TWO: Self = Self(2);
+    /// The reference tag is the host's, and is not checked.
+    pub const THREE: Self = Self(3);
+
+    /// The type of this number; `None` for 0 and for what is reserved.
+    pub const fn new(number: u8) -> Option<Self> {
+        if matches!(number, 1..=3) { Some(Self(number)) } else { None }
+    }
+
+    /// Its number, 1 to 3.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The reference tag of the block `index` blocks into a command whose first has the tag
+    /// `initial`. With type 3 all blocks have the same, as the host has given it a meaning of its
+    /// own.
+    #[inline]
+    pub const fn ref_tag(self, initial: u32, index: u32) -> u32 {
+        if self.0 == 3 { initial } else { initial.wrapping_add(index) }
+    }
+
+    /// Whether the tag that a command gives for its first block is one it may give: with type 1
+    /// that of `slba` (NVM 5.2.3).
+    #[inline]
+    pub const fn allows_initial_ref_tag(self, initial: u32, slba: u64) -> bool {
+        self.0 != 1 || initial as u64 == slba & 0xffff_ffff
+    }
+}
+
+/// Protection information with a 16-bit guard, 8 bytes, big-endian (NVM 5.2.1.1, figure 114).
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct ProtectionInfo {
+    /// CRC of the data, and of the metadata before this when there is any.
+    pub guard: U16,
+    /// Application tag.
+    pub app_tag: U16,
+    /// Reference tag.
+    pub ref_tag: U32,
+}
+
+const _: () = assert!(size_of::<ProtectionInfo>() == ProtectionInfo::SIZE);
+
+/// What protection information is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The guard of what was read.
+    pub guard: u16,
+    /// Application tag, LBAT or ELBAT.
+    pub app_tag: u16,
+    /// Which bits of the application tag count, LBATM or ELBATM.
+    pub app_mask: u16,
+    /// Reference tag of this block; see [`ProtectionType::ref_tag`].
+    pub ref_tag: u32,
+}
+
+/// A check that failed: which, and on what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// The data is not what the guard was made of.
+    #[error("guard {found:#06x} in the metadata, {expected:#06x} of the data")]
+    Guard {
+        /// CRC of the data.
+        expected: u16,
+        /// What the protection information has.
+        found: u16,
+    },
+    /// The application tag is another.
+    #[error("application tag {found:#06x} instead of {expected:#06x}, by mask {mask:#06x}")]
+    AppTag {
+        /// The tag asked for.
+        expected: u16,
+        /// What the protection information has.
+        found: u16,
+        /// Which bits were compared.
+        mask: u16,
+    },
+    /// The reference tag is another: the block belongs elsewhere.
+    #[error("reference tag {found:#010x} instead of {expected:#010x}")]
+    RefTag {
+        /// The tag asked for.
+        expected: u32,
+        /// What the protection information has.
+        found: u32,
+    },
+}
+
+impl CheckError {
+    /// The status that a controller completes a command with (NVM 3.1.2, Base figure 101).
+    pub const fn status(&self) -> Status {
+        match self {
+            Self::Guard { .. } => status::GUARD_CHECK_ERROR,
+            Self::AppTag { .. } => status::APPLICATION_TAG_CHECK_ERROR,
+            Self::RefTag { .. } => status::REFERENCE_TAG_CHECK_ERROR,
+        }
+    }
+}
+
+impl ProtectionInfo {
+    /// Its size in bytes.
+    pub const SIZE: usize = 8;
+
+    /// What a block that was never written has: every check passes (NVM 3.2.3.2.1).
+    pub const UNWRITTEN: Self =
+        Self { guard: U16::MAX_VALUE, app_tag: U16::MAX_VALUE, ref_tag: U32::MAX_VALUE };
+
+    /// Information of these values.
+    #[inline]
+    pub fn new(guard: u16, app_tag: u16, ref_tag: u32) -> Self {
+        Self { guard: U16::new(guard), app_tag: U16::new(app_tag), ref_tag: U32::new(ref_tag) }
+    }
+
+    /// Whether its tags switch all checks of the block off (NVM 5.2.3).
+    #[inline]
+    pub fn is_unchecked(&self, kind: ProtectionType) -> bool {
+        self.app_tag.get() == UNCHECKED_APP_TAG
+            && (kind != ProtectionType::THREE || self.ref_tag.get() == UNCHECKED_REF_TAG)
+    }
+
+    /// Makes the checks that `checks` asks for, bits of [`prinfo::PRCHK`], in the order guard,
+    /// application tag, reference tag. The reference tag of type 3 is not checked.
+    ///
+    /// The guard to compare with is needed only if [`Self::needs_guard`] says so.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    #[inline]
+    pub fn check(
+        &self,
+        kind: ProtectionType,
+        checks: u32,
+        expected: &Expected,
+    ) -> Result<(), CheckError> {
+        if checks & prinfo::PRCHK == 0 || self.is_unchecked(kind) {
+            return Ok(());
+        }
+        let Expected { guard, app_tag, app_mask: mask, ref_tag } = *expected;
+        let found = self.guard.get();
+        if checks & prinfo::PRCHK_GUARD != 0 && found != guard {
+            return Err(CheckError::Guard { expected: guard, found });
+        }
+        let found = self.app_tag.get();
+        if checks & prinfo::PRCHK_APP_TAG != 0 && (found ^ app_tag) & mask != 0 {
+            return Err(CheckError::AppTag { expected: app_tag, found, mask });
+        }
+        let found = self.ref_tag.get();
+        let has_ref_tag = kind != ProtectionType::THREE;
+        if checks & prinfo::PRCHK_REF_TAG != 0 && has_ref_tag && found != ref_tag {
+            return Err(CheckError::RefTag { expected: ref_tag, found });
+        }
+        Ok(())
+    }
+
+    /// Whether [`Self::check`] looks at the guard: it need not be computed otherwise.
+    #[inline]
+    pub fn needs_guard(&self, kind: ProtectionType, checks: u32) -> bool {
+        checks & prinfo::PRCHK_GUARD != 0 && !self.is_unchecked(kind)
+    }
+}
+
+/// The guard of `bytes`: CRC-16/T10-DIF (polynomial 8BB7h, from 0, not reflected; SBC-3).
+#[inline]
+pub fn guard(bytes: &[u8]) -> u16 {
+    low_half(checksum(CrcAlgorithm::Crc16T10Dif, bytes))
+}
+
+/// The guard of bytes that follow others, whose guard is `before`; 0 is that of none. So is the
+/// guard of a block whose information is the last bytes of the metadata: it covers the data and
+/// the metadata before it (NVM 5.2.1).
+#[inline]
+pub fn guard_after(before: u16, bytes: &[u8]) -> u16 {
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc16T10Dif, u64::from(before));
+    digest.update(bytes);
+    low_half(digest.finalize())
+}
+
+/// The CRC in the width that the library has for all of them.
+#[inline]
+fn low_half(crc: u64) -> u16 {
+    (crc & 0xffff) as u16
+}
+
+impl Sqe {
+    /// The same command with these bits of [`prinfo`], in place of those it had.
+    #[inline]
+    pub fn with_prinfo(mut self, prinfo: u32) -> Self {
+        let rest = self.cdw12.get() & !prinfo::MASK;
+        self.cdw12.set(rest | prinfo & prinfo::MASK);
+        self
+    }
+
+    /// The same command with its tags: the reference tag of the first block (ILBRT or EILBRT,
+    /// CDW14), and the application tag with its mask (LBAT and LBATM, or ELBAT and ELBATM, CDW15).
+    #[inline]
+    pub fn with_tags(mut self, ref_tag: u32, app_tag: u16, app_mask: u16) -> Self {
+        self.cdw14.set(ref_tag);
+        self.cdw15.set(u32::from(app_mask) << 16 | u32::from(app_tag));
+        self
+    }
+
+    /// The bits of [`prinfo`] of Read, Write and their kin, or of what Copy writes.
+    #[inline]
+    pub fn prinfo(&self) -> u32 {
+        self.cdw12.get() & prinfo::MASK
+    }
+
+    /// Reference tag of the first block (ILBRT or EILBRT).
+    #[inline]
+    pub fn initial_ref_tag(&self) -> u32 {
+        self.cdw14.get()
+    }
+
+    /// Application tag (LBAT or ELBAT).
+    #[inline]
+    pub fn app_tag(&self) -> u16 {
+        (self.cdw15.get() & 0xffff) as u16
+    }
+
+    /// Mask of the application tag (LBATM or ELBATM).
+    #[inline]
+    pub fn app_mask(&self) -> u16 {
+        (self.cdw15.get() >> 16) as u16
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
+mod tests {
+    use super::*;
+
+    /// The CRC bit by bit, as SBC-3 defines it.
+    fn by_definition(bytes: &[u8]) -> u16 {
+        let mut crc = 0u16;
+        for &byte in bytes {
+            crc ^= u16::from(byte) << 8;
+            for _ in 0..8 {
+                crc = if crc >> 15 != 0 { crc << 1 ^ 0x8bb7 } else { crc << 1 };
+            }
+        }
+        crc
+    }
+
+    #[test]
+    fn guards_are_those_of_the_definition_however_they_are_cut() {
+        // The check value of the catalogue of CRCs, then the 32-byte examples of SBC-3.
+        assert_eq!(guard(b"123456789"), 0xd0db);
+        assert_eq!(guard(&[0; 32]), 0);
+        assert_eq!(guard(&[0xff; 32]), 0xa293);
+        assert_eq!(guard(&std::array::from_fn::<u8, 32, _>(|i| i as u8)), 0x0224);
+        assert_eq!(
+            guard(&std::array::from_fn::<u8, 32, _>(|i| if i < 2 { 0xff } else { 0 })),
+            0x21b8
+        );
+        assert_eq!(guard(&std::array::from_fn::<u8, 32, _>(|i| 0xff - i as u8)), 0xa0b7);
+        let bytes: Vec<u8> = (0..5000u32).map(|i| (i * 7 / 4) as u8).collect();
+        for len in (0..600).chain([4096, 4104, 4160, 5000]) {
+            let bytes = &bytes[..len];
+            assert_eq!(guard(bytes), by_definition(bytes), "{len} bytes");
+            let (first, second) = bytes.split_at(len / 3);
+            assert_eq!(guard_after(guard(first), second), guard(bytes), "{len} bytes");
+        }
+        assert_eq!(guard_after(0x1234, &[]), 0x1234);
+    }
+
+    #[test]
+    fn fields_are_big_endian() {
+        let info = ProtectionInfo::new(0x1122, 0x3344, 0x5566_7788);
+        assert_eq!(info.as_bytes(), [0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88]);
+        assert_eq!(ProtectionInfo::UNWRITTEN.as_bytes(), [0xff; 8]);
+    }
+
+    #[test]
+    fn each_check_is_made_only_when_asked_for_and_names_what_it_found() {
+        let info = ProtectionInfo::new(1, 0x00f7, 3);
+        let good = Expected { guard: 1, app_tag: 0xff07, app_mask: 0x000f, ref_tag: 3 };
+        let check = |checks, expected: &Expected| info.check(ProtectionType::TWO, checks, expected);
+        assert_eq!(check(prinfo::PRCHK, &good), Ok(()));
+        let wrong = Expected { guard: 9, app_tag: 0, app_mask: 1, ref_tag: 4 };
+        assert_eq!(check(0, &wrong), Ok(()));
+        let guard = CheckError::Guard { expected: 9, found: 1 };
+        let app_tag = CheckError::AppTag { expected: 0, found: 0x00f7, mask: 1 };
+        let ref_tag = CheckError::RefTag { expected: 4, found: 3 };
+        assert_eq!(check(prinfo::PRCHK, &wrong), Err(guard));
+        assert_eq!(check(prinfo::PRCHK_GUARD, &wrong), Err(guard));
+        assert_eq!(check(prinfo::PRCHK_APP_TAG, &wrong), Err(app_tag));
+        assert_eq!(check(prinfo::PRCHK_APP_TAG | prinfo::PRCHK_REF_TAG, &wrong), Err(app_tag));
+        assert_eq!(check(prinfo::PRCHK_REF_TAG, &wrong), Err(ref_tag));
+        assert_eq!(check(prinfo::PRACT, &wrong), Ok(()));
+        let third = info.check(ProtectionType::THREE, prinfo::PRCHK_REF_TAG, &wrong);
+        assert_eq!(third, Ok(()));
+        assert_eq!(guard.status(), status::GUARD_CHECK_ERROR);
+        assert_eq!(app_tag.status(), status::APPLICATION_TAG_CHECK_ERROR);
+        assert_eq!(ref_tag.status(), status::REFERENCE_TAG_CHECK_ERROR);
+        assert_eq!(ref_tag.to_string(), "reference tag 0x00000003 instead of 0x00000004");
+    }
+
+    #[test]
+    fn tags_of_all_ones_switch_the_checks_off() {
+        let wrong = Expected { guard: 9, app_tag: 0, app_mask: 0xffff, ref_tag: 4 };
+        let by_app_tag = ProtectionInfo::new(1, 0xffff, 3);
+        for (info, kind, unchecked) in [
+            (by_app_tag, ProtectionType::ONE, true),
+            (by_app_tag, ProtectionType::TWO, true),
+            (by_app_tag, ProtectionType::THREE, false),
+            (ProtectionInfo::new(1, 0xffff, u32::MAX), ProtectionType::THREE, true),
+            (ProtectionInfo::new(1, 0xfffe, u32::MAX), ProtectionType::ONE, false),
+        ] {
+            assert_eq!(info.is_unchecked(kind), unchecked, "{info:?} {kind:?}");
+            assert_eq!(info.check(kind, prinfo::PRCHK, &wrong).is_ok(), unchecked);
+            assert_eq!(info.needs_guard(kind, prinfo::PRCHK), !unchecked);
+            assert!(!info.needs_guard(kind, prinfo::PRCHK_APP_TAG));
+        }
+    }
+
+    #[test]
+    fn reference_tags_count_up_and_wrap_and_begin_where_type_1_says() {
+        assert_eq!(ProtectionType::ONE.ref_tag(u32::MAX, 2), 1);
+        assert_eq!(ProtectionType::TWO.ref_tag(7, 2), 9);
+        assert_eq!(ProtectionType::THREE.ref_tag(7, 2), 7);
+        assert!(ProtectionType::ONE.allows_initial_ref_tag(5, 0x1_0000_0005));
+        assert!(!ProtectionType::ONE.allows_initial_ref_tag(6, 5));
+        assert!(ProtectionType::TWO.allows_initial_ref_tag(6, 5));
+        assert_eq!(ProtectionType::new(0), None);
+        assert_eq!(ProtectionType::new(4), None);
+        assert_eq!(ProtectionType::new(3), Some(ProtectionType::THREE));
+    }
+
+    #[test]
+    fn commands_carry_tags_and_checks() {
+        let sqe = Sqe::read(1, 5, 8).with_prinfo(prinfo::PRACT | prinfo::PRCHK_GUARD).with_tags(
+            0x0102_0304,
+            0xaabb,
+            0xccdd,
+        );
+        assert_eq!(sqe.cdw12.get(), 0x3000_0007);
+        assert_eq!((sqe.cdw14.get(), sqe.cdw15.get()), (0x0102_0304, 0xccdd_aabb));
+        assert_eq!(
+            (sqe.initial_ref_tag(), sqe.app_tag(), sqe.app_mask()),
+            (0x0102_0304, 0xaabb, 0xccdd)
+        );
+        assert_eq!(sqe.with_prinfo(prinfo::PRCHK_REF_TAG).prinfo(), 1 << 26);
+    }
+}
