@@ -64,7 +64,7 @@ impl Admin {
     /// Ends what is in flight on a controller that was stopped, or, with `lost`, could not be; and
     /// begins again with empty queues.
     pub(crate) fn restart(&mut self, lost: bool) {
-        self.core.abandon(Status::SUCCESS, lost, |_| ());
+        while self.core.abandon(Status::SUCCESS, lost).is_some() {}
         self.core.restart();
     }
 
@@ -125,18 +125,18 @@ impl Admin {
         let (mut answer, mut again) = (None, 0);
         core.take(usize::MAX, |ended| match ended.context {
             Kind::Command => {
-                let dw0 = ended.posted.dw0;
-                answer = Some((ended.posted.status, Answer { dw0, buf: Some(ended.buf) }));
+                let answered = Answer { dw0: ended.result, buf: Some(ended.buf) };
+                answer = Some((ended.status, answered));
             }
-            Kind::EventRequest if ended.posted.status.is_success() => {
+            Kind::EventRequest if ended.status.is_success() => {
                 again += 1;
                 // The oldest are kept: what follows them is of the same kind, as a rule.
-                if let Err(event) = events.push(AsyncEvent::from_dword(ended.posted.dw0)) {
+                if let Err(event) = events.push(AsyncEvent::from_dword(ended.result)) {
                     log::warn!("{event} is dropped: nobody takes events");
                 }
             }
             Kind::EventRequest => {
-                log::debug!("event request: {}", ended.posted.status);
+                log::debug!("event request: {}", ended.status);
             }
         });
         self.request_events(again);

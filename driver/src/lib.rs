@@ -57,11 +57,11 @@ mod transport;
 
 pub use address::{Address, ParseAddressError};
 pub use controller::{Controller, LogPage, Options, WritableController};
-pub use dma::{Arena, DmaBuf, DmaPieces, PAGE_SIZE};
+pub use dma::{Arena, DmaBuf, DmaPieces, PAGE_SIZE, Parts};
 pub use error::{Error, Result};
 pub use event::AsyncEvent;
 pub use mmio::Mmio;
 pub use namespace::{Namespace, WritableNamespace};
 pub use nvio_spec as spec;
-pub use queue::{Completion, Counters, Parts, Protection, QueuePair, Rejected, Transfer};
+pub use queue::{Completion, Counters, Protection, QueuePair, Rejected, Transfer};
 pub use transport::Transport;

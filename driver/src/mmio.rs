@@ -172,6 +172,8 @@ impl Shadow {
     }
 
     /// Stores the new value; whether the controller wants the register written, too.
+    #[cold]
+    #[inline(never)]
     fn publish(&self, old: u32, new: u32) -> bool {
         // SAFETY: the word is inside a page that `_memory` keeps.
         unsafe { self.value.write_volatile(new.to_le()) };

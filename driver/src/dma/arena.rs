@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vm_memory::{FileOffset, MmapRegion};
 
 use super::DmaBuf;
+use super::parts::Memory;
 use crate::{Error, Result};
 
 /// Granularity of allocation, bytes. It is the host page size that queues are set up with unless
@@ -125,7 +126,8 @@ impl Arena {
         // SAFETY: the pages are inside the arena's mapping.
         let ptr = unsafe { self.0.base.add(offset) };
         let iova = self.0.iova + offset as u64;
-        Ok(Allocation { ptr, iova, arena: Arc::clone(&self.0), first, pages })
+        let arena = Some(Arc::clone(&self.0));
+        Ok(Allocation { ptr, iova, arena, first, pages, carried: None })
     }
 }
 
@@ -133,9 +135,11 @@ impl Arena {
 pub(super) struct Allocation {
     ptr: NonNull<u8>,
     iova: u64,
-    arena: Arc<Inner>,
+    /// None for an allocation of no pages that is there for what it carries.
+    arena: Option<Arc<Inner>>,
     first: usize,
     pages: usize,
+    carried: Option<Memory>,
 }
 
 // SAFETY: an allocation is a disjoint part of an arena's memory, which it keeps alive.
@@ -144,6 +148,19 @@ unsafe impl Send for Allocation {}
 unsafe impl Sync for Allocation {}
 
 impl Allocation {
+    pub(super) fn carrying(memory: Memory) -> Self {
+        let carried = Some(memory);
+        Self { ptr: NonNull::dangling(), iova: 0, arena: None, first: 0, pages: 0, carried }
+    }
+
+    pub(super) fn carried(&self) -> Option<&Memory> {
+        self.carried.as_ref()
+    }
+
+    pub(super) fn carried_mut(&mut self) -> Option<&mut Memory> {
+        self.carried.as_mut()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.pages * PAGE_SIZE
     }
@@ -165,8 +182,10 @@ impl Allocation {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        let mut free = self.arena.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.give(self.first, self.pages);
+        if let Some(arena) = &self.arena {
+            let mut free = arena.free.lock().unwrap_or_else(PoisonError::into_inner);
+            free.give(self.first, self.pages);
+        }
     }
 }
 

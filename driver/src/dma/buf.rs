@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::arena::{Allocation, PAGE_SIZE};
+use super::parts::Memory;
 
 /// A contiguous buffer that the device can reach, or a part of one; at most 4 GiB.
 ///
@@ -24,9 +25,9 @@ use super::arena::{Allocation, PAGE_SIZE};
 /// ```
 // Two words, since it is moved twice for each command.
 pub struct DmaBuf {
-    /// Offset in the allocation; `start + len` is inside it.
-    start: u32,
-    len: u32,
+    /// `start`, the offset in the allocation, in the low half, and `len` in the high one;
+    /// `start + len` is inside the allocation. In one word, as they are moved together.
+    span: u64,
     pages: Arc<Allocation>,
 }
 
@@ -38,43 +39,69 @@ impl DmaBuf {
     pub(super) fn new(pages: Allocation, len: usize) -> Option<Self> {
         let inside = len <= pages.bytes() && pages.bytes() <= Self::MOST;
         let len = u32::try_from(len).ok().filter(|_| inside)?;
-        Some(Self { start: 0, len, pages: Arc::new(pages) })
+        Some(Self { span: pack(0, len), pages: Arc::new(pages) })
+    }
+
+    /// An empty buffer that carries others.
+    pub(super) fn carrying(memory: Memory) -> Self {
+        Self { span: 0, pages: Arc::new(Allocation::carrying(memory)) }
+    }
+
+    /// What an empty buffer carries.
+    pub(super) fn carried(&self) -> Option<&Memory> {
+        self.pages.carried()
+    }
+
+    /// What an empty buffer carries, to be changed.
+    pub(super) fn carried_mut(&mut self) -> Option<&mut Memory> {
+        Arc::get_mut(&mut self.pages)?.carried_mut()
     }
 
     /// I/O virtual address of the first byte.
     #[inline]
     pub fn iova(&self) -> u64 {
-        self.pages.iova() + u64::from(self.start)
+        self.pages.iova() + u64::from(self.start())
     }
 
     /// Length in bytes.
     #[inline]
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.len32() as usize
     }
 
     /// [`len`](Self::len) as it is kept.
     #[inline]
     pub(crate) fn len32(&self) -> u32 {
-        self.len
+        (self.span >> 32) as u32
+    }
+
+    /// Offset in the allocation.
+    #[inline]
+    fn start(&self) -> u32 {
+        (self.span & 0xffff_ffff) as u32
     }
 
     /// Whether all of it lies in one memory page, of any size that controllers have: allocations
     /// begin on a page.
     #[inline]
     pub(crate) fn is_in_one_page(&self) -> bool {
-        u64::from(self.start) % PAGE_SIZE as u64 + u64::from(self.len) <= PAGE_SIZE as u64
+        u64::from(self.start()) % PAGE_SIZE as u64 + u64::from(self.len32()) <= PAGE_SIZE as u64
     }
 
     /// Whether there is no byte in it.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len32() == 0
+    }
+
+    /// Offset in the allocation of the byte after the last.
+    fn end(&self) -> u32 {
+        self.start() + self.len32()
     }
 
     #[inline]
     fn ptr(&self) -> NonNull<u8> {
         // SAFETY: `start` is inside the allocation, or one past its end.
-        unsafe { self.pages.ptr().add(self.start as usize) }
+        unsafe { self.pages.ptr().add(self.start() as usize) }
     }
 
     /// Takes the first `at` bytes off into a buffer of their own. `None`, and nothing changes, if
@@ -82,10 +109,9 @@ impl DmaBuf {
     #[inline]
     pub fn split_to(&mut self, at: usize) -> Option<Self> {
         let at = u32::try_from(at).ok()?;
-        let left = self.len.checked_sub(at)?;
-        let front = Self { start: self.start, len: at, pages: Arc::clone(&self.pages) };
-        self.start += at;
-        self.len = left;
+        let left = self.len32().checked_sub(at)?;
+        let front = Self { span: pack(self.start(), at), pages: Arc::clone(&self.pages) };
+        self.span = pack(self.start() + at, left);
         Some(front)
     }
 
@@ -95,25 +121,25 @@ impl DmaBuf {
     /// Gives `next` back if it is not the direct continuation.
     #[inline]
     pub fn join(&mut self, next: Self) -> Result<(), Self> {
-        if !Arc::ptr_eq(&self.pages, &next.pages) || self.start + self.len != next.start {
+        if !Arc::ptr_eq(&self.pages, &next.pages) || self.end() != next.start() {
             return Err(next);
         }
-        self.len += next.len;
+        self.span = pack(self.start(), self.len32() + next.len32());
         Ok(())
     }
 
     /// A buffer of no bytes at the start of this one, as a mark.
     #[inline]
     pub(crate) fn mark(&self) -> Self {
-        Self { start: self.start, len: 0, pages: Arc::clone(&self.pages) }
+        Self { span: pack(self.start(), 0), pages: Arc::clone(&self.pages) }
     }
 
     /// Whether this buffer lies in the `len` bytes from the start of `mark`.
     #[inline]
     pub(super) fn within(&self, mark: &Self, len: u32) -> bool {
         Arc::ptr_eq(&self.pages, &mark.pages)
-            && self.start >= mark.start
-            && self.start + self.len <= mark.start + len
+            && self.start() >= mark.start()
+            && self.end() <= mark.start() + len
     }
 
     /// Extends this buffer over the `len` bytes that follow it.
@@ -121,8 +147,13 @@ impl DmaBuf {
     /// # Safety
     /// They must be of the same allocation, and no other buffer may cover any of them.
     pub(super) unsafe fn grow_over(&mut self, len: u32) {
-        self.len += len;
+        self.span = pack(self.start(), self.len32() + len);
     }
+}
+
+#[inline]
+fn pack(start: u32, len: u32) -> u64 {
+    u64::from(len) << 32 | u64::from(start)
 }
 
 impl Deref for DmaBuf {
@@ -147,7 +178,7 @@ impl DerefMut for DmaBuf {
 
 impl fmt::Debug for DmaBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DmaBuf({} bytes at {:#x})", self.len, self.iova())
+        write!(f, "DmaBuf({} bytes at {:#x})", self.len32(), self.iova())
     }
 }
 

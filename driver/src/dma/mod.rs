@@ -7,9 +7,11 @@
 
 mod arena;
 mod buf;
+mod parts;
 mod pieces;
 
 pub(crate) use arena::Shared;
 pub use arena::{Arena, PAGE_SIZE};
 pub use buf::DmaBuf;
+pub use parts::Parts;
 pub use pieces::DmaPieces;

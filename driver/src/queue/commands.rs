@@ -5,9 +5,9 @@ use nvio_spec::{CopyRange, DsmRange, MAX_RANGES, Sqe};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use super::{Parts, QueuePair, Rejected, Transfer};
+use super::{QueuePair, Rejected, Transfer};
 use crate::controller::WritableController;
-use crate::dma::DmaBuf;
+use crate::dma::{DmaBuf, Parts};
 use crate::namespace::{Namespace, WritableNamespace};
 use crate::{Error, Result};
 
@@ -31,10 +31,10 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        parts: Box<Parts>,
+        parts: Parts,
         how: Transfer,
         context: T,
-    ) -> Result<(), Rejected<T, Box<Parts>>> {
+    ) -> Result<(), Rejected<T, Parts>> {
         self.submit_with(nvm::READ, namespace, (lba, blocks), parts, how, context)
     }
 
@@ -47,10 +47,10 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &WritableNamespace,
         (lba, blocks): (u64, u32),
-        parts: Box<Parts>,
+        parts: Parts,
         how: Transfer,
         context: T,
-    ) -> Result<(), Rejected<T, Box<Parts>>> {
+    ) -> Result<(), Rejected<T, Parts>> {
         self.submit_with(nvm::WRITE, namespace, (lba, blocks), parts, how, context)
     }
 
@@ -63,10 +63,10 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        parts: Box<Parts>,
+        parts: Parts,
         how: Transfer,
         context: T,
-    ) -> Result<(), Rejected<T, Box<Parts>>> {
+    ) -> Result<(), Rejected<T, Parts>> {
         self.submit_with(nvm::COMPARE, namespace, (lba, blocks), parts, how, context)
     }
 
@@ -167,9 +167,9 @@ impl<T> QueuePair<T> {
         &mut self,
         _permission: &WritableController,
         sqe: Sqe,
-        parts: Box<Parts>,
+        parts: Parts,
         context: T,
-    ) -> Result<(), Rejected<T, Box<Parts>>> {
+    ) -> Result<(), Rejected<T, Parts>> {
         self.submit_parts(sqe, parts, context)
     }
 
@@ -205,10 +205,10 @@ impl<T> QueuePair<T> {
         opcode: u8,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        parts: Box<Parts>,
+        parts: Parts,
         how: Transfer,
         context: T,
-    ) -> Result<(), Rejected<T, Box<Parts>>> {
+    ) -> Result<(), Rejected<T, Parts>> {
         let checked = namespace.check_blocks(lba, blocks);
         if let Err(error) = checked.and_then(|()| how.check(namespace, blocks, &parts)) {
             return Err(Rejected { error, buf: parts, context });
@@ -222,9 +222,9 @@ impl<T> QueuePair<T> {
     fn submit_parts(
         &mut self,
         sqe: Sqe,
-        parts: Box<Parts>,
+        parts: Parts,
         context: T,
-    ) -> Result<(), Rejected<T, Box<Parts>>> {
+    ) -> Result<(), Rejected<T, Parts>> {
         self.core.submit_parts(sqe, parts, context).map_err(|(scattered, parts, context)| {
             match scattered {
                 Some(_) => Rejected { error: Error::Scattered, buf: parts, context },

@@ -7,11 +7,10 @@ use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe, Status};
 use zerocopy::little_endian::{U16, U64};
 
 use super::memory::RingMemory;
-use super::parts::Parts;
 use super::pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
 use super::ring::{CompletionRing, Posted, SubmissionRing};
 use super::slots::{Overdue, Slots};
-use crate::dma::{Arena, DmaBuf};
+use crate::dma::{Arena, DmaBuf, Parts};
 use crate::mmio::{Doorbell, DoorbellMemory, Mmio, Shadow};
 use crate::{Error, Result};
 
@@ -41,16 +40,17 @@ impl Layout<'_> {
 
 /// A request in flight: what comes back with its completion.
 struct Request<T> {
-    /// Empty for a command whose memory, if it has any, is in `Core::parts`.
+    /// Empty for a command without memory; carries the [`Parts`] of one that has several.
     buf: DmaBuf,
     context: T,
 }
 
 /// A command that ended, with what it was given.
 pub(crate) struct Ended<T> {
-    pub(crate) posted: Posted,
+    pub(crate) status: Status,
+    /// Command specific (DW0).
+    pub(crate) result: u32,
     pub(crate) buf: DmaBuf,
-    pub(crate) parts: Option<Box<Parts>>,
     pub(crate) context: T,
 }
 
@@ -60,17 +60,14 @@ pub(crate) struct Core<T> {
     cq: CompletionRing,
     slots: Slots<Request<T>>,
     lists: Lists,
-    /// By slot: the memory of commands that is not one buffer.
-    parts: Box<[Option<Box<Parts>>]>,
-    /// The buffer of commands that have none, so that a request always has one: an absent request
-    /// is then a null pointer in its place.
+    /// The buffer of commands that have none.
     nothing: DmaBuf,
     /// Commands that ended.
     ended: usize,
     /// Commands that ended with an error.
     errors: usize,
     /// Completions that matched no command: late, doubled or made up.
-    stale: u64,
+    stale: usize,
     restarts: u64,
 }
 
@@ -97,7 +94,6 @@ impl<T> Core<T> {
             cq: CompletionRing::new(cq, entries, head),
             slots: Slots::new(depth),
             lists: Lists::new(lists, layout.list_pages, page_shift, layout.sgl),
-            parts: (0..depth).map(|_| None).collect(),
             nothing: arena.alloc(0)?,
             ended: 0,
             errors: 0,
@@ -169,7 +165,7 @@ impl<T> Core<T> {
     }
 
     pub(crate) fn stale(&self) -> u64 {
-        self.stale
+        self.stale as u64
     }
 
     /// Queues a command without data.
@@ -217,9 +213,12 @@ impl<T> Core<T> {
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
-        let Some(slot) = self.slots.take() else { return Err((buf, context)) };
+        let index = self.slots.next_free();
+        let Some((index, slot)) = index.zip(self.slots.take()) else {
+            return Err((buf, context));
+        };
         let range = Range { iova: buf.iova(), len: buf.len() };
-        point(&mut sqe, self.lists.contiguous(slot.index(), range));
+        point(&mut sqe, self.lists.contiguous(index, range));
         sqe.cid = U16::new(slot.cid());
         slot.fill(Request { buf, context });
         self.sq.push(sqe);
@@ -234,22 +233,22 @@ impl<T> Core<T> {
     pub(super) fn submit_parts(
         &mut self,
         mut sqe: Sqe,
-        parts: Box<Parts>,
+        parts: Parts,
         context: T,
-    ) -> Result<(), (Option<Scattered>, Box<Parts>, T)> {
+    ) -> Result<(), (Option<Scattered>, Parts, T)> {
         let Some(index) = self.slots.next_free() else { return Err((None, parts, context)) };
-        match self.lists.scattered(index, parts.ranges()) {
+        match self.lists.scattered(index, ranges(&parts)) {
             Ok(pointer) => point(&mut sqe, pointer),
             Err(scattered) => return Err((Some(scattered), parts, context)),
         }
-        if let Some(metadata) = &parts.metadata {
+        if let Some(metadata) = parts.metadata() {
             sqe.mptr = U64::new(metadata.iova());
         }
-        if let Some(place) = self.parts.get_mut(usize::from(index)) {
-            *place = Some(parts);
-        }
-        // It is free, so this cannot fail.
-        self.submit(sqe, context).map_err(|context| (None, Box::default(), context))
+        let Some(slot) = self.slots.take() else { return Err((None, parts, context)) };
+        sqe.cid = U16::new(slot.cid());
+        slot.fill(Request { buf: parts.into_carrier(), context });
+        self.sq.push(sqe);
+        Ok(())
     }
 
     /// Tells the controller of what was queued.
@@ -269,53 +268,71 @@ impl<T> Core<T> {
     #[inline]
     pub(crate) fn take(&mut self, limit: usize, mut done: impl FnMut(Ended<T>)) -> usize {
         // A device that posts for ever must not keep the caller for ever.
-        let mut left = limit.min(self.slots.capacity());
-        let (mut matched, mut errors) = (0, 0);
-        while left > 0 {
+        let limit = limit.min(self.slots.capacity());
+        let before = self.stale;
+        let mut taken = 0;
+        while taken < limit {
             let Some(posted) = self.cq.pop() else { break };
-            left -= 1;
-            let Some(Request { buf, context }) = self.slots.remove(posted.cid) else {
-                self.count_stale(posted.cid);
-                continue;
-            };
-            matched += 1;
-            errors += usize::from(!posted.status.is_success());
-            let parts = if buf.is_empty() { self.take_parts(posted.cid) } else { None };
-            done(Ended { posted, buf, parts, context });
+            taken += 1;
+            if let Some(ended) = self.end(posted) {
+                done(ended);
+            }
         }
-        self.ended += matched;
-        self.errors += errors;
         self.cq.ring();
+        let matched = taken - (self.stale - before);
+        self.ended += matched;
         matched
     }
 
-    #[cold]
-    fn take_parts(&mut self, cid: u16) -> Option<Box<Parts>> {
-        self.parts.get_mut(self.slots.index_of(cid))?.take()
+    /// Takes at most one entry, and gives the command that it ends, if it does.
+    #[inline]
+    pub(crate) fn take_one(&mut self) -> Option<Ended<T>> {
+        let posted = self.cq.pop()?;
+        let ended = self.end(posted);
+        self.cq.ring();
+        self.ended += usize::from(ended.is_some());
+        ended
     }
 
-    /// Ends every command in flight with `status`; gives how many there were.
-    ///
-    /// With `lost`, the controller may still write to their memory: it is given up, and comes back
-    /// as empty buffers.
-    pub(crate) fn abandon(
-        &mut self,
-        status: Status,
-        lost: bool,
-        mut done: impl FnMut(Ended<T>),
-    ) -> usize {
-        let mut count = 0;
-        while let Some((cid, Request { mut buf, context })) = self.slots.remove_any() {
-            let mut parts = self.take_parts(cid);
-            if lost {
-                std::mem::forget((std::mem::replace(&mut buf, self.nothing.mark()), parts.take()));
-            }
-            count += 1;
-            done(Ended { posted: Posted { dw0: 0, cid, status }, buf, parts, context });
+    #[inline(always)]
+    fn end(&mut self, posted: Posted) -> Option<Ended<T>> {
+        let Some(used) = self.slots.find(posted.cid) else {
+            self.count_stale(posted.cid);
+            return None;
+        };
+        let Request { buf, context } = used.take();
+        if posted.status.0 != 0 {
+            self.count_error(posted.status);
         }
-        self.ended += count;
-        self.errors += count;
-        count
+        Some(Ended { status: posted.status, result: self.cq.result(posted), buf, context })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_stale(&mut self, cid: u16) {
+        self.stale += 1;
+        log::warn!("a completion with identifier {cid:#06x} matches no command");
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_error(&mut self, status: Status) {
+        // Other bits are hints, to be seen by those who retry.
+        self.errors += usize::from(!status.is_success());
+    }
+
+    /// Ends a command in flight with `status`, if there is one.
+    ///
+    /// With `lost`, the controller may still write to its memory: that is given up, and comes back
+    /// as an empty buffer.
+    pub(crate) fn abandon(&mut self, status: Status, lost: bool) -> Option<Ended<T>> {
+        let Request { mut buf, context } = self.slots.remove_any()?;
+        if lost {
+            std::mem::forget(std::mem::replace(&mut buf, self.nothing.mark()));
+        }
+        self.ended += 1;
+        self.errors += 1;
+        Some(Ended { status, result: 0, buf, context })
     }
 
     /// Begins again with empty rings, none of whose commands is in flight, and which the
@@ -342,12 +359,11 @@ impl<T> Core<T> {
     pub(crate) fn mark_aborted(&mut self, cid: u16, now: u32) {
         self.slots.mark_aborted(cid, now);
     }
+}
 
-    #[cold]
-    fn count_stale(&mut self, cid: u16) {
-        self.stale += 1;
-        log::warn!("a completion with identifier {cid:#06x} matches no command");
-    }
+fn ranges(parts: &Parts) -> impl Iterator<Item = Range> + Clone {
+    let data = parts.data().iter().filter(|buf| !buf.is_empty());
+    data.map(|buf| Range { iova: buf.iova(), len: buf.len() })
 }
 
 /// Sets a command's data pointer.

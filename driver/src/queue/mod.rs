@@ -4,7 +4,6 @@ mod commands;
 mod core;
 mod memory;
 mod pair;
-mod parts;
 mod pointer;
 mod ring;
 mod slots;
@@ -14,6 +13,5 @@ mod transfer;
 
 pub(crate) use self::core::{Core, Layout};
 pub use pair::{Completion, Counters, QueuePair, Rejected};
-pub use parts::Parts;
 pub(crate) use pointer::list_pages;
 pub use transfer::{Protection, Transfer};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use nvio_spec::{Sqe, Status};
 
+use super::Core;
 use super::core::Ended;
-use super::{Core, Parts};
 use crate::controller::{Failure, Health, Inner};
 use crate::dma::DmaBuf;
 use crate::namespace::{Namespace, WritableNamespace};
@@ -43,8 +43,9 @@ pub struct QueuePair<T = u64> {
     /// When the commands in flight were last looked at.
     looked: u32,
     busy_polls: u64,
-    /// How often patience was lost.
-    looks: u64,
+    /// Polls that found nothing, until `patience` was granted.
+    idle_polls: u64,
+    granted_patience: u32,
 }
 
 /// What became of a command.
@@ -52,11 +53,10 @@ pub struct QueuePair<T = u64> {
 pub struct Completion<T> {
     /// What was given with the command.
     pub context: T,
-    /// The command's buffer; empty for a command without one. Also empty after a failure of a
-    /// controller that could not be stopped: it may still write to the buffer, which is given up.
+    /// The command's buffer; empty for a command without one, and for one that was given
+    /// [`Parts`], which [`Parts::from_completed`] takes out. Also empty after a failure of a
+    /// controller that could not be stopped: it may still write to the memory, which is given up.
     pub buf: DmaBuf,
-    /// The memory of a command that was given more than one buffer.
-    pub parts: Option<Box<Parts>>,
     /// The controller's verdict. Data of a failed read is not defined.
     pub status: Status,
     /// Command specific (DW0).
@@ -107,7 +107,8 @@ impl<T> QueuePair<T> {
             failure: None,
             looked: 0,
             busy_polls: 0,
-            looks: 0,
+            idle_polls: 0,
+            granted_patience: PATIENCE,
         }
     }
 
@@ -129,7 +130,7 @@ impl<T> QueuePair<T> {
 
     /// What the pair did since it was made.
     pub fn counters(&self) -> Counters {
-        let idle = self.looks * u64::from(PATIENCE) + u64::from(PATIENCE - self.patience);
+        let idle = self.idle_polls + u64::from(self.granted_patience - self.patience);
         Counters {
             submitted: self.core.submitted(),
             completed: self.core.ended(),
@@ -266,32 +267,111 @@ impl<T> QueuePair<T> {
     pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
         // Most polls find nothing.
         if !self.core.has_posted() {
-            self.patience -= 1;
-            return if self.patience == 0 { self.lose_patience(&mut done) } else { 0 };
+            return if self.is_patient() { 0 } else { self.tend(&mut done) };
         }
         self.busy_polls += 1;
         self.core.take(limit, |ended| done(ended.into()))
     }
 
+    /// Takes one completion, if there is one: [`poll`](Self::poll) for those who wait for a single
+    /// command.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Completion<T>> {
+        if !self.core.has_posted() {
+            return if self.is_patient() { None } else { self.tend_one() };
+        }
+        self.busy_polls += 1;
+        self.core.take_one().map(Completion::from)
+    }
+
+    /// Counts a poll that found nothing; false when it is time to look after the queue.
+    #[inline]
+    fn is_patient(&mut self) -> bool {
+        self.patience -= 1;
+        self.patience != 0
+    }
+
     #[cold]
     #[inline(never)]
-    fn lose_patience(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
-        self.patience = PATIENCE;
-        self.looks += 1;
-        self.check(done)
+    fn tend(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
+        let mut count = 0;
+        while let Some(ended) = self.tend_one() {
+            count += 1;
+            done(ended);
+        }
+        count
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tend_one(&mut self) -> Option<Completion<T>> {
+        self.idle_polls += u64::from(self.granted_patience);
+        let ended = self.check_one();
+        // There may be more of the kind.
+        self.granted_patience = if ended.is_some() { 1 } else { PATIENCE };
+        self.patience = self.granted_patience;
+        ended
     }
 
     /// Looks after the commands in flight: aborts what is overdue, resets a controller that has
     /// failed, and ends, through `done`, the commands that a reset took with it; tells how many
-    /// there were. [`poll`](Self::poll) and [`wait`](Self::wait) do this by themselves.
+    /// there were. [`poll`](Self::poll), [`pop`](Self::pop) and [`wait`](Self::wait) do this by
+    /// themselves.
     ///
     /// A healthy controller is asked ten times a second at most. Else this may take as long as an
     /// admin command may, and as a reset takes.
     pub fn check(&mut self, mut done: impl FnMut(Completion<T>)) -> usize {
+        let mut count = 0;
+        while let Some(ended) = self.check_one() {
+            count += 1;
+            done(ended);
+        }
+        count
+    }
+
+    /// Does what is to be done, and gives a command that a reset has ended, if there is one.
+    fn check_one(&mut self) -> Option<Completion<T>> {
         if self.controller.epoch() == self.epoch {
             self.look();
         }
-        if self.controller.epoch() == self.epoch { 0 } else { self.rejoin(&mut done) }
+        if self.controller.epoch() == self.epoch {
+            return None;
+        }
+        // What was posted before the reset was done.
+        for _ in 0..self.core.capacity() {
+            match self.core.take_one() {
+                Some(ended) => return Some(ended.into()),
+                None if self.core.has_posted() => {}
+                None => break,
+            }
+        }
+        let (epoch, health) = self.controller.lifecycle();
+        let (status, lost) = match health {
+            Health::Live => (Failure::Reset.status(), false),
+            Health::Failed { failure, stopped } => (failure.status(), !stopped),
+        };
+        let ended = self.core.abandon(status, lost);
+        if ended.is_none() {
+            self.rejoin(epoch);
+        }
+        ended.map(Completion::from)
+    }
+
+    /// Makes the queues again after a reset, when no command is in flight.
+    fn rejoin(&mut self, epoch: u32) {
+        self.core.restart();
+        self.epoch = epoch;
+        self.failure = match self.controller.create_queues(self.qid, &mut self.core) {
+            Ok(epoch) => {
+                self.epoch = epoch;
+                None
+            }
+            Err((error, _)) => Some(Failure::from(&error)),
+        };
+        if let Some(failure) = self.failure {
+            log::warn!("queue pair {} is closed: {}", self.qid, failure.error());
+            self.core.close();
+        }
     }
 
     fn look(&mut self) {
@@ -323,38 +403,6 @@ impl<T> QueuePair<T> {
         }
     }
 
-    /// Ends what was in flight when the controller was reset, and makes the queues again.
-    fn rejoin(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
-        let (epoch, health) = self.controller.lifecycle();
-        let mut count = 0;
-        // What was posted before the reset was done.
-        while self.core.has_posted() {
-            match self.core.take(usize::MAX, |ended| done(ended.into())) {
-                0 => break,
-                taken => count += taken,
-            }
-        }
-        let (status, lost) = match health {
-            Health::Live => (Failure::Reset.status(), false),
-            Health::Failed { failure, stopped } => (failure.status(), !stopped),
-        };
-        count += self.core.abandon(status, lost, |ended| done(ended.into()));
-        self.core.restart();
-        self.epoch = epoch;
-        self.failure = match self.controller.create_queues(self.qid, &mut self.core) {
-            Ok(epoch) => {
-                self.epoch = epoch;
-                None
-            }
-            Err((error, _)) => Some(Failure::from(&error)),
-        };
-        if let Some(failure) = self.failure {
-            log::warn!("queue pair {} is closed: {}", self.qid, failure.error());
-            self.core.close();
-        }
-        count
-    }
-
     /// Polls until there is a completion, hands all there are to `done`, and tells how many there
     /// were; 0 when nothing is in flight. Rings the doorbell first.
     ///
@@ -378,8 +426,8 @@ impl<T> QueuePair<T> {
 impl<T> From<Ended<T>> for Completion<T> {
     #[inline(always)]
     fn from(ended: Ended<T>) -> Self {
-        let Ended { posted, buf, parts, context } = ended;
-        Self { context, buf, parts, status: posted.status, result: posted.dw0 }
+        let Ended { status, result, buf, context } = ended;
+        Self { context, buf, status, result }
     }
 }
 

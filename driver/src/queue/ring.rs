@@ -103,13 +103,13 @@ fn index(at: usize) -> u32 {
     at as u32
 }
 
-/// What a driver needs of a completion queue entry.
+/// What is always needed of a completion queue entry.
 #[derive(Clone, Copy)]
-pub(crate) struct Posted {
-    /// Command specific result.
-    pub(crate) dw0: u32,
-    pub(crate) cid: u16,
-    pub(crate) status: Status,
+pub(super) struct Posted {
+    pub(super) cid: u16,
+    pub(super) status: Status,
+    /// Where the entry is.
+    at: u32,
 }
 
 /// The phase tag in the last dword of an entry (Base 3.3.3.2.2).
@@ -157,37 +157,42 @@ impl CompletionRing {
     /// Whether the controller has posted nothing new.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.last_dword() & PHASE == self.old
+        self.last_dword(self.head) & PHASE == self.old
     }
 
-    /// The dword of the head entry that has the phase tag.
+    /// The dword of an entry that has the phase tag.
     #[inline]
-    fn last_dword(&self) -> u32 {
-        // SAFETY: `head` is at most `mask`, which the memory holds entries for; an entry is four
+    fn last_dword(&self, at: u32) -> u32 {
+        // SAFETY: `at` is at most `mask`, which the memory holds entries for; an entry is four
         // aligned dwords. The read is volatile as the device writes it.
-        let last =
-            unsafe { self.base.add(self.head as usize).cast::<u32>().add(3).read_volatile() };
+        let last = unsafe { self.base.add(at as usize).cast::<u32>().add(3).read_volatile() };
         u32::from_le(last)
     }
 
     /// Takes the next completion, if the controller has posted one.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Posted> {
-        let last = self.last_dword();
+        let at = self.head;
+        let last = self.last_dword(at);
         if last & PHASE == self.old {
             return None;
         }
-        // The phase tag is written last, so the rest is read after it.
-        fence(Ordering::Acquire);
-        // SAFETY: as in `last_dword`. The device does not write the entry again before the doorbell,
-        // so that the read need not be volatile, and is not done where nobody asks for it.
-        let dw0 = unsafe { self.base.add(self.head as usize).cast::<u32>().read() };
-        self.head = (self.head + 1) & self.mask;
+        self.head = (at + 1) & self.mask;
         if self.head == 0 {
             self.old ^= PHASE;
         }
-        let dw0 = u32::from_le(dw0);
-        Some(Posted { dw0, cid: (last & 0xffff) as u16, status: Status((last >> 17) as u16) })
+        Some(Posted { cid: (last & 0xffff) as u16, status: Status((last >> 17) as u16), at })
+    }
+
+    /// Command specific result (DW0) of an entry that was taken, until the next
+    /// [`ring`](Self::ring).
+    #[inline]
+    pub(super) fn result(&self, posted: Posted) -> u32 {
+        // The phase tag is written last, so the rest is read after it.
+        fence(Ordering::Acquire);
+        // SAFETY: as in `last_dword`. The device does not write the entry again before the
+        // doorbell, so that the read need not be volatile, and is not done where nobody asks.
+        u32::from_le(unsafe { self.base.add(posted.at as usize).cast::<u32>().read() })
     }
 
     /// Tells the controller which entries are free again.

@@ -8,8 +8,8 @@ use nvio_spec::{Cqe, Sqe, Status, status};
 use zerocopy::little_endian::{U16, U32};
 
 use super::core::Ended;
-use super::{Core, Layout, Parts};
-use crate::dma::Arena;
+use super::{Core, Layout};
+use crate::dma::{Arena, DmaBuf, Parts};
 use crate::mmio::Mmio;
 
 const QID: u16 = 3;
@@ -94,9 +94,9 @@ fn submit(core: &mut Core<u32>, context: u32) -> bool {
 
 fn poll(core: &mut Core<u32>) -> Vec<(u32, Status)> {
     let mut got = Vec::new();
-    core.take(usize::MAX, |Ended { posted, context, .. }| {
-        assert_eq!(posted.dw0, u32::from(posted.cid) ^ 0x5555_0000);
-        got.push((context, posted.status));
+    core.take(usize::MAX, |Ended { status, result, context, .. }| {
+        assert_eq!(result >> 16, 0x5555);
+        got.push((context, status));
     });
     got
 }
@@ -184,7 +184,9 @@ fn abandoned_commands_end_once_and_the_rings_begin_again() {
     let old: Vec<_> = device.take().iter().map(|sqe| sqe.cid.get()).collect();
     device.post(old[0], Status::SUCCESS);
     let mut ended = poll(&mut core);
-    core.abandon(status::ABORTED_BY_HOST, false, |it| ended.push((it.context, it.posted.status)));
+    let abandoned = core.abandon(status::ABORTED_BY_HOST, false).unwrap();
+    ended.push((abandoned.context, abandoned.status));
+    assert!(core.abandon(status::ABORTED_BY_HOST, false).is_none());
     assert_eq!(ended, [(1, Status::SUCCESS), (2, status::ABORTED_BY_HOST)]);
     core.restart();
     (device.sq_head, device.cq_tail, device.phase) = (0, 0, true);
@@ -215,11 +217,12 @@ fn lost_memory_is_never_used_again() {
     let buf = device.arena.alloc(4096).unwrap();
     let iova = buf.iova();
     core.submit_buf(Sqe::read(1, 0, 8), buf, 1).unwrap();
-    let parts = Box::new(Parts::from(device.arena.alloc(4096).unwrap()));
+    let parts = Parts::new(vec![device.arena.alloc(4096).unwrap()], None);
     assert!(core.submit_parts(Sqe::read(1, 0, 8), parts, 2).is_ok());
-    core.abandon(status::ABORTED_BY_HOST, true, |it| {
-        assert!(it.buf.is_empty() && it.parts.is_none());
-    });
+    for _ in 0..2 {
+        let ended = core.abandon(status::ABORTED_BY_HOST, true).unwrap();
+        assert!(Parts::from_completed(ended.buf).is_err());
+    }
     assert!(device.arena.alloc(8192).unwrap().iova() > iova + 4096);
 }
 
@@ -227,23 +230,21 @@ fn lost_memory_is_never_used_again() {
 fn parts_move_in_and_come_back() {
     let (mut device, mut core) = Device::with_core(4);
     let alloc = |bytes| device.arena.alloc(bytes).unwrap();
-    let parts = Parts { data: vec![alloc(4096), alloc(512)], metadata: Some(alloc(72)) };
-    let [first, second, metadata] =
-        [&parts.data[0], &parts.data[1], parts.metadata.as_ref().unwrap()].map(|buf| buf.iova());
-    assert!(core.submit_parts(Sqe::write(1, 0, 9), Box::new(parts), 5).is_ok());
+    let parts = Parts::new(vec![alloc(4096), alloc(512)], Some(alloc(72)));
+    let [first, second] = [0, 1].map(|i| parts.data()[i].iova());
+    let metadata = parts.metadata().unwrap().iova();
+    assert!(core.submit_parts(Sqe::write(1, 0, 9), parts, 5).is_ok());
     core.ring();
     let sqe = device.take()[0];
     assert_eq!([sqe.prp1.get(), sqe.prp2.get(), sqe.mptr.get()], [first, second, metadata]);
     device.post(sqe.cid.get(), Status::SUCCESS);
-    let mut back = None;
-    core.take(1, |ended| back = ended.parts);
-    let back = back.unwrap();
-    assert_eq!((back.data_len(), back.metadata.map(|buf| buf.len())), (4608, Some(72)));
+    let back = Parts::from_completed(core.take_one().unwrap().buf).unwrap();
+    assert_eq!((back.data_len(), back.metadata().map(DmaBuf::len)), (4608, Some(72)));
     // Neither page is whole: without SGLs, that cannot be one command.
     let data = vec![device.arena.alloc(100).unwrap(), device.arena.alloc(412).unwrap()];
-    let parts = Box::new(Parts { data, metadata: None });
-    let (scattered, parts, _) = core.submit_parts(Sqe::write(1, 0, 1), parts, 6).unwrap_err();
-    assert!(scattered.is_some() && parts.data.len() == 2 && core.in_flight() == 0);
+    let refused = core.submit_parts(Sqe::write(1, 0, 1), Parts::new(data, None), 6);
+    let (scattered, parts, _) = refused.unwrap_err();
+    assert!(scattered.is_some() && parts.data().len() == 2 && core.in_flight() == 0);
 }
 
 #[test]

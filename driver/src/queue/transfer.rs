@@ -3,10 +3,9 @@
 use nvio_spec::Sqe;
 use zerocopy::little_endian::U32;
 
+use crate::dma::{DmaBuf, Parts};
 use crate::namespace::Namespace;
 use crate::{Error, Result};
-
-use super::parts::Parts;
 
 /// How a Read, Write or Compare transfers its blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,7 +84,7 @@ impl Transfer {
             true => (data + metadata, 0),
             false => (data, metadata),
         };
-        let given = parts.metadata.as_ref().map_or(0, |buf| buf.len());
+        let given = parts.metadata().map_or(0, DmaBuf::len);
         if given != metadata {
             return Err(Error::MetadataSize { bytes: given, needed: metadata });
         }
