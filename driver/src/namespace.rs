@@ -20,9 +20,11 @@ pub struct Namespace {
     /// The first two dwords of a Read.
     read_head: u64,
     block_shift: u32,
-    /// Most blocks of a command that transfers blocks without metadata and without protection
-    /// information; 0 when there is no such command.
+    /// Most blocks of a command that transfers blocks without metadata, on the shortest path; 0
+    /// when there is no such command, and when the namespace is smaller.
     plain_blocks: u32,
+    /// The LBA up to which `plain_blocks` are inside the namespace.
+    plain_end: u64,
     /// Most blocks of any command that transfers data.
     max_blocks: u32,
     nsid: u32,
@@ -87,10 +89,21 @@ impl Namespace {
             ));
         }
         let max_blocks = u32::try_from(max_blocks).unwrap_or(MOST_BLOCKS);
-        let plain_blocks = if metadata == 0 { max_blocks } else { 0 };
+        let fits = metadata == 0 && u64::from(max_blocks) <= blocks;
+        let plain_blocks = if fits { max_blocks } else { 0 };
+        let plain_end = blocks - u64::from(plain_blocks);
         let read_head = u64::from(nsid) << 32 | u64::from(nvm::READ);
         let identify = Arc::new(identify);
-        Ok(Self { blocks, read_head, block_shift, plain_blocks, max_blocks, nsid, identify })
+        Ok(Self {
+            blocks,
+            read_head,
+            block_shift,
+            plain_blocks,
+            plain_end,
+            max_blocks,
+            nsid,
+            identify,
+        })
     }
 
     /// Namespace ID.
@@ -172,14 +185,14 @@ impl Namespace {
     }
 
     /// How many blocks, less one, `bytes` at `lba` are, if one command can carry them without
-    /// metadata.
+    /// metadata, and if they are not near the end of the namespace: then [`check`](Self::check)
+    /// knows.
     #[inline]
     pub(crate) fn plain(&self, lba: u64, bytes: u32) -> Option<u32> {
         // What is not a multiple of the block size has low bits that become high ones, and 0 less
         // one is the largest number: one comparison for three conditions.
         let nlb = bytes.rotate_right(self.block_shift).wrapping_sub(1);
-        let left = self.blocks.checked_sub(lba)?;
-        (nlb < self.plain_blocks && u64::from(nlb) < left).then_some(nlb)
+        (nlb < self.plain_blocks && lba <= self.plain_end).then_some(nlb)
     }
 
     /// Whether `blocks` at `lba` exist, and one command can carry them.
@@ -255,7 +268,7 @@ mod tests {
     fn only_what_one_command_can_carry_passes() {
         let namespace = Namespace::new(1, identify(100, 12, 0), 64 << 10).unwrap();
         assert_eq!((namespace.bytes(), namespace.max_transfer()), (409_600, 65_536));
-        assert_eq!(namespace.plain(99, 4096), Some(0));
+        assert_eq!((namespace.plain(84, 4096), namespace.check(99, 4096).unwrap()), (Some(0), 1));
         assert_eq!(namespace.plain(84, 65_536), Some(15));
         let refused = |lba, bytes: u32| {
             assert_eq!(namespace.plain(lba, bytes), None);

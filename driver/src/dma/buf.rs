@@ -25,7 +25,7 @@ use super::parts::Memory;
 /// ```
 // Two words, since it is moved twice for each command.
 pub struct DmaBuf {
-    /// `start`, the offset in the allocation, in the low half, and `len` in the high one;
+    /// `len` in the low half, and `start`, the offset in the allocation, in the high one;
     /// `start + len` is inside the allocation. In one word, as they are moved together.
     span: u64,
     pages: Arc<Allocation>,
@@ -72,20 +72,21 @@ impl DmaBuf {
     /// [`len`](Self::len) as it is kept.
     #[inline]
     pub(crate) fn len32(&self) -> u32 {
-        (self.span >> 32) as u32
+        (self.span & 0xffff_ffff) as u32
     }
 
     /// Offset in the allocation.
     #[inline]
     fn start(&self) -> u32 {
-        (self.span & 0xffff_ffff) as u32
+        (self.span >> 32) as u32
     }
 
-    /// Whether all of it lies in one memory page, of any size that controllers have: allocations
+    /// Whether all of it, which is not empty, lies in one memory page, of any size that controllers have: allocations
     /// begin on a page.
     #[inline]
     pub(crate) fn is_in_one_page(&self) -> bool {
-        u64::from(self.start()) % PAGE_SIZE as u64 + u64::from(self.len32()) <= PAGE_SIZE as u64
+        let last = self.start().wrapping_add(self.len32()).wrapping_sub(1);
+        ((self.start() ^ last) as usize) < PAGE_SIZE
     }
 
     /// Whether there is no byte in it.
@@ -153,7 +154,7 @@ impl DmaBuf {
 
 #[inline]
 fn pack(start: u32, len: u32) -> u64 {
-    u64::from(len) << 32 | u64::from(start)
+    u64::from(start) << 32 | u64::from(len)
 }
 
 impl Deref for DmaBuf {

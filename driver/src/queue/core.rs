@@ -54,6 +54,14 @@ pub(crate) struct Ended<T> {
     pub(crate) context: T,
 }
 
+/// What [`Core::take_one`] found.
+pub(crate) enum Taken<T> {
+    Ended(Ended<T>),
+    /// A completion that matches no command.
+    Stale,
+    Nothing,
+}
+
 /// The rings of one queue pair with the commands in flight. `T` comes back with each completion.
 pub(crate) struct Core<T> {
     sq: SubmissionRing,
@@ -197,7 +205,7 @@ impl<T> Core<T> {
     ) -> Result<(), (DmaBuf, T)> {
         let Some(slot) = self.slots.take() else { return Err((buf, context)) };
         let iova = buf.iova();
-        let head = head | u64::from(slot.cid()) << 16;
+        let head = head | u64::from(slot.tag());
         slot.fill(Request { buf, context });
         self.sq.push_page(head, iova, slba, nlb);
         Ok(())
@@ -265,7 +273,8 @@ impl<T> Core<T> {
 
     /// Takes at most `limit` entries, and no more than a ring has, hands those that match a command
     /// to `done`, and gives their number.
-    #[inline]
+    // Apart from the poll that finds nothing, which is the most frequent.
+    #[inline(never)]
     pub(crate) fn take(&mut self, limit: usize, mut done: impl FnMut(Ended<T>)) -> usize {
         // A device that posts for ever must not keep the caller for ever.
         let limit = limit.min(self.slots.capacity());
@@ -275,7 +284,7 @@ impl<T> Core<T> {
             let Some(posted) = self.cq.pop() else { break };
             taken += 1;
             if let Some(ended) = self.end(posted) {
-                done(ended);
+                done(Ended { result: self.cq.result(posted), ..ended });
             }
         }
         self.cq.ring();
@@ -284,27 +293,34 @@ impl<T> Core<T> {
         matched
     }
 
-    /// Takes at most one entry, and gives the command that it ends, if it does.
-    #[inline]
-    pub(crate) fn take_one(&mut self) -> Option<Ended<T>> {
-        let posted = self.cq.pop()?;
-        let ended = self.end(posted);
+    /// Takes one entry, if the controller has posted one.
+    #[inline(always)]
+    pub(crate) fn take_one(&mut self) -> Taken<T> {
+        let Some(posted) = self.cq.pop() else { return Taken::Nothing };
+        let result = self.cq.result(posted);
         self.cq.ring();
-        self.ended += usize::from(ended.is_some());
-        ended
+        match self.end(posted) {
+            Some(ended) => {
+                self.ended += 1;
+                Taken::Ended(Ended { result, ..ended })
+            }
+            None => Taken::Stale,
+        }
     }
 
     #[inline(always)]
     fn end(&mut self, posted: Posted) -> Option<Ended<T>> {
-        let Some(used) = self.slots.find(posted.cid) else {
-            self.count_stale(posted.cid);
+        let Posted { cid, status, .. } = posted;
+        let Some(used) = self.slots.find(cid) else {
+            self.count_stale(cid);
             return None;
         };
         let Request { buf, context } = used.take();
-        if posted.status.0 != 0 {
-            self.count_error(posted.status);
+        if status.0 != 0 {
+            // Bits beside type and code are hints, to be seen by those who retry.
+            self.errors += usize::from(!status.is_success());
         }
-        Some(Ended { status: posted.status, result: self.cq.result(posted), buf, context })
+        Some(Ended { status, result: 0, buf, context })
     }
 
     #[cold]
@@ -312,13 +328,6 @@ impl<T> Core<T> {
     fn count_stale(&mut self, cid: u16) {
         self.stale += 1;
         log::warn!("a completion with identifier {cid:#06x} matches no command");
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn count_error(&mut self, status: Status) {
-        // Other bits are hints, to be seen by those who retry.
-        self.errors += usize::from(!status.is_success());
     }
 
     /// Ends a command in flight with `status`, if there is one.

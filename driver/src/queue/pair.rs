@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nvio_spec::{Sqe, Status};
 
 use super::Core;
-use super::core::Ended;
+use super::core::{Ended, Taken};
 use crate::controller::{Failure, Health, Inner};
 use crate::dma::DmaBuf;
 use crate::namespace::{Namespace, WritableNamespace};
@@ -204,6 +204,7 @@ impl<T> QueuePair<T> {
 
     /// [`transfer`](Self::transfer) of more than a page, or with protection information, or of what
     /// is not allowed; apart, so that the common case is small enough to be inlined.
+    #[cold]
     #[inline(never)]
     fn transfer_pages(
         &mut self,
@@ -277,11 +278,14 @@ impl<T> QueuePair<T> {
     /// command.
     #[inline]
     pub fn pop(&mut self) -> Option<Completion<T>> {
-        if !self.core.has_posted() {
-            return if self.is_patient() { None } else { self.tend_one() };
+        match self.core.take_one() {
+            Taken::Ended(ended) => {
+                self.busy_polls += 1;
+                Some(ended.into())
+            }
+            Taken::Nothing | Taken::Stale if self.is_patient() => None,
+            _ => self.tend_one(),
         }
-        self.busy_polls += 1;
-        self.core.take_one().map(Completion::from)
     }
 
     /// Counts a poll that found nothing; false when it is time to look after the queue.
@@ -340,9 +344,9 @@ impl<T> QueuePair<T> {
         // What was posted before the reset was done.
         for _ in 0..self.core.capacity() {
             match self.core.take_one() {
-                Some(ended) => return Some(ended.into()),
-                None if self.core.has_posted() => {}
-                None => break,
+                Taken::Ended(ended) => return Some(ended.into()),
+                Taken::Stale => {}
+                Taken::Nothing => break,
             }
         }
         let (epoch, health) = self.controller.lifecycle();

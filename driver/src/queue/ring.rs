@@ -3,17 +3,17 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 
-use nvio_spec::{Cqe, Sqe, Status};
+use nvio_spec::{Cqe, SQE_SIZE, Sqe, Status};
 
 use super::memory::RingMemory;
 use crate::mmio::{Doorbell, Shadow};
 
 /// The submission ring. It cannot overflow: there are fewer slots than entries.
 pub(super) struct SubmissionRing {
-    base: NonNull<[u64; 8]>,
-    /// Entries, a power of two, less one.
+    base: NonNull<Entry>,
+    /// Bytes of the ring, a power of two, less one.
     mask: usize,
-    /// Commands placed since the ring began; modulo the entries, it is the tail.
+    /// Bytes of commands placed since the ring began; modulo those of the ring, it is the tail.
     tail: usize,
     /// The tail that the controller was told.
     rung: usize,
@@ -24,13 +24,16 @@ pub(super) struct SubmissionRing {
     memory: RingMemory,
 }
 
+type Entry = [u64; 8];
+const _: () = assert!(size_of::<Entry>() == SQE_SIZE);
+
 // SAFETY: the ring's memory is its own, and shared with nobody but the device.
 unsafe impl Send for SubmissionRing {}
 
 impl SubmissionRing {
     /// A ring of `entries`, a power of two, in `memory`, which is large enough.
     pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
-        let (base, mask) = (memory.ptr().cast(), entries as usize - 1);
+        let (base, mask) = (memory.ptr().cast(), entries as usize * SQE_SIZE - 1);
         Self { base, mask, tail: 0, rung: 0, doorbell, before: 0, doorbells: 0, memory }
     }
 
@@ -39,7 +42,13 @@ impl SubmissionRing {
     }
 
     pub(super) fn entries(&self) -> u32 {
-        index(self.mask) + 1
+        self.index(self.mask) + 1
+    }
+
+    /// The entry that a number of bytes leads to.
+    #[inline]
+    fn index(&self, bytes: usize) -> u32 {
+        index((bytes & self.mask) / SQE_SIZE)
     }
 
     pub(super) fn set_shadow(&mut self, shadow: Option<Shadow>) {
@@ -49,20 +58,19 @@ impl SubmissionRing {
     /// Commands placed, ever.
     #[inline]
     pub(super) fn placed(&self) -> usize {
-        self.before + self.tail
+        self.before + self.tail / SQE_SIZE
     }
 
     /// Begins again with an empty ring. The controller must not know of it.
     pub(super) fn restart(&mut self) {
-        self.before += self.tail;
+        self.before = self.placed();
         (self.tail, self.rung) = (0, 0);
     }
 
     /// Places a command at the tail. The controller sees it after [`ring`](Self::ring).
     #[inline]
     pub(super) fn push(&mut self, sqe: Sqe) {
-        let words: [u64; 8] = zerocopy::transmute!(sqe);
-        self.place(words);
+        self.place(zerocopy::transmute!(sqe));
     }
 
     /// Places a Read, a Write or a Compare of what lies in one memory page, without metadata:
@@ -73,13 +81,13 @@ impl SubmissionRing {
     }
 
     #[inline]
-    fn place(&mut self, words: [u64; 8]) {
+    fn place(&mut self, entry: Entry) {
         let at = self.tail & self.mask;
-        // SAFETY: `at` is at most `mask`, which the memory holds entries for. The controller does
-        // not read the entry before the doorbell, which comes after a fence, so that the write need
-        // not be volatile and can be done in large pieces.
-        unsafe { self.base.add(at).write(words) };
-        self.tail += 1;
+        self.tail += SQE_SIZE;
+        // SAFETY: `at` is a multiple of the size of an entry, and below the size of the ring, which
+        // the memory has. The controller does not read the entry before the doorbell, which comes
+        // after a fence, so that the write need not be volatile and can be done in large pieces.
+        unsafe { self.base.byte_add(at).write(entry) };
     }
 
     /// Tells the controller of all commands since the last time, if there are any.
@@ -89,7 +97,7 @@ impl SubmissionRing {
             // Entries before doorbell. On x86-64, stores to write-back memory are seen before a
             // later store to device memory, so that this costs nothing.
             fence(Ordering::Release);
-            self.doorbell.ring(index(self.rung & self.mask), index(self.tail & self.mask));
+            self.doorbell.ring(self.index(self.rung), self.index(self.tail));
             self.rung = self.tail;
             self.doorbells += 1;
         }
@@ -103,13 +111,12 @@ fn index(at: usize) -> u32 {
     at as u32
 }
 
-/// What is always needed of a completion queue entry.
+/// A completion queue entry that was taken.
 #[derive(Clone, Copy)]
 pub(super) struct Posted {
     pub(super) cid: u16,
     pub(super) status: Status,
-    /// Where the entry is.
-    at: u32,
+    entry: NonNull<Cqe>,
 }
 
 /// The phase tag in the last dword of an entry (Base 3.3.3.2.2).
@@ -117,16 +124,17 @@ const PHASE: u32 = 1 << 16;
 
 /// The completion ring.
 pub(super) struct CompletionRing {
-    base: NonNull<Cqe>,
-    /// Entries, a power of two, less one.
-    mask: u32,
-    head: u32,
+    /// The entry at the head.
+    next: NonNull<Cqe>,
+    /// The entry after the last.
+    end: NonNull<Cqe>,
     /// The phase tag of entries that are old: clear in the first round.
     old: u32,
     /// The head that the controller was told.
     rung: u32,
     doorbell: Doorbell,
     pub(super) doorbells: u64,
+    base: NonNull<Cqe>,
     memory: RingMemory,
 }
 
@@ -136,8 +144,10 @@ unsafe impl Send for CompletionRing {}
 impl CompletionRing {
     /// A ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
     pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
-        let (base, mask) = (memory.ptr().cast(), entries - 1);
-        Self { base, mask, head: 0, old: 0, rung: 0, doorbell, doorbells: 0, memory }
+        let base = memory.ptr().cast();
+        // SAFETY: the memory holds `entries`; this is one past its end.
+        let end = unsafe { base.add(entries as usize) };
+        Self { next: base, end, old: 0, rung: 0, doorbell, doorbells: 0, base, memory }
     }
 
     pub(super) fn iova(&self) -> u64 {
@@ -151,37 +161,38 @@ impl CompletionRing {
     /// Begins again with an empty ring. The controller must not know of it.
     pub(super) fn restart(&mut self) {
         self.memory.clear();
-        (self.head, self.rung, self.old) = (0, 0, 0);
+        (self.next, self.rung, self.old) = (self.base, 0, 0);
     }
 
     /// Whether the controller has posted nothing new.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.last_dword(self.head) & PHASE == self.old
+        (self.last_dword() ^ self.old) & PHASE == 0
     }
 
-    /// The dword of an entry that has the phase tag.
+    /// The dword of the head entry that has the phase tag.
     #[inline]
-    fn last_dword(&self, at: u32) -> u32 {
-        // SAFETY: `at` is at most `mask`, which the memory holds entries for; an entry is four
-        // aligned dwords. The read is volatile as the device writes it.
-        let last = unsafe { self.base.add(at as usize).cast::<u32>().add(3).read_volatile() };
-        u32::from_le(last)
+    fn last_dword(&self) -> u32 {
+        // SAFETY: `next` is before `end`, so that it is an entry: four aligned dwords. The read is
+        // volatile as the device writes it.
+        u32::from_le(unsafe { self.next.cast::<u32>().add(3).read_volatile() })
     }
 
     /// Takes the next completion, if the controller has posted one.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Posted> {
-        let at = self.head;
-        let last = self.last_dword(at);
-        if last & PHASE == self.old {
+        let entry = self.next;
+        let last = self.last_dword();
+        if (last ^ self.old) & PHASE == 0 {
             return None;
         }
-        self.head = (at + 1) & self.mask;
-        if self.head == 0 {
+        // SAFETY: `next` is before `end`, so this is at most `end`.
+        self.next = unsafe { entry.add(1) };
+        if self.next == self.end {
+            self.next = self.base;
             self.old ^= PHASE;
         }
-        Some(Posted { cid: (last & 0xffff) as u16, status: Status((last >> 17) as u16), at })
+        Some(Posted { cid: (last & 0xffff) as u16, status: Status((last >> 17) as u16), entry })
     }
 
     /// Command specific result (DW0) of an entry that was taken, until the next
@@ -190,9 +201,9 @@ impl CompletionRing {
     pub(super) fn result(&self, posted: Posted) -> u32 {
         // The phase tag is written last, so the rest is read after it.
         fence(Ordering::Acquire);
-        // SAFETY: as in `last_dword`. The device does not write the entry again before the
+        // SAFETY: it is an entry of this ring, which the device does not write again before the
         // doorbell, so that the read need not be volatile, and is not done where nobody asks.
-        u32::from_le(unsafe { self.base.add(posted.at as usize).cast::<u32>().read() })
+        u32::from_le(unsafe { posted.entry.cast::<u32>().read() })
     }
 
     /// Tells the controller which entries are free again.
@@ -200,8 +211,10 @@ impl CompletionRing {
     pub(super) fn ring(&mut self) {
         // The reads of the entries come before the store that gives them back.
         fence(Ordering::Release);
-        self.doorbell.ring(self.rung, self.head);
-        self.rung = self.head;
+        // SAFETY: both are in the ring's memory, and `next` is not before `base`.
+        let head = index(unsafe { self.next.offset_from_unsigned(self.base) });
+        self.doorbell.ring(self.rung, head);
+        self.rung = head;
         self.doorbells += 1;
     }
 }

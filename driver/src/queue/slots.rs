@@ -12,7 +12,7 @@ pub(super) struct Slots<T> {
     /// last is used first, as it is in the cache.
     free: u32,
     /// Bits of an identifier that are the slot's number; those above are the generation.
-    index_mask: u16,
+    index_mask: u32,
 }
 
 /// One command in flight, or none.
@@ -20,16 +20,17 @@ pub(super) struct Slots<T> {
 pub(super) struct Slot<T> {
     /// There while the slot is in use. Not an `Option`: taking that costs a fifth of a completion.
     request: MaybeUninit<T>,
-    /// Of a slot in use, the command's identifier; else [`UNUSED`].
+    /// Of a slot in use, its `tag`; else [`UNUSED`].
     used: u32,
     /// Of a free slot: the number of the next free one. Of a slot in use: [`Mark`], or what was
     /// there before, which is below any mark.
     link: u32,
-    /// Identifier of the command in the slot, or of the next one.
-    cid: u16,
+    /// Identifier of the command in the slot, or of the next one, in bits 31:16, where the first
+    /// dword of a command has it.
+    tag: u32,
 }
 
-/// No identifier: those have 16 bits.
+/// No tag: those have bits 15:0 clear.
 const UNUSED: u32 = u32::MAX;
 const NONE: u32 = u16::MAX as u32;
 
@@ -63,9 +64,14 @@ pub(super) struct Overdue {
 
 impl<T> Slot<T> {
     /// Identifier of the next command in the slot.
-    #[inline]
     pub(super) fn cid(&self) -> u16 {
-        self.cid
+        (self.tag >> 16) as u16
+    }
+
+    /// [`cid`](Self::cid) in bits 31:16.
+    #[inline]
+    pub(super) fn tag(&self) -> u32 {
+        self.tag
     }
 
     /// Puts a request into a slot that was free.
@@ -73,7 +79,7 @@ impl<T> Slot<T> {
     pub(super) fn fill(&mut self, request: T) {
         debug_assert_eq!(self.used, UNUSED);
         self.request.write(request);
-        self.used = u32::from(self.cid);
+        self.used = self.tag;
     }
 
     fn is_used(&self) -> bool {
@@ -85,18 +91,20 @@ impl<T> Slot<T> {
 pub(super) struct Used<'a, T> {
     slot: &'a mut Slot<T>,
     free: &'a mut u32,
-    index_mask: u16,
+    index: u32,
+    /// The slot's next tag.
+    next: u32,
 }
 
 impl<T> Used<'_, T> {
     /// Takes the request, and frees the slot.
     #[inline]
     pub(super) fn take(self) -> T {
-        let Self { slot, free, index_mask } = self;
+        let Self { slot, free, index, next } = self;
         slot.used = UNUSED;
+        slot.tag = next;
         slot.link = *free;
-        *free = u32::from(slot.cid & index_mask);
-        slot.cid = slot.cid.wrapping_add(index_mask + 1);
+        *free = index;
         // SAFETY: `fill` alone sets `used`, after it has written the request, and this alone clears
         // it; a `Used` is made only of a slot where it is set, and is consumed here. So the request
         // is there, and is taken once.
@@ -111,10 +119,11 @@ impl<T> Slots<T> {
     /// A table of `capacity` slots, 1 to [`Self::MOST`] - 1. Identifier ffffh is never used, as
     /// Base 3.3.3.1 asks: no slot has the number with all bits set.
     pub(super) fn new(capacity: u16) -> Self {
-        let index_mask = u16::MAX >> capacity.leading_zeros();
+        let index_mask = u32::from(u16::MAX >> capacity.leading_zeros());
         let slot = |index| {
             let link = if index + 1 < capacity { u32::from(index) + 1 } else { NONE };
-            Slot { request: MaybeUninit::uninit(), used: UNUSED, link, cid: index }
+            let tag = u32::from(index) << 16;
+            Slot { request: MaybeUninit::uninit(), used: UNUSED, link, tag }
         };
         Self { table: (0..capacity).map(slot).collect(), free: 0, index_mask }
     }
@@ -135,8 +144,13 @@ impl<T> Slots<T> {
     #[inline]
     pub(super) fn find(&mut self, cid: u16) -> Option<Used<'_, T>> {
         let Self { table, free, index_mask } = self;
-        let slot = table.get_mut(usize::from(cid & *index_mask))?;
-        (slot.used == u32::from(cid)).then_some(Used { slot, free, index_mask: *index_mask })
+        let (index, tag) = (u32::from(cid) & *index_mask, u32::from(cid) << 16);
+        let slot = table.get_mut(index as usize)?;
+        if slot.used != tag {
+            return None;
+        }
+        let next = tag.wrapping_add((*index_mask + 1) << 16);
+        Some(Used { slot, free, index, next })
     }
 
     /// The number of the slot that [`take`](Self::take) would give.
@@ -146,7 +160,7 @@ impl<T> Slots<T> {
 
     /// Takes any request that is in flight.
     pub(super) fn remove_any(&mut self) -> Option<T> {
-        let cid = self.table.iter().find(|slot| slot.is_used())?.cid;
+        let cid = self.table.iter().find(|slot| slot.is_used())?.cid();
         self.find(cid).map(Used::take)
     }
 
@@ -160,7 +174,7 @@ impl<T> Slots<T> {
         self.free = NONE;
         for slot in self.table.iter_mut().rev().filter(|slot| !slot.is_used()) {
             slot.link = self.free;
-            self.free = u32::from(slot.cid & self.index_mask);
+            self.free = u32::from(slot.cid()) & self.index_mask;
         }
     }
 
@@ -178,7 +192,7 @@ impl<T> Slots<T> {
             let aborted = mark.0 & Mark::ABORTED != 0;
             let bound = if aborted { bounds.1 } else { bounds.0 };
             if overdue.is_none() && mark.age(now) >= bound {
-                overdue = Some(Overdue { cid: slot.cid, aborted });
+                overdue = Some(Overdue { cid: slot.cid(), aborted });
             }
         }
         overdue
@@ -186,8 +200,8 @@ impl<T> Slots<T> {
 
     /// Notes that a command in flight was told to end, and begins its time anew.
     pub(super) fn mark_aborted(&mut self, cid: u16, now: u32) {
-        let slot = self.table.get_mut(usize::from(cid & self.index_mask));
-        if let Some(slot) = slot.filter(|slot| slot.cid == cid && slot.is_used()) {
+        let slot = self.table.get_mut((u32::from(cid) & self.index_mask) as usize);
+        if let Some(slot) = slot.filter(|slot| slot.cid() == cid && slot.is_used()) {
             slot.link = Mark::new(now, true).0;
         }
     }
@@ -223,7 +237,7 @@ mod tests {
         assert_ne!(first, second, "same slot, other generation");
         assert_eq!(remove(&mut slots, first), None, "stale");
         assert_eq!(remove(&mut slots, second), Some('b'));
-        let next = slots.table[slots.free as usize].cid;
+        let next = slots.table[slots.free as usize].cid();
         assert_eq!(remove(&mut slots, next), None, "not issued yet");
     }
 

@@ -7,7 +7,7 @@ use nvio_spec::register::{cq_head_doorbell, sq_tail_doorbell};
 use nvio_spec::{Cqe, Sqe, Status, status};
 use zerocopy::little_endian::{U16, U32};
 
-use super::core::Ended;
+use super::core::{Ended, Taken};
 use super::{Core, Layout};
 use crate::dma::{Arena, DmaBuf, Parts};
 use crate::mmio::Mmio;
@@ -238,7 +238,8 @@ fn parts_move_in_and_come_back() {
     let sqe = device.take()[0];
     assert_eq!([sqe.prp1.get(), sqe.prp2.get(), sqe.mptr.get()], [first, second, metadata]);
     device.post(sqe.cid.get(), Status::SUCCESS);
-    let back = Parts::from_completed(core.take_one().unwrap().buf).unwrap();
+    let Taken::Ended(ended) = core.take_one() else { panic!("nothing was posted") };
+    let back = Parts::from_completed(ended.buf).unwrap();
     assert_eq!((back.data_len(), back.metadata().map(DmaBuf::len)), (4608, Some(72)));
     // Neither page is whole: without SGLs, that cannot be one command.
     let data = vec![device.arena.alloc(100).unwrap(), device.arena.alloc(412).unwrap()];

@@ -16,14 +16,15 @@ const BATCH: usize = 32;
 const ROUNDS: usize = 64;
 const BLOCKS: u64 = 1 << 28;
 
-type Queue = QueuePair<u64>;
+type Queue = QueuePair<usize>;
+type Bufs = [Option<DmaBuf>; BATCH];
 
-/// Queues a batch of random 4 KiB reads, one doorbell.
+/// Queues a batch of random 4 KiB reads, one doorbell. The context of each is its buffer's place.
 #[inline(never)]
-fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Vec<DmaBuf>, lbas: &[u64]) {
-    let from = bufs.len().saturating_sub(lbas.len());
-    for (&lba, buf) in lbas.iter().zip(bufs.drain(from..)) {
-        if queue.read(namespace, lba, buf, lba).is_err() {
+fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Bufs, lbas: &[u64]) {
+    for (place, (buf, &lba)) in bufs.iter_mut().zip(lbas).enumerate() {
+        let Some(taken) = buf.take() else { continue };
+        if queue.read(namespace, lba, taken, place).is_err() {
             eprintln!("a read was rejected");
         }
     }
@@ -32,30 +33,29 @@ fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Vec<DmaBuf>
 
 /// Takes a batch of completions.
 #[inline(never)]
-fn complete_batch(queue: &mut Queue, bufs: &mut Vec<DmaBuf>, sum: &mut u64) -> usize {
+fn complete_batch(queue: &mut Queue, bufs: &mut Bufs, sum: &mut u64) -> usize {
     queue.poll(BATCH, |done| {
-        *sum = sum.wrapping_add(done.context + u64::from(done.status.0));
-        // As many as there are came from here, so that it never grows.
-        match bufs.len() < bufs.capacity() {
-            true => bufs.push(done.buf),
-            false => std::mem::forget(done.buf),
+        *sum = sum.wrapping_add(u64::from(done.status.0));
+        if let Some(place) = bufs.get_mut(done.context) {
+            // The place is empty, so there is nothing to drop.
+            std::mem::forget(place.replace(done.buf));
         }
     })
 }
 
 /// Queues one read and rings.
 #[inline(never)]
-fn submit_one(queue: &mut Queue, namespace: &Namespace, buf: DmaBuf, lba: u64) -> Option<DmaBuf> {
-    let rejected = queue.read(namespace, lba, buf, lba).err();
+fn submit_one(queue: &mut Queue, namespace: &Namespace, buf: DmaBuf, lba: u64) -> bool {
+    let queued = queue.read(namespace, lba, buf, 0).is_ok();
     queue.ring();
-    rejected.map(|rejected| rejected.buf)
+    queued
 }
 
 /// Takes one completion.
 #[inline(never)]
 fn complete_one(queue: &mut Queue, sum: &mut u64) -> Option<DmaBuf> {
     let done = queue.pop()?;
-    *sum = sum.wrapping_add(done.context + u64::from(done.status.0));
+    *sum = sum.wrapping_add(u64::from(done.status.0));
     Some(done.buf)
 }
 
@@ -68,7 +68,8 @@ fn empty_poll(queue: &mut Queue) -> usize {
 struct Rig {
     queue: Queue,
     namespace: Namespace,
-    bufs: Vec<DmaBuf>,
+    /// The buffers of each batch in flight.
+    batches: Vec<Bufs>,
     seed: u64,
     sum: u64,
     _emulator: Emulator,
@@ -81,8 +82,16 @@ impl Rig {
         let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
         let namespace = controller.namespace(1)?;
         let queue = controller.queue_pair(DEPTH)?;
-        let bufs = (0..DEPTH).map(|_| controller.alloc(4096)).collect::<Result<_, _>>()?;
-        Ok(Self { queue, namespace, bufs, seed: 1, sum: 0, _emulator: emulator })
+        let batch = |_| {
+            let mut bufs = [const { None }; BATCH];
+            for buf in &mut bufs {
+                *buf = Some(controller.alloc(4096)?);
+            }
+            Ok(bufs)
+        };
+        let batches = (0..usize::from(DEPTH) / BATCH).map(batch);
+        let batches = batches.collect::<Result<_, nvio_driver::Error>>()?;
+        Ok(Self { queue, namespace, batches, seed: 1, sum: 0, _emulator: emulator })
     }
 
     fn lba(&mut self) -> u64 {
@@ -97,18 +106,21 @@ impl Rig {
         }
     }
 
-    /// Batches at full depth; the controller gets all the time it needs between them.
+    /// Batches at full depth; the controller gets all the time it needs between them, and
+    /// completes in order.
     fn batches(&mut self) -> usize {
         let mut done = 0;
         for _ in 0..ROUNDS {
-            while self.queue.in_flight() < usize::from(DEPTH) {
+            for i in 0..self.batches.len() {
                 let lbas: [u64; BATCH] = std::array::from_fn(|_| self.lba());
-                submit_batch(&mut self.queue, &self.namespace, &mut self.bufs, black_box(&lbas));
+                let (queue, bufs) = (&mut self.queue, &mut self.batches[i]);
+                submit_batch(queue, &self.namespace, bufs, black_box(&lbas));
             }
             sleep(Duration::from_millis(5));
-            while self.queue.in_flight() > 0 {
+            for i in 0..self.batches.len() {
                 self.await_completion();
-                done += complete_batch(&mut self.queue, &mut self.bufs, &mut self.sum);
+                let (queue, bufs) = (&mut self.queue, &mut self.batches[i]);
+                done += complete_batch(queue, bufs, &mut self.sum);
             }
         }
         done
@@ -117,13 +129,15 @@ impl Rig {
     /// One command at a time, each with its doorbell.
     fn one_by_one(&mut self) -> usize {
         let mut done = 0;
+        let mut buf = self.batches[0][0].take();
         for _ in 0..ROUNDS * 4 {
-            let (lba, Some(buf)) = (self.lba(), self.bufs.pop()) else { break };
-            self.bufs.extend(submit_one(&mut self.queue, &self.namespace, buf, black_box(lba)));
+            let (lba, Some(taken)) = (self.lba(), buf) else { break };
+            if !submit_one(&mut self.queue, &self.namespace, taken, black_box(lba)) {
+                break;
+            }
             self.await_completion();
-            let buf = complete_one(&mut self.queue, &mut self.sum);
+            buf = complete_one(&mut self.queue, &mut self.sum);
             done += usize::from(buf.is_some());
-            self.bufs.extend(buf);
         }
         done
     }
