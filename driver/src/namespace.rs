@@ -22,7 +22,7 @@ pub struct Namespace {
     block_shift: u32,
     /// Most blocks of a command that transfers blocks without metadata, on the shortest path; 0
     /// when there is no such command, and when the namespace is smaller.
-    plain_blocks: u32,
+    plain_blocks: u64,
     /// The LBA up to which `plain_blocks` are inside the namespace.
     plain_end: u64,
     /// Most blocks of any command that transfers data.
@@ -89,9 +89,9 @@ impl Namespace {
             ));
         }
         let max_blocks = u32::try_from(max_blocks).unwrap_or(MOST_BLOCKS);
-        let fits = metadata == 0 && u64::from(max_blocks) <= blocks;
-        let plain_blocks = if fits { max_blocks } else { 0 };
-        let plain_end = blocks - u64::from(plain_blocks);
+        let most = u64::from(max_blocks);
+        let plain_blocks = if metadata == 0 && most <= blocks { most } else { 0 };
+        let plain_end = blocks - plain_blocks;
         let read_head = u64::from(nsid) << 32 | u64::from(nvm::READ);
         let identify = Arc::new(identify);
         Ok(Self {
@@ -188,10 +188,10 @@ impl Namespace {
     /// metadata, and if they are not near the end of the namespace: then [`check`](Self::check)
     /// knows.
     #[inline]
-    pub(crate) fn plain(&self, lba: u64, bytes: u32) -> Option<u32> {
+    pub(crate) fn plain(&self, lba: u64, bytes: u32) -> Option<u64> {
         // What is not a multiple of the block size has low bits that become high ones, and 0 less
         // one is the largest number: one comparison for three conditions.
-        let nlb = bytes.rotate_right(self.block_shift).wrapping_sub(1);
+        let nlb = u64::from(bytes.rotate_right(self.block_shift).wrapping_sub(1));
         (nlb < self.plain_blocks && lba <= self.plain_end).then_some(nlb)
     }
 
@@ -288,7 +288,8 @@ mod tests {
             let namespace = Namespace::new(1, identify(1 << 20, shift, 0), usize::MAX).unwrap();
             let lengths = (0..1 << 18).chain((1 << 20..u32::MAX).step_by(0x7fe3));
             for bytes in lengths.chain([u32::MAX, 0xffff << shift.min(15)]) {
-                let checked = namespace.check(0, bytes as usize).ok().map(|blocks| blocks - 1);
+                let checked =
+                    namespace.check(0, bytes as usize).ok().map(|blocks| u64::from(blocks) - 1);
                 assert_eq!(namespace.plain(0, bytes), checked, "{bytes} bytes, shift {shift}");
             }
         }

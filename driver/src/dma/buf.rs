@@ -33,7 +33,7 @@ pub struct DmaBuf {
 
 impl DmaBuf {
     /// Most bytes of one buffer.
-    pub(super) const MOST: usize = u32::MAX as usize;
+    pub(super) const MOST: usize = u32::MAX as usize + 1 - PAGE_SIZE;
 
     /// The first `len` bytes of an allocation. `None` if it is shorter, or too long for a buffer.
     pub(super) fn new(pages: Allocation, len: usize) -> Option<Self> {
@@ -85,8 +85,9 @@ impl DmaBuf {
     /// begin on a page.
     #[inline]
     pub(crate) fn is_in_one_page(&self) -> bool {
-        let last = self.start().wrapping_add(self.len32()).wrapping_sub(1);
-        ((self.start() ^ last) as usize) < PAGE_SIZE
+        // Neither is above 4 GiB less a page, so that the sum does not wrap.
+        const PAGE: u32 = PAGE_SIZE as u32;
+        (self.start() & (PAGE - 1)).wrapping_add(self.len32()) <= PAGE
     }
 
     /// Whether there is no byte in it.

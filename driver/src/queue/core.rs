@@ -199,7 +199,7 @@ impl<T> Core<T> {
         &mut self,
         head: u64,
         slba: u64,
-        nlb: u32,
+        nlb: u64,
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
@@ -310,11 +310,11 @@ impl<T> Core<T> {
 
     #[inline(always)]
     fn end(&mut self, posted: Posted) -> Option<Ended<T>> {
-        let Posted { cid, status, .. } = posted;
-        let Some(used) = self.slots.find(cid) else {
-            self.count_stale(cid);
+        let Some(used) = self.slots.find(posted.cid()) else {
+            self.count_stale(posted.cid() & 0xffff);
             return None;
         };
+        let status = posted.status();
         let Request { buf, context } = used.take();
         if status.0 != 0 {
             // Bits beside type and code are hints, to be seen by those who retry.
@@ -325,7 +325,7 @@ impl<T> Core<T> {
 
     #[cold]
     #[inline(never)]
-    fn count_stale(&mut self, cid: u16) {
+    fn count_stale(&mut self, cid: u32) {
         self.stale += 1;
         log::warn!("a completion with identifier {cid:#06x} matches no command");
     }

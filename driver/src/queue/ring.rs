@@ -10,16 +10,17 @@ use crate::mmio::{Doorbell, Shadow};
 
 /// The submission ring. It cannot overflow: there are fewer slots than entries.
 pub(super) struct SubmissionRing {
+    /// The entry at the tail.
+    next: NonNull<Entry>,
+    /// The entry after the last.
+    end: NonNull<Entry>,
     base: NonNull<Entry>,
-    /// Bytes of the ring, a power of two, less one.
-    mask: usize,
-    /// Bytes of commands placed since the ring began; modulo those of the ring, it is the tail.
-    tail: usize,
     /// The tail that the controller was told.
-    rung: usize,
+    rung: u32,
+    entries: u32,
     doorbell: Doorbell,
-    /// Commands placed before the ring began.
-    before: usize,
+    /// Commands that the controller was told of.
+    shown: usize,
     pub(super) doorbells: u64,
     memory: RingMemory,
 }
@@ -33,8 +34,11 @@ unsafe impl Send for SubmissionRing {}
 impl SubmissionRing {
     /// A ring of `entries`, a power of two, in `memory`, which is large enough.
     pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
-        let (base, mask) = (memory.ptr().cast(), entries as usize * SQE_SIZE - 1);
-        Self { base, mask, tail: 0, rung: 0, doorbell, before: 0, doorbells: 0, memory }
+        let base = memory.ptr().cast();
+        // SAFETY: the memory holds `entries`; this is one past its end.
+        let end = unsafe { base.add(entries as usize) };
+        let (rung, shown, doorbells) = (0, 0, 0);
+        Self { next: base, end, base, rung, entries, doorbell, shown, doorbells, memory }
     }
 
     pub(super) fn iova(&self) -> u64 {
@@ -42,29 +46,35 @@ impl SubmissionRing {
     }
 
     pub(super) fn entries(&self) -> u32 {
-        self.index(self.mask) + 1
-    }
-
-    /// The entry that a number of bytes leads to.
-    #[inline]
-    fn index(&self, bytes: usize) -> u32 {
-        index((bytes & self.mask) / SQE_SIZE)
+        self.entries
     }
 
     pub(super) fn set_shadow(&mut self, shadow: Option<Shadow>) {
         self.doorbell.set_shadow(shadow);
     }
 
-    /// Commands placed, ever.
+    /// The number of the entry at the tail.
     #[inline]
+    fn tail(&self) -> u32 {
+        // SAFETY: both are in the ring's memory, and `next` is not before `base`.
+        index(unsafe { self.next.offset_from_unsigned(self.base) })
+    }
+
+    /// Commands between the tail that the controller was told and `tail`.
+    #[inline]
+    fn new_until(&self, tail: u32) -> u32 {
+        tail.wrapping_sub(self.rung) & (self.entries - 1)
+    }
+
+    /// Commands placed, ever.
     pub(super) fn placed(&self) -> usize {
-        self.before + self.tail / SQE_SIZE
+        self.shown + self.new_until(self.tail()) as usize
     }
 
     /// Begins again with an empty ring. The controller must not know of it.
     pub(super) fn restart(&mut self) {
-        self.before = self.placed();
-        (self.tail, self.rung) = (0, 0);
+        self.shown = self.placed();
+        (self.next, self.rung) = (self.base, 0);
     }
 
     /// Places a command at the tail. The controller sees it after [`ring`](Self::ring).
@@ -76,29 +86,34 @@ impl SubmissionRing {
     /// Places a Read, a Write or a Compare of what lies in one memory page, without metadata:
     /// `head` is the first two dwords, `nlb` is 0's based (NVM 3.2).
     #[inline]
-    pub(super) fn push_page(&mut self, head: u64, prp1: u64, slba: u64, nlb: u32) {
-        self.place([head, 0, 0, prp1, 0, slba, u64::from(nlb), 0].map(u64::to_le));
+    pub(super) fn push_page(&mut self, head: u64, prp1: u64, slba: u64, nlb: u64) {
+        self.place([head, 0, 0, prp1, 0, slba, nlb, 0].map(u64::to_le));
     }
 
     #[inline]
     fn place(&mut self, entry: Entry) {
-        let at = self.tail & self.mask;
-        self.tail += SQE_SIZE;
-        // SAFETY: `at` is a multiple of the size of an entry, and below the size of the ring, which
-        // the memory has. The controller does not read the entry before the doorbell, which comes
+        let at = self.next;
+        // SAFETY: `next` is before `end`, so that it is an entry, and this is at most `end`.
+        self.next = unsafe { at.add(1) };
+        if self.next == self.end {
+            self.next = self.base;
+        }
+        // SAFETY: as above. The controller does not read the entry before the doorbell, which comes
         // after a fence, so that the write need not be volatile and can be done in large pieces.
-        unsafe { self.base.byte_add(at).write(entry) };
+        unsafe { at.write(entry) };
     }
 
     /// Tells the controller of all commands since the last time, if there are any.
     #[inline]
     pub(super) fn ring(&mut self) {
-        if self.tail != self.rung {
+        let tail = self.tail();
+        if tail != self.rung {
             // Entries before doorbell. On x86-64, stores to write-back memory are seen before a
             // later store to device memory, so that this costs nothing.
             fence(Ordering::Release);
-            self.doorbell.ring(self.index(self.rung), self.index(self.tail));
-            self.rung = self.tail;
+            self.doorbell.ring(self.rung, tail);
+            self.shown += self.new_until(tail) as usize;
+            self.rung = tail;
             self.doorbells += 1;
         }
     }
@@ -114,9 +129,22 @@ fn index(at: usize) -> u32 {
 /// A completion queue entry that was taken.
 #[derive(Clone, Copy)]
 pub(super) struct Posted {
-    pub(super) cid: u16,
-    pub(super) status: Status,
+    /// The last dword: the command identifier, the phase tag, and the status.
+    last: u32,
     entry: NonNull<Cqe>,
+}
+
+impl Posted {
+    /// The command identifier in bits 15:0, with other bits above.
+    #[inline]
+    pub(super) fn cid(self) -> u32 {
+        self.last
+    }
+
+    #[inline]
+    pub(super) fn status(self) -> Status {
+        Status((self.last >> 17) as u16)
+    }
 }
 
 /// The phase tag in the last dword of an entry (Base 3.3.3.2.2).
@@ -189,10 +217,16 @@ impl CompletionRing {
         // SAFETY: `next` is before `end`, so this is at most `end`.
         self.next = unsafe { entry.add(1) };
         if self.next == self.end {
-            self.next = self.base;
-            self.old ^= PHASE;
+            self.wrap();
         }
-        Some(Posted { cid: (last & 0xffff) as u16, status: Status((last >> 17) as u16), entry })
+        Some(Posted { last, entry })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wrap(&mut self) {
+        self.next = self.base;
+        self.old ^= PHASE;
     }
 
     /// Command specific result (DW0) of an entry that was taken, until the next

@@ -13,6 +13,8 @@ pub(super) struct Slots<T> {
     free: u32,
     /// Bits of an identifier that are the slot's number; those above are the generation.
     index_mask: u32,
+    /// What a tag grows by when its slot is freed.
+    generation: u32,
 }
 
 /// One command in flight, or none.
@@ -125,7 +127,8 @@ impl<T> Slots<T> {
             let tag = u32::from(index) << 16;
             Slot { request: MaybeUninit::uninit(), used: UNUSED, link, tag }
         };
-        Self { table: (0..capacity).map(slot).collect(), free: 0, index_mask }
+        let generation = (index_mask + 1) << 16;
+        Self { table: (0..capacity).map(slot).collect(), free: 0, index_mask, generation }
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -140,17 +143,17 @@ impl<T> Slots<T> {
         Some(slot)
     }
 
-    /// The slot of the command with this identifier, or `None` if none such is in flight.
+    /// The slot of the command whose identifier is in bits 15:0, whatever is above, or `None` if
+    /// none such is in flight.
     #[inline]
-    pub(super) fn find(&mut self, cid: u16) -> Option<Used<'_, T>> {
-        let Self { table, free, index_mask } = self;
-        let (index, tag) = (u32::from(cid) & *index_mask, u32::from(cid) << 16);
+    pub(super) fn find(&mut self, cid: u32) -> Option<Used<'_, T>> {
+        let Self { table, free, index_mask, generation } = self;
+        let (index, tag) = (cid & *index_mask, cid << 16);
         let slot = table.get_mut(index as usize)?;
         if slot.used != tag {
             return None;
         }
-        let next = tag.wrapping_add((*index_mask + 1) << 16);
-        Some(Used { slot, free, index, next })
+        Some(Used { slot, free, index, next: tag.wrapping_add(*generation) })
     }
 
     /// The number of the slot that [`take`](Self::take) would give.
@@ -161,7 +164,7 @@ impl<T> Slots<T> {
     /// Takes any request that is in flight.
     pub(super) fn remove_any(&mut self) -> Option<T> {
         let cid = self.table.iter().find(|slot| slot.is_used())?.cid();
-        self.find(cid).map(Used::take)
+        self.find(u32::from(cid)).map(Used::take)
     }
 
     /// Makes every slot that is free unavailable.
@@ -224,7 +227,7 @@ mod tests {
     }
 
     fn remove<T>(slots: &mut Slots<T>, cid: u16) -> Option<T> {
-        slots.find(cid).map(Used::take)
+        slots.find(u32::from(cid)).map(Used::take)
     }
 
     #[test]

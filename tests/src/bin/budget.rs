@@ -36,9 +36,10 @@ fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Bufs, lbas:
 fn complete_batch(queue: &mut Queue, bufs: &mut Bufs, sum: &mut u64) -> usize {
     queue.poll(BATCH, |done| {
         *sum = sum.wrapping_add(u64::from(done.status.0));
-        if let Some(place) = bufs.get_mut(done.context) {
-            // The place is empty, so there is nothing to drop.
-            std::mem::forget(place.replace(done.buf));
+        // The place is there and empty, so that there is nothing to drop.
+        match bufs.get_mut(done.context) {
+            Some(place) => std::mem::forget(place.replace(done.buf)),
+            None => std::mem::forget(done.buf),
         }
     })
 }
