@@ -99,6 +99,7 @@ impl Drop for Mmio {
 pub(crate) struct Doorbell {
     register: NonNull<u32>,
     shadow: Option<Shadow>,
+    spared: u64,
     _window: Arc<Mmio>,
 }
 
@@ -109,20 +110,37 @@ impl Doorbell {
     /// The doorbell at `offset` of the BAR.
     pub(crate) fn new(window: &Arc<Mmio>, offset: u64) -> Result<Self> {
         let register = window.register(offset)?;
-        Ok(Self { register, shadow: None, _window: Arc::clone(window) })
+        Ok(Self { register, shadow: None, spared: 0, _window: Arc::clone(window) })
     }
 
     /// Moves a tail or head from `old` to `new`, which differ. The caller has ordered its queue
     /// entries before this.
-    #[inline]
-    pub(crate) fn ring(&self, old: u32, new: u32) {
-        if let Some(shadow) = &self.shadow
-            && !shadow.publish(old, new)
-        {
-            return;
+    #[inline(always)]
+    pub(crate) fn ring(&mut self, old: u32, new: u32) {
+        match self.shadow {
+            None => self.write(new),
+            Some(_) => self.ring_shadow(old, new),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ring_shadow(&mut self, old: u32, new: u32) {
+        match &self.shadow {
+            Some(shadow) if !shadow.publish(old, new) => self.spared += 1,
+            _ => self.write(new),
+        }
+    }
+
+    /// How often the register was not written, as the controller did not want it.
+    pub(crate) fn spared(&self) -> u64 {
+        self.spared
+    }
+
+    #[inline(always)]
+    fn write(&self, value: u32) {
         // SAFETY: `register` is aligned and stays mapped through `_window`.
-        unsafe { VolatilePtr::new(self.register) }.write(new.to_le());
+        unsafe { VolatilePtr::new(self.register) }.write(value.to_le());
     }
 
     /// Uses memory from now on, and the register only when the controller asks for it; or, with
@@ -172,8 +190,6 @@ impl Shadow {
     }
 
     /// Stores the new value; whether the controller wants the register written, too.
-    #[cold]
-    #[inline(never)]
     fn publish(&self, old: u32, new: u32) -> bool {
         // SAFETY: the word is inside a page that `_memory` keeps.
         unsafe { self.value.write_volatile(new.to_le()) };

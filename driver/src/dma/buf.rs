@@ -86,7 +86,8 @@ impl DmaBuf {
     #[inline]
     pub(crate) fn is_in_one_page(&self) -> bool {
         // Neither is above 4 GiB less a page, so that the sum does not wrap.
-        const PAGE: u32 = PAGE_SIZE as u32;
+        const PAGE: u32 = 4096;
+        const _: () = assert!(PAGE as usize == PAGE_SIZE);
         (self.start() & (PAGE - 1)).wrapping_add(self.len32()) <= PAGE
     }
 

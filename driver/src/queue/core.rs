@@ -162,9 +162,14 @@ impl<T> Core<T> {
         self.errors as u64
     }
 
+    /// Polls that found something, ever.
+    pub(crate) fn busy_polls(&self) -> u64 {
+        self.cq.rings()
+    }
+
     /// Doorbells rung, ever.
     pub(crate) fn doorbells(&self) -> u64 {
-        self.sq.doorbells + self.cq.doorbells
+        self.sq.doorbells() + self.cq.doorbells()
     }
 
     #[inline]
@@ -279,16 +284,16 @@ impl<T> Core<T> {
         // A device that posts for ever must not keep the caller for ever.
         let limit = limit.min(self.slots.capacity());
         let before = self.stale;
-        let mut taken = 0;
-        while taken < limit {
+        let mut left = limit;
+        while left != 0 {
             let Some(posted) = self.cq.pop() else { break };
-            taken += 1;
+            left -= 1;
             if let Some(ended) = self.end(posted) {
                 done(Ended { result: self.cq.result(posted), ..ended });
             }
         }
         self.cq.ring();
-        let matched = taken - (self.stale - before);
+        let matched = limit - left - (self.stale - before);
         self.ended += matched;
         matched
     }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod core;
+mod marks;
 mod memory;
 mod pair;
 mod pointer;

@@ -42,7 +42,6 @@ pub struct QueuePair<T = u64> {
     failure: Option<Failure>,
     /// When the commands in flight were last looked at.
     looked: u32,
-    busy_polls: u64,
     /// Polls that found nothing, until `patience` was granted.
     idle_polls: u64,
     granted_patience: u32,
@@ -106,7 +105,6 @@ impl<T> QueuePair<T> {
             epoch,
             failure: None,
             looked: 0,
-            busy_polls: 0,
             idle_polls: 0,
             granted_patience: PATIENCE,
         }
@@ -135,7 +133,7 @@ impl<T> QueuePair<T> {
             submitted: self.core.submitted(),
             completed: self.core.ended(),
             errors: self.core.errors(),
-            polls: self.busy_polls + idle,
+            polls: self.core.busy_polls() + idle,
             idle_polls: idle,
             doorbells: self.core.doorbells(),
             stale: self.core.stale(),
@@ -270,7 +268,6 @@ impl<T> QueuePair<T> {
         if !self.core.has_posted() {
             return if self.is_patient() { 0 } else { self.tend(&mut done) };
         }
-        self.busy_polls += 1;
         self.core.take(limit, |ended| done(ended.into()))
     }
 
@@ -279,10 +276,7 @@ impl<T> QueuePair<T> {
     #[inline]
     pub fn pop(&mut self) -> Option<Completion<T>> {
         match self.core.take_one() {
-            Taken::Ended(ended) => {
-                self.busy_polls += 1;
-                Some(ended.into())
-            }
+            Taken::Ended(ended) => Some(ended.into()),
             Taken::Nothing | Taken::Stale if self.is_patient() => None,
             _ => self.tend_one(),
         }

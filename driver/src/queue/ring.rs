@@ -5,23 +5,31 @@ use std::sync::atomic::{Ordering, fence};
 
 use nvio_spec::{Cqe, SQE_SIZE, Sqe, Status};
 
+use super::marks::Marks;
 use super::memory::RingMemory;
 use crate::mmio::{Doorbell, Shadow};
 
 /// The submission ring. It cannot overflow: there are fewer slots than entries.
+///
+/// Most commands are Reads and Writes of one memory page, of which half the words are zero. Those
+/// are not written: entries are zero there from the start, and where another command has left
+/// something, it is cleared before the entry's next turn.
 pub(super) struct SubmissionRing {
     /// The entry at the tail.
     next: NonNull<Entry>,
-    /// The entry after the last.
-    end: NonNull<Entry>,
+    /// An entry that needs attention before it is written: one that is not clean, or the end.
+    limit: NonNull<Entry>,
     base: NonNull<Entry>,
     /// The tail that the controller was told.
     rung: u32,
     entries: u32,
     doorbell: Doorbell,
-    /// Commands that the controller was told of.
-    shown: usize,
-    pub(super) doorbells: u64,
+    /// Entries that are not clean.
+    dirty: Marks,
+    /// Commands placed before `next` was last at the start of the ring.
+    before: usize,
+    /// How often there was something to tell the controller.
+    rings: u64,
     memory: RingMemory,
 }
 
@@ -32,13 +40,23 @@ const _: () = assert!(size_of::<Entry>() == SQE_SIZE);
 unsafe impl Send for SubmissionRing {}
 
 impl SubmissionRing {
-    /// A ring of `entries`, a power of two, in `memory`, which is large enough.
+    /// A ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
     pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
         let base = memory.ptr().cast();
-        // SAFETY: the memory holds `entries`; this is one past its end.
-        let end = unsafe { base.add(entries as usize) };
-        let (rung, shown, doorbells) = (0, 0, 0);
-        Self { next: base, end, base, rung, entries, doorbell, shown, doorbells, memory }
+        let mut ring = Self {
+            next: base,
+            limit: base,
+            base,
+            rung: 0,
+            entries,
+            doorbell,
+            dirty: Marks::new(entries),
+            before: 0,
+            rings: 0,
+            memory,
+        };
+        ring.attend();
+        ring
     }
 
     pub(super) fn iova(&self) -> u64 {
@@ -60,47 +78,78 @@ impl SubmissionRing {
         index(unsafe { self.next.offset_from_unsigned(self.base) })
     }
 
-    /// Commands between the tail that the controller was told and `tail`.
-    #[inline]
-    fn new_until(&self, tail: u32) -> u32 {
-        tail.wrapping_sub(self.rung) & (self.entries - 1)
-    }
-
     /// Commands placed, ever.
     pub(super) fn placed(&self) -> usize {
-        self.shown + self.new_until(self.tail()) as usize
+        self.before + self.tail() as usize
+    }
+
+    /// Doorbells rung, ever.
+    pub(super) fn doorbells(&self) -> u64 {
+        self.rings - self.doorbell.spared()
     }
 
     /// Begins again with an empty ring. The controller must not know of it.
     pub(super) fn restart(&mut self) {
-        self.shown = self.placed();
+        self.before = self.placed();
         (self.next, self.rung) = (self.base, 0);
+        self.attend();
     }
 
     /// Places a command at the tail. The controller sees it after [`ring`](Self::ring).
-    #[inline]
     pub(super) fn push(&mut self, sqe: Sqe) {
-        self.place(zerocopy::transmute!(sqe));
+        let entry: Entry = zerocopy::transmute!(sqe);
+        let clean = [entry[1], entry[2], entry[4], entry[7]] == [0; 4];
+        let tail = self.tail();
+        if !clean {
+            self.dirty.set(tail);
+        }
+        // SAFETY: `next` is an entry of the ring. The controller does not read it before the
+        // doorbell, which comes after a fence, so that the write need not be volatile.
+        unsafe { self.next.write(entry) };
+        self.advance();
     }
 
     /// Places a Read, a Write or a Compare of what lies in one memory page, without metadata:
     /// `head` is the first two dwords, `nlb` is 0's based (NVM 3.2).
     #[inline]
     pub(super) fn push_page(&mut self, head: u64, prp1: u64, slba: u64, nlb: u64) {
-        self.place([head, 0, 0, prp1, 0, slba, nlb, 0].map(u64::to_le));
+        let at = self.next.cast::<u64>();
+        for (word, value) in [(0, head), (3, prp1), (5, slba), (6, nlb)] {
+            // SAFETY: as in `push`; an entry has eight words, and the others are zero.
+            unsafe { at.add(word).write(value.to_le()) };
+        }
+        // Last, so that the rare case has nothing to keep.
+        self.advance();
     }
 
     #[inline]
-    fn place(&mut self, entry: Entry) {
-        let at = self.next;
-        // SAFETY: `next` is before `end`, so that it is an entry, and this is at most `end`.
-        self.next = unsafe { at.add(1) };
-        if self.next == self.end {
+    fn advance(&mut self) {
+        // SAFETY: `next` is before the end of the ring, so this is at most the end.
+        self.next = unsafe { self.next.add(1) };
+        if self.next == self.limit {
+            self.attend();
+        }
+    }
+
+    /// Makes `next` an entry that is clean, and finds the one after it that needs attention.
+    ///
+    /// The controller has taken the entry's last command: with fewer slots than entries, one that
+    /// was placed later has ended.
+    #[cold]
+    #[inline(never)]
+    fn attend(&mut self) {
+        if self.tail() == self.entries {
+            self.before += self.entries as usize;
             self.next = self.base;
         }
-        // SAFETY: as above. The controller does not read the entry before the doorbell, which comes
-        // after a fence, so that the write need not be volatile and can be done in large pieces.
-        unsafe { at.write(entry) };
+        let tail = self.tail();
+        if self.dirty.clear(tail) {
+            // SAFETY: it is an entry of the ring, and nobody reads it now.
+            unsafe { self.next.write([0; 8]) };
+        }
+        let limit = self.dirty.next(tail + 1) as usize;
+        // SAFETY: at most the number of entries, so that this is at most the end of the ring.
+        self.limit = unsafe { self.base.add(limit) };
     }
 
     /// Tells the controller of all commands since the last time, if there are any.
@@ -111,10 +160,8 @@ impl SubmissionRing {
             // Entries before doorbell. On x86-64, stores to write-back memory are seen before a
             // later store to device memory, so that this costs nothing.
             fence(Ordering::Release);
-            self.doorbell.ring(self.rung, tail);
-            self.shown += self.new_until(tail) as usize;
-            self.rung = tail;
-            self.doorbells += 1;
+            self.rings += 1;
+            self.doorbell.ring(std::mem::replace(&mut self.rung, tail), tail);
         }
     }
 }
@@ -161,7 +208,8 @@ pub(super) struct CompletionRing {
     /// The head that the controller was told.
     rung: u32,
     doorbell: Doorbell,
-    pub(super) doorbells: u64,
+    /// How often entries were given back: once for each poll that found something.
+    rings: u64,
     base: NonNull<Cqe>,
     memory: RingMemory,
 }
@@ -175,7 +223,7 @@ impl CompletionRing {
         let base = memory.ptr().cast();
         // SAFETY: the memory holds `entries`; this is one past its end.
         let end = unsafe { base.add(entries as usize) };
-        Self { next: base, end, old: 0, rung: 0, doorbell, doorbells: 0, base, memory }
+        Self { next: base, end, old: 0, rung: 0, doorbell, rings: 0, base, memory }
     }
 
     pub(super) fn iova(&self) -> u64 {
@@ -190,6 +238,16 @@ impl CompletionRing {
     pub(super) fn restart(&mut self) {
         self.memory.clear();
         (self.next, self.rung, self.old) = (self.base, 0, 0);
+    }
+
+    /// How often entries were given back.
+    pub(super) fn rings(&self) -> u64 {
+        self.rings
+    }
+
+    /// Doorbells rung, ever.
+    pub(super) fn doorbells(&self) -> u64 {
+        self.rings - self.doorbell.spared()
     }
 
     /// Whether the controller has posted nothing new.
@@ -247,8 +305,7 @@ impl CompletionRing {
         fence(Ordering::Release);
         // SAFETY: both are in the ring's memory, and `next` is not before `base`.
         let head = index(unsafe { self.next.offset_from_unsigned(self.base) });
-        self.doorbell.ring(self.rung, head);
-        self.rung = head;
-        self.doorbells += 1;
+        self.rings += 1;
+        self.doorbell.ring(std::mem::replace(&mut self.rung, head), head);
     }
 }

@@ -23,7 +23,7 @@ type Bufs = [Option<DmaBuf>; BATCH];
 #[inline(never)]
 fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Bufs, lbas: &[u64]) {
     for (place, (buf, &lba)) in bufs.iter_mut().zip(lbas).enumerate() {
-        let Some(taken) = buf.take() else { continue };
+        let Some(taken) = buf.take() else { break };
         if queue.read(namespace, lba, taken, place).is_err() {
             eprintln!("a read was rejected");
         }
