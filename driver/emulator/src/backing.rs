@@ -16,7 +16,9 @@ use crate::cache::WriteCache;
 use crate::config::Backing;
 use crate::error::Error;
 use crate::memory::mmap_error;
+use crate::metadata::Metadata;
 use crate::random::Random;
+use crate::tagged::Tagged;
 
 /// Bytes of zeroes written at a time where the system cannot make a hole.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
@@ -27,6 +29,8 @@ pub(crate) enum Store {
     Image(Image),
     Memory(MmapRegion),
     Null,
+    /// One of those above, with metadata beside it.
+    Tagged(Box<Tagged>),
     /// One of the others, with a volatile write cache before it.
     Cached(Box<WriteCache>),
 }
@@ -52,10 +56,19 @@ impl Store {
     }
 
     /// Puts a write cache of `bytes` before this; not where nothing can be written.
-    pub(crate) fn cached(self, block_shift: u32, bytes: u64) -> Self {
+    pub(crate) fn cached(self, block_shift: u32, metadata: Option<Metadata>, bytes: u64) -> Self {
+        if self.can_lose_data() {
+            Self::Cached(Box::new(WriteCache::new(self, block_shift, metadata, bytes)))
+        } else {
+            self
+        }
+    }
+
+    fn can_lose_data(&self) -> bool {
         match self {
-            Self::Null | Self::Image(Image { read_only: true, .. }) => self,
-            _ => Self::Cached(Box::new(WriteCache::new(self, block_shift, bytes))),
+            Self::Null | Self::Image(Image { read_only: true, .. }) => false,
+            Self::Tagged(tagged) => tagged.data_ref().can_lose_data(),
+            _ => true,
         }
     }
 
@@ -70,6 +83,7 @@ impl Store {
                 Ok(())
             }
             Self::Null => Ok(()),
+            Self::Tagged(tagged) => tagged.data().read(offset, to),
             Self::Cached(cache) => cache.read(offset, to),
         }
     }
@@ -84,6 +98,7 @@ impl Store {
                 Ok(())
             }
             Self::Null => Ok(()),
+            Self::Tagged(tagged) => tagged.data().write(offset, from),
             Self::Cached(cache) => cache.write(offset, from),
         }
     }
@@ -99,7 +114,43 @@ impl Store {
                 memory_at(region, offset, from.len())?.write_slice(from, 0).map_err(volatile_error)
             }
             Self::Null => Ok(()),
+            Self::Tagged(tagged) => tagged.data().write_bytes(offset, from),
             Self::Cached(cache) => cache.write_below(offset, from),
+        }
+    }
+
+    /// Writes whole blocks with their metadata, which is empty where blocks have none.
+    pub(crate) fn write_blocks(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        metadata: &[u8],
+    ) -> io::Result<()> {
+        match self {
+            Self::Tagged(tagged) => {
+                tagged.data().write_bytes(offset, data)?;
+                tagged.write_metadata(offset, metadata)
+            }
+            Self::Cached(cache) => cache.write_blocks(offset, data, metadata),
+            _ => self.write_bytes(offset, data),
+        }
+    }
+
+    /// Writes the metadata of whole blocks, from the one at `offset`; their data stays.
+    pub(crate) fn write_metadata(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tagged(tagged) => tagged.write_metadata(offset, from),
+            Self::Cached(cache) => cache.write_metadata(offset, from),
+            Self::Image(_) | Self::Memory(_) | Self::Null => Ok(()),
+        }
+    }
+
+    /// Reads the metadata of whole blocks, from the one at `offset`.
+    pub(crate) fn read_metadata(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Tagged(tagged) => tagged.read_metadata(offset, to),
+            Self::Cached(cache) => cache.read_metadata(offset, to),
+            Self::Image(_) | Self::Memory(_) | Self::Null => Ok(()),
         }
     }
 
@@ -112,14 +163,17 @@ impl Store {
                 Ok(true)
             }
             Self::Null => Ok(false),
+            Self::Tagged(tagged) => tagged.data().read_bytes(offset, to),
             Self::Cached(cache) => cache.read_bytes(offset, to),
         }
     }
 
     /// Makes a range read as zeroes.
     pub(crate) fn zero(&mut self, mut offset: u64, mut len: u64) -> io::Result<()> {
-        if let Self::Cached(cache) = self {
-            return cache.zero(offset, len);
+        match self {
+            Self::Cached(cache) => return cache.zero(offset, len),
+            Self::Tagged(tagged) => return tagged.zero(offset, len),
+            _ => {}
         }
         if let Self::Image(image) = self
             && image.punch(offset, len)?
@@ -134,7 +188,7 @@ impl Store {
                 Self::Memory(region) => memory_at(region, offset, zeroes.len())?
                     .write_slice(zeroes, 0)
                     .map_err(volatile_error)?,
-                Self::Null | Self::Cached(_) => return Ok(()),
+                Self::Null | Self::Tagged(_) | Self::Cached(_) => return Ok(()),
             }
             offset += now;
             len -= now;
@@ -147,6 +201,7 @@ impl Store {
         match self {
             Self::Image(image) => image.flush(),
             Self::Memory(_) | Self::Null => Ok(()),
+            Self::Tagged(tagged) => tagged.flush(),
             Self::Cached(cache) => cache.flush(),
         }
     }
@@ -170,13 +225,18 @@ impl Store {
     /// Whether there is data behind this at all.
     #[inline]
     pub(crate) fn moves_data(&self) -> bool {
-        !matches!(self, Self::Null)
+        match self {
+            Self::Null => false,
+            Self::Tagged(tagged) => tagged.data_ref().moves_data(),
+            _ => true,
+        }
     }
 
     /// Whether writes may be lost until they are flushed.
     pub(crate) fn is_volatile(&self) -> bool {
         match self {
             Self::Image(image) => !image.read_only,
+            Self::Tagged(tagged) => tagged.data_ref().is_volatile(),
             Self::Cached(_) => true,
             Self::Memory(_) | Self::Null => false,
         }

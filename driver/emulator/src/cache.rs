@@ -7,6 +7,7 @@ use std::io;
 use vm_memory::{Bytes, VolatileSlice};
 
 use crate::backing::{Store, volatile_error};
+use crate::metadata::Metadata;
 use crate::random::Random;
 
 /// Most blocks that are zeroed in the cache rather than below it.
@@ -19,6 +20,8 @@ const MAX_ZEROED: u64 = 65_536;
 pub(crate) struct WriteCache {
     below: Store,
     block_size: usize,
+    /// The metadata of a block that was never written; empty if blocks have none.
+    unwritten: Box<[u8]>,
     capacity: usize,
     blocks: BTreeMap<u64, Dirty>,
     /// The blocks by when they were first written.
@@ -32,6 +35,8 @@ struct Dirty {
     count: u64,
     /// `None` is zeroes.
     data: Option<Box<[u8]>>,
+    /// `None` is that of a block that was never written.
+    metadata: Option<Box<[u8]>>,
 }
 
 /// Where an access meets a block: the range in the block, and where the access has it.
@@ -43,10 +48,16 @@ struct Overlap {
 
 impl WriteCache {
     /// A cache of `bytes`, which is at least one block.
-    pub(crate) fn new(below: Store, block_shift: u32, bytes: u64) -> Self {
+    pub(crate) fn new(
+        below: Store,
+        block_shift: u32,
+        metadata: Option<Metadata>,
+        bytes: u64,
+    ) -> Self {
         Self {
             below,
             block_size: 1 << block_shift,
+            unwritten: metadata.map_or_else(Box::default, |metadata| metadata.unwritten()),
             capacity: usize::try_from(bytes >> block_shift).unwrap_or(usize::MAX).max(1),
             blocks: BTreeMap::new(),
             order: BTreeMap::new(),
@@ -99,6 +110,48 @@ impl WriteCache {
         Ok(())
     }
 
+    /// Writes whole blocks with their metadata, if they have any.
+    pub(crate) fn write_blocks(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        metadata: &[u8],
+    ) -> io::Result<()> {
+        let mut metadata = metadata.chunks_exact(self.unwritten.len().max(1));
+        let first = offset / self.block_size as u64;
+        for (block, data) in (first..).zip(data.chunks_exact(self.block_size)) {
+            let dirty = self.dirty(block)?;
+            dirty.data = Some(data.into());
+            dirty.metadata = metadata.next().map(Box::from);
+        }
+        Ok(())
+    }
+
+    /// Writes the metadata of whole blocks: in the cache if their data is there, else below.
+    pub(crate) fn write_metadata(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        let size = self.block_size as u64;
+        let blocks = from.chunks_exact(self.unwritten.len().max(1));
+        for (block, metadata) in (offset / size..).zip(blocks) {
+            match self.blocks.get_mut(&block) {
+                Some(dirty) => dirty.metadata = Some(metadata.into()),
+                None => self.below.write_metadata(block * size, metadata)?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read_metadata(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        self.below.read_metadata(offset, to)?;
+        let first = offset / self.block_size as u64;
+        let blocks = to.chunks_exact_mut(self.unwritten.len().max(1));
+        for (block, to) in (first..).zip(blocks) {
+            if let Some(dirty) = self.blocks.get(&block) {
+                to.copy_from_slice(dirty.metadata.as_ref().unwrap_or(&self.unwritten));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes past the cache, which keeps what it has.
     pub(crate) fn write_below(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
         self.below.write_bytes(offset, from)
@@ -113,7 +166,8 @@ impl WriteCache {
             return self.below.zero(offset, len);
         }
         for block in blocks {
-            self.dirty(block)?.data = None;
+            let dirty = self.dirty(block)?;
+            (dirty.data, dirty.metadata) = (None, None);
         }
         Ok(())
     }
@@ -187,7 +241,9 @@ impl WriteCache {
         }
         Ok(match self.blocks.entry(block) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Dirty { count: self.count, data: None }),
+            Entry::Vacant(entry) => {
+                entry.insert(Dirty { count: self.count, data: None, metadata: None })
+            }
         })
     }
 
@@ -202,9 +258,15 @@ impl WriteCache {
     fn store(&mut self, block: u64) -> io::Result<()> {
         let Some(dirty) = self.blocks.get(&block) else { return Ok(()) };
         let offset = block * self.block_size as u64;
-        match &dirty.data {
-            Some(data) => self.below.write_bytes(offset, data)?,
-            None => self.below.zero(offset, self.block_size as u64)?,
+        match (&dirty.data, &dirty.metadata) {
+            (Some(data), Some(metadata)) => self.below.write_blocks(offset, data, metadata)?,
+            (Some(data), None) => self.below.write_bytes(offset, data)?,
+            (None, metadata) => {
+                self.below.zero(offset, self.block_size as u64)?;
+                if let Some(metadata) = metadata {
+                    self.below.write_metadata(offset, metadata)?;
+                }
+            }
         }
         self.order.remove(&dirty.count);
         self.blocks.remove(&block);
@@ -238,7 +300,7 @@ mod tests {
 
     fn cache(blocks: u64) -> WriteCache {
         let (below, _) = Store::open(&Backing::memory(SIZE as u64)).unwrap();
-        WriteCache::new(below, 9, blocks * BLOCK as u64)
+        WriteCache::new(below, 9, None, blocks * BLOCK as u64)
     }
 
     fn content(cache: &mut WriteCache) -> Vec<u8> {

@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use nvio_spec::protection::{ProtectionInfo, ProtectionType};
+
 use crate::error::Error;
 use crate::fault::Faults;
+use crate::metadata::{Metadata, Protection};
 use crate::service::Service;
 
 /// Where the blocks of a namespace are.
@@ -52,13 +55,24 @@ pub struct NamespaceConfig {
     pub(crate) block_size: u32,
     pub(crate) nsid: Option<u32>,
     pub(crate) noiob: u16,
+    metadata: u16,
+    extended: bool,
+    protection: Option<Protection>,
 }
 
 impl NamespaceConfig {
-    /// A namespace on `backing`, with blocks of 512 bytes, the next free identifier and no
-    /// optimal I/O boundary.
+    /// A namespace on `backing`, with blocks of 512 bytes without metadata, the next free
+    /// identifier and no optimal I/O boundary.
     pub fn new(backing: Backing) -> Self {
-        Self { backing, block_size: 512, nsid: None, noiob: 0 }
+        Self {
+            backing,
+            block_size: 512,
+            nsid: None,
+            noiob: 0,
+            metadata: 0,
+            extended: false,
+            protection: None,
+        }
     }
 
     /// Size of a logical block in bytes: a power of two, 512 to 65,536.
@@ -78,6 +92,44 @@ impl NamespaceConfig {
     pub fn noiob(mut self, blocks: u16) -> Self {
         self.noiob = blocks;
         self
+    }
+
+    /// Metadata of `bytes` bytes for each block, a multiple of 4 up to 128, 0 for none;
+    /// transferred at the end of each block if `extended`, else in a buffer of its own
+    /// (NVM 4.1.5.1: LBAF.MS, FLBAS bit 4).
+    ///
+    /// It is kept beside the data: for an image file in a sparse file whose name is that of the
+    /// image with `.meta` after it, which is made if it is not there, and refused if it was made
+    /// with other settings; for everything else in memory. What changes the image without it
+    /// leaves metadata that does not fit.
+    pub fn metadata(mut self, bytes: u16, extended: bool) -> Self {
+        (self.metadata, self.extended) = (bytes, extended);
+        self
+    }
+
+    /// Protection information of this type with a 16-bit guard, as the first eight bytes of the
+    /// metadata or the last (NVM 5.2; DPS). Blocks that were never written are not checked, and
+    /// neither is what a null backing has, when it is read.
+    pub fn protection(mut self, kind: ProtectionType, first: bool) -> Self {
+        self.protection = Some(Protection { kind, first });
+        self
+    }
+
+    /// What blocks have besides their data.
+    pub(crate) fn blocks_metadata(&self) -> Option<Metadata> {
+        let Self { metadata: bytes, extended, protection, .. } = *self;
+        (bytes != 0).then_some(Metadata { bytes, extended, protection })
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let size = self.block_size;
+        let good = size.is_power_of_two() && (512..=65_536).contains(&size);
+        require(good, "block_size", size.into(), "powers of two from 512 to 65536")?;
+        let bytes = self.metadata;
+        let good = bytes.is_multiple_of(4) && bytes <= 128;
+        require(good, "metadata", bytes.into(), "multiples of 4 up to 128")?;
+        let fits = self.protection.is_none() || usize::from(bytes) >= ProtectionInfo::SIZE;
+        require(fits, "metadata with protection", bytes.into(), "8 bytes and above")
     }
 }
 
@@ -278,9 +330,7 @@ impl Config {
             if !seen.insert(nsid) {
                 return Err(Error::DuplicateNamespace { nsid });
             }
-            let size = namespace.block_size;
-            let good = size.is_power_of_two() && (512..=65_536).contains(&size);
-            require(good, "block_size", size.into(), "powers of two from 512 to 65536")?;
+            namespace.check()?;
             next = nsid + 1;
             numbered.push((nsid, namespace.clone()));
         }

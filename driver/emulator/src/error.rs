@@ -50,6 +50,12 @@ pub enum Error {
         /// The image.
         path: PathBuf,
     },
+    /// The file with the metadata of an image was made with another format, or is something else.
+    #[error("{path} is not the metadata of this image in this format")]
+    MetadataFormat {
+        /// The file.
+        path: PathBuf,
+    },
     /// Memory for a backing or for the doorbells could not be had.
     #[error("{bytes} bytes of memory for {purpose}: {source}")]
     Memory {

@@ -1,5 +1,6 @@
 //! Identify (Base 5.17): the structures, made from the configuration.
 
+use nvio_spec::protection::{dpc, mc};
 use nvio_spec::{
     IDENTIFY_SIZE, IdentifyController, IdentifyNamespace, NSID_ALL, NamespaceList, Sqe, Status,
     cns, lpa, status,
@@ -137,6 +138,16 @@ fn describe(data: &mut IdentifyNamespace, namespace: &Namespace) {
     data.dlfeat = 0b1001;
     data.nsattr = namespace.write_protected.into();
     data.lbaf[0].lbads = (namespace.block_shift & 0xff) as u8;
+    if let Some(metadata) = namespace.metadata {
+        data.lbaf[0].ms = U16::new(metadata.bytes);
+        data.flbas = u8::from(metadata.extended) << 4;
+        data.mc = if metadata.extended { mc::EXTENDED } else { mc::SEPARATE };
+        if let Some(protection) = metadata.protection {
+            let place = if protection.first { dpc::FIRST } else { dpc::LAST };
+            data.dpc = place | 1 << (protection.kind.number() - 1);
+            data.dps = metadata.dps();
+        }
+    }
 }
 
 /// The active identifiers above `nsid` (Base 5.17.2.2).

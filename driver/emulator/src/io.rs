@@ -3,22 +3,21 @@
 use std::io;
 
 use nvio_spec::opcode::nvm;
-use nvio_spec::{NSID_ALL, Sqe, Status, status};
+use nvio_spec::{DsmRange, MAX_RANGES, NSID_ALL, Sqe, Status, status};
 use rustix::io::Errno;
+use zerocopy::IntoBytes;
 
 use crate::health::Health;
+use crate::integrity::Staging;
 use crate::memory::{Access, ClientMemory};
 use crate::namespace::{Namespace, Namespaces};
 use crate::prp::{DataPointer, Segments};
 use crate::random::Random;
 use crate::sgl;
+use crate::stream::Stream;
 
 /// Bytes that Compare and Verify look at in one go.
 const BOUNCE: usize = 64 << 10;
-/// Bytes of one range of Dataset Management (NVM 3.2.3, figure 36).
-const DSM_RANGE: usize = 16;
-/// CDW11 bit 2 of Dataset Management: Deallocate.
-const DSM_DEALLOCATE: u32 = 1 << 2;
 
 /// What I/O commands work on.
 #[derive(Debug)]
@@ -26,10 +25,11 @@ pub(crate) struct Media {
     pub(crate) namespaces: Namespaces,
     pub(crate) health: Health,
     /// Largest transfer in bytes (MDTS).
-    max_transfer: u64,
-    segments: Segments,
+    pub(crate) max_transfer: u64,
+    pub(crate) segments: Segments,
     stored: Vec<u8>,
     sent: Vec<u8>,
+    pub(crate) staging: Staging,
 }
 
 /// What holds for all commands of a moment.
@@ -52,6 +52,7 @@ impl Media {
             segments: Segments::default(),
             stored: vec![0; BOUNCE],
             sent: vec![0; BOUNCE],
+            staging: Staging::default(),
         }
     }
 
@@ -90,6 +91,9 @@ impl Media {
     #[inline]
     fn read(&mut self, sqe: &Sqe, memory: &ClientMemory, settings: Settings) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        if let Some(metadata) = namespace.metadata {
+            return self.read_tagged(metadata, sqe, memory, settings);
+        }
         let (offset, len) = transfer(namespace, sqe, self.max_transfer)?;
         self.segments.resolve(memory, pointer(sqe, settings), len, Access::WRITE)?;
         let fua = sqe.cdw12.get() & Sqe::FUA != 0;
@@ -120,6 +124,9 @@ impl Media {
         settings: Settings,
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        if let Some(metadata) = namespace.metadata {
+            return self.write_tagged(metadata, sqe, memory, settings);
+        }
         let (offset, len) = transfer(namespace, sqe, self.max_transfer)?;
         namespace.check_writable()?;
         self.segments.resolve(memory, pointer(sqe, settings), len, Access::READ)?;
@@ -172,6 +179,9 @@ impl Media {
     /// Write Zeroes (NVM 3.2.8): no data is transferred, so MDTS is no limit.
     fn write_zeroes(&mut self, sqe: &Sqe, settings: Settings) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        if let Some(metadata) = namespace.metadata {
+            return self.write_zeroes_tagged(metadata, sqe, settings);
+        }
         let (offset, len) = namespace.range(sqe.slba(), sqe.nlb())?;
         namespace.check_writable()?;
         let zeroed = namespace.store.zero(offset, len);
@@ -187,6 +197,9 @@ impl Media {
         settings: Settings,
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        if let Some(metadata) = namespace.metadata {
+            return self.compare_tagged(metadata, sqe, memory, settings);
+        }
         let (offset, len) = transfer(namespace, sqe, self.max_transfer)?;
         self.segments.resolve(memory, pointer(sqe, settings), len, Access::READ)?;
         let mut at = offset;
@@ -217,6 +230,9 @@ impl Media {
     /// Verify (NVM 3.2.5): reads, and moves nothing.
     fn verify(&mut self, sqe: &Sqe) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        if let Some(metadata) = namespace.metadata {
+            return self.verify_tagged(metadata, sqe);
+        }
         let (mut at, mut left) = namespace.range(sqe.slba(), sqe.nlb())?;
         while left > 0 {
             let now = usize::try_from(left).unwrap_or(BOUNCE).min(BOUNCE);
@@ -237,25 +253,22 @@ impl Media {
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
         let ranges = usize::from(sqe.cdw10.get().to_le_bytes()[0]) + 1;
-        let bytes = ranges * DSM_RANGE;
+        let bytes = ranges * size_of::<DsmRange>();
         let pointer = pointer(sqe, settings);
         self.segments.resolve(memory, pointer, bytes as u64, Access::READ)?;
-        let mut list = [0; 256 * DSM_RANGE];
-        let mut filled = 0;
-        for segment in self.segments.iter() {
-            let from = memory.at(segment.place, segment.len);
-            filled += from.ok_or(status::DATA_TRANSFER_ERROR)?.copy_to(&mut list[filled..]);
-        }
-        if sqe.cdw11.get() & DSM_DEALLOCATE == 0 {
+        let mut list = [DsmRange::default(); MAX_RANGES];
+        let list = &mut list[..ranges];
+        Stream::new(memory, self.segments.iter()).get(list.as_mut_bytes())?;
+        if sqe.cdw11.get() & Sqe::DSM_DEALLOCATE == 0 {
             return Ok(());
         }
         namespace.check_writable()?;
         // All ranges are checked before any is deallocated.
-        for range in list[..bytes].as_chunks().0 {
-            dsm_range(namespace, range)?;
+        for range in &*list {
+            namespace.range(range.slba.get(), range.blocks.get())?;
         }
-        for range in list[..bytes].as_chunks().0 {
-            let (offset, len) = dsm_range(namespace, range)?;
+        for range in list {
+            let (offset, len) = namespace.range(range.slba.get(), range.blocks.get())?;
             if len > 0 {
                 let zeroed = namespace.store.zero(offset, len);
                 zeroed.map_err(|error| failed(&error, status::WRITE_FAULT))?;
@@ -263,14 +276,6 @@ impl Media {
         }
         Ok(())
     }
-}
-
-/// A range of Dataset Management: attributes, length in blocks, starting LBA.
-fn dsm_range(namespace: &Namespace, range: &[u8; DSM_RANGE]) -> Result<(u64, u64), Status> {
-    let value = u128::from_le_bytes(*range);
-    let blocks = (value >> 32 & 0xffff_ffff) as u32;
-    let slba = (value >> 64) as u64;
-    namespace.range(slba, blocks)
 }
 
 /// Offset and length in bytes of a command that transfers blocks.
@@ -283,7 +288,7 @@ fn transfer(namespace: &Namespace, sqe: &Sqe, max: u64) -> Result<(u64, u64), St
 }
 
 #[inline]
-fn pointer(sqe: &Sqe, settings: Settings) -> DataPointer {
+pub(crate) fn pointer(sqe: &Sqe, settings: Settings) -> DataPointer {
     if sqe.flags != 0 {
         // Flags have been checked.
         return DataPointer::Sgl(sqe.sgl());
@@ -293,7 +298,7 @@ fn pointer(sqe: &Sqe, settings: Settings) -> DataPointer {
 }
 
 #[inline]
-fn make_durable(
+pub(crate) fn make_durable(
     namespace: &mut Namespace,
     sqe: &Sqe,
     settings: Settings,
@@ -309,7 +314,7 @@ fn make_durable(
 /// The status for an error of the backing. Client memory that the kernel could not reach is the
 /// transfer's fault, not the media's.
 #[cold]
-fn failed(error: &io::Error, media: Status) -> Status {
+pub(crate) fn failed(error: &io::Error, media: Status) -> Status {
     log::warn!("backing: {error}");
     if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
         status::DATA_TRANSFER_ERROR

@@ -37,6 +37,13 @@
 //!   enabled is not polled at all.
 //! - With [`Config::shadow_doorbells`], doorbells can be in client memory, until the next reset.
 //!
+//! # Metadata
+//! Blocks may have metadata, interleaved or in a buffer of its own, and in it protection
+//! information of types 1 to 3 with a 16-bit guard, which is checked, inserted and stripped as
+//! commands ask ([`NamespaceConfig::metadata`], [`NamespaceConfig::protection`]). A write of up to
+//! 1 MiB that fails a check stores nothing. MDTS counts metadata that is interleaved (CTRATT.MEM
+//! is 0).
+//!
 //! # Power cuts
 //! With [`Config::write_cache`], writes stay in a volatile cache until they are flushed, and
 //! [`Controller::power_cut`] loses some of them, by seed.
@@ -83,10 +90,12 @@ mod gate;
 mod health;
 mod held;
 mod identify;
+mod integrity;
 mod interrupt;
 mod io;
 mod irq;
 mod memory;
+mod metadata;
 mod namespace;
 mod observe;
 mod pci;
@@ -102,8 +111,10 @@ mod sgl;
 mod shadow;
 mod shared;
 mod socket;
+mod stream;
 mod supported;
 mod table;
+mod tagged;
 mod wire;
 
 pub use config::{Backing, Config, MAX_NSID, NamespaceConfig};

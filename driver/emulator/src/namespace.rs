@@ -5,6 +5,8 @@ use nvio_spec::{Status, status};
 use crate::backing::Store;
 use crate::config::{Backing, NamespaceConfig};
 use crate::error::Error;
+use crate::metadata::Metadata;
+use crate::tagged::Tagged;
 
 /// An active namespace.
 #[derive(Debug)]
@@ -13,6 +15,8 @@ pub(crate) struct Namespace {
     pub(crate) store: Store,
     /// Logical block size as a power of two.
     pub(crate) block_shift: u32,
+    /// What blocks have besides their data.
+    pub(crate) metadata: Option<Metadata>,
     /// Size in logical blocks.
     pub(crate) blocks: u64,
     pub(crate) write_protected: bool,
@@ -37,13 +41,25 @@ impl Namespace {
         if over != 0 {
             log::warn!("namespace {nsid}: the last {over} bytes are no whole block, and are cut");
         }
+        let metadata = config.blocks_metadata();
+        let store = match metadata {
+            Some(metadata) => Store::Tagged(Box::new(Tagged::open(
+                &config.backing,
+                store,
+                block_shift,
+                blocks,
+                metadata,
+            )?)),
+            None => store,
+        };
         Ok(Self {
             nsid,
             store: match write_cache {
-                Some(bytes) => store.cached(block_shift, bytes),
+                Some(bytes) => store.cached(block_shift, metadata, bytes),
                 None => store,
             },
             block_shift,
+            metadata,
             blocks,
             write_protected: matches!(config.backing, Backing::Image { read_only: true, .. }),
             noiob: config.noiob,

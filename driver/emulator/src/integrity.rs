@@ -1,0 +1,372 @@
+//! The NVM command set on blocks with metadata: it is transferred, stored and checked with the
+//! data (NVM 5.2.2).
+
+use std::option;
+
+use nvio_spec::{Sqe, Status, status};
+
+use crate::io::{Media, Settings, failed, make_durable, pointer};
+use crate::memory::{Access, ClientMemory};
+use crate::metadata::{Action, Metadata, Request};
+use crate::namespace::Namespace;
+use crate::prp::{Segment, Segments};
+use crate::stream::Stream;
+
+/// Bytes of data that are looked at in one go. A command of at most so many is checked as a whole
+/// before any of it is stored.
+pub(crate) const PIECE: usize = 1 << 20;
+/// CDW12 bit 25 of Write Zeroes: Deallocate (NVM 3.2.8).
+const DEAC: u32 = 1 << 25;
+
+/// Where blocks are while they pass through the controller. It grows to the largest piece that
+/// has been seen.
+#[derive(Debug, Default)]
+pub(crate) struct Staging {
+    data: Vec<u8>,
+    metadata: Vec<u8>,
+    other_data: Vec<u8>,
+    other_metadata: Vec<u8>,
+}
+
+impl Media {
+    /// Read (NVM 3.2.4).
+    pub(crate) fn read_tagged(
+        &mut self,
+        metadata: Metadata,
+        sqe: &Sqe,
+        memory: &ClientMemory,
+        settings: Settings,
+    ) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let command = Command::new(namespace, metadata, sqe, false)?;
+        let mut host =
+            command.host(&mut self.segments, memory, settings, self.max_transfer, Access::WRITE)?;
+        commit_for_reading(namespace, sqe, &command)?;
+        let Staging { data, metadata, .. } = &mut self.staging;
+        for piece in command.pieces() {
+            let has_data = command.read(namespace, piece, data, metadata)?;
+            host.put(has_data.then_some(&data[..]), &metadata[..], piece.blocks)?;
+        }
+        self.health.reads += 1;
+        self.health.bytes_read += command.len;
+        Ok(())
+    }
+
+    /// Write (NVM 3.2.6).
+    pub(crate) fn write_tagged(
+        &mut self,
+        metadata: Metadata,
+        sqe: &Sqe,
+        memory: &ClientMemory,
+        settings: Settings,
+    ) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let command = Command::new(namespace, metadata, sqe, true)?;
+        namespace.check_writable()?;
+        let mut host =
+            command.host(&mut self.segments, memory, settings, self.max_transfer, Access::READ)?;
+        let Staging { data, metadata, .. } = &mut self.staging;
+        for piece in command.pieces() {
+            command.get(&mut host, piece, data, metadata)?;
+            let written = namespace.store.write_blocks(piece.offset, data, metadata);
+            written.map_err(|error| failed(&error, status::WRITE_FAULT))?;
+        }
+        make_durable(namespace, sqe, settings, (command.offset, command.len))?;
+        self.health.writes += 1;
+        self.health.bytes_written += command.len;
+        Ok(())
+    }
+
+    /// Compare (NVM 3.2.1): of the data and the metadata but for the protection information,
+    /// which is checked on both sides.
+    pub(crate) fn compare_tagged(
+        &mut self,
+        metadata: Metadata,
+        sqe: &Sqe,
+        memory: &ClientMemory,
+        settings: Settings,
+    ) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let command = Command::new(namespace, metadata, sqe, false)?;
+        if command.action.is_some_and(|action| action.is_pract()) {
+            return Err(status::INVALID_PROTECTION_INFORMATION);
+        }
+        let mut host =
+            command.host(&mut self.segments, memory, settings, self.max_transfer, Access::READ)?;
+        commit_for_reading(namespace, sqe, &command)?;
+        let staging = &mut self.staging;
+        let (data, metadata) = (&mut staging.data, &mut staging.metadata);
+        let (other_data, other_metadata) = (&mut staging.other_data, &mut staging.other_metadata);
+        for piece in command.pieces() {
+            command.get(&mut host, piece, data, metadata)?;
+            let has_data = command.read(namespace, piece, other_data, other_metadata)?;
+            let same = !has_data || data == other_data;
+            if !same || !command.same_metadata(metadata, other_metadata) {
+                return Err(status::COMPARE_FAILURE);
+            }
+        }
+        self.health.reads += 1;
+        self.health.bytes_read += command.len;
+        Ok(())
+    }
+
+    /// Verify (NVM 3.2.5).
+    pub(crate) fn verify_tagged(&mut self, metadata: Metadata, sqe: &Sqe) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let command = Command::new(namespace, metadata, sqe, false)?;
+        if command.action.is_some_and(|action| action.is_pract()) {
+            return Err(status::INVALID_FIELD);
+        }
+        commit_for_reading(namespace, sqe, &command)?;
+        let Staging { data, metadata, .. } = &mut self.staging;
+        for piece in command.pieces() {
+            command.read(namespace, piece, data, metadata)?;
+        }
+        Ok(())
+    }
+
+    /// Write Zeroes (NVM 3.2.8): protection information is made with PRACT, all ones for blocks
+    /// that are deallocated, else zeroes.
+    pub(crate) fn write_zeroes_tagged(
+        &mut self,
+        metadata: Metadata,
+        sqe: &Sqe,
+        settings: Settings,
+    ) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(sqe.nsid.get())?;
+        let command = Command::new(namespace, metadata, sqe, true)?;
+        // PRCHK is zero: there is nothing to be checked.
+        if command.action.is_some_and(|action| action.checks()) {
+            return Err(status::INVALID_PROTECTION_INFORMATION);
+        }
+        namespace.check_writable()?;
+        let fault = |error| failed(&error, status::WRITE_FAULT);
+        namespace.store.zero(command.offset, command.len).map_err(fault)?;
+        if let Some(action) = command.action.filter(|_| sqe.cdw12.get() & DEAC == 0) {
+            let Staging { data, metadata, .. } = &mut self.staging;
+            for piece in command.pieces() {
+                data.clear();
+                command.resize(piece, data, metadata);
+                metadata.fill(0);
+                if action.is_pract() {
+                    action.insert(piece.index, command.block_size, data, metadata);
+                }
+                namespace.store.write_metadata(piece.offset, metadata).map_err(fault)?;
+            }
+        }
+        make_durable(namespace, sqe, settings, (command.offset, command.len))
+    }
+}
+
+/// FUA of what reads: the blocks are made durable first.
+fn commit_for_reading(
+    namespace: &mut Namespace,
+    sqe: &Sqe,
+    command: &Command,
+) -> Result<(), Status> {
+    if sqe.cdw12.get() & Sqe::FUA == 0 {
+        return Ok(());
+    }
+    let durable = namespace.store.commit(command.offset, command.len);
+    durable.map_err(|error| failed(&error, status::WRITE_FAULT))
+}
+
+/// A command on a range of blocks with metadata.
+struct Command<'a> {
+    sqe: &'a Sqe,
+    metadata: Metadata,
+    action: Option<Action>,
+    block_size: usize,
+    /// Where the blocks are in the store, in bytes of data.
+    offset: u64,
+    len: u64,
+}
+
+/// Blocks that are dealt with in one go.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// How many blocks of the command are before it.
+    index: u32,
+    blocks: usize,
+    /// Where it is in the store, in bytes of data.
+    offset: u64,
+}
+
+impl<'a> Command<'a> {
+    fn new(
+        namespace: &Namespace,
+        metadata: Metadata,
+        sqe: &'a Sqe,
+        writes: bool,
+    ) -> Result<Self, Status> {
+        let (offset, len) = namespace.range(sqe.slba(), sqe.nlb())?;
+        let action = Request::of(sqe).action(metadata, writes)?;
+        Ok(Self { sqe, metadata, action, block_size: 1 << namespace.block_shift, offset, len })
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
+        let (offset, size) = (self.offset, self.block_size as u64);
+        let most = u32::try_from(PIECE / self.block_size).unwrap_or(1);
+        let blocks = self.sqe.nlb();
+        (0..blocks).step_by(most as usize).map(move |index| Piece {
+            index,
+            blocks: (blocks - index).min(most) as usize,
+            offset: offset + u64::from(index) * size,
+        })
+    }
+
+    /// Bytes of metadata of each block in client memory.
+    fn host_metadata(&self) -> usize {
+        let kept = self.action.is_some_and(|action| action.keeps_metadata());
+        if kept { 0 } else { self.metadata.len() }
+    }
+
+    /// Finds the blocks in client memory.
+    ///
+    /// # Errors
+    /// Invalid Field in Command for a transfer above MDTS, which counts metadata that is
+    /// interleaved (CTRATT.MEM is 0), and for a metadata pointer that is not a multiple of 4;
+    /// what [`Segments::resolve`] says; Data Transfer Error for metadata that is not mapped.
+    fn host<'m>(
+        &self,
+        segments: &'m mut Segments,
+        memory: &'m ClientMemory,
+        settings: Settings,
+        max_transfer: u64,
+        access: Access,
+    ) -> Result<Host<'m, impl Iterator<Item = Segment> + use<'m>>, Status> {
+        let metadata = self.host_metadata();
+        let blocks = u64::from(self.sqe.nlb());
+        let all = blocks * metadata as u64;
+        let (interleaved, separate) = if self.metadata.extended { (all, 0) } else { (0, all) };
+        if self.len + interleaved > max_transfer {
+            return Err(status::INVALID_FIELD);
+        }
+        let pointer = pointer(self.sqe, settings);
+        segments.resolve(memory, pointer, self.len + interleaved, access)?;
+        let mut own = None;
+        if separate > 0 {
+            let mptr = self.sqe.mptr.get();
+            if !mptr.is_multiple_of(4) {
+                return Err(status::INVALID_FIELD);
+            }
+            let place = memory.find(mptr, separate, access).ok_or(status::DATA_TRANSFER_ERROR)?;
+            own = Some(Segment { place, len: separate });
+        }
+        Ok(Host {
+            data: Stream::new(memory, segments.iter()),
+            separate: own.map(|segment| Stream::new(memory, Some(segment).into_iter())),
+            block_size: self.block_size,
+            metadata,
+        })
+    }
+
+    /// Sizes buffers for a piece.
+    fn resize(&self, piece: Piece, data: &mut Vec<u8>, metadata: &mut Vec<u8>) {
+        data.resize(piece.blocks * self.block_size, 0);
+        metadata.resize(piece.blocks * self.metadata.len(), 0);
+    }
+
+    /// Gets a piece from the client, with its protection information checked or inserted.
+    fn get<I: Iterator<Item = Segment>>(
+        &self,
+        host: &mut Host<'_, I>,
+        piece: Piece,
+        data: &mut Vec<u8>,
+        metadata: &mut Vec<u8>,
+    ) -> Result<(), Status> {
+        self.resize(piece, data, metadata);
+        host.get(data, metadata)?;
+        match &self.action {
+            Some(action) if action.is_pract() => {
+                action.insert(piece.index, self.block_size, data, metadata);
+                Ok(())
+            }
+            Some(action) => action.check(piece.index, self.block_size, data, metadata),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads a piece from the store and checks it; `false` if there is no data to be had (null),
+    /// and nothing to check.
+    fn read(
+        &self,
+        namespace: &mut Namespace,
+        piece: Piece,
+        data: &mut Vec<u8>,
+        metadata: &mut Vec<u8>,
+    ) -> Result<bool, Status> {
+        self.resize(piece, data, metadata);
+        let read = namespace.store.read_bytes(piece.offset, data).and_then(|has_data| {
+            namespace.store.read_metadata(piece.offset, metadata)?;
+            Ok(has_data)
+        });
+        let has_data = read.map_err(|error| failed(&error, status::UNRECOVERED_READ_ERROR))?;
+        if let Some(action) = self.action.filter(|_| has_data) {
+            action.check(piece.index, self.block_size, data, metadata)?;
+        }
+        Ok(has_data)
+    }
+
+    /// Whether the metadata of two pieces is the same but for the protection information.
+    fn same_metadata(&self, one: &[u8], other: &[u8]) -> bool {
+        let at = self.metadata.protection_offset();
+        let len = self.metadata.len();
+        one.chunks_exact(len).zip(other.chunks_exact(len)).all(|(one, other)| match at {
+            Some(0) => one[8..] == other[8..],
+            Some(at) => one[..at] == other[..at],
+            None => one == other,
+        })
+    }
+}
+
+/// The blocks of a command in client memory.
+struct Host<'a, I> {
+    data: Stream<'a, I>,
+    /// Metadata in a buffer of its own.
+    separate: Option<Stream<'a, option::IntoIter<Segment>>>,
+    block_size: usize,
+    /// Bytes of metadata of each block here.
+    metadata: usize,
+}
+
+impl<I: Iterator<Item = Segment>> Host<'_, I> {
+    /// Gets whole blocks with their metadata; what stays in the controller is not touched.
+    fn get(&mut self, data: &mut [u8], metadata: &mut [u8]) -> Result<(), Status> {
+        if let Some(separate) = &mut self.separate {
+            separate.get(metadata)?;
+            return self.data.get(data);
+        }
+        if self.metadata == 0 {
+            return self.data.get(data);
+        }
+        let blocks = data.chunks_exact_mut(self.block_size);
+        for (data, metadata) in blocks.zip(metadata.chunks_exact_mut(self.metadata)) {
+            self.data.get(data)?;
+            self.data.get(metadata)?;
+        }
+        Ok(())
+    }
+
+    /// Gives whole blocks with their metadata; without data, what is there stays.
+    fn put(&mut self, data: Option<&[u8]>, metadata: &[u8], blocks: usize) -> Result<(), Status> {
+        if self.separate.is_none() && self.metadata > 0 {
+            for (block, metadata) in metadata.chunks_exact(self.metadata).enumerate() {
+                let range = block * self.block_size..(block + 1) * self.block_size;
+                match data {
+                    Some(data) => self.data.put(&data[range])?,
+                    None => self.data.skip(self.block_size)?,
+                }
+                self.data.put(metadata)?;
+            }
+            return Ok(());
+        }
+        if let Some(separate) = &mut self.separate {
+            separate.put(metadata)?;
+        }
+        match data {
+            Some(data) => self.data.put(data),
+            None => self.data.skip(blocks * self.block_size),
+        }
+    }
+}
