@@ -263,7 +263,7 @@ fn command_effects(has_shadow: bool) -> CommandEffects {
     for opcode in [nvm::FLUSH, nvm::READ, nvm::COMPARE, nvm::VERIFY] {
         page.io[usize::from(opcode)] = U32::new(CommandEffects::SUPPORTED);
     }
-    for opcode in [nvm::WRITE, nvm::WRITE_ZEROES, nvm::DATASET_MANAGEMENT] {
+    for opcode in [nvm::WRITE, nvm::WRITE_ZEROES, nvm::DATASET_MANAGEMENT, nvm::COPY] {
         let effects = CommandEffects::SUPPORTED | CommandEffects::CHANGES_CONTENT;
         page.io[usize::from(opcode)] = U32::new(effects);
     }

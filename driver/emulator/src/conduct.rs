@@ -281,8 +281,10 @@ impl Controller {
             write_through: self.features.write_through(),
             sgl: self.identity.sgl,
         };
-        let result = self.media.execute(sqe, memory, settings);
-        Some((result.map_or_else(final_status, |()| Status::SUCCESS), 0))
+        Some(match self.media.execute(sqe, memory, settings) {
+            Ok(()) => (Status::SUCCESS, 0),
+            Err(error) => (final_status(error), self.media.take_dw0()),
+        })
     }
 
     /// Stages the completion of a command, and what its faults add to it while there is room.

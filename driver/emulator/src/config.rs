@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nvio_spec::protection::{ProtectionInfo, ProtectionType};
 
+use crate::copy::CopyLimits;
 use crate::error::Error;
 use crate::fault::Faults;
 use crate::metadata::{Metadata, Protection};
@@ -58,6 +59,7 @@ pub struct NamespaceConfig {
     metadata: u16,
     extended: bool,
     protection: Option<Protection>,
+    pub(crate) copy_limits: CopyLimits,
 }
 
 impl NamespaceConfig {
@@ -72,6 +74,7 @@ impl NamespaceConfig {
             metadata: 0,
             extended: false,
             protection: None,
+            copy_limits: CopyLimits::default(),
         }
     }
 
@@ -115,6 +118,14 @@ impl NamespaceConfig {
         self
     }
 
+    /// What a Copy command may be at most (NVM 4.1.5.1): `range` blocks of one source range
+    /// (MSSRL), `total` blocks of all of them (MCL), and `ranges` source ranges, up to 256 (MSRC).
+    /// Without it 256, 4096 and 128.
+    pub fn copy_limits(mut self, range: u16, total: u32, ranges: u16) -> Self {
+        self.copy_limits = CopyLimits { range, total, ranges };
+        self
+    }
+
     /// What blocks have besides their data.
     pub(crate) fn blocks_metadata(&self) -> Option<Metadata> {
         let Self { metadata: bytes, extended, protection, .. } = *self;
@@ -128,6 +139,11 @@ impl NamespaceConfig {
         let bytes = self.metadata;
         let good = bytes.is_multiple_of(4) && bytes <= 128;
         require(good, "metadata", bytes.into(), "multiples of 4 up to 128")?;
+        let CopyLimits { range, total, ranges } = self.copy_limits;
+        require((1..=256).contains(&ranges), "copy ranges", ranges.into(), "1 to 256")?;
+        require(range >= 1, "copy range", range.into(), "1 to 65535")?;
+        let good = total >= u32::from(range);
+        require(good, "copy total", total.into(), "those of one range and above")?;
         let fits = self.protection.is_none() || usize::from(bytes) >= ProtectionInfo::SIZE;
         require(fits, "metadata with protection", bytes.into(), "8 bytes and above")
     }

@@ -389,13 +389,13 @@ impl Controller {
             let left = BURST.min(most - done);
             let count = sq.fetch(memory, &mut self.fetched[..left])?;
             for sqe in &self.fetched[..count] {
-                let mut status = Status::SUCCESS;
+                let (mut status, mut dw0) = (Status::SUCCESS, 0);
                 if let Err(error) = self.media.execute(sqe, memory, settings) {
-                    status = final_status(error);
+                    (status, dw0) = (final_status(error), self.media.take_dw0());
                     self.media.health.failed(qid, sqe, status);
                 }
                 sq.consume();
-                self.staged.push(completion(sqe, qid, sq.head(), status, 0));
+                self.staged.push(completion(sqe, qid, sq.head(), status, dw0));
             }
             done += count;
         }

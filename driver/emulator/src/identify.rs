@@ -73,8 +73,10 @@ impl Identity {
         data.sqes = 0x66;
         data.cqes = 0x44;
         data.nn = U32::new(namespaces.number());
-        // Compare, Dataset Management, Write Zeroes, Verify.
-        data.oncs = U16::new(1 | 1 << 2 | 1 << 3 | 1 << 7);
+        // Compare, Dataset Management, Write Zeroes, Verify, Copy.
+        data.oncs = U16::new(1 | 1 << 2 | 1 << 3 | 1 << 7 | 1 << 8);
+        // Copy descriptor format 0.
+        data.cdfs = U16::new(1);
         // Present or not, and Flush takes the broadcast identifier.
         data.vwc = 0b110 | u8::from(namespaces.have_write_cache());
         data.sgls = U32::new(if self.sgl { sgl::SUPPORT } else { 0 });
@@ -132,6 +134,9 @@ fn describe(data: &mut IdentifyNamespace, namespace: &Namespace) {
     data.nsze = U64::new(namespace.blocks);
     data.ncap = U64::new(namespace.blocks);
     data.nuse = U64::new(namespace.blocks);
+    data.mssrl = U16::new(namespace.copy_limits.range);
+    data.mcl = U32::new(namespace.copy_limits.total);
+    data.msrc = namespace.copy_limits.ranges.saturating_sub(1).to_le_bytes()[0];
     data.noiob = U16::new(namespace.noiob);
     data.nvmcap = U128::new(u128::from(namespace.blocks) << namespace.block_shift);
     // Deallocated blocks read as zeroes; Write Zeroes may deallocate.

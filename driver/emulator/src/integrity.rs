@@ -22,8 +22,8 @@ const DEAC: u32 = 1 << 25;
 /// has been seen.
 #[derive(Debug, Default)]
 pub(crate) struct Staging {
-    data: Vec<u8>,
-    metadata: Vec<u8>,
+    pub(crate) data: Vec<u8>,
+    pub(crate) metadata: Vec<u8>,
     other_data: Vec<u8>,
     other_metadata: Vec<u8>,
 }

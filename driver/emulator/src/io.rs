@@ -30,6 +30,8 @@ pub(crate) struct Media {
     stored: Vec<u8>,
     sent: Vec<u8>,
     pub(crate) staging: Staging,
+    /// Source range at which the Copy that failed last did.
+    pub(crate) failed_range: u32,
 }
 
 /// What holds for all commands of a moment.
@@ -53,6 +55,7 @@ impl Media {
             stored: vec![0; BOUNCE],
             sent: vec![0; BOUNCE],
             staging: Staging::default(),
+            failed_range: 0,
         }
     }
 
@@ -74,6 +77,7 @@ impl Media {
             nvm::WRITE_ZEROES => self.write_zeroes(sqe, settings),
             nvm::DATASET_MANAGEMENT => self.dataset_management(sqe, memory, settings),
             nvm::VERIFY => self.verify(sqe),
+            nvm::COPY => self.copy(sqe, memory, settings),
             _ => Err(status::INVALID_OPCODE),
         }
     }

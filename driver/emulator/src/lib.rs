@@ -21,8 +21,8 @@
 //! # What it does
 //! It is strict: what the specification calls an error is answered with that status, as a real
 //! controller may or may not. It follows NVM Express 1.4 in what is mandatory for an I/O
-//! controller, with the NVM command set's Read, Write, Flush, Write Zeroes, Compare, Verify and
-//! Dataset Management. Sections cited are of the later Base Specification 2.0, NVM Command Set
+//! controller, with the NVM command set's Read, Write, Flush, Write Zeroes, Compare, Verify, Copy
+//! and Dataset Management. Sections cited are of the later Base Specification 2.0, NVM Command Set
 //! Specification 1.0 and PCIe Transport Specification 1.0. Data pointers are PRPs, and SGLs with
 //! [`Config::sgl`].
 //!
@@ -79,6 +79,7 @@ mod cache;
 mod conduct;
 mod config;
 mod controller;
+mod copy;
 mod device;
 mod doorbell;
 mod emulator;

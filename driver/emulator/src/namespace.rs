@@ -4,6 +4,7 @@ use nvio_spec::{Status, status};
 
 use crate::backing::Store;
 use crate::config::{Backing, NamespaceConfig};
+use crate::copy::CopyLimits;
 use crate::error::Error;
 use crate::metadata::Metadata;
 use crate::tagged::Tagged;
@@ -21,6 +22,7 @@ pub(crate) struct Namespace {
     pub(crate) blocks: u64,
     pub(crate) write_protected: bool,
     pub(crate) noiob: u16,
+    pub(crate) copy_limits: CopyLimits,
 }
 
 impl Namespace {
@@ -63,6 +65,7 @@ impl Namespace {
             blocks,
             write_protected: matches!(config.backing, Backing::Image { read_only: true, .. }),
             noiob: config.noiob,
+            copy_limits: config.copy_limits,
         })
     }
 

@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Sqe;
 use crate::opcode::nvm;
+use crate::protection::prinfo;
 
 /// Most ranges of one Dataset Management or Copy command.
 pub const MAX_RANGES: usize = 256;
@@ -95,6 +96,14 @@ impl Sqe {
         sqe.cdw12 = U32::new(ranges.wrapping_sub(1) & 0xff);
         sqe
     }
+
+    /// The same Copy with these bits of [`prinfo`] for what it reads (PRINFOR, CDW12 bits 15:12).
+    pub fn with_copy_read_prinfo(mut self, prinfo: u32) -> Self {
+        let mask = prinfo::MASK >> prinfo::COPY_READ_SHIFT;
+        let rest = self.cdw12.get() & !mask;
+        self.cdw12.set(rest | prinfo >> prinfo::COPY_READ_SHIFT & mask);
+        self
+    }
 }
 
 #[cfg(test)]
@@ -121,5 +130,7 @@ mod tests {
         assert_eq!((sqe.opcode, sqe.cdw10.get(), sqe.cdw11.get()), (0x09, 255, 4));
         let sqe = Sqe::copy(3, 0x1_0000_0002, 1);
         assert_eq!((sqe.opcode, sqe.slba(), sqe.cdw12.get()), (0x19, 0x1_0000_0002, 0));
+        let sqe = sqe.with_copy_read_prinfo(prinfo::PRACT).with_prinfo(prinfo::PRCHK_REF_TAG);
+        assert_eq!(sqe.cdw12.get(), 1 << 15 | 1 << 26);
     }
 }
