@@ -1,8 +1,6 @@
 //! The NVM command set on blocks with metadata: it is transferred, stored and checked with the
 //! data (NVM 5.2.2).
 
-use std::option;
-
 use nvio_spec::{Sqe, Status, status};
 
 use crate::io::{Media, Settings, failed, make_durable, pointer};
@@ -39,8 +37,13 @@ impl Media {
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
         let command = Command::new(namespace, metadata, sqe, false)?;
-        let mut host =
-            command.host(&mut self.segments, memory, settings, self.max_transfer, Access::WRITE)?;
+        let mut host = command.host(
+            (&mut self.segments, &mut self.metadata_segments),
+            memory,
+            settings,
+            self.max_transfer,
+            Access::WRITE,
+        )?;
         commit_for_reading(namespace, sqe, &command)?;
         let Staging { data, metadata, .. } = &mut self.staging;
         for piece in command.pieces() {
@@ -63,8 +66,13 @@ impl Media {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
         let command = Command::new(namespace, metadata, sqe, true)?;
         namespace.check_writable()?;
-        let mut host =
-            command.host(&mut self.segments, memory, settings, self.max_transfer, Access::READ)?;
+        let mut host = command.host(
+            (&mut self.segments, &mut self.metadata_segments),
+            memory,
+            settings,
+            self.max_transfer,
+            Access::READ,
+        )?;
         let Staging { data, metadata, .. } = &mut self.staging;
         for piece in command.pieces() {
             command.get(&mut host, piece, data, metadata)?;
@@ -91,8 +99,13 @@ impl Media {
         if command.action.is_some_and(|action| action.is_pract()) {
             return Err(status::INVALID_PROTECTION_INFORMATION);
         }
-        let mut host =
-            command.host(&mut self.segments, memory, settings, self.max_transfer, Access::READ)?;
+        let mut host = command.host(
+            (&mut self.segments, &mut self.metadata_segments),
+            memory,
+            settings,
+            self.max_transfer,
+            Access::READ,
+        )?;
         commit_for_reading(namespace, sqe, &command)?;
         let staging = &mut self.staging;
         let (data, metadata) = (&mut staging.data, &mut staging.metadata);
@@ -225,11 +238,11 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// Invalid Field in Command for a transfer above MDTS, which counts metadata that is
-    /// interleaved (CTRATT.MEM is 0), and for a metadata pointer that is not a multiple of 4;
-    /// what [`Segments::resolve`] says; Data Transfer Error for metadata that is not mapped.
+    /// interleaved (CTRATT.MEM is 0); what [`Segments::resolve`] and
+    /// [`Segments::resolve_metadata`] say.
     fn host<'m>(
         &self,
-        segments: &'m mut Segments,
+        (segments, own): (&'m mut Segments, &'m mut Segments),
         memory: &'m ClientMemory,
         settings: Settings,
         max_transfer: u64,
@@ -244,18 +257,12 @@ impl<'a> Command<'a> {
         }
         let pointer = pointer(self.sqe, settings);
         segments.resolve(memory, pointer, self.len + interleaved, access)?;
-        let mut own = None;
         if separate > 0 {
-            let mptr = self.sqe.mptr.get();
-            if !mptr.is_multiple_of(4) {
-                return Err(status::INVALID_FIELD);
-            }
-            let place = memory.find(mptr, separate, access).ok_or(status::DATA_TRANSFER_ERROR)?;
-            own = Some(Segment { place, len: separate });
+            own.resolve_metadata(memory, self.sqe, separate, access)?;
         }
         Ok(Host {
             data: Stream::new(memory, segments.iter()),
-            separate: own.map(|segment| Stream::new(memory, Some(segment).into_iter())),
+            separate: (separate > 0).then(|| Stream::new(memory, own.iter())),
             block_size: self.block_size,
             metadata,
         })
@@ -324,7 +331,7 @@ impl<'a> Command<'a> {
 struct Host<'a, I> {
     data: Stream<'a, I>,
     /// Metadata in a buffer of its own.
-    separate: Option<Stream<'a, option::IntoIter<Segment>>>,
+    separate: Option<Stream<'a, I>>,
     block_size: usize,
     /// Bytes of metadata of each block here.
     metadata: usize,

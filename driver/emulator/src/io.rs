@@ -27,6 +27,8 @@ pub(crate) struct Media {
     /// Largest transfer in bytes (MDTS).
     pub(crate) max_transfer: u64,
     pub(crate) segments: Segments,
+    /// Of metadata in a buffer of its own.
+    pub(crate) metadata_segments: Segments,
     stored: Vec<u8>,
     sent: Vec<u8>,
     pub(crate) staging: Staging,
@@ -52,6 +54,7 @@ impl Media {
             health: Health::default(),
             max_transfer,
             segments: Segments::default(),
+            metadata_segments: Segments::default(),
             stored: vec![0; BOUNCE],
             sent: vec![0; BOUNCE],
             staging: Staging::default(),

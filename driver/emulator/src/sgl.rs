@@ -74,7 +74,6 @@ impl Segments {
     /// # Errors
     /// Invalid Field in Command for an address that is not aligned as it should be; for a
     /// descriptor as [`Self::resolve_sgl`], with Metadata SGL Length Invalid.
-    #[allow(dead_code, reason = "for namespaces with metadata")]
     pub(crate) fn resolve_metadata(
         &mut self,
         memory: &ClientMemory,

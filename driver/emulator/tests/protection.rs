@@ -9,6 +9,7 @@ mod stepped;
 use nvio_emulator::{Backing, Config, Controller, Error, NamespaceConfig};
 use nvio_spec::opcode::nvm;
 use nvio_spec::protection::{ProtectionInfo, ProtectionType, dpc, guard, guard_after, mc, prinfo};
+use nvio_spec::sgl::{self, Descriptor};
 use nvio_spec::{DsmRange, IdentifyNamespace, Sqe, Status, cns, status};
 use stepped::{BASE, DATA, Pair, SIZE, Stepped, with_data};
 use zerocopy::{FromBytes, IntoBytes};
@@ -494,6 +495,43 @@ fn transfers_and_pointers_are_checked() {
             let sqe = Sqe { opcode, ..Sqe::read(1, slba, 2) };
             assert_eq!(it.run(sqe), status::LBA_OUT_OF_RANGE);
         }
+    }
+}
+
+#[test]
+fn scattered_data_and_metadata_find_each_other() {
+    for extended in [false, true] {
+        let config = Config::new().namespace(config(8, extended, 1, false)).sgl(true);
+        let mut it = Protected::on(&config, 8, extended, 1, false);
+        let (data, at) = (pattern(4, 3), DATA + (3 << 19));
+        let metadata = it.protect(&data, 1, 7);
+        it.put(&data, &metadata);
+        // Lists of segments of odd lengths.
+        let list = |host: &Stepped, at: u64, from: u64, parts: &[u32]| {
+            let mut next = from;
+            let blocks = parts.iter().map(|&len| {
+                next += u64::from(len);
+                Descriptor::data_block(next - u64::from(len), len)
+            });
+            let blocks: Vec<_> = blocks.collect();
+            host.write(at, blocks.as_bytes());
+            Descriptor::last_segment(at, parts.len() as u32)
+        };
+        let parts: &[u32] = if extended { &[1, 515, 1004, 560] } else { &[1, 515, 1004, 528] };
+        let mut write = Sqe::write(1, 7, 4).with_prinfo(prinfo::PRCHK).with_tags(7, 1, 0xffff);
+        write.set_sgl(list(&it.host, at, DATA, parts));
+        it.host.write(at + 4096, list(&it.host, at + 2048, META, &[3, 29]).as_bytes());
+        (write.flags, write.mptr) = (sgl::PSDT_SGL_MPTR_SGL, (at + 4096).into());
+        assert_eq!(it.host.run(&mut it.pair, write).status(), Status::SUCCESS);
+        assert_eq!(
+            it.run(Sqe::read(1, 7, 4).with_prinfo(prinfo::PRCHK_GUARD).with_tags(7, 0, 0)),
+            Status::SUCCESS
+        );
+        assert!(it.get(4) == (data, metadata));
+        it.host.write(at + 4096, Descriptor::data_block(META, 31).as_bytes());
+        let found = it.host.run(&mut it.pair, write).status().bare();
+        let short = status::METADATA_SGL_LENGTH_INVALID;
+        assert_eq!(found, if extended { Status::SUCCESS } else { short });
     }
 }
 
