@@ -13,10 +13,10 @@ use vm_memory::{
 };
 
 use crate::cache::WriteCache;
-use crate::config::Backing;
 use crate::error::Error;
 use crate::memory::mmap_error;
 use crate::metadata::Metadata;
+use crate::namespace_config::Backing;
 use crate::random::Random;
 use crate::tagged::Tagged;
 

@@ -7,6 +7,7 @@ use std::io;
 use vm_memory::{Bytes, VolatileSlice};
 
 use crate::backing::{Store, volatile_error};
+use crate::group::Groups;
 use crate::metadata::Metadata;
 use crate::random::Random;
 
@@ -15,7 +16,8 @@ const MAX_ZEROED: u64 = 65_536;
 
 /// Blocks written and not yet stored, in front of a store. Reads see them, a power cut does not.
 ///
-/// It is bounded: when it is full, the block that was written first goes to the store.
+/// It is bounded: when it is full, the block that was written first goes to the store, with those
+/// it belongs to.
 #[derive(Debug)]
 pub(crate) struct WriteCache {
     below: Store,
@@ -26,6 +28,8 @@ pub(crate) struct WriteCache {
     blocks: BTreeMap<u64, Dirty>,
     /// The blocks by when they were first written.
     order: BTreeMap<u64, u64>,
+    /// Blocks that are stored or lost together.
+    groups: Groups,
     count: u64,
 }
 
@@ -61,6 +65,7 @@ impl WriteCache {
             capacity: usize::try_from(bytes >> block_shift).unwrap_or(usize::MAX).max(1),
             blocks: BTreeMap::new(),
             order: BTreeMap::new(),
+            groups: Groups::default(),
             count: 0,
         }
     }
@@ -108,6 +113,25 @@ impl WriteCache {
             from.read_slice(to, part.at).map_err(volatile_error)?;
         }
         Ok(())
+    }
+
+    /// Makes room for a write that fits, so that none of it is stored before all of it is here.
+    pub(crate) fn reserve(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        loop {
+            let range = self.touched(offset, len);
+            let here = self.blocks.range(range.clone()).count() as u64;
+            let wanted = range.end - range.start - here;
+            if self.blocks.len() as u64 + wanted <= self.capacity as u64 || !self.evict()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has what was written to a range be stored or lost as one; what it has replaced of others
+    /// shares their fate.
+    pub(crate) fn bind(&mut self, offset: u64, len: u64) {
+        let range = self.touched(offset, len);
+        self.groups.bind(self.blocks.range(range).map(|(&block, _)| block));
     }
 
     /// Writes whole blocks with their metadata, if they have any.
@@ -181,22 +205,29 @@ impl WriteCache {
     /// Makes a range durable; the rest stays as volatile as it is.
     pub(crate) fn commit(&mut self, offset: u64, len: u64) -> io::Result<()> {
         for block in self.touched(offset, len) {
-            self.store(block)?;
+            self.store_group(block)?;
         }
         self.below.flush()
     }
 
-    /// Takes the power away: each block is stored or lost, as the random numbers have it.
+    /// Takes the power away: each block is stored or lost, as the random numbers have it, and
+    /// those that belong together as one.
     pub(crate) fn power_cut(&mut self, random: &mut Random) -> io::Result<()> {
         let dirty: Vec<u64> = self.blocks.keys().copied().collect();
+        let mut decided = BTreeMap::new();
         // The numbers are drawn in the order of the blocks, not of the writes.
         for block in dirty {
-            if random.below(2) == 0 {
+            let stays = match self.groups.of(block) {
+                Some(group) => *decided.entry(group).or_insert_with(|| random.below(2) == 0),
+                None => random.below(2) == 0,
+            };
+            if stays {
                 self.store(block)?;
             }
         }
         self.blocks.clear();
         self.order.clear();
+        self.groups = Groups::default();
         Ok(())
     }
 
@@ -247,11 +278,19 @@ impl WriteCache {
         })
     }
 
-    /// Stores the block that was written first; `false` if there is none.
+    /// Stores the block that was written first, and those of its group; `false` if there is none.
     fn evict(&mut self) -> io::Result<bool> {
         let Some(&block) = self.order.values().next() else { return Ok(false) };
-        self.store(block)?;
+        self.store_group(block)?;
         Ok(true)
+    }
+
+    /// Stores a block and those of its group.
+    fn store_group(&mut self, block: u64) -> io::Result<()> {
+        for member in self.groups.members(block) {
+            self.store(member)?;
+        }
+        Ok(())
     }
 
     /// Stores a block, if it is in the cache. It stays there if that fails.
@@ -270,17 +309,19 @@ impl WriteCache {
         }
         self.order.remove(&dirty.count);
         self.blocks.remove(&block);
+        self.groups.leave(block);
         Ok(())
     }
 
     /// Drops the blocks of a range from the cache.
     fn forget(&mut self, offset: u64, len: u64) {
         let range = self.touched(offset, len);
-        let order = &mut self.order;
+        let (order, groups) = (&mut self.order, &mut self.groups);
         self.blocks.retain(|block, dirty| {
             let stays = !range.contains(block);
             if !stays {
                 order.remove(&dirty.count);
+                groups.leave(*block);
             }
             stays
         });
@@ -291,7 +332,7 @@ impl WriteCache {
 #[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
-    use crate::config::Backing;
+    use crate::namespace_config::Backing;
     use vm_memory::VolatileMemory;
     use vm_memory::mmap::MmapRegion;
 

@@ -1,153 +1,12 @@
 //! What a controller is made of: its settings, their ranges and their defaults.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-use nvio_spec::protection::{ProtectionInfo, ProtectionType};
-
-use crate::copy::CopyLimits;
+use crate::atomic::AtomicUnits;
 use crate::error::Error;
 use crate::fault::Faults;
-use crate::metadata::{Metadata, Protection};
+use crate::namespace_config::NamespaceConfig;
 use crate::service::Service;
-
-/// Where the blocks of a namespace are.
-#[derive(Clone, Debug)]
-pub enum Backing {
-    /// A file or a block device.
-    ///
-    /// It is locked against other emulators: shared when read-only, else exclusive. What is left
-    /// over after the last whole logical block is not reachable; a warning is logged.
-    Image {
-        /// Its path.
-        path: PathBuf,
-        /// Open it without write permission; the namespace is then write protected, and commands
-        /// that change it end with Namespace is Write Protected (Base 8.12).
-        read_only: bool,
-    },
-    /// Memory of this process, zeroed, of this many bytes; gone when the emulator is.
-    Memory(u64),
-    /// Nothing, of this many bytes: commands are checked and completed, no data is moved, and
-    /// Compare finds no difference. For measuring what is above it.
-    Null(u64),
-}
-
-impl Backing {
-    /// An image file or block device; see [`Backing::Image`].
-    pub fn image(path: impl Into<PathBuf>, read_only: bool) -> Self {
-        Self::Image { path: path.into(), read_only }
-    }
-
-    /// Memory of `bytes` bytes; see [`Backing::Memory`].
-    pub fn memory(bytes: u64) -> Self {
-        Self::Memory(bytes)
-    }
-
-    /// Nothing of `bytes` bytes; see [`Backing::Null`].
-    pub fn null(bytes: u64) -> Self {
-        Self::Null(bytes)
-    }
-}
-
-/// A namespace to be.
-#[derive(Clone, Debug)]
-pub struct NamespaceConfig {
-    pub(crate) backing: Backing,
-    pub(crate) block_size: u32,
-    pub(crate) nsid: Option<u32>,
-    pub(crate) noiob: u16,
-    metadata: u16,
-    extended: bool,
-    protection: Option<Protection>,
-    pub(crate) copy_limits: CopyLimits,
-}
-
-impl NamespaceConfig {
-    /// A namespace on `backing`, with blocks of 512 bytes without metadata, the next free
-    /// identifier and no optimal I/O boundary.
-    pub fn new(backing: Backing) -> Self {
-        Self {
-            backing,
-            block_size: 512,
-            nsid: None,
-            noiob: 0,
-            metadata: 0,
-            extended: false,
-            protection: None,
-            copy_limits: CopyLimits::default(),
-        }
-    }
-
-    /// Size of a logical block in bytes: a power of two, 512 to 65,536.
-    pub fn block_size(mut self, bytes: u32) -> Self {
-        self.block_size = bytes;
-        self
-    }
-
-    /// The identifier, 1 to [`MAX_NSID`]. Without it, a namespace gets the identifier after that
-    /// of the namespace before it. Identifiers left out are inactive namespaces.
-    pub fn nsid(mut self, nsid: u32) -> Self {
-        self.nsid = Some(nsid);
-        self
-    }
-
-    /// Optimal I/O boundary in blocks, 0 for none (NOIOB, NVM 4.1.5.1).
-    pub fn noiob(mut self, blocks: u16) -> Self {
-        self.noiob = blocks;
-        self
-    }
-
-    /// Metadata of `bytes` bytes for each block, a multiple of 4 up to 128, 0 for none;
-    /// transferred at the end of each block if `extended`, else in a buffer of its own
-    /// (NVM 4.1.5.1: LBAF.MS, FLBAS bit 4).
-    ///
-    /// It is kept beside the data: for an image file in a sparse file whose name is that of the
-    /// image with `.meta` after it, which is made if it is not there, and refused if it was made
-    /// with other settings; for everything else in memory. What changes the image without it
-    /// leaves metadata that does not fit.
-    pub fn metadata(mut self, bytes: u16, extended: bool) -> Self {
-        (self.metadata, self.extended) = (bytes, extended);
-        self
-    }
-
-    /// Protection information of this type with a 16-bit guard, as the first eight bytes of the
-    /// metadata or the last (NVM 5.2; DPS). Blocks that were never written are not checked, and
-    /// neither is what a null backing has, when it is read.
-    pub fn protection(mut self, kind: ProtectionType, first: bool) -> Self {
-        self.protection = Some(Protection { kind, first });
-        self
-    }
-
-    /// What a Copy command may be at most (NVM 4.1.5.1): `range` blocks of one source range
-    /// (MSSRL), `total` blocks of all of them (MCL), and `ranges` source ranges, up to 256 (MSRC).
-    /// Without it 256, 4096 and 128.
-    pub fn copy_limits(mut self, range: u16, total: u32, ranges: u16) -> Self {
-        self.copy_limits = CopyLimits { range, total, ranges };
-        self
-    }
-
-    /// What blocks have besides their data.
-    pub(crate) fn blocks_metadata(&self) -> Option<Metadata> {
-        let Self { metadata: bytes, extended, protection, .. } = *self;
-        (bytes != 0).then_some(Metadata { bytes, extended, protection })
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let size = self.block_size;
-        let good = size.is_power_of_two() && (512..=65_536).contains(&size);
-        require(good, "block_size", size.into(), "powers of two from 512 to 65536")?;
-        let bytes = self.metadata;
-        let good = bytes.is_multiple_of(4) && bytes <= 128;
-        require(good, "metadata", bytes.into(), "multiples of 4 up to 128")?;
-        let CopyLimits { range, total, ranges } = self.copy_limits;
-        require((1..=256).contains(&ranges), "copy ranges", ranges.into(), "1 to 256")?;
-        require(range >= 1, "copy range", range.into(), "1 to 65535")?;
-        let good = total >= u32::from(range);
-        require(good, "copy total", total.into(), "those of one range and above")?;
-        let fits = self.protection.is_none() || usize::from(bytes) >= ProtectionInfo::SIZE;
-        require(fits, "metadata with protection", bytes.into(), "8 bytes and above")
-    }
-}
 
 /// Largest namespace identifier that can be configured: the active namespaces fit one list.
 pub const MAX_NSID: u32 = 1024;
@@ -171,6 +30,7 @@ pub struct Config {
     pub(crate) faults: Faults,
     pub(crate) service: Service,
     pub(crate) write_cache: Option<u64>,
+    pub(crate) atomics: AtomicUnits,
     pub(crate) shadow_doorbells: bool,
     pub(crate) sgl: bool,
 }
@@ -190,6 +50,7 @@ impl Default for Config {
             faults: Faults::new(),
             service: Service::new(),
             write_cache: None,
+            atomics: AtomicUnits::default(),
             shadow_doorbells: false,
             sgl: false,
         }
@@ -279,6 +140,19 @@ impl Config {
         self
     }
 
+    /// Blocks of the largest write that is atomic in every namespace: in normal operation
+    /// (AWUN), and when the power fails (AWUPF, at most the former); 1 to 65,536. Without it 1.
+    /// [`NamespaceConfig::atomic_writes`] can promise more for one of them.
+    ///
+    /// With [`Self::write_cache`] a power cut stores or loses a write of up to AWUPF blocks as a
+    /// whole, even if no Flush followed it; writes that overlap one share its fate. It has to fit
+    /// the cache, and 1 MiB. Commands are executed one after the other, so that every write is
+    /// atomic in normal operation.
+    pub fn atomic_writes(mut self, normal: u32, power_fail: u32) -> Self {
+        self.atomics = AtomicUnits { normal, power_fail };
+        self
+    }
+
     /// Whether the host may lend memory for doorbells (Doorbell Buffer Config, Base 5.8; OACS
     /// bit 8); not by default. The doorbells of all queues must then fit the smallest page.
     ///
@@ -326,6 +200,7 @@ impl Config {
             let good = (64 << 10..=1 << 30).contains(&bytes);
             require(good, "write_cache", bytes, "64 KiB to 1 GiB")?;
         }
+        self.atomics.check()?;
         self.faults.check()?;
         self.service.check()?;
         text("serial", &self.serial, 20)?;
@@ -346,7 +221,7 @@ impl Config {
             if !seen.insert(nsid) {
                 return Err(Error::DuplicateNamespace { nsid });
             }
-            namespace.check()?;
+            namespace.check(self.atomics, self.write_cache)?;
             next = nsid + 1;
             numbered.push((nsid, namespace.clone()));
         }
@@ -373,6 +248,7 @@ fn text(setting: &'static str, text: &str, max: usize) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::namespace_config::Backing;
 
     fn one() -> Config {
         Config::new().namespace(NamespaceConfig::new(Backing::null(1 << 20)))

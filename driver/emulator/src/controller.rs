@@ -96,7 +96,7 @@ impl Controller {
     /// # Errors
     /// [`Error`] for a setting that is not allowed, and for a backing that cannot be opened.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let namespaces = Namespaces::open(&config.check()?, config.write_cache)?;
+        let namespaces = Namespaces::open(&config.check()?, config)?;
         let max_queues = config.max_queues;
         let max_transfer =
             config.mdts.map_or(u64::MAX, |mdts| u64::from(config.min_page_size) << mdts);
@@ -109,6 +109,7 @@ impl Controller {
                 model: config.model.clone(),
                 mdts: config.mdts.unwrap_or(0),
                 shadow_doorbells: config.shadow_doorbells,
+                atomics: config.atomics,
                 sgl: config.sgl,
             },
             features: Features::new(max_queues, vectors, namespaces.have_write_cache()),

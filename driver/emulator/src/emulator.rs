@@ -8,11 +8,12 @@ use std::thread::JoinHandle;
 use rustix::event::{EventfdFlags, eventfd};
 use tempfile::TempDir;
 
-use crate::config::{Config, NamespaceConfig};
+use crate::config::Config;
 use crate::controller::Controller;
 use crate::device::Device;
 use crate::error::Error;
 use crate::fault::{DeviceFault, FaultCounts, Faults};
+use crate::namespace_config::NamespaceConfig;
 use crate::poller;
 use crate::server;
 use crate::service::Service;
@@ -96,6 +97,12 @@ impl EmulatorBuilder {
     /// A volatile write cache that a power cut takes; see [`Config::write_cache`].
     pub fn write_cache(mut self, bytes: u64) -> Self {
         self.config = self.config.write_cache(bytes);
+        self
+    }
+
+    /// Blocks of the largest write that is atomic; see [`Config::atomic_writes`].
+    pub fn atomic_writes(mut self, normal: u32, power_fail: u32) -> Self {
+        self.config = self.config.atomic_writes(normal, power_fail);
         self
     }
 

@@ -8,6 +8,7 @@ use nvio_spec::{
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::atomic::AtomicUnits;
 use crate::event;
 use crate::feature::WARNING_TEMPERATURE;
 use crate::health;
@@ -26,6 +27,7 @@ pub(crate) struct Identity {
     pub(crate) model: String,
     pub(crate) mdts: u8,
     pub(crate) shadow_doorbells: bool,
+    pub(crate) atomics: AtomicUnits,
     /// SGLs are offered.
     pub(crate) sgl: bool,
 }
@@ -80,6 +82,8 @@ impl Identity {
         // Present or not, and Flush takes the broadcast identifier.
         data.vwc = 0b110 | u8::from(namespaces.have_write_cache());
         data.sgls = U32::new(if self.sgl { sgl::SUPPORT } else { 0 });
+        data.awun = zeroes_based(self.atomics.normal);
+        data.awupf = zeroes_based(self.atomics.power_fail);
         let nqn = format!("nqn.2014.08.org.nvmexpress:uuid:{}", hyphenated(self.uuid(0)));
         data.subnqn[..nqn.len()].copy_from_slice(nqn.as_bytes());
         data.psd[0].mp = U16::new(100);
@@ -134,6 +138,18 @@ fn describe(data: &mut IdentifyNamespace, namespace: &Namespace) {
     data.nsze = U64::new(namespace.blocks);
     data.ncap = U64::new(namespace.blocks);
     data.nuse = U64::new(namespace.blocks);
+    let atomics = &namespace.atomics;
+    if let Some(own) = atomics.own {
+        // NSABP: the namespace has units of its own.
+        data.nsfeat |= 1 << 1;
+        data.nawun = zeroes_based(own.normal);
+        data.nawupf = zeroes_based(own.power_fail);
+    }
+    if let Some(boundary) = atomics.boundary {
+        data.nabsn = zeroes_based(boundary.blocks);
+        data.nabspf = data.nabsn;
+        data.nabo = U16::new(boundary.offset);
+    }
     data.mssrl = U16::new(namespace.copy_limits.range);
     data.mcl = U32::new(namespace.copy_limits.total);
     data.msrc = namespace.copy_limits.ranges.saturating_sub(1).to_le_bytes()[0];
@@ -166,6 +182,11 @@ fn active_namespaces(nsid: u32, namespaces: &Namespaces) -> Result<[u8; IDENTIFY
         *entry = U32::new(id);
     }
     Ok(to_array(data.as_bytes()))
+}
+
+/// A count of 1 to 65,536 as a 0's based value.
+fn zeroes_based(count: u32) -> U16 {
+    U16::new((count.saturating_sub(1) & 0xffff) as u16)
 }
 
 /// Text as the specification has it: padded with spaces. What does not fit is cut.

@@ -3,6 +3,7 @@
 
 use nvio_spec::{Sqe, Status, status};
 
+use crate::backing::Store;
 use crate::io::{Media, Settings, failed, make_durable, pointer};
 use crate::memory::{Access, ClientMemory};
 use crate::metadata::{Action, Metadata, Request};
@@ -74,11 +75,13 @@ impl Media {
             Access::READ,
         )?;
         let Staging { data, metadata, .. } = &mut self.staging;
-        for piece in command.pieces() {
-            command.get(&mut host, piece, data, metadata)?;
-            let written = namespace.store.write_blocks(piece.offset, data, metadata);
-            written.map_err(|error| failed(&error, status::WRITE_FAULT))?;
-        }
+        namespace.atomically((command.offset, command.len), |store| {
+            command.pieces().try_for_each(|piece| {
+                command.get(&mut host, piece, data, metadata)?;
+                let written = store.write_blocks(piece.offset, data, metadata);
+                written.map_err(|error| failed(&error, status::WRITE_FAULT))
+            })
+        })?;
         make_durable(namespace, sqe, settings, (command.offset, command.len))?;
         self.health.writes += 1;
         self.health.bytes_written += command.len;
@@ -153,20 +156,24 @@ impl Media {
             return Err(status::INVALID_PROTECTION_INFORMATION);
         }
         namespace.check_writable()?;
-        let fault = |error| failed(&error, status::WRITE_FAULT);
-        namespace.store.zero(command.offset, command.len).map_err(fault)?;
-        if let Some(action) = command.action.filter(|_| sqe.cdw12.get() & DEAC == 0) {
-            let Staging { data, metadata, .. } = &mut self.staging;
-            for piece in command.pieces() {
+        let Staging { data, metadata, .. } = &mut self.staging;
+        let action = command.action.filter(|_| sqe.cdw12.get() & DEAC == 0);
+        let mut zeroed = |store: &mut Store| {
+            store.zero(command.offset, command.len)?;
+            let Some(action) = action else { return Ok(()) };
+            command.pieces().try_for_each(|piece| {
                 data.clear();
                 command.resize(piece, data, metadata);
                 metadata.fill(0);
                 if action.is_pract() {
                     action.insert(piece.index, command.block_size, data, metadata);
                 }
-                namespace.store.write_metadata(piece.offset, metadata).map_err(fault)?;
-            }
-        }
+                store.write_metadata(piece.offset, metadata)
+            })
+        };
+        namespace.atomically((command.offset, command.len), |store| {
+            zeroed(store).map_err(|error| failed(&error, status::WRITE_FAULT))
+        })?;
         make_durable(namespace, sqe, settings, (command.offset, command.len))
     }
 }

@@ -138,14 +138,18 @@ impl Media {
         namespace.check_writable()?;
         self.segments.resolve(memory, pointer(sqe, settings), len, Access::READ)?;
         if namespace.store.moves_data() {
-            let mut at = offset;
-            for segment in self.segments.iter() {
-                let from = memory.at(segment.place, segment.len);
-                let from = from.ok_or(status::DATA_TRANSFER_ERROR)?;
-                let written = namespace.store.write(at, &from);
-                written.map_err(|error| failed(&error, status::WRITE_FAULT))?;
-                at += segment.len;
-            }
+            let segments = &self.segments;
+            namespace.atomically((offset, len), |store| {
+                let mut at = offset;
+                for segment in segments.iter() {
+                    let from = memory.at(segment.place, segment.len);
+                    let from = from.ok_or(status::DATA_TRANSFER_ERROR)?;
+                    let written = store.write(at, &from);
+                    written.map_err(|error| failed(&error, status::WRITE_FAULT))?;
+                    at += segment.len;
+                }
+                Ok(())
+            })?;
         }
         make_durable(namespace, sqe, settings, (offset, len))?;
         self.health.writes += 1;
@@ -191,8 +195,10 @@ impl Media {
         }
         let (offset, len) = namespace.range(sqe.slba(), sqe.nlb())?;
         namespace.check_writable()?;
-        let zeroed = namespace.store.zero(offset, len);
-        zeroed.map_err(|error| failed(&error, status::WRITE_FAULT))?;
+        namespace.atomically((offset, len), |store| {
+            let zeroed = store.zero(offset, len);
+            zeroed.map_err(|error| failed(&error, status::WRITE_FAULT))
+        })?;
         make_durable(namespace, sqe, settings, (offset, len))
     }
 

@@ -2,11 +2,14 @@
 
 use nvio_spec::{Status, status};
 
+use crate::atomic::Atomics;
 use crate::backing::Store;
-use crate::config::{Backing, NamespaceConfig};
+use crate::config::Config;
 use crate::copy::CopyLimits;
 use crate::error::Error;
+use crate::io::failed;
 use crate::metadata::Metadata;
+use crate::namespace_config::{Backing, NamespaceConfig};
 use crate::tagged::Tagged;
 
 /// An active namespace.
@@ -23,6 +26,9 @@ pub(crate) struct Namespace {
     pub(crate) write_protected: bool,
     pub(crate) noiob: u16,
     pub(crate) copy_limits: CopyLimits,
+    pub(crate) atomics: Atomics,
+    /// Blocks that are atomic in every namespace when the power fails (AWUPF).
+    atomic_anywhere: u32,
 }
 
 impl Namespace {
@@ -30,7 +36,7 @@ impl Namespace {
     pub(crate) fn open(
         nsid: u32,
         config: &NamespaceConfig,
-        write_cache: Option<u64>,
+        shared: &Config,
     ) -> Result<Self, Error> {
         let (store, bytes) = Store::open(&config.backing)?;
         let block_size = config.block_size;
@@ -56,7 +62,7 @@ impl Namespace {
         };
         Ok(Self {
             nsid,
-            store: match write_cache {
+            store: match shared.write_cache {
                 Some(bytes) => store.cached(block_shift, metadata, bytes),
                 None => store,
             },
@@ -66,6 +72,8 @@ impl Namespace {
             write_protected: matches!(config.backing, Backing::Image { read_only: true, .. }),
             noiob: config.noiob,
             copy_limits: config.copy_limits,
+            atomics: config.atomics,
+            atomic_anywhere: shared.atomics.power_fail,
         })
     }
 
@@ -76,6 +84,27 @@ impl Namespace {
         end.ok_or(status::LBA_OUT_OF_RANGE)?;
         // Blocks times their size is at most the size of the backing, which fits.
         Ok((slba << self.block_shift, u64::from(blocks) << self.block_shift))
+    }
+
+    /// Writes a range of bytes by `write`: if it is one that has to be atomic, what the write
+    /// cache has of it will be stored or lost as a whole.
+    #[inline]
+    pub(crate) fn atomically(
+        &mut self,
+        (offset, len): (u64, u64),
+        write: impl FnOnce(&mut Store) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        let (slba, blocks) = (offset >> self.block_shift, len >> self.block_shift);
+        let cache = match &mut self.store {
+            Store::Cached(cache) if self.atomics.hold(slba, blocks, self.atomic_anywhere) => cache,
+            store => return write(store),
+        };
+        cache.reserve(offset, len).map_err(|error| failed(&error, status::WRITE_FAULT))?;
+        write(&mut self.store)?;
+        if let Store::Cached(cache) = &mut self.store {
+            cache.bind(offset, len);
+        }
+        Ok(())
     }
 
     /// Refuses what would change a write protected namespace (Base 8.12).
@@ -92,12 +121,8 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    pub(crate) fn open(
-        configs: &[(u32, NamespaceConfig)],
-        write_cache: Option<u64>,
-    ) -> Result<Self, Error> {
-        let open =
-            |(nsid, config): &(u32, NamespaceConfig)| Namespace::open(*nsid, config, write_cache);
+    pub(crate) fn open(configs: &[(u32, NamespaceConfig)], shared: &Config) -> Result<Self, Error> {
+        let open = |(nsid, config): &(u32, NamespaceConfig)| Namespace::open(*nsid, config, shared);
         let opened = configs.iter().map(open);
         Ok(Self { list: opened.collect::<Result<_, _>>()? })
     }

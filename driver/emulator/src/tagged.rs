@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use nvio_spec::protection::ProtectionInfo;
 
 use crate::backing::Store;
-use crate::config::Backing;
 use crate::error::Error;
 use crate::metadata::Metadata;
+use crate::namespace_config::Backing;
 
 /// What the file with the metadata of an image begins with; its version is in it.
 const MAGIC: [u8; 8] = *b"nviometa";
