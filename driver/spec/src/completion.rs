@@ -216,6 +216,24 @@ pub mod status {
         FEATURE_NOT_SAVEABLE = (1, 0x0d);
         /// The feature cannot be changed.
         FEATURE_NOT_CHANGEABLE = (1, 0x0e);
+        /// There is not enough unallocated capacity.
+        NAMESPACE_INSUFFICIENT_CAPACITY = (1, 0x15);
+        /// There are as many namespaces as there can be.
+        NAMESPACE_ID_UNAVAILABLE = (1, 0x16);
+        /// The controller is already attached to the namespace.
+        NAMESPACE_ALREADY_ATTACHED = (1, 0x18);
+        /// The namespace is private, and attached to another controller.
+        NAMESPACE_IS_PRIVATE = (1, 0x19);
+        /// The controller is not attached to the namespace.
+        NAMESPACE_NOT_ATTACHED = (1, 0x1a);
+        /// Thin provisioning is not supported.
+        THIN_PROVISIONING_NOT_SUPPORTED = (1, 0x1b);
+        /// The list of controllers is invalid.
+        CONTROLLER_LIST_INVALID = (1, 0x1c);
+        /// The ANA group identifier is not supported.
+        ANA_GROUP_ID_INVALID = (1, 0x24);
+        /// The I/O command set is not supported.
+        IO_COMMAND_SET_NOT_SUPPORTED = (1, 0x29);
         /// The attributes in the command conflict.
         CONFLICTING_ATTRIBUTES = (1, 0x80);
         /// The protection information settings are invalid.

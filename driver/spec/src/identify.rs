@@ -15,6 +15,14 @@ pub mod cns {
     pub const ACTIVE_NAMESPACES: u8 = 0x02;
     /// Namespace identification descriptors (Base 5.17.2.3).
     pub const NAMESPACE_DESCRIPTORS: u8 = 0x03;
+    /// Allocated namespace IDs above the given one (Base 5.17.2.9).
+    pub const ALLOCATED_NAMESPACES: u8 = 0x10;
+    /// Identify Namespace of an allocated namespace, attached or not (NVM 4.1.5.5).
+    pub const ALLOCATED_NAMESPACE: u8 = 0x11;
+    /// Controllers that are attached to a namespace (Base 5.17.2.11).
+    pub const ATTACHED_CONTROLLERS: u8 = 0x12;
+    /// Controllers of the subsystem (Base 5.17.2.12).
+    pub const CONTROLLERS: u8 = 0x13;
 }
 
 /// Identify Controller, 4096 bytes (Base 5.17.2.1, figure 275). The fields not used yet are

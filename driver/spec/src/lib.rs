@@ -27,6 +27,7 @@ mod effects;
 mod feature;
 mod identify;
 mod log_page;
+pub mod namespace;
 pub mod opcode;
 pub mod protection;
 mod range;
