@@ -63,7 +63,10 @@ impl Controller {
             admin::DOORBELL_BUFFER_CONFIG if self.has_shadow => {
                 self.doorbell_buffer_config(sqe, memory)?
             }
-            _ => return Err(status::INVALID_OPCODE),
+            opcode => match self.manage(opcode, sqe, memory)? {
+                Some(dw0) => dw0,
+                None => return Err(status::INVALID_OPCODE),
+            },
         };
         Ok(Outcome::Done(dw0))
     }
@@ -183,6 +186,9 @@ impl Controller {
         // RAE keeps the events of the page masked.
         if cdw10 >> 15 & 1 == 0 {
             self.events.log_read(log);
+            if log == log_id::CHANGED_NAMESPACES {
+                self.media.namespaces.clear_changed();
+            }
         }
         Ok(0)
     }
@@ -208,8 +214,12 @@ impl Controller {
                 pad(&mut page.revision[0], FIRMWARE);
                 page.as_bytes().to_vec()
             }
+            log_id::CHANGED_NAMESPACES if self.media.namespaces.notices() != 0 => {
+                self.changed_namespaces().as_bytes().to_vec()
+            }
             log_id::COMMAND_EFFECTS => {
                 let mut page = command_effects(self.has_shadow);
+                self.add_management(&mut page);
                 add_scopes(&mut page);
                 page.as_bytes().to_vec()
             }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::atomic::AtomicUnits;
+use crate::atomic::{AtomicUnits, Atomics};
 use crate::error::Error;
 use crate::fault::Faults;
+use crate::format::LARGEST;
 use crate::namespace_config::NamespaceConfig;
 use crate::service::Service;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub(crate) service: Service,
     pub(crate) write_cache: Option<u64>,
     pub(crate) atomics: AtomicUnits,
+    pub(crate) format_nvm: bool,
+    pub(crate) unallocated: Option<u64>,
     pub(crate) shadow_doorbells: bool,
     pub(crate) sgl: bool,
 }
@@ -51,6 +54,8 @@ impl Default for Config {
             service: Service::new(),
             write_cache: None,
             atomics: AtomicUnits::default(),
+            format_nvm: false,
+            unallocated: None,
             shadow_doorbells: false,
             sgl: false,
         }
@@ -63,7 +68,7 @@ impl Config {
         Self::default()
     }
 
-    /// Adds a namespace. At least one is needed.
+    /// Adds a namespace. At least one is needed, but with [`Self::namespace_management`].
     pub fn namespace(mut self, namespace: NamespaceConfig) -> Self {
         self.namespaces.push(namespace);
         self
@@ -153,6 +158,29 @@ impl Config {
         self
     }
 
+    /// Whether Format NVM is offered (Base 5.14; OACS bit 1); not by default. Namespaces in memory
+    /// and on nothing can then have blocks of 512 bytes without metadata and with 8 bytes of it,
+    /// and of 4096 bytes with 0, 8 and 64; what they hold is gone. An image keeps its format, and
+    /// is filled with zeroes. User data can be erased, but not cryptographically.
+    pub fn format_nvm(mut self, offered: bool) -> Self {
+        self.format_nvm = offered;
+        self
+    }
+
+    /// Offers Namespace Management and Namespace Attachment (Base 5.23, 5.22; OACS bit 3), with
+    /// `unallocated` bytes that namespaces can be created of, in memory. There can be up to
+    /// [`MAX_NSID`] of them. One that is deleted gives what it had to those that come; an image
+    /// stays as it is. All is as configured again when the controller is made anew.
+    pub fn namespace_management(mut self, unallocated: u64) -> Self {
+        self.unallocated = Some(unallocated);
+        self
+    }
+
+    /// Whether namespaces that are no images have formats to choose from.
+    pub(crate) fn offers_formats(&self) -> bool {
+        self.format_nvm || self.unallocated.is_some()
+    }
+
     /// Whether the host may lend memory for doorbells (Doorbell Buffer Config, Base 5.8; OACS
     /// bit 8); not by default. The doorbells of all queues must then fit the smallest page.
     ///
@@ -201,6 +229,9 @@ impl Config {
             require(good, "write_cache", bytes, "64 KiB to 1 GiB")?;
         }
         self.atomics.check()?;
+        if self.unallocated.is_some() {
+            Atomics::default().check(self.atomics, LARGEST, self.write_cache)?;
+        }
         self.faults.check()?;
         self.service.check()?;
         text("serial", &self.serial, 20)?;
@@ -209,7 +240,7 @@ impl Config {
     }
 
     fn numbered_namespaces(&self) -> Result<Vec<(u32, NamespaceConfig)>, Error> {
-        if self.namespaces.is_empty() {
+        if self.namespaces.is_empty() && self.unallocated.is_none() {
             return Err(Error::NoNamespace);
         }
         let mut seen = BTreeSet::new();
@@ -221,7 +252,7 @@ impl Config {
             if !seen.insert(nsid) {
                 return Err(Error::DuplicateNamespace { nsid });
             }
-            namespace.check(self.atomics, self.write_cache)?;
+            namespace.check(self)?;
             next = nsid + 1;
             numbered.push((nsid, namespace.clone()));
         }

@@ -16,9 +16,9 @@ use crate::event::{Event, Events};
 use crate::feature::Features;
 use crate::identify::Identity;
 use crate::interrupt::VectorSet;
+use crate::inventory::Namespaces;
 use crate::io::{Media, Settings};
 use crate::memory::ClientMemory;
-use crate::namespace::Namespaces;
 use crate::prp::Segments;
 use crate::queue::{CompletionQueue, InvalidDoorbell, SubmissionQueue, Unreachable};
 use crate::registers::{Registers, Transition};
@@ -112,7 +112,7 @@ impl Controller {
                 atomics: config.atomics,
                 sgl: config.sgl,
             },
-            features: Features::new(max_queues, vectors, namespaces.have_write_cache()),
+            features: features(max_queues, vectors, &namespaces),
             events: Events::default(),
             media: Media::new(namespaces, max_transfer),
             segments: Segments::default(),
@@ -260,8 +260,8 @@ impl Controller {
         // The pages are the host's own again, whatever it does with them.
         self.shadow = None;
         self.interrupts.clear();
-        let has_cache = self.media.namespaces.have_write_cache();
-        self.features = Features::new(self.max_queues, self.vectors(), has_cache);
+        self.media.namespaces.clear_changed();
+        self.features = features(self.max_queues, self.vectors(), &self.media.namespaces);
         self.doorbells.clear();
     }
 
@@ -467,6 +467,11 @@ impl Controller {
         }
         Ok(done)
     }
+}
+
+/// The features as they are after a reset.
+fn features(max_queues: u16, vectors: u16, namespaces: &Namespaces) -> Features {
+    Features::new(max_queues, vectors, namespaces.have_write_cache(), namespaces.notices())
 }
 
 #[inline]

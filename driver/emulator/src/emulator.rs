@@ -106,6 +106,18 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Whether Format NVM is offered; see [`Config::format_nvm`].
+    pub fn format_nvm(mut self, offered: bool) -> Self {
+        self.config = self.config.format_nvm(offered);
+        self
+    }
+
+    /// Offers Namespace Management; see [`Config::namespace_management`].
+    pub fn namespace_management(mut self, unallocated: u64) -> Self {
+        self.config = self.config.namespace_management(unallocated);
+        self
+    }
+
     /// Whether the host may lend memory for doorbells; see [`Config::shadow_doorbells`].
     pub fn shadow_doorbells(mut self, offered: bool) -> Self {
         self.config = self.config.shadow_doorbells(offered);

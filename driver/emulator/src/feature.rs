@@ -21,6 +21,8 @@ pub(crate) struct Features {
     max_queues: u16,
     granted: QueueCount,
     has_write_cache: bool,
+    /// The bits of Asynchronous Event Configuration that there are.
+    event_mask: u32,
 }
 
 /// What the controller knows and a feature depends on.
@@ -35,7 +37,8 @@ pub(crate) struct Conditions {
 impl Features {
     /// The values at reset of a controller that grants up to `max_queues` I/O queue pairs and
     /// has `vectors` interrupt vectors.
-    pub(crate) fn new(max_queues: u16, vectors: u16, has_write_cache: bool) -> Self {
+    /// `notices` are the notices that there are (OAES).
+    pub(crate) fn new(max_queues: u16, vectors: u16, has_write_cache: bool, notices: u32) -> Self {
         Self {
             arbitration: 0,
             over_temperature: WARNING_TEMPERATURE,
@@ -49,7 +52,13 @@ impl Features {
             max_queues,
             granted: QueueCount { submission: max_queues, completion: max_queues },
             has_write_cache,
+            event_mask: 0xff | notices,
         }
+    }
+
+    /// Whether the host wants to be told of these notices.
+    pub(crate) fn wants(&self, notices: u32) -> bool {
+        self.events & notices != 0
     }
 
     /// The queues granted: identifiers up to these may be created.
@@ -89,7 +98,7 @@ impl Features {
                 *self.vector(value)? = value & 1 << 16 != 0;
             }
             feature_id::WRITE_ATOMICITY_NORMAL => self.write_atomicity = value & 1,
-            feature_id::ASYNC_EVENT_CONFIGURATION => self.events = value & 0xff,
+            feature_id::ASYNC_EVENT_CONFIGURATION => self.events = value & self.event_mask,
             _ => return Err(status::INVALID_FIELD),
         }
         Ok(0)

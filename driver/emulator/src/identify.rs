@@ -1,5 +1,6 @@
 //! Identify (Base 5.17): the structures, made from the configuration.
 
+use nvio_spec::namespace::{ControllerList, oacs};
 use nvio_spec::protection::{dpc, mc};
 use nvio_spec::{
     IDENTIFY_SIZE, IdentifyController, IdentifyNamespace, NSID_ALL, NamespaceList, Sqe, Status,
@@ -11,14 +12,21 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::atomic::AtomicUnits;
 use crate::event;
 use crate::feature::WARNING_TEMPERATURE;
+use crate::format::{BlockFormat, FORMATS};
 use crate::health;
-use crate::namespace::{Namespace, Namespaces};
+use crate::inventory::Namespaces;
+use crate::namespace::Namespace;
 use crate::pci::VENDOR_ID;
 use crate::registers::VERSION;
 use crate::sgl;
 
 /// Firmware revision: the version of this crate.
 pub(crate) const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
+
+/// Identifier of the controller (CNTLID): the only one of its subsystem.
+pub(crate) const CONTROLLER_ID: u16 = 0;
+/// DLFEAT: deallocated blocks read as zeroes; Write Zeroes can deallocate.
+const DEALLOCATED_ARE_ZEROES: u8 = 0b1001;
 
 /// What Identify says about the controller.
 #[derive(Debug)]
@@ -42,10 +50,11 @@ impl Identity {
         let nsid = sqe.nsid.get();
         // The structure is in the low byte; the controller identifier above is for others.
         match sqe.cdw10.as_bytes()[0] {
-            cns::NAMESPACE => self.namespace(nsid, namespaces),
+            cns::NAMESPACE => namespace(nsid, namespaces, namespaces.active(nsid)),
             cns::CONTROLLER => Ok(self.controller(namespaces)),
-            cns::ACTIVE_NAMESPACES => active_namespaces(nsid, namespaces),
+            cns::ACTIVE_NAMESPACES => identifiers(nsid, namespaces.iter()),
             cns::NAMESPACE_DESCRIPTORS => self.descriptors(nsid, namespaces),
+            cns if namespaces.can_be_managed() => allocated(cns, sqe, namespaces),
             _ => Err(status::INVALID_FIELD),
         }
     }
@@ -58,11 +67,17 @@ impl Identity {
         pad(&mut data.mn, &self.model);
         pad(&mut data.fr, FIRMWARE);
         data.mdts = self.mdts;
+        data.cntlid = U16::new(CONTROLLER_ID);
         data.ver = U32::new(VERSION.0);
         // CNTRLTYPE, byte 111: an I/O controller.
         data.reserved_100[11] = 1;
         // Doorbell Buffer Config.
-        data.oacs = U16::new(u16::from(self.shadow_doorbells) << 8);
+        data.oacs = U16::new(
+            if self.shadow_doorbells { oacs::DOORBELL_BUFFER_CONFIG } else { 0 }
+                | if namespaces.can_be_formatted() { oacs::FORMAT_NVM } else { 0 }
+                | if namespaces.can_be_managed() { oacs::NAMESPACE_MANAGEMENT } else { 0 },
+        );
+        data.oaes = U32::new(namespaces.notices());
         data.acl = 3;
         data.aerl = event::REQUEST_LIMIT - 1;
         // One firmware slot, read-only.
@@ -72,6 +87,7 @@ impl Identity {
         data.wctemp = U16::new(WARNING_TEMPERATURE);
         data.cctemp = U16::new(WARNING_TEMPERATURE + 10);
         data.tnvmcap = U128::new(namespaces.bytes());
+        data.unvmcap = U128::new(namespaces.unallocated().into());
         data.sqes = 0x66;
         data.cqes = 0x44;
         data.nn = U32::new(namespaces.number());
@@ -84,22 +100,10 @@ impl Identity {
         data.sgls = U32::new(if self.sgl { sgl::SUPPORT } else { 0 });
         data.awun = zeroes_based(self.atomics.normal);
         data.awupf = zeroes_based(self.atomics.power_fail);
-        let nqn = format!("nqn.2014.08.org.nvmexpress:uuid:{}", hyphenated(self.uuid(0)));
+        let nqn = format!("nqn.2014.08.org.nvmexpress:uuid:{}", hyphenated(self.uuid(0, 0)));
         data.subnqn[..nqn.len()].copy_from_slice(nqn.as_bytes());
         data.psd[0].mp = U16::new(100);
         to_array(data.as_bytes())
-    }
-
-    fn namespace(&self, nsid: u32, namespaces: &Namespaces) -> Result<[u8; IDENTIFY_SIZE], Status> {
-        // The broadcast value is for controllers with namespace management.
-        if nsid == 0 || nsid > namespaces.number() {
-            return Err(status::INVALID_NAMESPACE);
-        }
-        let mut data = IdentifyNamespace::new_zeroed();
-        if let Some(namespace) = namespaces.active(nsid) {
-            describe(&mut data, namespace);
-        }
-        Ok(to_array(data.as_bytes()))
     }
 
     /// Namespace identification descriptors: a UUID (Base 5.17.2.3).
@@ -108,22 +112,24 @@ impl Identity {
         nsid: u32,
         namespaces: &Namespaces,
     ) -> Result<[u8; IDENTIFY_SIZE], Status> {
-        namespaces.active(nsid).ok_or(status::INVALID_NAMESPACE)?;
+        let namespace = namespaces.active(nsid).ok_or(status::INVALID_NAMESPACE)?;
         let mut data = [0; IDENTIFY_SIZE];
         // NIDT 3h, a UUID of 16 bytes.
         data[..4].copy_from_slice(&[3, 16, 0, 0]);
-        data[4..20].copy_from_slice(&self.uuid(nsid));
+        data[4..20].copy_from_slice(&self.uuid(nsid, namespace.created));
         Ok(data)
     }
 
-    /// A UUID that is the same whenever serial number and namespace are: version 8, RFC 9562.
-    fn uuid(&self, nsid: u32) -> [u8; 16] {
+    /// A UUID that is the same whenever serial number and namespace are, and which of those that
+    /// were created it is, if it was: version 8, RFC 9562.
+    fn uuid(&self, nsid: u32, created: u32) -> [u8; 16] {
         let mut bytes = [0; 16];
         for (half, chunk) in bytes.chunks_exact_mut(8).enumerate() {
             // FNV-1a, of 64 bits.
             let mut hash = 0xcbf2_9ce4_8422_2325u64;
             let seed = [u8::from(half != 0)].into_iter().chain(nsid.to_le_bytes());
-            for byte in self.serial.bytes().chain(seed) {
+            let created = created.to_le_bytes().into_iter().filter(|_| created != 0);
+            for byte in self.serial.bytes().chain(seed).chain(created) {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
             }
             chunk.copy_from_slice(&hash.to_be_bytes());
@@ -155,29 +161,99 @@ fn describe(data: &mut IdentifyNamespace, namespace: &Namespace) {
     data.msrc = namespace.copy_limits.ranges.saturating_sub(1).to_le_bytes()[0];
     data.noiob = U16::new(namespace.noiob);
     data.nvmcap = U128::new(u128::from(namespace.blocks) << namespace.block_shift);
-    // Deallocated blocks read as zeroes; Write Zeroes may deallocate.
-    data.dlfeat = 0b1001;
+    data.dlfeat = DEALLOCATED_ARE_ZEROES;
     data.nsattr = namespace.write_protected.into();
-    data.lbaf[0].lbads = (namespace.block_shift & 0xff) as u8;
+    let formats = namespace.formats();
+    list_formats(data, &formats);
+    data.flbas = namespace.format_index();
+    let can_change = formats.len() > 1;
+    if can_change {
+        capabilities(data);
+        data.dpc |= if namespace.allows_first() { dpc::FIRST } else { 0 };
+    }
     if let Some(metadata) = namespace.metadata {
-        data.lbaf[0].ms = U16::new(metadata.bytes);
-        data.flbas = u8::from(metadata.extended) << 4;
-        data.mc = if metadata.extended { mc::EXTENDED } else { mc::SEPARATE };
+        data.flbas |= u8::from(metadata.extended) << 4;
+        data.mc |= if metadata.extended { mc::EXTENDED } else { mc::SEPARATE };
         if let Some(protection) = metadata.protection {
             let place = if protection.first { dpc::FIRST } else { dpc::LAST };
-            data.dpc = place | 1 << (protection.kind.number() - 1);
+            data.dpc |= place | 1 << (protection.kind.number() - 1);
             data.dps = metadata.dps();
         }
     }
 }
 
-/// The active identifiers above `nsid` (Base 5.17.2.2).
-fn active_namespaces(nsid: u32, namespaces: &Namespaces) -> Result<[u8; IDENTIFY_SIZE], Status> {
+/// The formats that a namespace can have, up to 16 of them.
+fn list_formats(data: &mut IdentifyNamespace, formats: &[BlockFormat]) {
+    data.nlbaf = formats.len().saturating_sub(1).to_le_bytes()[0];
+    for (to, from) in data.lbaf.iter_mut().zip(formats) {
+        *to = from.describe();
+    }
+}
+
+/// What can be done with metadata in formats that have any.
+fn capabilities(data: &mut IdentifyNamespace) {
+    data.mc = mc::EXTENDED | mc::SEPARATE;
+    data.dpc = dpc::TYPES | dpc::LAST;
+}
+
+/// Identify Namespace of an identifier: zeroes if it has none (NVM 4.1.5.1); with the broadcast
+/// value what namespaces that can be created have in common.
+fn namespace(
+    nsid: u32,
+    namespaces: &Namespaces,
+    found: Option<&Namespace>,
+) -> Result<[u8; IDENTIFY_SIZE], Status> {
+    let mut data = IdentifyNamespace::new_zeroed();
+    if nsid == NSID_ALL && namespaces.can_be_managed() {
+        list_formats(&mut data, &FORMATS);
+        capabilities(&mut data);
+        data.dlfeat = DEALLOCATED_ARE_ZEROES;
+    } else if nsid == 0 || nsid > namespaces.number() {
+        return Err(status::INVALID_NAMESPACE);
+    }
+    if let Some(namespace) = found {
+        describe(&mut data, namespace);
+    }
+    Ok(to_array(data.as_bytes()))
+}
+
+/// The structures of controllers with namespace management (Base 5.17.2.9 to 5.17.2.12).
+fn allocated(cns: u8, sqe: &Sqe, namespaces: &Namespaces) -> Result<[u8; IDENTIFY_SIZE], Status> {
+    let nsid = sqe.nsid.get();
+    let mut all = namespaces.allocated();
+    match cns {
+        cns::ALLOCATED_NAMESPACES => identifiers(nsid, all),
+        cns::ALLOCATED_NAMESPACE => {
+            if nsid == NSID_ALL {
+                return Err(status::INVALID_NAMESPACE);
+            }
+            namespace(nsid, namespaces, all.find(|namespace| namespace.nsid == nsid))
+        }
+        cns::ATTACHED_CONTROLLERS | cns::CONTROLLERS => {
+            let of_namespace = cns == cns::ATTACHED_CONTROLLERS;
+            if of_namespace && (nsid == 0 || nsid > namespaces.number()) {
+                return Err(status::INVALID_NAMESPACE);
+            }
+            // This controller, from the identifier that CDW10 gives.
+            let is_listed = !of_namespace || namespaces.active(nsid).is_some();
+            let from = sqe.cdw10.get() >> 16;
+            let ids = &[CONTROLLER_ID][..usize::from(is_listed && from <= CONTROLLER_ID.into())];
+            Ok(to_array(ControllerList::new(ids).as_bytes()))
+        }
+        _ => Err(status::INVALID_FIELD),
+    }
+}
+
+/// The identifiers above `nsid` of namespaces in their order (Base 5.17.2.2, 5.17.2.9).
+fn identifiers<'a>(
+    nsid: u32,
+    namespaces: impl Iterator<Item = &'a Namespace>,
+) -> Result<[u8; IDENTIFY_SIZE], Status> {
     if nsid >= NSID_ALL - 1 {
         return Err(status::INVALID_NAMESPACE);
     }
     let mut data = NamespaceList::new_zeroed();
-    let above = namespaces.iter().map(|namespace| namespace.nsid).filter(|&id| id > nsid);
+    let above = namespaces.map(|namespace| namespace.nsid).filter(|&id| id > nsid);
     for (entry, id) in data.nsid.iter_mut().zip(above) {
         *entry = U32::new(id);
     }

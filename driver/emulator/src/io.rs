@@ -9,8 +9,9 @@ use zerocopy::IntoBytes;
 
 use crate::health::Health;
 use crate::integrity::Staging;
+use crate::inventory::Namespaces;
 use crate::memory::{Access, ClientMemory};
-use crate::namespace::{Namespace, Namespaces};
+use crate::namespace::Namespace;
 use crate::prp::{DataPointer, Segments};
 use crate::random::Random;
 use crate::sgl;

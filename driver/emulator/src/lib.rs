@@ -44,6 +44,11 @@
 //! 1 MiB that fails a check stores nothing. MDTS counts metadata that is interleaved (CTRATT.MEM
 //! is 0).
 //!
+//! # Formats and namespaces
+//! With [`Config::format_nvm`] namespaces can be formatted, and with
+//! [`Config::namespace_management`] created, deleted, attached and detached. The Changed Namespace
+//! List log says which changed, and a Namespace Attribute Changed event that it does.
+//!
 //! # Power cuts
 //! With [`Config::write_cache`], writes stay in a volatile cache until they are flushed, and
 //! [`Controller::power_cut`] loses some of them, by seed.
@@ -88,6 +93,7 @@ mod error;
 mod event;
 mod fault;
 mod feature;
+mod format;
 mod gate;
 mod group;
 mod health;
@@ -95,8 +101,10 @@ mod held;
 mod identify;
 mod integrity;
 mod interrupt;
+mod inventory;
 mod io;
 mod irq;
+mod manage;
 mod memory;
 mod metadata;
 mod namespace;

@@ -1,5 +1,6 @@
 //! A namespace: blocks on a backing.
 
+use nvio_spec::namespace::FormatSettings;
 use nvio_spec::{Status, status};
 
 use crate::atomic::Atomics;
@@ -7,12 +8,13 @@ use crate::backing::Store;
 use crate::config::Config;
 use crate::copy::CopyLimits;
 use crate::error::Error;
+use crate::format::{BlockFormat, FORMATS};
 use crate::io::failed;
 use crate::metadata::Metadata;
 use crate::namespace_config::{Backing, NamespaceConfig};
 use crate::tagged::Tagged;
 
-/// An active namespace.
+/// A namespace, attached or not.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) nsid: u32,
@@ -29,6 +31,17 @@ pub(crate) struct Namespace {
     pub(crate) atomics: Atomics,
     /// Blocks that are atomic in every namespace when the power fails (AWUPF).
     atomic_anywhere: u32,
+    /// What it is made of, in the format that it has.
+    config: NamespaceConfig,
+    /// The format that it was configured with.
+    configured: BlockFormat,
+    /// Protection information can be the first bytes of the metadata, as it was configured.
+    allows_first: bool,
+    /// Which of the namespaces that were created since power on it is, from 1; 0 for those that
+    /// were there.
+    pub(crate) created: u32,
+    /// There are formats to choose from.
+    formats_offered: bool,
 }
 
 impl Namespace {
@@ -74,7 +87,81 @@ impl Namespace {
             copy_limits: config.copy_limits,
             atomics: config.atomics,
             atomic_anywhere: shared.atomics.power_fail,
+            config: config.clone(),
+            configured: config.block_format(),
+            allows_first: config.protection.is_some_and(|protection| protection.first),
+            created: 0,
+            formats_offered: shared.offers_formats(),
         })
+    }
+
+    /// The LBA formats it can have: the one it was configured with is among them.
+    pub(crate) fn formats(&self) -> Vec<BlockFormat> {
+        if !self.formats_offered || !self.is_reformattable() {
+            return vec![self.configured];
+        }
+        let mut formats = FORMATS.to_vec();
+        if !formats.contains(&self.configured) {
+            formats.push(self.configured);
+        }
+        formats
+    }
+
+    /// The index of the format it has.
+    pub(crate) fn format_index(&self) -> u8 {
+        let current = self.config.block_format();
+        let index = self.formats().iter().position(|format| *format == current);
+        index.and_then(|index| u8::try_from(index).ok()).unwrap_or(0)
+    }
+
+    /// Whether protection information can be the first bytes of the metadata.
+    pub(crate) fn allows_first(&self) -> bool {
+        self.allows_first
+    }
+
+    /// Whether it can have another format than it has: an image is what it is.
+    pub(crate) fn is_reformattable(&self) -> bool {
+        !matches!(self.config.backing, Backing::Image { .. })
+    }
+
+    /// What it would be in another format.
+    ///
+    /// # Errors
+    /// Namespace is Write Protected; Invalid Format for one that it cannot have.
+    pub(crate) fn formatted(&self, settings: FormatSettings) -> Result<NamespaceConfig, Status> {
+        self.check_writable()?;
+        // Protection information comes first only where it did (NVM 4.1.5.1, DPC).
+        let config = self.config.formatted(settings, &self.formats(), self.allows_first)?;
+        if self.is_reformattable() || config.has_same_format(&self.config) {
+            Ok(config)
+        } else {
+            Err(status::INVALID_FORMAT)
+        }
+    }
+
+    /// Erases all it holds, and has it be as `config`, from [`Self::formatted`], says.
+    pub(crate) fn format(
+        &mut self,
+        config: &NamespaceConfig,
+        shared: &Config,
+    ) -> Result<(), Status> {
+        if !self.is_reformattable() {
+            let erased = self.store.zero(0, self.blocks << self.block_shift);
+            let erased = erased.and_then(|()| self.store.flush());
+            return erased.map_err(|error| failed(&error, status::WRITE_FAULT));
+        }
+        let new = Self::open(self.nsid, config, shared).map_err(|error| {
+            log::error!("namespace {}: {error}", self.nsid);
+            status::INTERNAL_ERROR
+        })?;
+        let Self { created, configured, allows_first, .. } = *self;
+        *self = Self { created, configured, allows_first, ..new };
+        Ok(())
+    }
+
+    /// Size in bytes, without metadata.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.blocks << self.block_shift
     }
 
     /// Checks a range of blocks; gives its offset and length in bytes.
@@ -111,62 +198,5 @@ impl Namespace {
     #[inline]
     pub(crate) fn check_writable(&self) -> Result<(), Status> {
         if self.write_protected { Err(status::NAMESPACE_WRITE_PROTECTED) } else { Ok(()) }
-    }
-}
-
-/// The active namespaces, ordered by identifier.
-#[derive(Debug)]
-pub(crate) struct Namespaces {
-    list: Vec<Namespace>,
-}
-
-impl Namespaces {
-    pub(crate) fn open(configs: &[(u32, NamespaceConfig)], shared: &Config) -> Result<Self, Error> {
-        let open = |(nsid, config): &(u32, NamespaceConfig)| Namespace::open(*nsid, config, shared);
-        let opened = configs.iter().map(open);
-        Ok(Self { list: opened.collect::<Result<_, _>>()? })
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Namespace> {
-        self.list.iter()
-    }
-
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Namespace> {
-        self.list.iter_mut()
-    }
-
-    /// Largest identifier that may be valid (NN).
-    pub(crate) fn number(&self) -> u32 {
-        self.list.last().map_or(0, |namespace| namespace.nsid)
-    }
-
-    /// The active namespace of an identifier, if it is one.
-    pub(crate) fn active(&self, nsid: u32) -> Option<&Namespace> {
-        let at = self.list.binary_search_by_key(&nsid, |namespace| namespace.nsid).ok()?;
-        Some(&self.list[at])
-    }
-
-    /// The namespace an I/O command names.
-    ///
-    /// # Errors
-    /// Invalid Namespace or Format for an identifier that is 0, above NN or the broadcast value;
-    /// Invalid Field in Command for an inactive one (Base 3.2.1.5).
-    #[inline]
-    pub(crate) fn for_command(&mut self, nsid: u32) -> Result<&mut Namespace, Status> {
-        match self.list.binary_search_by_key(&nsid, |namespace| namespace.nsid) {
-            Ok(at) => Ok(&mut self.list[at]),
-            Err(_) if nsid == 0 || nsid > self.number() => Err(status::INVALID_NAMESPACE),
-            Err(_) => Err(status::INVALID_FIELD),
-        }
-    }
-
-    /// Whether writes may be lost until they are flushed, anywhere.
-    pub(crate) fn have_write_cache(&self) -> bool {
-        self.list.iter().any(|namespace| namespace.store.is_volatile())
-    }
-
-    /// Bytes of all namespaces together.
-    pub(crate) fn bytes(&self) -> u128 {
-        self.list.iter().map(|n| u128::from(n.blocks) << n.block_shift).sum()
     }
 }

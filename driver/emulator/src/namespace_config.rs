@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use nvio_spec::protection::{ProtectionInfo, ProtectionType};
 
 use crate::atomic::{AtomicUnits, Atomics, Boundary};
-use crate::config::require;
+use crate::config::{Config, require};
 use crate::copy::CopyLimits;
 use crate::error::Error;
+use crate::format::LARGEST;
 use crate::metadata::{Metadata, Protection};
 
 /// Where the blocks of a namespace are.
@@ -55,9 +56,9 @@ pub struct NamespaceConfig {
     pub(crate) block_size: u32,
     pub(crate) nsid: Option<u32>,
     pub(crate) noiob: u16,
-    metadata: u16,
-    extended: bool,
-    protection: Option<Protection>,
+    pub(crate) metadata: u16,
+    pub(crate) extended: bool,
+    pub(crate) protection: Option<Protection>,
     pub(crate) copy_limits: CopyLimits,
     pub(crate) atomics: Atomics,
 }
@@ -151,11 +152,7 @@ impl NamespaceConfig {
     }
 
     /// Checks every setting but the identifier, given what holds for all namespaces.
-    pub(crate) fn check(
-        &self,
-        atomics: AtomicUnits,
-        write_cache: Option<u64>,
-    ) -> Result<(), Error> {
+    pub(crate) fn check(&self, shared: &Config) -> Result<(), Error> {
         let size = self.block_size;
         let good = size.is_power_of_two() && (512..=65_536).contains(&size);
         require(good, "block_size", size.into(), "powers of two from 512 to 65536")?;
@@ -169,6 +166,8 @@ impl NamespaceConfig {
         require(good, "copy total", total.into(), "those of one range and above")?;
         let fits = self.protection.is_none() || usize::from(bytes) >= ProtectionInfo::SIZE;
         require(fits, "metadata with protection", bytes.into(), "8 bytes and above")?;
-        self.atomics.check(atomics, size, write_cache)
+        let is_image = matches!(self.backing, Backing::Image { .. });
+        let largest = if shared.offers_formats() && !is_image { LARGEST } else { 0 };
+        self.atomics.check(shared.atomics, size.max(largest), shared.write_cache)
     }
 }

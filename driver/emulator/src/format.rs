@@ -1,0 +1,84 @@
+//! LBA formats, and what a namespace becomes by one (NVM 4.1.2, 4.1.5.1).
+
+use nvio_spec::namespace::FormatSettings;
+use nvio_spec::protection::ProtectionInfo;
+use nvio_spec::{LbaFormat, Status, status};
+use zerocopy::little_endian::U16;
+
+use crate::metadata::Protection;
+use crate::namespace_config::NamespaceConfig;
+
+/// The size of a block and of its metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockFormat {
+    pub(crate) size: u32,
+    pub(crate) metadata: u16,
+}
+
+/// The formats that namespaces can have which are not images.
+pub(crate) const FORMATS: [BlockFormat; 5] = [
+    BlockFormat { size: 512, metadata: 0 },
+    BlockFormat { size: 512, metadata: 8 },
+    BlockFormat { size: 4096, metadata: 0 },
+    BlockFormat { size: 4096, metadata: 8 },
+    BlockFormat { size: 4096, metadata: 64 },
+];
+
+/// The largest block of [`FORMATS`].
+pub(crate) const LARGEST: u32 = 4096;
+
+impl BlockFormat {
+    /// As Identify Namespace has it.
+    pub(crate) fn describe(self) -> LbaFormat {
+        let lbads = self.size.trailing_zeros().to_le_bytes()[0];
+        LbaFormat { ms: U16::new(self.metadata), lbads, rp: 0 }
+    }
+}
+
+impl NamespaceConfig {
+    /// The size of its blocks and of their metadata.
+    pub(crate) fn block_format(&self) -> BlockFormat {
+        BlockFormat { size: self.block_size, metadata: self.metadata }
+    }
+
+    /// The same namespace in another of these formats.
+    ///
+    /// # Errors
+    /// Invalid Format for an index beyond them, and for protection of a reserved type, in metadata
+    /// that has no room for it, or first where that is not allowed.
+    pub(crate) fn formatted(
+        &self,
+        settings: FormatSettings,
+        formats: &[BlockFormat],
+        allows_first: bool,
+    ) -> Result<Self, Status> {
+        let invalid = status::INVALID_FORMAT;
+        let format = *formats.get(usize::from(settings.index)).ok_or(invalid)?;
+        let first = settings.first;
+        let protection = match settings.protection {
+            0 => None,
+            _ => Some(Protection { kind: settings.protection_type().ok_or(invalid)?, first }),
+        };
+        let fits = usize::from(format.metadata) >= ProtectionInfo::SIZE;
+        if protection.is_some() && (!fits || first && !allows_first) {
+            return Err(invalid);
+        }
+        // The boundary stays where it is, as far as blocks of the new size can say so.
+        let boundary = u64::from(self.noiob) * u64::from(self.block_size);
+        let size = u64::from(format.size);
+        let noiob = if boundary.is_multiple_of(size) { boundary / size } else { 0 };
+        Ok(Self {
+            block_size: format.size,
+            metadata: format.metadata,
+            extended: settings.extended && format.metadata > 0,
+            protection,
+            noiob: u16::try_from(noiob).unwrap_or(0),
+            ..self.clone()
+        })
+    }
+
+    /// Whether blocks and metadata are the same.
+    pub(crate) fn has_same_format(&self, other: &Self) -> bool {
+        self.block_size == other.block_size && self.blocks_metadata() == other.blocks_metadata()
+    }
+}
