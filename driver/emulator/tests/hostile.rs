@@ -8,14 +8,23 @@
 mod stepped;
 
 use nvio_emulator::{Backing, Config, NamespaceConfig};
+use nvio_spec::namespace::ControllerList;
+use nvio_spec::protection::ProtectionType;
 use nvio_spec::register::{CC, Cc};
 use nvio_spec::sgl::Descriptor;
-use nvio_spec::{Sqe, Status};
+use nvio_spec::{IdentifyController, IdentifyNamespace, NSID_ALL, Sqe, Status, cns};
 use stepped::{BASE, DATA, Pair, SIZE, Stepped, with_data};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// xorshift64*: the same numbers every time.
 struct Random(u64);
+
+/// Where the data of Namespace Management and of Namespace Attachment are.
+const NAMESPACE: u64 = DATA + (1 << 20);
+const CONTROLLERS: u64 = NAMESPACE + 4096;
+
+/// Opcodes that do something, in one queue or the other.
+const OPCODES: [u8; 16] = [0, 1, 2, 4, 5, 6, 8, 9, 0x0a, 0x0c, 0x19, 0x7f, 0x0d, 0x15, 0x80, 0x19];
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -51,12 +60,17 @@ impl Random {
             let bytes: Vec<u8> = (0..64).map(|_| self.next() as u8).collect();
             return Sqe::read_from_bytes(&bytes).unwrap();
         }
-        let opcode = self.pick(&[0, 1, 2, 4, 5, 6, 8, 9, 0x0a, 0x0c, 0x19, 0x7f]);
+        let opcode = self.pick(&OPCODES);
         let mut sqe = Sqe::new(opcode, self.pick(&[0, 1, 2, 3, u32::MAX]));
         let any = self.next() as u32;
         sqe.cdw10 = self.pick(&[0, 1, 2, 3, 7, 15 << 16 | 1, 15 << 16 | 2, any]).into();
         sqe.cdw11 = self.pick(&[0, 1, 3, 4, 1 << 16 | 1, 2 << 16 | 1, any]).into();
-        sqe.cdw12 = self.pick(&[0, 1, 7, 31, 255, any]).into();
+        // Sometimes with checks, or with PRACT.
+        let checks = self.pick(&[0, 0, 0, 1 << 29, 0xf << 26, 1 << 28]);
+        sqe.cdw12 = (self.pick(&[0, 1, 7, 31, 255, any]) | checks).into();
+        sqe.cdw14 = self.pick(&[0, 1, sqe.cdw10.get(), any]).into();
+        sqe.cdw15 = self.pick(&[0, u32::MAX, any]).into();
+        sqe.mptr = (self.address() & !self.pick(&[0, 3])).into();
         sqe.flags = if self.below(30) == 0 { self.next() as u8 } else { 0 };
         let mut sqe = with_data(sqe, self.address(), self.address());
         if self.below(4) == 0 {
@@ -93,6 +107,26 @@ fn config() -> Config {
         .sgl(true)
 }
 
+/// The same with everything that blocks and namespaces can have.
+fn rich_config() -> Config {
+    let protected = |extended, kind, first| {
+        let namespace = NamespaceConfig::new(Backing::memory(1 << 20));
+        namespace.metadata(16, extended).protection(kind, first)
+    };
+    Config::new()
+        .namespace(protected(false, ProtectionType::ONE, false))
+        .namespace(protected(true, ProtectionType::TWO, true).copy_limits(64, 128, 16))
+        .namespace(NamespaceConfig::new(Backing::null(1 << 30)).metadata(8, true))
+        .mdts(None)
+        .max_queues(3)
+        .max_queue_entries(64)
+        .sgl(true)
+        .format_nvm(true)
+        .namespace_management(8 << 20)
+        .write_cache(64 << 10)
+        .atomic_writes(16, 8)
+}
+
 /// A fresh start: the admin queues and two pairs.
 fn start(host: &mut Stepped) -> [Pair; 3] {
     host.controller.function_reset();
@@ -117,8 +151,16 @@ fn attack(host: &mut Stepped, random: &mut Random, pairs: &mut [Pair]) -> (u32, 
             host.controller.doorbells().ring_cq(qid, value >> 8);
         }
         3 => host.write(DATA, &random.next().to_le_bytes()),
+        4 if random.below(10) == 0 => host.controller.power_cut(random.next()),
         _ => {}
     }
+    let mut namespace = IdentifyNamespace::new_zeroed();
+    namespace.nsze = random.pick(&[0, 1, 8, 100, 1 << 20, u64::MAX]).into();
+    namespace.ncap = namespace.nsze;
+    namespace.flbas = random.pick(&[0, 1, 2, 3, 4, 0x11, 0x13, 0x14, 5]);
+    namespace.dps = random.pick(&[0, 0, 1, 2, 3, 8, 9, 7]);
+    host.write(NAMESPACE, namespace.as_bytes());
+    host.write(CONTROLLERS, ControllerList::new(&[0]).as_bytes());
     // PRP lists: addresses in memory, and some that are not.
     for slot in 0..4 {
         let at = BASE + ((random.below(SIZE as u64) & !0xfff) | (0xfe0 + 8 * slot));
@@ -132,7 +174,13 @@ fn attack(host: &mut Stepped, random: &mut Random, pairs: &mut [Pair]) -> (u32, 
     }
     for pair in pairs.iter_mut() {
         for _ in 0..random.below(4) {
-            let sqe = random.command();
+            let mut sqe = random.command();
+            // Often with data that is right.
+            match (sqe.opcode, random.below(2)) {
+                (0x0d, 0) => sqe = with_data(Sqe::create_namespace(), NAMESPACE, 0),
+                (0x15, 0) => sqe.prp1 = CONTROLLERS.into(),
+                _ => {}
+            }
             host.push(pair, sqe);
         }
         host.ring(pair);
@@ -153,12 +201,13 @@ fn attack(host: &mut Stepped, random: &mut Random, pairs: &mut [Pair]) -> (u32, 
     (succeeded, failed)
 }
 
-#[test]
-fn nothing_a_host_does_makes_the_controller_panic_or_stay_broken() {
+/// Attacks a controller; at the end of each run `recover` leaves namespace 1 with blocks of 512
+/// bytes, and it works.
+fn attack_all(config: &Config, recover: impl Fn(&mut Stepped)) {
     let (mut succeeded, mut failed, mut restarts) = (0, 0, 0);
     for seed in 1..=40 {
         let mut random = Random(seed * 0x9e37_79b9);
-        let mut host = Stepped::new(&config());
+        let mut host = Stepped::new(config);
         let mut pairs = start(&mut host);
         for _ in 0..250 {
             let (good, bad) = attack(&mut host, &mut random, &mut pairs);
@@ -172,6 +221,7 @@ fn nothing_a_host_does_makes_the_controller_panic_or_stay_broken() {
         // Whatever state that is, this ends it.
         host.controller.function_reset();
         host.enable();
+        recover(&mut host);
         let mut pair = host.create(1, 16);
         host.write(DATA, &[seed as u8; 512]);
         let write = host.run(&mut pair, with_data(Sqe::write(1, 5, 1), DATA, 0));
@@ -184,4 +234,31 @@ fn nothing_a_host_does_makes_the_controller_panic_or_stay_broken() {
     }
     println!("{succeeded} commands succeeded, {failed} failed, {restarts} restarts");
     assert!(succeeded > 1000 && failed > 1000 && restarts > 10, "the attack does not bite");
+}
+
+#[test]
+fn nothing_a_host_does_makes_the_controller_panic_or_stay_broken() {
+    attack_all(&config(), |_| {});
+}
+
+#[test]
+fn nor_with_metadata_and_namespaces_that_come_and_go() {
+    attack_all(&rich_config(), |host| {
+        assert_eq!(host.admin_status(Sqe::delete_namespace(NSID_ALL)), Status::SUCCESS);
+        let mut namespace = IdentifyNamespace::new_zeroed();
+        (namespace.nsze, namespace.ncap) = (64.into(), 64.into());
+        host.write(DATA, namespace.as_bytes());
+        let cqe = host.admin(with_data(Sqe::create_namespace(), DATA, 0));
+        assert_eq!((cqe.status(), cqe.dw0.get()), (Status::SUCCESS, 1));
+        host.write(DATA, ControllerList::new(&[0]).as_bytes());
+        let attach = with_data(Sqe::attach_namespace(1), DATA, 0);
+        assert_eq!(host.admin_status(attach), Status::SUCCESS);
+        // All that there was is there again.
+        assert!(
+            host.admin(with_data(Sqe::identify(cns::CONTROLLER, 0), DATA, 0)).status().is_success()
+        );
+        let controller = IdentifyController::read_from_bytes(&host.read(DATA, 4096)).unwrap();
+        assert_eq!(controller.tnvmcap.get(), (2 << 20) + (1 << 30) + (8 << 20));
+        assert_eq!(controller.tnvmcap.get() - controller.unvmcap.get(), 64 * 512);
+    });
 }
