@@ -222,16 +222,6 @@ impl Store {
         }
     }
 
-    /// Whether there is data behind this at all.
-    #[inline]
-    pub(crate) fn moves_data(&self) -> bool {
-        match self {
-            Self::Null => false,
-            Self::Tagged(tagged) => tagged.data_ref().moves_data(),
-            _ => true,
-        }
-    }
-
     /// Whether writes may be lost until they are flushed.
     pub(crate) fn is_volatile(&self) -> bool {
         match self {

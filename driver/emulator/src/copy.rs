@@ -34,6 +34,7 @@ const FORMAT_SHIFT: u32 = 8;
 impl Media {
     /// Copy. Ranges are copied one after the other, in pieces; if one fails, its number is kept
     /// for [`Self::take_dw0`].
+    #[inline(never)]
     pub(crate) fn copy(
         &mut self,
         sqe: &Sqe,

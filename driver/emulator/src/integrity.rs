@@ -29,6 +29,7 @@ pub(crate) struct Staging {
 
 impl Media {
     /// Read (NVM 3.2.4).
+    #[inline(never)]
     pub(crate) fn read_tagged(
         &mut self,
         metadata: Metadata,
@@ -57,6 +58,7 @@ impl Media {
     }
 
     /// Write (NVM 3.2.6).
+    #[inline(never)]
     pub(crate) fn write_tagged(
         &mut self,
         metadata: Metadata,
@@ -90,6 +92,7 @@ impl Media {
 
     /// Compare (NVM 3.2.1): of the data and the metadata but for the protection information,
     /// which is checked on both sides.
+    #[inline(never)]
     pub(crate) fn compare_tagged(
         &mut self,
         metadata: Metadata,
@@ -127,6 +130,7 @@ impl Media {
     }
 
     /// Verify (NVM 3.2.5).
+    #[inline(never)]
     pub(crate) fn verify_tagged(&mut self, metadata: Metadata, sqe: &Sqe) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
         let command = Command::new(namespace, metadata, sqe, false)?;
@@ -143,6 +147,7 @@ impl Media {
 
     /// Write Zeroes (NVM 3.2.8): protection information is made with PRACT, all ones for blocks
     /// that are deallocated, else zeroes.
+    #[inline(never)]
     pub(crate) fn write_zeroes_tagged(
         &mut self,
         metadata: Metadata,

@@ -109,7 +109,7 @@ impl Media {
             let durable = namespace.store.commit(offset, len);
             durable.map_err(|error| failed(&error, status::WRITE_FAULT))?;
         }
-        if namespace.store.moves_data() {
+        if namespace.moves_data {
             let mut at = offset;
             for segment in self.segments.iter() {
                 let to = memory.at(segment.place, segment.len);
@@ -138,7 +138,7 @@ impl Media {
         let (offset, len) = transfer(namespace, sqe, self.max_transfer)?;
         namespace.check_writable()?;
         self.segments.resolve(memory, pointer(sqe, settings), len, Access::READ)?;
-        if namespace.store.moves_data() {
+        if namespace.moves_data {
             let segments = &self.segments;
             namespace.atomically((offset, len), |store| {
                 let mut at = offset;

@@ -23,6 +23,8 @@ pub(crate) struct Namespace {
     pub(crate) block_shift: u32,
     /// What blocks have besides their data.
     pub(crate) metadata: Option<Metadata>,
+    /// There is data behind it at all.
+    pub(crate) moves_data: bool,
     /// Size in logical blocks.
     pub(crate) blocks: u64,
     pub(crate) write_protected: bool,
@@ -81,6 +83,7 @@ impl Namespace {
             },
             block_shift,
             metadata,
+            moves_data: !matches!(config.backing, Backing::Null(_)),
             blocks,
             write_protected: matches!(config.backing, Backing::Image { read_only: true, .. }),
             noiob: config.noiob,
