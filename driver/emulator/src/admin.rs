@@ -2,8 +2,8 @@
 
 use nvio_spec::opcode::admin;
 use nvio_spec::{
-    CommandEffects, ErrorLogEntry, FirmwareSlotLog, ManagementEffects, NSID_ALL, Sqe, Status,
-    feature_id, log_id, opcode::nvm, status,
+    CQE_SIZE, CommandEffects, ErrorLogEntry, FirmwareSlotLog, ManagementEffects, NSID_ALL, Sqe,
+    Status, feature_id, log_id, opcode::nvm, status,
 };
 use vm_memory::Bytes;
 use zerocopy::little_endian::U32;
@@ -15,7 +15,7 @@ use crate::health::ERROR_LOG_ENTRIES;
 use crate::identify::{FIRMWARE, pad};
 use crate::memory::{Access, ClientMemory};
 use crate::prp::DataPointer;
-use crate::queue::{CompletionQueue, SubmissionQueue};
+use crate::queue::CompletionQueue;
 use crate::supported::add_scopes;
 
 /// How an admin command ends.
@@ -81,6 +81,7 @@ impl Controller {
         let known = vector.is_none_or(|vector| vector < self.vectors());
         require(known, status::INVALID_INTERRUPT_VECTOR)?;
         let base = self.queue_base(sqe)?;
+        self.refuse_controller_memory(base, u64::from(entries) * CQE_SIZE as u64)?;
         self.doorbells().ring_cq(qid, 0);
         self.insert_cq(qid, CompletionQueue::new(base, entries, vector));
         Ok(0)
@@ -95,9 +96,9 @@ impl Controller {
         let in_range = (1..=self.features.granted().completion).contains(&cqid);
         require(in_range, status::INVALID_QUEUE_ID)?;
         require(self.cq(cqid).is_some(), status::COMPLETION_QUEUE_INVALID)?;
-        let base = self.queue_base(sqe)?;
+        let queue = self.submission_queue(self.queue_base(sqe)?, entries, cqid)?;
         self.doorbells().ring_sq(qid, 0);
-        self.insert_sq(qid, SubmissionQueue::new(base, entries, cqid));
+        self.insert_sq(qid, queue);
         Ok(0)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::atomic::{AtomicUnits, Atomics};
+use crate::cmb::BufferConfig;
 use crate::error::Error;
 use crate::fault::Faults;
 use crate::format::LARGEST;
@@ -36,6 +37,7 @@ pub struct Config {
     pub(crate) unallocated: Option<u64>,
     pub(crate) shadow_doorbells: bool,
     pub(crate) sgl: bool,
+    pub(crate) controller_memory: Option<BufferConfig>,
 }
 
 impl Default for Config {
@@ -58,6 +60,7 @@ impl Default for Config {
             unallocated: None,
             shadow_doorbells: false,
             sgl: false,
+            controller_memory: None,
         }
     }
 }
@@ -199,6 +202,22 @@ impl Config {
         self
     }
 
+    /// A Controller Memory Buffer of this many bytes, a multiple of 4096 up to 1 GiB, in BAR 2,
+    /// for submission queues (Base 8.5; CAP.CMBS). The host enables it with CMBMSC, which says
+    /// by which addresses queues in it are created.
+    pub fn controller_memory(mut self, bytes: u64) -> Self {
+        self.controller_memory = Some(BufferConfig { bytes, legacy: false });
+        self
+    }
+
+    /// The same as it was before NVMe 1.4: it is there without being enabled, and its addresses
+    /// are those that the host has given to BAR 2 in PCI configuration space, with memory space
+    /// enabled. A BAR 2 at 0 is not placed.
+    pub fn legacy_controller_memory(mut self, bytes: u64) -> Self {
+        self.controller_memory = Some(BufferConfig { bytes, legacy: true });
+        self
+    }
+
     /// Checks every setting and gives each namespace its identifier, ascending.
     pub(crate) fn check(&self) -> Result<Vec<(u32, NamespaceConfig)>, Error> {
         let power_of_two = |setting, value: u32, min: u32, max: u32, allowed| {
@@ -231,6 +250,9 @@ impl Config {
         self.atomics.check()?;
         if self.unallocated.is_some() {
             Atomics::default().check(self.atomics, LARGEST, self.write_cache)?;
+        if let Some(BufferConfig { bytes, .. }) = self.controller_memory {
+            let good = bytes.is_multiple_of(4096) && (1..=1 << 30).contains(&bytes);
+            require(good, "controller_memory", bytes, "multiples of 4096 up to 1 GiB")?;
         }
         self.faults.check()?;
         self.service.check()?;
@@ -300,6 +322,9 @@ mod tests {
         assert_eq!(setting(one().page_sizes(2048, 4096)), "page_sizes min");
         assert_eq!(setting(one().serial("x".repeat(21))), "serial");
         assert_eq!(setting(one().model("tab\t")), "model");
+        for bytes in [0, 4095, (1 << 30) + 4096] {
+            assert_eq!(setting(one().controller_memory(bytes)), "controller_memory");
+        }
         assert_eq!(setting(one().max_queues(65_534).doorbell_stride(128 << 10)), "doorbell area");
         let blocks = NamespaceConfig::new(Backing::null(1 << 20)).block_size(520);
         assert_eq!(setting(Config::new().namespace(blocks)), "block_size");

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvio_spec::register::DOORBELLS;
-use nvio_spec::{Cqe, Sqe, Status, error_event, status};
+use nvio_spec::{CQE_SIZE, Cqe, Sqe, Status, error_event, status};
 use zerocopy::little_endian::{U16, U32};
 
 use crate::admin::Outcome;
+use crate::cmb::ControllerMemory;
 use crate::conduct::{Conduct, Stuck};
 use crate::config::Config;
 use crate::doorbell::{Doorbell, Doorbells};
@@ -103,7 +104,10 @@ impl Controller {
         let vectors = MAX_VECTORS.min(max_queues + 1);
         let slots = usize::from(max_queues) + 1;
         Ok(Self {
-            registers: Registers::new(config),
+            registers: Registers::new(
+                config,
+                config.controller_memory.map(ControllerMemory::new).transpose()?,
+            ),
             identity: Identity {
                 serial: config.serial.clone(),
                 model: config.model.clone(),
@@ -187,6 +191,7 @@ impl Controller {
     pub(crate) fn transition(&mut self, transition: Transition) {
         match transition {
             Transition::None | Transition::InterruptMask => {}
+            Transition::ControllerMemory => self.controller_memory_changed(),
             Transition::Enable => self.enable(),
             Transition::Reset => self.controller_reset(),
             Transition::Shutdown => self.shutdown(),
@@ -215,11 +220,18 @@ impl Controller {
             log::warn!("enable refused: {reason}");
             return self.registers.set_fatal();
         }
+        let (acq, acq_entries) = self.registers.admin_cq();
+        let (asq, asq_entries) = self.registers.admin_sq();
+        let bytes = u64::from(acq_entries) * CQE_SIZE as u64;
+        let refused = self.refuse_controller_memory(acq, bytes);
+        let queue = refused.and_then(|()| self.submission_queue(asq, asq_entries, 0));
+        let Ok(queue) = queue else {
+            log::warn!("enable refused: an admin queue cannot be in the controller memory buffer");
+            return self.registers.set_fatal();
+        };
         self.doorbells.clear();
-        let (base, entries) = self.registers.admin_cq();
-        self.insert_cq(0, CompletionQueue::new(base, entries, Some(0)));
-        let (base, entries) = self.registers.admin_sq();
-        self.insert_sq(0, SubmissionQueue::new(base, entries, 0));
+        self.insert_cq(0, CompletionQueue::new(acq, acq_entries, Some(0)));
+        self.insert_sq(0, queue);
         self.registers.set_ready();
     }
 
@@ -235,6 +247,7 @@ impl Controller {
             self.media.health.unsafe_shutdowns += 1;
         }
         self.registers.function_reset();
+        self.controller_memory_changed();
         self.clear_stuck();
         self.drop_state();
     }

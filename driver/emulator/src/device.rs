@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use vfio_bindings::bindings::vfio::{
-    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR4_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX,
-    VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_MMAP, VFIO_REGION_INFO_FLAG_READ,
-    VFIO_REGION_INFO_FLAG_WRITE, vfio_region_info, vfio_region_sparse_mmap_area,
+    VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_BAR2_REGION_INDEX, VFIO_PCI_BAR4_REGION_INDEX,
+    VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_NUM_REGIONS, VFIO_REGION_INFO_FLAG_MMAP,
+    VFIO_REGION_INFO_FLAG_READ, VFIO_REGION_INFO_FLAG_WRITE, vfio_region_info,
+    vfio_region_sparse_mmap_area,
 };
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerRegion, SparseArea};
 
 use nvio_spec::register;
+use vm_memory::{Bytes, VolatileMemory, VolatileSlice};
 
+use crate::backing::volatile_error;
+use crate::cmb::ControllerMemory;
 use crate::controller::Controller;
 use crate::fault::{DeviceFault, FaultCounts};
 use crate::irq::Interrupts;
@@ -41,7 +45,11 @@ impl Device {
         let msix_size = usize::try_from(msix_bar_size(vectors)).unwrap_or(0);
         Self {
             memory: ClientMemory::new(),
-            config: ConfigSpace::new(controller.doorbells().bar_size(), vectors),
+            config: ConfigSpace::new(
+                controller.doorbells().bar_size(),
+                controller.controller_memory().map(ControllerMemory::bar_size),
+                vectors,
+            ),
             interrupts: Interrupts::new(vectors),
             msix: vec![0; msix_size],
             controller,
@@ -110,6 +118,7 @@ impl Device {
         self.controller.reinsert();
         self.controller.function_reset();
         self.config.reset();
+        self.controller.place_controller_memory(None);
         self.interrupts.clear();
         self.memory.clear();
         self.msix.fill(0);
@@ -140,6 +149,14 @@ impl Device {
             },
         }];
         bar0.mmap_fd = Some(doorbells.file().as_raw_fd());
+        if let Some(memory) = self.controller.controller_memory() {
+            let bar2 = &mut regions[VFIO_PCI_BAR2_REGION_INDEX as usize];
+            bar2.region_info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
+            // All of it can be mapped; the server sends the file only with areas.
+            let area = vfio_region_sparse_mmap_area { offset: 0, size: memory.bar_size() };
+            bar2.sparse_areas = vec![SparseArea { area }];
+            bar2.mmap_fd = Some(memory.file().as_raw_fd());
+        }
         regions
     }
 
@@ -150,6 +167,9 @@ impl Device {
     fn region_size(&self, index: u32) -> u64 {
         match index {
             VFIO_PCI_BAR0_REGION_INDEX => self.controller.doorbells().bar_size(),
+            VFIO_PCI_BAR2_REGION_INDEX => {
+                self.controller.controller_memory().map_or(0, ControllerMemory::bar_size)
+            }
             VFIO_PCI_BAR4_REGION_INDEX => self.msix.len() as u64,
             VFIO_PCI_CONFIG_REGION_INDEX => CONFIG_SIZE,
             _ => 0,
@@ -160,6 +180,14 @@ impl Device {
         let end = offset.checked_add(len as u64);
         let inside = end.is_some_and(|end| end <= self.region_size(region));
         if inside { Ok(()) } else { Err(Errno::INVAL.into()) }
+    }
+
+    /// A range of the Controller Memory Buffer.
+    fn controller_memory(&self, offset: u64, len: usize) -> io::Result<VolatileSlice<'_>> {
+        let memory = self.controller.controller_memory();
+        let range = memory.zip(usize::try_from(offset).ok());
+        let range = range.and_then(|(memory, at)| memory.region().get_slice(at, len).ok());
+        range.ok_or_else(|| Errno::INVAL.into())
     }
 
     /// Registers are accessed in aligned units of 32 bits, or of 64, which are two of them.
@@ -190,6 +218,10 @@ impl Device {
                 for (at, to) in (offset..).step_by(4).zip(data.as_chunks_mut().0) {
                     *to = self.controller.read_register(at).to_le_bytes();
                 }
+            }
+            VFIO_PCI_BAR2_REGION_INDEX => {
+                let from = self.controller_memory(offset, data.len())?;
+                from.read_slice(data, 0).map_err(volatile_error)?;
             }
             VFIO_PCI_BAR4_REGION_INDEX => {
                 let from = usize::try_from(offset).ok().and_then(|at| self.msix.get(at..));
@@ -225,6 +257,10 @@ impl Device {
                 }
                 self.interrupts.mask_changed(self.controller.interrupt_mask());
             }
+            VFIO_PCI_BAR2_REGION_INDEX => {
+                let to = self.controller_memory(offset, data.len())?;
+                to.write_slice(data, 0).map_err(volatile_error)?;
+            }
             VFIO_PCI_BAR4_REGION_INDEX => {
                 let to = usize::try_from(offset).ok().and_then(|at| self.msix.get_mut(at..));
                 let to = to.and_then(|to| to.get_mut(..data.len()));
@@ -234,6 +270,7 @@ impl Device {
                 if self.config.write(offset, data) == Effect::FunctionReset {
                     self.reset();
                 }
+                self.controller.place_controller_memory(self.config.bar2());
             }
         }
         Ok(())

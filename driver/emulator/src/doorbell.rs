@@ -1,17 +1,15 @@
 //! The doorbells: memory shared with the client, so that ringing one is a store (PCIe 3.1.2).
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
 use nvio_spec::register;
-use rustix::fs::{MemfdFlags, SealFlags};
+use vm_memory::Bytes;
 use vm_memory::mmap::MmapRegion;
-use vm_memory::{Bytes, FileOffset};
 
 use crate::error::Error;
-use crate::memory::mmap_error;
+use crate::memfd;
 
 /// The doorbell pages of BAR0, in a memfd of the size of the BAR.
 ///
@@ -36,18 +34,8 @@ impl Doorbells {
         let end = register::DOORBELLS + 2 * u64::from(queues) * u64::from(stride);
         // A BAR is a power of two; 16 KiB is what real controllers have.
         let bytes = end.next_power_of_two().max(16 << 10);
-        let shared = || -> io::Result<(MmapRegion, File)> {
-            let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-            let file = File::from(rustix::fs::memfd_create("nvio-doorbells", flags)?);
-            file.set_len(bytes)?;
-            let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-            rustix::fs::fcntl_add_seals(&file, seals)?;
-            let size = usize::try_from(bytes).map_err(io::Error::other)?;
-            let offset = FileOffset::new(file.try_clone()?, 0);
-            Ok((MmapRegion::from_file(offset, size).map_err(mmap_error)?, file))
-        };
-        let (region, file) =
-            shared().map_err(|source| Error::Memory { purpose: "doorbells", bytes, source })?;
+        let (region, file) = memfd::new("nvio-doorbells", bytes)
+            .map_err(|source| Error::Memory { purpose: "doorbells", bytes, source })?;
         Ok(Self { region, file, stride, queues })
     }
 

@@ -130,6 +130,18 @@ impl EmulatorBuilder {
         self
     }
 
+    /// A Controller Memory Buffer for submission queues; see [`Config::controller_memory`].
+    pub fn controller_memory(mut self, bytes: u64) -> Self {
+        self.config = self.config.controller_memory(bytes);
+        self
+    }
+
+    /// The same as before NVMe 1.4; see [`Config::legacy_controller_memory`].
+    pub fn legacy_controller_memory(mut self, bytes: u64) -> Self {
+        self.config = self.config.legacy_controller_memory(bytes);
+        self
+    }
+
     /// Where to listen. Without it the socket is in a directory of its own that only this user
     /// can enter. A socket left there by a dead process is replaced.
     pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {

@@ -36,6 +36,7 @@
 //! - An idle controller is polled ever less often, up to every 100 microseconds; one that is not
 //!   enabled is not polled at all.
 //! - With [`Config::shadow_doorbells`], doorbells can be in client memory, until the next reset.
+//! - With [`Config::controller_memory`], submission queues can be in memory of the controller.
 //!
 //! # Metadata
 //! Blocks may have metadata, interleaved or in a buffer of its own, and in it protection
@@ -82,6 +83,7 @@ mod admin;
 mod atomic;
 mod backing;
 mod cache;
+mod cmb;
 mod conduct;
 mod config;
 mod controller;
@@ -105,6 +107,7 @@ mod inventory;
 mod io;
 mod irq;
 mod manage;
+mod memfd;
 mod memory;
 mod metadata;
 mod namespace;
@@ -129,6 +132,7 @@ mod table;
 mod tagged;
 mod wire;
 
+pub use cmb::ControllerMemory;
 pub use config::{Config, MAX_NSID};
 pub use controller::Controller;
 pub use doorbell::Doorbells;

@@ -11,6 +11,7 @@ const COMMAND: usize = 0x04;
 const STATUS: usize = 0x06;
 const CLASS: usize = 0x08;
 const BAR0: usize = 0x10;
+const BAR2: usize = 0x18;
 const BAR4: usize = 0x20;
 const SUBSYSTEM: usize = 0x2c;
 const CAPABILITIES: usize = 0x34;
@@ -22,7 +23,8 @@ const MSIX_CAP: u8 = 0x90;
 const DEVICE_CONTROL: usize = PCIE_CAP as usize + 8;
 
 /// Command bits that can be set: memory space, bus master, SERR#, interrupt disable.
-const COMMAND_WRITABLE: u16 = 1 << 1 | BUS_MASTER | 1 << 8 | 1 << 10;
+const COMMAND_WRITABLE: u16 = MEMORY_SPACE | BUS_MASTER | 1 << 8 | 1 << 10;
+const MEMORY_SPACE: u16 = 1 << 1;
 const BUS_MASTER: u16 = 1 << 2;
 
 /// What a write to configuration space asks for.
@@ -42,8 +44,9 @@ pub(crate) struct ConfigSpace {
 }
 
 impl ConfigSpace {
-    /// For a BAR0 of `bar0_size` bytes, a power of two, and `vectors` MSI-X vectors, 1 to 2048.
-    pub(crate) fn new(bar0_size: u64, vectors: u16) -> Self {
+    /// For a BAR0 of `bar0_size` bytes, a BAR2 of `bar2_size` if there is one, powers of two from
+    /// 4096 on, and `vectors` MSI-X vectors, 1 to 2048.
+    pub(crate) fn new(bar0_size: u64, bar2_size: Option<u64>, vectors: u16) -> Self {
         let mut space = Self { bytes: [0; 256], writable: [0; 256], initial: [0; 256] };
         space.put(0x00, VENDOR_ID.to_le_bytes());
         space.put(0x02, DEVICE_ID.to_le_bytes());
@@ -55,6 +58,11 @@ impl ConfigSpace {
         // A 64-bit memory BAR and a 32-bit one; the bits below their sizes read as 0.
         space.put(BAR0, [0b100, 0, 0, 0]);
         space.allow(BAR0, (!(bar0_size - 1)).to_le_bytes());
+        // A 64-bit memory BAR that may be prefetched.
+        if let Some(size) = bar2_size {
+            space.put(BAR2, [0b1100, 0, 0, 0]);
+            space.allow(BAR2, (!(size - 1)).to_le_bytes());
+        }
         let msix_size = (msix_bar_size(vectors) & 0xffff_ffff) as u32;
         space.allow(BAR4, (!(msix_size - 1)).to_le_bytes());
         space.put(SUBSYSTEM, VENDOR_ID.to_le_bytes());
@@ -114,7 +122,19 @@ impl ConfigSpace {
     /// Whether the device may access memory (Bus Master Enable).
     #[inline]
     pub(crate) fn bus_master(&self) -> bool {
-        u16::from_le_bytes([self.bytes[COMMAND], self.bytes[COMMAND + 1]]) & BUS_MASTER != 0
+        self.command() & BUS_MASTER != 0
+    }
+
+    #[inline]
+    fn command(&self) -> u16 {
+        u16::from_le_bytes([self.bytes[COMMAND], self.bytes[COMMAND + 1]])
+    }
+
+    /// Where the host has put BAR2: nowhere before memory space is enabled, and never at 0.
+    pub(crate) fn bar2(&self) -> Option<u64> {
+        let bytes = self.bytes[BAR2..].first_chunk().copied().unwrap_or_default();
+        let address = u64::from_le_bytes(bytes) & !0xf;
+        (self.command() & MEMORY_SPACE != 0 && address != 0).then_some(address)
     }
 
     /// As at power on.
@@ -140,18 +160,28 @@ mod tests {
 
     #[test]
     fn bars_are_sized_by_writing_ones() {
-        let mut space = ConfigSpace::new(16 << 10, 65);
+        let mut space = ConfigSpace::new(16 << 10, Some(64 << 20), 65);
         space.write(0x10, &[0xff; 8]);
         assert_eq!((dword(&space, 0x10), dword(&space, 0x14)), (0xffff_c004, 0xffff_ffff));
         space.write(0x20, &[0xff; 8]);
         assert_eq!((dword(&space, 0x20), dword(&space, 0x24)), (0xffff_e000, 0));
+        assert_eq!((dword(&space, 0x18), dword(&space, 0x1c)), (0xc, 0));
+        space.write(0x18, &[0xff; 8]);
+        assert_eq!((dword(&space, 0x18), dword(&space, 0x1c)), (0xfc00_000c, 0xffff_ffff));
+        assert_eq!(space.bar2(), None);
+        space.write(0x18, &0x12_3400_0000u64.to_le_bytes());
+        space.write(0x04, &[2, 0]);
+        assert_eq!(space.bar2(), Some(0x12_3400_0000));
         space.reset();
-        assert_eq!(dword(&space, 0x10), 4);
+        assert_eq!((dword(&space, 0x10), space.bar2()), (4, None));
+        let mut without = ConfigSpace::new(16 << 10, None, 65);
+        without.write(0x18, &[0xff; 8]);
+        assert_eq!(dword(&without, 0x18), 0);
     }
 
     #[test]
     fn class_and_capabilities_are_those_of_an_nvme_controller() {
-        let mut space = ConfigSpace::new(16 << 10, 65);
+        let mut space = ConfigSpace::new(16 << 10, None, 65);
         assert_eq!(dword(&space, 0x08) >> 8, nvio_spec::PCI_CLASS);
         space.write(0, &[0; 4]);
         assert_eq!(dword(&space, 0) & 0xffff, u32::from(VENDOR_ID));
@@ -170,7 +200,7 @@ mod tests {
 
     #[test]
     fn bus_master_and_function_reset() {
-        let mut space = ConfigSpace::new(16 << 10, 1);
+        let mut space = ConfigSpace::new(16 << 10, None, 1);
         assert!(!space.bus_master());
         assert_eq!(space.write(0x04, &[0xff, 0xff]), Effect::None);
         assert!(space.bus_master());

@@ -1,6 +1,8 @@
 //! Data pointers, and physical region pages: from a command's data pointer to ranges of client
 //! memory (Base 4.1.1). SGLs are in [`crate::sgl`].
 
+use std::ops::Range;
+
 use nvio_spec::sgl::Descriptor;
 use nvio_spec::{Status, status};
 
@@ -37,6 +39,8 @@ pub(crate) enum DataPointer {
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     list: Vec<Segment>,
+    /// The addresses of the Controller Memory Buffer, which is for submission queues only.
+    controller_memory: Range<u64>,
 }
 
 impl Segments {
@@ -48,13 +52,28 @@ impl Segments {
         self.list.clear();
     }
 
+    pub(crate) fn set_controller_memory(&mut self, addresses: Range<u64>) {
+        self.controller_memory = addresses;
+    }
+
+    /// The status for an address that is not in client memory.
+    #[cold]
+    pub(crate) fn not_mapped(&self, iova: u64) -> Status {
+        if self.controller_memory.contains(&iova) {
+            status::INVALID_USE_OF_CMB
+        } else {
+            status::DATA_TRANSFER_ERROR
+        }
+    }
+
     /// Resolves a transfer of `len` bytes that needs `access` to client memory. Everything is
     /// checked before a byte is moved.
     ///
     /// # Errors
     /// For PRPs, PRP Offset Invalid for an entry with an offset that is not allowed, and Data
     /// Transfer Error for a page or a list that the client has not mapped, or not for this
-    /// access; for SGLs as [`Self::resolve_sgl`].
+    /// access; for SGLs as [`Self::resolve_sgl`]. Invalid Use of Controller Memory Buffer for
+    /// what is in that.
     #[inline]
     pub(crate) fn resolve(
         &mut self,
@@ -117,11 +136,17 @@ impl Segments {
             let data = if chained { slots - 1 } else { entries };
             self.resolve_entries(memory, list, data, page, &mut rest, access)?;
             if chained {
-                list = read_entry(memory, list + (slots - 1) * ENTRY)?;
+                list = self.read_entry(memory, list + (slots - 1) * ENTRY)?;
                 require_no_offset(list, page)?;
             }
         }
         Ok(())
+    }
+
+    fn read_entry(&self, memory: &ClientMemory, iova: u64) -> Result<u64, Status> {
+        let mut bytes = [0; size_of::<u64>()];
+        memory.read(iova, &mut bytes).ok_or_else(|| self.not_mapped(iova))?;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn resolve_entries(
@@ -137,7 +162,7 @@ impl Segments {
         while count > 0 {
             let now = count.min(CHUNK as u64);
             let wanted = usize::try_from(now * ENTRY).unwrap_or(bytes.len());
-            memory.read(list, &mut bytes[..wanted]).ok_or(status::DATA_TRANSFER_ERROR)?;
+            memory.read(list, &mut bytes[..wanted]).ok_or_else(|| self.not_mapped(list))?;
             for entry in bytes[..wanted].as_chunks().0 {
                 let entry = u64::from_le_bytes(*entry);
                 require_no_offset(entry, page)?;
@@ -161,7 +186,7 @@ impl Segments {
         len: u64,
         access: Access,
     ) -> Result<(), Status> {
-        let place = memory.find(iova, len, access).ok_or(status::DATA_TRANSFER_ERROR)?;
+        let place = memory.find(iova, len, access).ok_or_else(|| self.not_mapped(iova))?;
         if let Some(last) = self.list.last_mut()
             && last.place.mapping == place.mapping
             && last.place.offset + last.len == place.offset
@@ -185,12 +210,6 @@ impl Segments {
 /// offset.
 fn require_no_offset(entry: u64, page: u64) -> Result<(), Status> {
     if entry & (page - 1) == 0 { Ok(()) } else { Err(status::PRP_OFFSET_INVALID) }
-}
-
-fn read_entry(memory: &ClientMemory, iova: u64) -> Result<u64, Status> {
-    let mut bytes = [0; size_of::<u64>()];
-    memory.read(iova, &mut bytes).ok_or(status::DATA_TRANSFER_ERROR)?;
-    Ok(u64::from_le_bytes(bytes))
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Submission and completion queues in client memory (Base 3.3.1, PCIe 2.1).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nvio_spec::{CQE_SIZE, Cqe, SQE_SIZE, Sqe};
-use vm_memory::Bytes;
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{Bytes, VolatileMemory};
 use zerocopy::IntoBytes;
 
 use crate::memory::{Access, ClientMemory};
@@ -46,11 +48,27 @@ pub(crate) struct SubmissionQueue {
     pub(crate) asleep: bool,
     /// The completion queue its commands complete to.
     pub(crate) cqid: u16,
+    /// The controller's own memory that holds it, and where in it, if it is not the client's.
+    controller_memory: Option<(Arc<MmapRegion>, usize)>,
 }
 
 impl SubmissionQueue {
     pub(crate) fn new(base: u64, entries: u32, cqid: u16) -> Self {
-        Self { base, entries, head: 0, tail: 0, doorbell: Seen::default(), asleep: false, cqid }
+        Self {
+            base,
+            entries,
+            head: 0,
+            tail: 0,
+            doorbell: Seen::default(),
+            asleep: false,
+            cqid,
+            controller_memory: None,
+        }
+    }
+
+    /// The same queue `offset` into memory of the controller, where all of it is.
+    pub(crate) fn in_controller_memory(self, memory: Arc<MmapRegion>, offset: usize) -> Self {
+        Self { controller_memory: Some((memory, offset)), ..self }
     }
 
     /// Takes the value of the tail doorbell.
@@ -96,6 +114,10 @@ impl SubmissionQueue {
     /// Reads the bytes of the ring from the head on.
     #[inline]
     fn read(&self, memory: &ClientMemory, bytes: &mut [u8]) -> Option<()> {
+        if let Some((memory, offset)) = &self.controller_memory {
+            let at = offset + self.head as usize * SQE_SIZE;
+            return memory.get_slice(at, bytes.len()).ok()?.read_slice(bytes, 0).ok();
+        }
         let size = u64::from(self.entries) * SQE_SIZE as u64;
         let place = memory.find(self.base, size, Access::READ)?;
         let at = self.head as usize * SQE_SIZE;
@@ -206,8 +228,6 @@ fn words(cqe: &Cqe) -> [u64; 2] {
 mod tests {
     use super::*;
     use nvio_spec::status;
-    use std::sync::Arc;
-    use vm_memory::mmap::MmapRegion;
     use zerocopy::FromBytes;
 
     fn memory() -> ClientMemory {

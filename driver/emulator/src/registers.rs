@@ -2,6 +2,7 @@
 
 use nvio_spec::register::{self, Cap, Cc, Csts, Version};
 
+use crate::cmb::ControllerMemory;
 use crate::config::Config;
 
 /// The version of the specification whose mandatory parts are all here.
@@ -31,6 +32,8 @@ pub(crate) enum Transition {
     Shutdown,
     /// The interrupt mask changed.
     InterruptMask,
+    /// The addresses of the Controller Memory Buffer may have changed.
+    ControllerMemory,
 }
 
 /// The register file, and what can be decided from it alone.
@@ -45,10 +48,13 @@ pub(crate) struct Registers {
     acq: u64,
     /// The device is not there any more.
     removed: bool,
+    /// The Controller Memory Buffer, with its registers.
+    pub(crate) buffer: Option<ControllerMemory>,
 }
 
 impl Registers {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, buffer: Option<ControllerMemory>) -> Self {
+        let announced = buffer.as_ref().is_some_and(ControllerMemory::is_announced);
         let pages = |bytes: u32| u64::from(bytes.trailing_zeros() - 12);
         let cap = u64::from(config.max_queue_entries - 1)
             // CQR: I/O queues are physically contiguous.
@@ -58,7 +64,9 @@ impl Registers {
             // CSS: the NVM command set.
             | 1 << 37
             | pages(config.min_page_size) << 48
-            | pages(config.max_page_size) << 52;
+            | pages(config.max_page_size) << 52
+            // CMBS.
+            | u64::from(announced) << 57;
         Self {
             cap: Cap(cap),
             cc: 0,
@@ -68,6 +76,7 @@ impl Registers {
             asq: 0,
             acq: 0,
             removed: false,
+            buffer,
         }
     }
 
@@ -90,7 +99,7 @@ impl Registers {
             0x2c => high(self.asq),
             register::ACQ => low(self.acq),
             0x34 => high(self.acq),
-            _ => 0,
+            _ => self.buffer.as_ref().map_or(0, |buffer| buffer.read(offset)),
         }
     }
 
@@ -106,6 +115,12 @@ impl Registers {
                 return Transition::InterruptMask;
             }
             register::CC => return self.write_cc(value & CC_WRITABLE),
+            register::CMBMSC..register::CMBSTS => {
+                if let Some(buffer) = &mut self.buffer {
+                    buffer.write(offset, value);
+                    return Transition::ControllerMemory;
+                }
+            }
             // The admin queue registers are changed only while the controller is disabled; a
             // write at another time has no effect.
             _ if Cc(self.cc).en() => {}
@@ -212,7 +227,7 @@ impl Registers {
         self.csts |= Csts::SHUTDOWN_COMPLETE;
     }
 
-    /// What a reset through CC.EN does: the admin queue registers and CC stay.
+    /// What a reset through CC.EN does: the admin queue registers, CC and CMBMSC stay.
     pub(crate) fn controller_reset(&mut self) {
         self.csts = 0;
         self.interrupt_mask = 0;
@@ -220,8 +235,12 @@ impl Registers {
 
     /// What a reset of the function does: everything is as at power on.
     pub(crate) fn function_reset(&mut self) {
-        let (cap, removed) = (self.cap, self.removed);
-        *self = Self { cap, cc: 0, csts: 0, interrupt_mask: 0, aqa: 0, asq: 0, acq: 0, removed };
+        let (cap, removed, mut buffer) = (self.cap, self.removed, self.buffer.take());
+        if let Some(buffer) = &mut buffer {
+            buffer.reset();
+        }
+        let (cc, csts, interrupt_mask, aqa, asq, acq) = (0, 0, 0, 0, 0, 0);
+        *self = Self { cap, cc, csts, interrupt_mask, aqa, asq, acq, removed, buffer };
     }
 }
 
@@ -232,7 +251,7 @@ mod tests {
     #[test]
     fn capabilities_say_what_was_configured() {
         let config = Config::new().max_queue_entries(1024).doorbell_stride(8);
-        let registers = Registers::new(&config.page_sizes(8192, 32_768));
+        let registers = Registers::new(&config.page_sizes(8192, 32_768), None);
         let cap = registers.cap();
         assert_eq!(cap.max_queue_entries(), 1024);
         assert_eq!(cap.doorbell_stride(), 8);
@@ -243,7 +262,7 @@ mod tests {
 
     #[test]
     fn admin_queue_registers_hold_while_enabled() {
-        let mut registers = Registers::new(&Config::new());
+        let mut registers = Registers::new(&Config::new(), None);
         registers.write(register::AQA, 0xffff_ffff);
         assert_eq!(registers.read(register::AQA), 0x0fff_0fff);
         registers.write(register::ASQ, 0x1234_5678);
@@ -270,7 +289,7 @@ mod tests {
     #[test]
     fn each_bad_configuration_is_refused() {
         let enabled = |cc: u32, aqa: u32, asq: u32| {
-            let mut registers = Registers::new(&Config::new().page_sizes(4096, 16_384));
+            let mut registers = Registers::new(&Config::new().page_sizes(4096, 16_384), None);
             registers.write(register::AQA, aqa);
             registers.write(register::ASQ, asq);
             registers.write(register::CC, cc);
@@ -296,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_interrupt_mask_is_set_and_cleared_by_bits() {
-        let mut registers = Registers::new(&Config::new());
+        let mut registers = Registers::new(&Config::new(), None);
         registers.write(register::INTMS, 0b1010);
         assert_eq!(registers.write(register::INTMC, 0b0010), Transition::InterruptMask);
         assert_eq!(registers.read(register::INTMS), 0b1000);

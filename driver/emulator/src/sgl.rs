@@ -95,7 +95,7 @@ impl Segments {
             return self.push(memory, mptr, len, access);
         }
         let mut bytes = [0; DESCRIPTOR_SIZE];
-        memory.read(mptr, &mut bytes).ok_or(status::DATA_TRANSFER_ERROR)?;
+        memory.read(mptr, &mut bytes).ok_or_else(|| self.not_mapped(mptr))?;
         let first = Descriptor::read_from_bytes(&bytes).unwrap_or_default();
         self.walk(memory, first, len, access, status::METADATA_SGL_LENGTH_INVALID)
     }
@@ -138,7 +138,7 @@ impl Segments {
         while count > 0 {
             let now = count.min(CHUNK);
             let part = &mut bytes[..now as usize * DESCRIPTOR_SIZE];
-            walk.memory.read(at, part).ok_or(status::DATA_TRANSFER_ERROR)?;
+            walk.memory.read(at, part).ok_or_else(|| self.not_mapped(at))?;
             count -= now;
             for (index, entry) in (1..=now).zip(part.as_chunks::<DESCRIPTOR_SIZE>().0) {
                 let descriptor = Descriptor::read_from_bytes(entry).unwrap_or_default();
@@ -187,7 +187,7 @@ impl Segments {
         access: Access,
     ) -> Result<(), Status> {
         while len > 0 {
-            let now = memory.reach(iova, len).ok_or(status::DATA_TRANSFER_ERROR)?;
+            let now = memory.reach(iova, len).ok_or_else(|| self.not_mapped(iova))?;
             self.push(memory, iova, now, access)?;
             len -= now;
             // The end of a mapping is not beyond the end of the address space.

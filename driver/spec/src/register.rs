@@ -26,6 +26,10 @@ pub const ACQ: u64 = 0x30;
 pub const CMBLOC: u64 = 0x38;
 /// Controller Memory Buffer Size (Base 3.1.3.12).
 pub const CMBSZ: u64 = 0x3c;
+/// Controller Memory Buffer Memory Space Control, 64 bits (Base 3.1.3.16).
+pub const CMBMSC: u64 = 0x50;
+/// Controller Memory Buffer Status (Base 3.1.3.17).
+pub const CMBSTS: u64 = 0x58;
 /// First doorbell: SQ0TDBL (PCIe 3.1.2.1).
 pub const DOORBELLS: u64 = 0x1000;
 
@@ -81,6 +85,12 @@ impl Cap {
     /// Largest host page size, as a power of two, 12 to 27 (MPSMAX).
     pub const fn max_page_shift(self) -> u32 {
         12 + (self.0 >> 52 & 0xf) as u32
+    }
+
+    /// Whether a Controller Memory Buffer is there to be enabled with CMBMSC (CMBS). Without it
+    /// there may still be one in the way of NVMe 1.3: then CMBSZ is not 0.
+    pub const fn controller_memory(self) -> bool {
+        self.0 >> 57 & 1 != 0
     }
 }
 
@@ -186,6 +196,97 @@ impl Csts {
     }
 }
 
+/// The value of CMBLOC: where the Controller Memory Buffer is (Base 3.1.3.11, figure 52).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cmbloc(pub u32);
+
+impl Cmbloc {
+    /// The BAR that holds it (BIR): 0, or 2 to 5; of a 64-bit one the lower half.
+    pub const fn bar(self) -> u8 {
+        (self.0 & 7) as u8
+    }
+
+    /// Where in that BAR it begins, in bytes, given its size register (OFST, in units of SZU).
+    /// `None` if the unit is a reserved value.
+    pub const fn offset(self, size: Cmbsz) -> Option<u64> {
+        match size.unit() {
+            // 20 bits times at most 64 GiB.
+            Some(unit) => Some((self.0 >> 12) as u64 * unit),
+            None => None,
+        }
+    }
+}
+
+/// The value of CMBSZ: how large the Controller Memory Buffer is, and what it can hold (Base
+/// 3.1.3.12, figure 53). 0 is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cmbsz(pub u32);
+
+impl Cmbsz {
+    /// Submission queues (SQS).
+    pub const SUBMISSION_QUEUES: u32 = 1;
+    /// Completion queues (CQS).
+    pub const COMPLETION_QUEUES: u32 = 1 << 1;
+    /// PRP lists and SGLs (LISTS).
+    pub const LISTS: u32 = 1 << 2;
+    /// Data that the controller sends (RDS).
+    pub const READ_DATA: u32 = 1 << 3;
+    /// Data that the controller receives (WDS).
+    pub const WRITE_DATA: u32 = 1 << 4;
+
+    /// `pages` of 4 KiB, up to 1,048,575, for `uses`, of the constants above.
+    pub const fn new(pages: u32, uses: u32) -> Self {
+        Self(pages << 12 | uses & 0x1f)
+    }
+
+    /// Whether it can hold submission queues (SQS).
+    pub const fn submission_queues(self) -> bool {
+        self.0 & Self::SUBMISSION_QUEUES != 0
+    }
+
+    /// The unit of its size and offset in bytes (SZU): 4 KiB to 64 GiB; `None` for the values
+    /// that are reserved.
+    pub const fn unit(self) -> Option<u64> {
+        match self.0 >> 8 & 0xf {
+            unit @ 0..=6 => Some(4096 << (4 * unit)),
+            _ => None,
+        }
+    }
+
+    /// Its size in bytes (SZ in units of SZU); `None` if the unit is a reserved value.
+    pub const fn bytes(self) -> Option<u64> {
+        match self.unit() {
+            Some(unit) => Some((self.0 >> 12) as u64 * unit),
+            None => None,
+        }
+    }
+}
+
+/// The value of CMBMSC: by which addresses the host refers to the Controller Memory Buffer (Base
+/// 3.1.3.16, figure 57). A Controller Reset does not change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cmbmsc(pub u64);
+
+impl Cmbmsc {
+    /// CMBLOC and CMBSZ can be read (CRE).
+    pub const CAPABILITIES: u64 = 1;
+    /// Addresses may be of the buffer (CMSE).
+    pub const ENABLE: u64 = 1 << 1;
+
+    /// Both, the buffer at `base`, a multiple of 4096 (CBA).
+    pub const fn enabled(base: u64) -> Self {
+        Self(base & !0xfff | Self::ENABLE | Self::CAPABILITIES)
+    }
+
+    /// The address of its first byte (CBA).
+    pub const fn base(self) -> u64 {
+        self.0 & !0xfff
+    }
+}
+
+/// CMBSTS bit 0: the base address in CMBMSC cannot be used (CBAI, Base 3.1.3.17).
+pub const CMB_ADDRESS_INVALID: u32 = 1;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +300,24 @@ mod tests {
         assert_eq!(cap.timeout(), Duration::from_millis(7500));
         assert_eq!(cap.doorbell_stride(), 4);
         assert_eq!((cap.min_page_shift(), cap.max_page_shift()), (12, 16));
+    }
+
+    #[test]
+    fn controller_memory_is_sized_in_units() {
+        // What QEMU reports for 8 MiB in BAR 2: units of 1 MiB.
+        let size = Cmbsz(8 << 12 | 2 << 8 | 0x1d);
+        assert_eq!((size.bytes(), size.submission_queues()), (Some(8 << 20), true));
+        assert_eq!(
+            (Cmbloc(3 << 12 | 2).bar(), Cmbloc(3 << 12 | 2).offset(size)),
+            (2, Some(3 << 20))
+        );
+        let largest = Cmbsz(0xffff_f600);
+        assert_eq!(largest.bytes(), Some(0xf_ffff << 36));
+        assert_eq!((Cmbsz(0x1700).bytes(), Cmbloc(0).offset(Cmbsz(0x1700))), (None, None));
+        assert_eq!(Cmbsz::new(16, Cmbsz::SUBMISSION_QUEUES).bytes(), Some(64 << 10));
+        assert_eq!(Cmbmsc::enabled(0x1234_5000), Cmbmsc(0x1234_5003));
+        assert_eq!(Cmbmsc(0x1234_5003).base(), 0x1234_5000);
+        assert!(Cap(1 << 57).controller_memory());
     }
 
     #[test]
