@@ -12,7 +12,7 @@ pub(crate) use recovery::{Failure, Health, Managed};
 pub use writable::WritableController;
 
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -24,6 +24,7 @@ use crate::address::Address;
 use crate::admin::Answer;
 use crate::dma::{Arena, DmaBuf};
 use crate::event::AsyncEvent;
+use crate::interrupt::Interrupts;
 use crate::mmio::DoorbellMemory;
 use crate::namespace::Namespace;
 use crate::transport::{self, Transport};
@@ -53,11 +54,28 @@ pub struct Options {
     /// Whether doorbells are kept in memory, where the controller offers that (Base 5.8): of use
     /// for virtual controllers, to which a doorbell is an exit.
     pub shadow_doorbells: bool,
+    /// How [`QueuePair::wait`](crate::QueuePair::wait) waits.
+    pub wait: Wait,
+}
+
+/// How completions are waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// By polling: least latency, and all of a processor.
+    #[default]
+    Poll,
+    /// By polling for a while, and then sleeping until an interrupt (PCIe 3.5). Queue pairs for
+    /// which the device has no vector of MSI-X, or of MSI, are polled.
+    Interrupt {
+        /// How long is polled before each sleep. What is faster is not slowed down by a sleep,
+        /// which costs two system calls and waking up.
+        spin: Duration,
+    },
 }
 
 impl Default for Options {
     /// An arena of 64 MiB, 64 queue pairs, 10 s for admin commands, 30 s for I/O, transfers of at
-    /// most 2 MiB, reading only, shadow doorbells where they are offered.
+    /// most 2 MiB, reading only, shadow doorbells where they are offered, polling.
     fn default() -> Self {
         Self {
             arena_bytes: 64 << 20,
@@ -67,6 +85,7 @@ impl Default for Options {
             max_transfer: 2 << 20,
             writable: false,
             shadow_doorbells: true,
+            wait: Wait::Poll,
         }
     }
 }
@@ -89,6 +108,8 @@ pub(crate) struct Inner {
     epoch: AtomicU32,
     events: Arc<ArrayQueue<AsyncEvent>>,
     doorbell_memory: Option<Arc<DoorbellMemory>>,
+    /// Set once, if there are any and they are wanted.
+    interrupts: OnceLock<Arc<Interrupts>>,
     transport: Box<dyn Transport>,
     arena: Arena,
     cap: Cap,

@@ -49,6 +49,7 @@ mod controller;
 mod dma;
 mod error;
 mod event;
+mod interrupt;
 mod mmio;
 mod namespace;
 pub mod pci;
@@ -56,7 +57,7 @@ mod queue;
 mod transport;
 
 pub use address::{Address, ParseAddressError};
-pub use controller::{Controller, LogPage, Options, WritableController};
+pub use controller::{Controller, LogPage, Options, Wait, WritableController};
 pub use dma::{Arena, DmaBuf, DmaPieces, PAGE_SIZE, Parts};
 pub use error::{Error, Result};
 pub use event::AsyncEvent;

@@ -1,7 +1,7 @@
 //! From a function that was just reset to a controller that takes I/O (Base 3.5.1).
 
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
@@ -11,10 +11,11 @@ use nvio_spec::register::{
 use nvio_spec::{IDENTIFY_SIZE, IdentifyController, QueueCount, Sqe, cns, feature_id};
 use zerocopy::FromBytes;
 
-use super::{Health, Inner, Managed, Options};
+use super::{Health, Inner, Managed, Options, Wait};
 use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin};
 use crate::dma::{Arena, PAGE_SIZE};
 use crate::event::AsyncEvent;
+use crate::interrupt::Interrupts;
 use crate::mmio::DoorbellMemory;
 use crate::queue::Layout;
 use crate::transport::Transport;
@@ -56,6 +57,7 @@ fn first(
     let most = options.max_transfer.max(1 << cap.min_page_shift());
     let inner = Inner {
         doorbell_memory: doorbell_memory(&arena, cap, &identify, &options)?,
+        interrupts: OnceLock::new(),
         managed: Mutex::new(Managed {
             admin,
             health: Health::Live,
@@ -80,13 +82,24 @@ fn first(
         managed.granted
     };
     *inner.free_queues() = (1..=granted).rev().collect();
+    if inner.options.wait != Wait::Poll {
+        match Interrupts::new(&*inner.transport, granted.saturating_add(1))? {
+            Some(interrupts) => drop(inner.interrupts.set(interrupts)),
+            None => log::warn!("there are no interrupts: queues are polled"),
+        }
+    }
     Ok(inner)
 }
 
 /// Enables a controller that was disabled, and that this driver has brought up before.
 pub(super) fn restart(inner: &Inner, managed: &mut Managed) -> Result<()> {
     enable(&*inner.transport, inner.cap, &managed.admin)?;
-    configure(inner, managed)
+    configure(inner, managed)?;
+    // If the function was reset, so were its interrupts.
+    if let Some(interrupts) = inner.interrupts.get() {
+        interrupts.connect(&*inner.transport);
+    }
+    Ok(())
 }
 
 /// Sets the admin queues and CC.EN, and waits until the controller is ready.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use nvio_spec::Sqe;
 
-use super::{Controller, Health, Inner, Managed};
-use crate::queue::{Core, Layout, QueuePair, list_pages};
+use super::{Controller, Health, Inner, Managed, Wait};
+use crate::interrupt::Vector;
+use crate::queue::{Core, Layout, QueuePair, Sleeper, list_pages};
 use crate::{Error, Result};
 
 impl Controller {
@@ -19,9 +20,10 @@ impl Controller {
         let inner = &self.0;
         let granted = inner.managed().granted;
         let qid = inner.free_queues().pop().ok_or(Error::NoQueue { granted })?;
+        let sleeper = inner.sleeper();
         let created = inner.layout(qid, depth).and_then(|layout| {
             let mut core = Core::new(&layout)?;
-            match inner.create_queues(qid, &mut core) {
+            match inner.create_queues(qid, &mut core, Sleeper::vector(&sleeper)) {
                 Ok(epoch) => Ok((core, epoch)),
                 Err((error, false)) => Err(error),
                 Err((error, true)) => {
@@ -32,7 +34,7 @@ impl Controller {
             }
         });
         match created {
-            Ok((core, epoch)) => Ok(QueuePair::new(core, Arc::clone(inner), qid, epoch)),
+            Ok((core, epoch)) => Ok(QueuePair::new(core, Arc::clone(inner), qid, epoch, sleeper)),
             Err(error) => {
                 inner.free_queues().push(qid);
                 Err(error)
@@ -63,8 +65,14 @@ impl Inner {
         })
     }
 
-    /// Creates the completion queue, then the submission queue, of rings that are empty; gives the
-    /// epoch they are of.
+    /// What a new queue pair waits with, if not by polling.
+    fn sleeper(&self) -> Option<Sleeper> {
+        let Wait::Interrupt { spin } = self.options.wait else { return None };
+        self.interrupts.get().and_then(Vector::take).map(|vector| Sleeper::new(vector, spin))
+    }
+
+    /// Creates the completion queue, with interrupts if it has a vector, then the submission queue,
+    /// of rings that are empty; gives the epoch they are of.
     ///
     /// # Errors
     /// With whether the controller may know the queues all the same.
@@ -72,6 +80,7 @@ impl Inner {
         &self,
         qid: u16,
         core: &mut Core<T>,
+        vector: Option<u16>,
     ) -> Result<u32, (Error, bool)> {
         let mut managed = self.managed();
         managed.check().map_err(|error| (error, false))?;
@@ -82,7 +91,7 @@ impl Inner {
         core.use_shadow(self.doorbell_memory.as_ref(), qid, self.cap.doorbell_stride());
         let epoch = managed.epoch;
         let entries = core.entries();
-        let create_cq = Sqe::create_io_cq(qid, entries, core.cq_iova(), None);
+        let create_cq = Sqe::create_io_cq(qid, entries, core.cq_iova(), vector);
         let create_sq = Sqe::create_io_sq(qid, entries, core.sq_iova(), qid);
         self.execute_in(&mut managed, "Create I/O Completion Queue", create_cq, None)
             .map_err(|error| managed.not_created(epoch, error))?;

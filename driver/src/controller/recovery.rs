@@ -136,6 +136,9 @@ impl Inner {
             }
         };
         self.epoch.store(managed.epoch, Ordering::Release);
+        if let Some(interrupts) = self.interrupts.get() {
+            interrupts.wake_all();
+        }
     }
 
     /// Makes certain that the controller does not access the arena: by disabling it, else by a
@@ -192,9 +195,14 @@ impl Inner {
         }
     }
 
-    /// The clock of timeouts, in milliseconds; it wraps.
+    /// The clock of timeouts.
+    pub(crate) fn now(&self) -> Duration {
+        self.transport.now()
+    }
+
+    /// The same in milliseconds; it wraps.
     pub(crate) fn millis(&self) -> u32 {
-        u32::try_from(self.transport.now().as_millis() & u128::from(u32::MAX)).unwrap_or(0)
+        u32::try_from(self.now().as_millis() & u128::from(u32::MAX)).unwrap_or(0)
     }
 
     /// The epoch, and whether the controller works.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use nvio_spec::{Sqe, Status};
 
-use super::Core;
 use super::core::{Ended, Taken};
+use super::{Core, Sleeper};
 use crate::controller::{Failure, Health, Inner};
 use crate::dma::DmaBuf;
 use crate::namespace::{Namespace, WritableNamespace};
 use crate::{Error, Result};
 
 /// Polls without a completion after which a queue looks after itself.
-const PATIENCE: u32 = 1 << 10;
+pub(super) const PATIENCE: u32 = 1 << 10;
 /// Least time between two looks, milliseconds.
 const LOOK_INTERVAL: u32 = 100;
 
@@ -45,6 +45,7 @@ pub struct QueuePair<T = u64> {
     /// Polls that found nothing, until `patience` was granted.
     idle_polls: u64,
     granted_patience: u32,
+    pub(super) sleeper: Option<Sleeper>,
 }
 
 /// What became of a command.
@@ -93,10 +94,21 @@ pub struct Counters {
     pub stale: u64,
     /// Resets of the controller after which the queues were made again.
     pub resets: u64,
+    /// Sleeps of [`QueuePair::wait`] until an interrupt.
+    pub sleeps: u64,
+    /// Completions that no interrupt came for, found when the sleep was over all the same. Other
+    /// than 0, a device or the way to it loses interrupts.
+    pub missed_interrupts: u64,
 }
 
 impl<T> QueuePair<T> {
-    pub(crate) fn new(core: Core<T>, controller: Arc<Inner>, qid: u16, epoch: u32) -> Self {
+    pub(crate) fn new(
+        core: Core<T>,
+        controller: Arc<Inner>,
+        qid: u16,
+        epoch: u32,
+        sleeper: Option<Sleeper>,
+    ) -> Self {
         Self {
             core: ManuallyDrop::new(core),
             patience: PATIENCE,
@@ -107,6 +119,7 @@ impl<T> QueuePair<T> {
             looked: 0,
             idle_polls: 0,
             granted_patience: PATIENCE,
+            sleeper,
         }
     }
 
@@ -129,6 +142,7 @@ impl<T> QueuePair<T> {
     /// What the pair did since it was made.
     pub fn counters(&self) -> Counters {
         let idle = self.idle_polls + u64::from(self.granted_patience - self.patience);
+        let (sleeps, missed_interrupts) = Sleeper::counters(&self.sleeper);
         Counters {
             submitted: self.core.submitted(),
             completed: self.core.ended(),
@@ -138,6 +152,8 @@ impl<T> QueuePair<T> {
             doorbells: self.core.doorbells(),
             stale: self.core.stale(),
             resets: self.core.restarts(),
+            sleeps,
+            missed_interrupts,
         }
     }
 
@@ -329,10 +345,10 @@ impl<T> QueuePair<T> {
 
     /// Does what is to be done, and gives a command that a reset has ended, if there is one.
     fn check_one(&mut self) -> Option<Completion<T>> {
-        if self.controller.epoch() == self.epoch {
+        if self.is_current() {
             self.look();
         }
-        if self.controller.epoch() == self.epoch {
+        if self.is_current() {
             return None;
         }
         // What was posted before the reset was done.
@@ -359,7 +375,8 @@ impl<T> QueuePair<T> {
     fn rejoin(&mut self, epoch: u32) {
         self.core.restart();
         self.epoch = epoch;
-        self.failure = match self.controller.create_queues(self.qid, &mut self.core) {
+        let vector = Sleeper::vector(&self.sleeper);
+        self.failure = match self.controller.create_queues(self.qid, &mut self.core, vector) {
             Ok(epoch) => {
                 self.epoch = epoch;
                 None
@@ -372,11 +389,21 @@ impl<T> QueuePair<T> {
         }
     }
 
+    /// Whether the controller was not reset since the queues were made.
+    pub(super) fn is_current(&self) -> bool {
+        self.controller.epoch() == self.epoch
+    }
+
+    /// Least time between two looks, milliseconds.
+    pub(super) fn look_interval(&self) -> u32 {
+        let bounds = self.controller.io_bounds_ms();
+        LOOK_INTERVAL.min(bounds.0 / 4).min(bounds.1 / 4)
+    }
+
     fn look(&mut self) {
         let now = self.controller.millis();
         let bounds = self.controller.io_bounds_ms();
-        let interval = LOOK_INTERVAL.min(bounds.0 / 4).min(bounds.1 / 4);
-        if now.wrapping_sub(self.looked) < interval {
+        if now.wrapping_sub(self.looked) < self.look_interval() {
             return;
         }
         self.looked = now;
@@ -399,25 +426,6 @@ impl<T> QueuePair<T> {
             }
             None => {}
         }
-    }
-
-    /// Polls until there is a completion, hands all there are to `done`, and tells how many there
-    /// were; 0 when nothing is in flight. Rings the doorbell first.
-    ///
-    /// # Errors
-    /// None as yet: each command in flight ends, if need be by a reset of the controller.
-    pub fn wait(&mut self, mut done: impl FnMut(Completion<T>)) -> Result<usize> {
-        self.ring();
-        while self.in_flight() > 0 {
-            for _ in 0..4 * PATIENCE {
-                match self.poll(usize::MAX, &mut done) {
-                    0 => std::hint::spin_loop(),
-                    taken => return Ok(taken),
-                }
-            }
-            std::thread::yield_now();
-        }
-        Ok(0)
     }
 }
 

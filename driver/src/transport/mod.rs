@@ -1,9 +1,11 @@
 //! How a controller is reached: its registers, its doorbells and its view of our memory.
 
 mod iova;
+mod irq;
 mod vfio;
 mod vfio_user;
 
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -63,6 +65,21 @@ pub unsafe trait Transport: Send + Sync {
     /// # Errors
     /// When that fails; the device may still access the arena then.
     fn reset(&self) -> Result<()>;
+
+    /// Interrupt vectors that the device has; 0 when this transport delivers none.
+    fn interrupts(&self) -> u16 {
+        0
+    }
+
+    /// Has vectors 0 to `events.len() - 1` each signal its eventfd, and takes away what was set up
+    /// before. Gives how many of them do, the first ones: the system may have fewer to give.
+    ///
+    /// # Errors
+    /// When that fails; there are no interrupts then.
+    fn connect_interrupts(&self, events: &[BorrowedFd<'_>]) -> Result<usize> {
+        let detail = format!("{} vectors asked for", events.len());
+        Err(Error::Unsupported { what: "a transport without interrupts", detail })
+    }
 
     /// Time since some moment, monotonic. Timeouts are measured with it.
     fn now(&self) -> Duration {

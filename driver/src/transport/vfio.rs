@@ -1,18 +1,20 @@
 //! The kernel's VFIO: a PCI function bound to vfio-pci, behind an IOMMU.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nvio_spec::register::DOORBELLS;
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
+    vfio_irq_set,
 };
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioRegionInfoCap};
 
 use super::iova::{self, IovaRange};
+use super::irq::{self, Vectors};
 use super::{Transport, doorbell_window, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
@@ -32,6 +34,7 @@ pub(crate) struct Vfio {
     device: Device,
     container: Arc<VfioContainer>,
     ranges: Vec<IovaRange>,
+    vectors: Vectors,
 }
 
 /// The library's device, which would panic when dropped after its function was removed.
@@ -74,7 +77,9 @@ impl Vfio {
         let registers = map_bar0(&device, 0, REGISTERS)?;
         let window = doorbell_window(device.get_region_size(VFIO_PCI_BAR0_REGION_INDEX))?;
         let doorbells = Arc::new(map_bar0(&device, DOORBELLS, window)?);
-        Ok(Self { registers, doorbells, device, container, ranges })
+        let irq = |index| device.get_irq_info(index).map(|irq| (irq.flags, irq.count));
+        let vectors = Vectors::choose(irq);
+        Ok(Self { registers, doorbells, device, container, ranges, vectors })
     }
 }
 
@@ -102,6 +107,29 @@ fn reset_function(device: &VfioDevice) -> Result<()> {
         _ => Err(Error::System { call: "VFIO_DEVICE_RESET", source: io::Error::last_os_error() }),
     }
 }
+
+/// Sets up vectors from 0 on, and gives what the kernel answers: 0, or a smaller number of vectors
+/// that could be set up. The library's own call takes the latter for success.
+fn set_irqs(device: &VfioDevice, index: u32, flags: u32, events: &[RawFd]) -> io::Result<usize> {
+    /// `_IO(VFIO_TYPE, VFIO_BASE + 10)`: VFIO_DEVICE_SET_IRQS.
+    const SET_IRQS: libc::c_ulong = 0x3b << 8 | (100 + 10);
+    let words = |n: usize| u32::try_from(n).map_err(|_| io::Error::from(ErrorKind::InvalidInput));
+    let count = words(events.len())?;
+    let argsz = words((SET_HEADER + events.len()) * size_of::<u32>())?;
+    // argsz, flags, index, start and count of struct vfio_irq_set, then the descriptors.
+    let mut set = vec![argsz, flags, index, 0, count];
+    set.extend(events.iter().map(|fd| fd.cast_unsigned()));
+    // SAFETY: `set` is a struct vfio_irq_set of `argsz` bytes, and aligned as that; the kernel only
+    // reads it.
+    match unsafe { libc::ioctl(device.as_raw_fd(), SET_IRQS, set.as_ptr()) } {
+        left if left >= 0 => Ok(left.unsigned_abs() as usize),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Words of struct vfio_irq_set before its data.
+const SET_HEADER: usize = 5;
+const _: () = assert!(SET_HEADER * size_of::<u32>() == size_of::<vfio_irq_set>());
 
 fn enable_bus_master(device: &VfioDevice) -> Result<()> {
     let read = || {
@@ -178,6 +206,28 @@ unsafe impl Transport for Vfio {
     fn reset(&self) -> Result<()> {
         reset_function(&self.device)?;
         enable_bus_master(&self.device)
+    }
+
+    fn interrupts(&self) -> u16 {
+        self.vectors.count
+    }
+
+    fn connect_interrupts(&self, events: &[BorrowedFd<'_>]) -> Result<usize> {
+        let Vectors { index, count } = self.vectors;
+        let mut events: Vec<RawFd> = events.iter().map(AsRawFd::as_raw_fd).collect();
+        events.truncate(usize::from(count));
+        // What was set up may be as it was, or not, after a reset: begin anew. It fails when
+        // nothing was.
+        set_irqs(&self.device, index, irq::TRIGGER, &[]).unwrap_or_default();
+        loop {
+            match set_irqs(&self.device, index, irq::SET_EVENTS, &events) {
+                Ok(0) => return Ok(events.len()),
+                // The system has only so many vectors left, and has set up none.
+                Ok(left) if left < events.len() => events.truncate(left),
+                Ok(_) => return Ok(0),
+                Err(source) => return Err(Error::System { call: "VFIO_DEVICE_SET_IRQS", source }),
+            }
+        }
     }
 }
 

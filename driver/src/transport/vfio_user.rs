@@ -2,10 +2,11 @@
 //! this one, over a socket. Registers are messages; doorbells and data are shared memory.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use nvio_spec::register::DOORBELLS;
 use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 use vfio_user::Client;
 
+use super::irq::{self, Vectors};
 use super::{Transport, doorbell_window, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
@@ -31,7 +33,11 @@ type Job = Box<dyn FnOnce(&mut Client) + Send>;
 pub(crate) struct VfioUser {
     socket: PathBuf,
     jobs: SyncSender<Job>,
+    /// Held by who has a message under way: one at a time, so that only a server that is late is
+    /// taken for silent, and not one that others ask.
+    turn: Mutex<()>,
     doorbells: Arc<Mmio>,
+    vectors: Vectors,
 }
 
 impl VfioUser {
@@ -55,7 +61,8 @@ impl VfioUser {
         let command = ask(socket, &jobs, enable_bus_master)?;
         pci_command::check(command.map_err(failed("enable bus mastering"))?)?;
         let doorbells = ask(socket, &jobs, map_doorbells)?.map(Arc::new)?;
-        Ok(Self { socket: socket.to_owned(), jobs, doorbells })
+        let vectors = ask(socket, &jobs, count_vectors)?;
+        Ok(Self { socket: socket.to_owned(), jobs, turn: Mutex::new(()), doorbells, vectors })
     }
 
     fn message<T: Send + 'static>(
@@ -63,6 +70,7 @@ impl VfioUser {
         step: &'static str,
         message: impl FnOnce(&mut Client) -> Result<T, vfio_user::Error> + Send + 'static,
     ) -> Result<T> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         ask(&self.socket, &self.jobs, message)?.map_err(|source| Error::VfioUser {
             socket: self.socket.clone(),
             step,
@@ -103,6 +111,32 @@ fn ask<T: Send + 'static>(
     let job: Job = Box::new(move |client| reply.send(job(client)).unwrap_or(()));
     jobs.try_send(job).map_err(|_| silent(socket))?;
     answer.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent(socket))
+}
+
+/// Asks for what there is; a server that does not answer such a question has none.
+fn count_vectors(client: &mut Client) -> Vectors {
+    Vectors::choose(|index| client.get_irq_info(index).ok().map(|info| (info.flags, info.count)))
+}
+
+/// Sets eventfds, a message's worth at a time, and has the server signal each.
+fn connect(client: &mut Client, index: u32, events: &[OwnedFd]) -> Result<(), vfio_user::Error> {
+    /// Descriptors in one message: what the library's server takes.
+    const MOST_EVENTS: usize = 16;
+    client.set_irqs(index, irq::TRIGGER, 0, 0, &[])?;
+    let mut start = 0;
+    for events in events.chunks(MOST_EVENTS) {
+        let events: Vec<_> = events.iter().map(AsRawFd::as_raw_fd).collect();
+        let count = u32::try_from(events.len()).unwrap_or(0);
+        client.set_irqs(index, irq::SET_EVENTS, start, count, &events)?;
+        start += count;
+    }
+    client.set_irqs(index, irq::TRIGGER, 0, start, &[])
+}
+
+/// Whether an eventfd was signalled; clears it.
+fn took_signal(event: BorrowedFd<'_>) -> bool {
+    let event = event.try_clone_to_owned().map(File::from);
+    event.and_then(|mut event| event.read_exact(&mut [0; 8])).is_ok()
 }
 
 /// Gives the Command register as it is afterwards.
@@ -190,5 +224,20 @@ unsafe impl Transport for VfioUser {
     fn reset(&self) -> Result<()> {
         self.message("reset the device", Client::reset)?;
         pci_command::check(self.message("enable bus mastering", enable_bus_master)?)
+    }
+
+    fn interrupts(&self) -> u16 {
+        self.vectors.count
+    }
+
+    fn connect_interrupts(&self, events: &[BorrowedFd<'_>]) -> Result<usize> {
+        let owned: io::Result<Vec<_>> =
+            events.iter().map(|event| event.try_clone_to_owned()).collect();
+        let owned = owned.map_err(|source| Error::System { call: "dup", source })?;
+        let index = self.vectors.index;
+        self.message("connect interrupts", move |client| connect(client, index, &owned))?;
+        // The library does not tell whether the server has refused; so have each vector signalled.
+        let signalled = events.iter().position(|event| !took_signal(*event));
+        Ok(signalled.unwrap_or(events.len()))
     }
 }

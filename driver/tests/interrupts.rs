@@ -1,0 +1,253 @@
+//! Waiting by interrupts, on the embedded controller.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nvio_driver::spec::status;
+use nvio_driver::{Address, Controller, Counters, Namespace, Options, QueuePair, Wait};
+use nvio_emulator::{Backing, DeviceFault, Emulator, EmulatorBuilder, NamespaceConfig, Service};
+
+const MIB: u64 = 1 << 20;
+
+fn emulator(configure: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder) -> Emulator {
+    let builder = Emulator::builder().namespace(NamespaceConfig::new(Backing::memory(MIB)));
+    configure(builder).start().unwrap()
+}
+
+fn open(emulator: &Emulator, wait: Wait) -> Controller {
+    let options = Options { wait, ..Options::default() };
+    Controller::open_with(&Address::VfioUser(emulator.socket().to_owned()), options).unwrap()
+}
+
+fn interrupt(spin: Duration) -> Wait {
+    Wait::Interrupt { spin }
+}
+
+/// Processor time of this thread, or, with `RUSAGE_SELF`, of the process.
+fn processor_time(who: libc::c_int) -> Duration {
+    // SAFETY: all-zero bytes are a valid rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is room for the answer.
+    assert_eq!(unsafe { libc::getrusage(who, &raw mut usage) }, 0);
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+/// Reads at all places by turns with `depth` commands in flight, until `count` have ended.
+fn read(
+    controller: &Controller,
+    namespace: &Namespace,
+    queue: &mut QueuePair<u64>,
+    depth: usize,
+    count: u64,
+) {
+    let mut free: Vec<_> = (0..depth).map(|_| controller.alloc(512).unwrap()).collect();
+    let (mut started, mut ended) = (0, 0);
+    let mut seen = vec![false; count as usize];
+    while ended < count {
+        while let Some(buf) = free.pop_if(|_| started < count) {
+            queue.read(namespace, started % namespace.blocks(), buf, started).unwrap();
+            started += 1;
+        }
+        ended += queue
+            .wait(|done| {
+                assert!(done.status.is_success(), "{}", done.status);
+                assert!(!std::mem::replace(&mut seen[done.context as usize], true));
+                free.push(done.buf);
+            })
+            .unwrap() as u64;
+    }
+    assert_eq!(queue.in_flight(), 0);
+}
+
+/// The share of a processor that this thread uses while it waits for commands that take 10 ms.
+fn share_while_waiting(wait: Wait) -> (f64, Counters) {
+    let emulator = emulator(|it| it.service(Service::new().latency(Duration::from_millis(10))));
+    let controller = open(&emulator, wait);
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair(1).unwrap();
+    let (begin, used) = (Instant::now(), processor_time(libc::RUSAGE_THREAD));
+    read(&controller, &namespace, &mut queue, 1, 50);
+    let used = processor_time(libc::RUSAGE_THREAD) - used;
+    assert!(begin.elapsed() >= Duration::from_millis(500));
+    (used.as_secs_f64() / begin.elapsed().as_secs_f64(), queue.counters())
+}
+
+#[test]
+fn waiting_asleep_takes_hardly_any_of_a_processor() {
+    let (polling, counters) = share_while_waiting(Wait::Poll);
+    assert_eq!(counters.sleeps, 0);
+    let (asleep, counters) = share_while_waiting(interrupt(Duration::from_micros(50)));
+    assert!(asleep < 0.05, "{asleep} of a processor");
+    assert!(polling > 2.0 * asleep, "{polling} polling, {asleep} asleep");
+    assert!((25..100).contains(&counters.sleeps), "{counters:?}");
+    assert_eq!(counters.missed_interrupts, 0);
+}
+
+#[test]
+fn an_idle_gap_between_commands_takes_hardly_any_of_a_processor() {
+    let emulator = emulator(|it| it.service(Service::new().latency(Duration::from_micros(80))));
+    let controller = open(&emulator, interrupt(Duration::from_micros(20)));
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue = controller.queue_pair(1).unwrap();
+    let (begin, used) = (Instant::now(), processor_time(libc::RUSAGE_THREAD));
+    for _ in 0..100 {
+        read(&controller, &namespace, &mut queue, 1, 1);
+        thread::sleep(Duration::from_millis(10));
+    }
+    let used = processor_time(libc::RUSAGE_THREAD) - used;
+    let share = used.as_secs_f64() / begin.elapsed().as_secs_f64();
+    assert!(share < 0.05, "{share} of a processor");
+    assert_eq!(queue.counters().missed_interrupts, 0);
+}
+
+/// Without any polling before it, each wait is a race between going to sleep and the completion.
+#[test]
+fn no_completion_is_lost() {
+    let emulator = emulator(|it| it);
+    for (spin, depth, count) in [
+        (Duration::ZERO, 1, 100_000),
+        (Duration::ZERO, 32, 100_000),
+        (Duration::from_micros(5), 1, 20_000),
+        (Duration::from_micros(5), 32, 20_000),
+    ] {
+        let controller = open(&emulator, interrupt(spin));
+        let namespace = controller.namespace(1).unwrap();
+        let mut queue = controller.queue_pair(32).unwrap();
+        read(&controller, &namespace, &mut queue, depth, count);
+        let counters = queue.counters();
+
+        assert_eq!((counters.completed, counters.stale), (count, 0));
+        assert_eq!(counters.missed_interrupts, 0, "{counters:?}");
+        assert!(depth > 1 || !spin.is_zero() || counters.sleeps > 100, "{counters:?}");
+        drop((queue, controller));
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn threads_have_vectors_of_their_own() {
+    let emulator = emulator(|it| it.max_queues(8));
+    let controller = open(&emulator, interrupt(Duration::ZERO));
+    let namespace = controller.namespace(1).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut queue = controller.queue_pair(4).unwrap();
+                read(&controller, &namespace, &mut queue, 3, 1000);
+                assert_eq!(queue.counters().missed_interrupts, 0);
+            });
+        }
+    });
+    // The vectors are free again, as often as one likes.
+    for _ in 0..20 {
+        let queues: Vec<QueuePair> = (0..8).map(|_| controller.queue_pair(2).unwrap()).collect();
+        let mut events: Vec<_> =
+            queues.iter().map(|queue| queue.event_fd().unwrap().as_raw_fd()).collect();
+        events.sort_unstable();
+        events.dedup();
+        assert_eq!(events.len(), 8);
+    }
+}
+
+#[test]
+fn an_event_loop_can_wait_for_the_eventfd() {
+    let emulator = emulator(|it| it.service(Service::new().latency(Duration::from_millis(3))));
+    let controller = open(&emulator, interrupt(Duration::ZERO));
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue: QueuePair<u64> = controller.queue_pair(4).unwrap();
+    for round in 0..20 {
+        queue.read(&namespace, round, controller.alloc(512).unwrap(), round).unwrap();
+        let mut ended = Vec::new();
+        while ended.is_empty() {
+            if queue.prepare_to_sleep() {
+                let fd = queue.event_fd().unwrap().as_raw_fd();
+                let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+                // SAFETY: one pollfd of an open descriptor.
+                assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 10_000) }, 1, "a completion");
+            }
+            queue.poll(8, |done| ended.push(done.context));
+        }
+        assert_eq!(ended, [round]);
+    }
+    let polled = open_other();
+    let mut queue: QueuePair = polled.1.queue_pair(4).unwrap();
+    assert!(queue.event_fd().is_none() && !queue.prepare_to_sleep());
+}
+
+/// A controller opened for polling, on an emulator of its own.
+fn open_other() -> (Emulator, Controller) {
+    let emulator = emulator(|it| it);
+    let controller = open(&emulator, Wait::Poll);
+    (emulator, controller)
+}
+
+#[test]
+fn after_a_reset_in_flight_queues_have_their_interrupts_again() {
+    let emulator = emulator(|it| it.service(Service::new().latency(Duration::from_millis(300))));
+    let controller = open(&emulator, interrupt(Duration::ZERO));
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue: QueuePair<u64> = controller.queue_pair(8).unwrap();
+    for round in 0..4 {
+        for lba in 0..8 {
+            queue.read(&namespace, lba, controller.alloc(512).unwrap(), lba).unwrap();
+        }
+        queue.ring();
+        if round % 2 == 0 {
+            controller.reset().unwrap();
+        } else {
+            emulator.inject(DeviceFault::Fatal);
+        }
+        let mut ended = 0;
+        while ended < 8 {
+            let wait = queue.wait(|done| assert_eq!(done.status, status::ABORTED_BY_HOST));
+            ended += wait.unwrap();
+        }
+        read(&controller, &namespace, &mut queue, 8, 8);
+    }
+    let counters = queue.counters();
+    assert_eq!((counters.resets, counters.missed_interrupts), (4, 0), "{counters:?}");
+    assert!(counters.sleeps >= 8);
+}
+
+/// A thread that sleeps for what does not come is woken by the reset.
+#[test]
+fn a_reset_wakes_those_who_sleep() {
+    let emulator = emulator(|it| it.service(Service::new().latency(Duration::from_secs(20))));
+    let controller = open(&emulator, interrupt(Duration::ZERO));
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue: QueuePair<u64> = controller.queue_pair(8).unwrap();
+    queue.read(&namespace, 0, controller.alloc(512).unwrap(), 7).unwrap();
+    let begin = Instant::now();
+    let resetter = controller.clone();
+    let resetting = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(50));
+        resetter.reset().unwrap();
+    });
+    let mut ended = Vec::new();
+    queue.wait(|done| ended.push((done.context, done.status))).unwrap();
+    assert_eq!(ended, [(7, status::ABORTED_BY_HOST)]);
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    resetting.join().unwrap();
+}
+
+#[test]
+fn a_controller_that_goes_while_one_sleeps_is_noticed() {
+    let emulator = emulator(|it| it.service(Service::new().latency(Duration::from_secs(20))));
+    let controller = open(&emulator, interrupt(Duration::ZERO));
+    let namespace = controller.namespace(1).unwrap();
+    let mut queue: QueuePair<u64> = controller.queue_pair(8).unwrap();
+    queue.read(&namespace, 0, controller.alloc(512).unwrap(), 7).unwrap();
+    queue.ring();
+    thread::sleep(Duration::from_millis(20));
+    emulator.inject(DeviceFault::Removed);
+    let begin = Instant::now();
+    let mut ended = Vec::new();
+    queue.wait(|done| ended.push(done.status)).unwrap();
+    assert_eq!(ended, [status::HOST_PATHING_ERROR]);
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
