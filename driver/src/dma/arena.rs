@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,9 +18,9 @@ pub const PAGE_SIZE: usize = 4096;
 
 const HUGE_PAGE_SIZE: usize = 2 << 20;
 
-/// Memory for DMA: a memfd, so that it can be handed to a vfio-user server, of 2 MiB pages if
-/// there are any and ordinary pages if not. The I/O virtual address of a byte is the arena's plus
-/// the byte's offset.
+/// Memory for DMA: a memfd, so that it can be handed to a vfio-user server or mapped by another
+/// transport, of 2 MiB pages if there are any and ordinary pages if not. The I/O virtual address of
+/// a byte is the arena's plus the byte's offset in the memfd.
 #[derive(Clone)]
 pub struct Arena(Arc<Inner>);
 
@@ -85,6 +85,16 @@ impl Arena {
         self.0.huge
     }
 
+    /// Whether every page that `bytes` at the I/O virtual address `iova` touch is allocated. What a
+    /// device accesses must be: a transport that sees the accesses can check them.
+    pub fn is_allocated(&self, iova: u64, bytes: usize) -> bool {
+        let offset = iova.checked_sub(self.0.iova).and_then(|at| usize::try_from(at).ok());
+        let end = offset.and_then(|at| at.checked_add(bytes)).filter(|&end| end <= self.size());
+        let (Some(at), Some(end)) = (offset, end) else { return false };
+        let free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        (at / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).all(|page| free.is_used(page))
+    }
+
     /// The memfd, for a vfio-user server. Valid while the arena lives.
     pub(crate) fn memfd(&self) -> RawFd {
         self.0.memfd
@@ -128,6 +138,13 @@ impl Arena {
         let iova = self.0.iova + offset as u64;
         let arena = Some(Arc::clone(&self.0));
         Ok(Allocation { ptr, iova, arena, first, pages, carried: None })
+    }
+}
+
+impl AsFd for Arena {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the memfd is open for as long as the arena lives, which is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.0.memfd) }
     }
 }
 
@@ -273,6 +290,19 @@ mod tests {
         assert!(matches!(arena.alloc(2 * PAGE_SIZE), Err(Error::ArenaFull { .. })));
         drop((second, rest));
         assert_eq!(arena.alloc(HUGE_PAGE_SIZE).unwrap().len(), HUGE_PAGE_SIZE);
+    }
+
+    #[test]
+    fn what_is_allocated_is_known_by_its_address() {
+        let arena = Arena::new(1, 1 << 32).unwrap();
+        let (first, second) = (arena.alloc(1).unwrap(), arena.alloc(PAGE_SIZE).unwrap());
+        let at = first.iova();
+        assert!(
+            arena.is_allocated(at, 2 * PAGE_SIZE) && !arena.is_allocated(at, 2 * PAGE_SIZE + 1)
+        );
+        drop(first);
+        assert!(!arena.is_allocated(at, 1) && arena.is_allocated(second.iova(), 1));
+        assert!(!arena.is_allocated(at - 1, 1) && !arena.is_allocated(u64::MAX, usize::MAX));
     }
 
     #[test]
