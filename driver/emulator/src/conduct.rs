@@ -10,8 +10,9 @@ use crate::abort::Lost;
 use crate::admin::Outcome;
 use crate::config::Config;
 use crate::controller::{Controller, completion, final_status};
+use crate::error::Error;
 use crate::event::Event;
-use crate::fault::{DeviceFault, FaultCounts, Injector, Plan};
+use crate::fault::{DeviceFault, FaultCounts, Faults, Injector, Plan};
 use crate::held::{Command, Due, Held};
 use crate::io::Settings;
 use crate::memory::ClientMemory;
@@ -35,27 +36,35 @@ impl Conduct {
     /// `None` if the configuration asks for nothing of the kind.
     pub(crate) fn new(config: &Config) -> Option<Box<Self>> {
         let pacer = (!config.service.is_immediate()).then(|| Pacer::new(config.service));
-        if config.faults.is_empty() && pacer.is_none() {
+        let injector = (!config.faults.is_empty()).then(|| Injector::new(&config.faults));
+        if injector.is_none() && pacer.is_none() {
             return None;
         }
-        Some(Box::new(Self {
-            injector: (!config.faults.is_empty()).then(|| Injector::new(&config.faults)),
+        Some(Box::new(Self::with(injector, pacer, config.max_queues)))
+    }
+
+    fn with(injector: Option<Injector>, pacer: Option<Pacer>, max_queues: u16) -> Self {
+        Self {
+            injector,
             pacer,
             held: Held::default(),
             lost: Lost::default(),
-            last: vec![None; usize::from(config.max_queues) + 1],
+            last: vec![None; usize::from(max_queues) + 1],
             counts: FaultCounts::default(),
-        }))
+        }
     }
 
     pub(crate) fn drop_queue(&mut self, qid: u16) {
         self.held.drop_queue(qid);
         self.lost.drop_queue(qid);
+        // To the next queue of this number it may be the identifier of a command.
+        self.last[usize::from(qid)] = None;
     }
 
     pub(crate) fn drop_all(&mut self) {
         self.held.clear();
         self.lost.clear();
+        self.last.fill(None);
     }
 
     /// When the first command in progress is due.
@@ -125,6 +134,24 @@ impl Controller {
     pub fn fault_counts(&self) -> FaultCounts {
         let counts = self.conduct.as_ref().map_or_else(FaultCounts::default, |c| c.counts);
         FaultCounts { device: self.device_faults, ..counts }
+    }
+
+    /// Has other things go wrong from now on; commands that were fetched already keep what was
+    /// planned for them. Rules count from here, and seeds begin anew.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a rate that is not one.
+    pub fn set_faults(&mut self, faults: &Faults) -> Result<(), Error> {
+        faults.check()?;
+        let injector = (!faults.is_empty()).then(|| Injector::new(faults));
+        match &mut self.conduct {
+            Some(conduct) => conduct.injector = injector,
+            None if injector.is_some() => {
+                self.conduct = Some(Box::new(Conduct::with(injector, None, self.max_queues)));
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     /// Makes something happen to the controller now.

@@ -561,3 +561,33 @@ fn the_same_seed_is_the_same_run() {
         assert!(count > 0, "no {fault} in {} completions", first.completions.len());
     }
 }
+
+#[test]
+fn faults_can_be_changed_at_any_time() {
+    let (mut host, mut pair) = host(Faults::new());
+    assert!(host.run(&mut pair, read(0)).status().is_success());
+    let bad = Fault::Status(status::UNRECOVERED_READ_ERROR);
+    host.controller.set_faults(&Faults::new().rule(Rule::new(bad).nth(2))).unwrap();
+    let read_twice = |host: &mut Stepped, pair: &mut Pair| {
+        [0; 2].map(|lba| host.run(pair, read(lba)).status().is_success())
+    };
+    assert_eq!(read_twice(&mut host, &mut pair), [true, false]);
+    host.controller.set_faults(&Faults::new()).unwrap();
+    assert_eq!(read_twice(&mut host, &mut pair), [true, true]);
+    let wrong = Faults::new().seeded(1, Rates { lost: 1_000_001, ..Rates::default() });
+    assert!(host.controller.set_faults(&wrong).is_err());
+    assert_eq!(counts(&host).status, 1);
+}
+
+#[test]
+fn a_stale_identifier_is_not_one_of_an_earlier_queue() {
+    let rule = Rule::new(Fault::StaleId).nth(2);
+    let (mut host, mut pair) = host(Faults::new().rule(rule));
+    assert!(host.run(&mut pair, read(0)).status().is_success());
+    for sqe in [Sqe::delete_io_sq(1), Sqe::delete_io_cq(1)] {
+        assert!(host.admin(sqe).status().is_success());
+    }
+    let mut pair = host.create(1, 16);
+    assert!(host.run(&mut pair, read(0)).status().is_success());
+    assert_eq!(counts(&host).stale_id, 0);
+}
