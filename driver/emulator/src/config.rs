@@ -250,6 +250,7 @@ impl Config {
         self.atomics.check()?;
         if self.unallocated.is_some() {
             Atomics::default().check(self.atomics, LARGEST, self.write_cache)?;
+        }
         if let Some(BufferConfig { bytes, .. }) = self.controller_memory {
             let good = bytes.is_multiple_of(4096) && (1..=1 << 30).contains(&bytes);
             require(good, "controller_memory", bytes, "multiples of 4096 up to 1 GiB")?;
