@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use nvio_driver::pci::PciAddress;
 
 use crate::device::DeviceName;
-use crate::verb::LogName;
+use crate::verb::{EmulateArgs, LogName};
 
 /// Exit code of a command line that cannot be understood.
 const USAGE: u8 = 2;
@@ -160,11 +160,15 @@ pub enum Verb {
     /// Serve images as an NVMe controller over vfio-user, a namespace for each, until SIGINT or
     /// SIGTERM. One client at a time: nvio itself as vfio-user:SOCKET, SPDK, a virtual machine.
     /// A line on standard output says when clients can come.
+    ///
+    /// SIZE is a whole number, alone or with K, M, G, T (powers of 1024), kB, MB, GB or TB (powers
+    /// of 1000); TIME is one with ns, us, ms or s.
     Emulate {
-        #[command(flatten)]
-        args: EmulateArgs,
+        // First, as the options of the other are under headings.
         #[command(flatten)]
         format: Format,
+        #[command(flatten)]
+        args: Box<EmulateArgs>,
     },
     /// Make an ext4 image of a folder, read every file back through the whole stack, and compare.
     Demo {
@@ -217,38 +221,6 @@ pub struct RawRange {
 /// Most bytes of a log page that are shown at once.
 const MOST_LOG_BYTES: i64 = 16 << 20;
 
-/// A controller to be served.
-#[derive(Clone, Debug, Args)]
-pub struct EmulateArgs {
-    /// Images: files or block devices. The first is namespace 1.
-    #[arg(required = true, value_name = "IMAGE")]
-    pub images: Vec<PathBuf>,
-    /// Where to listen. A socket that a dead process left there is replaced.
-    #[arg(long, value_name = "PATH")]
-    pub socket: PathBuf,
-    /// Let clients write to the images. Without it the namespaces are write protected.
-    #[arg(long)]
-    pub writable: bool,
-    /// Size of a logical block.
-    #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
-    pub lba_size: u32,
-    /// Largest transfer of one command: 4 KiB times two to this power; 0 is no limit.
-    #[arg(long, value_name = "POWER", default_value_t = 5, value_parser = clap::value_parser!(u8).range(..=15))]
-    pub mdts: u8,
-    /// I/O queue pairs.
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=65_534))]
-    pub queues: u16,
-    /// Most entries of an I/O queue.
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2..=65_536))]
-    pub queue_entries: u32,
-    /// Serial number: up to 20 characters of printable ASCII.
-    #[arg(long, value_parser = identify_text::<20>)]
-    pub serial: Option<String>,
-    /// Model number: up to 40 characters of printable ASCII.
-    #[arg(long, value_parser = identify_text::<40>)]
-    pub model: Option<String>,
-}
-
 /// A filesystem on a controller.
 #[derive(Clone, Debug, Args)]
 pub struct VolumeArgs {
@@ -259,7 +231,7 @@ pub struct VolumeArgs {
     pub partition: Option<u32>,
 }
 
-fn lba_size(text: &str) -> Result<u32, &'static str> {
+pub(crate) fn lba_size(text: &str) -> Result<u32, &'static str> {
     match text {
         "512" => Ok(512),
         "4096" => Ok(4096),
@@ -267,7 +239,7 @@ fn lba_size(text: &str) -> Result<u32, &'static str> {
     }
 }
 
-fn identify_text<const MOST: usize>(text: &str) -> Result<String, String> {
+pub(crate) fn identify_text<const MOST: usize>(text: &str) -> Result<String, String> {
     let good = text.len() <= MOST && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
     if good { Ok(text.to_owned()) } else { Err(format!("up to {MOST} printable ASCII characters")) }
 }
@@ -306,8 +278,8 @@ fn usage_line(error: &clap::Error) -> String {
 /// Starts logging to standard error: at the level that -v asks for, or as RUST_LOG says.
 pub fn start_log(verbose: u8) {
     let level = match verbose {
-        // An error is told once, by the command; libraries below log some of theirs too.
-        0 => "off,nvio=error",
+        // An error is told once, by the command: the driver gives it its own, and logs some too.
+        0 => "off,nvio=error,nvio_driver=off",
         1 => "info",
         2 => "debug",
         _ => "trace",
@@ -357,6 +329,18 @@ mod tests {
         };
         assert_eq!((paths.len(), offset, length), (2, 5, None));
 
+        let Verb::Emulate { args, .. } = parsed(
+            "nvio emulate --socket s disk.img memory:64M ./null:1 --lba-size 512,4096,512 \
+             --fault lost,op=read,nth=2 --fault-rate lost=1,late=2 --jitter 5us",
+        )
+        .verb
+        else {
+            panic!("not emulate")
+        };
+        assert_eq!((args.images.len(), &args.namespaces.lba_size[..]), (3, &[512, 4096, 512][..]));
+        assert_eq!((args.faults.fault.len(), args.faults.fault_rate.len()), (1, 2));
+        assert_eq!(args.speed.jitter, std::time::Duration::from_micros(5));
+
         let Verb::Cp { paths, target, recursive, .. } =
             parsed("nvio cp -r disk.img /a /b out").verb
         else {
@@ -387,6 +371,14 @@ mod tests {
             ("nvio emulate disk.img --socket s --queue-entries 1", "1 is not in 2..=65536"),
             ("nvio emulate disk.img --socket s --serial 123456789012345678901", "up to 20"),
             ("nvio emulate disk.img --socket s --model a\tb", "up to 40"),
+            ("nvio emulate memory:1Q --socket s", "a size is bytes"),
+            ("nvio emulate a b --socket s --lba-size 512,520", "it is 512 or 4096"),
+            ("nvio emulate a --socket s --nsid 1025", "1025 is not in 1..=1024"),
+            ("nvio emulate a --socket s --legacy-cmb", "--cmb <SIZE>"),
+            ("nvio emulate a --socket s --latency 5", "ns, us, ms or s"),
+            ("nvio emulate a --socket s --iops 0", "0 is not in 1..=1000000000000"),
+            ("nvio emulate a --socket s --fault frob", "is no fault"),
+            ("nvio emulate a --socket s --fault-rate lost=2000000", "parts per million"),
             ("nvio cat disk.img / --offset -1", "-1"),
             ("nvio cat disk.img / --offset \u{1b}[2J", "offset"),
         ] {

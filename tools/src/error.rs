@@ -39,6 +39,16 @@ pub enum Error {
     /// The embedded controller could not be started for other processes.
     #[error("cannot emulate")]
     Emulate(#[source] nvio_emulator::Error),
+    /// An option of the emulator has neither one value nor one for each namespace.
+    #[error("{option} has {values} values for {images} images; give one for each")]
+    ValuesForImages {
+        /// The option.
+        option: &'static str,
+        /// How many values it has.
+        values: usize,
+        /// How many images there are.
+        images: usize,
+    },
     /// An image was to be reset.
     #[error("{image} is an image: there is no controller to be reset before nvio serves it")]
     NothingToReset {

@@ -228,6 +228,135 @@ fn writing_is_only_on_request() {
 }
 
 #[test]
+fn settings_arrive_at_another_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, image) = (folder.path().join("nvme"), folder.path().join("image"));
+    fs::write(&image, vec![0; 1 << 20]).unwrap();
+    let identify = |args: &[&str]| {
+        let server = Server::start(&socket, args);
+        let said = server.run("identify", &["--json"]).json();
+        server.end(Signal::TERM);
+        said
+    };
+    let image = image.to_str().unwrap();
+    let plain = identify(&["null:1M"]);
+    for (key, expected) in [
+        ("min_page_size", "4096"),
+        ("max_page_size", "65536"),
+        ("doorbell_stride", "4"),
+        ("volatile_write_cache", "false"),
+        ("shadow_doorbells", "false"),
+        ("sgl", "\"none\""),
+        ("controller_memory", "false"),
+    ] {
+        assert_eq!(plain[key].to_string(), expected, "{key}");
+    }
+    let said = identify(&[
+        image,
+        "memory:3M",
+        "null:1T",
+        "--nsid=7,2,9",
+        "--lba-size=512,4096,512",
+        "--noiob=0,8,256",
+        "--queues=7",
+        "--max-page-size=16K",
+        "--doorbell-stride=64",
+        "--shadow-doorbells",
+        "--sgl",
+        "--cmb=64K",
+        "--write-cache=1M",
+        "--mdts=2",
+    ]);
+    for (key, expected) in [
+        ("max_data_transfer_bytes", "16384"),
+        ("io_queues_granted", "7"),
+        ("max_page_size", "16384"),
+        ("doorbell_stride", "64"),
+        ("volatile_write_cache", "true"),
+        ("shadow_doorbells", "true"),
+        ("sgl", "\"byte aligned\""),
+        ("controller_memory", "true"),
+        ("active_namespaces", "[2,7,9]"),
+    ] {
+        assert_eq!(said[key].to_string(), expected, "{key}");
+    }
+    for (index, nsid, size, lba, boundary) in [
+        (0, 2, 3 << 20, 4096, "32768"),
+        (1, 7, 1 << 20, 512, "null"),
+        (2, 9, 1u64 << 40, 512, "131072"),
+    ] {
+        let namespace = &said["namespaces"][index];
+        assert_eq!(namespace["nsid"], nsid);
+        assert_eq!((&namespace["size"], &namespace["lba_size"]), (&size.into(), &lba.into()));
+        assert_eq!(namespace["optimal_io_boundary_bytes"].to_string(), boundary);
+    }
+    // A smallest page that is larger, and a buffer that is there without being announced.
+    let said = identify(&[
+        "null:1M",
+        "--min-page-size=8K",
+        "--mdts=1",
+        "--cmb=4K",
+        "--legacy-cmb",
+        "--queue-entries=8",
+    ]);
+    assert_eq!(said["min_page_size"], 8192);
+    assert_eq!(said["max_data_transfer_bytes"], 16_384);
+    assert_eq!(said["max_queue_entries"], 8);
+    assert_eq!(said["controller_memory"], false);
+}
+
+#[test]
+fn faults_and_speed_arrive_too() {
+    let disk = disk(8);
+    let socket = disk.path("nvme");
+    let image = disk.image();
+    let image = image.to_str().unwrap();
+    let unreadable = "status=unrecovered-read-error,op=read,lba=0-15";
+    let server = Server::start(&socket, [image, "--fault", unreadable]);
+    server.run("cat", &["a/hello"]).refused(&["UNRECOVERED_READ_ERROR"]);
+    server.end(Signal::TERM);
+    // Only the log page that the rule names, the second time, and only from then on.
+    let rule = "status=internal-error,op=get-log-page,from=2";
+    let server = Server::start(&socket, [image, "--fault", rule]);
+    server.run("smart", &[]).ok();
+    server.run("smart", &[]).refused(&["INTERNAL_ERROR"]);
+    assert_eq!(server.run("cat", &["a/hello"]).text(), "hello\n");
+    server.end(Signal::TERM);
+    // Every I/O command, by seed.
+    let server = Server::start(&socket, [image, "--fault-rate=status=1000000", "--seed=3"]);
+    assert_eq!(server.run("cat", &["a/hello"]).code, 1);
+    server.end(Signal::TERM);
+    // What takes a fifth of a second for each command is slow.
+    let server = Server::start(&socket, [image, "--latency=200ms", "--jitter=1us"]);
+    let begin = Instant::now();
+    assert_eq!(server.run("cat", &["a/hello"]).text(), "hello\n");
+    assert!(begin.elapsed() > Duration::from_millis(400), "{:?}", begin.elapsed());
+    server.end(Signal::TERM);
+    let server = Server::start(&socket, [image, "--iops=10"]);
+    let begin = Instant::now();
+    assert_eq!(server.run("cat", &["a/hello"]).text(), "hello\n");
+    assert!(begin.elapsed() > Duration::from_millis(200), "{:?}", begin.elapsed());
+    server.end(Signal::TERM);
+}
+
+#[test]
+fn a_signal_cuts_the_power_and_the_next_client_finds_it_on() {
+    let disk = disk(9);
+    let (socket, image) = (disk.path("nvme"), disk.image());
+    let args = [image.to_str().unwrap(), "--writable", "--write-cache=1M"];
+    let server = Server::start(&socket, args);
+    let smart = || server.run("smart", &["--json"]).json();
+    let before = smart()["power_cycles"].as_u64().unwrap();
+    kill_process(Pid::from_child(&server.child), Signal::USR1).unwrap();
+    let after = within(Duration::from_secs(20), || {
+        smart()["power_cycles"].as_u64().filter(|&cycles| cycles != before)
+    });
+    assert_eq!(after, before + 1);
+    assert_eq!(server.run("cat", &["a/hello"]).text(), "hello\n");
+    server.end(Signal::TERM);
+}
+
+#[test]
 fn what_cannot_be_served_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (socket, good, empty) =
@@ -245,4 +374,18 @@ fn what_cannot_be_served_is_named() {
     refused(&[&good, Path::new("/none")], &["/none", "No such file"]);
     refused(&[folder.path()], &["is a directory"]);
     refused(&[Path::new("/dev/null")], &["is a character device"]);
+    // Settings that do not go together.
+    for (args, parts) in [
+        (&["--lba-size=512,4096", "null:1M"][..], &["--lba-size has 2 values for 1 images"][..]),
+        (&["--nsid=1", "null:1M", "null:1M"], &["--nsid has 1 values for 2 images"]),
+        (&["--nsid=1,1", "null:1M", "null:1M"], &["namespace 1 is configured twice"]),
+        (&["--min-page-size=5000", "null:1M"], &["page_sizes min of 5000"]),
+        (&["--cmb=5000", "null:1M"], &["controller_memory of 5000"]),
+        (&["null:100"], &["100 bytes are less than one block"]),
+    ] {
+        let output = emulate(&socket, args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let code = output.status.code().unwrap();
+        Outcome { code, stdout: output.stdout, stderr }.refused(parts);
+    }
 }

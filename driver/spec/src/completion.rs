@@ -113,6 +113,12 @@ impl Status {
         let at = status::NAMES.binary_search_by_key(&self.bare().0, |(known, _)| known.0).ok()?;
         Some(status::NAMES[at].1)
     }
+
+    /// The status of a name as [`Self::name`] gives it, in any case and with - for _.
+    pub fn named(name: &str) -> Option<Self> {
+        let same = |known: &&(Self, &str)| name.replace('-', "_").eq_ignore_ascii_case(known.1);
+        status::NAMES.iter().find(same).map(|(known, _)| *known)
+    }
 }
 
 impl fmt::Display for Status {
@@ -268,6 +274,15 @@ pub mod status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_lead_back_to_their_status() {
+        for (known, name) in status::NAMES {
+            assert_eq!((Status::named(name), known.name()), (Some(*known), Some(*name)));
+        }
+        assert_eq!(Status::named("write-fault"), Some(status::WRITE_FAULT));
+        assert_eq!(Status::named(""), None);
+    }
 
     #[test]
     fn status_round_trips_through_an_entry() {

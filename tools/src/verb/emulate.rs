@@ -1,13 +1,20 @@
 //! `nvio emulate`: an NVMe controller in software, for other processes.
 
+mod args;
+mod fault;
+mod units;
+
 use std::path::Path;
 
-use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_emulator::{Backing, Config, Emulator, Faults, NamespaceConfig, Service};
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use crate::cli::{EmulateArgs, Format};
+pub use self::args::EmulateArgs;
+use self::args::{FeatureArgs, Source};
+
+use crate::cli::Format;
 use crate::device::check_image;
 use crate::error::Error;
 use crate::name;
@@ -22,53 +29,100 @@ struct Served {
     namespaces: Vec<Namespace>,
 }
 
+/// A namespace to be.
 #[derive(Serialize)]
 struct Namespace {
-    nsid: usize,
+    nsid: u32,
     image: String,
     lba_size: u32,
+    #[serde(skip)]
+    noiob: u16,
 }
 
 /// Serves images until SIGINT or SIGTERM; then the client is disconnected, images are flushed and
-/// the socket is removed.
+/// the socket is removed. SIGUSR1 cuts the power.
 ///
 /// # Errors
-/// If an image cannot be opened, or the socket not be had.
+/// If an image cannot be opened, the socket not be had, or settings do not go together.
 pub fn run(args: &EmulateArgs, format: Format) -> Result<(), Error> {
     // Before there is a socket that a signal would leave behind.
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Error::Signals)?;
-    let emulator = start(args)?;
-    match say(args, emulator.socket(), format) {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(Error::Signals)?;
+    let namespaces = namespaces(args)?;
+    let emulator = start(args, &namespaces)?;
+    match say(args, namespaces, emulator.socket(), format) {
         // Nobody reads that line; clients may come all the same.
         Err(error) if error.is_closed_pipe() => {}
         said => said?,
     }
-    if let Some(signal) = signals.forever().next() {
-        log::info!("ending: signal {signal}");
+    let mut seed = args.seed;
+    for signal in signals.forever() {
+        if signal != SIGUSR1 {
+            log::info!("ending: signal {signal}");
+            break;
+        }
+        log::info!("power cut, seed {seed}");
+        emulator.power_cut(seed);
+        seed = seed.wrapping_add(1);
     }
+    log::info!("{:?}", emulator.fault_counts());
     drop(emulator);
     Ok(())
 }
 
-fn start(args: &EmulateArgs) -> Result<Emulator, Error> {
-    let mut builder = Emulator::builder()
-        .socket(&args.socket)
-        .mdts(Some(args.mdts).filter(|&power| power != 0))
-        .max_queues(args.queues)
-        .max_queue_entries(args.queue_entries);
-    if let Some(serial) = &args.serial {
-        builder = builder.serial(serial);
+/// The namespaces by the lists of the command line, each of which has one value for all or one
+/// for each.
+fn namespaces(args: &EmulateArgs) -> Result<Vec<Namespace>, Error> {
+    let of = &args.namespaces;
+    let images = args.images.len();
+    for (option, values) in
+        [("--lba-size", of.lba_size.len()), ("--noiob", of.noiob.len()), ("--nsid", of.nsid.len())]
+    {
+        let good = values == images || values == 1 && option != "--nsid" || values == 0;
+        if !good {
+            return Err(Error::ValuesForImages { option, values, images });
+        }
     }
-    if let Some(model) = &args.model {
-        builder = builder.model(model);
+    let mut nsids = 1..;
+    let numbered = args.images.iter().enumerate().map(|(index, source)| Namespace {
+        nsid: of.nsid.get(index).copied().or_else(|| nsids.next()).unwrap_or(u32::MAX),
+        image: display(source),
+        lba_size: pick(&of.lba_size, index),
+        noiob: pick(&of.noiob, index),
+    });
+    Ok(numbered.collect())
+}
+
+/// The value for an image, of one for each or one for all.
+fn pick<T: Copy + Default>(values: &[T], index: usize) -> T {
+    values.get(index).or(values.first()).copied().unwrap_or_default()
+}
+
+fn display(source: &Source) -> String {
+    match source {
+        Source::Image(path) => name::escaped(path.as_os_str().as_encoded_bytes()),
+        Source::Memory(bytes) => format!("memory:{bytes}"),
+        Source::Null(bytes) => format!("null:{bytes}"),
     }
-    for image in &args.images {
-        check_image(image)?;
-        let backing = Backing::image(image, !args.writable);
-        builder = builder.namespace(NamespaceConfig::new(backing).block_size(args.lba_size));
+}
+
+fn start(args: &EmulateArgs, namespaces: &[Namespace]) -> Result<Emulator, Error> {
+    let mut config = config(args);
+    for (source, namespace) in args.images.iter().zip(namespaces) {
+        let backing = match source {
+            Source::Image(path) => {
+                check_image(path)?;
+                Backing::image(path, !args.writable)
+            }
+            Source::Memory(bytes) => Backing::memory(*bytes),
+            Source::Null(bytes) => Backing::null(*bytes),
+        };
+        let Namespace { nsid, lba_size, noiob, .. } = *namespace;
+        let namespace = NamespaceConfig::new(backing).nsid(nsid).block_size(lba_size).noiob(noiob);
+        config = config.namespace(namespace);
     }
-    builder.start().map_err(|source| match source {
-        nvio_emulator::Error::TooSmall { nsid, .. } => match image_of(args, nsid) {
+    let started = Emulator::builder().config(config).socket(&args.socket).start();
+    started.map_err(|source| match source {
+        nvio_emulator::Error::TooSmall { nsid, .. } => match image_of(args, namespaces, nsid) {
             Some(image) => Error::serve(image, source),
             None => Error::Emulate(source),
         },
@@ -76,22 +130,90 @@ fn start(args: &EmulateArgs) -> Result<Emulator, Error> {
     })
 }
 
-/// Namespaces are numbered in the order of the images, from 1.
-fn image_of(args: &EmulateArgs, nsid: u32) -> Option<&Path> {
-    let index = usize::try_from(nsid).ok()?.checked_sub(1)?;
-    args.images.get(index).map(AsRef::as_ref)
+/// The settings of the controller, without its namespaces.
+fn config(args: &EmulateArgs) -> Config {
+    let FeatureArgs {
+        mdts,
+        queues,
+        queue_entries,
+        min_page_size,
+        max_page_size,
+        doorbell_stride,
+        shadow_doorbells,
+        sgl,
+        cmb,
+        legacy_cmb,
+        write_cache,
+        serial,
+        model,
+    } = &args.controller;
+    let mut config = Config::new()
+        .mdts(Some(*mdts).filter(|&power| power != 0))
+        .max_queues(*queues)
+        .max_queue_entries(*queue_entries)
+        .page_sizes(*min_page_size, *max_page_size)
+        .doorbell_stride(*doorbell_stride)
+        .shadow_doorbells(*shadow_doorbells)
+        .sgl(*sgl)
+        .service(service(args))
+        .faults(faults(args));
+    config = match cmb {
+        Some(bytes) if *legacy_cmb => config.legacy_controller_memory(*bytes),
+        Some(bytes) => config.controller_memory(*bytes),
+        None => config,
+    };
+    if let Some(bytes) = write_cache {
+        config = config.write_cache(*bytes);
+    }
+    if let Some(serial) = serial {
+        config = config.serial(serial);
+    }
+    if let Some(model) = model {
+        config = config.model(model);
+    }
+    config
 }
 
-fn say(args: &EmulateArgs, socket: &Path, format: Format) -> Result<(), Error> {
+fn service(args: &EmulateArgs) -> Service {
+    let speed = args.speed;
+    let mut service = Service::new().latency(speed.latency).jitter(speed.jitter, args.seed);
+    if let Some(commands) = speed.iops {
+        service = service.iops(commands);
+    }
+    if let Some(bytes) = speed.bandwidth {
+        service = service.bandwidth(bytes);
+    }
+    service
+}
+
+fn faults(args: &EmulateArgs) -> Faults {
+    let of = &args.faults;
+    let faults = of.fault.iter().cloned().fold(Faults::new(), Faults::rule);
+    match fault::rates(&of.fault_rate, of.late_up_to, of.stuck_up_to) {
+        Some(rates) => faults.seeded(args.seed, rates),
+        None => faults,
+    }
+}
+
+/// The path behind a namespace, if there is one.
+fn image_of<'a>(args: &'a EmulateArgs, namespaces: &[Namespace], nsid: u32) -> Option<&'a Path> {
+    let index = namespaces.iter().position(|namespace| namespace.nsid == nsid)?;
+    match args.images.get(index)? {
+        Source::Image(path) => Some(path),
+        _ => None,
+    }
+}
+
+fn say(
+    args: &EmulateArgs,
+    namespaces: Vec<Namespace>,
+    socket: &Path,
+    format: Format,
+) -> Result<(), Error> {
     // A client may be started in another directory.
     let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
     let device = format!("vfio-user:{}", name::escaped(socket.as_os_str().as_encoded_bytes()));
-    let namespaces = args.images.iter().zip(1..).map(|(image, nsid)| Namespace {
-        nsid,
-        image: name::escaped(image.as_os_str().as_encoded_bytes()),
-        lba_size: args.lba_size,
-    });
-    let served = Served { device, writable: args.writable, namespaces: namespaces.collect() };
+    let served = Served { device, writable: args.writable, namespaces };
     let mut out = Output::new();
     if format.json {
         out.json_line(&served)?;

@@ -1,6 +1,6 @@
 //! `nvio identify`: what a controller and its namespaces say of themselves.
 
-use nvio_driver::spec::{IdentifyController, IdentifyNamespace};
+use nvio_driver::spec::{IdentifyController, IdentifyNamespace, sgl};
 use nvio_driver::{Controller, Namespace};
 use serde::Serialize;
 
@@ -33,7 +33,15 @@ struct Report {
     max_queue_entries: u32,
     io_queues_granted: u16,
     min_page_size: u64,
+    max_page_size: u64,
+    doorbell_stride: u32,
     volatile_write_cache: bool,
+    /// Doorbells may be in memory of the host (Doorbell Buffer Config).
+    shadow_doorbells: bool,
+    /// What SGLs may be like, if there may be any.
+    sgl: &'static str,
+    /// A Controller Memory Buffer can be enabled (CAP.CMBS).
+    controller_memory: bool,
     total_capacity: Option<u64>,
     active_namespaces: Vec<u32>,
     namespaces: Vec<NamespaceReport>,
@@ -130,7 +138,17 @@ fn report(
         max_queue_entries: capabilities.max_queue_entries(),
         io_queues_granted: controller.granted_queues(),
         min_page_size: 1u64.checked_shl(page_shift).unwrap_or(0),
+        max_page_size: 1u64.checked_shl(capabilities.max_page_shift()).unwrap_or(0),
+        doorbell_stride: capabilities.doorbell_stride(),
         volatile_write_cache: identify.has_write_cache(),
+        shadow_doorbells: identify.oacs.get() >> 8 & 1 != 0,
+        sgl: match identify.sgls.get() & sgl::support::MASK {
+            0 => "none",
+            sgl::support::BYTE_ALIGNED => "byte aligned",
+            sgl::support::DWORD_ALIGNED => "dword aligned",
+            _ => "unknown",
+        },
+        controller_memory: capabilities.controller_memory(),
         total_capacity: Some(capacity).filter(|&bytes| bytes != 0),
         active_namespaces,
         namespaces,
@@ -194,6 +212,10 @@ fn text(report: &Report) -> String {
     line("Queues", format!("{} of {} entries", report.io_queues_granted, report.max_queue_entries));
     let cache = if report.volatile_write_cache { "present" } else { "none" };
     line("Volatile write cache", cache.to_owned());
+    let offered = |offered: bool| if offered { "yes" } else { "no" }.to_owned();
+    line("Shadow doorbells", offered(report.shadow_doorbells));
+    line("SGLs", report.sgl.to_owned());
+    line("Controller memory", offered(report.controller_memory));
     report.total_capacity.iter().for_each(|&bytes| line("Total capacity", limit(bytes)));
     let active = report.active_namespaces.len();
     line("Namespaces", format!("{active} active, largest NSID {}", report.number_of_namespaces));

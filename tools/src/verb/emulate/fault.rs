@@ -1,0 +1,307 @@
+//! Faults as the command line has them: rules and rates.
+
+use std::time::Duration;
+
+use nvio_driver::spec::opcode::{admin, nvm};
+use nvio_driver::spec::{EventType, Status};
+use nvio_emulator::{DeviceFault, Fault, Rates, Rule};
+
+use super::units::{number, time};
+
+/// Commands by the names that rules have for them; `true` for admin commands.
+const COMMANDS: [(&str, bool, u8); 22] = [
+    ("flush", false, nvm::FLUSH),
+    ("write", false, nvm::WRITE),
+    ("read", false, nvm::READ),
+    ("compare", false, nvm::COMPARE),
+    ("write-zeroes", false, nvm::WRITE_ZEROES),
+    ("deallocate", false, nvm::DATASET_MANAGEMENT),
+    ("verify", false, nvm::VERIFY),
+    ("copy", false, nvm::COPY),
+    ("delete-sq", true, admin::DELETE_IO_SQ),
+    ("create-sq", true, admin::CREATE_IO_SQ),
+    ("get-log-page", true, admin::GET_LOG_PAGE),
+    ("delete-cq", true, admin::DELETE_IO_CQ),
+    ("create-cq", true, admin::CREATE_IO_CQ),
+    ("identify", true, admin::IDENTIFY),
+    ("abort", true, admin::ABORT),
+    ("set-features", true, admin::SET_FEATURES),
+    ("get-features", true, admin::GET_FEATURES),
+    ("async-event", true, admin::ASYNC_EVENT_REQUEST),
+    ("ns-management", true, admin::NAMESPACE_MANAGEMENT),
+    ("ns-attachment", true, admin::NAMESPACE_ATTACHMENT),
+    ("doorbell-buffer", true, admin::DOORBELL_BUFFER_CONFIG),
+    ("format", true, admin::FORMAT_NVM),
+];
+
+/// A rule: `FAULT[,CONDITION]...`, as the help of `--fault` has it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn rule(text: &str) -> Result<Rule, String> {
+    let mut parts = text.split(',');
+    let fault = fault(parts.next().unwrap_or_default())?;
+    let conditions: Vec<(&str, Option<&str>)> = parts.map(key_and_value).collect();
+    let is_admin = is_admin(&conditions)?;
+    let mut rule = if is_admin { Rule::admin(fault) } else { Rule::new(fault) };
+    for (key, value) in conditions {
+        rule = match (key, value) {
+            ("admin", None) => rule,
+            ("op", Some(op)) => rule.opcode(match command(op) {
+                Some((_, opcode)) => opcode,
+                None => number(op)?,
+            }),
+            ("nsid", Some(nsid)) => rule.nsid(number(nsid)?),
+            ("lba", Some(_)) if is_admin => {
+                return Err("admin commands have no LBAs".to_owned());
+            }
+            ("lba", Some(range)) => rule.lbas(lbas(range)?),
+            ("nth", Some(nth)) => rule.nth(from_one(nth)?),
+            ("from", Some(nth)) => rule.from(from_one(nth)?),
+            ("times", Some(times)) => rule.times(from_one(times)?),
+            _ => {
+                return Err(format!(
+                    "{key:?} is no condition: admin, op=, nsid=, lba=, nth=, from= and times= are"
+                ));
+            }
+        };
+    }
+    Ok(rule)
+}
+
+fn key_and_value(part: &str) -> (&str, Option<&str>) {
+    match part.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (part, None),
+    }
+}
+
+fn command(name: &str) -> Option<(bool, u8)> {
+    let known = COMMANDS.iter().find(|(known, ..)| *known == name)?;
+    Some((known.1, known.2))
+}
+
+/// Whether a rule is of admin commands, by what its conditions name.
+fn is_admin(conditions: &[(&str, Option<&str>)]) -> Result<bool, String> {
+    let said = conditions.contains(&("admin", None));
+    let ops = conditions.iter().filter(|(key, _)| *key == "op").filter_map(|(_, value)| *value);
+    let mut named = ops.filter_map(command).map(|(is_admin, _)| is_admin);
+    match named.next() {
+        Some(false) if said => Err("that is no admin command".to_owned()),
+        Some(is_admin) => Ok(is_admin),
+        None => Ok(said),
+    }
+}
+
+/// One LBA, or the first and the last of some.
+fn lbas(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last): (u64, u64) = (number(first)?, number(last)?);
+    match last.checked_add(1) {
+        Some(end) if first <= last => Ok(first..end),
+        _ => Err(format!("{text:?} is no range of LBAs")),
+    }
+}
+
+fn from_one(text: &str) -> Result<u64, String> {
+    match number(text)? {
+        0 => Err("it is counted from 1".to_owned()),
+        number => Ok(number),
+    }
+}
+
+fn fault(text: &str) -> Result<Fault, String> {
+    let device = |fault| Ok(Fault::Device(fault));
+    match key_and_value(text) {
+        ("status", Some(status)) => Ok(Fault::Status(self::status(status)?)),
+        ("late", Some(by)) => Ok(Fault::Late(time(by)?)),
+        ("lost", None) => Ok(Fault::Lost),
+        ("not-abortable", None) => Ok(Fault::NotAbortable),
+        ("duplicate", None) => Ok(Fault::Duplicate),
+        ("stale-id", None) => Ok(Fault::StaleId),
+        ("unknown-id", Some(id)) => Ok(Fault::UnknownId(number(id)?)),
+        ("fatal", None) => device(DeviceFault::Fatal),
+        ("stuck-ready", Some(by)) => device(DeviceFault::StuckReady(time(by)?)),
+        ("stuck-not-ready", Some(by)) => device(DeviceFault::StuckNotReady(time(by)?)),
+        ("removed", None) => device(DeviceFault::Removed),
+        ("event", Some(event)) => device(self::event(event)?),
+        _ => Err(format!(
+            "{text:?} is no fault: status=, late=, lost, not-abortable, duplicate, stale-id, \
+             unknown-id=, fatal, stuck-ready=, stuck-not-ready=, removed and event= are"
+        )),
+    }
+}
+
+/// A status by name, or by type and code.
+fn status(text: &str) -> Result<Status, String> {
+    let Some((kind, code)) = text.split_once('/') else {
+        return Status::named(text).ok_or_else(|| {
+            format!("{text:?} is no status: a name such as unrecovered-read-error, or TYPE/CODE")
+        });
+    };
+    let kind: u8 = number(kind)?;
+    if kind > 7 {
+        Err("a status code type is 0 to 7".to_owned())
+    } else {
+        Ok(Status::new(kind, number(code)?))
+    }
+}
+
+fn event(text: &str) -> Result<DeviceFault, String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    let &[kind, info, log] = &parts[..] else {
+        return Err("an event is TYPE/INFORMATION/LOG".to_owned());
+    };
+    let kind: u8 = number(kind)?;
+    if kind > 7 {
+        return Err("the type of an event is 0 to 7".to_owned());
+    }
+    Ok(DeviceFault::Event { kind: EventType(kind), info: number(info)?, log: number(log)? })
+}
+
+/// How often one kind of fault happens, in parts per million.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    kind: usize,
+    ppm: u32,
+}
+
+/// A kind of fault by name, and where its rate is.
+type Kind = (&'static str, fn(&mut Rates) -> &mut u32);
+
+const KINDS: [Kind; 12] = [
+    ("status", |rates| &mut rates.status),
+    ("late", |rates| &mut rates.late),
+    ("lost", |rates| &mut rates.lost),
+    ("not-abortable", |rates| &mut rates.not_abortable),
+    ("duplicate", |rates| &mut rates.duplicate),
+    ("stale-id", |rates| &mut rates.stale_id),
+    ("unknown-id", |rates| &mut rates.unknown_id),
+    ("fatal", |rates| &mut rates.fatal),
+    ("stuck-ready", |rates| &mut rates.stuck_ready),
+    ("stuck-not-ready", |rates| &mut rates.stuck_not_ready),
+    ("removed", |rates| &mut rates.removed),
+    ("event", |rates| &mut rates.event),
+];
+
+/// A rate: `KIND=PPM`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn rate(text: &str) -> Result<Rate, String> {
+    let (name, ppm) = text.split_once('=').ok_or("a rate is FAULT=PARTS-PER-MILLION")?;
+    let kind = KINDS.iter().position(|(known, _)| *known == name);
+    let kind = kind.ok_or_else(|| {
+        format!("{name:?} is no fault: {} are", KINDS.map(|(name, _)| name).join(", "))
+    })?;
+    match number(ppm)? {
+        ppm @ 0..=1_000_000 => Ok(Rate { kind, ppm }),
+        _ => Err("a rate is 0 to 1000000 parts per million".to_owned()),
+    }
+}
+
+/// All rates together; `None` if nothing is to go wrong.
+pub fn rates(of: &[Rate], late_up_to: Duration, stuck_up_to: Duration) -> Option<Rates> {
+    let mut rates = Rates { late_up_to, stuck_up_to, ..Rates::default() };
+    for rate in of {
+        *KINDS[rate.kind].1(&mut rates) = rate.ppm;
+    }
+    of.iter().any(|rate| rate.ppm != 0).then_some(rates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nvio_driver::spec::status;
+
+    /// What a rule says of itself; it has no other way out.
+    fn same(text: &str, rule: Rule) {
+        assert_eq!(format!("{:?}", self::rule(text).unwrap()), format!("{rule:?}"), "{text}");
+    }
+
+    #[test]
+    fn rules_are_what_they_say() {
+        let unread = Fault::Status(status::UNRECOVERED_READ_ERROR);
+        let lbas = Rule::new(unread).opcode(2).nsid(1).lbas(1000..1008);
+        same("status=unrecovered-read-error,op=read,nsid=1,lba=1000-1007", lbas);
+        same("status=UNRECOVERED_READ_ERROR,lba=5", Rule::new(unread).lbas(5..6));
+        same("status=2/0x81", Rule::new(unread));
+        same("lost,nth=3", Rule::new(Fault::Lost).nth(3));
+        same("late=5ms,op=0xc0,from=2,times=4", {
+            Rule::new(Fault::Late(Duration::from_millis(5))).opcode(0xc0).from(2).times(4)
+        });
+        same("not-abortable", Rule::new(Fault::NotAbortable));
+        same("unknown-id=0xffff", Rule::new(Fault::UnknownId(65_535)));
+        // Admin commands, by name or by word.
+        same("duplicate,op=identify", Rule::admin(Fault::Duplicate).opcode(6));
+        same("stale-id,admin", Rule::admin(Fault::StaleId));
+        same(
+            "removed,op=0x7f,admin",
+            Rule::admin(Fault::Device(DeviceFault::Removed)).opcode(0x7f),
+        );
+        let event = DeviceFault::Event { kind: EventType::NOTICE, info: 0, log: 4 };
+        same("event=2/0/4,op=flush", Rule::new(Fault::Device(event)).opcode(0));
+        let stuck = DeviceFault::StuckReady(Duration::from_secs(1));
+        same("stuck-ready=1s", Rule::new(Fault::Device(stuck)));
+    }
+
+    #[test]
+    fn what_is_no_rule_is_told() {
+        for (text, part) in [
+            ("", "no fault"),
+            ("frob", "no fault"),
+            ("lost=1", "no fault"),
+            ("late", "no fault"),
+            ("late=5", "ns, us, ms or s"),
+            ("status=frob", "no status"),
+            ("status=8/0", "0 to 7"),
+            ("status=0/256", "too large"),
+            ("event=1/2", "TYPE/INFORMATION/LOG"),
+            ("event=8/0/0", "0 to 7"),
+            ("unknown-id=65536", "too large"),
+            ("lost,", "no condition"),
+            ("lost,op", "no condition"),
+            ("lost,op=frob", "no number"),
+            ("lost,lba=7-5", "no range"),
+            ("lost,lba=18446744073709551615", "no range"),
+            ("lost,nth=0", "from 1"),
+            ("lost,op=read,admin", "no admin command"),
+            ("lost,admin,lba=5", "no LBAs"),
+            ("lost,op=identify,lba=5", "no LBAs"),
+        ] {
+            let told = rule(text).unwrap_err();
+            assert!(told.contains(part), "{text}: {told}");
+        }
+    }
+
+    #[test]
+    fn every_rate_has_its_place() {
+        let of: Vec<Rate> = (1..)
+            .zip(KINDS)
+            .map(|(ppm, (name, _))| rate(&format!("{name}={ppm}")).unwrap())
+            .collect();
+        let (late_up_to, stuck_up_to) = (Duration::from_secs(1), Duration::from_secs(2));
+        let expected = Rates {
+            status: 1,
+            late: 2,
+            lost: 3,
+            not_abortable: 4,
+            duplicate: 5,
+            stale_id: 6,
+            unknown_id: 7,
+            fatal: 8,
+            stuck_ready: 9,
+            stuck_not_ready: 10,
+            removed: 11,
+            event: 12,
+            late_up_to,
+            stuck_up_to,
+        };
+        assert_eq!(rates(&of, late_up_to, stuck_up_to), Some(expected));
+        assert_eq!(rates(&[], late_up_to, stuck_up_to), None);
+        assert_eq!(rates(&[rate("lost=0").unwrap()], late_up_to, stuck_up_to), None);
+        for text in ["lost", "frob=1", "lost=1000001", "lost=x"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Sizes and times of the command line.
+
+use std::time::Duration;
+
+/// A size in bytes: a whole number, alone or with K, M, G or T (powers of 1024, as KiB and so on),
+/// or with kB, MB, GB or TB (powers of 1000).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = split(text)?;
+    let factor = match unit {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
+        "T" | "TiB" => 1 << 40,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        _ => return Err("a size is bytes, or ends in K, M, G, T, kB, MB, GB or TB".to_owned()),
+    };
+    number.checked_mul(factor).ok_or_else(|| "it is more than 64 bits hold".to_owned())
+}
+
+/// A time: a whole number with ns, us, ms or s; 0 needs no unit.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn time(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split(text)?;
+    match unit {
+        "" if number == 0 => Ok(Duration::ZERO),
+        "ns" => Ok(Duration::from_nanos(number)),
+        "us" => Ok(Duration::from_micros(number)),
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        _ => Err("a time ends in ns, us, ms or s".to_owned()),
+    }
+}
+
+/// A whole number, in decimal or with 0x in hexadecimal.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let parsed = match text.strip_prefix("0x") {
+        // Not with a sign, which the library would take.
+        Some(digits) if !digits.starts_with('+') => u64::from_str_radix(digits, 16).ok(),
+        _ => split(text).ok().and_then(|(value, rest)| rest.is_empty().then_some(value)),
+    };
+    let fitting = parsed.and_then(|value| T::try_from(value).ok());
+    fitting.ok_or_else(|| format!("{text:?} is no number, or one that is too large"))
+}
+
+/// The digits at the start and what follows them.
+fn split(text: &str) -> Result<(u64, &str), String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(end);
+    match digits.parse() {
+        Ok(number) => Ok((number, rest)),
+        Err(_) if digits.is_empty() => Err(format!("{text:?} does not begin with a number")),
+        Err(_) => Err("it is more than 64 bits hold".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("64K", 64 << 10),
+            ("3MiB", 3 << 20),
+            ("7GB", 7_000_000_000),
+            ("16777215T", 16_777_215 << 40),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "K", "-1", "+1", "1.5G", "1 K", "1k", "16777216T", "99999999999999999999"]
+        {
+            assert!(size(text).is_err(), "{text}");
+        }
+        assert_eq!(time("80us"), Ok(Duration::from_micros(80)));
+        assert_eq!((time("0"), time("2s")), (Ok(Duration::ZERO), Ok(Duration::from_secs(2))));
+        assert!(time("5").is_err() && time("5m").is_err() && time("us").is_err());
+        assert_eq!((number::<u8>("0xff"), number::<u16>("10")), (Ok(255), Ok(10)));
+        assert!(number::<u8>("256").is_err() && number::<u64>("0x+1").is_err());
+    }
+}
