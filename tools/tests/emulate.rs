@@ -290,6 +290,24 @@ fn settings_arrive_at_another_process() {
         assert_eq!((&namespace["size"], &namespace["lba_size"]), (&size.into(), &lba.into()));
         assert_eq!(namespace["optimal_io_boundary_bytes"].to_string(), boundary);
     }
+    // Metadata and protection; the file beside the image is made by the emulator.
+    let said = identify(&[
+        image,
+        "memory:1M",
+        "--writable",
+        "--lba-size=512,4096",
+        "--metadata=8,16",
+        "--protection=1,0",
+        "--atomic=8",
+        "--format-nvm",
+        "--unallocated=1M",
+    ]);
+    assert!(folder.path().join("image.meta").exists());
+    for (index, metadata, protection) in [(0, 8, 1), (1, 16, 0)] {
+        let namespace = &said["namespaces"][index];
+        let found = (&namespace["metadata_size"], &namespace["protection_type"]);
+        assert_eq!(found, (&metadata.into(), &protection.into()));
+    }
     // A smallest page that is larger, and a buffer that is there without being announced.
     let said = identify(&[
         "null:1M",

@@ -6,6 +6,7 @@ mod units;
 
 use std::path::Path;
 
+use nvio_driver::spec::protection::ProtectionType;
 use nvio_emulator::{Backing, Config, Emulator, Faults, NamespaceConfig, Service};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -37,6 +38,10 @@ struct Namespace {
     lba_size: u32,
     #[serde(skip)]
     noiob: u16,
+    #[serde(skip)]
+    metadata: u16,
+    #[serde(skip)]
+    protection: Option<ProtectionType>,
 }
 
 /// Serves images until SIGINT or SIGTERM; then the client is disconnected, images are flushed and
@@ -74,9 +79,13 @@ pub fn run(args: &EmulateArgs, format: Format) -> Result<(), Error> {
 fn namespaces(args: &EmulateArgs) -> Result<Vec<Namespace>, Error> {
     let of = &args.namespaces;
     let images = args.images.len();
-    for (option, values) in
-        [("--lba-size", of.lba_size.len()), ("--noiob", of.noiob.len()), ("--nsid", of.nsid.len())]
-    {
+    for (option, values) in [
+        ("--lba-size", of.lba_size.len()),
+        ("--noiob", of.noiob.len()),
+        ("--metadata", of.metadata.len()),
+        ("--protection", of.protection.len()),
+        ("--nsid", of.nsid.len()),
+    ] {
         let good = values == images || values == 1 && option != "--nsid" || values == 0;
         if !good {
             return Err(Error::ValuesForImages { option, values, images });
@@ -88,6 +97,8 @@ fn namespaces(args: &EmulateArgs) -> Result<Vec<Namespace>, Error> {
         image: display(source),
         lba_size: pick(&of.lba_size, index),
         noiob: pick(&of.noiob, index),
+        metadata: pick(&of.metadata, index),
+        protection: ProtectionType::new(pick(&of.protection, index)),
     });
     Ok(numbered.collect())
 }
@@ -116,9 +127,16 @@ fn start(args: &EmulateArgs, namespaces: &[Namespace]) -> Result<Emulator, Error
             Source::Memory(bytes) => Backing::memory(*bytes),
             Source::Null(bytes) => Backing::null(*bytes),
         };
-        let Namespace { nsid, lba_size, noiob, .. } = *namespace;
-        let namespace = NamespaceConfig::new(backing).nsid(nsid).block_size(lba_size).noiob(noiob);
-        config = config.namespace(namespace);
+        let of = &args.namespaces;
+        let mut configured = NamespaceConfig::new(backing)
+            .nsid(namespace.nsid)
+            .block_size(namespace.lba_size)
+            .noiob(namespace.noiob)
+            .metadata(namespace.metadata, of.extended);
+        if let Some(kind) = namespace.protection {
+            configured = configured.protection(kind, of.protection_first);
+        }
+        config = config.namespace(configured);
     }
     let started = Emulator::builder().config(config).socket(&args.socket).start();
     started.map_err(|source| match source {
@@ -144,6 +162,10 @@ fn config(args: &EmulateArgs) -> Config {
         cmb,
         legacy_cmb,
         write_cache,
+        atomic,
+        atomic_power_fail,
+        format_nvm,
+        unallocated,
         serial,
         model,
     } = &args.controller;
@@ -155,6 +177,8 @@ fn config(args: &EmulateArgs) -> Config {
         .doorbell_stride(*doorbell_stride)
         .shadow_doorbells(*shadow_doorbells)
         .sgl(*sgl)
+        .atomic_writes(*atomic, *atomic_power_fail)
+        .format_nvm(*format_nvm)
         .service(service(args))
         .faults(faults(args));
     config = match cmb {
@@ -162,6 +186,9 @@ fn config(args: &EmulateArgs) -> Config {
         Some(bytes) => config.controller_memory(*bytes),
         None => config,
     };
+    if let Some(bytes) = unallocated {
+        config = config.namespace_management(*bytes);
+    }
     if let Some(bytes) = write_cache {
         config = config.write_cache(*bytes);
     }

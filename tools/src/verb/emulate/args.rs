@@ -51,6 +51,19 @@ pub struct NamespaceArgs {
     /// Optimal I/O boundary in blocks; 0 is none.
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "BLOCKS")]
     pub noiob: Vec<u16>,
+    /// Metadata for each block, a multiple of 4 up to 128; 0 is none. That of an image is kept in
+    /// a file beside it, IMAGE.meta.
+    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "BYTES")]
+    pub metadata: Vec<u16>,
+    /// Transfer metadata at the end of each block, not in a buffer of its own.
+    #[arg(long)]
+    pub extended: bool,
+    /// Protection information of this type in the metadata; 0 is none.
+    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "0..3", value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub protection: Vec<u8>,
+    /// Protection information is in the first eight bytes of the metadata, not in the last.
+    #[arg(long)]
+    pub protection_first: bool,
 }
 
 /// What the controller offers.
@@ -91,6 +104,18 @@ pub struct FeatureArgs {
     /// power: what is in it is stored or lost block by block, and the controller is reset.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub write_cache: Option<u64>,
+    /// Blocks of the largest write that is atomic.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 1)]
+    pub atomic: u32,
+    /// Blocks of the largest write that is atomic when the power fails.
+    #[arg(long, value_name = "BLOCKS", default_value_t = 1)]
+    pub atomic_power_fail: u32,
+    /// Offer Format NVM.
+    #[arg(long)]
+    pub format_nvm: bool,
+    /// Offer namespace management, and so much memory to create namespaces of.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub unallocated: Option<u64>,
     /// Serial number: up to 20 characters of printable ASCII.
     #[arg(long, value_parser = identify_text::<20>)]
     pub serial: Option<String>,
