@@ -22,6 +22,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::address::Address;
 use crate::admin::Answer;
+use crate::controller_memory::ControllerMemory;
 use crate::dma::{Arena, DmaBuf};
 use crate::event::AsyncEvent;
 use crate::interrupt::Interrupts;
@@ -54,6 +55,10 @@ pub struct Options {
     /// Whether doorbells are kept in memory, where the controller offers that (Base 5.8): of use
     /// for virtual controllers, to which a doorbell is an exit.
     pub shadow_doorbells: bool,
+    /// Whether submission queues are put into the Controller Memory Buffer (Base 8.5), if there is
+    /// one for them, and as long as there is room: the controller need not fetch commands from the
+    /// host then, and storing one takes longer.
+    pub controller_memory_queues: bool,
     /// How [`QueuePair::wait`](crate::QueuePair::wait) waits.
     pub wait: Wait,
 }
@@ -75,7 +80,7 @@ pub enum Wait {
 
 impl Default for Options {
     /// An arena of 64 MiB, 64 queue pairs, 10 s for admin commands, 30 s for I/O, transfers of at
-    /// most 2 MiB, reading only, shadow doorbells where they are offered, polling.
+    /// most 2 MiB, reading only, shadow doorbells where they are offered, queues in host memory, polling.
     fn default() -> Self {
         Self {
             arena_bytes: 64 << 20,
@@ -85,6 +90,7 @@ impl Default for Options {
             max_transfer: 2 << 20,
             writable: false,
             shadow_doorbells: true,
+            controller_memory_queues: false,
             wait: Wait::Poll,
         }
     }
@@ -108,6 +114,8 @@ pub(crate) struct Inner {
     epoch: AtomicU32,
     events: Arc<ArrayQueue<AsyncEvent>>,
     doorbell_memory: Option<Arc<DoorbellMemory>>,
+    /// Where submission queues are to be, if not in host memory.
+    controller_memory: Option<Arc<ControllerMemory>>,
     /// Set once, if there are any and they are wanted.
     interrupts: OnceLock<Arc<Interrupts>>,
     transport: Box<dyn Transport>,

@@ -46,6 +46,7 @@ compile_error!("the ordering of queue entries and doorbells is verified for x86-
 mod address;
 mod admin;
 mod controller;
+mod controller_memory;
 mod dma;
 mod error;
 mod event;

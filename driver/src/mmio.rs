@@ -1,5 +1,6 @@
 //! Memory-mapped device registers: the only place that maps a BAR.
 
+use std::arch::x86_64::_mm_sfence;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -47,8 +48,20 @@ impl Mmio {
         };
         match NonNull::new(base.cast::<u8>()) {
             Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { base, start, len }),
-            _ => Err(Error::System { call: "mmap of BAR0", source: io::Error::last_os_error() }),
+            _ => Err(Error::System { call: "mmap of a BAR", source: io::Error::last_os_error() }),
         }
+    }
+
+    /// Bytes mapped.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The byte that is `at` bytes into the window, `at` being inside.
+    pub(crate) fn at(&self, at: usize) -> NonNull<u8> {
+        debug_assert!(at < self.len);
+        // SAFETY: the byte is inside the mapping.
+        unsafe { self.base.add(at.min(self.len - 1)) }
     }
 
     /// The register at `offset` of the BAR, which must be a multiple of 4.
@@ -98,7 +111,7 @@ impl Drop for Mmio {
 /// One doorbell register (PCIe 3.1.2), or its place in memory: writing it is a single store.
 pub(crate) struct Doorbell {
     register: NonNull<u32>,
-    shadow: Option<Shadow>,
+    before: Option<Before>,
     spared: u64,
     _window: Arc<Mmio>,
 }
@@ -110,24 +123,24 @@ impl Doorbell {
     /// The doorbell at `offset` of the BAR.
     pub(crate) fn new(window: &Arc<Mmio>, offset: u64) -> Result<Self> {
         let register = window.register(offset)?;
-        Ok(Self { register, shadow: None, spared: 0, _window: Arc::clone(window) })
+        Ok(Self { register, before: None, spared: 0, _window: Arc::clone(window) })
     }
 
     /// Moves a tail or head from `old` to `new`, which differ. The caller has ordered its queue
     /// entries before this.
     #[inline(always)]
     pub(crate) fn ring(&mut self, old: u32, new: u32) {
-        match self.shadow {
+        match self.before {
             None => self.write(new),
-            Some(_) => self.ring_shadow(old, new),
+            Some(_) => self.ring_after(old, new),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn ring_shadow(&mut self, old: u32, new: u32) {
-        match &self.shadow {
-            Some(shadow) if !shadow.publish(old, new) => self.spared += 1,
+    fn ring_after(&mut self, old: u32, new: u32) {
+        match &self.before {
+            Some(before) if !before.publish(old, new) => self.spared += 1,
             _ => self.write(new),
         }
     }
@@ -146,7 +159,35 @@ impl Doorbell {
     /// Uses memory from now on, and the register only when the controller asks for it; or, with
     /// `None`, the register alone.
     pub(crate) fn set_shadow(&mut self, shadow: Option<Shadow>) {
-        self.shadow = shadow;
+        let entries_combine = self.before.as_ref().is_some_and(|before| before.entries_combine);
+        self.before =
+            (entries_combine || shadow.is_some()).then_some(Before { entries_combine, shadow });
+    }
+
+    /// For a queue whose entries are in memory of a device, where stores may be held back to be
+    /// combined.
+    pub(crate) fn set_entries_combine(&mut self) {
+        let shadow = self.before.take().and_then(|before| before.shadow);
+        self.before = Some(Before { entries_combine: true, shadow });
+    }
+}
+
+/// What is to be done before a doorbell register is written: for most queues nothing, so that this
+/// is one test for them.
+struct Before {
+    entries_combine: bool,
+    shadow: Option<Shadow>,
+}
+
+impl Before {
+    /// Whether the register is to be written, too.
+    fn publish(&self, old: u32, new: u32) -> bool {
+        if self.entries_combine {
+            // Stores to write-combining memory are not in order with others without it.
+            // SAFETY: every x86-64 processor has it.
+            unsafe { _mm_sfence() };
+        }
+        self.shadow.as_ref().is_none_or(|shadow| shadow.publish(old, new))
     }
 }
 

@@ -13,6 +13,7 @@ use zerocopy::FromBytes;
 
 use super::{Health, Inner, Managed, Options, Wait};
 use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin};
+use crate::controller_memory::ControllerMemory;
 use crate::dma::{Arena, PAGE_SIZE};
 use crate::event::AsyncEvent;
 use crate::interrupt::Interrupts;
@@ -50,6 +51,7 @@ fn first(
     options: Options,
 ) -> Result<Inner> {
     let events = Arc::new(ArrayQueue::new(MOST_EVENTS));
+    let controller_memory = controller_memory(&*transport, cap, &arena, &options)?;
     let mut admin = admin_queue(&*transport, &arena, cap, options.admin_timeout, &events)?;
     enable(&*transport, cap, &admin)?;
     let identify = identify(&*transport, &arena, &mut admin)?;
@@ -57,6 +59,7 @@ fn first(
     let most = options.max_transfer.max(1 << cap.min_page_shift());
     let inner = Inner {
         doorbell_memory: doorbell_memory(&arena, cap, &identify, &options)?,
+        controller_memory,
         interrupts: OnceLock::new(),
         managed: Mutex::new(Managed {
             admin,
@@ -93,6 +96,9 @@ fn first(
 
 /// Enables a controller that was disabled, and that this driver has brought up before.
 pub(super) fn restart(inner: &Inner, managed: &mut Managed) -> Result<()> {
+    if let Some(memory) = &inner.controller_memory {
+        memory.enable(&*inner.transport)?;
+    }
     enable(&*inner.transport, inner.cap, &managed.admin)?;
     configure(inner, managed)?;
     // If the function was reset, so were its interrupts.
@@ -154,6 +160,33 @@ fn doorbell_memory(
     let page = 1 << cap.min_page_shift();
     let (values, events) = (arena.share(page, page)?, arena.share(page, page)?);
     Ok(Some(Arc::new(DoorbellMemory { values, events })))
+}
+
+/// The controller's memory for submission queues, if it is wanted and there is any that can be used.
+fn controller_memory(
+    transport: &dyn Transport,
+    cap: Cap,
+    arena: &Arena,
+    options: &Options,
+) -> Result<Option<Arc<ControllerMemory>>> {
+    if !options.controller_memory_queues {
+        return Ok(None);
+    }
+    match ControllerMemory::find(transport, cap, arena) {
+        Ok(Some(memory)) => {
+            log::debug!("{} bytes of controller memory for submission queues", memory.len());
+            Ok(Some(memory))
+        }
+        Ok(None) => {
+            log::warn!("there is no controller memory for queues: they are in host memory");
+            Ok(None)
+        }
+        Err(Error::Gone) => Err(Error::Gone),
+        Err(error) => {
+            log::warn!("the controller memory cannot be used, queues are in host memory: {error}");
+            Ok(None)
+        }
+    }
 }
 
 /// CAP, if this driver can work with such a controller.
@@ -245,6 +278,7 @@ fn admin_queue(
 ) -> Result<Admin> {
     let layout = Layout {
         arena,
+        controller_memory: None,
         doorbells: transport.doorbells(),
         stride: cap.doorbell_stride(),
         page_shift: cap.min_page_shift(),

@@ -54,6 +54,7 @@ impl Inner {
         let page_shift = self.cap.min_page_shift();
         Ok(Layout {
             arena: &self.arena,
+            controller_memory: self.controller_memory.as_ref(),
             doorbells: self.transport.doorbells(),
             stride: self.cap.doorbell_stride(),
             page_shift,

@@ -237,13 +237,14 @@ fn map_memfd(len: usize, flags: libc::c_uint) -> io::Result<MmapRegion<()>> {
 }
 
 /// Which pages are free: one bit each, first fit. Not on the I/O path.
-struct PageMap {
+pub(crate) struct PageMap {
     used: Vec<u64>,
     pages: usize,
 }
 
 impl PageMap {
-    fn new(pages: usize) -> Self {
+    /// That many, all free.
+    pub(crate) fn new(pages: usize) -> Self {
         Self { used: vec![0; pages.div_ceil(64)], pages }
     }
 
@@ -251,7 +252,8 @@ impl PageMap {
         self.used[page / 64] >> (page % 64) & 1 != 0
     }
 
-    fn take(&mut self, count: usize, align: usize) -> Option<usize> {
+    /// Takes `count` pages in a row, from a multiple of `align` on; gives the first.
+    pub(crate) fn take(&mut self, count: usize, align: usize) -> Option<usize> {
         let mut first = 0usize;
         while first.checked_add(count)? <= self.pages {
             match (first..first + count).rev().find(|&page| self.is_used(page)) {
@@ -266,7 +268,8 @@ impl PageMap {
         None
     }
 
-    fn give(&mut self, first: usize, count: usize) {
+    /// Gives pages back.
+    pub(crate) fn give(&mut self, first: usize, count: usize) {
         (first..first + count).for_each(|page| self.used[page / 64] &= !(1 << (page % 64)));
     }
 }

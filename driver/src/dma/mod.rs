@@ -10,8 +10,8 @@ mod buf;
 mod parts;
 mod pieces;
 
-pub(crate) use arena::Shared;
 pub use arena::{Arena, PAGE_SIZE};
+pub(crate) use arena::{PageMap, Shared};
 pub use buf::DmaBuf;
 pub use parts::Parts;
 pub use pieces::DmaPieces;

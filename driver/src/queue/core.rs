@@ -10,6 +10,7 @@ use super::memory::RingMemory;
 use super::pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
 use super::ring::{CompletionRing, Posted, SubmissionRing};
 use super::slots::{Overdue, Slots};
+use crate::controller_memory::ControllerMemory;
 use crate::dma::{Arena, DmaBuf, Parts};
 use crate::mmio::{Doorbell, DoorbellMemory, Mmio, Shadow};
 use crate::{Error, Result};
@@ -17,6 +18,8 @@ use crate::{Error, Result};
 /// Where a queue pair's parts go.
 pub(crate) struct Layout<'a> {
     pub(crate) arena: &'a Arena,
+    /// Where the submission ring is to be, if there is room.
+    pub(crate) controller_memory: Option<&'a Arc<ControllerMemory>>,
     pub(crate) doorbells: &'a Arc<Mmio>,
     /// Bytes between doorbells.
     pub(crate) stride: u32,
@@ -36,6 +39,17 @@ pub(crate) struct Layout<'a> {
 impl Layout<'_> {
     /// Most entries of a queue that this driver uses.
     pub(crate) const MOST_ENTRIES: u32 = Slots::<()>::MOST;
+
+    /// Memory of the controller for the submission ring, if there is any.
+    fn submission_memory(&self) -> Option<RingMemory> {
+        let memory = self.controller_memory?;
+        let bytes = self.entries as usize * SQE_SIZE;
+        let pages = memory.take(bytes, 1 << self.page_shift);
+        if pages.is_none() {
+            log::debug!("no {bytes} bytes of controller memory for queue {}", self.qid);
+        }
+        pages.map(|pages| RingMemory::controller(pages, bytes))
+    }
 }
 
 /// A request in flight: what comes back with its completion.
@@ -92,10 +106,14 @@ impl<T> Core<T> {
             let bytes = entries as usize * entry;
             arena.share(bytes, page).map(|shared| RingMemory::host(shared, bytes))
         };
-        let (sq, cq) = (ring(SQE_SIZE)?, ring(CQE_SIZE)?);
+        let (sq, cq) =
+            (layout.submission_memory().map_or_else(|| ring(SQE_SIZE), Ok)?, ring(CQE_SIZE)?);
         let lists = usize::from(depth) * layout.list_pages * LIST_BYTES;
         let lists = arena.share(lists, LIST_BYTES)?;
-        let tail = Doorbell::new(doorbells, sq_tail_doorbell(qid, stride))?;
+        let mut tail = Doorbell::new(doorbells, sq_tail_doorbell(qid, stride))?;
+        if sq.is_controller() {
+            tail.set_entries_combine();
+        }
         let head = Doorbell::new(doorbells, cq_head_doorbell(qid, stride))?;
         Ok(Self {
             sq: SubmissionRing::new(sq, entries, tail),
@@ -112,6 +130,10 @@ impl<T> Core<T> {
 
     pub(crate) fn sq_iova(&self) -> u64 {
         self.sq.iova()
+    }
+
+    pub(super) fn is_in_controller(&self) -> bool {
+        self.sq.is_in_controller()
     }
 
     pub(crate) fn cq_iova(&self) -> u64 {

@@ -67,6 +67,11 @@ impl SubmissionRing {
         self.entries
     }
 
+    /// Whether it is in memory of the controller.
+    pub(super) fn is_in_controller(&self) -> bool {
+        self.memory.is_controller()
+    }
+
     pub(super) fn set_shadow(&mut self, shadow: Option<Shadow>) {
         self.doorbell.set_shadow(shadow);
     }

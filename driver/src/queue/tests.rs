@@ -39,6 +39,7 @@ impl Device {
         let doorbells = Arc::new(Mmio::map(file.as_fd(), 0, 0x1000, 4096).unwrap());
         let layout = Layout {
             arena: &arena,
+            controller_memory: None,
             doorbells: &doorbells,
             stride: 4,
             page_shift: 12,

@@ -66,6 +66,25 @@ pub unsafe trait Transport: Send + Sync {
     /// When that fails; the device may still access the arena then.
     fn reset(&self) -> Result<()>;
 
+    /// Maps `most` bytes of BAR `bar`, 0 to 5, from `offset` on, a multiple of 4096; fewer if the
+    /// BAR ends before, but whole pages.
+    ///
+    /// # Errors
+    /// When there is no such BAR, or nothing of it that can be mapped there.
+    fn map_bar(&self, bar: u8, offset: u64, most: u64) -> Result<Mmio> {
+        let detail = format!("BAR {bar}, {offset:#x} + {most:#x}");
+        Err(Error::Unsupported { what: "a transport that maps no BAR", detail })
+    }
+
+    /// The address that BAR `bar` has for its device.
+    ///
+    /// # Errors
+    /// When that is not known.
+    fn bar_address(&self, bar: u8) -> Result<u64> {
+        let detail = format!("BAR {bar}");
+        Err(Error::Unsupported { what: "a transport that does not know where BARs are", detail })
+    }
+
     /// Interrupt vectors that the device has; 0 when this transport delivers none.
     fn interrupts(&self) -> u16 {
         0
@@ -122,6 +141,61 @@ pub unsafe trait Transport: Send + Sync {
     }
 }
 
+/// The part of a BAR of `size` bytes that [`Transport::map_bar`] maps, given the parts that can be
+/// mapped.
+fn mappable(
+    areas: impl IntoIterator<Item = (u64, u64)>,
+    size: u64,
+    offset: u64,
+    most: u64,
+) -> Result<usize> {
+    let outside = Error::OutsideBar { offset, length: size };
+    let mut ends = areas.into_iter().filter(|(start, _)| *start <= offset);
+    let end = ends.find_map(|(start, length)| {
+        Some(start.checked_add(length)?.min(size)).filter(|&end| end > offset)
+    });
+    let length = end.map(|end| (end - offset).min(most) & !4095).filter(|&length| length > 0);
+    match length.and_then(|length| usize::try_from(length).ok()) {
+        Some(length) if offset.is_multiple_of(4096) => Ok(length),
+        _ => Err(outside),
+    }
+}
+
+/// Base address registers of configuration space (PCI Local Bus 3.0, 6.2.5.1).
+mod pci_bar {
+    use crate::{Error, Result};
+
+    /// The VFIO region of a BAR.
+    pub(super) fn region(bar: u8) -> Result<u32> {
+        match bar {
+            0..=5 => Ok(u32::from(bar)),
+            _ => Err(Error::Invalid { structure: "CMBLOC", field: "BIR", value: u64::from(bar) }),
+        }
+    }
+
+    /// An error for a BAR without an address.
+    pub(super) fn unplaced(bar: u8) -> Error {
+        let detail = format!("BAR {bar}");
+        Error::Unsupported { what: "a BAR without an address", detail }
+    }
+
+    /// Where the register of a BAR is.
+    pub(super) fn offset(bar: u8) -> u64 {
+        0x10 + 4 * u64::from(bar)
+    }
+
+    /// Whether it is 64 bits wide, so that the next one is its upper half.
+    pub(super) fn is_wide(low: u32) -> bool {
+        low & 0b110 == 0b100
+    }
+
+    /// The address in it, without the bits that say what it is.
+    pub(super) fn address(low: u32, high: u32) -> u64 {
+        let high = if is_wide(low) { u64::from(high) << 32 } else { 0 };
+        high | u64::from(low & !0xf)
+    }
+}
+
 /// The Command register of configuration space (PCI Local Bus 3.0, 6.2.2): without bus mastering
 /// a function does no DMA.
 mod pci_command {
@@ -161,4 +235,31 @@ fn doorbell_window(bar_size: u64) -> Result<usize> {
     let outside = Error::OutsideBar { offset: DOORBELLS, length: bar_size };
     let available = bar_size.checked_sub(DOORBELLS).filter(|&n| n >= 4096).ok_or(outside)?;
     Ok((available.min(MOST) & !4095) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_pages_are_mapped_of_what_may_be() {
+        let all = |offset, most| mappable([(0, 10_000)], 10_000, offset, most).ok();
+        assert_eq!(all(0, u64::MAX), Some(8192));
+        assert_eq!(all(4096, 8192), Some(4096));
+        assert_eq!(all(0, 4096), Some(4096));
+        assert_eq!((all(8192, 4096), all(12_288, 4096), all(100, 4096)), (None, None, None));
+        // All but a page in the middle; an area that lies.
+        let areas = [(0, 8192), (12_288, 8192), (u64::MAX, 2)];
+        let some = |offset| mappable(areas, 16_384, offset, u64::MAX).ok();
+        assert_eq!([0, 4096, 8192, 12_288].map(some), [Some(8192), Some(4096), None, Some(4096)]);
+        assert_eq!(some(!4095), None);
+    }
+
+    #[test]
+    fn addresses_of_bars_are_without_their_bits() {
+        assert_eq!(pci_bar::address(0xfe00_000c, 0x12), 0x12_fe00_0000);
+        assert_eq!(pci_bar::address(0xfe00_0000, 0x12), 0xfe00_0000);
+        assert!(pci_bar::region(6).is_err() && pci_bar::region(7).is_err());
+        assert_eq!(pci_bar::offset(2), 0x18);
+    }
 }

@@ -15,7 +15,7 @@ use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioRegionInfoCap};
 
 use super::iova::{self, IovaRange};
 use super::irq::{self, Vectors};
-use super::{Transport, doorbell_window, pci_command};
+use super::{Transport, doorbell_window, mappable, pci_bar, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
 use crate::pci::{PciAddress, Sysfs, VFIO_PCI};
@@ -143,31 +143,34 @@ fn enable_bus_master(device: &VfioDevice) -> Result<()> {
     pci_command::check(read())
 }
 
-/// Maps `[start, start + len)` of BAR0, if VFIO allows all of it to be mapped.
-fn map_bar0(device: &VfioDevice, start: u64, len: usize) -> Result<Mmio> {
-    let bar = VFIO_PCI_BAR0_REGION_INDEX;
+/// Maps a BAR; see [`Transport::map_bar`].
+fn map_bar(device: &VfioDevice, bar: u32, offset: u64, most: u64) -> Result<Mmio> {
     let size = device.get_region_size(bar);
-    let end = start + len as u64;
+    let outside = Error::OutsideBar { offset, length: size };
+    if device.get_region_flags(bar) & VFIO_REGION_INFO_FLAG_MMAP == 0 {
+        return Err(outside);
+    }
     let sparse = device.get_region_caps(bar).into_iter().find_map(|cap| match cap {
         VfioRegionInfoCap::SparseMmap(sparse) => Some(sparse.areas),
         _ => None,
     });
-    let allowed = match sparse {
-        None => end <= size,
-        Some(areas) => areas.iter().any(|area| {
-            area.offset <= start && area.offset.checked_add(area.size).is_some_and(|e| end <= e)
-        }),
-    };
-    if !allowed || device.get_region_flags(bar) & VFIO_REGION_INFO_FLAG_MMAP == 0 {
-        return Err(Error::OutsideBar { offset: start, length: size });
-    }
+    let areas = sparse.map_or(vec![(0, size)], |areas| {
+        areas.iter().map(|area| (area.offset, area.size)).collect()
+    });
+    let len = mappable(areas, size, offset, most)?;
+    let at = device.get_region_offset(bar).checked_add(offset).ok_or(outside)?;
     // SAFETY: `device` is open for the whole call.
     let fd = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
-    let offset = device
-        .get_region_offset(bar)
-        .checked_add(start)
-        .ok_or(Error::OutsideBar { offset: start, length: size })?;
-    Mmio::map(fd, offset, start, len)
+    Mmio::map(fd, at, offset, len)
+}
+
+/// Maps `[start, start + len)` of BAR0, all of it.
+fn map_bar0(device: &VfioDevice, start: u64, len: usize) -> Result<Mmio> {
+    let mapped = map_bar(device, VFIO_PCI_BAR0_REGION_INDEX, start, len as u64)?;
+    match mapped.len() == len {
+        true => Ok(mapped),
+        false => Err(Error::OutsideBar { offset: start, length: mapped.len() as u64 }),
+    }
 }
 
 // SAFETY: the kernel resets the function and ends the IOMMU's mapping before it answers, and a
@@ -206,6 +209,25 @@ unsafe impl Transport for Vfio {
     fn reset(&self) -> Result<()> {
         reset_function(&self.device)?;
         enable_bus_master(&self.device)
+    }
+
+    fn map_bar(&self, bar: u8, offset: u64, most: u64) -> Result<Mmio> {
+        map_bar(&self.device, pci_bar::region(bar)?, offset, most)
+    }
+
+    fn bar_address(&self, bar: u8) -> Result<u64> {
+        pci_bar::region(bar)?;
+        let register = |bar| {
+            let mut bytes = [0; 4];
+            let at = pci_bar::offset(bar);
+            self.device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut bytes, at);
+            u32::from_le_bytes(bytes)
+        };
+        // The kernel shows the address that the bus gave it.
+        match pci_bar::address(register(bar), register(bar + 1)) {
+            0 => Err(pci_bar::unplaced(bar)),
+            address => Ok(address),
+        }
     }
 
     fn interrupts(&self) -> u16 {

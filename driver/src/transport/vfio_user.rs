@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_
 use vfio_user::Client;
 
 use super::irq::{self, Vectors};
-use super::{Transport, doorbell_window, pci_command};
+use super::{Transport, doorbell_window, mappable, pci_bar, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
 use crate::{Error, Result};
@@ -65,12 +65,16 @@ impl VfioUser {
         Ok(Self { socket: socket.to_owned(), jobs, turn: Mutex::new(()), doorbells, vectors })
     }
 
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn message<T: Send + 'static>(
         &self,
         step: &'static str,
         message: impl FnOnce(&mut Client) -> Result<T, vfio_user::Error> + Send + 'static,
     ) -> Result<T> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn();
         ask(&self.socket, &self.jobs, message)?.map_err(|source| Error::VfioUser {
             socket: self.socket.clone(),
             step,
@@ -174,6 +178,48 @@ fn map_doorbells(client: &mut Client) -> Result<Mmio> {
     Mmio::map(backing.file().as_fd(), start, DOORBELLS, len)
 }
 
+/// Maps a BAR that the server offers as shared memory; see [`Transport::map_bar`].
+fn map_bar(client: &mut Client, index: u32, offset: u64, most: u64) -> Result<Mmio> {
+    let region = client.region(index);
+    let outside = || Error::OutsideBar { offset, length: region.map_or(0, |region| region.size) };
+    let region = region.ok_or_else(outside)?;
+    let backing = region.file_offset.as_ref().ok_or_else(outside)?;
+    let areas = match &region.sparse_areas[..] {
+        [] => vec![(0, region.size)],
+        areas => areas.iter().map(|area| (area.offset, area.size)).collect(),
+    };
+    let len = mappable(areas, region.size, offset, most)?;
+    let start = backing.start().checked_add(offset).ok_or_else(outside)?;
+    check_backed(backing.file(), start, len as u64)?;
+    Mmio::map(backing.file().as_fd(), start, offset, len)
+}
+
+/// The address of a BAR. What the firmware does for other devices, the client does here: it gives
+/// one to a BAR that has none.
+fn place_bar(client: &mut Client, bar: u8) -> Result<u64, vfio_user::Error> {
+    /// Below the place of the arena, and in reach of 32 bits. A BAR is as aligned as it is large.
+    const PLACE: u32 = 2 << 30;
+    let config = VFIO_PCI_CONFIG_REGION_INDEX;
+    let read = |client: &mut Client, bar| {
+        let mut bytes = [0; 4];
+        client.region_read(config, pci_bar::offset(bar), &mut bytes)?;
+        Ok::<_, vfio_user::Error>(u32::from_le_bytes(bytes))
+    };
+    let address = |client: &mut Client| {
+        let (low, high) = (read(client, bar)?, read(client, bar + 1)?);
+        Ok::<_, vfio_user::Error>((low, pci_bar::address(low, high)))
+    };
+    let (low, now) = address(client)?;
+    if now != 0 {
+        return Ok(now);
+    }
+    client.region_write(config, pci_bar::offset(bar), &PLACE.to_le_bytes())?;
+    if pci_bar::is_wide(low) {
+        client.region_write(config, pci_bar::offset(bar + 1), &[0; 4])?;
+    }
+    Ok(address(client)?.1)
+}
+
 /// A store beyond the end of the server's file would be a SIGBUS.
 fn check_backed(file: &File, start: u64, len: u64) -> Result<()> {
     let metadata = file
@@ -224,6 +270,20 @@ unsafe impl Transport for VfioUser {
     fn reset(&self) -> Result<()> {
         self.message("reset the device", Client::reset)?;
         pci_command::check(self.message("enable bus mastering", enable_bus_master)?)
+    }
+
+    fn map_bar(&self, bar: u8, offset: u64, most: u64) -> Result<Mmio> {
+        let index = pci_bar::region(bar)?;
+        let _turn = self.turn();
+        ask(&self.socket, &self.jobs, move |client| map_bar(client, index, offset, most))?
+    }
+
+    fn bar_address(&self, bar: u8) -> Result<u64> {
+        pci_bar::region(bar)?;
+        match self.message("place a BAR", move |client| place_bar(client, bar))? {
+            0 => Err(pci_bar::unplaced(bar)),
+            address => Ok(address),
+        }
     }
 
     fn interrupts(&self) -> u16 {

@@ -1,0 +1,162 @@
+//! The Controller Memory Buffer: memory of the controller, in a BAR, for submission queues (Base
+//! 3.1.3.11, 3.1.3.12, 3.1.3.16, 3.1.3.17 and 8.5). The controller then fetches commands from
+//! itself, and not over the bus.
+
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nvio_spec::register::{
+    CMB_ADDRESS_INVALID, CMBLOC, CMBMSC, CMBSTS, CMBSZ, Cap, Cmbloc, Cmbmsc, Cmbsz,
+};
+
+use crate::dma::{Arena, PAGE_SIZE, PageMap};
+use crate::mmio::Mmio;
+use crate::transport::Transport;
+use crate::{Error, Result};
+
+/// Most bytes that are mapped: there is no more use for submission queues.
+const MOST: u64 = 64 << 20;
+
+/// The part of the buffer that is mapped, and who has which pages of it.
+pub(crate) struct ControllerMemory {
+    window: Mmio,
+    /// The address by which the controller knows the first byte.
+    address: u64,
+    /// Whether that is set with CMBMSC (since NVMe 1.4), and not that of the BAR.
+    announced: bool,
+    free: Mutex<PageMap>,
+}
+
+impl ControllerMemory {
+    /// Finds the buffer of a controller that is disabled, and maps and enables it. `None` if there
+    /// is none that can hold submission queues.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] and [`Error::Unsupported`] for a buffer that cannot be used; what the
+    /// transport fails with.
+    pub(crate) fn find(
+        transport: &dyn Transport,
+        cap: Cap,
+        arena: &Arena,
+    ) -> Result<Option<Arc<Self>>> {
+        let announced = cap.controller_memory();
+        if announced {
+            set_control(transport, Cmbmsc(Cmbmsc::CAPABILITIES))?;
+        }
+        let size = Cmbsz(transport.read32_present(CMBSZ)?);
+        let location = Cmbloc(transport.read32_present(CMBLOC)?);
+        if size.0 == 0 || !size.submission_queues() {
+            return Ok(None);
+        }
+        let invalid = |field, value| Error::Invalid { structure: "CMBSZ", field, value };
+        let unit = invalid("SZU", u64::from(size.0 >> 8 & 0xf));
+        let Some((bytes, offset)) = size.bytes().zip(location.offset(size)) else {
+            return Err(unit);
+        };
+        if bytes == 0 {
+            return Err(invalid("SZ", 0));
+        }
+        let window = transport.map_bar(location.bar(), offset, bytes.min(MOST))?;
+        let address = match announced {
+            // Any address will do that the controller uses for nothing else. All it knows of us is
+            // the arena.
+            true => end(arena.iova(), arena.size() as u64),
+            false => transport.bar_address(location.bar())?.checked_add(offset),
+        };
+        let address = address.ok_or_else(|| invalid("SZ", bytes))?;
+        check_place(address, bytes, cap, arena)?;
+        let free = Mutex::new(PageMap::new(window.len() / PAGE_SIZE));
+        let memory = Self { window, address, announced, free };
+        memory.enable(transport)?;
+        Ok(Some(Arc::new(memory)))
+    }
+
+    /// Tells a controller that is disabled by which address the buffer is known. A reset of the
+    /// function makes it forget.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the controller does not take the address.
+    pub(crate) fn enable(&self, transport: &dyn Transport) -> Result<()> {
+        if !self.announced {
+            return Ok(());
+        }
+        set_control(transport, Cmbmsc::enabled(self.address))?;
+        match transport.read32_present(CMBSTS)? {
+            status if status & CMB_ADDRESS_INVALID == 0 => Ok(()),
+            _ => Err(Error::Invalid { structure: "CMBMSC", field: "CBA", value: self.address }),
+        }
+    }
+
+    /// `bytes`, beginning at a multiple of `align`, if so much is free.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize, align: usize) -> Option<ControllerPages> {
+        let count = bytes.div_ceil(PAGE_SIZE);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = free.take(count, align.div_ceil(PAGE_SIZE))?;
+        Some(ControllerPages { memory: Arc::clone(self), first, count })
+    }
+
+    /// Bytes that can be used.
+    pub(crate) fn len(&self) -> usize {
+        self.window.len()
+    }
+}
+
+/// The end of a range; `None` if it wraps.
+fn end(start: u64, bytes: u64) -> Option<u64> {
+    start.checked_add(bytes)
+}
+
+/// Whether queues can be at `address`: pages of the controller begin at pages, and no address is of
+/// the arena, too.
+fn check_place(address: u64, bytes: u64, cap: Cap, arena: &Arena) -> Result<()> {
+    let arena_end = end(arena.iova(), arena.size() as u64);
+    let (Some(end), Some(arena_end)) = (end(address, bytes), arena_end) else {
+        return Err(Error::Invalid { structure: "CMBSZ", field: "SZ", value: bytes });
+    };
+    if address < arena_end && arena.iova() < end {
+        let detail = format!("{address:#x} to {end:#x}, arena at {:#x}", arena.iova());
+        return Err(Error::Unsupported {
+            what: "a controller memory in the arena's place",
+            detail,
+        });
+    }
+    let align = 1 << cap.min_page_shift();
+    match address.is_multiple_of(align) {
+        true => Ok(()),
+        false => Err(Error::Misaligned { value: address, align }),
+    }
+}
+
+/// Writes CMBMSC, the half with the enabling bits last: they take effect with the address.
+fn set_control(transport: &dyn Transport, control: Cmbmsc) -> Result<()> {
+    transport.write32(CMBMSC + 4, (control.0 >> 32) as u32)?;
+    transport.write32(CMBMSC, (control.0 & 0xffff_ffff) as u32)
+}
+
+/// A run of pages of the buffer, given back when dropped. It is not to be read: that is slow.
+pub(crate) struct ControllerPages {
+    memory: Arc<ControllerMemory>,
+    first: usize,
+    count: usize,
+}
+
+impl ControllerPages {
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.memory.window.at(self.first * PAGE_SIZE)
+    }
+
+    /// Where the controller finds it.
+    pub(crate) fn iova(&self) -> u64 {
+        self.memory.address + (self.first * PAGE_SIZE) as u64
+    }
+}
+
+impl Drop for ControllerPages {
+    fn drop(&mut self) {
+        let mut free = self.memory.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.give(self.first, self.count);
+    }
+}
+
+#[cfg(test)]
+mod tests;
