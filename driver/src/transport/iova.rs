@@ -3,10 +3,14 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use iommufd_bindings::iommufd::{
+    IOMMUFD_CMD_IOAS_IOVA_RANGES, IOMMUFD_TYPE, iommu_ioas_iova_ranges, iommu_iova_range,
+};
+
 use vfio_bindings::bindings::vfio::{
     VFIO_IOMMU_INFO_CAPS, VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, vfio_iommu_type1_info,
 };
-use vfio_ioctls::VfioContainer;
+use vfio_ioctls::{VfioContainer, VfioIommufd};
 
 use crate::{Error, Result};
 
@@ -17,6 +21,8 @@ const HUGE_PAGE: u64 = 2 << 20;
 const PREFERRED: u64 = 1 << 32;
 /// A kernel that reports more than this is broken.
 const MOST_INFO: usize = 64 << 10;
+/// As many as that has room for.
+const MOST_RANGES: usize = MOST_INFO / size_of::<iommu_iova_range>();
 
 /// An inclusive range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,44 @@ pub(super) fn ranges(container: &VfioContainer) -> Result<Vec<IovaRange>> {
     };
     let found = parse(&bytes);
     Ok(if found.is_empty() { vec![IovaRange { first: 0, last: (1 << 39) - 1 }] } else { found })
+}
+
+/// The ranges of an I/O address space of an iommufd, with its devices attached.
+pub(super) fn ioas_ranges(iommu: &VfioIommufd) -> Result<Vec<IovaRange>> {
+    const GET_RANGES: libc::c_ulong =
+        (IOMMUFD_TYPE as libc::c_ulong) << 8 | IOMMUFD_CMD_IOAS_IOVA_RANGES as libc::c_ulong;
+    let mut found = vec![iommu_iova_range::default(); 16];
+    loop {
+        let mut request = iommu_ioas_iova_ranges {
+            size: u32::try_from(size_of::<iommu_ioas_iova_ranges>()).unwrap_or(0),
+            ioas_id: iommu.ioas().id(),
+            num_iovas: u32::try_from(found.len()).unwrap_or(0),
+            allowed_iovas: found.as_mut_ptr().expose_provenance() as u64,
+            ..Default::default()
+        };
+        let iommufd = iommu.iommufd().as_raw_fd();
+        // SAFETY: `request` is what the call takes, and `found` has room for as many ranges as it
+        // says; both outlive the call.
+        let answer = unsafe { libc::ioctl(iommufd, GET_RANGES, &raw mut request) };
+        let count = request.num_iovas as usize;
+        if answer == 0 {
+            found.truncate(count);
+            return Ok(found.iter().map(IovaRange::from).collect());
+        }
+        let source = io::Error::last_os_error();
+        let too_many = source.raw_os_error() == Some(libc::EMSGSIZE);
+        // More than it said before, so that this ends.
+        if !too_many || count <= found.len() || count > MOST_RANGES {
+            return Err(Error::System { call: "IOMMU_IOAS_IOVA_RANGES", source });
+        }
+        found.resize(count, iommu_iova_range::default());
+    }
+}
+
+impl From<&iommu_iova_range> for IovaRange {
+    fn from(range: &iommu_iova_range) -> Self {
+        Self { first: range.start, last: range.last }
+    }
 }
 
 fn get_info(container: &VfioContainer, len: usize) -> Result<Vec<u8>> {

@@ -2,6 +2,7 @@
 
 mod iova;
 mod irq;
+mod kernel;
 mod vfio;
 mod vfio_user;
 

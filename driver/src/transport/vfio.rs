@@ -6,15 +6,17 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use iommufd_ioctls::IommufdError;
 use nvio_spec::register::DOORBELLS;
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
     vfio_irq_set,
 };
-use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioRegionInfoCap};
+use vfio_ioctls::{VfioDevice, VfioError, VfioOps, VfioRegionInfoCap};
 
 use super::iova::{self, IovaRange};
 use super::irq::{self, Vectors};
+use super::kernel::{self, Opened};
 use super::{Transport, doorbell_window, mappable, pci_bar, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
@@ -25,14 +27,14 @@ use crate::{Error, Result};
 const REGISTERS: usize = 4096;
 const _: () = assert!(REGISTERS as u64 == DOORBELLS);
 
-/// An NVMe function opened through its VFIO group.
+/// An NVMe function opened through VFIO.
 pub(crate) struct Vfio {
     // Fields drop in order. The windows keep the device's file open, and VFIO lets go of a group
     // only when all files of its devices are closed, so they come before the device.
     registers: Mmio,
     doorbells: Arc<Mmio>,
     device: Device,
-    container: Arc<VfioContainer>,
+    iommu: Arc<dyn VfioOps>,
     ranges: Vec<IovaRange>,
     vectors: Vectors,
 }
@@ -66,20 +68,16 @@ impl Vfio {
     pub(crate) fn open(address: PciAddress) -> Result<Self> {
         let sysfs = Path::new("/sys/bus/pci/devices").join(address.to_string());
         check_bound(address)?;
-        let vfio = |step| move |source| Error::Vfio { step, source };
-        let container = VfioContainer::new(None).map(Arc::new).map_err(vfio("open container"))?;
-        let device = VfioDevice::new(&sysfs, Arc::clone(&container) as _, false)
-            .map_err(vfio("open device"))?;
+        let Opened { device, iommu, ranges } = kernel::open(&sysfs)?;
         let device = Device { device: ManuallyDrop::new(device), sysfs };
         device.reset();
         enable_bus_master(&device)?;
-        let ranges = iova::ranges(&container)?;
         let registers = map_bar0(&device, 0, REGISTERS)?;
         let window = doorbell_window(device.get_region_size(VFIO_PCI_BAR0_REGION_INDEX))?;
         let doorbells = Arc::new(map_bar0(&device, DOORBELLS, window)?);
         let irq = |index| device.get_irq_info(index).map(|irq| (irq.flags, irq.count));
         let vectors = Vectors::choose(irq);
-        Ok(Self { registers, doorbells, device, container, ranges, vectors })
+        Ok(Self { registers, doorbells, device, iommu, ranges, vectors })
     }
 }
 
@@ -195,13 +193,13 @@ unsafe impl Transport for Vfio {
     fn map(&self, arena: &Arena) -> Result<()> {
         // SAFETY: the arena's memory is reached through raw pointers, and through the slices of
         // `DmaBuf`s only while no command has been given them; the range is unmapped, or the
-        // container closed, before the arena is dropped.
-        unsafe { self.container.vfio_dma_map(arena.iova(), arena.size(), arena.base()) }
+        // iommu closed, before the arena is dropped.
+        unsafe { self.iommu.vfio_dma_map(arena.iova(), arena.size(), arena.base()) }
             .map_err(|source| map_error(arena.size(), source))
     }
 
     fn unmap(&self, arena: &Arena) -> Result<()> {
-        self.container
+        self.iommu
             .vfio_dma_unmap(arena.iova(), arena.size())
             .map_err(|source| Error::Vfio { step: "unmap the DMA arena", source })
     }
@@ -256,7 +254,8 @@ unsafe impl Transport for Vfio {
 /// The kernel says ENOMEM both for RLIMIT_MEMLOCK and for want of memory.
 fn map_error(bytes: usize, source: VfioError) -> Error {
     let errno = match &source {
-        VfioError::IommuDmaMap(error) => error.errno(),
+        VfioError::IommuDmaMap(error)
+        | VfioError::IommufdIoctlError(IommufdError::IommuIoasMap(error)) => error.errno(),
         _ => 0,
     };
     match memory_lock_limit() {
