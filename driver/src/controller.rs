@@ -5,10 +5,12 @@ mod identify;
 mod log_page;
 mod queues;
 mod recovery;
+mod register;
 mod writable;
 
 pub use log_page::LogPage;
 pub(crate) use recovery::{Failure, Health, Managed};
+use register::Registered;
 pub use writable::WritableController;
 
 use std::sync::atomic::AtomicU32;
@@ -108,7 +110,7 @@ pub struct Controller(Arc<Inner>);
 
 pub(crate) struct Inner {
     // Fields drop in order: the admin queue's doorbells are part of the transport's windows, and
-    // the transport ends the device's view of the arena.
+    // the transport ends the device's view of memory.
     managed: Mutex<Managed>,
     /// [`Managed::epoch`], for those who only look.
     epoch: AtomicU32,
@@ -119,6 +121,8 @@ pub(crate) struct Inner {
     /// Set once, if there are any and they are wanted.
     interrupts: OnceLock<Arc<Interrupts>>,
     transport: Box<dyn Transport>,
+    /// What else the device sees.
+    registered: Registered,
     arena: Arena,
     cap: Cap,
     version: Version,
@@ -327,10 +331,12 @@ impl Drop for Inner {
                 error => log::warn!("orderly shutdown failed: {error}"),
             });
         }
-        // Both, whatever the first says: either ends the device's access to memory.
-        let reset = self.transport.reset();
-        let unmapped = if mapped { self.transport.unmap(&self.arena) } else { Ok(()) };
-        for error in [reset, unmapped].into_iter().filter_map(Result::err) {
+        // All, whatever the first says: either way ends the device's access to memory.
+        let transport = &*self.transport;
+        let reset = transport.reset();
+        let unmapped = if mapped { transport.unmap(&self.arena) } else { Ok(()) };
+        let revoked = self.registered.revoke(transport);
+        for error in [reset, unmapped, revoked].into_iter().filter_map(Result::err) {
             log::debug!("while closing: {error}");
         }
     }

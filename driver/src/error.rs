@@ -39,14 +39,16 @@ pub enum Error {
         /// The answer.
         source: vfio_ioctls::VfioError,
     },
-    /// The DMA arena could not be mapped because the process may not lock that much memory.
+    /// Memory could not be mapped for DMA because the process may not lock that much.
     #[error(
-        "mapping {bytes} bytes for DMA exceeds RLIMIT_MEMLOCK ({limit} bytes): raise it with \
-         `ulimit -l` or ask for a smaller arena"
+        "mapping {bytes} bytes for DMA, with {locked} locked already, exceeds RLIMIT_MEMLOCK \
+         ({limit} bytes): raise it with `ulimit -l` or ask for a smaller arena"
     )]
     MemoryLock {
         /// Bytes to be mapped.
         bytes: usize,
+        /// Bytes that the process has locked.
+        locked: u64,
         /// The limit.
         limit: u64,
     },
@@ -132,6 +134,41 @@ pub enum Error {
         bytes: usize,
         /// Size of the arena.
         arena: usize,
+    },
+    /// A place of an arena was asked for that a buffer has.
+    #[error("a buffer has a part of the {bytes} bytes at {offset:#x} of the arena")]
+    InUse {
+        /// Offset in the arena, bytes.
+        offset: usize,
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// Memory to be registered is not inside its file, or nothing.
+    #[error("the {bytes} bytes at {offset:#x} are outside a file of {size} bytes, or none")]
+    OutsideFile {
+        /// Offset in the file, bytes.
+        offset: u64,
+        /// Bytes asked for.
+        bytes: usize,
+        /// Size of the file.
+        size: u64,
+    },
+    /// No more memory can be made visible to the device: the table of ranges is full.
+    #[error(
+        "the device sees {limit} ranges of memory, and no more can be mapped: register fewer, \
+         larger ones (the limit of VFIO is dma_entry_limit of the module vfio_iommu_type1)"
+    )]
+    MappingLimit {
+        /// Most ranges.
+        limit: usize,
+    },
+    /// A range of I/O virtual addresses is mapped already.
+    #[error("I/O addresses {iova:#x} + {bytes:#x} overlap what the device sees already")]
+    MappingExists {
+        /// First address.
+        iova: u64,
+        /// Bytes.
+        bytes: usize,
     },
     /// All I/O queues that the controller granted are in use.
     #[error("all {granted} I/O queues that the controller granted are in use")]

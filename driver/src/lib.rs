@@ -59,7 +59,7 @@ mod transport;
 
 pub use address::{Address, ParseAddressError};
 pub use controller::{Controller, LogPage, Options, Wait, WritableController};
-pub use dma::{Arena, DmaBuf, DmaPieces, PAGE_SIZE, Parts};
+pub use dma::{Arena, DmaBuf, DmaMemory, DmaPieces, PAGE_SIZE, Parts};
 pub use error::{Error, Result};
 pub use event::AsyncEvent;
 pub use mmio::Mmio;

@@ -107,7 +107,7 @@ impl MockQueue {
             log: Vec::new(),
             failing: Vec::new(),
             dead: false,
-            arena: Arena::new(4 << 20, 1 << 32).unwrap(),
+            arena: Arena::detached(4 << 20).unwrap(),
             in_flight: Vec::new(),
         }
     }

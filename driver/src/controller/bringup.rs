@@ -11,10 +11,10 @@ use nvio_spec::register::{
 use nvio_spec::{IDENTIFY_SIZE, IdentifyController, QueueCount, Sqe, cns, feature_id};
 use zerocopy::FromBytes;
 
-use super::{Health, Inner, Managed, Options, Wait};
+use super::{Health, Inner, Managed, Options, Registered, Wait};
 use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin};
 use crate::controller_memory::ControllerMemory;
-use crate::dma::{Arena, PAGE_SIZE};
+use crate::dma::{Arena, Claim, DmaMemory, PAGE_SIZE};
 use crate::event::AsyncEvent;
 use crate::interrupt::Interrupts;
 use crate::mmio::DoorbellMemory;
@@ -32,8 +32,10 @@ pub(super) fn bring_up(transport: Box<dyn Transport>, options: Options) -> Resul
     let cap = capabilities(&*transport)?;
     let version = Version(transport.read32_present(VS)?);
     disable(&*transport, cap)?;
-    let iova = transport.choose_iova(options.arena_bytes as u64 + (2 << 20))?;
-    let arena = Arena::new(options.arena_bytes, iova)?;
+    let memory = Arc::new(DmaMemory::new(options.arena_bytes)?);
+    let bytes = memory.size();
+    let claim = Claim::new(bytes, |used| transport.choose_iova(bytes as u64, used))?;
+    let arena = Arena::over(memory, Arc::new(claim));
     transport.map(&arena)?;
     // From here on, an error must not leave the device with our memory: closing the transport
     // ends the mapping, and happens before the arena is unmapped from this process.
@@ -71,6 +73,7 @@ fn first(
         epoch: AtomicU32::new(0),
         events,
         transport,
+        registered: Registered::default(),
         arena,
         cap,
         version,

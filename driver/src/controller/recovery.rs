@@ -141,12 +141,12 @@ impl Inner {
         }
     }
 
-    /// Makes certain that the controller does not access the arena: by disabling it, else by a
+    /// Makes certain that the controller does not access memory: by disabling it, else by a
     /// reset of the function, else by ending its view of the memory.
     fn stop(&self, managed: &mut Managed, gone: bool) -> Result<()> {
         let transport = &*self.transport;
         if !managed.mapped {
-            return Ok(());
+            return self.registered.revoke(transport);
         }
         if !gone {
             match bringup::disable(transport, self.cap) {
@@ -164,7 +164,7 @@ impl Inner {
             log::error!("the controller may still write to memory, which is given up: {error}");
         })?;
         managed.mapped = false;
-        Ok(())
+        self.registered.revoke(transport)
     }
 
     /// Tells the controller to end a command (Base 5.1). A controller that does not answer is

@@ -1,78 +1,70 @@
 //! The DMA arena: one range of memory, one range of I/O virtual addresses.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::any::Any;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vm_memory::{FileOffset, MmapRegion};
-
-use super::DmaBuf;
 use super::parts::Memory;
+use super::{Claim, DmaBuf, DmaMemory};
 use crate::{Error, Result};
 
 /// Granularity of allocation, bytes. It is the host page size that queues are set up with unless
 /// a controller cannot take it.
 pub const PAGE_SIZE: usize = 4096;
 
-const HUGE_PAGE_SIZE: usize = 2 << 20;
+pub(super) const HUGE_PAGE_SIZE: usize = 2 << 20;
 
-/// Memory for DMA: a memfd, so that it can be handed to a vfio-user server or mapped by another
-/// transport, of 2 MiB pages if there are any and ordinary pages if not. The I/O virtual address of
-/// a byte is the arena's plus the byte's offset in the memfd.
+/// Memory for DMA, and the buffers made of it. The I/O virtual address of a byte is the arena's
+/// plus the byte's offset.
+///
+/// It is a memfd or another file, so that it can be handed to a vfio-user server or mapped by
+/// another transport. A controller has one of its own; others are memory that was [registered](crate::Controller::register) with it. Cheap to clone; the memory lives as long as
+/// a clone or a buffer.
 #[derive(Clone)]
 pub struct Arena(Arc<Inner>);
 
 struct Inner {
-    region: MmapRegion<()>,
-    base: NonNull<u8>,
-    memfd: RawFd,
+    memory: Arc<DmaMemory>,
     iova: u64,
-    huge: bool,
-    free: Mutex<PageMap>,
+    free: Arc<Mutex<PageMap>>,
+    /// The addresses; dropped when the last clone and the last buffer are.
+    claim: Arc<Claim>,
+    /// What ends a device's view of the memory when it is dropped, as late.
+    _lease: Option<Box<dyn Any + Send + Sync>>,
 }
 
-// SAFETY: `base` points into `region`, which lives as long; access to the memory goes through
-// `Allocation`s, which are disjoint.
-unsafe impl Send for Inner {}
-// SAFETY: as above.
-unsafe impl Sync for Inner {}
-
 impl Arena {
-    /// An arena of `bytes`, rounded up to 2 MiB, whose first byte the device will know as `iova`.
+    /// An arena of `bytes`, rounded up to 2 MiB, that no device sees: for tests of what works with
+    /// buffers. A device that is given one of its buffers does not find it.
     ///
     /// # Errors
     /// [`Error::System`] if the memory cannot be had.
-    pub fn new(bytes: usize, iova: u64) -> Result<Self> {
-        let len = bytes
-            .max(1)
-            .checked_next_multiple_of(HUGE_PAGE_SIZE)
-            .ok_or(Error::ArenaFull { bytes, arena: usize::MAX })?;
-        if iova.checked_add(len as u64).is_none() || !iova.is_multiple_of(HUGE_PAGE_SIZE as u64) {
-            return Err(Error::Misaligned { value: iova, align: HUGE_PAGE_SIZE as u64 });
-        }
-        let (region, huge) = match map_memfd(len, libc::MFD_HUGETLB) {
-            Ok(region) => (region, true),
-            Err(why) => {
-                log::debug!("no 2 MiB pages for the DMA arena ({why}): using ordinary pages");
-                let region = map_memfd(len, 0)
-                    .map_err(|source| Error::System { call: "memfd for the DMA arena", source })?;
-                (region, false)
-            }
-        };
-        let memfd = region.file_offset().map_or(-1, |f| f.file().as_raw_fd());
-        let base = NonNull::new(region.as_ptr()).ok_or_else(|| Error::System {
-            call: "mmap of the DMA arena",
-            source: io::Error::from_raw_os_error(libc::ENOMEM),
-        })?;
-        let free = Mutex::new(PageMap::new(len / PAGE_SIZE));
-        Ok(Self(Arc::new(Inner { region, base, memfd, iova, huge, free })))
+    pub fn detached(bytes: usize) -> Result<Self> {
+        let memory = Arc::new(DmaMemory::new(bytes)?);
+        let claim = Claim::detached(memory.size(), HUGE_PAGE_SIZE)?;
+        Ok(Self::over(memory, Arc::new(claim)))
+    }
+
+    /// An arena of `memory` at the addresses that were claimed for it.
+    pub(crate) fn over(memory: Arc<DmaMemory>, claim: Arc<Claim>) -> Self {
+        let free = Arc::new(Mutex::new(PageMap::new(memory.size() / PAGE_SIZE)));
+        let iova = claim.iova();
+        Self(Arc::new(Inner { memory, iova, free, claim, _lease: None }))
+    }
+
+    /// The same memory, with what is to be dropped when the last clone of this arena is, and the
+    /// last buffer made by it.
+    pub(crate) fn leased(&self, lease: Box<dyn Any + Send + Sync>) -> Self {
+        let (memory, free) = (Arc::clone(&self.0.memory), Arc::clone(&self.0.free));
+        let (iova, claim) = (self.0.iova, Arc::clone(&self.0.claim));
+        Self(Arc::new(Inner { memory, iova, free, claim, _lease: Some(lease) }))
     }
 
     /// Bytes in the arena.
     pub fn size(&self) -> usize {
-        self.0.region.size()
+        self.0.memory.size()
     }
 
     /// I/O virtual address of the first byte.
@@ -82,7 +74,7 @@ impl Arena {
 
     /// Whether the arena is made of 2 MiB pages.
     pub fn huge_pages(&self) -> bool {
-        self.0.huge
+        self.0.memory.huge_pages()
     }
 
     /// Whether every page that `bytes` at the I/O virtual address `iova` touch is allocated. What a
@@ -91,18 +83,24 @@ impl Arena {
         let offset = iova.checked_sub(self.0.iova).and_then(|at| usize::try_from(at).ok());
         let end = offset.and_then(|at| at.checked_add(bytes)).filter(|&end| end <= self.size());
         let (Some(at), Some(end)) = (offset, end) else { return false };
-        let free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.free();
         (at / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).all(|page| free.is_used(page))
     }
 
-    /// The memfd, for a vfio-user server. Valid while the arena lives.
-    pub(crate) fn memfd(&self) -> RawFd {
-        self.0.memfd
+    /// Offset in the arena's file, which [`AsFd`] gives, of the first byte.
+    pub fn file_offset(&self) -> u64 {
+        self.file().1
+    }
+
+    /// The file, for a vfio-user server, and the offset of the first byte in it. Valid while the
+    /// arena lives.
+    pub(crate) fn file(&self) -> (RawFd, u64) {
+        self.0.memory.file()
     }
 
     /// First byte, for mapping it into an IOMMU.
     pub(crate) fn base(&self) -> *mut u8 {
-        self.0.base.as_ptr()
+        self.0.memory.base().as_ptr()
     }
 
     /// A zeroed buffer of `bytes`, beginning on a page.
@@ -117,6 +115,28 @@ impl Arena {
         Ok(buf)
     }
 
+    /// The `bytes` at `offset`, a multiple of [`PAGE_SIZE`], with what is in them: for registered
+    /// memory, whose places mean something to its owner. The last page is taken whole.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if a buffer has one of the pages; [`Error::ArenaFull`] if they are not all
+    /// inside the arena, or more than a buffer can have; [`Error::Misaligned`].
+    pub fn take(&self, offset: usize, bytes: usize) -> Result<DmaBuf> {
+        if !offset.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::Misaligned { value: offset as u64, align: PAGE_SIZE as u64 });
+        }
+        let outside = || Error::ArenaFull { bytes, arena: self.size() };
+        let (first, pages) = (offset / PAGE_SIZE, bytes.div_ceil(PAGE_SIZE));
+        let inside = first.checked_add(pages).is_some_and(|end| end <= self.size() / PAGE_SIZE);
+        if !inside || bytes > DmaBuf::MOST {
+            return Err(outside());
+        }
+        if !self.free().claim(first, pages) {
+            return Err(Error::InUse { offset, bytes });
+        }
+        DmaBuf::new(self.allocation(first, pages), bytes).ok_or_else(outside)
+    }
+
     /// Zeroed memory to be shared with the device while the host uses it, too: queues. It begins
     /// at a multiple of `align`, a power of two.
     pub(crate) fn share(&self, bytes: usize, align: usize) -> Result<Shared> {
@@ -128,23 +148,38 @@ impl Arena {
 
     fn allocate(&self, bytes: usize, align: usize) -> Result<Allocation> {
         let pages = bytes.div_ceil(PAGE_SIZE);
-        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = free
+        let first = self
+            .free()
             .take(pages, align.div_ceil(PAGE_SIZE))
-            .ok_or(Error::ArenaFull { bytes, arena: self.0.region.size() })?;
+            .ok_or(Error::ArenaFull { bytes, arena: self.size() })?;
+        Ok(self.allocation(first, pages))
+    }
+
+    fn free(&self) -> MutexGuard<'_, PageMap> {
+        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pages as an allocation, after they were marked as used.
+    fn allocation(&self, first: usize, pages: usize) -> Allocation {
         let offset = first * PAGE_SIZE;
         // SAFETY: the pages are inside the arena's mapping.
-        let ptr = unsafe { self.0.base.add(offset) };
+        let ptr = unsafe { self.0.memory.base().add(offset) };
         let iova = self.0.iova + offset as u64;
         let arena = Some(Arc::clone(&self.0));
-        Ok(Allocation { ptr, iova, arena, first, pages, carried: None })
+        Allocation { ptr, iova, arena, first, pages, carried: None }
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Arena({} bytes at {:#x})", self.size(), self.iova())
     }
 }
 
 impl AsFd for Arena {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the memfd is open for as long as the arena lives, which is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.0.memfd) }
+        // SAFETY: the file is open for as long as the arena lives, which is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.file().0) }
     }
 }
 
@@ -220,22 +255,6 @@ impl Shared {
     }
 }
 
-fn map_memfd(len: usize, flags: libc::c_uint) -> io::Result<MmapRegion<()>> {
-    // SAFETY: the name is a NUL-terminated string.
-    let fd = unsafe { libc::memfd_create(c"nvio-arena".as_ptr(), libc::MFD_CLOEXEC | flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` was just created and nobody else owns it.
-    let file = unsafe { File::from_raw_fd(fd) };
-    file.set_len(len as u64)?;
-    // Populated now: huge pages that turn out to be missing must fail here and not as SIGBUS.
-    let map = libc::MAP_SHARED | if flags == 0 { 0 } else { libc::MAP_POPULATE };
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    MmapRegion::build(Some(FileOffset::new(file, 0)), len, protection, map)
-        .map_err(|e| io::Error::other(e.to_string()))
-}
-
 /// Which pages are free: one bit each, first fit. Not on the I/O path.
 pub(crate) struct PageMap {
     used: Vec<u64>,
@@ -259,13 +278,25 @@ impl PageMap {
             match (first..first + count).rev().find(|&page| self.is_used(page)) {
                 Some(used) => first = (used + 1).next_multiple_of(align),
                 None => {
-                    (first..first + count)
-                        .for_each(|page| self.used[page / 64] |= 1 << (page % 64));
+                    self.mark(first, count);
                     return Some(first);
                 }
             }
         }
         None
+    }
+
+    /// Takes these pages, which there are, if all of them are free.
+    fn claim(&mut self, first: usize, count: usize) -> bool {
+        let free = (first..first + count).all(|page| !self.is_used(page));
+        if free {
+            self.mark(first, count);
+        }
+        free
+    }
+
+    fn mark(&mut self, first: usize, count: usize) {
+        (first..first + count).for_each(|page| self.used[page / 64] |= 1 << (page % 64));
     }
 
     /// Gives pages back.
@@ -280,14 +311,14 @@ mod tests {
 
     #[test]
     fn addresses_are_linear_and_freed_ranges_are_found_again() {
-        let arena = Arena::new(1, 1 << 32).unwrap();
+        let arena = Arena::detached(1).unwrap();
         assert_eq!(arena.size(), HUGE_PAGE_SIZE);
         let first = arena.alloc(1).unwrap();
         let second = arena.alloc(PAGE_SIZE + 1).unwrap();
-        assert_eq!((first.len(), first.iova()), (1, 1 << 32));
+        assert_eq!((first.len(), first.iova()), (1, arena.iova()));
         assert_eq!(second.iova(), first.iova() + PAGE_SIZE as u64);
         drop(first);
-        assert_eq!(arena.alloc(PAGE_SIZE).unwrap().iova(), 1 << 32);
+        assert_eq!(arena.alloc(PAGE_SIZE).unwrap().iova(), arena.iova());
         let rest = HUGE_PAGE_SIZE - 3 * PAGE_SIZE;
         let rest = arena.alloc(rest).unwrap();
         assert!(matches!(arena.alloc(2 * PAGE_SIZE), Err(Error::ArenaFull { .. })));
@@ -297,7 +328,7 @@ mod tests {
 
     #[test]
     fn what_is_allocated_is_known_by_its_address() {
-        let arena = Arena::new(1, 1 << 32).unwrap();
+        let arena = Arena::detached(1).unwrap();
         let (first, second) = (arena.alloc(1).unwrap(), arena.alloc(PAGE_SIZE).unwrap());
         let at = first.iova();
         assert!(
@@ -310,15 +341,15 @@ mod tests {
 
     #[test]
     fn queues_begin_where_the_device_needs_them() {
-        let arena = Arena::new(1, 0).unwrap();
+        let arena = Arena::detached(1).unwrap();
         let _first = arena.alloc(1).unwrap();
         let queue = arena.share(PAGE_SIZE, 64 << 10).unwrap();
-        assert_eq!(queue.iova(), 64 << 10);
+        assert_eq!(queue.iova() - arena.iova(), 64 << 10);
     }
 
     #[test]
     fn buffers_are_zeroed_when_they_are_reused() {
-        let arena = Arena::new(1, 0).unwrap();
+        let arena = Arena::detached(1).unwrap();
         let mut buf = arena.alloc(100).unwrap();
         buf.fill(0xaa);
         drop(buf);
@@ -327,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_buffer_of_nothing_takes_no_page() {
-        let arena = Arena::new(1, 0).unwrap();
+        let arena = Arena::detached(1).unwrap();
         let all = arena.alloc(arena.size()).unwrap();
         let nothing = arena.alloc(0).unwrap();
         assert!(nothing.is_empty());
@@ -337,10 +368,32 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_taken_once_with_what_is_in_it() {
+        let arena = Arena::detached(1).unwrap();
+        let mut all = arena.alloc(arena.size()).unwrap();
+        all[3 * PAGE_SIZE] = 7;
+        drop(all);
+        let buf = arena.take(3 * PAGE_SIZE, PAGE_SIZE + 1).unwrap();
+        let page = |buf: &DmaBuf| (buf.iova() - arena.iova()) as usize / PAGE_SIZE;
+        assert_eq!((buf[0], buf.len(), page(&buf)), (7, PAGE_SIZE + 1, 3));
+        assert!(matches!(arena.take(4 * PAGE_SIZE, 1), Err(Error::InUse { .. })));
+        assert!(matches!(arena.take(0, 4 * PAGE_SIZE), Err(Error::InUse { .. })));
+        assert_eq!(arena.take(0, 3 * PAGE_SIZE).unwrap().len(), 3 * PAGE_SIZE);
+        assert_eq!(page(&arena.alloc(4 * PAGE_SIZE).unwrap()), 5);
+        drop(buf);
+        arena.take(4 * PAGE_SIZE, 1).unwrap();
+        assert!(matches!(arena.take(512, 1), Err(Error::Misaligned { .. })));
+        let last = arena.size() - PAGE_SIZE;
+        assert!(matches!(arena.take(last, PAGE_SIZE + 1), Err(Error::ArenaFull { .. })));
+        for (offset, bytes) in [(usize::MAX & !4095, 1), (0, usize::MAX), (0, 5 << 30)] {
+            assert!(matches!(arena.take(offset, bytes), Err(Error::ArenaFull { .. })));
+        }
+    }
+
+    #[test]
     fn sizes_that_cannot_be_had_are_errors() {
-        assert!(Arena::new(usize::MAX, 0).is_err());
-        assert!(Arena::new(1, u64::MAX).is_err());
-        let arena = Arena::new(1, 0).unwrap();
+        assert!(Arena::detached(usize::MAX).is_err());
+        let arena = Arena::detached(1).unwrap();
         assert!(matches!(arena.alloc(usize::MAX), Err(Error::ArenaFull { .. })));
     }
 }

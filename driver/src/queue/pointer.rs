@@ -206,7 +206,7 @@ mod tests {
     use crate::Arena;
 
     fn lists(page_shift: u32, pages: usize, sgl: bool) -> Lists {
-        let memory = Arena::new(1, 0).unwrap().share(3 * pages * LIST_BYTES, 4096).unwrap();
+        let memory = Arena::detached(1).unwrap().share(3 * pages * LIST_BYTES, 4096).unwrap();
         Lists::new(memory, pages, page_shift, sgl)
     }
 
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn three_pages_need_a_list_of_two() {
         let mut lists = lists(12, 1, false);
-        let list = LIST_BYTES as u64;
+        let list = lists.iova + LIST_BYTES as u64;
         assert_eq!(describe(&mut lists, 1, 0x1e00, 512 + 4097), (0x1e00, list));
         assert_eq!([lists.entry(1, 0), lists.entry(1, 1), lists.entry(1, 2)], [0x2000, 0x3000, 0]);
         assert_eq!(lists.entry(0, 0), 0, "other slots keep theirs");
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(pointer, DataPointer { first: 0x1e00, second: 0x9000, psdt: 0 });
         let three = [range(0x1e00, 512), range(0x9000, 4096), range(0x4000, 1)];
         let pointer = lists.scattered(0, three.into_iter()).unwrap();
-        assert_eq!((pointer.first, pointer.second, pointer.psdt), (0x1e00, 0, 0));
+        assert_eq!((pointer.first, pointer.second, pointer.psdt), (0x1e00, lists.iova, 0));
         assert_eq!([lists.entry(0, 0), lists.entry(0, 1)], [0x9000, 0x4000]);
     }
 
@@ -279,7 +279,8 @@ mod tests {
         assert_eq!(lists(12, 1, false).scattered(0, ranges.into_iter()), Err(Scattered));
         let mut lists = lists(12, 1, true);
         let pointer = lists.scattered(1, ranges.into_iter()).unwrap();
-        assert_eq!((pointer.first, pointer.second), (LIST_BYTES as u64, 0x3 << 60 | 32));
+        let list = lists.iova + LIST_BYTES as u64;
+        assert_eq!((pointer.first, pointer.second), (list, 0x3 << 60 | 32));
         let entries = [0, 1, 2, 3].map(|at| lists.entry(1, at));
         assert_eq!(entries, [0x1e00, 100, 0x9004, 8]);
         let many = std::iter::repeat_n(ranges[1], SGL_ENTRIES + 1);

@@ -33,7 +33,7 @@ impl Device {
     }
 
     fn with_depth(entries: u32, depth: u16) -> (Self, Core<u32>) {
-        let arena = Arena::new(2 << 20, 1 << 32).unwrap();
+        let arena = Arena::detached(2 << 20).unwrap();
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         let doorbells = Arc::new(Mmio::map(file.as_fd(), 0, 0x1000, 4096).unwrap());

@@ -1,6 +1,7 @@
 //! Which I/O virtual addresses an IOMMU can translate.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use iommufd_bindings::iommufd::{
@@ -135,19 +136,32 @@ fn parse(info: &[u8]) -> Vec<IovaRange> {
     Vec::new()
 }
 
-/// A place for `bytes`: the preferred one if it is free, else the first that is large enough.
-pub(super) fn choose(ranges: &[IovaRange], bytes: u64) -> Result<u64> {
-    let place = |from: u64| {
-        ranges.iter().find_map(|range| {
-            let start = range.first.max(from).checked_next_multiple_of(HUGE_PAGE)?;
-            let last = start.checked_add(bytes)?.checked_sub(1)?;
-            (last <= range.last).then_some(start)
-        })
-    };
+impl IovaRange {
+    /// What devices without an IOMMU of the kernel's can address.
+    pub(super) const WHOLE: Self = Self { first: 0, last: (1 << 48) - 1 };
+
+    /// The first place in the range for `bytes`, not below `from`, that is free.
+    fn place(&self, from: u64, bytes: u64, used: &[Range<u64>]) -> Option<u64> {
+        let mut start = self.first.max(from).checked_next_multiple_of(HUGE_PAGE)?;
+        // Ascending, so that what was passed is not looked at again.
+        for taken in used {
+            if taken.start < start.checked_add(bytes)? && start < taken.end {
+                start = taken.end.checked_next_multiple_of(HUGE_PAGE)?;
+            }
+        }
+        let last = start.checked_add(bytes)?.checked_sub(1)?;
+        (last <= self.last).then_some(start)
+    }
+}
+
+/// A place for `bytes` beside what is `used`, which is in ascending order: at the preferred place
+/// or above it, else the first that is large enough.
+pub(super) fn choose(ranges: &[IovaRange], bytes: u64, used: &[Range<u64>]) -> Result<u64> {
+    let place = |from| ranges.iter().find_map(|range| range.place(from, bytes, used));
     // Not page 0: a zero address is the likeliest value of a broken pointer.
     place(PREFERRED).or_else(|| place(HUGE_PAGE)).ok_or_else(|| Error::Unsupported {
-        what: "an IOMMU without a free range for the DMA arena",
-        detail: format!("{bytes} bytes needed; ranges {ranges:x?}"),
+        what: "an IOMMU without a free range for the memory",
+        detail: format!("{bytes} bytes needed; ranges {ranges:x?}, {} used", used.len()),
     })
 }
 
@@ -175,14 +189,40 @@ mod tests {
     fn the_hole_for_msi_is_avoided() {
         let ranges = parse(&info(24, &[(0, 0xfedf_ffff), (0xfef0_0000, (1 << 39) - 1)]));
         assert_eq!(ranges.len(), 2);
-        assert_eq!(choose(&ranges, 64 << 20).unwrap(), PREFERRED);
+        assert_eq!(choose(&ranges, 64 << 20, &[]).unwrap(), PREFERRED);
     }
 
     #[test]
     fn a_narrow_iommu_is_served_below_the_preferred_place() {
         let ranges = [IovaRange { first: 0x1000, last: 0x3ff_ffff }];
-        assert_eq!(choose(&ranges, 32 << 20).unwrap(), HUGE_PAGE);
-        assert!(choose(&ranges, 64 << 20).is_err());
+        assert_eq!(choose(&ranges, 32 << 20, &[]).unwrap(), HUGE_PAGE);
+        assert!(choose(&ranges, 64 << 20, &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_used_is_left_out() {
+        const MIB: u64 = 1 << 20;
+        // Two windows with a hole at 6 to 8 MiB.
+        let ranges = [
+            IovaRange { first: 0, last: 6 * MIB - 1 },
+            IovaRange { first: 8 * MIB, last: 16 * MIB - 1 },
+        ];
+        let mut used = Vec::new();
+        let mut places = Vec::new();
+        while let Ok(place) = choose(&ranges, 2 * MIB, &used) {
+            places.push(place / MIB);
+            used.push(place..place + 2 * MIB);
+            used.sort_by_key(|range| range.start);
+        }
+        assert_eq!(places, [2, 4, 8, 10, 12, 14]);
+        used.retain(|range| range.start != 10 * MIB);
+        assert_eq!(choose(&ranges, MIB, &used).unwrap(), 10 * MIB);
+        assert!(choose(&ranges, 2 * MIB + 1, &used).is_err());
+        // A part of a page of 2 MiB is used: the next begins behind it.
+        let part = [PREFERRED..PREFERRED + 4096];
+        assert_eq!(choose(&[IovaRange::WHOLE], 4096, &part).unwrap(), PREFERRED + HUGE_PAGE);
+        assert!(choose(&[IovaRange::WHOLE], u64::MAX, &[]).is_err());
+        assert!(choose(&[IovaRange::WHOLE], 4096, &[0..PREFERRED, PREFERRED..u64::MAX]).is_err());
     }
 
     #[test]

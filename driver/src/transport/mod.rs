@@ -3,9 +3,11 @@
 mod iova;
 mod irq;
 mod kernel;
+mod limit;
 mod vfio;
 mod vfio_user;
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -24,9 +26,9 @@ pub(crate) use vfio_user::VfioUser;
 ///
 /// # Safety
 /// The driver hands buffers back when the implementation says that the device cannot write to
-/// them any more. After [`reset`](Self::reset) or [`unmap`](Self::unmap) has returned `Ok`, and
-/// while CSTS.RDY, read as such through [`read32`](Self::read32), is clear, the device must not
-/// access the arena.
+/// them any more. After [`reset`](Self::reset) has returned `Ok`, and while CSTS.RDY, read as such
+/// through [`read32`](Self::read32), is clear, the device must not access any arena; after
+/// [`unmap`](Self::unmap) has, not the one that it was called with.
 pub unsafe trait Transport: Send + Sync {
     /// Reads the register at `offset` of BAR0, a multiple of 4. All ones when the device is gone.
     ///
@@ -43,16 +45,17 @@ pub unsafe trait Transport: Send + Sync {
     /// The window of BAR0 that begins with the doorbells.
     fn doorbells(&self) -> &Arc<Mmio>;
 
-    /// A range of I/O virtual addresses, `bytes` long and 2 MiB aligned, that the device can use.
+    /// A range of I/O virtual addresses, `bytes` long and 2 MiB aligned, that the device can use
+    /// and that overlaps none of those that are `used`, which are in ascending order.
     ///
     /// # Errors
     /// When there is none.
-    fn choose_iova(&self, bytes: u64) -> Result<u64>;
+    fn choose_iova(&self, bytes: u64, used: &[Range<u64>]) -> Result<u64>;
 
     /// Makes the arena visible to the device at its I/O virtual address.
     ///
     /// # Errors
-    /// When that fails, with nothing mapped.
+    /// When that fails, with nothing mapped; also when a part of the range is mapped already.
     fn map(&self, arena: &Arena) -> Result<()>;
 
     /// Ends what [`Transport::map`] began. The device may fault on the range afterwards.

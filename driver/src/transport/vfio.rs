@@ -2,22 +2,22 @@
 
 use std::io::{self, ErrorKind};
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use iommufd_ioctls::IommufdError;
 use nvio_spec::register::DOORBELLS;
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
     vfio_irq_set,
 };
-use vfio_ioctls::{VfioDevice, VfioError, VfioOps, VfioRegionInfoCap};
+use vfio_ioctls::{VfioDevice, VfioOps, VfioRegionInfoCap};
 
 use super::iova::{self, IovaRange};
 use super::irq::{self, Vectors};
 use super::kernel::{self, Opened};
-use super::{Transport, doorbell_window, mappable, pci_bar, pci_command};
+use super::{Transport, doorbell_window, limit, mappable, pci_bar, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
 use crate::pci::{PciAddress, Sysfs, VFIO_PCI};
@@ -186,8 +186,8 @@ unsafe impl Transport for Vfio {
         &self.doorbells
     }
 
-    fn choose_iova(&self, bytes: u64) -> Result<u64> {
-        iova::choose(&self.ranges, bytes)
+    fn choose_iova(&self, bytes: u64, used: &[Range<u64>]) -> Result<u64> {
+        iova::choose(&self.ranges, bytes, used)
     }
 
     fn map(&self, arena: &Arena) -> Result<()> {
@@ -195,13 +195,13 @@ unsafe impl Transport for Vfio {
         // `DmaBuf`s only while no command has been given them; the range is unmapped, or the
         // iommu closed, before the arena is dropped.
         unsafe { self.iommu.vfio_dma_map(arena.iova(), arena.size(), arena.base()) }
-            .map_err(|source| map_error(arena.size(), source))
+            .map_err(|source| limit::map_error(arena, source))
     }
 
     fn unmap(&self, arena: &Arena) -> Result<()> {
         self.iommu
             .vfio_dma_unmap(arena.iova(), arena.size())
-            .map_err(|source| Error::Vfio { step: "unmap the DMA arena", source })
+            .map_err(|source| Error::Vfio { step: "unmap DMA memory", source })
     }
 
     fn reset(&self) -> Result<()> {
@@ -248,29 +248,5 @@ unsafe impl Transport for Vfio {
                 Err(source) => return Err(Error::System { call: "VFIO_DEVICE_SET_IRQS", source }),
             }
         }
-    }
-}
-
-/// The kernel says ENOMEM both for RLIMIT_MEMLOCK and for want of memory.
-fn map_error(bytes: usize, source: VfioError) -> Error {
-    let errno = match &source {
-        VfioError::IommuDmaMap(error)
-        | VfioError::IommufdIoctlError(IommufdError::IommuIoasMap(error)) => error.errno(),
-        _ => 0,
-    };
-    match memory_lock_limit() {
-        Ok(limit) if errno == libc::ENOMEM && (bytes as u64) > limit => {
-            Error::MemoryLock { bytes, limit }
-        }
-        _ => Error::Vfio { step: "map the DMA arena", source },
-    }
-}
-
-fn memory_lock_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the answer.
-    match unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } {
-        0 => Ok(limit.rlim_cur),
-        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,6 +15,7 @@ use nvio_spec::register::DOORBELLS;
 use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 use vfio_user::Client;
 
+use super::iova::{self, IovaRange};
 use super::irq::{self, Vectors};
 use super::{Transport, doorbell_window, mappable, pci_bar, pci_command};
 use crate::dma::Arena;
@@ -23,6 +25,10 @@ use crate::{Error, Result};
 /// How long a server may take to answer a message. The specification sets no bound; a live server
 /// answers in microseconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most ranges of memory that a server is given: what the embedded controller takes. The library
+/// does not tell a server's own limit, nor that it refused.
+const MOST_MAPPINGS: usize = 1024;
 
 type Job = Box<dyn FnOnce(&mut Client) + Send>;
 
@@ -38,9 +44,15 @@ pub(crate) struct VfioUser {
     turn: Mutex<()>,
     doorbells: Arc<Mmio>,
     vectors: Vectors,
+    /// I/O virtual addresses that the server was given memory for.
+    mapped: Mutex<Vec<Range<u64>>>,
 }
 
 impl VfioUser {
+    fn mapped(&self) -> MutexGuard<'_, Vec<Range<u64>>> {
+        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn connect(socket: &Path) -> Result<Self> {
         let (jobs, work) = sync_channel::<Job>(1);
         let (report, connected) = sync_channel(1);
@@ -62,7 +74,9 @@ impl VfioUser {
         pci_command::check(command.map_err(failed("enable bus mastering"))?)?;
         let doorbells = ask(socket, &jobs, map_doorbells)?.map(Arc::new)?;
         let vectors = ask(socket, &jobs, count_vectors)?;
-        Ok(Self { socket: socket.to_owned(), jobs, turn: Mutex::new(()), doorbells, vectors })
+        let socket = socket.to_owned();
+        let (turn, mapped) = (Mutex::default(), Mutex::default());
+        Ok(Self { socket, jobs, turn, doorbells, vectors, mapped })
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
@@ -251,20 +265,35 @@ unsafe impl Transport for VfioUser {
         &self.doorbells
     }
 
-    fn choose_iova(&self, _bytes: u64) -> Result<u64> {
-        Ok(1 << 32)
+    fn choose_iova(&self, bytes: u64, used: &[Range<u64>]) -> Result<u64> {
+        iova::choose(&[IovaRange::WHOLE], bytes, used)
     }
 
     fn map(&self, arena: &Arena) -> Result<()> {
-        let arena = arena.clone();
-        self.message("map the DMA arena", move |client| {
-            client.dma_map(0, arena.iova(), arena.size() as u64, arena.memfd())
-        })
+        let (iova, bytes) = (arena.iova(), arena.size());
+        // The library does not look whether the server refused.
+        let mut mapped = self.mapped();
+        let range = iova..iova.saturating_add(bytes as u64);
+        if mapped.iter().any(|other| other.start < range.end && range.start < other.end) {
+            return Err(Error::MappingExists { iova, bytes });
+        }
+        if mapped.len() >= MOST_MAPPINGS {
+            return Err(Error::MappingLimit { limit: MOST_MAPPINGS });
+        }
+        let memory = arena.clone();
+        self.message("map DMA memory", move |client| {
+            let (file, offset) = memory.file();
+            client.dma_map(offset, iova, bytes as u64, file)
+        })?;
+        mapped.push(range);
+        Ok(())
     }
 
     fn unmap(&self, arena: &Arena) -> Result<()> {
         let (iova, size) = (arena.iova(), arena.size() as u64);
-        self.message("unmap the DMA arena", move |client| client.dma_unmap(iova, size))
+        self.message("unmap DMA memory", move |client| client.dma_unmap(iova, size))?;
+        self.mapped().retain(|other| other.start != iova);
+        Ok(())
     }
 
     fn reset(&self) -> Result<()> {

@@ -1,0 +1,242 @@
+//! The memory behind an arena: a shared mapping of a file, so that it can be handed to a vfio-user
+//! server.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::ptr::NonNull;
+
+use vm_memory::{FileOffset, MmapRegion};
+
+use super::arena::{HUGE_PAGE_SIZE, PAGE_SIZE};
+use crate::{Error, Result};
+
+/// Memory that can be made visible to a device, and that nobody but its owner uses.
+///
+/// [`Controller::register`](crate::Controller::register) makes an [`Arena`](crate::Arena) of it.
+pub struct DmaMemory {
+    /// Unmapped when dropped; it also keeps the file open.
+    region: MmapRegion<()>,
+    base: NonNull<u8>,
+    fd: RawFd,
+    /// Offset of the first byte in the file.
+    offset: u64,
+    huge: bool,
+}
+
+// SAFETY: `base` points into `region`, which lives as long; access to the memory goes through the
+// allocations of one arena, which are disjoint.
+unsafe impl Send for DmaMemory {}
+// SAFETY: as above.
+unsafe impl Sync for DmaMemory {}
+
+impl DmaMemory {
+    /// Fresh, zeroed memory of `bytes`, rounded up to 2 MiB: a memfd of 2 MiB pages if there are
+    /// any, and ordinary pages if not.
+    ///
+    /// # Errors
+    /// [`Error::System`] if it cannot be had.
+    pub fn new(bytes: usize) -> Result<Self> {
+        let len = bytes
+            .max(1)
+            .checked_next_multiple_of(HUGE_PAGE_SIZE)
+            .ok_or(Error::ArenaFull { bytes, arena: usize::MAX })?;
+        // Huge pages are populated now: those that turn out to be missing must fail here and not
+        // as SIGBUS.
+        let huge = memfd(len, libc::MFD_HUGETLB)
+            .and_then(|file| map(file, 0, len, libc::MAP_POPULATE).map(|region| (region, true)));
+        let (region, huge) = huge
+            .or_else(|why| {
+                log::debug!("no 2 MiB pages for DMA memory ({why}): using ordinary pages");
+                memfd(len, 0).and_then(|file| map(file, 0, len, 0)).map(|region| (region, false))
+            })
+            .map_err(|source| Error::System { call: "memfd for DMA memory", source })?;
+        Self::of(region, huge)
+    }
+
+    /// The `bytes` at `offset` of a file of memory, such as a memfd, or a file on tmpfs or
+    /// hugetlbfs; all that is missing of it is allocated now. `offset` and `bytes` are multiples of
+    /// [`PAGE_SIZE`](crate::PAGE_SIZE) and of the file's own page size.
+    ///
+    /// # Errors
+    /// [`Error::Misaligned`]; [`Error::OutsideFile`]; [`Error::System`] when the file cannot be
+    /// mapped for reading and writing, or there is no memory for it.
+    ///
+    /// # Safety
+    /// As long as the memory lives, which is until the arena, all of its buffers and the
+    /// controller are dropped:
+    ///
+    /// - nobody reads or writes this range of the file in another way, neither in this process nor
+    ///   in another: not through another mapping, nor by system calls, nor as a second
+    ///   `DmaMemory`. The buffers made of it are exclusive, as `Box<[u8]>` is. (The server of a
+    ///   vfio-user device maps the file, too, and accesses what commands tell it to.)
+    /// - nobody makes the file shorter: access to what is cut off is a SIGBUS.
+    ///
+    /// Where another side takes turns, a turn begins and ends with this memory.
+    pub unsafe fn from_file(file: File, offset: u64, bytes: usize) -> Result<Self> {
+        let page = PAGE_SIZE as u64;
+        for value in [offset, bytes as u64] {
+            if !value.is_multiple_of(page) {
+                return Err(Error::Misaligned { value, align: page });
+            }
+        }
+        let system = |call| move |source| Error::System { call, source };
+        let size = file.metadata().map_err(system("fstat of a file for DMA"))?.len();
+        let end = offset.checked_add(bytes as u64);
+        if bytes == 0 || end.is_none_or(|end| end > size) {
+            return Err(Error::OutsideFile { offset, bytes, size });
+        }
+        // What the file has no memory for would be a SIGBUS when it is touched.
+        allocate(&file, offset, bytes).map_err(system("fallocate of a file for DMA"))?;
+        let huge = file_page_size(&file).map_err(system("fstatfs of a file for DMA"))?
+            >= HUGE_PAGE_SIZE as u64;
+        let region = map(file, offset, bytes, 0).map_err(system("mmap of a file for DMA"))?;
+        Self::of(region, huge)
+    }
+
+    fn of(region: MmapRegion<()>, huge: bool) -> Result<Self> {
+        let (fd, offset) =
+            region.file_offset().map_or((-1, 0), |at| (at.file().as_raw_fd(), at.start()));
+        let base = NonNull::new(region.as_ptr()).ok_or_else(|| Error::System {
+            call: "mmap of DMA memory",
+            source: io::Error::from_raw_os_error(libc::ENOMEM),
+        })?;
+        Ok(Self { region, base, fd, offset, huge })
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> usize {
+        self.region.size()
+    }
+
+    /// Whether it is made of pages of 2 MiB or more.
+    pub fn huge_pages(&self) -> bool {
+        self.huge
+    }
+
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    /// The file, and the offset of the first byte in it.
+    pub(super) fn file(&self) -> (RawFd, u64) {
+        (self.fd, self.offset)
+    }
+}
+
+impl fmt::Debug for DmaMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaMemory({} bytes)", self.size())
+    }
+}
+
+fn memfd(len: usize, flags: libc::c_uint) -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated string.
+    let fd = unsafe { libc::memfd_create(c"nvio-arena".as_ptr(), libc::MFD_CLOEXEC | flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just created and nobody else owns it.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(len as u64)?;
+    Ok(file)
+}
+
+fn map(file: File, offset: u64, len: usize, flags: i32) -> io::Result<MmapRegion<()>> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let file = FileOffset::new(file, offset);
+    MmapRegion::build(Some(file), len, protection, libc::MAP_SHARED | flags).map_err(|error| {
+        match error {
+            vm_memory::mmap::MmapRegionError::Mmap(source) => source,
+            other => io::Error::other(other.to_string()),
+        }
+    })
+}
+
+/// Gives the range of a file memory, where its filesystem can say whether there is enough.
+fn allocate(file: &File, offset: u64, bytes: usize) -> io::Result<()> {
+    let too_large = |_| io::Error::from_raw_os_error(libc::EFBIG);
+    let offset = libc::off_t::try_from(offset).map_err(too_large)?;
+    let bytes = libc::off_t::try_from(bytes).map_err(too_large)?;
+    // SAFETY: the call takes no pointer, and keeps what is in the file.
+    match unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, bytes) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
+/// The page size of a file on hugetlbfs, which says so; of others, their block size.
+fn file_page_size(file: &File) -> io::Result<u64> {
+    // SAFETY: all zeroes are a value of the structure.
+    let mut info: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is a place for the answer.
+    match unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut info) } {
+        0 if info.f_type == libc::HUGETLBFS_MAGIC => Ok(u64::try_from(info.f_bsize).unwrap_or(0)),
+        0 => Ok(0),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::Arena;
+    use crate::dma::Claim;
+
+    fn file(bytes: u64) -> File {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        file.set_len(bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_range_of_a_file_is_memory() {
+        use std::os::unix::fs::FileExt;
+        let file = file(4 * 4096);
+        file.write_all_at(b"before", 2 * 4096).unwrap();
+        let other = file.try_clone().unwrap();
+        // SAFETY: the file is read only after the memory was dropped.
+        let memory = unsafe { DmaMemory::from_file(file, 4096, 3 * 4096) }.unwrap();
+        assert_eq!((memory.size(), memory.huge_pages()), (3 * 4096, false));
+        let claim = Claim::detached(memory.size(), 4096).unwrap();
+        let arena = Arena::over(Arc::new(memory), Arc::new(claim));
+        let mut buf = arena.take(4096, 4096).unwrap();
+        assert_eq!(&buf[..6], b"before");
+        buf[..6].copy_from_slice(b"after!");
+        assert!(arena.alloc(2 * 4096).is_err(), "two pages are left, apart");
+        drop((buf, arena));
+        let mut read = [0; 6];
+        other.read_exact_at(&mut read, 2 * 4096).unwrap();
+        assert_eq!(&read, b"after!");
+    }
+
+    #[test]
+    fn what_is_not_in_the_file_or_not_whole_pages_is_refused() {
+        // SAFETY: nothing is mapped.
+        let refused = |offset, bytes| unsafe {
+            DmaMemory::from_file(file(2 * 4096), offset, bytes).unwrap_err()
+        };
+        for (offset, bytes) in [(0, 3 * 4096), (2 * 4096, 4096), (0, 0), (u64::MAX & !4095, 8192)] {
+            assert!(matches!(refused(offset, bytes), Error::OutsideFile { .. }), "{offset:#x}");
+        }
+        for (offset, bytes) in [(512, 4096), (0, 4097)] {
+            assert!(matches!(refused(offset, bytes), Error::Misaligned { .. }));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_refused() {
+        let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+        file.as_file().set_len(4096).unwrap();
+        let reading = File::open(file.path()).unwrap();
+        // SAFETY: nobody else uses the file.
+        let refused = unsafe { DmaMemory::from_file(reading, 0, 4096) }.unwrap_err();
+        assert!(matches!(refused, Error::System { .. }), "{refused}");
+    }
+}

@@ -1,0 +1,114 @@
+//! I/O virtual addresses, for the whole process: no two arenas have the same.
+//!
+//! A buffer can be given to a queue of any controller. One that is not of that controller's memory
+//! must fault there, or fail, and not be taken for other memory that has the same address.
+
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::{Error, Result};
+
+/// The ranges that arenas have, in ascending order.
+static USED: Mutex<Vec<Range<u64>>> = Mutex::new(Vec::new());
+
+/// Where arenas are that no device sees: addresses that no IOMMU translates.
+const DETACHED: u64 = 1 << 62;
+
+/// A range of addresses, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Claim(Range<u64>);
+
+fn used() -> MutexGuard<'static, Vec<Range<u64>>> {
+    USED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Claim {
+    /// The range of `bytes` at the address that `choose` gives, which overlaps none of those that
+    /// it is told of.
+    ///
+    /// # Errors
+    /// Those of `choose`; [`Error::MappingExists`] when it gave an address that is not free.
+    pub(crate) fn new(
+        bytes: usize,
+        choose: impl FnOnce(&[Range<u64>]) -> Result<u64>,
+    ) -> Result<Self> {
+        let mut used = used();
+        let iova = choose(&used)?;
+        let taken = Error::MappingExists { iova, bytes };
+        let Some(end) = iova.checked_add(bytes as u64) else { return Err(taken) };
+        let at = used.partition_point(|other| other.end <= iova);
+        if used.get(at).is_some_and(|next| next.start < end) {
+            return Err(taken);
+        }
+        used.insert(at, iova..end);
+        Ok(Self(iova..end))
+    }
+
+    /// A range of `bytes` that no device sees, at a multiple of `align`, a power of two.
+    pub(super) fn detached(bytes: usize, align: usize) -> Result<Self> {
+        Self::new(bytes, |used| {
+            let mut start = DETACHED;
+            let above = used.partition_point(|other| other.end <= DETACHED);
+            for other in &used[above..] {
+                if other.start.saturating_sub(start) >= bytes as u64 {
+                    break;
+                }
+                let next = other.end.checked_next_multiple_of(align as u64);
+                start = next.ok_or(Error::ArenaFull { bytes, arena: usize::MAX })?;
+            }
+            Ok(start)
+        })
+    }
+
+    pub(crate) fn iova(&self) -> u64 {
+        self.0.start
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut used = used();
+        if let Ok(at) = used.binary_search_by_key(&self.0.start, |other| other.start) {
+            used.remove(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where no other test has anything.
+    const HERE: u64 = 1 << 61;
+
+    #[test]
+    fn a_range_is_given_once_at_a_time() {
+        let at = |offset: u64, bytes| Claim::new(bytes, move |_| Ok(HERE + offset));
+        let first = at(0x2000, 0x2000).unwrap();
+        for (offset, bytes) in [(0x2000, 0x2000), (0x1000, 0x1001), (0x3fff, 1), (0, 0x8000)] {
+            assert!(matches!(at(offset, bytes), Err(Error::MappingExists { .. })), "{offset:#x}");
+        }
+        let beside = [at(0x1000, 0x1000).unwrap(), at(0x4000, 0x1000).unwrap()];
+        let seen = Claim::new(1, |used| {
+            assert!(used.is_sorted_by_key(|range| range.start));
+            Ok(HERE + used.iter().filter(|range| range.start >> 61 == 1).count() as u64)
+        });
+        assert_eq!(seen.unwrap().iova(), HERE + 3);
+        drop(first);
+        at(0x2000, 0x2000).unwrap();
+        drop(beside);
+        assert!(matches!(Claim::new(2, |_| Ok(u64::MAX)), Err(Error::MappingExists { .. })));
+    }
+
+    #[test]
+    fn what_no_device_sees_is_apart_as_well() {
+        let claims = [1, 4 << 20, 1].map(|bytes| Claim::detached(bytes, 2 << 20).unwrap());
+        for claim in &claims {
+            assert!(claim.iova() >= DETACHED && claim.iova().is_multiple_of(2 << 20));
+        }
+        for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+            let (one, other) = (&claims[one].0, &claims[other].0);
+            assert!(one.end <= other.start || other.end <= one.start, "{one:?} {other:?}");
+        }
+    }
+}
