@@ -229,7 +229,7 @@ impl Controller {
     /// # Errors
     /// [`Error::ArenaFull`].
     pub fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
-        self.0.arena.alloc(bytes)
+        self.0.alloc(bytes)
     }
 
     /// IDs of the active namespaces, ascending (Base 5.17.2.2).
@@ -279,6 +279,10 @@ impl Controller {
 impl Inner {
     fn managed(&self) -> MutexGuard<'_, Managed> {
         self.managed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
+        self.arena.alloc(bytes)
     }
 
     fn free_queues(&self) -> MutexGuard<'_, Vec<u16>> {

@@ -103,6 +103,20 @@ pub enum Error {
         /// The status.
         status: Status,
     },
+    /// An I/O command of a transfer failed.
+    #[error("{command} of {blocks} blocks at LBA {lba} of namespace {nsid} failed: {status}")]
+    Io {
+        /// The command.
+        command: &'static str,
+        /// The namespace.
+        nsid: u32,
+        /// First block of the command.
+        lba: u64,
+        /// Blocks of the command.
+        blocks: u64,
+        /// The controller's status.
+        status: Status,
+    },
     /// The controller or namespace needs something that is not supported.
     #[error("{what} is not supported: {detail}")]
     Unsupported {

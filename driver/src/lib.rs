@@ -65,5 +65,7 @@ pub use event::AsyncEvent;
 pub use mmio::Mmio;
 pub use namespace::{Namespace, WritableNamespace};
 pub use nvio_spec as spec;
-pub use queue::{Completion, Counters, Protection, QueuePair, Rejected, Transfer};
+pub use queue::{
+    Blocking, Completion, Counters, Failed, Protection, QueuePair, Rejected, Transfer,
+};
 pub use transport::Transport;

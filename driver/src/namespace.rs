@@ -151,6 +151,14 @@ impl Namespace {
         (boundary != 0).then(|| boundary - lba % boundary)
     }
 
+    /// How many of the `left` blocks from `lba` on the next command should transfer: no more than
+    /// it can carry, and none beyond the optimal boundary. 0 only when none are left.
+    #[inline]
+    pub fn blocks_of_command(&self, lba: u64, left: u64) -> u64 {
+        let most = left.min(u64::from(self.max_blocks));
+        self.blocks_to_boundary(lba).map_or(most, |boundary| most.min(boundary))
+    }
+
     /// Bytes of metadata for each block, 0 for none.
     pub fn metadata_size(&self) -> u32 {
         u32::from(self.identify.format().ms.get())
@@ -206,10 +214,35 @@ impl Namespace {
 
     /// Whether `blocks` at `lba` exist.
     pub(crate) fn check_range(&self, lba: u64, blocks: u32) -> Result<()> {
-        let count = u64::from(blocks);
+        self.check_block_range(lba, u64::from(blocks))
+    }
+
+    /// Whether so many blocks at `lba` exist, however many commands they are.
+    pub(crate) fn check_block_range(&self, lba: u64, blocks: u64) -> Result<()> {
         match self.blocks.checked_sub(lba) {
-            Some(left) if count <= left => Ok(()),
-            _ => Err(self.out_of_range(lba, count)),
+            Some(left) if blocks <= left => Ok(()),
+            _ => Err(self.out_of_range(lba, blocks)),
+        }
+    }
+
+    /// How many blocks `bytes` at `lba` are, however many commands they are.
+    pub(crate) fn check_bytes(&self, lba: u64, bytes: u64) -> Result<u64> {
+        let align = u64::from(self.block_size());
+        if !bytes.is_multiple_of(align) {
+            return Err(Error::Misaligned { value: bytes, align });
+        }
+        let blocks = bytes >> self.block_shift;
+        self.check_block_range(lba, blocks).map(|()| blocks)
+    }
+
+    /// Whether `bytes` at byte `offset` exist.
+    pub(crate) fn check_byte_range(&self, offset: u64, bytes: u64) -> Result<()> {
+        match offset.checked_add(bytes) {
+            Some(end) if end <= self.bytes() => Ok(()),
+            _ => {
+                let blocks = bytes.div_ceil(u64::from(self.block_size()));
+                Err(self.out_of_range(offset >> self.block_shift, blocks))
+            }
         }
     }
 
@@ -308,5 +341,18 @@ mod tests {
             [0, 5, 23, 24].map(|lba| namespace.blocks_to_boundary(lba)),
             [24, 19, 1, 24].map(Some)
         );
+        // One block of 4096 is what a command carries.
+        assert_eq!(namespace.blocks_of_command(5, 9), 1);
+        let mut with_boundary = identify(100, 12, 0);
+        with_boundary.noiob = U16::new(24);
+        let namespace = Namespace::new(1, with_boundary, 10 << 12).unwrap();
+        let mut commands = Vec::new();
+        while let at @ ..100 = 5 + commands.iter().sum::<u64>() {
+            commands.push(namespace.blocks_of_command(at, 55u64.saturating_sub(at)));
+            if commands.last() == Some(&0) {
+                break;
+            }
+        }
+        assert_eq!(commands, [10, 9, 10, 10, 4, 7, 0]);
     }
 }

@@ -44,6 +44,15 @@ pub trait Queue {
     /// Most bytes of one bio, a multiple of the block.
     fn max_transfer(&self) -> usize;
 
+    /// Most bytes that a bio at byte `addr` should have, a multiple of the block and at most
+    /// [`max_transfer`](Self::max_transfer): less where the device has a boundary that a command
+    /// had better not cross.
+    #[inline]
+    fn max_transfer_at(&self, addr: u64) -> usize {
+        let _ = addr;
+        self.max_transfer()
+    }
+
     /// Takes a bio. The device may learn of it only at the next [`ring`](Self::ring).
     ///
     /// # Errors

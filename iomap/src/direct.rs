@@ -20,7 +20,7 @@ pub struct Failed<E: std::error::Error> {
 /// `size` is the file's size (i_size): nothing is read at or past it, and what lies in the buffer
 /// behind the last byte of the file, within its device block, is zeroed. `pos` and `buf.len()` are
 /// multiples of the device's block. Holes and unwritten ranges become zeroes without a command;
-/// mapped ranges are split at [`Queue::max_transfer`]. Nothing else may be in flight on `queue`.
+/// mapped ranges are split at [`Queue::max_transfer_at`]. Nothing else may be in flight on `queue`.
 ///
 /// # Errors
 /// The first error wins; after it no further command is submitted, and those in flight are waited
@@ -127,10 +127,9 @@ impl<Q: Queue> Read<'_, Q> {
     fn submit_range(&mut self, mapping: &Mapping, pos: u64, bytes: u64) -> Result<(), Error> {
         let bad = Error::BadMapping { pos, offset: mapping.offset, length: mapping.length };
         let mut addr = mapping.device_address(pos).ok_or(bad)?;
-        let max = self.queue.max_transfer() as u64;
         let mut left = bytes;
         while left > 0 {
-            let n = left.min(max);
+            let n = left.min(self.queue.max_transfer_at(addr) as u64);
             let buf = self.cut(n)?;
             self.submit(Bio { addr, buf })?;
             addr = addr.saturating_add(n);

@@ -135,6 +135,19 @@ impl Queue for DiskQueue {
     }
 
     #[inline]
+    fn max_transfer_at(&self, addr: u64) -> usize {
+        let most = self.max_transfer();
+        // The boundary is the namespace's, which a partition need not begin at.
+        let shift = self.disk.block_shift();
+        let Some(blocks) =
+            self.disk.namespace.blocks_to_boundary(self.disk.start + (addr >> shift))
+        else {
+            return most;
+        };
+        usize::try_from(blocks << shift).unwrap_or(most).min(most)
+    }
+
+    #[inline]
     fn submit(&mut self, bio: Bio) -> Result<(), Refused> {
         let Bio { addr, buf } = bio;
         let shift = self.disk.block_shift();
@@ -193,5 +206,39 @@ impl Queue for DiskQueue {
             }
         }
         self.bounce = Some(buf);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nvio_driver::Address;
+    use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+
+    fn served(boundary: u16) -> (Emulator, Controller) {
+        let namespace = NamespaceConfig::new(Backing::memory(1 << 20)).noiob(boundary);
+        let emulator = Emulator::builder().namespace(namespace).mdts(Some(2)).start().unwrap();
+        let address = Address::VfioUser(emulator.socket().to_owned());
+        let controller = Controller::open(&address).unwrap();
+        (emulator, controller)
+    }
+
+    #[test]
+    fn the_boundary_is_that_of_the_namespace_and_not_of_the_partition() {
+        let cases =
+            [(0, [16384, 16384, 16384]), (24, [8192, 512, 4096]), (64, [16384, 16384, 12288])];
+        for (boundary, expected) in cases {
+            let (_emulator, controller) = served(boundary);
+            let whole = Disk::whole(&controller.namespace(1).unwrap());
+            let partition = whole.slice(8 * 512, 512 << 10).unwrap();
+            let mut queue = DiskQueue::new(&controller, &partition, 8).unwrap();
+            assert_eq!(queue.max_transfer(), 16384);
+            // Blocks 8, 23 and 40 of the namespace.
+            let most = [0, 15 * 512, 32 * 512].map(|addr| queue.max_transfer_at(addr));
+            assert_eq!(most, expected, "{boundary}");
+            let mut out = vec![1; 100_000];
+            queue.read_at(77, &mut out).unwrap();
+            assert!(out.iter().all(|&byte| byte == 0));
+        }
     }
 }

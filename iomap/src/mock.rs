@@ -84,6 +84,8 @@ impl Mapper for Script {
 pub(crate) struct MockQueue {
     pub(crate) device: Vec<u8>,
     pub(crate) max_transfer: usize,
+    /// A boundary that bios do not cross, in bytes; 0 for none.
+    pub(crate) boundary: u64,
     pub(crate) depth: usize,
     /// Bios submitted so far, by address and length.
     pub(crate) log: Vec<(u64, usize)>,
@@ -103,6 +105,7 @@ impl MockQueue {
         Self {
             device,
             max_transfer: 4 * Self::BLOCK,
+            boundary: 0,
             depth: 3,
             log: Vec::new(),
             failing: Vec::new(),
@@ -130,6 +133,11 @@ impl Queue for MockQueue {
 
     fn max_transfer(&self) -> usize {
         self.max_transfer
+    }
+
+    fn max_transfer_at(&self, addr: u64) -> usize {
+        let room = addr.checked_rem(self.boundary).map_or(u64::MAX, |at| self.boundary - at);
+        usize::try_from(room).unwrap_or(usize::MAX).min(self.max_transfer)
     }
 
     fn submit(&mut self, bio: Bio) -> Result<(), Refused> {

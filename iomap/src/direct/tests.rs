@@ -46,6 +46,19 @@ fn ranges_of_every_kind_come_together() {
 }
 
 #[test]
+fn no_bio_crosses_the_boundary_of_the_device() {
+    let mut queue = MockQueue::new(64);
+    queue.boundary = 6 * BLOCK;
+    // In the file it is elsewhere.
+    let at = 5 * BLOCK;
+    let mut script = Script::new([Mapping::mapped(0, 20 * BLOCK, at)]);
+    let got = run(&mut queue, &mut script, 1 << 20, 0, 12).unwrap();
+    assert_eq!(got, queue.device[at as usize..][..12 * BLOCK as usize]);
+    let blocks: Vec<_> = queue.log.iter().map(|&(at, n)| (at / BLOCK, n as u64 / BLOCK)).collect();
+    assert_eq!(blocks, [(5, 1), (6, 4), (10, 2), (12, 4), (16, 1)]);
+}
+
+#[test]
 fn nothing_is_read_at_or_past_the_end() {
     let mut queue = MockQueue::new(8);
     for (size, pos, blocks) in [(0, 0, 1), (512, 512, 1), (512, 1024, 4), (512, 0, 0)] {
