@@ -45,6 +45,7 @@ compile_error!("the ordering of queue entries and doorbells is verified for x86-
 
 mod address;
 mod admin;
+mod async_queue;
 mod controller;
 mod controller_memory;
 mod dma;
@@ -58,6 +59,7 @@ mod queue;
 mod transport;
 
 pub use address::{Address, ParseAddressError};
+pub use async_queue::{AsyncQueue, Ticket};
 pub use controller::{Controller, LogPage, Options, Wait, WritableController};
 pub use dma::{Arena, DmaBuf, DmaMemory, DmaPieces, PAGE_SIZE, Parts};
 pub use error::{Error, Result};
