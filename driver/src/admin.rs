@@ -68,6 +68,11 @@ impl Admin {
         self.core.restart();
     }
 
+    /// Gives commands so long from now on; returns how long it was.
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) -> Duration {
+        std::mem::replace(&mut self.timeout, timeout)
+    }
+
     /// Runs one command. `name` is for errors.
     ///
     /// # Errors

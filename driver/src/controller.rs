@@ -1,14 +1,18 @@
 //! A controller: bring-up, identification, queues, shutdown (Base 3.5, 3.6).
 
 mod bringup;
+mod handles;
 mod identify;
 mod log_page;
+mod management;
 mod queues;
 mod recovery;
 mod register;
 mod writable;
 
+use handles::Handles;
 pub use log_page::LogPage;
+pub use management::NewNamespace;
 pub(crate) use recovery::{Failure, Health, Managed};
 use register::Registered;
 pub use writable::WritableController;
@@ -131,6 +135,8 @@ pub(crate) struct Inner {
     max_transfer: usize,
     /// Identifiers of I/O queues that are not in use.
     free_queues: Mutex<Vec<u16>>,
+    /// Locked before `managed`, if both are.
+    handles: Mutex<Handles>,
     options: Options,
 }
 
@@ -237,27 +243,7 @@ impl Controller {
     /// # Errors
     /// When the command fails, or the list is not ascending.
     pub fn namespace_ids(&self) -> Result<Vec<u32>> {
-        let mut ids: Vec<u32> = Vec::new();
-        loop {
-            let after = ids.last().copied().unwrap_or(0);
-            let list: NamespaceList = self.0.identify_as(cns::ACTIVE_NAMESPACES, after)?;
-            let before = ids.len();
-            for id in list.ids() {
-                if id <= ids.last().copied().unwrap_or(0) || ids.len() >= MOST_NAMESPACES {
-                    return Err(Error::Invalid {
-                        structure: "Active Namespace ID list",
-                        field: "an ID out of order, or one too many,",
-                        value: u64::from(id),
-                    });
-                }
-                ids.push(id);
-            }
-            // IDs at and above fffffffeh cannot be asked about (Base 5.17.2.2).
-            let more = ids.len() - before == list.nsid.len();
-            if !more || ids.last().is_some_and(|&id| id >= 0xffff_fffe) {
-                return Ok(ids);
-            }
-        }
+        self.0.list_namespaces(cns::ACTIVE_NAMESPACES)
     }
 
     /// An active namespace (NVM 4.1.5.1).
@@ -266,19 +252,21 @@ impl Controller {
     /// [`Error::NoNamespace`] if it is not active; [`Error::Unsupported`] if its format is not
     /// supported, by name.
     pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
-        let identify = match self.0.identify_as(cns::NAMESPACE, nsid) {
-            Err(Error::Command { status, .. }) if status.bare() == status::INVALID_NAMESPACE => {
-                return Err(Error::NoNamespace { nsid });
-            }
-            other => other?,
-        };
-        Namespace::new(nsid, identify, self.0.max_transfer)
+        // To the end, so that it is not formatted before its handle is known of.
+        let mut handles = self.0.handles();
+        let namespace = self.0.identify_active(nsid)?;
+        handles.add(&namespace);
+        Ok(namespace)
     }
 }
 
 impl Inner {
     fn managed(&self) -> MutexGuard<'_, Managed> {
         self.managed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handles(&self) -> MutexGuard<'_, Handles> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
@@ -307,6 +295,42 @@ impl Inner {
             field: "length",
             value: bytes.len() as u64,
         })
+    }
+
+    /// An active namespace.
+    fn identify_active(&self, nsid: u32) -> Result<Namespace> {
+        let identify = match self.identify_as(cns::NAMESPACE, nsid) {
+            Err(Error::Command { status, .. }) if status.bare() == status::INVALID_NAMESPACE => {
+                return Err(Error::NoNamespace { nsid });
+            }
+            other => other?,
+        };
+        Namespace::new(nsid, identify, self.max_transfer)
+    }
+
+    /// A list of namespace IDs, ascending, in as many commands as it takes.
+    fn list_namespaces(&self, cns: u8) -> Result<Vec<u32>> {
+        let mut ids: Vec<u32> = Vec::new();
+        loop {
+            let after = ids.last().copied().unwrap_or(0);
+            let list: NamespaceList = self.identify_as(cns, after)?;
+            let before = ids.len();
+            for id in list.ids() {
+                if id <= ids.last().copied().unwrap_or(0) || ids.len() >= MOST_NAMESPACES {
+                    return Err(Error::Invalid {
+                        structure: "Namespace ID list",
+                        field: "an ID out of order, or one too many,",
+                        value: u64::from(id),
+                    });
+                }
+                ids.push(id);
+            }
+            // IDs at and above fffffffeh cannot be asked about (Base 5.17.2.2).
+            let more = ids.len() - before == list.nsid.len();
+            if !more || ids.last().is_some_and(|&id| id >= 0xffff_fffe) {
+                return Ok(ids);
+            }
+        }
     }
 
     /// Normal shutdown, then disable, then reset (Base 3.6.1).

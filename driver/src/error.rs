@@ -141,6 +141,20 @@ pub enum Error {
         /// The namespace ID.
         nsid: u32,
     },
+    /// A namespace is to be changed of which there are handles.
+    #[error("{handles} handles of namespace {nsid} are in use: drop them before it is changed")]
+    NamespaceInUse {
+        /// The namespace ID.
+        nsid: u32,
+        /// Handles, clones included.
+        handles: usize,
+    },
+    /// The controller formats or erases all namespaces together, and there are others.
+    #[error("the controller would format or erase all namespaces, and not only {nsid}")]
+    FormatsAll {
+        /// The namespace that was to be formatted.
+        nsid: u32,
+    },
     /// The DMA arena has no free range of that size.
     #[error("no {bytes} contiguous bytes are free in the DMA arena of {arena} bytes")]
     ArenaFull {

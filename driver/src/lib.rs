@@ -60,7 +60,7 @@ mod transport;
 
 pub use address::{Address, ParseAddressError};
 pub use async_queue::{AsyncQueue, Ticket};
-pub use controller::{Controller, LogPage, Options, Wait, WritableController};
+pub use controller::{Controller, LogPage, NewNamespace, Options, Wait, WritableController};
 pub use dma::{Arena, DmaBuf, DmaMemory, DmaPieces, PAGE_SIZE, Parts};
 pub use error::{Error, Result};
 pub use event::AsyncEvent;

@@ -186,6 +186,11 @@ impl Namespace {
         &self.identify
     }
 
+    /// What clones of this handle have in common.
+    pub(crate) fn shared(&self) -> &Arc<IdentifyNamespace> {
+        &self.identify
+    }
+
     /// The first two dwords of a Read.
     #[inline]
     pub(crate) fn read_head(&self) -> u64 {

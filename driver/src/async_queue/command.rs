@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::permits::{Checked, Turn};
+use super::permits::{Checked, Left, Turn};
 use super::table::{Ended, Entry};
 use super::{AsyncQueue, Ticket};
 use crate::queue::{QueuePair, Rejected};
@@ -137,8 +137,9 @@ impl<M, S> Drop for Command<'_, M, S> {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.step, Step::Over) {
             Step::Waiting(_memory, _submit, turn) => {
-                let left = self.queue.state().permits.leave(turn);
-                left.next.into_iter().for_each(Waker::wake);
+                let Left { next, own } = self.queue.state().permits.leave(turn);
+                drop(own);
+                next.into_iter().for_each(Waker::wake);
             }
             Step::InFlight(at) => {
                 let entry = self.queue.state().table.abandon(at);

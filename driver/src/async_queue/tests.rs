@@ -301,7 +301,9 @@ fn a_reset_ends_what_is_in_flight_and_the_line_goes_on() {
     let mut executor = Executor::new(tasks);
     executor.round();
     queue.poll();
-    std::thread::sleep(Duration::from_millis(50));
+    while served.emulator.fault_counts().lost < 3 {
+        std::thread::yield_now();
+    }
     served.controller.reset().unwrap();
     executor.run(&queue);
     assert_eq!((aborted.get(), whole.get(), queue.counters().resets), (3, 7, 1));

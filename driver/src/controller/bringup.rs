@@ -80,6 +80,7 @@ fn first(
         identify,
         max_transfer: usize::try_from(mdts).unwrap_or(usize::MAX).min(most),
         free_queues: Mutex::default(),
+        handles: Mutex::default(),
         options,
     };
     let granted = {

@@ -116,7 +116,8 @@ impl Inner {
         managed.check()
     }
 
-    fn recover_in(&self, managed: &mut Managed, why: &Error) {
+    /// Resets the controller because of `why`.
+    pub(super) fn recover_in(&self, managed: &mut Managed, why: &Error) {
         log::warn!("resetting the controller: {why}");
         let stopped = self.stop(managed, matches!(why, Error::Gone));
         managed.admin.restart(stopped.is_err());

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 
 /// A controller whose namespaces can be written to, and that takes any command. Cheap to clone.
 #[derive(Clone)]
-pub struct WritableController(Controller);
+pub struct WritableController(pub(super) Controller);
 
 impl Deref for WritableController {
     type Target = Controller;

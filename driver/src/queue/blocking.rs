@@ -201,6 +201,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
         mut split: Split,
         mut submit: impl FnMut(&mut QueuePair<T>, u64, DmaBuf, T) -> Result<(), Rejected<T>>,
     ) -> Result<DmaBuf, Failed> {
+        self.attend();
         while let Some((lba, mut piece)) = split.cut(namespace) {
             loop {
                 if split.has_failed() {
@@ -222,6 +223,12 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
         split.finish()
     }
 
+    /// Has the queue notice a reset that happened while nobody polled it: it would end what is
+    /// queued now.
+    fn attend(&mut self) {
+        self.queue.check(&mut self.others);
+    }
+
     fn is_busy(&self) -> bool {
         self.queue.in_flight() > 0
     }
@@ -241,6 +248,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
         &mut self,
         mut submit: impl FnMut(&mut QueuePair<T>, T) -> Result<(), Rejected<T, ()>>,
     ) -> Result<Status> {
+        self.attend();
         while let Err(rejected) = submit(self.queue, self.mark.clone()) {
             match rejected.error {
                 Error::QueueFull { .. } if self.is_busy() => self.queue.wait(&mut self.others)?,

@@ -171,6 +171,19 @@ fn a_command_that_is_lost_ends_in_its_bound() {
 }
 
 #[test]
+fn a_reset_while_nobody_polls_is_no_error() {
+    let Served { controller, namespace, emulator: _emulator } = served(0, Faults::new());
+    let mut queue = controller.queue_pair(8).unwrap();
+    for _ in 0..3 {
+        controller.reset().unwrap();
+        queue.blocking(0, drop).read_bytes(&namespace, 0, &mut [0; 100]).unwrap();
+        controller.reset().unwrap();
+        queue.blocking(0, drop).flush(&namespace).unwrap();
+    }
+    assert_eq!(queue.counters().resets, 6);
+}
+
+#[test]
 fn a_controller_that_is_gone_ends_every_form_with_an_error() {
     let gone = Rule::new(Fault::Device(DeviceFault::Removed)).opcode(nvm::READ).nth(2);
     let Served { controller, namespace, emulator } = served(0, Faults::new().rule(gone));
