@@ -6,6 +6,7 @@ mod table;
 mod transfer;
 
 use std::cell::{RefCell, RefMut};
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -60,7 +61,7 @@ const PATIENCE: u32 = 1 << 12;
 ///     // Of any size: as many commands as it takes.
 ///     let large = queue.read(&namespace, 0, controller.alloc(4 << 20)?).await?;
 ///     let small = queue.read(&namespace, 8, controller.alloc(4096)?).await?;
-///     nvio_driver::Result::Ok(large.len() + small.len())
+///     Ok::<_, nvio_driver::Error>(large.len() + small.len())
 /// };
 /// assert_eq!(queue.block_on(both)?, (4 << 20) + 4096);
 /// # Ok(())
@@ -126,11 +127,52 @@ impl AsyncQueue {
     /// tells how many commands there were. Never waits, but looks after commands that are overdue
     /// every so often, as [`QueuePair::poll`] does.
     pub fn poll(&self) -> usize {
-        // From inside of a command's closure, there is nothing to poll.
+        self.take(|pair, done| {
+            pair.ring();
+            pair.poll(usize::MAX, done)
+        })
+    }
+
+    /// The same, but waits until a command has ended, as [`QueuePair::wait`] does: polling, or, with
+    /// [`Wait::Interrupt`](crate::Wait::Interrupt), asleep after a while. For an executor that has
+    /// nothing else to do. 0 when nothing is in flight.
+    ///
+    /// # Errors
+    /// As [`QueuePair::wait`].
+    pub fn wait(&self) -> Result<usize> {
+        let mut result = Ok(());
+        let count = self.take(|pair, done| match pair.wait(done) {
+            Ok(count) => count,
+            Err(error) => {
+                result = Err(error);
+                0
+            }
+        });
+        result.map(|()| count)
+    }
+
+    /// What becomes readable with a completion, for an event loop; see [`QueuePair::event_fd`].
+    /// It is to be waited for only after [`prepare_to_sleep`](Self::prepare_to_sleep), with a call
+    /// of [`poll`](Self::poll) afterwards.
+    pub fn event_fd(&self) -> Option<OwnedFd> {
+        let pair = self.0.pair.try_borrow().ok()?;
+        pair.event_fd()?.try_clone_to_owned().ok()
+    }
+
+    /// Whether an event loop may sleep now; see [`QueuePair::prepare_to_sleep`].
+    pub fn prepare_to_sleep(&self) -> bool {
+        self.0.pair.try_borrow_mut().is_ok_and(|mut pair| pair.prepare_to_sleep())
+    }
+
+    /// Takes what `how` finds, and wakes the futures of it.
+    fn take(
+        &self,
+        how: impl FnOnce(&mut QueuePair<Ticket>, &mut dyn FnMut(Completion<Ticket>)) -> usize,
+    ) -> usize {
+        // From inside of a command's closure, there is nothing to take.
         let Ok(mut pair) = self.0.pair.try_borrow_mut() else { return 0 };
         let mut wakers = std::mem::take(&mut self.state().wakers);
-        pair.ring();
-        let count = pair.poll(usize::MAX, |done| {
+        let count = how(&mut pair, &mut |done| {
             let mut state = self.state();
             match state.table.end(done) {
                 Outcome::Wake(waker) => wakers.push(waker),

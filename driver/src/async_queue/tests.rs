@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 use std::time::{Duration, Instant};
 
-use nvio_emulator::{Backing, DeviceFault, Emulator, Fault, Faults, NamespaceConfig, Rule};
+use nvio_emulator::{
+    Backing, DeviceFault, Emulator, Fault, Faults, NamespaceConfig, Rule, Service,
+};
 use nvio_spec::{opcode::nvm, status};
 
 use super::*;
-use crate::{Address, Arena, DmaMemory, Options};
+use crate::{Address, Arena, DmaMemory, Options, Wait};
 
 const SIZE: u64 = 16 << 20;
 
@@ -399,6 +401,34 @@ fn what_wakers_and_closures_do_with_the_queue_is_no_matter() {
     while queue.in_flight() > 0 {
         queue.poll();
     }
+}
+
+#[test]
+fn an_executor_with_nothing_to_do_sleeps_until_an_interrupt() {
+    let slow = Service::new().latency(Duration::from_millis(20));
+    let disk = NamespaceConfig::new(Backing::memory(SIZE));
+    let emulator = Emulator::builder().namespace(disk).service(slow).start().unwrap();
+    let address = Address::VfioUser(emulator.socket().to_owned());
+    let wait = Wait::Interrupt { spin: Duration::ZERO };
+    let options = Options { wait, ..Options::default() };
+    let controller = Controller::open_with(&address, options).unwrap();
+    let namespace = controller.namespace(1).unwrap();
+    let queue = AsyncQueue::new(&controller, 4).unwrap();
+    assert!(queue.event_fd().is_some());
+    let tasks = (0..8).map(|lba| {
+        let (controller, queue, namespace) = (&controller, &queue, &namespace);
+        Box::pin(async move {
+            queue.read(namespace, lba, controller.alloc(512).unwrap()).await.unwrap();
+        }) as Task
+    });
+    let mut executor = Executor::new(tasks);
+    while !executor.0.is_empty() {
+        executor.round();
+        queue.wait().unwrap();
+    }
+    let counters = queue.counters();
+    assert!(counters.sleeps > 0 && counters.idle_polls < 100_000, "{counters:?}");
+    assert!(queue.prepare_to_sleep() && queue.poll() == 0 && queue.wait().unwrap() == 0);
 }
 
 #[test]

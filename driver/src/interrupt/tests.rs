@@ -49,8 +49,8 @@ unsafe impl Transport for Few {
         self.device.doorbells()
     }
 
-    fn choose_iova(&self, bytes: u64) -> Result<u64> {
-        self.device.choose_iova(bytes)
+    fn choose_iova(&self, bytes: u64, used: &[std::ops::Range<u64>]) -> Result<u64> {
+        self.device.choose_iova(bytes, used)
     }
 
     fn map(&self, arena: &Arena) -> Result<()> {
