@@ -9,7 +9,7 @@ use nvio_spec::register::{
     CMB_ADDRESS_INVALID, CMBLOC, CMBMSC, CMBSTS, CMBSZ, Cap, Cmbloc, Cmbmsc, Cmbsz,
 };
 
-use crate::dma::{Arena, PAGE_SIZE, PageMap};
+use crate::dma::{Arena, Claim, PAGE_SIZE, PageMap};
 use crate::mmio::Mmio;
 use crate::transport::Transport;
 use crate::{Error, Result};
@@ -24,6 +24,8 @@ pub(crate) struct ControllerMemory {
     address: u64,
     /// Whether that is set with CMBMSC (since NVMe 1.4), and not that of the BAR.
     announced: bool,
+    /// Of an announced one, the addresses, which nothing else gets.
+    _claim: Option<Claim>,
     free: Mutex<PageMap>,
 }
 
@@ -57,16 +59,19 @@ impl ControllerMemory {
             return Err(invalid("SZ", 0));
         }
         let window = transport.map_bar(location.bar(), offset, bytes.min(MOST))?;
-        let address = match announced {
-            // Any address will do that the controller uses for nothing else. All it knows of us is
-            // the arena.
-            true => end(arena.iova(), arena.size() as u64),
-            false => transport.bar_address(location.bar())?.checked_add(offset),
+        // Any address will do that is used for nothing else, now or later.
+        let claim = match (announced, usize::try_from(bytes)) {
+            (true, Ok(len)) => Some(Claim::new(len, |used| transport.choose_iova(bytes, used))?),
+            _ => None,
+        };
+        let address = match &claim {
+            Some(claim) => Some(claim.iova()),
+            None => transport.bar_address(location.bar())?.checked_add(offset),
         };
         let address = address.ok_or_else(|| invalid("SZ", bytes))?;
         check_place(address, bytes, cap, arena)?;
         let free = Mutex::new(PageMap::new(window.len() / PAGE_SIZE));
-        let memory = Self { window, address, announced, free };
+        let memory = Self { window, address, _claim: claim, announced, free };
         memory.enable(transport)?;
         Ok(Some(Arc::new(memory)))
     }

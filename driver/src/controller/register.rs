@@ -121,14 +121,15 @@ impl Registered {
     pub(super) fn revoke(&self, transport: &dyn Transport) -> Result<()> {
         let mut table = self.table();
         table.revoked = true;
-        let ended = table.ranges.values_mut().map(|range| range.end(transport));
+        let mut result = Ok(());
         // Each of them, whatever another says.
-        ended.fold(Ok(()), |all, one| {
-            let one = one.inspect_err(|error| {
+        for range in table.ranges.values_mut() {
+            if let Err(error) = range.end(transport) {
                 log::error!("the controller may still write to registered memory: {error}");
-            });
-            all.and(one)
-        })
+                result = result.and(Err(error));
+            }
+        }
+        result
     }
 }
 

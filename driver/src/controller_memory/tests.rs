@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 
 use super::*;
 
-const ARENA: u64 = 1 << 32;
 const ARENA_BYTES: u64 = 2 << 20;
 const ANNOUNCED: Cap = Cap(1 << 57);
 /// Submission queues, 16 units of 4 KiB.
@@ -16,16 +15,18 @@ struct Fake {
     registers: BTreeMap<u64, u32>,
     written: Mutex<Vec<(u64, u32)>>,
     bar: u64,
+    arena: Arena,
 }
 
 impl Fake {
     fn new(registers: &[(u64, u32)], bar: u64) -> Self {
         let registers = registers.iter().copied().collect();
-        Self { registers, written: Mutex::default(), bar }
+        let arena = Arena::detached(ARENA_BYTES as usize).unwrap();
+        Self { registers, written: Mutex::default(), bar, arena }
     }
 
     fn find(&self, cap: Cap) -> Result<Option<Arc<ControllerMemory>>> {
-        ControllerMemory::find(self, cap, &Arena::new(ARENA_BYTES as usize, ARENA).unwrap())
+        ControllerMemory::find(self, cap, &self.arena)
     }
 }
 
@@ -44,8 +45,9 @@ unsafe impl Transport for Fake {
         unreachable!()
     }
 
-    fn choose_iova(&self, _bytes: u64) -> Result<u64> {
-        Ok(ARENA)
+    fn choose_iova(&self, _: u64, used: &[std::ops::Range<u64>]) -> Result<u64> {
+        // Above all that tests of this process have.
+        Ok(used.last().map_or(0, |last| last.end).next_multiple_of(2 << 20))
     }
 
     fn map(&self, _arena: &Arena) -> Result<()> {
@@ -76,10 +78,13 @@ unsafe impl Transport for Fake {
 }
 
 #[test]
-fn an_announced_memory_is_placed_behind_the_arena() {
+fn an_announced_memory_is_placed_where_nothing_else_is() {
     let fake = Fake::new(&[(CMBSZ, SIZE), (CMBLOC, 4 << 12 | 2)], 0);
     let memory = fake.find(ANNOUNCED).unwrap().unwrap();
-    let control = Cmbmsc::enabled(ARENA + ARENA_BYTES).0;
+    let base = memory.address;
+    let arena = fake.arena.iova()..fake.arena.iova() + ARENA_BYTES;
+    assert!(base >= arena.end || base + (64 << 10) <= arena.start);
+    let control = Cmbmsc::enabled(base).0;
     // The lower half, which enables, last.
     let expected = [
         (CMBMSC + 4, 0),
@@ -91,7 +96,6 @@ fn an_announced_memory_is_placed_behind_the_arena() {
     assert_eq!(memory.len(), 64 << 10);
     let first = memory.take(1, PAGE_SIZE).unwrap();
     let second = memory.take(8192, 8192).unwrap();
-    let base = ARENA + ARENA_BYTES;
     assert_eq!((first.iova(), second.iova()), (base, base + 8192));
     assert_eq!(second.ptr().addr().get() - first.ptr().addr().get(), 8192);
     assert!(memory.take(64 << 10, PAGE_SIZE).is_none());
@@ -134,11 +138,15 @@ fn what_cannot_be_is_refused() {
     assert!(matches!(outside, Err(Error::OutsideBar { .. })), "{outside:?}");
     assert!(find(SIZE, 1, 0, ANNOUNCED).is_err());
     // In the place of the arena.
-    for bar in [ARENA, ARENA - 4096, ARENA + ARENA_BYTES - 4096] {
-        let overlap = find(SIZE, 2, bar, Cap(0));
+    let mut fake = Fake::new(&[(CMBSZ, SIZE), (CMBLOC, 2)], 0);
+    let arena = fake.arena.iova();
+    for bar in [arena, arena - 4096, arena + ARENA_BYTES - 4096] {
+        fake.bar = bar;
+        let overlap = fake.find(Cap(0)).map(|found| found.is_some());
         assert!(matches!(overlap, Err(Error::Unsupported { .. })), "{overlap:?}");
     }
-    assert!(find(SIZE, 2, ARENA - (64 << 10), Cap(0)).unwrap());
+    fake.bar = arena - (64 << 10);
+    assert!(fake.find(Cap(0)).unwrap().is_some());
     // Larger pages than it is aligned to.
     let misaligned = find(SIZE, 1 << 12 | 2, 1 << 31, Cap(1 << 48));
     assert!(matches!(misaligned, Err(Error::Misaligned { .. })), "{misaligned:?}");

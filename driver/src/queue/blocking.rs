@@ -105,16 +105,15 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
     /// As [`read`](Self::read), and [`Error::ArenaFull`]. The bytes of `out` that were not read are
     /// as they were; those before the block of the error may have been read or not.
     pub fn read_bytes(&mut self, namespace: &Namespace, offset: u64, out: &mut [u8]) -> Result<()> {
-        let block = u64::from(namespace.block_size());
+        let (shift, block) = (namespace.block_shift(), namespace.block_size() as usize);
         namespace.check_byte_range(offset, out.len() as u64)?;
         let mut at = offset;
         let mut left = out;
         while !left.is_empty() {
-            // A block has at most 64 KiB.
-            let lead = (at % block) as usize;
+            let lead = usize::try_from(at).unwrap_or(usize::MAX) & (block - 1);
             let span = lead.saturating_add(left.len()).min(BOUNCE);
-            let buf = self.take_bounce(span.next_multiple_of(block as usize))?;
-            let buf = self.bounced(|this| this.read(namespace, at / block, buf))?;
+            let buf = self.take_bounce(span.next_multiple_of(block))?;
+            let buf = self.bounced(|this| this.read(namespace, at >> shift, buf))?;
             let (now, rest) = left.split_at_mut(left.len().min(BOUNCE - lead));
             now.copy_from_slice(&buf[lead..lead + now.len()]);
             self.put_bounce(buf);

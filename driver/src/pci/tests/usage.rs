@@ -165,13 +165,18 @@ fn an_exclusive_opener_is_noticed() {
     let sysfs = fake.sysfs();
     let device = sysfs.nvme_device(DEVICE.parse().unwrap()).unwrap();
     // A process that another test starts has our descriptors until it executes its program.
-    let released = || sysfs.uses(&device).unwrap().is_empty();
-    assert!((0..500).any(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        released()
-    }));
-    let claims = sysfs.claims(&device).unwrap();
+    let soon = |step: &mut dyn FnMut() -> bool| {
+        assert!((0..500).any(|_| step() || {
+            std::thread::sleep(Duration::from_millis(10));
+            false
+        }));
+    };
+    let mut claims = None;
+    soon(&mut || {
+        claims = sysfs.claims(&device).ok();
+        claims.is_some()
+    });
     assert!(matches!(sysfs.uses(&device).unwrap()[0].kind, UseKind::Claimed));
     drop(claims);
-    sysfs.bind(DEVICE.parse().unwrap()).unwrap();
+    soon(&mut || sysfs.bind(DEVICE.parse().unwrap()).is_ok());
 }

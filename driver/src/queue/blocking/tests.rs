@@ -132,7 +132,7 @@ fn no_command_is_queued_after_an_error() {
     let bad = Rule::new(Fault::Status(status::UNRECOVERED_READ_ERROR)).lbas(0..1);
     let Served { controller, namespace, emulator: _emulator } = served(0, Faults::new().rule(bad));
     let mut queue = controller.queue_pair(1).unwrap();
-    let buf = controller.alloc(10 * 64 << 10).unwrap();
+    let buf = controller.alloc(640 << 10).unwrap();
     let failed = queue.blocking(0, drop).read(&namespace, 0, buf).unwrap_err();
     assert!(matches!(failed.error, Error::Io { lba: 0, blocks: MOST, .. }));
     assert_eq!((queue.counters().submitted, failed.buf.is_some()), (1, true));
