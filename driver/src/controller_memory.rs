@@ -24,7 +24,7 @@ pub(crate) struct ControllerMemory {
     address: u64,
     /// Whether that is set with CMBMSC (since NVMe 1.4), and not that of the BAR.
     announced: bool,
-    /// Of an announced one, the addresses, which nothing else gets.
+    /// The addresses, which nothing else gets.
     _claim: Option<Claim>,
     free: Mutex<PageMap>,
 }
@@ -59,17 +59,25 @@ impl ControllerMemory {
             return Err(invalid("SZ", 0));
         }
         let window = transport.map_bar(location.bar(), offset, bytes.min(MOST))?;
-        // Any address will do that is used for nothing else, now or later.
-        let claim = match (announced, usize::try_from(bytes)) {
-            (true, Ok(len)) => Some(Claim::new(len, |used| transport.choose_iova(bytes, used))?),
-            _ => None,
+        let len = usize::try_from(bytes).map_err(|_| invalid("SZ", bytes))?;
+        // Where it is on the bus, which is the only address that old controllers know, and some
+        // that say otherwise.
+        let on_bus = transport.bar_address(location.bar()).and_then(|bar| {
+            let address = bar.checked_add(offset).ok_or(invalid("OFST", offset))?;
+            check_place(address, bytes, cap, arena).map(|()| address)
+        });
+        let (address, claim) = match on_bus {
+            // If another controller of this process has it already, arenas stay clear of it anyway.
+            Ok(address) => (address, Claim::new(len, |_| Ok(address)).ok()),
+            // Any other will do that is used for nothing else, now or later.
+            Err(error) if announced => {
+                log::debug!("controller memory is not known by its address on the bus: {error}");
+                let claim = Claim::new(len, |used| transport.choose_iova(bytes, used))?;
+                check_place(claim.iova(), bytes, cap, arena)?;
+                (claim.iova(), Some(claim))
+            }
+            Err(error) => return Err(error),
         };
-        let address = match &claim {
-            Some(claim) => Some(claim.iova()),
-            None => transport.bar_address(location.bar())?.checked_add(offset),
-        };
-        let address = address.ok_or_else(|| invalid("SZ", bytes))?;
-        check_place(address, bytes, cap, arena)?;
         let free = Mutex::new(PageMap::new(window.len() / PAGE_SIZE));
         let memory = Self { window, address, _claim: claim, announced, free };
         memory.enable(transport)?;

@@ -78,8 +78,21 @@ unsafe impl Transport for Fake {
 }
 
 #[test]
-fn an_announced_memory_is_placed_where_nothing_else_is() {
-    let fake = Fake::new(&[(CMBSZ, SIZE), (CMBLOC, 4 << 12 | 2)], 0);
+fn an_announced_memory_is_known_by_its_address_on_the_bus() {
+    let fake = Fake::new(&[(CMBSZ, SIZE), (CMBLOC, 4 << 12 | 2)], 0x12_8000_0000);
+    let memory = fake.find(ANNOUNCED).unwrap().unwrap();
+    assert_eq!(memory.take(1, PAGE_SIZE).unwrap().iova(), 0x12_8000_4000);
+    assert_eq!(fake.written.lock().unwrap()[2..], [(CMBMSC + 4, 0x12), (CMBMSC, 0x8000_4003)]);
+    // No arena is placed there.
+    assert!(Claim::new(4096, |_| Ok(0x12_8000_4000)).is_err());
+    drop(memory);
+    assert!(Claim::new(4096, |_| Ok(0x12_8000_4000)).is_ok());
+}
+
+#[test]
+fn an_announced_memory_in_the_place_of_the_arena_is_placed_where_nothing_else_is() {
+    let mut fake = Fake::new(&[(CMBSZ, SIZE), (CMBLOC, 4 << 12 | 2)], 0);
+    fake.bar = fake.arena.iova();
     let memory = fake.find(ANNOUNCED).unwrap().unwrap();
     let base = memory.address;
     let arena = fake.arena.iova()..fake.arena.iova() + ARENA_BYTES;
@@ -131,8 +144,8 @@ fn what_cannot_be_is_refused() {
     // A reserved unit; no size; the largest there can be, which may wrap.
     invalid(find(SIZE | 0xf00, 2, 0, ANNOUNCED), "SZU");
     invalid(find(1, 2, 0, ANNOUNCED), "SZ");
-    assert!(find(0xffff_f601, 2, 0, ANNOUNCED).unwrap());
     invalid(find(0xffff_f601, 2, u64::MAX << 12, Cap(0)), "SZ");
+    invalid(find(SIZE, 4 << 12 | 2, u64::MAX << 12, Cap(0)), "OFST");
     // Outside of the BAR, and another BAR.
     let outside = find(SIZE, 256 << 12 | 2, 0, ANNOUNCED);
     assert!(matches!(outside, Err(Error::OutsideBar { .. })), "{outside:?}");
