@@ -219,8 +219,11 @@ mod tests {
         assert_eq!(choose(&ranges, MIB, &used).unwrap(), 10 * MIB);
         assert!(choose(&ranges, 2 * MIB + 1, &used).is_err());
         // A part of a page of 2 MiB is used: the next begins behind it.
-        let part = vec![PREFERRED..PREFERRED + 4096];
-        assert_eq!(choose(&[IovaRange::WHOLE], 4096, &part).unwrap(), PREFERRED + HUGE_PAGE);
+        let part = PREFERRED..PREFERRED + 4096;
+        assert_eq!(
+            choose(&[IovaRange::WHOLE], 4096, std::slice::from_ref(&part)).unwrap(),
+            PREFERRED + HUGE_PAGE
+        );
         assert!(choose(&[IovaRange::WHOLE], u64::MAX, &[]).is_err());
         assert!(choose(&[IovaRange::WHOLE], 4096, &[0..PREFERRED, PREFERRED..u64::MAX]).is_err());
     }
