@@ -9,6 +9,7 @@ pub mod guest;
 pub mod image;
 pub mod nvio;
 pub mod rng;
+pub mod simulation;
 pub mod sys;
 pub mod tree;
 pub mod view;

@@ -1,0 +1,188 @@
+//! Requests come back.
+
+use nvio_driver::spec::{Status, status};
+use nvio_driver::{Completion, DmaBuf};
+
+use super::buffers::span;
+use super::lend::Span;
+use super::model::Ending;
+use super::request::{Kind, Request};
+use super::run::Run;
+use super::{Checked, Wrong, content, ensure};
+
+impl Run<'_> {
+    /// Takes completions of one queue pair.
+    pub(super) fn poll(&mut self, lane: usize, limit: usize) -> Checked {
+        let mut done = Vec::new();
+        let count = self.lanes[lane].pair.poll(limit, |completion| done.push(completion));
+        ensure!(count == done.len(), "poll says {count} and gave {}", done.len());
+        self.deliver(lane, done)
+    }
+
+    /// Rings for a queue pair, takes all completions there are, and has it look after the rest.
+    pub(super) fn attend(&mut self, lane: usize) -> Checked {
+        let (now, bounds) = (self.now(), self.bounds);
+        self.lanes[lane].attend(now, &bounds);
+        self.lanes[lane].pair.ring();
+        while self.lanes[lane].pair.is_ready() {
+            self.poll(lane, usize::MAX)?;
+        }
+        let mut done = Vec::new();
+        let count = self.lanes[lane].pair.check(|completion| done.push(completion));
+        ensure!(count == done.len(), "check says {count} and gave {}", done.len());
+        let now = self.now();
+        self.lanes[lane].attended(now);
+        self.deliver(lane, done)?;
+        self.lanes[lane].check_ages(now, &bounds)
+    }
+
+    /// Waits for a completion, as a blocking caller does.
+    pub(super) fn wait(&mut self, lane: usize) -> Checked {
+        let (now, bounds) = (self.now(), self.bounds);
+        self.lanes[lane].attend(now, &bounds);
+        let mut done = Vec::new();
+        let waited = self.lanes[lane].pair.wait(|completion| done.push(completion));
+        let now = self.now();
+        self.lanes[lane].attended(now);
+        let empty = self.lanes[lane].requests.is_empty();
+        ensure!(waited.is_ok(), "waiting fails");
+        ensure!(empty || !done.is_empty(), "nothing came, and it was not waited for");
+        self.deliver(lane, done)
+    }
+
+    fn deliver(&mut self, lane: usize, done: Vec<Completion<u64>>) -> Checked {
+        done.into_iter().try_for_each(|completion| self.judge(lane, completion))
+    }
+
+    /// One request ends.
+    fn judge(&mut self, lane: usize, done: Completion<u64>) -> Checked {
+        let Completion { context: token, buf, parts, status, .. } = done;
+        self.note("completion", &[token, lane as u64, status.0.into()]);
+        self.model.moment();
+        let (now, bounds) = (self.now(), self.bounds);
+        let from = &mut self.lanes[lane];
+        let Some(request) = from.requests.remove(&token) else {
+            return Err(Wrong(format!("request {token} ended, which is not in flight: {status}")));
+        };
+        let age = from.age(&request, now, &bounds);
+        ensure!(age <= 1000, "request {token} took {age} thousandths of its bound: {request:?}");
+        self.outcome.longest = self.outcome.longest.max(age);
+        match status.is_success() {
+            true => (from.ended.0, self.outcome.succeeded) = (from.ended.0 + 1, self.outcome.succeeded + 1),
+            false => (from.ended.1, self.outcome.failed) = (from.ended.1 + 1, self.outcome.failed + 1),
+        }
+        let data = match parts {
+            Some(parts) => parts.data,
+            None if buf.is_empty() => Vec::new(),
+            None => vec![buf],
+        };
+        self.check_memory(&request, &data, status)?;
+        let verdict = match status.is_success() {
+            true => self.succeeded(token, &request, &data),
+            false => self.failed(token, &request, status),
+        };
+        data.into_iter().chain(request.guards).for_each(|buf| self.buffers.keep(buf));
+        verdict
+    }
+
+    /// The buffers must come back as they went out, unless the controller may still use them.
+    fn check_memory(&mut self, request: &Request, data: &[DmaBuf], status: Status) -> Checked {
+        let back: Vec<Span> = data.iter().map(span).collect();
+        if back == request.spans {
+            return Ok(());
+        }
+        let may = self.mix.is_broken() && !status.is_success() && back.is_empty();
+        ensure!(may, "{:#x?} went out and {back:#x?} came back", request.spans);
+        // They stay lent.
+        self.leaky = true;
+        Ok(())
+    }
+
+    fn succeeded(&mut self, token: u64, request: &Request, data: &[DmaBuf]) -> Checked {
+        let draft = &request.draft;
+        match draft.kind {
+            Kind::Read => {
+                let bytes: Vec<u8> = data.iter().flat_map(|buf| buf.iter().copied()).collect();
+                let block_size = self.spaces[draft.space].block_size() as usize;
+                let nsid = self.spaces[draft.space].id();
+                self.outcome.bytes_checked += bytes.len() as u64;
+                for (block, lba) in bytes.chunks(block_size).zip(draft.blocks()) {
+                    let value = content::identify(block, content::place(nsid, lba));
+                    let Some(value) = value else {
+                        let begin = &block[..block.len().min(32)];
+                        return Err(Wrong(format!(
+                            "request {token}: block {lba} of namespace {nsid} is of no one write, \
+                             beginning with {begin:02x?}: {request:?}"
+                        )));
+                    };
+                    self.holds(token, request, lba, value)?;
+                }
+                Ok(())
+            }
+            Kind::Compare => {
+                for (lba, &value) in draft.blocks().zip(&request.values) {
+                    self.holds(token, request, lba, value)?;
+                }
+                Ok(())
+            }
+            Kind::Flush => {
+                self.model.flushed(draft.space, request.begun);
+                Ok(())
+            }
+            Kind::Verify => Ok(()),
+            Kind::Write | Kind::Zeroes { .. } | Kind::Deallocate => {
+                let ending = Ending::Done { durable: draft.fua };
+                for lba in draft.blocks() {
+                    self.model.write_ends(draft.space, lba, token, request.begun, ending);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A block was seen to hold a value.
+    fn holds(&mut self, token: u64, request: &Request, lba: u64, value: u64) -> Checked {
+        let space = request.draft.space;
+        self.model.read_ends(space, lba, value, request.begun).map_err(|impossible| {
+            let possible = impossible.possible;
+            let nsid = self.spaces[space].id();
+            Wrong(format!(
+                "request {token}: block {lba} of namespace {nsid} holds the value of write {value}, \
+                 where only {possible:?} are possible: {request:?}"
+            ))
+        })
+    }
+
+    fn failed(&mut self, token: u64, request: &Request, status: Status) -> Checked {
+        let draft = &request.draft;
+        if status.bare() == status::COMPARE_FAILURE {
+            ensure!(draft.kind == Kind::Compare, "{status}: {request:?}");
+            let pairs: Vec<(u64, u64)> =
+                draft.blocks().zip(request.values.iter().copied()).collect();
+            let differ = pairs.iter().any(|&(lba, value)| {
+                self.model.may_differ(draft.space, lba, value, request.begun)
+            });
+            ensure!(differ, "request {token}: {status}, and all blocks are the same: {request:?}");
+            return Ok(());
+        }
+        let by_host = [status::ABORTED_BY_HOST, status::HOST_PATHING_ERROR].contains(&status.bare());
+        self.write_failed(token, request, by_host);
+        let may = self.is_disturbed() && !self.strict;
+        ensure!(may, "request {token} fails without a cause: {status}: {request:?}");
+        Ok(())
+    }
+
+    /// A write ended, nobody knows how. If it was the host that ended it, and the controller could
+    /// not be reset, it may be executed later.
+    pub(super) fn write_failed(&mut self, token: u64, request: &Request, by_host: bool) {
+        let draft = &request.draft;
+        if !draft.kind.changes() {
+            return;
+        }
+        let open = by_host && self.mix.is_broken();
+        let ending = if open { Ending::Open } else { Ending::Unknown };
+        for lba in draft.blocks() {
+            self.model.write_ends(draft.space, lba, token, request.begun, ending);
+        }
+    }
+}

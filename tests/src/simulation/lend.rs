@@ -1,0 +1,286 @@
+//! What is lent to the controller, and what it accesses all the same.
+//!
+//! The table knows every buffer of the test: one that is held is not to be touched, one that was
+//! given to a command may be accessed in the command's direction. Of the driver's own memory it
+//! learns from the admin commands that the controller fetches: rings, doorbell pages, and where
+//! admin commands have their data. Everything else must at least be allocated, and is only read:
+//! lists of data pointers.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nvio_driver::Arena;
+use nvio_driver::spec::opcode::admin;
+use nvio_driver::spec::{CQE_SIZE, SQE_SIZE, Sqe};
+use nvio_emulator::Dma;
+use zerocopy::FromBytes;
+
+use super::trace::Trace;
+
+/// Bytes of an admin command's data, and of the doorbells of all queues, at most.
+const PAGE: u64 = 4096;
+
+/// A range of I/O virtual addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its first byte.
+    pub iova: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl Span {
+    /// The first byte after it.
+    pub fn end(self) -> u64 {
+        self.iova + self.len
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        self.iova < other.end() && other.iova < self.end()
+    }
+}
+
+/// What the controller may do with a buffer of the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lent {
+    /// Nothing: the test has it.
+    Held,
+    /// Read it: a write or a comparison is in flight.
+    Out,
+    /// Write it: a read is in flight.
+    In,
+}
+
+/// What a part of the driver's own memory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    SubmissionQueue(u16),
+    CompletionQueue(u16),
+    ShadowDoorbells,
+    EventIndices,
+    AdminData,
+}
+
+impl Purpose {
+    fn is_written(self) -> bool {
+        matches!(self, Self::CompletionQueue(_) | Self::EventIndices | Self::AdminData)
+    }
+}
+
+/// The table; see the module.
+pub struct Table {
+    arena: Option<(Arena, File)>,
+    /// Whether the controller may access memory at all.
+    running: bool,
+    buffers: BTreeMap<u64, (Span, Lent)>,
+    own: Vec<(Purpose, Span)>,
+    /// Of `own`, what the command that was fetched last ends the use of.
+    ending: Option<Purpose>,
+    wrong: Option<String>,
+    accesses: u64,
+    shadow_reads: u64,
+    trace: Arc<Mutex<Trace>>,
+}
+
+impl Table {
+    /// A table of nothing.
+    pub fn new(trace: Arc<Mutex<Trace>>) -> Self {
+        Self {
+            arena: None,
+            running: false,
+            buffers: BTreeMap::new(),
+            own: Vec::new(),
+            ending: None,
+            wrong: None,
+            accesses: 0,
+            shadow_reads: 0,
+            trace,
+        }
+    }
+
+    /// The arena is mapped.
+    pub fn mapped(&mut self, arena: &Arena, memfd: File) {
+        self.arena = Some((arena.clone(), memfd));
+    }
+
+    /// The arena is not mapped any more.
+    pub fn unmapped(&mut self) {
+        self.stopped();
+        self.arena = None;
+    }
+
+    /// The controller was enabled, with these admin queues.
+    pub fn enabled(&mut self, sq: (u64, u32), cq: (u64, u32)) {
+        self.own.clear();
+        self.ending = None;
+        let ring = |(iova, entries), size: usize| Span { iova, len: u64::from(entries) * size as u64 };
+        self.own.push((Purpose::SubmissionQueue(0), ring(sq, SQE_SIZE)));
+        self.own.push((Purpose::CompletionQueue(0), ring(cq, CQE_SIZE)));
+        self.running = true;
+    }
+
+    /// The driver was told that the controller has stopped, or knows that it was reset.
+    pub fn stopped(&mut self) {
+        self.running = false;
+        self.own.clear();
+        self.ending = None;
+    }
+
+    /// Notes whose a buffer is now.
+    pub fn set(&mut self, span: Span, lent: Lent) {
+        if span.len > 0 {
+            self.buffers.insert(span.iova, (span, lent));
+        }
+    }
+
+    /// The test has no buffer there any more.
+    pub fn forget(&mut self, span: Span) {
+        if span.len > 0 {
+            self.buffers.remove(&span.iova);
+        }
+    }
+
+    /// The first access that was wrong.
+    pub fn wrong(&self) -> Option<&str> {
+        self.wrong.as_deref()
+    }
+
+    /// Accesses so far.
+    pub fn accesses(&self) -> u64 {
+        self.accesses
+    }
+
+    /// How often the controller has looked at a shadow doorbell.
+    pub fn shadow_reads(&self) -> u64 {
+        self.shadow_reads
+    }
+
+    /// The controller accesses memory.
+    pub fn access(&mut self, dma: Dma) {
+        self.accesses += 1;
+        let span = Span { iova: dma.iova, len: dma.len };
+        let write = dma.access.write;
+        lock(&self.trace).note(if write { "dma to host" } else { "dma to device" }, &[
+            span.iova, span.len,
+        ]);
+        if let Err(why) = self.check(span, write) {
+            let what = if write { "writes" } else { "reads" };
+            let wrong = format!("the controller {what} {span:#x?}: {why}");
+            lock(&self.trace).say(|| wrong.clone());
+            self.wrong.get_or_insert(wrong);
+        }
+        if !write {
+            self.learn(span);
+        }
+    }
+
+    fn check(&self, span: Span, write: bool) -> Result<(), String> {
+        let (arena, _) = self.arena.as_ref().ok_or("nothing is mapped")?;
+        if !self.running {
+            return Err("it was stopped".into());
+        }
+        if !arena.is_allocated(span.iova, usize::try_from(span.len).unwrap_or(usize::MAX)) {
+            return Err("not allocated".into());
+        }
+        let mut at = span.iova;
+        while at < span.end() {
+            let before = self.buffers.range(..=at).next_back().map(|(_, found)| found);
+            let next = match before.filter(|(buffer, _)| buffer.end() > at) {
+                Some((buffer, lent)) => {
+                    match (lent, write) {
+                        (Lent::Out, false) | (Lent::In, true) => {}
+                        (Lent::Held, _) => return Err(format!("{buffer:#x?} is the host's")),
+                        _ => return Err(format!("{buffer:#x?} is lent for the other direction")),
+                    }
+                    buffer.end()
+                }
+                None => {
+                    let next = self.buffers.range(at..).next().map_or(u64::MAX, |(&at, _)| at);
+                    let part = Span { iova: at, len: next.min(span.end()) - at };
+                    self.check_own(part, write)?;
+                    next
+                }
+            };
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// An access to what is no buffer of the test.
+    fn check_own(&self, span: Span, write: bool) -> Result<(), String> {
+        let found = self.own.iter().find(|(_, own)| own.overlaps(span));
+        match found {
+            Some((purpose, own)) if purpose.is_written() != write || span.end() > own.end() => {
+                Err(format!("{own:#x?} is {purpose:?}"))
+            }
+            None if write => Err("nothing there is lent to be written".into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Learns from what is fetched.
+    fn learn(&mut self, span: Span) {
+        let Some((purpose, _)) = self.own.iter().find(|(_, own)| own.overlaps(span)) else { return };
+        match purpose {
+            Purpose::ShadowDoorbells => self.shadow_reads += 1,
+            Purpose::SubmissionQueue(0) => {
+                for at in (span.iova..span.end()).step_by(SQE_SIZE) {
+                    if let Some(sqe) = self.entry(at) {
+                        self.learn_from(&sqe);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn entry(&self, iova: u64) -> Option<Sqe> {
+        let (arena, memfd) = self.arena.as_ref()?;
+        let mut bytes = [0; SQE_SIZE];
+        memfd.read_exact_at(&mut bytes, iova - arena.iova()).ok()?;
+        Sqe::read_from_bytes(&bytes).ok()
+    }
+
+    /// An admin command is fetched.
+    fn learn_from(&mut self, sqe: &Sqe) {
+        if sqe.opcode == admin::ASYNC_EVENT_REQUEST {
+            return;
+        }
+        // There is one at a time: what the one before was to end, or had for its data, is over.
+        let ending = self.ending.take();
+        self.own.retain(|(purpose, _)| Some(*purpose) != ending && *purpose != Purpose::AdminData);
+        let [low, high] = [sqe.cdw10.get() & 0xffff, sqe.cdw10.get() >> 16];
+        let qid = u16::try_from(low).unwrap_or(0);
+        let ring = |size: usize| Span {
+            iova: sqe.prp1.get(),
+            len: u64::from(high + 1) * size as u64,
+        };
+        let page = |iova| Span { iova, len: PAGE };
+        match sqe.opcode {
+            admin::CREATE_IO_SQ => self.add(Purpose::SubmissionQueue(qid), ring(SQE_SIZE)),
+            admin::CREATE_IO_CQ => self.add(Purpose::CompletionQueue(qid), ring(CQE_SIZE)),
+            admin::DELETE_IO_SQ => self.ending = Some(Purpose::SubmissionQueue(qid)),
+            admin::DELETE_IO_CQ => self.ending = Some(Purpose::CompletionQueue(qid)),
+            admin::DOORBELL_BUFFER_CONFIG => {
+                self.add(Purpose::ShadowDoorbells, page(sqe.prp1.get()));
+                self.add(Purpose::EventIndices, page(sqe.prp2.get()));
+            }
+            admin::IDENTIFY | admin::GET_LOG_PAGE => {
+                self.add(Purpose::AdminData, page(sqe.prp1.get()));
+            }
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, purpose: Purpose, span: Span) {
+        self.own.retain(|(other, _)| *other != purpose);
+        self.own.push((purpose, span));
+    }
+}
+
+/// Takes a lock that nobody else waits for: everything is in one thread.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

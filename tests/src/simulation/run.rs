@@ -1,0 +1,354 @@
+//! One seed: a controller at power on, a driver, and turns in which anything may happen.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nvio_driver::spec::EventType;
+use nvio_driver::{Controller, Error, WritableController, WritableNamespace};
+use nvio_emulator::DeviceFault;
+
+use super::bound::Bounds;
+use super::buffers::Buffers;
+use super::lane::Lane;
+use super::lend::lock;
+use super::machine::{Broken, Machine};
+use super::mix::{Mix, chance};
+use super::model::Model;
+use super::outcome::Outcome;
+use super::request::Limits;
+use super::transport::Simulated;
+use super::{Checked, Wrong, ensure};
+use crate::rng::Rng;
+
+/// Plays a seed; gives what it did, and what was wrong if anything was.
+pub fn run(mix: &Mix, print: bool) -> (Outcome, Checked) {
+    match Run::new(mix, print) {
+        Err(wrong) => (Outcome::default(), Err(wrong)),
+        Ok(mut run) => {
+            let checked = run.play();
+            (run.outcome(), checked)
+        }
+    }
+}
+
+/// Everything of a run. The driver's side is dropped first.
+pub struct Run<'a> {
+    pub(super) lanes: Vec<Lane>,
+    pub(super) buffers: Buffers,
+    pub(super) spaces: Vec<WritableNamespace>,
+    controller: Option<WritableController>,
+    pub(super) mix: &'a Mix,
+    machine: Arc<Mutex<Machine>>,
+    pub(super) rng: Rng,
+    pub(super) bounds: Bounds,
+    pub(super) model: Model,
+    pub(super) token: u64,
+    pub(super) outcome: Outcome,
+    /// Nothing may go wrong any more.
+    pub(super) strict: bool,
+    /// Memory was given up, as the driver could not be certain of the controller.
+    pub(super) leaky: bool,
+    /// Pages of the arena that the driver has without queue pairs.
+    pages: usize,
+}
+
+pub(super) fn wrong(what: &str, error: &impl std::fmt::Display) -> Wrong {
+    Wrong(format!("{what}: {error}"))
+}
+
+impl<'a> Run<'a> {
+    /// The controller is powered on, and the driver opens it.
+    ///
+    /// # Errors
+    /// When that does not work: no fault is on yet.
+    pub fn new(mix: &'a Mix, print: bool) -> Checked<Self> {
+        let machine = Machine::new(mix.config(), mix.seed, mix.iova, print)
+            .map_err(|error| wrong("the settings of the controller", &error))?;
+        let sizes = mix.spaces.iter().map(|space| space.blocks);
+        let mut run = Self {
+            lanes: Vec::new(),
+            buffers: Buffers::new(&machine.table),
+            spaces: Vec::new(),
+            controller: None,
+            mix,
+            machine: Arc::new(Mutex::new(machine)),
+            rng: Rng::new(mix.seed.wrapping_mul(3)),
+            bounds: Bounds::new(&mix.options, mix.rates.stuck_up_to),
+            model: Model::new(sizes, mix.cache.is_some()),
+            token: 0,
+            outcome: Outcome { runs: 1, ..Outcome::default() },
+            strict: false,
+            leaky: false,
+            pages: 0,
+        };
+        run.open()?;
+        Ok(run)
+    }
+
+    fn play(&mut self) -> Checked {
+        let mix = self.mix;
+        for &depth in &mix.depths {
+            self.add_lane(depth)?;
+        }
+        self.with(|machine| machine.set_faults(&mix.faults()))
+            .map_err(|error| wrong("the rates", &error))?;
+        self.with(|machine| machine.broken = Broken { reset: mix.no_reset, unmap: mix.no_unmap });
+        for _ in 0..mix.turns {
+            self.mishaps()?;
+            self.turn()?;
+            self.check()?;
+        }
+        self.finish()
+    }
+
+    /// Opens the controller.
+    pub(super) fn open(&mut self) -> Checked {
+        let failed = |error: Error| wrong("opening a controller without faults", &error);
+        let transport = Simulated::new(&self.machine).map_err(failed)?;
+        let options = self.mix.options.clone();
+        let controller = Controller::open_on(Box::new(transport), options).map_err(failed)?;
+        let controller = controller.writable().map_err(failed)?;
+        let ids = controller.namespace_ids().map_err(failed)?;
+        ensure!(ids.len() == self.mix.spaces.len(), "namespaces {ids:?}");
+        let spaces = ids.iter().map(|&id| controller.writable_namespace(id));
+        self.spaces = spaces.collect::<Result<_, _>>().map_err(failed)?;
+        self.controller = Some(controller);
+        self.pages = self.allocated();
+        Ok(())
+    }
+
+    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
+        act(&mut lock(&self.machine))
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.with(|machine| machine.now())
+    }
+
+    pub(super) fn note(&self, what: &'static str, numbers: &[u64]) {
+        self.with(|machine| lock(&machine.trace).note(what, numbers));
+    }
+
+    pub(super) fn say(&self, line: impl FnOnce() -> String) {
+        self.with(|machine| lock(&machine.trace).say(line));
+    }
+
+    pub(super) fn controller(&self) -> Checked<WritableController> {
+        self.controller.clone().ok_or(Wrong("no controller is open".into()))
+    }
+
+    /// Closes the controller; its queue pairs must be gone.
+    pub(super) fn close(&mut self) {
+        self.controller = None;
+        self.spaces.clear();
+    }
+
+    pub(super) fn limits(&self, space: usize) -> Limits {
+        let namespace = &self.spaces[space];
+        let block_size = namespace.block_size() as usize;
+        Limits {
+            block_size,
+            blocks: namespace.blocks(),
+            most: (namespace.max_transfer() / block_size) as u64,
+            sgl: self.controller.as_ref().is_some_and(|controller| controller.has_sgl()),
+        }
+    }
+
+    /// Pages of the arena that are allocated.
+    fn allocated(&self) -> usize {
+        let Some(controller) = &self.controller else { return 0 };
+        let arena = controller.arena();
+        let pages = (arena.iova()..arena.iova() + arena.size() as u64).step_by(4096);
+        pages.filter(|&page| arena.is_allocated(page, 1)).count()
+    }
+
+    /// Whether memory leaked: everything was given back.
+    pub(super) fn check_pages(&self) -> Checked {
+        let (before, now) = (self.pages, self.allocated());
+        ensure!(self.leaky || before == now, "{before} pages of the arena became {now}");
+        Ok(())
+    }
+
+    /// Whether anything can have gone wrong: without, every request succeeds.
+    pub(super) fn is_disturbed(&self) -> bool {
+        let counts = self.with(|machine| machine.fault_counts());
+        let Outcome { resets, power_cuts, removals, .. } = self.outcome;
+        let commands = counts.status + counts.late + counts.lost + counts.device;
+        commands + resets + power_cuts + removals > 0 || !self.mix.admin.is_empty()
+    }
+
+    /// Whether a reset may fail, and with it the controller or a queue pair.
+    pub(super) fn may_fail(&self) -> bool {
+        let Mix { rates, mishaps, .. } = self.mix;
+        let stuck = rates.stuck_ready + rates.stuck_not_ready > 0 || mishaps.stuck > 0;
+        let removed = rates.removed > 0 || mishaps.removal > 0;
+        !self.strict && (stuck || removed || !self.mix.admin.is_empty() || self.mix.is_broken())
+    }
+
+    /// What holds at any time.
+    pub(super) fn check(&self) -> Checked {
+        if let Some(wrong) = self.with(|machine| lock(&machine.table).wrong().map(str::to_owned)) {
+            return Err(Wrong(wrong));
+        }
+        self.lanes.iter().try_for_each(Lane::check_counters)
+    }
+
+    /// Something may happen to the controller as a whole.
+    fn mishaps(&mut self) -> Checked {
+        let mishaps = self.mix.mishaps;
+        let happens = |rng: &mut Rng, often: u64| often > 0 && rng.range(0, 1000) < often;
+        if happens(&mut self.rng, mishaps.reset) {
+            self.reset()?;
+        }
+        if happens(&mut self.rng, mishaps.power_cut) {
+            self.power_cut();
+        }
+        if happens(&mut self.rng, mishaps.blink) {
+            self.outcome.removals += 1;
+            self.with(Machine::replug);
+        }
+        if happens(&mut self.rng, mishaps.fatal) {
+            self.with(|machine| machine.inject(DeviceFault::Fatal));
+        }
+        if happens(&mut self.rng, mishaps.stuck) {
+            let most = u64::try_from(self.mix.rates.stuck_up_to.as_micros()).unwrap_or(u64::MAX);
+            let time = Duration::from_micros(self.rng.range(0, most + 1));
+            let at_one = chance(&mut self.rng, 50);
+            self.with(|machine| {
+                machine.inject(match at_one {
+                    true => DeviceFault::StuckReady(time),
+                    false => DeviceFault::StuckNotReady(time),
+                });
+            });
+        }
+        if happens(&mut self.rng, mishaps.removal) {
+            self.outcome.removals += 1;
+            self.with(|machine| machine.inject(DeviceFault::Removed));
+        }
+        if happens(&mut self.rng, mishaps.event) {
+            let event = DeviceFault::Event { kind: EventType::NOTICE, info: 1, log: 3 };
+            self.with(|machine| machine.inject(event));
+        }
+        if happens(&mut self.rng, mishaps.pairs) {
+            self.change_lanes()?;
+        }
+        Ok(())
+    }
+
+    /// The driver is asked to reset the controller, whatever is in flight.
+    pub(super) fn reset(&mut self) -> Checked {
+        self.outcome.resets += 1;
+        let result = self.controller()?.reset();
+        self.note("reset", &[u64::from(result.is_ok())]);
+        match result {
+            Err(error) if !self.may_fail() => Err(wrong("a reset failed", &error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn power_cut(&mut self) {
+        self.outcome.power_cuts += 1;
+        let seed = self.rng.next_u64();
+        self.with(|machine| machine.power_cut(seed));
+        self.model.power_cut();
+        if chance(&mut self.rng, 50) {
+            // Who has lost power knows it, as a rule.
+            self.outcome.resets += 1;
+            let _ = self.controller().map(|controller| controller.reset());
+        }
+    }
+
+    /// One thing is done.
+    fn turn(&mut self) -> Checked {
+        if self.lanes.is_empty() {
+            return self.change_lanes();
+        }
+        let lane = usize::try_from(self.rng.range(0, self.lanes.len() as u64)).unwrap_or(0);
+        match self.rng.range(0, 1000) {
+            0..420 => self.submit_some(lane),
+            420..640 => {
+                let limit = *self.rng.pick(&[1, 2, 8, usize::MAX]);
+                self.poll(lane, limit)
+            }
+            640..840 => {
+                let time = Duration::from_micros(self.rng.range(0, 200));
+                let budget = *self.rng.pick(&[0, 1, 4, usize::MAX]);
+                self.with(|machine| machine.pass(time, budget));
+                Ok(())
+            }
+            840..930 => self.attend(lane),
+            930..970 => {
+                let times = self.rng.range(1, 24);
+                (0..times).try_for_each(|_| self.pass_time())
+            }
+            // It polls in between looks at the clock, a thousand times, which takes long.
+            970..975 if self.mix.options.io_timeout.as_millis() < 10 => self.wait(lane),
+            _ => {
+                let controller = self.controller()?;
+                let mut kinds = Vec::new();
+                controller.poll_events(|event| kinds.push(u64::from(event.kind.0)));
+                self.outcome.events += kinds.len() as u64;
+                self.note("events", &kinds);
+                Ok(())
+            }
+        }
+    }
+
+    /// Time passes, and every queue pair is looked after.
+    pub(super) fn pass_time(&mut self) -> Checked {
+        let time = self.bounds.attention / 2;
+        self.with(|machine| machine.pass(time, usize::MAX));
+        (0..self.lanes.len()).try_for_each(|lane| self.attend(lane))
+    }
+
+    /// Makes a queue pair.
+    pub(super) fn add_lane(&mut self, depth: u16) -> Checked {
+        let controller = self.controller()?;
+        let pair = match controller.queue_pair::<u64>(depth) {
+            Ok(pair) => pair,
+            Err(Error::NoQueue { .. } | Error::ArenaFull { .. }) => return Ok(()),
+            Err(_) if self.is_disturbed() && !self.strict => {
+                // The controller may know the queue all the same, and its memory.
+                self.leaky = true;
+                return Ok(());
+            }
+            Err(error) => return Err(wrong("no queue pair", &error)),
+        };
+        let capacity = pair.capacity();
+        let fits = capacity > 0 && capacity <= usize::from(depth);
+        ensure!(fits, "a depth of {depth} became {capacity}");
+        self.note("new queue pair", &[pair.id().into(), capacity as u64]);
+        let now = self.now();
+        self.lanes.push(Lane::new(pair, now));
+        Ok(())
+    }
+
+    /// Drops a queue pair, or makes one.
+    fn change_lanes(&mut self) -> Checked {
+        let depth = *self.rng.pick(&self.mix.depths);
+        if self.lanes.is_empty() || chance(&mut self.rng, 50) {
+            return self.add_lane(depth);
+        }
+        let lane = usize::try_from(self.rng.range(0, self.lanes.len() as u64)).unwrap_or(0);
+        self.drop_lane(lane)
+    }
+
+    /// What the run did, after it.
+    fn outcome(&self) -> Outcome {
+        let (counts, now) = self.with(|machine| (machine.fault_counts(), machine.now()));
+        let mut outcome = self.outcome.clone();
+        self.with(|machine| {
+            outcome.hash = lock(&machine.trace).hash();
+            let table = lock(&machine.table);
+            outcome.accesses = table.accesses();
+            outcome.shadow_reads = table.shadow_reads();
+        });
+        outcome.faults_status = counts.status;
+        outcome.faults_late = counts.late;
+        outcome.faults_lost = counts.lost;
+        outcome.faults_extra = counts.duplicate + counts.stale_id + counts.unknown_id;
+        outcome.faults_device = counts.device;
+        outcome.clock_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        outcome
+    }
+}

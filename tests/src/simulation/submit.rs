@@ -1,0 +1,230 @@
+//! Requests go out.
+
+use nvio_driver::spec::DsmRange;
+use nvio_driver::{DmaBuf, Error, Parts, Rejected, Transfer};
+
+use super::buffers::span;
+use super::mix::chance;
+use super::request::{Draft, Kind, Request};
+use super::run::{Run, wrong};
+use super::{Checked, content, ensure};
+
+/// What came of asking for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It is in flight.
+    Yes,
+    /// The queue pair has no slot left, or the arena no room, or it cannot be described.
+    No,
+    /// The queue pair takes nothing.
+    Closed,
+}
+
+/// What a queue pair gives back of what it did not take.
+type Refusal = (Error, Vec<DmaBuf>);
+
+fn bare(rejected: Rejected<u64, ()>) -> Refusal {
+    (rejected.error, Vec::new())
+}
+
+fn one(rejected: Rejected<u64>) -> Refusal {
+    (rejected.error, vec![rejected.buf])
+}
+
+fn several(rejected: Rejected<u64, Box<Parts>>) -> Refusal {
+    (rejected.error, rejected.buf.data)
+}
+
+impl Run<'_> {
+    /// Asks for a few things on one queue pair.
+    pub(super) fn submit_some(&mut self, lane: usize) -> Checked {
+        for _ in 0..self.rng.range(1, 13) {
+            let spaces = self.spaces.len() as u64;
+            let space = usize::try_from(self.rng.range(0, spaces)).unwrap_or(0);
+            let limits = self.limits(space);
+            let draft = Draft::draw(&mut self.rng, self.mix, space, &limits);
+            if self.submit(lane, draft)? != Asked::Yes {
+                break;
+            }
+        }
+        if chance(&mut self.rng, 80) {
+            self.lanes[lane].pair.ring();
+        }
+        Ok(())
+    }
+
+    /// Asks for one thing.
+    pub(super) fn submit(&mut self, lane: usize, draft: Draft) -> Checked<Asked> {
+        let controller = self.controller()?;
+        let Some(pieces) = self.buffers.take(&controller, &draft.pieces) else {
+            self.buffers.clear();
+            return Ok(Asked::No);
+        };
+        self.token += 1;
+        let token = self.token;
+        let begun = self.model.moment();
+        let values = self.values(&draft, token);
+        let (mut data, guards) = (pieces.data, pieces.guards);
+        self.prepare(&draft, &values, &mut data);
+        if let Some(lent) = draft.kind.lends() {
+            data.iter().for_each(|buf| self.buffers.mark(buf, lent));
+        }
+        let spans = data.iter().map(span).collect();
+        self.note("submit", &[token, lane as u64, data.len() as u64]);
+        self.say(|| format!("request {token}: {draft:?}"));
+        let refused = self.ask(lane, &draft, data, token);
+        if let Err((error, data)) = refused {
+            data.into_iter().chain(guards).for_each(|buf| self.buffers.keep(buf));
+            return self.refused(lane, &draft, &error);
+        }
+        if draft.kind.changes() {
+            let value = if draft.kind == Kind::Write { token } else { 0 };
+            for lba in draft.blocks() {
+                self.model.write_begins(draft.space, lba, token, value);
+            }
+        }
+        self.outcome.requests += 1;
+        let (at, bounds) = (self.now(), self.bounds);
+        let lane = &mut self.lanes[lane];
+        let excused = lane.neglected(at, &bounds);
+        let request = Request { draft, begun, at, excused, spans, guards, values };
+        lane.requests.insert(token, request);
+        lane.submitted += 1;
+        Ok(Asked::Yes)
+    }
+
+    /// What each block is written with, or compared with.
+    fn values(&mut self, draft: &Draft, token: u64) -> Vec<u64> {
+        let right = draft.kind != Kind::Compare || chance(&mut self.rng, 80);
+        let value = |lba| match draft.kind {
+            Kind::Write => token,
+            Kind::Compare if right => self.model.guess(draft.space, lba),
+            _ => token,
+        };
+        match draft.kind {
+            Kind::Write | Kind::Compare => draft.blocks().map(value).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Puts into the buffers what they are to hold.
+    fn prepare(&self, draft: &Draft, values: &[u64], data: &mut [DmaBuf]) {
+        if values.is_empty() {
+            return data.iter_mut().for_each(|buf| buf.fill(content::POISON));
+        }
+        let block_size = self.spaces[draft.space].block_size() as usize;
+        let nsid = self.spaces[draft.space].id();
+        let mut bytes = vec![0; values.len() * block_size];
+        let blocks = bytes.chunks_mut(block_size).zip(draft.blocks()).zip(values);
+        for ((block, lba), &value) in blocks {
+            content::fill(block, value, content::place(nsid, lba));
+        }
+        let mut rest = &bytes[..];
+        for buf in data {
+            let (now, later) = rest.split_at(buf.len());
+            buf.copy_from_slice(now);
+            rest = later;
+        }
+    }
+
+    fn ask(
+        &mut self,
+        lane: usize,
+        draft: &Draft,
+        mut data: Vec<DmaBuf>,
+        token: u64,
+    ) -> Result<(), Refusal> {
+        let pair = &mut self.lanes[lane].pair;
+        let namespace = &self.spaces[draft.space];
+        let range = draft.ranges.first().copied().unwrap_or((0, 0));
+        let how = Transfer { fua: draft.fua, ..Transfer::default() };
+        if draft.parts {
+            let parts = Box::new(Parts { data, metadata: None });
+            let asked = match draft.kind {
+                Kind::Read => pair.read_with(namespace, range, parts, how, token),
+                Kind::Compare => pair.compare(namespace, range, parts, how, token),
+                _ => pair.write_with(namespace, range, parts, how, token),
+            };
+            return asked.map_err(several);
+        }
+        let ranges = || draft.ranges.iter().map(|&(lba, blocks)| DsmRange::new(0, blocks, lba));
+        match (draft.kind, data.pop()) {
+            (Kind::Read, Some(buf)) => pair.read(namespace, range.0, buf, token).map_err(one),
+            (Kind::Deallocate, Some(buf)) => {
+                let ranges: Vec<DsmRange> = ranges().collect();
+                pair.deallocate(namespace, &ranges, buf, token).map_err(one)
+            }
+            (_, Some(buf)) => pair.write(namespace, range.0, buf, token).map_err(one),
+            (Kind::Zeroes { deallocate }, None) => {
+                pair.write_zeroes(namespace, range, deallocate, how, token).map_err(bare)
+            }
+            (Kind::Verify, None) => pair.verify(namespace, range, how, token).map_err(bare),
+            (_, None) => pair.flush(namespace, token).map_err(bare),
+        }
+    }
+
+    /// Whether a refusal is as it should be.
+    fn refused(&mut self, lane: usize, draft: &Draft, error: &Error) -> Checked<Asked> {
+        let pair = &self.lanes[lane].pair;
+        self.say(|| format!("refused: {error}"));
+        match error {
+            Error::QueueFull { capacity } => {
+                let full = pair.in_flight() == *capacity && *capacity == pair.capacity();
+                ensure!(full, "full with {} of {} in flight", pair.in_flight(), pair.capacity());
+                Ok(Asked::No)
+            }
+            Error::Scattered => {
+                let sgl = self.limits(draft.space).sgl;
+                ensure!(!sgl && draft.parts, "with SGLs {sgl} refused as scattered: {draft:?}");
+                Ok(Asked::No)
+            }
+            _ if self.is_disturbed() && !self.strict => Ok(Asked::Closed),
+            error => Err(wrong("a request is refused", error)),
+        }
+    }
+
+    /// Drops a queue pair, with what is in flight on it.
+    pub(super) fn drop_lane(&mut self, index: usize) -> Checked {
+        let lane = self.lanes.remove(index);
+        let counters = lane.pair.counters();
+        self.outcome.stale += counters.stale;
+        self.outcome.rebuilt += counters.resets;
+        let requests = lane.requests;
+        self.note("drop queue pair", &[lane.pair.id().into(), requests.len() as u64]);
+        self.outcome.lanes_dropped += 1;
+        drop(lane.pair);
+        let arena = self.controller()?.arena().clone();
+        self.model.moment();
+        for (token, request) in requests {
+            self.outcome.dropped += 1;
+            self.write_failed(token, &request, true);
+            request.guards.into_iter().for_each(|guard| self.buffers.drop(guard));
+            for span in request.spans {
+                if arena.is_allocated(span.iova, 1) {
+                    let may = !self.mix.admin.is_empty() || self.mix.is_broken();
+                    ensure!(may, "{span:#x?} is not given back");
+                    self.leaky = true;
+                } else {
+                    self.buffers.forget(span);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A flush, to see whether a queue pair works.
+    pub(super) fn flush(&mut self, lane: usize, space: usize) -> Checked<Asked> {
+        let (ranges, pieces) = (Vec::new(), Vec::new());
+        let draft = Draft { kind: Kind::Flush, space, ranges, fua: false, pieces, parts: false };
+        self.submit(lane, draft)
+    }
+
+    /// A read of some blocks into one buffer.
+    pub(super) fn read(&mut self, lane: usize, space: usize, lba: u64, blocks: u32) -> Checked<Asked> {
+        let bytes = blocks as usize * self.spaces[space].block_size() as usize;
+        let (ranges, pieces) = (vec![(lba, blocks)], vec![(0, bytes)]);
+        let draft = Draft { kind: Kind::Read, space, ranges, fua: false, pieces, parts: false };
+        self.submit(lane, draft)
+    }
+}
+

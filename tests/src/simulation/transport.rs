@@ -1,0 +1,79 @@
+//! The driver's way to a [`Machine`] in the same thread.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nvio_driver::spec::register::DOORBELLS;
+use nvio_driver::{Arena, Error, Mmio, Result, Transport};
+
+use super::lend::lock;
+use super::machine::Machine;
+
+/// The way to a machine. Doorbells are memory that both share, as on a vfio-user server.
+pub struct Simulated {
+    machine: Arc<Mutex<Machine>>,
+    doorbells: Arc<Mmio>,
+}
+
+impl Simulated {
+    /// A way to `machine`.
+    ///
+    /// # Errors
+    /// When the doorbells cannot be mapped.
+    pub fn new(machine: &Arc<Mutex<Machine>>) -> Result<Self> {
+        let doorbells = {
+            let machine = lock(machine);
+            let (file, size) = machine.doorbells();
+            let len = usize::try_from(size - DOORBELLS).unwrap_or(4096);
+            Arc::new(Mmio::map(file, DOORBELLS, DOORBELLS, len)?)
+        };
+        Ok(Self { machine: Arc::clone(machine), doorbells })
+    }
+}
+
+fn refused(call: &'static str) -> Error {
+    Error::System { call, source: io::Error::from_raw_os_error(libc::EIO) }
+}
+
+// SAFETY: the controller is in this thread, and a call returns when it has done what was asked. It
+// accesses memory only through its table of mappings.
+unsafe impl Transport for Simulated {
+    fn read32(&self, offset: u64) -> Result<u32> {
+        Ok(lock(&self.machine).read(offset))
+    }
+
+    fn write32(&self, offset: u64, value: u32) -> Result<()> {
+        lock(&self.machine).write(offset, value);
+        Ok(())
+    }
+
+    fn doorbells(&self) -> &Arc<Mmio> {
+        &self.doorbells
+    }
+
+    fn choose_iova(&self, _bytes: u64) -> Result<u64> {
+        Ok(lock(&self.machine).iova)
+    }
+
+    fn map(&self, arena: &Arena) -> Result<()> {
+        let mapped = lock(&self.machine).map(arena);
+        mapped.map_err(|source| Error::System { call: "map", source })
+    }
+
+    fn unmap(&self, arena: &Arena) -> Result<()> {
+        lock(&self.machine).unmap(arena).then_some(()).ok_or(refused("unmap"))
+    }
+
+    fn reset(&self) -> Result<()> {
+        lock(&self.machine).function_reset().then_some(()).ok_or(refused("reset"))
+    }
+
+    fn now(&self) -> Duration {
+        lock(&self.machine).look()
+    }
+
+    fn pause(&self, time: Duration) {
+        lock(&self.machine).wait(time);
+    }
+}
