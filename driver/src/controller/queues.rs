@@ -112,8 +112,17 @@ impl Inner {
         let mut managed = self.managed();
         let result = self.delete_in(&mut managed, qid, epoch);
         drop(managed);
-        self.free_queues().push(qid);
+        match &result {
+            Ok(()) => self.release_queues(qid),
+            // The controller may know them until it is reset: others are tried first.
+            Err(_) => self.free_queues().insert(0, qid),
+        }
         result
+    }
+
+    /// Gives back the identifier of queues that the controller does not know.
+    pub(crate) fn release_queues(&self, qid: u16) {
+        self.free_queues().push(qid);
     }
 
     fn delete_in(&self, managed: &mut Managed, qid: u16, epoch: u32) -> Result<()> {

@@ -124,7 +124,8 @@ impl Inner {
         managed.epoch = managed.epoch.wrapping_add(1);
         let restarted = match &stopped {
             Ok(()) if managed.mapped => bringup::restart(self, managed),
-            _ => Err(Failure::from(why).error()),
+            // What it was given up for first is what there is to know.
+            _ => managed.check().and(Err(Failure::from(why).error())),
         };
         managed.health = match restarted {
             Ok(()) => Health::Live,

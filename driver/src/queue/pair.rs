@@ -40,6 +40,8 @@ pub struct QueuePair<T = u64> {
     epoch: u32,
     /// Why the queues do not exist, if they do not.
     failure: Option<Failure>,
+    /// Whether the controller may know the queues.
+    known: bool,
     /// When the commands in flight were last looked at.
     looked: u32,
     /// Polls that found nothing, until `patience` was granted.
@@ -116,6 +118,7 @@ impl<T> QueuePair<T> {
             qid,
             epoch,
             failure: None,
+            known: true,
             looked: 0,
             idle_polls: 0,
             granted_patience: PATIENCE,
@@ -378,10 +381,13 @@ impl<T> QueuePair<T> {
         let vector = Sleeper::vector(&self.sleeper);
         self.failure = match self.controller.create_queues(self.qid, &mut self.core, vector) {
             Ok(epoch) => {
-                self.epoch = epoch;
+                (self.epoch, self.known) = (epoch, true);
                 None
             }
-            Err((error, _)) => Some(Failure::from(&error)),
+            Err((error, known)) => {
+                self.known = known;
+                Some(Failure::from(&error))
+            }
         };
         if let Some(failure) = self.failure {
             log::warn!("queue pair {} is closed: {}", self.qid, failure.error());
@@ -439,9 +445,17 @@ impl<T> From<Ended<T>> for Completion<T> {
 
 impl<T> Drop for QueuePair<T> {
     fn drop(&mut self) {
-        match self.controller.delete_queues(self.qid, self.epoch) {
-            // SAFETY: `core` is dropped once, here. The controller has deleted the queues, or was
-            // stopped, so it will not use the memory of the rings or of commands in flight any more.
+        let deleted = match self.known {
+            true => self.controller.delete_queues(self.qid, self.epoch),
+            false => {
+                self.controller.release_queues(self.qid);
+                Ok(())
+            }
+        };
+        match deleted {
+            // SAFETY: `core` is dropped once, here. The controller has deleted the queues, was
+            // stopped, or refused to make them, so it will not use the memory of the rings or of
+            // commands in flight any more.
             Ok(()) => unsafe { ManuallyDrop::drop(&mut self.core) },
             // The controller may still write to this memory: it must never be used again.
             Err(error) => log::warn!("queue pair {} is abandoned: {error}", self.qid),

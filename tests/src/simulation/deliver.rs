@@ -1,7 +1,7 @@
 //! Requests come back.
 
 use nvio_driver::spec::{Status, status};
-use nvio_driver::{Completion, DmaBuf};
+use nvio_driver::{Completion, DmaBuf, Parts};
 
 use super::buffers::span;
 use super::lend::Span;
@@ -56,7 +56,7 @@ impl Run<'_> {
 
     /// One request ends.
     fn judge(&mut self, lane: usize, done: Completion<u64>) -> Checked {
-        let Completion { context: token, buf, parts, status, .. } = done;
+        let Completion { context: token, buf, status, .. } = done;
         self.note("completion", &[token, lane as u64, status.0.into()]);
         self.model.moment();
         let (now, bounds) = (self.now(), self.bounds);
@@ -68,13 +68,19 @@ impl Run<'_> {
         ensure!(age <= 1000, "request {token} took {age} thousandths of its bound: {request:?}");
         self.outcome.longest = self.outcome.longest.max(age);
         match status.is_success() {
-            true => (from.ended.0, self.outcome.succeeded) = (from.ended.0 + 1, self.outcome.succeeded + 1),
-            false => (from.ended.1, self.outcome.failed) = (from.ended.1 + 1, self.outcome.failed + 1),
+            true => {
+                from.ended.0 += 1;
+                self.outcome.succeeded += 1;
+            }
+            false => {
+                from.ended.1 += 1;
+                self.outcome.failed += 1;
+            }
         }
-        let data = match parts {
-            Some(parts) => parts.data,
-            None if buf.is_empty() => Vec::new(),
-            None => vec![buf],
+        let data = match Parts::from_completed(buf) {
+            Ok(parts) => parts.into_inner().0,
+            Err(buf) if buf.is_empty() => Vec::new(),
+            Err(buf) => vec![buf],
         };
         self.check_memory(&request, &data, status)?;
         let verdict = match status.is_success() {

@@ -54,13 +54,15 @@ impl Run<'_> {
 
     /// Tries whether every queue pair works, and does something about it if not.
     fn settle(&mut self) -> Checked<bool> {
-        if let Err(error) = self.controller()?.namespace(1) {
+        let works = self.controller()?.namespace(1);
+        if let Err(error) = works {
             self.say(|| format!("the controller does not work: {error}"));
+            // One that was only stuck comes back.
+            self.outcome.resets += 1;
+            let back = self.controller()?.reset().is_ok();
             let gone = matches!(error, Error::Gone);
-            if !gone && !self.mix.is_broken() && chance(&mut self.rng, 50) {
-                self.outcome.resets += 1;
-                let _ = self.controller()?.reset();
-            } else {
+            ensure!(!back || !gone, "a controller that was pulled out is back");
+            if !back {
                 self.reopen()?;
             }
             return Ok(false);

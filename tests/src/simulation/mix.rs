@@ -203,6 +203,7 @@ fn options(rng: &mut Rng) -> Options {
         max_transfer: 1 << rng.range(12, 18),
         writable: true,
         shadow_doorbells: chance(rng, 80),
+        ..Options::default()
     }
 }
 

@@ -31,8 +31,8 @@ fn one(rejected: Rejected<u64>) -> Refusal {
     (rejected.error, vec![rejected.buf])
 }
 
-fn several(rejected: Rejected<u64, Box<Parts>>) -> Refusal {
-    (rejected.error, rejected.buf.data)
+fn several(rejected: Rejected<u64, Parts>) -> Refusal {
+    (rejected.error, rejected.buf.into_inner().0)
 }
 
 impl Run<'_> {
@@ -139,7 +139,7 @@ impl Run<'_> {
         let range = draft.ranges.first().copied().unwrap_or((0, 0));
         let how = Transfer { fua: draft.fua, ..Transfer::default() };
         if draft.parts {
-            let parts = Box::new(Parts { data, metadata: None });
+            let parts = Parts::new(data, None);
             let asked = match draft.kind {
                 Kind::Read => pair.read_with(namespace, range, parts, how, token),
                 Kind::Compare => pair.compare(namespace, range, parts, how, token),
