@@ -80,6 +80,10 @@ impl Run<'_> {
         self.drain()?;
         if self.lanes.is_empty() {
             self.add_lane(self.mix.depths[0])?;
+            if self.lanes.is_empty() {
+                // Its identifiers are all of queues that it refused to delete.
+                self.reset()?;
+            }
             return Ok(false);
         }
         Ok(self.outcome.failed == failed)

@@ -2,8 +2,8 @@
 //!
 //! The table knows every buffer of the test: one that is held is not to be touched, one that was
 //! given to a command may be accessed in the command's direction. Of the driver's own memory it
-//! learns from the admin commands that the controller fetches: rings, doorbell pages, and where
-//! admin commands have their data. Everything else must at least be allocated, and is only read:
+//! learns from the admin commands that the controller fetches and completes: rings, doorbell pages,
+//! and where admin commands have their data. Everything else must at least be allocated, and is only read:
 //! lists of data pointers.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nvio_driver::Arena;
 use nvio_driver::spec::opcode::admin;
-use nvio_driver::spec::{CQE_SIZE, SQE_SIZE, Sqe};
+use nvio_driver::spec::{CQE_SIZE, Cqe, SQE_SIZE, Sqe};
 use nvio_emulator::Dma;
 use zerocopy::FromBytes;
 
@@ -69,6 +69,14 @@ impl Purpose {
     }
 }
 
+/// What an admin command does to the use of memory, if it succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Begins(Purpose, Span),
+    BeginsShadow(Span, Span),
+    Ends(Purpose),
+}
+
 /// The table; see the module.
 pub struct Table {
     arena: Option<(Arena, File)>,
@@ -76,8 +84,10 @@ pub struct Table {
     running: bool,
     buffers: BTreeMap<u64, (Span, Lent)>,
     own: Vec<(Purpose, Span)>,
-    /// Of `own`, what the command that was fetched last ends the use of.
-    ending: Option<Purpose>,
+    /// The admin command in progress, if it says what memory is for, with its identifier.
+    command: Option<(u16, Effect)>,
+    /// An entry of the admin completion queue that was about to be posted.
+    posted: Option<u64>,
     wrong: Option<String>,
     accesses: u64,
     shadow_reads: u64,
@@ -92,7 +102,8 @@ impl Table {
             running: false,
             buffers: BTreeMap::new(),
             own: Vec::new(),
-            ending: None,
+            command: None,
+            posted: None,
             wrong: None,
             accesses: 0,
             shadow_reads: 0,
@@ -113,8 +124,7 @@ impl Table {
 
     /// The controller was enabled, with these admin queues.
     pub fn enabled(&mut self, sq: (u64, u32), cq: (u64, u32)) {
-        self.own.clear();
-        self.ending = None;
+        self.stopped();
         let ring = |(iova, entries), size: usize| Span { iova, len: u64::from(entries) * size as u64 };
         self.own.push((Purpose::SubmissionQueue(0), ring(sq, SQE_SIZE)));
         self.own.push((Purpose::CompletionQueue(0), ring(cq, CQE_SIZE)));
@@ -125,7 +135,7 @@ impl Table {
     pub fn stopped(&mut self) {
         self.running = false;
         self.own.clear();
-        self.ending = None;
+        (self.command, self.posted) = (None, None);
     }
 
     /// Notes whose a buffer is now.
@@ -160,6 +170,7 @@ impl Table {
     /// The controller accesses memory.
     pub fn access(&mut self, dma: Dma) {
         self.accesses += 1;
+        self.learn_from_completion();
         let span = Span { iova: dma.iova, len: dma.len };
         let write = dma.access.write;
         lock(&self.trace).note(if write { "dma to host" } else { "dma to device" }, &[
@@ -171,9 +182,7 @@ impl Table {
             lock(&self.trace).say(|| wrong.clone());
             self.wrong.get_or_insert(wrong);
         }
-        if !write {
-            self.learn(span);
-        }
+        self.learn(span);
     }
 
     fn check(&self, span: Span, write: bool) -> Result<(), String> {
@@ -220,27 +229,49 @@ impl Table {
         }
     }
 
-    /// Learns from what is fetched.
+    /// Learns from what is fetched and posted.
     fn learn(&mut self, span: Span) {
         let Some((purpose, _)) = self.own.iter().find(|(_, own)| own.overlaps(span)) else { return };
         match purpose {
             Purpose::ShadowDoorbells => self.shadow_reads += 1,
             Purpose::SubmissionQueue(0) => {
                 for at in (span.iova..span.end()).step_by(SQE_SIZE) {
-                    if let Some(sqe) = self.entry(at) {
+                    if let Some(sqe) = self.entry::<SQE_SIZE, Sqe>(at) {
                         self.learn_from(&sqe);
                     }
                 }
             }
+            // It is not there yet.
+            Purpose::CompletionQueue(0) => self.posted = Some(span.iova),
             _ => {}
         }
     }
 
-    fn entry(&self, iova: u64) -> Option<Sqe> {
+    fn entry<const SIZE: usize, E: FromBytes>(&self, iova: u64) -> Option<E> {
         let (arena, memfd) = self.arena.as_ref()?;
-        let mut bytes = [0; SQE_SIZE];
+        let mut bytes = [0; SIZE];
         memfd.read_exact_at(&mut bytes, iova - arena.iova()).ok()?;
-        Sqe::read_from_bytes(&bytes).ok()
+        E::read_from_bytes(&bytes).ok()
+    }
+
+    /// What an admin command was to do is done, or is not.
+    fn learn_from_completion(&mut self) {
+        let posted = self.posted.take().and_then(|at| self.entry::<CQE_SIZE, Cqe>(at));
+        let Some((posted, (cid, effect))) = posted.zip(self.command) else { return };
+        if posted.cid.get() != cid {
+            return;
+        }
+        self.command = None;
+        if posted.status().is_success() {
+            match effect {
+                Effect::Begins(purpose, span) => self.own.push((purpose, span)),
+                Effect::BeginsShadow(values, events) => {
+                    self.own.push((Purpose::ShadowDoorbells, values));
+                    self.own.push((Purpose::EventIndices, events));
+                }
+                Effect::Ends(purpose) => self.own.retain(|(other, _)| *other != purpose),
+            }
+        }
     }
 
     /// An admin command is fetched.
@@ -248,9 +279,8 @@ impl Table {
         if sqe.opcode == admin::ASYNC_EVENT_REQUEST {
             return;
         }
-        // There is one at a time: what the one before was to end, or had for its data, is over.
-        let ending = self.ending.take();
-        self.own.retain(|(purpose, _)| Some(*purpose) != ending && *purpose != Purpose::AdminData);
+        // There is one at a time: what the one before had for its data is over.
+        self.own.retain(|(purpose, _)| *purpose != Purpose::AdminData);
         let [low, high] = [sqe.cdw10.get() & 0xffff, sqe.cdw10.get() >> 16];
         let qid = u16::try_from(low).unwrap_or(0);
         let ring = |size: usize| Span {
@@ -258,25 +288,21 @@ impl Table {
             len: u64::from(high + 1) * size as u64,
         };
         let page = |iova| Span { iova, len: PAGE };
-        match sqe.opcode {
-            admin::CREATE_IO_SQ => self.add(Purpose::SubmissionQueue(qid), ring(SQE_SIZE)),
-            admin::CREATE_IO_CQ => self.add(Purpose::CompletionQueue(qid), ring(CQE_SIZE)),
-            admin::DELETE_IO_SQ => self.ending = Some(Purpose::SubmissionQueue(qid)),
-            admin::DELETE_IO_CQ => self.ending = Some(Purpose::CompletionQueue(qid)),
+        let (sq, cq) = (Purpose::SubmissionQueue(qid), Purpose::CompletionQueue(qid));
+        let effect = match sqe.opcode {
+            admin::CREATE_IO_SQ => Some(Effect::Begins(sq, ring(SQE_SIZE))),
+            admin::CREATE_IO_CQ => Some(Effect::Begins(cq, ring(CQE_SIZE))),
+            admin::DELETE_IO_SQ => Some(Effect::Ends(sq)),
+            admin::DELETE_IO_CQ => Some(Effect::Ends(cq)),
             admin::DOORBELL_BUFFER_CONFIG => {
-                self.add(Purpose::ShadowDoorbells, page(sqe.prp1.get()));
-                self.add(Purpose::EventIndices, page(sqe.prp2.get()));
+                Some(Effect::BeginsShadow(page(sqe.prp1.get()), page(sqe.prp2.get())))
             }
-            admin::IDENTIFY | admin::GET_LOG_PAGE => {
-                self.add(Purpose::AdminData, page(sqe.prp1.get()));
-            }
-            _ => {}
+            _ => None,
+        };
+        self.command = effect.map(|effect| (sqe.cid.get(), effect));
+        if matches!(sqe.opcode, admin::IDENTIFY | admin::GET_LOG_PAGE) {
+            self.own.push((Purpose::AdminData, page(sqe.prp1.get())));
         }
-    }
-
-    fn add(&mut self, purpose: Purpose, span: Span) {
-        self.own.retain(|(other, _)| *other != purpose);
-        self.own.push((purpose, span));
     }
 }
 

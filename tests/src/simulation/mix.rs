@@ -102,7 +102,7 @@ impl Mix {
             mishaps: Mishaps::default(),
             no_reset: false,
             no_unmap: false,
-            turns: u32::try_from(*rng.pick(&[100, 200, 400, 800])).unwrap_or(100),
+            turns: u32::try_from(*rng.pick(&[200, 400, 800, 1600])).unwrap_or(100),
             hot: rng.range(1, 64),
             options,
             config,

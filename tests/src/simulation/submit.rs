@@ -190,6 +190,8 @@ impl Run<'_> {
         self.outcome.stale += counters.stale;
         self.outcome.rebuilt += counters.resets;
         let requests = lane.requests;
+        // A controller that refuses to delete a queue may use its memory for ever.
+        self.leaky |= !self.mix.admin.is_empty();
         self.note("drop queue pair", &[lane.pair.id().into(), requests.len() as u64]);
         self.outcome.lanes_dropped += 1;
         drop(lane.pair);
