@@ -420,17 +420,19 @@ impl<T> QueuePair<T> {
         if let Err(error) = self.controller.check_alive() {
             return self.controller.recover(self.epoch, &error);
         }
-        match self.core.look(now, bounds) {
-            Some(overdue) if overdue.aborted => {
+        // All that are overdue, so that none waits for the interval of those before it. Aborts take
+        // time: the clock is looked at for each.
+        while let Some(overdue) = self.core.look(self.controller.millis(), bounds) {
+            if overdue.aborted {
                 let after = self.controller.io_timeout();
                 let error = Error::Timeout { what: "a command that was aborted", after };
-                self.controller.recover(self.epoch, &error);
+                return self.controller.recover(self.epoch, &error);
             }
-            Some(overdue) => {
-                self.controller.abort(self.epoch, self.qid, overdue.cid);
-                self.core.mark_aborted(overdue.cid, self.controller.millis());
+            self.controller.abort(self.epoch, self.qid, overdue.cid);
+            self.core.mark_aborted(overdue.cid, self.controller.millis());
+            if !self.is_current() {
+                return;
             }
-            None => {}
         }
     }
 }
