@@ -88,7 +88,13 @@ enum Report {
     Ended(usize, u64, Box<Result<Outcome, String>>),
 }
 
-fn work(worker: usize, next: &AtomicU64, stop: &AtomicBool, arguments: &Arguments, to: &Sender<Report>) {
+fn work(
+    worker: usize,
+    next: &AtomicU64,
+    stop: &AtomicBool,
+    arguments: &Arguments,
+    to: &Sender<Report>,
+) {
     while !stop.load(Ordering::Relaxed) {
         let index = next.fetch_add(1, Ordering::Relaxed);
         if index >= arguments.seeds {

@@ -165,13 +165,14 @@ impl Run<'_> {
             ensure!(draft.kind == Kind::Compare, "{status}: {request:?}");
             let pairs: Vec<(u64, u64)> =
                 draft.blocks().zip(request.values.iter().copied()).collect();
-            let differ = pairs.iter().any(|&(lba, value)| {
-                self.model.may_differ(draft.space, lba, value, request.begun)
-            });
+            let differ = pairs
+                .iter()
+                .any(|&(lba, value)| self.model.may_differ(draft.space, lba, value, request.begun));
             ensure!(differ, "request {token}: {status}, and all blocks are the same: {request:?}");
             return Ok(());
         }
-        let by_host = [status::ABORTED_BY_HOST, status::HOST_PATHING_ERROR].contains(&status.bare());
+        let by_host =
+            [status::ABORTED_BY_HOST, status::HOST_PATHING_ERROR].contains(&status.bare());
         self.write_failed(token, request, by_host);
         let may = self.is_disturbed() && !self.strict;
         ensure!(may, "request {token} fails without a cause: {status}: {request:?}");

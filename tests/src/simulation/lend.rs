@@ -125,7 +125,8 @@ impl Table {
     /// The controller was enabled, with these admin queues.
     pub fn enabled(&mut self, sq: (u64, u32), cq: (u64, u32)) {
         self.stopped();
-        let ring = |(iova, entries), size: usize| Span { iova, len: u64::from(entries) * size as u64 };
+        let ring =
+            |(iova, entries), size: usize| Span { iova, len: u64::from(entries) * size as u64 };
         self.own.push((Purpose::SubmissionQueue(0), ring(sq, SQE_SIZE)));
         self.own.push((Purpose::CompletionQueue(0), ring(cq, CQE_SIZE)));
         self.running = true;
@@ -173,9 +174,8 @@ impl Table {
         self.learn_from_completion();
         let span = Span { iova: dma.iova, len: dma.len };
         let write = dma.access.write;
-        lock(&self.trace).note(if write { "dma to host" } else { "dma to device" }, &[
-            span.iova, span.len,
-        ]);
+        lock(&self.trace)
+            .note(if write { "dma to host" } else { "dma to device" }, &[span.iova, span.len]);
         if let Err(why) = self.check(span, write) {
             let what = if write { "writes" } else { "reads" };
             let wrong = format!("the controller {what} {span:#x?}: {why}");
@@ -231,7 +231,9 @@ impl Table {
 
     /// Learns from what is fetched and posted.
     fn learn(&mut self, span: Span) {
-        let Some((purpose, _)) = self.own.iter().find(|(_, own)| own.overlaps(span)) else { return };
+        let Some((purpose, _)) = self.own.iter().find(|(_, own)| own.overlaps(span)) else {
+            return;
+        };
         match purpose {
             Purpose::ShadowDoorbells => self.shadow_reads += 1,
             Purpose::SubmissionQueue(0) => {
@@ -283,10 +285,8 @@ impl Table {
         self.own.retain(|(purpose, _)| *purpose != Purpose::AdminData);
         let [low, high] = [sqe.cdw10.get() & 0xffff, sqe.cdw10.get() >> 16];
         let qid = u16::try_from(low).unwrap_or(0);
-        let ring = |size: usize| Span {
-            iova: sqe.prp1.get(),
-            len: u64::from(high + 1) * size as u64,
-        };
+        let ring =
+            |size: usize| Span { iova: sqe.prp1.get(), len: u64::from(high + 1) * size as u64 };
         let page = |iova| Span { iova, len: PAGE };
         let (sq, cq) = (Purpose::SubmissionQueue(qid), Purpose::CompletionQueue(qid));
         let effect = match sqe.opcode {

@@ -153,8 +153,8 @@ impl Machine {
 
     /// Ends the mapping of an arena; `false` if that cannot be done.
     pub fn unmap(&mut self, arena: &Arena) -> bool {
-        let works = !self.broken.unmap
-            && self.memory.unmap(arena.iova(), arena.size() as u64).is_ok();
+        let works =
+            !self.broken.unmap && self.memory.unmap(arena.iova(), arena.size() as u64).is_ok();
         lock(&self.trace).note("unmap", &[u64::from(works)]);
         if works {
             lock(&self.table).unmapped();

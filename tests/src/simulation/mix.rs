@@ -6,9 +6,7 @@ use std::time::Duration;
 use nvio_driver::Options;
 use nvio_driver::spec::opcode::admin;
 use nvio_driver::spec::status;
-use nvio_emulator::{
-    Backing, Config, Fault, Faults, NamespaceConfig, Rates, Rule, Service,
-};
+use nvio_emulator::{Backing, Config, Fault, Faults, NamespaceConfig, Rates, Rule, Service};
 
 use crate::rng::Rng;
 
@@ -132,10 +130,12 @@ impl Mix {
             removed: rate(4, 100, 1_000),
             event: rate(25, 1_000, 50_000),
             not_abortable: rate(35, 100_000, 1_000_000),
-            late_up_to: self.options.io_timeout / 100 * u32::try_from(*rng.pick(&[5, 80, 300])).unwrap_or(5),
+            late_up_to: self.options.io_timeout / 100
+                * u32::try_from(*rng.pick(&[5, 80, 300])).unwrap_or(5),
             stuck_up_to: Duration::from_millis(*rng.pick(&[1, 40, 2_000, 15_000])),
         };
-        let mut often = |percent, low, high| if chance(rng, percent) { rng.range(low, high) } else { 0 };
+        let mut often =
+            |percent, low, high| if chance(rng, percent) { rng.range(low, high) } else { 0 };
         self.mishaps = Mishaps {
             reset: often(30, 2, 25),
             power_cut: often(30, 2, 15),

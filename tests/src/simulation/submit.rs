@@ -222,11 +222,16 @@ impl Run<'_> {
     }
 
     /// A read of some blocks into one buffer.
-    pub(super) fn read(&mut self, lane: usize, space: usize, lba: u64, blocks: u32) -> Checked<Asked> {
+    pub(super) fn read(
+        &mut self,
+        lane: usize,
+        space: usize,
+        lba: u64,
+        blocks: u32,
+    ) -> Checked<Asked> {
         let bytes = blocks as usize * self.spaces[space].block_size() as usize;
         let (ranges, pieces) = (vec![(lba, blocks)], vec![(0, bytes)]);
         let draft = Draft { kind: Kind::Read, space, ranges, fua: false, pieces, parts: false };
         self.submit(lane, draft)
     }
 }
-
