@@ -1,6 +1,7 @@
 //! The driver's way to a [`Machine`] in the same thread.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -52,8 +53,15 @@ unsafe impl Transport for Simulated {
         &self.doorbells
     }
 
-    fn choose_iova(&self, _bytes: u64) -> Result<u64> {
-        Ok(lock(&self.machine).iova)
+    fn choose_iova(&self, bytes: u64, used: &[Range<u64>]) -> Result<u64> {
+        // Where the seed has it, unless another seed that is played at the same time is there.
+        let mut place = lock(&self.machine).iova;
+        for range in used {
+            if place < range.end && range.start < place.saturating_add(bytes) {
+                place = range.end.next_multiple_of(2 << 20);
+            }
+        }
+        Ok(place)
     }
 
     fn map(&self, arena: &Arena) -> Result<()> {
