@@ -31,6 +31,21 @@
 //! # }
 //! ```
 //!
+//! # Ways to wait
+//!
+//! - [`QueuePair::poll`] in a loop of one's own, as above, for any number of commands in flight.
+//! - Blocking calls that poll inside: [`QueuePair::blocking`].
+//! - Futures, for any executor of one thread: [`AsyncQueue`].
+//!
+//! The latter two take buffers of any size. With [`Wait::Interrupt`], waiting does not take all of
+//! a processor.
+//!
+//! # Memory
+//!
+//! Buffers come from the controller's arena ([`Controller::alloc`]), or from memory that is
+//! registered with it ([`Controller::register`]); bytes that no device sees are copied
+//! ([`Blocking::read_bytes`], [`Blocking::write_bytes`]).
+//!
 //! # Safety
 //!
 //! `unsafe` is confined to the modules that own device registers (`mmio`), DMA memory (`dma`) and

@@ -32,7 +32,7 @@ pub struct Namespace {
 }
 
 /// A namespace that can be written to; see
-/// [`WritableController::namespace`](crate::WritableController::namespace).
+/// [`WritableController::writable_namespace`](crate::WritableController::writable_namespace).
 #[derive(Clone, Debug)]
 pub struct WritableNamespace(Namespace);
 

@@ -56,8 +56,9 @@ pub struct Completion<T> {
     /// What was given with the command.
     pub context: T,
     /// The command's buffer; empty for a command without one, and for one that was given
-    /// [`Parts`], which [`Parts::from_completed`] takes out. Also empty after a failure of a
-    /// controller that could not be stopped: it may still write to the memory, which is given up.
+    /// [`Parts`](crate::Parts), which [`Parts::from_completed`](crate::Parts::from_completed) takes
+    /// out. Also empty after a failure of a controller that could not be stopped: it may still
+    /// write to the memory, which is given up.
     pub buf: DmaBuf,
     /// The controller's verdict. Data of a failed read is not defined.
     pub status: Status,
