@@ -69,6 +69,7 @@ fn first(
             epoch: 0,
             granted: 0,
             mapped: true,
+            stranded: Vec::new(),
         }),
         epoch: AtomicU32::new(0),
         events,

@@ -21,22 +21,18 @@ impl Controller {
         let granted = inner.managed().granted;
         let qid = inner.free_queues().pop().ok_or(Error::NoQueue { granted })?;
         let sleeper = inner.sleeper();
-        let created = inner.layout(qid, depth).and_then(|layout| {
-            let mut core = Core::new(&layout)?;
-            match inner.create_queues(qid, &mut core, Sleeper::vector(&sleeper)) {
-                Ok(epoch) => Ok((core, epoch)),
-                Err((error, false)) => Err(error),
-                Err((error, true)) => {
-                    // The controller may still know the queues: their memory is never used again.
-                    std::mem::forget(core);
-                    Err(error)
-                }
+        let core = inner.layout(qid, depth).and_then(|layout| Core::new(&layout));
+        let mut core = core.inspect_err(|_| inner.release_queues(qid))?;
+        match inner.create_queues(qid, &mut core, Sleeper::vector(&sleeper)) {
+            Ok(epoch) => Ok(QueuePair::new(core, Arc::clone(inner), qid, epoch, sleeper)),
+            Err((error, false)) => {
+                inner.release_queues(qid);
+                Err(error)
             }
-        });
-        match created {
-            Ok((core, epoch)) => Ok(QueuePair::new(core, Arc::clone(inner), qid, epoch, sleeper)),
-            Err(error) => {
-                inner.free_queues().push(qid);
+            Err((error, true)) => {
+                // The controller may still know the queues: their memory is never used again.
+                std::mem::forget(core);
+                inner.managed().stranded.push(qid);
                 Err(error)
             }
         }
@@ -111,11 +107,9 @@ impl Inner {
     pub(crate) fn delete_queues(&self, qid: u16, epoch: u32) -> Result<()> {
         let mut managed = self.managed();
         let result = self.delete_in(&mut managed, qid, epoch);
-        drop(managed);
         match &result {
             Ok(()) => self.release_queues(qid),
-            // The controller may know them until it is reset: others are tried first.
-            Err(_) => self.free_queues().insert(0, qid),
+            Err(_) => managed.stranded.push(qid),
         }
         result
     }

@@ -66,6 +66,9 @@ pub(crate) struct Managed {
     pub(crate) granted: u16,
     /// Whether the controller sees the arena.
     pub(crate) mapped: bool,
+    /// Identifiers of queues that nobody uses, and that the controller may know until it is reset:
+    /// shadow doorbells of a new queue would be those of the old one.
+    pub(crate) stranded: Vec<u16>,
 }
 
 impl Managed {
@@ -128,7 +131,10 @@ impl Inner {
             _ => managed.check().and(Err(Failure::from(why).error())),
         };
         managed.health = match restarted {
-            Ok(()) => Health::Live,
+            Ok(()) => {
+                self.free_queues().append(&mut managed.stranded);
+                Health::Live
+            }
             Err(error) => {
                 log::error!("the controller is given up: {error}");
                 // What fails on the way up may be halfway there.
