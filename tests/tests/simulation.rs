@@ -14,7 +14,8 @@ use nvio_emulator::{Backing, Config, DeviceFault, Fault, Faults, NamespaceConfig
 use nvio_tests::simulation::bound::Bounds;
 use nvio_tests::simulation::buffers::Buffers;
 use nvio_tests::simulation::content;
-use nvio_tests::simulation::lend::{Lent, lock};
+use nvio_tests::simulation::lend::Lent;
+use nvio_tests::simulation::lock;
 use nvio_tests::simulation::machine::Machine;
 use nvio_tests::simulation::mix::Mix;
 use nvio_tests::simulation::run::run;

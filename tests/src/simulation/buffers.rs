@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use nvio_driver::{Controller, DmaBuf};
 
-use super::lend::{Lent, Span, Table, lock};
+use super::lend::{Lent, Span, Table};
+use super::lock;
 
 /// Buffers that came back and are kept for a while: nobody is to write to them.
 const KEPT: usize = 24;

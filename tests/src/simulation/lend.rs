@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use nvio_driver::Arena;
 use nvio_driver::spec::opcode::admin;
@@ -17,6 +17,7 @@ use nvio_driver::spec::{CQE_SIZE, Cqe, SQE_SIZE, Sqe};
 use nvio_emulator::Dma;
 use zerocopy::FromBytes;
 
+use super::lock;
 use super::trace::Trace;
 
 /// Bytes of an admin command's data, and of the doorbells of all queues, at most.
@@ -304,9 +305,4 @@ impl Table {
             self.own.push((Purpose::AdminData, page(sqe.prp1.get())));
         }
     }
-}
-
-/// Takes a lock that nobody else waits for: everything is in one thread.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,7 +13,8 @@ use nvio_driver::Arena;
 use nvio_driver::spec::register::{ACQ, AQA, ASQ, CC, CSTS, Cc, Csts, GONE};
 use nvio_emulator::{Access, ClientMemory, Config, Controller, DeviceFault, FaultCounts, Faults};
 
-use super::lend::{Table, lock};
+use super::lend::Table;
+use super::lock;
 use super::trace::Trace;
 use crate::rng::Rng;
 

@@ -81,7 +81,7 @@ pub fn chance(rng: &mut Rng, percent: u64) -> bool {
 impl Mix {
     /// What `seed` means.
     pub fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0x5eed_0f6d_1e00);
+        let mut rng = Rng::new(seed ^ 0x5eed_5eed);
         let rng = &mut rng;
         let spaces = spaces(rng);
         let cache = chance(rng, 50).then(|| 64 << rng.range(10, 14));

@@ -30,6 +30,14 @@ mod submit;
 pub mod trace;
 pub mod transport;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Takes a lock that nobody else has: everything is in one thread. There are locks because a
+/// transport must be able to move to another one.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a run found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong(pub String);

@@ -10,7 +10,7 @@ use nvio_emulator::DeviceFault;
 use super::bound::Bounds;
 use super::buffers::Buffers;
 use super::lane::Lane;
-use super::lend::lock;
+use super::lock;
 use super::machine::{Broken, Machine};
 use super::mix::{Mix, chance};
 use super::model::Model;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nvio_driver::spec::register::DOORBELLS;
 use nvio_driver::{Arena, Error, Mmio, Result, Transport};
 
-use super::lend::lock;
+use super::lock;
 use super::machine::Machine;
 
 /// The way to a machine. Doorbells are memory that both share, as on a vfio-user server.
