@@ -175,8 +175,9 @@ impl Table {
         self.learn_from_completion();
         let span = Span { iova: dma.iova, len: dma.len };
         let write = dma.access.write;
-        lock(&self.trace)
-            .note(if write { "dma to host" } else { "dma to device" }, &[span.iova, span.len]);
+        let base = self.arena.as_ref().map_or(0, |(arena, _)| arena.iova());
+        let what = if write { "dma to host" } else { "dma to device" };
+        lock(&self.trace).note(what, &[span.iova.wrapping_sub(base), span.len]);
         if let Err(why) = self.check(span, write) {
             let what = if write { "writes" } else { "reads" };
             let wrong = format!("the controller {what} {span:#x?}: {why}");
@@ -253,7 +254,7 @@ impl Table {
     fn entry<const SIZE: usize, E: FromBytes>(&self, iova: u64) -> Option<E> {
         let (arena, memfd) = self.arena.as_ref()?;
         let mut bytes = [0; SIZE];
-        memfd.read_exact_at(&mut bytes, iova - arena.iova()).ok()?;
+        memfd.read_exact_at(&mut bytes, arena.file_offset() + iova - arena.iova()).ok()?;
         E::read_from_bytes(&bytes).ok()
     }
 

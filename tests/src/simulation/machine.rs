@@ -5,7 +5,8 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub struct Machine {
     pub trace: Arc<Mutex<Trace>>,
     /// What fails on the way to it.
     pub broken: Broken,
-    /// Where the arena is to be.
+    /// Where the arena is to be, or after that.
     pub iova: u64,
 }
 
@@ -115,7 +116,9 @@ impl Machine {
     /// The driver writes a register.
     pub fn write(&mut self, offset: u64, value: u32) {
         self.meanwhile(REGISTER_ACCESS);
-        lock(&self.trace).note("write register", &[offset, value.into()]);
+        // Addresses are not the same in all runs of a seed.
+        let shown = if (ASQ..ACQ + 8).contains(&offset) { 0 } else { value };
+        lock(&self.trace).note("write register", &[offset, shown.into()]);
         let before = self.controller.read_register(CC);
         if offset == CC && before != GONE && Cc(value).en() && !Cc(before).en() {
             let register = |offset| self.controller.read_register(offset);
@@ -139,6 +142,15 @@ impl Machine {
         works
     }
 
+    /// A place for an arena: the first that is free from the preferred one on. Which that is
+    /// depends on other runs of the process, and nothing else depends on it.
+    pub fn choose_iova(&self, bytes: u64, used: &[Range<u64>]) -> u64 {
+        used.iter().fold(self.iova, |start, taken| {
+            let overlaps = taken.start < start + bytes && start < taken.end;
+            if overlaps { taken.end.next_multiple_of(2 << 20) } else { start }
+        })
+    }
+
     /// Maps an arena for the controller.
     ///
     /// # Errors
@@ -146,8 +158,9 @@ impl Machine {
     pub fn map(&mut self, arena: &Arena) -> io::Result<()> {
         let file = || arena.as_fd().try_clone_to_owned().map(File::from);
         let size = arena.size() as u64;
-        lock(&self.trace).note("map", &[arena.iova(), size]);
-        self.memory.map_file(arena.iova(), size, file()?, 0, Access::READ_WRITE)?;
+        lock(&self.trace).note("map", &[size]);
+        let offset = arena.file_offset();
+        self.memory.map_file(arena.iova(), size, file()?, offset, Access::READ_WRITE)?;
         lock(&self.table).mapped(arena, file()?);
         Ok(())
     }
@@ -207,7 +220,7 @@ impl Machine {
     }
 
     /// The doorbells, as a file of the size of BAR0, and that size.
-    pub fn doorbells(&self) -> (std::os::fd::BorrowedFd<'_>, u64) {
+    pub fn doorbells(&self) -> (BorrowedFd<'_>, u64) {
         let doorbells = self.controller.doorbells();
         (doorbells.file(), doorbells.bar_size())
     }

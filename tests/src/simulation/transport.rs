@@ -54,14 +54,7 @@ unsafe impl Transport for Simulated {
     }
 
     fn choose_iova(&self, bytes: u64, used: &[Range<u64>]) -> Result<u64> {
-        // Where the seed has it, unless another seed that is played at the same time is there.
-        let mut place = lock(&self.machine).iova;
-        for range in used {
-            if place < range.end && range.start < place.saturating_add(bytes) {
-                place = range.end.next_multiple_of(2 << 20);
-            }
-        }
-        Ok(place)
+        Ok(lock(&self.machine).choose_iova(bytes, used))
     }
 
     fn map(&self, arena: &Arena) -> Result<()> {
