@@ -198,14 +198,16 @@ impl ClientMemory {
     #[inline]
     pub(crate) fn find(&self, iova: u64, len: u64, needed: Access) -> Option<Place> {
         // The usual table has one entry, found without a search.
-        let index = match self.mappings.len() {
-            0 => return None,
-            1 => 0,
-            _ => self.mappings.partition_point(|m| m.iova <= iova).checked_sub(1)?,
+        let (index, mapping) = match &self.mappings[..] {
+            [] => return None,
+            [only] => (0, only),
+            all => {
+                let at = all.partition_point(|m| m.iova <= iova).checked_sub(1)?;
+                (u32::try_from(at).ok()?, &all[at])
+            }
         };
-        let mapping = &self.mappings[index];
         let offset = mapping.offset_of(iova, len)?;
-        let found = Place { mapping: u32::try_from(index).ok()?, access: needed, offset };
+        let found = Place { mapping: index, access: needed, offset };
         mapping.access.allows(needed).then_some(found)
     }
 
