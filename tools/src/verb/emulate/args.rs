@@ -148,7 +148,7 @@ pub struct SpeedArgs {
 pub struct FaultArgs {
     /// Make something go wrong with the commands that match; may be given more than once.
     ///
-    /// The form is FAULT[,CONDITION]..., such as status=unrecovered-read-error,op=read,lba=8-15.
+    /// The form is `FAULT[,CONDITION]...`, such as `status=unrecovered-read-error,op=read,lba=8-15`.
     ///
     /// FAULT is one of status=NAME or status=TYPE/CODE (the command is not executed), late=TIME,
     /// lost (no completion), not-abortable, duplicate, stale-id, unknown-id=N (completions that
