@@ -39,6 +39,14 @@ pub enum Error {
         /// The answer.
         source: vfio_ioctls::VfioError,
     },
+    /// A file of VFIO could not be opened.
+    #[error("cannot open {}{}", path.display(), vfio_hint(source))]
+    VfioFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Memory could not be mapped for DMA because the process may not lock that much.
     #[error(
         "mapping {bytes} bytes for DMA, with {locked} locked already, exceeds RLIMIT_MEMLOCK \
@@ -265,3 +273,18 @@ pub enum Error {
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What to do about a file of VFIO that cannot be opened.
+fn vfio_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            " (whoever owns the file may use the device: as root, `chown` it, or give it to the \
+             container with permission to read and write)"
+        }
+        io::ErrorKind::NotFound => {
+            " (as root, `modprobe vfio-pci vfio_iommu_type1`; a container must be given the file)"
+        }
+        io::ErrorKind::ResourceBusy => " (another process drives the device)",
+        _ => "",
+    }
+}

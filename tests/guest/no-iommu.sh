@@ -1,5 +1,6 @@
 # In the guest, without an IOMMU: nvio says what to do.
 a=0000:00:10.0
+kernel_driver
 modprobe vfio_iommu_type1
 modprobe vfio-pci
 run bind nvio bind $a

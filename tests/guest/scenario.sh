@@ -109,6 +109,7 @@ mount_again() {
     run "$1.e2fsck" e2fsck -fn "/dev/$2"
 }
 
+kernel_driver
 modprobe vfio_iommu_type1
 modprobe vfio-pci
 run list-before nvio list --json
@@ -125,6 +126,20 @@ run identify nvio identify $a
 run identify-json nvio identify $a --json
 # What the libraries have to say counts here, too: nothing, when all is well.
 run identify-loud env RUST_LOG=warn nvio identify $a
+run smart nvio smart $a
+run smart-json nvio smart $a --json
+run ns nvio ns $a
+run ns-json nvio ns $a --json
+run log nvio log $a
+run log-json nvio log $a --json
+for page in error smart firmware changed-ns effects supported; do
+    run log-$page nvio log $a $page
+    run log-$page-json nvio log $a $page --json
+done
+run log-raw nvio log $a 2 --length 16
+run log-unknown nvio log $a 0xc5
+run reset nvio reset $a
+run reset-json nvio reset $a --json
 read_back lba512 1
 # Once with ordinary pages, once with large ones for the DMA memory.
 echo 64 >/proc/sys/vm/nr_hugepages

@@ -5,8 +5,10 @@
 // A library for tests only: a panic here is a failed test, and its message is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+pub mod check;
 pub mod guest;
 pub mod image;
+pub mod media;
 pub mod nvio;
 pub mod rng;
 pub mod simulation;

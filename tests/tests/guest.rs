@@ -7,11 +7,12 @@
 
 use std::sync::LazyLock;
 
-use nvio_tests::guest::{self, Machine, Report};
+use nvio_tests::guest::{self, Report};
 use nvio_tests::view;
+use serde_json::{Value, json};
 
-static IOMMU: LazyLock<Report> = LazyLock::new(|| guest::boot(Machine::Iommu));
-static NO_IOMMU: LazyLock<Report> = LazyLock::new(|| guest::boot(Machine::NoIommu));
+static IOMMU: LazyLock<Report> = LazyLock::new(|| guest::boot(&guest::IOMMU));
+static NO_IOMMU: LazyLock<Report> = LazyLock::new(|| guest::boot(&guest::NO_IOMMU));
 
 const DEVICE_A: &str = "0000:00:10.0";
 const DEVICE_B: &str = "0000:00:11.0";
@@ -29,6 +30,18 @@ const MAPPED: [(&str, usize); 11] = [
     ("sizes/medium", 1),
     ("sizes/0-bytes", 0),
 ];
+
+/// The namespaces of device A, with the size of their blocks.
+const NAMESPACES: [(u32, u64); 2] = [(1, 512), (3, 4096)];
+/// Size of each.
+const NAMESPACE_BYTES: u64 = 640 << 20;
+
+/// Model, serial number and firmware, which is QEMU's version.
+fn check_identity(found: &Value) {
+    assert_eq!((&found["model"], &found["serial"]), (&json!("QEMU NVMe Ctrl"), &json!("nvio-a")));
+    let firmware = found["firmware"].as_str().unwrap();
+    assert!(firmware.starts_with(|first: char| first.is_ascii_digit()), "{firmware}");
+}
 
 /// `nvio ls -lR --json` against the kernel's stat of each path.
 fn check_listing(tag: &str, listing: &str) {
@@ -131,15 +144,30 @@ macro_rules! guest_tests {
 }
 
 guest_tests! {
-    list_names_both_devices {
+    list_shows_what_the_kernel_knows {
         for report in [IOMMU.stdout("list-text"), IOMMU.stdout("list-before")] {
             assert!(report.contains(DEVICE_A) && report.contains(DEVICE_B), "{report}");
         }
+        let list = IOMMU.json("list-before");
+        let a = list.as_array().unwrap().iter().find(|found| found["address"] == DEVICE_A).unwrap();
+        check_identity(a);
+        assert_eq!((&a["vendor_id"], &a["device_id"]), (&json!("0x1b36"), &json!("0x0010")));
+        assert_eq!((&a["driver"], &a["in_use_by"]), (&json!("nvme"), &json!([])));
+        assert!(a["iommu_group"].is_u64(), "{a}");
+        let text = IOMMU.stdout("list-text");
+        let line = text.lines().find(|line| line.starts_with(DEVICE_A)).unwrap();
+        for word in ["QEMU NVMe Ctrl", "nvio-a", " nvme ", "n1", "671 MB", " 512 "] {
+            assert!(line.contains(word), "no {word} in {text}");
+        }
+    }
+
+    list_asks_a_controller_that_is_bound_to_vfio {
         let bound = IOMMU.json("list-bound");
-        let device = bound.as_array().unwrap().iter().find(|item| {
-            item.to_string().contains(DEVICE_A)
-        });
-        assert!(device.unwrap().to_string().contains("vfio-pci"), "{bound}");
+        let devices = bound.as_array().unwrap();
+        let a = devices.iter().find(|found| found["address"] == DEVICE_A).unwrap();
+        check_identity(a);
+        assert_eq!((&a["driver"], &a["name"]), (&json!("vfio-pci"), &Value::Null));
+        assert_eq!((&a["unknown"], &a["in_use_by"]), (&Value::Null, &json!([])));
     }
 
     bind_gives_the_device_to_vfio {
@@ -147,12 +175,89 @@ guest_tests! {
         assert_eq!(IOMMU.text("bind.driver").trim(), "vfio-pci");
     }
 
-    identify_names_the_controller_and_its_namespaces {
-        assert!(IOMMU.stdout("identify").contains("nvio-a"));
-        let json = IOMMU.json("identify-json").to_string();
-        for word in ["nvio-a", "QEMU NVMe Ctrl", "512", "4096"] {
-            assert!(json.contains(word), "no {word} in {json}");
+    identify_shows_every_field {
+        let text = IOMMU.stdout("identify");
+        for word in ["nvio-a", "QEMU NVMe Ctrl", "ONCS", "Write Zeroes", "NSZE", "25.0000"] {
+            assert!(text.contains(word), "no {word} in {text}");
         }
+        let json = IOMMU.json("identify-json");
+        check_identity(&json);
+        // What QEMU's documentation and its properties say of the device.
+        let value = |name: &str| &json["identify_controller"][name]["value"];
+        assert_eq!((value("vid"), value("ssvid")), (&json!(0x1b36), &json!(0x1af4)));
+        assert_eq!((value("mdts"), &json["max_data_transfer_bytes"]), (&json!(7), &json!(512 << 10)));
+        assert_eq!((value("sqes"), value("cqes")), (&json!(0x66), &json!(0x44)));
+        assert_eq!((value("wctemp"), value("cctemp")), (&json!(343), &json!(373)));
+        assert_eq!(value("subnqn"), "nqn.2019-08.org.qemu:nvio-a");
+        let meaning = json["identify_controller"]["oncs"]["meaning"].to_string();
+        for command in ["Compare", "Write Zeroes", "Dataset Management", "Copy"] {
+            assert!(meaning.contains(command), "no {command} in {meaning}");
+        }
+        let meaning = json["identify_controller"]["oacs"]["meaning"].to_string();
+        assert!(meaning.contains("Doorbell Buffer Config"), "{meaning}");
+        assert_eq!(json["power_states"][0]["max_microwatts"], 25_000_000);
+        let namespaces = json["namespaces"].as_array().unwrap();
+        for (namespace, (nsid, lba)) in namespaces.iter().zip(NAMESPACES) {
+            assert_eq!(namespace["nsid"], nsid);
+            let blocks = &namespace["identify_namespace"]["nsze"]["value"];
+            assert_eq!(blocks, NAMESPACE_BYTES / lba, "namespace {nsid}");
+        }
+    }
+
+    smart_shows_how_the_drive_is {
+        let json = IOMMU.json("smart-json");
+        // 323 K, and no wear: QEMU's fixed values.
+        assert_eq!(json["temperature_celsius"], 50);
+        assert_eq!(json["warning_temperature_celsius"], 70);
+        assert_eq!(json["critical_temperature_celsius"], 100);
+        assert_eq!((&json["critical_warning"], &json["percentage_used"]), (&json!(0), &json!(0)));
+        assert_eq!(json["available_spare_threshold_percent"], 0);
+        // The kernel has made filesystems on it.
+        assert!(json["data_written_bytes"].as_u64().unwrap() > 70 << 20, "{json}");
+        assert!(json["host_read_commands"].as_u64().unwrap() > 100, "{json}");
+        assert_eq!(json, IOMMU.json("log-smart-json"), "nvio log smart");
+        let text = IOMMU.stdout("smart");
+        for line in ["Critical warning          none", "Temperature               50 °C"] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
+        }
+    }
+
+    ns_shows_the_namespaces {
+        let json = IOMMU.json("ns-json");
+        assert_eq!(json.as_array().unwrap().len(), NAMESPACES.len());
+        for (namespace, (nsid, lba)) in json.as_array().unwrap().iter().zip(NAMESPACES) {
+            assert_eq!((&namespace["nsid"], &namespace["lba_size"]), (&json!(nsid), &json!(lba)));
+            assert_eq!(namespace["size"], NAMESPACE_BYTES);
+            assert_eq!((&namespace["metadata_size"], &namespace["protection_type"]), (&json!(0), &json!(0)));
+            assert_eq!((&namespace["write_protected"], &namespace["unusable"]), (&json!(false), &Value::Null));
+        }
+        assert_eq!(IOMMU.stdout("ns").lines().count(), 1 + NAMESPACES.len());
+    }
+
+    log_shows_its_pages {
+        let pages = IOMMU.json("log-json");
+        let text = pages.to_string();
+        for page in ["error", "smart", "firmware", "effects"] {
+            assert!(text.contains(page), "no {page} in {text}");
+            assert!(!IOMMU.stdout(&format!("log-{page}")).is_empty());
+        }
+        assert_eq!(IOMMU.json("log-error-json"), json!([]));
+        assert_eq!(IOMMU.json("log-firmware-json")["active_slot"], 1);
+        assert_eq!(IOMMU.json("log-changed-ns-json")["overflowed"], false);
+        let effects = IOMMU.stdout("log-effects");
+        for command in ["Identify", "Read", "Write", "Flush"] {
+            assert!(effects.contains(command), "no {command} in {effects}");
+        }
+        // Byte 0: no critical warning; bytes 1 and 2: 323 K.
+        assert!(IOMMU.stdout("log-raw").contains("00 43 01"), "{}", IOMMU.stdout("log-raw"));
+        check_refusal(&IOMMU, "log-unknown", &["Get Log Page"]);
+    }
+
+    reset_leaves_a_working_controller {
+        assert!(IOMMU.stdout("reset").contains("2 active namespaces"), "{}", IOMMU.stdout("reset"));
+        let json = IOMMU.json("reset-json");
+        check_identity(&json);
+        assert_eq!(json["active_namespaces"], 2);
     }
 
     large_pages_were_used {

@@ -33,7 +33,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List the NVMe controllers of this machine, their drivers and who uses them.
+    /// List the NVMe controllers of this machine, their drivers and who uses them. One that is
+    /// bound to vfio-pci, and that nobody drives, is reset to be asked who it is.
     List {
         #[command(flatten)]
         format: Format,

@@ -70,7 +70,7 @@ impl Identity {
         data.cntlid = U16::new(CONTROLLER_ID);
         data.ver = U32::new(VERSION.0);
         // CNTRLTYPE, byte 111: an I/O controller.
-        data.reserved_100[11] = 1;
+        data.cntrltype = 1;
         // Doorbell Buffer Config.
         data.oacs = U16::new(
             if self.shadow_doorbells { oacs::DOORBELL_BUFFER_CONFIG } else { 0 }

@@ -25,8 +25,7 @@ pub mod cns {
     pub const CONTROLLERS: u8 = 0x13;
 }
 
-/// Identify Controller, 4096 bytes (Base 5.17.2.1, figure 275). The fields not used yet are
-/// reserved areas.
+/// Identify Controller, 4096 bytes (Base 5.17.2.1, figure 275).
 #[repr(C)]
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct IdentifyController {
@@ -60,8 +59,24 @@ pub struct IdentifyController {
     pub oaes: U32,
     /// Controller attributes.
     pub ctratt: U32,
-    /// Read recovery levels, reserved, controller type, FRU GUID, retry delays, reserved.
-    pub reserved_100: [u8; 156],
+    /// Read recovery levels supported, a bit each.
+    pub rrls: U16,
+    /// Reserved.
+    pub reserved_102: [u8; 9],
+    /// Controller type: 1 I/O, 2 discovery, 3 administrative; 0 not reported.
+    pub cntrltype: u8,
+    /// Globally unique identifier of the field replaceable unit.
+    pub fguid: [u8; 16],
+    /// Command retry delay times 1 to 3, 100 ms.
+    pub crdt: [U16; 3],
+    /// Reserved.
+    pub reserved_134: [u8; 119],
+    /// NVM subsystem report: bit 0 a storage device, bit 1 an enclosure.
+    pub nvmsr: u8,
+    /// Vital product data write cycle information.
+    pub vwci: u8,
+    /// Management endpoint capabilities.
+    pub mec: u8,
     /// Optional admin commands supported.
     pub oacs: U16,
     /// Abort command limit, 0's based.
@@ -94,8 +109,50 @@ pub struct IdentifyController {
     pub tnvmcap: U128,
     /// Unallocated NVM capacity, bytes.
     pub unvmcap: U128,
-    /// RPMB to endurance group limits.
-    pub reserved_312: [u8; 200],
+    /// Replay protected memory block support.
+    pub rpmbs: U32,
+    /// Extended device self-test time, minutes.
+    pub edstt: U16,
+    /// Device self-test options.
+    pub dsto: u8,
+    /// Firmware update granularity, 4 KiB; 0 is not reported, ffh no restriction.
+    pub fwug: u8,
+    /// Keep alive granularity, 100 ms.
+    pub kas: U16,
+    /// Host controlled thermal management attributes.
+    pub hctma: U16,
+    /// Minimum thermal management temperature, kelvin.
+    pub mntmt: U16,
+    /// Maximum thermal management temperature, kelvin.
+    pub mxtmt: U16,
+    /// Sanitize capabilities.
+    pub sanicap: U32,
+    /// Host memory buffer minimum descriptor entry size, 4 KiB.
+    pub hmminds: U32,
+    /// Host memory buffer maximum descriptor entries.
+    pub hmmaxd: U16,
+    /// Largest NVM set identifier.
+    pub nsetidmax: U16,
+    /// Largest endurance group identifier.
+    pub endgidmax: U16,
+    /// Asymmetric namespace access transition time, seconds.
+    pub anatt: u8,
+    /// Asymmetric namespace access capabilities.
+    pub anacap: u8,
+    /// Largest ANA group identifier.
+    pub anagrpmax: U32,
+    /// Number of ANA groups.
+    pub nanagrpid: U32,
+    /// Persistent event log size, 64 KiB.
+    pub pels: U32,
+    /// Domain.
+    pub domainid: U16,
+    /// Reserved.
+    pub reserved_358: [u8; 10],
+    /// Largest endurance group capacity, bytes.
+    pub megcap: U128,
+    /// Reserved.
+    pub reserved_384: [u8; 128],
     /// Submission queue entry sizes: required in bits 3:0, maximum in bits 7:4, powers of two.
     pub sqes: u8,
     /// Completion queue entry sizes, likewise.
@@ -128,12 +185,18 @@ pub struct IdentifyController {
     pub sgls: U32,
     /// Maximum number of allowed namespaces; 0 is not reported.
     pub mnan: U32,
-    /// MAXDNA to reserved.
-    pub reserved_544: [u8; 224],
+    /// Most namespaces attached in the domain; 0 is no limit.
+    pub maxdna: U128,
+    /// Most I/O controllers attached to a namespace; 0 is no limit.
+    pub maxcna: U32,
+    /// Reserved.
+    pub reserved_564: [u8; 204],
     /// NVM subsystem NVMe Qualified Name, UTF-8, ended by NUL.
     pub subnqn: [u8; 256],
-    /// Reserved and fabrics.
-    pub reserved_1024: [u8; 1024],
+    /// Reserved.
+    pub reserved_1024: [u8; 768],
+    /// NVMe over Fabrics: queue capsules, in-capsule data, attributes.
+    pub fabrics: [u8; 256],
     /// Power state descriptors.
     pub psd: [PowerState; 32],
     /// Vendor specific.
@@ -142,7 +205,11 @@ pub struct IdentifyController {
 
 const _: () = assert!(size_of::<IdentifyController>() == IDENTIFY_SIZE);
 const _: () = assert!(std::mem::offset_of!(IdentifyController, oacs) == 256);
+const _: () = assert!(std::mem::offset_of!(IdentifyController, cntrltype) == 111);
+const _: () = assert!(std::mem::offset_of!(IdentifyController, nvmsr) == 253);
 const _: () = assert!(std::mem::offset_of!(IdentifyController, tnvmcap) == 280);
+const _: () = assert!(std::mem::offset_of!(IdentifyController, sanicap) == 328);
+const _: () = assert!(std::mem::offset_of!(IdentifyController, megcap) == 368);
 const _: () = assert!(std::mem::offset_of!(IdentifyController, sqes) == 512);
 const _: () = assert!(std::mem::offset_of!(IdentifyController, sgls) == 536);
 const _: () = assert!(std::mem::offset_of!(IdentifyController, subnqn) == 768);
@@ -206,11 +273,61 @@ pub struct PowerState {
     pub enlat: U32,
     /// Exit latency, microseconds.
     pub exlat: U32,
-    /// Relative throughput and latency, idle and active power, reserved.
-    pub rest: [u8; 20],
+    /// Relative read throughput, 0 the best.
+    pub rrt: u8,
+    /// Relative read latency, 0 the best.
+    pub rrl: u8,
+    /// Relative write throughput, 0 the best.
+    pub rwt: u8,
+    /// Relative write latency, 0 the best.
+    pub rwl: u8,
+    /// Idle power, in the scale of `ips`.
+    pub idlp: U16,
+    /// Idle power scale, bits 7:6: 1 is 0.1 mW, 2 is 10 mW, 0 not reported.
+    pub ips: u8,
+    /// Reserved.
+    pub reserved_19: u8,
+    /// Active power, in the scale of `aps`.
+    pub actp: U16,
+    /// Active power workload in bits 2:0; its scale in bits 7:6, as `ips`.
+    pub aps: u8,
+    /// Reserved.
+    pub reserved_23: [u8; 9],
 }
 
 const _: () = assert!(size_of::<PowerState>() == 32);
+
+impl PowerState {
+    /// Maximum power in microwatts; 0 is not reported.
+    pub fn max_power(&self) -> u64 {
+        let unit = if self.flags & 1 == 0 { 10_000 } else { 100 };
+        u64::from(self.mp.get()) * unit
+    }
+
+    /// Idle power in microwatts, where it is reported.
+    pub fn idle_power(&self) -> Option<u64> {
+        scaled_power(self.idlp.get(), self.ips)
+    }
+
+    /// Active power in microwatts, where it is reported.
+    pub fn active_power(&self) -> Option<u64> {
+        scaled_power(self.actp.get(), self.aps)
+    }
+
+    /// Whether I/O commands are not processed in this state.
+    pub fn is_non_operational(&self) -> bool {
+        self.flags & 2 != 0
+    }
+}
+
+/// A power of the scale in bits 7:6, in microwatts.
+fn scaled_power(value: u16, scale: u8) -> Option<u64> {
+    match scale >> 6 {
+        1 => Some(u64::from(value) * 100),
+        2 => Some(u64::from(value) * 10_000),
+        _ => None,
+    }
+}
 
 /// An LBA format, 4 bytes (NVM 4.1.5.1, figure 98).
 #[repr(C)]
@@ -379,6 +496,17 @@ mod tests {
         assert_eq!(identify.max_transfer(12), Some(128 << 10));
         identify.mdts = 255;
         assert_eq!(identify.max_transfer(12), None);
+    }
+
+    #[test]
+    fn power_is_in_microwatts_whatever_its_scale() {
+        let mut state = PowerState { mp: U16::new(2_500), ..Default::default() };
+        assert_eq!((state.max_power(), state.idle_power()), (25_000_000, None));
+        (state.flags, state.ips, state.aps) = (3, 1 << 6, 2 << 6 | 1);
+        (state.idlp, state.actp) = (U16::new(50), U16::new(800));
+        assert_eq!((state.max_power(), state.idle_power()), (250_000, Some(5_000)));
+        assert_eq!(state.active_power(), Some(8_000_000));
+        assert!(state.is_non_operational());
     }
 
     #[test]

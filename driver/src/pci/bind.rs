@@ -198,6 +198,20 @@ impl Sysfs {
         Ok(device.namespaces().iter().map(|namespace| namespace.name.clone()).collect())
     }
 
+    /// The processes that drive the device through VFIO, as far as `/proc` shows them to us. `None`
+    /// if nobody does, or if we may not know.
+    ///
+    /// # Errors
+    /// If the device's IOMMU group cannot be read.
+    pub fn driven_by(&self, address: PciAddress) -> Result<Option<Vec<u32>>, Error> {
+        let Some(group) = self.iommu_group(address)? else { return Ok(None) };
+        match self.refuse_driven(address, group) {
+            Ok(()) => Ok(None),
+            Err(Error::Driven { processes, .. }) => Ok(Some(processes)),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The kernel would wait in `unbind`, without end and past any signal, for whoever has the
     /// group open. A group can be opened once only, so trying tells.
     fn refuse_driven(&self, address: PciAddress, group: u32) -> Result<(), Error> {

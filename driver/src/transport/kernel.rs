@@ -52,8 +52,17 @@ fn open_by_group(sysfs: &Path) -> Result<Opened> {
     Ok(Opened { device, iommu: container, ranges })
 }
 
+/// Names the file, where it is one of those that everyone knows and it could not be opened.
 fn failed(step: &'static str) -> impl FnOnce(VfioError) -> Error {
-    move |source| Error::Vfio { step, source }
+    move |source| match source {
+        VfioError::OpenContainer(source) => {
+            Error::VfioFile { path: "/dev/vfio/vfio".into(), source }
+        }
+        VfioError::OpenGroup(source, group) => {
+            Error::VfioFile { path: Path::new("/dev/vfio").join(group), source }
+        }
+        source => Error::Vfio { step, source },
+    }
 }
 
 /// The files by which a function is opened by itself.

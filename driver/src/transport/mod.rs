@@ -4,6 +4,7 @@ mod iova;
 mod irq;
 mod kernel;
 mod limit;
+mod removal;
 mod vfio;
 mod vfio_user;
 
@@ -203,12 +204,27 @@ mod pci_bar {
 /// The Command register of configuration space (PCI Local Bus 3.0, 6.2.2): without bus mastering
 /// a function does no DMA.
 mod pci_command {
+    use vfio_bindings::bindings::vfio::VFIO_PCI_CONFIG_REGION_INDEX as CONFIG;
+    use vfio_ioctls::VfioDevice;
+
     use crate::{Error, Result};
 
     pub(super) const OFFSET: u64 = 4;
-    const MEMORY: u16 = 1 << 1;
+    pub(super) const MEMORY: u16 = 1 << 1;
     const BUS_MASTER: u16 = 1 << 2;
     pub(super) const WANTED: u16 = MEMORY | BUS_MASTER;
+
+    /// Sets `bits`, and clears the others of those that are wanted; what the register has then.
+    pub(super) fn set(device: &VfioDevice, bits: u16) -> u16 {
+        let read = || {
+            let mut command = [0; 2];
+            device.region_read(CONFIG, &mut command, OFFSET);
+            u16::from_le_bytes(command)
+        };
+        let command = read() & !WANTED | bits;
+        device.region_write(CONFIG, &command.to_le_bytes(), OFFSET);
+        read()
+    }
 
     /// Whether the register, read back, has what was written.
     pub(super) fn check(now: u16) -> Result<()> {

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nvio_spec::register::DOORBELLS;
+use nvio_spec::register::{DOORBELLS, GONE};
 use vfio_bindings::bindings::vfio::{
     VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX, VFIO_REGION_INFO_FLAG_MMAP,
     vfio_irq_set,
@@ -17,6 +17,7 @@ use vfio_ioctls::{VfioDevice, VfioOps, VfioRegionInfoCap};
 use super::iova::{self, IovaRange};
 use super::irq::{self, Vectors};
 use super::kernel::{self, Opened};
+use super::removal::Removal;
 use super::{Transport, doorbell_window, limit, mappable, pci_bar, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
@@ -34,6 +35,7 @@ pub(crate) struct Vfio {
     registers: Mmio,
     doorbells: Arc<Mmio>,
     device: Device,
+    removal: Removal,
     iommu: Arc<dyn VfioOps>,
     ranges: Vec<IovaRange>,
     vectors: Vectors,
@@ -72,12 +74,13 @@ impl Vfio {
         let device = Device { device: ManuallyDrop::new(device), sysfs };
         device.reset();
         enable_bus_master(&device)?;
+        let removal = Removal::watch(&device);
         let registers = map_bar0(&device, 0, REGISTERS)?;
         let window = doorbell_window(device.get_region_size(VFIO_PCI_BAR0_REGION_INDEX))?;
         let doorbells = Arc::new(map_bar0(&device, DOORBELLS, window)?);
         let irq = |index| device.get_irq_info(index).map(|irq| (irq.flags, irq.count));
         let vectors = Vectors::choose(irq);
-        Ok(Self { registers, doorbells, device, iommu, ranges, vectors })
+        Ok(Self { registers, doorbells, device, removal, iommu, ranges, vectors })
     }
 }
 
@@ -130,15 +133,8 @@ const SET_HEADER: usize = 5;
 const _: () = assert!(SET_HEADER * size_of::<u32>() == size_of::<vfio_irq_set>());
 
 fn enable_bus_master(device: &VfioDevice) -> Result<()> {
-    let read = || {
-        let mut command = [0; 2];
-        device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut command, pci_command::OFFSET);
-        u16::from_le_bytes(command)
-    };
-    let command = (read() | pci_command::WANTED).to_le_bytes();
-    device.region_write(VFIO_PCI_CONFIG_REGION_INDEX, &command, pci_command::OFFSET);
     // The library only logs a failed write, so look.
-    pci_command::check(read())
+    pci_command::check(pci_command::set(device, pci_command::WANTED))
 }
 
 /// Maps a BAR; see [`Transport::map_bar`].
@@ -182,6 +178,14 @@ unsafe impl Transport for Vfio {
         self.registers.write32(offset, value)
     }
 
+    fn read32_present(&self, offset: u64) -> Result<u32> {
+        match self.read32(offset)? {
+            _ if self.removal.has_begun(&self.device) => Err(Error::Gone),
+            GONE => Err(Error::Gone),
+            value => Ok(value),
+        }
+    }
+
     fn doorbells(&self) -> &Arc<Mmio> {
         &self.doorbells
     }
@@ -205,6 +209,10 @@ unsafe impl Transport for Vfio {
     }
 
     fn reset(&self) -> Result<()> {
+        // The kernel would wait a minute for a function that is not there to come back.
+        if self.removal.has_begun(&self.device) {
+            return Err(Error::Gone);
+        }
         reset_function(&self.device)?;
         enable_bus_master(&self.device)
     }

@@ -1,5 +1,9 @@
 //! `nvio identify`: what a controller and its namespaces say of themselves.
 
+mod controller;
+mod field;
+mod namespace;
+
 use nvio_driver::spec::{IdentifyController, IdentifyNamespace, sgl};
 use nvio_driver::{Controller, Namespace};
 use serde::Serialize;
@@ -9,6 +13,8 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::output::{Output, human_size};
 use crate::table::Table;
+use controller::{PowerState, power_table};
+use field::Fields;
 
 /// Namespaces that are asked; a controller may have many thousands.
 const NAMESPACES_SHOWN: usize = 128;
@@ -44,6 +50,9 @@ struct Report {
     controller_memory: bool,
     total_capacity: Option<u64>,
     active_namespaces: Vec<u32>,
+    /// Every field of Identify Controller, by its name in the specification.
+    identify_controller: Fields,
+    power_states: Vec<PowerState>,
     namespaces: Vec<NamespaceReport>,
 }
 
@@ -55,6 +64,8 @@ struct NamespaceReport {
     unusable: Option<String>,
     #[serde(flatten)]
     details: Option<NamespaceDetails>,
+    /// Every field of Identify Namespace, by its name in the specification.
+    identify_namespace: Option<Fields>,
 }
 
 #[derive(Serialize)]
@@ -91,15 +102,7 @@ pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
         Some(nsid) => vec![device.active(nsid)?],
         None => active.iter().copied().take(NAMESPACES_SHOWN).collect(),
     };
-    let namespaces = shown.into_iter().map(|nsid| match device.controller.namespace(nsid) {
-        Ok(namespace) => {
-            NamespaceReport { nsid, unusable: None, details: Some(details(&namespace)) }
-        }
-        Err(error) => {
-            let unusable = Some(crate::error::one_line(&error));
-            NamespaceReport { nsid, unusable, details: None }
-        }
-    });
+    let namespaces = shown.into_iter().map(|nsid| namespace_report(&device.controller, nsid));
     let namespaces = namespaces.collect();
     let report = report(&device.controller, active, namespaces);
     let mut out = Output::new();
@@ -109,6 +112,17 @@ pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
         out.text(&text(&report))?
     }
     out.flush()
+}
+
+fn namespace_report(controller: &Controller, nsid: u32) -> NamespaceReport {
+    // Of one that cannot be used, too.
+    let identify = controller.identify_namespace(nsid).ok();
+    let identify_namespace = identify.map(|identify| namespace::fields(&identify));
+    let (unusable, details) = match controller.namespace(nsid) {
+        Ok(namespace) => (None, Some(details(&namespace))),
+        Err(error) => (Some(crate::error::one_line(&error)), None),
+    };
+    NamespaceReport { nsid, unusable, details, identify_namespace }
 }
 
 fn report(
@@ -151,6 +165,8 @@ fn report(
         controller_memory: capabilities.controller_memory(),
         total_capacity: Some(capacity).filter(|&bytes| bytes != 0),
         active_namespaces,
+        identify_controller: controller::fields(identify, page_shift),
+        power_states: controller::power_states(identify),
         namespaces,
     }
 }
@@ -222,6 +238,16 @@ fn text(report: &Report) -> String {
     for namespace in &report.namespaces {
         text.push_str(&namespace_text(namespace));
     }
+    text.push_str("\nIdentify Controller\n");
+    text.push_str(&report.identify_controller.table());
+    text.push_str("\nPower states\n");
+    text.push_str(&power_table(&report.power_states));
+    for namespace in &report.namespaces {
+        if let Some(fields) = &namespace.identify_namespace {
+            text.push_str(&format!("\nIdentify Namespace {}\n", namespace.nsid));
+            text.push_str(&fields.table());
+        }
+    }
     text
 }
 
@@ -255,4 +281,48 @@ fn namespace_text(namespace: &NamespaceReport) -> String {
         ]);
     }
     text + &table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromBytes;
+
+    #[test]
+    fn any_bytes_can_be_shown() {
+        for byte in [0, 0x3f, 0x40, 0x80, 0xff] {
+            let bytes = vec![byte; size_of::<IdentifyController>()];
+            let id = IdentifyController::read_from_bytes(&bytes).unwrap();
+            let fields = controller::fields(&id, 12);
+            // One line each, whatever a device says.
+            assert_eq!(fields.table().lines().count(), 80, "{}", fields.table());
+            assert!(serde_json::to_string(&fields).unwrap().contains("\"oncs\""));
+            let states = controller::power_states(&id);
+            assert_eq!(power_table(&states).lines().count(), states.len() + 1);
+            let id = IdentifyNamespace::read_from_bytes(&bytes).unwrap();
+            assert_eq!(namespace::fields(&id).table().lines().count(), 36);
+        }
+    }
+
+    #[test]
+    fn every_byte_of_the_structures_is_in_some_field() {
+        // Bytes that are reserved, vendor specific, of fabrics, or shown as tables of their own.
+        let apart = [102..111, 134..253, 358..368, 384..512, 564..768, 1024..4096];
+        let shown = |at: usize| !apart.iter().any(|range| range.contains(&at));
+        let zeroes = [0; 4096];
+        let table = |bytes: &[u8]| {
+            controller::fields(&IdentifyController::read_from_bytes(bytes).unwrap(), 12).table()
+        };
+        let nothing = table(&zeroes);
+        for at in (0..4096).filter(|&at| shown(at)) {
+            let mut bytes = zeroes;
+            bytes[at] = 0xff;
+            // Text begins at its first byte that is not NUL.
+            let text =
+                [4..72, 768..1024].iter().any(|range: &std::ops::Range<usize>| range.contains(&at));
+            if !text {
+                assert_ne!(table(&bytes), nothing, "byte {at} is in no field");
+            }
+        }
+    }
 }

@@ -1,0 +1,138 @@
+//! Named checks of the driver against a controller whose contents are known ([`crate::media`]).
+//!
+//! The program `nvme-check` runs them, in the guest on QEMU's controllers or anywhere on others.
+//! A role says what is special about a controller, and so which checks it gets.
+
+mod busy;
+mod faulty;
+mod idle;
+mod io;
+mod plain;
+mod protection;
+mod removed;
+mod reset;
+mod writes;
+
+use std::fmt::{self, Display};
+use std::panic::{self, AssertUnwindSafe};
+use std::process;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use nvio_driver::Address;
+
+/// Longest time of one check; a check that takes longer hangs, and ends the program.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+/// Exit code when a check hung.
+const HUNG: i32 = 3;
+
+/// What came of a check.
+pub type Verdict = Result<(), Problem>;
+
+/// Why a check is not ok.
+#[derive(Debug)]
+pub enum Problem {
+    /// Something is not as it must be.
+    Failed(String),
+    /// The controller has not what the check is about.
+    Skipped(String),
+}
+
+impl<E: std::error::Error> From<E> for Problem {
+    fn from(error: E) -> Self {
+        let mut text = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            text += &format!(": {cause}");
+            next = cause.source();
+        }
+        Self::Failed(text)
+    }
+}
+
+/// Fails the check with a message unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err($crate::check::Problem::Failed(format!($($message)+)));
+        }
+    };
+}
+/// Fails the check unless both are equal.
+macro_rules! ensure_eq {
+    ($found:expr, $wanted:expr, $what:expr) => {
+        match (&$found, &$wanted) {
+            (found, wanted) => {
+                $crate::check::ensure!(found == wanted, "{}: {found:?}, not {wanted:?}", $what)
+            }
+        }
+    };
+}
+pub(crate) use {ensure, ensure_eq};
+
+/// Runs checks, and prints a line for each.
+#[derive(Debug)]
+pub struct Runner {
+    role: String,
+    failed: usize,
+}
+
+impl Runner {
+    /// Runs `check`: prints `ok ROLE/NAME`, `FAILED ROLE/NAME: why` or `SKIPPED ROLE/NAME: why`.
+    /// A panic is a failure; a check that does not end ends the program.
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Verdict) {
+        let name = format!("{}/{name}", self.role);
+        let (done, ended) = mpsc::channel::<()>();
+        let watched = name.clone();
+        let watch = thread::spawn(move || {
+            if ended.recv_timeout(TIME_LIMIT) == Err(RecvTimeoutError::Timeout) {
+                println!("FAILED {watched}: no end within {} s", TIME_LIMIT.as_secs());
+                process::exit(HUNG);
+            }
+        });
+        let verdict = panic::catch_unwind(AssertUnwindSafe(check));
+        drop(done);
+        let _ = watch.join();
+        match verdict {
+            Ok(Ok(())) => println!("ok {name}"),
+            Ok(Err(Problem::Skipped(why))) => println!("SKIPPED {name}: {}", OneLine(&why)),
+            Ok(Err(Problem::Failed(why))) => self.fail(&name, &why),
+            Err(_) => self.fail(&name, "panicked"),
+        }
+    }
+
+    fn fail(&mut self, name: &str, why: &str) {
+        println!("FAILED {name}: {}", OneLine(why));
+        self.failed += 1;
+    }
+}
+
+struct OneLine<'a>(&'a str);
+
+impl Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.replace('\n', " | "))
+    }
+}
+
+/// Runs the checks of `role` on the controller at `address`; how many failed.
+///
+/// # Errors
+/// If there is no such role.
+pub fn run(role: &str, address: &Address) -> Result<usize, String> {
+    let checks = match role {
+        "plain" => plain::run,
+        "faulty" => faulty::run,
+        "idle" => idle::run,
+        "pi" => protection::run,
+        "busy" => busy::run,
+        "cmb" => reset::run,
+        "asked-back" => removed::asked_back,
+        "pulled" => removed::pulled,
+        _ => return Err(format!("no role {role}")),
+    };
+    let mut runner = Runner { role: role.to_owned(), failed: 0 };
+    checks(&mut runner, address);
+    Ok(runner.failed)
+}

@@ -1,0 +1,22 @@
+//! Role `busy`: reads without end, so that others can see a controller that is in use.
+
+use nvio_driver::{Address, Controller};
+
+use super::io::random_reads;
+use super::{Runner, Verdict};
+
+/// Prints `busy` once the controller is open, and then reads until the program is killed.
+pub fn run(runner: &mut Runner, address: &Address) {
+    runner.check("reads", || reads(address));
+}
+
+fn reads(address: &Address) -> Verdict {
+    let controller = Controller::open(address)?;
+    let namespace = controller.namespace(1)?;
+    let mut queue = controller.queue_pair(8)?;
+    println!("busy");
+    for seed in 0.. {
+        random_reads(&mut queue, &controller, &namespace, seed, 100)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Role `idle`: waiting for interrupts, with next to nothing of a processor (PCIe 3.5).
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nvio_driver::{Address, Controller, Options, QueuePair, Wait};
+
+use super::io::{random_reads, read_and_judge};
+use super::{Problem, Runner, Verdict, ensure, ensure_eq};
+
+/// Between two reads.
+const GAP: Duration = Duration::from_millis(10);
+const READS: u64 = 500;
+/// Reads without a gap.
+const BUSY_READS: usize = 5_000;
+/// The part of a processor that may be used: one in this many.
+const LEAST_SHARE: u32 = 20;
+
+/// Runs the checks of this role.
+pub fn run(runner: &mut Runner, address: &Address) {
+    runner.check("gaps", || gaps(address));
+    runner.check("none-is-lost", || none_is_lost(address));
+}
+
+fn open(address: &Address) -> Result<(Controller, QueuePair<u64>), Problem> {
+    let wait = Wait::Interrupt { spin: Duration::from_micros(10) };
+    let options = Options { wait, ..Options::default() };
+    let controller = Controller::open_with(address, options)?;
+    let queue = controller.queue_pair(32)?;
+    Ok((controller, queue))
+}
+
+/// Time that this thread has had on a processor (`/proc/thread-self/schedstat`, nanoseconds).
+fn on_cpu() -> Result<Duration, Problem> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = text.split(' ').next().unwrap_or_default().parse()?;
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// One read at a time, and a pause after each.
+fn gaps(address: &Address) -> Verdict {
+    let (controller, mut queue) = open(address)?;
+    let namespace = controller.namespace(1)?;
+    let (begin, cpu) = (Instant::now(), on_cpu()?);
+    for count in 0..READS {
+        let lba = count * 8 % namespace.blocks();
+        queue.read(&namespace, lba, controller.alloc(4096)?, lba)?;
+        let mut success = false;
+        queue.wait(|done| success = done.status.is_success())?;
+        ensure!(success, "read {count} failed");
+        thread::sleep(GAP);
+    }
+    let (took, used) = (begin.elapsed(), on_cpu()?.saturating_sub(cpu));
+    let percent = 100.0 * used.as_secs_f64() / took.as_secs_f64();
+    let counters = queue.counters();
+    println!("# {READS} reads in {took:.2?}, {used:.2?} on a processor ({percent:.1} %)");
+    ensure!(used * LEAST_SHARE < took, "{percent:.1} % of a processor");
+    ensure_eq!(counters.completed, READS, "reads that ended");
+    ensure_eq!(counters.missed_interrupts, 0, "interrupts that did not come");
+    ensure!(counters.sleeps > READS / 2, "{} sleeps only", counters.sleeps);
+    read_and_judge(&mut queue, &controller, &namespace, 0, 4096)
+}
+
+fn none_is_lost(address: &Address) -> Verdict {
+    let (controller, mut queue) = open(address)?;
+    let namespace = controller.namespace(1)?;
+    random_reads(&mut queue, &controller, &namespace, 21, BUSY_READS)?;
+    let counters = queue.counters();
+    ensure_eq!(counters.completed, BUSY_READS as u64, "reads that ended");
+    ensure_eq!(counters.missed_interrupts, 0, "interrupts that did not come");
+    ensure_eq!((counters.errors, counters.stale), (0, 0), "errors, stale completions");
+    Ok(())
+}

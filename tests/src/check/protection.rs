@@ -1,0 +1,370 @@
+//! Role `pi`: namespaces with metadata, most with protection information (NVM 5.2).
+//!
+//! The host wrote blocks and metadata with checksums of its own, some of them wrong on purpose.
+//! QEMU's controller verifies what the driver sends, and the driver is sent what the host wrote.
+
+use nvio_driver::spec::{Status, status};
+use nvio_driver::{
+    Address, DmaBuf, Parts, Protection, QueuePair, Transfer, WritableController, WritableNamespace,
+};
+
+use super::io::finish;
+use super::writes::{known, open};
+use super::{Runner, Verdict, ensure, ensure_eq};
+use crate::media::{self, Layout, Metadata};
+
+/// No protection: nothing is made, nothing checked.
+pub const NONE: Protection = Protection {
+    action: false,
+    check_guard: false,
+    check_application: false,
+    check_reference: false,
+    reference: 0,
+    application: 0,
+    application_mask: 0,
+};
+/// Blocks that are read or written by the host's side of a check; not those with mistakes.
+const BLOCKS: u32 = 5;
+
+/// A namespace, and what the host knows of it.
+struct Rig {
+    controller: WritableController,
+    namespace: WritableNamespace,
+    queue: QueuePair<u64>,
+    layout: Layout,
+    metadata: Metadata,
+}
+
+/// Blocks and their metadata, apart.
+struct Content {
+    data: Vec<u8>,
+    metadata: Vec<u8>,
+}
+
+/// Runs the checks of this role.
+pub fn run(runner: &mut Runner, address: &Address) {
+    for (nsid, layout) in (1..).zip(&media::PROTECTED) {
+        let Some(metadata) = layout.metadata else { continue };
+        let place = if metadata.extended { "extended" } else { "separate" };
+        let kind = match metadata {
+            Metadata { protection: 0, .. } => "plain".to_owned(),
+            Metadata { guard64: true, protection, .. } => format!("type{protection}-64"),
+            Metadata { first: true, protection, .. } => format!("type{protection}-first"),
+            Metadata { protection, .. } => format!("type{protection}"),
+        };
+        let mut check = |name: &str, body: fn(&mut Rig) -> Verdict| {
+            runner.check(&format!("{kind}-{place}/{name}"), || {
+                body(&mut rig(address, nsid, *layout, metadata)?)
+            });
+        };
+        check("identify", identify);
+        check("read", read_what_the_host_wrote);
+        check("write", write_and_read);
+        if metadata.protection != 0 {
+            check("wrong-guard-of-the-host", wrong_guard_of_the_host);
+            check("wrong-tags-of-the-host", wrong_tags_of_the_host);
+            check("write-with-a-wrong-guard", write_with_a_wrong_guard);
+            check("verify", verify);
+        }
+        // Guards of 64 bits are the host's matter as yet.
+        if metadata.protection != 0 && !metadata.guard64 {
+            check("controller-makes-it", controller_makes_it);
+        }
+        if metadata.protection != 0 && metadata.bytes == 8 {
+            check("plain-read-and-write", plain_read_and_write);
+        }
+    }
+}
+
+fn rig(
+    address: &Address,
+    nsid: u32,
+    layout: Layout,
+    metadata: Metadata,
+) -> Result<Rig, super::Problem> {
+    let controller = open(address)?;
+    let namespace = controller.writable_namespace(nsid)?;
+    let queue = controller.queue_pair(16)?;
+    Ok(Rig { controller, namespace, queue, layout, metadata })
+}
+
+/// The blocks that the host wrote, and their metadata, with good protection information.
+fn host_content(nsid: u32, layout: &Layout, metadata: Metadata, lba: u64, count: u32) -> Content {
+    content(layout, count, |index, block, tail| {
+        let at = (lba + index) * block.len() as u64;
+        media::fill(nsid, at, block);
+        tail.extend(media::block_metadata(nsid, metadata, lba + index, block));
+    })
+}
+
+/// Other blocks than the host's, of another seed, with good protection information for `lba`.
+fn new_content(layout: &Layout, metadata: Metadata, lba: u64, count: u32) -> Content {
+    content(layout, count, |index, block, tail| {
+        media::fill(77, (lba + index) * block.len() as u64, block);
+        tail.extend(media::block_metadata(77, metadata, lba + index, block));
+    })
+}
+
+fn content(
+    layout: &Layout,
+    count: u32,
+    mut fill: impl FnMut(u64, &mut [u8], &mut Vec<u8>),
+) -> Content {
+    let size = layout.block_size as usize;
+    let mut data = vec![0; count as usize * size];
+    let mut metadata = Vec::new();
+    for (index, block) in (0..).zip(data.chunks_exact_mut(size)) {
+        fill(index, block, &mut metadata);
+    }
+    Content { data, metadata }
+}
+
+impl Rig {
+    /// Checks everything that there is to check.
+    fn all_checks(&self, lba: u64) -> Transfer {
+        if self.metadata.protection == 0 {
+            return Transfer::default();
+        }
+        let protection = Protection {
+            check_guard: true,
+            check_application: true,
+            // There is no rule for type 3 (NVM 5.2.1.4.3).
+            check_reference: self.metadata.protection < 3,
+            reference: (lba & 0xffff_ffff) as u32,
+            application: media::APPLICATION_TAG,
+            application_mask: u16::MAX,
+            ..NONE
+        };
+        Transfer { protection, ..Transfer::default() }
+    }
+
+    fn buf(&self, bytes: &[u8]) -> Result<DmaBuf, super::Problem> {
+        let mut buf = self.controller.alloc(bytes.len())?;
+        buf.copy_from_slice(bytes);
+        Ok(buf)
+    }
+
+    /// The memory of a command: blocks and metadata as the namespace has them.
+    fn parts(&self, content: &Content) -> Result<Parts, super::Problem> {
+        if !self.metadata.extended {
+            let metadata = Some(self.buf(&content.metadata)?);
+            return Ok(Parts::new(vec![self.buf(&content.data)?], metadata));
+        }
+        let blocks = content.data.chunks_exact(self.layout.block_size as usize);
+        let pairs = blocks.zip(content.metadata.chunks_exact(self.metadata.bytes));
+        let together: Vec<u8> = pairs.flat_map(|(data, tail)| [data, tail].concat()).collect();
+        Ok(Parts::from(self.buf(&together)?))
+    }
+
+    /// [`parts`](Self::parts) the other way round.
+    fn taken(&self, parts: &Parts) -> Content {
+        let data: Vec<u8> = parts.data().iter().flat_map(|buf| buf.to_vec()).collect();
+        if let Some(metadata) = parts.metadata() {
+            return Content { data, metadata: metadata.to_vec() };
+        }
+        let block = self.layout.block_size as usize;
+        let mut content = Content { data: Vec::new(), metadata: Vec::new() };
+        for pair in data.chunks_exact(block + self.metadata.bytes) {
+            content.data.extend(&pair[..block]);
+            content.metadata.extend(&pair[block..]);
+        }
+        content
+    }
+
+    fn read(
+        &mut self,
+        lba: u64,
+        count: u32,
+        how: Transfer,
+    ) -> Result<(Status, Content), super::Problem> {
+        let size = self.layout.block_size as usize;
+        let zeroes = Content {
+            data: vec![0; count as usize * size],
+            metadata: vec![0; count as usize * self.metadata.bytes],
+        };
+        let parts = self.parts(&zeroes)?;
+        self.queue.read_with(&self.namespace, (lba, count), parts, how, lba)?;
+        let done = finish(&mut self.queue)?;
+        let parts = Parts::from_completed(done.buf).unwrap_or_else(Parts::from);
+        Ok((done.status, self.taken(&parts)))
+    }
+
+    fn write(
+        &mut self,
+        lba: u64,
+        content: &Content,
+        how: Transfer,
+    ) -> Result<Status, super::Problem> {
+        let count = u32::try_from(content.data.len() >> self.namespace.block_shift())?;
+        let parts = self.parts(content)?;
+        self.queue.write_with(&self.namespace, (lba, count), parts, how, lba)?;
+        Ok(finish(&mut self.queue)?.status)
+    }
+
+    fn host(&self, lba: u64, count: u32) -> Content {
+        host_content(self.namespace.id(), &self.layout, self.metadata, lba, count)
+    }
+
+    /// Reads with all checks, and compares.
+    fn expect(&mut self, lba: u64, wanted: &Content) -> Verdict {
+        let count = u32::try_from(wanted.data.len() >> self.namespace.block_shift())?;
+        let (status, found) = self.read(lba, count, self.all_checks(lba))?;
+        ensure!(status.is_success(), "read of {count} blocks at {lba}: {status}");
+        ensure!(found.data == wanted.data, "the data of {count} blocks at {lba} is wrong");
+        ensure!(found.metadata == wanted.metadata, "the metadata of {count} at {lba} is wrong");
+        Ok(())
+    }
+}
+
+fn identify(rig: &mut Rig) -> Verdict {
+    let Rig { namespace, layout, metadata, .. } = rig;
+    ensure_eq!(namespace.block_size(), layout.block_size, "block size");
+    ensure_eq!(namespace.blocks(), layout.blocks(), "blocks");
+    ensure_eq!(namespace.metadata_size() as usize, metadata.bytes, "metadata");
+    ensure_eq!(namespace.extended_metadata(), metadata.extended, "whether it is extended");
+    ensure_eq!(namespace.protection_type(), metadata.protection, "protection");
+    ensure_eq!(namespace.protection_first(), metadata.first, "whether protection comes first");
+    Ok(())
+}
+
+fn read_what_the_host_wrote(rig: &mut Rig) -> Verdict {
+    for (lba, count) in [(0, 1), (1, BLOCKS), (100, 7), (rig.namespace.blocks() - 3, 3)] {
+        let wanted = rig.host(lba, count);
+        rig.expect(lba, &wanted)?;
+    }
+    Ok(())
+}
+
+fn write_and_read(rig: &mut Rig) -> Verdict {
+    for (lba, count) in [(300, 1), (310, BLOCKS)] {
+        let content = new_content(&rig.layout, rig.metadata, lba, count);
+        let status = rig.write(lba, &content, rig.all_checks(lba))?;
+        ensure!(status.is_success(), "write of {count} blocks at {lba}: {status}");
+        rig.expect(lba, &content)?;
+        // The neighbours are the host's still.
+        for lba in [lba - 1, lba + u64::from(count)] {
+            let wanted = rig.host(lba, 1);
+            rig.expect(lba, &wanted)?;
+        }
+    }
+    Ok(())
+}
+
+/// Stored by the host: found by the controller when it is told to look, and only then.
+fn wrong_guard_of_the_host(rig: &mut Rig) -> Verdict {
+    let bad = media::WRONG_GUARD;
+    let (found, _) = rig.read(bad - 2, 3, rig.all_checks(bad - 2))?;
+    ensure!(found.bare() == status::GUARD_CHECK_ERROR, "three blocks, the last wrong: {found}");
+    let unchecked = Transfer::default();
+    let (found, content) = rig.read(bad, 1, unchecked)?;
+    ensure!(found.is_success(), "unchecked: {found}");
+    ensure!(content.data == rig.host(bad, 1).data, "the data behind the wrong guard");
+    ensure!(content.metadata != rig.host(bad, 1).metadata, "the guard is not wrong at all");
+    // The queue goes on.
+    let wanted = rig.host(bad - 2, 2);
+    rig.expect(bad - 2, &wanted)
+}
+
+fn wrong_tags_of_the_host(rig: &mut Rig) -> Verdict {
+    let (bad, wanted) = (media::WRONG_APPLICATION_TAG, status::APPLICATION_TAG_CHECK_ERROR);
+    let (found, _) = rig.read(bad, 1, rig.all_checks(bad))?;
+    ensure!(found.bare() == wanted, "the application tag: {found}");
+    let bad = media::WRONG_REFERENCE_TAG;
+    let (found, _) = rig.read(bad, 1, rig.all_checks(bad))?;
+    match rig.metadata.protection {
+        3 => ensure!(found.is_success(), "a reference tag of type 3: {found}"),
+        _ => {
+            let wanted = status::REFERENCE_TAG_CHECK_ERROR;
+            ensure!(found.bare() == wanted, "the reference tag: {found}");
+        }
+    }
+    Ok(())
+}
+
+/// Refused by the controller, and not stored.
+fn write_with_a_wrong_guard(rig: &mut Rig) -> Verdict {
+    let lba = 320;
+    let mut content = new_content(&rig.layout, rig.metadata, lba, BLOCKS);
+    content.data[rig.layout.block_size as usize] ^= 1;
+    let found = rig.write(lba, &content, rig.all_checks(lba))?;
+    ensure!(found.bare() == status::GUARD_CHECK_ERROR, "{found}");
+    let wanted = rig.host(lba, BLOCKS);
+    rig.expect(lba, &wanted)
+}
+
+/// PRACT: the host gives no protection information, and gets none; but it is there.
+fn controller_makes_it(rig: &mut Rig) -> Verdict {
+    let lba = 340;
+    let mut content = new_content(&rig.layout, rig.metadata, lba, BLOCKS);
+    if rig.metadata.protection == 3 {
+        // The same reference tag for each block.
+        let tag = &content.metadata[4..8].to_vec();
+        content.metadata.chunks_exact_mut(8).for_each(|tail| tail[4..].copy_from_slice(tag));
+    }
+    let checked = rig.all_checks(lba);
+    let protection = Protection { action: true, ..checked.protection };
+    let how = Transfer { protection, ..checked };
+    // With metadata of 8 bytes, protection information is all of it and is not transferred.
+    let stripped = rig.metadata.bytes == 8;
+    let bare = Content { data: content.data.clone(), metadata: Vec::new() };
+    if stripped {
+        let parts = Parts::from(rig.buf(&bare.data)?);
+        rig.queue.write_with(&rig.namespace, (lba, BLOCKS), parts, how, lba)?;
+        let status = finish(&mut rig.queue)?.status;
+        ensure!(status.is_success(), "write: {status}");
+    } else {
+        // The controller puts it over what the host sends in its place.
+        let mut spoilt = Content { data: content.data.clone(), metadata: content.metadata.clone() };
+        for tail in spoilt.metadata.chunks_exact_mut(rig.metadata.bytes) {
+            let at = rig.metadata.offset();
+            tail[at..at + 8].fill(0xee);
+        }
+        let status = rig.write(lba, &spoilt, how)?;
+        ensure!(status.is_success(), "write: {status}");
+    }
+    rig.expect(lba, &content)?;
+    if stripped {
+        let parts = Parts::from(rig.controller.alloc(bare.data.len())?);
+        rig.queue.read_with(&rig.namespace, (lba, BLOCKS), parts, how, lba)?;
+        let done = finish(&mut rig.queue)?;
+        ensure!(done.status.is_success(), "read: {}", done.status);
+        let parts = Parts::from_completed(done.buf).unwrap_or_else(Parts::from);
+        ensure!(parts.data()[0][..] == bare.data[..], "data without its protection information");
+    }
+    Ok(())
+}
+
+fn verify(rig: &mut Rig) -> Verdict {
+    for (lba, wanted) in [(100, None), (media::WRONG_GUARD, Some(status::GUARD_CHECK_ERROR))] {
+        let how = rig.all_checks(lba);
+        rig.queue.verify(&rig.namespace, (lba, 1), how, 0)?;
+        let found = known("Verify", finish(&mut rig.queue)?.status)?;
+        match wanted {
+            None => ensure!(found.is_success(), "block {lba}: {found}"),
+            Some(wanted) => ensure!(found.bare() == wanted, "block {lba}: {found}"),
+        }
+    }
+    Ok(())
+}
+
+/// The calls that know nothing of metadata: the controller makes and checks it.
+fn plain_read_and_write(rig: &mut Rig) -> Verdict {
+    let lba = 360;
+    let wanted = rig.host(0, BLOCKS).data;
+    rig.queue.read(&rig.namespace, 0, rig.controller.alloc(wanted.len())?, 0)?;
+    let done = finish(&mut rig.queue)?;
+    ensure!(done.status.is_success(), "read: {}", done.status);
+    ensure!(done.buf[..] == wanted[..], "what the host wrote");
+    let new = new_content(&rig.layout, rig.metadata, lba, BLOCKS).data;
+    rig.queue.write(&rig.namespace, lba, rig.buf(&new)?, 0)?;
+    let status = finish(&mut rig.queue)?.status;
+    ensure!(status.is_success(), "write: {status}");
+    rig.queue.read(&rig.namespace, lba, rig.controller.alloc(new.len())?, 0)?;
+    let done = finish(&mut rig.queue)?;
+    ensure!(done.status.is_success(), "read back: {}", done.status);
+    ensure!(done.buf[..] == new[..], "what was written");
+    rig.queue.read(&rig.namespace, media::WRONG_GUARD, rig.controller.alloc(4096)?, 0)?;
+    let found = finish(&mut rig.queue)?.status;
+    ensure!(found.bare() == status::GUARD_CHECK_ERROR, "a wrong guard: {found}");
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! The machines that the guest sees: controllers, namespaces, and what is on them.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::media::{self, Layout};
+
+/// A machine, and the script of `tests/guest` that runs on it.
+#[derive(Debug)]
+pub struct Machine {
+    /// Name of the logs.
+    pub name: &'static str,
+    /// The script, without `.sh`.
+    pub script: &'static str,
+    /// Whether it has a translating IOMMU.
+    pub iommu: bool,
+    /// Its NVMe controllers.
+    pub controllers: &'static [Controller],
+    /// Events of QEMU that it writes to its trace.
+    pub traced: &'static [&'static str],
+}
+
+/// An NVMe controller of QEMU.
+#[derive(Debug)]
+pub struct Controller {
+    /// QEMU's name of it; the serial number is `nvio-` and this.
+    pub id: &'static str,
+    /// Where it is.
+    pub slot: Slot,
+    /// More properties of `-device nvme`.
+    pub options: &'static str,
+    /// Its namespaces.
+    pub namespaces: &'static [Namespace],
+}
+
+/// Where a controller is plugged in.
+#[derive(Debug)]
+pub enum Slot {
+    /// This device number of bus 0: `0000:00:NN.0`.
+    Bus0(u8),
+    /// Behind a hot-plug port of its own with this device number of bus 0. The firmware numbers
+    /// the buses: `0000:01:00.0` behind the first port.
+    Port(u8),
+}
+
+/// A namespace and its image.
+#[derive(Debug)]
+pub struct Namespace {
+    /// Namespace ID.
+    pub nsid: u32,
+    /// Bytes, blocks and metadata.
+    pub layout: Layout,
+    /// What is on it when the machine starts.
+    pub content: Content,
+    /// Whether QEMU injects the errors of [`media::faults`] below it.
+    pub faulty: bool,
+}
+
+/// What is on a namespace.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Zeroes.
+    Empty,
+    /// The pattern of [`media`], with protection information where the layout has it.
+    Pattern,
+}
+
+const fn empty(nsid: u32, block_size: u32) -> Namespace {
+    let layout = Layout::plain(640 << 20, block_size);
+    Namespace { nsid, layout, content: Content::Empty, faulty: false }
+}
+
+const fn pattern(nsid: u32, layout: Layout) -> Namespace {
+    Namespace { nsid, layout, content: Content::Pattern, faulty: false }
+}
+
+/// For filesystems, which the guest's kernel makes.
+const FILESYSTEMS: &[Controller] = &[
+    Controller {
+        id: "a",
+        slot: Slot::Bus0(0x10),
+        options: "",
+        namespaces: &[empty(1, 512), empty(3, 4096)],
+    },
+    Controller {
+        id: "b",
+        slot: Slot::Bus0(0x11),
+        options: ",mdts=3",
+        namespaces: &[empty(1, 512)],
+    },
+];
+
+/// A translating IOMMU, and filesystems.
+pub const IOMMU: Machine = Machine {
+    name: "Iommu",
+    script: "scenario",
+    iommu: true,
+    controllers: FILESYSTEMS,
+    traced: &[],
+};
+
+/// No IOMMU.
+pub const NO_IOMMU: Machine = Machine {
+    name: "NoIommu",
+    script: "no-iommu",
+    iommu: false,
+    controllers: FILESYSTEMS,
+    traced: &[],
+};
+
+/// Controllers that each have something special, for the test program `nvme-check`.
+pub const CHECK: Machine = Machine {
+    name: "Check",
+    script: "check",
+    iommu: true,
+    // What only the controller knows: whether it looks at doorbells in memory, and where queues
+    // are.
+    traced: &["pci_nvme_dbbuf_config", "pci_nvme_shadow_doorbell_sq", "pci_nvme_create_sq"],
+    controllers: &[
+        // Fewer queues than anyone asks for, 32 KiB a command.
+        Controller {
+            id: "plain",
+            slot: Slot::Bus0(0x10),
+            options: ",mdts=3,max_ioqpairs=3",
+            namespaces: &[pattern(1, media::PLAIN_512), pattern(2, media::PLAIN_4096)],
+        },
+        Controller {
+            id: "cmb",
+            slot: Slot::Bus0(0x11),
+            options: ",cmb_size_mb=2",
+            namespaces: &[pattern(1, media::PLAIN_512)],
+        },
+        Controller {
+            id: "pi",
+            slot: Slot::Bus0(0x12),
+            options: "",
+            namespaces: &[
+                pattern(1, media::PROTECTED[0]),
+                pattern(2, media::PROTECTED[1]),
+                pattern(3, media::PROTECTED[2]),
+                pattern(4, media::PROTECTED[3]),
+                pattern(5, media::PROTECTED[4]),
+                pattern(6, media::PROTECTED[5]),
+            ],
+        },
+        Controller {
+            id: "faulty",
+            slot: Slot::Bus0(0x13),
+            options: "",
+            namespaces: &[Namespace {
+                nsid: 1,
+                layout: media::PLAIN_512,
+                content: Content::Pattern,
+                faulty: true,
+            }],
+        },
+        Controller {
+            id: "asked-back",
+            slot: Slot::Port(0x14),
+            options: "",
+            namespaces: &[pattern(1, media::PLAIN_512)],
+        },
+        Controller {
+            id: "pulled",
+            slot: Slot::Port(0x15),
+            options: "",
+            namespaces: &[pattern(1, media::PLAIN_512)],
+        },
+    ],
+};
+
+impl Machine {
+    /// Makes the images in `folder`, and the arguments of QEMU for the controllers.
+    pub(super) fn devices(&self, folder: &Path) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
+        for Controller { id, slot, options, namespaces } in self.controllers {
+            let place = match slot {
+                Slot::Bus0(number) => format!("addr={number:#x}"),
+                Slot::Port(number) => {
+                    let port = format!("port-{id}");
+                    let place = format!("id={port},addr={number:#x},chassis={number}");
+                    add("-device", format!("pcie-root-port,{place},slot={number}"));
+                    format!("bus={port}")
+                }
+            };
+            add("-device", format!("nvme,id={id},serial=nvio-{id},{place}{options}"));
+            for namespace in *namespaces {
+                let drive = format!("{id}-{}", namespace.nsid);
+                add("-drive", namespace.drive(&drive, folder));
+                add("-device", namespace.device(id, &drive));
+            }
+        }
+        arguments
+    }
+}
+
+impl Namespace {
+    /// Makes the image, and the block device of QEMU on it.
+    fn drive(&self, name: &str, folder: &Path) -> String {
+        let image = folder.join(name);
+        match self.content {
+            Content::Empty => File::create(&image)
+                .and_then(|file| file.set_len(self.layout.image_bytes()))
+                .expect("a disk image"),
+            Content::Pattern => {
+                let bytes = media::image(self.nsid, &self.layout);
+                std::fs::write(&image, bytes).expect("a disk image");
+            }
+        }
+        let image = image.to_str().expect("a path of UTF-8");
+        let file = match self.faulty {
+            false => format!("file={image}"),
+            true => {
+                format!("file.driver=blkdebug,file.image.filename={image}{}", media::faults())
+            }
+        };
+        // The guest's own flushes matter, the host's do not: the image goes with the test.
+        format!("if=none,id={name},format=raw,cache=unsafe,{file}")
+    }
+
+    fn device(&self, controller: &str, drive: &str) -> String {
+        let Layout { block_size, metadata, .. } = self.layout;
+        let blocks = format!("logical_block_size={block_size},physical_block_size={block_size}");
+        let metadata = metadata.map_or(String::new(), |metadata| metadata.properties());
+        format!("nvme-ns,bus={controller},drive={drive},nsid={},{blocks}{metadata}", self.nsid)
+    }
+}
