@@ -386,7 +386,9 @@ impl<T> QueuePair<T> {
                 None
             }
             Err((error, known)) => {
-                self.known = known;
+                // A controller that could not be stopped may use those of before the reset.
+                let (_, health) = self.controller.lifecycle();
+                self.known = known || matches!(health, Health::Failed { stopped: false, .. });
                 Some(Failure::from(&error))
             }
         };
