@@ -16,7 +16,7 @@ use nvio_tests::simulation::buffers::Buffers;
 use nvio_tests::simulation::content;
 use nvio_tests::simulation::lend::Lent;
 use nvio_tests::simulation::lock;
-use nvio_tests::simulation::machine::Machine;
+use nvio_tests::simulation::machine::{Broken, Machine};
 use nvio_tests::simulation::mix::Mix;
 use nvio_tests::simulation::run::run;
 use nvio_tests::simulation::transport::Simulated;
@@ -353,6 +353,34 @@ fn a_pair_that_could_not_be_made_again_gives_its_memory_back() {
     assert_eq!(pages(), before);
     let mut pair: Pair = rig.controller.queue_pair(8).unwrap();
     rig.goes_on(&mut pair, 100);
+}
+
+#[test]
+fn a_controller_that_cannot_be_stopped_keeps_the_memory_that_it_may_use() {
+    let mut rig = Rig::shadow();
+    let mut pair: Pair = rig.controller.queue_pair(4).unwrap();
+    rig.goes_on(&mut pair, 1);
+    let minute = Duration::from_secs(60);
+    let late =
+        Faults::new().rule(Rule::new(Fault::Late(minute))).rule(Rule::new(Fault::NotAbortable));
+    rig.faults(late);
+    let buf = rig.buffer(Lent::In);
+    let iova = buf.iova();
+    pair.read(&rig.namespace, 33, buf, 33).unwrap();
+    pair.ring();
+    rig.pass(Duration::from_millis(1));
+    rig.with(|machine| machine.broken = Broken { reset: true, unmap: true });
+    rig.inject(DeviceFault::StuckReady(2 * minute));
+    assert!(rig.controller.reset().is_err());
+    let mut ended = Vec::new();
+    pair.check(|completion| ended.push((completion.status, completion.buf.len())));
+    assert_eq!(ended, [(status::ABORTED_BY_HOST, 0)], "without the buffer");
+    drop(pair);
+    // The late read goes into the buffer, and its completion into the ring.
+    rig.pass(minute);
+    rig.check();
+    assert!(rig.controller.arena().is_allocated(iova, BLOCK));
+    rig.with(|machine| machine.broken = Broken::default());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 use nvio_driver::Arena;
-use nvio_driver::spec::opcode::admin;
+use nvio_driver::spec::opcode::{admin, nvm};
 use nvio_driver::spec::{CQE_SIZE, Cqe, SQE_SIZE, Sqe};
 use nvio_emulator::Dma;
 use zerocopy::FromBytes;
@@ -92,6 +92,7 @@ pub struct Table {
     wrong: Option<String>,
     accesses: u64,
     shadow_reads: u64,
+    block_sizes: Vec<u64>,
     trace: Arc<Mutex<Trace>>,
 }
 
@@ -108,6 +109,7 @@ impl Table {
             wrong: None,
             accesses: 0,
             shadow_reads: 0,
+            block_sizes: Vec::new(),
             trace,
         }
     }
@@ -157,6 +159,16 @@ impl Table {
     /// The first access that was wrong.
     pub fn wrong(&self) -> Option<&str> {
         self.wrong.as_deref()
+    }
+
+    /// Notes what the driver should not have done.
+    pub fn accuse(&mut self, wrong: &str) {
+        self.wrong.get_or_insert(wrong.to_owned());
+    }
+
+    /// Has commands checked that work on blocks of these sizes, by namespace.
+    pub fn set_block_sizes(&mut self, sizes: Vec<u64>) {
+        self.block_sizes = sizes;
     }
 
     /// Accesses so far.
@@ -245,10 +257,31 @@ impl Table {
                     }
                 }
             }
+            Purpose::SubmissionQueue(_) => {
+                for at in (span.iova..span.end()).step_by(SQE_SIZE) {
+                    let sqe = self.entry::<SQE_SIZE, Sqe>(at);
+                    if let Some(sqe) = sqe.filter(|sqe| !self.is_tidy(sqe)) {
+                        self.accuse(&format!("reserved fields of a command are not 0: {sqe:x?}"));
+                    }
+                }
+            }
             // It is not there yet.
             Purpose::CompletionQueue(0) => self.posted = Some(span.iova),
             _ => {}
         }
+    }
+
+    /// Whether the fields are 0 that an I/O command without metadata does not use, down to the
+    /// second pointer of one whose data is in a page.
+    fn is_tidy(&self, sqe: &Sqe) -> bool {
+        let unused = [sqe.cdw2.get(), sqe.cdw3.get(), sqe.cdw14.get(), sqe.cdw15.get()];
+        let transfers = [nvm::READ, nvm::WRITE, nvm::COMPARE].contains(&sqe.opcode);
+        let index = usize::try_from(sqe.nsid.get()).unwrap_or(0).checked_sub(1);
+        let block_size = index.and_then(|index| self.block_sizes.get(index));
+        let bytes = block_size.map_or(u64::MAX, |size| size.saturating_mul(sqe.nlb().into()));
+        let in_page = (sqe.prp1.get() & (PAGE - 1)).saturating_add(bytes) <= PAGE;
+        let one_pointer = transfers && sqe.flags == 0 && in_page;
+        unused == [0; 4] && sqe.mptr.get() == 0 && (!one_pointer || sqe.prp2.get() == 0)
     }
 
     fn entry<const SIZE: usize, E: FromBytes>(&self, iova: u64) -> Option<E> {

@@ -121,6 +121,10 @@ impl Machine {
         lock(&self.trace).note("write register", &[offset, shown.into()]);
         let before = self.controller.read_register(CC);
         if offset == CC && before != GONE && Cc(value).en() && !Cc(before).en() {
+            if Csts(self.controller.read_register(CSTS)).ready() {
+                // Base 3.1.3.5: not before the last change of EN has been worked on.
+                lock(&self.table).accuse("CC.EN is set while CSTS.RDY is still 1");
+            }
             let register = |offset| self.controller.read_register(offset);
             let base = |at| u64::from(register(at + 4)) << 32 | u64::from(register(at));
             let entries = |size: u32| (size & 0xfff) + 1;

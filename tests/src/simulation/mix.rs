@@ -151,6 +151,21 @@ impl Mix {
         }
         self.no_reset = chance(rng, 4);
         self.no_unmap = chance(rng, 3);
+        if chance(rng, 4) {
+            self.make_hopeless();
+        }
+    }
+
+    /// A controller that cannot be stopped by any means, and has commands that take very long: their
+    /// memory must be given up.
+    fn make_hopeless(&mut self) {
+        (self.no_reset, self.no_unmap) = (true, true);
+        self.rates.late = 100_000;
+        self.rates.not_abortable = 1_000_000;
+        self.rates.late_up_to = Duration::from_secs(90);
+        self.rates.stuck_up_to = Duration::from_secs(60);
+        self.mishaps.stuck = 20;
+        self.mishaps.reset = 20;
     }
 
     /// The controller, with what goes wrong from the start: nothing.

@@ -114,6 +114,8 @@ impl<'a> Run<'a> {
         self.spaces = spaces.collect::<Result<_, _>>().map_err(failed)?;
         self.controller = Some(controller);
         self.pages = self.allocated();
+        let sizes = self.spaces.iter().map(|space| space.block_size().into()).collect();
+        self.with(|machine| lock(&machine.table).set_block_sizes(sizes));
         Ok(())
     }
 
