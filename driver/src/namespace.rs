@@ -81,7 +81,10 @@ impl Namespace {
         if protection > 3 || (protection != 0 && metadata < 8) {
             return Err(invalid("DPS", u64::from(identify.dps)));
         }
-        let max_blocks = (max_transfer >> block_shift).min(MOST_BLOCKS as usize);
+        // MDTS counts metadata that is transferred with the data (Base figure 275).
+        let beside = if identify.extended_metadata() { usize::from(metadata) } else { 0 };
+        let each = (1 << block_shift) + beside;
+        let max_blocks = (max_transfer / each).min(MOST_BLOCKS as usize);
         if max_blocks == 0 {
             return Err(invalid(
                 "LBADS, with blocks above the largest transfer,",
@@ -318,6 +321,16 @@ mod tests {
         assert!(matches!(refused(100, 4096), Error::OutOfRange { .. }));
         assert!(matches!(refused(85, 65_536), Error::OutOfRange { .. }));
         assert!(matches!(refused(u64::MAX, 4096), Error::OutOfRange { .. }));
+    }
+
+    #[test]
+    fn metadata_in_the_data_counts_as_transferred() {
+        let mut extended = identify(1 << 20, 9, 64);
+        assert_eq!(Namespace::new(1, extended.clone(), 64 << 10).unwrap().max_transfer(), 64 << 10);
+        extended.flbas = 1 << 4;
+        let namespace = Namespace::new(1, extended, 64 << 10).unwrap();
+        // 113 blocks of 576 bytes are 65,088; one more would be too much.
+        assert_eq!(namespace.max_transfer(), 113 << 9);
     }
 
     #[test]
