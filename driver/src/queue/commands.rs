@@ -253,7 +253,7 @@ impl<T> QueuePair<T> {
         match checked {
             Ok(()) => self
                 .core
-                .submit_buf(sqe, buf, context)
+                .submit_front(sqe, list.len(), buf, context)
                 .map_err(|(buf, context)| self.full(buf, context)),
             Err(error) => Err(Rejected { error, buf, context }),
         }

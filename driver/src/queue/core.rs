@@ -244,7 +244,20 @@ impl<T> Core<T> {
     /// Gives buffer and context back when every slot is in flight.
     pub(crate) fn submit_buf(
         &mut self,
+        sqe: Sqe,
+        buf: DmaBuf,
+        context: T,
+    ) -> Result<(), (DmaBuf, T)> {
+        let len = buf.len();
+        self.submit_front(sqe, len, buf, context)
+    }
+
+    /// The same of the first `len` bytes of `buf`, which has as many. What PRP2 means depends on
+    /// how much a command transfers, so that this must be no more than it does.
+    pub(super) fn submit_front(
+        &mut self,
         mut sqe: Sqe,
+        len: usize,
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
@@ -252,7 +265,7 @@ impl<T> Core<T> {
         let Some((index, slot)) = index.zip(self.slots.take()) else {
             return Err((buf, context));
         };
-        let range = Range { iova: buf.iova(), len: buf.len() };
+        let range = Range { iova: buf.iova(), len };
         point(&mut sqe, self.lists.contiguous(index, range));
         sqe.cid = U16::new(slot.cid());
         slot.fill(Request { buf, context });
