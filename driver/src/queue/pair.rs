@@ -288,7 +288,11 @@ impl<T> QueuePair<T> {
         if !self.core.has_posted() {
             return if self.is_patient() { 0 } else { self.tend(&mut done) };
         }
-        self.core.take(limit, |ended| done(ended.into()))
+        match self.core.take(limit, |ended| done(ended.into())) {
+            // A device that posts nonsense without end must not keep others from being looked after.
+            0 if !self.is_patient() => self.tend(&mut done),
+            taken => taken,
+        }
     }
 
     /// Takes one completion, if there is one: [`poll`](Self::poll) for those who wait for a single
