@@ -313,8 +313,7 @@ impl<T> Core<T> {
 
     /// Takes at most `limit` entries, and no more than a ring has, hands those that match a command
     /// to `done`, and gives their number.
-    // Apart from the poll that finds nothing, which is the most frequent.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn take(&mut self, limit: usize, mut done: impl FnMut(Ended<T>)) -> usize {
         // A device that posts for ever must not keep the caller for ever.
         let limit = limit.min(self.slots.capacity());

@@ -91,10 +91,7 @@ fn choose(bytes: &mut Bytes<'_>) -> (u64, Options, Honest) {
 }
 
 /// Answers as an honest device, with what the script changes of it.
-fn answers(
-    honest: Honest,
-    script: Script,
-) -> Box<dyn FnMut(&Sqe, &mut [u8]) -> (Status, u32) + Send> {
+fn answers(honest: Honest, script: Script) -> Box<Answers> {
     Box::new(move |sqe, data| {
         let (status, dw0) = honest.answer(sqe, data);
         let mut script = script.lock().unwrap();
