@@ -35,16 +35,16 @@ pub(crate) struct Vfio {
     registers: Mmio,
     doorbells: Arc<Mmio>,
     device: Device,
-    removal: Removal,
     iommu: Arc<dyn VfioOps>,
     ranges: Vec<IovaRange>,
     vectors: Vectors,
 }
 
-/// The library's device, which would panic when dropped after its function was removed.
+/// The library's device, which would panic when dropped while its function is removed.
 struct Device {
     device: ManuallyDrop<VfioDevice>,
     sysfs: PathBuf,
+    removal: Removal,
 }
 
 impl std::ops::Deref for Device {
@@ -57,12 +57,16 @@ impl std::ops::Deref for Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        if self.sysfs.join("iommu_group").exists() {
+        if !self.removal.has_begun(&self.device) && self.sysfs.join("iommu_group").exists() {
             // SAFETY: `device` is dropped once, here.
             unsafe { ManuallyDrop::drop(&mut self.device) };
+            return;
         }
-        // Else the library would look for the group in vain. The process keeps two file
-        // descriptors instead.
+        // The library would look for the group, which goes as soon as the device's file is closed.
+        // The process keeps the descriptors of group and container instead.
+        // SAFETY: the library's device is not dropped, and not used any more, so that nobody else
+        // closes its descriptor.
+        unsafe { libc::close(self.device.as_raw_fd()) };
     }
 }
 
@@ -71,16 +75,16 @@ impl Vfio {
         let sysfs = Path::new("/sys/bus/pci/devices").join(address.to_string());
         check_bound(address)?;
         let Opened { device, iommu, ranges } = kernel::open(&sysfs)?;
-        let device = Device { device: ManuallyDrop::new(device), sysfs };
+        let removal = Removal::watch(&device);
+        let device = Device { device: ManuallyDrop::new(device), sysfs, removal };
         device.reset();
         enable_bus_master(&device)?;
-        let removal = Removal::watch(&device);
         let registers = map_bar0(&device, 0, REGISTERS)?;
         let window = doorbell_window(device.get_region_size(VFIO_PCI_BAR0_REGION_INDEX))?;
         let doorbells = Arc::new(map_bar0(&device, DOORBELLS, window)?);
         let irq = |index| device.get_irq_info(index).map(|irq| (irq.flags, irq.count));
         let vectors = Vectors::choose(irq);
-        Ok(Self { registers, doorbells, device, removal, iommu, ranges, vectors })
+        Ok(Self { registers, doorbells, device, iommu, ranges, vectors })
     }
 }
 
@@ -180,7 +184,7 @@ unsafe impl Transport for Vfio {
 
     fn read32_present(&self, offset: u64) -> Result<u32> {
         match self.read32(offset)? {
-            _ if self.removal.has_begun(&self.device) => Err(Error::Gone),
+            _ if self.device.removal.has_begun(&self.device) => Err(Error::Gone),
             GONE => Err(Error::Gone),
             value => Ok(value),
         }
@@ -210,7 +214,7 @@ unsafe impl Transport for Vfio {
 
     fn reset(&self) -> Result<()> {
         // The kernel would wait a minute for a function that is not there to come back.
-        if self.removal.has_begun(&self.device) {
+        if self.device.removal.has_begun(&self.device) {
             return Err(Error::Gone);
         }
         reset_function(&self.device)?;
