@@ -76,11 +76,15 @@ impl Device {
         let (low, high) = (sqe.cdw10.get() & 0xffff, sqe.cdw10.get() >> 16);
         let qid = low as u16;
         match sqe.opcode {
+            admin::CREATE_IO_CQ
+                if self.queues.contains_key(&qid) && !self.foretold.contains(&sqe.cid.get()) =>
+            {
+                return (status::INVALID_QUEUE_ID, 0);
+            }
             admin::CREATE_IO_CQ => {
                 self.created += 1;
                 self.clear_doorbells(qid);
                 let queue = Queue::new(sqe.prp1.get(), high + 1, self.created);
-                assert!(!self.queues.contains_key(&qid), "queue {qid} is created twice");
                 self.check_rings(&queue);
                 self.queues.insert(qid, queue);
             }

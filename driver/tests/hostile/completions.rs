@@ -98,11 +98,11 @@ impl Host {
         let cap = entries | 1 << 16 | 1 << 24 | 1 << 37;
         let device = Device::new(cap, Box::new(move |sqe, data| honest.answer(sqe, data)));
         let options = Options {
-            arena_bytes: 4 << 20,
+            arena_bytes: 2 << 20,
             queues: 3,
             admin_timeout: Duration::from_millis(200),
             io_timeout: Duration::from_millis(400),
-            max_transfer: 512 << 10,
+            max_transfer: 64 << 10,
             writable: true,
             ..Options::default()
         };
@@ -215,7 +215,7 @@ impl Host {
             3 => pair.run(|queue, done| queue.pop().into_iter().for_each(done)),
             4 => pair.run(|queue, done| _ = queue.check(done)),
             _ => {
-                let tick = Duration::from_millis(20);
+                let tick = Duration::from_millis(60);
                 let before = std::mem::replace(&mut lock(&device).tick, tick);
                 pair.run(|queue, done| drop(queue.wait(done)));
                 lock(&device).tick = before;
@@ -316,7 +316,7 @@ impl Host {
 
     /// All that is in flight ends for whoever polls, however the device goes on.
     fn finish(mut self) {
-        lock(&self.device).tick = Duration::from_millis(40);
+        lock(&self.device).tick = Duration::from_millis(60);
         for index in 0..self.pairs.len() {
             let pair = &mut self.pairs[index];
             // For each command a look until it is seen, overdue, and aborted, and the recovery.
@@ -342,5 +342,6 @@ impl Host {
         if !device.dishonest {
             assert!(device.memory().is_free(), "memory is still allocated in the end");
         }
+        device.memory().discard();
     }
 }

@@ -1,7 +1,7 @@
 //! What a device sees of the host's memory, and how it finds the data of a command there
 //! (Base 4.1).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nvio_driver::spec::sgl::{Descriptor, PSDT_MASK, PSDT_PRP, PSDT_SGL};
 use nvio_driver::spec::{Cqe, Sqe};
@@ -33,6 +33,16 @@ impl Memory {
     pub fn is_free(&self) -> bool {
         let pages = (self.arena.size() / 4096) as u64;
         (0..pages).all(|page| !self.arena.is_allocated(self.arena.iova() + page * 4096, 1))
+    }
+
+    /// Gives the pages back to the system that the driver has given up for good.
+    pub fn discard(&self) {
+        let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let [offset, bytes] = [self.arena.file_offset(), self.arena.size() as u64];
+        let file = self.arena.as_fd().as_raw_fd();
+        // SAFETY: takes numbers. What is in the pages is of use to nobody any more.
+        let result = unsafe { libc::fallocate(file, how, offset as i64, bytes as i64) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
 
     pub fn read32(&self, iova: u64) -> u32 {

@@ -8,13 +8,12 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nvio_driver::spec::opcode::admin;
-use nvio_driver::spec::{Sqe, Status, status};
+use nvio_driver::spec::{Status, status};
 use nvio_driver::{Controller, Error, LogPage, Namespace, Options};
 
 use super::bytes::Bytes;
 use super::content::make_up;
-use super::device::{Device, Link, lock};
+use super::device::{Answers, Device, Link, lock};
 use super::honest::Honest;
 use super::{structures, wire};
 
@@ -99,13 +98,8 @@ fn answers(honest: Honest, script: Script) -> Box<Answers> {
         let how = bytes.u8();
         let status = match how {
             0xf8.. => Status(bytes.u16() & 0x7fff),
-            _ => {
-                if how & 1 != 0 {
-                    Status::SUCCESS
-                } else {
-                    status
-                }
-            }
+            _ if how & 1 != 0 => Status::SUCCESS,
+            _ => status,
         };
         let dw0 = if how & 2 != 0 { bytes.u32() } else { dw0 };
         if how & 4 != 0 {
@@ -116,7 +110,7 @@ fn answers(honest: Honest, script: Script) -> Box<Answers> {
             let left = bytes.rest().to_vec();
             *script = left;
         }
-        if sqe.opcode == admin::IDENTIFY { (status, 0) } else { (status, dw0) }
+        (status, dw0)
     })
 }
 
