@@ -1,4 +1,5 @@
-//! Role `idle`: waiting for interrupts, with next to nothing of a processor (PCIe 3.5).
+//! Role `idle`: waiting for interrupts, with next to nothing of a processor (PCIe 3.5). Namespace 2
+//! is slow: most of the time of a read is spent in waiting for it.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::{Problem, Runner, Verdict, ensure, ensure_eq};
 const GAP: Duration = Duration::from_millis(10);
 /// Rounds, and reads of a round.
 const ROUNDS: u64 = 10;
-const READS: u64 = 50;
+const READS: u64 = 20;
 /// Reads without a gap.
 const BUSY_READS: usize = 5_000;
 /// The part of a processor that may be used, in percent. A guest that is interpreted needs some
@@ -44,7 +45,7 @@ fn on_cpu() -> Result<Duration, Problem> {
 /// a guest takes time that its host gives to others for time on a processor.
 fn gaps(address: &Address) -> Verdict {
     let (controller, mut queue) = open(address)?;
-    let namespace = controller.namespace(1)?;
+    let namespace = controller.namespace(2)?;
     let mut shares = Vec::new();
     for round in 0..ROUNDS {
         let (begin, cpu) = (Instant::now(), on_cpu()?);

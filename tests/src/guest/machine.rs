@@ -54,6 +54,8 @@ pub struct Namespace {
     pub content: Content,
     /// Whether QEMU injects the errors of [`media::faults`] below it.
     pub faulty: bool,
+    /// Commands that QEMU lets through in a second; 0 is no limit.
+    pub rate: u32,
 }
 
 /// What is on a namespace.
@@ -67,11 +69,11 @@ pub enum Content {
 
 const fn empty(nsid: u32, block_size: u32) -> Namespace {
     let layout = Layout::plain(640 << 20, block_size);
-    Namespace { nsid, layout, content: Content::Empty, faulty: false }
+    Namespace { nsid, layout, content: Content::Empty, faulty: false, rate: 0 }
 }
 
 const fn pattern(nsid: u32, layout: Layout) -> Namespace {
-    Namespace { nsid, layout, content: Content::Pattern, faulty: false }
+    Namespace { nsid, layout, content: Content::Pattern, faulty: false, rate: 0 }
 }
 
 /// For filesystems, which the guest's kernel makes.
@@ -128,7 +130,11 @@ pub const CHECK: Machine = Machine {
             id: "cmb",
             slot: Slot::Bus0(0x11),
             options: ",cmb_size_mb=2",
-            namespaces: &[pattern(1, media::PLAIN_512)],
+            // The second is so slow that there is a time to sleep.
+            namespaces: &[
+                pattern(1, media::PLAIN_512),
+                Namespace { rate: 50, ..pattern(2, media::PLAIN_512) },
+            ],
         },
         Controller {
             id: "pi",
@@ -152,6 +158,7 @@ pub const CHECK: Machine = Machine {
                 layout: media::PLAIN_512,
                 content: Content::Pattern,
                 faulty: true,
+                rate: 0,
             }],
         },
         Controller {
@@ -215,8 +222,12 @@ impl Namespace {
                 format!("file.driver=blkdebug,file.image.filename={image}{}", media::faults())
             }
         };
+        let rate = match self.rate {
+            0 => String::new(),
+            rate => format!(",throttling.iops-total={rate}"),
+        };
         // The guest's own flushes matter, the host's do not: the image goes with the test.
-        format!("if=none,id={name},format=raw,cache=unsafe,{file}")
+        format!("if=none,id={name},format=raw,cache=unsafe,{file}{rate}")
     }
 
     fn device(&self, controller: &str, drive: &str) -> String {
