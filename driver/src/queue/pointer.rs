@@ -136,14 +136,15 @@ impl Lists {
         true
     }
 
-    /// Writes a list of pages, chained where it leaves a page of lists, and gives its address.
+    /// Writes a list of pages, chained where it leaves a memory page, and gives its address. A
+    /// controller looks for the link there alone (Base 4.1.1), however long a page is.
     fn write_prps(&mut self, slot: u16, pages: impl Iterator<Item = u64>) -> Option<u64> {
         let mut pages = pages.peekable();
         let mut at = 0;
         while let Some(page) = pages.next() {
-            let last_of_list = at % LIST_ENTRIES == LIST_ENTRIES - 1;
-            if last_of_list && pages.peek().is_some() {
-                let next = self.address(slot, at + 1);
+            let next = self.address(slot, at + 1);
+            let last_of_page = next & ((1u64 << self.page_shift) - 1) == 0;
+            if last_of_page && pages.peek().is_some() {
                 self.write(slot, at, next)?;
                 at += 1;
             }
@@ -250,6 +251,30 @@ mod tests {
                 }
                 assert_eq!(lists.entry(0, at), 0x10_1000 + ((i as u64) << 12), "{entries}: {i}");
                 at += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn lists_are_chained_where_a_memory_page_of_any_size_ends() {
+        let entries = 2000;
+        for page_shift in [12, 13, 16] {
+            let bytes = entries << page_shift;
+            let mut lists = lists(page_shift, list_pages(bytes, page_shift), false);
+            for slot in [0, 1] {
+                let first = (1 << 40) - 512;
+                let (_, mut at) = describe(&mut lists, slot, first, bytes);
+                let links = (0..entries).filter(|i| {
+                    let linked = (at + 8).is_multiple_of(1 << page_shift) && i + 1 < entries;
+                    if linked {
+                        at = lists.entry(0, ((at - lists.iova) / 8) as usize);
+                    }
+                    let page = lists.entry(0, ((at - lists.iova) / 8) as usize);
+                    assert_eq!(page, (1 << 40) + ((*i as u64) << page_shift), "{page_shift}: {i}");
+                    at += 8;
+                    linked
+                });
+                assert!(links.count() <= 4);
             }
         }
     }
