@@ -190,8 +190,9 @@ impl Run<'_> {
         self.outcome.stale += counters.stale;
         self.outcome.rebuilt += counters.resets;
         let requests = lane.requests;
-        // A controller that refuses to delete a queue may use its memory for ever.
-        self.leaky |= !self.mix.admin.is_empty();
+        // A controller that refuses to delete a queue, or cannot be stopped, may use its memory for
+        // ever.
+        self.leaky |= !self.mix.admin.is_empty() || self.mix.is_broken();
         self.note("drop queue pair", &[lane.pair.id().into(), requests.len() as u64]);
         self.outcome.lanes_dropped += 1;
         drop(lane.pair);
