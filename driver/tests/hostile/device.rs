@@ -118,6 +118,8 @@ pub struct Device {
     pub(super) clock: Duration,
     cap: u64,
     cc: Cc,
+    /// Whether CC.EN was set, and the device is not ready yet.
+    starting: bool,
     written: BTreeMap<u64, u32>,
     calls: u32,
     doorbells: Arc<Mmio>,
@@ -151,6 +153,7 @@ impl Device {
             clock: Duration::ZERO,
             cap,
             cc: Cc(0),
+            starting: false,
             written: BTreeMap::new(),
             calls: 0,
             doorbells: Arc::new(doorbells),
@@ -208,14 +211,14 @@ impl Device {
         }
         self.clear_doorbells(0);
         self.admin = Some(admin);
-        self.running = true;
+        (self.starting, self.running) = (false, true);
     }
 
     fn status(&mut self, registers: Registers) -> u32 {
         let ready = registers.ready.unwrap_or(self.cc.en());
         if !ready {
             self.stop();
-        } else if self.cc.en() && !self.running && self.mapped {
+        } else if self.starting && self.mapped {
             self.start();
         }
         let shut = if self.cc.shn() != 0 { Csts::SHUTDOWN_COMPLETE } else { 0 };
@@ -258,6 +261,7 @@ impl Device {
         if offset == CC {
             let enabled = Cc(value).en() && !self.cc.en();
             assert!(!(enabled && self.running), "enabled while it was not seen disabled");
+            self.starting = Cc(value).en() && (enabled || self.starting);
             self.cc = Cc(value);
         } else {
             assert!(!self.running, "register {offset:#x} is written while it is in use");
@@ -288,7 +292,7 @@ impl Device {
         if self.reset_fails {
             return Err(refused("reset"));
         }
-        self.cc = Cc(0);
+        (self.cc, self.starting) = (Cc(0), false);
         self.stop();
         Ok(())
     }
