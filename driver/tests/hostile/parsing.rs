@@ -15,6 +15,7 @@ use super::bytes::Bytes;
 use super::content::make_up;
 use super::device::{Answers, Device, Link, lock};
 use super::honest::Honest;
+use super::memory::Memory;
 use super::{structures, wire};
 
 const MOST_STEPS: usize = 64;
@@ -35,19 +36,21 @@ pub fn run(bytes: &[u8]) {
     let script = Script::default();
     lock(&device).answers = answers(honest, Arc::clone(&script));
     tell(&script, &mut bytes);
-    let Ok(controller) = Controller::open_on(Box::new(Link::new(&device)), options.clone()) else {
-        return;
-    };
-    structures::controller(&controller, &options);
-    for _ in 0..MOST_STEPS {
-        if bytes.is_empty() {
-            break;
+    if let Ok(controller) = Controller::open_on(Box::new(Link::new(&device)), options.clone()) {
+        structures::controller(&controller, &options);
+        for _ in 0..MOST_STEPS {
+            if bytes.is_empty() {
+                break;
+            }
+            tell(&script, &mut bytes);
+            lock(&device).begin();
+            ask(&controller, &device, &mut bytes);
         }
-        tell(&script, &mut bytes);
         lock(&device).begin();
-        ask(&controller, &device, &mut bytes);
     }
-    lock(&device).begin();
+    let device = lock(&device);
+    let is_free = device.memory.as_ref().is_none_or(Memory::is_free);
+    assert!(is_free || device.dishonest, "memory is still allocated in the end");
 }
 
 /// Hands the device the next bytes, as many as the first says.
