@@ -9,6 +9,9 @@ use crate::dma::DmaBuf;
 use crate::namespace::WritableNamespace;
 use crate::{Error, Result};
 
+/// Most bytes of an admin command: what PRPs in one page describe.
+const MOST_BYTES: usize = 2 << 20;
+
 /// A controller whose namespaces can be written to, and that takes any command. Cheap to clone.
 #[derive(Clone)]
 pub struct WritableController(pub(super) Controller);
@@ -48,12 +51,17 @@ impl WritableController {
     /// data pointer are set here, the rest is sent as it is.
     ///
     /// # Errors
-    /// [`Error::Command`] for what the controller refuses; what it fails with otherwise.
+    /// [`Error::TransferSize`] for more than 2 MiB; [`Error::Command`] for what the controller
+    /// refuses; what it fails with otherwise.
     ///
     /// # Safety
     /// A command that transfers more than `buf` has makes the controller write, or read, what
     /// follows it in the arena. A command about queues or doorbells breaks those that there are.
     pub unsafe fn admin(&self, sqe: Sqe, buf: Option<DmaBuf>) -> Result<(u32, Option<DmaBuf>)> {
+        let bytes = buf.as_ref().map_or(0, DmaBuf::len);
+        if bytes > MOST_BYTES {
+            return Err(Error::TransferSize { bytes, max: MOST_BYTES });
+        }
         let answer = self.0.0.execute("an admin command", sqe, buf)?;
         Ok((answer.dw0, answer.buf))
     }

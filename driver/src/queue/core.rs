@@ -254,6 +254,9 @@ impl<T> Core<T> {
 
     /// The same of the first `len` bytes of `buf`, which has as many. What PRP2 means depends on
     /// how much a command transfers, so that this must be no more than it does.
+    ///
+    /// # Errors
+    /// Also when `len` is more than the lists were made for, which the limits exclude.
     pub(super) fn submit_front(
         &mut self,
         mut sqe: Sqe,
@@ -261,12 +264,12 @@ impl<T> Core<T> {
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
-        let index = self.slots.next_free();
-        let Some((index, slot)) = index.zip(self.slots.take()) else {
-            return Err((buf, context));
-        };
         let range = Range { iova: buf.iova(), len };
-        point(&mut sqe, self.lists.contiguous(index, range));
+        let index = self.slots.next_free();
+        let pointer = index.and_then(|index| self.lists.contiguous(index, range).ok());
+        let Some(pointer) = pointer else { return Err((buf, context)) };
+        let Some(slot) = self.slots.take() else { return Err((buf, context)) };
+        point(&mut sqe, pointer);
         sqe.cid = U16::new(slot.cid());
         slot.fill(Request { buf, context });
         self.sq.push(sqe);

@@ -71,26 +71,27 @@ impl Lists {
         Self { base, iova, page_shift, entries, sgl, _memory: memory }
     }
 
-    /// The pointer to one range, in the name of `slot`. The range is at most what the lists were
-    /// made for.
-    pub(super) fn contiguous(&mut self, slot: u16, range: Range) -> DataPointer {
+    /// The pointer to one range, in the name of `slot`.
+    ///
+    /// # Errors
+    /// [`Scattered`] for one that is longer than the lists were made for.
+    pub(super) fn contiguous(&mut self, slot: u16, range: Range) -> Result<DataPointer, Scattered> {
         let page = 1u64 << self.page_shift;
         let lead = range.iova & (page - 1);
         let span = lead + range.len as u64;
         let next = range.iova - lead + page;
-        if span <= page {
-            DataPointer { first: range.iova, ..DataPointer::default() }
+        let (second, psdt) = if span <= page {
+            (0, 0)
         } else if span <= 2 * page {
-            DataPointer { first: range.iova, second: next, psdt: 0 }
+            (next, 0)
         } else if self.sgl {
-            let second = data_block(range.len);
-            DataPointer { first: range.iova, second, psdt: PSDT_SGL }
+            (data_block(range.len), PSDT_SGL)
         } else {
             let shift = self.page_shift;
             let rest = (0..(span - 1) >> shift).map(move |i| next + (i << shift));
-            let second = self.write_prps(slot, rest).unwrap_or(0);
-            DataPointer { first: range.iova, second, psdt: 0 }
-        }
+            (self.write_prps(slot, rest).ok_or(Scattered)?, 0)
+        };
+        Ok(DataPointer { first: range.iova, second, psdt })
     }
 
     /// The pointer to ranges that follow each other in the transfer; none is empty.
@@ -102,7 +103,7 @@ impl Lists {
         let mut rest = ranges.clone();
         let Some(first) = rest.next() else { return Ok(DataPointer::default()) };
         if rest.clone().next().is_none() {
-            return Ok(self.contiguous(slot, first));
+            return self.contiguous(slot, first);
         }
         if self.fits_pages(ranges.clone()) {
             let mask = (1u64 << self.page_shift) - 1;
@@ -212,7 +213,7 @@ mod tests {
     }
 
     fn describe(lists: &mut Lists, slot: u16, iova: u64, len: usize) -> (u64, u64) {
-        let pointer = lists.contiguous(slot, Range { iova, len });
+        let pointer = lists.contiguous(slot, Range { iova, len }).unwrap();
         (pointer.first, pointer.second)
     }
 
@@ -253,6 +254,14 @@ mod tests {
                 at += 1;
             }
         }
+    }
+
+    #[test]
+    fn what_is_too_long_for_the_lists_has_no_pointer() {
+        let mut lists = lists(12, 1, false);
+        let range = |pages: usize| Range { iova: 0x10_0000, len: pages << 12 };
+        assert!(lists.contiguous(0, range(513)).is_ok());
+        assert_eq!(lists.contiguous(0, range(514)), Err(Scattered));
     }
 
     #[test]
@@ -315,7 +324,7 @@ mod tests {
     #[test]
     fn large_transfers_are_one_sgl_descriptor() {
         let mut lists = lists(12, 1, true);
-        let pointer = lists.contiguous(0, Range { iova: 0x1004, len: 1 << 20 });
+        let pointer = lists.contiguous(0, Range { iova: 0x1004, len: 1 << 20 }).unwrap();
         assert_eq!(pointer, DataPointer { first: 0x1004, second: 1 << 20, psdt: PSDT_SGL });
     }
 }
