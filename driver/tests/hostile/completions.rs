@@ -109,7 +109,7 @@ impl Host {
         let controller = Controller::open_on(Box::new(Link::new(&device)), options);
         let controller = controller.unwrap().writable().unwrap();
         let namespace = controller.writable_namespace(1).unwrap();
-        let (pairs, left, floods) = (vec![], vec![], second & 0x20 != 0);
+        let (pairs, left, floods) = (vec![], vec![], second & 0xe0 == 0x20);
         Self { device, controller, namespace, honest, pairs, next: 0, left, floods }
     }
 
@@ -215,7 +215,7 @@ impl Host {
             3 => pair.run(|queue, done| queue.pop().into_iter().for_each(done)),
             4 => pair.run(|queue, done| _ = queue.check(done)),
             _ => {
-                let tick = Duration::from_millis(60);
+                let tick = Duration::from_millis(500);
                 let before = std::mem::replace(&mut lock(&device).tick, tick);
                 pair.run(|queue, done| drop(queue.wait(done)));
                 lock(&device).tick = before;
@@ -316,12 +316,14 @@ impl Host {
 
     /// All that is in flight ends for whoever polls, however the device goes on.
     fn finish(mut self) {
-        lock(&self.device).tick = Duration::from_millis(60);
+        lock(&self.device).tick = Duration::from_millis(500);
         for index in 0..self.pairs.len() {
             let pair = &mut self.pairs[index];
             // For each command a look until it is seen, overdue, and aborted, and the recovery.
-            let most = (pair.flying() + 20) * PATIENCE * 4;
-            for _ in 0..most {
+            let looks = 4 * (pair.flying() + 5);
+            let (rounds, polls) =
+                if self.floods { (looks * PATIENCE, 1) } else { (looks, PATIENCE) };
+            for _ in 0..rounds {
                 if pair.flying() == 0 {
                     break;
                 }
@@ -329,7 +331,9 @@ impl Host {
                     // Every poll finds something, and nothing that ends a command.
                     lock(&self.device).post(pair.queue.id(), &answer(0xffff, Status::SUCCESS, 0));
                 }
-                pair.run(|queue, done| _ = queue.poll(usize::MAX, done));
+                pair.run(|queue, done| {
+                    (0..polls).for_each(|_| _ = queue.poll(usize::MAX, &mut *done));
+                });
             }
             assert_eq!(pair.flying(), 0, "commands do not end");
         }
