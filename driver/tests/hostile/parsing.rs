@@ -79,7 +79,7 @@ fn choose(bytes: &mut Bytes<'_>) -> (u64, Options, Honest) {
         ..Options::default()
     };
     let honest = Honest {
-        mdts: 4,
+        mdts: if more & 2 != 0 { 8 } else { 4 },
         sgl: false,
         shadow: more & 1 != 0,
         queues: 2,
