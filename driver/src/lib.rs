@@ -49,9 +49,10 @@
 //! # Safety
 //!
 //! `unsafe` is confined to the modules that own device registers (`mmio`), DMA memory (`dma`) and
-//! the rings (`queue`), and to the calls that map memory into an IOMMU (`transport`). What a device
-//! writes is never trusted: identifiers are checked against a table, sizes against bounds, and
-//! every wait has an end.
+//! the rings (`queue`), and to the calls that map memory into an IOMMU (`transport`) or wait for
+//! interrupts (`interrupt`). Raw pass-through is unsafe to call, and [`Transport`] to implement.
+//! What a device writes is never trusted: identifiers are checked against a table, sizes against
+//! bounds, and every wait has an end.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 

@@ -47,6 +47,8 @@ pub struct QueuePair<T = u64> {
     /// Polls that found nothing, until `patience` was granted.
     idle_polls: u64,
     granted_patience: u32,
+    /// Polls that found completions, all of which matched no command: idle ones, for a caller.
+    barren_polls: u64,
     pub(super) sleeper: Option<Sleeper>,
 }
 
@@ -123,6 +125,7 @@ impl<T> QueuePair<T> {
             looked: 0,
             idle_polls: 0,
             granted_patience: PATIENCE,
+            barren_polls: 0,
             sleeper,
         }
     }
@@ -151,7 +154,7 @@ impl<T> QueuePair<T> {
             submitted: self.core.submitted(),
             completed: self.core.ended(),
             errors: self.core.errors(),
-            polls: self.core.busy_polls() + idle,
+            polls: self.core.busy_polls() - self.barren_polls + idle,
             idle_polls: idle,
             doorbells: self.core.doorbells(),
             stale: self.core.stale(),
@@ -295,8 +298,13 @@ impl<T> QueuePair<T> {
     #[inline(never)]
     fn take(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
         match self.core.take(limit, |ended| done(ended.into())) {
-            // A device that posts nonsense without end must not keep others from being looked after.
-            0 if !self.is_patient() => {
+            0 => {
+                self.barren_polls += 1;
+                // A device that posts nonsense without end must not keep others from being looked
+                // after.
+                if self.is_patient() {
+                    return 0;
+                }
                 // Not `tend`: a pointer to `done` would cost each completion.
                 let ended = std::iter::from_fn(|| self.tend_one());
                 ended.map(&mut done).count()
@@ -311,8 +319,10 @@ impl<T> QueuePair<T> {
     pub fn pop(&mut self) -> Option<Completion<T>> {
         match self.core.take_one() {
             Taken::Ended(ended) => Some(ended.into()),
-            Taken::Nothing | Taken::Stale if self.is_patient() => None,
-            _ => self.tend_one(),
+            other => {
+                self.barren_polls += u64::from(matches!(other, Taken::Stale));
+                if self.is_patient() { None } else { self.tend_one() }
+            }
         }
     }
 
