@@ -3,8 +3,8 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use nvio_spec::IdentifyNamespace;
 use nvio_spec::opcode::nvm;
+use nvio_spec::{IdentifyController, IdentifyNamespace};
 
 use crate::{Error, Result};
 
@@ -184,6 +184,27 @@ impl Namespace {
         self.identify.dps & 1 << 3 != 0
     }
 
+    /// How many blocks from `lba` on one write stores all or not at all, also when the power fails
+    /// (NVM 2.1.4); `controller` is the namespace's. At least 1.
+    pub fn atomic_blocks_at(&self, controller: &IdentifyController, lba: u64) -> u64 {
+        let of_all = u64::from(controller.awupf.get()) + 1;
+        // NSFEAT bit 1: the fields of the namespace are in use.
+        if self.identify.nsfeat & 1 << 1 == 0 {
+            return of_all;
+        }
+        let own = u64::from(self.identify.nawupf.get()) + 1;
+        let boundary = u64::from(self.identify.nabspf.get());
+        if boundary == 0 {
+            return own.max(of_all);
+        }
+        let (boundary, offset) = (boundary + 1, u64::from(self.identify.nabo.get()));
+        let left = match lba.checked_sub(offset) {
+            Some(behind) => boundary - behind % boundary,
+            None => offset - lba,
+        };
+        own.min(left).max(of_all)
+    }
+
     /// All that the controller said (NVM 4.1.5.1).
     pub fn identify(&self) -> &IdentifyNamespace {
         &self.identify
@@ -344,6 +365,23 @@ mod tests {
                 assert_eq!(namespace.plain(0, bytes), checked, "{bytes} bytes, shift {shift}");
             }
         }
+    }
+
+    #[test]
+    fn atomic_writes_end_at_the_atomic_boundary() {
+        let mut controller = IdentifyController::new_zeroed();
+        controller.awupf = U16::new(1);
+        let mut own = identify(100, 12, 0);
+        own.nawupf = U16::new(15);
+        let at = |own: &IdentifyNamespace, lbas: [u64; 4]| {
+            let namespace = Namespace::new(1, own.clone(), 1 << 20).unwrap();
+            lbas.map(|lba| namespace.atomic_blocks_at(&controller, lba))
+        };
+        assert_eq!(at(&own, [0, 1, 2, 50]), [2; 4], "the fields are not in use");
+        own.nsfeat = 1 << 1;
+        assert_eq!(at(&own, [0, 1, 2, 50]), [16; 4]);
+        (own.nabspf, own.nabo) = (U16::new(19), U16::new(4));
+        assert_eq!(at(&own, [0, 3, 4, 20]), [4, 2, 16, 4]);
     }
 
     #[test]

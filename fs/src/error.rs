@@ -163,6 +163,24 @@ impl From<nvio_iomap::Error> for Error {
     }
 }
 
+impl nvio_iomap::FileError for Error {
+    fn is_again(&self) -> bool {
+        match self {
+            Self::WouldBlock { .. } => true,
+            Self::Iomap(error) => error.is_again(),
+            _ => false,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Iomap(error) if error.is_busy())
+    }
+
+    fn is_fall_back(&self) -> bool {
+        matches!(self, Self::Iomap(error) if error.is_fall_back())
+    }
+}
+
 /// A feature of one inode that is in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use nvio_iomap::{Mapper, Mapping, Op};
+use nvio_iomap::{Mapper, Mapping, Op, Shared};
 
 use crate::corrupt::{Problem, Structure};
 use crate::extent_cache::ExtentCache;
 use crate::map::{self, Extents, LOGICAL_END};
+use crate::open_inode::OpenInode;
 use crate::{Error, FileType, Filesystem, Inode};
 
 impl Filesystem {
@@ -29,7 +30,8 @@ impl Filesystem {
             return Err(Structure::Inode(number).corrupt(problem));
         }
         let cache = ExtentCache::new(self.options().extents_per_file);
-        Ok(File { fs: self.clone(), inode: inode.clone(), cache })
+        let shared = Shared::new(OpenInode::new(self, number));
+        Ok(File { fs: self.clone(), inode: inode.clone(), cache, shared })
     }
 
     /// The extents of anything that has blocks: a file, a directory, a long symbolic link.
@@ -56,6 +58,7 @@ pub struct File {
     fs: Filesystem,
     inode: Inode,
     cache: ExtentCache,
+    shared: Shared<OpenInode>,
 }
 
 impl fmt::Debug for File {
@@ -106,7 +109,22 @@ impl File {
 /// extent, or the hole between two, at most up to the end of an extent block's range. What is
 /// past the end of the file is mapped like the rest.
 impl Mapper for File {
-    type Error = Error;
+    type Inode = OpenInode;
+
+    #[inline]
+    fn inode(&self) -> &Shared<OpenInode> {
+        &self.shared
+    }
+
+    #[inline]
+    fn size(&self) -> u64 {
+        self.inode.size()
+    }
+
+    #[inline]
+    fn block_size(&self) -> u32 {
+        self.fs.superblock().block_size()
+    }
 
     /// # Errors
     /// Damage to the map or a failure of the source; [`Error::WouldBlock`] with [`Op::NOWAIT`] if

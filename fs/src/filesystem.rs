@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -67,6 +68,7 @@ struct Inner {
     superblock: Superblock,
     cache: BlockCache,
     options: Options,
+    io_errors: AtomicU64,
 }
 
 impl fmt::Debug for Filesystem {
@@ -114,7 +116,15 @@ impl Filesystem {
         let block_size = usize::try_from(superblock.block_size()).unwrap_or(usize::MAX);
         let cache = BlockCache::new(options.cache_bytes.checked_div(block_size).unwrap_or(0));
         let source = Box::new(source);
-        let fs = Self { inner: Arc::new(Inner { source, superblock, cache, options }) };
+        let fs = Self {
+            inner: Arc::new(Inner {
+                source,
+                superblock,
+                cache,
+                options,
+                io_errors: AtomicU64::new(0),
+            }),
+        };
         mmp::check(&fs)?;
         Ok(fs)
     }
@@ -178,6 +188,15 @@ impl Filesystem {
             Error::InodeNotInUse { inode } => by.corrupt(Problem::NameOfFreeInode { inode }),
             error => error,
         })
+    }
+
+    /// Reads and writes of files that failed since the filesystem was opened.
+    pub fn io_errors(&self) -> u64 {
+        self.inner.io_errors.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_io_error(&self) {
+        self.inner.io_errors.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn options(&self) -> Options {

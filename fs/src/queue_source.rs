@@ -2,21 +2,21 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use nvio_iomap::DiskQueue;
+use nvio_iomap::DiskReader;
 
 use crate::{Source, SourceError};
 
 /// A [`Source`] over a queue of its own. Readers of metadata take turns; reads of data, on other
 /// queues, are not held up.
 pub struct QueueSource {
-    queue: Mutex<DiskQueue>,
+    queue: Mutex<DiskReader>,
     size: u64,
     block_size: u32,
 }
 
 impl QueueSource {
-    /// Takes a queue to the disk or partition that the filesystem fills.
-    pub fn new(queue: DiskQueue) -> Self {
+    /// Takes a reader of the disk or partition that the filesystem fills.
+    pub fn new(queue: DiskReader) -> Self {
         let disk = queue.disk();
         let (size, block_size) = (disk.size(), disk.namespace().block_size());
         Self { size, block_size, queue: Mutex::new(queue) }

@@ -1,50 +1,98 @@
-//! Reads into memory that the device cannot reach, or that is not aligned: through private DMA
-//! memory, and copied.
+//! Private DMA memory that data is copied through.
 
-use crate::direct::{self, Failed};
-use crate::{Mapper, Queue};
+use nvio_driver::DmaBuf;
+
+use crate::{Error, Queue};
 
 /// Most bytes that are bounced at a time.
 pub const PIECE: usize = 1 << 20;
 
-/// Reads the file at `pos` into `out`, waits, and gives the number of bytes, which is less than
-/// `out.len()` only at the end of the file. Neither `pos` nor the length need be aligned.
-///
-/// Only bytes that arrived are copied out. `size` is the file's size.
-///
-/// # Errors
-/// As [`direct::read`]; the contents of `out` behind the last full [`PIECE`] are as they were.
-pub fn read<Q: Queue, M: Mapper>(
-    queue: &mut Q,
-    mapper: &mut M,
-    size: u64,
-    pos: u64,
-    out: &mut [u8],
-) -> Result<usize, M::Error> {
-    let block = 1usize << queue.block_shift();
-    let left_in_file = usize::try_from(size.saturating_sub(pos)).unwrap_or(usize::MAX);
-    let count = out.len().min(left_in_file);
-    let mut done = 0;
-    while done < count {
-        let at = pos.saturating_add(done as u64);
-        // A block holds at most 64 KiB, so that the lead is small.
-        let lead = usize::try_from(at & (block as u64 - 1)).unwrap_or(0);
-        let wanted = lead.saturating_add(count - done).min(PIECE).next_multiple_of(block);
-        let buf = queue.take_bounce(wanted.min(PIECE)).map_err(M::Error::from)?;
-        let (buf, read) = match direct::read(queue, mapper, size, at - lead as u64, buf) {
-            Ok(ok) => ok,
-            Err(Failed { error, buf }) => {
-                buf.into_iter().for_each(|buf| queue.put_bounce(buf));
-                return Err(error);
+/// The smallest buffer, as a power of two: a page.
+const FIRST: u32 = 12;
+/// Sizes of buffers: powers of two from a page to twice a piece, for what goes with the data.
+const CLASSES: usize = (PIECE.ilog2() - FIRST) as usize + 2;
+/// Bytes that are kept while nobody uses them.
+const KEPT: usize = 16 * PIECE;
+
+/// Buffers by size. They are kept when they come back, so that no memory is asked for on the path.
+#[derive(Debug, Default)]
+pub(crate) struct BouncePool {
+    free: [Vec<DmaBuf>; CLASSES],
+    kept: usize,
+}
+
+impl BouncePool {
+    /// A buffer of `bytes`, with anything in it.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub(crate) fn take<C>(
+        &mut self,
+        queue: &mut impl Queue<C>,
+        bytes: usize,
+    ) -> Result<DmaBuf, Error> {
+        let class = Self::class(bytes).ok_or(Error::NoMemory)?;
+        let mut buf = match self.free[class].pop() {
+            Some(buf) => {
+                self.kept -= buf.len();
+                buf
             }
+            None => self.alloc(queue, class)?,
         };
-        let n = read.saturating_sub(lead).min(count - done);
-        out[done..done + n].copy_from_slice(&buf[lead..lead + n]);
-        queue.put_bounce(buf);
-        if n == 0 {
-            break;
-        }
-        done += n;
+        buf.truncate(bytes);
+        Ok(buf)
     }
-    Ok(done)
+
+    /// As much as there is memory for, halving `bytes` down to no less than `least`, both of which
+    /// are multiples of it but for `bytes`.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`] if not even that.
+    pub(crate) fn take_some<C>(
+        &mut self,
+        queue: &mut impl Queue<C>,
+        bytes: usize,
+        least: usize,
+        len_of: impl Fn(usize) -> usize,
+    ) -> Result<(DmaBuf, usize), Error> {
+        let mut bytes = bytes;
+        loop {
+            match self.take(queue, len_of(bytes)) {
+                Ok(buf) => return Ok((buf, bytes)),
+                Err(error) if bytes <= least => return Err(error),
+                Err(_) => bytes = ((bytes / 2) & !(least - 1)).max(least),
+            }
+        }
+    }
+
+    /// Takes a buffer back.
+    pub(crate) fn put(&mut self, mut buf: DmaBuf) {
+        if !buf.reclaim() || self.kept + buf.len() > KEPT {
+            return;
+        }
+        let class = Self::class(buf.len());
+        if let Some(class) = class.filter(|&class| Self::bytes(class) == buf.len()) {
+            self.kept += buf.len();
+            self.free[class].push(buf);
+        }
+    }
+
+    #[cold]
+    fn alloc<C>(&mut self, queue: &mut impl Queue<C>, class: usize) -> Result<DmaBuf, Error> {
+        queue.alloc(Self::bytes(class)).or_else(|_| {
+            // What is kept of other sizes may be what is missing.
+            self.free.iter_mut().for_each(Vec::clear);
+            self.kept = 0;
+            queue.alloc(Self::bytes(class)).map_err(|_| Error::NoMemory)
+        })
+    }
+
+    fn class(bytes: usize) -> Option<usize> {
+        let power = bytes.checked_next_power_of_two()?.ilog2().max(FIRST);
+        Some((power - FIRST) as usize).filter(|&class| class < CLASSES)
+    }
+
+    fn bytes(class: usize) -> usize {
+        1 << (FIRST as usize + class)
+    }
 }

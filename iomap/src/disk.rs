@@ -1,8 +1,14 @@
 //! A namespace, or a partition of one, as the device that bios go to.
 
-use nvio_driver::{Controller, DmaBuf, Error as DriverError, Namespace, QueuePair};
+use std::ops::Deref;
 
-use crate::{Bio, BioDone, Error, Mapper, Mapping, Op, Queue, Refused, bounce};
+use nvio_driver::spec::Status;
+use nvio_driver::{
+    Completion, Controller, DmaBuf, Error as DriverError, Namespace, QueuePair, Rejected,
+    WritableNamespace,
+};
+
+use crate::{Bio, BioDone, BioError, Error, Queue, Refused, WriteQueue};
 
 /// A range of a namespace: all of it, or a partition. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -51,8 +57,21 @@ impl Disk {
         self.blocks << self.block_shift()
     }
 
+    /// The block of the namespace that is at byte `addr`, if the `length` bytes from there on are
+    /// whole blocks of the disk.
     #[inline]
-    fn check(&self, addr: u64, length: u64) -> Result<(), Error> {
+    fn locate(&self, addr: u64, length: u64) -> Result<u64, Error> {
+        let shift = self.block_shift();
+        let align = 1u64 << shift;
+        if addr & (align - 1) != 0 {
+            return Err(Error::Misaligned { pos: addr, length, align });
+        }
+        self.check(addr, length)?;
+        Ok(self.start + (addr >> shift))
+    }
+
+    #[inline]
+    pub(crate) fn check(&self, addr: u64, length: u64) -> Result<(), Error> {
         let size = self.size();
         if addr <= size && length <= size - addr {
             return Ok(());
@@ -61,113 +80,144 @@ impl Disk {
     }
 }
 
-/// A queue pair bound to a disk.
-pub struct DiskQueue {
-    pair: QueuePair<u64>,
-    disk: Disk,
-    controller: Controller,
-    /// The bounce memory, unless it is in use.
-    bounce: Option<DmaBuf>,
+impl AsRef<Disk> for Disk {
+    #[inline]
+    fn as_ref(&self) -> &Disk {
+        self
+    }
 }
 
-impl DiskQueue {
+/// A [`Disk`] that may be written to. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct WritableDisk {
+    disk: Disk,
+    namespace: WritableNamespace,
+}
+
+impl WritableDisk {
+    /// All of a namespace.
+    pub fn whole(namespace: &WritableNamespace) -> Self {
+        Self { disk: Disk::whole(namespace), namespace: namespace.clone() }
+    }
+
+    /// The `length` bytes at `offset` of this disk: a partition.
+    ///
+    /// # Errors
+    /// As [`Disk::slice`].
+    pub fn slice(&self, offset: u64, length: u64) -> Result<Self, Error> {
+        let disk = self.disk.slice(offset, length)?;
+        Ok(Self { disk, namespace: self.namespace.clone() })
+    }
+}
+
+impl Deref for WritableDisk {
+    type Target = Disk;
+
+    fn deref(&self) -> &Disk {
+        &self.disk
+    }
+}
+
+impl AsRef<Disk> for WritableDisk {
+    #[inline]
+    fn as_ref(&self) -> &Disk {
+        &self.disk
+    }
+}
+
+/// A queue pair bound to a disk: a [`Disk`] for reading, a [`WritableDisk`] for writing, too.
+pub struct DiskQueue<C, D = Disk> {
+    pair: QueuePair<C>,
+    disk: D,
+    controller: Controller,
+    volatile_cache: bool,
+}
+
+impl<C, D: AsRef<Disk> + Clone> DiskQueue<C, D> {
     /// A queue pair of its own with room for `depth` commands; see [`Controller::queue_pair`].
     /// `disk` must be of a namespace of `controller`.
     ///
     /// # Errors
     /// As [`Controller::queue_pair`].
-    pub fn new(controller: &Controller, disk: &Disk, depth: u16) -> Result<Self, Error> {
+    pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error> {
         let pair = controller.queue_pair(depth)?;
-        Ok(Self { pair, disk: disk.clone(), controller: controller.clone(), bounce: None })
+        let volatile_cache = controller.identify().has_write_cache();
+        Ok(Self { pair, disk: disk.clone(), controller: controller.clone(), volatile_cache })
     }
 
     /// The disk.
-    pub fn disk(&self) -> &Disk {
+    pub fn disk(&self) -> &D {
         &self.disk
     }
 
-    /// A zeroed DMA buffer of `bytes`.
-    ///
-    /// # Errors
-    /// When the arena is full.
-    pub fn alloc(&self, bytes: usize) -> Result<DmaBuf, Error> {
-        Ok(self.controller.alloc(bytes)?)
-    }
-
-    /// Fills `out` from byte `offset` of the disk, and waits. No alignment is needed.
-    ///
-    /// # Errors
-    /// [`Error::OutsideDisk`] if the range is not inside, else what the device fails with.
-    pub fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        self.disk.check(offset, out.len() as u64)?;
-        let size = self.disk.size();
-        bounce::read(self, &mut Identity { size }, size, offset, out).map(|_| ())
+    /// What the queue pair did.
+    pub fn pair(&self) -> &QueuePair<C> {
+        &self.pair
     }
 }
 
-/// The disk itself as a file: every byte is where it is.
-struct Identity {
-    size: u64,
-}
-
-impl Mapper for Identity {
-    type Error = Error;
-
-    fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
-        Ok(Mapping::mapped(0, self.size, 0))
-    }
-}
-
-impl Queue for DiskQueue {
+impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
     #[inline]
     fn block_shift(&self) -> u32 {
-        self.disk.block_shift()
+        self.disk.as_ref().block_shift()
     }
 
     #[inline]
     fn size(&self) -> u64 {
-        self.disk.size()
+        self.disk.as_ref().size()
+    }
+
+    fn capacity(&self) -> usize {
+        self.pair.capacity()
     }
 
     #[inline]
     fn max_transfer(&self) -> usize {
-        self.disk.namespace.max_transfer()
+        self.disk.as_ref().namespace.max_transfer()
     }
 
     #[inline]
     fn max_transfer_at(&self, addr: u64) -> usize {
         let most = self.max_transfer();
         // The boundary is the namespace's, which a partition need not begin at.
-        let shift = self.disk.block_shift();
-        let Some(blocks) =
-            self.disk.namespace.blocks_to_boundary(self.disk.start + (addr >> shift))
-        else {
+        let disk = self.disk.as_ref();
+        let shift = disk.block_shift();
+        let Some(blocks) = disk.namespace.blocks_to_boundary(disk.start + (addr >> shift)) else {
             return most;
         };
         usize::try_from(blocks << shift).unwrap_or(most).min(most)
     }
 
+    fn has_volatile_cache(&self) -> bool {
+        self.volatile_cache
+    }
+
+    fn max_atomic_at(&self, addr: u64) -> usize {
+        let disk = self.disk.as_ref();
+        let lba = disk.start + (addr >> disk.block_shift());
+        let blocks = disk.namespace.atomic_blocks_at(self.controller.identify(), lba);
+        usize::try_from(blocks << disk.block_shift()).unwrap_or(usize::MAX)
+    }
+
     #[inline]
-    fn submit(&mut self, bio: Bio) -> Result<(), Refused> {
-        let Bio { addr, buf } = bio;
-        let shift = self.disk.block_shift();
-        let (length, align) = (buf.len() as u64, 1u64 << shift);
-        let checked = if (addr & (align - 1)) != 0 {
-            Err(Error::Misaligned { pos: addr, length, align })
-        } else {
-            self.disk.check(addr, length)
+    fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+        let Bio { addr, buf, tag, fua } = bio;
+        let disk = self.disk.as_ref();
+        let lba = match disk.locate(addr, buf.len() as u64) {
+            Ok(lba) => lba,
+            Err(error) => return Err(Refused { error, bio: Bio { addr, buf, tag, fua } }),
         };
-        if let Err(error) = checked {
-            return Err(Refused { error, bio: Bio { addr, buf } });
+        match self.pair.read(&disk.namespace, lba, buf, tag) {
+            Ok(()) => Ok(()),
+            Err(rejected) => Err(refused(rejected, addr, fua)),
         }
-        let lba = self.disk.start + (addr >> shift);
-        self.pair.read(&self.disk.namespace, lba, buf, addr).map_err(|rejected| {
-            let error = match rejected.error {
-                DriverError::QueueFull { .. } => Error::Busy,
-                error => Error::Driver(error),
-            };
-            Refused { error, bio: Bio { addr: rejected.context, buf: rejected.buf } }
-        })
+    }
+
+    fn flush(&mut self, tag: C) -> Result<(), (Error, C)> {
+        let namespace = &self.disk.as_ref().namespace;
+        self.pair
+            .flush(namespace, tag)
+            .map_err(|rejected| (from_driver(rejected.error), rejected.context))
     }
 
     #[inline]
@@ -175,43 +225,72 @@ impl Queue for DiskQueue {
         self.pair.ring();
     }
 
-    fn wait(&mut self, mut done: impl FnMut(BioDone)) -> Result<usize, Error> {
-        let taken = self.pair.wait(|completion| {
-            let (addr, status, buf) = (completion.context, completion.status, completion.buf);
-            let result = if status.is_success() {
-                Ok(())
-            } else {
-                Err(Error::Read { addr, length: buf.len(), status })
-            };
-            done(BioDone { addr, buf, result });
-        })?;
-        Ok(taken)
+    #[inline]
+    fn poll(&mut self, limit: usize, mut done: impl FnMut(BioDone<C>)) -> usize {
+        self.pair.poll(limit, |completion| done(completed(completion)))
     }
 
-    fn take_bounce(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
-        let mut whole = match self.bounce.take() {
-            Some(buf) if buf.len() >= bytes => buf,
-            _ => self.controller.alloc(bounce::PIECE.max(bytes))?,
+    fn wait(&mut self, mut done: impl FnMut(BioDone<C>)) -> Result<usize, Error> {
+        Ok(self.pair.wait(|completion| done(completed(completion)))?)
+    }
+
+    fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
+        Ok(self.controller.alloc(bytes)?)
+    }
+}
+
+impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {
+    #[inline]
+    fn write(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+        let Bio { addr, buf, tag, fua } = bio;
+        let lba = match self.disk.locate(addr, buf.len() as u64) {
+            Ok(lba) => lba,
+            Err(error) => return Err(Refused { error, bio: Bio { addr, buf, tag, fua } }),
         };
-        let Some(buf) = whole.split_to(bytes) else { return Ok(whole) };
-        self.bounce = Some(whole);
-        Ok(buf)
-    }
-
-    fn put_bounce(&mut self, mut buf: DmaBuf) {
-        if let Some(rest) = self.bounce.take() {
-            // A stranger is dropped: the next bounce starts from fresh memory.
-            if buf.join(rest).is_err() {
-                return;
-            }
+        if fua {
+            let queued = self.pair.write_through(&self.disk.namespace, lba, buf, tag);
+            return queued.map_err(|rejected| refused(rejected, addr, fua));
         }
-        self.bounce = Some(buf);
+        match self.pair.write(&self.disk.namespace, lba, buf, tag) {
+            Ok(()) => Ok(()),
+            Err(rejected) => Err(refused(rejected, addr, fua)),
+        }
+    }
+}
+
+#[inline(always)]
+fn completed<C>(completion: Completion<C>) -> BioDone<C> {
+    let Completion { context: tag, buf, status, .. } = completion;
+    let result = match status.is_success() {
+        true => Ok(()),
+        false => Err(failed(status)),
+    };
+    BioDone { tag, buf, result }
+}
+
+#[cold]
+fn failed(status: Status) -> BioError {
+    BioError::Status(status)
+}
+
+#[cold]
+#[inline(never)]
+fn refused<C>(rejected: Rejected<C>, addr: u64, fua: bool) -> Refused<C> {
+    let Rejected { error, buf, context: tag } = rejected;
+    Refused { error: from_driver(error), bio: Bio { addr, buf, tag, fua } }
+}
+
+fn from_driver(error: DriverError) -> Error {
+    match error {
+        DriverError::QueueFull { .. } => Error::Busy,
+        error => Error::Driver(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DiskReader;
     use nvio_driver::Address;
     use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 
@@ -231,14 +310,17 @@ mod tests {
             let (_emulator, controller) = served(boundary);
             let whole = Disk::whole(&controller.namespace(1).unwrap());
             let partition = whole.slice(8 * 512, 512 << 10).unwrap();
-            let mut queue = DiskQueue::new(&controller, &partition, 8).unwrap();
+            let queue = DiskQueue::<()>::new(&controller, &partition, 8).unwrap();
             assert_eq!(queue.max_transfer(), 16384);
             // Blocks 8, 23 and 40 of the namespace.
             let most = [0, 15 * 512, 32 * 512].map(|addr| queue.max_transfer_at(addr));
             assert_eq!(most, expected, "{boundary}");
+            let mut reader = DiskReader::new(&controller, &partition, 8).unwrap();
             let mut out = vec![1; 100_000];
-            queue.read_at(77, &mut out).unwrap();
+            reader.read_at(77, &mut out).unwrap();
             assert!(out.iter().all(|&byte| byte == 0));
+            let outside = reader.read_at(512 << 10, &mut [0]).unwrap_err();
+            assert!(matches!(outside, Error::OutsideDisk { .. }));
         }
     }
 }

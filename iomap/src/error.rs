@@ -61,18 +61,73 @@ pub enum Error {
         /// Size of the disk or partition in bytes.
         size: u64,
     },
-    /// The queue is full: wait for a completion, then try again (EAGAIN).
-    #[error("the queue is full")]
-    Busy,
-    /// A read failed on the device.
-    #[error("read of {length} bytes at byte {addr} of the disk: {status}")]
-    Read {
-        /// First byte on the disk or partition.
-        addr: u64,
+    /// Memory does not begin at a multiple of what the device needs (EINVAL).
+    #[error("memory at I/O address {iova:#x} does not begin at a multiple of {align} bytes")]
+    MisalignedMemory {
+        /// I/O virtual address of the first byte.
+        iova: u64,
+        /// Alignment needed, bytes.
+        align: u64,
+    },
+    /// A write would need blocks that are not there: direct I/O does not allocate any.
+    #[error("a write at position {pos} needs blocks to be allocated, which direct I/O does not do")]
+    NoBlocks {
+        /// Position in the file, bytes.
+        pos: u64,
+    },
+    /// An atomic write cannot be one command to one mapping (EINVAL).
+    #[error(
+        "an atomic write of {length} bytes at position {pos}: {most} bytes can be written so there"
+    )]
+    NotAtomic {
+        /// Position in the file, bytes.
+        pos: u64,
         /// Bytes.
+        length: u64,
+        /// Most bytes that one command can write to the mapping there, all or nothing.
+        most: u64,
+    },
+    /// Flags that do not go together, or not with the operation (EINVAL).
+    #[error("{0:?} cannot be asked of this operation")]
+    Flags(crate::IoFlags),
+    /// The queue is full: wait for a completion, then try again (EAGAIN).
+    #[error("the queue is full: poll it, then try again")]
+    Busy,
+    /// What was asked for cannot be had without waiting (EAGAIN).
+    #[error("not possible without waiting")]
+    WouldBlock,
+    /// The caller's memory could not be accessed (EFAULT).
+    #[error("the memory of byte {at} of the request cannot be accessed")]
+    Fault {
+        /// The first such byte, from the start of the request.
+        at: u64,
+    },
+    /// There is no memory to bounce through (ENOMEM).
+    #[error("no DMA memory to bounce through: use a larger arena")]
+    NoMemory,
+    /// Direct I/O cannot do it, buffered I/O can (ENOTBLK).
+    #[error("direct I/O cannot be done at position {pos}: use buffered I/O")]
+    FallBack {
+        /// Position in the file, bytes.
+        pos: u64,
+    },
+    /// A transfer failed on the device.
+    #[error("{what} of {length} bytes at position {pos} of the file: {error}")]
+    Bio {
+        /// "read" or "write".
+        what: &'static str,
+        /// First byte of the file.
+        pos: u64,
+        /// Bytes of the command; 0 where the memory had to be given up.
         length: usize,
-        /// The controller's status.
-        status: nvio_driver::spec::Status,
+        /// What happened.
+        error: crate::BioError,
+    },
+    /// Data was written, but could not be made durable.
+    #[error("flush: {error}")]
+    Flush {
+        /// What happened.
+        error: crate::BioError,
     },
     /// A buffer did not come back whole from the queue.
     #[error("the queue lost a part of a buffer of {length} bytes")]
@@ -83,4 +138,30 @@ pub enum Error {
     /// The driver failed.
     #[error(transparent)]
     Driver(#[from] nvio_driver::Error),
+}
+
+/// What this layer needs to know of a filesystem's error.
+pub trait FileError: std::error::Error + From<Error> {
+    /// Whether the same call may succeed later (EAGAIN).
+    fn is_again(&self) -> bool;
+
+    /// Whether the queue was full: polling makes room.
+    fn is_busy(&self) -> bool;
+
+    /// Whether the same may succeed as buffered I/O (ENOTBLK).
+    fn is_fall_back(&self) -> bool;
+}
+
+impl FileError for Error {
+    fn is_again(&self) -> bool {
+        matches!(self, Self::Busy | Self::WouldBlock)
+    }
+
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy)
+    }
+
+    fn is_fall_back(&self) -> bool {
+        matches!(self, Self::FallBack { .. })
+    }
 }

@@ -1,6 +1,6 @@
 //! Iteration over the mappings of a range.
 
-use crate::{Error, Mapper, Mapping, MappingFlags, Op};
+use crate::{Error, ErrorOf, Mapper, Mapping, MappingFlags, Op};
 
 /// Rounds in a row that may bring nothing because the mapping was stale.
 const MOST_STALE_ROUNDS: u32 = 64;
@@ -29,8 +29,8 @@ pub fn iterate<M: Mapper>(
     pos: u64,
     length: u64,
     op: Op,
-    mut body: impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, M::Error>,
-) -> Iterated<M::Error> {
+    mut body: impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, ErrorOf<M>>,
+) -> Iterated<ErrorOf<M>> {
     let mut processed = 0;
     let mut stale_rounds = 0;
     let error = loop {
@@ -61,8 +61,8 @@ fn round<M: Mapper>(
     pos: u64,
     length: u64,
     op: Op,
-    body: &mut impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, M::Error>,
-) -> Result<(u64, bool), M::Error> {
+    body: &mut impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, ErrorOf<M>>,
+) -> Result<(u64, bool), ErrorOf<M>> {
     let mut mapping = mapper.begin(pos, length, op)?;
     let result = if serves(&mapping, pos) {
         let here = length.min(mapping.end() - pos);
@@ -84,7 +84,8 @@ fn round<M: Mapper>(
 }
 
 /// Whether a mapping is what `begin` promises for `pos`.
-fn serves(mapping: &Mapping, pos: u64) -> bool {
+#[inline]
+pub(crate) fn serves(mapping: &Mapping, pos: u64) -> bool {
     let stale = mapping.flags.contains(MappingFlags::STALE);
     mapping.offset <= pos && mapping.length > 0 && mapping.end() > pos && !stale
 }
@@ -94,10 +95,15 @@ mod tests {
     use super::*;
     use crate::mock::{Fail, Script};
 
-    fn run(script: &mut Script, length: u64, step: u64) -> (u64, Option<Fail>) {
+    fn run(script: &mut Script, length: u64, step: u64) -> (u64, Option<String>) {
         let done = iterate(script, 0, length, Op::empty(), |_, _, _, here| Ok(here.min(step)));
         script.assert_balanced();
-        (done.processed, done.error)
+        (done.processed, done.error.map(|error| name(&error)))
+    }
+
+    fn name(error: &Fail) -> String {
+        let debug = format!("{error:?}");
+        debug.split(['(', ' ']).next().unwrap_or_default().to_owned()
     }
 
     #[test]
@@ -126,7 +132,7 @@ mod tests {
         let overflow = Mapping { offset: u64::MAX, ..Mapping::hole(0, 10) };
         for bad in [Mapping::hole(0, 0), Mapping::hole(5, 10), stale, overflow] {
             let mut script = Script::new([bad]);
-            assert_eq!(run(&mut script, 10, 10), (0, Some(Fail::Iomap)));
+            assert_eq!(run(&mut script, 10, 10), (0, Some("Iomap".into())));
             assert_eq!(script.ends(), [0]);
         }
     }
@@ -135,7 +141,7 @@ mod tests {
     fn a_body_that_moves_too_far_is_an_error() {
         let mut script = Script::new([Mapping::hole(0, 10)]);
         let done = iterate(&mut script, 0, 20, Op::empty(), |_, _, _, _| Ok(11));
-        assert_eq!((done.processed, done.error), (0, Some(Fail::Iomap)));
+        assert_eq!((done.processed, done.error.as_ref().map(name)), (0, Some("Iomap".into())));
         script.assert_balanced();
     }
 
@@ -150,13 +156,13 @@ mod tests {
             }
             Ok(here)
         });
-        assert_eq!((done.processed, done.error), (10, None));
+        assert!(done.processed == 10 && done.error.is_none());
         let mut script = Script::new([Mapping::hole(0, 10); 100]);
         let done = iterate(&mut script, 0, 10, Op::empty(), |_, mapping, _, _| {
             mapping.flags |= MappingFlags::STALE;
             Ok(0)
         });
-        assert_eq!(done.error, Some(Fail::Iomap));
+        assert_eq!(done.error.as_ref().map(name), Some("Iomap".into()));
         script.assert_balanced();
     }
 
@@ -167,12 +173,12 @@ mod tests {
         assert_eq!(run(&mut script, 20, u64::MAX), (20, None));
         let mut script = Script::new([Mapping::hole(0, 10)]);
         script.fail_end(0);
-        assert_eq!(run(&mut script, 20, 0), (0, Some(Fail::End)));
+        assert_eq!(run(&mut script, 20, 0), (0, Some("End".into())));
     }
 
     #[test]
     fn an_error_of_begin_keeps_what_was_processed() {
         let mut script = Script::new([Mapping::hole(0, 10)]);
-        assert_eq!(run(&mut script, 20, u64::MAX), (10, Some(Fail::Begin)));
+        assert_eq!(run(&mut script, 20, u64::MAX), (10, Some("Begin".into())));
     }
 }

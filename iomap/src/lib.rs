@@ -2,20 +2,36 @@
 //!
 //! A filesystem answers one question, "where is this range?", by implementing [`Mapper`]. A device
 //! takes [`Bio`]s through the [`Queue`] trait, which [`DiskQueue`] implements over a queue pair of
-//! nvio's driver. Between the two, this crate iterates over mappings, splits and submits, zeroes
-//! what has no blocks, and reports how many bytes arrived: [`direct::read`] into DMA memory,
-//! [`bounce::read`] into any slice.
+//! nvio's driver. Between the two stands [`FileQueue`]: it takes requests, has them mapped, splits
+//! and submits, zeroes what has no blocks, copies where the device cannot reach the memory, and
+//! gives results.
 //!
 //! ```
 //! use nvio_driver::{Address, Controller};
 //! use nvio_emulator::{Backing, Emulator, NamespaceConfig};
-//! use nvio_iomap::{Disk, DiskQueue, Error, Mapper, Mapping, Op, bounce};
+//! use nvio_iomap::{Disk, DiskQueue, Error, FileQueue, Inode, Mapper, Mapping, Op, Shared};
+//!
+//! /// What requests in flight have of a file: here nothing.
+//! struct NoState;
+//!
+//! impl Inode for NoState {
+//!     type Error = Error;
+//! }
 //!
 //! /// A file of one extent, 8 KiB into the device.
-//! struct OneExtent;
+//! struct OneExtent(Shared<NoState>);
 //!
 //! impl Mapper for OneExtent {
-//!     type Error = Error;
+//!     type Inode = NoState;
+//!     fn inode(&self) -> &Shared<NoState> {
+//!         &self.0
+//!     }
+//!     fn size(&self) -> u64 {
+//!         100_000
+//!     }
+//!     fn block_size(&self) -> u32 {
+//!         4096
+//!     }
 //!     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
 //!         Ok(Mapping::mapped(0, 1 << 20, 8192))
 //!     }
@@ -26,30 +42,66 @@
 //! let emulator = Emulator::builder().namespace(disk).start()?;
 //! let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
 //! let disk = Disk::whole(&controller.namespace(1)?);
-//! let mut queue = DiskQueue::new(&controller, &disk, 32)?;
+//! let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 32)?);
+//! let mut file = OneExtent(Shared::new(NoState));
 //!
+//! // Blocks into DMA memory, many in flight, without a copy.
+//! for block in 0..8 {
+//!     queue.read(&mut file, block * 4096, controller.alloc(4096)?, block)?;
+//! }
+//! queue.ring();
+//! let mut done = 0;
+//! while done < 8 {
+//!     done += queue.poll(8, |done| assert_eq!(done.result.unwrap(), 4096));
+//! }
+//!
+//! // Any bytes, into any memory, and waiting.
 //! let mut bytes = [0xff; 1000];
-//! let read = bounce::read(&mut queue, &mut OneExtent, 600, 10, &mut bytes)?;
-//! assert_eq!(read, 590, "the file has 600 bytes");
+//! assert_eq!(queue.read_at(&mut file, 99_990, &mut bytes)?, 10, "the end of the file");
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Paths
+//! A read of one block or less that is one command takes the *simple path*: its whole state goes
+//! into the queue's table of commands beside the bio. Everything else takes the *generic path*.
+//! Memory that a device cannot reach, or that may change while it is written, is *bounced*:
+//! copied through private memory. [`FileQueue::counters`] tells which way requests went, and why.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod bio;
-pub mod bounce;
-pub mod direct;
+mod bounce;
+mod counters;
 mod disk;
+mod engine;
 mod error;
+mod generic;
+mod held;
+mod inode;
+mod io;
 mod iter;
 mod mapping;
 #[cfg(test)]
 mod mock;
+mod pool;
+mod read;
+mod reader;
+mod request;
+mod simple;
+mod user;
+mod write;
 
-pub use bio::{Bio, BioDone, Queue, Refused};
-pub use disk::{Disk, DiskQueue};
-pub use error::Error;
+pub use bio::{Bio, BioDone, BioError, Queue, Refused, WriteQueue};
+pub use bounce::PIECE;
+pub use counters::{Counters, Reason};
+pub use disk::{Disk, DiskQueue, WritableDisk};
+pub use engine::{FileQueue, Tag};
+pub use error::{Error, FileError};
+pub use inode::{EndIo, Inode, Report, Shared};
+pub use io::{Done, Failed, Io, IoFlags, Memory, Rejected};
 pub use iter::{Iterated, iterate};
-pub use mapping::{Mapper, Mapping, MappingFlags, MappingKind, Op};
+pub use mapping::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op};
 pub use nvio_driver::DmaBuf;
+pub use reader::DiskReader;
+pub use user::{Cursor, Sink, Source};

@@ -2,6 +2,9 @@
 
 use bitflags::bitflags;
 
+use crate::Error;
+use crate::inode::{Inode, Shared};
+
 /// What a range of a file is backed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MappingKind {
@@ -118,10 +121,29 @@ impl Mapping {
     }
 }
 
-/// A filesystem's side of one file: it says where ranges are, and is told what became of them.
+/// The error of a [`Mapper`]'s filesystem.
+pub type ErrorOf<M> = <<M as Mapper>::Inode as Inode>::Error;
+
+/// A filesystem's side of one open file: it says where ranges are, and is told what became of them.
 pub trait Mapper {
-    /// The filesystem's error; this layer's own errors convert into it.
-    type Error: std::error::Error + From<crate::Error>;
+    /// What requests in flight have of the file.
+    type Inode: Inode;
+
+    /// What requests in flight have of the file.
+    fn inode(&self) -> &Shared<Self::Inode>;
+
+    /// Size of the file in bytes (i_size).
+    fn size(&self) -> u64;
+
+    /// The filesystem's block in bytes, a power of two and no less than the device's.
+    fn block_size(&self) -> u32;
+
+    /// Whether what is on the device is the data as it is: neither encrypted nor to be verified
+    /// (verity).
+    #[inline]
+    fn is_plain(&self) -> bool {
+        true
+    }
 
     /// Maps the range at `pos`.
     ///
@@ -130,13 +152,14 @@ pub trait Mapper {
     ///
     /// # Errors
     /// Whatever the filesystem fails with; then [`Mapper::end`] is not called.
-    fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Self::Error>;
+    fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, ErrorOf<Self>>;
 
     /// Called once for each successful [`Mapper::begin`], on every path and before the next one,
     /// with the range that was asked for and how many bytes of it were processed.
     ///
     /// # Errors
     /// Ends the operation; it is the operation's result if nothing was processed.
+    #[inline]
     fn end(
         &mut self,
         mapping: &Mapping,
@@ -144,7 +167,7 @@ pub trait Mapper {
         length: u64,
         processed: u64,
         op: Op,
-    ) -> Result<(), Self::Error> {
+    ) -> Result<(), ErrorOf<Self>> {
         let _ = (mapping, pos, length, processed, op);
         Ok(())
     }
@@ -158,8 +181,22 @@ pub trait Mapper {
         mapping: &Mapping,
         pos: u64,
         out: &mut [u8],
-    ) -> Result<(), Self::Error> {
+    ) -> Result<(), ErrorOf<Self>> {
         let _ = (mapping, out);
-        Err(crate::Error::NoInlineData { pos }.into())
+        Err(Error::NoInlineData { pos }.into())
+    }
+
+    /// Replaces the bytes at `pos` of an [`MappingKind::Inline`] mapping, whole.
+    ///
+    /// # Errors
+    /// As [`read_inline`](Self::read_inline).
+    fn write_inline(
+        &mut self,
+        mapping: &Mapping,
+        pos: u64,
+        data: &[u8],
+    ) -> Result<(), ErrorOf<Self>> {
+        let _ = (mapping, data);
+        Err(Error::NoInlineData { pos }.into())
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nvio_driver::{Address, Controller, Error, Options, QueuePair};
 use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
-use nvio_ext4::{Filesystem, QueueSource};
-use nvio_iomap::{Disk, DiskQueue};
+use nvio_ext4::{FileQueue, Filesystem, QueueSource};
+use nvio_iomap::{Disk, DiskQueue, DiskReader};
 use nvio_tests::image;
 use nvio_tests::rng::Rng;
 use tempfile::TempDir;
@@ -132,10 +132,10 @@ fn reads_larger_than_mdts_are_split() {
         let refused = queue.read(&namespace, 0, controller.alloc(limit + 512).unwrap(), 0);
         assert!(matches!(refused.unwrap_err().error, Error::TransferSize { .. }));
         // A queue to the disk splits, at any offset and length.
-        let mut queue = DiskQueue::new(&controller, &Disk::whole(&namespace), 8).unwrap();
+        let mut reader = DiskReader::new(&controller, &Disk::whole(&namespace), 8).unwrap();
         for (offset, length) in [(0, SIZE), (1, SIZE - 1), (511, 3 * limit + 2), (7, limit)] {
             let mut out = vec![0; length];
-            queue.read_at(offset as u64, &mut out).unwrap();
+            reader.read_at(offset as u64, &mut out).unwrap();
             assert!(out == content.bytes[offset..offset + length], "{offset} +{length}");
         }
     }
@@ -354,8 +354,9 @@ fn files_are_read_across_extents_and_holes() {
                 .unwrap();
             let controller = open(&emulator);
             let whole = Disk::whole(&controller.namespace(1).unwrap());
-            let metadata = DiskQueue::new(&controller, &whole, 16).unwrap();
-            let mut queue = DiskQueue::new(&controller, &whole, 16).unwrap();
+            let metadata = DiskReader::new(&controller, &whole, 16).unwrap();
+            let queue = DiskQueue::new(&controller, &whole, 16).unwrap();
+            let mut queue = FileQueue::over(queue);
             let filesystem = Filesystem::open(QueueSource::new(metadata));
             // As for the kernel: a filesystem's block is no smaller than the device's.
             if block.parse::<u32>().unwrap() < lba {

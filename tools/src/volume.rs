@@ -2,8 +2,8 @@
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-use nvio_ext4::{Filesystem, Inode, QueueSource};
-use nvio_iomap::{Disk, DiskQueue};
+use nvio_ext4::{FileQueue, Filesystem, Inode, QueueSource};
+use nvio_iomap::{Disk, DiskQueue, DiskReader};
 
 use crate::cli::VolumeArgs;
 use crate::device::Device;
@@ -55,7 +55,7 @@ impl Volume {
                 whole.slice(range.offset, range.length)?
             }
         };
-        let source = QueueSource::new(DiskQueue::new(&device.controller, &disk, METADATA_DEPTH)?);
+        let source = QueueSource::new(DiskReader::new(&device.controller, &disk, METADATA_DEPTH)?);
         let filesystem = Filesystem::open(source).map_err(|source| {
             let hint = match source {
                 nvio_ext4::Error::NotExt4 { .. }
@@ -74,8 +74,9 @@ impl Volume {
     ///
     /// # Errors
     /// If the controller has no more queues.
-    pub fn queue(&self) -> Result<DiskQueue, Error> {
-        Ok(DiskQueue::new(&self.device.controller, &self.disk, DATA_DEPTH)?)
+    pub fn queue(&self) -> Result<FileQueue, Error> {
+        let queue = DiskQueue::new(&self.device.controller, &self.disk, DATA_DEPTH)?;
+        Ok(FileQueue::over(queue))
     }
 
     /// What `path` is, through symbolic links.
@@ -133,36 +134,36 @@ fn is_partitioned(device: &Device, whole: &Disk) -> bool {
     })
 }
 
-fn table_reader(device: &Device, disk: &Disk) -> Result<BufReader<DiskReader>, Error> {
-    let queue = DiskQueue::new(&device.controller, disk, METADATA_DEPTH)?;
-    Ok(BufReader::new(DiskReader { queue, at: 0 }))
+fn table_reader(device: &Device, disk: &Disk) -> Result<BufReader<DiskStream>, Error> {
+    let reader = DiskReader::new(&device.controller, disk, METADATA_DEPTH)?;
+    Ok(BufReader::new(DiskStream { reader, at: 0 }))
 }
 
 /// A disk as a stream, for the decoders of partition tables.
-struct DiskReader {
-    queue: DiskQueue,
+struct DiskStream {
+    reader: DiskReader,
     at: u64,
 }
 
-impl Read for DiskReader {
+impl Read for DiskStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = self.queue.disk().size().saturating_sub(self.at);
+        let left = self.reader.disk().size().saturating_sub(self.at);
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
         if count == 0 {
             return Ok(0);
         }
-        self.queue.read_at(self.at, &mut buf[..count]).map_err(io::Error::other)?;
+        self.reader.read_at(self.at, &mut buf[..count]).map_err(io::Error::other)?;
         self.at += count as u64;
         Ok(count)
     }
 }
 
-impl Seek for DiskReader {
+impl Seek for DiskStream {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let target = match to {
             SeekFrom::Start(at) => Some(at),
             SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(by) => self.queue.disk().size().checked_add_signed(by),
+            SeekFrom::End(by) => self.reader.disk().size().checked_add_signed(by),
         };
         self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
         Ok(self.at)

@@ -118,6 +118,25 @@ impl DmaBuf {
         Some(front)
     }
 
+    /// Keeps the first `len` bytes; as it is, if there are no more. The rest is nobody's until
+    /// [`reclaim`](Self::reclaim).
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        let len = u32::try_from(len).unwrap_or(u32::MAX).min(self.len32());
+        self.span = pack(self.start(), len);
+    }
+
+    /// Makes this buffer all of the pages that it is a part of, as they were allocated, if nobody
+    /// else has another part. Tells whether that is so.
+    #[inline]
+    pub fn reclaim(&mut self) -> bool {
+        // No other part of the pages, no mark, and no way to make one while this is borrowed.
+        let Some(pages) = Arc::get_mut(&mut self.pages) else { return false };
+        let Ok(len) = u32::try_from(pages.bytes()) else { return false };
+        self.span = pack(0, len);
+        true
+    }
+
     /// Puts `next` behind this buffer again, if that is where it was split off.
     ///
     /// # Errors
@@ -204,6 +223,21 @@ mod tests {
         assert_eq!(head.len(), 1000);
         let stranger = arena.alloc(1).unwrap();
         assert!(head.join(stranger).is_err());
+    }
+
+    #[test]
+    fn what_was_cut_off_is_reclaimed_only_when_nobody_has_it() {
+        let arena = Arena::detached(1).unwrap();
+        let mut buf = arena.alloc(8192).unwrap();
+        buf.truncate(100);
+        buf.truncate(200);
+        assert_eq!(buf.len(), 100);
+        let front = buf.split_to(10).unwrap();
+        assert!(!buf.reclaim());
+        assert_eq!(buf.len(), 90);
+        drop(front);
+        assert!(buf.reclaim());
+        assert_eq!((buf.len(), buf.iova()), (8192, arena.iova()));
     }
 
     #[test]

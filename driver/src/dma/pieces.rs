@@ -30,6 +30,13 @@ impl DmaPieces {
         Some(piece)
     }
 
+    /// Cuts off the next `most` bytes, or what is left, if that is less; `None` if nothing is.
+    #[inline]
+    pub fn cut_at_most(&mut self, most: usize) -> Option<DmaBuf> {
+        let len = self.rest.len().min(most);
+        if len == 0 { None } else { self.cut(len) }
+    }
+
     /// Takes a piece back.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use nvio_spec::{Sqe, Status};
+use zerocopy::little_endian::U32;
 
 use super::core::{Ended, Taken};
 use super::{Core, Sleeper};
@@ -202,6 +203,27 @@ impl<T> QueuePair<T> {
         context: T,
     ) -> Result<(), Rejected<T>> {
         self.transfer(namespace.write_head(), namespace, lba, buf, context)
+    }
+
+    /// Queues a write that is durable when it completes (Force Unit Access).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn write_through(
+        &mut self,
+        namespace: &WritableNamespace,
+        lba: u64,
+        buf: DmaBuf,
+        context: T,
+    ) -> Result<(), Rejected<T>> {
+        match Self::command(namespace.write_head(), namespace, lba, buf.len()) {
+            Ok(mut sqe) => {
+                sqe.cdw12 = U32::new(sqe.cdw12.get() | super::transfer::FUA);
+                let submitted = self.core.submit_buf(sqe, buf, context);
+                submitted.map_err(|(buf, context)| self.full(buf, context))
+            }
+            Err(error) => Err(Rejected { error, buf, context }),
+        }
     }
 
     #[inline(always)]

@@ -7,6 +7,9 @@ use crate::dma::{DmaBuf, Parts};
 use crate::namespace::Namespace;
 use crate::{Error, Result};
 
+/// Force Unit Access, in CDW12.
+pub(super) const FUA: u32 = 1 << 30;
+
 /// How a Read, Write or Compare transfers its blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transfer {
@@ -61,7 +64,7 @@ impl Transfer {
         let Protection { action, check_guard, check_application, check_reference, .. } =
             self.protection;
         let flags = bit(self.limited_retry, 31)
-            | bit(self.fua, 30)
+            | if self.fua { FUA } else { 0 }
             | bit(action, 29)
             | bit(check_guard, 28)
             | bit(check_application, 27)

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
 use indicatif::ProgressBar;
-use nvio_ext4::{FileType, Inode};
-use nvio_iomap::{DiskQueue, bounce};
+use nvio_ext4::{FileQueue, FileType, Inode};
+use nvio_iomap::PIECE;
 
 use crate::error::Error;
 use crate::volume::Volume;
@@ -25,7 +25,7 @@ use host::Place;
 /// A copy in progress.
 pub struct Copier<'a> {
     volume: &'a Volume,
-    queue: DiskQueue,
+    queue: FileQueue,
     buffer: Vec<u8>,
     progress: ProgressBar,
     /// Where files with several names went, by inode number.
@@ -54,7 +54,7 @@ impl<'a> Copier<'a> {
         Ok(Self {
             volume,
             queue: volume.queue()?,
-            buffer: vec![0; bounce::PIECE],
+            buffer: vec![0; PIECE],
             progress,
             links: HashMap::new(),
             seen: Seen::default(),

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use nvio_iomap::{DiskQueue, bounce};
+use nvio_ext4::FileQueue;
+use nvio_iomap::PIECE;
 
 use super::rooted;
 use crate::cli::VolumeArgs;
@@ -24,7 +25,7 @@ pub fn run(
     let volume = Volume::open(args)?;
     let mut queue = volume.queue()?;
     let mut out = Output::new();
-    let mut buffer = vec![0; bounce::PIECE];
+    let mut buffer = vec![0; PIECE];
     for path in paths {
         let path = rooted(path);
         one(&volume, &mut queue, &path, offset, length, &mut buffer, &mut out)?;
@@ -34,7 +35,7 @@ pub fn run(
 
 fn one(
     volume: &Volume,
-    queue: &mut DiskQueue,
+    queue: &mut FileQueue,
     path: &[u8],
     offset: u64,
     length: Option<u64>,

@@ -7,10 +7,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nvio_ext4::{FileType, Inode};
-use nvio_iomap::bounce;
+use nvio_ext4::{FileQueue, FileType, Inode};
+use nvio_iomap::PIECE;
 
-use super::count::Counted;
 use crate::error::{Error, one_line};
 use crate::volume::Volume;
 use crate::walk::{Directory, Walk};
@@ -65,7 +64,7 @@ pub struct Findings {
 /// A comparison in progress.
 pub struct Check<'a> {
     volume: &'a Volume,
-    queue: Counted,
+    queue: FileQueue,
     buffer: Vec<u8>,
     expected: Vec<u8>,
     findings: Findings,
@@ -79,9 +78,9 @@ impl<'a> Check<'a> {
     pub fn new(volume: &'a Volume) -> Result<Self, Error> {
         Ok(Self {
             volume,
-            queue: Counted { queue: volume.queue()?, commands: 0 },
-            buffer: vec![0; bounce::PIECE],
-            expected: vec![0; bounce::PIECE],
+            queue: volume.queue()?,
+            buffer: vec![0; PIECE],
+            expected: vec![0; PIECE],
             findings: Findings::default(),
         })
     }
@@ -192,7 +191,7 @@ impl<'a> Check<'a> {
             Err(error) => return Ok(Err(one_line(&error))),
         };
         let size = file.size();
-        let before = self.queue.commands;
+        let before = self.queue.device().pair().counters().submitted;
         let mut time = start.elapsed();
         let mut at = 0;
         let mut same = Ok(());
@@ -217,7 +216,7 @@ impl<'a> Check<'a> {
         let tally = &mut self.findings.classes[class];
         tally.files += 1;
         tally.bytes += size;
-        tally.commands += self.queue.commands - before;
+        tally.commands += self.queue.device().pair().counters().submitted - before;
         tally.time += time;
         Ok(same)
     }

@@ -2,7 +2,6 @@
 //! embedded controller, driver, iomap and filesystem, byte for byte.
 
 mod check;
-mod count;
 mod report;
 
 use std::fs;

@@ -1,0 +1,417 @@
+//! The queue that files are read and written through.
+
+use std::collections::VecDeque;
+
+use nvio_driver::DmaBuf;
+
+use crate::bounce::BouncePool;
+use crate::inode::{InFlight, Inode};
+use crate::pool::Pool;
+use crate::request::{self, Request};
+use crate::user::{Borrowed, Nobody};
+use crate::{BioDone, BioError, Counters, Done, Error, Memory, Queue};
+
+/// What this layer has a [`Queue`] carry along with each command.
+///
+/// It is made for one cache line: the queue's table of commands in flight has it beside the bio.
+#[derive(Debug)]
+pub struct Tag<I>(pub(crate) Kind<I>);
+
+#[derive(Debug)]
+pub(crate) enum Kind<I> {
+    /// All of a request of the simple path.
+    Simple { inode: InFlight<I>, token: u64, pos: u64 },
+    /// The same; its submitter waits for it, by the number of the wait.
+    Waited { inode: InFlight<I>, wait: u64, pos: u64 },
+    /// Of a request of the generic path: what begins `skip` bytes before byte `at` of it.
+    Piece { request: u32, skip: u32, at: u64 },
+    /// Zeroes beside what a request writes.
+    Pad { request: u32 },
+    /// A request's flush.
+    Flush { request: u32 },
+}
+
+/// A queue for files: it takes requests, of any number of files, and gives results.
+///
+/// It is for one thread. Requests are submitted by [`read`](Self::read) and others, shown to the
+/// device by [`ring`](Self::ring) once for a batch, and come back through [`poll`](Self::poll).
+/// Calls that wait can be made while requests are in flight: what ends meanwhile is kept for the
+/// next poll.
+pub struct FileQueue<Q, I: Inode> {
+    pub(crate) queue: Q,
+    pub(crate) core: Core<I>,
+}
+
+/// All but the device.
+pub(crate) struct Core<I: Inode> {
+    pub(crate) requests: Pool<Request<I>>,
+    /// Ends that are not for a poll's completions.
+    deferred: VecDeque<Work<I>>,
+    /// What is to be handed out.
+    pub(crate) ready: VecDeque<Done<I::Error>>,
+    /// The number of the last wait. Results of others are dropped: their submitter gave up.
+    wait: u64,
+    /// The result of what is waited for.
+    waited: Option<Done<I::Error>>,
+    pub(crate) bounce: BouncePool,
+    pub(crate) counters: Counters,
+    pub(crate) mode: Mode,
+}
+
+/// What makes the simple path leave its shortest way, in one word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mode(u8);
+
+impl Mode {
+    const OFF: u8 = 1;
+    const TRACED: u8 = 2;
+
+    #[inline]
+    pub(crate) fn is_usual(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn is_off(self) -> bool {
+        self.0 & Self::OFF != 0
+    }
+
+    pub(crate) fn is_traced(self) -> bool {
+        self.0 & Self::TRACED != 0
+    }
+
+    fn set(&mut self, bit: u8, on: bool) {
+        self.0 = if on { self.0 | bit } else { self.0 & !bit };
+    }
+}
+
+enum Work<I: Inode> {
+    /// A request of the simple path that failed.
+    Simple { failed: FailedSimple<I>, error: Error },
+    /// A request of the generic path.
+    Request(u32),
+}
+
+struct FailedSimple<I> {
+    inode: InFlight<I>,
+    waited: bool,
+    token: u64,
+    pos: u64,
+    buf: DmaBuf,
+}
+
+impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
+    /// Takes a queue of bios, in which nothing is in flight.
+    pub fn over(queue: Q) -> Self {
+        let depth = queue.capacity();
+        // Requests that need no command, as those of holes, are done at once.
+        let requests = u32::try_from(2 * depth).unwrap_or(u32::MAX);
+        let core = Core {
+            requests: Pool::new(requests),
+            deferred: VecDeque::with_capacity(4 * depth),
+            ready: VecDeque::with_capacity(4 * depth),
+            wait: 0,
+            waited: None,
+            bounce: BouncePool::default(),
+            counters: Counters::default(),
+            mode: Mode(0),
+        };
+        let mut this = Self { queue, core };
+        this.follow_log_level();
+        this
+    }
+
+    /// The queue of bios.
+    pub fn device(&self) -> &Q {
+        &self.queue
+    }
+
+    /// What was done since the queue was made.
+    pub fn counters(&self) -> Counters {
+        self.core.counters
+    }
+
+    /// Switches the simple path on, as it is at first, or off, so that both paths can be compared.
+    pub fn set_simple(&mut self, on: bool) {
+        self.core.mode.set(Mode::OFF, !on);
+    }
+
+    /// Has the simple path write its trace points, or not, as the log's level is now. That is
+    /// looked at when the queue is made, so that it costs nothing when it is off.
+    pub fn follow_log_level(&mut self) {
+        self.core.mode.set(Mode::TRACED, log::log_enabled!(log::Level::Trace));
+    }
+
+    /// A zeroed DMA buffer of `bytes`.
+    ///
+    /// # Errors
+    /// When the arena is full.
+    pub fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
+        self.queue.alloc(bytes)
+    }
+
+    /// Shows the device what was submitted since the last time.
+    #[inline]
+    pub fn ring(&mut self) {
+        self.queue.ring();
+    }
+
+    /// Hands at most `limit` results to `done`, and tells how many there were. Does not wait.
+    ///
+    /// What is done and succeeded is handed out at once; the rest, and what needs work of the
+    /// filesystem or a flush, by the next call.
+    #[inline]
+    pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Done<I::Error>)) -> usize {
+        if self.core.is_waiting() {
+            self.work();
+            // Not `hand_out(done)`: a pointer to `done` would cost each completion.
+            let ready = std::iter::from_fn(|| self.core.ready.pop_front());
+            return ready.take(limit).map(&mut done).count();
+        }
+        let Self { queue, core } = self;
+        let mut count = 0;
+        queue.poll(limit, |bio| {
+            if let Some(ended) = core.settle(bio, &mut Nobody) {
+                count += 1;
+                done(ended);
+            }
+        });
+        count
+    }
+
+    /// Rings, waits until there is a result, hands all there are to `done`, and tells how many
+    /// there were; 0 when nothing is in flight.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn wait(&mut self, mut done: impl FnMut(Done<I::Error>)) -> Result<usize, Error> {
+        loop {
+            self.work();
+            let ready = std::iter::from_fn(|| self.core.ready.pop_front());
+            let count = ready.map(&mut done).count();
+            if count > 0 || self.take_some(&mut Nobody)? == 0 {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Waits for the device to have done something, and keeps the results; 0 when nothing is in
+    /// flight.
+    pub(crate) fn take_some(&mut self, user: &mut impl Borrowed) -> Result<usize, Error> {
+        let Self { queue, core } = self;
+        let taken = queue.wait(|bio| {
+            if let Some(ended) = core.settle(bio, user) {
+                core.ready.push_back(ended);
+            }
+        })?;
+        Ok(taken + usize::from(core.is_waiting()))
+    }
+
+    /// Waits for the request whose submitter waits.
+    pub(crate) fn take_waited(
+        &mut self,
+        user: &mut impl Borrowed,
+    ) -> Result<Done<I::Error>, Error> {
+        loop {
+            self.work();
+            if let Some(done) = self.core.waited.take() {
+                return Ok(done);
+            }
+            let before = self.core.deferred.len();
+            let Self { queue, core } = self;
+            let taken = queue.wait(|bio| {
+                if let Some(ended) = core.settle(bio, user) {
+                    core.ready.push_back(ended);
+                }
+            })?;
+            if taken == 0 && before == 0 && self.core.deferred.is_empty() {
+                return match self.core.waited.take() {
+                    Some(done) => Ok(done),
+                    None => Err(Error::LostBuffer { length: 0 }),
+                };
+            }
+        }
+    }
+
+    /// Does the deferred work that there is now.
+    #[cold]
+    fn work(&mut self) {
+        let mut flushes = false;
+        for _ in 0..self.core.deferred.len() {
+            match self.core.deferred.pop_front() {
+                Some(Work::Simple { failed, error }) => self.core.fail_simple(failed, error),
+                Some(Work::Request(index)) => flushes |= self.end(index),
+                None => break,
+            }
+        }
+        if flushes {
+            self.queue.ring();
+        }
+    }
+
+    /// Ends a request as far as it goes; true if that took a command.
+    fn end(&mut self, index: u32) -> bool {
+        let Self { queue, core } = self;
+        let Some(request) = core.requests.get_mut(index) else { return false };
+        request.end();
+        if request.wants_flush() {
+            request.flush = false;
+            match queue.flush(Tag(Kind::Flush { request: index })) {
+                Ok(()) => {
+                    request.refs = 1;
+                    return true;
+                }
+                Err((Error::Busy, _)) => {
+                    request.flush = true;
+                    core.deferred.push_back(Work::Request(index));
+                    return false;
+                }
+                Err((error, _)) => request.fail(error),
+            }
+        }
+        core.finish(index);
+        false
+    }
+}
+
+impl<I: Inode> Core<I> {
+    #[inline]
+    fn is_waiting(&self) -> bool {
+        !self.ready.is_empty() || !self.deferred.is_empty()
+    }
+
+    /// Whether results were left to pile up: then no more may be added that are not in flight.
+    pub(crate) fn is_full(&self) -> bool {
+        self.ready.len() + self.deferred.len() >= self.ready.capacity() / 4
+    }
+
+    /// Takes what the device has done; gives a result if there is nothing left to do for it.
+    #[inline(always)]
+    pub(crate) fn settle(
+        &mut self,
+        bio: BioDone<Tag<I>>,
+        user: &mut impl Borrowed,
+    ) -> Option<Done<I::Error>> {
+        match bio {
+            BioDone { tag: Tag(Kind::Simple { inode, token, pos }), buf, result: Ok(()) } => {
+                // First, so that who is told finds it lowered.
+                drop(inode);
+                if self.mode.is_traced() {
+                    log::trace!("simple read at {pos} is done");
+                }
+                Some(Done { token, result: Ok(buf.len()), memory: Some(Memory::Dma(buf)) })
+            }
+            bio => self.settle_other(bio, user),
+        }
+    }
+
+    #[inline(never)]
+    fn settle_other(
+        &mut self,
+        bio: BioDone<Tag<I>>,
+        user: &mut impl Borrowed,
+    ) -> Option<Done<I::Error>> {
+        let BioDone { tag: Tag(kind), buf, result } = bio;
+        match kind {
+            Kind::Piece { request, skip, at } => {
+                let released = self.piece(request, skip, at, buf, result, user);
+                if released { self.release(request) } else { None }
+            }
+            Kind::Waited { inode, wait, .. } if result.is_ok() => {
+                drop(inode);
+                let memory = Some(Memory::Dma(buf));
+                let result = Ok(memory.as_ref().map_or(0, Memory::len));
+                self.deliver(true, Done { token: wait, result, memory });
+                None
+            }
+            Kind::Simple { inode, token, pos } => {
+                self.defer_simple(FailedSimple { inode, waited: false, token, pos, buf }, result);
+                None
+            }
+            Kind::Waited { inode, wait, pos } => {
+                self.defer_simple(
+                    FailedSimple { inode, waited: true, token: wait, pos, buf },
+                    result,
+                );
+                None
+            }
+            Kind::Pad { request } => {
+                self.bounce.put(buf);
+                let entry = self.requests.get_mut(request)?;
+                if let Err(error) = result {
+                    entry.fail_bio(entry.count, 0, error);
+                }
+                self.release(request)
+            }
+            Kind::Flush { request } => {
+                if let Err(error) = result {
+                    self.requests.get_mut(request)?.fail(Error::Flush { error });
+                }
+                self.release(request)
+            }
+        }
+    }
+
+    #[cold]
+    fn defer_simple(&mut self, failed: FailedSimple<I>, result: Result<(), BioError>) {
+        let (pos, length) = (failed.pos, failed.buf.len());
+        let error = match result {
+            Err(error) => Error::Bio { what: "read", pos, length, error },
+            Ok(()) => Error::LostBuffer { length },
+        };
+        self.counters.deferred += 1;
+        self.deferred.push_back(Work::Simple { failed, error });
+    }
+
+    fn fail_simple(&mut self, failed: FailedSimple<I>, error: Error) {
+        let FailedSimple { inode, waited, token, pos, buf } = failed;
+        let error = error.into();
+        request::report(inode.inode(), pos, buf.len() as u64, false, &error);
+        drop(inode);
+        log::trace!("simple read at {pos} failed: {error}");
+        let memory = (!buf.is_empty()).then_some(Memory::Dma(buf));
+        self.deliver(waited, Done { token, result: Err(error), memory });
+    }
+
+    /// Drops a reference of a request; its result, if that was the last and nothing is left.
+    #[inline]
+    pub(crate) fn release(&mut self, index: u32) -> Option<Done<I::Error>> {
+        let request = self.requests.get_mut(index)?;
+        request.refs = request.refs.saturating_sub(1);
+        if request.refs > 0 {
+            return None;
+        }
+        if request.has_work() && !(request.ended && request.error.is_none()) {
+            self.counters.deferred += 1;
+            self.deferred.push_back(Work::Request(index));
+            return None;
+        }
+        let (waited, done) = self.requests.remove(index)?.finish();
+        if waited {
+            self.deliver(true, done);
+            return None;
+        }
+        Some(done)
+    }
+
+    fn finish(&mut self, index: u32) {
+        if let Some(request) = self.requests.remove(index) {
+            let (waited, done) = request.finish();
+            self.deliver(waited, done);
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, waited: bool, done: Done<I::Error>) {
+        match waited {
+            true if done.token == self.wait => self.waited = Some(done),
+            true => log::warn!("a request ended that nobody waits for any more"),
+            false => self.ready.push_back(done),
+        }
+    }
+
+    /// Begins a wait; gives its number.
+    pub(crate) fn begin_wait(&mut self) -> u64 {
+        self.wait = self.wait.wrapping_add(1);
+        self.waited = None;
+        self.wait
+    }
+}

@@ -1,0 +1,642 @@
+//! The generic path: any number of mappings of any kind, any number of commands.
+
+use nvio_driver::DmaBuf;
+
+use crate::bio::Direction;
+use crate::bounce::PIECE;
+use crate::engine::{Core, Kind, Tag};
+use crate::held::Held;
+use crate::inode::Inode;
+use crate::request::{Request, report};
+use crate::user::Borrowed;
+use crate::{
+    Bio, BioError, Error, ErrorOf, FileQueue, Io, IoFlags, Mapper, Mapping, MappingFlags,
+    MappingKind, Op, Queue, iterate,
+};
+
+/// What is to be moved.
+pub(crate) struct Transfer {
+    pub(crate) io: Io,
+    /// Bytes of the memory.
+    pub(crate) length: u64,
+    /// Whether the submitter waits.
+    pub(crate) waited: bool,
+    /// Whether the position and the length of what is bounced may be any.
+    pub(crate) any_alignment: bool,
+}
+
+/// A part of a mapping that is to be served.
+#[derive(Clone, Copy)]
+struct Part {
+    request: u32,
+    pos: u64,
+    /// Bytes of the file.
+    n: u64,
+    /// Offset of the first in the request.
+    at: u64,
+    /// Whether it ends where the request does.
+    last: bool,
+    /// Whether more may be submitted only at once.
+    nowait: bool,
+    fua: bool,
+}
+
+impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
+    /// Submits a request. Its result is in `ready`, or will be, or in `waited`.
+    ///
+    /// # Errors
+    /// What went wrong before any command was taken, with the memory as it was.
+    pub(crate) fn start<D, M, U>(
+        &mut self,
+        file: &mut M,
+        transfer: &Transfer,
+        held: Held,
+        user: &mut U,
+    ) -> Result<(), (ErrorOf<M>, Held)>
+    where
+        D: Direction<Tag<I>, Q>,
+        M: Mapper<Inode = I>,
+        U: Borrowed,
+    {
+        let Transfer { io, length, waited, .. } = *transfer;
+        if let Err(error) = self.check::<D, M>(file, transfer, &held) {
+            return Err((error, held));
+        }
+        let size = file.size();
+        let count = if D::WRITE { length } else { size.saturating_sub(io.pos).min(length) };
+        let request = Request {
+            inode: file.inode().enter(),
+            io,
+            write: D::WRITE,
+            waited,
+            refs: 1,
+            commands: 0,
+            count,
+            moved: 0,
+            error: None,
+            fault: None,
+            unwritten: false,
+            flush: false,
+            ended: false,
+            held,
+        };
+        let index = match self.core.requests.insert(request) {
+            Ok(index) => index,
+            Err(request) => return Err((Error::Busy.into(), request.held)),
+        };
+        log::trace!("request at {}: {count} bytes", io.pos);
+        if count > 0 {
+            self.walk::<D, M, U>(file, index, user);
+        }
+        self.submitted(index)
+    }
+
+    /// Maps and submits all of a request.
+    fn walk<D, M, U>(&mut self, file: &mut M, index: u32, user: &mut U)
+    where
+        D: Direction<Tag<I>, Q>,
+        M: Mapper<Inode = I>,
+        U: Borrowed,
+    {
+        let Some(request) = self.core.requests.get_mut(index) else { return };
+        let (io, count) = (request.io, request.count);
+        if let Err(error) = before::<M>(file, D::WRITE, &io, count) {
+            return request.fail(error);
+        }
+        let op = op(D::WRITE, io.flags);
+        let walked = iterate(file, io.pos, count, op, |file, mapping, pos, n| {
+            self.range::<D, M, U>(file, mapping, index, (pos, n), user).map(|()| n)
+        });
+        let Some(request) = self.core.requests.get_mut(index) else { return };
+        request.moved = walked.processed;
+        if let Some(error) = walked.error {
+            // That of a command came first: submission stopped because of it.
+            if request.fault.is_none() {
+                request.fail(error);
+            }
+        }
+    }
+
+    /// Ends the submission of a request.
+    fn submitted(&mut self, index: u32) -> Result<(), (I::Error, Held)> {
+        let Some(request) = self.core.requests.get_mut(index) else { return Ok(()) };
+        if request.commands == 0 && request.error.is_some() {
+            // Nobody but the caller has heard of it.
+            if let Some(Request { inode, io, count, write, error: Some(error), held, .. }) =
+                self.core.requests.remove(index)
+            {
+                report(inode.inode(), io.pos, count, write, &error);
+                return Err((error, held));
+            }
+            return Ok(());
+        }
+        self.core.counters.generic += 1;
+        if let Some(done) = self.core.release(index) {
+            self.core.deliver(false, done);
+        }
+        Ok(())
+    }
+
+    fn check<D, M>(&self, file: &M, transfer: &Transfer, held: &Held) -> Result<(), ErrorOf<M>>
+    where
+        D: Direction<Tag<I>, Q>,
+        M: Mapper<Inode = I>,
+    {
+        let Transfer { io, length, any_alignment, waited } = *transfer;
+        let flags = io.flags;
+        if held.is_bounced() && flags.contains(IoFlags::NOWAIT) {
+            return Err(Error::WouldBlock.into());
+        }
+        let writes_only = IoFlags::ATOMIC.union(IoFlags::DSYNC);
+        if !D::WRITE && flags.intersects(writes_only) {
+            return Err(Error::Flags(flags.intersection(writes_only)).into());
+        }
+        let align = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
+            true => u64::from(file.block_size()),
+            false => 1 << self.queue.block_shift(),
+        };
+        if !any_alignment && !is_multiple(io.pos | length, align) {
+            return Err(Error::Misaligned { pos: io.pos, length, align }.into());
+        }
+        if let Held::Direct(direct) = held {
+            direct.check(1 << self.queue.block_shift())?;
+        }
+        if io.pos.checked_add(length).is_none() {
+            return Err(Error::Misaligned { pos: io.pos, length, align }.into());
+        }
+        // Results that nobody takes must not pile up.
+        if self.core.is_full() && !waited { Err(Error::Busy.into()) } else { Ok(()) }
+    }
+
+    /// Serves the `n` bytes at `pos`, all of one mapping.
+    fn range<D, M, U>(
+        &mut self,
+        file: &mut M,
+        mapping: &Mapping,
+        index: u32,
+        (pos, n): (u64, u64),
+        user: &mut U,
+    ) -> Result<(), ErrorOf<M>>
+    where
+        D: Direction<Tag<I>, Q>,
+        M: Mapper<Inode = I>,
+        U: Borrowed,
+    {
+        let Some(request) = self.core.requests.get_mut(index) else {
+            return Err(Error::Busy.into());
+        };
+        if request.has_failed() {
+            return Err(Error::Busy.into());
+        }
+        let (start, count) = (request.io.pos, request.count);
+        let at = pos - start;
+        let part = Part {
+            request: index,
+            pos,
+            n,
+            at,
+            last: at + n == count,
+            nowait: request.io.flags.contains(IoFlags::NOWAIT),
+            fua: false,
+        };
+        // Only what the request ends with may end inside of a block.
+        if !part.last && !is_multiple(pos + n, 1 << self.queue.block_shift()) {
+            let Mapping { offset, length, .. } = *mapping;
+            return Err(Error::BadMapping { pos, offset, length }.into());
+        }
+        match (mapping.kind, D::WRITE) {
+            (MappingKind::Hole | MappingKind::Unwritten, false) => Ok(self.zeroes(&part, user)?),
+            (MappingKind::Inline, _) => self.inline::<D, M, U>(file, mapping, &part, user),
+            (MappingKind::Delalloc, false) => Err(Error::Delalloc { pos }.into()),
+            (MappingKind::Hole | MappingKind::Delalloc, true) => {
+                Err(Error::NoBlocks { pos }.into())
+            }
+            (MappingKind::Mapped | MappingKind::Unwritten, true) => {
+                self.write_range::<D, M, U>(file, mapping, part, user)
+            }
+            (MappingKind::Mapped, false) => Ok(self.transfer::<D, M, U>(mapping, &part, user)?.1?),
+        }
+    }
+
+    /// A hole, for a read: no command.
+    fn zeroes(&mut self, part: &Part, user: &mut impl Borrowed) -> Result<(), Error> {
+        let block = 1u64 << self.queue.block_shift();
+        let Some(request) = self.core.requests.get_mut(part.request) else {
+            return Err(Error::Busy);
+        };
+        let nofault = request.io.flags.contains(IoFlags::NOFAULT);
+        let (at, n) = (to_usize(part.at), to_usize(part.n));
+        let Held::Direct(direct) = &mut request.held else {
+            let zeroed = request.held.zero(user, at, n, nofault);
+            if zeroed < n {
+                request.fault_at((at + zeroed) as u64);
+            }
+            return Ok(());
+        };
+        // With the rest of the file's last block.
+        let n = to_usize(part.n.next_multiple_of(block));
+        match direct.each(at, n, |_, piece| piece.fill(0)) {
+            true => Ok(()),
+            false => Err(Error::LostBuffer { length: n }),
+        }
+    }
+
+    /// Data in the filesystem's metadata: no command. It is no longer than a block of the
+    /// filesystem.
+    fn inline<D, M, U>(
+        &mut self,
+        file: &mut M,
+        mapping: &Mapping,
+        part: &Part,
+        user: &mut U,
+    ) -> Result<(), ErrorOf<M>>
+    where
+        D: Direction<Tag<I>, Q>,
+        M: Mapper<Inode = I>,
+        U: Borrowed,
+    {
+        let (at, bytes) = (to_usize(part.at), to_usize(part.n));
+        let whole = bytes.next_multiple_of(1 << self.queue.block_shift());
+        let mut buf = self.core.bounce.take(&mut self.queue, whole)?;
+        let Some(request) = self.core.requests.get_mut(part.request) else { return Ok(()) };
+        let nofault = request.io.flags.contains(IoFlags::NOFAULT);
+        let result = if D::WRITE {
+            let copied = match &mut request.held {
+                Held::Direct(direct) => {
+                    let copy = |at: usize, piece: &mut [u8]| {
+                        buf[at..at + piece.len()].copy_from_slice(piece)
+                    };
+                    if direct.each(at, whole, copy) { bytes } else { 0 }
+                }
+                held => held.copy_from(user, at, &mut buf[..bytes], nofault),
+            };
+            match copied == bytes {
+                true => file.write_inline(mapping, part.pos, &buf[..bytes]),
+                false => {
+                    request.fault_at(part.at);
+                    Ok(())
+                }
+            }
+        } else {
+            buf.fill(0);
+            file.read_inline(mapping, part.pos, &mut buf[..bytes]).map(|()| {
+                let copied = match &mut request.held {
+                    Held::Direct(direct) => {
+                        let copy = |at: usize, piece: &mut [u8]| {
+                            piece.copy_from_slice(&buf[at..at + piece.len()])
+                        };
+                        if direct.each(at, whole, copy) { bytes } else { 0 }
+                    }
+                    held => held.copy_to(user, at, &buf[..bytes], nofault),
+                };
+                if copied < bytes {
+                    request.fault_at((at + copied) as u64);
+                }
+            })
+        };
+        self.core.bounce.put(buf);
+        result
+    }
+
+    /// Writes to blocks that are there, and zeroes what of them is not written and was never.
+    fn write_range<D, M, U>(
+        &mut self,
+        file: &M,
+        mapping: &Mapping,
+        mut part: Part,
+        user: &mut U,
+    ) -> Result<(), ErrorOf<M>>
+    where
+        D: Direction<Tag<I>, Q>,
+        M: Mapper<Inode = I>,
+        U: Borrowed,
+    {
+        let Part { pos, n, .. } = part;
+        let Some(request) = self.core.requests.get_mut(part.request) else { return Ok(()) };
+        let flags = request.io.flags;
+        let unwritten = mapping.kind == MappingKind::Unwritten;
+        let fresh = unwritten || mapping.flags.contains(MappingFlags::NEW);
+        let unsettled = MappingFlags::SHARED | MappingFlags::NEW | MappingFlags::DIRTY;
+        let plain = !unwritten && !mapping.flags.intersects(unsettled);
+        request.unwritten |= unwritten;
+        if flags.contains(IoFlags::DSYNC) {
+            part.fua = plain && self.queue.has_volatile_cache();
+            request.flush |= !plain;
+        }
+        let block = u64::from(file.block_size());
+        let (head, size) = (pos & (block - 1), file.size());
+        if flags.contains(IoFlags::ATOMIC) {
+            self.check_atomic(mapping, &part, fresh && !is_multiple(pos | n, block))?;
+        }
+        if fresh && head > 0 {
+            self.pad::<D, M, U>(mapping, part.request, pos - head, head, user)?;
+        }
+        let (moved, result) = self.transfer::<D, M, U>(mapping, &part, user)?;
+        let end = pos + moved;
+        let tail = block - (end & (block - 1));
+        // Also when it failed half way, as the rest of the block would show.
+        if (fresh || end >= size) && tail < block && (moved > 0 || fresh) {
+            let padded = self.pad::<D, M, U>(mapping, part.request, end, tail, user);
+            return Ok(result.and(padded)?);
+        }
+        Ok(result?)
+    }
+
+    fn check_atomic(&self, mapping: &Mapping, part: &Part, padded: bool) -> Result<(), Error> {
+        let Part { pos, n, at, last, .. } = *part;
+        let addr = mapping.device_address(pos).unwrap_or(0);
+        let room = mapping.end().saturating_sub(pos);
+        let most = self.queue.max_atomic_at(addr).min(self.queue.max_transfer_at(addr)) as u64;
+        let most = if padded { 0 } else { most.min(room) };
+        if at != 0 || !last || n > most {
+            let length = if last { at + n } else { at + n + 1 };
+            return Err(Error::NotAtomic { pos, length, most });
+        }
+        Ok(())
+    }
+
+    /// Moves the bytes of a part by commands: tells how many were submitted, and what stopped it.
+    fn transfer<D, M, U>(
+        &mut self,
+        mapping: &Mapping,
+        part: &Part,
+        user: &mut U,
+    ) -> Result<(u64, Result<(), ErrorOf<M>>), Error>
+    where
+        D: Direction<Tag<I>, Q>,
+        M: Mapper<Inode = I>,
+        U: Borrowed,
+    {
+        let block = 1u64 << self.queue.block_shift();
+        // What is bounced may begin inside of a block, and end there.
+        let skip = part.pos & (block - 1);
+        let bad =
+            Error::BadMapping { pos: part.pos, offset: mapping.offset, length: mapping.length };
+        let addr = mapping.device_address(part.pos).and_then(|addr| addr.checked_sub(skip));
+        let mut addr = addr.ok_or(bad)?;
+        let Some(request) = self.core.requests.get_mut(part.request) else {
+            return Err(Error::Busy);
+        };
+        let bounced = request.held.is_bounced();
+        let mut skip = to_usize(skip);
+        let mut left = to_usize((part.n + skip as u64).next_multiple_of(block));
+        let mut at = to_usize(part.at);
+        let n = to_usize(part.n);
+        let moved = |at: usize| ((at as u64) - part.at).min(part.n);
+        while left > 0 {
+            let most = left.min(self.queue.max_transfer_at(addr));
+            let cut = match bounced {
+                false => self.cut(part.request, most),
+                true => {
+                    let end = (part.at + part.n).min(u64::MAX) as usize;
+                    self.bounce::<D, U>(part, most, (at, skip, end), user)
+                }
+            };
+            let (buf, bytes) = match cut {
+                Ok(Some(cut)) => cut,
+                // A fault: no more of it.
+                Ok(None) => return Ok((moved(at), Ok(()))),
+                Err(error) => return Ok((moved(at), Err(error.into()))),
+            };
+            let piece = Kind::Piece { request: part.request, skip: skip as u32, at: at as u64 };
+            let bio = Bio { addr, buf, tag: Tag(piece), fua: part.fua };
+            let pos = part.pos + (at as u64 - part.at);
+            if let Err((error, buf)) = self.send::<D, M, U>(bio, pos, part, user) {
+                self.take_back(part.request, at, buf, bounced);
+                return Ok((moved(at), Err(error)));
+            }
+            addr = addr.saturating_add(bytes as u64);
+            at += bytes - skip;
+            left -= bytes;
+            skip = 0;
+        }
+        debug_assert!(at >= to_usize(part.at) + n);
+        Ok((part.n, Ok(())))
+    }
+
+    /// The next bytes of a request's own buffer.
+    fn cut(&mut self, request: u32, most: usize) -> Result<Option<(DmaBuf, usize)>, Error> {
+        let Some(request) = self.core.requests.get_mut(request) else { return Err(Error::Busy) };
+        let Held::Direct(direct) = &mut request.held else { return Err(Error::Busy) };
+        let buf = direct.cut(most).ok_or(Error::LostBuffer { length: most })?;
+        let bytes = buf.len();
+        Ok(Some((buf, bytes)))
+    }
+
+    /// Private memory for the next bytes; for a write with the data in it. `None` if that could
+    /// not be copied.
+    fn bounce<D, U>(
+        &mut self,
+        part: &Part,
+        most: usize,
+        (at, skip, end): (usize, usize, usize),
+        user: &mut U,
+    ) -> Result<Option<(DmaBuf, usize)>, Error>
+    where
+        D: Direction<Tag<I>, Q>,
+        U: Borrowed,
+    {
+        let block = 1usize << self.queue.block_shift();
+        let want = most.min(PIECE);
+        let (mut buf, bytes) = loop {
+            let taken = self.core.bounce.take_some(&mut self.queue, want, block, |bytes| bytes);
+            match taken {
+                Ok(taken) => break taken,
+                // What is in flight gives its memory back.
+                Err(_) if !part.nowait && self.take_some(user)? > 0 => {}
+                Err(error) => return Err(error),
+            }
+        };
+        self.core.counters.bounced += 1;
+        if !D::WRITE {
+            return Ok(Some((buf, bytes)));
+        }
+        let Some(request) = self.core.requests.get_mut(part.request) else {
+            return Err(Error::Busy);
+        };
+        let nofault = request.io.flags.contains(IoFlags::NOFAULT);
+        debug_assert!(skip == 0 && at + bytes <= end, "writes are whole blocks");
+        let copied = request.held.copy_from(user, at, &mut buf, nofault);
+        if copied < bytes {
+            request.fault_at(at as u64);
+            self.core.bounce.put(buf);
+            return Ok(None);
+        }
+        Ok(Some((buf, bytes)))
+    }
+
+    fn take_back(&mut self, request: u32, at: usize, buf: DmaBuf, bounced: bool) {
+        if bounced {
+            return self.core.bounce.put(buf);
+        }
+        if let Some(Request { held: Held::Direct(direct), .. }) =
+            self.core.requests.get_mut(request)
+        {
+            // If it is not taken, the buffer is found incomplete in the end.
+            direct.put(at, buf);
+        }
+    }
+
+    /// Zeroes `n` bytes at `pos` on the device, beside what is written.
+    fn pad<D, M, U>(
+        &mut self,
+        mapping: &Mapping,
+        request: u32,
+        pos: u64,
+        n: u64,
+        user: &mut U,
+    ) -> Result<(), ErrorOf<M>>
+    where
+        D: Direction<Tag<I>, Q>,
+        M: Mapper<Inode = I>,
+        U: Borrowed,
+    {
+        let bad = Error::BadMapping { pos, offset: mapping.offset, length: mapping.length };
+        let mut addr = mapping.device_address(pos).ok_or(bad)?;
+        let mut left = to_usize(n);
+        while left > 0 {
+            let most = left.min(self.queue.max_transfer_at(addr));
+            let mut buf = self.core.bounce.take(&mut self.queue, most)?;
+            buf.fill(0);
+            let part = Part { request, pos, n, at: 0, last: false, nowait: false, fua: false };
+            let bio = Bio { addr, buf, tag: Tag(Kind::Pad { request }), fua: false };
+            if let Err((error, buf)) = self.send::<D, M, U>(bio, pos, &part, user) {
+                self.core.bounce.put(buf);
+                return Err(error);
+            }
+            addr = addr.saturating_add(most as u64);
+            left -= most;
+        }
+        Ok(())
+    }
+
+    /// Submits a bio, making room by waiting for others.
+    fn send<D, M, U>(
+        &mut self,
+        mut bio: Bio<Tag<I>>,
+        pos: u64,
+        part: &Part,
+        user: &mut U,
+    ) -> Result<(), (ErrorOf<M>, DmaBuf)>
+    where
+        D: Direction<Tag<I>, Q>,
+        M: Mapper<Inode = I>,
+        U: Borrowed,
+    {
+        let pad = matches!(bio.tag.0, Kind::Pad { .. });
+        if let Some(request) = self.core.requests.get_mut(part.request)
+            && request.io.flags.contains(IoFlags::HOOKS)
+        {
+            let hook = request.inode.inode().submit_io(pos, bio.addr, bio.buf.len());
+            if let Err(error) = hook {
+                return Err((error, bio.buf));
+            }
+        }
+        loop {
+            let Some(request) = self.core.requests.get_mut(part.request) else {
+                return Err((Error::Busy.into(), bio.buf));
+            };
+            // The first error wins, and nothing follows it; but what would show is zeroed.
+            if request.has_failed() && !pad {
+                return Err((Error::Busy.into(), bio.buf));
+            }
+            let may_wait = !part.nowait && (request.waited || request.commands > 0);
+            match D::submit(&mut self.queue, bio) {
+                Ok(()) => {
+                    request.refs += 1;
+                    request.commands += 1;
+                    self.core.counters.commands += 1;
+                    return Ok(());
+                }
+                Err(refused) if matches!(refused.error, Error::Busy) && may_wait => {
+                    bio = refused.bio;
+                    match self.take_some(user) {
+                        Ok(0) => return Err((Error::Busy.into(), bio.buf)),
+                        Ok(_) => {}
+                        Err(error) => return Err((error.into(), bio.buf)),
+                    }
+                }
+                Err(refused) => return Err((refused.error.into(), refused.bio.buf)),
+            }
+        }
+    }
+}
+
+impl<I: Inode> Core<I> {
+    /// Takes back the memory of a command; false if its request is not known.
+    #[inline]
+    pub(crate) fn piece(
+        &mut self,
+        index: u32,
+        skip: u32,
+        at: u64,
+        mut buf: DmaBuf,
+        result: Result<(), BioError>,
+        user: &mut impl Borrowed,
+    ) -> bool {
+        let Some(request) = self.requests.get_mut(index) else { return false };
+        let length = buf.len();
+        if let Err(error) = result {
+            request.fail_bio(at, length, error);
+        }
+        if let Held::Direct(direct) = &mut request.held {
+            let size = to_usize(request.count);
+            let start = to_usize(at);
+            // What the device has behind the end of the file is nobody's business.
+            if !request.write && start + length > size {
+                buf[size.saturating_sub(start).min(length)..].fill(0);
+            }
+            if !direct.put(start, buf) {
+                request.fail(Error::LostBuffer { length });
+            }
+            return true;
+        }
+        if !request.write && result.is_ok() {
+            let skip = skip as usize;
+            let n =
+                to_usize(request.count - at.min(request.count)).min(length.saturating_sub(skip));
+            let nofault = request.io.flags.contains(IoFlags::NOFAULT);
+            let data = buf.get(skip..skip + n).unwrap_or(&[]);
+            let copied = request.held.copy_to(user, to_usize(at), data, nofault);
+            if copied < n {
+                request.fault_at(at + copied as u64);
+            }
+        }
+        self.bounce.put(buf);
+        true
+    }
+}
+
+/// What the cache must do before the device is asked.
+fn before<M: Mapper>(file: &M, write: bool, io: &Io, count: u64) -> Result<(), ErrorOf<M>> {
+    let inode = file.inode().inode();
+    if !write {
+        return inode.write_back(io.pos, count, io.flags.contains(IoFlags::NOWAIT));
+    }
+    match inode.invalidate(io.pos, count) {
+        true => Ok(()),
+        false => Err(Error::FallBack { pos: io.pos }.into()),
+    }
+}
+
+/// The operation that a mapping is asked for.
+pub(crate) fn op(write: bool, flags: IoFlags) -> Op {
+    let mut op = Op::DIRECT;
+    op.set(Op::WRITE, write);
+    op.set(Op::NOWAIT, flags.contains(IoFlags::NOWAIT));
+    op.set(Op::ATOMIC, flags.contains(IoFlags::ATOMIC));
+    op.set(Op::DONTCACHE, flags.contains(IoFlags::DONTCACHE));
+    op
+}
+
+#[inline]
+pub(crate) fn is_multiple(value: u64, power_of_two: u64) -> bool {
+    value & (power_of_two - 1) == 0
+}
+
+/// A number of bytes in memory: this is for 64 bits.
+#[inline]
+fn to_usize(bytes: u64) -> usize {
+    const _: () = assert!(size_of::<usize>() == size_of::<u64>());
+    bytes as usize
+}

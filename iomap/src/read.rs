@@ -1,0 +1,297 @@
+//! Reads, as callers ask for them.
+
+use nvio_driver::DmaBuf;
+
+use crate::bio::Reads;
+use crate::engine::{FileQueue, Kind, Tag};
+use crate::generic::Transfer;
+use crate::held::Held;
+use crate::inode::Inode;
+use crate::simple::NotTaken;
+use crate::user::{Borrowed, Nobody, ToSink};
+use crate::{
+    Cursor, Done, Error, ErrorOf, Failed, Io, IoFlags, Mapper, Memory, Queue, Reason, Rejected,
+    Sink,
+};
+
+impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
+    /// Submits a read of all of `buf` at `pos` of a file: the shortest way, without flags.
+    ///
+    /// # Errors
+    /// As [`submit_read`](Self::submit_read).
+    #[inline]
+    pub fn read<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        pos: u64,
+        buf: DmaBuf,
+        token: u64,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        if !self.core.mode.is_usual() {
+            return self.submit_read(file, Io::at(pos).token(token), buf.into());
+        }
+        let kind = |inode| Kind::Simple { inode, token, pos };
+        match self.simple(file, pos, buf, IoFlags::empty(), kind) {
+            Ok(()) => Ok(()),
+            Err((not, buf)) => self.not_simple(file, &Io::at(pos).token(token), not, buf),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn not_simple<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        io: &Io,
+        not: NotTaken<I::Error>,
+        buf: DmaBuf,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        match not {
+            NotTaken::NotSimple(reason) => {
+                self.core.counters.fall_back(reason);
+                self.submit_generic(file, io, buf.into())
+            }
+            NotTaken::Failed(error) => Err(Rejected { error, memory: buf.into() }),
+        }
+    }
+
+    /// Submits a read at `io.pos` of a file into all of `memory`. Position and length are multiples
+    /// of the device's block, but for [`Memory::Bytes`], which may be anywhere. Holes become
+    /// zeroes; nothing is read at or past the end of the file.
+    ///
+    /// The call waits only if a request needs more commands than the queue has room for.
+    ///
+    /// # Errors
+    /// What went wrong before anything was in flight: [`Error::Misaligned`], an error of the
+    /// filesystem, [`Error::Busy`] and [`Error::WouldBlock`], after which the same may succeed.
+    pub fn submit_read<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        io: Io,
+        memory: Memory,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        if io.flags.contains(IoFlags::FORCE_WAIT) {
+            return self.force_read(file, io, memory);
+        }
+        let buf = match (memory, self.is_simple(&io)) {
+            (Memory::Dma(buf), Ok(())) => buf,
+            (memory, tried) => {
+                self.core.counters.fall_back(tried.err().unwrap_or(Reason::Memory));
+                return self.submit_generic(file, &io, memory);
+            }
+        };
+        let Io { pos, token, flags, .. } = io;
+        let traced = self.core.mode.is_traced();
+        if traced {
+            log::trace!("simple read at {pos}: {} bytes", buf.len());
+        }
+        match self.simple(file, pos, buf, flags, |inode| Kind::Simple { inode, token, pos }) {
+            Ok(()) => {
+                if traced {
+                    log::trace!("simple read at {pos} is queued");
+                }
+                Ok(())
+            }
+            Err((not, buf)) => self.not_simple(file, &io, not, buf),
+        }
+    }
+
+    fn submit_generic<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        io: &Io,
+        memory: Memory,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        let length = memory.len() as u64;
+        let held = self.hold(memory, io.flags);
+        let any_alignment = matches!(held, Held::Bounced(Memory::Bytes(_)));
+        let transfer = Transfer { io: *io, length, waited: false, any_alignment };
+        self.start::<Reads, M, _>(file, &transfer, held, &mut Nobody).map_err(rejected)
+    }
+
+    pub(crate) fn hold(&self, memory: Memory, flags: IoFlags) -> Held {
+        Held::new(memory, flags.contains(IoFlags::BOUNCE) || self.queue.must_bounce())
+    }
+
+    fn force_read<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        io: Io,
+        memory: Memory,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        let done = self.execute_read(file, io, memory);
+        self.forced(io, done)
+    }
+
+    /// Keeps the result of a request that was waited for.
+    pub(crate) fn forced(
+        &mut self,
+        io: Io,
+        done: Result<(Memory, usize), Failed<I::Error, Memory>>,
+    ) -> Result<(), Rejected<I::Error>> {
+        let token = io.token;
+        let done = match done {
+            Ok((memory, n)) => Done { token, result: Ok(n), memory: Some(memory) },
+            Err(Failed { error, memory }) => Done { token, result: Err(error), memory },
+        };
+        self.core.deliver(false, done);
+        Ok(())
+    }
+
+    /// Reads at `io.pos` of a file into all of `memory`, waits, and gives the memory back with the
+    /// number of bytes. Results of other requests that end meanwhile are kept for the next poll.
+    ///
+    /// # Errors
+    /// As [`submit_read`](Self::submit_read), and what the device fails with.
+    pub fn execute_read<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        io: Io,
+        memory: Memory,
+    ) -> Result<(Memory, usize), Failed<ErrorOf<M>, Memory>> {
+        let simple = self.is_simple(&io);
+        let memory = match (memory, simple) {
+            (Memory::Dma(buf), Ok(())) => match self.execute_simple(file, &io, buf) {
+                Ok(done) => return done,
+                Err((reason, buf)) => {
+                    self.core.counters.fall_back(reason);
+                    Memory::Dma(buf)
+                }
+            },
+            (memory, tried) => {
+                self.core.counters.fall_back(tried.err().unwrap_or(Reason::Memory));
+                memory
+            }
+        };
+        let length = memory.len() as u64;
+        let held = self.hold(memory, io.flags);
+        let any_alignment = matches!(held, Held::Bounced(Memory::Bytes(_)));
+        let wait = self.core.begin_wait();
+        let transfer = Transfer { io: io.token(wait), length, waited: true, any_alignment };
+        let started = self.start::<Reads, M, _>(file, &transfer, held, &mut Nobody);
+        self.finish_waited(started, &mut Nobody)
+    }
+
+    /// Waits for what was started.
+    pub(crate) fn finish_waited(
+        &mut self,
+        started: Result<(), (I::Error, Held)>,
+        user: &mut impl Borrowed,
+    ) -> Result<(Memory, usize), Failed<I::Error, Memory>> {
+        if let Err((error, held)) = started {
+            return Err(Failed { error, memory: held.into_memory() });
+        }
+        match self.take_waited(user) {
+            Ok(Done { result: Ok(n), memory: Some(memory), .. }) => Ok((memory, n)),
+            // Of borrowed memory nothing comes back.
+            Ok(Done { result: Ok(n), memory: None, .. }) => Ok((Memory::Bytes(Vec::new()), n)),
+            Ok(Done { result: Err(error), memory, .. }) => Err(Failed { error, memory }),
+            Err(error) => Err(Failed { error: error.into(), memory: None }),
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "a result, or what to go on with")]
+    fn execute_simple<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        io: &Io,
+        mut buf: DmaBuf,
+    ) -> Result<Result<(Memory, usize), Failed<ErrorOf<M>, Memory>>, (Reason, DmaBuf)> {
+        let Io { pos, flags, .. } = *io;
+        loop {
+            let wait = self.core.begin_wait();
+            let kind = |inode| Kind::Waited { inode, wait, pos };
+            match self.simple(file, pos, buf, flags, kind) {
+                Ok(()) => return Ok(self.finish_waited(Ok(()), &mut Nobody)),
+                Err((NotTaken::NotSimple(reason), buf)) => return Err((reason, buf)),
+                Err((NotTaken::Failed(error), taken)) => {
+                    let nowait = flags.contains(IoFlags::NOWAIT);
+                    let full = !nowait && crate::FileError::is_busy(&error);
+                    if !full || !matches!(self.take_some(&mut Nobody), Ok(1..)) {
+                        return Ok(Err(Failed { error, memory: Some(taken.into()) }));
+                    }
+                    buf = taken;
+                }
+            }
+        }
+    }
+
+    /// Reads at `pos` of a file into all of `buf`, waits, and gives the buffer back with the number
+    /// of bytes: [`execute_read`](Self::execute_read) of one DMA buffer.
+    ///
+    /// # Errors
+    /// As [`execute_read`](Self::execute_read).
+    pub fn read_dma<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        io: Io,
+        buf: DmaBuf,
+    ) -> Result<(DmaBuf, usize), Failed<ErrorOf<M>>> {
+        match self.execute_read(file, io, Memory::Dma(buf)) {
+            Ok((Memory::Dma(buf), n)) => Ok((buf, n)),
+            Ok((other, _)) => {
+                let error = Error::LostBuffer { length: other.len() }.into();
+                Err(Failed { error, memory: None })
+            }
+            Err(Failed { error, memory }) => {
+                Err(Failed { error, memory: memory.and_then(Memory::into_dma) })
+            }
+        }
+    }
+
+    /// Reads at `io.pos` of a file into what is left of `sink`, waits, and gives the number of
+    /// bytes, by which the cursor moves. No alignment is needed: data goes through private memory,
+    /// at most 1 MiB at a time, and is copied as it arrives. What did not arrive is as it was.
+    ///
+    /// # Errors
+    /// As [`execute_read`](Self::execute_read); [`Error::WouldBlock`] for [`IoFlags::NOWAIT`];
+    /// [`Error::Fault`] where the memory cannot be accessed; [`Error::NoMemory`]. The cursor is
+    /// where it was, then.
+    pub fn read_to<M: Mapper<Inode = I>, S: Sink>(
+        &mut self,
+        file: &mut M,
+        io: Io,
+        sink: &mut Cursor<S>,
+    ) -> Result<usize, ErrorOf<M>> {
+        let length = sink.memory.len().saturating_sub(sink.at) as u64;
+        self.core.counters.fall_back(Reason::Memory);
+        let wait = self.core.begin_wait();
+        let transfer = Transfer { io: io.token(wait), length, waited: true, any_alignment: true };
+        let mut user = ToSink(sink);
+        let started = self.start::<Reads, M, _>(file, &transfer, Held::Borrowed, &mut user);
+        let done = self.finish_waited(started, &mut user);
+        moved(sink, &io, done)
+    }
+
+    /// Reads at `pos` of a file into `out`, waits, and gives the number of bytes: less than
+    /// `out.len()` only at the end of the file. See [`read_to`](Self::read_to).
+    ///
+    /// # Errors
+    /// As [`read_to`](Self::read_to).
+    pub fn read_at<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        pos: u64,
+        out: &mut [u8],
+    ) -> Result<usize, ErrorOf<M>> {
+        self.read_to(file, Io::at(pos), &mut Cursor::new(out))
+    }
+}
+
+/// Moves a cursor by what was moved, if anything was.
+pub(crate) fn moved<U, E: std::error::Error>(
+    cursor: &mut Cursor<U>,
+    io: &Io,
+    done: Result<(Memory, usize), Failed<E, Memory>>,
+) -> Result<usize, E> {
+    let (_, n) = done.map_err(|failed| failed.error)?;
+    let before = usize::try_from(io.done_before).unwrap_or(usize::MAX);
+    cursor.at = cursor.at.saturating_add(n.saturating_sub(before));
+    Ok(n)
+}
+
+pub(crate) fn rejected<E: std::error::Error>((error, held): (E, Held)) -> Rejected<E> {
+    // Nothing is in flight, so that all of it is there.
+    let memory = held.into_memory().unwrap_or(Memory::Bytes(Vec::new()));
+    Rejected { error, memory }
+}

@@ -1,0 +1,207 @@
+//! The caller's memory, where a device cannot reach it.
+
+use std::io::{IoSlice, IoSliceMut};
+
+/// Memory that data is copied from, for a write. Access may fail: memory of another process or of
+/// a guest can be gone, or would have to be faulted in.
+pub trait Source {
+    /// Bytes.
+    fn len(&self) -> usize;
+
+    /// Copies the bytes at `at` into `out`, and tells how many: fewer than there are places only
+    /// where memory cannot be accessed, or, with `nofault`, would have to be faulted in.
+    fn copy_out(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize;
+
+    /// Whether there is nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Memory that data is copied to, for a read.
+pub trait Sink {
+    /// Bytes.
+    fn len(&self) -> usize;
+
+    /// Copies `data` to the bytes at `at`, and tells how many: fewer only where memory cannot be
+    /// accessed, or, with `nofault`, would have to be faulted in.
+    fn copy_in(&mut self, at: usize, data: &[u8], nofault: bool) -> usize;
+
+    /// Whether there is nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Source for &[u8] {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn copy_out(&mut self, at: usize, out: &mut [u8], _nofault: bool) -> usize {
+        let data = self.get(at..).unwrap_or(&[]);
+        let n = data.len().min(out.len());
+        out[..n].copy_from_slice(&data[..n]);
+        n
+    }
+}
+
+impl Sink for &mut [u8] {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn copy_in(&mut self, at: usize, data: &[u8], _nofault: bool) -> usize {
+        let out = self.get_mut(at..).unwrap_or(&mut []);
+        let n = data.len().min(out.len());
+        out[..n].copy_from_slice(&data[..n]);
+        n
+    }
+}
+
+impl Source for &[IoSlice<'_>] {
+    fn len(&self) -> usize {
+        self.iter().map(|slice| slice.len()).sum()
+    }
+
+    fn copy_out(&mut self, mut at: usize, out: &mut [u8], _nofault: bool) -> usize {
+        let mut copied = 0;
+        for slice in self.iter() {
+            let Some(data) = slice.get(at..) else {
+                at -= slice.len();
+                continue;
+            };
+            at = 0;
+            let n = data.len().min(out.len() - copied);
+            out[copied..copied + n].copy_from_slice(&data[..n]);
+            copied += n;
+            if copied == out.len() {
+                break;
+            }
+        }
+        copied
+    }
+}
+
+impl Sink for &mut [IoSliceMut<'_>] {
+    fn len(&self) -> usize {
+        self.iter().map(|slice| slice.len()).sum()
+    }
+
+    fn copy_in(&mut self, mut at: usize, data: &[u8], _nofault: bool) -> usize {
+        let mut copied = 0;
+        for slice in self.iter_mut() {
+            let len = slice.len();
+            let Some(out) = slice.get_mut(at..) else {
+                at -= len;
+                continue;
+            };
+            at = 0;
+            let n = out.len().min(data.len() - copied);
+            out[..n].copy_from_slice(&data[copied..copied + n]);
+            copied += n;
+            if copied == data.len() {
+                break;
+            }
+        }
+        copied
+    }
+}
+
+/// A caller's memory with the place of the next byte to move, as an iterator over its bytes.
+///
+/// A call moves the place by what it returns. When it fails, the place is where it was, so that
+/// nothing is skipped.
+#[derive(Debug)]
+pub struct Cursor<U> {
+    /// The memory.
+    pub memory: U,
+    /// Bytes of it that were moved.
+    pub at: usize,
+}
+
+impl<U> Cursor<U> {
+    /// At the start of `memory`.
+    pub fn new(memory: U) -> Self {
+        Self { memory, at: 0 }
+    }
+}
+
+/// What a request of borrowed memory copies from or to; the other does nothing.
+pub(crate) trait Borrowed {
+    fn from_user(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize;
+    fn to_user(&mut self, at: usize, data: &[u8], nofault: bool) -> usize;
+}
+
+/// No borrowed memory.
+pub(crate) struct Nobody;
+
+impl Borrowed for Nobody {
+    fn from_user(&mut self, _: usize, _: &mut [u8], _: bool) -> usize {
+        0
+    }
+
+    fn to_user(&mut self, _: usize, _: &[u8], _: bool) -> usize {
+        0
+    }
+}
+
+pub(crate) struct FromSource<'a, S>(pub(crate) &'a mut Cursor<S>);
+
+impl<S: Source> Borrowed for FromSource<'_, S> {
+    fn from_user(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize {
+        self.0.memory.copy_out(self.0.at.saturating_add(at), out, nofault).min(out.len())
+    }
+
+    fn to_user(&mut self, _: usize, _: &[u8], _: bool) -> usize {
+        0
+    }
+}
+
+pub(crate) struct ToSink<'a, S>(pub(crate) &'a mut Cursor<S>);
+
+impl<S: Sink> Borrowed for ToSink<'_, S> {
+    fn from_user(&mut self, _: usize, _: &mut [u8], _: bool) -> usize {
+        0
+    }
+
+    fn to_user(&mut self, at: usize, data: &[u8], nofault: bool) -> usize {
+        self.0.memory.copy_in(self.0.at.saturating_add(at), data, nofault).min(data.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_are_one_run_of_bytes() {
+        let data: Vec<u8> = (0..100).collect();
+        let cuts = [0, 0, 1, 7, 7, 50, 99, 100];
+        let slices: Vec<_> =
+            cuts.windows(2).map(|cut| IoSlice::new(&data[cut[0]..cut[1]])).collect();
+        let mut source = &slices[..];
+        assert_eq!(Source::len(&source), 100);
+        for at in 0..=100 {
+            for len in [0, 1, 6, 44, 100] {
+                let mut out = vec![0; len];
+                let n = source.copy_out(at, &mut out, false);
+                assert_eq!((n, &out[..n]), (len.min(100 - at), &data[at..at + n]), "{at} {len}");
+            }
+        }
+        for at in [0, 1, 6, 7, 8, 60, 99] {
+            let mut target = [0u8; 100];
+            let mut rest = &mut target[..];
+            let mut slices = Vec::new();
+            for cut in cuts.windows(2) {
+                let (front, back) = rest.split_at_mut(cut[1] - cut[0]);
+                slices.push(IoSliceMut::new(front));
+                rest = back;
+            }
+            let mut sink = &mut slices[..];
+            assert_eq!(sink.copy_in(at, &data, false), 100 - at);
+            assert_eq!(target[at..], data[..100 - at]);
+            assert!(target[..at].iter().all(|&byte| byte == 0));
+        }
+    }
+}
