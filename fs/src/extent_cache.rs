@@ -3,12 +3,15 @@
 use nvio_iomap::Mapping;
 
 use crate::leaf::Leaf;
-use crate::map::hole;
+
+
+/// Most mappings of leaves that were joined: what is forgotten at once.
+const JOIN_MAX: usize = 8192;
 
 /// Leaves of a file's map, bounded in mappings. Holes are in them like anything else.
+///
+/// Leaves that follow each other are joined, so that the map of most files is one.
 pub(crate) struct ExtentCache {
-    /// The mapping that was asked for last; nothing is inside it at first.
-    last: Mapping,
     /// In order, without overlap.
     leaves: Vec<Leaf>,
     /// The leaf that a mapping was found in last.
@@ -23,33 +26,27 @@ pub(crate) struct ExtentCache {
 
 impl ExtentCache {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { last: hole(0, 0), leaves: Vec::new(), recent: 0, mappings: 0, limit, hand: 0 }
+        Self { leaves: Vec::new(), recent: 0, mappings: 0, limit, hand: 0 }
     }
 
-    /// The mapping that was found last.
-    #[inline]
-    pub(crate) fn last(&self) -> &Mapping {
-        &self.last
+    /// The mapping that `pos` is in, if it is known.
+    #[inline(always)]
+    pub(crate) fn find(&mut self, pos: u64) -> Option<&Mapping> {
+        let recent = self.leaves.get(self.recent).is_some_and(|leaf| leaf.covers(pos));
+        if !recent {
+            self.turn_to(pos)?;
+        }
+        self.leaves.get(self.recent)?.find(pos)
     }
 
-    /// Makes the mapping that `pos` is in the last one, if it is known.
-    #[inline]
-    pub(crate) fn find(&mut self, pos: u64) -> bool {
-        pos.wrapping_sub(self.last.offset) < self.last.length || self.search(pos).is_some()
-    }
-
-    #[inline]
-    fn search(&mut self, pos: u64) -> Option<()> {
-        let recent = self.leaves.get(self.recent).filter(|leaf| leaf.covers(pos));
-        let leaf = match recent {
-            Some(leaf) => leaf,
-            None => {
-                let after = self.leaves.partition_point(|leaf| leaf.start() <= pos);
-                self.recent = after.wrapping_sub(1);
-                self.leaves.get(self.recent)?
-            }
-        };
-        self.last = *leaf.find(pos)?;
+    /// Makes the leaf that `pos` is in the recent one, if it is known.
+    #[cold]
+    #[inline(never)]
+    fn turn_to(&mut self, pos: u64) -> Option<()> {
+        let after = self.leaves.partition_point(|leaf| leaf.start() <= pos);
+        let at = after.checked_sub(1)?;
+        self.leaves.get(at).filter(|leaf| leaf.covers(pos))?;
+        self.recent = at;
         Some(())
     }
 
@@ -81,12 +78,38 @@ impl ExtentCache {
         if at <= self.hand {
             self.hand = self.hand.saturating_add(1);
         }
+        // With the one behind first: the other leaves `at` pointing at nothing.
+        self.join(at);
+        if let Some(before) = at.checked_sub(1) {
+            self.join(before);
+        }
+    }
+
+    /// Joins a leaf with the one behind it, if they belong together and are not too large.
+    fn join(&mut self, at: usize) {
+        let next = at.saturating_add(1);
+        let (Some(leaf), Some(behind)) = (self.leaves.get(at), self.leaves.get(next)) else {
+            return;
+        };
+        let count = leaf.mappings().len().saturating_add(behind.mappings().len());
+        // An eighth, so that not everything is forgotten at once.
+        let most = JOIN_MAX.min(self.limit.wrapping_shr(3));
+        if leaf.end() != behind.start() || count > most {
+            return;
+        }
+        let behind = self.leaves.remove(next);
+        let leaf = self.leaves.remove(at);
+        self.leaves.insert(at, leaf.join(behind));
+        if self.hand > at {
+            self.hand = self.hand.saturating_sub(1);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::hole;
 
     fn leaf(index: u64) -> Leaf {
         let start = index * 100;
@@ -96,20 +119,25 @@ mod tests {
 
     #[test]
     fn finds_what_it_keeps() {
-        let mut cache = ExtentCache::new(40);
-        assert!(!cache.find(0));
+        // Without joining, with, and with room for everything.
+        for limit in [40, 160, 400] {
+            finds_with(limit);
+        }
+    }
+
+    fn finds_with(limit: usize) {
+        let mut cache = ExtentCache::new(limit);
+        assert!(cache.find(0).is_none());
         let mut random = 7u64;
         for _ in 0..10_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let pos = (random >> 33) % 2000;
-            if cache.find(pos) {
-                let &Mapping { offset, length, .. } = cache.last();
-                assert_eq!((offset, length), (pos - pos % 10, 10));
-            } else {
-                cache.insert(leaf(pos / 100));
+            match cache.find(pos) {
+                Some(mapping) => assert_eq!((mapping.offset, mapping.length), (pos - pos % 10, 10)),
+                None => cache.insert(leaf(pos / 100)),
             }
             let kept: usize = cache.leaves.iter().map(|leaf| leaf.mappings().len()).sum();
-            assert!(kept == cache.mappings && kept <= 40);
+            assert!(kept == cache.mappings && kept <= limit);
             assert!(cache.leaves.windows(2).all(|pair| pair[0].end() <= pair[1].start()));
         }
     }
@@ -119,7 +147,7 @@ mod tests {
         let mut cache = ExtentCache::new(0);
         cache.insert(leaf(1));
         cache.insert(leaf(2));
-        assert!(!cache.find(100) && cache.find(200));
+        assert!(cache.find(100).is_none() && cache.find(200).is_some());
     }
 
     #[test]

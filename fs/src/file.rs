@@ -31,7 +31,8 @@ impl Filesystem {
         }
         let cache = ExtentCache::new(self.options().extents_per_file);
         let shared = Shared::new(OpenInode::new(self, number));
-        Ok(File { fs: self.clone(), inode: inode.clone(), cache, shared })
+        let block_size = self.superblock().block_size();
+        Ok(File { fs: self.clone(), inode: inode.clone(), cache, shared, block_size })
     }
 
     /// The extents of anything that has blocks: a file, a directory, a long symbolic link.
@@ -59,6 +60,7 @@ pub struct File {
     inode: Inode,
     cache: ExtentCache,
     shared: Shared<OpenInode>,
+    block_size: u32,
 }
 
 impl fmt::Debug for File {
@@ -123,21 +125,22 @@ impl Mapper for File {
 
     #[inline]
     fn block_size(&self) -> u32 {
-        self.fs.superblock().block_size()
+        self.block_size
     }
 
     /// # Errors
     /// Damage to the map or a failure of the source; [`Error::WouldBlock`] with [`Op::NOWAIT`] if
     /// the answer is not cached; [`Error::ReadOnly`] with [`Op::WRITE`] or [`Op::ZERO`].
-    #[inline]
+    // Always: it is on the path of each read, and the compiler does not know that.
+    #[inline(always)]
     fn begin(&mut self, pos: u64, _length: u64, op: Op) -> Result<Mapping, Error> {
         if op.intersects(Op::WRITE.union(Op::ZERO)) {
             return Err(Error::ReadOnly { inode: self.inode.number() });
         }
-        if self.cache.find(pos) {
-            return Ok(*self.cache.last());
+        match self.cache.find(pos) {
+            Some(mapping) => Ok(*mapping),
+            None => self.load(pos, op),
         }
-        self.load(pos, op)
     }
 
     fn read_inline(&mut self, _: &Mapping, _: u64, _: &mut [u8]) -> Result<(), Error> {

@@ -4,30 +4,35 @@ use std::ops::Range;
 
 use nvio_iomap::Mapping;
 
-/// Up to this many mappings are looked at one after another.
-const SCAN_MAX: usize = 8;
+/// Up to this many mappings of a bucket are looked at one after another.
+const SCAN_MAX: u32 = 8;
 
-/// A part of a file's map that is read at once: what one extent block or one indirect block says.
-/// The mappings are in order, and cover the range without a gap.
+/// A part of a file's map that is in one piece. The mappings are in order, and cover the range
+/// without a gap.
 ///
 /// The range up to the last mapping is divided into buckets of equal size, twice as many as there
-/// are mappings at least, and for each bucket it is noted where in the mappings it starts. As long
-/// as mappings are of similar sizes, a search looks at one or two of them.
+/// are mappings at least, and for each bucket it is noted which mappings are in it. As long as
+/// mappings are of similar sizes, a search looks at one or two of them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Leaf {
     start: u64,
     end: u64,
     mappings: Box<[Mapping]>,
-    /// For each bucket, and for the end of the last, the index of the mapping that its first byte
-    /// is in.
-    buckets: Box<[u16]>,
+    buckets: Box<[Bucket]>,
     /// Binary logarithm of a bucket's size in bytes.
     shift: u32,
 }
 
+/// The mapping that the first byte of a bucket is in, and how many follow it in the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bucket {
+    first: u32,
+    more: u32,
+}
+
 impl Leaf {
-    /// A leaf for `range` in bytes of the file. There are at least one and at most 65,535
-    /// mappings, and the range is not empty.
+    /// A leaf for `range` in bytes of the file. There is at least one mapping, and the range is
+    /// not empty.
     pub(crate) fn new(range: Range<u64>, mappings: Box<[Mapping]>) -> Self {
         let (start, end) = (range.start, range.end);
         let count = mappings.len().next_power_of_two().saturating_mul(2);
@@ -37,17 +42,32 @@ impl Leaf {
         let mut at = 0usize;
         let mut pos = start;
         let size = 1u64.wrapping_shl(shift);
-        let buckets = (0..=count)
+        let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let buckets = (0..count)
             .map(|_| {
-                let next = |at: usize| mappings.get(at.saturating_add(1));
-                while next(at).is_some_and(|next| next.offset <= pos) {
+                let starts_by = |at: usize, pos: u64| {
+                    mappings.get(at.saturating_add(1)).is_some_and(|next| next.offset <= pos)
+                };
+                while starts_by(at, pos) {
                     at = at.saturating_add(1);
                 }
+                let first = at;
                 pos = pos.saturating_add(size);
-                u16::try_from(at).unwrap_or(u16::MAX)
+                let mut end = at;
+                while starts_by(end, pos.saturating_sub(1)) {
+                    end = end.saturating_add(1);
+                }
+                at = end;
+                Bucket { first: number(first), more: number(end.saturating_sub(first)) }
             })
             .collect();
         Self { start, end, mappings, buckets, shift }
+    }
+
+    /// Both leaves as one; `next` begins where this one ends.
+    pub(crate) fn join(self, next: Self) -> Self {
+        let mappings = self.mappings.into_iter().chain(next.mappings).collect();
+        Self::new(self.start..next.end, mappings)
     }
 
     /// First byte of the file that is covered.
@@ -73,30 +93,41 @@ impl Leaf {
     }
 
     /// The mapping that byte `pos` is in; `None` if it is not in the range.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, pos: u64) -> Option<&Mapping> {
         let bucket = pos.wrapping_sub(self.start).wrapping_shr(self.shift);
         let bucket = usize::try_from(bucket).unwrap_or(usize::MAX);
-        let mapping = match self.buckets.get(bucket..) {
-            Some(&[low, high, ..]) => {
-                let range = usize::from(low)..=usize::from(high);
-                Self::search(self.mappings.get(range)?, pos)
-            }
-            // Only the last mapping goes on past the buckets.
-            _ => self.mappings.last(),
-        }?;
-        (pos.wrapping_sub(mapping.offset) < mapping.length).then_some(mapping)
+        let Some(&Bucket { first, more }) = self.buckets.get(bucket) else {
+            return self.find_last(pos);
+        };
+        let first = usize::try_from(first).unwrap_or(usize::MAX);
+        if more > SCAN_MAX {
+            return self.search(first, more, pos);
+        }
+        let found = self.mappings.get(first..)?.iter().find(|mapping| covers(mapping, pos));
+        debug_assert!(found.is_some() || !self.covers(pos));
+        found
     }
 
-    /// The last of `mappings` that does not start after `pos`.
-    #[inline]
-    fn search(mappings: &[Mapping], pos: u64) -> Option<&Mapping> {
-        if mappings.len() <= SCAN_MAX {
-            return mappings.iter().rev().find(|mapping| mapping.offset <= pos);
-        }
-        let after = mappings.partition_point(|mapping| mapping.offset <= pos);
-        mappings.get(after.wrapping_sub(1))
+    /// Only the last mapping goes on past the buckets.
+    #[cold]
+    fn find_last(&self, pos: u64) -> Option<&Mapping> {
+        self.mappings.last().filter(|mapping| covers(mapping, pos))
     }
+
+    /// Among the mappings of a bucket that has many.
+    #[cold]
+    fn search(&self, first: usize, more: u32, pos: u64) -> Option<&Mapping> {
+        let end = first.saturating_add(usize::try_from(more).ok()?);
+        let mappings = self.mappings.get(first..=end)?;
+        let after = mappings.partition_point(|mapping| mapping.offset <= pos);
+        mappings.get(after.wrapping_sub(1)).filter(|mapping| covers(mapping, pos))
+    }
+}
+
+#[inline(always)]
+fn covers(mapping: &Mapping, pos: u64) -> bool {
+    pos.wrapping_sub(mapping.offset) < mapping.length
 }
 
 #[cfg(test)]
@@ -155,5 +186,12 @@ mod tests {
         check(&leaf(77, &doubling));
         let halving: Vec<u64> = (0..40).rev().map(|power| 1 << power).collect();
         check(&leaf(77, &halving));
+    }
+
+    #[test]
+    fn joined_leaves_find_what_both_have() {
+        let joined = leaf(0, &[10, 20, 5]).join(leaf(35, &[1, 1000, 7]));
+        assert_eq!((joined.start(), joined.end(), joined.mappings().len()), (0, 1043, 6));
+        check(&joined);
     }
 }

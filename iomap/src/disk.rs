@@ -59,7 +59,7 @@ impl Disk {
 
     /// The block of the namespace that is at byte `addr`, if the `length` bytes from there on are
     /// whole blocks of the disk.
-    #[inline]
+    #[inline(always)]
     fn locate(&self, addr: u64, length: u64) -> Result<u64, Error> {
         let shift = self.block_shift();
         let align = 1u64 << shift;
@@ -70,7 +70,7 @@ impl Disk {
         Ok(self.start + (addr >> shift))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(&self, addr: u64, length: u64) -> Result<(), Error> {
         let size = self.size();
         if addr <= size && length <= size - addr {
@@ -199,7 +199,8 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
         usize::try_from(blocks << disk.block_shift()).unwrap_or(usize::MAX)
     }
 
-    #[inline]
+    // Always: it is on the path of each read.
+    #[inline(always)]
     fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
         let Bio { addr, buf, tag, fua } = bio;
         let disk = self.disk.as_ref();
@@ -269,6 +270,7 @@ fn completed<C>(completion: Completion<C>) -> BioDone<C> {
 }
 
 #[cold]
+#[inline(never)]
 fn failed(status: Status) -> BioError {
     BioError::Status(status)
 }

@@ -56,6 +56,8 @@ pub(crate) struct Core<I: Inode> {
     pub(crate) bounce: BouncePool,
     pub(crate) counters: Counters,
     pub(crate) mode: Mode,
+    /// The device's logical block less one.
+    pub(crate) block_mask: u64,
 }
 
 /// What makes the simple path leave its shortest way, in one word.
@@ -65,16 +67,23 @@ pub(crate) struct Mode(u8);
 impl Mode {
     const OFF: u8 = 1;
     const TRACED: u8 = 2;
+    const INTEGRITY: u8 = 4;
 
     #[inline]
     pub(crate) fn is_usual(self) -> bool {
         self.0 == 0
     }
 
+    #[inline]
+    pub(crate) fn has_integrity(self) -> bool {
+        self.0 & Self::INTEGRITY != 0
+    }
+
     pub(crate) fn is_off(self) -> bool {
         self.0 & Self::OFF != 0
     }
 
+    #[inline]
     pub(crate) fn is_traced(self) -> bool {
         self.0 & Self::TRACED != 0
     }
@@ -114,8 +123,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             bounce: BouncePool::default(),
             counters: Counters::default(),
             mode: Mode(0),
+            block_mask: (1 << queue.block_shift()) - 1,
         };
         let mut this = Self { queue, core };
+        this.core.mode.set(Mode::INTEGRITY, this.queue.has_integrity());
         this.follow_log_level();
         this
     }
@@ -273,6 +284,12 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn trace_done(pos: u64) {
+    log::trace!("simple read at {pos} is done");
+}
+
 impl<I: Inode> Core<I> {
     #[inline]
     fn is_waiting(&self) -> bool {
@@ -296,7 +313,7 @@ impl<I: Inode> Core<I> {
                 // First, so that who is told finds it lowered.
                 drop(inode);
                 if self.mode.is_traced() {
-                    log::trace!("simple read at {pos} is done");
+                    trace_done(pos);
                 }
                 Some(Done { token, result: Ok(buf.len()), memory: Some(Memory::Dma(buf)) })
             }
@@ -304,6 +321,7 @@ impl<I: Inode> Core<I> {
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn settle_other(
         &mut self,

@@ -9,7 +9,7 @@ use crate::inode::{InFlight, Inode};
 use crate::iter::serves;
 use crate::request::report;
 use crate::{
-    Bio, Error, ErrorOf, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind, Op, Queue, Reason,
+    Bio, Error, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind, Queue, Reason, Refused,
 };
 
 /// Flags that change nothing of how one block is read.
@@ -24,6 +24,18 @@ pub(crate) enum NotTaken<E> {
     NotSimple(Reason),
     /// It failed.
     Failed(E),
+}
+
+/// Where the attempt at a read ended, with what is needed to go on.
+enum Stopped<E> {
+    /// Before anything was done.
+    Early,
+    /// At the cache or at `begin`.
+    Filesystem(E),
+    /// At the mapping.
+    Mapping(Mapping),
+    /// At the queue.
+    Queue(Error),
 }
 
 impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
@@ -44,6 +56,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     ///
     /// # Errors
     /// Gives the buffer back.
+    // What is rare is told by one function, at the end, so that there is little to keep for it.
     #[inline(always)]
     pub(crate) fn simple<M: Mapper<Inode = I>>(
         &mut self,
@@ -54,33 +67,31 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         kind: impl FnOnce(InFlight<I>) -> Kind<I>,
     ) -> Result<(), (NotTaken<I::Error>, DmaBuf)> {
         let count = buf.len() as u64;
-        // 0 wraps, and is too long.
-        let long = count.wrapping_sub(1) >= u64::from(file.block_size());
-        let outside = file.size().checked_sub(count).is_none_or(|last| pos > last);
-        if long || outside || !file.is_plain() || self.queue.has_integrity() {
-            let reason = self.why_not(file, count, outside);
-            return Err((NotTaken::NotSimple(reason), buf));
-        }
-        let align = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
-            true => u64::from(file.block_size()),
-            false => 1 << self.queue.block_shift(),
+        let mask = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
+            true => u64::from(file.block_size()) - 1,
+            false => self.core.block_mask,
         };
-        if !is_multiple(pos | count, align) || !is_multiple(buf.iova(), DWORD) {
-            return Err((NotTaken::Failed(misaligned(pos, &buf, align).into()), buf));
+        // No byte wraps, and is too long.
+        let short = count.wrapping_sub(1) < u64::from(file.block_size());
+        let inside = file.size().checked_sub(count).is_some_and(|last| pos <= last);
+        let aligned = ((pos | count) & mask) | (buf.iova() & (DWORD - 1)) == 0;
+        if !(short && inside && aligned && file.is_plain() && !self.core.mode.has_integrity()) {
+            return Err(self.stopped(file, pos, flags, Stopped::Early, buf));
         }
         let inode = file.inode().enter();
         let nowait = flags.contains(IoFlags::NOWAIT);
         if let Err(error) = file.inode().inode().write_back(pos, count, nowait) {
-            return Err((failed(file, pos, count, error), buf));
+            return Err(self.stopped(file, pos, flags, Stopped::Filesystem(error), buf));
         }
         let op = op(false, flags);
         let mapping = match file.begin(pos, count, op) {
             Ok(mapping) => mapping,
-            Err(error) => return Err((failed(file, pos, count, error), buf)),
+            Err(error) => {
+                return Err(self.stopped(file, pos, flags, Stopped::Filesystem(error), buf));
+            }
         };
-        let addr = match self.usable(&mapping, pos, count) {
-            Ok(addr) => addr,
-            Err(not) => return Err((undo(file, &mapping, (pos, count, op), not), buf)),
+        let Some(addr) = self.usable(&mapping, pos, count) else {
+            return Err(self.stopped(file, pos, flags, Stopped::Mapping(mapping), buf));
         };
         // An error counts only when nothing was processed.
         let _ = file.end(&mapping, pos, count, count, op);
@@ -90,96 +101,97 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 self.core.counters.simple += 1;
                 Ok(())
             }
-            Err(refused) => Err((failed(file, pos, count, refused.error.into()), refused.bio.buf)),
+            Err(Refused { error, bio }) => {
+                Err(self.stopped(file, pos, flags, Stopped::Queue(error), bio.buf))
+            }
         }
     }
 
     /// Where on the device the bytes are, if one command can read them.
     #[inline(always)]
-    fn usable(&self, mapping: &Mapping, pos: u64, count: u64) -> Result<u64, Not> {
-        let unfit = MappingFlags::INTEGRITY.union(MappingFlags::ANON_WRITE);
-        let plain = mapping.kind == MappingKind::Mapped && !mapping.flags.intersects(unfit);
-        if !plain || !serves(mapping, pos) {
-            return Err(Not::plain(mapping, pos));
+    fn usable(&self, mapping: &Mapping, pos: u64, count: u64) -> Option<u64> {
+        let Mapping { offset, length, addr, kind, flags } = *mapping;
+        let before = pos.wrapping_sub(offset);
+        let unfit = MappingFlags::INTEGRITY | MappingFlags::ANON_WRITE | MappingFlags::STALE;
+        // Inside, if there are so many from the position on: it is in the mapping then, too.
+        let whole = before < length && count <= length - before;
+        if kind != MappingKind::Mapped || flags.intersects(unfit) || !whole {
+            return None;
         }
-        // `serves` says that the position is inside.
-        let before = pos - mapping.offset;
-        if count > mapping.length - before {
-            return Err(Not::Simple(Reason::PartlyMapped));
-        }
-        let Some(addr) = mapping.addr.checked_add(before) else {
-            return Err(Not::Contract);
-        };
-        if count > self.queue.max_transfer_at(addr) as u64 {
-            return Err(Not::Simple(Reason::Split));
-        }
-        Ok(addr)
+        let addr = addr.checked_add(before)?;
+        (count <= self.queue.max_transfer_at(addr) as u64).then_some(addr)
     }
 
     #[cold]
     #[inline(never)]
-    fn why_not<M: Mapper<Inode = I>>(&self, file: &M, count: u64, outside: bool) -> Reason {
-        match () {
-            () if count == 0 || count > u64::from(file.block_size()) => Reason::Length,
+    fn stopped<M: Mapper<Inode = I>>(
+        &self,
+        file: &mut M,
+        pos: u64,
+        flags: IoFlags,
+        stopped: Stopped<I::Error>,
+        buf: DmaBuf,
+    ) -> (NotTaken<I::Error>, DmaBuf) {
+        let count = buf.len() as u64;
+        let error = match stopped {
+            Stopped::Early => return (self.early(file, pos, flags, &buf), buf),
+            Stopped::Filesystem(error) => error,
+            Stopped::Queue(error) => error.into(),
+            Stopped::Mapping(mapping) => {
+                let ended = file.end(&mapping, pos, count, 0, op(false, flags));
+                match (why_not(&mapping, pos, count), ended) {
+                    (Some(reason), Ok(())) => return (NotTaken::NotSimple(reason), buf),
+                    (Some(_), Err(error)) => error,
+                    (None, _) => {
+                        let Mapping { offset, length, .. } = mapping;
+                        Error::BadMapping { pos, offset, length }.into()
+                    }
+                }
+            }
+        };
+        report(file.inode().inode(), pos, count, false, &error);
+        (NotTaken::Failed(error), buf)
+    }
+
+    /// What of a request itself is not for this path, or wrong.
+    fn early<M: Mapper<Inode = I>>(
+        &self,
+        file: &M,
+        pos: u64,
+        flags: IoFlags,
+        buf: &DmaBuf,
+    ) -> NotTaken<I::Error> {
+        let (count, iova) = (buf.len() as u64, buf.iova());
+        let block = u64::from(file.block_size());
+        let align = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
+            true => block,
+            false => 1 << self.queue.block_shift(),
+        };
+        let outside = file.size().checked_sub(count).is_none_or(|last| pos > last);
+        NotTaken::NotSimple(match () {
+            () if count == 0 || count > block => Reason::Length,
+            () if !is_multiple(pos | count, align) => {
+                let error = Error::Misaligned { pos, length: count, align };
+                return NotTaken::Failed(error.into());
+            }
+            () if !is_multiple(iova, DWORD) => {
+                return NotTaken::Failed(Error::MisalignedMemory { iova, align: DWORD }.into());
+            }
             () if outside => Reason::EndOfFile,
             () if !file.is_plain() => Reason::Encoded,
             () => Reason::Integrity,
-        }
+        })
     }
 }
 
-/// Why a mapping is not read by one command.
-enum Not {
-    Simple(Reason),
-    Contract,
-}
-
-impl Not {
-    #[cold]
-    fn plain(mapping: &Mapping, pos: u64) -> Self {
-        match () {
-            () if !serves(mapping, pos) => Self::Contract,
-            () if mapping.kind != MappingKind::Mapped => Self::Simple(Reason::NotMapped),
-            () => Self::Simple(Reason::Integrity),
-        }
-    }
-}
-
-/// Ends a mapping that nothing was done with.
-#[cold]
-#[inline(never)]
-fn undo<M: Mapper>(
-    file: &mut M,
-    mapping: &Mapping,
-    (pos, count, op): (u64, u64, Op),
-    not: Not,
-) -> NotTaken<ErrorOf<M>> {
-    let ended = file.end(mapping, pos, count, 0, op);
-    match not {
-        Not::Simple(reason) => match ended {
-            Ok(()) => NotTaken::NotSimple(reason),
-            Err(error) => failed(file, pos, count, error),
-        },
-        Not::Contract => {
-            let Mapping { offset, length, .. } = *mapping;
-            failed(file, pos, count, Error::BadMapping { pos, offset, length }.into())
-        }
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn failed<M: Mapper>(file: &M, pos: u64, count: u64, error: ErrorOf<M>) -> NotTaken<ErrorOf<M>> {
-    report(file.inode().inode(), pos, count, false, &error);
-    NotTaken::Failed(error)
-}
-
-#[cold]
-#[inline(never)]
-fn misaligned(pos: u64, buf: &DmaBuf, align: u64) -> Error {
-    let (iova, length) = (buf.iova(), buf.len() as u64);
-    match is_multiple(pos | length, align) {
-        true => Error::MisalignedMemory { iova, align: DWORD },
-        false => Error::Misaligned { pos, length, align },
+/// Why a mapping is not read by one command; `None` if it breaks the contract.
+fn why_not(mapping: &Mapping, pos: u64, count: u64) -> Option<Reason> {
+    let unfit = MappingFlags::INTEGRITY | MappingFlags::ANON_WRITE;
+    match () {
+        () if !serves(mapping, pos) => None,
+        () if mapping.kind != MappingKind::Mapped => Some(Reason::NotMapped),
+        () if mapping.flags.intersects(unfit) => Some(Reason::Integrity),
+        () if count > mapping.end() - pos => Some(Reason::PartlyMapped),
+        () => mapping.device_address(pos).map(|_| Reason::Split),
     }
 }

@@ -1,8 +1,4 @@
-//! The I/O path under an instruction counter.
-//!
-//! `budget PART` does one part of the work over and over, on the embedded controller's null
-//! backing, inside the function of that name; callgrind counts only what happens in there.
-//! `tests/budget` runs the parts and compares with the budgets.
+//! Raw reads of a namespace.
 
 use std::hint::black_box;
 use std::thread::sleep;
@@ -11,9 +7,8 @@ use std::time::Duration;
 use nvio_driver::{Address, Controller, DmaBuf, Namespace, QueuePair};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 
-const DEPTH: u16 = 128;
-const BATCH: usize = 32;
-const ROUNDS: usize = 64;
+use crate::{BATCH, DEPTH, ROUNDS, random};
+
 const BLOCKS: u64 = 1 << 28;
 
 type Queue = QueuePair<usize>;
@@ -66,18 +61,19 @@ fn empty_poll(queue: &mut Queue) -> usize {
     queue.poll(BATCH, |_| ())
 }
 
-struct Rig {
+/// A namespace that stores nothing, and what is read from it.
+pub(crate) struct Rig {
     queue: Queue,
     namespace: Namespace,
     /// The buffers of each batch in flight.
     batches: Vec<Bufs>,
     seed: u64,
-    sum: u64,
+    pub(crate) sum: u64,
     _emulator: Emulator,
 }
 
 impl Rig {
-    fn new() -> Result<Self, Box<dyn std::error::Error>> {
+    pub(crate) fn new() -> Result<Self, Box<dyn std::error::Error>> {
         let disk = NamespaceConfig::new(Backing::null(BLOCKS * 4096)).block_size(4096);
         let emulator = Emulator::builder().namespace(disk).start()?;
         let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
@@ -96,8 +92,7 @@ impl Rig {
     }
 
     fn lba(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.seed >> 33) % BLOCKS
+        random(&mut self.seed) % BLOCKS
     }
 
     /// Waits for a completion, which is not counted.
@@ -109,7 +104,7 @@ impl Rig {
 
     /// Batches at full depth; the controller gets all the time it needs between them, and
     /// completes in order.
-    fn batches(&mut self) -> usize {
+    pub(crate) fn batches(&mut self) -> usize {
         let mut done = 0;
         for _ in 0..ROUNDS {
             for i in 0..self.batches.len() {
@@ -128,7 +123,7 @@ impl Rig {
     }
 
     /// One command at a time, each with its doorbell.
-    fn one_by_one(&mut self) -> usize {
+    pub(crate) fn one_by_one(&mut self) -> usize {
         let mut done = 0;
         let mut buf = self.batches[0][0].take();
         for _ in 0..ROUNDS * 4 {
@@ -143,21 +138,8 @@ impl Rig {
         done
     }
 
-    fn empty(&mut self) -> usize {
+    pub(crate) fn empty(&mut self) -> usize {
         (0..ROUNDS * 16).map(|_| 1 + empty_poll(black_box(&mut self.queue))).sum()
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let part = std::env::args().nth(1).unwrap_or_default();
-    let mut rig = Rig::new()?;
-    let count = match part.as_str() {
-        "batches" => rig.batches(),
-        "one-by-one" => rig.one_by_one(),
-        "empty-poll" => rig.empty(),
-        _ => return Err("usage: budget batches|one-by-one|empty-poll".into()),
-    };
-    black_box(rig.sum);
-    println!("{count}");
-    Ok(())
-}

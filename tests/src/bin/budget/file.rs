@@ -1,0 +1,157 @@
+//! Random reads of a file of a thousand extents.
+
+use std::fs::File as HostFile;
+use std::hint::black_box;
+use std::os::unix::fs::FileExt;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nvio_driver::{Address, Controller, DmaBuf};
+use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_ext4::{File, FileQueue, Filesystem};
+use nvio_iomap::{Disk, DiskQueue, Io, IoFlags, Memory};
+use nvio_tests::image::mkfs_of_folder;
+
+use crate::{BATCH, DEPTH, ROUNDS, allocations, random};
+
+const BLOCK: u64 = 4096;
+const EXTENTS: u64 = 1000;
+/// Blocks of an extent; after each there is a hole of one block.
+const EXTENT: u64 = 4;
+const IMAGE: u64 = 64 << 20;
+
+type Bufs = [Option<DmaBuf>; BATCH];
+
+/// Submits a batch of reads, one doorbell. The token of each is its buffer's place.
+#[inline(never)]
+fn file_submit_simple(queue: &mut FileQueue, file: &mut File, bufs: &mut Bufs, at: &[u64; BATCH]) {
+    for (place, (buf, &pos)) in bufs.iter_mut().zip(at).enumerate() {
+        let Some(taken) = buf.take() else { break };
+        if let Err(rejected) = queue.read(file, pos, taken, place as u64) {
+            eprintln!("a read was rejected: {}", rejected.error);
+        }
+    }
+    queue.ring();
+}
+
+/// The same through the generic path.
+#[inline(never)]
+fn file_submit_generic(queue: &mut FileQueue, file: &mut File, bufs: &mut Bufs, at: &[u64; BATCH]) {
+    for (place, (buf, &pos)) in bufs.iter_mut().zip(at).enumerate() {
+        let Some(taken) = buf.take() else { break };
+        let io = Io::at(pos).token(place as u64).flags(IoFlags::GENERIC);
+        if let Err(rejected) = queue.submit_read(file, io, Memory::Dma(taken)) {
+            eprintln!("a read was rejected: {}", rejected.error);
+        }
+    }
+    queue.ring();
+}
+
+/// Takes a batch of results.
+#[inline(never)]
+fn file_complete(queue: &mut FileQueue, bufs: &mut Bufs, sum: &mut u64) -> usize {
+    queue.poll(BATCH, |done| {
+        if let (Ok(bytes), Some(Memory::Dma(buf))) = (done.result, done.memory) {
+            *sum = sum.wrapping_add(bytes as u64);
+            // The place is there and empty, so that there is nothing to drop.
+            match bufs.get_mut(done.token as usize) {
+                Some(place) => std::mem::forget(place.replace(buf)),
+                None => std::mem::forget(buf),
+            }
+        }
+    })
+}
+
+/// A file whose blocks are on a namespace that stores nothing; where they are is known from an
+/// image.
+pub(crate) struct Rig {
+    queue: FileQueue,
+    file: File,
+    simple: bool,
+    batches: Vec<Bufs>,
+    seed: u64,
+    _emulator: Emulator,
+}
+
+impl Rig {
+    pub(crate) fn new(simple: bool) -> Result<Self, Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let (content, image) = (folder.path().join("content"), folder.path().join("disk.img"));
+        std::fs::create_dir(&content)?;
+        let host = HostFile::create(content.join("file"))?;
+        for extent in 0..EXTENTS {
+            let data = [1; (EXTENT * BLOCK) as usize];
+            host.write_all_at(&data, extent * (EXTENT + 1) * BLOCK)?;
+        }
+        mkfs_of_folder(&image, IMAGE, &content, &["-b", "4096", "-m", "0"]);
+        let filesystem = Filesystem::open(HostFile::open(&image)?)?;
+        let mut file = filesystem.file(&filesystem.lookup(b"/file")?)?;
+        if file.extents().count() < EXTENTS as usize {
+            return Err("the file has too few extents".into());
+        }
+
+        let disk = NamespaceConfig::new(Backing::null(IMAGE)).block_size(4096);
+        let emulator = Emulator::builder().namespace(disk).start()?;
+        let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+        let disk = Disk::whole(&controller.namespace(1)?);
+        let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, DEPTH)?);
+        let batch = |_| {
+            let mut bufs = [const { None }; BATCH];
+            for buf in &mut bufs {
+                *buf = Some(controller.alloc(4096)?);
+            }
+            Ok(bufs)
+        };
+        let batches = (0..usize::from(DEPTH) / BATCH).map(batch);
+        let batches = batches.collect::<Result<_, nvio_driver::Error>>()?;
+        // From here on, where the extents are is known.
+        for extent in 0..EXTENTS {
+            let pos = extent * (EXTENT + 1) * BLOCK;
+            file.read_at(&mut queue, pos, &mut [0; 1])?;
+        }
+        Ok(Self { queue, file, simple, batches, seed: 1, _emulator: emulator })
+    }
+
+    fn pos(&mut self) -> u64 {
+        let extent = random(&mut self.seed) % EXTENTS;
+        let block = random(&mut self.seed) % EXTENT;
+        (extent * (EXTENT + 1) + block) * BLOCK
+    }
+
+    /// Batches at full depth; the controller gets all the time it needs between them.
+    pub(crate) fn batches(&mut self) -> Result<usize, Box<dyn std::error::Error>> {
+        let (mut done, mut sum) = (0, 0);
+        for _ in 0..ROUNDS {
+            for i in 0..self.batches.len() {
+                let at: [u64; BATCH] = std::array::from_fn(|_| self.pos());
+                let Self { queue, file, batches, simple, .. } = self;
+                let submit = if *simple { file_submit_simple } else { file_submit_generic };
+                allocations::watch(|| submit(queue, file, &mut batches[i], black_box(&at)));
+            }
+            sleep(Duration::from_millis(5));
+            for i in 0..self.batches.len() {
+                let mut left = BATCH;
+                while left > 0 {
+                    let Self { queue, batches, .. } = self;
+                    let pair = queue.device().pair();
+                    while !pair.is_ready() && pair.in_flight() > 0 {
+                        sleep(Duration::from_millis(1));
+                    }
+                    let bufs = &mut batches[i];
+                    let taken = allocations::watch(|| file_complete(queue, bufs, &mut sum));
+                    if taken == 0 {
+                        return Err("reads were lost".into());
+                    }
+                    left -= taken.min(left);
+                    done += taken;
+                }
+            }
+        }
+        let counters = self.queue.counters();
+        let right = if self.simple { counters.simple } else { counters.generic };
+        if right < done as u64 || sum != done as u64 * BLOCK {
+            return Err(format!("not all on the path: {counters:?}").into());
+        }
+        Ok(done)
+    }
+}

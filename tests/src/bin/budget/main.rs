@@ -1,0 +1,44 @@
+//! The I/O path under an instruction counter.
+//!
+//! `budget PART` does one part of the work over and over, on the embedded controller's null
+//! backing, inside the function of that name; callgrind counts only what happens in there.
+//! `tests/budget` runs the parts and compares with the budgets. It prints how many I/Os there were,
+//! and how often memory was allocated or freed meanwhile.
+
+mod allocations;
+mod file;
+mod raw;
+
+use std::hint::black_box;
+
+/// Commands in flight.
+const DEPTH: u16 = 128;
+/// Commands of a doorbell.
+const BATCH: usize = 32;
+const ROUNDS: usize = 64;
+
+/// The next of a sequence of numbers below 2^31.
+fn random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    *seed >> 33
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let part = std::env::args().nth(1).unwrap_or_default();
+    let count = match part.as_str() {
+        "batches" | "one-by-one" | "empty-poll" => {
+            let mut rig = raw::Rig::new()?;
+            let count = match part.as_str() {
+                "batches" => rig.batches(),
+                "one-by-one" => rig.one_by_one(),
+                _ => rig.empty(),
+            };
+            black_box(rig.sum);
+            count
+        }
+        "simple" | "generic" => file::Rig::new(part == "simple")?.batches()?,
+        _ => return Err("usage: budget batches|one-by-one|empty-poll|simple|generic".into()),
+    };
+    println!("{count} {}", allocations::counted());
+    Ok(())
+}
