@@ -84,6 +84,6 @@ pub use mmio::Mmio;
 pub use namespace::{Namespace, WritableNamespace};
 pub use nvio_spec as spec;
 pub use queue::{
-    Blocking, Completion, Counters, Failed, Protection, QueuePair, Rejected, Transfer,
+    Blocking, Completion, Counters, Failed, Handler, Protection, QueuePair, Rejected, Transfer,
 };
 pub use transport::Transport;

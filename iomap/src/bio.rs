@@ -48,6 +48,12 @@ pub struct Refused<C> {
     pub bio: Bio<C>,
 }
 
+/// Takes what is done. A trait and no closure, so that the method can be inlined for certain.
+pub trait Settle<C> {
+    /// A bio or a flush is done.
+    fn settle(&mut self, done: BioDone<C>);
+}
+
 /// A queue to one device, for one thread. Its methods are on the I/O path. `C` comes back with what
 /// is done.
 pub trait Queue<C> {
@@ -111,8 +117,8 @@ pub trait Queue<C> {
     /// Shows the device what was taken.
     fn ring(&mut self);
 
-    /// Hands at most `limit` of what is done to `done`, and tells how many. Does not wait.
-    fn poll(&mut self, limit: usize, done: impl FnMut(BioDone<C>)) -> usize;
+    /// Hands at most `limit` of what is done to `settle`, and tells how many. Does not wait.
+    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize;
 
     /// Rings, waits until something is done, hands all that is to `done`, and tells how many; 0
     /// when nothing is in flight.

@@ -4,11 +4,11 @@ use std::ops::Deref;
 
 use nvio_driver::spec::Status;
 use nvio_driver::{
-    Completion, Controller, DmaBuf, Error as DriverError, Namespace, QueuePair, Rejected,
+    Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, QueuePair, Rejected,
     WritableNamespace,
 };
 
-use crate::{Bio, BioDone, BioError, Error, Queue, Refused, WriteQueue};
+use crate::{Bio, BioDone, BioError, Error, Queue, Refused, Settle, WriteQueue};
 
 /// A range of a namespace: all of it, or a partition. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -226,9 +226,9 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
         self.pair.ring();
     }
 
-    #[inline]
-    fn poll(&mut self, limit: usize, mut done: impl FnMut(BioDone<C>)) -> usize {
-        self.pair.poll(limit, |completion| done(completed(completion)))
+    #[inline(always)]
+    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+        self.pair.poll_with(limit, &mut Settling(settle))
     }
 
     fn wait(&mut self, mut done: impl FnMut(BioDone<C>)) -> Result<usize, Error> {
@@ -256,6 +256,16 @@ impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {
             Ok(()) => Ok(()),
             Err(rejected) => Err(refused(rejected, addr, fua)),
         }
+    }
+}
+
+/// Makes bios of completions.
+struct Settling<'s, S>(&'s mut S);
+
+impl<C, S: Settle<C>> Handler<C> for Settling<'_, S> {
+    #[inline(always)]
+    fn completed(&mut self, completion: Completion<C>) {
+        self.0.settle(completed(completion));
     }
 }
 

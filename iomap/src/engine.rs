@@ -9,26 +9,73 @@ use crate::inode::{InFlight, Inode};
 use crate::pool::Pool;
 use crate::request::{self, Request};
 use crate::user::{Borrowed, Nobody};
-use crate::{BioDone, BioError, Counters, Done, Error, Memory, Queue};
+use crate::{BioDone, BioError, Counters, Done, Error, Memory, Queue, Settle};
 
 /// What this layer has a [`Queue`] carry along with each command.
 ///
 /// It is made for one cache line: the queue's table of commands in flight has it beside the bio.
+// Words rather than variants with fields: those would be copied around as a whole.
 #[derive(Debug)]
-pub struct Tag<I>(pub(crate) Kind<I>);
+pub struct Tag<I> {
+    kind: Kind,
+    /// Of a piece: bytes that it begins before what it is for.
+    skip: u32,
+    /// The caller's token, the number of a wait, or the request in the pool.
+    id: u64,
+    /// Position in the file; of a piece, in the request.
+    at: u64,
+    /// Of a request of the simple path.
+    inode: Option<InFlight<I>>,
+}
 
-#[derive(Debug)]
-pub(crate) enum Kind<I> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
     /// All of a request of the simple path.
-    Simple { inode: InFlight<I>, token: u64, pos: u64 },
-    /// The same; its submitter waits for it, by the number of the wait.
-    Waited { inode: InFlight<I>, wait: u64, pos: u64 },
-    /// Of a request of the generic path: what begins `skip` bytes before byte `at` of it.
-    Piece { request: u32, skip: u32, at: u64 },
+    Simple,
+    /// The same; its submitter waits for it.
+    Waited,
+    /// A part of a request of the generic path.
+    Piece,
     /// Zeroes beside what a request writes.
-    Pad { request: u32 },
+    Pad,
     /// A request's flush.
-    Flush { request: u32 },
+    Flush,
+}
+
+impl<I> Tag<I> {
+    #[inline(always)]
+    pub(crate) fn simple(inode: InFlight<I>, token: u64, pos: u64) -> Self {
+        Self { kind: Kind::Simple, skip: 0, id: token, at: pos, inode: Some(inode) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn waited(inode: InFlight<I>, wait: u64, pos: u64) -> Self {
+        Self { kind: Kind::Waited, ..Self::simple(inode, wait, pos) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn piece(request: u32, skip: u32, at: u64) -> Self {
+        Self { kind: Kind::Piece, skip, id: u64::from(request), at, inode: None }
+    }
+
+    pub(crate) fn pad(request: u32) -> Self {
+        Self { kind: Kind::Pad, ..Self::piece(request, 0, 0) }
+    }
+
+    fn flush(request: u32) -> Self {
+        Self { kind: Kind::Flush, ..Self::piece(request, 0, 0) }
+    }
+
+    pub(crate) fn is_pad(&self) -> bool {
+        self.kind == Kind::Pad
+    }
+
+    /// The request in the pool.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "made of 32 bits")]
+    fn request(&self) -> u32 {
+        self.id as u32
+    }
 }
 
 /// A queue for files: it takes requests, of any number of files, and gives results.
@@ -174,19 +221,16 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Done<I::Error>)) -> usize {
         if self.core.is_waiting() {
             self.work();
-            // Not `hand_out(done)`: a pointer to `done` would cost each completion.
-            let ready = std::iter::from_fn(|| self.core.ready.pop_front());
-            return ready.take(limit).map(&mut done).count();
+            return self.core.hand_out(limit, &mut done);
         }
         let Self { queue, core } = self;
-        let mut count = 0;
-        queue.poll(limit, |bio| {
-            if let Some(ended) = core.settle(bio, &mut Nobody) {
-                count += 1;
-                done(ended);
-            }
-        });
-        count
+        let mut settling = Settling { core, count: 0, done: &mut done };
+        queue.poll(limit, &mut settling);
+        let count = settling.count;
+        match self.core.ready.is_empty() {
+            true => count,
+            false => count + self.core.hand_out(limit - count.min(limit), &mut done),
+        }
     }
 
     /// Rings, waits until there is a result, hands all there are to `done`, and tells how many
@@ -266,7 +310,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         request.end();
         if request.wants_flush() {
             request.flush = false;
-            match queue.flush(Tag(Kind::Flush { request: index })) {
+            match queue.flush(Tag::flush(index)) {
                 Ok(()) => {
                     request.refs = 1;
                     return true;
@@ -281,6 +325,32 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         }
         core.finish(index);
         false
+    }
+}
+
+/// Gives the caller of a poll what needs no work, and keeps the rest.
+struct Settling<'c, I: Inode, F> {
+    core: &'c mut Core<I>,
+    count: usize,
+    done: &'c mut F,
+}
+
+impl<I: Inode, F: FnMut(Done<I::Error>)> Settle<Tag<I>> for Settling<'_, I, F> {
+    #[inline(always)]
+    fn settle(&mut self, bio: BioDone<Tag<I>>) {
+        let BioDone { tag, buf, result } = bio;
+        if tag.kind != Kind::Simple || result.is_err() {
+            return self.core.settle_for_nobody(BioDone { tag, buf, result });
+        }
+        // First, so that who is told finds it lowered.
+        drop(tag.inode);
+        if self.core.mode.is_traced() {
+            trace_done(tag.at);
+        }
+        self.count += 1;
+        let memory = Some(Memory::Dma(buf));
+        let result = Ok(memory.as_ref().map_or(0, Memory::len));
+        (self.done)(Done { token: tag.id, result, memory });
     }
 }
 
@@ -301,58 +371,51 @@ impl<I: Inode> Core<I> {
         self.ready.len() + self.deferred.len() >= self.ready.capacity() / 4
     }
 
+    /// Hands out what was kept.
+    #[inline(never)]
+    fn hand_out(&mut self, limit: usize, done: &mut impl FnMut(Done<I::Error>)) -> usize {
+        let ready = std::iter::from_fn(|| self.ready.pop_front());
+        ready.take(limit).map(done).count()
+    }
+
+    #[inline(never)]
+    fn settle_for_nobody(&mut self, bio: BioDone<Tag<I>>) {
+        if let Some(ended) = self.settle(bio, &mut Nobody) {
+            self.ready.push_back(ended);
+        }
+    }
+
     /// Takes what the device has done; gives a result if there is nothing left to do for it.
-    #[inline(always)]
     pub(crate) fn settle(
         &mut self,
         bio: BioDone<Tag<I>>,
         user: &mut impl Borrowed,
     ) -> Option<Done<I::Error>> {
-        match bio {
-            BioDone { tag: Tag(Kind::Simple { inode, token, pos }), buf, result: Ok(()) } => {
-                // First, so that who is told finds it lowered.
-                drop(inode);
-                if self.mode.is_traced() {
-                    trace_done(pos);
-                }
-                Some(Done { token, result: Ok(buf.len()), memory: Some(Memory::Dma(buf)) })
-            }
-            bio => self.settle_other(bio, user),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn settle_other(
-        &mut self,
-        bio: BioDone<Tag<I>>,
-        user: &mut impl Borrowed,
-    ) -> Option<Done<I::Error>> {
-        let BioDone { tag: Tag(kind), buf, result } = bio;
-        match kind {
-            Kind::Piece { request, skip, at } => {
+        let BioDone { tag, buf, result } = bio;
+        let request = tag.request();
+        let Tag { kind, skip, id, at, inode } = tag;
+        match (kind, inode) {
+            (Kind::Piece, _) => {
                 let released = self.piece(request, skip, at, buf, result, user);
                 if released { self.release(request) } else { None }
             }
-            Kind::Waited { inode, wait, .. } if result.is_ok() => {
+            (kind @ (Kind::Simple | Kind::Waited), Some(inode)) if result.is_ok() => {
                 drop(inode);
                 let memory = Some(Memory::Dma(buf));
                 let result = Ok(memory.as_ref().map_or(0, Memory::len));
-                self.deliver(true, Done { token: wait, result, memory });
+                let done = Done { token: id, result, memory };
+                if kind == Kind::Simple {
+                    return Some(done);
+                }
+                self.deliver(true, done);
                 None
             }
-            Kind::Simple { inode, token, pos } => {
-                self.defer_simple(FailedSimple { inode, waited: false, token, pos, buf }, result);
+            (kind @ (Kind::Simple | Kind::Waited), Some(inode)) => {
+                let waited = kind == Kind::Waited;
+                self.defer_simple(FailedSimple { inode, waited, token: id, pos: at, buf }, result);
                 None
             }
-            Kind::Waited { inode, wait, pos } => {
-                self.defer_simple(
-                    FailedSimple { inode, waited: true, token: wait, pos, buf },
-                    result,
-                );
-                None
-            }
-            Kind::Pad { request } => {
+            (Kind::Pad, _) => {
                 self.bounce.put(buf);
                 let entry = self.requests.get_mut(request)?;
                 if let Err(error) = result {
@@ -360,12 +423,14 @@ impl<I: Inode> Core<I> {
                 }
                 self.release(request)
             }
-            Kind::Flush { request } => {
+            (Kind::Flush, _) => {
                 if let Err(error) = result {
                     self.requests.get_mut(request)?.fail(Error::Flush { error });
                 }
                 self.release(request)
             }
+            // Not made.
+            (Kind::Simple | Kind::Waited, None) => None,
         }
     }
 

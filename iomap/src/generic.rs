@@ -4,7 +4,7 @@ use nvio_driver::DmaBuf;
 
 use crate::bio::Direction;
 use crate::bounce::PIECE;
-use crate::engine::{Core, Kind, Tag};
+use crate::engine::{Core, Tag};
 use crate::held::Held;
 use crate::inode::Inode;
 use crate::request::{Request, report};
@@ -398,8 +398,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 Ok(None) => return Ok((moved(at), Ok(()))),
                 Err(error) => return Ok((moved(at), Err(error.into()))),
             };
-            let piece = Kind::Piece { request: part.request, skip: skip as u32, at: at as u64 };
-            let bio = Bio { addr, buf, tag: Tag(piece), fua: part.fua };
+            let tag = Tag::piece(part.request, skip as u32, at as u64);
+            let bio = Bio { addr, buf, tag, fua: part.fua };
             let pos = part.pos + (at as u64 - part.at);
             if let Err((error, buf)) = self.send::<D, M, U>(bio, pos, part, user) {
                 self.take_back(part.request, at, buf, bounced);
@@ -499,7 +499,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             let mut buf = self.core.bounce.take(&mut self.queue, most)?;
             buf.fill(0);
             let part = Part { request, pos, n, at: 0, last: false, nowait: false, fua: false };
-            let bio = Bio { addr, buf, tag: Tag(Kind::Pad { request }), fua: false };
+            let bio = Bio { addr, buf, tag: Tag::pad(request), fua: false };
             if let Err((error, buf)) = self.send::<D, M, U>(bio, pos, &part, user) {
                 self.core.bounce.put(buf);
                 return Err(error);
@@ -523,7 +523,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         M: Mapper<Inode = I>,
         U: Borrowed,
     {
-        let pad = matches!(bio.tag.0, Kind::Pad { .. });
+        let pad = bio.tag.is_pad();
         if let Some(request) = self.core.requests.get_mut(part.request)
             && request.io.flags.contains(IoFlags::HOOKS)
         {

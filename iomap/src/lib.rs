@@ -92,7 +92,7 @@ mod simple;
 mod user;
 mod write;
 
-pub use bio::{Bio, BioDone, BioError, Queue, Refused, WriteQueue};
+pub use bio::{Bio, BioDone, BioError, Queue, Refused, Settle, WriteQueue};
 pub use bounce::PIECE;
 pub use counters::{Counters, Reason};
 pub use disk::{Disk, DiskQueue, WritableDisk};

@@ -8,7 +8,7 @@ use nvio_driver::{Arena, DmaBuf};
 
 use crate::{
     Bio, BioDone, BioError, EndIo, Error, FileError, Inode, Mapper, Mapping, Op, Queue, Refused,
-    Report, Shared, WriteQueue,
+    Report, Settle, Shared, WriteQueue,
 };
 
 /// Which part failed.
@@ -354,11 +354,11 @@ impl<C> Queue<C> for MockQueue<C> {
         self.rings += 1;
     }
 
-    fn poll(&mut self, limit: usize, mut done: impl FnMut(BioDone<C>)) -> usize {
+    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
         let mut count = 0;
         while count < limit {
             let Some(bio) = self.complete() else { break };
-            done(bio);
+            settle.settle(bio);
             count += 1;
         }
         count

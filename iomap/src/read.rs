@@ -3,7 +3,7 @@
 use nvio_driver::DmaBuf;
 
 use crate::bio::Reads;
-use crate::engine::{FileQueue, Kind, Tag};
+use crate::engine::{FileQueue, Tag};
 use crate::generic::Transfer;
 use crate::held::Held;
 use crate::inode::Inode;
@@ -30,8 +30,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         if !self.core.mode.is_usual() {
             return self.submit_read(file, Io::at(pos).token(token), buf.into());
         }
-        let kind = |inode| Kind::Simple { inode, token, pos };
-        match self.simple(file, pos, buf, IoFlags::empty(), kind) {
+        let tag = |inode| Tag::simple(inode, token, pos);
+        match self.simple(file, pos, buf, IoFlags::empty(), tag) {
             Ok(()) => Ok(()),
             Err((not, buf)) => self.not_simple(file, &Io::at(pos).token(token), not, buf),
         }
@@ -85,7 +85,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         if traced {
             log::trace!("simple read at {pos}: {} bytes", buf.len());
         }
-        match self.simple(file, pos, buf, flags, |inode| Kind::Simple { inode, token, pos }) {
+        match self.simple(file, pos, buf, flags, |inode| Tag::simple(inode, token, pos)) {
             Ok(()) => {
                 if traced {
                     log::trace!("simple read at {pos} is queued");
@@ -200,8 +200,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         let Io { pos, flags, .. } = *io;
         loop {
             let wait = self.core.begin_wait();
-            let kind = |inode| Kind::Waited { inode, wait, pos };
-            match self.simple(file, pos, buf, flags, kind) {
+            let tag = |inode| Tag::waited(inode, wait, pos);
+            match self.simple(file, pos, buf, flags, tag) {
                 Ok(()) => return Ok(self.finish_waited(Ok(()), &mut Nobody)),
                 Err((NotTaken::NotSimple(reason), buf)) => return Err((reason, buf)),
                 Err((NotTaken::Failed(error), taken)) => {

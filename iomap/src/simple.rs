@@ -2,7 +2,7 @@
 
 use nvio_driver::DmaBuf;
 
-use crate::engine::{FileQueue, Kind, Tag};
+use crate::engine::{FileQueue, Tag};
 use crate::generic::{is_multiple, op};
 use crate::held::DWORD;
 use crate::inode::{InFlight, Inode};
@@ -51,7 +51,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         }
     }
 
-    /// Submits a read of all of `buf`, if it is one for this path; `kind` makes the state that goes
+    /// Submits a read of all of `buf`, if it is one for this path; `tag` makes the state that goes
     /// with it.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         pos: u64,
         buf: DmaBuf,
         flags: IoFlags,
-        kind: impl FnOnce(InFlight<I>) -> Kind<I>,
+        tag: impl FnOnce(InFlight<I>) -> Tag<I>,
     ) -> Result<(), (NotTaken<I::Error>, DmaBuf)> {
         let count = buf.len() as u64;
         let mask = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
@@ -95,7 +95,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         };
         // An error counts only when nothing was processed.
         let _ = file.end(&mapping, pos, count, count, op);
-        let bio = Bio { addr, buf, tag: Tag(kind(inode)), fua: false };
+        let bio = Bio { addr, buf, tag: tag(inode), fua: false };
         match self.queue.read(bio) {
             Ok(()) => {
                 self.core.counters.simple += 1;

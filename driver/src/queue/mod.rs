@@ -17,7 +17,7 @@ mod wait;
 
 pub use self::blocking::Blocking;
 pub(crate) use self::core::{Core, Layout};
-pub use pair::{Completion, Counters, QueuePair, Rejected};
+pub use pair::{Completion, Counters, Handler, QueuePair, Rejected};
 pub(crate) use pointer::list_pages;
 pub use split::Failed;
 pub(crate) use split::Split;

@@ -69,6 +69,13 @@ pub struct Completion<T> {
     pub result: u32,
 }
 
+/// Takes completions; see [`QueuePair::poll_with`]. The compiler decides whether a closure is called
+/// or inlined; the method of this can be marked `#[inline(always)]`.
+pub trait Handler<T> {
+    /// A command has ended.
+    fn completed(&mut self, completion: Completion<T>);
+}
+
 /// A command that was not queued, with what was given for it.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
@@ -330,6 +337,32 @@ impl<T> QueuePair<T> {
                 // Not `tend`: a pointer to `done` would cost each completion.
                 let ended = std::iter::from_fn(|| self.tend_one());
                 ended.map(&mut done).count()
+            }
+            taken => taken,
+        }
+    }
+
+    /// The same as [`poll`](Self::poll), for a handler whose method is to be inlined for certain.
+    #[inline]
+    pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<T>) -> usize {
+        if self.core.has_posted() {
+            return self.take_with(limit, handler);
+        }
+        if !self.is_patient() {
+            return self.tend(&mut |ended| handler.completed(ended));
+        }
+        0
+    }
+
+    #[inline(never)]
+    fn take_with(&mut self, limit: usize, handler: &mut impl Handler<T>) -> usize {
+        match self.core.take(limit, |ended| handler.completed(ended.into())) {
+            0 => {
+                self.barren_polls += 1;
+                match self.is_patient() {
+                    true => 0,
+                    false => self.tend(&mut |ended| handler.completed(ended)),
+                }
             }
             taken => taken,
         }
