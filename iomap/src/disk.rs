@@ -2,7 +2,6 @@
 
 use std::ops::Deref;
 
-use nvio_driver::spec::Status;
 use nvio_driver::{
     Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, QueuePair, Rejected,
     WritableNamespace,
@@ -274,15 +273,9 @@ fn completed<C>(completion: Completion<C>) -> BioDone<C> {
     let Completion { context: tag, buf, status, .. } = completion;
     let result = match status.is_success() {
         true => Ok(()),
-        false => Err(failed(status)),
+        false => Err(BioError::Status(status)),
     };
     BioDone { tag, buf, result }
-}
-
-#[cold]
-#[inline(never)]
-fn failed(status: Status) -> BioError {
-    BioError::Status(status)
 }
 
 #[cold]

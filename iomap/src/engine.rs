@@ -17,9 +17,9 @@ use crate::{BioDone, BioError, Counters, Done, Error, Memory, Queue, Settle};
 // Words rather than variants with fields: those would be copied around as a whole.
 #[derive(Debug)]
 pub struct Tag<I> {
-    kind: Kind,
-    /// Of a piece: bytes that it begins before what it is for.
-    skip: u32,
+    /// What it is, one of `Tag::SIMPLE` and so on; of a piece, above that, the bytes that it begins
+    /// before what it is for.
+    kind: u64,
     /// The caller's token, the number of a wait, or the request in the pool.
     id: u64,
     /// Position in the file; of a piece, in the request.
@@ -28,46 +28,51 @@ pub struct Tag<I> {
     inode: Option<InFlight<I>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// All of a request of the simple path.
-    Simple,
-    /// The same; its submitter waits for it.
-    Waited,
-    /// A part of a request of the generic path.
-    Piece,
-    /// Zeroes beside what a request writes.
-    Pad,
-    /// A request's flush.
-    Flush,
-}
-
 impl<I> Tag<I> {
+    /// All of a request of the simple path.
+    const SIMPLE: u64 = 0;
+    /// The same; its submitter waits for it.
+    const WAITED: u64 = 1;
+    /// A part of a request of the generic path.
+    const PIECE: u64 = 2;
+    /// Zeroes beside what a request writes.
+    const PAD: u64 = 3;
+    /// A request's flush.
+    const FLUSH: u64 = 4;
+
     #[inline(always)]
     pub(crate) fn simple(inode: InFlight<I>, token: u64, pos: u64) -> Self {
-        Self { kind: Kind::Simple, skip: 0, id: token, at: pos, inode: Some(inode) }
+        Self { kind: Self::SIMPLE, id: token, at: pos, inode: Some(inode) }
     }
 
     #[inline(always)]
     pub(crate) fn waited(inode: InFlight<I>, wait: u64, pos: u64) -> Self {
-        Self { kind: Kind::Waited, ..Self::simple(inode, wait, pos) }
+        Self { kind: Self::WAITED, id: wait, at: pos, inode: Some(inode) }
     }
 
     #[inline(always)]
     pub(crate) fn piece(request: u32, skip: u32, at: u64) -> Self {
-        Self { kind: Kind::Piece, skip, id: u64::from(request), at, inode: None }
+        let kind = Self::PIECE | u64::from(skip) << 32;
+        Self { kind, id: u64::from(request), at, inode: None }
     }
 
     pub(crate) fn pad(request: u32) -> Self {
-        Self { kind: Kind::Pad, ..Self::piece(request, 0, 0) }
+        Self { kind: Self::PAD, ..Self::piece(request, 0, 0) }
     }
 
     fn flush(request: u32) -> Self {
-        Self { kind: Kind::Flush, ..Self::piece(request, 0, 0) }
+        Self { kind: Self::FLUSH, ..Self::piece(request, 0, 0) }
     }
 
     pub(crate) fn is_pad(&self) -> bool {
-        self.kind == Kind::Pad
+        self.kind == Self::PAD
+    }
+
+    /// Of a piece: how many bytes it begins before what it is for.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "made of 32 bits")]
+    fn skip(&self) -> u32 {
+        (self.kind >> 32) as u32
     }
 
     /// The request in the pool.
@@ -339,7 +344,7 @@ impl<I: Inode, F: FnMut(Done<I::Error>)> Settle<Tag<I>> for Settling<'_, I, F> {
     #[inline(always)]
     fn settle(&mut self, bio: BioDone<Tag<I>>) {
         let BioDone { tag, buf, result } = bio;
-        if tag.kind != Kind::Simple || result.is_err() {
+        if tag.kind != Tag::<I>::SIMPLE || result.is_err() {
             return self.core.settle_for_nobody(BioDone { tag, buf, result });
         }
         // First, so that who is told finds it lowered.
@@ -392,46 +397,41 @@ impl<I: Inode> Core<I> {
         user: &mut impl Borrowed,
     ) -> Option<Done<I::Error>> {
         let BioDone { tag, buf, result } = bio;
-        let request = tag.request();
-        let Tag { kind, skip, id, at, inode } = tag;
-        match (kind, inode) {
-            (Kind::Piece, _) => {
-                let released = self.piece(request, skip, at, buf, result, user);
-                if released { self.release(request) } else { None }
-            }
-            (kind @ (Kind::Simple | Kind::Waited), Some(inode)) if result.is_ok() => {
-                drop(inode);
-                let memory = Some(Memory::Dma(buf));
-                let result = Ok(memory.as_ref().map_or(0, Memory::len));
-                let done = Done { token: id, result, memory };
-                if kind == Kind::Simple {
-                    return Some(done);
-                }
-                self.deliver(true, done);
-                None
-            }
-            (kind @ (Kind::Simple | Kind::Waited), Some(inode)) => {
-                let waited = kind == Kind::Waited;
+        let (request, skip) = (tag.request(), tag.skip());
+        let Tag { kind, id, at, inode } = tag;
+        if let Some(inode) = inode {
+            let waited = kind == Tag::<I>::WAITED;
+            if result.is_err() {
                 self.defer_simple(FailedSimple { inode, waited, token: id, pos: at, buf }, result);
-                None
+                return None;
             }
-            (Kind::Pad, _) => {
+            drop(inode);
+            let memory = Some(Memory::Dma(buf));
+            let result = Ok(memory.as_ref().map_or(0, Memory::len));
+            let done = Done { token: id, result, memory };
+            if !waited {
+                return Some(done);
+            }
+            self.deliver(true, done);
+            return None;
+        }
+        match kind & 0xff {
+            Tag::<I>::PAD => {
                 self.bounce.put(buf);
                 let entry = self.requests.get_mut(request)?;
                 if let Err(error) = result {
                     entry.fail_bio(entry.count, 0, error);
                 }
-                self.release(request)
             }
-            (Kind::Flush, _) => {
+            Tag::<I>::FLUSH => {
                 if let Err(error) = result {
                     self.requests.get_mut(request)?.fail(Error::Flush { error });
                 }
-                self.release(request)
             }
-            // Not made.
-            (Kind::Simple | Kind::Waited, None) => None,
+            _ if !self.piece(request, skip, at, buf, result, user) => return None,
+            _ => {}
         }
+        self.release(request)
     }
 
     #[cold]
