@@ -1,5 +1,7 @@
 //! What an open file remembers of its map.
 
+use std::sync::Arc;
+
 use nvio_iomap::Mapping;
 
 use crate::leaf::Leaf;
@@ -12,10 +14,10 @@ const JOIN_MAX: usize = 8192;
 ///
 /// Leaves that follow each other are joined, so that the map of most files is one.
 pub(crate) struct ExtentCache {
+    /// The leaf that a mapping was found in last, or one of nothing.
+    recent: Arc<Leaf>,
     /// In order, without overlap.
-    leaves: Vec<Leaf>,
-    /// The leaf that a mapping was found in last.
-    recent: usize,
+    leaves: Vec<Arc<Leaf>>,
     /// Mappings in `leaves`.
     mappings: usize,
     /// Mappings that may be kept.
@@ -26,35 +28,40 @@ pub(crate) struct ExtentCache {
 
 impl ExtentCache {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { leaves: Vec::new(), recent: 0, mappings: 0, limit, hand: 0 }
+        let recent = Arc::new(Leaf::empty());
+        Self { recent, leaves: Vec::new(), mappings: 0, limit, hand: 0 }
     }
 
-    /// The mapping that `pos` is in, if it is known.
+    /// Whether `pos` is known to the leaf that was used last.
     #[inline(always)]
-    pub(crate) fn find(&mut self, pos: u64) -> Option<&Mapping> {
-        let recent = self.leaves.get(self.recent).is_some_and(|leaf| leaf.covers(pos));
-        if !recent {
-            self.turn_to(pos)?;
-        }
-        self.leaves.get(self.recent)?.find(pos)
+    pub(crate) fn is_recent(&self, pos: u64) -> bool {
+        self.recent.covers(pos)
     }
 
-    /// Makes the leaf that `pos` is in the recent one, if it is known.
-    #[cold]
-    #[inline(never)]
-    fn turn_to(&mut self, pos: u64) -> Option<()> {
+    /// The mapping that `pos` is in, if the leaf that was used last knows it.
+    #[inline(always)]
+    pub(crate) fn find_recent(&self, pos: u64) -> Option<&Mapping> {
+        self.recent.find(pos)
+    }
+
+    /// Makes the leaf that `pos` is in the recent one; false if there is none.
+    pub(crate) fn turn_to(&mut self, pos: u64) -> bool {
         let after = self.leaves.partition_point(|leaf| leaf.start() <= pos);
-        let at = after.checked_sub(1)?;
-        self.leaves.get(at).filter(|leaf| leaf.covers(pos))?;
-        self.recent = at;
-        Some(())
+        let leaf = after.checked_sub(1).and_then(|at| self.leaves.get(at));
+        match leaf.filter(|leaf| leaf.covers(pos)) {
+            Some(leaf) => {
+                self.recent = Arc::clone(leaf);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Keeps a leaf; another goes if there are too many mappings. A leaf that is kept already is
     /// not kept twice.
     pub(crate) fn insert(&mut self, leaf: Leaf) {
         let mut at = self.leaves.partition_point(|other| other.start() < leaf.start());
-        let overlaps = |other: Option<&Leaf>| {
+        let overlaps = |other: Option<&Arc<Leaf>>| {
             other.is_some_and(|other| other.start() < leaf.end() && leaf.start() < other.end())
         };
         if overlaps(self.leaves.get(at)) || overlaps(self.leaves.get(at.wrapping_sub(1))) {
@@ -74,7 +81,7 @@ impl ExtentCache {
             // The next one stands in the same place now.
         }
         self.mappings = self.mappings.saturating_add(leaf.mappings().len());
-        self.leaves.insert(at, leaf);
+        self.leaves.insert(at, Arc::new(leaf));
         if at <= self.hand {
             self.hand = self.hand.saturating_add(1);
         }
@@ -97,9 +104,11 @@ impl ExtentCache {
         if leaf.end() != behind.start() || count > most {
             return;
         }
-        let behind = self.leaves.remove(next);
-        let leaf = self.leaves.remove(at);
-        self.leaves.insert(at, leaf.join(behind));
+        let joined = Arc::new(leaf.join(behind));
+        self.leaves.remove(next);
+        if let Some(leaf) = self.leaves.get_mut(at) {
+            *leaf = joined;
+        }
         if self.hand > at {
             self.hand = self.hand.saturating_sub(1);
         }
@@ -125,14 +134,20 @@ mod tests {
         }
     }
 
+    /// What the cache knows, as a file asks for it.
+    fn find(cache: &mut ExtentCache, pos: u64) -> Option<Mapping> {
+        let known = cache.is_recent(pos) || cache.turn_to(pos);
+        known.then(|| *cache.find_recent(pos).unwrap())
+    }
+
     fn finds_with(limit: usize) {
         let mut cache = ExtentCache::new(limit);
-        assert!(cache.find(0).is_none());
+        assert!(find(&mut cache, 0).is_none());
         let mut random = 7u64;
         for _ in 0..10_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let pos = (random >> 33) % 2000;
-            match cache.find(pos) {
+            match find(&mut cache, pos) {
                 Some(mapping) => assert_eq!((mapping.offset, mapping.length), (pos - pos % 10, 10)),
                 None => cache.insert(leaf(pos / 100)),
             }
@@ -147,7 +162,7 @@ mod tests {
         let mut cache = ExtentCache::new(0);
         cache.insert(leaf(1));
         cache.insert(leaf(2));
-        assert!(cache.find(100).is_none() && cache.find(200).is_some());
+        assert!(find(&mut cache, 100).is_none() && find(&mut cache, 200).is_some());
     }
 
     #[test]

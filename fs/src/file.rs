@@ -91,19 +91,26 @@ impl File {
         Extents::new(&self.fs, &self.inode)
     }
 
+    /// Has the cache know `pos`, and first what is around it.
     #[cold]
     #[inline(never)]
-    fn load(&mut self, pos: u64, op: Op) -> Result<Mapping, Error> {
-        let inode = self.inode.number();
+    fn turn_to(&mut self, pos: u64, op: Op) -> Result<(), Error> {
+        if self.cache.turn_to(pos) {
+            return Ok(());
+        }
         if op.contains(Op::NOWAIT) {
-            return Err(Error::WouldBlock { inode, pos });
+            return Err(Error::WouldBlock { inode: self.inode.number(), pos });
         }
         let logical = self.fs.superblock().block_at(pos);
-        let leaf = map::leaf(&self.fs, &self.inode, logical)?;
-        let mapping = leaf.find(pos).copied();
-        self.cache.insert(leaf);
-        // Past the last possible block only the byte at u64::MAX is in no mapping.
-        mapping.ok_or_else(|| Structure::BlockMap { inode }.corrupt(Problem::Missing { logical }))
+        self.cache.insert(map::leaf(&self.fs, &self.inode, logical)?);
+        if self.cache.turn_to(pos) { Ok(()) } else { Err(self.unmapped(pos)) }
+    }
+
+    /// Past the last possible block only the byte at `u64::MAX` is in no mapping.
+    #[cold]
+    fn unmapped(&self, pos: u64) -> Error {
+        let logical = self.fs.superblock().block_at(pos);
+        Structure::BlockMap { inode: self.inode.number() }.corrupt(Problem::Missing { logical })
     }
 }
 
@@ -137,9 +144,12 @@ impl Mapper for File {
         if op.intersects(Op::WRITE.union(Op::ZERO)) {
             return Err(Error::ReadOnly { inode: self.inode.number() });
         }
-        match self.cache.find(pos) {
+        if !self.cache.is_recent(pos) {
+            self.turn_to(pos, op)?;
+        }
+        match self.cache.find_recent(pos) {
             Some(mapping) => Ok(*mapping),
-            None => self.load(pos, op),
+            None => Err(self.unmapped(pos)),
         }
     }
 

@@ -31,6 +31,12 @@ struct Bucket {
 }
 
 impl Leaf {
+    /// A leaf of nothing.
+    pub(crate) fn empty() -> Self {
+        let (mappings, buckets) = (Box::default(), Box::default());
+        Self { start: 0, end: 0, mappings, buckets, shift: 0 }
+    }
+
     /// A leaf for `range` in bytes of the file. There is at least one mapping, and the range is
     /// not empty.
     pub(crate) fn new(range: Range<u64>, mappings: Box<[Mapping]>) -> Self {
@@ -65,8 +71,8 @@ impl Leaf {
     }
 
     /// Both leaves as one; `next` begins where this one ends.
-    pub(crate) fn join(self, next: Self) -> Self {
-        let mappings = self.mappings.into_iter().chain(next.mappings).collect();
+    pub(crate) fn join(&self, next: &Self) -> Self {
+        let mappings = self.mappings.iter().chain(&next.mappings).copied().collect();
         Self::new(self.start..next.end, mappings)
     }
 
@@ -87,9 +93,9 @@ impl Leaf {
     }
 
     /// Whether byte `pos` is in the range.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn covers(&self, pos: u64) -> bool {
-        self.start <= pos && pos < self.end
+        pos.wrapping_sub(self.start) < self.end.wrapping_sub(self.start)
     }
 
     /// The mapping that byte `pos` is in; `None` if it is not in the range.
@@ -190,7 +196,7 @@ mod tests {
 
     #[test]
     fn joined_leaves_find_what_both_have() {
-        let joined = leaf(0, &[10, 20, 5]).join(leaf(35, &[1, 1000, 7]));
+        let joined = leaf(0, &[10, 20, 5]).join(&leaf(35, &[1, 1000, 7]));
         assert_eq!((joined.start(), joined.end(), joined.mappings().len()), (0, 1043, 6));
         check(&joined);
     }

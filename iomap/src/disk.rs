@@ -56,20 +56,6 @@ impl Disk {
         self.blocks << self.block_shift()
     }
 
-    /// The block of the namespace that is at byte `addr`, if the `length` bytes from there on are
-    /// whole blocks of the disk.
-    #[inline(always)]
-    fn locate(&self, addr: u64, length: u64) -> Result<u64, Error> {
-        let shift = self.block_shift();
-        let align = 1u64 << shift;
-        if addr & (align - 1) != 0 {
-            return Err(Error::Misaligned { pos: addr, length, align });
-        }
-        self.check(addr, length)?;
-        Ok(self.start + (addr >> shift))
-    }
-
-    #[inline(always)]
     pub(crate) fn check(&self, addr: u64, length: u64) -> Result<(), Error> {
         let size = self.size();
         if addr <= size && length <= size - addr {
@@ -127,21 +113,46 @@ impl AsRef<Disk> for WritableDisk {
 /// A queue pair bound to a disk: a [`Disk`] for reading, a [`WritableDisk`] for writing, too.
 pub struct DiskQueue<C, D = Disk> {
     pair: QueuePair<C>,
+    /// The disk's blocks, as a power of two, and as a mask of the bits below.
+    block_shift: u32,
+    block_mask: u64,
+    /// The disk's first block in the namespace.
+    start: u64,
+    /// The disk's size in bytes.
+    size: u64,
+    /// Most bytes of a bio anywhere; 0 where that depends on the place.
+    most_anywhere: usize,
     disk: D,
     controller: Controller,
     volatile_cache: bool,
 }
 
-impl<C, D: AsRef<Disk> + Clone> DiskQueue<C, D> {
+impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
     /// A queue pair of its own with room for `depth` commands; see [`Controller::queue_pair`].
     /// `disk` must be of a namespace of `controller`.
     ///
     /// # Errors
     /// As [`Controller::queue_pair`].
-    pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error> {
+    pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error>
+    where
+        D: Clone,
+    {
         let pair = controller.queue_pair(depth)?;
         let volatile_cache = controller.identify().has_write_cache();
-        Ok(Self { pair, disk: disk.clone(), controller: controller.clone(), volatile_cache })
+        let Disk { namespace, start, .. } = disk.as_ref();
+        let block_shift = namespace.block_shift();
+        let bounded = namespace.blocks_to_boundary(0).is_some();
+        Ok(Self {
+            pair,
+            block_shift,
+            block_mask: (1 << block_shift) - 1,
+            start: *start,
+            size: disk.as_ref().size(),
+            most_anywhere: if bounded { 0 } else { namespace.max_transfer() },
+            disk: disk.clone(),
+            controller: controller.clone(),
+            volatile_cache,
+        })
     }
 
     /// The disk.
@@ -153,17 +164,50 @@ impl<C, D: AsRef<Disk> + Clone> DiskQueue<C, D> {
     pub fn pair(&self) -> &QueuePair<C> {
         &self.pair
     }
+
+    /// The block of the namespace that is at byte `addr` of the disk, if the `length` bytes from
+    /// there on are inside, and begin with a block.
+    #[inline(always)]
+    fn locate(&self, addr: u64, length: u64) -> Option<u64> {
+        // An address that is too large is one from which no byte is inside.
+        let left = self.size.saturating_sub(addr);
+        let inside = addr & self.block_mask == 0 && length <= left;
+        inside.then(|| self.start + (addr >> self.block_shift))
+    }
+
+    /// What is wrong with a bio that [`locate`](Self::locate) knows no place for.
+    #[cold]
+    #[inline(never)]
+    fn misplaced(&self, bio: Bio<C>) -> Refused<C> {
+        let (addr, length, align) = (bio.addr, bio.buf.len() as u64, self.block_mask + 1);
+        let error = match addr & self.block_mask {
+            0 => Error::OutsideDisk { addr, length, size: self.size },
+            _ => Error::Misaligned { pos: addr, length, align },
+        };
+        Refused { error, bio }
+    }
+
+    /// Most bytes of a bio at a place, where there is a boundary. It is the namespace's, which a
+    /// partition need not begin at.
+    #[cold]
+    fn most_at(&self, addr: u64) -> usize {
+        let namespace = &self.disk.as_ref().namespace;
+        let (most, shift) = (namespace.max_transfer(), self.block_shift);
+        let blocks = namespace.blocks_to_boundary(self.start + (addr >> shift));
+        let blocks = blocks.and_then(|blocks| usize::try_from(blocks << shift).ok());
+        blocks.map_or(most, |bytes| bytes.min(most))
+    }
 }
 
 impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
     #[inline]
     fn block_shift(&self) -> u32 {
-        self.disk.as_ref().block_shift()
+        self.block_shift
     }
 
     #[inline]
     fn size(&self) -> u64 {
-        self.disk.as_ref().size()
+        self.size
     }
 
     fn capacity(&self) -> usize {
@@ -177,14 +221,10 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
 
     #[inline]
     fn max_transfer_at(&self, addr: u64) -> usize {
-        let most = self.max_transfer();
-        // The boundary is the namespace's, which a partition need not begin at.
-        let disk = self.disk.as_ref();
-        let shift = disk.block_shift();
-        let Some(blocks) = disk.namespace.blocks_to_boundary(disk.start + (addr >> shift)) else {
-            return most;
-        };
-        usize::try_from(blocks << shift).unwrap_or(most).min(most)
+        match self.most_anywhere {
+            0 => self.most_at(addr),
+            most => most,
+        }
     }
 
     fn has_volatile_cache(&self) -> bool {
@@ -202,12 +242,10 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
     #[inline(always)]
     fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
         let Bio { addr, buf, tag, fua } = bio;
-        let disk = self.disk.as_ref();
-        let lba = match disk.locate(addr, buf.len() as u64) {
-            Ok(lba) => lba,
-            Err(error) => return Err(Refused { error, bio: Bio { addr, buf, tag, fua } }),
+        let Some(lba) = self.locate(addr, buf.len() as u64) else {
+            return Err(self.misplaced(Bio { addr, buf, tag, fua }));
         };
-        match self.pair.read(&disk.namespace, lba, buf, tag) {
+        match self.pair.read(&self.disk.as_ref().namespace, lba, buf, tag) {
             Ok(()) => Ok(()),
             Err(rejected) => Err(refused(rejected, addr, fua)),
         }
@@ -243,9 +281,8 @@ impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {
     #[inline]
     fn write(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
         let Bio { addr, buf, tag, fua } = bio;
-        let lba = match self.disk.locate(addr, buf.len() as u64) {
-            Ok(lba) => lba,
-            Err(error) => return Err(Refused { error, bio: Bio { addr, buf, tag, fua } }),
+        let Some(lba) = self.locate(addr, buf.len() as u64) else {
+            return Err(self.misplaced(Bio { addr, buf, tag, fua }));
         };
         if fua {
             let queued = self.pair.write_through(&self.disk.namespace, lba, buf, tag);
