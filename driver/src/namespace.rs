@@ -41,6 +41,12 @@ impl WritableNamespace {
         Self(namespace)
     }
 
+    /// See [`Namespace::limited_to`].
+    #[must_use]
+    pub fn limited_to(&self, blocks: u64) -> Self {
+        Self(self.0.limited_to(blocks))
+    }
+
     /// The first two dwords of a Write.
     #[inline]
     pub(crate) fn write_head(&self) -> u64 {
@@ -119,6 +125,17 @@ impl Namespace {
     #[inline]
     pub fn blocks(&self) -> u64 {
         self.blocks
+    }
+
+    /// The same namespace, of which only the first `blocks` can be accessed: those of a partition
+    /// and what is before it.
+    #[must_use]
+    pub fn limited_to(&self, blocks: u64) -> Self {
+        let blocks = blocks.min(self.blocks);
+        let most = u64::from(self.max_blocks);
+        let has_plain = self.metadata_size() == 0 && most <= blocks;
+        let plain_blocks = if has_plain { most } else { 0 };
+        Self { blocks, plain_blocks, plain_end: blocks - plain_blocks, ..self.clone() }
     }
 
     /// Bytes of data in a logical block, 512 to 65,536.
@@ -365,6 +382,17 @@ mod tests {
                 assert_eq!(namespace.plain(0, bytes), checked, "{bytes} bytes, shift {shift}");
             }
         }
+    }
+
+    #[test]
+    fn a_limit_is_an_end() {
+        let namespace = Namespace::new(1, identify(100, 12, 0), 64 << 10).unwrap();
+        let limited = namespace.limited_to(50);
+        assert_eq!((limited.blocks(), namespace.limited_to(500).blocks()), (50, 100));
+        assert_eq!((limited.plain(34, 65_536), limited.plain(35, 4096)), (Some(15), None));
+        assert!(limited.check(49, 4096).is_ok());
+        assert!(matches!(limited.check(50, 4096), Err(Error::OutOfRange { .. })));
+        assert_eq!(namespace.limited_to(8).plain(0, 4096), None, "less than a transfer");
     }
 
     #[test]

@@ -4,37 +4,29 @@ use std::ops::Range;
 
 use nvio_iomap::Mapping;
 
-/// Up to this many mappings of a bucket are looked at one after another.
-const SCAN_MAX: u32 = 8;
-
 /// A part of a file's map that is in one piece. The mappings are in order, and cover the range
 /// without a gap.
 ///
 /// The range up to the last mapping is divided into buckets of equal size, twice as many as there
-/// are mappings at least, and for each bucket it is noted which mappings are in it. As long as
-/// mappings are of similar sizes, a search looks at one or two of them.
+/// are mappings at least, and for each bucket it is noted where in the mappings it begins. As long
+/// as mappings are of similar sizes, a search looks at one or two of them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Leaf {
     start: u64,
     end: u64,
+    length: u64,
     mappings: Box<[Mapping]>,
-    buckets: Box<[Bucket]>,
+    /// For each bucket, the mapping that its first byte is in.
+    buckets: Box<[u32]>,
     /// Binary logarithm of a bucket's size in bytes.
     shift: u32,
-}
-
-/// The mapping that the first byte of a bucket is in, and how many follow it in the bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bucket {
-    first: u32,
-    more: u32,
 }
 
 impl Leaf {
     /// A leaf of nothing.
     pub(crate) fn empty() -> Self {
         let (mappings, buckets) = (Box::default(), Box::default());
-        Self { start: 0, end: 0, mappings, buckets, shift: 0 }
+        Self { start: 0, end: 0, length: 0, mappings, buckets, shift: 0 }
     }
 
     /// A leaf for `range` in bytes of the file. There is at least one mapping, and the range is
@@ -48,26 +40,17 @@ impl Leaf {
         let mut at = 0usize;
         let mut pos = start;
         let size = 1u64.wrapping_shl(shift);
-        let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         let buckets = (0..count)
             .map(|_| {
-                let starts_by = |at: usize, pos: u64| {
-                    mappings.get(at.saturating_add(1)).is_some_and(|next| next.offset <= pos)
-                };
-                while starts_by(at, pos) {
+                let next = |at: usize| mappings.get(at.saturating_add(1));
+                while next(at).is_some_and(|next| next.offset <= pos) {
                     at = at.saturating_add(1);
                 }
-                let first = at;
                 pos = pos.saturating_add(size);
-                let mut end = at;
-                while starts_by(end, pos.saturating_sub(1)) {
-                    end = end.saturating_add(1);
-                }
-                at = end;
-                Bucket { first: number(first), more: number(end.saturating_sub(first)) }
+                u32::try_from(at).unwrap_or(u32::MAX)
             })
             .collect();
-        Self { start, end, mappings, buckets, shift }
+        Self { start, end, length: end.saturating_sub(start), mappings, buckets, shift }
     }
 
     /// Both leaves as one; `next` begins where this one ends.
@@ -95,7 +78,7 @@ impl Leaf {
     /// Whether byte `pos` is in the range.
     #[inline(always)]
     pub(crate) fn covers(&self, pos: u64) -> bool {
-        pos.wrapping_sub(self.start) < self.end.wrapping_sub(self.start)
+        pos.wrapping_sub(self.start) < self.length
     }
 
     /// The mapping that byte `pos` is in; `None` if it is not in the range.
@@ -103,16 +86,12 @@ impl Leaf {
     pub(crate) fn find(&self, pos: u64) -> Option<&Mapping> {
         let bucket = pos.wrapping_sub(self.start).wrapping_shr(self.shift);
         let bucket = usize::try_from(bucket).unwrap_or(usize::MAX);
-        let Some(&Bucket { first, more }) = self.buckets.get(bucket) else {
-            return self.find_last(pos);
-        };
-        let first = usize::try_from(first).unwrap_or(usize::MAX);
-        if more > SCAN_MAX {
-            return self.search(first, more, pos);
+        let Some(&first) = self.buckets.get(bucket) else { return self.find_last(pos) };
+        // Four in five, when mappings are of similar sizes.
+        match self.mappings.get(usize::try_from(first).unwrap_or(usize::MAX)) {
+            Some(mapping) if covers(mapping, pos) => Some(mapping),
+            _ => self.search(bucket, pos),
         }
-        let found = self.mappings.get(first..)?.iter().find(|mapping| covers(mapping, pos));
-        debug_assert!(found.is_some() || !self.covers(pos));
-        found
     }
 
     /// Only the last mapping goes on past the buckets.
@@ -121,11 +100,20 @@ impl Leaf {
         self.mappings.last().filter(|mapping| covers(mapping, pos))
     }
 
-    /// Among the mappings of a bucket that has many.
+    /// Among the mappings of a bucket.
     #[cold]
-    fn search(&self, first: usize, more: u32, pos: u64) -> Option<&Mapping> {
-        let end = first.saturating_add(usize::try_from(more).ok()?);
-        let mappings = self.mappings.get(first..=end)?;
+    #[inline(never)]
+    fn search(&self, bucket: usize, pos: u64) -> Option<&Mapping> {
+        let first = usize::try_from(*self.buckets.get(bucket)?).ok()?;
+        let last = self.buckets.get(bucket.saturating_add(1));
+        let last = last.and_then(|&last| usize::try_from(last).ok()).unwrap_or(usize::MAX);
+        let last = last.min(self.mappings.len().saturating_sub(1));
+        let mappings = self.mappings.get(first..=last)?;
+        // As a rule there are two, and it is the second.
+        match mappings.get(1) {
+            Some(mapping) if covers(mapping, pos) => return Some(mapping),
+            _ => {}
+        }
         let after = mappings.partition_point(|mapping| mapping.offset <= pos);
         mappings.get(after.wrapping_sub(1)).filter(|mapping| covers(mapping, pos))
     }

@@ -78,6 +78,13 @@ pub trait Queue<C> {
         self.max_transfer()
     }
 
+    /// Whether a bio of `bytes` at byte `addr` is no more than
+    /// [`max_transfer_at`](Self::max_transfer_at) there.
+    #[inline]
+    fn fits(&self, addr: u64, bytes: u64) -> bool {
+        bytes <= self.max_transfer_at(addr) as u64
+    }
+
     /// Whether what is written may be lost with the power until it was flushed.
     fn has_volatile_cache(&self) -> bool {
         true

@@ -12,6 +12,7 @@ use crate::{Bio, BioDone, BioError, Error, Queue, Refused, Settle, WriteQueue};
 /// A range of a namespace: all of it, or a partition. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Disk {
+    /// Ends where the disk does.
     namespace: Namespace,
     /// First block in the namespace.
     start: u64,
@@ -35,8 +36,8 @@ impl Disk {
             return Err(Error::Misaligned { pos: offset, length, align });
         }
         self.check(offset, length)?;
-        let start = self.start + (offset >> shift);
-        Ok(Self { namespace: self.namespace.clone(), start, blocks: length >> shift })
+        let (start, blocks) = (self.start + (offset >> shift), length >> shift);
+        Ok(Self { namespace: self.namespace.limited_to(start + blocks), start, blocks })
     }
 
     /// The namespace it is on.
@@ -91,7 +92,8 @@ impl WritableDisk {
     /// As [`Disk::slice`].
     pub fn slice(&self, offset: u64, length: u64) -> Result<Self, Error> {
         let disk = self.disk.slice(offset, length)?;
-        Ok(Self { disk, namespace: self.namespace.clone() })
+        let namespace = self.namespace.limited_to(disk.start + disk.blocks);
+        Ok(Self { disk, namespace })
     }
 }
 
@@ -165,26 +167,31 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
         &self.pair
     }
 
-    /// The block of the namespace that is at byte `addr` of the disk, if the `length` bytes from
-    /// there on are inside, and begin with a block.
+    /// The block of the namespace that is at byte `addr` of the disk, if a block begins there.
+    /// Whether it is inside is known to the namespace, which ends where the disk does.
     #[inline(always)]
-    fn locate(&self, addr: u64, length: u64) -> Option<u64> {
-        // An address that is too large is one from which no byte is inside.
-        let left = self.size.saturating_sub(addr);
-        let inside = addr & self.block_mask == 0 && length <= left;
-        inside.then(|| self.start + (addr >> self.block_shift))
+    fn locate(&self, addr: u64) -> Option<u64> {
+        (addr & self.block_mask == 0).then(|| self.start + (addr >> self.block_shift))
     }
 
-    /// What is wrong with a bio that [`locate`](Self::locate) knows no place for.
+    /// The refusal of a bio that begins inside of a block.
     #[cold]
     #[inline(never)]
-    fn misplaced(&self, bio: Bio<C>) -> Refused<C> {
-        let (addr, length, align) = (bio.addr, bio.buf.len() as u64, self.block_mask + 1);
-        let error = match addr & self.block_mask {
-            0 => Error::OutsideDisk { addr, length, size: self.size },
-            _ => Error::Misaligned { pos: addr, length, align },
+    fn misaligned(&self, bio: Bio<C>) -> Refused<C> {
+        let (pos, length, align) = (bio.addr, bio.buf.len() as u64, self.block_mask + 1);
+        Refused { error: Error::Misaligned { pos, length, align }, bio }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refused(&self, rejected: Rejected<C>, addr: u64, fua: bool) -> Refused<C> {
+        let Rejected { error, buf, context: tag } = rejected;
+        let length = buf.len() as u64;
+        let error = match error {
+            DriverError::OutOfRange { .. } => Error::OutsideDisk { addr, length, size: self.size },
+            error => from_driver(error),
         };
-        Refused { error, bio }
+        Refused { error, bio: Bio { addr, buf, tag, fua } }
     }
 
     /// Most bytes of a bio at a place, where there is a boundary. It is the namespace's, which a
@@ -227,6 +234,11 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
         }
     }
 
+    #[inline(always)]
+    fn fits(&self, addr: u64, bytes: u64) -> bool {
+        bytes <= self.most_anywhere as u64 || bytes <= self.most_at(addr) as u64
+    }
+
     fn has_volatile_cache(&self) -> bool {
         self.volatile_cache
     }
@@ -242,12 +254,12 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
     #[inline(always)]
     fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
         let Bio { addr, buf, tag, fua } = bio;
-        let Some(lba) = self.locate(addr, buf.len() as u64) else {
-            return Err(self.misplaced(Bio { addr, buf, tag, fua }));
+        let Some(lba) = self.locate(addr) else {
+            return Err(self.misaligned(Bio { addr, buf, tag, fua }));
         };
         match self.pair.read(&self.disk.as_ref().namespace, lba, buf, tag) {
             Ok(()) => Ok(()),
-            Err(rejected) => Err(refused(rejected, addr, fua)),
+            Err(rejected) => Err(self.refused(rejected, addr, fua)),
         }
     }
 
@@ -281,16 +293,16 @@ impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {
     #[inline]
     fn write(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
         let Bio { addr, buf, tag, fua } = bio;
-        let Some(lba) = self.locate(addr, buf.len() as u64) else {
-            return Err(self.misplaced(Bio { addr, buf, tag, fua }));
+        let Some(lba) = self.locate(addr) else {
+            return Err(self.misaligned(Bio { addr, buf, tag, fua }));
         };
         if fua {
             let queued = self.pair.write_through(&self.disk.namespace, lba, buf, tag);
-            return queued.map_err(|rejected| refused(rejected, addr, fua));
+            return queued.map_err(|rejected| self.refused(rejected, addr, fua));
         }
         match self.pair.write(&self.disk.namespace, lba, buf, tag) {
             Ok(()) => Ok(()),
-            Err(rejected) => Err(refused(rejected, addr, fua)),
+            Err(rejected) => Err(self.refused(rejected, addr, fua)),
         }
     }
 }
@@ -313,13 +325,6 @@ fn completed<C>(completion: Completion<C>) -> BioDone<C> {
         false => Err(BioError::Status(status)),
     };
     BioDone { tag, buf, result }
-}
-
-#[cold]
-#[inline(never)]
-fn refused<C>(rejected: Rejected<C>, addr: u64, fua: bool) -> Refused<C> {
-    let Rejected { error, buf, context: tag } = rejected;
-    Refused { error: from_driver(error), bio: Bio { addr, buf, tag, fua } }
 }
 
 fn from_driver(error: DriverError) -> Error {

@@ -223,18 +223,24 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// What is done and succeeded is handed out at once; the rest, and what needs work of the
     /// filesystem or a flush, by the next call.
     #[inline]
-    pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Done<I::Error>)) -> usize {
+    pub fn poll(&mut self, limit: usize, done: impl FnMut(Done<I::Error>)) -> usize {
+        self.poll_with(limit, &mut Closure(done))
+    }
+
+    /// The same as [`poll`](Self::poll), for a handler whose method is to be inlined for certain.
+    #[inline]
+    pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<I::Error>) -> usize {
         if self.core.is_waiting() {
             self.work();
-            return self.core.hand_out(limit, &mut done);
+            return self.core.hand_out(limit, handler);
         }
         let Self { queue, core } = self;
-        let mut settling = Settling { core, count: 0, done: &mut done };
+        let mut settling = Settling { core, count: 0, handler };
         queue.poll(limit, &mut settling);
         let count = settling.count;
         match self.core.ready.is_empty() {
             true => count,
-            false => count + self.core.hand_out(limit - count.min(limit), &mut done),
+            false => count + self.core.hand_out(limit - count.min(limit), handler),
         }
     }
 
@@ -333,14 +339,30 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     }
 }
 
-/// Gives the caller of a poll what needs no work, and keeps the rest.
-struct Settling<'c, I: Inode, F> {
-    core: &'c mut Core<I>,
-    count: usize,
-    done: &'c mut F,
+/// Takes results; see [`FileQueue::poll_with`]. The compiler decides whether a closure is called or
+/// inlined; the method of this can be marked `#[inline(always)]`.
+pub trait Handler<E> {
+    /// A request is done.
+    fn done(&mut self, done: Done<E>);
 }
 
-impl<I: Inode, F: FnMut(Done<I::Error>)> Settle<Tag<I>> for Settling<'_, I, F> {
+struct Closure<F>(F);
+
+impl<E, F: FnMut(Done<E>)> Handler<E> for Closure<F> {
+    #[inline]
+    fn done(&mut self, done: Done<E>) {
+        (self.0)(done);
+    }
+}
+
+/// Gives the caller of a poll what needs no work, and keeps the rest.
+struct Settling<'c, I: Inode, H> {
+    core: &'c mut Core<I>,
+    count: usize,
+    handler: &'c mut H,
+}
+
+impl<I: Inode, H: Handler<I::Error>> Settle<Tag<I>> for Settling<'_, I, H> {
     #[inline(always)]
     fn settle(&mut self, bio: BioDone<Tag<I>>) {
         let BioDone { tag, buf, result } = bio;
@@ -355,7 +377,7 @@ impl<I: Inode, F: FnMut(Done<I::Error>)> Settle<Tag<I>> for Settling<'_, I, F> {
         self.count += 1;
         let memory = Some(Memory::Dma(buf));
         let result = Ok(memory.as_ref().map_or(0, Memory::len));
-        (self.done)(Done { token: tag.id, result, memory });
+        self.handler.done(Done { token: tag.id, result, memory });
     }
 }
 
@@ -378,9 +400,9 @@ impl<I: Inode> Core<I> {
 
     /// Hands out what was kept.
     #[inline(never)]
-    fn hand_out(&mut self, limit: usize, done: &mut impl FnMut(Done<I::Error>)) -> usize {
+    fn hand_out(&mut self, limit: usize, handler: &mut impl Handler<I::Error>) -> usize {
         let ready = std::iter::from_fn(|| self.ready.pop_front());
-        ready.take(limit).map(done).count()
+        ready.take(limit).map(|done| handler.done(done)).count()
     }
 
     #[inline(never)]

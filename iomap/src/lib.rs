@@ -96,7 +96,7 @@ pub use bio::{Bio, BioDone, BioError, Queue, Refused, Settle, WriteQueue};
 pub use bounce::PIECE;
 pub use counters::{Counters, Reason};
 pub use disk::{Disk, DiskQueue, WritableDisk};
-pub use engine::{FileQueue, Tag};
+pub use engine::{FileQueue, Handler, Tag};
 pub use error::{Error, FileError};
 pub use inode::{EndIo, Inode, Report, Shared};
 pub use io::{Done, Failed, Io, IoFlags, Memory, Rejected};

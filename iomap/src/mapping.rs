@@ -6,6 +6,8 @@ use crate::Error;
 use crate::inode::{Inode, Shared};
 
 /// What a range of a file is backed by.
+// As wide as the flags: then a mapping has no padding, which would be copied byte by byte.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MappingKind {
     /// Nothing: reads give zeroes.
@@ -24,7 +26,7 @@ bitflags! {
     /// What else is true of a mapping. The last two are set by this crate, the others by the
     /// filesystem.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct MappingFlags: u16 {
+    pub struct MappingFlags: u32 {
         /// The blocks were just allocated; what lies outside the write must be zeroed.
         const NEW = 1 << 0;
         /// Metadata that the data needs is not durable yet.

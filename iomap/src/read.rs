@@ -7,7 +7,7 @@ use crate::engine::{FileQueue, Tag};
 use crate::generic::Transfer;
 use crate::held::Held;
 use crate::inode::Inode;
-use crate::simple::NotTaken;
+use crate::simple::{NotTaken, Stopped};
 use crate::user::{Borrowed, Nobody, ToSink};
 use crate::{
     Cursor, Done, Error, ErrorOf, Failed, Io, IoFlags, Mapper, Memory, Queue, Reason, Rejected,
@@ -31,10 +31,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             return self.submit_read(file, Io::at(pos).token(token), buf.into());
         }
         let tag = |inode| Tag::simple(inode, token, pos);
-        match self.simple(file, pos, buf, IoFlags::empty(), tag) {
-            Ok(()) => Ok(()),
-            Err((not, buf)) => self.not_simple(file, &Io::at(pos).token(token), not, buf),
-        }
+        let none = IoFlags::empty();
+        self.simple(file, pos, buf, none, tag, || Ok(()), |this, file, stopped, buf| {
+            this.not_simple(file, &Io::at(pos).token(token), stopped, buf)
+        })
     }
 
     #[cold]
@@ -43,10 +43,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         &mut self,
         file: &mut M,
         io: &Io,
-        not: NotTaken<I::Error>,
+        stopped: Stopped<I::Error>,
         buf: DmaBuf,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
-        match not {
+        match self.not_taken(file, io.pos, io.flags, stopped, &buf) {
             NotTaken::NotSimple(reason) => {
                 self.core.counters.fall_back(reason);
                 self.submit_generic(file, io, buf.into())
@@ -85,15 +85,14 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         if traced {
             log::trace!("simple read at {pos}: {} bytes", buf.len());
         }
-        match self.simple(file, pos, buf, flags, |inode| Tag::simple(inode, token, pos)) {
-            Ok(()) => {
-                if traced {
-                    log::trace!("simple read at {pos} is queued");
-                }
-                Ok(())
-            }
-            Err((not, buf)) => self.not_simple(file, &io, not, buf),
+        let tag = |inode| Tag::simple(inode, token, pos);
+        let taken = self.simple(file, pos, buf, flags, tag, || Ok(()), |this, file, stopped, buf| {
+            this.not_simple(file, &io, stopped, buf)
+        });
+        if traced && taken.is_ok() {
+            log::trace!("read at {pos} is queued");
         }
+        taken
     }
 
     fn submit_generic<M: Mapper<Inode = I>>(
@@ -201,10 +200,13 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         loop {
             let wait = self.core.begin_wait();
             let tag = |inode| Tag::waited(inode, wait, pos);
-            match self.simple(file, pos, buf, flags, tag) {
-                Ok(()) => return Ok(self.finish_waited(Ok(()), &mut Nobody)),
-                Err((NotTaken::NotSimple(reason), buf)) => return Err((reason, buf)),
-                Err((NotTaken::Failed(error), taken)) => {
+            let taken = self.simple(file, pos, buf, flags, tag, || None, |this, file, stopped, buf| {
+                Some((this.not_taken(file, pos, flags, stopped, &buf), buf))
+            });
+            match taken {
+                None => return Ok(self.finish_waited(Ok(()), &mut Nobody)),
+                Some((NotTaken::NotSimple(reason), buf)) => return Err((reason, buf)),
+                Some((NotTaken::Failed(error), taken)) => {
                     let nowait = flags.contains(IoFlags::NOWAIT);
                     let full = !nowait && crate::FileError::is_busy(&error);
                     if !full || !matches!(self.take_some(&mut Nobody), Ok(1..)) {

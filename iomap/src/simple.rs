@@ -27,7 +27,7 @@ pub(crate) enum NotTaken<E> {
 }
 
 /// Where the attempt at a read ended, with what is needed to go on.
-enum Stopped<E> {
+pub(crate) enum Stopped<E> {
     /// Before anything was done.
     Early,
     /// At the cache or at `begin`.
@@ -51,21 +51,22 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         }
     }
 
-    /// Submits a read of all of `buf`, if it is one for this path; `tag` makes the state that goes
-    /// with it.
-    ///
-    /// # Errors
-    /// Gives the buffer back.
-    // What is rare is told by one function, at the end, so that there is little to keep for it.
+    /// Submits a read of all of `buf`, if it is one for this path, and returns `taken`; else what
+    /// `stopped` makes of it. `tag` makes the state that goes with the command.
+    // What is rare is told by a function at the end, and the result is made there: there is little
+    // to keep for it then.
     #[inline(always)]
-    pub(crate) fn simple<M: Mapper<Inode = I>>(
+    #[expect(clippy::too_many_arguments, reason = "inlined, into two callers")]
+    pub(crate) fn simple<M: Mapper<Inode = I>, R>(
         &mut self,
         file: &mut M,
         pos: u64,
         buf: DmaBuf,
         flags: IoFlags,
         tag: impl FnOnce(InFlight<I>) -> Tag<I>,
-    ) -> Result<(), (NotTaken<I::Error>, DmaBuf)> {
+        taken: impl FnOnce() -> R,
+        stopped: impl Fn(&mut Self, &mut M, Stopped<I::Error>, DmaBuf) -> R,
+    ) -> R {
         let count = buf.len() as u64;
         let mask = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
             true => u64::from(file.block_size()) - 1,
@@ -74,24 +75,22 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         // No byte wraps, and is too long.
         let short = count.wrapping_sub(1) < u64::from(file.block_size());
         let inside = file.size().checked_sub(count).is_some_and(|last| pos <= last);
-        let aligned = ((pos | count) & mask) | (buf.iova() & (DWORD - 1)) == 0;
+        let aligned = (pos | count) & mask == 0 && buf.is_aligned();
         if !(short && inside && aligned && file.is_plain() && !self.core.mode.has_integrity()) {
-            return Err(self.stopped(file, pos, flags, Stopped::Early, buf));
+            return stopped(self, file, Stopped::Early, buf);
         }
         let inode = file.inode().enter();
         let nowait = flags.contains(IoFlags::NOWAIT);
         if let Err(error) = file.inode().inode().write_back(pos, count, nowait) {
-            return Err(self.stopped(file, pos, flags, Stopped::Filesystem(error), buf));
+            return stopped(self, file, Stopped::Filesystem(error), buf);
         }
         let op = op(false, flags);
         let mapping = match file.begin(pos, count, op) {
             Ok(mapping) => mapping,
-            Err(error) => {
-                return Err(self.stopped(file, pos, flags, Stopped::Filesystem(error), buf));
-            }
+            Err(error) => return stopped(self, file, Stopped::Filesystem(error), buf),
         };
         let Some(addr) = self.usable(&mapping, pos, count) else {
-            return Err(self.stopped(file, pos, flags, Stopped::Mapping(mapping), buf));
+            return stopped(self, file, Stopped::Mapping(mapping), buf);
         };
         // An error counts only when nothing was processed.
         let _ = file.end(&mapping, pos, count, count, op);
@@ -99,11 +98,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         match self.queue.read(bio) {
             Ok(()) => {
                 self.core.counters.simple += 1;
-                Ok(())
+                taken()
             }
-            Err(Refused { error, bio }) => {
-                Err(self.stopped(file, pos, flags, Stopped::Queue(error), bio.buf))
-            }
+            Err(Refused { error, bio }) => stopped(self, file, Stopped::Queue(error), bio.buf),
         }
     }
 
@@ -111,36 +108,37 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     #[inline(always)]
     fn usable(&self, mapping: &Mapping, pos: u64, count: u64) -> Option<u64> {
         let Mapping { offset, length, addr, kind, flags } = *mapping;
+        // Wraps where the mapping begins later, and is too much then.
         let before = pos.wrapping_sub(offset);
         let unfit = MappingFlags::INTEGRITY | MappingFlags::ANON_WRITE | MappingFlags::STALE;
-        // Inside, if there are so many from the position on: it is in the mapping then, too.
-        let whole = before < length && count <= length - before;
+        let whole = length.checked_sub(before).is_some_and(|left| count <= left);
         if kind != MappingKind::Mapped || flags.intersects(unfit) || !whole {
             return None;
         }
         let addr = addr.checked_add(before)?;
-        (count <= self.queue.max_transfer_at(addr) as u64).then_some(addr)
+        self.queue.fits(addr, count).then_some(addr)
     }
 
+    /// What is to be done about a read that is not under way.
     #[cold]
     #[inline(never)]
-    fn stopped<M: Mapper<Inode = I>>(
+    pub(crate) fn not_taken<M: Mapper<Inode = I>>(
         &self,
         file: &mut M,
         pos: u64,
         flags: IoFlags,
         stopped: Stopped<I::Error>,
-        buf: DmaBuf,
-    ) -> (NotTaken<I::Error>, DmaBuf) {
+        buf: &DmaBuf,
+    ) -> NotTaken<I::Error> {
         let count = buf.len() as u64;
         let error = match stopped {
-            Stopped::Early => return (self.early(file, pos, flags, &buf), buf),
+            Stopped::Early => return self.early(file, pos, flags, buf),
             Stopped::Filesystem(error) => error,
             Stopped::Queue(error) => error.into(),
             Stopped::Mapping(mapping) => {
                 let ended = file.end(&mapping, pos, count, 0, op(false, flags));
                 match (why_not(&mapping, pos, count), ended) {
-                    (Some(reason), Ok(())) => return (NotTaken::NotSimple(reason), buf),
+                    (Some(reason), Ok(())) => return NotTaken::NotSimple(reason),
                     (Some(_), Err(error)) => error,
                     (None, _) => {
                         let Mapping { offset, length, .. } = mapping;
@@ -150,7 +148,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             }
         };
         report(file.inode().inode(), pos, count, false, &error);
-        (NotTaken::Failed(error), buf)
+        NotTaken::Failed(error)
     }
 
     /// What of a request itself is not for this path, or wrong.

@@ -91,6 +91,13 @@ impl DmaBuf {
         (self.start() & (PAGE - 1)).wrapping_add(self.len32()) <= PAGE
     }
 
+    /// Whether it begins at a multiple of four bytes, as controllers need (Base 4.1.1).
+    #[inline]
+    pub fn is_aligned(&self) -> bool {
+        // Allocations begin on a page.
+        self.start() & 3 == 0
+    }
+
     /// Whether there is no byte in it.
     pub fn is_empty(&self) -> bool {
         self.len32() == 0

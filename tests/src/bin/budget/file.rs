@@ -9,7 +9,7 @@ use std::time::Duration;
 use nvio_driver::{Address, Controller, DmaBuf};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{File, FileQueue, Filesystem};
-use nvio_iomap::{Disk, DiskQueue, Io, IoFlags, Memory};
+use nvio_iomap::{Disk, DiskQueue, Done, Handler, Io, IoFlags, Memory};
 use nvio_tests::image::mkfs_of_folder;
 
 use crate::{BATCH, DEPTH, ROUNDS, allocations, random};
@@ -50,16 +50,27 @@ fn file_submit_generic(queue: &mut FileQueue, file: &mut File, bufs: &mut Bufs, 
 /// Takes a batch of results.
 #[inline(never)]
 fn file_complete(queue: &mut FileQueue, bufs: &mut Bufs, sum: &mut u64) -> usize {
-    queue.poll(BATCH, |done| {
+    queue.poll_with(BATCH, &mut Places { bufs, sum })
+}
+
+/// Puts buffers back to their places.
+struct Places<'b> {
+    bufs: &'b mut Bufs,
+    sum: &'b mut u64,
+}
+
+impl Handler<nvio_ext4::Error> for Places<'_> {
+    #[inline(always)]
+    fn done(&mut self, done: Done<nvio_ext4::Error>) {
         if let (Ok(bytes), Some(Memory::Dma(buf))) = (done.result, done.memory) {
-            *sum = sum.wrapping_add(bytes as u64);
+            *self.sum = self.sum.wrapping_add(bytes as u64);
             // The place is there and empty, so that there is nothing to drop.
-            match bufs.get_mut(done.token as usize) {
+            match self.bufs.get_mut(done.token as usize) {
                 Some(place) => std::mem::forget(place.replace(buf)),
                 None => std::mem::forget(buf),
             }
         }
-    })
+    }
 }
 
 /// A file whose blocks are on a namespace that stores nothing; where they are is known from an
