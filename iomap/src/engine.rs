@@ -17,69 +17,70 @@ use crate::{BioDone, BioError, Counters, Done, Error, Memory, Queue, Settle};
 // Words rather than variants with fields: those would be copied around as a whole.
 #[derive(Debug)]
 pub struct Tag<I> {
-    /// What it is, one of `Tag::SIMPLE` and so on; of a piece, above that, the bytes that it begins
-    /// before what it is for.
-    kind: u64,
-    /// The caller's token, the number of a wait, or the request in the pool.
-    id: u64,
-    /// Position in the file; of a piece, in the request.
-    at: u64,
-    /// Of a request of the simple path.
+    /// Of a request of the simple path; what is without it is of one of the generic path.
     inode: Option<InFlight<I>>,
+    /// The caller's token, or the number of a wait; or what [`Part`] says.
+    id: u64,
+    /// Position in the file, with [`WAITED`] if the submitter waits; or position in the request.
+    at: u64,
+}
+
+/// No file has a position as high.
+const WAITED: u64 = 1 << 63;
+
+/// What a command of the generic path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// A piece of the request's data, which begins so many bytes before what it is for.
+    Piece { skip: u32 },
+    /// Zeroes beside what a request writes.
+    Pad,
+    /// A request's flush.
+    Flush,
 }
 
 impl<I> Tag<I> {
-    /// All of a request of the simple path.
-    const SIMPLE: u64 = 0;
-    /// The same; its submitter waits for it.
-    const WAITED: u64 = 1;
-    /// A part of a request of the generic path.
-    const PIECE: u64 = 2;
-    /// Zeroes beside what a request writes.
-    const PAD: u64 = 3;
-    /// A request's flush.
-    const FLUSH: u64 = 4;
+    const PAD: u64 = 1 << 62;
+    const FLUSH: u64 = 1 << 63;
 
     #[inline(always)]
     pub(crate) fn simple(inode: InFlight<I>, token: u64, pos: u64) -> Self {
-        Self { kind: Self::SIMPLE, id: token, at: pos, inode: Some(inode) }
+        Self { inode: Some(inode), id: token, at: pos }
     }
 
     #[inline(always)]
     pub(crate) fn waited(inode: InFlight<I>, wait: u64, pos: u64) -> Self {
-        Self { kind: Self::WAITED, id: wait, at: pos, inode: Some(inode) }
+        Self { inode: Some(inode), id: wait, at: pos | WAITED }
     }
 
+    /// `skip` is less than a block.
     #[inline(always)]
     pub(crate) fn piece(request: u32, skip: u32, at: u64) -> Self {
-        let kind = Self::PIECE | u64::from(skip) << 32;
-        Self { kind, id: u64::from(request), at, inode: None }
+        Self { inode: None, id: u64::from(request) | u64::from(skip & 0xff_ffff) << 32, at }
     }
 
     pub(crate) fn pad(request: u32) -> Self {
-        Self { kind: Self::PAD, ..Self::piece(request, 0, 0) }
+        Self { inode: None, id: u64::from(request) | Self::PAD, at: 0 }
     }
 
     fn flush(request: u32) -> Self {
-        Self { kind: Self::FLUSH, ..Self::piece(request, 0, 0) }
+        Self { inode: None, id: u64::from(request) | Self::FLUSH, at: 0 }
     }
 
     pub(crate) fn is_pad(&self) -> bool {
-        self.kind == Self::PAD
+        self.inode.is_none() && self.id & Self::PAD != 0
     }
 
-    /// Of a piece: how many bytes it begins before what it is for.
+    /// The request in the pool, and what of it this is.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "made of 32 bits")]
-    fn skip(&self) -> u32 {
-        (self.kind >> 32) as u32
-    }
-
-    /// The request in the pool.
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "made of 32 bits")]
-    fn request(&self) -> u32 {
-        self.id as u32
+    #[expect(clippy::cast_possible_truncation, reason = "made of numbers of that size")]
+    fn part(&self) -> (u32, Part) {
+        let part = match self.id & (Self::PAD | Self::FLUSH) {
+            0 => Part::Piece { skip: (self.id >> 32) as u32 & 0xff_ffff },
+            Self::PAD => Part::Pad,
+            _ => Part::Flush,
+        };
+        (self.id as u32, part)
     }
 }
 
@@ -101,6 +102,8 @@ pub(crate) struct Core<I: Inode> {
     deferred: VecDeque<Work<I>>,
     /// What is to be handed out.
     pub(crate) ready: VecDeque<Done<I::Error>>,
+    /// Whether a submitter gave up waiting.
+    has_lost: bool,
     /// The number of the last wait. Results of others are dropped: their submitter gave up.
     wait: u64,
     /// The result of what is waited for.
@@ -170,6 +173,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             requests: Pool::new(requests),
             deferred: VecDeque::with_capacity(4 * depth),
             ready: VecDeque::with_capacity(4 * depth),
+            has_lost: false,
             wait: 0,
             waited: None,
             bounce: BouncePool::default(),
@@ -235,9 +239,17 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             return self.core.hand_out(limit, handler);
         }
         let Self { queue, core } = self;
-        let mut settling = Settling { core, count: 0, handler };
-        queue.poll(limit, &mut settling);
-        let count = settling.count;
+        let count = match core.mode.is_traced() {
+            false => {
+                let mut settling = Settling { core, kept: 0, handler };
+                let taken = queue.poll(limit, &mut settling);
+                taken - settling.kept
+            }
+            true => {
+                queue.poll(limit, &mut Keeping { core, user: &mut Nobody });
+                0
+            }
+        };
         match self.core.ready.is_empty() {
             true => count,
             false => count + self.core.hand_out(limit - count.min(limit), handler),
@@ -264,11 +276,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// flight.
     pub(crate) fn take_some(&mut self, user: &mut impl Borrowed) -> Result<usize, Error> {
         let Self { queue, core } = self;
-        let taken = queue.wait(|bio| {
-            if let Some(ended) = core.settle(bio, user) {
-                core.ready.push_back(ended);
-            }
-        })?;
+        let taken = queue.wait(|bio| core.keep(bio, user))?;
         Ok(taken + usize::from(core.is_waiting()))
     }
 
@@ -284,11 +292,13 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             }
             let before = self.core.deferred.len();
             let Self { queue, core } = self;
-            let taken = queue.wait(|bio| {
-                if let Some(ended) = core.settle(bio, user) {
-                    core.ready.push_back(ended);
+            let taken = match queue.wait(|bio| core.keep(bio, user)) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    core.has_lost = true;
+                    return Err(error);
                 }
-            })?;
+            };
             if taken == 0 && before == 0 && self.core.deferred.is_empty() {
                 return match self.core.waited.take() {
                     Some(done) => Ok(done),
@@ -358,7 +368,8 @@ impl<E, F: FnMut(Done<E>)> Handler<E> for Closure<F> {
 /// Gives the caller of a poll what needs no work, and keeps the rest.
 struct Settling<'c, I: Inode, H> {
     core: &'c mut Core<I>,
-    count: usize,
+    /// What was not handed out at once.
+    kept: usize,
     handler: &'c mut H,
 }
 
@@ -366,25 +377,29 @@ impl<I: Inode, H: Handler<I::Error>> Settle<Tag<I>> for Settling<'_, I, H> {
     #[inline(always)]
     fn settle(&mut self, bio: BioDone<Tag<I>>) {
         let BioDone { tag, buf, result } = bio;
-        if tag.kind != Tag::<I>::SIMPLE || result.is_err() {
-            return self.core.settle_for_nobody(BioDone { tag, buf, result });
+        // Those that are waited for do not end in a poll, unless their submitter gave up.
+        if result.is_err() || tag.inode.is_none() || self.core.has_lost {
+            self.kept += 1;
+            return self.core.keep(BioDone { tag, buf, result }, &mut Nobody);
         }
         // First, so that who is told finds it lowered.
         drop(tag.inode);
-        if self.core.mode.is_traced() {
-            trace_done(tag.at);
-        }
-        self.count += 1;
         let memory = Some(Memory::Dma(buf));
         let result = Ok(memory.as_ref().map_or(0, Memory::len));
         self.handler.done(Done { token: tag.id, result, memory });
     }
 }
 
-#[cold]
-#[inline(never)]
-fn trace_done(pos: u64) {
-    log::trace!("simple read at {pos} is done");
+/// Keeps everything.
+struct Keeping<'c, I: Inode, U> {
+    core: &'c mut Core<I>,
+    user: &'c mut U,
+}
+
+impl<I: Inode, U: Borrowed> Settle<Tag<I>> for Keeping<'_, I, U> {
+    fn settle(&mut self, bio: BioDone<Tag<I>>) {
+        self.core.keep(bio, self.user);
+    }
 }
 
 impl<I: Inode> Core<I> {
@@ -405,9 +420,10 @@ impl<I: Inode> Core<I> {
         ready.take(limit).map(|done| handler.done(done)).count()
     }
 
+    /// Takes what the device has done, and keeps the result.
     #[inline(never)]
-    fn settle_for_nobody(&mut self, bio: BioDone<Tag<I>>) {
-        if let Some(ended) = self.settle(bio, &mut Nobody) {
+    pub(crate) fn keep(&mut self, bio: BioDone<Tag<I>>, user: &mut impl Borrowed) {
+        if let Some(ended) = self.settle(bio, user) {
             self.ready.push_back(ended);
         }
     }
@@ -419,10 +435,11 @@ impl<I: Inode> Core<I> {
         user: &mut impl Borrowed,
     ) -> Option<Done<I::Error>> {
         let BioDone { tag, buf, result } = bio;
-        let (request, skip) = (tag.request(), tag.skip());
-        let Tag { kind, id, at, inode } = tag;
+        let (request, part) = tag.part();
+        let Tag { inode, id, at } = tag;
         if let Some(inode) = inode {
-            let waited = kind == Tag::<I>::WAITED;
+            let (waited, at) = (at & WAITED != 0, at & !WAITED);
+            log::trace!("simple read at {at} is done");
             if result.is_err() {
                 self.defer_simple(FailedSimple { inode, waited, token: id, pos: at, buf }, result);
                 return None;
@@ -437,21 +454,24 @@ impl<I: Inode> Core<I> {
             self.deliver(true, done);
             return None;
         }
-        match kind & 0xff {
-            Tag::<I>::PAD => {
+        match part {
+            Part::Piece { skip } => {
+                if !self.piece(request, skip, at, buf, result, user) {
+                    return None;
+                }
+            }
+            Part::Pad => {
                 self.bounce.put(buf);
                 let entry = self.requests.get_mut(request)?;
                 if let Err(error) = result {
                     entry.fail_bio(entry.count, 0, error);
                 }
             }
-            Tag::<I>::FLUSH => {
+            Part::Flush => {
                 if let Err(error) = result {
                     self.requests.get_mut(request)?.fail(Error::Flush { error });
                 }
             }
-            _ if !self.piece(request, skip, at, buf, result, user) => return None,
-            _ => {}
         }
         self.release(request)
     }

@@ -7,12 +7,15 @@ use crate::engine::{FileQueue, Tag};
 use crate::generic::Transfer;
 use crate::held::Held;
 use crate::inode::Inode;
-use crate::simple::{NotTaken, Stopped};
+use crate::simple::{KNOWN, NotTaken, Stopped};
 use crate::user::{Borrowed, Nobody, ToSink};
 use crate::{
     Cursor, Done, Error, ErrorOf, Failed, Io, IoFlags, Mapper, Memory, Queue, Reason, Rejected,
     Sink,
 };
+
+/// Flags with which a read of one command is like any other.
+const ONE_COMMAND: IoFlags = KNOWN.union(IoFlags::GENERIC).union(IoFlags::PARTIAL);
 
 impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// Submits a read of all of `buf` at `pos` of a file: the shortest way, without flags.
@@ -31,10 +34,16 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             return self.submit_read(file, Io::at(pos).token(token), buf.into());
         }
         let tag = |inode| Tag::simple(inode, token, pos);
-        let none = IoFlags::empty();
-        self.simple(file, pos, buf, none, tag, || Ok(()), |this, file, stopped, buf| {
+        let how = (u64::from(file.block_size()), IoFlags::empty());
+        self.simple(file, pos, buf, how, tag, Self::count_simple, |this, file, stopped, buf| {
             this.not_simple(file, &Io::at(pos).token(token), stopped, buf)
         })
+    }
+
+    #[inline(always)]
+    fn count_simple(&mut self) -> Result<(), Rejected<I::Error>> {
+        self.core.counters.simple += 1;
+        Ok(())
     }
 
     #[cold]
@@ -47,9 +56,13 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         buf: DmaBuf,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
         match self.not_taken(file, io.pos, io.flags, stopped, &buf) {
-            NotTaken::NotSimple(reason) => {
+            NotTaken::NotSimple(reason @ Reason::Length) => {
                 self.core.counters.fall_back(reason);
                 self.submit_generic(file, io, buf.into())
+            }
+            NotTaken::NotSimple(reason) => {
+                self.core.counters.fall_back(reason);
+                self.submit_whole(file, io, buf.into())
             }
             NotTaken::Failed(error) => Err(Rejected { error, memory: buf.into() }),
         }
@@ -86,16 +99,49 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             log::trace!("simple read at {pos}: {} bytes", buf.len());
         }
         let tag = |inode| Tag::simple(inode, token, pos);
-        let taken = self.simple(file, pos, buf, flags, tag, || Ok(()), |this, file, stopped, buf| {
-            this.not_simple(file, &io, stopped, buf)
-        });
+        let how = (u64::from(file.block_size()), flags);
+        let taken =
+            self.simple(file, pos, buf, how, tag, Self::count_simple, |this, file, stopped, buf| {
+                this.not_simple(file, &io, stopped, buf)
+            });
         if traced && taken.is_ok() {
             log::trace!("read at {pos} is queued");
         }
         taken
     }
 
+    /// The generic path: what is one command after all needs no more than the state that goes with
+    /// it.
     fn submit_generic<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        io: &Io,
+        memory: Memory,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        let Io { pos, token, flags, done_before } = *io;
+        let plain = ONE_COMMAND.contains(flags) && done_before == 0 && !self.queue.must_bounce();
+        let buf = match memory {
+            Memory::Dma(buf) if plain => buf,
+            memory => return self.submit_whole(file, io, memory),
+        };
+        let tag = |inode| Tag::simple(inode, token, pos);
+        let taken = |this: &mut Self| {
+            this.core.counters.generic += 1;
+            this.core.counters.commands += 1;
+            Ok(())
+        };
+        let how = (u64::MAX, flags);
+        self.simple(file, pos, buf, how, tag, taken, |this, file, stopped, buf| {
+            match this.not_taken(file, pos, flags, stopped, &buf) {
+                NotTaken::NotSimple(_) => this.submit_whole(file, io, buf.into()),
+                NotTaken::Failed(error) => Err(Rejected { error, memory: buf.into() }),
+            }
+        })
+    }
+
+    /// The generic path, with a request in the pool.
+    #[inline(never)]
+    fn submit_whole<M: Mapper<Inode = I>>(
         &mut self,
         file: &mut M,
         io: &Io,
@@ -200,7 +246,12 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         loop {
             let wait = self.core.begin_wait();
             let tag = |inode| Tag::waited(inode, wait, pos);
-            let taken = self.simple(file, pos, buf, flags, tag, || None, |this, file, stopped, buf| {
+            let how = (u64::from(file.block_size()), flags);
+            let count = |this: &mut Self| {
+                this.core.counters.simple += 1;
+                None
+            };
+            let taken = self.simple(file, pos, buf, how, tag, count, |this, file, stopped, buf| {
                 Some((this.not_taken(file, pos, flags, stopped, &buf), buf))
             });
             match taken {

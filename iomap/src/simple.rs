@@ -1,4 +1,5 @@
-//! The simple path: a read of one block or less, one command, no state but what goes with it.
+//! A read that is one command, with no state but what goes with that: the simple path, which takes
+//! one block or less, and the first attempt of the generic one.
 
 use nvio_driver::DmaBuf;
 
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Flags that change nothing of how one block is read.
-const KNOWN: IoFlags = IoFlags::NOWAIT
+pub(crate) const KNOWN: IoFlags = IoFlags::NOWAIT
     .union(IoFlags::FSBLOCK_ALIGNED)
     .union(IoFlags::NOFAULT)
     .union(IoFlags::DONTCACHE);
@@ -51,8 +52,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         }
     }
 
-    /// Submits a read of all of `buf`, if it is one for this path, and returns `taken`; else what
-    /// `stopped` makes of it. `tag` makes the state that goes with the command.
+    /// Submits a read of all of `buf`, if it is at most `most` bytes and one command, and returns
+    /// what `taken` makes; else what `stopped` makes of it. `tag` makes the state that goes with
+    /// the command.
     // What is rare is told by a function at the end, and the result is made there: there is little
     // to keep for it then.
     #[inline(always)]
@@ -62,9 +64,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         file: &mut M,
         pos: u64,
         buf: DmaBuf,
-        flags: IoFlags,
+        (most, flags): (u64, IoFlags),
         tag: impl FnOnce(InFlight<I>) -> Tag<I>,
-        taken: impl FnOnce() -> R,
+        taken: impl FnOnce(&mut Self) -> R,
         stopped: impl Fn(&mut Self, &mut M, Stopped<I::Error>, DmaBuf) -> R,
     ) -> R {
         let count = buf.len() as u64;
@@ -73,7 +75,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             false => self.core.block_mask,
         };
         // No byte wraps, and is too long.
-        let short = count.wrapping_sub(1) < u64::from(file.block_size());
+        let short = count.wrapping_sub(1) < most;
         let inside = file.size().checked_sub(count).is_some_and(|last| pos <= last);
         let aligned = (pos | count) & mask == 0 && buf.is_aligned();
         if !(short && inside && aligned && file.is_plain() && !self.core.mode.has_integrity()) {
@@ -96,10 +98,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         let _ = file.end(&mapping, pos, count, count, op);
         let bio = Bio { addr, buf, tag: tag(inode), fua: false };
         match self.queue.read(bio) {
-            Ok(()) => {
-                self.core.counters.simple += 1;
-                taken()
-            }
+            Ok(()) => taken(self),
             Err(Refused { error, bio }) => stopped(self, file, Stopped::Queue(error), bio.buf),
         }
     }
@@ -167,7 +166,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         };
         let outside = file.size().checked_sub(count).is_none_or(|last| pos > last);
         NotTaken::NotSimple(match () {
-            () if count == 0 || count > block => Reason::Length,
+            () if count == 0 => Reason::Length,
             () if !is_multiple(pos | count, align) => {
                 let error = Error::Misaligned { pos, length: count, align };
                 return NotTaken::Failed(error.into());
@@ -175,6 +174,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             () if !is_multiple(iova, DWORD) => {
                 return NotTaken::Failed(Error::MisalignedMemory { iova, align: DWORD }.into());
             }
+            () if count > block => Reason::Length,
             () if outside => Reason::EndOfFile,
             () if !file.is_plain() => Reason::Encoded,
             () => Reason::Integrity,

@@ -354,7 +354,7 @@ impl<T> QueuePair<T> {
         0
     }
 
-    #[inline(never)]
+    #[inline]
     fn take_with(&mut self, limit: usize, handler: &mut impl Handler<T>) -> usize {
         match self.core.take(limit, |ended| handler.completed(ended.into())) {
             0 => {
