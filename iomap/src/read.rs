@@ -77,6 +77,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// # Errors
     /// What went wrong before anything was in flight: [`Error::Misaligned`], an error of the
     /// filesystem, [`Error::Busy`] and [`Error::WouldBlock`], after which the same may succeed.
+    #[inline]
     pub fn submit_read<M: Mapper<Inode = I>>(
         &mut self,
         file: &mut M,
@@ -112,6 +113,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
 
     /// The generic path: what is one command after all needs no more than the state that goes with
     /// it.
+    #[inline]
     fn submit_generic<M: Mapper<Inode = I>>(
         &mut self,
         file: &mut M,
@@ -158,6 +160,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         Held::new(memory, flags.contains(IoFlags::BOUNCE) || self.queue.must_bounce())
     }
 
+    #[cold]
+    #[inline(never)]
     fn force_read<M: Mapper<Inode = I>>(
         &mut self,
         file: &mut M,

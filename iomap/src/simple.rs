@@ -41,6 +41,7 @@ pub(crate) enum Stopped<E> {
 
 impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// Whether the simple path may try a request.
+    #[inline]
     pub(crate) fn is_simple(&self, io: &Io) -> Result<(), Reason> {
         let flags = io.flags;
         match () {
@@ -67,40 +68,44 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         (most, flags): (u64, IoFlags),
         tag: impl FnOnce(InFlight<I>) -> Tag<I>,
         taken: impl FnOnce(&mut Self) -> R,
-        stopped: impl Fn(&mut Self, &mut M, Stopped<I::Error>, DmaBuf) -> R,
+        stopped: impl FnOnce(&mut Self, &mut M, Stopped<I::Error>, DmaBuf) -> R,
     ) -> R {
-        let count = buf.len() as u64;
-        let mask = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
-            true => u64::from(file.block_size()) - 1,
-            false => self.core.block_mask,
+        let (why, buf) = 'stopped: {
+            let count = buf.len() as u64;
+            let mask = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
+                true => u64::from(file.block_size()) - 1,
+                false => self.core.block_mask,
+            };
+            // No byte wraps, and is too long.
+            let short = count.wrapping_sub(1) < most;
+            let inside = file.size().checked_sub(count).is_some_and(|last| pos <= last);
+            let aligned = (pos | count) & mask == 0 && buf.is_aligned();
+            let checked = short && inside && aligned && file.is_plain();
+            if !checked || self.core.mode.has_integrity() {
+                break 'stopped (Stopped::Early, buf);
+            }
+            let inode = file.inode().enter();
+            let nowait = flags.contains(IoFlags::NOWAIT);
+            if let Err(error) = file.inode().inode().write_back(pos, count, nowait) {
+                break 'stopped (Stopped::Filesystem(error), buf);
+            }
+            let op = op(false, flags);
+            let mapping = match file.begin(pos, count, op) {
+                Ok(mapping) => mapping,
+                Err(error) => break 'stopped (Stopped::Filesystem(error), buf),
+            };
+            let Some(addr) = self.usable(&mapping, pos, count) else {
+                break 'stopped (Stopped::Mapping(mapping), buf);
+            };
+            // An error counts only when nothing was processed.
+            let _ = file.end(&mapping, pos, count, count, op);
+            let bio = Bio { addr, buf, tag: tag(inode), fua: false };
+            match self.queue.read(bio) {
+                Ok(()) => return taken(self),
+                Err(Refused { error, bio }) => (Stopped::Queue(error), bio.buf),
+            }
         };
-        // No byte wraps, and is too long.
-        let short = count.wrapping_sub(1) < most;
-        let inside = file.size().checked_sub(count).is_some_and(|last| pos <= last);
-        let aligned = (pos | count) & mask == 0 && buf.is_aligned();
-        if !(short && inside && aligned && file.is_plain() && !self.core.mode.has_integrity()) {
-            return stopped(self, file, Stopped::Early, buf);
-        }
-        let inode = file.inode().enter();
-        let nowait = flags.contains(IoFlags::NOWAIT);
-        if let Err(error) = file.inode().inode().write_back(pos, count, nowait) {
-            return stopped(self, file, Stopped::Filesystem(error), buf);
-        }
-        let op = op(false, flags);
-        let mapping = match file.begin(pos, count, op) {
-            Ok(mapping) => mapping,
-            Err(error) => return stopped(self, file, Stopped::Filesystem(error), buf),
-        };
-        let Some(addr) = self.usable(&mapping, pos, count) else {
-            return stopped(self, file, Stopped::Mapping(mapping), buf);
-        };
-        // An error counts only when nothing was processed.
-        let _ = file.end(&mapping, pos, count, count, op);
-        let bio = Bio { addr, buf, tag: tag(inode), fua: false };
-        match self.queue.read(bio) {
-            Ok(()) => taken(self),
-            Err(Refused { error, bio }) => stopped(self, file, Stopped::Queue(error), bio.buf),
-        }
+        stopped(self, file, why, buf)
     }
 
     /// Where on the device the bytes are, if one command can read them.
