@@ -81,7 +81,7 @@ pub use dma::{Arena, DmaBuf, DmaMemory, DmaPieces, PAGE_SIZE, Parts};
 pub use error::{Error, Result};
 pub use event::AsyncEvent;
 pub use mmio::Mmio;
-pub use namespace::{Namespace, WritableNamespace};
+pub use namespace::{Namespace, PageRead, WritableNamespace};
 pub use nvio_spec as spec;
 pub use queue::{
     Blocking, Completion, Counters, Failed, Handler, Protection, QueuePair, Rejected, Transfer,

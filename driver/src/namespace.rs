@@ -31,6 +31,21 @@ pub struct Namespace {
     identify: Arc<IdentifyNamespace>,
 }
 
+/// Reads of one length into buffers that begin on a page: all of the command but where. What can
+/// be checked before is; see [`QueuePair::read_page`](crate::QueuePair::read_page).
+#[derive(Clone, Debug)]
+pub struct PageRead {
+    pub(crate) bytes: u32,
+    /// The first two dwords.
+    pub(crate) head: u64,
+    /// Blocks, 0's based.
+    pub(crate) nlb: u64,
+    /// The last LBA from which so many blocks are inside.
+    pub(crate) last: u64,
+    /// A handle of the namespace, as others are.
+    _identify: Arc<IdentifyNamespace>,
+}
+
 /// A namespace that can be written to; see
 /// [`WritableController::writable_namespace`](crate::WritableController::writable_namespace).
 #[derive(Clone, Debug)]
@@ -136,6 +151,15 @@ impl Namespace {
         let has_plain = self.metadata_size() == 0 && most <= blocks;
         let plain_blocks = if has_plain { most } else { 0 };
         Self { blocks, plain_blocks, plain_end: blocks - plain_blocks, ..self.clone() }
+    }
+
+    /// Reads of `bytes` each, a multiple of the block size and at most a page. `None` if that is not
+    /// so, or if blocks have metadata.
+    pub fn page_read(&self, bytes: u32) -> Option<PageRead> {
+        let nlb = self.plain(0, bytes).filter(|_| bytes as usize <= crate::PAGE_SIZE)?;
+        let last = self.blocks.checked_sub(nlb + 1)?;
+        let (head, _identify) = (self.read_head, Arc::clone(&self.identify));
+        Some(PageRead { bytes, head, nlb, last, _identify })
     }
 
     /// Bytes of data in a logical block, 512 to 65,536.
@@ -382,6 +406,21 @@ mod tests {
                 assert_eq!(namespace.plain(0, bytes), checked, "{bytes} bytes, shift {shift}");
             }
         }
+    }
+
+    #[test]
+    fn reads_of_a_page_are_whole_blocks_without_metadata() {
+        let namespace = Namespace::new(1, identify(100, 9, 0), 64 << 10).unwrap();
+        let read = namespace.page_read(4096).unwrap();
+        assert_eq!((read.nlb, read.last), (7, 92));
+        assert_eq!(namespace.page_read(512).unwrap().last, 99);
+        for bytes in [0, 100, 8192] {
+            assert!(namespace.page_read(bytes).is_none());
+        }
+        let large = Namespace::new(1, identify(100, 13, 0), 64 << 10).unwrap();
+        assert!(large.page_read(4096).is_none() && large.page_read(8192).is_none());
+        let metadata = Namespace::new(1, identify(100, 12, 8), 64 << 10).unwrap();
+        assert!(metadata.page_read(4096).is_none());
     }
 
     #[test]

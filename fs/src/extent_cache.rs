@@ -32,20 +32,22 @@ impl ExtentCache {
         Self { recent, leaves: Vec::new(), mappings: 0, limit, hand: 0 }
     }
 
-    /// Whether `pos` is known to the leaf that was used last.
+    /// The mapping that `pos` is in, if the leaf that was used last gives it at first sight.
     #[inline(always)]
-    pub(crate) fn is_recent(&self, pos: u64) -> bool {
-        self.recent.covers(pos)
+    pub(crate) fn find_quickly(&self, pos: u64) -> Option<&Mapping> {
+        self.recent.find_quickly(pos)
     }
 
     /// The mapping that `pos` is in, if the leaf that was used last knows it.
-    #[inline(always)]
     pub(crate) fn find_recent(&self, pos: u64) -> Option<&Mapping> {
         self.recent.find(pos)
     }
 
     /// Makes the leaf that `pos` is in the recent one; false if there is none.
     pub(crate) fn turn_to(&mut self, pos: u64) -> bool {
+        if self.recent.covers(pos) {
+            return true;
+        }
         let after = self.leaves.partition_point(|leaf| leaf.start() <= pos);
         let leaf = after.checked_sub(1).and_then(|at| self.leaves.get(at));
         match leaf.filter(|leaf| leaf.covers(pos)) {
@@ -136,8 +138,10 @@ mod tests {
 
     /// What the cache knows, as a file asks for it.
     fn find(cache: &mut ExtentCache, pos: u64) -> Option<Mapping> {
-        let known = cache.is_recent(pos) || cache.turn_to(pos);
-        known.then(|| *cache.find_recent(pos).unwrap())
+        if let Some(quickly) = cache.find_quickly(pos) {
+            return Some(*quickly);
+        }
+        cache.turn_to(pos).then(|| *cache.find_recent(pos).unwrap())
     }
 
     fn finds_with(limit: usize) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use nvio_iomap::{Mapper, Mapping, Op, Shared};
+use nvio_iomap::{Mapper, Mapping, Op, Shared, page_end};
 
 use crate::corrupt::{Problem, Structure};
 use crate::extent_cache::ExtentCache;
@@ -32,7 +32,9 @@ impl Filesystem {
         let cache = ExtentCache::new(self.options().extents_per_file);
         let shared = Shared::new(OpenInode::new(self, number));
         let block_size = self.superblock().block_size();
-        Ok(File { fs: self.clone(), inode: inode.clone(), cache, shared, block_size })
+        let page_end = page_end(inode.size(), block_size, true);
+        let (fs, inode) = (self.clone(), inode.clone());
+        Ok(File { fs, inode, cache, shared, block_size, page_end })
     }
 
     /// The extents of anything that has blocks: a file, a directory, a long symbolic link.
@@ -61,6 +63,7 @@ pub struct File {
     cache: ExtentCache,
     shared: Shared<OpenInode>,
     block_size: u32,
+    page_end: u64,
 }
 
 impl fmt::Debug for File {
@@ -91,26 +94,24 @@ impl File {
         Extents::new(&self.fs, &self.inode)
     }
 
-    /// Has the cache know `pos`, and first what is around it.
+    /// The mapping that `pos` is in, after reading what is around it if it is not known.
     #[cold]
     #[inline(never)]
-    fn turn_to(&mut self, pos: u64, op: Op) -> Result<(), Error> {
-        if self.cache.turn_to(pos) {
-            return Ok(());
+    fn find(&mut self, pos: u64, op: Op) -> Result<&Mapping, Error> {
+        if !self.cache.turn_to(pos) {
+            if op.contains(Op::NOWAIT) {
+                return Err(Error::WouldBlock { inode: self.inode.number(), pos });
+            }
+            let logical = self.fs.superblock().block_at(pos);
+            self.cache.insert(map::leaf(&self.fs, &self.inode, logical)?);
+            self.cache.turn_to(pos);
         }
-        if op.contains(Op::NOWAIT) {
-            return Err(Error::WouldBlock { inode: self.inode.number(), pos });
-        }
-        let logical = self.fs.superblock().block_at(pos);
-        self.cache.insert(map::leaf(&self.fs, &self.inode, logical)?);
-        if self.cache.turn_to(pos) { Ok(()) } else { Err(self.unmapped(pos)) }
-    }
-
-    /// Past the last possible block only the byte at `u64::MAX` is in no mapping.
-    #[cold]
-    fn unmapped(&self, pos: u64) -> Error {
-        let logical = self.fs.superblock().block_at(pos);
-        Structure::BlockMap { inode: self.inode.number() }.corrupt(Problem::Missing { logical })
+        // Past the last possible block only the byte at `u64::MAX` is in no mapping.
+        let Self { fs, inode, cache, .. } = self;
+        cache.find_recent(pos).ok_or_else(|| {
+            let logical = fs.superblock().block_at(pos);
+            Structure::BlockMap { inode: inode.number() }.corrupt(Problem::Missing { logical })
+        })
     }
 }
 
@@ -131,6 +132,11 @@ impl Mapper for File {
     }
 
     #[inline]
+    fn page_end(&self) -> u64 {
+        self.page_end
+    }
+
+    #[inline]
     fn block_size(&self) -> u32 {
         self.block_size
     }
@@ -144,13 +150,12 @@ impl Mapper for File {
         if op.intersects(Op::WRITE.union(Op::ZERO)) {
             return Err(Error::ReadOnly { inode: self.inode.number() });
         }
-        if !self.cache.is_recent(pos) {
-            self.turn_to(pos, op)?;
-        }
-        match self.cache.find_recent(pos) {
-            Some(mapping) => Ok(*mapping),
-            None => Err(self.unmapped(pos)),
-        }
+        let mapping = if let Some(mapping) = self.cache.find_quickly(pos) {
+            mapping
+        } else {
+            self.find(pos, op)?
+        };
+        Ok(*mapping)
     }
 
     fn read_inline(&mut self, _: &Mapping, _: u64, _: &mut [u8]) -> Result<(), Error> {

@@ -5,6 +5,9 @@ use nvio_driver::spec::Status;
 
 use crate::Error;
 
+/// Bytes of a page, the unit of the shortest way.
+pub const PAGE: u32 = 4096;
+
 /// A transfer of `buf.len()` bytes at byte `addr` of a device; both are multiples of its block.
 #[derive(Debug)]
 pub struct Bio<C> {
@@ -114,6 +117,22 @@ pub trait Queue<C> {
     /// # Errors
     /// [`Refused`] gives it back.
     fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>>;
+
+    /// Whether [`read_page`](Self::read_page) may serve.
+    fn has_pages(&self) -> bool {
+        false
+    }
+
+    /// Takes a read of [`PAGE`] bytes at byte `addr` into a buffer that begins on a page: the
+    /// shortest way.
+    ///
+    /// # Errors
+    /// Gives buffer and tag back, and [`read`](Self::read) tells why, or does it.
+    #[inline]
+    fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
+        let _ = addr;
+        Err((buf, tag))
+    }
 
     /// Takes a flush of the device's volatile cache.
     ///

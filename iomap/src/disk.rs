@@ -3,11 +3,11 @@
 use std::ops::Deref;
 
 use nvio_driver::{
-    Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, QueuePair, Rejected,
+    Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, PageRead, QueuePair, Rejected,
     WritableNamespace,
 };
 
-use crate::{Bio, BioDone, BioError, Error, Queue, Refused, Settle, WriteQueue};
+use crate::{PAGE, Bio, BioDone, BioError, Error, Queue, Refused, Settle, WriteQueue};
 
 /// A range of a namespace: all of it, or a partition. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -122,6 +122,7 @@ pub struct DiskQueue<C, D = Disk> {
     start: u64,
     /// The disk's size in bytes.
     size: u64,
+    page: Option<PageRead>,
     /// Most bytes of a bio anywhere; 0 where that depends on the place.
     most_anywhere: usize,
     disk: D,
@@ -150,6 +151,7 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
             block_mask: (1 << block_shift) - 1,
             start: *start,
             size: disk.as_ref().size(),
+            page: namespace.page_read(PAGE),
             most_anywhere: if bounded { 0 } else { namespace.max_transfer() },
             disk: disk.clone(),
             controller: controller.clone(),
@@ -260,6 +262,18 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
         match self.pair.read(&self.disk.as_ref().namespace, lba, buf, tag) {
             Ok(()) => Ok(()),
             Err(rejected) => Err(self.refused(rejected, addr, fua)),
+        }
+    }
+
+    fn has_pages(&self) -> bool {
+        self.page.is_some() && self.most_anywhere >= PAGE as usize
+    }
+
+    #[inline(always)]
+    fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
+        match (&self.page, self.locate(addr)) {
+            (Some(page), Some(lba)) => self.pair.read_page(page, lba, buf, tag),
+            _ => Err((buf, tag)),
         }
     }
 

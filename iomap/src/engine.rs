@@ -123,6 +123,7 @@ impl Mode {
     const OFF: u8 = 1;
     const TRACED: u8 = 2;
     const INTEGRITY: u8 = 4;
+    const PAGELESS: u8 = 8;
 
     #[inline]
     pub(crate) fn is_usual(self) -> bool {
@@ -183,6 +184,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         };
         let mut this = Self { queue, core };
         this.core.mode.set(Mode::INTEGRITY, this.queue.has_integrity());
+        this.core.mode.set(Mode::PAGELESS, !this.queue.has_pages());
         this.follow_log_level();
         this
     }

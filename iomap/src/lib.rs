@@ -92,7 +92,7 @@ mod simple;
 mod user;
 mod write;
 
-pub use bio::{Bio, BioDone, BioError, Queue, Refused, Settle, WriteQueue};
+pub use bio::{PAGE, Bio, BioDone, BioError, Queue, Refused, Settle, WriteQueue};
 pub use bounce::PIECE;
 pub use counters::{Counters, Reason};
 pub use disk::{Disk, DiskQueue, WritableDisk};
@@ -101,7 +101,7 @@ pub use error::{Error, FileError};
 pub use inode::{EndIo, Inode, Report, Shared};
 pub use io::{Done, Failed, Io, IoFlags, Memory, Rejected};
 pub use iter::{Iterated, iterate};
-pub use mapping::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op};
+pub use mapping::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op, page_end};
 pub use nvio_driver::DmaBuf;
 pub use reader::DiskReader;
 pub use user::{Cursor, Sink, Source};

@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use crate::Error;
+use crate::{Error, PAGE};
 use crate::inode::{Inode, Shared};
 
 /// What a range of a file is backed by.
@@ -126,6 +126,15 @@ impl Mapping {
 /// The error of a [`Mapper`]'s filesystem.
 pub type ErrorOf<M> = <<M as Mapper>::Inode as Inode>::Error;
 
+/// What [`Mapper::page_end`] is for a file of `size` bytes in blocks of `block_size`.
+#[inline]
+pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
+    match plain && block_size >= PAGE {
+        true => (size + 1).saturating_sub(u64::from(PAGE)),
+        false => 0,
+    }
+}
+
 /// A filesystem's side of one open file: it says where ranges are, and is told what became of them.
 pub trait Mapper {
     /// What requests in flight have of the file.
@@ -134,11 +143,19 @@ pub trait Mapper {
     /// What requests in flight have of the file.
     fn inode(&self) -> &Shared<Self::Inode>;
 
-    /// Size of the file in bytes (i_size).
+    /// Size of the file in bytes (i_size), less than 2^63.
     fn size(&self) -> u64;
 
     /// The filesystem's block in bytes, a power of two and no less than the device's.
     fn block_size(&self) -> u32;
+
+    /// The position before which a read of [`PAGE`] bytes can be one command: all of it is inside of
+    /// the file and no more than a block, and the data is plain. It is asked for with each read: a
+    /// filesystem may keep the number.
+    #[inline]
+    fn page_end(&self) -> u64 {
+        page_end(self.size(), self.block_size(), self.is_plain())
+    }
 
     /// Whether what is on the device is the data as it is: neither encrypted nor to be verified
     /// (verity).

@@ -30,14 +30,25 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         buf: DmaBuf,
         token: u64,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
-        if !self.core.mode.is_usual() {
-            return self.submit_read(file, Io::at(pos).token(token), buf.into());
+        match self.simple_page(file, pos, buf, token) {
+            Ok(()) => self.count_simple(),
+            Err((Stopped::Early, buf)) => self.read_any(file, pos, buf, token),
+            Err((stopped, buf)) => {
+                self.not_simple(file, &Io::at(pos).token(token), stopped, buf)
+            }
         }
-        let tag = |inode| Tag::simple(inode, token, pos);
-        let how = (u64::from(file.block_size()), IoFlags::empty());
-        self.simple(file, pos, buf, how, tag, Self::count_simple, |this, file, stopped, buf| {
-            this.not_simple(file, &Io::at(pos).token(token), stopped, buf)
-        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_any<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        pos: u64,
+        buf: DmaBuf,
+        token: u64,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        self.submit_read(file, Io::at(pos).token(token), buf.into())
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use crate::inode::{InFlight, Inode};
 use crate::iter::serves;
 use crate::request::report;
 use crate::{
-    Bio, Error, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind, Queue, Reason, Refused,
+    PAGE, Bio, Error, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind, Queue, Reason, Refused,
 };
 
 /// Flags that change nothing of how one block is read.
@@ -51,6 +51,56 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             () if !KNOWN.contains(flags) => Err(Reason::Flags),
             () => Ok(()),
         }
+    }
+
+    /// Submits a read of a page, the most frequent of all: with fewer questions, each of which
+    /// answers several.
+    ///
+    /// # Errors
+    /// Gives the buffer back, with the reason if it is known; without, nothing was done.
+    #[inline(always)]
+    pub(crate) fn simple_page<M: Mapper<Inode = I>>(
+        &mut self,
+        file: &mut M,
+        pos: u64,
+        buf: DmaBuf,
+        token: u64,
+    ) -> Result<(), (Stopped<I::Error>, DmaBuf)> {
+        let usual = self.core.mode.is_usual() && buf.is_page(PAGE);
+        if !usual || pos >= file.page_end() || pos & self.core.block_mask != 0 {
+            return Err((Stopped::Early, buf));
+        }
+        let count = u64::from(PAGE);
+        let inode = file.inode().enter();
+        if let Err(error) = file.inode().inode().write_back(pos, count, false) {
+            return Err((Stopped::Filesystem(error), buf));
+        }
+        let op = op(false, IoFlags::empty());
+        let mapping = match file.begin(pos, count, op) {
+            Ok(mapping) => mapping,
+            Err(error) => return Err((Stopped::Filesystem(error), buf)),
+        };
+        let Some(addr) = usable(&mapping, pos, count) else {
+            return Err((Stopped::Mapping(mapping), buf));
+        };
+        let _ = file.end(&mapping, pos, count, count, op);
+        match self.queue.read_page(addr, buf, Tag::simple(inode, token, pos)) {
+            Ok(()) => Ok(()),
+            Err((buf, tag)) => self.page_refused(addr, buf, tag),
+        }
+    }
+
+    /// The shortest way did not serve: asks for the reason, or for a longer one.
+    #[cold]
+    #[inline(never)]
+    fn page_refused(
+        &mut self,
+        addr: u64,
+        buf: DmaBuf,
+        tag: Tag<I>,
+    ) -> Result<(), (Stopped<I::Error>, DmaBuf)> {
+        let read = self.queue.read(Bio { addr, buf, tag, fua: false });
+        read.map_err(|Refused { error, bio }| (Stopped::Queue(error), bio.buf))
     }
 
     /// Submits a read of all of `buf`, if it is at most `most` bytes and one command, and returns
@@ -94,7 +144,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 Ok(mapping) => mapping,
                 Err(error) => break 'stopped (Stopped::Filesystem(error), buf),
             };
-            let Some(addr) = self.usable(&mapping, pos, count) else {
+            let addr = usable(&mapping, pos, count);
+            let Some(addr) = addr.filter(|&addr| self.queue.fits(addr, count)) else {
                 break 'stopped (Stopped::Mapping(mapping), buf);
             };
             // An error counts only when nothing was processed.
@@ -106,21 +157,6 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             }
         };
         stopped(self, file, why, buf)
-    }
-
-    /// Where on the device the bytes are, if one command can read them.
-    #[inline(always)]
-    fn usable(&self, mapping: &Mapping, pos: u64, count: u64) -> Option<u64> {
-        let Mapping { offset, length, addr, kind, flags } = *mapping;
-        // Wraps where the mapping begins later, and is too much then.
-        let before = pos.wrapping_sub(offset);
-        let unfit = MappingFlags::INTEGRITY | MappingFlags::ANON_WRITE | MappingFlags::STALE;
-        let whole = length.checked_sub(before).is_some_and(|left| count <= left);
-        if kind != MappingKind::Mapped || flags.intersects(unfit) || !whole {
-            return None;
-        }
-        let addr = addr.checked_add(before)?;
-        self.queue.fits(addr, count).then_some(addr)
     }
 
     /// What is to be done about a read that is not under way.
@@ -185,6 +221,20 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             () => Reason::Integrity,
         })
     }
+}
+
+/// Where on the device the bytes are, if all of them are in one place.
+#[inline(always)]
+fn usable(mapping: &Mapping, pos: u64, count: u64) -> Option<u64> {
+    let Mapping { offset, length, addr, kind, flags } = *mapping;
+    // Wraps where the mapping begins later, and is too much then.
+    let before = pos.wrapping_sub(offset);
+    let unfit = MappingFlags::INTEGRITY | MappingFlags::ANON_WRITE | MappingFlags::STALE;
+    let whole = length.checked_sub(before).is_some_and(|left| count <= left);
+    if kind != MappingKind::Mapped || flags.intersects(unfit) || !whole {
+        return None;
+    }
+    addr.checked_add(before)
 }
 
 /// Why a mapping is not read by one command; `None` if it breaks the contract.

@@ -91,6 +91,14 @@ impl DmaBuf {
         (self.start() & (PAGE - 1)).wrapping_add(self.len32()) <= PAGE
     }
 
+    /// Whether it has `len` bytes and begins on a page.
+    #[inline(always)]
+    pub fn is_page(&self, len: u32) -> bool {
+        // The length and the offset in a page, in one comparison: allocations begin on a page.
+        const MASK: u64 = ((PAGE_SIZE as u64 - 1) << 32) | 0xffff_ffff;
+        self.span & MASK == u64::from(len)
+    }
+
     /// Whether it begins at a multiple of four bytes, as controllers need (Base 4.1.1).
     #[inline]
     pub fn is_aligned(&self) -> bool {

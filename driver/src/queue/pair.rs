@@ -10,7 +10,7 @@ use super::core::{Ended, Taken};
 use super::{Core, Sleeper};
 use crate::controller::{Failure, Health, Inner};
 use crate::dma::DmaBuf;
-use crate::namespace::{Namespace, WritableNamespace};
+use crate::namespace::{Namespace, PageRead, WritableNamespace};
 use crate::{Error, Result};
 
 /// Polls without a completion after which a queue looks after itself.
@@ -192,6 +192,26 @@ impl<T> QueuePair<T> {
         context: T,
     ) -> Result<(), Rejected<T>> {
         self.transfer(namespace.read_head(), namespace, lba, buf, context)
+    }
+
+    /// Queues a read that was prepared: [`read`](Self::read) with less to check.
+    ///
+    /// # Errors
+    /// Gives buffer and context back if the buffer is not of that length or does not begin on a
+    /// page, if not all of the blocks are inside, and if every slot is in flight. `read` tells
+    /// why, or does it.
+    #[inline(always)]
+    pub fn read_page(
+        &mut self,
+        read: &PageRead,
+        lba: u64,
+        buf: DmaBuf,
+        context: T,
+    ) -> Result<(), (DmaBuf, T)> {
+        if !buf.is_page(read.bytes) || lba > read.last {
+            return Err((buf, context));
+        }
+        self.core.submit_page(read.head, lba, read.nlb, buf, context)
     }
 
     /// Queues a write of `buf.len()` bytes at block `lba` (NVM 3.2.6), as [`read`](Self::read)
