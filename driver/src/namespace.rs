@@ -46,6 +46,13 @@ pub struct PageRead {
     _identify: Arc<IdentifyNamespace>,
 }
 
+impl PageRead {
+    /// Whether there are such reads.
+    pub fn serves(&self) -> bool {
+        self.bytes != u32::MAX
+    }
+}
+
 /// A namespace that can be written to; see
 /// [`WritableController::writable_namespace`](crate::WritableController::writable_namespace).
 #[derive(Clone, Debug)]
@@ -153,13 +160,19 @@ impl Namespace {
         Self { blocks, plain_blocks, plain_end: blocks - plain_blocks, ..self.clone() }
     }
 
-    /// Reads of `bytes` each, a multiple of the block size and at most a page. `None` if that is not
-    /// so, or if blocks have metadata.
-    pub fn page_read(&self, bytes: u32) -> Option<PageRead> {
-        let nlb = self.plain(0, bytes).filter(|_| bytes as usize <= crate::PAGE_SIZE)?;
-        let last = self.blocks.checked_sub(nlb + 1)?;
-        let (head, _identify) = (self.read_head, Arc::clone(&self.identify));
-        Some(PageRead { bytes, head, nlb, last, _identify })
+    /// Reads of `bytes` each, a multiple of the block size and at most a page. If that is not so,
+    /// or if blocks have metadata, what is given serves no read.
+    pub fn page_read(&self, bytes: u32) -> PageRead {
+        let nlb = u64::from(bytes >> self.block_shift).wrapping_sub(1);
+        let last = self.blocks.checked_sub(nlb.wrapping_add(1));
+        let whole = bytes != 0 && bytes.is_multiple_of(self.block_size());
+        let page = bytes as usize <= crate::PAGE_SIZE.min(self.max_transfer());
+        let (bytes, last) = match last {
+            Some(last) if whole && page && self.metadata_size() == 0 => (bytes, last),
+            // No buffer is as long.
+            _ => (u32::MAX, 0),
+        };
+        PageRead { bytes, head: self.read_head, nlb, last, _identify: Arc::clone(&self.identify) }
     }
 
     /// Bytes of data in a logical block, 512 to 65,536.
@@ -411,16 +424,18 @@ mod tests {
     #[test]
     fn reads_of_a_page_are_whole_blocks_without_metadata() {
         let namespace = Namespace::new(1, identify(100, 9, 0), 64 << 10).unwrap();
-        let read = namespace.page_read(4096).unwrap();
-        assert_eq!((read.nlb, read.last), (7, 92));
-        assert_eq!(namespace.page_read(512).unwrap().last, 99);
+        let read = namespace.page_read(4096);
+        assert!(read.serves() && (read.nlb, read.last) == (7, 92));
+        assert_eq!(namespace.page_read(512).last, 99);
         for bytes in [0, 100, 8192] {
-            assert!(namespace.page_read(bytes).is_none());
+            assert!(!namespace.page_read(bytes).serves());
         }
+        let small = Namespace::new(1, identify(7, 9, 0), 64 << 10).unwrap();
+        assert!(!small.page_read(4096).serves());
         let large = Namespace::new(1, identify(100, 13, 0), 64 << 10).unwrap();
-        assert!(large.page_read(4096).is_none() && large.page_read(8192).is_none());
+        assert!(!large.page_read(4096).serves() && !large.page_read(8192).serves());
         let metadata = Namespace::new(1, identify(100, 12, 8), 64 << 10).unwrap();
-        assert!(metadata.page_read(4096).is_none());
+        assert!(!metadata.page_read(4096).serves());
     }
 
     #[test]

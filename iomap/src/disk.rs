@@ -122,7 +122,7 @@ pub struct DiskQueue<C, D = Disk> {
     start: u64,
     /// The disk's size in bytes.
     size: u64,
-    page: Option<PageRead>,
+    page: PageRead,
     /// Most bytes of a bio anywhere; 0 where that depends on the place.
     most_anywhere: usize,
     disk: D,
@@ -266,14 +266,14 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
     }
 
     fn has_pages(&self) -> bool {
-        self.page.is_some() && self.most_anywhere >= PAGE as usize
+        self.page.serves() && self.most_anywhere >= PAGE as usize
     }
 
     #[inline(always)]
     fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
-        match (&self.page, self.locate(addr)) {
-            (Some(page), Some(lba)) => self.pair.read_page(page, lba, buf, tag),
-            _ => Err((buf, tag)),
+        match self.locate(addr) {
+            Some(lba) => self.pair.read_page(&self.page, lba, buf, tag),
+            None => Err((buf, tag)),
         }
     }
 

@@ -102,8 +102,6 @@ pub(crate) struct Core<I: Inode> {
     deferred: VecDeque<Work<I>>,
     /// What is to be handed out.
     pub(crate) ready: VecDeque<Done<I::Error>>,
-    /// Whether a submitter gave up waiting.
-    has_lost: bool,
     /// The number of the last wait. Results of others are dropped: their submitter gave up.
     wait: u64,
     /// The result of what is waited for.
@@ -124,6 +122,10 @@ impl Mode {
     const TRACED: u8 = 2;
     const INTEGRITY: u8 = 4;
     const PAGELESS: u8 = 8;
+    /// A submitter gave up waiting.
+    const LOST: u8 = 16;
+    /// What a poll has to know.
+    const POLLED: u8 = Self::TRACED | Self::LOST;
 
     #[inline]
     pub(crate) fn is_usual(self) -> bool {
@@ -174,7 +176,6 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             requests: Pool::new(requests),
             deferred: VecDeque::with_capacity(4 * depth),
             ready: VecDeque::with_capacity(4 * depth),
-            has_lost: false,
             wait: 0,
             waited: None,
             bounce: BouncePool::default(),
@@ -241,13 +242,13 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             return self.core.hand_out(limit, handler);
         }
         let Self { queue, core } = self;
-        let count = match core.mode.is_traced() {
-            false => {
+        let count = match core.mode.0 & Mode::POLLED {
+            0 => {
                 let mut settling = Settling { core, kept: 0, handler };
                 let taken = queue.poll(limit, &mut settling);
                 taken - settling.kept
             }
-            true => {
+            _ => {
                 queue.poll(limit, &mut Keeping { core, user: &mut Nobody });
                 0
             }
@@ -297,7 +298,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             let taken = match queue.wait(|bio| core.keep(bio, user)) {
                 Ok(taken) => taken,
                 Err(error) => {
-                    core.has_lost = true;
+                    core.mode.set(Mode::LOST, true);
                     return Err(error);
                 }
             };
@@ -379,8 +380,8 @@ impl<I: Inode, H: Handler<I::Error>> Settle<Tag<I>> for Settling<'_, I, H> {
     #[inline(always)]
     fn settle(&mut self, bio: BioDone<Tag<I>>) {
         let BioDone { tag, buf, result } = bio;
-        // Those that are waited for do not end in a poll, unless their submitter gave up.
-        if result.is_err() || tag.inode.is_none() || self.core.has_lost {
+        // Those that are waited for do not end here, unless their submitter gave up.
+        if result.is_err() || tag.inode.is_none() {
             self.kept += 1;
             return self.core.keep(BioDone { tag, buf, result }, &mut Nobody);
         }
