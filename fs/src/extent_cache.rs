@@ -6,7 +6,6 @@ use nvio_iomap::Mapping;
 
 use crate::leaf::Leaf;
 
-
 /// Most mappings of leaves that were joined: what is forgotten at once.
 const JOIN_MAX: usize = 8192;
 

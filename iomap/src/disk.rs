@@ -2,12 +2,13 @@
 
 use std::ops::Deref;
 
+use nvio_driver::spec::Status;
 use nvio_driver::{
-    Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, PageRead, QueuePair, Rejected,
-    WritableNamespace,
+    Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, PageRead, QueuePair,
+    Rejected, WritableNamespace,
 };
 
-use crate::{PAGE, Bio, BioDone, BioError, Error, Queue, Refused, Settle, WriteQueue};
+use crate::{Bio, BioDone, BioError, Error, PAGE, Queue, Refused, Settle, WriteQueue};
 
 /// A range of a namespace: all of it, or a partition. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -334,9 +335,11 @@ impl<C, S: Settle<C>> Handler<C> for Settling<'_, S> {
 #[inline(always)]
 fn completed<C>(completion: Completion<C>) -> BioDone<C> {
     let Completion { context: tag, buf, status, .. } = completion;
-    let result = match status.is_success() {
-        true => Ok(()),
-        false => Err(BioError::Status(status)),
+    // The question that the driver has asked before, so that it is not asked again.
+    let result = match status {
+        Status(0) => Ok(()),
+        status if status.is_success() => Ok(()),
+        status => Err(BioError::Status(status)),
     };
     BioDone { tag, buf, result }
 }

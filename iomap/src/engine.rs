@@ -9,7 +9,7 @@ use crate::inode::{InFlight, Inode};
 use crate::pool::Pool;
 use crate::request::{self, Request};
 use crate::user::{Borrowed, Nobody};
-use crate::{BioDone, BioError, Counters, Done, Error, Memory, Queue, Settle};
+use crate::{BioDone, BioError, Counters, Done, Error, Memory, PAGE, Queue, Settle};
 
 /// What this layer has a [`Queue`] carry along with each command.
 ///
@@ -109,6 +109,9 @@ pub(crate) struct Core<I: Inode> {
     pub(crate) bounce: BouncePool,
     pub(crate) counters: Counters,
     pub(crate) mode: Mode,
+    /// Bytes of what the shortest way serves: [`PAGE`], or what no buffer has when the mode is not
+    /// the usual one. So the mode is not asked for.
+    pub(crate) page: u32,
     /// The device's logical block less one.
     pub(crate) block_mask: u64,
 }
@@ -128,11 +131,6 @@ impl Mode {
     const POLLED: u8 = Self::TRACED | Self::LOST;
 
     #[inline]
-    pub(crate) fn is_usual(self) -> bool {
-        self.0 == 0
-    }
-
-    #[inline]
     pub(crate) fn has_integrity(self) -> bool {
         self.0 & Self::INTEGRITY != 0
     }
@@ -146,8 +144,8 @@ impl Mode {
         self.0 & Self::TRACED != 0
     }
 
-    fn set(&mut self, bit: u8, on: bool) {
-        self.0 = if on { self.0 | bit } else { self.0 & !bit };
+    fn with(self, bit: u8, on: bool) -> Self {
+        Self(if on { self.0 | bit } else { self.0 & !bit })
     }
 }
 
@@ -181,11 +179,12 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             bounce: BouncePool::default(),
             counters: Counters::default(),
             mode: Mode(0),
+            page: PAGE,
             block_mask: (1 << queue.block_shift()) - 1,
         };
         let mut this = Self { queue, core };
-        this.core.mode.set(Mode::INTEGRITY, this.queue.has_integrity());
-        this.core.mode.set(Mode::PAGELESS, !this.queue.has_pages());
+        this.core.set_mode(Mode::INTEGRITY, this.queue.has_integrity());
+        this.core.set_mode(Mode::PAGELESS, !this.queue.has_pages());
         this.follow_log_level();
         this
     }
@@ -202,13 +201,13 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
 
     /// Switches the simple path on, as it is at first, or off, so that both paths can be compared.
     pub fn set_simple(&mut self, on: bool) {
-        self.core.mode.set(Mode::OFF, !on);
+        self.core.set_mode(Mode::OFF, !on);
     }
 
     /// Has the simple path write its trace points, or not, as the log's level is now. That is
     /// looked at when the queue is made, so that it costs nothing when it is off.
     pub fn follow_log_level(&mut self) {
-        self.core.mode.set(Mode::TRACED, log::log_enabled!(log::Level::Trace));
+        self.core.set_mode(Mode::TRACED, log::log_enabled!(log::Level::Trace));
     }
 
     /// A zeroed DMA buffer of `bytes`.
@@ -298,7 +297,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             let taken = match queue.wait(|bio| core.keep(bio, user)) {
                 Ok(taken) => taken,
                 Err(error) => {
-                    core.mode.set(Mode::LOST, true);
+                    core.set_mode(Mode::LOST, true);
                     return Err(error);
                 }
             };
@@ -406,6 +405,11 @@ impl<I: Inode, U: Borrowed> Settle<Tag<I>> for Keeping<'_, I, U> {
 }
 
 impl<I: Inode> Core<I> {
+    fn set_mode(&mut self, bit: u8, on: bool) {
+        self.mode = self.mode.with(bit, on);
+        self.page = if self.mode == Mode(0) { PAGE } else { u32::MAX };
+    }
+
     #[inline]
     fn is_waiting(&self) -> bool {
         !self.ready.is_empty() || !self.deferred.is_empty()

@@ -92,7 +92,7 @@ mod simple;
 mod user;
 mod write;
 
-pub use bio::{PAGE, Bio, BioDone, BioError, Queue, Refused, Settle, WriteQueue};
+pub use bio::{Bio, BioDone, BioError, PAGE, Queue, Refused, Settle, WriteQueue};
 pub use bounce::PIECE;
 pub use counters::{Counters, Reason};
 pub use disk::{Disk, DiskQueue, WritableDisk};

@@ -2,8 +2,8 @@
 
 use bitflags::bitflags;
 
-use crate::{Error, PAGE};
 use crate::inode::{Inode, Shared};
+use crate::{Error, PAGE};
 
 /// What a range of a file is backed by.
 // As wide as the flags: then a mapping has no padding, which would be copied byte by byte.

@@ -33,9 +33,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         match self.simple_page(file, pos, buf, token) {
             Ok(()) => self.count_simple(),
             Err((Stopped::Early, buf)) => self.read_any(file, pos, buf, token),
-            Err((stopped, buf)) => {
-                self.not_simple(file, &Io::at(pos).token(token), stopped, buf)
-            }
+            Err((stopped, buf)) => self.not_simple(file, &Io::at(pos).token(token), stopped, buf),
         }
     }
 
@@ -112,10 +110,15 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         }
         let tag = |inode| Tag::simple(inode, token, pos);
         let how = (u64::from(file.block_size()), flags);
-        let taken =
-            self.simple(file, pos, buf, how, tag, Self::count_simple, |this, file, stopped, buf| {
-                this.not_simple(file, &io, stopped, buf)
-            });
+        let taken = self.simple(
+            file,
+            pos,
+            buf,
+            how,
+            tag,
+            Self::count_simple,
+            |this, file, stopped, buf| this.not_simple(file, &io, stopped, buf),
+        );
         if traced && taken.is_ok() {
             log::trace!("read at {pos} is queued");
         }
@@ -124,7 +127,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
 
     /// The generic path: what is one command after all needs no more than the state that goes with
     /// it.
-    #[inline]
+    #[inline(always)]
     fn submit_generic<M: Mapper<Inode = I>>(
         &mut self,
         file: &mut M,

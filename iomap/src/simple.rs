@@ -10,7 +10,8 @@ use crate::inode::{InFlight, Inode};
 use crate::iter::serves;
 use crate::request::report;
 use crate::{
-    PAGE, Bio, Error, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind, Queue, Reason, Refused,
+    Bio, Error, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind, PAGE, Queue, Reason,
+    Refused,
 };
 
 /// Flags that change nothing of how one block is read.
@@ -66,7 +67,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         buf: DmaBuf,
         token: u64,
     ) -> Result<(), (Stopped<I::Error>, DmaBuf)> {
-        let usual = self.core.mode.is_usual() && buf.is_page(PAGE);
+        let usual = buf.is_page(self.core.page);
         if !usual || pos >= file.page_end() || pos & self.core.block_mask != 0 {
             return Err((Stopped::Early, buf));
         }

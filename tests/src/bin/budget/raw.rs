@@ -142,4 +142,3 @@ impl Rig {
         (0..ROUNDS * 16).map(|_| 1 + empty_poll(black_box(&mut self.queue))).sum()
     }
 }
-
