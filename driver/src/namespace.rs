@@ -35,7 +35,7 @@ pub struct Namespace {
 /// be checked before is; see [`QueuePair::read_page`](crate::QueuePair::read_page).
 #[derive(Clone, Debug)]
 pub struct PageRead {
-    pub(crate) bytes: u32,
+    pub(crate) bytes: u64,
     /// The first two dwords.
     pub(crate) head: u64,
     /// Blocks, 0's based.
@@ -49,7 +49,7 @@ pub struct PageRead {
 impl PageRead {
     /// Whether there are such reads.
     pub fn serves(&self) -> bool {
-        self.bytes != u32::MAX
+        self.bytes != u64::MAX
     }
 }
 
@@ -168,9 +168,9 @@ impl Namespace {
         let whole = bytes != 0 && bytes.is_multiple_of(self.block_size());
         let page = bytes as usize <= crate::PAGE_SIZE.min(self.max_transfer());
         let (bytes, last) = match last {
-            Some(last) if whole && page && self.metadata_size() == 0 => (bytes, last),
+            Some(last) if whole && page && self.metadata_size() == 0 => (u64::from(bytes), last),
             // No buffer is as long.
-            _ => (u32::MAX, 0),
+            _ => (u64::MAX, 0),
         };
         PageRead { bytes, head: self.read_head, nlb, last, _identify: Arc::clone(&self.identify) }
     }

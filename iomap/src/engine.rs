@@ -111,7 +111,7 @@ pub(crate) struct Core<I: Inode> {
     pub(crate) mode: Mode,
     /// Bytes of what the shortest way serves: [`PAGE`], or what no buffer has when the mode is not
     /// the usual one. So the mode is not asked for.
-    pub(crate) page: u32,
+    pub(crate) page: u64,
     /// The device's logical block less one.
     pub(crate) block_mask: u64,
 }
@@ -179,7 +179,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             bounce: BouncePool::default(),
             counters: Counters::default(),
             mode: Mode(0),
-            page: PAGE,
+            page: u64::from(PAGE),
             block_mask: (1 << queue.block_shift()) - 1,
         };
         let mut this = Self { queue, core };
@@ -407,7 +407,7 @@ impl<I: Inode, U: Borrowed> Settle<Tag<I>> for Keeping<'_, I, U> {
 impl<I: Inode> Core<I> {
     fn set_mode(&mut self, bit: u8, on: bool) {
         self.mode = self.mode.with(bit, on);
-        self.page = if self.mode == Mode(0) { PAGE } else { u32::MAX };
+        self.page = if self.mode == Mode(0) { u64::from(PAGE) } else { u64::MAX };
     }
 
     #[inline]

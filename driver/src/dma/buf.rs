@@ -93,10 +93,10 @@ impl DmaBuf {
 
     /// Whether it has `len` bytes and begins on a page.
     #[inline(always)]
-    pub fn is_page(&self, len: u32) -> bool {
+    pub fn is_page(&self, len: u64) -> bool {
         // The length and the offset in a page, in one comparison: allocations begin on a page.
         const MASK: u64 = ((PAGE_SIZE as u64 - 1) << 32) | 0xffff_ffff;
-        self.span & MASK == u64::from(len)
+        self.span & MASK == len
     }
 
     /// Whether it begins at a multiple of four bytes, as controllers need (Base 4.1.1).

@@ -20,14 +20,20 @@ const EXTENTS: u64 = 1000;
 const EXTENT: u64 = 4;
 const IMAGE: u64 = 64 << 20;
 
-type Bufs = [Option<DmaBuf>; BATCH];
+/// Where to read, and the buffer, unless it is in flight.
+struct Place {
+    pos: u64,
+    buf: Option<DmaBuf>,
+}
+
+type Places = [Place; BATCH];
 
 /// Submits a batch of reads, one doorbell. The token of each is its buffer's place.
 #[inline(never)]
-fn file_submit_simple(queue: &mut FileQueue, file: &mut File, bufs: &mut Bufs, at: &[u64; BATCH]) {
-    for (place, (buf, &pos)) in bufs.iter_mut().zip(at).enumerate() {
-        let Some(taken) = buf.take() else { break };
-        if let Err(rejected) = queue.read(file, pos, taken, place as u64) {
+fn file_submit_simple(queue: &mut FileQueue, file: &mut File, places: &mut Places) {
+    for (at, place) in places.iter_mut().enumerate() {
+        let Some(taken) = place.buf.take() else { break };
+        if let Err(rejected) = queue.read(file, place.pos, taken, at as u64) {
             eprintln!("a read was rejected: {}", rejected.error);
         }
     }
@@ -36,10 +42,10 @@ fn file_submit_simple(queue: &mut FileQueue, file: &mut File, bufs: &mut Bufs, a
 
 /// The same through the generic path.
 #[inline(never)]
-fn file_submit_generic(queue: &mut FileQueue, file: &mut File, bufs: &mut Bufs, at: &[u64; BATCH]) {
-    for (place, (buf, &pos)) in bufs.iter_mut().zip(at).enumerate() {
-        let Some(taken) = buf.take() else { break };
-        let io = Io::at(pos).token(place as u64).flags(IoFlags::GENERIC);
+fn file_submit_generic(queue: &mut FileQueue, file: &mut File, places: &mut Places) {
+    for (at, place) in places.iter_mut().enumerate() {
+        let Some(taken) = place.buf.take() else { break };
+        let io = Io::at(place.pos).token(at as u64).flags(IoFlags::GENERIC);
         if let Err(rejected) = queue.submit_read(file, io, Memory::Dma(taken)) {
             eprintln!("a read was rejected: {}", rejected.error);
         }
@@ -49,24 +55,24 @@ fn file_submit_generic(queue: &mut FileQueue, file: &mut File, bufs: &mut Bufs, 
 
 /// Takes a batch of results.
 #[inline(never)]
-fn file_complete(queue: &mut FileQueue, bufs: &mut Bufs, sum: &mut u64) -> usize {
-    queue.poll_with(BATCH, &mut Places { bufs, sum })
+fn file_complete(queue: &mut FileQueue, places: &mut Places, sum: &mut u64) -> usize {
+    queue.poll_with(BATCH, &mut Return { places, sum })
 }
 
 /// Puts buffers back to their places.
-struct Places<'b> {
-    bufs: &'b mut Bufs,
-    sum: &'b mut u64,
+struct Return<'p> {
+    places: &'p mut Places,
+    sum: &'p mut u64,
 }
 
-impl Handler<nvio_ext4::Error> for Places<'_> {
+impl Handler<nvio_ext4::Error> for Return<'_> {
     #[inline(always)]
     fn done(&mut self, done: Done<nvio_ext4::Error>) {
         if let (Ok(bytes), Some(Memory::Dma(buf))) = (done.result, done.memory) {
             *self.sum = self.sum.wrapping_add(bytes as u64);
             // The place is there and empty, so that there is nothing to drop.
-            match self.bufs.get_mut(done.token as usize) {
-                Some(place) => std::mem::forget(place.replace(buf)),
+            match self.places.get_mut(done.token as usize) {
+                Some(place) => std::mem::forget(place.buf.replace(buf)),
                 None => std::mem::forget(buf),
             }
         }
@@ -79,7 +85,7 @@ pub(crate) struct Rig {
     queue: FileQueue,
     file: File,
     simple: bool,
-    batches: Vec<Bufs>,
+    batches: Vec<Places>,
     seed: u64,
     _emulator: Emulator,
 }
@@ -107,11 +113,11 @@ impl Rig {
         let disk = Disk::whole(&controller.namespace(1)?);
         let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, DEPTH)?);
         let batch = |_| {
-            let mut bufs = [const { None }; BATCH];
-            for buf in &mut bufs {
-                *buf = Some(controller.alloc(4096)?);
+            let mut places = [const { Place { pos: 0, buf: None } }; BATCH];
+            for place in &mut places {
+                place.buf = Some(controller.alloc(4096)?);
             }
-            Ok(bufs)
+            Ok(places)
         };
         let batches = (0..usize::from(DEPTH) / BATCH).map(batch);
         let batches = batches.collect::<Result<_, nvio_driver::Error>>()?;
@@ -134,10 +140,12 @@ impl Rig {
         let (mut done, mut sum) = (0, 0);
         for _ in 0..ROUNDS {
             for i in 0..self.batches.len() {
-                let at: [u64; BATCH] = std::array::from_fn(|_| self.pos());
+                for at in 0..BATCH {
+                    self.batches[i][at].pos = black_box(self.pos());
+                }
                 let Self { queue, file, batches, simple, .. } = self;
                 let submit = if *simple { file_submit_simple } else { file_submit_generic };
-                allocations::watch(|| submit(queue, file, &mut batches[i], black_box(&at)));
+                allocations::watch(|| submit(queue, file, &mut batches[i]));
             }
             sleep(Duration::from_millis(5));
             for i in 0..self.batches.len() {
@@ -148,8 +156,8 @@ impl Rig {
                     while !pair.is_ready() && pair.in_flight() > 0 {
                         sleep(Duration::from_millis(1));
                     }
-                    let bufs = &mut batches[i];
-                    let taken = allocations::watch(|| file_complete(queue, bufs, &mut sum));
+                    let places = &mut batches[i];
+                    let taken = allocations::watch(|| file_complete(queue, places, &mut sum));
                     if taken == 0 {
                         return Err("reads were lost".into());
                     }
