@@ -8,7 +8,7 @@ use crate::corrupt::{Problem, Structure};
 use crate::extent_cache::ExtentCache;
 use crate::map::{self, Extents, LOGICAL_END};
 use crate::open_inode::OpenInode;
-use crate::{Error, FileType, Filesystem, Inode};
+use crate::{Error, FileType, Filesystem, Inode, InodeFlags};
 
 impl Filesystem {
     /// Opens the regular file `inode`.
@@ -29,12 +29,17 @@ impl Filesystem {
             let problem = Problem::TooLarge { field: "size", value, max };
             return Err(Structure::Inode(number).corrupt(problem));
         }
-        let cache = ExtentCache::new(self.options().extents_per_file);
-        let shared = Shared::new(OpenInode::new(self, number));
         let block_size = self.superblock().block_size();
-        let page_end = page_end(inode.size(), block_size, true);
-        let (fs, inode) = (self.clone(), inode.clone());
-        Ok(File { fs, inode, cache, shared, block_size, page_end })
+        let is_plain = !inode.flags().intersects(InodeFlags::ENCRYPT.union(InodeFlags::VERITY));
+        Ok(File {
+            cache: ExtentCache::new(self.options().extents_per_file),
+            shared: self.open_inodes().open(self, number),
+            block_size,
+            page_end: page_end(inode.size(), block_size, is_plain),
+            is_plain,
+            inode: inode.clone(),
+            fs: self.clone(),
+        })
     }
 
     /// The extents of anything that has blocks: a file, a directory, a long symbolic link.
@@ -58,12 +63,13 @@ impl Filesystem {
 /// An open regular file. It remembers where its extents are, so that mapping a range that was
 /// mapped before reads no metadata.
 pub struct File {
-    fs: Filesystem,
-    inode: Inode,
     cache: ExtentCache,
     shared: Shared<OpenInode>,
     block_size: u32,
     page_end: u64,
+    is_plain: bool,
+    inode: Inode,
+    fs: Filesystem,
 }
 
 impl fmt::Debug for File {
@@ -87,6 +93,16 @@ impl File {
     /// The filesystem that the file is on.
     pub fn filesystem(&self) -> &Filesystem {
         &self.fs
+    }
+
+    /// Reads and writes of this file that are in flight, those of its other handles included.
+    pub fn in_flight(&self) -> usize {
+        self.shared.in_flight()
+    }
+
+    /// What all handles of this file share.
+    pub fn open_inode(&self) -> &OpenInode {
+        self.shared.inode()
     }
 
     /// The extents of the file in order; see [`Extents`].
@@ -139,6 +155,11 @@ impl Mapper for File {
     #[inline]
     fn block_size(&self) -> u32 {
         self.block_size
+    }
+
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// # Errors

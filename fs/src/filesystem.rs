@@ -10,6 +10,7 @@ use crate::block_cache::{Block, BlockCache};
 use crate::corrupt::{Problem, Structure};
 use crate::group::{self, GroupDescriptor};
 use crate::inode::{self, Inode};
+use crate::open_inode::OpenInodes;
 use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::superblock::Superblock;
 use crate::{Error, IncompatFeatures, Source, mmp};
@@ -68,6 +69,7 @@ struct Inner {
     superblock: Superblock,
     cache: BlockCache,
     options: Options,
+    open_inodes: OpenInodes,
     io_errors: AtomicU64,
 }
 
@@ -122,6 +124,7 @@ impl Filesystem {
                 superblock,
                 cache,
                 options,
+                open_inodes: OpenInodes::default(),
                 io_errors: AtomicU64::new(0),
             }),
         };
@@ -190,13 +193,18 @@ impl Filesystem {
         })
     }
 
-    /// Reads and writes of files that failed since the filesystem was opened.
+    /// Reads and writes of files that failed since the filesystem was opened: what was refused for
+    /// the moment, as by a full queue, is not among them. Each is in the log, too.
     pub fn io_errors(&self) -> u64 {
         self.inner.io_errors.load(Ordering::Relaxed)
     }
 
     pub(crate) fn count_io_error(&self) {
         self.inner.io_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn open_inodes(&self) -> &OpenInodes {
+        &self.inner.open_inodes
     }
 
     pub(crate) fn options(&self) -> Options {

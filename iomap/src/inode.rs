@@ -1,6 +1,6 @@
 //! What requests in flight have of a file.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::error::FileError;
 
@@ -115,6 +115,11 @@ impl<I> Shared<I> {
         Arc::strong_count(&*self.0) - 1
     }
 
+    /// A reference that does not keep the inode open.
+    pub fn downgrade(&self) -> WeakShared<I> {
+        WeakShared { handles: Arc::downgrade(&self.0), requests: Arc::downgrade(&*self.0) }
+    }
+
     /// Raises the count of requests in flight until the result is dropped.
     #[inline]
     pub(crate) fn enter(&self) -> InFlight<I> {
@@ -125,6 +130,27 @@ impl<I> Shared<I> {
 impl<I> Clone for Shared<I> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
+    }
+}
+
+/// Finds the [`Shared`] of a file for as long as there are handles or requests of it.
+#[derive(Debug)]
+pub struct WeakShared<I> {
+    handles: Weak<Arc<I>>,
+    requests: Weak<I>,
+}
+
+impl<I> WeakShared<I> {
+    /// A handle, if there is another or a request in flight. Those that are in flight count, also
+    /// when all handles were gone meanwhile; then the new handle is to be downgraded again.
+    pub fn upgrade(&self) -> Option<Shared<I>> {
+        let handle = || self.requests.upgrade().map(Arc::new);
+        self.handles.upgrade().or_else(handle).map(Shared)
+    }
+
+    /// Whether there is neither a handle nor a request any more.
+    pub fn is_gone(&self) -> bool {
+        self.requests.strong_count() == 0
     }
 }
 
@@ -153,5 +179,21 @@ mod tests {
         assert_eq!(other.in_flight(), 1);
         drop(b);
         assert_eq!(other.in_flight(), 0);
+    }
+
+    #[test]
+    fn requests_keep_a_file_that_has_no_handles() {
+        let file = Shared::new(());
+        let weak = file.downgrade();
+        assert_eq!(weak.upgrade().unwrap().in_flight(), 0);
+        let request = file.enter();
+        assert_eq!(weak.upgrade().unwrap().in_flight(), 1);
+        drop(file);
+        let again = weak.upgrade().unwrap();
+        assert_eq!((again.in_flight(), weak.is_gone()), (1, false));
+        drop(request);
+        assert_eq!((again.in_flight(), again.downgrade().upgrade().unwrap().in_flight()), (0, 0));
+        drop(again);
+        assert!(weak.is_gone() && weak.upgrade().is_none());
     }
 }

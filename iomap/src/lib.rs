@@ -98,7 +98,7 @@ pub use counters::{Counters, Reason};
 pub use disk::{Disk, DiskQueue, WritableDisk};
 pub use engine::{FileQueue, Handler, Tag};
 pub use error::{Error, FileError};
-pub use inode::{EndIo, Inode, Report, Shared};
+pub use inode::{EndIo, Inode, Report, Shared, WeakShared};
 pub use io::{Done, Failed, Io, IoFlags, Memory, Rejected};
 pub use iter::{Iterated, iterate};
 pub use mapping::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op, page_end};
