@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::Area;
+
 /// A broken rule of an on-disk structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt {structure}: {problem}; run e2fsck")]
@@ -148,6 +150,16 @@ pub enum Problem {
         start: u64,
         /// Length of the range, blocks.
         count: u64,
+    },
+    /// Blocks of a file are where the filesystem's own metadata is.
+    #[error("{count} block(s) from block {start} are not data, but overlap {area}")]
+    Overlap {
+        /// First block of the range.
+        start: u64,
+        /// Length of the range, blocks.
+        count: u64,
+        /// What is there.
+        area: Area,
     },
     /// A node of an extent tree other than the root has no entries.
     #[error("it has no entries")]

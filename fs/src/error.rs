@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Corrupt, FileType, IncompatFeatures, SourceError};
+use crate::{Corrupt, FileType, IncompatFeatures, NotWritable, Protected, SourceError};
 
 /// An error of this crate. [`Display`](fmt::Display) gives one line, which says what to do next
 /// where that is known.
@@ -129,8 +129,58 @@ pub enum Error {
         /// The position that was to be mapped, bytes.
         pos: u64,
     },
-    /// A mapping was asked for in order to write.
-    #[error("inode {inode}: the filesystem is read-only")]
+    /// The filesystem may be read, but not written to.
+    #[error("the filesystem cannot be written to: {0}")]
+    NotWritable(NotWritable),
+    /// This file may be read, but not written to.
+    #[error("inode {inode} cannot be written to: {why}")]
+    Protected {
+        /// The file's inode number.
+        inode: u32,
+        /// Why.
+        why: Protected,
+    },
+    /// A hole was to be overwritten, which would need blocks. Nothing was written.
+    #[error("inode {inode}: position {pos} is in a hole, and no blocks are allocated here")]
+    Hole {
+        /// The file's inode number.
+        inode: u32,
+        /// The first such position, bytes.
+        pos: u64,
+    },
+    /// Blocks that have never been written were to be overwritten, which would change the map.
+    /// Nothing was written.
+    #[error(
+        "inode {inode}: position {pos} is preallocated and was never written, and maps are not \
+         changed here"
+    )]
+    Unwritten {
+        /// The file's inode number.
+        inode: u32,
+        /// The first such position, bytes.
+        pos: u64,
+    },
+    /// A write would go past the end of the file, whose size does not change here. Nothing was
+    /// written.
+    #[error("inode {inode}: a write up to byte {end} of a file of {size} bytes: it cannot grow")]
+    PastEnd {
+        /// The file's inode number.
+        inode: u32,
+        /// First byte behind the range.
+        end: u64,
+        /// Size of the file, bytes.
+        size: u64,
+    },
+    /// The queue is one of another disk or partition than the filesystem's.
+    #[error("a queue to {queue} bytes, but the filesystem is on a device of {device}")]
+    OtherDevice {
+        /// Size of the queue's disk or partition, bytes.
+        queue: u64,
+        /// Size of the filesystem's, bytes.
+        device: u64,
+    },
+    /// A mapping was asked for in order to write, of a file that is open for reading.
+    #[error("inode {inode}: it is open for reading only")]
     ReadOnly {
         /// The file's inode number.
         inode: u32,
@@ -178,6 +228,29 @@ impl nvio_iomap::FileError for Error {
 
     fn is_fall_back(&self) -> bool {
         matches!(self, Self::Iomap(error) if error.is_fall_back())
+    }
+}
+
+impl Error {
+    /// Whether the caller asked for what cannot be done: nothing has failed.
+    pub(crate) fn is_refusal(&self) -> bool {
+        use nvio_iomap::Error as Iomap;
+        match self {
+            Self::ReadOnly { .. }
+            | Self::Hole { .. }
+            | Self::Unwritten { .. }
+            | Self::PastEnd { .. }
+            | Self::OtherDevice { .. } => true,
+            Self::Iomap(error) => matches!(
+                **error,
+                Iomap::Misaligned { .. }
+                    | Iomap::MisalignedMemory { .. }
+                    | Iomap::NotAtomic { .. }
+                    | Iomap::Flags(_)
+                    | Iomap::Fault { .. }
+            ),
+            _ => false,
+        }
     }
 }
 

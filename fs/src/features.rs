@@ -262,6 +262,24 @@ impl IncompatFeatures {
     }
 }
 
+impl RoCompatFeatures {
+    /// Features with which data can be overwritten. Not among them: `READONLY`, which asks for that
+    /// not to be done; `SHARED_BLOCKS`, where blocks may belong to other files, too;
+    /// `ORPHAN_PRESENT`, where files wait to be truncated; and what no kernel knows.
+    pub const OVERWRITABLE: Self = Self::SPARSE_SUPER
+        .union(Self::LARGE_FILE)
+        .union(Self::BTREE_DIR)
+        .union(Self::HUGE_FILE)
+        .union(Self::GDT_CSUM)
+        .union(Self::DIR_NLINK)
+        .union(Self::EXTRA_ISIZE)
+        .union(Self::QUOTA)
+        .union(Self::BIGALLOC)
+        .union(Self::METADATA_CSUM)
+        .union(Self::PROJECT)
+        .union(Self::VERITY);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -105,6 +105,11 @@ impl File {
         self.shared.inode()
     }
 
+    #[inline]
+    pub(crate) fn inode_shared(&self) -> &Shared<OpenInode> {
+        &self.shared
+    }
+
     /// The extents of the file in order; see [`Extents`].
     pub fn extents(&self) -> Extents {
         Extents::new(&self.fs, &self.inode)

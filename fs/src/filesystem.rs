@@ -66,6 +66,8 @@ pub struct Filesystem {
 
 struct Inner {
     source: Box<dyn Source>,
+    /// Size of the device in bytes.
+    device: u64,
     superblock: Superblock,
     cache: BlockCache,
     options: Options,
@@ -100,9 +102,7 @@ impl Filesystem {
         if device < needed {
             return Err(Error::Truncated { needed, device });
         }
-        let mut raw = RawSuperblock::new_zeroed();
-        read(&source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
-        let superblock = Superblock::parse(&raw)?;
+        let superblock = read_superblock(&source)?;
         let (block, device_block) = (superblock.block_size(), source.block_size());
         if block < device_block {
             return Err(Error::BlockTooSmall { block, device: device_block });
@@ -121,6 +121,7 @@ impl Filesystem {
         let fs = Self {
             inner: Arc::new(Inner {
                 source,
+                device,
                 superblock,
                 cache,
                 options,
@@ -193,8 +194,8 @@ impl Filesystem {
         })
     }
 
-    /// Reads and writes of files that failed since the filesystem was opened: what was refused for
-    /// the moment, as by a full queue, is not among them. Each is in the log, too.
+    /// Reads and writes of files that failed since the filesystem was opened; each is in the log, too.
+    /// What was refused is not among them, because it cannot be done, or not at the moment.
     pub fn io_errors(&self) -> u64 {
         self.inner.io_errors.load(Ordering::Relaxed)
     }
@@ -211,7 +212,24 @@ impl Filesystem {
         self.inner.options
     }
 
-    fn group(&self, group: u32) -> Result<GroupDescriptor, Error> {
+    /// Size of the device in bytes, which may be larger than the filesystem.
+    pub(crate) fn device_size(&self) -> u64 {
+        self.inner.device
+    }
+
+    /// The superblock, as it is on the device now.
+    pub(crate) fn superblock_now(&self) -> Result<Superblock, Error> {
+        read_superblock(&*self.inner.source)
+    }
+
+    /// A block, as it is on the device now. The number has been checked.
+    pub(crate) fn block_now(&self, number: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; usize::try_from(self.superblock().block_size()).unwrap_or(0)];
+        self.read(self.superblock().bytes(number), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn group(&self, group: u32) -> Result<GroupDescriptor, Error> {
         let superblock = self.superblock();
         let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
         let (number, offset) = group::location(superblock, group);
@@ -251,9 +269,7 @@ impl Filesystem {
         if let Some(block) = self.inner.cache.get(number) {
             return Ok(block);
         }
-        let mut bytes = vec![0; usize::try_from(self.superblock().block_size()).unwrap_or(0)];
-        self.read(self.superblock().bytes(number), &mut bytes)?;
-        let block: Block = bytes.into();
+        let block: Block = self.block_now(number)?.into();
         self.inner.cache.insert(number, Arc::clone(&block));
         Ok(block)
     }
@@ -297,6 +313,12 @@ impl Filesystem {
     fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
         read(&*self.inner.source, offset, bytes)
     }
+}
+
+fn read_superblock(source: &(impl Source + ?Sized)) -> Result<Superblock, Error> {
+    let mut raw = RawSuperblock::new_zeroed();
+    read(source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    Superblock::parse(&raw)
 }
 
 fn read(source: &(impl Source + ?Sized), offset: u64, bytes: &mut [u8]) -> Result<(), Error> {

@@ -58,6 +58,9 @@ const _: () = {
 /// What a reader needs of a group descriptor, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupDescriptor {
+    /// The bitmaps of blocks and of inodes: readers have no use for them, so that they may be
+    /// anywhere.
+    pub bitmaps: [u64; 2],
     /// First block of the inode table.
     pub inode_table: u64,
     /// Inodes at the end of the table that have never been used; 0 where nobody keeps count.
@@ -81,8 +84,14 @@ impl GroupDescriptor {
             let (stored, computed) = (stored.into(), computed.into());
             return Err(corrupt(Problem::Checksum { stored, computed }));
         }
-        let inode_table = u64::from(low.inode_table_lo.get())
-            | high.map_or(0, |high| u64::from(high.inode_table_hi.get()) << 32);
+        let join = |low: U32, high: Option<U32>| {
+            u64::from(low.get()) | high.map_or(0, |high| u64::from(high.get()) << 32)
+        };
+        let inode_table = join(low.inode_table_lo, high.map(|high| high.inode_table_hi));
+        let bitmaps = [
+            join(low.block_bitmap_lo, high.map(|high| high.block_bitmap_hi)),
+            join(low.inode_bitmap_lo, high.map(|high| high.inode_bitmap_hi)),
+        ];
         let blocks = inode_table_blocks(superblock);
         if !superblock.is_data_range(inode_table, blocks) {
             return Err(corrupt(Problem::BlockRange { start: inode_table, count: blocks }));
@@ -95,7 +104,7 @@ impl GroupDescriptor {
             let (field, value, max) = ("count of unused inodes", unused.into(), max.into());
             return Err(corrupt(Problem::TooLarge { field, value, max }));
         }
-        Ok(Self { inode_table, unused_inodes: if counted { unused } else { 0 } })
+        Ok(Self { bitmaps, inode_table, unused_inodes: if counted { unused } else { 0 } })
     }
 }
 
@@ -145,10 +154,32 @@ pub(crate) fn location(superblock: &Superblock, group: u32) -> (u64, usize) {
         // 1 KiB blocks in larger clusters: group 0 starts one block before the superblock.
         skip = skip.saturating_add(1);
     }
-    let start = u64::from(first_group)
-        .saturating_mul(u64::from(superblock.blocks_per_group))
-        .saturating_add(u64::from(superblock.first_data_block));
-    (start.saturating_add(skip), offset)
+    (superblock.group_start(first_group).saturating_add(skip), offset)
+}
+
+/// Blocks at the start of `group` that have a superblock, group descriptors, or room for more of
+/// them. Group 0 has what is before the superblock, too.
+pub(crate) fn descriptor_blocks(superblock: &Superblock, group: u32) -> u64 {
+    let reserved = u64::from(superblock.reserved_gdt_blocks);
+    if group == 0 {
+        let fixed = superblock.last_fixed_block().saturating_add(1).saturating_add(reserved);
+        return fixed.saturating_sub(u64::from(superblock.first_data_block));
+    }
+    let copy = has_superblock(superblock, group);
+    let size = u32::from(superblock.descriptor_size);
+    let per_block = superblock.block_size().checked_div(size).unwrap_or(1).max(1);
+    let index = group.checked_div(per_block).unwrap_or(0);
+    if superblock.has(IncompatFeatures::META_BG) && index >= superblock.first_meta_bg {
+        // One block, in the first, the second and the last group of those that it describes.
+        let in_run = group.checked_rem(per_block).unwrap_or(0);
+        let described = in_run <= 1 || in_run == per_block.saturating_sub(1);
+        return u64::from(copy).saturating_add(u64::from(described));
+    }
+    if !copy {
+        return 0;
+    }
+    let descriptors = superblock.last_fixed_block().saturating_sub(superblock.superblock_block());
+    descriptors.saturating_add(1).saturating_add(reserved)
 }
 
 /// Whether `group` has a copy of the superblock.
@@ -195,7 +226,8 @@ mod tests {
         let superblock = Superblock::parse(&sample()).unwrap();
         let bytes = descriptor(&superblock, 0, 77);
         let group = GroupDescriptor::parse(&superblock, 0, &bytes).unwrap();
-        assert_eq!(group, GroupDescriptor { inode_table: 77, unused_inodes: 100 });
+        let expected = GroupDescriptor { bitmaps: [0, 0], inode_table: 77, unused_inodes: 100 };
+        assert_eq!(group, expected);
     }
 
     #[test]

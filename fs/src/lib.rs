@@ -79,6 +79,7 @@
 )]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
+mod areas;
 mod block_cache;
 mod checksum;
 mod corrupt;
@@ -111,7 +112,11 @@ mod symlink;
 #[cfg(test)]
 mod testing;
 mod time;
+mod writable;
+mod writable_file;
+mod write;
 
+pub use areas::Area;
 pub use corrupt::{Corrupt, Problem, Structure};
 pub use dir::{DirEntry, ReadDir};
 pub use error::{Error, PathName, Subject, Unsupported};
@@ -130,3 +135,5 @@ pub use read::FileQueue;
 pub use source::{Source, SourceError};
 pub use superblock::Superblock;
 pub use time::Timestamp;
+pub use writable::{NotWritable, Protected, WritableFilesystem};
+pub use writable_file::WritableFile;

@@ -70,7 +70,8 @@ pub(crate) fn check(fs: &Filesystem) -> Result<(), Error> {
     if !superblock.is_data_range(number, 1) {
         return Err(corrupt(Problem::BlockRange { start: number, count: 1 }));
     }
-    let block = fs.block(number)?;
+    // Others write it: what is cached says nothing.
+    let block = fs.block_now(number)?;
     let Ok((raw, _)) = RawMmp::ref_from_prefix(&block) else {
         return Err(corrupt(Problem::Missing { logical: number }));
     };

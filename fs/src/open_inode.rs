@@ -28,6 +28,10 @@ impl Inode for OpenInode {
     fn report(&self, report: &Report<'_, Error>) {
         let Report { pos, bytes, write, error } = *report;
         let what = if write { "write" } else { "read" };
+        if error.is_refusal() {
+            log::debug!("inode {}: {what} of {bytes} bytes at {pos}: {error}", self.number);
+            return;
+        }
         log::warn!("inode {}: {what} of {bytes} bytes at {pos}: {error}", self.number);
         self.fs.count_io_error();
     }

@@ -15,6 +15,12 @@ const MAGIC: u16 = 0xef53;
 /// `s_checksum_type` of CRC-32C, the only one.
 const CHECKSUM_CRC32C: u8 = 1;
 
+/// `s_state`: the kernel was at work on the list of orphans.
+const STATE_ORPHANS: u16 = 0x4;
+/// `s_default_mount_opts`: how data is journalled, and that it goes through the journal.
+const JOURNAL_MODE: u32 = 0x60;
+const JOURNAL_MODE_DATA: u32 = 0x20;
+
 /// What the superblock says, checked.
 #[derive(Clone, Debug)]
 pub struct Superblock {
@@ -31,6 +37,15 @@ pub struct Superblock {
     pub(crate) first_meta_bg: u32,
     pub(crate) backup_groups: [u32; 2],
     pub(crate) mmp_block: u64,
+    /// Blocks behind the descriptors that are kept for more of them.
+    pub(crate) reserved_gdt_blocks: u16,
+    pub(crate) journal_inode: u32,
+    /// Of users, groups and projects.
+    pub(crate) quota_inodes: [u32; 3],
+    pub(crate) orphan_file_inode: u32,
+    last_orphan: u32,
+    default_mount_options: u32,
+    mount_options: [u8; 64],
     pub(crate) checksum_seed: u32,
     cluster_size: u32,
     free_blocks: u64,
@@ -115,6 +130,17 @@ impl Superblock {
             first_meta_bg: raw.first_meta_bg.get(),
             backup_groups: raw.backup_groups.map(U32::get),
             mmp_block: raw.mmp_block.get(),
+            reserved_gdt_blocks: raw.reserved_gdt_blocks.get(),
+            journal_inode: raw.journal_inode.get(),
+            quota_inodes: [
+                raw.user_quota_inode.get(),
+                raw.group_quota_inode.get(),
+                raw.project_quota_inode.get(),
+            ],
+            orphan_file_inode: raw.orphan_file_inode.get(),
+            last_orphan: raw.last_orphan.get(),
+            default_mount_options: raw.default_mount_options.get(),
+            mount_options: raw.mount_options,
             checksum_seed: if has_seed { raw.checksum_seed.get() } else { uuid_seed },
             cluster_size: geometry.cluster_size,
             free_blocks: join(raw.free_blocks_lo, raw.free_blocks_hi),
@@ -257,6 +283,19 @@ impl Superblock {
         self.error_count
     }
 
+    /// Whether inodes that nobody names, or that are to be truncated, wait for the next mount to see
+    /// to them.
+    pub(crate) fn has_orphans(&self) -> bool {
+        self.last_orphan != 0 || self.state & STATE_ORPHANS != 0
+    }
+
+    /// Whether it is mounted with `data=journal`, unless something else is asked for.
+    pub(crate) fn journals_data(&self) -> bool {
+        let mut options = until_nul(&self.mount_options).split(|&byte| byte == b',');
+        self.default_mount_options & JOURNAL_MODE == JOURNAL_MODE_DATA
+            || options.any(|option| option.trim_ascii() == b"data=journal")
+    }
+
     /// Compatible features.
     pub fn compat_features(&self) -> CompatFeatures {
         self.compat
@@ -309,8 +348,24 @@ impl Superblock {
         start > self.last_fixed_block() && end.is_some_and(|end| end <= self.blocks_count)
     }
 
+    /// First block of a group.
+    pub(crate) fn group_start(&self, group: u32) -> u64 {
+        u64::from(group)
+            .saturating_mul(u64::from(self.blocks_per_group))
+            .saturating_add(u64::from(self.first_data_block))
+    }
+
+    /// Whether nobody has mounted, changed or remade the filesystem since `before`.
+    pub(crate) fn is_same(&self, before: &Self) -> bool {
+        let key = |superblock: &Self| {
+            let times = (superblock.mkfs_time, superblock.mount_time, superblock.write_time);
+            (superblock.uuid, times, superblock.mount_count, superblock.blocks_count)
+        };
+        key(self) == key(before)
+    }
+
     /// Last block of the primary superblock and the group descriptors that follow it.
-    fn last_fixed_block(&self) -> u64 {
+    pub(crate) fn last_fixed_block(&self) -> u64 {
         let bytes = u64::from(self.groups_count).saturating_mul(u64::from(self.descriptor_size));
         let mut descriptor_blocks = bytes.div_ceil(u64::from(self.block_size()).max(1));
         if self.has(IncompatFeatures::META_BG) {
