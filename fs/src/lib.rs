@@ -80,6 +80,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod areas;
+mod async_file;
 mod block_cache;
 mod checksum;
 mod corrupt;
@@ -117,6 +118,7 @@ mod writable_file;
 mod write;
 
 pub use areas::Area;
+pub use async_file::{AsyncFile, AsyncFileQueue};
 pub use corrupt::{Corrupt, Problem, Structure};
 pub use dir::{DirEntry, ReadDir};
 pub use error::{Error, PathName, Subject, Unsupported};

@@ -70,6 +70,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
+mod async_queue;
 mod bio;
 mod bounce;
 mod counters;
@@ -92,6 +93,7 @@ mod simple;
 mod user;
 mod write;
 
+pub use async_queue::AsyncFileQueue;
 pub use bio::{Bio, BioDone, BioError, PAGE, Queue, Refused, Settle, WriteQueue};
 pub use bounce::PIECE;
 pub use counters::{Counters, Reason};
