@@ -1,0 +1,192 @@
+//! Futures of reads and overwrites on the embedded controller: many in flight on one file, and
+//! dropped half way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
+
+mod common;
+
+use std::fs;
+use std::future::poll_fn;
+use std::path::Path;
+use std::task::Poll;
+
+use common::{Random, assert_clean, mke2fs, pattern, run};
+use futures_util::future::join_all;
+use nvio_driver::{Address, Arena, Controller, DmaBuf, DmaMemory, Options};
+use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_ext4::{
+    AsyncFile, AsyncFileQueue, Error, FileQueue, Filesystem, QueueSource, WritableFile,
+};
+use nvio_iomap::{DiskQueue, DiskReader, Io, IoFlags, WritableDisk};
+
+const SIZE: usize = 4_000_000;
+const DEPTH: u16 = 16;
+
+struct Served {
+    queue: AsyncFileQueue<WritableDisk>,
+    file: AsyncFile<WritableFile>,
+    fs: Filesystem,
+    /// Memory of its own, so that what is not given back is noticed.
+    arena: Arena,
+    _controller: Controller,
+    _emulator: Emulator,
+}
+
+impl Served {
+    fn new(image: &Path) -> Self {
+        let namespace = NamespaceConfig::new(Backing::image(image, false));
+        let emulator = Emulator::builder().namespace(namespace).mdts(Some(3)).start().unwrap();
+        let address = Address::VfioUser(emulator.socket().to_owned());
+        let options = Options { writable: true, ..Options::default() };
+        let controller = Controller::open_with(&address, options).unwrap();
+        let arena = controller.register(DmaMemory::new(8 << 20).unwrap()).unwrap();
+        let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
+        let disk = WritableDisk::whole(&namespace);
+        let source = QueueSource::new(DiskReader::new(&controller, &disk, 16).unwrap());
+        let fs = Filesystem::open(source).unwrap();
+        let writable = fs.writable().unwrap();
+        let file = writable.writable_file(&fs.lookup(b"/file").unwrap()).unwrap();
+        let queue = FileQueue::over(DiskQueue::new(&controller, &disk, DEPTH).unwrap());
+        Self {
+            queue: AsyncFileQueue::over(queue),
+            file: AsyncFile::new(file),
+            fs,
+            arena,
+            _controller: controller,
+            _emulator: emulator,
+        }
+    }
+
+    fn buf(&self, bytes: usize) -> DmaBuf {
+        self.arena.alloc(bytes).unwrap()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.file.file().borrow().in_flight()
+    }
+
+    fn has_all_memory(&self) -> bool {
+        self.arena.alloc(self.arena.size()).is_ok()
+    }
+}
+
+/// An image with one file.
+fn image(dir: &Path) -> (std::path::PathBuf, Vec<u8>) {
+    let (source, image) = (dir.join("source"), dir.join("image"));
+    fs::create_dir(&source).unwrap();
+    let content = pattern(5, SIZE);
+    fs::write(source.join("file"), &content).unwrap();
+    mke2fs(&image, "32M", &["-t", "ext4", "-b", "1024"], Some(&source));
+    (image, content)
+}
+
+#[test]
+fn many_reads_and_writes_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, mut content) = image(dir.path());
+    let served = Served::new(&image);
+    let (here, queue, file) = (&served, &served.queue, &served.file);
+    let mut random = Random(99);
+    for round in 0..20 {
+        // Each of the pieces of the file by one future: written, then read back.
+        let piece = 512 << random.below(7);
+        let mut pieces: Vec<(usize, Vec<u8>)> = (0..SIZE / piece)
+            .filter(|_| random.below(3) == 0)
+            .map(|at| (at * piece, pattern(round * 100_000 + at as u64, piece)))
+            .take(300)
+            .collect();
+        for at in (1..pieces.len()).rev() {
+            pieces.swap(at, random.below(at as u64 + 1) as usize);
+        }
+        let both = pieces.iter().enumerate().map(|(index, (pos, data))| async move {
+            let flags = [IoFlags::empty(), IoFlags::BOUNCE, IoFlags::DSYNC][index % 3];
+            let io = Io::at(*pos as u64).flags(flags);
+            let n = if index % 2 == 0 {
+                let mut buf = here.buf(data.len());
+                buf.copy_from_slice(data);
+                file.write(queue, io, buf).await.unwrap().1
+            } else {
+                file.write(queue, io, data.clone()).await.unwrap().1
+            };
+            assert_eq!(n, data.len());
+            let io = Io::at(*pos as u64 + 1);
+            let (memory, n) = file.read(queue, io, vec![0; data.len() - 1]).await.unwrap();
+            assert_eq!(n, data.len() - 1);
+            assert!(memory.into_bytes().unwrap() == data[1..]);
+        });
+        queue.block_on(join_all(both));
+        for (pos, data) in &pieces {
+            content[*pos..*pos + data.len()].copy_from_slice(data);
+        }
+        let all = queue.block_on(file.read(queue, Io::at(0), vec![0; SIZE])).unwrap();
+        assert!(all.1 == SIZE && all.0.into_bytes().unwrap() == content);
+    }
+    assert_eq!((served.in_flight(), queue.in_flight(), served.fs.io_errors()), (0, 0, 0));
+    assert!(served.has_all_memory());
+    drop(served);
+    assert_clean(&image);
+    let dump = dir.path().join("dump");
+    run("debugfs", &["-R", &format!("dump /file {}", dump.display()), image.to_str().unwrap()]);
+    assert!(fs::read(dump).unwrap() == content);
+}
+
+#[test]
+fn dropped_futures_give_their_memory_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, content) = image(dir.path());
+    let served = Served::new(&image);
+    let (queue, file) = (&served.queue, &served.file);
+    let mut random = Random(7);
+    for round in 0..200 {
+        let count = 1 + random.below(3 * u64::from(DEPTH));
+        let mut reads: Vec<_> = (0..count)
+            .map(|_| {
+                let bytes = 512 << random.below(8);
+                let pos = random.below((SIZE / 512) as u64) * 512;
+                (pos, Box::pin(file.read(queue, Io::at(pos), served.buf(bytes))))
+            })
+            .collect();
+        let rounds = random.below(4);
+        let mut polled = 0;
+        let some = poll_fn(|context| {
+            reads.retain_mut(|(pos, read)| match read.as_mut().poll(context) {
+                Poll::Pending => true,
+                Poll::Ready(done) => {
+                    let (memory, n) = done.unwrap();
+                    let start = *pos as usize;
+                    assert!(memory.into_dma().unwrap()[..n] == content[start..start + n]);
+                    false
+                }
+            });
+            polled += 1;
+            if polled > rounds { Poll::Ready(()) } else { Poll::Pending }
+        });
+        queue.block_on(some);
+        drop(reads);
+        while queue.in_flight() > 0 {
+            queue.poll();
+        }
+        assert_eq!(served.in_flight(), 0, "{round}");
+        assert!(served.has_all_memory(), "{round}");
+    }
+}
+
+#[test]
+fn refusals_come_with_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, _) = image(dir.path());
+    let served = Served::new(&image);
+    let (queue, file) = (&served.queue, &served.file);
+    let past = Io::at(SIZE as u64 / 512 * 512);
+    let failed = queue.block_on(file.write(queue, past, served.buf(512))).unwrap_err();
+    assert!(matches!(failed.error, Error::PastEnd { .. }), "{failed}");
+    assert_eq!(failed.memory.unwrap().len(), 512);
+    let unaligned = queue.block_on(file.write(queue, Io::at(1), vec![0; 512])).unwrap_err();
+    assert!(unaligned.error.to_string().contains("multiples of the device's 512 bytes"));
+    let reader = AsyncFile::new(served.fs.file(file.file().borrow().inode()).unwrap());
+    let refused = queue.block_on(queue.write(reader.file(), Io::at(0), served.buf(512)));
+    assert!(matches!(refused.unwrap_err().error, Error::ReadOnly { .. }));
+    let (_, n) = queue.block_on(reader.read(queue, past, served.buf(512))).unwrap();
+    assert_eq!(n, SIZE % 512);
+    assert!(served.has_all_memory());
+}
