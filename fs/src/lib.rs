@@ -1,4 +1,5 @@
-//! ext4 (and ext2, ext3), read-only: what is on the filesystem, and where on the device it is.
+//! ext4 (and ext2, ext3): what is on the filesystem, where on the device it is, and the data of
+//! files, to be read and overwritten.
 //!
 //! [`Filesystem`] is opened on a [`Source`], which reads metadata: an image file, memory, or
 //! something that drives a device. From there:
@@ -9,6 +10,9 @@
 //!   answers where a range of it is. It remembers what it has answered, holes included, so that
 //!   a range that was mapped once is mapped again without metadata I/O.
 //! - [`File::extents`] lists a file's extents, as FIEMAP and filefrag do.
+//! - [`File`] reads through a [`FileQueue`]; [`AsyncFile`] does so with futures.
+//! - [`Filesystem::writable`] and [`WritableFile`] overwrite what files have. Metadata is never
+//!   written.
 //!
 //! ```
 //! use std::process::Command;

@@ -70,6 +70,7 @@ fn refused_by_all(image: &Path, words: &[&str]) {
     refused(&["cat", device, "/file"], words);
     refused(&["stat", device, "/"], words);
     refused(&["map", device, "/file"], words);
+    refused(&["write", device, "/file"], words);
 }
 
 #[test]

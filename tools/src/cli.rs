@@ -15,7 +15,7 @@ use crate::verb::{EmulateArgs, LogName};
 /// Exit code of a command line that cannot be understood.
 const USAGE: u8 = 2;
 
-/// Reads the files of ext4 filesystems on NVMe devices from user space.
+/// Reads and overwrites the files of ext4 filesystems on NVMe devices from user space.
 ///
 /// DEVICE is the PCI address of a device that is bound to vfio-pci (0000:01:00.0), vfio-user:SOCKET,
 /// or the path of an image, which is served by an embedded NVMe controller.
@@ -142,6 +142,21 @@ pub enum Verb {
         /// Write at most this many bytes of each file.
         #[arg(long, value_name = "BYTES")]
         length: Option<u64>,
+    },
+    /// Overwrite bytes of a file with standard input. The file keeps its size, its blocks and its
+    /// times: only bytes that it has already are replaced. Nobody may have the filesystem mounted.
+    Write {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// Path in the filesystem.
+        path: OsString,
+        /// Begin at this byte of the file.
+        #[arg(long, value_name = "BYTES", default_value_t = 0)]
+        offset: u64,
+        /// Have each MiB be durable before the next is read. Without it all is when the command
+        /// has ended.
+        #[arg(long)]
+        dsync: bool,
     },
     /// Copy files from the device to this machine, as cp -a does: holes stay holes; links, modes
     /// and times are kept, and owners if run by root. Nothing is written through a symbolic link.
@@ -330,6 +345,13 @@ mod tests {
         };
         assert_eq!((paths.len(), offset, length), (2, 5, None));
 
+        let Verb::Write { path, offset, dsync, .. } =
+            parsed("nvio write disk.img /a --offset 7 --dsync").verb
+        else {
+            panic!("not write")
+        };
+        assert_eq!((path, offset, dsync), ("/a".into(), 7, true));
+
         let Verb::Emulate { args, .. } = parsed(
             "nvio emulate --socket s disk.img memory:64M ./null:1 --lba-size 512,4096,512 \
              --fault lost,op=read,nth=2 --fault-rate lost=1,late=2 --jitter 5us",
@@ -358,6 +380,9 @@ mod tests {
             ("nvio frob", "'frob'"),
             ("nvio cat", "<DEVICE>"),
             ("nvio cat disk.img", "<PATHS>"),
+            ("nvio write disk.img", "<PATH>"),
+            ("nvio write disk.img /a /b", "'/b'"),
+            ("nvio write disk.img /a --offset 1K", "1K"),
             ("nvio cp disk.img /a", "required arguments were not provided: <PATHS>"),
             ("nvio bind disk.img", "\"disk.img\" is no PCI address"),
             ("nvio ls disk.img --partition 0", "0 is not in 1..=1024"),

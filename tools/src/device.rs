@@ -3,15 +3,16 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nvio_driver::pci::Sysfs;
-use nvio_driver::{Address, Controller, Namespace, Options};
+use nvio_driver::{Address, Controller, Namespace, Options, WritableNamespace};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use rustix::fs::OFlags;
 
 use crate::cli::ControllerArgs;
 use crate::error::Error;
@@ -55,6 +56,8 @@ pub struct Device {
     /// The controller. Dropped, and so shut down, before the one that serves it.
     pub controller: Controller,
     _emulator: Option<Emulator>,
+    /// Keeps others from mounting a block device that is written to as an image.
+    _exclusive: Option<File>,
 }
 
 impl Device {
@@ -63,11 +66,24 @@ impl Device {
     /// # Errors
     /// If it cannot be reached or served.
     pub fn open(args: &ControllerArgs) -> Result<Self, Error> {
+        Self::open_with(args, false)
+    }
+
+    /// The same, in order to write to it.
+    ///
+    /// # Errors
+    /// If it cannot be reached or served, or somebody else uses it.
+    pub fn open_writable(args: &ControllerArgs) -> Result<Self, Error> {
+        Self::open_with(args, true)
+    }
+
+    fn open_with(args: &ControllerArgs, writable: bool) -> Result<Self, Error> {
         match &args.device {
             DeviceName::Address(address) => {
-                Ok(Self { controller: open(address)?, _emulator: None })
+                let controller = open(address, writable)?;
+                Ok(Self { controller, _emulator: None, _exclusive: None })
             }
-            DeviceName::Image(image) => Self::serve(image, args.lba_size),
+            DeviceName::Image(image) => Self::serve_with(image, args.lba_size, writable),
         }
     }
 
@@ -76,13 +92,18 @@ impl Device {
     /// # Errors
     /// If it is no image.
     pub fn serve(image: &Path, lba_size: u32) -> Result<Self, Error> {
+        Self::serve_with(image, lba_size, false)
+    }
+
+    fn serve_with(image: &Path, lba_size: u32, writable: bool) -> Result<Self, Error> {
         check_image(image)?;
-        let namespace = NamespaceConfig::new(Backing::image(image, true)).block_size(lba_size);
+        let exclusive = if writable { exclusive(image)? } else { None };
+        let namespace = NamespaceConfig::new(Backing::image(image, !writable)).block_size(lba_size);
         let emulator = Emulator::builder().namespace(namespace).start();
         let emulator = emulator.map_err(|source| Error::serve(image, source))?;
         let address = Address::VfioUser(emulator.socket().to_owned());
-        let controller = Controller::open_with(&address, options())?;
-        Ok(Self { controller, _emulator: Some(emulator) })
+        let controller = Controller::open_with(&address, options(writable))?;
+        Ok(Self { controller, _emulator: Some(emulator), _exclusive: exclusive })
     }
 
     /// The namespace asked for; else the only one; else namespace 1.
@@ -90,13 +111,25 @@ impl Device {
     /// # Errors
     /// If there is no such namespace.
     pub fn namespace(&self, wanted: Option<u32>) -> Result<Namespace, Error> {
+        Ok(self.controller.namespace(self.choose(wanted)?)?)
+    }
+
+    /// The same, of a device that was opened in order to write to it.
+    ///
+    /// # Errors
+    /// If there is no such namespace, or it is write protected.
+    pub fn writable_namespace(&self, wanted: Option<u32>) -> Result<WritableNamespace, Error> {
+        Ok(self.controller.writable()?.writable_namespace(self.choose(wanted)?)?)
+    }
+
+    fn choose(&self, wanted: Option<u32>) -> Result<u32, Error> {
         let there = self.controller.namespace_ids()?;
         let nsid = match (wanted, &there[..]) {
             (Some(nsid), _) => nsid,
             (None, [only]) => *only,
             (None, _) => 1,
         };
-        Ok(self.controller.namespace(among(&there, nsid)?)?)
+        among(&there, nsid)
     }
 
     /// `nsid`, if it is the ID of an active namespace.
@@ -110,8 +143,19 @@ impl Device {
 
 /// Two queues and their bounce memory need about 4 MiB. 8 MiB is what most systems let a user
 /// lock, so that root is not needed, and is quick to pin.
-fn options() -> Options {
-    Options { arena_bytes: 8 << 20, ..Options::default() }
+fn options(writable: bool) -> Options {
+    Options { arena_bytes: 8 << 20, writable, ..Options::default() }
+}
+
+/// Takes a block device, so that the system neither has it mounted nor mounts it; nothing for a
+/// file.
+fn exclusive(image: &Path) -> Result<Option<File>, Error> {
+    if !fs::metadata(image).is_ok_and(|meta| meta.file_type().is_block_device()) {
+        return Ok(None);
+    }
+    let flags = OFlags::EXCL.bits().cast_signed();
+    let file = File::options().read(true).write(true).custom_flags(flags).open(image);
+    file.map(Some).map_err(|error| Error::host("take for writing (is it mounted?)", image, error))
 }
 
 fn among(there: &[u32], nsid: u32) -> Result<u32, Error> {
@@ -125,7 +169,7 @@ fn among(there: &[u32], nsid: u32) -> Result<u32, Error> {
     }
 }
 
-fn open(address: &Address) -> Result<Controller, Error> {
+fn open(address: &Address, writable: bool) -> Result<Controller, Error> {
     let hint = match address {
         Address::Pci(pci) => {
             // Tells what is missing better than a file that could not be opened.
@@ -134,7 +178,7 @@ fn open(address: &Address) -> Result<Controller, Error> {
         }
         Address::VfioUser(_) => " (start a vfio-user NVMe server on that socket first)",
     };
-    Controller::open_with(address, options()).map_err(|source| {
+    Controller::open_with(address, options(writable)).map_err(|source| {
         let hint = match &source {
             nvio_driver::Error::VfioUser { .. } if was_hung_up_on(&source) => {
                 " (its server serves one client at a time, and may have one)"

@@ -103,6 +103,32 @@ pub enum Error {
         /// What the filesystem says.
         source: nvio_ext4::Error,
     },
+    /// A filesystem that can be read, but not written to.
+    #[error("{device}")]
+    NotWritable {
+        /// The device as it was given.
+        device: String,
+        /// What the filesystem says.
+        source: nvio_ext4::Error,
+    },
+    /// A file could not be overwritten, or not all of it.
+    #[error("{path}: {written} bytes were written")]
+    Write {
+        /// The path, safe for a terminal.
+        path: String,
+        /// Bytes that are there, from the offset on.
+        written: u64,
+        /// What is wrong, with what to do next.
+        source: WriteProblem,
+    },
+    /// Standard input cannot be read.
+    #[error("cannot read standard input, {written} bytes of which were written")]
+    Input {
+        /// Bytes that are in the file.
+        written: u64,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A directory where a file is needed.
     #[error("{path} is a directory; `nvio ls` lists it, `nvio cp -r` copies it")]
     Directory {
@@ -179,6 +205,29 @@ pub enum Error {
     /// Standard output cannot be written to.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+}
+
+/// What the filesystem says of a write, and what to do next.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}{hint}")]
+pub struct WriteProblem {
+    hint: &'static str,
+    source: nvio_ext4::Error,
+}
+
+impl From<nvio_ext4::Error> for WriteProblem {
+    fn from(source: nvio_ext4::Error) -> Self {
+        let hint = match &source {
+            nvio_ext4::Error::PastEnd { .. } => {
+                "; give less, or make it larger with the filesystem mounted"
+            }
+            nvio_ext4::Error::Hole { .. } | nvio_ext4::Error::Unwritten { .. } => {
+                "; `nvio map` shows what has data, and only that can be overwritten"
+            }
+            _ => "",
+        };
+        Self { hint, source }
+    }
 }
 
 impl Error {

@@ -3,7 +3,7 @@
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use nvio_ext4::{FileQueue, Filesystem, Inode, QueueSource};
-use nvio_iomap::{Disk, DiskQueue, DiskReader};
+use nvio_iomap::{Disk, DiskQueue, DiskReader, WritableDisk};
 
 use crate::cli::VolumeArgs;
 use crate::device::Device;
@@ -49,17 +49,45 @@ impl Volume {
         let disk = match partition {
             None => whole.clone(),
             Some(number) => {
-                let mut reader = table_reader(&device, &whole)?;
-                let block_size = whole.namespace().block_size();
-                let range = partition::find(&mut reader, number, block_size, whole.size())?;
-                whole.slice(range.offset, range.length)?
+                let (offset, length) = partition_range(&device, &whole, number)?;
+                whole.slice(offset, length)?
             }
         };
+        Self::of(device, name, disk, &whole, partition)
+    }
+
+    /// Opens what a command line names, in order to write to files. The disk is the one that they
+    /// are written to.
+    ///
+    /// # Errors
+    /// If device, namespace, partition or filesystem cannot be opened for that.
+    pub fn open_writable(args: &VolumeArgs) -> Result<(Self, WritableDisk), Error> {
+        let device = Device::open_writable(&args.controller)?;
+        let whole = WritableDisk::whole(&device.writable_namespace(args.controller.namespace)?);
+        let disk = match args.partition {
+            None => whole.clone(),
+            Some(number) => {
+                let (offset, length) = partition_range(&device, &whole, number)?;
+                whole.slice(offset, length)?
+            }
+        };
+        let name = args.controller.device.to_string();
+        let volume = Self::of(device, &name, Disk::clone(&disk), &whole, args.partition)?;
+        Ok((volume, disk))
+    }
+
+    fn of(
+        device: Device,
+        name: &str,
+        disk: Disk,
+        whole: &Disk,
+        partition: Option<u32>,
+    ) -> Result<Self, Error> {
         let source = QueueSource::new(DiskReader::new(&device.controller, &disk, METADATA_DEPTH)?);
         let filesystem = Filesystem::open(source).map_err(|source| {
             let hint = match source {
                 nvio_ext4::Error::NotExt4 { .. }
-                    if partition.is_none() && is_partitioned(&device, &whole) =>
+                    if partition.is_none() && is_partitioned(&device, whole) =>
                 {
                     " has a partition table (choose one of it with --partition N)"
                 }
@@ -76,6 +104,15 @@ impl Volume {
     /// If the controller has no more queues.
     pub fn queue(&self) -> Result<FileQueue, Error> {
         let queue = DiskQueue::new(&self.device.controller, &self.disk, DATA_DEPTH)?;
+        Ok(FileQueue::over(queue))
+    }
+
+    /// A queue for overwriting files on `disk`, the one that was opened with this.
+    ///
+    /// # Errors
+    /// If the controller has no more queues.
+    pub fn writable_queue(&self, disk: &WritableDisk) -> Result<FileQueue<WritableDisk>, Error> {
+        let queue = DiskQueue::new(&self.device.controller, disk, DATA_DEPTH)?;
         Ok(FileQueue::over(queue))
     }
 
@@ -126,6 +163,14 @@ impl Volume {
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
+}
+
+/// First byte and bytes of a partition.
+fn partition_range(device: &Device, whole: &Disk, number: u32) -> Result<(u64, u64), Error> {
+    let mut reader = table_reader(device, whole)?;
+    let block_size = whole.namespace().block_size();
+    let range = partition::find(&mut reader, number, block_size, whole.size())?;
+    Ok((range.offset, range.length))
 }
 
 fn is_partitioned(device: &Device, whole: &Disk) -> bool {

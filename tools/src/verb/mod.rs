@@ -14,6 +14,7 @@ mod ns;
 mod reset;
 mod smart;
 mod stat;
+mod write;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -50,6 +51,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
         Verb::Cat { volume, paths, offset, length } => {
             cat::run(volume, paths, *offset, *length)?;
         }
+        Verb::Write { volume, path, offset, dsync } => write::run(volume, path, *offset, *dsync)?,
         Verb::Cp { volume, paths, target, recursive } => {
             cp::run(volume, paths, target, *recursive)?;
         }

@@ -1,0 +1,73 @@
+//! `nvio write`: standard input over bytes of a file.
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+
+use nvio_ext4::WritableFile;
+use nvio_iomap::{Cursor, Io, IoFlags, PIECE};
+
+use super::rooted;
+use crate::cli::VolumeArgs;
+use crate::error::Error;
+use crate::name;
+use crate::volume::Volume;
+
+/// Overwrites the bytes from `offset` on.
+///
+/// # Errors
+/// If the filesystem or the file cannot be written to, or has no such bytes; what comes before
+/// them has been written.
+pub fn run(args: &VolumeArgs, path: &OsString, offset: u64, dsync: bool) -> Result<(), Error> {
+    let (volume, disk) = Volume::open_writable(args)?;
+    let device = args.controller.device.to_string();
+    let filesystem = volume.filesystem.writable();
+    let filesystem = filesystem.map_err(|source| Error::NotWritable { device, source })?;
+    let path = rooted(path);
+    let inode = volume.lookup(&path)?;
+    if inode.is_dir() {
+        return Err(Error::Directory { path: name::escaped(&path) });
+    }
+    let mut file = filesystem.writable_file(&inode).map_err(Error::path(&path))?;
+    let mut queue = volume.writable_queue(&disk)?;
+    let flags = if dsync { IoFlags::DSYNC } else { IoFlags::empty() };
+    let mut input = io::stdin().lock();
+    let mut buffer = vec![0; PIECE];
+    let mut written = 0;
+    loop {
+        let pos = offset.saturating_add(written);
+        let bytes = fill(&mut input, until_piece(&mut buffer, pos));
+        let bytes = bytes.map_err(|source| Error::Input { written, source })?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let io = Io::at(pos).flags(flags);
+        let done = file.write_from(&mut queue, io, &mut Cursor::new(&*bytes));
+        written += done.map_err(|source| refused(&file, &path, written, source))? as u64;
+    }
+}
+
+/// As much of the buffer as there is up to the next multiple of its length in the file, so that
+/// what follows is aligned.
+fn until_piece(buffer: &mut [u8], pos: u64) -> &mut [u8] {
+    let before = usize::try_from(pos % PIECE as u64).unwrap_or(0);
+    &mut buffer[before..]
+}
+
+/// Reads until the buffer is full or the input ends.
+fn fill<'a>(input: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<&'a mut [u8]> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(&mut buffer[..filled])
+}
+
+fn refused(file: &WritableFile, path: &[u8], written: u64, source: nvio_ext4::Error) -> Error {
+    log::debug!("inode {}: {source}", file.inode().number());
+    Error::Write { path: name::escaped(path), written, source: source.into() }
+}
