@@ -114,6 +114,11 @@ impl Mapper for WritableFile {
     }
 
     #[inline]
+    fn page_end(&self) -> u64 {
+        self.file.page_end()
+    }
+
+    #[inline]
     fn block_size(&self) -> u32 {
         self.file.block_size()
     }
