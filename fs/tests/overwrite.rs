@@ -349,7 +349,7 @@ fn what_has_no_blocks_is_refused_before_anything_is_written() {
             assert!(told.starts_with(expected), "{pos} {length}: {told}");
         };
         told(file.write_at(&mut queue, pos, &data).unwrap_err());
-        if pos % 512 == 0 && length % 512 == 0 {
+        if pos.is_multiple_of(512) && length.is_multiple_of(512) {
             let mut buf = served.controller.alloc(length).unwrap();
             buf.fill(0xcd);
             let failed = file.write_dma(&mut queue, pos, buf).unwrap_err();
