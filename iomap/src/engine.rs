@@ -117,7 +117,7 @@ pub(crate) struct Core<I: Inode> {
 }
 
 /// What makes the simple path leave its shortest way, in one word.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Mode(u8);
 
 impl Mode {
@@ -178,7 +178,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             waited: None,
             bounce: BouncePool::default(),
             counters: Counters::default(),
-            mode: Mode(0),
+            mode: Mode::default(),
             page: u64::from(PAGE),
             block_mask: (1 << queue.block_shift()) - 1,
         };
@@ -236,9 +236,15 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// The same as [`poll`](Self::poll), for a handler whose method is to be inlined for certain.
     #[inline]
     pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<I::Error>) -> usize {
+        let mut stuck = 0;
         if self.core.is_waiting() {
-            self.work();
-            return self.core.hand_out(limit, handler);
+            self.work(usize::MAX);
+            let count = self.core.hand_out(limit, handler);
+            if count > 0 || limit == 0 {
+                return count;
+            }
+            // Flushes that found no room.
+            stuck = self.core.deferred.len();
         }
         let Self { queue, core } = self;
         let count = match core.mode.0 & Mode::POLLED {
@@ -252,6 +258,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 0
             }
         };
+        if stuck > 0 {
+            // Before others take the room that there is now.
+            self.work(stuck);
+        }
         match self.core.ready.is_empty() {
             true => count,
             false => count + self.core.hand_out(limit - count.min(limit), handler),
@@ -265,10 +275,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// When the device fails.
     pub fn wait(&mut self, mut done: impl FnMut(Done<I::Error>)) -> Result<usize, Error> {
         loop {
-            self.work();
+            self.work(usize::MAX);
             let ready = std::iter::from_fn(|| self.core.ready.pop_front());
             let count = ready.map(&mut done).count();
-            if count > 0 || self.take_some(&mut Nobody)? == 0 {
+            if count > 0 || (self.take_some(&mut Nobody)? == 0 && !self.core.is_waiting()) {
                 return Ok(count);
             }
         }
@@ -278,8 +288,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// flight.
     pub(crate) fn take_some(&mut self, user: &mut impl Borrowed) -> Result<usize, Error> {
         let Self { queue, core } = self;
-        let taken = queue.wait(|bio| core.keep(bio, user))?;
-        Ok(taken + usize::from(core.is_waiting()))
+        queue.wait(|bio| core.keep(bio, user))
     }
 
     /// Waits for the request whose submitter waits.
@@ -288,7 +297,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         user: &mut impl Borrowed,
     ) -> Result<Done<I::Error>, Error> {
         loop {
-            self.work();
+            self.work(usize::MAX);
             if let Some(done) = self.core.waited.take() {
                 return Ok(done);
             }
@@ -310,11 +319,11 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         }
     }
 
-    /// Does the deferred work that there is now.
+    /// Does the deferred work that there is now, but the first `most` of it.
     #[cold]
-    fn work(&mut self) {
+    fn work(&mut self, most: usize) {
         let mut flushes = false;
-        for _ in 0..self.core.deferred.len() {
+        for _ in 0..self.core.deferred.len().min(most) {
             match self.core.deferred.pop_front() {
                 Some(Work::Simple { failed, error }) => self.core.fail_simple(failed, error),
                 Some(Work::Request(index)) => flushes |= self.end(index),
