@@ -26,7 +26,7 @@ pub enum Reason {
     NotMapped,
     /// The mapping ends before the request.
     PartlyMapped,
-    /// The data is protected by checksums.
+    /// The data is protected by checksums, or the device cannot reach the memory.
     Integrity,
     /// The device needs several commands.
     Split,

@@ -183,7 +183,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             block_mask: (1 << queue.block_shift()) - 1,
         };
         let mut this = Self { queue, core };
-        this.core.set_mode(Mode::INTEGRITY, this.queue.has_integrity());
+        let integrity = this.queue.has_integrity() || this.queue.must_bounce();
+        this.core.set_mode(Mode::INTEGRITY, integrity);
         this.core.set_mode(Mode::PAGELESS, !this.queue.has_pages());
         this.follow_log_level();
         this

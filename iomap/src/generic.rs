@@ -59,11 +59,12 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         U: Borrowed,
     {
         let Transfer { io, length, waited, .. } = *transfer;
-        if let Err(error) = self.check::<D, M>(file, transfer, &held) {
-            return Err((error, held));
-        }
         let size = file.size();
         let count = if D::WRITE { length } else { size.saturating_sub(io.pos).min(length) };
+        if let Err(error) = self.check::<D, M>(file, transfer, count, &held) {
+            report(file.inode().inode(), io.pos, count, D::WRITE, &error);
+            return Err((error, held));
+        }
         let request = Request {
             inode: file.inode().enter(),
             io,
@@ -137,7 +138,13 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         Ok(())
     }
 
-    fn check<D, M>(&self, file: &M, transfer: &Transfer, held: &Held) -> Result<(), ErrorOf<M>>
+    fn check<D, M>(
+        &self,
+        file: &M,
+        transfer: &Transfer,
+        count: u64,
+        held: &Held,
+    ) -> Result<(), ErrorOf<M>>
     where
         D: Direction<Tag<I>, Q>,
         M: Mapper<Inode = I>,
@@ -155,14 +162,16 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             true => u64::from(file.block_size()),
             false => 1 << self.queue.block_shift(),
         };
-        if !any_alignment && !is_multiple(io.pos | length, align) {
+        let any = any_alignment && !flags.contains(IoFlags::FSBLOCK_ALIGNED);
+        let aligned = any || is_multiple(io.pos | length, align);
+        // Nothing is aligned.
+        if count > 0 && !(aligned && io.pos.checked_add(length).is_some()) {
             return Err(Error::Misaligned { pos: io.pos, length, align }.into());
         }
-        if let Held::Direct(direct) = held {
+        if let Held::Direct(direct) = held
+            && count > 0
+        {
             direct.check(1 << self.queue.block_shift())?;
-        }
-        if io.pos.checked_add(length).is_none() {
-            return Err(Error::Misaligned { pos: io.pos, length, align }.into());
         }
         // Results that nobody takes must not pile up.
         if self.core.is_full() && !waited { Err(Error::Busy.into()) } else { Ok(()) }

@@ -207,19 +207,20 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             false => 1 << self.queue.block_shift(),
         };
         let outside = file.size().checked_sub(count).is_none_or(|last| pos > last);
+        let failed = |error: Error| {
+            let error = error.into();
+            report(file.inode().inode(), pos, count, false, &error);
+            NotTaken::Failed(error)
+        };
         NotTaken::NotSimple(match () {
-            () if count == 0 => Reason::Length,
-            () if !is_multiple(pos | count, align) => {
-                let error = Error::Misaligned { pos, length: count, align };
-                return NotTaken::Failed(error.into());
-            }
-            () if !is_multiple(iova, DWORD) => {
-                return NotTaken::Failed(Error::MisalignedMemory { iova, align: DWORD }.into());
-            }
-            () if count > block => Reason::Length,
+            () if count == 0 || count > block => Reason::Length,
             () if outside => Reason::EndOfFile,
             () if !file.is_plain() => Reason::Encoded,
-            () => Reason::Integrity,
+            () if self.core.mode.has_integrity() => Reason::Integrity,
+            () if !is_multiple(pos | count, align) => {
+                return failed(Error::Misaligned { pos, length: count, align });
+            }
+            () => return failed(Error::MisalignedMemory { iova, align: DWORD }),
         })
     }
 }
