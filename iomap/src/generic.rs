@@ -10,8 +10,8 @@ use crate::inode::Inode;
 use crate::request::{Request, report};
 use crate::user::Borrowed;
 use crate::{
-    Bio, BioError, Error, ErrorOf, FileQueue, Io, IoFlags, Mapper, Mapping, MappingFlags,
-    MappingKind, Op, Queue, iterate,
+    Bio, BioError, Error, ErrorOf, FileError, FileQueue, Io, IoFlags, Mapper, Mapping,
+    MappingFlags, MappingKind, Op, Queue, iterate,
 };
 
 /// What is to be moved.
@@ -73,6 +73,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             refs: 1,
             commands: 0,
             count,
+            size,
             moved: 0,
             error: None,
             fault: None,
@@ -106,15 +107,14 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         }
         let op = op(D::WRITE, io.flags);
         let walked = iterate(file, io.pos, count, op, |file, mapping, pos, n| {
-            self.range::<D, M, U>(file, mapping, index, (pos, n), user).map(|()| n)
+            let served = self.range::<D, M, U>(file, mapping, index, (pos, n), user);
+            self.core.served(index, (pos, n), served)
         });
         let Some(request) = self.core.requests.get_mut(index) else { return };
         request.moved = walked.processed;
         if let Some(error) = walked.error {
-            // That of a command came first: submission stopped because of it.
-            if request.fault.is_none() {
-                request.fail(error);
-            }
+            // Unless that of a command came first.
+            request.fail(error);
         }
     }
 
@@ -322,7 +322,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     {
         let Part { pos, n, .. } = part;
         let Some(request) = self.core.requests.get_mut(part.request) else { return Ok(()) };
-        let flags = request.io.flags;
+        let (flags, size) = (request.io.flags, request.size);
         let unwritten = mapping.kind == MappingKind::Unwritten;
         let fresh = unwritten || mapping.flags.contains(MappingFlags::NEW);
         let unsettled = MappingFlags::SHARED | MappingFlags::NEW | MappingFlags::DIRTY;
@@ -333,7 +333,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             request.flush |= !plain;
         }
         let block = u64::from(file.block_size());
-        let (head, size) = (pos & (block - 1), file.size());
+        let head = pos & (block - 1);
         if flags.contains(IoFlags::ATOMIC) {
             self.check_atomic(mapping, &part, fresh && !is_multiple(pos | n, block))?;
         }
@@ -572,6 +572,25 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
 }
 
 impl<I: Inode> Core<I> {
+    /// How many of the `n` bytes at `pos` were served: all, but up to a fault only.
+    fn served(
+        &mut self,
+        index: u32,
+        (pos, n): (u64, u64),
+        served: Result<(), I::Error>,
+    ) -> Result<u64, I::Error> {
+        let request = self.requests.get_mut(index);
+        let Some((request, fault)) = request.and_then(|it| it.fault.map(|fault| (it, fault)))
+        else {
+            return served.map(|()| n);
+        };
+        match served {
+            // All before it was submitted, and nothing was afterwards.
+            Err(error) if !error.is_busy() => Err(error),
+            _ => Ok(fault.saturating_sub(pos - request.io.pos).min(n)),
+        }
+    }
+
     /// Takes back the memory of a command; false if its request is not known.
     #[inline]
     pub(crate) fn piece(

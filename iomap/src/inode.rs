@@ -48,7 +48,8 @@ pub trait Inode {
 
     /// Called when the last command of a request with [`IoFlags::HOOKS`](crate::IoFlags::HOOKS)
     /// has ended, before its result is given: the place to convert unwritten extents and to move
-    /// the size of the file. Never inside of a poll's completions.
+    /// the size of the file. Called without the flag, too, for a write to unwritten blocks or past
+    /// the end of the file. Never inside of a poll's completions.
     ///
     /// # Errors
     /// Becomes the request's, if it has none.

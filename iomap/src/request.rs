@@ -17,6 +17,8 @@ pub(crate) struct Request<I: Inode> {
     pub(crate) commands: u32,
     /// Bytes of the file that it is of, from its position on: a read's are clipped to the file.
     pub(crate) count: u64,
+    /// Size of the file when it was submitted.
+    pub(crate) size: u64,
     /// Bytes that were served or submitted.
     pub(crate) moved: u64,
     /// The first error.
@@ -61,13 +63,28 @@ impl<I: Inode> Request<I> {
         self.io.flags.contains(flag)
     }
 
+    /// Bytes that it has moved; `None` if it failed. With [`IoFlags::PARTIAL`], a fault is the end
+    /// of what was moved, if anything was.
+    fn outcome(&self) -> Option<u64> {
+        let fault = self.fault.unwrap_or(u64::MAX);
+        let moved = fault > 0 && (self.fault.is_none() || self.flag(IoFlags::PARTIAL));
+        (moved && self.error.is_none()).then(|| self.moved.min(fault))
+    }
+
     /// Whether its end must wait for deferred work: errors, what the filesystem has to be told,
     /// and what is to be made durable.
     pub(crate) fn has_work(&self) -> bool {
         self.has_failed()
             || self.flush
-            || self.flag(IoFlags::HOOKS)
+            || self.is_hooked()
             || (self.write && self.inode.inode().is_cached())
+    }
+
+    /// Whether the filesystem is to be told of the end: because it asks for it, or because there
+    /// are blocks to be converted or a size to be moved, without which the write is not done.
+    fn is_hooked(&self) -> bool {
+        let end = self.io.pos.saturating_add(self.count);
+        self.flag(IoFlags::HOOKS) || self.unwritten || (self.write && end > self.size)
     }
 
     /// Tells the filesystem of the end, once.
@@ -75,23 +92,25 @@ impl<I: Inode> Request<I> {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let Self { write, unwritten, moved, .. } = *self;
-        let pos = self.io.pos;
-        if self.flag(IoFlags::HOOKS) {
-            let end = EndIo { pos, bytes: moved, write, unwritten, failed: self.has_failed() };
+        let Self { write, unwritten, .. } = *self;
+        let (pos, outcome) = (self.io.pos, self.outcome());
+        if self.is_hooked() {
+            let bytes = outcome.unwrap_or(self.moved);
+            let end = EndIo { pos, bytes, write, unwritten, failed: outcome.is_none() };
             if let Err(error) = self.inode.inode().end_io(&end) {
                 self.fail(error);
             }
         }
+        let written = self.outcome().filter(|&bytes| write && bytes > 0);
         // What stays is stale, but was brought in while the write was in flight.
-        if write && !self.has_failed() && !self.inode.inode().invalidate(pos, moved) {
+        if written.is_some_and(|bytes| !self.inode.inode().invalidate(pos, bytes)) {
             log::warn!("cached data at position {pos} is not what was written under it");
         }
     }
 
     /// Whether a flush is to be submitted.
     pub(crate) fn wants_flush(&self) -> bool {
-        self.flush && self.error.is_none() && self.moved > 0
+        self.flush && self.outcome().is_some_and(|bytes| bytes > 0)
     }
 
     /// The result, when nothing is left to be done.
@@ -101,7 +120,7 @@ impl<I: Inode> Request<I> {
         let borrowed = matches!(self.held, Held::Borrowed);
         let (pos, count, write, before) =
             (self.io.pos, self.count, self.write, self.io.done_before);
-        let partial = self.flag(IoFlags::PARTIAL);
+        let (partial, outcome) = (self.flag(IoFlags::PARTIAL), self.outcome());
         let error = self.error.or_else(|| {
             self.fault.filter(|&at| at == 0 || !partial).map(|at| match partial && before > 0 {
                 // A retry that brings nothing.
@@ -118,8 +137,8 @@ impl<I: Inode> Request<I> {
         };
         let result = match error {
             None => {
-                let moved = self.fault.map_or(self.moved, |at| at.min(self.moved));
-                Ok(usize::try_from(moved.saturating_add(before)).unwrap_or(usize::MAX))
+                let moved = outcome.unwrap_or(0).saturating_add(before);
+                Ok(usize::try_from(moved).unwrap_or(usize::MAX))
             }
             Some(error) => {
                 report(self.inode.inode(), pos, count, write, &error);
