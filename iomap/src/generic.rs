@@ -220,6 +220,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             (MappingKind::Hole | MappingKind::Delalloc, true) => {
                 Err(Error::NoBlocks { pos }.into())
             }
+            (_, true) if mapping.flags.contains(MappingFlags::ANON_WRITE) => {
+                Err(Error::NoBlocks { pos }.into())
+            }
             (MappingKind::Mapped | MappingKind::Unwritten, true) => {
                 self.write_range::<D, M, U>(file, mapping, part, user)
             }
@@ -270,6 +273,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         let Some(request) = self.core.requests.get_mut(part.request) else { return Ok(()) };
         let nofault = request.io.flags.contains(IoFlags::NOFAULT);
         let result = if D::WRITE {
+            request.flush |= request.io.flags.contains(IoFlags::DSYNC);
             let copied = match &mut request.held {
                 Held::Direct(direct) => {
                     let copy = |at: usize, piece: &mut [u8]| {
@@ -334,18 +338,23 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         }
         let block = u64::from(file.block_size());
         let head = pos & (block - 1);
+        let past = fresh || pos + n >= size;
+        let padded = (fresh && head > 0) || (past && !is_multiple(pos + n, block));
         if flags.contains(IoFlags::ATOMIC) {
-            self.check_atomic(mapping, &part, fresh && !is_multiple(pos | n, block))?;
+            self.check_atomic(mapping, &part, padded)?;
+        }
+        if padded && part.nowait {
+            return Err(Error::WouldBlock.into());
         }
         if fresh && head > 0 {
-            self.pad::<D, M, U>(mapping, part.request, pos - head, head, user)?;
+            self.pad::<D, M, U>(mapping, &part, pos - head, head, user)?;
         }
         let (moved, result) = self.transfer::<D, M, U>(mapping, &part, user)?;
         let end = pos + moved;
         let tail = block - (end & (block - 1));
         // Also when it failed half way, as the rest of the block would show.
         if (fresh || end >= size) && tail < block && (moved > 0 || fresh) {
-            let padded = self.pad::<D, M, U>(mapping, part.request, end, tail, user);
+            let padded = self.pad::<D, M, U>(mapping, &part, end, tail, user);
             return Ok(result.and(padded)?);
         }
         Ok(result?)
@@ -386,7 +395,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         let Some(request) = self.core.requests.get_mut(part.request) else {
             return Err(Error::Busy);
         };
-        let bounced = request.held.is_bounced();
+        let (bounced, atomic) = (request.held.is_bounced(), request.is_atomic());
         let mut skip = to_usize(skip);
         let mut left = to_usize((part.n + skip as u64).next_multiple_of(block));
         let mut at = to_usize(part.at);
@@ -402,6 +411,11 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 }
             };
             let (buf, bytes) = match cut {
+                Ok(Some((buf, bytes))) if atomic && bytes < left => {
+                    self.take_back(part.request, at, buf, bounced);
+                    let (length, most) = (left as u64, bytes as u64);
+                    return Err(Error::NotAtomic { pos: part.pos, length, most });
+                }
                 Ok(Some(cut)) => cut,
                 // A fault: no more of it.
                 Ok(None) => return Ok((moved(at), Ok(()))),
@@ -447,15 +461,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     {
         let block = 1usize << self.queue.block_shift();
         let want = most.min(PIECE);
-        let (mut buf, bytes) = loop {
-            let taken = self.core.bounce.take_some(&mut self.queue, want, block, |bytes| bytes);
-            match taken {
-                Ok(taken) => break taken,
-                // What is in flight gives its memory back.
-                Err(_) if !part.nowait && self.take_some(user)? > 0 => {}
-                Err(error) => return Err(error),
-            }
-        };
+        let atomic = self.core.requests.get_mut(part.request).is_some_and(|it| it.is_atomic());
+        let least = if atomic { want } else { block };
+        let (mut buf, bytes) = self.memory((want, least), part.nowait, user)?;
         self.core.counters.bounced += 1;
         if !D::WRITE {
             return Ok(Some((buf, bytes)));
@@ -474,6 +482,23 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         Ok(Some((buf, bytes)))
     }
 
+    /// Private memory of `want` bytes, or as much as there is, but `least`.
+    fn memory(
+        &mut self,
+        (want, least): (usize, usize),
+        nowait: bool,
+        user: &mut impl Borrowed,
+    ) -> Result<(DmaBuf, usize), Error> {
+        loop {
+            let taken = self.core.bounce.take_some(&mut self.queue, want, least, |bytes| bytes);
+            match taken {
+                // What is in flight gives its memory back.
+                Err(_) if !nowait && self.take_some(user)? > 0 => {}
+                taken => return taken,
+            }
+        }
+    }
+
     fn take_back(&mut self, request: u32, at: usize, buf: DmaBuf, bounced: bool) {
         if bounced {
             return self.core.bounce.put(buf);
@@ -486,11 +511,12 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         }
     }
 
-    /// Zeroes `n` bytes at `pos` on the device, beside what is written.
+    /// Zeroes `n` bytes at `pos` on the device, beside what is written. Waits for room: what is
+    /// written already must not show what is behind it.
     fn pad<D, M, U>(
         &mut self,
         mapping: &Mapping,
-        request: u32,
+        part: &Part,
         pos: u64,
         n: u64,
         user: &mut U,
@@ -505,16 +531,18 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         let mut left = to_usize(n);
         while left > 0 {
             let most = left.min(self.queue.max_transfer_at(addr));
-            let mut buf = self.core.bounce.take(&mut self.queue, most)?;
+            let least = 1 << self.queue.block_shift();
+            let (mut buf, bytes) = self.memory((most, least), false, user)?;
             buf.fill(0);
-            let part = Part { request, pos, n, at: 0, last: false, nowait: false, fua: false };
-            let bio = Bio { addr, buf, tag: Tag::pad(request), fua: false };
+            let (request, fua) = (part.request, part.fua);
+            let part = Part { request, pos, n, at: 0, last: false, nowait: false, fua };
+            let bio = Bio { addr, buf, tag: Tag::pad(request), fua };
             if let Err((error, buf)) = self.send::<D, M, U>(bio, pos, &part, user) {
                 self.core.bounce.put(buf);
                 return Err(error);
             }
-            addr = addr.saturating_add(most as u64);
-            left -= most;
+            addr = addr.saturating_add(bytes as u64);
+            left -= bytes;
         }
         Ok(())
     }
@@ -640,6 +668,9 @@ fn before<M: Mapper>(file: &M, write: bool, io: &Io, count: u64) -> Result<(), E
     let inode = file.inode().inode();
     if !write {
         return inode.write_back(io.pos, count, io.flags.contains(IoFlags::NOWAIT));
+    }
+    if io.flags.contains(IoFlags::NOWAIT) && inode.is_cached() {
+        return Err(Error::WouldBlock.into());
     }
     match inode.invalidate(io.pos, count) {
         true => Ok(()),

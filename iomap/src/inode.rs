@@ -30,7 +30,8 @@ pub trait Inode {
         true
     }
 
-    /// Whether there is cached data: then a write is not done before it was invalidated again.
+    /// Whether there is cached data: then a write is not done before it was invalidated again, and
+    /// one that must not wait is refused.
     #[inline]
     fn is_cached(&self) -> bool {
         false

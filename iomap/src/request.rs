@@ -59,6 +59,11 @@ impl<I: Inode> Request<I> {
         self.error.is_some() || self.fault.is_some()
     }
 
+    /// Whether it must be one command.
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.flag(IoFlags::ATOMIC)
+    }
+
     fn flag(&self, flag: IoFlags) -> bool {
         self.io.flags.contains(flag)
     }
