@@ -103,7 +103,7 @@ pub(crate) struct Core<I: Inode> {
     /// What is to be handed out.
     pub(crate) ready: VecDeque<Done<I::Error>>,
     /// The number of the last wait. Results of others are dropped: their submitter gave up.
-    wait: u64,
+    pub(crate) wait: u64,
     /// The result of what is waited for.
     waited: Option<Done<I::Error>>,
     pub(crate) bounce: BouncePool,

@@ -630,6 +630,7 @@ impl<I: Inode> Core<I> {
         result: Result<(), BioError>,
         user: &mut impl Borrowed,
     ) -> bool {
+        let wait = self.wait;
         let Some(request) = self.requests.get_mut(index) else { return false };
         let length = buf.len();
         if let Err(error) = result {
@@ -647,7 +648,9 @@ impl<I: Inode> Core<I> {
             }
             return true;
         }
-        if !request.write && result.is_ok() {
+        // Of whom who gave up waiting, the memory is gone; another's is not to be filled.
+        let given_up = request.waited && request.io.token != wait;
+        if !request.write && result.is_ok() && !given_up {
             let skip = skip as usize;
             let n =
                 to_usize(request.count - at.min(request.count)).min(length.saturating_sub(skip));

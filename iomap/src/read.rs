@@ -277,11 +277,19 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 Some((NotTaken::NotSimple(reason), buf)) => return Err((reason, buf)),
                 Some((NotTaken::Failed(error), taken)) => {
                     let nowait = flags.contains(IoFlags::NOWAIT);
-                    let full = !nowait && crate::FileError::is_busy(&error);
-                    if !full || !matches!(self.take_some(&mut Nobody), Ok(1..)) {
-                        return Ok(Err(Failed { error, memory: Some(taken.into()) }));
-                    }
-                    buf = taken;
+                    let room = match !nowait && crate::FileError::is_busy(&error) {
+                        true => self.take_some(&mut Nobody),
+                        false => Ok(0),
+                    };
+                    let error = match room {
+                        Ok(0) => error,
+                        Ok(_) => {
+                            buf = taken;
+                            continue;
+                        }
+                        Err(dead) => dead.into(),
+                    };
+                    return Ok(Err(Failed { error, memory: Some(taken.into()) }));
                 }
             }
         }
