@@ -127,12 +127,19 @@ impl Mode {
     const PAGELESS: u8 = 8;
     /// A submitter gave up waiting.
     const LOST: u8 = 16;
+    /// Results were left to pile up.
+    const FULL: u8 = 32;
     /// What a poll has to know.
     const POLLED: u8 = Self::TRACED | Self::LOST;
 
     #[inline]
     pub(crate) fn has_integrity(self) -> bool {
         self.0 & Self::INTEGRITY != 0
+    }
+
+    /// Whether results were left to pile up: then no more may be added, but for who waits.
+    pub(crate) fn is_full(self) -> bool {
+        self.0 & Self::FULL != 0
     }
 
     pub(crate) fn is_off(self) -> bool {
@@ -279,6 +286,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             self.work(usize::MAX);
             let ready = std::iter::from_fn(|| self.core.ready.pop_front());
             let count = ready.map(&mut done).count();
+            self.core.count_results();
             if count > 0 || (self.take_some(&mut Nobody)? == 0 && !self.core.is_waiting()) {
                 return Ok(count);
             }
@@ -331,6 +339,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 None => break,
             }
         }
+        self.core.count_results();
         if flushes {
             self.queue.ring();
         }
@@ -425,23 +434,37 @@ impl<I: Inode> Core<I> {
         !self.ready.is_empty() || !self.deferred.is_empty()
     }
 
-    /// Whether results were left to pile up: then no more may be added that are not in flight.
-    pub(crate) fn is_full(&self) -> bool {
-        self.ready.len() + self.deferred.len() >= self.ready.capacity() / 4
+    /// Looks whether results were left to pile up.
+    fn count_results(&mut self) {
+        let full = self.ready.len() + self.deferred.len() >= self.ready.capacity() / 4;
+        self.set_mode(Mode::FULL, full);
+    }
+
+    /// Keeps a result for the next poll.
+    fn push(&mut self, done: Done<I::Error>) {
+        self.ready.push_back(done);
+        self.count_results();
+    }
+
+    fn defer(&mut self, work: Work<I>) {
+        self.deferred.push_back(work);
+        self.count_results();
     }
 
     /// Hands out what was kept.
     #[inline(never)]
     fn hand_out(&mut self, limit: usize, handler: &mut impl Handler<I::Error>) -> usize {
         let ready = std::iter::from_fn(|| self.ready.pop_front());
-        ready.take(limit).map(|done| handler.done(done)).count()
+        let count = ready.take(limit).map(|done| handler.done(done)).count();
+        self.count_results();
+        count
     }
 
     /// Takes what the device has done, and keeps the result.
     #[inline(never)]
     pub(crate) fn keep(&mut self, bio: BioDone<Tag<I>>, user: &mut impl Borrowed) {
         if let Some(ended) = self.settle(bio, user) {
-            self.ready.push_back(ended);
+            self.push(ended);
         }
     }
 
@@ -501,7 +524,7 @@ impl<I: Inode> Core<I> {
             Ok(()) => Error::LostBuffer { length },
         };
         self.counters.deferred += 1;
-        self.deferred.push_back(Work::Simple { failed, error });
+        self.defer(Work::Simple { failed, error });
     }
 
     fn fail_simple(&mut self, failed: FailedSimple<I>, error: Error) {
@@ -524,7 +547,7 @@ impl<I: Inode> Core<I> {
         }
         if request.has_work() && !(request.ended && request.error.is_none()) {
             self.counters.deferred += 1;
-            self.deferred.push_back(Work::Request(index));
+            self.defer(Work::Request(index));
             return None;
         }
         let (waited, done) = self.requests.remove(index)?.finish();
@@ -546,7 +569,7 @@ impl<I: Inode> Core<I> {
         match waited {
             true if done.token == self.wait => self.waited = Some(done),
             true => log::warn!("a request ended that nobody waits for any more"),
-            false => self.ready.push_back(done),
+            false => self.push(done),
         }
     }
 

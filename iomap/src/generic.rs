@@ -174,7 +174,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             direct.check(1 << self.queue.block_shift())?;
         }
         // Results that nobody takes must not pile up.
-        if self.core.is_full() && !waited { Err(Error::Busy.into()) } else { Ok(()) }
+        if self.core.mode.is_full() && !waited { Err(Error::Busy.into()) } else { Ok(()) }
     }
 
     /// Serves the `n` bytes at `pos`, all of one mapping.

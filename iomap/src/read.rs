@@ -93,6 +93,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         io: Io,
         memory: Memory,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
+        if self.core.mode.is_full() {
+            return Err(Rejected { error: Error::Busy.into(), memory });
+        }
         if io.flags.contains(IoFlags::FORCE_WAIT) {
             return self.force_read(file, io, memory);
         }

@@ -30,6 +30,9 @@ impl<Q: WriteQueue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         io: Io,
         memory: Memory,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
+        if self.core.mode.is_full() {
+            return Err(Rejected { error: Error::Busy.into(), memory });
+        }
         if io.flags.contains(IoFlags::FORCE_WAIT) {
             let done = self.execute_write(file, io, memory);
             return self.forced(io, done);
