@@ -90,6 +90,8 @@ mod read;
 mod reader;
 mod request;
 mod simple;
+#[cfg(test)]
+mod tests;
 mod user;
 mod write;
 

@@ -1,6 +1,8 @@
 //! Doubles for the tests: a mapper that follows a script, and a queue over a byte array.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Mutex;
 
 use nvio_driver::spec::Status;
@@ -41,9 +43,71 @@ impl FileError for Fail {
     }
 }
 
+/// A call of one of the doubles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    WriteBack,
+    Invalidate,
+    Begin,
+    /// With the bytes that were processed.
+    End(u64),
+    ReadInline,
+    WriteInline,
+    SubmitIo,
+    EndIo,
+    Report,
+    Alloc(usize),
+    Submit(Command),
+    Complete(Command),
+}
+
+/// What the doubles of a test have in common: the order of their calls, and which one of those that
+/// may fail does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Journal(Rc<Calls>);
+
+#[derive(Debug, Default)]
+struct Calls {
+    events: RefCell<Vec<Event>>,
+    fallible: Cell<usize>,
+    failing: Cell<Option<usize>>,
+}
+
+impl Journal {
+    fn note(&self, event: Event) {
+        self.0.events.borrow_mut().push(event);
+    }
+
+    /// Notes a call that may fail, and tells whether it does.
+    fn fails(&self, event: Event) -> bool {
+        self.note(event);
+        let number = self.0.fallible.replace(self.0.fallible.get() + 1);
+        self.0.failing.get() == Some(number)
+    }
+
+    /// Has the call of that number fail, from 0 on.
+    pub(crate) fn fail_at(&self, number: usize) {
+        self.0.failing.set(Some(number));
+    }
+
+    /// Whether the call that was to fail was reached.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.0.failing.get().is_some_and(|failing| failing < self.0.fallible.get())
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.0.events.borrow().clone()
+    }
+
+    pub(crate) fn count(&self, of: impl Fn(&Event) -> bool) -> usize {
+        self.0.events.borrow().iter().filter(|event| of(event)).count()
+    }
+}
+
 /// What the inode was told, and how it is to behave.
 #[derive(Debug, Default)]
 pub(crate) struct MockState {
+    pub(crate) journal: Journal,
     pub(crate) dirty: bool,
     pub(crate) cached: bool,
     /// Whether cached data cannot be dropped.
@@ -65,6 +129,9 @@ impl Inode for MockInode {
 
     fn write_back(&self, pos: u64, length: u64, nowait: bool) -> Result<(), Fail> {
         let mut state = self.0.lock().unwrap();
+        if state.journal.fails(Event::WriteBack) {
+            return Err(Fail::Hook);
+        }
         if !state.dirty {
             return Ok(());
         }
@@ -79,7 +146,7 @@ impl Inode for MockInode {
     fn invalidate(&self, pos: u64, length: u64) -> bool {
         let mut state = self.0.lock().unwrap();
         state.invalidations.push((pos, length));
-        !state.pinned
+        !state.journal.fails(Event::Invalidate) && !state.pinned
     }
 
     fn is_cached(&self) -> bool {
@@ -89,29 +156,49 @@ impl Inode for MockInode {
     fn submit_io(&self, pos: u64, addr: u64, bytes: usize) -> Result<(), Fail> {
         let mut state = self.0.lock().unwrap();
         state.submits.push((pos, addr, bytes));
-        if state.fail_submit_io { Err(Fail::Hook) } else { Ok(()) }
+        if state.journal.fails(Event::SubmitIo) || state.fail_submit_io {
+            Err(Fail::Hook)
+        } else {
+            Ok(())
+        }
     }
 
     fn end_io(&self, end: &EndIo) -> Result<(), Fail> {
         let mut state = self.0.lock().unwrap();
         state.ends.push(*end);
-        if state.fail_end_io { Err(Fail::Hook) } else { Ok(()) }
+        if state.journal.fails(Event::EndIo) || state.fail_end_io {
+            Err(Fail::Hook)
+        } else {
+            Ok(())
+        }
     }
 
     fn report(&self, report: &Report<'_, Fail>) {
-        self.0.lock().unwrap().reports.push(report.error.to_string());
+        let mut state = self.0.lock().unwrap();
+        state.journal.note(Event::Report);
+        state.reports.push(report.error.to_string());
     }
 }
 
-/// Gives prepared mappings in turn, then fails; counts that each `begin` meets one `end`.
+/// Gives prepared mappings in turn, then those of its layout, then fails; counts that each `begin`
+/// meets one `end`.
 pub(crate) struct Script {
-    mappings: VecDeque<Mapping>,
+    pub(crate) journal: Journal,
+    pub(crate) mappings: VecDeque<Mapping>,
+    /// What is where, for as often as it is asked.
+    pub(crate) layout: Vec<Mapping>,
     begins: usize,
     ends: Vec<u64>,
+    /// What `begin` was asked, and `end` was told.
+    pub(crate) asked: Vec<(u64, u64)>,
+    pub(crate) told: Vec<(Mapping, u64, u64, Op)>,
     pub(crate) ops: Vec<Op>,
     failing_end: Option<usize>,
     pub(crate) inode: Shared<MockInode>,
     pub(crate) size: u64,
+    /// By how much the file is larger each time that its size is asked for.
+    pub(crate) growth: u64,
+    looks: Cell<u64>,
     pub(crate) block_size: u32,
     pub(crate) plain: bool,
     /// What `begin` fails with when no mapping is left.
@@ -123,18 +210,35 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn new(mappings: impl Into<VecDeque<Mapping>>) -> Self {
         Self {
+            journal: Journal::default(),
             mappings: mappings.into(),
+            layout: Vec::new(),
             begins: 0,
             ends: Vec::new(),
+            asked: Vec::new(),
+            told: Vec::new(),
             ops: Vec::new(),
             failing_end: None,
             inode: Shared::new(MockInode::default()),
             size: 1 << 40,
+            growth: 0,
+            looks: Cell::new(0),
             block_size: 4096,
             plain: true,
             again: false,
             inline: Vec::new(),
         }
+    }
+
+    /// A file of `layout`, whose calls are noted in `journal`.
+    pub(crate) fn of(layout: impl Into<Vec<Mapping>>, journal: &Journal) -> Self {
+        let this = Self { layout: layout.into(), journal: journal.clone(), ..Self::new([]) };
+        this.state().journal = journal.clone();
+        this
+    }
+
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, MockState> {
+        self.inode.inode().0.lock().unwrap()
     }
 
     pub(crate) fn fail_end(&mut self, index: usize) {
@@ -162,7 +266,7 @@ impl Mapper for Script {
     }
 
     fn size(&self) -> u64 {
-        self.size
+        self.size + self.growth * self.looks.replace(self.looks.get() + 1)
     }
 
     fn block_size(&self) -> u32 {
@@ -173,28 +277,51 @@ impl Mapper for Script {
         self.plain
     }
 
-    fn begin(&mut self, _pos: u64, _length: u64, op: Op) -> Result<Mapping, Fail> {
+    fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Fail> {
         self.assert_balanced();
+        self.asked.push((pos, length));
         self.ops.push(op);
-        let fail = if self.again { Fail::Again } else { Fail::Begin };
-        let mapping = self.mappings.pop_front().ok_or(fail)?;
+        if self.journal.fails(Event::Begin) {
+            return Err(Fail::Begin);
+        }
+        let covers = |mapping: &&Mapping| mapping.offset <= pos && pos < mapping.end();
+        let mapping = match self.mappings.pop_front() {
+            None => self.layout.iter().find(covers).copied(),
+            scripted => scripted,
+        };
+        let mapping = mapping.ok_or(if self.again { Fail::Again } else { Fail::Begin })?;
         self.begins += 1;
         Ok(mapping)
     }
 
-    fn end(&mut self, _: &Mapping, _: u64, _: u64, processed: u64, _: Op) -> Result<(), Fail> {
+    fn end(
+        &mut self,
+        mapping: &Mapping,
+        pos: u64,
+        length: u64,
+        processed: u64,
+        op: Op,
+    ) -> Result<(), Fail> {
+        assert_eq!(self.asked.last(), Some(&(pos, length)), "the range that was asked for");
         let failing = self.failing_end == Some(self.ends.len());
         self.ends.push(processed);
-        if failing { Err(Fail::End) } else { Ok(()) }
+        self.told.push((*mapping, pos, processed, op));
+        if self.journal.fails(Event::End(processed)) || failing { Err(Fail::End) } else { Ok(()) }
     }
 
     fn read_inline(&mut self, _: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Fail> {
+        if self.journal.fails(Event::ReadInline) {
+            return Err(Fail::Hook);
+        }
         let at = usize::try_from(pos).unwrap();
         out.copy_from_slice(&self.inline[at..at + out.len()]);
         Ok(())
     }
 
     fn write_inline(&mut self, _: &Mapping, pos: u64, data: &[u8]) -> Result<(), Fail> {
+        if self.journal.fails(Event::WriteInline) {
+            return Err(Fail::Hook);
+        }
         let at = usize::try_from(pos).unwrap();
         self.inline[at..at + data.len()].copy_from_slice(data);
         Ok(())
@@ -210,8 +337,10 @@ pub(crate) enum Command {
     Flush,
 }
 
-/// A device of bytes whose block is 512. Completions come in reverse order.
+/// A device of bytes whose block is 512. Completions come in reverse order, unless told otherwise.
 pub(crate) struct MockQueue<C> {
+    pub(crate) journal: Journal,
+    pub(crate) in_order: bool,
     pub(crate) device: Vec<u8>,
     pub(crate) max_transfer: usize,
     /// A boundary that bios do not cross, in bytes; 0 for none.
@@ -219,18 +348,25 @@ pub(crate) struct MockQueue<C> {
     pub(crate) depth: usize,
     pub(crate) volatile_cache: bool,
     pub(crate) integrity: bool,
+    pub(crate) must_bounce: bool,
     pub(crate) max_atomic: usize,
-    /// Commands submitted so far.
+    /// Commands submitted so far, and where the memory of each began.
     pub(crate) log: Vec<Command>,
+    pub(crate) iovas: Vec<u64>,
     /// Numbers of commands that fail on the device.
     pub(crate) failing: Vec<usize>,
+    /// Numbers of those that fail and whose memory had to be given up.
+    pub(crate) given_up: Vec<usize>,
     /// Whether waiting fails: the device is dead.
     pub(crate) dead: bool,
     /// Allocations of DMA memory that succeed from now on, and the most bytes of one.
     pub(crate) allocations: usize,
     pub(crate) largest: usize,
     pub(crate) rings: usize,
-    arena: Arena,
+    /// Times that somebody waited, and those in a row that there was nothing to wait for.
+    pub(crate) waits: usize,
+    vain: usize,
+    pub(crate) arena: Arena,
     in_flight: HashMap<usize, (Command, DmaBuf, C)>,
 }
 
@@ -240,20 +376,27 @@ impl<C> MockQueue<C> {
     pub(crate) fn new(blocks: usize) -> Self {
         let device = (0..blocks * Self::BLOCK).map(|i| (i / 7 % 251) as u8 + 1).collect();
         Self {
+            journal: Journal::default(),
+            in_order: false,
             device,
             max_transfer: 4 * Self::BLOCK,
             boundary: 0,
             depth: 3,
             volatile_cache: true,
             integrity: false,
+            must_bounce: false,
             max_atomic: 0,
             log: Vec::new(),
+            iovas: Vec::new(),
             failing: Vec::new(),
+            given_up: Vec::new(),
             dead: false,
             allocations: usize::MAX,
             largest: usize::MAX,
             rings: 0,
-            arena: Arena::detached(4 << 20).unwrap(),
+            waits: 0,
+            vain: 0,
+            arena: Arena::detached(16 << 20).unwrap(),
             in_flight: HashMap::new(),
         }
     }
@@ -264,26 +407,46 @@ impl<C> MockQueue<C> {
         buf
     }
 
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     fn submit(&mut self, command: Command, bio: Bio<C>) -> Result<(), Refused<C>> {
         if self.in_flight.len() == self.depth {
             return Err(Refused { error: Error::Busy, bio });
         }
-        assert!(bio.addr.is_multiple_of(512) && bio.buf.len().is_multiple_of(512), "blocks only");
+        if self.journal.fails(Event::Submit(command)) {
+            return Err(Refused { error: Error::Driver(nvio_driver::Error::Gone), bio });
+        }
         assert!((1..=self.max_transfer).contains(&bio.buf.len()));
+        assert!(bio.buf.iova().is_multiple_of(4), "PRP entries");
         let (addr, length, size) = (bio.addr, bio.buf.len() as u64, self.device.len() as u64);
+        if !(addr | length).is_multiple_of(512) {
+            return Err(Refused {
+                error: Error::Misaligned { pos: addr, length, align: 512 },
+                bio,
+            });
+        }
         if addr.checked_add(length).is_none_or(|end| end > size) {
             return Err(Refused { error: Error::OutsideDisk { addr, length, size }, bio });
         }
+        self.iovas.push(bio.buf.iova());
         self.in_flight.insert(self.log.len(), (command, bio.buf, bio.tag));
         self.log.push(command);
         Ok(())
     }
 
-    /// Ends the command that was taken last.
+    /// Ends the command that was taken last, or first.
     fn complete(&mut self) -> Option<BioDone<C>> {
-        let number = *self.in_flight.keys().max()?;
+        let numbers = self.in_flight.keys();
+        let number = if self.in_order { numbers.min() } else { numbers.max() };
+        let number = *number?;
         let (command, mut buf, tag) = self.in_flight.remove(&number)?;
-        if self.failing.contains(&number) {
+        let fails = self.journal.fails(Event::Complete(command));
+        if self.given_up.contains(&number) {
+            buf = self.arena.alloc(0).unwrap();
+        }
+        if fails || buf.is_empty() && command != Command::Flush || self.failing.contains(&number) {
             if let Command::Read(..) = command {
                 buf.fill(0xbb);
             }
@@ -332,6 +495,10 @@ impl<C> Queue<C> for MockQueue<C> {
         self.integrity
     }
 
+    fn must_bounce(&self) -> bool {
+        self.must_bounce
+    }
+
     fn max_atomic_at(&self, _addr: u64) -> usize {
         self.max_atomic
     }
@@ -344,7 +511,11 @@ impl<C> Queue<C> for MockQueue<C> {
         if self.in_flight.len() == self.depth {
             return Err((Error::Busy, tag));
         }
+        if self.journal.fails(Event::Submit(Command::Flush)) {
+            return Err((Error::Driver(nvio_driver::Error::Gone), tag));
+        }
         let empty = self.arena.alloc(0).unwrap();
+        self.iovas.push(0);
         self.in_flight.insert(self.log.len(), (Command::Flush, empty, tag));
         self.log.push(Command::Flush);
         Ok(())
@@ -365,16 +536,23 @@ impl<C> Queue<C> for MockQueue<C> {
     }
 
     fn wait(&mut self, mut done: impl FnMut(BioDone<C>)) -> Result<usize, Error> {
+        self.waits += 1;
         if self.dead {
             return Err(Error::Driver(nvio_driver::Error::Gone));
         }
-        let Some(bio) = self.complete() else { return Ok(0) };
+        let Some(bio) = self.complete() else {
+            self.vain += 1;
+            assert!(self.vain < 1000, "waits for nothing, for ever");
+            return Ok(0);
+        };
+        self.vain = 0;
         done(bio);
         Ok(1)
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
-        if self.allocations == 0 || bytes > self.largest {
+        let fails = self.journal.fails(Event::Alloc(bytes));
+        if fails || self.allocations == 0 || bytes > self.largest {
             return Err(Error::NoMemory);
         }
         self.allocations -= 1;

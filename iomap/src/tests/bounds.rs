@@ -1,0 +1,195 @@
+//! Everything is bounded: commands, requests, and results that nobody takes.
+
+use super::*;
+
+/// Submits until it is refused, at most so many times; tells how many were taken.
+fn fill(rig: &mut Rig, mut one: impl FnMut(&mut Rig) -> Result<(), Fail>) -> usize {
+    for taken in 0..1000 {
+        if let Err(error) = one(rig) {
+            assert_eq!(name(&error), "Busy");
+            return taken;
+        }
+    }
+    panic!("no bound");
+}
+
+#[test]
+fn a_request_may_need_more_commands_than_there_is_room_for() {
+    for flags in [IoFlags::empty(), IoFlags::BOUNCE] {
+        let mut rig = Rig::plain(128);
+        for token in 1..=2 {
+            let buf = rig.buf(512);
+            rig.files.read(&mut rig.file, token * 512, buf, token).unwrap();
+        }
+        // 16 commands, where one more fits in.
+        let buf = rig.buf(64 * BLOCK);
+        rig.files.submit_read(&mut rig.file, at(0, flags).token(3), buf.into()).unwrap();
+        let done = rig.drain();
+        assert_eq!(done.len(), 3);
+        for done in done {
+            let (from, bytes) = match done.token {
+                3 => (0, 64 * 512),
+                token => (token as usize * 512, 512),
+            };
+            let buf = done.memory.unwrap().into_dma().unwrap();
+            assert_eq!(
+                (done.result.unwrap(), &buf[..]),
+                (bytes, &rig.device()[from..from + bytes])
+            );
+        }
+        rig.assert_idle();
+    }
+}
+
+#[test]
+fn what_finds_no_room_at_all_is_busy_and_comes_back() {
+    let mut rig = Rig::plain(64);
+    for flags in [IoFlags::empty(), IoFlags::GENERIC, IoFlags::BOUNCE] {
+        let taken = fill(&mut rig, |rig| {
+            let memory = rig.buf(512).into();
+            let result = rig.files.submit_read(&mut rig.file, at(0, flags), memory);
+            result.map_err(|rejected| {
+                assert_eq!(rejected.memory.len(), 512);
+                rejected.error
+            })
+        });
+        assert_eq!((taken, rig.file.inode.in_flight()), (3, 3));
+        assert_eq!(rig.drain().len(), 3);
+        rig.assert_idle();
+    }
+}
+
+#[test]
+fn results_that_nobody_takes_are_bounded() {
+    // Requests without commands, waited for by their submission, that fail, and whose results are
+    // kept by the waits of others.
+    let hole = [Mapping::hole(0, 1 << 20)];
+    let mut rig = Rig::new(64, hole);
+    let taken = fill(&mut rig, |rig| {
+        let memory = rig.buf(512).into();
+        rig.files.submit_read(&mut rig.file, Io::at(0), memory).map_err(|no| no.error)
+    });
+    assert_eq!((taken, rig.drain().len()), (3, 3));
+    for write in [false, true] {
+        let mut rig = Rig::plain(64);
+        let taken = fill(&mut rig, |rig| {
+            let memory = rig.buf(512).into();
+            let io = at(0, IoFlags::FORCE_WAIT);
+            let done = match write {
+                true => rig.files.submit_write(&mut rig.file, io, memory),
+                false => rig.files.submit_read(&mut rig.file, io, memory),
+            };
+            done.map_err(|no| no.error)
+        });
+        assert_eq!((taken, rig.drain().len()), (3, 3), "{write}");
+    }
+    for simple in [true, false] {
+        let mut rig = Rig::plain(64);
+        rig.files.queue.failing = (0..1000).step_by(3).collect();
+        let mut count = 0;
+        let taken = fill(&mut rig, |rig| {
+            // Who waits is served, and takes the others' completions.
+            let memory = rig.buf(4096).into();
+            let _ = rig.files.execute_write(&mut rig.file, Io::at(0), memory);
+            count += 1;
+            let buf = rig.buf(512);
+            match simple {
+                true => rig.files.read(&mut rig.file, 0, buf, 7),
+                false => rig.files.submit_read(&mut rig.file, at(0, IoFlags::GENERIC), buf.into()),
+            }
+            .map_err(|no| no.error)
+        });
+        assert!(taken < 12, "{taken}");
+        assert_eq!(rig.drain().len(), taken);
+        assert_eq!(count, taken + 1);
+        // And there is room again.
+        let buf = rig.buf(512);
+        rig.files.read(&mut rig.file, 0, buf, 7).unwrap();
+        rig.drain();
+        rig.assert_idle();
+    }
+}
+
+#[test]
+fn who_waits_finds_room_when_all_others_were_refused() {
+    let mut rig = Rig::plain(64);
+    let submit = |rig: &mut Rig| {
+        let memory = rig.buf(512).into();
+        rig.files.submit_read(&mut rig.file, at(0, IoFlags::HOOKS), memory).map_err(|no| no.error)
+    };
+    // Two that have ended but for their hooks, and as many commands as fit in.
+    assert_eq!(fill(&mut rig, submit), 3);
+    assert_eq!(rig.files.poll(2, |_| unreachable!()), 0);
+    assert_eq!(fill(&mut rig, submit), 2);
+    assert_eq!(rig.file.inode.in_flight(), 5);
+    assert_eq!(rig.write(Io::at(0), &pattern(512)).unwrap(), 512);
+    assert_eq!(rig.drain().len(), 5);
+    rig.assert_idle();
+}
+
+#[test]
+fn requests_of_several_files_mix() {
+    let mut rig = Rig::plain(256);
+    rig.files.queue.depth = 3;
+    let mut files: Vec<_> =
+        (0..4).map(|i| Script::of([Mapping::mapped(0, 1 << 15, i << 15)], &rig.journal)).collect();
+    let mut wanted = 0;
+    let mut done = Vec::new();
+    for round in 0..50u64 {
+        let which = (round * 7 % 4) as usize;
+        let (bytes, flags) = match round % 5 {
+            0 => (512, IoFlags::empty()),
+            1 => (4096, IoFlags::GENERIC),
+            2 => (8192, IoFlags::BOUNCE),
+            3 => (1024, IoFlags::HOOKS),
+            _ => (512, IoFlags::NOFAULT),
+        };
+        let pos = round * 13 % 32 * 512;
+        let io = at(pos, flags).token((which as u64) << 32 | pos);
+        let buf = rig.files.queue.buffer(bytes);
+        match rig.files.submit_read(&mut files[which], io, buf.into()) {
+            Ok(()) => wanted += 1,
+            Err(rejected) => assert_eq!(name(&rejected.error), "Busy"),
+        }
+        rig.files.poll(2, |one| done.push(one));
+    }
+    done.extend(rig.drain());
+    assert_eq!(done.len(), wanted);
+    assert!(wanted > 20);
+    for done in done {
+        let from = ((done.token >> 32 << 15) + (done.token & 0xffff_ffff)) as usize;
+        let buf = done.memory.unwrap().into_dma().unwrap();
+        assert_eq!(done.result.unwrap(), buf.len());
+        assert!(buf[..] == rig.device()[from..from + buf.len()]);
+    }
+    for file in &files {
+        assert_eq!(file.inode.in_flight(), 0);
+    }
+}
+
+#[test]
+fn force_wait_gives_the_result_with_the_next_poll() {
+    for bytes in [512, 8192] {
+        for write in [false, true] {
+            let mut rig = Rig::plain(64);
+            let memory = rig.buf(bytes).into();
+            let io = at(0, IoFlags::FORCE_WAIT).token(11);
+            match write {
+                true => rig.files.submit_write(&mut rig.file, io, memory).unwrap(),
+                false => rig.files.submit_read(&mut rig.file, io, memory).unwrap(),
+            }
+            assert_eq!((rig.files.queue.in_flight(), rig.file.inode.in_flight()), (0, 0));
+            let mut seen = Vec::new();
+            rig.files.poll(8, |done| seen.push((done.token, done.result.unwrap())));
+            assert_eq!(seen, [(11, bytes as usize)]);
+        }
+    }
+    // Failure, too, is a result.
+    let mut rig = Rig::new(64, []);
+    let memory = rig.buf(512).into();
+    let io = at(0, IoFlags::FORCE_WAIT);
+    rig.files.submit_read(&mut rig.file, io, memory).unwrap();
+    let done = rig.drain().pop().unwrap();
+    assert!(matches!(done.result, Err(Fail::Begin)));
+    assert_eq!(done.memory.unwrap().len(), 512);
+}
