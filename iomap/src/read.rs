@@ -109,7 +109,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         let Io { pos, token, flags, .. } = io;
         let traced = self.core.mode.is_traced();
         if traced {
-            log::trace!("simple read at {pos}: {} bytes", buf.len());
+            trace_begin(pos, buf.len());
         }
         let tag = |inode| Tag::simple(inode, token, pos);
         let how = (u64::from(file.block_size()), flags);
@@ -123,7 +123,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             |this, file, stopped, buf| this.not_simple(file, &io, stopped, buf),
         );
         if traced && taken.is_ok() {
-            log::trace!("read at {pos} is queued");
+            trace_queued(pos);
         }
         taken
     }
@@ -264,6 +264,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         mut buf: DmaBuf,
     ) -> Result<Result<(Memory, usize), Failed<ErrorOf<M>, Memory>>, (Reason, DmaBuf)> {
         let Io { pos, flags, .. } = *io;
+        let traced = self.core.mode.is_traced();
+        if traced {
+            trace_begin(pos, buf.len());
+        }
         loop {
             let wait = self.core.begin_wait();
             let tag = |inode| Tag::waited(inode, wait, pos);
@@ -276,7 +280,12 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 Some((this.not_taken(file, pos, flags, stopped, &buf), buf))
             });
             match taken {
-                None => return Ok(self.finish_waited(Ok(()), &mut Nobody)),
+                None => {
+                    if traced {
+                        trace_queued(pos);
+                    }
+                    return Ok(self.finish_waited(Ok(()), &mut Nobody));
+                }
                 Some((NotTaken::NotSimple(reason), buf)) => return Err((reason, buf)),
                 Some((NotTaken::Failed(error), taken)) => {
                     let nowait = flags.contains(IoFlags::NOWAIT);
@@ -358,6 +367,16 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     ) -> Result<usize, ErrorOf<M>> {
         self.read_to(file, Io::at(pos), &mut Cursor::new(out))
     }
+}
+
+#[cold]
+fn trace_begin(pos: u64, bytes: usize) {
+    log::trace!("simple read at {pos}: {bytes} bytes");
+}
+
+#[cold]
+fn trace_queued(pos: u64) {
+    log::trace!("read at {pos} is queued");
 }
 
 /// Moves a cursor by what was moved, if anything was.

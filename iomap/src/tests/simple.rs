@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::Reason;
-use crate::engine::Kind;
 use crate::mock::{Command, Event};
 
 /// Reads one block by each form of the path, and tells for which reason it was not simple.
@@ -276,12 +275,7 @@ fn the_state_of_a_request_goes_with_its_command() {
     assert_eq!(rig.files.queue.iovas, [iova], "the caller's buffer itself");
     assert_eq!(rig.journal.count(|event| matches!(event, Event::Alloc(_))), allocated);
     assert!(rig.files.core.requests.get_mut(0).is_none(), "no entry of the table of requests");
-    let mut tags = 0;
-    crate::Queue::poll(&mut rig.files.queue, 1, |bio| {
-        assert!(matches!(bio.tag, Tag(Kind::Simple { token: 1, pos: 0, .. })));
-        tags += 1;
-    });
-    assert_eq!(tags, 1);
+    assert_eq!(rig.files.poll(1, |done| assert_eq!(done.token, 1)), 1);
 }
 
 #[test]

@@ -61,8 +61,11 @@ fn both_paths_are_traced_from_begin_to_end() {
     rig.drain();
     let all = lines();
     assert_eq!(all.len(), 3, "the shortest way, too: {all:?}");
+    rig.read(Io::at(1024), 512).unwrap();
+    let all = lines();
+    assert_eq!(all.len(), 3, "who waits, too: {all:?}");
     // Errors.
-    rig.files.queue.failing = vec![3];
+    rig.files.queue.failing = vec![4];
     let buf = rig.buf(512);
     rig.files.read(&mut rig.file, 1024, buf, 0).unwrap();
     rig.drain();
