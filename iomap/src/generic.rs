@@ -355,9 +355,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         // Also when it failed half way, as the rest of the block would show.
         if (fresh || end >= size) && tail < block && (moved > 0 || fresh) {
             let padded = self.pad::<D, M, U>(mapping, &part, end, tail, user);
-            return Ok(result.and(padded)?);
+            return result.and(padded);
         }
-        Ok(result?)
+        result
     }
 
     fn check_atomic(&self, mapping: &Mapping, part: &Part, padded: bool) -> Result<(), Error> {
@@ -405,10 +405,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             let most = left.min(self.queue.max_transfer_at(addr));
             let cut = match bounced {
                 false => self.cut(part.request, most),
-                true => {
-                    let end = (part.at + part.n).min(u64::MAX) as usize;
-                    self.bounce::<D, U>(part, most, (at, skip, end), user)
-                }
+                true => self.bounce::<D, U>(part, most, at, user),
             };
             let (buf, bytes) = match cut {
                 Ok(Some((buf, bytes))) if atomic && bytes < left => {
@@ -421,7 +418,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 Ok(None) => return Ok((moved(at), Ok(()))),
                 Err(error) => return Ok((moved(at), Err(error.into()))),
             };
-            let tag = Tag::piece(part.request, skip as u32, at as u64);
+            // Less than a block.
+            let before = u32::try_from(skip).unwrap_or(u32::MAX);
+            let tag = Tag::piece(part.request, before, at as u64);
             let bio = Bio { addr, buf, tag, fua: part.fua };
             let pos = part.pos + (at as u64 - part.at);
             if let Err((error, buf)) = self.send::<D, M, U>(bio, pos, part, user) {
@@ -452,7 +451,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         &mut self,
         part: &Part,
         most: usize,
-        (at, skip, end): (usize, usize, usize),
+        at: usize,
         user: &mut U,
     ) -> Result<Option<(DmaBuf, usize)>, Error>
     where
@@ -472,7 +471,6 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             return Err(Error::Busy);
         };
         let nofault = request.io.flags.contains(IoFlags::NOFAULT);
-        debug_assert!(skip == 0 && at + bytes <= end, "writes are whole blocks");
         let copied = request.held.copy_from(user, at, &mut buf, nofault);
         if copied < bytes {
             request.fault_at(at as u64);
@@ -698,6 +696,7 @@ pub(crate) fn is_multiple(value: u64, power_of_two: u64) -> bool {
 
 /// A number of bytes in memory: this is for 64 bits.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "checked below")]
 fn to_usize(bytes: u64) -> usize {
     const _: () = assert!(size_of::<usize>() == size_of::<u64>());
     bytes as usize

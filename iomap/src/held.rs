@@ -63,7 +63,7 @@ impl Held {
                 }
                 done
             }
-            Self::Borrowed => user.from_user(at, out, nofault),
+            Self::Borrowed => user.copy_from_user(at, out, nofault),
             Self::Direct(_) => 0,
         }
     }
@@ -90,7 +90,7 @@ impl Held {
                 }
                 done
             }
-            Self::Borrowed => user.to_user(at, data, nofault),
+            Self::Borrowed => user.copy_to_user(at, data, nofault),
             Self::Direct(_) => 0,
         }
     }

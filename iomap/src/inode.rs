@@ -98,6 +98,7 @@ pub struct Report<'a, E> {
 #[derive(Debug)]
 // Requests have the inner reference, and nobody else does: the count of them is that of references,
 // so that no way out of a function can forget to lower it.
+#[expect(clippy::redundant_allocation, reason = "two counts")]
 pub struct Shared<I>(Arc<Arc<I>>);
 
 impl<I> Shared<I> {

@@ -129,19 +129,19 @@ impl<U> Cursor<U> {
 
 /// What a request of borrowed memory copies from or to; the other does nothing.
 pub(crate) trait Borrowed {
-    fn from_user(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize;
-    fn to_user(&mut self, at: usize, data: &[u8], nofault: bool) -> usize;
+    fn copy_from_user(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize;
+    fn copy_to_user(&mut self, at: usize, data: &[u8], nofault: bool) -> usize;
 }
 
 /// No borrowed memory.
 pub(crate) struct Nobody;
 
 impl Borrowed for Nobody {
-    fn from_user(&mut self, _: usize, _: &mut [u8], _: bool) -> usize {
+    fn copy_from_user(&mut self, _: usize, _: &mut [u8], _: bool) -> usize {
         0
     }
 
-    fn to_user(&mut self, _: usize, _: &[u8], _: bool) -> usize {
+    fn copy_to_user(&mut self, _: usize, _: &[u8], _: bool) -> usize {
         0
     }
 }
@@ -149,11 +149,11 @@ impl Borrowed for Nobody {
 pub(crate) struct FromSource<'a, S>(pub(crate) &'a mut Cursor<S>);
 
 impl<S: Source> Borrowed for FromSource<'_, S> {
-    fn from_user(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize {
+    fn copy_from_user(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize {
         self.0.memory.copy_out(self.0.at.saturating_add(at), out, nofault).min(out.len())
     }
 
-    fn to_user(&mut self, _: usize, _: &[u8], _: bool) -> usize {
+    fn copy_to_user(&mut self, _: usize, _: &[u8], _: bool) -> usize {
         0
     }
 }
@@ -161,11 +161,11 @@ impl<S: Source> Borrowed for FromSource<'_, S> {
 pub(crate) struct ToSink<'a, S>(pub(crate) &'a mut Cursor<S>);
 
 impl<S: Sink> Borrowed for ToSink<'_, S> {
-    fn from_user(&mut self, _: usize, _: &mut [u8], _: bool) -> usize {
+    fn copy_from_user(&mut self, _: usize, _: &mut [u8], _: bool) -> usize {
         0
     }
 
-    fn to_user(&mut self, at: usize, data: &[u8], nofault: bool) -> usize {
+    fn copy_to_user(&mut self, at: usize, data: &[u8], nofault: bool) -> usize {
         self.0.memory.copy_in(self.0.at.saturating_add(at), data, nofault).min(data.len())
     }
 }

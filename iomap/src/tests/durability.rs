@@ -63,7 +63,7 @@ fn the_flush_follows_all_data() {
         matches!(event, crate::mock::Event::Complete(Command::Write(..)))
     };
     assert_eq!(events[..flushed].iter().filter(|event| written(event)).count(), 7);
-    assert!(!events[flushed..].iter().any(|event| written(event)));
+    assert!(!events[flushed..].iter().any(written));
 }
 
 #[test]
