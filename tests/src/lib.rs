@@ -10,6 +10,8 @@ pub mod guest;
 pub mod image;
 pub mod media;
 pub mod nvio;
+#[cfg(test)]
+mod points;
 pub mod rng;
 pub mod simulation;
 pub mod sys;

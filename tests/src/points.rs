@@ -1,0 +1,111 @@
+//! Keeps `iomap-points.md` true: every point has a row, and every test of a row exists.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A row of the table.
+struct Row {
+    point: String,
+    test: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The rows of the table, each of which has all its cells.
+fn rows() -> Vec<Row> {
+    let text = fs::read_to_string(root().join("tests/iomap-points.md")).unwrap();
+    let table = text.lines().filter(|line| line.starts_with('|'));
+    let rows = table.skip(2).map(|line| {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [point, what, how, test] = cells[..] else { panic!("four cells: {line}") };
+        assert!(!what.is_empty() && !how.is_empty(), "{line}");
+        let test = test.strip_prefix('`').and_then(|test| test.strip_suffix('`'));
+        let test = test.unwrap_or_else(|| panic!("a test in backquotes: {line}")).to_owned();
+        Row { point: point.to_owned(), test }
+    });
+    rows.collect()
+}
+
+/// The numbers of all points.
+fn points() -> BTreeSet<String> {
+    let section = |section: &str, last: u32| {
+        let section = section.to_owned();
+        (1..=last).map(move |number| format!("{section}{number}"))
+    };
+    let all = section("1.", 5).chain(section("2.", 10)).chain(["3.0".to_owned()]);
+    all.chain(section("F", 12)).chain(section("B", 9)).collect()
+}
+
+/// The file that a test is in, of those that there may be.
+fn file_of(test: &str) -> Result<(PathBuf, &str), String> {
+    let mut path: Vec<_> = test.split("::").collect();
+    let (Some(name), true) = (path.pop(), path.len() > 1) else {
+        return Err(format!("{test}: no crate::path::test"));
+    };
+    let folder = match path.remove(0) {
+        "nvio_iomap" => "iomap",
+        "nvio_driver" => "driver",
+        "nvio_ext4" => "fs",
+        "nvio_tests" => "tests",
+        other => return Err(format!("{test}: no crate {other}")),
+    };
+    let inline = path.strip_suffix(&["tests"][..]).unwrap_or(&[]);
+    for modules in [&path[..], inline] {
+        for source in ["src", "tests"] {
+            let base = root().join(folder).join(source).join(modules.join("/"));
+            for file in [base.with_extension("rs"), base.join("mod.rs")] {
+                if !modules.is_empty() && file.is_file() {
+                    return Ok((file, name));
+                }
+            }
+        }
+    }
+    Err(format!("{test}: no such module"))
+}
+
+/// Whether there is a test of that name, and not only a function.
+fn check(test: &str) -> Result<(), String> {
+    let (file, name) = file_of(test)?;
+    let text = fs::read_to_string(&file).map_err(|error| format!("{test}: {error}"))?;
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let head = format!("fn {name}(");
+    let at = lines.iter().position(|line| line.starts_with(&head));
+    let at = at.ok_or_else(|| format!("{test}: not in {}", file.display()))?;
+    let attributes = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+    match attributes.copied().any(|line| line == "#[test]") {
+        true => Ok(()),
+        false => Err(format!("{test}: no test")),
+    }
+}
+
+#[test]
+fn every_point_has_a_row_and_every_row_a_point() {
+    let rows: BTreeSet<_> = rows().into_iter().map(|row| row.point).collect();
+    let points = points();
+    assert_eq!(points.difference(&rows).collect::<Vec<_>>(), [""; 0], "points without a row");
+    assert_eq!(rows.difference(&points).collect::<Vec<_>>(), [""; 0], "rows without a point");
+}
+
+#[test]
+fn every_test_of_the_table_exists() {
+    let failed: Vec<_> = rows().iter().filter_map(|row| check(&row.test).err()).collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn what_does_not_exist_is_noticed() {
+    for (test, why) in [
+        ("nvio_iomap::tests::simple::no_such_test", "not in"),
+        ("nvio_iomap::tests::nowhere::a_test", "no such module"),
+        ("nvio_nothing::tests::a_test", "no crate"),
+        ("alone", "no crate::path"),
+        ("nvio_iomap::tests::simple::reason_of", "no test"),
+    ] {
+        let error = check(test).unwrap_err();
+        assert!(error.contains(why), "{test}: {error}");
+    }
+    check("nvio_iomap::iter::tests::no_progress_ends_the_walk_without_an_error").unwrap();
+}
