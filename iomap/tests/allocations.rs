@@ -1,4 +1,5 @@
 //! The I/O path asks for no memory, whichever way a request goes.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

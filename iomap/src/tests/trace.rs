@@ -43,15 +43,15 @@ fn both_paths_are_traced_from_begin_to_end() {
     traced();
     let mut rig = Rig::plain(64);
     rig.files.follow_log_level();
-    for (flags, points) in [(IoFlags::empty(), 2), (IoFlags::GENERIC, 1)] {
+    for (flags, bytes, points) in [(IoFlags::empty(), 512, 2), (IoFlags::GENERIC, 4096, 1)] {
         lines();
-        let memory = rig.buf(512).into();
+        let memory = rig.buf(bytes).into();
         rig.files.submit_read(&mut rig.file, at(1024, flags), memory).unwrap();
         let submitted = lines();
         assert_eq!(submitted.len(), points, "{flags:?}: {submitted:?}");
         assert!(submitted.iter().all(|line| line.contains("1024")), "{submitted:?}");
         assert!(points == 1 || submitted[1].contains("queued"), "{submitted:?}");
-        assert_eq!(rig.files.poll(1, |_| ()), 1);
+        assert_eq!(rig.files.poll(8, |_| ()), 1);
         let ended = lines();
         assert_eq!(ended.len(), 1);
         assert!(ended[0].contains("1024") && ended[0].contains("done"), "{ended:?}");
@@ -65,7 +65,7 @@ fn both_paths_are_traced_from_begin_to_end() {
     let all = lines();
     assert_eq!(all.len(), 3, "who waits, too: {all:?}");
     // Errors.
-    rig.files.queue.failing = vec![4];
+    rig.files.queue.failing = (0..64).collect();
     let buf = rig.buf(512);
     rig.files.read(&mut rig.file, 1024, buf, 0).unwrap();
     rig.drain();
