@@ -349,6 +349,8 @@ pub(crate) struct MockQueue<C> {
     pub(crate) volatile_cache: bool,
     pub(crate) integrity: bool,
     pub(crate) must_bounce: bool,
+    /// Whether pages have a way of their own.
+    pub(crate) pages: bool,
     pub(crate) max_atomic: usize,
     /// Commands submitted so far, and where the memory of each began.
     pub(crate) log: Vec<Command>,
@@ -385,6 +387,7 @@ impl<C> MockQueue<C> {
             volatile_cache: true,
             integrity: false,
             must_bounce: false,
+            pages: false,
             max_atomic: 0,
             log: Vec::new(),
             iovas: Vec::new(),
@@ -505,6 +508,19 @@ impl<C> Queue<C> for MockQueue<C> {
 
     fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
         self.submit(Command::Read(bio.addr, bio.buf.len()), bio)
+    }
+
+    fn has_pages(&self) -> bool {
+        self.pages
+    }
+
+    fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
+        let serves = addr.is_multiple_of(512) && addr.saturating_add(4096) <= self.size();
+        if !serves || self.in_flight.len() == self.depth {
+            return Err((buf, tag));
+        }
+        let bio = Bio { addr, buf, tag, fua: false };
+        self.submit(Command::Read(addr, 4096), bio).map_err(|no| (no.bio.buf, no.bio.tag))
     }
 
     fn flush(&mut self, tag: C) -> Result<(), (Error, C)> {

@@ -61,7 +61,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         &mut self,
         file: &mut M,
         io: &Io,
-        stopped: Stopped<I::Error>,
+        stopped: Stopped<I>,
         buf: DmaBuf,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
         match self.not_taken(file, io.pos, io.flags, stopped, &buf) {

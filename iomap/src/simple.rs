@@ -29,13 +29,13 @@ pub(crate) enum NotTaken<E> {
 }
 
 /// Where the attempt at a read ended, with what is needed to go on.
-pub(crate) enum Stopped<E> {
+pub(crate) enum Stopped<I: Inode> {
     /// Before anything was done.
     Early,
     /// At the cache or at `begin`.
-    Filesystem(E),
-    /// At the mapping.
-    Mapping(Mapping),
+    Filesystem(I::Error),
+    /// At the mapping, which the request still holds.
+    Mapping(Mapping, InFlight<I>),
     /// At the queue.
     Queue(Error),
 }
@@ -66,7 +66,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         pos: u64,
         buf: DmaBuf,
         token: u64,
-    ) -> Result<(), (Stopped<I::Error>, DmaBuf)> {
+    ) -> Result<(), (Stopped<I>, DmaBuf)> {
         let usual = buf.is_page(self.core.page);
         if !usual || pos >= file.page_end() || pos & self.core.block_mask != 0 {
             return Err((Stopped::Early, buf));
@@ -82,7 +82,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             Err(error) => return Err((Stopped::Filesystem(error), buf)),
         };
         let Some(addr) = usable(&mapping, pos, count) else {
-            return Err((Stopped::Mapping(mapping), buf));
+            return Err((Stopped::Mapping(mapping, inode), buf));
         };
         let _ = file.end(&mapping, pos, count, count, op);
         match self.queue.read_page(addr, buf, Tag::simple(inode, token, pos)) {
@@ -99,7 +99,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         addr: u64,
         buf: DmaBuf,
         tag: Tag<I>,
-    ) -> Result<(), (Stopped<I::Error>, DmaBuf)> {
+    ) -> Result<(), (Stopped<I>, DmaBuf)> {
         let read = self.queue.read(Bio { addr, buf, tag, fua: false });
         read.map_err(|Refused { error, bio }| (Stopped::Queue(error), bio.buf))
     }
@@ -119,7 +119,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         (most, flags): (u64, IoFlags),
         tag: impl FnOnce(InFlight<I>) -> Tag<I>,
         taken: impl FnOnce(&mut Self) -> R,
-        stopped: impl FnOnce(&mut Self, &mut M, Stopped<I::Error>, DmaBuf) -> R,
+        stopped: impl FnOnce(&mut Self, &mut M, Stopped<I>, DmaBuf) -> R,
     ) -> R {
         let (why, buf) = 'stopped: {
             let count = buf.len() as u64;
@@ -147,7 +147,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             };
             let addr = usable(&mapping, pos, count);
             let Some(addr) = addr.filter(|&addr| self.queue.fits(addr, count)) else {
-                break 'stopped (Stopped::Mapping(mapping), buf);
+                break 'stopped (Stopped::Mapping(mapping, inode), buf);
             };
             // An error counts only when nothing was processed.
             let _ = file.end(&mapping, pos, count, count, op);
@@ -168,7 +168,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         file: &mut M,
         pos: u64,
         flags: IoFlags,
-        stopped: Stopped<I::Error>,
+        stopped: Stopped<I>,
         buf: &DmaBuf,
     ) -> NotTaken<I::Error> {
         let count = buf.len() as u64;
@@ -176,7 +176,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             Stopped::Early => return self.early(file, pos, flags, buf),
             Stopped::Filesystem(error) => error,
             Stopped::Queue(error) => error.into(),
-            Stopped::Mapping(mapping) => {
+            Stopped::Mapping(mapping, _inode) => {
                 let ended = file.end(&mapping, pos, count, 0, op(false, flags));
                 match (why_not(&mapping, pos, count), ended) {
                     (Some(reason), Ok(())) => return NotTaken::NotSimple(reason),

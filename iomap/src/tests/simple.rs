@@ -151,11 +151,22 @@ fn the_count_of_requests_is_raised_before_mapping_and_dropped_on_every_way_out()
             self.0.end(mapping, pos, length, processed, op)
         }
     }
-    for flags in [IoFlags::empty(), IoFlags::GENERIC] {
-        let mut rig = Rig::plain(64);
+    // By the ways of a page, of a block, and of more.
+    for (flags, bytes) in
+        [(None, 4096), (Some(IoFlags::empty()), 512), (Some(IoFlags::GENERIC), 4096)]
+    {
+        let mut queue = MockQueue::new(64);
+        (queue.pages, queue.max_transfer) = (true, 4096);
+        let mut rig = Rig::over(queue, []);
         let mut file = Watched(Script::of([Mapping::mapped(0, 4096, 0)], &rig.journal), vec![]);
-        let buf = rig.buf(512);
-        rig.files.submit_read(&mut file, at(0, flags), buf.into()).unwrap();
+        let read = |rig: &mut Rig, file: &mut Watched| {
+            let buf = rig.buf(bytes);
+            match flags {
+                None => rig.files.read(file, 0, buf, 0),
+                Some(flags) => rig.files.submit_read(file, at(0, flags), buf.into()),
+            }
+        };
+        read(&mut rig, &mut file).unwrap();
         assert_eq!((&file.1[..], file.0.inode.in_flight()), (&[1, 1][..], 1), "{flags:?}");
         let inode = file.0.inode.clone();
         let polled = rig.files.poll(1, |done| {
@@ -165,27 +176,89 @@ fn the_count_of_requests_is_raised_before_mapping_and_dropped_on_every_way_out()
         assert_eq!(polled, 1);
         // A mapping that is not there, one that is for the other path, one that breaks the
         // contract, a queue that is full, and a device that fails.
-        file.0.layout = vec![];
         for bad in [None, Some(Mapping::hole(0, 4096)), Some(Mapping::mapped(0, 0, 0))] {
             file.0.mappings = bad.into_iter().collect();
             file.0.layout = bad.into_iter().filter(|bad| bad.length > 0).collect();
-            let buf = rig.buf(512);
-            let _ = rig.files.submit_read(&mut file, at(0, flags), buf.into());
+            let _ = read(&mut rig, &mut file);
             rig.drain();
             assert_eq!(file.0.inode.in_flight(), 0);
+            assert!(file.1.iter().all(|&count| count == 1), "held until the end: {:?}", file.1);
         }
         file.0.layout = vec![Mapping::mapped(0, 4096, 0)];
         for _ in 0..3 {
-            let buf = rig.buf(512);
-            rig.files.submit_read(&mut file, at(0, flags), buf.into()).unwrap();
+            read(&mut rig, &mut file).unwrap();
         }
-        let buf = rig.buf(512);
-        rig.files.submit_read(&mut file, at(0, flags), buf.into()).unwrap_err();
+        assert_eq!(name(&read(&mut rig, &mut file).unwrap_err().error), "Busy");
         assert_eq!(file.0.inode.in_flight(), 3);
         rig.files.queue.failing = (0..64).collect();
         rig.drain();
         assert_eq!(file.0.inode.in_flight(), 0);
+        file.0.assert_balanced();
     }
+}
+
+#[test]
+fn a_page_is_read_as_any_other_block() {
+    let rig = |layout: &[Mapping]| {
+        let mut queue = MockQueue::new(64);
+        (queue.pages, queue.max_transfer) = (true, 4096);
+        Rig::over(queue, layout)
+    };
+    let mapped = Mapping::mapped(0, 1 << 15, 0);
+    let read = |rig: &mut Rig, pos| {
+        let buf = rig.buf(4096);
+        let result = rig.files.read(&mut rig.file, pos, buf, 7);
+        result.map_err(|rejected| {
+            assert_eq!(rejected.memory.len(), 4096, "it comes back");
+            name(&rejected.error)
+        })
+    };
+    let mut plain = rig(&[mapped]);
+    plain.file.size = 10_000;
+    plain.file.state().dirty = true;
+    read(&mut plain, 512).unwrap();
+    let submit = Event::Submit(Command::Read(512, 4096));
+    let want = [Event::WriteBack, Event::Begin, Event::End(4096), submit];
+    assert_eq!(plain.journal.events(), want);
+    let done = plain.drain().pop().unwrap();
+    assert_eq!((done.token, done.result.unwrap()), (7, 4096));
+    assert_eq!(done.memory.unwrap().into_dma().unwrap()[..], plain.device()[512..4608]);
+    assert_eq!(plain.files.counters().simple, 1);
+    // Not for it: the end of the file, alignment, encryption.
+    read(&mut plain, 8192).unwrap();
+    assert_eq!(plain.files.counters().fell_back(Reason::EndOfFile), 1);
+    assert_eq!(plain.drain()[0].result.as_ref().unwrap(), &1808);
+    assert_eq!(read(&mut plain, 100), Err("Misaligned".into()));
+    plain.file.plain = false;
+    read(&mut plain, 0).unwrap();
+    assert_eq!(plain.files.counters().fell_back(Reason::Encoded), 1);
+    plain.drain();
+    // Mappings that one command cannot read.
+    let flagged =
+        [MappingFlags::INTEGRITY, MappingFlags::ANON_WRITE].map(|flag| with(mapped, flag));
+    let hole = Mapping::hole(0, 1 << 15);
+    for mapping in [hole, flagged[0], flagged[1]] {
+        let mut rig = rig(&[mapping]);
+        read(&mut rig, 0).unwrap();
+        assert_eq!((rig.files.counters().simple, rig.file.ends()[0]), (0, 0), "{mapping:?}");
+        let done = rig.drain().pop().unwrap().memory.unwrap().into_dma().unwrap();
+        assert_eq!(done.iter().all(|&byte| byte == 0), mapping == hole);
+        rig.assert_idle();
+    }
+    // Errors: the filesystem's own again, a contract that is broken, a device that fails.
+    let mut bad = rig(&[]);
+    bad.file.again = true;
+    assert_eq!(read(&mut bad, 0), Err("Again".into()));
+    assert_eq!(bad.file.asked.len(), 1);
+    bad.file.mappings = [with(mapped, MappingFlags::STALE)].into();
+    assert_eq!(read(&mut bad, 0), Err("BadMapping".into()));
+    let mut bad = rig(&[mapped]);
+    bad.files.queue.failing = vec![0];
+    read(&mut bad, 0).unwrap();
+    assert_eq!(bad.files.poll(1, |_| unreachable!()), 0, "deferred");
+    assert_eq!(bad.drain()[0].result.as_ref().map_err(name), Err("Bio".into()));
+    assert_eq!(bad.file.state().reports.len(), 1);
+    bad.assert_idle();
 }
 
 #[test]
