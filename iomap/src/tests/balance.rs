@@ -8,6 +8,8 @@ use crate::mock::{Event, Journal};
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {
     Async,
+    /// The shortest way.
+    Page,
     Execute,
     Borrowed,
 }
@@ -33,7 +35,11 @@ fn layout() -> Vec<Mapping> {
 
 /// Plays a case with the call of number `failing` failing; tells whether it was reached.
 fn play(case: Case, failing: usize) -> bool {
-    let mut rig = Rig::new(96, layout());
+    let mut queue = MockQueue::new(96);
+    if case.form == Form::Page {
+        (queue.pages, queue.max_transfer) = (true, 4096);
+    }
+    let mut rig = Rig::over(queue, layout());
     if case.pos >= 1 << 20 {
         // A file of inline data.
         rig.file.layout = vec![inline(4096)];
@@ -46,8 +52,12 @@ fn play(case: Case, failing: usize) -> bool {
     let data = pattern(case.bytes);
     let memory = Memory::Dma(rig.filled(&data));
     let (result, memory) = match (case.form, case.write) {
-        (Form::Async, write) => {
+        (Form::Async | Form::Page, write) => {
             let submitted = match write {
+                false if case.form == Form::Page => {
+                    let buf = memory.into_dma().unwrap();
+                    rig.files.read(&mut rig.file, case.pos, buf, 77)
+                }
                 true => rig.files.submit_write(&mut rig.file, io, memory),
                 false => rig.files.submit_read(&mut rig.file, io, memory),
             };
@@ -102,6 +112,8 @@ fn play(case: Case, failing: usize) -> bool {
                     Event::End(n) => *n > 0,
                     Event::Invalidate => failing > 0,
                     Event::Alloc(_) => true,
+                    // The page's own way is tried first.
+                    Event::Submit(_) => case.form == Form::Page,
                     _ => false,
                 };
                 assert!(harmless, "{event:?}: {context}");
@@ -158,6 +170,8 @@ fn whatever_call_fails_in_a_read() {
         }
         every_call(false, form, IoFlags::PARTIAL, &READS);
     }
+    let pages = [(0, 4096), (2048, 4096), (8192, 4096), (1024, 4096)];
+    every_call(false, Form::Page, IoFlags::empty(), &pages);
 }
 
 #[test]
