@@ -236,3 +236,21 @@ fn what_comes_too_late_does_not_reach_the_memory_of_another() {
     assert!(rig.drain().is_empty());
     rig.assert_idle();
 }
+
+#[test]
+fn a_result_that_nobody_waits_for_any_more_is_dropped() {
+    for flags in [IoFlags::empty(), IoFlags::GENERIC] {
+        let mut rig = Rig::plain(64);
+        rig.files.queue.dead = true;
+        let buf = rig.buf(512);
+        rig.files.read_dma(&mut rig.file, at(0, flags), buf).unwrap_err();
+        submit(&mut rig, false, Io::at(0).token(3), 512);
+        rig.files.queue.dead = false;
+        let mut tokens = Vec::new();
+        while rig.files.poll(1, |done| tokens.push(done.token)) > 0 {}
+        assert_eq!(tokens, [3], "{flags:?}");
+        assert!(rig.drain().is_empty());
+        assert_eq!(rig.read(Io::at(512), 512).unwrap(), rig.device()[512..1024]);
+        rig.assert_idle();
+    }
+}
