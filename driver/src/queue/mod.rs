@@ -3,6 +3,7 @@
 mod blocking;
 mod commands;
 mod core;
+mod joined;
 mod marks;
 mod memory;
 mod pair;

@@ -75,18 +75,24 @@ impl Transfer {
         sqe.cdw15 = U32::new(u32::from(application_mask) << 16 | u32::from(application));
     }
 
-    /// Whether `parts` are what `blocks` of the namespace need.
-    pub(super) fn check(&self, namespace: &Namespace, blocks: u32, parts: &Parts) -> Result<()> {
+    /// Bytes that `blocks` of the namespace transfer, whose number was checked: those that the data
+    /// pointer describes, and those of metadata in a place of its own.
+    pub(super) fn lengths(&self, namespace: &Namespace, blocks: u32) -> (usize, usize) {
         // At most 64 Ki blocks of at most 128 KiB.
         let count = blocks as usize;
         let size = namespace.metadata_size();
-        let stripped = self.protection.action && size == 8;
-        let metadata = if stripped { 0 } else { count * size as usize };
+        let kept = namespace.protection_type() != 0 && size == 8;
+        let metadata = if self.protection.action && kept { 0 } else { count * size as usize };
         let data = count << namespace.block_shift();
-        let (data, metadata) = match namespace.extended_metadata() {
+        match namespace.extended_metadata() {
             true => (data + metadata, 0),
             false => (data, metadata),
-        };
+        }
+    }
+
+    /// Whether `parts` are what `blocks` of the namespace need.
+    pub(super) fn check(&self, namespace: &Namespace, blocks: u32, parts: &Parts) -> Result<()> {
+        let (data, metadata) = self.lengths(namespace, blocks);
         let given = parts.metadata().map_or(0, DmaBuf::len);
         if given != metadata {
             return Err(Error::MetadataSize { bytes: given, needed: metadata });

@@ -1,0 +1,285 @@
+//! Data and metadata in one buffer, on the embedded controller, and the same in [`Parts`].
+
+use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_spec::protection::{ProtectionInfo, ProtectionType, guard_after};
+use zerocopy::IntoBytes;
+
+use super::*;
+use crate::{Address, Completion, Controller, Options, Parts, Protection};
+
+/// A namespace, and how its blocks are.
+#[derive(Clone, Copy, Debug)]
+struct Format {
+    block: usize,
+    metadata: usize,
+    extended: bool,
+    kind: u8,
+}
+
+struct Served {
+    _emulator: Emulator,
+    controller: Controller,
+    namespace: WritableNamespace,
+    queue: QueuePair<u32>,
+    format: Format,
+}
+
+fn formats() -> impl Iterator<Item = Format> {
+    [(512, 8), (512, 12), (512, 128), (4096, 8), (4096, 64)].into_iter().flat_map(
+        |(block, metadata)| {
+            [false, true].into_iter().flat_map(move |extended| {
+                [0, 1].map(|kind| Format { block, metadata, extended, kind })
+            })
+        },
+    )
+}
+
+/// Of 1,024 blocks; a command carries 64 KiB.
+fn served(format: Format, sgl: bool) -> Served {
+    let Format { block, metadata, extended, kind } = format;
+    let config = NamespaceConfig::new(Backing::memory(1024 * block as u64));
+    let config = config.block_size(block as u32).metadata(metadata as u16, extended);
+    let config = match ProtectionType::new(kind) {
+        Some(kind) => config.protection(kind, false),
+        None => config,
+    };
+    let builder = Emulator::builder().namespace(config).mdts(Some(4)).sgl(sgl);
+    let emulator = builder.start().unwrap();
+    let address = Address::VfioUser(emulator.socket().to_owned());
+    let options = Options { writable: true, ..Options::default() };
+    let controller = Controller::open_with(&address, options).unwrap();
+    let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
+    let queue = controller.queue_pair(4).unwrap();
+    Served { _emulator: emulator, controller, namespace, queue, format }
+}
+
+impl Format {
+    /// Bytes of data, and of metadata, in a buffer.
+    fn lengths(&self, blocks: u32) -> (usize, usize) {
+        (blocks as usize * self.block, blocks as usize * self.metadata)
+    }
+
+    /// Blocks and their metadata; good protection information, if there is any.
+    fn content(&self, lba: u64, blocks: u32) -> (Vec<u8>, Vec<u8>) {
+        let (data, metadata) = self.lengths(blocks);
+        let byte = |i: usize, salt: u64| (i as u64 * 31 / 7 + salt * 13) as u8;
+        let data: Vec<u8> = (0..data).map(|i| byte(i, lba)).collect();
+        let mut metadata: Vec<u8> = (0..metadata).map(|i| byte(i, lba + 1)).collect();
+        if self.kind != 0 {
+            let blocks = data.chunks(self.block).zip(metadata.chunks_mut(self.metadata));
+            for (tag, (data, metadata)) in (lba as u32..).zip(blocks) {
+                let (before, info) = metadata.split_at_mut(self.metadata - 8);
+                let crc = guard_after(guard_after(0, data), before);
+                info.copy_from_slice(ProtectionInfo::new(crc, 0, tag).as_bytes());
+            }
+        }
+        (data, metadata)
+    }
+
+    fn join(&self, (data, metadata): &(Vec<u8>, Vec<u8>)) -> Vec<u8> {
+        if !self.extended {
+            return [&data[..], metadata].concat();
+        }
+        let blocks = data.chunks(self.block).zip(metadata.chunks(self.metadata));
+        blocks.flat_map(|(data, metadata)| [data, metadata].concat()).collect()
+    }
+
+    fn checks(&self, lba: u64) -> Transfer {
+        let checked = self.kind != 0;
+        let protection = Protection {
+            check_guard: checked,
+            check_reference: checked,
+            reference: lba as u32,
+            ..Protection::default()
+        };
+        Transfer { protection, ..Transfer::default() }
+    }
+}
+
+impl Served {
+    /// A buffer of `bytes` that begins `lead` bytes into a page, and what is around it.
+    fn buf(&self, lead: usize, bytes: usize) -> (DmaBuf, [DmaBuf; 2]) {
+        let mut after = self.controller.alloc(lead + bytes + 4096).unwrap();
+        after.fill(0xee);
+        let before = after.split_to(lead).unwrap();
+        (after.split_to(bytes).unwrap(), [before, after])
+    }
+
+    /// All of the content in one buffer, apart or together as the namespace has it.
+    fn parts(&self, content: &(Vec<u8>, Vec<u8>)) -> Parts {
+        let buf = |bytes: &[u8]| {
+            let mut buf = self.controller.alloc(bytes.len()).unwrap();
+            buf.copy_from_slice(bytes);
+            buf
+        };
+        match self.format.extended {
+            true => Parts::from(buf(&self.format.join(content))),
+            false => Parts::new(vec![buf(&content.0)], Some(buf(&content.1))),
+        }
+    }
+
+    fn done(&mut self) -> Completion<u32> {
+        let mut ended = None;
+        while ended.is_none() {
+            self.queue.wait(|done| ended = Some(done)).unwrap();
+        }
+        ended.unwrap()
+    }
+
+    fn refused(&mut self, range: (u64, u32), buf: DmaBuf, how: Transfer) -> Error {
+        let (iova, len) = (buf.iova(), buf.len());
+        let rejected = self.queue.write_joined(&self.namespace, range, buf, how, 5).unwrap_err();
+        assert_eq!((rejected.buf.iova(), rejected.buf.len(), rejected.context), (iova, len, 5));
+        let namespace = self.namespace.clone();
+        let read = self.queue.read_joined(&namespace, range, rejected.buf, how, 5).unwrap_err();
+        assert_eq!(read.error.to_string(), rejected.error.to_string());
+        read.error
+    }
+}
+
+#[test]
+fn what_is_written_joined_is_read_apart_and_the_other_way_round() {
+    for (format, sgl) in formats().flat_map(|format| [(format, false), (format, true)]) {
+        let mut it = served(format, sgl);
+        let most = (it.namespace.max_transfer() / format.block) as u32;
+        for (lba, blocks, lead) in
+            [(0, 1, 0), (3, 7, 512), (20, 8, 4), (40, 9, 3584), (1024 - u64::from(most), most, 0)]
+        {
+            let what = format!("{format:?}, SGLs {sgl}: {blocks} blocks at {lba}");
+            let content = format.content(lba, blocks);
+            let joined = format.join(&content);
+            let how = format.checks(lba);
+            let (mut buf, _around) = it.buf(lead, joined.len());
+            buf.copy_from_slice(&joined);
+            it.queue.write_joined(&it.namespace, (lba, blocks), buf, how, 1).unwrap();
+            let done = it.done();
+            assert!(done.status.is_success(), "{what}: {}", done.status);
+            assert_eq!((done.buf.len(), done.context), (joined.len(), 1));
+
+            let nothing = (vec![0; content.0.len()], vec![0; content.1.len()]);
+            let parts = it.parts(&nothing);
+            it.queue.read_with(&it.namespace, (lba, blocks), parts, how, 2).unwrap();
+            let done = it.done();
+            assert!(done.status.is_success(), "{what}: {}", done.status);
+            let (data, metadata) = Parts::from_completed(done.buf).unwrap().into_inner();
+            match metadata {
+                Some(metadata) => assert!((*data[0] == *content.0) && *metadata == *content.1),
+                None => assert!(*data[0] == *joined, "{what}"),
+            }
+
+            // Other blocks, the other way round.
+            let other = format.content(lba + (1 << 32), blocks);
+            let parts = it.parts(&other);
+            it.queue.write_with(&it.namespace, (lba, blocks), parts, how, 3).unwrap();
+            assert!(it.done().status.is_success(), "{what}");
+            let (buf, around) = it.buf(lead, joined.len());
+            it.queue.read_joined(&it.namespace, (lba, blocks), buf, how, 4).unwrap();
+            let done = it.done();
+            assert!(done.status.is_success(), "{what}: {}", done.status);
+            assert!(*done.buf == *format.join(&other), "{what}");
+            assert!(around.iter().flat_map(|buf| buf.iter()).all(|&byte| byte == 0xee), "{what}");
+        }
+    }
+}
+
+#[test]
+fn what_the_controller_keeps_is_not_in_the_buffer() {
+    for extended in [false, true] {
+        let format = Format { block: 512, metadata: 8, extended, kind: 1 };
+        let mut it = served(format, false);
+        let (data, metadata) = format.content(9, 20);
+        let protection = Protection { action: true, ..format.checks(9).protection };
+        let how = Transfer { protection, ..Transfer::default() };
+        let (mut buf, _around) = it.buf(0, data.len());
+        buf.copy_from_slice(&data);
+        it.queue.write_joined(&it.namespace, (9, 20), buf, how, 0).unwrap();
+        assert!(it.done().status.is_success());
+        let (buf, _around) = it.buf(0, data.len() + metadata.len());
+        let checks = format.checks(9);
+        it.queue.read_joined(&it.namespace, (9, 20), buf, checks, 0).unwrap();
+        assert!(*it.done().buf == *format.join(&(data, metadata)));
+    }
+}
+
+/// Without protection information there is none to keep: all of the metadata is transferred,
+/// whatever the command says, and there must be room for it.
+#[test]
+fn metadata_that_is_no_protection_information_is_never_kept() {
+    for extended in [false, true] {
+        let format = Format { block: 512, metadata: 8, extended, kind: 0 };
+        let mut it = served(format, false);
+        let content = format.content(5, 16);
+        let protection = Protection { action: true, ..Protection::default() };
+        let how = Transfer { protection, ..Transfer::default() };
+        let (buf, _around) = it.buf(0, content.0.len());
+        let error = it.refused((5, 16), buf, how);
+        match extended {
+            true => assert!(matches!(error, Error::TransferSize { .. }), "{error}"),
+            false => assert!(matches!(error, Error::MetadataSize { .. }), "{error}"),
+        }
+        let parts = Parts::from(it.controller.alloc(content.0.len()).unwrap());
+        assert!(it.queue.read_with(&it.namespace, (5, 16), parts, how, 0).is_err());
+        let parts = it.parts(&content);
+        it.queue.write_with(&it.namespace, (5, 16), parts, how, 0).unwrap();
+        assert!(it.done().status.is_success());
+        let (buf, _around) = it.buf(0, content.0.len() + content.1.len());
+        it.queue.read_joined(&it.namespace, (5, 16), buf, how, 0).unwrap();
+        assert!(*it.done().buf == *format.join(&content));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    for (extended, metadata) in [(false, 16), (true, 16), (false, 0)] {
+        let format = Format { block: 512, metadata, extended, kind: 0 };
+        let mut it = served(format, false);
+        let most = (it.namespace.max_transfer() / 512) as u32;
+        let how = Transfer::default();
+        let each = 512 + metadata;
+        let buf = |bytes| it.controller.alloc(bytes).unwrap();
+        let (none, one, nine) = (buf(0), buf(each), buf(9 * each));
+        let (long, longer) = (buf((most + 1) as usize * each), buf(9 * each + 8));
+        let (shorter, shortest) = (buf(9 * each - 8), buf(9 * 512 - 1));
+        let mut crooked = buf(each + 2);
+        drop(crooked.split_to(2));
+
+        assert!(matches!(it.refused((0, 0), none, how), Error::TransferSize { bytes: 0, .. }));
+        let error = it.refused((0, most + 1), long, how);
+        assert!(matches!(error, Error::TransferSize { max, .. } if max == most as usize * 512));
+        let error = it.refused((1024, 1), one, how);
+        assert!(matches!(error, Error::OutOfRange { lba: 1024, blocks: 1, size: 1024, .. }));
+        let error = it.refused((1023, 9), nine, how);
+        assert!(matches!(error, Error::OutOfRange { lba: 1023, blocks: 9, .. }));
+        for buf in [longer, shorter] {
+            let bytes = buf.len();
+            let error = it.refused((0, 9), buf, how);
+            let rest = bytes.wrapping_sub(9 * 512);
+            match error {
+                Error::MetadataSize { bytes, needed } => {
+                    assert_eq!((bytes, needed, extended), (rest, 9 * 16, false));
+                }
+                Error::TransferSize { max, .. } => assert_eq!(max, 9 * each),
+                error => panic!("{error}"),
+            }
+        }
+        let error = it.refused((0, 9), shortest, how);
+        assert!(matches!(error, Error::TransferSize { bytes: 4607, .. }), "{error}");
+        let error = it.refused((0, 1), crooked, how);
+        assert!(matches!(error, Error::Misaligned { align: 4, .. }), "{error}");
+        assert_eq!(it.queue.counters().submitted, 0);
+    }
+}
+
+#[test]
+fn a_full_queue_gives_the_buffer_back() {
+    let format = Format { block: 512, metadata: 8, extended: false, kind: 1 };
+    let mut it = served(format, false);
+    for context in 0..4 {
+        let buf = it.controller.alloc(520).unwrap();
+        let how = Transfer::default();
+        it.queue.read_joined(&it.namespace, (0, 1), buf, how, context).unwrap();
+    }
+    let buf = it.controller.alloc(520).unwrap();
+    let error = it.refused((0, 1), buf, Transfer::default());
+    assert!(matches!(error, Error::QueueFull { capacity: 4 }));
+}
