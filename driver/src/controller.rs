@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use nvio_spec::register::{CC, CSTS, Cap, Cc, Csts, Version};
-use nvio_spec::{IDENTIFY_SIZE, IdentifyController, NamespaceList, Sqe, cns, status};
+use nvio_spec::{
+    IDENTIFY_SIZE, IdentifyController, IdentifyNvmNamespace, NamespaceList, Sqe, cns, status,
+};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::address::Address;
@@ -305,7 +307,13 @@ impl Inner {
             }
             other => other?,
         };
-        Namespace::new(nsid, identify, self.max_transfer)
+        let namespace = Namespace::new(nsid, identify, self.max_transfer)?;
+        // Without protection, nothing that is used depends on more.
+        if namespace.protection_type() == 0 || !self.identify.has_extended_formats() {
+            return Ok(namespace);
+        }
+        let more: IdentifyNvmNamespace = self.identify_as(cns::COMMAND_SET_NAMESPACE, nsid)?;
+        namespace.extended(&more)
     }
 
     /// A list of namespace IDs, ascending, in as many commands as it takes.

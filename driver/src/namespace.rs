@@ -4,7 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use nvio_spec::opcode::nvm;
-use nvio_spec::{IdentifyController, IdentifyNamespace};
+use nvio_spec::{
+    ExtendedFormat, GuardFormat, IdentifyController, IdentifyNamespace, IdentifyNvmNamespace,
+};
 
 use crate::{Error, Result};
 
@@ -28,6 +30,8 @@ pub struct Namespace {
     /// Most blocks of any command that transfers data.
     max_blocks: u32,
     nsid: u32,
+    guard: GuardFormat,
+    storage_tag_bits: u8,
     identify: Arc<IdentifyNamespace>,
 }
 
@@ -133,8 +137,32 @@ impl Namespace {
             plain_end,
             max_blocks,
             nsid,
+            guard: GuardFormat::Bits16,
+            storage_tag_bits: 0,
             identify,
         })
+    }
+
+    /// The same namespace, with what the controller said of its protection information.
+    pub(crate) fn extended(mut self, more: &IdentifyNvmNamespace) -> Result<Self> {
+        let format = more.elbaf.get(self.identify.format_index()).copied();
+        let format: ExtendedFormat = format.unwrap_or_default();
+        let invalid = |field, value| {
+            let structure = "Identify Namespace of the NVM command set";
+            Error::Invalid { structure, field, value }
+        };
+        self.guard = format.guard().ok_or_else(|| invalid("PIF", format.pif().into()))?;
+        if self.protection_type() != 0 && !self.has_room(self.guard) {
+            let bits = self.guard.bits();
+            return Err(invalid("PIF, with metadata that is too short,", bits.into()));
+        }
+        self.storage_tag_bits = format.storage_tag_bits();
+        Ok(self)
+    }
+
+    /// Whether the metadata is long enough for protection information with such a guard.
+    fn has_room(&self, guard: GuardFormat) -> bool {
+        self.metadata_size() as usize >= guard.information_size()
     }
 
     /// Namespace ID.
@@ -259,6 +287,24 @@ impl Namespace {
         own.min(left).max(of_all)
     }
 
+    /// How wide the guards of protection information are (NVM 5.2.1).
+    pub fn guard(&self) -> GuardFormat {
+        self.guard
+    }
+
+    /// How many of the reference tag's high bits are a storage tag, which is checked as the
+    /// controller is told elsewhere; 0 as a rule (NVM 5.2.1.4).
+    pub fn storage_tag_bits(&self) -> u8 {
+        self.storage_tag_bits
+    }
+
+    /// Whether the metadata is protection information and nothing else, so that a command with
+    /// [`Protection::action`](crate::Protection::action) transfers none.
+    pub(crate) fn is_only_protection(&self) -> bool {
+        self.protection_type() != 0
+            && self.metadata_size() as usize == self.guard.information_size()
+    }
+
     /// All that the controller said (NVM 4.1.5.1).
     pub fn identify(&self) -> &IdentifyNamespace {
         &self.identify
@@ -378,6 +424,28 @@ mod tests {
         let mut index = identify(1, 9, 0);
         index.flbas = 3;
         assert!(refused(index).contains("FLBAS"));
+    }
+
+    #[test]
+    fn guards_are_as_wide_as_the_command_set_says() {
+        let with = |metadata, elbaf: u32| {
+            let mut protected = identify(100, 12, metadata);
+            protected.dps = 1;
+            let mut more = IdentifyNvmNamespace::new_zeroed();
+            more.elbaf[0].0.set(elbaf);
+            Namespace::new(1, protected, 1 << 20).unwrap().extended(&more)
+        };
+        let usual = with(8, 0).unwrap();
+        assert_eq!((usual.guard(), usual.storage_tag_bits()), (GuardFormat::Bits16, 0));
+        assert!(usual.is_only_protection() && !with(16, 0).unwrap().is_only_protection());
+        let wide = with(16, 2 << 7 | 5).unwrap();
+        assert_eq!((wide.guard(), wide.storage_tag_bits()), (GuardFormat::Bits64, 5));
+        assert!(wide.is_only_protection() && !with(20, 1 << 7).unwrap().is_only_protection());
+        let refused = |metadata, elbaf| with(metadata, elbaf).unwrap_err().to_string();
+        assert!(refused(16, 3 << 7).contains("PIF is 3"));
+        assert!(refused(12, 2 << 7).contains("too short"));
+        let bare = Namespace::new(1, identify(100, 12, 0), 1 << 20).unwrap();
+        assert!(!bare.is_only_protection());
     }
 
     #[test]

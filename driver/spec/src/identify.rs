@@ -15,6 +15,8 @@ pub mod cns {
     pub const ACTIVE_NAMESPACES: u8 = 0x02;
     /// Namespace identification descriptors (Base 5.17.2.3).
     pub const NAMESPACE_DESCRIPTORS: u8 = 0x03;
+    /// What the command set says of a namespace (NVM 4.1.5.3).
+    pub const COMMAND_SET_NAMESPACE: u8 = 0x05;
     /// Allocated namespace IDs above the given one (Base 5.17.2.9).
     pub const ALLOCATED_NAMESPACES: u8 = 0x10;
     /// Identify Namespace of an allocated namespace, attached or not (NVM 4.1.5.5).

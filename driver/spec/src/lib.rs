@@ -24,6 +24,7 @@
 mod command;
 mod completion;
 mod effects;
+mod extended_format;
 mod feature;
 mod identify;
 mod log_page;
@@ -37,6 +38,7 @@ pub mod sgl;
 pub use command::Sqe;
 pub use completion::{Cqe, Status, status};
 pub use effects::{FeatureEffects, ManagementEffects, scope};
+pub use extended_format::{ExtendedFormat, GuardFormat, IdentifyNvmNamespace};
 pub use feature::{QueueCount, feature_id};
 pub use identify::{
     IdentifyController, IdentifyNamespace, LbaFormat, NamespaceList, PowerState, cns,

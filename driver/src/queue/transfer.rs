@@ -80,9 +80,8 @@ impl Transfer {
     pub(super) fn lengths(&self, namespace: &Namespace, blocks: u32) -> (usize, usize) {
         // At most 64 Ki blocks of at most 128 KiB.
         let count = blocks as usize;
-        let size = namespace.metadata_size();
-        let kept = namespace.protection_type() != 0 && size == 8;
-        let metadata = if self.protection.action && kept { 0 } else { count * size as usize };
+        let kept = self.protection.action && namespace.is_only_protection();
+        let metadata = if kept { 0 } else { count * namespace.metadata_size() as usize };
         let data = count << namespace.block_shift();
         match namespace.extended_metadata() {
             true => (data + metadata, 0),

@@ -224,6 +224,8 @@ fn identify(rig: &mut Rig) -> Verdict {
     ensure_eq!(namespace.extended_metadata(), metadata.extended, "whether it is extended");
     ensure_eq!(namespace.protection_type(), metadata.protection, "protection");
     ensure_eq!(namespace.protection_first(), metadata.first, "whether protection comes first");
+    let bits = if metadata.guard64 { 64 } else { 16 };
+    ensure_eq!(namespace.guard().bits(), bits, "bits of a guard");
     Ok(())
 }
 

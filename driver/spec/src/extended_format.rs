@@ -1,0 +1,130 @@
+//! Formats of protection information: the NVM command set's part of Identify Namespace (NVM
+//! 4.1.5.3).
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{IDENTIFY_SIZE, IdentifyController};
+
+/// The NVM command set's own Identify Namespace, 4096 bytes (CNS 05h, CSI 00h; NVM 4.1.5.3).
+#[repr(C)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct IdentifyNvmNamespace {
+    /// Bits of the storage tag that are checked.
+    pub lbstm: U64,
+    /// Protection information capabilities.
+    pub pic: u8,
+    /// Reserved.
+    pub reserved_9: [u8; 3],
+    /// What the formats of [`crate::IdentifyNamespace`] have besides, in the same order.
+    pub elbaf: [ExtendedFormat; 64],
+    /// Reserved.
+    pub reserved_268: [u8; 3828],
+}
+
+const _: () = assert!(size_of::<IdentifyNvmNamespace>() == IDENTIFY_SIZE);
+
+/// What is to be known of the protection information of a format, 4 bytes (NVM 4.1.5.3). Zeroes,
+/// which is what a controller without such formats has, are a 16-bit guard without a storage tag.
+#[repr(transparent)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct ExtendedFormat(pub U32);
+
+/// How wide a guard is: Protection Information Format (NVM 4.1.5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuardFormat {
+    /// 16 bits, in information of 8 bytes.
+    Bits16,
+    /// 32 bits, in information of 16 bytes.
+    Bits32,
+    /// 64 bits, in information of 16 bytes.
+    Bits64,
+}
+
+impl GuardFormat {
+    /// Bits of a guard.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::Bits16 => 16,
+            Self::Bits32 => 32,
+            Self::Bits64 => 64,
+        }
+    }
+
+    /// Bytes of protection information (NVM 5.2.1).
+    pub const fn information_size(self) -> usize {
+        match self {
+            Self::Bits16 => 8,
+            Self::Bits32 | Self::Bits64 => 16,
+        }
+    }
+}
+
+impl ExtendedFormat {
+    /// How many of the reference tag's high bits are a storage tag (STS, bits 6:0).
+    pub fn storage_tag_bits(self) -> u8 {
+        let [low, ..] = self.0.to_bytes();
+        low & 0x7f
+    }
+
+    /// PIF, bits 8:7.
+    pub fn pif(self) -> u8 {
+        let [low, high, ..] = self.0.to_bytes();
+        low >> 7 | (high & 1) << 1
+    }
+
+    /// How wide the guard is; `None` for the value that is reserved.
+    pub fn guard(self) -> Option<GuardFormat> {
+        match self.pif() {
+            0 => Some(GuardFormat::Bits16),
+            1 => Some(GuardFormat::Bits32),
+            2 => Some(GuardFormat::Bits64),
+            _ => None,
+        }
+    }
+}
+
+impl IdentifyController {
+    /// Whether formats may be extended, so that there is an [`IdentifyNvmNamespace`] that says how
+    /// (CTRATT bit 15, ELBAS; Base figure 275).
+    pub fn has_extended_formats(&self) -> bool {
+        self.ctratt.get() & 1 << 15 != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros;
+
+    #[test]
+    fn fields_are_where_the_specification_has_them() {
+        let mut bytes = [0; IDENTIFY_SIZE];
+        bytes[8] = 0b101;
+        bytes[12 + 4 * 63..][..4].copy_from_slice(&[0x90, 0x01, 0, 0]);
+        let identify = IdentifyNvmNamespace::read_from_bytes(&bytes).unwrap();
+        assert_eq!(identify.pic, 0b101);
+        let format = identify.elbaf[63];
+        assert_eq!((format.storage_tag_bits(), format.pif(), format.guard()), (16, 3, None));
+        assert_eq!(identify.elbaf[0], ExtendedFormat::default());
+    }
+
+    #[test]
+    fn each_format_has_its_guard_and_size() {
+        for (pif, bits, size) in [(0, 16, 8), (1, 32, 16), (2, 64, 16)] {
+            let guard = ExtendedFormat(U32::new(pif << 7)).guard().unwrap();
+            assert_eq!((guard.bits(), guard.information_size()), (bits, size));
+        }
+        assert_eq!(ExtendedFormat(U32::new(0xffff_fe7f)).guard(), Some(GuardFormat::Bits16));
+    }
+
+    #[test]
+    fn controllers_say_whether_they_have_such_formats() {
+        let mut identify = IdentifyController::new_zeroed();
+        assert!(!identify.has_extended_formats());
+        identify.ctratt = U32::new(1 << 15);
+        assert!(identify.has_extended_formats());
+    }
+}
