@@ -86,6 +86,7 @@ mod mapping;
 #[cfg(test)]
 mod mock;
 mod pool;
+mod protection;
 mod read;
 mod reader;
 mod request;
@@ -107,5 +108,6 @@ pub use io::{Done, Failed, Io, IoFlags, Memory, Rejected};
 pub use iter::{Iterated, iterate};
 pub use mapping::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op, page_end};
 pub use nvio_driver::DmaBuf;
+pub use protection::{BadProtection, Protection};
 pub use reader::DiskReader;
 pub use user::{Cursor, Sink, Source};

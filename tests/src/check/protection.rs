@@ -226,6 +226,14 @@ fn identify(rig: &mut Rig) -> Verdict {
     ensure_eq!(namespace.protection_first(), metadata.first, "whether protection comes first");
     let bits = if metadata.guard64 { 64 } else { 16 };
     ensure_eq!(namespace.guard().bits(), bits, "bits of a guard");
+    // Of files, the host's guards are those of 16 bits.
+    match nvio_iomap::Protection::of(namespace) {
+        Ok(of) => {
+            ensure!(bits == 16, "a guard of 64 bits is taken for one of 16");
+            ensure_eq!(of.is_some(), metadata.protection != 0, "whether files are protected");
+        }
+        Err(error) => ensure!(error.to_string().contains("64 bits"), "{error}"),
+    }
     Ok(())
 }
 

@@ -1,0 +1,363 @@
+//! End-to-end protection made and checked by the host: how data and its protection information lie
+//! in memory (NVM 5.2).
+//!
+//! A guard is made where the data is known to be right, and checked where it is used: what
+//! changes on the way is noticed, be it in the controller, on the bus or in this process.
+//!
+//! ```
+//! use nvio_driver::{Address, Controller, Options};
+//! use nvio_driver::spec::protection::ProtectionType;
+//! use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+//! use nvio_iomap::{BadProtection, Protection};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let disk = NamespaceConfig::new(Backing::memory(1 << 20));
+//! let disk = disk.metadata(8, true).protection(ProtectionType::ONE, false);
+//! let emulator = Emulator::builder().namespace(disk).start()?;
+//! let address = Address::VfioUser(emulator.socket().to_owned());
+//! let options = Options { writable: true, ..Options::default() };
+//! let controller = Controller::open_with(&address, options)?;
+//! let namespace = controller.writable()?.writable_namespace(1)?;
+//! let mut queue = controller.queue_pair(4)?;
+//! let protection = Protection::of(&namespace)?.ok_or("it is not protected")?;
+//!
+//! let (data, lba) = ([7; 1024], 5);
+//! let mut buf = controller.alloc(protection.buf_len(data.len()))?;
+//! protection.copy_in(&mut buf, data.len(), 0, &data);
+//! protection.seal(&mut buf, data.len(), lba);
+//! queue.write_joined(&namespace, (lba, 2), buf, protection.transfer(lba), ())?;
+//! queue.wait(|done| assert!(done.status.is_success()))?;
+//!
+//! let buf = controller.alloc(protection.buf_len(data.len()))?;
+//! queue.read_joined(&namespace, (lba, 2), buf, protection.transfer(lba), ())?;
+//! let mut read = None;
+//! queue.wait(|done| read = Some(done.buf))?;
+//! let (mut buf, mut out) = (read.ok_or("it did not come back")?, [0; 1024]);
+//! protection.verify(&buf, data.len(), lba)?;
+//! protection.copy_out(&buf, data.len(), 0, &mut out);
+//! assert_eq!(out, data);
+//!
+//! // A block and its metadata are 520 bytes.
+//! buf[525] ^= 1;
+//! let bad = protection.verify(&buf, data.len(), lba).unwrap_err();
+//! assert!(matches!(bad, BadProtection::Block { lba: 6, .. }));
+//! # Ok(())
+//! # }
+//! ```
+
+use std::ops::Range;
+
+use nvio_driver::spec::GuardFormat;
+use nvio_driver::spec::protection::{
+    CheckError, Expected, ProtectionInfo, ProtectionType, guard, guard_after, prinfo,
+};
+use nvio_driver::{Error as DriverError, Namespace, Transfer};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::Error;
+
+/// The application tag that is written; not the value that switches checks off.
+const APPLICATION_TAG: u16 = 0;
+
+/// How a namespace's protection information, of types 1 to 3 with a 16-bit guard, goes with its
+/// data.
+///
+/// Data and metadata of a command lie in one buffer as
+/// [`QueuePair::read_joined`](nvio_driver::QueuePair::read_joined) has them, or, in a namespace
+/// that is not [extended](Self::is_extended), apart.
+///
+/// Sizes of data are multiples of the block. The reference tag of a block is the low 32 bits of its
+/// LBA, of type 3, where it has no such meaning, 0; the application tag is 0 and not checked. What
+/// metadata there is besides is written as zeroes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protection {
+    kind: ProtectionType,
+    block_shift: u32,
+    /// Bytes of metadata for each block, at least [`ProtectionInfo::SIZE`].
+    metadata: usize,
+    /// Where in them the information begins.
+    at: usize,
+    extended: bool,
+}
+
+/// Data that is not what its protection information says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadProtection {
+    /// A block whose guard or reference tag is wrong.
+    #[error("LBA {lba}: {error}")]
+    Block {
+        /// The block in the namespace.
+        lba: u64,
+        /// What is wrong with it.
+        #[source]
+        error: CheckError,
+    },
+    /// A buffer without room for the metadata of its data, or for the data.
+    #[error("{bytes} bytes for blocks that are {needed} with their metadata")]
+    Short {
+        /// Bytes there are.
+        bytes: usize,
+        /// Bytes there should be.
+        needed: usize,
+    },
+}
+
+impl Protection {
+    /// How blocks of `namespace` are protected; `None` if they are not.
+    ///
+    /// # Errors
+    /// [`nvio_driver::Error::Unsupported`] for guards of other than 16 bits, and for a storage
+    /// tag.
+    pub fn of(namespace: &Namespace) -> Result<Option<Self>, Error> {
+        let Some(kind) = ProtectionType::new(namespace.protection_type()) else { return Ok(None) };
+        let unsupported = |what, bits: u8| {
+            Err(Error::Driver(DriverError::Unsupported { what, detail: format!("{bits} bits") }))
+        };
+        match (namespace.guard(), namespace.storage_tag_bits()) {
+            (GuardFormat::Bits16, 0) => {}
+            (GuardFormat::Bits16, bits) => {
+                return unsupported("protection information with a storage tag", bits);
+            }
+            (guard, _) => return unsupported("a guard of protection information", guard.bits()),
+        }
+        let metadata = namespace.metadata_size() as usize;
+        let Some(last) = metadata.checked_sub(ProtectionInfo::SIZE) else {
+            // Not of a namespace that the driver has accepted.
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            kind,
+            block_shift: namespace.block_shift(),
+            metadata,
+            at: if namespace.protection_first() { 0 } else { last },
+            extended: namespace.extended_metadata(),
+        }))
+    }
+
+    /// Whether metadata follows each block, so that data cannot be transferred without it.
+    #[inline]
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
+    /// Bytes of a buffer for `data_bytes` of data with their metadata.
+    #[inline]
+    pub fn buf_len(&self, data_bytes: usize) -> usize {
+        data_bytes.saturating_add(self.metadata_len(data_bytes))
+    }
+
+    /// Bytes of metadata of `data_bytes` of data.
+    #[inline]
+    pub fn metadata_len(&self, data_bytes: usize) -> usize {
+        (data_bytes >> self.block_shift).saturating_mul(self.metadata)
+    }
+
+    /// How the command at block `lba` transfers: the metadata is the host's, and the controller
+    /// checks guard and reference tag.
+    #[inline]
+    pub fn transfer(&self, lba: u64) -> Transfer {
+        let protection = nvio_driver::Protection {
+            check_guard: true,
+            // Not to be asked for with type 3 (NVM 5.2.3).
+            check_reference: self.kind != ProtectionType::THREE,
+            reference: self.reference(lba),
+            ..Default::default()
+        };
+        Transfer { protection, ..Transfer::default() }
+    }
+
+    /// Copies `data` to byte `at` of the `data_bytes` of data that `buf` is for, and gives the
+    /// bytes that were there to be copied to.
+    #[inline]
+    pub fn copy_in(&self, buf: &mut [u8], data_bytes: usize, at: usize, data: &[u8]) -> usize {
+        let mut left = data;
+        for run in self.runs(data_bytes, at, data.len()) {
+            let Some((now, rest)) = left.split_at_checked(run.len()) else { break };
+            let Some(to) = buf.get_mut(run) else { break };
+            to.copy_from_slice(now);
+            left = rest;
+        }
+        data.len() - left.len()
+    }
+
+    /// Zeroes `length` bytes at byte `at` of the `data_bytes` of data that `buf` is for, and gives
+    /// the bytes that were there to be zeroed.
+    #[inline]
+    pub fn zero(&self, buf: &mut [u8], data_bytes: usize, at: usize, length: usize) -> usize {
+        let mut done = 0;
+        for run in self.runs(data_bytes, at, length) {
+            let bytes = run.len();
+            let Some(to) = buf.get_mut(run) else { break };
+            to.fill(0);
+            done += bytes;
+        }
+        done
+    }
+
+    /// Copies to `out` from byte `at` of the `data_bytes` of data in `buf`, and gives the bytes
+    /// that were there.
+    #[inline]
+    pub fn copy_out(&self, buf: &[u8], data_bytes: usize, at: usize, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        for run in self.runs(data_bytes, at, out.len()) {
+            let bytes = run.len();
+            let to = out.get_mut(done..done + bytes);
+            let (Some(to), Some(from)) = (to, buf.get(run)) else { break };
+            to.copy_from_slice(from);
+            done += bytes;
+        }
+        done
+    }
+
+    /// Writes the metadata of all blocks in `buf`, which has `data_bytes` of data from block `lba`
+    /// on. Blocks that the buffer has no room for are left out.
+    pub fn seal(&self, buf: &mut [u8], data_bytes: usize, lba: u64) {
+        if !self.extended {
+            if let Some((data, metadata)) = buf.split_at_mut_checked(data_bytes) {
+                self.seal_apart(data, metadata, lba);
+            }
+            return;
+        }
+        let mut left = buf;
+        for lba in self.lbas(data_bytes, lba) {
+            let Some((data, rest)) = left.split_at_mut_checked(self.block()) else { return };
+            let Some((metadata, rest)) = rest.split_at_mut_checked(self.metadata) else { return };
+            self.seal_block(data, metadata, lba);
+            left = rest;
+        }
+    }
+
+    /// [`seal`](Self::seal) where data and metadata lie apart.
+    pub fn seal_apart(&self, data: &[u8], metadata: &mut [u8], lba: u64) {
+        let (mut data, mut metadata) = (data, metadata);
+        for lba in self.lbas(data.len(), lba) {
+            let Some((block, rest)) = data.split_at_checked(self.block()) else { return };
+            let Some((own, others)) = metadata.split_at_mut_checked(self.metadata) else { return };
+            self.seal_block(block, own, lba);
+            (data, metadata) = (rest, others);
+        }
+    }
+
+    /// Checks guards and reference tags of all blocks in `buf`, which has `data_bytes` of data from
+    /// block `lba` on. Blocks whose tags switch checks off are not checked (NVM 5.2.3): those
+    /// that were never written have such.
+    ///
+    /// # Errors
+    /// The first block that is wrong, or that the buffer is too short.
+    pub fn verify(&self, buf: &[u8], data_bytes: usize, lba: u64) -> Result<(), BadProtection> {
+        let (bytes, needed) = (buf.len(), self.buf_len(data_bytes));
+        let short = BadProtection::Short { bytes, needed };
+        if !self.extended {
+            let (data, metadata) = buf.split_at_checked(data_bytes).ok_or(short)?;
+            return self.verify_apart(data, metadata, lba);
+        }
+        let mut left = buf;
+        for lba in self.lbas(data_bytes, lba) {
+            let (data, rest) = left.split_at_checked(self.block()).ok_or(short)?;
+            let (metadata, rest) = rest.split_at_checked(self.metadata).ok_or(short)?;
+            self.verify_block(data, metadata, lba)?;
+            left = rest;
+        }
+        Ok(())
+    }
+
+    /// [`verify`](Self::verify) where data and metadata lie apart.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub fn verify_apart(
+        &self,
+        data: &[u8],
+        metadata: &[u8],
+        lba: u64,
+    ) -> Result<(), BadProtection> {
+        let bytes = data.len().saturating_add(metadata.len());
+        let short = BadProtection::Short { bytes, needed: self.buf_len(data.len()) };
+        let (mut data, mut metadata) = (data, metadata);
+        for lba in self.lbas(data.len(), lba) {
+            let (block, rest) = data.split_at_checked(self.block()).ok_or(short)?;
+            let (own, others) = metadata.split_at_checked(self.metadata).ok_or(short)?;
+            self.verify_block(block, own, lba)?;
+            (data, metadata) = (rest, others);
+        }
+        Ok(())
+    }
+
+    /// Bytes of data in a block.
+    fn block(&self) -> usize {
+        1 << self.block_shift
+    }
+
+    /// The LBAs of `data_bytes` of data.
+    fn lbas(&self, data_bytes: usize, lba: u64) -> impl Iterator<Item = u64> + use<> {
+        (0..(data_bytes >> self.block_shift) as u64).map(move |index| lba.wrapping_add(index))
+    }
+
+    /// Where in a buffer the `length` bytes from byte `at` of its data are, as far as they are
+    /// among the `data_bytes` of it.
+    fn runs(
+        &self,
+        data_bytes: usize,
+        at: usize,
+        length: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (block, shift) = (self.block(), self.block_shift);
+        // Metadata that is behind all of the data interrupts it nowhere.
+        let (gap, longest) = if self.extended { (self.metadata, block) } else { (0, usize::MAX) };
+        let end = at.saturating_add(length).min(data_bytes);
+        let mut at = at;
+        std::iter::from_fn(move || {
+            let lead = at & (block - 1);
+            let bytes = end.checked_sub(at)?.min(longest.saturating_sub(lead));
+            let start = at.checked_add((at >> shift).checked_mul(gap)?)?;
+            at += bytes;
+            (bytes > 0).then(|| start..start.saturating_add(bytes))
+        })
+    }
+
+    /// The reference tag of a block.
+    fn reference(&self, lba: u64) -> u32 {
+        match self.kind {
+            ProtectionType::THREE => 0,
+            _ => (lba & 0xffff_ffff) as u32,
+        }
+    }
+
+    /// The guard of a block: of its data, and of the metadata before the information.
+    fn guard(&self, data: &[u8], metadata: &[u8]) -> u16 {
+        match metadata.get(..self.at) {
+            None | Some([]) => guard(data),
+            Some(before) => guard_after(guard(data), before),
+        }
+    }
+
+    fn seal_block(&self, data: &[u8], metadata: &mut [u8], lba: u64) {
+        metadata.fill(0);
+        let guard = self.guard(data, metadata);
+        let info = ProtectionInfo::new(guard, APPLICATION_TAG, self.reference(lba));
+        if let Some(place) = metadata.get_mut(self.at..) {
+            let _written = info.write_to_prefix(place);
+        }
+    }
+
+    fn verify_block(&self, data: &[u8], metadata: &[u8], lba: u64) -> Result<(), BadProtection> {
+        let place = metadata.get(self.at..).unwrap_or(&[]);
+        let Ok((info, _)) = ProtectionInfo::read_from_prefix(place) else {
+            return Err(BadProtection::Short { bytes: metadata.len(), needed: self.metadata });
+        };
+        let checks = prinfo::PRCHK_GUARD | prinfo::PRCHK_REF_TAG;
+        let needed = info.needs_guard(self.kind, checks);
+        let expected = Expected {
+            guard: if needed { self.guard(data, metadata) } else { 0 },
+            app_tag: 0,
+            app_mask: 0,
+            ref_tag: self.reference(lba),
+        };
+        let checked = info.check(self.kind, checks, &expected);
+        checked.map_err(|error| BadProtection::Block { lba, error })
+    }
+}
+
+#[cfg(test)]
+mod tests;
