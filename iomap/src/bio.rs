@@ -40,7 +40,27 @@ pub enum BioError {
     /// The controller's verdict.
     #[error("{0}")]
     Status(Status),
+    /// What was read does not fit its guard. The log has the LBA.
+    #[error("guard {found:#06x} in the metadata, {expected:#06x} of the data")]
+    Guard {
+        /// CRC of the data.
+        expected: u16,
+        /// What the protection information has.
+        found: u16,
+    },
+    /// What was read belongs elsewhere. The log has the LBA.
+    #[error("reference tag {found:#010x}, which is that of another block")]
+    ReferenceTag {
+        /// What the protection information has.
+        found: u32,
+    },
+    /// What was read came without all of its protection information.
+    #[error("protection information is missing")]
+    Unprotected,
 }
+
+// It goes through the path of those that do not fail: in a register.
+const _: () = assert!(size_of::<Result<(), BioError>>() <= 8);
 
 /// A bio that was not taken.
 #[derive(Debug)]

@@ -31,13 +31,25 @@ impl BouncePool {
         queue: &mut impl Queue<C>,
         bytes: usize,
     ) -> Result<DmaBuf, Error> {
+        self.take_from(bytes, |bytes| queue.alloc(bytes))
+    }
+
+    /// The same, of memory that `alloc` gives if there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub(crate) fn take_from(
+        &mut self,
+        bytes: usize,
+        alloc: impl FnMut(usize) -> Result<DmaBuf, Error>,
+    ) -> Result<DmaBuf, Error> {
         let class = Self::class(bytes).ok_or(Error::NoMemory)?;
         let mut buf = match self.free[class].pop() {
             Some(buf) => {
                 self.kept -= buf.len();
                 buf
             }
-            None => self.alloc(queue, class)?,
+            None => self.alloc(alloc, class)?,
         };
         buf.truncate(bytes);
         Ok(buf)
@@ -78,21 +90,28 @@ impl BouncePool {
     }
 
     #[cold]
-    fn alloc<C>(&mut self, queue: &mut impl Queue<C>, class: usize) -> Result<DmaBuf, Error> {
-        queue.alloc(Self::bytes(class)).or_else(|_| {
+    fn alloc(
+        &mut self,
+        mut alloc: impl FnMut(usize) -> Result<DmaBuf, Error>,
+        class: usize,
+    ) -> Result<DmaBuf, Error> {
+        alloc(Self::bytes(class)).or_else(|_| {
             // What is kept of other sizes may be what is missing.
             self.free.iter_mut().for_each(Vec::clear);
             self.kept = 0;
-            queue.alloc(Self::bytes(class)).map_err(|_| Error::NoMemory)
+            alloc(Self::bytes(class)).map_err(|_| Error::NoMemory)
         })
     }
+
+    /// Most bytes of one buffer.
+    pub(crate) const MOST: usize = Self::bytes(CLASSES - 1);
 
     fn class(bytes: usize) -> Option<usize> {
         let power = bytes.checked_next_power_of_two()?.ilog2().max(FIRST);
         Some((power - FIRST) as usize).filter(|&class| class < CLASSES)
     }
 
-    fn bytes(class: usize) -> usize {
+    const fn bytes(class: usize) -> usize {
         1 << (FIRST as usize + class)
     }
 }

@@ -8,6 +8,7 @@ use nvio_driver::{
     Rejected, WritableNamespace,
 };
 
+use crate::guarded::Guarded;
 use crate::{Bio, BioDone, BioError, Error, PAGE, Queue, Refused, Settle, WriteQueue};
 
 /// A range of a namespace: all of it, or a partition. Cheap to clone.
@@ -129,34 +130,48 @@ pub struct DiskQueue<C, D = Disk> {
     disk: D,
     controller: Controller,
     volatile_cache: bool,
+    /// Most bytes of a bio.
+    max_transfer: usize,
+    /// Of a protected namespace.
+    guarded: Option<Box<Guarded>>,
 }
 
 impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
     /// A queue pair of its own with room for `depth` commands; see [`Controller::queue_pair`].
     /// `disk` must be of a namespace of `controller`.
     ///
+    /// On a namespace with end-to-end protection, guards are made here before a write and checked
+    /// here after a read, as the controller does at its side.
+    ///
     /// # Errors
-    /// As [`Controller::queue_pair`].
+    /// As [`Controller::queue_pair`], and [`Protection::of`](crate::Protection::of).
     pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error>
     where
         D: Clone,
     {
         let pair = controller.queue_pair(depth)?;
+        let guarded = Guarded::of(controller, disk.as_ref(), pair.capacity())?;
         let volatile_cache = controller.identify().has_write_cache();
         let Disk { namespace, start, .. } = disk.as_ref();
         let block_shift = namespace.block_shift();
         let bounded = namespace.blocks_to_boundary(0).is_some();
+        let most = namespace.max_transfer();
+        let max_transfer = guarded.as_ref().map_or(most, |guarded| guarded.max_transfer());
+        let size = disk.as_ref().size();
         Ok(Self {
             pair,
             block_shift,
             block_mask: (1 << block_shift) - 1,
             start: *start,
-            size: disk.as_ref().size(),
+            size,
+            // None with metadata, so that bios of protected disks do not go that way.
             page: namespace.page_read(PAGE),
-            most_anywhere: if bounded { 0 } else { namespace.max_transfer() },
+            most_anywhere: if bounded { 0 } else { max_transfer },
+            max_transfer,
             disk: disk.clone(),
             controller: controller.clone(),
             volatile_cache,
+            guarded,
         })
     }
 
@@ -189,12 +204,20 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
     #[inline(never)]
     fn refused(&self, rejected: Rejected<C>, addr: u64, fua: bool) -> Refused<C> {
         let Rejected { error, buf, context: tag } = rejected;
-        let length = buf.len() as u64;
+        self.outside(Refused { error: from_driver(error), bio: Bio { addr, buf, tag, fua } })
+    }
+
+    /// What is outside of the namespace as the disk has it is outside of the disk.
+    fn outside(&self, refused: Refused<C>) -> Refused<C> {
+        let Refused { error, bio } = refused;
         let error = match error {
-            DriverError::OutOfRange { .. } => Error::OutsideDisk { addr, length, size: self.size },
-            error => from_driver(error),
+            Error::Driver(DriverError::OutOfRange { .. }) => {
+                let (addr, length) = (bio.addr, bio.buf.len() as u64);
+                Error::OutsideDisk { addr, length, size: self.size }
+            }
+            error => error,
         };
-        Refused { error, bio: Bio { addr, buf, tag, fua } }
+        Refused { error, bio }
     }
 
     /// Most bytes of a bio at a place, where there is a boundary. It is the namespace's, which a
@@ -202,7 +225,7 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
     #[cold]
     fn most_at(&self, addr: u64) -> usize {
         let namespace = &self.disk.as_ref().namespace;
-        let (most, shift) = (namespace.max_transfer(), self.block_shift);
+        let (most, shift) = (self.max_transfer, self.block_shift);
         let blocks = namespace.blocks_to_boundary(self.start + (addr >> shift));
         let blocks = blocks.and_then(|blocks| usize::try_from(blocks << shift).ok());
         blocks.map_or(most, |bytes| bytes.min(most))
@@ -226,7 +249,7 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
 
     #[inline]
     fn max_transfer(&self) -> usize {
-        self.disk.as_ref().namespace.max_transfer()
+        self.max_transfer
     }
 
     #[inline]
@@ -253,6 +276,11 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
         usize::try_from(blocks << disk.block_shift()).unwrap_or(usize::MAX)
     }
 
+    #[inline]
+    fn has_integrity(&self) -> bool {
+        self.guarded.is_some()
+    }
+
     // Always: it is on the path of each read.
     #[inline(always)]
     fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
@@ -260,6 +288,9 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
         let Some(lba) = self.locate(addr) else {
             return Err(self.misaligned(Bio { addr, buf, tag, fua }));
         };
+        if self.guarded.is_some() {
+            return self.read_guarded(lba, Bio { addr, buf, tag, fua });
+        }
         match self.pair.read(&self.disk.as_ref().namespace, lba, buf, tag) {
             Ok(()) => Ok(()),
             Err(rejected) => Err(self.refused(rejected, addr, fua)),
@@ -292,11 +323,21 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
 
     #[inline(always)]
     fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+        if self.guarded.is_some() {
+            return self.poll_guarded(limit, settle);
+        }
         self.pair.poll_with(limit, &mut Settling(settle))
     }
 
     fn wait(&mut self, mut done: impl FnMut(BioDone<C>)) -> Result<usize, Error> {
-        Ok(self.pair.wait(|completion| done(completed(completion)))?)
+        let Self { pair, guarded, .. } = self;
+        let taken = pair.wait(|completion| {
+            done(match guarded {
+                Some(guarded) => guarded.complete(completion),
+                None => completed(completion),
+            });
+        })?;
+        Ok(taken)
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
@@ -311,6 +352,9 @@ impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {
         let Some(lba) = self.locate(addr) else {
             return Err(self.misaligned(Bio { addr, buf, tag, fua }));
         };
+        if self.guarded.is_some() {
+            return self.write_guarded(lba, Bio { addr, buf, tag, fua });
+        }
         if fua {
             let queued = self.pair.write_through(&self.disk.namespace, lba, buf, tag);
             return queued.map_err(|rejected| self.refused(rejected, addr, fua));
@@ -332,6 +376,46 @@ impl<C, S: Settle<C>> Handler<C> for Settling<'_, S> {
     }
 }
 
+impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
+    #[cold]
+    #[inline(never)]
+    fn read_guarded(&mut self, lba: u64, bio: Bio<C>) -> Result<(), Refused<C>> {
+        let Self { pair, disk, guarded, .. } = self;
+        let Some(guarded) = guarded else { return Err(Refused { error: Error::Busy, bio }) };
+        let namespace = &disk.as_ref().namespace;
+        let submitted = guarded.submit(bio, (lba, false), |range, parts, how, tag| {
+            pair.read_with(namespace, range, parts, how, tag)
+        });
+        submitted.map_err(|refused| self.outside(refused))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn poll_guarded(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+        let Self { pair, guarded, .. } = self;
+        pair.poll(limit, |completion| {
+            settle.settle(match guarded {
+                Some(guarded) => guarded.complete(completion),
+                None => completed(completion),
+            });
+        })
+    }
+}
+
+impl<C> DiskQueue<C, WritableDisk> {
+    #[cold]
+    #[inline(never)]
+    fn write_guarded(&mut self, lba: u64, bio: Bio<C>) -> Result<(), Refused<C>> {
+        let Self { pair, disk, guarded, .. } = self;
+        let Some(guarded) = guarded else { return Err(Refused { error: Error::Busy, bio }) };
+        let namespace = &disk.namespace;
+        let submitted = guarded.submit(bio, (lba, true), |range, parts, how, tag| {
+            pair.write_with(namespace, range, parts, how, tag)
+        });
+        submitted.map_err(|refused| self.outside(refused))
+    }
+}
+
 #[inline(always)]
 fn completed<C>(completion: Completion<C>) -> BioDone<C> {
     let Completion { context: tag, buf, status, .. } = completion;
@@ -344,7 +428,7 @@ fn completed<C>(completion: Completion<C>) -> BioDone<C> {
     BioDone { tag, buf, result }
 }
 
-fn from_driver(error: DriverError) -> Error {
+pub(crate) fn from_driver(error: DriverError) -> Error {
     match error {
         DriverError::QueueFull { .. } => Error::Busy,
         error => Error::Driver(error),

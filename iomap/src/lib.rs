@@ -78,6 +78,7 @@ mod disk;
 mod engine;
 mod error;
 mod generic;
+mod guarded;
 mod held;
 mod inode;
 mod io;

@@ -59,6 +59,9 @@ use crate::Error;
 /// The application tag that is written; not the value that switches checks off.
 const APPLICATION_TAG: u16 = 0;
 
+/// What there is in metadata that was not read: tags that switch no check off.
+const SPOILT: u8 = 0x5a;
+
 /// How a namespace's protection information, of types 1 to 3 with a 16-bit guard, goes with its
 /// data.
 ///
@@ -237,6 +240,26 @@ impl Protection {
             self.seal_block(block, own, lba);
             (data, metadata) = (rest, others);
         }
+    }
+
+    /// Makes protection information that fits no data, so that what a device says it has read, and
+    /// has not, is not taken for what was there before.
+    pub(crate) fn spoil(&self, buf: &mut [u8], data_bytes: usize) {
+        if !self.extended {
+            return self.spoil_apart(buf.get_mut(data_bytes..).unwrap_or_default());
+        }
+        let mut left = buf;
+        for _ in self.lbas(data_bytes, 0) {
+            let Some((_, rest)) = left.split_at_mut_checked(self.block()) else { return };
+            let Some((metadata, rest)) = rest.split_at_mut_checked(self.metadata) else { return };
+            self.spoil_apart(metadata);
+            left = rest;
+        }
+    }
+
+    /// [`spoil`](Self::spoil) of metadata that lies apart.
+    pub(crate) fn spoil_apart(&self, metadata: &mut [u8]) {
+        metadata.fill(SPOILT);
     }
 
     /// Checks guards and reference tags of all blocks in `buf`, which has `data_bytes` of data from

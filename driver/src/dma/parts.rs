@@ -19,12 +19,23 @@ pub struct Parts(DmaBuf);
 pub(super) struct Memory {
     data: Vec<DmaBuf>,
     metadata: Option<DmaBuf>,
+    label: u64,
 }
 
 impl Parts {
     /// Data, and metadata, which is contiguous.
     pub fn new(data: Vec<DmaBuf>, metadata: Option<DmaBuf>) -> Self {
-        Self(DmaBuf::carrying(Memory { data, metadata }))
+        Self::labelled(data, metadata, 0)
+    }
+
+    /// The same with a number, by which their owner knows them again when they come back.
+    pub fn labelled(data: Vec<DmaBuf>, metadata: Option<DmaBuf>, label: u64) -> Self {
+        Self(DmaBuf::carrying(Memory { data, metadata, label }))
+    }
+
+    /// The number that they were made with; else 0.
+    pub fn label(&self) -> u64 {
+        self.0.carried().map_or(0, |memory| memory.label)
     }
 
     /// Takes the parts out of the buffer of a completion.
@@ -35,8 +46,25 @@ impl Parts {
         if buf.carried().is_some() { Ok(Self(buf)) } else { Err(buf) }
     }
 
-    pub(crate) fn into_carrier(self) -> DmaBuf {
+    /// An empty buffer that carries the parts, as a completion has it.
+    pub fn into_completed(self) -> DmaBuf {
         self.0
+    }
+
+    /// Adds data at the end, and metadata if there is none yet. Where other data was
+    /// [removed](Self::remove) before, this takes no memory.
+    pub fn insert(&mut self, data: DmaBuf, metadata: Option<DmaBuf>) {
+        if let Some(memory) = self.0.carried_mut() {
+            memory.data.push(data);
+            memory.metadata = memory.metadata.take().or(metadata);
+        }
+    }
+
+    /// Takes the last data out, and the metadata.
+    pub fn remove(&mut self) -> (Option<DmaBuf>, Option<DmaBuf>) {
+        self.0
+            .carried_mut()
+            .map_or((None, None), |memory| (memory.data.pop(), memory.metadata.take()))
     }
 
     /// The data.
@@ -66,7 +94,7 @@ impl Parts {
 
     /// The buffers of the data, and that of the metadata.
     pub fn into_inner(mut self) -> (Vec<DmaBuf>, Option<DmaBuf>) {
-        let Memory { data, metadata } =
+        let Memory { data, metadata, .. } =
             self.0.carried_mut().map(std::mem::take).unwrap_or_default();
         (data, metadata)
     }

@@ -297,7 +297,7 @@ impl<T> Core<T> {
         }
         let Some(slot) = self.slots.take() else { return Err((None, parts, context)) };
         sqe.cid = U16::new(slot.cid());
-        slot.fill(Request { buf: parts.into_carrier(), context });
+        slot.fill(Request { buf: parts.into_completed(), context });
         self.sq.push(sqe);
         Ok(())
     }

@@ -269,7 +269,7 @@ fn lost_memory_is_never_used_again() {
 fn parts_move_in_and_come_back() {
     let (mut device, mut core) = Device::with_core(4);
     let alloc = |bytes| device.arena.alloc(bytes).unwrap();
-    let parts = Parts::new(vec![alloc(4096), alloc(512)], Some(alloc(72)));
+    let parts = Parts::labelled(vec![alloc(4096), alloc(512)], Some(alloc(72)), 9);
     let [first, second] = [0, 1].map(|i| parts.data()[i].iova());
     let metadata = parts.metadata().unwrap().iova();
     assert!(core.submit_parts(Sqe::write(1, 0, 9), parts, 5).is_ok());
@@ -280,6 +280,7 @@ fn parts_move_in_and_come_back() {
     let Taken::Ended(ended) = core.take_one() else { panic!("nothing was posted") };
     let back = Parts::from_completed(ended.buf).unwrap();
     assert_eq!((back.data_len(), back.metadata().map(DmaBuf::len)), (4608, Some(72)));
+    assert_eq!(back.label(), 9);
     // Neither page is whole: without SGLs, that cannot be one command.
     let data = vec![device.arena.alloc(100).unwrap(), device.arena.alloc(412).unwrap()];
     let refused = core.submit_parts(Sqe::write(1, 0, 1), Parts::new(data, None), 6);
