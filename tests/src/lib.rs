@@ -13,6 +13,7 @@ pub mod nvio;
 #[cfg(test)]
 mod points;
 pub mod rng;
+pub mod sequences;
 pub mod simulation;
 pub mod sys;
 pub mod tree;

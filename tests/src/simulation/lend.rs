@@ -156,6 +156,15 @@ impl Table {
         }
     }
 
+    /// The test has no buffer within this range any more.
+    pub fn forget_within(&mut self, span: Span) {
+        let inside: Vec<u64> =
+            self.buffers.range(span.iova..span.end()).map(|(&at, _)| at).collect();
+        for at in inside {
+            self.buffers.remove(&at);
+        }
+    }
+
     /// The first access that was wrong.
     pub fn wrong(&self) -> Option<&str> {
         self.wrong.as_deref()

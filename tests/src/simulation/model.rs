@@ -134,6 +134,20 @@ impl Model {
         Ok(())
     }
 
+    /// What a read of a block that was submitted at `begun` and ends now may give, each once.
+    pub fn candidates(&mut self, space: usize, lba: u64, begun: Moment) -> Vec<u64> {
+        let entries = self.block(space, lba).iter().filter(|entry| entry.superseded > begun);
+        let mut values: Vec<u64> = entries.map(|entry| entry.value).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    }
+
+    /// It is known by now that the write `token` of a block was never given to the device.
+    pub fn withdraw(&mut self, space: usize, lba: u64, token: u64) {
+        self.block(space, lba).retain(|entry| entry.token != token);
+    }
+
     /// Whether a read of a block that was submitted at `begun` and ends now could give something
     /// else than `value`.
     pub fn may_differ(&mut self, space: usize, lba: u64, value: u64, begun: Moment) -> bool {

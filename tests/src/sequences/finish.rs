@@ -1,0 +1,173 @@
+//! The end of a sequence: the faults are off, everything ends, and the file and the device are read
+//! as a whole, at last after a power cut.
+
+use std::time::Duration;
+
+use nvio_emulator::Faults;
+
+use super::outcome::Outcome;
+use super::run::{IO_TIMEOUT, Run, finish_one, wrong};
+use super::source::{Came, Sources};
+use super::strategy::{Ask, Mischief, Shape, Unit, Way};
+use super::{filesystem::Mood, request::Request};
+use crate::simulation::buffers::span;
+use crate::simulation::lend::Lent;
+use crate::simulation::{Checked, Wrong, content, ensure, lock};
+
+/// Results that come after the last request, at most: more than a queue can have.
+const MOST: usize = 10_000;
+/// How often it is tried to read the file.
+const ATTEMPTS: u32 = 3;
+
+impl Run<'_> {
+    /// Ends the run.
+    pub(super) fn finish(mut self) -> Checked<Outcome> {
+        self.say(|| "the end".into());
+        self.drain()?;
+        self.with(|machine| machine.set_faults(&Faults::new()))
+            .map_err(|error| wrong("no faults", &error))?;
+        lock(&self.seen).most = usize::MAX;
+        self.fs.with(|state| state.fail_end_hook = false);
+        // What is late comes, and finds nothing lent.
+        for _ in 0..4 {
+            self.with(|machine| machine.pass(IO_TIMEOUT, usize::MAX));
+        }
+        self.check()?;
+        self.read_file()?;
+        self.shut_queue()?;
+        if self.sequence.seed.is_multiple_of(2) {
+            let seed = self.rng.next_u64();
+            self.with(|machine| machine.power_cut(seed));
+            self.model.power_cut();
+            self.controller.reset().map_err(|error| wrong("after the power cut", &error))?;
+        }
+        self.read_device()?;
+        self.check()?;
+        self.check_pages()?;
+        let counts = self.with(|machine| machine.fault_counts());
+        let seen = lock(&self.seen).total;
+        self.outcome.commands = seen;
+        self.outcome.faults = counts.status + counts.late + counts.lost + counts.device;
+        self.outcome.mishaps = self.mishaps;
+        self.outcome.hash = self.with(|machine| lock(&machine.trace).hash());
+        Ok(self.outcome.clone())
+    }
+
+    /// Everything ends.
+    fn drain(&mut self) -> Checked {
+        let mut results = 0;
+        while !self.pending.is_empty() {
+            results += self.wait()?;
+            ensure!(results < MOST, "{results} results, and there is no end");
+            self.check()?;
+        }
+        // Nothing comes after the end.
+        let more = self.wait()?;
+        ensure!(more == 0, "{more} results too many");
+        let left = self.fs.in_flight();
+        ensure!(left == 0, "{left} requests are in flight for ever");
+        let (ended, reported) = self.fs.with(|state| (state.ended.len(), state.reported));
+        ensure!(ended == 0, "the filesystem heard of {ended} ends too many");
+        let failures = self.failures;
+        ensure!(reported == failures, "{reported} errors were reported, of {failures}");
+        Ok(())
+    }
+
+    /// Reads the file as a whole, in pieces of any size.
+    fn read_file(&mut self) -> Checked {
+        let (size, known) = self.fs.with(|state| {
+            let blocks = &state.layout.blocks;
+            let delalloc =
+                |block: &super::layout::Block| block.kind == super::layout::Kind::Delalloc;
+            (state.layout.size, !blocks.iter().any(delalloc))
+        });
+        if !known {
+            return Ok(());
+        }
+        let begun = self.model.moment();
+        let mut attempts = 0;
+        let (bytes, n) = loop {
+            attempts += 1;
+            self.fs.with(|state| {
+                state.mood = Mood { mischief: Mischief::None, trim: 0, late: false };
+                state.visits.clear();
+            });
+            let mut bytes = vec![content::POISON; usize::try_from(size).unwrap_or(0) + 100];
+            let queue = self.queue.as_mut().ok_or(Wrong("no queue".into()))?;
+            match queue.read_at(&mut self.fs, 0, &mut bytes) {
+                Ok(n) => break (bytes, n),
+                // Who does not know yet of a reset finds out.
+                Err(_) if attempts < ATTEMPTS && self.is_disturbed() => {}
+                Err(error) => return Err(wrong("the file cannot be read", &error)),
+            }
+        };
+        ensure!(n as u64 == size, "{n} bytes of a file of {size}");
+        self.model.moment();
+        let ask = Ask {
+            write: false,
+            way: Way::Slice,
+            unit: Unit::Byte,
+            at: 0,
+            units: 0,
+            shape: Shape::Bytes,
+            flags: nvio_iomap::IoFlags::empty(),
+            done_before: 0,
+            mischief: Mischief::None,
+            trim: 0,
+            late: false,
+        };
+        let len = bytes.len() as u64;
+        let request = self.fs.with(|state| Request::new(&ask, &state.layout));
+        let request = Request { len, count: size, ..request };
+        let sources = self.fs.with(|state| Sources::new(&request, state));
+        sources.check(&request, &bytes, Came::To(size), &mut self.model, begun)
+    }
+
+    /// The queue goes, and with it all memory that it had.
+    fn shut_queue(&mut self) -> Checked {
+        let queue = self.queue.take().ok_or(Wrong("no queue".into()))?;
+        let left = queue.device().inner().pair().in_flight();
+        ensure!(left == 0, "{left} commands are in flight");
+        drop(queue);
+        self.check_pages()
+    }
+
+    /// Every block of the device holds what it may.
+    fn read_device(&mut self) -> Checked {
+        let failed = |error: nvio_driver::Error| wrong("reading the device", &error);
+        let mut pair = self.controller.queue_pair::<()>(2).map_err(failed)?;
+        let block = self.namespace.block_size() as usize;
+        let most = (self.namespace.max_transfer().min(64 << 10) / block) as u64;
+        let mut lba = 0;
+        while lba < self.namespace.blocks() {
+            let blocks = most.min(self.namespace.blocks() - lba);
+            let begun = self.model.moment();
+            let len = usize::try_from(blocks).unwrap_or(1) * block;
+            let mut buf = self.controller.alloc(len).map_err(failed)?;
+            buf.fill(content::POISON);
+            let at = span(&buf);
+            lock(&self.workshop.table).set(at, Lent::In);
+            let asked = pair.read(&self.namespace, lba, buf, ());
+            asked.map_err(|rejected| failed(rejected.error))?;
+            let buf = finish_one(&mut pair, &self.machine).map_err(failed)?;
+            lock(&self.workshop.table).forget(at);
+            let buf = buf.ok_or(Wrong(format!("block {lba} cannot be read")))?;
+            self.model.moment();
+            for (lba, bytes) in (lba..).zip(buf.chunks(block)) {
+                let value = content::identify(bytes, content::place(1, lba));
+                let candidates = self.model.candidates(0, lba, begun);
+                let right = value.is_some_and(|value| candidates.contains(&value));
+                ensure!(
+                    right,
+                    "block {lba} of the device holds {:x?}, of write {value:?}, not of \
+                     {candidates:?}",
+                    &bytes[..16]
+                );
+            }
+            lba += blocks;
+        }
+        drop(pair);
+        self.with(|machine| machine.pass(Duration::from_millis(1), usize::MAX));
+        Ok(())
+    }
+}
