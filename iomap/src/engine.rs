@@ -294,10 +294,18 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     }
 
     /// Waits for the device to have done something, and keeps the results; 0 when nothing is in
-    /// flight.
+    /// flight, so that waiting brings neither room nor memory, whatever results are kept.
     pub(crate) fn take_some(&mut self, user: &mut impl Borrowed) -> Result<usize, Error> {
         let Self { queue, core } = self;
         queue.wait(|bio| core.keep(bio, user))
+    }
+
+    /// Has a request end, if one can: for room in their table.
+    #[cold]
+    pub(crate) fn has_ended(&mut self, user: &mut impl Borrowed) -> bool {
+        let before = self.core.ready.len();
+        self.work(usize::MAX);
+        self.core.ready.len() > before || matches!(self.take_some(user), Ok(1..))
     }
 
     /// Waits for the request whose submitter waits.

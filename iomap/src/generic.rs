@@ -65,7 +65,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             report(file.inode().inode(), io.pos, count, D::WRITE, &error);
             return Err((error, held));
         }
-        let request = Request {
+        let mut request = Request {
             inode: file.inode().enter(),
             io,
             write: D::WRITE,
@@ -82,9 +82,13 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             ended: false,
             held,
         };
-        let index = match self.core.requests.insert(request) {
-            Ok(index) => index,
-            Err(request) => return Err((Error::Busy.into(), request.held)),
+        let may_wait = waited && !io.flags.contains(IoFlags::NOWAIT);
+        let index = loop {
+            match self.core.requests.insert(request) {
+                Ok(index) => break index,
+                Err(back) if may_wait && self.has_ended(user) => request = back,
+                Err(back) => return Err((Error::Busy.into(), back.held)),
+            }
         };
         log::trace!("request at {}: {count} bytes", io.pos);
         if count > 0 {
