@@ -530,7 +530,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     {
         let bad = Error::BadMapping { pos, offset: mapping.offset, length: mapping.length };
         let mut addr = mapping.device_address(pos).ok_or(bad)?;
-        let mut left = to_usize(n);
+        let (mut pos, mut left) = (pos, to_usize(n));
         while left > 0 {
             let most = left.min(self.queue.max_transfer_at(addr));
             let least = 1 << self.queue.block_shift();
@@ -544,6 +544,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 return Err(error);
             }
             addr = addr.saturating_add(bytes as u64);
+            pos = pos.saturating_add(bytes as u64);
             left -= bytes;
         }
         Ok(())
