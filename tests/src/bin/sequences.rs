@@ -13,7 +13,7 @@ use nvio_tests::sequences::run::run;
 use nvio_tests::sequences::watch::Sabotage;
 
 const USAGE: &str = "\
-usage: sequences --seeds N [--first S] [--jobs N] [--keep]
+usage: sequences --seeds N [--first S] [--jobs N] [--most N] [--keep]
        sequences --seed S [--keep] [--verbose]
 
 Plays random sequences of operations on a file, and compares what comes of them with a model. A
@@ -21,23 +21,23 @@ sequence that fails is made smaller. Exit codes: 0 all is well, 1 a seed failed,
 
   --seeds N    seeds to play, from S on, 0 without --first
   --jobs N     seeds played at once; as many as there are processors
+  --most N     failures after which no more seeds are played, 20 by default
   --keep       add what fails to the file of sequences that cargo test plays again
   --verbose    with --seed: what happens in the sequence, or in the smallest that fails";
-
-/// Failures after which it is enough.
-const MOST: u64 = 20;
 
 struct Arguments {
     first: u64,
     seeds: u64,
     jobs: usize,
+    most: u64,
     keep: bool,
     verbose: bool,
 }
 
 fn arguments() -> Option<Arguments> {
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    let mut parsed = Arguments { first: 0, seeds: 0, jobs, keep: false, verbose: false };
+    let (keep, verbose) = (false, false);
+    let mut parsed = Arguments { first: 0, seeds: 0, jobs, most: 20, keep, verbose };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next()?.parse::<u64>().ok();
@@ -46,6 +46,7 @@ fn arguments() -> Option<Arguments> {
             "--seeds" => parsed.seeds = number()?,
             "--first" => parsed.first = number()?,
             "--jobs" => parsed.jobs = usize::try_from(number()?).ok().filter(|&jobs| jobs > 0)?,
+            "--most" => parsed.most = number()?,
             "--keep" => parsed.keep = true,
             "--verbose" => parsed.verbose = true,
             _ => return None,
@@ -59,6 +60,10 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
+    if arguments.verbose {
+        let level = log::LevelFilter::Debug;
+        env_logger::Builder::new().filter_level(level).format_timestamp(None).init();
+    }
     // The line of a failed seed has the panic's message.
     std::panic::set_hook(Box::new(|_| ()));
     if arguments.verbose {
@@ -73,7 +78,7 @@ fn main() -> ExitCode {
     thread::scope(|scope| {
         for _ in 0..arguments.jobs.min(usize::try_from(arguments.seeds).unwrap_or(1)) {
             scope.spawn(|| {
-                while failures.load(Ordering::Relaxed) < MOST {
+                while failures.load(Ordering::Relaxed) < arguments.most {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     if index >= arguments.seeds {
                         break;

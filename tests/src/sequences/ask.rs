@@ -1,5 +1,7 @@
 //! Requests go out.
 
+use std::time::Duration;
+
 use nvio_iomap::{
     Cursor, Failed, FileError, Io, IoFlags, MappingFlags, MappingKind, Memory, Rejected,
 };
@@ -81,7 +83,14 @@ impl Run<'_> {
                 let own = pending.commands.len();
                 ensure!(own == 0, "rejected with {own} commands in flight: {error}");
                 self.outcome.rejected += 1;
-                self.ended(pending, Err(error), Some(memory))
+                let busy = error.is_busy();
+                self.ended(pending, Err(error), Some(memory))?;
+                if busy && self.rng.range(0, 2) == 0 {
+                    // As callers do.
+                    self.with(|machine| machine.pass(Duration::from_micros(50), usize::MAX));
+                    self.poll(usize::MAX)?;
+                }
+                Ok(())
             }
         }
     }

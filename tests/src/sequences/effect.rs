@@ -51,8 +51,15 @@ impl Effect {
     pub fn new(request: &Request, layout: &Layout, visits: &[Visit], token: u64) -> Self {
         let (block, fs_block, size) = (layout.device_block, layout.block, layout.size);
         let mut touched = Vec::new();
+        let mut behind = false;
         for visit in visits {
             let mapping = &visit.mapping;
+            // Of a mapping that was not used up, the rest is behind a fault: nothing is begun.
+            if behind {
+                break;
+            }
+            let here = mapping.end().min(request.end()).saturating_sub(visit.pos);
+            behind = visit.processed.is_some_and(|processed| (1..here).contains(&processed));
             if !matches!(mapping.kind, MappingKind::Mapped | MappingKind::Unwritten)
                 || mapping.flags.contains(MappingFlags::STALE)
                 || mapping.offset > visit.pos

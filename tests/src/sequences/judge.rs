@@ -1,6 +1,6 @@
 //! Requests end: what they may end with, and what must be in the memory.
 
-use nvio_iomap::{Error, IoFlags, MappingKind, Memory};
+use nvio_iomap::{Error, IoFlags, MappingFlags, MappingKind, Memory};
 
 use super::effect::Effect;
 use super::filesystem::{FsError, Visit};
@@ -150,6 +150,10 @@ impl Run<'_> {
         let mut at = request.pos;
         for Visit { pos, processed, .. } in visits {
             let processed = processed.unwrap_or(0);
+            // The simple path has its mapping ended before it finds out that there is no room.
+            if *pos == request.pos {
+                at = request.pos;
+            }
             ensure!(processed == 0 || *pos == at, "mappings leave a gap at {at}");
             at += processed;
         }
@@ -163,7 +167,7 @@ impl Run<'_> {
             let parts = commands.iter().filter(data).count();
             ensure!(parts == 1 && visits.len() == 1, "an atomic write of {parts} commands");
         }
-        self.hooks(pending, Some(moved))?;
+        self.hooks(pending, Ok(moved))?;
         if !request.write {
             let came = Came::To(moved);
             self.outcome.bytes_read += moved;
@@ -189,7 +193,7 @@ impl Run<'_> {
             let fault = request.faults_at().unwrap_or(u64::MAX);
             ensure!(*at <= fault, "a fault at {at}, and it is at {fault}");
         }
-        self.hooks(pending, None)?;
+        self.hooks(pending, Err(class))?;
         if !request.write {
             let came = Came::Failed;
             return pending.sources.check(request, bytes, came, &mut self.model, pending.begun);
@@ -234,10 +238,9 @@ impl Run<'_> {
         let Some(addr) = mapping.device_address(request.pos) else { return false };
         let Some(queue) = &self.queue else { return false };
         let most = nvio_iomap::Queue::max_transfer_at(queue.device(), addr) as u64;
-        let (block, layout) = self.fs.with(|state| (state.layout.block, state.layout.clone()));
-        let fresh = layout.at(request.pos).is_none_or(|block| {
-            block.kind != Kind::Mapped || block.flags.contains(nvio_iomap::MappingFlags::NEW)
-        });
+        let block = self.fs.with(|state| state.layout.block);
+        let fresh =
+            mapping.kind == MappingKind::Unwritten || mapping.flags.contains(MappingFlags::NEW);
         let whole = (request.pos | request.len).is_multiple_of(block);
         let scattered = matches!(request.shape, Shape::Vectored(..) | Shape::Odd);
         let bounced = request.is_bounced() && pending.short > 0;
@@ -248,32 +251,44 @@ impl Run<'_> {
             && !(scattered || bounced)
     }
 
-    /// The filesystem was told of the end, once, if it was to be.
-    fn hooks(&mut self, pending: &Pending, moved: Option<u64>) -> Checked {
+    /// The filesystem was told of the end, once, if it was to be: of what ended with so many bytes,
+    /// or failed like that.
+    fn hooks(&mut self, pending: &Pending, how: Result<u64, Class>) -> Checked {
         let request = &pending.request;
-        if !request.has(IoFlags::HOOKS) {
+        let told = match how {
+            Ok(_) => true,
+            // What fails before there is anything to end is the caller's alone.
+            Err(Class::Fault | Class::EndHook) => true,
+            Err(Class::FallBack) => request.faults_at().is_some() && !pending.visits.is_empty(),
+            Err(_) => !pending.commands.is_empty(),
+        };
+        if !request.has(IoFlags::HOOKS) || !told {
             return Ok(());
         }
         let (found, unwritten) = self.fs.with(|state| {
             let fits = |end: &nvio_iomap::EndIo| {
                 (end.pos, end.write) == (request.pos, request.write)
-                    && moved.is_none_or(|moved| end.bytes == moved && !end.failed)
+                    && match how {
+                        Ok(moved) => end.bytes == moved && !end.failed,
+                        // What comes after the end is not known there.
+                        Err(Class::EndHook | Class::Flush) => {
+                            let whole = end.bytes == request.count || request.fault.is_some();
+                            !end.failed && whole
+                        }
+                        Err(_) => end.failed,
+                    }
             };
             let at = state.ended.iter().position(fits);
             let found = at.map(|at| state.ended.swap_remove(at));
-            let blocks = request.pos..request.pos + moved.unwrap_or(0);
+            let blocks = request.pos..request.pos + how.unwrap_or(0);
             let step = usize::try_from(state.layout.device_block).unwrap_or(512);
             let unwritten = blocks
                 .step_by(step)
                 .any(|pos| state.layout.at(pos).is_some_and(|block| block.kind == Kind::Unwritten));
             (found, unwritten)
         });
-        if moved.is_some() {
-            ensure!(found.is_some(), "the filesystem was not told of its end");
-            ensure!(!request.write || !unwritten, "what was written does not show");
-        } else if !pending.commands.is_empty() {
-            ensure!(found.is_some(), "the filesystem was not told of its end");
-        }
+        ensure!(found.is_some(), "the filesystem was not told of its end");
+        ensure!(how.is_err() || !request.write || !unwritten, "what was written does not show");
         Ok(())
     }
 }

@@ -93,7 +93,7 @@ impl Layout {
             blocks.clear();
         }
         let total = if file.inline { block } else { blocks.len() as u64 * block };
-        let behind = u64::from(file.cut) * 2 * block >> 16;
+        let behind = (u64::from(file.cut) * 2 * block) >> 16;
         let size = total.saturating_sub(behind).max(1);
         let device_block = 1 << device.block_shift;
         let device_blocks = (next + 2 * block) / device_block;

@@ -5,6 +5,9 @@ use nvio_iomap::IoFlags;
 use super::layout::{Kind, Layout};
 use super::strategy::{Ask, Device, Mischief, Shape, Unit, Way};
 
+/// Bytes of a request, at most.
+const MOST: u64 = 64 << 10;
+
 /// How a request may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -66,14 +69,18 @@ impl Request {
             Unit::FsBlock => layout.block,
             Unit::Byte => 1,
         };
-        let places = (layout.span() + layout.block) / unit;
-        let pos = (u64::from(ask.at) * places >> 16) * unit;
+        // Now and then behind the last block.
+        let places = (layout.span() + layout.block / 8) / unit + 1;
+        let pos = ((u64::from(ask.at) * places) >> 16) * unit;
         // A few bytes are as good as many, if they are near the end of a block.
         let len = match ask.unit {
             Unit::Byte => u64::from(ask.units) * 173,
             _ => u64::from(ask.units) * unit,
         };
-        let len = len.min(64 << 10);
+        // Most end where there are blocks.
+        let inside = ask.unit != Unit::Byte && !ask.at.is_multiple_of(8) && pos < layout.span();
+        let most = if inside { layout.span() - pos } else { u64::MAX };
+        let len = len.min(MOST).min(most);
         let short = ask.way == Way::Short && !ask.write;
         let bare = short || ask.way == Way::Slice;
         let slice_write = ask.way == Way::Slice && ask.write;
@@ -98,7 +105,7 @@ impl Request {
         let (frail, hard) = match ask.way {
             Way::Cursor { fault: Some(fault), soft, .. } => {
                 let hard = !soft || flags.contains(IoFlags::NOFAULT);
-                (Some(u64::from(fault) * len >> 16), hard)
+                (Some((u64::from(fault) * len) >> 16), hard)
             }
             _ => (None, false),
         };

@@ -208,14 +208,12 @@ impl<'a> Run<'a> {
         self.with(|machine| machine.power_cut(seed));
         self.model.power_cut();
         self.cut = self.model.moment();
-        if self.rng.range(0, 2) == 0 {
-            self.controller.reset().map_err(|error| wrong("a reset failed", &error))?;
-        }
-        Ok(())
+        // Who has lost power knows it; who does not finds out, which is for the simulation.
+        self.controller.reset().map_err(|error| wrong("a reset failed", &error))
     }
 
     /// Takes results.
-    fn poll(&mut self, limit: usize) -> Checked {
+    pub(super) fn poll(&mut self, limit: usize) -> Checked {
         let mut done = Vec::new();
         let (fs, pending) = (&self.fs, self.pending.len());
         let queue = self.queue.as_mut().ok_or(Wrong("no queue".into()))?;

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nvio_driver::DmaBuf;
-use nvio_iomap::{Bio, BioDone, DiskQueue, Error, Queue, Refused, WritableDisk, WriteQueue};
+use nvio_iomap::{
+    Bio, BioDone, DiskQueue, Error, Queue, Refused, Settle, WritableDisk, WriteQueue,
+};
 
 use crate::rng::Rng;
 use crate::simulation::buffers::span;
@@ -169,6 +171,18 @@ impl Ends {
     }
 }
 
+/// What takes the ends of commands, by way of [`Ends`].
+struct Through<'a, S> {
+    ends: Ends,
+    settle: &'a mut S,
+}
+
+impl<C, S: Settle<C>> Settle<C> for Through<'_, S> {
+    fn settle(&mut self, done: BioDone<C>) {
+        self.settle.settle(self.ends.end(done));
+    }
+}
+
 impl<C> Queue<C> for Watched<C> {
     fn block_shift(&self) -> u32 {
         self.inner.block_shift()
@@ -188,6 +202,10 @@ impl<C> Queue<C> for Watched<C> {
 
     fn max_transfer_at(&self, addr: u64) -> usize {
         self.inner.max_transfer_at(addr)
+    }
+
+    fn fits(&self, addr: u64, bytes: u64) -> bool {
+        self.inner.fits(addr, bytes)
     }
 
     fn has_volatile_cache(&self) -> bool {
@@ -232,9 +250,9 @@ impl<C> Queue<C> for Watched<C> {
         self.inner.ring();
     }
 
-    fn poll(&mut self, limit: usize, mut done: impl FnMut(BioDone<C>)) -> usize {
+    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
         let ends = Ends::of(self);
-        self.inner.poll(limit, |bio| done(ends.end(bio)))
+        self.inner.poll(limit, &mut Through { ends, settle })
     }
 
     fn wait(&mut self, mut done: impl FnMut(BioDone<C>)) -> Result<usize, Error> {
