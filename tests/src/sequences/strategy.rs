@@ -223,9 +223,10 @@ pub fn sequences() -> impl Strategy<Value = Sequence> {
 fn device() -> impl Strategy<Value = Device> {
     let block_shift = prop_oneof![2 => Just(9), 1 => Just(12)];
     let boundary = prop_oneof![3 => Just(0), 1 => prop::sample::select(vec![3, 8, 16, 24])];
+    let most_shift = prop_oneof![1 => Just(12), 1 => 12..=17u32];
     let atomic = prop_oneof![1 => Just(1), 1 => 1..=16u32];
     (
-        (block_shift, prop::option::of(1..=5u8), 12..=17u32, boundary),
+        (block_shift, prop::option::of(1..=5u8), most_shift, boundary),
         (any::<bool>(), atomic, any::<bool>(), any::<bool>()),
     )
         .prop_map(
