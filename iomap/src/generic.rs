@@ -359,7 +359,11 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         // Also when it failed half way, as the rest of the block would show.
         if (fresh || end >= size) && tail < block && (moved > 0 || fresh) {
             let padded = self.pad::<D, M, U>(mapping, &part, end, tail, user);
-            return result.and(padded);
+            // Not even a fault, which may leave a success, hides that.
+            if let (Err(error), Some(request)) = (padded, self.core.requests.get_mut(part.request))
+            {
+                request.fail(error);
+            }
         }
         result
     }
