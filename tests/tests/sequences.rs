@@ -176,6 +176,16 @@ fn what_is_written_in_front_of_a_fault_is_made_known() {
 }
 
 #[test]
+fn a_tail_that_could_not_be_zeroed_is_no_success_in_part() {
+    let way = Way::Cursor { fault: Some(0x9000), soft: false, before: 0 };
+    let flags = IoFlags::PARTIAL | IoFlags::HOOKS;
+    // The third command is that for the zeroes.
+    let mischief = Mischief::Submit(2);
+    let ask = Ask { write: true, units: 16, way, flags, mischief, ..ASK };
+    must_succeed(Kind::Unwritten, 12, 8, [Step::Ask(ask)]);
+}
+
+#[test]
 fn a_fault_that_is_found_while_there_is_no_room_leaves_what_was_read() {
     let way = Way::Cursor { fault: Some(0x1000), soft: false, before: 0 };
     let ask = Ask { units: 32, way, flags: IoFlags::PARTIAL, ..ASK };
