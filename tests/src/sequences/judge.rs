@@ -214,6 +214,8 @@ impl Run<'_> {
         let caused = match class {
             Class::Busy if nowait => *refused > 0 || *outstanding > 0,
             Class::Busy => *outstanding > 0 && !request.is_waited() && pending.commands.is_empty(),
+            // There may be no memory for zeroes beside the data.
+            Class::WouldBlock => nowait && self.is_padded(pending),
             Class::NoMemory => pending.short > 0,
             Class::Device => self.is_disturbed(),
             Class::Flush => self.is_disturbed() && request.has(IoFlags::DSYNC),
@@ -222,7 +224,7 @@ impl Run<'_> {
             Class::End => fires(matches!(mischief, Mischief::End(_))),
             Class::BadMapping => fires(matches!(mischief, Mischief::Bad(..))),
             Class::SubmitHook => fires(matches!(mischief, Mischief::Submit(_))),
-            Class::EndHook => self.end_hook && request.has(IoFlags::HOOKS),
+            Class::EndHook => self.end_hook && self.hooked(pending) != Some(false),
             Class::NotAtomic => !self.could_be_atomic(pending),
             _ => false,
         };
@@ -238,17 +240,43 @@ impl Run<'_> {
         let Some(addr) = mapping.device_address(request.pos) else { return false };
         let Some(queue) = &self.queue else { return false };
         let most = nvio_iomap::Queue::max_transfer_at(queue.device(), addr) as u64;
-        let block = self.fs.with(|state| state.layout.block);
-        let fresh =
-            mapping.kind == MappingKind::Unwritten || mapping.flags.contains(MappingFlags::NEW);
-        let whole = (request.pos | request.len).is_multiple_of(block);
         let scattered = matches!(request.shape, Shape::Vectored(..) | Shape::Odd);
         let bounced = request.is_bounced() && pending.short > 0;
         let atomic = u64::from(self.sequence.device.atomic) << self.sequence.device.block_shift;
         mapping.end() >= request.end()
             && request.len <= most.min(atomic)
-            && (!fresh || whole)
+            && !self.is_padded(pending)
             && !(scattered || bounced)
+    }
+
+    /// Whether a write leaves a part of a block to be zeroed, of those it was given.
+    fn is_padded(&self, pending: &Pending) -> bool {
+        let request = &pending.request;
+        let (block, size) = self.fs.with(|state| (state.layout.block, state.layout.size));
+        pending.visits.iter().any(|visit| {
+            let mapping = &visit.mapping;
+            let fresh =
+                mapping.kind == MappingKind::Unwritten || mapping.flags.contains(MappingFlags::NEW);
+            let end = mapping.end().min(request.end());
+            let tail = (fresh || end >= size) && !end.is_multiple_of(block);
+            request.write && (tail || (fresh && !visit.pos.is_multiple_of(block)))
+        })
+    }
+
+    /// Whether the filesystem is to be told of the end: when it asks for it, and of writes to
+    /// unwritten blocks and past the end of the file. `None` if that depends on how far it came.
+    fn hooked(&self, pending: &Pending) -> Option<bool> {
+        let request = &pending.request;
+        let size = self.fs.with(|state| state.layout.size);
+        if request.has(IoFlags::HOOKS) || (request.write && request.end() > size) {
+            return Some(true);
+        }
+        let unwritten = |visit: &&Visit| visit.mapping.kind == MappingKind::Unwritten;
+        let mut visits = pending.visits.iter().filter(unwritten).filter(|_| request.write);
+        match visits.clone().any(|visit| visit.processed > Some(0)) {
+            true => Some(true),
+            false => visits.next().is_none().then_some(false),
+        }
     }
 
     /// The filesystem was told of the end, once, if it was to be: of what ended with so many bytes,
@@ -258,11 +286,12 @@ impl Run<'_> {
         let told = match how {
             Ok(_) => true,
             // What fails before there is anything to end is the caller's alone.
-            Err(Class::Fault | Class::EndHook) => true,
+            Err(Class::Fault | Class::EndHook | Class::Flush) => true,
             Err(Class::FallBack) => request.faults_at().is_some() && !pending.visits.is_empty(),
             Err(_) => !pending.commands.is_empty(),
         };
-        if !request.has(IoFlags::HOOKS) || !told {
+        let hooked = self.hooked(pending);
+        if hooked == Some(false) || !told {
             return Ok(());
         }
         let (found, unwritten) = self.fs.with(|state| {
@@ -287,7 +316,8 @@ impl Run<'_> {
                 .any(|pos| state.layout.at(pos).is_some_and(|block| block.kind == Kind::Unwritten));
             (found, unwritten)
         });
-        ensure!(found.is_some(), "the filesystem was not told of its end");
+        let need = hooked == Some(true) || how.is_err_and(|class| class == Class::EndHook);
+        ensure!(found.is_some() || !need, "the filesystem was not told of its end");
         ensure!(how.is_err() || !request.write || !unwritten, "what was written does not show");
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! A request, with what the rules say of it before it is given to the queue.
 
-use nvio_iomap::IoFlags;
+use nvio_iomap::{IoFlags, MappingFlags};
 
 use super::layout::{Kind, Layout};
 use super::strategy::{Ask, Device, Mischief, Shape, Unit, Way};
@@ -209,12 +209,17 @@ impl Request {
         let mut kinds = Vec::new();
         let mut at = self.pos;
         while at < self.end() {
-            let kind = layout.at(at).map_or(Kind::Hole, |block| block.kind);
+            let block = layout.at(at);
+            let kind = block.map_or(Kind::Hole, |block| block.kind);
+            let elsewhere =
+                block.is_some_and(|block| block.flags.contains(MappingFlags::ANON_WRITE));
             let next = (at / layout.block + 1) * layout.block;
             let bad = match (self.write, kind) {
                 _ if layout.inline && at < layout.block => None,
                 (false, Kind::Delalloc) => Some(Class::Delalloc),
                 (true, Kind::Hole | Kind::Delalloc) => Some(Class::NoBlocks),
+                // Blocks for it are still to be chosen.
+                (true, _) if elsewhere => Some(Class::NoBlocks),
                 _ => None,
             };
             if let Some(class) = bad {
