@@ -132,6 +132,9 @@ pub struct DiskQueue<C, D = Disk> {
     volatile_cache: bool,
     /// Most bytes of a bio.
     max_transfer: usize,
+    /// What reads need not be guarded of: all of the disk, or, if it is protected, nothing. The
+    /// short way of a read does not ask which.
+    plain: Namespace,
     /// Of a protected namespace.
     guarded: Option<Box<Guarded>>,
 }
@@ -168,6 +171,7 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
             page: namespace.page_read(PAGE),
             most_anywhere: if bounded { 0 } else { max_transfer },
             max_transfer,
+            plain: if guarded.is_some() { namespace.limited_to(0) } else { namespace.clone() },
             disk: disk.clone(),
             controller: controller.clone(),
             volatile_cache,
@@ -288,12 +292,9 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
         let Some(lba) = self.locate(addr) else {
             return Err(self.misaligned(Bio { addr, buf, tag, fua }));
         };
-        if self.guarded.is_some() {
-            return self.read_guarded(lba, Bio { addr, buf, tag, fua });
-        }
-        match self.pair.read(&self.disk.as_ref().namespace, lba, buf, tag) {
+        match self.pair.read(&self.plain, lba, buf, tag) {
             Ok(()) => Ok(()),
-            Err(rejected) => Err(self.refused(rejected, addr, fua)),
+            Err(rejected) => self.read_guarded(lba, rejected, addr),
         }
     }
 
@@ -377,11 +378,19 @@ impl<C, S: Settle<C>> Handler<C> for Settling<'_, S> {
 }
 
 impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
+    /// What becomes of a read that is not plain: it fails, unless it is of a protected disk.
     #[cold]
     #[inline(never)]
-    fn read_guarded(&mut self, lba: u64, bio: Bio<C>) -> Result<(), Refused<C>> {
+    fn read_guarded(
+        &mut self,
+        lba: u64,
+        rejected: Rejected<C>,
+        addr: u64,
+    ) -> Result<(), Refused<C>> {
         let Self { pair, disk, guarded, .. } = self;
-        let Some(guarded) = guarded else { return Err(Refused { error: Error::Busy, bio }) };
+        let Some(guarded) = guarded else { return Err(self.refused(rejected, addr, false)) };
+        let Rejected { buf, context: tag, .. } = rejected;
+        let bio = Bio { addr, buf, tag, fua: false };
         let namespace = &disk.as_ref().namespace;
         let submitted = guarded.submit(bio, (lba, false), |range, parts, how, tag| {
             pair.read_with(namespace, range, parts, how, tag)
