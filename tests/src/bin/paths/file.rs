@@ -1,0 +1,129 @@
+//! Reads and overwrites of a file.
+
+use nvio_driver::DmaBuf;
+use nvio_ext4::{Error, File, FileQueue, OpenInode};
+use nvio_iomap::{Done, Handler, Io, IoFlags, Mapper, Mapping, Memory, Op, Shared, WritableDisk};
+
+use crate::Result;
+use crate::image::Target;
+use crate::load::{Back, LIMIT, Path};
+
+type Queue = FileQueue<WritableDisk>;
+
+/// Reads without flags.
+pub(crate) struct Simple<'r> {
+    pub(crate) queue: &'r mut Queue,
+    pub(crate) file: &'r mut File,
+}
+
+impl Path for Simple<'_> {
+    #[inline]
+    fn submit(&mut self, target: Target, buf: DmaBuf) -> Result<()> {
+        match self.queue.read(self.file, target.pos, buf, 0) {
+            Ok(()) => Ok(()),
+            Err(rejected) => Err(rejected.error.into()),
+        }
+    }
+
+    #[inline]
+    fn ring(&mut self) {
+        self.queue.ring();
+    }
+
+    #[inline]
+    fn poll(&mut self, back: &mut Back) -> usize {
+        self.queue.poll_with(LIMIT, &mut Takes(back))
+    }
+}
+
+/// Reads with flags.
+pub(crate) struct Flagged<'r> {
+    pub(crate) queue: &'r mut Queue,
+    pub(crate) file: &'r mut File,
+    pub(crate) flags: IoFlags,
+}
+
+impl Path for Flagged<'_> {
+    #[inline]
+    fn submit(&mut self, target: Target, buf: DmaBuf) -> Result<()> {
+        let io = Io::at(target.pos).flags(self.flags);
+        match self.queue.submit_read(self.file, io, Memory::Dma(buf)) {
+            Ok(()) => Ok(()),
+            Err(rejected) => Err(rejected.error.into()),
+        }
+    }
+
+    #[inline]
+    fn ring(&mut self) {
+        self.queue.ring();
+    }
+
+    #[inline]
+    fn poll(&mut self, back: &mut Back) -> usize {
+        self.queue.poll_with(LIMIT, &mut Takes(back))
+    }
+}
+
+/// Writes to blocks that are there.
+pub(crate) struct Overwrites<'r> {
+    pub(crate) queue: &'r mut Queue,
+    pub(crate) file: &'r mut File,
+    pub(crate) flags: IoFlags,
+}
+
+impl Path for Overwrites<'_> {
+    #[inline]
+    fn submit(&mut self, target: Target, buf: DmaBuf) -> Result<()> {
+        let io = Io::at(target.pos).flags(self.flags);
+        match self.queue.submit_write(&mut Mapped(self.file), io, Memory::Dma(buf)) {
+            Ok(()) => Ok(()),
+            Err(rejected) => Err(rejected.error.into()),
+        }
+    }
+
+    #[inline]
+    fn ring(&mut self) {
+        self.queue.ring();
+    }
+
+    #[inline]
+    fn poll(&mut self, back: &mut Back) -> usize {
+        self.queue.poll_with(LIMIT, &mut Takes(back))
+    }
+}
+
+/// A file whose blocks may be overwritten, as no metadata changes by that.
+struct Mapped<'f>(&'f mut File);
+
+impl Mapper for Mapped<'_> {
+    type Inode = OpenInode;
+
+    fn inode(&self) -> &Shared<OpenInode> {
+        Mapper::inode(&*self.0)
+    }
+
+    fn size(&self) -> u64 {
+        Mapper::size(&*self.0)
+    }
+
+    fn block_size(&self) -> u32 {
+        self.0.block_size()
+    }
+
+    #[inline(always)]
+    fn begin(&mut self, pos: u64, length: u64, op: Op) -> std::result::Result<Mapping, Error> {
+        self.0.begin(pos, length, op.difference(Op::WRITE))
+    }
+}
+
+struct Takes<'b>(&'b mut Back);
+
+impl Handler<Error> for Takes<'_> {
+    #[inline(always)]
+    fn done(&mut self, done: Done<Error>) {
+        match (done.result, done.memory) {
+            (Ok(bytes), Some(Memory::Dma(buf))) if bytes == buf.len() => self.0.put(buf),
+            (result, memory) => self.0.fail(&(result, memory)),
+        }
+    }
+}

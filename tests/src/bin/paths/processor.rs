@@ -1,0 +1,25 @@
+//! The same on a drive that is as fast as the emulator can be: no model, and no data is moved. The
+//! processor is the limit.
+
+use std::time::Duration;
+
+use crate::Result;
+use crate::compare::{self, Effort, Rates};
+use crate::drive::{DEPTHS, load};
+use crate::image::{BLOCK, Image, draw};
+use crate::rig::{DEEPEST, Rig, Way};
+
+const EFFORT: Effort = Effort { slice: Duration::from_millis(3), rounds: 30 };
+
+/// Reads of 4 KiB, by depth.
+pub(crate) fn measure(image: &Image) -> Result<Vec<(usize, Rates)>> {
+    let mut rig = Rig::null()?;
+    let mut file = image.scattered()?;
+    let mut requests = load(&rig, draw(&file, BLOCK)?, BLOCK, DEEPEST.into())?;
+    let mut depths = Vec::new();
+    for depth in DEPTHS {
+        let what = (&mut file, &mut requests, depth);
+        depths.push((depth, compare::steady(&mut rig, &Way::READS, what, EFFORT)?));
+    }
+    Ok(depths)
+}
