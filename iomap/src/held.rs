@@ -187,17 +187,6 @@ impl Direct {
         }
     }
 
-    /// Bytes of the first buffer that has any; 0 if something was cut off it.
-    pub(crate) fn first(&self) -> usize {
-        match self {
-            Self::One(part) => part.uncut(),
-            Self::Several { parts, .. } => {
-                let lens = parts.iter().map(|(_, part)| part.uncut());
-                lens.into_iter().find(|&len| len > 0).unwrap_or(0)
-            }
-        }
-    }
-
     /// Takes back the piece that began at byte `at`. False if it is not what was cut off.
     #[inline]
     pub(crate) fn put(&mut self, at: usize, piece: DmaBuf) -> bool {
@@ -268,11 +257,6 @@ impl Part {
             return Err(Error::Misaligned { pos: start as u64, length, align: block });
         }
         Ok(())
-    }
-
-    /// Its bytes, if nothing was cut off.
-    fn uncut(&self) -> usize {
-        if let Self::Whole(buf) = self { buf.len() } else { 0 }
     }
 
     #[inline]

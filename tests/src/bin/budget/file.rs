@@ -71,7 +71,7 @@ impl Handler<nvio_ext4::Error> for Return<'_> {
         if let (Ok(bytes), Some(Memory::Dma(buf))) = (done.result, done.memory) {
             *self.sum = self.sum.wrapping_add(bytes as u64);
             // The place is there and empty, so that there is nothing to drop.
-            match self.places.get_mut(done.token as usize) {
+            match self.places.get_mut(usize::try_from(done.token).unwrap_or(BATCH)) {
                 Some(place) => std::mem::forget(place.buf.replace(buf)),
                 None => std::mem::forget(buf),
             }
@@ -96,14 +96,14 @@ impl Rig {
         let (content, image) = (folder.path().join("content"), folder.path().join("disk.img"));
         std::fs::create_dir(&content)?;
         let host = HostFile::create(content.join("file"))?;
+        let data = vec![1; usize::try_from(EXTENT * BLOCK)?];
         for extent in 0..EXTENTS {
-            let data = [1; (EXTENT * BLOCK) as usize];
             host.write_all_at(&data, extent * (EXTENT + 1) * BLOCK)?;
         }
         mkfs_of_folder(&image, IMAGE, &content, &["-b", "4096", "-m", "0"]);
         let filesystem = Filesystem::open(HostFile::open(&image)?)?;
         let mut file = filesystem.file(&filesystem.lookup(b"/file")?)?;
-        if file.extents().count() < EXTENTS as usize {
+        if file.extents().count() < usize::try_from(EXTENTS)? {
             return Err("the file has too few extents".into());
         }
 
