@@ -42,10 +42,11 @@ pub(crate) enum Stopped<I: Inode> {
 
 impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// Whether the simple path may try a request.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_simple(&self, io: &Io) -> Result<(), Reason> {
         let flags = io.flags;
         match () {
+            () if flags.contains(IoFlags::GENERIC) => Err(Reason::Flags),
             () if self.core.mode.is_off() => Err(Reason::Off),
             () if io.done_before != 0 => Err(Reason::DoneBefore),
             () if flags.contains(IoFlags::HOOKS) => Err(Reason::Hooks),
@@ -145,9 +146,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 Ok(mapping) => mapping,
                 Err(error) => break 'stopped (Stopped::Filesystem(error), buf),
             };
-            let addr = usable(&mapping, pos, count);
-            let Some(addr) = addr.filter(|&addr| self.queue.fits(addr, count)) else {
-                break 'stopped (Stopped::Mapping(mapping, inode), buf);
+            let addr = match usable(&mapping, pos, count) {
+                Some(addr) if self.queue.fits(addr, count) => addr,
+                _ => break 'stopped (Stopped::Mapping(mapping, inode), buf),
             };
             // An error counts only when nothing was processed.
             let _ = file.end(&mapping, pos, count, count, op);
