@@ -8,7 +8,7 @@ use nvio_driver::spec::protection::CheckError;
 use nvio_driver::{Completion, Controller, DmaBuf, Parts, Rejected, Transfer};
 
 use crate::bounce::BouncePool;
-use crate::disk::from_driver;
+use crate::disk_queue::from_driver;
 use crate::{BadProtection, Bio, BioDone, BioError, Disk, Error, Protection, Refused};
 
 /// The protection of the bios of one queue.

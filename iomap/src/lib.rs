@@ -73,8 +73,10 @@
 mod async_queue;
 mod bio;
 mod bounce;
+mod core;
 mod counters;
 mod disk;
+mod disk_queue;
 mod engine;
 mod error;
 mod generic;
@@ -92,8 +94,10 @@ mod read;
 mod reader;
 mod request;
 mod simple;
+mod tag;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod user;
 mod write;
 
@@ -101,8 +105,9 @@ pub use async_queue::AsyncFileQueue;
 pub use bio::{Bio, BioDone, BioError, PAGE, Queue, Refused, Settle, WriteQueue};
 pub use bounce::PIECE;
 pub use counters::{Counters, Reason};
-pub use disk::{Disk, DiskQueue, WritableDisk};
-pub use engine::{FileQueue, Handler, Tag};
+pub use disk::{Disk, WritableDisk};
+pub use disk_queue::DiskQueue;
+pub use engine::{FileQueue, Handler};
 pub use error::{Error, FileError};
 pub use inode::{EndIo, Inode, Report, Shared, WeakShared};
 pub use io::{Done, Failed, Io, IoFlags, Memory, Rejected};
@@ -111,4 +116,5 @@ pub use mapping::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op, page_
 pub use nvio_driver::DmaBuf;
 pub use protection::{BadProtection, Protection};
 pub use reader::DiskReader;
+pub use tag::Tag;
 pub use user::{Cursor, Sink, Source};

@@ -3,15 +3,15 @@
 use nvio_driver::DmaBuf;
 
 use crate::bio::Reads;
-use crate::engine::{FileQueue, Tag};
 use crate::generic::Transfer;
 use crate::held::Held;
 use crate::inode::Inode;
 use crate::simple::{KNOWN, NotTaken, Stopped};
+use crate::tag::Tag;
 use crate::user::{Borrowed, Nobody, ToSink};
 use crate::{
-    Cursor, Done, Error, ErrorOf, Failed, Io, IoFlags, Mapper, Memory, Queue, Reason, Rejected,
-    Sink,
+    Cursor, Done, Error, ErrorOf, Failed, FileQueue, Io, IoFlags, Mapper, Memory, Queue, Reason,
+    Rejected, Sink,
 };
 
 /// Flags with which a read of one command is like any other.

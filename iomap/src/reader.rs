@@ -2,8 +2,8 @@
 
 use nvio_driver::Controller;
 
-use crate::engine::{FileQueue, Tag};
-use crate::{Disk, DiskQueue, Error, Inode, Mapper, Mapping, Op, Shared};
+use crate::tag::Tag;
+use crate::{Disk, DiskQueue, Error, FileQueue, Inode, Mapper, Mapping, Op, Shared};
 
 /// Reads bytes of a disk, one range at a time.
 pub struct DiskReader {

@@ -3,15 +3,15 @@
 
 use nvio_driver::DmaBuf;
 
-use crate::engine::{FileQueue, Tag};
 use crate::generic::{is_multiple, op};
 use crate::held::DWORD;
 use crate::inode::{InFlight, Inode};
 use crate::iter::serves;
 use crate::request::report;
+use crate::tag::Tag;
 use crate::{
-    Bio, Error, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind, PAGE, Queue, Reason,
-    Refused,
+    Bio, Error, FileQueue, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind, PAGE, Queue,
+    Reason, Refused,
 };
 
 /// Flags that change nothing of how one block is read.

@@ -3,15 +3,15 @@
 use nvio_driver::DmaBuf;
 
 use crate::bio::Writes;
-use crate::engine::{FileQueue, Tag};
 use crate::generic::Transfer;
 use crate::held::Held;
 use crate::inode::Inode;
 use crate::read::{moved, rejected};
+use crate::tag::Tag;
 use crate::user::{FromSource, Nobody};
 use crate::{
-    Cursor, Error, ErrorOf, Failed, Io, IoFlags, Mapper, Memory, Reason, Rejected, Source,
-    WriteQueue,
+    Cursor, Error, ErrorOf, Failed, FileQueue, Io, IoFlags, Mapper, Memory, Reason, Rejected,
+    Source, WriteQueue,
 };
 
 impl<Q: WriteQueue<Tag<I>>, I: Inode> FileQueue<Q, I> {

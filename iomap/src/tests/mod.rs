@@ -16,8 +16,8 @@ mod simple;
 mod trace;
 mod zeroing;
 
-use crate::engine::Tag;
 use crate::mock::{Fail, Journal, MockInode, MockQueue, Script};
+use crate::tag::Tag;
 use crate::{
     DmaBuf, Done, Error, FileQueue, Io, IoFlags, Mapping, MappingFlags, MappingKind, Memory,
 };

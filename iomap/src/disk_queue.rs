@@ -1,0 +1,380 @@
+//! A queue pair, as the queue that bios for a disk go to.
+
+use nvio_driver::spec::Status;
+use nvio_driver::{
+    Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, PageRead, QueuePair,
+    Rejected,
+};
+
+use crate::guarded::Guarded;
+use crate::{
+    Bio, BioDone, BioError, Disk, Error, PAGE, Queue, Refused, Settle, WritableDisk, WriteQueue,
+};
+
+/// A queue pair bound to a disk: a [`Disk`] for reading, a [`WritableDisk`] for writing, too.
+pub struct DiskQueue<C, D = Disk> {
+    pair: QueuePair<C>,
+    /// The disk's blocks, as a power of two, and as a mask of the bits below.
+    block_shift: u32,
+    block_mask: u64,
+    /// The disk's first block in the namespace.
+    start: u64,
+    /// The disk's size in bytes.
+    size: u64,
+    page: PageRead,
+    /// Most bytes of a bio anywhere; 0 where that depends on the place.
+    most_anywhere: usize,
+    disk: D,
+    controller: Controller,
+    volatile_cache: bool,
+    /// Most bytes of a bio.
+    max_transfer: usize,
+    /// What reads need not be guarded of: all of the disk, or, if it is protected, nothing. The
+    /// short way of a read does not ask which.
+    plain: Namespace,
+    /// Of a protected namespace.
+    guarded: Option<Box<Guarded>>,
+}
+
+impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
+    /// A queue pair of its own with room for `depth` commands; see [`Controller::queue_pair`].
+    /// `disk` must be of a namespace of `controller`.
+    ///
+    /// On a namespace with end-to-end protection, guards are made here before a write and checked
+    /// here after a read, as the controller does at its side.
+    ///
+    /// # Errors
+    /// As [`Controller::queue_pair`], and [`Protection::of`](crate::Protection::of).
+    pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error>
+    where
+        D: Clone,
+    {
+        let pair = controller.queue_pair(depth)?;
+        let guarded = Guarded::of(controller, disk.as_ref(), pair.capacity())?;
+        let volatile_cache = controller.identify().has_write_cache();
+        let Disk { namespace, start, .. } = disk.as_ref();
+        let block_shift = namespace.block_shift();
+        let bounded = namespace.blocks_to_boundary(0).is_some();
+        let most = namespace.max_transfer();
+        let max_transfer = guarded.as_ref().map_or(most, |guarded| guarded.max_transfer());
+        let size = disk.as_ref().size();
+        Ok(Self {
+            pair,
+            block_shift,
+            block_mask: (1 << block_shift) - 1,
+            start: *start,
+            size,
+            // None with metadata, so that bios of protected disks do not go that way.
+            page: namespace.page_read(PAGE),
+            most_anywhere: if bounded { 0 } else { max_transfer },
+            max_transfer,
+            plain: if guarded.is_some() { namespace.limited_to(0) } else { namespace.clone() },
+            disk: disk.clone(),
+            controller: controller.clone(),
+            volatile_cache,
+            guarded,
+        })
+    }
+
+    /// The disk.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// What the queue pair did.
+    pub fn pair(&self) -> &QueuePair<C> {
+        &self.pair
+    }
+
+    /// The block of the namespace that is at byte `addr` of the disk, if a block begins there.
+    /// Whether it is inside is known to the namespace, which ends where the disk does.
+    #[inline(always)]
+    fn locate(&self, addr: u64) -> Option<u64> {
+        (addr & self.block_mask == 0).then(|| self.start + (addr >> self.block_shift))
+    }
+
+    /// The refusal of a bio that begins inside of a block.
+    #[cold]
+    #[inline(never)]
+    fn misaligned(&self, bio: Bio<C>) -> Refused<C> {
+        let (pos, length, align) = (bio.addr, bio.buf.len() as u64, self.block_mask + 1);
+        Refused { error: Error::Misaligned { pos, length, align }, bio }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refused(&self, rejected: Rejected<C>, addr: u64, fua: bool) -> Refused<C> {
+        let Rejected { error, buf, context: tag } = rejected;
+        self.outside(Refused { error: from_driver(error), bio: Bio { addr, buf, tag, fua } })
+    }
+
+    /// What is outside of the namespace as the disk has it is outside of the disk.
+    fn outside(&self, refused: Refused<C>) -> Refused<C> {
+        let Refused { error, bio } = refused;
+        let error = match error {
+            Error::Driver(DriverError::OutOfRange { .. }) => {
+                let (addr, length) = (bio.addr, bio.buf.len() as u64);
+                Error::OutsideDisk { addr, length, size: self.size }
+            }
+            error => error,
+        };
+        Refused { error, bio }
+    }
+
+    /// Most bytes of a bio at a place, where there is a boundary. It is the namespace's, which a
+    /// partition need not begin at.
+    #[cold]
+    fn most_at(&self, addr: u64) -> usize {
+        let namespace = &self.disk.as_ref().namespace;
+        let (most, shift) = (self.max_transfer, self.block_shift);
+        let blocks = namespace.blocks_to_boundary(self.start + (addr >> shift));
+        let blocks = blocks.and_then(|blocks| usize::try_from(blocks << shift).ok());
+        blocks.map_or(most, |bytes| bytes.min(most))
+    }
+}
+
+impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
+    #[inline]
+    fn block_shift(&self) -> u32 {
+        self.block_shift
+    }
+
+    #[inline]
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn capacity(&self) -> usize {
+        self.pair.capacity()
+    }
+
+    #[inline]
+    fn max_transfer(&self) -> usize {
+        self.max_transfer
+    }
+
+    #[inline]
+    fn max_transfer_at(&self, addr: u64) -> usize {
+        match self.most_anywhere {
+            0 => self.most_at(addr),
+            most => most,
+        }
+    }
+
+    #[inline(always)]
+    fn fits(&self, addr: u64, bytes: u64) -> bool {
+        bytes <= self.most_anywhere as u64 || bytes <= self.most_at(addr) as u64
+    }
+
+    fn has_volatile_cache(&self) -> bool {
+        self.volatile_cache
+    }
+
+    fn max_atomic_at(&self, addr: u64) -> usize {
+        let disk = self.disk.as_ref();
+        let lba = disk.start + (addr >> disk.block_shift());
+        let blocks = disk.namespace.atomic_blocks_at(self.controller.identify(), lba);
+        usize::try_from(blocks << disk.block_shift()).unwrap_or(usize::MAX)
+    }
+
+    #[inline]
+    fn has_integrity(&self) -> bool {
+        self.guarded.is_some()
+    }
+
+    // Always: it is on the path of each read.
+    #[inline(always)]
+    fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+        let Bio { addr, buf, tag, fua } = bio;
+        let Some(lba) = self.locate(addr) else {
+            return Err(self.misaligned(Bio { addr, buf, tag, fua }));
+        };
+        match self.pair.read(&self.plain, lba, buf, tag) {
+            Ok(()) => Ok(()),
+            Err(rejected) => self.read_guarded(lba, rejected, addr),
+        }
+    }
+
+    fn has_pages(&self) -> bool {
+        self.page.serves() && self.most_anywhere >= PAGE as usize
+    }
+
+    #[inline(always)]
+    fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
+        match self.locate(addr) {
+            Some(lba) => self.pair.read_page(&self.page, lba, buf, tag),
+            None => Err((buf, tag)),
+        }
+    }
+
+    fn flush(&mut self, tag: C) -> Result<(), (Error, C)> {
+        let namespace = &self.disk.as_ref().namespace;
+        self.pair
+            .flush(namespace, tag)
+            .map_err(|rejected| (from_driver(rejected.error), rejected.context))
+    }
+
+    #[inline]
+    fn ring(&mut self) {
+        self.pair.ring();
+    }
+
+    #[inline(always)]
+    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+        if self.guarded.is_some() {
+            return self.poll_guarded(limit, settle);
+        }
+        self.pair.poll_with(limit, &mut Settling(settle))
+    }
+
+    fn wait(&mut self, mut done: impl FnMut(BioDone<C>)) -> Result<usize, Error> {
+        let Self { pair, guarded, .. } = self;
+        let taken = pair.wait(|completion| {
+            done(match guarded {
+                Some(guarded) => guarded.complete(completion),
+                None => completed(completion),
+            });
+        })?;
+        Ok(taken)
+    }
+
+    fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
+        Ok(self.controller.alloc(bytes)?)
+    }
+}
+
+impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {
+    #[inline]
+    fn write(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+        let Bio { addr, buf, tag, fua } = bio;
+        let Some(lba) = self.locate(addr) else {
+            return Err(self.misaligned(Bio { addr, buf, tag, fua }));
+        };
+        if self.guarded.is_some() {
+            return self.write_guarded(lba, Bio { addr, buf, tag, fua });
+        }
+        if fua {
+            let queued = self.pair.write_through(&self.disk.namespace, lba, buf, tag);
+            return queued.map_err(|rejected| self.refused(rejected, addr, fua));
+        }
+        match self.pair.write(&self.disk.namespace, lba, buf, tag) {
+            Ok(()) => Ok(()),
+            Err(rejected) => Err(self.refused(rejected, addr, fua)),
+        }
+    }
+}
+
+/// Makes bios of completions.
+struct Settling<'s, S>(&'s mut S);
+
+impl<C, S: Settle<C>> Handler<C> for Settling<'_, S> {
+    #[inline(always)]
+    fn completed(&mut self, completion: Completion<C>) {
+        self.0.settle(completed(completion));
+    }
+}
+
+impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
+    /// What becomes of a read that is not plain: it fails, unless it is of a protected disk.
+    #[cold]
+    #[inline(never)]
+    fn read_guarded(
+        &mut self,
+        lba: u64,
+        rejected: Rejected<C>,
+        addr: u64,
+    ) -> Result<(), Refused<C>> {
+        let Self { pair, disk, guarded, .. } = self;
+        let Some(guarded) = guarded else { return Err(self.refused(rejected, addr, false)) };
+        let Rejected { buf, context: tag, .. } = rejected;
+        let bio = Bio { addr, buf, tag, fua: false };
+        let namespace = &disk.as_ref().namespace;
+        let submitted = guarded.submit(bio, (lba, false), |range, parts, how, tag| {
+            pair.read_with(namespace, range, parts, how, tag)
+        });
+        submitted.map_err(|refused| self.outside(refused))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn poll_guarded(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+        let Self { pair, guarded, .. } = self;
+        pair.poll(limit, |completion| {
+            settle.settle(match guarded {
+                Some(guarded) => guarded.complete(completion),
+                None => completed(completion),
+            });
+        })
+    }
+}
+
+impl<C> DiskQueue<C, WritableDisk> {
+    #[cold]
+    #[inline(never)]
+    fn write_guarded(&mut self, lba: u64, bio: Bio<C>) -> Result<(), Refused<C>> {
+        let Self { pair, disk, guarded, .. } = self;
+        let Some(guarded) = guarded else { return Err(Refused { error: Error::Busy, bio }) };
+        let namespace = &disk.namespace;
+        let submitted = guarded.submit(bio, (lba, true), |range, parts, how, tag| {
+            pair.write_with(namespace, range, parts, how, tag)
+        });
+        submitted.map_err(|refused| self.outside(refused))
+    }
+}
+
+#[inline(always)]
+fn completed<C>(completion: Completion<C>) -> BioDone<C> {
+    let Completion { context: tag, buf, status, .. } = completion;
+    // The question that the driver has asked before, so that it is not asked again.
+    let result = match status {
+        Status(0) => Ok(()),
+        status if status.is_success() => Ok(()),
+        status => Err(BioError::Status(status)),
+    };
+    BioDone { tag, buf, result }
+}
+
+pub(crate) fn from_driver(error: DriverError) -> Error {
+    match error {
+        DriverError::QueueFull { .. } => Error::Busy,
+        error => Error::Driver(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DiskReader;
+    use nvio_driver::Address;
+    use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+
+    fn served(boundary: u16) -> (Emulator, Controller) {
+        let namespace = NamespaceConfig::new(Backing::memory(1 << 20)).noiob(boundary);
+        let emulator = Emulator::builder().namespace(namespace).mdts(Some(2)).start().unwrap();
+        let address = Address::VfioUser(emulator.socket().to_owned());
+        let controller = Controller::open(&address).unwrap();
+        (emulator, controller)
+    }
+
+    #[test]
+    fn the_boundary_is_that_of_the_namespace_and_not_of_the_partition() {
+        let cases =
+            [(0, [16384, 16384, 16384]), (24, [8192, 512, 4096]), (64, [16384, 16384, 12288])];
+        for (boundary, expected) in cases {
+            let (_emulator, controller) = served(boundary);
+            let whole = Disk::whole(&controller.namespace(1).unwrap());
+            let partition = whole.slice(8 * 512, 512 << 10).unwrap();
+            let queue = DiskQueue::<()>::new(&controller, &partition, 8).unwrap();
+            assert_eq!(queue.max_transfer(), 16384);
+            // Blocks 8, 23 and 40 of the namespace.
+            let most = [0, 15 * 512, 32 * 512].map(|addr| queue.max_transfer_at(addr));
+            assert_eq!(most, expected, "{boundary}");
+            let mut reader = DiskReader::new(&controller, &partition, 8).unwrap();
+            let mut out = vec![1; 100_000];
+            reader.read_at(77, &mut out).unwrap();
+            assert!(out.iter().all(|&byte| byte == 0));
+            let outside = reader.read_at(512 << 10, &mut [0]).unwrap_err();
+            assert!(matches!(outside, Error::OutsideDisk { .. }));
+        }
+    }
+}
