@@ -257,12 +257,12 @@ struct Settling<'c, I: Inode, H> {
 impl<I: Inode, H: Handler<I::Error>> Settle<Tag<I>> for Settling<'_, I, H> {
     #[inline(always)]
     fn settle(&mut self, bio: BioDone<Tag<I>>) {
-        let BioDone { tag, buf, result } = bio;
         // Those that are waited for do not end here, unless their submitter gave up.
-        if result.is_err() || tag.inode.is_none() {
+        if bio.result.is_err() || bio.tag.inode.is_none() {
             self.kept += 1;
-            return self.core.keep(BioDone { tag, buf, result }, &mut Nobody);
+            return self.core.keep(bio, &mut Nobody);
         }
+        let BioDone { tag, buf, .. } = bio;
         // First, so that who is told finds it lowered.
         drop(tag.inode);
         let memory = Some(Memory::Dma(buf));
