@@ -27,7 +27,7 @@ pub struct Options {
     /// Bytes of metadata blocks (inode tables, directories, extent blocks) that are kept in
     /// memory. Default 16 MiB.
     pub cache_bytes: usize,
-    /// Extents and holes that each open [`File`](crate::File) remembers, at 32 bytes each. The
+    /// Extents and holes that each open [`File`](crate::File) remembers, at 176 bytes each at most. The
     /// extents of one extent block (at most 5,461) are remembered even if that is more. Default
     /// 65,536.
     pub extents_per_file: usize,
