@@ -101,6 +101,8 @@ pub struct State {
     pub dirty: bool,
     /// Ends of requests with hooks that nobody has asked about yet.
     pub ended: Vec<EndIo>,
+    /// Ends that were taken for those of requests that need not have any.
+    pub unsure: Vec<EndIo>,
     /// Failures of the device that were reported.
     pub reported: u64,
     /// The first thing that was wrong.
@@ -257,6 +259,7 @@ impl Fs {
             fail_end_hook: false,
             dirty: false,
             ended: Vec::new(),
+            unsure: Vec::new(),
             reported: 0,
             wrong: None,
         };
