@@ -237,6 +237,7 @@ impl Error {
         use nvio_iomap::Error as Iomap;
         match self {
             Self::ReadOnly { .. }
+            | Self::Protected { .. }
             | Self::Hole { .. }
             | Self::Unwritten { .. }
             | Self::PastEnd { .. }

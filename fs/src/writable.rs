@@ -65,6 +65,8 @@ pub enum Protected {
     System,
     /// It holds the value of an extended attribute, which has a hash.
     Attribute,
+    /// It was opened for reading, and put in the place of one that may be written to.
+    NotOpened,
 }
 
 impl fmt::Display for Protected {
@@ -76,6 +78,7 @@ impl fmt::Display for Protected {
             Self::JournalsData => "its data goes through the journal (chattr -j changes that)",
             Self::System => "it belongs to the filesystem itself",
             Self::Attribute => "it holds the value of an extended attribute",
+            Self::NotOpened => "it was not opened for writing",
         })
     }
 }

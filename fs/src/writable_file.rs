@@ -10,11 +10,13 @@ use crate::areas::Areas;
 use crate::corrupt::{Problem, Structure};
 use crate::map::hole;
 use crate::open_inode::OpenInode;
-use crate::{Error, File};
+use crate::{Error, File, Protected};
 
 /// A [`File`] that may be overwritten; see [`WritableFilesystem`](crate::WritableFilesystem).
 pub struct WritableFile {
     file: File,
+    /// The inode that may be written to: `file` can be replaced by a caller.
+    opened: Shared<OpenInode>,
     areas: Arc<Areas>,
     /// The mapping that was last found to be outside of metadata.
     sound: Mapping,
@@ -47,7 +49,8 @@ impl DerefMut for WritableFile {
 
 impl WritableFile {
     pub(crate) fn new(file: File, areas: Arc<Areas>) -> Self {
-        Self { file, areas, sound: hole(0, 0), checked: 0..0, with_tail: false }
+        let opened = file.inode_shared().clone();
+        Self { file, opened, areas, sound: hole(0, 0), checked: 0..0, with_tail: false }
     }
 
     /// The mapping of `pos`, if it is one of written blocks that are not metadata.
@@ -76,6 +79,9 @@ impl WritableFile {
     /// that a write that is refused has changed nothing. Gives the mapping of its first byte.
     pub(crate) fn begin_write(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Error> {
         let (inode, size) = (self.file.inode().number(), self.file.size());
+        if !self.opened.is_same(self.file.inode_shared()) {
+            return Err(Error::Protected { inode, why: Protected::NotOpened });
+        }
         let end = pos.saturating_add(length);
         // No block of a device is larger than one of the filesystem.
         let block = u64::from(self.file.block_size());

@@ -384,6 +384,10 @@ fn what_has_no_blocks_is_refused_before_anything_is_written() {
     let mut reader = fs.file(gaps.inode()).unwrap();
     let refused = queue.write_at(&mut reader, 0, &[0; 512], IoFlags::empty());
     assert!(matches!(refused.unwrap_err(), Error::ReadOnly { inode: 12 }));
+    // And one that takes the place of a file that was opened for writing.
+    *preallocated = fs.file(gaps.inode()).unwrap();
+    let refused = preallocated.write_at(&mut queue, 0, &[0; 512]).unwrap_err();
+    assert!(matches!(refused, Error::Protected { inode: 12, why: Protected::NotOpened }));
     assert_eq!(fs.io_errors(), 0, "what is refused is no failure");
     drop((queue, gaps, preallocated, reader, fs, served));
     assert!(image.bytes() == before);

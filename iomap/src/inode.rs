@@ -113,6 +113,12 @@ impl<I> Shared<I> {
         &self.0
     }
 
+    /// Whether both are handles of one inode.
+    #[inline]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         Arc::strong_count(&*self.0) - 1
@@ -182,6 +188,7 @@ mod tests {
         assert_eq!(other.in_flight(), 1);
         drop(b);
         assert_eq!(other.in_flight(), 0);
+        assert!(other.is_same(&other.clone()) && !other.is_same(&Shared::new(())));
     }
 
     #[test]
