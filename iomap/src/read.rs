@@ -10,8 +10,8 @@ use crate::simple::{KNOWN, NotTaken, Stopped};
 use crate::tag::Tag;
 use crate::user::{Borrowed, Nobody, ToSink};
 use crate::{
-    Cursor, Done, Error, ErrorOf, Failed, FileQueue, Io, IoFlags, Mapper, Memory, Queue, Reason,
-    Rejected, Sink,
+    Cursor, Done, Error, ErrorOf, Failed, FileError, FileQueue, Io, IoFlags, Mapper, Memory, Queue,
+    Reason, Rejected, Sink,
 };
 
 /// Flags with which a read of one command is like any other.
@@ -289,7 +289,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 Some((NotTaken::NotSimple(reason), buf)) => return Err((reason, buf)),
                 Some((NotTaken::Failed(error), taken)) => {
                     let nowait = flags.contains(IoFlags::NOWAIT);
-                    let room = match !nowait && crate::FileError::is_busy(&error) {
+                    let room = match !nowait && error.is_busy() {
                         true => self.take_some(&mut Nobody),
                         false => Ok(0),
                     };
@@ -318,16 +318,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         io: Io,
         buf: DmaBuf,
     ) -> Result<(DmaBuf, usize), Failed<ErrorOf<M>>> {
-        match self.execute_read(file, io, Memory::Dma(buf)) {
-            Ok((Memory::Dma(buf), n)) => Ok((buf, n)),
-            Ok((other, _)) => {
-                let error = Error::LostBuffer { length: other.len() }.into();
-                Err(Failed { error, memory: None })
-            }
-            Err(Failed { error, memory }) => {
-                Err(Failed { error, memory: memory.and_then(Memory::into_dma) })
-            }
-        }
+        one_buffer(self.execute_read(file, io, Memory::Dma(buf)))
     }
 
     /// Reads at `io.pos` of a file into what is left of `sink`, waits, and gives the number of
@@ -377,6 +368,22 @@ fn trace_begin(pos: u64, bytes: usize) {
 #[cold]
 fn trace_queued(pos: u64) {
     log::trace!("read at {pos} is queued");
+}
+
+/// The result of a request whose memory was one DMA buffer.
+pub(crate) fn one_buffer<E: FileError>(
+    done: Result<(Memory, usize), Failed<E, Memory>>,
+) -> Result<(DmaBuf, usize), Failed<E>> {
+    match done {
+        Ok((Memory::Dma(buf), n)) => Ok((buf, n)),
+        Ok((other, _)) => {
+            let error = Error::LostBuffer { length: other.len() }.into();
+            Err(Failed { error, memory: None })
+        }
+        Err(Failed { error, memory }) => {
+            Err(Failed { error, memory: memory.and_then(Memory::into_dma) })
+        }
+    }
 }
 
 /// Moves a cursor by what was moved, if anything was.

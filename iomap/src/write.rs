@@ -6,7 +6,7 @@ use crate::bio::Writes;
 use crate::generic::Transfer;
 use crate::held::Held;
 use crate::inode::Inode;
-use crate::read::{moved, rejected};
+use crate::read::{moved, one_buffer, rejected};
 use crate::tag::Tag;
 use crate::user::{FromSource, Nobody};
 use crate::{
@@ -75,16 +75,7 @@ impl<Q: WriteQueue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         io: Io,
         buf: DmaBuf,
     ) -> Result<(DmaBuf, usize), Failed<ErrorOf<M>>> {
-        match self.execute_write(file, io, Memory::Dma(buf)) {
-            Ok((Memory::Dma(buf), n)) => Ok((buf, n)),
-            Ok((other, _)) => {
-                let error = Error::LostBuffer { length: other.len() }.into();
-                Err(Failed { error, memory: None })
-            }
-            Err(Failed { error, memory }) => {
-                Err(Failed { error, memory: memory.and_then(Memory::into_dma) })
-            }
-        }
+        one_buffer(self.execute_write(file, io, Memory::Dma(buf)))
     }
 
     /// Writes what is left of `source` at `io.pos` of a file, waits, and gives the number of bytes,
