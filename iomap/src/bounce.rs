@@ -55,8 +55,8 @@ impl BouncePool {
         Ok(buf)
     }
 
-    /// As much as there is memory for, halving `bytes` down to no less than `least`, both of which
-    /// are multiples of it but for `bytes`.
+    /// As much as there is memory for, halving `bytes` down to `least`: a power of two of which
+    /// `bytes` is a multiple, or `bytes` itself.
     ///
     /// # Errors
     /// [`Error::NoMemory`] if not even that.
@@ -65,11 +65,10 @@ impl BouncePool {
         queue: &mut impl Queue<C>,
         bytes: usize,
         least: usize,
-        len_of: impl Fn(usize) -> usize,
     ) -> Result<(DmaBuf, usize), Error> {
         let mut bytes = bytes;
         loop {
-            match self.take(queue, len_of(bytes)) {
+            match self.take(queue, bytes) {
                 Ok(buf) => return Ok((buf, bytes)),
                 Err(error) if bytes <= least => return Err(error),
                 Err(_) => bytes = ((bytes / 2) & !(least - 1)).max(least),

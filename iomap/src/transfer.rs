@@ -199,7 +199,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         user: &mut impl Borrowed,
     ) -> Result<(DmaBuf, usize), Error> {
         loop {
-            let taken = self.core.bounce.take_some(&mut self.queue, want, least, |bytes| bytes);
+            let taken = self.core.bounce.take_some(&mut self.queue, want, least);
             match taken {
                 // What is in flight gives its memory back.
                 Err(_) if !nowait && self.take_some(user)? > 0 => {}
