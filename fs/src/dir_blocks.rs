@@ -4,8 +4,8 @@ use std::vec;
 
 use crate::block_cache::Block;
 use crate::corrupt::{Problem, Structure};
-use crate::filesystem::READ_MAX;
 use crate::map::{Extent, Extents};
+use crate::metadata::READ_MAX;
 use crate::{Error, Filesystem, Inode, dir_checksum};
 
 /// First read of a directory, bytes; later ones are larger.

@@ -1,22 +1,20 @@
 //! An open filesystem: superblock, inodes, and the blocks that metadata is in.
 
 use std::fmt;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zerocopy::{FromZeros, IntoBytes};
-
-use crate::block_cache::{Block, BlockCache};
+use crate::block_cache::Block;
 use crate::corrupt::{Problem, Structure};
 use crate::group::{self, GroupDescriptor};
 use crate::inode::{self, Inode};
+use crate::metadata::{self, Metadata};
 use crate::open_inode::OpenInodes;
-use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::raw_superblock::SUPERBLOCK_OFFSET;
 use crate::superblock::Superblock;
 use crate::{Error, IncompatFeatures, Source, mmp};
 
-/// Most bytes of metadata that are read at once.
-pub(crate) const READ_MAX: u32 = 256 << 10;
 /// Bytes of an inode table that are read when one inode is needed.
 const INODE_READ: u64 = 64 << 10;
 
@@ -65,11 +63,10 @@ pub struct Filesystem {
 }
 
 struct Inner {
-    source: Box<dyn Source>,
+    metadata: Metadata,
     /// Size of the device in bytes.
     device: u64,
     superblock: Superblock,
-    cache: BlockCache,
     options: Options,
     open_inodes: OpenInodes,
     io_errors: AtomicU64,
@@ -102,7 +99,7 @@ impl Filesystem {
         if device < needed {
             return Err(Error::Truncated { needed, device });
         }
-        let superblock = read_superblock(&source)?;
+        let superblock = metadata::read_superblock(&source)?;
         let (block, device_block) = (superblock.block_size(), source.block_size());
         if block < device_block {
             return Err(Error::BlockTooSmall { block, device: device_block });
@@ -115,15 +112,12 @@ impl Filesystem {
         if superblock.has(IncompatFeatures::RECOVER) {
             return Err(Error::NeedsRecovery);
         }
-        let block_size = usize::try_from(superblock.block_size()).unwrap_or(usize::MAX);
-        let cache = BlockCache::new(options.cache_bytes.checked_div(block_size).unwrap_or(0));
-        let source = Box::new(source);
+        let metadata = Metadata::new(Box::new(source), block, options.cache_bytes);
         let fs = Self {
             inner: Arc::new(Inner {
-                source,
+                metadata,
                 device,
                 superblock,
-                cache,
                 options,
                 open_inodes: OpenInodes::default(),
                 io_errors: AtomicU64::new(0),
@@ -144,6 +138,16 @@ impl Filesystem {
     /// [`Error::NoSuchInode`], [`Error::InodeNotInUse`], damage to the inode or to its group's
     /// descriptor, or a failure of the source.
     pub fn inode(&self, number: u32) -> Result<Inode, Error> {
+        let bytes = self.inode_bytes(number)?;
+        Inode::parse(self.superblock(), number, &bytes).map_err(|error| match error {
+            // The tail of a table is not initialised by all who make filesystems.
+            Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
+            error => error,
+        })
+    }
+
+    /// The inode `number` as it is in its table, unchecked.
+    pub(crate) fn inode_bytes(&self, number: u32) -> Result<InodeBytes, Error> {
         let superblock = self.superblock();
         let no_inode = Error::NoSuchInode { inode: number, count: superblock.inodes_count() };
         let Some(index) = number.checked_sub(1).filter(|_| number <= superblock.inodes_count())
@@ -157,21 +161,16 @@ impl Filesystem {
             return Err(no_inode);
         };
         let descriptor = self.group(group)?;
-        let size = u64::from(superblock.inode_size());
-        let offset = u64::from(in_group).saturating_mul(size);
+        let size = usize::from(superblock.inode_size());
+        let offset = u64::from(in_group).saturating_mul(u64::from(superblock.inode_size()));
         let block = self.inode_block(&descriptor, superblock.block_at(offset))?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX) & block.len().saturating_sub(1);
-        let bytes =
-            block.get(start..).and_then(|rest| rest.get(..usize::from(superblock.inode_size())));
-        let bytes = bytes
-            .ok_or_else(|| Structure::Inode(number).corrupt(Problem::Missing { logical: 0 }))?;
-        Inode::parse(superblock, number, bytes).map_err(|error| match error {
-            // The tail of a table is not initialised by all who make filesystems.
-            Error::Corrupt(_) if in_group >= per_group.saturating_sub(descriptor.unused_inodes) => {
-                Error::InodeNotInUse { inode: number }
-            }
-            error => error,
-        })
+        let range = start..start.saturating_add(size);
+        if block.get(range.clone()).is_none() {
+            return Err(Structure::Inode(number).corrupt(Problem::Missing { logical: 0 }));
+        }
+        let may_be_stale = in_group >= per_group.saturating_sub(descriptor.unused_inodes);
+        Ok(InodeBytes { block, range, may_be_stale })
     }
 
     /// The root directory.
@@ -219,14 +218,12 @@ impl Filesystem {
 
     /// The superblock, as it is on the device now.
     pub(crate) fn superblock_now(&self) -> Result<Superblock, Error> {
-        read_superblock(&*self.inner.source)
+        self.inner.metadata.superblock()
     }
 
     /// A block, as it is on the device now. The number has been checked.
     pub(crate) fn block_now(&self, number: u64) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; usize::try_from(self.superblock().block_size()).unwrap_or(0)];
-        self.read(self.superblock().bytes(number), &mut bytes)?;
-        Ok(bytes)
+        self.inner.metadata.block_now(number)
     }
 
     pub(crate) fn group(&self, group: u32) -> Result<GroupDescriptor, Error> {
@@ -247,7 +244,7 @@ impl Filesystem {
     /// Block `index` of a group's inode table; its neighbours are read with it.
     fn inode_block(&self, descriptor: &GroupDescriptor, index: u64) -> Result<Block, Error> {
         let number = descriptor.inode_table.saturating_add(index);
-        if let Some(block) = self.inner.cache.get(number) {
+        if let Some(block) = self.inner.metadata.cached(number) {
             return Ok(block);
         }
         let superblock = self.superblock();
@@ -266,62 +263,28 @@ impl Filesystem {
 
     /// A block of metadata, by number; the number has been checked.
     pub(crate) fn block(&self, number: u64) -> Result<Block, Error> {
-        if let Some(block) = self.inner.cache.get(number) {
-            return Ok(block);
-        }
-        let block: Block = self.block_now(number)?.into();
-        self.inner.cache.insert(number, Arc::clone(&block));
-        Ok(block)
+        self.inner.metadata.block(number)
     }
 
-    /// `count` blocks of metadata from `start`, at most [`READ_MAX`] bytes, in one read at most.
-    /// The range has been checked.
+    /// `count` blocks of metadata from `start`, at most [`READ_MAX`](crate::metadata::READ_MAX)
+    /// bytes, in one read at most. The range has been checked.
     pub(crate) fn blocks(&self, start: u64, count: u32) -> Result<Vec<Block>, Error> {
-        let superblock = self.superblock();
-        let range = start..start.saturating_add(u64::from(count));
-        let cached: Vec<Option<Block>> =
-            range.clone().map(|number| self.inner.cache.get(number)).collect();
-        // From the first that is missing to the last; what lies between is read again.
-        let first = cached.iter().position(Option::is_none);
-        let last = cached.iter().rposition(Option::is_none);
-        let (Some(first), Some(last)) = (first, last) else {
-            return Ok(cached.into_iter().flatten().collect());
-        };
-        let block_size = usize::try_from(superblock.block_size()).unwrap_or(1).max(1);
-        let length = last.saturating_sub(first).saturating_add(1).saturating_mul(block_size);
-        let mut bytes = vec![0; length.min(READ_MAX as usize)];
-        let skip = u64::try_from(first).unwrap_or(0);
-        self.read(superblock.bytes(start.saturating_add(skip)), &mut bytes)?;
-
-        let mut fresh = bytes.chunks_exact(block_size);
-        let mut blocks = Vec::with_capacity(cached.len());
-        for (at, (number, cached)) in range.zip(cached).enumerate() {
-            let read = if at >= first { fresh.next() } else { None };
-            match (cached, read) {
-                (Some(block), _) => blocks.push(block),
-                (None, Some(bytes)) => {
-                    let block: Block = bytes.into();
-                    self.inner.cache.insert(number, Arc::clone(&block));
-                    blocks.push(block);
-                }
-                (None, None) => blocks.push(self.block(number)?),
-            }
-        }
-        Ok(blocks)
-    }
-
-    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        read(&*self.inner.source, offset, bytes)
+        self.inner.metadata.blocks(start, count)
     }
 }
 
-fn read_superblock(source: &(impl Source + ?Sized)) -> Result<Superblock, Error> {
-    let mut raw = RawSuperblock::new_zeroed();
-    read(source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
-    Superblock::parse(&raw)
+/// An inode in its block, as long as the superblock says.
+pub(crate) struct InodeBytes {
+    block: Block,
+    range: Range<usize>,
+    /// Whether the table was perhaps never initialised here.
+    may_be_stale: bool,
 }
 
-fn read(source: &(impl Source + ?Sized), offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
-    let length = bytes.len();
-    source.read(offset, bytes).map_err(|error| Error::Source { offset, length, error })
+impl Deref for InodeBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.block.get(self.range.clone()).unwrap_or_default()
+    }
 }

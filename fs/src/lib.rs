@@ -106,6 +106,7 @@ mod inode_flags;
 mod leaf;
 mod lookup;
 mod map;
+mod metadata;
 mod mmp;
 mod open_inode;
 mod queue_source;
