@@ -9,8 +9,7 @@ use crate::{CompatFeatures, Error, Filesystem, IncompatFeatures, RoCompatFeature
 
 /// A kind of metadata that is not found through files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Area {
+pub(crate) enum Area {
     /// A superblock, group descriptors, or the room that is kept for more of them.
     Descriptors,
     /// A bitmap of blocks or of inodes.

@@ -2,22 +2,98 @@
 
 use std::fmt;
 
-use crate::Area;
+use crate::areas::Area;
 
-/// A broken rule of an on-disk structure.
+/// A broken rule of an on-disk structure. [`Display`](fmt::Display) gives one line: the structure,
+/// where it is, and the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt {structure}: {problem}; run e2fsck")]
 pub struct Corrupt {
-    /// The structure that is damaged.
-    pub structure: Structure,
-    /// What is wrong with it.
-    pub problem: Problem,
+    structure: Structure,
+    problem: Problem,
+}
+
+impl Corrupt {
+    /// What is damaged.
+    pub fn structure(&self) -> StructureKind {
+        self.structure.place().kind
+    }
+
+    /// Block of the filesystem that is damaged; `None` where the structure is not a block of its own.
+    pub fn block(&self) -> Option<u64> {
+        self.structure.place().block
+    }
+
+    /// Number of the inode that is damaged, or that the damaged structure belongs to.
+    pub fn inode(&self) -> Option<u32> {
+        self.structure.place().inode
+    }
+
+    /// Block group that the damaged structure belongs to.
+    pub fn group(&self) -> Option<u32> {
+        self.structure.place().group
+    }
+
+    /// Whether what is wrong is a checksum: the structure was changed by something that did not
+    /// know it.
+    pub fn is_checksum(&self) -> bool {
+        matches!(self.problem, Problem::Checksum { .. } | Problem::NoChecksum)
+    }
+}
+
+/// A kind of on-disk structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StructureKind {
+    /// The superblock.
+    Superblock,
+    /// The descriptor of a block group.
+    GroupDescriptor,
+    /// The multi-mount protection block.
+    MmpBlock,
+    /// An inode, or what is inside of it.
+    Inode,
+    /// A node of an extent tree.
+    ExtentTree,
+    /// The block pointers of an inode without extents, or a block of them.
+    BlockPointers,
+    /// The block map of an inode as a whole.
+    BlockMap,
+    /// A directory, or a block of it.
+    Directory,
+    /// The target of a symbolic link.
+    Symlink,
+}
+
+/// What an on-disk structure is, and where.
+struct Place {
+    kind: StructureKind,
+    block: Option<u64>,
+    inode: Option<u32>,
+    group: Option<u32>,
+}
+
+impl Place {
+    fn new(kind: StructureKind) -> Self {
+        Self { kind, block: None, inode: None, group: None }
+    }
+
+    fn block(self, block: u64) -> Self {
+        Self { block: Some(block), ..self }
+    }
+
+    fn inode(self, inode: u32) -> Self {
+        Self { inode: Some(inode), ..self }
+    }
+
+    fn group(self, group: u32) -> Self {
+        Self { group: Some(group), ..self }
+    }
 }
 
 /// An on-disk structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Structure {
+pub(crate) enum Structure {
     /// The primary superblock, at byte 1024.
     Superblock,
     /// The descriptor of a block group, by group number.
@@ -95,8 +171,7 @@ impl fmt::Display for Structure {
 
 /// What is wrong with a structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Problem {
+pub(crate) enum Problem {
     /// The checksum does not match the contents.
     #[error("its checksum is {stored:#x}, its contents give {computed:#x}")]
     Checksum {
@@ -242,5 +317,55 @@ impl Structure {
     #[cold]
     pub(crate) fn corrupt(self, problem: Problem) -> crate::Error {
         crate::Error::Corrupt(Box::new(Corrupt { structure: self, problem }))
+    }
+
+    fn place(self) -> Place {
+        let place = Place::new;
+        match self {
+            Self::Superblock => place(StructureKind::Superblock),
+            Self::GroupDescriptor(group) => place(StructureKind::GroupDescriptor).group(group),
+            Self::MmpBlock(block) => place(StructureKind::MmpBlock).block(block),
+            Self::Inode(inode) => place(StructureKind::Inode).inode(inode),
+            Self::ExtentRoot { inode } => place(StructureKind::ExtentTree).inode(inode),
+            Self::ExtentBlock { block, inode } => {
+                place(StructureKind::ExtentTree).block(block).inode(inode)
+            }
+            Self::BlockPointers { inode } => place(StructureKind::BlockPointers).inode(inode),
+            Self::IndirectBlock { block, inode } => {
+                place(StructureKind::BlockPointers).block(block).inode(inode)
+            }
+            Self::BlockMap { inode } => place(StructureKind::BlockMap).inode(inode),
+            Self::Directory(inode) | Self::DirectoryBlock { inode, .. } => {
+                place(StructureKind::Directory).inode(inode)
+            }
+            Self::Symlink(inode) => place(StructureKind::Symlink).inode(inode),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_and_the_rule_can_be_asked_for() {
+        let corrupt = |structure: Structure, problem| match structure.corrupt(problem) {
+            crate::Error::Corrupt(corrupt) => *corrupt,
+            other => panic!("{other}"),
+        };
+        let block = Structure::ExtentBlock { block: 1000, inode: 12 };
+        let found = corrupt(block, Problem::Checksum { stored: 1, computed: 2 });
+        assert_eq!(found.structure(), StructureKind::ExtentTree);
+        assert_eq!((found.block(), found.inode(), found.group()), (Some(1000), Some(12), None));
+        assert!(found.is_checksum());
+        let expected = "corrupt extent block 1000 of inode 12: its checksum is 0x1, its contents \
+                        give 0x2; run e2fsck";
+        assert_eq!(found.to_string(), expected);
+
+        let range = Problem::BlockRange { start: 0, count: 1 };
+        let found = corrupt(Structure::GroupDescriptor(7), range);
+        assert_eq!(found.structure(), StructureKind::GroupDescriptor);
+        assert_eq!((found.block(), found.inode(), found.group()), (None, None, Some(7)));
+        assert!(!found.is_checksum());
     }
 }

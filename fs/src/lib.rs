@@ -122,9 +122,8 @@ mod writable;
 mod writable_file;
 mod write;
 
-pub use areas::Area;
 pub use async_file::{AsyncFile, AsyncFileQueue};
-pub use corrupt::{Corrupt, Problem, Structure};
+pub use corrupt::{Corrupt, StructureKind};
 pub use dir::{DirEntry, ReadDir};
 pub use error::{Error, PathName, Subject, Unsupported};
 pub use features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
