@@ -20,7 +20,7 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf,
     };
     let (direct, indirect) = pointers.split_at_checked(DIRECT).unwrap_or_default();
     let per_block = u64::from(superblock.block_size() >> 2);
-    let mut start = direct.len() as u64;
+    let mut start = u64::try_from(direct.len()).unwrap_or(0);
     if logical < start {
         return data(superblock, structure, 0, direct);
     }

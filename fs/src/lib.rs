@@ -75,7 +75,10 @@
     not(test),
     deny(
         clippy::arithmetic_side_effects,
+        clippy::as_conversions,
         clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::unreachable,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_possible_wrap

@@ -7,7 +7,7 @@ use crate::leaf::Leaf;
 use crate::{Error, Filesystem, Inode, InodeFlags, Superblock, Unsupported, extent, indirect};
 
 /// First logical block that no file has: block numbers have 32 bits, and the last is reserved.
-pub(crate) const LOGICAL_END: u64 = u32::MAX as u64;
+pub(crate) const LOGICAL_END: u64 = 0xffff_ffff;
 
 /// Builds a [`Leaf`] from pieces in logical order.
 pub(crate) struct LeafBuilder<'a> {

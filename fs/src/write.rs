@@ -112,7 +112,7 @@ impl WritableFile {
     ) -> Result<usize, Error> {
         self.check_device(queue.device().size())?;
         let block = 1u64.wrapping_shl(queue.device().block_shift());
-        let length = source.memory.len().saturating_sub(source.at) as u64;
+        let length = as_u64(source.memory.len().saturating_sub(source.at));
         if length == 0 {
             return Ok(as_usize(io.done_before));
         }
@@ -137,8 +137,8 @@ impl WritableFile {
     ) -> Result<usize, Error> {
         let length = source.memory.len().saturating_sub(source.at);
         let (inode, size) = (self.inode().number(), self.size());
-        let Some(end) = io.pos.checked_add(length as u64).filter(|&end| end <= size) else {
-            return Err(Error::PastEnd { inode, end: io.pos.saturating_add(length as u64), size });
+        let Some(end) = io.pos.checked_add(as_u64(length)).filter(|&end| end <= size) else {
+            return Err(Error::PastEnd { inode, end: io.pos.saturating_add(as_u64(length)), size });
         };
         let mask = block.wrapping_sub(1);
         let first = io.pos & !mask;
@@ -146,7 +146,7 @@ impl WritableFile {
         self.begin_write(first, all, Op::WRITE)?;
         let mut moved = 0;
         while moved < length {
-            let pos = io.pos.saturating_add(moved as u64);
+            let pos = io.pos.saturating_add(as_u64(moved));
             let left = length.saturating_sub(moved);
             let (offset, whole) = (as_usize(pos & mask), left & !as_usize(mask));
             let at = source.at.saturating_add(moved);
@@ -195,7 +195,7 @@ impl WritableFile {
         let place = whole.get_mut(as_usize(offset)..).and_then(|rest| rest.get_mut(..n));
         let copied = place.map_or(0, |place| part.copy_out(0, place, nofault));
         if copied < n {
-            return Err(nvio_iomap::Error::Fault { at: copied as u64 }.into());
+            return Err(nvio_iomap::Error::Fault { at: as_u64(copied) }.into());
         }
         queue.write_from(self, Io { pos: start, ..io }, &mut Cursor::new(&whole[..]))?;
         Ok(n)
@@ -285,6 +285,10 @@ impl<S: Source> Source for Part<'_, S> {
         let out = out.get_mut(..n).unwrap_or_default();
         self.source.copy_out(self.at.saturating_add(at), out, nofault)
     }
+}
+
+fn as_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// A number of bytes in memory: this is for 64 bits.
