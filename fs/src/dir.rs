@@ -6,7 +6,7 @@ use std::mem::offset_of;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::block_cache::Block;
+use crate::cache::Block;
 use crate::corrupt::{Problem, Structure};
 use crate::dir_blocks::Blocks;
 use crate::map;

@@ -2,13 +2,13 @@
 
 use std::vec;
 
-use crate::block_cache::Block;
+use crate::cache::Block;
 use crate::corrupt::{Problem, Structure};
 use crate::map::{Extent, Extents};
 use crate::metadata::READ_MAX;
 use crate::{Error, Filesystem, Inode, dir_checksum};
 
-/// First read of a directory, bytes; later ones are larger.
+/// First read of a directory in bytes, with read-ahead; later ones are larger.
 const READ_FIRST: u32 = 16 << 10;
 
 /// The blocks of a directory in order, read in pieces and checked.
@@ -95,7 +95,9 @@ impl Blocks {
             return Err(missing());
         }
         let superblock = self.fs.superblock();
-        let count = superblock.block_at(self.piece.into()).max(1);
+        // With read-ahead, more at a time: who has read some of a directory as a rule reads on.
+        let piece = u64::from(self.piece).min(self.fs.read_ahead());
+        let count = superblock.block_at(piece).max(1);
         let count = count.min(length).min(self.count.saturating_sub(index));
         self.piece = self.piece.saturating_mul(4).min(READ_MAX);
         self.run = (

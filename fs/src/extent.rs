@@ -6,11 +6,11 @@ use nvio_iomap::MappingKind;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::block_cache::Block;
+use crate::cache::Block;
 use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
 use crate::leaf::Leaf;
-use crate::map::{LOGICAL_END, LeafBuilder};
+use crate::map::{LOGICAL_END, LeafBuilder, prefetch_leaves};
 use crate::{Error, Filesystem, Inode, Superblock};
 
 /// `eh_magic`.
@@ -118,6 +118,34 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf,
             return node.leaf(header);
         }
         step = node.step(header, logical)?;
+    }
+}
+
+/// Reads the leaf that logical block `logical` is in, and those behind it, all at once, unless it is
+/// in memory already. Nothing is checked here but what is followed: it is when it is used.
+pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<()> {
+    let superblock = fs.superblock();
+    let structure = Structure::ExtentRoot { inode: inode.number() };
+    let mut bytes: &[u8] = &inode.block;
+    let mut block: Block;
+    let mut depth = None;
+    loop {
+        let node = Node { superblock, bytes, structure, low: 0, high: LOGICAL_END };
+        let header = node.header(depth).ok()?;
+        // One less with each round.
+        let below = header.depth.get().checked_sub(1)?;
+        let entries: &[RawIndex] = node.entries(header).ok()?;
+        let after = entries.partition_point(|entry| u64::from(entry.logical.get()) <= logical);
+        let rest = entries.get(after.checked_sub(1)?..)?;
+        let mut children = rest.iter().map(|entry| join(entry.leaf_lo, entry.leaf_hi));
+        let child = children.next()?;
+        if below == 0 {
+            prefetch_leaves(fs, child, children);
+            return None;
+        }
+        block = read_node(fs, child, structure).ok()?;
+        bytes = &block;
+        depth = Some(below);
     }
 }
 

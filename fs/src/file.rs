@@ -124,6 +124,10 @@ impl File {
                 return Err(Error::WouldBlock { inode: self.inode.number(), pos });
             }
             let logical = self.fs.superblock().block_at(pos);
+            // Who has come here from what lies before goes on to what lies behind.
+            if pos.checked_sub(1).is_none_or(|before| self.cache.turn_to(before)) {
+                map::prefetch(&self.fs, &self.inode, logical);
+            }
             self.cache.insert(map::leaf(&self.fs, &self.inode, logical)?);
             self.cache.turn_to(pos);
         }

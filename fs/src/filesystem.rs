@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::block_cache::Block;
+use crate::cache::{Block, Cache};
 use crate::corrupt::{Problem, Structure};
 use crate::group::{self, GroupDescriptor};
 use crate::inode::{self, Inode};
@@ -15,8 +15,10 @@ use crate::raw_superblock::SUPERBLOCK_OFFSET;
 use crate::superblock::Superblock;
 use crate::{Error, IncompatFeatures, Source, mmp};
 
-/// Bytes of an inode table that are read when one inode is needed.
+/// Bytes of an inode table that are read when one inode is needed, with read-ahead.
 const INODE_READ: u64 = 64 << 10;
+/// Group descriptors that are kept.
+const DESCRIPTORS: usize = 4096;
 
 /// How a filesystem is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,14 @@ pub struct Options {
     /// Bytes of metadata blocks (inode tables, directories, extent blocks) that are kept in
     /// memory. Default 16 MiB.
     pub cache_bytes: usize,
+    /// Bytes of metadata that are read ahead at a time, at most a quarter of `cache_bytes`: the
+    /// neighbours of an inode, the next blocks of a directory or of a file's map, and what a
+    /// walk comes to next. All that is wanted at a time is asked of the source
+    /// together ([`Source::read_many`]). With 0 each block is read alone, when it is needed.
+    /// Default 4 MiB.
+    pub read_ahead: usize,
+    /// Inodes that are kept in memory, at about 300 bytes each. Default 4,096.
+    pub cached_inodes: usize,
     /// Extents and holes that each open [`File`](crate::File) remembers, at 176 bytes each at most. The
     /// extents of one extent block (at most 5,461) are remembered even if that is more. Default
     /// 65,536.
@@ -33,7 +43,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cache_bytes: 16 << 20, extents_per_file: 65_536 }
+        Self {
+            cache_bytes: 16 << 20,
+            read_ahead: 4 << 20,
+            cached_inodes: 4096,
+            extents_per_file: 65_536,
+        }
     }
 }
 
@@ -42,6 +57,20 @@ impl Options {
     #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
+        self
+    }
+
+    /// Sets [`read_ahead`](Self::read_ahead).
+    #[must_use]
+    pub fn read_ahead(mut self, bytes: usize) -> Self {
+        self.read_ahead = bytes;
+        self
+    }
+
+    /// Sets [`cached_inodes`](Self::cached_inodes).
+    #[must_use]
+    pub fn cached_inodes(mut self, inodes: usize) -> Self {
+        self.cached_inodes = inodes;
         self
     }
 
@@ -64,6 +93,8 @@ pub struct Filesystem {
 
 struct Inner {
     metadata: Metadata,
+    groups: Cache<u32, GroupDescriptor>,
+    inodes: Cache<u32, Inode>,
     /// Size of the device in bytes.
     device: u64,
     superblock: Superblock,
@@ -112,10 +143,12 @@ impl Filesystem {
         if superblock.has(IncompatFeatures::RECOVER) {
             return Err(Error::NeedsRecovery);
         }
-        let metadata = Metadata::new(Box::new(source), block, options.cache_bytes);
+        let metadata = Metadata::new(Box::new(source), block, &options);
         let fs = Self {
             inner: Arc::new(Inner {
                 metadata,
+                groups: Cache::new(DESCRIPTORS),
+                inodes: Cache::new(options.cached_inodes),
                 device,
                 superblock,
                 options,
@@ -138,8 +171,17 @@ impl Filesystem {
     /// [`Error::NoSuchInode`], [`Error::InodeNotInUse`], damage to the inode or to its group's
     /// descriptor, or a failure of the source.
     pub fn inode(&self, number: u32) -> Result<Inode, Error> {
-        let bytes = self.inode_bytes(number)?;
-        Inode::parse(self.superblock(), number, &bytes).map_err(|error| match error {
+        if let Some(inode) = self.inner.inodes.get(number) {
+            return Ok(inode);
+        }
+        let inode = self.parse_inode(number, &self.inode_bytes(number)?)?;
+        self.inner.inodes.insert(number, inode.clone());
+        Ok(inode)
+    }
+
+    /// The inode that is in `bytes`.
+    pub(crate) fn parse_inode(&self, number: u32, bytes: &InodeBytes) -> Result<Inode, Error> {
+        Inode::parse(self.superblock(), number, bytes).map_err(|error| match error {
             // The tail of a table is not initialised by all who make filesystems.
             Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
             error => error,
@@ -148,6 +190,13 @@ impl Filesystem {
 
     /// The inode `number` as it is in its table, unchecked.
     pub(crate) fn inode_bytes(&self, number: u32) -> Result<InodeBytes, Error> {
+        let place = self.inode_place(number)?;
+        let block = self.inode_block(&place)?;
+        place.bytes(number, block)
+    }
+
+    /// Where the inode `number` is.
+    pub(crate) fn inode_place(&self, number: u32) -> Result<InodePlace, Error> {
         let superblock = self.superblock();
         let no_inode = Error::NoSuchInode { inode: number, count: superblock.inodes_count() };
         let Some(index) = number.checked_sub(1).filter(|_| number <= superblock.inodes_count())
@@ -161,16 +210,15 @@ impl Filesystem {
             return Err(no_inode);
         };
         let descriptor = self.group(group)?;
-        let size = usize::from(superblock.inode_size());
         let offset = u64::from(in_group).saturating_mul(u64::from(superblock.inode_size()));
-        let block = self.inode_block(&descriptor, superblock.block_at(offset))?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX) & block.len().saturating_sub(1);
-        let range = start..start.saturating_add(size);
-        if block.get(range.clone()).is_none() {
-            return Err(Structure::Inode(number).corrupt(Problem::Missing { logical: 0 }));
-        }
-        let may_be_stale = in_group >= per_group.saturating_sub(descriptor.unused_inodes);
-        Ok(InodeBytes { block, range, may_be_stale })
+        let mask = u64::from(superblock.block_size()).saturating_sub(1);
+        let start = usize::try_from(offset & mask).unwrap_or(usize::MAX);
+        Ok(InodePlace {
+            table: descriptor.inode_table,
+            index: superblock.block_at(offset),
+            range: start..start.saturating_add(usize::from(superblock.inode_size())),
+            may_be_stale: in_group >= per_group.saturating_sub(descriptor.unused_inodes),
+        })
     }
 
     /// The root directory.
@@ -227,6 +275,9 @@ impl Filesystem {
     }
 
     pub(crate) fn group(&self, group: u32) -> Result<GroupDescriptor, Error> {
+        if let Some(descriptor) = self.inner.groups.get(group) {
+            return Ok(descriptor);
+        }
         let superblock = self.superblock();
         let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
         let (number, offset) = group::location(superblock, group);
@@ -238,27 +289,23 @@ impl Filesystem {
             .get(offset..)
             .and_then(|rest| rest.get(..usize::from(superblock.descriptor_size)))
             .ok_or_else(|| corrupt(Problem::Missing { logical: u64::from(group) }))?;
-        GroupDescriptor::parse(superblock, group, bytes)
+        let descriptor = GroupDescriptor::parse(superblock, group, bytes)?;
+        self.inner.groups.insert(group, descriptor);
+        Ok(descriptor)
     }
 
-    /// Block `index` of a group's inode table; its neighbours are read with it.
-    fn inode_block(&self, descriptor: &GroupDescriptor, index: u64) -> Result<Block, Error> {
-        let number = descriptor.inode_table.saturating_add(index);
-        if let Some(block) = self.inner.metadata.cached(number) {
-            return Ok(block);
+    /// The block of an inode table; its neighbours are read with it.
+    pub(crate) fn inode_block(&self, place: &InodePlace) -> Result<Block, Error> {
+        let number = place.block();
+        if !self.inner.metadata.is_cached(number) {
+            let superblock = self.superblock();
+            let ahead = superblock.block_at(INODE_READ).max(1);
+            let first = place.index.checked_div(ahead).unwrap_or(0).saturating_mul(ahead);
+            let end = first.saturating_add(ahead).min(group::inode_table_blocks(superblock));
+            let in_table = |index: u64| place.table.saturating_add(index);
+            self.prefetch(std::iter::once(in_table(first)..in_table(end)));
         }
-        let superblock = self.superblock();
-        let ahead = superblock.block_at(INODE_READ).max(1);
-        let first = index.checked_div(ahead).unwrap_or(0).saturating_mul(ahead);
-        let table = group::inode_table_blocks(superblock);
-        let count = ahead.min(table.saturating_sub(first));
-        let start = descriptor.inode_table.saturating_add(first);
-        let blocks = self.blocks(start, u32::try_from(count).unwrap_or(1))?;
-        let at = usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX);
-        match blocks.into_iter().nth(at) {
-            Some(block) => Ok(block),
-            None => self.block(number),
-        }
+        self.block(number)
     }
 
     /// A block of metadata, by number; the number has been checked.
@@ -266,10 +313,58 @@ impl Filesystem {
         self.inner.metadata.block(number)
     }
 
-    /// `count` blocks of metadata from `start`, at most [`READ_MAX`](crate::metadata::READ_MAX)
-    /// bytes, in one read at most. The range has been checked.
+    /// `count` blocks of metadata from `start`, read ahead as far as that is allowed. The range has
+    /// been checked.
     pub(crate) fn blocks(&self, start: u64, count: u32) -> Result<Vec<Block>, Error> {
         self.inner.metadata.blocks(start, count)
+    }
+
+    /// Most bytes of metadata that are read ahead at a time; 0 for none.
+    pub(crate) fn read_ahead(&self) -> u64 {
+        self.superblock().bytes(u64::try_from(self.inner.metadata.ahead()).unwrap_or(0))
+    }
+
+    /// Whether a block is in memory.
+    pub(crate) fn is_cached(&self, number: u64) -> bool {
+        self.inner.metadata.is_cached(number)
+    }
+
+    /// Reads blocks that will be needed, all at once: those that come first, as far as the limit for
+    /// that goes. Numbers may be wrong, blocks be named twice; what fails is read again when it
+    /// is needed.
+    pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = Range<u64>>) {
+        let end = self.superblock().blocks_count();
+        let inside = |range: Range<u64>| range.start.min(end)..range.end.min(end);
+        self.inner.metadata.prefetch(wanted.into_iter().map(inside));
+    }
+}
+
+/// Where an inode is.
+#[derive(Clone, Debug)]
+pub(crate) struct InodePlace {
+    /// First block of the table.
+    table: u64,
+    /// Block in the table.
+    index: u64,
+    /// Bytes in the block.
+    range: Range<usize>,
+    /// Whether the table was perhaps never initialised here.
+    may_be_stale: bool,
+}
+
+impl InodePlace {
+    /// The block that the inode is in.
+    pub(crate) fn block(&self) -> u64 {
+        self.table.saturating_add(self.index)
+    }
+
+    /// The inode `number` in its block.
+    pub(crate) fn bytes(self, number: u32, block: Block) -> Result<InodeBytes, Error> {
+        let Self { range, may_be_stale, .. } = self;
+        if block.get(range.clone()).is_none() {
+            return Err(Structure::Inode(number).corrupt(Problem::Missing { logical: 0 }));
+        }
+        Ok(InodeBytes { block, range, may_be_stale })
     }
 }
 

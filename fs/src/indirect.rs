@@ -5,7 +5,7 @@ use zerocopy::little_endian::U32;
 
 use crate::corrupt::{Problem, Structure};
 use crate::leaf::Leaf;
-use crate::map::{LOGICAL_END, LeafBuilder};
+use crate::map::{LOGICAL_END, LeafBuilder, prefetch_leaves};
 use crate::{Error, Filesystem, Inode, Superblock};
 
 /// Pointers of the inode that point at data.
@@ -37,6 +37,58 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf,
     }
     // No pointer reaches this far.
     Ok(LeafBuilder::new(superblock, start, 1).finish(LOGICAL_END.max(start.saturating_add(1))))
+}
+
+/// Reads the block of pointers that logical block `logical` is in, and those behind it, all at once,
+/// unless it is in memory already.
+pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<()> {
+    let superblock = fs.superblock();
+    let per_block = u64::from(superblock.block_size() >> 2);
+    let pointers = <[U32]>::ref_from_bytes(&inode.block).ok()?;
+    let (direct, indirect) = pointers.split_at_checked(DIRECT)?;
+    let mut left = logical.checked_sub(direct.len() as u64)?;
+    let mut span = per_block;
+    for (levels, pointer) in (1u32..).zip(indirect) {
+        if left < span {
+            return prefetch_below(fs, (levels, span, pointer.get()), left);
+        }
+        left = left.saturating_sub(span);
+        span = span.saturating_mul(per_block);
+    }
+    None
+}
+
+/// The same for what is `left` blocks after the first one that a pointer, over `levels` of blocks
+/// of pointers, leads to.
+fn prefetch_below(
+    fs: &Filesystem,
+    (levels, mut span, mut pointer): (u32, u64, u32),
+    mut left: u64,
+) -> Option<()> {
+    let superblock = fs.superblock();
+    let per_block = u64::from(superblock.block_size() >> 2);
+    for level in (1..=levels).rev() {
+        let number = u64::from(pointer);
+        if level == 1 {
+            prefetch_leaves(fs, number, []);
+            return None;
+        }
+        let structure = Structure::BlockMap { inode: 0 };
+        check(superblock, structure, number).ok()?;
+        let block = fs.block(number).ok()?;
+        let pointers = <[U32]>::ref_from_bytes(&block).ok()?;
+        span = span.checked_div(per_block)?;
+        let index = left.checked_div(span)?;
+        left = left.checked_rem(span)?;
+        let mut rest = pointers.get(usize::try_from(index).ok()?..)?.iter();
+        pointer = rest.next()?.get();
+        if level == 2 {
+            let behind = rest.map(|pointer| u64::from(pointer.get())).filter(|&next| next != 0);
+            prefetch_leaves(fs, pointer.into(), behind);
+            return None;
+        }
+    }
+    None
 }
 
 /// What one pointer of the inode leads to.

@@ -88,7 +88,7 @@
 
 mod areas;
 mod async_file;
-mod block_cache;
+mod cache;
 mod checksum;
 mod corrupt;
 mod dir;
@@ -141,7 +141,7 @@ pub use mmp::MmpHolder;
 pub use open_inode::OpenInode;
 pub use queue_source::QueueSource;
 pub use read::FileQueue;
-pub use source::{Source, SourceError};
+pub use source::{ReadRange, Source, SourceError};
 pub use superblock::Superblock;
 pub use time::Timestamp;
 pub use writable::{NotWritable, Protected, WritableFilesystem};

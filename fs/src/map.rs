@@ -93,6 +93,31 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf,
     }
 }
 
+/// Blocks of a file's map that are read together, at most.
+const LEAVES_AHEAD: usize = 64;
+
+/// Reads ahead what [`leaf`] will read for `logical`, and for what comes behind it: for those who go
+/// through a file in order.
+pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) {
+    if fs.read_ahead() == 0 || logical >= LOGICAL_END {
+        return;
+    }
+    if inode.flags().contains(InodeFlags::EXTENTS) {
+        extent::prefetch(fs, inode, logical);
+    } else {
+        indirect::prefetch(fs, inode, logical);
+    }
+}
+
+/// Reads a leaf and those behind it, unless it is in memory: then they were read with it.
+pub(crate) fn prefetch_leaves(fs: &Filesystem, leaf: u64, behind: impl IntoIterator<Item = u64>) {
+    if leaf == 0 || fs.is_cached(leaf) {
+        return;
+    }
+    let leaves = std::iter::once(leaf).chain(behind).take(LEAVES_AHEAD);
+    fs.prefetch(leaves.map(|number| number..number.saturating_add(1)));
+}
+
 /// Refuses an inode that has its data where its map belongs.
 pub(crate) fn check_mapped(inode: &Inode) -> Result<(), Error> {
     if !inode.flags().contains(InodeFlags::INLINE_DATA) {
@@ -182,6 +207,7 @@ impl Extents {
             if self.next_leaf >= LOGICAL_END {
                 return Ok(None);
             }
+            prefetch(&self.fs, &self.inode, self.next_leaf);
             let leaf = leaf(&self.fs, &self.inode, self.next_leaf)?;
             // Each leaf ends after the block that it was asked for: this comes to an end.
             self.next_leaf =

@@ -1,31 +1,41 @@
-//! The blocks that metadata is in: kept in memory, or read from the source.
+//! The blocks that metadata is in: kept in memory, read ahead, or read from the source.
 
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::block_cache::{Block, BlockCache};
+use crate::cache::{Block, Cache};
 use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::superblock::Superblock;
-use crate::{Error, Source};
+use crate::{Error, Options, ReadRange, Source};
 
-/// Most bytes of metadata that are read at once.
+/// Most bytes of metadata that are one read.
 pub(crate) const READ_MAX: u32 = 256 << 10;
+/// Most bytes of a read that is one of several: smaller ones are served beside each other.
+const PIECE: u32 = 128 << 10;
 
 /// Reads metadata. Block numbers have been checked by the callers.
 pub(crate) struct Metadata {
     source: Box<dyn Source>,
     /// Bytes in a block.
     block_size: u32,
-    cache: BlockCache,
+    cache: Cache<u64, Block>,
+    /// Most blocks that are read ahead at a time; 0 for none.
+    ahead: usize,
+    /// What is read ahead arrives here.
+    arrived: Mutex<Vec<u8>>,
 }
 
 impl Metadata {
-    /// Reads blocks of `block_size` from `source`, and keeps at most `cache_bytes` of them.
-    pub(crate) fn new(source: Box<dyn Source>, block_size: u32, cache_bytes: usize) -> Self {
+    /// Reads blocks of `block_size` from `source`, and keeps and reads ahead as `options` say.
+    pub(crate) fn new(source: Box<dyn Source>, block_size: u32, options: &Options) -> Self {
         let size = usize::try_from(block_size).unwrap_or(usize::MAX);
-        let cache = BlockCache::new(cache_bytes.checked_div(size).unwrap_or(0));
-        Self { source, block_size, cache }
+        let capacity = options.cache_bytes.checked_div(size).unwrap_or(0);
+        let cache = Cache::new(capacity);
+        // Of what was read ahead and not yet used, nothing may be forgotten for more of it.
+        let ahead = options.read_ahead.checked_div(size).unwrap_or(0).min(capacity >> 2);
+        Self { source, block_size, cache, ahead, arrived: Mutex::default() }
     }
 
     /// The superblock, as it is on the device now.
@@ -38,60 +48,98 @@ impl Metadata {
         if let Some(block) = self.cache.get(number) {
             return Ok(block);
         }
-        let block: Block = self.block_now(number)?.into();
-        self.cache.insert(number, Arc::clone(&block));
-        Ok(block)
+        let bytes = self.block_now(number)?;
+        Ok(self.keep(number, &bytes))
     }
 
-    /// The block `number`, if it is in memory.
-    pub(crate) fn cached(&self, number: u64) -> Option<Block> {
-        self.cache.get(number)
+    /// Whether the block `number` is in memory.
+    pub(crate) fn is_cached(&self, number: u64) -> bool {
+        self.cache.contains(number)
     }
 
     /// The block `number`, as it is on the device now.
     pub(crate) fn block_now(&self, number: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; usize::try_from(self.block_size).unwrap_or(0)];
-        self.read(number, &mut bytes)?;
+        read(&*self.source, number.saturating_mul(self.block_size.into()), &mut bytes)?;
         Ok(bytes)
     }
 
-    /// `count` blocks from `start`, at most [`READ_MAX`] bytes, in one read at most.
+    /// `count` blocks from `start`, read ahead as far as that is allowed.
     pub(crate) fn blocks(&self, start: u64, count: u32) -> Result<Vec<Block>, Error> {
         let range = start..start.saturating_add(u64::from(count));
-        let cached: Vec<Option<Block>> =
-            range.clone().map(|number| self.cache.get(number)).collect();
-        // From the first that is missing to the last; what lies between is read again.
-        let first = cached.iter().position(Option::is_none);
-        let last = cached.iter().rposition(Option::is_none);
-        let (Some(first), Some(last)) = (first, last) else {
-            return Ok(cached.into_iter().flatten().collect());
-        };
-        let block_size = usize::try_from(self.block_size).unwrap_or(1).max(1);
-        let length = last.saturating_sub(first).saturating_add(1).saturating_mul(block_size);
-        let mut bytes = vec![0; length.min(usize::try_from(READ_MAX).unwrap_or(usize::MAX))];
-        let skip = u64::try_from(first).unwrap_or(0);
-        self.read(start.saturating_add(skip), &mut bytes)?;
-
-        let mut fresh = bytes.chunks_exact(block_size);
-        let mut blocks = Vec::with_capacity(cached.len());
-        for (at, (number, cached)) in range.zip(cached).enumerate() {
-            let read = if at >= first { fresh.next() } else { None };
-            match (cached, read) {
-                (Some(block), _) => blocks.push(block),
-                (None, Some(bytes)) => {
-                    let block: Block = bytes.into();
-                    self.cache.insert(number, Arc::clone(&block));
-                    blocks.push(block);
-                }
-                (None, None) => blocks.push(self.block(number)?),
-            }
-        }
-        Ok(blocks)
+        self.prefetch([range.clone()]);
+        range.map(|number| self.block(number)).collect()
     }
 
-    /// Fills `bytes`, whole blocks, from block `number` on.
-    fn read(&self, number: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        read(&*self.source, number.saturating_mul(self.block_size.into()), bytes)
+    /// Most blocks that one [`prefetch`](Self::prefetch) reads; 0 if nothing is read ahead.
+    pub(crate) fn ahead(&self) -> usize {
+        self.ahead
+    }
+
+    /// Reads blocks that will be needed, all at once, as far as they are not in memory: those that
+    /// come first in `wanted`, up to the limit of what is read ahead. A block may be named
+    /// several times.
+    ///
+    /// What fails is not there afterwards: who needs it reads it again, and gets the error.
+    pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = Range<u64>>) {
+        let mut numbers: Vec<u64> = wanted
+            .into_iter()
+            .flatten()
+            .filter(|&number| !self.cache.contains(number))
+            .take(self.ahead)
+            .collect();
+        if numbers.is_empty() {
+            return;
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        match self.arrived.try_lock() {
+            Ok(mut arrived) => self.read_ahead(&numbers, &mut arrived),
+            // Another thread's blocks are arriving there.
+            Err(_) => self.read_ahead(&numbers, &mut Vec::new()),
+        }
+    }
+
+    /// Reads blocks, which are in order, by way of `arrived`.
+    fn read_ahead(&self, numbers: &[u64], arrived: &mut Vec<u8>) {
+        let size = usize::try_from(self.block_size).unwrap_or(1).max(1);
+        let bytes = numbers.len().saturating_mul(size);
+        if arrived.len() < bytes {
+            arrived.resize(bytes, 0);
+        }
+        // Neighbours are one read.
+        let most = usize::try_from(PIECE).unwrap_or(1).checked_div(size).unwrap_or(1).max(1);
+        let runs =
+            numbers.chunk_by(|&a, &b| a.checked_add(1) == Some(b)).flat_map(|run| run.chunks(most));
+        let mut left = arrived.as_mut_slice();
+        let mut ranges: Vec<ReadRange<'_>> = Vec::new();
+        for run in runs.clone() {
+            let length = run.len().saturating_mul(size);
+            let Some((buf, rest)) = std::mem::take(&mut left).split_at_mut_checked(length) else {
+                return;
+            };
+            left = rest;
+            let start = run.first().copied().unwrap_or(0);
+            ranges.push(ReadRange::new(start.saturating_mul(self.block_size.into()), buf));
+        }
+        self.source.read_many(&mut ranges);
+        for (run, range) in runs.zip(ranges) {
+            match range.result {
+                Ok(()) => {
+                    for (&number, bytes) in run.iter().zip(range.buf.chunks_exact(size)) {
+                        self.keep(number, bytes);
+                    }
+                }
+                Err(error) => log::debug!("read-ahead at byte {}: {error}", range.offset),
+            }
+        }
+    }
+
+    /// Keeps a block that was read: all that comes from the source as a block comes this way.
+    fn keep(&self, number: u64, bytes: &[u8]) -> Block {
+        let block: Block = bytes.into();
+        self.cache.insert(number, Arc::clone(&block));
+        block
     }
 }
 

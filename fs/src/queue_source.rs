@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nvio_iomap::DiskReader;
 
-use crate::{Source, SourceError};
+use crate::{ReadRange, Source, SourceError};
 
 /// A [`Source`] over a queue of its own. Readers of metadata take turns; reads of data, on other
 /// queues, are not held up.
@@ -35,5 +35,19 @@ impl Source for QueueSource {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(queue.read_at(offset, buf)?)
+    }
+
+    /// With as many commands in flight as the queue has room for.
+    fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let (wanted, mut results): (Vec<_>, Vec<_>) = ranges
+            .iter_mut()
+            .map(|ReadRange { offset, buf, result }| ((*offset, &mut **buf), result))
+            .unzip();
+        queue.read_many(wanted, |index, result| {
+            if let Some(place) = results.get_mut(index) {
+                **place = result.map_err(SourceError::from);
+            }
+        });
     }
 }

@@ -29,6 +29,32 @@ pub trait Source: Send + Sync {
     /// Whatever the device fails with, or that the range is not on the device. The contents of
     /// `buf` are then of no use.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError>;
+
+    /// Fills many buffers, and leaves with each what became of it. A source that can have many
+    /// requests in flight does so; as it is, one is read after the other.
+    fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
+        for range in ranges {
+            range.result = self.read(range.offset, range.buf);
+        }
+    }
+}
+
+/// One of several ranges that are read at once; see [`Source::read_many`].
+#[derive(Debug)]
+pub struct ReadRange<'b> {
+    /// First byte, from the start of the filesystem.
+    pub offset: u64,
+    /// Where the bytes go.
+    pub buf: &'b mut [u8],
+    /// Whether they have arrived. If not, the contents of `buf` are of no use.
+    pub result: Result<(), SourceError>,
+}
+
+impl<'b> ReadRange<'b> {
+    /// A range that has not been read: its result says so.
+    pub fn new(offset: u64, buf: &'b mut [u8]) -> Self {
+        Self { offset, buf, result: Err(io::Error::from(io::ErrorKind::NotConnected).into()) }
+    }
 }
 
 /// An image, or a block device that the kernel drives.
@@ -82,6 +108,10 @@ impl<S: Source + ?Sized> Source for Arc<S> {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         (**self).read(offset, buf)
     }
+
+    fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
+        (**self).read_many(ranges);
+    }
 }
 
 impl<S: Source + ?Sized> Source for Box<S> {
@@ -95,6 +125,10 @@ impl<S: Source + ?Sized> Source for Box<S> {
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         (**self).read(offset, buf)
+    }
+
+    fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
+        (**self).read_many(ranges);
     }
 }
 
@@ -111,6 +145,18 @@ mod tests {
         assert!(source.read(7, &mut buf).is_err());
         assert!(source.read(u64::MAX, &mut buf).is_err());
         source.read(10, &mut []).unwrap();
+    }
+
+    #[test]
+    fn many_ranges_have_a_result_each() {
+        let source: Box<dyn Source> = Box::new(Arc::new(b"0123456789".to_vec()));
+        let (mut a, mut b, mut c) = ([0; 3], [0; 2], [0; 1]);
+        let mut ranges =
+            [ReadRange::new(7, &mut a), ReadRange::new(9, &mut b), ReadRange::new(0, &mut c)];
+        assert!(ranges.iter().all(|range| range.result.is_err()));
+        source.read_many(&mut ranges);
+        assert_eq!(ranges.each_ref().map(|range| range.result.is_ok()), [true, false, true]);
+        assert_eq!((&a, &c), (b"789", b"0"));
     }
 
     #[test]

@@ -1,58 +1,64 @@
-//! Recent blocks of metadata, bounded in bytes.
+//! What was read before, by number and bounded: blocks, inodes, group descriptors.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A block of metadata, as it is on the device.
 pub(crate) type Block = Arc<[u8]>;
 
-/// Keeps blocks until there are too many, then forgets one that was not used since the hand last
+/// Keeps values until there are too many, then forgets one that was not used since the hand last
 /// passed it (CLOCK).
-pub(crate) struct BlockCache {
-    state: Mutex<State>,
+pub(crate) struct Cache<K, V> {
+    state: Mutex<State<K, V>>,
     capacity: usize,
 }
 
-#[derive(Default)]
-struct State {
-    slots: Vec<Slot>,
-    /// Where in `slots` a block is.
-    index: HashMap<u64, usize>,
+struct State<K, V> {
+    slots: Vec<Slot<K, V>>,
+    /// Where in `slots` a value is.
+    index: HashMap<K, usize>,
     hand: usize,
 }
 
-struct Slot {
-    number: u64,
-    block: Block,
+struct Slot<K, V> {
+    key: K,
+    value: V,
     used: bool,
 }
 
-impl BlockCache {
-    /// A cache of at most `capacity` blocks; with 0 it keeps nothing.
+impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
+    /// A cache of at most `capacity` values; with 0 it keeps nothing.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { state: Mutex::default(), capacity }
+        let state = State { slots: Vec::new(), index: HashMap::new(), hand: 0 };
+        Self { state: Mutex::new(state), capacity }
     }
 
-    /// The block `number`, if it is here.
-    pub(crate) fn get(&self, number: u64) -> Option<Block> {
+    /// The value of `key`, if it is here.
+    pub(crate) fn get(&self, key: K) -> Option<V> {
         let mut state = self.lock();
-        let &at = state.index.get(&number)?;
-        let slot = state.slots.get_mut(at)?;
+        let &at = state.index.get(&key)?;
+        let slot = state.slots.get_mut(at).filter(|slot| slot.key == key)?;
         slot.used = true;
-        Some(Arc::clone(&slot.block))
+        Some(slot.value.clone())
     }
 
-    /// Keeps a block.
-    pub(crate) fn insert(&self, number: u64, block: Block) {
+    /// Whether the value of `key` is here. That does not count as a use.
+    pub(crate) fn contains(&self, key: K) -> bool {
+        self.lock().index.contains_key(&key)
+    }
+
+    /// Keeps a value.
+    pub(crate) fn insert(&self, key: K, value: V) {
         if self.capacity == 0 {
             return;
         }
         let state = &mut *self.lock();
-        let slot = Slot { number, block, used: false };
-        if let Some(old) = state.index.get(&number).and_then(|&at| state.slots.get_mut(at)) {
+        let slot = Slot { key, value, used: false };
+        if let Some(old) = state.index.get(&key).and_then(|&at| state.slots.get_mut(at)) {
             *old = slot;
         } else if state.slots.len() < self.capacity {
-            state.index.insert(number, state.slots.len());
+            state.index.insert(key, state.slots.len());
             state.slots.push(slot);
         } else {
             state.replace(slot);
@@ -60,14 +66,14 @@ impl BlockCache {
     }
 
     /// Nothing that holds the lock can leave the state half changed in a way that matters: a
-    /// wrong index entry would only point at another slot, and that is checked by number.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// wrong index entry would only point at another slot, and that is checked by key.
+    fn lock(&self) -> MutexGuard<'_, State<K, V>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn replace(&mut self, new: Slot) {
+impl<K: Copy + Eq + Hash, V> State<K, V> {
+    fn replace(&mut self, new: Slot<K, V>) {
         // Two rounds: the first may only clear marks.
         for _ in 0..self.slots.len().saturating_mul(2) {
             let at = self.hand;
@@ -77,8 +83,8 @@ impl State {
             }
             let Some(slot) = self.slots.get_mut(at) else { continue };
             if !std::mem::take(&mut slot.used) {
-                self.index.remove(&slot.number);
-                self.index.insert(new.number, at);
+                self.index.remove(&slot.key);
+                self.index.insert(new.key, at);
                 *slot = new;
                 return;
             }
@@ -96,7 +102,7 @@ mod tests {
 
     #[test]
     fn bounded_and_exact() {
-        let cache = BlockCache::new(8);
+        let cache = Cache::<u64, Block>::new(8);
         let mut random = 1u64;
         for _ in 0..10_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -112,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_used_stays() {
-        let cache = BlockCache::new(4);
+        let cache = Cache::<u64, Block>::new(4);
         for number in 0..100 {
             cache.insert(number, block(0));
             if number > 0 {
@@ -124,7 +130,7 @@ mod tests {
 
     #[test]
     fn none_at_all() {
-        let cache = BlockCache::new(0);
+        let cache = Cache::<u64, Block>::new(0);
         cache.insert(1, block(1));
         assert!(cache.get(1).is_none());
     }
