@@ -6,10 +6,25 @@ use crate::cache::Block;
 use crate::corrupt::{Problem, Structure};
 use crate::map::{Extent, Extents};
 use crate::metadata::READ_MAX;
-use crate::{Error, Filesystem, Inode, dir_checksum};
+use crate::{Error, Filesystem, Inode, Superblock, dir_checksum};
 
 /// First read of a directory in bytes, with read-ahead; later ones are larger.
 const READ_FIRST: u32 = 16 << 10;
+
+/// Blocks of the directory `inode`, whose size is checked.
+pub(crate) fn count(superblock: &Superblock, inode: &Inode) -> Result<u64, Error> {
+    let corrupt = |problem| Structure::Directory(inode.number()).corrupt(problem);
+    let (value, block_size) = (inode.size(), u64::from(superblock.block_size()));
+    if value == 0 || value & block_size.saturating_sub(1) != 0 {
+        let rule = "must be a multiple of the block size, and not 0";
+        return Err(corrupt(Problem::Field { field: "size", value, rule }));
+    }
+    let max = superblock.size();
+    if value > max {
+        return Err(corrupt(Problem::TooLarge { field: "size", value, max }));
+    }
+    Ok(superblock.block_at(value))
+}
 
 /// The blocks of a directory in order, read in pieces and checked.
 pub(crate) struct Blocks {
@@ -32,17 +47,7 @@ pub(crate) struct Blocks {
 impl Blocks {
     /// Refuses a directory with a size that none can have.
     pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
-        let superblock = fs.superblock();
-        let corrupt = |problem| Structure::Directory(inode.number()).corrupt(problem);
-        let (value, block_size) = (inode.size(), u64::from(superblock.block_size()));
-        if value == 0 || value & block_size.saturating_sub(1) != 0 {
-            let rule = "must be a multiple of the block size, and not 0";
-            return Err(corrupt(Problem::Field { field: "size", value, rule }));
-        }
-        let max = superblock.size();
-        if value > max {
-            return Err(corrupt(Problem::TooLarge { field: "size", value, max }));
-        }
+        let count = count(fs.superblock(), inode)?;
         Ok(Self {
             fs: fs.clone(),
             inode: inode.clone(),
@@ -50,7 +55,7 @@ impl Blocks {
             run: (0, 0, 0),
             ready: Vec::new().into_iter(),
             index: 0,
-            count: superblock.block_at(value),
+            count,
             piece: READ_FIRST,
         })
     }

@@ -8,7 +8,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::crc32c;
 use crate::corrupt::Problem;
-use crate::dir::{RawEntry, decode_rec_len};
+use crate::dir_entry::{RawEntry, decode_rec_len};
+use crate::htree::node::{self, RawCountLimit};
+use crate::htree::root::{INFO, RawRootInfo};
 use crate::{Inode, InodeFlags, Superblock};
 
 /// `struct ext4_dir_entry_tail`.
@@ -25,25 +27,6 @@ struct RawTail {
 /// `file_type` of the tail.
 const TAIL_TYPE: u8 = 0xde;
 
-/// `struct dx_root_info`, behind "." and "..".
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawRootInfo {
-    reserved: U32,
-    hash_version: u8,
-    info_length: u8,
-    levels: u8,
-    flags: u8,
-}
-
-/// `struct dx_countlimit`, in the place of the first entry's hash.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawCountLimit {
-    limit: U16,
-    count: U16,
-}
-
 /// `struct dx_tail`, in the place of the entry after the last.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -53,17 +36,12 @@ struct RawNodeTail {
 }
 
 const TAIL_SIZE: usize = 12;
-/// Size of a hash tree entry, bytes.
-const NODE_ENTRY: usize = 8;
-/// Where the entries of a node start that is not the root: behind an entry not in use.
-const NODE_START: usize = 8;
-/// Where the root's start: behind ".", ".." and the root's own fields.
+/// Where the root's entries start: behind ".", ".." and the root's own fields.
 const ROOT_START: usize = 32;
-const ROOT_INFO: usize = 24;
 
 const _: () = {
-    assert!(size_of::<RawTail>() == TAIL_SIZE && size_of::<RawNodeTail>() == NODE_ENTRY);
-    assert!(size_of::<RawRootInfo>() == ROOT_START - ROOT_INFO);
+    assert!(size_of::<RawTail>() == TAIL_SIZE && size_of::<RawNodeTail>() == node::ENTRY);
+    assert!(INFO + size_of::<RawRootInfo>() == ROOT_START);
     assert!(offset_of!(RawTail, checksum) == 8);
 };
 
@@ -79,7 +57,7 @@ pub(crate) fn verify(
     }
     let is_indexed = inode.flags().contains(InodeFlags::INDEX);
     let (stored, computed) = match node_start(index, block).filter(|_| is_indexed) {
-        Some(start) => node(inode.checksum_seed, block, start)?,
+        Some(start) => node_sums(inode.checksum_seed, block, start)?,
         None => leaf(inode.checksum_seed, block)?,
     };
     if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
@@ -102,16 +80,16 @@ fn leaf(seed: u32, block: &[u8]) -> Result<(u32, u32), Problem> {
 }
 
 /// Where a block's hash tree entries start; `None` if it has names instead.
-fn node_start(index: u64, block: &[u8]) -> Option<usize> {
+pub(crate) fn node_start(index: u64, block: &[u8]) -> Option<usize> {
     let entry = |offset: usize| RawEntry::ref_from_prefix(block.get(offset..)?).ok();
     let (first, _) = entry(0)?;
     let rec_len = |entry: &RawEntry| decode_rec_len(entry.rec_len.get(), block.len());
     if index != 0 {
         let is_node = first.inode == 0 && rec_len(first) == block.len();
-        return is_node.then_some(NODE_START);
+        return is_node.then_some(node::START);
     }
     let (second, _) = entry(12)?;
-    let (info, _) = RawRootInfo::ref_from_prefix(block.get(ROOT_INFO..)?).ok()?;
+    let (info, _) = RawRootInfo::ref_from_prefix(block.get(INFO..)?).ok()?;
     let is_root = rec_len(first) == 12
         && rec_len(second).checked_add(12) == Some(block.len())
         && info.reserved == 0
@@ -121,7 +99,7 @@ fn node_start(index: u64, block: &[u8]) -> Option<usize> {
 
 /// The stored checksum of a hash tree node, and the right one. It covers the entries in use and
 /// the tail with the checksum as zero.
-fn node(seed: u32, block: &[u8], start: usize) -> Result<(u32, u32), Problem> {
+fn node_sums(seed: u32, block: &[u8], start: usize) -> Result<(u32, u32), Problem> {
     let rest = block.get(start..).unwrap_or_default();
     let (counts, _) = RawCountLimit::ref_from_prefix(rest).map_err(|_| Problem::NoChecksum)?;
     let (count, limit) = (usize::from(counts.count.get()), usize::from(counts.limit.get()));
@@ -129,7 +107,7 @@ fn node(seed: u32, block: &[u8], start: usize) -> Result<(u32, u32), Problem> {
         let (value, max) = (counts.count.get().into(), counts.limit.get().into());
         return Err(Problem::TooLarge { field: "count of hash entries", value, max });
     }
-    let end = |entries: usize| entries.saturating_mul(NODE_ENTRY).saturating_add(start);
+    let end = |entries: usize| entries.saturating_mul(node::ENTRY).saturating_add(start);
     let covered = block.get(..end(count)).ok_or(Problem::NoChecksum)?;
     let (tail, _) = block
         .get(end(limit)..)

@@ -1,7 +1,7 @@
 //! From a path to an inode.
 
 use crate::corrupt::{Problem, Structure};
-use crate::dir::NAME_MAX;
+use crate::dir_entry::NAME_MAX;
 use crate::{Error, Filesystem, Inode, InodeFlags, Subject, Unsupported};
 
 /// Symbolic links that one lookup follows.

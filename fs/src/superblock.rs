@@ -6,6 +6,7 @@ use zerocopy::little_endian::U32;
 use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
 use crate::geometry::Geometry;
+use crate::htree::hash::HashParameters;
 use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::time::Timestamp;
 use crate::{CompatFeatures, Error, IncompatFeatures, RoCompatFeatures};
@@ -43,6 +44,8 @@ pub struct Superblock {
     /// Of users, groups and projects.
     pub(crate) quota_inodes: [u32; 3],
     pub(crate) orphan_file_inode: u32,
+    /// How names of directories are hashed.
+    pub(crate) hash: HashParameters,
     last_orphan: u32,
     default_mount_options: u32,
     mount_options: [u8; 64],
@@ -138,6 +141,11 @@ impl Superblock {
                 raw.project_quota_inode.get(),
             ],
             orphan_file_inode: raw.orphan_file_inode.get(),
+            hash: HashParameters::new(
+                raw.hash_seed.map(U32::get),
+                raw.flags.get(),
+                raw.default_hash_version,
+            ),
             last_orphan: raw.last_orphan.get(),
             default_mount_options: raw.default_mount_options.get(),
             mount_options: raw.mount_options,

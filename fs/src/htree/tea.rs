@@ -1,0 +1,25 @@
+//! The Tiny Encryption Algorithm as a hash: the text is the key, the state what is encrypted.
+
+use std::num::Wrapping;
+
+/// What is added to the sum in each round: 2^32 over the golden ratio.
+const DELTA: Wrapping<u32> = Wrapping(0x9e37_79b9);
+const ROUNDS: u32 = 16;
+
+/// Words of text that one step takes.
+pub(crate) const WORDS: usize = 4;
+
+/// Takes a piece of text into the state. Only half of the state takes part.
+pub(crate) fn step(state: &mut [u32; 4], text: [u32; WORDS]) {
+    let [a, b, c, d] = text.map(Wrapping);
+    let [first, second, ..] = state;
+    let (mut x, mut y) = (Wrapping(*first), Wrapping(*second));
+    let mut sum = Wrapping(0);
+    for _ in 0..ROUNDS {
+        sum += DELTA;
+        x += ((y << 4) + a) ^ (y + sum) ^ ((y >> 5) + b);
+        y += ((x << 4) + c) ^ (x + sum) ^ ((x >> 5) + d);
+    }
+    *first = first.wrapping_add(x.0);
+    *second = second.wrapping_add(y.0);
+}
