@@ -63,6 +63,8 @@ pub enum StructureKind {
     Directory,
     /// The target of a symbolic link.
     Symlink,
+    /// A block of the orphan file.
+    OrphanFile,
 }
 
 /// What an on-disk structure is, and where.
@@ -142,6 +144,11 @@ pub(crate) enum Structure {
     },
     /// The target of a symbolic link, by inode number.
     Symlink(u32),
+    /// A block of the orphan file.
+    OrphanFile {
+        /// Index of the block in the file, from 0.
+        index: u64,
+    },
 }
 
 impl fmt::Display for Structure {
@@ -165,6 +172,7 @@ impl fmt::Display for Structure {
                 write!(f, "directory block {index} of inode {inode}")
             }
             Self::Symlink(inode) => write!(f, "symbolic link, inode {inode}"),
+            Self::OrphanFile { index } => write!(f, "block {index} of the orphan file"),
         }
     }
 }
@@ -339,6 +347,7 @@ impl Structure {
                 place(StructureKind::Directory).inode(inode)
             }
             Self::Symlink(inode) => place(StructureKind::Symlink).inode(inode),
+            Self::OrphanFile { .. } => place(StructureKind::OrphanFile),
         }
     }
 }

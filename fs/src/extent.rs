@@ -82,17 +82,21 @@ enum Step {
     Hole { start: u64, end: u64 },
 }
 
+/// The root of an inode's tree.
+fn root<'a>(fs: &'a Filesystem, inode: &'a Inode) -> Node<'a> {
+    Node {
+        superblock: fs.superblock(),
+        bytes: &inode.block,
+        structure: Structure::ExtentRoot { inode: inode.number() },
+        low: 0,
+        high: LOGICAL_END,
+    }
+}
+
 /// Reads the leaf of the tree that logical block `logical` is in.
 pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
     let superblock = fs.superblock();
-    let number = inode.number();
-    let root = Node {
-        superblock,
-        bytes: &inode.block,
-        structure: Structure::ExtentRoot { inode: number },
-        low: 0,
-        high: LOGICAL_END,
-    };
+    let root = root(fs, inode);
     let header = root.header(None)?;
     let mut depth = header.depth.get();
     if depth == 0 {
@@ -280,6 +284,60 @@ impl<'a> Node<'a> {
             low = end;
         }
         Ok(leaf.finish(self.high))
+    }
+}
+
+/// Blocks of the tree that have nothing before logical block `end`, and are freed when the file is
+/// truncated there.
+pub(crate) fn nodes_past(fs: &Filesystem, inode: &Inode, end: u64) -> Result<u64, Error> {
+    let root = root(fs, inode);
+    let header = root.header(None)?;
+    let mut past = Past { fs, inode, end, nodes: 0 };
+    past.visit(&root, header)?;
+    Ok(past.nodes)
+}
+
+/// A walk over the nodes at the end of a tree.
+struct Past<'a> {
+    fs: &'a Filesystem,
+    inode: &'a Inode,
+    end: u64,
+    /// Nodes that nothing is left in.
+    nodes: u64,
+}
+
+impl Past<'_> {
+    /// Whether something is left in this node. What is below it has been counted then.
+    fn visit(&mut self, node: &Node<'_>, header: &RawHeader) -> Result<bool, Error> {
+        let Some(below) = header.depth.get().checked_sub(1) else {
+            let extents: &[RawExtent] = node.entries(header)?;
+            return Ok(extents
+                .first()
+                .is_some_and(|first| u64::from(first.logical.get()) < self.end));
+        };
+        let entries: &[RawIndex] = node.entries(header)?;
+        let mut high = node.high;
+        for entry in entries.iter().rev() {
+            let low = u64::from(entry.logical.get());
+            let number = join(entry.leaf_lo, entry.leaf_hi);
+            let structure = Structure::ExtentBlock { block: number, inode: self.inode.number() };
+            let block = read_node(self.fs, number, structure)?;
+            let child = Node { superblock: node.superblock, bytes: &block, structure, low, high };
+            let header = child.header(Some(below))?;
+            verify_checksum(&child, header, self.inode)?;
+            // At most DEPTH_MAX deep: depths have been checked.
+            if self.visit(&child, header)? {
+                return Ok(true);
+            }
+            self.nodes = self.nodes.saturating_add(1);
+            let limit = node.superblock.blocks_count();
+            if self.nodes > limit {
+                let structure = Structure::BlockMap { inode: self.inode.number() };
+                return Err(structure.corrupt(Problem::TooManyBlocks { limit }));
+            }
+            high = low;
+        }
+        Ok(false)
     }
 }
 

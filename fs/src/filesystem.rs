@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::cache::{Block, Cache};
 use crate::corrupt::{Problem, Structure};
@@ -11,6 +11,7 @@ use crate::group::{self, GroupDescriptor};
 use crate::inode::{self, Inode};
 use crate::metadata::{self, Metadata};
 use crate::open_inode::OpenInodes;
+use crate::orphans::Orphans;
 use crate::raw_superblock::SUPERBLOCK_OFFSET;
 use crate::superblock::Superblock;
 use crate::{Error, IncompatFeatures, Source, mmp};
@@ -100,6 +101,7 @@ struct Inner {
     superblock: Superblock,
     options: Options,
     open_inodes: OpenInodes,
+    orphans: OnceLock<Orphans>,
     io_errors: AtomicU64,
 }
 
@@ -153,10 +155,12 @@ impl Filesystem {
                 superblock,
                 options,
                 open_inodes: OpenInodes::default(),
+                orphans: OnceLock::new(),
                 io_errors: AtomicU64::new(0),
             }),
         };
         mmp::check(&fs)?;
+        let _ = fs.inner.orphans.set(Orphans::read(&fs)?);
         Ok(fs)
     }
 
@@ -175,17 +179,38 @@ impl Filesystem {
             return Ok(inode);
         }
         let inode = self.parse_inode(number, &self.inode_bytes(number)?)?;
-        self.inner.inodes.insert(number, inode.clone());
+        // While orphans are collected, what they lose is not known yet.
+        if self.inner.orphans.get().is_some() {
+            self.inner.inodes.insert(number, inode.clone());
+        }
         Ok(inode)
     }
 
-    /// The inode that is in `bytes`.
+    /// The inode that is in `bytes`, as it is after a mount.
     pub(crate) fn parse_inode(&self, number: u32, bytes: &InodeBytes) -> Result<Inode, Error> {
-        Inode::parse(self.superblock(), number, bytes).map_err(|error| match error {
-            // The tail of a table is not initialised by all who make filesystems.
-            Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
-            error => error,
-        })
+        let inode =
+            Inode::parse(self.superblock(), number, bytes).map_err(|error| match error {
+                // The tail of a table is not initialised by all who make filesystems.
+                Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
+                error => error,
+            })?;
+        match self.inner.orphans.get() {
+            Some(orphans) if orphans.contains(number) => {
+                let blocks = orphans.blocks_512(self, &inode)?;
+                Ok(inode.with_blocks_512(blocks))
+            }
+            _ => Ok(inode),
+        }
+    }
+
+    /// Whether the next mount truncates the inode to its size.
+    pub(crate) fn is_truncated(&self, number: u32) -> bool {
+        self.inner.orphans.get().is_some_and(|orphans| orphans.contains(number))
+    }
+
+    /// The inode after `number` in the list of orphans; 0 after the last.
+    pub(crate) fn next_orphan(&self, number: u32) -> Result<u32, Error> {
+        inode::next_orphan(number, &self.inode_bytes(number)?)
     }
 
     /// The inode `number` as it is in its table, unchecked.

@@ -263,6 +263,11 @@ impl Inode {
         })
     }
 
+    /// The same inode with another count of blocks.
+    pub(crate) fn with_blocks_512(self, blocks_512: u64) -> Self {
+        Self { blocks_512, ..self }
+    }
+
     /// Whether a symbolic link's target is in the inode. Filesystems whose attributes may be in
     /// other inodes, which are counted in the blocks, go by the size.
     pub(crate) fn is_fast_symlink(&self, superblock: &Superblock) -> bool {
@@ -272,6 +277,13 @@ impl Inode {
         let attributes = if self.has_attribute_block { superblock.cluster_size() >> 9 } else { 0 };
         self.blocks_512 == u64::from(attributes)
     }
+}
+
+/// The inode that is chained to inode `number` in the list of orphans, by the time of deletion.
+pub(crate) fn next_orphan(number: u32, bytes: &[u8]) -> Result<u32, Error> {
+    let raw = RawInode::ref_from_prefix(bytes);
+    let missing = |_| Structure::Inode(number).corrupt(Problem::Missing { logical: 0 });
+    raw.map(|(raw, _)| raw.dtime.get()).map_err(missing)
 }
 
 /// Directories have a 64-bit size only with `large_dir`; the upper half was something else once.

@@ -116,6 +116,8 @@ mod map;
 mod metadata;
 mod mmp;
 mod open_inode;
+mod orphan_file;
+mod orphans;
 mod queue_source;
 mod raw_superblock;
 mod read;

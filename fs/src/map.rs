@@ -4,7 +4,9 @@ use nvio_iomap::{Mapping, MappingFlags, MappingKind};
 
 use crate::corrupt::{Problem, Structure};
 use crate::leaf::Leaf;
-use crate::{Error, Filesystem, Inode, InodeFlags, Superblock, Unsupported, extent, indirect};
+use crate::{
+    Error, Filesystem, Inode, InodeFlags, Superblock, Unsupported, extent, indirect, orphans,
+};
 
 /// First logical block that no file has: block numbers have 32 bits, and the last is reserved.
 pub(crate) const LOGICAL_END: u64 = 0xffff_ffff;
@@ -80,6 +82,33 @@ pub(crate) fn hole(offset: u64, length: u64) -> Mapping {
 
 /// Reads the part of the map that logical block `logical` is in.
 pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+    if !fs.is_truncated(inode.number()) {
+        return stored_leaf(fs, inode, logical);
+    }
+    let end = orphans::end(fs.superblock(), inode);
+    if logical < end {
+        let leaf = stored_leaf(fs, inode, logical)?;
+        return Ok(truncate(leaf, fs.superblock().bytes(end)));
+    }
+    let (start, end) = (fs.superblock().bytes(end), u64::MAX);
+    Ok(Leaf::new(start..end, [hole(start, end.saturating_sub(start))].into()))
+}
+
+/// The leaf without what is mapped past byte `end`, which is past its start.
+fn truncate(leaf: Leaf, end: u64) -> Leaf {
+    if leaf.end() <= end {
+        return leaf;
+    }
+    let before = leaf.mappings().iter().filter(|mapping| mapping.offset < end);
+    let cut = |mapping: &Mapping| {
+        let length = mapping.length.min(end.saturating_sub(mapping.offset));
+        Mapping { length, ..*mapping }
+    };
+    Leaf::new(leaf.start()..end, before.map(cut).collect())
+}
+
+/// The same without regard to whether the file is to be truncated.
+fn stored_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
     let superblock = fs.superblock();
     if logical >= LOGICAL_END {
         let start = superblock.bytes(LOGICAL_END);
@@ -173,6 +202,8 @@ pub struct Extents {
     held: Option<Extent>,
     /// Blocks given.
     blocks: u64,
+    /// How a leaf is read.
+    read: fn(&Filesystem, &Inode, u64) -> Result<Leaf, Error>,
 }
 
 impl Extents {
@@ -185,7 +216,14 @@ impl Extents {
             at: 0,
             held: None,
             blocks: 0,
+            read: leaf,
         }
+    }
+
+    /// The extents from the one that logical block `from` is in, or some before it, without regard to
+    /// whether the file is to be truncated.
+    pub(crate) fn stored(fs: &Filesystem, inode: &Inode, from: u64) -> Self {
+        Self { next_leaf: from, read: stored_leaf, ..Self::new(fs, inode) }
     }
 
     /// The next extent, without regard to which is the last.
@@ -208,7 +246,7 @@ impl Extents {
                 return Ok(None);
             }
             prefetch(&self.fs, &self.inode, self.next_leaf);
-            let leaf = leaf(&self.fs, &self.inode, self.next_leaf)?;
+            let leaf = (self.read)(&self.fs, &self.inode, self.next_leaf)?;
             // Each leaf ends after the block that it was asked for: this comes to an end.
             self.next_leaf =
                 self.fs.superblock().block_at(leaf.end()).max(self.next_leaf.saturating_add(1));

@@ -297,6 +297,11 @@ impl Superblock {
         self.last_orphan != 0 || self.state & STATE_ORPHANS != 0
     }
 
+    /// First inode of the list of orphans; 0 if there is none.
+    pub(crate) fn last_orphan(&self) -> u32 {
+        self.last_orphan
+    }
+
     /// Whether it is mounted with `data=journal`, unless something else is asked for.
     pub(crate) fn journals_data(&self) -> bool {
         let mut options = until_nul(&self.mount_options).split(|&byte| byte == b',');
