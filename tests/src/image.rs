@@ -4,15 +4,21 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// Where the tools of e2fsprogs are: not all users have that in their PATH.
+const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs `program` and fails the test with its output when it fails.
 pub fn tool(program: &str, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(args)
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", SEARCHED)
+        .env("MKE2FS_SKIP_CHECK_MSG", "1")
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(
@@ -23,6 +29,14 @@ pub fn tool(program: &str, args: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A folder for images, in memory where the machine has such a place: making an image syncs often.
+pub fn work_folder(prefix: &str) -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    let in_memory = builder.tempdir_in("/dev/shm");
+    in_memory.or_else(|_| builder.tempdir()).expect("a temporary folder")
 }
 
 /// Text of a path that a test chose itself.
@@ -37,6 +51,36 @@ pub fn mkfs(image: &Path, size: u64, options: &[&str]) {
     args.extend_from_slice(options);
     args.push(text(image));
     tool("mke2fs", &args);
+}
+
+/// Has debugfs change the image as the lines say. It must not complain.
+pub fn debugfs(image: &Path, lines: &[&str]) {
+    let script = image.with_extension("debugfs");
+    std::fs::write(&script, lines.join("\n")).expect("a script");
+    let output = run_debugfs(image, &["-w", "-f", text(&script)]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // The first line is its version.
+    let complaints: Vec<&str> =
+        errors.lines().filter(|line| !line.starts_with("debugfs 1.")).collect();
+    assert!(complaints.is_empty(), "debugfs: {complaints:?}");
+}
+
+/// What debugfs with `args` prints of the image.
+pub fn debugfs_bytes(image: &Path, args: &[&str]) -> Vec<u8> {
+    run_debugfs(image, args).stdout
+}
+
+fn run_debugfs(image: &Path, args: &[&str]) -> Output {
+    let output = Command::new("debugfs")
+        .args(args)
+        .arg(image)
+        .env("PATH", SEARCHED)
+        .env("DEBUGFS_PAGER", "__none__")
+        .output()
+        .unwrap_or_else(|error| panic!("debugfs: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "debugfs {args:?}: {errors}");
+    output
 }
 
 /// Makes an ext4 image of `size` bytes that holds a copy of `folder`; needs no root.

@@ -8,6 +8,7 @@
 pub mod check;
 pub mod guest;
 pub mod image;
+pub mod matrix;
 pub mod media;
 pub mod nvio;
 #[cfg(test)]

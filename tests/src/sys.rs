@@ -1,5 +1,6 @@
 //! The system calls that the standard library has no wrapper for.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -18,6 +19,8 @@ pub struct Extent {
     pub length: u64,
     /// Allocated and reads as zeroes (`FIEMAP_EXTENT_UNWRITTEN`).
     pub unwritten: bool,
+    /// In the inode, or in an attribute's block (`FIEMAP_EXTENT_DATA_INLINE`).
+    pub inline: bool,
     /// The last extent of the file (`FIEMAP_EXTENT_LAST`).
     pub last: bool,
 }
@@ -26,6 +29,7 @@ pub struct Extent {
 const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
 const FIEMAP_EXTENT_LAST: u32 = 0x0001;
 const FIEMAP_EXTENT_UNKNOWN: u32 = 0x0002;
+const FIEMAP_EXTENT_DATA_INLINE: u32 = 0x0200;
 const FIEMAP_EXTENT_UNWRITTEN: u32 = 0x0800;
 /// Extents asked for in one call.
 const FIEMAP_BATCH: usize = 512;
@@ -85,6 +89,7 @@ pub fn fiemap(file: &File) -> io::Result<Vec<Extent>> {
                 physical: extent.physical,
                 length: extent.length,
                 unwritten: extent.flags & FIEMAP_EXTENT_UNWRITTEN != 0,
+                inline: extent.flags & FIEMAP_EXTENT_DATA_INLINE != 0,
                 last: extent.flags & FIEMAP_EXTENT_LAST != 0,
             });
         }
@@ -187,6 +192,114 @@ pub fn free_blocks(path: &Path) -> io::Result<(u64, u64)> {
     // SAFETY: all-zero bytes are a valid statvfs, and the call has filled it.
     let stat = unsafe { stat.assume_init() };
     Ok((stat.f_bsize, stat.f_bfree))
+}
+
+/// `_IOR('f', 1, long)` and `_IOW('f', 2, long)`; the value is an int all the same.
+const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
+const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
+
+/// The inode's flags, as lsattr(1) shows them.
+pub fn flags(file: &File) -> io::Result<u32> {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the descriptor is open and `flags` outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_GETFLAGS, &raw mut flags) })?;
+    Ok(flags as u32)
+}
+
+/// Sets flags of the inode, as chattr(1) does, and leaves the others.
+pub fn add_flags(file: &File, more: u32) -> io::Result<()> {
+    let flags = libc::c_long::from(flags(file)? | more);
+    // SAFETY: the descriptor is open and `flags` outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, &raw const flags) })
+}
+
+/// `_IOR('X', 31, struct fsxattr)` and `_IOW('X', 32, struct fsxattr)`.
+const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
+const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+
+#[repr(C)]
+#[derive(Default)]
+struct FsXattr {
+    flags: u32,
+    extent_size: u32,
+    extents: u32,
+    project: u32,
+    cow_extent_size: u32,
+    padding: [u8; 8],
+}
+
+fn fsxattr(file: &File) -> io::Result<FsXattr> {
+    let mut answer = FsXattr::default();
+    // SAFETY: the descriptor is open, `answer` has the layout of struct fsxattr and outlives the
+    // call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut answer) })?;
+    Ok(answer)
+}
+
+/// The project id.
+pub fn project(file: &File) -> io::Result<u32> {
+    Ok(fsxattr(file)?.project)
+}
+
+/// Sets the project id.
+pub fn set_project(file: &File, project: u32) -> io::Result<()> {
+    let request = FsXattr { project, ..fsxattr(file)? };
+    // SAFETY: as in `fsxattr`.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const request) })
+}
+
+/// Extended attributes by name.
+pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// All extended attributes of `path` itself that this user may see.
+pub fn xattrs(path: &Path) -> io::Result<Xattrs> {
+    let path = c_path(path);
+    // SAFETY: the path ends in NUL, and the length is the buffer's.
+    let names = read_whole(|buffer| unsafe {
+        libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    })?;
+    let mut all = Xattrs::new();
+    for name in names.split_inclusive(|&byte| byte == 0) {
+        // SAFETY: path and name end in NUL, and the length is the buffer's.
+        let value = read_whole(|buffer| unsafe {
+            libc::lgetxattr(
+                path.as_ptr(),
+                name.as_ptr().cast(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        })?;
+        all.insert(name[..name.len() - 1].to_vec(), value);
+    }
+    Ok(all)
+}
+
+/// The largest list of names and the largest value that Linux knows (XATTR_LIST_MAX).
+const XATTR_MAX: usize = 64 << 10;
+
+fn read_whole(call: impl Fn(&mut [u8]) -> isize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; XATTR_MAX];
+    let length = usize::try_from(call(&mut buffer)).map_err(|_| io::Error::last_os_error())?;
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+/// lsetxattr(2): sets the attribute `name` of `path` itself.
+pub fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let path = c_path(path);
+    let name = CString::new(name).expect("a name has no NUL");
+    // SAFETY: path and name end in NUL, and the length is the value's; all outlive the call.
+    check(unsafe {
+        libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    })
+}
+
+/// lremovexattr(2).
+pub fn remove_xattr(path: &Path, name: &[u8]) -> io::Result<()> {
+    let path = c_path(path);
+    let name = CString::new(name).expect("a name has no NUL");
+    // SAFETY: path and name end in NUL and outlive the call.
+    check(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) })
 }
 
 /// The effective user is root.

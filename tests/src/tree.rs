@@ -14,9 +14,6 @@ use crate::sys;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// Extents that the fragmented file has at least.
-pub const FRAGMENTS: u64 = 1_000;
-
 /// What to put into a tree beside the parts that every tree has.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -26,25 +23,37 @@ pub struct Options {
     pub big_directory: u32,
     /// Small files with random attributes.
     pub random_files: u32,
-    /// Make a file of more than [`FRAGMENTS`] extents; ext4 only.
-    pub fragmented: bool,
+    /// The filesystem maps files by extents: there can be preallocated ones.
+    pub extents: bool,
+    /// What the filesystem allocates by, if that is more than a block (bigalloc), in bytes.
+    pub cluster: u64,
+    /// Make a file of more than so many extents; none if 0. ext4 with extents only.
+    pub fragments: u64,
 }
 
 /// Makes the tree below the directory `root`.
 pub fn populate(root: &Path, options: Options) -> io::Result<()> {
     let (block, _) = sys::free_blocks(root)?;
-    let mut builder = Builder { root: root.to_owned(), rng: Rng::new(options.seed), block };
+    let mut builder = Builder {
+        root: root.to_owned(),
+        rng: Rng::new(options.seed),
+        block,
+        unit: block.max(options.cluster),
+        extents: options.extents,
+    };
     builder.sizes()?;
     builder.sparse()?;
-    builder.preallocated()?;
+    if options.extents {
+        builder.preallocated()?;
+    }
     builder.links()?;
     builder.names()?;
     builder.special()?;
     builder.deep(40)?;
     builder.big_directory(options.big_directory)?;
     builder.random(options.random_files)?;
-    if options.fragmented {
-        builder.fragmented()?;
+    if options.fragments > 0 {
+        builder.fragmented(options.fragments)?;
     }
     builder.attributes()?;
     sys::syncfs(&File::open(root)?)
@@ -55,6 +64,9 @@ struct Builder {
     rng: Rng,
     /// Block size of the filesystem in bytes.
     block: u64,
+    /// What space is allocated by, in bytes.
+    unit: u64,
+    extents: bool,
 }
 
 impl Builder {
@@ -97,7 +109,19 @@ impl Builder {
 
         let file = File::create(directory.join("far"))?;
         file.write_all_at(&self.rng.bytes(2 * b), 0)?;
-        file.write_all_at(&self.rng.bytes(2 * b + 9), 1 << 40)?;
+        // Without extents the place of the last tree of pointers, whatever the block size.
+        file.write_all_at(
+            &self.rng.bytes(2 * b + 9),
+            if self.extents { 1 << 40 } else { 1 << 33 },
+        )?;
+        if !self.extents {
+            // A direct block, one by each level of pointers, and holes between.
+            let per_block = b / 4;
+            for index in [5, 12, 20, 12 + per_block, 12 + per_block + per_block * per_block] {
+                file.write_all_at(&self.rng.bytes(77), index * b + 100)?;
+            }
+            return Ok(());
+        }
 
         let file = File::create(directory.join("punched"))?;
         file.write_all_at(&self.rng.bytes(64 * b), 0)?;
@@ -130,11 +154,12 @@ impl Builder {
         file.sync_all()?;
         sys::fallocate(&file, libc::FALLOC_FL_ZERO_RANGE, 10 * b, 20 * b)?;
 
+        let u = self.unit;
         let file = File::create(directory.join("inserted-and-collapsed"))?;
-        file.write_all_at(&self.rng.bytes(50 * b), 0)?;
+        file.write_all_at(&self.rng.bytes(50 * u), 0)?;
         file.sync_all()?;
-        sys::fallocate(&file, libc::FALLOC_FL_INSERT_RANGE, 10 * b, 7 * b)?;
-        sys::fallocate(&file, libc::FALLOC_FL_COLLAPSE_RANGE, 30 * b, 5 * b)
+        sys::fallocate(&file, libc::FALLOC_FL_INSERT_RANGE, 10 * u, 7 * u)?;
+        sys::fallocate(&file, libc::FALLOC_FL_COLLAPSE_RANGE, 30 * u, 5 * u)
     }
 
     /// Hard links, and symlinks on both sides of where a target leaves the inode.
@@ -232,10 +257,10 @@ impl Builder {
 
     /// A file whose blocks lie scattered: every second block changes places with a block of
     /// another file, as a defragmenter would move it.
-    fn fragmented(&mut self) -> io::Result<()> {
+    fn fragmented(&mut self, fragments: u64) -> io::Result<()> {
         let directory = self.directory("fragmented")?;
         let b = self.block;
-        let blocks = FRAGMENTS + 200;
+        let blocks = fragments + 200;
         let path = directory.join("scattered");
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         file.write_all_at(&self.rng.bytes(blocks * b - 77), 0)?;
@@ -248,7 +273,7 @@ impl Builder {
         }
         fs::remove_file(&donor_path)?;
         let extents = sys::fiemap(&file)?.len() as u64;
-        if extents <= FRAGMENTS {
+        if extents <= fragments {
             return Err(io::Error::other(format!("{} has {extents} extents", path.display())));
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -81,7 +81,8 @@ fn walk(directory: &Path, prefix: &[u8], view: &mut View) -> io::Result<()> {
     Ok(())
 }
 
-fn entry_of(path: &Path, metadata: &Metadata) -> io::Result<Entry> {
+/// The entry of `path`, whose `metadata` is of the path itself.
+pub fn entry_of(path: &Path, metadata: &Metadata) -> io::Result<Entry> {
     let target = if metadata.is_symlink() {
         Some(fs::read_link(path)?.as_os_str().as_bytes().to_vec())
     } else {
@@ -184,6 +185,7 @@ pub fn extents_of_json(document: &Value) -> Vec<Extent> {
         physical: number(item, "physical"),
         length: number(item, "length"),
         unwritten: flag(item, "unwritten"),
+        inline: false,
         last: flag(item, "last"),
     };
     document["extents"].as_array().expect("extents").iter().map(extent).collect()
@@ -198,7 +200,9 @@ pub fn joined(extents: &[Extent]) -> Vec<Extent> {
             Some(before)
                 if before.logical + before.length == extent.logical
                     && before.physical + before.length == extent.physical
-                    && before.unwritten == extent.unwritten =>
+                    && before.unwritten == extent.unwritten
+                    && !before.inline
+                    && !extent.inline =>
             {
                 before.length += extent.length;
                 before.last = extent.last;
@@ -228,29 +232,55 @@ pub fn differences(kernel: &View, nvio: &View) -> Vec<String> {
     lines
 }
 
+/// What [`digest`] digests: a file of `size` bytes that gives any range of itself, and the next
+/// offset at or after another where it may have data.
+pub trait Content {
+    /// Fills `buffer` with the bytes at `offset`; the range is within the file.
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+    /// The next offset at or after `offset` that is no hole, or `None`.
+    fn next_data(&mut self, offset: u64) -> io::Result<Option<u64>>;
+}
+
+impl Content for File {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(buffer, offset)
+    }
+
+    fn next_data(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        sys::seek_data(self, offset)
+    }
+}
+
 /// SHA-256 of a file's bytes, in hexadecimal. Above 256 MiB the digest is of the chunks that are
 /// not all zero and of their offsets, so that a sparse file of a tebibyte has one too.
 pub fn digest(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
     let size = file.metadata()?.len();
+    digest_content(&mut file, size)
+}
+
+/// As [`digest`], of anything that has `size` bytes.
+pub fn digest_content(content: &mut impl Content, size: u64) -> io::Result<String> {
+    let mut hasher = Sha256::new();
     if size <= PLAIN_DIGEST_MAX {
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => break,
-                n => hasher.update(&buffer[..n]),
-            }
+        let mut buffer = vec![0; (1 << 20).min(size as usize)];
+        let mut offset = 0;
+        while offset < size {
+            let len = (size - offset).min(buffer.len() as u64);
+            let part = &mut buffer[..len as usize];
+            content.read(offset, part)?;
+            hasher.update(part);
+            offset += len;
         }
         return Ok(hex(&hasher.finalize()));
     }
     let mut buffer = vec![0; CHUNK as usize];
     let mut offset = 0;
-    while let Some(data) = sys::seek_data(&file, offset)? {
+    while let Some(data) = content.next_data(offset)?.filter(|data| *data < size) {
         offset = data / CHUNK * CHUNK;
         let len = (size - offset).min(CHUNK);
         let chunk = &mut buffer[..len as usize];
-        file.read_exact_at(chunk, offset)?;
+        content.read(offset, chunk)?;
         if chunk.iter().any(|byte| *byte != 0) {
             hasher.update(offset.to_le_bytes());
             hasher.update(&*chunk);
@@ -322,6 +352,7 @@ mod tests {
             physical,
             length: 10,
             unwritten,
+            inline: false,
             last,
         };
         let extents = [

@@ -28,7 +28,9 @@ fn run(args: &[&str]) -> io::Result<()> {
                 seed: seed.parse().map_err(io::Error::other)?,
                 big_directory: entries.parse().map_err(io::Error::other)?,
                 random_files: 10,
-                fragmented: true,
+                extents: true,
+                cluster: 0,
+                fragments: 1_000,
             };
             tree::populate(Path::new(directory), options)
         }

@@ -106,6 +106,7 @@ pub fn filefrag(text: &str) -> Vec<Extent> {
             physical: start(fields[2]) * block,
             length: fields[3].parse::<u64>().expect("a length") * block,
             unwritten: flags.contains(&"unwritten"),
+            inline: false,
             last: flags.contains(&"last"),
         });
     }
@@ -142,6 +143,7 @@ mod tests {
             physical,
             length,
             unwritten: end,
+            inline: false,
             last: end,
         };
         assert_eq!(

@@ -1,0 +1,99 @@
+//! The library on the embedded controller: reads at random places of files, compared with the
+//! kernel's reads of the same.
+
+use std::fs::File as HostFile;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use nvio_driver::{Address, Controller};
+use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_ext4::{FileQueue, Filesystem, QueueSource};
+use nvio_iomap::{Disk, DiskQueue, DiskReader};
+
+use super::node::{Node, Tree};
+use crate::rng::Rng;
+use crate::view;
+
+/// Reads of one image.
+const READS: u64 = 300;
+/// Longest read, bytes.
+const LONGEST: u64 = 150_000;
+
+/// Reads `image`, whose tree is `expected`, and compares with the same tree below `root`.
+pub fn compare(
+    image: &Path,
+    expected: &Tree,
+    root: &Path,
+    seed: u64,
+) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let namespace = NamespaceConfig::new(Backing::image(image, true));
+    let emulator = Emulator::builder().namespace(namespace).start()?;
+    let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+    let disk = Disk::whole(&controller.namespace(1)?);
+    let fs = Filesystem::open(QueueSource::new(DiskReader::new(&controller, &disk, 16)?))?;
+    let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 16)?);
+
+    let mut rng = Rng::new(seed);
+    let files: Vec<_> = expected.iter().filter(|(_, node)| node.entry.is_file()).collect();
+    let mut lines = Vec::new();
+    let most = READS.checked_div(files.len() as u64).unwrap_or(0).clamp(2, 40);
+    let (mut theirs, mut ours) = (vec![0; LONGEST as usize], vec![0; LONGEST as usize]);
+    let stride = files.len().div_ceil(READS as usize).max(1);
+    for (path, node) in files.into_iter().step_by(stride) {
+        let name = path.escape_ascii();
+        let inode = fs.lookup(&[b"/", &path[..]].concat())?;
+        let mut file = match fs.file(&inode) {
+            Ok(file) => file,
+            Err(error) => {
+                lines.push(format!("/{name}: on the controller: {error}"));
+                continue;
+            }
+        };
+        let kernel = HostFile::open(view::join(root, path))?;
+        for _ in 0..most {
+            let (pos, length) = place(&mut rng, node);
+            let expected = read_up_to(&kernel, pos, &mut theirs[..length])?;
+            ours.fill(0xee);
+            match file.read_at(&mut queue, pos, &mut ours[..length]) {
+                Ok(got) if ours[..got] == *expected => {}
+                other => {
+                    let short = other.map_err(|error| error.to_string());
+                    let want = expected.len();
+                    lines.push(format!("/{name}: {length} bytes at {pos}: {want}, not {short:?}"));
+                }
+            }
+        }
+    }
+    Ok(lines)
+}
+
+/// A range to read: as a rule near an extent's end, where maps go wrong.
+fn place(rng: &mut Rng, node: &Node) -> (u64, usize) {
+    let length = match rng.range(0, 4) {
+        0 => rng.range(0, 200),
+        1 => rng.range(0, 3) * 4096,
+        _ => rng.range(0, LONGEST),
+    };
+    let extents = node.extents.as_deref().unwrap_or_default();
+    let pos = if extents.is_empty() || rng.range(0, 4) == 0 {
+        rng.range(0, node.entry.size + 5000)
+    } else {
+        let extent = rng.pick(extents);
+        let edge = extent.logical + rng.range(0, 2) * extent.length;
+        edge.saturating_sub(rng.range(0, length + 2))
+    };
+    (pos, length as usize)
+}
+
+/// The part of `buffer` that is filled from `pos` on, up to the file's end.
+fn read_up_to<'a>(file: &HostFile, pos: u64, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let mut got = 0;
+    while got < buffer.len() {
+        match file.read_at(&mut buffer[got..], pos + got as u64)? {
+            0 => break,
+            more => got += more,
+        }
+    }
+    Ok(&buffer[..got])
+}

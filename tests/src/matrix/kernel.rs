@@ -1,0 +1,78 @@
+//! The kernel's view of a mounted filesystem.
+
+use std::fs::{self, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use super::node::{Node, Tree};
+use crate::sys;
+use crate::view::{self, Time};
+
+/// All that the kernel says of the tree that is mounted at `root`.
+pub fn tree(root: &Path) -> io::Result<Tree> {
+    let mut tree = Tree::new();
+    below(root, &[], &mut tree)?;
+    Ok(tree)
+}
+
+fn below(path: &Path, name: &[u8], tree: &mut Tree) -> io::Result<()> {
+    let metadata = path.symlink_metadata()?;
+    if metadata.is_dir() {
+        for item in fs::read_dir(path)? {
+            let item = item?;
+            let mut below_name = name.to_vec();
+            if !name.is_empty() {
+                below_name.push(b'/');
+            }
+            below_name.extend_from_slice(item.file_name().as_bytes());
+            below(&item.path(), &below_name, tree)?;
+        }
+    }
+    tree.insert(name.to_vec(), node(path, &metadata)?);
+    Ok(())
+}
+
+fn node(path: &Path, metadata: &Metadata) -> io::Result<Node> {
+    let mut node = Node {
+        entry: view::entry_of(path, metadata)?,
+        crtime: metadata.created().ok().map(time),
+        blocks: Some(metadata.blocks()),
+        rdev: None,
+        flags: None,
+        project: None,
+        xattrs: Some(sys::xattrs(path)?),
+        extents: None,
+        digest: None,
+    };
+    if matches!(metadata.mode() & libc::S_IFMT, libc::S_IFCHR | libc::S_IFBLK) {
+        node.rdev = Some((libc::major(metadata.rdev()), libc::minor(metadata.rdev())));
+    }
+    if metadata.is_file() || metadata.is_dir() {
+        // Without O_NONBLOCK a lease or a lock could make this wait.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        node.flags = Some(sys::flags(&file)?);
+        node.project = Some(sys::project(&file)?);
+        node.extents = Some(sys::fiemap(&file)?);
+    }
+    if metadata.is_file() {
+        node.digest = Some(view::digest(path)?);
+    }
+    Ok(node)
+}
+
+fn time(time: std::time::SystemTime) -> Time {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => (after.as_secs() as i64, after.subsec_nanos()),
+        Err(before) => {
+            let before = before.duration();
+            let whole = before.as_secs() as i64;
+            match before.subsec_nanos() {
+                0 => (-whole, 0),
+                nanoseconds => (-whole - 1, 1_000_000_000 - nanoseconds),
+            }
+        }
+    }
+}

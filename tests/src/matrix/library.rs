@@ -1,0 +1,224 @@
+//! The view of nvio-ext4, on the image as a file.
+
+use std::collections::BTreeMap;
+use std::fs::File as HostFile;
+use std::io;
+use std::path::Path;
+
+use nvio_ext4::{Error, FileType, Filesystem, Inode, Source, Timestamp};
+use nvio_iomap::{Mapper, MappingKind, Op};
+
+use super::node::{Node, Tree};
+use crate::sys::Extent;
+use crate::view::{self, Content, Entry, Time};
+
+/// Directories of more names than this are searched for some of them only.
+const SEARCHED: usize = 500;
+
+/// What the library found, and what it failed at, a line each.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The tree.
+    pub tree: Tree,
+    /// What failed.
+    pub problems: Vec<String>,
+}
+
+/// All that the library says of the filesystem in `image`.
+pub fn tree(image: &Path) -> Found {
+    let mut found = Found::default();
+    let opened = HostFile::open(image).expect("an image");
+    let fs = match Filesystem::open(opened) {
+        Ok(fs) => fs,
+        Err(error) => {
+            found.problems.push(format!("opening: {error}"));
+            return found;
+        }
+    };
+    let device = HostFile::open(image).expect("an image");
+    let mut walk = Walk { fs, device, found };
+    match walk.fs.root() {
+        Ok(root) => walk.below(&[], &root, 0),
+        Err(error) => walk.problem(b"", &error),
+    }
+    walk.found
+}
+
+struct Walk {
+    fs: Filesystem,
+    device: HostFile,
+    found: Found,
+}
+
+impl Walk {
+    fn problem(&mut self, path: &[u8], error: &dyn std::fmt::Display) {
+        self.found.problems.push(format!("/{}: {error}", path.escape_ascii()));
+    }
+
+    fn below(&mut self, path: &[u8], inode: &Inode, depth: usize) {
+        assert!(depth < 1000, "a tree of {depth} levels");
+        match self.node(inode) {
+            Ok(node) => {
+                self.found.tree.insert(path.to_vec(), node);
+            }
+            Err(error) => self.problem(path, &error),
+        }
+        if inode.is_dir()
+            && let Err(error) = self.directory(path, inode, depth)
+        {
+            self.problem(path, &error);
+        }
+    }
+
+    fn directory(&mut self, path: &[u8], directory: &Inode, depth: usize) -> Result<(), Error> {
+        let mut names = BTreeMap::new();
+        for entry in self.fs.read_dir(directory)? {
+            let entry = entry?;
+            if matches!(&entry.name[..], b"." | b"..") {
+                continue;
+            }
+            if names.insert(entry.name.clone(), entry).is_some() {
+                self.problem(path, &"a name is listed twice");
+            }
+        }
+        let stride = names.len().div_ceil(SEARCHED).max(1);
+        for (index, (name, entry)) in names.iter().enumerate() {
+            let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+            let below = [path, slash, name].concat();
+            let inode = match self.fs.inode(entry.inode) {
+                Ok(inode) => inode,
+                Err(error) => {
+                    self.problem(&below, &error);
+                    continue;
+                }
+            };
+            if entry.kind.is_some_and(|kind| kind != inode.kind()) {
+                self.problem(&below, &format!("entry {entry:?}, inode {:?}", inode.kind()));
+            }
+            if index % stride == 0 {
+                self.search(&below, entry.inode);
+            }
+            self.below(&below, &inode, depth + 1);
+        }
+        let missing = [path, b"/no such name".as_slice()].concat();
+        match self.fs.lookup_no_follow(&missing) {
+            Err(Error::NotFound { .. }) => {}
+            other => self.problem(&missing, &format!("is not there, but: {other:?}")),
+        }
+        Ok(())
+    }
+
+    /// The path leads to the inode that the directory has for it.
+    fn search(&mut self, path: &[u8], number: u32) {
+        match self.fs.lookup_no_follow(path) {
+            Ok(inode) if inode.number() == number => {}
+            Ok(inode) => {
+                let line = format!("lookup gives inode {}, not {number}", inode.number());
+                self.problem(path, &line);
+            }
+            Err(error) => self.problem(path, &format!("lookup: {error}")),
+        }
+    }
+
+    fn node(&mut self, inode: &Inode) -> Result<Node, Error> {
+        let kind = inode.kind();
+        let target = if kind == FileType::Symlink { Some(self.fs.read_link(inode)?) } else { None };
+        let mut node = Node {
+            entry: Entry {
+                mode: inode.mode().into(),
+                uid: inode.uid(),
+                gid: inode.gid(),
+                size: inode.size(),
+                links: inode.links().into(),
+                inode: inode.number().into(),
+                atime: time(inode.atime()),
+                mtime: time(inode.mtime()),
+                ctime: time(inode.ctime()),
+                target,
+            },
+            crtime: inode.crtime().map(time),
+            blocks: Some(inode.blocks_512()),
+            rdev: inode.rdev(),
+            flags: Some(inode.flags().bits()),
+            project: inode.project(),
+            xattrs: None,
+            extents: None,
+            digest: None,
+        };
+        if matches!(kind, FileType::Regular | FileType::Directory) {
+            node.extents = Some(extents(&self.fs, inode)?);
+        }
+        if kind == FileType::Regular {
+            let file = self.fs.file(inode)?;
+            let mut mapped = Mapped { file, device: &self.device };
+            match view::digest_content(&mut mapped, inode.size()) {
+                Ok(digest) => node.digest = Some(digest),
+                Err(error) => node.digest = Some(error.to_string()),
+            }
+        }
+        Ok(node)
+    }
+}
+
+fn extents(fs: &Filesystem, inode: &Inode) -> Result<Vec<Extent>, Error> {
+    let extent = |extent: nvio_ext4::Extent| Extent {
+        logical: extent.logical,
+        physical: extent.physical,
+        length: extent.length,
+        unwritten: extent.unwritten,
+        inline: false,
+        last: extent.last,
+    };
+    fs.extents(inode)?.map(|found| found.map(extent)).collect()
+}
+
+/// A file that is read by way of its map, as a reader of the device does it.
+struct Mapped<'a> {
+    file: nvio_ext4::File,
+    device: &'a HostFile,
+}
+
+impl Content for Mapped<'_> {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut at = 0;
+        while at < buffer.len() {
+            let pos = offset + at as u64;
+            let length = (buffer.len() - at) as u64;
+            let mapping = self.file.begin(pos, length, Op::empty()).map_err(io::Error::other)?;
+            assert!(mapping.offset <= pos && mapping.end() > pos, "{mapping:?} at {pos}");
+            let end = (mapping.end() - offset).min(buffer.len() as u64) as usize;
+            let part = &mut buffer[at..end];
+            match mapping.kind {
+                MappingKind::Mapped => {
+                    let address = mapping.device_address(pos).expect("an address");
+                    Source::read(self.device, address, part).map_err(io::Error::other)?;
+                }
+                MappingKind::Inline => {
+                    self.file.read_inline(&mapping, pos, part).map_err(io::Error::other)?;
+                }
+                MappingKind::Hole | MappingKind::Unwritten => part.fill(0),
+                other => return Err(io::Error::other(format!("{other:?} at {pos}"))),
+            }
+            let done = (end - at) as u64;
+            self.file.end(&mapping, pos, length, done, Op::empty()).map_err(io::Error::other)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn next_data(&mut self, mut offset: u64) -> io::Result<Option<u64>> {
+        while offset < self.file.size() {
+            let mapping = self.file.begin(offset, 1, Op::empty()).map_err(io::Error::other)?;
+            self.file.end(&mapping, offset, 1, 0, Op::empty()).map_err(io::Error::other)?;
+            match mapping.kind {
+                MappingKind::Hole | MappingKind::Unwritten => offset = mapping.end(),
+                _ => return Ok(Some(offset)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn time(time: Timestamp) -> Time {
+    (time.seconds, time.nanoseconds)
+}
