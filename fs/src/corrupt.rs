@@ -65,6 +65,8 @@ pub enum StructureKind {
     Symlink,
     /// A block of the orphan file.
     OrphanFile,
+    /// The journal, or the device that it is on.
+    Journal,
 }
 
 /// What an on-disk structure is, and where.
@@ -149,6 +151,14 @@ pub(crate) enum Structure {
         /// Index of the block in the file, from 0.
         index: u64,
     },
+    /// The log of the journal as a whole.
+    Journal,
+    /// The superblock of the journal.
+    JournalSuperblock,
+    /// A block of the journal, by its number in the log.
+    JournalBlock(u32),
+    /// The superblock of the device that an external journal is on.
+    JournalDevice,
 }
 
 impl fmt::Display for Structure {
@@ -173,6 +183,10 @@ impl fmt::Display for Structure {
             }
             Self::Symlink(inode) => write!(f, "symbolic link, inode {inode}"),
             Self::OrphanFile { index } => write!(f, "block {index} of the orphan file"),
+            Self::Journal => write!(f, "journal"),
+            Self::JournalSuperblock => write!(f, "superblock of the journal"),
+            Self::JournalBlock(block) => write!(f, "journal, block {block} of the log"),
+            Self::JournalDevice => write!(f, "superblock of the journal's device"),
         }
     }
 }
@@ -312,6 +326,18 @@ pub(crate) enum Problem {
         /// Number of the directory's inode.
         inode: u32,
     },
+    /// The transactions of a log do not come to an end.
+    #[error("its transactions have more than the {blocks} blocks that the log has")]
+    EndlessLog {
+        /// Blocks of the log that transactions may be in.
+        blocks: u32,
+    },
+    /// A transaction did not arrive as a whole, but a later one did.
+    #[error("transaction {sequence} is not complete, but a later one is")]
+    FailedTransaction {
+        /// Sequence number of the transaction.
+        sequence: u32,
+    },
     /// The target of a symbolic link has a zero byte, or does not end where its size says.
     #[error("its target does not have the length of {size} bytes that the inode says")]
     TargetLength {
@@ -348,6 +374,10 @@ impl Structure {
             }
             Self::Symlink(inode) => place(StructureKind::Symlink).inode(inode),
             Self::OrphanFile { .. } => place(StructureKind::OrphanFile),
+            Self::Journal | Self::JournalSuperblock | Self::JournalDevice => {
+                place(StructureKind::Journal)
+            }
+            Self::JournalBlock(block) => place(StructureKind::Journal).block(block.into()),
         }
     }
 }

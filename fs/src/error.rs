@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{Corrupt, FileType, IncompatFeatures, NotWritable, Protected, SourceError};
+use crate::journal::Uuid;
+use crate::{
+    Corrupt, FileType, IncompatFeatures, NotWritable, Protected, SourceError, WrongJournal,
+};
 
 /// An error of this crate. [`Display`](fmt::Display) gives one line, which says what to do next
 /// where that is known.
@@ -34,9 +37,35 @@ pub enum Error {
         /// Bytes in a logical block of the device.
         device: u32,
     },
-    /// The last user did not unmount; the newest metadata is in the journal.
+    /// The last user did not unmount; the newest metadata is in the journal. It is replayed in
+    /// memory where a filesystem is only read, unless
+    /// [`Recovery::Refuse`](crate::Recovery::Refuse) is asked for.
     #[error("the journal needs recovery: mount the filesystem once, or run e2fsck on it")]
     NeedsRecovery,
+    /// The same, and the journal is on another device, which was not given.
+    #[error(
+        "the journal needs recovery, and is on another device, with UUID {}: give that, too \
+         (--journal DEVICE)",
+        Uuid(uuid)
+    )]
+    NeedsJournal {
+        /// UUID of the journal's device.
+        uuid: [u8; 16],
+    },
+    /// The device that was given for the journal is not the filesystem's journal.
+    #[error("external journal: {0}")]
+    WrongJournal(Box<WrongJournal>),
+    /// The journal uses features that this crate does not know.
+    #[error(
+        "the journal uses features that are not supported (incompat {incompat:#x}, ro_compat \
+         {ro_compat:#x})"
+    )]
+    UnsupportedJournal {
+        /// The incompatible features that are in the way, and only those.
+        incompat: u32,
+        /// The read-only compatible ones.
+        ro_compat: u32,
+    },
     /// The filesystem uses features that change the format in ways this crate does not know.
     #[error("{}", .features.refusal())]
     UnsupportedFeature {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use nvio_iomap::{Mapper, Mapping, Op, Shared, page_end};
+use nvio_iomap::{Mapper, Mapping, MappingKind, Op, Shared, page_end};
 
 use crate::corrupt::{Problem, Structure};
 use crate::extent_cache::ExtentCache;
@@ -110,6 +110,19 @@ impl File {
         &self.shared
     }
 
+    /// Copies from a block that the journal has newer contents of.
+    fn read_replaced(&self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
+        let no_data = || Error::NoInlineData { inode: self.inode.number() };
+        if mapping.kind != MappingKind::Inline {
+            return Err(no_data());
+        }
+        let block = self.fs.block(self.fs.superblock().block_at(mapping.addr))?;
+        let start = pos.checked_sub(mapping.offset).and_then(|at| usize::try_from(at).ok());
+        let bytes = start.and_then(|start| block.get(start..)?.get(..out.len()));
+        out.copy_from_slice(bytes.ok_or_else(no_data)?);
+        Ok(())
+    }
+
     /// The extents of the file in order; see [`Extents`].
     pub fn extents(&self) -> Extents {
         Extents::new(&self.fs, &self.inode)
@@ -128,7 +141,7 @@ impl File {
             if pos.checked_sub(1).is_none_or(|before| self.cache.turn_to(before)) {
                 map::prefetch(&self.fs, &self.inode, logical);
             }
-            self.cache.insert(map::leaf(&self.fs, &self.inode, logical)?);
+            self.cache.insert(map::data_leaf(&self.fs, &self.inode, logical)?);
             self.cache.turn_to(pos);
         }
         // Past the last possible block only the byte at `u64::MAX` is in no mapping.
@@ -188,7 +201,7 @@ impl Mapper for File {
         Ok(*mapping)
     }
 
-    fn read_inline(&mut self, _: &Mapping, _: u64, _: &mut [u8]) -> Result<(), Error> {
-        Err(Error::NoInlineData { inode: self.inode.number() })
+    fn read_inline(&mut self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.read_replaced(mapping, pos, out)
     }
 }

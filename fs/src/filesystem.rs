@@ -9,17 +9,30 @@ use crate::cache::{Block, Cache};
 use crate::corrupt::{Problem, Structure};
 use crate::group::{self, GroupDescriptor};
 use crate::inode::{self, Inode};
+use crate::journal::{self, JournalReplay, Overlay, Recovered};
 use crate::metadata::{self, Metadata};
 use crate::open_inode::OpenInodes;
 use crate::orphans::Orphans;
 use crate::raw_superblock::SUPERBLOCK_OFFSET;
 use crate::superblock::Superblock;
-use crate::{Error, IncompatFeatures, Source, mmp};
+use crate::{CompatFeatures, Error, IncompatFeatures, Source, mmp};
 
 /// Bytes of an inode table that are read when one inode is needed, with read-ahead.
 const INODE_READ: u64 = 64 << 10;
 /// Group descriptors that are kept.
 const DESCRIPTORS: usize = 4096;
+
+/// What is done with a filesystem whose journal needs recovery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recovery {
+    /// The journal is replayed in memory: the filesystem is seen as it will be after the next
+    /// mount, and the device stays as it is.
+    #[default]
+    Replay,
+    /// It is refused with [`Error::NeedsRecovery`].
+    Refuse,
+}
 
 /// How a filesystem is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +53,8 @@ pub struct Options {
     /// extents of one extent block (at most 5,461) are remembered even if that is more. Default
     /// 65,536.
     pub extents_per_file: usize,
+    /// What is done if the journal needs recovery. Default [`Recovery::Replay`].
+    pub recovery: Recovery,
 }
 
 impl Default for Options {
@@ -49,6 +64,7 @@ impl Default for Options {
             read_ahead: 4 << 20,
             cached_inodes: 4096,
             extents_per_file: 65_536,
+            recovery: Recovery::default(),
         }
     }
 }
@@ -81,6 +97,13 @@ impl Options {
         self.extents_per_file = extents;
         self
     }
+
+    /// Sets [`recovery`](Self::recovery).
+    #[must_use]
+    pub fn recovery(mut self, recovery: Recovery) -> Self {
+        self.recovery = recovery;
+        self
+    }
 }
 
 /// An open ext2, ext3 or ext4 filesystem, read-only.
@@ -100,6 +123,7 @@ struct Inner {
     device: u64,
     superblock: Superblock,
     options: Options,
+    recovered: Option<JournalReplay>,
     open_inodes: OpenInodes,
     orphans: OnceLock<Orphans>,
     io_errors: AtomicU64,
@@ -116,8 +140,8 @@ impl Filesystem {
     ///
     /// # Errors
     /// If there is no ext4 filesystem, it is damaged, larger than the device or of smaller blocks
-    /// than the device's, its journal needs recovery, another host is using it, it has a feature that this crate does not support, or
-    /// the source fails.
+    /// than the device's, its journal is needed and is damaged or on another device, another host
+    /// is using it, it has a feature that this crate does not support, or the source fails.
     pub fn open(source: impl Source + 'static) -> Result<Self, Error> {
         Self::open_with(source, Options::default())
     }
@@ -127,41 +151,132 @@ impl Filesystem {
     /// # Errors
     /// As [`Filesystem::open`].
     pub fn open_with(source: impl Source + 'static, options: Options) -> Result<Self, Error> {
+        Self::open_on(Arc::new(source), None, options)
+    }
+
+    /// Opens the filesystem on `source`, whose journal is on a device of its own, `journal`. That
+    /// is read only if the journal needs recovery, but is checked to be the right one.
+    ///
+    /// # Errors
+    /// As [`Filesystem::open`]; [`Error::WrongJournal`].
+    pub fn open_with_journal(
+        source: impl Source + 'static,
+        journal: impl Source + 'static,
+        options: Options,
+    ) -> Result<Self, Error> {
+        Self::open_on(Arc::new(source), Some(Arc::new(journal)), options)
+    }
+
+    fn open_on(
+        source: Arc<dyn Source>,
+        journal: Option<Arc<dyn Source>>,
+        options: Options,
+    ) -> Result<Self, Error> {
         let device = source.size();
         let needed = SUPERBLOCK_OFFSET.saturating_mul(2);
         if device < needed {
             return Err(Error::Truncated { needed, device });
         }
-        let superblock = metadata::read_superblock(&source)?;
+        let superblock = metadata::read_superblock(&*source)?;
         let (block, device_block) = (superblock.block_size(), source.block_size());
         if block < device_block {
             return Err(Error::BlockTooSmall { block, device: device_block });
         }
-        let needed = superblock.blocks_count().checked_mul(u64::from(superblock.block_size()));
-        match needed {
-            Some(needed) if needed <= device => (),
-            _ => return Err(Error::Truncated { needed: needed.unwrap_or(u64::MAX), device }),
+        check_size(&superblock, device)?;
+        let fs = Self::over(Arc::clone(&source), superblock, None, device, options);
+        mmp::check(&fs)?;
+        let superblock = fs.superblock();
+        let has_journal = superblock.compat_features().contains(CompatFeatures::HAS_JOURNAL);
+        if !superblock.has(IncompatFeatures::RECOVER) || !has_journal {
+            if let Some(journal) = journal {
+                journal::identify_external(&fs, &*journal)?;
+            }
+            return fs.with_orphans();
         }
-        if superblock.has(IncompatFeatures::RECOVER) {
+        if options.recovery == Recovery::Refuse {
             return Err(Error::NeedsRecovery);
         }
-        let metadata = Metadata::new(Box::new(source), block, &options);
-        let fs = Self {
+        let journal = match journal {
+            Some(journal) => journal::find_external(&fs, journal)?,
+            None if superblock.has_external_journal() => {
+                return Err(Error::NeedsJournal { uuid: superblock.journal_uuid });
+            }
+            None => journal::find_internal(&fs, Arc::clone(&source))?,
+        };
+        let recovered = journal::recover(&fs, journal)?;
+        fs.recovered_to(source, recovered)
+    }
+
+    /// The filesystem as it is after recovery; this is what is on the device.
+    fn recovered_to(&self, source: Arc<dyn Source>, recovered: Recovered) -> Result<Self, Error> {
+        let Recovered { summary, overlay, next_tid, fast_commit_area } = recovered;
+        let JournalReplay { transactions, blocks, revoked, .. } = summary;
+        log::info!(
+            "journal replayed in memory: {transactions} transaction(s), {blocks} block(s), \
+             {revoked} revoked; the next is transaction {next_tid}"
+        );
+        if let Some(mut area) = fast_commit_area
+            && area.has_commits_of(next_tid)?
+        {
+            return Err(Error::NeedsRecovery);
+        }
+        // The superblock is journalled like everything else.
+        let before = self.superblock();
+        let superblock = metadata::replayed_superblock(&*source, &overlay, before)?;
+        let (value, expected) = (superblock.block_size().into(), before.block_size().into());
+        if value != expected {
+            let problem = Problem::Mismatch { field: "block size", value, expected };
+            return Err(Structure::Superblock.corrupt(problem));
+        }
+        check_size(&superblock, self.device_size())?;
+        let (device, options) = (self.device_size(), self.options());
+        let mut fs = Self::over(source, superblock, Some(overlay), device, options);
+        if let Some(inner) = Arc::get_mut(&mut fs.inner) {
+            inner.recovered = Some(summary);
+        }
+        fs.with_orphans()
+    }
+
+    /// The filesystem as it is when the orphans have been seen to.
+    fn with_orphans(self) -> Result<Self, Error> {
+        let _ = self.inner.orphans.set(Orphans::read(&self)?);
+        Ok(self)
+    }
+
+    /// A filesystem with this superblock, which has been checked.
+    fn over(
+        source: Arc<dyn Source>,
+        superblock: Superblock,
+        overlay: Option<Overlay>,
+        device: u64,
+        options: Options,
+    ) -> Self {
+        let block_size = superblock.block_size();
+        Self {
             inner: Arc::new(Inner {
-                metadata,
+                metadata: Metadata::new(source, overlay, block_size, &options),
                 groups: Cache::new(DESCRIPTORS),
                 inodes: Cache::new(options.cached_inodes),
                 device,
                 superblock,
                 options,
+                recovered: None,
                 open_inodes: OpenInodes::default(),
                 orphans: OnceLock::new(),
                 io_errors: AtomicU64::new(0),
             }),
-        };
-        mmp::check(&fs)?;
-        let _ = fs.inner.orphans.set(Orphans::read(&fs)?);
-        Ok(fs)
+        }
+    }
+
+    /// What of the journal was replayed when the filesystem was opened; `None` if it needed no
+    /// recovery.
+    pub fn recovered(&self) -> Option<JournalReplay> {
+        self.inner.recovered
+    }
+
+    /// The blocks that the journal has newer contents of, if it was replayed.
+    pub(crate) fn overlay(&self) -> Option<&Overlay> {
+        self.inner.metadata.overlay()
     }
 
     /// The superblock, as it was when the filesystem was opened.
@@ -390,6 +505,15 @@ impl InodePlace {
             return Err(Structure::Inode(number).corrupt(Problem::Missing { logical: 0 }));
         }
         Ok(InodeBytes { block, range, may_be_stale })
+    }
+}
+
+/// Refuses a filesystem that is larger than its device.
+fn check_size(superblock: &Superblock, device: u64) -> Result<(), Error> {
+    let needed = superblock.blocks_count().checked_mul(u64::from(superblock.block_size()));
+    match needed {
+        Some(needed) if needed <= device => Ok(()),
+        _ => Err(Error::Truncated { needed: needed.unwrap_or(u64::MAX), device }),
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<(
     let per_block = u64::from(superblock.block_size() >> 2);
     let pointers = <[U32]>::ref_from_bytes(&inode.block).ok()?;
     let (direct, indirect) = pointers.split_at_checked(DIRECT)?;
-    let mut left = logical.checked_sub(direct.len() as u64)?;
+    let mut left = logical.checked_sub(u64::try_from(direct.len()).unwrap_or(u64::MAX))?;
     let mut span = per_block;
     for (levels, pointer) in (1u32..).zip(indirect) {
         if left < span {
@@ -147,7 +147,7 @@ pub(crate) fn blocks_past(fs: &Filesystem, inode: &Inode, end: u64) -> Result<u6
     let (direct, indirect) = pointers.split_at_checked(DIRECT).unwrap_or_default();
     let per_block = u64::from(fs.superblock().block_size() >> 2);
     let mut past = Past { fs, inode, end, per_block, blocks: 0 };
-    let (mut start, mut span) = (direct.len() as u64, 1u64);
+    let (mut start, mut span) = (u64::try_from(direct.len()).unwrap_or(u64::MAX), 1u64);
     for (levels, pointer) in (1u32..).zip(indirect) {
         span = span.saturating_mul(per_block);
         past.visit(structure, pointer.get(), Tree { levels, span, start })?;

@@ -147,6 +147,48 @@ pub(crate) fn prefetch_leaves(fs: &Filesystem, leaf: u64, behind: impl IntoItera
     fs.prefetch(leaves.map(|number| number..number.saturating_add(1)));
 }
 
+/// The same, for reading data: blocks that the journal has newer contents of are mapped as
+/// [`MappingKind::Inline`], one by one, at the address that they belong to.
+pub(crate) fn data_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+    let leaf = leaf(fs, inode, logical)?;
+    let Some(overlay) = fs.overlay() else { return Ok(leaf) };
+    let superblock = fs.superblock();
+    let size = superblock.bytes(1);
+    let replaced = |mapping: &Mapping| {
+        let start = superblock.block_at(mapping.addr);
+        let end = start.saturating_add(superblock.block_at(mapping.length));
+        let is_data = mapping.kind == MappingKind::Mapped;
+        overlay.blocks(start..if is_data { end } else { start })
+    };
+    if leaf.mappings().iter().all(|mapping| replaced(mapping).next().is_none()) {
+        return Ok(leaf);
+    }
+    let mut mappings = Vec::with_capacity(leaf.mappings().len());
+    for mapping in leaf.mappings() {
+        let mut rest = *mapping;
+        for block in replaced(mapping) {
+            let before = superblock.bytes(block).saturating_sub(rest.addr);
+            if before > 0 {
+                mappings.push(Mapping { length: before, ..rest });
+            }
+            let (offset, addr) =
+                (rest.offset.saturating_add(before), rest.addr.saturating_add(before));
+            let inline = Mapping { offset, addr, length: size, ..rest };
+            mappings.push(Mapping { kind: MappingKind::Inline, ..inline });
+            rest = Mapping {
+                offset: offset.saturating_add(size),
+                addr: addr.saturating_add(size),
+                length: rest.length.saturating_sub(before).saturating_sub(size),
+                ..rest
+            };
+        }
+        if rest.length > 0 {
+            mappings.push(rest);
+        }
+    }
+    Ok(Leaf::new(leaf.start()..leaf.end(), mappings.into()))
+}
+
 /// Refuses an inode that has its data where its map belongs.
 pub(crate) fn check_mapped(inode: &Inode) -> Result<(), Error> {
     if !inode.flags().contains(InodeFlags::INLINE_DATA) {

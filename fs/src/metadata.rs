@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::cache::{Block, Cache};
+use crate::corrupt::{Problem, Structure};
+use crate::journal::Overlay;
 use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::superblock::Superblock;
 use crate::{Error, Options, ReadRange, Source};
@@ -17,7 +19,9 @@ const PIECE: u32 = 128 << 10;
 
 /// Reads metadata. Block numbers have been checked by the callers.
 pub(crate) struct Metadata {
-    source: Box<dyn Source>,
+    source: Arc<dyn Source>,
+    /// What the journal has newer contents of.
+    overlay: Option<Overlay>,
     /// Bytes in a block.
     block_size: u32,
     cache: Cache<u64, Block>,
@@ -28,14 +32,20 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// Reads blocks of `block_size` from `source`, and keeps and reads ahead as `options` say.
-    pub(crate) fn new(source: Box<dyn Source>, block_size: u32, options: &Options) -> Self {
+    /// Reads blocks of `block_size` from `source`, or from where `overlay` has them, and keeps and
+    /// reads ahead as `options` say.
+    pub(crate) fn new(
+        source: Arc<dyn Source>,
+        overlay: Option<Overlay>,
+        block_size: u32,
+        options: &Options,
+    ) -> Self {
         let size = usize::try_from(block_size).unwrap_or(usize::MAX);
         let capacity = options.cache_bytes.checked_div(size).unwrap_or(0);
         let cache = Cache::new(capacity);
         // Of what was read ahead and not yet used, nothing may be forgotten for more of it.
         let ahead = options.read_ahead.checked_div(size).unwrap_or(0).min(capacity >> 2);
-        Self { source, block_size, cache, ahead, arrived: Mutex::default() }
+        Self { source, overlay, block_size, cache, ahead, arrived: Mutex::default() }
     }
 
     /// The superblock, as it is on the device now.
@@ -48,7 +58,8 @@ impl Metadata {
         if let Some(block) = self.cache.get(number) {
             return Ok(block);
         }
-        let bytes = self.block_now(number)?;
+        let mut bytes = vec![0; usize::try_from(self.block_size).unwrap_or(0)];
+        self.read(number, &mut bytes)?;
         Ok(self.keep(number, &bytes))
     }
 
@@ -62,6 +73,11 @@ impl Metadata {
         let mut bytes = vec![0; usize::try_from(self.block_size).unwrap_or(0)];
         read(&*self.source, number.saturating_mul(self.block_size.into()), &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// What the journal has newer contents of.
+    pub(crate) fn overlay(&self) -> Option<&Overlay> {
+        self.overlay.as_ref()
     }
 
     /// `count` blocks from `start`, read ahead as far as that is allowed.
@@ -124,13 +140,21 @@ impl Metadata {
         }
         self.source.read_many(&mut ranges);
         for (run, range) in runs.zip(ranges) {
-            match range.result {
-                Ok(()) => {
-                    for (&number, bytes) in run.iter().zip(range.buf.chunks_exact(size)) {
-                        self.keep(number, bytes);
-                    }
+            let ReadRange { offset, buf, result, .. } = range;
+            let start = run.first().copied().unwrap_or(0);
+            let patched = match (&self.overlay, result) {
+                (_, Err(error)) => Err(error.to_string()),
+                (None, Ok(())) => Ok(()),
+                (Some(overlay), Ok(())) => {
+                    overlay.patch(start, buf).map_err(|error| error.to_string())
                 }
-                Err(error) => log::debug!("read-ahead at byte {}: {error}", range.offset),
+            };
+            if let Err(error) = patched {
+                log::debug!("read-ahead at byte {offset}: {error}");
+                continue;
+            }
+            for (&number, bytes) in run.iter().zip(buf.chunks_exact(size)) {
+                self.keep(number, bytes);
             }
         }
     }
@@ -141,6 +165,16 @@ impl Metadata {
         self.cache.insert(number, Arc::clone(&block));
         block
     }
+
+    /// Fills `bytes`, whole blocks, from block `number` on.
+    fn read(&self, number: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let offset = number.saturating_mul(self.block_size.into());
+        let Some(overlay) = &self.overlay else { return read(&*self.source, offset, bytes) };
+        if !overlay.has_all(number, bytes) {
+            read(&*self.source, offset, bytes)?;
+        }
+        overlay.patch(number, bytes)
+    }
 }
 
 /// The superblock of what is on `source`.
@@ -150,7 +184,28 @@ pub(crate) fn read_superblock(source: &(impl Source + ?Sized)) -> Result<Superbl
     Superblock::parse(&raw)
 }
 
-fn read(source: &(impl Source + ?Sized), offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
+/// The superblock as the journal has it, or as it is on `source`; `before` is the latter.
+pub(crate) fn replayed_superblock(
+    source: &(impl Source + ?Sized),
+    overlay: &Overlay,
+    before: &Superblock,
+) -> Result<Superblock, Error> {
+    let (number, size) = (before.superblock_block(), before.block_size());
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    read(source, number.saturating_mul(size.into()), &mut bytes)?;
+    overlay.patch(number, &mut bytes)?;
+    let offset = SUPERBLOCK_OFFSET.saturating_sub(number.saturating_mul(size.into()));
+    let raw = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
+    let raw = raw.and_then(|bytes| RawSuperblock::ref_from_prefix(bytes).ok());
+    let missing = || Structure::Superblock.corrupt(Problem::Missing { logical: number });
+    Superblock::parse(raw.ok_or_else(missing)?.0)
+}
+
+pub(crate) fn read(
+    source: &(impl Source + ?Sized),
+    offset: u64,
+    bytes: &mut [u8],
+) -> Result<(), Error> {
     let length = bytes.len();
     source.read(offset, bytes).map_err(|error| Error::Source { offset, length, error })
 }

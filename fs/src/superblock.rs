@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 use crate::{CompatFeatures, Error, IncompatFeatures, RoCompatFeatures};
 
 /// `s_magic` of ext2, ext3 and ext4.
-const MAGIC: u16 = 0xef53;
+pub(crate) const MAGIC: u16 = 0xef53;
 /// `s_checksum_type` of CRC-32C, the only one.
 const CHECKSUM_CRC32C: u8 = 1;
 
@@ -41,6 +41,8 @@ pub struct Superblock {
     /// Blocks behind the descriptors that are kept for more of them.
     pub(crate) reserved_gdt_blocks: u16,
     pub(crate) journal_inode: u32,
+    /// UUID of the journal, if it is on another device.
+    pub(crate) journal_uuid: [u8; 16],
     /// Of users, groups and projects.
     pub(crate) quota_inodes: [u32; 3],
     pub(crate) orphan_file_inode: u32,
@@ -135,6 +137,7 @@ impl Superblock {
             mmp_block: raw.mmp_block.get(),
             reserved_gdt_blocks: raw.reserved_gdt_blocks.get(),
             journal_inode: raw.journal_inode.get(),
+            journal_uuid: raw.journal_uuid,
             quota_inodes: [
                 raw.user_quota_inode.get(),
                 raw.group_quota_inode.get(),
@@ -302,6 +305,11 @@ impl Superblock {
         self.last_orphan
     }
 
+    /// Whether there is a journal, but on another device.
+    pub(crate) fn has_external_journal(&self) -> bool {
+        self.compat.contains(CompatFeatures::HAS_JOURNAL) && self.journal_inode == 0
+    }
+
     /// Whether it is mounted with `data=journal`, unless something else is asked for.
     pub(crate) fn journals_data(&self) -> bool {
         let mut options = until_nul(&self.mount_options).split(|&byte| byte == b',');
@@ -394,9 +402,13 @@ fn verify_checksum(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<(
     }
     let rule = "must be 1 (CRC-32C)";
     ensure(raw.checksum_type == CHECKSUM_CRC32C, "checksum type", raw.checksum_type, rule)?;
-    let covered = raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered);
-    let (stored, computed) = (raw.checksum.get(), crc32c(!0, covered));
+    let (stored, computed) = (raw.checksum.get(), checksum_of(raw));
     if stored == computed { Ok(()) } else { Err(bad(Problem::Checksum { stored, computed })) }
+}
+
+/// The checksum that the contents give.
+pub(crate) fn checksum_of(raw: &RawSuperblock) -> u32 {
+    crc32c(!0, raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered))
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{debugfs, mke2fs, pattern};
 use nvio_ext4::{
-    Error, FileType, Filesystem, IncompatFeatures, Options, Source, SourceError, Unsupported,
+    Error, FileType, Filesystem, IncompatFeatures, Options, Recovery, Source, SourceError,
+    Unsupported,
 };
 
 /// Options of mke2fs, most of them for block sizes that a kernel with small pages cannot mount.
@@ -266,9 +267,14 @@ fn refusals() {
     assert_eq!(unknown, "unknown incompat feature bit 0x100000");
     let known = with_features("ssv feature_incompat 0x12c3");
     assert_eq!(known, "unsupported incompat features: compression, dirdata");
-    let dirty = with_features("ssv feature_incompat 0x2c6");
+    let image = small(dir.path(), &["-t", "ext4"]);
+    debugfs(&image, &["ssv feature_incompat 0x2c6"]);
+    let refuse = Options::default().recovery(Recovery::Refuse);
+    let dirty = Filesystem::open_with(File::open(&image).unwrap(), refuse).unwrap_err();
     let expected = "the journal needs recovery: mount the filesystem once, or run e2fsck on it";
-    assert_eq!(dirty, expected);
+    assert_eq!(dirty.to_string(), expected);
+    // The log is empty: there is nothing to replay.
+    assert_eq!(common::open(&image).recovered().unwrap().transactions, 0);
 
     let image = small(dir.path(), &["-t", "ext4", "-O", "inline_data"]);
     assert_eq!(message(&image), "unsupported incompat feature: inline_data");

@@ -19,6 +19,8 @@ const MIB: u64 = 1 << 20;
 const FEATURE_INCOMPAT: usize = 0x60;
 /// `needs_recovery`: the journal holds what the filesystem does not.
 const INCOMPAT_RECOVER: u32 = 0x4;
+/// What the superblock of a journal begins with.
+const JOURNAL_SUPERBLOCK: [u8; 8] = [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 4];
 
 /// A folder with a good image of a few files.
 struct Fixture {
@@ -140,13 +142,21 @@ fn an_unsupported_feature_is_named() {
 }
 
 #[test]
-fn a_journal_that_needs_recovery_is_named() {
+fn a_damaged_journal_that_needs_recovery_is_named() {
     let fixture = Fixture::new(&[]);
     image::edit_superblock(&fixture.image(), |block| {
         let bytes = &mut block[FEATURE_INCOMPAT..FEATURE_INCOMPAT + 4];
         let features = u32::from_le_bytes(bytes.try_into().unwrap()) | INCOMPAT_RECOVER;
         bytes.copy_from_slice(&features.to_le_bytes());
     });
+    // An empty log has nothing that could be missing.
+    nvio::ok("ls", &fixture.image(), b"/", &[]);
+    let mut bytes = fs::read(fixture.image()).unwrap();
+    let is_journal = |block: &[u8]| block.starts_with(&JOURNAL_SUPERBLOCK);
+    let journal = bytes.chunks_exact_mut(1024).find(|block| is_journal(block)).unwrap();
+    // Its block size.
+    journal[0xc] ^= 1;
+    fs::write(fixture.image(), bytes).unwrap();
     refused_by_all(&fixture.image(), &["journal"]);
 }
 

@@ -1,6 +1,8 @@
 //! What the integration tests share: tools, images, and reading a file through its map.
 #![allow(dead_code)]
 
+pub mod compare;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -80,6 +82,7 @@ pub fn read_file(fs: &Filesystem, image: &File, inode: &Inode) -> Vec<u8> {
                 Source::read(image, mapping.device_address(pos).unwrap(), part).unwrap();
             }
             MappingKind::Hole | MappingKind::Unwritten => part.fill(0),
+            MappingKind::Inline => file.read_inline(&mapping, pos, part).unwrap(),
             other => panic!("{other:?}"),
         }
         file.end(&mapping, pos, size - pos, end - pos, Op::empty()).unwrap();

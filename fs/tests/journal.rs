@@ -1,0 +1,162 @@
+//! Filesystems whose journal needs recovery: images that were copied while the kernel had them
+//! mounted, against what the kernel makes of another copy. Needs root and a kernel with loop
+//! devices; skipped with a reason otherwise.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+
+use common::compare::compare_with;
+use common::{Mount, Random, mke2fs, pattern, run};
+use nvio_ext4::{Error, Filesystem, Options, Recovery};
+
+/// Ways of making a filesystem and of mounting it: a name, a size, options of mke2fs and of mount.
+const VARIANTS: &[(&str, &str, &str, &str)] = &[
+    ("4k", "64M", "-t ext4 -b 4096", ""),
+    ("1k", "64M", "-t ext4 -b 1024", ""),
+    ("2k-no64bit", "64M", "-t ext4 -b 2048 -O ^64bit", ""),
+    ("4k-nocsum", "64M", "-t ext4 -b 4096 -O ^metadata_csum", ""),
+    ("1k-nocsum-no64bit", "64M", "-t ext4 -b 1024 -O ^metadata_csum,^64bit", ""),
+    ("4k-csum-v1", "64M", "-t ext4 -b 4096 -O ^metadata_csum", ",journal_checksum"),
+    ("async", "64M", "-t ext4 -b 4096", ",data=writeback,journal_async_commit"),
+    (
+        "async-nocsum",
+        "64M",
+        "-t ext4 -b 1024 -O ^metadata_csum",
+        ",data=writeback,journal_async_commit",
+    ),
+    ("small", "64M", "-t ext4 -b 1024 -J size=1", ""),
+    ("small-nocsum", "64M", "-t ext4 -b 1024 -J size=1 -O ^metadata_csum", ""),
+    ("small-async-data", "64M", "-t ext4 -b 1024 -J size=1", ",data=journal,journal_async_commit"),
+    ("data", "64M", "-t ext4 -b 4096", ",data=journal"),
+    ("data-1k", "64M", "-t ext4 -b 1024", ",data=journal"),
+    ("data-small-nocsum", "64M", "-t ext4 -b 1024 -J size=2 -O ^metadata_csum", ",data=journal"),
+    ("data-noextents", "64M", "-t ext3 -b 1024", ",data=journal"),
+    ("writeback", "64M", "-t ext4 -b 4096 -O metadata_csum_seed", ",data=writeback"),
+    ("bigalloc-data", "64M", "-t ext4 -b 4096 -C 16384 -O bigalloc", ",data=journal"),
+    ("ext3", "64M", "-t ext3 -b 1024", ""),
+    ("ext3-128", "64M", "-t ext3 -b 4096 -I 128", ""),
+];
+
+#[test]
+fn the_kernel_agrees_after_recovery() {
+    if !common::is_root() {
+        println!("SKIPPED: loop mounts need root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (image, mount) = (dir.path().join("image"), dir.path().join("mnt"));
+    let mut checked = 0;
+    for (name, size, options, mount_options) in VARIANTS {
+        let options: Vec<&str> = options.split(' ').collect();
+        mke2fs(&image, size, &options, None);
+        let options = format!("loop,noatime{mount_options}");
+        let mounted = match Mount::new(&image, &mount, &options) {
+            Ok(mounted) => mounted,
+            Err(reason) => {
+                println!("SKIPPED {name}: {reason}");
+                continue;
+            }
+        };
+        let mut replayed = 0;
+        for round in 0..4 {
+            change(&mounted.path, round);
+            let what = format!("{name}, round {round}");
+            replayed += copy_and_compare(&what, &image, dir.path());
+        }
+        assert!(replayed > 100, "{name}: {replayed} blocks");
+        drop(mounted);
+        checked += 1;
+    }
+    assert!(checked >= 12 || checked == 0, "only {checked} variants could be mounted");
+}
+
+/// Compares what this crate sees of a copy of the image with what the kernel sees of another.
+/// Gives the number of blocks that were replayed.
+fn copy_and_compare(what: &str, image: &Path, dir: &Path) -> u64 {
+    let (ours, theirs) = (dir.join("ours"), dir.join("theirs"));
+    fs::copy(image, &ours).unwrap();
+    fs::copy(&ours, &theirs).unwrap();
+    let head = String::from_utf8(run("dumpe2fs", &["-h", ours.to_str().unwrap()])).unwrap();
+    assert!(head.contains("needs_recovery"), "{what}: {head}");
+
+    let refuse = Options::default().recovery(Recovery::Refuse);
+    let refused = Filesystem::open_with(File::open(&ours).unwrap(), refuse).unwrap_err();
+    assert!(matches!(refused, Error::NeedsRecovery), "{what}: {refused}");
+    let fs = common::open(&ours);
+    let recovered = fs.recovered().unwrap();
+    assert!(recovered.transactions > 0 && recovered.blocks > 0, "{what}: {recovered:?}");
+    assert!(matches!(fs.writable(), Err(Error::NeedsRecovery)), "{what}");
+
+    let mounted = Mount::new(&theirs, &dir.join("recovered"), "loop,noatime").unwrap();
+    let count = compare_with(what, &fs, &ours, &mounted.path);
+    println!("{what}: {recovered:?} {count:?}");
+    assert!(count.paths > 50, "{what}: {count:?}");
+    drop(mounted);
+
+    // Not a byte of the image has changed.
+    run("cmp", &[image.to_str().unwrap(), ours.to_str().unwrap()]);
+    recovered.blocks
+}
+
+fn fsync(path: &Path) {
+    File::open(path).unwrap().sync_all().unwrap();
+}
+
+/// Changes files and directories, in several transactions. The last ends with what is durable.
+fn change(top: &Path, round: u64) {
+    let mut random = Random(round * 7919 + 1);
+    let dir = |index: u64| top.join(format!("dir-{index}"));
+    // All that came before is written back, so that some blocks of the log are old.
+    if round != 1 {
+        run("sync", &["-f", top.to_str().unwrap()]);
+    }
+    for step in 0..30 {
+        let path = dir(random.below(6));
+        fs::create_dir_all(&path).unwrap();
+        for _ in 0..random.below(30) {
+            let name = path.join(format!("file-{}", random.below(60)));
+            match random.below(8) {
+                0 => drop(fs::remove_file(&name)),
+                1 => drop(symlink("t".repeat(1 + random.below(200) as usize), &name)),
+                2 => drop(fs::rename(&name, path.join(format!("new-{step}")))),
+                3 => drop(File::options().write(true).open(&name).map(|file| {
+                    file.set_len(random.below(100_000)).unwrap();
+                })),
+                _ => {
+                    if name.is_symlink() {
+                        continue;
+                    }
+                    let file = File::options().create(true).append(true).open(&name).unwrap();
+                    let length = 1 + random.below(20_000) as usize;
+                    let at = random.below(50_000);
+                    let file =
+                        File::options().write(true).open(&name).map(|new| (drop(file), new).1);
+                    file.unwrap().write_all_at(&pattern(step + round * 100, length), at).unwrap();
+                }
+            }
+        }
+        // What was a directory becomes data: its blocks are revoked.
+        if random.below(4) == 0 {
+            let _ = fs::remove_dir_all(dir(random.below(6)));
+            let reused = top.join(format!("reused-{}", random.below(10)));
+            fs::write(&reused, pattern(step, 200_000)).unwrap();
+            fsync(&reused);
+        }
+        if random.below(2) == 0 {
+            fsync(top);
+        }
+        // A block that looks like one of the journal's own.
+        let mut escaped = vec![0xc0, 0x3b, 0x39, 0x98];
+        escaped.extend(pattern(step, 70_000));
+        fs::write(top.join("escaped"), &escaped).unwrap();
+    }
+    let last = top.join(format!("last-{round}"));
+    fs::write(&last, pattern(round, 5000)).unwrap();
+    fsync(&last);
+    fsync(top);
+}
