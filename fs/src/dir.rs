@@ -5,6 +5,7 @@ use std::fmt;
 use crate::cache::Block;
 use crate::dir_blocks::Blocks;
 use crate::dir_entry::{Directory, Entry};
+use crate::dir_names::Names;
 use crate::dir_query::Query;
 use crate::htree::lookup::{self as htree, Stop};
 use crate::{Error, FileType, Filesystem, IncompatFeatures, Inode, Subject, map};
@@ -14,7 +15,9 @@ use crate::{Error, FileType, Filesystem, IncompatFeatures, Inode, Subject, map};
 pub struct DirEntry {
     /// Number of the inode that the name is for.
     pub inode: u32,
-    /// The name: 1 to 255 bytes in no particular encoding, without slash and zero byte.
+    /// The name: 1 to 255 bytes in no particular encoding, without slash and zero byte. One in an
+    /// encrypted directory is given as the kernel shows it without the key: in an encoding by
+    /// which it can be looked up.
     pub name: Vec<u8>,
     /// What the entry says that the inode is; `None` on filesystems whose entries do not say.
     pub kind: Option<FileType>,
@@ -41,6 +44,7 @@ impl fmt::Debug for DirEntry {
 pub struct ReadDir {
     blocks: Blocks,
     directory: Directory,
+    names: Names,
     current: Option<(u64, Block)>,
     offset: usize,
     has_kind: bool,
@@ -59,10 +63,12 @@ impl ReadDir {
         if !inode.is_dir() {
             return Err(Error::NotADirectory { subject: Subject::Inode(number) });
         }
-        map::check_readable(inode)?;
+        map::check_mapped(inode)?;
         let superblock = fs.superblock();
+        let blocks = Blocks::new(fs, inode)?;
         Ok(Self {
-            blocks: Blocks::new(fs, inode)?,
+            names: Names::of(fs, inode, blocks.count()),
+            blocks,
             directory: Directory::new(superblock, inode),
             current: None,
             offset: 0,
@@ -75,13 +81,18 @@ impl ReadDir {
     /// call goes on with the next entry.
     fn visit<T>(
         &mut self,
-        mut visit: impl FnMut(&Entry<'_>) -> Option<T>,
+        mut visit: impl FnMut(&Names, &Entry<'_>) -> Option<T>,
     ) -> Result<Option<T>, Error> {
         loop {
             let (index, block) = match &self.current {
                 Some(current) => current,
                 None => match self.blocks.next()? {
-                    Some(next) => self.current.insert(next),
+                    Some(next) => {
+                        if next.0 == 0 {
+                            self.names.see_first(self.blocks.filesystem(), &next.1);
+                        }
+                        self.current.insert(next)
+                    }
                     None => return Ok(None),
                 },
             };
@@ -89,7 +100,7 @@ impl ReadDir {
                 self.offset = entry.next;
                 if entry.inode != 0
                     && !entry.is_dot()
-                    && let Some(result) = visit(&entry)
+                    && let Some(result) = visit(&self.names, &entry)
                 {
                     return Ok(Some(result));
                 }
@@ -108,9 +119,9 @@ impl Iterator for ReadDir {
             return None;
         }
         let has_kind = self.has_kind;
-        let next = self.visit(|entry| {
+        let next = self.visit(|names, entry| {
             let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
-            Some(DirEntry { inode: entry.inode, name: entry.name.to_vec(), kind })
+            Some(DirEntry { inode: entry.inode, name: names.show(entry), kind })
         });
         self.done = !matches!(next, Ok(Some(_)));
         next.transpose()
@@ -123,8 +134,8 @@ impl Filesystem {
     /// The entries of the directory `inode`.
     ///
     /// # Errors
-    /// [`Error::NotADirectory`], [`Error::UnsupportedInode`] for an encrypted directory or one
-    /// whose entries are inline, damage. The iterator fails with damage to the directory's map or
+    /// [`Error::NotADirectory`], [`Error::UnsupportedInode`] for a directory whose entries
+    /// are inline, damage. The iterator fails with damage to the directory's map or
     /// blocks, or with a failure of the source.
     pub fn read_dir(&self, inode: &Inode) -> Result<ReadDir, Error> {
         ReadDir::new(self, inode)
@@ -132,12 +143,14 @@ impl Filesystem {
 
     /// Number of the inode that `name` is for in the directory `inode`.
     pub(crate) fn find(&self, inode: &Inode, name: &[u8]) -> Result<Option<u32>, Error> {
-        let query = Query::Exact(name);
+        let superblock = self.superblock();
+        let Some(query) = Query::new(superblock, inode, name) else { return Ok(None) };
         if htree::has_tree(self, inode) {
-            map::check_readable(inode)?;
-            let directory = Directory::new(self.superblock(), inode);
+            map::check_mapped(inode)?;
+            let directory = Directory::new(superblock, inode);
             let search = |index, block: &Block| directory.find(block, index, &query);
             match htree::find(self, inode, &query, search) {
+                Ok(None) if query.may_be_elsewhere(superblock) => (),
                 Ok(found) => return Ok(found),
                 Err(Stop::Failed(error)) => return Err(error),
                 Err(Stop::Unusable(why)) => {
@@ -145,6 +158,6 @@ impl Filesystem {
                 }
             }
         }
-        self.read_dir(inode)?.visit(|entry| query.matches(entry.name).then_some(entry.inode))
+        self.read_dir(inode)?.visit(|_, entry| query.matches(entry.name).then_some(entry.inode))
     }
 }

@@ -60,6 +60,15 @@ impl Blocks {
         })
     }
 
+    /// Blocks that the directory has.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) fn filesystem(&self) -> &Filesystem {
+        &self.fs
+    }
+
     /// The next block and its index.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Block)>, Error> {
         let index = self.index;

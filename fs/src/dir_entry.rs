@@ -7,7 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::corrupt::{Problem, Structure};
 use crate::dir_query::Query;
-use crate::{Error, Inode, Superblock, inode};
+use crate::htree::hash::Hash;
+use crate::{Error, Inode, InodeFlags, Superblock, inode, no_key_name};
 
 /// Longest name, bytes.
 pub(crate) const NAME_MAX: usize = 255;
@@ -48,6 +49,8 @@ pub(crate) struct Entry<'a> {
     pub inode: u32,
     pub name: &'a [u8],
     pub file_type: u8,
+    /// What the entry has behind its name.
+    rest: &'a [u8],
     /// Where the next one starts.
     pub next: usize,
 }
@@ -56,6 +59,13 @@ impl Entry<'_> {
     pub(crate) fn is_dot(&self) -> bool {
         matches!(self.name, b"." | b"..")
     }
+
+    /// The hash that the entry carries, in directories where they do.
+    pub(crate) fn own_hash(&self) -> Option<Hash> {
+        let (major, rest) = self.rest.split_first_chunk()?;
+        let (minor, _) = rest.split_first_chunk()?;
+        Some(Hash { major: u32::from_le_bytes(*major), minor: u32::from_le_bytes(*minor) })
+    }
 }
 
 /// The directory that an entry is in, for checking it.
@@ -63,6 +73,8 @@ pub(crate) struct Directory {
     pub inode: u32,
     inodes_count: u32,
     first_inode: u32,
+    /// Whether names are encrypted: any bytes, and not too few.
+    is_encrypted: bool,
 }
 
 impl Directory {
@@ -71,6 +83,7 @@ impl Directory {
             inode: inode.number(),
             inodes_count: superblock.inodes_count(),
             first_inode: superblock.first_inode,
+            is_encrypted: inode.flags().contains(InodeFlags::ENCRYPT),
         }
     }
 
@@ -106,10 +119,15 @@ impl Directory {
             inode: raw.inode.get(),
             name,
             file_type: raw.file_type,
+            rest: rest.get(needed.next_multiple_of(4)..rec_len).unwrap_or_default(),
             next: offset.saturating_add(rec_len),
         };
         if entry.inode != 0 {
-            if name.is_empty() || name.iter().any(|&byte| byte == b'/' || byte == 0) {
+            if self.is_encrypted && !entry.is_dot() {
+                if name_len < no_key_name::ENCRYPTED_MIN {
+                    return corrupt(Problem::EntryLength { offset, rec_len, name_len });
+                }
+            } else if name.is_empty() || name.iter().any(|&byte| byte == b'/' || byte == 0) {
                 return corrupt(Problem::EntryName { offset });
             }
             if !self.may_refer(&entry) {
@@ -151,7 +169,8 @@ impl Directory {
 mod tests {
     use super::*;
 
-    const DIRECTORY: Directory = Directory { inode: 20, inodes_count: 1000, first_inode: 11 };
+    const DIRECTORY: Directory =
+        Directory { inode: 20, inodes_count: 1000, first_inode: 11, is_encrypted: false };
 
     /// Puts an entry at `at` and gives where the next one goes.
     fn put(block: &mut [u8], at: usize, inode: u32, rec_len: u16, name: &[u8]) -> usize {

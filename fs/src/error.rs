@@ -292,9 +292,6 @@ pub enum Unsupported {
     Encrypted,
     /// The data is inside the inode (`inline_data`).
     InlineData,
-    /// No name of the case-insensitive directory (`casefold`) is equal byte for byte; whether one
-    /// is equal but for case is not known.
-    Casefold,
 }
 
 impl fmt::Display for Unsupported {
@@ -302,10 +299,6 @@ impl fmt::Display for Unsupported {
         f.write_str(match self {
             Self::Encrypted => "is encrypted (feature encrypt), which is not supported",
             Self::InlineData => "holds its data inline (feature inline_data), not supported",
-            Self::Casefold => {
-                "no exact match in a case-insensitive directory (feature casefold): matching \
-                 without case is not supported, give the name as it is stored"
-            }
         })
     }
 }

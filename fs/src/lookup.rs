@@ -2,7 +2,7 @@
 
 use crate::corrupt::{Problem, Structure};
 use crate::dir_entry::NAME_MAX;
-use crate::{Error, Filesystem, Inode, InodeFlags, Subject, Unsupported};
+use crate::{Error, Filesystem, Inode, Subject};
 
 /// Symbolic links that one lookup follows.
 pub const MAX_SYMLINKS: u32 = 40;
@@ -75,10 +75,6 @@ impl Filesystem {
         }
         let directory = &trail.here;
         let Some(number) = self.find(directory, name)? else {
-            if directory.flags().contains(InodeFlags::CASEFOLD) {
-                let (inode, what) = (directory.number(), Unsupported::Casefold);
-                return Err(Error::UnsupportedInode { inode, what });
-            }
             return Err(Error::NotFound { path: path.into() });
         };
         let structure = Structure::Directory(directory.number());

@@ -9,7 +9,7 @@ use crate::geometry::Geometry;
 use crate::htree::hash::HashParameters;
 use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::time::Timestamp;
-use crate::{CompatFeatures, Error, IncompatFeatures, RoCompatFeatures};
+use crate::{CompatFeatures, Error, IncompatFeatures, RoCompatFeatures, casefold};
 
 /// `s_magic` of ext2, ext3 and ext4.
 pub(crate) const MAGIC: u16 = 0xef53;
@@ -48,6 +48,8 @@ pub struct Superblock {
     pub(crate) orphan_file_inode: u32,
     /// How names of directories are hashed.
     pub(crate) hash: HashParameters,
+    /// Flags of the encoding of case-insensitive names.
+    pub(crate) encoding_flags: u16,
     last_orphan: u32,
     default_mount_options: u32,
     mount_options: [u8; 64],
@@ -114,6 +116,11 @@ impl Superblock {
             return Err(Error::UnsupportedFeature { features });
         }
 
+        if incompat.contains(IncompatFeatures::CASEFOLD) {
+            let (encoding, rule) =
+                (raw.encoding.get(), "must be 1 (UTF-8 12.1): no other is known");
+            ensure(encoding == casefold::ENCODING_UTF8, "encoding", encoding, rule)?;
+        }
         let geometry = Geometry::parse(raw, incompat, ro_compat)?;
         let uuid_seed = crc32c(!0, &raw.uuid);
         let has_seed = incompat.contains(IncompatFeatures::CSUM_SEED);
@@ -149,6 +156,7 @@ impl Superblock {
                 raw.flags.get(),
                 raw.default_hash_version,
             ),
+            encoding_flags: raw.encoding_flags.get(),
             last_orphan: raw.last_orphan.get(),
             default_mount_options: raw.default_mount_options.get(),
             mount_options: raw.mount_options,

@@ -3,37 +3,49 @@
 use nvio_iomap::MappingKind;
 
 use crate::corrupt::{Problem, Structure};
-use crate::{Error, Filesystem, Inode, map};
+use crate::htree::hash::Hash;
+use crate::{Error, Filesystem, Inode, InodeFlags, map, no_key_name};
 
 impl Filesystem {
-    /// The target of the symbolic link `inode`: 1 byte to a block, without zero bytes.
+    /// The target of the symbolic link `inode`: 1 byte to a block, without zero bytes. An encrypted
+    /// one is given as the kernel shows it without the key, in an encoding that leads nowhere.
     ///
     /// # Errors
-    /// [`Error::NotASymlink`], [`Error::UnsupportedInode`] for an encrypted link, damage, or a
-    /// failure of the source.
+    /// [`Error::NotASymlink`], damage, or a failure of the source.
     pub fn read_link(&self, inode: &Inode) -> Result<Vec<u8>, Error> {
         let number = inode.number();
         if !inode.is_symlink() {
             return Err(Error::NotASymlink { inode: number, kind: inode.kind() });
         }
-        map::check_readable(inode)?;
-        let size = inode.size();
-        let corrupt = |problem| Structure::Symlink(number).corrupt(problem);
-        let target = |bytes: &[u8]| {
-            let length = usize::try_from(size).unwrap_or(usize::MAX);
-            match bytes.get(..length) {
-                Some(target) if length > 0 && !target.contains(&0) => Ok(target.to_vec()),
-                _ => Err(corrupt(Problem::TargetLength { size })),
-            }
-        };
+        map::check_mapped(inode)?;
         if inode.is_fast_symlink(self.superblock()) {
             // A zero byte ends the target, so 59 bytes fit.
             let (_, fits) = inode.block.split_last().unwrap_or((&0, &[]));
-            return target(fits);
+            return target(inode, fits);
         }
         let leaf = map::leaf(self, inode, 0)?;
         let mapped = leaf.find(0).filter(|mapping| mapping.kind == MappingKind::Mapped);
+        let corrupt = |problem| Structure::Symlink(number).corrupt(problem);
         let mapping = mapped.ok_or_else(|| corrupt(Problem::Missing { logical: 0 }))?;
-        target(&self.block(self.superblock().block_at(mapping.addr))?)
+        target(inode, &self.block(self.superblock().block_at(mapping.addr))?)
     }
+}
+
+/// The target that `bytes` begin with.
+fn target(inode: &Inode, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let size = inode.size();
+    let wrong = || Structure::Symlink(inode.number()).corrupt(Problem::TargetLength { size });
+    if inode.flags().contains(InodeFlags::ENCRYPT) {
+        return encrypted_target(bytes).ok_or_else(wrong);
+    }
+    let target = bytes.get(..usize::try_from(size).unwrap_or(usize::MAX)).ok_or_else(wrong)?;
+    if target.is_empty() || target.contains(&0) { Err(wrong()) } else { Ok(target.to_vec()) }
+}
+
+/// Two bytes of length, then an encrypted target, which is shown like a name.
+fn encrypted_target(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let encrypted = rest.get(..usize::from(u16::from_le_bytes(*length)))?;
+    let is_possible = encrypted.len() >= no_key_name::ENCRYPTED_MIN;
+    is_possible.then(|| no_key_name::encode(Hash::default(), encrypted))
 }

@@ -124,4 +124,4 @@ fn pieces<const WORDS: usize>(name: &[u8], chars: Chars, mut step: impl FnMut([u
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

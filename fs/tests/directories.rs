@@ -1,0 +1,146 @@
+//! Directories with hash trees, made by e2fsck: every name that is listed is found, and where it
+//! is found without a search.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
+
+mod common;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{Random, debugfs, mke2fs};
+use nvio_ext4::{Error, Filesystem, InodeFlags, Source, SourceError};
+
+/// Counts reads.
+struct Counted(File, Arc<AtomicUsize>);
+
+impl Source for Counted {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        Source::read(&self.0, offset, buf)
+    }
+}
+
+/// A folder with the directory "d" of `count` names of up to `longest` bytes, half of them not
+/// UTF-8.
+fn fill(source: &Path, count: usize, longest: u64) {
+    let mut random = Random(count as u64 | 1);
+    let directory = source.join("d");
+    fs::create_dir_all(&directory).unwrap();
+    let first = directory.join("0");
+    File::create(&first).unwrap();
+    for index in 1..count {
+        let mut name = format!("{index}-").into_bytes();
+        let ascii = index % 2 == 0;
+        for _ in 0..random.below(longest - 7) {
+            let byte = random.next() as u8;
+            let byte = if ascii { byte & 0x7f } else { byte };
+            name.push(if matches!(byte, 0 | b'/') { b'x' } else { byte });
+        }
+        fs::hard_link(&first, directory.join(OsStr::from_bytes(&name))).unwrap();
+    }
+}
+
+/// Has e2fsck give every directory a tree.
+fn index(image: &Path) {
+    let output = Command::new("e2fsck")
+        .args(["-f", "-y", "-D", image.to_str().unwrap()])
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .unwrap();
+    // 1 is "errors corrected": directories were made anew.
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+    common::assert_clean(image);
+}
+
+/// Looks up every name that the directory "d" lists, and some that it has not. Gives how many
+/// there are.
+fn check(fs: &Filesystem) -> usize {
+    let directory = fs.lookup(b"d").unwrap();
+    assert!(directory.flags().contains(InodeFlags::INDEX), "no tree");
+    let mut count = 0;
+    for entry in fs.read_dir(&directory).unwrap() {
+        let entry = entry.unwrap();
+        let mut path = b"d/".to_vec();
+        path.extend(&entry.name);
+        let found = fs.lookup(&path).unwrap_or_else(|error| panic!("{entry:?}: {error}"));
+        assert_eq!(found.number(), entry.inode, "{entry:?}");
+        path.truncate(path.len().min(200));
+        path.extend(b"-not");
+        assert!(matches!(fs.lookup(&path), Err(Error::NotFound { .. })), "{entry:?}");
+        count += 1;
+    }
+    count
+}
+
+/// Options of mke2fs, and what debugfs changes then: the function and how bytes are taken.
+const TREES: &[(&str, &[&str])] = &[
+    ("-t ext4 -b 1024", &[]),
+    ("-t ext4 -b 1024 -O ^metadata_csum", &["ssv def_hash_version tea"]),
+    ("-t ext4 -b 1024", &["ssv def_hash_version legacy", "ssv flags 2"]),
+    ("-t ext4 -b 4096", &["ssv def_hash_version tea", "ssv flags 2"]),
+    ("-t ext4 -b 4096 -O ^metadata_csum", &["ssv def_hash_version half_md4", "ssv flags 2"]),
+    ("-t ext3 -b 1024", &["ssv def_hash_version legacy", "ssv flags 1"]),
+    ("-t ext3 -b 2048 -E hash_seed=01234567-89ab-cdef-0123-456789abcdef", &[]),
+    ("-t ext4 -b 65536", &[]),
+    ("-t ext4 -b 65536 -O ^metadata_csum", &["ssv def_hash_version tea"]),
+    ("-t ext2 -b 1024 -O dir_index,large_dir,^filetype", &[]),
+];
+
+#[test]
+fn every_kind_of_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, source) = (dir.path().join("image"), dir.path().join("source"));
+    fill(&source, 2500, 255);
+    for (options, changes) in TREES {
+        println!("{options} {changes:?}");
+        let options: Vec<&str> = options.split(' ').collect();
+        mke2fs(&image, "64M", &options, Some(&source));
+        if !changes.is_empty() {
+            debugfs(&image, changes);
+        }
+        index(&image);
+        assert_eq!(check(&common::open(&image)), 2500);
+        // Whichever way bytes are taken: both are tried if nobody has noted it.
+        debugfs(&image, &["ssv flags 0"]);
+        assert_eq!(check(&common::open(&image)), 2500);
+    }
+}
+
+#[test]
+fn one_name_is_a_few_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, source) = (dir.path().join("image"), dir.path().join("source"));
+    fill(&source, 6000, 255);
+    mke2fs(&image, "64M", &["-t", "ext4", "-b", "1024"], Some(&source));
+    index(&image);
+    let names: Vec<Vec<u8>> = {
+        let fs = common::open(&image);
+        let directory = fs.lookup(b"d").unwrap();
+        assert!(directory.size() > 700 << 10, "{} bytes", directory.size());
+        fs.read_dir(&directory).unwrap().map(|entry| entry.unwrap().name).collect()
+    };
+    for name in names.iter().step_by(97) {
+        let reads = Arc::new(AtomicUsize::new(0));
+        let source = Counted(File::open(&image).unwrap(), Arc::clone(&reads));
+        let fs = Filesystem::open(source).unwrap();
+        fs.lookup(b"d/no such name").unwrap_err();
+        let before = reads.load(Ordering::Relaxed);
+        let path = [b"d/", name.as_slice()].concat();
+        fs.lookup(&path).unwrap();
+        let cold = reads.load(Ordering::Relaxed) - before;
+        // A node and a block of names; the inode and its neighbours; the root is known.
+        assert!((1..=4).contains(&cold), "{cold} reads");
+        fs.lookup(&path).unwrap();
+        assert_eq!(reads.load(Ordering::Relaxed), before + cold, "a warm lookup reads");
+    }
+}
