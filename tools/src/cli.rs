@@ -245,6 +245,16 @@ pub struct VolumeArgs {
     /// Partition number (GPT or MBR); without it the filesystem is the whole namespace.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub partition: Option<u32>,
+    /// Device of the filesystem's journal, if that is external: DEVICE again, if it is another
+    /// namespace or partition of the same. It is needed if the journal needs recovery.
+    #[arg(long, value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
+    pub journal: Option<DeviceName>,
+    /// Namespace ID of the journal.
+    #[arg(long, value_name = "N", requires = "journal", value_parser = clap::value_parser!(u32).range(1..))]
+    pub journal_namespace: Option<u32>,
+    /// Partition number of the journal.
+    #[arg(long, value_name = "N", requires = "journal", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub journal_partition: Option<u32>,
 }
 
 pub(crate) fn lba_size(text: &str) -> Result<u32, &'static str> {
@@ -345,6 +355,14 @@ mod tests {
         };
         assert_eq!((paths.len(), offset, length), (2, 5, None));
 
+        let Verb::Stat { volume, .. } =
+            parsed("nvio stat disk.img /a --journal journal.img --journal-partition 2").verb
+        else {
+            panic!("not stat")
+        };
+        assert_eq!(volume.journal, Some(DeviceName::Image("journal.img".into())));
+        assert_eq!((volume.journal_namespace, volume.journal_partition), (None, Some(2)));
+
         let Verb::Write { path, offset, dsync, .. } =
             parsed("nvio write disk.img /a --offset 7 --dsync").verb
         else {
@@ -386,6 +404,7 @@ mod tests {
             ("nvio cp disk.img /a", "required arguments were not provided: <PATHS>"),
             ("nvio bind disk.img", "\"disk.img\" is no PCI address"),
             ("nvio ls disk.img --partition 0", "0 is not in 1..=1024"),
+            ("nvio ls disk.img --journal-namespace 2", "--journal <DEVICE>"),
             ("nvio ls disk.img --lba-size 520", "it is 512 or 4096"),
             ("nvio log disk.img frob", "error, smart, firmware"),
             ("nvio log disk.img 256", "0 to 255"),

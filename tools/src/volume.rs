@@ -2,10 +2,10 @@
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-use nvio_ext4::{FileQueue, Filesystem, Inode, QueueSource};
+use nvio_ext4::{FileQueue, Filesystem, Inode, Options, QueueSource};
 use nvio_iomap::{Disk, DiskQueue, DiskReader, WritableDisk};
 
-use crate::cli::VolumeArgs;
+use crate::cli::{ControllerArgs, VolumeArgs};
 use crate::device::Device;
 use crate::error::Error;
 use crate::{name, partition, walk};
@@ -20,8 +20,41 @@ pub struct Volume {
     /// The filesystem.
     pub filesystem: Filesystem,
     disk: Disk,
-    // Dropped last: the queues above belong to it.
+    // Dropped last: the queues above belong to them.
     device: Device,
+    _journal: Option<Device>,
+}
+
+/// The device of an external journal.
+struct Journal {
+    source: QueueSource,
+    /// Its controller, if that is not the filesystem's.
+    device: Option<Device>,
+}
+
+impl Journal {
+    /// Opens what a command line names; `device` is the filesystem's.
+    fn open(args: &VolumeArgs, device: &Device) -> Result<Option<Self>, Error> {
+        let Some(name) = &args.journal else { return Ok(None) };
+        let own = match *name == args.controller.device {
+            true => None,
+            false => {
+                let controller = ControllerArgs { device: name.clone(), ..args.controller.clone() };
+                Some(Device::open(&controller)?)
+            }
+        };
+        let device = own.as_ref().unwrap_or(device);
+        let disk = Disk::whole(&device.namespace(args.journal_namespace)?);
+        let disk = match args.journal_partition {
+            None => disk,
+            Some(number) => {
+                let (offset, length) = partition_range(device, &disk, number)?;
+                disk.slice(offset, length)?
+            }
+        };
+        let reader = DiskReader::new(&device.controller, &disk, METADATA_DEPTH)?;
+        Ok(Some(Self { source: QueueSource::new(reader), device: own }))
+    }
 }
 
 impl Volume {
@@ -31,8 +64,9 @@ impl Volume {
     /// If device, namespace, partition or filesystem cannot be opened.
     pub fn open(args: &VolumeArgs) -> Result<Self, Error> {
         let device = Device::open(&args.controller)?;
+        let journal = Journal::open(args, &device)?;
         let name = args.controller.device.to_string();
-        Self::on(device, &name, args.controller.namespace, args.partition)
+        Self::with(device, &name, args.controller.namespace, args.partition, journal)
     }
 
     /// Opens the filesystem on a namespace of `device`, or on a partition of that.
@@ -45,6 +79,16 @@ impl Volume {
         namespace: Option<u32>,
         partition: Option<u32>,
     ) -> Result<Self, Error> {
+        Self::with(device, name, namespace, partition, None)
+    }
+
+    fn with(
+        device: Device,
+        name: &str,
+        namespace: Option<u32>,
+        partition: Option<u32>,
+        journal: Option<Journal>,
+    ) -> Result<Self, Error> {
         let whole = Disk::whole(&device.namespace(namespace)?);
         let disk = match partition {
             None => whole.clone(),
@@ -53,7 +97,7 @@ impl Volume {
                 whole.slice(offset, length)?
             }
         };
-        Self::of(device, name, disk, &whole, partition)
+        Self::of(device, name, disk, &whole, partition, journal)
     }
 
     /// Opens what a command line names, in order to write to files. The disk is the one that they
@@ -63,6 +107,7 @@ impl Volume {
     /// If device, namespace, partition or filesystem cannot be opened for that.
     pub fn open_writable(args: &VolumeArgs) -> Result<(Self, WritableDisk), Error> {
         let device = Device::open_writable(&args.controller)?;
+        let journal = Journal::open(args, &device)?;
         let whole = WritableDisk::whole(&device.writable_namespace(args.controller.namespace)?);
         let disk = match args.partition {
             None => whole.clone(),
@@ -72,7 +117,8 @@ impl Volume {
             }
         };
         let name = args.controller.device.to_string();
-        let volume = Self::of(device, &name, Disk::clone(&disk), &whole, args.partition)?;
+        let reading = Disk::clone(&disk);
+        let volume = Self::of(device, &name, reading, &whole, args.partition, journal)?;
         Ok((volume, disk))
     }
 
@@ -82,9 +128,17 @@ impl Volume {
         disk: Disk,
         whole: &Disk,
         partition: Option<u32>,
+        journal: Option<Journal>,
     ) -> Result<Self, Error> {
         let source = QueueSource::new(DiskReader::new(&device.controller, &disk, METADATA_DEPTH)?);
-        let filesystem = Filesystem::open(source).map_err(|source| {
+        let options = Options::default();
+        let (opened, journal) = match journal {
+            None => (Filesystem::open_with(source, options), None),
+            Some(Journal { source: journal, device }) => {
+                (Filesystem::open_with_journal(source, journal, options), device)
+            }
+        };
+        let filesystem = opened.map_err(|source| {
             let hint = match source {
                 nvio_ext4::Error::NotExt4 { .. }
                     if partition.is_none() && is_partitioned(&device, whole) =>
@@ -95,7 +149,7 @@ impl Volume {
             };
             Error::Filesystem { device: name.to_owned(), hint, source }
         })?;
-        Ok(Self { filesystem, disk, device })
+        Ok(Self { filesystem, disk, device, _journal: journal })
     }
 
     /// A queue for the data of files.
