@@ -156,13 +156,14 @@ fn freed_512(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
     let cluster_of = |block: u64| block.checked_div(cluster).unwrap_or(block);
     // The end's own cluster stays if a block before the end is in it.
     let shared = cluster_of(end).saturating_mul(cluster)..end;
+    let is_shared = |first, last| !shared.is_empty() && first < shared.end && last > shared.start;
     let mut clusters = 0u64;
     let mut next = cluster_of(end);
     for extent in Extents::stored(fs, inode, shared.start) {
         let Extent { logical, length, .. } = extent?;
         let first = superblock.block_at(logical);
         let last = first.saturating_add(superblock.block_at(length));
-        if first < shared.end && last > shared.start {
+        if is_shared(first, last) {
             next = cluster_of(end).saturating_add(1);
         }
         if last > end {

@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 pub mod compare;
+pub mod extents;
+pub mod view;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
