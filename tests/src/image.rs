@@ -102,11 +102,23 @@ pub fn edit_superblock(image: &Path, change: impl FnOnce(&mut [u8; 1024])) {
 
 /// CRC-32C as ext4 has it: all ones to begin with, and not inverted in the end.
 pub fn crc32c(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(u32::MAX, |crc, byte| {
+    crc32c_of(u32::MAX, bytes)
+}
+
+/// CRC-32C that goes on from `seed`.
+pub fn crc32c_of(seed: u32, bytes: &[u8]) -> u32 {
+    bytes.iter().fold(seed, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
             (crc >> 1) ^ if crc & 1 == 1 { 0x82F6_3B78 } else { 0 }
         })
     })
+}
+
+/// Block size of the filesystem in the image, in bytes.
+pub fn block_size(image: &Path) -> io::Result<u64> {
+    let mut log = [0; 4];
+    File::open(image)?.read_exact_at(&mut log, 1024 + 0x18)?;
+    Ok(1024 << u32::from_le_bytes(log))
 }
 
 /// A filesystem mounted through a loop device; unmounted, and the loop device given back, when

@@ -133,3 +133,418 @@ pub fn every_second_block(path: &Path, block: u64, pieces: u64) -> io::Result<()
     }
     file.sync_all()
 }
+
+/// Everything that is hard, where space is allocated by clusters.
+pub fn bigalloc(root: &Path) -> io::Result<()> {
+    tree::populate(root, Options { cluster: 64 << 10, fragments: 0, ..PLAIN })?;
+    // Blocks of one cluster in several extents, written and not.
+    let (block, _) = sys::free_blocks(root)?;
+    every_second_block(&root.join("pieces"), block, 100)?;
+    preallocated_pieces(&root.join("preallocated-pieces"))?;
+    attributes(root)?;
+    flags(root)
+}
+
+/// A smaller tree of other contents, for what happens to an image later.
+pub fn second_tree(root: &Path) -> io::Result<()> {
+    let directory = root.join("second");
+    fs::create_dir(&directory)?;
+    let mut rng = Rng::new(17);
+    for index in 0..60 {
+        let below = directory.join(format!("directory-{}", index % 13));
+        fs::create_dir_all(&below)?;
+        let length = rng.range(0, 150_000);
+        fs::write(below.join(format!("file-{index}")), rng.bytes(length))?;
+    }
+    std::os::unix::fs::symlink("s".repeat(300), directory.join("symlink"))?;
+    sys::syncfs(&File::open(root)?)
+}
+
+/// Directories below the root are spread over all groups: some are past block 2^32.
+pub fn scattered_directories(root: &Path) -> io::Result<()> {
+    let mut rng = Rng::new(5);
+    let mut far = 0;
+    for index in 0..30 {
+        let directory = root.join(format!("directory-{index}"));
+        fs::create_dir(&directory)?;
+        let path = directory.join("file");
+        fs::write(&path, rng.bytes(20_000))?;
+        let file = File::open(&path)?;
+        file.sync_all()?;
+        every_second_block(&directory.join("pieces"), 4096, 20)?;
+        std::os::unix::fs::symlink("far".repeat(100), directory.join("symlink"))?;
+        sys::set_xattr(&path, b"user.far", &rng.bytes(1000))?;
+        far += usize::from(sys::fiemap(&file)?.iter().any(|extent| extent.physical >> 44 != 0));
+    }
+    if far == 0 {
+        return Err(io::Error::other("no file is past block 2^32"));
+    }
+    Ok(())
+}
+
+/// Extent trees of three levels of index blocks and less, written and unwritten by turns.
+pub fn deep_trees(root: &Path) -> io::Result<()> {
+    let (block, _) = sys::free_blocks(root)?;
+    for pieces in [4, 5, 84, 85, 400, 7000, 29_000] {
+        every_second_block(&root.join(format!("pieces-{pieces}")), block, pieces)?;
+    }
+    preallocated_pieces(&root.join("unwritten"))
+}
+
+/// Extents that are written and unwritten by turns, up to past the end of the file.
+pub fn preallocated_pieces(path: &Path) -> io::Result<()> {
+    let file = File::create(path)?;
+    sys::fallocate(&file, libc::FALLOC_FL_KEEP_SIZE, 0, 300 * 4096)?;
+    let mut rng = Rng::new(11);
+    for index in 0..60 {
+        file.write_all_at(&rng.bytes(4096), index * 3 * 4096)?;
+    }
+    file.sync_all()
+}
+
+/// Data up to the last block that a file can have.
+pub fn last_block(root: &Path) -> io::Result<()> {
+    let (block, _) = sys::free_blocks(root)?;
+    let mut rng = Rng::new(12);
+    let last = u64::from(u32::MAX) - 1;
+    let file = File::create(root.join("last"))?;
+    for index in [0, 1 << 31, last - 5, last] {
+        file.write_all_at(&rng.bytes(block), index * block)?;
+    }
+    file.sync_all()?;
+    let file = File::create(root.join("partly"))?;
+    file.write_all_at(&rng.bytes(77), last * block + 3)?;
+    file.sync_all()?;
+    let file = File::create(root.join("unwritten"))?;
+    sys::fallocate(&file, 0, (last - 100) * block, 101 * block)?;
+    file.write_all_at(&rng.bytes(77), (last - 50) * block + 3)?;
+    file.sync_all()?;
+    File::create(root.join("hole"))?.set_len((last + 1) * block)
+}
+
+/// Files and directories inside of their inodes: with all sizes up to where they no longer fit,
+/// with attributes that take the room, and those that have grown out.
+pub fn inline(root: &Path) -> io::Result<()> {
+    let mut rng = Rng::new(13);
+    let directory = root.join("inline");
+    fs::create_dir(&directory)?;
+    for length in (0..170).chain([300, 500, 800, 900, 1000, 2000]) {
+        fs::write(directory.join(format!("file-{length}")), rng.bytes(length))?;
+    }
+    // One after the other, so that a file grows while it is inline.
+    let grown = directory.join("grown");
+    for length in [1, 59, 60, 61, 100, 150, 200, 5000] {
+        let file = File::options().create(true).truncate(false).write(true).open(&grown)?;
+        file.write_all_at(&rng.bytes(length), 0)?;
+        file.sync_all()?;
+    }
+    for length in [0, 10, 60, 70, 150] {
+        let path = directory.join(format!("with-attributes-{length}"));
+        fs::write(&path, rng.bytes(length))?;
+        sys::set_xattr(&path, b"user.value", &rng.bytes(30))?;
+        sys::set_xattr(&path, b"user.large", &rng.bytes(500))?;
+        let sparse = File::create(directory.join(format!("sparse-{length}")))?;
+        sparse.set_len(length)?;
+        let cut = directory.join(format!("cut-{length}"));
+        fs::write(&cut, rng.bytes(150))?;
+        File::options().write(true).open(&cut)?.set_len(length)?;
+    }
+    for entries in [0, 1, 2, 3, 5, 8, 12, 20, 100] {
+        let below = directory.join(format!("directory-{entries}"));
+        fs::create_dir(&below)?;
+        for index in 0..entries {
+            File::create(below.join(format!("name-{index}")))?;
+        }
+        for index in (0..entries).step_by(3) {
+            fs::remove_file(below.join(format!("name-{index}")))?;
+        }
+    }
+    for length in [20, 59, 60, 61, 100, 140, 1000] {
+        std::os::unix::fs::symlink("l".repeat(length), directory.join(format!("link-{length}")))?;
+    }
+    standard(root)
+}
+
+/// Directories with hash trees, with names whose bytes are above 127.
+pub fn big_directories(root: &Path) -> io::Result<()> {
+    let inodes = Links::new(root)?;
+    for (name, entries) in [("large", 6000), ("medium", 700), ("small", 60)] {
+        let directory = root.join(name);
+        fs::create_dir(&directory)?;
+        for index in 0..entries {
+            inodes.link(&directory, &odd_name(index))?;
+        }
+        for index in (0..entries).step_by(5) {
+            fs::remove_file(directory.join(os(&odd_name(index))))?;
+        }
+    }
+    Ok(())
+}
+
+/// Names of all lengths, of bytes of which half are above 127.
+fn odd_name(index: u64) -> Vec<u8> {
+    let mut name = format!("{index:x}-").into_bytes();
+    let length = index % 40;
+    name.extend(Rng::new(index).bytes(length).into_iter().filter(|&byte| byte != b'/' && byte != 0));
+    name
+}
+
+fn os(name: &[u8]) -> &std::ffi::OsStr {
+    std::os::unix::ffi::OsStrExt::from_bytes(name)
+}
+
+/// Inodes for many names: one for each thousand.
+struct Links {
+    folder: std::path::PathBuf,
+    made: std::cell::Cell<u64>,
+}
+
+impl Links {
+    fn new(root: &Path) -> io::Result<Self> {
+        let folder = root.join("inodes");
+        fs::create_dir(&folder)?;
+        Ok(Self { folder, made: 0.into() })
+    }
+
+    fn link(&self, directory: &Path, name: &[u8]) -> io::Result<()> {
+        let count = self.made.replace(self.made.get() + 1);
+        let inode = self.folder.join((count / 1000).to_string());
+        if count.is_multiple_of(1000) {
+            File::create(&inode)?;
+        }
+        fs::hard_link(inode, directory.join(os(name)))
+    }
+}
+
+/// One directory of 60,000 names.
+pub fn entries_60_000(root: &Path) -> io::Result<()> {
+    let inodes = Links::new(root)?;
+    let directory = root.join("entries");
+    fs::create_dir(&directory)?;
+    for index in 0..60_000 {
+        inodes.link(&directory, format!("entry-{index}").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// A hash tree of three levels: names so long that a block holds three.
+pub fn three_levels(root: &Path) -> io::Result<()> {
+    let inodes = Links::new(root)?;
+    let directory = root.join("entries");
+    fs::create_dir(&directory)?;
+    for index in 0..44_000 {
+        inodes.link(&directory, format!("{index:0>250}").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// More subdirectories than a count of links can say.
+pub fn subdirectories_65_000(root: &Path) -> io::Result<()> {
+    let directory = root.join("many");
+    fs::create_dir(&directory)?;
+    for index in 0..65_010 {
+        fs::create_dir(directory.join(index.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Names that are to be found whatever their case.
+pub fn casefolded(root: &Path) -> io::Result<()> {
+    folder(root)?;
+    for (name, count) in [("folded", 5), ("folded-large", 400)] {
+        let directory = root.join(name);
+        fs::create_dir(&directory)?;
+        for name in ["Stra\u{df}e", "\u{c4}PFEL", "Caf\u{e9}", "cafe\u{301}s", "\u{130}stanbul"] {
+            fs::write(directory.join(name), name)?;
+        }
+        for index in 0..count {
+            fs::write(directory.join(format!("MixedCase-{index}")), "folded")?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory whose names and contents are encrypted, beside what is not.
+pub fn encrypted(root: &Path) -> io::Result<()> {
+    second_tree(root)?;
+    let directory = root.join("encrypted");
+    fs::create_dir(&directory)?;
+    sys::encrypt(&File::open(&directory)?)?;
+    let mut rng = Rng::new(14);
+    for length in [0, 1, 5000] {
+        fs::write(directory.join(format!("secret-{length}")), rng.bytes(length))?;
+    }
+    fs::write(directory.join("n".repeat(100)), "long name")?;
+    fs::create_dir(directory.join("below"))?;
+    fs::write(directory.join("below/inner"), "inner")
+}
+
+/// Values of attributes that are in inodes of their own.
+pub fn large_attributes(root: &Path) -> io::Result<()> {
+    standard(root)?;
+    let directory = root.join("large-attributes");
+    fs::create_dir(&directory)?;
+    let mut rng = Rng::new(15);
+    for length in [1000, 2047, 4000, 4097, 20_000, 65_536] {
+        let path = directory.join(format!("value-{length}"));
+        fs::write(&path, "large")?;
+        sys::set_xattr(&path, b"user.large", &rng.bytes(length))?;
+        sys::set_xattr(&path, b"user.small", b"small")?;
+    }
+    // The same value is in one inode.
+    for index in 0..3 {
+        let path = directory.join(format!("same-{index}"));
+        fs::write(&path, "large")?;
+        sys::set_xattr(&path, b"user.same", &[b'v'; 30_000])?;
+    }
+    let many = directory.join("many");
+    fs::create_dir(&many)?;
+    for index in 0..8 {
+        sys::set_xattr(&many, format!("user.{index}").as_bytes(), &rng.bytes(3000 + index))?;
+    }
+    for index in 0..4 {
+        sys::remove_xattr(&many, format!("user.{index}").as_bytes())?;
+    }
+    std::os::unix::fs::symlink("to", directory.join("symlink"))?;
+    sys::set_xattr(&directory.join("symlink"), b"trusted.large", &rng.bytes(9000))
+}
+
+/// All ways to change a tree. What is committed is in the journal; some of it is not elsewhere.
+pub fn changes(root: &Path) -> io::Result<Vec<File>> {
+    let directory = root.join("changed");
+    fs::create_dir(&directory)?;
+    let mut rng = Rng::new(16);
+    for index in 0..80 {
+        let path = directory.join(format!("file-{index}"));
+        let length = rng.range(0, 30_000);
+        fs::write(&path, rng.bytes(length))?;
+        if index % 10 == 0 {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    for index in 0..80 {
+        let path = directory.join(format!("file-{index}"));
+        match index % 8 {
+            0 => fs::remove_file(path)?,
+            1 => fs::rename(&path, directory.join(format!("renamed-{index}")))?,
+            2 => File::options().write(true).open(path)?.set_len(index * 100)?,
+            3 => fs::hard_link(path, directory.join(format!("link-{index}")))?,
+            4 => sys::set_xattr(&path, b"user.later", &rng.bytes(index))?,
+            5 => sys::set_times(&path, (index as i64, 5), (-5, 6))?,
+            6 => fs::rename(&path, directory.join(format!("file-{}", index + 1)))?,
+            _ => {}
+        }
+        if index % 16 == 0 {
+            File::open(&directory)?.sync_all()?;
+        }
+    }
+    for index in 0..30 {
+        let below = directory.join(format!("directory-{index}"));
+        fs::create_dir(&below)?;
+        std::os::unix::fs::symlink("x".repeat(index * 7 + 1), below.join("symlink"))?;
+        if index % 3 == 0 {
+            fs::remove_file(below.join("symlink"))?;
+            fs::remove_dir(below)?;
+        }
+    }
+    let last = File::create(directory.join("last"))?;
+    last.write_all_at(&rng.bytes(100_000), 5000)?;
+    last.sync_all()?;
+    // Not committed.
+    fs::write(directory.join("too-late"), "lost")?;
+    Ok(Vec::new())
+}
+
+/// So many transactions that the journal is used again and again from its start.
+pub fn changes_through_a_small_journal(root: &Path) -> io::Result<Vec<File>> {
+    standard(root)?;
+    let mut rng = Rng::new(18);
+    for round in 0..60 {
+        let directory = root.join(format!("round-{round}"));
+        fs::create_dir(&directory)?;
+        for index in 0..20 {
+            let length = rng.range(0, 3000);
+            fs::write(directory.join(format!("file-{index}")), rng.bytes(length))?;
+        }
+        File::open(&directory)?.sync_all()?;
+        if round >= 5 && round % 2 == 0 {
+            fs::remove_dir_all(root.join(format!("round-{}", round - 5)))?;
+        }
+    }
+    changes(root)
+}
+
+/// Data through the journal, with blocks that begin as the journal's own do.
+pub fn escaped(root: &Path) -> io::Result<Vec<File>> {
+    let (block, _) = sys::free_blocks(root)?;
+    let mut rng = Rng::new(19);
+    let mut bytes = rng.bytes(20 * block + 100);
+    for start in (0..bytes.len()).step_by(3 * block as usize) {
+        bytes[start..start + 4].copy_from_slice(&0xc03b_3998_u32.to_be_bytes());
+    }
+    let file = File::create(root.join("escaped"))?;
+    file.write_all_at(&bytes, 0)?;
+    file.sync_all()?;
+    // Over what is in place already.
+    let file = File::options().write(true).open(root.join("sizes/medium"))?;
+    file.write_all_at(&bytes, 5 * block)?;
+    file.write_all_at(&bytes, 400_000)?;
+    file.sync_all()?;
+    let file = File::options().write(true).open(root.join("fragmented/scattered"))?;
+    file.write_all_at(&bytes, 7 * block + 1)?;
+    file.sync_all()?;
+    changes(root)
+}
+
+/// Metadata blocks that become data in the same journal: replaying them would destroy it.
+pub fn revoked(root: &Path) -> io::Result<Vec<File>> {
+    let mut rng = Rng::new(20);
+    for round in 0..6 {
+        let directory = root.join("revoked");
+        fs::create_dir(&directory)?;
+        for index in 0..200 {
+            let name = format!("{index}-{}", "r".repeat(100));
+            std::os::unix::fs::symlink("t".repeat(200), directory.join(name))?;
+        }
+        File::open(&directory)?.sync_all()?;
+        fs::remove_dir_all(&directory)?;
+        File::open(root)?.sync_all()?;
+        let file = File::create(root.join(format!("taken-{round}")))?;
+        file.write_all_at(&rng.bytes(400_000), 0)?;
+        file.sync_all()?;
+    }
+    changes(root)
+}
+
+/// Files without a name that are open still.
+pub fn orphans(root: &Path) -> io::Result<Vec<File>> {
+    let mut open = changes(root)?;
+    let mut rng = Rng::new(21);
+    for index in 0..40 {
+        let path = root.join(format!("orphan-{index}"));
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        file.write_all_at(&rng.bytes(10_000), index * 5000)?;
+        fs::remove_file(&path)?;
+        open.push(file);
+    }
+    let directory = root.join("orphan-directory");
+    fs::create_dir(&directory)?;
+    let held = File::open(&directory)?;
+    fs::remove_dir(&directory)?;
+    open.push(held);
+    let last = File::create(root.join("after-orphans"))?;
+    last.sync_all()?;
+    Ok(open)
+}
+
+/// Files inside of their inodes, changed.
+pub fn inline_changes(root: &Path) -> io::Result<Vec<File>> {
+    inline(root)?;
+    let directory = root.join("inline");
+    for length in [10, 40, 59, 60, 61, 100, 130] {
+        let file = File::options().write(true).open(directory.join(format!("file-{length}")))?;
+        file.write_all_at(&vec![b'c'; length], length as u64 / 2)?;
+        file.sync_all()?;
+    }
+    changes(root)
+}

@@ -36,7 +36,7 @@ pub fn tree(image: &Path) -> Found {
         }
     };
     let device = HostFile::open(image).expect("an image");
-    let mut walk = Walk { fs, device, found };
+    let mut walk = Walk { fs, device, found, searches: SEARCHED };
     match walk.fs.root() {
         Ok(root) => walk.below(&[], &root, 0),
         Err(error) => walk.problem(b"", &error),
@@ -48,6 +48,8 @@ struct Walk {
     fs: Filesystem,
     device: HostFile,
     found: Found,
+    /// Searches for names that are not there, still to be done.
+    searches: usize,
 }
 
 impl Walk {
@@ -100,6 +102,10 @@ impl Walk {
             }
             self.below(&below, &inode, depth + 1);
         }
+        if self.searches == 0 {
+            return Ok(());
+        }
+        self.searches -= 1;
         let missing = [path, b"/no such name".as_slice()].concat();
         match self.fs.lookup_no_follow(&missing) {
             Err(Error::NotFound { .. }) => {}

@@ -14,9 +14,9 @@ use crate::image::{self, Mount, text, tool};
 pub enum Step {
     /// It is mounted with these options, and the function makes a tree.
     Mounted(&'static str, fn(&Path) -> io::Result<()>),
-    /// As `Mounted`, but what remains is a copy of the image, taken while it is mounted, after the
-    /// function.
-    Dirty(&'static str, fn(&Path) -> io::Result<()>),
+    /// As `Mounted`, but what remains is a copy of the image, taken while it is mounted and the
+    /// files are open that the function returns.
+    Dirty(&'static str, fn(&Path) -> io::Result<Vec<File>>),
     /// It is changed as a file, or by programs.
     Image(fn(&Made) -> io::Result<()>),
     /// mke2fs is run again, with a folder that the function has filled.
@@ -35,7 +35,10 @@ impl Made {
     pub fn new(row: &Row) -> io::Result<Self> {
         let folder = image::work_folder("nvio-matrix-");
         let made = Self { folder, row: *row };
-        made.mkfs(&[]);
+        // A row without a size makes its image itself.
+        if row.mib > 0 {
+            made.mkfs(&[]);
+        }
         for step in row.steps {
             match *step {
                 Step::Mounted(options, fill) => {
@@ -76,13 +79,19 @@ impl Made {
         Mount::new(image, &self.path("mnt"), &format!("noatime{comma}{options}"))
     }
 
-    /// Runs mke2fs with the options of the row and `more`.
+    /// Makes an empty image, and runs mke2fs with the options of the row and `more`.
     pub fn mkfs(&self, more: &[&str]) {
         let image = self.image();
         let _ = fs::remove_file(&image);
         File::create(&image)
             .and_then(|file| file.set_len(self.row.mib << 20))
             .expect("an image file");
+        self.mkfs_here(more);
+    }
+
+    /// Runs mke2fs on the image as it is.
+    pub fn mkfs_here(&self, more: &[&str]) {
+        let image = self.image();
         let options: Vec<&str> = self.row.mkfs.split_whitespace().collect();
         let mut args = vec!["-q", "-F"];
         if !options.contains(&"-t") {
@@ -103,11 +112,17 @@ impl Made {
         image::debugfs(&self.image(), lines);
     }
 
-    fn copied(&self, options: &str, fill: fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    /// [`Step::Dirty`].
+    pub fn copied(
+        &self,
+        options: &str,
+        fill: fn(&Path) -> io::Result<Vec<File>>,
+    ) -> io::Result<()> {
         let (image, copy) = (self.image(), self.path("copy.img"));
         let mount = self.mount(&image, options);
-        fill(mount.path())?;
+        let open = fill(mount.path())?;
         self.copy(&image, &copy);
+        drop(open);
         mount.unmount()?;
         fs::rename(copy, image)
     }

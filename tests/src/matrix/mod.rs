@@ -10,7 +10,6 @@ pub mod check;
 mod command;
 pub mod contents;
 mod controller;
-mod craft;
 mod kernel;
 mod library;
 pub mod make;

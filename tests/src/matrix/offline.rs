@@ -18,7 +18,7 @@ pub fn tree(image: &Path, source: &Path) -> io::Result<Tree> {
     let mut paths = BTreeMap::from([(Vec::new(), ROOT)]);
     below(image, &[], ROOT, &mut paths);
     let stats = stats(image, paths.values())?;
-    let block_size = block_size(image)?;
+    let block_size = image::block_size(image)?;
     let node = |(path, inode): (Vec<u8>, u64)| {
         let mut node = node(inode, &stats[&inode], block_size);
         let host = view::join(source, &path);
@@ -81,13 +81,6 @@ fn stats<'a>(
         (inode.parse().expect("a number"), rest.to_owned())
     };
     Ok(parts.map(stat).collect())
-}
-
-fn block_size(image: &Path) -> io::Result<u64> {
-    use std::os::unix::fs::FileExt;
-    let mut log = [0; 4];
-    fs::File::open(image)?.read_exact_at(&mut log, 1024 + 0x18)?;
-    Ok(1024 << u32::from_le_bytes(log))
 }
 
 fn dumped(image: &Path, inode: u64) -> io::Result<String> {
