@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A block of metadata, as it is on the device.
-pub(crate) type Block = Arc<[u8]>;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Keeps values until there are too many, then forgets one that was not used since the hand last
 /// passed it (CLOCK).
@@ -95,6 +92,9 @@ impl<K: Copy + Eq + Hash, V> State<K, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    use crate::block_cache::Block;
 
     fn block(byte: u8) -> Block {
         Arc::from([byte; 4])

@@ -338,6 +338,12 @@ pub(crate) enum Problem {
         /// Sequence number of the transaction.
         sequence: u32,
     },
+    /// A directory has two places, or is in itself by a longer way.
+    #[error("inode {inode}, a directory that was found elsewhere, is in it")]
+    DirectoryTwice {
+        /// Number of the directory's inode.
+        inode: u32,
+    },
     /// The target of a symbolic link has a zero byte, or does not end where its size says.
     #[error("its target does not have the length of {size} bytes that the inode says")]
     TargetLength {

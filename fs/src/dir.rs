@@ -1,8 +1,9 @@
 //! Directories: entries in the order in which they are stored.
 
 use std::fmt;
+use std::ops::ControlFlow;
 
-use crate::cache::Block;
+use crate::block_cache::Block;
 use crate::dir_blocks::Blocks;
 use crate::dir_entry::{Directory, Entry};
 use crate::dir_names::Names;
@@ -111,6 +112,22 @@ impl ReadDir {
     }
 }
 
+impl ReadDir {
+    /// Calls `visit` with the inode's number, the name and the type of one entry after the other,
+    /// until it says that this is enough.
+    pub(crate) fn each(
+        &mut self,
+        mut visit: impl FnMut(u32, &[u8], Option<FileType>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let has_kind = self.has_kind;
+        self.visit(|names, entry| {
+            let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
+            visit(entry.inode, &names.show(entry), kind).break_value()
+        })?;
+        Ok(())
+    }
+}
+
 impl Iterator for ReadDir {
     type Item = Result<DirEntry, Error>;
 
@@ -121,7 +138,7 @@ impl Iterator for ReadDir {
         let has_kind = self.has_kind;
         let next = self.visit(|names, entry| {
             let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
-            Some(DirEntry { inode: entry.inode, name: names.show(entry), kind })
+            Some(DirEntry { inode: entry.inode, name: names.show(entry).into_owned(), kind })
         });
         self.done = !matches!(next, Ok(Some(_)));
         next.transpose()

@@ -1,10 +1,10 @@
 //! The blocks of a directory.
 
-use std::vec;
+use std::collections::VecDeque;
 
-use crate::cache::Block;
+use crate::block_cache::Block;
 use crate::corrupt::{Problem, Structure};
-use crate::map::{Extent, Extents};
+use crate::map::Extents;
 use crate::metadata::READ_MAX;
 use crate::{Error, Filesystem, Inode, Superblock, dir_checksum};
 
@@ -31,13 +31,15 @@ pub(crate) struct Blocks {
     fs: Filesystem,
     inode: Inode,
     extents: Extents,
-    /// What is left of the extent being read: its first block in the file and on the device, and
-    /// its length.
-    run: (u64, u64, u64),
-    /// Blocks that were read.
-    ready: vec::IntoIter<Block>,
+    /// What the extents end with, if it is not their end.
+    failed: Option<Error>,
+    /// Extents that have been looked at: their first blocks in the file and on the device, and
+    /// their lengths.
+    runs: VecDeque<(u64, u64, u64)>,
     /// Index of the next block to give.
     index: u64,
+    /// Blocks before this one have been read ahead.
+    ahead: u64,
     /// Blocks that the directory has.
     count: u64,
     /// Bytes of the next read.
@@ -52,10 +54,11 @@ impl Blocks {
             fs: fs.clone(),
             inode: inode.clone(),
             extents: fs.extents(inode)?,
-            run: (0, 0, 0),
-            ready: Vec::new().into_iter(),
+            failed: None,
+            runs: VecDeque::new(),
             index: 0,
             count,
+            ahead: 0,
             piece: READ_FIRST,
         })
     }
@@ -75,10 +78,11 @@ impl Blocks {
         if index >= self.count {
             return Ok(None);
         }
-        let block = match self.ready.next() {
-            Some(block) => block,
-            None => self.read(index)?,
-        };
+        if index >= self.ahead {
+            self.read_ahead(index);
+        }
+        let number = self.find(index)?;
+        let block = self.fs.block(number)?;
         let structure = Structure::DirectoryBlock { inode: self.inode.number(), index };
         dir_checksum::verify(self.fs.superblock(), &self.inode, index, &block)
             .map_err(|problem| structure.corrupt(problem))?;
@@ -86,41 +90,51 @@ impl Blocks {
         Ok(Some((index, block)))
     }
 
-    /// Reads a piece that starts with block `index`, and gives its first block.
-    fn read(&mut self, index: u64) -> Result<Block, Error> {
-        let missing = Structure::Directory(self.inode.number());
-        let missing = || missing.corrupt(Problem::Missing { logical: index });
-        if self.run.2 == 0 {
-            let Extent { logical, physical, length, unwritten, .. } =
-                self.extents.next().transpose()?.ok_or_else(missing)?;
-            let superblock = self.fs.superblock();
-            self.run = (
-                superblock.block_at(logical),
-                superblock.block_at(physical),
-                superblock.block_at(length),
-            );
-            if unwritten {
-                return Err(missing());
+    /// Reads a piece that starts with block `index`, whatever extents it is in. With each piece, more
+    /// at a time: who has read some of a directory as a rule reads on.
+    fn read_ahead(&mut self, index: u64) {
+        let superblock = self.fs.superblock();
+        let piece = superblock.block_at(u64::from(self.piece).min(self.fs.read_ahead())).max(1);
+        self.piece = self.piece.saturating_mul(4).min(READ_MAX);
+        self.ahead = index.saturating_add(piece).min(self.count);
+        while self
+            .runs
+            .back()
+            .is_none_or(|&(start, _, length)| start.saturating_add(length) < self.ahead)
+        {
+            match self.extents.next() {
+                Some(Ok(extent)) if !extent.unwritten => self.runs.push_back((
+                    superblock.block_at(extent.logical),
+                    superblock.block_at(extent.physical),
+                    superblock.block_at(extent.length),
+                )),
+                Some(Err(error)) => {
+                    self.failed = Some(error);
+                    break;
+                }
+                _ => break,
             }
         }
-        let (logical, physical, length) = self.run;
-        // Directories have no holes, so the next extent goes on where the last one ended.
-        if logical != index {
-            return Err(missing());
+        let ahead = self.ahead;
+        self.fs.prefetch(self.runs.iter().map(|&(start, physical, length)| {
+            let skip = index.saturating_sub(start).min(length);
+            let end = ahead.saturating_sub(start).min(length);
+            physical.saturating_add(skip)..physical.saturating_add(end)
+        }));
+    }
+
+    /// Where on the device block `index` is. Directories have no holes: each extent goes on where the
+    /// one before it ended.
+    fn find(&mut self, index: u64) -> Result<u64, Error> {
+        while let Some(&(start, physical, length)) = self.runs.front() {
+            match index.checked_sub(start) {
+                Some(skip) if skip < length => return Ok(physical.saturating_add(skip)),
+                Some(_) => drop(self.runs.pop_front()),
+                None => break,
+            }
         }
-        let superblock = self.fs.superblock();
-        // With read-ahead, more at a time: who has read some of a directory as a rule reads on.
-        let piece = u64::from(self.piece).min(self.fs.read_ahead());
-        let count = superblock.block_at(piece).max(1);
-        let count = count.min(length).min(self.count.saturating_sub(index));
-        self.piece = self.piece.saturating_mul(4).min(READ_MAX);
-        self.run = (
-            logical.saturating_add(count),
-            physical.saturating_add(count),
-            length.saturating_sub(count),
-        );
-        let blocks = self.fs.blocks(physical, u32::try_from(count).unwrap_or(1))?;
-        self.ready = blocks.into_iter();
-        self.ready.next().ok_or_else(missing)
+        let missing = Structure::Directory(self.inode.number());
+        let missing = missing.corrupt(Problem::Missing { logical: index });
+        Err(self.failed.take().unwrap_or(missing))
     }
 }

@@ -2,7 +2,7 @@
 
 use nvio_iomap::MappingKind;
 
-use crate::cache::Block;
+use crate::block_cache::Block;
 use crate::corrupt::{Problem, Structure};
 use crate::leaf::Leaf;
 use crate::{Error, Filesystem, Inode, dir_blocks, map};

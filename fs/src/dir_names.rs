@@ -1,6 +1,8 @@
 //! Names as they are shown.
 
-use crate::cache::Block;
+use std::borrow::Cow;
+
+use crate::block_cache::Block;
 use crate::dir_entry::Entry;
 use crate::dir_query::has_own_hashes;
 use crate::htree::hash::{Chars, Function, Hash, HashParameters};
@@ -63,9 +65,9 @@ impl Names {
     }
 
     /// The name of an entry.
-    pub(crate) fn show(&self, entry: &Entry<'_>) -> Vec<u8> {
+    pub(crate) fn show<'e>(&self, entry: &Entry<'e>) -> Cow<'e, [u8]> {
         let hash = match self {
-            Self::Plain => return entry.name.to_vec(),
+            Self::Plain => return Cow::Borrowed(entry.name),
             Self::NoKey(Hashes::None | Hashes::AsInRoot) => None,
             Self::NoKey(Hashes::Own) => entry.own_hash(),
             Self::NoKey(Hashes::By(function, parameters)) => {
@@ -73,6 +75,6 @@ impl Names {
                 parameters.hash(*function, chars, entry.name)
             }
         };
-        no_key_name::encode(hash.unwrap_or(Hash::default()), entry.name)
+        Cow::Owned(no_key_name::encode(hash.unwrap_or(Hash::default()), entry.name))
     }
 }

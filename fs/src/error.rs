@@ -149,6 +149,14 @@ pub enum Error {
         /// Length of the component, bytes.
         length: usize,
     },
+    /// More directories in one another than anyone makes: they are not walked.
+    #[error("inode {inode}: directories are nested more than {limit} deep")]
+    TooDeep {
+        /// Number of the directory's inode.
+        inode: u32,
+        /// The limit.
+        limit: usize,
+    },
     /// The answer needs metadata from the device and [`Op::NOWAIT`](nvio_iomap::Op::NOWAIT)
     /// forbids that (EAGAIN).
     #[error("inode {inode}: the mapping of position {pos} is not cached")]

@@ -6,7 +6,7 @@ use nvio_iomap::MappingKind;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::cache::Block;
+use crate::block_cache::Block;
 use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
 use crate::leaf::Leaf;
@@ -151,6 +151,15 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<(
         bytes = &block;
         depth = Some(below);
     }
+}
+
+/// The root's first child; `None` if the root is a leaf.
+pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
+    let (header, entries) = RawHeader::ref_from_prefix(&inode.block).ok()?;
+    let (first, _) = RawIndex::ref_from_prefix(entries).ok()?;
+    let is_index =
+        header.magic.get() == MAGIC && header.depth.get() > 0 && header.entries.get() > 0;
+    is_index.then(|| join(first.leaf_lo, first.leaf_hi))
 }
 
 fn read_node(fs: &Filesystem, number: u64, structure: Structure) -> Result<Block, Error> {

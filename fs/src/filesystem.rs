@@ -5,7 +5,8 @@ use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::cache::{Block, Cache};
+use crate::block_cache::Block;
+use crate::cache::Cache;
 use crate::corrupt::{Problem, Structure};
 use crate::group::{self, GroupDescriptor};
 use crate::inode::{self, Inode};
@@ -43,7 +44,7 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Bytes of metadata that are read ahead at a time, at most a quarter of `cache_bytes`: the
     /// neighbours of an inode, the next blocks of a directory or of a file's map, and what a
-    /// walk comes to next. All that is wanted at a time is asked of the source
+    /// [`Walk`](crate::Walk) comes to next. All that is wanted at a time is asked of the source
     /// together ([`Source::read_many`]). With 0 each block is read alone, when it is needed.
     /// Default 4 MiB.
     pub read_ahead: usize,
@@ -330,13 +331,57 @@ impl Filesystem {
 
     /// The inode `number` as it is in its table, unchecked.
     pub(crate) fn inode_bytes(&self, number: u32) -> Result<InodeBytes, Error> {
-        let place = self.inode_place(number)?;
-        let block = self.inode_block(&place)?;
+        self.inode_bytes_near(number, &mut Near::default())
+    }
+
+    /// The same for one inode after the other.
+    pub(crate) fn inode_bytes_near(
+        &self,
+        number: u32,
+        near: &mut Near,
+    ) -> Result<InodeBytes, Error> {
+        let place = self.inode_place(number, near)?;
+        let at = place.block();
+        let block = match &near.block {
+            Some((number, block)) if *number == at => Arc::clone(block),
+            _ => {
+                let block = self.inode_block(&place)?;
+                near.block = Some((at, Arc::clone(&block)));
+                block
+            }
+        };
         place.bytes(number, block)
     }
 
+    /// The blocks that inodes are in, whose numbers are in order. Group descriptors are read for that.
+    /// What is no inode, or cannot be found, is left out.
+    pub(crate) fn inode_blocks(&self, numbers: &[u32]) -> Vec<Range<u64>> {
+        let superblock = self.superblock();
+        let group_of =
+            |number: &u32| number.checked_sub(1)?.checked_div(superblock.inodes_per_group());
+        let unknown = numbers
+            .chunk_by(|a, b| group_of(a) == group_of(b))
+            .filter_map(|group| group_of(group.first()?))
+            .filter(|&group| !self.inner.groups.contains(group))
+            .map(|group| group::location(superblock, group).0);
+        self.prefetch(unknown.map(|number| number..number.saturating_add(1)));
+
+        let mut near = Near::default();
+        let mut blocks: Vec<Range<u64>> = Vec::new();
+        for &number in numbers {
+            let Ok(place) = self.inode_place(number, &mut near) else { continue };
+            let block = place.block();
+            match blocks.last_mut() {
+                Some(last) if last.contains(&block) => {}
+                Some(last) if last.end == block => last.end = block.saturating_add(1),
+                _ => blocks.push(block..block.saturating_add(1)),
+            }
+        }
+        blocks
+    }
+
     /// Where the inode `number` is.
-    pub(crate) fn inode_place(&self, number: u32) -> Result<InodePlace, Error> {
+    fn inode_place(&self, number: u32, near: &mut Near) -> Result<InodePlace, Error> {
         let superblock = self.superblock();
         let no_inode = Error::NoSuchInode { inode: number, count: superblock.inodes_count() };
         let Some(index) = number.checked_sub(1).filter(|_| number <= superblock.inodes_count())
@@ -349,7 +394,10 @@ impl Filesystem {
         else {
             return Err(no_inode);
         };
-        let descriptor = self.group(group)?;
+        let descriptor = match near.group {
+            Some((number, descriptor)) if number == group => descriptor,
+            _ => near.group.insert((group, self.group(group)?)).1,
+        };
         let offset = u64::from(in_group).saturating_mul(u64::from(superblock.inode_size()));
         let mask = u64::from(superblock.block_size()).saturating_sub(1);
         let start = usize::try_from(offset & mask).unwrap_or(usize::MAX);
@@ -435,7 +483,7 @@ impl Filesystem {
     }
 
     /// The block of an inode table; its neighbours are read with it.
-    pub(crate) fn inode_block(&self, place: &InodePlace) -> Result<Block, Error> {
+    fn inode_block(&self, place: &InodePlace) -> Result<Block, Error> {
         let number = place.block();
         if !self.inner.metadata.is_cached(number) {
             let superblock = self.superblock();
@@ -451,12 +499,6 @@ impl Filesystem {
     /// A block of metadata, by number; the number has been checked.
     pub(crate) fn block(&self, number: u64) -> Result<Block, Error> {
         self.inner.metadata.block(number)
-    }
-
-    /// `count` blocks of metadata from `start`, read ahead as far as that is allowed. The range has
-    /// been checked.
-    pub(crate) fn blocks(&self, start: u64, count: u32) -> Result<Vec<Block>, Error> {
-        self.inner.metadata.blocks(start, count)
     }
 
     /// Most bytes of metadata that are read ahead at a time; 0 for none.
@@ -479,9 +521,15 @@ impl Filesystem {
     }
 }
 
+/// Where an inode was found: the next one as a rule is not far.
+#[derive(Default)]
+pub(crate) struct Near {
+    group: Option<(u32, GroupDescriptor)>,
+    block: Option<(u64, Block)>,
+}
+
 /// Where an inode is.
-#[derive(Clone, Debug)]
-pub(crate) struct InodePlace {
+struct InodePlace {
     /// First block of the table.
     table: u64,
     /// Block in the table.
@@ -494,12 +542,12 @@ pub(crate) struct InodePlace {
 
 impl InodePlace {
     /// The block that the inode is in.
-    pub(crate) fn block(&self) -> u64 {
+    fn block(&self) -> u64 {
         self.table.saturating_add(self.index)
     }
 
     /// The inode `number` in its block.
-    pub(crate) fn bytes(self, number: u32, block: Block) -> Result<InodeBytes, Error> {
+    fn bytes(self, number: u32, block: Block) -> Result<InodeBytes, Error> {
         let Self { range, may_be_stale, .. } = self;
         if block.get(range.clone()).is_none() {
             return Err(Structure::Inode(number).corrupt(Problem::Missing { logical: 0 }));

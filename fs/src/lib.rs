@@ -88,6 +88,7 @@
 
 mod areas;
 mod async_file;
+mod block_cache;
 mod cache;
 mod casefold;
 mod checksum;
@@ -114,6 +115,7 @@ mod inode;
 mod inode_flags;
 mod journal;
 mod leaf;
+mod listing;
 mod lookup;
 mod map;
 mod metadata;
@@ -131,6 +133,8 @@ mod symlink;
 #[cfg(test)]
 mod testing;
 mod time;
+mod walk;
+mod walk_ahead;
 mod writable;
 mod writable_file;
 mod write;
@@ -155,5 +159,6 @@ pub use read::FileQueue;
 pub use source::{ReadRange, Source, SourceError};
 pub use superblock::Superblock;
 pub use time::Timestamp;
+pub use walk::{Visit, Walk, WalkEvent, WalkOrder};
 pub use writable::{NotWritable, Protected, WritableFilesystem};
 pub use writable_file::WritableFile;

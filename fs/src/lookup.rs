@@ -17,7 +17,7 @@ impl Filesystem {
     /// [`Error::NameTooLong`]; [`Error::UnsupportedInode`] if the way leads through something that
     /// is not supported; damage; a failure of the source.
     pub fn lookup(&self, path: &[u8]) -> Result<Inode, Error> {
-        self.walk(path, true)
+        self.resolve(path, true)
     }
 
     /// The inode that `path` is for, where a symbolic link as the last component is not followed,
@@ -26,10 +26,10 @@ impl Filesystem {
     /// # Errors
     /// As [`Filesystem::lookup`].
     pub fn lookup_no_follow(&self, path: &[u8]) -> Result<Inode, Error> {
-        self.walk(path, false)
+        self.resolve(path, false)
     }
 
-    fn walk(&self, path: &[u8], follow_last: bool) -> Result<Inode, Error> {
+    fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Inode, Error> {
         let mut trail = Trail { above: Vec::new(), here: self.root()? };
         let mut links = 0u32;
         let mut todo = path.to_vec();

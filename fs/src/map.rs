@@ -1,5 +1,7 @@
 //! The map of a file: which of its blocks are where.
 
+use std::ops::Range;
+
 use nvio_iomap::{Mapping, MappingFlags, MappingKind};
 
 use crate::corrupt::{Problem, Structure};
@@ -136,6 +138,33 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) {
     } else {
         indirect::prefetch(fs, inode, logical);
     }
+}
+
+/// The block of a file's map that says where its first blocks are, if that is not the inode.
+pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
+    if inode.flags().contains(InodeFlags::EXTENTS) {
+        return extent::first_below(inode);
+    }
+    None
+}
+
+/// The blocks that the first `bytes` of a file are in.
+pub(crate) fn first_blocks(
+    fs: &Filesystem,
+    inode: &Inode,
+    bytes: u64,
+) -> Result<Vec<Range<u64>>, Error> {
+    let leaf = leaf(fs, inode, 0)?;
+    let mapped = leaf.mappings().iter().filter(|mapping| mapping.kind == MappingKind::Mapped);
+    let ranges = mapped.map_while(|mapping| {
+        let length = bytes.checked_sub(mapping.offset)?.min(mapping.length);
+        let block = |addr| fs.superblock().block_at(addr);
+        let end = mapping.addr.saturating_add(length);
+        // Up to the end of the last block.
+        let up = u64::from(fs.superblock().block_size()).saturating_sub(1);
+        Some(block(mapping.addr)..block(end.saturating_add(up)))
+    });
+    Ok(ranges.collect())
 }
 
 /// Reads a leaf and those behind it, unless it is in memory: then they were read with it.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::cache::{Block, Cache};
+use crate::block_cache::{Block, BlockCache};
 use crate::corrupt::{Problem, Structure};
 use crate::journal::Overlay;
 use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
@@ -24,7 +24,7 @@ pub(crate) struct Metadata {
     overlay: Option<Overlay>,
     /// Bytes in a block.
     block_size: u32,
-    cache: Cache<u64, Block>,
+    cache: BlockCache,
     /// Most blocks that are read ahead at a time; 0 for none.
     ahead: usize,
     /// What is read ahead arrives here.
@@ -42,7 +42,7 @@ impl Metadata {
     ) -> Self {
         let size = usize::try_from(block_size).unwrap_or(usize::MAX);
         let capacity = options.cache_bytes.checked_div(size).unwrap_or(0);
-        let cache = Cache::new(capacity);
+        let cache = BlockCache::new(capacity);
         // Of what was read ahead and not yet used, nothing may be forgotten for more of it.
         let ahead = options.read_ahead.checked_div(size).unwrap_or(0).min(capacity >> 2);
         Self { source, overlay, block_size, cache, ahead, arrived: Mutex::default() }
@@ -78,13 +78,6 @@ impl Metadata {
     /// What the journal has newer contents of.
     pub(crate) fn overlay(&self) -> Option<&Overlay> {
         self.overlay.as_ref()
-    }
-
-    /// `count` blocks from `start`, read ahead as far as that is allowed.
-    pub(crate) fn blocks(&self, start: u64, count: u32) -> Result<Vec<Block>, Error> {
-        let range = start..start.saturating_add(u64::from(count));
-        self.prefetch([range.clone()]);
-        range.map(|number| self.block(number)).collect()
     }
 
     /// Most blocks that one [`prefetch`](Self::prefetch) reads; 0 if nothing is read ahead.

@@ -58,9 +58,11 @@ pub(crate) fn read(
         while done < length {
             let start = physical.saturating_add(done);
             let blocks = piece.min(length.saturating_sub(done));
-            let read = fs.blocks(start, u32::try_from(blocks).unwrap_or(1))?;
-            for (number, block) in (start..).zip(&read) {
-                for entry in entries(superblock, &inode, next, number, block)? {
+            let range = start..start.saturating_add(blocks);
+            fs.prefetch([range.clone()]);
+            for number in range {
+                let block = fs.block(number)?;
+                for entry in entries(superblock, &inode, next, number, &block)? {
                     if entry.get() != 0 {
                         visit(entry.get())?;
                     }

@@ -290,9 +290,7 @@ pub fn encrypt(directory: &File) -> io::Result<()> {
     };
     // SAFETY: the descriptor is open, `key` has the layout of struct fscrypt_add_key_arg with the
     // raw key behind it, and outlives the call.
-    check(unsafe {
-        libc::ioctl(directory.as_raw_fd(), FS_IOC_ADD_ENCRYPTION_KEY, &raw mut key)
-    })?;
+    check(unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_ADD_ENCRYPTION_KEY, &raw mut key) })?;
     let mut policy = PolicyV2 {
         version: 2,
         contents_mode: 1,

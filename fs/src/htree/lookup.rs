@@ -3,7 +3,7 @@
 use super::hash::{Chars, Hash};
 use super::node::{self, Node, Unusable};
 use super::root::Root;
-use crate::cache::Block;
+use crate::block_cache::Block;
 use crate::corrupt::{Problem, Structure};
 use crate::dir_checksum;
 use crate::dir_map::DirMap;

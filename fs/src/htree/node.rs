@@ -6,7 +6,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::Superblock;
-use crate::cache::Block;
+use crate::block_cache::Block;
 
 /// Size of an entry, bytes.
 pub(crate) const ENTRY: usize = 8;

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::hash::Function;
 use super::node::{self, Node, Unusable};
-use crate::cache::Block;
+use crate::block_cache::Block;
 use crate::{IncompatFeatures, Superblock};
 
 /// Where the root is in its block: behind the entries "." and "..".

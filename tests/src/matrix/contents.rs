@@ -285,7 +285,9 @@ pub fn big_directories(root: &Path) -> io::Result<()> {
 fn odd_name(index: u64) -> Vec<u8> {
     let mut name = format!("{index:x}-").into_bytes();
     let length = index % 40;
-    name.extend(Rng::new(index).bytes(length).into_iter().filter(|&byte| byte != b'/' && byte != 0));
+    name.extend(
+        Rng::new(index).bytes(length).into_iter().filter(|&byte| byte != b'/' && byte != 0),
+    );
     name
 }
 

@@ -57,27 +57,12 @@ pub const ROWS: &[Row] = &[
     ),
     Row::pointers("revision_0", 64, "-t ext2 -r 0 -b 1024"),
     Row::standard("no_journal", 64, "-b 4096 -O ^has_journal"),
-    Row::new(
-        "read_only",
-        64,
-        "-b 4096",
-        &[Step::Mounted("", standard), Step::Image(read_only)],
-    ),
+    Row::new("read_only", 64, "-b 4096", &[Step::Mounted("", standard), Step::Image(read_only)]),
     Row {
         oracle: Oracle::Offline,
-        ..Row::new(
-            "verity",
-            64,
-            "-b 4096 -O verity",
-            &[Step::Folder(folder), Step::Image(verity)],
-        )
+        ..Row::new("verity", 64, "-b 4096 -O verity", &[Step::Folder(folder), Step::Image(verity)])
     },
-    Row::new(
-        "device_of_4k_blocks",
-        64,
-        "-b 4096",
-        &[Step::Mounted("", standard)],
-    ),
+    Row::new("device_of_4k_blocks", 64, "-b 4096", &[Step::Mounted("", standard)]),
 ];
 
 const COMPAT: usize = 0x5c;

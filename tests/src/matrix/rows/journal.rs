@@ -92,12 +92,7 @@ pub const ROWS: &[Row] = &[
         "-b 4096 -O orphan_file",
         &[STANDARD, Step::Dirty("", orphans)],
     ),
-    Row::dirty(
-        "dirty_orphans_ext3",
-        64,
-        "-t ext3 -b 1024",
-        &[Step::Dirty("", orphans)],
-    ),
+    Row::dirty("dirty_orphans_ext3", 64, "-t ext3 -b 1024", &[Step::Dirty("", orphans)]),
     Row::dirty(
         "orphans_to_be_truncated",
         64,
@@ -170,12 +165,7 @@ fn journal_by_hand(made: &Made, open: &str) -> io::Result<()> {
     blocks[2 * block..2 * block + 4].copy_from_slice(&0xc03b_3998_u32.to_be_bytes());
     let path = made.path("blocks");
     fs::write(&path, &blocks)?;
-    let written = format!(
-        "journal_write -b {}-{} {}",
-        first + 2,
-        first + 6,
-        text(&path)
-    );
+    let written = format!("journal_write -b {}-{} {}", first + 2, first + 6, text(&path));
     let revoked = format!("journal_write -r {}", first + 3);
     let second = made.path("second");
     fs::write(&second, vec![b's'; block])?;

@@ -3,9 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::super::contents::{
-    self, deep_trees, every_second_block, inline, last_block, standard,
-};
+use super::super::contents::{self, deep_trees, every_second_block, inline, last_block, standard};
 use super::super::{Made, Oracle, Row, Step};
 
 const INLINE: &str = "data=writeback";

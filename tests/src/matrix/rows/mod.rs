@@ -12,16 +12,9 @@ use super::{Oracle, Row, Step};
 
 /// All of them.
 pub fn rows() -> impl Iterator<Item = &'static Row> {
-    [
-        layout::ROWS,
-        maps::ROWS,
-        directories::ROWS,
-        attributes::ROWS,
-        journal::ROWS,
-        features::ROWS,
-    ]
-    .into_iter()
-    .flatten()
+    [layout::ROWS, maps::ROWS, directories::ROWS, attributes::ROWS, journal::ROWS, features::ROWS]
+        .into_iter()
+        .flatten()
 }
 
 /// The row `name`.
@@ -31,12 +24,7 @@ pub fn row(name: &str) -> &'static Row {
 
 impl Row {
     /// A row that the kernel mounts as it is.
-    const fn new(
-        name: &'static str,
-        mib: u64,
-        mkfs: &'static str,
-        steps: &'static [Step],
-    ) -> Self {
+    const fn new(name: &'static str, mib: u64, mkfs: &'static str, steps: &'static [Step]) -> Self {
         Self { name, mib, mkfs, steps, oracle: Oracle::Kernel }
     }
 
