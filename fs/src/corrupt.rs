@@ -67,6 +67,10 @@ pub enum StructureKind {
     OrphanFile,
     /// The journal, or the device that it is on.
     Journal,
+    /// Extended attributes: inside of an inode, in a block, or a value in an inode of its own.
+    Attributes,
+    /// Data inside of an inode.
+    InlineData,
 }
 
 /// What an on-disk structure is, and where.
@@ -159,6 +163,29 @@ pub(crate) enum Structure {
     JournalBlock(u32),
     /// The superblock of the device that an external journal is on.
     JournalDevice,
+    /// The extended attributes inside of an inode.
+    Attributes {
+        /// Number of the inode.
+        inode: u32,
+    },
+    /// A block of extended attributes.
+    AttributeBlock {
+        /// Block number in the filesystem.
+        block: u64,
+        /// Number of an inode that has these attributes.
+        inode: u32,
+    },
+    /// The value of an extended attribute that has an inode of its own.
+    AttributeInode {
+        /// Number of the inode that has the value.
+        value: u32,
+        /// Number of the inode that has the attribute.
+        inode: u32,
+    },
+    /// A POSIX access control list, by inode number.
+    Acl(u32),
+    /// Data inside of an inode, by inode number.
+    InlineData(u32),
 }
 
 impl fmt::Display for Structure {
@@ -187,6 +214,15 @@ impl fmt::Display for Structure {
             Self::JournalSuperblock => write!(f, "superblock of the journal"),
             Self::JournalBlock(block) => write!(f, "journal, block {block} of the log"),
             Self::JournalDevice => write!(f, "superblock of the journal's device"),
+            Self::Attributes { inode } => write!(f, "extended attributes inside inode {inode}"),
+            Self::AttributeBlock { block, inode } => {
+                write!(f, "extended attribute block {block} of inode {inode}")
+            }
+            Self::AttributeInode { value, inode } => {
+                write!(f, "inode {value} with an attribute value of inode {inode}")
+            }
+            Self::Acl(inode) => write!(f, "access control list of inode {inode}"),
+            Self::InlineData(inode) => write!(f, "inline data of inode {inode}"),
         }
     }
 }
@@ -344,6 +380,31 @@ pub(crate) enum Problem {
         /// Number of the directory's inode.
         inode: u32,
     },
+    /// The name of an extended attribute leaves its inode or block, or has a zero byte.
+    #[error("the attribute at byte {offset} has a name that does not fit, or has a zero byte")]
+    AttributeName {
+        /// Byte offset of the entry.
+        offset: usize,
+    },
+    /// The value of an extended attribute is not where values can be.
+    #[error("the attribute at byte {offset} has {size} bytes at {start}: inside names, or outside")]
+    AttributeValue {
+        /// Byte offset of the entry.
+        offset: usize,
+        /// Byte offset of the value.
+        start: usize,
+        /// Length of the value, bytes.
+        size: usize,
+    },
+    /// An entry of an access control list is cut off, or about nobody that is known.
+    #[error("the entry at byte {offset} is cut off, or its tag is unknown")]
+    AclEntry {
+        /// Byte offset in the list.
+        offset: usize,
+    },
+    /// An inode that says its data is inline has no attribute for it.
+    #[error("there is no attribute system.data, which belongs to it")]
+    NoInlineData,
     /// The target of a symbolic link has a zero byte, or does not end where its size says.
     #[error("its target does not have the length of {size} bytes that the inode says")]
     TargetLength {
@@ -384,6 +445,14 @@ impl Structure {
                 place(StructureKind::Journal)
             }
             Self::JournalBlock(block) => place(StructureKind::Journal).block(block.into()),
+            Self::Attributes { inode } | Self::Acl(inode) => {
+                place(StructureKind::Attributes).inode(inode)
+            }
+            Self::AttributeBlock { block, inode } => {
+                place(StructureKind::Attributes).block(block).inode(inode)
+            }
+            Self::AttributeInode { value, .. } => place(StructureKind::Attributes).inode(value),
+            Self::InlineData(inode) => place(StructureKind::InlineData).inode(inode),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::dir_entry::{Directory, Entry};
 use crate::dir_names::Names;
 use crate::dir_query::Query;
 use crate::htree::lookup::{self as htree, Stop};
-use crate::{Error, FileType, Filesystem, IncompatFeatures, Inode, Subject, map};
+use crate::{Error, FileType, Filesystem, IncompatFeatures, Inode, Subject};
 
 /// A name in a directory.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,7 +64,6 @@ impl ReadDir {
         if !inode.is_dir() {
             return Err(Error::NotADirectory { subject: Subject::Inode(number) });
         }
-        map::check_mapped(inode)?;
         let superblock = fs.superblock();
         let blocks = Blocks::new(fs, inode)?;
         Ok(Self {
@@ -151,8 +150,7 @@ impl Filesystem {
     /// The entries of the directory `inode`.
     ///
     /// # Errors
-    /// [`Error::NotADirectory`], [`Error::UnsupportedInode`] for a directory whose entries
-    /// are inline, damage. The iterator fails with damage to the directory's map or
+    /// [`Error::NotADirectory`], damage. The iterator fails with damage to the directory's map or
     /// blocks, or with a failure of the source.
     pub fn read_dir(&self, inode: &Inode) -> Result<ReadDir, Error> {
         ReadDir::new(self, inode)
@@ -163,7 +161,6 @@ impl Filesystem {
         let superblock = self.superblock();
         let Some(query) = Query::new(superblock, inode, name) else { return Ok(None) };
         if htree::has_tree(self, inode) {
-            map::check_mapped(inode)?;
             let directory = Directory::new(superblock, inode);
             let search = |index, block: &Block| directory.find(block, index, &query);
             match htree::find(self, inode, &query, search) {

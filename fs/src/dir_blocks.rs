@@ -1,12 +1,13 @@
 //! The blocks of a directory.
 
 use std::collections::VecDeque;
+use std::vec;
 
 use crate::block_cache::Block;
 use crate::corrupt::{Problem, Structure};
 use crate::map::Extents;
 use crate::metadata::READ_MAX;
-use crate::{Error, Filesystem, Inode, Superblock, dir_checksum};
+use crate::{Error, Filesystem, Inode, Superblock, dir_checksum, dir_inline};
 
 /// First read of a directory in bytes, with read-ahead; later ones are larger.
 const READ_FIRST: u32 = 16 << 10;
@@ -36,6 +37,8 @@ pub(crate) struct Blocks {
     /// Extents that have been looked at: their first blocks in the file and on the device, and
     /// their lengths.
     runs: VecDeque<(u64, u64, u64)>,
+    /// The parts of a directory that is inside of its inode, which are much like blocks.
+    inline: Option<vec::IntoIter<Block>>,
     /// Index of the next block to give.
     index: u64,
     /// Blocks before this one have been read ahead.
@@ -49,13 +52,20 @@ pub(crate) struct Blocks {
 impl Blocks {
     /// Refuses a directory with a size that none can have.
     pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
-        let count = count(fs.superblock(), inode)?;
+        let (inline, count) = if inode.has_inline_data() {
+            let parts = dir_inline::parts(fs, inode)?;
+            let count = u64::try_from(parts.len()).unwrap_or(u64::MAX);
+            (Some(parts.into_iter()), count)
+        } else {
+            (None, count(fs.superblock(), inode)?)
+        };
         Ok(Self {
             fs: fs.clone(),
             inode: inode.clone(),
             extents: fs.extents(inode)?,
             failed: None,
             runs: VecDeque::new(),
+            inline,
             index: 0,
             count,
             ahead: 0,
@@ -78,14 +88,21 @@ impl Blocks {
         if index >= self.count {
             return Ok(None);
         }
-        if index >= self.ahead {
-            self.read_ahead(index);
-        }
-        let number = self.find(index)?;
-        let block = self.fs.block(number)?;
         let structure = Structure::DirectoryBlock { inode: self.inode.number(), index };
-        dir_checksum::verify(self.fs.superblock(), &self.inode, index, &block)
-            .map_err(|problem| structure.corrupt(problem))?;
+        let block = if let Some(parts) = &mut self.inline {
+            // What is inside of the inode is covered by the inode's own checksum.
+            let missing = || structure.corrupt(Problem::Missing { logical: index });
+            parts.next().ok_or_else(missing)?
+        } else {
+            if index >= self.ahead {
+                self.read_ahead(index);
+            }
+            let number = self.find(index)?;
+            let block = self.fs.block(number)?;
+            dir_checksum::verify(self.fs.superblock(), &self.inode, index, &block)
+                .map_err(|problem| structure.corrupt(problem))?;
+            block
+        };
         self.index = index.saturating_add(1);
         Ok(Some((index, block)))
     }

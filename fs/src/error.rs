@@ -298,15 +298,12 @@ impl Error {
 pub enum Unsupported {
     /// Contents and names are encrypted (`encrypt`), and there is no key.
     Encrypted,
-    /// The data is inside the inode (`inline_data`).
-    InlineData,
 }
 
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Encrypted => "is encrypted (feature encrypt), which is not supported",
-            Self::InlineData => "holds its data inline (feature inline_data), not supported",
         })
     }
 }

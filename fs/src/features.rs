@@ -224,9 +224,8 @@ impl fmt::Display for RoCompatFeatures {
 }
 
 impl IncompatFeatures {
-    /// What this crate reads. Of `EA_INODE`, `ENCRYPT` and `CASEFOLD` it reads what they leave as
-    /// it was: extended attributes are never looked at, encrypted inodes are refused one by one,
-    /// and names in case-insensitive directories are found when they are equal byte for byte.
+    /// What this crate reads. Of `ENCRYPT` and `CASEFOLD` it reads what they leave as it was:
+    /// encrypted inodes are refused one by one, and names in case-insensitive directories are found when they are equal byte for byte.
     pub const SUPPORTED: Self = Self::FILETYPE
         .union(Self::META_BG)
         .union(Self::EXTENTS)
@@ -236,6 +235,7 @@ impl IncompatFeatures {
         .union(Self::EA_INODE)
         .union(Self::CSUM_SEED)
         .union(Self::LARGEDIR)
+        .union(Self::INLINE_DATA)
         .union(Self::ENCRYPT)
         .union(Self::CASEFOLD);
 
@@ -288,7 +288,7 @@ mod tests {
     fn refusals_name_the_features() {
         let refusal = |bits| IncompatFeatures::from_bits_retain(bits).refusal();
         assert_eq!(refusal(0x1), "unsupported incompat feature: compression");
-        assert_eq!(refusal(0x8008), "unsupported incompat features: journal_dev, inline_data");
+        assert_eq!(refusal(0x1008), "unsupported incompat features: journal_dev, dirdata");
         assert_eq!(refusal(0x10_0000), "unknown incompat feature bit 0x100000");
         assert_eq!(
             refusal(0x8030_0000 | 0x1000),

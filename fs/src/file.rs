@@ -8,14 +8,14 @@ use crate::corrupt::{Problem, Structure};
 use crate::extent_cache::ExtentCache;
 use crate::map::{self, Extents, LOGICAL_END};
 use crate::open_inode::OpenInode;
-use crate::{Error, FileType, Filesystem, Inode, InodeFlags};
+use crate::{Error, FileType, Filesystem, Inode, InodeFlags, inline_data};
 
 impl Filesystem {
     /// Opens the regular file `inode`.
     ///
     /// # Errors
     /// [`Error::IsADirectory`], [`Error::NotAFile`]; [`Error::UnsupportedInode`] for an encrypted
-    /// file or one whose data is inline; damage if its size is one that no file can have.
+    /// file; damage if its size is one that no file can have.
     pub fn file(&self, inode: &Inode) -> Result<File, Error> {
         let number = inode.number();
         match inode.kind() {
@@ -37,6 +37,7 @@ impl Filesystem {
             block_size,
             page_end: page_end(inode.size(), block_size, is_plain),
             is_plain,
+            inline: Box::default(),
             inode: inode.clone(),
             fs: self.clone(),
         })
@@ -45,15 +46,12 @@ impl Filesystem {
     /// The extents of anything that has blocks: a file, a directory, a long symbolic link.
     ///
     /// # Errors
-    /// [`Error::NotAFile`] for what has no blocks, [`Error::UnsupportedInode`] for what has its
-    /// data in the inode.
+    /// [`Error::NotAFile`] for what has no blocks.
     pub fn extents(&self, inode: &Inode) -> Result<Extents, Error> {
         let (number, kind) = (inode.number(), inode.kind());
         match kind {
-            FileType::Regular | FileType::Directory => map::check_mapped(inode)?,
-            FileType::Symlink if !inode.is_fast_symlink(self.superblock()) => {
-                map::check_mapped(inode)?;
-            }
+            FileType::Regular | FileType::Directory => (),
+            FileType::Symlink if !inode.is_fast_symlink(self.superblock()) => (),
             _ => return Err(Error::NotAFile { inode: number, kind }),
         }
         Ok(Extents::new(self, inode))
@@ -68,6 +66,8 @@ pub struct File {
     block_size: u32,
     page_end: u64,
     is_plain: bool,
+    /// The data, if it is inside of the inode and has been mapped.
+    inline: Box<[u8]>,
     inode: Inode,
     fs: Filesystem,
 }
@@ -136,6 +136,9 @@ impl File {
             if op.contains(Op::NOWAIT) {
                 return Err(Error::WouldBlock { inode: self.inode.number(), pos });
             }
+            if self.inode.has_inline_data() {
+                self.inline = self.fs.inline_data(&self.inode)?;
+            }
             let logical = self.fs.superblock().block_at(pos);
             // Who has come here from what lies before goes on to what lies behind.
             if pos.checked_sub(1).is_none_or(|before| self.cache.turn_to(before)) {
@@ -202,6 +205,10 @@ impl Mapper for File {
     }
 
     fn read_inline(&mut self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
-        self.read_replaced(mapping, pos, out)
+        if !self.inode.has_inline_data() {
+            return self.read_replaced(mapping, pos, out);
+        }
+        inline_data::copy(&self.inline, pos, out);
+        Ok(())
     }
 }

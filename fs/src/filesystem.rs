@@ -380,6 +380,12 @@ impl Filesystem {
         blocks
     }
 
+    /// Where in the filesystem the inode `number` is, bytes.
+    pub(crate) fn inode_address(&self, number: u32) -> Result<u64, Error> {
+        let place = self.inode_place(number, &mut Near::default())?;
+        Ok(place.address(self.superblock()))
+    }
+
     /// Where the inode `number` is.
     fn inode_place(&self, number: u32, near: &mut Near) -> Result<InodePlace, Error> {
         let superblock = self.superblock();
@@ -544,6 +550,12 @@ impl InodePlace {
     /// The block that the inode is in.
     fn block(&self) -> u64 {
         self.table.saturating_add(self.index)
+    }
+
+    /// Where in the filesystem the inode is, bytes.
+    fn address(&self, superblock: &Superblock) -> u64 {
+        let in_block = u64::try_from(self.range.start).unwrap_or(u64::MAX);
+        superblock.bytes(self.block()).saturating_add(in_block)
     }
 
     /// The inode `number` in its block.

@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
 use crate::time::Timestamp;
+use crate::xattr::body;
 use crate::{Error, FileType, IncompatFeatures, InodeFlags, RoCompatFeatures, Superblock};
 
 /// Number of the root directory's inode.
@@ -16,6 +17,8 @@ pub(crate) const ROOT: u32 = 2;
 const BASE_SIZE: usize = 128;
 /// Size of `i_block`, bytes.
 pub(crate) const BLOCK_AREA: usize = 60;
+/// Where in an inode that is, bytes.
+pub(crate) const BLOCK_FIELD: u64 = 0x28;
 
 /// `struct ext4_inode`, the first 128 bytes.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -65,7 +68,7 @@ const _: () = {
     assert!(size_of::<RawInode>() == BASE_SIZE);
     assert!(size_of::<RawInodeExtra>() == 0xa0 - BASE_SIZE);
     assert!(offset_of!(RawInode, flags) == 0x20);
-    assert!(offset_of!(RawInode, block) == 0x28);
+    assert!(offset_of!(RawInode, block) == 0x28 && BLOCK_FIELD == 0x28);
     assert!(offset_of!(RawInode, generation) == 0x64);
     assert!(offset_of!(RawInode, blocks_hi) == 0x74);
     assert!(offset_of!(RawInode, checksum_lo) == 0x7c);
@@ -90,7 +93,12 @@ pub struct Inode {
     ctime: Timestamp,
     crtime: Option<Timestamp>,
     project: Option<u32>,
-    has_attribute_block: bool,
+    /// The block of extended attributes, or 0.
+    pub(crate) attribute_block: u64,
+    /// Where the attributes inside of the inode would be.
+    attributes_at: usize,
+    /// Bytes of inline data that there is room for, if there is any.
+    inline_size: Option<u64>,
     /// Seed of the checksums of blocks that belong to this inode.
     pub(crate) checksum_seed: u32,
     /// `i_block`: the root of the extent tree, block pointers, a short target, a device number.
@@ -104,7 +112,7 @@ impl Inode {
         let Ok((raw, rest)) = RawInode::ref_from_prefix(bytes) else {
             return Err(corrupt(Problem::Missing { logical: 0 }));
         };
-        let extra = Extra::parse(rest).map_err(corrupt)?;
+        let extra = Extra::parse(superblock, rest).map_err(corrupt)?;
         let checksum_seed = crc32c(superblock.checksum_seed, &number.to_le_bytes());
         let checksum_seed = crc32c(checksum_seed, raw.generation.as_bytes());
         if superblock.has_metadata_csum() {
@@ -130,6 +138,24 @@ impl Inode {
         if size > max {
             return Err(corrupt(Problem::TooLarge { field: "size", value: size, max }));
         }
+        let both = InodeFlags::INLINE_DATA.union(InodeFlags::EXTENTS);
+        if flags.contains(both) {
+            let (field, value) = ("flags", flags.bits().into());
+            let rule = "inline data and extents exclude each other";
+            return Err(corrupt(Problem::Field { field, value, rule }));
+        }
+        let inline_size = if flags.contains(InodeFlags::INLINE_DATA) {
+            let space = bytes.get(extra.end..).unwrap_or_default();
+            inline_size(superblock, space)
+                .map_err(|problem| Structure::Attributes { inode: number }.corrupt(problem))?
+        } else {
+            None
+        };
+        let mut blocks_512 = blocks_512(superblock, flags, raw);
+        if inline_size.is_some() && kind == FileType::Regular {
+            // So that nobody takes it for a hole, the kernel counts what is inline, too.
+            blocks_512 = blocks_512.saturating_add(size.div_ceil(512));
+        }
         let time = |seconds: U32, more: Option<u32>| Timestamp::decode(seconds.get(), more);
         Ok(Self {
             number,
@@ -139,7 +165,7 @@ impl Inode {
             gid: u32::from(raw.gid_lo.get()) | (u32::from(raw.gid_hi.get()) << 16),
             size,
             links: raw.links.get(),
-            blocks_512: blocks_512(superblock, flags, raw),
+            blocks_512,
             flags,
             generation: raw.generation.get(),
             atime: time(raw.atime, extra.atime),
@@ -147,8 +173,9 @@ impl Inode {
             ctime: time(raw.ctime, extra.ctime),
             crtime: extra.crtime.map(|seconds| Timestamp::decode(seconds, extra.crtime_extra)),
             project: extra.project,
-            has_attribute_block: raw.file_acl_lo != 0
-                || (superblock.has(IncompatFeatures::BITS64) && raw.file_acl_hi != 0),
+            attribute_block: attribute_block(superblock, raw),
+            attributes_at: extra.end,
+            inline_size,
             checksum_seed,
             block: raw.block,
         })
@@ -274,8 +301,26 @@ impl Inode {
         if superblock.has(IncompatFeatures::EA_INODE) {
             return self.size < 60;
         }
-        let attributes = if self.has_attribute_block { superblock.cluster_size() >> 9 } else { 0 };
+        if self.inline_size.is_some() {
+            return false;
+        }
+        let attributes = if self.attribute_block != 0 { superblock.cluster_size() >> 9 } else { 0 };
         self.blocks_512 == u64::from(attributes)
+    }
+
+    /// Whether its data is inside of the inode (`inline_data`).
+    pub fn has_inline_data(&self) -> bool {
+        self.inline_size.is_some()
+    }
+
+    /// Bytes of data that are inside of the inode; what the file has past that is a hole.
+    pub(crate) fn inline_size(&self) -> Option<u64> {
+        self.inline_size.map(|room| room.min(self.size))
+    }
+
+    /// The part of the inode, whose bytes these are, that extended attributes may be in.
+    pub(crate) fn attribute_space<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes.get(self.attributes_at..).unwrap_or_default()
     }
 }
 
@@ -303,9 +348,24 @@ fn blocks_512(superblock: &Superblock, flags: InodeFlags, raw: &RawInode) -> u64
     blocks.saturating_mul(u64::from(unit))
 }
 
+fn attribute_block(superblock: &Superblock, raw: &RawInode) -> u64 {
+    let wide = superblock.has(IncompatFeatures::BITS64);
+    let high = if wide { u64::from(raw.file_acl_hi.get()) << 32 } else { 0 };
+    u64::from(raw.file_acl_lo.get()) | high
+}
+
+/// The size of the inline data that an inode has room for, if it has any.
+fn inline_size(superblock: &Superblock, space: &[u8]) -> Result<Option<u64>, Problem> {
+    let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let rest = body::inline_data(superblock, space)?;
+    Ok(rest.map(|rest| length(&[0; BLOCK_AREA]).saturating_add(length(rest))))
+}
+
 /// The fields past 128 bytes that an inode says it has.
-#[derive(Default)]
 struct Extra {
+    /// Where in the inode they end: extended attributes may follow. Past everything if there is
+    /// nothing that could follow.
+    end: usize,
     checksum_hi: Option<u16>,
     atime: Option<u32>,
     ctime: Option<u32>,
@@ -316,26 +376,46 @@ struct Extra {
 }
 
 impl Extra {
-    fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+    const NONE: Self = Self {
+        end: usize::MAX,
+        checksum_hi: None,
+        atime: None,
+        ctime: None,
+        mtime: None,
+        crtime: None,
+        crtime_extra: None,
+        project: None,
+    };
+
+    fn parse(superblock: &Superblock, bytes: &[u8]) -> Result<Self, Problem> {
         let Ok((raw, _)) = RawInodeExtra::ref_from_prefix(bytes) else {
-            return Ok(Self::default());
+            return Ok(Self::NONE);
         };
-        let size = raw.extra_isize.get();
-        if usize::from(size) > bytes.len() || size % 4 != 0 {
+        let declared = usize::from(raw.extra_isize.get());
+        if declared > bytes.len() || declared % 4 != 0 {
             let rule = "must be a multiple of 4 and fit in the inode";
-            return Err(Problem::Field { field: "extra size", value: size.into(), rule });
+            let value = raw.extra_isize.get().into();
+            return Err(Problem::Field { field: "extra size", value, rule });
         }
+        // An inode that says nothing was made when there were no such fields. The kernel takes the
+        // times as zeroes, not as missing; checksum and project are not there.
+        let silent = declared == 0;
+        let size = if silent { size_of::<RawInodeExtra>() } else { declared };
         // A field is there if the declared size reaches past it.
-        let has = |end: usize| usize::from(size) >= end;
-        let field = |field: U32, offset: usize| has(offset.saturating_add(4)).then(|| field.get());
+        let field = |field: U32, offset: usize| {
+            (size >= offset.saturating_add(size_of::<U32>())).then(|| field.get())
+        };
+        let has_project = superblock.ro_compat_features().contains(RoCompatFeatures::PROJECT);
+        let project = if has_project && !silent { raw.project } else { 0.into() };
         Ok(Self {
-            checksum_hi: has(4).then(|| raw.checksum_hi.get()),
+            end: if silent { usize::MAX } else { BASE_SIZE.saturating_add(declared) },
+            checksum_hi: (declared >= 4).then(|| raw.checksum_hi.get()),
             ctime: field(raw.ctime_extra, offset_of!(RawInodeExtra, ctime_extra)),
             mtime: field(raw.mtime_extra, offset_of!(RawInodeExtra, mtime_extra)),
             atime: field(raw.atime_extra, offset_of!(RawInodeExtra, atime_extra)),
             crtime: field(raw.crtime, offset_of!(RawInodeExtra, crtime)),
             crtime_extra: field(raw.crtime_extra, offset_of!(RawInodeExtra, crtime_extra)),
-            project: field(raw.project, offset_of!(RawInodeExtra, project)),
+            project: field(project, offset_of!(RawInodeExtra, project)),
         })
     }
 }
@@ -446,7 +526,8 @@ pub(crate) mod tests {
             let inode = Inode::parse(&superblock, 12, &bytes);
             assert_eq!(inode.is_ok(), good, "{size}");
             if let Ok(inode) = inode {
-                assert_eq!(inode.crtime().is_some(), size >= 20, "{size}");
+                // 0 stands for all of them.
+                assert_eq!(inode.crtime().is_some(), size == 0 || size >= 20, "{size}");
             }
         }
     }

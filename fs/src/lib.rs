@@ -10,6 +10,7 @@
 //!   answers where a range of it is. It remembers what it has answered, holes included, so that
 //!   a range that was mapped once is mapped again without metadata I/O.
 //! - [`File::extents`] lists a file's extents, as FIEMAP and filefrag do.
+//! - [`Filesystem::xattrs`] gives extended attributes, [`Filesystem::acl`] an access control list.
 //! - [`File`] reads through a [`FileQueue`]; [`AsyncFile`] does so with futures.
 //! - [`Filesystem::writable`] and [`WritableFile`] overwrite what files have. Metadata is never
 //!   written.
@@ -54,7 +55,8 @@
 //!
 //! # What is read, and what is refused
 //! Block sizes from 1 KiB to 64 KiB, inodes from 128 bytes to a block, all layouts of block groups,
-//! extents of any depth, the block maps of ext2 and ext3, directories with and without hash trees.
+//! extents of any depth, the block maps of ext2 and ext3, files and directories inside of inodes,
+//! directories with and without hash trees, extended attributes and access control lists.
 //! A feature that changes the format and is not supported is refused by its name
 //! ([`Error::UnsupportedFeature`]); so is a filesystem whose journal needs recovery
 //! ([`Error::NeedsRecovery`]), and one that another host is using ([`Error::InUse`]). Single inodes
@@ -97,6 +99,7 @@ mod dir;
 mod dir_blocks;
 mod dir_checksum;
 mod dir_entry;
+mod dir_inline;
 mod dir_map;
 mod dir_names;
 mod dir_query;
@@ -111,6 +114,7 @@ mod geometry;
 mod group;
 mod htree;
 mod indirect;
+mod inline_data;
 mod inode;
 mod inode_flags;
 mod journal;
@@ -138,6 +142,7 @@ mod walk_ahead;
 mod writable;
 mod writable_file;
 mod write;
+mod xattr;
 
 pub use async_file::{AsyncFile, AsyncFileQueue};
 pub use corrupt::{Corrupt, StructureKind};
@@ -162,3 +167,5 @@ pub use time::Timestamp;
 pub use walk::{Visit, Walk, WalkEvent, WalkOrder};
 pub use writable::{NotWritable, Protected, WritableFilesystem};
 pub use writable_file::WritableFile;
+pub use xattr::acl::{Acl, AclEntry, AclTag};
+pub use xattr::{Xattr, Xattrs};

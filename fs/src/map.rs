@@ -7,7 +7,8 @@ use nvio_iomap::{Mapping, MappingFlags, MappingKind};
 use crate::corrupt::{Problem, Structure};
 use crate::leaf::Leaf;
 use crate::{
-    Error, Filesystem, Inode, InodeFlags, Superblock, Unsupported, extent, indirect, orphans,
+    Error, Filesystem, Inode, InodeFlags, Superblock, Unsupported, extent, indirect, inline_data,
+    orphans,
 };
 
 /// First logical block that no file has: block numbers have 32 bits, and the last is reserved.
@@ -117,7 +118,9 @@ fn stored_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Err
         let end = u64::MAX;
         return Ok(Leaf::new(start..end, [hole(start, end.saturating_sub(start))].into()));
     }
-    if inode.flags().contains(InodeFlags::EXTENTS) {
+    if inode.flags().contains(InodeFlags::INLINE_DATA) {
+        inline_data::leaf(fs, inode)
+    } else if inode.flags().contains(InodeFlags::EXTENTS) {
         extent::leaf(fs, inode, logical)
     } else {
         indirect::leaf(fs, inode, logical)
@@ -130,7 +133,8 @@ const LEAVES_AHEAD: usize = 64;
 /// Reads ahead what [`leaf`] will read for `logical`, and for what comes behind it: for those who go
 /// through a file in order.
 pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) {
-    if fs.read_ahead() == 0 || logical >= LOGICAL_END {
+    let is_inline = inode.flags().contains(InodeFlags::INLINE_DATA);
+    if fs.read_ahead() == 0 || logical >= LOGICAL_END || is_inline {
         return;
     }
     if inode.flags().contains(InodeFlags::EXTENTS) {
@@ -218,14 +222,6 @@ pub(crate) fn data_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<
     Ok(Leaf::new(leaf.start()..leaf.end(), mappings.into()))
 }
 
-/// Refuses an inode that has its data where its map belongs.
-pub(crate) fn check_mapped(inode: &Inode) -> Result<(), Error> {
-    if !inode.flags().contains(InodeFlags::INLINE_DATA) {
-        return Ok(());
-    }
-    Err(Error::UnsupportedInode { inode: inode.number(), what: Unsupported::InlineData })
-}
-
 /// Refuses an inode whose blocks do not hold its data as it is.
 pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
     if inode.flags().contains(InodeFlags::ENCRYPT) {
@@ -234,7 +230,7 @@ pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
             what: Unsupported::Encrypted,
         });
     }
-    check_mapped(inode)
+    Ok(())
 }
 
 /// An extent of a file: blocks that follow each other in the file and on the device.
@@ -248,6 +244,8 @@ pub struct Extent {
     pub length: u64,
     /// Whether the blocks are allocated but have never been written: they read as zeroes.
     pub unwritten: bool,
+    /// Whether this is no blocks, but data inside of the inode, which starts and ends anywhere.
+    pub inline: bool,
     /// Whether this is the file's last extent.
     pub last: bool,
 }
@@ -255,6 +253,8 @@ pub struct Extent {
 /// The extents of a file in order: one for each extent of the tree, none for holes, and also what
 /// lies past the end of the file. Files without extents give one for each run of blocks that an
 /// indirect block points at.
+///
+/// Data inside of an inode is one extent, where the inode is.
 ///
 /// FIEMAP gives the same, except that a kernel may join extents that follow each other both in the
 /// file and on the device.
@@ -311,10 +311,15 @@ impl Extents {
                 };
                 let Mapping { offset: logical, addr: physical, length, .. } = *mapping;
                 self.count(length)?;
-                return Ok(Some(Extent { logical, physical, length, unwritten, last: false }));
+                let (inline, last) = (false, false);
+                return Ok(Some(Extent { logical, physical, length, unwritten, inline, last }));
             }
             if self.next_leaf >= LOGICAL_END {
                 return Ok(None);
+            }
+            if self.inode.has_inline_data() {
+                self.next_leaf = LOGICAL_END;
+                return inline_data::extent(&self.fs, &self.inode);
             }
             prefetch(&self.fs, &self.inode, self.next_leaf);
             let leaf = (self.read)(&self.fs, &self.inode, self.next_leaf)?;

@@ -65,6 +65,8 @@ pub enum Protected {
     System,
     /// It holds the value of an extended attribute, which has a hash.
     Attribute,
+    /// Its data is inside of its inode (`inline_data`), which is metadata.
+    InlineData,
     /// It was opened for reading, and put in the place of one that may be written to.
     NotOpened,
 }
@@ -78,6 +80,7 @@ impl fmt::Display for Protected {
             Self::JournalsData => "its data goes through the journal (chattr -j changes that)",
             Self::System => "it belongs to the filesystem itself",
             Self::Attribute => "it holds the value of an extended attribute",
+            Self::InlineData => "its data is inside of its inode (inline_data)",
             Self::NotOpened => "it was not opened for writing",
         })
     }
@@ -153,6 +156,7 @@ impl WritableFilesystem {
             (InodeFlags::VERITY, Protected::Verity),
             (InodeFlags::JOURNAL_DATA, Protected::JournalsData),
             (InodeFlags::EA_INODE, Protected::Attribute),
+            (InodeFlags::INLINE_DATA, Protected::InlineData),
         ];
         let flagged = flagged.into_iter().find(|&(flag, _)| inode.flags().contains(flag));
         let why = match flagged {

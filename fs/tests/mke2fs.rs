@@ -276,8 +276,6 @@ fn refusals() {
     // The log is empty: there is nothing to replay.
     assert_eq!(common::open(&image).recovered().unwrap().transactions, 0);
 
-    let image = small(dir.path(), &["-t", "ext4", "-O", "inline_data"]);
-    assert_eq!(message(&image), "unsupported incompat feature: inline_data");
     let image = dir.path().join("journal");
     mke2fs(&image, "8M", &["-O", "journal_dev"], None);
     assert_eq!(message(&image), "unsupported incompat feature: journal_dev");

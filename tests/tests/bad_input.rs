@@ -137,8 +137,9 @@ fn an_unknown_incompatible_feature_is_named() {
 
 #[test]
 fn an_unsupported_feature_is_named() {
-    let fixture = Fixture::new(&["-O", "inline_data"]);
-    refused_by_all(&fixture.image(), &["inline_data"]);
+    let fixture = Fixture::new(&[]);
+    image::edit_superblock(&fixture.image(), |block| block[FEATURE_INCOMPAT + 1] |= 0x10);
+    refused_by_all(&fixture.image(), &["dirdata"]);
 }
 
 #[test]

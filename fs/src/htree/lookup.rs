@@ -13,6 +13,7 @@ use crate::{CompatFeatures, Error, Filesystem, Inode, InodeFlags};
 /// Whether a directory has a hash tree.
 pub(crate) fn has_tree(fs: &Filesystem, inode: &Inode) -> bool {
     inode.flags().contains(InodeFlags::INDEX)
+        && !inode.has_inline_data()
         && fs.superblock().compat_features().contains(CompatFeatures::DIR_INDEX)
 }
 

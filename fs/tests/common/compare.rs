@@ -1,4 +1,4 @@
-//! What this crate says of a filesystem against what the kernel says of it.
+//! A mounted filesystem against what this crate says of its image.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,12 +10,15 @@ use nvio_ext4::{FileType, Filesystem, Inode};
 
 use super::{kind_of, run};
 
+/// What was compared.
 #[derive(Debug, Default)]
 pub struct Count {
     pub paths: usize,
     pub files: usize,
     pub bytes: u64,
     pub extents: usize,
+    pub inline: usize,
+    pub attributes: usize,
 }
 
 /// Compares everything below `mount` with what is in the image.
@@ -56,7 +59,8 @@ pub fn compare_with(variant: &str, fs: &Filesystem, image: &Path, mount: &Path) 
             _ => (),
         }
     }
-    count.extents = compare_extents(variant, fs, mount, &with_extents);
+    (count.extents, count.inline) = compare_extents(variant, fs, mount, &with_extents);
+    count.attributes = super::attributes::compare(variant, fs, mount);
     count
 }
 
@@ -133,8 +137,8 @@ fn compare_names(what: &str, fs: &Filesystem, path: &Path, inode: &Inode) {
     assert_eq!(ours, theirs, "{what}: names");
 }
 
-/// Logical block, physical block, count, unwritten.
-type Record = (u64, u64, u64, bool);
+/// Logical and physical address and length in bytes, and whether it is unwritten and inline.
+type Record = (u64, u64, u64, (bool, bool));
 
 /// Asks the kernel for all extents (FIEMAP) and compares. The kernel joins neighbours that it has
 /// in its cache, so both sides are joined before.
@@ -143,28 +147,27 @@ fn compare_extents(
     fs: &Filesystem,
     mount: &Path,
     files: &[(PathBuf, Inode)],
-) -> usize {
-    let mut all = 0;
+) -> (usize, usize) {
+    let (mut all, mut inline) = (0, 0);
     for chunk in files.chunks(200) {
         let paths: Vec<PathBuf> = chunk.iter().map(|(path, _)| mount.join(path)).collect();
         // One reference for each so that odd names do no harm to the output.
         let theirs = filefrag(&paths);
         for ((path, inode), theirs) in chunk.iter().zip(theirs) {
-            let block = u64::from(fs.superblock().block_size());
             let records: Vec<_> =
                 fs.extents(inode).unwrap().map(|extent| extent.unwrap()).collect();
             let last = records.iter().filter(|extent| extent.last).count();
             assert_eq!(last, usize::from(!records.is_empty()), "{variant}: {}", path.display());
-            let ours = records.iter().map(|extent| {
-                let start = extent.logical / block;
-                (start, extent.physical / block, extent.length / block, extent.unwritten)
-            });
-            let ours = join(ours);
+            let ours = join(records.iter().map(|extent| {
+                let flags = (extent.unwritten, extent.inline);
+                (extent.logical, extent.physical, extent.length, flags)
+            }));
             all += ours.len();
+            inline += records.iter().filter(|extent| extent.inline).count();
             assert_eq!(ours, join(theirs.into_iter()), "{variant}: {}", path.display());
         }
     }
-    all
+    (all, inline)
 }
 
 fn join(records: impl Iterator<Item = Record>) -> Vec<Record> {
@@ -184,9 +187,9 @@ fn join(records: impl Iterator<Item = Record>) -> Vec<Record> {
     joined
 }
 
-/// What filefrag -v says of each file.
+/// What filefrag -v says of each file, in bytes.
 fn filefrag(paths: &[PathBuf]) -> Vec<Vec<Record>> {
-    let mut arguments = vec!["-v"];
+    let mut arguments = vec!["-b1", "-v"];
     let dir = tempfile::tempdir().unwrap();
     // Links with plain names: filefrag prints the name it was given.
     let links: Vec<PathBuf> =
@@ -206,8 +209,8 @@ fn filefrag(paths: &[PathBuf]) -> Vec<Vec<Record>> {
             continue;
         }
         let start = |range: &str| range.split("..").next().unwrap().trim().parse::<u64>().unwrap();
-        let unwritten = line.contains("unwritten");
-        let record = (start(fields[1]), start(fields[2]), fields[3].parse().unwrap(), unwritten);
+        let flags = (line.contains("unwritten"), line.contains("inline"));
+        let record = (start(fields[1]), start(fields[2]), fields[3].parse().unwrap(), flags);
         files.last_mut().unwrap().push(record);
     }
     assert_eq!(files.len(), paths.len(), "{output}");

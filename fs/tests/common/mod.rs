@@ -1,6 +1,7 @@
 //! What the integration tests share: tools, images, and reading a file through its map.
 #![allow(dead_code)]
 
+pub mod attributes;
 pub mod compare;
 pub mod extents;
 pub mod view;

@@ -28,14 +28,15 @@ struct ExtentRecord {
     physical: u64,
     length: u64,
     unwritten: bool,
+    inline: bool,
     last: bool,
 }
 
 impl Serialize for Map<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let record = |extent: &Extent| {
-            let &Extent { logical, physical, length, unwritten, last } = extent;
-            ExtentRecord { logical, physical, length, unwritten, last }
+            let &Extent { logical, physical, length, unwritten, inline, last } = extent;
+            ExtentRecord { logical, physical, length, unwritten, inline, last }
         };
         let mut map = serializer.serialize_map(None)?;
         name::entry(&mut map, "path", self.path)?;
@@ -86,7 +87,8 @@ fn text(out: &mut Output, map: &Map<'_>) -> Result<(), Error> {
     let mut expected = None;
     for (index, extent) in map.extents.iter().enumerate() {
         let (logical, physical) = (extent.logical / block, extent.physical / block);
-        let length = extent.length / block;
+        // Inline data is only a part of a block.
+        let length = extent.length.div_ceil(block);
         let range = |first: u64| format!("{first}..{}", (first + length).saturating_sub(1));
         let jump = expected.filter(|&expected| expected != physical);
         expected = Some(physical + length);
@@ -109,7 +111,12 @@ fn text(out: &mut Output, map: &Map<'_>) -> Result<(), Error> {
 
 fn flags(extent: &Extent, size: u64) -> String {
     let end = extent.logical.saturating_add(extent.length);
-    let flags = [(extent.last, "last"), (extent.unwritten, "unwritten"), (end >= size, "eof")];
+    let flags = [
+        (extent.last, "last"),
+        (extent.inline, "inline"),
+        (extent.unwritten, "unwritten"),
+        (end >= size, "eof"),
+    ];
     let set: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
     set.join(",")
 }

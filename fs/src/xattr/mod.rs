@@ -1,0 +1,210 @@
+//! Extended attributes: inside of the inode, in a block of their own, and with large values in
+//! other inodes.
+
+pub(crate) mod acl;
+mod block;
+pub(crate) mod body;
+pub(crate) mod entry;
+mod hash;
+mod name;
+mod value_inode;
+
+use std::{fmt, vec};
+
+use acl::Acl;
+use entry::{Entry, Value};
+use value_inode::Reference;
+
+use crate::corrupt::{Problem, Structure};
+use crate::{Error, Filesystem, Inode, Superblock};
+
+/// `EXT4_XATTR_MAGIC`.
+const MAGIC: u32 = 0xea02_0000;
+
+/// An extended attribute.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Xattr {
+    /// The whole name, such as `user.mime_type`: in no particular encoding, without zero bytes.
+    pub name: Vec<u8>,
+    /// The value as `getxattr` gives it, at most 64 KiB.
+    pub value: Vec<u8>,
+}
+
+impl fmt::Debug for Xattr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Xattr")
+            .field("name", &format_args!("\"{}\"", self.name.escape_ascii()))
+            .field("value", &format_args!("\"{}\"", self.value.escape_ascii()))
+            .finish()
+    }
+}
+
+/// An attribute whose value may have to be read.
+struct Found {
+    index: u8,
+    /// Without the prefix.
+    rest: Vec<u8>,
+    value: FoundValue,
+}
+
+enum FoundValue {
+    Here(Vec<u8>),
+    Inode { number: u32, size: u32, hash: u32 },
+}
+
+impl From<Entry<'_>> for Found {
+    fn from(entry: Entry<'_>) -> Self {
+        let value = match entry.value {
+            Value::Here(value) => FoundValue::Here(value.to_vec()),
+            Value::Inode { number, size, hash } => FoundValue::Inode { number, size, hash },
+        };
+        Self { index: entry.index, rest: entry.name.to_vec(), value }
+    }
+}
+
+/// The extended attributes of an inode: those in the inode first, each lot in the order in which
+/// it is stored. A value that is in another inode is read when its turn comes.
+///
+/// An error is that of one value; there may be more items.
+pub struct Xattrs {
+    fs: Filesystem,
+    owner: (u32, u32),
+    found: vec::IntoIter<Found>,
+}
+
+impl fmt::Debug for Xattrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Xattrs").field("inode", &self.owner.0).finish_non_exhaustive()
+    }
+}
+
+impl Iterator for Xattrs {
+    type Item = Result<Xattr, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.found.find_map(|found| {
+            let name = name::whole(found.index, &found.rest)?;
+            let value = value(&self.fs, self.owner, found).transpose()?;
+            Some(value.map(|value| Xattr { name, value }))
+        })
+    }
+}
+
+impl std::iter::FusedIterator for Xattrs {}
+
+/// A value as `getxattr` gives it; `None` for an access control list without entries, which is as
+/// good as none.
+fn value(fs: &Filesystem, owner: (u32, u32), found: Found) -> Result<Option<Vec<u8>>, Error> {
+    let Found { index, rest, value } = found;
+    let value = match value {
+        FoundValue::Here(value) => value,
+        FoundValue::Inode { number, size, hash } => {
+            Reference { owner, name: &rest, number, size, hash }.read(fs)?
+        }
+    };
+    if !matches!(index, name::ACL_ACCESS | name::ACL_DEFAULT) {
+        return Ok(Some(value));
+    }
+    let acl = Acl::from_disk(&value).map_err(|problem| Structure::Acl(owner.0).corrupt(problem))?;
+    Ok((!acl.entries().is_empty()).then(|| acl.to_xattr()))
+}
+
+impl Filesystem {
+    /// The extended attributes of `inode`: those that `listxattr` gives to root, values as
+    /// `getxattr` gives them.
+    ///
+    /// # Errors
+    /// Damage to the attributes, or a failure of the source. The iterator fails with damage to a
+    /// value that is in another inode, or to an access control list.
+    pub fn xattrs(&self, inode: &Inode) -> Result<Xattrs, Error> {
+        let mut found = Vec::new();
+        self.each_attribute(inode, |entry| found.push(Found::from(entry)))?;
+        let owner = (inode.number(), inode.generation());
+        Ok(Xattrs { fs: self.clone(), owner, found: found.into_iter() })
+    }
+
+    /// The value of the extended attribute `name` (such as `user.mime_type`) of `inode`; `None` if
+    /// it has none of this name.
+    ///
+    /// # Errors
+    /// As [`Filesystem::xattrs`] and its iterator.
+    pub fn xattr(&self, inode: &Inode, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let mut found = None;
+        self.each_attribute(inode, |entry| {
+            if found.is_none() && name::whole(entry.index, entry.name).as_deref() == Some(name) {
+                found = Some(Found::from(entry));
+            }
+        })?;
+        let owner = (inode.number(), inode.generation());
+        found.map_or(Ok(None), |found| value(self, owner, found))
+    }
+
+    /// The access control list of `inode`, if it has one.
+    ///
+    /// # Errors
+    /// As [`Filesystem::xattr`].
+    pub fn acl(&self, inode: &Inode) -> Result<Option<Acl>, Error> {
+        self.acl_of(inode, b"system.posix_acl_access")
+    }
+
+    /// The access control list that what is made in the directory `inode` gets, if it has one.
+    ///
+    /// # Errors
+    /// As [`Filesystem::xattr`].
+    pub fn default_acl(&self, inode: &Inode) -> Result<Option<Acl>, Error> {
+        self.acl_of(inode, b"system.posix_acl_default")
+    }
+
+    /// Whether `inode` has an access control list of either kind, without reading it.
+    ///
+    /// # Errors
+    /// As [`Filesystem::xattrs`].
+    pub fn has_acl(&self, inode: &Inode) -> Result<bool, Error> {
+        let mut has = false;
+        self.each_attribute(inode, |entry| {
+            has |= matches!(entry.index, name::ACL_ACCESS | name::ACL_DEFAULT);
+        })?;
+        Ok(has)
+    }
+
+    fn acl_of(&self, inode: &Inode, name: &[u8]) -> Result<Option<Acl>, Error> {
+        let Some(value) = self.xattr(inode, name)? else { return Ok(None) };
+        let acl = Acl::from_xattr(&value);
+        acl.map(Some).map_err(|problem| Structure::Acl(inode.number()).corrupt(problem))
+    }
+
+    /// Calls `with` for each attribute, those that programs do not see included.
+    fn each_attribute(&self, inode: &Inode, mut with: impl FnMut(Entry<'_>)) -> Result<(), Error> {
+        let (superblock, number) = (self.superblock(), inode.number());
+        let bytes = self.inode_bytes(number)?;
+        // The block may have been read again since the inode was.
+        let inode = Inode::parse(superblock, number, &bytes)?;
+        let corrupt = |problem| Structure::Attributes { inode: number }.corrupt(problem);
+        for entry in body::attributes(superblock, inode.attribute_space(&bytes)).map_err(corrupt)? {
+            with(entry);
+        }
+        let block = inode.attribute_block;
+        if block == 0 {
+            return Ok(());
+        }
+        if !superblock.is_data_range(block, 1) {
+            return Err(corrupt(Problem::BlockRange { start: block, count: 1 }));
+        }
+        let bytes = self.block(block)?;
+        for entry in block_entries(superblock, block, &bytes).map_err(|problem| {
+            Structure::AttributeBlock { block, inode: number }.corrupt(problem)
+        })? {
+            with(entry);
+        }
+        Ok(())
+    }
+}
+
+fn block_entries<'a>(
+    superblock: &Superblock,
+    number: u64,
+    block: &'a [u8],
+) -> Result<Vec<Entry<'a>>, Problem> {
+    block::check(superblock, number, block)?;
+    entry::entries(superblock, block, block::HEADER)
+}

@@ -1,0 +1,41 @@
+//! Names of extended attributes: a number stands for the first part of each.
+
+/// `EXT4_XATTR_INDEX_POSIX_ACL_ACCESS`.
+pub(crate) const ACL_ACCESS: u8 = 2;
+/// `EXT4_XATTR_INDEX_POSIX_ACL_DEFAULT`.
+pub(crate) const ACL_DEFAULT: u8 = 3;
+/// `EXT4_XATTR_INDEX_SYSTEM`, which no program gets to see: inline data.
+pub(crate) const SYSTEM: u8 = 7;
+
+/// What the numbers stand for. Those that are missing have names that only the filesystem itself
+/// uses, or none.
+const PREFIXES: &[(u8, &[u8])] = &[
+    (1, b"user."),
+    (ACL_ACCESS, b"system.posix_acl_access"),
+    (ACL_DEFAULT, b"system.posix_acl_default"),
+    (4, b"trusted."),
+    (6, b"security."),
+    (10, b"gnu."),
+];
+
+/// A whole name; `None` for one that programs do not see.
+pub(crate) fn whole(index: u8, rest: &[u8]) -> Option<Vec<u8>> {
+    let (_, prefix) = PREFIXES.iter().find(|&&(known, _)| known == index)?;
+    Some([prefix, rest].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_as_programs_see_them() {
+        assert_eq!(whole(1, b"mime_type").unwrap(), b"user.mime_type");
+        assert_eq!(whole(2, b"").unwrap(), b"system.posix_acl_access");
+        assert_eq!(whole(6, b"capability").unwrap(), b"security.capability");
+        assert_eq!(whole(10, b"author").unwrap(), b"gnu.author");
+        assert_eq!(whole(SYSTEM, b"data"), None);
+        assert_eq!(whole(9, b"c"), None, "what encryption needs");
+        assert_eq!(whole(0, b"x"), None);
+    }
+}

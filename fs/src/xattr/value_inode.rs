@@ -1,0 +1,100 @@
+//! Values of extended attributes that have an inode of their own (`ea_inode`).
+
+use nvio_iomap::MappingKind;
+
+use super::hash;
+use crate::checksum::crc32c;
+use crate::corrupt::{Problem, Structure};
+use crate::{Error, FileType, Filesystem, Inode, InodeFlags, map};
+
+/// A value in an inode, as an entry describes it.
+pub(crate) struct Reference<'a> {
+    /// The inode that the attribute is of: its number and generation.
+    pub(crate) owner: (u32, u32),
+    /// The attribute's name without its prefix.
+    pub(crate) name: &'a [u8],
+    /// The inode that has the value.
+    pub(crate) number: u32,
+    /// Size of the value, bytes, at most [`VALUE_MAX`](super::entry::VALUE_MAX).
+    pub(crate) size: u32,
+    /// Hash of name and value.
+    pub(crate) hash: u32,
+}
+
+impl Reference<'_> {
+    /// Reads the value and verifies its hashes.
+    pub(crate) fn read(&self, fs: &Filesystem) -> Result<Vec<u8>, Error> {
+        let &Self { owner, number, size, .. } = self;
+        let structure = Structure::AttributeInode { value: number, inode: owner.0 };
+        let corrupt = |problem| Err(structure.corrupt(problem));
+        if number == owner.0 {
+            return corrupt(Problem::EntryInode { offset: 0, inode: number });
+        }
+        let inode = fs.named_inode(number, structure)?;
+        if inode.kind() != FileType::Regular || !inode.flags().contains(InodeFlags::EA_INODE) {
+            let (field, value) = ("flags", inode.flags().bits().into());
+            return corrupt(Problem::Field { field, value, rule: "it holds no attribute" });
+        }
+        if inode.size() != u64::from(size) {
+            let (value, expected) = (inode.size(), size.into());
+            return corrupt(Problem::Mismatch { field: "size", value, expected });
+        }
+        let value = self.contents(fs, &inode, structure)?;
+        self.verify(fs, &inode, &value).map_err(|problem| structure.corrupt(problem))?;
+        Ok(value)
+    }
+
+    /// All of the value. It has no holes.
+    fn contents(
+        &self,
+        fs: &Filesystem,
+        inode: &Inode,
+        structure: Structure,
+    ) -> Result<Vec<u8>, Error> {
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let mut value = Vec::with_capacity(size);
+        let superblock = fs.superblock();
+        let blocks = u64::from(self.size).div_ceil(superblock.bytes(1));
+        let mut leaf = None;
+        for logical in 0..blocks {
+            let pos = superblock.bytes(logical);
+            let found = leaf.as_ref().and_then(|leaf: &crate::leaf::Leaf| leaf.find(pos).copied());
+            let mapping = match found {
+                Some(mapping) => Some(mapping),
+                None => leaf.insert(map::leaf(fs, inode, logical)?).find(pos).copied(),
+            };
+            let address = mapping
+                .filter(|mapping| mapping.kind == MappingKind::Mapped)
+                .and_then(|mapping| mapping.device_address(pos))
+                .ok_or_else(|| structure.corrupt(Problem::Missing { logical }))?;
+            let block = fs.block(superblock.block_at(address))?;
+            let left = size.saturating_sub(value.len());
+            value.extend_from_slice(block.get(..left.min(block.len())).unwrap_or_default());
+        }
+        Ok(value)
+    }
+
+    /// The value's own hash is in the inode's time of access, and the entry's covers the name, too.
+    fn verify(&self, fs: &Filesystem, inode: &Inode, value: &[u8]) -> Result<(), Problem> {
+        let seconds = |time: crate::Timestamp| time.seconds.cast_unsigned() & u64::from(u32::MAX);
+        let stored = seconds(inode.atime());
+        // The Lustre filesystem has its own way: an inode that points back, and no hashes.
+        if stored != u64::from(self.hash)
+            && (seconds(inode.mtime()), inode.generation())
+                == (u64::from(self.owner.0), self.owner.1)
+        {
+            return Ok(());
+        }
+        let computed = crc32c(fs.superblock().checksum_seed, value);
+        if u64::from(computed) != stored {
+            let stored = u32::try_from(stored).unwrap_or(0);
+            return Err(Problem::Checksum { stored, computed });
+        }
+        let of_entry = hash::entry(self.name, computed);
+        if ![of_entry, hash::entry_signed(self.name, computed)].contains(&self.hash) {
+            let (value, expected) = (self.hash.into(), of_entry.into());
+            return Err(Problem::Mismatch { field: "hash of the entry", value, expected });
+        }
+        Ok(())
+    }
+}
