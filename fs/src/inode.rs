@@ -97,6 +97,8 @@ pub struct Inode {
     pub(crate) attribute_block: u64,
     /// Where the attributes inside of the inode would be.
     attributes_at: usize,
+    /// Whether there is a magic number.
+    has_attribute_space: bool,
     /// Bytes of inline data that there is room for, if there is any.
     inline_size: Option<u64>,
     /// Seed of the checksums of blocks that belong to this inode.
@@ -175,6 +177,7 @@ impl Inode {
             project: extra.project,
             attribute_block: attribute_block(superblock, raw),
             attributes_at: extra.end,
+            has_attribute_space: body::is_there(bytes.get(extra.end..).unwrap_or_default()),
             inline_size,
             checksum_seed,
             block: raw.block,
@@ -316,6 +319,11 @@ impl Inode {
     /// Bytes of data that are inside of the inode; what the file has past that is a hole.
     pub(crate) fn inline_size(&self) -> Option<u64> {
         self.inline_size.map(|room| room.min(self.size))
+    }
+
+    /// Whether it may have extended attributes: there is something where they would be.
+    pub(crate) fn may_have_attributes(&self) -> bool {
+        self.attribute_block != 0 || self.has_attribute_space
     }
 
     /// The part of the inode, whose bytes these are, that extended attributes may be in.

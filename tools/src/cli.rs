@@ -105,6 +105,9 @@ pub enum Verb {
         /// List the directories below too.
         #[arg(short = 'R', long)]
         recursive: bool,
+        /// With --long and --json, show extended attributes and access control lists too.
+        #[arg(long, requires_all = ["long", "json"])]
+        xattrs: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -338,13 +341,13 @@ mod tests {
 
     #[test]
     fn forms_of_the_verbs() {
-        let Verb::Ls { volume, paths, long, recursive, format } =
+        let Verb::Ls { volume, paths, long, recursive, xattrs, format } =
             parsed("nvio ls -lR --json disk.img --partition 2 --namespace 3").verb
         else {
             panic!("not ls")
         };
         assert_eq!(paths, ["/"]);
-        assert!(long && recursive && format.json);
+        assert!(long && recursive && format.json && !xattrs);
         assert_eq!((volume.partition, volume.controller.namespace), (Some(2), Some(3)));
         assert_eq!(volume.controller.lba_size, 512);
 

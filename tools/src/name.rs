@@ -24,10 +24,15 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// Neither a control character nor one that changes the direction or order of what is shown.
-fn is_plain(c: char) -> bool {
+pub fn is_plain(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}')
         && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Two digits for each byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Adds `key` to a JSON object: the bytes as text, and if they are no UTF-8 also as `key_hex`.
@@ -37,8 +42,7 @@ fn is_plain(c: char) -> bool {
 pub fn entry<M: SerializeMap>(map: &mut M, key: &str, bytes: &[u8]) -> Result<(), M::Error> {
     map.serialize_entry(key, &String::from_utf8_lossy(bytes))?;
     if std::str::from_utf8(bytes).is_err() {
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        map.serialize_entry(&format!("{key}_hex"), &hex)?;
+        map.serialize_entry(&format!("{key}_hex"), &hex(bytes))?;
     }
     Ok(())
 }

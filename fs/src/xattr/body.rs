@@ -9,15 +9,19 @@ use crate::corrupt::Problem;
 /// Name of the attribute that holds what of a file's inline data is not in `i_block`.
 const INLINE_DATA: &[u8] = b"data";
 
-/// The attributes in what an inode has behind its fields: first a magic number, without which
-/// there are none.
+/// Whether what an inode has behind its fields are attributes: a magic number says so.
+pub(crate) fn is_there(space: &[u8]) -> bool {
+    space.starts_with(&MAGIC.to_le_bytes())
+}
+
+/// The attributes in what an inode has behind its fields.
 pub(crate) fn attributes<'a>(
     superblock: &Superblock,
     space: &'a [u8],
 ) -> Result<Vec<Entry<'a>>, Problem> {
-    match space.split_first_chunk() {
-        Some((magic, area)) if u32::from_le_bytes(*magic) == MAGIC => entries(superblock, area, 0),
-        _ => Ok(Vec::new()),
+    match space.strip_prefix(&MAGIC.to_le_bytes()) {
+        Some(area) => entries(superblock, area, 0),
+        None => Ok(Vec::new()),
     }
 }
 

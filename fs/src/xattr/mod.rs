@@ -175,6 +175,9 @@ impl Filesystem {
 
     /// Calls `with` for each attribute, those that programs do not see included.
     fn each_attribute(&self, inode: &Inode, mut with: impl FnMut(Entry<'_>)) -> Result<(), Error> {
+        if !inode.may_have_attributes() {
+            return Ok(());
+        }
         let (superblock, number) = (self.superblock(), inode.number());
         let bytes = self.inode_bytes(number)?;
         // The block may have been read again since the inode was.

@@ -3,15 +3,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nvio_ext4::{FileType, Inode, Timestamp};
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::xattr::Attributes;
 use crate::error::Error;
 
 /// A name in an open directory.
@@ -127,30 +128,49 @@ pub fn write_at(file: &File, data: &[u8], at: u64, place: &Place<'_>) -> Result<
 }
 
 /// Gives a file its size and all else that is known of it.
-pub fn finish(file: &File, size: u64, inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
+pub fn finish(
+    file: &File,
+    size: u64,
+    inode: &Inode,
+    attributes: &Attributes<'_>,
+    place: &Place<'_>,
+) -> Result<(), Error> {
     file.set_len(size).map_err(|error| Error::host("write to", place.path, error))?;
-    set_metadata(file.as_fd(), inode, place.path)
+    set_metadata(file.as_fd(), inode, attributes, place.path)
 }
 
-/// Sets owner, mode and times of an open file or directory, in this order: changing the owner
-/// clears bits of the mode, and everything changes the times.
-pub fn set_metadata(fd: BorrowedFd<'_>, inode: &Inode, path: &Path) -> Result<(), Error> {
+/// Sets owner, extended attributes, mode and times of an open file or directory, in this order:
+/// changing the owner clears bits of the mode and takes capabilities away, the mode may forbid to
+/// set attributes, and everything changes the times.
+pub fn set_metadata(
+    fd: BorrowedFd<'_>,
+    inode: &Inode,
+    attributes: &Attributes<'_>,
+    path: &Path,
+) -> Result<(), Error> {
     let error = |action| move |errno: Errno| Error::host(action, path, errno);
     let owned = is_root();
     if owned {
         let (uid, gid) = owner(inode);
         fs::fchown(fd, uid, gid).map_err(error("set the owner of"))?;
     }
+    attributes.set(path, |name, value| fs::fsetxattr(fd, name, value, XattrFlags::empty()));
     fs::fchmod(fd, mode(inode, owned)).map_err(error("set the mode of"))?;
     fs::futimens(fd, &times(inode)).map_err(error("set the times of"))
 }
 
 /// Makes a symbolic link. One that is there already is replaced, as it is of no other use.
-pub fn symlink(target: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
+pub fn symlink(
+    target: &[u8],
+    inode: &Inode,
+    attributes: &Attributes<'_>,
+    place: &Place<'_>,
+) -> Result<(), Error> {
     place.clear(|kind| kind == fs::FileType::Symlink)?;
     fs::symlinkat(OsStr::from_bytes(target), place.parent, place.name)
         .map_err(place.error("make the link"))?;
     set_owner_at(inode, place)?;
+    set_attributes_at(attributes, place);
     set_times_at(inode, place)
 }
 
@@ -164,7 +184,7 @@ pub fn link(first: &Path, inode: &Inode, place: &Place<'_>) -> Result<(), Error>
 
 /// Makes a pipe, a socket or a device node. The mode comes after the owner, whose change clears
 /// bits of it.
-pub fn special(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
+pub fn special(inode: &Inode, attributes: &Attributes<'_>, place: &Place<'_>) -> Result<(), Error> {
     let kind = match inode.kind() {
         FileType::CharDevice => fs::FileType::CharacterDevice,
         FileType::BlockDevice => fs::FileType::BlockDevice,
@@ -177,6 +197,7 @@ pub fn special(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
     fs::mknodat(place.parent, place.name, kind, Mode::RUSR | Mode::WUSR, device)
         .map_err(place.error("make the special file"))?;
     set_owner_at(inode, place)?;
+    set_attributes_at(attributes, place);
     fs::chmodat(place.parent, place.name, mode(inode, is_root()), AtFlags::empty())
         .map_err(place.error("set the mode of"))?;
     set_times_at(inode, place)
@@ -190,6 +211,15 @@ fn set_owner_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
     let (uid, gid) = owner(inode);
     fs::chownat(place.parent, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(place.error("set the owner of"))
+}
+
+/// Sets the extended attributes of what cannot be opened. There is no call for a name in an open
+/// directory, but that directory has a path.
+fn set_attributes_at(attributes: &Attributes<'_>, place: &Place<'_>) {
+    let parent = format!("/proc/self/fd/{}", place.parent.as_raw_fd());
+    let path = Path::new(&parent).join(place.name);
+    attributes
+        .set(place.path, |name, value| fs::lsetxattr(&path, name, value, XattrFlags::empty()));
 }
 
 /// Sets the times of what cannot be opened.

@@ -5,6 +5,7 @@
 //! outside of the target whatever the names and links of the tree are.
 
 mod host;
+mod xattr;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -21,6 +22,7 @@ use crate::error::Error;
 use crate::volume::Volume;
 use crate::walk::{Named, Seen, join};
 use host::Place;
+use xattr::{Attributes, Refused};
 
 /// A copy in progress.
 pub struct Copier<'a> {
@@ -31,6 +33,7 @@ pub struct Copier<'a> {
     /// Where files with several names went, by inode number.
     links: HashMap<u32, PathBuf>,
     seen: Seen,
+    refused: Refused,
 }
 
 /// A directory that is being filled.
@@ -58,6 +61,7 @@ impl<'a> Copier<'a> {
             progress,
             links: HashMap::new(),
             seen: Seen::default(),
+            refused: Refused::default(),
         })
     }
 
@@ -93,7 +97,8 @@ impl<'a> Copier<'a> {
         while let Some(mut frame) = stack.pop() {
             let Some(Named { name, inode }) = frame.left.next() else {
                 // Last: filling a directory changes its time.
-                host::set_metadata(frame.fd.as_fd(), &frame.inode, &frame.path)?;
+                let attributes = self.attributes(&frame.source, &frame.inode)?;
+                host::set_metadata(frame.fd.as_fd(), &frame.inode, &attributes, &frame.path)?;
                 continue;
             };
             let source = join(&frame.source, &name);
@@ -126,6 +131,11 @@ impl<'a> Copier<'a> {
         Ok(Frame { fd, source, path, inode: inode.clone(), left })
     }
 
+    /// The extended attributes of `inode`, found at `source`.
+    fn attributes(&self, source: &[u8], inode: &Inode) -> Result<Attributes<'_>, Error> {
+        Attributes::read(&self.volume.filesystem, inode, &self.refused).map_err(Error::path(source))
+    }
+
     /// Copies what is no directory.
     fn leaf(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
         self.progress.set_message(crate::name::escaped(source));
@@ -135,13 +145,16 @@ impl<'a> Copier<'a> {
             }
             self.links.insert(inode.number(), place.path.to_owned());
         }
+        if inode.kind() == FileType::Regular {
+            return self.file(source, inode, place);
+        }
+        let attributes = self.attributes(source, inode)?;
         match inode.kind() {
-            FileType::Regular => self.file(source, inode, place),
             FileType::Symlink => {
                 let target = self.volume.target(source, inode)?.unwrap_or_default();
-                host::symlink(&target, inode, place)
+                host::symlink(&target, inode, &attributes, place)
             }
-            _ => host::special(inode, place),
+            _ => host::special(inode, &attributes, place),
         }
     }
 
@@ -168,7 +181,8 @@ impl<'a> Copier<'a> {
                 }
             }
         }
-        host::finish(&target, size, inode, place)
+        let attributes = self.attributes(source, inode)?;
+        host::finish(&target, size, inode, &attributes, place)
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::rooted;
 use super::stat::{Record, kind, mode_text};
+use crate::attributes::Attributes;
 use crate::cli::VolumeArgs;
 use crate::error::Error;
 use crate::output::{JsonArray, Output};
@@ -22,6 +23,8 @@ pub struct Options {
     pub long: bool,
     /// Directories below too.
     pub recursive: bool,
+    /// Extended attributes, in JSON.
+    pub xattrs: bool,
     /// As JSON.
     pub json: bool,
 }
@@ -112,16 +115,29 @@ impl Listing<'_> {
         }
         let target = self.volume.target(path, inode)?;
         if self.options.json {
-            let record = Record { path, inode, target: target.as_deref(), all: false };
+            let attributes = match self.options.xattrs {
+                true => Some(Attributes::read(self.volume, path, inode)?),
+                false => None,
+            };
+            let record = Record {
+                path,
+                inode,
+                target: target.as_deref(),
+                all: false,
+                attributes: attributes.as_ref(),
+            };
             return self.array.push(&mut self.out, &record);
         }
         let size = match inode.rdev() {
             Some((major, minor)) => format!("{major}, {minor}"),
             None => inode.size().to_string(),
         };
+        let has_acl = self.volume.filesystem.has_acl(inode).map_err(Error::path(path))?;
         self.out.text(&format!(
-            "{} {:>3} {:>5} {:>5} {size:>12} {} ",
+            "{}{} {:>3} {:>5} {:>5} {size:>12} {} ",
             mode_text(inode.mode()),
+            // As ls does: there is more to it than the mode.
+            if has_acl { '+' } else { ' ' },
             inode.links(),
             inode.uid(),
             inode.gid(),

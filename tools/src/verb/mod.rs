@@ -42,8 +42,13 @@ pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
         }
         Verb::Ns { device, format } => ns::run(device, *format)?,
         Verb::Reset { device, format } => reset::run(device, *format)?,
-        Verb::Ls { volume, paths, long, recursive, format } => {
-            let options = ls::Options { long: *long, recursive: *recursive, json: format.json };
+        Verb::Ls { volume, paths, long, recursive, xattrs, format } => {
+            let options = ls::Options {
+                long: *long,
+                recursive: *recursive,
+                xattrs: *xattrs,
+                json: format.json,
+            };
             ls::run(volume, paths, options)?;
         }
         Verb::Stat { volume, paths, format } => stat::run(volume, paths, *format)?,

@@ -7,6 +7,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::rooted;
+use crate::attributes::Attributes;
 use crate::cli::{Format, VolumeArgs};
 use crate::error::Error;
 use crate::output::{JsonArray, Output};
@@ -23,6 +24,8 @@ pub struct Record<'a> {
     pub target: Option<&'a [u8]>,
     /// Whether blocks, flags and the like are told too.
     pub all: bool,
+    /// Extended attributes, if they are told.
+    pub attributes: Option<&'a Attributes>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +73,9 @@ impl Serialize for Record<'_> {
             map.serialize_entry("flags", &format!("{:#010x}", inode.flags().bits()))?;
             map.serialize_entry("generation", &inode.generation())?;
             map.serialize_entry("project", &inode.project())?;
+        }
+        if let Some(attributes) = self.attributes {
+            attributes.entries(&mut map)?;
         }
         map.end()
     }
@@ -128,7 +134,14 @@ pub fn run(args: &VolumeArgs, paths: &[OsString], format: Format) -> Result<(), 
         let path = rooted(path);
         let inode = volume.lookup_no_follow(&path)?;
         let target = volume.target(&path, &inode)?;
-        let record = Record { path: &path, inode: &inode, target: target.as_deref(), all: true };
+        let attributes = Attributes::read(&volume, &path, &inode)?;
+        let record = Record {
+            path: &path,
+            inode: &inode,
+            target: target.as_deref(),
+            all: true,
+            attributes: Some(&attributes),
+        };
         match (format.json, paths.len()) {
             (true, 1) => out.json(&record)?,
             (true, _) => array.push(&mut out, &record)?,
@@ -175,6 +188,9 @@ fn text(out: &mut Output, record: &Record<'_>) -> Result<(), Error> {
     ))?;
     for (key, value) in times {
         out.line(&format!("{key}: {}", value.map_or("-".to_owned(), time::utc)))?;
+    }
+    for (heading, line) in record.attributes.iter().flat_map(|attributes| attributes.lines()) {
+        out.line(&format!("{heading:>8}: {line}"))?;
     }
     Ok(())
 }

@@ -1,0 +1,128 @@
+//! Extended attributes and access control lists, for people and as JSON.
+
+use nvio_ext4::{Acl, Inode, Xattr};
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+
+use crate::error::Error;
+use crate::name;
+use crate::volume::Volume;
+
+/// What an inode has of them.
+pub struct Attributes {
+    xattrs: Vec<Xattr>,
+    acl: Option<Acl>,
+    default_acl: Option<Acl>,
+}
+
+impl Attributes {
+    /// Reads those of `inode`, found at `path`.
+    ///
+    /// # Errors
+    /// If they are damaged.
+    pub fn read(volume: &Volume, path: &[u8], inode: &Inode) -> Result<Self, Error> {
+        let filesystem = &volume.filesystem;
+        let read = || {
+            Ok(Self {
+                xattrs: filesystem.xattrs(inode)?.collect::<Result<_, _>>()?,
+                acl: filesystem.acl(inode)?,
+                default_acl: filesystem.default_acl(inode)?,
+            })
+        };
+        read().map_err(Error::path(path))
+    }
+
+    /// Adds them to a JSON object: `xattrs`, and the lists as `acl` and `default_acl` if there are
+    /// any.
+    ///
+    /// # Errors
+    /// If the serializer fails.
+    pub fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("xattrs", &List(&self.xattrs))?;
+        for (key, acl) in [("acl", &self.acl), ("default_acl", &self.default_acl)] {
+            if let Some(acl) = acl {
+                let lines: Vec<String> = acl.entries().iter().map(ToString::to_string).collect();
+                map.serialize_entry(key, &lines)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Headings and what stands behind them, a line each. Lists are shown as getfacl does it, the
+    /// other attributes as getfattr does it.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = Vec::new();
+        for (heading, acl) in [("Acl", &self.acl), ("Default", &self.default_acl)] {
+            let entries = acl.iter().flat_map(Acl::entries);
+            lines.extend(entries.map(|entry| (heading, entry.to_string())));
+        }
+        let is_list = |name: &[u8]| name.starts_with(b"system.posix_acl_");
+        for Xattr { name, value } in self.xattrs.iter().filter(|xattr| !is_list(&xattr.name)) {
+            lines.push(("Xattr", format!("{}={}", name::escaped(name), shown(value))));
+        }
+        lines
+    }
+}
+
+struct List<'a>(&'a [Xattr]);
+
+impl Serialize for List<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
+        for xattr in self.0 {
+            list.serialize_element(&One(xattr))?;
+        }
+        list.end()
+    }
+}
+
+struct One<'a>(&'a Xattr);
+
+impl Serialize for One<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        name::entry(&mut map, "name", &self.0.name)?;
+        name::entry(&mut map, "value", &self.0.value)?;
+        map.end()
+    }
+}
+
+/// A value as setfattr takes it: in quotes if it is text, else as a hexadecimal number.
+fn shown(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) if text.chars().all(name::is_plain) => {
+            format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+        }
+        _ => format!("0x{}", name::hex(value)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_as_setfattr_takes_them() {
+        assert_eq!(shown(b"text/plain"), "\"text/plain\"");
+        assert_eq!(shown(b""), "\"\"");
+        assert_eq!(shown(b"a\\b\"c"), "\"a\\\\b\\\"c\"");
+        assert_eq!(shown(b"line\n"), "0x6c696e650a");
+        assert_eq!(shown(&[1, 0, 0xff]), "0x0100ff");
+    }
+
+    #[test]
+    fn what_is_no_text_is_told_in_hexadecimal_too() {
+        let xattr =
+            |name: &[u8], value: &[u8]| Xattr { name: name.to_vec(), value: value.to_vec() };
+        let list = [xattr(b"user.a", b"text"), xattr(b"user.\xff", &[0xfe, 0])];
+        let json = serde_json::to_value(List(&list)).unwrap();
+        assert_eq!(json[0], serde_json::json!({ "name": "user.a", "value": "text" }));
+        assert_eq!(
+            json[1],
+            serde_json::json!({
+                "name": "user.\u{fffd}", "name_hex": "757365722eff",
+                "value": "\u{fffd}\0", "value_hex": "fe00",
+            })
+        );
+    }
+}

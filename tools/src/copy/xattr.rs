@@ -1,0 +1,59 @@
+//! Extended attributes of what is copied. Not every filesystem takes all of them, and not every
+//! user may set them: what is refused is told of, and is no reason to stop.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nvio_ext4::{Filesystem, Inode, Xattr};
+use rustix::io::Errno;
+
+use crate::name;
+
+/// What was refused, so that it is told of once: the part of the name before the dot, and why.
+#[derive(Default)]
+pub struct Refused(RefCell<HashSet<(Vec<u8>, Errno)>>);
+
+/// The attributes of something that is copied.
+pub struct Attributes<'a> {
+    all: Vec<Xattr>,
+    refused: &'a Refused,
+}
+
+impl<'a> Attributes<'a> {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// If they are damaged.
+    pub fn read(
+        filesystem: &Filesystem,
+        inode: &Inode,
+        refused: &'a Refused,
+    ) -> Result<Self, nvio_ext4::Error> {
+        let all = filesystem.xattrs(inode)?.collect::<Result<_, _>>()?;
+        Ok(Self { all, refused })
+    }
+
+    /// Sets each with `set`, on what is at `path`.
+    pub fn set(&self, path: &Path, mut set: impl FnMut(&OsStr, &[u8]) -> Result<(), Errno>) {
+        for Xattr { name, value } in &self.all {
+            if let Err(errno) = set(OsStr::from_bytes(name), value) {
+                self.refused.tell(name, errno, path);
+            }
+        }
+    }
+}
+
+impl Refused {
+    fn tell(&self, name: &[u8], errno: Errno, path: &Path) {
+        let space = name.split(|&byte| byte == b'.').next().unwrap_or_default().to_vec();
+        let (name, path) = (name::escaped(name), name::escaped(path.as_os_str().as_bytes()));
+        if self.0.borrow_mut().insert((space, errno)) {
+            log::warn!("{path}: the attribute {name} is not copied, as others may not be: {errno}");
+        } else {
+            log::debug!("{path}: the attribute {name} is not copied: {errno}");
+        }
+    }
+}
