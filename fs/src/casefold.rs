@@ -49,17 +49,7 @@ pub(crate) fn fold(name: &[u8]) -> Option<Vec<u8>> {
         return Some(name.to_ascii_lowercase());
     }
     let mut folded = Folded::default();
-    for c in str::from_utf8(name).ok()?.chars() {
-        if IGNORABLE.contains(c) {
-            // What is dropped still keeps marks apart.
-            folded.end_marks();
-        } else if !ASSIGNED.contains(c) {
-            folded.end_marks();
-            folded.text.push(c);
-        } else {
-            fold_char(c, &mut |c| folded.push(c));
-        }
-    }
+    str::from_utf8(name).ok()?.chars().for_each(|c| folded.add(c));
     folded.end_marks();
     Some(folded.text.into_bytes())
 }
@@ -69,7 +59,18 @@ pub(crate) fn is_equal(folded: &[u8], name: &[u8]) -> bool {
     if name.is_ascii() {
         return folded.eq_ignore_ascii_case(name);
     }
-    fold(name).is_some_and(|name| name == folded)
+    let Ok(name) = str::from_utf8(name) else { return false };
+    let mut left = folded;
+    let mut other = Folded::default();
+    // As a rule the first characters tell.
+    for c in name.chars() {
+        other.add(c);
+        let Some(rest) = left.strip_prefix(other.text.as_bytes()) else { return false };
+        left = rest;
+        other.text.clear();
+    }
+    other.end_marks();
+    left == other.text.as_bytes()
 }
 
 /// Folds and decomposes until nothing changes. What a character becomes is closer to the end each
@@ -104,6 +105,20 @@ struct Folded {
 }
 
 impl Folded {
+    /// Adds a character of the name.
+    fn add(&mut self, c: char) {
+        if IGNORABLE.contains(c) {
+            // What is dropped still keeps marks apart.
+            self.end_marks();
+        } else if ASSIGNED.contains(c) {
+            fold_char(c, &mut |c| self.push(c));
+        } else {
+            self.end_marks();
+            self.text.push(c);
+        }
+    }
+
+    /// Adds what a character becomes.
     fn push(&mut self, c: char) {
         match canonical_combining_class(c) {
             0 => {
@@ -158,6 +173,11 @@ mod tests {
         assert_eq!(fold(b"A\xc0\xaf"), None, "longer than it needs to be");
         // Assigned in 13.0, as the upper case of something: U+A7C7. Never: U+0378.
         assert_eq!(folded("A\u{a7c7}\u{378}"), "a\u{a7c7}\u{378}");
+        assert!(is_equal("a\u{301}b".as_bytes(), "\u{c1}B".as_bytes()));
+        assert!(is_equal("a\u{301}".as_bytes(), "\u{c1}\u{200d}".as_bytes()));
+        assert!(!is_equal("a\u{301}".as_bytes(), "\u{c1}B".as_bytes()));
+        assert!(!is_equal("a\u{301}b".as_bytes(), "\u{c1}".as_bytes()));
+        assert!(is_equal(b"", "\u{200d}".as_bytes()) && !is_equal(b"", b"\xff"));
         assert_eq!(folded("\u{180f}"), "\u{180f}", "ignorable only since 14.0");
     }
 

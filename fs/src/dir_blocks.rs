@@ -7,7 +7,7 @@ use crate::block_cache::Block;
 use crate::corrupt::{Problem, Structure};
 use crate::map::Extents;
 use crate::metadata::READ_MAX;
-use crate::{Error, Filesystem, Inode, Superblock, dir_checksum, dir_inline};
+use crate::{Error, Filesystem, Inode, InodeFlags, Superblock, dir_checksum, dir_inline};
 
 /// First read of a directory in bytes, with read-ahead; later ones are larger.
 const READ_FIRST: u32 = 16 << 10;
@@ -84,27 +84,33 @@ impl Blocks {
 
     /// The next block and its index.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Block)>, Error> {
-        let index = self.index;
-        if index >= self.count {
-            return Ok(None);
-        }
-        let structure = Structure::DirectoryBlock { inode: self.inode.number(), index };
-        let block = if let Some(parts) = &mut self.inline {
+        let block = match &mut self.inline {
             // What is inside of the inode is covered by the inode's own checksum.
-            let missing = || structure.corrupt(Problem::Missing { logical: index });
-            parts.next().ok_or_else(missing)?
-        } else {
+            Some(parts) => parts.next(),
+            None => self.read()?,
+        };
+        let index = self.index;
+        self.index = index.saturating_add(1);
+        Ok(block.map(|block| (index, block)))
+    }
+
+    /// The next block that is there; its index is `self.index` then.
+    fn read(&mut self) -> Result<Option<Block>, Error> {
+        loop {
+            let index = self.index;
+            if index >= self.count {
+                return Ok(None);
+            }
             if index >= self.ahead {
                 self.read_ahead(index);
             }
-            let number = self.find(index)?;
+            let Some(number) = self.find(index)? else { continue };
             let block = self.fs.block(number)?;
+            let structure = Structure::DirectoryBlock { inode: self.inode.number(), index };
             dir_checksum::verify(self.fs.superblock(), &self.inode, index, &block)
                 .map_err(|problem| structure.corrupt(problem))?;
-            block
-        };
-        self.index = index.saturating_add(1);
-        Ok(Some((index, block)))
+            return Ok(Some(block));
+        }
     }
 
     /// Reads a piece that starts with block `index`, whatever extents it is in. With each piece, more
@@ -114,10 +120,9 @@ impl Blocks {
         let piece = superblock.block_at(u64::from(self.piece).min(self.fs.read_ahead())).max(1);
         self.piece = self.piece.saturating_mul(4).min(READ_MAX);
         self.ahead = index.saturating_add(piece).min(self.count);
-        while self
-            .runs
-            .back()
-            .is_none_or(|&(start, _, length)| start.saturating_add(length) < self.ahead)
+        let ends_before = |run: &(u64, u64, u64), block| run.0.saturating_add(run.2) < block;
+        while self.failed.is_none()
+            && self.runs.back().is_none_or(|run| ends_before(run, self.ahead))
         {
             match self.extents.next() {
                 Some(Ok(extent)) if !extent.unwritten => self.runs.push_back((
@@ -125,11 +130,15 @@ impl Blocks {
                     superblock.block_at(extent.physical),
                     superblock.block_at(extent.length),
                 )),
+                Some(Ok(extent)) => {
+                    self.failed = Some(self.missing(superblock.block_at(extent.logical)));
+                    break;
+                }
                 Some(Err(error)) => {
                     self.failed = Some(error);
                     break;
                 }
-                _ => break,
+                None => break,
             }
         }
         let ahead = self.ahead;
@@ -140,18 +149,34 @@ impl Blocks {
         }));
     }
 
-    /// Where on the device block `index` is. Directories have no holes: each extent goes on where the
-    /// one before it ended.
-    fn find(&mut self, index: u64) -> Result<u64, Error> {
+    /// Where on the device block `index` is; `None` if it is in a hole, which is passed over.
+    fn find(&mut self, index: u64) -> Result<Option<u64>, Error> {
         while let Some(&(start, physical, length)) = self.runs.front() {
             match index.checked_sub(start) {
-                Some(skip) if skip < length => return Ok(physical.saturating_add(skip)),
+                Some(skip) if skip < length => return Ok(Some(physical.saturating_add(skip))),
                 Some(_) => drop(self.runs.pop_front()),
-                None => break,
+                None => return self.skip(start.min(self.count)),
             }
         }
-        let missing = Structure::Directory(self.inode.number());
-        let missing = missing.corrupt(Problem::Missing { logical: index });
-        Err(self.failed.take().unwrap_or(missing))
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.skip(self.count),
+        }
+    }
+
+    /// Goes over a hole that ends before block `end`. The kernel does so, too, where there is no
+    /// tree that needs the blocks; the first is never missing.
+    fn skip(&mut self, end: u64) -> Result<Option<u64>, Error> {
+        let index = self.index;
+        if index == 0 || self.inode.flags().contains(InodeFlags::INDEX) {
+            return Err(self.missing(index));
+        }
+        log::debug!("directory, inode {}: a hole from block {index} to {end}", self.inode.number());
+        self.index = end;
+        Ok(None)
+    }
+
+    fn missing(&self, logical: u64) -> Error {
+        Structure::Directory(self.inode.number()).corrupt(Problem::Missing { logical })
     }
 }
