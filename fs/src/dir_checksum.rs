@@ -80,7 +80,7 @@ fn leaf(seed: u32, block: &[u8]) -> Result<(u32, u32), Problem> {
 }
 
 /// Where a block's hash tree entries start; `None` if it has names instead.
-pub(crate) fn node_start(index: u64, block: &[u8]) -> Option<usize> {
+fn node_start(index: u64, block: &[u8]) -> Option<usize> {
     let entry = |offset: usize| RawEntry::ref_from_prefix(block.get(offset..)?).ok();
     let (first, _) = entry(0)?;
     let rec_len = |entry: &RawEntry| decode_rec_len(entry.rec_len.get(), block.len());

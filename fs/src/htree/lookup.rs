@@ -1,11 +1,14 @@
 //! From a name to the blocks that may have it.
 
+use zerocopy::FromBytes;
+
 use super::hash::{Chars, Hash};
 use super::node::{self, Node, Unusable};
 use super::root::Root;
 use crate::block_cache::Block;
 use crate::corrupt::{Problem, Structure};
 use crate::dir_checksum;
+use crate::dir_entry::{RawEntry, decode_rec_len};
 use crate::dir_map::DirMap;
 use crate::dir_query::Query;
 use crate::{CompatFeatures, Error, Filesystem, Inode, InodeFlags};
@@ -80,9 +83,15 @@ fn index_block(
 ) -> Result<Block, Error> {
     let block = map.block(index)?;
     let structure = Structure::DirectoryBlock { inode: inode.number(), index };
-    if index != 0 && dir_checksum::node_start(index, &block).is_none() {
-        let (field, rule) = ("first inode", "the block must have nothing but the tree's entries");
-        return Err(structure.corrupt(Problem::Field { field, value: 0, rule }));
+    // In front of a node's entries is one of a directory, which takes the whole block. That of the
+    // root is ".".
+    let front = RawEntry::ref_from_prefix(&block).ok();
+    let length = front.map_or(0, |(entry, _)| decode_rec_len(entry.rec_len.get(), block.len()));
+    if index != 0 && length != block.len() {
+        let (field, rule) =
+            ("first entry's length", "must be the block's in a node of a hash tree");
+        let value = u64::try_from(length).unwrap_or(0);
+        return Err(structure.corrupt(Problem::Field { field, value, rule }));
     }
     dir_checksum::verify(fs.superblock(), inode, index, &block)
         .map_err(|problem| structure.corrupt(problem))?;
