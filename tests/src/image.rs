@@ -138,6 +138,12 @@ impl Mount {
         Self { directory: directory.to_owned(), mounted: true }
     }
 
+    /// Has the kernel read the whole device now, so that it need not fetch block by block later.
+    pub fn read_ahead(&self) -> io::Result<()> {
+        let device = tool("findmnt", &["-n", "-o", "SOURCE", text(&self.directory)]);
+        io::copy(&mut File::open(device.trim())?, &mut io::sink()).map(|_| ())
+    }
+
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.directory

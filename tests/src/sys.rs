@@ -213,9 +213,8 @@ pub fn add_flags(file: &File, more: u32) -> io::Result<()> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_SETFLAGS, &raw const flags) })
 }
 
-/// `_IOR('X', 31, struct fsxattr)` and `_IOW('X', 32, struct fsxattr)`.
+/// `_IOR('X', 31, struct fsxattr)`.
 const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
-const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
 
 #[repr(C)]
 #[derive(Default)]
@@ -228,24 +227,13 @@ struct FsXattr {
     padding: [u8; 8],
 }
 
-fn fsxattr(file: &File) -> io::Result<FsXattr> {
+/// The project id.
+pub fn project(file: &File) -> io::Result<u32> {
     let mut answer = FsXattr::default();
     // SAFETY: the descriptor is open, `answer` has the layout of struct fsxattr and outlives the
     // call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSGETXATTR, &raw mut answer) })?;
-    Ok(answer)
-}
-
-/// The project id.
-pub fn project(file: &File) -> io::Result<u32> {
-    Ok(fsxattr(file)?.project)
-}
-
-/// Sets the project id.
-pub fn set_project(file: &File, project: u32) -> io::Result<()> {
-    let request = FsXattr { project, ..fsxattr(file)? };
-    // SAFETY: as in `fsxattr`.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FSSETXATTR, &raw const request) })
+    Ok(answer.project)
 }
 
 /// `_IOWR('f', 23, struct fscrypt_add_key_arg)` and `_IOR('f', 19, struct fscrypt_policy_v1)`,

@@ -45,6 +45,7 @@ rows! {
     flex_bg_large
     meta_bg
     meta_bg_no_64bit
+    first_meta_bg
     sparse_super2
     no_sparse_super
     uninit_bg
@@ -56,8 +57,6 @@ rows! {
     tables_never_initialised
     tables_never_initialised_uninit_bg
     grown
-    grown_online
-    grown_online_into_meta_bg
     shrunk
     converted_to_64bit
     converted_to_metadata_csum

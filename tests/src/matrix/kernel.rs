@@ -1,5 +1,6 @@
 //! The kernel's view of a mounted filesystem.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,26 +14,39 @@ use crate::view::{self, Time};
 
 /// All that the kernel says of the tree that is mounted at `root`.
 pub fn tree(root: &Path) -> io::Result<Tree> {
-    let mut tree = Tree::new();
-    below(root, &[], &mut tree)?;
-    Ok(tree)
+    let mut walk = Walk::default();
+    walk.below(root, &[])?;
+    Ok(walk.tree)
 }
 
-fn below(path: &Path, name: &[u8], tree: &mut Tree) -> io::Result<()> {
-    let metadata = path.symlink_metadata()?;
-    if metadata.is_dir() {
-        for item in fs::read_dir(path)? {
-            let item = item?;
-            let mut below_name = name.to_vec();
-            if !name.is_empty() {
-                below_name.push(b'/');
+#[derive(Default)]
+struct Walk {
+    tree: Tree,
+    /// Inodes with several names that were seen.
+    linked: BTreeMap<u64, Node>,
+}
+
+impl Walk {
+    fn below(&mut self, path: &Path, name: &[u8]) -> io::Result<()> {
+        let metadata = path.symlink_metadata()?;
+        if metadata.is_dir() {
+            for item in fs::read_dir(path)? {
+                let item = item?;
+                let slash: &[u8] = if name.is_empty() { b"" } else { b"/" };
+                let below = [name, slash, item.file_name().as_bytes()].concat();
+                self.below(&item.path(), &below)?;
             }
-            below_name.extend_from_slice(item.file_name().as_bytes());
-            below(&item.path(), &below_name, tree)?;
         }
+        let node = match self.linked.get(&metadata.ino()) {
+            Some(node) => Node { entry: view::entry_of(path, &metadata)?, ..node.clone() },
+            None => node(path, &metadata)?,
+        };
+        if metadata.nlink() > 1 && !metadata.is_dir() {
+            self.linked.entry(metadata.ino()).or_insert_with(|| node.clone());
+        }
+        self.tree.insert(name.to_vec(), node);
+        Ok(())
     }
-    tree.insert(name.to_vec(), node(path, &metadata)?);
-    Ok(())
 }
 
 fn node(path: &Path, metadata: &Metadata) -> io::Result<Node> {
@@ -52,7 +66,12 @@ fn node(path: &Path, metadata: &Metadata) -> io::Result<Node> {
     }
     if metadata.is_file() || metadata.is_dir() {
         // Without O_NONBLOCK a lease or a lock could make this wait.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = match opened {
+            // Encrypted, and its key is not here.
+            Err(error) if error.raw_os_error() == Some(libc::ENOKEY) => return Ok(node),
+            opened => opened?,
+        };
         node.flags = Some(sys::flags(&file)?);
         node.project = Some(sys::project(&file)?);
         node.extents = Some(sys::fiemap(&file)?);

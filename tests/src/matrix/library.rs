@@ -13,7 +13,7 @@ use crate::sys::Extent;
 use crate::view::{self, Content, Entry, Time};
 
 /// Directories of more names than this are searched for some of them only.
-const SEARCHED: usize = 500;
+const SEARCHED: usize = 100;
 
 /// What the library found, and what it failed at, a line each.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ pub fn tree(image: &Path) -> Found {
         }
     };
     let device = HostFile::open(image).expect("an image");
-    let mut walk = Walk { fs, device, found, searches: SEARCHED };
+    let mut walk = Walk { fs, device, found, linked: BTreeMap::new(), searches: SEARCHED };
     match walk.fs.root() {
         Ok(root) => walk.below(&[], &root, 0),
         Err(error) => walk.problem(b"", &error),
@@ -48,6 +48,8 @@ struct Walk {
     fs: Filesystem,
     device: HostFile,
     found: Found,
+    /// Inodes with several names that were seen.
+    linked: BTreeMap<u32, Node>,
     /// Searches for names that are not there, still to be done.
     searches: usize,
 }
@@ -59,8 +61,12 @@ impl Walk {
 
     fn below(&mut self, path: &[u8], inode: &Inode, depth: usize) {
         assert!(depth < 1000, "a tree of {depth} levels");
-        match self.node(inode) {
+        let seen = self.linked.get(&inode.number()).cloned();
+        match seen.map_or_else(|| self.node(inode), Ok) {
             Ok(node) => {
+                if inode.links() > 1 && !inode.is_dir() {
+                    self.linked.entry(inode.number()).or_insert_with(|| node.clone());
+                }
                 self.found.tree.insert(path.to_vec(), node);
             }
             Err(error) => self.problem(path, &error),

@@ -29,9 +29,11 @@ pub fn tree(image: &Path, source: &Path) -> io::Result<Tree> {
                 assert_eq!(kind(theirs.mode), kind(node.entry.mode), "{}", host.display());
                 node.entry.target = theirs.target;
                 node.xattrs = Some(sys::xattrs(&host)?);
-                if node.entry.is_file() {
-                    assert_eq!(theirs.size, node.entry.size, "{}", host.display());
+                // mke2fs forgets the hole at the end of some files, with inline_data.
+                if node.entry.is_file() && theirs.size == node.entry.size {
                     node.digest = Some(view::digest(&host)?);
+                } else if node.entry.is_file() {
+                    node.digest = Some(dumped(image, inode)?);
                 }
             }
             _ if node.entry.is_file() => node.digest = Some(dumped(image, inode)?),

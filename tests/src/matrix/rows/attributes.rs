@@ -1,12 +1,12 @@
 //! Extended attributes, ACLs, project ids, quota, flags.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::super::contents::{large_attributes, standard};
-use super::super::{Row, Step};
-use crate::sys;
+use super::super::{Made, Row, Step};
+use crate::image::{text, tool};
 
 pub const ROWS: &[Row] = &[
     Row::new("ea_inode", 64, "-b 4096 -O ea_inode", &[Step::Mounted("", large_attributes)]),
@@ -25,10 +25,15 @@ pub const ROWS: &[Row] = &[
     Row::new(
         "projects_and_quota",
         64,
-        "-b 4096 -O project,quota -E quotatype=usrquota:grpquota:prjquota",
-        &[Step::Mounted("prjquota", projects)],
+        "-b 4096",
+        &[Step::Mounted("", standard), Step::Image(projects)],
     ),
-    Row::new("journal_data_flag", 64, "-b 4096", &[Step::Mounted("", journal_data)]),
+    Row::new(
+        "journal_data_flag",
+        64,
+        "-b 4096",
+        &[Step::Mounted("", standard), Step::Image(journal_data), Step::Mounted("", written)],
+    ),
     Row::new("no_xattrs", 64, "-b 1024 -O ^ext_attr", &[Step::Mounted("", plain)]),
 ];
 
@@ -36,30 +41,28 @@ fn plain(root: &Path) -> io::Result<()> {
     super::super::contents::second_tree(root)
 }
 
-fn projects(root: &Path) -> io::Result<()> {
-    const PROJECT_INHERIT: u32 = 0x2000_0000;
-    standard(root)?;
-    let directory = root.join("projects");
-    fs::create_dir(&directory)?;
-    for project in [1, 65_536, 4_294_967_294] {
-        let below = directory.join(project.to_string());
-        fs::create_dir(&below)?;
-        sys::set_project(&File::open(&below)?, project)?;
-        sys::add_flags(&File::open(&below)?, PROJECT_INHERIT)?;
-        fs::write(below.join("inherits"), "project")?;
-        let other = below.join("other");
-        fs::write(&other, "project")?;
-        sys::set_project(&File::open(&other)?, project / 2)?;
-    }
+/// Not every kernel can write to a filesystem with these features.
+fn projects(made: &Made) -> io::Result<()> {
+    made.debugfs(&[
+        "set_inode_field /sizes/medium projid 1",
+        "set_inode_field /sizes/513-bytes projid 65536",
+        "set_inode_field /links projid 4294967294",
+        "set_inode_field /links flags 0x20080000",
+    ]);
+    let quota = ["-Q", "usrquota,grpquota,prjquota"];
+    tool("tune2fs", &[&["-O", "project,quota"], &quota[..], &[text(&made.image())]].concat());
     Ok(())
 }
 
-/// Files whose data goes through the journal, written before and after they were told to.
-fn journal_data(root: &Path) -> io::Result<()> {
-    const JOURNAL_DATA: u32 = 0x4000;
-    standard(root)?;
-    let path = root.join("journalled");
-    fs::write(&path, vec![b'j'; 50_000])?;
-    sys::add_flags(&File::open(&path)?, JOURNAL_DATA)?;
-    fs::write(&path, vec![b'k'; 70_000])
+/// Files whose data goes through the journal.
+fn journal_data(made: &Made) -> io::Result<()> {
+    made.debugfs(&[
+        "set_inode_field /sizes/medium flags 0x84000",
+        "set_inode_field /sizes/513-bytes flags 0x84000",
+    ]);
+    Ok(())
+}
+
+fn written(root: &Path) -> io::Result<()> {
+    fs::write(root.join("sizes/513-bytes"), vec![b'j'; 50_000])
 }

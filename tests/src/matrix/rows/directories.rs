@@ -42,7 +42,7 @@ pub const ROWS: &[Row] = &[
         ..Row::new(
             "casefold",
             32,
-            "-b 1024 -O casefold -E encoding=utf8",
+            "-b 4096 -O casefold -E encoding=utf8",
             &[Step::Folder(casefolded), Step::Image(fold)],
         )
     },

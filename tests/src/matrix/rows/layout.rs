@@ -1,9 +1,8 @@
 //! Block sizes, inode sizes, block groups, and filesystems that were changed after they were made.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use super::super::contents::{bigalloc, scattered_directories, second_tree, standard};
 use super::super::{Made, Row, Step};
@@ -32,6 +31,12 @@ pub const ROWS: &[Row] = &[
     Row::standard("flex_bg_large", 64, "-b 1024 -g 1024 -G 256"),
     Row::standard("meta_bg", 64, "-b 1024 -g 1024 -O meta_bg,^resize_inode"),
     Row::standard("meta_bg_no_64bit", 64, "-b 1024 -g 512 -O meta_bg,^resize_inode,^64bit"),
+    Row::new(
+        "first_meta_bg",
+        64,
+        "-b 1024 -g 512 -O meta_bg,^resize_inode",
+        &[Step::Mounted("", standard), Step::Image(first_meta_bg), Step::Mounted("", second_tree)],
+    ),
     Row::standard("sparse_super2", 64, "-b 1024 -O sparse_super2"),
     Row::standard("no_sparse_super", 64, "-b 1024 -g 2048 -O ^sparse_super,^resize_inode"),
     Row::standard("uninit_bg", 64, "-b 2048 -O ^metadata_csum,uninit_bg"),
@@ -67,18 +72,6 @@ pub const ROWS: &[Row] = &[
         32,
         "-b 1024",
         &[Step::Mounted("", standard), Step::Image(grow), Step::Mounted("", second_tree)],
-    ),
-    Row::new(
-        "grown_online",
-        32,
-        "-b 1024",
-        &[Step::Mounted("", standard), Step::Mounted("", grow_online)],
-    ),
-    Row::new(
-        "grown_online_into_meta_bg",
-        32,
-        "-b 1024 -O ^resize_inode",
-        &[Step::Mounted("", standard), Step::Mounted("", grow_online)],
     ),
     Row::new(
         "shrunk",
@@ -169,18 +162,8 @@ fn to_inode_256(made: &Made) -> io::Result<()> {
     Ok(())
 }
 
-/// The mounted filesystem gets more room, in two steps.
-fn grow_online(root: &Path) -> io::Result<()> {
-    let device = tool("findmnt", &["-n", "-o", "SOURCE", text(root)]);
-    let device = device.trim();
-    let image = tool("losetup", &["-n", "-O", "BACK-FILE", device]);
-    for mib in [60, 140] {
-        File::options().write(true).open(image.trim())?.set_len(mib << 20)?;
-        tool("losetup", &["-c", device]);
-        tool("resize2fs", &[device]);
-        let directory = root.join(format!("with-{mib}"));
-        fs::create_dir(&directory)?;
-        second_tree(&directory)?;
-    }
+/// Descriptors up to the first group of `meta_bg` are where they always were.
+fn first_meta_bg(made: &Made) -> io::Result<()> {
+    made.debugfs(&["set_super_value first_meta_bg 1"]);
     Ok(())
 }

@@ -85,7 +85,7 @@ fn deepen(made: &Made) -> io::Result<()> {
         ("pieces-3", 2),
         ("pieces-4", 4),
         ("pieces-50", 4),
-        ("unwritten", 5),
+        ("unwritten", 4),
     ] {
         let open = format!("extent_open {name}");
         let mut lines = vec![open.as_str()];
