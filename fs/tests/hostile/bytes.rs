@@ -1,0 +1,86 @@
+//! Numbers in bytes, and the checksums of the format: written for the tests from the format's
+//! description, so that they have nothing in common with what is tested.
+
+/// `width` bytes at `at`, the lowest first.
+pub fn get(bytes: &[u8], at: usize, width: usize) -> u64 {
+    let mut wide = [0; 8];
+    wide[..width].copy_from_slice(&bytes[at..at + width]);
+    u64::from_le_bytes(wide)
+}
+
+pub fn put(bytes: &mut [u8], at: usize, width: usize, value: u64) {
+    bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+}
+
+/// The same, the highest byte first, as journals have it.
+pub fn get_be(bytes: &[u8], at: usize, width: usize) -> u64 {
+    bytes[at..at + width].iter().fold(0, |value, &byte| value << 8 | u64::from(byte))
+}
+
+pub fn put_be(bytes: &mut [u8], at: usize, width: usize, value: u64) {
+    bytes[at..at + width].copy_from_slice(&value.to_be_bytes()[8 - width..]);
+}
+
+const fn table(polynomial: u32) -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ polynomial } else { crc >> 1 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+}
+
+static CRC32C: [u32; 256] = table(0x82f6_3b78);
+static CRC16: [u32; 256] = table(0xa001);
+
+fn crc(table: &[u32; 256], start: u32, bytes: &[u8]) -> u32 {
+    bytes.iter().fold(start, |crc, &byte| crc >> 8 ^ table[usize::from(crc as u8 ^ byte)])
+}
+
+/// CRC-32C as ext4 uses it: no inversion, neither before nor after.
+pub fn crc32c(start: u32, bytes: &[u8]) -> u32 {
+    crc(&CRC32C, start, bytes)
+}
+
+pub fn crc16(start: u16, bytes: &[u8]) -> u16 {
+    crc(&CRC16, start.into(), bytes) as u16
+}
+
+/// SplitMix64: the same numbers on every machine.
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
+    pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len() as u64) as usize]
+    }
+}
+
+/// A digest of bytes, for comparing contents without keeping them.
+pub fn digest(start: u64, bytes: &[u8]) -> u64 {
+    let mix =
+        |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = words.iter().fold(start, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(mix(hash, u64::from_le_bytes(last)), bytes.len() as u64)
+}

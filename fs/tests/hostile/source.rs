@@ -1,0 +1,53 @@
+//! An image in memory of which some bytes are different.
+
+use std::sync::Arc;
+
+use nvio_ext4::{Source, SourceError};
+
+use super::seal::Patch;
+
+/// The most that a filesystem reads at once.
+const READ_MAX: usize = 256 << 10;
+
+/// An image with changes. Reads that a filesystem must not do are panics.
+#[derive(Clone)]
+pub struct Changed {
+    image: Arc<[u8]>,
+    patches: Arc<[Patch]>,
+}
+
+impl Changed {
+    pub fn new(image: &Arc<[u8]>, patches: Vec<Patch>) -> Self {
+        Self { image: Arc::clone(image), patches: patches.into() }
+    }
+
+    /// Copies what is at `offset`, as it is after the changes.
+    pub fn copy(&self, offset: usize, buf: &mut [u8]) {
+        let end = offset + buf.len();
+        buf.copy_from_slice(&self.image[offset..end]);
+        for (at, bytes) in self.patches.iter() {
+            let (from, to) = ((*at).max(offset), (at + bytes.len()).min(end));
+            if from < to {
+                buf[from - offset..to - offset].copy_from_slice(&bytes[from - at..to - at]);
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.image.len()
+    }
+}
+
+impl Source for Changed {
+    fn size(&self) -> u64 {
+        self.image.len() as u64
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        assert!(buf.len() <= READ_MAX, "a read of {} bytes", buf.len());
+        let end = offset.checked_add(buf.len() as u64);
+        assert!(end.is_some_and(|end| end <= self.size()), "a read at {offset}, past the end");
+        self.copy(offset as usize, buf);
+        Ok(())
+    }
+}
