@@ -7,7 +7,7 @@ mod hostile;
 
 use std::collections::BTreeMap;
 
-use hostile::base::{Base, RECIPES};
+use hostile::base::{self, Base, RECIPES};
 use hostile::bytes::{self, Random};
 use hostile::campaign;
 use hostile::fields::Field;
@@ -20,7 +20,7 @@ use hostile::view::explore;
 static ALLOCATOR: Counting = Counting;
 
 fn bases() -> Vec<Base> {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = base::folder();
     let made = RECIPES.iter().map(|recipe| (recipe.name, Base::make(recipe, dir.path())));
     made.filter_map(|(name, base)| base.map_err(|error| println!("{name}: {error}")).ok()).collect()
 }
@@ -61,7 +61,7 @@ fn mutants_are_refused_or_read_right() {
 /// What the judge is there for: damage that checksums do not tell of is seen.
 #[test]
 fn a_wrong_answer_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = base::folder();
     let base = Base::make(&RECIPES[0], dir.path()).unwrap();
     let (layout, sound) = (&base.layout, &base.views[0]);
     let paths: Vec<&[u8]> = base.paths.iter().map(Vec::as_slice).collect();

@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use super::bytes::Random;
+use nvio_ext4::Filesystem;
+use tempfile::TempDir;
+
+use super::bytes::{Random, put};
 use super::layout::Layout;
+use super::seal::Seal;
 use super::source::Changed;
 use super::view::{Part, View, explore};
 
@@ -24,10 +28,18 @@ pub struct Recipe {
     journal: &'static [fn(&mut Script)],
     /// Options of debugfs' `journal_open`.
     journal_options: &'static str,
+    /// What e2fsprogs cannot do.
+    finish: fn(&mut Vec<u8>),
 }
 
-const PLAIN: Recipe =
-    Recipe { name: "", options: "", contents: all, journal: &[], journal_options: "" };
+const PLAIN: Recipe = Recipe {
+    name: "",
+    options: "",
+    contents: all,
+    journal: &[],
+    journal_options: "",
+    finish: |_| (),
+};
 
 pub const RECIPES: &[Recipe] = &[
     Recipe {
@@ -61,6 +73,18 @@ pub const RECIPES: &[Recipe] = &[
         ..PLAIN
     },
     Recipe {
+        name: "orphans",
+        options: "-t ext4 -O metadata_csum,orphan_file -J size=1",
+        finish: orphans,
+        ..PLAIN
+    },
+    Recipe {
+        name: "casefold",
+        options: "-t ext4 -O metadata_csum,casefold,^has_journal",
+        contents: any_case,
+        ..PLAIN
+    },
+    Recipe {
         name: "journal",
         options: "-t ext4 -O metadata_csum,64bit -J size=1",
         journal: &[first_change, second_change],
@@ -86,6 +110,11 @@ pub struct Base {
     pub paths: Vec<Vec<u8>>,
 }
 
+/// A folder for images: in memory where that is possible, as the tools wait for what they write.
+pub fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
 impl Base {
     /// Makes the image in `folder`, or says why what it needs cannot be read.
     pub fn make(recipe: &Recipe, folder: &Path) -> Part<Self> {
@@ -107,8 +136,7 @@ impl Base {
         for view in &views {
             assert!(view.broken.is_empty(), "{}: {:?}", recipe.name, view.broken);
             for (path, facts) in &view.names {
-                let is_sound =
-                    facts.stat.is_ok() && facts.contents.is_ok() && facts.extents.is_ok();
+                let is_sound = !format!("{facts:?}").contains("Err(");
                 assert!(is_sound, "{}: {} {facts:?}", recipe.name, path.escape_ascii());
             }
         }
@@ -134,6 +162,7 @@ impl Recipe {
         let fixed = tool("e2fsck").args(["-fyD"]).arg(&image).output().unwrap();
         assert!(fixed.status.code().unwrap() <= 1, "{}", String::from_utf8_lossy(&fixed.stdout));
         let mut states = vec![fs::read(&image).unwrap()];
+        (self.finish)(&mut states[0]);
         if self.journal.is_empty() {
             return states;
         }
@@ -261,6 +290,16 @@ fn all(script: &mut Script) {
 fn attributes(script: &mut Script) {
     script.line("ea_set /large user.small value");
     script.line("ea_set /names user.of-a-directory value");
+    let mut list = vec![2, 0, 0, 0];
+    for (tag, permissions, id) in
+        [(1, 6, !0), (2, 4, 70_000), (4, 4, !0u32), (16, 4, !0), (32, 0, !0)]
+    {
+        list.extend([tag, 0, permissions, 0]);
+        list.extend(id.to_le_bytes());
+    }
+    let list = script.file(&list);
+    script.line(&format!("ea_set -f {} /large system.posix_acl_access", list.display()));
+    script.line(&format!("ea_set -f {} /names system.posix_acl_default", list.display()));
     let value = script.random(300);
     let file = script.file(&value);
     for index in 0..2 {
@@ -273,6 +312,41 @@ fn all_and_large_attributes(script: &mut Script) {
     let value = script.random(3000);
     let file = script.file(&value);
     script.line(&format!("ea_set -f {} /large user.in-an-inode", file.display()));
+}
+
+/// One orphan in the list, and one in the file: both are to be truncated.
+fn orphans(image: &mut Vec<u8>) {
+    let layout = Layout::new(image.as_slice().into());
+    let fs = Filesystem::open(image.clone()).unwrap();
+    let [listed, filed] =
+        [&b"large"[..], b"prealloc"].map(|path| fs.lookup(path).unwrap().number());
+    let file = layout.places.iter().find(|place| place.kind == "orphan block").unwrap();
+    let mut set = |start: usize, length: usize, seal: Seal, values: &[(usize, usize, u64)]| {
+        let bytes = &mut image[start..start + length];
+        for &(at, width, value) in values {
+            put(bytes, at, width, value);
+        }
+        seal.apply(&layout, bytes);
+    };
+    let ro_compat = layout.superblock(0x64, 4) | 0x1_0000;
+    let values = [(0xe8, 4, listed.into()), (0x64, 4, ro_compat)];
+    set(1024, 1024, Seal::Superblock, &values);
+    set(file.start, file.length, file.seal, &[(0, 4, filed.into())]);
+    // The list goes on at the inode that stands in the time of deletion.
+    let values = [(0x4, 4, 20_000), (0x14, 4, 0)];
+    set(layout.inode(listed), 256, Seal::Inode(listed), &values);
+}
+
+fn any_case(script: &mut Script) {
+    all(script);
+    script.line("cd /");
+    // Only empty directories can begin to ignore case.
+    script.line("mkdir folded");
+    script.line("sif folded flags 0x40080000");
+    script.line("cd folded");
+    for name in ["Name", "STRASSE", "other"] {
+        script.write(name, name.as_bytes());
+    }
 }
 
 fn many_names(script: &mut Script) {

@@ -184,6 +184,10 @@ impl Layout {
         } else {
             all.extend((0..15).map(|at| field("i_block", 0x28 + at * 4, 4)));
         }
+        if is_inline && mode & 0xf000 == 0x4000 {
+            // Behind the parent's number.
+            all.extend(fields(fields::DIR_ENTRY, 0x2c));
+        }
         self.add(kind, start, self.inode_size, all, Seal::Inode(number));
 
         let acl = self.get(start + 0x68, 4);

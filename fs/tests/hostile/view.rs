@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
 
-use nvio_ext4::{DirEntry, Error, FileType, Filesystem, Inode};
+use nvio_ext4::{DirEntry, Error, FileType, Filesystem, Inode, Xattr};
 use nvio_iomap::{Mapper, MappingKind, Op};
 
 use super::bytes::{Random, digest};
@@ -28,6 +28,8 @@ pub struct Facts {
     pub contents: Part<u64>,
     /// Digest of the extents.
     pub extents: Part<u64>,
+    /// Digest of the extended attributes.
+    pub attributes: Part<u64>,
 }
 
 /// What `stat` shows.
@@ -73,6 +75,8 @@ pub struct View {
     pub broken: BTreeSet<Vec<u8>>,
     /// Inode of each path that was looked up, 0 for one that is not there.
     pub lookups: Vec<Part<u32>>,
+    /// What a walk through everything comes across.
+    pub walk: Option<Part<usize>>,
 }
 
 fn told<T>(result: Result<T, impl Display>) -> Part<T> {
@@ -97,7 +101,45 @@ pub fn explore(image: &Changed, paths: &[&[u8]]) -> Part<View> {
         });
     }
     view.lookups = paths.iter().map(|path| lookup(&fs, path)).collect();
+    view.walk = Some(told(walk(&fs)));
     Ok(view)
+}
+
+/// Counts what a walk comes across; an error if there is one anywhere.
+fn walk(fs: &Filesystem) -> Result<usize, Error> {
+    let (mut count, mut wrong) = (0, None);
+    let mut walk = fs.walk(b"/", &fs.root()?);
+    while let Some(step) = walk.step() {
+        count += 1;
+        if let Err(error) = step {
+            wrong = Some(error);
+        }
+        if count > 4 * MOST_NAMES {
+            return Ok(0);
+        }
+    }
+    wrong.map_or(Ok(count), Err)
+}
+
+fn attributes(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
+    let mut hash = 3;
+    let mut wrong = None;
+    for (count, attribute) in fs.xattrs(inode)?.enumerate() {
+        assert!(count < 1 << 16, "{count} attributes of {inode:?}");
+        match attribute {
+            Ok(Xattr { name, value }) => {
+                assert!(value.len() <= 64 << 10, "a value of {} bytes", value.len());
+                let _ = fs.xattr(inode, &name);
+                hash = digest(digest(hash, &name), &value);
+            }
+            Err(error) => wrong = Some(error),
+        }
+    }
+    // Only lists that can be decoded are of any use; errors are as good.
+    for list in [fs.acl(inode), fs.default_acl(inode)] {
+        hash = list?.map_or(hash, |list| digest(hash, list.to_string().as_bytes()));
+    }
+    wrong.map_or(Ok(hash), Err)
 }
 
 fn list(
@@ -134,6 +176,7 @@ fn list(
                     stat: Ok(Stat::of(&inode)),
                     contents: told(contents(fs, image, &inode)),
                     extents: told(extents(fs, &inode)),
+                    attributes: told(attributes(fs, &inode)),
                 };
                 if inode.is_dir() {
                     found(path.clone(), inode);
@@ -144,7 +187,8 @@ fn list(
                 entry: (number, kind),
                 stat: Err(error.clone()),
                 contents: Err(error.clone()),
-                extents: Err(error),
+                extents: Err(error.clone()),
+                attributes: Err(error),
             },
         };
         view.names.insert(path, facts);
@@ -243,10 +287,12 @@ impl View {
     /// The first thing in which this is neither what `sound` is, nor an error.
     pub fn wrong(&self, sound: &Self) -> Option<String> {
         let wrong = differs("the superblock", &Ok(&self.superblock), &Ok(&sound.superblock));
-        wrong.or_else(|| self.wrong_name(sound)).or_else(|| self.missing(sound)).or_else(|| {
+        let wrong = wrong.or_else(|| self.wrong_name(sound)).or_else(|| self.missing(sound));
+        let wrong = wrong.or_else(|| {
             let mut pairs = self.lookups.iter().zip(&sound.lookups);
             pairs.find_map(|(found, sound)| differs("a lookup", found, sound))
-        })
+        });
+        wrong.or_else(|| differs("a walk", self.walk.as_ref()?, sound.walk.as_ref()?))
     }
 
     fn wrong_name(&self, sound: &Self) -> Option<String> {
@@ -258,7 +304,8 @@ impl View {
             let wrong = differs("entry", &Ok(found.entry), &Ok(sound.entry))
                 .or_else(|| differs("stat", &found.stat, &sound.stat))
                 .or_else(|| differs("contents", &found.contents, &sound.contents))
-                .or_else(|| differs("extents", &found.extents, &sound.extents));
+                .or_else(|| differs("extents", &found.extents, &sound.extents))
+                .or_else(|| differs("attributes", &found.attributes, &sound.attributes));
             wrong.map(|wrong| format!("{name}: {wrong}"))
         })
     }

@@ -13,7 +13,7 @@ mod hostile;
 use std::process::ExitCode;
 use std::thread;
 
-use hostile::base::{Base, RECIPES};
+use hostile::base::{self, Base, RECIPES};
 use hostile::bytes::Random;
 use hostile::campaign;
 use hostile::memory::Counting;
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let folder = tempfile::tempdir().unwrap();
+    let folder = base::folder();
     let chosen = |name: &str| arguments.image.as_ref().is_none_or(|image| *image == name);
     let recipes = RECIPES.iter().filter(|recipe| chosen(recipe.name));
     let bases: Vec<Base> = recipes
