@@ -1,5 +1,6 @@
 //! Feature bits of the superblock.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bitflags::bitflags;
@@ -132,7 +133,6 @@ const COMPAT: &[(u32, &str)] = &[
     (0x10, "resize_inode"),
     (0x20, "dir_index"),
     (0x40, "lazy_bg"),
-    (0x80, "exclude_inode"),
     (0x100, "snapshot_bitmap"),
     (0x200, "sparse_super2"),
     (0x400, "fast_commit"),
@@ -162,12 +162,10 @@ const INCOMPAT: &[(u32, &str)] = &[
 const RO_COMPAT: &[(u32, &str)] = &[
     (0x1, "sparse_super"),
     (0x2, "large_file"),
-    (0x4, "btree_dir"),
     (0x8, "huge_file"),
     (0x10, "uninit_bg"),
     (0x20, "dir_nlink"),
     (0x40, "extra_isize"),
-    (0x80, "snapshot"),
     (0x100, "quota"),
     (0x200, "bigalloc"),
     (0x400, "metadata_csum"),
@@ -178,6 +176,19 @@ const RO_COMPAT: &[(u32, &str)] = &[
     (0x8000, "verity"),
     (0x10000, "orphan_present"),
 ];
+
+/// Set bits from the lowest, in the words of dumpe2fs: a bit without a name is one of `kind`, with
+/// its number.
+fn words(
+    bits: u32,
+    table: &'static [(u32, &str)],
+    kind: char,
+) -> impl Iterator<Item = Cow<'static, str>> {
+    named(bits, table).map(move |(bit, name)| match name {
+        Some(name) => Cow::Borrowed(name),
+        None => Cow::Owned(format!("FEATURE_{kind}{}", bit.trailing_zeros())),
+    })
+}
 
 /// Set bits from the lowest, each with its name if it has one.
 fn named(
@@ -191,35 +202,56 @@ fn named(
     })
 }
 
-fn list(f: &mut fmt::Formatter<'_>, bits: u32, table: &'static [(u32, &str)]) -> fmt::Result {
-    for (index, (bit, name)) in named(bits, table).enumerate() {
-        let space = if index == 0 { "" } else { " " };
-        match name {
-            Some(name) => write!(f, "{space}{name}")?,
-            None => write!(f, "{space}{bit:#x}")?,
-        }
-    }
-    Ok(())
+fn list(
+    f: &mut fmt::Formatter<'_>,
+    mut words: impl Iterator<Item = Cow<'static, str>>,
+) -> fmt::Result {
+    words.next().map_or(Ok(()), |first| f.write_str(&first))?;
+    words.try_for_each(|word| write!(f, " {word}"))
 }
 
-/// Names separated by spaces, as dumpe2fs shows them; a bit without a name as a number.
+impl CompatFeatures {
+    /// The words of dumpe2fs, from the lowest bit; one that has no name is `FEATURE_C` and its
+    /// number, 0 to 31.
+    pub fn words(self) -> impl Iterator<Item = Cow<'static, str>> {
+        words(self.bits(), COMPAT, 'C')
+    }
+}
+
+/// The [words](Self::words), separated by spaces.
 impl fmt::Display for CompatFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, self.bits(), COMPAT)
+        list(f, self.words())
     }
 }
 
-/// Names separated by spaces, as dumpe2fs shows them; a bit without a name as a number.
+impl IncompatFeatures {
+    /// The words of dumpe2fs, from the lowest bit; one that has no name is `FEATURE_I` and its
+    /// number, 0 to 31.
+    pub fn words(self) -> impl Iterator<Item = Cow<'static, str>> {
+        words(self.bits(), INCOMPAT, 'I')
+    }
+}
+
+/// The [words](Self::words), separated by spaces.
 impl fmt::Display for IncompatFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, self.bits(), INCOMPAT)
+        list(f, self.words())
     }
 }
 
-/// Names separated by spaces, as dumpe2fs shows them; a bit without a name as a number.
+impl RoCompatFeatures {
+    /// The words of dumpe2fs, from the lowest bit; one that has no name is `FEATURE_R` and its
+    /// number, 0 to 31.
+    pub fn words(self) -> impl Iterator<Item = Cow<'static, str>> {
+        words(self.bits(), RO_COMPAT, 'R')
+    }
+}
+
+/// The [words](Self::words), separated by spaces.
 impl fmt::Display for RoCompatFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, self.bits(), RO_COMPAT)
+        list(f, self.words())
     }
 }
 
@@ -299,18 +331,36 @@ mod tests {
 
     #[test]
     fn every_flag_has_its_name() {
-        let all = |bits: u32, table: &[(u32, &str)]| {
-            assert_eq!(table.iter().fold(0, |all, entry| all | entry.0), bits);
+        // Of what nobody uses, some have no name in e2fsprogs.
+        let unnamed = [
+            CompatFeatures::EXCLUDE_INODE.bits(),
+            0,
+            (RoCompatFeatures::BTREE_DIR | RoCompatFeatures::HAS_SNAPSHOT).bits(),
+        ];
+        let all = |bits: u32, table: &[(u32, &str)], unnamed: u32| {
+            assert_eq!(table.iter().fold(0, |all, entry| all | entry.0) | unnamed, bits);
         };
         let bits = |names: &mut dyn Iterator<Item = u32>| names.fold(0, |all, bit| all | bit);
-        all(bits(&mut CompatFeatures::all().iter_names().map(|(_, f)| f.bits())), COMPAT);
-        all(bits(&mut IncompatFeatures::all().iter_names().map(|(_, f)| f.bits())), INCOMPAT);
-        all(bits(&mut RoCompatFeatures::all().iter_names().map(|(_, f)| f.bits())), RO_COMPAT);
+        all(
+            bits(&mut CompatFeatures::all().iter_names().map(|(_, f)| f.bits())),
+            COMPAT,
+            unnamed[0],
+        );
+        all(
+            bits(&mut IncompatFeatures::all().iter_names().map(|(_, f)| f.bits())),
+            INCOMPAT,
+            unnamed[1],
+        );
+        all(
+            bits(&mut RoCompatFeatures::all().iter_names().map(|(_, f)| f.bits())),
+            RO_COMPAT,
+            unnamed[2],
+        );
     }
 
     #[test]
     fn lists_look_like_dumpe2fs() {
         let features = IncompatFeatures::from_bits_retain(0x10_02c2);
-        assert_eq!(features.to_string(), "filetype extent 64bit flex_bg 0x100000");
+        assert_eq!(features.to_string(), "filetype extent 64bit flex_bg FEATURE_I20");
     }
 }

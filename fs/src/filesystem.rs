@@ -14,7 +14,6 @@ use crate::journal::{self, JournalReplay, Overlay, Recovered};
 use crate::metadata::{self, Metadata};
 use crate::open_inode::OpenInodes;
 use crate::orphans::Orphans;
-use crate::raw_superblock::SUPERBLOCK_OFFSET;
 use crate::superblock::Superblock;
 use crate::{CompatFeatures, Error, IncompatFeatures, Source, mmp};
 
@@ -173,18 +172,9 @@ impl Filesystem {
         journal: Option<Arc<dyn Source>>,
         options: Options,
     ) -> Result<Self, Error> {
-        let device = source.size();
-        let needed = SUPERBLOCK_OFFSET.saturating_mul(2);
-        if device < needed {
-            return Err(Error::Truncated { needed, device });
-        }
         let superblock = metadata::read_superblock(&*source)?;
-        let (block, device_block) = (superblock.block_size(), source.block_size());
-        if block < device_block {
-            return Err(Error::BlockTooSmall { block, device: device_block });
-        }
-        check_size(&superblock, device)?;
-        let fs = Self::over(Arc::clone(&source), superblock, None, device, options);
+        let fs = Self::as_it_is(Arc::clone(&source), superblock, options)?;
+        check_size(fs.superblock(), fs.device_size())?;
         mmp::check(&fs)?;
         let superblock = fs.superblock();
         let has_journal = superblock.compat_features().contains(CompatFeatures::HAS_JOURNAL);
@@ -242,6 +232,21 @@ impl Filesystem {
     fn with_orphans(self) -> Result<Self, Error> {
         let _ = self.inner.orphans.set(Orphans::read(&self)?);
         Ok(self)
+    }
+
+    /// The filesystem as its blocks are on `source`, whether or not they are complete, up to date
+    /// and in use.
+    pub(crate) fn as_it_is(
+        source: Arc<dyn Source>,
+        superblock: Superblock,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let (block, device_block) = (superblock.block_size(), source.block_size());
+        if block < device_block {
+            return Err(Error::BlockTooSmall { block, device: device_block });
+        }
+        let device = source.size();
+        Ok(Self::over(source, superblock, None, device, options))
     }
 
     /// A filesystem with this superblock, which has been checked.

@@ -9,6 +9,7 @@
 mod block;
 mod commit;
 mod external;
+mod fields;
 mod log;
 mod overlay;
 mod replay;
@@ -27,6 +28,7 @@ use crate::corrupt::{Problem, Structure};
 use crate::{Error, FileType, Filesystem, Source};
 pub use external::WrongJournal;
 pub(crate) use external::{Uuid, find as find_external, identify as identify_external};
+pub use fields::JournalFields;
 use log::Log;
 pub(crate) use overlay::Overlay;
 use revoke::Revoked;

@@ -172,9 +172,7 @@ impl Metadata {
 
 /// The superblock of what is on `source`.
 pub(crate) fn read_superblock(source: &(impl Source + ?Sized)) -> Result<Superblock, Error> {
-    let mut raw = RawSuperblock::new_zeroed();
-    read(source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
-    Superblock::parse(&raw)
+    Superblock::parse(&read_raw_superblock(source)?)
 }
 
 /// The superblock as the journal has it, or as it is on `source`; `before` is the latter.
@@ -192,6 +190,18 @@ pub(crate) fn replayed_superblock(
     let raw = raw.and_then(|bytes| RawSuperblock::ref_from_prefix(bytes).ok());
     let missing = || Structure::Superblock.corrupt(Problem::Missing { logical: number });
     Superblock::parse(raw.ok_or_else(missing)?.0)
+}
+
+/// The superblock of what is on `source`, unchecked.
+pub(crate) fn read_raw_superblock(source: &(impl Source + ?Sized)) -> Result<RawSuperblock, Error> {
+    let needed = SUPERBLOCK_OFFSET.saturating_mul(2);
+    let device = source.size();
+    if device < needed {
+        return Err(Error::Truncated { needed, device });
+    }
+    let mut raw = RawSuperblock::new_zeroed();
+    read(source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    Ok(raw)
 }
 
 pub(crate) fn read(

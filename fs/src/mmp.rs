@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
 use crate::error::PathName;
+use crate::time::Timestamp;
 use crate::{Error, Filesystem, IncompatFeatures};
 
 /// "MMP" with a zero byte in front.
@@ -58,12 +59,39 @@ impl fmt::Display for MmpHolder {
     }
 }
 
+/// The multi-mount protection block, field by field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MmpFields {
+    /// 0x4d4d50.
+    pub magic: u32,
+    /// Seconds between two looks of a host that wants to mount.
+    pub check_interval: u16,
+    /// Sequence number; 0xff4d4d50 if nobody uses the filesystem, 0xe24d4d50 if e2fsck does.
+    pub sequence: u32,
+    /// When it was last written.
+    pub time: Timestamp,
+    /// Name of the host that last wrote it.
+    pub node: PathName,
+    /// Name of the device on that host.
+    pub device: PathName,
+}
+
 /// Refuses a filesystem that another host has mounted, or had when it crashed. The block is not
 /// watched for whether that host is still alive: what it last wrote is not safe to read anyway.
 pub(crate) fn check(fs: &Filesystem) -> Result<(), Error> {
+    let Some(MmpFields { sequence, node, device, .. }) = read(fs)? else { return Ok(()) };
+    if sequence == SEQUENCE_CLEAN {
+        return Ok(());
+    }
+    Err(Error::InUse(Box::new(MmpHolder { node, device, sequence })))
+}
+
+/// Reads and checks the block, if the filesystem has one.
+pub(crate) fn read(fs: &Filesystem) -> Result<Option<MmpFields>, Error> {
     let superblock = fs.superblock();
     if !superblock.has(IncompatFeatures::MMP) {
-        return Ok(());
+        return Ok(None);
     }
     let number = superblock.mmp_block;
     let corrupt = |problem| Structure::MmpBlock(number).corrupt(problem);
@@ -85,13 +113,13 @@ pub(crate) fn check(fs: &Filesystem) -> Result<(), Error> {
             return Err(corrupt(Problem::Checksum { stored, computed }));
         }
     }
-    if raw.sequence == SEQUENCE_CLEAN {
-        return Ok(());
-    }
     let name = |bytes: &[u8]| bytes.split(|&byte| byte == 0).next().unwrap_or_default().into();
-    Err(Error::InUse(Box::new(MmpHolder {
+    Ok(Some(MmpFields {
+        magic: raw.magic.get(),
+        check_interval: raw.interval.get(),
+        sequence: raw.sequence.get(),
+        time: Timestamp { seconds: raw.time.get().cast_signed(), nanoseconds: 0 },
         node: name(&raw.node),
         device: name(&raw.device),
-        sequence: raw.sequence.get(),
-    })))
+    }))
 }

@@ -78,9 +78,21 @@ pub(crate) struct RawSuperblock {
     pub checksum_type: u8,
     pub reserved_pad: U16,
     pub kbytes_written: U64,
-    pub snapshot: [u8; 20],
+    pub snapshot_inode: U32,
+    pub snapshot_id: U32,
+    pub snapshot_reserved_blocks: U64,
+    pub snapshot_list: U32,
     pub error_count: U32,
-    pub error_report: [u8; 104],
+    pub first_error_time: U32,
+    pub first_error_inode: U32,
+    pub first_error_block: U64,
+    pub first_error_function: [u8; 32],
+    pub first_error_line: U32,
+    pub last_error_time: U32,
+    pub last_error_inode: U32,
+    pub last_error_line: U32,
+    pub last_error_block: U64,
+    pub last_error_function: [u8; 32],
     pub mount_options: [u8; 64],
     pub user_quota_inode: U32,
     pub group_quota_inode: U32,
@@ -115,6 +127,7 @@ const _: () = {
     assert!(offset_of!(RawSuperblock, mmp_block) == 0x168);
     assert!(offset_of!(RawSuperblock, checksum_type) == 0x175);
     assert!(offset_of!(RawSuperblock, error_count) == 0x194);
+    assert!(offset_of!(RawSuperblock, last_error_time) == 0x1cc);
     assert!(offset_of!(RawSuperblock, mount_options) == 0x200);
     assert!(offset_of!(RawSuperblock, backup_groups) == 0x24c);
     assert!(offset_of!(RawSuperblock, checksum_seed) == 0x270);

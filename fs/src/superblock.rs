@@ -8,6 +8,7 @@ use crate::corrupt::{Problem, Structure};
 use crate::geometry::Geometry;
 use crate::htree::hash::HashParameters;
 use crate::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::superblock_fields::{until_nul, wide_time};
 use crate::time::Timestamp;
 use crate::{CompatFeatures, Error, IncompatFeatures, RoCompatFeatures, casefold};
 
@@ -87,25 +88,12 @@ pub(crate) fn ensure(
     if good { Ok(()) } else { Err(bad(Problem::Field { field, value: value.into(), rule })) }
 }
 
-/// Seconds of 40 bits, unsigned.
-fn wide_time(low: U32, high: u8) -> Timestamp {
-    let seconds = i64::from(low.get()) | (i64::from(high) << 32);
-    Timestamp { seconds, nanoseconds: 0 }
-}
-
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
-}
-
 impl Superblock {
     /// Checks the superblock: magic number, checksum, features, geometry.
     pub(crate) fn parse(raw: &RawSuperblock) -> Result<Self, Error> {
-        if raw.magic != MAGIC {
-            return Err(Error::NotExt4 { magic: raw.magic.get() });
-        }
+        verify(raw)?;
         let incompat = IncompatFeatures::from_bits_retain(raw.incompat.get());
         let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
-        verify_checksum(raw, ro_compat)?;
         // Features come before geometry: an unknown one may change what the other fields mean.
         if incompat.contains(IncompatFeatures::JOURNAL_DEV) {
             return Err(Error::UnsupportedFeature { features: IncompatFeatures::JOURNAL_DEV });
@@ -404,7 +392,12 @@ impl Superblock {
     }
 }
 
-fn verify_checksum(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<(), Error> {
+/// Checks magic number and checksum.
+pub(crate) fn verify(raw: &RawSuperblock) -> Result<(), Error> {
+    if raw.magic != MAGIC {
+        return Err(Error::NotExt4 { magic: raw.magic.get() });
+    }
+    let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
     if !ro_compat.contains(RoCompatFeatures::METADATA_CSUM) {
         return Ok(());
     }

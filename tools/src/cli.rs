@@ -92,6 +92,14 @@ pub enum Verb {
         #[command(flatten)]
         format: Format,
     },
+    /// Show what a filesystem says of itself: what `dumpe2fs -h` shows, in its words. Works on one
+    /// that needs recovery or is in use, and on an external journal.
+    Fsinfo {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        #[command(flatten)]
+        format: Format,
+    },
     /// List directories. All names are shown but . and ..; sizes are exact, times are UTC.
     Ls {
         #[command(flatten)]

@@ -18,6 +18,16 @@ pub fn utc_short(time: Timestamp) -> String {
     utc(time).chars().take("2024-02-29 12:34".len()).collect()
 }
 
+/// In the time zone of the machine, or of TZ: `Thu Feb 29 12:34:56 2024`, as ctime(3) has it.
+pub fn local(time: Timestamp) -> String {
+    let Ok(instant) = jiff::Timestamp::from_second(time.seconds) else {
+        // Past the year 9999, where no one has laid down time zones.
+        return utc(time);
+    };
+    let local = instant.to_zoned(jiff::tz::TimeZone::system());
+    local.strftime("%a %b %e %H:%M:%S %Y").to_string()
+}
+
 /// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
 ///
 /// Days are counted from 1 March of year 0, so that a leap day is the last of its year; 400 years

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-use nvio_ext4::{FileQueue, Filesystem, Inode, Options, QueueSource};
+use nvio_ext4::{FileQueue, Filesystem, Inode, Inspection, Options, QueueSource};
 use nvio_iomap::{Disk, DiskQueue, DiskReader, WritableDisk};
 
 use crate::cli::{ControllerArgs, VolumeArgs};
@@ -89,14 +89,7 @@ impl Volume {
         partition: Option<u32>,
         journal: Option<Journal>,
     ) -> Result<Self, Error> {
-        let whole = Disk::whole(&device.namespace(namespace)?);
-        let disk = match partition {
-            None => whole.clone(),
-            Some(number) => {
-                let (offset, length) = partition_range(&device, &whole, number)?;
-                whole.slice(offset, length)?
-            }
-        };
+        let (whole, disk) = disks(&device, namespace, partition)?;
         Self::of(device, name, disk, &whole, partition, journal)
     }
 
@@ -138,17 +131,8 @@ impl Volume {
                 (Filesystem::open_with_journal(source, journal, options), device)
             }
         };
-        let filesystem = opened.map_err(|source| {
-            let hint = match source {
-                nvio_ext4::Error::NotExt4 { .. }
-                    if partition.is_none() && is_partitioned(&device, whole) =>
-                {
-                    " has a partition table (choose one of it with --partition N)"
-                }
-                _ => "",
-            };
-            Error::Filesystem { device: name.to_owned(), hint, source }
-        })?;
+        let filesystem =
+            opened.map_err(|source| not_opened(&device, name, whole, partition, source))?;
         Ok(Self { filesystem, disk, device, _journal: journal })
     }
 
@@ -217,6 +201,57 @@ impl Volume {
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
+}
+
+/// What the filesystem or the journal on a disk says of itself. The device is to be kept for as
+/// long.
+///
+/// # Errors
+/// If device, namespace or partition cannot be opened, or there is none on it.
+pub fn inspect(args: &VolumeArgs) -> Result<(Inspection, Device), Error> {
+    let device = Device::open(&args.controller)?;
+    let (whole, disk) = disks(&device, args.controller.namespace, args.partition)?;
+    let source = QueueSource::new(DiskReader::new(&device.controller, &disk, METADATA_DEPTH)?);
+    let name = args.controller.device.to_string();
+    let inspection = Inspection::open(source)
+        .map_err(|source| not_opened(&device, &name, &whole, args.partition, source))?;
+    Ok((inspection, device))
+}
+
+/// A namespace, and what of it the filesystem is on.
+fn disks(
+    device: &Device,
+    namespace: Option<u32>,
+    partition: Option<u32>,
+) -> Result<(Disk, Disk), Error> {
+    let whole = Disk::whole(&device.namespace(namespace)?);
+    let disk = match partition {
+        None => whole.clone(),
+        Some(number) => {
+            let (offset, length) = partition_range(device, &whole, number)?;
+            whole.slice(offset, length)?
+        }
+    };
+    Ok((whole, disk))
+}
+
+/// Why there is no filesystem, with a hint if it is in a partition.
+fn not_opened(
+    device: &Device,
+    name: &str,
+    whole: &Disk,
+    partition: Option<u32>,
+    source: nvio_ext4::Error,
+) -> Error {
+    let hint = match source {
+        nvio_ext4::Error::NotExt4 { .. }
+            if partition.is_none() && is_partitioned(device, whole) =>
+        {
+            " has a partition table (choose one of it with --partition N)"
+        }
+        _ => "",
+    };
+    Error::Filesystem { device: name.to_owned(), hint, source }
 }
 
 /// First byte and bytes of a partition.

@@ -12,7 +12,7 @@ use crate::corrupt::{Problem, Structure};
 use crate::journal::block::{self, RawHeader};
 
 /// `s_feature_compat`: commit blocks have a CRC-32 of the transaction.
-const COMPAT_CHECKSUM: u32 = 0x1;
+pub(super) const COMPAT_CHECKSUM: u32 = 0x1;
 /// `s_feature_incompat`: there may be revoke blocks.
 const INCOMPAT_REVOKE: u32 = 0x1;
 /// Block numbers have 64 bits.
@@ -20,9 +20,9 @@ const INCOMPAT_64BIT: u32 = 0x2;
 /// Commit blocks are written without waiting for what is before them.
 const INCOMPAT_ASYNC_COMMIT: u32 = 0x4;
 /// CRC-32C, of which tags have 16 bits.
-const INCOMPAT_CSUM_V2: u32 = 0x8;
+pub(super) const INCOMPAT_CSUM_V2: u32 = 0x8;
 /// CRC-32C, of which tags have 32 bits.
-const INCOMPAT_CSUM_V3: u32 = 0x10;
+pub(super) const INCOMPAT_CSUM_V3: u32 = 0x10;
 /// There is an area for fast commits behind the log.
 const INCOMPAT_FAST_COMMIT: u32 = 0x20;
 const INCOMPAT_KNOWN: u32 = INCOMPAT_REVOKE
@@ -35,36 +35,36 @@ const INCOMPAT_KNOWN: u32 = INCOMPAT_REVOKE
 /// `s_checksum_type` of CRC-32C.
 const CHECKSUM_CRC32C: u8 = 4;
 /// Blocks for fast commits where `s_num_fc_blks` is 0.
-const FAST_COMMIT_BLOCKS: u32 = 256;
+pub(super) const FAST_COMMIT_BLOCKS: u32 = 256;
 /// Least blocks of a log that has an area for fast commits behind it.
 const BLOCKS_MIN: u32 = 1024;
 
 /// `struct journal_superblock_s`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawJournalSuperblock {
-    header: RawHeader,
-    block_size: U32,
-    max_len: U32,
-    first: U32,
-    sequence: U32,
-    start: U32,
-    error: U32,
-    compat: U32,
-    incompat: U32,
-    ro_compat: U32,
-    uuid: [u8; 16],
-    users: U32,
-    dynamic_superblock: U32,
-    max_transaction: U32,
-    max_transaction_data: U32,
-    checksum_type: u8,
-    padding: [u8; 3],
-    fast_commit_blocks: U32,
-    head: U32,
-    reserved: [U32; 40],
-    checksum: U32,
-    user_list: [[u8; 16]; 48],
+pub(super) struct RawJournalSuperblock {
+    pub(super) header: RawHeader,
+    pub(super) block_size: U32,
+    pub(super) max_len: U32,
+    pub(super) first: U32,
+    pub(super) sequence: U32,
+    pub(super) start: U32,
+    pub(super) error: U32,
+    pub(super) compat: U32,
+    pub(super) incompat: U32,
+    pub(super) ro_compat: U32,
+    pub(super) uuid: [u8; 16],
+    pub(super) users: U32,
+    pub(super) dynamic_superblock: U32,
+    pub(super) max_transaction: U32,
+    pub(super) max_transaction_data: U32,
+    pub(super) checksum_type: u8,
+    pub(super) padding: [u8; 3],
+    pub(super) fast_commit_blocks: U32,
+    pub(super) head: U32,
+    pub(super) reserved: [U32; 40],
+    pub(super) checksum: U32,
+    pub(super) user_list: [[u8; 16]; 48],
 }
 
 const CHECKSUM_OFFSET: usize = offset_of!(RawJournalSuperblock, checksum);
@@ -208,7 +208,7 @@ fn checksums(raw: &RawJournalSuperblock, compat: u32, incompat: u32) -> Result<C
     })
 }
 
-fn verify_checksum(bytes: &[u8], raw: &RawJournalSuperblock) -> Result<(), Error> {
+pub(super) fn verify_checksum(bytes: &[u8], raw: &RawJournalSuperblock) -> Result<(), Error> {
     let part = |range: Range<usize>| bytes.get(range).unwrap_or_default();
     let after = CHECKSUM_OFFSET.saturating_add(4);
     let crc = crc32c(crc32c(!0, part(0..CHECKSUM_OFFSET)), &[0; 4]);

@@ -5,6 +5,7 @@ mod cat;
 mod cp;
 mod demo;
 mod emulate;
+mod fsinfo;
 mod identify;
 mod list;
 mod log;
@@ -42,6 +43,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
         }
         Verb::Ns { device, format } => ns::run(device, *format)?,
         Verb::Reset { device, format } => reset::run(device, *format)?,
+        Verb::Fsinfo { volume, format } => fsinfo::run(volume, *format)?,
         Verb::Ls { volume, paths, long, recursive, xattrs, format } => {
             let options = ls::Options {
                 long: *long,

@@ -1,0 +1,47 @@
+//! `nvio fsinfo`: what a filesystem says of itself, in the words of dumpe2fs.
+
+mod fields;
+mod journal;
+mod mmp;
+mod report;
+
+use crate::cli::{Format, VolumeArgs};
+use crate::error::Error;
+use crate::output::Output;
+use crate::volume;
+use report::Report;
+
+/// Shows the superblock, the journal's superblock and the multi-mount protection block.
+///
+/// # Errors
+/// If there is no filesystem and no journal. What can be read has been written when something else
+/// is damaged.
+pub fn run(args: &VolumeArgs, format: Format) -> Result<(), Error> {
+    let (inspection, device) = volume::inspect(args)?;
+    let superblock = inspection.superblock();
+    let mut report = Report::default();
+    fields::add(&mut report, superblock);
+    let mut damage = None;
+    match inspection.journal() {
+        Ok(Some(found)) => journal::add(&mut report, superblock, &found),
+        Ok(None) => (),
+        Err(error) => damage = Some(error),
+    }
+    match inspection.mmp() {
+        Ok(Some(found)) => mmp::add(&mut report, &found),
+        Ok(None) => (),
+        Err(error) => damage = damage.or(Some(error)),
+    }
+    let mut out = Output::new();
+    if format.json {
+        out.json(&report)?
+    } else {
+        report.text(&mut out)?
+    }
+    out.flush()?;
+    drop(device);
+    damage.map_or(Ok(()), |source| {
+        let device = args.controller.device.to_string();
+        Err(Error::Filesystem { device, hint: "", source })
+    })
+}
