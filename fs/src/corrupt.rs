@@ -71,6 +71,8 @@ pub enum StructureKind {
     Attributes,
     /// Data inside of an inode.
     InlineData,
+    /// A block of fast commits, behind the journal's log.
+    FastCommit,
 }
 
 /// What an on-disk structure is, and where.
@@ -186,6 +188,11 @@ pub(crate) enum Structure {
     Acl(u32),
     /// Data inside of an inode, by inode number.
     InlineData(u32),
+    /// A block of the area for fast commits.
+    FastCommit {
+        /// Index of the block in the area, from 0.
+        index: u32,
+    },
 }
 
 impl fmt::Display for Structure {
@@ -223,6 +230,7 @@ impl fmt::Display for Structure {
             }
             Self::Acl(inode) => write!(f, "access control list of inode {inode}"),
             Self::InlineData(inode) => write!(f, "inline data of inode {inode}"),
+            Self::FastCommit { index } => write!(f, "fast commit block {index}"),
         }
     }
 }
@@ -356,6 +364,16 @@ pub(crate) enum Problem {
         /// The inode's number.
         inode: u32,
     },
+    /// A tag of a fast commit is not known, or has an impossible length.
+    #[error("the tag {tag:#x} at byte {offset} is not known, or cannot have {length} bytes")]
+    FastCommitTag {
+        /// Byte offset in the block.
+        offset: usize,
+        /// The tag.
+        tag: u16,
+        /// Length of its value, bytes.
+        length: u16,
+    },
     /// A directory is inside itself.
     #[error("inode {inode}, one of the directories above, is in it")]
     DirectoryLoop {
@@ -453,6 +471,7 @@ impl Structure {
             }
             Self::AttributeInode { value, .. } => place(StructureKind::Attributes).inode(value),
             Self::InlineData(inode) => place(StructureKind::InlineData).inode(inode),
+            Self::FastCommit { .. } => place(StructureKind::FastCommit),
         }
     }
 }

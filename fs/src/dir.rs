@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::vec;
 
 use crate::block_cache::Block;
 use crate::dir_blocks::Blocks;
 use crate::dir_entry::{Directory, Entry};
 use crate::dir_names::Names;
-use crate::dir_query::Query;
+use crate::dir_query::{Query, is_folded};
+use crate::fast_commit::{NameChange, NameChanges};
 use crate::htree::lookup::{self as htree, Stop};
 use crate::{Error, FileType, Filesystem, IncompatFeatures, Inode, Subject};
 
@@ -43,12 +46,15 @@ impl fmt::Debug for DirEntry {
 ///
 /// After an error there are no more items.
 pub struct ReadDir {
-    blocks: Blocks,
+    /// `None` if none were ever written.
+    blocks: Option<Blocks>,
     directory: Directory,
     names: Names,
     current: Option<(u64, Block)>,
     offset: usize,
     has_kind: bool,
+    /// What fast commits have changed, and what of it is still to be added.
+    changes: Option<(Arc<NameChanges>, vec::IntoIter<DirEntry>)>,
     done: bool,
 }
 
@@ -65,14 +71,25 @@ impl ReadDir {
             return Err(Error::NotADirectory { subject: Subject::Inode(number) });
         }
         let superblock = fs.superblock();
-        let blocks = Blocks::new(fs, inode)?;
+        let has_kind = superblock.has(IncompatFeatures::FILETYPE);
+        let changes = fs.name_changes(number).map(|names| {
+            let added = names.added().map(|(name, inode, kind)| DirEntry {
+                inode,
+                name: name.to_vec(),
+                kind: has_kind.then_some(kind),
+            });
+            (Arc::clone(names), added.collect::<Vec<_>>().into_iter())
+        });
+        let is_new = changes.as_ref().is_some_and(|(names, _)| names.is_new());
+        let blocks = if is_new { None } else { Some(Blocks::new(fs, inode)?) };
         Ok(Self {
-            names: Names::of(fs, inode, blocks.count()),
+            names: Names::of(fs, inode, blocks.as_ref().map_or(0, Blocks::count)),
             blocks,
             directory: Directory::new(superblock, inode),
             current: None,
             offset: 0,
-            has_kind: superblock.has(IncompatFeatures::FILETYPE),
+            has_kind,
+            changes,
             done: false,
         })
     }
@@ -86,10 +103,10 @@ impl ReadDir {
         loop {
             let (index, block) = match &self.current {
                 Some(current) => current,
-                None => match self.blocks.next()? {
+                None => match self.blocks.as_mut().map_or(Ok(None), Blocks::next)? {
                     Some(next) => {
-                        if next.0 == 0 {
-                            self.names.see_first(self.blocks.filesystem(), &next.1);
+                        if let Some(blocks) = self.blocks.as_ref().filter(|_| next.0 == 0) {
+                            self.names.see_first(blocks.filesystem(), &next.1);
                         }
                         self.current.insert(next)
                     }
@@ -98,8 +115,10 @@ impl ReadDir {
             };
             while let Some(entry) = self.directory.entry(block, *index, self.offset)? {
                 self.offset = entry.next;
+                let changed = self.changes.as_ref();
                 if entry.inode != 0
                     && !entry.is_dot()
+                    && changed.is_none_or(|(names, _)| names.get(entry.name).is_none())
                     && let Some(result) = visit(&self.names, &entry)
                 {
                     return Ok(Some(result));
@@ -119,10 +138,15 @@ impl ReadDir {
         mut visit: impl FnMut(u32, &[u8], Option<FileType>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let has_kind = self.has_kind;
-        self.visit(|names, entry| {
+        let stopped = self.visit(|names, entry| {
             let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
             visit(entry.inode, &names.show(entry), kind).break_value()
         })?;
+        if stopped.is_none()
+            && let Some((_, added)) = &mut self.changes
+        {
+            let _ = added.try_for_each(|entry| visit(entry.inode, &entry.name, entry.kind));
+        }
         Ok(())
     }
 }
@@ -139,6 +163,10 @@ impl Iterator for ReadDir {
             let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
             Some(DirEntry { inode: entry.inode, name: names.show(entry).into_owned(), kind })
         });
+        let next = match (next, &mut self.changes) {
+            (Ok(None), Some((_, added))) => Ok(added.next()),
+            (next, _) => next,
+        };
         self.done = !matches!(next, Ok(Some(_)));
         next.transpose()
     }
@@ -160,7 +188,24 @@ impl Filesystem {
     pub(crate) fn find(&self, inode: &Inode, name: &[u8]) -> Result<Option<u32>, Error> {
         let superblock = self.superblock();
         let Some(query) = Query::new(superblock, inode, name) else { return Ok(None) };
-        if htree::has_tree(self, inode) {
+        let changes = self.name_changes(inode.number());
+        let folded = changes.is_some() && is_folded(superblock, inode);
+        match changes.and_then(|names| names.get(name)) {
+            Some(NameChange::For(inode, _)) => return Ok(Some(inode)),
+            Some(NameChange::Removed) if !folded => return Ok(None),
+            _ if folded => {
+                let mut added = changes.into_iter().flat_map(|names| names.added());
+                if let Some((_, inode, _)) = added.find(|(name, ..)| query.matches(name)) {
+                    return Ok(Some(inode));
+                }
+            }
+            _ => (),
+        }
+        if changes.is_some_and(|names| names.is_new()) {
+            return Ok(None);
+        }
+        // The tree does not know which names are gone.
+        if !folded && htree::has_tree(self, inode) {
             let directory = Directory::new(superblock, inode);
             let search = |index, block: &Block| directory.find(block, index, &query);
             match htree::find(self, inode, &query, search) {

@@ -21,6 +21,8 @@ const DEPTH_MAX: u16 = 5;
 const WRITTEN_MAX: u16 = 32_768;
 /// Size of the header and of every entry, bytes.
 const ENTRY_SIZE: usize = 12;
+/// Entries that fit into the root.
+pub(crate) const ENTRIES_IN_ROOT: u64 = 4;
 
 /// `struct ext4_extent_header`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -36,7 +38,7 @@ struct RawHeader {
 /// `struct ext4_extent`.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawExtent {
+pub(crate) struct RawExtent {
     logical: U32,
     length: U16,
     start_hi: U16,
@@ -59,6 +61,42 @@ const _: () = {
     assert!(size_of::<RawIndex>() == ENTRY_SIZE);
     assert!(offset_of!(RawExtent, start_lo) == 8 && offset_of!(RawIndex, leaf_hi) == 8);
 };
+
+impl RawExtent {
+    /// First logical block, count, first block of the device, whether it is unwritten.
+    pub(crate) fn parts(&self) -> (u64, u64, u64, bool) {
+        let length = self.length.get();
+        let unwritten = length.checked_sub(WRITTEN_MAX).filter(|&more| more > 0);
+        let physical = join(self.start_lo, self.start_hi);
+        let count = u64::from(unwritten.unwrap_or(length));
+        (self.logical.get().into(), count, physical, unwritten.is_some())
+    }
+}
+
+/// Whether the map of an inode is an extent tree.
+pub(crate) fn is_root(bytes: &[u8]) -> bool {
+    RawHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| header.magic.get() == MAGIC)
+}
+
+/// Makes the map of an inode a tree without extents.
+pub(crate) fn clear_root(bytes: &mut [u8]) {
+    if let Ok((header, _)) = RawHeader::mut_from_prefix(bytes) {
+        let max = u16::try_from(ENTRIES_IN_ROOT).unwrap_or(0).into();
+        let zero = U16::ZERO;
+        *header = RawHeader {
+            magic: MAGIC.into(),
+            entries: zero,
+            max,
+            depth: zero,
+            generation: U32::ZERO,
+        };
+    }
+}
+
+/// Entries that fit into a block.
+pub(crate) fn entries_in_block(superblock: &Superblock) -> u64 {
+    u64::from(superblock.block_size()).checked_div(12).unwrap_or(1).saturating_sub(1).max(1)
+}
 
 /// 48 bits in two fields.
 fn join(low: U32, high: U16) -> u64 {
@@ -274,18 +312,13 @@ impl<'a> Node<'a> {
         let mut leaf = LeafBuilder::new(self.superblock, self.low, capacity);
         let mut low = self.low;
         for (entry, extent) in (0u16..).zip(entries) {
-            let length = extent.length.get();
-            let (count, kind) = match length.checked_sub(WRITTEN_MAX).filter(|&more| more > 0) {
-                Some(unwritten) => (u64::from(unwritten), MappingKind::Unwritten),
-                None => (u64::from(length), MappingKind::Mapped),
-            };
-            let start = u64::from(extent.logical.get());
+            let (start, count, physical, unwritten) = extent.parts();
+            let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
             let end = start.saturating_add(count);
             if start < low || end <= start || end > self.high {
                 let high = self.high;
                 return Err(self.corrupt(Problem::ExtentOrder { entry, start, end, low, high }));
             }
-            let physical = join(extent.start_lo, extent.start_hi);
             if !self.superblock.is_data_range(physical, count) {
                 return Err(self.corrupt(Problem::BlockRange { start: physical, count }));
             }

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::block_cache::Block;
 use crate::cache::Cache;
 use crate::corrupt::{Problem, Structure};
+use crate::fast_commit::{self, FastCommit, NameChanges, Ranges};
 use crate::group::{self, GroupDescriptor};
 use crate::inode::{self, Inode};
 use crate::journal::{self, JournalReplay, Overlay, Recovered};
@@ -125,6 +126,7 @@ struct Inner {
     options: Options,
     recovered: Option<JournalReplay>,
     open_inodes: OpenInodes,
+    fast_commit: OnceLock<FastCommit>,
     orphans: OnceLock<Orphans>,
     io_errors: AtomicU64,
 }
@@ -200,17 +202,12 @@ impl Filesystem {
 
     /// The filesystem as it is after recovery; this is what is on the device.
     fn recovered_to(&self, source: Arc<dyn Source>, recovered: Recovered) -> Result<Self, Error> {
-        let Recovered { summary, overlay, next_tid, fast_commit_area } = recovered;
+        let Recovered { mut summary, overlay, next_tid, fast_commit_area } = recovered;
         let JournalReplay { transactions, blocks, revoked, .. } = summary;
         log::info!(
             "journal replayed in memory: {transactions} transaction(s), {blocks} block(s), \
              {revoked} revoked; the next is transaction {next_tid}"
         );
-        if let Some(mut area) = fast_commit_area
-            && area.has_commits_of(next_tid)?
-        {
-            return Err(Error::NeedsRecovery);
-        }
         // The superblock is journalled like everything else.
         let before = self.superblock();
         let superblock = metadata::replayed_superblock(&*source, &overlay, before)?;
@@ -222,6 +219,14 @@ impl Filesystem {
         check_size(&superblock, self.device_size())?;
         let (device, options) = (self.device_size(), self.options());
         let mut fs = Self::over(source, superblock, Some(overlay), device, options);
+        let changes = match fast_commit_area {
+            Some(mut area) => fast_commit::replay(&fs, &mut area, next_tid)?,
+            None => None,
+        };
+        if let Some(changes) = changes {
+            summary.fast_commits = changes.commits();
+            let _ = fs.inner.fast_commit.set(changes);
+        }
         if let Some(inner) = Arc::get_mut(&mut fs.inner) {
             inner.recovered = Some(summary);
         }
@@ -268,6 +273,7 @@ impl Filesystem {
                 options,
                 recovered: None,
                 open_inodes: OpenInodes::default(),
+                fast_commit: OnceLock::new(),
                 orphans: OnceLock::new(),
                 io_errors: AtomicU64::new(0),
             }),
@@ -315,6 +321,10 @@ impl Filesystem {
                 Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
                 error => error,
             })?;
+        let inode = match self.inner.fast_commit.get() {
+            Some(changes) => changes.counted(self, inode)?,
+            None => inode,
+        };
         match self.inner.orphans.get() {
             Some(orphans) if orphans.contains(number) => {
                 let blocks = orphans.blocks_512(self, &inode)?;
@@ -322,6 +332,16 @@ impl Filesystem {
             }
             _ => Ok(inode),
         }
+    }
+
+    /// What fast commits have changed of a file's map.
+    pub(crate) fn range_changes(&self, number: u32) -> Option<&Ranges> {
+        self.inner.fast_commit.get()?.ranges(number)
+    }
+
+    /// What fast commits have changed of a directory's names.
+    pub(crate) fn name_changes(&self, directory: u32) -> Option<&Arc<NameChanges>> {
+        self.inner.fast_commit.get()?.names(directory)
     }
 
     /// Whether the next mount truncates the inode to its size.
@@ -334,7 +354,7 @@ impl Filesystem {
         inode::next_orphan(number, &self.inode_bytes(number)?)
     }
 
-    /// The inode `number` as it is in its table, unchecked.
+    /// The inode `number` as it is in its table, or as fast commits left it, unchecked.
     pub(crate) fn inode_bytes(&self, number: u32) -> Result<InodeBytes, Error> {
         self.inode_bytes_near(number, &mut Near::default())
     }
@@ -345,6 +365,11 @@ impl Filesystem {
         number: u32,
         near: &mut Near,
     ) -> Result<InodeBytes, Error> {
+        if let Some(block) = self.inner.fast_commit.get().and_then(|changes| changes.inode(number))
+        {
+            let (block, range) = (Arc::clone(block), 0..block.len());
+            return Ok(InodeBytes { block, range, may_be_stale: false });
+        }
         let place = self.inode_place(number, near)?;
         let at = place.block();
         let block = match &near.block {

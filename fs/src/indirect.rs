@@ -1,5 +1,6 @@
 //! Block maps of ext2 and ext3: direct, indirect, double and triple indirect blocks.
 
+use nvio_iomap::MappingKind;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
@@ -215,7 +216,7 @@ fn data(
         let physical = u64::from(pointer.get());
         if physical != 0 {
             check(superblock, structure, physical)?;
-            leaf.push_joined(logical, physical);
+            leaf.push_joined(logical, 1, physical, MappingKind::Mapped);
         }
         logical = logical.saturating_add(1);
     }

@@ -1,6 +1,7 @@
 //! Inodes.
 
 use std::mem::offset_of;
+use std::ops::Range;
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -9,7 +10,7 @@ use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
 use crate::time::Timestamp;
 use crate::xattr::body;
-use crate::{Error, FileType, IncompatFeatures, InodeFlags, RoCompatFeatures, Superblock};
+use crate::{Error, FileType, IncompatFeatures, InodeFlags, RoCompatFeatures, Superblock, extent};
 
 /// Number of the root directory's inode.
 pub(crate) const ROOT: u32 = 2;
@@ -337,6 +338,60 @@ pub(crate) fn next_orphan(number: u32, bytes: &[u8]) -> Result<u32, Error> {
     let raw = RawInode::ref_from_prefix(bytes);
     let missing = |_| Structure::Inode(number).corrupt(Problem::Missing { logical: 0 });
     raw.map(|(raw, _)| raw.dtime.get()).map_err(missing)
+}
+
+/// Byte offset of the count of links.
+pub(crate) const LINKS_OFFSET: usize = offset_of!(RawInode, links);
+
+/// Takes in what a fast commit has of an inode: its first bytes. The map stays as it is; where there
+/// is none yet, it is empty.
+pub(crate) fn replace(bytes: &mut [u8], fresh: &[u8]) {
+    let map = offset_of!(RawInode, block)..offset_of!(RawInode, generation);
+    let mut copy = |range: Range<usize>| {
+        if let (Some(to), Some(from)) = (bytes.get_mut(range.clone()), fresh.get(range)) {
+            to.copy_from_slice(from);
+        }
+    };
+    copy(0..map.start);
+    copy(map.end..fresh.len());
+    let Ok((raw, _)) = RawInode::read_from_prefix(fresh) else { return };
+    let flags = InodeFlags::from_bits_retain(raw.flags.get());
+    if flags.contains(InodeFlags::EXTENTS) {
+        let root = bytes.get_mut(map).unwrap_or_default();
+        if !extent::is_root(root) {
+            extent::clear_root(root);
+        }
+    } else if flags.contains(InodeFlags::INLINE_DATA) {
+        copy(map);
+    }
+}
+
+/// Makes an inode one that is free: without links and blocks.
+pub(crate) fn free(bytes: &mut [u8]) {
+    if let Ok((raw, _)) = RawInode::mut_from_prefix(bytes) {
+        raw.links = 0.into();
+        extent::clear_root(&mut raw.block);
+    }
+}
+
+/// Puts the right checksum in.
+pub(crate) fn seal(superblock: &Superblock, number: u32, bytes: &mut [u8]) {
+    if !superblock.has_metadata_csum() {
+        return;
+    }
+    let Ok((raw, rest)) = RawInode::ref_from_prefix(bytes) else { return };
+    let has_high = Extra::parse(superblock, rest).is_ok_and(|extra| extra.checksum_hi.is_some());
+    let seed = crc32c(superblock.checksum_seed, &number.to_le_bytes());
+    let seed = crc32c(seed, raw.generation.as_bytes());
+    let [a, b, c, d] = computed_checksum(seed, has_high, bytes).to_le_bytes();
+    if let Ok((raw, rest)) = RawInode::mut_from_prefix(bytes) {
+        raw.checksum_lo = U16::from_bytes([a, b]);
+        if let Ok((extra, _)) = RawInodeExtra::mut_from_prefix(rest)
+            && has_high
+        {
+            extra.checksum_hi = U16::from_bytes([c, d]);
+        }
+    }
 }
 
 /// Directories have a 64-bit size only with `large_dir`; the upper half was something else once.

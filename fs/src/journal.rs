@@ -44,6 +44,8 @@ pub struct JournalReplay {
     pub blocks: u64,
     /// Copies of blocks in the log that later transactions have revoked.
     pub revoked: u64,
+    /// Fast commits after the last transaction.
+    pub fast_commits: u32,
 }
 
 /// What recovery finds.
@@ -68,17 +70,6 @@ impl FastCommitArea {
     /// Blocks of the area.
     pub(crate) fn blocks(&self) -> u32 {
         self.range.end.saturating_sub(self.range.start)
-    }
-
-    /// Whether the area begins with fast commits on top of transaction `tid`.
-    pub(crate) fn has_commits_of(&mut self, tid: u32) -> Result<bool, Error> {
-        /// A tag of type 9 (head) of 8 bytes, its features, and the transaction.
-        const HEAD: u16 = 9;
-        let bytes = self.block(0)?;
-        let Some((head, _)) = bytes.split_first_chunk::<12>() else { return Ok(false) };
-        let [tag_lo, tag_hi, _, _, _, _, _, _, t0, t1, t2, t3] = *head;
-        let tag = u16::from_le_bytes([tag_lo, tag_hi]);
-        Ok(tag == HEAD && u32::from_le_bytes([t0, t1, t2, t3]) == tid)
     }
 
     /// Number of the log's block that `index` is, for messages.
@@ -150,8 +141,12 @@ pub(crate) fn recover(fs: &Filesystem, journal: Journal) -> Result<Recovered, Er
     let replay = replay::replay(fs, &mut log, &superblock, (start, scan.end), &revoked)?;
     let overlay = Overlay::new(replay.copies, source, block_size);
     let blocks = u64::try_from(overlay.len()).unwrap_or(u64::MAX);
-    let summary =
-        JournalReplay { transactions: scan.transactions, blocks, revoked: replay.revoked };
+    let summary = JournalReplay {
+        transactions: scan.transactions,
+        blocks,
+        revoked: replay.revoked,
+        fast_commits: 0,
+    };
     Ok(Recovered {
         summary,
         overlay,

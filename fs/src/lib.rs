@@ -106,6 +106,7 @@ mod dir_query;
 mod error;
 mod extent;
 mod extent_cache;
+mod fast_commit;
 mod features;
 mod file;
 mod file_type;

@@ -43,21 +43,27 @@ impl<'a> LeafBuilder<'a> {
         self.next = logical.saturating_add(count);
     }
 
-    /// Adds a block; it joins the mapping before it if both are in one run on the device.
-    pub(crate) fn push_joined(&mut self, logical: u64, physical: u64) {
-        let one = self.superblock.bytes(1);
+    /// Adds blocks as [`push`](Self::push) does; they join the mapping before them if both are in one
+    /// run on the device and of one kind.
+    pub(crate) fn push_joined(
+        &mut self,
+        logical: u64,
+        count: u64,
+        physical: u64,
+        kind: MappingKind,
+    ) {
         let (offset, addr) = (self.superblock.bytes(logical), self.superblock.bytes(physical));
         match self.mappings.last_mut() {
             Some(last)
-                if last.kind == MappingKind::Mapped
+                if last.kind == kind
                     && last.end() == offset
                     && last.addr.checked_add(last.length) == Some(addr) =>
             {
-                last.length = last.length.saturating_add(one);
+                last.length = last.length.saturating_add(self.superblock.bytes(count));
                 last.flags = MappingFlags::MERGED;
-                self.next = logical.saturating_add(1);
+                self.next = logical.saturating_add(count);
             }
-            _ => self.push(logical, 1, physical, MappingKind::Mapped),
+            _ => self.push(logical, count, physical, kind),
         }
     }
 
@@ -121,7 +127,11 @@ fn stored_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Err
     if inode.flags().contains(InodeFlags::INLINE_DATA) {
         inline_data::leaf(fs, inode)
     } else if inode.flags().contains(InodeFlags::EXTENTS) {
-        extent::leaf(fs, inode, logical)
+        let leaf = extent::leaf(fs, inode, logical)?;
+        Ok(match fs.range_changes(inode.number()) {
+            Some(changes) => changes.apply(superblock, leaf),
+            None => leaf,
+        })
     } else {
         indirect::leaf(fs, inode, logical)
     }
@@ -231,6 +241,56 @@ pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
         });
     }
     Ok(())
+}
+
+/// The leaves of a file's tree, with what fast commits have changed in their ranges: how many extents
+/// each has. A hole in front of the first leaf goes with it.
+pub(crate) struct Leaves<'a> {
+    fs: &'a Filesystem,
+    inode: &'a Inode,
+    next: u64,
+}
+
+impl<'a> Leaves<'a> {
+    pub(crate) fn new(fs: &'a Filesystem, inode: &'a Inode) -> Self {
+        Self { fs, inode, next: 0 }
+    }
+}
+
+impl Iterator for Leaves<'_> {
+    type Item = Result<u64, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= LOGICAL_END {
+            return None;
+        }
+        let superblock = self.fs.superblock();
+        let mut extents = 0;
+        loop {
+            let leaf = match extent::leaf(self.fs, self.inode, self.next) {
+                Ok(leaf) => leaf,
+                Err(error) => {
+                    self.next = LOGICAL_END;
+                    return Some(Err(error));
+                }
+            };
+            self.next = superblock.block_at(leaf.end()).max(self.next.saturating_add(1));
+            let is_leaf = count_extents(&leaf) > 0 || self.next >= LOGICAL_END;
+            let leaf = match self.fs.range_changes(self.inode.number()) {
+                Some(changes) => changes.apply(superblock, leaf),
+                None => leaf,
+            };
+            extents = count_extents(&leaf).saturating_add(extents);
+            if is_leaf {
+                return Some(Ok(extents));
+            }
+        }
+    }
+}
+
+fn count_extents(leaf: &Leaf) -> u64 {
+    let is_extent = |mapping: &&Mapping| mapping.kind != MappingKind::Hole;
+    u64::try_from(leaf.mappings().iter().filter(is_extent).count()).unwrap_or(u64::MAX)
 }
 
 /// An extent of a file: blocks that follow each other in the file and on the device.

@@ -1,0 +1,131 @@
+//! Changes of a file's map.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use nvio_iomap::{Mapping, MappingKind};
+
+use crate::Superblock;
+use crate::leaf::Leaf;
+use crate::map::LeafBuilder;
+
+/// What a range of logical blocks became.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    end: u64,
+    /// [`Mapped`](MappingKind::Mapped), [`Unwritten`](MappingKind::Unwritten) or
+    /// [`Hole`](MappingKind::Hole).
+    kind: MappingKind,
+    /// Block of the device; 0 for a hole.
+    physical: u64,
+}
+
+/// Ranges of logical blocks that are not as the file's tree says, by their start, without overlap.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ranges(BTreeMap<u64, Change>);
+
+impl Ranges {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The range is mapped to the blocks from `physical` on.
+    pub(crate) fn map(&mut self, range: Range<u64>, physical: u64, unwritten: bool) {
+        let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
+        self.insert(range, kind, physical);
+    }
+
+    /// The range has no blocks.
+    pub(crate) fn remove(&mut self, range: Range<u64>) {
+        self.insert(range, MappingKind::Hole, 0);
+    }
+
+    fn insert(&mut self, range: Range<u64>, kind: MappingKind, physical: u64) {
+        if range.is_empty() {
+            return;
+        }
+        // What reaches into the range from before is cut, and goes on behind it.
+        if let Some((&start, &before)) = self.0.range(..range.start).next_back()
+            && before.end > range.start
+        {
+            self.0.insert(start, Change { end: range.start, ..before });
+            self.insert_rest(start, before, range.end);
+        }
+        while let Some((&start, &inside)) = self.0.range(range.clone()).next() {
+            self.0.remove(&start);
+            self.insert_rest(start, inside, range.end);
+        }
+        self.0.insert(range.start, Change { end: range.end, kind, physical });
+    }
+
+    /// What of a change from `start` on is behind `end`.
+    fn insert_rest(&mut self, start: u64, change: Change, end: u64) {
+        if change.end > end {
+            self.0.insert(end, change.from(start, end));
+        }
+    }
+
+    /// The leaf, with what has changed in its range.
+    pub(crate) fn apply(&self, superblock: &Superblock, leaf: Leaf) -> Leaf {
+        let (start, end) = (superblock.block_at(leaf.start()), superblock.block_at(leaf.end()));
+        // One may begin before the leaf.
+        let first = self.0.range(..=start).next_back().map_or(start, |(&first, _)| first);
+        let mut changes = self.0.range(first..end.max(first)).peekable();
+        if changes.peek().is_none() {
+            return leaf;
+        }
+        let mut built = LeafBuilder::new(superblock, start, leaf.mappings().len());
+        let mut next = start;
+        for (&first, &change) in changes {
+            if change.end <= start {
+                continue;
+            }
+            let from = first.max(start);
+            push_stored(&mut built, superblock, &leaf, next..from);
+            if change.kind != MappingKind::Hole {
+                let count = change.end.min(end).saturating_sub(from);
+                let physical = change.from(first, from).physical;
+                built.push_joined(from, count, physical, change.kind);
+            }
+            next = change.end.min(end);
+        }
+        push_stored(&mut built, superblock, &leaf, next..end);
+        built.finish(end)
+    }
+}
+
+impl Change {
+    /// The part of a change from `start` on that begins with block `at`.
+    fn from(self, start: u64, at: u64) -> Self {
+        let physical = match self.kind {
+            MappingKind::Hole => 0,
+            _ => self.physical.saturating_add(at.saturating_sub(start)),
+        };
+        Self { physical, ..self }
+    }
+}
+
+/// Adds what the leaf has of a range.
+fn push_stored(
+    built: &mut LeafBuilder<'_>,
+    superblock: &Superblock,
+    leaf: &Leaf,
+    range: Range<u64>,
+) {
+    let [start, end] = [range.start, range.end].map(|block| superblock.bytes(block));
+    let from = leaf.mappings().partition_point(|mapping| mapping.end() <= start);
+    let mappings = leaf.mappings().get(from..).unwrap_or_default();
+    for &Mapping { offset, length, addr, kind, .. } in
+        mappings.iter().take_while(|mapping| mapping.offset < end)
+    {
+        let first = offset.max(start);
+        let last = offset.saturating_add(length).min(end);
+        if kind == MappingKind::Hole || last <= first {
+            continue;
+        }
+        let physical = addr.saturating_add(first.saturating_sub(offset));
+        let [first, count, physical] =
+            [first, last.saturating_sub(first), physical].map(|bytes| superblock.block_at(bytes));
+        built.push_joined(first, count, physical, kind);
+    }
+}
