@@ -1,5 +1,5 @@
 //! What the integration tests share: tools, images, and reading a file through its map.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::cast_possible_truncation)]
 
 pub mod attributes;
 pub mod compare;
