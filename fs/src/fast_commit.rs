@@ -9,6 +9,8 @@ mod ranges;
 mod replay;
 mod scan;
 mod tag;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

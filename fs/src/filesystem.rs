@@ -233,6 +233,13 @@ impl Filesystem {
         fs.with_orphans()
     }
 
+    /// The filesystem with the changes of fast commits; it keeps no inodes.
+    #[cfg(test)]
+    pub(crate) fn with_fast_commits(self, changes: FastCommit) -> Self {
+        let _ = self.inner.fast_commit.set(changes);
+        self
+    }
+
     /// The filesystem as it is when the orphans have been seen to.
     fn with_orphans(self) -> Result<Self, Error> {
         let _ = self.inner.orphans.set(Orphans::read(&self)?);

@@ -129,3 +129,77 @@ fn push_stored(
         built.push_joined(first, count, physical, kind);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::superblock::tests::sample;
+
+    const BLOCK: u64 = 4096;
+
+    /// What each of 64 blocks is: its place on the device and whether it is unwritten.
+    type Model = Vec<Option<(u64, bool)>>;
+
+    fn leaf(superblock: &Superblock, model: &Model, blocks: Range<u64>) -> Leaf {
+        let mut built = LeafBuilder::new(superblock, blocks.start, 0);
+        for block in blocks.clone() {
+            if let Some((physical, unwritten)) = model[block as usize] {
+                let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
+                built.push_joined(block, 1, physical, kind);
+            }
+        }
+        built.finish(blocks.end)
+    }
+
+    fn check(leaf: &Leaf, model: &Model, blocks: Range<u64>) {
+        assert_eq!((leaf.start(), leaf.end()), (blocks.start * BLOCK, blocks.end * BLOCK));
+        for block in blocks {
+            let found = leaf.find(block * BLOCK).unwrap();
+            let at = (found.addr + block * BLOCK - found.offset) / BLOCK;
+            let found = match found.kind {
+                MappingKind::Mapped => Some((at, false)),
+                MappingKind::Unwritten => Some((at, true)),
+                _ => None,
+            };
+            assert_eq!(found, model[block as usize], "block {block}");
+        }
+    }
+
+    #[test]
+    fn changes_are_the_last_word() {
+        let superblock = Superblock::parse(&sample()).unwrap();
+        let mut random = 1u64;
+        let mut below = |limit: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % limit
+        };
+        for _ in 0..300 {
+            let stored: Model = (0..64)
+                .map(|_| (below(3) > 0).then(|| (1000 + below(3) * 2, below(2) == 0)))
+                .collect();
+            let (mut ranges, mut model) = (Ranges::default(), stored.clone());
+            for _ in 0..below(8) {
+                let start = below(64);
+                let end = (start + 1 + below(20)).min(64);
+                let (physical, unwritten) = (2000 + below(100), below(2) == 0);
+                if below(3) == 0 {
+                    ranges.remove(start..end);
+                    model[start as usize..end as usize].fill(None);
+                } else {
+                    ranges.map(start..end, physical, unwritten);
+                    for block in start..end {
+                        model[block as usize] = Some((physical + block - start, unwritten));
+                    }
+                }
+                let list: Vec<_> = ranges.0.iter().collect();
+                assert!(list.iter().all(|(start, change)| **start < change.end));
+                assert!(list.windows(2).all(|pair| pair[0].1.end <= *pair[1].0));
+            }
+            let cut = 1 + below(63);
+            for blocks in [0..64, 0..cut, cut..64] {
+                let leaf = leaf(&superblock, &stored, blocks.clone());
+                check(&ranges.apply(&superblock, leaf), &model, blocks);
+            }
+        }
+    }
+}
