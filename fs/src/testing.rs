@@ -107,3 +107,30 @@ pub(crate) fn index(logical: u32, block: u64) -> [u8; 12] {
     bytes[8..10].copy_from_slice(&((block >> 32) as u16).to_le_bytes());
     bytes
 }
+
+/// Puts an entry of an extended attribute at `at`, and gives where the next one goes.
+pub(crate) fn attribute(
+    area: &mut [u8],
+    at: usize,
+    (index, name): (u8, &[u8]),
+    value: u16,
+    size: u32,
+) -> usize {
+    area[at..at + 2].copy_from_slice(&[name.len() as u8, index]);
+    area[at + 2..at + 4].copy_from_slice(&value.to_le_bytes());
+    area[at + 8..at + 12].copy_from_slice(&size.to_le_bytes());
+    area[at + 16..at + 16 + name.len()].copy_from_slice(name);
+    at + 16 + name.len().next_multiple_of(4)
+}
+
+/// Makes an inode of 256 bytes one with inline data: what goes into `i_block` (60 bytes at most) and
+/// into the attribute.
+pub(crate) fn inline_data(inode: &mut [u8], block: &[u8], rest: &[u8]) {
+    inode[0x20..0x24].copy_from_slice(&0x1000_0000u32.to_le_bytes());
+    inode[0x28..0x28 + block.len()].copy_from_slice(block);
+    let space = &mut inode[0xa0..];
+    space[..4].copy_from_slice(&0xea02_0000u32.to_le_bytes());
+    let value = 92 - rest.len().next_multiple_of(4);
+    attribute(&mut space[4..], 0, (7, b"data"), value as u16, rest.len() as u32);
+    space[4 + value..][..rest.len()].copy_from_slice(rest);
+}

@@ -115,3 +115,71 @@ fn value<'a>(
     let value = padded.filter(|_| start >= names_end).and_then(|padded| padded.get(..length));
     value.map(Value::Here).ok_or(Problem::AttributeValue { offset, start, size: length })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Image, attribute};
+
+    fn superblock(features: u32) -> Superblock {
+        Image::with(|raw| raw.incompat = (raw.incompat.get() | features).into()).superblock
+    }
+
+    /// Two entries from byte 8 of an area of 128 bytes, with values at its end.
+    fn area() -> Vec<u8> {
+        let mut area = vec![0; 128];
+        let at = attribute(&mut area, 8, (1, b"first"), 120, 8);
+        attribute(&mut area, at, (6, b"second1"), 112, 5);
+        area[112..].copy_from_slice(b"12345...abcdefgh");
+        area
+    }
+
+    #[test]
+    fn names_and_values() {
+        let area = area();
+        let found = entries(&superblock(0), &area, 8).unwrap();
+        let here = |index, name, value| Entry { index, name, value: Value::Here(value) };
+        assert_eq!(found, [here(1, b"first", b"abcdefgh"), here(6, b"second1", b"12345")]);
+        assert!(entries(&superblock(0), &[0; 12], 8).unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_rule() {
+        let message = |features, change: fn(&mut Vec<u8>)| {
+            let mut area = area();
+            change(&mut area);
+            entries(&superblock(features), &area, 8).unwrap_err().to_string()
+        };
+        let name = "the attribute at byte 32 has a name that does not fit, or has a zero byte";
+        assert_eq!(message(0, |area| area[32] = 81), name, "past the end");
+        assert_eq!(message(0, |area| area[32] = 80), name, "no room for the end");
+        assert_eq!(message(0, |area| area[50] = 0), name);
+        assert_eq!(message(0, |area| area.truncate(56)), name.replace("32", "56"));
+        let value = "the attribute at byte 32 has 5 bytes at";
+        assert!(message(0, |area| area[34] = 124).starts_with(value), "padded past the end");
+        assert!(message(0, |area| area[34] = 56).starts_with(value), "in the end of the names");
+        assert!(message(0, |area| area[34..36].fill(0xff)).starts_with(value));
+        let large = message(0, |area| area[40..44].copy_from_slice(&[1, 0, 1, 0]));
+        assert_eq!(large, "size of an attribute is 65537, at most 65536 is possible");
+        let inode = "the entry at byte 32 refers to inode";
+        assert!(message(0, |area| area[36] = 20).starts_with(inode), "without the feature");
+        assert!(message(0x400, |area| area[36] = 2).starts_with(inode), "the root");
+        assert!(message(0x400, |area| area[36] = 8).starts_with(inode), "the journal");
+        assert!(message(0x400, |area| area[38] = 1).starts_with(inode), "too large");
+    }
+
+    #[test]
+    fn values_elsewhere_and_of_nothing() {
+        let mut area = area();
+        area[34..36].fill(0xff);
+        area[36] = 20;
+        area[44] = 7;
+        let superblock = superblock(0x400);
+        let found = entries(&superblock, &area, 8).unwrap();
+        assert_eq!(found[1].value, Value::Inode { number: 20, size: 5, hash: 7 });
+        area[36] = 0;
+        area[40] = 0;
+        let found = entries(&superblock, &area, 8).unwrap();
+        assert_eq!(found[1].value, Value::Here(&[]), "the place of nothing is not looked at");
+    }
+}

@@ -98,3 +98,77 @@ impl Reference<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{BLOCK, FREE, Image, extent, node};
+
+    const VALUE: &[u8] = &[b'v'; 5000];
+
+    /// A filesystem with a value in inode 13, which `change` may change.
+    fn filesystem(change: impl FnOnce(&mut [u8])) -> Filesystem {
+        let mut image = Image::with(|raw| raw.incompat = (raw.incompat.get() | 0x400).into());
+        let hash = crc32c(image.superblock.checksum_seed, VALUE);
+        image.block(FREE).copy_from_slice(&VALUE[..BLOCK]);
+        image.block(FREE + 1)[..904].copy_from_slice(&VALUE[BLOCK..]);
+        image.inode(12, |_| ());
+        image.inode(13, |bytes| {
+            bytes[0x4..0x8].copy_from_slice(&5000u32.to_le_bytes());
+            bytes[0x8..0xc].copy_from_slice(&hash.to_le_bytes());
+            bytes[0x22] |= 0x20;
+            let root = node(0, 4, &[extent(0, 2, FREE)]);
+            bytes[0x28..0x28 + root.len()].copy_from_slice(&root);
+            change(bytes);
+        });
+        image.open()
+    }
+
+    fn read(
+        fs: &Filesystem,
+        change: impl FnOnce(&mut Reference<'static>),
+    ) -> Result<Vec<u8>, String> {
+        let name = b"gro\xdf";
+        let hash = hash::entry(name, crc32c(fs.superblock().checksum_seed, VALUE));
+        let mut reference = Reference { owner: (12, 0), name, number: 13, size: 5000, hash };
+        change(&mut reference);
+        reference.read(fs).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn values_with_either_hash() {
+        let fs = filesystem(|_| ());
+        assert_eq!(read(&fs, |_| ()).unwrap(), VALUE);
+        let seed = fs.superblock().checksum_seed;
+        let signed =
+            |it: &mut Reference<'_>| it.hash = hash::entry_signed(it.name, crc32c(seed, VALUE));
+        assert_eq!(read(&fs, signed).unwrap(), VALUE);
+    }
+
+    #[test]
+    fn an_inode_that_points_back_has_no_hashes() {
+        let fs = filesystem(|bytes| {
+            bytes[0x8] ^= 1;
+            bytes[0x10] = 12;
+        });
+        assert_eq!(read(&fs, |_| ()).unwrap(), VALUE);
+        read(&fs, |it| it.owner = (14, 0)).unwrap_err();
+        read(&fs, |it| it.owner = (12, 1)).unwrap_err();
+    }
+
+    #[test]
+    fn what_is_no_value() {
+        let fs = filesystem(|_| ());
+        let told = |change: fn(&mut Reference<'static>)| read(&fs, change).unwrap_err();
+        assert!(told(|it| it.hash ^= 1).contains("hash of the entry is"));
+        assert!(told(|it| it.size = 4999).contains("size is 5000, not 4999"));
+        assert!(told(|it| it.number = 12).contains("the entry at byte 0 refers to inode 12"));
+        assert!(told(|it| (it.owner, it.number) = ((13, 0), 12)).contains("holds no attribute"));
+        assert!(told(|it| it.number = 14).contains("refers to inode 14, which is not in use"));
+        let damaged = |change: fn(&mut [u8])| read(&filesystem(change), |_| ()).unwrap_err();
+        assert!(damaged(|bytes| bytes[0x8] ^= 1).contains("its checksum is"));
+        let hole = damaged(|bytes| bytes[0x28 + 16] = 1);
+        assert!(hole.contains("logical block 1 is not there"), "{hole}");
+        assert!(damaged(|bytes| bytes[0x28 + 17] = 0x80).contains("logical block 0 is not there"));
+    }
+}
