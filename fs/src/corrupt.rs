@@ -393,7 +393,7 @@ pub(crate) enum Problem {
         sequence: u32,
     },
     /// A directory has two places, or is in itself by a longer way.
-    #[error("inode {inode}, a directory that was found elsewhere, is in it")]
+    #[error("directory inode {inode}, which is in it, is listed twice")]
     DirectoryTwice {
         /// Number of the directory's inode.
         inode: u32,

@@ -8,9 +8,10 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use nvio_driver::pci::PciAddress;
+use nvio_ext4::Options;
 
 use crate::device::DeviceName;
-use crate::verb::{EmulateArgs, LogName};
+use crate::verb::{EmulateArgs, LogName, size};
 
 /// Exit code of a command line that cannot be understood.
 const USAGE: u8 = 2;
@@ -266,6 +267,31 @@ pub struct VolumeArgs {
     /// Partition number of the journal.
     #[arg(long, value_name = "N", requires = "journal", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub journal_partition: Option<u32>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+}
+
+/// How much metadata is in memory, and how it gets there.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct MemoryArgs {
+    /// Keep so much of inode tables, directories and the like in memory.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16M")]
+    pub cache: u64,
+    /// Read so much of it ahead at a time, at most a quarter of --cache.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4M")]
+    pub read_ahead: u64,
+    /// Read each block alone, when it is needed.
+    #[arg(long, conflicts_with = "read_ahead")]
+    pub no_read_ahead: bool,
+}
+
+impl MemoryArgs {
+    /// The options of a filesystem.
+    pub fn options(self) -> Options {
+        let bytes = |size| usize::try_from(size).unwrap_or(usize::MAX);
+        let ahead = if self.no_read_ahead { 0 } else { self.read_ahead };
+        Options::default().cache_bytes(bytes(self.cache)).read_ahead(bytes(ahead))
+    }
 }
 
 pub(crate) fn lba_size(text: &str) -> Result<u32, &'static str> {
@@ -358,6 +384,14 @@ mod tests {
         assert!(long && recursive && format.json && !xattrs);
         assert_eq!((volume.partition, volume.controller.namespace), (Some(2), Some(3)));
         assert_eq!(volume.controller.lba_size, 512);
+        assert_eq!(volume.memory.options(), Options::default());
+        let Verb::Cat { volume, .. } =
+            parsed("nvio cat disk.img /a --cache 1G --no-read-ahead").verb
+        else {
+            panic!("not cat")
+        };
+        let options = Options::default().cache_bytes(1 << 30).read_ahead(0);
+        assert_eq!(volume.memory.options(), options);
 
         let Verb::Cat { paths, offset, length, .. } =
             parsed("nvio -v cat 0000:01:00.0 --offset 5 /a /b").verb
@@ -417,6 +451,8 @@ mod tests {
             ("nvio ls disk.img --partition 0", "0 is not in 1..=1024"),
             ("nvio ls disk.img --journal-namespace 2", "--journal <DEVICE>"),
             ("nvio ls disk.img --lba-size 520", "it is 512 or 4096"),
+            ("nvio ls disk.img --cache 1Q", "a size is bytes"),
+            ("nvio ls disk.img --read-ahead 1M --no-read-ahead", "cannot be used with"),
             ("nvio log disk.img frob", "error, smart, firmware"),
             ("nvio log disk.img 256", "0 to 255"),
             ("nvio log disk.img 2 --length 16777217", "is not in 1..=16777216"),

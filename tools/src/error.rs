@@ -149,22 +149,6 @@ pub enum Error {
         /// The name, safe for a terminal.
         entry: String,
     },
-    /// A directory that is its own ancestor, or has two parents.
-    #[error("{path}: directory inode {inode} is listed twice; run e2fsck")]
-    DirectoryTwice {
-        /// The second path to it.
-        path: String,
-        /// Its inode number.
-        inode: u32,
-    },
-    /// More directories in one another than anyone makes.
-    #[error("{path}: directories are nested more than {limit} deep")]
-    TooDeep {
-        /// The path.
-        path: String,
-        /// The limit.
-        limit: usize,
-    },
     /// The target of a copy is of another kind, and in the way.
     #[error("{target} exists and is {kind}; remove it first")]
     InTheWay {

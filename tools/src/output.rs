@@ -85,6 +85,7 @@ impl Output {
 #[derive(Default)]
 pub struct JsonArray {
     begun: bool,
+    element: Vec<u8>,
 }
 
 impl JsonArray {
@@ -95,7 +96,10 @@ impl JsonArray {
     pub fn push(&mut self, out: &mut Output, value: &impl Serialize) -> Result<(), Error> {
         out.text(if self.begun { ",\n" } else { "[\n" })?;
         self.begun = true;
-        serde_json::to_writer(&mut out.out, value).map_err(json_error)
+        // In one piece: the serializer writes a few bytes at a time.
+        self.element.clear();
+        serde_json::to_writer(&mut self.element, value).map_err(json_error)?;
+        out.bytes(&self.element)
     }
 
     /// Ends the array.

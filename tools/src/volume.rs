@@ -8,7 +8,7 @@ use nvio_iomap::{Disk, DiskQueue, DiskReader, WritableDisk};
 use crate::cli::{ControllerArgs, VolumeArgs};
 use crate::device::Device;
 use crate::error::Error;
-use crate::{name, partition, walk};
+use crate::partition;
 
 /// Commands of metadata that can be in flight.
 const METADATA_DEPTH: u16 = 32;
@@ -66,31 +66,18 @@ impl Volume {
         let device = Device::open(&args.controller)?;
         let journal = Journal::open(args, &device)?;
         let name = args.controller.device.to_string();
-        Self::with(device, &name, args.controller.namespace, args.partition, journal)
+        let (whole, disk) = disks(&device, args.controller.namespace, args.partition)?;
+        let how = (args.partition, args.memory.options());
+        Self::of(device, &name, disk, &whole, how, journal)
     }
 
-    /// Opens the filesystem on a namespace of `device`, or on a partition of that.
+    /// Opens the filesystem that is all of a namespace of `device`.
     ///
     /// # Errors
     /// If there is none.
-    pub fn on(
-        device: Device,
-        name: &str,
-        namespace: Option<u32>,
-        partition: Option<u32>,
-    ) -> Result<Self, Error> {
-        Self::with(device, name, namespace, partition, None)
-    }
-
-    fn with(
-        device: Device,
-        name: &str,
-        namespace: Option<u32>,
-        partition: Option<u32>,
-        journal: Option<Journal>,
-    ) -> Result<Self, Error> {
-        let (whole, disk) = disks(&device, namespace, partition)?;
-        Self::of(device, name, disk, &whole, partition, journal)
+    pub fn on(device: Device, name: &str) -> Result<Self, Error> {
+        let whole = Disk::whole(&device.namespace(None)?);
+        Self::of(device, name, whole.clone(), &whole, (None, Options::default()), None)
     }
 
     /// Opens what a command line names, in order to write to files. The disk is the one that they
@@ -111,7 +98,8 @@ impl Volume {
         };
         let name = args.controller.device.to_string();
         let reading = Disk::clone(&disk);
-        let volume = Self::of(device, &name, reading, &whole, args.partition, journal)?;
+        let how = (args.partition, args.memory.options());
+        let volume = Self::of(device, &name, reading, &whole, how, journal)?;
         Ok((volume, disk))
     }
 
@@ -120,11 +108,10 @@ impl Volume {
         name: &str,
         disk: Disk,
         whole: &Disk,
-        partition: Option<u32>,
+        (partition, options): (Option<u32>, Options),
         journal: Option<Journal>,
     ) -> Result<Self, Error> {
         let source = QueueSource::new(DiskReader::new(&device.controller, &disk, METADATA_DEPTH)?);
-        let options = Options::default();
         let (opened, journal) = match journal {
             None => (Filesystem::open_with(source, options), None),
             Some(Journal { source: journal, device }) => {
@@ -179,27 +166,6 @@ impl Volume {
             return Ok(None);
         }
         self.filesystem.read_link(inode).map(Some).map_err(Error::path(path))
-    }
-
-    /// What is in the directory at `path`, sorted by name, without `.` and `..`.
-    ///
-    /// # Errors
-    /// If an entry has an impossible name, or an inode cannot be read.
-    pub fn entries(&self, path: &[u8], directory: &Inode) -> Result<Vec<walk::Named>, Error> {
-        let mut found = Vec::new();
-        for entry in self.filesystem.read_dir(directory).map_err(Error::path(path))? {
-            let entry = entry.map_err(Error::path(path))?;
-            // The filesystem has checked that. It is what keeps a copy inside its target.
-            if !walk::is_name(&entry.name) {
-                let (path, entry) = (name::escaped(path), name::escaped(&entry.name));
-                return Err(Error::BadName { path, entry });
-            }
-            let inode = self.filesystem.inode(entry.inode);
-            let inode = inode.map_err(Error::path(&walk::join(path, &entry.name)))?;
-            found.push(walk::Named { name: entry.name, inode });
-        }
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(found)
     }
 }
 

@@ -12,15 +12,15 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::vec::IntoIter;
 
 use indicatif::ProgressBar;
-use nvio_ext4::{FileQueue, FileType, Inode};
+use nvio_ext4::{FileQueue, FileType, Inode, Visit, WalkEvent};
 use nvio_iomap::PIECE;
 
 use crate::error::Error;
+use crate::name::escaped;
 use crate::volume::Volume;
-use crate::walk::{Named, Seen, join};
+use crate::walk::is_name;
 use host::Place;
 use xattr::{Attributes, Refused};
 
@@ -32,19 +32,14 @@ pub struct Copier<'a> {
     progress: ProgressBar,
     /// Where files with several names went, by inode number.
     links: HashMap<u32, PathBuf>,
-    seen: Seen,
     refused: Refused,
 }
 
 /// A directory that is being filled.
 struct Frame {
     fd: OwnedFd,
-    /// Where it is on the device.
-    source: Vec<u8>,
     /// Where it is here, for messages and hard links.
     path: PathBuf,
-    inode: Inode,
-    left: IntoIter<Named>,
 }
 
 impl<'a> Copier<'a> {
@@ -60,7 +55,6 @@ impl<'a> Copier<'a> {
             buffer: vec![0; PIECE],
             progress,
             links: HashMap::new(),
-            seen: Seen::default(),
             refused: Refused::default(),
         })
     }
@@ -91,44 +85,45 @@ impl<'a> Copier<'a> {
 
     /// With a stack of its own: a tree may be deeper than this thread's.
     fn tree(&mut self, source: &[u8], inode: &Inode, fd: OwnedFd, at: &Path) -> Result<(), Error> {
-        // Two operands may have directories in common.
-        self.seen = Seen::default();
-        let mut stack = vec![self.enter(source.to_vec(), inode, fd, at.to_owned(), 0)?];
-        while let Some(mut frame) = stack.pop() {
-            let Some(Named { name, inode }) = frame.left.next() else {
-                // Last: filling a directory changes its time.
-                let attributes = self.attributes(&frame.source, &frame.inode)?;
-                host::set_metadata(frame.fd.as_fd(), &frame.inode, &attributes, &frame.path)?;
-                continue;
+        let mut first = Some(Frame { fd, path: at.to_owned() });
+        let mut stack: Vec<Frame> = Vec::new();
+        let mut walk = self.volume.filesystem.walk(source, inode);
+        while let Some(visit) = walk.step() {
+            let Visit { event, path: source, name, inode, .. } = match visit {
+                Ok(visit) => visit,
+                Err(error) => return Err(Error::path(walk.path())(error)),
             };
-            let source = join(&frame.source, &name);
-            let name = OsStr::from_bytes(&name);
-            let path = frame.path.join(name);
-            let place = Place { parent: frame.fd.as_fd(), name, path: &path };
-            if inode.is_dir() {
-                let fd = host::make_directory(&place)?;
-                stack.push(frame);
-                let below = self.enter(source, &inode, fd, path, stack.len())?;
-                stack.push(below);
-            } else {
-                self.leaf(&source, &inode, &place)?;
-                stack.push(frame);
+            if event == WalkEvent::Leave {
+                let Some(frame) = stack.pop() else { break };
+                // Last: filling a directory changes its time.
+                let attributes = self.attributes(source, inode)?;
+                host::set_metadata(frame.fd.as_fd(), inode, &attributes, &frame.path)?;
+                continue;
+            }
+            if let Some(first) = first.take() {
+                stack.push(first);
+                continue;
+            }
+            let Some(above) = stack.last() else { break };
+            // The filesystem has checked that. It is what keeps a copy inside its target.
+            if !is_name(name) {
+                let (path, entry) = (escaped(source), escaped(name));
+                return Err(Error::BadName { path, entry });
+            }
+            let name = OsStr::from_bytes(name);
+            let path = above.path.join(name);
+            let place = Place { parent: above.fd.as_fd(), name, path: &path };
+            match event {
+                WalkEvent::Enter => {
+                    let fd = host::make_directory(&place)?;
+                    stack.push(Frame { fd, path });
+                }
+                // What is entered is made then.
+                _ if inode.is_dir() => {}
+                _ => self.leaf(source, inode, &place)?,
             }
         }
         Ok(())
-    }
-
-    fn enter(
-        &mut self,
-        source: Vec<u8>,
-        inode: &Inode,
-        fd: OwnedFd,
-        path: PathBuf,
-        depth: usize,
-    ) -> Result<Frame, Error> {
-        self.seen.enter(&source, inode.number(), depth)?;
-        let left = self.volume.entries(&source, inode)?.into_iter();
-        Ok(Frame { fd, source, path, inode: inode.clone(), left })
     }
 
     /// The extended attributes of `inode`, found at `source`.
@@ -138,7 +133,7 @@ impl<'a> Copier<'a> {
 
     /// Copies what is no directory.
     fn leaf(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
-        self.progress.set_message(crate::name::escaped(source));
+        self.progress.set_message(escaped(source));
         if inode.links() > 1 {
             if let Some(first) = self.links.get(&inode.number()) {
                 return host::link(first, inode, place);

@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 
 pub use self::args::EmulateArgs;
 use self::args::{FeatureArgs, Source};
+pub use self::units::size;
 
 use crate::cli::Format;
 use crate::device::check_image;

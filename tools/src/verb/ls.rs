@@ -1,20 +1,22 @@
 //! `nvio ls`: directories, one entry at a time.
 
+mod line;
+
 use std::ffi::OsString;
 
-use nvio_ext4::Inode;
+use nvio_ext4::{Inode, WalkEvent, WalkOrder};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::rooted;
-use super::stat::{Record, kind, mode_text};
+use super::stat::{Record, kind};
 use crate::attributes::Attributes;
 use crate::cli::VolumeArgs;
 use crate::error::Error;
+use crate::name;
 use crate::output::{JsonArray, Output};
 use crate::volume::Volume;
-use crate::walk::{Directory, Walk, join};
-use crate::{name, time};
+use line::Lines;
 
 /// How to list.
 #[derive(Clone, Copy)]
@@ -55,6 +57,7 @@ pub fn run(args: &VolumeArgs, paths: &[OsString], options: Options) -> Result<()
         volume: &volume,
         out: Output::new(),
         array: JsonArray::default(),
+        lines: Lines::default(),
         options,
         headings: options.recursive || paths.len() > 1,
         first: true,
@@ -73,6 +76,7 @@ struct Listing<'a> {
     volume: &'a Volume,
     out: Output,
     array: JsonArray,
+    lines: Lines,
     options: Options,
     headings: bool,
     first: bool,
@@ -90,18 +94,29 @@ impl Listing<'_> {
             self.first = false;
             return self.entry(path, path, &inode);
         }
-        let mut walk = Walk::new(path.to_vec(), inode, self.options.recursive);
-        while let Some(Directory { path: directory, entries }) = walk.next(self.volume)? {
-            if self.headings && !self.options.json {
-                self.out.text(if self.first { "" } else { "\n" })?;
-                self.out.name(&directory)?;
-                self.out.line(":")?;
-            }
-            self.first = false;
-            for named in &entries {
-                self.entry(&join(&directory, &named.name), &named.name, &named.inode)?;
+        let max_depth = if self.options.recursive { usize::MAX } else { 0 };
+        let walk = self.volume.filesystem.walk(path, &inode);
+        let mut walk = walk.order(WalkOrder::ByDirectory).max_depth(max_depth);
+        while let Some(visit) = walk.step() {
+            match visit {
+                Ok(visit) if visit.event == WalkEvent::Entry => {
+                    self.entry(visit.path, visit.name, visit.inode)?;
+                }
+                Ok(visit) if visit.event == WalkEvent::Enter => self.heading(visit.path)?,
+                Ok(_) => {}
+                Err(error) => return Err(Error::path(walk.path())(error)),
             }
         }
+        Ok(())
+    }
+
+    fn heading(&mut self, directory: &[u8]) -> Result<(), Error> {
+        if self.headings && !self.options.json {
+            self.out.text(if self.first { "" } else { "\n" })?;
+            self.out.name(directory)?;
+            self.out.line(":")?;
+        }
+        self.first = false;
         Ok(())
     }
 
@@ -128,21 +143,8 @@ impl Listing<'_> {
             };
             return self.array.push(&mut self.out, &record);
         }
-        let size = match inode.rdev() {
-            Some((major, minor)) => format!("{major}, {minor}"),
-            None => inode.size().to_string(),
-        };
         let has_acl = self.volume.filesystem.has_acl(inode).map_err(Error::path(path))?;
-        self.out.text(&format!(
-            "{}{} {:>3} {:>5} {:>5} {size:>12} {} ",
-            mode_text(inode.mode()),
-            // As ls does: there is more to it than the mode.
-            if has_acl { '+' } else { ' ' },
-            inode.links(),
-            inode.uid(),
-            inode.gid(),
-            time::utc_short(inode.mtime()),
-        ))?;
+        self.out.bytes(self.lines.begin(inode, has_acl))?;
         self.out.name(shown)?;
         if let Some(target) = &target {
             self.out.text(" -> ")?;

@@ -21,7 +21,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-pub use self::emulate::EmulateArgs;
+pub use self::emulate::{EmulateArgs, size};
 pub use self::log::LogName;
 
 use crate::cli::Verb;

@@ -46,13 +46,22 @@ struct DeviceNumber {
     minor: u32,
 }
 
+/// A mode, as text in octal.
+struct Octal(u16);
+
+impl Serialize for Octal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:07o}", self.0))
+    }
+}
+
 impl Serialize for Record<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let inode = self.inode;
         let mut map = serializer.serialize_map(None)?;
         name::entry(&mut map, "path", self.path)?;
         map.serialize_entry("kind", kind(inode.kind()))?;
-        map.serialize_entry("mode", &format!("{:07o}", inode.mode()))?;
+        map.serialize_entry("mode", &Octal(inode.mode()))?;
         map.serialize_entry("uid", &inode.uid())?;
         map.serialize_entry("gid", &inode.gid())?;
         map.serialize_entry("size", &inode.size())?;
@@ -96,28 +105,33 @@ pub fn kind(kind: FileType) -> &'static str {
 
 /// A mode as `ls -l` shows it.
 pub fn mode_text(mode: u16) -> String {
-    let kind = match FileType::from_mode(mode) {
-        Some(FileType::Regular) => '-',
-        Some(FileType::Directory) => 'd',
-        Some(FileType::Symlink) => 'l',
-        Some(FileType::CharDevice) => 'c',
-        Some(FileType::BlockDevice) => 'b',
-        Some(FileType::Fifo) => 'p',
-        Some(FileType::Socket) => 's',
-        None => '?',
+    mode_bytes(mode).map(char::from).iter().collect()
+}
+
+/// The same as bytes, which are ASCII.
+pub fn mode_bytes(mode: u16) -> [u8; 10] {
+    let mut text = [b'-'; 10];
+    text[0] = match FileType::from_mode(mode) {
+        Some(FileType::Regular) => b'-',
+        Some(FileType::Directory) => b'd',
+        Some(FileType::Symlink) => b'l',
+        Some(FileType::CharDevice) => b'c',
+        Some(FileType::BlockDevice) => b'b',
+        Some(FileType::Fifo) => b'p',
+        Some(FileType::Socket) => b's',
+        None => b'?',
     };
-    let mut text = String::from(kind);
     // Set-user-ID, set-group-ID and sticky show in the place of an x.
-    for (shift, special, letter) in [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')] {
+    let classes = [(6, 0o4000, b's'), (3, 0o2000, b's'), (0, 0o1000, b't')];
+    for (part, (shift, special, letter)) in text[1..].chunks_exact_mut(3).zip(classes) {
         let bits = mode >> shift;
-        text.push(if bits & 4 != 0 { 'r' } else { '-' });
-        text.push(if bits & 2 != 0 { 'w' } else { '-' });
-        text.push(match (mode & special != 0, bits & 1 != 0) {
-            (false, false) => '-',
-            (false, true) => 'x',
+        let set = |bit: u16, letter: u8| if bits & bit != 0 { letter } else { b'-' };
+        let execute = match (mode & special != 0, bits & 1 != 0) {
+            (false, _) => set(1, b'x'),
             (true, true) => letter,
             (true, false) => letter.to_ascii_uppercase(),
-        });
+        };
+        part.copy_from_slice(&[set(4, b'r'), set(2, b'w'), execute]);
     }
     text
 }

@@ -7,12 +7,11 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nvio_ext4::{FileQueue, FileType, Inode};
+use nvio_ext4::{FileQueue, FileType, Inode, WalkEvent};
 use nvio_iomap::PIECE;
 
 use crate::error::{Error, one_line};
 use crate::volume::Volume;
-use crate::walk::{Directory, Walk};
 
 /// Size classes: name, and the largest size in it.
 pub const CLASSES: [(&str, u64); 4] = [
@@ -122,16 +121,18 @@ impl<'a> Check<'a> {
     /// If a directory of the device cannot be read.
     pub fn listing(&mut self, folder: &Path) -> Result<(), Error> {
         let root = self.volume.lookup(b"/")?;
-        let mut walk = Walk::new(b"/".to_vec(), root, true);
-        while let Some(Directory { path: directory, entries }) = walk.next(self.volume)? {
-            for named in entries {
-                let path = crate::walk::join(&directory, &named.name);
-                let relative = path.strip_prefix(b"/").unwrap_or(&path);
-                let host = folder.join(std::ffi::OsStr::from_bytes(relative));
-                // mke2fs makes that one itself.
-                if path != b"/lost+found" && host.symlink_metadata().is_err() {
-                    self.differs(path, "is only on the device".to_owned());
-                }
+        let mut walk = self.volume.filesystem.walk(b"/", &root);
+        while let Some(visit) = walk.step() {
+            let path = match visit {
+                Ok(visit) if visit.event == WalkEvent::Entry => visit.path,
+                Ok(_) => continue,
+                Err(error) => return Err(Error::path(walk.path())(error)),
+            };
+            let relative = path.strip_prefix(b"/").unwrap_or(path);
+            let host = folder.join(std::ffi::OsStr::from_bytes(relative));
+            // mke2fs makes that one itself.
+            if path != b"/lost+found" && host.symlink_metadata().is_err() {
+                self.differs(path.to_vec(), "is only on the device".to_owned());
             }
         }
         Ok(())

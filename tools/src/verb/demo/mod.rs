@@ -50,7 +50,7 @@ pub fn run(
     with_step("making an ext4 image (mke2fs)", || mkfs::image_of(folder, &image))?;
     let check = with_step("reading", || {
         let device = Device::serve(&image, lba_size)?;
-        let volume = Volume::on(device, &image.display().to_string(), None, None)?;
+        let volume = Volume::on(device, &image.display().to_string())?;
         let mut check = Check::new(&volume)?;
         check.folder(folder)?;
         check.listing(folder)?;
