@@ -121,6 +121,31 @@ pub fn block_size(image: &Path) -> io::Result<u64> {
     Ok(1024 << u32::from_le_bytes(log))
 }
 
+/// A loop device, given back when this value goes.
+#[derive(Debug)]
+pub struct Loop {
+    device: String,
+}
+
+impl Loop {
+    /// Makes a block device of `image`.
+    pub fn new(image: &Path) -> Self {
+        let device = tool("losetup", &["-f", "--show", text(image)]);
+        Self { device: device.trim().to_owned() }
+    }
+
+    /// Its path.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.device]).status();
+    }
+}
+
 /// A filesystem mounted through a loop device; unmounted, and the loop device given back, when
 /// this value goes, also when the test fails.
 #[derive(Debug)]

@@ -143,7 +143,7 @@ pub fn entry_of_json(item: &Value) -> Entry {
 }
 
 /// The text `key`, or the bytes of `key_hex`, which is there when they are not UTF-8.
-fn bytes_of(item: &Value, key: &str) -> Option<Vec<u8>> {
+pub fn bytes_of(item: &Value, key: &str) -> Option<Vec<u8>> {
     if let Some(digits) = item[format!("{key}_hex")].as_str() {
         let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("hex"));
         return Some(pairs.map(|pair| u8::from_str_radix(pair, 16).expect("hex")).collect());
@@ -185,7 +185,7 @@ pub fn extents_of_json(document: &Value) -> Vec<Extent> {
         physical: number(item, "physical"),
         length: number(item, "length"),
         unwritten: flag(item, "unwritten"),
-        inline: false,
+        inline: flag(item, "inline"),
         last: flag(item, "last"),
     };
     document["extents"].as_array().expect("extents").iter().map(extent).collect()

@@ -127,6 +127,7 @@ rows! {
     journal_csum_v2
     journal_csum_v3
     journal_tags_v1
+    external_journal
     external_journal_missing
     unknown_incompat
     unknown_ro_compat

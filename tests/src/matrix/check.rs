@@ -6,8 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::command::Command;
 use super::node::{self, Tree};
-use super::{Made, Oracle, Row, command, controller, kernel, library, offline};
+use super::{Made, Oracle, Row, controller, kernel, library, offline};
+use crate::image::Loop;
 
 /// `nvio cp -r` is run on one image in so many.
 const COPY_STRIDE: u64 = 4;
@@ -26,22 +28,29 @@ fn run(row: &Row) -> io::Result<Vec<String>> {
     let image = made.image();
     let before = stamp(&image)?;
     let mut lines = match row.oracle {
-        Oracle::Kernel => mounted(row, &made, &image, i64::MAX)?,
+        Oracle::Kernel => mounted(row, &made, &image, "ro", i64::MAX)?,
         Oracle::Recovered => {
             let copy = made.path("recovered.img");
             made.copy(&image, &copy);
+            // The kernel writes to the journal, too.
+            let journal = made.journal().map(|journal| {
+                made.copy(&journal, &made.path("recovered.journal"));
+                Loop::new(&made.path("recovered.journal"))
+            });
+            let journal = journal.as_ref().map(Loop::device);
             let begin = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
             // Recovery and orphans need a mount that may write, even if nobody else writes.
-            made.mount(&copy, "noinit_itable").unmount()?;
-            mounted(row, &made, &copy, begin.as_secs() as i64)?
+            made.mount(&copy, &with_journal("noinit_itable", journal)).unmount()?;
+            let options = with_journal("ro", journal);
+            mounted(row, &made, &copy, &options, begin.as_secs() as i64)?
         }
         Oracle::Offline => {
             let expected = offline::tree(&image, &made.source())?;
             compare(row, &made, expected, None, i64::MAX)?
         }
         Oracle::Refused(words) => {
-            let mut lines = command::refused(&image, words);
-            let found = library::tree(&image);
+            let mut lines = Command::new(&image, None).refused(words);
+            let found = library::tree(&image, None);
             if !words.iter().all(|word| found.problems.concat().contains(word)) {
                 lines.push(format!("the library does not say {words:?}: {:?}", found.problems));
             }
@@ -60,8 +69,22 @@ fn stamp(image: &Path) -> io::Result<(i64, i64, u64)> {
     Ok((metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
 }
 
-fn mounted(row: &Row, made: &Made, theirs: &Path, recovered: i64) -> io::Result<Vec<String>> {
-    let mount = made.mount(theirs, "ro");
+/// Options of a mount whose journal is on `device`.
+fn with_journal(options: &str, device: Option<&str>) -> String {
+    match device {
+        Some(device) => format!("{options},journal_path={device}"),
+        None => options.to_owned(),
+    }
+}
+
+fn mounted(
+    row: &Row,
+    made: &Made,
+    theirs: &Path,
+    options: &str,
+    recovered: i64,
+) -> io::Result<Vec<String>> {
+    let mount = made.mount(theirs, options);
     if fs::metadata(theirs)?.len() <= READ_AHEAD_MAX {
         mount.read_ahead()?;
     }
@@ -80,7 +103,8 @@ fn compare(
     recovered: i64,
 ) -> io::Result<Vec<String>> {
     let image = made.image();
-    let found = library::tree(&image);
+    let command = Command::new(&image, made.journal().as_deref());
+    let found = library::tree(&image, made.journal().as_deref());
     let mut lines = found.problems;
     // What recovery cuts gets the time of the recovery: nobody else can know that.
     for (path, node) in expected.iter_mut().filter(|(_, node)| node.entry.ctime.0 >= recovered) {
@@ -92,7 +116,7 @@ fn compare(
     lines.extend(node::differences(expected, &found.tree));
     let seed = row.name.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31) ^ u64::from(byte));
     if let Some(root) = root {
-        match controller::compare(&image, expected, root, seed) {
+        match controller::compare(&image, made.journal().as_deref(), expected, root, seed) {
             Ok(more) => lines.extend(more),
             Err(error) => lines.push(format!("on the controller: {error}")),
         }
@@ -101,11 +125,11 @@ fn compare(
         Ok(more) => lines.extend(more.into_iter().map(|line| format!("nvio: {line}"))),
         Err(error) => lines.push(format!("nvio {error}")),
     };
-    say(command::listing(&image, expected));
-    say(command::paths(&image, expected));
+    say(command.listing(expected));
+    say(command.paths(expected));
     if seed.is_multiple_of(COPY_STRIDE) {
         let copy = made.path("copied");
-        say(command::copy(&image, expected, &copy));
+        say(command.copy(expected, &copy));
         let _ = fs::remove_dir_all(&copy);
     }
     Ok(lines)

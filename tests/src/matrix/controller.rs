@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nvio_driver::{Address, Controller};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
-use nvio_ext4::{FileQueue, Filesystem, QueueSource};
+use nvio_ext4::{FileQueue, Filesystem, Options, QueueSource};
 use nvio_iomap::{Disk, DiskQueue, DiskReader};
 
 use super::node::{Node, Tree};
@@ -24,6 +24,7 @@ const LONGEST: u64 = 150_000;
 /// Reads `image`, whose tree is `expected`, and compares with the same tree below `root`.
 pub fn compare(
     image: &Path,
+    journal: Option<&Path>,
     expected: &Tree,
     root: &Path,
     seed: u64,
@@ -32,7 +33,12 @@ pub fn compare(
     let emulator = Emulator::builder().namespace(namespace).start()?;
     let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
     let disk = Disk::whole(&controller.namespace(1)?);
-    let fs = Filesystem::open(QueueSource::new(DiskReader::new(&controller, &disk, 16)?))?;
+    let source = QueueSource::new(DiskReader::new(&controller, &disk, 16)?);
+    let options = Options::default();
+    let fs = match journal {
+        Some(journal) => Filesystem::open_with_journal(source, HostFile::open(journal)?, options)?,
+        None => Filesystem::open_with(source, options)?,
+    };
     let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 16)?);
 
     let mut rng = Rng::new(seed);

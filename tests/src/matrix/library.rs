@@ -5,15 +5,17 @@ use std::fs::File as HostFile;
 use std::io;
 use std::path::Path;
 
-use nvio_ext4::{Error, FileType, Filesystem, Inode, Source, Timestamp};
+use nvio_ext4::{
+    Error, FileType, Filesystem, Inode, InodeFlags, Options, Source, Timestamp, Unsupported,
+};
 use nvio_iomap::{Mapper, MappingKind, Op};
 
 use super::node::{Node, Tree};
-use crate::sys::Extent;
+use crate::sys::{Extent, Xattrs};
 use crate::view::{self, Content, Entry, Time};
 
 /// Directories of more names than this are searched for some of them only.
-const SEARCHED: usize = 100;
+const SEARCHED: usize = 300;
 
 /// What the library found, and what it failed at, a line each.
 #[derive(Debug, Default)]
@@ -24,11 +26,17 @@ pub struct Found {
     pub problems: Vec<String>,
 }
 
-/// All that the library says of the filesystem in `image`.
-pub fn tree(image: &Path) -> Found {
+/// All that the library says of the filesystem in `image`, whose journal may be elsewhere.
+pub fn tree(image: &Path, journal: Option<&Path>) -> Found {
     let mut found = Found::default();
-    let opened = HostFile::open(image).expect("an image");
-    let fs = match Filesystem::open(opened) {
+    let open = |path: &Path| HostFile::open(path).expect("an image");
+    let opened = match journal {
+        Some(journal) => {
+            Filesystem::open_with_journal(open(image), open(journal), Options::default())
+        }
+        None => Filesystem::open(open(image)),
+    };
+    let fs = match opened {
         Ok(fs) => fs,
         Err(error) => {
             found.problems.push(format!("opening: {error}"));
@@ -105,6 +113,9 @@ impl Walk {
             }
             if index % stride == 0 {
                 self.search(&below, entry.inode);
+                if directory.flags().contains(InodeFlags::CASEFOLD) {
+                    self.search_folded(path, name, entry.inode);
+                }
             }
             self.below(&below, &inode, depth + 1);
         }
@@ -132,6 +143,14 @@ impl Walk {
         }
     }
 
+    /// As [`Self::search`], in upper and in lower case.
+    fn search_folded(&mut self, directory: &[u8], name: &[u8], number: u32) {
+        let Ok(text) = std::str::from_utf8(name) else { return };
+        for name in [text.to_uppercase(), text.to_lowercase()] {
+            self.search(&[directory, b"/", name.as_bytes()].concat(), number);
+        }
+    }
+
     fn node(&mut self, inode: &Inode) -> Result<Node, Error> {
         let kind = inode.kind();
         let target = if kind == FileType::Symlink { Some(self.fs.read_link(inode)?) } else { None };
@@ -153,15 +172,23 @@ impl Walk {
             rdev: inode.rdev(),
             flags: Some(inode.flags().bits()),
             project: inode.project(),
-            xattrs: None,
+            xattrs: Some(xattrs(&self.fs, inode)?),
             extents: None,
             digest: None,
         };
         if matches!(kind, FileType::Regular | FileType::Directory) {
-            node.extents = Some(extents(&self.fs, inode)?);
+            node.extents = match extents(&self.fs, inode) {
+                Err(Error::UnsupportedInode { what: Unsupported::Encrypted, .. }) => None,
+                extents => Some(extents?),
+            };
         }
         if kind == FileType::Regular {
-            let file = self.fs.file(inode)?;
+            let file = match self.fs.file(inode) {
+                Err(Error::UnsupportedInode { what: Unsupported::Encrypted, .. }) => {
+                    return Ok(node);
+                }
+                file => file?,
+            };
             let mut mapped = Mapped { file, device: &self.device };
             match view::digest_content(&mut mapped, inode.size()) {
                 Ok(digest) => node.digest = Some(digest),
@@ -172,13 +199,17 @@ impl Walk {
     }
 }
 
+fn xattrs(fs: &Filesystem, inode: &Inode) -> Result<Xattrs, Error> {
+    fs.xattrs(inode)?.map(|xattr| xattr.map(|xattr| (xattr.name, xattr.value))).collect()
+}
+
 fn extents(fs: &Filesystem, inode: &Inode) -> Result<Vec<Extent>, Error> {
     let extent = |extent: nvio_ext4::Extent| Extent {
         logical: extent.logical,
         physical: extent.physical,
         length: extent.length,
         unwritten: extent.unwritten,
-        inline: false,
+        inline: extent.inline,
         last: extent.last,
     };
     fs.extents(inode)?.map(|found| found.map(extent)).collect()

@@ -63,6 +63,11 @@ impl Made {
         self.path("disk.img")
     }
 
+    /// The device of the journal, if that is not in the image.
+    pub fn journal(&self) -> Option<PathBuf> {
+        Some(self.path("disk.journal")).filter(|path| path.exists())
+    }
+
     /// The folder that the image is made of, if it is made of one.
     pub fn source(&self) -> PathBuf {
         self.path("source")
@@ -122,8 +127,14 @@ impl Made {
         let mount = self.mount(&image, options);
         let open = fill(mount.path())?;
         self.copy(&image, &copy);
+        if let Some(journal) = self.journal() {
+            self.copy(&journal, &self.path("copy.journal"));
+        }
         drop(open);
         mount.unmount()?;
+        if let Some(journal) = self.journal() {
+            fs::rename(self.path("copy.journal"), journal)?;
+        }
         fs::rename(copy, image)
     }
 

@@ -90,7 +90,7 @@ fn compare(expected: &Node, found: &Node) -> Vec<String> {
             lines.push(format!("extents: {}", first_of(&expected, &found)));
         }
     }
-    if expected.digest.is_some() && expected.digest != found.digest {
+    if expected.digest != found.digest {
         let digests = (&expected.digest, &found.digest);
         lines.push(format!("content: expected {:?}, found {:?}", digests.0, digests.1));
     }

@@ -2,13 +2,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
 
 use super::super::contents::{
     changes, changes_through_a_small_journal, escaped, inline_changes, orphans, revoked, standard,
 };
 use super::super::{Made, Row, Step};
-use crate::image::{text, tool};
+use crate::image::{Loop, text, tool};
 
 const STANDARD: Step = Step::Mounted("", standard);
 
@@ -129,11 +128,12 @@ pub const ROWS: &[Row] = &[
         "-b 1024 -O ^metadata_csum,^64bit",
         &[STANDARD, Step::Image(|made| journal_by_hand(made, "journal_open"))],
     ),
+    Row::dirty("external_journal", 64, "-b 4096", &[Step::Image(external_journal)]),
     Row::refused(
         "external_journal_missing",
         "-b 4096",
-        &[Step::Image(external_journal)],
-        &["journal"],
+        &[Step::Image(external_journal), Step::Image(without_journal)],
+        &["journal", "another device"],
     ),
 ];
 
@@ -176,19 +176,17 @@ fn journal_by_hand(made: &Made, open: &str) -> io::Result<()> {
 
 /// A dirty filesystem whose journal is on another device.
 fn external_journal(made: &Made) -> io::Result<()> {
-    let journal = made.path("journal.img");
+    let journal = made.path("disk.journal");
     File::create(&journal)?.set_len(16 << 20)?;
     tool("mke2fs", &["-q", "-F", "-b", "4096", "-O", "journal_dev", text(&journal)]);
-    let device = tool("losetup", &["-f", "--show", text(&journal)]);
-    let device = device.trim();
-    let result = (|| {
-        made.mkfs(&["-J", &format!("device={device}")]);
-        made.copied(&format!("journal_path={device}"), journalled)
-    })();
-    tool("losetup", &["-d", device]);
-    result
+    let device = Loop::new(&journal);
+    made.mkfs(&["-J", &format!("device={}", device.device())]);
+    made.copied(&format!("journal_path={}", device.device()), |root| {
+        standard(root)?;
+        changes(root)
+    })
 }
 
-fn journalled(root: &Path) -> io::Result<Vec<File>> {
-    changes(root)
+fn without_journal(made: &Made) -> io::Result<()> {
+    fs::remove_file(made.path("disk.journal"))
 }
