@@ -28,6 +28,8 @@ pub struct Recipe {
     journal: &'static [fn(&mut Script)],
     /// Options of debugfs' `journal_open`.
     journal_options: &'static str,
+    /// Options of tune2fs, at the end.
+    tune: &'static str,
     /// What e2fsprogs cannot do.
     finish: fn(&mut Vec<u8>),
 }
@@ -38,6 +40,7 @@ const PLAIN: Recipe = Recipe {
     contents: all,
     journal: &[],
     journal_options: "",
+    tune: "",
     finish: |_| (),
 };
 
@@ -63,7 +66,9 @@ pub const RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "features",
-        options: "-t ext4 -g 2048 -O metadata_csum,mmp,meta_bg,^resize_inode,metadata_csum_seed,\
+        // Tools wait for seconds where they find multi-mount protection.
+        tune: "-O mmp",
+        options: "-t ext4 -g 2048 -O metadata_csum,meta_bg,^resize_inode,metadata_csum_seed,\
                   encrypt,verity,large_dir,sparse_super2,^has_journal",
         ..PLAIN
     },
@@ -161,6 +166,10 @@ impl Recipe {
         // This makes hash trees of directories; 1 is that something was changed.
         let fixed = tool("e2fsck").args(["-fyD"]).arg(&image).output().unwrap();
         assert!(fixed.status.code().unwrap() <= 1, "{}", String::from_utf8_lossy(&fixed.stdout));
+        if !self.tune.is_empty() {
+            let options: Vec<&str> = self.tune.split_whitespace().collect();
+            run("tune2fs", &[&options[..], &[&image.to_string_lossy()]].concat());
+        }
         let mut states = vec![fs::read(&image).unwrap()];
         (self.finish)(&mut states[0]);
         if self.journal.is_empty() {

@@ -8,6 +8,7 @@ pub mod base;
 pub mod bytes;
 pub mod campaign;
 pub mod fields;
+pub mod fuzz;
 pub mod journal;
 pub mod layout;
 pub mod memory;

@@ -1,0 +1,8 @@
+//! Directories that lie: lists of names, and hash trees.
+#![no_main]
+
+#[allow(dead_code, reason = "other targets use the rest")]
+#[path = "../../fs/tests/hostile/mod.rs"]
+mod hostile;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hostile::fuzz::DIRECTORIES.run(bytes));
