@@ -28,25 +28,48 @@ pub(crate) fn revoked(
     end: u32,
 ) -> Result<Revoked, Error> {
     let mut revoked = Revoked::default();
+    each(log, superblock, (start, end), |kind, _, bytes| {
+        if kind == Kind::Descriptor {
+            Tags::new(superblock, bytes).for_each(|tag| revoked.expect(tag.block));
+        }
+        Ok(())
+    })?;
+    each(log, superblock, (start, end), |kind, sequence, bytes| match kind {
+        Kind::Revoke => revoked.add(superblock, sequence, bytes),
+        _ => Ok(()),
+    })?;
+    Ok(revoked)
+}
+
+/// Visits the blocks of the transactions before `end`, but for their data.
+fn each(
+    log: &mut Log,
+    superblock: &JournalSuperblock,
+    (start, end): (u32, u32),
+    mut visit: impl FnMut(Kind, u32, &[u8]) -> Result<(), Problem>,
+) -> Result<(), Error> {
     let mut walk = Walk::new(log, superblock, start);
     let mut sequence = superblock.sequence;
     while sequence != end {
         let number = walk.at();
         let corrupt = |problem| Structure::JournalBlock(number).corrupt(problem);
         let bytes = walk.block()?;
+        let Some(kind) = block::kind(bytes, sequence) else {
+            return Err(corrupt(Problem::Missing { logical: number.into() }));
+        };
+        visit(kind, sequence, bytes).map_err(corrupt)?;
         let mut blocks = 1u32;
-        match block::kind(bytes, sequence) {
-            Some(Kind::Descriptor) => {
+        match kind {
+            Kind::Descriptor => {
                 let data = Tags::new(superblock, bytes).count_blocks();
                 blocks = blocks.saturating_add(data);
             }
-            Some(Kind::Revoke) => revoked.add(superblock, sequence, bytes).map_err(corrupt)?,
-            Some(Kind::Commit) => sequence = sequence.wrapping_add(1),
-            None => return Err(corrupt(Problem::Missing { logical: number.into() })),
+            Kind::Commit => sequence = sequence.wrapping_add(1),
+            Kind::Revoke => {}
         }
         walk.pass(blocks)?;
     }
-    Ok(revoked)
+    Ok(())
 }
 
 /// Finds the newest copy of each block in the transactions before `end`.

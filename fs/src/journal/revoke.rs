@@ -1,7 +1,6 @@
 //! Revoke blocks: blocks that have become something else since they were journalled.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use zerocopy::big_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -23,14 +22,20 @@ struct RawRevoke {
 const HEADER_SIZE: usize = size_of::<RawRevoke>();
 const _: () = assert!(HEADER_SIZE == 16);
 
-/// Which blocks were revoked, and when.
+/// Which blocks were revoked, and when. Only those are remembered that the log has copies of: the
+/// others may be a thousand times as many.
 #[derive(Default)]
 pub(crate) struct Revoked {
     /// For each block, the last transaction that revokes it.
-    blocks: HashMap<u64, u32>,
+    blocks: HashMap<u64, Option<u32>>,
 }
 
 impl Revoked {
+    /// Has revokes of `block` be remembered.
+    pub(crate) fn expect(&mut self, block: u64) {
+        self.blocks.insert(block, None);
+    }
+
     /// Takes in a revoke block of transaction `sequence`.
     pub(crate) fn add(
         &mut self,
@@ -59,21 +64,20 @@ impl Revoked {
     }
 
     fn insert(&mut self, block: u64, sequence: u32) {
-        match self.blocks.entry(block) {
-            Entry::Vacant(entry) => {
-                entry.insert(sequence);
-            }
-            Entry::Occupied(mut entry) => {
-                if is_later(sequence, *entry.get()) {
-                    entry.insert(sequence);
-                }
-            }
+        if let Some(last) = self.blocks.get_mut(&block)
+            && last.is_none_or(|last| is_later(sequence, last))
+        {
+            *last = Some(sequence);
         }
     }
 
     /// Whether what transaction `sequence` has of `block` is not to be used. A transaction that
     /// revokes a block does not have it itself.
     pub(crate) fn is_revoked(&self, block: u64, sequence: u32) -> bool {
-        self.blocks.get(&block).is_some_and(|&revoked| !is_later(sequence, revoked))
+        self.blocks
+            .get(&block)
+            .copied()
+            .flatten()
+            .is_some_and(|revoked| !is_later(sequence, revoked))
     }
 }
