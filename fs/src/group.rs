@@ -65,6 +65,10 @@ pub(crate) struct GroupDescriptor {
     pub inode_table: u64,
     /// Inodes at the end of the table that have never been used; 0 where nobody keeps count.
     pub unused_inodes: u32,
+    /// Clusters that are free, by the descriptor's own account.
+    pub free_clusters: u32,
+    /// Inodes that are free, by the descriptor's own account.
+    pub free_inodes: u32,
 }
 
 impl GroupDescriptor {
@@ -96,15 +100,23 @@ impl GroupDescriptor {
         if !superblock.is_data_range(inode_table, blocks) {
             return Err(corrupt(Problem::BlockRange { start: inode_table, count: blocks }));
         }
-        let unused = u32::from(low.itable_unused_lo.get())
-            | high.map_or(0, |high| u32::from(high.itable_unused_hi.get()) << 16);
+        let count = |low: U16, high: Option<U16>| {
+            u32::from(low.get()) | high.map_or(0, |high| u32::from(high.get()) << 16)
+        };
+        let unused = count(low.itable_unused_lo, high.map(|high| high.itable_unused_hi));
         let counted = superblock.has_metadata_csum() || superblock.has_gdt_csum();
         let max = superblock.inodes_per_group;
         if counted && unused > max {
             let (field, value, max) = ("count of unused inodes", unused.into(), max.into());
             return Err(corrupt(Problem::TooLarge { field, value, max }));
         }
-        Ok(Self { bitmaps, inode_table, unused_inodes: if counted { unused } else { 0 } })
+        Ok(Self {
+            bitmaps,
+            inode_table,
+            unused_inodes: if counted { unused } else { 0 },
+            free_clusters: count(low.free_blocks_lo, high.map(|high| high.free_blocks_hi)),
+            free_inodes: count(low.free_inodes_lo, high.map(|high| high.free_inodes_hi)),
+        })
     }
 }
 
@@ -183,7 +195,7 @@ pub(crate) fn descriptor_blocks(superblock: &Superblock, group: u32) -> u64 {
 }
 
 /// Whether `group` has a copy of the superblock.
-fn has_superblock(superblock: &Superblock, group: u32) -> bool {
+pub(crate) fn has_superblock(superblock: &Superblock, group: u32) -> bool {
     if group == 0 {
         return true;
     }
@@ -226,7 +238,13 @@ mod tests {
         let superblock = Superblock::parse(&sample()).unwrap();
         let bytes = descriptor(&superblock, 0, 77);
         let group = GroupDescriptor::parse(&superblock, 0, &bytes).unwrap();
-        let expected = GroupDescriptor { bitmaps: [0, 0], inode_table: 77, unused_inodes: 100 };
+        let expected = GroupDescriptor {
+            bitmaps: [0, 0],
+            inode_table: 77,
+            unused_inodes: 100,
+            free_clusters: 0,
+            free_inodes: 0,
+        };
         assert_eq!(group, expected);
     }
 

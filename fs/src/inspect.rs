@@ -3,14 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::corrupt::{Problem, Structure};
 use crate::journal::JournalFields;
 use crate::metadata;
 use crate::mmp::{self, MmpFields};
 use crate::raw_superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use crate::superblock::{self, Superblock};
 use crate::superblock_fields::SuperblockFields;
-use crate::{CompatFeatures, Error, Filesystem, IncompatFeatures, Options, Source};
+use crate::{Error, Filesystem, IncompatFeatures, Options, Source};
 
 /// The superblocks of a filesystem, or of an external journal, as they are on the device.
 ///
@@ -64,7 +63,7 @@ impl Inspection {
     /// If it is damaged or cannot be found, or the source fails.
     pub fn journal(&self) -> Result<Option<JournalFields>, Error> {
         match &self.content {
-            Content::Filesystem(fs) => self.internal_journal(fs),
+            Content::Filesystem(fs) => JournalFields::internal(fs),
             Content::Journal(source) => self.external_journal(&**source).map(Some),
         }
     }
@@ -78,22 +77,6 @@ impl Inspection {
             Content::Filesystem(fs) => mmp::read(fs),
             Content::Journal(_) => Ok(None),
         }
-    }
-
-    /// It is in the first block of the journal's file.
-    fn internal_journal(&self, fs: &Filesystem) -> Result<Option<JournalFields>, Error> {
-        let number = self.fields.journal_inode;
-        if !self.fields.compat.contains(CompatFeatures::HAS_JOURNAL) || number == 0 {
-            return Ok(None);
-        }
-        let inode = fs.named_inode(number, Structure::Superblock)?;
-        let first = fs.extents(&inode)?.next().transpose()?;
-        let first = first.filter(|extent| extent.logical == 0 && !extent.unwritten);
-        let Some(extent) = first else {
-            return Err(Structure::JournalSuperblock.corrupt(Problem::Missing { logical: 0 }));
-        };
-        let block = fs.block_now(fs.superblock().block_at(extent.physical))?;
-        JournalFields::parse(&block).map(Some)
     }
 
     /// It is in the block that follows the one with the superblock.

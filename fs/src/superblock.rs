@@ -56,6 +56,8 @@ pub struct Superblock {
     mount_options: [u8; 64],
     pub(crate) checksum_seed: u32,
     cluster_size: u32,
+    /// Clusters that metadata takes, if whoever made the filesystem counted them.
+    pub(crate) overhead_clusters: u32,
     free_blocks: u64,
     reserved_blocks: u64,
     free_inodes: u32,
@@ -150,6 +152,7 @@ impl Superblock {
             mount_options: raw.mount_options,
             checksum_seed: if has_seed { raw.checksum_seed.get() } else { uuid_seed },
             cluster_size: geometry.cluster_size,
+            overhead_clusters: raw.overhead_clusters.get(),
             free_blocks: join(raw.free_blocks_lo, raw.free_blocks_hi),
             reserved_blocks: join(raw.reserved_blocks_lo, raw.reserved_blocks_hi),
             free_inodes: raw.free_inodes.get(),

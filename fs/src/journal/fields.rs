@@ -7,8 +7,8 @@ use super::superblock::{
     COMPAT_CHECKSUM, FAST_COMMIT_BLOCKS, INCOMPAT_CSUM_V2, INCOMPAT_CSUM_V3, RawJournalSuperblock,
     verify_checksum,
 };
-use crate::Error;
 use crate::corrupt::{Problem, Structure};
+use crate::{CompatFeatures, Error, Filesystem};
 
 /// Names of the incompatible features, from bit 0.
 const INCOMPAT: &[&str] = &[
@@ -56,6 +56,24 @@ pub struct JournalFields {
 }
 
 impl JournalFields {
+    /// The superblock of the journal inside of a filesystem, if it has one: the first block of the
+    /// journal's file.
+    pub(crate) fn internal(fs: &Filesystem) -> Result<Option<Self>, Error> {
+        let (superblock, number) = (fs.superblock(), fs.superblock().journal_inode);
+        let has_journal = superblock.compat_features().contains(CompatFeatures::HAS_JOURNAL);
+        if !has_journal || number == 0 {
+            return Ok(None);
+        }
+        let inode = fs.named_inode(number, Structure::Superblock)?;
+        let first = fs.extents(&inode)?.next().transpose()?;
+        let first = first.filter(|extent| extent.logical == 0 && !extent.unwritten);
+        let Some(extent) = first else {
+            return Err(Structure::JournalSuperblock.corrupt(Problem::Missing { logical: 0 }));
+        };
+        let block = fs.block_now(superblock.block_at(extent.physical))?;
+        Self::parse(&block).map(Some)
+    }
+
     /// Checks the magic number and the checksum of the superblock that `bytes` begin with.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let corrupt = |problem| Structure::JournalSuperblock.corrupt(problem);
