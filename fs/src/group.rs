@@ -175,6 +175,9 @@ pub(crate) fn descriptor_blocks(superblock: &Superblock, group: u32) -> u64 {
     let reserved = u64::from(superblock.reserved_gdt_blocks);
     if group == 0 {
         let fixed = superblock.last_fixed_block().saturating_add(1).saturating_add(reserved);
+        // With all descriptors spread, the first block of them is one of those.
+        let spread = superblock.has(IncompatFeatures::META_BG) && superblock.first_meta_bg == 0;
+        let fixed = fixed.saturating_add(u64::from(spread));
         return fixed.saturating_sub(u64::from(superblock.first_data_block));
     }
     let copy = has_superblock(superblock, group);
@@ -296,11 +299,16 @@ mod tests {
         raw.blocks_count_lo = (32768 * 200).into();
         raw.inodes_count = (2048 * 200).into();
         raw.first_meta_bg = 1.into();
-        let superblock = Superblock::parse(&seal(raw)).unwrap();
+        let superblock = Superblock::parse(&seal(raw.clone())).unwrap();
         // 64 descriptors of 64 bytes in a block of 4 KiB.
         assert_eq!(location(&superblock, 63), (1, 63 * 64));
         assert_eq!(location(&superblock, 64), (64 * 32768, 0));
         assert_eq!(location(&superblock, 130), (128 * 32768, 2 * 64));
+        // The first block of descriptors is behind the superblock, also if all are spread.
+        assert_eq!((location(&superblock, 0), descriptor_blocks(&superblock, 0)), ((1, 0), 2));
+        raw.first_meta_bg = 0.into();
+        let spread = Superblock::parse(&seal(raw)).unwrap();
+        assert_eq!((location(&spread, 0), descriptor_blocks(&spread, 0)), ((1, 0), 2));
         // Group 64 is no power of 3, 5 or 7; no copy of the superblock precedes its descriptors.
         assert!(!has_superblock(&superblock, 64));
     }

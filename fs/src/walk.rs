@@ -169,6 +169,11 @@ impl Walk {
         &self.path
     }
 
+    /// Whether the last [`WalkEvent::Entry`], or the entry that failed, is the last of its directory.
+    pub fn is_last(&self) -> bool {
+        self.stack.last().is_none_or(|frame| frame.listing.get(frame.next).is_none())
+    }
+
     /// Does not enter the directory whose [`WalkEvent::Entry`] was the last step.
     pub fn skip(&mut self) {
         match self.order {

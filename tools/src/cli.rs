@@ -11,7 +11,7 @@ use nvio_driver::pci::PciAddress;
 use nvio_ext4::Options;
 
 use crate::device::DeviceName;
-use crate::verb::{EmulateArgs, LogName, size};
+use crate::verb::{DuArgs, EmulateArgs, FindArgs, LogName, size};
 
 /// Exit code of a command line that cannot be understood.
 const USAGE: u8 = 2;
@@ -98,6 +98,56 @@ pub enum Verb {
     Fsinfo {
         #[command(flatten)]
         volume: VolumeArgs,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show how much room a filesystem has, as df does: without what it needs for itself.
+    #[command(disable_help_flag = true)]
+    Df {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// Show inodes instead of blocks.
+        #[arg(short, long)]
+        inodes: bool,
+        #[command(flatten)]
+        human: Human,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show what files and directories occupy on the device, as du does, in KiB. A file with
+    /// several names counts once.
+    #[command(disable_help_flag = true)]
+    Du {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        #[command(flatten)]
+        args: DuArgs,
+        #[command(flatten)]
+        human: Human,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Find what is in a directory and below it, as find does. All conditions must hold.
+    ///
+    /// N is a number: 5 is exactly that, +5 is more, -5 is less.
+    Find {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        #[command(flatten)]
+        args: Box<FindArgs>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show a directory and what is below it as a tree.
+    Tree {
+        #[command(flatten)]
+        volume: VolumeArgs,
+        /// Path in the filesystem.
+        #[arg(default_value = "/")]
+        path: OsString,
+        /// Go at most this deep; 1 is what is in the directory itself.
+        #[arg(short = 'L', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        max_depth: Option<u32>,
         #[command(flatten)]
         format: Format,
     },
@@ -219,6 +269,17 @@ pub struct Format {
     /// Write JSON; sizes and positions are in bytes.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Sizes for people. `-h` is that, as everyone knows it.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Human {
+    /// Show sizes in K, M, G (powers of 1024).
+    #[arg(short = 'h', long = "human-readable")]
+    pub human: bool,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 /// A controller.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitCode, ExitStatus};
 
 use crate::{name, partition};
 
@@ -237,6 +237,42 @@ impl Error {
     /// Whether the reader of standard output has gone, which is his right.
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Failures that do not end a command: each is told when it happens, and the exit code tells at
+/// the end that there were some.
+#[derive(Debug, Default)]
+pub struct Failures {
+    some: bool,
+}
+
+impl Failures {
+    /// Tells of one on standard error.
+    pub fn tell(&mut self, error: &Error) {
+        self.some = true;
+        eprintln!("nvio: {}", one_line(error));
+    }
+
+    /// The value, or `None` if there is a failure, of which it tells. What ends the command anyway
+    /// stays an error: that standard output cannot be written to.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn absorb<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error @ Error::Output(_)) => Err(error),
+            Err(error) => {
+                self.tell(&error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// 1 if there were any, else 0.
+    pub fn code(&self) -> ExitCode {
+        if self.some { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }
 

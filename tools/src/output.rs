@@ -120,6 +120,30 @@ pub fn human_size(bytes: u64) -> String {
     scaled(bytes, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 
+/// A size for people as du and df show it: powers of 1024, rounded up, with one decimal below 10.
+pub fn human_blocks(bytes: u64) -> String {
+    if bytes < 1024 {
+        return bytes.to_string();
+    }
+    let (bytes, mut unit) = (u128::from(bytes), 1024);
+    for letter in ["K", "M", "G", "T", "P"] {
+        let tenths = (bytes * 10).div_ceil(unit);
+        if tenths < 100 {
+            return format!("{}.{}{letter}", tenths / 10, tenths % 10);
+        }
+        let whole = bytes.div_ceil(unit);
+        if whole < 1024 {
+            return format!("{whole}{letter}");
+        }
+        unit *= 1024;
+    }
+    let tenths = (bytes * 10).div_ceil(unit);
+    if tenths < 100 {
+        return format!("{}.{}E", tenths / 10, tenths % 10);
+    }
+    format!("{}E", bytes.div_ceil(unit))
+}
+
 /// A number for people, such as 1.25 M.
 pub fn human_count(count: u64) -> String {
     scaled(count, &["", "k", "M", "G", "T", "P", "E"]).trim_end().to_owned()
@@ -171,6 +195,21 @@ mod tests {
             (u64::MAX, "18.4 EB"),
         ] {
             assert_eq!(human_size(bytes), shown);
+        }
+        for (bytes, shown) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1.0K"),
+            (1025, "1.1K"),
+            (10_138, "10K"),
+            (10_240, "10K"),
+            (10_241, "11K"),
+            (1_047_552, "1023K"),
+            (1_047_553, "1.0M"),
+            (3 << 30, "3.0G"),
+            (u64::MAX, "16E"),
+        ] {
+            assert_eq!(human_blocks(bytes), shown);
         }
         assert_eq!(human_count(1_234_567), "1.23 M");
         assert_eq!(human_count(12), "12");

@@ -4,7 +4,10 @@ mod bind;
 mod cat;
 mod cp;
 mod demo;
+mod df;
+mod du;
 mod emulate;
+mod find;
 mod fsinfo;
 mod identify;
 mod list;
@@ -15,13 +18,16 @@ mod ns;
 mod reset;
 mod smart;
 mod stat;
+mod tree;
 mod write;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
+pub use self::du::DuArgs;
 pub use self::emulate::{EmulateArgs, size};
+pub use self::find::FindArgs;
 pub use self::log::LogName;
 
 use crate::cli::Verb;
@@ -43,6 +49,16 @@ pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
         }
         Verb::Ns { device, format } => ns::run(device, *format)?,
         Verb::Reset { device, format } => reset::run(device, *format)?,
+        Verb::Df { volume, inodes, human, format } => {
+            df::run(volume, *inodes, human.human, *format)?;
+        }
+        Verb::Du { volume, args, human, format } => {
+            return du::run(volume, args, human.human, *format);
+        }
+        Verb::Find { volume, args, format } => return find::run(volume, args, *format),
+        Verb::Tree { volume, path, max_depth, format } => {
+            return tree::run(volume, path, *max_depth, *format);
+        }
         Verb::Fsinfo { volume, format } => fsinfo::run(volume, *format)?,
         Verb::Ls { volume, paths, long, recursive, xattrs, format } => {
             let options = ls::Options {
