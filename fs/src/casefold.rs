@@ -107,7 +107,10 @@ struct Folded {
 impl Folded {
     /// Adds a character of the name.
     fn add(&mut self, c: char) {
-        if IGNORABLE.contains(c) {
+        if c.is_ascii() {
+            self.end_marks();
+            self.text.push(c.to_ascii_lowercase());
+        } else if IGNORABLE.contains(c) {
             // What is dropped still keeps marks apart.
             self.end_marks();
         } else if ASSIGNED.contains(c) {

@@ -296,7 +296,7 @@ impl Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unsupported {
-    /// Contents and names are encrypted (`encrypt`), and there is no key.
+    /// The contents are encrypted (`encrypt`), and there is no key.
     Encrypted,
 }
 

@@ -256,8 +256,8 @@ impl fmt::Display for RoCompatFeatures {
 }
 
 impl IncompatFeatures {
-    /// What this crate reads. Of `ENCRYPT` and `CASEFOLD` it reads what they leave as it was:
-    /// encrypted inodes are refused one by one, and names in case-insensitive directories are found when they are equal byte for byte.
+    /// What this crate reads. Of `ENCRYPT` it reads what needs no key: the contents of encrypted
+    /// files are refused one by one.
     pub const SUPPORTED: Self = Self::FILETYPE
         .union(Self::META_BG)
         .union(Self::EXTENTS)

@@ -56,7 +56,8 @@
 //! # What is read, and what is refused
 //! Block sizes from 1 KiB to 64 KiB, inodes from 128 bytes to a block, all layouts of block groups,
 //! extents of any depth, the block maps of ext2 and ext3, files and directories inside of inodes,
-//! directories with and without hash trees, extended attributes and access control lists.
+//! directories with and without hash trees, case-insensitive and encrypted ones, extended
+//! attributes and access control lists.
 //! A feature that changes the format and is not supported is refused by its name
 //! ([`Error::UnsupportedFeature`]); so is a filesystem whose journal needs recovery
 //! ([`Error::NeedsRecovery`]), and one that another host is using ([`Error::InUse`]). Single inodes

@@ -1,6 +1,7 @@
 //! Hash trees that are damaged, without checksums that would tell: a name is found where the kernel
 //! finds it. Needs root and loop devices; skipped with a reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
 
 mod common;
 

@@ -1,6 +1,7 @@
 //! Directories of every size, made by the kernel: what it lists is listed, and every name is found.
 //! Needs root and loop devices; skipped with a reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
 
 mod common;
 
@@ -132,4 +133,33 @@ fn three_levels() {
     let shown = String::from_utf8_lossy(&shown);
     let levels = shown.lines().find(|line| line.contains("Indirect levels")).unwrap();
     assert!(levels.ends_with(": 2"), "{levels}");
+}
+
+#[test]
+fn holes() {
+    for options in ["-t ext4 -b 1024 -O ^dir_index", "-t ext2 -b 1024 -O ^dir_index"] {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        let Some(mount) = mounted(&image, "16M", options) else { return };
+        let directory = mount.path.join("d");
+        fs::create_dir(&directory).unwrap();
+        let mut random = Random(4);
+        for index in 0..200 {
+            let name = name(&mut random, index, 100);
+            File::create(directory.join(OsStr::from_bytes(&name))).unwrap();
+        }
+        drop(mount);
+        let count = || {
+            let fs = compare(&image, 1);
+            fs.read_dir(&fs.lookup(b"d").unwrap()).unwrap().count()
+        };
+        let whole = count();
+        common::debugfs(&image, &["punch d 3 4", "punch d 9 9"]);
+        assert_eq!((whole, count()), (200, 200 - 3 * 9));
+        // Blocks that are not there behind the last.
+        common::debugfs(&image, &["sif d size 81920"]);
+        assert_eq!(count(), 200 - 3 * 9);
+        common::debugfs(&image, &["sif d size 8192"]);
+        assert_eq!(count(), 6 * 9);
+    }
 }
