@@ -59,10 +59,14 @@
 //! directories with and without hash trees, case-insensitive and encrypted ones, extended
 //! attributes and access control lists.
 //! A feature that changes the format and is not supported is refused by its name
-//! ([`Error::UnsupportedFeature`]); so is a filesystem whose journal needs recovery
-//! ([`Error::NeedsRecovery`]), and one that another host is using ([`Error::InUse`]). Single inodes
-//! are refused where only they are in the way ([`Error::UnsupportedInode`]). fs-verity files are
-//! read without their hashes being verified.
+//! ([`Error::UnsupportedFeature`]); so is one that another host is using ([`Error::InUse`]). Single
+//! inodes are refused where only they are in the way ([`Error::UnsupportedInode`]). fs-verity files
+//! are read without their hashes being verified.
+//!
+//! A filesystem that was not unmounted is seen as it would be after the next mount: the journal is
+//! replayed in memory, fast commits and orphans included, and the device stays as it is
+//! ([`Filesystem::recovered`], [`Recovery`]). A journal on another device is given to
+//! [`Filesystem::open_with_journal`].
 //!
 //! # Trust
 //! What is on a device is input like any other. Every checksum that there is gets verified, every
