@@ -18,6 +18,8 @@ mod scan;
 mod superblock;
 mod tag;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

@@ -59,14 +59,18 @@
 //! directories with and without hash trees, case-insensitive and encrypted ones, extended
 //! attributes and access control lists.
 //! A feature that changes the format and is not supported is refused by its name
-//! ([`Error::UnsupportedFeature`]); so is one that another host is using ([`Error::InUse`]). Single
-//! inodes are refused where only they are in the way ([`Error::UnsupportedInode`]). fs-verity files
-//! are read without their hashes being verified.
+//! ([`Error::UnsupportedFeature`]); a filesystem that another host is using is refused
+//! ([`Error::InUse`]). Single inodes are refused where only they are in the way
+//! ([`Error::UnsupportedInode`]). fs-verity files are read without their hashes being verified.
 //!
-//! A filesystem that was not unmounted is seen as it would be after the next mount: the journal is
-//! replayed in memory, fast commits and orphans included, and the device stays as it is
-//! ([`Filesystem::recovered`], [`Recovery`]). A journal on another device is given to
-//! [`Filesystem::open_with_journal`].
+//! # Recovery
+//! A filesystem that was not unmounted is seen as the next mount would leave it, and the device
+//! stays as it is: the journal is replayed in memory, of which each block that it replaces takes 16
+//! bytes; the copies themselves are read where they are in the log. All versions of the journal are
+//! understood, its checksums are verified, and what the kernel calls damage is
+//! [`Error::Corrupt`] here. A journal on a device of its own is given to
+//! [`Filesystem::open_with_journal`]. [`Filesystem::recovered`] tells what was replayed;
+//! [`Options::recovery`] has such filesystems be refused, and writing to their files always is.
 //!
 //! # Trust
 //! What is on a device is input like any other. Every checksum that there is gets verified, every

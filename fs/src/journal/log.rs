@@ -7,11 +7,12 @@ use nvio_iomap::{Mapper, MappingKind, Op};
 
 use crate::corrupt::{Problem, Structure};
 use crate::journal::superblock::JournalSuperblock;
-use crate::metadata::read;
-use crate::{Error, File, Source};
+use crate::{Error, File, ReadRange, Source};
 
-/// Bytes of a log that are read at once.
-const WINDOW: u32 = 128 << 10;
+/// Bytes of a log that are read at once, in pieces beside each other.
+const WINDOW: u32 = 1 << 20;
+/// Bytes of one of the pieces.
+const PIECE: usize = 128 << 10;
 
 /// The blocks of a log, by their number in it.
 pub(crate) struct Log {
@@ -114,8 +115,24 @@ impl Log {
         self.window.clear();
         self.window.resize(usize::try_from(bytes).unwrap_or(0), 0);
         self.first = number;
-        read(&*self.source, place.saturating_mul(self.block_size.into()), &mut self.window)
-            .inspect_err(|_| self.window.clear())
+        let start = place.saturating_mul(self.block_size.into());
+        let offsets = (start..).step_by(PIECE);
+        let mut ranges: Vec<ReadRange<'_>> = offsets
+            .zip(self.window.chunks_mut(PIECE))
+            .map(|(offset, piece)| ReadRange::new(offset, piece))
+            .collect();
+        self.source.read_many(&mut ranges);
+        let failed = ranges.into_iter().find_map(|range| {
+            let (offset, length) = (range.offset, range.buf.len());
+            Some(Error::Source { offset, length, error: range.result.err()? })
+        });
+        match failed {
+            None => Ok(()),
+            Some(error) => {
+                self.window.clear();
+                Err(error)
+            }
+        }
     }
 }
 

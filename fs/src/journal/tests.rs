@@ -2,249 +2,12 @@
 
 use nvio_iomap::{Mapper, MappingKind, Op};
 
+use super::testing::*;
 use super::*;
-use crate::checksum::crc32c;
 use crate::metadata::read_superblock;
 use crate::superblock::tests::seal;
-use crate::testing::{BLOCK, Image, extent, node};
+use crate::testing::{BLOCK, extent, node};
 use crate::{Options, Recovery};
-
-/// Where the log is: behind the inode table, and behind the blocks that it has copies of.
-const LOG: u64 = 220;
-/// Blocks of the log.
-const BLOCKS: u32 = 64;
-const MAGIC: [u8; 4] = [0xc0, 0x3b, 0x39, 0x98];
-
-const BITS64: u32 = 0x2;
-const ASYNC: u32 = 0x4;
-const V2: u32 = 0x8;
-const V3: u32 = 0x10;
-const FAST: u32 = 0x20;
-/// Not a bit of the format: `COMPAT_CHECKSUM`.
-const V1: u32 = 1 << 31;
-
-const ESCAPE: u16 = 1;
-const SAME_UUID: u16 = 2;
-const LAST: u16 = 8;
-
-/// A filesystem with a log that transactions are put in.
-struct Log {
-    image: Image,
-    features: u32,
-    blocks: u32,
-    /// Where the next block goes, and which transaction it belongs to.
-    at: u32,
-    sequence: u32,
-    /// When transactions are committed.
-    seconds: u64,
-    /// Descriptor and data blocks of the transaction.
-    transaction: Vec<u8>,
-}
-
-impl Log {
-    fn new(features: u32) -> Self {
-        Self::starting(features, BLOCKS, 1, 7)
-    }
-
-    fn starting(features: u32, blocks: u32, start: u32, sequence: u32) -> Self {
-        let mut image = Image::with(|raw| {
-            raw.compat = 0x4.into();
-            raw.incompat = (raw.incompat.get() | 0x4).into();
-            raw.journal_inode = 8.into();
-        });
-        image.inode(8, |bytes| {
-            bytes[4..8].copy_from_slice(&(blocks * BLOCK as u32).to_le_bytes());
-            let root = node(0, 4, &[extent(0, blocks as u16, LOG)]);
-            bytes[0x28..0x28 + root.len()].copy_from_slice(&root);
-        });
-        let (transaction, seconds) = (Vec::new(), 1_000_000);
-        let mut log = Self { image, features, blocks, at: start, sequence, seconds, transaction };
-        log.superblock(|_| ());
-        log
-    }
-
-    fn wide(&self) -> bool {
-        self.features & BITS64 != 0
-    }
-
-    fn has_tails(&self) -> bool {
-        self.features & (V2 | V3) != 0
-    }
-
-    fn seed(&self) -> u32 {
-        crc32c(!0, &[0x55; 16])
-    }
-
-    fn block(&mut self, number: u32) -> &mut [u8] {
-        self.image.block(LOG + u64::from(number))
-    }
-
-    /// Writes the superblock: `change` comes before the checksum.
-    fn superblock(&mut self, change: impl FnOnce(&mut [u8])) {
-        let mut bytes = [0; 1024];
-        let compat = u32::from(self.features & V1 != 0);
-        let fields = [
-            (0, u32::from_be_bytes(MAGIC)),
-            (4, 4),
-            (0xc, BLOCK as u32),
-            (0x10, self.blocks),
-            (0x14, 1),
-            (0x18, self.sequence),
-            (0x1c, self.at),
-            (0x24, compat),
-            (0x28, self.features & !V1 | 1),
-        ];
-        for (at, value) in fields {
-            bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
-        }
-        bytes[0x30..0x40].fill(0x55);
-        bytes[0x50] = if self.has_tails() { 4 } else { 0 };
-        change(&mut bytes);
-        let crc = crc32c(!0, &bytes);
-        bytes[0xfc..0x100].copy_from_slice(&crc.to_be_bytes());
-        self.block(0)[..1024].copy_from_slice(&bytes);
-    }
-
-    fn next(&mut self, bytes: &[u8]) {
-        let at = self.at;
-        self.block(at)[..bytes.len()].copy_from_slice(bytes);
-        let end = if self.features & FAST != 0 { self.blocks - 16 } else { self.blocks };
-        self.at = if at + 1 == end { 1 } else { at + 1 };
-    }
-
-    fn header(&self, kind: u32) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(kind.to_be_bytes());
-        bytes.extend(self.sequence.to_be_bytes());
-        bytes
-    }
-
-    /// A block of the log, with the checksum at its end.
-    fn sealed(&self, mut bytes: Vec<u8>) -> Vec<u8> {
-        bytes.resize(BLOCK, 0);
-        if self.has_tails() {
-            let crc = crc32c(self.seed(), &bytes);
-            bytes[BLOCK - 4..].copy_from_slice(&crc.to_be_bytes());
-        }
-        bytes
-    }
-
-    /// A descriptor block and data blocks: filesystem block, flags, contents as they are in the log.
-    fn data(&mut self, data: &[(u64, u16, Vec<u8>)]) -> &mut Self {
-        let mut bytes = self.header(1);
-        for (index, (block, flags, contents)) in data.iter().enumerate() {
-            let last = if index + 1 == data.len() { LAST } else { 0 };
-            let same = if index > 0 { SAME_UUID } else { 0 };
-            let flags = flags | last | same;
-            let crc = crc32c(crc32c(self.seed(), &self.sequence.to_be_bytes()), contents);
-            bytes.extend((*block as u32).to_be_bytes());
-            let high = ((block >> 32) as u32).to_be_bytes();
-            if self.features & V3 != 0 {
-                bytes.extend(u32::from(flags).to_be_bytes());
-                bytes.extend(high);
-                bytes.extend(crc.to_be_bytes());
-            } else {
-                let v2 = self.features & V2 != 0;
-                bytes.extend(if v2 { (crc as u16).to_be_bytes() } else { [0; 2] });
-                bytes.extend(flags.to_be_bytes());
-                bytes.extend(if self.wide() { &high[..] } else { &[] });
-                bytes.extend(if v2 { &[0xee; 2][..] } else { &[] });
-            }
-            bytes.extend(if same == 0 { &[0x55; 16][..] } else { &[] });
-        }
-        let bytes = self.sealed(bytes);
-        self.transaction.extend(&bytes);
-        self.next(&bytes);
-        for (_, _, contents) in data {
-            self.transaction.extend(contents);
-            self.next(contents);
-        }
-        self
-    }
-
-    /// The same for blocks that are all of one byte.
-    fn fill(&mut self, data: &[(u64, u8)]) -> &mut Self {
-        let data: Vec<_> =
-            data.iter().map(|&(block, byte)| (block, 0, vec![byte; BLOCK])).collect();
-        self.data(&data)
-    }
-
-    fn revoke(&mut self, blocks: &[u64]) -> &mut Self {
-        let size = if self.wide() { 8 } else { 4 };
-        let mut bytes = self.header(5);
-        bytes.extend(((16 + blocks.len() * size) as u32).to_be_bytes());
-        for block in blocks {
-            bytes.extend(&block.to_be_bytes()[8 - size..]);
-        }
-        // What is behind the records that count must not be used.
-        bytes.extend([0xff; 32]);
-        let bytes = self.sealed(bytes);
-        self.next(&bytes);
-        self
-    }
-
-    fn commit(&mut self) -> &mut Self {
-        let mut bytes = self.header(2);
-        bytes.resize(BLOCK, 0);
-        bytes[0x30..0x38].copy_from_slice(&self.seconds.to_be_bytes());
-        if self.features & V1 != 0 {
-            let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Mpeg2);
-            crc.update(&self.transaction);
-            bytes[0xc..0xe].copy_from_slice(&[1, 4]);
-            bytes[0x10..0x14].copy_from_slice(&(crc.finalize() as u32).to_be_bytes());
-        } else if self.has_tails() {
-            let crc = crc32c(self.seed(), &bytes);
-            bytes[0x10..0x14].copy_from_slice(&crc.to_be_bytes());
-        }
-        self.next(&bytes);
-        self.transaction.clear();
-        self.seconds += 5;
-        self.sequence = self.sequence.wrapping_add(1);
-        self
-    }
-
-    fn source(&self) -> Head {
-        Head(self.image.bytes[..(LOG as usize + self.blocks as usize) * BLOCK].to_vec())
-    }
-
-    fn open(&self) -> Result<Filesystem, Error> {
-        Filesystem::open(self.source())
-    }
-
-    /// What the first bytes of the blocks are after recovery.
-    fn check(&self, expected: &[(u64, u8)]) {
-        let fs = self.open().unwrap();
-        for &(number, byte) in expected {
-            let block = fs.block(number).unwrap();
-            assert!(block.iter().all(|&is| is == byte), "block {number}: {}", block[0]);
-        }
-    }
-
-    fn error(&self) -> String {
-        self.open().unwrap_err().to_string()
-    }
-}
-
-const A: u64 = 210;
-const B: u64 = 211;
-const C: u64 = 212;
-
-/// The first blocks of an image, zeroes behind them: quickly copied.
-struct Head(Vec<u8>);
-
-impl Source for Head {
-    fn size(&self) -> u64 {
-        8192 * BLOCK as u64
-    }
-
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), crate::SourceError> {
-        buf.fill(0);
-        let bytes = self.0.get(offset as usize..).unwrap_or_default();
-        let count = bytes.len().min(buf.len());
-        buf[..count].copy_from_slice(&bytes[..count]);
-        Ok(())
-    }
-}
 
 /// All kinds of tags and checksums.
 const FORMATS: [u32; 10] =
@@ -253,12 +16,12 @@ const FORMATS: [u32; 10] =
 #[test]
 fn every_format() {
     for features in FORMATS {
-        let mut log = Log::new(features);
+        let mut log = HandMade::new(features);
         log.fill(&[(A, 1), (B, 2)]).fill(&[(C, 3)]).commit();
         log.fill(&[(A, 4)]).commit();
         log.check(&[(A, 4), (B, 2), (C, 3), (213, 0)]);
         let summary = log.open().unwrap().recovered().unwrap();
-        let expected = JournalReplay { transactions: 2, blocks: 3, revoked: 0 };
+        let expected = JournalReplay { transactions: 2, blocks: 3, ..JournalReplay::default() };
         assert_eq!(summary, expected, "{features:#x}");
     }
 }
@@ -266,7 +29,7 @@ fn every_format() {
 #[test]
 fn descriptors_that_are_full() {
     for features in FORMATS {
-        let mut log = Log::starting(features, 1024, 1, 7);
+        let mut log = HandMade::starting(features, 1024, 1, 7);
         let size = match features & (V2 | V3 | BITS64) {
             features if features & V3 != 0 => 16,
             features => 8 + (features & V2) as usize / 4 + (features & BITS64) as usize * 2,
@@ -291,7 +54,7 @@ fn descriptors_that_are_full() {
 #[test]
 fn blocks_that_look_like_the_journals() {
     for features in FORMATS {
-        let mut log = Log::new(features);
+        let mut log = HandMade::new(features);
         let mut escaped = vec![9; BLOCK];
         escaped[..4].fill(0);
         log.data(&[(A, ESCAPE, escaped.clone()), (B, 0, escaped.clone())]).commit();
@@ -304,7 +67,7 @@ fn blocks_that_look_like_the_journals() {
 #[test]
 fn revokes_in_all_orders() {
     for features in FORMATS {
-        let mut log = Log::new(features);
+        let mut log = HandMade::new(features);
         // Before, after and in the transaction that has the block, and journalled again.
         log.fill(&[(A, 1), (B, 1), (C, 1)]).commit();
         log.revoke(&[A, B]).commit();
@@ -312,14 +75,14 @@ fn revokes_in_all_orders() {
         log.check(&[(A, 0), (B, 2), (C, 0)]);
         assert_eq!(log.open().unwrap().recovered().unwrap().revoked, 3, "{features:#x}");
 
-        let mut log = Log::new(features);
+        let mut log = HandMade::new(features);
         log.revoke(&[A]).fill(&[(A, 1)]).commit();
         log.fill(&[(B, 1)]).commit();
         log.fill(&[(B, 2)]).revoke(&[B]).commit();
         log.check(&[(A, 0), (B, 0)]);
 
         // Of a transaction that is not complete nothing counts.
-        let mut log = Log::new(features);
+        let mut log = HandMade::new(features);
         log.fill(&[(A, 1)]).commit();
         log.revoke(&[A]);
         log.check(&[(A, 1)]);
@@ -328,7 +91,7 @@ fn revokes_in_all_orders() {
 
 #[test]
 fn revokes_of_large_blocks() {
-    let mut log = Log::new(BITS64);
+    let mut log = HandMade::new(BITS64);
     log.fill(&[(A, 1)]).commit();
     log.revoke(&[A | 1 << 32]).commit();
     log.check(&[(A, 1)]);
@@ -340,7 +103,7 @@ fn revokes_of_large_blocks() {
 fn logs_and_sequence_numbers_wrap() {
     for features in FORMATS {
         for start in BLOCKS - 8..BLOCKS {
-            let mut log = Log::starting(features, BLOCKS, start, u32::MAX - 1);
+            let mut log = HandMade::starting(features, BLOCKS, start, u32::MAX - 1);
             log.fill(&[(A, 1), (B, 1)]).commit();
             log.fill(&[(A, 2), (C, 2)]).revoke(&[B]).commit();
             log.fill(&[(A, 3)]).commit();
@@ -348,7 +111,7 @@ fn logs_and_sequence_numbers_wrap() {
         }
     }
     // All of the log: 63 blocks. What is behind the end is its beginning.
-    let mut log = Log::new(V3);
+    let mut log = HandMade::new(V3);
     for round in 0..21 {
         log.fill(&[(A, round)]).commit();
     }
@@ -358,18 +121,18 @@ fn logs_and_sequence_numbers_wrap() {
 #[test]
 fn the_last_transaction_is_torn() {
     for features in FORMATS {
-        let whole = |log: &mut Log| {
+        let whole = |log: &mut HandMade| {
             log.fill(&[(A, 1)]).commit();
         };
         // The commit block is missing, is an older transaction's, or is something else.
-        let mut log = Log::new(features);
+        let mut log = HandMade::new(features);
         whole(&mut log);
         log.fill(&[(A, 2)]);
         log.check(&[(A, 1)]);
         log.sequence -= 1;
         log.commit();
         log.check(&[(A, 1)]);
-        let mut log = Log::new(features);
+        let mut log = HandMade::new(features);
         whole(&mut log);
         log.fill(&[(A, 2)]);
         let at = log.at;
@@ -377,15 +140,15 @@ fn the_last_transaction_is_torn() {
         log.check(&[(A, 1)]);
     }
     // Nothing is complete.
-    let mut log = Log::new(V3);
+    let mut log = HandMade::new(V3);
     log.fill(&[(A, 1)]);
     log.check(&[(A, 0)]);
     assert_eq!(log.open().unwrap().recovered().unwrap(), JournalReplay::default());
 }
 
 /// A log of two transactions; a byte of block `number` is changed.
-fn changed(features: u32, number: u32, at: usize) -> Log {
-    let mut log = Log::new(features);
+fn changed(features: u32, number: u32, at: usize) -> HandMade {
+    let mut log = HandMade::new(features);
     log.fill(&[(A, 1)]).revoke(&[B]).commit();
     log.fill(&[(A, 2)]).revoke(&[C]).commit();
     log.check(&[(A, 2)]);
@@ -426,7 +189,7 @@ fn checksums_are_verified() {
 #[test]
 fn transactions_without_their_checksum() {
     // Not every kernel that has the feature fills it in.
-    let mut log = Log::new(V1);
+    let mut log = HandMade::new(V1);
     log.fill(&[(A, 1)]);
     let at = log.at;
     log.commit().block(at)[0xc..0x14].fill(0);
@@ -437,7 +200,7 @@ fn transactions_without_their_checksum() {
 
 #[test]
 fn a_first_sector_of_a_commit_block_is_enough() {
-    let mut log = Log::new(V3);
+    let mut log = HandMade::new(V3);
     log.fill(&[(A, 1)]);
     let at = log.at;
     log.commit().block(at)[512..].fill(0xaa);
@@ -450,7 +213,7 @@ fn a_first_sector_of_a_commit_block_is_enough() {
 fn what_an_older_journal_left() {
     // A stale transaction with the right number: its commit block is older than the one before.
     for number in [5, 7, 8] {
-        let mut log = Log::new(V3);
+        let mut log = HandMade::new(V3);
         log.fill(&[(A, 1)]).revoke(&[B]).commit();
         log.seconds -= 100;
         log.fill(&[(A, 2)]).revoke(&[C]).commit();
@@ -462,7 +225,7 @@ fn what_an_older_journal_left() {
 #[test]
 fn impossible_superblocks() {
     let field = |features: u32, at: usize, value: u32| {
-        let mut log = Log::new(features);
+        let mut log = HandMade::new(features);
         log.fill(&[(A, 1)]).commit();
         (log.at, log.sequence) = (1, 7);
         log.superblock(|bytes| bytes[at..at + 4].copy_from_slice(&value.to_be_bytes()));
@@ -493,7 +256,7 @@ fn impossible_superblocks() {
 
 #[test]
 fn superblocks_without_features() {
-    let mut log = Log::new(0);
+    let mut log = HandMade::new(0);
     log.superblock(|bytes| {
         bytes[7] = 3;
         // What is behind the fields of the first version is not looked at.
@@ -507,7 +270,7 @@ fn superblocks_without_features() {
 fn logs_without_an_end() {
     // A descriptor block whose data blocks go around the log, back to itself.
     for features in [0, BITS64] {
-        let mut log = Log::new(features);
+        let mut log = HandMade::new(features);
         let blocks: Vec<_> = (0..62).map(|index| (4000 + index, 1)).collect();
         log.fill(&blocks);
         assert_eq!(log.at, 1);
@@ -516,7 +279,7 @@ fn logs_without_an_end() {
         assert_eq!(log.error(), error);
     }
     // More than there are.
-    let mut log = Log::new(0);
+    let mut log = HandMade::new(0);
     log.fill(&[(A, 1)]);
     let tags = log.block(1);
     tags[12..].fill(0);
@@ -526,11 +289,11 @@ fn logs_without_an_end() {
 
 #[test]
 fn tags_and_revokes_that_lead_nowhere() {
-    let mut log = Log::new(BITS64);
+    let mut log = HandMade::new(BITS64);
     log.fill(&[(8191, 1)]).commit();
     log.check(&[(8191, 1)]);
     for block in [8192, u64::MAX, 1 << 32] {
-        let mut log = Log::new(BITS64);
+        let mut log = HandMade::new(BITS64);
         log.fill(&[(A, 1), (block, 1)]).commit();
         let error = log.error();
         let expected =
@@ -538,10 +301,10 @@ fn tags_and_revokes_that_lead_nowhere() {
         assert!(error.starts_with(&expected), "{error}");
     }
     // 32 bits are all there is.
-    let mut log = Log::new(V3);
+    let mut log = HandMade::new(V3);
     log.fill(&[(A | 5 << 32, 1)]).commit();
     log.check(&[(A, 1)]);
-    let mut log = Log::new(0);
+    let mut log = HandMade::new(0);
     log.revoke(&[A]).commit();
     log.block(1)[12..16].copy_from_slice(&4097u32.to_be_bytes());
     assert!(log.error().contains("block 1 of the log: bytes in use is 4097, at most 4096"));
@@ -551,10 +314,10 @@ fn tags_and_revokes_that_lead_nowhere() {
 
 #[test]
 fn logs_that_are_not_there() {
-    let mut log = Log::new(0);
+    let mut log = HandMade::new(0);
     log.fill(&[(A, 1)]).commit();
     let root = node(0, 4, &[extent(0, 2, LOG), extent(3, 61, LOG + 3)]);
-    let inode = |log: &mut Log, mode: u8, size: u32| {
+    let inode = |log: &mut HandMade, mode: u8, size: u32| {
         log.image.inode(8, |bytes| {
             bytes[1] = mode;
             bytes[4..8].copy_from_slice(&size.to_le_bytes());
@@ -576,7 +339,7 @@ fn logs_that_are_not_there() {
 
 #[test]
 fn nothing_to_replay() {
-    let mut log = Log::new(V3);
+    let mut log = HandMade::new(V3);
     log.fill(&[(A, 1)]).commit();
     log.superblock(|bytes| bytes[0x1c..0x20].fill(0));
     log.check(&[(A, 0)]);
@@ -585,7 +348,7 @@ fn nothing_to_replay() {
 
 #[test]
 fn what_is_asked_for() {
-    let mut log = Log::new(V3);
+    let mut log = HandMade::new(V3);
     log.fill(&[(A, 1)]).commit();
     let refuse = Options::default().recovery(Recovery::Refuse);
     let refused = Filesystem::open_with(log.source(), refuse);
@@ -596,8 +359,8 @@ fn what_is_asked_for() {
 
 #[test]
 fn the_superblock_is_journalled_too() {
-    let mut log = Log::new(V3);
-    let with = |log: &Log, change: fn(&mut crate::raw_superblock::RawSuperblock)| {
+    let mut log = HandMade::new(V3);
+    let with = |log: &HandMade, change: fn(&mut crate::raw_superblock::RawSuperblock)| {
         let bytes: [u8; 1024] = log.image.bytes[1024..2048].try_into().unwrap();
         let mut raw: crate::raw_superblock::RawSuperblock = zerocopy::transmute!(bytes);
         change(&mut raw);
@@ -611,11 +374,11 @@ fn the_superblock_is_journalled_too() {
     assert_eq!(fs.superblock().label(), b"newa");
     assert_eq!(read_superblock(&log.image.bytes).unwrap().label(), b"data");
 
-    let mut log = Log::new(V3);
+    let mut log = HandMade::new(V3);
     let block = with(&log, |raw| raw.incompat = (raw.incompat.get() | 0x1).into());
     log.data(&[(0, 0, block)]).commit();
     assert_eq!(log.error(), "unsupported incompat feature: compression");
-    let mut log = Log::new(V3);
+    let mut log = HandMade::new(V3);
     let block = with(&log, |raw| (raw.log_block_size, raw.log_cluster_size) = (3.into(), 3.into()));
     log.data(&[(0, 0, block)]).commit();
     assert!(log.error().contains("corrupt superblock: "), "{}", log.error());
@@ -623,7 +386,7 @@ fn the_superblock_is_journalled_too() {
 
 #[test]
 fn data_of_files_comes_from_the_log() {
-    let mut log = Log::new(V3);
+    let mut log = HandMade::new(V3);
     log.image.inode(12, |bytes| {
         bytes[4..8].copy_from_slice(&(10 * BLOCK as u32).to_le_bytes());
         let root = node(0, 4, &[extent(0, 6, 3000), extent(7, 32768 + 3, 3100)]);
@@ -666,7 +429,7 @@ fn data_of_files_comes_from_the_log() {
 #[test]
 fn the_area_for_fast_commits() {
     // 1,040 blocks, of which 16 are the area: 1,024 to 1,039, and the first is left out.
-    let mut log = Log::starting(V3 | FAST, 1040, 1020, 7);
+    let mut log = HandMade::starting(V3 | FAST, 1040, 1020, 7);
     log.superblock(|bytes| bytes[0x57] = 16);
     log.fill(&[(A, 1), (B, 1)]).fill(&[(C, 1)]).commit();
     log.check(&[(A, 1), (B, 1), (C, 1)]);
@@ -691,4 +454,54 @@ fn published_check_value() {
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Mpeg2);
     digest.update(b"123456789");
     assert_eq!(digest.finalize(), 0x0376_e6e7);
+}
+
+/// Small random numbers.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+/// Three transactions, the last of which is not the newest of every block.
+fn three(features: u32) -> HandMade {
+    let mut log = HandMade::new(features);
+    log.fill(&[(A, 1), (B, 1)]).commit();
+    log.fill(&[(A, 2), (C, 2)]).revoke(&[B]).commit();
+    log.fill(&[(A, 3)]).revoke(&[C]).commit();
+    log
+}
+
+#[test]
+fn whatever_is_changed_there_is_an_end() {
+    let mut random = Random(1);
+    for features in FORMATS {
+        let sound = three(features);
+        let used = sound.at as usize * BLOCK;
+        let (mut opened, mut refused) = (0, 0);
+        for _ in 0..150 {
+            let mut source = sound.source();
+            for _ in 0..=random.below(3) {
+                // The structures are at the beginnings of blocks.
+                let range = if random.below(2) == 0 { 64 } else { BLOCK };
+                let at = random.below(used / BLOCK) * BLOCK + random.below(range);
+                let bits = [1 << random.below(8), 0xff, random.below(256) as u8][random.below(3)];
+                source.0[LOG as usize * BLOCK + at] ^= bits;
+            }
+            match Filesystem::open(source) {
+                Err(_) => refused += 1,
+                Ok(fs) => {
+                    opened += 1;
+                    let state = [A, B, C].map(|number| fs.block(number).unwrap()[9]);
+                    // With checksums of everything it is as it was after one of the transactions.
+                    let whole = [[0, 0, 0], [1, 1, 0], [2, 0, 2], [3, 0, 0]].contains(&state);
+                    assert!(whole || features & (V2 | V3) == 0, "{features:#x}: {state:?}");
+                }
+            }
+        }
+        assert!(opened > 0 && refused > 0, "{features:#x}: {opened} {refused}");
+    }
 }
