@@ -11,7 +11,7 @@ use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
 use crate::leaf::Leaf;
 use crate::map::{LOGICAL_END, LeafBuilder, prefetch_leaves};
-use crate::{Error, Filesystem, Inode, Superblock};
+use crate::{Error, Filesystem, Inode, Superblock, map};
 
 /// `eh_magic`.
 const MAGIC: u16 = 0xf30a;
@@ -380,6 +380,72 @@ impl Past<'_> {
             high = low;
         }
         Ok(false)
+    }
+}
+
+/// Blocks of the tree that a kernel comes to when it puts the changes of fast commits into it: nodes
+/// that nothing is left in are freed, and one that is full is filled before there is another.
+pub(crate) fn count_nodes(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
+    let root = root(fs, inode);
+    let header = root.header(None)?;
+    let room = entries_in_block(fs.superblock());
+    let mut count = Count { fs, inode, room, nodes: 0, visited: 0, extents: 0 };
+    let mut entries = count.entries(&root, header)?;
+    let Count { mut nodes, extents, .. } = count;
+    // A single leaf whose extents have room in the root goes there.
+    if extents == 0 || (header.depth.get() == 1 && entries == 1 && extents <= ENTRIES_IN_ROOT) {
+        return Ok(0);
+    }
+    while entries > ENTRIES_IN_ROOT {
+        entries = entries.div_ceil(room);
+        nodes = nodes.saturating_add(entries);
+    }
+    Ok(nodes)
+}
+
+/// A walk over all nodes of a tree.
+struct Count<'a> {
+    fs: &'a Filesystem,
+    inode: &'a Inode,
+    /// Entries that fit into a node.
+    room: u64,
+    nodes: u64,
+    visited: u64,
+    extents: u64,
+}
+
+impl Count<'_> {
+    /// Entries that a node comes to, if it has room for all of them.
+    fn entries(&mut self, node: &Node<'_>, header: &RawHeader) -> Result<u64, Error> {
+        let Some(below) = header.depth.get().checked_sub(1) else {
+            let extents = map::count_extents(self.fs, self.inode, node.low..node.high)?;
+            self.extents = self.extents.saturating_add(extents);
+            return Ok(extents);
+        };
+        let entries: &[RawIndex] = node.entries(header)?;
+        let starts = entries.iter().map(|entry| u64::from(entry.logical.get()));
+        let ends = starts.skip(1).chain([node.high]);
+        let (mut low, mut all) = (node.low, 0u64);
+        for (entry, high) in entries.iter().zip(ends) {
+            let limit = node.superblock.blocks_count();
+            self.visited = self.visited.saturating_add(1);
+            if self.visited > limit {
+                let structure = Structure::BlockMap { inode: self.inode.number() };
+                return Err(structure.corrupt(Problem::TooManyBlocks { limit }));
+            }
+            let number = join(entry.leaf_lo, entry.leaf_hi);
+            let structure = Structure::ExtentBlock { block: number, inode: self.inode.number() };
+            let block = read_node(self.fs, number, structure)?;
+            // What is added in front of the first child goes into it.
+            let child = Node { superblock: node.superblock, bytes: &block, structure, low, high };
+            let header = child.header(Some(below))?;
+            verify_checksum(&child, header, self.inode)?;
+            let nodes = self.entries(&child, header)?.div_ceil(self.room);
+            self.nodes = self.nodes.saturating_add(nodes);
+            all = all.saturating_add(nodes);
+            low = high;
+        }
+        Ok(all)
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::block_cache::Block;
 use crate::journal::FastCommitArea;
-use crate::map::{Extents, Leaves};
+use crate::map::Extents;
 use crate::{Error, Filesystem, Inode, InodeFlags, extent};
 pub(crate) use names::{NameChange, NameChanges};
 pub(crate) use ranges::Ranges;
@@ -85,10 +85,15 @@ impl FastCommit {
         if !inode.flags().contains(InodeFlags::EXTENTS) {
             return Ok(inode);
         }
-        let blocks = match known.get() {
-            Some(blocks) => *blocks,
-            None => *known.get_or_init(|| count_512(fs, &inode).unwrap_or(inode.blocks_512())),
+        if let Some(blocks) = known.get() {
+            return Ok(inode.with_blocks_512(*blocks));
+        }
+        let blocks = match count_512(fs, &inode) {
+            // A kernel leaves the count as it is, then.
+            Err(Error::Corrupt(_)) => inode.blocks_512(),
+            counted => counted?,
         };
+        let blocks = *known.get_or_init(|| blocks);
         Ok(inode.with_blocks_512(blocks))
     }
 }
@@ -102,35 +107,8 @@ fn count_512(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
     }
     let nodes = match fs.range_changes(inode.number()) {
         None => extent::nodes_past(fs, inode, 0)?,
-        Some(_) => count_nodes(fs, inode)?,
+        Some(_) => extent::count_nodes(fs, inode)?,
     };
     let unit = u64::from(superblock.block_size() >> 9);
     Ok(data.saturating_add(nodes).saturating_mul(unit))
-}
-
-/// Blocks of the tree that a kernel comes to when it puts the changes into the tree on the device:
-/// each leaf is filled before there is another one.
-fn count_nodes(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
-    let superblock = fs.superblock();
-    let room = extent::entries_in_block(superblock);
-    let stored = extent::nodes_past(fs, inode, 0)?;
-    let (mut all, mut leaves, mut stored_leaves) = (0u64, 0u64, 0u64);
-    for leaf in Leaves::new(fs, inode) {
-        let extents = leaf?;
-        all = all.saturating_add(extents);
-        leaves = leaves.saturating_add(extents.div_ceil(room));
-        stored_leaves = stored_leaves.saturating_add(1);
-    }
-    // What the root has room for needs no block.
-    let in_root = extent::ENTRIES_IN_ROOT;
-    if all <= in_root && leaves <= 1 {
-        return Ok(0);
-    }
-    let stored_indexes = stored.saturating_sub(stored_leaves.min(stored));
-    let (mut level, mut indexes) = (leaves, 0u64);
-    while level > in_root {
-        level = level.div_ceil(room);
-        indexes = indexes.saturating_add(level);
-    }
-    Ok(leaves.saturating_add(indexes.max(stored_indexes)))
 }

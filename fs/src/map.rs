@@ -243,54 +243,22 @@ pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
     Ok(())
 }
 
-/// The leaves of a file's tree, with what fast commits have changed in their ranges: how many extents
-/// each has. A hole in front of the first leaf goes with it.
-pub(crate) struct Leaves<'a> {
-    fs: &'a Filesystem,
-    inode: &'a Inode,
-    next: u64,
-}
-
-impl<'a> Leaves<'a> {
-    pub(crate) fn new(fs: &'a Filesystem, inode: &'a Inode) -> Self {
-        Self { fs, inode, next: 0 }
+/// How many extents logical blocks `range` have, with what fast commits have changed. The range ends
+/// where a leaf of the stored map does.
+pub(crate) fn count_extents(
+    fs: &Filesystem,
+    inode: &Inode,
+    range: Range<u64>,
+) -> Result<u64, Error> {
+    let mut extents = 0usize;
+    let mut next = range.start;
+    while next < range.end {
+        let leaf = stored_leaf(fs, inode, next)?;
+        let is_extent = |mapping: &&Mapping| mapping.kind != MappingKind::Hole;
+        extents = extents.saturating_add(leaf.mappings().iter().filter(is_extent).count());
+        next = fs.superblock().block_at(leaf.end()).max(next.saturating_add(1));
     }
-}
-
-impl Iterator for Leaves<'_> {
-    type Item = Result<u64, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= LOGICAL_END {
-            return None;
-        }
-        let superblock = self.fs.superblock();
-        let mut extents = 0;
-        loop {
-            let leaf = match extent::leaf(self.fs, self.inode, self.next) {
-                Ok(leaf) => leaf,
-                Err(error) => {
-                    self.next = LOGICAL_END;
-                    return Some(Err(error));
-                }
-            };
-            self.next = superblock.block_at(leaf.end()).max(self.next.saturating_add(1));
-            let is_leaf = count_extents(&leaf) > 0 || self.next >= LOGICAL_END;
-            let leaf = match self.fs.range_changes(self.inode.number()) {
-                Some(changes) => changes.apply(superblock, leaf),
-                None => leaf,
-            };
-            extents = count_extents(&leaf).saturating_add(extents);
-            if is_leaf {
-                return Some(Ok(extents));
-            }
-        }
-    }
-}
-
-fn count_extents(leaf: &Leaf) -> u64 {
-    let is_extent = |mapping: &&Mapping| mapping.kind != MappingKind::Hole;
-    u64::try_from(leaf.mappings().iter().filter(is_extent).count()).unwrap_or(u64::MAX)
+    Ok(u64::try_from(extents).unwrap_or(u64::MAX))
 }
 
 /// An extent of a file: blocks that follow each other in the file and on the device.
