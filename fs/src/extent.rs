@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::block_cache::Block;
 use crate::checksum::crc32c;
 use crate::corrupt::{Problem, Structure};
+use crate::fast_commit::Ranges;
 use crate::leaf::Leaf;
 use crate::map::{LOGICAL_END, LeafBuilder, prefetch_leaves};
 use crate::{Error, Filesystem, Inode, Superblock, map};
@@ -392,13 +393,25 @@ pub(crate) fn count_nodes(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> 
     let mut count = Count { fs, inode, room, nodes: 0, visited: 0, extents: 0 };
     let mut entries = count.entries(&root, header)?;
     let Count { mut nodes, extents, .. } = count;
-    // A single leaf whose extents have room in the root goes there.
-    if extents == 0 || (header.depth.get() == 1 && entries == 1 && extents <= ENTRIES_IN_ROOT) {
+    if extents == 0 {
         return Ok(0);
     }
-    while entries > ENTRIES_IN_ROOT {
+    // A tree that has grown does not become lower when extents go.
+    let peak = fs.range_changes(inode.number()).map_or(0, Ranges::peak);
+    let (mut in_root, mut grown) = (peak, 0u16);
+    while in_root > ENTRIES_IN_ROOT {
+        in_root = in_root.div_ceil(room);
+        grown = grown.saturating_add(1);
+    }
+    let mut depth = header.depth.get();
+    while entries > ENTRIES_IN_ROOT || depth < grown {
         entries = entries.div_ceil(room);
         nodes = nodes.saturating_add(entries);
+        depth = depth.saturating_add(1);
+    }
+    // But for a single leaf, whose extents move into the root when there is room for them.
+    if depth == 1 && entries == 1 && extents <= ENTRIES_IN_ROOT {
+        return Ok(0);
     }
     Ok(nodes)
 }

@@ -20,13 +20,18 @@ struct Change {
     physical: u64,
 }
 
-/// Ranges of logical blocks that are not as the file's tree says, by their start, without overlap.
+/// Ranges of logical blocks that are not as the file's tree says.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ranges(BTreeMap<u64, Change>);
+pub(crate) struct Ranges {
+    /// By their start, without overlap.
+    changes: BTreeMap<u64, Change>,
+    /// How many there were before some were removed.
+    peak: usize,
+}
 
 impl Ranges {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.changes.is_empty()
     }
 
     /// The range is mapped to the blocks from `physical` on.
@@ -35,8 +40,14 @@ impl Ranges {
         self.insert(range, kind, physical);
     }
 
+    /// The most extents that a kernel had in the tree at a time on account of these changes.
+    pub(crate) fn peak(&self) -> u64 {
+        u64::try_from(self.peak.max(self.changes.len())).unwrap_or(u64::MAX)
+    }
+
     /// The range has no blocks.
     pub(crate) fn remove(&mut self, range: Range<u64>) {
+        self.peak = self.peak.max(self.changes.len());
         self.insert(range, MappingKind::Hole, 0);
     }
 
@@ -45,23 +56,23 @@ impl Ranges {
             return;
         }
         // What reaches into the range from before is cut, and goes on behind it.
-        if let Some((&start, &before)) = self.0.range(..range.start).next_back()
+        if let Some((&start, &before)) = self.changes.range(..range.start).next_back()
             && before.end > range.start
         {
-            self.0.insert(start, Change { end: range.start, ..before });
+            self.changes.insert(start, Change { end: range.start, ..before });
             self.insert_rest(start, before, range.end);
         }
-        while let Some((&start, &inside)) = self.0.range(range.clone()).next() {
-            self.0.remove(&start);
+        while let Some((&start, &inside)) = self.changes.range(range.clone()).next() {
+            self.changes.remove(&start);
             self.insert_rest(start, inside, range.end);
         }
-        self.0.insert(range.start, Change { end: range.end, kind, physical });
+        self.changes.insert(range.start, Change { end: range.end, kind, physical });
     }
 
     /// What of a change from `start` on is behind `end`.
     fn insert_rest(&mut self, start: u64, change: Change, end: u64) {
         if change.end > end {
-            self.0.insert(end, change.from(start, end));
+            self.changes.insert(end, change.from(start, end));
         }
     }
 
@@ -69,8 +80,8 @@ impl Ranges {
     pub(crate) fn apply(&self, superblock: &Superblock, leaf: Leaf) -> Leaf {
         let (start, end) = (superblock.block_at(leaf.start()), superblock.block_at(leaf.end()));
         // One may begin before the leaf.
-        let first = self.0.range(..=start).next_back().map_or(start, |(&first, _)| first);
-        let mut changes = self.0.range(first..end.max(first)).peekable();
+        let first = self.changes.range(..=start).next_back().map_or(start, |(&first, _)| first);
+        let mut changes = self.changes.range(first..end.max(first)).peekable();
         if changes.peek().is_none() {
             return leaf;
         }
@@ -191,7 +202,7 @@ mod tests {
                         model[block as usize] = Some((physical + block - start, unwritten));
                     }
                 }
-                let list: Vec<_> = ranges.0.iter().collect();
+                let list: Vec<_> = ranges.changes.iter().collect();
                 assert!(list.iter().all(|(start, change)| **start < change.end));
                 assert!(list.windows(2).all(|pair| pair[0].1.end <= *pair[1].0));
             }
