@@ -170,7 +170,7 @@ fn folded_names() -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
     for index in 0..1500u32 {
         let letter = char::from_u32(0x410 + index % 32).unwrap();
         let name = format!("{letter}-File-{index}-{}", "\u{e9}T".repeat((index % 40) as usize));
-        let other = format!("{}", name.to_uppercase());
+        let other = name.to_uppercase();
         names.push((name.to_lowercase(), vec![other]));
     }
     let bytes = |name: String| name.into_bytes();

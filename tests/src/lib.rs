@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 pub mod check;
+pub mod folded;
 pub mod guest;
 pub mod image;
 pub mod matrix;

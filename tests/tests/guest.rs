@@ -309,6 +309,17 @@ guest_tests! {
     }
     lba4096_e2fsck_is_clean { IOMMU.stdout("lba4096.e2fsck"); }
 
+    names_are_folded_as_the_kernel_does {
+        let counts: Vec<u32> =
+            IOMMU.stdout("folded").split_whitespace().map(|count| count.parse().unwrap()).collect();
+        assert!(counts[0] > 6_000 && counts[1] > 100, "found and not: {counts:?}");
+        IOMMU.stdout("folded.e2fsck");
+    }
+
+    encrypted_names_that_are_folded_are_as_the_kernel_shows_them {
+        assert_eq!(IOMMU.stdout("folded-encrypted").trim(), "2540");
+    }
+
     ls_prints_a_line_for_each_path {
         let text = IOMMU.stdout("lba512.ls-text");
         for name in ["large", "scattered", "tail-past-the-end", "-> ../sizes/medium"] {

@@ -13,6 +13,9 @@ use crate::dir_map::DirMap;
 use crate::dir_query::Query;
 use crate::{CompatFeatures, Error, Filesystem, Inode, InodeFlags};
 
+/// Size of the hash that an entry carries, in directories where they do, bytes.
+const OWN_HASH: usize = 8;
+
 /// Whether a directory has a hash tree.
 pub(crate) fn has_tree(fs: &Filesystem, inode: &Inode) -> bool {
     inode.flags().contains(InodeFlags::INDEX)
@@ -60,7 +63,8 @@ pub(crate) fn find<T>(
         if before.replace(hash) == Some(hash) {
             return Ok(None);
         }
-        let mut walk = Walk { fs, inode, map, hash, path: Vec::new(), visits: 0 };
+        let has_own_hashes = query.has_own_hashes();
+        let mut walk = Walk { fs, inode, map, has_own_hashes, hash, path: Vec::new(), visits: 0 };
         let mut next = Some(walk.start(root)?);
         while let Some(index) = next {
             let block = walk.read(index)?;
@@ -103,6 +107,7 @@ struct Walk<'a> {
     fs: &'a Filesystem,
     inode: &'a Inode,
     map: DirMap,
+    has_own_hashes: bool,
     hash: Hash,
     /// The nodes from the root on, and where in each.
     path: Vec<Step>,
@@ -165,9 +170,12 @@ impl Walk<'_> {
     fn node(&mut self, index: u32) -> Result<Node, Stop> {
         self.count()?;
         let block = index_block(self.fs, self.inode, &mut self.map, index.into())?;
-        // Where entries carry their hashes, so does the one in front of the node's.
-        let own = block.len().saturating_sub(node::START);
-        Ok(Node::new(block, node::START, node::limit(self.fs.superblock(), own))?)
+        // Where entries carry their hashes, there is room for one of the entry in front, although the
+        // node's own begin there.
+        let front =
+            if self.has_own_hashes { node::START.saturating_add(OWN_HASH) } else { node::START };
+        let limit = node::limit(self.fs.superblock(), block.len().saturating_sub(front));
+        Ok(Node::new(block, node::START, limit)?)
     }
 
     /// Reads a block with names.

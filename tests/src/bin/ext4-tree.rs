@@ -1,5 +1,7 @@
 //! Makes and describes test trees where only the kernel is, as in the guest:
-//! `ext4-tree populate DIRECTORY ENTRIES SEED` and `ext4-tree view DIRECTORY`.
+//! `ext4-tree populate DIRECTORY ENTRIES SEED` and `ext4-tree view DIRECTORY`. Case-insensitive
+//! names: `ext4-tree fold DIRECTORY`, `ext4-tree fold-compare IMAGE MOUNT` and
+//! `ext4-tree fold-compare-encrypted IMAGE MOUNT`.
 
 use std::env;
 use std::io;
@@ -7,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use nvio_tests::tree::{self, Options};
-use nvio_tests::view;
+use nvio_tests::{folded, view};
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -38,8 +40,19 @@ fn run(args: &[&str]) -> io::Result<()> {
             println!("{}", view::to_json(&view::of_kernel(Path::new(directory))?));
             Ok(())
         }
+        ["fold", directory] => folded::make(Path::new(directory)),
+        ["fold-compare", image, mount] => {
+            let (found, not_found) = folded::compare(Path::new(image), Path::new(mount))?;
+            println!("{found} {not_found}");
+            Ok(())
+        }
+        ["fold-compare-encrypted", image, mount] => {
+            println!("{}", folded::compare_without_key(Path::new(image), Path::new(mount))?);
+            Ok(())
+        }
         _ => Err(io::Error::other(
-            "usage: ext4-tree populate DIRECTORY ENTRIES SEED | view DIRECTORY",
+            "usage: ext4-tree populate DIRECTORY ENTRIES SEED | view DIRECTORY | \
+             fold DIRECTORY | fold-compare IMAGE MOUNT | fold-compare-encrypted IMAGE MOUNT",
         )),
     }
 }

@@ -9,7 +9,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::rooted;
-use super::stat::{Record, kind};
+use super::stat::{self, Record, kind};
 use crate::attributes::Attributes;
 use crate::cli::VolumeArgs;
 use crate::error::Error;
@@ -144,7 +144,8 @@ impl Listing<'_> {
             return self.array.push(&mut self.out, &record);
         }
         let has_acl = self.volume.filesystem.has_acl(inode).map_err(Error::path(path))?;
-        self.out.bytes(self.lines.begin(inode, has_acl))?;
+        let size = stat::size(inode, target.as_deref());
+        self.out.bytes(self.lines.begin(inode, size, has_acl))?;
         self.out.name(shown)?;
         if let Some(target) = &target {
             self.out.text(" -> ")?;

@@ -28,6 +28,12 @@ pub struct Record<'a> {
     pub attributes: Option<&'a Attributes>,
 }
 
+/// Size in bytes as stat(2) gives it. That of a link is its target's, which has another length
+/// where it is encrypted.
+pub fn size(inode: &Inode, target: Option<&[u8]>) -> u64 {
+    target.and_then(|target| target.len().try_into().ok()).unwrap_or_else(|| inode.size())
+}
+
 #[derive(Serialize)]
 struct Time {
     seconds: i64,
@@ -64,7 +70,7 @@ impl Serialize for Record<'_> {
         map.serialize_entry("mode", &Octal(inode.mode()))?;
         map.serialize_entry("uid", &inode.uid())?;
         map.serialize_entry("gid", &inode.gid())?;
-        map.serialize_entry("size", &inode.size())?;
+        map.serialize_entry("size", &size(inode, self.target))?;
         map.serialize_entry("links", &inode.links())?;
         map.serialize_entry("inode", &inode.number())?;
         map.serialize_entry("mtime", &Time::from(inode.mtime()))?;
@@ -187,7 +193,7 @@ fn text(out: &mut Output, record: &Record<'_>) -> Result<(), Error> {
     out.line("")?;
     out.line(&format!(
         "    Size: {}  Blocks: {} of 512  Kind: {}{}",
-        inode.size(),
+        size(inode, record.target),
         inode.blocks_512(),
         inode.kind(),
         device.unwrap_or_default()

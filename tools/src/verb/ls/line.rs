@@ -16,7 +16,7 @@ pub struct Lines {
 
 impl Lines {
     /// The line of `inode`, which ends with a space for the name to follow.
-    pub fn begin(&mut self, inode: &Inode, has_acl: bool) -> &[u8] {
+    pub fn begin(&mut self, inode: &Inode, size: u64, has_acl: bool) -> &[u8] {
         let Self { line, time, .. } = self;
         line.clear();
         line.extend_from_slice(&mode_bytes(inode.mode()));
@@ -34,7 +34,7 @@ impl Lines {
                 let text = format!("{major}, {minor}");
                 line.extend_from_slice(format!("{text:>12}").as_bytes());
             }
-            None => number(line, inode.size(), 12),
+            None => number(line, size, 12),
         }
         line.push(b' ');
         let mtime = inode.mtime();
