@@ -121,6 +121,13 @@ pub fn block_size(image: &Path) -> io::Result<u64> {
     Ok(1024 << u32::from_le_bytes(log))
 }
 
+/// Whether the journal has to be replayed (`needs_recovery`).
+pub fn needs_recovery(image: &Path) -> io::Result<bool> {
+    let mut features = [0; 4];
+    File::open(image)?.read_exact_at(&mut features, 1024 + 0x60)?;
+    Ok(u32::from_le_bytes(features) & 0x4 != 0)
+}
+
 /// A loop device, given back when this value goes.
 #[derive(Debug)]
 pub struct Loop {

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 pub mod check;
+#[cfg(test)]
+mod ext4_rows;
 pub mod folded;
 pub mod guest;
 pub mod image;

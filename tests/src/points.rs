@@ -39,8 +39,8 @@ fn points() -> BTreeSet<String> {
     all.chain(section("F", 12)).chain(section("B", 9)).collect()
 }
 
-/// The file that a test is in, of those that there may be.
-fn file_of(test: &str) -> Result<(PathBuf, &str), String> {
+/// The files that a test may be in.
+fn files_of(test: &str) -> Result<(Vec<PathBuf>, &str), String> {
     let mut path: Vec<_> = test.split("::").collect();
     let (Some(name), true) = (path.pop(), path.len() > 1) else {
         return Err(format!("{test}: no crate::path::test"));
@@ -52,24 +52,34 @@ fn file_of(test: &str) -> Result<(PathBuf, &str), String> {
         "nvio_tests" => "tests",
         other => return Err(format!("{test}: no crate {other}")),
     };
+    let mut files = Vec::new();
     let inline = path.strip_suffix(&["tests"][..]).unwrap_or(&[]);
     for modules in [&path[..], inline] {
         for source in ["src", "tests"] {
             let base = root().join(folder).join(source).join(modules.join("/"));
             for file in [base.with_extension("rs"), base.join("mod.rs")] {
                 if !modules.is_empty() && file.is_file() {
-                    return Ok((file, name));
+                    files.push(file);
                 }
             }
         }
     }
-    Err(format!("{test}: no such module"))
+    match files.is_empty() {
+        true => Err(format!("{test}: no such module")),
+        false => Ok((files, name)),
+    }
 }
 
 /// Whether there is a test of that name, and not only a function.
-fn check(test: &str) -> Result<(), String> {
-    let (file, name) = file_of(test)?;
-    let text = fs::read_to_string(&file).map_err(|error| format!("{test}: {error}"))?;
+pub(crate) fn check(test: &str) -> Result<(), String> {
+    let (files, name) = files_of(test)?;
+    let errors = files.iter().map_while(|file| check_in(file, test, name).err());
+    let errors: Vec<String> = errors.collect();
+    if errors.len() < files.len() { Ok(()) } else { Err(errors.join("; ")) }
+}
+
+fn check_in(file: &Path, test: &str, name: &str) -> Result<(), String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{test}: {error}"))?;
     let lines: Vec<_> = text.lines().map(str::trim).collect();
     let head = format!("fn {name}(");
     let at = lines.iter().position(|line| line.starts_with(&head));

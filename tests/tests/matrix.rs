@@ -123,6 +123,7 @@ rows! {
     dirty_orphans_ext3
     orphans_to_be_truncated
     dirty_fast_commit
+    dirty_fast_commit_after_full_ones
     dirty_fast_commit_1k_no_csum
     journal_csum_v2
     journal_csum_v3
@@ -144,5 +145,4 @@ rows! {
     no_journal
     read_only
     verity
-    device_of_4k_blocks
 }

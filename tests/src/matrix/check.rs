@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::command::Command;
 use super::node::{self, Tree};
 use super::{Made, Oracle, Row, controller, kernel, library, offline};
-use crate::image::Loop;
+use crate::image::{self, Loop};
 
 /// `nvio cp -r` is run on one image in so many.
 const COPY_STRIDE: u64 = 4;
@@ -49,7 +49,7 @@ fn run(row: &Row) -> io::Result<Vec<String>> {
             compare(row, &made, expected, None, i64::MAX)?
         }
         Oracle::Refused(words) => {
-            let mut lines = Command::new(&image, None).refused(words);
+            let mut lines = Command::new(&image, None, 512).refused(words);
             let found = library::tree(&image, None);
             if !words.iter().all(|word| found.problems.concat().contains(word)) {
                 lines.push(format!("the library does not say {words:?}: {:?}", found.problems));
@@ -103,7 +103,6 @@ fn compare(
     recovered: i64,
 ) -> io::Result<Vec<String>> {
     let image = made.image();
-    let command = Command::new(&image, made.journal().as_deref());
     let found = library::tree(&image, made.journal().as_deref());
     let mut lines = found.problems;
     // What recovery cuts gets the time of the recovery: nobody else can know that.
@@ -115,8 +114,13 @@ fn compare(
     let expected = &expected;
     lines.extend(node::differences(expected, &found.tree));
     let seed = row.name.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31) ^ u64::from(byte));
+    // Blocks of the filesystem are not smaller than those of the device.
+    let large = image::block_size(&image)? >= 4096 && seed.is_multiple_of(2);
+    let lba_size = if large { 4096 } else { 512 };
+    let command = Command::new(&image, made.journal().as_deref(), lba_size);
     if let Some(root) = root {
-        match controller::compare(&image, made.journal().as_deref(), expected, root, seed) {
+        match controller::compare(&image, made.journal().as_deref(), expected, root, lba_size, seed)
+        {
             Ok(more) => lines.extend(more),
             Err(error) => lines.push(format!("on the controller: {error}")),
         }

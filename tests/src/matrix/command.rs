@@ -23,15 +23,16 @@ const CAT: usize = 3;
 /// The command on one image.
 pub struct Command {
     image: OsString,
-    /// `--journal DEVICE`, if it is needed.
-    journal: Vec<OsString>,
+    /// What each verb is told of the device.
+    options: Vec<OsString>,
 }
 
 impl Command {
-    /// For `image`, whose journal may be elsewhere.
-    pub fn new(image: &Path, journal: Option<&Path>) -> Self {
-        let journal = journal.map(|journal| vec!["--journal".into(), journal.into()]);
-        Self { image: image.into(), journal: journal.unwrap_or_default() }
+    /// For `image` on a device of blocks of `lba_size` bytes, whose journal may be elsewhere.
+    pub fn new(image: &Path, journal: Option<&Path>, lba_size: u32) -> Self {
+        let mut options = vec!["--lba-size".into(), lba_size.to_string().into()];
+        options.extend(journal.into_iter().flat_map(|path| ["--journal".into(), path.into()]));
+        Self { image: image.into(), options }
     }
 
     /// `nvio ls -lR --json`.
@@ -96,7 +97,7 @@ impl Command {
     /// `nvio cp -r` of the whole tree to `copy`.
     pub fn copy(&self, expected: &Tree, copy: &Path) -> Result<Vec<String>, String> {
         let args = ["cp".into(), "-r".into(), self.image.clone(), OsString::from("/"), copy.into()];
-        let output = nvio::run(args.iter().chain(&self.journal));
+        let output = nvio::run(args.iter().chain(&self.options));
         if !output.status.success() {
             return Err(format!("cp -r: {}", String::from_utf8_lossy(&output.stderr)));
         }
@@ -170,7 +171,7 @@ impl Command {
 
     fn output(&self, verb: &str, paths: &[&[u8]], flags: &[&str]) -> Result<Vec<u8>, String> {
         let mut args = vec![OsString::from(verb), self.image.clone()];
-        args.extend_from_slice(&self.journal);
+        args.extend_from_slice(&self.options);
         args.extend(paths.iter().map(|path| OsString::from_vec(path.to_vec())));
         args.extend(flags.iter().map(OsString::from));
         let output = nvio::run(args);

@@ -550,3 +550,62 @@ pub fn inline_changes(root: &Path) -> io::Result<Vec<File>> {
     }
     changes(root)
 }
+
+/// Changes that are committed one by one, in the area for fast commits.
+pub fn fast_commits(root: &Path) -> io::Result<Vec<File>> {
+    let directory = root.join("fast");
+    fs::create_dir(&directory)?;
+    let mut rng = Rng::new(22);
+    for index in 0..30 {
+        let length = rng.range(0, 20_000);
+        fs::write(directory.join(format!("before-{index}")), rng.bytes(length))?;
+    }
+    // From here on there is nothing but fast commits.
+    sys::syncfs(&File::open(root)?)?;
+    let commit = |path: &Path| File::open(path)?.sync_all();
+    for index in 0..30 {
+        let path = directory.join(format!("before-{index}"));
+        match index % 6 {
+            0 => fs::remove_file(&path)?,
+            1 => fs::rename(&path, directory.join(format!("renamed-{index}")))?,
+            2 => fs::hard_link(&path, directory.join(format!("linked-{index}")))?,
+            3 => File::options().write(true).open(&path)?.set_len(index * 50)?,
+            4 => File::options().write(true).open(&path)?.write_all_at(&rng.bytes(9000), 15_000)?,
+            _ => fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o751))?,
+        }
+        let created = directory.join(format!("created-{index}"));
+        fs::write(&created, rng.bytes(index * 400))?;
+        commit(&created)?;
+        if index % 6 >= 2 {
+            commit(&path)?;
+        }
+        if index % 10 == 0 {
+            let below = directory.join(format!("directory-{index}"));
+            fs::create_dir(&below)?;
+            std::os::unix::fs::symlink("f".repeat(index as usize + 1), below.join("symlink"))?;
+            fs::write(below.join("file"), rng.bytes(5000))?;
+            commit(&below.join("file"))?;
+        }
+    }
+    // Over what was written before, in a hole, and a hole punched into it.
+    let file = File::options().write(true).open(root.join("sparse/every-kind"))?;
+    file.write_all_at(&rng.bytes(10_000), 30_000)?;
+    file.sync_all()?;
+    let file = File::options().write(true).open(root.join("sizes/medium"))?;
+    file.set_len(3_000_001)?;
+    file.sync_all()?;
+    fast_committed(root)?;
+    Ok(Vec::new())
+}
+
+/// The kernel has made fast commits.
+fn fast_committed(root: &Path) -> io::Result<()> {
+    let device = crate::image::tool("findmnt", &["-n", "-o", "SOURCE", crate::image::text(root)]);
+    let name = device.trim().trim_start_matches("/dev/");
+    let told = fs::read_to_string(format!("/proc/fs/ext4/{name}/fc_info"))?;
+    let commits = told.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+    match commits {
+        Some(commits) if commits > 10 => Ok(()),
+        _ => Err(io::Error::other(format!("no fast commits: {told}"))),
+    }
+}

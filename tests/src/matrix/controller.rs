@@ -27,9 +27,10 @@ pub fn compare(
     journal: Option<&Path>,
     expected: &Tree,
     root: &Path,
+    lba_size: u32,
     seed: u64,
 ) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    let namespace = NamespaceConfig::new(Backing::image(image, true));
+    let namespace = NamespaceConfig::new(Backing::image(image, true)).block_size(lba_size);
     let emulator = Emulator::builder().namespace(namespace).start()?;
     let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
     let disk = Disk::whole(&controller.namespace(1)?);

@@ -127,6 +127,7 @@ impl Made {
         let mount = self.mount(&image, options);
         let open = fill(mount.path())?;
         self.copy(&image, &copy);
+        assert!(image::needs_recovery(&copy)?, "{}: nothing to recover", self.row.name);
         if let Some(journal) = self.journal() {
             self.copy(&journal, &self.path("copy.journal"));
         }

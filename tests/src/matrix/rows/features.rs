@@ -62,7 +62,6 @@ pub const ROWS: &[Row] = &[
         oracle: Oracle::Offline,
         ..Row::new("verity", 64, "-b 4096 -O verity", &[Step::Folder(folder), Step::Image(verity)])
     },
-    Row::new("device_of_4k_blocks", 64, "-b 4096", &[Step::Mounted("", standard)]),
 ];
 
 const COMPAT: usize = 0x5c;

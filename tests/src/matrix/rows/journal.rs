@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io;
 
 use super::super::contents::{
-    changes, changes_through_a_small_journal, escaped, inline_changes, orphans, revoked, standard,
+    changes, changes_through_a_small_journal, escaped, fast_commits, inline_changes, orphans,
+    revoked, standard,
 };
 use super::super::{Made, Row, Step};
 use crate::image::{Loop, text, tool};
@@ -102,13 +103,25 @@ pub const ROWS: &[Row] = &[
         "dirty_fast_commit",
         64,
         "-b 4096 -O fast_commit",
-        &[STANDARD, Step::Dirty("", changes)],
+        &[STANDARD, Step::Dirty("", fast_commits)],
+    ),
+    Row::dirty(
+        "dirty_fast_commit_after_full_ones",
+        64,
+        "-b 4096 -O fast_commit",
+        &[
+            STANDARD,
+            Step::Dirty("", |root| {
+                changes(root)?;
+                fast_commits(root)
+            }),
+        ],
     ),
     Row::dirty(
         "dirty_fast_commit_1k_no_csum",
         64,
         "-b 1024 -O fast_commit,^metadata_csum,^64bit",
-        &[STANDARD, Step::Dirty("", changes)],
+        &[STANDARD, Step::Dirty("", fast_commits)],
     ),
     Row::dirty(
         "journal_csum_v2",
