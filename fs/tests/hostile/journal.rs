@@ -128,7 +128,9 @@ fn transactions(layout: &mut Layout, log: &Log, mut at: u64, mut sequence: u64) 
 /// Bytes of the image at which the tags of a descriptor are, each with its flags.
 fn tags(layout: &Layout, log: &Log, start: usize) -> Vec<(usize, u64)> {
     let wide = if log.has(WIDE) { 4 } else { 0 };
-    let size = if log.has(CHECKSUM_V3) { 16 } else { 8 + wide };
+    // Those of the second version have two bytes more than they need.
+    let more = if log.has(CHECKSUM_V2) { 2 } else { 0 };
+    let size = if log.has(CHECKSUM_V3) { 16 } else { 8 + wide + more };
     let end = layout.block_size - if log.has_checksums() { 4 } else { 0 };
     let (mut tags, mut at) = (Vec::new(), 12);
     while at + size <= end {

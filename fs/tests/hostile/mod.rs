@@ -7,10 +7,12 @@
 pub mod base;
 pub mod bytes;
 pub mod campaign;
+pub mod contents;
 pub mod fields;
 pub mod fuzz;
 pub mod journal;
 pub mod layout;
+pub mod maps;
 pub mod memory;
 pub mod mutant;
 pub mod seal;
