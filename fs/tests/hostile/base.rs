@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::contents::{
-    Script, all, all_and_large_attributes, any_case, first_change, many_names, orphans,
-    second_change,
+    Script, all, all_and_large_attributes, any_case, fast_commits, first_change, many_names,
+    orphans, second_change,
 };
 use super::layout::Layout;
 use super::source::Changed;
@@ -32,6 +32,8 @@ pub struct Recipe {
     tune: &'static str,
     /// What e2fsprogs cannot do.
     finish: fn(&mut Vec<u8>),
+    /// The same, when the log has been written; the second image is the one after it.
+    finish_log: fn(&mut [u8], &[u8]),
 }
 
 const PLAIN: Recipe = Recipe {
@@ -42,6 +44,7 @@ const PLAIN: Recipe = Recipe {
     journal_options: "",
     tune: "",
     finish: |_| (),
+    finish_log: |_, _| (),
 };
 
 pub const RECIPES: &[Recipe] = &[
@@ -101,6 +104,14 @@ pub const RECIPES: &[Recipe] = &[
         options: "-t ext4 -O metadata_csum,^64bit -J size=1",
         journal: &[first_change, second_change],
         journal_options: "-c -v 2",
+        ..PLAIN
+    },
+    Recipe {
+        name: "fast-commit",
+        options: "-t ext4 -O metadata_csum,fast_commit -J size=2",
+        journal: &[first_change],
+        journal_options: "-c -v 3",
+        finish_log: fast_commits,
         ..PLAIN
     },
     Recipe {
@@ -185,7 +196,9 @@ impl Recipe {
         let log = self.log(folder, &image, &mut states);
         fs::write(&image, &states[0]).unwrap();
         log.run(&image);
-        states.insert(0, fs::read(&image).unwrap());
+        let mut dirty = fs::read(&image).unwrap();
+        (self.finish_log)(&mut dirty, states.last().unwrap());
+        states.insert(0, dirty);
         states
     }
 

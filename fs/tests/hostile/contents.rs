@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use nvio_ext4::Filesystem;
 
 use super::base::tool;
-use super::bytes::{Random, put};
+use super::bytes::{Random, get_be, put, put_be};
+use super::journal;
 use super::layout::Layout;
-use super::seal::Seal;
+use super::seal::{Seal, TAIL};
 
 /// What debugfs is to do.
 pub struct Script {
@@ -195,4 +196,49 @@ pub fn second_change(script: &mut Script) {
     script.write("second", b"second");
     script.line("sif /names/new/file size 4000");
     script.line("symlink link file");
+}
+
+/// Fast commits behind the log, in which an inode, names and blocks change. `last` is the image with
+/// all of the log.
+pub fn fast_commits(image: &mut [u8], last: &[u8]) {
+    const BLOCKS: u64 = 64;
+    let layout = Layout::new((&*image).into());
+    let after = Layout::new(last.into());
+    let fs = Filesystem::open(last.to_vec()).unwrap();
+    let number = |path: &[u8]| fs.lookup(path).unwrap().number();
+    let superblock = layout.places.iter().find(|place| place.kind == "journal superblock").unwrap();
+    let bytes = &mut image[superblock.start..][..superblock.length];
+    let (length, incompat) = (get_be(bytes, 16, 4), get_be(bytes, 40, 4));
+    // Two transactions, of which one revokes, are in the log.
+    let tid = get_be(bytes, 24, 4) as u32 + 2;
+    put_be(bytes, 40, 4, incompat | 0x20);
+    put_be(bytes, 84, 4, BLOCKS);
+    superblock.seal.apply(&layout, bytes);
+
+    let tag = |kind: u16, value: &[&[u8]]| {
+        let value = value.concat();
+        [&kind.to_le_bytes()[..], &(value.len() as u16).to_le_bytes(), &value].concat()
+    };
+    let [large, few, prealloc] = [&b"large"[..], b"few", b"prealloc"].map(|path| number(path));
+    let at = after.inode(large);
+    let mut inode = last[at..at + 160].to_vec();
+    put(&mut inode, 0, 2, 0o100_600);
+    put(&mut inode, 4, 4, 30_000);
+    let [large, few, prealloc] = [large, few, prealloc].map(u32::to_le_bytes);
+    // 2 blocks from logical block 40 on.
+    let extent = [40, 0, 0, 0, 2, 0, 0, 0, 0x90, 0xf, 0, 0];
+    let mut block = [
+        tag(9, &[&[0; 4], &tid.to_le_bytes()]),
+        tag(6, &[&large, &inode]),
+        tag(1, &[&prealloc, &extent]),
+        tag(2, &[&prealloc, &15u32.to_le_bytes(), &3u32.to_le_bytes()]),
+        tag(4, &[&few, &large, b"third"]),
+        tag(5, &[&few, &large, b"second"]),
+    ]
+    .concat();
+    let left = 1024 - block.len() - 4;
+    block.extend(tag(TAIL as u16, &[&tid.to_le_bytes(), &vec![0; left - 4]]));
+    Seal::FastCommit.apply(&layout, &mut block);
+    let at = journal::block(&layout, length - BLOCKS + 1) as usize * 1024;
+    image[at..at + 1024].copy_from_slice(&block);
 }

@@ -48,7 +48,7 @@ pub static DIRECTORIES: Target = target(
 );
 
 pub static JOURNAL: Target = target(
-    &["journal", "journal-plain", "orphans"],
+    &["journal", "journal-plain", "orphans", "fast-commit", "journal-v2"],
     &[
         "superblock",
         "inode of the journal",

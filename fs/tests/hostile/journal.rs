@@ -39,6 +39,15 @@ fn number(layout: &Layout, at: usize, width: usize) -> u64 {
     get_be(&layout.image, at, width)
 }
 
+/// Block of the image in which block `index` of the journal is.
+pub fn block(layout: &Layout, index: u64) -> u64 {
+    let mut runs = Vec::new();
+    let mut places = Layout::new(layout.image.clone());
+    places.extents(layout.inode(8) + 0x28, 0, &mut runs);
+    let run = runs.iter().find(|&&(start, _, count)| (start..start + count).contains(&index));
+    run.map(|&(start, physical, _)| physical + index - start).unwrap()
+}
+
 /// Adds the places of the journal whose blocks these are.
 pub fn locate(layout: &mut Layout, blocks: Vec<u64>) {
     let start = blocks[0] as usize * layout.block_size;
@@ -62,14 +71,15 @@ pub fn locate(layout: &mut Layout, blocks: Vec<u64>) {
     if at != 0 {
         transactions(layout, &log, at, sequence);
     }
+    // A block between the log and that area is in neither.
     for index in 0..fast.min(2) {
-        let start = log.blocks[(log.end + index) as usize] as usize * layout.block_size;
+        let start = log.blocks[(log.end + 1 + index) as usize] as usize * layout.block_size;
         layout.add(
             "fast commit",
             start,
             layout.block_size,
             fast_commit_fields(layout, start),
-            Seal::Nothing,
+            Seal::FastCommit,
         );
     }
 }

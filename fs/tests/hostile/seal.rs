@@ -3,6 +3,9 @@
 use super::bytes::{crc16, crc32c, get, put, put_be};
 use super::layout::{Checksums, Layout};
 
+/// Tag of the end of a fast commit.
+pub const TAIL: u64 = 8;
+
 /// How a structure is sealed: what its checksum covers, and from which seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seal {
@@ -25,6 +28,8 @@ pub enum Seal {
     /// A descriptor or revoke block of a journal: in the last four bytes.
     JournalTail(u32),
     Commit(u32),
+    /// In the tail of the fast commit that a block begins with.
+    FastCommit,
     /// A block of metadata in the log: its tag is this many bytes into the block before.
     Logged(Tag),
 }
@@ -65,6 +70,7 @@ impl Seal {
                 let crc = crc32c(seed, bytes);
                 put_be(bytes, at, 4, crc.into());
             }
+            (Self::FastCommit, _) => fast_commit(bytes),
             (Self::Commit(seed), _) => {
                 put_be(bytes, 16, 4, 0);
                 let crc = crc32c(seed, bytes);
@@ -155,6 +161,17 @@ fn journal_superblock(bytes: &mut [u8]) {
         put_be(bytes, 252, 4, 0);
         let crc = crc32c(!0, &bytes[..1024]);
         put_be(bytes, 252, 4, crc.into());
+    }
+}
+
+fn fast_commit(bytes: &mut [u8]) {
+    let mut at = 0;
+    while at + 12 <= bytes.len() {
+        if get(bytes, at, 2) == TAIL {
+            let crc = crc32c(0, &bytes[..at + 8]);
+            return put(bytes, at + 8, 4, crc.into());
+        }
+        at += 4 + get(bytes, at + 2, 2) as usize;
     }
 }
 
