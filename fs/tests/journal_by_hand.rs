@@ -1,5 +1,6 @@
 //! Logs that debugfs writes, against what e2fsck makes of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
 
 mod common;
 
