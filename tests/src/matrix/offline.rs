@@ -143,6 +143,9 @@ fn node(inode: u64, stat: &str, block_size: u64) -> Node {
         (major.parse().expect("a number"), minor.parse().expect("a number"))
     });
     let mapped = matches!(kind, libc::S_IFREG | libc::S_IFDIR);
+    // As the kernel's stat does it: programs that look for data go by the blocks.
+    let is_inline = kind == libc::S_IFREG && stat.contains("Size of inline data");
+    let inline_blocks = if is_inline { number(stat, "Size:").div_ceil(512) } else { 0 };
     Node {
         entry: Entry {
             mode: kind | mode,
@@ -157,7 +160,7 @@ fn node(inode: u64, stat: &str, block_size: u64) -> Node {
             target: fast,
         },
         crtime: time(stat, "crtime:"),
-        blocks: Some(number(stat, "Blockcount:")),
+        blocks: Some(number(stat, "Blockcount:") + inline_blocks),
         rdev,
         flags: Some(hex(field(stat, "Flags:").expect("flags"))),
         project: field(stat, "Project:").map(|text| text.parse().expect("a number")),

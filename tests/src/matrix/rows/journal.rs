@@ -142,12 +142,15 @@ pub const ROWS: &[Row] = &[
         &[STANDARD, Step::Image(|made| journal_by_hand(made, "journal_open"))],
     ),
     Row::dirty("external_journal", 64, "-b 4096", &[Step::Image(external_journal)]),
-    Row::refused(
-        "external_journal_missing",
-        "-b 4096",
-        &[Step::Image(external_journal), Step::Image(without_journal)],
-        &["journal", "another device"],
-    ),
+    Row {
+        mib: 64,
+        ..Row::refused(
+            "external_journal_missing",
+            "-b 4096",
+            &[Step::Image(external_journal), Step::Image(without_journal)],
+            &["journal", "another device"],
+        )
+    },
 ];
 
 /// An inode in the list of orphans that has a name: it is cut to its size.
