@@ -22,6 +22,7 @@ pub struct Recipe {
     pub name: &'static str,
     /// Options of mke2fs.
     options: &'static str,
+    size: &'static str,
     /// Writes what debugfs is to do.
     contents: fn(&mut Script),
     /// Changes that are in the journal, for mounts to see to.
@@ -39,6 +40,7 @@ pub struct Recipe {
 const PLAIN: Recipe = Recipe {
     name: "",
     options: "",
+    size: "4M",
     contents: all,
     journal: &[],
     journal_options: "",
@@ -109,6 +111,7 @@ pub const RECIPES: &[Recipe] = &[
     Recipe {
         name: "fast-commit",
         options: "-t ext4 -O metadata_csum,fast_commit -J size=2",
+        size: "8M",
         journal: &[first_change],
         journal_options: "-c -v 3",
         finish_log: fast_commits,
@@ -177,7 +180,7 @@ impl Recipe {
             "-q -F -b 1024 -N 256 -U 6e76696f-0000-4000-8000-000000000001".split(' ').collect();
         arguments.extend(["-E", "hash_seed=6e76696f-0000-4000-8000-000000000002"]);
         arguments.extend(self.options.split_whitespace());
-        run("mke2fs", &[&arguments[..], &[&image.to_string_lossy(), "4M"]].concat());
+        run("mke2fs", &[&arguments[..], &[&image.to_string_lossy(), self.size]].concat());
         let mut script = Script::new(folder);
         (self.contents)(&mut script);
         script.run(&image);
