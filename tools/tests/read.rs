@@ -98,8 +98,8 @@ fn the_listing_as_text() {
     assert!(names.windows(9).any(|part| part == b"odd\xff\nname"));
     let long = disk.run("ls", &["-l", "a"]).text();
     let link = long.lines().find(|line| line.ends_with("link -> ../a/hello")).unwrap();
-    assert!(link.starts_with("lrwxrwxrwx   1 "), "{link}");
-    assert!(long.contains("-rwsr-x--x   2 "), "{long}");
+    assert!(link.starts_with("lrwxrwxrwx    1 "), "{link}");
+    assert!(long.contains("-rwsr-x--x    2 "), "{long}");
     // A link is followed, unless its own details are asked for.
     symlink_to_directory(&disk);
     assert_eq!(disk.run("ls", &["to-a"]).text(), "b\nhello\nlink\nsecond\n");

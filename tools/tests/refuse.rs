@@ -125,6 +125,68 @@ fn directories_in_a_circle_end() {
     disk.run("cp", &["-r", "/", target.to_str().unwrap()]).refused(&["/a/b/again", "twice"]);
 }
 
+/// What cannot be read is one line of standard error each; the rest is listed and copied.
+#[test]
+fn one_bad_inode_is_no_reason_to_stop() {
+    let disk = Disk::new(
+        |folder| {
+            fs::create_dir_all(folder.join("a/bad-directory/below")).unwrap();
+            fs::create_dir(folder.join("z")).unwrap();
+            for name in ["a/bad", "a/good", "a/bad-directory/lost", "z/last"] {
+                fs::write(folder.join(name), name).unwrap();
+            }
+            fs::hard_link(folder.join("a/good"), folder.join("z/second")).unwrap();
+        },
+        &[],
+    );
+    disk.debugfs("set_inode_field a/bad mode 0");
+    disk.debugfs("set_inode_field a/bad-directory mode 0");
+    let told = |stderr: &str| {
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "{stderr}");
+        assert!(lines[0].starts_with("nvio: /a/bad: "), "{stderr}");
+        assert!(lines[1].starts_with("nvio: /a/bad-directory: "), "{stderr}");
+    };
+    let outcome = disk.run("ls", &["-R", "/a", "/z"]);
+    told(&outcome.stderr);
+    let listed = String::from_utf8(outcome.stdout).unwrap();
+    assert_eq!(
+        (outcome.code, &*listed),
+        (1, "/a:\nbad\nbad-directory\ngood\n\n/z:\nlast\nsecond\n")
+    );
+    let outcome = disk.run("ls", &["-lR"]);
+    told(&outcome.stderr);
+    let listed = String::from_utf8(outcome.stdout).unwrap();
+    let line = listed.lines().find(|line| line.ends_with(" bad")).unwrap();
+    assert!(line.starts_with("??????????    ?"), "{line}");
+    // The columns are those of the others.
+    let good = listed.lines().find(|line| line.ends_with(" good")).unwrap();
+    assert_eq!(line.len() - "bad".len(), good.len() - "good".len());
+    let outcome = disk.run("ls", &["-lR", "--json"]);
+    told(&outcome.stderr);
+    let listed: serde_json::Value = serde_json::from_slice(&outcome.stdout).unwrap();
+    assert_eq!((outcome.code, listed.as_array().unwrap().len()), (1, 6));
+
+    let target = disk.path("copy");
+    let outcome = disk.run("cp", &["-r", "/", "/none", target.to_str().unwrap()]);
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    fs::create_dir(&target).unwrap();
+    let outcome = disk.run("cp", &["-r", "/none", "/a", "/z", target.to_str().unwrap()]);
+    let (first, rest) = outcome.stderr.split_once('\n').unwrap();
+    assert_eq!((outcome.code, first), (1, "nvio: /none: no such file or directory"));
+    told(rest);
+    assert_eq!(fs::read(target.join("z/second")).unwrap(), b"a/good");
+    assert_eq!(fs::read(target.join("z/last")).unwrap(), b"z/last");
+    assert!(!target.join("a/bad").exists());
+    // A directory of this machine that is in the way: what is beside it is copied.
+    fs::remove_dir_all(&target).unwrap();
+    fs::create_dir_all(&target).unwrap();
+    fs::write(target.join("z"), "in the way").unwrap();
+    let outcome = disk.run("cp", &["-r", "/z", "/a/good", target.to_str().unwrap()]);
+    assert!(outcome.stderr.contains("is a file; remove it first"), "{}", outcome.stderr);
+    assert_eq!((outcome.code, fs::read(target.join("good")).unwrap()), (1, b"a/good".to_vec()));
+}
+
 /// Damage anywhere in the metadata is an error or is not seen, but never a crash or a hang.
 #[test]
 fn damage_is_survived() {

@@ -12,12 +12,13 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use nvio_ext4::{FileQueue, FileType, Inode, Visit, WalkEvent};
 use nvio_iomap::PIECE;
 
-use crate::error::Error;
+use crate::error::{Error, Failures};
 use crate::name::escaped;
 use crate::volume::Volume;
 use crate::walk::is_name;
@@ -33,6 +34,7 @@ pub struct Copier<'a> {
     /// Where files with several names went, by inode number.
     links: HashMap<u32, PathBuf>,
     refused: Refused,
+    failures: Failures,
 }
 
 /// A directory that is being filled.
@@ -56,13 +58,14 @@ impl<'a> Copier<'a> {
             progress,
             links: HashMap::new(),
             refused: Refused::default(),
+            failures: Failures::default(),
         })
     }
 
     /// Copies `inode`, found at `source`, to `target`; a directory with all that is in it.
     ///
     /// # Errors
-    /// The first thing that cannot be read or made.
+    /// If that cannot be read or made. What fails below a directory is told.
     pub fn copy(&mut self, source: &[u8], inode: &Inode, target: &Path) -> Result<(), Error> {
         let (parent, name) = host::parent_and_name(target)?;
         let parent = host::open_directory(&parent)?;
@@ -71,59 +74,87 @@ impl<'a> Copier<'a> {
             return self.leaf(source, inode, &place);
         }
         let fd = host::make_directory(&place)?;
-        self.tree(source, inode, fd, target)
+        self.tree(source, inode, fd, target);
+        Ok(())
     }
 
     /// Copies what is in a directory into one of this machine.
     ///
     /// # Errors
-    /// The first thing that cannot be read or made.
+    /// If that cannot be read or made. What fails below a directory is told.
     pub fn copy_into(&mut self, source: &[u8], inode: &Inode, target: &Path) -> Result<(), Error> {
         let fd = host::open_directory(target)?;
-        self.tree(source, inode, fd, target)
+        self.tree(source, inode, fd, target);
+        Ok(())
     }
 
-    /// With a stack of its own: a tree may be deeper than this thread's.
-    fn tree(&mut self, source: &[u8], inode: &Inode, fd: OwnedFd, at: &Path) -> Result<(), Error> {
+    /// With a stack of its own: a tree may be deeper than this thread's. What cannot be copied is
+    /// told, and left out with all that is in it.
+    fn tree(&mut self, source: &[u8], inode: &Inode, fd: OwnedFd, at: &Path) {
         let mut first = Some(Frame { fd, path: at.to_owned() });
-        let mut stack: Vec<Frame> = Vec::new();
+        // `None` for a directory that could not be made.
+        let mut stack: Vec<Option<Frame>> = Vec::new();
         let mut walk = self.volume.filesystem.walk(source, inode);
         while let Some(visit) = walk.step() {
-            let Visit { event, path: source, name, inode, .. } = match visit {
-                Ok(visit) => visit,
-                Err(error) => return Err(Error::path(walk.path())(error)),
+            let copied = match visit {
+                Ok(visit) => match first.take() {
+                    Some(first) => {
+                        stack.push(Some(first));
+                        Ok(())
+                    }
+                    None => self.visit(&visit, &mut stack),
+                },
+                Err(error) => Err(Error::path(walk.path())(error)),
             };
-            if event == WalkEvent::Leave {
-                let Some(frame) = stack.pop() else { break };
-                // Last: filling a directory changes its time.
-                let attributes = self.attributes(source, inode)?;
-                host::set_metadata(frame.fd.as_fd(), inode, &attributes, &frame.path)?;
-                continue;
-            }
-            if let Some(first) = first.take() {
-                stack.push(first);
-                continue;
-            }
-            let Some(above) = stack.last() else { break };
-            // The filesystem has checked that. It is what keeps a copy inside its target.
-            if !is_name(name) {
-                let (path, entry) = (escaped(source), escaped(name));
-                return Err(Error::BadName { path, entry });
-            }
-            let name = OsStr::from_bytes(name);
-            let path = above.path.join(name);
-            let place = Place { parent: above.fd.as_fd(), name, path: &path };
-            match event {
-                WalkEvent::Enter => {
-                    let fd = host::make_directory(&place)?;
-                    stack.push(Frame { fd, path });
-                }
-                // What is entered is made then.
-                _ if inode.is_dir() => {}
-                _ => self.leaf(source, inode, &place)?,
-            }
+            self.tell(copied);
         }
-        Ok(())
+    }
+
+    fn visit(&mut self, visit: &Visit<'_>, stack: &mut Vec<Option<Frame>>) -> Result<(), Error> {
+        let &Visit { event, path: source, name, inode, .. } = visit;
+        if event == WalkEvent::Leave {
+            let Some(frame) = stack.pop().flatten() else { return Ok(()) };
+            // Last: filling a directory changes its time.
+            let attributes = self.attributes(source, inode)?;
+            return host::set_metadata(frame.fd.as_fd(), inode, &attributes, &frame.path);
+        }
+        if event == WalkEvent::Enter {
+            stack.push(None);
+        }
+        let above = stack.iter().rev().nth(usize::from(event == WalkEvent::Enter));
+        let Some(Some(above)) = above else { return Ok(()) };
+        // The filesystem has checked that. It is what keeps a copy inside its target.
+        if !is_name(name) {
+            let (path, entry) = (escaped(source), escaped(name));
+            return Err(Error::BadName { path, entry });
+        }
+        let name = OsStr::from_bytes(name);
+        let path = above.path.join(name);
+        let place = Place { parent: above.fd.as_fd(), name, path: &path };
+        match event {
+            WalkEvent::Enter => {
+                let fd = host::make_directory(&place)?;
+                if let Some(made) = stack.last_mut() {
+                    *made = Some(Frame { fd, path });
+                }
+                Ok(())
+            }
+            // What is entered is made then.
+            _ if inode.is_dir() => Ok(()),
+            _ => self.leaf(source, inode, &place),
+        }
+    }
+
+    /// Tells of what has failed.
+    pub fn tell(&mut self, copied: Result<(), Error>) {
+        if let Err(error) = copied {
+            self.progress.suspend(|| self.failures.tell(&error));
+        }
+    }
+
+    /// Exit code of what was copied up to now: 1 if something could not be.
+    pub fn code(&self) -> ExitCode {
+        self.failures.code()
     }
 
     /// The extended attributes of `inode`, found at `source`.
@@ -134,12 +165,18 @@ impl<'a> Copier<'a> {
     /// Copies what is no directory.
     fn leaf(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
         self.progress.set_message(escaped(source));
-        if inode.links() > 1 {
-            if let Some(first) = self.links.get(&inode.number()) {
-                return host::link(first, inode, place);
-            }
-            self.links.insert(inode.number(), place.path.to_owned());
+        if inode.links() <= 1 {
+            return self.content(source, inode, place);
         }
+        if let Some(first) = self.links.get(&inode.number()) {
+            return host::link(first, inode, place);
+        }
+        self.content(source, inode, place)?;
+        self.links.insert(inode.number(), place.path.to_owned());
+        Ok(())
+    }
+
+    fn content(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
         if inode.kind() == FileType::Regular {
             return self.file(source, inode, place);
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::ExitCode;
 
 use nvio_ext4::Inode;
 
@@ -16,32 +17,42 @@ use crate::{name, progress};
 /// root directory has no name; what is in it is copied.
 ///
 /// # Errors
-/// The first thing that cannot be read or made.
+/// If the filesystem cannot be opened, or the target is no place for several paths. What else
+/// cannot be read or made is told, and the rest is copied.
 pub fn run(
     args: &VolumeArgs,
     sources: &[OsString],
     target: &Path,
     recursive: bool,
-) -> Result<(), Error> {
+) -> Result<ExitCode, Error> {
     let into = target.is_dir();
     if sources.len() > 1 && !into {
         return Err(Error::TargetNotDirectory { target: target.to_owned() });
     }
     let volume = Volume::open(args)?;
     let mut found = Vec::new();
+    let mut missing = Vec::new();
     for source in sources {
         let source = rooted(source);
-        found.push((lookup(&volume, &source, recursive)?, source));
+        match lookup(&volume, &source, recursive) {
+            Ok(inode) => found.push((inode, source)),
+            Err(error) => missing.push(error),
+        }
     }
     let progress = match &found[..] {
         [(inode, _)] if inode.is_file() => progress::bar(inode.size()),
         _ => progress::spinner(),
     };
     let mut copier = Copier::new(&volume, progress.clone())?;
-    let result =
-        found.iter().try_for_each(|(inode, source)| one(&mut copier, source, inode, target, into));
+    for error in missing {
+        copier.tell(Err(error));
+    }
+    for (inode, source) in &found {
+        let copied = one(&mut copier, source, inode, target, into);
+        copier.tell(copied);
+    }
     progress.finish_and_clear();
-    result
+    Ok(copier.code())
 }
 
 /// As cp does: with -r links are copied, without it files.

@@ -3,6 +3,7 @@
 mod line;
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use nvio_ext4::{Inode, WalkEvent, WalkOrder};
 use serde::ser::SerializeMap;
@@ -12,7 +13,7 @@ use super::rooted;
 use super::stat::{self, Record, kind};
 use crate::attributes::Attributes;
 use crate::cli::VolumeArgs;
-use crate::error::Error;
+use crate::error::{Error, Failures};
 use crate::name;
 use crate::output::{JsonArray, Output};
 use crate::volume::Volume;
@@ -50,26 +51,31 @@ impl Serialize for Brief<'_> {
 /// Lists each path: a directory's entries, or the path itself if it is something else.
 ///
 /// # Errors
-/// If something cannot be found or read; what comes before it has been written.
-pub fn run(args: &VolumeArgs, paths: &[OsString], options: Options) -> Result<(), Error> {
+/// If the filesystem cannot be opened or standard output fails. What cannot be found or read is
+/// told.
+pub fn run(args: &VolumeArgs, paths: &[OsString], options: Options) -> Result<ExitCode, Error> {
     let volume = Volume::open(args)?;
     let mut listing = Listing {
         volume: &volume,
         out: Output::new(),
         array: JsonArray::default(),
         lines: Lines::default(),
+        failures: Failures::default(),
         options,
         headings: options.recursive || paths.len() > 1,
         first: true,
     };
     for path in paths {
-        listing.operand(&rooted(path))?;
+        let path = rooted(path);
+        let listed = listing.operand(&path);
+        listing.failures.absorb(listed)?;
     }
-    let Listing { mut out, array, .. } = listing;
+    let Listing { mut out, array, failures, .. } = listing;
     if options.json {
         array.end(&mut out)?;
     }
-    out.flush()
+    out.flush()?;
+    Ok(failures.code())
 }
 
 struct Listing<'a> {
@@ -78,6 +84,7 @@ struct Listing<'a> {
     array: JsonArray,
     lines: Lines,
     options: Options,
+    failures: Failures,
     headings: bool,
     first: bool,
 }
@@ -97,17 +104,41 @@ impl Listing<'_> {
         let max_depth = if self.options.recursive { usize::MAX } else { 0 };
         let walk = self.volume.filesystem.walk(path, &inode);
         let mut walk = walk.order(WalkOrder::ByDirectory).max_depth(max_depth);
+        // Whether entries come, and not directories.
+        let mut inside = false;
         while let Some(visit) = walk.step() {
             match visit {
                 Ok(visit) if visit.event == WalkEvent::Entry => {
-                    self.entry(visit.path, visit.name, visit.inode)?;
+                    let shown = self.entry(visit.path, visit.name, visit.inode);
+                    self.failures.absorb(shown)?;
                 }
-                Ok(visit) if visit.event == WalkEvent::Enter => self.heading(visit.path)?,
-                Ok(_) => {}
-                Err(error) => return Err(Error::path(walk.path())(error)),
+                Ok(visit) => {
+                    inside = visit.event == WalkEvent::Enter;
+                    if inside {
+                        self.heading(visit.path)?;
+                    }
+                }
+                Err(error) => {
+                    self.failures.tell(&Error::path(walk.path())(error));
+                    if inside {
+                        self.unreadable(walk.path())?;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// The name of what cannot be read, with nothing known of it.
+    fn unreadable(&mut self, path: &[u8]) -> Result<(), Error> {
+        if self.options.json {
+            return Ok(());
+        }
+        if self.options.long {
+            self.out.text(&line::unknown())?;
+        }
+        self.out.name(path.rsplit(|&byte| byte == b'/').next().unwrap_or_default())?;
+        self.out.line("")
     }
 
     fn heading(&mut self, directory: &[u8]) -> Result<(), Error> {

@@ -67,7 +67,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
                 xattrs: *xattrs,
                 json: format.json,
             };
-            ls::run(volume, paths, options)?;
+            return ls::run(volume, paths, options);
         }
         Verb::Stat { volume, paths, format } => stat::run(volume, paths, *format)?,
         Verb::Map { volume, paths, format } => map::run(volume, paths, *format)?,
@@ -76,7 +76,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
         }
         Verb::Write { volume, path, offset, dsync } => write::run(volume, path, *offset, *dsync)?,
         Verb::Cp { volume, paths, target, recursive } => {
-            cp::run(volume, paths, target, *recursive)?;
+            return cp::run(volume, paths, target, *recursive);
         }
         Verb::Emulate { args, format } => emulate::run(args, *format)?,
         Verb::Demo { folder, lba_size, keep, format } => {

@@ -50,6 +50,12 @@ impl Lines {
     }
 }
 
+/// The line of what cannot be read, up to the name.
+pub fn unknown() -> String {
+    let q = '?';
+    format!("??????????  {q:>3} {q:>5} {q:>5} {q:>12} {q:>16} ")
+}
+
 /// A number, with spaces in front up to `width`.
 fn number(line: &mut Vec<u8>, value: u64, width: usize) {
     let mut digits = [b' '; 20];
