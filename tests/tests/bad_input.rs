@@ -72,6 +72,10 @@ fn refused_by_all(image: &Path, words: &[&str]) {
     refused(&["cat", device, "/file"], words);
     refused(&["stat", device, "/"], words);
     refused(&["map", device, "/file"], words);
+    refused(&["df", device], words);
+    refused(&["du", device, "/"], words);
+    refused(&["find", device, "/"], words);
+    refused(&["tree", device, "/"], words);
     refused(&["write", device, "/file"], words);
 }
 
