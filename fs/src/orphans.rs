@@ -181,3 +181,56 @@ fn freed_512(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
     let units = u64::from(superblock.cluster_size() >> 9);
     Ok(clusters.saturating_add(nodes).saturating_mul(units))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{BLOCK, Image, extent, node};
+    use crate::{Error, Filesystem};
+
+    /// Inodes 12 to 14 have four blocks and the size of two; the list is as `next` says, from 12 on.
+    fn open(next: [u32; 3], links: u8) -> Filesystem {
+        let mut image = Image::with(|raw| raw.last_orphan = 12.into());
+        for (number, next) in (12..).zip(next) {
+            image.inode(number, |bytes| {
+                bytes[4..8].copy_from_slice(&(2 * BLOCK as u32 - 5).to_le_bytes());
+                bytes[0x14..0x18].copy_from_slice(&next.to_le_bytes());
+                bytes[0x1a] = links;
+                bytes[0x1c] = 32;
+                let at = 2000 + u64::from(number) * 10;
+                let root = node(0, 4, &[extent(0, 4, at)]);
+                bytes[0x28..0x28 + root.len()].copy_from_slice(&root);
+            });
+        }
+        image.open()
+    }
+
+    /// Blocks that each has, by its map and by its count.
+    fn blocks(fs: &Filesystem) -> [(u64, u64); 3] {
+        [12, 13, 14].map(|number| {
+            let inode = fs.inode(number).unwrap();
+            let mapped: u64 =
+                fs.extents(&inode).unwrap().map(|extent| extent.unwrap().length).sum();
+            (mapped / BLOCK as u64, inode.blocks_512() / 8)
+        })
+    }
+
+    #[test]
+    fn what_is_in_the_list_ends_at_its_size() {
+        assert_eq!(blocks(&open([13, 14, 0], 1)), [(2, 2); 3]);
+        assert_eq!(blocks(&open([14, 0, 0], 1)), [(2, 2), (4, 4), (2, 2)]);
+    }
+
+    #[test]
+    fn lists_come_to_an_end() {
+        assert_eq!(blocks(&open([13, 12, 0], 1)), [(2, 2), (2, 2), (4, 4)]);
+        // The second is not taken with a number behind it that none has.
+        assert_eq!(blocks(&open([13, 1 << 30, 0], 1)), [(2, 2), (4, 4), (4, 4)]);
+        assert_eq!(blocks(&open([8, 0, 0], 1)), [(2, 2), (4, 4), (4, 4)]);
+    }
+
+    #[test]
+    fn what_has_no_links_is_gone() {
+        let fs = open([13, 14, 0], 0);
+        assert!(matches!(fs.inode(13), Err(Error::InodeNotInUse { inode: 13 })));
+    }
+}

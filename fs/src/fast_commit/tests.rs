@@ -206,6 +206,19 @@ fn an_inode_that_is_used_again_has_nothing_of_the_old_one() {
     assert_eq!(names(&fs, DIR), []);
 }
 
+/// An unlinked file that is still open, and was synced: no kernel mounts that.
+#[test]
+fn a_file_without_names_is_gone() {
+    let area = Bytes::with(&[
+        name(5, DIR, FILE, b"file"),
+        add(FILE, &extent(4, 1, 3000)),
+        inode(FILE, 20_000, 0),
+    ]);
+    let (fs, _) = open(area).unwrap();
+    assert!(matches!(fs.inode(FILE), Err(Error::InodeNotInUse { .. })));
+    assert_eq!(names(&fs, DIR), []);
+}
+
 #[test]
 fn only_what_is_whole_counts() {
     let link = |text: &[u8]| name(4, DIR, FILE, text);
