@@ -139,9 +139,9 @@ pub fn finish(
     set_metadata(file.as_fd(), inode, attributes, place.path)
 }
 
-/// Sets owner, extended attributes, mode and times of an open file or directory, in this order:
-/// changing the owner clears bits of the mode and takes capabilities away, the mode may forbid to
-/// set attributes, and everything changes the times.
+/// Sets owner, extended attributes, mode, access control lists and times of an open file or
+/// directory, in this order: changing the owner clears bits of the mode and takes capabilities away,
+/// the mode may forbid to set attributes and changes a list, and everything changes the times.
 pub fn set_metadata(
     fd: BorrowedFd<'_>,
     inode: &Inode,
@@ -154,8 +154,10 @@ pub fn set_metadata(
         let (uid, gid) = owner(inode);
         fs::fchown(fd, uid, gid).map_err(error("set the owner of"))?;
     }
-    attributes.set(path, |name, value| fs::fsetxattr(fd, name, value, XattrFlags::empty()));
+    let set = |name: &OsStr, value: &[u8]| fs::fsetxattr(fd, name, value, XattrFlags::empty());
+    attributes.set(path, false, set);
     fs::fchmod(fd, mode(inode, owned)).map_err(error("set the mode of"))?;
+    attributes.set(path, true, set);
     fs::futimens(fd, &times(inode)).map_err(error("set the times of"))
 }
 
@@ -197,9 +199,9 @@ pub fn special(inode: &Inode, attributes: &Attributes<'_>, place: &Place<'_>) ->
     fs::mknodat(place.parent, place.name, kind, Mode::RUSR | Mode::WUSR, device)
         .map_err(place.error("make the special file"))?;
     set_owner_at(inode, place)?;
-    set_attributes_at(attributes, place);
     fs::chmodat(place.parent, place.name, mode(inode, is_root()), AtFlags::empty())
         .map_err(place.error("set the mode of"))?;
+    set_attributes_at(attributes, place);
     set_times_at(inode, place)
 }
 
@@ -218,8 +220,11 @@ fn set_owner_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
 fn set_attributes_at(attributes: &Attributes<'_>, place: &Place<'_>) {
     let parent = format!("/proc/self/fd/{}", place.parent.as_raw_fd());
     let path = Path::new(&parent).join(place.name);
-    attributes
-        .set(place.path, |name, value| fs::lsetxattr(&path, name, value, XattrFlags::empty()));
+    for lists in [false, true] {
+        attributes.set(place.path, lists, |name, value| {
+            fs::lsetxattr(&path, name, value, XattrFlags::empty())
+        });
+    }
 }
 
 /// Sets the times of what cannot be opened.

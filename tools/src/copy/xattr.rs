@@ -36,9 +36,15 @@ impl<'a> Attributes<'a> {
         Ok(Self { all, refused })
     }
 
-    /// Sets each with `set`, on what is at `path`.
-    pub fn set(&self, path: &Path, mut set: impl FnMut(&OsStr, &[u8]) -> Result<(), Errno>) {
-        for Xattr { name, value } in &self.all {
+    /// Sets each with `set`, on what is at `path`: the access control lists, or all but these.
+    pub fn set(
+        &self,
+        path: &Path,
+        lists: bool,
+        mut set: impl FnMut(&OsStr, &[u8]) -> Result<(), Errno>,
+    ) {
+        let is_chosen = |name: &[u8]| name.starts_with(b"system.posix_acl_") == lists;
+        for Xattr { name, value } in self.all.iter().filter(|xattr| is_chosen(&xattr.name)) {
             if let Err(errno) = set(OsStr::from_bytes(name), value) {
                 self.refused.tell(name, errno, path);
             }
