@@ -6,7 +6,7 @@ use std::fmt;
 use crate::corrupt::{Problem, Structure};
 use crate::filesystem::Near;
 use crate::listing::{Item, Listing};
-use crate::walk_ahead::Ahead;
+use crate::walk_ahead::{Ahead, LOOKED_THROUGH};
 use crate::{Error, FileType, Filesystem, Inode};
 
 /// Deepest nesting that is followed.
@@ -257,10 +257,12 @@ impl Walk {
             return Err(Structure::Directory(above).corrupt(problem));
         }
         if !self.ahead.has(number) {
-            let directories = self.stack.iter().rev().flat_map(|frame| {
-                let rest = frame.listing.rest(frame.next).iter();
-                rest.filter(|item| item.kind == Some(FileType::Directory)).map(|item| item.inode)
-            });
+            let coming = self.stack.iter().rev();
+            let coming = coming.flat_map(|frame| frame.listing.rest(frame.next));
+            let directories = coming
+                .take(LOOKED_THROUGH)
+                .filter(|item| item.kind == Some(FileType::Directory))
+                .map(|item| item.inode);
             self.ahead.directories(&self.fs, std::iter::once(number).chain(directories));
         }
         let mut listing = std::mem::take(&mut self.spare);

@@ -9,8 +9,8 @@ use crate::{FileType, Filesystem, Inode, map};
 const DIRECTORIES: usize = 128;
 /// How far down at a time: the directories in those, the ones in them.
 const LEVELS: usize = 8;
-/// Entries that are looked through for directories.
-const LOOKED_THROUGH: usize = 4096;
+/// Entries that are looked through for directories that come next.
+pub(crate) const LOOKED_THROUGH: usize = 4096;
 /// Bytes of a directory that are read ahead. Of larger ones the inodes are left to the window: they
 /// come in the order of names, and these are not.
 const FIRST: u64 = 64 << 10;
@@ -59,7 +59,6 @@ impl Ahead {
             // They were skipped, or are far away.
             self.directories.clear();
         }
-        let coming = coming.take(LOOKED_THROUGH);
         // In the order in which they come, and whether they have been read.
         let mut order: Vec<(u32, bool)> = coming
             .filter(|number| !self.directories.contains(number))
