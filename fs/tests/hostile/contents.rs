@@ -219,7 +219,7 @@ pub fn fast_commits(image: &mut [u8], last: &[u8]) {
         let value = value.concat();
         [&kind.to_le_bytes()[..], &(value.len() as u16).to_le_bytes(), &value].concat()
     };
-    let [large, few, prealloc] = [&b"large"[..], b"few", b"prealloc"].map(|path| number(path));
+    let [large, few, prealloc] = [&b"large"[..], b"few", b"prealloc"].map(number);
     let at = after.inode(large);
     let mut inode = last[at..at + 160].to_vec();
     put(&mut inode, 0, 2, 0o100_600);
