@@ -385,7 +385,8 @@ impl Past<'_> {
 }
 
 /// Blocks of the tree that a kernel comes to when it puts the changes of fast commits into it: nodes
-/// that nothing is left in are freed, and one that is full is filled before there is another.
+/// that nothing is left in are freed, and one that is full is filled before there is another. A
+/// kernel that puts an extent into the middle of a full leaf cuts that in two, and may come to more.
 pub(crate) fn count_nodes(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
     let root = root(fs, inode);
     let header = root.header(None)?;

@@ -203,6 +203,7 @@ fn populate(top: &Path, block: u64) {
     for index in 0..400 {
         tree.write_all_at(&pattern(index, 10), index * 4 * block).unwrap();
     }
+    tree.sync_all().unwrap();
     full_commit(top);
 }
 
@@ -234,17 +235,24 @@ impl Bed {
             let arguments = ["--sparse=always", from.to_str().unwrap(), to.to_str().unwrap()];
             run("cp", &arguments);
         };
-        duplicate(&self.image, &dirty);
-        duplicate(&dirty, &copy);
+        let mount = self.dir.path().join("mnt2");
+        let mut attempts = 0;
+        let theirs = loop {
+            duplicate(&self.image, &dirty);
+            duplicate(&dirty, &copy);
+            match Mount::new(&copy, &mount, "loop,noatime") {
+                Ok(mounted) => break view::of_kernel(&mounted.path),
+                // Copied while the journal's superblock was being written.
+                Err(reason) if attempts < 3 => println!("{what}: again, as {reason}"),
+                Err(reason) => panic!("{what}: {reason}"),
+            }
+            attempts += 1;
+        };
         let sum = |path: &Path| run("cksum", &[path.to_str().unwrap()]);
         let before = sum(&dirty);
         let fast_commits = common::open(&dirty).recovered().map_or(0, |done| done.fast_commits);
         let ours = view::of_image(&dirty);
         assert_eq!(before, sum(&dirty), "{what}: the image was changed");
-        let theirs = {
-            let mounted = Mount::new(&copy, &self.dir.path().join("mnt2"), "loop,noatime").unwrap();
-            view::of_kernel(&mounted.path)
-        };
         // A directory whose names changed was changed by the mount.
         let ignore =
             |path: &Path| ours.get(path).is_some_and(|entry| entry.mode & 0o170_000 == 0o040_000);
