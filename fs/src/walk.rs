@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use crate::corrupt::{Problem, Structure};
-use crate::filesystem::Near;
+use crate::inode_table::Near;
 use crate::listing::{Item, Listing};
 use crate::walk_ahead::{Ahead, LOOKED_THROUGH};
 use crate::{Error, FileType, Filesystem, Inode};
