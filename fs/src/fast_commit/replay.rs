@@ -141,6 +141,8 @@ impl Replay<'_> {
         };
         match parsed {
             Ok(inode) => Ok(Some(inode)),
+            // Without it, names and blocks would be missing.
+            Err(Error::Corrupt(corrupt)) if corrupt.is_checksum() => Err(Error::Corrupt(corrupt)),
             Err(Error::InodeNotInUse { .. } | Error::NoSuchInode { .. } | Error::Corrupt(_)) => {
                 Ok(None)
             }
@@ -253,7 +255,20 @@ impl Replay<'_> {
         self.set_bytes(number, bytes)
     }
 
+    /// What an inode keeps of what is in its table, such as its map, must be sound: it gets a new
+    /// checksum, which would say that it is.
+    fn check_stored(&self, number: u32) -> Result<(), Error> {
+        if self.found.inode(number).is_some() {
+            return Ok(());
+        }
+        match self.fs.inode(number) {
+            Err(Error::Corrupt(corrupt)) if corrupt.is_checksum() => Err(Error::Corrupt(corrupt)),
+            _ => Ok(()),
+        }
+    }
+
     fn replace_inode(&mut self, number: u32, fresh: &[u8]) -> Result<(), Error> {
+        self.check_stored(number)?;
         let mut bytes = match self.bytes(number) {
             Ok(bytes) => bytes,
             Err(Error::NoSuchInode { .. }) => return Ok(()),

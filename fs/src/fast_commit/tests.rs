@@ -288,3 +288,17 @@ fn every_flipped_byte_is_seen_or_harmless() {
         }
     }
 }
+
+#[test]
+fn a_damaged_inode_is_not_made_sound() {
+    // What a tag of an inode leaves as it is gets a new checksum with the rest.
+    for at in [0x34, 0x3c, 0xf0] {
+        let mut image = image();
+        image.block(77)[(FILE as usize - 1) * 256 + at] ^= 1;
+        let options = Options::default().cached_inodes(0);
+        let fs = Filesystem::open_with(image.bytes, options).unwrap();
+        let mut area = Bytes::with(&[inode(FILE, 50_000, 1)]);
+        let error = replay(&fs, &mut area, TID).unwrap_err().to_string();
+        assert!(error.starts_with("corrupt inode 12: its checksum is"), "{error}");
+    }
+}
