@@ -462,7 +462,7 @@ fn filesystems_that_are_not_written_to() {
     for (line, name) in [
         ("feature read-only", "read-only"),
         ("feature shared_blocks", "shared_blocks"),
-        ("feature FEATURE_R31", "0x80000000"),
+        ("feature FEATURE_R31", "FEATURE_R31"),
         ("feature orphan_present", "orphan_present"),
     ] {
         let told = refused(&[line]).to_string();
