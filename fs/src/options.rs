@@ -8,7 +8,7 @@ pub enum Recovery {
     /// mount, and the device stays as it is.
     #[default]
     Replay,
-    /// It is refused with [`Error::NeedsRecovery`].
+    /// It is refused with [`Error::NeedsRecovery`](crate::Error::NeedsRecovery).
     Refuse,
 }
 
@@ -22,7 +22,7 @@ pub struct Options {
     /// Bytes of metadata that are read ahead at a time, at most a quarter of `cache_bytes`: the
     /// neighbours of an inode, the next blocks of a directory or of a file's map, and what a
     /// [`Walk`](crate::Walk) comes to next. All that is wanted at a time is asked of the source
-    /// together ([`Source::read_many`]). With 0 each block is read alone, when it is needed.
+    /// together ([`Source::read_many`](crate::Source::read_many)). With 0 each block is read alone, when it is needed.
     /// Default 4 MiB.
     pub read_ahead: usize,
     /// Inodes that are kept in memory, at about 300 bytes each. Default 4,096.
