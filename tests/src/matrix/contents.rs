@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+use crate::image;
 use crate::rng::Rng;
 use crate::sys;
 use crate::tree::{self, Options};
@@ -160,10 +161,16 @@ pub fn second_tree(root: &Path) -> io::Result<()> {
     sys::syncfs(&File::open(root)?)
 }
 
-/// Directories below the root are spread over all groups: some are past block 2^32.
+/// Directories below the root are spread over all groups: some are past block 2^32, with their
+/// inodes, and as a rule with their data.
 pub fn scattered_directories(root: &Path) -> io::Result<()> {
     let mut rng = Rng::new(5);
     let mut far = 0;
+    let told = image::tool("stat", &["-f", "-c", "%b %c", image::text(root)]);
+    let numbers = told.trim().split_once(' ').and_then(|(blocks, inodes)| {
+        Some((blocks.parse::<u128>().ok()?, inodes.parse::<u128>().ok()?))
+    });
+    let (blocks, inodes) = numbers.ok_or_else(|| io::Error::other("no count of inodes"))?;
     // Where the kernel puts a directory is up to chance.
     for index in 0.. {
         match index {
@@ -180,7 +187,10 @@ pub fn scattered_directories(root: &Path) -> io::Result<()> {
         every_second_block(&directory.join("pieces"), 4096, 20)?;
         std::os::unix::fs::symlink("far".repeat(100), directory.join("symlink"))?;
         sys::set_xattr(&path, b"user.far", &rng.bytes(1000))?;
-        far += usize::from(sys::fiemap(&file)?.iter().any(|extent| extent.physical >> 44 != 0));
+        let data = sys::fiemap(&file)?.iter().any(|extent| extent.physical >> 44 != 0);
+        // Inodes are where their number says, in proportion.
+        let inode = u128::from(file.metadata()?.ino()) * blocks / inodes;
+        far += usize::from(data || inode > 1 << 32);
     }
     Ok(())
 }
