@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
+
 /// Keeps values until there are too many, then forgets one that was not used since the hand last
 /// passed it (CLOCK).
 pub(crate) struct Cache<K, V> {
@@ -14,7 +16,7 @@ pub(crate) struct Cache<K, V> {
 struct State<K, V> {
     slots: Vec<Slot<K, V>>,
     /// Where in `slots` a value is.
-    index: HashMap<K, usize>,
+    index: HashMap<K, usize, RandomState>,
     hand: usize,
 }
 
@@ -27,7 +29,7 @@ struct Slot<K, V> {
 impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
     /// A cache of at most `capacity` values; with 0 it keeps nothing.
     pub(crate) fn new(capacity: usize) -> Self {
-        let state = State { slots: Vec::new(), index: HashMap::new(), hand: 0 };
+        let state = State { slots: Vec::new(), index: HashMap::default(), hand: 0 };
         Self { state: Mutex::new(state), capacity }
     }
 
