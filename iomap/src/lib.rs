@@ -71,50 +71,28 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod async_queue;
-mod bio;
-mod bounce;
-mod core;
-mod counters;
-mod disk;
-mod disk_queue;
-mod engine;
+mod contract;
+mod device;
 mod error;
-mod generic;
-mod guarded;
-mod held;
-mod inode;
-mod io;
-mod iter;
-mod mapping;
-#[cfg(test)]
-mod mock;
-mod pool;
-mod protection;
-mod read;
-mod reader;
-mod request;
-mod simple;
-mod tag;
+mod memory;
+mod queue;
 #[cfg(test)]
 mod tests;
-mod transfer;
-mod user;
-mod write;
 
 pub use async_queue::AsyncFileQueue;
-pub use bio::{Bio, BioDone, BioError, PAGE, Queue, Refused, Settle, WriteQueue};
-pub use bounce::PIECE;
-pub use counters::{Counters, Reason};
-pub use disk::{Disk, WritableDisk};
-pub use disk_queue::DiskQueue;
-pub use engine::{FileQueue, Handler};
+pub use contract::io_args::{Done, Failed, Io, IoFlags, Memory, Rejected};
+pub use contract::iter::{Iterated, iterate};
+pub use contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op, page_end};
+pub use contract::open_file::{EndIo, Inode, Report, Shared, WeakShared};
+pub use device::bio::{Bio, BioDone, BioError, PAGE, Queue, Refused, Settle, WriteQueue};
+pub use device::disk::{Disk, WritableDisk};
+pub use device::disk_queue::DiskQueue;
+pub use device::protection::{BadProtection, Protection};
 pub use error::{Error, FileError};
-pub use inode::{EndIo, Inode, Report, Shared, WeakShared};
-pub use io::{Done, Failed, Io, IoFlags, Memory, Rejected};
-pub use iter::{Iterated, iterate};
-pub use mapping::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op, page_end};
+pub use memory::borrowed::{Cursor, Sink, Source};
+pub use memory::bounce::PIECE;
 pub use nvio_driver::DmaBuf;
-pub use protection::{BadProtection, Protection};
-pub use reader::DiskReader;
-pub use tag::Tag;
-pub use user::{Cursor, Sink, Source};
+pub use queue::counters::{Counters, Reason};
+pub use queue::disk_reader::DiskReader;
+pub use queue::file_queue::{FileQueue, Handler};
+pub use queue::tag::Tag;

@@ -117,5 +117,5 @@ fn what_does_not_exist_is_noticed() {
         let error = check(test).unwrap_err();
         assert!(error.contains(why), "{test}: {error}");
     }
-    check("nvio_iomap::iter::tests::no_progress_ends_the_walk_without_an_error").unwrap();
+    check("nvio_iomap::contract::iter::tests::no_progress_ends_the_walk_without_an_error").unwrap();
 }

@@ -14,10 +14,14 @@ use nvio_driver::DmaBuf;
 use self::permits::Permits;
 use self::request::Request;
 use self::table::{Outcome, Table};
-use crate::{
-    Counters, Done, Error, Failed, FileQueue, Inode, Io, IoFlags, Mapper, Memory, Queue, Tag,
-    WriteQueue,
-};
+use crate::contract::io_args::{Done, Failed, Io, IoFlags, Memory};
+use crate::contract::mapper::Mapper;
+use crate::contract::open_file::Inode;
+use crate::device::bio::{Queue, WriteQueue};
+use crate::error::Error;
+use crate::queue::counters::Counters;
+use crate::queue::file_queue::FileQueue;
+use crate::queue::tag::Tag;
 
 /// Futures that can wait for room, unless it is said otherwise.
 const WAITING: usize = 4096;

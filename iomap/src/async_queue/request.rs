@@ -4,7 +4,12 @@ use std::task::{Context, Poll, Waker};
 
 use super::AsyncFileQueue;
 use super::permits::{Checked, Left, Turn};
-use crate::{Done, Error, Failed, FileError, FileQueue, Inode, Memory, Queue, Rejected, Tag};
+use crate::contract::io_args::{Done, Failed, Memory, Rejected};
+use crate::contract::open_file::Inode;
+use crate::device::bio::Queue;
+use crate::error::{Error, FileError};
+use crate::queue::file_queue::FileQueue;
+use crate::queue::tag::Tag;
 
 /// Submits a request when there is room for it, and gives what it ended with.
 ///

@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use crate::Done;
+use crate::contract::io_args::Done;
 
 /// A fixed number of requests that a future waits for, or has dropped.
 pub(super) struct Table<E> {

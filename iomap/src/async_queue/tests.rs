@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use super::*;
-use crate::mock::{Fail, MockInode, MockQueue, Script};
-use crate::{FileError, Mapping};
+use crate::contract::mapper::Mapping;
+use crate::error::FileError;
+use crate::tests::mock::{Fail, MockInode, MockQueue, Script};
 
 type MockAsync = AsyncFileQueue<MockQueue<Tag<MockInode>>, MockInode>;
 

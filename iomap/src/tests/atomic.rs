@@ -1,7 +1,7 @@
 //! ATOMIC: one mapping and one command, or nothing.
 
 use super::*;
-use crate::mock::Command;
+use crate::tests::mock::Command;
 
 const ATOMIC: IoFlags = IoFlags::ATOMIC;
 

@@ -2,8 +2,8 @@
 //! back, and the queue goes on.
 
 use super::*;
-use crate::Cursor;
-use crate::mock::{Event, Journal};
+use crate::memory::borrowed::Cursor;
+use crate::tests::mock::{Event, Journal};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {

@@ -1,8 +1,9 @@
 //! Bouncing: data goes through private memory.
 
 use super::*;
-use crate::mock::{Command, Event};
-use crate::{Cursor, PIECE, Sink, Source};
+use crate::memory::borrowed::{Cursor, Sink, Source};
+use crate::memory::bounce::PIECE;
+use crate::tests::mock::{Command, Event};
 
 /// Memory that cannot be accessed from some byte on.
 pub(super) struct Torn<T> {

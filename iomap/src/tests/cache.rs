@@ -1,7 +1,7 @@
 //! Direct I/O beside cached data.
 
 use super::*;
-use crate::mock::Event;
+use crate::tests::mock::Event;
 
 #[test]
 fn a_read_writes_back_what_is_dirty_first() {

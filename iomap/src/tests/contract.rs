@@ -1,7 +1,8 @@
 //! The contract between the engine and a filesystem.
 
 use super::*;
-use crate::{Mapper, Op, iterate};
+use crate::contract::iter::iterate;
+use crate::contract::mapper::{Mapper, Op};
 
 #[test]
 fn only_ranges_with_blocks_have_a_device_address() {

@@ -1,7 +1,7 @@
 //! DSYNC: Force Unit Access where that is enough, a flush where it is not.
 
 use super::*;
-use crate::mock::Command;
+use crate::tests::mock::Command;
 
 const DSYNC: IoFlags = IoFlags::DSYNC;
 
@@ -57,10 +57,10 @@ fn the_flush_follows_all_data() {
     let mut rig = Rig::new(64, [Mapping::unwritten(0, 1 << 15, 0)]);
     log_of(&mut rig, at(512, DSYNC), 8192);
     let events = rig.journal.events();
-    let flush = crate::mock::Event::Submit(Command::Flush);
+    let flush = crate::tests::mock::Event::Submit(Command::Flush);
     let flushed = events.iter().position(|&event| event == flush).unwrap();
-    let written = |event: &crate::mock::Event| {
-        matches!(event, crate::mock::Event::Complete(Command::Write(..)))
+    let written = |event: &crate::tests::mock::Event| {
+        matches!(event, crate::tests::mock::Event::Complete(Command::Write(..)))
     };
     assert_eq!(events[..flushed].iter().filter(|event| written(event)).count(), 7);
     assert!(!events[flushed..].iter().any(written));
@@ -94,7 +94,7 @@ fn a_flush_that_fails_is_the_result() {
     // It is not taken at all.
     let mut rig = Rig::new(64, [Mapping::unwritten(0, 8192, 0)]);
     for number in 0.. {
-        rig.journal = crate::mock::Journal::default();
+        rig.journal = crate::tests::mock::Journal::default();
         rig.files.queue.journal = rig.journal.clone();
         rig.journal.fail_at(number);
         let result = rig.write(at(0, DSYNC), &pattern(4096));

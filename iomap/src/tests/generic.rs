@@ -1,7 +1,7 @@
 //! The generic path: what is read and written, and what is refused.
 
 use super::*;
-use crate::mock::Command;
+use crate::tests::mock::Command;
 
 const READ: fn(u64, u64) -> Command = |addr, bytes| Command::Read(addr, bytes as usize);
 const WRITE: fn(u64, u64) -> Command = |addr, bytes| Command::Write(addr, bytes as usize);

@@ -1,8 +1,8 @@
 //! The filesystem's hooks.
 
 use super::*;
-use crate::EndIo;
-use crate::mock::Event;
+use crate::contract::open_file::EndIo;
+use crate::tests::mock::Event;
 
 const HOOKS: IoFlags = IoFlags::HOOKS;
 

@@ -11,16 +11,19 @@ mod contract;
 mod durability;
 mod generic;
 mod hooks;
+pub(crate) mod mock;
 mod nowait;
 mod simple;
 mod trace;
 mod zeroing;
 
-use crate::mock::{Fail, Journal, MockInode, MockQueue, Script};
-use crate::tag::Tag;
-use crate::{
-    DmaBuf, Done, Error, FileQueue, Io, IoFlags, Mapping, MappingFlags, MappingKind, Memory,
-};
+use crate::contract::io_args::{Done, Io, IoFlags, Memory};
+use crate::contract::mapper::{Mapping, MappingFlags, MappingKind};
+use crate::error::Error;
+use crate::queue::file_queue::FileQueue;
+use crate::queue::tag::Tag;
+use crate::tests::mock::{Fail, Journal, MockInode, MockQueue, Script};
+use nvio_driver::DmaBuf;
 
 type Files = FileQueue<MockQueue<Tag<MockInode>>, MockInode>;
 

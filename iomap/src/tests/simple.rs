@@ -1,8 +1,8 @@
 //! The simple path: when it is taken, and what it promises.
 
 use super::*;
-use crate::Reason;
-use crate::mock::{Command, Event};
+use crate::queue::counters::Reason;
+use crate::tests::mock::{Command, Event};
 
 /// Reads one block by each form of the path, and tells for which reason it was not simple.
 fn reason_of(rig: &mut Rig, io: Io, bytes: u64) -> Option<Reason> {

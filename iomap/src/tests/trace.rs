@@ -75,7 +75,7 @@ fn both_paths_are_traced_from_begin_to_end() {
 #[test]
 fn a_queue_that_is_not_traced_says_nothing_on_the_simple_path() {
     let mut rig = Rig::plain(64);
-    rig.files.core.mode = crate::core::Mode::default();
+    rig.files.core.mode = crate::queue::state::Mode::default();
     lines();
     let buf = rig.buf(512);
     rig.files.read(&mut rig.file, 1024, buf, 0).unwrap();

@@ -1,7 +1,7 @@
 //! What of a block is not written and was never, is zeroed: whatever fails.
 
 use super::*;
-use crate::mock::{Command, Event};
+use crate::tests::mock::{Command, Event};
 
 const FS: u64 = 4096;
 

@@ -45,6 +45,10 @@
 //! # }
 //! ```
 
+pub(crate) mod bios;
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use nvio_driver::spec::GuardFormat;
@@ -54,7 +58,7 @@ use nvio_driver::spec::protection::{
 use nvio_driver::{Error as DriverError, Namespace, Transfer};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::Error;
+use crate::error::Error;
 
 /// The application tag that is written; not the value that switches checks off.
 const APPLICATION_TAG: u16 = 0;
@@ -381,6 +385,3 @@ impl Protection {
         checked.map_err(|error| BadProtection::Block { lba, error })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use nvio_driver::{Namespace, WritableNamespace};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A range of a namespace: all of it, or a partition. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -2,8 +2,9 @@
 
 use bitflags::bitflags;
 
-use crate::inode::{Inode, Shared};
-use crate::{Error, PAGE};
+use crate::contract::open_file::{Inode, Shared};
+use crate::device::bio::PAGE;
+use crate::error::Error;
 
 /// What a range of a file is backed by.
 // As wide as the flags: then a mapping has no padding, which would be copied byte by byte.

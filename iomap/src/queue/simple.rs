@@ -3,16 +3,18 @@
 
 use nvio_driver::DmaBuf;
 
-use crate::generic::{is_multiple, op};
-use crate::held::DWORD;
-use crate::inode::{InFlight, Inode};
-use crate::iter::serves;
-use crate::request::report;
-use crate::tag::Tag;
-use crate::{
-    Bio, Error, FileQueue, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind, PAGE, Queue,
-    Reason, Refused,
-};
+use crate::contract::io_args::{Io, IoFlags};
+use crate::contract::iter::serves;
+use crate::contract::mapper::{Mapper, Mapping, MappingFlags, MappingKind};
+use crate::contract::open_file::{InFlight, Inode};
+use crate::device::bio::{Bio, PAGE, Queue, Refused};
+use crate::error::Error;
+use crate::memory::request_memory::DWORD;
+use crate::queue::counters::Reason;
+use crate::queue::file_queue::FileQueue;
+use crate::queue::generic::{is_multiple, op};
+use crate::queue::request::report;
+use crate::queue::tag::Tag;
 
 /// Flags that change nothing of how one block is read.
 pub(crate) const KNOWN: IoFlags = IoFlags::NOWAIT

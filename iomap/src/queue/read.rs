@@ -2,17 +2,18 @@
 
 use nvio_driver::DmaBuf;
 
-use crate::bio::Reads;
-use crate::generic::Transfer;
-use crate::held::Held;
-use crate::inode::Inode;
-use crate::simple::{KNOWN, NotTaken, Stopped};
-use crate::tag::Tag;
-use crate::user::{Borrowed, Nobody, ToSink};
-use crate::{
-    Cursor, Done, Error, ErrorOf, Failed, FileError, FileQueue, Io, IoFlags, Mapper, Memory, Queue,
-    Reason, Rejected, Sink,
-};
+use crate::contract::io_args::{Done, Failed, Io, IoFlags, Memory, Rejected};
+use crate::contract::mapper::{ErrorOf, Mapper};
+use crate::contract::open_file::Inode;
+use crate::device::bio::{Queue, Reads};
+use crate::error::{Error, FileError};
+use crate::memory::borrowed::{Borrowed, Cursor, Nobody, Sink, ToSink};
+use crate::memory::request_memory::Held;
+use crate::queue::counters::Reason;
+use crate::queue::file_queue::FileQueue;
+use crate::queue::generic::Transfer;
+use crate::queue::simple::{KNOWN, NotTaken, Stopped};
+use crate::queue::tag::Tag;
 
 /// Flags with which a read of one command is like any other.
 const ONE_COMMAND: IoFlags = KNOWN.union(IoFlags::GENERIC).union(IoFlags::PARTIAL);

@@ -4,14 +4,18 @@ use std::collections::VecDeque;
 
 use nvio_driver::DmaBuf;
 
-use crate::bounce::BouncePool;
-use crate::engine::Handler;
-use crate::inode::{InFlight, Inode};
-use crate::pool::Pool;
-use crate::request::{self, Request};
-use crate::tag::{Part, Tag, WAITED};
-use crate::user::Borrowed;
-use crate::{BioDone, BioError, Counters, Done, Error, Memory, PAGE};
+use crate::contract::io_args::{Done, Memory};
+use crate::contract::open_file::{InFlight, Inode};
+use crate::device::bio::{BioDone, BioError, PAGE};
+use crate::error::Error;
+use crate::memory::borrowed::Borrowed;
+use crate::memory::bounce::BouncePool;
+use crate::queue::counters::Counters;
+use crate::queue::file_queue::Handler;
+use crate::queue::pool::Pool;
+use crate::queue::request;
+use crate::queue::request::Request;
+use crate::queue::tag::{Part, Tag, WAITED};
 
 /// All but the device.
 pub(crate) struct Core<I: Inode> {

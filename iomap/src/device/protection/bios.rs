@@ -7,9 +7,12 @@
 use nvio_driver::spec::protection::CheckError;
 use nvio_driver::{Completion, Controller, DmaBuf, Parts, Rejected, Transfer};
 
-use crate::bounce::BouncePool;
-use crate::disk_queue::from_driver;
-use crate::{BadProtection, Bio, BioDone, BioError, Disk, Error, Protection, Refused};
+use crate::device::bio::{Bio, BioDone, BioError, Refused};
+use crate::device::disk::Disk;
+use crate::device::disk_queue::from_driver;
+use crate::device::protection::{BadProtection, Protection};
+use crate::error::Error;
+use crate::memory::bounce::BouncePool;
 
 /// The protection of the bios of one queue.
 pub(crate) struct Guarded {

@@ -2,7 +2,8 @@
 
 use nvio_driver::DmaBuf;
 
-use crate::{Error, Queue};
+use crate::device::bio::Queue;
+use crate::error::Error;
 
 /// Most bytes that are bounced at a time.
 pub const PIECE: usize = 1 << 20;

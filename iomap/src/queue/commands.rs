@@ -3,19 +3,19 @@
 
 use nvio_driver::DmaBuf;
 
-use crate::bio::Direction;
-use crate::bounce::PIECE;
-use crate::core::Core;
-use crate::generic::{Part, is_multiple, to_usize};
-use crate::held::Held;
-use crate::inode::Inode;
-use crate::request::Request;
-use crate::tag::Tag;
-use crate::user::Borrowed;
-use crate::{
-    Bio, BioError, Error, ErrorOf, FileQueue, IoFlags, Mapper, Mapping, MappingFlags, MappingKind,
-    Queue,
-};
+use crate::contract::io_args::IoFlags;
+use crate::contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind};
+use crate::contract::open_file::Inode;
+use crate::device::bio::{Bio, BioError, Direction, Queue};
+use crate::error::Error;
+use crate::memory::borrowed::Borrowed;
+use crate::memory::bounce::PIECE;
+use crate::memory::request_memory::Held;
+use crate::queue::file_queue::FileQueue;
+use crate::queue::generic::{Part, is_multiple, to_usize};
+use crate::queue::request::Request;
+use crate::queue::state::Core;
+use crate::queue::tag::Tag;
 
 impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// Writes to blocks that are there, and zeroes what of them is not written and was never.

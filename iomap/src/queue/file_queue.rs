@@ -4,13 +4,16 @@ use std::collections::VecDeque;
 
 use nvio_driver::DmaBuf;
 
-use crate::bounce::BouncePool;
-use crate::core::{Core, Mode, Work};
-use crate::inode::Inode;
-use crate::pool::Pool;
-use crate::tag::Tag;
-use crate::user::{Borrowed, Nobody};
-use crate::{BioDone, Counters, Done, Error, Memory, PAGE, Queue, Settle};
+use crate::contract::io_args::{Done, Memory};
+use crate::contract::open_file::Inode;
+use crate::device::bio::{BioDone, PAGE, Queue, Settle};
+use crate::error::Error;
+use crate::memory::borrowed::{Borrowed, Nobody};
+use crate::memory::bounce::BouncePool;
+use crate::queue::counters::Counters;
+use crate::queue::pool::Pool;
+use crate::queue::state::{Core, Mode, Work};
+use crate::queue::tag::Tag;
 
 /// A queue for files: it takes requests, of any number of files, and gives results.
 ///

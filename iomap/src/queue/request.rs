@@ -1,8 +1,10 @@
 //! A request of the generic path: what is known of it while its commands are in flight.
 
-use crate::held::Held;
-use crate::inode::{EndIo, InFlight, Inode, Report};
-use crate::{BioError, Done, Error, FileError, Io, IoFlags};
+use crate::contract::io_args::{Done, Io, IoFlags};
+use crate::contract::open_file::{EndIo, InFlight, Inode, Report};
+use crate::device::bio::BioError;
+use crate::error::{Error, FileError};
+use crate::memory::request_memory::Held;
 
 /// A request of the generic path.
 pub(crate) struct Request<I: Inode> {

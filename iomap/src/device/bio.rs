@@ -3,7 +3,7 @@
 use nvio_driver::DmaBuf;
 use nvio_driver::spec::Status;
 
-use crate::Error;
+use crate::error::Error;
 
 /// Bytes of a page, the unit of the shortest way.
 pub const PAGE: u32 = 4096;

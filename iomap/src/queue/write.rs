@@ -2,17 +2,18 @@
 
 use nvio_driver::DmaBuf;
 
-use crate::bio::Writes;
-use crate::generic::Transfer;
-use crate::held::Held;
-use crate::inode::Inode;
-use crate::read::{moved, one_buffer, rejected};
-use crate::tag::Tag;
-use crate::user::{FromSource, Nobody};
-use crate::{
-    Cursor, Error, ErrorOf, Failed, FileQueue, Io, IoFlags, Mapper, Memory, Reason, Rejected,
-    Source, WriteQueue,
-};
+use crate::contract::io_args::{Failed, Io, IoFlags, Memory, Rejected};
+use crate::contract::mapper::{ErrorOf, Mapper};
+use crate::contract::open_file::Inode;
+use crate::device::bio::{WriteQueue, Writes};
+use crate::error::Error;
+use crate::memory::borrowed::{Cursor, FromSource, Nobody, Source};
+use crate::memory::request_memory::Held;
+use crate::queue::counters::Reason;
+use crate::queue::file_queue::FileQueue;
+use crate::queue::generic::Transfer;
+use crate::queue::read::{moved, one_buffer, rejected};
+use crate::queue::tag::Tag;
 
 impl<Q: WriteQueue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// Submits a write of all of `memory` at `io.pos` of a file. Position and length are multiples

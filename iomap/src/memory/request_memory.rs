@@ -2,8 +2,9 @@
 
 use nvio_driver::{DmaBuf, DmaPieces};
 
-use crate::user::Borrowed;
-use crate::{Error, Memory};
+use crate::contract::io_args::Memory;
+use crate::error::Error;
+use crate::memory::borrowed::Borrowed;
 
 /// What memory must be aligned to (PRP entries, NVMe Base 4.1.1).
 pub(crate) const DWORD: u64 = 4;
@@ -311,7 +312,7 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::Nobody;
+    use crate::memory::borrowed::Nobody;
     use nvio_driver::Arena;
 
     fn bufs(lens: &[usize]) -> Vec<DmaBuf> {

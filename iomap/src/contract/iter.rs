@@ -1,6 +1,7 @@
 //! Iteration over the mappings of a range.
 
-use crate::{Error, ErrorOf, Mapper, Mapping, MappingFlags, Op};
+use crate::contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, Op};
+use crate::error::Error;
 
 /// Rounds in a row that may bring nothing because the mapping was stale.
 const MOST_STALE_ROUNDS: u32 = 64;
@@ -93,7 +94,7 @@ pub(crate) fn serves(mapping: &Mapping, pos: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mock::{Fail, Script};
+    use crate::tests::mock::{Fail, Script};
 
     fn run(script: &mut Script, length: u64, step: u64) -> (u64, Option<String>) {
         let done = iterate(script, 0, length, Op::empty(), |_, _, _, here| Ok(here.min(step)));

@@ -8,10 +8,10 @@ use std::sync::Mutex;
 use nvio_driver::spec::Status;
 use nvio_driver::{Arena, DmaBuf};
 
-use crate::{
-    Bio, BioDone, BioError, EndIo, Error, FileError, Inode, Mapper, Mapping, Op, Queue, Refused,
-    Report, Settle, Shared, WriteQueue,
-};
+use crate::contract::mapper::{Mapper, Mapping, Op};
+use crate::contract::open_file::{EndIo, Inode, Report, Shared};
+use crate::device::bio::{Bio, BioDone, BioError, Queue, Refused, Settle, WriteQueue};
+use crate::error::{Error, FileError};
 
 /// Which part failed.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,16 @@
 
 use nvio_driver::Controller;
 
-use crate::generic::to_usize;
-use crate::tag::Tag;
-use crate::{
-    Disk, DiskQueue, Done, Error, FileQueue, Inode, Io, Mapper, Mapping, Memory, Op, Queue, Shared,
-};
+use crate::contract::io_args::{Done, Io, Memory};
+use crate::contract::mapper::{Mapper, Mapping, Op};
+use crate::contract::open_file::{Inode, Shared};
+use crate::device::bio::Queue;
+use crate::device::disk::Disk;
+use crate::device::disk_queue::DiskQueue;
+use crate::error::Error;
+use crate::queue::file_queue::FileQueue;
+use crate::queue::generic::to_usize;
+use crate::queue::tag::Tag;
 
 /// Reads bytes of a disk: one range, or many at once.
 pub struct DiskReader {

@@ -1,6 +1,6 @@
 //! What goes with a command through the queue.
 
-use crate::inode::InFlight;
+use crate::contract::open_file::InFlight;
 
 /// What this layer has a [`Queue`](crate::Queue) carry along with each command.
 ///

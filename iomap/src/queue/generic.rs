@@ -1,16 +1,17 @@
 //! The generic path: any number of mappings of any kind, any number of commands.
 
-use crate::bio::Direction;
-use crate::core::Core;
-use crate::held::Held;
-use crate::inode::Inode;
-use crate::request::{Request, report};
-use crate::tag::Tag;
-use crate::user::Borrowed;
-use crate::{
-    Error, ErrorOf, FileError, FileQueue, Io, IoFlags, Mapper, Mapping, MappingFlags, MappingKind,
-    Op, Queue, iterate,
-};
+use crate::contract::io_args::{Io, IoFlags};
+use crate::contract::iter::iterate;
+use crate::contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op};
+use crate::contract::open_file::Inode;
+use crate::device::bio::{Direction, Queue};
+use crate::error::{Error, FileError};
+use crate::memory::borrowed::Borrowed;
+use crate::memory::request_memory::Held;
+use crate::queue::file_queue::FileQueue;
+use crate::queue::request::{Request, report};
+use crate::queue::state::Core;
+use crate::queue::tag::Tag;
 
 /// What is to be moved.
 pub(crate) struct Transfer {

@@ -6,10 +6,10 @@ use nvio_driver::{
     Rejected,
 };
 
-use crate::guarded::Guarded;
-use crate::{
-    Bio, BioDone, BioError, Disk, Error, PAGE, Queue, Refused, Settle, WritableDisk, WriteQueue,
-};
+use crate::device::bio::{Bio, BioDone, BioError, PAGE, Queue, Refused, Settle, WriteQueue};
+use crate::device::disk::{Disk, WritableDisk};
+use crate::device::protection::bios::Guarded;
+use crate::error::Error;
 
 /// A queue pair bound to a disk: a [`Disk`] for reading, a [`WritableDisk`] for writing, too.
 pub struct DiskQueue<C, D = Disk> {
@@ -344,7 +344,7 @@ pub(crate) fn from_driver(error: DriverError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DiskReader;
+    use crate::queue::disk_reader::DiskReader;
     use nvio_driver::Address;
     use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 

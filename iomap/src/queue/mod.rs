@@ -1,0 +1,14 @@
+//! The queue for files: routes, the simple and the generic path, and the state of requests.
+
+pub(crate) mod commands;
+pub(crate) mod counters;
+pub(crate) mod disk_reader;
+pub(crate) mod file_queue;
+pub(crate) mod generic;
+pub(crate) mod pool;
+mod read;
+pub(crate) mod request;
+pub(crate) mod simple;
+pub(crate) mod state;
+pub(crate) mod tag;
+mod write;
