@@ -201,8 +201,8 @@ mod pci_bar {
     }
 }
 
-/// The Command register of configuration space (PCI Local Bus 3.0, 6.2.2): without bus mastering
-/// a function does no DMA.
+/// The Command register of configuration space (PCI Local Bus 3.0, 6.2.2). A function does DMA only
+/// while it is bus master.
 mod pci_command {
     use vfio_bindings::bindings::vfio::VFIO_PCI_CONFIG_REGION_INDEX as CONFIG;
     use vfio_ioctls::VfioDevice;
@@ -210,27 +210,35 @@ mod pci_command {
     use crate::{Error, Result};
 
     pub(super) const OFFSET: u64 = 4;
-    pub(super) const MEMORY: u16 = 1 << 1;
+    const MEMORY: u16 = 1 << 1;
     const BUS_MASTER: u16 = 1 << 2;
-    pub(super) const WANTED: u16 = MEMORY | BUS_MASTER;
+    /// Interrupt Disable: the function must not assert INTx. The driver polls or uses MSI-X, and
+    /// a vfio-user server that found INTx enabled and no eventfd for it would fail.
+    const INTX_DISABLE: u16 = 1 << 10;
+    /// The bits of a function in use.
+    pub(super) const IN_USE: u16 = MEMORY | BUS_MASTER | INTX_DISABLE;
+    /// The bits of a function that must not access host memory.
+    pub(super) const NO_DMA: u16 = MEMORY | INTX_DISABLE;
 
-    /// Sets `bits`, and clears the others of those that are wanted; what the register has then.
+    /// Sets `bits`, clears the other bits of [`IN_USE`], and returns the register read back.
     pub(super) fn set(device: &VfioDevice, bits: u16) -> u16 {
         let read = || {
             let mut command = [0; 2];
             device.region_read(CONFIG, &mut command, OFFSET);
             u16::from_le_bytes(command)
         };
-        let command = read() & !WANTED | bits;
+        let command = read() & !IN_USE | bits;
         device.region_write(CONFIG, &command.to_le_bytes(), OFFSET);
         read()
     }
 
-    /// Whether the register, read back, has what was written.
+    /// Checks the register, read back after [`IN_USE`] was written. Interrupt Disable is not
+    /// checked, because a function without INTx may hardwire it to zero.
     pub(super) fn check(now: u16) -> Result<()> {
+        const NEEDED: u16 = MEMORY | BUS_MASTER;
         match now {
             0xffff => Err(Error::Gone),
-            now if now & WANTED == WANTED => Ok(()),
+            now if now & NEEDED == NEEDED => Ok(()),
             now => Err(Error::Invalid {
                 structure: "PCI configuration space",
                 field: "Command, after bus mastering was enabled,",

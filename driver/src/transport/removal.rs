@@ -45,7 +45,7 @@ impl Removal {
             log::warn!("the kernel asks for the function back: it is being removed");
             // It is given up as it is. No reset can be had, as the kernel holds the device's lock,
             // but without bus mastering it does no DMA.
-            pci_command::set(device, pci_command::MEMORY);
+            pci_command::set(device, pci_command::NO_DMA);
         }
         let gone = asked || is_absent(device);
         if gone {

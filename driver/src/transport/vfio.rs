@@ -78,7 +78,7 @@ impl Vfio {
         let removal = Removal::watch(&device);
         let device = Device { device: ManuallyDrop::new(device), sysfs, removal };
         device.reset();
-        enable_bus_master(&device)?;
+        set_command(&device)?;
         let registers = map_bar0(&device, 0, REGISTERS)?;
         let window = doorbell_window(device.get_region_size(VFIO_PCI_BAR0_REGION_INDEX))?;
         let doorbells = Arc::new(map_bar0(&device, DOORBELLS, window)?);
@@ -136,9 +136,9 @@ fn set_irqs(device: &VfioDevice, index: u32, flags: u32, events: &[RawFd]) -> io
 const SET_HEADER: usize = 5;
 const _: () = assert!(SET_HEADER * size_of::<u32>() == size_of::<vfio_irq_set>());
 
-fn enable_bus_master(device: &VfioDevice) -> Result<()> {
+fn set_command(device: &VfioDevice) -> Result<()> {
     // The library only logs a failed write, so look.
-    pci_command::check(pci_command::set(device, pci_command::WANTED))
+    pci_command::check(pci_command::set(device, pci_command::IN_USE))
 }
 
 /// Maps a BAR; see [`Transport::map_bar`].
@@ -218,7 +218,7 @@ unsafe impl Transport for Vfio {
             return Err(Error::Gone);
         }
         reset_function(&self.device)?;
-        enable_bus_master(&self.device)
+        set_command(&self.device)
     }
 
     fn map_bar(&self, bar: u8, offset: u64, most: u64) -> Result<Mmio> {

@@ -70,8 +70,8 @@ impl VfioUser {
             .map_err(|_| silent(socket))?
             .map_err(failed("connect"))?;
         ask(socket, &jobs, Client::reset)?.map_err(failed("reset"))?;
-        let command = ask(socket, &jobs, enable_bus_master)?;
-        pci_command::check(command.map_err(failed("enable bus mastering"))?)?;
+        let command = ask(socket, &jobs, set_command)?;
+        pci_command::check(command.map_err(failed("set the PCI Command register"))?)?;
         let doorbells = ask(socket, &jobs, map_doorbells)?.map(Arc::new)?;
         let vectors = ask(socket, &jobs, count_vectors)?;
         let socket = socket.to_owned();
@@ -158,10 +158,10 @@ fn took_signal(event: BorrowedFd<'_>) -> bool {
 }
 
 /// Gives the Command register as it is afterwards.
-fn enable_bus_master(client: &mut Client) -> Result<u16, vfio_user::Error> {
+fn set_command(client: &mut Client) -> Result<u16, vfio_user::Error> {
     let mut command = [0; 2];
     client.region_read(VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET, &mut command)?;
-    let wanted = (u16::from_le_bytes(command) | pci_command::WANTED).to_le_bytes();
+    let wanted = (u16::from_le_bytes(command) | pci_command::IN_USE).to_le_bytes();
     client.region_write(VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET, &wanted)?;
     client.region_read(VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET, &mut command)?;
     Ok(u16::from_le_bytes(command))
@@ -298,7 +298,7 @@ unsafe impl Transport for VfioUser {
 
     fn reset(&self) -> Result<()> {
         self.message("reset the device", Client::reset)?;
-        pci_command::check(self.message("enable bus mastering", enable_bus_master)?)
+        pci_command::check(self.message("set the PCI Command register", set_command)?)
     }
 
     fn map_bar(&self, bar: u8, offset: u64, most: u64) -> Result<Mmio> {
