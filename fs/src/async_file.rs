@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use nvio_iomap::{Disk, DiskQueue, Failed, Io, Mapper, Memory, Queue, Tag, WriteQueue};
 
-use crate::open_inode::OpenInode;
+use crate::file::open_inode::OpenInode;
 use crate::{Error, File, WritableFile};
 
 /// A queue of futures of requests on files of this crate, of a disk or partition.

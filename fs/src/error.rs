@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use crate::journal::Uuid;
-use crate::{
-    Corrupt, FileType, IncompatFeatures, NotWritable, Protected, SourceError, WrongJournal,
-};
+use crate::blocks::source::SourceError;
+use crate::file::writable::{NotWritable, Protected};
+use crate::format::corrupt::Corrupt;
+use crate::format::features::IncompatFeatures;
+use crate::format::file_type::FileType;
+use crate::recovery::journal::Uuid;
+use crate::recovery::journal::WrongJournal;
 
 /// An error of this crate. [`Display`](fmt::Display) gives one line, which says what to do next
 /// where that is known.
@@ -85,7 +88,7 @@ pub enum Error {
         "multi-mount protection: {0}; unmount it there, or if that host is gone run \
          tune2fs -E clear_mmp"
     )]
-    InUse(Box<crate::MmpHolder>),
+    InUse(Box<crate::mount::mmp::MmpHolder>),
     /// The filesystem is damaged.
     #[error("{0}")]
     Corrupt(Box<Corrupt>),

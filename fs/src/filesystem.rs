@@ -5,19 +5,22 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::block_cache::Block;
-use crate::cache::Cache;
-use crate::corrupt::{Problem, Structure};
-use crate::fast_commit::{FastCommit, NameChanges, Ranges};
-use crate::group::{self, GroupDescriptor};
-use crate::inode::{self, Inode};
-use crate::inode_table::InodeBytes;
-use crate::journal::{JournalReplay, Overlay};
-use crate::metadata::Metadata;
-use crate::open_inode::OpenInodes;
-use crate::orphans::Orphans;
-use crate::superblock::Superblock;
-use crate::{Error, Options};
+use crate::blocks::block_cache::Block;
+use crate::blocks::cache::Cache;
+use crate::blocks::inode_table::InodeBytes;
+use crate::blocks::metadata::Metadata;
+use crate::error::Error;
+use crate::file::open_inode::OpenInodes;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::group;
+use crate::format::group::GroupDescriptor;
+use crate::format::inode;
+use crate::format::inode::Inode;
+use crate::format::superblock::Superblock;
+use crate::mount::options::Options;
+use crate::recovery::fast_commit::{FastCommit, NameChanges, Ranges};
+use crate::recovery::journal::{JournalReplay, Overlay};
+use crate::recovery::orphans::Orphans;
 
 /// An open ext2, ext3 or ext4 filesystem, read-only.
 ///
@@ -134,7 +137,7 @@ impl Filesystem {
         if root.is_dir() {
             return Ok(root);
         }
-        Err(Error::NotADirectory { subject: crate::Subject::Inode(inode::ROOT) })
+        Err(Error::NotADirectory { subject: crate::error::Subject::Inode(inode::ROOT) })
     }
 
     /// The inode that something on the device refers to: that it is free is damage then.

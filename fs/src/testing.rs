@@ -2,11 +2,12 @@
 
 use zerocopy::IntoBytes;
 
-use crate::checksum::crc32c;
-use crate::inode::tests::raw_inode;
-use crate::raw_superblock::RawSuperblock;
-use crate::superblock::tests::{sample, seal};
-use crate::{Filesystem, Superblock};
+use crate::filesystem::Filesystem;
+use crate::format::checksum::crc32c;
+use crate::format::inode::tests::raw_inode;
+use crate::format::raw_superblock::RawSuperblock;
+use crate::format::superblock::Superblock;
+use crate::format::superblock::tests::{sample, seal};
 
 pub(crate) const BLOCK: usize = 4096;
 /// First block of the inode table.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::corrupt::Problem;
+use crate::format::corrupt::Problem;
 
 /// Version of the form on disk, where entries without an id are short.
 const DISK_VERSION: u32 = 1;

@@ -6,9 +6,9 @@ use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::MAGIC;
-use crate::Superblock;
-use crate::checksum::crc32c;
-use crate::corrupt::Problem;
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::Problem;
+use crate::format::superblock::Superblock;
 
 /// `struct ext4_xattr_header`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

@@ -1,10 +1,10 @@
 //! Extended attributes inside of an inode, behind its fields.
 
 use super::MAGIC;
-use super::entry::{Entry, Value, entries};
-use super::name::SYSTEM;
-use crate::Superblock;
-use crate::corrupt::Problem;
+use crate::format::corrupt::Problem;
+use crate::format::superblock::Superblock;
+use crate::format::xattr_entry::{Entry, Value, entries};
+use crate::xattr::name::SYSTEM;
 
 /// Name of the attribute that holds what of a file's inline data is not in `i_block`.
 const INLINE_DATA: &[u8] = b"data";

@@ -4,19 +4,21 @@
 pub(crate) mod acl;
 mod block;
 pub(crate) mod body;
-pub(crate) mod entry;
 mod hash;
 mod name;
 mod value_inode;
 
 use std::{fmt, vec};
 
+use crate::format::xattr_entry::{self, Entry, Value};
 use acl::Acl;
-use entry::{Entry, Value};
 use value_inode::Reference;
 
-use crate::corrupt::{Problem, Structure};
-use crate::{Error, Filesystem, Inode, Superblock};
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::inode::Inode;
+use crate::format::superblock::Superblock;
 
 /// `EXT4_XATTR_MAGIC`.
 const MAGIC: u32 = 0xea02_0000;
@@ -209,5 +211,5 @@ fn block_entries<'a>(
     block: &'a [u8],
 ) -> Result<Vec<Entry<'a>>, Problem> {
     block::check(superblock, number, block)?;
-    entry::entries(superblock, block, block::HEADER)
+    xattr_entry::entries(superblock, block, block::HEADER)
 }

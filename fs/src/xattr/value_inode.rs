@@ -3,9 +3,14 @@
 use nvio_iomap::MappingKind;
 
 use super::hash;
-use crate::checksum::crc32c;
-use crate::corrupt::{Problem, Structure};
-use crate::{Error, FileType, Filesystem, Inode, InodeFlags, map};
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::file_type::FileType;
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::map;
 
 /// A value in an inode, as an entry describes it.
 pub(crate) struct Reference<'a> {
@@ -15,7 +20,7 @@ pub(crate) struct Reference<'a> {
     pub(crate) name: &'a [u8],
     /// The inode that has the value.
     pub(crate) number: u32,
-    /// Size of the value, bytes, at most [`VALUE_MAX`](super::entry::VALUE_MAX).
+    /// Size of the value, bytes, at most [`VALUE_MAX`](crate::format::xattr_entry::VALUE_MAX).
     pub(crate) size: u32,
     /// Hash of name and value.
     pub(crate) hash: u32,
@@ -58,7 +63,8 @@ impl Reference<'_> {
         let mut leaf = None;
         for logical in 0..blocks {
             let pos = superblock.bytes(logical);
-            let found = leaf.as_ref().and_then(|leaf: &crate::leaf::Leaf| leaf.find(pos).copied());
+            let found =
+                leaf.as_ref().and_then(|leaf: &crate::map::run::Leaf| leaf.find(pos).copied());
             let mapping = match found {
                 Some(mapping) => Some(mapping),
                 None => leaf.insert(map::leaf(fs, inode, logical)?).find(pos).copied(),
@@ -76,7 +82,9 @@ impl Reference<'_> {
 
     /// The value's own hash is in the inode's time of access, and the entry's covers the name, too.
     fn verify(&self, fs: &Filesystem, inode: &Inode, value: &[u8]) -> Result<(), Problem> {
-        let seconds = |time: crate::Timestamp| time.seconds.cast_unsigned() & u64::from(u32::MAX);
+        let seconds = |time: crate::format::time::Timestamp| {
+            time.seconds.cast_unsigned() & u64::from(u32::MAX)
+        };
         let stored = seconds(inode.atime());
         // The Lustre filesystem has its own way: an inode that points back, and no hashes.
         if stored != u64::from(self.hash)

@@ -1,0 +1,139 @@
+//! What was read before, by number and bounded: blocks, inodes, group descriptors.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use foldhash::fast::RandomState;
+
+/// Keeps values until there are too many, then forgets one that was not used since the hand last
+/// passed it (CLOCK).
+pub(crate) struct Cache<K, V> {
+    state: Mutex<State<K, V>>,
+    capacity: usize,
+}
+
+struct State<K, V> {
+    slots: Vec<Slot<K, V>>,
+    /// Where in `slots` a value is.
+    index: HashMap<K, usize, RandomState>,
+    hand: usize,
+}
+
+struct Slot<K, V> {
+    key: K,
+    value: V,
+    used: bool,
+}
+
+impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
+    /// A cache of at most `capacity` values; with 0 it keeps nothing.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let state = State { slots: Vec::new(), index: HashMap::default(), hand: 0 };
+        Self { state: Mutex::new(state), capacity }
+    }
+
+    /// The value of `key`, if it is here.
+    pub(crate) fn get(&self, key: K) -> Option<V> {
+        let mut state = self.lock();
+        let &at = state.index.get(&key)?;
+        let slot = state.slots.get_mut(at).filter(|slot| slot.key == key)?;
+        slot.used = true;
+        Some(slot.value.clone())
+    }
+
+    /// Whether the value of `key` is here. That does not count as a use.
+    pub(crate) fn contains(&self, key: K) -> bool {
+        self.lock().index.contains_key(&key)
+    }
+
+    /// Keeps a value.
+    pub(crate) fn insert(&self, key: K, value: V) {
+        if self.capacity == 0 {
+            return;
+        }
+        let state = &mut *self.lock();
+        let slot = Slot { key, value, used: false };
+        if let Some(old) = state.index.get(&key).and_then(|&at| state.slots.get_mut(at)) {
+            *old = slot;
+        } else if state.slots.len() < self.capacity {
+            state.index.insert(key, state.slots.len());
+            state.slots.push(slot);
+        } else {
+            state.replace(slot);
+        }
+    }
+
+    /// Nothing that holds the lock can leave the state half changed in a way that matters: a
+    /// wrong index entry would only point at another slot, and that is checked by key.
+    fn lock(&self) -> MutexGuard<'_, State<K, V>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Copy + Eq + Hash, V> State<K, V> {
+    fn replace(&mut self, new: Slot<K, V>) {
+        // Two rounds: the first may only clear marks.
+        for _ in 0..self.slots.len().saturating_mul(2) {
+            let at = self.hand;
+            self.hand = at.saturating_add(1);
+            if self.hand >= self.slots.len() {
+                self.hand = 0;
+            }
+            let Some(slot) = self.slots.get_mut(at) else { continue };
+            if !std::mem::take(&mut slot.used) {
+                self.index.remove(&slot.key);
+                self.index.insert(new.key, at);
+                *slot = new;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::blocks::block_cache::Block;
+
+    fn block(byte: u8) -> Block {
+        Arc::from([byte; 4])
+    }
+
+    #[test]
+    fn bounded_and_exact() {
+        let cache = Cache::<u64, Block>::new(8);
+        let mut random = 1u64;
+        for _ in 0..10_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let number = (random >> 33) % 24;
+            match cache.get(number) {
+                Some(found) => assert_eq!(u64::from(found[0]), number),
+                None => cache.insert(number, block(number as u8)),
+            }
+            let state = cache.lock();
+            assert!(state.slots.len() <= 8 && state.index.len() == state.slots.len());
+        }
+    }
+
+    #[test]
+    fn what_is_used_stays() {
+        let cache = Cache::<u64, Block>::new(4);
+        for number in 0..100 {
+            cache.insert(number, block(0));
+            if number > 0 {
+                assert!(cache.get(0).is_some(), "after {number}");
+            }
+        }
+        assert!(cache.get(1).is_none());
+    }
+
+    #[test]
+    fn none_at_all() {
+        let cache = Cache::<u64, Block>::new(0);
+        cache.insert(1, block(1));
+        assert!(cache.get(1).is_none());
+    }
+}

@@ -1,0 +1,216 @@
+//! The blocks that metadata is in: kept in memory, read ahead, or read from the source.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::blocks::block_cache::{Block, BlockCache};
+use crate::blocks::source::{ReadRange, Source};
+use crate::error::Error;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::format::superblock::Superblock;
+use crate::mount::options::Options;
+use crate::recovery::journal::Overlay;
+
+/// Most bytes of metadata that are one read.
+pub(crate) const READ_MAX: u32 = 256 << 10;
+/// Most bytes of a read that is one of several: smaller ones are served beside each other.
+const PIECE: u32 = 128 << 10;
+
+/// Reads metadata. Block numbers have been checked by the callers.
+pub(crate) struct Metadata {
+    source: Arc<dyn Source>,
+    /// What the journal has newer contents of.
+    overlay: Option<Overlay>,
+    /// Bytes in a block.
+    block_size: u32,
+    cache: BlockCache,
+    /// Most blocks that are read ahead at a time; 0 for none.
+    ahead: usize,
+    /// What is read ahead arrives here.
+    arrived: Mutex<Vec<u8>>,
+}
+
+impl Metadata {
+    /// Reads blocks of `block_size` from `source`, or from where `overlay` has them, and keeps and
+    /// reads ahead as `options` say.
+    pub(crate) fn new(
+        source: Arc<dyn Source>,
+        overlay: Option<Overlay>,
+        block_size: u32,
+        options: &Options,
+    ) -> Self {
+        let size = usize::try_from(block_size).unwrap_or(usize::MAX);
+        let capacity = options.cache_bytes.checked_div(size).unwrap_or(0);
+        let cache = BlockCache::new(capacity);
+        // Of what was read ahead and not yet used, nothing may be forgotten for more of it.
+        let ahead = options.read_ahead.checked_div(size).unwrap_or(0).min(capacity >> 2);
+        Self { source, overlay, block_size, cache, ahead, arrived: Mutex::default() }
+    }
+
+    /// The superblock, as it is on the device now.
+    pub(crate) fn superblock(&self) -> Result<Superblock, Error> {
+        read_superblock(&*self.source)
+    }
+
+    /// The block `number`.
+    pub(crate) fn block(&self, number: u64) -> Result<Block, Error> {
+        if let Some(block) = self.cache.get(number) {
+            return Ok(block);
+        }
+        let mut bytes = vec![0; usize::try_from(self.block_size).unwrap_or(0)];
+        self.read(number, &mut bytes)?;
+        Ok(self.keep(number, &bytes))
+    }
+
+    /// Whether the block `number` is in memory.
+    pub(crate) fn is_cached(&self, number: u64) -> bool {
+        self.cache.contains(number)
+    }
+
+    /// The block `number`, as it is on the device now.
+    pub(crate) fn block_now(&self, number: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; usize::try_from(self.block_size).unwrap_or(0)];
+        read(&*self.source, number.saturating_mul(self.block_size.into()), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// What the journal has newer contents of.
+    pub(crate) fn overlay(&self) -> Option<&Overlay> {
+        self.overlay.as_ref()
+    }
+
+    /// Most blocks that one [`prefetch`](Self::prefetch) reads; 0 if nothing is read ahead.
+    pub(crate) fn ahead(&self) -> usize {
+        self.ahead
+    }
+
+    /// Reads blocks that will be needed, all at once, as far as they are not in memory: those that
+    /// come first in `wanted`, up to the limit of what is read ahead. A block may be named
+    /// several times.
+    ///
+    /// What fails is not there afterwards: who needs it reads it again, and gets the error.
+    pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = Range<u64>>) {
+        let mut numbers: Vec<u64> = wanted
+            .into_iter()
+            .flatten()
+            .filter(|&number| !self.cache.contains(number))
+            .take(self.ahead)
+            .collect();
+        if numbers.is_empty() {
+            return;
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        match self.arrived.try_lock() {
+            Ok(mut arrived) => self.read_ahead(&numbers, &mut arrived),
+            // Another thread's blocks are arriving there.
+            Err(_) => self.read_ahead(&numbers, &mut Vec::new()),
+        }
+    }
+
+    /// Reads blocks, which are in order, by way of `arrived`.
+    fn read_ahead(&self, numbers: &[u64], arrived: &mut Vec<u8>) {
+        let size = usize::try_from(self.block_size).unwrap_or(1).max(1);
+        let bytes = numbers.len().saturating_mul(size);
+        if arrived.len() < bytes {
+            arrived.resize(bytes, 0);
+        }
+        // Neighbours are one read.
+        let most = usize::try_from(PIECE).unwrap_or(1).checked_div(size).unwrap_or(1).max(1);
+        let runs =
+            numbers.chunk_by(|&a, &b| a.checked_add(1) == Some(b)).flat_map(|run| run.chunks(most));
+        let mut left = arrived.as_mut_slice();
+        let mut ranges: Vec<ReadRange<'_>> = Vec::new();
+        for run in runs.clone() {
+            let length = run.len().saturating_mul(size);
+            let Some((buf, rest)) = std::mem::take(&mut left).split_at_mut_checked(length) else {
+                return;
+            };
+            left = rest;
+            let start = run.first().copied().unwrap_or(0);
+            ranges.push(ReadRange::new(start.saturating_mul(self.block_size.into()), buf));
+        }
+        self.source.read_many(&mut ranges);
+        for (run, range) in runs.zip(ranges) {
+            let ReadRange { offset, buf, result, .. } = range;
+            let start = run.first().copied().unwrap_or(0);
+            let patched = match (&self.overlay, result) {
+                (_, Err(error)) => Err(error.to_string()),
+                (None, Ok(())) => Ok(()),
+                (Some(overlay), Ok(())) => {
+                    overlay.patch(start, buf).map_err(|error| error.to_string())
+                }
+            };
+            if let Err(error) = patched {
+                log::debug!("read-ahead at byte {offset}: {error}");
+                continue;
+            }
+            for (&number, bytes) in run.iter().zip(buf.chunks_exact(size)) {
+                self.keep(number, bytes);
+            }
+        }
+    }
+
+    /// Keeps a block that was read: all that comes from the source as a block comes this way.
+    fn keep(&self, number: u64, bytes: &[u8]) -> Block {
+        let block: Block = bytes.into();
+        self.cache.insert(number, Arc::clone(&block));
+        block
+    }
+
+    /// Fills `bytes`, whole blocks, from block `number` on.
+    fn read(&self, number: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        let offset = number.saturating_mul(self.block_size.into());
+        let Some(overlay) = &self.overlay else { return read(&*self.source, offset, bytes) };
+        if !overlay.has_all(number, bytes) {
+            read(&*self.source, offset, bytes)?;
+        }
+        overlay.patch(number, bytes)
+    }
+}
+
+/// The superblock of what is on `source`.
+pub(crate) fn read_superblock(source: &(impl Source + ?Sized)) -> Result<Superblock, Error> {
+    Superblock::parse(&read_raw_superblock(source)?)
+}
+
+/// The superblock as the journal has it, or as it is on `source`; `before` is the latter.
+pub(crate) fn replayed_superblock(
+    source: &(impl Source + ?Sized),
+    overlay: &Overlay,
+    before: &Superblock,
+) -> Result<Superblock, Error> {
+    let (number, size) = (before.superblock_block(), before.block_size());
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    read(source, number.saturating_mul(size.into()), &mut bytes)?;
+    overlay.patch(number, &mut bytes)?;
+    let offset = SUPERBLOCK_OFFSET.saturating_sub(number.saturating_mul(size.into()));
+    let raw = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
+    let raw = raw.and_then(|bytes| RawSuperblock::ref_from_prefix(bytes).ok());
+    let missing = || Structure::Superblock.corrupt(Problem::Missing { logical: number });
+    Superblock::parse(raw.ok_or_else(missing)?.0)
+}
+
+/// The superblock of what is on `source`, unchecked.
+pub(crate) fn read_raw_superblock(source: &(impl Source + ?Sized)) -> Result<RawSuperblock, Error> {
+    let needed = SUPERBLOCK_OFFSET.saturating_mul(2);
+    let device = source.size();
+    if device < needed {
+        return Err(Error::Truncated { needed, device });
+    }
+    let mut raw = RawSuperblock::new_zeroed();
+    read(source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    Ok(raw)
+}
+
+pub(crate) fn read(
+    source: &(impl Source + ?Sized),
+    offset: u64,
+    bytes: &mut [u8],
+) -> Result<(), Error> {
+    let length = bytes.len();
+    source.read(offset, bytes).map_err(|error| Error::Source { offset, length, error })
+}

@@ -1,0 +1,8 @@
+//! Blocks of metadata: the source that they are read from, and the caches that keep them.
+
+pub(crate) mod block_cache;
+pub(crate) mod cache;
+pub(crate) mod inode_table;
+pub(crate) mod metadata;
+pub(crate) mod queue_source;
+pub(crate) mod source;

@@ -1,0 +1,53 @@
+//! Metadata from an NVMe namespace or partition.
+
+use std::sync::{Mutex, PoisonError};
+
+use nvio_iomap::DiskReader;
+
+use crate::blocks::source::{ReadRange, Source, SourceError};
+
+/// A [`Source`] over a queue of its own. Readers of metadata take turns; reads of data, on other
+/// queues, are not held up.
+pub struct QueueSource {
+    queue: Mutex<DiskReader>,
+    size: u64,
+    block_size: u32,
+}
+
+impl QueueSource {
+    /// Takes a reader of the disk or partition that the filesystem fills.
+    pub fn new(queue: DiskReader) -> Self {
+        let disk = queue.disk();
+        let (size, block_size) = (disk.size(), disk.namespace().block_size());
+        Self { size, block_size, queue: Mutex::new(queue) }
+    }
+}
+
+impl Source for QueueSource {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn block_size(&self) -> u32 {
+        self.block_size
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(queue.read_at(offset, buf)?)
+    }
+
+    /// With as many commands in flight as the queue has room for.
+    fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let (wanted, mut results): (Vec<_>, Vec<_>) = ranges
+            .iter_mut()
+            .map(|ReadRange { offset, buf, result }| ((*offset, &mut **buf), result))
+            .unzip();
+        queue.read_many(wanted, |index, result| {
+            if let Some(place) = results.get_mut(index) {
+                **place = result.map_err(SourceError::from);
+            }
+        });
+    }
+}

@@ -1,0 +1,50 @@
+//! The blocks of a directory, one by one.
+
+use nvio_iomap::MappingKind;
+
+use crate::blocks::block_cache::Block;
+use crate::dir::blocks;
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::inode::Inode;
+use crate::map;
+use crate::map::run::Leaf;
+
+/// Where the blocks of a directory are. The part of the map that was used last is kept.
+pub(crate) struct DirMap {
+    fs: Filesystem,
+    inode: Inode,
+    leaf: Leaf,
+    count: u64,
+}
+
+impl DirMap {
+    /// Refuses a directory with a size that none can have.
+    pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
+        let count = blocks::count(fs.superblock(), inode)?;
+        Ok(Self { fs: fs.clone(), inode: inode.clone(), leaf: Leaf::empty(), count })
+    }
+
+    /// Blocks that the directory has.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Block `index`, unchecked. It must be there.
+    pub(crate) fn block(&mut self, index: u64) -> Result<Block, Error> {
+        let number = self.inode.number();
+        let missing = || Structure::Directory(number).corrupt(Problem::Missing { logical: index });
+        if index >= self.count {
+            return Err(missing());
+        }
+        let superblock = self.fs.superblock();
+        let pos = superblock.bytes(index);
+        if !self.leaf.covers(pos) {
+            self.leaf = map::leaf(&self.fs, &self.inode, index)?;
+        }
+        let mapping = self.leaf.find(pos).filter(|mapping| mapping.kind == MappingKind::Mapped);
+        let address = mapping.and_then(|mapping| mapping.device_address(pos));
+        self.fs.block(superblock.block_at(address.ok_or_else(missing)?))
+    }
+}

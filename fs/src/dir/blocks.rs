@@ -1,0 +1,187 @@
+//! The blocks of a directory.
+
+use std::collections::VecDeque;
+use std::vec;
+
+use crate::blocks::block_cache::Block;
+use crate::blocks::metadata::READ_MAX;
+use crate::dir::{checksum, inline};
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::format::superblock::Superblock;
+use crate::map::Extents;
+
+/// First read of a directory in bytes, with read-ahead; later ones are larger.
+const READ_FIRST: u32 = 16 << 10;
+
+/// Blocks of the directory `inode`, whose size is checked.
+pub(crate) fn count(superblock: &Superblock, inode: &Inode) -> Result<u64, Error> {
+    let corrupt = |problem| Structure::Directory(inode.number()).corrupt(problem);
+    let (value, block_size) = (inode.size(), u64::from(superblock.block_size()));
+    if value == 0 || value & block_size.saturating_sub(1) != 0 {
+        let rule = "must be a multiple of the block size, and not 0";
+        return Err(corrupt(Problem::Field { field: "size", value, rule }));
+    }
+    let max = superblock.size();
+    if value > max {
+        return Err(corrupt(Problem::TooLarge { field: "size", value, max }));
+    }
+    Ok(superblock.block_at(value))
+}
+
+/// The blocks of a directory in order, read in pieces and checked.
+pub(crate) struct Blocks {
+    fs: Filesystem,
+    inode: Inode,
+    extents: Extents,
+    /// What the extents end with, if it is not their end.
+    failed: Option<Error>,
+    /// Extents that have been looked at: their first blocks in the file and on the device, and
+    /// their lengths.
+    runs: VecDeque<(u64, u64, u64)>,
+    /// The parts of a directory that is inside of its inode, which are much like blocks.
+    inline: Option<vec::IntoIter<Block>>,
+    /// Index of the next block to give.
+    index: u64,
+    /// Blocks before this one have been read ahead.
+    ahead: u64,
+    /// Blocks that the directory has.
+    count: u64,
+    /// Bytes of the next read.
+    piece: u32,
+}
+
+impl Blocks {
+    /// Refuses a directory with a size that none can have.
+    pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
+        let (inline, count) = if inode.has_inline_data() {
+            let parts = inline::parts(fs, inode)?;
+            let count = u64::try_from(parts.len()).unwrap_or(u64::MAX);
+            (Some(parts.into_iter()), count)
+        } else {
+            (None, count(fs.superblock(), inode)?)
+        };
+        Ok(Self {
+            fs: fs.clone(),
+            inode: inode.clone(),
+            extents: fs.extents(inode)?,
+            failed: None,
+            runs: VecDeque::new(),
+            inline,
+            index: 0,
+            count,
+            ahead: 0,
+            piece: READ_FIRST,
+        })
+    }
+
+    /// Blocks that the directory has.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(crate) fn filesystem(&self) -> &Filesystem {
+        &self.fs
+    }
+
+    /// The next block and its index.
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Block)>, Error> {
+        let block = match &mut self.inline {
+            // What is inside of the inode is covered by the inode's own checksum.
+            Some(parts) => parts.next(),
+            None => self.read()?,
+        };
+        let index = self.index;
+        self.index = index.saturating_add(1);
+        Ok(block.map(|block| (index, block)))
+    }
+
+    /// The next block that is there; its index is `self.index` then.
+    fn read(&mut self) -> Result<Option<Block>, Error> {
+        loop {
+            let index = self.index;
+            if index >= self.count {
+                return Ok(None);
+            }
+            if index >= self.ahead {
+                self.read_ahead(index);
+            }
+            let Some(number) = self.find(index)? else { continue };
+            let block = self.fs.block(number)?;
+            let structure = Structure::DirectoryBlock { inode: self.inode.number(), index };
+            checksum::verify(self.fs.superblock(), &self.inode, index, &block)
+                .map_err(|problem| structure.corrupt(problem))?;
+            return Ok(Some(block));
+        }
+    }
+
+    /// Reads a piece that starts with block `index`, whatever extents it is in. With each piece, more
+    /// at a time: who has read some of a directory as a rule reads on.
+    fn read_ahead(&mut self, index: u64) {
+        let superblock = self.fs.superblock();
+        let piece = superblock.block_at(u64::from(self.piece).min(self.fs.read_ahead())).max(1);
+        self.piece = self.piece.saturating_mul(4).min(READ_MAX);
+        self.ahead = index.saturating_add(piece).min(self.count);
+        let ends_before = |run: &(u64, u64, u64), block| run.0.saturating_add(run.2) < block;
+        while self.failed.is_none()
+            && self.runs.back().is_none_or(|run| ends_before(run, self.ahead))
+        {
+            match self.extents.next() {
+                Some(Ok(extent)) if !extent.unwritten => self.runs.push_back((
+                    superblock.block_at(extent.logical),
+                    superblock.block_at(extent.physical),
+                    superblock.block_at(extent.length),
+                )),
+                Some(Ok(extent)) => {
+                    self.failed = Some(self.missing(superblock.block_at(extent.logical)));
+                    break;
+                }
+                Some(Err(error)) => {
+                    self.failed = Some(error);
+                    break;
+                }
+                None => break,
+            }
+        }
+        let ahead = self.ahead;
+        self.fs.prefetch(self.runs.iter().map(|&(start, physical, length)| {
+            let skip = index.saturating_sub(start).min(length);
+            let end = ahead.saturating_sub(start).min(length);
+            physical.saturating_add(skip)..physical.saturating_add(end)
+        }));
+    }
+
+    /// Where on the device block `index` is; `None` if it is in a hole, which is passed over.
+    fn find(&mut self, index: u64) -> Result<Option<u64>, Error> {
+        while let Some(&(start, physical, length)) = self.runs.front() {
+            match index.checked_sub(start) {
+                Some(skip) if skip < length => return Ok(Some(physical.saturating_add(skip))),
+                Some(_) => drop(self.runs.pop_front()),
+                None => return self.skip(start.min(self.count)),
+            }
+        }
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.skip(self.count),
+        }
+    }
+
+    /// Goes over a hole that ends before block `end`. The kernel does so, too, where there is no
+    /// tree that needs the blocks; the first is never missing.
+    fn skip(&mut self, end: u64) -> Result<Option<u64>, Error> {
+        let index = self.index;
+        if index == 0 || self.inode.flags().contains(InodeFlags::INDEX) {
+            return Err(self.missing(index));
+        }
+        log::debug!("directory, inode {}: a hole from block {index} to {end}", self.inode.number());
+        self.index = end;
+        Ok(None)
+    }
+
+    fn missing(&self, logical: u64) -> Error {
+        Structure::Directory(self.inode.number()).corrupt(Problem::Missing { logical })
+    }
+}

@@ -1,0 +1,121 @@
+//! Checksums of directory blocks: in a last entry that is never in use, or behind the entries of
+//! a hash tree node.
+
+use std::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::dir::htree::node;
+use crate::dir::htree::node::RawCountLimit;
+use crate::dir::htree::root::{INFO, RawRootInfo};
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::Problem;
+use crate::format::dir_entry::{RawEntry, decode_rec_len};
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::format::superblock::Superblock;
+
+/// `struct ext4_dir_entry_tail`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawTail {
+    inode: U32,
+    rec_len: U16,
+    name_len: u8,
+    file_type: u8,
+    checksum: U32,
+}
+
+/// `file_type` of the tail.
+const TAIL_TYPE: u8 = 0xde;
+
+/// `struct dx_tail`, in the place of the entry after the last.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawNodeTail {
+    reserved: U32,
+    checksum: U32,
+}
+
+const TAIL_SIZE: usize = 12;
+/// Where the root's entries start: behind ".", ".." and the root's own fields.
+const ROOT_START: usize = 32;
+
+const _: () = {
+    assert!(size_of::<RawTail>() == TAIL_SIZE && size_of::<RawNodeTail>() == node::ENTRY);
+    assert!(INFO + size_of::<RawRootInfo>() == ROOT_START);
+    assert!(offset_of!(RawTail, checksum) == 8);
+};
+
+/// Verifies the checksum of block `index` of a directory, if the filesystem has them.
+pub(crate) fn verify(
+    superblock: &Superblock,
+    inode: &Inode,
+    index: u64,
+    block: &[u8],
+) -> Result<(), Problem> {
+    if !superblock.has_metadata_csum() {
+        return Ok(());
+    }
+    let is_indexed = inode.flags().contains(InodeFlags::INDEX);
+    let (stored, computed) = match node_start(index, block).filter(|_| is_indexed) {
+        Some(start) => node_sums(inode.checksum_seed, block, start)?,
+        None => leaf(inode.checksum_seed, block)?,
+    };
+    if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+}
+
+/// The stored checksum of a block of entries, and the right one.
+fn leaf(seed: u32, block: &[u8]) -> Result<(u32, u32), Problem> {
+    let (covered, tail) = block
+        .split_last_chunk::<TAIL_SIZE>()
+        .and_then(|(covered, tail)| Some((covered, RawTail::ref_from_bytes(tail).ok()?)))
+        .ok_or(Problem::NoChecksum)?;
+    let sound = tail.inode == 0
+        && usize::from(tail.rec_len.get()) == TAIL_SIZE
+        && tail.name_len == 0
+        && tail.file_type == TAIL_TYPE;
+    if !sound {
+        return Err(Problem::NoChecksum);
+    }
+    Ok((tail.checksum.get(), crc32c(seed, covered)))
+}
+
+/// Where a block's hash tree entries start; `None` if it has names instead.
+fn node_start(index: u64, block: &[u8]) -> Option<usize> {
+    let entry = |offset: usize| RawEntry::ref_from_prefix(block.get(offset..)?).ok();
+    let (first, _) = entry(0)?;
+    let rec_len = |entry: &RawEntry| decode_rec_len(entry.rec_len.get(), block.len());
+    if index != 0 {
+        let is_node = first.inode == 0 && rec_len(first) == block.len();
+        return is_node.then_some(node::START);
+    }
+    let (second, _) = entry(12)?;
+    let (info, _) = RawRootInfo::ref_from_prefix(block.get(INFO..)?).ok()?;
+    let is_root = rec_len(first) == 12
+        && rec_len(second).checked_add(12) == Some(block.len())
+        && info.reserved == 0
+        && info.info_length == 8;
+    is_root.then_some(ROOT_START)
+}
+
+/// The stored checksum of a hash tree node, and the right one. It covers the entries in use and
+/// the tail with the checksum as zero.
+fn node_sums(seed: u32, block: &[u8], start: usize) -> Result<(u32, u32), Problem> {
+    let rest = block.get(start..).unwrap_or_default();
+    let (counts, _) = RawCountLimit::ref_from_prefix(rest).map_err(|_| Problem::NoChecksum)?;
+    let (count, limit) = (usize::from(counts.count.get()), usize::from(counts.limit.get()));
+    if count > limit {
+        let (value, max) = (counts.count.get().into(), counts.limit.get().into());
+        return Err(Problem::TooLarge { field: "count of hash entries", value, max });
+    }
+    let end = |entries: usize| entries.saturating_mul(node::ENTRY).saturating_add(start);
+    let covered = block.get(..end(count)).ok_or(Problem::NoChecksum)?;
+    let (tail, _) = block
+        .get(end(limit)..)
+        .and_then(|tail| RawNodeTail::ref_from_prefix(tail).ok())
+        .ok_or(Problem::NoChecksum)?;
+    let crc = crc32c(crc32c(seed, covered), tail.reserved.as_bytes());
+    Ok((tail.checksum.get(), crc32c(crc, &[0; 4])))
+}

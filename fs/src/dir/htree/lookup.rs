@@ -1,0 +1,201 @@
+//! From a name to the blocks that may have it.
+
+use zerocopy::FromBytes;
+
+use super::hash::{Chars, Hash};
+use crate::blocks::block_cache::Block;
+use crate::dir::block_map::DirMap;
+use crate::dir::checksum;
+use crate::dir::htree::node;
+use crate::dir::htree::node::{Node, Unusable};
+use crate::dir::htree::root::Root;
+use crate::dir::key::Query;
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::dir_entry::{RawEntry, decode_rec_len};
+use crate::format::features::CompatFeatures;
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+
+/// Size of the hash that an entry carries, in directories where they do, bytes.
+const OWN_HASH: usize = 8;
+
+/// Whether a directory has a hash tree.
+pub(crate) fn has_tree(fs: &Filesystem, inode: &Inode) -> bool {
+    inode.flags().contains(InodeFlags::INDEX)
+        && !inode.has_inline_data()
+        && fs.superblock().compat_features().contains(CompatFeatures::DIR_INDEX)
+}
+
+/// Why a search of a tree ended.
+pub(crate) enum Stop {
+    /// The tree is of no use; the names are where they are without it.
+    Unusable(Unusable),
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Unusable> for Stop {
+    fn from(unusable: Unusable) -> Self {
+        Self::Unusable(unusable)
+    }
+}
+
+/// Looks for a name in a directory that has a tree: `search` is called for one block after another
+/// that may have it, until it gives something.
+pub(crate) fn find<T>(
+    fs: &Filesystem,
+    inode: &Inode,
+    query: &Query<'_>,
+    mut search: impl FnMut(u64, &Block) -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Stop> {
+    let mut map = DirMap::new(fs, inode)?;
+    let superblock = fs.superblock();
+    let known = superblock.hash.chars;
+    // Nobody has noted how bytes are taken: it may have been either way.
+    let both = [known.unwrap_or(Chars::Signed), known.unwrap_or(Chars::Unsigned)];
+    let mut before = None;
+    for chars in both {
+        let block = index_block(fs, inode, &mut map, 0)?;
+        let root = Root::parse(superblock, block, query.has_own_hashes())?;
+        let Some(hash) = query.hash(superblock, root.function, chars) else { return Ok(None) };
+        if before.replace(hash) == Some(hash) {
+            return Ok(None);
+        }
+        let has_own_hashes = query.has_own_hashes();
+        let mut walk = Walk { fs, inode, map, has_own_hashes, hash, path: Vec::new(), visits: 0 };
+        let mut next = Some(walk.start(root)?);
+        while let Some(index) = next {
+            let block = walk.read(index)?;
+            if let Some(found) = search(index, &block)? {
+                return Ok(Some(found));
+            }
+            next = walk.next()?;
+        }
+        map = walk.map;
+    }
+    Ok(None)
+}
+
+/// Reads a block that must have entries of the tree.
+fn index_block(
+    fs: &Filesystem,
+    inode: &Inode,
+    map: &mut DirMap,
+    index: u64,
+) -> Result<Block, Error> {
+    let block = map.block(index)?;
+    let structure = Structure::DirectoryBlock { inode: inode.number(), index };
+    // In front of a node's entries is one of a directory, which takes the whole block. That of the
+    // root is ".".
+    let front = RawEntry::ref_from_prefix(&block).ok();
+    let length = front.map_or(0, |(entry, _)| decode_rec_len(entry.rec_len.get(), block.len()));
+    if index != 0 && length != block.len() {
+        let (field, rule) =
+            ("first entry's length", "must be the block's in a node of a hash tree");
+        let value = u64::try_from(length).unwrap_or(0);
+        return Err(structure.corrupt(Problem::Field { field, value, rule }));
+    }
+    checksum::verify(fs.superblock(), inode, index, &block)
+        .map_err(|problem| structure.corrupt(problem))?;
+    Ok(block)
+}
+
+/// A walk through the blocks that names of one hash may be in.
+struct Walk<'a> {
+    fs: &'a Filesystem,
+    inode: &'a Inode,
+    map: DirMap,
+    has_own_hashes: bool,
+    hash: Hash,
+    /// The nodes from the root on, and where in each.
+    path: Vec<Step>,
+    /// Blocks visited.
+    visits: u64,
+}
+
+struct Step {
+    node: Node,
+    at: usize,
+    /// Index of the node's block in the directory.
+    index: u32,
+}
+
+impl Walk<'_> {
+    /// Goes from the root to the first block, and gives its index.
+    fn start(&mut self, root: Root) -> Result<u64, Stop> {
+        let Root { levels, mut node, .. } = root;
+        let mut index = 0;
+        for _ in 0..=levels {
+            let at = node.search(self.hash.major);
+            let child = node.child(at).unwrap_or(0);
+            self.path.push(Step { node, at, index });
+            if self.path.iter().any(|step| step.index == child) {
+                return Err(Unusable::Cycle(child).into());
+            }
+            if self.path.len() > usize::from(levels) {
+                return Ok(child.into());
+            }
+            node = self.node(child)?;
+            index = child;
+        }
+        Err(Unusable::Levels(levels).into())
+    }
+
+    /// Goes on to the next block, if names with the same hash go on there.
+    fn next(&mut self) -> Result<Option<u64>, Stop> {
+        let levels = self.path.len();
+        let hash = loop {
+            let Some(step) = self.path.last_mut() else { return Ok(None) };
+            step.at = step.at.saturating_add(1);
+            if let Some(hash) = step.node.hash(step.at) {
+                break hash;
+            }
+            self.path.pop();
+        };
+        if hash & !1 != self.hash.major {
+            return Ok(None);
+        }
+        loop {
+            let child = self.path.last().and_then(|step| step.node.child(step.at)).unwrap_or(0);
+            if self.path.len() == levels {
+                return Ok(Some(child.into()));
+            }
+            let node = self.node(child)?;
+            self.path.push(Step { node, at: 0, index: child });
+        }
+    }
+
+    fn node(&mut self, index: u32) -> Result<Node, Stop> {
+        self.count()?;
+        let block = index_block(self.fs, self.inode, &mut self.map, index.into())?;
+        // Where entries carry their hashes, there is room for one of the entry in front, although the
+        // node's own begin there.
+        let front =
+            if self.has_own_hashes { node::START.saturating_add(OWN_HASH) } else { node::START };
+        let limit = node::limit(self.fs.superblock(), block.len().saturating_sub(front));
+        Ok(Node::new(block, node::START, limit)?)
+    }
+
+    /// Reads a block with names.
+    fn read(&mut self, index: u64) -> Result<Block, Stop> {
+        self.count()?;
+        let block = self.map.block(index)?;
+        let structure = Structure::DirectoryBlock { inode: self.inode.number(), index };
+        checksum::verify(self.fs.superblock(), self.inode, index, &block)
+            .map_err(|problem| structure.corrupt(problem))?;
+        Ok(block)
+    }
+
+    /// No block is in a sound tree twice. This bounds what a hostile one can cost.
+    fn count(&mut self) -> Result<(), Unusable> {
+        self.visits = self.visits.saturating_add(1);
+        if self.visits > self.map.count() { Err(Unusable::TooManyBlocks) } else { Ok(()) }
+    }
+}

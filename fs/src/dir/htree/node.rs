@@ -1,0 +1,170 @@
+//! The entries of a node: which block has the names from a hash on.
+
+use std::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::blocks::block_cache::Block;
+use crate::format::superblock::Superblock;
+
+/// Size of an entry, bytes.
+pub(crate) const ENTRY: usize = 8;
+/// Where the entries of a node start that is not the root: behind a directory entry not in use.
+pub(crate) const START: usize = 8;
+/// Bits of an entry's block number; the others are kept for something else.
+const BLOCK_MASK: u32 = 0x0fff_ffff;
+
+/// `struct dx_entry`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawEntry {
+    /// Lowest hash in the block. The lowest bit says that names with the same hash are also in the
+    /// block before. The first entry, which has all that is lower, has [`RawCountLimit`] here.
+    hash: U32,
+    block: U32,
+}
+
+/// `struct dx_countlimit`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawCountLimit {
+    /// Entries that there is room for.
+    pub limit: U16,
+    /// Entries in use, this one included.
+    pub count: U16,
+}
+
+const _: () = assert!(size_of::<RawEntry>() == ENTRY && offset_of!(RawEntry, block) == 4);
+
+/// What is wrong with an index, so that the kernel does not use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("hash function {0} is not known, or not for this directory")]
+    Function(u8),
+    #[error("flags {0:#x} are not known")]
+    Flags(u8),
+    #[error("{0} levels are too many")]
+    Levels(u8),
+    #[error("there is room for {found} entries in a node, not for {expected}")]
+    Limit { found: u16, expected: u16 },
+    #[error("{count} of {limit} entries are in use")]
+    Count { count: u16, limit: u16 },
+    #[error("block {0} is below itself")]
+    Cycle(u32),
+    #[error("it leads to more blocks than the directory has")]
+    TooManyBlocks,
+}
+
+/// A node in its block, the root included.
+pub(crate) struct Node {
+    block: Block,
+    start: usize,
+    count: usize,
+}
+
+impl Node {
+    /// The node whose entries start at `start`, of which there may be `limit`.
+    pub(crate) fn new(block: Block, start: usize, limit: u16) -> Result<Self, Unusable> {
+        let rest = block.get(start..).unwrap_or_default();
+        let Ok((counts, _)) = RawCountLimit::ref_from_prefix(rest) else {
+            return Err(Unusable::Limit { found: 0, expected: limit });
+        };
+        let (count, found) = (counts.count.get(), counts.limit.get());
+        if found != limit {
+            return Err(Unusable::Limit { found, expected: limit });
+        }
+        if count == 0 || count > limit {
+            return Err(Unusable::Count { count, limit });
+        }
+        Ok(Self { block, start, count: usize::from(count) })
+    }
+
+    fn entries(&self) -> &[RawEntry] {
+        let rest = self.block.get(self.start..).unwrap_or_default();
+        <[RawEntry]>::ref_from_prefix_with_elems(rest, self.count)
+            .map_or(&[], |(entries, _)| entries)
+    }
+
+    /// Index of the last entry whose hash is not above `hash`. Where hashes are out of order it is
+    /// the same as the kernel's: the steps are.
+    pub(crate) fn search(&self, hash: u32) -> usize {
+        let entries = self.entries();
+        let (mut low, mut high) = (1, self.count);
+        while low < high {
+            let middle = low.midpoint(high.saturating_sub(1));
+            match entries.get(middle) {
+                Some(entry) if entry.hash.get() <= hash => low = middle.saturating_add(1),
+                _ => high = middle,
+            }
+        }
+        low.saturating_sub(1)
+    }
+
+    /// Lowest hash of entry `at`, if there is one. The first entry has none.
+    pub(crate) fn hash(&self, at: usize) -> Option<u32> {
+        Some(self.entries().get(at)?.hash.get())
+    }
+
+    /// Index in the directory of the block that entry `at` is for.
+    pub(crate) fn child(&self, at: usize) -> Option<u32> {
+        Some(self.entries().get(at)?.block.get() & BLOCK_MASK)
+    }
+}
+
+/// Entries that fit into `space` bytes of a node, beside its checksum.
+pub(crate) fn limit(superblock: &Superblock, space: usize) -> u16 {
+    let checksum = if superblock.has_metadata_csum() { ENTRY } else { 0 };
+    let limit = space.saturating_sub(checksum).checked_div(ENTRY).unwrap_or(0);
+    u16::try_from(limit).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node of entries with these hashes; the first is not looked at.
+    fn node(hashes: &[u32]) -> Node {
+        let mut bytes = vec![0; START];
+        let count = hashes.len() as u16;
+        for (index, hash) in (100u32..).zip(hashes) {
+            bytes.extend(hash.to_le_bytes());
+            bytes.extend((index | 0xf000_0000).to_le_bytes());
+        }
+        bytes[8..10].copy_from_slice(&400u16.to_le_bytes());
+        bytes[10..12].copy_from_slice(&count.to_le_bytes());
+        Node::new(bytes.into(), START, 400).unwrap()
+    }
+
+    #[test]
+    fn searches_find_the_last_that_is_not_above() {
+        let hashes = [0, 10, 20, 20, 30, 40];
+        for count in 1..=hashes.len() {
+            let node = node(&hashes[..count]);
+            for hash in 0..50 {
+                let expected = hashes[..count].iter().rposition(|&low| low <= hash).unwrap();
+                assert_eq!(node.search(hash), expected, "{hash} in {count}");
+            }
+            assert_eq!(node.child(0), Some(100), "the upper bits are not the number's");
+            assert_eq!((node.child(count), node.hash(count)), (None, None));
+        }
+        // Out of order: an end is found, and it is one of the entries.
+        assert!(node(&[0, 50, 3, 9, 2]).search(5) < 5);
+    }
+
+    #[test]
+    fn counts_that_lie() {
+        let new = |limit: u16, count: u16| {
+            let mut bytes = vec![0; 64];
+            bytes[8..10].copy_from_slice(&limit.to_le_bytes());
+            bytes[10..12].copy_from_slice(&count.to_le_bytes());
+            Node::new(bytes.into(), START, 7).map(|node| node.entries().len())
+        };
+        assert_eq!(new(7, 7), Ok(7));
+        assert_eq!(new(7, 0), Err(Unusable::Count { count: 0, limit: 7 }));
+        assert_eq!(new(7, 8), Err(Unusable::Count { count: 8, limit: 7 }));
+        assert_eq!(new(8, 7), Err(Unusable::Limit { found: 8, expected: 7 }));
+        let short = Node::new([0; 10].as_slice().into(), START, 7);
+        assert!(matches!(short, Err(Unusable::Limit { found: 0, .. })));
+    }
+}

@@ -1,0 +1,238 @@
+//! Directories: entries in the order in which they are stored.
+
+pub(crate) mod block_map;
+pub(crate) mod blocks;
+pub(crate) mod casefold;
+pub(crate) mod checksum;
+pub(crate) mod display;
+pub(crate) mod htree;
+pub(crate) mod inline;
+pub(crate) mod key;
+pub(crate) mod nokey_name;
+pub(crate) mod path;
+pub(crate) mod symlink;
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::vec;
+
+use crate::blocks::block_cache::Block;
+use crate::dir::blocks::Blocks;
+use crate::dir::display::Names;
+use crate::dir::htree::lookup::{self, Stop};
+use crate::dir::key::{Query, is_folded};
+use crate::error::{Error, Subject};
+use crate::filesystem::Filesystem;
+use crate::format::dir_entry::{Directory, Entry};
+use crate::format::features::IncompatFeatures;
+use crate::format::file_type::FileType;
+use crate::format::inode::Inode;
+use crate::recovery::fast_commit::{NameChange, NameChanges};
+
+/// A name in a directory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Number of the inode that the name is for.
+    pub inode: u32,
+    /// The name: 1 to 255 bytes in no particular encoding, without slash and zero byte. One in an
+    /// encrypted directory is given as the kernel shows it without the key: in an encoding by
+    /// which it can be looked up.
+    pub name: Vec<u8>,
+    /// What the entry says that the inode is; `None` on filesystems whose entries do not say.
+    pub kind: Option<FileType>,
+}
+
+impl fmt::Debug for DirEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DirEntry")
+            .field("inode", &self.inode)
+            .field("name", &format_args!("\"{}\"", self.name.escape_ascii()))
+            .field("kind", &self.kind)
+            .finish()
+    }
+}
+
+/// The entries of a directory, in the order in which they are stored. "." and ".." are left out:
+/// a directory's own place is where it was found, whatever those two say.
+///
+/// Entries are checked; what they refer to is not. No entry refers to the directory itself or to
+/// the root, but on a damaged filesystem a longer way round may lead back: who walks a tree must
+/// compare with the directories above.
+///
+/// After an error there are no more items.
+pub struct ReadDir {
+    /// `None` if none were ever written.
+    blocks: Option<Blocks>,
+    directory: Directory,
+    names: Names,
+    current: Option<(u64, Block)>,
+    offset: usize,
+    has_kind: bool,
+    /// What fast commits have changed, and what of it is still to be added.
+    changes: Option<(Arc<NameChanges>, vec::IntoIter<DirEntry>)>,
+    done: bool,
+}
+
+impl fmt::Debug for ReadDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadDir").field("inode", &self.directory.inode).finish_non_exhaustive()
+    }
+}
+
+impl ReadDir {
+    fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
+        let number = inode.number();
+        if !inode.is_dir() {
+            return Err(Error::NotADirectory { subject: Subject::Inode(number) });
+        }
+        let superblock = fs.superblock();
+        let has_kind = superblock.has(IncompatFeatures::FILETYPE);
+        let changes = fs.name_changes(number).map(|names| {
+            let added = names.added().map(|(name, inode, kind)| DirEntry {
+                inode,
+                name: name.to_vec(),
+                kind: has_kind.then_some(kind),
+            });
+            (Arc::clone(names), added.collect::<Vec<_>>().into_iter())
+        });
+        let is_new = changes.as_ref().is_some_and(|(names, _)| names.is_new());
+        let blocks = if is_new { None } else { Some(Blocks::new(fs, inode)?) };
+        Ok(Self {
+            names: Names::of(fs, inode, blocks.as_ref().map_or(0, Blocks::count)),
+            blocks,
+            directory: Directory::new(superblock, inode),
+            current: None,
+            offset: 0,
+            has_kind,
+            changes,
+            done: false,
+        })
+    }
+
+    /// Calls `visit` for one entry after another until it gives something. After that, the next
+    /// call goes on with the next entry.
+    fn visit<T>(
+        &mut self,
+        mut visit: impl FnMut(&Names, &Entry<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        loop {
+            let (index, block) = match &self.current {
+                Some(current) => current,
+                None => match self.blocks.as_mut().map_or(Ok(None), Blocks::next)? {
+                    Some(next) => {
+                        if let Some(blocks) = self.blocks.as_ref().filter(|_| next.0 == 0) {
+                            self.names.see_first(blocks.filesystem(), &next.1);
+                        }
+                        self.current.insert(next)
+                    }
+                    None => return Ok(None),
+                },
+            };
+            while let Some(entry) = self.directory.entry(block, *index, self.offset)? {
+                self.offset = entry.next;
+                let changed = self.changes.as_ref();
+                if entry.inode != 0
+                    && !entry.is_dot()
+                    && changed.is_none_or(|(names, _)| names.get(entry.name).is_none())
+                    && let Some(result) = visit(&self.names, &entry)
+                {
+                    return Ok(Some(result));
+                }
+            }
+            self.current = None;
+            self.offset = 0;
+        }
+    }
+}
+
+impl ReadDir {
+    /// Calls `visit` with the inode's number, the name and the type of one entry after the other,
+    /// until it says that this is enough.
+    pub(crate) fn each(
+        &mut self,
+        mut visit: impl FnMut(u32, &[u8], Option<FileType>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let has_kind = self.has_kind;
+        let stopped = self.visit(|names, entry| {
+            let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
+            visit(entry.inode, &names.show(entry), kind).break_value()
+        })?;
+        if stopped.is_none()
+            && let Some((_, added)) = &mut self.changes
+        {
+            let _ = added.try_for_each(|entry| visit(entry.inode, &entry.name, entry.kind));
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for ReadDir {
+    type Item = Result<DirEntry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let has_kind = self.has_kind;
+        let next = self.visit(|names, entry| {
+            let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
+            Some(DirEntry { inode: entry.inode, name: names.show(entry).into_owned(), kind })
+        });
+        let next = match (next, &mut self.changes) {
+            (Ok(None), Some((_, added))) => Ok(added.next()),
+            (next, _) => next,
+        };
+        self.done = !matches!(next, Ok(Some(_)));
+        next.transpose()
+    }
+}
+
+impl std::iter::FusedIterator for ReadDir {}
+
+impl Filesystem {
+    /// The entries of the directory `inode`.
+    ///
+    /// # Errors
+    /// [`Error::NotADirectory`], damage. The iterator fails with damage to the directory's map or
+    /// blocks, or with a failure of the source.
+    pub fn read_dir(&self, inode: &Inode) -> Result<ReadDir, Error> {
+        ReadDir::new(self, inode)
+    }
+
+    /// Number of the inode that `name` is for in the directory `inode`.
+    pub(crate) fn find(&self, inode: &Inode, name: &[u8]) -> Result<Option<u32>, Error> {
+        let superblock = self.superblock();
+        let Some(query) = Query::new(superblock, inode, name) else { return Ok(None) };
+        let changes = self.name_changes(inode.number());
+        let folded = changes.is_some() && is_folded(superblock, inode);
+        match changes.and_then(|names| names.get(name)) {
+            Some(NameChange::For(inode, _)) => return Ok(Some(inode)),
+            Some(NameChange::Removed) if !folded => return Ok(None),
+            _ if folded => {
+                let mut added = changes.into_iter().flat_map(|names| names.added());
+                if let Some((_, inode, _)) = added.find(|(name, ..)| query.matches(name)) {
+                    return Ok(Some(inode));
+                }
+            }
+            _ => (),
+        }
+        if changes.is_some_and(|names| names.is_new()) {
+            return Ok(None);
+        }
+        // The tree does not know which names are gone.
+        if !folded && lookup::has_tree(self, inode) {
+            let directory = Directory::new(superblock, inode);
+            let search = |index, block: &Block| directory.find(block, index, &query);
+            match lookup::find(self, inode, &query, search) {
+                Ok(None) if query.may_be_elsewhere(superblock) => (),
+                Ok(found) => return Ok(found),
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::Unusable(why)) => {
+                    log::debug!("inode {}: its hash tree is of no use: {why}", inode.number());
+                }
+            }
+        }
+        self.read_dir(inode)?.visit(|_, entry| query.matches(entry.name).then_some(entry.inode))
+    }
+}

@@ -1,0 +1,227 @@
+//! An open file, and where its bytes are.
+
+pub(crate) mod open_inode;
+pub(crate) mod read;
+pub(crate) mod system_zone;
+pub(crate) mod writable;
+pub(crate) mod writable_file;
+pub(crate) mod write;
+
+use std::fmt;
+
+use nvio_iomap::{Mapper, Mapping, MappingKind, Op, Shared, page_end};
+
+use crate::error::Error;
+use crate::file::open_inode::OpenInode;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::file_type::FileType;
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::map;
+use crate::map::cache::ExtentCache;
+use crate::map::inline;
+use crate::map::{Extents, LOGICAL_END};
+
+impl Filesystem {
+    /// Opens the regular file `inode`.
+    ///
+    /// # Errors
+    /// [`Error::IsADirectory`], [`Error::NotAFile`]; [`Error::UnsupportedInode`] for an encrypted
+    /// file; damage if its size is one that no file can have.
+    pub fn file(&self, inode: &Inode) -> Result<File, Error> {
+        let number = inode.number();
+        match inode.kind() {
+            FileType::Regular => (),
+            FileType::Directory => return Err(Error::IsADirectory { inode: number }),
+            kind => return Err(Error::NotAFile { inode: number, kind }),
+        }
+        map::check_readable(inode)?;
+        let (value, max) = (inode.size(), self.superblock().bytes(LOGICAL_END));
+        if value > max {
+            let problem = Problem::TooLarge { field: "size", value, max };
+            return Err(Structure::Inode(number).corrupt(problem));
+        }
+        let block_size = self.superblock().block_size();
+        let is_plain = !inode.flags().intersects(InodeFlags::ENCRYPT.union(InodeFlags::VERITY));
+        Ok(File {
+            cache: ExtentCache::new(self.options().extents_per_file),
+            shared: self.open_inodes().open(self, number),
+            block_size,
+            page_end: page_end(inode.size(), block_size, is_plain),
+            is_plain,
+            inline: Box::default(),
+            inode: inode.clone(),
+            fs: self.clone(),
+        })
+    }
+
+    /// The extents of anything that has blocks: a file, a directory, a long symbolic link.
+    ///
+    /// # Errors
+    /// [`Error::NotAFile`] for what has no blocks.
+    pub fn extents(&self, inode: &Inode) -> Result<Extents, Error> {
+        let (number, kind) = (inode.number(), inode.kind());
+        match kind {
+            FileType::Regular | FileType::Directory => (),
+            FileType::Symlink if !inode.is_fast_symlink(self.superblock()) => (),
+            _ => return Err(Error::NotAFile { inode: number, kind }),
+        }
+        Ok(Extents::new(self, inode))
+    }
+}
+
+/// An open regular file. It remembers where its extents are, so that mapping a range that was
+/// mapped before reads no metadata.
+pub struct File {
+    cache: ExtentCache,
+    shared: Shared<OpenInode>,
+    block_size: u32,
+    page_end: u64,
+    is_plain: bool,
+    /// The data, if it is inside of the inode and has been mapped.
+    inline: Box<[u8]>,
+    inode: Inode,
+    fs: Filesystem,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("inode", &self.inode).finish_non_exhaustive()
+    }
+}
+
+impl File {
+    /// Size in bytes.
+    #[inline]
+    pub fn size(&self) -> u64 {
+        self.inode.size()
+    }
+
+    /// The inode, as it was when the file was opened.
+    pub fn inode(&self) -> &Inode {
+        &self.inode
+    }
+
+    /// The filesystem that the file is on.
+    pub fn filesystem(&self) -> &Filesystem {
+        &self.fs
+    }
+
+    /// Reads and writes of this file that are in flight, those of its other handles included.
+    pub fn in_flight(&self) -> usize {
+        self.shared.in_flight()
+    }
+
+    /// What all handles of this file share.
+    pub fn open_inode(&self) -> &OpenInode {
+        self.shared.inode()
+    }
+
+    #[inline]
+    pub(crate) fn inode_shared(&self) -> &Shared<OpenInode> {
+        &self.shared
+    }
+
+    /// Copies from a block that the journal has newer contents of.
+    fn read_replaced(&self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
+        let no_data = || Error::NoInlineData { inode: self.inode.number() };
+        if mapping.kind != MappingKind::Inline {
+            return Err(no_data());
+        }
+        let block = self.fs.block(self.fs.superblock().block_at(mapping.addr))?;
+        let start = pos.checked_sub(mapping.offset).and_then(|at| usize::try_from(at).ok());
+        let bytes = start.and_then(|start| block.get(start..)?.get(..out.len()));
+        out.copy_from_slice(bytes.ok_or_else(no_data)?);
+        Ok(())
+    }
+
+    /// The extents of the file in order; see [`Extents`].
+    pub fn extents(&self) -> Extents {
+        Extents::new(&self.fs, &self.inode)
+    }
+
+    /// The mapping that `pos` is in, after reading what is around it if it is not known.
+    #[cold]
+    #[inline(never)]
+    fn find(&mut self, pos: u64, op: Op) -> Result<&Mapping, Error> {
+        if !self.cache.turn_to(pos) {
+            if op.contains(Op::NOWAIT) {
+                return Err(Error::WouldBlock { inode: self.inode.number(), pos });
+            }
+            if self.inode.has_inline_data() {
+                self.inline = self.fs.inline_data(&self.inode)?;
+            }
+            let logical = self.fs.superblock().block_at(pos);
+            // Who has come here from what lies before goes on to what lies behind.
+            if pos.checked_sub(1).is_none_or(|before| self.cache.turn_to(before)) {
+                map::prefetch(&self.fs, &self.inode, logical);
+            }
+            self.cache.insert(map::data_leaf(&self.fs, &self.inode, logical)?);
+            self.cache.turn_to(pos);
+        }
+        // Past the last possible block only the byte at `u64::MAX` is in no mapping.
+        let Self { fs, inode, cache, .. } = self;
+        cache.find_recent(pos).ok_or_else(|| {
+            let logical = fs.superblock().block_at(pos);
+            Structure::BlockMap { inode: inode.number() }.corrupt(Problem::Missing { logical })
+        })
+    }
+}
+
+/// Mappings are as long as the tree has them, not cut to the length that is asked for: an
+/// extent, or the hole between two, at most up to the end of an extent block's range. What is
+/// past the end of the file is mapped like the rest.
+impl Mapper for File {
+    type Inode = OpenInode;
+
+    #[inline]
+    fn inode(&self) -> &Shared<OpenInode> {
+        &self.shared
+    }
+
+    #[inline]
+    fn size(&self) -> u64 {
+        self.inode.size()
+    }
+
+    #[inline]
+    fn page_end(&self) -> u64 {
+        self.page_end
+    }
+
+    #[inline]
+    fn block_size(&self) -> u32 {
+        self.block_size
+    }
+
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// # Errors
+    /// Damage to the map or a failure of the source; [`Error::WouldBlock`] with [`Op::NOWAIT`] if
+    /// the answer is not cached; [`Error::ReadOnly`] with [`Op::WRITE`] or [`Op::ZERO`].
+    // Always: it is on the path of each read, and the compiler does not know that.
+    #[inline(always)]
+    fn begin(&mut self, pos: u64, _length: u64, op: Op) -> Result<Mapping, Error> {
+        if op.intersects(Op::WRITE.union(Op::ZERO)) {
+            return Err(Error::ReadOnly { inode: self.inode.number() });
+        }
+        let mapping = if let Some(mapping) = self.cache.find_quickly(pos) {
+            mapping
+        } else {
+            self.find(pos, op)?
+        };
+        Ok(*mapping)
+    }
+
+    fn read_inline(&mut self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
+        if !self.inode.has_inline_data() {
+            return self.read_replaced(mapping, pos, out);
+        }
+        inline::copy(&self.inline, pos, out);
+        Ok(())
+    }
+}

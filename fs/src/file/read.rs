@@ -1,0 +1,163 @@
+//! Reads of a file's data, in the forms that callers have use for.
+
+use std::io::IoSliceMut;
+
+use nvio_iomap::{Cursor, Disk, DiskQueue, DmaBuf, Failed, Io, Memory, Queue, Rejected, Tag};
+
+use crate::error::Error;
+use crate::file::File;
+use crate::file::open_inode::OpenInode;
+
+/// A queue that files of this crate are read and written through, of a disk or partition: a
+/// [`FileQueue`](nvio_iomap::FileQueue) over a [`DiskQueue`].
+pub type FileQueue<D = Disk> = nvio_iomap::FileQueue<DiskQueue<Tag<OpenInode>, D>, OpenInode>;
+
+pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
+
+/// # Reading
+/// Into plain memory, at any position: [`read_at`](Self::read_at) and
+/// [`read_vectored_at`](Self::read_vectored_at), which wait, and copy. Into DMA memory, without a
+/// copy: [`read_dma`](Self::read_dma), which waits, and [`read`](Self::read), which does not. With
+/// flags, and into memory of any kind: [`read_with`](Self::read_with) and
+/// [`submit_read`](Self::submit_read).
+///
+/// What is submitted comes back through the queue's [`poll`](nvio_iomap::FileQueue::poll). The file
+/// need not be open until then.
+///
+/// ```
+/// use nvio_driver::{Address, Controller};
+/// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+/// use nvio_ext4::{FileQueue, Filesystem, QueueSource};
+/// use nvio_iomap::{Disk, DiskQueue, DiskReader, Io, IoFlags};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let (folder, image) = (dir.path().join("folder"), dir.path().join("disk.img"));
+/// # std::fs::create_dir(&folder)?;
+/// # std::fs::write(folder.join("data"), vec![7; 100_000])?;
+/// # let made = std::process::Command::new("/sbin/mke2fs")
+/// #     .args(["-q", "-t", "ext4", "-d"]).args([&folder, &image]).arg("8M").status()?;
+/// # assert!(made.success());
+/// let disk = NamespaceConfig::new(Backing::image(&image, true));
+/// let emulator = Emulator::builder().namespace(disk).start()?;
+/// let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+/// let disk = Disk::whole(&controller.namespace(1)?);
+/// let fs = Filesystem::open(QueueSource::new(DiskReader::new(&controller, &disk, 32)?))?;
+/// let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 128)?);
+/// let mut file = fs.file(&fs.lookup(b"/data")?)?;
+///
+/// // Any bytes, into memory of any kind.
+/// let mut bytes = [0; 1000];
+/// assert_eq!(file.read_at(&mut queue, 99_990, &mut bytes)?, 10, "the end of the file");
+///
+/// // Blocks into DMA memory, many in flight, without a copy.
+/// for block in 0..8 {
+///     file.read(&mut queue, block * 4096, controller.alloc(4096)?, block)?;
+/// }
+/// assert_eq!(file.in_flight(), 8);
+/// queue.ring();
+/// let mut done = 0;
+/// while done < 8 {
+///     done += queue.poll(8, |done| assert_eq!(done.result.unwrap(), 4096));
+/// }
+///
+/// // With flags: nothing is waited for but the device.
+/// let io = Io::at(0).flags(IoFlags::NOWAIT);
+/// let (memory, n) = file.read_with(&mut queue, io, controller.alloc(65_536)?)?;
+/// assert_eq!((memory.into_dma().unwrap()[0], n), (7, 65_536));
+/// # Ok(())
+/// # }
+/// ```
+impl File {
+    /// Reads at `pos` into `out`, waits, and gives the number of bytes: less than `out.len()` only
+    /// at the end of the file, 0 at or past it. Neither need be aligned. The data goes through DMA
+    /// memory of the queue's and is copied; [`read_dma`](Self::read_dma) does without.
+    ///
+    /// # Errors
+    /// Damage to the file's map, or a failure of the device. What of `out` did not arrive is as it
+    /// was.
+    pub fn read_at<Q: Queue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        pos: u64,
+        out: &mut [u8],
+    ) -> Result<usize, Error> {
+        queue.read_at(self, pos, out)
+    }
+
+    /// Reads at `pos` into one slice after the other, as [`read_at`](Self::read_at) does into one.
+    /// For memory of other kinds there is [`FileQueue::read_to`](nvio_iomap::FileQueue::read_to).
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at).
+    pub fn read_vectored_at<Q: Queue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        pos: u64,
+        out: &mut [IoSliceMut<'_>],
+    ) -> Result<usize, Error> {
+        queue.read_to(self, Io::at(pos), &mut Cursor::new(out))
+    }
+
+    /// Reads at `pos` into all of `buf`, waits, and gives `buf` back with the number of bytes:
+    /// less than its length only at the end of the file. `pos` and the length are multiples of
+    /// the device's logical block.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at). The buffer comes back with the error unless the device
+    /// failed in a way that may leave it writing.
+    pub fn read_dma<Q: Queue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        pos: u64,
+        buf: DmaBuf,
+    ) -> Result<(DmaBuf, usize), Failed<Error>> {
+        queue.read_dma(self, Io::at(pos), buf)
+    }
+
+    /// Reads at `io.pos` into all of `memory`, with `io.flags`, waits, and gives the memory back
+    /// with the number of bytes. Results of other requests that end meanwhile are kept for the next
+    /// poll.
+    ///
+    /// # Errors
+    /// As [`FileQueue::execute_read`](nvio_iomap::FileQueue::execute_read).
+    pub fn read_with<Q: Queue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        io: Io,
+        memory: impl Into<Memory>,
+    ) -> Result<(Memory, usize), Failed<Error, Memory>> {
+        queue.execute_read(self, io, memory.into())
+    }
+
+    /// Submits a read at `pos` into all of `buf`, whose result comes from the queue's
+    /// [`poll`](nvio_iomap::FileQueue::poll) with `token`: the shortest way. It is shortest for a
+    /// buffer of one block of the filesystem.
+    ///
+    /// # Errors
+    /// As [`FileQueue::submit_read`](nvio_iomap::FileQueue::submit_read).
+    #[inline(always)]
+    pub fn read<Q: Queue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        pos: u64,
+        buf: DmaBuf,
+        token: u64,
+    ) -> Result<(), Rejected<Error>> {
+        queue.read(self, pos, buf, token)
+    }
+
+    /// Submits a read at `io.pos` into all of `memory`, with `io.flags`; its result comes from the
+    /// queue's [`poll`](nvio_iomap::FileQueue::poll), with `io.token`.
+    ///
+    /// # Errors
+    /// As [`FileQueue::submit_read`](nvio_iomap::FileQueue::submit_read).
+    pub fn submit_read<Q: Queue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        io: Io,
+        memory: impl Into<Memory>,
+    ) -> Result<(), Rejected<Error>> {
+        queue.submit_read(self, io, memory.into())
+    }
+}

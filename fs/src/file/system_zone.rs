@@ -1,0 +1,179 @@
+//! Where a filesystem's own metadata is: what is never written over.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
+use crate::format::group;
+
+/// A kind of metadata that is not found through files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Area {
+    /// A superblock, group descriptors, or the room that is kept for more of them.
+    Descriptors,
+    /// A bitmap of blocks or of inodes.
+    Bitmap,
+    /// An inode table.
+    InodeTable,
+    /// The multi-mount protection block.
+    MmpBlock,
+    /// A file of the filesystem's own, by inode number: the journal, quotas, orphans.
+    SystemFile(u32),
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Descriptors => write!(f, "superblocks and group descriptors"),
+            Self::Bitmap => write!(f, "a bitmap"),
+            Self::InodeTable => write!(f, "an inode table"),
+            Self::MmpBlock => write!(f, "the multi-mount protection block"),
+            Self::SystemFile(inode) => {
+                write!(f, "the journal or another system file, inode {inode}")
+            }
+        }
+    }
+}
+
+/// The areas of a filesystem, in blocks. What is under the control of single files, such as the
+/// blocks of directories and of extent trees, is not among them: nothing but a search of all
+/// inodes, as e2fsck does it, finds that.
+#[derive(Debug)]
+pub(crate) struct Areas {
+    /// In order, without overlap.
+    ranges: Box<[(Range<u64>, Area)]>,
+}
+
+impl Areas {
+    /// Reads where they are: all group descriptors, and the maps of the system files.
+    pub(crate) fn of(fs: &Filesystem) -> Result<Self, Error> {
+        let superblock = fs.superblock();
+        let mut found = Found::default();
+        for group in 0..superblock.groups_count() {
+            let blocks = group::descriptor_blocks(superblock, group);
+            found.add(superblock.group_start(group), blocks, Area::Descriptors);
+            let descriptor = fs.group(group)?;
+            for bitmap in descriptor.bitmaps {
+                if !superblock.is_data_range(bitmap, 1) {
+                    let problem = Problem::BlockRange { start: bitmap, count: 1 };
+                    return Err(Structure::GroupDescriptor(group).corrupt(problem));
+                }
+                found.add(bitmap, 1, Area::Bitmap);
+            }
+            let table = group::inode_table_blocks(superblock);
+            found.add(descriptor.inode_table, table, Area::InodeTable);
+        }
+        if superblock.has(IncompatFeatures::MMP) {
+            found.add(superblock.mmp_block, 1, Area::MmpBlock);
+        }
+        for number in system_files(fs) {
+            let inode = fs.named_inode(number, Structure::Superblock)?;
+            for extent in fs.extents(&inode)? {
+                let extent = extent?;
+                let start = superblock.block_at(extent.physical);
+                let count = superblock.block_at(extent.length);
+                found.add(start, count, Area::SystemFile(number));
+            }
+        }
+        Ok(Self { ranges: found.finish() })
+    }
+
+    /// The first area that the `count` blocks from `start` overlap.
+    pub(crate) fn overlap(&self, start: u64, count: u64) -> Option<Area> {
+        let end = start.saturating_add(count);
+        let at = self.ranges.partition_point(|(range, _)| range.end <= start);
+        self.ranges.get(at).filter(|(range, _)| range.start < end).map(|&(_, area)| area)
+    }
+}
+
+/// Files that nobody but the filesystem writes to, by inode number.
+pub(crate) fn system_files(fs: &Filesystem) -> impl Iterator<Item = u32> {
+    let superblock = fs.superblock();
+    let compat = superblock.compat_features();
+    let ro_compat = superblock.ro_compat_features();
+    let journal = compat.contains(CompatFeatures::HAS_JOURNAL);
+    let orphans = compat.contains(CompatFeatures::ORPHAN_FILE);
+    let quota = ro_compat.contains(RoCompatFeatures::QUOTA);
+    let [user, group, project] = superblock.quota_inodes;
+    let all = [
+        (journal, superblock.journal_inode),
+        (orphans, superblock.orphan_file_inode),
+        (quota, user),
+        (quota, group),
+        (quota, project),
+    ];
+    all.into_iter().filter(|&(there, number)| there && number != 0).map(|(_, number)| number)
+}
+
+/// Areas in the order in which they are found. Those of neighbouring groups follow each other, each
+/// kind on its own.
+#[derive(Default)]
+struct Found {
+    /// The last of each kind, which may still grow.
+    last: [Option<(Range<u64>, Area)>; 5],
+    ranges: Vec<(Range<u64>, Area)>,
+}
+
+impl Found {
+    fn add(&mut self, start: u64, count: u64, area: Area) {
+        let end = start.saturating_add(count);
+        let kind = match area {
+            Area::Descriptors => 0,
+            Area::Bitmap => 1,
+            Area::InodeTable => 2,
+            Area::MmpBlock => 3,
+            Area::SystemFile(_) => 4usize,
+        };
+        let Some(last) = self.last.get_mut(kind).filter(|_| count > 0) else { return };
+        match last {
+            Some((range, before)) if range.end == start && *before == area => range.end = end,
+            _ => self.ranges.extend(last.replace((start..end, area))),
+        }
+    }
+
+    /// All in order; what overlaps belongs to the one that begins first.
+    fn finish(mut self) -> Box<[(Range<u64>, Area)]> {
+        self.ranges.extend(self.last.into_iter().flatten());
+        self.ranges.sort_unstable_by_key(|(range, _)| range.start);
+        let mut end = 0;
+        self.ranges.retain_mut(|(range, _)| {
+            range.start = range.start.max(end);
+            end = end.max(range.end);
+            !range.is_empty()
+        });
+        self.ranges.into_boxed_slice()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlaps_are_found_at_every_edge() {
+        let mut found = Found::default();
+        found.add(10, 5, Area::InodeTable);
+        found.add(15, 5, Area::InodeTable);
+        found.add(40, 1, Area::Bitmap);
+        found.add(41, 1, Area::Bitmap);
+        found.add(12, 20, Area::SystemFile(8));
+        found.add(50, 0, Area::Descriptors);
+        let areas = Areas { ranges: found.finish() };
+        let expected =
+            [(10..20, Area::InodeTable), (20..32, Area::SystemFile(8)), (40..42, Area::Bitmap)];
+        assert_eq!(*areas.ranges, expected);
+        for start in 0..60 {
+            for count in 1..60 {
+                let touches = |(range, _): &&(Range<u64>, Area)| {
+                    range.start < start + count && start < range.end
+                };
+                let first = expected.iter().find(touches).map(|&(_, area)| area);
+                assert_eq!(areas.overlap(start, count), first, "{start} {count}");
+            }
+        }
+        assert_eq!(areas.overlap(42, u64::MAX), None);
+    }
+}

@@ -1,0 +1,298 @@
+//! Overwrites of a file's data, in the forms that callers have use for.
+
+use std::io::IoSlice;
+
+use nvio_iomap::{
+    Cursor, DmaBuf, Failed, Io, IoFlags, Memory, Op, Rejected, Source, Tag, WriteQueue,
+};
+
+use crate::error::Error;
+use crate::file::open_inode::OpenInode;
+use crate::file::read::Queued;
+use crate::file::writable_file::WritableFile;
+
+/// # Overwriting
+/// What is written must have blocks that hold data already, and be inside the file: neither holes,
+/// nor preallocated blocks that were never written, nor anything past the end. A range is looked at
+/// as a whole before its first byte is written, so that a write that is refused has changed
+/// nothing. No metadata is written: the file's times stay as they are, too.
+///
+/// From plain memory, at any position: [`write_at`](Self::write_at) and
+/// [`write_vectored_at`](Self::write_vectored_at), which wait, and copy. From DMA memory, without a
+/// copy: [`write_dma`](Self::write_dma). With flags, and from memory of any kind:
+/// [`write_with`](Self::write_with) and [`submit_write`](Self::submit_write).
+///
+/// A write is durable when it is done if it has [`IoFlags::DSYNC`]; else when a write with it, or a
+/// flush of the device, is done that began later and the device has no other cache. Requests that
+/// are in flight at the same time are executed in any order, also where they are of the same blocks.
+///
+/// ```
+/// use nvio_driver::{Address, Controller, Options};
+/// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+/// use nvio_ext4::{FileQueue, Filesystem, QueueSource};
+/// use nvio_iomap::{DiskQueue, DiskReader, Io, IoFlags, WritableDisk};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let (folder, image) = (dir.path().join("folder"), dir.path().join("disk.img"));
+/// # std::fs::create_dir(&folder)?;
+/// # std::fs::write(folder.join("data"), vec![7; 100_000])?;
+/// # let made = std::process::Command::new("/sbin/mke2fs")
+/// #     .args(["-q", "-t", "ext4", "-d"]).args([&folder, &image]).arg("8M").status()?;
+/// # assert!(made.success());
+/// let disk = NamespaceConfig::new(Backing::image(&image, false));
+/// let emulator = Emulator::builder().namespace(disk).start()?;
+/// let options = Options { writable: true, ..Options::default() };
+/// let address = Address::VfioUser(emulator.socket().to_owned());
+/// let controller = Controller::open_with(&address, options)?;
+/// let disk = WritableDisk::whole(&controller.writable()?.writable_namespace(1)?);
+/// let fs = Filesystem::open(QueueSource::new(DiskReader::new(&controller, &disk, 32)?))?;
+/// let fs = fs.writable()?;
+/// let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 128)?);
+/// let mut file = fs.writable_file(&fs.lookup(b"/data")?)?;
+///
+/// // Any bytes, from any memory.
+/// file.write_at(&mut queue, 99_995, b"nvio!")?;
+/// assert!(file.write_at(&mut queue, 99_996, b"nvio!").is_err(), "past the end");
+///
+/// // Blocks from DMA memory, and durable.
+/// let mut buf = controller.alloc(4096)?;
+/// buf.fill(8);
+/// let io = Io::at(8192).flags(IoFlags::DSYNC);
+/// let (memory, n) = file.write_with(&mut queue, io, buf)?;
+/// assert_eq!((memory.len(), n), (4096, 4096));
+///
+/// let mut back = vec![0; 100_000];
+/// file.read_at(&mut queue, 0, &mut back)?;
+/// assert_eq!((back[8191], back[8192], &back[99_995..]), (7, 8, &b"nvio!"[..]));
+/// # Ok(())
+/// # }
+/// ```
+impl WritableFile {
+    /// Writes `data` at `pos`, and waits. Neither need be aligned: what is around them in their
+    /// first and last blocks of the device is read before, and must not be in flight. The data is
+    /// copied, so that it may change afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Hole`], [`Error::Unwritten`], [`Error::PastEnd`], damage to the file's map: nothing
+    /// was written. A failure of the device: what of the range was written is not known.
+    pub fn write_at<Q: WriteQueue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        pos: u64,
+        data: &[u8],
+    ) -> Result<usize, Error> {
+        self.write_from(queue, Io::at(pos), &mut Cursor::new(data))
+    }
+
+    /// Writes one slice after the other from `pos` on, as [`write_at`](Self::write_at) does one.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at).
+    pub fn write_vectored_at<Q: WriteQueue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        pos: u64,
+        data: &[IoSlice<'_>],
+    ) -> Result<usize, Error> {
+        self.write_from(queue, Io::at(pos), &mut Cursor::new(data))
+    }
+
+    /// Writes what is left of `source` at `io.pos`, with `io.flags`, waits, and gives the number of
+    /// bytes, by which the cursor moves. See [`write_at`](Self::write_at); with
+    /// [`IoFlags::ATOMIC`], position and length must be aligned.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at), and
+    /// [`FileQueue::write_from`](nvio_iomap::FileQueue::write_from).
+    pub fn write_from<Q: WriteQueue<Tag<OpenInode>>, S: Source>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        io: Io,
+        source: &mut Cursor<S>,
+    ) -> Result<usize, Error> {
+        self.check_device(queue.device().size())?;
+        let block = 1u64.wrapping_shl(queue.device().block_shift());
+        let length = as_u64(source.memory.len().saturating_sub(source.at));
+        if length == 0 {
+            return Ok(as_usize(io.done_before));
+        }
+        let in_place = IoFlags::ATOMIC.union(IoFlags::FSBLOCK_ALIGNED).union(IoFlags::NOWAIT);
+        if (io.pos | length).is_multiple_of(block) || io.flags.intersects(in_place) {
+            return queue.write_from(self, io, source);
+        }
+        self.with_tail = true;
+        let result = self.write_around(queue, io, source, block);
+        self.with_tail = false;
+        result
+    }
+
+    /// Writes what does not begin and end with a block of the device: the blocks that it begins or
+    /// ends in are read first.
+    fn write_around<Q: WriteQueue<Tag<OpenInode>>, S: Source>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        io: Io,
+        source: &mut Cursor<S>,
+        block: u64,
+    ) -> Result<usize, Error> {
+        let length = source.memory.len().saturating_sub(source.at);
+        let (inode, size) = (self.inode().number(), self.size());
+        let Some(end) = io.pos.checked_add(as_u64(length)).filter(|&end| end <= size) else {
+            return Err(Error::PastEnd { inode, end: io.pos.saturating_add(as_u64(length)), size });
+        };
+        let mask = block.wrapping_sub(1);
+        let first = io.pos & !mask;
+        let all = end.next_multiple_of(block).saturating_sub(first);
+        self.begin_write(first, all, Op::WRITE)?;
+        let mut moved = 0;
+        while moved < length {
+            let pos = io.pos.saturating_add(as_u64(moved));
+            let left = length.saturating_sub(moved);
+            let (offset, whole) = (as_usize(pos & mask), left & !as_usize(mask));
+            let at = source.at.saturating_add(moved);
+            let part = if offset == 0 && whole > 0 {
+                let part = Part { source: &mut source.memory, at, length: whole };
+                let io = Io { pos, done_before: 0, ..io };
+                queue.write_from(self, io, &mut Cursor::new(part))
+            } else {
+                let n = left.min(as_usize(block).saturating_sub(offset));
+                let part = Part { source: &mut source.memory, at, length: n };
+                self.write_inside(queue, Io { pos, done_before: 0, ..io }, part, block)
+            };
+            match part {
+                Ok(n) if n > 0 => moved = moved.saturating_add(n),
+                // Memory that cannot be accessed, after some that could be.
+                Err(Error::Iomap(error))
+                    if moved > 0
+                        && io.flags.contains(IoFlags::PARTIAL)
+                        && matches!(*error, nvio_iomap::Error::Fault { .. }) =>
+                {
+                    break;
+                }
+                Ok(_) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        source.at = source.at.saturating_add(moved);
+        Ok(moved.saturating_add(as_usize(io.done_before)))
+    }
+
+    /// Writes a part of one block of the device.
+    fn write_inside<Q: WriteQueue<Tag<OpenInode>>, S: Source>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        io: Io,
+        mut part: Part<'_, S>,
+        block: u64,
+    ) -> Result<usize, Error> {
+        let offset = io.pos & block.wrapping_sub(1);
+        let start = io.pos.wrapping_sub(offset);
+        // What is past the end of the file is zeroes in this, and on the device then.
+        let mut whole = vec![0; as_usize(block)];
+        queue.read_at(self, start, &mut whole)?;
+        let n = part.length;
+        let nofault = io.flags.contains(IoFlags::NOFAULT);
+        let place = whole.get_mut(as_usize(offset)..).and_then(|rest| rest.get_mut(..n));
+        let copied = place.map_or(0, |place| part.copy_out(0, place, nofault));
+        if copied < n {
+            return Err(nvio_iomap::Error::Fault { at: as_u64(copied) }.into());
+        }
+        queue.write_from(self, Io { pos: start, ..io }, &mut Cursor::new(&whole[..]))?;
+        Ok(n)
+    }
+
+    /// Writes all of `buf` at `pos`, waits, and gives `buf` back with the number of bytes. `pos` and
+    /// the length are multiples of the device's logical block.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at). The buffer comes back with the error unless the device
+    /// failed in a way that may leave it reading.
+    pub fn write_dma<Q: WriteQueue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        pos: u64,
+        buf: DmaBuf,
+    ) -> Result<(DmaBuf, usize), Failed<Error>> {
+        match self.check_device(queue.device().size()) {
+            Ok(()) => queue.write_dma(self, Io::at(pos), buf),
+            Err(error) => Err(Failed { error, memory: Some(buf) }),
+        }
+    }
+
+    /// Writes all of `memory` at `io.pos`, with `io.flags`, waits, and gives the memory back with
+    /// the number of bytes. Position and length are multiples of the device's logical block.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at), and
+    /// [`FileQueue::execute_write`](nvio_iomap::FileQueue::execute_write).
+    pub fn write_with<Q: WriteQueue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        io: Io,
+        memory: impl Into<Memory>,
+    ) -> Result<(Memory, usize), Failed<Error, Memory>> {
+        let memory = memory.into();
+        match self.check_device(queue.device().size()) {
+            Ok(()) => queue.execute_write(self, io, memory),
+            Err(error) => Err(Failed { error, memory: Some(memory) }),
+        }
+    }
+
+    /// Submits a write of all of `memory` at `io.pos`, with `io.flags`; its result comes from the
+    /// queue's [`poll`](nvio_iomap::FileQueue::poll), with `io.token`. Position and length are
+    /// multiples of the device's logical block.
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at), and
+    /// [`FileQueue::submit_write`](nvio_iomap::FileQueue::submit_write).
+    pub fn submit_write<Q: WriteQueue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        io: Io,
+        memory: impl Into<Memory>,
+    ) -> Result<(), Rejected<Error>> {
+        let memory = memory.into();
+        match self.check_device(queue.device().size()) {
+            Ok(()) => queue.submit_write(self, io, memory),
+            Err(error) => Err(Rejected { error, memory }),
+        }
+    }
+
+    /// Refuses a queue that cannot be one of the filesystem's device: a file's blocks are something
+    /// else there.
+    pub(crate) fn check_device(&self, queue: u64) -> Result<(), Error> {
+        match self.filesystem().device_size() {
+            device if device == queue => Ok(()),
+            device => Err(Error::OtherDevice { queue, device }),
+        }
+    }
+}
+
+/// `length` bytes of a source, from byte `at` of it on.
+struct Part<'a, S> {
+    source: &'a mut S,
+    at: usize,
+    length: usize,
+}
+
+impl<S: Source> Source for Part<'_, S> {
+    fn len(&self) -> usize {
+        self.length
+    }
+
+    fn copy_out(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize {
+        let n = self.length.saturating_sub(at).min(out.len());
+        let out = out.get_mut(..n).unwrap_or_default();
+        self.source.copy_out(self.at.saturating_add(at), out, nofault)
+    }
+}
+
+fn as_u64(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// A number of bytes in memory: this is for 64 bits.
+fn as_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

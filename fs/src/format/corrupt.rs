@@ -1,0 +1,504 @@
+//! Damage: which structure, and which of its rules is broken.
+
+use std::fmt;
+
+use crate::file::system_zone::Area;
+
+/// A broken rule of an on-disk structure. [`Display`](fmt::Display) gives one line: the structure,
+/// where it is, and the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("corrupt {structure}: {problem}; run e2fsck")]
+pub struct Corrupt {
+    structure: Structure,
+    problem: Problem,
+}
+
+impl Corrupt {
+    /// What is damaged.
+    pub fn structure(&self) -> StructureKind {
+        self.structure.place().kind
+    }
+
+    /// Block of the filesystem that is damaged; `None` where the structure is not a block of its own.
+    pub fn block(&self) -> Option<u64> {
+        self.structure.place().block
+    }
+
+    /// Number of the inode that is damaged, or that the damaged structure belongs to.
+    pub fn inode(&self) -> Option<u32> {
+        self.structure.place().inode
+    }
+
+    /// Block group that the damaged structure belongs to.
+    pub fn group(&self) -> Option<u32> {
+        self.structure.place().group
+    }
+
+    /// Whether what is wrong is a checksum: the structure was changed by something that did not
+    /// know it.
+    pub fn is_checksum(&self) -> bool {
+        matches!(self.problem, Problem::Checksum { .. } | Problem::NoChecksum)
+    }
+}
+
+/// A kind of on-disk structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StructureKind {
+    /// The superblock.
+    Superblock,
+    /// The descriptor of a block group.
+    GroupDescriptor,
+    /// The multi-mount protection block.
+    MmpBlock,
+    /// An inode, or what is inside of it.
+    Inode,
+    /// A node of an extent tree.
+    ExtentTree,
+    /// The block pointers of an inode without extents, or a block of them.
+    BlockPointers,
+    /// The block map of an inode as a whole.
+    BlockMap,
+    /// A directory, or a block of it.
+    Directory,
+    /// The target of a symbolic link.
+    Symlink,
+    /// A block of the orphan file.
+    OrphanFile,
+    /// The journal, or the device that it is on.
+    Journal,
+    /// Extended attributes: inside of an inode, in a block, or a value in an inode of its own.
+    Attributes,
+    /// Data inside of an inode.
+    InlineData,
+    /// A block of fast commits, behind the journal's log.
+    FastCommit,
+}
+
+/// What an on-disk structure is, and where.
+struct Place {
+    kind: StructureKind,
+    block: Option<u64>,
+    inode: Option<u32>,
+    group: Option<u32>,
+}
+
+impl Place {
+    fn new(kind: StructureKind) -> Self {
+        Self { kind, block: None, inode: None, group: None }
+    }
+
+    fn block(self, block: u64) -> Self {
+        Self { block: Some(block), ..self }
+    }
+
+    fn inode(self, inode: u32) -> Self {
+        Self { inode: Some(inode), ..self }
+    }
+
+    fn group(self, group: u32) -> Self {
+        Self { group: Some(group), ..self }
+    }
+}
+
+/// An on-disk structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Structure {
+    /// The primary superblock, at byte 1024.
+    Superblock,
+    /// The descriptor of a block group, by group number.
+    GroupDescriptor(u32),
+    /// The multi-mount protection block, by block number.
+    MmpBlock(u64),
+    /// An inode, by number.
+    Inode(u32),
+    /// The root of an extent tree, which is inside the inode.
+    ExtentRoot {
+        /// Number of the inode.
+        inode: u32,
+    },
+    /// A block of an extent tree.
+    ExtentBlock {
+        /// Block number in the filesystem.
+        block: u64,
+        /// Number of the inode that the tree belongs to.
+        inode: u32,
+    },
+    /// The fifteen block pointers of an inode without extents.
+    BlockPointers {
+        /// Number of the inode.
+        inode: u32,
+    },
+    /// An indirect block.
+    IndirectBlock {
+        /// Block number in the filesystem.
+        block: u64,
+        /// Number of the inode that it belongs to.
+        inode: u32,
+    },
+    /// The block map of an inode, as a whole.
+    BlockMap {
+        /// Number of the inode.
+        inode: u32,
+    },
+    /// A directory as a whole, by inode number.
+    Directory(u32),
+    /// A block of a directory.
+    DirectoryBlock {
+        /// Number of the directory's inode.
+        inode: u32,
+        /// Index of the block in the directory, from 0.
+        index: u64,
+    },
+    /// The target of a symbolic link, by inode number.
+    Symlink(u32),
+    /// A block of the orphan file.
+    OrphanFile {
+        /// Index of the block in the file, from 0.
+        index: u64,
+    },
+    /// The log of the journal as a whole.
+    Journal,
+    /// The superblock of the journal.
+    JournalSuperblock,
+    /// A block of the journal, by its number in the log.
+    JournalBlock(u32),
+    /// The superblock of the device that an external journal is on.
+    JournalDevice,
+    /// The extended attributes inside of an inode.
+    Attributes {
+        /// Number of the inode.
+        inode: u32,
+    },
+    /// A block of extended attributes.
+    AttributeBlock {
+        /// Block number in the filesystem.
+        block: u64,
+        /// Number of an inode that has these attributes.
+        inode: u32,
+    },
+    /// The value of an extended attribute that has an inode of its own.
+    AttributeInode {
+        /// Number of the inode that has the value.
+        value: u32,
+        /// Number of the inode that has the attribute.
+        inode: u32,
+    },
+    /// A POSIX access control list, by inode number.
+    Acl(u32),
+    /// Data inside of an inode, by inode number.
+    InlineData(u32),
+    /// A block of the area for fast commits.
+    FastCommit {
+        /// Index of the block in the area, from 0.
+        index: u32,
+    },
+}
+
+impl fmt::Display for Structure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Superblock => write!(f, "superblock"),
+            Self::GroupDescriptor(group) => write!(f, "group descriptor {group}"),
+            Self::MmpBlock(block) => write!(f, "multi-mount protection block {block}"),
+            Self::Inode(inode) => write!(f, "inode {inode}"),
+            Self::ExtentRoot { inode } => write!(f, "extent tree root of inode {inode}"),
+            Self::ExtentBlock { block, inode } => {
+                write!(f, "extent block {block} of inode {inode}")
+            }
+            Self::BlockPointers { inode } => write!(f, "block pointers of inode {inode}"),
+            Self::IndirectBlock { block, inode } => {
+                write!(f, "indirect block {block} of inode {inode}")
+            }
+            Self::BlockMap { inode } => write!(f, "block map of inode {inode}"),
+            Self::Directory(inode) => write!(f, "directory, inode {inode}"),
+            Self::DirectoryBlock { inode, index } => {
+                write!(f, "directory block {index} of inode {inode}")
+            }
+            Self::Symlink(inode) => write!(f, "symbolic link, inode {inode}"),
+            Self::OrphanFile { index } => write!(f, "block {index} of the orphan file"),
+            Self::Journal => write!(f, "journal"),
+            Self::JournalSuperblock => write!(f, "superblock of the journal"),
+            Self::JournalBlock(block) => write!(f, "journal, block {block} of the log"),
+            Self::JournalDevice => write!(f, "superblock of the journal's device"),
+            Self::Attributes { inode } => write!(f, "extended attributes inside inode {inode}"),
+            Self::AttributeBlock { block, inode } => {
+                write!(f, "extended attribute block {block} of inode {inode}")
+            }
+            Self::AttributeInode { value, inode } => {
+                write!(f, "inode {value} with an attribute value of inode {inode}")
+            }
+            Self::Acl(inode) => write!(f, "access control list of inode {inode}"),
+            Self::InlineData(inode) => write!(f, "inline data of inode {inode}"),
+            Self::FastCommit { index } => write!(f, "fast commit block {index}"),
+        }
+    }
+}
+
+/// What is wrong with a structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Problem {
+    /// The checksum does not match the contents.
+    #[error("its checksum is {stored:#x}, its contents give {computed:#x}")]
+    Checksum {
+        /// What is stored.
+        stored: u32,
+        /// What the contents give.
+        computed: u32,
+    },
+    /// The structure does not start with its magic number.
+    #[error("its magic number is {found:#x}, not {expected:#x}")]
+    Magic {
+        /// What is there.
+        found: u32,
+        /// What belongs there.
+        expected: u32,
+    },
+    /// A field breaks a rule of its own.
+    #[error("{field} is {value}: {rule}")]
+    Field {
+        /// Name of the field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+        /// The rule, as half a sentence.
+        rule: &'static str,
+    },
+    /// A field is larger than another part of the filesystem allows.
+    #[error("{field} is {value}, at most {max} is possible")]
+    TooLarge {
+        /// Name of the field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+        /// The largest possible value.
+        max: u64,
+    },
+    /// Two fields that must agree do not.
+    #[error("{field} is {value}, not {expected}")]
+    Mismatch {
+        /// Name of the field.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+        /// What it must be.
+        expected: u64,
+    },
+    /// A range of blocks is not inside the filesystem, or where its own metadata is.
+    #[error("{count} block(s) from block {start} are not data blocks of this filesystem")]
+    BlockRange {
+        /// First block of the range.
+        start: u64,
+        /// Length of the range, blocks.
+        count: u64,
+    },
+    /// Blocks of a file are where the filesystem's own metadata is.
+    #[error("{count} block(s) from block {start} are not data, but overlap {area}")]
+    Overlap {
+        /// First block of the range.
+        start: u64,
+        /// Length of the range, blocks.
+        count: u64,
+        /// What is there.
+        area: Area,
+    },
+    /// A node of an extent tree other than the root has no entries.
+    #[error("it has no entries")]
+    EmptyNode,
+    /// Entries of an extent tree are out of order, overlap, or leave their parent's range.
+    #[error("entry {entry} covers logical blocks [{start}, {end}), outside [{low}, {high})")]
+    ExtentOrder {
+        /// Index of the entry in its node.
+        entry: u16,
+        /// First logical block of the entry.
+        start: u64,
+        /// First logical block after the entry.
+        end: u64,
+        /// First logical block that the entry may cover.
+        low: u64,
+        /// First logical block that it may not.
+        high: u64,
+    },
+    /// The map holds more blocks than the filesystem has.
+    #[error("it maps more than the {limit} blocks that the filesystem has")]
+    TooManyBlocks {
+        /// Blocks of the filesystem.
+        limit: u64,
+    },
+    /// Something that must be all there has a hole or unwritten blocks.
+    #[error("logical block {logical} is not there")]
+    Missing {
+        /// The logical block.
+        logical: u64,
+    },
+    /// A directory entry's length is impossible.
+    #[error("the entry at byte {offset} has length {rec_len} and a name of {name_len} bytes")]
+    EntryLength {
+        /// Byte offset in the block.
+        offset: usize,
+        /// The entry's length, bytes.
+        rec_len: usize,
+        /// The name's length, bytes.
+        name_len: usize,
+    },
+    /// A directory entry's inode is impossible.
+    #[error("the entry at byte {offset} refers to inode {inode}")]
+    EntryInode {
+        /// Byte offset in the block.
+        offset: usize,
+        /// The inode's number.
+        inode: u32,
+    },
+    /// A directory entry's name is empty, or has a slash or a zero byte.
+    #[error("the entry at byte {offset} has a name that is empty or has a slash or zero byte")]
+    EntryName {
+        /// Byte offset in the block.
+        offset: usize,
+    },
+    /// A directory block has no place for its checksum.
+    #[error("it has no checksum")]
+    NoChecksum,
+    /// A directory entry refers to a free inode.
+    #[error("a name refers to inode {inode}, which is not in use")]
+    NameOfFreeInode {
+        /// The inode's number.
+        inode: u32,
+    },
+    /// A tag of a fast commit is not known, or has an impossible length.
+    #[error("the tag {tag:#x} at byte {offset} is not known, or cannot have {length} bytes")]
+    FastCommitTag {
+        /// Byte offset in the block.
+        offset: usize,
+        /// The tag.
+        tag: u16,
+        /// Length of its value, bytes.
+        length: u16,
+    },
+    /// A directory is inside itself.
+    #[error("inode {inode}, one of the directories above, is in it")]
+    DirectoryLoop {
+        /// Number of the directory's inode.
+        inode: u32,
+    },
+    /// The transactions of a log do not come to an end.
+    #[error("its transactions have more than the {blocks} blocks that the log has")]
+    EndlessLog {
+        /// Blocks of the log that transactions may be in.
+        blocks: u32,
+    },
+    /// A transaction did not arrive as a whole, but a later one did.
+    #[error("transaction {sequence} is not complete, but a later one is")]
+    FailedTransaction {
+        /// Sequence number of the transaction.
+        sequence: u32,
+    },
+    /// A directory has two places, or is in itself by a longer way.
+    #[error("directory inode {inode}, which is in it, is listed twice")]
+    DirectoryTwice {
+        /// Number of the directory's inode.
+        inode: u32,
+    },
+    /// The name of an extended attribute leaves its inode or block, or has a zero byte.
+    #[error("the attribute at byte {offset} has a name that does not fit, or has a zero byte")]
+    AttributeName {
+        /// Byte offset of the entry.
+        offset: usize,
+    },
+    /// The value of an extended attribute is not where values can be.
+    #[error("the attribute at byte {offset} has {size} bytes at {start}: inside names, or outside")]
+    AttributeValue {
+        /// Byte offset of the entry.
+        offset: usize,
+        /// Byte offset of the value.
+        start: usize,
+        /// Length of the value, bytes.
+        size: usize,
+    },
+    /// An entry of an access control list is cut off, or about nobody that is known.
+    #[error("the entry at byte {offset} is cut off, or its tag is unknown")]
+    AclEntry {
+        /// Byte offset in the list.
+        offset: usize,
+    },
+    /// An inode that says its data is inline has no attribute for it.
+    #[error("there is no attribute system.data, which belongs to it")]
+    NoInlineData,
+    /// The target of a symbolic link has a zero byte, or does not end where its size says.
+    #[error("its target does not have the length of {size} bytes that the inode says")]
+    TargetLength {
+        /// Size of the inode.
+        size: u64,
+    },
+}
+
+impl Structure {
+    /// The error that `problem` of this structure is.
+    #[cold]
+    pub(crate) fn corrupt(self, problem: Problem) -> crate::error::Error {
+        crate::error::Error::Corrupt(Box::new(Corrupt { structure: self, problem }))
+    }
+
+    fn place(self) -> Place {
+        let place = Place::new;
+        match self {
+            Self::Superblock => place(StructureKind::Superblock),
+            Self::GroupDescriptor(group) => place(StructureKind::GroupDescriptor).group(group),
+            Self::MmpBlock(block) => place(StructureKind::MmpBlock).block(block),
+            Self::Inode(inode) => place(StructureKind::Inode).inode(inode),
+            Self::ExtentRoot { inode } => place(StructureKind::ExtentTree).inode(inode),
+            Self::ExtentBlock { block, inode } => {
+                place(StructureKind::ExtentTree).block(block).inode(inode)
+            }
+            Self::BlockPointers { inode } => place(StructureKind::BlockPointers).inode(inode),
+            Self::IndirectBlock { block, inode } => {
+                place(StructureKind::BlockPointers).block(block).inode(inode)
+            }
+            Self::BlockMap { inode } => place(StructureKind::BlockMap).inode(inode),
+            Self::Directory(inode) | Self::DirectoryBlock { inode, .. } => {
+                place(StructureKind::Directory).inode(inode)
+            }
+            Self::Symlink(inode) => place(StructureKind::Symlink).inode(inode),
+            Self::OrphanFile { .. } => place(StructureKind::OrphanFile),
+            Self::Journal | Self::JournalSuperblock | Self::JournalDevice => {
+                place(StructureKind::Journal)
+            }
+            Self::JournalBlock(block) => place(StructureKind::Journal).block(block.into()),
+            Self::Attributes { inode } | Self::Acl(inode) => {
+                place(StructureKind::Attributes).inode(inode)
+            }
+            Self::AttributeBlock { block, inode } => {
+                place(StructureKind::Attributes).block(block).inode(inode)
+            }
+            Self::AttributeInode { value, .. } => place(StructureKind::Attributes).inode(value),
+            Self::InlineData(inode) => place(StructureKind::InlineData).inode(inode),
+            Self::FastCommit { .. } => place(StructureKind::FastCommit),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_and_the_rule_can_be_asked_for() {
+        let corrupt = |structure: Structure, problem| match structure.corrupt(problem) {
+            crate::error::Error::Corrupt(corrupt) => *corrupt,
+            other => panic!("{other}"),
+        };
+        let block = Structure::ExtentBlock { block: 1000, inode: 12 };
+        let found = corrupt(block, Problem::Checksum { stored: 1, computed: 2 });
+        assert_eq!(found.structure(), StructureKind::ExtentTree);
+        assert_eq!((found.block(), found.inode(), found.group()), (Some(1000), Some(12), None));
+        assert!(found.is_checksum());
+        let expected = "corrupt extent block 1000 of inode 12: its checksum is 0x1, its contents \
+                        give 0x2; run e2fsck";
+        assert_eq!(found.to_string(), expected);
+
+        let range = Problem::BlockRange { start: 0, count: 1 };
+        let found = corrupt(Structure::GroupDescriptor(7), range);
+        assert_eq!(found.structure(), StructureKind::GroupDescriptor);
+        assert_eq!((found.block(), found.inode(), found.group()), (None, None, Some(7)));
+        assert!(!found.is_checksum());
+    }
+}

@@ -1,0 +1,261 @@
+//! Entries of directories: a name and the number of its inode.
+
+use std::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::dir::htree::hash::Hash;
+use crate::dir::key::Query;
+use crate::dir::nokey_name;
+use crate::error::Error;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::inode;
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::format::superblock::Superblock;
+
+/// Longest name, bytes.
+pub(crate) const NAME_MAX: usize = 255;
+/// Size of an entry without its name, bytes.
+const HEADER: usize = 8;
+/// Smallest entry: the header and a name of up to four bytes.
+const ENTRY_MIN: usize = 12;
+
+/// `struct ext4_dir_entry_2`, without the name.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawEntry {
+    pub inode: U32,
+    pub rec_len: U16,
+    pub name_len: u8,
+    /// Type of file; without `filetype` it is the upper byte of `name_len`, which is 0.
+    pub file_type: u8,
+}
+
+const _: () = assert!(size_of::<RawEntry>() == HEADER && offset_of!(RawEntry, file_type) == 7);
+
+/// The length of an entry. Blocks of 64 KiB need 17 bits: multiples of 4 leave two bits free for
+/// the upper ones, and 0 and 65,535 stand for the whole block.
+pub(crate) fn decode_rec_len(raw: u16, block_size: usize) -> usize {
+    let value = usize::from(raw);
+    if block_size < 65_536 {
+        value
+    } else if raw == 0 || raw == u16::MAX {
+        block_size
+    } else {
+        (value & 0xfffc) | ((value & 0x3) << 16)
+    }
+}
+
+/// An entry in its block.
+pub(crate) struct Entry<'a> {
+    /// 0 if the entry is not in use.
+    pub inode: u32,
+    pub name: &'a [u8],
+    pub file_type: u8,
+    /// What the entry has behind its name.
+    rest: &'a [u8],
+    /// Where the next one starts.
+    pub next: usize,
+}
+
+impl Entry<'_> {
+    pub(crate) fn is_dot(&self) -> bool {
+        matches!(self.name, b"." | b"..")
+    }
+
+    /// The hash that the entry carries, in directories where they do.
+    pub(crate) fn own_hash(&self) -> Option<Hash> {
+        let (major, rest) = self.rest.split_first_chunk()?;
+        let (minor, _) = rest.split_first_chunk()?;
+        Some(Hash { major: u32::from_le_bytes(*major), minor: u32::from_le_bytes(*minor) })
+    }
+}
+
+/// The directory that an entry is in, for checking it.
+pub(crate) struct Directory {
+    pub inode: u32,
+    inodes_count: u32,
+    first_inode: u32,
+    /// Whether names are encrypted: any bytes, and not too few.
+    is_encrypted: bool,
+}
+
+impl Directory {
+    pub(crate) fn new(superblock: &Superblock, inode: &Inode) -> Self {
+        Self {
+            inode: inode.number(),
+            inodes_count: superblock.inodes_count(),
+            first_inode: superblock.first_inode,
+            is_encrypted: inode.flags().contains(InodeFlags::ENCRYPT),
+        }
+    }
+
+    /// Reads and checks the entry at `offset` of block `index`, or `None` at the block's end.
+    pub(crate) fn entry<'a>(
+        &self,
+        block: &'a [u8],
+        index: u64,
+        offset: usize,
+    ) -> Result<Option<Entry<'a>>, Error> {
+        let corrupt =
+            |problem| Err(Structure::DirectoryBlock { inode: self.inode, index }.corrupt(problem));
+        if offset >= block.len() {
+            return Ok(None);
+        }
+        let rest = block.get(offset..).unwrap_or_default();
+        let Ok((raw, _)) = RawEntry::ref_from_prefix(rest) else {
+            return corrupt(Problem::EntryLength { offset, rec_len: 0, name_len: 0 });
+        };
+        let name_len = usize::from(raw.name_len);
+        let rec_len = decode_rec_len(raw.rec_len.get(), block.len());
+        let left = rest.len().checked_sub(rec_len);
+        // What is left is nothing, or has room for an entry.
+        let fits = left.is_some_and(|left| left == 0 || left >= ENTRY_MIN);
+        let needed = name_len.saturating_add(HEADER);
+        let name = rest.get(HEADER..needed);
+        let (true, Some(name)) =
+            (fits && rec_len.is_multiple_of(4) && rec_len >= needed.max(ENTRY_MIN), name)
+        else {
+            return corrupt(Problem::EntryLength { offset, rec_len, name_len });
+        };
+        let entry = Entry {
+            inode: raw.inode.get(),
+            name,
+            file_type: raw.file_type,
+            rest: rest.get(needed.next_multiple_of(4)..rec_len).unwrap_or_default(),
+            next: offset.saturating_add(rec_len),
+        };
+        if entry.inode != 0 {
+            if self.is_encrypted && !entry.is_dot() {
+                if name_len < nokey_name::ENCRYPTED_MIN {
+                    return corrupt(Problem::EntryLength { offset, rec_len, name_len });
+                }
+            } else if name.is_empty() || name.iter().any(|&byte| byte == b'/' || byte == 0) {
+                return corrupt(Problem::EntryName { offset });
+            }
+            if !self.may_refer(&entry) {
+                return corrupt(Problem::EntryInode { offset, inode: entry.inode });
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    /// The inode of the entry that `query` asks for, if it is in block `index`.
+    pub(crate) fn find(
+        &self,
+        block: &[u8],
+        index: u64,
+        query: &Query<'_>,
+    ) -> Result<Option<u32>, Error> {
+        let mut offset = 0;
+        while let Some(entry) = self.entry(block, index, offset)? {
+            if entry.inode != 0 && !entry.is_dot() && query.matches(entry.name) {
+                return Ok(Some(entry.inode));
+            }
+            offset = entry.next;
+        }
+        Ok(None)
+    }
+
+    /// Names are for inodes that exist and are not reserved. No directory is inside itself, and
+    /// the root is in none.
+    fn may_refer(&self, entry: &Entry<'_>) -> bool {
+        if entry.is_dot() {
+            return entry.inode == inode::ROOT
+                || (self.first_inode..=self.inodes_count).contains(&entry.inode);
+        }
+        (self.first_inode..=self.inodes_count).contains(&entry.inode) && entry.inode != self.inode
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIRECTORY: Directory =
+        Directory { inode: 20, inodes_count: 1000, first_inode: 11, is_encrypted: false };
+
+    /// Puts an entry at `at` and gives where the next one goes.
+    fn put(block: &mut [u8], at: usize, inode: u32, rec_len: u16, name: &[u8]) -> usize {
+        block[at..at + 4].copy_from_slice(&inode.to_le_bytes());
+        block[at + 4..at + 6].copy_from_slice(&rec_len.to_le_bytes());
+        block[at + 6] = name.len() as u8;
+        block[at + 7] = 1;
+        block[at + 8..at + 8 + name.len()].copy_from_slice(name);
+        at + usize::from(rec_len)
+    }
+
+    fn names(block: &[u8]) -> Result<Vec<(u32, Vec<u8>)>, String> {
+        let (mut names, mut offset) = (Vec::new(), 0);
+        while let Some(entry) =
+            DIRECTORY.entry(block, 0, offset).map_err(|error| error.to_string())?
+        {
+            assert!(entry.next > offset);
+            offset = entry.next;
+            if entry.inode != 0 {
+                names.push((entry.inode, entry.name.to_vec()));
+            }
+        }
+        Ok(names)
+    }
+
+    #[test]
+    fn a_sound_block() {
+        let mut block = vec![0; 1024];
+        let at = put(&mut block, 0, 20, 12, b".");
+        let at = put(&mut block, at, 2, 12, b"..");
+        let at = put(&mut block, at, 30, 264, &[0xff; 255]);
+        let at = put(&mut block, at, 0, 16, b"gone");
+        let end = put(&mut block, at, 31, 1024 - at as u16, b"last");
+        assert_eq!(end, 1024);
+        let expected = [
+            (20, b".".to_vec()),
+            (2, b"..".to_vec()),
+            (30, vec![0xff; 255]),
+            (31, b"last".to_vec()),
+        ];
+        assert_eq!(names(&block).unwrap(), expected);
+    }
+
+    #[test]
+    fn broken_entries() {
+        let message = |change: fn(&mut [u8])| {
+            let mut block = vec![0; 1024];
+            let at = put(&mut block, 0, 30, 16, b"first");
+            put(&mut block, at, 31, 1008, b"name");
+            change(&mut block);
+            names(&block).unwrap_err()
+        };
+        let length = "the entry at byte 16 has length";
+        assert!(message(|block| block[20..22].fill(0)).contains(length));
+        assert!(message(|block| block[20] = 0xf1).contains(length));
+        assert!(message(|block| block[20] = 0xf4).contains(length), "past the end");
+        assert!(message(|block| block[20] = 0xe8).contains(length), "8 bytes left");
+        assert!(
+            message(|block| {
+                block[20..22].copy_from_slice(&[12, 0]);
+                block[22] = 5;
+            })
+            .contains(length)
+        );
+        assert!(message(|block| block[22] = 0).contains("has a name that is empty"));
+        assert!(message(|block| block[25] = b'/').contains("slash"));
+        assert!(message(|block| block[25] = 0).contains("zero byte"));
+        assert!(message(|block| block[17] = 4).contains("refers to inode 1055"));
+        assert!(message(|block| block[16] = 20).contains("refers to inode 20"), "itself");
+        assert!(message(|block| block[16] = 2).contains("refers to inode 2"), "the root");
+        assert!(message(|block| block[16] = 8).contains("refers to inode 8"), "the journal");
+    }
+
+    #[test]
+    fn lengths_in_blocks_of_64_kib() {
+        assert_eq!(decode_rec_len(65_532, 4096), 65_532);
+        assert_eq!(decode_rec_len(0, 4096), 0);
+        assert_eq!(decode_rec_len(0, 65_536), 65_536);
+        assert_eq!(decode_rec_len(65_535, 65_536), 65_536);
+        assert_eq!(decode_rec_len(12, 65_536), 12);
+        assert_eq!(decode_rec_len(0x8001, 65_536), 0x1_8000);
+    }
+}

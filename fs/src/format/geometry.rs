@@ -1,0 +1,129 @@
+//! Sizes and counts of the superblock, checked against each other.
+
+use crate::error::Error;
+use crate::format::corrupt::Problem;
+use crate::format::features::{IncompatFeatures, RoCompatFeatures};
+use crate::format::raw_superblock::RawSuperblock;
+use crate::format::superblock::{bad, ensure};
+
+/// Inode size before revision 1, and the smallest.
+const INODE_SIZE_MIN: u16 = 128;
+/// First inode that is not reserved, before revision 1.
+const FIRST_INODE_OLD: u32 = 11;
+/// `s_log_block_size` of 64 KiB blocks, the largest.
+const LOG_BLOCK_SIZE_MAX: u32 = 6;
+
+/// The fields that everything else is computed from.
+pub(crate) struct Geometry {
+    pub block_bits: u32,
+    pub cluster_size: u32,
+    pub blocks_count: u64,
+    pub groups_count: u32,
+    pub inode_size: u16,
+    pub first_inode: u32,
+    pub descriptor_size: u16,
+}
+
+impl Geometry {
+    /// Checks the fields against each other and against what the format allows.
+    pub(crate) fn parse(
+        raw: &RawSuperblock,
+        incompat: IncompatFeatures,
+        ro_compat: RoCompatFeatures,
+    ) -> Result<Self, Error> {
+        let log = raw.log_block_size.get();
+        ensure(log <= LOG_BLOCK_SIZE_MAX, "log block size", log, "at most 6 (64 KiB)")?;
+        let block_bits = log.saturating_add(10);
+        let block_size = 1u32.wrapping_shl(block_bits);
+        let cluster_size = cluster_size(raw, ro_compat)?;
+        let (inode_size, first_inode) = inode_size(raw, block_size)?;
+        let descriptor_size = descriptor_size(raw, incompat)?;
+
+        let wide = incompat.contains(IncompatFeatures::BITS64);
+        let high = if wide { u64::from(raw.blocks_count_hi.get()) << 32 } else { 0 };
+        let blocks_count = u64::from(raw.blocks_count_lo.get()) | high;
+        let first = raw.first_data_block.get();
+        let bigalloc = cluster_size != block_size;
+        let rule = "must be 1 with 1 KiB blocks (0 with bigalloc), else 0";
+        let good = first == u32::from(log == 0) || (bigalloc && first == 0);
+        ensure(good, "first data block", first, rule)?;
+        ensure(u64::from(first) < blocks_count, "blocks count", blocks_count, "there are none")?;
+
+        let groups_count = groups_count(raw, blocks_count, block_size, cluster_size)?;
+        let inodes_per_group = raw.inodes_per_group.get();
+        let max = block_size.saturating_mul(8);
+        let rule = "must be from 1 to 8 for each byte of a block";
+        let good = inodes_per_group != 0 && inodes_per_group <= max;
+        ensure(good, "inodes per group", inodes_per_group, rule)?;
+        let expected = u64::from(groups_count).saturating_mul(u64::from(inodes_per_group));
+        let value = u64::from(raw.inodes_count.get());
+        if value != expected {
+            return Err(bad(Problem::Mismatch { field: "inodes count", value, expected }));
+        }
+        Ok(Self {
+            block_bits,
+            cluster_size,
+            blocks_count,
+            groups_count,
+            inode_size,
+            first_inode,
+            descriptor_size,
+        })
+    }
+}
+
+/// Without `bigalloc`, clusters are blocks. With it, files are still mapped in blocks; the size
+/// matters only to allocation.
+fn cluster_size(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<u32, Error> {
+    let (log, block_log) = (raw.log_cluster_size.get(), raw.log_block_size.get());
+    let field = "log cluster size";
+    if ro_compat.contains(RoCompatFeatures::BIGALLOC) {
+        // 512 MiB: e2fsprogs and the kernel allow no more.
+        let good = log >= block_log && log <= 19;
+        ensure(good, field, log, "must be from the log block size to 19")?;
+    } else {
+        ensure(log == block_log, field, log, "must be the log block size without bigalloc")?;
+    }
+    Ok(1024u32.wrapping_shl(log))
+}
+
+fn inode_size(raw: &RawSuperblock, block_size: u32) -> Result<(u16, u32), Error> {
+    if raw.revision.get() == 0 {
+        return Ok((INODE_SIZE_MIN, FIRST_INODE_OLD));
+    }
+    let size = raw.inode_size.get();
+    let good = size.is_power_of_two() && size >= INODE_SIZE_MIN && u32::from(size) <= block_size;
+    ensure(good, "inode size", size, "must be a power of two from 128 to the block size")?;
+    let first = raw.first_inode.get();
+    ensure(first >= FIRST_INODE_OLD, "first inode", first, "must be at least 11")?;
+    Ok((size, first))
+}
+
+fn descriptor_size(raw: &RawSuperblock, incompat: IncompatFeatures) -> Result<u16, Error> {
+    if !incompat.contains(IncompatFeatures::BITS64) {
+        return Ok(32);
+    }
+    let size = raw.descriptor_size.get();
+    let good = size.is_power_of_two() && (64..=1024).contains(&size);
+    ensure(good, "descriptor size", size, "must be a power of two from 64 to 1024")?;
+    Ok(size)
+}
+
+fn groups_count(
+    raw: &RawSuperblock,
+    blocks_count: u64,
+    block_size: u32,
+    cluster_size: u32,
+) -> Result<u32, Error> {
+    let per_group = raw.blocks_per_group.get();
+    let ratio = cluster_size.checked_div(block_size).unwrap_or(1);
+    // The block bitmap, one block, has a bit for each cluster of the group.
+    let max = u64::from(block_size).saturating_mul(8).saturating_mul(u64::from(ratio));
+    let good = per_group != 0 && u64::from(per_group) <= max;
+    ensure(good, "blocks per group", per_group, "must be from 1 to what one bitmap block covers")?;
+    let blocks = blocks_count.saturating_sub(u64::from(raw.first_data_block.get()));
+    let groups = blocks.div_ceil(u64::from(per_group).max(1));
+    u32::try_from(groups).map_err(|_| {
+        bad(Problem::TooLarge { field: "groups count", value: groups, max: u64::from(u32::MAX) })
+    })
+}

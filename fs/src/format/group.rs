@@ -1,0 +1,318 @@
+//! Group descriptors: where a group's inodes are.
+
+use std::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::error::Error;
+use crate::format::checksum::{crc16, crc32c};
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::features::{IncompatFeatures, RoCompatFeatures};
+use crate::format::superblock::Superblock;
+
+/// `struct ext4_group_desc`, the first 32 bytes.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawDescriptor {
+    block_bitmap_lo: U32,
+    inode_bitmap_lo: U32,
+    inode_table_lo: U32,
+    free_blocks_lo: U16,
+    free_inodes_lo: U16,
+    used_dirs_lo: U16,
+    flags: U16,
+    exclude_bitmap_lo: U32,
+    block_bitmap_csum_lo: U16,
+    inode_bitmap_csum_lo: U16,
+    itable_unused_lo: U16,
+    checksum: U16,
+}
+
+/// What follows it with `64bit`, as far as it is defined.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawDescriptorHigh {
+    block_bitmap_hi: U32,
+    inode_bitmap_hi: U32,
+    inode_table_hi: U32,
+    free_blocks_hi: U16,
+    free_inodes_hi: U16,
+    used_dirs_hi: U16,
+    itable_unused_hi: U16,
+    exclude_bitmap_hi: U32,
+    block_bitmap_csum_hi: U16,
+    inode_bitmap_csum_hi: U16,
+    reserved: U32,
+}
+
+const CHECKSUM_OFFSET: usize = offset_of!(RawDescriptor, checksum);
+/// First byte after the checksum.
+const CHECKSUM_END: usize = CHECKSUM_OFFSET + 2;
+
+const _: () = {
+    assert!(size_of::<RawDescriptor>() == 32 && size_of::<RawDescriptorHigh>() == 32);
+    assert!(CHECKSUM_OFFSET == 0x1e);
+    assert!(offset_of!(RawDescriptorHigh, inode_table_hi) == 0x28 - 0x20);
+    assert!(offset_of!(RawDescriptorHigh, itable_unused_hi) == 0x32 - 0x20);
+};
+
+/// What a reader needs of a group descriptor, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupDescriptor {
+    /// The bitmaps of blocks and of inodes: readers have no use for them, so that they may be
+    /// anywhere.
+    pub bitmaps: [u64; 2],
+    /// First block of the inode table.
+    pub inode_table: u64,
+    /// Inodes at the end of the table that have never been used; 0 where nobody keeps count.
+    pub unused_inodes: u32,
+    /// Clusters that are free, by the descriptor's own account.
+    pub free_clusters: u32,
+    /// Inodes that are free, by the descriptor's own account.
+    pub free_inodes: u32,
+}
+
+impl GroupDescriptor {
+    /// Checks the descriptor of `group`; `bytes` is as long as the superblock says.
+    pub(crate) fn parse(superblock: &Superblock, group: u32, bytes: &[u8]) -> Result<Self, Error> {
+        let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
+        let (Ok((low, rest)), size) = (RawDescriptor::ref_from_prefix(bytes), bytes.len()) else {
+            return Err(corrupt(Problem::Missing { logical: u64::from(group) }));
+        };
+        let high = RawDescriptorHigh::ref_from_prefix(rest).ok().map(|(high, _)| high);
+        let high = high.filter(|_| superblock.has(IncompatFeatures::BITS64) && size >= 64);
+
+        let stored = low.checksum.get();
+        if let Some(computed) = checksum(superblock, group, bytes)
+            && stored != computed
+        {
+            let (stored, computed) = (stored.into(), computed.into());
+            return Err(corrupt(Problem::Checksum { stored, computed }));
+        }
+        let join = |low: U32, high: Option<U32>| {
+            u64::from(low.get()) | high.map_or(0, |high| u64::from(high.get()) << 32)
+        };
+        let inode_table = join(low.inode_table_lo, high.map(|high| high.inode_table_hi));
+        let bitmaps = [
+            join(low.block_bitmap_lo, high.map(|high| high.block_bitmap_hi)),
+            join(low.inode_bitmap_lo, high.map(|high| high.inode_bitmap_hi)),
+        ];
+        let blocks = inode_table_blocks(superblock);
+        if !superblock.is_data_range(inode_table, blocks) {
+            return Err(corrupt(Problem::BlockRange { start: inode_table, count: blocks }));
+        }
+        let count = |low: U16, high: Option<U16>| {
+            u32::from(low.get()) | high.map_or(0, |high| u32::from(high.get()) << 16)
+        };
+        let unused = count(low.itable_unused_lo, high.map(|high| high.itable_unused_hi));
+        let counted = superblock.has_metadata_csum() || superblock.has_gdt_csum();
+        let max = superblock.inodes_per_group;
+        if counted && unused > max {
+            let (field, value, max) = ("count of unused inodes", unused.into(), max.into());
+            return Err(corrupt(Problem::TooLarge { field, value, max }));
+        }
+        Ok(Self {
+            bitmaps,
+            inode_table,
+            unused_inodes: if counted { unused } else { 0 },
+            free_clusters: count(low.free_blocks_lo, high.map(|high| high.free_blocks_hi)),
+            free_inodes: count(low.free_inodes_lo, high.map(|high| high.free_inodes_hi)),
+        })
+    }
+}
+
+/// Blocks that a group's inode table has.
+pub(crate) fn inode_table_blocks(superblock: &Superblock) -> u64 {
+    let inodes = u64::from(superblock.inodes_per_group);
+    let bytes = inodes.saturating_mul(u64::from(superblock.inode_size));
+    bytes.div_ceil(u64::from(superblock.block_size()).max(1))
+}
+
+/// The checksum that a descriptor should have; `None` if the filesystem has none.
+fn checksum(superblock: &Superblock, group: u32, bytes: &[u8]) -> Option<u16> {
+    let (before, rest) = bytes.split_at_checked(CHECKSUM_OFFSET)?;
+    let after = rest.get(CHECKSUM_END.checked_sub(CHECKSUM_OFFSET)?..)?;
+    let number = group.to_le_bytes();
+    if superblock.has_metadata_csum() {
+        let crc = crc32c(crc32c(superblock.checksum_seed, &number), before);
+        let crc = crc32c(crc32c(crc, &[0; 2]), after);
+        u16::try_from(crc & 0xffff).ok()
+    } else if superblock.has_gdt_csum() {
+        // The field itself is skipped; what follows it counts only where descriptors are longer.
+        let crc = crc16(crc16(crc16(!0, &superblock.uuid()), &number), before);
+        let after = if superblock.has(IncompatFeatures::BITS64) { after } else { &[] };
+        Some(crc16(crc, after))
+    } else {
+        None
+    }
+}
+
+/// Block and byte in it where the descriptor of `group` is.
+pub(crate) fn location(superblock: &Superblock, group: u32) -> (u64, usize) {
+    let size = u32::from(superblock.descriptor_size);
+    let per_block = superblock.block_size().checked_div(size).unwrap_or(1).max(1);
+    let index = group.checked_div(per_block).unwrap_or(0);
+    let in_block = group.checked_rem(per_block).unwrap_or(0).saturating_mul(size);
+    let offset = usize::try_from(in_block).unwrap_or(usize::MAX);
+
+    if !superblock.has(IncompatFeatures::META_BG) || index < superblock.first_meta_bg {
+        let first = superblock.superblock_block().saturating_add(1);
+        return (first.saturating_add(u64::from(index)), offset);
+    }
+    // With meta_bg, each run of groups whose descriptors fill one block keeps that block in its
+    // first group, after the superblock copy if the group has one.
+    let first_group = index.saturating_mul(per_block);
+    let mut skip = u64::from(has_superblock(superblock, first_group));
+    if superblock.superblock_block() == 1 && index == 0 && superblock.first_data_block == 0 {
+        // 1 KiB blocks in larger clusters: group 0 starts one block before the superblock.
+        skip = skip.saturating_add(1);
+    }
+    (superblock.group_start(first_group).saturating_add(skip), offset)
+}
+
+/// Blocks at the start of `group` that have a superblock, group descriptors, or room for more of
+/// them. Group 0 has what is before the superblock, too.
+pub(crate) fn descriptor_blocks(superblock: &Superblock, group: u32) -> u64 {
+    let reserved = u64::from(superblock.reserved_gdt_blocks);
+    if group == 0 {
+        let fixed = superblock.last_fixed_block().saturating_add(1).saturating_add(reserved);
+        // With all descriptors spread, the first block of them is one of those.
+        let spread = superblock.has(IncompatFeatures::META_BG) && superblock.first_meta_bg == 0;
+        let fixed = fixed.saturating_add(u64::from(spread));
+        return fixed.saturating_sub(u64::from(superblock.first_data_block));
+    }
+    let copy = has_superblock(superblock, group);
+    let size = u32::from(superblock.descriptor_size);
+    let per_block = superblock.block_size().checked_div(size).unwrap_or(1).max(1);
+    let index = group.checked_div(per_block).unwrap_or(0);
+    if superblock.has(IncompatFeatures::META_BG) && index >= superblock.first_meta_bg {
+        // One block, in the first, the second and the last group of those that it describes.
+        let in_run = group.checked_rem(per_block).unwrap_or(0);
+        let described = in_run <= 1 || in_run == per_block.saturating_sub(1);
+        return u64::from(copy).saturating_add(u64::from(described));
+    }
+    if !copy {
+        return 0;
+    }
+    let descriptors = superblock.last_fixed_block().saturating_sub(superblock.superblock_block());
+    descriptors.saturating_add(1).saturating_add(reserved)
+}
+
+/// Whether `group` has a copy of the superblock.
+pub(crate) fn has_superblock(superblock: &Superblock, group: u32) -> bool {
+    if group == 0 {
+        return true;
+    }
+    if superblock.compat_features().contains(crate::format::features::CompatFeatures::SPARSE_SUPER2)
+    {
+        return superblock.backup_groups.contains(&group);
+    }
+    if group == 1 || !superblock.ro_compat_features().contains(RoCompatFeatures::SPARSE_SUPER) {
+        return true;
+    }
+    [3, 5, 7].iter().any(|&base| is_power_of(group, base))
+}
+
+fn is_power_of(value: u32, base: u32) -> bool {
+    let mut power = Some(base);
+    while let Some(current) = power.filter(|&current| current < value) {
+        power = current.checked_mul(base);
+    }
+    power == Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::superblock::tests::{sample, seal};
+
+    fn descriptor(superblock: &Superblock, group: u32, table: u64) -> Vec<u8> {
+        let mut bytes = vec![0; usize::from(superblock.descriptor_size)];
+        bytes[8..12].copy_from_slice(&(table as u32).to_le_bytes());
+        if bytes.len() >= 64 {
+            bytes[0x28..0x2c].copy_from_slice(&((table >> 32) as u32).to_le_bytes());
+        }
+        bytes[0x1c] = 100;
+        let sum = checksum(superblock, group, &bytes).unwrap_or(0);
+        bytes[0x1e..0x20].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_sound_descriptor() {
+        let superblock = Superblock::parse(&sample()).unwrap();
+        let bytes = descriptor(&superblock, 0, 77);
+        let group = GroupDescriptor::parse(&superblock, 0, &bytes).unwrap();
+        let expected = GroupDescriptor {
+            bitmaps: [0, 0],
+            inode_table: 77,
+            unused_inodes: 100,
+            free_clusters: 0,
+            free_inodes: 0,
+        };
+        assert_eq!(group, expected);
+    }
+
+    #[test]
+    fn every_byte_is_covered() {
+        let crc32c = Superblock::parse(&sample()).unwrap();
+        let mut raw = sample();
+        raw.ro_compat = 0x7b.into();
+        raw.incompat = 0x242.into();
+        let crc16 = Superblock::parse(&seal(raw)).unwrap();
+        assert_eq!((crc32c.descriptor_size, crc16.descriptor_size), (64, 32));
+        for superblock in [crc32c, crc16] {
+            let sound = descriptor(&superblock, 3, 77);
+            GroupDescriptor::parse(&superblock, 3, &sound).unwrap();
+            assert!(GroupDescriptor::parse(&superblock, 4, &sound).is_err(), "group number");
+            for at in 0..sound.len() {
+                let mut bytes = sound.clone();
+                bytes[at] ^= 0x10;
+                let error = GroupDescriptor::parse(&superblock, 3, &bytes).unwrap_err();
+                let start = "corrupt group descriptor 3: its checksum is";
+                assert!(error.to_string().starts_with(start), "byte {at}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_inode_table_is_inside() {
+        let superblock = Superblock::parse(&sample()).unwrap();
+        // 2,048 inodes of 256 bytes are 128 blocks of 8,192; block 1 has the descriptors.
+        for (table, good) in [(0, false), (1, false), (2, true), (8064, true), (8065, false)] {
+            let bytes = descriptor(&superblock, 0, table);
+            assert_eq!(GroupDescriptor::parse(&superblock, 0, &bytes).is_ok(), good, "{table}");
+        }
+        let bytes = descriptor(&superblock, 0, 77 | 1 << 40);
+        assert!(GroupDescriptor::parse(&superblock, 0, &bytes).is_err());
+    }
+
+    #[test]
+    fn copies_of_the_superblock() {
+        let superblock = Superblock::parse(&sample()).unwrap();
+        let with: Vec<u32> = (0..130).filter(|&group| has_superblock(&superblock, group)).collect();
+        assert_eq!(with, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]);
+    }
+
+    #[test]
+    fn descriptors_that_are_spread() {
+        let mut raw = sample();
+        raw.incompat = 0x2d2.into();
+        raw.blocks_count_lo = (32768 * 200).into();
+        raw.inodes_count = (2048 * 200).into();
+        raw.first_meta_bg = 1.into();
+        let superblock = Superblock::parse(&seal(raw.clone())).unwrap();
+        // 64 descriptors of 64 bytes in a block of 4 KiB.
+        assert_eq!(location(&superblock, 63), (1, 63 * 64));
+        assert_eq!(location(&superblock, 64), (64 * 32768, 0));
+        assert_eq!(location(&superblock, 130), (128 * 32768, 2 * 64));
+        // The first block of descriptors is behind the superblock, also if all are spread.
+        assert_eq!((location(&superblock, 0), descriptor_blocks(&superblock, 0)), ((1, 0), 2));
+        raw.first_meta_bg = 0.into();
+        let spread = Superblock::parse(&seal(raw)).unwrap();
+        assert_eq!((location(&spread, 0), descriptor_blocks(&spread, 0)), ((1, 0), 2));
+        // Group 64 is no power of 3, 5 or 7; no copy of the superblock precedes its descriptors.
+        assert!(!has_superblock(&superblock, 64));
+    }
+}

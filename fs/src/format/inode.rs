@@ -1,0 +1,518 @@
+//! Inodes.
+
+use std::mem::offset_of;
+use std::ops::Range;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::error::Error;
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::features::{IncompatFeatures, RoCompatFeatures};
+use crate::format::file_type::FileType;
+use crate::format::inode_flags::InodeFlags;
+use crate::format::superblock::Superblock;
+use crate::format::time::Timestamp;
+use crate::map::extent_tree;
+use crate::xattr::body;
+
+/// Number of the root directory's inode.
+pub(crate) const ROOT: u32 = 2;
+/// Size of the part that every inode has, bytes.
+const BASE_SIZE: usize = 128;
+/// Size of `i_block`, bytes.
+pub(crate) const BLOCK_AREA: usize = 60;
+/// Where in an inode that is, bytes.
+pub(crate) const BLOCK_FIELD: u64 = 0x28;
+
+/// `struct ext4_inode`, the first 128 bytes.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawInode {
+    mode: U16,
+    uid_lo: U16,
+    size_lo: U32,
+    atime: U32,
+    ctime: U32,
+    mtime: U32,
+    dtime: U32,
+    gid_lo: U16,
+    links: U16,
+    blocks_lo: U32,
+    flags: U32,
+    version: U32,
+    block: [u8; BLOCK_AREA],
+    generation: U32,
+    file_acl_lo: U32,
+    size_hi: U32,
+    fragment: U32,
+    blocks_hi: U16,
+    file_acl_hi: U16,
+    uid_hi: U16,
+    gid_hi: U16,
+    checksum_lo: U16,
+    reserved: U16,
+}
+
+/// What follows it where inodes are larger; an inode says how much of this it has.
+#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawInodeExtra {
+    extra_isize: U16,
+    checksum_hi: U16,
+    ctime_extra: U32,
+    mtime_extra: U32,
+    atime_extra: U32,
+    crtime: U32,
+    crtime_extra: U32,
+    version_hi: U32,
+    project: U32,
+}
+
+const _: () = {
+    assert!(size_of::<RawInode>() == BASE_SIZE);
+    assert!(size_of::<RawInodeExtra>() == 0xa0 - BASE_SIZE);
+    assert!(offset_of!(RawInode, flags) == 0x20);
+    assert!(offset_of!(RawInode, block) == 0x28 && BLOCK_FIELD == 0x28);
+    assert!(offset_of!(RawInode, generation) == 0x64);
+    assert!(offset_of!(RawInode, blocks_hi) == 0x74);
+    assert!(offset_of!(RawInode, checksum_lo) == 0x7c);
+    assert!(offset_of!(RawInodeExtra, crtime) == 0x90 - BASE_SIZE);
+};
+
+/// An inode, checked: what a file is, and where its map starts.
+#[derive(Clone, Debug)]
+pub struct Inode {
+    number: u32,
+    kind: FileType,
+    mode: u16,
+    uid: u32,
+    gid: u32,
+    size: u64,
+    links: u16,
+    blocks_512: u64,
+    flags: InodeFlags,
+    generation: u32,
+    atime: Timestamp,
+    mtime: Timestamp,
+    ctime: Timestamp,
+    crtime: Option<Timestamp>,
+    project: Option<u32>,
+    /// The block of extended attributes, or 0.
+    pub(crate) attribute_block: u64,
+    /// Where the attributes inside of the inode would be.
+    attributes_at: usize,
+    /// Whether there is a magic number.
+    has_attribute_space: bool,
+    /// Bytes of inline data that there is room for, if there is any.
+    inline_size: Option<u64>,
+    /// Seed of the checksums of blocks that belong to this inode.
+    pub(crate) checksum_seed: u32,
+    /// `i_block`: the root of the extent tree, block pointers, a short target, a device number.
+    pub(crate) block: [u8; BLOCK_AREA],
+}
+
+impl Inode {
+    /// Checks the inode `number`; `bytes` is as long as the superblock says.
+    pub(crate) fn parse(superblock: &Superblock, number: u32, bytes: &[u8]) -> Result<Self, Error> {
+        let corrupt = |problem| Structure::Inode(number).corrupt(problem);
+        let Ok((raw, rest)) = RawInode::ref_from_prefix(bytes) else {
+            return Err(corrupt(Problem::Missing { logical: 0 }));
+        };
+        let extra = Extra::parse(superblock, rest).map_err(corrupt)?;
+        let checksum_seed = crc32c(superblock.checksum_seed, &number.to_le_bytes());
+        let checksum_seed = crc32c(checksum_seed, raw.generation.as_bytes());
+        if superblock.has_metadata_csum() {
+            verify_checksum(checksum_seed, raw, &extra, bytes).map_err(|problem| {
+                // A table that was never initialised holds zeroes or anything.
+                if raw.mode == 0 {
+                    Error::InodeNotInUse { inode: number }
+                } else {
+                    corrupt(problem)
+                }
+            })?;
+        }
+        let mode = raw.mode.get();
+        if mode == 0 || raw.links == 0 {
+            return Err(Error::InodeNotInUse { inode: number });
+        }
+        let rule = "its upper four bits are no type of file";
+        let kind = FileType::from_mode(mode)
+            .ok_or_else(|| corrupt(Problem::Field { field: "mode", value: mode.into(), rule }))?;
+        let flags = InodeFlags::from_bits_retain(raw.flags.get());
+        let size = size(superblock, kind, raw);
+        let max = i64::MAX.unsigned_abs();
+        if size > max {
+            return Err(corrupt(Problem::TooLarge { field: "size", value: size, max }));
+        }
+        let both = InodeFlags::INLINE_DATA.union(InodeFlags::EXTENTS);
+        if flags.contains(both) {
+            let (field, value) = ("flags", flags.bits().into());
+            let rule = "inline data and extents exclude each other";
+            return Err(corrupt(Problem::Field { field, value, rule }));
+        }
+        let inline_size = if flags.contains(InodeFlags::INLINE_DATA) {
+            let space = bytes.get(extra.end..).unwrap_or_default();
+            inline_size(superblock, space)
+                .map_err(|problem| Structure::Attributes { inode: number }.corrupt(problem))?
+        } else {
+            None
+        };
+        let mut blocks_512 = blocks_512(superblock, flags, raw);
+        if inline_size.is_some() && kind == FileType::Regular {
+            // So that nobody takes it for a hole, the kernel counts what is inline, too.
+            blocks_512 = blocks_512.saturating_add(size.div_ceil(512));
+        }
+        let time = |seconds: U32, more: Option<u32>| Timestamp::decode(seconds.get(), more);
+        Ok(Self {
+            number,
+            kind,
+            mode,
+            uid: u32::from(raw.uid_lo.get()) | (u32::from(raw.uid_hi.get()) << 16),
+            gid: u32::from(raw.gid_lo.get()) | (u32::from(raw.gid_hi.get()) << 16),
+            size,
+            links: raw.links.get(),
+            blocks_512,
+            flags,
+            generation: raw.generation.get(),
+            atime: time(raw.atime, extra.atime),
+            mtime: time(raw.mtime, extra.mtime),
+            ctime: time(raw.ctime, extra.ctime),
+            crtime: extra.crtime.map(|seconds| Timestamp::decode(seconds, extra.crtime_extra)),
+            project: extra.project,
+            attribute_block: attribute_block(superblock, raw),
+            attributes_at: extra.end,
+            has_attribute_space: body::is_there(bytes.get(extra.end..).unwrap_or_default()),
+            inline_size,
+            checksum_seed,
+            block: raw.block,
+        })
+    }
+
+    /// Number, from 1.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> FileType {
+        self.kind
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::Regular
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_symlink(&self) -> bool {
+        self.kind == FileType::Symlink
+    }
+
+    /// Type and permissions, as `st_mode` has them.
+    pub fn mode(&self) -> u16 {
+        self.mode
+    }
+
+    /// The lower twelve bits of the mode.
+    pub fn permissions(&self) -> u16 {
+        self.mode & 0o7777
+    }
+
+    /// Owner.
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// Group.
+    pub fn gid(&self) -> u32 {
+        self.gid
+    }
+
+    /// Size in bytes, at most 2^63 - 1.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Links to it. 1 for a directory with more subdirectories than can be counted.
+    pub fn links(&self) -> u32 {
+        self.links.into()
+    }
+
+    /// Blocks that are allocated to it, metadata included, in units of 512 bytes.
+    pub fn blocks_512(&self) -> u64 {
+        self.blocks_512
+    }
+
+    /// Flags.
+    pub fn flags(&self) -> InodeFlags {
+        self.flags
+    }
+
+    /// Generation, which changes when the number is used again.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Last access.
+    pub fn atime(&self) -> Timestamp {
+        self.atime
+    }
+
+    /// Last change of the contents.
+    pub fn mtime(&self) -> Timestamp {
+        self.mtime
+    }
+
+    /// Last change of the inode.
+    pub fn ctime(&self) -> Timestamp {
+        self.ctime
+    }
+
+    /// Creation; `None` where inodes have no room for it.
+    pub fn crtime(&self) -> Option<Timestamp> {
+        self.crtime
+    }
+
+    /// Project id; `None` where inodes have no room for it.
+    pub fn project(&self) -> Option<u32> {
+        self.project
+    }
+
+    /// Major and minor number of a device; `None` for anything else.
+    pub fn rdev(&self) -> Option<(u32, u32)> {
+        if !matches!(self.kind, FileType::CharDevice | FileType::BlockDevice) {
+            return None;
+        }
+        let ([old, new, ..], _) = self.block.as_chunks::<4>() else { return None };
+        let (old, new) = (u32::from_le_bytes(*old), u32::from_le_bytes(*new));
+        Some(if old != 0 {
+            ((old >> 8) & 0xff, old & 0xff)
+        } else {
+            ((new >> 8) & 0xfff, (new & 0xff) | ((new >> 12) & 0xf_ff00))
+        })
+    }
+
+    /// The same inode with another count of blocks.
+    pub(crate) fn with_blocks_512(self, blocks_512: u64) -> Self {
+        Self { blocks_512, ..self }
+    }
+
+    /// Whether a symbolic link's target is in the inode. Filesystems whose attributes may be in
+    /// other inodes, which are counted in the blocks, go by the size.
+    pub(crate) fn is_fast_symlink(&self, superblock: &Superblock) -> bool {
+        if superblock.has(IncompatFeatures::EA_INODE) {
+            return self.size < 60;
+        }
+        if self.inline_size.is_some() {
+            return false;
+        }
+        let attributes = if self.attribute_block != 0 { superblock.cluster_size() >> 9 } else { 0 };
+        self.blocks_512 == u64::from(attributes)
+    }
+
+    /// Whether its data is inside of the inode (`inline_data`).
+    pub fn has_inline_data(&self) -> bool {
+        self.inline_size.is_some()
+    }
+
+    /// Bytes of data that are inside of the inode; what the file has past that is a hole.
+    pub(crate) fn inline_size(&self) -> Option<u64> {
+        self.inline_size.map(|room| room.min(self.size))
+    }
+
+    /// Whether it may have extended attributes: there is something where they would be.
+    pub(crate) fn may_have_attributes(&self) -> bool {
+        self.attribute_block != 0 || self.has_attribute_space
+    }
+
+    /// The part of the inode, whose bytes these are, that extended attributes may be in.
+    pub(crate) fn attribute_space<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes.get(self.attributes_at..).unwrap_or_default()
+    }
+}
+
+/// The inode that is chained to inode `number` in the list of orphans, by the time of deletion.
+pub(crate) fn next_orphan(number: u32, bytes: &[u8]) -> Result<u32, Error> {
+    let raw = RawInode::ref_from_prefix(bytes);
+    let missing = |_| Structure::Inode(number).corrupt(Problem::Missing { logical: 0 });
+    raw.map(|(raw, _)| raw.dtime.get()).map_err(missing)
+}
+
+/// Byte offset of the count of links.
+pub(crate) const LINKS_OFFSET: usize = offset_of!(RawInode, links);
+
+/// Takes in what a fast commit has of an inode: its first bytes. The map stays as it is; where there
+/// is none yet, it is empty.
+pub(crate) fn replace(bytes: &mut [u8], fresh: &[u8]) {
+    let map = offset_of!(RawInode, block)..offset_of!(RawInode, generation);
+    let mut copy = |range: Range<usize>| {
+        if let (Some(to), Some(from)) = (bytes.get_mut(range.clone()), fresh.get(range)) {
+            to.copy_from_slice(from);
+        }
+    };
+    copy(0..map.start);
+    copy(map.end..fresh.len());
+    let Ok((raw, _)) = RawInode::read_from_prefix(fresh) else { return };
+    let flags = InodeFlags::from_bits_retain(raw.flags.get());
+    if flags.contains(InodeFlags::EXTENTS) {
+        let root = bytes.get_mut(map).unwrap_or_default();
+        if !extent_tree::is_root(root) {
+            extent_tree::clear_root(root);
+        }
+    } else if flags.contains(InodeFlags::INLINE_DATA) {
+        copy(map);
+    }
+}
+
+/// Makes an inode one that is free: without links and blocks.
+pub(crate) fn free(bytes: &mut [u8]) {
+    if let Ok((raw, _)) = RawInode::mut_from_prefix(bytes) {
+        raw.links = 0.into();
+        extent_tree::clear_root(&mut raw.block);
+    }
+}
+
+/// Puts the right checksum in.
+pub(crate) fn seal(superblock: &Superblock, number: u32, bytes: &mut [u8]) {
+    if !superblock.has_metadata_csum() {
+        return;
+    }
+    let Ok((raw, rest)) = RawInode::ref_from_prefix(bytes) else { return };
+    let has_high = Extra::parse(superblock, rest).is_ok_and(|extra| extra.checksum_hi.is_some());
+    let seed = crc32c(superblock.checksum_seed, &number.to_le_bytes());
+    let seed = crc32c(seed, raw.generation.as_bytes());
+    let [a, b, c, d] = computed_checksum(seed, has_high, bytes).to_le_bytes();
+    if let Ok((raw, rest)) = RawInode::mut_from_prefix(bytes) {
+        raw.checksum_lo = U16::from_bytes([a, b]);
+        if let Ok((extra, _)) = RawInodeExtra::mut_from_prefix(rest)
+            && has_high
+        {
+            extra.checksum_hi = U16::from_bytes([c, d]);
+        }
+    }
+}
+
+/// Directories have a 64-bit size only with `large_dir`; the upper half was something else once.
+fn size(superblock: &Superblock, kind: FileType, raw: &RawInode) -> u64 {
+    let wide = kind == FileType::Regular || superblock.has(IncompatFeatures::LARGEDIR);
+    let high = if wide { u64::from(raw.size_hi.get()) << 32 } else { 0 };
+    u64::from(raw.size_lo.get()) | high
+}
+
+fn blocks_512(superblock: &Superblock, flags: InodeFlags, raw: &RawInode) -> u64 {
+    let low = u64::from(raw.blocks_lo.get());
+    if !superblock.ro_compat_features().contains(RoCompatFeatures::HUGE_FILE) {
+        return low;
+    }
+    let blocks = low | (u64::from(raw.blocks_hi.get()) << 32);
+    let unit = if flags.contains(InodeFlags::HUGE_FILE) { superblock.block_size() >> 9 } else { 1 };
+    blocks.saturating_mul(u64::from(unit))
+}
+
+fn attribute_block(superblock: &Superblock, raw: &RawInode) -> u64 {
+    let wide = superblock.has(IncompatFeatures::BITS64);
+    let high = if wide { u64::from(raw.file_acl_hi.get()) << 32 } else { 0 };
+    u64::from(raw.file_acl_lo.get()) | high
+}
+
+/// The size of the inline data that an inode has room for, if it has any.
+fn inline_size(superblock: &Superblock, space: &[u8]) -> Result<Option<u64>, Problem> {
+    let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let rest = body::inline_data(superblock, space)?;
+    Ok(rest.map(|rest| length(&[0; BLOCK_AREA]).saturating_add(length(rest))))
+}
+
+/// The fields past 128 bytes that an inode says it has.
+struct Extra {
+    /// Where in the inode they end: extended attributes may follow. Past everything if there is
+    /// nothing that could follow.
+    end: usize,
+    checksum_hi: Option<u16>,
+    atime: Option<u32>,
+    ctime: Option<u32>,
+    mtime: Option<u32>,
+    crtime: Option<u32>,
+    crtime_extra: Option<u32>,
+    project: Option<u32>,
+}
+
+impl Extra {
+    const NONE: Self = Self {
+        end: usize::MAX,
+        checksum_hi: None,
+        atime: None,
+        ctime: None,
+        mtime: None,
+        crtime: None,
+        crtime_extra: None,
+        project: None,
+    };
+
+    fn parse(superblock: &Superblock, bytes: &[u8]) -> Result<Self, Problem> {
+        let Ok((raw, _)) = RawInodeExtra::ref_from_prefix(bytes) else {
+            return Ok(Self::NONE);
+        };
+        let declared = usize::from(raw.extra_isize.get());
+        if declared > bytes.len() || declared % 4 != 0 {
+            let rule = "must be a multiple of 4 and fit in the inode";
+            let value = raw.extra_isize.get().into();
+            return Err(Problem::Field { field: "extra size", value, rule });
+        }
+        // An inode that says nothing was made when there were no such fields. The kernel takes the
+        // times as zeroes, not as missing; checksum and project are not there.
+        let silent = declared == 0;
+        let size = if silent { size_of::<RawInodeExtra>() } else { declared };
+        // A field is there if the declared size reaches past it.
+        let field = |field: U32, offset: usize| {
+            (size >= offset.saturating_add(size_of::<U32>())).then(|| field.get())
+        };
+        let has_project = superblock.ro_compat_features().contains(RoCompatFeatures::PROJECT);
+        let project = if has_project && !silent { raw.project } else { 0.into() };
+        Ok(Self {
+            end: if silent { usize::MAX } else { BASE_SIZE.saturating_add(declared) },
+            checksum_hi: (declared >= 4).then(|| raw.checksum_hi.get()),
+            ctime: field(raw.ctime_extra, offset_of!(RawInodeExtra, ctime_extra)),
+            mtime: field(raw.mtime_extra, offset_of!(RawInodeExtra, mtime_extra)),
+            atime: field(raw.atime_extra, offset_of!(RawInodeExtra, atime_extra)),
+            crtime: field(raw.crtime, offset_of!(RawInodeExtra, crtime)),
+            crtime_extra: field(raw.crtime_extra, offset_of!(RawInodeExtra, crtime_extra)),
+            project: field(project, offset_of!(RawInodeExtra, project)),
+        })
+    }
+}
+
+/// The checksum covers the whole inode with the two halves of the checksum as zeroes; an inode
+/// that has no room for the upper half has only the lower.
+fn verify_checksum(seed: u32, raw: &RawInode, extra: &Extra, bytes: &[u8]) -> Result<(), Problem> {
+    let computed = computed_checksum(seed, extra.checksum_hi.is_some(), bytes);
+    let low = u32::from(raw.checksum_lo.get());
+    let (stored, computed) = match extra.checksum_hi {
+        Some(high) => (low | (u32::from(high) << 16), computed),
+        None => (low, computed & 0xffff),
+    };
+    if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+}
+
+/// The checksum of an inode whose own two fields for it count as zero. Most inodes are one piece.
+fn computed_checksum(seed: u32, has_high: bool, bytes: &[u8]) -> u32 {
+    let mut head = [0; 2 * BASE_SIZE];
+    let (first, rest) = bytes.split_at_checked(head.len()).unwrap_or((bytes, &[]));
+    let head = head.get_mut(..first.len()).unwrap_or_default();
+    head.copy_from_slice(first);
+    let fields = [0x7c..0x7e, if has_high { 0x82..0x84 } else { 0..0 }];
+    for field in fields {
+        head.get_mut(field).unwrap_or_default().fill(0);
+    }
+    let crc = crc32c(seed, head);
+    if rest.is_empty() { crc } else { crc32c(crc, rest) }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

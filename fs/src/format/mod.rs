@@ -1,0 +1,16 @@
+//! The structures on the disk: bytes to values and back.
+
+pub(crate) mod checksum;
+pub(crate) mod corrupt;
+pub(crate) mod dir_entry;
+pub(crate) mod features;
+pub(crate) mod file_type;
+pub(crate) mod geometry;
+pub(crate) mod group;
+pub(crate) mod inode;
+pub(crate) mod inode_flags;
+pub(crate) mod raw_superblock;
+pub(crate) mod superblock;
+pub(crate) mod superblock_fields;
+pub(crate) mod time;
+pub(crate) mod xattr_entry;

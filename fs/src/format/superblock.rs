@@ -1,0 +1,421 @@
+//! The superblock: what the filesystem is, and its geometry.
+
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
+
+use crate::dir::casefold;
+use crate::dir::htree::hash::HashParameters;
+use crate::error::Error;
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
+use crate::format::geometry::Geometry;
+use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::format::superblock_fields::{until_nul, wide_time};
+use crate::format::time::Timestamp;
+
+/// `s_magic` of ext2, ext3 and ext4.
+pub(crate) const MAGIC: u16 = 0xef53;
+/// `s_checksum_type` of CRC-32C, the only one.
+const CHECKSUM_CRC32C: u8 = 1;
+
+/// `s_state`: the kernel was at work on the list of orphans.
+const STATE_ORPHANS: u16 = 0x4;
+/// `s_default_mount_opts`: how data is journalled, and that it goes through the journal.
+const JOURNAL_MODE: u32 = 0x60;
+const JOURNAL_MODE_DATA: u32 = 0x20;
+
+/// What the superblock says, checked.
+#[derive(Clone, Debug)]
+pub struct Superblock {
+    pub(crate) block_bits: u32,
+    pub(crate) blocks_count: u64,
+    pub(crate) first_data_block: u32,
+    pub(crate) blocks_per_group: u32,
+    pub(crate) groups_count: u32,
+    pub(crate) inodes_count: u32,
+    pub(crate) inodes_per_group: u32,
+    pub(crate) inode_size: u16,
+    pub(crate) first_inode: u32,
+    pub(crate) descriptor_size: u16,
+    pub(crate) first_meta_bg: u32,
+    pub(crate) backup_groups: [u32; 2],
+    pub(crate) mmp_block: u64,
+    /// Blocks behind the descriptors that are kept for more of them.
+    pub(crate) reserved_gdt_blocks: u16,
+    pub(crate) journal_inode: u32,
+    /// UUID of the journal, if it is on another device.
+    pub(crate) journal_uuid: [u8; 16],
+    /// Of users, groups and projects.
+    pub(crate) quota_inodes: [u32; 3],
+    pub(crate) orphan_file_inode: u32,
+    /// How names of directories are hashed.
+    pub(crate) hash: HashParameters,
+    /// Flags of the encoding of case-insensitive names.
+    pub(crate) encoding_flags: u16,
+    last_orphan: u32,
+    default_mount_options: u32,
+    mount_options: [u8; 64],
+    pub(crate) checksum_seed: u32,
+    cluster_size: u32,
+    /// Clusters that metadata takes, if whoever made the filesystem counted them.
+    pub(crate) overhead_clusters: u32,
+    free_blocks: u64,
+    reserved_blocks: u64,
+    free_inodes: u32,
+    revision: u32,
+    state: u16,
+    mount_count: u16,
+    error_count: u32,
+    compat: CompatFeatures,
+    incompat: IncompatFeatures,
+    ro_compat: RoCompatFeatures,
+    uuid: [u8; 16],
+    label: [u8; 16],
+    last_mounted: [u8; 64],
+    mount_time: Timestamp,
+    write_time: Timestamp,
+    mkfs_time: Timestamp,
+    last_check: Timestamp,
+}
+
+pub(crate) fn bad(problem: Problem) -> Error {
+    Structure::Superblock.corrupt(problem)
+}
+
+pub(crate) fn ensure(
+    good: bool,
+    field: &'static str,
+    value: impl Into<u64>,
+    rule: &'static str,
+) -> Result<(), Error> {
+    if good { Ok(()) } else { Err(bad(Problem::Field { field, value: value.into(), rule })) }
+}
+
+impl Superblock {
+    /// Checks the superblock: magic number, checksum, features, geometry.
+    pub(crate) fn parse(raw: &RawSuperblock) -> Result<Self, Error> {
+        verify(raw)?;
+        let incompat = IncompatFeatures::from_bits_retain(raw.incompat.get());
+        let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
+        // Features come before geometry: an unknown one may change what the other fields mean.
+        if incompat.contains(IncompatFeatures::JOURNAL_DEV) {
+            return Err(Error::UnsupportedFeature { features: IncompatFeatures::JOURNAL_DEV });
+        }
+        let known = IncompatFeatures::SUPPORTED.union(IncompatFeatures::RECOVER);
+        let features = IncompatFeatures::from_bits_retain(incompat.bits() & !known.bits());
+        if features.bits() != 0 {
+            return Err(Error::UnsupportedFeature { features });
+        }
+
+        if incompat.contains(IncompatFeatures::CASEFOLD) {
+            let (encoding, rule) =
+                (raw.encoding.get(), "must be 1 (UTF-8 12.1): no other is known");
+            ensure(encoding == casefold::ENCODING_UTF8, "encoding", encoding, rule)?;
+        }
+        let geometry = Geometry::parse(raw, incompat, ro_compat)?;
+        let uuid_seed = crc32c(!0, &raw.uuid);
+        let has_seed = incompat.contains(IncompatFeatures::CSUM_SEED);
+        let wide = incompat.contains(IncompatFeatures::BITS64);
+        let join = |low: U32, high: U32| {
+            u64::from(low.get()) | if wide { u64::from(high.get()) << 32 } else { 0 }
+        };
+        Ok(Self {
+            block_bits: geometry.block_bits,
+            blocks_count: geometry.blocks_count,
+            first_data_block: raw.first_data_block.get(),
+            blocks_per_group: raw.blocks_per_group.get(),
+            groups_count: geometry.groups_count,
+            inodes_count: raw.inodes_count.get(),
+            inodes_per_group: raw.inodes_per_group.get(),
+            inode_size: geometry.inode_size,
+            first_inode: geometry.first_inode,
+            descriptor_size: geometry.descriptor_size,
+            first_meta_bg: raw.first_meta_bg.get(),
+            backup_groups: raw.backup_groups.map(U32::get),
+            mmp_block: raw.mmp_block.get(),
+            reserved_gdt_blocks: raw.reserved_gdt_blocks.get(),
+            journal_inode: raw.journal_inode.get(),
+            journal_uuid: raw.journal_uuid,
+            quota_inodes: [
+                raw.user_quota_inode.get(),
+                raw.group_quota_inode.get(),
+                raw.project_quota_inode.get(),
+            ],
+            orphan_file_inode: raw.orphan_file_inode.get(),
+            hash: HashParameters::new(
+                raw.hash_seed.map(U32::get),
+                raw.flags.get(),
+                raw.default_hash_version,
+            ),
+            encoding_flags: raw.encoding_flags.get(),
+            last_orphan: raw.last_orphan.get(),
+            default_mount_options: raw.default_mount_options.get(),
+            mount_options: raw.mount_options,
+            checksum_seed: if has_seed { raw.checksum_seed.get() } else { uuid_seed },
+            cluster_size: geometry.cluster_size,
+            overhead_clusters: raw.overhead_clusters.get(),
+            free_blocks: join(raw.free_blocks_lo, raw.free_blocks_hi),
+            reserved_blocks: join(raw.reserved_blocks_lo, raw.reserved_blocks_hi),
+            free_inodes: raw.free_inodes.get(),
+            revision: raw.revision.get(),
+            state: raw.state.get(),
+            mount_count: raw.mount_count.get(),
+            error_count: raw.error_count.get(),
+            compat: CompatFeatures::from_bits_retain(raw.compat.get()),
+            incompat,
+            ro_compat,
+            uuid: raw.uuid,
+            label: raw.label,
+            last_mounted: raw.last_mounted,
+            mount_time: wide_time(raw.mount_time, raw.mount_time_hi),
+            write_time: wide_time(raw.write_time, raw.write_time_hi),
+            mkfs_time: wide_time(raw.mkfs_time, raw.mkfs_time_hi),
+            last_check: wide_time(raw.last_check, raw.last_check_hi),
+        })
+    }
+
+    /// Block size in bytes: a power of two from 1,024 to 65,536.
+    pub fn block_size(&self) -> u32 {
+        1u32.wrapping_shl(self.block_bits)
+    }
+
+    /// Blocks of the filesystem.
+    pub fn blocks_count(&self) -> u64 {
+        self.blocks_count
+    }
+
+    /// Size of the filesystem in bytes.
+    pub fn size(&self) -> u64 {
+        self.blocks_count.saturating_mul(u64::from(self.block_size()))
+    }
+
+    /// Unit of allocation in bytes: the block size, or more with `bigalloc`.
+    pub fn cluster_size(&self) -> u32 {
+        self.cluster_size
+    }
+
+    /// Blocks that are free (clusters with `bigalloc`), as of the last time this was written.
+    pub fn free_blocks_count(&self) -> u64 {
+        self.free_blocks
+    }
+
+    /// Blocks that only root may use.
+    pub fn reserved_blocks_count(&self) -> u64 {
+        self.reserved_blocks
+    }
+
+    /// Inodes of the filesystem; their numbers go from 1 to this.
+    pub fn inodes_count(&self) -> u32 {
+        self.inodes_count
+    }
+
+    /// Inodes that are free, as of the last time this was written.
+    pub fn free_inodes_count(&self) -> u32 {
+        self.free_inodes
+    }
+
+    /// Size of an inode in bytes: a power of two from 128 to the block size.
+    pub fn inode_size(&self) -> u16 {
+        self.inode_size
+    }
+
+    /// Inodes in each block group.
+    pub fn inodes_per_group(&self) -> u32 {
+        self.inodes_per_group
+    }
+
+    /// Blocks in each block group but the last.
+    pub fn blocks_per_group(&self) -> u32 {
+        self.blocks_per_group
+    }
+
+    /// Block groups.
+    pub fn groups_count(&self) -> u32 {
+        self.groups_count
+    }
+
+    /// The label: at most 16 bytes, in no particular encoding.
+    pub fn label(&self) -> &[u8] {
+        until_nul(&self.label)
+    }
+
+    /// The UUID.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.uuid
+    }
+
+    /// Where the filesystem was last mounted: at most 64 bytes.
+    pub fn last_mounted(&self) -> &[u8] {
+        until_nul(&self.last_mounted)
+    }
+
+    /// When it was last mounted; the epoch if never.
+    pub fn mount_time(&self) -> Timestamp {
+        self.mount_time
+    }
+
+    /// When the superblock was last written.
+    pub fn write_time(&self) -> Timestamp {
+        self.write_time
+    }
+
+    /// When the filesystem was made.
+    pub fn mkfs_time(&self) -> Timestamp {
+        self.mkfs_time
+    }
+
+    /// When it was last checked by e2fsck.
+    pub fn last_check(&self) -> Timestamp {
+        self.last_check
+    }
+
+    /// Mounts since the last check.
+    pub fn mount_count(&self) -> u16 {
+        self.mount_count
+    }
+
+    /// Revision of the format: 0 or 1.
+    pub fn revision(&self) -> u32 {
+        self.revision
+    }
+
+    /// Whether it was unmounted cleanly, or is mounted with a journal.
+    pub fn is_clean(&self) -> bool {
+        self.state & 0x1 != 0
+    }
+
+    /// Whether the kernel has noted errors that e2fsck has not seen to.
+    pub fn has_errors(&self) -> bool {
+        self.state & 0x2 != 0
+    }
+
+    /// Errors that the kernel has noted since the last check.
+    pub fn error_count(&self) -> u32 {
+        self.error_count
+    }
+
+    /// Whether inodes that nobody names, or that are to be truncated, wait for the next mount to see
+    /// to them.
+    pub(crate) fn has_orphans(&self) -> bool {
+        self.last_orphan != 0 || self.state & STATE_ORPHANS != 0
+    }
+
+    /// First inode of the list of orphans; 0 if there is none.
+    pub(crate) fn last_orphan(&self) -> u32 {
+        self.last_orphan
+    }
+
+    /// Whether there is a journal, but on another device.
+    pub(crate) fn has_external_journal(&self) -> bool {
+        self.compat.contains(CompatFeatures::HAS_JOURNAL) && self.journal_inode == 0
+    }
+
+    /// Whether it is mounted with `data=journal`, unless something else is asked for.
+    pub(crate) fn journals_data(&self) -> bool {
+        let mut options = until_nul(&self.mount_options).split(|&byte| byte == b',');
+        self.default_mount_options & JOURNAL_MODE == JOURNAL_MODE_DATA
+            || options.any(|option| option.trim_ascii() == b"data=journal")
+    }
+
+    /// Compatible features.
+    pub fn compat_features(&self) -> CompatFeatures {
+        self.compat
+    }
+
+    /// Incompatible features; those that this crate does not know never get here.
+    pub fn incompat_features(&self) -> IncompatFeatures {
+        self.incompat
+    }
+
+    /// Features that writers must know. Bits without a name may be set.
+    pub fn ro_compat_features(&self) -> RoCompatFeatures {
+        self.ro_compat
+    }
+
+    pub(crate) fn has_metadata_csum(&self) -> bool {
+        self.ro_compat.contains(RoCompatFeatures::METADATA_CSUM)
+    }
+
+    pub(crate) fn has_gdt_csum(&self) -> bool {
+        self.ro_compat.contains(RoCompatFeatures::GDT_CSUM)
+    }
+
+    pub(crate) fn has(&self, feature: IncompatFeatures) -> bool {
+        self.incompat.contains(feature)
+    }
+
+    /// Bytes that `blocks` blocks have. Only for counts that were checked against
+    /// `blocks_count`, or for logical blocks: both stay below 2^64.
+    #[inline]
+    pub(crate) fn bytes(&self, blocks: u64) -> u64 {
+        blocks.saturating_mul(u64::from(self.block_size()))
+    }
+
+    /// Logical block that byte `pos` is in.
+    #[inline]
+    pub(crate) fn block_at(&self, pos: u64) -> u64 {
+        pos.wrapping_shr(self.block_bits)
+    }
+
+    /// Block in which the primary superblock is.
+    pub(crate) fn superblock_block(&self) -> u64 {
+        SUPERBLOCK_OFFSET.wrapping_shr(self.block_bits)
+    }
+
+    /// Whether `count` blocks from `start` can belong to files or to directories: inside the
+    /// filesystem, and not where the primary superblock and the group descriptors are.
+    pub(crate) fn is_data_range(&self, start: u64, count: u64) -> bool {
+        let end = start.checked_add(count);
+        start > self.last_fixed_block() && end.is_some_and(|end| end <= self.blocks_count)
+    }
+
+    /// First block of a group.
+    pub(crate) fn group_start(&self, group: u32) -> u64 {
+        u64::from(group)
+            .saturating_mul(u64::from(self.blocks_per_group))
+            .saturating_add(u64::from(self.first_data_block))
+    }
+
+    /// Whether nobody has mounted, changed or remade the filesystem since `before`.
+    pub(crate) fn is_same(&self, before: &Self) -> bool {
+        let key = |superblock: &Self| {
+            let times = (superblock.mkfs_time, superblock.mount_time, superblock.write_time);
+            (superblock.uuid, times, superblock.mount_count, superblock.blocks_count)
+        };
+        key(self) == key(before)
+    }
+
+    /// Last block of the primary superblock and the group descriptors that follow it.
+    pub(crate) fn last_fixed_block(&self) -> u64 {
+        let bytes = u64::from(self.groups_count).saturating_mul(u64::from(self.descriptor_size));
+        let mut descriptor_blocks = bytes.div_ceil(u64::from(self.block_size()).max(1));
+        if self.has(IncompatFeatures::META_BG) {
+            descriptor_blocks = descriptor_blocks.min(u64::from(self.first_meta_bg));
+        }
+        self.superblock_block().saturating_add(descriptor_blocks)
+    }
+}
+
+/// Checks magic number and checksum.
+pub(crate) fn verify(raw: &RawSuperblock) -> Result<(), Error> {
+    if raw.magic != MAGIC {
+        return Err(Error::NotExt4 { magic: raw.magic.get() });
+    }
+    let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
+    if !ro_compat.contains(RoCompatFeatures::METADATA_CSUM) {
+        return Ok(());
+    }
+    let rule = "must be 1 (CRC-32C)";
+    ensure(raw.checksum_type == CHECKSUM_CRC32C, "checksum type", raw.checksum_type, rule)?;
+    let (stored, computed) = (raw.checksum.get(), checksum_of(raw));
+    if stored == computed { Ok(()) } else { Err(bad(Problem::Checksum { stored, computed })) }
+}
+
+/// The checksum that the contents give.
+pub(crate) fn checksum_of(raw: &RawSuperblock) -> u32 {
+    crc32c(!0, raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,288 @@
+//! The superblock's fields as they are stored, for those who show them.
+
+use zerocopy::little_endian::U32;
+
+use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
+use crate::format::raw_superblock::RawSuperblock;
+use crate::format::time::Timestamp;
+
+/// What a superblock says, field by field.
+///
+/// Magic number and checksum have been verified; the fields themselves have not been compared with
+/// each other or with anything else, so that any number is to be expected in any of them. The one
+/// that a filesystem is read by is [`Superblock`](crate::Superblock). Text ends before its first
+/// zero byte and has no particular encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SuperblockFields {
+    /// The label, at most 16 bytes.
+    pub label: Vec<u8>,
+    /// Where it was last mounted, at most 64 bytes.
+    pub last_mounted: Vec<u8>,
+    /// The UUID.
+    pub uuid: [u8; 16],
+    /// 0xef53.
+    pub magic: u16,
+    /// Revision of the format: 0 or 1.
+    pub revision: u32,
+    /// Compatible features.
+    pub compat: CompatFeatures,
+    /// Incompatible features.
+    pub incompat: IncompatFeatures,
+    /// Features that writers must know.
+    pub ro_compat: RoCompatFeatures,
+    /// Bit 0: names are hashed as signed characters; 1: as unsigned; 2: a test filesystem.
+    pub flags: u32,
+    /// Bits of the mount options that are on without being given.
+    pub default_mount_options: u32,
+    /// Mount options that are on without being given, as text of at most 64 bytes.
+    pub mount_options: Vec<u8>,
+    /// Bit 0: unmounted cleanly; 1: errors were found; 2: orphans are being seen to.
+    pub state: u16,
+    /// What the kernel does about an error: 1 goes on, 2 mounts read-only, 3 panics.
+    pub errors: u16,
+    /// The system that made it: 0 Linux, 1 Hurd, 2 Masix, 3 FreeBSD, 4 Lites.
+    pub creator_os: u32,
+    /// Inodes.
+    pub inodes_count: u32,
+    /// Blocks.
+    pub blocks_count: u64,
+    /// Blocks that only one user and one group may use.
+    pub reserved_blocks: u64,
+    /// Clusters that metadata takes; 0 if whoever made the filesystem did not count.
+    pub overhead_clusters: u32,
+    /// Free blocks when this was written.
+    pub free_blocks: u64,
+    /// Free inodes when this was written.
+    pub free_inodes: u32,
+    /// First block of group 0.
+    pub first_data_block: u32,
+    /// Block size: 1,024 shifted left by this.
+    pub log_block_size: u32,
+    /// Cluster size: 1,024 shifted left by this.
+    pub log_cluster_size: u32,
+    /// Size of a group descriptor in bytes, with the feature `64bit`.
+    pub descriptor_size: u16,
+    /// Blocks behind the descriptors that are kept for more of them.
+    pub reserved_gdt_blocks: u16,
+    /// Blocks in a group.
+    pub blocks_per_group: u32,
+    /// Clusters in a group.
+    pub clusters_per_group: u32,
+    /// Inodes in a group.
+    pub inodes_per_group: u32,
+    /// Blocks that a RAID puts on a disk before it goes to the next.
+    pub raid_stride: u16,
+    /// Blocks of a RAID before its first disk comes again.
+    pub raid_stripe_width: u32,
+    /// First block of descriptors that is spread over the device, with the feature `meta_bg`.
+    pub first_meta_bg: u32,
+    /// Groups in a flexible group: 1 shifted left by this.
+    pub log_groups_per_flex: u8,
+    /// When it was made.
+    pub mkfs_time: Timestamp,
+    /// When it was last mounted; the epoch if never.
+    pub mount_time: Timestamp,
+    /// When this was last written.
+    pub write_time: Timestamp,
+    /// Mounts since the last check.
+    pub mount_count: u16,
+    /// Mounts after which a check is due; none if negative.
+    pub max_mount_count: i16,
+    /// When e2fsck last checked it.
+    pub last_check: Timestamp,
+    /// Seconds after which a check is due; never if 0.
+    pub check_interval: u32,
+    /// KiB that were ever written to it.
+    pub kbytes_written: u64,
+    /// Who may use the reserved blocks.
+    pub reserved_uid: u16,
+    /// The group that may use the reserved blocks.
+    pub reserved_gid: u16,
+    /// First inode that is not reserved. This and the next are there from revision 1 on.
+    pub first_inode: u32,
+    /// Size of an inode in bytes.
+    pub inode_size: u16,
+    /// Bytes past the first 128 that all inodes have.
+    pub min_extra_isize: u16,
+    /// Bytes past the first 128 that new inodes should have.
+    pub want_extra_isize: u16,
+    /// UUID of the external journal.
+    pub journal_uuid: [u8; 16],
+    /// Inode of the journal; 0 if it has none.
+    pub journal_inode: u32,
+    /// Device number of the external journal, when this was written.
+    pub journal_device: u32,
+    /// First of a list of inodes that are to be freed or truncated.
+    pub last_orphan: u32,
+    /// How names are hashed: 0 legacy, 1 half MD4, 2 TEA.
+    pub default_hash_version: u8,
+    /// Secret of the hashes.
+    pub hash_seed: [u8; 16],
+    /// Whether the superblock has a copy of the journal's map: 1 if it has.
+    pub journal_backup_type: u8,
+    /// Groups with a backup superblock, with the feature `sparse_super2`; 0 for none.
+    pub backup_groups: [u32; 2],
+    /// Inode, number and reserved blocks of the active snapshot, and the first inode of the list of
+    /// snapshots (never in the kernel).
+    pub snapshot: (u32, u32, u64, u32),
+    /// Errors that the kernel has noted since the last check.
+    pub error_count: u32,
+    /// The first error since the last check.
+    pub first_error: ErrorRecord,
+    /// The latest error.
+    pub last_error: ErrorRecord,
+    /// Block of multi-mount protection.
+    pub mmp_block: u64,
+    /// Seconds between two updates of it.
+    pub mmp_interval: u16,
+    /// Inodes of the quota of users, groups and projects; 0 for none.
+    pub quota_inodes: [u32; 3],
+    /// Kind of the checksums of metadata: 1 for CRC-32C.
+    pub checksum_type: u8,
+    /// Checksum of the superblock.
+    pub checksum: u32,
+    /// Salt of passwords of encrypted directories.
+    pub encrypt_salt: [u8; 16],
+    /// Seed of checksums, with the feature `metadata_csum_seed`.
+    pub checksum_seed: u32,
+    /// Encoding of names, with the feature `casefold`: 1 for UTF-8 12.1.
+    pub encoding: u16,
+    /// Bit 0: names that are not in that encoding are refused.
+    pub encoding_flags: u16,
+    /// Inode of the orphan file, with the feature `orphan_file`.
+    pub orphan_file_inode: u32,
+}
+
+/// An error that the kernel has noted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ErrorRecord {
+    /// When it was; the epoch if there was none.
+    pub time: Timestamp,
+    /// Function of the kernel, at most 32 bytes.
+    pub function: Vec<u8>,
+    /// Line in its file.
+    pub line: u32,
+    /// Inode; 0 if it was not about one.
+    pub inode: u32,
+    /// Block; 0 if it was not about one.
+    pub block: u64,
+    /// What it was, in a numbering of ext4's own; 0 if that was not noted.
+    pub code: u8,
+}
+
+/// Seconds of 40 bits, unsigned.
+pub(crate) fn wide_time(low: U32, high: u8) -> Timestamp {
+    let seconds = i64::from(low.get()) | (i64::from(high) << 32);
+    Timestamp { seconds, nanoseconds: 0 }
+}
+
+pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+impl SuperblockFields {
+    pub(crate) fn of(raw: &RawSuperblock) -> Self {
+        let incompat = IncompatFeatures::from_bits_retain(raw.incompat.get());
+        let wide = incompat.contains(IncompatFeatures::BITS64);
+        let join = |low: U32, high: U32| {
+            u64::from(low.get()) | if wide { u64::from(high.get()) << 32 } else { 0 }
+        };
+        let [first_hi, last_hi] = raw.error_times_hi;
+        let [first_code, last_code] = raw.error_codes;
+        Self {
+            label: until_nul(&raw.label).to_vec(),
+            last_mounted: until_nul(&raw.last_mounted).to_vec(),
+            uuid: raw.uuid,
+            magic: raw.magic.get(),
+            revision: raw.revision.get(),
+            compat: CompatFeatures::from_bits_retain(raw.compat.get()),
+            incompat,
+            ro_compat: RoCompatFeatures::from_bits_retain(raw.ro_compat.get()),
+            flags: raw.flags.get(),
+            default_mount_options: raw.default_mount_options.get(),
+            mount_options: until_nul(&raw.mount_options).to_vec(),
+            state: raw.state.get(),
+            errors: raw.errors.get(),
+            creator_os: raw.creator_os.get(),
+            inodes_count: raw.inodes_count.get(),
+            blocks_count: join(raw.blocks_count_lo, raw.blocks_count_hi),
+            reserved_blocks: join(raw.reserved_blocks_lo, raw.reserved_blocks_hi),
+            overhead_clusters: raw.overhead_clusters.get(),
+            free_blocks: join(raw.free_blocks_lo, raw.free_blocks_hi),
+            free_inodes: raw.free_inodes.get(),
+            first_data_block: raw.first_data_block.get(),
+            log_block_size: raw.log_block_size.get(),
+            log_cluster_size: raw.log_cluster_size.get(),
+            descriptor_size: raw.descriptor_size.get(),
+            reserved_gdt_blocks: raw.reserved_gdt_blocks.get(),
+            blocks_per_group: raw.blocks_per_group.get(),
+            clusters_per_group: raw.clusters_per_group.get(),
+            inodes_per_group: raw.inodes_per_group.get(),
+            raid_stride: raw.raid_stride.get(),
+            raid_stripe_width: raw.raid_stripe_width.get(),
+            first_meta_bg: raw.first_meta_bg.get(),
+            log_groups_per_flex: raw.log_groups_per_flex,
+            mkfs_time: wide_time(raw.mkfs_time, raw.mkfs_time_hi),
+            mount_time: wide_time(raw.mount_time, raw.mount_time_hi),
+            write_time: wide_time(raw.write_time, raw.write_time_hi),
+            mount_count: raw.mount_count.get(),
+            max_mount_count: raw.max_mount_count.get().cast_signed(),
+            last_check: wide_time(raw.last_check, raw.last_check_hi),
+            check_interval: raw.check_interval.get(),
+            kbytes_written: raw.kbytes_written.get(),
+            reserved_uid: raw.reserved_uid.get(),
+            reserved_gid: raw.reserved_gid.get(),
+            first_inode: raw.first_inode.get(),
+            inode_size: raw.inode_size.get(),
+            min_extra_isize: raw.min_extra_isize.get(),
+            want_extra_isize: raw.want_extra_isize.get(),
+            journal_uuid: raw.journal_uuid,
+            journal_inode: raw.journal_inode.get(),
+            journal_device: raw.journal_device.get(),
+            last_orphan: raw.last_orphan.get(),
+            default_hash_version: raw.default_hash_version,
+            hash_seed: zerocopy::transmute!(raw.hash_seed),
+            journal_backup_type: raw.journal_backup_type,
+            backup_groups: raw.backup_groups.map(U32::get),
+            snapshot: (
+                raw.snapshot_inode.get(),
+                raw.snapshot_id.get(),
+                raw.snapshot_reserved_blocks.get(),
+                raw.snapshot_list.get(),
+            ),
+            error_count: raw.error_count.get(),
+            first_error: ErrorRecord {
+                time: wide_time(raw.first_error_time, first_hi),
+                function: until_nul(&raw.first_error_function).to_vec(),
+                line: raw.first_error_line.get(),
+                inode: raw.first_error_inode.get(),
+                block: raw.first_error_block.get(),
+                code: first_code,
+            },
+            last_error: ErrorRecord {
+                time: wide_time(raw.last_error_time, last_hi),
+                function: until_nul(&raw.last_error_function).to_vec(),
+                line: raw.last_error_line.get(),
+                inode: raw.last_error_inode.get(),
+                block: raw.last_error_block.get(),
+                code: last_code,
+            },
+            mmp_block: raw.mmp_block.get(),
+            mmp_interval: raw.mmp_interval.get(),
+            quota_inodes: [
+                raw.user_quota_inode.get(),
+                raw.group_quota_inode.get(),
+                raw.project_quota_inode.get(),
+            ],
+            checksum_type: raw.checksum_type,
+            checksum: raw.checksum.get(),
+            encrypt_salt: raw.encrypt_salt,
+            checksum_seed: raw.checksum_seed.get(),
+            encoding: raw.encoding.get(),
+            encoding_flags: raw.encoding_flags.get(),
+            orphan_file_inode: raw.orphan_file_inode.get(),
+        }
+    }
+}

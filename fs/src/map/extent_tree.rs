@@ -1,0 +1,471 @@
+//! Extent trees.
+
+use std::mem::offset_of;
+
+use nvio_iomap::MappingKind;
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::blocks::block_cache::Block;
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::inode::Inode;
+use crate::format::superblock::Superblock;
+use crate::map;
+use crate::map::run::Leaf;
+use crate::map::{LOGICAL_END, LeafBuilder, prefetch_leaves};
+use crate::recovery::fast_commit::Ranges;
+
+/// `eh_magic`.
+const MAGIC: u16 = 0xf30a;
+/// Levels of index nodes above the leaves, at most.
+const DEPTH_MAX: u16 = 5;
+/// Longest written extent in blocks. Lengths above it mean that many fewer, unwritten.
+const WRITTEN_MAX: u16 = 32_768;
+/// Size of the header and of every entry, bytes.
+const ENTRY_SIZE: usize = 12;
+/// Entries that fit into the root.
+pub(crate) const ENTRIES_IN_ROOT: u64 = 4;
+
+/// `struct ext4_extent_header`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawHeader {
+    magic: U16,
+    entries: U16,
+    max: U16,
+    depth: U16,
+    generation: U32,
+}
+
+/// `struct ext4_extent`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawExtent {
+    logical: U32,
+    length: U16,
+    start_hi: U16,
+    start_lo: U32,
+}
+
+/// `struct ext4_extent_idx`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawIndex {
+    logical: U32,
+    leaf_lo: U32,
+    leaf_hi: U16,
+    unused: U16,
+}
+
+const _: () = {
+    assert!(size_of::<RawHeader>() == ENTRY_SIZE);
+    assert!(size_of::<RawExtent>() == ENTRY_SIZE);
+    assert!(size_of::<RawIndex>() == ENTRY_SIZE);
+    assert!(offset_of!(RawExtent, start_lo) == 8 && offset_of!(RawIndex, leaf_hi) == 8);
+};
+
+impl RawExtent {
+    /// First logical block, count, first block of the device, whether it is unwritten.
+    pub(crate) fn parts(&self) -> (u64, u64, u64, bool) {
+        let length = self.length.get();
+        let unwritten = length.checked_sub(WRITTEN_MAX).filter(|&more| more > 0);
+        let physical = join(self.start_lo, self.start_hi);
+        let count = u64::from(unwritten.unwrap_or(length));
+        (self.logical.get().into(), count, physical, unwritten.is_some())
+    }
+}
+
+/// Whether the map of an inode is an extent tree.
+pub(crate) fn is_root(bytes: &[u8]) -> bool {
+    RawHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| header.magic.get() == MAGIC)
+}
+
+/// Makes the map of an inode a tree without extents.
+pub(crate) fn clear_root(bytes: &mut [u8]) {
+    if let Ok((header, _)) = RawHeader::mut_from_prefix(bytes) {
+        let max = u16::try_from(ENTRIES_IN_ROOT).unwrap_or(0).into();
+        let zero = U16::ZERO;
+        *header = RawHeader {
+            magic: MAGIC.into(),
+            entries: zero,
+            max,
+            depth: zero,
+            generation: U32::ZERO,
+        };
+    }
+}
+
+/// Entries that fit into a block.
+pub(crate) fn entries_in_block(superblock: &Superblock) -> u64 {
+    u64::from(superblock.block_size()).checked_div(12).unwrap_or(1).saturating_sub(1).max(1)
+}
+
+/// 48 bits in two fields.
+fn join(low: U32, high: U16) -> u64 {
+    u64::from(low.get()) | (u64::from(high.get()) << 32)
+}
+
+/// A node and the logical blocks `[low, high)` that its parent gives it.
+struct Node<'a> {
+    superblock: &'a Superblock,
+    bytes: &'a [u8],
+    structure: Structure,
+    low: u64,
+    high: u64,
+}
+
+/// Where to go on from an index node.
+enum Step {
+    /// The node at this block has the logical blocks `[low, high)`.
+    Down { block: u64, low: u64, high: u64 },
+    /// There is a hole in front of the first child.
+    Hole { start: u64, end: u64 },
+}
+
+/// The root of an inode's tree.
+fn root<'a>(fs: &'a Filesystem, inode: &'a Inode) -> Node<'a> {
+    Node {
+        superblock: fs.superblock(),
+        bytes: &inode.block,
+        structure: Structure::ExtentRoot { inode: inode.number() },
+        low: 0,
+        high: LOGICAL_END,
+    }
+}
+
+/// Reads the leaf of the tree that logical block `logical` is in.
+pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+    let superblock = fs.superblock();
+    let root = root(fs, inode);
+    let header = root.header(None)?;
+    let mut depth = header.depth.get();
+    if depth == 0 {
+        return root.leaf(header);
+    }
+    let mut step = root.step(header, logical)?;
+    loop {
+        let (number, low, high) = match step {
+            Step::Hole { start, end } => {
+                return Ok(LeafBuilder::new(superblock, start, 1).finish(end));
+            }
+            Step::Down { block, low, high } => (block, low, high),
+        };
+        // At most DEPTH_MAX rounds: the root's depth is checked, and so is that each node's is
+        // one less than its parent's.
+        depth = depth.saturating_sub(1);
+        let structure = Structure::ExtentBlock { block: number, inode: inode.number() };
+        let block = read_node(fs, number, structure)?;
+        let node = Node { superblock, bytes: &block, structure, low, high };
+        let header = node.header(Some(depth))?;
+        verify_checksum(&node, header, inode)?;
+        if depth == 0 {
+            return node.leaf(header);
+        }
+        step = node.step(header, logical)?;
+    }
+}
+
+/// Reads the leaf that logical block `logical` is in, and those behind it, all at once, unless it is
+/// in memory already. Nothing is checked here but what is followed: it is when it is used.
+pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<()> {
+    let superblock = fs.superblock();
+    let structure = Structure::ExtentRoot { inode: inode.number() };
+    let mut bytes: &[u8] = &inode.block;
+    let mut block: Block;
+    let mut depth = None;
+    loop {
+        let node = Node { superblock, bytes, structure, low: 0, high: LOGICAL_END };
+        let header = node.header(depth).ok()?;
+        // One less with each round.
+        let below = header.depth.get().checked_sub(1)?;
+        let entries: &[RawIndex] = node.entries(header).ok()?;
+        let after = entries.partition_point(|entry| u64::from(entry.logical.get()) <= logical);
+        let rest = entries.get(after.checked_sub(1)?..)?;
+        let mut children = rest.iter().map(|entry| join(entry.leaf_lo, entry.leaf_hi));
+        let child = children.next()?;
+        if below == 0 {
+            prefetch_leaves(fs, child, children);
+            return None;
+        }
+        block = read_node(fs, child, structure).ok()?;
+        bytes = &block;
+        depth = Some(below);
+    }
+}
+
+/// The root's first child; `None` if the root is a leaf.
+pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
+    let (header, entries) = RawHeader::ref_from_prefix(&inode.block).ok()?;
+    let (first, _) = RawIndex::ref_from_prefix(entries).ok()?;
+    let is_index =
+        header.magic.get() == MAGIC && header.depth.get() > 0 && header.entries.get() > 0;
+    is_index.then(|| join(first.leaf_lo, first.leaf_hi))
+}
+
+fn read_node(fs: &Filesystem, number: u64, structure: Structure) -> Result<Block, Error> {
+    if fs.superblock().is_data_range(number, 1) {
+        return fs.block(number);
+    }
+    Err(structure.corrupt(Problem::BlockRange { start: number, count: 1 }))
+}
+
+/// The checksum of a block is after the place for the last entry.
+fn verify_checksum(node: &Node<'_>, header: &RawHeader, inode: &Inode) -> Result<(), Error> {
+    if !node.superblock.has_metadata_csum() {
+        return Ok(());
+    }
+    let end = usize::from(header.max.get()).saturating_add(1).saturating_mul(ENTRY_SIZE);
+    let parts = node.bytes.split_at_checked(end);
+    let stored = parts.and_then(|(_, tail)| Some(U32::ref_from_prefix(tail).ok()?.0.get()));
+    let (Some((covered, _)), Some(stored)) = (parts, stored) else {
+        return Err(node.structure.corrupt(Problem::NoChecksum));
+    };
+    let computed = crc32c(inode.checksum_seed, covered);
+    if stored == computed {
+        return Ok(());
+    }
+    Err(node.structure.corrupt(Problem::Checksum { stored, computed }))
+}
+
+impl<'a> Node<'a> {
+    fn corrupt(&self, problem: Problem) -> Error {
+        self.structure.corrupt(problem)
+    }
+
+    /// Checks the header. Every node but the root (`depth` of `None`) must have the depth that
+    /// its parent says, and entries.
+    fn header(&self, depth: Option<u16>) -> Result<&'a RawHeader, Error> {
+        let Ok((header, _)) = RawHeader::ref_from_prefix(self.bytes) else {
+            return Err(self.corrupt(Problem::Missing { logical: self.low }));
+        };
+        let found = header.magic.get();
+        if found != MAGIC {
+            let (found, expected) = (found.into(), MAGIC.into());
+            return Err(self.corrupt(Problem::Magic { found, expected }));
+        }
+        let fits = self.bytes.len().checked_div(ENTRY_SIZE).unwrap_or(0).saturating_sub(1);
+        let fits = u16::try_from(fits).unwrap_or(u16::MAX);
+        let (entries, max) = (header.entries.get(), header.max.get());
+        let too_large = |field, value: u16, max: u16| {
+            self.corrupt(Problem::TooLarge { field, value: value.into(), max: max.into() })
+        };
+        if max > fits {
+            return Err(too_large("room for entries", max, fits));
+        }
+        if entries > max {
+            return Err(too_large("count of entries", entries, max));
+        }
+        let value = header.depth.get();
+        match depth {
+            None if value > DEPTH_MAX => return Err(too_large("depth", value, DEPTH_MAX)),
+            Some(expected) if value != expected => {
+                let (value, expected) = (value.into(), expected.into());
+                return Err(self.corrupt(Problem::Mismatch { field: "depth", value, expected }));
+            }
+            _ => (),
+        }
+        if entries == 0 && (depth.is_some() || value > 0) {
+            return Err(self.corrupt(Problem::EmptyNode));
+        }
+        Ok(header)
+    }
+
+    /// The entries that the header, which has been checked, says there are.
+    fn entries<T: FromBytes + Immutable + KnownLayout + Unaligned>(
+        &self,
+        header: &RawHeader,
+    ) -> Result<&'a [T], Error> {
+        let entries = self.bytes.get(ENTRY_SIZE..).unwrap_or_default();
+        <[T]>::ref_from_prefix_with_elems(entries, usize::from(header.entries.get()))
+            .map(|(entries, _)| entries)
+            .map_err(|_| self.corrupt(Problem::Missing { logical: self.low }))
+    }
+
+    /// Checks an index node and finds the child for `logical`.
+    fn step(&self, header: &RawHeader, logical: u64) -> Result<Step, Error> {
+        let entries: &[RawIndex] = self.entries(header)?;
+        let starts = || entries.iter().map(|entry| u64::from(entry.logical.get()));
+        // Each child has what lies between its own start and the next one's.
+        let ends = starts().skip(1).chain([self.high]);
+        let mut low = self.low;
+        for (entry, (start, end)) in (0u16..).zip(starts().zip(ends)) {
+            if start < low || start >= end || end > self.high {
+                let high = self.high;
+                return Err(self.corrupt(Problem::ExtentOrder { entry, start, end, low, high }));
+            }
+            low = end;
+        }
+        let after = entries.partition_point(|entry| u64::from(entry.logical.get()) <= logical);
+        let Some(entry) = after.checked_sub(1).and_then(|at| entries.get(at)) else {
+            let end = starts().next().unwrap_or(self.high);
+            return Ok(Step::Hole { start: self.low, end });
+        };
+        Ok(Step::Down {
+            block: join(entry.leaf_lo, entry.leaf_hi),
+            low: entry.logical.get().into(),
+            high: starts().nth(after).unwrap_or(self.high),
+        })
+    }
+
+    /// Checks a leaf and gives its mappings.
+    fn leaf(&self, header: &RawHeader) -> Result<Leaf, Error> {
+        let entries: &[RawExtent] = self.entries(header)?;
+        let capacity = entries.len().saturating_mul(2).saturating_add(1);
+        let mut leaf = LeafBuilder::new(self.superblock, self.low, capacity);
+        let mut low = self.low;
+        for (entry, extent) in (0u16..).zip(entries) {
+            let (start, count, physical, unwritten) = extent.parts();
+            let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
+            let end = start.saturating_add(count);
+            if start < low || end <= start || end > self.high {
+                let high = self.high;
+                return Err(self.corrupt(Problem::ExtentOrder { entry, start, end, low, high }));
+            }
+            if !self.superblock.is_data_range(physical, count) {
+                return Err(self.corrupt(Problem::BlockRange { start: physical, count }));
+            }
+            leaf.push(start, count, physical, kind);
+            low = end;
+        }
+        Ok(leaf.finish(self.high))
+    }
+}
+
+/// Blocks of the tree that have nothing before logical block `end`, and are freed when the file is
+/// truncated there.
+pub(crate) fn nodes_past(fs: &Filesystem, inode: &Inode, end: u64) -> Result<u64, Error> {
+    let root = root(fs, inode);
+    let header = root.header(None)?;
+    let mut past = Past { fs, inode, end, nodes: 0 };
+    past.visit(&root, header)?;
+    Ok(past.nodes)
+}
+
+/// A walk over the nodes at the end of a tree.
+struct Past<'a> {
+    fs: &'a Filesystem,
+    inode: &'a Inode,
+    end: u64,
+    /// Nodes that nothing is left in.
+    nodes: u64,
+}
+
+impl Past<'_> {
+    /// Whether something is left in this node. What is below it has been counted then.
+    fn visit(&mut self, node: &Node<'_>, header: &RawHeader) -> Result<bool, Error> {
+        let Some(below) = header.depth.get().checked_sub(1) else {
+            let extents: &[RawExtent] = node.entries(header)?;
+            return Ok(extents
+                .first()
+                .is_some_and(|first| u64::from(first.logical.get()) < self.end));
+        };
+        let entries: &[RawIndex] = node.entries(header)?;
+        let mut high = node.high;
+        for entry in entries.iter().rev() {
+            let low = u64::from(entry.logical.get());
+            let number = join(entry.leaf_lo, entry.leaf_hi);
+            let structure = Structure::ExtentBlock { block: number, inode: self.inode.number() };
+            let block = read_node(self.fs, number, structure)?;
+            let child = Node { superblock: node.superblock, bytes: &block, structure, low, high };
+            let header = child.header(Some(below))?;
+            verify_checksum(&child, header, self.inode)?;
+            // At most DEPTH_MAX deep: depths have been checked.
+            if self.visit(&child, header)? {
+                return Ok(true);
+            }
+            self.nodes = self.nodes.saturating_add(1);
+            let limit = node.superblock.blocks_count();
+            if self.nodes > limit {
+                let structure = Structure::BlockMap { inode: self.inode.number() };
+                return Err(structure.corrupt(Problem::TooManyBlocks { limit }));
+            }
+            high = low;
+        }
+        Ok(false)
+    }
+}
+
+/// Blocks of the tree that a kernel comes to when it puts the changes of fast commits into it: nodes
+/// that nothing is left in are freed, and one that is full is filled before there is another. A
+/// kernel that puts an extent into the middle of a full leaf cuts that in two, and may come to more.
+pub(crate) fn count_nodes(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
+    let root = root(fs, inode);
+    let header = root.header(None)?;
+    let room = entries_in_block(fs.superblock());
+    let mut count = Count { fs, inode, room, nodes: 0, visited: 0, extents: 0 };
+    let mut entries = count.entries(&root, header)?;
+    let Count { mut nodes, extents, .. } = count;
+    if extents == 0 {
+        return Ok(0);
+    }
+    // A tree that has grown does not become lower when extents go.
+    let peak = fs.range_changes(inode.number()).map_or(0, Ranges::peak);
+    let (mut in_root, mut grown) = (peak, 0u16);
+    while in_root > ENTRIES_IN_ROOT {
+        in_root = in_root.div_ceil(room);
+        grown = grown.saturating_add(1);
+    }
+    let mut depth = header.depth.get();
+    while entries > ENTRIES_IN_ROOT || depth < grown {
+        entries = entries.div_ceil(room);
+        nodes = nodes.saturating_add(entries);
+        depth = depth.saturating_add(1);
+    }
+    // But for a single leaf, whose extents move into the root when there is room for them.
+    if depth == 1 && entries == 1 && extents <= ENTRIES_IN_ROOT {
+        return Ok(0);
+    }
+    Ok(nodes)
+}
+
+/// A walk over all nodes of a tree.
+struct Count<'a> {
+    fs: &'a Filesystem,
+    inode: &'a Inode,
+    /// Entries that fit into a node.
+    room: u64,
+    nodes: u64,
+    visited: u64,
+    extents: u64,
+}
+
+impl Count<'_> {
+    /// Entries that a node comes to, if it has room for all of them.
+    fn entries(&mut self, node: &Node<'_>, header: &RawHeader) -> Result<u64, Error> {
+        let Some(below) = header.depth.get().checked_sub(1) else {
+            let extents = map::count_extents(self.fs, self.inode, node.low..node.high)?;
+            self.extents = self.extents.saturating_add(extents);
+            return Ok(extents);
+        };
+        let entries: &[RawIndex] = node.entries(header)?;
+        let starts = entries.iter().map(|entry| u64::from(entry.logical.get()));
+        let ends = starts.skip(1).chain([node.high]);
+        let (mut low, mut all) = (node.low, 0u64);
+        for (entry, high) in entries.iter().zip(ends) {
+            let limit = node.superblock.blocks_count();
+            self.visited = self.visited.saturating_add(1);
+            if self.visited > limit {
+                let structure = Structure::BlockMap { inode: self.inode.number() };
+                return Err(structure.corrupt(Problem::TooManyBlocks { limit }));
+            }
+            let number = join(entry.leaf_lo, entry.leaf_hi);
+            let structure = Structure::ExtentBlock { block: number, inode: self.inode.number() };
+            let block = read_node(self.fs, number, structure)?;
+            // What is added in front of the first child goes into it.
+            let child = Node { superblock: node.superblock, bytes: &block, structure, low, high };
+            let header = child.header(Some(below))?;
+            verify_checksum(&child, header, self.inode)?;
+            let nodes = self.entries(&child, header)?.div_ceil(self.room);
+            self.nodes = self.nodes.saturating_add(nodes);
+            all = all.saturating_add(nodes);
+            low = high;
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests;

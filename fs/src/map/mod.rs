@@ -1,0 +1,413 @@
+//! The map of a file: which of its blocks are where.
+
+pub(crate) mod cache;
+pub(crate) mod extent_tree;
+pub(crate) mod indirect;
+pub(crate) mod inline;
+pub(crate) mod run;
+
+use std::ops::Range;
+
+use nvio_iomap::{Mapping, MappingFlags, MappingKind};
+
+use crate::error::{Error, Unsupported};
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::format::superblock::Superblock;
+use crate::map::run::Leaf;
+use crate::recovery::orphans;
+
+/// First logical block that no file has: block numbers have 32 bits, and the last is reserved.
+pub(crate) const LOGICAL_END: u64 = 0xffff_ffff;
+
+/// Builds a [`Leaf`] from pieces in logical order.
+pub(crate) struct LeafBuilder<'a> {
+    superblock: &'a Superblock,
+    start: u64,
+    /// Logical block up to which the range is covered.
+    next: u64,
+    mappings: Vec<Mapping>,
+}
+
+impl<'a> LeafBuilder<'a> {
+    pub(crate) fn new(superblock: &'a Superblock, start: u64, capacity: usize) -> Self {
+        let mappings = Vec::with_capacity(capacity);
+        Self { superblock, start, next: start, mappings }
+    }
+
+    /// Adds `count` blocks from logical block `logical` on, which is not before what was added
+    /// last; what lies between is a hole.
+    pub(crate) fn push(&mut self, logical: u64, count: u64, physical: u64, kind: MappingKind) {
+        self.hole_until(logical);
+        self.mappings.push(Mapping {
+            offset: self.superblock.bytes(logical),
+            length: self.superblock.bytes(count),
+            addr: self.superblock.bytes(physical),
+            kind,
+            flags: MappingFlags::empty(),
+        });
+        self.next = logical.saturating_add(count);
+    }
+
+    /// Adds blocks as [`push`](Self::push) does; they join the mapping before them if both are in one
+    /// run on the device and of one kind.
+    pub(crate) fn push_joined(
+        &mut self,
+        logical: u64,
+        count: u64,
+        physical: u64,
+        kind: MappingKind,
+    ) {
+        let (offset, addr) = (self.superblock.bytes(logical), self.superblock.bytes(physical));
+        match self.mappings.last_mut() {
+            Some(last)
+                if last.kind == kind
+                    && last.end() == offset
+                    && last.addr.checked_add(last.length) == Some(addr) =>
+            {
+                last.length = last.length.saturating_add(self.superblock.bytes(count));
+                last.flags = MappingFlags::MERGED;
+                self.next = logical.saturating_add(count);
+            }
+            _ => self.push(logical, count, physical, kind),
+        }
+    }
+
+    fn hole_until(&mut self, logical: u64) {
+        if let Some(count) = logical.checked_sub(self.next).filter(|&count| count > 0) {
+            self.mappings
+                .push(hole(self.superblock.bytes(self.next), self.superblock.bytes(count)));
+            self.next = logical;
+        }
+    }
+
+    /// Ends the leaf before logical block `end`.
+    pub(crate) fn finish(mut self, end: u64) -> Leaf {
+        self.hole_until(end);
+        let range = self.superblock.bytes(self.start)..self.superblock.bytes(end);
+        Leaf::new(range, self.mappings.into())
+    }
+}
+
+/// A hole of `length` bytes.
+pub(crate) fn hole(offset: u64, length: u64) -> Mapping {
+    let flags = MappingFlags::empty();
+    Mapping { offset, length, addr: 0, kind: MappingKind::Hole, flags }
+}
+
+/// Reads the part of the map that logical block `logical` is in.
+pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+    if !fs.is_truncated(inode.number()) {
+        return stored_leaf(fs, inode, logical);
+    }
+    let end = orphans::end(fs.superblock(), inode);
+    if logical < end {
+        let leaf = stored_leaf(fs, inode, logical)?;
+        return Ok(truncate(leaf, fs.superblock().bytes(end)));
+    }
+    let (start, end) = (fs.superblock().bytes(end), u64::MAX);
+    Ok(Leaf::new(start..end, [hole(start, end.saturating_sub(start))].into()))
+}
+
+/// The leaf without what is mapped past byte `end`, which is past its start.
+fn truncate(leaf: Leaf, end: u64) -> Leaf {
+    if leaf.end() <= end {
+        return leaf;
+    }
+    let before = leaf.mappings().iter().filter(|mapping| mapping.offset < end);
+    let cut = |mapping: &Mapping| {
+        let length = mapping.length.min(end.saturating_sub(mapping.offset));
+        Mapping { length, ..*mapping }
+    };
+    Leaf::new(leaf.start()..end, before.map(cut).collect())
+}
+
+/// The same without regard to whether the file is to be truncated.
+fn stored_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+    let superblock = fs.superblock();
+    if logical >= LOGICAL_END {
+        let start = superblock.bytes(LOGICAL_END);
+        let end = u64::MAX;
+        return Ok(Leaf::new(start..end, [hole(start, end.saturating_sub(start))].into()));
+    }
+    if inode.flags().contains(InodeFlags::INLINE_DATA) {
+        inline::leaf(fs, inode)
+    } else if inode.flags().contains(InodeFlags::EXTENTS) {
+        let leaf = extent_tree::leaf(fs, inode, logical)?;
+        Ok(match fs.range_changes(inode.number()) {
+            Some(changes) => changes.apply(superblock, leaf),
+            None => leaf,
+        })
+    } else {
+        indirect::leaf(fs, inode, logical)
+    }
+}
+
+/// Blocks of a file's map that are read together, at most.
+const LEAVES_AHEAD: usize = 64;
+
+/// Reads ahead what [`leaf`] will read for `logical`, and for what comes behind it: for those who go
+/// through a file in order.
+pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) {
+    let is_inline = inode.flags().contains(InodeFlags::INLINE_DATA);
+    if fs.read_ahead() == 0 || logical >= LOGICAL_END || is_inline {
+        return;
+    }
+    if inode.flags().contains(InodeFlags::EXTENTS) {
+        extent_tree::prefetch(fs, inode, logical);
+    } else {
+        indirect::prefetch(fs, inode, logical);
+    }
+}
+
+/// The block of a file's map that says where its first blocks are, if that is not the inode.
+pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
+    if inode.flags().contains(InodeFlags::EXTENTS) {
+        return extent_tree::first_below(inode);
+    }
+    None
+}
+
+/// The blocks that the first `bytes` of a file are in.
+pub(crate) fn first_blocks(
+    fs: &Filesystem,
+    inode: &Inode,
+    bytes: u64,
+) -> Result<Vec<Range<u64>>, Error> {
+    let leaf = leaf(fs, inode, 0)?;
+    let mapped = leaf.mappings().iter().filter(|mapping| mapping.kind == MappingKind::Mapped);
+    let ranges = mapped.map_while(|mapping| {
+        let length = bytes.checked_sub(mapping.offset)?.min(mapping.length);
+        let block = |addr| fs.superblock().block_at(addr);
+        let end = mapping.addr.saturating_add(length);
+        // Up to the end of the last block.
+        let up = u64::from(fs.superblock().block_size()).saturating_sub(1);
+        Some(block(mapping.addr)..block(end.saturating_add(up)))
+    });
+    Ok(ranges.collect())
+}
+
+/// Reads a leaf and those behind it, unless it is in memory: then they were read with it.
+pub(crate) fn prefetch_leaves(fs: &Filesystem, leaf: u64, behind: impl IntoIterator<Item = u64>) {
+    if leaf == 0 || fs.is_cached(leaf) {
+        return;
+    }
+    let leaves = std::iter::once(leaf).chain(behind).take(LEAVES_AHEAD);
+    fs.prefetch(leaves.map(|number| number..number.saturating_add(1)));
+}
+
+/// The same, for reading data: blocks that the journal has newer contents of are mapped as
+/// [`MappingKind::Inline`], one by one, at the address that they belong to.
+pub(crate) fn data_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+    let leaf = leaf(fs, inode, logical)?;
+    let Some(overlay) = fs.overlay() else { return Ok(leaf) };
+    let superblock = fs.superblock();
+    let size = superblock.bytes(1);
+    let replaced = |mapping: &Mapping| {
+        let start = superblock.block_at(mapping.addr);
+        let end = start.saturating_add(superblock.block_at(mapping.length));
+        let is_data = mapping.kind == MappingKind::Mapped;
+        overlay.blocks(start..if is_data { end } else { start })
+    };
+    if leaf.mappings().iter().all(|mapping| replaced(mapping).next().is_none()) {
+        return Ok(leaf);
+    }
+    let mut mappings = Vec::with_capacity(leaf.mappings().len());
+    for mapping in leaf.mappings() {
+        let mut rest = *mapping;
+        for block in replaced(mapping) {
+            let before = superblock.bytes(block).saturating_sub(rest.addr);
+            if before > 0 {
+                mappings.push(Mapping { length: before, ..rest });
+            }
+            let (offset, addr) =
+                (rest.offset.saturating_add(before), rest.addr.saturating_add(before));
+            let inline = Mapping { offset, addr, length: size, ..rest };
+            mappings.push(Mapping { kind: MappingKind::Inline, ..inline });
+            rest = Mapping {
+                offset: offset.saturating_add(size),
+                addr: addr.saturating_add(size),
+                length: rest.length.saturating_sub(before).saturating_sub(size),
+                ..rest
+            };
+        }
+        if rest.length > 0 {
+            mappings.push(rest);
+        }
+    }
+    Ok(Leaf::new(leaf.start()..leaf.end(), mappings.into()))
+}
+
+/// Refuses an inode whose blocks do not hold its data as it is.
+pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
+    if inode.flags().contains(InodeFlags::ENCRYPT) {
+        return Err(Error::UnsupportedInode {
+            inode: inode.number(),
+            what: Unsupported::Encrypted,
+        });
+    }
+    Ok(())
+}
+
+/// How many extents logical blocks `range` have, with what fast commits have changed. The range ends
+/// where a leaf of the stored map does.
+pub(crate) fn count_extents(
+    fs: &Filesystem,
+    inode: &Inode,
+    range: Range<u64>,
+) -> Result<u64, Error> {
+    let mut extents = 0usize;
+    let mut next = range.start;
+    while next < range.end {
+        let leaf = stored_leaf(fs, inode, next)?;
+        let is_extent = |mapping: &&Mapping| mapping.kind != MappingKind::Hole;
+        extents = extents.saturating_add(leaf.mappings().iter().filter(is_extent).count());
+        next = fs.superblock().block_at(leaf.end()).max(next.saturating_add(1));
+    }
+    Ok(u64::try_from(extents).unwrap_or(u64::MAX))
+}
+
+/// An extent of a file: blocks that follow each other in the file and on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte of the file.
+    pub logical: u64,
+    /// First byte on the device, from the start of the filesystem.
+    pub physical: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Whether the blocks are allocated but have never been written: they read as zeroes.
+    pub unwritten: bool,
+    /// Whether this is no blocks, but data inside of the inode, which starts and ends anywhere.
+    pub inline: bool,
+    /// Whether this is the file's last extent.
+    pub last: bool,
+}
+
+/// The extents of a file in order: one for each extent of the tree, none for holes, and also what
+/// lies past the end of the file. Files without extents give one for each run of blocks that an
+/// indirect block points at.
+///
+/// Data inside of an inode is one extent, where the inode is.
+///
+/// FIEMAP gives the same, except that a kernel may join extents that follow each other both in the
+/// file and on the device.
+///
+/// After an error there are no more items.
+#[derive(Debug)]
+pub struct Extents {
+    fs: Filesystem,
+    inode: Inode,
+    /// Logical block at which the next leaf starts.
+    next_leaf: u64,
+    leaf: Option<Leaf>,
+    /// Index in the leaf.
+    at: usize,
+    /// The extent before, which is given once it is known whether it is the last.
+    held: Option<Extent>,
+    /// Blocks given.
+    blocks: u64,
+    /// How a leaf is read.
+    read: fn(&Filesystem, &Inode, u64) -> Result<Leaf, Error>,
+}
+
+impl Extents {
+    pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Self {
+        Self {
+            fs: fs.clone(),
+            inode: inode.clone(),
+            next_leaf: 0,
+            leaf: None,
+            at: 0,
+            held: None,
+            blocks: 0,
+            read: leaf,
+        }
+    }
+
+    /// The extents from the one that logical block `from` is in, or some before it, without regard to
+    /// whether the file is to be truncated.
+    pub(crate) fn stored(fs: &Filesystem, inode: &Inode, from: u64) -> Self {
+        Self { next_leaf: from, read: stored_leaf, ..Self::new(fs, inode) }
+    }
+
+    /// The next extent, without regard to which is the last.
+    fn advance(&mut self) -> Result<Option<Extent>, Error> {
+        loop {
+            while let Some(mapping) =
+                self.leaf.as_ref().and_then(|leaf| leaf.mappings().get(self.at))
+            {
+                self.at = self.at.saturating_add(1);
+                let unwritten = match mapping.kind {
+                    MappingKind::Mapped => false,
+                    MappingKind::Unwritten => true,
+                    _ => continue,
+                };
+                let Mapping { offset: logical, addr: physical, length, .. } = *mapping;
+                self.count(length)?;
+                let (inline, last) = (false, false);
+                return Ok(Some(Extent { logical, physical, length, unwritten, inline, last }));
+            }
+            if self.next_leaf >= LOGICAL_END {
+                return Ok(None);
+            }
+            if self.inode.has_inline_data() {
+                self.next_leaf = LOGICAL_END;
+                return inline::extent(&self.fs, &self.inode);
+            }
+            prefetch(&self.fs, &self.inode, self.next_leaf);
+            let leaf = (self.read)(&self.fs, &self.inode, self.next_leaf)?;
+            // Each leaf ends after the block that it was asked for: this comes to an end.
+            self.next_leaf =
+                self.fs.superblock().block_at(leaf.end()).max(self.next_leaf.saturating_add(1));
+            self.leaf = Some(leaf);
+            self.at = 0;
+        }
+    }
+
+    /// No two logical blocks share a block of the device, so a file has no more blocks than the
+    /// filesystem. This bounds what a map that points back into itself can cost.
+    fn count(&mut self, length: u64) -> Result<(), Error> {
+        let limit = self.fs.superblock().blocks_count();
+        self.blocks = self.blocks.saturating_add(self.fs.superblock().block_at(length));
+        if self.blocks <= limit {
+            return Ok(());
+        }
+        let structure = Structure::BlockMap { inode: self.inode.number() };
+        Err(structure.corrupt(Problem::TooManyBlocks { limit }))
+    }
+
+    /// Stops the iteration.
+    fn stop(&mut self) {
+        self.next_leaf = LOGICAL_END;
+        self.leaf = None;
+        self.held = None;
+    }
+}
+
+impl Iterator for Extents {
+    type Item = Result<Extent, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.advance() {
+                Ok(Some(extent)) => {
+                    if let Some(before) = self.held.replace(extent) {
+                        return Some(Ok(before));
+                    }
+                }
+                Ok(None) => {
+                    return self.held.take().map(|last| Ok(Extent { last: true, ..last }));
+                }
+                Err(error) => {
+                    self.stop();
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl std::iter::FusedIterator for Extents {}

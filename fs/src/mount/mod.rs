@@ -1,0 +1,7 @@
+//! Opening a filesystem, and its state as a whole.
+
+pub(crate) mod inspect;
+pub(crate) mod mmp;
+pub(crate) mod open;
+pub(crate) mod options;
+pub(crate) mod statfs;

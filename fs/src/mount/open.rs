@@ -1,0 +1,185 @@
+//! Opening a filesystem: what is there, and what it will be after recovery.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+
+use crate::blocks::cache::Cache;
+use crate::blocks::metadata;
+use crate::blocks::metadata::Metadata;
+use crate::blocks::source::Source;
+use crate::error::Error;
+use crate::file::open_inode::OpenInodes;
+use crate::filesystem::Filesystem;
+use crate::filesystem::Inner;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::features::{CompatFeatures, IncompatFeatures};
+use crate::format::superblock::Superblock;
+use crate::mount::mmp;
+use crate::mount::options::{Options, Recovery};
+use crate::recovery::fast_commit;
+use crate::recovery::journal;
+use crate::recovery::journal::{JournalReplay, Overlay, Recovered};
+use crate::recovery::orphans::Orphans;
+
+/// Group descriptors that are kept.
+const DESCRIPTORS: usize = 4096;
+
+impl Filesystem {
+    /// Opens the filesystem on `source` with the default [`Options`].
+    ///
+    /// # Errors
+    /// If there is no ext4 filesystem, it is damaged, larger than the device or of smaller blocks
+    /// than the device's, its journal is needed and is damaged or on another device, another host
+    /// is using it, it has a feature that this crate does not support, or the source fails.
+    pub fn open(source: impl Source + 'static) -> Result<Self, Error> {
+        Self::open_with(source, Options::default())
+    }
+
+    /// Opens the filesystem on `source`.
+    ///
+    /// # Errors
+    /// As [`Filesystem::open`].
+    pub fn open_with(source: impl Source + 'static, options: Options) -> Result<Self, Error> {
+        Self::open_on(Arc::new(source), None, options)
+    }
+
+    /// Opens the filesystem on `source`, whose journal is on a device of its own, `journal`. That
+    /// is read only if the journal needs recovery, but is checked to be the right one.
+    ///
+    /// # Errors
+    /// As [`Filesystem::open`]; [`Error::WrongJournal`].
+    pub fn open_with_journal(
+        source: impl Source + 'static,
+        journal: impl Source + 'static,
+        options: Options,
+    ) -> Result<Self, Error> {
+        Self::open_on(Arc::new(source), Some(Arc::new(journal)), options)
+    }
+
+    fn open_on(
+        source: Arc<dyn Source>,
+        journal: Option<Arc<dyn Source>>,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let superblock = metadata::read_superblock(&*source)?;
+        let fs = Self::as_it_is(Arc::clone(&source), superblock, options)?;
+        check_size(fs.superblock(), fs.device_size())?;
+        mmp::check(&fs)?;
+        let superblock = fs.superblock();
+        let has_journal = superblock.compat_features().contains(CompatFeatures::HAS_JOURNAL);
+        if !superblock.has(IncompatFeatures::RECOVER) || !has_journal {
+            if let Some(journal) = journal {
+                journal::identify_external(&fs, &*journal)?;
+            }
+            return fs.with_orphans();
+        }
+        if options.recovery == Recovery::Refuse {
+            return Err(Error::NeedsRecovery);
+        }
+        let journal = match journal {
+            Some(journal) => journal::find_external(&fs, journal)?,
+            None if superblock.has_external_journal() => {
+                return Err(Error::NeedsJournal { uuid: superblock.journal_uuid });
+            }
+            None => journal::find_internal(&fs, Arc::clone(&source))?,
+        };
+        let recovered = journal::recover(&fs, journal)?;
+        fs.recovered_to(source, recovered)
+    }
+
+    /// The filesystem as it is after recovery; this is what is on the device.
+    fn recovered_to(&self, source: Arc<dyn Source>, recovered: Recovered) -> Result<Self, Error> {
+        let Recovered { mut summary, overlay, next_tid, fast_commit_area } = recovered;
+        let JournalReplay { transactions, blocks, revoked, .. } = summary;
+        log::info!(
+            "journal replayed in memory: {transactions} transaction(s), {blocks} block(s), \
+             {revoked} revoked; the next is transaction {next_tid}"
+        );
+        // The superblock is journalled like everything else.
+        let before = self.superblock();
+        let superblock = metadata::replayed_superblock(&*source, &overlay, before)?;
+        let (value, expected) = (superblock.block_size().into(), before.block_size().into());
+        if value != expected {
+            let problem = Problem::Mismatch { field: "block size", value, expected };
+            return Err(Structure::Superblock.corrupt(problem));
+        }
+        check_size(&superblock, self.device_size())?;
+        let (device, options) = (self.device_size(), self.options());
+        let mut fs = Self::over(source, superblock, Some(overlay), device, options);
+        let changes = match fast_commit_area {
+            Some(mut area) => fast_commit::replay(&fs, &mut area, next_tid)?,
+            None => None,
+        };
+        if let Some(changes) = changes {
+            summary.fast_commits = changes.commits();
+            let _ = fs.inner.fast_commit.set(changes);
+        }
+        if let Some(inner) = Arc::get_mut(&mut fs.inner) {
+            inner.recovered = Some(summary);
+        }
+        fs.with_orphans()
+    }
+
+    /// The filesystem with the changes of fast commits; it keeps no inodes.
+    #[cfg(test)]
+    pub(crate) fn with_fast_commits(self, changes: fast_commit::FastCommit) -> Self {
+        let _ = self.inner.fast_commit.set(changes);
+        self
+    }
+
+    /// The filesystem as it is when the orphans have been seen to.
+    fn with_orphans(self) -> Result<Self, Error> {
+        let _ = self.inner.orphans.set(Orphans::read(&self)?);
+        Ok(self)
+    }
+
+    /// The filesystem as its blocks are on `source`, whether or not they are complete, up to date
+    /// and in use.
+    pub(crate) fn as_it_is(
+        source: Arc<dyn Source>,
+        superblock: Superblock,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let (block, device_block) = (superblock.block_size(), source.block_size());
+        if block < device_block {
+            return Err(Error::BlockTooSmall { block, device: device_block });
+        }
+        let device = source.size();
+        Ok(Self::over(source, superblock, None, device, options))
+    }
+
+    /// A filesystem with this superblock, which has been checked.
+    fn over(
+        source: Arc<dyn Source>,
+        superblock: Superblock,
+        overlay: Option<Overlay>,
+        device: u64,
+        options: Options,
+    ) -> Self {
+        let block_size = superblock.block_size();
+        Self {
+            inner: Arc::new(Inner {
+                metadata: Metadata::new(source, overlay, block_size, &options),
+                groups: Cache::new(DESCRIPTORS),
+                inodes: Cache::new(options.cached_inodes),
+                device,
+                superblock,
+                options,
+                recovered: None,
+                open_inodes: OpenInodes::default(),
+                fast_commit: OnceLock::new(),
+                orphans: OnceLock::new(),
+                io_errors: AtomicU64::new(0),
+            }),
+        }
+    }
+}
+
+/// Refuses a filesystem that is larger than its device.
+fn check_size(superblock: &Superblock, device: u64) -> Result<(), Error> {
+    let needed = superblock.blocks_count().checked_mul(u64::from(superblock.block_size()));
+    match needed {
+        Some(needed) if needed <= device => Ok(()),
+        _ => Err(Error::Truncated { needed: needed.unwrap_or(u64::MAX), device }),
+    }
+}

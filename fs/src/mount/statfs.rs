@@ -1,0 +1,197 @@
+//! How much room there is, as statfs(2) tells it.
+
+use std::ops::Range;
+
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::features::{IncompatFeatures, RoCompatFeatures};
+use crate::format::group;
+use crate::format::superblock::Superblock;
+use crate::recovery::journal::JournalFields;
+
+/// Groups whose descriptors are read at a time.
+const AHEAD: usize = 1024;
+/// Most clusters that the kernel keeps back, for writes that need more metadata than expected.
+const RESERVED_MAX: u64 = 4096;
+
+/// What statfs(2) and statvfs(3) tell of a mounted filesystem.
+///
+/// The counts are those of the group descriptors, after the journal was replayed. What waits to be
+/// freed (orphans) is in use: the kernel frees it when it mounts the filesystem writable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StatFs {
+    /// Size of a block in bytes, the unit of the counts of blocks.
+    pub block_size: u32,
+    /// Blocks, without those that the filesystem needs for itself.
+    pub blocks: u64,
+    /// Free blocks.
+    pub free_blocks: u64,
+    /// Free blocks that anyone may use.
+    pub available_blocks: u64,
+    /// Inodes.
+    pub files: u32,
+    /// Free inodes.
+    pub free_files: u64,
+    /// Longest name in bytes.
+    pub name_max: u32,
+}
+
+impl Filesystem {
+    /// How much room there is. Reads all group descriptors.
+    ///
+    /// # Errors
+    /// Damage to a group descriptor or the journal's superblock, or a failure of the source.
+    pub fn statfs(&self) -> Result<StatFs, Error> {
+        let superblock = self.superblock();
+        let mut usage = Usage::default();
+        let groups: Vec<u32> = (0..superblock.groups_count()).collect();
+        for groups in groups.chunks(AHEAD) {
+            self.prefetch(groups.iter().map(|&group| {
+                let (block, _) = group::location(superblock, group);
+                block..block.saturating_add(1)
+            }));
+            for &group in groups {
+                usage.add(self, group)?;
+            }
+        }
+        let overhead = self.overhead(usage.metadata)?;
+        let per_cluster = u64::from(blocks_per_cluster(superblock));
+        let blocks = superblock.blocks_count();
+        let free_blocks = usage.free_clusters.saturating_mul(per_cluster);
+        let reserved = superblock.reserved_blocks_count().saturating_add(kept_back(superblock));
+        Ok(StatFs {
+            block_size: superblock.block_size(),
+            blocks: blocks.saturating_sub(overhead.saturating_mul(per_cluster)),
+            free_blocks,
+            available_blocks: free_blocks.saturating_sub(reserved),
+            files: superblock.inodes_count(),
+            free_files: usage.free_inodes,
+            name_max: 255,
+        })
+    }
+
+    /// Clusters that the filesystem needs for itself.
+    fn overhead(&self, mut metadata: Metadata) -> Result<u64, Error> {
+        let superblock = self.superblock();
+        let stored = u64::from(superblock.overhead_clusters);
+        // With clusters, what the superblock says is taken, unless it cannot be.
+        if is_bigalloc(superblock) && stored != 0 && stored <= superblock.blocks_count() {
+            return Ok(stored);
+        }
+        let per_cluster = u64::from(blocks_per_cluster(superblock)).max(1);
+        let clusters = |blocks: u64| blocks.div_ceil(per_cluster);
+        let before = u64::from(superblock.first_data_block).checked_div(per_cluster).unwrap_or(0);
+        let journal = match JournalFields::internal(self)? {
+            Some(journal) => {
+                let inode = self.inode(superblock.journal_inode)?;
+                clusters(superblock.block_at(inode.size()).min(journal.max_len.into()))
+            }
+            None => 0,
+        };
+        Ok(metadata.clusters().saturating_add(before).saturating_add(journal))
+    }
+}
+
+fn is_bigalloc(superblock: &Superblock) -> bool {
+    superblock.ro_compat_features().contains(RoCompatFeatures::BIGALLOC)
+}
+
+fn blocks_per_cluster(superblock: &Superblock) -> u32 {
+    superblock.cluster_size().checked_div(superblock.block_size()).unwrap_or(1)
+}
+
+/// Blocks that the kernel keeps back where files have extents: 2 %, and not too many.
+fn kept_back(superblock: &Superblock) -> u64 {
+    if !superblock.has(IncompatFeatures::EXTENTS) {
+        return 0;
+    }
+    let per_cluster = u64::from(blocks_per_cluster(superblock)).max(1);
+    let clusters = superblock.blocks_count().checked_div(per_cluster).unwrap_or(0);
+    let kept = clusters.checked_div(50).unwrap_or(0).min(RESERVED_MAX);
+    kept.saturating_mul(per_cluster)
+}
+
+/// What the group descriptors say.
+#[derive(Default)]
+struct Usage {
+    free_clusters: u64,
+    free_inodes: u64,
+    metadata: Metadata,
+}
+
+/// What metadata takes.
+#[derive(Default)]
+struct Metadata {
+    /// Without clusters: blocks.
+    blocks: u64,
+    /// With them: those that have metadata. Several kinds of it may be in one.
+    clusters: Vec<Range<u64>>,
+}
+
+impl Usage {
+    fn add(&mut self, fs: &Filesystem, number: u32) -> Result<(), Error> {
+        let superblock = fs.superblock();
+        let descriptor = fs.group(number)?;
+        let more = |count: &mut u64, by: u32| *count = count.saturating_add(by.into());
+        more(&mut self.free_clusters, descriptor.free_clusters);
+        more(&mut self.free_inodes, descriptor.free_inodes);
+
+        let table = group::inode_table_blocks(superblock);
+        let start = group::descriptor_blocks(superblock, number);
+        if !is_bigalloc(superblock) {
+            // Group 0 has the block before the superblock, too, where that is not the first.
+            let skipped = if number == 0 { superblock.superblock_block() } else { 0 };
+            let skipped = skipped.saturating_sub(superblock.first_data_block.into());
+            let blocks = start.saturating_sub(skipped).saturating_add(table).saturating_add(2);
+            self.metadata.blocks = self.metadata.blocks.saturating_add(blocks);
+            return Ok(());
+        }
+        // Without what is kept for more descriptors; nobody counts that here.
+        let has_copy = group::has_superblock(superblock, number);
+        let kept = if has_copy { u64::from(superblock.reserved_gdt_blocks) } else { 0 };
+        let first = superblock.group_start(number);
+        let [blocks, inodes] = descriptor.bitmaps;
+        self.metadata.add(superblock, first, start.saturating_sub(kept));
+        self.metadata.add(superblock, blocks, 1);
+        self.metadata.add(superblock, inodes, 1);
+        self.metadata.add(superblock, descriptor.inode_table, table);
+        Ok(())
+    }
+}
+
+impl Metadata {
+    fn add(&mut self, superblock: &Superblock, start: u64, count: u64) {
+        let per_cluster = u64::from(blocks_per_cluster(superblock)).max(1);
+        let cluster = |block: u64| block.checked_div(per_cluster).unwrap_or(0);
+        let Some(last) = count.checked_sub(1).map(|more| start.saturating_add(more)) else {
+            return;
+        };
+        self.clusters.push(cluster(start)..cluster(last).saturating_add(1));
+    }
+
+    /// All, each once.
+    fn clusters(&mut self) -> u64 {
+        self.clusters.sort_unstable_by_key(|range| range.start);
+        let (mut total, mut end) = (self.blocks, 0);
+        for range in &self.clusters {
+            let start = range.start.max(end);
+            total = total.saturating_add(range.end.saturating_sub(start));
+            end = end.max(range.end);
+        }
+        total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_are_counted_once() {
+        let mut metadata =
+            Metadata { blocks: 0, clusters: vec![5..7, 0..1, 6..9, 0..1, 20..21, 2..2] };
+        assert_eq!(metadata.clusters(), 6);
+        assert_eq!(Metadata { blocks: 3, clusters: vec![] }.clusters(), 3);
+    }
+}

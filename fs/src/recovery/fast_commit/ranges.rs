@@ -1,0 +1,216 @@
+//! Changes of a file's map.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use nvio_iomap::{Mapping, MappingKind};
+
+use crate::format::superblock::Superblock;
+use crate::map::LeafBuilder;
+use crate::map::run::Leaf;
+
+/// What a range of logical blocks became.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    end: u64,
+    /// [`Mapped`](MappingKind::Mapped), [`Unwritten`](MappingKind::Unwritten) or
+    /// [`Hole`](MappingKind::Hole).
+    kind: MappingKind,
+    /// Block of the device; 0 for a hole.
+    physical: u64,
+}
+
+/// Ranges of logical blocks that are not as the file's tree says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ranges {
+    /// By their start, without overlap.
+    changes: BTreeMap<u64, Change>,
+    /// How many there were before some were removed.
+    peak: usize,
+}
+
+impl Ranges {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The range is mapped to the blocks from `physical` on.
+    pub(crate) fn map(&mut self, range: Range<u64>, physical: u64, unwritten: bool) {
+        let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
+        self.insert(range, kind, physical);
+    }
+
+    /// The most extents that a kernel had in the tree at a time on account of these changes.
+    pub(crate) fn peak(&self) -> u64 {
+        u64::try_from(self.peak.max(self.changes.len())).unwrap_or(u64::MAX)
+    }
+
+    /// The range has no blocks.
+    pub(crate) fn remove(&mut self, range: Range<u64>) {
+        self.peak = self.peak.max(self.changes.len());
+        self.insert(range, MappingKind::Hole, 0);
+    }
+
+    fn insert(&mut self, range: Range<u64>, kind: MappingKind, physical: u64) {
+        if range.is_empty() {
+            return;
+        }
+        // What reaches into the range from before is cut, and goes on behind it.
+        if let Some((&start, &before)) = self.changes.range(..range.start).next_back()
+            && before.end > range.start
+        {
+            self.changes.insert(start, Change { end: range.start, ..before });
+            self.insert_rest(start, before, range.end);
+        }
+        while let Some((&start, &inside)) = self.changes.range(range.clone()).next() {
+            self.changes.remove(&start);
+            self.insert_rest(start, inside, range.end);
+        }
+        self.changes.insert(range.start, Change { end: range.end, kind, physical });
+    }
+
+    /// What of a change from `start` on is behind `end`.
+    fn insert_rest(&mut self, start: u64, change: Change, end: u64) {
+        if change.end > end {
+            self.changes.insert(end, change.from(start, end));
+        }
+    }
+
+    /// The leaf, with what has changed in its range.
+    pub(crate) fn apply(&self, superblock: &Superblock, leaf: Leaf) -> Leaf {
+        let (start, end) = (superblock.block_at(leaf.start()), superblock.block_at(leaf.end()));
+        // One may begin before the leaf.
+        let first = self.changes.range(..=start).next_back().map_or(start, |(&first, _)| first);
+        let mut changes = self.changes.range(first..end.max(first)).peekable();
+        if changes.peek().is_none() {
+            return leaf;
+        }
+        let mut built = LeafBuilder::new(superblock, start, leaf.mappings().len());
+        let mut next = start;
+        for (&first, &change) in changes {
+            if change.end <= start {
+                continue;
+            }
+            let from = first.max(start);
+            push_stored(&mut built, superblock, &leaf, next..from);
+            if change.kind != MappingKind::Hole {
+                let count = change.end.min(end).saturating_sub(from);
+                let physical = change.from(first, from).physical;
+                built.push_joined(from, count, physical, change.kind);
+            }
+            next = change.end.min(end);
+        }
+        push_stored(&mut built, superblock, &leaf, next..end);
+        built.finish(end)
+    }
+}
+
+impl Change {
+    /// The part of a change from `start` on that begins with block `at`.
+    fn from(self, start: u64, at: u64) -> Self {
+        let physical = match self.kind {
+            MappingKind::Hole => 0,
+            _ => self.physical.saturating_add(at.saturating_sub(start)),
+        };
+        Self { physical, ..self }
+    }
+}
+
+/// Adds what the leaf has of a range.
+fn push_stored(
+    built: &mut LeafBuilder<'_>,
+    superblock: &Superblock,
+    leaf: &Leaf,
+    range: Range<u64>,
+) {
+    let [start, end] = [range.start, range.end].map(|block| superblock.bytes(block));
+    let from = leaf.mappings().partition_point(|mapping| mapping.end() <= start);
+    let mappings = leaf.mappings().get(from..).unwrap_or_default();
+    for &Mapping { offset, length, addr, kind, .. } in
+        mappings.iter().take_while(|mapping| mapping.offset < end)
+    {
+        let first = offset.max(start);
+        let last = offset.saturating_add(length).min(end);
+        if kind == MappingKind::Hole || last <= first {
+            continue;
+        }
+        let physical = addr.saturating_add(first.saturating_sub(offset));
+        let [first, count, physical] =
+            [first, last.saturating_sub(first), physical].map(|bytes| superblock.block_at(bytes));
+        built.push_joined(first, count, physical, kind);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::superblock::tests::sample;
+
+    const BLOCK: u64 = 4096;
+
+    /// What each of 64 blocks is: its place on the device and whether it is unwritten.
+    type Model = Vec<Option<(u64, bool)>>;
+
+    fn leaf(superblock: &Superblock, model: &Model, blocks: Range<u64>) -> Leaf {
+        let mut built = LeafBuilder::new(superblock, blocks.start, 0);
+        for block in blocks.clone() {
+            if let Some((physical, unwritten)) = model[block as usize] {
+                let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
+                built.push_joined(block, 1, physical, kind);
+            }
+        }
+        built.finish(blocks.end)
+    }
+
+    fn check(leaf: &Leaf, model: &Model, blocks: Range<u64>) {
+        assert_eq!((leaf.start(), leaf.end()), (blocks.start * BLOCK, blocks.end * BLOCK));
+        for block in blocks {
+            let found = leaf.find(block * BLOCK).unwrap();
+            let at = (found.addr + block * BLOCK - found.offset) / BLOCK;
+            let found = match found.kind {
+                MappingKind::Mapped => Some((at, false)),
+                MappingKind::Unwritten => Some((at, true)),
+                _ => None,
+            };
+            assert_eq!(found, model[block as usize], "block {block}");
+        }
+    }
+
+    #[test]
+    fn changes_are_the_last_word() {
+        let superblock = Superblock::parse(&sample()).unwrap();
+        let mut random = 1u64;
+        let mut below = |limit: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % limit
+        };
+        for _ in 0..300 {
+            let stored: Model = (0..64)
+                .map(|_| (below(3) > 0).then(|| (1000 + below(3) * 2, below(2) == 0)))
+                .collect();
+            let (mut ranges, mut model) = (Ranges::default(), stored.clone());
+            for _ in 0..below(8) {
+                let start = below(64);
+                let end = (start + 1 + below(20)).min(64);
+                let (physical, unwritten) = (2000 + below(100), below(2) == 0);
+                if below(3) == 0 {
+                    ranges.remove(start..end);
+                    model[start as usize..end as usize].fill(None);
+                } else {
+                    ranges.map(start..end, physical, unwritten);
+                    for block in start..end {
+                        model[block as usize] = Some((physical + block - start, unwritten));
+                    }
+                }
+                let list: Vec<_> = ranges.changes.iter().collect();
+                assert!(list.iter().all(|(start, change)| **start < change.end));
+                assert!(list.windows(2).all(|pair| pair[0].1.end <= *pair[1].0));
+            }
+            let cut = 1 + below(63);
+            for blocks in [0..64, 0..cut, cut..64] {
+                let leaf = leaf(&superblock, &stored, blocks.clone());
+                check(&ranges.apply(&superblock, leaf), &model, blocks);
+            }
+        }
+    }
+}

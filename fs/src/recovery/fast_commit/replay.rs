@@ -1,0 +1,286 @@
+//! The second pass: tags become patches.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U16;
+
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::inode;
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::map::LOGICAL_END;
+use crate::recovery::fast_commit::scan::Scan;
+use crate::recovery::fast_commit::tag;
+use crate::recovery::fast_commit::tag::{Found, Tag};
+use crate::recovery::fast_commit::{FastCommit, NameChange, NameChanges, Patch};
+
+/// Most bytes of inodes that are kept.
+const INODES_MAX: usize = 64 << 20;
+
+/// The blocks of an area for fast commits.
+pub(crate) trait Area {
+    /// Blocks of the area.
+    fn blocks(&self) -> u32;
+
+    /// Block `index`, from 0.
+    fn block(&mut self, index: u32) -> Result<&[u8], Error>;
+}
+
+/// Makes patches of the fast commits on top of the transaction before `transaction`. `fs` is as it
+/// is after that one. `None` if there are none.
+///
+/// # Errors
+/// If the first fast commit is damaged, or what is in them makes no sense; a failure of the source.
+pub(crate) fn replay(
+    fs: &Filesystem,
+    area: &mut impl Area,
+    transaction: u32,
+) -> Result<Option<FastCommit>, Error> {
+    let inode_size = usize::from(fs.superblock().inode_size());
+    let mut scan = Scan::new(transaction, inode_size);
+    for index in 0..area.blocks() {
+        if !scan.block(index, area.block(index)?)? {
+            break;
+        }
+    }
+    let mut left = scan.valid();
+    if left == 0 {
+        return Ok(None);
+    }
+    let mut replay = Replay { fs, found: FastCommit::default(), index: 0 };
+    for index in 0..area.blocks() {
+        let block = area.block(index)?;
+        replay.index = index;
+        let mut at = 0;
+        while left > 0
+            && let Found::Tag { tag, next, .. } = tag::read(block, at, inode_size)
+        {
+            replay.tag(&tag)?;
+            left = left.saturating_sub(1);
+            at = next;
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    Ok(Some(replay.found))
+}
+
+struct Replay<'a> {
+    fs: &'a Filesystem,
+    found: FastCommit,
+    /// Block of the area.
+    index: u32,
+}
+
+impl Replay<'_> {
+    fn corrupt(&self, problem: Problem) -> Error {
+        Structure::FastCommit { index: self.index }.corrupt(problem)
+    }
+
+    fn tag(&mut self, tag: &Tag<'_>) -> Result<(), Error> {
+        match *tag {
+            Tag::AddRange { inode, logical, count, physical, unwritten } => {
+                if !self.fs.superblock().is_data_range(physical, count) {
+                    return Err(self.corrupt(Problem::BlockRange { start: physical, count }));
+                }
+                if let Some(range) = self.range(inode, logical, count)? {
+                    self.patch(inode).ranges.map(range, physical, unwritten);
+                }
+                Ok(())
+            }
+            Tag::DelRange { inode, logical, count } => {
+                if let Some(range) = self.range(inode, logical, count)? {
+                    self.patch(inode).ranges.remove(range);
+                }
+                Ok(())
+            }
+            Tag::Create(name) => self.create(&name),
+            Tag::Link(name) => {
+                if let Some(inode) = self.inode(name.inode)?
+                    && self.add_name(&name, &inode)?
+                {
+                    self.set_links(name.inode, |links| links.saturating_add(1))?;
+                }
+                Ok(())
+            }
+            Tag::Unlink(name) => self.unlink(&name),
+            Tag::Inode { number, bytes } => self.replace_inode(number, bytes),
+            Tag::Tail { .. } => {
+                self.found.commits = self.found.commits.saturating_add(1);
+                Ok(())
+            }
+            Tag::Pad | Tag::Head { .. } => Ok(()),
+        }
+    }
+
+    /// Logical blocks of an inode with extents; `None` if there is no such inode.
+    fn range(&self, number: u32, logical: u64, count: u64) -> Result<Option<Range<u64>>, Error> {
+        let end = logical.saturating_add(count);
+        if end > LOGICAL_END {
+            let (start, low, high) = (logical, 0, LOGICAL_END);
+            return Err(self.corrupt(Problem::ExtentOrder { entry: 0, start, end, low, high }));
+        }
+        let inode = self.inode(number)?;
+        let has_extents = |inode: &Inode| inode.flags().contains(InodeFlags::EXTENTS);
+        Ok(inode.filter(has_extents).map(|_| logical..end))
+    }
+
+    fn patch(&mut self, number: u32) -> &mut Patch {
+        self.found.inodes.entry(number).or_default()
+    }
+
+    /// The inode as it is so far; `None` if it is not in use, or none that may be changed.
+    fn inode(&self, number: u32) -> Result<Option<Inode>, Error> {
+        let superblock = self.fs.superblock();
+        if number != inode::ROOT && number < superblock.first_inode {
+            return Ok(None);
+        }
+        let parsed = match self.found.inode(number) {
+            Some(bytes) => Inode::parse(superblock, number, bytes),
+            None => self.fs.inode(number),
+        };
+        match parsed {
+            Ok(inode) => Ok(Some(inode)),
+            // Without it, names and blocks would be missing.
+            Err(Error::Corrupt(corrupt)) if corrupt.is_checksum() => Err(Error::Corrupt(corrupt)),
+            Err(Error::InodeNotInUse { .. } | Error::NoSuchInode { .. } | Error::Corrupt(_)) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The bytes of an inode as it is so far.
+    fn bytes(&self, number: u32) -> Result<Vec<u8>, Error> {
+        match self.found.inode(number) {
+            Some(bytes) => Ok(bytes.to_vec()),
+            None => Ok(self.fs.inode_bytes(number)?.to_vec()),
+        }
+    }
+
+    fn set_bytes(&mut self, number: u32, mut bytes: Vec<u8>) -> Result<(), Error> {
+        inode::seal(self.fs.superblock(), number, &mut bytes);
+        let size = bytes.len();
+        let patch = self.patch(number);
+        if patch.bytes.replace(bytes.into()).is_none() {
+            self.found.bytes = self.found.bytes.saturating_add(size);
+        }
+        if self.found.bytes <= INODES_MAX {
+            return Ok(());
+        }
+        let [value, max] =
+            [self.found.bytes, INODES_MAX].map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+        Err(self.corrupt(Problem::TooLarge { field: "size of all inodes", value, max }))
+    }
+
+    fn set_links(&mut self, number: u32, change: impl FnOnce(u16) -> u16) -> Result<(), Error> {
+        let mut bytes = self.bytes(number)?;
+        let field = bytes.get_mut(inode::LINKS_OFFSET..);
+        if let Some((links, _)) = field.and_then(|field| U16::mut_from_prefix(field).ok()) {
+            links.set(change(links.get()));
+        }
+        self.set_bytes(number, bytes)
+    }
+
+    /// The inode that a name is for so far.
+    fn find(&self, directory: &Inode, name: &[u8]) -> Result<Option<u32>, Error> {
+        let names = self.found.names(directory.number());
+        match names.and_then(|names| names.get(name)) {
+            Some(NameChange::For(inode, _)) => Ok(Some(inode)),
+            Some(NameChange::Removed) => Ok(None),
+            None if names.is_some_and(|names| names.is_new()) => Ok(None),
+            None => self.fs.find(directory, name),
+        }
+    }
+
+    fn directory(&self, number: u32) -> Result<Option<Inode>, Error> {
+        Ok(self.inode(number)?.filter(Inode::is_dir))
+    }
+
+    fn names(&mut self, directory: u32) -> &mut NameChanges {
+        Arc::make_mut(self.found.names.entry(directory).or_default())
+    }
+
+    /// Adds a name; false if it is there already, or there is no such directory.
+    fn add_name(&mut self, name: &tag::Name<'_>, inode: &Inode) -> Result<bool, Error> {
+        if name.name.iter().any(|&byte| byte == b'/' || byte == 0) {
+            return Err(self.corrupt(Problem::EntryName { offset: 0 }));
+        }
+        let Some(directory) = self.directory(name.directory)? else { return Ok(false) };
+        if self.find(&directory, name.name)?.is_some() {
+            return Ok(false);
+        }
+        self.names(name.directory).set(name.name, NameChange::For(inode.number(), inode.kind()));
+        Ok(true)
+    }
+
+    fn create(&mut self, name: &tag::Name<'_>) -> Result<(), Error> {
+        let Some(inode) = self.inode(name.inode)? else {
+            return Err(self.corrupt(Problem::NameOfFreeInode { inode: name.inode }));
+        };
+        if inode.is_dir() {
+            if self.directory(name.directory)?.is_none() {
+                return Ok(());
+            }
+            // It gets a first block with nothing but itself and its parent.
+            let empty = Arc::new(NameChanges::of_new_directory());
+            self.found.names.insert(name.inode, empty);
+        }
+        self.add_name(name, &inode)?;
+        self.set_links(name.inode, |_| 1)
+    }
+
+    fn unlink(&mut self, name: &tag::Name<'_>) -> Result<(), Error> {
+        let Some(inode) = self.inode(name.inode)? else { return Ok(()) };
+        let Some(directory) = self.directory(name.directory)? else { return Ok(()) };
+        let Some(found) = self.find(&directory, name.name)? else { return Ok(()) };
+        // Of another inode: the name was given anew, and the inode loses the link nevertheless.
+        if found == name.inode {
+            self.names(name.directory).set(name.name, NameChange::Removed);
+        }
+        if inode.links() > 1 {
+            return self.set_links(name.inode, |links| links.saturating_sub(1));
+        }
+        self.free(name.inode)
+    }
+
+    /// Frees an inode, with all that it has.
+    fn free(&mut self, number: u32) -> Result<(), Error> {
+        let mut bytes = self.bytes(number)?;
+        inode::free(&mut bytes);
+        self.found.names.remove(&number);
+        let patch = self.patch(number);
+        patch.ranges = Default::default();
+        patch.blocks_512 = None;
+        self.set_bytes(number, bytes)
+    }
+
+    /// What an inode keeps of what is in its table, such as its map, must be sound: it gets a new
+    /// checksum, which would say that it is.
+    fn check_stored(&self, number: u32) -> Result<(), Error> {
+        if self.found.inode(number).is_some() {
+            return Ok(());
+        }
+        match self.fs.inode(number) {
+            Err(Error::Corrupt(corrupt)) if corrupt.is_checksum() => Err(Error::Corrupt(corrupt)),
+            _ => Ok(()),
+        }
+    }
+
+    fn replace_inode(&mut self, number: u32, fresh: &[u8]) -> Result<(), Error> {
+        self.check_stored(number)?;
+        let mut bytes = match self.bytes(number) {
+            Ok(bytes) => bytes,
+            Err(Error::NoSuchInode { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        inode::replace(&mut bytes, fresh);
+        self.patch(number).blocks_512 = Some(OnceLock::new());
+        self.set_bytes(number, bytes)
+    }
+}

@@ -1,0 +1,82 @@
+//! The first pass: how many tags are part of complete fast commits.
+
+use crate::error::Error;
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::{Problem, Structure};
+use crate::recovery::fast_commit::tag;
+use crate::recovery::fast_commit::tag::{Found, Tag};
+
+/// The state of a scan from block to block.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// Transaction that the fast commits must be on top of: the one after the last complete one.
+    transaction: u32,
+    inode_size: usize,
+    /// Tags so far.
+    tags: u64,
+    /// Of these, up to the last tail that is valid.
+    valid: u64,
+    checksum: u32,
+}
+
+impl Scan {
+    pub(crate) fn new(transaction: u32, inode_size: usize) -> Self {
+        Self { transaction, inode_size, ..Self::default() }
+    }
+
+    /// Tags of complete fast commits.
+    pub(crate) fn valid(&self) -> u64 {
+        self.valid
+    }
+
+    /// Takes in block `index`; whether there may be more behind it.
+    ///
+    /// # Errors
+    /// If the first fast commit is damaged, or needs features that are not known. What comes after
+    /// one that is whole is its end.
+    pub(crate) fn block(&mut self, index: u32, block: &[u8]) -> Result<bool, Error> {
+        let corrupt = |problem| Structure::FastCommit { index }.corrupt(problem);
+        let mut at = 0;
+        loop {
+            let (tag, covered) = match tag::read(block, at, self.inode_size) {
+                Found::End => return Ok(true),
+                // The area was never written to, or what is there is not the start of anything.
+                Found::Invalid { .. } if self.tags == 0 => return Ok(false),
+                Found::Invalid { .. } if self.valid > 0 => return Ok(false),
+                Found::Invalid { tag, length } => {
+                    return Err(corrupt(Problem::FastCommitTag { offset: at, tag, length }));
+                }
+                Found::Tag { tag, covered, next } => {
+                    at = next;
+                    (tag, covered)
+                }
+            };
+            match tag {
+                Tag::Head { features, .. } if features != 0 => {
+                    let rule = "none are known";
+                    let value = features.into();
+                    return Err(corrupt(Problem::Field { field: "features", value, rule }));
+                }
+                // Of an earlier transaction.
+                Tag::Head { transaction, .. } if transaction != self.transaction => {
+                    return Ok(false);
+                }
+                // It begins with a head.
+                _ if self.tags == 0 && !matches!(tag, Tag::Head { .. }) => return Ok(false),
+                _ => (),
+            }
+            self.tags = self.tags.saturating_add(1);
+            self.checksum = crc32c(self.checksum, covered);
+            if let Tag::Tail { transaction, checksum } = tag {
+                let computed = std::mem::take(&mut self.checksum);
+                if transaction == self.transaction && checksum == computed {
+                    self.valid = self.tags;
+                } else if self.valid > 0 {
+                    return Ok(false);
+                } else {
+                    return Err(corrupt(Problem::Checksum { stored: checksum, computed }));
+                }
+            }
+        }
+    }
+}

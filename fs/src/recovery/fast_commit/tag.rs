@@ -1,0 +1,167 @@
+//! The tags that fast commits are made of.
+
+use std::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::format::dir_entry::NAME_MAX;
+use crate::map::extent_tree::RawExtent;
+
+/// `struct ext4_fc_tl`, in front of each value.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawHeader {
+    tag: U16,
+    length: U16,
+}
+
+/// `struct ext4_fc_head`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawHead {
+    features: U32,
+    transaction: U32,
+}
+
+/// `struct ext4_fc_add_range`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawAddRange {
+    inode: U32,
+    extent: RawExtent,
+}
+
+/// `struct ext4_fc_del_range`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawDelRange {
+    inode: U32,
+    logical: U32,
+    count: U32,
+}
+
+/// `struct ext4_fc_dentry_info`, without the name.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawName {
+    directory: U32,
+    inode: U32,
+}
+
+/// `struct ext4_fc_tail`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawTail {
+    transaction: U32,
+    checksum: U32,
+}
+
+const HEADER: usize = size_of::<RawHeader>();
+/// Bytes of a tail that its checksum covers: all before the checksum.
+const TAIL_COVERED: usize = HEADER + offset_of!(RawTail, checksum);
+/// Least bytes of an inode in a tag.
+const INODE_MIN: usize = 128;
+
+const _: () = {
+    assert!(HEADER == 4 && size_of::<RawHead>() == 8 && size_of::<RawTail>() == 8);
+    assert!(size_of::<RawAddRange>() == 16 && size_of::<RawDelRange>() == 12);
+    assert!(size_of::<RawName>() == 8);
+};
+
+/// A name in a directory, and the inode that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Name<'a> {
+    pub directory: u32,
+    pub inode: u32,
+    pub name: &'a [u8],
+}
+
+/// A tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tag<'a> {
+    /// Blocks of a file are there.
+    AddRange { inode: u32, logical: u64, count: u64, physical: u64, unwritten: bool },
+    /// Blocks of a file are not there any more.
+    DelRange { inode: u32, logical: u64, count: u64 },
+    /// A new inode got its name.
+    Create(Name<'a>),
+    /// An inode got another name.
+    Link(Name<'a>),
+    /// An inode lost a name.
+    Unlink(Name<'a>),
+    /// An inode, from its start.
+    Inode { number: u32, bytes: &'a [u8] },
+    /// Nothing, up to the end of a block.
+    Pad,
+    /// The end of a fast commit.
+    Tail { transaction: u32, checksum: u32 },
+    /// The start of the first one.
+    Head { features: u32, transaction: u32 },
+}
+
+/// What is at a place in a block.
+pub(crate) enum Found<'a> {
+    /// A tag, the bytes that are under the checksum, and where the next one is.
+    Tag { tag: Tag<'a>, covered: &'a [u8], next: usize },
+    /// The end of the block.
+    End,
+    /// A tag that is not known, or has a length that it cannot have.
+    Invalid { tag: u16, length: u16 },
+}
+
+/// Reads the tag at byte `at` of `block`. Inodes have `inode_size` bytes.
+pub(crate) fn read(block: &[u8], at: usize, inode_size: usize) -> Found<'_> {
+    let rest = block.get(at..).unwrap_or_default();
+    let Ok((header, value)) = RawHeader::ref_from_prefix(rest) else { return Found::End };
+    let (tag, length) = (header.tag.get(), header.length.get());
+    let value = value.get(..usize::from(length));
+    let Some(parsed) = value.and_then(|value| parse(tag, value, inode_size)) else {
+        return Found::Invalid { tag, length };
+    };
+    let size = HEADER.saturating_add(length.into());
+    let covered = if matches!(parsed, Tag::Tail { .. }) { TAIL_COVERED } else { size };
+    let covered = rest.get(..covered).unwrap_or_default();
+    Found::Tag { tag: parsed, covered, next: at.saturating_add(size) }
+}
+
+fn parse(tag: u16, value: &[u8], inode_size: usize) -> Option<Tag<'_>> {
+    Some(match tag {
+        1 => {
+            let raw = RawAddRange::read_from_bytes(value).ok()?;
+            let (logical, count, physical, unwritten) = raw.extent.parts();
+            Tag::AddRange { inode: raw.inode.get(), logical, count, physical, unwritten }
+        }
+        2 => {
+            let raw = RawDelRange::read_from_bytes(value).ok()?;
+            let (logical, count) = (raw.logical.get().into(), raw.count.get().into());
+            Tag::DelRange { inode: raw.inode.get(), logical, count }
+        }
+        3 => Tag::Create(name(value)?),
+        4 => Tag::Link(name(value)?),
+        5 => Tag::Unlink(name(value)?),
+        6 => {
+            let (number, bytes) = U32::ref_from_prefix(value).ok()?;
+            if !(INODE_MIN..=inode_size).contains(&bytes.len()) {
+                return None;
+            }
+            Tag::Inode { number: number.get(), bytes }
+        }
+        7 => Tag::Pad,
+        8 => {
+            let (raw, _) = RawTail::ref_from_prefix(value).ok()?;
+            Tag::Tail { transaction: raw.transaction.get(), checksum: raw.checksum.get() }
+        }
+        9 => {
+            let raw = RawHead::read_from_bytes(value).ok()?;
+            Tag::Head { features: raw.features.get(), transaction: raw.transaction.get() }
+        }
+        _ => return None,
+    })
+}
+
+fn name(value: &[u8]) -> Option<Name<'_>> {
+    let (raw, name) = RawName::ref_from_prefix(value).ok()?;
+    let fits = (1..=NAME_MAX).contains(&name.len());
+    fits.then(|| Name { directory: raw.directory.get(), inode: raw.inode.get(), name })
+}

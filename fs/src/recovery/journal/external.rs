@@ -1,0 +1,127 @@
+//! A journal on a device of its own.
+
+use std::fmt;
+use std::sync::Arc;
+
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::blocks::metadata::read;
+use crate::blocks::source::Source;
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::features::{IncompatFeatures, RoCompatFeatures};
+use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::format::superblock::{MAGIC, checksum_of};
+use crate::recovery::journal::Journal;
+use crate::recovery::journal::log::Log;
+use crate::recovery::journal::superblock::JournalSuperblock;
+
+/// Why a device is not the journal of a filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WrongJournal {
+    /// The filesystem has its journal inside, or none.
+    NotExternal,
+    /// The device is not an external journal.
+    NotAJournal,
+    /// It is another filesystem's journal.
+    Uuid {
+        /// UUID of the device.
+        found: [u8; 16],
+    },
+    /// It does not have this filesystem as its only user, but this many.
+    Users(u32),
+    /// Its only user is another filesystem.
+    User {
+        /// UUID of that filesystem.
+        user: [u8; 16],
+    },
+}
+
+impl fmt::Display for WrongJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotExternal => f.write_str("the filesystem has no journal on another device"),
+            Self::NotAJournal => f.write_str("the device given for it is no external journal"),
+            Self::Uuid { found } => {
+                write!(f, "the device given for it is another one, with UUID {}", Uuid(found))
+            }
+            Self::Users(users) => {
+                write!(f, "it is shared by {users} filesystems, and only 1 is supported")
+            }
+            Self::User { user } => {
+                write!(f, "its user is another filesystem, with UUID {}", Uuid(user))
+            }
+        }
+    }
+}
+
+/// A UUID in its usual form.
+pub(crate) struct Uuid<'a>(pub &'a [u8; 16]);
+
+impl fmt::Display for Uuid<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, byte) in self.0.iter().enumerate() {
+            let dash = if matches!(index, 4 | 6 | 8 | 10) { "-" } else { "" };
+            write!(f, "{dash}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+fn wrong(why: WrongJournal) -> Error {
+    Error::WrongJournal(Box::new(why))
+}
+
+/// Checks that the device `source` is the journal of `fs`, and gives how many blocks it has.
+pub(crate) fn identify(fs: &Filesystem, source: &dyn Source) -> Result<u32, Error> {
+    let superblock = fs.superblock();
+    if !superblock.has_external_journal() {
+        return Err(wrong(WrongJournal::NotExternal));
+    }
+    let device = source.size();
+    let needed = SUPERBLOCK_OFFSET.saturating_mul(2);
+    if device < needed {
+        return Err(Error::Truncated { needed, device });
+    }
+    let mut raw = RawSuperblock::new_zeroed();
+    read(source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    let incompat = IncompatFeatures::from_bits_retain(raw.incompat.get());
+    if raw.magic != MAGIC || !incompat.contains(IncompatFeatures::JOURNAL_DEV) {
+        return Err(wrong(WrongJournal::NotAJournal));
+    }
+    let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
+    if ro_compat.contains(RoCompatFeatures::METADATA_CSUM) {
+        let (stored, computed) = (raw.checksum.get(), checksum_of(&raw));
+        if stored != computed {
+            return Err(Structure::JournalDevice.corrupt(Problem::Checksum { stored, computed }));
+        }
+    }
+    if raw.uuid != superblock.journal_uuid {
+        return Err(wrong(WrongJournal::Uuid { found: raw.uuid }));
+    }
+    let blocks = u64::from(raw.blocks_count_lo.get()) | u64::from(raw.blocks_count_hi.get()) << 32;
+    let needed = blocks.saturating_mul(u64::from(superblock.block_size()));
+    if needed > device {
+        return Err(Error::Truncated { needed, device });
+    }
+    Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
+}
+
+/// The journal of `fs` on the device `source`.
+pub(crate) fn find(fs: &Filesystem, source: Arc<dyn Source>) -> Result<Journal, Error> {
+    let blocks = identify(fs, &*source)?;
+    let block_size = fs.superblock().block_size();
+    let mut log = Log::on_device(source, block_size, blocks);
+    // Behind the block that the superblock of the device is in.
+    let number = u32::try_from(fs.superblock().superblock_block()).unwrap_or(0).saturating_add(1);
+    let superblock = JournalSuperblock::parse(log.block(number)?, block_size, blocks)?;
+    if superblock.users != 1 {
+        return Err(wrong(WrongJournal::Users(superblock.users)));
+    }
+    if superblock.user != fs.superblock().uuid() {
+        return Err(wrong(WrongJournal::User { user: superblock.user }));
+    }
+    Ok(Journal { log, superblock })
+}

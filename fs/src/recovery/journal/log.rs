@@ -1,0 +1,185 @@
+//! Where the blocks of a log are, and reading them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use nvio_iomap::{Mapper, MappingKind, Op};
+
+use crate::blocks::source::{ReadRange, Source};
+use crate::error::Error;
+use crate::file::File;
+use crate::format::corrupt::{Problem, Structure};
+use crate::recovery::journal::superblock::JournalSuperblock;
+
+/// Bytes of a log that are read at once, in pieces beside each other.
+const WINDOW: u32 = 1 << 20;
+/// Bytes of one of the pieces.
+const PIECE: usize = 128 << 10;
+
+/// The blocks of a log, by their number in it.
+pub(crate) struct Log {
+    place: Place,
+    /// The device that the log is on.
+    source: Arc<dyn Source>,
+    block_size: u32,
+    /// Blocks of the log, its superblock included.
+    blocks: u32,
+    /// What was read last: blocks from `first` on.
+    first: u32,
+    window: Vec<u8>,
+}
+
+/// Where a log is.
+enum Place {
+    /// In a file of the filesystem.
+    File(Box<File>),
+    /// On a device of its own, where blocks have the same number.
+    Device,
+}
+
+impl Log {
+    /// The log in a file of the filesystem, which is on `source`.
+    pub(crate) fn in_file(file: File, source: Arc<dyn Source>) -> Self {
+        let superblock = file.filesystem().superblock();
+        let block_size = superblock.block_size();
+        let blocks = superblock.block_at(file.size()).min(superblock.blocks_count());
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let place = Place::File(Box::new(file));
+        Self { place, source, block_size, blocks, first: 0, window: Vec::new() }
+    }
+
+    /// The log on a device of its own, which has this many blocks.
+    pub(crate) fn on_device(source: Arc<dyn Source>, block_size: u32, blocks: u32) -> Self {
+        let place = Place::Device;
+        Self { place, source, block_size, blocks, first: 0, window: Vec::new() }
+    }
+
+    /// Blocks that the log can have at most.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
+    /// The device that [`place_of`](Self::place_of) is about.
+    pub(crate) fn source(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source)
+    }
+
+    /// Where block `number` is on the device, and how many that follow it are behind it there, with
+    /// itself.
+    pub(crate) fn place_of(&mut self, number: u32) -> Result<(u64, u64), Error> {
+        let number = u64::from(number);
+        let file = match &mut self.place {
+            Place::Device => return Ok((number, u64::from(self.blocks).saturating_sub(number))),
+            Place::File(file) => file,
+        };
+        let size = u64::from(self.block_size);
+        let pos = number.saturating_mul(size);
+        let mapping = file.begin(pos, 1, Op::empty())?;
+        if mapping.kind != MappingKind::Mapped {
+            let structure = Structure::BlockMap { inode: file.inode().number() };
+            return Err(structure.corrupt(Problem::Missing { logical: number }));
+        }
+        let inside = pos.saturating_sub(mapping.offset);
+        let place = mapping.addr.saturating_add(inside).checked_div(size).unwrap_or(0);
+        let run = mapping.length.saturating_sub(inside).checked_div(size).unwrap_or(0);
+        Ok((place, run))
+    }
+
+    /// Block `number`.
+    pub(crate) fn block(&mut self, number: u32) -> Result<&[u8], Error> {
+        if number >= self.blocks {
+            let (value, max) = (number.into(), self.blocks.into());
+            let problem = Problem::TooLarge { field: "block", value, max };
+            return Err(Structure::Journal.corrupt(problem));
+        }
+        let size = usize::try_from(self.block_size).unwrap_or(usize::MAX);
+        let start = |first: u32| {
+            let index = usize::try_from(number.checked_sub(first)?).ok()?;
+            index.checked_mul(size)
+        };
+        let is_there = |start: Option<usize>, length: usize| {
+            start.is_some_and(|start| start.saturating_add(size) <= length)
+        };
+        if !is_there(start(self.first), self.window.len()) {
+            self.fill(number)?;
+        }
+        let bytes = start(self.first).and_then(|start| self.window.get(start..)?.get(..size));
+        let missing = Problem::Missing { logical: number.into() };
+        bytes.ok_or_else(|| Structure::Journal.corrupt(missing))
+    }
+
+    /// Reads block `number`, and some that follow it.
+    fn fill(&mut self, number: u32) -> Result<(), Error> {
+        let (place, run) = self.place_of(number)?;
+        let left = u64::from(self.blocks.saturating_sub(number));
+        let most = u64::from(WINDOW.checked_div(self.block_size).unwrap_or(1).max(1));
+        let bytes = run.min(left).min(most).saturating_mul(self.block_size.into());
+        self.window.clear();
+        self.window.resize(usize::try_from(bytes).unwrap_or(0), 0);
+        self.first = number;
+        let start = place.saturating_mul(self.block_size.into());
+        let offsets = (start..).step_by(PIECE);
+        let mut ranges: Vec<ReadRange<'_>> = offsets
+            .zip(self.window.chunks_mut(PIECE))
+            .map(|(offset, piece)| ReadRange::new(offset, piece))
+            .collect();
+        self.source.read_many(&mut ranges);
+        let failed = ranges.into_iter().find_map(|range| {
+            let (offset, length) = (range.offset, range.buf.len());
+            Some(Error::Source { offset, length, error: range.result.err()? })
+        });
+        match failed {
+            None => Ok(()),
+            Some(error) => {
+                self.window.clear();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A walk through the transactions of a log, from the oldest on.
+pub(crate) struct Walk<'a> {
+    pub log: &'a mut Log,
+    range: Range<u32>,
+    /// The block that comes next.
+    at: u32,
+    /// Blocks that the walk may still pass: each once.
+    left: u32,
+}
+
+impl<'a> Walk<'a> {
+    /// Begins at block `start`.
+    pub(crate) fn new(log: &'a mut Log, superblock: &JournalSuperblock, start: u32) -> Self {
+        let (range, left) = (superblock.log.clone(), superblock.length());
+        Self { log, range, at: start, left }
+    }
+
+    /// The number of the block that comes next.
+    pub(crate) fn at(&self) -> u32 {
+        self.at
+    }
+
+    /// The block that comes next.
+    pub(crate) fn block(&mut self) -> Result<&[u8], Error> {
+        self.log.block(self.at)
+    }
+
+    /// Passes `blocks` blocks. It is damage if those of all transactions are more than there are:
+    /// the kernel never fills a log, and one without an end would be walked through forever.
+    pub(crate) fn pass(&mut self, blocks: u32) -> Result<(), Error> {
+        let length = self.range.end.saturating_sub(self.range.start);
+        let Some(left) = self.left.checked_sub(blocks) else {
+            return Err(Structure::Journal.corrupt(Problem::EndlessLog { blocks: length }));
+        };
+        self.left = left;
+        // At most the length is added, so that it wraps once at most.
+        self.at = match u64::from(self.at).saturating_add(u64::from(blocks)) {
+            at if at >= u64::from(self.range.end) => {
+                u32::try_from(at.saturating_sub(u64::from(length))).unwrap_or(self.range.start)
+            }
+            at => u32::try_from(at).unwrap_or(self.range.start),
+        };
+        Ok(())
+    }
+}

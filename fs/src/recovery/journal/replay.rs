@@ -1,0 +1,150 @@
+//! The second and the third pass: what is revoked, and what is to be replaced.
+
+use std::collections::HashMap;
+
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::recovery::journal::block;
+use crate::recovery::journal::block::Kind;
+use crate::recovery::journal::log::{Log, Walk};
+use crate::recovery::journal::overlay::Copy;
+use crate::recovery::journal::revoke::Revoked;
+use crate::recovery::journal::superblock::JournalSuperblock;
+use crate::recovery::journal::tag::{Tag, Tags};
+
+/// What the last pass finds.
+#[derive(Default)]
+pub(crate) struct Replay {
+    /// For each block that is replaced, its newest copy.
+    pub copies: HashMap<u64, Copy>,
+    /// Blocks in the log that were revoked.
+    pub revoked: u64,
+}
+
+/// Collects the revoke records of the transactions before `end`.
+pub(crate) fn revoked(
+    log: &mut Log,
+    superblock: &JournalSuperblock,
+    start: u32,
+    end: u32,
+) -> Result<Revoked, Error> {
+    let mut revoked = Revoked::default();
+    each(log, superblock, (start, end), |kind, _, bytes| {
+        if kind == Kind::Descriptor {
+            Tags::new(superblock, bytes).for_each(|tag| revoked.expect(tag.block));
+        }
+        Ok(())
+    })?;
+    each(log, superblock, (start, end), |kind, sequence, bytes| match kind {
+        Kind::Revoke => revoked.add(superblock, sequence, bytes),
+        _ => Ok(()),
+    })?;
+    Ok(revoked)
+}
+
+/// Visits the blocks of the transactions before `end`, but for their data.
+fn each(
+    log: &mut Log,
+    superblock: &JournalSuperblock,
+    (start, end): (u32, u32),
+    mut visit: impl FnMut(Kind, u32, &[u8]) -> Result<(), Problem>,
+) -> Result<(), Error> {
+    let mut walk = Walk::new(log, superblock, start);
+    let mut sequence = superblock.sequence;
+    while sequence != end {
+        let number = walk.at();
+        let corrupt = |problem| Structure::JournalBlock(number).corrupt(problem);
+        let bytes = walk.block()?;
+        let Some(kind) = block::kind(bytes, sequence) else {
+            return Err(corrupt(Problem::Missing { logical: number.into() }));
+        };
+        visit(kind, sequence, bytes).map_err(corrupt)?;
+        let mut blocks = 1u32;
+        match kind {
+            Kind::Descriptor => {
+                let data = Tags::new(superblock, bytes).count_blocks();
+                blocks = blocks.saturating_add(data);
+            }
+            Kind::Commit => sequence = sequence.wrapping_add(1),
+            Kind::Revoke => {}
+        }
+        walk.pass(blocks)?;
+    }
+    Ok(())
+}
+
+/// Finds the newest copy of each block in the transactions before `end`.
+pub(crate) fn replay(
+    fs: &Filesystem,
+    log: &mut Log,
+    superblock: &JournalSuperblock,
+    (start, end): (u32, u32),
+    revoked: &Revoked,
+) -> Result<Replay, Error> {
+    let mut pass = Pass { fs, superblock, revoked, found: Replay::default() };
+    let mut walk = Walk::new(log, superblock, start);
+    let mut sequence = superblock.sequence;
+    let mut tags = Vec::new();
+    while sequence != end {
+        let number = walk.at();
+        let corrupt = |problem| Structure::JournalBlock(number).corrupt(problem);
+        let bytes = walk.block()?;
+        match block::kind(bytes, sequence) {
+            Some(Kind::Descriptor) => {
+                block::verify_tail(superblock, bytes).map_err(corrupt)?;
+                tags.clear();
+                tags.extend(Tags::new(superblock, bytes));
+                walk.pass(1)?;
+                for tag in &tags {
+                    pass.data(&mut walk, number, sequence, tag)?;
+                }
+            }
+            Some(Kind::Revoke) => walk.pass(1)?,
+            Some(Kind::Commit) => {
+                sequence = sequence.wrapping_add(1);
+                walk.pass(1)?;
+            }
+            None => return Err(corrupt(Problem::Missing { logical: number.into() })),
+        }
+    }
+    Ok(pass.found)
+}
+
+struct Pass<'a> {
+    fs: &'a Filesystem,
+    superblock: &'a JournalSuperblock,
+    revoked: &'a Revoked,
+    found: Replay,
+}
+
+impl Pass<'_> {
+    /// Takes in the data block that comes next. `descriptor` is where its tag is.
+    fn data(
+        &mut self,
+        walk: &mut Walk<'_>,
+        descriptor: u32,
+        sequence: u32,
+        tag: &Tag,
+    ) -> Result<(), Error> {
+        let number = walk.at();
+        if self.revoked.is_revoked(tag.block, sequence) {
+            self.found.revoked = self.found.revoked.saturating_add(1);
+            return walk.pass(1);
+        }
+        // A filesystem that has grown has not always said so in the superblock that was read.
+        let size = u64::from(self.fs.superblock().block_size());
+        if tag.block >= self.fs.device_size().checked_div(size).unwrap_or(0) {
+            let problem = Problem::BlockRange { start: tag.block, count: 1 };
+            return Err(Structure::JournalBlock(descriptor).corrupt(problem));
+        }
+        if self.superblock.has_tails() {
+            let bytes = walk.block()?;
+            let verified = tag.verify(self.superblock, sequence, bytes);
+            verified.map_err(|problem| Structure::JournalBlock(number).corrupt(problem))?;
+        }
+        let (place, _) = walk.log.place_of(number)?;
+        self.found.copies.insert(tag.block, Copy::new(place, tag.escaped));
+        walk.pass(1)
+    }
+}

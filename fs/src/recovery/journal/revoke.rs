@@ -1,0 +1,83 @@
+//! Revoke blocks: blocks that have become something else since they were journalled.
+
+use std::collections::HashMap;
+
+use zerocopy::big_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::format::corrupt::Problem;
+use crate::recovery::journal::block::RawHeader;
+use crate::recovery::journal::is_later;
+use crate::recovery::journal::superblock::JournalSuperblock;
+
+/// `struct jbd2_journal_revoke_header_s`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawRevoke {
+    header: RawHeader,
+    /// Bytes that are in use, with this header.
+    count: U32,
+}
+
+const HEADER_SIZE: usize = size_of::<RawRevoke>();
+const _: () = assert!(HEADER_SIZE == 16);
+
+/// Which blocks were revoked, and when. Only those are remembered that the log has copies of: the
+/// others may be a thousand times as many.
+#[derive(Default)]
+pub(crate) struct Revoked {
+    /// For each block, the last transaction that revokes it.
+    blocks: HashMap<u64, Option<u32>>,
+}
+
+impl Revoked {
+    /// Has revokes of `block` be remembered.
+    pub(crate) fn expect(&mut self, block: u64) {
+        self.blocks.insert(block, None);
+    }
+
+    /// Takes in a revoke block of transaction `sequence`.
+    pub(crate) fn add(
+        &mut self,
+        superblock: &JournalSuperblock,
+        sequence: u32,
+        bytes: &[u8],
+    ) -> Result<(), Problem> {
+        let tail = if superblock.has_tails() { 4 } else { 0 };
+        let max = bytes.len().saturating_sub(tail);
+        let count = RawRevoke::ref_from_prefix(bytes).map_or(0, |(raw, _)| raw.count.get());
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if count > max {
+            let [value, max] = [count, max].map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
+            return Err(Problem::TooLarge { field: "bytes in use", value, max });
+        }
+        let records = bytes.get(HEADER_SIZE..count).unwrap_or_default();
+        if superblock.wide {
+            let (records, _) = records.as_chunks::<8>();
+            records.iter().for_each(|&record| self.insert(u64::from_be_bytes(record), sequence));
+        } else {
+            let (records, _) = records.as_chunks::<4>();
+            let block = |record| u64::from(u32::from_be_bytes(record));
+            records.iter().for_each(|&record| self.insert(block(record), sequence));
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, block: u64, sequence: u32) {
+        if let Some(last) = self.blocks.get_mut(&block)
+            && last.is_none_or(|last| is_later(sequence, last))
+        {
+            *last = Some(sequence);
+        }
+    }
+
+    /// Whether what transaction `sequence` has of `block` is not to be used. A transaction that
+    /// revokes a block does not have it itself.
+    pub(crate) fn is_revoked(&self, block: u64, sequence: u32) -> bool {
+        self.blocks
+            .get(&block)
+            .copied()
+            .flatten()
+            .is_some_and(|revoked| !is_later(sequence, revoked))
+    }
+}

@@ -1,0 +1,137 @@
+//! Descriptor blocks: a tag for each of the data blocks that follow.
+
+use zerocopy::FromBytes;
+use zerocopy::big_endian::{U16, U32};
+use zerocopy::{Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::Problem;
+use crate::recovery::journal::block::RawHeader;
+use crate::recovery::journal::superblock::{Checksums, JournalSuperblock};
+
+/// `t_flags`: the block began like a block of the log, and has zeroes in their place.
+const ESCAPE: u16 = 0x1;
+/// No UUID follows.
+const SAME_UUID: u16 = 0x2;
+/// The last tag of the block.
+const LAST: u16 = 0x8;
+/// Size of the UUID behind a tag, bytes.
+const UUID_SIZE: usize = 16;
+
+/// `struct journal_block_tag_s`, without the upper half of the block number: that is there only
+/// where block numbers have 64 bits.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawTag {
+    block: U32,
+    checksum: U16,
+    flags: U16,
+}
+
+/// `struct journal_block_tag3_s`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawTag3 {
+    block: U32,
+    flags: U32,
+    block_hi: U32,
+    checksum: U32,
+}
+
+const _: () = assert!(size_of::<RawTag>() == 8 && size_of::<RawTag3>() == 16);
+
+/// Where a data block belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    /// Block number in the filesystem.
+    pub block: u64,
+    /// Whether the first four bytes are those of [`MAGIC`](super::block::MAGIC).
+    pub escaped: bool,
+    checksum: u32,
+}
+
+impl Tag {
+    /// Verifies the checksum of the data block as it is in the log.
+    pub(crate) fn verify(
+        &self,
+        superblock: &JournalSuperblock,
+        sequence: u32,
+        data: &[u8],
+    ) -> Result<(), Problem> {
+        let mask = match superblock.checksums {
+            Checksums::None | Checksums::Commit => return Ok(()),
+            Checksums::V2 => 0xffff,
+            Checksums::V3 => u32::MAX,
+        };
+        let seed = crc32c(superblock.seed, &sequence.to_be_bytes());
+        let (stored, computed) = (self.checksum, crc32c(seed, data) & mask);
+        if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+    }
+}
+
+/// The tags of a descriptor block.
+pub(crate) struct Tags<'a> {
+    rest: &'a [u8],
+    size: usize,
+    checksums: Checksums,
+    wide: bool,
+}
+
+impl<'a> Tags<'a> {
+    pub(crate) fn new(superblock: &JournalSuperblock, bytes: &'a [u8]) -> Self {
+        let tail = if superblock.has_tails() { 4 } else { 0 };
+        let end = bytes.len().saturating_sub(tail);
+        let rest = bytes.get(size_of::<RawHeader>()..end).unwrap_or_default();
+        let (checksums, wide) = (superblock.checksums, superblock.wide);
+        Self { rest, size: tag_size(checksums, wide), checksums, wide }
+    }
+
+    /// How many data blocks follow.
+    pub(crate) fn count_blocks(self) -> u32 {
+        u32::try_from(self.count()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Size of a tag in bytes. Those of the second version have two more bytes than they need.
+fn tag_size(checksums: Checksums, wide: bool) -> usize {
+    match (checksums, wide) {
+        (Checksums::V3, _) => 16,
+        (Checksums::V2, true) => 14,
+        (Checksums::V2, false) => 10,
+        (_, true) => 12,
+        (_, false) => 8,
+    }
+}
+
+impl Iterator for Tags<'_> {
+    type Item = Tag;
+
+    fn next(&mut self) -> Option<Tag> {
+        let (bytes, rest) = self.rest.split_at_checked(self.size)?;
+        let (tag, flags) = if self.checksums == Checksums::V3 {
+            let (raw, _) = RawTag3::ref_from_prefix(bytes).ok()?;
+            let (low, high) = (raw.block.get(), raw.block_hi.get());
+            // The lower half is where the flags of the other tags are.
+            let flags = u16::try_from(raw.flags.get() & 0xffff).unwrap_or(0);
+            (self.tag(low, high, raw.checksum.get(), flags), flags)
+        } else {
+            let (raw, high) = RawTag::ref_from_prefix(bytes).ok()?;
+            let high = U32::ref_from_prefix(high).map_or(0, |(high, _)| high.get());
+            let flags = raw.flags.get();
+            (self.tag(raw.block.get(), high, raw.checksum.get().into(), flags), flags)
+        };
+        self.rest = match flags {
+            _ if flags & LAST != 0 => &[],
+            _ if flags & SAME_UUID != 0 => rest,
+            _ => rest.get(UUID_SIZE..).unwrap_or_default(),
+        };
+        Some(tag)
+    }
+}
+
+impl Tags<'_> {
+    fn tag(&self, low: u32, high: u32, checksum: u32, flags: u16) -> Tag {
+        let high = if self.wide { u64::from(high) << 32 } else { 0 };
+        Tag { block: u64::from(low) | high, escaped: flags & ESCAPE != 0, checksum }
+    }
+}

@@ -1,0 +1,180 @@
+//! The orphan file: numbers of inodes that the next mount removes or truncates.
+
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::blocks::metadata::READ_MAX;
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::format::superblock::Superblock;
+use crate::map::Extent;
+
+/// `ob_magic`.
+const MAGIC: u32 = 0x0b10_ca04;
+/// Largest orphan file that a kernel takes, bytes.
+const SIZE_MAX: u64 = 8 << 20;
+
+/// `struct ext4_orphan_block_tail`, the end of each block.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawTail {
+    magic: U32,
+    checksum: U32,
+}
+
+/// Calls `visit` for each inode number in the orphan file.
+///
+/// # Errors
+/// Damage to the file, a failure of the source, or the error of `visit`.
+pub(crate) fn read(
+    fs: &Filesystem,
+    mut visit: impl FnMut(u32) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let superblock = fs.superblock();
+    let inode = fs.named_inode(superblock.orphan_file_inode, Structure::Superblock)?;
+    let corrupt = |problem| Structure::Inode(inode.number()).corrupt(problem);
+    if inode.size() > SIZE_MAX {
+        let (field, value, max) = ("size of the orphan file", inode.size(), SIZE_MAX);
+        return Err(corrupt(Problem::TooLarge { field, value, max }));
+    }
+    if inode.flags().contains(InodeFlags::INLINE_DATA) {
+        return Err(corrupt(Problem::Missing { logical: 0 }));
+    }
+    let count = superblock.block_at(inode.size());
+    let piece = superblock.block_at(READ_MAX.into()).max(1);
+    let mut next = 0;
+    for extent in fs.extents(&inode)? {
+        let Extent { logical, physical, length, unwritten, .. } = extent?;
+        let [logical, physical, length] =
+            [logical, physical, length].map(|bytes| superblock.block_at(bytes));
+        if next >= count {
+            break;
+        }
+        if logical != next || unwritten {
+            return Err(corrupt(Problem::Missing { logical: next }));
+        }
+        let length = length.min(count.saturating_sub(next));
+        let mut done = 0;
+        while done < length {
+            let start = physical.saturating_add(done);
+            let blocks = piece.min(length.saturating_sub(done));
+            let range = start..start.saturating_add(blocks);
+            fs.prefetch([range.clone()]);
+            for number in range {
+                let block = fs.block(number)?;
+                for entry in entries(superblock, &inode, next, number, &block)? {
+                    if entry.get() != 0 {
+                        visit(entry.get())?;
+                    }
+                }
+                next = next.saturating_add(1);
+            }
+            done = done.saturating_add(blocks);
+        }
+    }
+    if next < count {
+        return Err(corrupt(Problem::Missing { logical: next }));
+    }
+    Ok(())
+}
+
+/// The entries of block `index` of the file, which is block `number` of the filesystem; 0 is a
+/// free one.
+fn entries<'a>(
+    superblock: &Superblock,
+    inode: &Inode,
+    index: u64,
+    number: u64,
+    block: &'a [u8],
+) -> Result<&'a [U32], Error> {
+    let corrupt = |problem| Err(Structure::OrphanFile { index }.corrupt(problem));
+    let Ok((entries, tail)) = RawTail::ref_from_suffix(block) else {
+        return corrupt(Problem::Missing { logical: index });
+    };
+    let found = tail.magic.get();
+    if found != MAGIC {
+        return corrupt(Problem::Magic { found, expected: MAGIC });
+    }
+    if superblock.has_metadata_csum() {
+        let seed = crc32c(inode.checksum_seed, &number.to_le_bytes());
+        let (stored, computed) = (tail.checksum.get(), crc32c(seed, entries));
+        if stored != computed {
+            return corrupt(Problem::Checksum { stored, computed });
+        }
+    }
+    Ok(<[U32]>::ref_from_bytes(entries).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{BLOCK, FREE, Image, extent, node};
+
+    const INODE: u32 = 12;
+
+    /// A filesystem whose orphan file has these blocks.
+    fn image(blocks: &[&[u32]]) -> Image {
+        let mut image = Image::with(|raw| raw.orphan_file_inode = INODE.into());
+        image.inode(INODE, |bytes| {
+            bytes[4..8].copy_from_slice(&((blocks.len() * BLOCK) as u32).to_le_bytes());
+            let root = node(0, 4, &[extent(0, blocks.len() as u16, FREE)]);
+            bytes[0x28..0x28 + root.len()].copy_from_slice(&root);
+        });
+        for (number, entries) in (FREE..).zip(blocks) {
+            let seed = crc32c(image.seed(INODE), &number.to_le_bytes());
+            let block = image.block(number);
+            for (at, entry) in entries.iter().enumerate() {
+                block[at * 4..at * 4 + 4].copy_from_slice(&entry.to_le_bytes());
+            }
+            block[4088..4092].copy_from_slice(&MAGIC.to_le_bytes());
+            let crc = crc32c(seed, &block[..4088]);
+            block[4092..].copy_from_slice(&crc.to_le_bytes());
+        }
+        image
+    }
+
+    fn numbers(image: Image) -> Result<Vec<u32>, String> {
+        let mut numbers = Vec::new();
+        read(&image.open(), |number| {
+            numbers.push(number);
+            Ok(())
+        })
+        .map(|()| numbers)
+        .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn all_blocks_are_read() {
+        let mut full = [0; 1022];
+        full[1021] = 9;
+        assert_eq!(numbers(image(&[&[0, 7, 0, 8], &[], &full])).unwrap(), [7, 8, 9]);
+    }
+
+    #[test]
+    fn damage() {
+        let start = "corrupt block 1 of the orphan file: ";
+        for (at, problem) in
+            [(4088, "its magic number is 0xb10ca05"), (4092, "its checksum"), (0, "its checksum")]
+        {
+            let mut image = image(&[&[5], &[6]]);
+            image.block(FREE + 1)[at] ^= 1;
+            let message = numbers(image).unwrap_err();
+            assert!(message.starts_with(&format!("{start}{problem}")), "{message}");
+        }
+        let mut swapped = image(&[&[5], &[6]]);
+        let first = swapped.block(FREE).to_vec();
+        swapped.block(FREE + 1).copy_from_slice(&first);
+        assert!(numbers(swapped).unwrap_err().starts_with(start), "in another place");
+        let mut short = image(&[&[5]]);
+        short.inode(INODE, |bytes| {
+            bytes[5] = 0x20;
+            let root = node(0, 4, &[extent(0, 1, FREE)]);
+            bytes[0x28..0x28 + root.len()].copy_from_slice(&root);
+        });
+        assert!(numbers(short).unwrap_err().contains("logical block 1 is not there"));
+    }
+}
