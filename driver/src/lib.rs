@@ -61,12 +61,12 @@ compile_error!("the ordering of queue entries and doorbells is verified for x86-
 
 mod address;
 mod admin;
-mod async_queue;
 mod controller;
 mod controller_memory;
 mod dma;
 mod error;
 mod event;
+mod future;
 mod interrupt;
 mod mmio;
 mod namespace;
@@ -75,11 +75,11 @@ mod queue;
 mod transport;
 
 pub use address::{Address, ParseAddressError};
-pub use async_queue::{AsyncQueue, Ticket};
 pub use controller::{Controller, LogPage, NewNamespace, Options, Wait, WritableController};
 pub use dma::{Arena, DmaBuf, DmaMemory, DmaPieces, PAGE_SIZE, Parts};
 pub use error::{Error, Result};
 pub use event::AsyncEvent;
+pub use future::{AsyncQueue, Ticket};
 pub use mmio::Mmio;
 pub use namespace::{Namespace, PageRead, WritableNamespace};
 pub use nvio_spec as spec;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::parts::Memory;
+use super::scatter_list::Memory;
 use super::{Claim, DmaBuf, DmaMemory};
 use crate::{Error, Result};
 

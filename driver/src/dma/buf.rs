@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::arena::{Allocation, PAGE_SIZE};
-use super::parts::Memory;
+use super::scatter_list::Memory;
 
 /// A contiguous buffer that the device can reach, or a part of one; at most 4 GiB.
 ///

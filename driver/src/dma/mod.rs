@@ -8,14 +8,14 @@
 mod arena;
 mod buf;
 mod memory;
-mod parts;
-mod pieces;
+mod scatter_list;
 mod space;
+mod split_buffer;
 
 pub use arena::{Arena, PAGE_SIZE};
 pub(crate) use arena::{PageMap, Shared};
 pub use buf::DmaBuf;
 pub use memory::DmaMemory;
-pub use parts::Parts;
-pub use pieces::DmaPieces;
+pub use scatter_list::Parts;
 pub(crate) use space::Claim;
+pub use split_buffer::DmaPieces;

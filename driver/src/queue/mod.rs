@@ -2,25 +2,25 @@
 
 mod blocking;
 mod commands;
-mod core;
+mod data_pointer;
 mod joined;
 mod marks;
 mod memory;
+mod options;
 mod pair;
-mod pointer;
+mod pending;
+mod raw;
 mod ring;
-mod slots;
-mod split;
+mod split_transfer;
 #[cfg(test)]
 mod tests;
-mod transfer;
 mod wait;
 
 pub use self::blocking::Blocking;
-pub(crate) use self::core::{Core, Layout};
+pub(crate) use data_pointer::list_pages;
+pub use options::{Protection, Transfer};
 pub use pair::{Completion, Counters, Handler, QueuePair, Rejected};
-pub(crate) use pointer::list_pages;
-pub use split::Failed;
-pub(crate) use split::Split;
-pub use transfer::{Protection, Transfer};
+pub(crate) use raw::{Core, Layout};
+pub use split_transfer::Failed;
+pub(crate) use split_transfer::Split;
 pub(crate) use wait::Sleeper;

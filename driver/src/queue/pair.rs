@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nvio_spec::{Sqe, Status};
 use zerocopy::little_endian::U32;
 
-use super::core::{Ended, Taken};
+use super::raw::{Ended, Taken};
 use super::{Core, Sleeper};
 use crate::controller::{Failure, Health, Inner};
 use crate::dma::DmaBuf;
@@ -245,7 +245,7 @@ impl<T> QueuePair<T> {
     ) -> Result<(), Rejected<T>> {
         match Self::command(namespace.write_head(), namespace, lba, buf.len()) {
             Ok(mut sqe) => {
-                sqe.cdw12 = U32::new(sqe.cdw12.get() | super::transfer::FUA);
+                sqe.cdw12 = U32::new(sqe.cdw12.get() | super::options::FUA);
                 let submitted = self.core.submit_buf(sqe, buf, context);
                 submitted.map_err(|(buf, context)| self.full(buf, context))
             }

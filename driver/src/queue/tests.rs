@@ -8,7 +8,7 @@ use nvio_spec::{Cqe, Sqe, Status, status};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
 
-use super::core::{Ended, Taken};
+use super::raw::{Ended, Taken};
 use super::{Core, Layout};
 use crate::dma::{Arena, DmaBuf, Parts};
 use crate::mmio::Mmio;

@@ -6,10 +6,10 @@ use nvio_spec::register::{cq_head_doorbell, sq_tail_doorbell};
 use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe, Status};
 use zerocopy::little_endian::{U16, U64};
 
+use super::data_pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
 use super::memory::RingMemory;
-use super::pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
+use super::pending::{Overdue, Slots};
 use super::ring::{CompletionRing, Posted, SubmissionRing};
-use super::slots::{Overdue, Slots};
 use crate::controller_memory::ControllerMemory;
 use crate::dma::{Arena, DmaBuf, Parts};
 use crate::mmio::{Doorbell, DoorbellMemory, Mmio, Shadow};
