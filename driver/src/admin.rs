@@ -8,7 +8,7 @@ use nvio_spec::{Sqe, Status};
 
 use crate::dma::DmaBuf;
 use crate::event::AsyncEvent;
-use crate::queue::{Core, Layout};
+use crate::queue::{Layout, RawQueuePair};
 use crate::transport::Transport;
 use crate::{Error, Result, controller};
 
@@ -32,7 +32,7 @@ enum Kind {
 
 /// The admin queue pair.
 pub(crate) struct Admin {
-    core: Core<Kind>,
+    core: RawQueuePair<Kind>,
     timeout: Duration,
     /// Events that came and were not taken.
     events: Arc<ArrayQueue<AsyncEvent>>,
@@ -50,7 +50,7 @@ impl Admin {
         timeout: Duration,
         events: Arc<ArrayQueue<AsyncEvent>>,
     ) -> Result<Self> {
-        Ok(Self { core: Core::new(layout)?, timeout, events })
+        Ok(Self { core: RawQueuePair::new(layout)?, timeout, events })
     }
 
     pub(crate) fn sq_iova(&self) -> u64 {

@@ -76,7 +76,7 @@ mod transport;
 
 pub use address::{Address, ParseAddressError};
 pub use controller::{Controller, LogPage, NewNamespace, Options, Wait, WritableController};
-pub use dma::{Arena, DmaBuf, DmaMemory, DmaPieces, PAGE_SIZE, Parts};
+pub use dma::{Arena, DmaBuf, DmaMemory, PAGE_SIZE, ScatterList, SplitBuffer};
 pub use error::{Error, Result};
 pub use event::AsyncEvent;
 pub use future::{AsyncQueue, Ticket};
@@ -84,6 +84,7 @@ pub use mmio::Mmio;
 pub use namespace::{Namespace, PageRead, WritableNamespace};
 pub use nvio_spec as spec;
 pub use queue::{
-    Blocking, Completion, Counters, Failed, Handler, Protection, QueuePair, Rejected, Transfer,
+    Blocking, CommandOptions, Completion, Counters, Failed, Handler, Protection, QueuePair,
+    Rejected,
 };
 pub use transport::Transport;

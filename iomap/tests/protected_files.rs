@@ -7,7 +7,7 @@ use extents::{NoState, Scattered};
 use nvio_driver::spec::opcode::nvm;
 use nvio_driver::spec::protection::ProtectionType;
 use nvio_driver::spec::{Status, status};
-use nvio_driver::{Address, Controller, Options, QueuePair, Transfer, WritableNamespace};
+use nvio_driver::{Address, CommandOptions, Controller, Options, QueuePair, WritableNamespace};
 use nvio_emulator::{Backing, Emulator, Fault, Faults, NamespaceConfig, Rule};
 use nvio_iomap::{
     BioError, DiskQueue, DmaBuf, Error, FileQueue, Io, IoFlags, Memory, Protection, Reason, Tag,
@@ -118,7 +118,7 @@ impl Rig {
         let mut buf = self.controller.alloc(self.protection.buf_len(block)).unwrap();
         self.protection.seal(&mut buf, block, lba);
         change(&mut buf[..block]);
-        let how = Transfer::default();
+        let how = CommandOptions::default();
         queue.write_joined(&self.namespace, (lba, 1), buf, how, ()).unwrap();
         queue.wait(|done| assert!(done.status.is_success())).unwrap();
     }

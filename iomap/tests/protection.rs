@@ -4,7 +4,8 @@
 use nvio_driver::spec::protection::{CheckError, ProtectionType};
 use nvio_driver::spec::{Status, status};
 use nvio_driver::{
-    Address, Completion, Controller, DmaBuf, Options, Parts, QueuePair, Transfer, WritableNamespace,
+    Address, CommandOptions, Completion, Controller, DmaBuf, Options, QueuePair, ScatterList,
+    WritableNamespace,
 };
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_iomap::{BadProtection, Protection};
@@ -70,12 +71,12 @@ impl Rig {
         buf
     }
 
-    fn write(&mut self, buf: DmaBuf, lba: u64, how: Transfer) -> Status {
+    fn write(&mut self, buf: DmaBuf, lba: u64, how: CommandOptions) -> Status {
         self.queue.write_joined(&self.namespace, (lba, BLOCKS), buf, how, ()).unwrap();
         self.done().status.bare()
     }
 
-    fn read(&mut self, lba: u64, how: Transfer) -> (DmaBuf, Status) {
+    fn read(&mut self, lba: u64, how: CommandOptions) -> (DmaBuf, Status) {
         let bytes = (BLOCKS << self.namespace.block_shift()) as usize;
         let buf = self.controller.alloc(self.protection.buf_len(bytes)).unwrap();
         self.queue.read_joined(&self.namespace, (lba, BLOCKS), buf, how, ()).unwrap();
@@ -84,7 +85,7 @@ impl Rig {
     }
 
     /// Everything that a controller can check of what was sealed, the application tag too.
-    fn all_checks(&self, lba: u64) -> Transfer {
+    fn all_checks(&self, lba: u64) -> CommandOptions {
         let mut how = self.protection.transfer(lba);
         how.protection.check_application = true;
         how.protection.application_mask = u16::MAX;
@@ -92,27 +93,27 @@ impl Rig {
     }
 
     /// The memory of a command that knows nothing of joined buffers.
-    fn parts(&self, with_metadata: bool) -> Parts {
+    fn parts(&self, with_metadata: bool) -> ScatterList {
         let data = (BLOCKS << self.namespace.block_shift()) as usize;
         let metadata = (BLOCKS * self.namespace.metadata_size()) as usize;
         let alloc = |bytes| self.controller.alloc(bytes).unwrap();
         match (with_metadata, self.protection.is_extended()) {
-            (false, _) => Parts::from(alloc(data)),
-            (true, true) => Parts::from(alloc(data + metadata)),
-            (true, false) => Parts::new(vec![alloc(data)], Some(alloc(metadata))),
+            (false, _) => ScatterList::from(alloc(data)),
+            (true, true) => ScatterList::from(alloc(data + metadata)),
+            (true, false) => ScatterList::new(vec![alloc(data)], Some(alloc(metadata))),
         }
     }
 
     /// How the controller makes and takes away protection information by itself, and the memory
     /// of it.
-    fn by_controller(&self, lba: u64) -> (Transfer, Parts) {
+    fn by_controller(&self, lba: u64) -> (CommandOptions, ScatterList) {
         let protection = nvio_driver::Protection::by_controller(&self.namespace, lba);
-        let how = Transfer { protection, ..Transfer::default() };
+        let how = CommandOptions { protection, ..CommandOptions::default() };
         (how, self.parts(self.namespace.metadata_size() != 8))
     }
 
     /// The data in `parts`, without the metadata in between.
-    fn data_of(&self, parts: &Parts) -> Vec<u8> {
+    fn data_of(&self, parts: &ScatterList) -> Vec<u8> {
         let (block, size) = (self.namespace.block_size() as usize, self.namespace.metadata_size());
         let buf = &parts.data()[0];
         let each = buf.len() / BLOCKS as usize;
@@ -134,7 +135,7 @@ fn what_the_host_seals_the_controller_finds_right() {
         it.queue.read_with(&it.namespace, (lba, BLOCKS), parts, how, ()).unwrap();
         let done = it.done();
         assert!(done.status.is_success(), "{}: {}", it.what, done.status);
-        let parts = Parts::from_completed(done.buf).unwrap();
+        let parts = ScatterList::from_completed(done.buf).unwrap();
         assert!(it.data_of(&parts) == data, "{}", it.what);
     }
 }
@@ -201,10 +202,10 @@ fn stored_damage_is_found_by_the_controller_and_by_the_host() {
         let at = (data.len() / BLOCKS as usize) * 4 + 17;
         it.protection.copy_in(&mut buf, data.len(), at, &[data[at] ^ 4]);
         // Nothing is checked here: it is stored as it is.
-        assert_eq!(it.write(buf, lba, Transfer::default()), Status::SUCCESS);
+        assert_eq!(it.write(buf, lba, CommandOptions::default()), Status::SUCCESS);
         let (_, status) = it.read(lba, it.protection.transfer(lba));
         assert_eq!(status, status::GUARD_CHECK_ERROR, "{}", it.what);
-        let (buf, status) = it.read(lba, Transfer::default());
+        let (buf, status) = it.read(lba, CommandOptions::default());
         assert_eq!(status, Status::SUCCESS);
         match it.protection.verify(&buf, data.len(), lba) {
             Err(BadProtection::Block { lba: 24, error: CheckError::Guard { .. } }) => {}
@@ -234,12 +235,12 @@ fn data_and_metadata_may_lie_apart() {
         from.copy_from_slice(&data);
         to.fill(0x99);
         it.protection.seal_apart(&from, &mut to, lba);
-        let parts = Parts::new(vec![from], Some(to));
+        let parts = ScatterList::new(vec![from], Some(to));
         it.queue.write_with(&it.namespace, (lba, BLOCKS), parts, how, ()).unwrap();
         assert_eq!(it.done().status.bare(), Status::SUCCESS, "{}", it.what);
         let parts = it.parts(true);
         it.queue.read_with(&it.namespace, (lba, BLOCKS), parts, how, ()).unwrap();
-        let parts = Parts::from_completed(it.done().buf).unwrap();
+        let parts = ScatterList::from_completed(it.done().buf).unwrap();
         let (buf, metadata) = (&parts.data()[0], parts.metadata().unwrap());
         assert!(**buf == *data, "{}", it.what);
         assert_eq!(it.protection.verify_apart(buf, metadata, lba), Ok(()));

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nvio_driver::spec::protection::ProtectionType;
-use nvio_driver::{Address, Controller, Options, QueuePair, Transfer, WritableNamespace};
+use nvio_driver::{Address, CommandOptions, Controller, Options, QueuePair, WritableNamespace};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{File, FileQueue, Filesystem, OpenInode, QueueSource};
 use nvio_iomap::{
@@ -99,7 +99,7 @@ impl Rig {
         self.protection.copy_in(&mut buf, data.len(), 0, data);
         self.protection.seal(&mut buf, data.len(), lba);
         change(&mut buf);
-        let how = Transfer::default();
+        let how = CommandOptions::default();
         self.pair.write_joined(&self.namespace, (lba, blocks), buf, how, ()).unwrap();
         self.pair.wait(|done| assert!(done.status.is_success())).unwrap();
     }

@@ -6,7 +6,7 @@ use nvio_spec::Sqe;
 
 use super::{Controller, Health, Inner, Managed, Wait};
 use crate::interrupt::Vector;
-use crate::queue::{Core, Layout, QueuePair, Sleeper, list_pages};
+use crate::queue::{Layout, QueuePair, RawQueuePair, Sleeper, list_pages};
 use crate::{Error, Result};
 
 impl Controller {
@@ -21,7 +21,7 @@ impl Controller {
         let granted = inner.managed().granted;
         let qid = inner.free_queues().pop().ok_or(Error::NoQueue { granted })?;
         let sleeper = inner.sleeper();
-        let core = inner.layout(qid, depth).and_then(|layout| Core::new(&layout));
+        let core = inner.layout(qid, depth).and_then(|layout| RawQueuePair::new(&layout));
         let mut core = core.inspect_err(|_| inner.release_queues(qid))?;
         match inner.create_queues(qid, &mut core, Sleeper::vector(&sleeper)) {
             Ok(epoch) => Ok(QueuePair::new(core, Arc::clone(inner), qid, epoch, sleeper)),
@@ -76,7 +76,7 @@ impl Inner {
     pub(crate) fn create_queues<T>(
         &self,
         qid: u16,
-        core: &mut Core<T>,
+        core: &mut RawQueuePair<T>,
         vector: Option<u16>,
     ) -> Result<u32, (Error, bool)> {
         let mut managed = self.managed();

@@ -16,6 +16,6 @@ pub use arena::{Arena, PAGE_SIZE};
 pub(crate) use arena::{PageMap, Shared};
 pub use buf::DmaBuf;
 pub use memory::DmaMemory;
-pub use scatter_list::Parts;
+pub use scatter_list::ScatterList;
 pub(crate) use space::Claim;
-pub use split_buffer::DmaPieces;
+pub use split_buffer::SplitBuffer;

@@ -12,7 +12,7 @@ use super::DmaBuf;
 /// inside of the completion's buffer. Made once, it can be used again and again.
 #[derive(Debug)]
 // The parts are in an empty buffer, so that a completion has one kind of memory and no more.
-pub struct Parts(DmaBuf);
+pub struct ScatterList(DmaBuf);
 
 /// What an empty buffer carries.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct Memory {
     label: u64,
 }
 
-impl Parts {
+impl ScatterList {
     /// Data, and metadata, which is contiguous.
     pub fn new(data: Vec<DmaBuf>, metadata: Option<DmaBuf>) -> Self {
         Self::labelled(data, metadata, 0)
@@ -100,7 +100,7 @@ impl Parts {
     }
 }
 
-impl From<DmaBuf> for Parts {
+impl From<DmaBuf> for ScatterList {
     fn from(buf: DmaBuf) -> Self {
         Self::new(vec![buf], None)
     }

@@ -7,7 +7,7 @@ use super::DmaBuf;
 /// Pieces are cut off the front and returned in any order. Since pieces are owned and disjoint,
 /// counting the bytes that came back is proof that nobody has any part of the buffer any more.
 #[derive(Debug)]
-pub struct DmaPieces {
+pub struct SplitBuffer {
     /// The part at the front that was cut up already, as a buffer of no bytes at its start.
     start: DmaBuf,
     /// What was not cut off yet.
@@ -16,7 +16,7 @@ pub struct DmaPieces {
     returned: u32,
 }
 
-impl DmaPieces {
+impl SplitBuffer {
     /// Takes a buffer to be cut up.
     pub fn new(buf: DmaBuf) -> Self {
         Self { start: buf.mark(), rest: buf, cut: 0, returned: 0 }
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_buffer_comes_together_from_pieces_in_any_order() {
         let arena = Arena::detached(1).unwrap();
-        let mut pieces = DmaPieces::new(arena.alloc(1000).unwrap());
+        let mut pieces = SplitBuffer::new(arena.alloc(1000).unwrap());
         let (a, b) = (pieces.cut(300).unwrap(), pieces.cut(500).unwrap());
         assert!(pieces.cut(201).is_none());
         pieces.put(b).unwrap();
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn strangers_and_shrunk_pieces_are_not_taken_for_the_missing_ones() {
         let arena = Arena::detached(1).unwrap();
-        let mut pieces = DmaPieces::new(arena.alloc(1000).unwrap());
+        let mut pieces = SplitBuffer::new(arena.alloc(1000).unwrap());
         let mut piece = pieces.cut(600).unwrap();
         let stranger = pieces.put(arena.alloc(600).unwrap()).unwrap_err();
         assert_eq!(stranger.len(), 600);

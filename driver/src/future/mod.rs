@@ -18,7 +18,9 @@ use self::permits::Permits;
 use self::table::{Outcome, Table};
 use crate::dma::DmaBuf;
 use crate::namespace::{Namespace, WritableNamespace};
-use crate::queue::{Completion, Counters, Failed, QueuePair, Rejected, Split, Transfer};
+use crate::queue::{
+    CommandOptions, Completion, Counters, Failed, QueuePair, Rejected, SplitTransfer,
+};
 use crate::{Controller, Error, Result};
 
 /// Futures that can wait for a slot of a queue, unless it is said otherwise.
@@ -237,7 +239,7 @@ impl AsyncQueue {
         lba: u64,
         buf: DmaBuf,
     ) -> Result<DmaBuf, Failed> {
-        let split = Split::new("Read", namespace, lba, buf)?;
+        let split = SplitTransfer::new("Read", namespace, lba, buf)?;
         transfer::run(self, namespace, split, |lba| {
             move |pair: &mut QueuePair<Ticket>, piece, ticket| {
                 pair.read(namespace, lba, piece, ticket)
@@ -257,7 +259,7 @@ impl AsyncQueue {
         lba: u64,
         buf: DmaBuf,
     ) -> Result<DmaBuf, Failed> {
-        let split = Split::new("Write", namespace, lba, buf)?;
+        let split = SplitTransfer::new("Write", namespace, lba, buf)?;
         transfer::run(self, namespace, split, |lba| {
             move |pair: &mut QueuePair<Ticket>, piece, ticket| {
                 pair.write(namespace, lba, piece, ticket)
@@ -298,7 +300,7 @@ impl AsyncQueue {
             let count = (end - lba).min(MOST_BLOCKS);
             let range = (lba, u32::try_from(count).unwrap_or(u32::MAX));
             let zero = self.command((), |pair, (), ticket| {
-                pair.write_zeroes(namespace, range, deallocate, Transfer::default(), ticket)
+                pair.write_zeroes(namespace, range, deallocate, CommandOptions::default(), ticket)
             });
             let done = zero.await.map_err(|rejected| rejected.error)?;
             if !done.status.is_success() {
@@ -338,7 +340,7 @@ impl AsyncQueue {
     /// given, and does nothing else with the pair. It is called when there is room.
     ///
     /// ```
-    /// # use nvio_driver::{Address, AsyncQueue, Controller, Parts, Transfer};
+    /// # use nvio_driver::{Address, AsyncQueue, Controller, ScatterList, CommandOptions};
     /// # use nvio_emulator::{Backing, Emulator, NamespaceConfig};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let disk = NamespaceConfig::new(Backing::memory(16 << 20));
@@ -346,9 +348,9 @@ impl AsyncQueue {
     /// # let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
     /// # let namespace = controller.namespace(1)?;
     /// # let queue = AsyncQueue::new(&controller, 64)?;
-    /// let parts = Parts::new(vec![controller.alloc(4096)?, controller.alloc(4096)?], None);
+    /// let parts = ScatterList::new(vec![controller.alloc(4096)?, controller.alloc(4096)?], None);
     /// let compare = queue.command(parts, |pair, parts, ticket| {
-    ///     pair.compare(&namespace, (0, 16), parts, Transfer::default(), ticket)
+    ///     pair.compare(&namespace, (0, 16), parts, CommandOptions::default(), ticket)
     /// });
     /// let done = queue.block_on(compare).map_err(|rejected| rejected.error)?;
     /// assert!(done.status.is_success(), "all zeroes");

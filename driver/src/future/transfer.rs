@@ -6,7 +6,7 @@ use super::command::{Command, Submit};
 use super::{AsyncQueue, Ticket};
 use crate::dma::DmaBuf;
 use crate::namespace::Namespace;
-use crate::queue::{Failed, QueuePair, Rejected, Split};
+use crate::queue::{Failed, QueuePair, Rejected, SplitTransfer};
 use crate::{Error, Result};
 
 /// Most commands of one transfer that are in flight together: others want to get on, too.
@@ -16,7 +16,7 @@ const WINDOW: usize = 32;
 pub(super) async fn run<S, F>(
     queue: &AsyncQueue,
     namespace: &Namespace,
-    split: Split,
+    split: SplitTransfer,
     submit: F,
 ) -> Result<DmaBuf, Failed>
 where
@@ -32,7 +32,7 @@ where
 struct Pieces<'q, S, F> {
     queue: &'q AsyncQueue,
     namespace: &'q Namespace,
-    split: Split,
+    split: SplitTransfer,
     submit: F,
     commands: Vec<(u64, Command<'q, DmaBuf, S>)>,
     /// A piece for which there was no place to wait, while others are in flight.
@@ -69,7 +69,7 @@ impl<S: Submit<DmaBuf>, F: Fn(u64) -> S> Pieces<'_, S, F> {
         if self.commands.len() >= WINDOW || self.is_last_waiting() {
             return None;
         }
-        self.waiting.take().or_else(|| self.split.cut(self.namespace))
+        self.waiting.take().or_else(|| self.split.next_command(self.namespace))
     }
 
     fn is_last_waiting(&self) -> bool {
@@ -82,11 +82,11 @@ impl<S: Submit<DmaBuf>, F: Fn(u64) -> S> Pieces<'_, S, F> {
         let Poll::Ready(result) = command.poll(context) else { return Poll::Pending };
         self.commands.swap_remove(at);
         match result {
-            Ok(ended) => self.split.ended(ended.buf, ended.status),
+            Ok(ended) => self.split.completed(ended.buf, ended.status),
             Err((Error::QueueFull { .. }, piece)) if !self.commands.is_empty() => {
                 self.waiting = Some((lba, piece));
             }
-            Err((error, piece)) => self.split.refused(lba, piece, error),
+            Err((error, piece)) => self.split.rejected(lba, piece, error),
         }
         Poll::Ready(())
     }

@@ -2,7 +2,7 @@
 
 use nvio_spec::Status;
 
-use super::{Completion, Failed, QueuePair, Rejected, Split, Transfer};
+use super::{CommandOptions, Completion, Failed, QueuePair, Rejected, SplitTransfer};
 use crate::dma::DmaBuf;
 use crate::namespace::{Namespace, WritableNamespace};
 use crate::{Error, Result};
@@ -75,7 +75,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
     /// the blocks and the status of the command that failed; what a failed controller failed
     /// with. What is in the buffer then is not defined.
     pub fn read(&mut self, namespace: &Namespace, lba: u64, buf: DmaBuf) -> Result<DmaBuf, Failed> {
-        let split = Split::new("Read", namespace, lba, buf)?;
+        let split = SplitTransfer::new("Read", namespace, lba, buf)?;
         self.transfer(namespace, split, |queue, lba, piece, mark| {
             queue.read(namespace, lba, piece, mark)
         })
@@ -92,7 +92,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
         lba: u64,
         buf: DmaBuf,
     ) -> Result<DmaBuf, Failed> {
-        let split = Split::new("Write", namespace, lba, buf)?;
+        let split = SplitTransfer::new("Write", namespace, lba, buf)?;
         self.transfer(namespace, split, |queue, lba, piece, mark| {
             queue.write(namespace, lba, piece, mark)
         })
@@ -180,7 +180,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
         while lba < end {
             let count = (end - lba).min(MOST_BLOCKS);
             let range = (lba, u32::try_from(count).unwrap_or(u32::MAX));
-            let how = Transfer::default();
+            let how = CommandOptions::default();
             let status = self.command(|queue, mark| {
                 queue.write_zeroes(namespace, range, deallocate, how, mark)
             })?;
@@ -197,22 +197,22 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
     fn transfer(
         &mut self,
         namespace: &Namespace,
-        mut split: Split,
+        mut split: SplitTransfer,
         mut submit: impl FnMut(&mut QueuePair<T>, u64, DmaBuf, T) -> Result<(), Rejected<T>>,
     ) -> Result<DmaBuf, Failed> {
         self.attend();
-        while let Some((lba, mut piece)) = split.cut(namespace) {
+        while let Some((lba, mut piece)) = split.next_command(namespace) {
             loop {
                 if split.has_failed() {
                     break split.put(piece);
                 }
                 match submit(self.queue, lba, piece, self.mark.clone()) {
-                    Ok(()) => break split.queued(),
+                    Ok(()) => break split.submitted(),
                     Err(Rejected { error: Error::QueueFull { .. }, buf, .. }) if self.is_busy() => {
                         piece = buf;
                         self.wait(&mut split)?;
                     }
-                    Err(rejected) => break split.refused(lba, rejected.buf, rejected.error),
+                    Err(rejected) => break split.rejected(lba, rejected.buf, rejected.error),
                 }
             }
         }
@@ -233,10 +233,10 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
     }
 
     /// Waits until something has ended. When that fails, the queue keeps what is in flight.
-    fn wait(&mut self, split: &mut Split) -> Result<(), Failed> {
+    fn wait(&mut self, split: &mut SplitTransfer) -> Result<(), Failed> {
         let Self { queue, mark, others, .. } = self;
         let waited = queue.wait(|done| match done.context == *mark {
-            true => split.ended(done.buf, done.status),
+            true => split.completed(done.buf, done.status),
             false => others(done),
         });
         waited.map(drop).map_err(|error| Failed { error, buf: None })

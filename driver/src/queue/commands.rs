@@ -5,9 +5,9 @@ use nvio_spec::{CopyRange, DsmRange, MAX_RANGES, Sqe};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use super::{QueuePair, Rejected, Transfer};
+use super::{CommandOptions, QueuePair, Rejected};
 use crate::controller::WritableController;
-use crate::dma::{DmaBuf, Parts};
+use crate::dma::{DmaBuf, ScatterList};
 use crate::namespace::{Namespace, WritableNamespace};
 use crate::{Error, Result};
 
@@ -31,10 +31,10 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        parts: Parts,
-        how: Transfer,
+        parts: ScatterList,
+        how: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, Parts>> {
+    ) -> Result<(), Rejected<T, ScatterList>> {
         self.submit_with(nvm::READ, namespace, (lba, blocks), parts, how, context)
     }
 
@@ -47,10 +47,10 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &WritableNamespace,
         (lba, blocks): (u64, u32),
-        parts: Parts,
-        how: Transfer,
+        parts: ScatterList,
+        how: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, Parts>> {
+    ) -> Result<(), Rejected<T, ScatterList>> {
         self.submit_with(nvm::WRITE, namespace, (lba, blocks), parts, how, context)
     }
 
@@ -63,10 +63,10 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        parts: Parts,
-        how: Transfer,
+        parts: ScatterList,
+        how: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, Parts>> {
+    ) -> Result<(), Rejected<T, ScatterList>> {
         self.submit_with(nvm::COMPARE, namespace, (lba, blocks), parts, how, context)
     }
 
@@ -79,7 +79,7 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        how: Transfer,
+        how: CommandOptions,
         context: T,
     ) -> Result<(), Rejected<T, ()>> {
         self.submit_range(nvm::VERIFY, namespace, (lba, blocks), how, 0, context)
@@ -96,7 +96,7 @@ impl<T> QueuePair<T> {
         namespace: &WritableNamespace,
         (lba, blocks): (u64, u32),
         deallocate: bool,
-        how: Transfer,
+        how: CommandOptions,
         context: T,
     ) -> Result<(), Rejected<T, ()>> {
         let flags = if deallocate { WRITE_ZEROES_DEALLOCATE } else { 0 };
@@ -167,9 +167,9 @@ impl<T> QueuePair<T> {
         &mut self,
         _permission: &WritableController,
         sqe: Sqe,
-        parts: Parts,
+        parts: ScatterList,
         context: T,
-    ) -> Result<(), Rejected<T, Parts>> {
+    ) -> Result<(), Rejected<T, ScatterList>> {
         self.submit_parts(sqe, parts, context)
     }
 
@@ -182,7 +182,7 @@ impl<T> QueuePair<T> {
         opcode: u8,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        how: Transfer,
+        how: CommandOptions,
         flags: u32,
         context: T,
     ) -> Result<(), Rejected<T, ()>> {
@@ -205,10 +205,10 @@ impl<T> QueuePair<T> {
         opcode: u8,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        parts: Parts,
-        how: Transfer,
+        parts: ScatterList,
+        how: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, Parts>> {
+    ) -> Result<(), Rejected<T, ScatterList>> {
         let checked = namespace.check_blocks(lba, blocks);
         if let Err(error) = checked.and_then(|()| how.check(namespace, blocks, &parts)) {
             return Err(Rejected { error, buf: parts, context });
@@ -222,9 +222,9 @@ impl<T> QueuePair<T> {
     fn submit_parts(
         &mut self,
         sqe: Sqe,
-        parts: Parts,
+        parts: ScatterList,
         context: T,
-    ) -> Result<(), Rejected<T, Parts>> {
+    ) -> Result<(), Rejected<T, ScatterList>> {
         self.core.submit_parts(sqe, parts, context).map_err(|(scattered, parts, context)| {
             match scattered {
                 Some(_) => Rejected { error: Error::Scattered, buf: parts, context },

@@ -1,12 +1,12 @@
 //! Commands whose data and metadata lie in one buffer (NVM 3.2.4, 3.2.6).
 //!
-//! [`Parts`](crate::Parts) are a list, which is memory of its own; here there is none.
+//! [`ScatterList`](crate::ScatterList) are a list, which is memory of its own; here there is none.
 
 use nvio_spec::Sqe;
 use nvio_spec::opcode::nvm;
 use zerocopy::little_endian::U64;
 
-use super::{QueuePair, Rejected, Transfer};
+use super::{CommandOptions, QueuePair, Rejected};
 use crate::dma::DmaBuf;
 use crate::namespace::{Namespace, WritableNamespace};
 use crate::{Error, Result};
@@ -34,7 +34,7 @@ impl<T> QueuePair<T> {
         namespace: &Namespace,
         range: (u64, u32),
         buf: DmaBuf,
-        how: Transfer,
+        how: CommandOptions,
         context: T,
     ) -> Result<(), Rejected<T>> {
         self.submit_joined(nvm::READ, namespace, range, buf, how, context)
@@ -50,7 +50,7 @@ impl<T> QueuePair<T> {
         namespace: &WritableNamespace,
         range: (u64, u32),
         buf: DmaBuf,
-        how: Transfer,
+        how: CommandOptions,
         context: T,
     ) -> Result<(), Rejected<T>> {
         self.submit_joined(nvm::WRITE, namespace, range, buf, how, context)
@@ -62,7 +62,7 @@ impl<T> QueuePair<T> {
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
         buf: DmaBuf,
-        how: Transfer,
+        how: CommandOptions,
         context: T,
     ) -> Result<(), Rejected<T>> {
         let data = match how.check_joined(namespace, (lba, blocks), &buf) {
@@ -81,7 +81,7 @@ impl<T> QueuePair<T> {
     }
 }
 
-impl Transfer {
+impl CommandOptions {
     /// How many bytes of `buf` the data pointer is to describe: all but metadata that is behind
     /// the data.
     fn check_joined(

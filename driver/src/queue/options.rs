@@ -3,7 +3,7 @@
 use nvio_spec::Sqe;
 use zerocopy::little_endian::U32;
 
-use crate::dma::{DmaBuf, Parts};
+use crate::dma::{DmaBuf, ScatterList};
 use crate::namespace::Namespace;
 use crate::{Error, Result};
 
@@ -12,7 +12,7 @@ pub(super) const FUA: u32 = 1 << 30;
 
 /// How a Read, Write or Compare transfers its blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Transfer {
+pub struct CommandOptions {
     /// Force Unit Access: a write is durable when it completes, a read comes from the media.
     pub fua: bool,
     /// Limited Retry: the controller should not try for long.
@@ -57,7 +57,7 @@ impl Protection {
     }
 }
 
-impl Transfer {
+impl CommandOptions {
     /// Sets CDW12, CDW14 and CDW15 of a command.
     pub(super) fn apply(&self, sqe: &mut Sqe) {
         let bit = |set: bool, at: u32| u32::from(set) << at;
@@ -90,7 +90,12 @@ impl Transfer {
     }
 
     /// Whether `parts` are what `blocks` of the namespace need.
-    pub(super) fn check(&self, namespace: &Namespace, blocks: u32, parts: &Parts) -> Result<()> {
+    pub(super) fn check(
+        &self,
+        namespace: &Namespace,
+        blocks: u32,
+        parts: &ScatterList,
+    ) -> Result<()> {
         let (data, metadata) = self.lengths(namespace, blocks);
         let given = parts.metadata().map_or(0, DmaBuf::len);
         if given != metadata {

@@ -7,16 +7,16 @@ use nvio_spec::{Sqe, Status};
 use zerocopy::little_endian::U32;
 
 use super::raw::{Ended, Taken};
-use super::{Core, Sleeper};
+use super::{RawQueuePair, Sleeper};
 use crate::controller::{Failure, Health, Inner};
 use crate::dma::DmaBuf;
 use crate::namespace::{Namespace, PageRead, WritableNamespace};
 use crate::{Error, Result};
 
 /// Polls without a completion after which a queue looks after itself.
-pub(super) const PATIENCE: u32 = 1 << 10;
+pub(super) const POLLS_PER_CHECK: u32 = 1 << 10;
 /// Least time between two looks, milliseconds.
-const LOOK_INTERVAL: u32 = 100;
+const CHECK_INTERVAL_MS: u32 = 100;
 
 /// A submission queue and its completion queue, for one thread.
 ///
@@ -32,9 +32,9 @@ const LOOK_INTERVAL: u32 = 100;
 ///
 /// Dropping the pair deletes its queues; buffers of commands in flight are given up.
 pub struct QueuePair<T = u64> {
-    pub(super) core: ManuallyDrop<Core<T>>,
+    pub(super) core: ManuallyDrop<RawQueuePair<T>>,
     /// Polls that may find nothing until the queue looks after itself.
-    patience: u32,
+    polls_until_check: u32,
     pub(super) controller: Arc<Inner>,
     qid: u16,
     /// The controller's epoch that the queues are of.
@@ -42,14 +42,14 @@ pub struct QueuePair<T = u64> {
     /// Why the queues do not exist, if they do not.
     failure: Option<Failure>,
     /// Whether the controller may know the queues.
-    known: bool,
+    exists_on_device: bool,
     /// When the commands in flight were last looked at.
-    looked: u32,
-    /// Polls that found nothing, until `patience` was granted.
+    last_check_ms: u32,
+    /// Polls that found nothing, until `polls_until_check` was granted.
     idle_polls: u64,
-    granted_patience: u32,
+    granted_polls: u32,
     /// Polls that found completions, all of which matched no command: idle ones, for a caller.
-    barren_polls: u64,
+    stale_only_polls: u64,
     pub(super) sleeper: Option<Sleeper>,
 }
 
@@ -59,7 +59,7 @@ pub struct Completion<T> {
     /// What was given with the command.
     pub context: T,
     /// The command's buffer; empty for a command without one, and for one that was given
-    /// [`Parts`](crate::Parts), which [`Parts::from_completed`](crate::Parts::from_completed) takes
+    /// [`ScatterList`](crate::ScatterList), which [`ScatterList::from_completed`](crate::ScatterList::from_completed) takes
     /// out. Also empty after a failure of a controller that could not be stopped: it may still
     /// write to the memory, which is given up.
     pub buf: DmaBuf,
@@ -116,7 +116,7 @@ pub struct Counters {
 
 impl<T> QueuePair<T> {
     pub(crate) fn new(
-        core: Core<T>,
+        core: RawQueuePair<T>,
         controller: Arc<Inner>,
         qid: u16,
         epoch: u32,
@@ -124,16 +124,16 @@ impl<T> QueuePair<T> {
     ) -> Self {
         Self {
             core: ManuallyDrop::new(core),
-            patience: PATIENCE,
+            polls_until_check: POLLS_PER_CHECK,
             controller,
             qid,
             epoch,
             failure: None,
-            known: true,
-            looked: 0,
+            exists_on_device: true,
+            last_check_ms: 0,
             idle_polls: 0,
-            granted_patience: PATIENCE,
-            barren_polls: 0,
+            granted_polls: POLLS_PER_CHECK,
+            stale_only_polls: 0,
             sleeper,
         }
     }
@@ -141,6 +141,12 @@ impl<T> QueuePair<T> {
     /// The queues' identifier, 1 to 65,534.
     pub fn id(&self) -> u16 {
         self.qid
+    }
+
+    /// Whether the submission queue is in the Controller Memory Buffer; see
+    /// [`Options::controller_memory_queues`](crate::Options::controller_memory_queues).
+    pub fn is_in_controller_memory(&self) -> bool {
+        self.core.is_in_controller()
     }
 
     /// Commands that can be in flight at once.
@@ -156,13 +162,13 @@ impl<T> QueuePair<T> {
 
     /// What the pair did since it was made.
     pub fn counters(&self) -> Counters {
-        let idle = self.idle_polls + u64::from(self.granted_patience - self.patience);
+        let idle = self.idle_polls + u64::from(self.granted_polls - self.polls_until_check);
         let (sleeps, missed_interrupts) = Sleeper::counters(&self.sleeper);
         Counters {
             submitted: self.core.submitted(),
             completed: self.core.ended(),
             errors: self.core.errors(),
-            polls: self.core.busy_polls() - self.barren_polls + idle,
+            polls: self.core.busy_polls() - self.stale_only_polls + idle,
             idle_polls: idle,
             doorbells: self.core.doorbells(),
             stale: self.core.stale(),
@@ -301,7 +307,7 @@ impl<T> QueuePair<T> {
         let metadata = namespace.metadata_size();
         if namespace.protection_type() != 0 && metadata == 8 {
             let protection = super::Protection::by_controller(namespace, lba);
-            super::Transfer { protection, ..Default::default() }.apply(&mut sqe);
+            super::CommandOptions { protection, ..Default::default() }.apply(&mut sqe);
         } else if metadata != 0 {
             let needed = blocks as usize * metadata as usize;
             return Err(Error::MetadataSize { bytes: 0, needed });
@@ -338,7 +344,7 @@ impl<T> QueuePair<T> {
     pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
         // Most polls find nothing.
         if !self.core.has_posted() {
-            return if self.is_patient() { 0 } else { self.tend(&mut done) };
+            return if self.count_empty_poll() { 0 } else { self.run_health_check(&mut done) };
         }
         self.take(limit, done)
     }
@@ -348,14 +354,14 @@ impl<T> QueuePair<T> {
     fn take(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
         match self.core.take(limit, |ended| done(ended.into())) {
             0 => {
-                self.barren_polls += 1;
+                self.stale_only_polls += 1;
                 // A device that posts nonsense without end must not keep others from being looked
                 // after.
-                if self.is_patient() {
+                if self.count_empty_poll() {
                     return 0;
                 }
-                // Not `tend`: a pointer to `done` would cost each completion.
-                let ended = std::iter::from_fn(|| self.tend_one());
+                // Not `run_health_check`: a pointer to `done` would cost each completion.
+                let ended = std::iter::from_fn(|| self.run_health_check_once());
                 ended.map(&mut done).count()
             }
             taken => taken,
@@ -368,8 +374,8 @@ impl<T> QueuePair<T> {
         if self.core.has_posted() {
             return self.take_with(limit, handler);
         }
-        if !self.is_patient() {
-            return self.tend(&mut |ended| handler.completed(ended));
+        if !self.count_empty_poll() {
+            return self.run_health_check(&mut |ended| handler.completed(ended));
         }
         0
     }
@@ -378,10 +384,10 @@ impl<T> QueuePair<T> {
     fn take_with(&mut self, limit: usize, handler: &mut impl Handler<T>) -> usize {
         match self.core.take(limit, |ended| handler.completed(ended.into())) {
             0 => {
-                self.barren_polls += 1;
-                match self.is_patient() {
+                self.stale_only_polls += 1;
+                match self.count_empty_poll() {
                     true => 0,
-                    false => self.tend(&mut |ended| handler.completed(ended)),
+                    false => self.run_health_check(&mut |ended| handler.completed(ended)),
                 }
             }
             taken => taken,
@@ -395,24 +401,24 @@ impl<T> QueuePair<T> {
         match self.core.take_one() {
             Taken::Ended(ended) => Some(ended.into()),
             other => {
-                self.barren_polls += u64::from(matches!(other, Taken::Stale));
-                if self.is_patient() { None } else { self.tend_one() }
+                self.stale_only_polls += u64::from(matches!(other, Taken::Stale));
+                if self.count_empty_poll() { None } else { self.run_health_check_once() }
             }
         }
     }
 
     /// Counts a poll that found nothing; false when it is time to look after the queue.
     #[inline]
-    fn is_patient(&mut self) -> bool {
-        self.patience -= 1;
-        self.patience != 0
+    fn count_empty_poll(&mut self) -> bool {
+        self.polls_until_check -= 1;
+        self.polls_until_check != 0
     }
 
     #[cold]
     #[inline(never)]
-    fn tend(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
+    fn run_health_check(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
         let mut count = 0;
-        while let Some(ended) = self.tend_one() {
+        while let Some(ended) = self.run_health_check_once() {
             count += 1;
             done(ended);
         }
@@ -421,12 +427,12 @@ impl<T> QueuePair<T> {
 
     #[cold]
     #[inline(never)]
-    fn tend_one(&mut self) -> Option<Completion<T>> {
-        self.idle_polls += u64::from(self.granted_patience);
+    fn run_health_check_once(&mut self) -> Option<Completion<T>> {
+        self.idle_polls += u64::from(self.granted_polls);
         let ended = self.check_one();
         // There may be more of the kind.
-        self.granted_patience = if ended.is_some() { 1 } else { PATIENCE };
-        self.patience = self.granted_patience;
+        self.granted_polls = if ended.is_some() { 1 } else { POLLS_PER_CHECK };
+        self.polls_until_check = self.granted_polls;
         ended
     }
 
@@ -449,7 +455,7 @@ impl<T> QueuePair<T> {
     /// Does what is to be done, and gives a command that a reset has ended, if there is one.
     fn check_one(&mut self) -> Option<Completion<T>> {
         if self.is_current() {
-            self.look();
+            self.check_overdue();
         }
         if self.is_current() {
             return None;
@@ -469,25 +475,26 @@ impl<T> QueuePair<T> {
         };
         let ended = self.core.abandon(status, lost);
         if ended.is_none() {
-            self.rejoin(epoch);
+            self.recreate_queues(epoch);
         }
         ended.map(Completion::from)
     }
 
     /// Makes the queues again after a reset, when no command is in flight.
-    fn rejoin(&mut self, epoch: u32) {
+    fn recreate_queues(&mut self, epoch: u32) {
         self.core.restart();
         self.epoch = epoch;
         let vector = Sleeper::vector(&self.sleeper);
         self.failure = match self.controller.create_queues(self.qid, &mut self.core, vector) {
             Ok(epoch) => {
-                (self.epoch, self.known) = (epoch, true);
+                (self.epoch, self.exists_on_device) = (epoch, true);
                 None
             }
             Err((error, known)) => {
                 // A controller that could not be stopped may use those of before the reset.
                 let (_, health) = self.controller.lifecycle();
-                self.known = known || matches!(health, Health::Failed { stopped: false, .. });
+                self.exists_on_device =
+                    known || matches!(health, Health::Failed { stopped: false, .. });
                 Some(Failure::from(&error))
             }
         };
@@ -503,18 +510,18 @@ impl<T> QueuePair<T> {
     }
 
     /// Least time between two looks, milliseconds.
-    pub(super) fn look_interval(&self) -> u32 {
+    pub(super) fn check_interval_ms(&self) -> u32 {
         let bounds = self.controller.io_bounds_ms();
-        LOOK_INTERVAL.min(bounds.0 / 4).min(bounds.1 / 4)
+        CHECK_INTERVAL_MS.min(bounds.0 / 4).min(bounds.1 / 4)
     }
 
-    fn look(&mut self) {
+    fn check_overdue(&mut self) {
         let now = self.controller.millis();
         let bounds = self.controller.io_bounds_ms();
-        if now.wrapping_sub(self.looked) < self.look_interval() {
+        if now.wrapping_sub(self.last_check_ms) < self.check_interval_ms() {
             return;
         }
-        self.looked = now;
+        self.last_check_ms = now;
         self.controller.note_events();
         if self.core.in_flight() == 0 {
             return;
@@ -524,7 +531,7 @@ impl<T> QueuePair<T> {
         }
         // All that are overdue, so that none waits for the interval of those before it. Aborts take
         // time: the clock is looked at for each.
-        while let Some(overdue) = self.core.look(self.controller.millis(), bounds) {
+        while let Some(overdue) = self.core.find_overdue(self.controller.millis(), bounds) {
             if overdue.aborted {
                 let after = self.controller.io_timeout();
                 let error = Error::Timeout { what: "a command that was aborted", after };
@@ -549,7 +556,7 @@ impl<T> From<Ended<T>> for Completion<T> {
 
 impl<T> Drop for QueuePair<T> {
     fn drop(&mut self) {
-        let deleted = match self.known {
+        let deleted = match self.exists_on_device {
             true => self.controller.delete_queues(self.qid, self.epoch),
             false => {
                 self.controller.release_queues(self.qid);

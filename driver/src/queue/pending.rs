@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 ///
 /// An identifier is a slot's number with a generation above it, so that a completion that is late,
 /// doubled or made up does not match the command that has the slot now.
-pub(super) struct Slots<T> {
+pub(super) struct PendingCommands<T> {
     table: Box<[Slot<T>]>,
     /// The first free slot; [`NONE`], which is in no table, when there is none. What was freed
     /// last is used first, as it is in the cache.
@@ -24,7 +24,7 @@ pub(super) struct Slot<T> {
     request: MaybeUninit<T>,
     /// Of a slot in use, its `tag`; else [`UNUSED`].
     used: u32,
-    /// Of a free slot: the number of the next free one. Of a slot in use: [`Mark`], or what was
+    /// Of a free slot: the number of the next free one. Of a slot in use: [`AgeMark`], or what was
     /// there before, which is below any mark.
     link: u32,
     /// Identifier of the command in the slot, or of the next one, in bits 31:16, where the first
@@ -36,12 +36,12 @@ pub(super) struct Slot<T> {
 const UNUSED: u32 = u32::MAX;
 const NONE: u32 = u16::MAX as u32;
 
-/// What [`Slots::look`] left in a slot when it saw the command there. It costs nothing where
+/// What [`PendingCommands::find_overdue`] left in a slot when it saw the command there. It costs nothing where
 /// commands are submitted and completed: freeing a slot overwrites it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark(u32);
+struct AgeMark(u32);
 
-impl Mark {
+impl AgeMark {
     const SEEN: u32 = 1 << 31;
     const ABORTED: u32 = 1 << 30;
     const TIME: u32 = Self::ABORTED - 1;
@@ -60,7 +60,7 @@ impl Mark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Overdue {
     pub(super) cid: u16,
-    /// Whether [`Slots::mark_aborted`] was called for it, as long ago.
+    /// Whether [`PendingCommands::mark_aborted`] was called for it, as long ago.
     pub(super) aborted: bool,
 }
 
@@ -90,7 +90,7 @@ impl<T> Slot<T> {
 }
 
 /// A slot in use.
-pub(super) struct Used<'a, T> {
+pub(super) struct Pending<'a, T> {
     slot: &'a mut Slot<T>,
     free: &'a mut u32,
     index: u32,
@@ -98,7 +98,7 @@ pub(super) struct Used<'a, T> {
     next: u32,
 }
 
-impl<T> Used<'_, T> {
+impl<T> Pending<'_, T> {
     /// Takes the request, and frees the slot.
     #[inline]
     pub(super) fn take(self) -> T {
@@ -108,13 +108,13 @@ impl<T> Used<'_, T> {
         slot.link = *free;
         *free = index;
         // SAFETY: `fill` alone sets `used`, after it has written the request, and this alone clears
-        // it; a `Used` is made only of a slot where it is set, and is consumed here. So the request
+        // it; a `Pending` is made only of a slot where it is set, and is consumed here. So the request
         // is there, and is taken once.
         unsafe { slot.request.assume_init_read() }
     }
 }
 
-impl<T> Slots<T> {
+impl<T> PendingCommands<T> {
     /// More slots than a table has: four bits of an identifier are left for the generation.
     pub(super) const MOST: u32 = 4096;
 
@@ -146,14 +146,14 @@ impl<T> Slots<T> {
     /// The slot of the command whose identifier is in bits 15:0, whatever is above, or `None` if
     /// none such is in flight.
     #[inline]
-    pub(super) fn find(&mut self, cid: u32) -> Option<Used<'_, T>> {
+    pub(super) fn find(&mut self, cid: u32) -> Option<Pending<'_, T>> {
         let Self { table, free, index_mask, generation } = self;
         let (index, tag) = (cid & *index_mask, cid << 16);
         let slot = table.get_mut(index as usize)?;
         if slot.used != tag {
             return None;
         }
-        Some(Used { slot, free, index, next: tag.wrapping_add(*generation) })
+        Some(Pending { slot, free, index, next: tag.wrapping_add(*generation) })
     }
 
     /// The number of the slot that [`take`](Self::take) would give.
@@ -164,7 +164,7 @@ impl<T> Slots<T> {
     /// Takes any request that is in flight.
     pub(super) fn remove_any(&mut self) -> Option<T> {
         let cid = self.table.iter().find(|slot| slot.is_used())?.cid();
-        self.find(u32::from(cid)).map(Used::take)
+        self.find(u32::from(cid)).map(Pending::take)
     }
 
     /// Makes every slot that is free unavailable.
@@ -184,15 +184,15 @@ impl<T> Slots<T> {
     /// Marks the commands in flight that are seen for the first time with the time, in a unit of
     /// the caller's, and gives the first that was marked as long ago as it has: the first bound is
     /// for commands, the second for those that were aborted.
-    pub(super) fn look(&mut self, now: u32, bounds: (u32, u32)) -> Option<Overdue> {
+    pub(super) fn find_overdue(&mut self, now: u32, bounds: (u32, u32)) -> Option<Overdue> {
         let mut overdue = None;
         for slot in self.table.iter_mut().filter(|slot| slot.is_used()) {
-            let mark = Mark(slot.link);
-            if mark.0 & Mark::SEEN == 0 {
-                slot.link = Mark::new(now, false).0;
+            let mark = AgeMark(slot.link);
+            if mark.0 & AgeMark::SEEN == 0 {
+                slot.link = AgeMark::new(now, false).0;
                 continue;
             }
-            let aborted = mark.0 & Mark::ABORTED != 0;
+            let aborted = mark.0 & AgeMark::ABORTED != 0;
             let bound = if aborted { bounds.1 } else { bounds.0 };
             if overdue.is_none() && mark.age(now) >= bound {
                 overdue = Some(Overdue { cid: slot.cid(), aborted });
@@ -205,12 +205,12 @@ impl<T> Slots<T> {
     pub(super) fn mark_aborted(&mut self, cid: u16, now: u32) {
         let slot = self.table.get_mut((u32::from(cid) & self.index_mask) as usize);
         if let Some(slot) = slot.filter(|slot| slot.cid() == cid && slot.is_used()) {
-            slot.link = Mark::new(now, true).0;
+            slot.link = AgeMark::new(now, true).0;
         }
     }
 }
 
-impl<T> Drop for Slots<T> {
+impl<T> Drop for PendingCommands<T> {
     fn drop(&mut self) {
         while self.remove_any().is_some() {}
     }
@@ -220,19 +220,19 @@ impl<T> Drop for Slots<T> {
 mod tests {
     use super::*;
 
-    fn insert<T>(slots: &mut Slots<T>, request: T) -> u16 {
+    fn insert<T>(slots: &mut PendingCommands<T>, request: T) -> u16 {
         let slot = slots.take().unwrap();
         slot.fill(request);
         slot.cid()
     }
 
-    fn remove<T>(slots: &mut Slots<T>, cid: u16) -> Option<T> {
-        slots.find(u32::from(cid)).map(Used::take)
+    fn remove<T>(slots: &mut PendingCommands<T>, cid: u16) -> Option<T> {
+        slots.find(u32::from(cid)).map(Pending::take)
     }
 
     #[test]
     fn an_identifier_is_good_once() {
-        let mut slots = Slots::new(3);
+        let mut slots = PendingCommands::new(3);
         let first = insert(&mut slots, 'a');
         assert_eq!(remove(&mut slots, first), Some('a'));
         assert_eq!(remove(&mut slots, first), None, "doubled");
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded() {
-        let mut slots = Slots::new(2);
+        let mut slots = PendingCommands::new(2);
         insert(&mut slots, 1);
         insert(&mut slots, 2);
         assert!(slots.take().is_none());
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn no_identifier_is_all_ones_and_none_names_a_missing_slot() {
         for capacity in [1, 2, 3, 4, 255, 4095] {
-            let mut slots = Slots::new(capacity);
+            let mut slots = PendingCommands::new(capacity);
             for _ in 0..70_000u32 {
                 let cid = insert(&mut slots, ());
                 assert_ne!(cid, 0xffff);
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn what_is_in_flight_is_dropped_once_with_the_table() {
         let request = std::rc::Rc::new(());
-        let mut slots = Slots::new(3);
+        let mut slots = PendingCommands::new(3);
         let first = insert(&mut slots, request.clone());
         insert(&mut slots, request.clone());
         drop(remove(&mut slots, first));
@@ -286,20 +286,20 @@ mod tests {
 
     #[test]
     fn only_what_stays_for_long_is_overdue() {
-        let mut slots = Slots::new(3);
+        let mut slots = PendingCommands::new(3);
         let stays = insert(&mut slots, 'a');
-        assert_eq!(slots.look(u32::MAX - 1, (5, 3)), None);
+        assert_eq!(slots.find_overdue(u32::MAX - 1, (5, 3)), None);
         let goes = insert(&mut slots, 'b');
-        assert_eq!(slots.look(2, (5, 3)), None, "the time wraps");
+        assert_eq!(slots.find_overdue(2, (5, 3)), None, "the time wraps");
         remove(&mut slots, goes);
         insert(&mut slots, 'c');
         let overdue = Overdue { cid: stays, aborted: false };
-        assert_eq!(slots.look(3, (5, 3)), Some(overdue));
+        assert_eq!(slots.find_overdue(3, (5, 3)), Some(overdue));
         slots.mark_aborted(stays, 3);
         slots.mark_aborted(goes, 3);
-        assert_eq!(slots.look(5, (5, 3)), None);
-        assert_eq!(slots.look(6, (5, 3)), Some(Overdue { aborted: true, ..overdue }));
+        assert_eq!(slots.find_overdue(5, (5, 3)), None);
+        assert_eq!(slots.find_overdue(6, (5, 3)), Some(Overdue { aborted: true, ..overdue }));
         remove(&mut slots, stays);
-        assert_ne!(slots.look(8, (5, 3)).map(|overdue| overdue.cid), Some(stays));
+        assert_ne!(slots.find_overdue(8, (5, 3)).map(|overdue| overdue.cid), Some(stays));
     }
 }

@@ -7,11 +7,10 @@ use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe, Status};
 use zerocopy::little_endian::{U16, U64};
 
 use super::data_pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
-use super::memory::RingMemory;
-use super::pending::{Overdue, Slots};
-use super::ring::{CompletionRing, Posted, SubmissionRing};
+use super::pending::{Overdue, PendingCommands};
+use super::ring::{CompletionRing, Posted, RingMemory, SubmissionRing};
 use crate::controller_memory::ControllerMemory;
-use crate::dma::{Arena, DmaBuf, Parts};
+use crate::dma::{Arena, DmaBuf, ScatterList};
 use crate::mmio::{Doorbell, DoorbellMemory, Mmio, Shadow};
 use crate::{Error, Result};
 
@@ -38,7 +37,7 @@ pub(crate) struct Layout<'a> {
 
 impl Layout<'_> {
     /// Most entries of a queue that this driver uses.
-    pub(crate) const MOST_ENTRIES: u32 = Slots::<()>::MOST;
+    pub(crate) const MOST_ENTRIES: u32 = PendingCommands::<()>::MOST;
 
     /// Memory of the controller for the submission ring, if there is any.
     fn submission_memory(&self) -> Option<RingMemory> {
@@ -54,7 +53,7 @@ impl Layout<'_> {
 
 /// A request in flight: what comes back with its completion.
 struct Request<T> {
-    /// Empty for a command without memory; carries the [`Parts`] of one that has several.
+    /// Empty for a command without memory; carries the [`ScatterList`] of one that has several.
     buf: DmaBuf,
     context: T,
 }
@@ -68,7 +67,7 @@ pub(crate) struct Ended<T> {
     pub(crate) context: T,
 }
 
-/// What [`Core::take_one`] found.
+/// What [`RawQueuePair::take_one`] found.
 pub(crate) enum Taken<T> {
     Ended(Ended<T>),
     /// A completion that matches no command.
@@ -77,10 +76,10 @@ pub(crate) enum Taken<T> {
 }
 
 /// The rings of one queue pair with the commands in flight. `T` comes back with each completion.
-pub(crate) struct Core<T> {
+pub(crate) struct RawQueuePair<T> {
     sq: SubmissionRing,
     cq: CompletionRing,
-    slots: Slots<Request<T>>,
+    pending: PendingCommands<Request<T>>,
     lists: Lists,
     /// The buffer of commands that have none.
     nothing: DmaBuf,
@@ -93,7 +92,7 @@ pub(crate) struct Core<T> {
     restarts: u64,
 }
 
-impl<T> Core<T> {
+impl<T> RawQueuePair<T> {
     pub(crate) fn new(layout: &Layout<'_>) -> Result<Self> {
         let Layout { arena, doorbells, stride, page_shift, qid, depth, entries, .. } = *layout;
         let possible = entries.is_power_of_two() && entries <= Layout::MOST_ENTRIES;
@@ -118,7 +117,7 @@ impl<T> Core<T> {
         Ok(Self {
             sq: SubmissionRing::new(sq, entries, tail),
             cq: CompletionRing::new(cq, entries, head),
-            slots: Slots::new(depth),
+            pending: PendingCommands::new(depth),
             lists: Lists::new(lists, layout.list_pages, page_shift, layout.sgl),
             nothing: arena.alloc(0)?,
             ended: 0,
@@ -141,7 +140,7 @@ impl<T> Core<T> {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.slots.capacity()
+        self.pending.capacity()
     }
 
     /// Entries of either ring.
@@ -209,7 +208,7 @@ impl<T> Core<T> {
     /// Gives the context back when every slot is in flight.
     #[inline]
     pub(crate) fn submit(&mut self, mut sqe: Sqe, context: T) -> Result<(), T> {
-        let Some(slot) = self.slots.take() else { return Err(context) };
+        let Some(slot) = self.pending.take() else { return Err(context) };
         sqe.cid = U16::new(slot.cid());
         slot.fill(Request { buf: self.nothing.mark(), context });
         self.sq.push(sqe);
@@ -230,7 +229,7 @@ impl<T> Core<T> {
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
-        let Some(slot) = self.slots.take() else { return Err((buf, context)) };
+        let Some(slot) = self.pending.take() else { return Err((buf, context)) };
         let iova = buf.iova();
         let head = head | u64::from(slot.tag());
         slot.fill(Request { buf, context });
@@ -265,10 +264,10 @@ impl<T> Core<T> {
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
         let range = Range { iova: buf.iova(), len };
-        let index = self.slots.next_free();
+        let index = self.pending.next_free();
         let pointer = index.and_then(|index| self.lists.contiguous(index, range).ok());
         let Some(pointer) = pointer else { return Err((buf, context)) };
-        let Some(slot) = self.slots.take() else { return Err((buf, context)) };
+        let Some(slot) = self.pending.take() else { return Err((buf, context)) };
         point(&mut sqe, pointer);
         sqe.cid = U16::new(slot.cid());
         slot.fill(Request { buf, context });
@@ -284,10 +283,10 @@ impl<T> Core<T> {
     pub(super) fn submit_parts(
         &mut self,
         mut sqe: Sqe,
-        parts: Parts,
+        parts: ScatterList,
         context: T,
-    ) -> Result<(), (Option<Scattered>, Parts, T)> {
-        let Some(index) = self.slots.next_free() else { return Err((None, parts, context)) };
+    ) -> Result<(), (Option<Scattered>, ScatterList, T)> {
+        let Some(index) = self.pending.next_free() else { return Err((None, parts, context)) };
         match self.lists.scattered(index, ranges(&parts)) {
             Ok(pointer) => point(&mut sqe, pointer),
             Err(scattered) => return Err((Some(scattered), parts, context)),
@@ -295,7 +294,7 @@ impl<T> Core<T> {
         if let Some(metadata) = parts.metadata() {
             sqe.mptr = U64::new(metadata.iova());
         }
-        let Some(slot) = self.slots.take() else { return Err((None, parts, context)) };
+        let Some(slot) = self.pending.take() else { return Err((None, parts, context)) };
         sqe.cid = U16::new(slot.cid());
         slot.fill(Request { buf: parts.into_completed(), context });
         self.sq.push(sqe);
@@ -319,7 +318,7 @@ impl<T> Core<T> {
     #[inline(always)]
     pub(crate) fn take(&mut self, limit: usize, mut done: impl FnMut(Ended<T>)) -> usize {
         // A device that posts for ever must not keep the caller for ever.
-        let limit = limit.min(self.slots.capacity());
+        let limit = limit.min(self.pending.capacity());
         let before = self.stale;
         let mut left = limit;
         while left != 0 {
@@ -352,7 +351,7 @@ impl<T> Core<T> {
 
     #[inline(always)]
     fn end(&mut self, posted: Posted) -> Option<Ended<T>> {
-        let Some(used) = self.slots.find(posted.cid()) else {
+        let Some(used) = self.pending.find(posted.cid()) else {
             self.count_stale(posted.cid() & 0xffff);
             return None;
         };
@@ -377,7 +376,7 @@ impl<T> Core<T> {
     /// With `lost`, the controller may still write to its memory: that is given up, and comes back
     /// as an empty buffer.
     pub(crate) fn abandon(&mut self, status: Status, lost: bool) -> Option<Ended<T>> {
-        let Request { mut buf, context } = self.slots.remove_any()?;
+        let Request { mut buf, context } = self.pending.remove_any()?;
         if lost {
             std::mem::forget(std::mem::replace(&mut buf, self.nothing.mark()));
         }
@@ -393,26 +392,26 @@ impl<T> Core<T> {
         self.restarts += 1;
         self.sq.restart();
         self.cq.restart();
-        self.slots.open();
+        self.pending.open();
     }
 
     /// Takes no commands until [`restart`](Self::restart).
     pub(crate) fn close(&mut self) {
-        self.slots.close();
+        self.pending.close();
     }
 
-    /// Looks after commands in flight; see [`Slots::look`].
-    pub(super) fn look(&mut self, now: u32, bounds: (u32, u32)) -> Option<Overdue> {
-        self.slots.look(now, bounds)
+    /// Looks after commands in flight; see [`PendingCommands::find_overdue`].
+    pub(super) fn find_overdue(&mut self, now: u32, bounds: (u32, u32)) -> Option<Overdue> {
+        self.pending.find_overdue(now, bounds)
     }
 
-    /// See [`Slots::mark_aborted`].
+    /// See [`PendingCommands::mark_aborted`].
     pub(crate) fn mark_aborted(&mut self, cid: u16, now: u32) {
-        self.slots.mark_aborted(cid, now);
+        self.pending.mark_aborted(cid, now);
     }
 }
 
-fn ranges(parts: &Parts) -> impl Iterator<Item = Range> + Clone {
+fn ranges(parts: &ScatterList) -> impl Iterator<Item = Range> + Clone {
     let data = parts.data().iter().filter(|buf| !buf.is_empty());
     data.map(|buf| Range { iova: buf.iova(), len: buf.len() })
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{Ordering, fence};
 
 use nvio_spec::{Cqe, SQE_SIZE, Sqe, Status};
 
-use super::marks::Marks;
-use super::memory::RingMemory;
+use crate::controller_memory::ControllerPages;
+use crate::dma::Shared;
 use crate::mmio::{Doorbell, Shadow};
 
 /// The submission ring. It cannot overflow: there are fewer slots than entries.
@@ -25,7 +25,7 @@ pub(super) struct SubmissionRing {
     entries: u32,
     doorbell: Doorbell,
     /// Entries that are not clean.
-    dirty: Marks,
+    dirty: DirtyEntries,
     /// Commands placed before `next` was last at the start of the ring.
     before: usize,
     /// How often there was something to tell the controller.
@@ -50,7 +50,7 @@ impl SubmissionRing {
             rung: 0,
             entries,
             doorbell,
-            dirty: Marks::new(entries),
+            dirty: DirtyEntries::new(entries),
             before: 0,
             rings: 0,
             memory,
@@ -312,5 +312,121 @@ impl CompletionRing {
         let head = index(unsafe { self.next.offset_from_unsigned(self.base) });
         self.rings += 1;
         self.doorbell.ring(std::mem::replace(&mut self.rung, head), head);
+    }
+}
+
+/// Which entries of a ring are marked.
+pub(super) struct DirtyEntries {
+    words: Box<[u64]>,
+    entries: u32,
+}
+
+impl DirtyEntries {
+    /// No mark, for `entries`.
+    pub(super) fn new(entries: u32) -> Self {
+        Self { words: vec![0; entries.div_ceil(64) as usize].into(), entries }
+    }
+
+    /// DirtyEntries an entry.
+    pub(super) fn set(&mut self, at: u32) {
+        if let Some(word) = self.words.get_mut(at as usize / 64) {
+            *word |= 1 << (at % 64);
+        }
+    }
+
+    /// Takes a mark away; whether there was one.
+    pub(super) fn clear(&mut self, at: u32) -> bool {
+        let Some(word) = self.words.get_mut(at as usize / 64) else { return false };
+        let bit = 1 << (at % 64);
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
+    }
+
+    /// The first marked entry from `from` on, or the number of entries.
+    pub(super) fn next(&self, from: u32) -> u32 {
+        let mut at = from;
+        while at < self.entries {
+            let word = self.words.get(at as usize / 64).map_or(0, |word| word >> (at % 64));
+            if word != 0 {
+                return at + word.trailing_zeros();
+            }
+            at = (at | 63) + 1;
+        }
+        self.entries
+    }
+}
+
+/// The memory of a ring.
+pub(super) struct RingMemory {
+    place: Place,
+    bytes: usize,
+}
+
+enum Place {
+    Host(Shared),
+    Controller(ControllerPages),
+}
+
+impl RingMemory {
+    /// `bytes` of the arena.
+    pub(super) fn host(shared: Shared, bytes: usize) -> Self {
+        Self { place: Place::Host(shared), bytes }
+    }
+
+    /// `bytes` of the controller, which are only written, and never read.
+    pub(super) fn controller(pages: ControllerPages, bytes: usize) -> Self {
+        Self { place: Place::Controller(pages), bytes }
+    }
+
+    pub(super) fn ptr(&self) -> NonNull<u8> {
+        match &self.place {
+            Place::Host(shared) => shared.ptr(),
+            Place::Controller(pages) => pages.ptr(),
+        }
+    }
+
+    /// Where the controller finds it.
+    pub(super) fn iova(&self) -> u64 {
+        match &self.place {
+            Place::Host(shared) => shared.iova(),
+            Place::Controller(pages) => pages.iova(),
+        }
+    }
+
+    /// Whether it is the controller's.
+    pub(super) fn is_controller(&self) -> bool {
+        matches!(self.place, Place::Controller(_))
+    }
+
+    /// Zeroes it. The controller must not know of it.
+    pub(super) fn clear(&mut self) {
+        // SAFETY: the memory is `bytes` long, and `&mut self` is the only way to it.
+        unsafe { self.ptr().write_bytes(0, self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_found_in_order() {
+        for entries in [2, 64, 128, 4096] {
+            let mut marks = DirtyEntries::new(entries);
+            assert_eq!(marks.next(0), entries);
+            let set: Vec<_> =
+                [0, 1, 63, 64, 100, 4095].into_iter().filter(|&at| at < entries).collect();
+            set.iter().for_each(|&at| marks.set(at));
+            let mut found = vec![];
+            let mut at = marks.next(0);
+            while at < entries {
+                found.push(at);
+                at = marks.next(at + 1);
+            }
+            assert_eq!(found, set);
+            assert!(marks.clear(1) && !marks.clear(1));
+            assert_eq!(marks.next(1), set.get(2).copied().unwrap_or(entries));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use nvio_spec::Status;
 
-use crate::dma::{DmaBuf, DmaPieces};
+use crate::dma::{DmaBuf, SplitBuffer};
 use crate::namespace::Namespace;
 use crate::{Error, Result};
 
@@ -28,8 +28,8 @@ impl From<Failed> for Error {
 /// A buffer on its way in pieces, each of one command: none is larger than a command can carry,
 /// and none crosses the namespace's optimal boundary.
 #[derive(Debug)]
-pub(crate) struct Split {
-    pieces: DmaPieces,
+pub(crate) struct SplitTransfer {
+    pieces: SplitBuffer,
     /// I/O virtual address of the first byte.
     iova: u64,
     command: &'static str,
@@ -44,7 +44,7 @@ pub(crate) struct Split {
     failed: Option<(u64, Error)>,
 }
 
-impl Split {
+impl SplitTransfer {
     /// A transfer of all of `buf`, which may be empty, from block `lba` on.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Split {
         };
         Ok(Self {
             iova: buf.iova(),
-            pieces: DmaPieces::new(buf),
+            pieces: SplitBuffer::new(buf),
             command,
             nsid: namespace.id(),
             block_shift: namespace.block_shift(),
@@ -75,7 +75,7 @@ impl Split {
     }
 
     /// The next piece, with its LBA; none when there is no more, or a command has failed.
-    pub(crate) fn cut(&mut self, namespace: &Namespace) -> Option<(u64, DmaBuf)> {
+    pub(crate) fn next_command(&mut self, namespace: &Namespace) -> Option<(u64, DmaBuf)> {
         if self.next == self.end || self.failed.is_some() {
             return None;
         }
@@ -88,7 +88,7 @@ impl Split {
     }
 
     /// Notes that a piece was queued.
-    pub(crate) fn queued(&mut self) {
+    pub(crate) fn submitted(&mut self) {
         self.in_flight += 1;
     }
 
@@ -98,13 +98,13 @@ impl Split {
     }
 
     /// Takes back a piece whose command could not be queued.
-    pub(crate) fn refused(&mut self, lba: u64, piece: DmaBuf, error: Error) {
+    pub(crate) fn rejected(&mut self, lba: u64, piece: DmaBuf, error: Error) {
         self.fail(lba, error);
         self.put(piece);
     }
 
     /// Takes back a piece whose command has ended.
-    pub(crate) fn ended(&mut self, piece: DmaBuf, status: Status) {
+    pub(crate) fn completed(&mut self, piece: DmaBuf, status: Status) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if !status.is_success() {
             let (command, nsid) = (self.command, self.nsid);

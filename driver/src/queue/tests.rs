@@ -9,8 +9,8 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
 
 use super::raw::{Ended, Taken};
-use super::{Core, Layout};
-use crate::dma::{Arena, DmaBuf, Parts};
+use super::{Layout, RawQueuePair};
+use crate::dma::{Arena, DmaBuf, ScatterList};
 use crate::mmio::Mmio;
 
 const QID: u16 = 3;
@@ -28,11 +28,11 @@ struct Device {
 }
 
 impl Device {
-    fn with_core(entries: u32) -> (Self, Core<u32>) {
+    fn with_core(entries: u32) -> (Self, RawQueuePair<u32>) {
         Self::with_depth(entries, u16::try_from(entries - 1).unwrap())
     }
 
-    fn with_depth(entries: u32, depth: u16) -> (Self, Core<u32>) {
+    fn with_depth(entries: u32, depth: u16) -> (Self, RawQueuePair<u32>) {
         let arena = Arena::detached(2 << 20).unwrap();
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
@@ -49,7 +49,7 @@ impl Device {
             depth,
             entries,
         };
-        let core = Core::new(&layout).unwrap();
+        let core = RawQueuePair::new(&layout).unwrap();
         let (sq, cq) = (core.sq_iova(), core.cq_iova());
         (Self { arena, doorbells, entries, sq, cq, sq_head: 0, cq_tail: 0, phase: true }, core)
     }
@@ -90,11 +90,11 @@ impl Device {
     }
 }
 
-fn submit(core: &mut Core<u32>, context: u32) -> bool {
+fn submit(core: &mut RawQueuePair<u32>, context: u32) -> bool {
     core.submit(Sqe::flush(1), context).is_ok()
 }
 
-fn poll(core: &mut Core<u32>) -> Vec<(u32, Status)> {
+fn poll(core: &mut RawQueuePair<u32>) -> Vec<(u32, Status)> {
     let mut got = Vec::new();
     core.take(usize::MAX, |Ended { status, result, context, .. }| {
         assert_eq!(result >> 16, 0x5555);
@@ -256,11 +256,11 @@ fn lost_memory_is_never_used_again() {
     let buf = device.arena.alloc(4096).unwrap();
     let iova = buf.iova();
     core.submit_buf(Sqe::read(1, 0, 8), buf, 1).unwrap();
-    let parts = Parts::new(vec![device.arena.alloc(4096).unwrap()], None);
+    let parts = ScatterList::new(vec![device.arena.alloc(4096).unwrap()], None);
     assert!(core.submit_parts(Sqe::read(1, 0, 8), parts, 2).is_ok());
     for _ in 0..2 {
         let ended = core.abandon(status::ABORTED_BY_HOST, true).unwrap();
-        assert!(Parts::from_completed(ended.buf).is_err());
+        assert!(ScatterList::from_completed(ended.buf).is_err());
     }
     assert!(device.arena.alloc(8192).unwrap().iova() > iova + 4096);
 }
@@ -269,7 +269,7 @@ fn lost_memory_is_never_used_again() {
 fn parts_move_in_and_come_back() {
     let (mut device, mut core) = Device::with_core(4);
     let alloc = |bytes| device.arena.alloc(bytes).unwrap();
-    let parts = Parts::labelled(vec![alloc(4096), alloc(512)], Some(alloc(72)), 9);
+    let parts = ScatterList::labelled(vec![alloc(4096), alloc(512)], Some(alloc(72)), 9);
     let [first, second] = [0, 1].map(|i| parts.data()[i].iova());
     let metadata = parts.metadata().unwrap().iova();
     assert!(core.submit_parts(Sqe::write(1, 0, 9), parts, 5).is_ok());
@@ -278,12 +278,12 @@ fn parts_move_in_and_come_back() {
     assert_eq!([sqe.prp1.get(), sqe.prp2.get(), sqe.mptr.get()], [first, second, metadata]);
     device.post(sqe.cid.get(), Status::SUCCESS);
     let Taken::Ended(ended) = core.take_one() else { panic!("nothing was posted") };
-    let back = Parts::from_completed(ended.buf).unwrap();
+    let back = ScatterList::from_completed(ended.buf).unwrap();
     assert_eq!((back.data_len(), back.metadata().map(DmaBuf::len)), (4608, Some(72)));
     assert_eq!(back.label(), 9);
     // Neither page is whole: without SGLs, that cannot be one command.
     let data = vec![device.arena.alloc(100).unwrap(), device.arena.alloc(412).unwrap()];
-    let refused = core.submit_parts(Sqe::write(1, 0, 1), Parts::new(data, None), 6);
+    let refused = core.submit_parts(Sqe::write(1, 0, 1), ScatterList::new(data, None), 6);
     let (scattered, parts, _) = refused.unwrap_err();
     assert!(scattered.is_some() && parts.data().len() == 2 && core.in_flight() == 0);
 }

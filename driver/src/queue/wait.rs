@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::pair::{Completion, PATIENCE, QueuePair};
+use super::pair::{Completion, POLLS_PER_CHECK, QueuePair};
 use crate::Result;
 use crate::interrupt::{Event, Vector};
 
@@ -56,7 +56,7 @@ impl<T> QueuePair<T> {
 
     fn wait_polling(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
         while self.in_flight() > 0 {
-            match self.poll_times(4 * PATIENCE, done) {
+            match self.poll_times(4 * POLLS_PER_CHECK, done) {
                 0 => std::thread::yield_now(),
                 taken => return taken,
             }
@@ -101,7 +101,7 @@ impl<T> QueuePair<T> {
         if !self.prepare_to_sleep() {
             return 0;
         }
-        let most = Duration::from_millis(u64::from(self.look_interval()));
+        let most = Duration::from_millis(u64::from(self.check_interval_ms()));
         let Some(event) = self.event() else { return 0 };
         if event.wait(most) {
             self.count_sleep(false);

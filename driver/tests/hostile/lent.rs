@@ -1,7 +1,7 @@
 //! What a command is given, and what it must look like to the controller.
 
 use nvio_driver::spec::Sqe;
-use nvio_driver::{DmaBuf, Parts};
+use nvio_driver::{DmaBuf, ScatterList};
 
 use super::device::Device;
 use super::memory::{Range, join};
@@ -11,7 +11,7 @@ use super::memory::{Range, join};
 pub enum Lent {
     Nothing,
     Buf(Range),
-    Parts(Vec<Range>, Option<Range>),
+    ScatterList(Vec<Range>, Option<Range>),
 }
 
 fn range(buf: &DmaBuf) -> Range {
@@ -23,8 +23,8 @@ impl Lent {
         Self::Buf(range(buf))
     }
 
-    pub fn of_parts(parts: &Parts) -> Self {
-        Self::Parts(parts.data().iter().map(range).collect(), parts.metadata().map(range))
+    pub fn of_parts(parts: &ScatterList) -> Self {
+        Self::ScatterList(parts.data().iter().map(range).collect(), parts.metadata().map(range))
     }
 
     /// The data, as a controller sees the first `bytes` of it.
@@ -32,7 +32,7 @@ impl Lent {
         let mut data = match self {
             Self::Nothing => vec![],
             Self::Buf(range) => vec![*range],
-            Self::Parts(data, _) => data.clone(),
+            Self::ScatterList(data, _) => data.clone(),
         };
         let mut left = bytes;
         for range in &mut data {
@@ -45,7 +45,7 @@ impl Lent {
 
     fn metadata(&self) -> Option<Range> {
         match self {
-            Self::Parts(_, metadata) => *metadata,
+            Self::ScatterList(_, metadata) => *metadata,
             _ => None,
         }
     }

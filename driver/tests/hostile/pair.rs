@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use nvio_driver::spec::{Cqe, status};
-use nvio_driver::{Completion, Parts, QueuePair};
+use nvio_driver::{Completion, QueuePair, ScatterList};
 
 use super::device::{Device, Queue, lock};
 use super::lent::{Lent, Wanted};
@@ -222,8 +222,8 @@ fn check_end(done: Completion<u64>, ended: &Flying, posted: bool, serves: bool, 
     let whole = match &ended.lent {
         Lent::Nothing => done.buf.is_empty(),
         lent @ Lent::Buf(_) => Lent::of(&done.buf) == *lent,
-        lent @ Lent::Parts(..) => {
-            Parts::from_completed(done.buf).is_ok_and(|parts| Lent::of_parts(&parts) == *lent)
+        lent @ Lent::ScatterList(..) => {
+            ScatterList::from_completed(done.buf).is_ok_and(|parts| Lent::of_parts(&parts) == *lent)
         }
     };
     match (whole, &ended.lent) {

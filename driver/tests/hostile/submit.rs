@@ -2,7 +2,7 @@
 
 use nvio_driver::spec::opcode::nvm;
 use nvio_driver::spec::{CopyRange, DsmRange};
-use nvio_driver::{DmaBuf, Error, Parts, Protection, Rejected, Transfer};
+use nvio_driver::{CommandOptions, DmaBuf, Error, Protection, Rejected, ScatterList};
 
 use super::bytes::Bytes;
 use super::completions::Host;
@@ -139,7 +139,7 @@ impl Host {
     ) {
         let how = bytes.u8();
         let protection = Protection { action: how & 1 != 0, ..Protection::default() };
-        let transfer = Transfer { fua: how & 2 != 0, limited_retry: false, protection };
+        let transfer = CommandOptions { fua: how & 2 != 0, limited_retry: false, protection };
         let count = blocks as usize;
         let each = usize::from(self.honest.metadata);
         let stripped = protection.action && each == 8;
@@ -166,7 +166,7 @@ impl Host {
     }
 
     /// Data in several buffers, and metadata.
-    fn parts(&self, len: usize, metadata: usize, bytes: &mut Bytes<'_>) -> Option<Parts> {
+    fn parts(&self, len: usize, metadata: usize, bytes: &mut Bytes<'_>) -> Option<ScatterList> {
         let mut data = vec![];
         let mut left = len;
         for _ in 0..bytes.below(4) {
@@ -183,14 +183,14 @@ impl Host {
             0 => None,
             bytes_ => Some(self.buffer(bytes_, bytes)?),
         };
-        Some(Parts::new(data, metadata))
+        Some(ScatterList::new(data, metadata))
     }
 
     fn without_data(&mut self, index: usize, (lba, blocks): (u64, u32), bytes: &mut Bytes<'_>) {
         let (verify, deallocate) = (bytes.flag(), bytes.flag());
         let context = self.context();
         let (namespace, queue) = (&self.namespace, &mut self.pairs[index].queue);
-        let (at, how) = ((lba, blocks), Transfer::default());
+        let (at, how) = ((lba, blocks), CommandOptions::default());
         let (opcode, result) = match verify {
             true => (nvm::VERIFY, queue.verify(namespace, at, how, context)),
             false => {

@@ -1,6 +1,6 @@
 //! The memory that a request of the generic path holds while its commands are in flight.
 
-use nvio_driver::{DmaBuf, DmaPieces};
+use nvio_driver::{DmaBuf, SplitBuffer};
 
 use crate::contract::io_args::Memory;
 use crate::error::Error;
@@ -138,7 +138,7 @@ fn starts(bufs: &[DmaBuf]) -> impl Iterator<Item = (usize, &DmaBuf)> {
     })
 }
 
-/// DMA buffers of which parts are in flight. Parts are cut off in order.
+/// DMA buffers of which parts are in flight. ScatterList are cut off in order.
 #[derive(Debug)]
 pub(crate) enum Direct {
     One(Part),
@@ -159,7 +159,7 @@ pub(crate) enum Part {
     Out(usize),
     /// All of it came back.
     Back(DmaBuf),
-    Pieces(DmaPieces),
+    Pieces(SplitBuffer),
 }
 
 impl Direct {
@@ -275,7 +275,7 @@ impl Part {
                 Some(buf)
             }
             Self::Whole(buf) => {
-                let mut pieces = DmaPieces::new(buf);
+                let mut pieces = SplitBuffer::new(buf);
                 let piece = pieces.cut(most);
                 *self = Self::Pieces(pieces);
                 piece

@@ -5,7 +5,8 @@
 
 use nvio_driver::spec::{Status, status};
 use nvio_driver::{
-    Address, DmaBuf, Parts, Protection, QueuePair, Transfer, WritableController, WritableNamespace,
+    Address, CommandOptions, DmaBuf, Protection, QueuePair, ScatterList, WritableController,
+    WritableNamespace,
 };
 
 use super::io::finish;
@@ -121,9 +122,9 @@ fn content(
 
 impl Rig {
     /// Checks everything that there is to check.
-    fn all_checks(&self, lba: u64) -> Transfer {
+    fn all_checks(&self, lba: u64) -> CommandOptions {
         if self.metadata.protection == 0 {
-            return Transfer::default();
+            return CommandOptions::default();
         }
         let protection = Protection {
             check_guard: true,
@@ -135,7 +136,7 @@ impl Rig {
             application_mask: u16::MAX,
             ..NONE
         };
-        Transfer { protection, ..Transfer::default() }
+        CommandOptions { protection, ..CommandOptions::default() }
     }
 
     fn buf(&self, bytes: &[u8]) -> Result<DmaBuf, super::Problem> {
@@ -145,19 +146,19 @@ impl Rig {
     }
 
     /// The memory of a command: blocks and metadata as the namespace has them.
-    fn parts(&self, content: &Content) -> Result<Parts, super::Problem> {
+    fn parts(&self, content: &Content) -> Result<ScatterList, super::Problem> {
         if !self.metadata.extended {
             let metadata = Some(self.buf(&content.metadata)?);
-            return Ok(Parts::new(vec![self.buf(&content.data)?], metadata));
+            return Ok(ScatterList::new(vec![self.buf(&content.data)?], metadata));
         }
         let blocks = content.data.chunks_exact(self.layout.block_size as usize);
         let pairs = blocks.zip(content.metadata.chunks_exact(self.metadata.bytes));
         let together: Vec<u8> = pairs.flat_map(|(data, tail)| [data, tail].concat()).collect();
-        Ok(Parts::from(self.buf(&together)?))
+        Ok(ScatterList::from(self.buf(&together)?))
     }
 
     /// [`parts`](Self::parts) the other way round.
-    fn taken(&self, parts: &Parts) -> Content {
+    fn taken(&self, parts: &ScatterList) -> Content {
         let data: Vec<u8> = parts.data().iter().flat_map(|buf| buf.to_vec()).collect();
         if let Some(metadata) = parts.metadata() {
             return Content { data, metadata: metadata.to_vec() };
@@ -175,7 +176,7 @@ impl Rig {
         &mut self,
         lba: u64,
         count: u32,
-        how: Transfer,
+        how: CommandOptions,
     ) -> Result<(Status, Content), super::Problem> {
         let size = self.layout.block_size as usize;
         let zeroes = Content {
@@ -185,7 +186,7 @@ impl Rig {
         let parts = self.parts(&zeroes)?;
         self.queue.read_with(&self.namespace, (lba, count), parts, how, lba)?;
         let done = finish(&mut self.queue)?;
-        let parts = Parts::from_completed(done.buf).unwrap_or_else(Parts::from);
+        let parts = ScatterList::from_completed(done.buf).unwrap_or_else(ScatterList::from);
         Ok((done.status, self.taken(&parts)))
     }
 
@@ -193,7 +194,7 @@ impl Rig {
         &mut self,
         lba: u64,
         content: &Content,
-        how: Transfer,
+        how: CommandOptions,
     ) -> Result<Status, super::Problem> {
         let count = u32::try_from(content.data.len() >> self.namespace.block_shift())?;
         let parts = self.parts(content)?;
@@ -265,7 +266,7 @@ fn wrong_guard_of_the_host(rig: &mut Rig) -> Verdict {
     let bad = media::WRONG_GUARD;
     let (found, _) = rig.read(bad - 2, 3, rig.all_checks(bad - 2))?;
     ensure!(found.bare() == status::GUARD_CHECK_ERROR, "three blocks, the last wrong: {found}");
-    let unchecked = Transfer::default();
+    let unchecked = CommandOptions::default();
     let (found, content) = rig.read(bad, 1, unchecked)?;
     ensure!(found.is_success(), "unchecked: {found}");
     ensure!(content.data == rig.host(bad, 1).data, "the data behind the wrong guard");
@@ -313,12 +314,12 @@ fn controller_makes_it(rig: &mut Rig) -> Verdict {
     }
     let checked = rig.all_checks(lba);
     let protection = Protection { action: true, ..checked.protection };
-    let how = Transfer { protection, ..checked };
+    let how = CommandOptions { protection, ..checked };
     // With metadata of 8 bytes, protection information is all of it and is not transferred.
     let stripped = rig.metadata.bytes == 8;
     let bare = Content { data: content.data.clone(), metadata: Vec::new() };
     if stripped {
-        let parts = Parts::from(rig.buf(&bare.data)?);
+        let parts = ScatterList::from(rig.buf(&bare.data)?);
         rig.queue.write_with(&rig.namespace, (lba, BLOCKS), parts, how, lba)?;
         let status = finish(&mut rig.queue)?.status;
         ensure!(status.is_success(), "write: {status}");
@@ -334,11 +335,11 @@ fn controller_makes_it(rig: &mut Rig) -> Verdict {
     }
     rig.expect(lba, &content)?;
     if stripped {
-        let parts = Parts::from(rig.controller.alloc(bare.data.len())?);
+        let parts = ScatterList::from(rig.controller.alloc(bare.data.len())?);
         rig.queue.read_with(&rig.namespace, (lba, BLOCKS), parts, how, lba)?;
         let done = finish(&mut rig.queue)?;
         ensure!(done.status.is_success(), "read: {}", done.status);
-        let parts = Parts::from_completed(done.buf).unwrap_or_else(Parts::from);
+        let parts = ScatterList::from_completed(done.buf).unwrap_or_else(ScatterList::from);
         ensure!(parts.data()[0][..] == bare.data[..], "data without its protection information");
     }
     Ok(())

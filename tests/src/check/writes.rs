@@ -3,8 +3,8 @@
 
 use nvio_driver::spec::{CopyRange, DsmRange, Status, status};
 use nvio_driver::{
-    Address, Controller, DmaBuf, Error, Options, Parts, QueuePair, Transfer, WritableController,
-    WritableNamespace,
+    Address, CommandOptions, Controller, DmaBuf, Error, Options, QueuePair, ScatterList,
+    WritableController, WritableNamespace,
 };
 
 use super::io::{self, finish, on_threads, read};
@@ -13,8 +13,8 @@ use crate::rng::Rng;
 
 /// Random writes of each queue.
 const RANDOM_WRITES: usize = 300;
-const FUA: Transfer =
-    Transfer { fua: true, limited_retry: false, protection: super::protection::NONE };
+const FUA: CommandOptions =
+    CommandOptions { fua: true, limited_retry: false, protection: super::protection::NONE };
 
 pub(super) struct Rig {
     pub(super) controller: WritableController,
@@ -39,7 +39,7 @@ pub(super) fn rig(address: &Address) -> Result<Rig, Error> {
 /// Runs the checks of writing.
 pub fn run(runner: &mut Runner, address: &Address) {
     runner.check("not-writable", || not_writable(address));
-    runner.check("write-and-read", || write_and_read(address, Transfer::default()));
+    runner.check("write-and-read", || write_and_read(address, CommandOptions::default()));
     runner.check("write-through", || write_and_read(address, FUA));
     runner.check("write-zeroes", || write_zeroes(address));
     runner.check("deallocate", || deallocate(address));
@@ -103,7 +103,7 @@ fn not_writable(address: &Address) -> Verdict {
     Ok(())
 }
 
-fn write_and_read(address: &Address, how: Transfer) -> Verdict {
+fn write_and_read(address: &Address, how: CommandOptions) -> Verdict {
     let mut rig = rig(address)?;
     for index in 0..rig.namespaces.len() {
         let namespace = rig.namespaces[index].clone();
@@ -114,10 +114,10 @@ fn write_and_read(address: &Address, how: Transfer) -> Verdict {
             rig.write(index, start, most, 100 + seed)?;
             rig.write(index, start + (most / block) as u64, most, 200 + seed)?;
             let lba = start + 1;
-            if how == Transfer::default() {
+            if how == CommandOptions::default() {
                 rig.write(index, lba, bytes, seed)?;
             } else {
-                let parts = Parts::from(filled(&rig.controller, bytes, seed)?);
+                let parts = ScatterList::from(filled(&rig.controller, bytes, seed)?);
                 let range = (lba, blocks(&namespace, bytes)?);
                 rig.queue.write_with(&namespace, range, parts, how, 0)?;
                 let done = finish(&mut rig.queue)?;
@@ -149,7 +149,7 @@ fn write_zeroes(address: &Address) -> Verdict {
         for deallocate in [false, true] {
             rig.write(index, start, most, 5)?;
             let range = (start + 1, blocks(&namespace, most)? - 2);
-            let how = Transfer::default();
+            let how = CommandOptions::default();
             rig.queue.write_zeroes(&namespace, range, deallocate, how, 0)?;
             let status = known("Write Zeroes", finish(&mut rig.queue)?.status)?;
             ensure!(status.is_success(), "{status}");
@@ -204,8 +204,8 @@ fn compare(address: &Address) -> Verdict {
             if let Some(at) = wrong {
                 buf[at] ^= 1;
             }
-            let parts = Parts::from(buf);
-            rig.queue.compare(&namespace, range, parts, Transfer::default(), 0)?;
+            let parts = ScatterList::from(buf);
+            rig.queue.compare(&namespace, range, parts, CommandOptions::default(), 0)?;
             let found = known("Compare", finish(&mut rig.queue)?.status)?;
             match wanted {
                 None => ensure!(found.is_success(), "equal data: {found}"),
@@ -243,7 +243,7 @@ fn verify(address: &Address) -> Verdict {
     let mut rig = rig(address)?;
     for namespace in &rig.namespaces {
         let range = (second_half(namespace), blocks(namespace, namespace.max_transfer())?);
-        rig.queue.verify(namespace, range, Transfer::default(), 0)?;
+        rig.queue.verify(namespace, range, CommandOptions::default(), 0)?;
         let status = known("Verify", finish(&mut rig.queue)?.status)?;
         ensure!(status.is_success(), "{status}");
     }

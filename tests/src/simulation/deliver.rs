@@ -1,7 +1,7 @@
 //! Requests come back.
 
 use nvio_driver::spec::{Status, status};
-use nvio_driver::{Completion, DmaBuf, Parts};
+use nvio_driver::{Completion, DmaBuf, ScatterList};
 
 use super::buffers::span;
 use super::lend::Span;
@@ -77,7 +77,7 @@ impl Run<'_> {
                 self.outcome.failed += 1;
             }
         }
-        let data = match Parts::from_completed(buf) {
+        let data = match ScatterList::from_completed(buf) {
             Ok(parts) => parts.into_inner().0,
             Err(buf) if buf.is_empty() => Vec::new(),
             Err(buf) => vec![buf],

@@ -60,7 +60,7 @@ pub struct Draft {
     pub fua: bool,
     /// Its buffers, each so many bytes after the start of a page, and its length.
     pub pieces: Vec<(usize, usize)>,
-    /// Whether it is given as `Parts`.
+    /// Whether it is given as `ScatterList`.
     pub parts: bool,
 }
 

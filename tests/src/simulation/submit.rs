@@ -1,7 +1,7 @@
 //! Requests go out.
 
 use nvio_driver::spec::DsmRange;
-use nvio_driver::{DmaBuf, Error, Parts, Rejected, Transfer};
+use nvio_driver::{CommandOptions, DmaBuf, Error, Rejected, ScatterList};
 
 use super::buffers::span;
 use super::mix::chance;
@@ -31,7 +31,7 @@ fn one(rejected: Rejected<u64>) -> Refusal {
     (rejected.error, vec![rejected.buf])
 }
 
-fn several(rejected: Rejected<u64, Parts>) -> Refusal {
+fn several(rejected: Rejected<u64, ScatterList>) -> Refusal {
     (rejected.error, rejected.buf.into_inner().0)
 }
 
@@ -137,9 +137,9 @@ impl Run<'_> {
         let pair = &mut self.lanes[lane].pair;
         let namespace = &self.spaces[draft.space];
         let range = draft.ranges.first().copied().unwrap_or((0, 0));
-        let how = Transfer { fua: draft.fua, ..Transfer::default() };
+        let how = CommandOptions { fua: draft.fua, ..CommandOptions::default() };
         if draft.parts {
-            let parts = Parts::new(data, None);
+            let parts = ScatterList::new(data, None);
             let asked = match draft.kind {
                 Kind::Read => pair.read_with(namespace, range, parts, how, token),
                 Kind::Compare => pair.compare(namespace, range, parts, how, token),

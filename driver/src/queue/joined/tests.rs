@@ -1,11 +1,11 @@
-//! Data and metadata in one buffer, on the embedded controller, and the same in [`Parts`].
+//! Data and metadata in one buffer, on the embedded controller, and the same in [`ScatterList`].
 
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_spec::protection::{ProtectionInfo, ProtectionType, guard_after};
 use zerocopy::IntoBytes;
 
 use super::*;
-use crate::{Address, Completion, Controller, Options, Parts, Protection};
+use crate::{Address, Completion, Controller, Options, Protection, ScatterList};
 
 /// A namespace, and how its blocks are.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ impl Format {
         blocks.flat_map(|(data, metadata)| [data, metadata].concat()).collect()
     }
 
-    fn checks(&self, lba: u64) -> Transfer {
+    fn checks(&self, lba: u64) -> CommandOptions {
         let checked = self.kind != 0;
         let protection = Protection {
             check_guard: checked,
@@ -92,7 +92,7 @@ impl Format {
             reference: lba as u32,
             ..Protection::default()
         };
-        Transfer { protection, ..Transfer::default() }
+        CommandOptions { protection, ..CommandOptions::default() }
     }
 }
 
@@ -106,15 +106,15 @@ impl Served {
     }
 
     /// All of the content in one buffer, apart or together as the namespace has it.
-    fn parts(&self, content: &(Vec<u8>, Vec<u8>)) -> Parts {
+    fn parts(&self, content: &(Vec<u8>, Vec<u8>)) -> ScatterList {
         let buf = |bytes: &[u8]| {
             let mut buf = self.controller.alloc(bytes.len()).unwrap();
             buf.copy_from_slice(bytes);
             buf
         };
         match self.format.extended {
-            true => Parts::from(buf(&self.format.join(content))),
-            false => Parts::new(vec![buf(&content.0)], Some(buf(&content.1))),
+            true => ScatterList::from(buf(&self.format.join(content))),
+            false => ScatterList::new(vec![buf(&content.0)], Some(buf(&content.1))),
         }
     }
 
@@ -126,7 +126,7 @@ impl Served {
         ended.unwrap()
     }
 
-    fn refused(&mut self, range: (u64, u32), buf: DmaBuf, how: Transfer) -> Error {
+    fn refused(&mut self, range: (u64, u32), buf: DmaBuf, how: CommandOptions) -> Error {
         let (iova, len) = (buf.iova(), buf.len());
         let rejected = self.queue.write_joined(&self.namespace, range, buf, how, 5).unwrap_err();
         assert_eq!((rejected.buf.iova(), rejected.buf.len(), rejected.context), (iova, len, 5));
@@ -161,7 +161,7 @@ fn what_is_written_joined_is_read_apart_and_the_other_way_round() {
             it.queue.read_with(&it.namespace, (lba, blocks), parts, how, 2).unwrap();
             let done = it.done();
             assert!(done.status.is_success(), "{what}: {}", done.status);
-            let (data, metadata) = Parts::from_completed(done.buf).unwrap().into_inner();
+            let (data, metadata) = ScatterList::from_completed(done.buf).unwrap().into_inner();
             match metadata {
                 Some(metadata) => assert!((*data[0] == *content.0) && *metadata == *content.1),
                 None => assert!(*data[0] == *joined, "{what}"),
@@ -189,7 +189,7 @@ fn what_the_controller_keeps_is_not_in_the_buffer() {
         let mut it = served(format, false);
         let (data, metadata) = format.content(9, 20);
         let protection = Protection { action: true, ..format.checks(9).protection };
-        let how = Transfer { protection, ..Transfer::default() };
+        let how = CommandOptions { protection, ..CommandOptions::default() };
         let (mut buf, _around) = it.buf(0, data.len());
         buf.copy_from_slice(&data);
         it.queue.write_joined(&it.namespace, (9, 20), buf, how, 0).unwrap();
@@ -210,14 +210,14 @@ fn metadata_that_is_no_protection_information_is_never_kept() {
         let mut it = served(format, false);
         let content = format.content(5, 16);
         let protection = Protection { action: true, ..Protection::default() };
-        let how = Transfer { protection, ..Transfer::default() };
+        let how = CommandOptions { protection, ..CommandOptions::default() };
         let (buf, _around) = it.buf(0, content.0.len());
         let error = it.refused((5, 16), buf, how);
         match extended {
             true => assert!(matches!(error, Error::TransferSize { .. }), "{error}"),
             false => assert!(matches!(error, Error::MetadataSize { .. }), "{error}"),
         }
-        let parts = Parts::from(it.controller.alloc(content.0.len()).unwrap());
+        let parts = ScatterList::from(it.controller.alloc(content.0.len()).unwrap());
         assert!(it.queue.read_with(&it.namespace, (5, 16), parts, how, 0).is_err());
         let parts = it.parts(&content);
         it.queue.write_with(&it.namespace, (5, 16), parts, how, 0).unwrap();
@@ -234,7 +234,7 @@ fn what_does_not_fit_is_refused_by_name() {
         let format = Format { block: 512, metadata, extended, kind: 0 };
         let mut it = served(format, false);
         let most = (it.namespace.max_transfer() / 512) as u32;
-        let how = Transfer::default();
+        let how = CommandOptions::default();
         let each = 512 + metadata;
         let buf = |bytes| it.controller.alloc(bytes).unwrap();
         let (none, one, nine) = (buf(0), buf(each), buf(9 * each));
@@ -276,10 +276,10 @@ fn a_full_queue_gives_the_buffer_back() {
     let mut it = served(format, false);
     for context in 0..4 {
         let buf = it.controller.alloc(520).unwrap();
-        let how = Transfer::default();
+        let how = CommandOptions::default();
         it.queue.read_joined(&it.namespace, (0, 1), buf, how, context).unwrap();
     }
     let buf = it.controller.alloc(520).unwrap();
-    let error = it.refused((0, 1), buf, Transfer::default());
+    let error = it.refused((0, 1), buf, CommandOptions::default());
     assert!(matches!(error, Error::QueueFull { capacity: 4 }));
 }

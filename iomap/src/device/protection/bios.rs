@@ -5,7 +5,7 @@
 //! each block, there is no room for it in that: the data is copied.
 
 use nvio_driver::spec::protection::CheckError;
-use nvio_driver::{Completion, Controller, DmaBuf, Parts, Rejected, Transfer};
+use nvio_driver::{CommandOptions, Completion, Controller, DmaBuf, Rejected, ScatterList};
 
 use crate::device::bio::{Bio, BioDone, BioError, Refused};
 use crate::device::disk::Disk;
@@ -22,7 +22,7 @@ pub(crate) struct Guarded {
     /// Most bytes of data of a bio.
     most: usize,
     /// What commands are given, without buffers yet. Each is labelled with its place in `bios`.
-    idle: Vec<Parts>,
+    idle: Vec<ScatterList>,
     bios: Box<[InFlight]>,
     /// Memory for metadata, and for blocks with metadata in between.
     pool: BouncePool,
@@ -54,7 +54,7 @@ impl Guarded {
         while most > block && beside(&protection, most) > BouncePool::MOST {
             most = ((most / 2) & !(block - 1)).max(block);
         }
-        let parts = |label| Parts::labelled(Vec::with_capacity(1), None, label);
+        let parts = |label| ScatterList::labelled(Vec::with_capacity(1), None, label);
         Ok(Some(Box::new(Self {
             protection,
             controller: controller.clone(),
@@ -79,11 +79,16 @@ impl Guarded {
         &mut self,
         bio: Bio<C>,
         (lba, write): (u64, bool),
-        queue: impl FnOnce((u64, u32), Parts, Transfer, C) -> Result<(), Rejected<C, Parts>>,
+        queue: impl FnOnce(
+            (u64, u32),
+            ScatterList,
+            CommandOptions,
+            C,
+        ) -> Result<(), Rejected<C, ScatterList>>,
     ) -> Result<(), Refused<C>> {
         let Bio { addr, buf, tag, fua } = bio;
         let blocks = u32::try_from(buf.len() >> self.block_shift).unwrap_or(u32::MAX);
-        let how = Transfer { fua, ..self.protection.transfer(lba) };
+        let how = CommandOptions { fua, ..self.protection.transfer(lba) };
         let parts = match self.prepare(buf, lba, write) {
             Ok(parts) => parts,
             Err((error, buf)) => return Err(Refused { error, bio: Bio { addr, buf, tag, fua } }),
@@ -104,7 +109,7 @@ impl Guarded {
             true => Ok(()),
             false => Err(BioError::Status(status)),
         };
-        match Parts::from_completed(buf) {
+        match ScatterList::from_completed(buf) {
             Ok(parts) => {
                 let result = result.and_then(|()| self.verify(&parts));
                 BioDone { tag, buf: self.take_apart(parts), result }
@@ -115,7 +120,12 @@ impl Guarded {
     }
 
     /// Puts a bio's buffer, or a copy of it, into what its command is given; sealed, for a write.
-    fn prepare(&mut self, buf: DmaBuf, lba: u64, write: bool) -> Result<Parts, (Error, DmaBuf)> {
+    fn prepare(
+        &mut self,
+        buf: DmaBuf,
+        lba: u64,
+        write: bool,
+    ) -> Result<ScatterList, (Error, DmaBuf)> {
         let Self { protection, controller, idle, bios, pool, .. } = self;
         let bytes = buf.len();
         let Some(mut parts) = idle.pop() else { return Err((Error::Busy, buf)) };
@@ -151,7 +161,7 @@ impl Guarded {
     }
 
     /// Checks what was read, and copies it to the bio's buffer if it is not there.
-    fn verify(&mut self, parts: &Parts) -> Result<(), BioError> {
+    fn verify(&mut self, parts: &ScatterList) -> Result<(), BioError> {
         let Self { protection, bios, .. } = self;
         let Some(bio) = of_label(bios, parts).filter(|bio| !bio.write) else { return Ok(()) };
         let data = parts.data().first().map_or(&[][..], |buf| buf);
@@ -166,7 +176,7 @@ impl Guarded {
     }
 
     /// Gives a bio's buffer back out of what its command was given.
-    fn take_apart(&mut self, mut parts: Parts) -> DmaBuf {
+    fn take_apart(&mut self, mut parts: ScatterList) -> DmaBuf {
         let Self { idle, bios, pool, .. } = self;
         let (data, metadata) = parts.remove();
         let own = of_label(bios, &parts).and_then(|bio| bio.copied.take());
@@ -208,6 +218,6 @@ fn beside(protection: &Protection, bytes: usize) -> usize {
     }
 }
 
-fn of_label<'a>(bios: &'a mut [InFlight], parts: &Parts) -> Option<&'a mut InFlight> {
+fn of_label<'a>(bios: &'a mut [InFlight], parts: &ScatterList) -> Option<&'a mut InFlight> {
     bios.get_mut(usize::try_from(parts.label()).ok()?)
 }

@@ -55,7 +55,7 @@ use nvio_driver::spec::GuardFormat;
 use nvio_driver::spec::protection::{
     CheckError, Expected, ProtectionInfo, ProtectionType, guard, guard_after, prinfo,
 };
-use nvio_driver::{Error as DriverError, Namespace, Transfer};
+use nvio_driver::{CommandOptions, Error as DriverError, Namespace};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::Error;
@@ -163,7 +163,7 @@ impl Protection {
     /// How the command at block `lba` transfers: the metadata is the host's, and the controller
     /// checks guard and reference tag.
     #[inline]
-    pub fn transfer(&self, lba: u64) -> Transfer {
+    pub fn transfer(&self, lba: u64) -> CommandOptions {
         let protection = nvio_driver::Protection {
             check_guard: true,
             // Not to be asked for with type 3 (NVM 5.2.3).
@@ -171,7 +171,7 @@ impl Protection {
             reference: self.reference(lba),
             ..Default::default()
         };
-        Transfer { protection, ..Transfer::default() }
+        CommandOptions { protection, ..CommandOptions::default() }
     }
 
     /// Copies `data` to byte `at` of the `data_bytes` of data that `buf` is for, and gives the
