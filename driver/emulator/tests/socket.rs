@@ -333,10 +333,17 @@ fn a_mapping_over_another_is_refused_with_its_errno() {
     let (flags, errno, _) = exchange(&stream, 2, &[0; 32]);
     assert_eq!((flags, errno), (1 | 1 << 5, 22));
     // A mapping that is not there: ENOENT.
-    let (flags, errno, _) = exchange(&stream, 3, &[0; 24]);
+    let (flags, errno, _) = exchange(&stream, 3, &sized(24));
     assert_eq!((flags, errno), (1 | 1 << 5, 2));
-    let (flags, _, info) = exchange(&stream, 4, &[0; 16]);
+    let (flags, _, info) = exchange(&stream, 4, &sized(16));
     assert_eq!((flags, info.len()), (1, 16));
+}
+
+/// A body of `bytes` bytes that are zero but for argsz, which is their number.
+fn sized(bytes: u32) -> Vec<u8> {
+    let mut body = bytes.to_ne_bytes().to_vec();
+    body.resize(bytes as usize, 0);
+    body
 }
 
 /// Sends one message and receives its reply: flags, errno and body.
@@ -383,7 +390,7 @@ fn malformed_messages_end_that_connection_only() {
                 }
             }
             // The connection is still good.
-            assert_eq!(exchange(stream, 4, &[0; 16]).0, 1);
+            assert_eq!(exchange(stream, 4, &sized(16)).0, 1);
         },
         // Half a message.
         &|stream| {
