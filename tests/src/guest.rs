@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 pub use machine::{CHECK, IOMMU, Machine, NO_IOMMU};
 pub use report::{Outcome, Report, filefrag};
 
-use crate::image::{text, tool};
 use crate::nvio;
+use nvio_testkit::image::{text, tool};
 use qmp::Monitor;
 
 /// Longest time for one boot, with all its work.

@@ -10,13 +10,11 @@ pub mod check;
 mod ext4_rows;
 pub mod folded;
 pub mod guest;
-pub mod image;
 pub mod matrix;
 pub mod media;
 pub mod nvio;
 #[cfg(test)]
 mod points;
-pub mod rng;
 pub mod sequences;
 pub mod simulation;
 pub mod sys;

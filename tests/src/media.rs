@@ -8,7 +8,7 @@ mod checksum;
 
 pub use checksum::{crc16, crc64};
 
-use crate::rng::Rng;
+use nvio_testkit::random::Rng;
 
 /// Bytes, blocks and metadata of a namespace.
 #[derive(Clone, Copy, Debug)]

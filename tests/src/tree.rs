@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::rng::Rng;
 use crate::sys;
+use nvio_testkit::random::Rng;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;

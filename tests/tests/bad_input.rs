@@ -9,9 +9,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nvio_tests::image;
+use nvio_testkit::image;
+use nvio_testkit::random::Rng;
 use nvio_tests::nvio;
-use nvio_tests::rng::Rng;
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;

@@ -3,9 +3,9 @@
 
 use std::fs;
 
-use nvio_tests::image;
+use nvio_testkit::image;
+use nvio_testkit::random::Rng;
 use nvio_tests::nvio;
-use nvio_tests::rng::Rng;
 
 #[test]
 fn demo_ends_with_all_matched() {

@@ -11,8 +11,8 @@ use nvio_driver::{Address, Controller, Error, Options, QueuePair};
 use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
 use nvio_ext4::{FileQueue, Filesystem, QueueSource};
 use nvio_iomap::{Disk, DiskQueue, DiskReader};
-use nvio_tests::image;
-use nvio_tests::rng::Rng;
+use nvio_testkit::image;
+use nvio_testkit::random::Rng;
 use tempfile::TempDir;
 
 const KIB: usize = 1 << 10;

@@ -20,8 +20,8 @@ use nvio_ext4::{
     WritableFile,
 };
 use nvio_iomap::{DiskQueue, DiskReader, Io, IoFlags, WritableDisk};
-use nvio_tests::image::{self, Mount};
-use nvio_tests::rng::Rng;
+use nvio_testkit::image::{self, Mount};
+use nvio_testkit::random::Rng;
 use nvio_tests::sys::{self, Extent};
 use nvio_tests::view;
 

@@ -13,8 +13,8 @@ use nvio_iomap::{
     Disk, DiskQueue, DiskReader, Io, IoFlags, Mapper, Mapping, MappingKind, Op, Protection, Reason,
     Shared, WritableDisk,
 };
-use nvio_tests::image;
-use nvio_tests::rng::Rng;
+use nvio_testkit::image;
+use nvio_testkit::random::Rng;
 
 /// Size of the filesystem.
 const SIZE: usize = 16 << 20;

@@ -7,7 +7,7 @@ use nvio_driver::{Completion, Controller, DmaBuf, Namespace, QueuePair};
 
 use super::{Problem, Verdict, ensure};
 use crate::media;
-use crate::rng::Rng;
+use nvio_testkit::random::Rng;
 
 /// Waits for the one command that is in flight.
 pub fn finish(queue: &mut QueuePair<u64>) -> Result<Completion<u64>, Problem> {

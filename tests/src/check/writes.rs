@@ -9,7 +9,7 @@ use nvio_driver::{
 
 use super::io::{self, finish, on_threads, read};
 use super::{Problem, Runner, Verdict, ensure, ensure_eq};
-use crate::rng::Rng;
+use nvio_testkit::random::Rng;
 
 /// Random writes of each queue.
 const RANDOM_WRITES: usize = 300;

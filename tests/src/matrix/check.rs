@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::command::Command;
 use super::node::{self, Tree};
 use super::{Made, Oracle, Row, controller, kernel, library, offline};
-use crate::image::{self, Loop};
+use nvio_testkit::image::{self, Loop};
 
 /// `nvio cp -r` is run on one image in so many.
 const COPY_STRIDE: u64 = 4;

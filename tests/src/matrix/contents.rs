@@ -5,10 +5,10 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use crate::image;
-use crate::rng::Rng;
 use crate::sys;
 use crate::tree::{self, Options};
+use nvio_testkit::image;
+use nvio_testkit::random::Rng;
 
 /// What all trees have.
 const PLAIN: Options = Options {
@@ -613,7 +613,10 @@ pub fn fast_commits(root: &Path) -> io::Result<Vec<File>> {
 
 /// The kernel has made fast commits.
 fn fast_committed(root: &Path) -> io::Result<()> {
-    let device = crate::image::tool("findmnt", &["-n", "-o", "SOURCE", crate::image::text(root)]);
+    let device = nvio_testkit::image::tool(
+        "findmnt",
+        &["-n", "-o", "SOURCE", nvio_testkit::image::text(root)],
+    );
     let name = device.trim().trim_start_matches("/dev/");
     let told = fs::read_to_string(format!("/proc/fs/ext4/{name}/fc_info"))?;
     let commits = told.split_whitespace().find_map(|word| word.parse::<u64>().ok());

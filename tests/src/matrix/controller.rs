@@ -13,8 +13,8 @@ use nvio_ext4::{FileQueue, Filesystem, Options, QueueSource};
 use nvio_iomap::{Disk, DiskQueue, DiskReader};
 
 use super::node::{Node, Tree};
-use crate::rng::Rng;
 use crate::view;
+use nvio_testkit::random::Rng;
 
 /// Reads of one image.
 const READS: u64 = 300;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::Row;
-use crate::image::{self, Mount, text, tool};
+use nvio_testkit::image::{self, Mount, text, tool};
 
 /// Something that is done to an image.
 #[derive(Debug, Clone, Copy)]

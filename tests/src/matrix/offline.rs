@@ -7,9 +7,9 @@ use std::io;
 use std::path::Path;
 
 use super::node::{Node, Tree};
-use crate::image;
 use crate::sys::{self, Extent};
 use crate::view::{self, Entry, Time};
+use nvio_testkit::image;
 
 const ROOT: u64 = 2;
 

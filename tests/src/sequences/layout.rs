@@ -3,7 +3,7 @@
 use nvio_iomap::MappingFlags;
 
 use super::strategy::{Device, File};
-use crate::rng::Rng;
+use nvio_testkit::random::Rng;
 
 /// Bytes of the largest filesystem block, as a power of two.
 const LARGEST: u32 = 14;

@@ -17,11 +17,11 @@ use super::memory::Workshop;
 use super::outcome::Outcome;
 use super::strategy::{Sequence, Step, Trouble};
 use super::watch::{Sabotage, Seen, Watched};
-use crate::rng::Rng;
 use crate::simulation::machine::Machine;
 use crate::simulation::model::{Ending, Model};
 use crate::simulation::transport::Simulated;
 use crate::simulation::{Checked, Wrong, content, ensure, lock};
+use nvio_testkit::random::Rng;
 
 /// The write that every block is of at first.
 const FIRST: u64 = 1;

@@ -9,11 +9,11 @@ use nvio_iomap::{
     Bio, BioDone, DiskQueue, Error, Queue, Refused, Settle, WritableDisk, WriteQueue,
 };
 
-use crate::rng::Rng;
 use crate::simulation::buffers::span;
 use crate::simulation::lend::{Lent, Span};
 use crate::simulation::lock;
 use crate::simulation::machine::Machine;
+use nvio_testkit::random::Rng;
 
 /// How long is waited at a time, and how often, before a command is taken to be lost.
 const STEP: Duration = Duration::from_micros(20);

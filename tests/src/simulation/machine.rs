@@ -17,7 +17,7 @@ use nvio_emulator::{Access, ClientMemory, Config, Controller, DeviceFault, Fault
 use super::lend::Table;
 use super::lock;
 use super::trace::Trace;
-use crate::rng::Rng;
+use nvio_testkit::random::Rng;
 
 /// How long a register access takes.
 const REGISTER_ACCESS: Duration = Duration::from_micros(1);

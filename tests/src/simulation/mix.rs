@@ -8,7 +8,7 @@ use nvio_driver::spec::opcode::admin;
 use nvio_driver::spec::status;
 use nvio_emulator::{Backing, Config, Fault, Faults, NamespaceConfig, Rates, Rule, Service};
 
-use crate::rng::Rng;
+use nvio_testkit::random::Rng;
 
 /// A namespace to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

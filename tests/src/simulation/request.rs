@@ -7,7 +7,7 @@ use nvio_driver::DmaBuf;
 use super::lend::{Lent, Span};
 use super::mix::{Mix, chance};
 use super::model::Moment;
-use crate::rng::Rng;
+use nvio_testkit::random::Rng;
 
 /// What a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

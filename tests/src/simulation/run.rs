@@ -18,7 +18,7 @@ use super::outcome::Outcome;
 use super::request::Limits;
 use super::transport::Simulated;
 use super::{Checked, Wrong, ensure};
-use crate::rng::Rng;
+use nvio_testkit::random::Rng;
 
 /// Plays a seed; gives what it did, and what was wrong if anything was.
 pub fn run(mix: &Mix, print: bool) -> (Outcome, Checked) {

@@ -10,7 +10,7 @@ use nvio_driver::{Address, Controller, DmaBuf};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{File, FileQueue, Filesystem};
 use nvio_iomap::{Disk, DiskQueue, Done, Handler, Io, IoFlags, Memory};
-use nvio_tests::image::mkfs_of_folder;
+use nvio_testkit::image::mkfs_of_folder;
 
 use crate::{BATCH, DEPTH, ROUNDS, allocations, random};
 

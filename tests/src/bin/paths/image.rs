@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use nvio_driver::{QueuePair, WritableNamespace};
 use nvio_ext4::{Extent, File, Filesystem};
-use nvio_tests::image::mkfs_of_folder;
-use nvio_tests::rng::Rng;
+use nvio_testkit::image::mkfs_of_folder;
+use nvio_testkit::random::Rng;
 use tempfile::TempDir;
 
 use crate::Result;

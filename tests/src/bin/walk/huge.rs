@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use nvio_ext4::{Filesystem, Options, ReadRange, Source, SourceError};
-use nvio_tests::image::mkfs;
+use nvio_testkit::image::mkfs;
 
 use crate::Result;
 use crate::command::{Served, timed};

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use nvio_tests::image::{Mount, mkfs};
+use nvio_testkit::image::{Mount, mkfs};
 use nvio_tests::sys;
 
 use crate::Result;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::super::contents::{large_attributes, standard};
 use super::super::{Made, Row, Step};
-use crate::image::{text, tool};
+use nvio_testkit::image::{text, tool};
 
 pub const ROWS: &[Row] = &[
     Row::new("ea_inode", 64, "-b 4096 -O ea_inode", &[Step::Mounted("", large_attributes)]),

@@ -7,7 +7,7 @@ use super::super::contents::{
     three_levels,
 };
 use super::super::{Made, Oracle, Row, Step};
-use crate::image::{text, tool};
+use nvio_testkit::image::{text, tool};
 
 pub const ROWS: &[Row] = &[
     hashed("htree_legacy_signed", &[Step::Image(legacy_signed), BIG]),

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use super::super::contents::{folder, standard};
 use super::super::{Made, Oracle, Row, Step};
-use crate::image;
+use nvio_testkit::image;
 
 pub const ROWS: &[Row] = &[
     Row::refused("unknown_incompat", "-b 4096", &[Step::Image(unknown_incompat)], &["0x40000000"]),

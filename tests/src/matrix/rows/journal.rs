@@ -8,7 +8,7 @@ use super::super::contents::{
     revoked, standard,
 };
 use super::super::{Made, Row, Step};
-use crate::image::{Loop, text, tool};
+use nvio_testkit::image::{Loop, text, tool};
 
 const STANDARD: Step = Step::Mounted("", standard);
 
@@ -165,7 +165,7 @@ fn orphan_that_stays(made: &Made) -> io::Result<()> {
 }
 
 fn image_stat(made: &Made, path: &str) -> Vec<u8> {
-    crate::image::debugfs_bytes(&made.image(), &["-R", &format!("stat {path}")])
+    nvio_testkit::image::debugfs_bytes(&made.image(), &["-R", &format!("stat {path}")])
 }
 
 /// Transactions that debugfs writes: blocks that replace those of a file, one of which looks like
@@ -176,7 +176,7 @@ fn journal_by_hand(made: &Made, open: &str) -> io::Result<()> {
     let (_, physical) = extents.split_once("):").expect("an extent");
     let digits: String = physical.chars().take_while(char::is_ascii_digit).collect();
     let first: u64 = digits.parse().expect("a block number");
-    let block = crate::image::block_size(&made.image())? as usize;
+    let block = nvio_testkit::image::block_size(&made.image())? as usize;
     let mut blocks = vec![b'r'; 5 * block];
     blocks[2 * block..2 * block + 4].copy_from_slice(&0xc03b_3998_u32.to_be_bytes());
     let path = made.path("blocks");

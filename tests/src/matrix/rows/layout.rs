@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use super::super::contents::{bigalloc, scattered_directories, second_tree, standard};
 use super::super::{Made, Row, Step};
-use crate::image::{text, tool};
+use nvio_testkit::image::{text, tool};
 
 pub const ROWS: &[Row] = &[
     Row::standard("block_1k", 64, "-b 1024"),

@@ -111,7 +111,7 @@ fn count_blocks(made: &Made) -> io::Result<()> {
 }
 
 fn with_extents(made: &Made) -> io::Result<()> {
-    use crate::image::{text, tool};
+    use nvio_testkit::image::{text, tool};
     tool("tune2fs", &["-O", "extents,uninit_bg,dir_index", text(&made.image())]);
     tool("e2fsck", &["-f", "-p", text(&made.image())]);
     Ok(())
