@@ -9,13 +9,13 @@ use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::map;
-use crate::map::run::Leaf;
+use crate::map::run::MapRun;
 
 /// Where the blocks of a directory are. The part of the map that was used last is kept.
 pub(crate) struct DirMap {
     fs: Filesystem,
     inode: Inode,
-    leaf: Leaf,
+    run: MapRun,
     count: u64,
 }
 
@@ -23,7 +23,7 @@ impl DirMap {
     /// Refuses a directory with a size that none can have.
     pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
         let count = blocks::count(fs.superblock(), inode)?;
-        Ok(Self { fs: fs.clone(), inode: inode.clone(), leaf: Leaf::empty(), count })
+        Ok(Self { fs: fs.clone(), inode: inode.clone(), run: MapRun::empty(), count })
     }
 
     /// Blocks that the directory has.
@@ -40,10 +40,10 @@ impl DirMap {
         }
         let superblock = self.fs.superblock();
         let pos = superblock.bytes(index);
-        if !self.leaf.covers(pos) {
-            self.leaf = map::leaf(&self.fs, &self.inode, index)?;
+        if !self.run.covers(pos) {
+            self.run = map::run_at(&self.fs, &self.inode, index)?;
         }
-        let mapping = self.leaf.find(pos).filter(|mapping| mapping.kind == MappingKind::Mapped);
+        let mapping = self.run.find(pos).filter(|mapping| mapping.kind == MappingKind::Mapped);
         let address = mapping.and_then(|mapping| mapping.device_address(pos));
         self.fs.block(superblock.block_at(address.ok_or_else(missing)?))
     }

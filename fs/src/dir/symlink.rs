@@ -30,8 +30,8 @@ impl Filesystem {
             let (_, fits) = inode.block.split_last().unwrap_or((&0, &[]));
             return target(inode, fits);
         }
-        let leaf = map::leaf(self, inode, 0)?;
-        let mapped = leaf.find(0).filter(|mapping| mapping.kind == MappingKind::Mapped);
+        let run = map::run_at(self, inode, 0)?;
+        let mapped = run.find(0).filter(|mapping| mapping.kind == MappingKind::Mapped);
         let corrupt = |problem| Structure::Symlink(number).corrupt(problem);
         let mapping = mapped.ok_or_else(|| corrupt(Problem::Missing { logical: 0 }))?;
         target(inode, &self.block(self.superblock().block_at(mapping.addr))?)

@@ -19,7 +19,7 @@ use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::map;
-use crate::map::cache::ExtentCache;
+use crate::map::cache::MapCache;
 use crate::map::inline;
 use crate::map::{Extents, LOGICAL_END};
 
@@ -45,7 +45,7 @@ impl Filesystem {
         let block_size = self.superblock().block_size();
         let is_plain = !inode.flags().intersects(InodeFlags::ENCRYPT.union(InodeFlags::VERITY));
         Ok(File {
-            cache: ExtentCache::new(self.options().extents_per_file),
+            cache: MapCache::new(self.options().extents_per_file),
             shared: self.open_inodes().open(self, number),
             block_size,
             page_end: page_end(inode.size(), block_size, is_plain),
@@ -74,7 +74,7 @@ impl Filesystem {
 /// An open regular file. It remembers where its extents are, so that mapping a range that was
 /// mapped before reads no metadata.
 pub struct File {
-    cache: ExtentCache,
+    cache: MapCache,
     shared: Shared<OpenInode>,
     block_size: u32,
     page_end: u64,
@@ -145,7 +145,7 @@ impl File {
     #[cold]
     #[inline(never)]
     fn find(&mut self, pos: u64, op: Op) -> Result<&Mapping, Error> {
-        if !self.cache.turn_to(pos) {
+        if !self.cache.select(pos) {
             if op.contains(Op::NOWAIT) {
                 return Err(Error::WouldBlock { inode: self.inode.number(), pos });
             }
@@ -154,15 +154,15 @@ impl File {
             }
             let logical = self.fs.superblock().block_at(pos);
             // Who has come here from what lies before goes on to what lies behind.
-            if pos.checked_sub(1).is_none_or(|before| self.cache.turn_to(before)) {
+            if pos.checked_sub(1).is_none_or(|before| self.cache.select(before)) {
                 map::prefetch(&self.fs, &self.inode, logical);
             }
-            self.cache.insert(map::data_leaf(&self.fs, &self.inode, logical)?);
-            self.cache.turn_to(pos);
+            self.cache.insert(map::data_run(&self.fs, &self.inode, logical)?);
+            self.cache.select(pos);
         }
         // Past the last possible block only the byte at `u64::MAX` is in no mapping.
         let Self { fs, inode, cache, .. } = self;
-        cache.find_recent(pos).ok_or_else(|| {
+        cache.find_selected(pos).ok_or_else(|| {
             let logical = fs.superblock().block_at(pos);
             Structure::BlockMap { inode: inode.number() }.corrupt(Problem::Missing { logical })
         })
@@ -209,7 +209,7 @@ impl Mapper for File {
         if op.intersects(Op::WRITE.union(Op::ZERO)) {
             return Err(Error::ReadOnly { inode: self.inode.number() });
         }
-        let mapping = if let Some(mapping) = self.cache.find_quickly(pos) {
+        let mapping = if let Some(mapping) = self.cache.find_head(pos) {
             mapping
         } else {
             self.find(pos, op)?

@@ -42,12 +42,12 @@ impl fmt::Display for Area {
 /// blocks of directories and of extent trees, is not among them: nothing but a search of all
 /// inodes, as e2fsck does it, finds that.
 #[derive(Debug)]
-pub(crate) struct Areas {
+pub(crate) struct SystemZone {
     /// In order, without overlap.
     ranges: Box<[(Range<u64>, Area)]>,
 }
 
-impl Areas {
+impl SystemZone {
     /// Reads where they are: all group descriptors, and the maps of the system files.
     pub(crate) fn of(fs: &Filesystem) -> Result<Self, Error> {
         let superblock = fs.superblock();
@@ -161,19 +161,19 @@ mod tests {
         found.add(41, 1, Area::Bitmap);
         found.add(12, 20, Area::SystemFile(8));
         found.add(50, 0, Area::Descriptors);
-        let areas = Areas { ranges: found.finish() };
+        let zone = SystemZone { ranges: found.finish() };
         let expected =
             [(10..20, Area::InodeTable), (20..32, Area::SystemFile(8)), (40..42, Area::Bitmap)];
-        assert_eq!(*areas.ranges, expected);
+        assert_eq!(*zone.ranges, expected);
         for start in 0..60 {
             for count in 1..60 {
                 let touches = |(range, _): &&(Range<u64>, Area)| {
                     range.start < start + count && start < range.end
                 };
                 let first = expected.iter().find(touches).map(|&(_, area)| area);
-                assert_eq!(areas.overlap(start, count), first, "{start} {count}");
+                assert_eq!(zone.overlap(start, count), first, "{start} {count}");
             }
         }
-        assert_eq!(areas.overlap(42, u64::MAX), None);
+        assert_eq!(zone.overlap(42, u64::MAX), None);
     }
 }

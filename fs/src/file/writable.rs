@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::file::system_zone;
 
 use crate::error::Error;
-use crate::file::system_zone::Areas;
+use crate::file::system_zone::SystemZone;
 use crate::file::writable_file::WritableFile;
 use crate::filesystem::Filesystem;
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
@@ -96,7 +96,7 @@ impl fmt::Display for Protected {
 #[derive(Clone, Debug)]
 pub struct WritableFilesystem {
     fs: Filesystem,
-    areas: Arc<Areas>,
+    system_zone: Arc<SystemZone>,
 }
 
 impl Deref for WritableFilesystem {
@@ -141,7 +141,7 @@ impl Filesystem {
             () => (),
         }
         mmp::check(self)?;
-        Ok(WritableFilesystem { fs: self.clone(), areas: Arc::new(Areas::of(self)?) })
+        Ok(WritableFilesystem { fs: self.clone(), system_zone: Arc::new(SystemZone::of(self)?) })
     }
 }
 
@@ -170,7 +170,7 @@ impl WritableFilesystem {
                 Protected::System
             }
             Some((_, why)) => why,
-            None => return Ok(WritableFile::new(file, Arc::clone(&self.areas))),
+            None => return Ok(WritableFile::new(file, Arc::clone(&self.system_zone))),
         };
         Err(Error::Protected { inode: number, why })
     }

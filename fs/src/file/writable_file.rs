@@ -9,7 +9,7 @@ use nvio_iomap::{Mapper, Mapping, MappingKind, Op, Shared};
 use crate::error::Error;
 use crate::file::File;
 use crate::file::open_inode::OpenInode;
-use crate::file::system_zone::Areas;
+use crate::file::system_zone::SystemZone;
 use crate::file::writable::Protected;
 use crate::format::corrupt::{Problem, Structure};
 use crate::map::hole;
@@ -19,7 +19,7 @@ pub struct WritableFile {
     file: File,
     /// The inode that may be written to: `file` can be replaced by a caller.
     opened: Shared<OpenInode>,
-    areas: Arc<Areas>,
+    system_zone: Arc<SystemZone>,
     /// The mapping that was last found to be outside of metadata.
     sound: Mapping,
     /// A range of which every byte was found to have a block.
@@ -50,9 +50,9 @@ impl DerefMut for WritableFile {
 }
 
 impl WritableFile {
-    pub(crate) fn new(file: File, areas: Arc<Areas>) -> Self {
+    pub(crate) fn new(file: File, system_zone: Arc<SystemZone>) -> Self {
         let opened = file.inode_shared().clone();
-        Self { file, opened, areas, sound: hole(0, 0), checked: 0..0, with_tail: false }
+        Self { file, opened, system_zone, sound: hole(0, 0), checked: 0..0, with_tail: false }
     }
 
     /// The mapping of `pos`, if it is one of written blocks that are not metadata.
@@ -68,7 +68,7 @@ impl WritableFile {
             let superblock = self.file.filesystem().superblock();
             let start = superblock.block_at(mapping.addr);
             let count = superblock.block_at(mapping.length);
-            if let Some(area) = self.areas.overlap(start, count) {
+            if let Some(area) = self.system_zone.overlap(start, count) {
                 let problem = Problem::Overlap { start, count, area };
                 return Err(Structure::BlockMap { inode }.corrupt(problem));
             }

@@ -14,8 +14,8 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
 use crate::map;
-use crate::map::run::Leaf;
-use crate::map::{LOGICAL_END, LeafBuilder, prefetch_leaves};
+use crate::map::run::MapRun;
+use crate::map::{LOGICAL_END, RunBuilder, prefetch_leaves};
 use crate::recovery::fast_commit::Ranges;
 
 /// `eh_magic`.
@@ -137,7 +137,7 @@ fn root<'a>(fs: &'a Filesystem, inode: &'a Inode) -> Node<'a> {
 }
 
 /// Reads the leaf of the tree that logical block `logical` is in.
-pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
     let superblock = fs.superblock();
     let root = root(fs, inode);
     let header = root.header(None)?;
@@ -149,7 +149,7 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf,
     loop {
         let (number, low, high) = match step {
             Step::Hole { start, end } => {
-                return Ok(LeafBuilder::new(superblock, start, 1).finish(end));
+                return Ok(RunBuilder::new(superblock, start, 1).finish(end));
             }
             Step::Down { block, low, high } => (block, low, high),
         };
@@ -311,10 +311,10 @@ impl<'a> Node<'a> {
     }
 
     /// Checks a leaf and gives its mappings.
-    fn leaf(&self, header: &RawHeader) -> Result<Leaf, Error> {
+    fn leaf(&self, header: &RawHeader) -> Result<MapRun, Error> {
         let entries: &[RawExtent] = self.entries(header)?;
         let capacity = entries.len().saturating_mul(2).saturating_add(1);
-        let mut leaf = LeafBuilder::new(self.superblock, self.low, capacity);
+        let mut leaf = RunBuilder::new(self.superblock, self.low, capacity);
         let mut low = self.low;
         for (entry, extent) in (0u16..).zip(entries) {
             let (start, count, physical, unwritten) = extent.parts();

@@ -9,14 +9,14 @@ use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
-use crate::map::run::Leaf;
-use crate::map::{LOGICAL_END, LeafBuilder, prefetch_leaves};
+use crate::map::run::MapRun;
+use crate::map::{LOGICAL_END, RunBuilder, prefetch_leaves};
 
 /// Pointers of the inode that point at data.
 const DIRECT: usize = 12;
 
 /// Reads what one block of pointers says about logical block `logical` and its neighbours.
-pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+pub(crate) fn run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
     let superblock = fs.superblock();
     let structure = Structure::BlockPointers { inode: inode.number() };
     let Ok(pointers) = <[U32]>::ref_from_bytes(&inode.block) else {
@@ -40,7 +40,7 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf,
         start = end;
     }
     // No pointer reaches this far.
-    Ok(LeafBuilder::new(superblock, start, 1).finish(LOGICAL_END.max(start.saturating_add(1))))
+    Ok(RunBuilder::new(superblock, start, 1).finish(LOGICAL_END.max(start.saturating_add(1))))
 }
 
 /// Reads the block of pointers that logical block `logical` is in, and those behind it, all at once,
@@ -113,14 +113,14 @@ impl Tree {
         mut structure: Structure,
         mut pointer: u32,
         logical: u64,
-    ) -> Result<Leaf, Error> {
+    ) -> Result<MapRun, Error> {
         let superblock = fs.superblock();
         let per_block = u64::from(superblock.block_size() >> 2);
         let Self { mut levels, mut span, mut start } = self;
         loop {
             if pointer == 0 {
                 let end = start.saturating_add(span);
-                return Ok(LeafBuilder::new(superblock, start, 1).finish(end));
+                return Ok(RunBuilder::new(superblock, start, 1).finish(end));
             }
             let number = u64::from(pointer);
             check(superblock, structure, number)?;
@@ -212,8 +212,8 @@ fn data(
     structure: Structure,
     start: u64,
     pointers: &[U32],
-) -> Result<Leaf, Error> {
-    let mut leaf = LeafBuilder::new(superblock, start, 0);
+) -> Result<MapRun, Error> {
+    let mut leaf = RunBuilder::new(superblock, start, 0);
     let mut logical = start;
     for pointer in pointers {
         let physical = u64::from(pointer.get());

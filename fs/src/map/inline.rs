@@ -8,8 +8,8 @@ use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::BLOCK_FIELD;
 use crate::format::inode::Inode;
-use crate::map::run::Leaf;
-use crate::map::{Extent, LOGICAL_END, LeafBuilder};
+use crate::map::run::MapRun;
+use crate::map::{Extent, LOGICAL_END, RunBuilder};
 use crate::xattr::body;
 
 impl Filesystem {
@@ -45,11 +45,11 @@ pub(crate) fn copy(data: &[u8], pos: u64, out: &mut [u8]) {
 }
 
 /// The map of a file with inline data, which is less than a block: that block, and a hole.
-pub(crate) fn leaf(fs: &Filesystem, inode: &Inode) -> Result<Leaf, Error> {
+pub(crate) fn run(fs: &Filesystem, inode: &Inode) -> Result<MapRun, Error> {
     if !inode.has_inline_data() {
         return Err(missing(inode.number()));
     }
-    let mut builder = LeafBuilder::new(fs.superblock(), 0, 2);
+    let mut builder = RunBuilder::new(fs.superblock(), 0, 2);
     builder.push(0, 1, 0, MappingKind::Inline);
     Ok(builder.finish(LOGICAL_END))
 }

@@ -16,14 +16,14 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
-use crate::map::run::Leaf;
+use crate::map::run::MapRun;
 use crate::recovery::orphans;
 
 /// First logical block that no file has: block numbers have 32 bits, and the last is reserved.
 pub(crate) const LOGICAL_END: u64 = 0xffff_ffff;
 
-/// Builds a [`Leaf`] from pieces in logical order.
-pub(crate) struct LeafBuilder<'a> {
+/// Builds a [`MapRun`] from pieces in logical order.
+pub(crate) struct RunBuilder<'a> {
     superblock: &'a Superblock,
     start: u64,
     /// Logical block up to which the range is covered.
@@ -31,7 +31,7 @@ pub(crate) struct LeafBuilder<'a> {
     mappings: Vec<Mapping>,
 }
 
-impl<'a> LeafBuilder<'a> {
+impl<'a> RunBuilder<'a> {
     pub(crate) fn new(superblock: &'a Superblock, start: u64, capacity: usize) -> Self {
         let mappings = Vec::with_capacity(capacity);
         Self { superblock, start, next: start, mappings }
@@ -83,11 +83,11 @@ impl<'a> LeafBuilder<'a> {
         }
     }
 
-    /// Ends the leaf before logical block `end`.
-    pub(crate) fn finish(mut self, end: u64) -> Leaf {
+    /// Ends the run before logical block `end`.
+    pub(crate) fn finish(mut self, end: u64) -> MapRun {
         self.hole_until(end);
         let range = self.superblock.bytes(self.start)..self.superblock.bytes(end);
-        Leaf::new(range, self.mappings.into())
+        MapRun::new(range, self.mappings.into())
     }
 }
 
@@ -98,42 +98,42 @@ pub(crate) fn hole(offset: u64, length: u64) -> Mapping {
 }
 
 /// Reads the part of the map that logical block `logical` is in.
-pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+pub(crate) fn run_at(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
     if !fs.is_truncated(inode.number()) {
-        return stored_leaf(fs, inode, logical);
+        return stored_run(fs, inode, logical);
     }
     let end = orphans::end(fs.superblock(), inode);
     if logical < end {
-        let leaf = stored_leaf(fs, inode, logical)?;
-        return Ok(truncate(leaf, fs.superblock().bytes(end)));
+        let run = stored_run(fs, inode, logical)?;
+        return Ok(truncate(run, fs.superblock().bytes(end)));
     }
     let (start, end) = (fs.superblock().bytes(end), u64::MAX);
-    Ok(Leaf::new(start..end, [hole(start, end.saturating_sub(start))].into()))
+    Ok(MapRun::new(start..end, [hole(start, end.saturating_sub(start))].into()))
 }
 
-/// The leaf without what is mapped past byte `end`, which is past its start.
-fn truncate(leaf: Leaf, end: u64) -> Leaf {
-    if leaf.end() <= end {
-        return leaf;
+/// The run without what is mapped past byte `end`, which is past its start.
+fn truncate(run: MapRun, end: u64) -> MapRun {
+    if run.end() <= end {
+        return run;
     }
-    let before = leaf.mappings().iter().filter(|mapping| mapping.offset < end);
+    let before = run.mappings().iter().filter(|mapping| mapping.offset < end);
     let cut = |mapping: &Mapping| {
         let length = mapping.length.min(end.saturating_sub(mapping.offset));
         Mapping { length, ..*mapping }
     };
-    Leaf::new(leaf.start()..end, before.map(cut).collect())
+    MapRun::new(run.start()..end, before.map(cut).collect())
 }
 
 /// The same without regard to whether the file is to be truncated.
-fn stored_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
+fn stored_run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
     let superblock = fs.superblock();
     if logical >= LOGICAL_END {
         let start = superblock.bytes(LOGICAL_END);
         let end = u64::MAX;
-        return Ok(Leaf::new(start..end, [hole(start, end.saturating_sub(start))].into()));
+        return Ok(MapRun::new(start..end, [hole(start, end.saturating_sub(start))].into()));
     }
     if inode.flags().contains(InodeFlags::INLINE_DATA) {
-        inline::leaf(fs, inode)
+        inline::run(fs, inode)
     } else if inode.flags().contains(InodeFlags::EXTENTS) {
         let leaf = extent_tree::leaf(fs, inode, logical)?;
         Ok(match fs.range_changes(inode.number()) {
@@ -141,14 +141,14 @@ fn stored_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Err
             None => leaf,
         })
     } else {
-        indirect::leaf(fs, inode, logical)
+        indirect::run(fs, inode, logical)
     }
 }
 
 /// Blocks of a file's map that are read together, at most.
 const LEAVES_AHEAD: usize = 64;
 
-/// Reads ahead what [`leaf`] will read for `logical`, and for what comes behind it: for those who go
+/// Reads ahead what [`run_at`] will read for `logical`, and for what comes behind it: for those who go
 /// through a file in order.
 pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) {
     let is_inline = inode.flags().contains(InodeFlags::INLINE_DATA);
@@ -176,8 +176,8 @@ pub(crate) fn first_blocks(
     inode: &Inode,
     bytes: u64,
 ) -> Result<Vec<Range<u64>>, Error> {
-    let leaf = leaf(fs, inode, 0)?;
-    let mapped = leaf.mappings().iter().filter(|mapping| mapping.kind == MappingKind::Mapped);
+    let run = run_at(fs, inode, 0)?;
+    let mapped = run.mappings().iter().filter(|mapping| mapping.kind == MappingKind::Mapped);
     let ranges = mapped.map_while(|mapping| {
         let length = bytes.checked_sub(mapping.offset)?.min(mapping.length);
         let block = |addr| fs.superblock().block_at(addr);
@@ -200,9 +200,9 @@ pub(crate) fn prefetch_leaves(fs: &Filesystem, leaf: u64, behind: impl IntoItera
 
 /// The same, for reading data: blocks that the journal has newer contents of are mapped as
 /// [`MappingKind::Inline`], one by one, at the address that they belong to.
-pub(crate) fn data_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Leaf, Error> {
-    let leaf = leaf(fs, inode, logical)?;
-    let Some(overlay) = fs.overlay() else { return Ok(leaf) };
+pub(crate) fn data_run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
+    let run = run_at(fs, inode, logical)?;
+    let Some(overlay) = fs.overlay() else { return Ok(run) };
     let superblock = fs.superblock();
     let size = superblock.bytes(1);
     let replaced = |mapping: &Mapping| {
@@ -211,11 +211,11 @@ pub(crate) fn data_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<
         let is_data = mapping.kind == MappingKind::Mapped;
         overlay.blocks(start..if is_data { end } else { start })
     };
-    if leaf.mappings().iter().all(|mapping| replaced(mapping).next().is_none()) {
-        return Ok(leaf);
+    if run.mappings().iter().all(|mapping| replaced(mapping).next().is_none()) {
+        return Ok(run);
     }
-    let mut mappings = Vec::with_capacity(leaf.mappings().len());
-    for mapping in leaf.mappings() {
+    let mut mappings = Vec::with_capacity(run.mappings().len());
+    for mapping in run.mappings() {
         let mut rest = *mapping;
         for block in replaced(mapping) {
             let before = superblock.bytes(block).saturating_sub(rest.addr);
@@ -237,7 +237,7 @@ pub(crate) fn data_leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<
             mappings.push(rest);
         }
     }
-    Ok(Leaf::new(leaf.start()..leaf.end(), mappings.into()))
+    Ok(MapRun::new(run.start()..run.end(), mappings.into()))
 }
 
 /// Refuses an inode whose blocks do not hold its data as it is.
@@ -252,7 +252,7 @@ pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
 }
 
 /// How many extents logical blocks `range` have, with what fast commits have changed. The range ends
-/// where a leaf of the stored map does.
+/// where a run of the stored map does.
 pub(crate) fn count_extents(
     fs: &Filesystem,
     inode: &Inode,
@@ -261,10 +261,10 @@ pub(crate) fn count_extents(
     let mut extents = 0usize;
     let mut next = range.start;
     while next < range.end {
-        let leaf = stored_leaf(fs, inode, next)?;
+        let run = stored_run(fs, inode, next)?;
         let is_extent = |mapping: &&Mapping| mapping.kind != MappingKind::Hole;
-        extents = extents.saturating_add(leaf.mappings().iter().filter(is_extent).count());
-        next = fs.superblock().block_at(leaf.end()).max(next.saturating_add(1));
+        extents = extents.saturating_add(run.mappings().iter().filter(is_extent).count());
+        next = fs.superblock().block_at(run.end()).max(next.saturating_add(1));
     }
     Ok(u64::try_from(extents).unwrap_or(u64::MAX))
 }
@@ -300,17 +300,17 @@ pub struct Extent {
 pub struct Extents {
     fs: Filesystem,
     inode: Inode,
-    /// Logical block at which the next leaf starts.
-    next_leaf: u64,
-    leaf: Option<Leaf>,
-    /// Index in the leaf.
+    /// Logical block at which the next run starts.
+    next_run: u64,
+    run: Option<MapRun>,
+    /// Index in the run.
     at: usize,
     /// The extent before, which is given once it is known whether it is the last.
     held: Option<Extent>,
     /// Blocks given.
     blocks: u64,
-    /// How a leaf is read.
-    read: fn(&Filesystem, &Inode, u64) -> Result<Leaf, Error>,
+    /// How a run is read.
+    read: fn(&Filesystem, &Inode, u64) -> Result<MapRun, Error>,
 }
 
 impl Extents {
@@ -318,26 +318,25 @@ impl Extents {
         Self {
             fs: fs.clone(),
             inode: inode.clone(),
-            next_leaf: 0,
-            leaf: None,
+            next_run: 0,
+            run: None,
             at: 0,
             held: None,
             blocks: 0,
-            read: leaf,
+            read: run_at,
         }
     }
 
     /// The extents from the one that logical block `from` is in, or some before it, without regard to
     /// whether the file is to be truncated.
     pub(crate) fn stored(fs: &Filesystem, inode: &Inode, from: u64) -> Self {
-        Self { next_leaf: from, read: stored_leaf, ..Self::new(fs, inode) }
+        Self { next_run: from, read: stored_run, ..Self::new(fs, inode) }
     }
 
     /// The next extent, without regard to which is the last.
     fn advance(&mut self) -> Result<Option<Extent>, Error> {
         loop {
-            while let Some(mapping) =
-                self.leaf.as_ref().and_then(|leaf| leaf.mappings().get(self.at))
+            while let Some(mapping) = self.run.as_ref().and_then(|run| run.mappings().get(self.at))
             {
                 self.at = self.at.saturating_add(1);
                 let unwritten = match mapping.kind {
@@ -350,19 +349,19 @@ impl Extents {
                 let (inline, last) = (false, false);
                 return Ok(Some(Extent { logical, physical, length, unwritten, inline, last }));
             }
-            if self.next_leaf >= LOGICAL_END {
+            if self.next_run >= LOGICAL_END {
                 return Ok(None);
             }
             if self.inode.has_inline_data() {
-                self.next_leaf = LOGICAL_END;
+                self.next_run = LOGICAL_END;
                 return inline::extent(&self.fs, &self.inode);
             }
-            prefetch(&self.fs, &self.inode, self.next_leaf);
-            let leaf = (self.read)(&self.fs, &self.inode, self.next_leaf)?;
-            // Each leaf ends after the block that it was asked for: this comes to an end.
-            self.next_leaf =
-                self.fs.superblock().block_at(leaf.end()).max(self.next_leaf.saturating_add(1));
-            self.leaf = Some(leaf);
+            prefetch(&self.fs, &self.inode, self.next_run);
+            let run = (self.read)(&self.fs, &self.inode, self.next_run)?;
+            // Each run ends after the block that it was asked for: this comes to an end.
+            self.next_run =
+                self.fs.superblock().block_at(run.end()).max(self.next_run.saturating_add(1));
+            self.run = Some(run);
             self.at = 0;
         }
     }
@@ -381,8 +380,8 @@ impl Extents {
 
     /// Stops the iteration.
     fn stop(&mut self) {
-        self.next_leaf = LOGICAL_END;
-        self.leaf = None;
+        self.next_run = LOGICAL_END;
+        self.run = None;
         self.held = None;
     }
 }

@@ -11,7 +11,7 @@ use nvio_iomap::Mapping;
 /// are mappings at least, and for each bucket it is noted where in the mappings it begins. As long
 /// as mappings are of similar sizes, a search looks at one or two of them.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Leaf {
+pub(crate) struct MapRun {
     start: u64,
     end: u64,
     length: u64,
@@ -19,19 +19,19 @@ pub(crate) struct Leaf {
     /// For each bucket, the mapping that its first byte is in.
     buckets: Box<[u32]>,
     /// The same mappings themselves: a copy costs memory, and saves a search in two places.
-    quick: Box<[Mapping]>,
+    bucket_heads: Box<[Mapping]>,
     /// Binary logarithm of a bucket's size in bytes.
     shift: u32,
 }
 
-impl Leaf {
-    /// A leaf of nothing.
+impl MapRun {
+    /// A run of nothing.
     pub(crate) fn empty() -> Self {
-        let (mappings, buckets, quick) = (Box::default(), Box::default(), Box::default());
-        Self { start: 0, end: 0, length: 0, mappings, buckets, quick, shift: 0 }
+        let (mappings, buckets, bucket_heads) = (Box::default(), Box::default(), Box::default());
+        Self { start: 0, end: 0, length: 0, mappings, buckets, bucket_heads, shift: 0 }
     }
 
-    /// A leaf for `range` in bytes of the file. There is at least one mapping, and the range is
+    /// A run for `range` in bytes of the file. There is at least one mapping, and the range is
     /// not empty.
     pub(crate) fn new(range: Range<u64>, mappings: Box<[Mapping]>) -> Self {
         let (start, end) = (range.start, range.end);
@@ -53,12 +53,12 @@ impl Leaf {
             })
             .collect();
         let mapping = |&at: &u32| mappings.get(usize::try_from(at).ok()?).copied();
-        let quick = buckets.iter().filter_map(mapping).collect();
+        let bucket_heads = buckets.iter().filter_map(mapping).collect();
         let length = end.saturating_sub(start);
-        Self { start, end, length, mappings, buckets, quick, shift }
+        Self { start, end, length, mappings, buckets, bucket_heads, shift }
     }
 
-    /// Both leaves as one; `next` begins where this one ends.
+    /// Both runs as one; `next` begins where this one ends.
     pub(crate) fn join(&self, next: &Self) -> Self {
         let mappings = self.mappings.iter().chain(&next.mappings).copied().collect();
         Self::new(self.start..next.end, mappings)
@@ -89,8 +89,8 @@ impl Leaf {
     /// The mapping that byte `pos` is in, if it is the first of its bucket: four in five are, when
     /// mappings are of similar sizes.
     #[inline(always)]
-    pub(crate) fn find_quickly(&self, pos: u64) -> Option<&Mapping> {
-        self.quick.get(self.bucket(pos)).filter(|mapping| covers(mapping, pos))
+    pub(crate) fn find_head(&self, pos: u64) -> Option<&Mapping> {
+        self.bucket_heads.get(self.bucket(pos)).filter(|mapping| covers(mapping, pos))
     }
 
     /// The mapping that byte `pos` is in; `None` if it is not in the range.
@@ -136,8 +136,8 @@ mod tests {
     use super::*;
     use crate::map::hole;
 
-    /// A leaf with mappings of these lengths.
-    fn leaf(start: u64, lengths: &[u64]) -> Leaf {
+    /// A run with mappings of these lengths.
+    fn run(start: u64, lengths: &[u64]) -> MapRun {
         let mut end = start;
         let mappings = lengths
             .iter()
@@ -146,35 +146,35 @@ mod tests {
                 hole(end - length, length)
             })
             .collect();
-        Leaf::new(start..end, mappings)
+        MapRun::new(start..end, mappings)
     }
 
-    fn check(leaf: &Leaf) {
-        for mapping in leaf.mappings() {
+    fn check(run: &MapRun) {
+        for mapping in run.mappings() {
             for pos in [mapping.offset, mapping.offset + mapping.length / 2, mapping.end() - 1] {
-                assert!(leaf.covers(pos));
-                assert_eq!(leaf.find(pos), Some(mapping), "{pos}");
-                let quickly = leaf.find_quickly(pos);
-                assert!(quickly.is_none_or(|found| found == mapping), "{pos}");
+                assert!(run.covers(pos));
+                assert_eq!(run.find(pos), Some(mapping), "{pos}");
+                let head = run.find_head(pos);
+                assert!(head.is_none_or(|found| found == mapping), "{pos}");
             }
         }
-        for pos in [leaf.start().wrapping_sub(1), leaf.end(), 0, u64::MAX] {
-            if !leaf.covers(pos) {
-                assert_eq!(leaf.find(pos), None, "{pos}");
-                assert_eq!(leaf.find_quickly(pos), None, "{pos}");
+        for pos in [run.start().wrapping_sub(1), run.end(), 0, u64::MAX] {
+            if !run.covers(pos) {
+                assert_eq!(run.find(pos), None, "{pos}");
+                assert_eq!(run.find_head(pos), None, "{pos}");
             }
         }
     }
 
     #[test]
     fn every_position_is_found() {
-        check(&leaf(0, &[1]));
-        check(&leaf(4096, &[4096]));
-        check(&leaf(1 << 47, &[4096, 1 << 47]));
-        check(&leaf(0, &[u64::MAX]));
-        check(&leaf(u64::MAX - 10, &[10]));
-        check(&leaf(8192, &[4096; 680]));
-        check(&leaf(0, &[65_536; 16_384]));
+        check(&run(0, &[1]));
+        check(&run(4096, &[4096]));
+        check(&run(1 << 47, &[4096, 1 << 47]));
+        check(&run(0, &[u64::MAX]));
+        check(&run(u64::MAX - 10, &[10]));
+        check(&run(8192, &[4096; 680]));
+        check(&run(0, &[65_536; 16_384]));
     }
 
     #[test]
@@ -183,18 +183,18 @@ mod tests {
         let mut lengths = vec![1; 700];
         lengths.push(1 << 48);
         lengths.extend([1; 300]);
-        check(&leaf(12_345, &lengths));
+        check(&run(12_345, &lengths));
         lengths.rotate_left(350);
-        check(&leaf(0, &lengths));
+        check(&run(0, &lengths));
         let doubling: Vec<u64> = (0..40).map(|power| 1 << power).collect();
-        check(&leaf(77, &doubling));
+        check(&run(77, &doubling));
         let halving: Vec<u64> = (0..40).rev().map(|power| 1 << power).collect();
-        check(&leaf(77, &halving));
+        check(&run(77, &halving));
     }
 
     #[test]
-    fn joined_leaves_find_what_both_have() {
-        let joined = leaf(0, &[10, 20, 5]).join(&leaf(35, &[1, 1000, 7]));
+    fn joined_runs_find_what_both_have() {
+        let joined = run(0, &[10, 20, 5]).join(&run(35, &[1, 1000, 7]));
         assert_eq!((joined.start(), joined.end(), joined.mappings().len()), (0, 1043, 6));
         check(&joined);
     }

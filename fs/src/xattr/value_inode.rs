@@ -11,6 +11,7 @@ use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::map;
+use crate::map::run::MapRun;
 
 /// A value in an inode, as an entry describes it.
 pub(crate) struct Reference<'a> {
@@ -60,14 +61,13 @@ impl Reference<'_> {
         let mut value = Vec::with_capacity(size);
         let superblock = fs.superblock();
         let blocks = u64::from(self.size).div_ceil(superblock.bytes(1));
-        let mut leaf = None;
+        let mut run = None;
         for logical in 0..blocks {
             let pos = superblock.bytes(logical);
-            let found =
-                leaf.as_ref().and_then(|leaf: &crate::map::run::Leaf| leaf.find(pos).copied());
+            let found = run.as_ref().and_then(|run: &MapRun| run.find(pos).copied());
             let mapping = match found {
                 Some(mapping) => Some(mapping),
-                None => leaf.insert(map::leaf(fs, inode, logical)?).find(pos).copied(),
+                None => run.insert(map::run_at(fs, inode, logical)?).find(pos).copied(),
             };
             let address = mapping
                 .filter(|mapping| mapping.kind == MappingKind::Mapped)

@@ -6,8 +6,8 @@ use std::ops::Range;
 use nvio_iomap::{Mapping, MappingKind};
 
 use crate::format::superblock::Superblock;
-use crate::map::LeafBuilder;
-use crate::map::run::Leaf;
+use crate::map::RunBuilder;
+use crate::map::run::MapRun;
 
 /// What a range of logical blocks became.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Ranges {
     }
 
     /// The leaf, with what has changed in its range.
-    pub(crate) fn apply(&self, superblock: &Superblock, leaf: Leaf) -> Leaf {
+    pub(crate) fn apply(&self, superblock: &Superblock, leaf: MapRun) -> MapRun {
         let (start, end) = (superblock.block_at(leaf.start()), superblock.block_at(leaf.end()));
         // One may begin before the leaf.
         let first = self.changes.range(..=start).next_back().map_or(start, |(&first, _)| first);
@@ -85,7 +85,7 @@ impl Ranges {
         if changes.peek().is_none() {
             return leaf;
         }
-        let mut built = LeafBuilder::new(superblock, start, leaf.mappings().len());
+        let mut built = RunBuilder::new(superblock, start, leaf.mappings().len());
         let mut next = start;
         for (&first, &change) in changes {
             if change.end <= start {
@@ -118,9 +118,9 @@ impl Change {
 
 /// Adds what the leaf has of a range.
 fn push_stored(
-    built: &mut LeafBuilder<'_>,
+    built: &mut RunBuilder<'_>,
     superblock: &Superblock,
-    leaf: &Leaf,
+    leaf: &MapRun,
     range: Range<u64>,
 ) {
     let [start, end] = [range.start, range.end].map(|block| superblock.bytes(block));
@@ -151,8 +151,8 @@ mod tests {
     /// What each of 64 blocks is: its place on the device and whether it is unwritten.
     type Model = Vec<Option<(u64, bool)>>;
 
-    fn leaf(superblock: &Superblock, model: &Model, blocks: Range<u64>) -> Leaf {
-        let mut built = LeafBuilder::new(superblock, blocks.start, 0);
+    fn leaf(superblock: &Superblock, model: &Model, blocks: Range<u64>) -> MapRun {
+        let mut built = RunBuilder::new(superblock, blocks.start, 0);
         for block in blocks.clone() {
             if let Some((physical, unwritten)) = model[block as usize] {
                 let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
@@ -162,7 +162,7 @@ mod tests {
         built.finish(blocks.end)
     }
 
-    fn check(leaf: &Leaf, model: &Model, blocks: Range<u64>) {
+    fn check(leaf: &MapRun, model: &Model, blocks: Range<u64>) {
         assert_eq!((leaf.start(), leaf.end()), (blocks.start * BLOCK, blocks.end * BLOCK));
         for block in blocks {
             let found = leaf.find(block * BLOCK).unwrap();
