@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use nvio_iomap::{Disk, DiskQueue, Failed, Io, Mapper, Memory, Queue, Tag, WriteQueue};
+use nvio_iomap::{Disk, DiskQueue, Failed, IoArgs, Mapper, Memory, Queue, Tag, WriteQueue};
 
 use crate::file::open_inode::OpenInode;
 use crate::{Error, File, WritableFile};
@@ -20,7 +20,7 @@ pub type AsyncFileQueue<D = Disk> =
 /// use nvio_driver::{Address, Controller};
 /// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 /// use nvio_ext4::{AsyncFile, AsyncFileQueue, FileQueue, Filesystem, QueueSource};
-/// use nvio_iomap::{Disk, DiskQueue, DiskReader, Io};
+/// use nvio_iomap::{Disk, DiskQueue, DiskReader, IoArgs};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
@@ -35,16 +35,16 @@ pub type AsyncFileQueue<D = Disk> =
 /// let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
 /// let disk = Disk::whole(&controller.namespace(1)?);
 /// let fs = Filesystem::open(QueueSource::new(DiskReader::new(&controller, &disk, 32)?))?;
-/// let queue = AsyncFileQueue::over(FileQueue::over(DiskQueue::new(&controller, &disk, 128)?));
+/// let queue = AsyncFileQueue::over(FileQueue::new(DiskQueue::new(&controller, &disk, 128)?));
 /// let file = AsyncFile::new(fs.file(&fs.lookup(b"/data")?)?);
 ///
 /// // Blocks into DMA memory, all in flight at once.
 /// let mut blocks = Vec::new();
 /// for block in 0..16 {
-///     blocks.push(file.read(&queue, Io::at(block * 4096), controller.alloc(4096)?));
+///     blocks.push(file.read(&queue, IoArgs::at(block * 4096), controller.alloc(4096)?));
 /// }
 /// // And any bytes.
-/// let tail = file.read(&queue, Io::at(99_000), vec![0; 5000]);
+/// let tail = file.read(&queue, IoArgs::at(99_000), vec![0; 5000]);
 ///
 /// let (blocks, tail) = queue.block_on(async {
 ///     let blocks = try_join_all(blocks).await?;
@@ -64,7 +64,7 @@ impl<F> Clone for AsyncFile<F> {
     }
 }
 
-impl<F: Mapper<Inode = OpenInode>> AsyncFile<F> {
+impl<F: Mapper<OpenFile = OpenInode>> AsyncFile<F> {
     /// Takes an open file.
     pub fn new(file: F) -> Self {
         Self(Rc::new(RefCell::new(file)))
@@ -84,9 +84,9 @@ impl<F: Mapper<Inode = OpenInode>> AsyncFile<F> {
     pub async fn read<Q: Queue<Tag<OpenInode>>>(
         &self,
         queue: &nvio_iomap::AsyncFileQueue<Q, OpenInode>,
-        io: Io,
+        io: IoArgs,
         memory: impl Into<Memory>,
-    ) -> Result<(Memory, usize), Failed<Error, Memory>> {
+    ) -> Result<(Memory, usize), Failed<Error>> {
         queue.read(&self.0, io, memory).await
     }
 }
@@ -94,17 +94,17 @@ impl<F: Mapper<Inode = OpenInode>> AsyncFile<F> {
 impl AsyncFile<WritableFile> {
     /// Overwrites the bytes at `io.pos` with all of `memory`, with `io.flags`, and gives the memory
     /// back with the number of bytes. Position and length are multiples of the device's logical
-    /// block; see [`WritableFile::submit_write`].
+    /// block; see [`WritableFile::submit_write_with`].
     ///
     /// # Errors
-    /// As [`WritableFile::submit_write`], and
+    /// As [`WritableFile::submit_write_with`], and
     /// [`AsyncFileQueue::write`](nvio_iomap::AsyncFileQueue::write).
     pub async fn write<Q: WriteQueue<Tag<OpenInode>>>(
         &self,
         queue: &nvio_iomap::AsyncFileQueue<Q, OpenInode>,
-        io: Io,
+        io: IoArgs,
         memory: impl Into<Memory>,
-    ) -> Result<(Memory, usize), Failed<Error, Memory>> {
+    ) -> Result<(Memory, usize), Failed<Error>> {
         let memory = memory.into();
         let checked = match self.0.try_borrow() {
             Ok(file) => file.check_device(queue.device_size()),
@@ -112,7 +112,7 @@ impl AsyncFile<WritableFile> {
         };
         match checked {
             Ok(()) => queue.write(&self.0, io, memory).await,
-            Err(error) => Err(Failed { error, memory: Some(memory) }),
+            Err(error) => Err(Failed { error, payload: Some(memory) }),
         }
     }
 }

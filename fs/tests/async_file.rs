@@ -17,7 +17,7 @@ use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{
     AsyncFile, AsyncFileQueue, Error, FileQueue, Filesystem, QueueSource, WritableFile,
 };
-use nvio_iomap::{DiskQueue, DiskReader, Io, IoFlags, WritableDisk};
+use nvio_iomap::{DiskQueue, DiskReader, IoArgs, IoFlags, WritableDisk};
 
 const SIZE: usize = 4_000_000;
 const DEPTH: u16 = 16;
@@ -46,7 +46,7 @@ impl Served {
         let fs = Filesystem::open(source).unwrap();
         let writable = fs.writable().unwrap();
         let file = writable.writable_file(&fs.lookup(b"/file").unwrap()).unwrap();
-        let queue = FileQueue::over(DiskQueue::new(&controller, &disk, DEPTH).unwrap());
+        let queue = FileQueue::new(DiskQueue::new(&controller, &disk, DEPTH).unwrap());
         Self {
             queue: AsyncFileQueue::over(queue),
             file: AsyncFile::new(file),
@@ -100,7 +100,7 @@ fn many_reads_and_writes_at_once() {
         }
         let both = pieces.iter().enumerate().map(|(index, (pos, data))| async move {
             let flags = [IoFlags::empty(), IoFlags::BOUNCE, IoFlags::DSYNC][index % 3];
-            let io = Io::at(*pos as u64).flags(flags);
+            let io = IoArgs::at(*pos as u64).flags(flags);
             let n = if index % 2 == 0 {
                 let mut buf = here.buf(data.len());
                 buf.copy_from_slice(data);
@@ -109,7 +109,7 @@ fn many_reads_and_writes_at_once() {
                 file.write(queue, io, data.clone()).await.unwrap().1
             };
             assert_eq!(n, data.len());
-            let io = Io::at(*pos as u64 + 1);
+            let io = IoArgs::at(*pos as u64 + 1);
             let (memory, n) = file.read(queue, io, vec![0; data.len() - 1]).await.unwrap();
             assert_eq!(n, data.len() - 1);
             assert!(memory.into_bytes().unwrap() == data[1..]);
@@ -118,7 +118,7 @@ fn many_reads_and_writes_at_once() {
         for (pos, data) in &pieces {
             content[*pos..*pos + data.len()].copy_from_slice(data);
         }
-        let all = queue.block_on(file.read(queue, Io::at(0), vec![0; SIZE])).unwrap();
+        let all = queue.block_on(file.read(queue, IoArgs::at(0), vec![0; SIZE])).unwrap();
         assert!(all.1 == SIZE && all.0.into_bytes().unwrap() == content);
     }
     assert_eq!((served.in_flight(), queue.in_flight(), served.fs.io_errors()), (0, 0, 0));
@@ -143,7 +143,7 @@ fn dropped_futures_give_their_memory_back() {
             .map(|_| {
                 let bytes = 512 << random.below(8);
                 let pos = random.below((SIZE / 512) as u64) * 512;
-                (pos, Box::pin(file.read(queue, Io::at(pos), served.buf(bytes))))
+                (pos, Box::pin(file.read(queue, IoArgs::at(pos), served.buf(bytes))))
             })
             .collect();
         let rounds = random.below(4);
@@ -177,14 +177,14 @@ fn refusals_come_with_the_memory() {
     let (image, _) = image(dir.path());
     let served = Served::new(&image);
     let (queue, file) = (&served.queue, &served.file);
-    let past = Io::at(SIZE as u64 / 512 * 512);
+    let past = IoArgs::at(SIZE as u64 / 512 * 512);
     let failed = queue.block_on(file.write(queue, past, served.buf(512))).unwrap_err();
     assert!(matches!(failed.error, Error::PastEnd { .. }), "{failed}");
-    assert_eq!(failed.memory.unwrap().len(), 512);
-    let unaligned = queue.block_on(file.write(queue, Io::at(1), vec![0; 512])).unwrap_err();
+    assert_eq!(failed.payload.unwrap().len(), 512);
+    let unaligned = queue.block_on(file.write(queue, IoArgs::at(1), vec![0; 512])).unwrap_err();
     assert!(unaligned.error.to_string().contains("multiples of the device's 512 bytes"));
     let reader = AsyncFile::new(served.fs.file(file.file().borrow().inode()).unwrap());
-    let refused = queue.block_on(queue.write(reader.file(), Io::at(0), served.buf(512)));
+    let refused = queue.block_on(queue.write(reader.file(), IoArgs::at(0), served.buf(512)));
     assert!(matches!(refused.unwrap_err().error, Error::ReadOnly { .. }));
     let (_, n) = queue.block_on(reader.read(queue, past, served.buf(512))).unwrap();
     assert_eq!(n, SIZE % 512);

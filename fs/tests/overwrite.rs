@@ -19,7 +19,7 @@ use nvio_ext4::{
     Error, FileQueue, Filesystem, NotWritable, Protected, QueueSource, WritableFile,
     WritableFilesystem,
 };
-use nvio_iomap::{DiskQueue, DiskReader, Io, IoFlags, Memory, WritableDisk};
+use nvio_iomap::{DiskQueue, DiskReader, IoArgs, IoFlags, Memory, WritableDisk};
 use tempfile::TempDir;
 
 /// An image on a controller of its own.
@@ -53,7 +53,7 @@ impl Served {
     }
 
     fn queue(&self) -> FileQueue<WritableDisk> {
-        FileQueue::over(DiskQueue::new(&self.controller, &self.disk, 32).unwrap())
+        FileQueue::new(DiskQueue::new(&self.controller, &self.disk, 32).unwrap())
     }
 }
 
@@ -189,7 +189,7 @@ fn write_one(
     };
     let sync = if random.below(2) == 0 { IoFlags::DSYNC } else { IoFlags::empty() };
     let bounce = if random.below(2) == 0 { IoFlags::BOUNCE } else { IoFlags::empty() };
-    let io = Io::at(pos).token(seed).flags(sync | bounce);
+    let io = IoArgs::at(pos).token(seed).flags(sync | bounce);
     let n = match form {
         0 => file.write_at(queue, pos, &data).unwrap(),
         1 => {
@@ -198,8 +198,8 @@ fn write_one(
             file.write_vectored_at(queue, pos, &slices).unwrap()
         }
         2 => {
-            let (buf, n) = file.write_dma(queue, pos, dma(&data)).unwrap();
-            assert!(*buf == *data, "the memory comes back as it was");
+            let (memory, n) = file.write_with(queue, IoArgs::at(pos), dma(&data)).unwrap();
+            assert!(*memory.into_dma().unwrap() == *data, "the memory comes back as it was");
             n
         }
         3 => file.write_with(queue, io, data.clone()).unwrap().1,
@@ -214,11 +214,11 @@ fn write_one(
             let mut sum = 0;
             for (at, part) in (0..).step_by(3 * block as usize).zip(data.chunks(3 * block as usize))
             {
-                let io = Io { pos: pos + at, ..io };
+                let io = IoArgs { pos: pos + at, ..io };
                 let mut memory = Memory::from(dma(part));
-                while let Err(rejected) = file.submit_write(queue, io, memory) {
+                while let Err(rejected) = file.submit_write_with(queue, io, memory) {
                     assert!(nvio_iomap::FileError::is_again(&rejected.error), "{rejected}");
-                    memory = rejected.memory;
+                    memory = rejected.payload;
                     queue.wait(|done| sum += done.result.unwrap()).unwrap();
                 }
             }
@@ -229,7 +229,7 @@ fn write_one(
             sum
         }
         _ => {
-            let io = Io { flags: io.flags | IoFlags::ATOMIC, ..io };
+            let io = IoArgs { flags: io.flags | IoFlags::ATOMIC, ..io };
             match file.write_with(queue, io, dma(&data)) {
                 Ok((_, n)) => n,
                 // Larger than what the drive does as one, or of several extents.
@@ -352,13 +352,13 @@ fn what_has_no_blocks_is_refused_before_anything_is_written() {
         if pos.is_multiple_of(512) && length.is_multiple_of(512) {
             let mut buf = served.controller.alloc(length).unwrap();
             buf.fill(0xcd);
-            let failed = file.write_dma(&mut queue, pos, buf).unwrap_err();
+            let failed = file.write_with(&mut queue, IoArgs::at(pos), buf).unwrap_err();
             told(failed.error);
-            let buf = failed.memory.unwrap();
-            let io = Io::at(pos).flags(IoFlags::BOUNCE | IoFlags::DSYNC);
-            let rejected = file.submit_write(&mut queue, io, buf).unwrap_err();
+            let buf = failed.payload.unwrap();
+            let io = IoArgs::at(pos).flags(IoFlags::BOUNCE | IoFlags::DSYNC);
+            let rejected = file.submit_write_with(&mut queue, io, buf).unwrap_err();
             told(rejected.error);
-            assert_eq!(rejected.memory.len(), length);
+            assert_eq!(rejected.payload.len(), length);
         }
     };
     check(&mut gaps, 16_384, 512, "Hole { inode: 12, pos: 16384 }");
@@ -376,13 +376,13 @@ fn what_has_no_blocks_is_refused_before_anything_is_written() {
     check(&mut preallocated, 0, 65_536, "Unwritten { inode: 13, pos: 8192 }");
     // Nothing is nothing, and what is cached is not waited for.
     assert_eq!(gaps.write_at(&mut queue, 20_000, &[]).unwrap(), 0);
-    let io = Io::at(0).flags(IoFlags::NOWAIT);
+    let io = IoArgs::at(0).flags(IoFlags::NOWAIT);
     let buf = served.controller.alloc(512).unwrap();
     let failed = fs.writable_file(gaps.inode()).unwrap().write_with(&mut queue, io, buf);
     assert!(matches!(failed.unwrap_err().error, Error::WouldBlock { inode: 12, pos: 0 }));
     // A file that was opened for reading.
     let mut reader = fs.file(gaps.inode()).unwrap();
-    let refused = queue.write_at(&mut reader, 0, &[0; 512], IoFlags::empty());
+    let refused = queue.write_at(&mut reader, 0, &[0; 512]);
     assert!(matches!(refused.unwrap_err(), Error::ReadOnly { inode: 12 }));
     // And one that takes the place of a file that was opened for writing.
     *preallocated = fs.file(gaps.inode()).unwrap();
@@ -407,9 +407,9 @@ fn a_queue_to_another_device_is_refused() {
     let buf = || elsewhere.controller.alloc(512).unwrap();
     let refused = |error: Error| assert!(matches!(error, Error::OtherDevice { .. }), "{error}");
     refused(file.write_at(&mut queue, 0, b"x").unwrap_err());
-    refused(file.write_dma(&mut queue, 0, buf()).unwrap_err().error);
-    refused(file.write_with(&mut queue, Io::at(0), buf()).unwrap_err().error);
-    refused(file.submit_write(&mut queue, Io::at(0), buf()).unwrap_err().error);
+    refused(file.write_with(&mut queue, IoArgs::at(0), buf()).unwrap_err().error);
+    refused(file.write_with(&mut queue, IoArgs::at(0), buf()).unwrap_err().error);
+    refused(file.submit_write_with(&mut queue, IoArgs::at(0), buf()).unwrap_err().error);
     drop((queue, elsewhere));
     assert!(other.bytes() == before);
 }
@@ -423,8 +423,8 @@ fn handles_share_the_count_of_what_is_in_flight() {
     let (mut writer, mut reader) = (fs.writable_file(&inode).unwrap(), fs.file(&inode).unwrap());
     let mut queue = served.queue();
     let buf = || served.controller.alloc(4096).unwrap();
-    writer.submit_write(&mut queue, Io::at(0), buf()).unwrap();
-    reader.read(&mut queue, 4096, buf(), 1).unwrap();
+    writer.submit_write_with(&mut queue, IoArgs::at(0), buf()).unwrap();
+    reader.submit_read(&mut queue, 4096, buf(), 1).unwrap();
     assert_eq!((writer.in_flight(), reader.in_flight()), (2, 2));
     drop((writer, reader));
     let again = fs.file(&inode).unwrap();
@@ -550,13 +550,14 @@ fn inline_data_is_read_but_not_written() {
         let read = file.read_at(&mut queue, middle as u64, &mut bytes).unwrap();
         assert_eq!(bytes[..read], expected[middle..]);
         let buf = served.controller.alloc(4096).unwrap();
-        let (buf, read) = file.read_dma(&mut queue, 0, buf).unwrap();
+        let (memory, read) = file.read_with(&mut queue, IoArgs::at(0), buf).unwrap();
+        let buf = memory.into_dma().unwrap();
         assert_eq!((read, &buf[..size]), (size, &expected[..]));
         assert!(buf[size..size.next_multiple_of(512)].iter().all(|&byte| byte == 0));
         let buf = served.controller.alloc(512).unwrap();
-        file.read(&mut queue, 0, buf, 7).unwrap();
-        let io = Io::at(0).flags(IoFlags::NOWAIT).token(8);
-        file.submit_read(&mut queue, io, served.controller.alloc(1024).unwrap()).unwrap();
+        file.submit_read(&mut queue, 0, buf, 7).unwrap();
+        let io = IoArgs::at(0).flags(IoFlags::NOWAIT).token(8);
+        file.submit_read_with(&mut queue, io, served.controller.alloc(1024).unwrap()).unwrap();
         let mut done = Vec::new();
         while done.len() < 2 {
             queue.poll(8, |end| done.push((end.token, end.result.unwrap())));

@@ -9,21 +9,21 @@
 //! ```
 //! use nvio_driver::{Address, Controller};
 //! use nvio_emulator::{Backing, Emulator, NamespaceConfig};
-//! use nvio_iomap::{Disk, DiskQueue, Error, FileQueue, Inode, Mapper, Mapping, Op, Shared};
+//! use nvio_iomap::{Disk, DiskQueue, Error, FileQueue, OpenFile, Mapper, Mapping, Op, FileRef};
 //!
 //! /// What requests in flight have of a file: here nothing.
 //! struct NoState;
 //!
-//! impl Inode for NoState {
+//! impl OpenFile for NoState {
 //!     type Error = Error;
 //! }
 //!
 //! /// A file of one extent, 8 KiB into the device.
-//! struct OneExtent(Shared<NoState>);
+//! struct OneExtent(FileRef<NoState>);
 //!
 //! impl Mapper for OneExtent {
-//!     type Inode = NoState;
-//!     fn inode(&self) -> &Shared<NoState> {
+//!     type OpenFile = NoState;
+//!     fn open_file(&self) -> &FileRef<NoState> {
 //!         &self.0
 //!     }
 //!     fn size(&self) -> u64 {
@@ -42,12 +42,12 @@
 //! let emulator = Emulator::builder().namespace(disk).start()?;
 //! let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
 //! let disk = Disk::whole(&controller.namespace(1)?);
-//! let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 32)?);
-//! let mut file = OneExtent(Shared::new(NoState));
+//! let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 32)?);
+//! let mut file = OneExtent(FileRef::new(NoState));
 //!
 //! // Blocks into DMA memory, many in flight, without a copy.
 //! for block in 0..8 {
-//!     queue.read(&mut file, block * 4096, controller.alloc(4096)?, block)?;
+//!     queue.submit_read(&mut file, block * 4096, controller.alloc(4096)?, block)?;
 //! }
 //! queue.ring();
 //! let mut done = 0;
@@ -80,17 +80,17 @@ mod queue;
 mod tests;
 
 pub use async_queue::AsyncFileQueue;
-pub use contract::io_args::{Done, Failed, Io, IoFlags, Memory, Rejected};
+pub use contract::io_args::{Done, Failed, IoArgs, IoFlags, Memory, Rejected};
 pub use contract::iter::{Iterated, iterate};
 pub use contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op, page_end};
-pub use contract::open_file::{EndIo, Inode, Report, Shared, WeakShared};
+pub use contract::open_file::{EndIo, FileRef, OpenFile, Report, WeakFileRef};
 pub use device::bio::{Bio, BioDone, BioError, PAGE, Queue, Refused, Settle, WriteQueue};
 pub use device::disk::{Disk, WritableDisk};
 pub use device::disk_queue::DiskQueue;
-pub use device::protection::{BadProtection, Protection};
+pub use device::protection::{BadProtection, NamespaceProtection};
 pub use error::{Error, FileError};
 pub use memory::borrowed::{Cursor, Sink, Source};
-pub use memory::bounce::PIECE;
+pub use memory::bounce::BOUNCE_BYTES_MAX;
 pub use nvio_driver::DmaBuf;
 pub use queue::counters::{Counters, Reason};
 pub use queue::disk_reader::DiskReader;

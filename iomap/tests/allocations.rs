@@ -7,8 +7,8 @@ use std::cell::Cell;
 use nvio_driver::{Address, Controller, DmaBuf, Options};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_iomap::{
-    Disk, DiskQueue, Error, FileQueue, Inode, Io, IoFlags, Mapper, Mapping, Memory, Op, Shared,
-    WritableDisk,
+    Cursor, Disk, DiskQueue, Error, FileQueue, FileRef, IoArgs, IoFlags, Mapper, Mapping, Memory,
+    Op, OpenFile, WritableDisk,
 };
 
 thread_local! {
@@ -38,20 +38,20 @@ static ALLOCATOR: Counting = Counting;
 
 struct NoState;
 
-impl Inode for NoState {
+impl OpenFile for NoState {
     type Error = Error;
 }
 
 /// Extents of 64 KiB, in reverse.
-struct Extents(Shared<NoState>);
+struct Extents(FileRef<NoState>);
 
 const EXTENT: u64 = 64 << 10;
 const SIZE: u64 = 4 << 20;
 
 impl Mapper for Extents {
-    type Inode = NoState;
+    type OpenFile = NoState;
 
-    fn inode(&self) -> &Shared<NoState> {
+    fn open_file(&self) -> &FileRef<NoState> {
         &self.0
     }
 
@@ -94,8 +94,8 @@ fn allocations(rounds: u64, mut one: impl FnMut(u64)) -> u64 {
 fn reads_allocate_nothing() {
     let (_emulator, controller) = controller();
     let disk = Disk::whole(&controller.namespace(1).unwrap());
-    let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 32).unwrap());
-    let mut file = Extents(Shared::new(NoState));
+    let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 32).unwrap());
+    let mut file = Extents(FileRef::new(NoState));
     let (none, hooks) = (IoFlags::empty(), IoFlags::HOOKS);
     for (bytes, flags, simple) in [
         (4096, none, true),
@@ -109,9 +109,10 @@ fn reads_allocate_nothing() {
         let before = queue.counters();
         let count = allocations(20, |round| {
             for (token, buf) in (0..).zip(&mut bufs) {
-                let io = Io::at((round * 8 + token) * 12288 % (SIZE / 2)).token(token).flags(flags);
+                let io =
+                    IoArgs::at((round * 8 + token) * 12288 % (SIZE / 2)).token(token).flags(flags);
                 let memory = Memory::Dma(buf.take().unwrap());
-                queue.submit_read(&mut file, io, memory).unwrap();
+                queue.submit_read_with(&mut file, io, memory).unwrap();
             }
             queue.ring();
             let mut done = 0;
@@ -132,8 +133,8 @@ fn reads_allocate_nothing() {
 fn reads_into_ordinary_memory_allocate_nothing() {
     let (_emulator, controller) = controller();
     let disk = Disk::whole(&controller.namespace(1).unwrap());
-    let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 32).unwrap());
-    let mut file = Extents(Shared::new(NoState));
+    let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 32).unwrap());
+    let mut file = Extents(FileRef::new(NoState));
     let mut out = vec![0; 100_000];
     let count = allocations(20, |round| {
         assert_eq!(queue.read_at(&mut file, round * 7001, &mut out).unwrap(), 100_000);
@@ -145,18 +146,19 @@ fn reads_into_ordinary_memory_allocate_nothing() {
 fn overwrites_allocate_nothing() {
     let (_emulator, controller) = controller();
     let disk = WritableDisk::whole(&controller.writable().unwrap().writable_namespace(1).unwrap());
-    let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 32).unwrap());
-    let mut file = Extents(Shared::new(NoState));
+    let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 32).unwrap());
+    let mut file = Extents(FileRef::new(NoState));
     let data = vec![7; 96 << 10];
     for flags in [IoFlags::empty(), IoFlags::DSYNC] {
         let count = allocations(20, |round| {
-            queue.write_at(&mut file, round * 12288, &data, flags).unwrap();
+            let io = IoArgs::at(round * 12288).flags(flags);
+            queue.write_from(&mut file, io, &mut Cursor::new(&data[..])).unwrap();
         });
         assert_eq!(count, 0, "{flags:?}");
-        let mut buf = Some(controller.alloc(96 << 10).unwrap());
+        let mut buf = Some(Memory::Dma(controller.alloc(96 << 10).unwrap()));
         let count = allocations(20, |round| {
-            let io = Io::at(round * 12288).flags(flags);
-            let (back, _) = queue.write_dma(&mut file, io, buf.take().unwrap()).unwrap();
+            let io = IoArgs::at(round * 12288).flags(flags);
+            let (back, _) = queue.write_with(&mut file, io, buf.take().unwrap()).unwrap();
             buf = Some(back);
         });
         assert_eq!(count, 0, "{flags:?}");

@@ -17,7 +17,7 @@ use nvio_driver::spec::status;
 use nvio_driver::{Address, Arena, Controller, DmaMemory, Options};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_iomap::{
-    BioError, DiskQueue, DmaBuf, Done, Error, FileQueue, Io, IoFlags, Memory, Tag, WritableDisk,
+    BioError, DiskQueue, DmaBuf, Done, Error, FileQueue, IoArgs, IoFlags, Memory, Tag, WritableDisk,
 };
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
@@ -56,7 +56,7 @@ fn rig(extended: bool) -> Rig {
     let controller = Controller::open_with(&address, options).unwrap();
     let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
     let disk = WritableDisk::whole(&namespace);
-    let queue = FileQueue::over(DiskQueue::new(&controller, &disk, DEPTH).unwrap());
+    let queue = FileQueue::new(DiskQueue::new(&controller, &disk, DEPTH).unwrap());
     let memory = tempfile::tempfile_in("/dev/shm").unwrap();
     let bytes = BYTES * usize::from(DEPTH);
     memory.set_len(bytes as u64).unwrap();
@@ -122,11 +122,11 @@ impl Rig {
         while own.len() < usize::from(DEPTH) || submitted < requests {
             while submitted < requests {
                 let Some(buf) = own.pop() else { break };
-                let io = Io::at(submitted % BLOCKS * BYTES as u64).flags(flags);
+                let io = IoArgs::at(submitted % BLOCKS * BYTES as u64).flags(flags);
                 let memory = Memory::Dma(buf);
                 match write {
-                    true => self.queue.submit_write(&mut self.file, io, memory).unwrap(),
-                    false => self.queue.submit_read(&mut self.file, io, memory).unwrap(),
+                    true => self.queue.submit_write_with(&mut self.file, io, memory).unwrap(),
+                    false => self.queue.submit_read_with(&mut self.file, io, memory).unwrap(),
                 }
                 submitted += 1;
             }

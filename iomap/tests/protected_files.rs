@@ -10,8 +10,8 @@ use nvio_driver::spec::{Status, status};
 use nvio_driver::{Address, CommandOptions, Controller, Options, QueuePair, WritableNamespace};
 use nvio_emulator::{Backing, Emulator, Fault, Faults, NamespaceConfig, Rule};
 use nvio_iomap::{
-    BioError, DiskQueue, DmaBuf, Error, FileQueue, Io, IoFlags, Memory, Protection, Reason, Tag,
-    WritableDisk,
+    BioError, Cursor, DiskQueue, DmaBuf, Error, FileQueue, IoArgs, IoFlags, Memory,
+    NamespaceProtection, Reason, Tag, WritableDisk,
 };
 
 /// Bytes of the file, which ends inside of a block.
@@ -34,7 +34,7 @@ struct Rig {
     namespace: WritableNamespace,
     queue: Queue,
     file: Scattered,
-    protection: Protection,
+    protection: NamespaceProtection,
     what: String,
 }
 
@@ -63,8 +63,8 @@ fn rig(format: Format, faults: Faults) -> Rig {
     let controller = Controller::open_with(&address, options).unwrap();
     let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
     let disk = WritableDisk::whole(&namespace).slice(64 << 10, file.disk_bytes()).unwrap();
-    let queue = FileQueue::over(DiskQueue::new(&controller, &disk, 8).unwrap());
-    let protection = Protection::of(&namespace).unwrap().unwrap();
+    let queue = FileQueue::new(DiskQueue::new(&controller, &disk, 8).unwrap());
+    let protection = NamespaceProtection::of(&namespace).unwrap().unwrap();
     let what = format!("{format:?}");
     Rig { _emulator: emulator, controller, namespace, queue, file, protection, what }
 }
@@ -84,9 +84,9 @@ impl Rig {
     fn fill(&mut self, data: &[u8]) {
         let mut whole = data.to_vec();
         whole.resize(data.len().next_multiple_of(Scattered::BLOCK as usize), 0);
-        let io = Io::at(0);
+        let io = IoArgs::at(0);
         let buf = self.dma(&whole);
-        let (_, n) = self.queue.write_dma(&mut self.file, io, buf).unwrap();
+        let (_, n) = self.queue.write_with(&mut self.file, io, buf.into()).unwrap();
         assert_eq!(n, whole.len());
     }
 
@@ -134,20 +134,29 @@ fn files_are_read_and_overwritten_as_without_protection() {
         let pieces = [(0, 1), (5, 3), (23, 24), (60, 9)].map(|(at, n)| (at * 4096, n * 4096));
         for (salt, (at, length)) in pieces.into_iter().chain([(8 * block, 3 * block)]).enumerate() {
             let data = pattern(length, salt + 2);
-            let io = Io::at(at as u64);
+            let io = IoArgs::at(at as u64);
             let n = match salt % 3 {
                 0 => {
                     let flags = IoFlags::DSYNC;
-                    it.queue.write_at(&mut it.file, at as u64, &data, flags).unwrap()
+                    it.queue
+                        .write_from(
+                            &mut it.file,
+                            IoArgs::at(at as u64).flags(flags),
+                            &mut Cursor::new(&data[..]),
+                        )
+                        .unwrap()
                 }
                 1 => {
                     let buf = it.dma(&data);
-                    it.queue.write_dma(&mut it.file, io.flags(IoFlags::BOUNCE), buf).unwrap().1
+                    it.queue
+                        .write_with(&mut it.file, io.flags(IoFlags::BOUNCE), buf.into())
+                        .unwrap()
+                        .1
                 }
                 _ => {
                     let (front, back) = data.split_at(block);
                     let memory = Memory::Vectored(vec![it.dma(front), it.dma(back)]);
-                    it.queue.execute_write(&mut it.file, io, memory).unwrap().1
+                    it.queue.write_with(&mut it.file, io, memory).unwrap().1
                 }
             };
             assert_eq!(n, length, "{}", it.what);
@@ -163,7 +172,9 @@ fn files_are_read_and_overwritten_as_without_protection() {
         }
         for (at, length) in [(0, 76 * 4096), (4096, 4096), (5 * block, 64 * block)] {
             let buf = it.dma(&vec![0xee; length]);
-            let (buf, n) = it.queue.read_dma(&mut it.file, Io::at(at as u64), buf).unwrap();
+            let (memory, n) =
+                it.queue.read_with(&mut it.file, IoArgs::at(at as u64), buf.into()).unwrap();
+            let buf = memory.into_dma().unwrap();
             assert_eq!(n, length.min(SIZE - at));
             assert!(buf[..n] == model[at..at + n], "{}: {length} bytes at {at}", it.what);
         }
@@ -183,8 +194,8 @@ fn many_requests_are_in_flight_at_once() {
         while done < 70 {
             while let Some(&token) = waiting.last() {
                 let memory = Memory::Dma(it.controller.alloc(4096).unwrap());
-                let io = Io::at(token * 4096).token(token);
-                match it.queue.submit_read(&mut it.file, io, memory) {
+                let io = IoArgs::at(token * 4096).token(token);
+                match it.queue.submit_read_with(&mut it.file, io, memory) {
                     Ok(()) => waiting.pop(),
                     Err(rejected) if matches!(rejected.error, Error::Busy) => break,
                     Err(rejected) => panic!("{}: {}", it.what, rejected.error),
@@ -221,13 +232,13 @@ fn damage_on_the_disk_is_an_error_and_no_data() {
         let error = it.queue.read_at(&mut it.file, 38_912, &mut out).unwrap_err();
         assert_eq!(bio_error(&error), BioError::Status(status::GUARD_CHECK_ERROR), "{}", it.what);
         let buf = it.dma(&[0; 4096]);
-        let failed = it.queue.read_dma(&mut it.file, Io::at(40_960), buf).unwrap_err();
-        assert_eq!(failed.memory.map(|buf| buf.len()), Some(4096));
+        let failed = it.queue.read_with(&mut it.file, IoArgs::at(40_960), buf.into()).unwrap_err();
+        assert_eq!(failed.payload.map(|buf| buf.len()), Some(4096));
         assert!(error.to_string().contains("position"), "{error}");
         // The blocks around it can be read, and an overwrite heals it.
         assert_eq!(it.queue.read_at(&mut it.file, 0, &mut vec![0; 40_960]).unwrap(), 40_960);
         let fresh = it.dma(&model[40_960..45_056]);
-        it.queue.write_dma(&mut it.file, Io::at(40_960), fresh).unwrap();
+        it.queue.write_with(&mut it.file, IoArgs::at(40_960), fresh.into()).unwrap();
         let n = it.queue.read_at(&mut it.file, 40_960, &mut out).unwrap();
         assert!(n == 8192 && out == model[40_960..49_152], "{}", it.what);
     }
@@ -243,9 +254,10 @@ fn what_did_not_arrive_is_found_by_the_host() {
         it.fill(&model);
         // The truth, which is in the memory of the next command.
         let buf = it.dma(&[0; 4096]);
-        let (buf, _) = it.queue.read_dma(&mut it.file, Io::at(8192), buf).unwrap();
+        let (memory, _) = it.queue.read_with(&mut it.file, IoArgs::at(8192), buf.into()).unwrap();
+        let buf = memory.into_dma().unwrap();
         assert!(*buf == model[8192..12_288]);
-        let failed = it.queue.read_dma(&mut it.file, Io::at(8192), buf).unwrap_err();
+        let failed = it.queue.read_with(&mut it.file, IoArgs::at(8192), buf.into()).unwrap_err();
         let error = bio_error(&failed.error);
         assert!(matches!(error, BioError::Guard { .. }), "{}: {error}", it.what);
         let mut out = [0; 100];
@@ -261,9 +273,9 @@ fn without_protection_the_simple_path_serves() {
     let emulator = Emulator::builder().namespace(config).start().unwrap();
     let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned())).unwrap();
     let disk = nvio_iomap::Disk::whole(&controller.namespace(1).unwrap());
-    let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 8).unwrap());
+    let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 8).unwrap());
     let mut file = Scattered::new(100_000);
-    queue.read(&mut file, 4096, controller.alloc(4096).unwrap(), 1).unwrap();
+    queue.submit_read(&mut file, 4096, controller.alloc(4096).unwrap(), 1).unwrap();
     queue.wait(|done| assert_eq!(done.result.unwrap(), 4096)).unwrap();
     assert_eq!(queue.counters().simple, 1);
 }

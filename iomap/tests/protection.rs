@@ -8,7 +8,7 @@ use nvio_driver::{
     WritableNamespace,
 };
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
-use nvio_iomap::{BadProtection, Protection};
+use nvio_iomap::{BadProtection, NamespaceProtection};
 
 /// Blocks of a command, of a namespace of 64.
 const BLOCKS: u32 = 9;
@@ -18,7 +18,7 @@ struct Rig {
     controller: Controller,
     namespace: WritableNamespace,
     queue: QueuePair<()>,
-    protection: Protection,
+    protection: NamespaceProtection,
     what: String,
 }
 
@@ -42,7 +42,7 @@ fn rig(block: u32, metadata: u16, extended: bool, kind: u8, first: bool) -> Rig 
     let options = Options { writable: true, arena_bytes: 4 << 20, ..Options::default() };
     let controller = Controller::open_with(&address, options).unwrap();
     let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
-    let protection = Protection::of(&namespace).unwrap().unwrap();
+    let protection = NamespaceProtection::of(&namespace).unwrap().unwrap();
     assert_eq!(protection.is_extended(), extended);
     let queue = controller.queue_pair(4).unwrap();
     let what = format!("{block} + {metadata}, extended {extended}, type {kind}, first {first}");
@@ -256,6 +256,6 @@ fn what_is_not_protected_is_none() {
     let emulator = Emulator::builder().namespace(plain).namespace(tagged).start().unwrap();
     let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned())).unwrap();
     for nsid in [1, 2] {
-        assert_eq!(Protection::of(&controller.namespace(nsid).unwrap()).unwrap(), None);
+        assert_eq!(NamespaceProtection::of(&controller.namespace(nsid).unwrap()).unwrap(), None);
     }
 }

@@ -356,7 +356,7 @@ fn files_are_read_across_extents_and_holes() {
             let whole = Disk::whole(&controller.namespace(1).unwrap());
             let metadata = DiskReader::new(&controller, &whole, 16).unwrap();
             let queue = DiskQueue::new(&controller, &whole, 16).unwrap();
-            let mut queue = FileQueue::over(queue);
+            let mut queue = FileQueue::new(queue);
             let filesystem = Filesystem::open(QueueSource::new(metadata));
             // As for the kernel: a filesystem's block is no smaller than the device's.
             if block.parse::<u32>().unwrap() < lba {
@@ -380,7 +380,9 @@ fn files_are_read_across_extents_and_holes() {
             }
             // Straight into DMA memory, aligned.
             let buf = controller.alloc(256 * KIB).unwrap();
-            let (buf, got) = file.read_dma(&mut queue, 8 * KIB as u64, buf).unwrap();
+            let at = nvio_iomap::IoArgs::at(8 * KIB as u64);
+            let (memory, got) = file.read_with(&mut queue, at, buf).unwrap();
+            let buf = memory.into_dma().unwrap();
             assert!(buf[..got] == content[8 * KIB..8 * KIB + got]);
             assert_eq!(got, 256 * KIB);
             let inode = filesystem.lookup(b"/empty").unwrap();

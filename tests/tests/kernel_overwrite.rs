@@ -19,7 +19,7 @@ use nvio_ext4::{
     AsyncFile, AsyncFileQueue, Error, FileQueue, Filesystem, NotWritable, Protected, QueueSource,
     WritableFile,
 };
-use nvio_iomap::{DiskQueue, DiskReader, Io, IoFlags, WritableDisk};
+use nvio_iomap::{DiskQueue, DiskReader, IoArgs, IoFlags, WritableDisk};
 use nvio_testkit::image::{self, Mount};
 use nvio_testkit::random::Rng;
 use nvio_tests::sys::{self, Extent};
@@ -111,7 +111,7 @@ impl Served {
     }
 
     fn queue(&self) -> FileQueue<WritableDisk> {
-        FileQueue::over(DiskQueue::new(&self.controller, &self.disk, 64).unwrap())
+        FileQueue::new(DiskQueue::new(&self.controller, &self.disk, 64).unwrap())
     }
 }
 
@@ -185,7 +185,7 @@ fn check(name: &str, mkfs: &str, block: u32) {
             let mut buf = served.controller.alloc(data.len()).unwrap();
             buf.copy_from_slice(data);
             let flags = *rng.pick(&[IoFlags::empty(), IoFlags::DSYNC, IoFlags::BOUNCE]);
-            let io = Io::at(start).flags(flags);
+            let io = IoArgs::at(start).flags(flags);
             let (_, n) = model.file.write_with(&mut queue, io, buf).unwrap();
             assert_eq!(n, data.len());
             model.place(start, data);
@@ -225,7 +225,7 @@ fn futures(served: &Served, models: Vec<Model>, align: u64, rng: &mut Rng) -> Ve
             if pos + align <= run.end {
                 let data = rng.bytes(align);
                 bytes[pos as usize..][..data.len()].copy_from_slice(&data);
-                writes.push(Box::pin(file.write(&queue, Io::at(pos), data)));
+                writes.push(Box::pin(file.write(&queue, IoArgs::at(pos), data)));
             }
         }
     }

@@ -10,8 +10,8 @@ use nvio_driver::{Address, CommandOptions, Controller, Options, QueuePair, Writa
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{File, FileQueue, Filesystem, OpenInode, QueueSource};
 use nvio_iomap::{
-    Disk, DiskQueue, DiskReader, Io, IoFlags, Mapper, Mapping, MappingKind, Op, Protection, Reason,
-    Shared, WritableDisk,
+    Cursor, Disk, DiskQueue, DiskReader, FileRef, IoArgs, IoFlags, Mapper, Mapping, MappingKind,
+    NamespaceProtection, Op, Reason, WritableDisk,
 };
 use nvio_testkit::image;
 use nvio_testkit::random::Rng;
@@ -68,7 +68,7 @@ struct Rig {
     controller: Controller,
     namespace: WritableNamespace,
     pair: QueuePair<()>,
-    protection: Protection,
+    protection: NamespaceProtection,
 }
 
 impl Rig {
@@ -82,7 +82,7 @@ impl Rig {
         let options = Options { writable: true, ..Options::default() };
         let controller = Controller::open_with(&address, options).unwrap();
         let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
-        let protection = Protection::of(&namespace).unwrap().unwrap();
+        let protection = NamespaceProtection::of(&namespace).unwrap().unwrap();
         let pair = controller.queue_pair(4).unwrap();
         let mut rig = Self { _emulator: emulator, controller, namespace, pair, protection };
         for (index, piece) in image.chunks(PIECE).enumerate() {
@@ -150,7 +150,7 @@ impl Rig {
 
     fn queue(&self) -> FileQueue<WritableDisk> {
         let disk = WritableDisk::whole(&self.namespace);
-        FileQueue::over(DiskQueue::new(&self.controller, &disk, 16).unwrap())
+        FileQueue::new(DiskQueue::new(&self.controller, &disk, 16).unwrap())
     }
 }
 
@@ -158,10 +158,10 @@ impl Rig {
 struct Overwritten(File);
 
 impl Mapper for Overwritten {
-    type Inode = OpenInode;
+    type OpenFile = OpenInode;
 
-    fn inode(&self) -> &Shared<OpenInode> {
-        Mapper::inode(&self.0)
+    fn open_file(&self) -> &FileRef<OpenInode> {
+        Mapper::open_file(&self.0)
     }
 
     fn size(&self) -> u64 {
@@ -203,12 +203,14 @@ fn files_are_read_and_overwritten_with_their_guards() {
         let mut file = Overwritten(file);
         let new = Rng::new(99).bytes(300 << 10);
         let (first, second) = new.split_at(100 << 10);
-        let written = queue.write_at(&mut file, 8192, first, IoFlags::DSYNC).unwrap();
+        let written = queue
+            .write_from(&mut file, IoArgs::at(8192).flags(IoFlags::DSYNC), &mut Cursor::new(first))
+            .unwrap();
         assert_eq!(written, first.len());
         let mut buf = rig.controller.alloc(second.len()).unwrap();
         buf.copy_from_slice(second);
-        let io = Io::at(8192 + first.len() as u64);
-        assert_eq!(queue.write_dma(&mut file, io, buf).unwrap().1, second.len());
+        let io = IoArgs::at(8192 + first.len() as u64);
+        assert_eq!(queue.write_with(&mut file, io, buf.into()).unwrap().1, second.len());
         bytes[8192..8192 + new.len()].copy_from_slice(&new);
         compare(&fs, &mut queue, &content.files);
         assert_eq!(queue.counters().simple, 0);
@@ -255,7 +257,7 @@ fn damage_is_an_error_and_never_data() {
         file.read_at(&mut queue, (pos - block) as u64, &mut before).unwrap();
         assert!(before == bytes[pos - block..pos]);
         let again = &bytes[pos..pos + block];
-        queue.write_at(&mut Overwritten(file), pos as u64, again, IoFlags::empty()).unwrap();
+        queue.write_at(&mut Overwritten(file), pos as u64, again).unwrap();
         compare(&fs, &mut queue, &content.files);
         // Metadata: a directory's block, by a filesystem that has not read it yet.
         rig.damage(place_of(&fs, &fs.lookup(b"d").unwrap(), 0));

@@ -129,7 +129,7 @@ impl Volume {
     /// If the controller has no more queues.
     pub fn queue(&self) -> Result<FileQueue, Error> {
         let queue = DiskQueue::new(&self.device.controller, &self.disk, DATA_DEPTH)?;
-        Ok(FileQueue::over(queue))
+        Ok(FileQueue::new(queue))
     }
 
     /// A queue for overwriting files on `disk`, the one that was opened with this.
@@ -138,7 +138,7 @@ impl Volume {
     /// If the controller has no more queues.
     pub fn writable_queue(&self, disk: &WritableDisk) -> Result<FileQueue<WritableDisk>, Error> {
         let queue = DiskQueue::new(&self.device.controller, disk, DATA_DEPTH)?;
-        Ok(FileQueue::over(queue))
+        Ok(FileQueue::new(queue))
     }
 
     /// What `path` is, through symbolic links.

@@ -9,7 +9,7 @@ pub(crate) mod write;
 
 use std::fmt;
 
-use nvio_iomap::{Mapper, Mapping, MappingKind, Op, Shared, page_end};
+use nvio_iomap::{FileRef, Mapper, Mapping, MappingKind, Op, page_end};
 
 use crate::error::Error;
 use crate::file::open_inode::OpenInode;
@@ -75,7 +75,7 @@ impl Filesystem {
 /// mapped before reads no metadata.
 pub struct File {
     cache: MapCache,
-    shared: Shared<OpenInode>,
+    shared: FileRef<OpenInode>,
     block_size: u32,
     page_end: u64,
     is_plain: bool,
@@ -115,11 +115,11 @@ impl File {
 
     /// What all handles of this file share.
     pub fn open_inode(&self) -> &OpenInode {
-        self.shared.inode()
+        self.shared.state()
     }
 
     #[inline]
-    pub(crate) fn inode_shared(&self) -> &Shared<OpenInode> {
+    pub(crate) fn inode_shared(&self) -> &FileRef<OpenInode> {
         &self.shared
     }
 
@@ -173,10 +173,10 @@ impl File {
 /// extent, or the hole between two, at most up to the end of an extent block's range. What is
 /// past the end of the file is mapped like the rest.
 impl Mapper for File {
-    type Inode = OpenInode;
+    type OpenFile = OpenInode;
 
     #[inline]
-    fn inode(&self) -> &Shared<OpenInode> {
+    fn open_file(&self) -> &FileRef<OpenInode> {
         &self.shared
     }
 

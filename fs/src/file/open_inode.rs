@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nvio_iomap::{Inode, Report, Shared, WeakShared};
+use nvio_iomap::{FileRef, OpenFile, Report, WeakFileRef};
 
 use crate::error::Error;
 
@@ -24,7 +24,7 @@ impl OpenInode {
     }
 }
 
-impl Inode for OpenInode {
+impl OpenFile for OpenInode {
     type Error = Error;
 
     fn report(&self, report: &Report<'_, Error>) {
@@ -47,15 +47,15 @@ impl Drop for OpenInode {
 
 /// The inodes of a filesystem that are open, by number. It does not keep them open.
 #[derive(Debug, Default)]
-pub(crate) struct OpenInodes(Mutex<HashMap<u32, WeakShared<OpenInode>>>);
+pub(crate) struct OpenInodes(Mutex<HashMap<u32, WeakFileRef<OpenInode>>>);
 
 impl OpenInodes {
     /// The one of this number; `fs` is the filesystem that this is of.
-    pub(crate) fn open(&self, fs: &Filesystem, number: u32) -> Shared<OpenInode> {
+    pub(crate) fn open(&self, fs: &Filesystem, number: u32) -> FileRef<OpenInode> {
         let mut open = self.lock();
-        let known = open.get(&number).and_then(WeakShared::upgrade);
+        let known = open.get(&number).and_then(WeakFileRef::upgrade);
         // Nothing is dropped while this is locked: a new one is made only if there is none.
-        let shared = known.unwrap_or_else(|| Shared::new(OpenInode { fs: fs.clone(), number }));
+        let shared = known.unwrap_or_else(|| FileRef::new(OpenInode { fs: fs.clone(), number }));
         open.insert(number, shared.downgrade());
         shared
     }
@@ -63,12 +63,12 @@ impl OpenInodes {
     /// Forgets one that is gone, unless it is open again.
     fn remove(&self, number: u32) {
         let mut open = self.lock();
-        if open.get(&number).is_some_and(WeakShared::is_gone) {
+        if open.get(&number).is_some_and(WeakFileRef::is_gone) {
             open.remove(&number);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, WeakShared<OpenInode>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, WeakFileRef<OpenInode>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

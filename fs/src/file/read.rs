@@ -2,7 +2,7 @@
 
 use std::io::IoSliceMut;
 
-use nvio_iomap::{Cursor, Disk, DiskQueue, DmaBuf, Failed, Io, Memory, Queue, Rejected, Tag};
+use nvio_iomap::{Cursor, Disk, DiskQueue, DmaBuf, Failed, IoArgs, Memory, Queue, Rejected, Tag};
 
 use crate::error::Error;
 use crate::file::File;
@@ -17,9 +17,9 @@ pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 /// # Reading
 /// Into plain memory, at any position: [`read_at`](Self::read_at) and
 /// [`read_vectored_at`](Self::read_vectored_at), which wait, and copy. Into DMA memory, without a
-/// copy: [`read_dma`](Self::read_dma), which waits, and [`read`](Self::read), which does not. With
-/// flags, and into memory of any kind: [`read_with`](Self::read_with) and
-/// [`submit_read`](Self::submit_read).
+/// copy: [`submit_read`](Self::submit_read), which does not wait. With flags, and into memory of
+/// any kind: [`read_with`](Self::read_with), which waits, and
+/// [`submit_read_with`](Self::submit_read_with), which does not.
 ///
 /// What is submitted comes back through the queue's [`poll`](nvio_iomap::FileQueue::poll). The file
 /// need not be open until then.
@@ -28,7 +28,7 @@ pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 /// use nvio_driver::{Address, Controller};
 /// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 /// use nvio_ext4::{FileQueue, Filesystem, QueueSource};
-/// use nvio_iomap::{Disk, DiskQueue, DiskReader, Io, IoFlags};
+/// use nvio_iomap::{Disk, DiskQueue, DiskReader, IoArgs, IoFlags};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
@@ -43,7 +43,7 @@ pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 /// let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
 /// let disk = Disk::whole(&controller.namespace(1)?);
 /// let fs = Filesystem::open(QueueSource::new(DiskReader::new(&controller, &disk, 32)?))?;
-/// let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 128)?);
+/// let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 128)?);
 /// let mut file = fs.file(&fs.lookup(b"/data")?)?;
 ///
 /// // Any bytes, into memory of any kind.
@@ -52,7 +52,7 @@ pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 ///
 /// // Blocks into DMA memory, many in flight, without a copy.
 /// for block in 0..8 {
-///     file.read(&mut queue, block * 4096, controller.alloc(4096)?, block)?;
+///     file.submit_read(&mut queue, block * 4096, controller.alloc(4096)?, block)?;
 /// }
 /// assert_eq!(file.in_flight(), 8);
 /// queue.ring();
@@ -62,7 +62,7 @@ pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 /// }
 ///
 /// // With flags: nothing is waited for but the device.
-/// let io = Io::at(0).flags(IoFlags::NOWAIT);
+/// let io = IoArgs::at(0).flags(IoFlags::NOWAIT);
 /// let (memory, n) = file.read_with(&mut queue, io, controller.alloc(65_536)?)?;
 /// assert_eq!((memory.into_dma().unwrap()[0], n), (7, 65_536));
 /// # Ok(())
@@ -71,7 +71,7 @@ pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 impl File {
     /// Reads at `pos` into `out`, waits, and gives the number of bytes: less than `out.len()` only
     /// at the end of the file, 0 at or past it. Neither need be aligned. The data goes through DMA
-    /// memory of the queue's and is copied; [`read_dma`](Self::read_dma) does without.
+    /// memory of the queue's and is copied; [`read_with`](Self::read_with) does without.
     ///
     /// # Errors
     /// Damage to the file's map, or a failure of the device. What of `out` did not arrive is as it
@@ -86,7 +86,7 @@ impl File {
     }
 
     /// Reads at `pos` into one slice after the other, as [`read_at`](Self::read_at) does into one.
-    /// For memory of other kinds there is [`FileQueue::read_to`](nvio_iomap::FileQueue::read_to).
+    /// For memory of other kinds there is [`FileQueue::read_into`](nvio_iomap::FileQueue::read_into).
     ///
     /// # Errors
     /// As [`read_at`](Self::read_at).
@@ -96,23 +96,7 @@ impl File {
         pos: u64,
         out: &mut [IoSliceMut<'_>],
     ) -> Result<usize, Error> {
-        queue.read_to(self, Io::at(pos), &mut Cursor::new(out))
-    }
-
-    /// Reads at `pos` into all of `buf`, waits, and gives `buf` back with the number of bytes:
-    /// less than its length only at the end of the file. `pos` and the length are multiples of
-    /// the device's logical block.
-    ///
-    /// # Errors
-    /// As [`read_at`](Self::read_at). The buffer comes back with the error unless the device
-    /// failed in a way that may leave it writing.
-    pub fn read_dma<Q: Queue<Tag<OpenInode>>>(
-        &mut self,
-        queue: &mut Queued<Q>,
-        pos: u64,
-        buf: DmaBuf,
-    ) -> Result<(DmaBuf, usize), Failed<Error>> {
-        queue.read_dma(self, Io::at(pos), buf)
+        queue.read_into(self, IoArgs::at(pos), &mut Cursor::new(out))
     }
 
     /// Reads at `io.pos` into all of `memory`, with `io.flags`, waits, and gives the memory back
@@ -120,14 +104,14 @@ impl File {
     /// poll.
     ///
     /// # Errors
-    /// As [`FileQueue::execute_read`](nvio_iomap::FileQueue::execute_read).
+    /// As [`FileQueue::read_with`](nvio_iomap::FileQueue::read_with).
     pub fn read_with<Q: Queue<Tag<OpenInode>>>(
         &mut self,
         queue: &mut Queued<Q>,
-        io: Io,
+        io: IoArgs,
         memory: impl Into<Memory>,
-    ) -> Result<(Memory, usize), Failed<Error, Memory>> {
-        queue.execute_read(self, io, memory.into())
+    ) -> Result<(Memory, usize), Failed<Error>> {
+        queue.read_with(self, io, memory.into())
     }
 
     /// Submits a read at `pos` into all of `buf`, whose result comes from the queue's
@@ -135,29 +119,29 @@ impl File {
     /// buffer of one block of the filesystem.
     ///
     /// # Errors
-    /// As [`FileQueue::submit_read`](nvio_iomap::FileQueue::submit_read).
+    /// As [`FileQueue::submit_read_with`](nvio_iomap::FileQueue::submit_read_with).
     #[inline(always)]
-    pub fn read<Q: Queue<Tag<OpenInode>>>(
+    pub fn submit_read<Q: Queue<Tag<OpenInode>>>(
         &mut self,
         queue: &mut Queued<Q>,
         pos: u64,
         buf: DmaBuf,
         token: u64,
     ) -> Result<(), Rejected<Error>> {
-        queue.read(self, pos, buf, token)
+        queue.submit_read(self, pos, buf, token)
     }
 
     /// Submits a read at `io.pos` into all of `memory`, with `io.flags`; its result comes from the
     /// queue's [`poll`](nvio_iomap::FileQueue::poll), with `io.token`.
     ///
     /// # Errors
-    /// As [`FileQueue::submit_read`](nvio_iomap::FileQueue::submit_read).
-    pub fn submit_read<Q: Queue<Tag<OpenInode>>>(
+    /// As [`FileQueue::submit_read_with`](nvio_iomap::FileQueue::submit_read_with).
+    pub fn submit_read_with<Q: Queue<Tag<OpenInode>>>(
         &mut self,
         queue: &mut Queued<Q>,
-        io: Io,
+        io: IoArgs,
         memory: impl Into<Memory>,
     ) -> Result<(), Rejected<Error>> {
-        queue.submit_read(self, io, memory.into())
+        queue.submit_read_with(self, io, memory.into())
     }
 }

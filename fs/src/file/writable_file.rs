@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
-use nvio_iomap::{Mapper, Mapping, MappingKind, Op, Shared};
+use nvio_iomap::{FileRef, Mapper, Mapping, MappingKind, Op};
 
 use crate::error::Error;
 use crate::file::File;
@@ -18,7 +18,7 @@ use crate::map::hole;
 pub struct WritableFile {
     file: File,
     /// The inode that may be written to: `file` can be replaced by a caller.
-    opened: Shared<OpenInode>,
+    opened: FileRef<OpenInode>,
     system_zone: Arc<SystemZone>,
     /// The mapping that was last found to be outside of metadata.
     sound: Mapping,
@@ -109,10 +109,10 @@ impl WritableFile {
 /// Reads are mapped as [`File`] does. A range that is to be written is looked at as a whole by the
 /// first [`begin`](Mapper::begin): all of it must be written blocks inside the file.
 impl Mapper for WritableFile {
-    type Inode = OpenInode;
+    type OpenFile = OpenInode;
 
     #[inline]
-    fn inode(&self) -> &Shared<OpenInode> {
+    fn open_file(&self) -> &FileRef<OpenInode> {
         self.file.inode_shared()
     }
 

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 use nvio_iomap::{
-    Cursor, DmaBuf, Failed, Io, IoFlags, Memory, Op, Rejected, Source, Tag, WriteQueue,
+    Cursor, DmaBuf, Failed, IoArgs, IoFlags, Memory, Op, Rejected, Source, Tag, WriteQueue,
 };
 
 use crate::error::Error;
@@ -19,8 +19,8 @@ use crate::file::writable_file::WritableFile;
 ///
 /// From plain memory, at any position: [`write_at`](Self::write_at) and
 /// [`write_vectored_at`](Self::write_vectored_at), which wait, and copy. From DMA memory, without a
-/// copy: [`write_dma`](Self::write_dma). With flags, and from memory of any kind:
-/// [`write_with`](Self::write_with) and [`submit_write`](Self::submit_write).
+/// copy: [`write_with`](Self::write_with). With flags, and from memory of any kind:
+/// [`write_with`](Self::write_with) and [`submit_write_with`](Self::submit_write_with).
 ///
 /// A write is durable when it is done if it has [`IoFlags::DSYNC`]; else when a write with it, or a
 /// flush of the device, is done that began later and the device has no other cache. Requests that
@@ -30,7 +30,7 @@ use crate::file::writable_file::WritableFile;
 /// use nvio_driver::{Address, Controller, Options};
 /// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 /// use nvio_ext4::{FileQueue, Filesystem, QueueSource};
-/// use nvio_iomap::{DiskQueue, DiskReader, Io, IoFlags, WritableDisk};
+/// use nvio_iomap::{DiskQueue, DiskReader, IoArgs, IoFlags, WritableDisk};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
@@ -48,7 +48,7 @@ use crate::file::writable_file::WritableFile;
 /// let disk = WritableDisk::whole(&controller.writable()?.writable_namespace(1)?);
 /// let fs = Filesystem::open(QueueSource::new(DiskReader::new(&controller, &disk, 32)?))?;
 /// let fs = fs.writable()?;
-/// let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 128)?);
+/// let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 128)?);
 /// let mut file = fs.writable_file(&fs.lookup(b"/data")?)?;
 ///
 /// // Any bytes, from any memory.
@@ -58,7 +58,7 @@ use crate::file::writable_file::WritableFile;
 /// // Blocks from DMA memory, and durable.
 /// let mut buf = controller.alloc(4096)?;
 /// buf.fill(8);
-/// let io = Io::at(8192).flags(IoFlags::DSYNC);
+/// let io = IoArgs::at(8192).flags(IoFlags::DSYNC);
 /// let (memory, n) = file.write_with(&mut queue, io, buf)?;
 /// assert_eq!((memory.len(), n), (4096, 4096));
 ///
@@ -82,7 +82,7 @@ impl WritableFile {
         pos: u64,
         data: &[u8],
     ) -> Result<usize, Error> {
-        self.write_from(queue, Io::at(pos), &mut Cursor::new(data))
+        self.write_from(queue, IoArgs::at(pos), &mut Cursor::new(data))
     }
 
     /// Writes one slice after the other from `pos` on, as [`write_at`](Self::write_at) does one.
@@ -95,7 +95,7 @@ impl WritableFile {
         pos: u64,
         data: &[IoSlice<'_>],
     ) -> Result<usize, Error> {
-        self.write_from(queue, Io::at(pos), &mut Cursor::new(data))
+        self.write_from(queue, IoArgs::at(pos), &mut Cursor::new(data))
     }
 
     /// Writes what is left of `source` at `io.pos`, with `io.flags`, waits, and gives the number of
@@ -108,7 +108,7 @@ impl WritableFile {
     pub fn write_from<Q: WriteQueue<Tag<OpenInode>>, S: Source>(
         &mut self,
         queue: &mut Queued<Q>,
-        io: Io,
+        io: IoArgs,
         source: &mut Cursor<S>,
     ) -> Result<usize, Error> {
         self.check_device(queue.device().size())?;
@@ -132,7 +132,7 @@ impl WritableFile {
     fn write_around<Q: WriteQueue<Tag<OpenInode>>, S: Source>(
         &mut self,
         queue: &mut Queued<Q>,
-        io: Io,
+        io: IoArgs,
         source: &mut Cursor<S>,
         block: u64,
     ) -> Result<usize, Error> {
@@ -153,12 +153,12 @@ impl WritableFile {
             let at = source.at.saturating_add(moved);
             let part = if offset == 0 && whole > 0 {
                 let part = Part { source: &mut source.memory, at, length: whole };
-                let io = Io { pos, done_before: 0, ..io };
+                let io = IoArgs { pos, done_before: 0, ..io };
                 queue.write_from(self, io, &mut Cursor::new(part))
             } else {
                 let n = left.min(as_usize(block).saturating_sub(offset));
                 let part = Part { source: &mut source.memory, at, length: n };
-                self.write_inside(queue, Io { pos, done_before: 0, ..io }, part, block)
+                self.write_inside(queue, IoArgs { pos, done_before: 0, ..io }, part, block)
             };
             match part {
                 Ok(n) if n > 0 => moved = moved.saturating_add(n),
@@ -182,7 +182,7 @@ impl WritableFile {
     fn write_inside<Q: WriteQueue<Tag<OpenInode>>, S: Source>(
         &mut self,
         queue: &mut Queued<Q>,
-        io: Io,
+        io: IoArgs,
         mut part: Part<'_, S>,
         block: u64,
     ) -> Result<usize, Error> {
@@ -198,26 +198,8 @@ impl WritableFile {
         if copied < n {
             return Err(nvio_iomap::Error::Fault { at: as_u64(copied) }.into());
         }
-        queue.write_from(self, Io { pos: start, ..io }, &mut Cursor::new(&whole[..]))?;
+        queue.write_from(self, IoArgs { pos: start, ..io }, &mut Cursor::new(&whole[..]))?;
         Ok(n)
-    }
-
-    /// Writes all of `buf` at `pos`, waits, and gives `buf` back with the number of bytes. `pos` and
-    /// the length are multiples of the device's logical block.
-    ///
-    /// # Errors
-    /// As [`write_at`](Self::write_at). The buffer comes back with the error unless the device
-    /// failed in a way that may leave it reading.
-    pub fn write_dma<Q: WriteQueue<Tag<OpenInode>>>(
-        &mut self,
-        queue: &mut Queued<Q>,
-        pos: u64,
-        buf: DmaBuf,
-    ) -> Result<(DmaBuf, usize), Failed<Error>> {
-        match self.check_device(queue.device().size()) {
-            Ok(()) => queue.write_dma(self, Io::at(pos), buf),
-            Err(error) => Err(Failed { error, memory: Some(buf) }),
-        }
     }
 
     /// Writes all of `memory` at `io.pos`, with `io.flags`, waits, and gives the memory back with
@@ -225,18 +207,34 @@ impl WritableFile {
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at), and
-    /// [`FileQueue::execute_write`](nvio_iomap::FileQueue::execute_write).
+    /// [`FileQueue::write_with`](nvio_iomap::FileQueue::write_with).
     pub fn write_with<Q: WriteQueue<Tag<OpenInode>>>(
         &mut self,
         queue: &mut Queued<Q>,
-        io: Io,
+        io: IoArgs,
         memory: impl Into<Memory>,
-    ) -> Result<(Memory, usize), Failed<Error, Memory>> {
+    ) -> Result<(Memory, usize), Failed<Error>> {
         let memory = memory.into();
         match self.check_device(queue.device().size()) {
-            Ok(()) => queue.execute_write(self, io, memory),
-            Err(error) => Err(Failed { error, memory: Some(memory) }),
+            Ok(()) => queue.write_with(self, io, memory),
+            Err(error) => Err(Failed { error, payload: Some(memory) }),
         }
+    }
+
+    /// Submits a write of all of `buf` at `pos`, whose result comes from the queue's
+    /// [`poll`](nvio_iomap::FileQueue::poll) with `token`. `pos` and the length are multiples of the
+    /// device's logical block.
+    ///
+    /// # Errors
+    /// As [`submit_write_with`](Self::submit_write_with).
+    pub fn submit_write<Q: WriteQueue<Tag<OpenInode>>>(
+        &mut self,
+        queue: &mut Queued<Q>,
+        pos: u64,
+        buf: DmaBuf,
+        token: u64,
+    ) -> Result<(), Rejected<Error>> {
+        self.submit_write_with(queue, IoArgs::at(pos).token(token), buf)
     }
 
     /// Submits a write of all of `memory` at `io.pos`, with `io.flags`; its result comes from the
@@ -245,17 +243,17 @@ impl WritableFile {
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at), and
-    /// [`FileQueue::submit_write`](nvio_iomap::FileQueue::submit_write).
-    pub fn submit_write<Q: WriteQueue<Tag<OpenInode>>>(
+    /// [`FileQueue::submit_write_with`](nvio_iomap::FileQueue::submit_write_with).
+    pub fn submit_write_with<Q: WriteQueue<Tag<OpenInode>>>(
         &mut self,
         queue: &mut Queued<Q>,
-        io: Io,
+        io: IoArgs,
         memory: impl Into<Memory>,
     ) -> Result<(), Rejected<Error>> {
         let memory = memory.into();
         match self.check_device(queue.device().size()) {
-            Ok(()) => queue.submit_write(self, io, memory),
-            Err(error) => Err(Rejected { error, memory }),
+            Ok(()) => queue.submit_write_with(self, io, memory),
+            Err(error) => Err(Rejected { error, payload: memory }),
         }
     }
 

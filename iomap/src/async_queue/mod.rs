@@ -14,9 +14,9 @@ use nvio_driver::DmaBuf;
 use self::permits::Permits;
 use self::request::Request;
 use self::table::{Outcome, Table};
-use crate::contract::io_args::{Done, Failed, Io, IoFlags, Memory};
+use crate::contract::io_args::{Done, Failed, IoArgs, IoFlags, Memory};
 use crate::contract::mapper::Mapper;
-use crate::contract::open_file::Inode;
+use crate::contract::open_file::OpenFile;
 use crate::device::bio::{Queue, WriteQueue};
 use crate::error::Error;
 use crate::queue::counters::Counters;
@@ -46,17 +46,17 @@ const PATIENCE: u32 = 1 << 12;
 /// memory is free again, and its place, when it has ended.
 ///
 /// A request that needs more commands than there is room for at that moment has its submission wait
-/// for the device, as [`FileQueue::submit_read`] does, and so do calls for metadata that is not in
+/// for the device, as [`FileQueue::submit_read_with`] does, and so do calls for metadata that is not in
 /// memory: futures of large or cold ranges hold the thread up for as long.
-pub struct AsyncFileQueue<Q, I: Inode>(Rc<Inner<Q, I>>);
+pub struct AsyncFileQueue<Q, I: OpenFile>(Rc<Inner<Q, I>>);
 
-impl<Q, I: Inode> Clone for AsyncFileQueue<Q, I> {
+impl<Q, I: OpenFile> Clone for AsyncFileQueue<Q, I> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))
     }
 }
 
-struct Inner<Q, I: Inode> {
+struct Inner<Q, I: OpenFile> {
     /// Borrowed while a request is submitted, and by [`AsyncFileQueue::poll`].
     queue: RefCell<FileQueue<Q, I>>,
     /// Never borrowed while code that is not of this module runs.
@@ -70,7 +70,7 @@ struct State<E> {
     wakers: Vec<Waker>,
 }
 
-impl<Q: Queue<Tag<I>>, I: Inode> AsyncFileQueue<Q, I> {
+impl<Q: Queue<Tag<I>>, I: OpenFile> AsyncFileQueue<Q, I> {
     /// Takes a queue in which nothing is in flight. 4,096 futures can wait for room.
     pub fn over(queue: FileQueue<Q, I>) -> Self {
         Self::with_waiting(queue, WAITING)
@@ -202,49 +202,49 @@ impl<Q: Queue<Tag<I>>, I: Inode> AsyncFileQueue<Q, I> {
     }
 
     /// Reads at `io.pos` of a file into all of `memory`, with `io.flags`, and gives the memory back
-    /// with the number of bytes; see [`FileQueue::submit_read`]. `file` is borrowed while the
+    /// with the number of bytes; see [`FileQueue::submit_read_with`]. `file` is borrowed while the
     /// request is submitted; `io.token` is of no use here.
     ///
     /// # Errors
-    /// As [`FileQueue::submit_read`], and what the device fails with; [`Error::Busy`] when too many
+    /// As [`FileQueue::submit_read_with`], and what the device fails with; [`Error::Busy`] when too many
     /// futures wait.
-    pub async fn read<M: Mapper<Inode = I>>(
+    pub async fn read<M: Mapper<OpenFile = I>>(
         &self,
         file: &RefCell<M>,
-        io: Io,
+        io: IoArgs,
         memory: impl Into<Memory>,
-    ) -> Result<(Memory, usize), Failed<I::Error, Memory>> {
+    ) -> Result<(Memory, usize), Failed<I::Error>> {
         self.request(file, &io, memory.into(), |queue, file, token, memory| {
-            queue.submit_read(file, io.token(token), memory)
+            queue.submit_read_with(file, io.token(token), memory)
         })
         .await
     }
 
     /// Writes all of `memory` at `io.pos` of a file, with `io.flags`, and gives the memory back with
-    /// the number of bytes; see [`FileQueue::submit_write`].
+    /// the number of bytes; see [`FileQueue::submit_write_with`].
     ///
     /// # Errors
-    /// As [`FileQueue::submit_write`], and what the device fails with; [`Error::Busy`] when too
+    /// As [`FileQueue::submit_write_with`], and what the device fails with; [`Error::Busy`] when too
     /// many futures wait.
-    pub async fn write<M: Mapper<Inode = I>>(
+    pub async fn write<M: Mapper<OpenFile = I>>(
         &self,
         file: &RefCell<M>,
-        io: Io,
+        io: IoArgs,
         memory: impl Into<Memory>,
-    ) -> Result<(Memory, usize), Failed<I::Error, Memory>>
+    ) -> Result<(Memory, usize), Failed<I::Error>>
     where
         Q: WriteQueue<Tag<I>>,
     {
         self.request(file, &io, memory.into(), |queue, file, token, memory| {
-            queue.submit_write(file, io.token(token), memory)
+            queue.submit_write_with(file, io.token(token), memory)
         })
         .await
     }
 
-    async fn request<M: Mapper<Inode = I>>(
+    async fn request<M: Mapper<OpenFile = I>>(
         &self,
         file: &RefCell<M>,
-        io: &Io,
+        io: &IoArgs,
         memory: Memory,
         mut submit: impl FnMut(
             &mut FileQueue<Q, I>,
@@ -252,20 +252,20 @@ impl<Q: Queue<Tag<I>>, I: Inode> AsyncFileQueue<Q, I> {
             u64,
             Memory,
         ) -> Result<(), crate::Rejected<I::Error>>,
-    ) -> Result<(Memory, usize), Failed<I::Error, Memory>> {
+    ) -> Result<(Memory, usize), Failed<I::Error>> {
         let nowait = io.flags.contains(IoFlags::NOWAIT);
         let mut request = Request::new(self, memory, nowait, |queue, token, memory| {
             match file.try_borrow_mut() {
                 Ok(mut file) => submit(queue, &mut file, token, memory),
                 // It is being used for something else; that can end while others are in flight.
-                Err(_) => Err(crate::Rejected { error: Error::Busy.into(), memory }),
+                Err(_) => Err(crate::Rejected { error: Error::Busy.into(), payload: memory }),
             }
         });
         std::future::poll_fn(|context| request.poll(context)).await
     }
 }
 
-impl<Q, I: Inode> AsyncFileQueue<Q, I> {
+impl<Q, I: OpenFile> AsyncFileQueue<Q, I> {
     fn state(&self) -> RefMut<'_, State<I::Error>> {
         self.0.state.borrow_mut()
     }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use super::AsyncFileQueue;
 use super::permits::{Checked, Left, Turn};
 use crate::contract::io_args::{Done, Failed, Memory, Rejected};
-use crate::contract::open_file::Inode;
+use crate::contract::open_file::OpenFile;
 use crate::device::bio::Queue;
 use crate::error::{Error, FileError};
 use crate::queue::file_queue::FileQueue;
@@ -15,7 +15,7 @@ use crate::queue::tag::Tag;
 ///
 /// Dropped before that, it leaves a request that was submitted to itself: its memory stays with the
 /// queue until it has ended.
-pub(super) struct Request<'q, Q: Queue<Tag<I>>, I: Inode, S> {
+pub(super) struct Request<'q, Q: Queue<Tag<I>>, I: OpenFile, S> {
     queue: &'q AsyncFileQueue<Q, I>,
     submit: S,
     /// Whether it may not wait for room.
@@ -33,9 +33,9 @@ enum Step {
 }
 
 /// The memory with the number of bytes.
-type Output<E> = Result<(Memory, usize), Failed<E, Memory>>;
+type Output<E> = Result<(Memory, usize), Failed<E>>;
 
-impl<'q, Q: Queue<Tag<I>>, I: Inode, S> Request<'q, Q, I, S>
+impl<'q, Q: Queue<Tag<I>>, I: OpenFile, S> Request<'q, Q, I, S>
 where
     S: FnMut(&mut FileQueue<Q, I>, u64, Memory) -> Result<(), Rejected<I::Error>>,
 {
@@ -118,9 +118,9 @@ where
         let submitted = match self.queue.0.queue.try_borrow_mut() {
             Ok(mut queue) => (self.submit)(&mut queue, u64::from(at), memory),
             // From inside of the filesystem.
-            Err(_) => Err(Rejected { error: Error::Busy.into(), memory }),
+            Err(_) => Err(Rejected { error: Error::Busy.into(), payload: memory }),
         };
-        let Err(Rejected { error, memory }) = submitted else {
+        let Err(Rejected { error, payload: memory }) = submitted else {
             self.step = Step::InFlight(at);
             return Poll::Pending;
         };
@@ -134,25 +134,25 @@ where
         }
         drop(state);
         self.queue.abandon(at);
-        Poll::Ready(Err(Failed { error, memory: Some(memory) }))
+        Poll::Ready(Err(Failed { error, payload: Some(memory) }))
     }
 }
 
 fn busy<E: FileError>(memory: Memory) -> Poll<Output<E>> {
-    Poll::Ready(Err(Failed { error: Error::Busy.into(), memory: Some(memory) }))
+    Poll::Ready(Err(Failed { error: Error::Busy.into(), payload: Some(memory) }))
 }
 
 fn output<E: FileError>(done: Done<E>) -> Output<E> {
     match done {
         Done { result: Ok(n), memory: Some(memory), .. } => Ok((memory, n)),
         Done { result: Ok(length), memory: None, .. } => {
-            Err(Failed { error: Error::LostBuffer { length }.into(), memory: None })
+            Err(Failed { error: Error::LostBuffer { length }.into(), payload: None })
         }
-        Done { result: Err(error), memory, .. } => Err(Failed { error, memory }),
+        Done { result: Err(error), memory, .. } => Err(Failed { error, payload: memory }),
     }
 }
 
-impl<Q: Queue<Tag<I>>, I: Inode, S> Drop for Request<'_, Q, I, S> {
+impl<Q: Queue<Tag<I>>, I: OpenFile, S> Drop for Request<'_, Q, I, S> {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.step, Step::Over) {
             Step::Waiting(_memory, turn) => {

@@ -24,7 +24,7 @@ fn queue(
     let mut mock = MockQueue::new(BLOCKS);
     mock.depth = depth;
     change(&mut mock);
-    AsyncFileQueue::with_waiting(FileQueue::over(mock), waiting)
+    AsyncFileQueue::with_waiting(FileQueue::new(mock), waiting)
 }
 
 /// A file that is the device.
@@ -87,7 +87,7 @@ fn many_more_futures_than_room_all_end_in_turn() {
                 1 => vec![0; 700].into(),
                 _ => queue.alloc(1024).unwrap().into(),
             };
-            let (memory, n) = queue.read(file, Io::at(pos).token(77), memory).await.unwrap();
+            let (memory, n) = queue.read(file, IoArgs::at(pos).token(77), memory).await.unwrap();
             assert!(order.replace(order.get() + 1).abs_diff(i) <= 6, "first come, first served");
             assert_eq!(n, memory.len());
             let expected = content(pos, n);
@@ -114,7 +114,7 @@ fn requests_of_many_commands_stall_others_but_not_for_ever() {
         Box::pin(async move {
             let bytes = 512 * (1 + i as usize % 9);
             let buf = queue.alloc(bytes).unwrap();
-            let (memory, n) = queue.read(file, Io::at(i * 512), buf).await.unwrap();
+            let (memory, n) = queue.read(file, IoArgs::at(i * 512), buf).await.unwrap();
             assert_eq!((n, memory.into_dma().unwrap().to_vec()), (bytes, content(i * 512, bytes)));
         }) as Task
     });
@@ -127,14 +127,14 @@ fn requests_of_many_commands_stall_others_but_not_for_ever() {
 fn who_cannot_wait_is_told_so_with_the_memory() {
     let queue = queue(2, 1, |_| {});
     let file = file(10);
-    let read = |flags| queue.read(&file, Io::at(0).flags(flags), queue.alloc(512).unwrap());
+    let read = |flags| queue.read(&file, IoArgs::at(0).flags(flags), queue.alloc(512).unwrap());
     let mut taken = [pin!(read(IoFlags::empty())), pin!(read(IoFlags::NOWAIT))];
     for future in &mut taken {
         start(future.as_mut());
     }
-    let refused = |failed: Failed<Fail, Memory>| {
+    let refused = |failed: Failed<Fail>| {
         assert!(failed.error.is_busy());
-        assert_eq!(failed.memory.map(|memory| memory.len()), Some(512));
+        assert_eq!(failed.payload.map(|memory| memory.len()), Some(512));
     };
     let Poll::Ready(done) =
         pin!(read(IoFlags::NOWAIT)).poll(&mut Context::from_waker(Waker::noop()))
@@ -157,7 +157,7 @@ fn futures_can_be_dropped_at_any_time() {
     for polls in 0..4 {
         let queue = queue(2, 10, |mock| mock.max_transfer = 512);
         let file = file(100);
-        let read = |pos| queue.read(&file, Io::at(pos), queue.alloc(1024).unwrap());
+        let read = |pos| queue.read(&file, IoArgs::at(pos), queue.alloc(1024).unwrap());
         let mut futures: Vec<_> = (0..6).map(|i| Box::pin(read(i * 1024))).collect();
         futures.iter_mut().for_each(|future| start(future.as_mut()));
         for _ in 0..polls {
@@ -185,15 +185,15 @@ fn futures_can_be_dropped_at_any_time() {
 fn errors_come_with_the_memory() {
     let queue = queue(4, 10, |mock| mock.failing = vec![0, 2]);
     let file = file(3);
-    let read = || queue.read(&file, Io::at(512), queue.alloc(512).unwrap());
+    let read = || queue.read(&file, IoArgs::at(512), queue.alloc(512).unwrap());
     let failed = queue.block_on(read()).unwrap_err();
-    assert_eq!(failed.memory.unwrap().len(), 512);
+    assert_eq!(failed.payload.unwrap().len(), 512);
     queue.block_on(read()).unwrap();
     let failed = queue.block_on(read()).unwrap_err();
     assert!(matches!(failed.error, Fail::Iomap(Error::Bio { pos: 512, .. })));
     // No mapping is left: before anything was in flight.
     let failed = queue.block_on(read()).unwrap_err();
-    assert!(matches!(failed.error, Fail::Begin) && failed.memory.is_some());
+    assert!(matches!(failed.error, Fail::Begin) && failed.payload.is_some());
     assert_eq!((queue.in_flight(), file.borrow().inode.in_flight()), (0, 0));
 }
 
@@ -205,10 +205,10 @@ fn writes_are_futures_too() {
         let (queue, file) = (&queue, &file);
         Box::pin(async move {
             let flags = if i % 2 == 0 { IoFlags::DSYNC } else { IoFlags::BOUNCE };
-            let io = Io::at(i * 1024).flags(flags);
+            let io = IoArgs::at(i * 1024).flags(flags);
             let (memory, n) = queue.write(file, io, vec![i as u8; 1024]).await.unwrap();
             assert_eq!((memory.len(), n), (1024, 1024));
-            let (memory, _) = queue.read(file, Io::at(i * 1024), memory).await.unwrap();
+            let (memory, _) = queue.read(file, IoArgs::at(i * 1024), memory).await.unwrap();
             assert_eq!(memory.into_bytes().unwrap(), [i as u8; 1024]);
         }) as Task
     });
@@ -221,11 +221,11 @@ fn a_file_that_is_in_use_is_waited_for() {
     let file = file(10);
     let other = self::file(10);
     let borrowed = file.borrow_mut();
-    let failed = queue.block_on(queue.read(&file, Io::at(0), vec![0; 512])).unwrap_err();
+    let failed = queue.block_on(queue.read(&file, IoArgs::at(0), vec![0; 512])).unwrap_err();
     assert!(failed.error.is_busy(), "nothing is in flight, so that nothing will change");
-    let mut first = pin!(queue.read(&other, Io::at(0), vec![0; 512]));
+    let mut first = pin!(queue.read(&other, IoArgs::at(0), vec![0; 512]));
     start(first.as_mut());
-    let mut second = pin!(queue.read(&file, Io::at(0), vec![0; 512]));
+    let mut second = pin!(queue.read(&file, IoArgs::at(0), vec![0; 512]));
     start(second.as_mut());
     drop(borrowed);
     queue.block_on(second).unwrap();
@@ -237,7 +237,7 @@ fn waiting_ends_when_nothing_is_in_flight() {
     let queue = queue(3, 10, |_| {});
     let file = file(10);
     assert_eq!(queue.wait().unwrap(), 0);
-    let mut read = pin!(queue.read(&file, Io::at(0), vec![0; 512]));
+    let mut read = pin!(queue.read(&file, IoArgs::at(0), vec![0; 512]));
     start(read.as_mut());
     assert_eq!(queue.wait().unwrap(), 1);
     assert!(read.poll(&mut Context::from_waker(Waker::noop())).is_ready());

@@ -1,5 +1,7 @@
 //! What is asked for, and what comes back.
 
+use std::fmt;
+
 use bitflags::bitflags;
 use nvio_driver::DmaBuf;
 
@@ -24,7 +26,7 @@ bitflags! {
         const FSBLOCK_ALIGNED = 1 << 6;
         /// Memory that would have to be faulted in counts as inaccessible.
         const NOFAULT = 1 << 7;
-        /// The filesystem's hooks are called: see [`Inode`](crate::Inode).
+        /// The filesystem's hooks are called: see [`OpenFile`](crate::OpenFile).
         const HOOKS = 1 << 8;
         /// The generic path, whatever the request is like.
         const GENERIC = 1 << 9;
@@ -35,7 +37,7 @@ bitflags! {
 
 /// A request on a file, but for its memory and its direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Io {
+pub struct IoArgs {
     /// First byte of the file.
     pub pos: u64,
     /// Comes back with the result.
@@ -46,7 +48,7 @@ pub struct Io {
     pub done_before: u64,
 }
 
-impl Io {
+impl IoArgs {
     /// A request at `pos` with neither token nor flags.
     pub const fn at(pos: u64) -> Self {
         Self { pos, token: 0, flags: IoFlags::empty(), done_before: 0 }
@@ -147,23 +149,41 @@ pub struct Done<E> {
     pub memory: Option<Memory>,
 }
 
-/// A request that was not taken, or failed before anything of it was in flight.
-#[derive(Debug, thiserror::Error)]
+/// A request that was not submitted, or that failed, with its memory.
+#[derive(thiserror::Error)]
 #[error("{error}")]
-pub struct Rejected<E: std::error::Error, B = Memory> {
-    /// Why.
+pub struct Rejected<E: std::error::Error, P = Memory> {
+    /// The reason.
     pub error: E,
-    /// The memory, as it was.
-    pub memory: B,
+    /// The memory of the request.
+    pub payload: P,
 }
 
-/// A request that was waited for, and failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct Failed<E: std::error::Error, B = DmaBuf> {
-    /// The first error.
-    pub error: E,
-    /// The memory; after an error of a read its contents are not defined. `None` if the device may
-    /// still access it: it is given up.
-    pub memory: Option<B>,
+/// A request that failed after the caller waited for it. After an error of a read the contents of
+/// the memory are undefined. The payload is `None` if the device may still access the memory: it
+/// is not reused before the controller is closed.
+pub type Failed<E> = Rejected<E, Option<Memory>>;
+
+impl<E: std::error::Error> fmt::Debug for Rejected<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        rejected(f, &self.error, self.payload.len())
+    }
+}
+
+impl<E: std::error::Error> fmt::Debug for Failed<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        rejected(f, &self.error, self.payload.as_ref().map_or(0, Memory::len))
+    }
+}
+
+/// Writes a rejection without the contents of its memory.
+fn rejected(
+    f: &mut fmt::Formatter<'_>,
+    error: &dyn std::error::Error,
+    payload_bytes: usize,
+) -> fmt::Result {
+    f.debug_struct("Rejected")
+        .field("error", &error)
+        .field("payload_bytes", &payload_bytes)
+        .finish()
 }

@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use crate::contract::open_file::{Inode, Shared};
+use crate::contract::open_file::{FileRef, OpenFile};
 use crate::device::bio::PAGE;
 use crate::error::Error;
 
@@ -125,7 +125,7 @@ impl Mapping {
 }
 
 /// The error of a [`Mapper`]'s filesystem.
-pub type ErrorOf<M> = <<M as Mapper>::Inode as Inode>::Error;
+pub type ErrorOf<M> = <<M as Mapper>::OpenFile as OpenFile>::Error;
 
 /// What [`Mapper::page_end`] is for a file of `size` bytes in blocks of `block_size`.
 #[inline]
@@ -139,10 +139,10 @@ pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
 /// A filesystem's side of one open file: it says where ranges are, and is told what became of them.
 pub trait Mapper {
     /// What requests in flight have of the file.
-    type Inode: Inode;
+    type OpenFile: OpenFile;
 
     /// What requests in flight have of the file.
-    fn inode(&self) -> &Shared<Self::Inode>;
+    fn open_file(&self) -> &FileRef<Self::OpenFile>;
 
     /// Size of the file in bytes (i_size), less than 2^63.
     fn size(&self) -> u64;

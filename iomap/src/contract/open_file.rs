@@ -8,7 +8,7 @@ use crate::error::FileError;
 /// are in flight.
 ///
 /// What has no cache and no hooks needs only the types; the rest has defaults, which cost nothing.
-pub trait Inode {
+pub trait OpenFile {
     /// The filesystem's error; this layer's own errors convert into it.
     type Error: FileError;
 
@@ -66,7 +66,7 @@ pub trait Inode {
     }
 }
 
-/// The end of a request, for [`Inode::end_io`].
+/// The end of a request, for [`OpenFile::end_io`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndIo {
     /// First byte of the file.
@@ -81,7 +81,7 @@ pub struct EndIo {
     pub failed: bool,
 }
 
-/// A failure, for [`Inode::report`].
+/// A failure, for [`OpenFile::report`].
 #[derive(Debug)]
 pub struct Report<'a, E> {
     /// First byte of the file.
@@ -94,22 +94,22 @@ pub struct Report<'a, E> {
     pub error: &'a E,
 }
 
-/// A file's [`Inode`], shared by its handles. Cheap to clone.
+/// A file's [`OpenFile`], shared by its handles. Cheap to clone.
 #[derive(Debug)]
 // Requests have the inner reference, and nobody else does: the count of them is that of references,
 // so that no way out of a function can forget to lower it.
 #[expect(clippy::redundant_allocation, reason = "two counts")]
-pub struct Shared<I>(Arc<Arc<I>>);
+pub struct FileRef<I>(Arc<Arc<I>>);
 
-impl<I> Shared<I> {
+impl<I> FileRef<I> {
     /// The first handle of a file.
     pub fn new(inode: I) -> Self {
         Self(Arc::new(Arc::new(inode)))
     }
 
-    /// The inode.
+    /// The state that handles and requests share.
     #[inline]
-    pub fn inode(&self) -> &I {
+    pub fn state(&self) -> &I {
         &self.0
     }
 
@@ -125,36 +125,36 @@ impl<I> Shared<I> {
     }
 
     /// A reference that does not keep the inode open.
-    pub fn downgrade(&self) -> WeakShared<I> {
-        WeakShared { handles: Arc::downgrade(&self.0), requests: Arc::downgrade(&*self.0) }
+    pub fn downgrade(&self) -> WeakFileRef<I> {
+        WeakFileRef { handles: Arc::downgrade(&self.0), requests: Arc::downgrade(&*self.0) }
     }
 
     /// Raises the count of requests in flight until the result is dropped.
     #[inline]
-    pub(crate) fn enter(&self) -> InFlight<I> {
+    pub(crate) fn begin_io(&self) -> InFlight<I> {
         InFlight(Arc::clone(&*self.0))
     }
 }
 
-impl<I> Clone for Shared<I> {
+impl<I> Clone for FileRef<I> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-/// Finds the [`Shared`] of a file for as long as there are handles or requests of it.
+/// Finds the [`FileRef`] of a file for as long as there are handles or requests of it.
 #[derive(Debug)]
-pub struct WeakShared<I> {
+pub struct WeakFileRef<I> {
     handles: Weak<Arc<I>>,
     requests: Weak<I>,
 }
 
-impl<I> WeakShared<I> {
+impl<I> WeakFileRef<I> {
     /// A handle, if there is another or a request in flight. Those that are in flight count, also
     /// when all handles were gone meanwhile; then the new handle is to be downgraded again.
-    pub fn upgrade(&self) -> Option<Shared<I>> {
+    pub fn upgrade(&self) -> Option<FileRef<I>> {
         let handle = || self.requests.upgrade().map(Arc::new);
-        self.handles.upgrade().or_else(handle).map(Shared)
+        self.handles.upgrade().or_else(handle).map(FileRef)
     }
 
     /// Whether there is neither a handle nor a request any more.
@@ -168,7 +168,7 @@ impl<I> WeakShared<I> {
 pub(crate) struct InFlight<I>(Arc<I>);
 
 impl<I> InFlight<I> {
-    pub(crate) fn inode(&self) -> &I {
+    pub(crate) fn state(&self) -> &I {
         &self.0
     }
 }
@@ -179,24 +179,24 @@ mod tests {
 
     #[test]
     fn requests_are_counted_and_handles_are_not() {
-        let file = Shared::new(());
+        let file = FileRef::new(());
         let other = file.clone();
         assert_eq!(file.in_flight(), 0);
-        let (a, b) = (file.enter(), other.enter());
+        let (a, b) = (file.begin_io(), other.begin_io());
         assert_eq!((file.in_flight(), other.in_flight()), (2, 2));
         drop((a, file));
         assert_eq!(other.in_flight(), 1);
         drop(b);
         assert_eq!(other.in_flight(), 0);
-        assert!(other.is_same(&other.clone()) && !other.is_same(&Shared::new(())));
+        assert!(other.is_same(&other.clone()) && !other.is_same(&FileRef::new(())));
     }
 
     #[test]
     fn requests_keep_a_file_that_has_no_handles() {
-        let file = Shared::new(());
+        let file = FileRef::new(());
         let weak = file.downgrade();
         assert_eq!(weak.upgrade().unwrap().in_flight(), 0);
-        let request = file.enter();
+        let request = file.begin_io();
         assert_eq!(weak.upgrade().unwrap().in_flight(), 1);
         drop(file);
         let again = weak.upgrade().unwrap();

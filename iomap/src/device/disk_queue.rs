@@ -8,7 +8,7 @@ use nvio_driver::{
 
 use crate::device::bio::{Bio, BioDone, BioError, PAGE, Queue, Refused, Settle, WriteQueue};
 use crate::device::disk::{Disk, WritableDisk};
-use crate::device::protection::bios::Guarded;
+use crate::device::protection::bios::ProtectedBios;
 use crate::error::Error;
 
 /// A queue pair bound to a disk: a [`Disk`] for reading, a [`WritableDisk`] for writing, too.
@@ -33,7 +33,7 @@ pub struct DiskQueue<C, D = Disk> {
     /// short way of a read does not ask which.
     plain: Namespace,
     /// Of a protected namespace.
-    guarded: Option<Box<Guarded>>,
+    guarded: Option<Box<ProtectedBios>>,
 }
 
 impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
@@ -44,13 +44,13 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
     /// here after a read, as the controller does at its side.
     ///
     /// # Errors
-    /// As [`Controller::queue_pair`], and [`Protection::of`](crate::Protection::of).
+    /// As [`Controller::queue_pair`], and [`NamespaceProtection::of`](crate::NamespaceProtection::of).
     pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error>
     where
         D: Clone,
     {
         let pair = controller.queue_pair(depth)?;
-        let guarded = Guarded::of(controller, disk.as_ref(), pair.capacity())?;
+        let guarded = ProtectedBios::of(controller, disk.as_ref(), pair.capacity())?;
         let volatile_cache = controller.identify().has_write_cache();
         let Disk { namespace, start, .. } = disk.as_ref();
         let block_shift = namespace.block_shift();

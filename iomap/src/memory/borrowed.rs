@@ -128,15 +128,15 @@ impl<U> Cursor<U> {
 }
 
 /// What a request of borrowed memory copies from or to; the other does nothing.
-pub(crate) trait Borrowed {
+pub(crate) trait BorrowedMemory {
     fn copy_from_user(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize;
     fn copy_to_user(&mut self, at: usize, data: &[u8], nofault: bool) -> usize;
 }
 
 /// No borrowed memory.
-pub(crate) struct Nobody;
+pub(crate) struct NoBorrowedMemory;
 
-impl Borrowed for Nobody {
+impl BorrowedMemory for NoBorrowedMemory {
     fn copy_from_user(&mut self, _: usize, _: &mut [u8], _: bool) -> usize {
         0
     }
@@ -148,7 +148,7 @@ impl Borrowed for Nobody {
 
 pub(crate) struct FromSource<'a, S>(pub(crate) &'a mut Cursor<S>);
 
-impl<S: Source> Borrowed for FromSource<'_, S> {
+impl<S: Source> BorrowedMemory for FromSource<'_, S> {
     fn copy_from_user(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize {
         self.0.memory.copy_out(self.0.at.saturating_add(at), out, nofault).min(out.len())
     }
@@ -160,7 +160,7 @@ impl<S: Source> Borrowed for FromSource<'_, S> {
 
 pub(crate) struct ToSink<'a, S>(pub(crate) &'a mut Cursor<S>);
 
-impl<S: Sink> Borrowed for ToSink<'_, S> {
+impl<S: Sink> BorrowedMemory for ToSink<'_, S> {
     fn copy_from_user(&mut self, _: usize, _: &mut [u8], _: bool) -> usize {
         0
     }

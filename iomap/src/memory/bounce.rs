@@ -6,14 +6,14 @@ use crate::device::bio::Queue;
 use crate::error::Error;
 
 /// Most bytes that are bounced at a time.
-pub const PIECE: usize = 1 << 20;
+pub const BOUNCE_BYTES_MAX: usize = 1 << 20;
 
 /// The smallest buffer, as a power of two: a page.
 const FIRST: u32 = 12;
 /// Sizes of buffers: powers of two from a page to twice a piece, for what goes with the data.
-const CLASSES: usize = (PIECE.ilog2() - FIRST) as usize + 2;
+const CLASSES: usize = (BOUNCE_BYTES_MAX.ilog2() - FIRST) as usize + 2;
 /// Bytes that are kept while nobody uses them.
-const KEPT: usize = 16 * PIECE;
+const KEPT: usize = 16 * BOUNCE_BYTES_MAX;
 
 /// Buffers by size. They are kept when they come back, so that no memory is asked for on the path.
 #[derive(Debug, Default)]

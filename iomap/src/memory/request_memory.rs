@@ -4,14 +4,14 @@ use nvio_driver::{DmaBuf, SplitBuffer};
 
 use crate::contract::io_args::Memory;
 use crate::error::Error;
-use crate::memory::borrowed::Borrowed;
+use crate::memory::borrowed::BorrowedMemory;
 
 /// What memory must be aligned to (PRP entries, NVMe Base 4.1.1).
 pub(crate) const DWORD: u64 = 4;
 
 /// What the data of a request goes from or to.
 #[derive(Debug)]
-pub(crate) enum Held {
+pub(crate) enum RequestMemory {
     /// DMA buffers, which follow each other: no copy.
     Direct(Direct),
     /// Memory that is copied to or from.
@@ -20,7 +20,7 @@ pub(crate) enum Held {
     Borrowed,
 }
 
-impl Held {
+impl RequestMemory {
     /// Takes the memory of a request; `bounce` to copy what could be had without.
     pub(crate) fn new(memory: Memory, bounce: bool) -> Self {
         match memory {
@@ -47,7 +47,7 @@ impl Held {
     /// Copies the bytes at `at` of the memory into `out`, for a write; tells how many could be.
     pub(crate) fn copy_from(
         &self,
-        user: &mut impl Borrowed,
+        user: &mut impl BorrowedMemory,
         at: usize,
         out: &mut [u8],
         nofault: bool,
@@ -72,7 +72,7 @@ impl Held {
     /// Copies `data` to the bytes at `at` of the memory, for a read; tells how many could be.
     pub(crate) fn copy_to(
         &mut self,
-        user: &mut impl Borrowed,
+        user: &mut impl BorrowedMemory,
         at: usize,
         data: &[u8],
         nofault: bool,
@@ -99,7 +99,7 @@ impl Held {
     /// Zeroes the `n` bytes at `at`, of memory that is copied to; tells how many could be.
     pub(crate) fn zero(
         &mut self,
-        user: &mut impl Borrowed,
+        user: &mut impl BorrowedMemory,
         at: usize,
         n: usize,
         nofault: bool,
@@ -312,7 +312,7 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::borrowed::Nobody;
+    use crate::memory::borrowed::NoBorrowedMemory;
     use nvio_driver::Arena;
 
     fn bufs(lens: &[usize]) -> Vec<DmaBuf> {
@@ -357,14 +357,14 @@ mod tests {
 
     #[test]
     fn copies_go_across_buffers() {
-        let mut held = Held::new(Memory::Vectored(bufs(&[10, 0, 20, 5])), true);
+        let mut held = RequestMemory::new(Memory::Vectored(bufs(&[10, 0, 20, 5])), true);
         let data: Vec<u8> = (1..=35).collect();
-        assert_eq!(held.copy_to(&mut Nobody, 3, &data, false), 32);
+        assert_eq!(held.copy_to(&mut NoBorrowedMemory, 3, &data, false), 32);
         for (at, len) in [(3, 32), (9, 2), (10, 1), (12, 20), (30, 9)] {
             let mut out = vec![0; len];
-            let n = held.copy_from(&mut Nobody, at, &mut out, false);
+            let n = held.copy_from(&mut NoBorrowedMemory, at, &mut out, false);
             assert_eq!((n, &out[..n]), (len.min(35 - at), &data[at - 3..at - 3 + n]), "{at}");
         }
-        assert_eq!(held.zero(&mut Nobody, 5, 100, false), 30);
+        assert_eq!(held.zero(&mut NoBorrowedMemory, 5, 100, false), 30);
     }
 }

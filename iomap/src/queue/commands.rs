@@ -5,19 +5,19 @@ use nvio_driver::DmaBuf;
 
 use crate::contract::io_args::IoFlags;
 use crate::contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind};
-use crate::contract::open_file::Inode;
+use crate::contract::open_file::OpenFile;
 use crate::device::bio::{Bio, BioError, Direction, Queue};
 use crate::error::Error;
-use crate::memory::borrowed::Borrowed;
-use crate::memory::bounce::PIECE;
-use crate::memory::request_memory::Held;
+use crate::memory::borrowed::BorrowedMemory;
+use crate::memory::bounce::BOUNCE_BYTES_MAX;
+use crate::memory::request_memory::RequestMemory;
 use crate::queue::file_queue::FileQueue;
 use crate::queue::generic::{Part, is_multiple, to_usize};
 use crate::queue::request::Request;
-use crate::queue::state::Core;
+use crate::queue::state::QueueState;
 use crate::queue::tag::Tag;
 
-impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
+impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Writes to blocks that are there, and zeroes what of them is not written and was never.
     pub(crate) fn write_range<D, M, U>(
         &mut self,
@@ -28,11 +28,11 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     ) -> Result<(), ErrorOf<M>>
     where
         D: Direction<Tag<I>, Q>,
-        M: Mapper<Inode = I>,
-        U: Borrowed,
+        M: Mapper<OpenFile = I>,
+        U: BorrowedMemory,
     {
         let Part { pos, n, .. } = part;
-        let Some(request) = self.core.requests.get_mut(part.request) else { return Ok(()) };
+        let Some(request) = self.state.requests.get_mut(part.request) else { return Ok(()) };
         let (flags, size) = (request.io.flags, request.size);
         let unwritten = mapping.kind == MappingKind::Unwritten;
         let fresh = unwritten || mapping.flags.contains(MappingFlags::NEW);
@@ -63,7 +63,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         if (fresh || end >= size) && tail < block && (moved > 0 || fresh) {
             let padded = self.pad::<D, M, U>(mapping, &part, end, tail, user);
             // Not even a fault, which may leave a success, hides that.
-            if let (Err(error), Some(request)) = (padded, self.core.requests.get_mut(part.request))
+            if let (Err(error), Some(request)) = (padded, self.state.requests.get_mut(part.request))
             {
                 request.fail(error);
             }
@@ -93,8 +93,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     ) -> Result<(u64, Result<(), ErrorOf<M>>), Error>
     where
         D: Direction<Tag<I>, Q>,
-        M: Mapper<Inode = I>,
-        U: Borrowed,
+        M: Mapper<OpenFile = I>,
+        U: BorrowedMemory,
     {
         let block = 1u64 << self.queue.block_shift();
         // What is bounced may begin inside of a block, and end there.
@@ -103,7 +103,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             Error::BadMapping { pos: part.pos, offset: mapping.offset, length: mapping.length };
         let addr = mapping.device_address(part.pos).and_then(|addr| addr.checked_sub(skip));
         let mut addr = addr.ok_or(bad)?;
-        let Some(request) = self.core.requests.get_mut(part.request) else {
+        let Some(request) = self.state.requests.get_mut(part.request) else {
             return Err(Error::Busy);
         };
         let (bounced, atomic) = (request.held.is_bounced(), request.is_atomic());
@@ -149,8 +149,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
 
     /// The next bytes of a request's own buffer.
     fn cut(&mut self, request: u32, most: usize) -> Result<Option<(DmaBuf, usize)>, Error> {
-        let Some(request) = self.core.requests.get_mut(request) else { return Err(Error::Busy) };
-        let Held::Direct(direct) = &mut request.held else { return Err(Error::Busy) };
+        let Some(request) = self.state.requests.get_mut(request) else { return Err(Error::Busy) };
+        let RequestMemory::Direct(direct) = &mut request.held else { return Err(Error::Busy) };
         let buf = direct.cut(most).ok_or(Error::LostBuffer { length: most })?;
         let bytes = buf.len();
         Ok(Some((buf, bytes)))
@@ -167,25 +167,25 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     ) -> Result<Option<(DmaBuf, usize)>, Error>
     where
         D: Direction<Tag<I>, Q>,
-        U: Borrowed,
+        U: BorrowedMemory,
     {
         let block = 1usize << self.queue.block_shift();
-        let want = most.min(PIECE);
-        let atomic = self.core.requests.get_mut(part.request).is_some_and(|it| it.is_atomic());
+        let want = most.min(BOUNCE_BYTES_MAX);
+        let atomic = self.state.requests.get_mut(part.request).is_some_and(|it| it.is_atomic());
         let least = if atomic { want } else { block };
         let (mut buf, bytes) = self.memory((want, least), part.nowait, user)?;
-        self.core.counters.bounced += 1;
+        self.state.counters.bounced += 1;
         if !D::WRITE {
             return Ok(Some((buf, bytes)));
         }
-        let Some(request) = self.core.requests.get_mut(part.request) else {
+        let Some(request) = self.state.requests.get_mut(part.request) else {
             return Err(Error::Busy);
         };
         let nofault = request.io.flags.contains(IoFlags::NOFAULT);
         let copied = request.held.copy_from(user, at, &mut buf, nofault);
         if copied < bytes {
             request.fault_at(at as u64);
-            self.core.bounce.put(buf);
+            self.state.bounce.put(buf);
             return Ok(None);
         }
         Ok(Some((buf, bytes)))
@@ -196,10 +196,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         &mut self,
         (want, least): (usize, usize),
         nowait: bool,
-        user: &mut impl Borrowed,
+        user: &mut impl BorrowedMemory,
     ) -> Result<(DmaBuf, usize), Error> {
         loop {
-            let taken = self.core.bounce.take_some(&mut self.queue, want, least);
+            let taken = self.state.bounce.take_some(&mut self.queue, want, least);
             match taken {
                 // What is in flight gives its memory back.
                 Err(_) if !nowait && self.take_some(user)? > 0 => {}
@@ -210,10 +210,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
 
     fn take_back(&mut self, request: u32, at: usize, buf: DmaBuf, bounced: bool) {
         if bounced {
-            return self.core.bounce.put(buf);
+            return self.state.bounce.put(buf);
         }
-        if let Some(Request { held: Held::Direct(direct), .. }) =
-            self.core.requests.get_mut(request)
+        if let Some(Request { held: RequestMemory::Direct(direct), .. }) =
+            self.state.requests.get_mut(request)
         {
             // If it is not taken, the buffer is found incomplete in the end.
             direct.put(at, buf);
@@ -232,8 +232,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     ) -> Result<(), ErrorOf<M>>
     where
         D: Direction<Tag<I>, Q>,
-        M: Mapper<Inode = I>,
-        U: Borrowed,
+        M: Mapper<OpenFile = I>,
+        U: BorrowedMemory,
     {
         let bad = Error::BadMapping { pos, offset: mapping.offset, length: mapping.length };
         let mut addr = mapping.device_address(pos).ok_or(bad)?;
@@ -247,7 +247,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             let part = Part { request, pos, n, at: 0, last: false, nowait: false, fua };
             let bio = Bio { addr, buf, tag: Tag::pad(request), fua };
             if let Err((error, buf)) = self.send::<D, M, U>(bio, pos, &part, user) {
-                self.core.bounce.put(buf);
+                self.state.bounce.put(buf);
                 return Err(error);
             }
             addr = addr.saturating_add(bytes as u64);
@@ -267,20 +267,20 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     ) -> Result<(), (ErrorOf<M>, DmaBuf)>
     where
         D: Direction<Tag<I>, Q>,
-        M: Mapper<Inode = I>,
-        U: Borrowed,
+        M: Mapper<OpenFile = I>,
+        U: BorrowedMemory,
     {
         let pad = bio.tag.is_pad();
-        if let Some(request) = self.core.requests.get_mut(part.request)
+        if let Some(request) = self.state.requests.get_mut(part.request)
             && request.io.flags.contains(IoFlags::HOOKS)
         {
-            let hook = request.inode.inode().submit_io(pos, bio.addr, bio.buf.len());
+            let hook = request.in_flight.state().submit_io(pos, bio.addr, bio.buf.len());
             if let Err(error) = hook {
                 return Err((error, bio.buf));
             }
         }
         loop {
-            let Some(request) = self.core.requests.get_mut(part.request) else {
+            let Some(request) = self.state.requests.get_mut(part.request) else {
                 return Err((Error::Busy.into(), bio.buf));
             };
             // The first error wins, and nothing follows it; but what would show is zeroed.
@@ -292,7 +292,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 Ok(()) => {
                     request.refs += 1;
                     request.commands += 1;
-                    self.core.counters.commands += 1;
+                    self.state.counters.commands += 1;
                     return Ok(());
                 }
                 Err(refused) if matches!(refused.error, Error::Busy) && may_wait => {
@@ -309,7 +309,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     }
 }
 
-impl<I: Inode> Core<I> {
+impl<I: OpenFile> QueueState<I> {
     /// Takes back the memory of a command; false if its request is not known.
     #[inline]
     pub(crate) fn piece(
@@ -319,7 +319,7 @@ impl<I: Inode> Core<I> {
         at: u64,
         mut buf: DmaBuf,
         result: Result<(), BioError>,
-        user: &mut impl Borrowed,
+        user: &mut impl BorrowedMemory,
     ) -> bool {
         let wait = self.wait;
         let Some(request) = self.requests.get_mut(index) else { return false };
@@ -327,7 +327,7 @@ impl<I: Inode> Core<I> {
         if let Err(error) = result {
             request.fail_bio(at, length, error);
         }
-        if let Held::Direct(direct) = &mut request.held {
+        if let RequestMemory::Direct(direct) = &mut request.held {
             let size = to_usize(request.count);
             let start = to_usize(at);
             // What the device has behind the end of the file is nobody's business.

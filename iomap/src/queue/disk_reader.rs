@@ -2,9 +2,9 @@
 
 use nvio_driver::Controller;
 
-use crate::contract::io_args::{Done, Io, Memory};
+use crate::contract::io_args::{Done, IoArgs, Memory};
 use crate::contract::mapper::{Mapper, Mapping, Op};
-use crate::contract::open_file::{Inode, Shared};
+use crate::contract::open_file::{FileRef, OpenFile};
 use crate::device::bio::Queue;
 use crate::device::disk::Disk;
 use crate::device::disk_queue::DiskQueue;
@@ -39,9 +39,9 @@ impl DiskReader {
     /// # Errors
     /// As [`Controller::queue_pair`].
     pub fn new(controller: &Controller, disk: &Disk, depth: u16) -> Result<Self, Error> {
-        let queue = FileQueue::over(DiskQueue::new(controller, disk, depth)?);
+        let queue = FileQueue::new(DiskQueue::new(controller, disk, depth)?);
         let whole = WholeDisk {
-            shared: Shared::new(Whole),
+            shared: FileRef::new(Whole),
             size: disk.size(),
             block_size: disk.namespace().block_size(),
         };
@@ -111,8 +111,8 @@ impl DiskReader {
         let (skip, bytes) = (to_usize(offset - start), to_usize(end - start));
         let buf = self.queue.alloc(bytes)?;
         self.token = self.token.wrapping_add(1);
-        let io = Io::at(start).token(self.token);
-        match self.queue.submit_read(&mut self.whole, io, Memory::Dma(buf)) {
+        let io = IoArgs::at(start).token(self.token);
+        match self.queue.submit_read_with(&mut self.whole, io, Memory::Dma(buf)) {
             Ok(()) => Ok((self.token, skip)),
             Err(rejected) => Err(rejected.error),
         }
@@ -168,21 +168,21 @@ fn give_up(
 /// Nothing is to be remembered of a disk.
 struct Whole;
 
-impl Inode for Whole {
+impl OpenFile for Whole {
     type Error = Error;
 }
 
 /// The disk itself as a file: every byte is where it is.
 struct WholeDisk {
-    shared: Shared<Whole>,
+    shared: FileRef<Whole>,
     size: u64,
     block_size: u32,
 }
 
 impl Mapper for WholeDisk {
-    type Inode = Whole;
+    type OpenFile = Whole;
 
-    fn inode(&self) -> &Shared<Whole> {
+    fn open_file(&self) -> &FileRef<Whole> {
         &self.shared
     }
 

@@ -5,34 +5,34 @@ use std::collections::VecDeque;
 use nvio_driver::DmaBuf;
 
 use crate::contract::io_args::{Done, Memory};
-use crate::contract::open_file::Inode;
+use crate::contract::open_file::OpenFile;
 use crate::device::bio::{BioDone, PAGE, Queue, Settle};
 use crate::error::Error;
-use crate::memory::borrowed::{Borrowed, Nobody};
+use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
 use crate::memory::bounce::BouncePool;
 use crate::queue::counters::Counters;
 use crate::queue::pool::Pool;
-use crate::queue::state::{Core, Mode, Work};
+use crate::queue::state::{Mode, QueueState, Work};
 use crate::queue::tag::Tag;
 
 /// A queue for files: it takes requests, of any number of files, and gives results.
 ///
-/// It is for one thread. Requests are submitted by [`read`](Self::read) and others, shown to the
+/// It is for one thread. Requests are submitted by [`submit_read`](Self::submit_read) and others, shown to the
 /// device by [`ring`](Self::ring) once for a batch, and come back through [`poll`](Self::poll).
 /// Calls that wait can be made while requests are in flight: what ends meanwhile is kept for the
 /// next poll.
-pub struct FileQueue<Q, I: Inode> {
+pub struct FileQueue<Q, I: OpenFile> {
     pub(crate) queue: Q,
-    pub(crate) core: Core<I>,
+    pub(crate) state: QueueState<I>,
 }
 
-impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
+impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Takes a queue of bios, in which nothing is in flight.
-    pub fn over(queue: Q) -> Self {
+    pub fn new(queue: Q) -> Self {
         let depth = queue.capacity();
         // Requests that need no command, as those of holes, are done at once.
         let requests = u32::try_from(2 * depth).unwrap_or(u32::MAX);
-        let core = Core {
+        let state = QueueState {
             requests: Pool::new(requests),
             deferred: VecDeque::with_capacity(4 * depth),
             ready: VecDeque::with_capacity(4 * depth),
@@ -44,10 +44,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             page: u64::from(PAGE),
             block_mask: (1 << queue.block_shift()) - 1,
         };
-        let mut this = Self { queue, core };
+        let mut this = Self { queue, state };
         let integrity = this.queue.has_integrity() || this.queue.must_bounce();
-        this.core.set_mode(Mode::INTEGRITY, integrity);
-        this.core.set_mode(Mode::PAGELESS, !this.queue.has_pages());
+        this.state.set_mode(Mode::INTEGRITY, integrity);
+        this.state.set_mode(Mode::PAGELESS, !this.queue.has_pages());
         this.follow_log_level();
         this
     }
@@ -59,18 +59,18 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
 
     /// What was done since the queue was made.
     pub fn counters(&self) -> Counters {
-        self.core.counters
+        self.state.counters
     }
 
     /// Switches the simple path on, as it is at first, or off, so that both paths can be compared.
     pub fn set_simple(&mut self, on: bool) {
-        self.core.set_mode(Mode::OFF, !on);
+        self.state.set_mode(Mode::OFF, !on);
     }
 
     /// Has the simple path write its trace points, or not, as the log's level is now. That is
     /// looked at when the queue is made, so that it costs nothing when it is off.
     pub fn follow_log_level(&mut self) {
-        self.core.set_mode(Mode::TRACED, log::log_enabled!(log::Level::Trace));
+        self.state.set_mode(Mode::TRACED, log::log_enabled!(log::Level::Trace));
     }
 
     /// A zeroed DMA buffer of `bytes`.
@@ -100,24 +100,24 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     #[inline]
     pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<I::Error>) -> usize {
         let mut stuck = 0;
-        if self.core.is_waiting() {
+        if self.state.is_waiting() {
             self.work(usize::MAX);
-            let count = self.core.hand_out(limit, handler);
+            let count = self.state.hand_out(limit, handler);
             if count > 0 || limit == 0 {
                 return count;
             }
             // Flushes that found no room.
-            stuck = self.core.deferred.len();
+            stuck = self.state.deferred.len();
         }
-        let Self { queue, core } = self;
-        let count = match core.mode.0 & Mode::POLLED {
+        let Self { queue, state } = self;
+        let count = match state.mode.0 & Mode::POLLED {
             0 => {
-                let mut settling = Settling { core, kept: 0, handler };
+                let mut settling = Settling { state, kept: 0, handler };
                 let taken = queue.poll(limit, &mut settling);
                 taken - settling.kept
             }
             _ => {
-                queue.poll(limit, &mut Keeping { core, user: &mut Nobody });
+                queue.poll(limit, &mut Keeping { state, user: &mut NoBorrowedMemory });
                 0
             }
         };
@@ -125,9 +125,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             // Before others take the room that there is now.
             self.work(stuck);
         }
-        match self.core.ready.is_empty() {
+        match self.state.ready.is_empty() {
             true => count,
-            false => count + self.core.hand_out(limit - count.min(limit), handler),
+            false => count + self.state.hand_out(limit - count.min(limit), handler),
         }
     }
 
@@ -139,10 +139,12 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     pub fn wait(&mut self, mut done: impl FnMut(Done<I::Error>)) -> Result<usize, Error> {
         loop {
             self.work(usize::MAX);
-            let ready = std::iter::from_fn(|| self.core.ready.pop_front());
+            let ready = std::iter::from_fn(|| self.state.ready.pop_front());
             let count = ready.map(&mut done).count();
-            self.core.count_results();
-            if count > 0 || (self.take_some(&mut Nobody)? == 0 && !self.core.is_waiting()) {
+            self.state.count_results();
+            if count > 0
+                || (self.take_some(&mut NoBorrowedMemory)? == 0 && !self.state.is_waiting())
+            {
                 return Ok(count);
             }
         }
@@ -150,40 +152,40 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
 
     /// Waits for the device to have done something, and keeps the results; 0 when nothing is in
     /// flight, so that waiting brings neither room nor memory, whatever results are kept.
-    pub(crate) fn take_some(&mut self, user: &mut impl Borrowed) -> Result<usize, Error> {
-        let Self { queue, core } = self;
-        queue.wait(|bio| core.keep(bio, user))
+    pub(crate) fn take_some(&mut self, user: &mut impl BorrowedMemory) -> Result<usize, Error> {
+        let Self { queue, state } = self;
+        queue.wait(|bio| state.keep(bio, user))
     }
 
     /// Has a request end, if one can: for room in their table.
     #[cold]
-    pub(crate) fn has_ended(&mut self, user: &mut impl Borrowed) -> bool {
-        let before = self.core.ready.len();
+    pub(crate) fn has_ended(&mut self, user: &mut impl BorrowedMemory) -> bool {
+        let before = self.state.ready.len();
         self.work(usize::MAX);
-        self.core.ready.len() > before || matches!(self.take_some(user), Ok(1..))
+        self.state.ready.len() > before || matches!(self.take_some(user), Ok(1..))
     }
 
     /// Waits for the request whose submitter waits.
     pub(crate) fn take_waited(
         &mut self,
-        user: &mut impl Borrowed,
+        user: &mut impl BorrowedMemory,
     ) -> Result<Done<I::Error>, Error> {
         loop {
             self.work(usize::MAX);
-            if let Some(done) = self.core.waited.take() {
+            if let Some(done) = self.state.waited.take() {
                 return Ok(done);
             }
-            let before = self.core.deferred.len();
-            let Self { queue, core } = self;
-            let taken = match queue.wait(|bio| core.keep(bio, user)) {
+            let before = self.state.deferred.len();
+            let Self { queue, state } = self;
+            let taken = match queue.wait(|bio| state.keep(bio, user)) {
                 Ok(taken) => taken,
                 Err(error) => {
-                    core.set_mode(Mode::LOST, true);
+                    state.set_mode(Mode::LOST, true);
                     return Err(error);
                 }
             };
-            if taken == 0 && before == 0 && self.core.deferred.is_empty() {
-                return match self.core.waited.take() {
+            if taken == 0 && before == 0 && self.state.deferred.is_empty() {
+                return match self.state.waited.take() {
                     Some(done) => Ok(done),
                     None => Err(Error::LostBuffer { length: 0 }),
                 };
@@ -195,14 +197,14 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     #[cold]
     fn work(&mut self, most: usize) {
         let mut flushes = false;
-        for _ in 0..self.core.deferred.len().min(most) {
-            match self.core.deferred.pop_front() {
-                Some(Work::Simple { failed, error }) => self.core.fail_simple(failed, error),
+        for _ in 0..self.state.deferred.len().min(most) {
+            match self.state.deferred.pop_front() {
+                Some(Work::Simple { failed, error }) => self.state.fail_simple(failed, error),
                 Some(Work::Request(index)) => flushes |= self.end(index),
                 None => break,
             }
         }
-        self.core.count_results();
+        self.state.count_results();
         if flushes {
             self.queue.ring();
         }
@@ -210,8 +212,8 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
 
     /// Ends a request as far as it goes; true if that took a command.
     fn end(&mut self, index: u32) -> bool {
-        let Self { queue, core } = self;
-        let Some(request) = core.requests.get_mut(index) else { return false };
+        let Self { queue, state } = self;
+        let Some(request) = state.requests.get_mut(index) else { return false };
         request.end();
         if request.wants_flush() {
             request.flush = false;
@@ -222,13 +224,13 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 }
                 Err((Error::Busy, _)) => {
                     request.flush = true;
-                    core.deferred.push_back(Work::Request(index));
+                    state.deferred.push_back(Work::Request(index));
                     return false;
                 }
                 Err((error, _)) => request.fail(error),
             }
         }
-        core.finish(index);
+        state.finish(index);
         false
     }
 }
@@ -250,24 +252,24 @@ impl<E, F: FnMut(Done<E>)> Handler<E> for Closure<F> {
 }
 
 /// Gives the caller of a poll what needs no work, and keeps the rest.
-struct Settling<'c, I: Inode, H> {
-    core: &'c mut Core<I>,
+struct Settling<'c, I: OpenFile, H> {
+    state: &'c mut QueueState<I>,
     /// What was not handed out at once.
     kept: usize,
     handler: &'c mut H,
 }
 
-impl<I: Inode, H: Handler<I::Error>> Settle<Tag<I>> for Settling<'_, I, H> {
+impl<I: OpenFile, H: Handler<I::Error>> Settle<Tag<I>> for Settling<'_, I, H> {
     #[inline(always)]
     fn settle(&mut self, bio: BioDone<Tag<I>>) {
         // Those that are waited for do not end here, unless their submitter gave up.
-        if bio.result.is_err() || bio.tag.inode.is_none() {
+        if bio.result.is_err() || bio.tag.in_flight.is_none() {
             self.kept += 1;
-            return self.core.keep(bio, &mut Nobody);
+            return self.state.keep(bio, &mut NoBorrowedMemory);
         }
         let BioDone { tag, buf, .. } = bio;
         // First, so that who is told finds it lowered.
-        drop(tag.inode);
+        drop(tag.in_flight);
         let memory = Some(Memory::Dma(buf));
         let result = Ok(memory.as_ref().map_or(0, Memory::len));
         self.handler.done(Done { token: tag.id, result, memory });
@@ -275,13 +277,13 @@ impl<I: Inode, H: Handler<I::Error>> Settle<Tag<I>> for Settling<'_, I, H> {
 }
 
 /// Keeps everything.
-struct Keeping<'c, I: Inode, U> {
-    core: &'c mut Core<I>,
+struct Keeping<'c, I: OpenFile, U> {
+    state: &'c mut QueueState<I>,
     user: &'c mut U,
 }
 
-impl<I: Inode, U: Borrowed> Settle<Tag<I>> for Keeping<'_, I, U> {
+impl<I: OpenFile, U: BorrowedMemory> Settle<Tag<I>> for Keeping<'_, I, U> {
     fn settle(&mut self, bio: BioDone<Tag<I>>) {
-        self.core.keep(bio, self.user);
+        self.state.keep(bio, self.user);
     }
 }

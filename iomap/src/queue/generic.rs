@@ -1,21 +1,21 @@
 //! The generic path: any number of mappings of any kind, any number of commands.
 
-use crate::contract::io_args::{Io, IoFlags};
+use crate::contract::io_args::{IoArgs, IoFlags};
 use crate::contract::iter::iterate;
 use crate::contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op};
-use crate::contract::open_file::Inode;
+use crate::contract::open_file::OpenFile;
 use crate::device::bio::{Direction, Queue};
 use crate::error::{Error, FileError};
-use crate::memory::borrowed::Borrowed;
-use crate::memory::request_memory::Held;
+use crate::memory::borrowed::BorrowedMemory;
+use crate::memory::request_memory::RequestMemory;
 use crate::queue::file_queue::FileQueue;
 use crate::queue::request::{Request, report};
-use crate::queue::state::Core;
+use crate::queue::state::QueueState;
 use crate::queue::tag::Tag;
 
 /// What is to be moved.
 pub(crate) struct Transfer {
-    pub(crate) io: Io,
+    pub(crate) io: IoArgs,
     /// Bytes of the memory.
     pub(crate) length: u64,
     /// Whether the submitter waits.
@@ -40,7 +40,7 @@ pub(crate) struct Part {
     pub(crate) fua: bool,
 }
 
-impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
+impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Submits a request. Its result is in `ready`, or will be, or in `waited`.
     ///
     /// # Errors
@@ -49,23 +49,23 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         &mut self,
         file: &mut M,
         transfer: &Transfer,
-        held: Held,
+        held: RequestMemory,
         user: &mut U,
-    ) -> Result<(), (ErrorOf<M>, Held)>
+    ) -> Result<(), (ErrorOf<M>, RequestMemory)>
     where
         D: Direction<Tag<I>, Q>,
-        M: Mapper<Inode = I>,
-        U: Borrowed,
+        M: Mapper<OpenFile = I>,
+        U: BorrowedMemory,
     {
         let Transfer { io, length, waited, .. } = *transfer;
         let size = file.size();
         let count = if D::WRITE { length } else { size.saturating_sub(io.pos).min(length) };
         if let Err(error) = self.check::<D, M>(file, transfer, count, &held) {
-            report(file.inode().inode(), io.pos, count, D::WRITE, &error);
+            report(file.open_file().state(), io.pos, count, D::WRITE, &error);
             return Err((error, held));
         }
         let mut request = Request {
-            inode: file.inode().enter(),
+            in_flight: file.open_file().begin_io(),
             io,
             write: D::WRITE,
             waited,
@@ -83,7 +83,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         };
         let may_wait = waited && !io.flags.contains(IoFlags::NOWAIT);
         let index = loop {
-            match self.core.requests.insert(request) {
+            match self.state.requests.insert(request) {
                 Ok(index) => break index,
                 Err(back) if may_wait && self.has_ended(user) => request = back,
                 Err(back) => return Err((Error::Busy.into(), back.held)),
@@ -100,10 +100,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     fn walk<D, M, U>(&mut self, file: &mut M, index: u32, user: &mut U)
     where
         D: Direction<Tag<I>, Q>,
-        M: Mapper<Inode = I>,
-        U: Borrowed,
+        M: Mapper<OpenFile = I>,
+        U: BorrowedMemory,
     {
-        let Some(request) = self.core.requests.get_mut(index) else { return };
+        let Some(request) = self.state.requests.get_mut(index) else { return };
         let (io, count) = (request.io, request.count);
         if let Err(error) = before::<M>(file, D::WRITE, &io, count) {
             return request.fail(error);
@@ -111,9 +111,9 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         let op = op(D::WRITE, io.flags);
         let walked = iterate(file, io.pos, count, op, |file, mapping, pos, n| {
             let served = self.range::<D, M, U>(file, mapping, index, (pos, n), user);
-            self.core.served(index, (pos, n), served)
+            self.state.served(index, (pos, n), served)
         });
-        let Some(request) = self.core.requests.get_mut(index) else { return };
+        let Some(request) = self.state.requests.get_mut(index) else { return };
         request.moved = walked.processed;
         if let Some(error) = walked.error {
             // Unless that of a command came first.
@@ -122,21 +122,21 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     }
 
     /// Ends the submission of a request.
-    fn submitted(&mut self, index: u32) -> Result<(), (I::Error, Held)> {
-        let Some(request) = self.core.requests.get_mut(index) else { return Ok(()) };
+    fn submitted(&mut self, index: u32) -> Result<(), (I::Error, RequestMemory)> {
+        let Some(request) = self.state.requests.get_mut(index) else { return Ok(()) };
         if request.commands == 0 && request.error.is_some() {
-            // Nobody but the caller has heard of it.
-            if let Some(Request { inode, io, count, write, error: Some(error), held, .. }) =
-                self.core.requests.remove(index)
+            // NoBorrowedMemory but the caller has heard of it.
+            if let Some(Request { in_flight, io, count, write, error: Some(error), held, .. }) =
+                self.state.requests.remove(index)
             {
-                report(inode.inode(), io.pos, count, write, &error);
+                report(in_flight.state(), io.pos, count, write, &error);
                 return Err((error, held));
             }
             return Ok(());
         }
-        self.core.counters.generic += 1;
-        if let Some(done) = self.core.release(index) {
-            self.core.deliver(false, done);
+        self.state.counters.generic += 1;
+        if let Some(done) = self.state.release(index) {
+            self.state.deliver(false, done);
         }
         Ok(())
     }
@@ -146,11 +146,11 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         file: &M,
         transfer: &Transfer,
         count: u64,
-        held: &Held,
+        held: &RequestMemory,
     ) -> Result<(), ErrorOf<M>>
     where
         D: Direction<Tag<I>, Q>,
-        M: Mapper<Inode = I>,
+        M: Mapper<OpenFile = I>,
     {
         let Transfer { io, length, any_alignment, waited } = *transfer;
         let flags = io.flags;
@@ -171,13 +171,13 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         if count > 0 && !(aligned && io.pos.checked_add(length).is_some()) {
             return Err(Error::Misaligned { pos: io.pos, length, align }.into());
         }
-        if let Held::Direct(direct) = held
+        if let RequestMemory::Direct(direct) = held
             && count > 0
         {
             direct.check(1 << self.queue.block_shift())?;
         }
         // Results that nobody takes must not pile up.
-        if self.core.mode.is_full() && !waited { Err(Error::Busy.into()) } else { Ok(()) }
+        if self.state.mode.is_full() && !waited { Err(Error::Busy.into()) } else { Ok(()) }
     }
 
     /// Serves the `n` bytes at `pos`, all of one mapping.
@@ -191,10 +191,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     ) -> Result<(), ErrorOf<M>>
     where
         D: Direction<Tag<I>, Q>,
-        M: Mapper<Inode = I>,
-        U: Borrowed,
+        M: Mapper<OpenFile = I>,
+        U: BorrowedMemory,
     {
-        let Some(request) = self.core.requests.get_mut(index) else {
+        let Some(request) = self.state.requests.get_mut(index) else {
             return Err(Error::Busy.into());
         };
         if request.has_failed() {
@@ -234,14 +234,14 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     }
 
     /// A hole, for a read: no command.
-    fn zeroes(&mut self, part: &Part, user: &mut impl Borrowed) -> Result<(), Error> {
+    fn zeroes(&mut self, part: &Part, user: &mut impl BorrowedMemory) -> Result<(), Error> {
         let block = 1u64 << self.queue.block_shift();
-        let Some(request) = self.core.requests.get_mut(part.request) else {
+        let Some(request) = self.state.requests.get_mut(part.request) else {
             return Err(Error::Busy);
         };
         let nofault = request.io.flags.contains(IoFlags::NOFAULT);
         let (at, n) = (to_usize(part.at), to_usize(part.n));
-        let Held::Direct(direct) = &mut request.held else {
+        let RequestMemory::Direct(direct) = &mut request.held else {
             let zeroed = request.held.zero(user, at, n, nofault);
             if zeroed < n {
                 request.fault_at((at + zeroed) as u64);
@@ -267,18 +267,18 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     ) -> Result<(), ErrorOf<M>>
     where
         D: Direction<Tag<I>, Q>,
-        M: Mapper<Inode = I>,
-        U: Borrowed,
+        M: Mapper<OpenFile = I>,
+        U: BorrowedMemory,
     {
         let (at, bytes) = (to_usize(part.at), to_usize(part.n));
         let whole = bytes.next_multiple_of(1 << self.queue.block_shift());
-        let mut buf = self.core.bounce.take(&mut self.queue, whole)?;
-        let Some(request) = self.core.requests.get_mut(part.request) else { return Ok(()) };
+        let mut buf = self.state.bounce.take(&mut self.queue, whole)?;
+        let Some(request) = self.state.requests.get_mut(part.request) else { return Ok(()) };
         let nofault = request.io.flags.contains(IoFlags::NOFAULT);
         let result = if D::WRITE {
             request.flush |= request.io.flags.contains(IoFlags::DSYNC);
             let copied = match &mut request.held {
-                Held::Direct(direct) => {
+                RequestMemory::Direct(direct) => {
                     let copy = |at: usize, piece: &mut [u8]| {
                         buf[at..at + piece.len()].copy_from_slice(piece)
                     };
@@ -297,7 +297,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             buf.fill(0);
             file.read_inline(mapping, part.pos, &mut buf[..bytes]).map(|()| {
                 let copied = match &mut request.held {
-                    Held::Direct(direct) => {
+                    RequestMemory::Direct(direct) => {
                         let copy = |at: usize, piece: &mut [u8]| {
                             piece.copy_from_slice(&buf[at..at + piece.len()])
                         };
@@ -310,12 +310,12 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 }
             })
         };
-        self.core.bounce.put(buf);
+        self.state.bounce.put(buf);
         result
     }
 }
 
-impl<I: Inode> Core<I> {
+impl<I: OpenFile> QueueState<I> {
     /// How many of the `n` bytes at `pos` were served: all, but up to a fault only.
     fn served(
         &mut self,
@@ -337,15 +337,15 @@ impl<I: Inode> Core<I> {
 }
 
 /// What the cache must do before the device is asked.
-fn before<M: Mapper>(file: &M, write: bool, io: &Io, count: u64) -> Result<(), ErrorOf<M>> {
-    let inode = file.inode().inode();
+fn before<M: Mapper>(file: &M, write: bool, io: &IoArgs, count: u64) -> Result<(), ErrorOf<M>> {
+    let open_file = file.open_file().state();
     if !write {
-        return inode.write_back(io.pos, count, io.flags.contains(IoFlags::NOWAIT));
+        return open_file.write_back(io.pos, count, io.flags.contains(IoFlags::NOWAIT));
     }
-    if io.flags.contains(IoFlags::NOWAIT) && inode.is_cached() {
+    if io.flags.contains(IoFlags::NOWAIT) && open_file.is_cached() {
         return Err(Error::WouldBlock.into());
     }
-    match inode.invalidate(io.pos, count) {
+    match open_file.invalidate(io.pos, count) {
         true => Ok(()),
         false => Err(Error::FallBack { pos: io.pos }.into()),
     }

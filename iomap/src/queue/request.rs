@@ -1,15 +1,15 @@
 //! A request of the generic path: what is known of it while its commands are in flight.
 
-use crate::contract::io_args::{Done, Io, IoFlags};
-use crate::contract::open_file::{EndIo, InFlight, Inode, Report};
+use crate::contract::io_args::{Done, IoArgs, IoFlags};
+use crate::contract::open_file::{EndIo, InFlight, OpenFile, Report};
 use crate::device::bio::BioError;
 use crate::error::{Error, FileError};
-use crate::memory::request_memory::Held;
+use crate::memory::request_memory::RequestMemory;
 
 /// A request of the generic path.
-pub(crate) struct Request<I: Inode> {
-    pub(crate) inode: InFlight<I>,
-    pub(crate) io: Io,
+pub(crate) struct Request<I: OpenFile> {
+    pub(crate) in_flight: InFlight<I>,
+    pub(crate) io: IoArgs,
     pub(crate) write: bool,
     /// Whether its submitter waits for it.
     pub(crate) waited: bool,
@@ -33,10 +33,10 @@ pub(crate) struct Request<I: Inode> {
     pub(crate) flush: bool,
     /// The filesystem was told of the end.
     pub(crate) ended: bool,
-    pub(crate) held: Held,
+    pub(crate) held: RequestMemory,
 }
 
-impl<I: Inode> Request<I> {
+impl<I: OpenFile> Request<I> {
     /// Notes an error, unless there is one.
     pub(crate) fn fail(&mut self, error: impl Into<I::Error>) {
         if self.error.is_none() {
@@ -84,7 +84,7 @@ impl<I: Inode> Request<I> {
         self.has_failed()
             || self.flush
             || self.is_hooked()
-            || (self.write && self.inode.inode().is_cached())
+            || (self.write && self.in_flight.state().is_cached())
     }
 
     /// Whether the filesystem is to be told of the end: because it asks for it, or because there
@@ -104,13 +104,13 @@ impl<I: Inode> Request<I> {
         if self.is_hooked() {
             let bytes = outcome.unwrap_or(self.moved);
             let end = EndIo { pos, bytes, write, unwritten, failed: outcome.is_none() };
-            if let Err(error) = self.inode.inode().end_io(&end) {
+            if let Err(error) = self.in_flight.state().end_io(&end) {
                 self.fail(error);
             }
         }
         let written = self.outcome().filter(|&bytes| write && bytes > 0);
         // What stays is stale, but was brought in while the write was in flight.
-        if written.is_some_and(|bytes| !self.inode.inode().invalidate(pos, bytes)) {
+        if written.is_some_and(|bytes| !self.in_flight.state().invalidate(pos, bytes)) {
             log::warn!("cached data at position {pos} is not what was written under it");
         }
     }
@@ -124,7 +124,7 @@ impl<I: Inode> Request<I> {
     pub(crate) fn finish(self) -> (bool, Done<I::Error>) {
         let token = self.io.token;
         let waited = self.waited;
-        let borrowed = matches!(self.held, Held::Borrowed);
+        let borrowed = matches!(self.held, RequestMemory::Borrowed);
         let (pos, count, write, before) =
             (self.io.pos, self.count, self.write, self.io.done_before);
         let (partial, outcome) = (self.flag(IoFlags::PARTIAL), self.outcome());
@@ -148,7 +148,7 @@ impl<I: Inode> Request<I> {
                 Ok(usize::try_from(moved).unwrap_or(usize::MAX))
             }
             Some(error) => {
-                report(self.inode.inode(), pos, count, write, &error);
+                report(self.in_flight.state(), pos, count, write, &error);
                 Err(error)
             }
         };
@@ -159,8 +159,14 @@ impl<I: Inode> Request<I> {
 
 /// Tells the filesystem of an error, except of those after which the same may succeed.
 #[cold]
-pub(crate) fn report<I: Inode>(inode: &I, pos: u64, bytes: u64, write: bool, error: &I::Error) {
+pub(crate) fn report<I: OpenFile>(
+    open_file: &I,
+    pos: u64,
+    bytes: u64,
+    write: bool,
+    error: &I::Error,
+) {
     if !error.is_again() && !error.is_fall_back() {
-        inode.report(&Report { pos, bytes, write, error });
+        open_file.report(&Report { pos, bytes, write, error });
     }
 }

@@ -3,10 +3,10 @@
 
 use nvio_driver::DmaBuf;
 
-use crate::contract::io_args::{Io, IoFlags};
+use crate::contract::io_args::{IoArgs, IoFlags};
 use crate::contract::iter::serves;
 use crate::contract::mapper::{Mapper, Mapping, MappingFlags, MappingKind};
-use crate::contract::open_file::{InFlight, Inode};
+use crate::contract::open_file::{InFlight, OpenFile};
 use crate::device::bio::{Bio, PAGE, Queue, Refused};
 use crate::error::Error;
 use crate::memory::request_memory::DWORD;
@@ -24,14 +24,14 @@ pub(crate) const KNOWN: IoFlags = IoFlags::NOWAIT
 
 /// Why a read is not under way.
 pub(crate) enum NotTaken<E> {
-    /// It is for the generic path. Nobody but that hears of this.
+    /// It is for the generic path. NoBorrowedMemory but that hears of this.
     NotSimple(Reason),
     /// It failed.
     Failed(E),
 }
 
 /// Where the attempt at a read ended, with what is needed to go on.
-pub(crate) enum Stopped<I: Inode> {
+pub(crate) enum Stopped<I: OpenFile> {
     /// Before anything was done.
     Early,
     /// At the cache or at `begin`.
@@ -42,14 +42,14 @@ pub(crate) enum Stopped<I: Inode> {
     Queue(Error),
 }
 
-impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
+impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Whether the simple path may try a request.
     #[inline(always)]
-    pub(crate) fn is_simple(&self, io: &Io) -> Result<(), Reason> {
+    pub(crate) fn is_simple(&self, io: &IoArgs) -> Result<(), Reason> {
         let flags = io.flags;
         match () {
             () if flags.contains(IoFlags::GENERIC) => Err(Reason::Flags),
-            () if self.core.mode.is_off() => Err(Reason::Off),
+            () if self.state.mode.is_off() => Err(Reason::Off),
             () if io.done_before != 0 => Err(Reason::DoneBefore),
             () if flags.contains(IoFlags::HOOKS) => Err(Reason::Hooks),
             () if !KNOWN.contains(flags) => Err(Reason::Flags),
@@ -63,20 +63,20 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// # Errors
     /// Gives the buffer back, with the reason if it is known; without, nothing was done.
     #[inline(always)]
-    pub(crate) fn simple_page<M: Mapper<Inode = I>>(
+    pub(crate) fn simple_page<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
         pos: u64,
         buf: DmaBuf,
         token: u64,
     ) -> Result<(), (Stopped<I>, DmaBuf)> {
-        let usual = buf.is_page(self.core.page);
-        if !usual || pos >= file.page_end() || pos & self.core.block_mask != 0 {
+        let usual = buf.is_page(self.state.page);
+        if !usual || pos >= file.page_end() || pos & self.state.block_mask != 0 {
             return Err((Stopped::Early, buf));
         }
         let count = u64::from(PAGE);
-        let inode = file.inode().enter();
-        if let Err(error) = file.inode().inode().write_back(pos, count, false) {
+        let in_flight = file.open_file().begin_io();
+        if let Err(error) = file.open_file().state().write_back(pos, count, false) {
             return Err((Stopped::Filesystem(error), buf));
         }
         let op = op(false, IoFlags::empty());
@@ -85,10 +85,10 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             Err(error) => return Err((Stopped::Filesystem(error), buf)),
         };
         let Some(addr) = usable(&mapping, pos, count) else {
-            return Err((Stopped::Mapping(mapping, inode), buf));
+            return Err((Stopped::Mapping(mapping, in_flight), buf));
         };
         let _ = file.end(&mapping, pos, count, count, op);
-        match self.queue.read_page(addr, buf, Tag::simple(inode, token, pos)) {
+        match self.queue.read_page(addr, buf, Tag::simple(in_flight, token, pos)) {
             Ok(()) => Ok(()),
             Err((buf, tag)) => self.page_refused(addr, buf, tag),
         }
@@ -114,7 +114,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     // to keep for it then.
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "inlined, into two callers")]
-    pub(crate) fn simple<M: Mapper<Inode = I>, R>(
+    pub(crate) fn simple<M: Mapper<OpenFile = I>, R>(
         &mut self,
         file: &mut M,
         pos: u64,
@@ -128,19 +128,19 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             let count = buf.len() as u64;
             let mask = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
                 true => u64::from(file.block_size()) - 1,
-                false => self.core.block_mask,
+                false => self.state.block_mask,
             };
             // No byte wraps, and is too long.
             let short = count.wrapping_sub(1) < most;
             let inside = file.size().checked_sub(count).is_some_and(|last| pos <= last);
             let aligned = (pos | count) & mask == 0 && buf.is_aligned();
             let checked = short && inside && aligned && file.is_plain();
-            if !checked || self.core.mode.has_integrity() {
+            if !checked || self.state.mode.has_integrity() {
                 break 'stopped (Stopped::Early, buf);
             }
-            let inode = file.inode().enter();
+            let in_flight = file.open_file().begin_io();
             let nowait = flags.contains(IoFlags::NOWAIT);
-            if let Err(error) = file.inode().inode().write_back(pos, count, nowait) {
+            if let Err(error) = file.open_file().state().write_back(pos, count, nowait) {
                 break 'stopped (Stopped::Filesystem(error), buf);
             }
             let op = op(false, flags);
@@ -150,11 +150,11 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
             };
             let addr = match usable(&mapping, pos, count) {
                 Some(addr) if self.queue.fits(addr, count) => addr,
-                _ => break 'stopped (Stopped::Mapping(mapping, inode), buf),
+                _ => break 'stopped (Stopped::Mapping(mapping, in_flight), buf),
             };
             // An error counts only when nothing was processed.
             let _ = file.end(&mapping, pos, count, count, op);
-            let bio = Bio { addr, buf, tag: tag(inode), fua: false };
+            let bio = Bio { addr, buf, tag: tag(in_flight), fua: false };
             match self.queue.read(bio) {
                 Ok(()) => return taken(self),
                 Err(Refused { error, bio }) => (Stopped::Queue(error), bio.buf),
@@ -166,7 +166,7 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
     /// What is to be done about a read that is not under way.
     #[cold]
     #[inline(never)]
-    pub(crate) fn not_taken<M: Mapper<Inode = I>>(
+    pub(crate) fn not_taken<M: Mapper<OpenFile = I>>(
         &self,
         file: &mut M,
         pos: u64,
@@ -191,12 +191,12 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
                 }
             }
         };
-        report(file.inode().inode(), pos, count, false, &error);
+        report(file.open_file().state(), pos, count, false, &error);
         NotTaken::Failed(error)
     }
 
     /// What of a request itself is not for this path, or wrong.
-    fn early<M: Mapper<Inode = I>>(
+    fn early<M: Mapper<OpenFile = I>>(
         &self,
         file: &M,
         pos: u64,
@@ -212,14 +212,14 @@ impl<Q: Queue<Tag<I>>, I: Inode> FileQueue<Q, I> {
         let outside = file.size().checked_sub(count).is_none_or(|last| pos > last);
         let failed = |error: Error| {
             let error = error.into();
-            report(file.inode().inode(), pos, count, false, &error);
+            report(file.open_file().state(), pos, count, false, &error);
             NotTaken::Failed(error)
         };
         NotTaken::NotSimple(match () {
             () if count == 0 || count > block => Reason::Length,
             () if outside => Reason::EndOfFile,
             () if !file.is_plain() => Reason::Encoded,
-            () if self.core.mode.has_integrity() => Reason::Integrity,
+            () if self.state.mode.has_integrity() => Reason::Integrity,
             () if !is_multiple(pos | count, align) => {
                 return failed(Error::Misaligned { pos, length: count, align });
             }

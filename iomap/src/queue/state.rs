@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use nvio_driver::DmaBuf;
 
 use crate::contract::io_args::{Done, Memory};
-use crate::contract::open_file::{InFlight, Inode};
+use crate::contract::open_file::{InFlight, OpenFile};
 use crate::device::bio::{BioDone, BioError, PAGE};
 use crate::error::Error;
-use crate::memory::borrowed::Borrowed;
+use crate::memory::borrowed::BorrowedMemory;
 use crate::memory::bounce::BouncePool;
 use crate::queue::counters::Counters;
 use crate::queue::file_queue::Handler;
@@ -18,7 +18,7 @@ use crate::queue::request::Request;
 use crate::queue::tag::{Part, Tag, WAITED};
 
 /// All but the device.
-pub(crate) struct Core<I: Inode> {
+pub(crate) struct QueueState<I: OpenFile> {
     pub(crate) requests: Pool<Request<I>>,
     /// Ends that are not for a poll's completions.
     pub(crate) deferred: VecDeque<Work<I>>,
@@ -78,7 +78,7 @@ impl Mode {
     }
 }
 
-pub(crate) enum Work<I: Inode> {
+pub(crate) enum Work<I: OpenFile> {
     /// A request of the simple path that failed.
     Simple { failed: FailedSimple<I>, error: Error },
     /// A request of the generic path.
@@ -86,14 +86,14 @@ pub(crate) enum Work<I: Inode> {
 }
 
 pub(crate) struct FailedSimple<I> {
-    inode: InFlight<I>,
+    in_flight: InFlight<I>,
     waited: bool,
     token: u64,
     pos: u64,
     buf: DmaBuf,
 }
 
-impl<I: Inode> Core<I> {
+impl<I: OpenFile> QueueState<I> {
     pub(crate) fn set_mode(&mut self, bit: u8, on: bool) {
         self.mode = self.mode.with(bit, on);
         self.page = if self.mode == Mode(0) { u64::from(PAGE) } else { u64::MAX };
@@ -132,7 +132,7 @@ impl<I: Inode> Core<I> {
 
     /// Takes what the device has done, and keeps the result.
     #[inline(never)]
-    pub(crate) fn keep(&mut self, bio: BioDone<Tag<I>>, user: &mut impl Borrowed) {
+    pub(crate) fn keep(&mut self, bio: BioDone<Tag<I>>, user: &mut impl BorrowedMemory) {
         if let Some(ended) = self.settle(bio, user) {
             self.push(ended);
         }
@@ -142,19 +142,22 @@ impl<I: Inode> Core<I> {
     pub(crate) fn settle(
         &mut self,
         bio: BioDone<Tag<I>>,
-        user: &mut impl Borrowed,
+        user: &mut impl BorrowedMemory,
     ) -> Option<Done<I::Error>> {
         let BioDone { tag, buf, result } = bio;
         let (request, part) = tag.part();
-        let Tag { inode, id, at } = tag;
-        if let Some(inode) = inode {
+        let Tag { in_flight, id, at } = tag;
+        if let Some(in_flight) = in_flight {
             let (waited, at) = (at & WAITED != 0, at & !WAITED);
             log::trace!("simple read at {at} is done");
             if result.is_err() {
-                self.defer_simple(FailedSimple { inode, waited, token: id, pos: at, buf }, result);
+                self.defer_simple(
+                    FailedSimple { in_flight, waited, token: id, pos: at, buf },
+                    result,
+                );
                 return None;
             }
-            drop(inode);
+            drop(in_flight);
             let memory = Some(Memory::Dma(buf));
             let result = Ok(memory.as_ref().map_or(0, Memory::len));
             let done = Done { token: id, result, memory };
@@ -198,10 +201,10 @@ impl<I: Inode> Core<I> {
     }
 
     pub(crate) fn fail_simple(&mut self, failed: FailedSimple<I>, error: Error) {
-        let FailedSimple { inode, waited, token, pos, buf } = failed;
+        let FailedSimple { in_flight, waited, token, pos, buf } = failed;
         let error = error.into();
-        request::report(inode.inode(), pos, buf.len() as u64, false, &error);
-        drop(inode);
+        request::report(in_flight.state(), pos, buf.len() as u64, false, &error);
+        drop(in_flight);
         log::trace!("simple read at {pos} failed: {error}");
         let memory = (!buf.is_empty()).then_some(Memory::Dma(buf));
         self.deliver(waited, Done { token, result: Err(error), memory });

@@ -9,7 +9,7 @@ use crate::contract::open_file::InFlight;
 #[derive(Debug)]
 pub struct Tag<I> {
     /// Of a request of the simple path; what is without it is of one of the generic path.
-    pub(crate) inode: Option<InFlight<I>>,
+    pub(crate) in_flight: Option<InFlight<I>>,
     /// The caller's token, or the number of a wait; or what [`Part`] says.
     pub(crate) id: u64,
     /// Position in the file, with [`WAITED`] if the submitter waits; or position in the request.
@@ -35,31 +35,31 @@ impl<I> Tag<I> {
     const FLUSH: u64 = 1 << 63;
 
     #[inline(always)]
-    pub(crate) fn simple(inode: InFlight<I>, token: u64, pos: u64) -> Self {
-        Self { inode: Some(inode), id: token, at: pos }
+    pub(crate) fn simple(in_flight: InFlight<I>, token: u64, pos: u64) -> Self {
+        Self { in_flight: Some(in_flight), id: token, at: pos }
     }
 
     #[inline(always)]
-    pub(crate) fn waited(inode: InFlight<I>, wait: u64, pos: u64) -> Self {
-        Self { inode: Some(inode), id: wait, at: pos | WAITED }
+    pub(crate) fn waited(in_flight: InFlight<I>, wait: u64, pos: u64) -> Self {
+        Self { in_flight: Some(in_flight), id: wait, at: pos | WAITED }
     }
 
     /// `skip` is less than a block.
     #[inline(always)]
     pub(crate) fn piece(request: u32, skip: u32, at: u64) -> Self {
-        Self { inode: None, id: u64::from(request) | u64::from(skip & 0xff_ffff) << 32, at }
+        Self { in_flight: None, id: u64::from(request) | u64::from(skip & 0xff_ffff) << 32, at }
     }
 
     pub(crate) fn pad(request: u32) -> Self {
-        Self { inode: None, id: u64::from(request) | Self::PAD, at: 0 }
+        Self { in_flight: None, id: u64::from(request) | Self::PAD, at: 0 }
     }
 
     pub(crate) fn flush(request: u32) -> Self {
-        Self { inode: None, id: u64::from(request) | Self::FLUSH, at: 0 }
+        Self { in_flight: None, id: u64::from(request) | Self::FLUSH, at: 0 }
     }
 
     pub(crate) fn is_pad(&self) -> bool {
-        self.inode.is_none() && self.id & Self::PAD != 0
+        self.in_flight.is_none() && self.id & Self::PAD != 0
     }
 
     /// The request in the pool, and what of it this is.

@@ -12,8 +12,8 @@ fn rig(layout: impl Into<Vec<Mapping>>) -> Rig {
 }
 
 #[track_caller]
-fn assert_refused(rig: &mut Rig, io: Io, memory: Memory) {
-    let error = rig.files.execute_write(&mut rig.file, io, memory).unwrap_err().error;
+fn assert_refused(rig: &mut Rig, io: IoArgs, memory: Memory) {
+    let error = rig.files.write_with(&mut rig.file, io, memory).unwrap_err().error;
     assert_eq!(name(&error), "NotAtomic");
     assert!(rig.files.queue.log.is_empty(), "nothing is written");
     rig.assert_idle();
@@ -63,7 +63,7 @@ fn several_buffers_are_refused_unless_they_are_bounced() {
     assert_refused(&mut rig, at(0, ATOMIC), memory.into());
     let memory = vec![rig.filled(&pattern(512)), rig.filled(&pattern(512))];
     let io = at(0, ATOMIC | IoFlags::BOUNCE);
-    rig.files.execute_write(&mut rig.file, io, memory.into()).unwrap();
+    rig.files.write_with(&mut rig.file, io, memory.into()).unwrap();
     assert_eq!(rig.files.queue.log, [Command::Write(0, 1024)]);
     assert_eq!(rig.device()[..1024], [pattern(512), pattern(512)].concat());
 }

@@ -11,7 +11,7 @@ enum Form {
     /// The shortest way.
     Page,
     Execute,
-    Borrowed,
+    BorrowedMemory,
 }
 
 /// What is asked for.
@@ -56,13 +56,13 @@ fn play(case: Case, failing: usize) -> bool {
             let submitted = match write {
                 false if case.form == Form::Page => {
                     let buf = memory.into_dma().unwrap();
-                    rig.files.read(&mut rig.file, case.pos, buf, 77)
+                    rig.files.submit_read(&mut rig.file, case.pos, buf, 77)
                 }
-                true => rig.files.submit_write(&mut rig.file, io, memory),
-                false => rig.files.submit_read(&mut rig.file, io, memory),
+                true => rig.files.submit_write_with(&mut rig.file, io, memory),
+                false => rig.files.submit_read_with(&mut rig.file, io, memory),
             };
             match submitted {
-                Err(rejected) => (Err(rejected.error), Some(rejected.memory)),
+                Err(rejected) => (Err(rejected.error), Some(rejected.payload)),
                 Ok(()) => {
                     let mut done = rig.drain();
                     let done = done.pop().expect("a result");
@@ -73,24 +73,24 @@ fn play(case: Case, failing: usize) -> bool {
         }
         (Form::Execute, write) => {
             let done = match write {
-                true => rig.files.execute_write(&mut rig.file, io, memory),
-                false => rig.files.execute_read(&mut rig.file, io, memory),
+                true => rig.files.write_with(&mut rig.file, io, memory),
+                false => rig.files.read_with(&mut rig.file, io, memory),
             };
             match done {
                 Ok((memory, n)) => (Ok(n), Some(memory)),
-                Err(failed) => (Err(failed.error), failed.memory),
+                Err(failed) => (Err(failed.error), failed.payload),
             }
         }
-        (Form::Borrowed, true) => {
+        (Form::BorrowedMemory, true) => {
             let mut cursor = Cursor::new(&data[..]);
             let result = rig.files.write_from(&mut rig.file, io, &mut cursor);
             assert_eq!(cursor.at, *result.as_ref().unwrap_or(&0), "{case:?} {failing}");
             (result, Some(memory))
         }
-        (Form::Borrowed, false) => {
+        (Form::BorrowedMemory, false) => {
             let mut out = data.clone();
             let mut cursor = Cursor::new(&mut out[..]);
-            let result = rig.files.read_to(&mut rig.file, io, &mut cursor);
+            let result = rig.files.read_into(&mut rig.file, io, &mut cursor);
             assert_eq!(cursor.at, *result.as_ref().unwrap_or(&0), "{case:?} {failing}");
             (result, Some(memory))
         }
@@ -136,9 +136,9 @@ fn play(case: Case, failing: usize) -> bool {
     rig.files.queue.journal = fresh.clone();
     rig.file = Script::of([Mapping::mapped(0, 1 << 15, 0)], &fresh);
     rig.journal = fresh;
-    assert_eq!(rig.write(Io::at(0), &pattern(8192)).unwrap(), 8192, "{context}");
-    assert_eq!(rig.read(Io::at(512), 512).unwrap(), pattern(8192)[512..1024]);
-    assert_eq!(rig.read(Io::at(0), 8192).unwrap(), pattern(8192));
+    assert_eq!(rig.write(IoArgs::at(0), &pattern(8192)).unwrap(), 8192, "{context}");
+    assert_eq!(rig.read(IoArgs::at(512), 512).unwrap(), pattern(8192)[512..1024]);
+    assert_eq!(rig.read(IoArgs::at(0), 8192).unwrap(), pattern(8192));
     rig.assert_idle();
     reached
 }
@@ -162,7 +162,7 @@ const WRITES: [(u64, u64); 5] =
 
 #[test]
 fn whatever_call_fails_in_a_read() {
-    for form in [Form::Async, Form::Execute, Form::Borrowed] {
+    for form in [Form::Async, Form::Execute, Form::BorrowedMemory] {
         for flags in [IoFlags::empty(), IoFlags::GENERIC, IoFlags::HOOKS, IoFlags::FORCE_WAIT] {
             if form == Form::Async || !flags.contains(IoFlags::FORCE_WAIT) {
                 every_call(false, form, flags, &READS);
@@ -176,7 +176,7 @@ fn whatever_call_fails_in_a_read() {
 
 #[test]
 fn whatever_call_fails_in_a_write() {
-    for form in [Form::Async, Form::Execute, Form::Borrowed] {
+    for form in [Form::Async, Form::Execute, Form::BorrowedMemory] {
         let more = IoFlags::DSYNC | IoFlags::HOOKS;
         for flags in [IoFlags::empty(), IoFlags::HOOKS, IoFlags::DSYNC, more, IoFlags::PARTIAL] {
             every_call(true, form, flags, &WRITES);

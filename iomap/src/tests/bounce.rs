@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::memory::borrowed::{Cursor, Sink, Source};
-use crate::memory::bounce::PIECE;
+use crate::memory::bounce::BOUNCE_BYTES_MAX;
 use crate::tests::mock::{Command, Event};
 
 /// Memory that cannot be accessed from some byte on.
@@ -59,8 +59,8 @@ fn the_device_sees_private_memory_only() {
             let io = at(512, IoFlags::BOUNCE);
             rig.files.queue.iovas.clear();
             let (memory, n) = match write {
-                true => rig.files.execute_write(&mut rig.file, io, buf.into()).unwrap(),
-                false => rig.files.execute_read(&mut rig.file, io, buf.into()).unwrap(),
+                true => rig.files.write_with(&mut rig.file, io, buf.into()).unwrap(),
+                false => rig.files.read_with(&mut rig.file, io, buf.into()).unwrap(),
             };
             assert_eq!(n as u64, bytes);
             let buf = memory.into_dma().unwrap();
@@ -77,7 +77,7 @@ fn the_device_sees_private_memory_only() {
     let mut rig = Rig::over(queue, [Mapping::mapped(0, 1 << 15, 0)]);
     let buf = rig.buf(512);
     let iova = buf.iova();
-    rig.files.read_dma(&mut rig.file, Io::at(0), buf).unwrap();
+    rig.read_dma(IoArgs::at(0), buf).unwrap();
     assert!(!rig.files.queue.iovas.contains(&iova));
 }
 
@@ -92,7 +92,7 @@ fn bounced_reads_need_no_alignment() {
         assert_eq!((n, &out[..]), (length, &rig.device()[at..at + length]), "{pos} + {length}");
         // Without waiting.
         let memory = Memory::Bytes(vec![0xaa; length]);
-        rig.files.submit_read(&mut rig.file, Io::at(pos), memory).unwrap();
+        rig.files.submit_read_with(&mut rig.file, IoArgs::at(pos), memory).unwrap();
         let done = rig.drain().pop().unwrap();
         assert_eq!(done.memory.unwrap().into_bytes().unwrap(), rig.device()[at..at + length]);
         rig.assert_idle();
@@ -109,7 +109,8 @@ fn a_short_copy_takes_back_all_that_was_not_written() {
             let before = rig.device().to_vec();
             let mut source = Cursor::new(Torn::source(&data, until));
             source.at = 0;
-            let error = rig.files.write_from(&mut rig.file, Io::at(0), &mut source).unwrap_err();
+            let error =
+                rig.files.write_from(&mut rig.file, IoArgs::at(0), &mut source).unwrap_err();
             let Error::Fault { at } = iomap(error) else { panic!() };
             assert_eq!(at, whole, "the first byte that was not taken");
             assert_eq!(source.at, 0, "as it was");
@@ -131,7 +132,7 @@ fn a_short_copy_takes_back_all_that_was_not_written() {
             }
             // The memory that was copied to is free again: it serves the next.
             let allocated = rig.journal.count(|event| matches!(event, Event::Alloc(_)));
-            rig.files.write_at(&mut rig.file, 0, &data[..2048], IoFlags::empty()).unwrap();
+            rig.files.write_at(&mut rig.file, 0, &data[..2048]).unwrap();
             let more = rig.journal.count(|event| matches!(event, Event::Alloc(_))) - allocated;
             assert_eq!(more, 0, "{until} {mapping:?}");
         }
@@ -156,13 +157,13 @@ fn a_cursor_goes_on_exactly_where_a_part_ended() {
     for until in [1, 2047, 2048, 5001] {
         let mut out = vec![0xaa; 8192];
         let mut sink = Cursor::new(Torn::sink(&mut out, until));
-        let n = rig.files.read_to(&mut rig.file, at(0, partial), &mut sink).unwrap();
+        let n = rig.files.read_into(&mut rig.file, at(0, partial), &mut sink).unwrap();
         assert_eq!((n, sink.at), (until, until));
         assert_eq!(sink.memory.nofault, Some(false));
         assert_eq!(out[..until], data[..until]);
         assert!(out[until..].iter().all(|&byte| byte == 0xaa));
         let mut sink = Cursor::new(Torn::sink(&mut out, until));
-        let error = rig.files.read_to(&mut rig.file, Io::at(0), &mut sink).unwrap_err();
+        let error = rig.files.read_into(&mut rig.file, IoArgs::at(0), &mut sink).unwrap_err();
         assert!(matches!(iomap(error), Error::Fault { at } if at == until as u64));
         assert_eq!(sink.at, 0);
     }
@@ -172,7 +173,7 @@ fn a_cursor_goes_on_exactly_where_a_part_ended() {
         rig.file.inline = pattern(4096);
         let mut out = vec![0xaa; 4096];
         let mut sink = Cursor::new(Torn::sink(&mut out, 100));
-        assert_eq!(rig.files.read_to(&mut rig.file, at(0, partial), &mut sink).unwrap(), 100);
+        assert_eq!(rig.files.read_into(&mut rig.file, at(0, partial), &mut sink).unwrap(), 100);
         assert!(out[100..].iter().all(|&byte| byte == 0xaa));
     }
     rig.assert_idle();
@@ -191,7 +192,7 @@ fn nofault_is_passed_on() {
             rig.file.inline = pattern(1024);
             let mut out = [0; 1024];
             let mut sink = Cursor::new(Torn::sink(&mut out, 1024));
-            rig.files.read_to(&mut rig.file, at(0, flags), &mut sink).unwrap();
+            rig.files.read_into(&mut rig.file, at(0, flags), &mut sink).unwrap();
             assert_eq!(sink.memory.nofault, Some(nofault), "{layout:?}");
         }
         let mut source = Cursor::new(Torn::source(&data, 1024));
@@ -213,9 +214,9 @@ fn nowait_is_refused_before_anything_is_allocated() {
         // Memory that can only be bounced.
         let memory = Memory::Bytes(vec![0; bytes as usize]);
         let io = at(0, IoFlags::NOWAIT);
-        let rejected = rig.files.submit_read(&mut rig.file, io, memory).unwrap_err();
+        let rejected = rig.files.submit_read_with(&mut rig.file, io, memory).unwrap_err();
         assert_eq!(name(&rejected.error), "WouldBlock");
-        assert_eq!(rejected.memory.len() as u64, bytes);
+        assert_eq!(rejected.payload.len() as u64, bytes);
         let mut cursor = Cursor::new(&[1u8; 512][..]);
         let error = rig.files.write_from(&mut rig.file, io, &mut cursor).unwrap_err();
         assert_eq!((name(&error), cursor.at), ("WouldBlock".into(), 0));
@@ -232,7 +233,7 @@ fn a_read_copies_what_arrived_and_nothing_of_an_error() {
         rig.files.queue.failing = vec![1];
         let mut out = vec![0xaa; 6144];
         let mut sink = Cursor::new(&mut out[..]);
-        let error = rig.files.read_to(&mut rig.file, Io::at(0), &mut sink).unwrap_err();
+        let error = rig.files.read_into(&mut rig.file, IoArgs::at(0), &mut sink).unwrap_err();
         assert_eq!((name(&error), sink.at), ("Bio".into(), 0));
         assert!(out[2048..4096].iter().all(|&byte| byte == 0xaa), "what failed");
         assert_eq!(out[..2048], rig.device()[..2048]);
@@ -241,7 +242,7 @@ fn a_read_copies_what_arrived_and_nothing_of_an_error() {
     // In the context of the caller: not before a poll.
     let mut rig = Rig::plain(64);
     let memory = Memory::Bytes(vec![0xaa; 512]);
-    rig.files.submit_read(&mut rig.file, Io::at(0), memory).unwrap();
+    rig.files.submit_read_with(&mut rig.file, IoArgs::at(0), memory).unwrap();
     let done = rig.drain().pop().unwrap();
     assert_eq!(done.memory.unwrap().into_bytes().unwrap(), rig.device()[..512]);
     // Up to the end of the file.
@@ -267,15 +268,12 @@ fn lengths(rig: &Rig) -> Vec<usize> {
 
 #[test]
 fn a_piece_is_a_mebibyte_at_most_and_less_when_memory_is_short() {
-    assert_eq!(PIECE, 1 << 20);
+    assert_eq!(BOUNCE_BYTES_MAX, 1 << 20);
     let data = pattern(5 << 19);
     for (largest, piece) in [(usize::MAX, 1 << 20), (300_000, 1 << 18), (4096, 4096)] {
         let mut rig = large();
         rig.files.queue.largest = largest;
-        assert_eq!(
-            rig.files.write_at(&mut rig.file, 512, &data, IoFlags::empty()).unwrap(),
-            5 << 19
-        );
+        assert_eq!(rig.files.write_at(&mut rig.file, 512, &data).unwrap(), 5 << 19);
         let all = lengths(&rig);
         assert!(all.iter().all(|&n| n <= piece), "{all:?}");
         assert_eq!(all[0], piece);
@@ -294,12 +292,12 @@ fn no_memory_at_all_is_an_error() {
     let mut out = [0xaa; 1000];
     let error = rig.files.read_at(&mut rig.file, 0, &mut out).unwrap_err();
     assert_eq!(name(&error), "NoMemory");
-    let error = rig.files.write_at(&mut rig.file, 0, &pattern(512), IoFlags::empty()).unwrap_err();
+    let error = rig.files.write_at(&mut rig.file, 0, &pattern(512)).unwrap_err();
     assert_eq!(name(&error), "NoMemory");
     let memory = Memory::Bytes(pattern(512));
-    let rejected = rig.files.submit_write(&mut rig.file, Io::at(0), memory).unwrap_err();
+    let rejected = rig.files.submit_write_with(&mut rig.file, IoArgs::at(0), memory).unwrap_err();
     assert_eq!(name(&rejected.error), "NoMemory");
-    assert_eq!(rejected.memory.into_bytes().unwrap(), pattern(512));
+    assert_eq!(rejected.payload.into_bytes().unwrap(), pattern(512));
     assert!(rig.files.queue.log.is_empty() && out == [0xaa; 1000]);
     rig.assert_idle();
 }
@@ -309,7 +307,7 @@ fn no_memory_is_an_error_also_when_results_are_waiting_to_be_taken() {
     let mut rig = Rig::new(64, [Mapping::hole(0, 512), Mapping::mapped(512, 1 << 15, 512)]);
     rig.files.queue.allocations = 0;
     let buf = rig.buf(512);
-    rig.files.submit_read(&mut rig.file, Io::at(0).token(1), buf.into()).unwrap();
+    rig.files.submit_read_with(&mut rig.file, IoArgs::at(0).token(1), buf.into()).unwrap();
     let error = rig.files.read_at(&mut rig.file, 512, &mut [0; 512]).unwrap_err();
     assert_eq!(name(&error), "NoMemory");
     assert_eq!(rig.drain()[0].token, 1);
@@ -323,7 +321,7 @@ fn memory_that_is_in_flight_is_waited_for() {
     assert_eq!(rig.files.read_at(&mut rig.file, 0, &mut out).unwrap(), 8192);
     assert_eq!(out, rig.device()[..8192]);
     assert_eq!(rig.journal.count(|event| matches!(event, Event::Submit(_))), 4);
-    rig.files.write_at(&mut rig.file, 0, &pattern(8192), IoFlags::empty()).unwrap();
+    rig.files.write_at(&mut rig.file, 0, &pattern(8192)).unwrap();
     assert_eq!(rig.device()[..8192], pattern(8192));
 }
 
@@ -334,7 +332,7 @@ fn pieces_are_whole_blocks_and_the_rest_goes_back() {
     rig.files.queue.max_transfer = 21 * 512;
     rig.files.queue.largest = 8192;
     let data = pattern(21 * 512);
-    assert_eq!(rig.files.write_at(&mut rig.file, 512, &data, IoFlags::empty()).unwrap(), 21 * 512);
+    assert_eq!(rig.files.write_at(&mut rig.file, 512, &data).unwrap(), 21 * 512);
     let all = lengths(&rig);
     assert!(all.len() > 1 && all.iter().all(|n| n.is_multiple_of(512)), "{all:?}");
     assert_eq!(all.iter().sum::<usize>(), 21 * 512, "each byte once");
@@ -358,7 +356,7 @@ fn a_retry_that_brings_nothing_falls_back() {
     assert_eq!(source.at, 2048);
     let mut out = [0; 512];
     let mut sink = Cursor::new(Torn::sink(&mut out, 0));
-    let error = rig.files.read_to(&mut rig.file, io, &mut sink).unwrap_err();
+    let error = rig.files.read_into(&mut rig.file, io, &mut sink).unwrap_err();
     assert_eq!(name(&error), "FallBack");
     assert!(rig.file.state().reports.is_empty());
     // The first try has brought nothing yet.
@@ -391,7 +389,7 @@ impl Source for Restless {
 fn a_writer_that_changes_its_memory_is_written_as_it_was_copied() {
     let mut rig = Rig::plain(64);
     let mut source = Cursor::new(Restless { data: pattern(8192), looks: vec![] });
-    rig.files.write_from(&mut rig.file, Io::at(0), &mut source).unwrap();
+    rig.files.write_from(&mut rig.file, IoArgs::at(0), &mut source).unwrap();
     // Each byte is looked at once: what a checksum is made of is what is written.
     assert_eq!(source.memory.looks, [(0, 2048), (2048, 2048), (4096, 2048), (6144, 2048)]);
     let copied = pattern(8192);

@@ -19,11 +19,11 @@ fn a_request_may_need_more_commands_than_there_is_room_for() {
         let mut rig = Rig::plain(128);
         for token in 1..=2 {
             let buf = rig.buf(512);
-            rig.files.read(&mut rig.file, token * 512, buf, token).unwrap();
+            rig.files.submit_read(&mut rig.file, token * 512, buf, token).unwrap();
         }
         // 16 commands, where one more fits in.
         let buf = rig.buf(64 * BLOCK);
-        rig.files.submit_read(&mut rig.file, at(0, flags).token(3), buf.into()).unwrap();
+        rig.files.submit_read_with(&mut rig.file, at(0, flags).token(3), buf.into()).unwrap();
         let done = rig.drain();
         assert_eq!(done.len(), 3);
         for done in done {
@@ -47,9 +47,9 @@ fn what_finds_no_room_at_all_is_busy_and_comes_back() {
     for flags in [IoFlags::empty(), IoFlags::GENERIC, IoFlags::BOUNCE] {
         let taken = fill(&mut rig, |rig| {
             let memory = rig.buf(512).into();
-            let result = rig.files.submit_read(&mut rig.file, at(0, flags), memory);
+            let result = rig.files.submit_read_with(&mut rig.file, at(0, flags), memory);
             result.map_err(|rejected| {
-                assert_eq!(rejected.memory.len(), 512);
+                assert_eq!(rejected.payload.len(), 512);
                 rejected.error
             })
         });
@@ -67,7 +67,7 @@ fn results_that_nobody_takes_are_bounded() {
     let mut rig = Rig::new(64, hole);
     let taken = fill(&mut rig, |rig| {
         let memory = rig.buf(512).into();
-        rig.files.submit_read(&mut rig.file, Io::at(0), memory).map_err(|no| no.error)
+        rig.files.submit_read_with(&mut rig.file, IoArgs::at(0), memory).map_err(|no| no.error)
     });
     assert_eq!((taken, rig.drain().len()), (3, 3));
     for write in [false, true] {
@@ -76,8 +76,8 @@ fn results_that_nobody_takes_are_bounded() {
             let memory = rig.buf(512).into();
             let io = at(0, IoFlags::FORCE_WAIT);
             let done = match write {
-                true => rig.files.submit_write(&mut rig.file, io, memory),
-                false => rig.files.submit_read(&mut rig.file, io, memory),
+                true => rig.files.submit_write_with(&mut rig.file, io, memory),
+                false => rig.files.submit_read_with(&mut rig.file, io, memory),
             };
             done.map_err(|no| no.error)
         });
@@ -90,12 +90,14 @@ fn results_that_nobody_takes_are_bounded() {
         let taken = fill(&mut rig, |rig| {
             // Who waits is served, and takes the others' completions.
             let memory = rig.buf(4096).into();
-            let _ = rig.files.execute_write(&mut rig.file, Io::at(0), memory);
+            let _ = rig.files.write_with(&mut rig.file, IoArgs::at(0), memory);
             count += 1;
             let buf = rig.buf(512);
             match simple {
-                true => rig.files.read(&mut rig.file, 0, buf, 7),
-                false => rig.files.submit_read(&mut rig.file, at(0, IoFlags::GENERIC), buf.into()),
+                true => rig.files.submit_read(&mut rig.file, 0, buf, 7),
+                false => {
+                    rig.files.submit_read_with(&mut rig.file, at(0, IoFlags::GENERIC), buf.into())
+                }
             }
             .map_err(|no| no.error)
         });
@@ -104,7 +106,7 @@ fn results_that_nobody_takes_are_bounded() {
         assert_eq!(count, taken + 1);
         // And there is room again.
         let buf = rig.buf(512);
-        rig.files.read(&mut rig.file, 0, buf, 7).unwrap();
+        rig.files.submit_read(&mut rig.file, 0, buf, 7).unwrap();
         rig.drain();
         rig.assert_idle();
     }
@@ -115,14 +117,16 @@ fn who_waits_finds_room_when_all_others_were_refused() {
     let mut rig = Rig::plain(64);
     let submit = |rig: &mut Rig| {
         let memory = rig.buf(512).into();
-        rig.files.submit_read(&mut rig.file, at(0, IoFlags::HOOKS), memory).map_err(|no| no.error)
+        rig.files
+            .submit_read_with(&mut rig.file, at(0, IoFlags::HOOKS), memory)
+            .map_err(|no| no.error)
     };
     // Two that have ended but for their hooks, and as many commands as fit in.
     assert_eq!(fill(&mut rig, submit), 3);
     assert_eq!(rig.files.poll(2, |_| unreachable!()), 0);
     assert_eq!(fill(&mut rig, submit), 2);
     assert_eq!(rig.file.inode.in_flight(), 5);
-    assert_eq!(rig.write(Io::at(0), &pattern(512)).unwrap(), 512);
+    assert_eq!(rig.write(IoArgs::at(0), &pattern(512)).unwrap(), 512);
     assert_eq!(rig.drain().len(), 5);
     rig.assert_idle();
 }
@@ -147,7 +151,7 @@ fn requests_of_several_files_mix() {
         let pos = round * 13 % 32 * 512;
         let io = at(pos, flags).token((which as u64) << 32 | pos);
         let buf = rig.files.queue.buffer(bytes);
-        match rig.files.submit_read(&mut files[which], io, buf.into()) {
+        match rig.files.submit_read_with(&mut files[which], io, buf.into()) {
             Ok(()) => wanted += 1,
             Err(rejected) => assert_eq!(name(&rejected.error), "Busy"),
         }
@@ -175,8 +179,8 @@ fn force_wait_gives_the_result_with_the_next_poll() {
             let memory = rig.buf(bytes).into();
             let io = at(0, IoFlags::FORCE_WAIT).token(11);
             match write {
-                true => rig.files.submit_write(&mut rig.file, io, memory).unwrap(),
-                false => rig.files.submit_read(&mut rig.file, io, memory).unwrap(),
+                true => rig.files.submit_write_with(&mut rig.file, io, memory).unwrap(),
+                false => rig.files.submit_read_with(&mut rig.file, io, memory).unwrap(),
             }
             assert_eq!((rig.files.queue.in_flight(), rig.file.inode.in_flight()), (0, 0));
             let mut seen = Vec::new();
@@ -188,7 +192,7 @@ fn force_wait_gives_the_result_with_the_next_poll() {
     let mut rig = Rig::new(64, []);
     let memory = rig.buf(512).into();
     let io = at(0, IoFlags::FORCE_WAIT);
-    rig.files.submit_read(&mut rig.file, io, memory).unwrap();
+    rig.files.submit_read_with(&mut rig.file, io, memory).unwrap();
     let done = rig.drain().pop().unwrap();
     assert!(matches!(done.result, Err(Fail::Begin)));
     assert_eq!(done.memory.unwrap().len(), 512);

@@ -37,7 +37,7 @@ fn a_read_fails_with_what_writing_back_fails_with() {
 fn a_write_drops_cached_data_before_and_after() {
     let mut rig = Rig::plain(64);
     rig.file.state().cached = true;
-    rig.write(Io::at(512), &pattern(4096)).unwrap();
+    rig.write(IoArgs::at(512), &pattern(4096)).unwrap();
     assert_eq!(rig.file.state().invalidations, [(512, 4096); 2]);
     let events = rig.journal.events();
     assert_eq!(events[0], Event::Invalidate);
@@ -51,9 +51,9 @@ fn data_that_cannot_be_dropped_sends_the_write_to_the_cache() {
     let mut rig = Rig::plain(64);
     rig.file.state().pinned = true;
     let memory = rig.buf(512).into();
-    let rejected = rig.files.submit_write(&mut rig.file, Io::at(512), memory).unwrap_err();
+    let rejected = rig.files.submit_write_with(&mut rig.file, IoArgs::at(512), memory).unwrap_err();
     assert_eq!(name(&rejected.error), "FallBack");
-    assert_eq!(rejected.memory.len(), 512);
+    assert_eq!(rejected.payload.len(), 512);
     assert!(rig.file.asked.is_empty() && rig.files.queue.log.is_empty());
     assert!(rig.file.state().reports.is_empty(), "the same may succeed in another way");
     rig.assert_idle();
@@ -65,7 +65,7 @@ fn what_stays_in_the_cache_after_a_write_is_not_an_error_of_the_write() {
     rig.file.state().cached = true;
     // The second invalidation, behind: invalidate, begin, submit, end, complete.
     rig.journal.fail_at(5);
-    assert_eq!(rig.write(Io::at(0), &pattern(512)).unwrap(), 512);
+    assert_eq!(rig.write(IoArgs::at(0), &pattern(512)).unwrap(), 512);
     assert!(rig.journal.has_failed());
 }
 
@@ -74,7 +74,7 @@ fn a_write_that_failed_drops_nothing_afterwards() {
     let mut rig = Rig::plain(64);
     rig.file.state().cached = true;
     rig.files.queue.failing = vec![0];
-    rig.write(Io::at(0), &pattern(512)).unwrap_err();
+    rig.write(IoArgs::at(0), &pattern(512)).unwrap_err();
     assert_eq!(rig.file.state().invalidations.len(), 1);
 }
 

@@ -10,11 +10,11 @@ fn poll(rig: &mut Rig) -> Vec<Result<usize, String>> {
     all
 }
 
-fn submit(rig: &mut Rig, write: bool, io: Io, bytes: u64) {
+fn submit(rig: &mut Rig, write: bool, io: IoArgs, bytes: u64) {
     let memory = rig.buf(bytes).into();
     match write {
-        true => rig.files.submit_write(&mut rig.file, io, memory).unwrap(),
-        false => rig.files.submit_read(&mut rig.file, io, memory).unwrap(),
+        true => rig.files.submit_write_with(&mut rig.file, io, memory).unwrap(),
+        false => rig.files.submit_read_with(&mut rig.file, io, memory).unwrap(),
     }
 }
 
@@ -89,20 +89,20 @@ fn the_filesystem_hears_of_what_it_must_do() {
     // Unwritten blocks are to be converted, and the size to be moved: also without hooks.
     let mut rig = Rig::new(64, [Mapping::unwritten(0, 1 << 14, 0)]);
     rig.file.size = 1 << 14;
-    rig.write(Io::at(0), &pattern(4096)).unwrap();
+    rig.write(IoArgs::at(0), &pattern(4096)).unwrap();
     let end = rig.file.state().ends[0];
     assert_eq!((end.pos, end.bytes, end.write), (0, 4096, true));
     assert_eq!((end.unwritten, end.failed), (true, false));
     let mut rig = Rig::plain(64);
     rig.file.size = 4095;
-    rig.write(Io::at(0), &pattern(4096)).unwrap();
+    rig.write(IoArgs::at(0), &pattern(4096)).unwrap();
     assert!(!rig.file.state().ends[0].unwritten);
     // If it cannot, the write has failed.
     rig.file.state().fail_end_io = true;
-    assert!(matches!(rig.write(Io::at(0), &pattern(4096)), Err(Fail::Hook)));
+    assert!(matches!(rig.write(IoArgs::at(0), &pattern(4096)), Err(Fail::Hook)));
     // A plain overwrite is not its business.
     rig.file.size = 4096;
-    rig.write(Io::at(0), &pattern(4096)).unwrap();
+    rig.write(IoArgs::at(0), &pattern(4096)).unwrap();
     assert_eq!(rig.file.state().ends.len(), 2);
 }
 
@@ -115,8 +115,8 @@ fn the_first_error_wins_and_stops_submission() {
             rig.files.queue.failing = vec![0, 2];
             let data = pattern(64 * BLOCK);
             let error = match write {
-                true => rig.write(Io::at(0), &data).unwrap_err(),
-                false => rig.read(Io::at(0), 64 * BLOCK).unwrap_err(),
+                true => rig.write(IoArgs::at(0), &data).unwrap_err(),
+                false => rig.read(IoArgs::at(0), 64 * BLOCK).unwrap_err(),
             };
             let Error::Bio { pos, length, error, .. } = iomap(error) else { panic!() };
             let first = if in_order { 0 } else { 4096 };
@@ -134,7 +134,7 @@ fn the_first_error_wins_and_stops_submission() {
 fn an_error_of_the_mapper_waits_for_what_is_in_flight() {
     let mut rig = Rig::new(64, [Mapping::mapped(0, 4 * BLOCK, 0)]);
     let buf = rig.buf(8 * BLOCK);
-    rig.files.submit_read(&mut rig.file, Io::at(0), buf.into()).unwrap();
+    rig.files.submit_read_with(&mut rig.file, IoArgs::at(0), buf.into()).unwrap();
     assert_eq!(rig.files.queue.log.len(), 1);
     assert_eq!(rig.file.inode.in_flight(), 1);
     let done = rig.drain().pop().unwrap();
@@ -147,7 +147,7 @@ fn an_error_of_the_mapper_waits_for_what_is_in_flight() {
 fn an_error_after_that_of_the_mapper_does_not_replace_it() {
     let mut rig = Rig::new(64, [Mapping::mapped(0, 4 * BLOCK, 0)]);
     rig.files.queue.failing = vec![0];
-    assert!(matches!(rig.read(Io::at(0), 8 * BLOCK), Err(Fail::Begin)));
+    assert!(matches!(rig.read(IoArgs::at(0), 8 * BLOCK), Err(Fail::Begin)));
     rig.assert_idle();
 }
 
@@ -159,17 +159,17 @@ fn buffers_stay_with_a_dead_device() {
         let mut rig = Rig::plain(64);
         rig.files.queue.dead = true;
         let buf = rig.buf(bytes);
-        let failed = rig.files.read_dma(&mut rig.file, at(0, flags), buf).unwrap_err();
+        let failed = rig.read_dma(at(0, flags), buf).unwrap_err();
         assert_eq!(name(&failed.error), "Driver");
-        assert!(failed.memory.is_none(), "the device may still write to it");
+        assert!(failed.payload.is_none(), "the device may still write to it");
         rig.file.assert_balanced();
         drop(rig.files);
         assert_eq!(rig.file.inode.in_flight(), 0);
         let mut rig = Rig::plain(64);
         rig.files.queue.dead = true;
         let buf = rig.buf(bytes);
-        let failed = rig.files.write_dma(&mut rig.file, at(0, flags), buf).unwrap_err();
-        assert!(failed.memory.is_none());
+        let failed = rig.write_dma(at(0, flags), buf).unwrap_err();
+        assert!(failed.payload.is_none());
         rig.file.assert_balanced();
         drop(rig.files);
         assert_eq!(rig.file.inode.in_flight(), 0);
@@ -181,14 +181,14 @@ fn a_dead_device_is_not_taken_for_a_full_queue() {
     let mut rig = Rig::plain(64);
     for token in 0..3 {
         let buf = rig.buf(512);
-        rig.files.read(&mut rig.file, 0, buf, token).unwrap();
+        rig.files.submit_read(&mut rig.file, 0, buf, token).unwrap();
     }
     rig.files.queue.dead = true;
     for flags in [IoFlags::empty(), IoFlags::GENERIC] {
         let buf = rig.buf(512);
-        let failed = rig.files.read_dma(&mut rig.file, at(0, flags), buf).unwrap_err();
+        let failed = rig.read_dma(at(0, flags), buf).unwrap_err();
         assert_eq!(name(&failed.error), "Driver", "{flags:?}");
-        assert_eq!(failed.memory.unwrap().len(), 512, "nobody has it");
+        assert_eq!(failed.payload.unwrap().len(), 512, "nobody has it");
     }
 }
 
@@ -243,14 +243,14 @@ fn a_result_that_nobody_waits_for_any_more_is_dropped() {
         let mut rig = Rig::plain(64);
         rig.files.queue.dead = true;
         let buf = rig.buf(512);
-        rig.files.read_dma(&mut rig.file, at(0, flags), buf).unwrap_err();
-        submit(&mut rig, false, Io::at(0).token(3), 512);
+        rig.read_dma(at(0, flags), buf).unwrap_err();
+        submit(&mut rig, false, IoArgs::at(0).token(3), 512);
         rig.files.queue.dead = false;
         let mut tokens = Vec::new();
         while rig.files.poll(1, |done| tokens.push(done.token)) > 0 {}
         assert_eq!(tokens, [3], "{flags:?}");
         assert!(rig.drain().is_empty());
-        assert_eq!(rig.read(Io::at(512), 512).unwrap(), rig.device()[512..1024]);
+        assert_eq!(rig.read(IoArgs::at(512), 512).unwrap(), rig.device()[512..1024]);
         rig.assert_idle();
     }
 }

@@ -24,7 +24,7 @@ fn only_ranges_with_blocks_have_a_device_address() {
 #[test]
 fn a_range_that_says_nothing_more_is_read() {
     let mut rig = Rig::plain(64);
-    rig.read(Io::at(0), BLOCK).unwrap();
+    rig.read(IoArgs::at(0), BLOCK).unwrap();
     assert_eq!(rig.file.ops, [Op::DIRECT]);
 }
 
@@ -137,7 +137,7 @@ fn an_error_of_end_counts_only_if_nothing_was_processed() {
     // Not for the simple path, and then an error of `end`: that is the result.
     let mut rig = Rig::new(64, [Mapping::hole(0, 4096)]);
     rig.file.fail_end(0);
-    assert_eq!(name(&rig.read(Io::at(0), BLOCK).unwrap_err()), "End");
+    assert_eq!(name(&rig.read(IoArgs::at(0), BLOCK).unwrap_err()), "End");
     assert_eq!(rig.file.begins(), 1);
 }
 
@@ -145,8 +145,8 @@ fn an_error_of_end_counts_only_if_nothing_was_processed() {
 fn a_file_is_what_its_mapper_says() {
     struct Least(Script);
     impl Mapper for Least {
-        type Inode = MockInode;
-        fn inode(&self) -> &crate::Shared<MockInode> {
+        type OpenFile = MockInode;
+        fn open_file(&self) -> &crate::FileRef<MockInode> {
             &self.0.inode
         }
         fn size(&self) -> u64 {
@@ -165,6 +165,6 @@ fn a_file_is_what_its_mapper_says() {
     let mut out = [0; 100];
     let error = rig.files.read_at(&mut file, 0, &mut out).unwrap_err();
     assert_eq!(name(&error), "NoInlineData");
-    let error = rig.files.write_at(&mut file, 0, &pattern(512), IoFlags::empty()).unwrap_err();
+    let error = rig.files.write_at(&mut file, 0, &pattern(512)).unwrap_err();
     assert_eq!(name(&error), "NoInlineData");
 }

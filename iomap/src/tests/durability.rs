@@ -5,7 +5,7 @@ use crate::tests::mock::Command;
 
 const DSYNC: IoFlags = IoFlags::DSYNC;
 
-fn log_of(rig: &mut Rig, io: Io, bytes: u64) -> Vec<Command> {
+fn log_of(rig: &mut Rig, io: IoArgs, bytes: u64) -> Vec<Command> {
     rig.files.queue.log.clear();
     assert_eq!(rig.write(io, &pattern(bytes)).unwrap() as u64, bytes);
     rig.assert_idle();
@@ -17,7 +17,7 @@ fn plain_overwrites_are_written_through_and_not_flushed() {
     let mut rig = Rig::plain(64);
     let log = log_of(&mut rig, at(512, DSYNC), 3072);
     assert_eq!(log, [Command::WriteThrough(512, 2048), Command::WriteThrough(2560, 1024)]);
-    let log = log_of(&mut rig, Io::at(512), 3072);
+    let log = log_of(&mut rig, IoArgs::at(512), 3072);
     assert_eq!(log, [Command::Write(512, 2048), Command::Write(2560, 1024)]);
     // Neither is needed without a cache that can be lost.
     rig.files.queue.volatile_cache = false;
@@ -40,7 +40,7 @@ fn what_depends_on_metadata_is_flushed_once_at_the_end() {
         assert_eq!((flushes, log.last() == Some(&Command::Flush)), (usize::from(flushed), flushed));
         let through = log.iter().filter(|command| matches!(command, Command::WriteThrough(..)));
         assert_eq!(through.count(), if flushed { 0 } else { 4 }, "{mapping:?}");
-        assert!(!log_of(&mut rig, Io::at(0), 8192).contains(&Command::Flush), "not asked for");
+        assert!(!log_of(&mut rig, IoArgs::at(0), 8192).contains(&Command::Flush), "not asked for");
     }
 }
 
@@ -141,13 +141,13 @@ fn a_flush_finds_its_way_into_a_queue_that_is_kept_full() {
     rig.files.queue.in_order = true;
     let data = rig.filled(&pattern(4096));
     let io = at(1 << 14, DSYNC).token(1);
-    rig.files.submit_write(&mut rig.file, io, data.into()).unwrap();
+    rig.files.submit_write_with(&mut rig.file, io, data.into()).unwrap();
     let (mut done, mut reads) = (Vec::new(), 0);
     for _ in 0..100 {
         // As many reads as there is room for, always.
         loop {
             let buf = rig.buf(512);
-            match rig.files.read(&mut rig.file, 0, buf, 2) {
+            match rig.files.submit_read(&mut rig.file, 0, buf, 2) {
                 Ok(()) => reads += 1,
                 Err(rejected) => break assert_eq!(name(&rejected.error), "Busy"),
             }
@@ -157,5 +157,5 @@ fn a_flush_finds_its_way_into_a_queue_that_is_kept_full() {
             break;
         }
     }
-    assert!(done.contains(&1), "the write ends beside {reads} reads: {done:?}");
+    assert!(done.contains(&1), "the write ends metadata_buf {reads} reads: {done:?}");
 }

@@ -1,6 +1,7 @@
 //! The generic path: what is read and written, and what is refused.
 
 use super::*;
+use crate::memory::borrowed::Cursor;
 use crate::tests::mock::Command;
 
 const READ: fn(u64, u64) -> Command = |addr, bytes| Command::Read(addr, bytes as usize);
@@ -18,7 +19,7 @@ fn ranges_of_every_kind_come_together() {
             Mapping::mapped(9 * BLOCK, 20 * BLOCK, b),
         ],
     );
-    let got = rig.read(Io::at(0), 12 * BLOCK).unwrap();
+    let got = rig.read(IoArgs::at(0), 12 * BLOCK).unwrap();
     let mut want = rig.device()[a as usize..(a + 6 * BLOCK) as usize].to_vec();
     want.resize(9 * BLOCK as usize, 0);
     want.extend(&rig.device()[b as usize..(b + 3 * BLOCK) as usize]);
@@ -32,11 +33,13 @@ fn ranges_of_every_kind_come_together() {
 fn reads_of_nothing_but_holes_need_no_command() {
     for hole in [Mapping::hole(0, 1 << 20), Mapping::unwritten(0, 1 << 20, 0)] {
         let mut rig = Rig::new(64, [hole]);
-        assert_eq!(rig.read(Io::at(512), 8192).unwrap(), [0; 8192]);
+        assert_eq!(rig.read(IoArgs::at(512), 8192).unwrap(), [0; 8192]);
         let mut out = [7; 1000];
         assert_eq!(rig.files.read_at(&mut rig.file, 77, &mut out).unwrap(), 1000);
         assert_eq!(out, [0; 1000]);
-        rig.files.submit_read(&mut rig.file, Io::at(0).token(5), vec![7; 100].into()).unwrap();
+        rig.files
+            .submit_read_with(&mut rig.file, IoArgs::at(0).token(5), vec![7; 100].into())
+            .unwrap();
         let mut done = rig.drain();
         let done = done.pop().unwrap();
         assert_eq!((done.token, done.result.unwrap()), (5, 100));
@@ -51,7 +54,7 @@ fn no_command_crosses_the_boundary_of_the_device() {
     let at = 5 * BLOCK;
     let mut rig = Rig::new(64, [Mapping::mapped(0, 20 * BLOCK, at)]);
     rig.files.queue.boundary = 6 * BLOCK;
-    let got = rig.read(Io::at(0), 12 * BLOCK).unwrap();
+    let got = rig.read(IoArgs::at(0), 12 * BLOCK).unwrap();
     assert_eq!(got, rig.device()[at as usize..][..12 * BLOCK as usize]);
     let cut = |(at, blocks)| READ(at * BLOCK, blocks * BLOCK);
     assert_eq!(rig.files.queue.log, [(5, 1), (6, 4), (10, 2), (12, 4), (16, 1)].map(cut));
@@ -70,8 +73,8 @@ fn no_length_and_nothing_left_of_the_file_give_nothing() {
         assert_eq!(rig.files.read_at(&mut rig.file, pos, &mut out).unwrap(), 0);
         assert!(out.iter().all(|&byte| byte == 0xaa));
     }
-    assert_eq!(rig.write(Io::at(100), &[]).unwrap(), 0);
-    assert_eq!(rig.files.write_at(&mut rig.file, 3, &[], IoFlags::empty()).unwrap(), 0);
+    assert_eq!(rig.write(IoArgs::at(100), &[]).unwrap(), 0);
+    assert_eq!(rig.files.write_at(&mut rig.file, 3, &[]).unwrap(), 0);
     assert!(rig.files.queue.log.is_empty() && rig.file.asked.is_empty());
     rig.assert_idle();
 }
@@ -81,7 +84,7 @@ fn a_read_across_the_end_is_clipped_and_shows_nothing_behind_it() {
     let mut rig = Rig::plain(8);
     rig.file.size = 700;
     let buf = rig.buf(2048);
-    let (buf, n) = rig.files.read_dma(&mut rig.file, Io::at(0), buf).unwrap();
+    let (buf, n) = rig.read_dma(IoArgs::at(0), buf).unwrap();
     assert_eq!(n, 700);
     assert_eq!(buf[..700], rig.device()[..700]);
     assert!(buf[700..1024].iter().all(|&b| b == 0), "the rest of the block");
@@ -136,14 +139,14 @@ fn misaligned_requests_transfer_nothing() {
     rig.read(at(4096, block), 4096).unwrap();
     rig.read(at(4096, block), 8192).unwrap();
     // What needs none is held to what it asks for.
-    let error = rig.files.submit_read(&mut rig.file, at(100, block), vec![0; 4096].into());
+    let error = rig.files.submit_read_with(&mut rig.file, at(100, block), vec![0; 4096].into());
     assert_eq!(name(&error.unwrap_err().error), "Misaligned");
-    // Borrowed memory for a write.
-    let error = rig.files.write_at(&mut rig.file, 0, &[1; 100], IoFlags::empty()).unwrap_err();
+    // BorrowedMemory memory for a write.
+    let error = rig.files.write_at(&mut rig.file, 0, &[1; 100]).unwrap_err();
     assert_eq!(name(&error), "Misaligned");
     // At the end of all positions.
     let last = u64::MAX - 511;
-    assert_eq!(name(&rig.write(Io::at(last), &pattern(512)).unwrap_err()), "Misaligned");
+    assert_eq!(name(&rig.write(IoArgs::at(last), &pattern(512)).unwrap_err()), "Misaligned");
 }
 
 #[test]
@@ -156,20 +159,21 @@ fn memory_that_the_device_cannot_reach_is_refused_or_bounced() {
             buf
         };
         let buf = odd(&rig);
-        let failed = rig.files.read_dma(&mut rig.file, Io::at(0), buf).unwrap_err();
+        let failed = rig.read_dma(IoArgs::at(0), buf).unwrap_err();
         assert_eq!(name(&failed.error), "MisalignedMemory");
-        assert_eq!(failed.memory.unwrap().len() as u64, bytes, "it comes back");
+        assert_eq!(failed.payload.unwrap().len() as u64, bytes, "it comes back");
         let buf = odd(&rig);
-        let failed = rig.files.write_dma(&mut rig.file, Io::at(0), buf).unwrap_err();
+        let failed = rig.write_dma(IoArgs::at(0), buf).unwrap_err();
         assert_eq!(name(&failed.error), "MisalignedMemory");
         let mut pair = vec![rig.buf(512)];
         pair.push(odd(&rig));
-        let rejected = rig.files.submit_read(&mut rig.file, Io::at(0), pair.into()).unwrap_err();
+        let rejected =
+            rig.files.submit_read_with(&mut rig.file, IoArgs::at(0), pair.into()).unwrap_err();
         assert_eq!(name(&rejected.error), "MisalignedMemory");
         assert!(rig.files.queue.log.is_empty());
         let buf = odd(&rig);
         let io = at(0, IoFlags::BOUNCE);
-        let (buf, _) = rig.files.read_dma(&mut rig.file, io, buf).unwrap();
+        let (buf, _) = rig.read_dma(io, buf).unwrap();
         assert_eq!(buf[..], rig.device()[..bytes as usize]);
         rig.files.queue.log.clear();
     }
@@ -191,7 +195,9 @@ fn inline_data_is_copied_both_ways() {
         assert_eq!(rig.write(at(512, flags), &pattern(512)).unwrap(), 512);
         assert_eq!(rig.file.inline[512..], pattern(512));
         assert_eq!(rig.file.inline[..512], [0; 512]);
-        rig.files.write_at(&mut rig.file, 0, &pattern(1024), flags).unwrap();
+        rig.files
+            .write_from(&mut rig.file, at(0, flags), &mut Cursor::new(&pattern(1024)[..]))
+            .unwrap();
         assert_eq!(rig.file.inline, pattern(1024));
         assert!(rig.files.queue.log.is_empty(), "no command");
         rig.assert_idle();
@@ -235,9 +241,9 @@ fn mappings_that_cannot_be_read_are_errors() {
     ] {
         let mut rig = Rig::new(8, [bad]);
         let buf = rig.buf(4096);
-        let failed = rig.files.read_dma(&mut rig.file, Io::at(0), buf).unwrap_err();
+        let failed = rig.read_dma(IoArgs::at(0), buf).unwrap_err();
         assert_eq!(name(&failed.error), error, "{bad:?}");
-        assert_eq!(failed.memory.unwrap().len(), 4096);
+        assert_eq!(failed.payload.unwrap().len(), 4096);
         rig.assert_idle();
     }
 }
@@ -255,7 +261,7 @@ fn overwrites_reach_every_mapping_and_nothing_beside() {
         assert!(rig.device() == want);
         let log = [WRITE(9216, 2048), WRITE(11264, 1024), WRITE(20480, 2048), WRITE(22528, 1024)];
         assert_eq!(rig.files.queue.log, log);
-        assert_eq!(rig.read(Io::at(1024), 6144).unwrap(), data);
+        assert_eq!(rig.read(IoArgs::at(1024), 6144).unwrap(), data);
         rig.assert_idle();
     }
 }
@@ -268,14 +274,12 @@ fn vectors_of_memory_are_one_run_of_the_file() {
         let data = pattern(4096);
         let cuts = [0..512, 512..512, 512..3072, 3072..4096];
         let bufs: Vec<_> = cuts.clone().map(|cut| rig.filled(&data[cut])).into();
-        let (memory, n) =
-            rig.files.execute_write(&mut rig.file, at(512, flags), bufs.into()).unwrap();
+        let (memory, n) = rig.files.write_with(&mut rig.file, at(512, flags), bufs.into()).unwrap();
         assert_eq!((n, memory.len()), (4096, 4096));
         assert_eq!(rig.device()[8704..9728], data[..1024]);
         assert_eq!(rig.device()[2048..5120], data[1024..]);
         let bufs: Vec<_> = cuts.clone().map(|cut| rig.buf(cut.len() as u64)).into();
-        let (memory, n) =
-            rig.files.execute_read(&mut rig.file, at(512, flags), bufs.into()).unwrap();
+        let (memory, n) = rig.files.read_with(&mut rig.file, at(512, flags), bufs.into()).unwrap();
         let Memory::Vectored(bufs) = memory else { panic!("{memory:?}") };
         assert_eq!(
             (n, bufs.iter().map(DmaBuf::len).collect::<Vec<_>>()),
@@ -287,32 +291,33 @@ fn vectors_of_memory_are_one_run_of_the_file() {
     // Each a multiple of the block, for who wants no copy.
     let mut rig = Rig::plain(64);
     let bufs = vec![rig.buf(256), rig.buf(256)];
-    let rejected = rig.files.submit_read(&mut rig.file, Io::at(0), bufs.into()).unwrap_err();
+    let rejected =
+        rig.files.submit_read_with(&mut rig.file, IoArgs::at(0), bufs.into()).unwrap_err();
     assert_eq!(name(&rejected.error), "Misaligned");
-    assert_eq!(rejected.memory.len(), 512);
+    assert_eq!(rejected.payload.len(), 512);
 }
 
 #[test]
 fn what_was_done_before_is_added() {
     let mut rig = Rig::plain(64);
-    let io = Io::at(1024).done_before(1024);
+    let io = IoArgs::at(1024).done_before(1024);
     let memory = rig.buf(512);
-    let (memory, n) = rig.files.execute_read(&mut rig.file, io, memory.into()).unwrap();
+    let (memory, n) = rig.files.read_with(&mut rig.file, io, memory.into()).unwrap();
     assert_eq!((n, memory.len()), (1536, 512));
-    rig.files.submit_write(&mut rig.file, io.token(9), memory).unwrap();
+    rig.files.submit_write_with(&mut rig.file, io.token(9), memory).unwrap();
     assert_eq!(rig.drain()[0].result.as_ref().unwrap(), &1536);
     // Nothing more: what was done remains the result. The cursor moves by what is new.
     rig.file.size = 1536;
     let mut out = [0; 1024];
-    let mut cursor = crate::Cursor::new(&mut out[..]);
-    assert_eq!(rig.files.read_to(&mut rig.file, io, &mut cursor).unwrap(), 1536);
+    let mut cursor = Cursor::new(&mut out[..]);
+    assert_eq!(rig.files.read_into(&mut rig.file, io, &mut cursor).unwrap(), 1536);
     assert_eq!(cursor.at, 512);
-    let io = Io::at(1536).done_before(1536);
-    assert_eq!(rig.files.read_to(&mut rig.file, io, &mut cursor).unwrap(), 1536);
+    let io = IoArgs::at(1536).done_before(1536);
+    assert_eq!(rig.files.read_into(&mut rig.file, io, &mut cursor).unwrap(), 1536);
     assert_eq!(cursor.at, 512);
     // An error stays one.
     rig.file.layout = vec![];
     let buf = rig.buf(512);
-    let io = Io::at(0).done_before(512);
-    assert_eq!(name(&rig.files.read_dma(&mut rig.file, io, buf).unwrap_err().error), "Begin");
+    let io = IoArgs::at(0).done_before(512);
+    assert_eq!(name(&rig.read_dma(io, buf).unwrap_err().error), "Begin");
 }

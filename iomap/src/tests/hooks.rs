@@ -42,9 +42,9 @@ fn an_error_of_submit_ends_the_request() {
         let mut rig = Rig::plain(64);
         rig.file.state().fail_submit_io = true;
         let memory = rig.buf(bytes).into();
-        let rejected = rig.files.submit_read(&mut rig.file, at(0, flags), memory).unwrap_err();
+        let rejected = rig.files.submit_read_with(&mut rig.file, at(0, flags), memory).unwrap_err();
         assert!(matches!(rejected.error, Fail::Hook));
-        assert_eq!(rejected.memory.len() as u64, bytes);
+        assert_eq!(rejected.payload.len() as u64, bytes);
         assert!(rig.files.queue.log.is_empty());
         rig.assert_idle();
         // In the middle: write back, begin, submit hook, submit, and again the hook.
@@ -85,7 +85,7 @@ fn the_end_is_told_what_of_a_part_was_written() {
 #[test]
 fn without_the_flag_nobody_is_called() {
     let mut rig = Rig::plain(64);
-    rig.read(Io::at(0), 4096).unwrap();
-    rig.write(Io::at(0), &pattern(4096)).unwrap();
+    rig.read(IoArgs::at(0), 4096).unwrap();
+    rig.write(IoArgs::at(0), &pattern(4096)).unwrap();
     assert!(rig.file.state().submits.is_empty() && rig.file.state().ends.is_empty());
 }

@@ -9,7 +9,7 @@ use nvio_driver::spec::Status;
 use nvio_driver::{Arena, DmaBuf};
 
 use crate::contract::mapper::{Mapper, Mapping, Op};
-use crate::contract::open_file::{EndIo, Inode, Report, Shared};
+use crate::contract::open_file::{EndIo, FileRef, OpenFile, Report};
 use crate::device::bio::{Bio, BioDone, BioError, Queue, Refused, Settle, WriteQueue};
 use crate::error::{Error, FileError};
 
@@ -124,7 +124,7 @@ pub(crate) struct MockState {
 #[derive(Debug, Default)]
 pub(crate) struct MockInode(pub(crate) Mutex<MockState>);
 
-impl Inode for MockInode {
+impl OpenFile for MockInode {
     type Error = Fail;
 
     fn write_back(&self, pos: u64, length: u64, nowait: bool) -> Result<(), Fail> {
@@ -194,7 +194,7 @@ pub(crate) struct Script {
     pub(crate) told: Vec<(Mapping, u64, u64, Op)>,
     pub(crate) ops: Vec<Op>,
     failing_end: Option<usize>,
-    pub(crate) inode: Shared<MockInode>,
+    pub(crate) inode: FileRef<MockInode>,
     pub(crate) size: u64,
     /// By how much the file is larger each time that its size is asked for.
     pub(crate) growth: u64,
@@ -219,7 +219,7 @@ impl Script {
             told: Vec::new(),
             ops: Vec::new(),
             failing_end: None,
-            inode: Shared::new(MockInode::default()),
+            inode: FileRef::new(MockInode::default()),
             size: 1 << 40,
             growth: 0,
             looks: Cell::new(0),
@@ -238,7 +238,7 @@ impl Script {
     }
 
     pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, MockState> {
-        self.inode.inode().0.lock().unwrap()
+        self.inode.state().0.lock().unwrap()
     }
 
     pub(crate) fn fail_end(&mut self, index: usize) {
@@ -259,9 +259,9 @@ impl Script {
 }
 
 impl Mapper for Script {
-    type Inode = MockInode;
+    type OpenFile = MockInode;
 
-    fn inode(&self) -> &Shared<MockInode> {
+    fn open_file(&self) -> &FileRef<MockInode> {
         &self.inode
     }
 

@@ -17,7 +17,7 @@ mod simple;
 mod trace;
 mod zeroing;
 
-use crate::contract::io_args::{Done, Io, IoFlags, Memory};
+use crate::contract::io_args::{Done, Failed, IoArgs, IoFlags, Memory};
 use crate::contract::mapper::{Mapping, MappingFlags, MappingKind};
 use crate::error::Error;
 use crate::queue::file_queue::FileQueue;
@@ -46,12 +46,24 @@ impl Rig {
         let journal = Journal::default();
         queue.journal = journal.clone();
         let file = Script::of(layout, &journal);
-        Self { files: FileQueue::over(queue), file, journal }
+        Self { files: FileQueue::new(queue), file, journal }
     }
 
     /// A file whose bytes are at the same place on the device.
     fn plain(blocks: usize) -> Self {
         Self::new(blocks, [Mapping::mapped(0, blocks as u64 * BLOCK, 0)])
+    }
+
+    /// Reads into a DMA buffer, and waits.
+    fn read_dma(&mut self, io: IoArgs, buf: DmaBuf) -> Result<(DmaBuf, usize), Failed<Fail>> {
+        let (memory, n) = self.files.read_with(&mut self.file, io, buf.into())?;
+        Ok((memory.into_dma().unwrap(), n))
+    }
+
+    /// Writes from a DMA buffer, and waits.
+    fn write_dma(&mut self, io: IoArgs, buf: DmaBuf) -> Result<(DmaBuf, usize), Failed<Fail>> {
+        let (memory, n) = self.files.write_with(&mut self.file, io, buf.into())?;
+        Ok((memory.into_dma().unwrap(), n))
     }
 
     fn device(&self) -> &[u8] {
@@ -69,9 +81,9 @@ impl Rig {
     }
 
     /// Reads into DMA memory and waits: the bytes that arrived.
-    fn read(&mut self, io: Io, bytes: u64) -> Result<Vec<u8>, Fail> {
+    fn read(&mut self, io: IoArgs, bytes: u64) -> Result<Vec<u8>, Fail> {
         let memory = Memory::Dma(self.buf(bytes));
-        let done = self.files.execute_read(&mut self.file, io, memory);
+        let done = self.files.read_with(&mut self.file, io, memory);
         let (memory, n) = done.map_err(|failed| failed.error)?;
         assert_eq!(memory.len() as u64, bytes, "the whole buffer comes back");
         let n = n - io.done_before as usize;
@@ -79,9 +91,9 @@ impl Rig {
     }
 
     /// Writes from DMA memory and waits.
-    fn write(&mut self, io: Io, data: &[u8]) -> Result<usize, Fail> {
+    fn write(&mut self, io: IoArgs, data: &[u8]) -> Result<usize, Fail> {
         let memory = Memory::Dma(self.filled(data));
-        let done = self.files.execute_write(&mut self.file, io, memory);
+        let done = self.files.write_with(&mut self.file, io, memory);
         done.map(|(_, n)| n).map_err(|failed| failed.error)
     }
 
@@ -136,6 +148,6 @@ fn name(error: &Fail) -> String {
     debug.split([' ', '(', '{']).next().unwrap().to_owned()
 }
 
-fn at(pos: u64, flags: IoFlags) -> Io {
-    Io::at(pos).flags(flags)
+fn at(pos: u64, flags: IoFlags) -> IoArgs {
+    IoArgs::at(pos).flags(flags)
 }

@@ -10,9 +10,10 @@ fn the_filesystem_is_told_and_its_own_again_reaches_the_caller() {
         let mut rig = Rig::new(64, []);
         rig.file.again = true;
         let buf = rig.buf(512);
-        let rejected = rig.files.submit_read(&mut rig.file, at(0, flags), buf.into()).unwrap_err();
+        let rejected =
+            rig.files.submit_read_with(&mut rig.file, at(0, flags), buf.into()).unwrap_err();
         assert!(matches!(rejected.error, Fail::Again), "{flags:?}");
-        assert_eq!(rejected.memory.len(), 512);
+        assert_eq!(rejected.payload.len(), 512);
         assert!(rig.file.ops[0].contains(crate::Op::NOWAIT));
         assert_eq!(rig.file.asked.len(), 1, "not asked again in another way");
         assert!(rig.file.state().reports.is_empty(), "the same may succeed");
@@ -45,12 +46,12 @@ fn a_full_queue_is_busy_and_nothing_is_waited_for() {
         let mut rig = Rig::plain(64);
         for token in 0..3 {
             let buf = rig.buf(512);
-            rig.files.read(&mut rig.file, 0, buf, token).unwrap();
+            rig.files.submit_read(&mut rig.file, 0, buf, token).unwrap();
         }
         let buf = rig.buf(512);
-        let failed = rig.files.execute_read(&mut rig.file, at(0, flags), buf.into()).unwrap_err();
+        let failed = rig.files.read_with(&mut rig.file, at(0, flags), buf.into()).unwrap_err();
         assert_eq!(name(&failed.error), "Busy");
-        assert_eq!(failed.memory.unwrap().len(), 512);
+        assert_eq!(failed.payload.unwrap().len(), 512);
         assert_eq!(name(&rig.write(at(0, NOWAIT), &pattern(512)).unwrap_err()), "Busy");
         assert_eq!(rig.files.queue.waits, 0);
         assert_eq!(rig.file.inode.in_flight(), 3);
@@ -66,8 +67,8 @@ fn room_that_ends_half_way_is_busy_when_the_rest_is_done() {
         let buf = rig.buf(8192);
         let io = at(0, NOWAIT).token(1);
         match write {
-            false => rig.files.submit_read(&mut rig.file, io, buf.into()).unwrap(),
-            true => rig.files.submit_write(&mut rig.file, io, buf.into()).unwrap(),
+            false => rig.files.submit_read_with(&mut rig.file, io, buf.into()).unwrap(),
+            true => rig.files.submit_write_with(&mut rig.file, io, buf.into()).unwrap(),
         }
         assert_eq!((rig.files.queue.log.len(), rig.files.queue.waits), (3, 0));
         let done = rig.drain().pop().unwrap();
@@ -83,7 +84,7 @@ fn a_mapping_that_is_not_known_half_way_is_again() {
     let mut rig = Rig::new(64, [Mapping::mapped(0, 1024, 0)]);
     rig.file.again = true;
     let buf = rig.buf(2048);
-    rig.files.submit_read(&mut rig.file, at(0, NOWAIT), buf.into()).unwrap();
+    rig.files.submit_read_with(&mut rig.file, at(0, NOWAIT), buf.into()).unwrap();
     let done = rig.drain().pop().unwrap();
     assert!(matches!(done.result, Err(Fail::Again)));
     assert_eq!(done.memory.unwrap().len(), 2048);
@@ -121,7 +122,7 @@ fn nothing_ends_but_by_a_poll() {
     let mut rig = Rig::plain(64);
     for (token, bytes) in [(0, 512), (1, 2048), (2, 1024)] {
         let buf = rig.buf(bytes);
-        rig.files.submit_read(&mut rig.file, at(0, NOWAIT).token(token), buf.into()).unwrap();
+        rig.files.submit_read_with(&mut rig.file, at(0, NOWAIT).token(token), buf.into()).unwrap();
     }
     assert_eq!((rig.files.queue.waits, rig.file.inode.in_flight()), (0, 3));
     let mut done = Vec::new();

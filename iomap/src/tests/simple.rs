@@ -5,7 +5,7 @@ use crate::queue::counters::Reason;
 use crate::tests::mock::{Command, Event};
 
 /// Reads one block by each form of the path, and tells for which reason it was not simple.
-fn reason_of(rig: &mut Rig, io: Io, bytes: u64) -> Option<Reason> {
+fn reason_of(rig: &mut Rig, io: IoArgs, bytes: u64) -> Option<Reason> {
     use Reason::*;
     let all = [
         Off,
@@ -51,37 +51,40 @@ fn a_block_or_less_is_simple() {
     }
     assert_eq!(reason_of(&mut rig, at(2048, IoFlags::FSBLOCK_ALIGNED), 2048), None);
     rig.file.size = 1536;
-    assert_eq!(reason_of(&mut rig, Io::at(1024), 512), None, "up to the last byte");
+    assert_eq!(reason_of(&mut rig, IoArgs::at(1024), 512), None, "up to the last byte");
     rig.assert_idle();
 }
 
 #[test]
 fn what_is_not_for_it_takes_the_generic_path() {
     let plain = || Rig::plain(64);
-    assert_eq!(reason_of(&mut plain(), Io::at(0), 4608), Some(Reason::Length));
-    assert_eq!(reason_of(&mut plain(), Io::at(0), 0), Some(Reason::Length));
+    assert_eq!(reason_of(&mut plain(), IoArgs::at(0), 4608), Some(Reason::Length));
+    assert_eq!(reason_of(&mut plain(), IoArgs::at(0), 0), Some(Reason::Length));
     assert_eq!(reason_of(&mut plain(), at(0, IoFlags::HOOKS), 512), Some(Reason::Hooks));
-    assert_eq!(reason_of(&mut plain(), Io::at(0).done_before(1), 512), Some(Reason::DoneBefore));
+    assert_eq!(
+        reason_of(&mut plain(), IoArgs::at(0).done_before(1), 512),
+        Some(Reason::DoneBefore)
+    );
     for flags in [IoFlags::FORCE_WAIT, IoFlags::PARTIAL, IoFlags::BOUNCE, IoFlags::GENERIC] {
         assert_eq!(reason_of(&mut plain(), at(0, flags), 512), Some(Reason::Flags), "{flags:?}");
     }
     for size in [0, 511, 1, 100] {
         let mut rig = plain();
         rig.file.size = size;
-        assert_eq!(reason_of(&mut rig, Io::at(0), 512), Some(Reason::EndOfFile));
+        assert_eq!(reason_of(&mut rig, IoArgs::at(0), 512), Some(Reason::EndOfFile));
     }
     let mut rig = plain();
     rig.file.plain = false;
-    assert_eq!(reason_of(&mut rig, Io::at(0), 512), Some(Reason::Encoded));
+    assert_eq!(reason_of(&mut rig, IoArgs::at(0), 512), Some(Reason::Encoded));
     let mut rig = plain();
     let n = rig.files.counters().fell_back(Reason::Write);
-    rig.write(Io::at(0), &pattern(512)).unwrap();
+    rig.write(IoArgs::at(0), &pattern(512)).unwrap();
     assert_eq!(rig.files.counters().fell_back(Reason::Write), n + 1, "only reads");
     for (integrity, must_bounce) in [(true, false), (false, true)] {
         let mut queue = MockQueue::new(64);
         (queue.integrity, queue.must_bounce) = (integrity, must_bounce);
         let mut rig = Rig::over(queue, [Mapping::mapped(0, 1 << 15, 0)]);
-        assert_eq!(reason_of(&mut rig, Io::at(0), 512), Some(Reason::Integrity));
+        assert_eq!(reason_of(&mut rig, IoArgs::at(0), 512), Some(Reason::Integrity));
         let bounced = rig.files.counters().bounced;
         assert_eq!(bounced, u64::from(must_bounce));
     }
@@ -91,15 +94,15 @@ fn what_is_not_for_it_takes_the_generic_path() {
 fn forms_that_wait_and_forms_that_do_not_are_alike() {
     let mut rig = Rig::plain(64);
     let want = rig.device()[512..1024].to_vec();
-    assert_eq!(rig.read(Io::at(512), 512).unwrap(), want);
+    assert_eq!(rig.read(IoArgs::at(512), 512).unwrap(), want);
     assert_eq!(rig.files.queue.waits, 1, "by polling");
     let buf = rig.buf(512);
-    rig.files.read(&mut rig.file, 512, buf, 1).unwrap();
+    rig.files.submit_read(&mut rig.file, 512, buf, 1).unwrap();
     let buf = rig.buf(512);
-    rig.files.submit_read(&mut rig.file, Io::at(512).token(2), buf.into()).unwrap();
+    rig.files.submit_read_with(&mut rig.file, IoArgs::at(512).token(2), buf.into()).unwrap();
     // Who waits while others are in flight gets its own, and they get theirs.
     let buf = rig.buf(512);
-    let (buf, n) = rig.files.read_dma(&mut rig.file, Io::at(1024), buf).unwrap();
+    let (buf, n) = rig.read_dma(IoArgs::at(1024), buf).unwrap();
     assert_eq!((n, &buf[..]), (512, &rig.device()[1024..1536]));
     let mut tokens: Vec<_> = rig.drain().iter().map(|done| done.token).collect();
     tokens.sort_unstable();
@@ -114,9 +117,9 @@ fn who_waits_for_room_gets_it() {
     let mut rig = Rig::plain(64);
     for token in 0..3 {
         let buf = rig.buf(512);
-        rig.files.read(&mut rig.file, 0, buf, token).unwrap();
+        rig.files.submit_read(&mut rig.file, 0, buf, token).unwrap();
     }
-    rig.read(Io::at(512), 512).unwrap();
+    rig.read(IoArgs::at(512), 512).unwrap();
     assert_eq!((rig.files.counters().simple, rig.drain().len()), (4, 3));
     rig.assert_idle();
 }
@@ -125,9 +128,9 @@ fn who_waits_for_room_gets_it() {
 fn the_count_of_requests_is_raised_before_mapping_and_dropped_on_every_way_out() {
     struct Watched(Script, Vec<usize>);
     impl crate::Mapper for Watched {
-        type Inode = MockInode;
-        fn inode(&self) -> &crate::Shared<MockInode> {
-            self.0.inode()
+        type OpenFile = MockInode;
+        fn open_file(&self) -> &crate::FileRef<MockInode> {
+            self.0.open_file()
         }
         fn size(&self) -> u64 {
             self.0.size
@@ -162,8 +165,8 @@ fn the_count_of_requests_is_raised_before_mapping_and_dropped_on_every_way_out()
         let read = |rig: &mut Rig, file: &mut Watched| {
             let buf = rig.buf(bytes);
             match flags {
-                None => rig.files.read(file, 0, buf, 0),
-                Some(flags) => rig.files.submit_read(file, at(0, flags), buf.into()),
+                None => rig.files.submit_read(file, 0, buf, 0),
+                Some(flags) => rig.files.submit_read_with(file, at(0, flags), buf.into()),
             }
         };
         read(&mut rig, &mut file).unwrap();
@@ -207,9 +210,9 @@ fn a_page_is_read_as_any_other_block() {
     let mapped = Mapping::mapped(0, 1 << 15, 0);
     let read = |rig: &mut Rig, pos| {
         let buf = rig.buf(4096);
-        let result = rig.files.read(&mut rig.file, pos, buf, 7);
+        let result = rig.files.submit_read(&mut rig.file, pos, buf, 7);
         result.map_err(|rejected| {
-            assert_eq!(rejected.memory.len(), 4096, "it comes back");
+            assert_eq!(rejected.payload.len(), 4096, "it comes back");
             name(&rejected.error)
         })
     };
@@ -278,7 +281,7 @@ fn a_mapping_that_one_command_cannot_read_is_mapped_again_by_the_other_path() {
         (mapped, split(), Reason::Split),
     ] {
         let mut rig = Rig::over(queue, [mapping, Mapping::mapped(512, 4096, 512)]);
-        assert_eq!(reason_of(&mut rig, Io::at(0), 1024), Some(reason), "{mapping:?}");
+        assert_eq!(reason_of(&mut rig, IoArgs::at(0), 1024), Some(reason), "{mapping:?}");
         // Once for this path, with nothing processed; the rest is the other's.
         assert_eq!(rig.file.asked[..2], [(0, 1024); 2]);
         assert_eq!(rig.file.ends()[0], 0);
@@ -291,11 +294,11 @@ fn a_mapping_that_one_command_cannot_read_is_mapped_again_by_the_other_path() {
 fn the_path_that_was_not_taken_is_never_seen_by_the_caller() {
     // Forms that wait, and forms that do not; the result is that of the generic path.
     let mut rig = Rig::new(64, [Mapping::hole(0, 1 << 15)]);
-    assert_eq!(rig.read(Io::at(0), 512).unwrap(), [0; 512]);
+    assert_eq!(rig.read(IoArgs::at(0), 512).unwrap(), [0; 512]);
     let buf = rig.buf(512);
-    rig.files.read(&mut rig.file, 0, buf, 1).unwrap();
+    rig.files.submit_read(&mut rig.file, 0, buf, 1).unwrap();
     let buf = rig.buf(512);
-    rig.files.submit_read(&mut rig.file, Io::at(0).token(2), buf.into()).unwrap();
+    rig.files.submit_read_with(&mut rig.file, IoArgs::at(0).token(2), buf.into()).unwrap();
     for done in rig.drain() {
         assert_eq!(done.result.unwrap(), 512);
         assert_eq!(done.memory.unwrap().into_dma().unwrap()[..], [0; 512]);
@@ -310,10 +313,11 @@ fn an_again_of_the_filesystem_is_neither_hidden_nor_tried_in_another_way() {
         rig.file.again = true;
         assert!(matches!(rig.read(at(0, nowait), 512), Err(Fail::Again)));
         let buf = rig.buf(512);
-        let rejected = rig.files.read(&mut rig.file, 0, buf, 1).unwrap_err();
+        let rejected = rig.files.submit_read(&mut rig.file, 0, buf, 1).unwrap_err();
         assert!(matches!(rejected.error, Fail::Again));
         let buf = rig.buf(512);
-        let rejected = rig.files.submit_read(&mut rig.file, at(0, nowait), buf.into()).unwrap_err();
+        let rejected =
+            rig.files.submit_read_with(&mut rig.file, at(0, nowait), buf.into()).unwrap_err();
         assert!(matches!(rejected.error, Fail::Again));
         assert_eq!((rig.file.asked.len(), rig.files.counters().generic), (3, 0));
         rig.assert_idle();
@@ -344,10 +348,10 @@ fn the_state_of_a_request_goes_with_its_command() {
     let allocated = rig.journal.count(|event| matches!(event, Event::Alloc(_)));
     let buf = rig.buf(512);
     let iova = buf.iova();
-    rig.files.read(&mut rig.file, 0, buf, 1).unwrap();
+    rig.files.submit_read(&mut rig.file, 0, buf, 1).unwrap();
     assert_eq!(rig.files.queue.iovas, [iova], "the caller's buffer itself");
     assert_eq!(rig.journal.count(|event| matches!(event, Event::Alloc(_))), allocated);
-    assert!(rig.files.core.requests.get_mut(0).is_none(), "no entry of the table of requests");
+    assert!(rig.files.state.requests.get_mut(0).is_none(), "no entry of the table of requests");
     assert_eq!(rig.files.poll(1, |done| assert_eq!(done.token, 1)), 1);
 }
 
@@ -355,13 +359,13 @@ fn the_state_of_a_request_goes_with_its_command() {
 fn a_mapping_is_ended_before_its_command_is_submitted() {
     let mut rig = Rig::plain(64);
     let buf = rig.buf(512);
-    rig.files.read(&mut rig.file, 0, buf, 1).unwrap();
+    rig.files.submit_read(&mut rig.file, 0, buf, 1).unwrap();
     let submit = Event::Submit(Command::Read(0, 512));
     assert_eq!(rig.journal.events(), [Event::WriteBack, Event::Begin, Event::End(512), submit]);
     // With nothing, if it was not used.
     let mut rig = Rig::new(64, []);
     rig.file.mappings = [Mapping::mapped(0, 0, 0)].into();
-    rig.read(Io::at(0), 512).unwrap_err();
+    rig.read(IoArgs::at(0), 512).unwrap_err();
     assert_eq!(rig.file.ends(), [0]);
 }
 
@@ -371,14 +375,14 @@ fn a_command_is_gone_from_the_queue_when_its_end_is_told() {
     for round in 0..10 {
         for token in 0..3 {
             let buf = rig.buf(512);
-            rig.files.read(&mut rig.file, 0, buf, token).unwrap();
+            rig.files.submit_read(&mut rig.file, 0, buf, token).unwrap();
         }
         // One at a time: as many fit in again.
         let mut done = 0;
         assert_eq!(rig.files.poll(1, |_| done += 1), 1);
         assert_eq!(rig.file.inode.in_flight(), 2);
         let buf = rig.buf(512);
-        rig.files.read(&mut rig.file, 0, buf, 4).unwrap();
+        rig.files.submit_read(&mut rig.file, 0, buf, 4).unwrap();
         while rig.files.poll(1, |_| done += 1) > 0 {}
         assert_eq!(done, 4, "{round}");
     }
@@ -406,7 +410,7 @@ fn errors_reach_the_filesystem_once_but_for_those_that_may_be_tried_again() {
     let mut rig = Rig::plain(64);
     for token in 0..4 {
         let buf = rig.buf(512);
-        let _ = rig.files.read(&mut rig.file, 0, buf, token);
+        let _ = rig.files.submit_read(&mut rig.file, 0, buf, token);
     }
     assert!(rig.file.state().reports.is_empty(), "a full queue");
 }
@@ -417,10 +421,10 @@ fn the_path_can_be_switched_off_and_on_while_it_runs() {
     let want = rig.device()[..512].to_vec();
     for (on, reason) in [(true, None), (false, Some(Reason::Off)), (true, None)] {
         rig.files.set_simple(on);
-        assert_eq!(reason_of(&mut rig, Io::at(0), 512), reason);
+        assert_eq!(reason_of(&mut rig, IoArgs::at(0), 512), reason);
         let before = rig.files.counters();
         let buf = rig.buf(512);
-        rig.files.read(&mut rig.file, 0, buf, 1).unwrap();
+        rig.files.submit_read(&mut rig.file, 0, buf, 1).unwrap();
         let done = rig.drain().pop().unwrap();
         assert_eq!(done.memory.unwrap().into_dma().unwrap()[..], want);
         let after = rig.files.counters();

@@ -46,7 +46,7 @@ fn both_paths_are_traced_from_begin_to_end() {
     for (flags, bytes, points) in [(IoFlags::empty(), 512, 2), (IoFlags::GENERIC, 4096, 1)] {
         lines();
         let memory = rig.buf(bytes).into();
-        rig.files.submit_read(&mut rig.file, at(1024, flags), memory).unwrap();
+        rig.files.submit_read_with(&mut rig.file, at(1024, flags), memory).unwrap();
         let submitted = lines();
         assert_eq!(submitted.len(), points, "{flags:?}: {submitted:?}");
         assert!(submitted.iter().all(|line| line.contains("1024")), "{submitted:?}");
@@ -57,17 +57,17 @@ fn both_paths_are_traced_from_begin_to_end() {
         assert!(ended[0].contains("1024") && ended[0].contains("done"), "{ended:?}");
     }
     let buf = rig.buf(512);
-    rig.files.read(&mut rig.file, 1024, buf, 0).unwrap();
+    rig.files.submit_read(&mut rig.file, 1024, buf, 0).unwrap();
     rig.drain();
     let all = lines();
     assert_eq!(all.len(), 3, "the shortest way, too: {all:?}");
-    rig.read(Io::at(1024), 512).unwrap();
+    rig.read(IoArgs::at(1024), 512).unwrap();
     let all = lines();
     assert_eq!(all.len(), 3, "who waits, too: {all:?}");
     // Errors.
     rig.files.queue.failing = (0..64).collect();
     let buf = rig.buf(512);
-    rig.files.read(&mut rig.file, 1024, buf, 0).unwrap();
+    rig.files.submit_read(&mut rig.file, 1024, buf, 0).unwrap();
     rig.drain();
     assert!(lines().iter().any(|line| line.contains("failed")));
 }
@@ -75,10 +75,10 @@ fn both_paths_are_traced_from_begin_to_end() {
 #[test]
 fn a_queue_that_is_not_traced_says_nothing_on_the_simple_path() {
     let mut rig = Rig::plain(64);
-    rig.files.core.mode = crate::queue::state::Mode::default();
+    rig.files.state.mode = crate::queue::state::Mode::default();
     lines();
     let buf = rig.buf(512);
-    rig.files.read(&mut rig.file, 1024, buf, 0).unwrap();
+    rig.files.submit_read(&mut rig.file, 1024, buf, 0).unwrap();
     assert_eq!(rig.files.poll(1, |_| ()), 1);
     assert!(lines().is_empty());
 }

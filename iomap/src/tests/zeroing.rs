@@ -34,13 +34,13 @@ fn the_rest_of_fresh_blocks_is_zeroed_around_a_write() {
 #[test]
 fn whole_blocks_and_old_ones_are_not_zeroed() {
     let mut rig = Rig::new(64, fresh());
-    rig.write(Io::at(4096), &pattern(FS)).unwrap();
+    rig.write(IoArgs::at(4096), &pattern(FS)).unwrap();
     let commands = rig.files.queue.log.len();
     assert_eq!(commands, 2);
     // Blocks that were written before, inside of the file.
     let mut rig = Rig::plain(64);
     let (mut want, data) = (rig.device().to_vec(), pattern(1024));
-    rig.write(Io::at(512), &data).unwrap();
+    rig.write(IoArgs::at(512), &data).unwrap();
     want[512..1536].copy_from_slice(&data);
     assert!(rig.device() == want);
 }
@@ -51,7 +51,7 @@ fn a_write_that_ends_at_or_past_the_end_of_the_file_zeroes_the_rest_of_the_block
         let mut rig = Rig::plain(64);
         rig.file.size = size;
         let (mut want, data) = (rig.device().to_vec(), pattern(1024));
-        rig.write(Io::at(512), &data).unwrap();
+        rig.write(IoArgs::at(512), &data).unwrap();
         want[512..1536].copy_from_slice(&data);
         if zeroed {
             want[1536..4096].fill(0);
@@ -114,13 +114,16 @@ fn nothing_old_shows_when_the_submission_stops_half_way() {
                 Rig::over(queue, [mapping])
             };
             let mut whole = rig();
-            whole.write(Io::at(512), &pattern(7168)).unwrap();
+            whole.write(IoArgs::at(512), &pattern(7168)).unwrap();
             let mut refused = 0;
             for (number, event) in whole.journal.events().into_iter().enumerate() {
                 let Event::Submit(Command::Write(addr, _)) = event else { continue };
                 let mut rig = rig();
                 rig.journal.fail_at(number);
-                assert_eq!(name(&rig.write(Io::at(512), &pattern(7168)).unwrap_err()), "Driver");
+                assert_eq!(
+                    name(&rig.write(IoArgs::at(512), &pattern(7168)).unwrap_err()),
+                    "Driver"
+                );
                 rig.assert_idle();
                 if !data.contains(&addr) {
                     continue;
@@ -140,7 +143,7 @@ fn nothing_old_shows_when_the_submission_stops_half_way() {
 fn a_tail_without_memory_to_zero_it_is_an_error_and_waits_for_what_is_in_flight() {
     let mut rig = Rig::new(64, fresh());
     rig.files.queue.allocations = 0;
-    assert_eq!(name(&rig.write(Io::at(0), &pattern(512)).unwrap_err()), "NoMemory");
+    assert_eq!(name(&rig.write(IoArgs::at(0), &pattern(512)).unwrap_err()), "NoMemory");
     rig.assert_idle();
     // One buffer, which the data is bounced through first.
     rig.files.queue.allocations = 1;

@@ -1,19 +1,19 @@
 //! A file whose extents are scattered over a disk.
 #![allow(clippy::unwrap_used, dead_code)]
 
-use nvio_iomap::{Error, Inode, Mapper, Mapping, Op, Shared};
+use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
 
 /// Nothing is to be remembered of the file.
 pub struct NoState;
 
-impl Inode for NoState {
+impl OpenFile for NoState {
     type Error = Error;
 }
 
 /// A file of extents of three blocks each, the last extent first on the disk, with a block that is
 /// not the file's between them.
 pub struct Scattered {
-    shared: Shared<NoState>,
+    shared: FileRef<NoState>,
     size: u64,
 }
 
@@ -22,7 +22,7 @@ impl Scattered {
     const EXTENT: u64 = 3 * Self::BLOCK;
 
     pub fn new(size: u64) -> Self {
-        Self { shared: Shared::new(NoState), size }
+        Self { shared: FileRef::new(NoState), size }
     }
 
     fn extents(&self) -> u64 {
@@ -42,9 +42,9 @@ impl Scattered {
 }
 
 impl Mapper for Scattered {
-    type Inode = NoState;
+    type OpenFile = NoState;
 
-    fn inode(&self) -> &Shared<NoState> {
+    fn open_file(&self) -> &FileRef<NoState> {
         &self.shared
     }
 

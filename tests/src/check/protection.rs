@@ -228,7 +228,7 @@ fn identify(rig: &mut Rig) -> Verdict {
     let bits = if metadata.guard64 { 64 } else { 16 };
     ensure_eq!(namespace.guard().bits(), bits, "bits of a guard");
     // Of files, the host's guards are those of 16 bits.
-    match nvio_iomap::Protection::of(namespace) {
+    match nvio_iomap::NamespaceProtection::of(namespace) {
         Ok(of) => {
             ensure!(bits == 16, "a guard of 64 bits is taken for one of 16");
             ensure_eq!(of.is_some(), metadata.protection != 0, "whether files are protected");

@@ -40,7 +40,7 @@ pub fn compare(
         Some(journal) => Filesystem::open_with_journal(source, HostFile::open(journal)?, options)?,
         None => Filesystem::open_with(source, options)?,
     };
-    let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, 16)?);
+    let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 16)?);
 
     let mut rng = Rng::new(seed);
     // Each file once, whatever names it has.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nvio_iomap::{
-    Cursor, Failed, FileError, Io, IoFlags, MappingFlags, MappingKind, Memory, Rejected,
+    Cursor, Failed, FileError, IoArgs, IoFlags, MappingFlags, MappingKind, Memory, Rejected,
 };
 
 use super::effect::Effect;
@@ -127,37 +127,27 @@ impl Run<'_> {
         fill(&mut memory, &pending.data);
         pending.lease = lease;
         let Request { pos, flags, done_before, write, .. } = *request;
-        let io = Io::at(pos).token(pending.token).flags(flags).done_before(done_before);
+        let io = IoArgs::at(pos).token(pending.token).flags(flags).done_before(done_before);
         let queue = self.queue.as_mut().ok_or(Wrong("no queue".into()))?;
         let fs = &mut self.fs;
-        let over = |done: Result<(Memory, usize), Failed<FsError, Memory>>| match done {
+        let over = |done: Result<(Memory, usize), Failed<FsError>>| match done {
             Ok((memory, n)) => Gave::Over(Ok(n), Some(memory)),
-            Err(Failed { error, memory }) => Gave::Over(Err(error), memory),
+            Err(Failed { error, payload }) => Gave::Over(Err(error), payload),
         };
         let submitted = |done: Result<(), Rejected<FsError>>| match done {
             Ok(()) => Gave::Taken,
-            Err(Rejected { error, memory }) => Gave::Rejected(error, memory),
+            Err(Rejected { error, payload }) => Gave::Rejected(error, payload),
         };
         let gave = match (request.ask.way, memory) {
-            (Way::Execute, memory) if write => over(queue.execute_write(fs, io, memory)),
-            (Way::Execute, memory) => over(queue.execute_read(fs, io, memory)),
-            (Way::OneBuffer, Memory::Dma(buf)) => {
-                let done = match write {
-                    true => queue.write_dma(fs, io, buf),
-                    false => queue.read_dma(fs, io, buf),
-                };
-                match done {
-                    Ok((buf, n)) => Gave::Over(Ok(n), Some(buf.into())),
-                    Err(Failed { error, memory }) => {
-                        Gave::Over(Err(error), memory.map(Memory::from))
-                    }
-                }
+            (Way::Execute | Way::OneBuffer, memory) if write => {
+                over(queue.write_with(fs, io, memory))
             }
+            (Way::Execute | Way::OneBuffer, memory) => over(queue.read_with(fs, io, memory)),
             (Way::Short, Memory::Dma(buf)) if !write => {
-                submitted(queue.read(fs, pos, buf, pending.token))
+                submitted(queue.submit_read(fs, pos, buf, pending.token))
             }
-            (_, memory) if write => submitted(queue.submit_write(fs, io, memory)),
-            (_, memory) => submitted(queue.submit_read(fs, io, memory)),
+            (_, memory) if write => submitted(queue.submit_write_with(fs, io, memory)),
+            (_, memory) => submitted(queue.submit_read_with(fs, io, memory)),
         };
         Ok(Some(gave))
     }
@@ -171,7 +161,10 @@ impl Run<'_> {
         let Way::Cursor { soft, before, .. } = request.ask.way else {
             let mut bytes = pending.data.clone();
             let done = match write {
-                true => queue.write_at(fs, pos, &bytes, flags),
+                true => {
+                    let io = IoArgs::at(pos).flags(flags);
+                    queue.write_from(fs, io, &mut Cursor::new(&bytes[..]))
+                }
                 false => queue.read_at(fs, pos, &mut bytes),
             };
             return Ok(Gave::Over(done, Some(self.borrowed(pending, bytes))));
@@ -182,12 +175,12 @@ impl Run<'_> {
         let fault =
             request.frail.map_or(usize::MAX, |at| before + usize::try_from(at).unwrap_or(0));
         let mut frail = Frail { bytes, fault, soft, nofault: None, mixed: false };
-        let io = Io::at(pos).token(pending.token).flags(flags).done_before(done_before);
+        let io = IoArgs::at(pos).token(pending.token).flags(flags).done_before(done_before);
         let mut cursor = Cursor::new(&mut frail);
         cursor.at = before;
         let done = match write {
             true => queue.write_from(fs, io, &mut cursor),
-            false => queue.read_to(fs, io, &mut cursor),
+            false => queue.read_into(fs, io, &mut cursor),
         };
         let now = cursor.at;
         let moved = done

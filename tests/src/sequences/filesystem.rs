@@ -4,7 +4,8 @@
 use std::sync::Mutex;
 
 use nvio_iomap::{
-    EndIo, Error, FileError, Inode, Mapper, Mapping, MappingFlags, MappingKind, Op, Report, Shared,
+    EndIo, Error, FileError, FileRef, Mapper, Mapping, MappingFlags, MappingKind, Op, OpenFile,
+    Report,
 };
 
 use super::layout::{Block, Kind, Layout};
@@ -174,7 +175,7 @@ impl State {
 #[derive(Debug)]
 pub struct FsInode(pub Mutex<State>);
 
-impl Inode for FsInode {
+impl OpenFile for FsInode {
     type Error = FsError;
 
     fn write_back(&self, _pos: u64, _length: u64, nowait: bool) -> Result<(), FsError> {
@@ -239,7 +240,7 @@ impl Inode for FsInode {
 
 /// The open file.
 pub struct Fs {
-    inode: Shared<FsInode>,
+    inode: FileRef<FsInode>,
     size: u64,
     block: u32,
 }
@@ -263,12 +264,12 @@ impl Fs {
             reported: 0,
             wrong: None,
         };
-        Self { inode: Shared::new(FsInode(Mutex::new(state))), size, block }
+        Self { inode: FileRef::new(FsInode(Mutex::new(state))), size, block }
     }
 
     /// Looks at what is known of the file, or changes it.
     pub fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        act(&mut lock(&self.inode.inode().0))
+        act(&mut lock(&self.inode.state().0))
     }
 
     /// Requests in flight.
@@ -285,9 +286,9 @@ impl Fs {
 }
 
 impl Mapper for Fs {
-    type Inode = FsInode;
+    type OpenFile = FsInode;
 
-    fn inode(&self) -> &Shared<FsInode> {
+    fn open_file(&self) -> &FileRef<FsInode> {
         &self.inode
     }
 

@@ -104,7 +104,7 @@ impl<'a> Run<'a> {
         let inline = Rng::new(sequence.seed).bytes(bytes);
         let fs = Fs::new(layout, inline);
         let run = Self {
-            queue: Some(FileQueue::over(watched)),
+            queue: Some(FileQueue::new(watched)),
             fs,
             pending: BTreeMap::new(),
             namespace,

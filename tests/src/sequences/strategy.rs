@@ -115,15 +115,15 @@ pub enum Step {
 /// How a request is given to the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// `submit_read` and `submit_write`.
+    /// `submit_read_with` and `submit_write_with`.
     Submit,
     /// `read`, without flags; of a write the same as [`Way::Submit`].
     Short,
-    /// `execute_read` and `execute_write`.
+    /// `read_with` and `write_with`.
     Execute,
     /// `read_dma` and `write_dma`.
     OneBuffer,
-    /// `read_to` and `write_from`.
+    /// `read_into` and `write_from`.
     Cursor {
         /// Where the memory ends to be accessible, in parts of 65,536 of the request.
         fault: Option<u16>,

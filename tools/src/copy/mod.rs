@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use nvio_ext4::{FileQueue, FileType, Inode, Visit, WalkEvent};
-use nvio_iomap::PIECE;
+use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use crate::error::{Error, Failures};
 use crate::name::escaped;
@@ -54,7 +54,7 @@ impl<'a> Copier<'a> {
         Ok(Self {
             volume,
             queue: volume.queue()?,
-            buffer: vec![0; PIECE],
+            buffer: vec![0; BOUNCE_BYTES_MAX],
             progress,
             links: HashMap::new(),
             refused: Refused::default(),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use nvio_ext4::FileQueue;
-use nvio_iomap::PIECE;
+use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use super::rooted;
 use crate::cli::VolumeArgs;
@@ -25,7 +25,7 @@ pub fn run(
     let volume = Volume::open(args)?;
     let mut queue = volume.queue()?;
     let mut out = Output::new();
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; BOUNCE_BYTES_MAX];
     for path in paths {
         let path = rooted(path);
         one(&volume, &mut queue, &path, offset, length, &mut buffer, &mut out)?;

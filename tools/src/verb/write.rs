@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 
 use nvio_ext4::WritableFile;
-use nvio_iomap::{Cursor, Io, IoFlags, PIECE};
+use nvio_iomap::{BOUNCE_BYTES_MAX, Cursor, IoArgs, IoFlags};
 
 use super::rooted;
 use crate::cli::VolumeArgs;
@@ -31,7 +31,7 @@ pub fn run(args: &VolumeArgs, path: &OsString, offset: u64, dsync: bool) -> Resu
     let mut queue = volume.writable_queue(&disk)?;
     let flags = if dsync { IoFlags::DSYNC } else { IoFlags::empty() };
     let mut input = io::stdin().lock();
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; BOUNCE_BYTES_MAX];
     let mut written = 0;
     loop {
         let pos = offset.saturating_add(written);
@@ -40,7 +40,7 @@ pub fn run(args: &VolumeArgs, path: &OsString, offset: u64, dsync: bool) -> Resu
         if bytes.is_empty() {
             return Ok(());
         }
-        let io = Io::at(pos).flags(flags);
+        let io = IoArgs::at(pos).flags(flags);
         let done = file.write_from(&mut queue, io, &mut Cursor::new(&*bytes));
         written += done.map_err(|source| refused(&file, &path, written, source))? as u64;
     }
@@ -49,7 +49,7 @@ pub fn run(args: &VolumeArgs, path: &OsString, offset: u64, dsync: bool) -> Resu
 /// As much of the buffer as there is up to the next multiple of its length in the file, so that
 /// what follows is aligned.
 fn until_piece(buffer: &mut [u8], pos: u64) -> &mut [u8] {
-    let before = usize::try_from(pos % PIECE as u64).unwrap_or(0);
+    let before = usize::try_from(pos % BOUNCE_BYTES_MAX as u64).unwrap_or(0);
     &mut buffer[before..]
 }
 

@@ -10,13 +10,13 @@ use nvio_driver::{CommandOptions, Completion, Controller, DmaBuf, Rejected, Scat
 use crate::device::bio::{Bio, BioDone, BioError, Refused};
 use crate::device::disk::Disk;
 use crate::device::disk_queue::from_driver;
-use crate::device::protection::{BadProtection, Protection};
+use crate::device::protection::{BadProtection, NamespaceProtection};
 use crate::error::Error;
 use crate::memory::bounce::BouncePool;
 
 /// The protection of the bios of one queue.
-pub(crate) struct Guarded {
-    protection: Protection,
+pub(crate) struct ProtectedBios {
+    protection: NamespaceProtection,
     controller: Controller,
     block_shift: u32,
     /// Most bytes of data of a bio.
@@ -37,21 +37,21 @@ struct InFlight {
     copied: Option<DmaBuf>,
 }
 
-impl Guarded {
+impl ProtectedBios {
     /// For at most `depth` bios at once on `disk`; `None` if it is not protected.
     ///
     /// # Errors
-    /// As [`Protection::of`].
+    /// As [`NamespaceProtection::of`].
     pub(crate) fn of(
         controller: &Controller,
         disk: &Disk,
         depth: usize,
     ) -> Result<Option<Box<Self>>, Error> {
         let namespace = disk.namespace();
-        let Some(protection) = Protection::of(namespace)? else { return Ok(None) };
+        let Some(protection) = NamespaceProtection::of(namespace)? else { return Ok(None) };
         let block = namespace.block_size() as usize;
         let mut most = namespace.max_transfer();
-        while most > block && beside(&protection, most) > BouncePool::MOST {
+        while most > block && metadata_buf(&protection, most) > BouncePool::MOST {
             most = ((most / 2) & !(block - 1)).max(block);
         }
         let parts = |label| ScatterList::labelled(Vec::with_capacity(1), None, label);
@@ -130,9 +130,9 @@ impl Guarded {
         let bytes = buf.len();
         let Some(mut parts) = idle.pop() else { return Err((Error::Busy, buf)) };
         let Some(bio) = of_label(bios, &parts) else { return Err((Error::Busy, buf)) };
-        let len = beside(protection, bytes);
-        let mut beside = match pool.take_from(len, |bytes| Ok(controller.alloc(bytes)?)) {
-            Ok(beside) => beside,
+        let len = metadata_buf(protection, bytes);
+        let mut metadata_buf = match pool.take_from(len, |bytes| Ok(controller.alloc(bytes)?)) {
+            Ok(metadata_buf) => metadata_buf,
             Err(error) => {
                 idle.push(parts);
                 // What is in flight gives its memory back.
@@ -143,20 +143,20 @@ impl Guarded {
         (bio.lba, bio.write) = (lba, write);
         if !protection.is_extended() {
             match write {
-                true => protection.seal_apart(&buf, &mut beside, lba),
-                false => protection.spoil_apart(&mut beside),
+                true => protection.seal_apart(&buf, &mut metadata_buf, lba),
+                false => protection.poison_apart(&mut metadata_buf),
             }
-            parts.insert(buf, Some(beside));
+            parts.insert(buf, Some(metadata_buf));
             return Ok(parts);
         }
         if write {
-            protection.copy_in(&mut beside, bytes, 0, &buf);
-            protection.seal(&mut beside, bytes, lba);
+            protection.copy_in(&mut metadata_buf, bytes, 0, &buf);
+            protection.seal(&mut metadata_buf, bytes, lba);
         } else {
-            protection.spoil(&mut beside, bytes);
+            protection.poison(&mut metadata_buf, bytes);
         }
         bio.copied = Some(buf);
-        parts.insert(beside, None);
+        parts.insert(metadata_buf, None);
         Ok(parts)
     }
 
@@ -180,9 +180,9 @@ impl Guarded {
         let Self { idle, bios, pool, .. } = self;
         let (data, metadata) = parts.remove();
         let own = of_label(bios, &parts).and_then(|bio| bio.copied.take());
-        let (own, beside) = if own.is_some() { (own, data) } else { (data, metadata) };
-        if let Some(beside) = beside {
-            pool.put(beside);
+        let (own, metadata_buf) = if own.is_some() { (own, data) } else { (data, metadata) };
+        if let Some(metadata_buf) = metadata_buf {
+            pool.put(metadata_buf);
         }
         match own {
             Some(own) => {
@@ -211,7 +211,7 @@ fn bad(bad: BadProtection) -> BioError {
 }
 
 /// Bytes that a bio of `bytes` of data needs besides its own buffer.
-fn beside(protection: &Protection, bytes: usize) -> usize {
+fn metadata_buf(protection: &NamespaceProtection, bytes: usize) -> usize {
     match protection.is_extended() {
         true => protection.buf_len(bytes),
         false => protection.metadata_len(bytes),

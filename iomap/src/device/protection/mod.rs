@@ -8,7 +8,7 @@
 //! use nvio_driver::{Address, Controller, Options};
 //! use nvio_driver::spec::protection::ProtectionType;
 //! use nvio_emulator::{Backing, Emulator, NamespaceConfig};
-//! use nvio_iomap::{BadProtection, Protection};
+//! use nvio_iomap::{BadProtection, NamespaceProtection};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let disk = NamespaceConfig::new(Backing::memory(1 << 20));
@@ -19,7 +19,7 @@
 //! let controller = Controller::open_with(&address, options)?;
 //! let namespace = controller.writable()?.writable_namespace(1)?;
 //! let mut queue = controller.queue_pair(4)?;
-//! let protection = Protection::of(&namespace)?.ok_or("it is not protected")?;
+//! let protection = NamespaceProtection::of(&namespace)?.ok_or("it is not protected")?;
 //!
 //! let (data, lba) = ([7; 1024], 5);
 //! let mut buf = controller.alloc(protection.buf_len(data.len()))?;
@@ -77,7 +77,7 @@ const SPOILT: u8 = 0x5a;
 /// LBA, of type 3, where it has no such meaning, 0; the application tag is 0 and not checked. What
 /// metadata there is besides is written as zeroes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Protection {
+pub struct NamespaceProtection {
     kind: ProtectionType,
     block_shift: u32,
     /// Bytes of metadata for each block, at least [`ProtectionInfo::SIZE`].
@@ -110,7 +110,7 @@ pub enum BadProtection {
     },
 }
 
-impl Protection {
+impl NamespaceProtection {
     /// How blocks of `namespace` are protected; `None` if they are not.
     ///
     /// # Errors
@@ -248,21 +248,21 @@ impl Protection {
 
     /// Makes protection information that fits no data, so that what a device says it has read, and
     /// has not, is not taken for what was there before.
-    pub(crate) fn spoil(&self, buf: &mut [u8], data_bytes: usize) {
+    pub(crate) fn poison(&self, buf: &mut [u8], data_bytes: usize) {
         if !self.extended {
-            return self.spoil_apart(buf.get_mut(data_bytes..).unwrap_or_default());
+            return self.poison_apart(buf.get_mut(data_bytes..).unwrap_or_default());
         }
         let mut left = buf;
         for _ in self.lbas(data_bytes, 0) {
             let Some((_, rest)) = left.split_at_mut_checked(self.block()) else { return };
             let Some((metadata, rest)) = rest.split_at_mut_checked(self.metadata) else { return };
-            self.spoil_apart(metadata);
+            self.poison_apart(metadata);
             left = rest;
         }
     }
 
-    /// [`spoil`](Self::spoil) of metadata that lies apart.
-    pub(crate) fn spoil_apart(&self, metadata: &mut [u8]) {
+    /// [`poison`](Self::poison) of metadata that lies apart.
+    pub(crate) fn poison_apart(&self, metadata: &mut [u8]) {
         metadata.fill(SPOILT);
     }
 

@@ -6,12 +6,12 @@ fn protection(
     metadata: usize,
     first: bool,
     extended: bool,
-) -> Protection {
+) -> NamespaceProtection {
     let at = if first { 0 } else { metadata - 8 };
-    Protection { kind, block_shift: shift, metadata, at, extended }
+    NamespaceProtection { kind, block_shift: shift, metadata, at, extended }
 }
 
-fn every() -> impl Iterator<Item = Protection> {
+fn every() -> impl Iterator<Item = NamespaceProtection> {
     let kinds = [ProtectionType::ONE, ProtectionType::TWO, ProtectionType::THREE];
     kinds.into_iter().flat_map(|kind| {
         [(9, 8), (9, 16), (9, 128), (12, 8), (12, 20), (12, 64)].into_iter().flat_map(
@@ -36,14 +36,14 @@ fn crc(parts: &[&[u8]]) -> u16 {
 }
 
 /// A buffer made of blocks and their metadata by hand.
-fn together(it: &Protection, data: &[u8], metadata: &[Vec<u8>]) -> Vec<u8> {
+fn together(it: &NamespaceProtection, data: &[u8], metadata: &[Vec<u8>]) -> Vec<u8> {
     match it.extended {
         true => data.chunks(it.block()).zip(metadata).flat_map(|(d, m)| [d, m].concat()).collect(),
         false => [data, &metadata.concat()].concat(),
     }
 }
 
-fn sealed(it: &Protection, data: &[u8], lba: u64) -> Vec<u8> {
+fn sealed(it: &NamespaceProtection, data: &[u8], lba: u64) -> Vec<u8> {
     let mut buf = vec![0xee; it.buf_len(data.len())];
     assert_eq!(it.copy_in(&mut buf, data.len(), 0, data), data.len());
     it.seal(&mut buf, data.len(), lba);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nvio_driver::{Address, Controller, DmaBuf};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{File, FileQueue, Filesystem};
-use nvio_iomap::{Disk, DiskQueue, Done, Handler, Io, IoFlags, Memory};
+use nvio_iomap::{Disk, DiskQueue, Done, Handler, IoArgs, IoFlags, Memory};
 use nvio_testkit::image::mkfs_of_folder;
 
 use crate::{BATCH, DEPTH, ROUNDS, allocations, random};
@@ -33,7 +33,7 @@ type Places = [Place; BATCH];
 fn file_submit_simple(queue: &mut FileQueue, file: &mut File, places: &mut Places) {
     for (at, place) in places.iter_mut().enumerate() {
         let Some(taken) = place.buf.take() else { break };
-        if let Err(rejected) = queue.read(file, place.pos, taken, at as u64) {
+        if let Err(rejected) = queue.submit_read(file, place.pos, taken, at as u64) {
             eprintln!("a read was rejected: {}", rejected.error);
         }
     }
@@ -45,8 +45,8 @@ fn file_submit_simple(queue: &mut FileQueue, file: &mut File, places: &mut Place
 fn file_submit_generic(queue: &mut FileQueue, file: &mut File, places: &mut Places) {
     for (at, place) in places.iter_mut().enumerate() {
         let Some(taken) = place.buf.take() else { break };
-        let io = Io::at(place.pos).token(at as u64).flags(IoFlags::GENERIC);
-        if let Err(rejected) = queue.submit_read(file, io, Memory::Dma(taken)) {
+        let io = IoArgs::at(place.pos).token(at as u64).flags(IoFlags::GENERIC);
+        if let Err(rejected) = queue.submit_read_with(file, io, Memory::Dma(taken)) {
             eprintln!("a read was rejected: {}", rejected.error);
         }
     }
@@ -111,7 +111,7 @@ impl Rig {
         let emulator = Emulator::builder().namespace(disk).start()?;
         let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
         let disk = Disk::whole(&controller.namespace(1)?);
-        let mut queue = FileQueue::over(DiskQueue::new(&controller, &disk, DEPTH)?);
+        let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, DEPTH)?);
         let batch = |_| {
             let mut places = [const { Place { pos: 0, buf: None } }; BATCH];
             for place in &mut places {

@@ -2,7 +2,9 @@
 
 use nvio_driver::DmaBuf;
 use nvio_ext4::{Error, File, FileQueue, OpenInode};
-use nvio_iomap::{Done, Handler, Io, IoFlags, Mapper, Mapping, Memory, Op, Shared, WritableDisk};
+use nvio_iomap::{
+    Done, FileRef, Handler, IoArgs, IoFlags, Mapper, Mapping, Memory, Op, WritableDisk,
+};
 
 use crate::Result;
 use crate::image::Target;
@@ -19,7 +21,7 @@ pub(crate) struct Simple<'r> {
 impl Path for Simple<'_> {
     #[inline]
     fn submit(&mut self, target: Target, buf: DmaBuf) -> Result<()> {
-        match self.queue.read(self.file, target.pos, buf, 0) {
+        match self.queue.submit_read(self.file, target.pos, buf, 0) {
             Ok(()) => Ok(()),
             Err(rejected) => Err(rejected.error.into()),
         }
@@ -46,8 +48,8 @@ pub(crate) struct Flagged<'r> {
 impl Path for Flagged<'_> {
     #[inline]
     fn submit(&mut self, target: Target, buf: DmaBuf) -> Result<()> {
-        let io = Io::at(target.pos).flags(self.flags);
-        match self.queue.submit_read(self.file, io, Memory::Dma(buf)) {
+        let io = IoArgs::at(target.pos).flags(self.flags);
+        match self.queue.submit_read_with(self.file, io, Memory::Dma(buf)) {
             Ok(()) => Ok(()),
             Err(rejected) => Err(rejected.error.into()),
         }
@@ -74,8 +76,8 @@ pub(crate) struct Overwrites<'r> {
 impl Path for Overwrites<'_> {
     #[inline]
     fn submit(&mut self, target: Target, buf: DmaBuf) -> Result<()> {
-        let io = Io::at(target.pos).flags(self.flags);
-        match self.queue.submit_write(&mut Mapped(self.file), io, Memory::Dma(buf)) {
+        let io = IoArgs::at(target.pos).flags(self.flags);
+        match self.queue.submit_write_with(&mut Mapped(self.file), io, Memory::Dma(buf)) {
             Ok(()) => Ok(()),
             Err(rejected) => Err(rejected.error.into()),
         }
@@ -96,10 +98,10 @@ impl Path for Overwrites<'_> {
 struct Mapped<'f>(&'f mut File);
 
 impl Mapper for Mapped<'_> {
-    type Inode = OpenInode;
+    type OpenFile = OpenInode;
 
-    fn inode(&self) -> &Shared<OpenInode> {
-        Mapper::inode(&*self.0)
+    fn open_file(&self) -> &FileRef<OpenInode> {
+        Mapper::open_file(&*self.0)
     }
 
     fn size(&self) -> u64 {

@@ -96,7 +96,7 @@ impl Rig {
         let controller = Controller::open_with(&address, options)?;
         let namespace = controller.writable()?.writable_namespace(1)?;
         let disk = WritableDisk::whole(&namespace);
-        let queue = FileQueue::over(DiskQueue::new(&controller, &disk, DEEPEST)?);
+        let queue = FileQueue::new(DiskQueue::new(&controller, &disk, DEEPEST)?);
         let pair = controller.queue_pair(DEEPEST)?;
         let plain = Plain::new(PLAIN);
         Ok(Self { pair, queue, namespace, controller, plain, _emulator: emulator })

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nvio_driver::{Address, Controller, DmaBuf, Namespace, Options, QueuePair};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig, Service};
 use nvio_ext4::{File, FileQueue, Filesystem, QueueSource};
-use nvio_iomap::{Disk, DiskQueue, DiskReader, Io, Memory};
+use nvio_iomap::{Disk, DiskQueue, DiskReader, IoArgs, Memory};
 
 use crate::Result;
 use crate::goal::{Goal, median};
@@ -59,7 +59,7 @@ impl Rig {
         let controller = Controller::open_with(&address, Options::default())?;
         let namespace = controller.namespace(1)?;
         let disk = Disk::whole(&namespace);
-        let queue = FileQueue::over(DiskQueue::new(&controller, &disk, 128)?);
+        let queue = FileQueue::new(DiskQueue::new(&controller, &disk, 128)?);
         let pair = controller.queue_pair(128)?;
         let bufs = (0..DEPTH).map(|_| controller.alloc(LENGTH as usize));
         let bufs = bufs.collect::<std::result::Result<_, _>>()?;
@@ -128,7 +128,7 @@ impl Rig {
         while left > 0 {
             while next < SIZE {
                 let Some(buf) = bufs.pop() else { break };
-                file.submit_read(queue, Io::at(next).token(next), buf)
+                file.submit_read_with(queue, IoArgs::at(next).token(next), buf)
                     .map_err(|rejected| rejected.error)?;
                 next += LENGTH;
             }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nvio_ext4::{FileQueue, FileType, Inode, WalkEvent};
-use nvio_iomap::PIECE;
+use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use crate::error::{Error, one_line};
 use crate::volume::Volume;
@@ -78,8 +78,8 @@ impl<'a> Check<'a> {
         Ok(Self {
             volume,
             queue: volume.queue()?,
-            buffer: vec![0; PIECE],
-            expected: vec![0; PIECE],
+            buffer: vec![0; BOUNCE_BYTES_MAX],
+            expected: vec![0; BOUNCE_BYTES_MAX],
             findings: Findings::default(),
         })
     }
