@@ -24,7 +24,7 @@ pub enum Error {
     #[error(transparent)]
     Pci(#[from] pci::Error),
     /// The PCI function is not bound to vfio-pci.
-    #[error("{address} is bound to {driver}, not to vfio-pci: run `nvio bind {address}` first")]
+    #[error("{address} is bound to {driver}, not to vfio-pci")]
     NotBound {
         /// The function.
         address: PciAddress,

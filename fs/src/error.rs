@@ -47,8 +47,7 @@ pub enum Error {
     NeedsRecovery,
     /// The same, and the journal is on another device, which was not given.
     #[error(
-        "the journal needs recovery, and is on another device, with UUID {}: give that, too \
-         (--journal DEVICE)",
+        "the journal needs recovery, and is on another device, with UUID {}, which was not given",
         Uuid(uuid)
     )]
     NeedsJournal {

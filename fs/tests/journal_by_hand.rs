@@ -192,7 +192,7 @@ fn journals_on_another_device() {
         let before = (fs::read(&ours).unwrap(), fs::read(&journal).unwrap());
         let error = Filesystem::open(File::open(&ours).unwrap()).unwrap_err();
         assert!(matches!(error, Error::NeedsJournal { .. }));
-        assert!(error.to_string().contains(UUID) && error.to_string().contains("--journal"));
+        assert!(error.to_string().contains(UUID));
         let wrong = "external journal: the device given for it is no external journal";
         assert_eq!(refusal("image"), wrong);
         assert_eq!(refusal("other"), expected);

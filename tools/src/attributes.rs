@@ -1,12 +1,12 @@
 //! Extended attributes and access control lists, for people and as JSON.
 
+use nvio::Volume;
 use nvio_ext4::{Acl, Inode, Xattr};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 use crate::name;
-use crate::volume::Volume;
 
 /// What an inode has of them.
 pub struct Attributes {
@@ -21,7 +21,7 @@ impl Attributes {
     /// # Errors
     /// If they are damaged.
     pub fn read(volume: &Volume, path: &[u8], inode: &Inode) -> Result<Self, Error> {
-        let filesystem = &volume.filesystem;
+        let filesystem = volume.filesystem();
         let read = || {
             Ok(Self {
                 xattrs: filesystem.xattrs(inode)?.collect::<Result<_, _>>()?,

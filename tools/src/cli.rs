@@ -7,10 +7,9 @@ use std::process::ExitCode;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use nvio::DeviceName;
 use nvio_driver::pci::PciAddress;
-use nvio_ext4::Options;
 
-use crate::device::DeviceName;
 use crate::verb::{DuArgs, EmulateArgs, FindArgs, LogName, size};
 
 /// Exit code of a command line that cannot be understood.
@@ -347,11 +346,14 @@ pub struct MemoryArgs {
 }
 
 impl MemoryArgs {
-    /// The options of a filesystem.
-    pub fn options(self) -> Options {
-        let bytes = |size| usize::try_from(size).unwrap_or(usize::MAX);
-        let ahead = if self.no_read_ahead { 0 } else { self.read_ahead };
-        Options::default().cache_bytes(bytes(self.cache)).read_ahead(bytes(ahead))
+    /// Bytes of metadata that are kept in memory.
+    pub fn cache_bytes(self) -> usize {
+        usize::try_from(self.cache).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of metadata that are read ahead at a time.
+    pub fn read_ahead_bytes(self) -> usize {
+        if self.no_read_ahead { 0 } else { usize::try_from(self.read_ahead).unwrap_or(usize::MAX) }
     }
 }
 
@@ -445,14 +447,16 @@ mod tests {
         assert!(long && recursive && format.json && !xattrs);
         assert_eq!((volume.partition, volume.controller.namespace), (Some(2), Some(3)));
         assert_eq!(volume.controller.lba_size, 512);
-        assert_eq!(volume.memory.options(), Options::default());
+        let default = nvio::ext4::Options::default();
+        assert_eq!(volume.memory.cache_bytes(), default.cache_bytes);
+        assert_eq!(volume.memory.read_ahead_bytes(), default.read_ahead);
         let Verb::Cat { volume, .. } =
             parsed("nvio cat disk.img /a --cache 1G --no-read-ahead").verb
         else {
             panic!("not cat")
         };
-        let options = Options::default().cache_bytes(1 << 30).read_ahead(0);
-        assert_eq!(volume.memory.options(), options);
+        assert_eq!(volume.memory.cache_bytes(), 1 << 30);
+        assert_eq!(volume.memory.read_ahead_bytes(), 0);
 
         let Verb::Cat { paths, offset, length, .. } =
             parsed("nvio -v cat 0000:01:00.0 --offset 5 /a /b").verb

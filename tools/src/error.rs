@@ -1,147 +1,74 @@
-//! What can go wrong in a command, and how it is told: on one line, with what to do next.
+//! The errors of the command, and how one is printed: on one line, with the next step to take.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
-use crate::{name, partition};
+use nvio::{PartitionError, driver, emulator, ext4};
 
-/// Why a command failed.
+use crate::name;
+
+/// An error that ends a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The sysfs side of PCI.
+    /// The library failed. [`Error::hint`] adds the options of the command that help.
     #[error(transparent)]
-    Pci(#[from] nvio_driver::pci::Error),
-    /// A controller could not be opened.
-    #[error("cannot open {device}{hint}")]
-    Open {
-        /// The device as it was given.
-        device: String,
-        /// What to do about it.
-        hint: &'static str,
-        /// What the driver says.
-        source: nvio_driver::Error,
-    },
-    /// The controller failed.
-    #[error(transparent)]
-    Driver(#[from] nvio_driver::Error),
-    /// The embedded controller could not serve an image.
-    #[error("cannot serve {image}{hint}")]
-    Serve {
-        /// The image.
-        image: PathBuf,
-        /// What to do about it.
-        hint: &'static str,
-        /// What the embedded controller says.
-        source: nvio_emulator::Error,
-    },
+    Library(#[from] nvio::Error),
     /// The embedded controller could not be started for other processes.
     #[error("cannot emulate")]
-    Emulate(#[source] nvio_emulator::Error),
-    /// An option of the emulator has neither one value nor one for each namespace.
+    Emulate(#[source] emulator::Error),
+    /// An option of `nvio emulate` has neither one value nor one for each namespace.
     #[error("{option} has {values} values for {images} images; give one for each")]
     ValuesForImages {
         /// The option.
         option: &'static str,
-        /// How many values it has.
+        /// Number of values.
         values: usize,
-        /// How many images there are.
+        /// Number of images.
         images: usize,
     },
-    /// An image was to be reset.
-    #[error("{image} is an image: there is no controller to be reset before nvio serves it")]
+    /// `nvio reset` was called for an image.
+    #[error("{image} is an image: it has no controller that could be reset")]
     NothingToReset {
         /// The image.
         image: PathBuf,
     },
-    /// Signals could not be waited for.
+    /// The handler of signals could not be installed.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
-    /// A DEVICE that is no regular file or block device.
-    #[error(
-        "{image} is a {kind}; DEVICE is a PCI address, vfio-user:SOCKET or the path of an image"
-    )]
-    NoImage {
-        /// The path.
-        image: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// The controller has no active namespace.
-    #[error("the controller has no active namespace; create one with nvme-cli first")]
-    NoNamespaces,
-    /// The namespace that was asked for is not active.
-    #[error("namespace {nsid} is not active; the controller has {}", .there)]
-    NoNamespace {
-        /// The one asked for.
-        nsid: u32,
-        /// Those that are.
-        there: String,
-    },
-    /// The partition could not be found.
-    #[error(transparent)]
-    Partition(#[from] partition::Error),
-    /// The layer between filesystem and device.
-    #[error(transparent)]
-    Iomap(#[from] nvio_iomap::Error),
-    /// There is no filesystem that can be read.
-    #[error("{device}{hint}")]
-    Filesystem {
-        /// The device as it was given.
-        device: String,
-        /// What to do about it.
-        hint: &'static str,
-        /// What the filesystem says.
-        source: nvio_ext4::Error,
-    },
-    /// Something about a path in the filesystem.
-    #[error("{path}")]
-    Path {
-        /// The path, safe for a terminal.
-        path: String,
-        /// What the filesystem says.
-        source: nvio_ext4::Error,
-    },
-    /// A filesystem that can be read, but not written to.
-    #[error("{device}")]
-    NotWritable {
-        /// The device as it was given.
-        device: String,
-        /// What the filesystem says.
-        source: nvio_ext4::Error,
-    },
-    /// A file could not be overwritten, or not all of it.
-    #[error("{path}: {written} bytes were written")]
+    /// A file could not be overwritten, or only a part of it.
+    #[error("{path}: {written} bytes were written: {source}")]
     Write {
         /// The path, safe for a terminal.
         path: String,
-        /// Bytes that are there, from the offset on.
+        /// Bytes that were written, counted from the offset.
         written: u64,
-        /// What is wrong, with what to do next.
-        source: WriteProblem,
+        /// The error of the filesystem.
+        source: ext4::Error,
     },
-    /// Standard input cannot be read.
+    /// Standard input could not be read.
     #[error("cannot read standard input, {written} bytes of which were written")]
     Input {
-        /// Bytes that are in the file.
+        /// Bytes that were written.
         written: u64,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A directory where a file is needed.
+    /// The path of a directory was given where a file is needed.
     #[error("{path} is a directory; `nvio ls` lists it, `nvio cp -r` copies it")]
     Directory {
         /// The path, safe for a terminal.
         path: String,
     },
-    /// A directory is to be copied without saying so.
-    #[error("{path} is a directory; `nvio cp -r` copies it with all that is in it")]
+    /// A directory was to be copied without `--recursive`.
+    #[error("{path} is a directory; `nvio cp -r` copies it with all its contents")]
     DirectoryNotCopied {
         /// The path, safe for a terminal.
         path: String,
     },
-    /// A directory entry with a name that no directory can have.
+    /// A directory entry has a name that no directory can have.
     #[error("{path}: the directory has an entry with the impossible name {entry:?}; run e2fsck")]
     BadName {
         /// The directory.
@@ -149,68 +76,57 @@ pub enum Error {
         /// The name, safe for a terminal.
         entry: String,
     },
-    /// The target of a copy is of another kind, and in the way.
+    /// The target of a copy exists and has another type.
     #[error("{target} exists and is {kind}; remove it first")]
     InTheWay {
         /// The target.
         target: PathBuf,
-        /// What it is.
+        /// The type of the target, with an article.
         kind: &'static str,
     },
-    /// Several sources need a directory to go to.
-    #[error("{target} is no directory; several paths can only be copied into a directory")]
+    /// Several paths were to be copied to a target that is not a directory.
+    #[error("{target} is not a directory; several paths can only be copied into a directory")]
     TargetNotDirectory {
         /// The target.
         target: PathBuf,
     },
-    /// A file of this machine.
-    #[error("cannot {action} {path}{}", root_hint(.source))]
+    /// An operation on a file of this machine failed.
+    #[error("cannot {action} {path}")]
     Host {
-        /// What was tried: a verb.
+        /// The attempted operation, a verb.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// Another program failed.
     #[error("{program} failed ({status}): {said}")]
     Program {
-        /// Its name.
+        /// The name of the program.
         program: &'static str,
-        /// Its exit status.
+        /// The exit status.
         status: ExitStatus,
-        /// The last line it wrote.
+        /// The last line of its standard error.
         said: String,
     },
-    /// There is no mke2fs.
+    /// mke2fs is not installed.
     #[error("mke2fs is missing; as root, run `apt-get install -y e2fsprogs`")]
     NoMke2fs,
-    /// Standard output cannot be written to.
+    /// Standard output could not be written to.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
 }
 
-/// What the filesystem says of a write, and what to do next.
-#[derive(Debug, thiserror::Error)]
-#[error("{source}{hint}")]
-pub struct WriteProblem {
-    hint: &'static str,
-    source: nvio_ext4::Error,
+impl From<driver::Error> for Error {
+    fn from(error: driver::Error) -> Self {
+        nvio::Error::from(error).into()
+    }
 }
 
-impl From<nvio_ext4::Error> for WriteProblem {
-    fn from(source: nvio_ext4::Error) -> Self {
-        let hint = match &source {
-            nvio_ext4::Error::PastEnd { .. } => {
-                "; give less, or make it larger with the filesystem mounted"
-            }
-            nvio_ext4::Error::Hole { .. } | nvio_ext4::Error::Unwritten { .. } => {
-                "; `nvio map` shows what has data, and only that can be overwritten"
-            }
-            _ => "",
-        };
-        Self { hint, source }
+impl From<driver::pci::Error> for Error {
+    fn from(error: driver::pci::Error) -> Self {
+        nvio::Error::from(error).into()
     }
 }
 
@@ -220,27 +136,138 @@ impl Error {
         Self::Host { action, path: path.to_owned(), source: source.into() }
     }
 
-    /// An error about an image that is to be served.
-    pub fn serve(image: &Path, source: nvio_emulator::Error) -> Self {
-        let hint = match &source {
-            nvio_emulator::Error::TooSmall { .. } => " (it is too small to be a disk image)",
-            _ => "",
-        };
-        Self::Serve { image: image.to_owned(), hint, source }
+    /// An error about an image that could not be served.
+    pub fn serve(image: &Path, error: emulator::Error) -> Self {
+        nvio::Error::Emulate { image: image.to_owned(), error }.into()
     }
 
     /// An error about a path in the filesystem; for use with `map_err`.
-    pub fn path(path: &[u8]) -> impl Fn(nvio_ext4::Error) -> Self + '_ {
-        |source| Self::Path { path: name::escaped(path), source }
+    pub fn path(path: &[u8]) -> impl Fn(ext4::Error) -> Self + '_ {
+        |error| nvio::Error::Path { path: path.into(), error }.into()
     }
 
-    /// Whether the reader of standard output has gone, which is his right.
+    /// An error about the filesystem as a whole.
+    pub fn filesystem(device: String, error: ext4::Error) -> Self {
+        nvio::Error::Filesystem { device, partitioned: false, error }.into()
+    }
+
+    /// Returns true if the reader of standard output has closed it, which is not a failure.
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+
+    /// The error, its causes and the hint on one line.
+    pub fn line(&self) -> String {
+        let line = one_line(self);
+        match self.hint() {
+            Some(hint) => format!("{line}; {hint}"),
+            None => line,
+        }
+    }
+
+    /// The next step for the user, where the message does not say it.
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        let hint = match self {
+            Self::Library(error) => return library_hint(error),
+            Self::Emulate(error) => return emulator_hint(error).map(Cow::Borrowed),
+            Self::Write { source: ext4::Error::PastEnd { .. }, .. } => {
+                "write less, or mount the filesystem and make the file larger"
+            }
+            Self::Write {
+                source: ext4::Error::Hole { .. } | ext4::Error::Unwritten { .. },
+                ..
+            } => "`nvio map` shows the extents that have data, which alone can be overwritten",
+            Self::Host { source, .. } => return permission_hint(source).map(Cow::Borrowed),
+            _ => return None,
+        };
+        Some(hint.into())
+    }
 }
 
-/// Failures that do not end a command: each is told when it happens, and the exit code tells at
+fn library_hint(error: &nvio::Error) -> Option<Cow<'static, str>> {
+    let hint = match error {
+        nvio::Error::Open { error, .. } | nvio::Error::Driver(error) => return driver_hint(error),
+        nvio::Error::Pci(error) => return pci_hint(error).map(Cow::Borrowed),
+        nvio::Error::Emulate { error, .. } => return emulator_hint(error).map(Cow::Borrowed),
+        nvio::Error::Image { error, .. } => return permission_hint(error).map(Cow::Borrowed),
+        nvio::Error::NotAnImage { kind: "socket", .. } => "write it as vfio-user:SOCKET",
+        nvio::Error::NotAnImage { .. } => {
+            "DEVICE is a PCI address, vfio-user:SOCKET or the path of an image"
+        }
+        nvio::Error::NoNamespaces => "create one with nvme-cli first",
+        nvio::Error::Partition(PartitionError::NoTable { .. }) => {
+            "leave out --partition to read the whole device, or try another --lba-size for an image"
+        }
+        nvio::Error::Filesystem { partitioned: true, .. } => {
+            "the device has a partition table: choose a partition with --partition N"
+        }
+        nvio::Error::Filesystem { error: ext4::Error::NeedsJournal { .. }, .. } => {
+            "name the device of the journal with --journal DEVICE"
+        }
+        _ => return None,
+    };
+    Some(hint.into())
+}
+
+fn driver_hint(error: &driver::Error) -> Option<Cow<'static, str>> {
+    let hint = match error {
+        driver::Error::NotBound { address, .. } => {
+            return Some(format!("run `nvio bind {address}` first").into());
+        }
+        driver::Error::Pci(error) => return pci_hint(error).map(Cow::Borrowed),
+        driver::Error::VfioUser { .. } if was_hung_up_on(error) => {
+            "the server serves one client at a time, and may have one"
+        }
+        driver::Error::VfioUser { .. } | driver::Error::VfioUserSilent { .. } => {
+            "start a vfio-user NVMe server on that socket first"
+        }
+        _ => return None,
+    };
+    Some(hint.into())
+}
+
+fn pci_hint(error: &driver::pci::Error) -> Option<&'static str> {
+    match error {
+        driver::pci::Error::NoDevice { .. } | driver::pci::Error::NotNvme { .. } => {
+            Some("`nvio list` shows the NVMe controllers of this machine")
+        }
+        _ => None,
+    }
+}
+
+fn emulator_hint(error: &emulator::Error) -> Option<&'static str> {
+    match error {
+        emulator::Error::TooSmall { .. } => Some("it is too small to be a disk image"),
+        _ => None,
+    }
+}
+
+fn permission_hint(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Some("this needs other permissions, or root"),
+        io::ErrorKind::ResourceBusy => Some("it may be mounted"),
+        _ => None,
+    }
+}
+
+/// Returns true if a server accepted the connection and then closed it.
+fn was_hung_up_on(error: &driver::Error) -> bool {
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof
+            );
+        }
+        next = cause.source();
+    }
+    false
+}
+
+/// Failures that do not end a command. Each is printed when it happens; the exit code reports at
 /// the end that there were some.
 #[derive(Debug, Default)]
 pub struct Failures {
@@ -248,48 +275,41 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// Tells of one on standard error.
-    pub fn tell(&mut self, error: &Error) {
+    /// Prints a failure to standard error.
+    pub fn report(&mut self, error: &Error) {
         self.some = true;
-        eprintln!("nvio: {}", one_line(error));
+        eprintln!("nvio: {}", error.line());
     }
 
-    /// The value, or `None` if there is a failure, of which it tells. What ends the command anyway
-    /// stays an error: that standard output cannot be written to.
+    /// Returns the value, or prints the failure and returns `None`. A failure of standard output
+    /// stays an error, because it ends the command.
     ///
     /// # Errors
     /// [`Error::Output`].
-    pub fn absorb<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
-        match result {
+    pub fn absorb<T>(&mut self, result: Result<T, impl Into<Error>>) -> Result<Option<T>, Error> {
+        match result.map_err(Into::into) {
             Ok(value) => Ok(Some(value)),
             Err(error @ Error::Output(_)) => Err(error),
             Err(error) => {
-                self.tell(&error);
+                self.report(&error);
                 Ok(None)
             }
         }
     }
 
-    /// 1 if there were any, else 0.
+    /// The exit code: 1 if there were failures, else 0.
     pub fn code(&self) -> ExitCode {
         if self.some { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }
 
-fn root_hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => " (this needs other permissions, or root)",
-        _ => "",
-    }
-}
-
-/// The error and its causes on one line, each told once.
+/// Joins an error and its causes on one line, each printed once.
 pub fn one_line(error: &dyn std::error::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(cause) = next {
         let text = cause.to_string();
-        // A message may begin with, or end with, what the one before it says.
+        // A message may begin or end with the message before it.
         match parts.last_mut() {
             Some(last) if text.starts_with(last.as_str()) => *last = text,
             Some(last) if last.ends_with(&text) || last.contains(&format!("{text}: ")) => {}

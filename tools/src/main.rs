@@ -5,18 +5,16 @@ mod accounts;
 mod attributes;
 mod cli;
 mod copy;
-mod device;
 mod error;
 mod mkfs;
 mod name;
+mod open;
 mod output;
-mod partition;
 mod progress;
 mod sample;
 mod table;
 mod time;
 mod verb;
-mod volume;
 mod walk;
 
 use std::process::ExitCode;
@@ -31,7 +29,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nvio: {}", error::one_line(&error));
+            eprintln!("nvio: {}", error.line());
             ExitCode::FAILURE
         }
     }

@@ -17,10 +17,7 @@ pub enum Error {
         text: String,
     },
     /// There is no such device.
-    #[error(
-        "there is no PCI device {address} ({path} does not exist); `nvio list` shows the NVMe \
-         controllers of this machine"
-    )]
+    #[error("there is no PCI device {address} ({path} does not exist)")]
     NoDevice {
         /// Address that was asked for.
         address: PciAddress,
@@ -29,8 +26,7 @@ pub enum Error {
     },
     /// The device is something else than an NVMe controller.
     #[error(
-        "PCI device {address} is not an NVMe controller: its class is {class:#08x}, not 0x010802; \
-         `nvio list` shows the NVMe controllers of this machine"
+        "PCI device {address} is not an NVMe controller: its class is {class:#08x}, not 0x010802"
     )]
     NotNvme {
         /// Its address.

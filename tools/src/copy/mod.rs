@@ -15,12 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
-use nvio_ext4::{FileQueue, FileType, Inode, Visit, WalkEvent};
+use nvio::{Queue, Volume};
+use nvio_ext4::{FileType, Inode, Visit, WalkEvent};
 use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use crate::error::{Error, Failures};
 use crate::name::escaped;
-use crate::volume::Volume;
+use crate::open;
 use crate::walk::is_name;
 use host::Place;
 use xattr::{Attributes, Refused};
@@ -28,7 +29,7 @@ use xattr::{Attributes, Refused};
 /// A copy in progress.
 pub struct Copier<'a> {
     volume: &'a Volume,
-    queue: FileQueue,
+    queue: Queue,
     buffer: Vec<u8>,
     progress: ProgressBar,
     /// Where files with several names went, by inode number.
@@ -94,7 +95,7 @@ impl<'a> Copier<'a> {
         let mut first = Some(Frame { fd, path: at.to_owned() });
         // `None` for a directory that could not be made.
         let mut stack: Vec<Option<Frame>> = Vec::new();
-        let mut walk = self.volume.filesystem.walk(source, inode);
+        let mut walk = self.volume.filesystem().walk(source, inode);
         while let Some(visit) = walk.step() {
             let copied = match visit {
                 Ok(visit) => match first.take() {
@@ -148,7 +149,7 @@ impl<'a> Copier<'a> {
     /// Tells of what has failed.
     pub fn tell(&mut self, copied: Result<(), Error>) {
         if let Err(error) = copied {
-            self.progress.suspend(|| self.failures.tell(&error));
+            self.progress.suspend(|| self.failures.report(&error));
         }
     }
 
@@ -159,7 +160,8 @@ impl<'a> Copier<'a> {
 
     /// The extended attributes of `inode`, found at `source`.
     fn attributes(&self, source: &[u8], inode: &Inode) -> Result<Attributes<'_>, Error> {
-        Attributes::read(&self.volume.filesystem, inode, &self.refused).map_err(Error::path(source))
+        Attributes::read(self.volume.filesystem(), inode, &self.refused)
+            .map_err(Error::path(source))
     }
 
     /// Copies what is no directory.
@@ -183,7 +185,7 @@ impl<'a> Copier<'a> {
         let attributes = self.attributes(source, inode)?;
         match inode.kind() {
             FileType::Symlink => {
-                let target = self.volume.target(source, inode)?.unwrap_or_default();
+                let target = open::target(self.volume, source, inode)?.unwrap_or_default();
                 host::symlink(&target, inode, &attributes, place)
             }
             _ => host::special(inode, &attributes, place),
@@ -193,7 +195,7 @@ impl<'a> Copier<'a> {
     /// Only what the extents say is written; holes and unwritten ranges stay holes.
     fn file(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
         let failed = Error::path(source);
-        let mut file = self.volume.filesystem.file(inode).map_err(&failed)?;
+        let mut file = self.volume.filesystem().file(inode).map_err(&failed)?;
         let size = file.size();
         let target = host::create(place)?;
         for extent in file.extents() {

@@ -2,15 +2,15 @@
 
 use std::ffi::OsString;
 
-use nvio_ext4::FileQueue;
+use nvio::{Queue, Volume};
 use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use super::rooted;
 use crate::cli::VolumeArgs;
 use crate::error::Error;
 use crate::name;
+use crate::open;
 use crate::output::Output;
-use crate::volume::Volume;
 
 /// Writes a range of each file.
 ///
@@ -22,7 +22,7 @@ pub fn run(
     offset: u64,
     length: Option<u64>,
 ) -> Result<(), Error> {
-    let volume = Volume::open(args)?;
+    let volume = open::volume(args)?;
     let mut queue = volume.queue()?;
     let mut out = Output::new();
     let mut buffer = vec![0; BOUNCE_BYTES_MAX];
@@ -35,18 +35,18 @@ pub fn run(
 
 fn one(
     volume: &Volume,
-    queue: &mut FileQueue,
+    queue: &mut Queue,
     path: &[u8],
     offset: u64,
     length: Option<u64>,
     buffer: &mut [u8],
     out: &mut Output,
 ) -> Result<(), Error> {
-    let inode = volume.lookup(path)?;
+    let inode = volume.metadata(path)?;
     if inode.is_dir() {
         return Err(Error::Directory { path: name::escaped(path) });
     }
-    let mut file = volume.filesystem.file(&inode).map_err(Error::path(path))?;
+    let mut file = volume.filesystem().file(&inode).map_err(Error::path(path))?;
     let size = file.size();
     let end = length.map_or(size, |length| offset.saturating_add(length).min(size));
     let mut at = offset;

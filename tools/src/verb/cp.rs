@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nvio::Volume;
 use nvio_ext4::Inode;
 
 use super::rooted;
 use crate::cli::VolumeArgs;
 use crate::copy::{self, Copier};
 use crate::error::Error;
-use crate::volume::Volume;
+use crate::open;
 use crate::{name, progress};
 
 /// Copies paths of the device to `target`: into it if it is a directory, else to that name. The
@@ -29,7 +30,7 @@ pub fn run(
     if sources.len() > 1 && !into {
         return Err(Error::TargetNotDirectory { target: target.to_owned() });
     }
-    let volume = Volume::open(args)?;
+    let volume = open::volume(args)?;
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for source in sources {
@@ -58,9 +59,9 @@ pub fn run(
 /// As cp does: with -r links are copied, without it files.
 fn lookup(volume: &Volume, source: &[u8], recursive: bool) -> Result<Inode, Error> {
     if recursive {
-        return volume.lookup_no_follow(source);
+        return Ok(volume.symlink_metadata(source)?);
     }
-    let inode = volume.lookup(source)?;
+    let inode = volume.metadata(source)?;
     if inode.is_dir() {
         return Err(Error::DirectoryNotCopied { path: name::escaped(source) });
     }

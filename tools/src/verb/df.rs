@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::cli::{Format, VolumeArgs};
 use crate::error::Error;
+use crate::open;
 use crate::output::{Output, human_blocks};
 use crate::table::Table;
-use crate::volume::Volume;
 
 /// As JSON: what statvfs(3) tells, and the same in bytes.
 #[derive(Serialize)]
@@ -30,13 +30,10 @@ struct Room {
 /// # Errors
 /// If the filesystem cannot be opened, or a group descriptor is damaged.
 pub fn run(args: &VolumeArgs, inodes: bool, human: bool, format: Format) -> Result<(), Error> {
-    let volume = Volume::open(args)?;
+    let volume = open::volume(args)?;
     let device = args.controller.device.to_string();
-    let statfs = volume.filesystem.statfs().map_err(|source| Error::Filesystem {
-        device: device.clone(),
-        hint: "",
-        source,
-    })?;
+    let statfs =
+        volume.filesystem().statfs().map_err(|error| Error::filesystem(device.clone(), error))?;
     let bytes = |blocks: u64| blocks.saturating_mul(statfs.block_size.into());
     let used_blocks = statfs.blocks.saturating_sub(statfs.free_blocks);
     let room = Room {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Args;
+use nvio::Volume;
 use nvio_ext4::{Inode, WalkEvent};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -13,8 +14,8 @@ use super::rooted;
 use crate::cli::{Format, VolumeArgs};
 use crate::error::{Error, Failures};
 use crate::name;
+use crate::open;
 use crate::output::{JsonArray, Output, human_blocks};
-use crate::volume::Volume;
 
 /// What is counted, and what is shown of it.
 #[derive(Clone, Debug, Args)]
@@ -53,7 +54,7 @@ pub fn run(
     human: bool,
     format: Format,
 ) -> Result<ExitCode, Error> {
-    let volume = Volume::open(volume)?;
+    let volume = open::volume(volume)?;
     let mut usage = Usage {
         args,
         human,
@@ -120,10 +121,10 @@ impl Serialize for Line<'_> {
 impl Usage<'_> {
     /// Shows a path and what is below it; what all of it occupies.
     fn operand(&mut self, volume: &Volume, path: &[u8]) -> Result<u64, Error> {
-        let Some(inode) = self.failures.absorb(volume.lookup_no_follow(path))? else {
+        let Some(inode) = self.failures.absorb(volume.symlink_metadata(path))? else {
             return Ok(0);
         };
-        let mut walk = volume.filesystem.walk(path, &inode);
+        let mut walk = volume.filesystem().walk(path, &inode);
         let mut stack: Vec<Open> = Vec::new();
         // The directory that comes next, if it can be read.
         let mut entered: Option<(Vec<u8>, u64, usize)> = None;
@@ -133,7 +134,7 @@ impl Usage<'_> {
                 Ok(visit) => visit,
                 Err(error) => {
                     let error = Error::path(walk.path())(error);
-                    self.failures.tell(&error);
+                    self.failures.report(&error);
                     // A directory counts, also if what is in it cannot be read.
                     if let Some((path, bytes, depth)) = entered.take() {
                         add(&mut stack, &mut sum, bytes);

@@ -17,7 +17,6 @@ use self::args::{FeatureArgs, Source};
 pub use self::units::size;
 
 use crate::cli::Format;
-use crate::device::check_image;
 use crate::error::Error;
 use crate::name;
 use crate::output::Output;
@@ -122,7 +121,7 @@ fn start(args: &EmulateArgs, namespaces: &[Namespace]) -> Result<Emulator, Error
     for (source, namespace) in args.images.iter().zip(namespaces) {
         let backing = match source {
             Source::Image(path) => {
-                check_image(path)?;
+                nvio::check_image(path)?;
                 Backing::image(path, !args.writable)
             }
             Source::Memory(bytes) => Backing::memory(*bytes),

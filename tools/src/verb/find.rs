@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use nvio::Volume;
 use nvio_ext4::{FileType, Inode, Timestamp, WalkEvent};
 
 use self::number::{Number, Size};
@@ -18,8 +19,8 @@ use super::rooted;
 use super::stat::Record;
 use crate::cli::{Format, VolumeArgs};
 use crate::error::{Error, Failures};
+use crate::open;
 use crate::output::{JsonArray, Output};
-use crate::volume::Volume;
 
 const DAY: i64 = 86_400;
 
@@ -100,9 +101,9 @@ impl std::str::FromStr for Kind {
 /// # Errors
 /// If the filesystem cannot be opened or standard output fails. What cannot be read is told.
 pub fn run(volume: &VolumeArgs, args: &FindArgs, format: Format) -> Result<ExitCode, Error> {
-    let volume = Volume::open(volume)?;
+    let volume = open::volume(volume)?;
     let newer = match &args.newer {
-        Some(path) => Some(volume.lookup_no_follow(&rooted(path))?.mtime()),
+        Some(path) => Some(volume.symlink_metadata(&rooted(path))?.mtime()),
         None => None,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -141,14 +142,14 @@ struct Find<'a> {
 
 impl Find<'_> {
     fn operand(&mut self, path: &[u8]) -> Result<(), Error> {
-        let Some(inode) = self.failures.absorb(self.volume.lookup_no_follow(path))? else {
+        let Some(inode) = self.failures.absorb(self.volume.symlink_metadata(path))? else {
             return Ok(());
         };
         // Entries of the path are at depth 1, and the walk enters their directory at depth 0.
         let Some(deepest) = self.args.maxdepth.unwrap_or(usize::MAX).checked_sub(1) else {
             return self.visit(path, base(path), &inode, 0);
         };
-        let mut walk = self.volume.filesystem.walk(path, &inode).max_depth(deepest);
+        let mut walk = self.volume.filesystem().walk(path, &inode).max_depth(deepest);
         while let Some(step) = walk.step() {
             match step {
                 Ok(visit) => {
@@ -161,7 +162,7 @@ impl Find<'_> {
                 }
                 Err(error) => {
                     let error = Error::path(walk.path())(error);
-                    self.failures.tell(&error);
+                    self.failures.report(&error);
                 }
             }
         }
@@ -179,7 +180,7 @@ impl Find<'_> {
             return Ok(());
         }
         if self.json {
-            let Some(target) = self.failures.absorb(self.volume.target(path, inode))? else {
+            let Some(target) = self.failures.absorb(open::target(self.volume, path, inode))? else {
                 return Ok(());
             };
             let target = target.as_deref();

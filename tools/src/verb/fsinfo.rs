@@ -17,8 +17,8 @@ mod report;
 
 use crate::cli::{Format, VolumeArgs};
 use crate::error::Error;
+use crate::open;
 use crate::output::Output;
-use crate::volume;
 use report::Report;
 
 /// Shows the superblock, the journal's superblock and the multi-mount protection block.
@@ -27,7 +27,7 @@ use report::Report;
 /// If there is no filesystem and no journal. What can be read has been written when something else
 /// is damaged.
 pub fn run(args: &VolumeArgs, format: Format) -> Result<(), Error> {
-    let (inspection, device) = volume::inspect(args)?;
+    let (inspection, device) = open::inspection(args)?;
     let superblock = inspection.superblock();
     let mut report = Report::default();
     fields::add(&mut report, superblock);
@@ -50,8 +50,5 @@ pub fn run(args: &VolumeArgs, format: Format) -> Result<(), Error> {
     }
     out.flush()?;
     drop(device);
-    damage.map_or(Ok(()), |source| {
-        let device = args.controller.device.to_string();
-        Err(Error::Filesystem { device, hint: "", source })
-    })
+    damage.map_or(Ok(()), |error| Err(Error::filesystem(args.controller.device.to_string(), error)))
 }

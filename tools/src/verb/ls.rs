@@ -5,6 +5,7 @@ mod line;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use nvio::Volume;
 use nvio_ext4::{Inode, WalkEvent, WalkOrder};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -15,8 +16,8 @@ use crate::attributes::Attributes;
 use crate::cli::VolumeArgs;
 use crate::error::{Error, Failures};
 use crate::name;
+use crate::open;
 use crate::output::{JsonArray, Output};
-use crate::volume::Volume;
 use line::Lines;
 
 /// How to list.
@@ -54,7 +55,7 @@ impl Serialize for Brief<'_> {
 /// If the filesystem cannot be opened or standard output fails. What cannot be found or read is
 /// told.
 pub fn run(args: &VolumeArgs, paths: &[OsString], options: Options) -> Result<ExitCode, Error> {
-    let volume = Volume::open(args)?;
+    let volume = open::volume(args)?;
     let mut listing = Listing {
         volume: &volume,
         out: Output::new(),
@@ -93,16 +94,16 @@ impl Listing<'_> {
     fn operand(&mut self, path: &[u8]) -> Result<(), Error> {
         // As ls does: a link is followed unless its own details are wanted.
         let inode = if self.options.long {
-            self.volume.lookup_no_follow(path)?
+            self.volume.symlink_metadata(path)?
         } else {
-            self.volume.lookup(path)?
+            self.volume.metadata(path)?
         };
         if !inode.is_dir() {
             self.first = false;
             return self.entry(path, path, &inode);
         }
         let max_depth = if self.options.recursive { usize::MAX } else { 0 };
-        let walk = self.volume.filesystem.walk(path, &inode);
+        let walk = self.volume.filesystem().walk(path, &inode);
         let mut walk = walk.order(WalkOrder::ByDirectory).max_depth(max_depth);
         // Whether entries come, and not directories.
         let mut inside = false;
@@ -119,7 +120,7 @@ impl Listing<'_> {
                     }
                 }
                 Err(error) => {
-                    self.failures.tell(&Error::path(walk.path())(error));
+                    self.failures.report(&Error::path(walk.path())(error));
                     if inside {
                         self.unreadable(walk.path())?;
                     }
@@ -159,7 +160,7 @@ impl Listing<'_> {
             self.out.name(shown)?;
             return self.out.line("");
         }
-        let target = self.volume.target(path, inode)?;
+        let target = open::target(self.volume, path, inode)?;
         if self.options.json {
             let attributes = match self.options.xattrs {
                 true => Some(Attributes::read(self.volume, path, inode)?),
@@ -174,7 +175,7 @@ impl Listing<'_> {
             };
             return self.array.push(&mut self.out, &record);
         }
-        let has_acl = self.volume.filesystem.has_acl(inode).map_err(Error::path(path))?;
+        let has_acl = self.volume.filesystem().has_acl(inode).map_err(Error::path(path))?;
         let size = stat::size(inode, target.as_deref());
         self.out.bytes(self.lines.begin(inode, size, has_acl))?;
         self.out.name(shown)?;

@@ -10,9 +10,9 @@ use super::rooted;
 use crate::cli::{Format, VolumeArgs};
 use crate::error::Error;
 use crate::name;
+use crate::open;
 use crate::output::{JsonArray, Output};
 use crate::table::Table;
-use crate::volume::Volume;
 
 /// A file's map, as JSON, in bytes.
 struct Map<'a> {
@@ -53,15 +53,15 @@ impl Serialize for Map<'_> {
 /// # Errors
 /// If a path cannot be found, has no blocks, or its map is damaged.
 pub fn run(args: &VolumeArgs, paths: &[OsString], format: Format) -> Result<(), Error> {
-    let volume = Volume::open(args)?;
+    let volume = open::volume(args)?;
     let mut out = Output::new();
     let mut array = JsonArray::default();
     for path in paths {
         let path = rooted(path);
-        let inode = volume.lookup(&path)?;
-        let extents = volume.filesystem.extents(&inode).map_err(Error::path(&path))?;
+        let inode = volume.metadata(&path)?;
+        let extents = volume.filesystem().extents(&inode).map_err(Error::path(&path))?;
         let extents: Vec<Extent> = extents.collect::<Result<_, _>>().map_err(Error::path(&path))?;
-        let block_size = volume.filesystem.superblock().block_size();
+        let block_size = volume.filesystem().superblock().block_size();
         let map = Map { path: &path, size: inode.size(), block_size, extents: &extents };
         match (format.json, paths.len()) {
             (true, 1) => out.json(&map)?,

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::identify::identifier;
 use crate::cli::{ControllerArgs, Format};
-use crate::device::Device;
 use crate::error::Error;
+use crate::open;
 use crate::output::{Output, human_size};
 use crate::table::Table;
 
@@ -37,10 +37,10 @@ struct Namespace {
 /// # Errors
 /// If the controller cannot be opened or asked.
 pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
-    let device = Device::open(args)?;
-    let controller = &device.controller;
+    let device = open::device(args)?;
+    let controller = device.controller();
     let shown = match args.namespace {
-        Some(nsid) => vec![device.active(nsid)?],
+        Some(nsid) => vec![device.check_active(nsid)?],
         None => controller.namespace_ids()?,
     };
     let mut namespaces = Vec::with_capacity(shown.len());

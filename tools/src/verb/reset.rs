@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
+use nvio::DeviceName;
 use serde::Serialize;
 
 use crate::cli::{ControllerArgs, Format};
-use crate::device::{Device, DeviceName};
 use crate::error::Error;
+use crate::open;
 use crate::output::Output;
 
 #[derive(Serialize)]
@@ -31,10 +32,10 @@ pub fn run(name: &DeviceName, format: Format) -> Result<(), Error> {
     let begin = Instant::now();
     // To attach is to reset: the driver starts from a function that was just reset.
     let args = ControllerArgs { device: name.clone(), namespace: None, lba_size: 512 };
-    let device = Device::open(&args)?;
-    let active_namespaces = device.controller.namespace_ids()?.len();
+    let device = open::device(&args)?;
+    let active_namespaces = device.controller().namespace_ids()?.len();
     let ready_milliseconds = begin.elapsed().as_millis();
-    let identify = device.controller.identify();
+    let identify = device.controller().identify();
     let report = Report {
         device: name.to_string(),
         model: identify.model(),

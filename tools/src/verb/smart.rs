@@ -5,8 +5,8 @@ use nvio_driver::spec::{HealthLog, critical_warning};
 use serde::Serialize;
 
 use crate::cli::{ControllerArgs, Format};
-use crate::device::Device;
 use crate::error::Error;
+use crate::open;
 use crate::output::{Output, human_size};
 
 /// Bits of the critical warning, as they are shown.
@@ -60,8 +60,8 @@ struct Sensor {
 /// # Errors
 /// If the controller cannot be opened or asked.
 pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
-    let device = Device::open(args)?;
-    show(&device.controller, args.namespace, format)
+    let device = open::device(args)?;
+    show(device.controller(), args.namespace, format)
 }
 
 /// Shows it for an open controller.

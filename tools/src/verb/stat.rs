@@ -10,8 +10,8 @@ use super::rooted;
 use crate::attributes::Attributes;
 use crate::cli::{Format, VolumeArgs};
 use crate::error::Error;
+use crate::open;
 use crate::output::{JsonArray, Output};
-use crate::volume::Volume;
 use crate::{name, time};
 
 /// An inode with the path it was found at, as JSON.
@@ -147,13 +147,13 @@ pub fn mode_bytes(mode: u16) -> [u8; 10] {
 /// # Errors
 /// If a path cannot be found or read.
 pub fn run(args: &VolumeArgs, paths: &[OsString], format: Format) -> Result<(), Error> {
-    let volume = Volume::open(args)?;
+    let volume = open::volume(args)?;
     let mut out = Output::new();
     let mut array = JsonArray::default();
     for path in paths {
         let path = rooted(path);
-        let inode = volume.lookup_no_follow(&path)?;
-        let target = volume.target(&path, &inode)?;
+        let inode = volume.symlink_metadata(&path)?;
+        let target = open::target(&volume, &path, &inode)?;
         let attributes = Attributes::read(&volume, &path, &inode)?;
         let record = Record {
             path: &path,

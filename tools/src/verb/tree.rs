@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
+use nvio::Volume;
 use nvio_ext4::{Inode, WalkEvent};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -13,8 +14,8 @@ use super::stat::kind;
 use crate::cli::{Format, VolumeArgs};
 use crate::error::{Error, Failures};
 use crate::name;
+use crate::open;
 use crate::output::{JsonArray, Output};
-use crate::volume::Volume;
 
 /// An entry as JSON: one of a list, in the order of the tree.
 struct Entry<'a> {
@@ -49,11 +50,11 @@ pub fn run(
     max_depth: Option<u32>,
     format: Format,
 ) -> Result<ExitCode, Error> {
-    let volume = Volume::open(args)?;
+    let volume = open::volume(args)?;
     let root = rooted(path);
-    let inode = volume.lookup(&root)?;
+    let inode = volume.metadata(&root)?;
     let deepest = max_depth.map_or(usize::MAX, |depth| depth as usize - 1);
-    let mut walk = volume.filesystem.walk(&root, &inode).max_depth(deepest);
+    let mut walk = volume.filesystem().walk(&root, &inode).max_depth(deepest);
     let mut tree = Tree::new(&volume, format.json);
     if !tree.json {
         tree.out.name(path.as_bytes())?;
@@ -122,7 +123,7 @@ impl<'a> Tree<'a> {
     ) -> Result<(), Error> {
         let counter = if inode.is_dir() { &mut self.directories } else { &mut self.files };
         *counter += 1;
-        let target = self.volume.target(path, inode);
+        let target = open::target(self.volume, path, inode);
         let known = target.as_ref().ok().and_then(|target| target.as_deref());
         if self.json {
             self.array.push(&mut self.out, &Entry { path, inode, depth, target: known })?;

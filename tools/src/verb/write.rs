@@ -10,7 +10,7 @@ use super::rooted;
 use crate::cli::VolumeArgs;
 use crate::error::Error;
 use crate::name;
-use crate::volume::Volume;
+use crate::open;
 
 /// Overwrites the bytes from `offset` on.
 ///
@@ -18,17 +18,14 @@ use crate::volume::Volume;
 /// If the filesystem or the file cannot be written to, or has no such bytes; what comes before
 /// them has been written.
 pub fn run(args: &VolumeArgs, path: &OsString, offset: u64, dsync: bool) -> Result<(), Error> {
-    let (volume, disk) = Volume::open_writable(args)?;
-    let device = args.controller.device.to_string();
-    let filesystem = volume.filesystem.writable();
-    let filesystem = filesystem.map_err(|source| Error::NotWritable { device, source })?;
+    let volume = open::writable_volume(args)?;
     let path = rooted(path);
-    let inode = volume.lookup(&path)?;
+    let inode = volume.metadata(&path)?;
     if inode.is_dir() {
         return Err(Error::Directory { path: name::escaped(&path) });
     }
-    let mut file = filesystem.writable_file(&inode).map_err(Error::path(&path))?;
-    let mut queue = volume.writable_queue(&disk)?;
+    let mut file = volume.open_writable(&path)?;
+    let mut queue = volume.writable_queue()?;
     let flags = if dsync { IoFlags::DSYNC } else { IoFlags::empty() };
     let mut input = io::stdin().lock();
     let mut buffer = vec![0; BOUNCE_BYTES_MAX];
@@ -69,5 +66,5 @@ fn fill<'a>(input: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<&'a mut [
 
 fn refused(file: &WritableFile, path: &[u8], written: u64, source: nvio_ext4::Error) -> Error {
     log::debug!("inode {}: {source}", file.inode().number());
-    Error::Write { path: name::escaped(path), written, source: source.into() }
+    Error::Write { path: name::escaped(path), written, source }
 }

@@ -7,11 +7,11 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nvio_ext4::{FileQueue, FileType, Inode, WalkEvent};
+use nvio::{Queue, Volume};
+use nvio_ext4::{FileType, Inode, WalkEvent};
 use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use crate::error::{Error, one_line};
-use crate::volume::Volume;
 
 /// Size classes: name, and the largest size in it.
 pub const CLASSES: [(&str, u64); 4] = [
@@ -63,7 +63,7 @@ pub struct Findings {
 /// A comparison in progress.
 pub struct Check<'a> {
     volume: &'a Volume,
-    queue: FileQueue,
+    queue: Queue,
     buffer: Vec<u8>,
     expected: Vec<u8>,
     findings: Findings,
@@ -120,8 +120,8 @@ impl<'a> Check<'a> {
     /// # Errors
     /// If a directory of the device cannot be read.
     pub fn listing(&mut self, folder: &Path) -> Result<(), Error> {
-        let root = self.volume.lookup(b"/")?;
-        let mut walk = self.volume.filesystem.walk(b"/", &root);
+        let root = self.volume.metadata(b"/")?;
+        let mut walk = self.volume.filesystem().walk(b"/", &root);
         while let Some(visit) = walk.step() {
             let path = match visit {
                 Ok(visit) if visit.event == WalkEvent::Entry => visit.path,
@@ -153,7 +153,7 @@ impl<'a> Check<'a> {
         meta: &Metadata,
     ) -> Result<Result<(), String>, Error> {
         let start = Instant::now();
-        let inode = match self.volume.filesystem.lookup_no_follow(path) {
+        let inode = match self.volume.filesystem().lookup_no_follow(path) {
             Ok(inode) => inode,
             Err(nvio_ext4::Error::NotFound { .. }) => {
                 return Ok(Err("is not on the device".to_owned()));
@@ -168,7 +168,7 @@ impl<'a> Check<'a> {
             FileType::Symlink => {
                 self.findings.symlinks += 1;
                 let wanted = fs::read_link(host).map_err(|e| Error::host("read", host, e))?;
-                return Ok(match self.volume.filesystem.read_link(&inode) {
+                return Ok(match self.volume.filesystem().read_link(&inode) {
                     Ok(target) if target == wanted.as_os_str().as_bytes() => Ok(()),
                     Ok(_) => Err("has another target".to_owned()),
                     Err(error) => Err(one_line(&error)),
@@ -187,7 +187,7 @@ impl<'a> Check<'a> {
         start: Instant,
     ) -> Result<Result<(), String>, Error> {
         let source = File::open(host).map_err(|error| Error::host("read", host, error))?;
-        let mut file = match self.volume.filesystem.file(inode) {
+        let mut file = match self.volume.filesystem().file(inode) {
             Ok(file) => file,
             Err(error) => return Ok(Err(one_line(&error))),
         };

@@ -11,10 +11,9 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 
 use crate::cli::Format;
-use crate::device::Device;
 use crate::error::Error;
+use crate::open;
 use crate::output::Output;
-use crate::volume::Volume;
 use crate::{mkfs, progress, sample};
 use check::Check;
 use report::Report;
@@ -49,8 +48,7 @@ pub fn run(
     let image = work.path().join("disk.img");
     with_step("making an ext4 image (mke2fs)", || mkfs::image_of(folder, &image))?;
     let check = with_step("reading", || {
-        let device = Device::serve(&image, lba_size)?;
-        let volume = Volume::on(device, &image.display().to_string())?;
+        let volume = open::image(&image, lba_size)?;
         let mut check = Check::new(&volume)?;
         check.folder(folder)?;
         check.listing(folder)?;

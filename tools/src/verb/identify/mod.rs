@@ -9,8 +9,8 @@ use nvio_driver::{Controller, Namespace};
 use serde::Serialize;
 
 use crate::cli::{ControllerArgs, Format};
-use crate::device::Device;
 use crate::error::Error;
+use crate::open;
 use crate::output::{Output, human_size};
 use crate::table::Table;
 use controller::{PowerState, power_table};
@@ -96,15 +96,15 @@ struct LbaFormat {
 /// # Errors
 /// If it cannot be opened or asked.
 pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
-    let device = Device::open(args)?;
-    let active = device.controller.namespace_ids()?;
+    let device = open::device(args)?;
+    let active = device.controller().namespace_ids()?;
     let shown: Vec<u32> = match args.namespace {
-        Some(nsid) => vec![device.active(nsid)?],
+        Some(nsid) => vec![device.check_active(nsid)?],
         None => active.iter().copied().take(NAMESPACES_SHOWN).collect(),
     };
-    let namespaces = shown.into_iter().map(|nsid| namespace_report(&device.controller, nsid));
+    let namespaces = shown.into_iter().map(|nsid| namespace_report(device.controller(), nsid));
     let namespaces = namespaces.collect();
-    let report = report(&device.controller, active, namespaces);
+    let report = report(device.controller(), active, namespaces);
     let mut out = Output::new();
     if format.json {
         out.json(&report)?

@@ -11,8 +11,8 @@ use nvio_driver::spec::{log_id, lpa};
 use serde::Serialize;
 
 use crate::cli::{ControllerArgs, Format, RawRange};
-use crate::device::Device;
 use crate::error::Error;
+use crate::open;
 use crate::output::Output;
 use crate::table::Table;
 use crate::verb::smart;
@@ -57,8 +57,8 @@ pub fn run(
     range: RawRange,
     format: Format,
 ) -> Result<(), Error> {
-    let device = Device::open(args)?;
-    let controller = &device.controller;
+    let device = open::device(args)?;
+    let controller = device.controller();
     let is_raw = range.length.is_some() || range.offset.is_some();
     match page.map(|LogName(id)| id) {
         Some(id) if is_raw => raw::show(controller, id, args.namespace, range, format),

@@ -23,10 +23,7 @@ const FIRST_LOGICAL: u32 = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Neither kind of table.
-    #[error(
-        "the device has no partition table (with {block_size}-byte blocks); leave out --partition \
-         to read the whole device, or try another --lba-size for an image"
-    )]
+    #[error("the device has no partition table (with {block_size}-byte blocks)")]
     NoTable {
         /// Size of a logical block.
         block_size: u32,

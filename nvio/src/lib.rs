@@ -1,0 +1,76 @@
+//! Files of ext4 filesystems on NVMe devices, read and overwritten from user space.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let image = dir.path().join("disk.img");
+//! # std::fs::create_dir_all(dir.path().join("folder/etc"))?;
+//! # std::fs::write(dir.path().join("folder/etc/hostname"), "worker-7\n")?;
+//! # let made = std::process::Command::new("/sbin/mke2fs")
+//! #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
+//! #     .status()?;
+//! # assert!(made.success());
+//! # let device = &image;
+//! // "0000:01:00.0", "vfio-user:SOCKET" or the path of an image.
+//! let volume = nvio::Volume::open(device)?;
+//! let text = volume.read_to_string("/etc/hostname")?;
+//! assert_eq!(text, "worker-7\n");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A device is the PCI address of an NVMe controller that is bound to vfio-pci, the socket of a
+//! vfio-user server, or the path of an image, which an embedded controller serves from threads of
+//! this process. A [`Location`] selects namespace, partition or byte range; [`OpenOptions`] set
+//! the size of caches, the depth of queues, and the device of an external journal.
+//!
+//! # Ways to read
+//!
+//! | call | waits | copies |
+//! |---|---|---|
+//! | [`Volume::read`], [`Volume::read_to_string`] | yes | once |
+//! | [`File::read_at`], [`File::read_exact_at`], [`io::Read`](std::io::Read) of [`File`] | yes | once |
+//! | [`Queue`]: submit any number of requests, ring once, poll | no | none for DMA memory |
+//! | [`AsyncQueue`]: a future for each request | no | none for DMA memory |
+//!
+//! Calls whose name begins with `submit` never wait; `read_at` and `write_at` wait; `async`
+//! functions are futures. A volume is shared by threads; a queue belongs to one thread.
+//!
+//! # Writing
+//!
+//! A [`WritableVolume`] overwrites bytes that files have. Nothing else is written.
+//!
+//! # Layers
+//!
+//! The crates below are re-exported: [`ext4`] for walks, extents and attributes, [`iomap`] for
+//! flags, vectored memory and counters, [`driver`] for raw blocks, identify data and log pages, and
+//! [`emulator`] for an NVMe controller in software.
+#![forbid(unsafe_code)]
+
+mod device;
+mod error;
+mod file;
+mod image;
+mod location;
+mod options;
+mod partition;
+mod pool;
+mod queue;
+mod volume;
+mod writable;
+
+pub use device::Device;
+pub use error::Error;
+pub use file::File;
+pub use image::check as check_image;
+pub use location::{DeviceName, Location};
+pub use nvio_driver as driver;
+pub use nvio_emulator as emulator;
+pub use nvio_ext4 as ext4;
+pub use nvio_ext4::{AsyncFile, DirEntry, FileType, Inode};
+pub use nvio_iomap as iomap;
+pub use options::OpenOptions;
+pub use partition::Error as PartitionError;
+pub use queue::{AsyncQueue, Queue, WritableQueue};
+pub use volume::{READ_BYTES_MAX, ReadDir, Volume};
+pub use writable::{WritableFile, WritableVolume};

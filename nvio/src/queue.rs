@@ -1,0 +1,133 @@
+//! Queues for callers that poll, and queues of futures.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use nvio_ext4::{AsyncFileQueue, FileQueue};
+use nvio_iomap::{Disk, WritableDisk};
+
+use crate::volume::Inner;
+
+/// A queue for the requests of one thread, on any files of a [`Volume`](crate::Volume).
+///
+/// Requests are submitted without waiting, shown to the device by one [`ring`](FileQueue::ring) for
+/// a batch, and handed to the caller by [`poll`](FileQueue::poll) or [`wait`](FileQueue::wait),
+/// which it inherits from [`nvio_iomap::FileQueue`].
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let image = dir.path().join("disk.img");
+/// # std::fs::create_dir(dir.path().join("folder"))?;
+/// # std::fs::write(dir.path().join("folder/table.db"), vec![7; 100_000])?;
+/// # let made = std::process::Command::new("/sbin/mke2fs")
+/// #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
+/// #     .status()?;
+/// # assert!(made.success());
+/// let volume = nvio::Volume::open(&image)?;
+/// let mut file = volume.open_file("/table.db")?;
+/// let mut queue = volume.queue()?;
+/// for page in 0..16 {
+///     let buf = queue.alloc(4096)?;
+///     queue.submit_read(&mut file, page * 4096, buf, page)?;
+/// }
+/// queue.ring();
+/// let mut done = 0;
+/// while done < 16 {
+///     done += queue.wait(|page| assert_eq!(page.result.unwrap(), 4096))?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Queue<D = Disk> {
+    // Dropped before the device that it belongs to.
+    queue: FileQueue<D>,
+    volume: Arc<Inner>,
+}
+
+/// A [`Queue`] for reading and overwriting files of a [`WritableVolume`](crate::WritableVolume).
+pub type WritableQueue = Queue<WritableDisk>;
+
+impl<D: AsRef<Disk>> Queue<D> {
+    pub(crate) fn new(queue: FileQueue<D>, volume: Arc<Inner>) -> Self {
+        Self { queue, volume }
+    }
+
+    /// Converts the queue to one whose requests are futures.
+    pub fn into_async(self) -> AsyncQueue<D> {
+        AsyncQueue { queue: AsyncFileQueue::over(self.queue), volume: self.volume }
+    }
+}
+
+impl<D> fmt::Debug for Queue<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("volume", &self.volume).finish_non_exhaustive()
+    }
+}
+
+impl<D> Deref for Queue<D> {
+    type Target = FileQueue<D>;
+
+    #[inline]
+    fn deref(&self) -> &Self::Target {
+        &self.queue
+    }
+}
+
+impl<D> DerefMut for Queue<D> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.queue
+    }
+}
+
+/// A queue whose requests are futures, for any executor that runs on one thread. Cheap to clone.
+///
+/// Its methods are those of [`nvio_iomap::AsyncFileQueue`]; files are read through
+/// [`AsyncFile`](crate::AsyncFile).
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let image = dir.path().join("disk.img");
+/// # std::fs::create_dir(dir.path().join("folder"))?;
+/// # std::fs::write(dir.path().join("folder/hello.txt"), "Hello")?;
+/// # let made = std::process::Command::new("/sbin/mke2fs")
+/// #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
+/// #     .status()?;
+/// # assert!(made.success());
+/// use nvio::iomap::IoArgs;
+///
+/// let volume = nvio::Volume::open(&image)?;
+/// let queue = volume.async_queue()?;
+/// let file = volume.open_file("/hello.txt")?.into_async();
+/// let (memory, bytes) = queue.block_on(file.read(&queue, IoArgs::at(0), vec![0; 100]))?;
+/// assert_eq!(&memory.into_bytes().unwrap()[..bytes], b"Hello");
+/// # Ok(())
+/// # }
+/// ```
+pub struct AsyncQueue<D = Disk> {
+    queue: AsyncFileQueue<D>,
+    volume: Arc<Inner>,
+}
+
+impl<D> Clone for AsyncQueue<D> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), volume: Arc::clone(&self.volume) }
+    }
+}
+
+impl<D> fmt::Debug for AsyncQueue<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncQueue").field("volume", &self.volume).finish_non_exhaustive()
+    }
+}
+
+impl<D> Deref for AsyncQueue<D> {
+    type Target = AsyncFileQueue<D>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.queue
+    }
+}

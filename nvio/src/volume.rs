@@ -1,0 +1,276 @@
+//! An open filesystem, and the calls in the shape of `std::fs`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use nvio_ext4::{DirEntry, Filesystem, Inode};
+use nvio_iomap::{Disk, DiskQueue};
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::file::File;
+use crate::location::Location;
+use crate::options::{Journal, OpenOptions};
+use crate::pool::Pool;
+use crate::queue::{AsyncQueue, Queue};
+
+/// Largest file in bytes that [`Volume::read`] reads into memory as a whole.
+pub const READ_BYTES_MAX: u64 = 1 << 30;
+
+/// An open filesystem on a device, for reading. Cheap to clone; threads share it.
+///
+/// Paths are bytes from the root directory, so that both `&str` and `&[u8]` serve; symbolic links
+/// are followed unless a method says otherwise. Calls that wait share a few queues of the volume;
+/// a thread that polls has a [`Queue`] of its own.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let image = dir.path().join("disk.img");
+/// # std::fs::create_dir(dir.path().join("folder"))?;
+/// # std::fs::write(dir.path().join("folder/hello.txt"), "Hello")?;
+/// # let made = std::process::Command::new("/sbin/mke2fs")
+/// #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
+/// #     .status()?;
+/// # assert!(made.success());
+/// let volume = nvio::Volume::open(&image)?;
+/// assert!(volume.exists("/hello.txt")?);
+/// assert_eq!(volume.metadata("/hello.txt")?.size(), 5);
+/// for entry in volume.read_dir("/")? {
+///     println!("{}", entry?.name.escape_ascii());
+/// }
+/// let error = volume.read("/goodbye.txt").unwrap_err();
+/// assert_eq!(error.to_string(), "/goodbye.txt: no such file or directory");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Volume {
+    inner: Arc<Inner>,
+}
+
+/// The state that a volume shares with its files and queues.
+pub(crate) struct Inner {
+    // Fields drop in order: queues before the controller that they belong to.
+    filesystem: Filesystem,
+    readers: Pool<nvio_ext4::FileQueue>,
+    disk: Disk,
+    depth: u16,
+    device: Device,
+    _journal: Option<Device>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.filesystem.fmt(f)
+    }
+}
+
+impl fmt::Debug for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Volume").field("filesystem", &self.inner.filesystem).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(crate) fn queue(&self) -> Result<nvio_ext4::FileQueue, Error> {
+        let queue = DiskQueue::new(self.device.controller(), &self.disk, self.depth)?;
+        Ok(nvio_ext4::FileQueue::new(queue))
+    }
+
+    /// Calls `f` with a queue of the pool.
+    pub(crate) fn with_reader<R>(
+        &self,
+        f: impl FnOnce(&mut nvio_ext4::FileQueue) -> R,
+    ) -> Result<R, Error> {
+        self.readers.with(|| self.queue(), f)
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(crate) fn depth(&self) -> u16 {
+        self.depth
+    }
+}
+
+impl Volume {
+    /// Opens the filesystem at `location` with the default [`OpenOptions`]: on the PCI address of a
+    /// device that is bound to vfio-pci, on `vfio-user:SOCKET`, or in the image at a path. A
+    /// [`Location`] also selects namespace and partition.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn open(location: impl Into<Location>) -> Result<Self, Error> {
+        OpenOptions::new().open(location)
+    }
+
+    pub(crate) fn new(
+        device: Device,
+        location: &Location,
+        whole: &Disk,
+        disk: Disk,
+        options: &OpenOptions,
+        journal: Option<Journal>,
+    ) -> Result<Self, Error> {
+        let source = device.source(&disk)?;
+        let how = options.filesystem_options();
+        let (opened, journal) = match journal {
+            None => (Filesystem::open_with(source, how), None),
+            Some(Journal { source: journal, device }) => {
+                (Filesystem::open_with_journal(source, journal, how), device)
+            }
+        };
+        let filesystem = opened.map_err(|error| device.no_filesystem(location, whole, error))?;
+        let (readers, depth) = (Pool::new(), options.depth());
+        let inner = Inner { filesystem, readers, disk, depth, device, _journal: journal };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Reads a whole file of at most [`READ_BYTES_MAX`] bytes.
+    ///
+    /// # Errors
+    /// [`Error::Path`] if there is no such file or it is damaged, [`Error::TooLarge`], or a failure
+    /// of the device.
+    pub fn read(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
+        let path = path.as_ref();
+        let mut file =
+            self.inner.filesystem.file(&self.metadata(path)?).map_err(Error::path(path))?;
+        let size = file.size();
+        let too_large = || Error::TooLarge { path: path.into(), size, max: READ_BYTES_MAX };
+        let length = usize::try_from(size.min(READ_BYTES_MAX + 1)).map_err(|_| too_large())?;
+        let mut bytes = Vec::new();
+        if size > READ_BYTES_MAX || bytes.try_reserve_exact(length).is_err() {
+            return Err(too_large());
+        }
+        bytes.resize(length, 0);
+        let read = self.inner.with_reader(|queue| file.read_at(queue, 0, &mut bytes))?;
+        bytes.truncate(read.map_err(Error::path(path))?);
+        Ok(bytes)
+    }
+
+    /// Reads a whole file as text.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and [`Error::NotUtf8`].
+    pub fn read_to_string(&self, path: impl AsRef<[u8]>) -> Result<String, Error> {
+        let path = path.as_ref();
+        let not_text = |_| Error::NotUtf8 { path: path.into() };
+        String::from_utf8(self.read(path)?).map_err(not_text)
+    }
+
+    /// Returns the inode at `path`: type, size, owner, times and the other fields of `stat`.
+    ///
+    /// # Errors
+    /// [`Error::Path`] if the path does not exist or is damaged.
+    pub fn metadata(&self, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
+        let path = path.as_ref();
+        self.inner.filesystem.lookup(path).map_err(Error::path(path))
+    }
+
+    /// Returns the inode at `path`, which may be a symbolic link: a link in the last component is
+    /// not followed.
+    ///
+    /// # Errors
+    /// As [`metadata`](Self::metadata).
+    pub fn symlink_metadata(&self, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
+        let path = path.as_ref();
+        self.inner.filesystem.lookup_no_follow(path).map_err(Error::path(path))
+    }
+
+    /// Returns true if `path` exists.
+    ///
+    /// # Errors
+    /// [`Error::Path`] if that is not known, because of damage or a failure of the device.
+    pub fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool, Error> {
+        match self.metadata(path) {
+            Ok(_) => Ok(true),
+            Err(Error::Path { error: nvio_ext4::Error::NotFound { .. }, .. }) => Ok(false),
+            Err(Error::Path { error: nvio_ext4::Error::NotADirectory { .. }, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the target of the symbolic link at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Path`] if there is no symbolic link, or it is damaged.
+    pub fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
+        let path = path.as_ref();
+        let inode = self.symlink_metadata(path)?;
+        self.inner.filesystem.read_link(&inode).map_err(Error::path(path))
+    }
+
+    /// Returns the entries of the directory at `path`, without "." and "..", in the order in which
+    /// they are stored.
+    ///
+    /// # Errors
+    /// [`Error::Path`] if there is no directory, or it is damaged.
+    pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<ReadDir, Error> {
+        let path = path.as_ref();
+        let inode = self.metadata(path)?;
+        let entries = self.inner.filesystem.read_dir(&inode).map_err(Error::path(path))?;
+        Ok(ReadDir { entries, path: path.to_vec(), _volume: Arc::clone(&self.inner) })
+    }
+
+    /// Opens the regular file at `path` for reading.
+    ///
+    /// # Errors
+    /// [`Error::Path`] if there is no such file, or it is damaged.
+    pub fn open_file(&self, path: impl AsRef<[u8]>) -> Result<File, Error> {
+        let path = path.as_ref();
+        let inode = self.metadata(path)?;
+        let file = self.inner.filesystem.file(&inode).map_err(Error::path(path))?;
+        Ok(File::new(file, Arc::clone(&self.inner)))
+    }
+
+    /// Creates a queue, for a thread that polls.
+    ///
+    /// # Errors
+    /// If the controller has no more queues, or the arena no room.
+    pub fn queue(&self) -> Result<Queue, Error> {
+        Ok(Queue::new(self.inner.queue()?, Arc::clone(&self.inner)))
+    }
+
+    /// Creates a queue whose requests are futures.
+    ///
+    /// # Errors
+    /// As [`queue`](Self::queue).
+    pub fn async_queue(&self) -> Result<AsyncQueue, Error> {
+        Ok(self.queue()?.into_async())
+    }
+
+    /// The filesystem, for everything that has no shorter form here: walks, extents, extended
+    /// attributes, the superblock. Drop clones of it before the volume.
+    pub fn filesystem(&self) -> &Filesystem {
+        &self.inner.filesystem
+    }
+
+    /// The device that the filesystem is on.
+    pub fn device(&self) -> &Device {
+        self.inner.device()
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}
+
+/// The entries of a directory; see [`Volume::read_dir`]. After an error there are no more items.
+#[derive(Debug)]
+pub struct ReadDir {
+    entries: nvio_ext4::ReadDir,
+    path: Vec<u8>,
+    _volume: Arc<Inner>,
+}
+
+impl Iterator for ReadDir {
+    type Item = Result<DirEntry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.entries.next()?.map_err(Error::path(&self.path)))
+    }
+}
+
+impl std::iter::FusedIterator for ReadDir {}

@@ -1,0 +1,97 @@
+//! Opens the device or the filesystem that a command line names.
+
+use std::path::Path;
+
+use nvio::ext4::Inspection;
+use nvio::{Device, Inode, Location, OpenOptions, Volume, WritableVolume};
+
+use crate::cli::{ControllerArgs, VolumeArgs};
+use crate::error::Error;
+
+/// Size of the DMA arena in bytes. Two queues and their bounce memory need about 4 MiB. Most
+/// systems let a user lock 8 MiB, so that root is not needed, and pinning them is quick.
+const ARENA_BYTES: usize = 8 << 20;
+
+/// Opens a controller.
+///
+/// # Errors
+/// If it cannot be reached, or the image cannot be served.
+pub fn device(args: &ControllerArgs) -> Result<Device, Error> {
+    Ok(controller_options(args).open_device(args.device.clone())?)
+}
+
+/// Opens a filesystem for reading.
+///
+/// # Errors
+/// If device, namespace, partition or filesystem cannot be opened.
+pub fn volume(args: &VolumeArgs) -> Result<Volume, Error> {
+    Ok(volume_options(args).open(location(args))?)
+}
+
+/// Opens a filesystem whose files are to be overwritten.
+///
+/// # Errors
+/// If device, namespace, partition or filesystem cannot be opened for writing.
+pub fn writable_volume(args: &VolumeArgs) -> Result<WritableVolume, Error> {
+    Ok(volume_options(args).open_writable(location(args))?)
+}
+
+/// Opens the filesystem in an image.
+///
+/// # Errors
+/// If the image cannot be served, or holds no filesystem.
+pub fn image(image: &Path, lba_size: u32) -> Result<Volume, Error> {
+    Ok(OpenOptions::new().arena_bytes(ARENA_BYTES).image_block_bytes(lba_size).open(image)?)
+}
+
+/// Reads the superblock of a filesystem or an external journal. The device must outlive the
+/// inspection.
+///
+/// # Errors
+/// If device, namespace or partition cannot be opened, or hold neither of the two.
+pub fn inspection(args: &VolumeArgs) -> Result<(Inspection, Device), Error> {
+    Ok(volume_options(args).inspect(location(args))?)
+}
+
+/// Reads the target of a symbolic link. Returns `None` if `inode` is not a symbolic link.
+///
+/// # Errors
+/// If the target is damaged.
+pub fn target(volume: &Volume, path: &[u8], inode: &Inode) -> Result<Option<Vec<u8>>, Error> {
+    if !inode.is_symlink() {
+        return Ok(None);
+    }
+    volume.filesystem().read_link(inode).map(Some).map_err(Error::path(path))
+}
+
+fn controller_options(args: &ControllerArgs) -> OpenOptions {
+    OpenOptions::new().arena_bytes(ARENA_BYTES).image_block_bytes(args.lba_size)
+}
+
+fn volume_options(args: &VolumeArgs) -> OpenOptions {
+    let options = controller_options(&args.controller)
+        .cache_bytes(args.memory.cache_bytes())
+        .read_ahead_bytes(args.memory.read_ahead_bytes());
+    match &args.journal {
+        None => options,
+        Some(device) => {
+            let journal = Location::new(device.clone());
+            options.journal(part(journal, args.journal_namespace, args.journal_partition))
+        }
+    }
+}
+
+fn location(args: &VolumeArgs) -> Location {
+    let device = Location::new(args.controller.device.clone());
+    part(device, args.controller.namespace, args.partition)
+}
+
+fn part(mut location: Location, namespace: Option<u32>, partition: Option<u32>) -> Location {
+    if let Some(nsid) = namespace {
+        location = location.namespace(nsid);
+    }
+    if let Some(number) = partition {
+        location = location.partition(number);
+    }
+    location
+}
