@@ -80,7 +80,7 @@ impl Filesystem {
             return Ok(inode);
         }
         let inode = self.parse_inode(number, &self.inode_bytes(number)?)?;
-        // While orphans are collected, what they lose is not known yet.
+        // Until recovery has ended, fast commits may still change the inode.
         if self.inner.orphans.get().is_some() {
             self.inner.inodes.insert(number, inode.clone());
         }
@@ -89,23 +89,11 @@ impl Filesystem {
 
     /// The inode that is in `bytes`, as it is after a mount.
     pub(crate) fn parse_inode(&self, number: u32, bytes: &InodeBytes) -> Result<Inode, Error> {
-        let inode =
-            Inode::parse(self.superblock(), number, bytes).map_err(|error| match error {
-                // The tail of a table is not initialised by all who make filesystems.
-                Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
-                error => error,
-            })?;
-        let inode = match self.inner.fast_commit.get() {
-            Some(changes) => changes.counted(self, inode)?,
-            None => inode,
-        };
-        match self.inner.orphans.get() {
-            Some(orphans) if orphans.contains(number) => {
-                let blocks = orphans.blocks_512(self, &inode)?;
-                Ok(inode.with_blocks_512(blocks))
-            }
-            _ => Ok(inode),
-        }
+        Inode::parse(self.superblock(), number, bytes).map_err(|error| match error {
+            // The tail of a table is not initialised by all who make filesystems.
+            Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
+            error => error,
+        })
     }
 
     /// What fast commits have changed of a file's map.

@@ -245,7 +245,8 @@ impl Inode {
         self.links.into()
     }
 
-    /// Blocks that are allocated to it, metadata included, in units of 512 bytes.
+    /// Blocks that are allocated to it, metadata included, in units of 512 bytes: the stored count,
+    /// which the next mount may correct where it replays fast commits or truncates orphans.
     pub fn blocks_512(&self) -> u64 {
         self.blocks_512
     }
@@ -297,11 +298,6 @@ impl Inode {
         } else {
             ((new >> 8) & 0xfff, (new & 0xff) | ((new >> 12) & 0xf_ff00))
         })
-    }
-
-    /// The same inode with another count of blocks.
-    pub(crate) fn with_blocks_512(self, blocks_512: u64) -> Self {
-        Self { blocks_512, ..self }
     }
 
     /// Whether a symbolic link's target is in the inode. Filesystems whose attributes may be in

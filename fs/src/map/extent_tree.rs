@@ -13,10 +13,8 @@ use crate::format::checksum::crc32c;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
-use crate::map;
 use crate::map::run::MapRun;
 use crate::map::{LOGICAL_END, RunBuilder, prefetch_leaves};
-use crate::recovery::fast_commit::Ranges;
 
 /// `eh_magic`.
 const MAGIC: u16 = 0xf30a;
@@ -27,7 +25,7 @@ const WRITTEN_MAX: u16 = 32_768;
 /// Size of the header and of every entry, bytes.
 const ENTRY_SIZE: usize = 12;
 /// Entries that fit into the root.
-pub(crate) const ENTRIES_IN_ROOT: u64 = 4;
+const ENTRIES_IN_ROOT: u16 = 4;
 
 /// `struct ext4_extent_header`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -86,7 +84,7 @@ pub(crate) fn is_root(bytes: &[u8]) -> bool {
 /// Makes the map of an inode a tree without extents.
 pub(crate) fn clear_root(bytes: &mut [u8]) {
     if let Ok((header, _)) = RawHeader::mut_from_prefix(bytes) {
-        let max = u16::try_from(ENTRIES_IN_ROOT).unwrap_or(0).into();
+        let max = ENTRIES_IN_ROOT.into();
         let zero = U16::ZERO;
         *header = RawHeader {
             magic: MAGIC.into(),
@@ -96,11 +94,6 @@ pub(crate) fn clear_root(bytes: &mut [u8]) {
             generation: U32::ZERO,
         };
     }
-}
-
-/// Entries that fit into a block.
-pub(crate) fn entries_in_block(superblock: &Superblock) -> u64 {
-    u64::from(superblock.block_size()).checked_div(12).unwrap_or(1).saturating_sub(1).max(1)
 }
 
 /// 48 bits in two fields.
@@ -331,139 +324,6 @@ impl<'a> Node<'a> {
             low = end;
         }
         Ok(leaf.finish(self.high))
-    }
-}
-
-/// Blocks of the tree that have nothing before logical block `end`, and are freed when the file is
-/// truncated there.
-pub(crate) fn nodes_past(fs: &Filesystem, inode: &Inode, end: u64) -> Result<u64, Error> {
-    let root = root(fs, inode);
-    let header = root.header(None)?;
-    let mut past = Past { fs, inode, end, nodes: 0 };
-    past.visit(&root, header)?;
-    Ok(past.nodes)
-}
-
-/// A walk over the nodes at the end of a tree.
-struct Past<'a> {
-    fs: &'a Filesystem,
-    inode: &'a Inode,
-    end: u64,
-    /// Nodes that nothing is left in.
-    nodes: u64,
-}
-
-impl Past<'_> {
-    /// Whether something is left in this node. What is below it has been counted then.
-    fn visit(&mut self, node: &Node<'_>, header: &RawHeader) -> Result<bool, Error> {
-        let Some(below) = header.depth.get().checked_sub(1) else {
-            let extents: &[RawExtent] = node.entries(header)?;
-            return Ok(extents
-                .first()
-                .is_some_and(|first| u64::from(first.logical.get()) < self.end));
-        };
-        let entries: &[RawIndex] = node.entries(header)?;
-        let mut high = node.high;
-        for entry in entries.iter().rev() {
-            let low = u64::from(entry.logical.get());
-            let number = join(entry.leaf_lo, entry.leaf_hi);
-            let structure = Structure::ExtentBlock { block: number, inode: self.inode.number() };
-            let block = read_node(self.fs, number, structure)?;
-            let child = Node { superblock: node.superblock, bytes: &block, structure, low, high };
-            let header = child.header(Some(below))?;
-            verify_checksum(&child, header, self.inode)?;
-            // At most DEPTH_MAX deep: depths have been checked.
-            if self.visit(&child, header)? {
-                return Ok(true);
-            }
-            self.nodes = self.nodes.saturating_add(1);
-            let limit = node.superblock.blocks_count();
-            if self.nodes > limit {
-                let structure = Structure::BlockMap { inode: self.inode.number() };
-                return Err(structure.corrupt(Problem::TooManyBlocks { limit }));
-            }
-            high = low;
-        }
-        Ok(false)
-    }
-}
-
-/// Blocks of the tree that a kernel comes to when it puts the changes of fast commits into it: nodes
-/// that nothing is left in are freed, and one that is full is filled before there is another. A
-/// kernel that puts an extent into the middle of a full leaf cuts that in two, and may come to more.
-pub(crate) fn count_nodes(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
-    let root = root(fs, inode);
-    let header = root.header(None)?;
-    let room = entries_in_block(fs.superblock());
-    let mut count = Count { fs, inode, room, nodes: 0, visited: 0, extents: 0 };
-    let mut entries = count.entries(&root, header)?;
-    let Count { mut nodes, extents, .. } = count;
-    if extents == 0 {
-        return Ok(0);
-    }
-    // A tree that has grown does not become lower when extents go.
-    let peak = fs.range_changes(inode.number()).map_or(0, Ranges::peak);
-    let (mut in_root, mut grown) = (peak, 0u16);
-    while in_root > ENTRIES_IN_ROOT {
-        in_root = in_root.div_ceil(room);
-        grown = grown.saturating_add(1);
-    }
-    let mut depth = header.depth.get();
-    while entries > ENTRIES_IN_ROOT || depth < grown {
-        entries = entries.div_ceil(room);
-        nodes = nodes.saturating_add(entries);
-        depth = depth.saturating_add(1);
-    }
-    // But for a single leaf, whose extents move into the root when there is room for them.
-    if depth == 1 && entries == 1 && extents <= ENTRIES_IN_ROOT {
-        return Ok(0);
-    }
-    Ok(nodes)
-}
-
-/// A walk over all nodes of a tree.
-struct Count<'a> {
-    fs: &'a Filesystem,
-    inode: &'a Inode,
-    /// Entries that fit into a node.
-    room: u64,
-    nodes: u64,
-    visited: u64,
-    extents: u64,
-}
-
-impl Count<'_> {
-    /// Entries that a node comes to, if it has room for all of them.
-    fn entries(&mut self, node: &Node<'_>, header: &RawHeader) -> Result<u64, Error> {
-        let Some(below) = header.depth.get().checked_sub(1) else {
-            let extents = map::count_extents(self.fs, self.inode, node.low..node.high)?;
-            self.extents = self.extents.saturating_add(extents);
-            return Ok(extents);
-        };
-        let entries: &[RawIndex] = node.entries(header)?;
-        let starts = entries.iter().map(|entry| u64::from(entry.logical.get()));
-        let ends = starts.skip(1).chain([node.high]);
-        let (mut low, mut all) = (node.low, 0u64);
-        for (entry, high) in entries.iter().zip(ends) {
-            let limit = node.superblock.blocks_count();
-            self.visited = self.visited.saturating_add(1);
-            if self.visited > limit {
-                let structure = Structure::BlockMap { inode: self.inode.number() };
-                return Err(structure.corrupt(Problem::TooManyBlocks { limit }));
-            }
-            let number = join(entry.leaf_lo, entry.leaf_hi);
-            let structure = Structure::ExtentBlock { block: number, inode: self.inode.number() };
-            let block = read_node(self.fs, number, structure)?;
-            // What is added in front of the first child goes into it.
-            let child = Node { superblock: node.superblock, bytes: &block, structure, low, high };
-            let header = child.header(Some(below))?;
-            verify_checksum(&child, header, self.inode)?;
-            let nodes = self.entries(&child, header)?.div_ceil(self.room);
-            self.nodes = self.nodes.saturating_add(nodes);
-            all = all.saturating_add(nodes);
-            low = high;
-        }
-        Ok(all)
     }
 }
 

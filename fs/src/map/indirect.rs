@@ -143,69 +143,6 @@ impl Tree {
     }
 }
 
-/// Blocks of pointers that have nothing before logical block `end`, and are freed when the file is
-/// truncated there.
-pub(crate) fn blocks_past(fs: &Filesystem, inode: &Inode, end: u64) -> Result<u64, Error> {
-    let structure = Structure::BlockPointers { inode: inode.number() };
-    let pointers = <[U32]>::ref_from_bytes(&inode.block).unwrap_or_default();
-    let (direct, indirect) = pointers.split_at_checked(DIRECT).unwrap_or_default();
-    let per_block = u64::from(fs.superblock().block_size() >> 2);
-    let mut past = Past { fs, inode, end, per_block, blocks: 0 };
-    let (mut start, mut span) = (u64::try_from(direct.len()).unwrap_or(u64::MAX), 1u64);
-    for (levels, pointer) in (1u32..).zip(indirect) {
-        span = span.saturating_mul(per_block);
-        past.visit(structure, pointer.get(), Tree { levels, span, start })?;
-        start = start.saturating_add(span);
-    }
-    Ok(past.blocks)
-}
-
-/// A walk over what is past a logical block.
-struct Past<'a> {
-    fs: &'a Filesystem,
-    inode: &'a Inode,
-    end: u64,
-    per_block: u64,
-    /// Blocks of pointers that nothing is left in.
-    blocks: u64,
-}
-
-impl Past<'_> {
-    /// Whether something is left below this pointer. `tree.levels` of 0 is data.
-    fn visit(&mut self, by: Structure, pointer: u32, tree: Tree) -> Result<bool, Error> {
-        let Tree { levels, span, start } = tree;
-        if pointer == 0 {
-            return Ok(false);
-        }
-        if start.saturating_add(span) <= self.end {
-            return Ok(true);
-        }
-        let Some(levels) = levels.checked_sub(1) else { return Ok(false) };
-        let superblock = self.fs.superblock();
-        let number = u64::from(pointer);
-        check(superblock, by, number)?;
-        let structure = Structure::IndirectBlock { block: number, inode: self.inode.number() };
-        let limit = superblock.blocks_count();
-        let block = self.fs.block(number)?;
-        let mut is_left = false;
-        let span = span.checked_div(self.per_block).unwrap_or(1).max(1);
-        let mut start = start;
-        for pointer in <[U32]>::ref_from_bytes(&block).unwrap_or_default() {
-            // At most three levels deep.
-            is_left |= self.visit(structure, pointer.get(), Tree { levels, span, start })?;
-            start = start.saturating_add(span);
-        }
-        if !is_left {
-            self.blocks = self.blocks.saturating_add(1);
-            if self.blocks > limit {
-                let structure = Structure::BlockMap { inode: self.inode.number() };
-                return Err(structure.corrupt(Problem::TooManyBlocks { limit }));
-            }
-        }
-        Ok(is_left)
-    }
-}
-
 /// A leaf out of pointers to data; 0 is a hole.
 fn data(
     superblock: &Superblock,

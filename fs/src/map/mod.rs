@@ -251,24 +251,6 @@ pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many extents logical blocks `range` have, with what fast commits have changed. The range ends
-/// where a run of the stored map does.
-pub(crate) fn count_extents(
-    fs: &Filesystem,
-    inode: &Inode,
-    range: Range<u64>,
-) -> Result<u64, Error> {
-    let mut extents = 0usize;
-    let mut next = range.start;
-    while next < range.end {
-        let run = stored_run(fs, inode, next)?;
-        let is_extent = |mapping: &&Mapping| mapping.kind != MappingKind::Hole;
-        extents = extents.saturating_add(run.mappings().iter().filter(is_extent).count());
-        next = fs.superblock().block_at(run.end()).max(next.saturating_add(1));
-    }
-    Ok(u64::try_from(extents).unwrap_or(u64::MAX))
-}
-
 /// An extent of a file: blocks that follow each other in the file and on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
@@ -309,8 +291,6 @@ pub struct Extents {
     held: Option<Extent>,
     /// Blocks given.
     blocks: u64,
-    /// How a run is read.
-    read: fn(&Filesystem, &Inode, u64) -> Result<MapRun, Error>,
 }
 
 impl Extents {
@@ -323,14 +303,7 @@ impl Extents {
             at: 0,
             held: None,
             blocks: 0,
-            read: run_at,
         }
-    }
-
-    /// The extents from the one that logical block `from` is in, or some before it, without regard to
-    /// whether the file is to be truncated.
-    pub(crate) fn stored(fs: &Filesystem, inode: &Inode, from: u64) -> Self {
-        Self { next_run: from, read: stored_run, ..Self::new(fs, inode) }
     }
 
     /// The next extent, without regard to which is the last.
@@ -357,7 +330,7 @@ impl Extents {
                 return inline::extent(&self.fs, &self.inode);
             }
             prefetch(&self.fs, &self.inode, self.next_run);
-            let run = (self.read)(&self.fs, &self.inode, self.next_run)?;
+            let run = run_at(&self.fs, &self.inode, self.next_run)?;
             // Each run ends after the block that it was asked for: this comes to an end.
             self.next_run =
                 self.fs.superblock().block_at(run.end()).max(self.next_run.saturating_add(1));

@@ -1,11 +1,10 @@
 //! Orphans: inodes that a crash left to be removed or truncated by the next mount.
 //!
 //! What is to be removed has no links and is not in use for anyone here. What is to be truncated
-//! has blocks past its end, which the next mount frees: here they are left out of its map, and out
-//! of its count.
+//! has blocks past its end, which the next mount frees: here they are left out of its map. The count
+//! of its blocks is the stored one, until that mount.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::OnceLock;
+use std::collections::HashSet;
 
 use crate::error::Error;
 use crate::filesystem::Filesystem;
@@ -13,10 +12,8 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{CompatFeatures, RoCompatFeatures};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
-use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
-use crate::map::{Extent, Extents, LOGICAL_END};
-use crate::map::{extent_tree, indirect};
+use crate::map::LOGICAL_END;
 use crate::recovery::orphan_file;
 
 /// Most inodes in the list that are followed, and most to be truncated that are remembered.
@@ -26,10 +23,9 @@ const ORPHANS_MAX: usize = 1 << 20;
 const WRITABLE: RoCompatFeatures =
     RoCompatFeatures::OVERWRITABLE.union(RoCompatFeatures::ORPHAN_PRESENT);
 
-/// The inodes that are truncated to their sizes, and what their blocks come to, in units of 512
-/// bytes, once that is known.
+/// The numbers of the inodes that are truncated to their sizes.
 #[derive(Debug, Default)]
-pub(crate) struct Orphans(HashMap<u32, OnceLock<u64>>);
+pub(crate) struct Orphans(HashSet<u32>);
 
 impl Orphans {
     /// Reads the list and the file of orphans, if the kernel would look at them.
@@ -54,7 +50,7 @@ impl Orphans {
 
     /// Whether the inode is truncated to its size.
     pub(crate) fn contains(&self, number: u32) -> bool {
-        self.0.contains_key(&number)
+        self.0.contains(&number)
     }
 
     /// Follows the list. It is chained through the time of deletion.
@@ -95,7 +91,7 @@ impl Orphans {
         };
         match fs.inode(number) {
             Ok(inode) if can_truncate(superblock, &inode) => {
-                self.0.insert(number, OnceLock::new());
+                self.0.insert(number);
                 check_count(self.0.len())?;
                 Ok(Some(next))
             }
@@ -104,17 +100,6 @@ impl Orphans {
             Ok(_) | Err(Error::Corrupt(_)) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// The blocks that are left of `inode`, one of the set, in units of 512 bytes.
-    pub(crate) fn blocks_512(&self, fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
-        let all = inode.blocks_512();
-        let Some(known) = self.0.get(&inode.number()) else { return Ok(all) };
-        if let Some(known) = known.get() {
-            return Ok(*known);
-        }
-        let left = all.saturating_sub(freed_512(fs, inode)?);
-        Ok(*known.get_or_init(|| left))
     }
 }
 
@@ -149,44 +134,6 @@ pub(crate) fn end(superblock: &Superblock, inode: &Inode) -> u64 {
     inode.size().div_ceil(superblock.bytes(1).max(1)).min(LOGICAL_END)
 }
 
-/// What truncating `inode` to its size frees, in units of 512 bytes: the clusters that have
-/// nothing before the end, and the blocks of the map that nothing is left in.
-fn freed_512(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
-    if inode.flags().contains(InodeFlags::INLINE_DATA) {
-        return Ok(0);
-    }
-    let superblock = fs.superblock();
-    let cluster = superblock.block_at(superblock.cluster_size().into()).max(1);
-    let end = end(superblock, inode);
-    let cluster_of = |block: u64| block.checked_div(cluster).unwrap_or(block);
-    // The end's own cluster stays if a block before the end is in it.
-    let shared = cluster_of(end).saturating_mul(cluster)..end;
-    let is_shared = |first, last| !shared.is_empty() && first < shared.end && last > shared.start;
-    let mut clusters = 0u64;
-    let mut next = cluster_of(end);
-    for extent in Extents::stored(fs, inode, shared.start) {
-        let Extent { logical, length, .. } = extent?;
-        let first = superblock.block_at(logical);
-        let last = first.saturating_add(superblock.block_at(length));
-        if is_shared(first, last) {
-            next = cluster_of(end).saturating_add(1);
-        }
-        if last > end {
-            let start = cluster_of(first.max(end)).max(next);
-            let after = cluster_of(last.saturating_sub(1)).saturating_add(1);
-            clusters = clusters.saturating_add(after.saturating_sub(start));
-            next = next.max(after);
-        }
-    }
-    let nodes = if inode.flags().contains(InodeFlags::EXTENTS) {
-        extent_tree::nodes_past(fs, inode, end)?
-    } else {
-        indirect::blocks_past(fs, inode, end)?
-    };
-    let units = u64::from(superblock.cluster_size() >> 9);
-    Ok(clusters.saturating_add(nodes).saturating_mul(units))
-}
-
 #[cfg(test)]
 mod tests {
     use crate::error::Error;
@@ -210,28 +157,29 @@ mod tests {
         image.open()
     }
 
-    /// Blocks that each has, by its map and by its count.
-    fn blocks(fs: &Filesystem) -> [(u64, u64); 3] {
+    /// Blocks that each has, by its map.
+    fn blocks(fs: &Filesystem) -> [u64; 3] {
         [12, 13, 14].map(|number| {
             let inode = fs.inode(number).unwrap();
             let mapped: u64 =
                 fs.extents(&inode).unwrap().map(|extent| extent.unwrap().length).sum();
-            (mapped / BLOCK as u64, inode.blocks_512() / 8)
+            assert_eq!(inode.blocks_512(), 32, "as stored");
+            mapped / BLOCK as u64
         })
     }
 
     #[test]
     fn what_is_in_the_list_ends_at_its_size() {
-        assert_eq!(blocks(&open([13, 14, 0], 1)), [(2, 2); 3]);
-        assert_eq!(blocks(&open([14, 0, 0], 1)), [(2, 2), (4, 4), (2, 2)]);
+        assert_eq!(blocks(&open([13, 14, 0], 1)), [2; 3]);
+        assert_eq!(blocks(&open([14, 0, 0], 1)), [2, 4, 2]);
     }
 
     #[test]
     fn lists_come_to_an_end() {
-        assert_eq!(blocks(&open([13, 12, 0], 1)), [(2, 2), (2, 2), (4, 4)]);
+        assert_eq!(blocks(&open([13, 12, 0], 1)), [2, 2, 4]);
         // The second is not taken with a number behind it that none has.
-        assert_eq!(blocks(&open([13, 1 << 30, 0], 1)), [(2, 2), (4, 4), (4, 4)]);
-        assert_eq!(blocks(&open([8, 0, 0], 1)), [(2, 2), (4, 4), (4, 4)]);
+        assert_eq!(blocks(&open([13, 1 << 30, 0], 1)), [2, 4, 4]);
+        assert_eq!(blocks(&open([8, 0, 0], 1)), [2, 4, 4]);
     }
 
     #[test]

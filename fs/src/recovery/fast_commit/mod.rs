@@ -13,15 +13,10 @@ mod tag;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::blocks::block_cache::Block;
 use crate::error::Error;
-use crate::filesystem::Filesystem;
-use crate::format::inode::Inode;
-use crate::format::inode_flags::InodeFlags;
-use crate::map::Extents;
-use crate::map::extent_tree;
 use crate::recovery::journal::FastCommitArea;
 pub(crate) use names::{NameChange, NameChanges};
 pub(crate) use ranges::Ranges;
@@ -54,9 +49,6 @@ struct Patch {
     /// The inode as it is now, with its checksum; `None` if only its map has changed.
     bytes: Option<Block>,
     ranges: Ranges,
-    /// The kernel counts the blocks of an inode that it replays: what they come to, in units of 512
-    /// bytes, once that is known.
-    blocks_512: Option<OnceLock<u64>>,
 }
 
 impl FastCommit {
@@ -79,40 +71,4 @@ impl FastCommit {
     pub(crate) fn names(&self, directory: u32) -> Option<&Arc<NameChanges>> {
         self.names.get(&directory)
     }
-
-    /// The inode with its blocks counted, if they are.
-    pub(crate) fn counted(&self, fs: &Filesystem, inode: Inode) -> Result<Inode, Error> {
-        let patch = self.inodes.get(&inode.number());
-        let Some(known) = patch.and_then(|patch| patch.blocks_512.as_ref()) else {
-            return Ok(inode);
-        };
-        if !inode.flags().contains(InodeFlags::EXTENTS) {
-            return Ok(inode);
-        }
-        if let Some(blocks) = known.get() {
-            return Ok(inode.with_blocks_512(*blocks));
-        }
-        let blocks = match count_512(fs, &inode) {
-            // A kernel leaves the count as it is, then.
-            Err(Error::Corrupt(_)) => inode.blocks_512(),
-            counted => counted?,
-        };
-        let blocks = *known.get_or_init(|| blocks);
-        Ok(inode.with_blocks_512(blocks))
-    }
-}
-
-/// The blocks of a file and of its tree, in units of 512 bytes.
-fn count_512(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
-    let superblock = fs.superblock();
-    let mut data = 0u64;
-    for extent in Extents::stored(fs, inode, 0) {
-        data = data.saturating_add(superblock.block_at(extent?.length));
-    }
-    let nodes = match fs.range_changes(inode.number()) {
-        None => extent_tree::nodes_past(fs, inode, 0)?,
-        Some(_) => extent_tree::count_nodes(fs, inode)?,
-    };
-    let unit = u64::from(superblock.block_size() >> 9);
-    Ok(data.saturating_add(nodes).saturating_mul(unit))
 }

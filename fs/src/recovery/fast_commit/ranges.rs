@@ -25,8 +25,6 @@ struct Change {
 pub(crate) struct Ranges {
     /// By their start, without overlap.
     changes: BTreeMap<u64, Change>,
-    /// How many there were before some were removed.
-    peak: usize,
 }
 
 impl Ranges {
@@ -40,14 +38,8 @@ impl Ranges {
         self.insert(range, kind, physical);
     }
 
-    /// The most extents that a kernel had in the tree at a time on account of these changes.
-    pub(crate) fn peak(&self) -> u64 {
-        u64::try_from(self.peak.max(self.changes.len())).unwrap_or(u64::MAX)
-    }
-
     /// The range has no blocks.
     pub(crate) fn remove(&mut self, range: Range<u64>) {
-        self.peak = self.peak.max(self.changes.len());
         self.insert(range, MappingKind::Hole, 0);
     }
 

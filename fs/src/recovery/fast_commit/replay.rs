@@ -1,7 +1,7 @@
 //! The second pass: tags become patches.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U16;
@@ -16,7 +16,7 @@ use crate::map::LOGICAL_END;
 use crate::recovery::fast_commit::scan::Scan;
 use crate::recovery::fast_commit::tag;
 use crate::recovery::fast_commit::tag::{Found, Tag};
-use crate::recovery::fast_commit::{FastCommit, NameChange, NameChanges, Patch};
+use crate::recovery::fast_commit::{FastCommit, NameChange, NameChanges, Patch, Ranges};
 
 /// Most bytes of inodes that are kept.
 const INODES_MAX: usize = 64 << 20;
@@ -254,9 +254,7 @@ impl Replay<'_> {
         let mut bytes = self.bytes(number)?;
         inode::free(&mut bytes);
         self.found.names.remove(&number);
-        let patch = self.patch(number);
-        patch.ranges = Default::default();
-        patch.blocks_512 = None;
+        self.patch(number).ranges = Ranges::default();
         self.set_bytes(number, bytes)
     }
 
@@ -280,7 +278,6 @@ impl Replay<'_> {
             Err(error) => return Err(error),
         };
         inode::replace(&mut bytes, fresh);
-        self.patch(number).blocks_512 = Some(OnceLock::new());
         self.set_bytes(number, bytes)
     }
 }
