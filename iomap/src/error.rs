@@ -90,6 +90,9 @@ pub enum Error {
     /// Flags that do not go together, or not with the operation (EINVAL).
     #[error("{0:?} cannot be asked of this operation")]
     Flags(crate::IoFlags),
+    /// The queue is for reading only.
+    #[error("the queue is for reading only")]
+    ReadOnly,
     /// The queue is full: wait for a completion, then try again (EAGAIN).
     #[error("the queue is full: poll it, then try again")]
     Busy,
@@ -135,9 +138,24 @@ pub enum Error {
         /// Size of the buffer.
         length: usize,
     },
+    /// The operating system does not report the size of an image.
+    #[error("the size of the image is not known: {error}")]
+    Image {
+        /// The error of the operating system.
+        error: std::io::Error,
+    },
     /// The driver failed.
     #[error(transparent)]
     Driver(#[from] nvio_driver::Error),
+}
+
+impl Error {
+    /// Returns true if the queue was full. The same call succeeds after a poll or a wait has
+    /// returned results.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy)
+    }
 }
 
 /// What this layer needs to know of a filesystem's error.
@@ -158,7 +176,7 @@ impl FileError for Error {
     }
 
     fn is_busy(&self) -> bool {
-        matches!(self, Self::Busy)
+        Self::is_busy(self)
     }
 
     fn is_fall_back(&self) -> bool {

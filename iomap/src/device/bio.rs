@@ -1,5 +1,8 @@
 //! Block I/O: one contiguous range of a device, one buffer, and the queue that takes it.
 
+use std::fmt;
+use std::os::fd::BorrowedFd;
+
 use nvio_driver::DmaBuf;
 use nvio_driver::spec::Status;
 
@@ -8,9 +11,19 @@ use crate::error::Error;
 /// Bytes of a page, the unit of the shortest way.
 pub const PAGE: u32 = 4096;
 
+/// The direction of a [`Bio`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BioOp {
+    /// From the device into the buffer.
+    Read,
+    /// From the buffer to the device.
+    Write,
+}
+
 /// A transfer of `buf.len()` bytes at byte `addr` of a device; both are multiples of its block.
-#[derive(Debug)]
 pub struct Bio<C> {
+    /// The direction.
+    pub op: BioOp,
     /// First byte on the device.
     pub addr: u64,
     /// The data. Owned by the queue until it is done.
@@ -19,6 +32,15 @@ pub struct Bio<C> {
     pub tag: C,
     /// Of a write: durable when it is done (Force Unit Access).
     pub fua: bool,
+}
+
+impl<C> fmt::Debug for Bio<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { op, addr, buf, fua, .. } = self;
+        let mut debug = f.debug_struct("Bio");
+        debug.field("op", op).field("addr", addr).field("bytes", &buf.len()).field("fua", fua);
+        debug.finish_non_exhaustive()
+    }
 }
 
 /// A bio or a flush that is done.
@@ -53,6 +75,12 @@ pub enum BioError {
     ReferenceTag {
         /// What the protection information has.
         found: u32,
+    },
+    /// The operating system failed an access to an image; 0 where there is no error number.
+    #[error("access to the image: {}", std::io::Error::from_raw_os_error(*.errno))]
+    System {
+        /// The operating system's error number (errno).
+        errno: i32,
     },
     /// What was read came without all of its protection information.
     #[error("protection information is missing")]
@@ -132,11 +160,12 @@ pub trait Queue<C> {
         false
     }
 
-    /// Takes a read. The device may learn of it only at the next [`ring`](Self::ring).
+    /// Accepts a bio. The device may start it as late as the next [`ring`](Self::ring).
     ///
     /// # Errors
-    /// [`Refused`] gives it back.
-    fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>>;
+    /// [`Refused`] returns the bio: [`Error::Busy`] if the queue is full; [`Error::ReadOnly`] if the
+    /// bio is a write and the queue is no [`WriteQueue`].
+    fn submit(&mut self, bio: Bio<C>) -> Result<(), Refused<C>>;
 
     /// Whether [`read_page`](Self::read_page) may serve.
     fn has_pages(&self) -> bool {
@@ -147,7 +176,7 @@ pub trait Queue<C> {
     /// shortest way.
     ///
     /// # Errors
-    /// Gives buffer and tag back, and [`read`](Self::read) tells why, or does it.
+    /// Returns buffer and tag. [`submit`](Self::submit) then reports the reason, or accepts the read.
     #[inline]
     fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
         let _ = addr;
@@ -173,6 +202,19 @@ pub trait Queue<C> {
     /// When the device fails or is too slow. Then buffers in flight do not come back.
     fn wait(&mut self, done: impl FnMut(BioDone<C>)) -> Result<usize, Error>;
 
+    /// The eventfd that becomes readable with a completion, if the queue has one. Call
+    /// [`prepare_to_sleep`](Self::prepare_to_sleep) before each wait for it, and do not read it.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Rings, and returns true if the caller may sleep until [`event_fd`](Self::event_fd) is
+    /// readable: the next completion makes it so. Returns false if there is something to poll now,
+    /// or no eventfd.
+    fn prepare_to_sleep(&mut self) -> bool {
+        false
+    }
+
     /// DMA memory of so many bytes, to bounce through, beginning on a page.
     ///
     /// # Errors
@@ -180,39 +222,27 @@ pub trait Queue<C> {
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error>;
 }
 
-/// A queue to a device that may be written to.
-pub trait WriteQueue<C>: Queue<C> {
-    /// Takes a write.
-    ///
-    /// # Errors
-    /// [`Refused`] gives it back.
-    fn write(&mut self, bio: Bio<C>) -> Result<(), Refused<C>>;
-}
+/// A [`Queue`] that accepts writes.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is for reading only",
+    label = "a write needs a queue that accepts writes",
+    note = "open the controller with `Options {{ writable: true, .. }}` and make the `DiskQueue` of a `WritableDisk`; an image must be a `std::fs::File` or a `Vec<u8>`"
+)]
+pub trait WriteQueue<C>: Queue<C> {}
 
-/// Which way data goes: known when compiling, so that what reads cannot write.
-pub(crate) trait Direction<C, Q> {
+/// The direction of a request, known when compiling.
+pub(crate) trait Direction {
     const WRITE: bool;
-    fn submit(queue: &mut Q, bio: Bio<C>) -> Result<(), Refused<C>>;
 }
 
-/// From the device.
 pub(crate) enum Reads {}
 
-impl<C, Q: Queue<C>> Direction<C, Q> for Reads {
+impl Direction for Reads {
     const WRITE: bool = false;
-    #[inline]
-    fn submit(queue: &mut Q, bio: Bio<C>) -> Result<(), Refused<C>> {
-        queue.read(bio)
-    }
 }
 
-/// To the device.
 pub(crate) enum Writes {}
 
-impl<C, Q: WriteQueue<C>> Direction<C, Q> for Writes {
+impl Direction for Writes {
     const WRITE: bool = true;
-    #[inline]
-    fn submit(queue: &mut Q, bio: Bio<C>) -> Result<(), Refused<C>> {
-        queue.write(bio)
-    }
 }

@@ -63,6 +63,26 @@ impl Disk {
     }
 }
 
+/// A [`Disk`] or a [`WritableDisk`].
+pub trait DiskAccess: AsRef<Disk> + Clone {
+    /// The disk as one that accepts writes, if it does.
+    fn writable(&self) -> Option<&WritableDisk>;
+}
+
+impl DiskAccess for Disk {
+    #[inline(always)]
+    fn writable(&self) -> Option<&WritableDisk> {
+        None
+    }
+}
+
+impl DiskAccess for WritableDisk {
+    #[inline(always)]
+    fn writable(&self) -> Option<&WritableDisk> {
+        Some(self)
+    }
+}
+
 impl AsRef<Disk> for Disk {
     #[inline]
     fn as_ref(&self) -> &Disk {

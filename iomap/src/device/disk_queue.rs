@@ -1,13 +1,15 @@
 //! A queue pair, as the queue that bios for a disk go to.
 
+use std::os::fd::BorrowedFd;
+
 use nvio_driver::spec::Status;
 use nvio_driver::{
     Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, PageRead, QueuePair,
     Rejected,
 };
 
-use crate::device::bio::{Bio, BioDone, BioError, PAGE, Queue, Refused, Settle, WriteQueue};
-use crate::device::disk::{Disk, WritableDisk};
+use crate::device::bio::{Bio, BioDone, BioError, BioOp, PAGE, Queue, Refused, Settle, WriteQueue};
+use crate::device::disk::{Disk, DiskAccess, WritableDisk};
 use crate::device::protection::bios::ProtectedBios;
 use crate::error::Error;
 
@@ -36,7 +38,7 @@ pub struct DiskQueue<C, D = Disk> {
     guarded: Option<Box<ProtectedBios>>,
 }
 
-impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
+impl<C, D: DiskAccess> DiskQueue<C, D> {
     /// A queue pair of its own with room for `depth` commands; see [`Controller::queue_pair`].
     /// `disk` must be of a namespace of `controller`.
     ///
@@ -45,10 +47,7 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
     ///
     /// # Errors
     /// As [`Controller::queue_pair`], and [`NamespaceProtection::of`](crate::NamespaceProtection::of).
-    pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error>
-    where
-        D: Clone,
-    {
+    pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error> {
         let pair = controller.queue_pair(depth)?;
         let guarded = ProtectedBios::of(controller, disk.as_ref(), pair.capacity())?;
         let volatile_cache = controller.identify().has_write_cache();
@@ -103,9 +102,9 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
 
     #[cold]
     #[inline(never)]
-    fn refused(&self, rejected: Rejected<C>, addr: u64, fua: bool) -> Refused<C> {
+    fn refused(&self, rejected: Rejected<C>, op: BioOp, addr: u64, fua: bool) -> Refused<C> {
         let Rejected { error, buf, context: tag } = rejected;
-        self.outside(Refused { error: from_driver(error), bio: Bio { addr, buf, tag, fua } })
+        self.outside(Refused { error: from_driver(error), bio: Bio { op, addr, buf, tag, fua } })
     }
 
     /// What is outside of the namespace as the disk has it is outside of the disk.
@@ -133,7 +132,7 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
     }
 }
 
-impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
+impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
     #[inline]
     fn block_shift(&self) -> u32 {
         self.block_shift
@@ -184,11 +183,12 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
 
     // Always: it is on the path of each read.
     #[inline(always)]
-    fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
-        let Bio { addr, buf, tag, fua } = bio;
-        let Some(lba) = self.locate(addr) else {
-            return Err(self.misaligned(Bio { addr, buf, tag, fua }));
-        };
+    fn submit(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+        if bio.op == BioOp::Write {
+            return self.write(bio);
+        }
+        let Some(lba) = self.locate(bio.addr) else { return Err(self.misaligned(bio)) };
+        let Bio { addr, buf, tag, .. } = bio;
         match self.pair.read(&self.plain, lba, buf, tag) {
             Ok(()) => Ok(()),
             Err(rejected) => self.read_guarded(lba, rejected, addr),
@@ -238,31 +238,20 @@ impl<C, D: AsRef<Disk>> Queue<C> for DiskQueue<C, D> {
         Ok(taken)
     }
 
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pair.event_fd()
+    }
+
+    fn prepare_to_sleep(&mut self) -> bool {
+        self.pair.prepare_to_sleep()
+    }
+
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
         Ok(self.controller.alloc(bytes)?)
     }
 }
 
-impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {
-    #[inline]
-    fn write(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
-        let Bio { addr, buf, tag, fua } = bio;
-        let Some(lba) = self.locate(addr) else {
-            return Err(self.misaligned(Bio { addr, buf, tag, fua }));
-        };
-        if self.guarded.is_some() {
-            return self.write_guarded(lba, Bio { addr, buf, tag, fua });
-        }
-        if fua {
-            let queued = self.pair.write_through(&self.disk.namespace, lba, buf, tag);
-            return queued.map_err(|rejected| self.refused(rejected, addr, fua));
-        }
-        match self.pair.write(&self.disk.namespace, lba, buf, tag) {
-            Ok(()) => Ok(()),
-            Err(rejected) => Err(self.refused(rejected, addr, fua)),
-        }
-    }
-}
+impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {}
 
 /// Makes bios of completions.
 struct Settling<'s, S>(&'s mut S);
@@ -274,7 +263,7 @@ impl<C, S: Settle<C>> Handler<C> for Settling<'_, S> {
     }
 }
 
-impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
+impl<C, D: DiskAccess> DiskQueue<C, D> {
     /// What becomes of a read that is not plain: it fails, unless it is of a protected disk.
     #[cold]
     #[inline(never)]
@@ -285,14 +274,38 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
         addr: u64,
     ) -> Result<(), Refused<C>> {
         let Self { pair, disk, guarded, .. } = self;
-        let Some(guarded) = guarded else { return Err(self.refused(rejected, addr, false)) };
+        let Some(guarded) = guarded else {
+            return Err(self.refused(rejected, BioOp::Read, addr, false));
+        };
         let Rejected { buf, context: tag, .. } = rejected;
-        let bio = Bio { addr, buf, tag, fua: false };
+        let bio = Bio { op: BioOp::Read, addr, buf, tag, fua: false };
         let namespace = &disk.as_ref().namespace;
-        let submitted = guarded.submit(bio, (lba, false), |range, parts, how, tag| {
+        let submitted = guarded.submit(bio, lba, |range, parts, how, tag| {
             pair.read_with(namespace, range, parts, how, tag)
         });
         submitted.map_err(|refused| self.outside(refused))
+    }
+
+    #[inline]
+    fn write(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+        let Some(lba) = self.locate(bio.addr) else { return Err(self.misaligned(bio)) };
+        let Self { pair, disk, guarded, .. } = self;
+        let Some(disk) = disk.writable() else {
+            return Err(Refused { error: Error::ReadOnly, bio });
+        };
+        let namespace = &disk.namespace;
+        if let Some(guarded) = guarded {
+            let submitted = guarded.submit(bio, lba, |range, parts, how, tag| {
+                pair.write_with(namespace, range, parts, how, tag)
+            });
+            return submitted.map_err(|refused| self.outside(refused));
+        }
+        let Bio { op, addr, buf, tag, fua } = bio;
+        let submitted = match fua {
+            true => pair.write_through(namespace, lba, buf, tag),
+            false => pair.write(namespace, lba, buf, tag),
+        };
+        submitted.map_err(|rejected| self.refused(rejected, op, addr, fua))
     }
 
     #[cold]
@@ -305,20 +318,6 @@ impl<C, D: AsRef<Disk>> DiskQueue<C, D> {
                 None => completed(completion),
             });
         })
-    }
-}
-
-impl<C> DiskQueue<C, WritableDisk> {
-    #[cold]
-    #[inline(never)]
-    fn write_guarded(&mut self, lba: u64, bio: Bio<C>) -> Result<(), Refused<C>> {
-        let Self { pair, disk, guarded, .. } = self;
-        let Some(guarded) = guarded else { return Err(Refused { error: Error::Busy, bio }) };
-        let namespace = &disk.namespace;
-        let submitted = guarded.submit(bio, (lba, true), |range, parts, how, tag| {
-            pair.write_with(namespace, range, parts, how, tag)
-        });
-        submitted.map_err(|refused| self.outside(refused))
     }
 }
 

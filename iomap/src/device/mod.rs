@@ -3,4 +3,5 @@
 pub(crate) mod bio;
 pub(crate) mod disk;
 pub(crate) mod disk_queue;
+pub(crate) mod image_queue;
 pub(crate) mod protection;

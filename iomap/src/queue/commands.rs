@@ -6,7 +6,7 @@ use nvio_driver::DmaBuf;
 use crate::contract::io_args::IoFlags;
 use crate::contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind};
 use crate::contract::open_file::OpenFile;
-use crate::device::bio::{Bio, BioError, Direction, Queue};
+use crate::device::bio::{Bio, BioError, BioOp, Direction, Queue};
 use crate::error::Error;
 use crate::memory::borrowed::BorrowedMemory;
 use crate::memory::bounce::BOUNCE_BYTES_MAX;
@@ -27,7 +27,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         user: &mut U,
     ) -> Result<(), ErrorOf<M>>
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         M: Mapper<OpenFile = I>,
         U: BorrowedMemory,
     {
@@ -92,7 +92,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         user: &mut U,
     ) -> Result<(u64, Result<(), ErrorOf<M>>), Error>
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         M: Mapper<OpenFile = I>,
         U: BorrowedMemory,
     {
@@ -132,7 +132,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             // Less than a block.
             let before = u32::try_from(skip).unwrap_or(u32::MAX);
             let tag = Tag::piece(part.request, before, at as u64);
-            let bio = Bio { addr, buf, tag, fua: part.fua };
+            let op = if D::WRITE { BioOp::Write } else { BioOp::Read };
+            let bio = Bio { op, addr, buf, tag, fua: part.fua };
             let pos = part.pos + (at as u64 - part.at);
             if let Err((error, buf)) = self.send::<D, M, U>(bio, pos, part, user) {
                 self.take_back(part.request, at, buf, bounced);
@@ -166,7 +167,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         user: &mut U,
     ) -> Result<Option<(DmaBuf, usize)>, Error>
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         U: BorrowedMemory,
     {
         let block = 1usize << self.queue.block_shift();
@@ -231,7 +232,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         user: &mut U,
     ) -> Result<(), ErrorOf<M>>
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         M: Mapper<OpenFile = I>,
         U: BorrowedMemory,
     {
@@ -245,7 +246,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             buf.fill(0);
             let (request, fua) = (part.request, part.fua);
             let part = Part { request, pos, n, at: 0, last: false, nowait: false, fua };
-            let bio = Bio { addr, buf, tag: Tag::pad(request), fua };
+            let bio = Bio { op: BioOp::Write, addr, buf, tag: Tag::pad(request), fua };
             if let Err((error, buf)) = self.send::<D, M, U>(bio, pos, &part, user) {
                 self.state.bounce.put(buf);
                 return Err(error);
@@ -266,7 +267,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         user: &mut U,
     ) -> Result<(), (ErrorOf<M>, DmaBuf)>
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         M: Mapper<OpenFile = I>,
         U: BorrowedMemory,
     {
@@ -288,7 +289,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
                 return Err((Error::Busy.into(), bio.buf));
             }
             let may_wait = !part.nowait && (request.waited || request.commands > 0);
-            match D::submit(&mut self.queue, bio) {
+            match self.queue.submit(bio) {
                 Ok(()) => {
                     request.refs += 1;
                     request.commands += 1;

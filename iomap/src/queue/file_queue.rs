@@ -1,6 +1,7 @@
 //! The queue that files are read and written through.
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 
 use nvio_driver::DmaBuf;
 
@@ -79,6 +80,23 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// When the arena is full.
     pub fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
         self.queue.alloc(bytes)
+    }
+
+    /// The eventfd that becomes readable with a completion, for an event loop, if the queue of bios
+    /// has one: see [`QueuePair::event_fd`](nvio_driver::QueuePair::event_fd). Call
+    /// [`prepare_to_sleep`](Self::prepare_to_sleep) before each wait for it, and do not read it.
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.event_fd()
+    }
+
+    /// Rings, and returns true if the caller may sleep until [`event_fd`](Self::event_fd) is
+    /// readable: the next completion makes it so. Returns false if there is something to
+    /// [`poll`](Self::poll) now, or no eventfd.
+    ///
+    /// While requests are in flight, sleep for 100 ms at most, and poll afterwards: polls notice a
+    /// controller that is gone and a command that is overdue.
+    pub fn prepare_to_sleep(&mut self) -> bool {
+        !self.state.is_waiting() && self.queue.prepare_to_sleep()
     }
 
     /// Shows the device what was submitted since the last time.

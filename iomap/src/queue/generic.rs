@@ -53,7 +53,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         user: &mut U,
     ) -> Result<(), (ErrorOf<M>, RequestMemory)>
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         M: Mapper<OpenFile = I>,
         U: BorrowedMemory,
     {
@@ -99,7 +99,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Maps and submits all of a request.
     fn walk<D, M, U>(&mut self, file: &mut M, index: u32, user: &mut U)
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         M: Mapper<OpenFile = I>,
         U: BorrowedMemory,
     {
@@ -149,7 +149,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         held: &RequestMemory,
     ) -> Result<(), ErrorOf<M>>
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         M: Mapper<OpenFile = I>,
     {
         let Transfer { io, length, any_alignment, waited } = *transfer;
@@ -190,7 +190,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         user: &mut U,
     ) -> Result<(), ErrorOf<M>>
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         M: Mapper<OpenFile = I>,
         U: BorrowedMemory,
     {
@@ -266,7 +266,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         user: &mut U,
     ) -> Result<(), ErrorOf<M>>
     where
-        D: Direction<Tag<I>, Q>,
+        D: Direction,
         M: Mapper<OpenFile = I>,
         U: BorrowedMemory,
     {

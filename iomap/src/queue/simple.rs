@@ -7,7 +7,7 @@ use crate::contract::io_args::{IoArgs, IoFlags};
 use crate::contract::iter::serves;
 use crate::contract::mapper::{Mapper, Mapping, MappingFlags, MappingKind};
 use crate::contract::open_file::{InFlight, OpenFile};
-use crate::device::bio::{Bio, PAGE, Queue, Refused};
+use crate::device::bio::{Bio, BioOp, PAGE, Queue, Refused};
 use crate::error::Error;
 use crate::memory::request_memory::DWORD;
 use crate::queue::counters::Reason;
@@ -103,7 +103,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         buf: DmaBuf,
         tag: Tag<I>,
     ) -> Result<(), (Stopped<I>, DmaBuf)> {
-        let read = self.queue.read(Bio { addr, buf, tag, fua: false });
+        let read = self.queue.submit(Bio { op: BioOp::Read, addr, buf, tag, fua: false });
         read.map_err(|Refused { error, bio }| (Stopped::Queue(error), bio.buf))
     }
 
@@ -154,8 +154,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             };
             // An error counts only when nothing was processed.
             let _ = file.end(&mapping, pos, count, count, op);
-            let bio = Bio { addr, buf, tag: tag(in_flight), fua: false };
-            match self.queue.read(bio) {
+            let bio = Bio { op: BioOp::Read, addr, buf, tag: tag(in_flight), fua: false };
+            match self.queue.submit(bio) {
                 Ok(()) => return taken(self),
                 Err(Refused { error, bio }) => (Stopped::Queue(error), bio.buf),
             }

@@ -10,7 +10,7 @@ use nvio_driver::{Arena, DmaBuf};
 
 use crate::contract::mapper::{Mapper, Mapping, Op};
 use crate::contract::open_file::{EndIo, FileRef, OpenFile, Report};
-use crate::device::bio::{Bio, BioDone, BioError, Queue, Refused, Settle, WriteQueue};
+use crate::device::bio::{Bio, BioDone, BioError, BioOp, Queue, Refused, Settle, WriteQueue};
 use crate::error::{Error, FileError};
 
 /// Which part failed.
@@ -414,7 +414,7 @@ impl<C> MockQueue<C> {
         self.in_flight.len()
     }
 
-    fn submit(&mut self, command: Command, bio: Bio<C>) -> Result<(), Refused<C>> {
+    fn take(&mut self, command: Command, bio: Bio<C>) -> Result<(), Refused<C>> {
         if self.in_flight.len() == self.depth {
             return Err(Refused { error: Error::Busy, bio });
         }
@@ -506,8 +506,14 @@ impl<C> Queue<C> for MockQueue<C> {
         self.max_atomic
     }
 
-    fn read(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
-        self.submit(Command::Read(bio.addr, bio.buf.len()), bio)
+    fn submit(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+        let (addr, length) = (bio.addr, bio.buf.len());
+        let command = match (bio.op, bio.fua) {
+            (BioOp::Read, _) => Command::Read(addr, length),
+            (BioOp::Write, true) => Command::WriteThrough(addr, length),
+            (BioOp::Write, false) => Command::Write(addr, length),
+        };
+        self.take(command, bio)
     }
 
     fn has_pages(&self) -> bool {
@@ -519,8 +525,8 @@ impl<C> Queue<C> for MockQueue<C> {
         if !serves || self.in_flight.len() == self.depth {
             return Err((buf, tag));
         }
-        let bio = Bio { addr, buf, tag, fua: false };
-        self.submit(Command::Read(addr, 4096), bio).map_err(|no| (no.bio.buf, no.bio.tag))
+        let bio = Bio { op: BioOp::Read, addr, buf, tag, fua: false };
+        self.take(Command::Read(addr, 4096), bio).map_err(|no| (no.bio.buf, no.bio.tag))
     }
 
     fn flush(&mut self, tag: C) -> Result<(), (Error, C)> {
@@ -578,13 +584,4 @@ impl<C> Queue<C> for MockQueue<C> {
     }
 }
 
-impl<C> WriteQueue<C> for MockQueue<C> {
-    fn write(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
-        let (addr, length) = (bio.addr, bio.buf.len());
-        let command = match bio.fua {
-            true => Command::WriteThrough(addr, length),
-            false => Command::Write(addr, length),
-        };
-        self.submit(command, bio)
-    }
-}
+impl<C> WriteQueue<C> for MockQueue<C> {}

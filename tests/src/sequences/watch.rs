@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nvio_driver::DmaBuf;
 use nvio_iomap::{
-    Bio, BioDone, DiskQueue, Error, Queue, Refused, Settle, WritableDisk, WriteQueue,
+    Bio, BioDone, BioOp, DiskQueue, Error, Queue, Refused, Settle, WritableDisk, WriteQueue,
 };
 
 use crate::simulation::buffers::span;
@@ -224,14 +224,20 @@ impl<C> Queue<C> for Watched<C> {
         self.inner.must_bounce()
     }
 
-    fn read(&mut self, mut bio: Bio<C>) -> Result<(), Refused<C>> {
-        let at = span(&bio.buf);
-        if self.sometimes(Sabotage::LyingRead) {
+    fn submit(&mut self, mut bio: Bio<C>) -> Result<(), Refused<C>> {
+        let (at, write) = (span(&bio.buf), bio.op == BioOp::Write);
+        if !write && self.sometimes(Sabotage::LyingRead) {
             bio.addr = 0;
         }
-        let command = Command { write: false, addr: bio.addr, len: at.len, fua: false };
-        self.lend(at, Lent::In);
-        match self.inner.read(bio) {
+        let command = Command { write, addr: bio.addr, len: at.len, fua: bio.fua };
+        if write && self.sabotage == Sabotage::DropFua {
+            bio.fua = false;
+        }
+        if write && self.sometimes(Sabotage::Misdirected) {
+            bio.addr += 1 << self.inner.disk().block_shift();
+        }
+        self.lend(at, if write { Lent::Out } else { Lent::In });
+        match self.inner.submit(bio) {
             Ok(()) => self.taken(command),
             Err(refused) => {
                 self.refused(&refused, at);
@@ -289,24 +295,4 @@ impl<C> Queue<C> for Watched<C> {
     }
 }
 
-impl<C> WriteQueue<C> for Watched<C> {
-    fn write(&mut self, mut bio: Bio<C>) -> Result<(), Refused<C>> {
-        let at = span(&bio.buf);
-        let command = Command { write: true, addr: bio.addr, len: at.len, fua: bio.fua };
-        if self.sabotage == Sabotage::DropFua {
-            bio.fua = false;
-        }
-        if self.sometimes(Sabotage::Misdirected) {
-            bio.addr += 1 << self.inner.disk().block_shift();
-        }
-        self.lend(at, Lent::Out);
-        match self.inner.write(bio) {
-            Ok(()) => self.taken(command),
-            Err(refused) => {
-                self.refused(&refused, at);
-                return Err(refused);
-            }
-        }
-        Ok(())
-    }
-}
+impl<C> WriteQueue<C> for Watched<C> {}

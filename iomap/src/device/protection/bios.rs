@@ -7,7 +7,7 @@
 use nvio_driver::spec::protection::CheckError;
 use nvio_driver::{CommandOptions, Completion, Controller, DmaBuf, Rejected, ScatterList};
 
-use crate::device::bio::{Bio, BioDone, BioError, Refused};
+use crate::device::bio::{Bio, BioDone, BioError, BioOp, Refused};
 use crate::device::disk::Disk;
 use crate::device::disk_queue::from_driver;
 use crate::device::protection::{BadProtection, NamespaceProtection};
@@ -78,7 +78,7 @@ impl ProtectedBios {
     pub(crate) fn submit<C>(
         &mut self,
         bio: Bio<C>,
-        (lba, write): (u64, bool),
+        lba: u64,
         queue: impl FnOnce(
             (u64, u32),
             ScatterList,
@@ -86,17 +86,19 @@ impl ProtectedBios {
             C,
         ) -> Result<(), Rejected<C, ScatterList>>,
     ) -> Result<(), Refused<C>> {
-        let Bio { addr, buf, tag, fua } = bio;
+        let Bio { op, addr, buf, tag, fua } = bio;
         let blocks = u32::try_from(buf.len() >> self.block_shift).unwrap_or(u32::MAX);
         let how = CommandOptions { fua, ..self.protection.transfer(lba) };
-        let parts = match self.prepare(buf, lba, write) {
+        let parts = match self.prepare(buf, lba, op == BioOp::Write) {
             Ok(parts) => parts,
-            Err((error, buf)) => return Err(Refused { error, bio: Bio { addr, buf, tag, fua } }),
+            Err((error, buf)) => {
+                return Err(Refused { error, bio: Bio { op, addr, buf, tag, fua } });
+            }
         };
         queue((lba, blocks), parts, how, tag).map_err(|rejected| {
             let Rejected { error, buf: parts, context: tag } = rejected;
             let buf = self.take_apart(parts);
-            Refused { error: from_driver(error), bio: Bio { addr, buf, tag, fua } }
+            Refused { error: from_driver(error), bio: Bio { op, addr, buf, tag, fua } }
         })
     }
 
