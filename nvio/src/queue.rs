@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use nvio_ext4::{AsyncFileQueue, FileQueue};
-use nvio_iomap::{Disk, WritableDisk};
+use nvio_iomap::{Disk, DiskAccess, WritableDisk};
 
 use crate::volume::Inner;
 
@@ -49,7 +49,7 @@ pub struct Queue<D = Disk> {
 /// A [`Queue`] for reading and overwriting files of a [`WritableVolume`](crate::WritableVolume).
 pub type WritableQueue = Queue<WritableDisk>;
 
-impl<D: AsRef<Disk>> Queue<D> {
+impl<D: DiskAccess> Queue<D> {
     pub(crate) fn new(queue: FileQueue<D>, volume: Arc<Inner>) -> Self {
         Self { queue, volume }
     }
