@@ -8,12 +8,12 @@ use nvio_iomap::{Disk, DiskQueue, Failed, IoArgs, Mapper, Memory, Queue, Tag, Wr
 use crate::file::open_inode::OpenInode;
 use crate::{Error, File, WritableFile};
 
-/// A queue of futures of requests on files of this crate, of a disk or partition.
+/// A queue of futures, for requests on files of this crate on a disk or partition.
 pub type AsyncFileQueue<D = Disk> =
     nvio_iomap::AsyncFileQueue<DiskQueue<Tag<OpenInode>, D>, OpenInode>;
 
-/// An open file, or a [`WritableFile`], whose reads and writes are futures, any number of which can
-/// be in flight. Cheap to clone; it stays on one thread.
+/// An open file, or a [`WritableFile`], whose reads and writes are futures. Any number of futures
+/// can be in flight. Clones are cheap and share the file; they cannot be sent to another thread.
 ///
 /// ```
 /// use futures_util::future::try_join_all;
@@ -38,12 +38,12 @@ pub type AsyncFileQueue<D = Disk> =
 /// let queue = AsyncFileQueue::over(FileQueue::new(DiskQueue::new(&controller, &disk, 128)?));
 /// let file = AsyncFile::new(fs.file(&fs.lookup(b"/data")?)?);
 ///
-/// // Blocks into DMA memory, all in flight at once.
+/// // Reads blocks into DMA memory, all in flight at once.
 /// let mut blocks = Vec::new();
 /// for block in 0..16 {
 ///     blocks.push(file.read(&queue, IoArgs::at(block * 4096), controller.alloc(4096)?));
 /// }
-/// // And any bytes.
+/// // Reads bytes at any position.
 /// let tail = file.read(&queue, IoArgs::at(99_000), vec![0; 5000]);
 ///
 /// let (blocks, tail) = queue.block_on(async {
@@ -65,19 +65,20 @@ impl<F> Clone for AsyncFile<F> {
 }
 
 impl<F: Mapper<OpenFile = OpenInode>> AsyncFile<F> {
-    /// Takes an open file.
+    /// Wraps an open file.
     pub fn new(file: F) -> Self {
         Self(Rc::new(RefCell::new(file)))
     }
 
-    /// The file, for all that is no future. While it is borrowed, no read or write is submitted.
+    /// Returns the file, for its other methods. While it is borrowed, no read or write can be
+    /// submitted.
     pub fn file(&self) -> &RefCell<F> {
         &self.0
     }
 
-    /// Reads at `io.pos` into all of `memory`, with `io.flags`, and gives the memory back with the
-    /// number of bytes: less than it has only at the end of the file. Position and length are
-    /// multiples of the device's logical block, except into a `Vec<u8>`.
+    /// Reads at `io.pos` into all of `memory`, with `io.flags`. Returns the memory and the number
+    /// of bytes read, which is smaller than the memory only at the end of the file. Position and
+    /// length must be multiples of the device's logical block size, except for a `Vec<u8>`.
     ///
     /// # Errors
     /// As [`AsyncFileQueue::read`](nvio_iomap::AsyncFileQueue::read).
@@ -92,9 +93,9 @@ impl<F: Mapper<OpenFile = OpenInode>> AsyncFile<F> {
 }
 
 impl AsyncFile<WritableFile> {
-    /// Overwrites the bytes at `io.pos` with all of `memory`, with `io.flags`, and gives the memory
-    /// back with the number of bytes. Position and length are multiples of the device's logical
-    /// block; see [`WritableFile::submit_write_with`].
+    /// Overwrites the bytes at `io.pos` with all of `memory`, with `io.flags`. Returns the memory
+    /// and the number of bytes written. Position and length must be multiples of the device's
+    /// logical block size; see [`WritableFile::submit_write_with`].
     ///
     /// # Errors
     /// As [`WritableFile::submit_write_with`], and

@@ -1,4 +1,4 @@
-//! What can go wrong when a filesystem is read.
+//! The errors of this crate.
 
 use std::fmt;
 
@@ -10,91 +10,92 @@ use crate::format::file_type::FileType;
 use crate::recovery::journal::Uuid;
 use crate::recovery::journal::WrongJournal;
 
-/// An error of this crate. [`Display`](fmt::Display) gives one line, which says what to do next
-/// where that is known.
+/// An error of this crate. [`Display`](fmt::Display) prints one line, with the next step for the
+/// user where there is one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no ext2, ext3 or ext4 superblock.
     #[error("not an ext4 filesystem: the magic number at byte 1080 is {magic:#06x}, not 0xef53")]
     NotExt4 {
-        /// What stands where the magic number belongs.
+        /// The number found at the place of the magic number.
         magic: u16,
     },
-    /// The device ends before the filesystem does.
+    /// The device is smaller than the filesystem.
     #[error("truncated: the filesystem has {needed} bytes, the device only {device}")]
     Truncated {
-        /// Bytes that the filesystem has, or that a superblock needs.
+        /// Size of the filesystem or of the superblock, bytes.
         needed: u64,
-        /// Bytes that the device has.
+        /// Size of the device, bytes.
         device: u64,
     },
-    /// The filesystem's blocks are smaller than the device's.
+    /// The filesystem's block size is smaller than the device's.
     #[error(
-        "the filesystem's blocks have {block} bytes, the device's {device}: it was made on \
-         another kind of device"
+        "the filesystem's block size is {block} bytes, but the device's is {device}: the filesystem \
+         was created on a device with smaller blocks"
     )]
     BlockTooSmall {
-        /// Bytes in a block of the filesystem.
+        /// Block size of the filesystem, bytes.
         block: u32,
-        /// Bytes in a logical block of the device.
+        /// Logical block size of the device, bytes.
         device: u32,
     },
-    /// The last user did not unmount; the newest metadata is in the journal. It is replayed in
-    /// memory where a filesystem is only read, unless
-    /// [`Recovery::Refuse`](crate::Recovery::Refuse) is asked for.
+    /// The filesystem was not unmounted, and its newest metadata is in the journal. A filesystem
+    /// that is only read is recovered in memory, unless
+    /// [`Recovery::Refuse`](crate::Recovery::Refuse) is set; one that is written to must be
+    /// recovered first.
     #[error("the journal needs recovery: mount the filesystem once, or run e2fsck on it")]
     NeedsRecovery,
-    /// The same, and the journal is on another device, which was not given.
+    /// The journal needs recovery, and is on another device, which was not passed to `open`.
     #[error(
-        "the journal needs recovery, and is on another device, with UUID {}, which was not given",
+        "the journal needs recovery, and is on another device, with UUID {}, which was not passed",
         Uuid(uuid)
     )]
     NeedsJournal {
         /// UUID of the journal's device.
         uuid: [u8; 16],
     },
-    /// The device that was given for the journal is not the filesystem's journal.
+    /// The device that was passed as the journal does not hold this filesystem's journal.
     #[error("external journal: {0}")]
     WrongJournal(Box<WrongJournal>),
-    /// The journal uses features that this crate does not know.
+    /// The journal uses features that this crate does not support.
     #[error(
         "the journal uses features that are not supported (incompat {incompat:#x}, ro_compat \
          {ro_compat:#x})"
     )]
     UnsupportedJournal {
-        /// The incompatible features that are in the way, and only those.
+        /// The unsupported incompatible features, and only those.
         incompat: u32,
-        /// The read-only compatible ones.
+        /// The unsupported read-only compatible features, and only those.
         ro_compat: u32,
     },
-    /// The filesystem uses features that change the format in ways this crate does not know.
+    /// The filesystem uses incompatible features that this crate does not support.
     #[error("{}", .features.refusal())]
     UnsupportedFeature {
-        /// The features that are in the way, and only those.
+        /// The unsupported features, and only those.
         features: IncompatFeatures,
     },
-    /// This inode needs a feature that is not supported; others of the filesystem can be read.
+    /// This inode needs an unsupported feature; other inodes can be read.
     #[error("inode {inode}: {what}")]
     UnsupportedInode {
         /// The inode's number.
         inode: u32,
-        /// What it needs.
+        /// The unsupported feature.
         what: Unsupported,
     },
-    /// Multi-mount protection says that another host has the filesystem.
+    /// Multi-mount protection: another host has mounted the filesystem, or e2fsck is checking it.
     #[error(
-        "multi-mount protection: {0}; unmount it there, or if that host is gone run \
+        "multi-mount protection: {0}; unmount it there, or, if that host is gone, run \
          tune2fs -E clear_mmp"
     )]
     InUse(Box<crate::mount::mmp::MmpHolder>),
     /// The filesystem is damaged.
     #[error("{0}")]
     Corrupt(Box<Corrupt>),
-    /// No inode can have this number.
+    /// The inode number is 0 or larger than the count of inodes.
     #[error("there is no inode {inode}: inodes are numbered from 1 to {count}")]
     NoSuchInode {
-        /// The number that was asked for.
+        /// The requested number.
         inode: u32,
         /// The filesystem's count of inodes.
         count: u32,
@@ -108,13 +109,13 @@ pub enum Error {
     /// A component of the path does not exist.
     #[error("{path}: no such file or directory")]
     NotFound {
-        /// The path as it was given.
+        /// The path as the caller passed it.
         path: PathName,
     },
-    /// Something other than a directory was used as one.
+    /// A file that is not a directory was used as one.
     #[error("{subject}: not a directory")]
     NotADirectory {
-        /// What was used.
+        /// The file.
         subject: Subject,
     },
     /// A directory was used as a file.
@@ -123,109 +124,111 @@ pub enum Error {
         /// The inode's number.
         inode: u32,
     },
-    /// Something that has no data, or a symbolic link, was used as a file.
+    /// A file without data, or a symbolic link, was used as a regular file.
     #[error("inode {inode}: is a {kind}, not a regular file")]
     NotAFile {
         /// The inode's number.
         inode: u32,
-        /// What it is.
+        /// Its type.
         kind: FileType,
     },
-    /// Something other than a symbolic link was used as one.
+    /// A file that is not a symbolic link was used as one.
     #[error("inode {inode}: is a {kind}, not a symbolic link")]
     NotASymlink {
         /// The inode's number.
         inode: u32,
-        /// What it is.
+        /// Its type.
         kind: FileType,
     },
     /// More than [`MAX_SYMLINKS`](crate::MAX_SYMLINKS) symbolic links in one lookup (ELOOP).
     #[error("{path}: more than 40 symbolic links")]
     SymlinkLoop {
-        /// The path as it was given.
+        /// The path as the caller passed it.
         path: PathName,
     },
     /// A component of a path is longer than 255 bytes (ENAMETOOLONG).
-    #[error("a name of {length} bytes: names have at most 255")]
+    #[error("the name has {length} bytes, the maximum is 255")]
     NameTooLong {
         /// Length of the component, bytes.
         length: usize,
     },
-    /// More directories in one another than anyone makes: they are not walked.
+    /// Directories are nested deeper than the limit of a walk.
     #[error("inode {inode}: directories are nested more than {limit} deep")]
     TooDeep {
         /// Number of the directory's inode.
         inode: u32,
-        /// The limit.
+        /// The limit, directories.
         limit: usize,
     },
-    /// The answer needs metadata from the device and [`Op::NOWAIT`](nvio_iomap::Op::NOWAIT)
-    /// forbids that (EAGAIN).
+    /// The mapping is not cached, and [`Op::NOWAIT`](nvio_iomap::Op::NOWAIT) forbids metadata I/O
+    /// (EAGAIN).
     #[error("inode {inode}: the mapping of position {pos} is not cached")]
     WouldBlock {
         /// The file's inode number.
         inode: u32,
-        /// The position that was to be mapped, bytes.
+        /// The position to map, bytes.
         pos: u64,
     },
-    /// The filesystem may be read, but not written to.
+    /// The filesystem can be read, but not written to.
     #[error("the filesystem cannot be written to: {0}")]
     NotWritable(NotWritable),
-    /// This file may be read, but not written to.
+    /// This file can be read, but not written to.
     #[error("inode {inode} cannot be written to: {why}")]
     Protected {
         /// The file's inode number.
         inode: u32,
-        /// Why.
+        /// The reason.
         why: Protected,
     },
-    /// A hole was to be overwritten, which would need blocks. Nothing was written.
-    #[error("inode {inode}: position {pos} is in a hole, and no blocks are allocated here")]
+    /// The range to overwrite contains a hole, and this crate does not allocate blocks. Nothing was
+    /// written.
+    #[error("inode {inode}: position {pos} is in a hole, and blocks cannot be allocated")]
     Hole {
         /// The file's inode number.
         inode: u32,
-        /// The first such position, bytes.
+        /// The first position in a hole, bytes.
         pos: u64,
     },
-    /// Blocks that have never been written were to be overwritten, which would change the map.
-    /// Nothing was written.
+    /// The range to overwrite contains unwritten blocks, and this crate does not convert
+    /// extents. Nothing was written.
     #[error(
-        "inode {inode}: position {pos} is preallocated and was never written, and maps are not \
-         changed here"
+        "inode {inode}: position {pos} is in an unwritten extent, and extents cannot be converted"
     )]
     Unwritten {
         /// The file's inode number.
         inode: u32,
-        /// The first such position, bytes.
+        /// The first position in an unwritten block, bytes.
         pos: u64,
     },
-    /// A write would go past the end of the file, whose size does not change here. Nothing was
-    /// written.
-    #[error("inode {inode}: a write up to byte {end} of a file of {size} bytes: it cannot grow")]
+    /// The write extends past the end of the file, and this crate does not change a file's
+    /// size. Nothing was written.
+    #[error(
+        "inode {inode}: the write ends at byte {end}, but the file has {size} bytes and cannot grow"
+    )]
     PastEnd {
         /// The file's inode number.
         inode: u32,
-        /// First byte behind the range.
+        /// First byte after the range.
         end: u64,
         /// Size of the file, bytes.
         size: u64,
     },
-    /// The queue is one of another disk or partition than the filesystem's.
-    #[error("a queue to {queue} bytes, but the filesystem is on a device of {device}")]
+    /// The queue belongs to another disk or partition than the filesystem.
+    #[error("the queue's device has {queue} bytes, but the filesystem's has {device}")]
     OtherDevice {
         /// Size of the queue's disk or partition, bytes.
         queue: u64,
-        /// Size of the filesystem's, bytes.
+        /// Size of the filesystem's disk or partition, bytes.
         device: u64,
     },
-    /// A mapping was asked for in order to write, of a file that is open for reading.
-    #[error("inode {inode}: it is open for reading only")]
+    /// A mapping for a write was requested from a file that is open for reading only.
+    #[error("inode {inode} is open for reading only")]
     ReadOnly {
         /// The file's inode number.
         inode: u32,
     },
-    /// Inline data was asked of a file that has none.
-    #[error("inode {inode}: has no inline data")]
+    /// Inline data was requested from a file that has none.
+    #[error("inode {inode} has no inline data")]
     NoInlineData {
         /// The file's inode number.
         inode: u32,
@@ -235,13 +238,13 @@ pub enum Error {
     Source {
         /// Byte offset from the start of the filesystem.
         offset: u64,
-        /// Bytes that were to be read.
+        /// Length of the read, bytes.
         length: usize,
         /// What the [`Source`](crate::Source) said.
         #[source]
         error: SourceError,
     },
-    /// The mapping layer refused.
+    /// The mapping layer rejected the request.
     #[error(transparent)]
     Iomap(Box<nvio_iomap::Error>),
 }
@@ -271,7 +274,7 @@ impl nvio_iomap::FileError for Error {
 }
 
 impl Error {
-    /// Whether the caller asked for what cannot be done: nothing has failed.
+    /// Returns true if the request was invalid or unsupported, and no I/O has failed.
     pub(crate) fn is_refusal(&self) -> bool {
         use nvio_iomap::Error as Iomap;
         match self {
@@ -294,11 +297,11 @@ impl Error {
     }
 }
 
-/// A feature of one inode that is in the way.
+/// A feature that is unsupported for an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unsupported {
-    /// The contents are encrypted (`encrypt`), and there is no key.
+    /// The contents are encrypted (`encrypt`), and this crate has no key.
     Encrypted,
 }
 
@@ -310,12 +313,12 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// What an error is about: an inode, or a path where one is known.
+/// The file that an error is about: its path where that is known, else its inode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// An inode, by number.
     Inode(u32),
-    /// A path as it was given.
+    /// A path as the caller passed it.
     Path(PathName),
 }
 
@@ -328,12 +331,12 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A path in an error: any bytes, shown on one line with what is not printable escaped.
+/// A path in an error message: any bytes, printed on one line with unprintable characters escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathName(Box<[u8]>);
 
 impl PathName {
-    /// The bytes of the path.
+    /// Returns the bytes of the path.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

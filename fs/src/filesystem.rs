@@ -1,4 +1,4 @@
-//! An open filesystem: superblock, inodes, and the blocks that metadata is in.
+//! An open filesystem: its superblock, its inodes, and the caches of its metadata.
 
 use std::fmt;
 use std::ops::Range;
@@ -24,19 +24,19 @@ use crate::recovery::orphans::Orphans;
 
 /// An open ext2, ext3 or ext4 filesystem, read-only.
 ///
-/// A clone is another handle to the same filesystem and costs a reference count. All methods may
-/// be used by several threads at the same time.
+/// A clone is another handle to the same filesystem and costs a reference count. All methods may be
+/// called from several threads at the same time.
 #[derive(Clone)]
 pub struct Filesystem {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// What all handles of a filesystem share.
+/// The state shared by all handles of a filesystem.
 pub(crate) struct Inner {
     pub metadata: Metadata,
     pub groups: Cache<u32, GroupDescriptor>,
     pub inodes: Cache<u32, Inode>,
-    /// Size of the device in bytes.
+    /// Size of the device, bytes.
     pub device: u64,
     pub superblock: Superblock,
     pub options: Options,
@@ -54,23 +54,23 @@ impl fmt::Debug for Filesystem {
 }
 
 impl Filesystem {
-    /// What of the journal was replayed when the filesystem was opened; `None` if it needed no
-    /// recovery.
+    /// Returns the extent of the journal replay; `None` if the filesystem needed no recovery.
     pub fn recovered(&self) -> Option<JournalReplay> {
         self.inner.recovered
     }
 
-    /// The blocks that the journal has newer contents of, if it was replayed.
+    /// Returns the overlay of blocks with newer contents in the journal, if the journal was
+    /// replayed.
     pub(crate) fn overlay(&self) -> Option<&Overlay> {
         self.inner.metadata.overlay()
     }
 
-    /// The superblock, as it was when the filesystem was opened.
+    /// Returns the superblock as it was when the filesystem was opened.
     pub fn superblock(&self) -> &Superblock {
         &self.inner.superblock
     }
 
-    /// The inode `number`, which may also be one of the reserved ones.
+    /// Returns the inode `number`, which may be a reserved one.
     ///
     /// # Errors
     /// [`Error::NoSuchInode`], [`Error::InodeNotInUse`], damage to the inode or to its group's
@@ -80,46 +80,46 @@ impl Filesystem {
             return Ok(inode);
         }
         let inode = self.parse_inode(number, &self.inode_bytes(number)?)?;
-        // Until recovery has ended, fast commits may still change the inode.
+        // Do not cache inodes during recovery, because fast commits may still change them.
         if self.inner.orphans.get().is_some() {
             self.inner.inodes.insert(number, inode.clone());
         }
         Ok(inode)
     }
 
-    /// The inode that is in `bytes`, as it is after a mount.
+    /// Parses an inode and applies the changes of recovery to it.
     pub(crate) fn parse_inode(&self, number: u32, bytes: &InodeBytes) -> Result<Inode, Error> {
         Inode::parse(self.superblock(), number, bytes).map_err(|error| match error {
-            // The tail of a table is not initialised by all who make filesystems.
+            // Some versions of mkfs do not initialise the end of an inode table.
             Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
             error => error,
         })
     }
 
-    /// What fast commits have changed of a file's map.
+    /// Returns the changes of fast commits to a file's map.
     pub(crate) fn range_changes(&self, number: u32) -> Option<&Ranges> {
         self.inner.fast_commit.get()?.ranges(number)
     }
 
-    /// What fast commits have changed of a directory's names.
+    /// Returns the changes of fast commits to a directory's names.
     pub(crate) fn name_changes(&self, directory: u32) -> Option<&Arc<NameChanges>> {
         self.inner.fast_commit.get()?.names(directory)
     }
 
-    /// Whether the next mount truncates the inode to its size.
+    /// Returns true if the next mount truncates the inode to its size.
     pub(crate) fn is_truncated(&self, number: u32) -> bool {
         self.inner.orphans.get().is_some_and(|orphans| orphans.contains(number))
     }
 
-    /// The inode after `number` in the list of orphans; 0 after the last.
+    /// Returns the inode after `number` in the list of orphans; 0 after the last.
     pub(crate) fn next_orphan(&self, number: u32) -> Result<u32, Error> {
         inode::next_orphan(number, &self.inode_bytes(number)?)
     }
 
-    /// The root directory.
+    /// Returns the root directory.
     ///
     /// # Errors
-    /// As [`Filesystem::inode`], or [`Error::NotADirectory`] if it is something else.
+    /// As [`Filesystem::inode`], or [`Error::NotADirectory`] if the inode is not a directory.
     pub fn root(&self) -> Result<Inode, Error> {
         let root = self.named_inode(inode::ROOT, Structure::Superblock)?;
         if root.is_dir() {
@@ -128,7 +128,7 @@ impl Filesystem {
         Err(Error::NotADirectory { subject: crate::error::Subject::Inode(inode::ROOT) })
     }
 
-    /// The inode that something on the device refers to: that it is free is damage then.
+    /// Returns the inode that the structure `by` refers to. A reference to a free inode is damage.
     pub(crate) fn named_inode(&self, number: u32, by: Structure) -> Result<Inode, Error> {
         self.inode(number).map_err(|error| match error {
             Error::InodeNotInUse { inode } => by.corrupt(Problem::NameOfFreeInode { inode }),
@@ -136,8 +136,9 @@ impl Filesystem {
         })
     }
 
-    /// Reads and writes of files that failed since the filesystem was opened; each is in the log, too.
-    /// What was refused is not among them, because it cannot be done, or not at the moment.
+    /// Returns the number of reads and writes of files that failed since the filesystem was opened;
+    /// each is also logged. Requests that were rejected as invalid, unsupported or busy are not
+    /// counted.
     pub fn io_errors(&self) -> u64 {
         self.inner.io_errors.load(Ordering::Relaxed)
     }
@@ -154,17 +155,17 @@ impl Filesystem {
         self.inner.options
     }
 
-    /// Size of the device in bytes, which may be larger than the filesystem.
+    /// Returns the size of the device in bytes, which may be larger than the filesystem.
     pub(crate) fn device_size(&self) -> u64 {
         self.inner.device
     }
 
-    /// The superblock, as it is on the device now.
+    /// Reads the superblock from the device again.
     pub(crate) fn superblock_now(&self) -> Result<Superblock, Error> {
         self.inner.metadata.superblock()
     }
 
-    /// A block, as it is on the device now. The number has been checked.
+    /// Reads a block from the device again. The caller has checked the number.
     pub(crate) fn block_now(&self, number: u64) -> Result<Vec<u8>, Error> {
         self.inner.metadata.block_now(number)
     }
@@ -189,24 +190,24 @@ impl Filesystem {
         Ok(descriptor)
     }
 
-    /// A block of metadata, by number; the number has been checked.
+    /// Returns a block of metadata. The caller has checked the number.
     pub(crate) fn block(&self, number: u64) -> Result<Block, Error> {
         self.inner.metadata.block(number)
     }
 
-    /// Most bytes of metadata that are read ahead at a time; 0 for none.
+    /// Returns the maximum of one read-ahead in bytes; 0 if read-ahead is off.
     pub(crate) fn read_ahead(&self) -> u64 {
         self.superblock().bytes(u64::try_from(self.inner.metadata.ahead()).unwrap_or(0))
     }
 
-    /// Whether a block is in memory.
+    /// Returns true if a block is cached.
     pub(crate) fn is_cached(&self, number: u64) -> bool {
         self.inner.metadata.is_cached(number)
     }
 
-    /// Reads blocks that will be needed, all at once: those that come first, as far as the limit for
-    /// that goes. Numbers may be wrong, blocks be named twice; what fails is read again when it
-    /// is needed.
+    /// Reads ahead blocks that will be needed, in parallel, from the first on up to the limit of a
+    /// read-ahead. Numbers may be out of range or repeated. A block that fails is read again when
+    /// it is needed.
     pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = Range<u64>>) {
         let end = self.superblock().blocks_count();
         let inside = |range: Range<u64>| range.start.min(end)..range.end.min(end);

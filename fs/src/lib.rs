@@ -1,19 +1,18 @@
-//! ext4 (and ext2, ext3): what is on the filesystem, where on the device it is, and the data of
-//! files, to be read and overwritten.
+//! Reads ext4, ext3 and ext2 filesystems, and overwrites the data of files.
 //!
-//! [`Filesystem`] is opened on a [`Source`], which reads metadata: an image file, memory, or
-//! something that drives a device. From there:
+//! A [`Filesystem`] is opened on a [`Source`], which reads metadata: an image file, memory, or a
+//! device.
 //!
-//! - [`Filesystem::lookup`] goes from a path to an [`Inode`], which has everything that `stat`
-//!   shows; [`Filesystem::read_dir`] and [`Filesystem::read_link`] give names and targets.
+//! - [`Filesystem::lookup`] resolves a path to an [`Inode`], which has the fields of `stat`;
+//!   [`Filesystem::read_dir`] and [`Filesystem::read_link`] return names and targets.
 //! - [`Filesystem::file`] opens a regular file. A [`File`] is a [`Mapper`](nvio_iomap::Mapper): it
-//!   answers where a range of it is. It remembers what it has answered, holes included, so that
-//!   a range that was mapped once is mapped again without metadata I/O.
+//!   maps ranges of the file to ranges of the device. It caches mappings, holes included, so that a
+//!   range that was mapped before needs no metadata I/O.
 //! - [`File::extents`] lists a file's extents, as FIEMAP and filefrag do.
-//! - [`Filesystem::xattrs`] gives extended attributes, [`Filesystem::acl`] an access control list.
+//! - [`Filesystem::xattrs`] returns extended attributes, [`Filesystem::acl`] an access control list.
 //! - [`File`] reads through a [`FileQueue`]; [`AsyncFile`] does so with futures.
-//! - [`Filesystem::writable`] and [`WritableFile`] overwrite what files have. Metadata is never
-//!   written.
+//! - [`Filesystem::writable`] and [`WritableFile`] overwrite allocated blocks of files. Metadata is
+//!   never written.
 //!
 //! ```
 //! use std::process::Command;
@@ -53,34 +52,33 @@
 //! # }
 //! ```
 //!
-//! # What is read, and what is refused
+//! # Supported features
 //! Block sizes from 1 KiB to 64 KiB, inodes from 128 bytes to a block, all layouts of block groups,
-//! extents of any depth, the block maps of ext2 and ext3, files and directories inside of inodes,
-//! directories with and without hash trees, case-insensitive and encrypted ones, extended
+//! extent trees of any depth, the block maps of ext2 and ext3, files and directories inside inodes,
+//! directories with and without hash trees, case-insensitive and encrypted directories, extended
 //! attributes and access control lists.
-//! A feature that changes the format and is not supported is refused by its name
-//! ([`Error::UnsupportedFeature`]); a filesystem that another host is using is refused
-//! ([`Error::InUse`]). Single inodes are refused where only they are in the way
-//! ([`Error::UnsupportedInode`]). fs-verity files are read without their hashes being verified.
+//! `open` fails if a feature that changes the format is unsupported
+//! ([`Error::UnsupportedFeature`]), or if another host uses the filesystem ([`Error::InUse`]). A
+//! feature that concerns single inodes, such as encryption, fails only the calls that need it
+//! ([`Error::UnsupportedInode`]). The hashes of fs-verity files are not verified.
 //!
 //! # Recovery
-//! A filesystem that was not unmounted is seen as the next mount would leave it, and the device
-//! stays as it is: the journal is replayed in memory, of which each block that it replaces takes 16
-//! bytes; the copies themselves are read where they are in the log. All versions of the journal are
-//! understood, its checksums are verified, and what the kernel calls damage is
-//! [`Error::Corrupt`] here. A journal on a device of its own is given to
-//! [`Filesystem::open_with_journal`]. [`Filesystem::recovered`] tells what was replayed;
-//! [`Options::recovery`] has such filesystems be refused, and writing to their files always is.
+//! A filesystem that was not unmounted is read in the state that the next mount would recover, and
+//! the device is not changed: the journal is replayed in memory. Each replaced block needs 16 bytes
+//! of memory, because its new contents are read from the log. All versions of the journal are
+//! supported, checksums are verified, and damage that the kernel rejects is [`Error::Corrupt`]. Pass
+//! a journal on another device to [`Filesystem::open_with_journal`]. [`Filesystem::recovered`]
+//! returns the extent of the replay. [`Options::recovery`] can reject such filesystems; their files
+//! can never be written to.
 //!
 //! # Trust
-//! What is on a device is input like any other. Every checksum that there is gets verified, every
-//! number is checked before it is used, every loop ends: what is wrong becomes
-//! [`Error::Corrupt`], which names the structure and the rule it breaks. Memory is bounded by
-//! [`Options`].
+//! The contents of a device are untrusted input. All checksums are verified, every number is checked
+//! before it is used, and every loop is bounded. Damage is reported as [`Error::Corrupt`], which
+//! names the structure and the rule that it breaks. Memory is bounded by [`Options`].
 //!
 //! # Live filesystems
-//! Nobody else may write to the filesystem while it is open here: metadata is cached, and nothing
-//! tells when it changes.
+//! No other program may write to the filesystem while it is open here, because metadata is cached
+//! and changes on the device are not noticed.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

@@ -1,4 +1,4 @@
-//! Hand-made filesystems in memory, for the tests of this crate.
+//! Synthetic filesystems in memory, for the tests of this crate.
 
 use zerocopy::IntoBytes;
 
@@ -12,11 +12,11 @@ use crate::format::superblock::tests::{sample, seal};
 pub(crate) const BLOCK: usize = 4096;
 /// First block of the inode table.
 const TABLE: usize = 77;
-/// First block that tests may use for what they want.
+/// First block that tests may use for their own structures.
 pub(crate) const FREE: u64 = 1000;
 
 /// A filesystem of 8,192 blocks of 4 KiB in one group, with checksums. Inode 2 is a directory
-/// without contents until a test gives it some.
+/// without blocks; tests add contents.
 pub(crate) struct Image {
     pub superblock: Superblock,
     pub bytes: Vec<u8>,
@@ -47,19 +47,20 @@ impl Image {
         &mut self.bytes[number as usize * BLOCK..][..BLOCK]
     }
 
-    /// Writes an inode with its checksum: a regular file with extents but for what is changed.
+    /// Writes an inode with its checksum: a regular file with extents, except for the bytes that
+    /// `change` edits.
     pub(crate) fn inode(&mut self, number: u32, change: impl FnOnce(&mut [u8])) {
         let bytes = raw_inode(&self.superblock, number, change);
         let at = TABLE * BLOCK + (number as usize - 1) * 256;
         self.bytes[at..at + 256].copy_from_slice(&bytes);
     }
 
-    /// Seed of the checksums of an inode's blocks, for generation 0.
+    /// Returns the seed for the checksums of an inode's blocks, for generation 0.
     pub(crate) fn seed(&self, inode: u32) -> u32 {
         crc32c(crc32c(raw_seed(&self.superblock), &inode.to_le_bytes()), &[0; 4])
     }
 
-    /// Puts a node of an extent tree in a block, with its checksum.
+    /// Writes a node of an extent tree to a block, with its checksum.
     pub(crate) fn extent_block(&mut self, inode: u32, number: u64, node: &[u8]) {
         let seed = self.seed(inode);
         let block = self.block(number);
@@ -80,7 +81,7 @@ fn raw_seed(superblock: &Superblock) -> u32 {
     superblock.checksum_seed
 }
 
-/// A node of an extent tree.
+/// Encodes a node of an extent tree.
 pub(crate) fn node(depth: u16, max: u16, entries: &[[u8; 12]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in [0xf30a, entries.len() as u16, max, depth, 0, 0] {
@@ -90,7 +91,7 @@ pub(crate) fn node(depth: u16, max: u16, entries: &[[u8; 12]]) -> Vec<u8> {
     bytes
 }
 
-/// An extent; lengths above 32,768 are unwritten.
+/// Encodes an extent. Lengths above 32,768 are unwritten.
 pub(crate) fn extent(logical: u32, length: u16, physical: u64) -> [u8; 12] {
     let mut bytes = [0; 12];
     bytes[0..4].copy_from_slice(&logical.to_le_bytes());
@@ -100,7 +101,7 @@ pub(crate) fn extent(logical: u32, length: u16, physical: u64) -> [u8; 12] {
     bytes
 }
 
-/// An entry of an index node.
+/// Encodes an entry of an index node.
 pub(crate) fn index(logical: u32, block: u64) -> [u8; 12] {
     let mut bytes = [0; 12];
     bytes[0..4].copy_from_slice(&logical.to_le_bytes());
@@ -109,7 +110,7 @@ pub(crate) fn index(logical: u32, block: u64) -> [u8; 12] {
     bytes
 }
 
-/// Puts an entry of an extended attribute at `at`, and gives where the next one goes.
+/// Writes an entry of an extended attribute at `at`, and returns the offset of the next one.
 pub(crate) fn attribute(
     area: &mut [u8],
     at: usize,
@@ -124,8 +125,8 @@ pub(crate) fn attribute(
     at + 16 + name.len().next_multiple_of(4)
 }
 
-/// Makes an inode of 256 bytes one with inline data: what goes into `i_block` (60 bytes at most) and
-/// into the attribute.
+/// Changes an inode of 256 bytes to inline data: `block` is stored in `i_block` (at most 60 bytes)
+/// and `rest` in the attribute.
 pub(crate) fn inline_data(inode: &mut [u8], block: &[u8], rest: &[u8]) {
     inode[0x20..0x24].copy_from_slice(&0x1000_0000u32.to_le_bytes());
     inode[0x28..0x28 + block.len()].copy_from_slice(block);

@@ -179,7 +179,7 @@ fn journals_on_another_device() {
         let refusal = |name: &str| with(&path(name)).unwrap_err().to_string();
         let other = UUID.replace('1', "a");
         external(&path("other"), &other, 1, user);
-        let expected = "external journal: the device given for it is another one, with UUID \
+        let expected = "external journal: the device has another UUID, \
                         aaaaaaaa-2222-3333-4444-555555555555";
         assert_eq!(refusal("other"), expected);
 
@@ -193,7 +193,7 @@ fn journals_on_another_device() {
         let error = Filesystem::open(File::open(&ours).unwrap()).unwrap_err();
         assert!(matches!(error, Error::NeedsJournal { .. }));
         assert!(error.to_string().contains(UUID));
-        let wrong = "external journal: the device given for it is no external journal";
+        let wrong = "external journal: the device is not an external journal";
         assert_eq!(refusal("image"), wrong);
         assert_eq!(refusal("other"), expected);
 
@@ -217,7 +217,7 @@ fn journals_on_another_device() {
         let opened = Filesystem::open_with_journal(image, journal, Options::default());
         opened.unwrap_err().to_string()
     };
-    let shared = "external journal: it is shared by 2 filesystems, and only 1 is supported";
+    let shared = "external journal: it is shared by 2 filesystems, the maximum is 1";
     assert_eq!(refusal(2, fs), shared);
     assert!(refusal(1, [0x77; 16]).contains("another filesystem, with UUID 77777777-7777-"));
     // A device that ends before the journal.

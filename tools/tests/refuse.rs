@@ -119,7 +119,11 @@ fn directories_in_a_circle_end() {
     for args in [&["-lR"][..], &["-R", "--json"]] {
         let outcome = disk.run("ls", args);
         assert_eq!(outcome.code, 1);
-        assert!(outcome.stderr.contains("is listed twice"), "{}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains("a second entry for directory inode"),
+            "{}",
+            outcome.stderr
+        );
     }
     let target = disk.path("copy");
     disk.run("cp", &["-r", "/", target.to_str().unwrap()]).refused(&["/a/b/again", "twice"]);

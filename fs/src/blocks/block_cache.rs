@@ -1,11 +1,11 @@
-//! Recent blocks of metadata.
+//! The cache of metadata blocks.
 
 use std::sync::Arc;
 
 use crate::blocks::cache::Cache;
 
-/// A block of metadata, as it is on the device.
+/// The contents of a metadata block.
 pub(crate) type Block = Arc<[u8]>;
 
-/// Blocks by number.
+/// A cache of blocks by number.
 pub(crate) type BlockCache = Cache<u64, Block>;

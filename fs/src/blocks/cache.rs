@@ -1,4 +1,4 @@
-//! What was read before, by number and bounded: blocks, inodes, group descriptors.
+//! A bounded cache for blocks, inodes and group descriptors.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 
-/// Keeps values until there are too many, then forgets one that was not used since the hand last
-/// passed it (CLOCK).
+/// A cache with CLOCK eviction: a full cache replaces the first value that was not used since the
+/// clock hand last passed it.
 pub(crate) struct Cache<K, V> {
     state: Mutex<State<K, V>>,
     capacity: usize,
@@ -15,7 +15,7 @@ pub(crate) struct Cache<K, V> {
 
 struct State<K, V> {
     slots: Vec<Slot<K, V>>,
-    /// Where in `slots` a value is.
+    /// Index in `slots` by key.
     index: HashMap<K, usize, RandomState>,
     hand: usize,
 }
@@ -27,13 +27,13 @@ struct Slot<K, V> {
 }
 
 impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
-    /// A cache of at most `capacity` values; with 0 it keeps nothing.
+    /// Creates a cache of at most `capacity` values; 0 disables it.
     pub(crate) fn new(capacity: usize) -> Self {
         let state = State { slots: Vec::new(), index: HashMap::default(), hand: 0 };
         Self { state: Mutex::new(state), capacity }
     }
 
-    /// The value of `key`, if it is here.
+    /// Returns the value of `key`, if it is cached.
     pub(crate) fn get(&self, key: K) -> Option<V> {
         let mut state = self.lock();
         let &at = state.index.get(&key)?;
@@ -42,12 +42,12 @@ impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
         Some(slot.value.clone())
     }
 
-    /// Whether the value of `key` is here. That does not count as a use.
+    /// Returns true if the value of `key` is cached. This does not count as a use.
     pub(crate) fn contains(&self, key: K) -> bool {
         self.lock().index.contains_key(&key)
     }
 
-    /// Keeps a value.
+    /// Inserts or replaces a value.
     pub(crate) fn insert(&self, key: K, value: V) {
         if self.capacity == 0 {
             return;
@@ -64,8 +64,8 @@ impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
         }
     }
 
-    /// Nothing that holds the lock can leave the state half changed in a way that matters: a
-    /// wrong index entry would only point at another slot, and that is checked by key.
+    /// Locks the state. A poisoned lock is ignored, because a partial update leaves at most a wrong
+    /// index entry, which `get` detects by comparing the key.
     fn lock(&self) -> MutexGuard<'_, State<K, V>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,7 +73,7 @@ impl<K: Copy + Eq + Hash, V: Clone> Cache<K, V> {
 
 impl<K: Copy + Eq + Hash, V> State<K, V> {
     fn replace(&mut self, new: Slot<K, V>) {
-        // Two rounds: the first may only clear marks.
+        // Two rounds are enough, because the first clears all marks.
         for _ in 0..self.slots.len().saturating_mul(2) {
             let at = self.hand;
             self.hand = at.saturating_add(1);

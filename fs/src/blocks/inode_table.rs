@@ -1,4 +1,4 @@
-//! Inode tables: where inodes are, and their bytes.
+//! Inode tables: the locations and bytes of inodes.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -11,16 +11,17 @@ use crate::format::group;
 use crate::format::group::GroupDescriptor;
 use crate::format::superblock::Superblock;
 
-/// Bytes of an inode table that are read when one inode is needed, with read-ahead.
+/// Bytes of an inode table that are read ahead when an inode is read.
 const INODE_READ: u64 = 64 << 10;
 
 impl Filesystem {
-    /// The inode `number` as it is in its table, or as fast commits left it, unchecked.
+    /// Returns the bytes of inode `number`, unchecked, from its table or from a fast commit.
     pub(crate) fn inode_bytes(&self, number: u32) -> Result<InodeBytes, Error> {
         self.inode_bytes_near(number, &mut Near::default())
     }
 
-    /// The same for one inode after the other.
+    /// Returns the bytes of inode `number`, like [`Self::inode_bytes`]. `near` is the location of
+    /// the last inode, which saves lookups in the caches.
     pub(crate) fn inode_bytes_near(
         &self,
         number: u32,
@@ -44,8 +45,8 @@ impl Filesystem {
         place.bytes(number, block)
     }
 
-    /// The blocks that inodes are in, whose numbers are in order. Group descriptors are read for that.
-    /// What is no inode, or cannot be found, is left out.
+    /// Returns the blocks that contain the inodes `numbers`, which must be sorted, and reads the
+    /// necessary group descriptors. Inodes with an invalid number or descriptor are left out.
     pub(crate) fn inode_blocks(&self, numbers: &[u32]) -> Vec<Range<u64>> {
         let superblock = self.superblock();
         let group_of =
@@ -71,13 +72,13 @@ impl Filesystem {
         blocks
     }
 
-    /// Where in the filesystem the inode `number` is, bytes.
+    /// Returns the byte address of inode `number` in the filesystem.
     pub(crate) fn inode_address(&self, number: u32) -> Result<u64, Error> {
         let place = self.inode_place(number, &mut Near::default())?;
         Ok(place.address(self.superblock()))
     }
 
-    /// Where the inode `number` is.
+    /// Locates the inode `number`.
     fn inode_place(&self, number: u32, near: &mut Near) -> Result<InodePlace, Error> {
         let superblock = self.superblock();
         let no_inode = Error::NoSuchInode { inode: number, count: superblock.inodes_count() };
@@ -106,7 +107,7 @@ impl Filesystem {
         })
     }
 
-    /// The block of an inode table; its neighbours are read with it.
+    /// Returns the block of an inode table, and reads ahead its neighbours.
     fn inode_block(&self, place: &InodePlace) -> Result<Block, Error> {
         let number = place.block();
         if !self.inner.metadata.is_cached(number) {
@@ -121,38 +122,38 @@ impl Filesystem {
     }
 }
 
-/// Where an inode was found: the next one as a rule is not far.
+/// The location of the last inode that was read, because the next one is usually near.
 #[derive(Default)]
 pub(crate) struct Near {
     group: Option<(u32, GroupDescriptor)>,
     block: Option<(u64, Block)>,
 }
 
-/// Where an inode is.
+/// The location of an inode.
 struct InodePlace {
     /// First block of the table.
     table: u64,
-    /// Block in the table.
+    /// Index of the block in the table.
     index: u64,
-    /// Bytes in the block.
+    /// Byte range in the block.
     range: Range<usize>,
-    /// Whether the table was perhaps never initialised here.
+    /// This part of the table may never have been initialised.
     may_be_stale: bool,
 }
 
 impl InodePlace {
-    /// The block that the inode is in.
+    /// Returns the block that contains the inode.
     fn block(&self) -> u64 {
         self.table.saturating_add(self.index)
     }
 
-    /// Where in the filesystem the inode is, bytes.
+    /// Returns the byte address of the inode in the filesystem.
     fn address(&self, superblock: &Superblock) -> u64 {
         let in_block = u64::try_from(self.range.start).unwrap_or(u64::MAX);
         superblock.bytes(self.block()).saturating_add(in_block)
     }
 
-    /// The inode `number` in its block.
+    /// Returns the bytes of inode `number`, given its block.
     fn bytes(self, number: u32, block: Block) -> Result<InodeBytes, Error> {
         let Self { range, may_be_stale, .. } = self;
         if block.get(range.clone()).is_none() {
@@ -162,11 +163,11 @@ impl InodePlace {
     }
 }
 
-/// An inode in its block, as long as the superblock says.
+/// The bytes of an inode, as part of a cached block. Their length is `s_inode_size`.
 pub(crate) struct InodeBytes {
     block: Block,
     range: Range<usize>,
-    /// Whether the table was perhaps never initialised here.
+    /// This part of the table may never have been initialised.
     pub may_be_stale: bool,
 }
 

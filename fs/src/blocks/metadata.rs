@@ -1,4 +1,4 @@
-//! The blocks that metadata is in: kept in memory, read ahead, or read from the source.
+//! Blocks of metadata: cached, read ahead, or read from the source.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -14,28 +14,29 @@ use crate::format::superblock::Superblock;
 use crate::mount::options::Options;
 use crate::recovery::journal::Overlay;
 
-/// Most bytes of metadata that are one read.
+/// Maximum length of one read, bytes.
 pub(crate) const READ_MAX: u32 = 256 << 10;
-/// Most bytes of a read that is one of several: smaller ones are served beside each other.
+/// Maximum length of one read in a read-ahead, bytes. It is smaller, because the device executes
+/// several reads in parallel.
 const PIECE: u32 = 128 << 10;
 
-/// Reads metadata. Block numbers have been checked by the callers.
+/// A reader of metadata blocks. Callers have checked the block numbers.
 pub(crate) struct Metadata {
     source: Arc<dyn Source>,
-    /// What the journal has newer contents of.
+    /// Blocks with newer contents in the journal.
     overlay: Option<Overlay>,
-    /// Bytes in a block.
+    /// Block size, bytes.
     block_size: u32,
     cache: BlockCache,
-    /// Most blocks that are read ahead at a time; 0 for none.
+    /// Maximum number of blocks in one read-ahead; 0 if read-ahead is off.
     ahead: usize,
-    /// What is read ahead arrives here.
+    /// Reusable buffer of a read-ahead.
     arrived: Mutex<Vec<u8>>,
 }
 
 impl Metadata {
-    /// Reads blocks of `block_size` from `source`, or from where `overlay` has them, and keeps and
-    /// reads ahead as `options` say.
+    /// Creates a reader of blocks of `block_size` bytes from `source`, or from the log for blocks
+    /// in `overlay`. `options` bounds the cache and the read-ahead.
     pub(crate) fn new(
         source: Arc<dyn Source>,
         overlay: Option<Overlay>,
@@ -45,17 +46,18 @@ impl Metadata {
         let size = usize::try_from(block_size).unwrap_or(usize::MAX);
         let capacity = options.cache_bytes.checked_div(size).unwrap_or(0);
         let cache = BlockCache::new(capacity);
-        // Of what was read ahead and not yet used, nothing may be forgotten for more of it.
+        // A read-ahead must not evict its own blocks before they are used, so limit it to a quarter
+        // of the cache.
         let ahead = options.read_ahead.checked_div(size).unwrap_or(0).min(capacity >> 2);
         Self { source, overlay, block_size, cache, ahead, arrived: Mutex::default() }
     }
 
-    /// The superblock, as it is on the device now.
+    /// Reads the superblock from the device again.
     pub(crate) fn superblock(&self) -> Result<Superblock, Error> {
         read_superblock(&*self.source)
     }
 
-    /// The block `number`.
+    /// Returns the block `number`.
     pub(crate) fn block(&self, number: u64) -> Result<Block, Error> {
         if let Some(block) = self.cache.get(number) {
             return Ok(block);
@@ -65,33 +67,34 @@ impl Metadata {
         Ok(self.keep(number, &bytes))
     }
 
-    /// Whether the block `number` is in memory.
+    /// Returns true if the block `number` is cached.
     pub(crate) fn is_cached(&self, number: u64) -> bool {
         self.cache.contains(number)
     }
 
-    /// The block `number`, as it is on the device now.
+    /// Reads the block `number` from the device again.
     pub(crate) fn block_now(&self, number: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0; usize::try_from(self.block_size).unwrap_or(0)];
         read(&*self.source, number.saturating_mul(self.block_size.into()), &mut bytes)?;
         Ok(bytes)
     }
 
-    /// What the journal has newer contents of.
+    /// Returns the overlay of blocks with newer contents in the journal.
     pub(crate) fn overlay(&self) -> Option<&Overlay> {
         self.overlay.as_ref()
     }
 
-    /// Most blocks that one [`prefetch`](Self::prefetch) reads; 0 if nothing is read ahead.
+    /// Returns the maximum number of blocks that one [`prefetch`](Self::prefetch) reads; 0 if
+    /// read-ahead is off.
     pub(crate) fn ahead(&self) -> usize {
         self.ahead
     }
 
-    /// Reads blocks that will be needed, all at once, as far as they are not in memory: those that
-    /// come first in `wanted`, up to the limit of what is read ahead. A block may be named
-    /// several times.
+    /// Reads ahead the blocks in `wanted` that are not cached, in parallel, from the first on up to
+    /// the limit of a read-ahead. Blocks may be repeated.
     ///
-    /// What fails is not there afterwards: who needs it reads it again, and gets the error.
+    /// Blocks that fail are not cached. They are read again when they are needed, and the error is
+    /// returned then.
     pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = Range<u64>>) {
         let mut numbers: Vec<u64> = wanted
             .into_iter()
@@ -106,19 +109,19 @@ impl Metadata {
         numbers.dedup();
         match self.arrived.try_lock() {
             Ok(mut arrived) => self.read_ahead(&numbers, &mut arrived),
-            // Another thread's blocks are arriving there.
+            // Another thread uses the buffer.
             Err(_) => self.read_ahead(&numbers, &mut Vec::new()),
         }
     }
 
-    /// Reads blocks, which are in order, by way of `arrived`.
+    /// Reads the sorted blocks `numbers` into `arrived` and inserts them into the cache.
     fn read_ahead(&self, numbers: &[u64], arrived: &mut Vec<u8>) {
         let size = usize::try_from(self.block_size).unwrap_or(1).max(1);
         let bytes = numbers.len().saturating_mul(size);
         if arrived.len() < bytes {
             arrived.resize(bytes, 0);
         }
-        // Neighbours are one read.
+        // Adjacent blocks become one read.
         let most = usize::try_from(PIECE).unwrap_or(1).checked_div(size).unwrap_or(1).max(1);
         let runs =
             numbers.chunk_by(|&a, &b| a.checked_add(1) == Some(b)).flat_map(|run| run.chunks(most));
@@ -154,14 +157,14 @@ impl Metadata {
         }
     }
 
-    /// Keeps a block that was read: all that comes from the source as a block comes this way.
+    /// Inserts a block into the cache. All blocks enter the cache here.
     fn keep(&self, number: u64, bytes: &[u8]) -> Block {
         let block: Block = bytes.into();
         self.cache.insert(number, Arc::clone(&block));
         block
     }
 
-    /// Fills `bytes`, whole blocks, from block `number` on.
+    /// Fills `bytes`, a multiple of the block size, from block `number` on.
     fn read(&self, number: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let offset = number.saturating_mul(self.block_size.into());
         let Some(overlay) = &self.overlay else { return read(&*self.source, offset, bytes) };
@@ -172,12 +175,12 @@ impl Metadata {
     }
 }
 
-/// The superblock of what is on `source`.
+/// Reads and checks the superblock on `source`.
 pub(crate) fn read_superblock(source: &(impl Source + ?Sized)) -> Result<Superblock, Error> {
     Superblock::parse(&read_raw_superblock(source)?)
 }
 
-/// The superblock as the journal has it, or as it is on `source`; `before` is the latter.
+/// Returns the superblock after the replay of the journal. `before` is the superblock on `source`.
 pub(crate) fn replayed_superblock(
     source: &(impl Source + ?Sized),
     overlay: &Overlay,
@@ -194,7 +197,7 @@ pub(crate) fn replayed_superblock(
     Superblock::parse(raw.ok_or_else(missing)?.0)
 }
 
-/// The superblock of what is on `source`, unchecked.
+/// Reads the superblock on `source` without checking it.
 pub(crate) fn read_raw_superblock(source: &(impl Source + ?Sized)) -> Result<RawSuperblock, Error> {
     let needed = SUPERBLOCK_OFFSET.saturating_mul(2);
     let device = source.size();

@@ -1,4 +1,4 @@
-//! Blocks of metadata: the source that they are read from, and the caches that keep them.
+//! Blocks of metadata: the source that they are read from, and the caches.
 
 pub(crate) mod block_cache;
 pub(crate) mod cache;

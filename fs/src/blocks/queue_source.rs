@@ -6,8 +6,8 @@ use nvio_iomap::DiskReader;
 
 use crate::blocks::source::{ReadRange, Source, SourceError};
 
-/// A [`Source`] over a queue of its own. Readers of metadata take turns; reads of data, on other
-/// queues, are not held up.
+/// A source of metadata with a queue pair of its own. Concurrent readers are serialised by a mutex;
+/// reads of file data use other queue pairs and do not wait.
 pub struct QueueSource {
     queue: Mutex<DiskReader>,
     size: u64,
@@ -15,7 +15,7 @@ pub struct QueueSource {
 }
 
 impl QueueSource {
-    /// Takes a reader of the disk or partition that the filesystem fills.
+    /// Creates a source from a reader of the disk or partition that holds the filesystem.
     pub fn new(queue: DiskReader) -> Self {
         let disk = queue.disk();
         let (size, block_size) = (disk.size(), disk.namespace().block_size());
@@ -37,7 +37,7 @@ impl Source for QueueSource {
         Ok(queue.read_at(offset, buf)?)
     }
 
-    /// With as many commands in flight as the queue has room for.
+    /// Keeps the queue full until all ranges are read.
     fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let (wanted, mut results): (Vec<_>, Vec<_>) = ranges

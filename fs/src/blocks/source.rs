@@ -1,24 +1,24 @@
-//! Where metadata comes from.
+//! The interface through which metadata is read.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// What a [`Source`] fails with.
+/// An error of a source.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where metadata comes from: a device, a partition or an image.
+/// A source of metadata: a device, a partition or an image.
 ///
-/// Offsets are bytes from the start of the filesystem. The filesystem asks only for what it has
-/// bounded by [`Source::size`]; requests of any length and alignment come, the largest being
-/// 256 KiB. Several threads may read at the same time.
+/// Offsets are in bytes from the start of the filesystem. Requests may have any alignment and any
+/// length up to 256 KiB. They are within [`Self::size`]. Several threads may read at the same time.
 pub trait Source: Send + Sync {
-    /// Size of the device in bytes. Asked once, when the filesystem is opened.
+    /// Returns the size of the device in bytes. It is called once, when the filesystem is opened.
     fn size(&self) -> u64;
 
-    /// Logical block of the device in bytes: a filesystem with smaller blocks cannot be on it.
-    /// Asked once, when the filesystem is opened. 1, where there is no such thing.
+    /// Returns the logical block size of the device in bytes, or 1 if the source has none. A
+    /// filesystem with smaller blocks is rejected. It is called once, when the filesystem is
+    /// opened.
     fn block_size(&self) -> u32 {
         1
     }
@@ -26,12 +26,11 @@ pub trait Source: Send + Sync {
     /// Fills `buf` with the bytes at `offset`.
     ///
     /// # Errors
-    /// Whatever the device fails with, or that the range is not on the device. The contents of
-    /// `buf` are then of no use.
+    /// Any error of the device, or a range past its end. The contents of `buf` are then undefined.
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError>;
 
-    /// Fills many buffers, and leaves with each what became of it. A source that can have many
-    /// requests in flight does so; as it is, one is read after the other.
+    /// Fills several buffers, and stores the result of each in its range. A source that supports it
+    /// keeps many requests in flight; the default implementation reads one range after the other.
     fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
         for range in ranges {
             range.result = self.read(range.offset, range.buf);
@@ -39,28 +38,28 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// One of several ranges that are read at once; see [`Source::read_many`].
+/// One of several ranges to read; see [`Source::read_many`].
 #[derive(Debug)]
 pub struct ReadRange<'b> {
     /// First byte, from the start of the filesystem.
     pub offset: u64,
-    /// Where the bytes go.
+    /// Destination of the data.
     pub buf: &'b mut [u8],
-    /// Whether they have arrived. If not, the contents of `buf` are of no use.
+    /// Result of the read. After an error the contents of `buf` are undefined.
     pub result: Result<(), SourceError>,
 }
 
 impl<'b> ReadRange<'b> {
-    /// A range that has not been read: its result says so.
+    /// Creates a range whose result is an error until it is read.
     pub fn new(offset: u64, buf: &'b mut [u8]) -> Self {
         Self { offset, buf, result: Err(io::Error::from(io::ErrorKind::NotConnected).into()) }
     }
 }
 
-/// An image, or a block device that the kernel drives.
+/// An image, or a block device of the kernel.
 impl Source for File {
     fn size(&self) -> u64 {
-        // A block device has no length in its metadata; its end can be sought.
+        // The metadata of a block device has no length, but its end can be found by seeking.
         let mut file = self;
         file.seek(SeekFrom::End(0)).unwrap_or(0)
     }

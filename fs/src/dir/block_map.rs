@@ -1,4 +1,4 @@
-//! The blocks of a directory, one by one.
+//! Random access to the blocks of a directory.
 
 use nvio_iomap::MappingKind;
 
@@ -11,7 +11,7 @@ use crate::format::inode::Inode;
 use crate::map;
 use crate::map::run::MapRun;
 
-/// Where the blocks of a directory are. The part of the map that was used last is kept.
+/// The block map of a directory. It caches the last used part of the map.
 pub(crate) struct DirMap {
     fs: Filesystem,
     inode: Inode,
@@ -20,18 +20,18 @@ pub(crate) struct DirMap {
 }
 
 impl DirMap {
-    /// Refuses a directory with a size that none can have.
+    /// Returns an error if the directory's size is invalid.
     pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
         let count = blocks::count(fs.superblock(), inode)?;
         Ok(Self { fs: fs.clone(), inode: inode.clone(), run: MapRun::empty(), count })
     }
 
-    /// Blocks that the directory has.
+    /// Returns the number of blocks of the directory.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Block `index`, unchecked. It must be there.
+    /// Reads block `index`, which must be mapped. The caller checks its contents.
     pub(crate) fn block(&mut self, index: u64) -> Result<Block, Error> {
         let number = self.inode.number();
         let missing = || Structure::Directory(number).corrupt(Problem::Missing { logical: index });

@@ -1,4 +1,4 @@
-//! The blocks of a directory.
+//! Sequential access to the blocks of a directory.
 
 use std::collections::VecDeque;
 use std::vec;
@@ -14,10 +14,10 @@ use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 use crate::map::Extents;
 
-/// First read of a directory in bytes, with read-ahead; later ones are larger.
+/// Size of the first read-ahead in a directory, bytes. Later ones are larger.
 const READ_FIRST: u32 = 16 << 10;
 
-/// Blocks of the directory `inode`, whose size is checked.
+/// Returns the number of blocks of the directory `inode`, or an error if its size is invalid.
 pub(crate) fn count(superblock: &Superblock, inode: &Inode) -> Result<u64, Error> {
     let corrupt = |problem| Structure::Directory(inode.number()).corrupt(problem);
     let (value, block_size) = (inode.size(), u64::from(superblock.block_size()));
@@ -32,30 +32,29 @@ pub(crate) fn count(superblock: &Superblock, inode: &Inode) -> Result<u64, Error
     Ok(superblock.block_at(value))
 }
 
-/// The blocks of a directory in order, read in pieces and checked.
+/// An iterator over the blocks of a directory, with read-ahead and verified checksums.
 pub(crate) struct Blocks {
     fs: Filesystem,
     inode: Inode,
     extents: Extents,
-    /// What the extents end with, if it is not their end.
+    /// The error that ended `extents`.
     failed: Option<Error>,
-    /// Extents that have been looked at: their first blocks in the file and on the device, and
-    /// their lengths.
+    /// Extents found so far: first logical block, first physical block, and length in blocks.
     runs: VecDeque<(u64, u64, u64)>,
-    /// The parts of a directory that is inside of its inode, which are much like blocks.
+    /// The parts of a directory that is stored inside its inode. They are formatted like blocks.
     inline: Option<vec::IntoIter<Block>>,
-    /// Index of the next block to give.
+    /// Index of the next block to return.
     index: u64,
-    /// Blocks before this one have been read ahead.
+    /// First block that was not read ahead.
     ahead: u64,
-    /// Blocks that the directory has.
+    /// Number of blocks of the directory.
     count: u64,
-    /// Bytes of the next read.
+    /// Size of the next read-ahead, bytes.
     piece: u32,
 }
 
 impl Blocks {
-    /// Refuses a directory with a size that none can have.
+    /// Returns an error if the directory's size is invalid.
     pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
         let (inline, count) = if inode.has_inline_data() {
             let parts = inline::parts(fs, inode)?;
@@ -78,7 +77,7 @@ impl Blocks {
         })
     }
 
-    /// Blocks that the directory has.
+    /// Returns the number of blocks of the directory.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
@@ -87,10 +86,10 @@ impl Blocks {
         &self.fs
     }
 
-    /// The next block and its index.
+    /// Returns the next block and its index.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Block)>, Error> {
         let block = match &mut self.inline {
-            // What is inside of the inode is covered by the inode's own checksum.
+            // Parts inside the inode are covered by the inode's checksum.
             Some(parts) => parts.next(),
             None => self.read()?,
         };
@@ -99,7 +98,7 @@ impl Blocks {
         Ok(block.map(|block| (index, block)))
     }
 
-    /// The next block that is there; its index is `self.index` then.
+    /// Returns the next mapped block, whose index is then `self.index`.
     fn read(&mut self) -> Result<Option<Block>, Error> {
         loop {
             let index = self.index;
@@ -118,8 +117,8 @@ impl Blocks {
         }
     }
 
-    /// Reads a piece that starts with block `index`, whatever extents it is in. With each piece, more
-    /// at a time: who has read some of a directory as a rule reads on.
+    /// Reads ahead from block `index`, across extents. Each read-ahead is four times as large as
+    /// the one before, because a caller that has read several blocks is likely to read on.
     fn read_ahead(&mut self, index: u64) {
         let superblock = self.fs.superblock();
         let piece = superblock.block_at(u64::from(self.piece).min(self.fs.read_ahead())).max(1);
@@ -154,7 +153,7 @@ impl Blocks {
         }));
     }
 
-    /// Where on the device block `index` is; `None` if it is in a hole, which is passed over.
+    /// Returns the physical block of block `index`. In a hole, advances past it and returns `None`.
     fn find(&mut self, index: u64) -> Result<Option<u64>, Error> {
         while let Some(&(start, physical, length)) = self.runs.front() {
             match index.checked_sub(start) {
@@ -169,8 +168,8 @@ impl Blocks {
         }
     }
 
-    /// Goes over a hole that ends before block `end`. The kernel does so, too, where there is no
-    /// tree that needs the blocks; the first is never missing.
+    /// Skips a hole that ends before block `end`. The kernel also skips holes in directories
+    /// without a hash tree, except in block 0.
     fn skip(&mut self, end: u64) -> Result<Option<u64>, Error> {
         let index = self.index;
         if index == 0 || self.inode.flags().contains(InodeFlags::INDEX) {

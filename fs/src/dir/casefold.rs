@@ -1,11 +1,11 @@
-//! Names of case-insensitive directories, folded as the kernel's encoding "utf8-12.1.0" does:
-//! what has the same folded name is one name.
+//! Case folding of names, as in the kernel's encoding "utf8-12.1.0". Names with the same folded
+//! form are equal.
 //!
-//! Every character is replaced by its full case folding (statuses C and F) in canonical
-//! decomposition, characters that are ignorable by default are dropped, and combining marks are put
-//! in their canonical order. The Unicode standard does not change that for a character once it is
-//! assigned, so that tables of any later version serve. What was not assigned in version 12.1 is
-//! left as it is. What is not UTF-8 is not folded, and only equal to itself.
+//! Each character is replaced by its full case folding (statuses C and F) in canonical
+//! decomposition, default-ignorable characters are dropped, and combining marks are put in
+//! canonical order. Unicode guarantees that these properties of an assigned character never change,
+//! so tables of any later version can be used. Characters that were unassigned in version 12.1 are
+//! kept. Names that are not valid UTF-8 are not folded.
 
 use std::sync::LazyLock;
 
@@ -13,15 +13,15 @@ use caseless::Caseless;
 use regex_syntax::hir::{Class, HirKind};
 use unicode_normalization::char::{canonical_combining_class, decompose_canonical};
 
-/// `s_encoding` of the only encoding that there is.
+/// `s_encoding` of UTF-8, the only defined encoding.
 pub(crate) const ENCODING_UTF8: u16 = 1;
 
-/// A set of characters: ranges in order, which do not touch.
+/// A set of characters: sorted ranges that neither overlap nor touch.
 struct Ranges(Box<[(char, char)]>);
 
 impl Ranges {
-    /// The characters of a property. The names below are known, which a test makes sure of; a set
-    /// without characters stands for one that is not.
+    /// Returns the characters of a Unicode property. An unknown property yields an empty set; a
+    /// test verifies that all properties used here are known.
     fn of(property: &str) -> Self {
         let parsed = regex_syntax::parse(property).map(regex_syntax::hir::Hir::into_kind);
         let Ok(HirKind::Class(Class::Unicode(class))) = parsed else { return Self([].into()) };
@@ -35,15 +35,15 @@ impl Ranges {
     }
 }
 
-/// Characters of version 12.1.
+/// Characters assigned in version 12.1.
 static ASSIGNED: LazyLock<Ranges> = LazyLock::new(|| Ranges::of(r"\p{Age=12.1}"));
-/// Characters that are ignorable by default, assigned or not, but for the one that was not in
+/// Default-ignorable characters, assigned or not, except the one that became ignorable after
 /// version 12.1.
 static IGNORABLE: LazyLock<Ranges> =
     LazyLock::new(|| Ranges::of(r"[\p{Default_Ignorable_Code_Point}--\x{180f}]"));
 
-/// The folded name, or `None` if the name is not UTF-8. It may have no bytes, and more than a name
-/// can have.
+/// Folds a name. Returns `None` if the name is not UTF-8. The folded name may be empty, or longer
+/// than the maximum of a name.
 pub(crate) fn fold(name: &[u8]) -> Option<Vec<u8>> {
     if name.is_ascii() {
         return Some(name.to_ascii_lowercase());
@@ -54,7 +54,7 @@ pub(crate) fn fold(name: &[u8]) -> Option<Vec<u8>> {
     Some(folded.text.into_bytes())
 }
 
-/// Whether an entry's name is the one whose folded name is `folded`.
+/// Returns true if `name`, once folded, equals `folded`.
 pub(crate) fn is_equal(folded: &[u8], name: &[u8]) -> bool {
     if name.is_ascii() {
         return folded.eq_ignore_ascii_case(name);
@@ -62,7 +62,7 @@ pub(crate) fn is_equal(folded: &[u8], name: &[u8]) -> bool {
     let Ok(name) = str::from_utf8(name) else { return false };
     let mut left = folded;
     let mut other = Folded::default();
-    // As a rule the first characters tell.
+    // Compare after each character, because most names already differ in the first.
     for c in name.chars() {
         other.add(c);
         let Some(rest) = left.strip_prefix(other.text.as_bytes()) else { return false };
@@ -73,8 +73,8 @@ pub(crate) fn is_equal(folded: &[u8], name: &[u8]) -> bool {
     left == other.text.as_bytes()
 }
 
-/// Folds and decomposes until nothing changes. What a character becomes is closer to the end each
-/// time, so that this is at most a few calls deep.
+/// Folds and decomposes a character until it no longer changes. The recursion is only a few calls
+/// deep, because each step brings a character closer to its final form.
 fn fold_char(c: char, push: &mut impl FnMut(char)) {
     let mut folded = std::iter::once(c).default_case_fold();
     match (folded.next(), folded.next()) {
@@ -96,22 +96,22 @@ fn fold_char(c: char, push: &mut impl FnMut(char)) {
     }
 }
 
-/// A folded name that is being made.
+/// A folded name under construction.
 #[derive(Default)]
 struct Folded {
     text: String,
-    /// Combining marks that are to be put in order, with their classes.
+    /// Combining marks not yet in canonical order, with their combining classes.
     marks: Vec<(u8, char)>,
 }
 
 impl Folded {
-    /// Adds a character of the name.
+    /// Folds a character of the name and appends the result.
     fn add(&mut self, c: char) {
         if c.is_ascii() {
             self.end_marks();
             self.text.push(c.to_ascii_lowercase());
         } else if IGNORABLE.contains(c) {
-            // What is dropped still keeps marks apart.
+            // A dropped character still separates the marks on both sides of it.
             self.end_marks();
         } else if ASSIGNED.contains(c) {
             fold_char(c, &mut |c| self.push(c));
@@ -121,7 +121,7 @@ impl Folded {
         }
     }
 
-    /// Adds what a character becomes.
+    /// Appends a character of a folded form.
     fn push(&mut self, c: char) {
         match canonical_combining_class(c) {
             0 => {
@@ -133,7 +133,7 @@ impl Folded {
     }
 
     fn end_marks(&mut self) {
-        // Marks of the same class keep their order.
+        // The sort is stable, as marks of the same class must keep their order.
         self.marks.sort_by_key(|&(class, _)| class);
         self.text.extend(self.marks.drain(..).map(|(_, c)| c));
     }
@@ -160,12 +160,12 @@ mod tests {
         assert_eq!(folded("\u{212b}"), "a\u{30a}");
         assert_eq!(folded("\u{fb03}"), "ffi");
         assert_eq!(folded("\u{d55c}"), "\u{1112}\u{1161}\u{11ab}");
-        // Marks in order, the one of a lower class first.
+        // Marks are sorted by class, the lower one first.
         assert_eq!(folded("a\u{301}\u{323}"), "a\u{323}\u{301}");
-        // Something ignorable goes, but marks do not pass it.
+        // An ignorable character is dropped, but marks do not move across it.
         assert_eq!(folded("a\u{301}\u{34f}\u{323}"), "a\u{301}\u{323}");
         assert_eq!(folded("\u{200d}"), "");
-        // Compatibility characters are not decomposed, only folded.
+        // Compatibility characters are folded, but not decomposed.
         assert_eq!(folded("\u{2460}\u{ff21}"), "\u{2460}\u{ff41}");
     }
 
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(fold(b"A\xff"), None);
         assert_eq!(fold(b"A\xed\xa0\x80"), None, "a surrogate");
         assert_eq!(fold(b"A\xc0\xaf"), None, "longer than it needs to be");
-        // Assigned in 13.0, as the upper case of something: U+A7C7. Never: U+0378.
+        // U+A7C7 is an upper-case letter that was assigned in 13.0. U+0378 was never assigned.
         assert_eq!(folded("A\u{a7c7}\u{378}"), "a\u{a7c7}\u{378}");
         assert!(is_equal("a\u{301}b".as_bytes(), "\u{c1}B".as_bytes()));
         assert!(is_equal("a\u{301}".as_bytes(), "\u{c1}\u{200d}".as_bytes()));
@@ -191,8 +191,8 @@ mod tests {
         assert!(IGNORABLE.contains('\u{ad}') && IGNORABLE.contains('\u{fe0f}'));
     }
 
-    /// Hashes of names by debugfs, whose tables are the kernel's: one that is text is hashed as it
-    /// is folded, any other as it is.
+    /// Compares with the hashes that debugfs computes with the kernel's tables. It hashes the
+    /// folded form of valid UTF-8, and other names unchanged.
     fn compare_with_debugfs(names: &[String]) {
         let folder = tempfile::tempdir().unwrap();
         let mut script = String::new();
@@ -221,7 +221,8 @@ mod tests {
         );
     }
 
-    /// Names with each of some characters, behind a letter: its case shows what is text.
+    /// Returns names that contain one of the characters each, after an upper-case letter, which
+    /// shows whether the name was folded.
     fn names_with(characters: impl Iterator<Item = u32>) -> Vec<String> {
         characters
             .filter_map(char::from_u32)
@@ -232,17 +233,19 @@ mod tests {
 
     #[test]
     fn debugfs_agrees() {
-        // Where letters with case are; of the rest some, or all if there is time.
+        // All blocks that contain letters with case, and a sample of the other characters (all of
+        // them if NVIO_LONG is set).
         let letters = (0x80..0x600).chain(0x1c80..0x2190).chain(0xa640..0xa800);
         let step = if std::env::var_os("NVIO_LONG").is_some() { 1 } else { 211 };
         let mut names = names_with(letters.chain((0x600..0x11_0000).step_by(step)));
-        // Between marks of other classes, which it lets pass or not.
+        // Each character also between marks of different classes, to test whether it separates
+        // them.
         let mark = |name: &String| {
             let (start, end) = name.split_at(name.len() - 1);
             format!("A\u{301}{}\u{335}{end}", &start[1..])
         };
         names.extend(names.iter().map(mark).collect::<Vec<_>>());
-        // Marks in all orders, characters that vanish between them.
+        // Random sequences of marks, with ignorable characters between them.
         let pieces = [
             "\u{301}", "\u{323}", "\u{345}", "\u{34f}", "\u{200d}", "\u{1e9e}", "\u{ac01}",
             "\u{11a8}", "\u{5b0}", "A", "\u{f73}", "\u{1f82}",

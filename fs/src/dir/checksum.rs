@@ -1,5 +1,5 @@
-//! Checksums of directory blocks: in a last entry that is never in use, or behind the entries of
-//! a hash tree node.
+//! Checksums of directory blocks. A block of entries stores it in an unused last entry, a hash tree
+//! node after its entries.
 
 use std::mem::offset_of;
 
@@ -30,7 +30,7 @@ struct RawTail {
 /// `file_type` of the tail.
 const TAIL_TYPE: u8 = 0xde;
 
-/// `struct dx_tail`, in the place of the entry after the last.
+/// `struct dx_tail`, which follows the last entry that fits.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawNodeTail {
@@ -39,7 +39,7 @@ struct RawNodeTail {
 }
 
 const TAIL_SIZE: usize = 12;
-/// Where the root's entries start: behind ".", ".." and the root's own fields.
+/// Byte offset of the root's entries, after ".", ".." and the root's own fields.
 const ROOT_START: usize = 32;
 
 const _: () = {
@@ -48,7 +48,7 @@ const _: () = {
     assert!(offset_of!(RawTail, checksum) == 8);
 };
 
-/// Verifies the checksum of block `index` of a directory, if the filesystem has them.
+/// Verifies the checksum of block `index` of a directory, if the filesystem has metadata checksums.
 pub(crate) fn verify(
     superblock: &Superblock,
     inode: &Inode,
@@ -66,7 +66,7 @@ pub(crate) fn verify(
     if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
 }
 
-/// The stored checksum of a block of entries, and the right one.
+/// Returns the stored and the computed checksum of a block of entries.
 fn leaf(seed: u32, block: &[u8]) -> Result<(u32, u32), Problem> {
     let (covered, tail) = block
         .split_last_chunk::<TAIL_SIZE>()
@@ -82,7 +82,7 @@ fn leaf(seed: u32, block: &[u8]) -> Result<(u32, u32), Problem> {
     Ok((tail.checksum.get(), crc32c(seed, covered)))
 }
 
-/// Where a block's hash tree entries start; `None` if it has names instead.
+/// Returns the byte offset of the hash tree entries of a block; `None` if the block contains names.
 fn node_start(index: u64, block: &[u8]) -> Option<usize> {
     let entry = |offset: usize| RawEntry::ref_from_prefix(block.get(offset..)?).ok();
     let (first, _) = entry(0)?;
@@ -100,8 +100,8 @@ fn node_start(index: u64, block: &[u8]) -> Option<usize> {
     is_root.then_some(ROOT_START)
 }
 
-/// The stored checksum of a hash tree node, and the right one. It covers the entries in use and
-/// the tail with the checksum as zero.
+/// Returns the stored and the computed checksum of a hash tree node. It covers the entries in use
+/// and the tail, with a checksum of zero.
 fn node_sums(seed: u32, block: &[u8], start: usize) -> Result<(u32, u32), Problem> {
     let rest = block.get(start..).unwrap_or_default();
     let (counts, _) = RawCountLimit::ref_from_prefix(rest).map_err(|_| Problem::NoChecksum)?;

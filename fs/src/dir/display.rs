@@ -1,4 +1,4 @@
-//! Names as they are shown.
+//! The visible form of names, which differs from the stored one in encrypted directories.
 
 use std::borrow::Cow;
 
@@ -14,29 +14,29 @@ use crate::format::features::CompatFeatures;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 
-/// How the names of a directory are shown.
+/// The form in which the names of a directory are returned.
 pub(crate) enum Names {
-    /// As they are.
+    /// The stored name.
     Plain,
-    /// Encrypted ones as the kernel shows them, with the hash that it orders them by when it lists
-    /// the directory.
+    /// The no-key form of an encrypted name, as the kernel lists it without the key. It includes
+    /// the hash by which the kernel orders the listing.
     NoKey(Hashes),
 }
 
-/// Where the hash of an encrypted name comes from.
+/// The source of the hash of an encrypted name.
 pub(crate) enum Hashes {
-    /// There is none: the kernel goes through the directory as it is stored.
+    /// No hash: the kernel lists such a directory in stored order.
     None,
-    /// The entry carries it.
+    /// The entry stores its hash.
     Own,
-    /// By this function.
+    /// Computed by this function.
     By(Function, HashParameters),
-    /// By the function that the root of the tree, in the first block, says.
+    /// Computed by the function in the root of the hash tree, which is in block 0.
     AsInRoot,
 }
 
 impl Names {
-    /// Those of `directory`, which has `blocks` blocks.
+    /// Chooses the form for the names of `directory`, which has `blocks` blocks.
     pub(crate) fn of(fs: &Filesystem, directory: &Inode, blocks: u64) -> Self {
         if !directory.flags().contains(InodeFlags::ENCRYPT) {
             return Self::Plain;
@@ -57,7 +57,7 @@ impl Names {
         })
     }
 
-    /// Looks at the first block of the directory, in which the root is if there is one.
+    /// Reads the hash function from the first block, if that holds the root of a tree.
     pub(crate) fn see_first(&mut self, fs: &Filesystem, block: &Block) {
         if let Self::NoKey(hashes @ Hashes::AsInRoot) = self {
             let superblock = fs.superblock();
@@ -68,7 +68,7 @@ impl Names {
         }
     }
 
-    /// The name of an entry.
+    /// Returns the visible name of an entry.
     pub(crate) fn show<'e>(&self, entry: &Entry<'e>) -> Cow<'e, [u8]> {
         let hash = match self {
             Self::Plain => return Cow::Borrowed(entry.name),

@@ -1,4 +1,4 @@
-//! Directories inside of their inodes (`inline_data`).
+//! Directories that are stored inside their inodes (`inline_data`).
 
 use crate::blocks::block_cache::Block;
 use crate::error::Error;
@@ -8,11 +8,11 @@ use crate::format::inode;
 use crate::format::inode::BLOCK_AREA;
 use crate::format::inode::Inode;
 
-/// Bytes of the parent's inode number, which stands for "." and "..".
+/// Size of the parent's inode number, bytes. It replaces the entries "." and "..".
 const PARENT: usize = 4;
 
-/// The parts that have entries: what `i_block` has behind the number of the parent, and the
-/// attribute. In each, the entries fill all of it, and there is no checksum.
+/// Returns the parts that contain entries: `i_block` after the parent's number, and the attribute.
+/// The entries of each part fill it, and have no checksum.
 pub(crate) fn parts(fs: &Filesystem, inode: &Inode) -> Result<Vec<Block>, Error> {
     let data = fs.inline_data(inode)?;
     let structure = Structure::Directory(inode.number());
@@ -35,7 +35,7 @@ pub(crate) fn parts(fs: &Filesystem, inode: &Inode) -> Result<Vec<Block>, Error>
 mod tests {
     use crate::testing::{Image, inline_data};
 
-    /// An entry of a regular file.
+    /// Builds an entry for a regular file.
     fn entry(inode: u32, rec_len: u16, name: &[u8]) -> Vec<u8> {
         let mut bytes = inode.to_le_bytes().to_vec();
         bytes.extend(rec_len.to_le_bytes());
@@ -45,7 +45,7 @@ mod tests {
         bytes
     }
 
-    /// The names in a root with these parts, and what is found by name.
+    /// Returns the names in a root directory with these parts, after looking up each of them.
     fn names(parent: u32, first: &[Vec<u8>], rest: &[Vec<u8>]) -> Result<String, String> {
         let mut image = Image::new();
         let block = [&parent.to_le_bytes()[..], &first.concat()].concat();
@@ -85,7 +85,7 @@ mod tests {
         let length = "has length";
         assert!(names(2, &[entry(12, 52, b"a")], &[]).unwrap_err().contains(length));
         assert!(names(2, &[], &[]).unwrap_err().contains(length), "zeroes");
-        // No entry goes on from one part into the other.
+        // An entry does not extend from one part into the other.
         let mut over = whole();
         over[0][4] = 68;
         assert!(names(2, &over, &[entry(13, 12, b"b")]).unwrap_err().contains(length));

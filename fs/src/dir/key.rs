@@ -1,4 +1,4 @@
-//! What is looked for in a directory.
+//! Search keys: the comparison and the hash for a lookup by name.
 
 use crate::dir::casefold;
 use crate::dir::htree::hash::{Chars, Function, Hash};
@@ -8,34 +8,34 @@ use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 
-/// A name to be found.
+/// A name to look up, in the form that the directory requires.
 pub(crate) struct Query<'a> {
     kind: Kind<'a>,
     own_hashes: bool,
 }
 
 enum Kind<'a> {
-    /// The name itself, byte for byte.
+    /// Compares names byte for byte.
     Exact(&'a [u8]),
-    /// Any that is equal but for case. What is not text is only equal to itself.
+    /// Compares names ignoring case. Names that are not UTF-8 are compared byte for byte.
     Folded { name: &'a [u8], folded: Option<Vec<u8>> },
-    /// The name of which this is shown, as the directory is encrypted.
+    /// Compares encrypted names with the no-key name that the caller passed.
     NoKey(NoKeyName),
 }
 
-/// Whether names of a directory are equal if they are but for case.
+/// Returns true if the directory ignores case.
 pub(crate) fn is_folded(superblock: &Superblock, directory: &Inode) -> bool {
     superblock.has(IncompatFeatures::CASEFOLD) && directory.flags().contains(InodeFlags::CASEFOLD)
 }
 
-/// Whether entries of a directory carry their hashes: those of encrypted names that were folded
-/// cannot be had from what is stored.
+/// Returns true if the entries of a directory store their hashes: the hash is computed from the
+/// decrypted and folded name, so it cannot be computed from the stored name.
 pub(crate) fn has_own_hashes(superblock: &Superblock, directory: &Inode) -> bool {
     directory.flags().contains(InodeFlags::ENCRYPT) && is_folded(superblock, directory)
 }
 
 impl<'a> Query<'a> {
-    /// How `name` is to be found in `directory`; `None` if no entry can have it.
+    /// Prepares a lookup of `name` in `directory`. Returns `None` if no entry can match.
     pub(crate) fn new(superblock: &Superblock, directory: &Inode, name: &'a [u8]) -> Option<Self> {
         let kind = if directory.flags().contains(InodeFlags::ENCRYPT) {
             Kind::NoKey(NoKeyName::decode(name)?)
@@ -47,7 +47,7 @@ impl<'a> Query<'a> {
         Some(Self { kind, own_hashes: has_own_hashes(superblock, directory) })
     }
 
-    /// Whether the directory's entry with this name is the one.
+    /// Returns true if the stored name of an entry matches.
     pub(crate) fn matches(&self, stored: &[u8]) -> bool {
         match &self.kind {
             Kind::Exact(name) => *name == stored,
@@ -59,20 +59,21 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Whether entries of the directory carry their hashes.
+    /// Returns true if the entries of the directory store their hashes.
     pub(crate) fn has_own_hashes(&self) -> bool {
         self.own_hashes
     }
 
-    /// Whether a tree may have the name where another version of Unicode puts it.
+    /// Returns true if the entry may be in another block of the tree, because it was hashed with
+    /// the tables of another Unicode version.
     pub(crate) fn may_be_elsewhere(&self, superblock: &Superblock) -> bool {
-        /// `s_encoding_flags`: all trees are as they should be.
+        /// `s_encoding_flags`: all names were hashed with the current tables.
         const NO_COMPAT_FALLBACK: u16 = 0x2;
         matches!(self.kind, Kind::Folded { .. })
             && superblock.encoding_flags & NO_COMPAT_FALLBACK == 0
     }
 
-    /// The hash by which a tree finds it.
+    /// Returns the hash of the name in a tree.
     pub(crate) fn hash(
         &self,
         superblock: &Superblock,

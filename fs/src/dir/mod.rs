@@ -1,4 +1,4 @@
-//! Directories: entries in the order in which they are stored.
+//! Directories: entries in stored order, and lookup by name.
 
 pub(crate) mod block_map;
 pub(crate) mod blocks;
@@ -30,16 +30,17 @@ use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::recovery::fast_commit::{NameChange, NameChanges};
 
-/// A name in a directory.
+/// A directory entry.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DirEntry {
-    /// Number of the inode that the name is for.
+    /// Number of the inode that the entry refers to.
     pub inode: u32,
-    /// The name: 1 to 255 bytes in no particular encoding, without slash and zero byte. One in an
-    /// encrypted directory is given as the kernel shows it without the key: in an encoding by
-    /// which it can be looked up.
+    /// The name: 1 to 255 bytes in any encoding, without slash and zero byte. In an encrypted
+    /// directory this is the kernel's no-key name, an encoding of the encrypted name, which lookups
+    /// accept.
     pub name: Vec<u8>,
-    /// What the entry says that the inode is; `None` on filesystems whose entries do not say.
+    /// Type of the inode according to the entry; `None` if the filesystem's entries do not store
+    /// it.
     pub kind: Option<FileType>,
 }
 
@@ -53,23 +54,23 @@ impl fmt::Debug for DirEntry {
     }
 }
 
-/// The entries of a directory, in the order in which they are stored. "." and ".." are left out:
-/// a directory's own place is where it was found, whatever those two say.
+/// An iterator over the entries of a directory in stored order. "." and ".." are left out: callers
+/// know the parent from the path.
 ///
-/// Entries are checked; what they refer to is not. No entry refers to the directory itself or to
-/// the root, but on a damaged filesystem a longer way round may lead back: who walks a tree must
-/// compare with the directories above.
+/// Entries are checked; the inodes that they refer to are not. An entry never refers to the
+/// directory itself or to the root, but on a damaged filesystem a deeper entry may refer to an
+/// ancestor, so a tree walk must compare with all directories above.
 ///
-/// After an error there are no more items.
+/// After an error the iterator ends.
 pub struct ReadDir {
-    /// `None` if none were ever written.
+    /// The blocks; `None` for a new directory whose blocks were never written.
     blocks: Option<Blocks>,
     directory: Directory,
     names: Names,
     current: Option<(u64, Block)>,
     offset: usize,
     has_kind: bool,
-    /// What fast commits have changed, and what of it is still to be added.
+    /// Changes by fast commits, and the added entries that are still to be returned.
     changes: Option<(Arc<NameChanges>, vec::IntoIter<DirEntry>)>,
     done: bool,
 }
@@ -110,8 +111,8 @@ impl ReadDir {
         })
     }
 
-    /// Calls `visit` for one entry after another until it gives something. After that, the next
-    /// call goes on with the next entry.
+    /// Calls `visit` for each entry until it returns `Some`. The next call resumes after that
+    /// entry.
     fn visit<T>(
         &mut self,
         mut visit: impl FnMut(&Names, &Entry<'_>) -> Option<T>,
@@ -147,8 +148,8 @@ impl ReadDir {
 }
 
 impl ReadDir {
-    /// Calls `visit` with the inode's number, the name and the type of one entry after the other,
-    /// until it says that this is enough.
+    /// Calls `visit` with the inode number, the name and the type of each entry until it returns
+    /// `Break`.
     pub(crate) fn each(
         &mut self,
         mut visit: impl FnMut(u32, &[u8], Option<FileType>) -> ControlFlow<()>,
@@ -191,7 +192,7 @@ impl Iterator for ReadDir {
 impl std::iter::FusedIterator for ReadDir {}
 
 impl Filesystem {
-    /// The entries of the directory `inode`.
+    /// Returns the entries of the directory `inode`.
     ///
     /// # Errors
     /// [`Error::NotADirectory`], damage. The iterator fails with damage to the directory's map or
@@ -200,7 +201,7 @@ impl Filesystem {
         ReadDir::new(self, inode)
     }
 
-    /// Number of the inode that `name` is for in the directory `inode`.
+    /// Returns the inode number of the entry `name` in the directory `inode`.
     pub(crate) fn find(&self, inode: &Inode, name: &[u8]) -> Result<Option<u32>, Error> {
         let superblock = self.superblock();
         let Some(query) = Query::new(superblock, inode, name) else { return Ok(None) };
@@ -220,7 +221,8 @@ impl Filesystem {
         if changes.is_some_and(|names| names.is_new()) {
             return Ok(None);
         }
-        // The tree does not know which names are gone.
+        // Trees still contain the names that fast commits have removed, so directories that ignore
+        // case and have changes are searched in order.
         if !folded && lookup::has_tree(self, inode) {
             let directory = Directory::new(superblock, inode);
             let search = |index, block: &Block| directory.find(block, index, &query);
@@ -229,7 +231,7 @@ impl Filesystem {
                 Ok(found) => return Ok(found),
                 Err(Stop::Failed(error)) => return Err(error),
                 Err(Stop::Unusable(why)) => {
-                    log::debug!("inode {}: its hash tree is of no use: {why}", inode.number());
+                    log::debug!("inode {}: its hash tree is unusable: {why}", inode.number());
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! Names of encrypted directories as they are shown without the key: what the kernel shows.
+//! No-key names: the names that the kernel shows in encrypted directories without the key.
 //!
-//! Such a name is the encoding of the hash in the directory's tree and the encrypted name. Of long
-//! ones it has the beginning and a digest of the rest, so that it is not too long for a name.
+//! A no-key name encodes the hash in the directory's tree and the encrypted name. Of a long
+//! encrypted name it contains the beginning and a digest of the rest, so that it is a valid name.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -9,16 +9,16 @@ use sha2::{Digest, Sha256};
 
 use crate::dir::htree::hash::Hash;
 
-/// Bytes of the encrypted name that are there as they are.
+/// Maximum number of bytes of the encrypted name that are included unchanged.
 const PLAIN_MAX: usize = 149;
-/// Bytes in front of them: the hash.
+/// Size of the hash in front of them, bytes.
 const HASH: usize = 8;
-/// Bytes of the longest, which ends with a digest.
+/// Size of the longest name before encoding, bytes: it ends with a digest.
 const LONGEST: usize = HASH + PLAIN_MAX + 32;
 /// Shortest encrypted name, bytes.
 pub(crate) const ENCRYPTED_MIN: usize = 16;
 
-/// The name that an encrypted one is shown by; `hash` is zero where there is none.
+/// Encodes the no-key name of an encrypted name. `hash` is zero if the directory has no hashes.
 pub(crate) fn encode(hash: Hash, encrypted: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LONGEST);
     bytes.extend_from_slice(&hash.major.to_le_bytes());
@@ -33,18 +33,18 @@ pub(crate) fn encode(hash: Hash, encrypted: &[u8]) -> Vec<u8> {
     BASE64_URL_SAFE_NO_PAD.encode(bytes).into_bytes()
 }
 
-/// A shown name, taken apart.
+/// A decoded no-key name.
 pub(crate) struct NoKeyName {
-    /// What the directory's tree has it under.
+    /// Hash of the name in the directory's tree.
     pub hash: Hash,
-    /// The encrypted name, or its beginning.
+    /// The encrypted name or its beginning.
     plain: Vec<u8>,
-    /// Of what follows the beginning.
+    /// Digest of the rest of the encrypted name.
     digest: Option<[u8; 32]>,
 }
 
 impl NoKeyName {
-    /// `None` if no encrypted name is shown like this.
+    /// Decodes a no-key name. Returns `None` if `name` is not one.
     pub(crate) fn decode(name: &[u8]) -> Option<Self> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(name).ok()?;
         let (major, rest) = bytes.split_first_chunk()?;
@@ -57,7 +57,7 @@ impl NoKeyName {
         (!plain.is_empty()).then(|| Self { hash, plain: plain.to_vec(), digest })
     }
 
-    /// Whether this is how `encrypted` is shown.
+    /// Returns true if this is the no-key name of `encrypted`.
     pub(crate) fn matches(&self, encrypted: &[u8]) -> bool {
         match &self.digest {
             None => self.plain == encrypted,
@@ -67,7 +67,7 @@ impl NoKeyName {
         }
     }
 
-    /// The encrypted name, if all of it is known.
+    /// Returns the encrypted name, if the no-key name contains all of it.
     pub(crate) fn encrypted(&self) -> Option<&[u8]> {
         self.digest.is_none().then_some(&self.plain)
     }
@@ -101,7 +101,7 @@ mod tests {
         {
             assert!(NoKeyName::decode(name).is_none(), "{}", name.escape_ascii());
         }
-        // 8 bytes of hash, one of a name; bits that are left over are zero.
+        // A hash of 8 bytes and a name of one byte, with padding bits of zero.
         assert!(NoKeyName::decode(b"AAAAAAAAAAAA").is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! From a path to an inode.
+//! Path resolution.
 
 use crate::error::{Error, Subject};
 use crate::filesystem::Filesystem;
@@ -6,23 +6,23 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::dir_entry::NAME_MAX;
 use crate::format::inode::Inode;
 
-/// Symbolic links that one lookup follows.
+/// Maximum number of symbolic links that one lookup follows.
 pub const MAX_SYMLINKS: u32 = 40;
 
 impl Filesystem {
-    /// The inode that `path` is for. Paths start at the root, with or without a slash; symbolic
-    /// links are followed, also the last; ".." at the root stays there; after a trailing slash
-    /// there must be a directory.
+    /// Returns the inode of `path`. Paths start at the root, with or without a leading slash.
+    /// Symbolic links are followed, the last component included; ".." at the root is the root; a
+    /// path with a trailing slash must be a directory.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::SymlinkLoop`],
-    /// [`Error::NameTooLong`]; [`Error::UnsupportedInode`] if the way leads through something that
-    /// is not supported; damage; a failure of the source.
+    /// [`Error::NameTooLong`]; [`Error::UnsupportedInode`] if a component needs an unsupported
+    /// feature; damage; a failure of the source.
     pub fn lookup(&self, path: &[u8]) -> Result<Inode, Error> {
         self.resolve(path, true)
     }
 
-    /// The inode that `path` is for, where a symbolic link as the last component is not followed,
+    /// Returns the inode of `path`. If the last component is a symbolic link, it is not followed,
     /// unless a slash comes after it.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Filesystem {
             return Err(Error::NotFound { path: path.into() });
         };
         let structure = Structure::Directory(directory.number());
-        // A directory that is inside itself.
+        // The directory is one of its own ancestors.
         if trail.contains(number) {
             return Err(structure.corrupt(Problem::DirectoryLoop { inode: number }));
         }
@@ -88,14 +88,14 @@ impl Filesystem {
     }
 }
 
-/// The first component of a path that does not start with a slash, and what comes after it.
+/// Splits a path that does not start with a slash after its first component.
 fn split_component(path: &[u8]) -> (&[u8], &[u8]) {
     let end = path.iter().position(|&byte| byte == b'/').unwrap_or(path.len());
     path.split_at_checked(end).unwrap_or((path, &[]))
 }
 
-/// Where a lookup is, and the directories above. ".." goes by this and not by what a directory
-/// says of its parent.
+/// The current directory of a lookup and its ancestors. ".." is resolved with this list and not
+/// with the entry "..", which may be damaged.
 struct Trail {
     above: Vec<Inode>,
     here: Inode,

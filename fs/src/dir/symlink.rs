@@ -12,8 +12,9 @@ use crate::format::inode_flags::InodeFlags;
 use crate::map;
 
 impl Filesystem {
-    /// The target of the symbolic link `inode`: 1 byte to a block, without zero bytes. An encrypted
-    /// one is given as the kernel shows it without the key, in an encoding that leads nowhere.
+    /// Returns the target of the symbolic link `inode`: 1 byte to a block, without zero bytes. If
+    /// the link is encrypted, the result is the kernel's no-key form, which does not resolve to a
+    /// file.
     ///
     /// # Errors
     /// [`Error::NotASymlink`], damage, or a failure of the source.
@@ -26,7 +27,7 @@ impl Filesystem {
             return target(inode, &self.inline_data(inode)?);
         }
         if inode.is_fast_symlink(self.superblock()) {
-            // A zero byte ends the target, so 59 bytes fit.
+            // The target is terminated by a zero byte, so 59 bytes fit.
             let (_, fits) = inode.block.split_last().unwrap_or((&0, &[]));
             return target(inode, fits);
         }
@@ -38,7 +39,7 @@ impl Filesystem {
     }
 }
 
-/// The target that `bytes` begin with.
+/// Returns the target stored at the start of `bytes`.
 fn target(inode: &Inode, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let size = inode.size();
     let wrong = || Structure::Symlink(inode.number()).corrupt(Problem::TargetLength { size });
@@ -49,7 +50,7 @@ fn target(inode: &Inode, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     if target.is_empty() || target.contains(&0) { Err(wrong()) } else { Ok(target.to_vec()) }
 }
 
-/// Two bytes of length, then an encrypted target, which is shown like a name.
+/// Decodes a length of two bytes and an encrypted target, and returns the no-key form.
 fn encrypted_target(bytes: &[u8]) -> Option<Vec<u8>> {
     let (length, rest) = bytes.split_first_chunk()?;
     let encrypted = rest.get(..usize::from(u16::from_le_bytes(*length)))?;

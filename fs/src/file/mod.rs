@@ -1,4 +1,4 @@
-//! An open file, and where its bytes are.
+//! Open files: mapping, reads and overwrites.
 
 pub(crate) mod open_inode;
 pub(crate) mod read;
@@ -28,7 +28,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// [`Error::IsADirectory`], [`Error::NotAFile`]; [`Error::UnsupportedInode`] for an encrypted
-    /// file; damage if its size is one that no file can have.
+    /// file; damage if the size is above the maximum of a file.
     pub fn file(&self, inode: &Inode) -> Result<File, Error> {
         let number = inode.number();
         match inode.kind() {
@@ -56,10 +56,10 @@ impl Filesystem {
         })
     }
 
-    /// The extents of anything that has blocks: a file, a directory, a long symbolic link.
+    /// Returns the extents of an inode with blocks: a file, a directory, or a long symbolic link.
     ///
     /// # Errors
-    /// [`Error::NotAFile`] for what has no blocks.
+    /// [`Error::NotAFile`] for an inode without blocks.
     pub fn extents(&self, inode: &Inode) -> Result<Extents, Error> {
         let (number, kind) = (inode.number(), inode.kind());
         match kind {
@@ -71,15 +71,15 @@ impl Filesystem {
     }
 }
 
-/// An open regular file. It remembers where its extents are, so that mapping a range that was
-/// mapped before reads no metadata.
+/// An open regular file. It caches its map, so that a range that was mapped before needs no
+/// metadata I/O.
 pub struct File {
     cache: MapCache,
     shared: FileRef<OpenInode>,
     block_size: u32,
     page_end: u64,
     is_plain: bool,
-    /// The data, if it is inside of the inode and has been mapped.
+    /// The data of a file with inline data, after the first mapping.
     inline: Box<[u8]>,
     inode: Inode,
     fs: Filesystem,
@@ -92,28 +92,29 @@ impl fmt::Debug for File {
 }
 
 impl File {
-    /// Size in bytes.
+    /// Returns the size in bytes.
     #[inline]
     pub fn size(&self) -> u64 {
         self.inode.size()
     }
 
-    /// The inode, as it was when the file was opened.
+    /// Returns the inode as it was when the file was opened.
     pub fn inode(&self) -> &Inode {
         &self.inode
     }
 
-    /// The filesystem that the file is on.
+    /// Returns the filesystem of the file.
     pub fn filesystem(&self) -> &Filesystem {
         &self.fs
     }
 
-    /// Reads and writes of this file that are in flight, those of its other handles included.
+    /// Returns the number of reads and writes of this file that are in flight through any of its
+    /// handles.
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight()
     }
 
-    /// What all handles of this file share.
+    /// Returns the state shared by all handles of this file.
     pub fn open_inode(&self) -> &OpenInode {
         self.shared.state()
     }
@@ -123,7 +124,7 @@ impl File {
         &self.shared
     }
 
-    /// Copies from a block that the journal has newer contents of.
+    /// Copies from a block that has newer contents in the journal.
     fn read_replaced(&self, mapping: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
         let no_data = || Error::NoInlineData { inode: self.inode.number() };
         if mapping.kind != MappingKind::Inline {
@@ -136,12 +137,13 @@ impl File {
         Ok(())
     }
 
-    /// The extents of the file in order; see [`Extents`].
+    /// Returns the extents of the file in order; see [`Extents`].
     pub fn extents(&self) -> Extents {
         Extents::new(&self.fs, &self.inode)
     }
 
-    /// The mapping that `pos` is in, after reading what is around it if it is not known.
+    /// Returns the mapping that contains `pos`, and reads the surrounding part of the map if it is
+    /// not cached.
     #[cold]
     #[inline(never)]
     fn find(&mut self, pos: u64, op: Op) -> Result<&Mapping, Error> {
@@ -153,14 +155,15 @@ impl File {
                 self.inline = self.fs.inline_data(&self.inode)?;
             }
             let logical = self.fs.superblock().block_at(pos);
-            // Who has come here from what lies before goes on to what lies behind.
+            // The byte before `pos` is mapped, so the reader is sequential: read ahead the next
+            // leaves.
             if pos.checked_sub(1).is_none_or(|before| self.cache.select(before)) {
                 map::prefetch(&self.fs, &self.inode, logical);
             }
             self.cache.insert(map::data_run(&self.fs, &self.inode, logical)?);
             self.cache.select(pos);
         }
-        // Past the last possible block only the byte at `u64::MAX` is in no mapping.
+        // After the last logical block, only the byte at `u64::MAX` is in no mapping.
         let Self { fs, inode, cache, .. } = self;
         cache.find_selected(pos).ok_or_else(|| {
             let logical = fs.superblock().block_at(pos);
@@ -169,9 +172,8 @@ impl File {
     }
 }
 
-/// Mappings are as long as the tree has them, not cut to the length that is asked for: an
-/// extent, or the hole between two, at most up to the end of an extent block's range. What is
-/// past the end of the file is mapped like the rest.
+/// Mappings are not cut to the requested length. A mapping is an extent, or the hole between two
+/// extents within the range of an extent block. Ranges past the end of the file are mapped as well.
 impl Mapper for File {
     type OpenFile = OpenInode;
 
@@ -203,7 +205,7 @@ impl Mapper for File {
     /// # Errors
     /// Damage to the map or a failure of the source; [`Error::WouldBlock`] with [`Op::NOWAIT`] if
     /// the answer is not cached; [`Error::ReadOnly`] with [`Op::WRITE`] or [`Op::ZERO`].
-    // Always: it is on the path of each read, and the compiler does not know that.
+    // Always inlined, because every read calls it.
     #[inline(always)]
     fn begin(&mut self, pos: u64, _length: u64, op: Op) -> Result<Mapping, Error> {
         if op.intersects(Op::WRITE.union(Op::ZERO)) {

@@ -1,4 +1,4 @@
-//! What requests in flight have of a file.
+//! The state of an open file that its handles and its requests in flight share.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,8 +9,8 @@ use crate::error::Error;
 
 use crate::filesystem::Filesystem;
 
-/// The part of an open file that all its handles and requests share; see [`Inode`]. There is one
-/// for each inode that is open, however many handles there are.
+/// The state that all handles and requests of an open file share; see [`OpenFile`]. It exists once
+/// for each open inode.
 #[derive(Debug)]
 pub struct OpenInode {
     fs: Filesystem,
@@ -18,7 +18,7 @@ pub struct OpenInode {
 }
 
 impl OpenInode {
-    /// The inode's number.
+    /// Returns the inode number.
     pub fn number(&self) -> u32 {
         self.number
     }
@@ -45,22 +45,23 @@ impl Drop for OpenInode {
     }
 }
 
-/// The inodes of a filesystem that are open, by number. It does not keep them open.
+/// The open inodes of a filesystem, by number. The references are weak.
 #[derive(Debug, Default)]
 pub(crate) struct OpenInodes(Mutex<HashMap<u32, WeakFileRef<OpenInode>>>);
 
 impl OpenInodes {
-    /// The one of this number; `fs` is the filesystem that this is of.
+    /// Returns the shared state of inode `number`, and creates it if the inode is not open. `fs` is
+    /// the filesystem of this table.
     pub(crate) fn open(&self, fs: &Filesystem, number: u32) -> FileRef<OpenInode> {
         let mut open = self.lock();
         let known = open.get(&number).and_then(WeakFileRef::upgrade);
-        // Nothing is dropped while this is locked: a new one is made only if there is none.
+        // The state is created only if there is none, so none is dropped while the lock is held.
         let shared = known.unwrap_or_else(|| FileRef::new(OpenInode { fs: fs.clone(), number }));
         open.insert(number, shared.downgrade());
         shared
     }
 
-    /// Forgets one that is gone, unless it is open again.
+    /// Removes a dropped inode, unless it was opened again.
     fn remove(&self, number: u32) {
         let mut open = self.lock();
         if open.get(&number).is_some_and(WeakFileRef::is_gone) {

@@ -1,4 +1,4 @@
-//! Reads of a file's data, in the forms that callers have use for.
+//! Reads of file data.
 
 use std::io::IoSliceMut;
 
@@ -8,21 +8,21 @@ use crate::error::Error;
 use crate::file::File;
 use crate::file::open_inode::OpenInode;
 
-/// A queue that files of this crate are read and written through, of a disk or partition: a
-/// [`FileQueue`](nvio_iomap::FileQueue) over a [`DiskQueue`].
+/// A [`FileQueue`](nvio_iomap::FileQueue) over a [`DiskQueue`], through which files of this crate
+/// are read and written on a disk or partition.
 pub type FileQueue<D = Disk> = nvio_iomap::FileQueue<DiskQueue<Tag<OpenInode>, D>, OpenInode>;
 
 pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 
 /// # Reading
-/// Into plain memory, at any position: [`read_at`](Self::read_at) and
-/// [`read_vectored_at`](Self::read_vectored_at), which wait, and copy. Into DMA memory, without a
-/// copy: [`submit_read`](Self::submit_read), which does not wait. With flags, and into memory of
-/// any kind: [`read_with`](Self::read_with), which waits, and
-/// [`submit_read_with`](Self::submit_read_with), which does not.
+/// [`read_at`](Self::read_at) and [`read_vectored_at`](Self::read_vectored_at) read into plain
+/// memory at any position; they wait, and copy the data. [`submit_read`](Self::submit_read) reads
+/// into DMA memory without a copy and does not wait. [`read_with`](Self::read_with), which waits,
+/// and [`submit_read_with`](Self::submit_read_with), which does not, accept flags and any kind of
+/// memory.
 ///
-/// What is submitted comes back through the queue's [`poll`](nvio_iomap::FileQueue::poll). The file
-/// need not be open until then.
+/// Submitted reads complete through the queue's [`poll`](nvio_iomap::FileQueue::poll). The file may
+/// be closed before.
 ///
 /// ```
 /// use nvio_driver::{Address, Controller};
@@ -46,11 +46,11 @@ pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 /// let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 128)?);
 /// let mut file = fs.file(&fs.lookup(b"/data")?)?;
 ///
-/// // Any bytes, into memory of any kind.
+/// // Reads bytes at any position into plain memory.
 /// let mut bytes = [0; 1000];
 /// assert_eq!(file.read_at(&mut queue, 99_990, &mut bytes)?, 10, "the end of the file");
 ///
-/// // Blocks into DMA memory, many in flight, without a copy.
+/// // Reads blocks into DMA memory without a copy, with eight commands in flight.
 /// for block in 0..8 {
 ///     file.submit_read(&mut queue, block * 4096, controller.alloc(4096)?, block)?;
 /// }
@@ -61,7 +61,7 @@ pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 ///     done += queue.poll(8, |done| assert_eq!(done.result.unwrap(), 4096));
 /// }
 ///
-/// // With flags: nothing is waited for but the device.
+/// // With this flag the read fails if the mapping is not cached.
 /// let io = IoArgs::at(0).flags(IoFlags::NOWAIT);
 /// let (memory, n) = file.read_with(&mut queue, io, controller.alloc(65_536)?)?;
 /// assert_eq!((memory.into_dma().unwrap()[0], n), (7, 65_536));
@@ -69,13 +69,14 @@ pub(crate) type Queued<Q> = nvio_iomap::FileQueue<Q, OpenInode>;
 /// # }
 /// ```
 impl File {
-    /// Reads at `pos` into `out`, waits, and gives the number of bytes: less than `out.len()` only
-    /// at the end of the file, 0 at or past it. Neither need be aligned. The data goes through DMA
-    /// memory of the queue's and is copied; [`read_with`](Self::read_with) does without.
+    /// Reads at `pos` into `out`, waits, and returns the number of bytes, which is less than
+    /// `out.len()` only at the end of the file, and 0 at or past the end. Neither position nor
+    /// memory need be aligned. The data is copied from DMA memory of the queue;
+    /// [`read_with`](Self::read_with) avoids the copy.
     ///
     /// # Errors
-    /// Damage to the file's map, or a failure of the device. What of `out` did not arrive is as it
-    /// was.
+    /// Damage to the file's map, or a failure of the device. Bytes of `out` that were not read are
+    /// unchanged.
     pub fn read_at<Q: Queue<Tag<OpenInode>>>(
         &mut self,
         queue: &mut Queued<Q>,
@@ -85,8 +86,8 @@ impl File {
         queue.read_at(self, pos, out)
     }
 
-    /// Reads at `pos` into one slice after the other, as [`read_at`](Self::read_at) does into one.
-    /// For memory of other kinds there is [`FileQueue::read_into`](nvio_iomap::FileQueue::read_into).
+    /// Reads at `pos` into the slices of `out` in order, like [`read_at`](Self::read_at).
+    /// [`FileQueue::read_into`](nvio_iomap::FileQueue::read_into) reads into other kinds of memory.
     ///
     /// # Errors
     /// As [`read_at`](Self::read_at).
@@ -99,8 +100,8 @@ impl File {
         queue.read_into(self, IoArgs::at(pos), &mut Cursor::new(out))
     }
 
-    /// Reads at `io.pos` into all of `memory`, with `io.flags`, waits, and gives the memory back
-    /// with the number of bytes. Results of other requests that end meanwhile are kept for the next
+    /// Reads at `io.pos` into all of `memory`, with `io.flags`, waits, and returns the memory and
+    /// the number of bytes. Results of other requests that complete meanwhile are kept for the next
     /// poll.
     ///
     /// # Errors
@@ -114,9 +115,9 @@ impl File {
         queue.read_with(self, io, memory.into())
     }
 
-    /// Submits a read at `pos` into all of `buf`, whose result comes from the queue's
-    /// [`poll`](nvio_iomap::FileQueue::poll) with `token`: the shortest way. It is shortest for a
-    /// buffer of one block of the filesystem.
+    /// Submits a read at `pos` into all of `buf`. The queue's [`poll`](nvio_iomap::FileQueue::poll)
+    /// returns its result with `token`. This is the fastest form of a read, if `buf` is one block
+    /// of the filesystem.
     ///
     /// # Errors
     /// As [`FileQueue::submit_read_with`](nvio_iomap::FileQueue::submit_read_with).
@@ -131,8 +132,8 @@ impl File {
         queue.submit_read(self, pos, buf, token)
     }
 
-    /// Submits a read at `io.pos` into all of `memory`, with `io.flags`; its result comes from the
-    /// queue's [`poll`](nvio_iomap::FileQueue::poll), with `io.token`.
+    /// Submits a read at `io.pos` into all of `memory`, with `io.flags`. The queue's
+    /// [`poll`](nvio_iomap::FileQueue::poll) returns its result with `io.token`.
     ///
     /// # Errors
     /// As [`FileQueue::submit_read_with`](nvio_iomap::FileQueue::submit_read_with).

@@ -1,4 +1,4 @@
-//! Where a filesystem's own metadata is: what is never written over.
+//! The system zone: the blocks of the filesystem's own metadata, which are never overwritten.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,18 +9,18 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::format::group;
 
-/// A kind of metadata that is not found through files.
+/// A kind of metadata with a fixed place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Area {
-    /// A superblock, group descriptors, or the room that is kept for more of them.
+    /// A superblock, group descriptors, or the space reserved for more descriptors.
     Descriptors,
-    /// A bitmap of blocks or of inodes.
+    /// A block bitmap or an inode bitmap.
     Bitmap,
     /// An inode table.
     InodeTable,
     /// The multi-mount protection block.
     MmpBlock,
-    /// A file of the filesystem's own, by inode number: the journal, quotas, orphans.
+    /// A file of the filesystem itself, by inode number: the journal, quotas, or the orphan file.
     SystemFile(u32),
 }
 
@@ -38,17 +38,17 @@ impl fmt::Display for Area {
     }
 }
 
-/// The areas of a filesystem, in blocks. What is under the control of single files, such as the
-/// blocks of directories and of extent trees, is not among them: nothing but a search of all
-/// inodes, as e2fsck does it, finds that.
+/// The system zone of a filesystem, in blocks. It does not include metadata that belongs to single
+/// inodes, such as blocks of directories and extent trees, because only a scan of all inodes, as in
+/// e2fsck, could find it.
 #[derive(Debug)]
 pub(crate) struct SystemZone {
-    /// In order, without overlap.
+    /// Sorted ranges, without overlap.
     ranges: Box<[(Range<u64>, Area)]>,
 }
 
 impl SystemZone {
-    /// Reads where they are: all group descriptors, and the maps of the system files.
+    /// Reads all group descriptors and the maps of the system files.
     pub(crate) fn of(fs: &Filesystem) -> Result<Self, Error> {
         let superblock = fs.superblock();
         let mut found = Found::default();
@@ -81,7 +81,7 @@ impl SystemZone {
         Ok(Self { ranges: found.finish() })
     }
 
-    /// The first area that the `count` blocks from `start` overlap.
+    /// Returns the first area that overlaps the `count` blocks from `start`.
     pub(crate) fn overlap(&self, start: u64, count: u64) -> Option<Area> {
         let end = start.saturating_add(count);
         let at = self.ranges.partition_point(|(range, _)| range.end <= start);
@@ -89,7 +89,7 @@ impl SystemZone {
     }
 }
 
-/// Files that nobody but the filesystem writes to, by inode number.
+/// Returns the inode numbers of the files that only the filesystem itself writes.
 pub(crate) fn system_files(fs: &Filesystem) -> impl Iterator<Item = u32> {
     let superblock = fs.superblock();
     let compat = superblock.compat_features();
@@ -108,11 +108,10 @@ pub(crate) fn system_files(fs: &Filesystem) -> impl Iterator<Item = u32> {
     all.into_iter().filter(|&(there, number)| there && number != 0).map(|(_, number)| number)
 }
 
-/// Areas in the order in which they are found. Those of neighbouring groups follow each other, each
-/// kind on its own.
+/// A builder of the sorted ranges. Areas of one kind in adjacent groups are joined.
 #[derive(Default)]
 struct Found {
-    /// The last of each kind, which may still grow.
+    /// The last range of each kind, which may still grow.
     last: [Option<(Range<u64>, Area)>; 5],
     ranges: Vec<(Range<u64>, Area)>,
 }
@@ -134,7 +133,7 @@ impl Found {
         }
     }
 
-    /// All in order; what overlaps belongs to the one that begins first.
+    /// Returns all ranges, sorted. Where ranges overlap, the one that begins first is kept.
     fn finish(mut self) -> Box<[(Range<u64>, Area)]> {
         self.ranges.extend(self.last.into_iter().flatten());
         self.ranges.sort_unstable_by_key(|(range, _)| range.start);

@@ -1,4 +1,4 @@
-//! Whether a filesystem and its files may be written to.
+//! The conditions under which a filesystem and its files may be written to.
 
 use std::fmt;
 use std::ops::Deref;
@@ -15,25 +15,25 @@ use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::mount::mmp;
 
-/// Most block groups of a filesystem that is written to: the place of each one's metadata is kept
-/// in memory. 256 TiB with blocks of 4 KiB.
+/// Maximum number of block groups of a writable filesystem, because the place of each group's
+/// metadata is kept in memory. This is 256 TiB with blocks of 4 KiB.
 const MOST_GROUPS: u32 = 1 << 21;
 
-/// Why a filesystem may not be written to.
+/// The reason why a filesystem cannot be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotWritable {
-    /// It was not unmounted, or is mounted.
+    /// It was not unmounted cleanly, or is mounted.
     NotClean,
-    /// The kernel has noted errors in it.
+    /// The kernel recorded errors in it.
     HasErrors,
-    /// Files wait for the next mount to remove or to truncate them.
+    /// It has orphans, which the next mount must remove or truncate.
     HasOrphans,
-    /// Features that forbid it, or that this crate does not know.
+    /// It has features that forbid writes, or that this crate does not support.
     Features(RoCompatFeatures),
-    /// All data goes through the journal (`data=journal`).
+    /// All data is journaled (`data=journal`).
     JournalsData,
-    /// It was mounted or changed since it was opened.
+    /// It was mounted or changed after it was opened.
     Changed,
     /// It has more block groups than are supported.
     Groups(u32),
@@ -46,16 +46,16 @@ impl fmt::Display for NotWritable {
             Self::HasErrors => f.write_str("the kernel has found errors in it; run e2fsck"),
             Self::HasOrphans => f.write_str("it has orphaned inodes; mount it once, or run e2fsck"),
             Self::Features(features) => write!(f, "unsupported ro_compat features: {features}"),
-            Self::JournalsData => f.write_str("its data goes through the journal (data=journal)"),
+            Self::JournalsData => f.write_str("its data is journaled (data=journal)"),
             Self::Changed => f.write_str("it was mounted or changed since it was opened"),
             Self::Groups(groups) => {
-                write!(f, "it has {groups} block groups, at most {MOST_GROUPS} are supported")
+                write!(f, "it has {groups} block groups, the maximum is {MOST_GROUPS}")
             }
         }
     }
 }
 
-/// Why a file may not be written to.
+/// The reason why a file cannot be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protected {
@@ -63,36 +63,36 @@ pub enum Protected {
     Immutable,
     /// It may only be appended to (chattr +a).
     AppendOnly,
-    /// fs-verity seals it.
+    /// It is protected by fs-verity.
     Verity,
-    /// Its data goes through the journal (chattr +j).
+    /// Its data is journaled (chattr +j).
     JournalsData,
-    /// It is the filesystem's own: the journal, quotas, and other reserved inodes.
+    /// It belongs to the filesystem itself: the journal, a quota file, or another reserved inode.
     System,
-    /// It holds the value of an extended attribute, which has a hash.
+    /// It holds the value of an extended attribute, whose hash would become wrong.
     Attribute,
-    /// Its data is inside of its inode (`inline_data`), which is metadata.
+    /// Its data is inside its inode (`inline_data`), which is metadata.
     InlineData,
-    /// It was opened for reading, and put in the place of one that may be written to.
+    /// The caller replaced the file in a [`WritableFile`] by one that was opened for reading.
     NotOpened,
 }
 
 impl fmt::Display for Protected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Immutable => "it is immutable (chattr -i changes that)",
-            Self::AppendOnly => "it is append-only (chattr -a changes that)",
-            Self::Verity => "it is sealed by fs-verity",
-            Self::JournalsData => "its data goes through the journal (chattr -j changes that)",
+            Self::Immutable => "it is immutable (chattr -i removes the flag)",
+            Self::AppendOnly => "it is append-only (chattr -a removes the flag)",
+            Self::Verity => "it is protected by fs-verity",
+            Self::JournalsData => "its data is journaled (chattr -j removes the flag)",
             Self::System => "it belongs to the filesystem itself",
             Self::Attribute => "it holds the value of an extended attribute",
-            Self::InlineData => "its data is inside of its inode (inline_data)",
+            Self::InlineData => "its data is inside its inode (inline_data)",
             Self::NotOpened => "it was not opened for writing",
         })
     }
 }
 
-/// A [`Filesystem`] whose files may be overwritten; see [`Filesystem::writable`].
+/// A [`Filesystem`] whose files can be overwritten; see [`Filesystem::writable`].
 #[derive(Clone, Debug)]
 pub struct WritableFilesystem {
     fs: Filesystem,
@@ -108,16 +108,17 @@ impl Deref for WritableFilesystem {
 }
 
 impl Filesystem {
-    /// Has files of this filesystem be overwritten: the data that they have, and nothing else. No
-    /// metadata is written, so that sizes, maps, and also times (mtime) stay as they are.
+    /// Opens the filesystem for overwriting the data of its files. Metadata is never written, so
+    /// sizes, maps and times (mtime included) do not change.
     ///
-    /// Reads all group descriptors, in order to know what must never be written over. Nobody else
-    /// may have the filesystem mounted, also not for reading, while it is written to; multi-mount
-    /// protection is looked at, but is not taken.
+    /// Reads all group descriptors to determine the blocks that must not be overwritten. The
+    /// filesystem must not be mounted anywhere while it is written to, not even read-only.
+    /// Multi-mount protection is checked, but not acquired.
     ///
     /// # Errors
-    /// [`Error::NotWritable`], [`Error::NeedsRecovery`], [`Error::InUse`], as the filesystem is
-    /// now; damage to a group descriptor or to the journal's inode; or the source fails.
+    /// [`Error::NotWritable`], [`Error::NeedsRecovery`] or [`Error::InUse`], according to the
+    /// current superblock; damage to a group descriptor or to the journal's inode; a failure of the
+    /// source.
     pub fn writable(&self) -> Result<WritableFilesystem, Error> {
         let now = self.superblock_now()?;
         let refuse = |why| Err(Error::NotWritable(why));
@@ -148,7 +149,7 @@ impl Filesystem {
 impl WritableFilesystem {
     /// Opens the regular file `inode` for reading and overwriting.
     ///
-    /// A file that the kernel has used for swapping is like any other here.
+    /// Swap files are not recognised: the kernel does not mark them.
     ///
     /// # Errors
     /// As [`Filesystem::file`]; [`Error::Protected`].

@@ -1,4 +1,4 @@
-//! An open file whose data may be overwritten, and where that is.
+//! Open files whose data can be overwritten, and the checks of each write.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
@@ -14,18 +14,18 @@ use crate::file::writable::Protected;
 use crate::format::corrupt::{Problem, Structure};
 use crate::map::hole;
 
-/// A [`File`] that may be overwritten; see [`WritableFilesystem`](crate::WritableFilesystem).
+/// A [`File`] that can be overwritten; see [`WritableFilesystem`](crate::WritableFilesystem).
 pub struct WritableFile {
     file: File,
-    /// The inode that may be written to: `file` can be replaced by a caller.
+    /// The inode that may be written to. It can differ from `file`, which the caller can replace.
     opened: FileRef<OpenInode>,
     system_zone: Arc<SystemZone>,
-    /// The mapping that was last found to be outside of metadata.
+    /// The last mapping that was found to be outside the system zone.
     sound: Mapping,
-    /// A range of which every byte was found to have a block.
+    /// A range of the file whose blocks are known to be allocated and written.
     checked: Range<u64>,
-    /// Whether the rest of the last block of the device may be written, too: with zeroes, by a
-    /// caller who sees to that.
+    /// The write may extend to the end of the device's last block; the caller has filled the rest
+    /// with zeroes.
     pub(crate) with_tail: bool,
 }
 
@@ -55,7 +55,8 @@ impl WritableFile {
         Self { file, opened, system_zone, sound: hole(0, 0), checked: 0..0, with_tail: false }
     }
 
-    /// The mapping of `pos`, if it is one of written blocks that are not metadata.
+    /// Returns the mapping of `pos`, if its blocks are allocated, written and outside the system
+    /// zone.
     fn overwritable(&mut self, pos: u64, op: Op) -> Result<Mapping, Error> {
         let inode = self.file.inode().number();
         let mapping = self.file.begin(pos, 1, op.difference(Op::WRITE.union(Op::ZERO)))?;
@@ -77,26 +78,26 @@ impl WritableFile {
         Ok(mapping)
     }
 
-    /// Refuses a range that cannot be overwritten as a whole: before the first of its commands, so
-    /// that a write that is refused has changed nothing. Gives the mapping of its first byte.
+    /// Checks the whole range before the first command is submitted, so that a rejected write has
+    /// changed nothing. Returns the mapping of the first byte.
     pub(crate) fn begin_write(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Error> {
         let (inode, size) = (self.file.inode().number(), self.file.size());
         if !self.opened.is_same(self.file.inode_shared()) {
             return Err(Error::Protected { inode, why: Protected::NotOpened });
         }
         let end = pos.saturating_add(length);
-        // No block of a device is larger than one of the filesystem.
+        // A block of the device is at most as large as a block of the filesystem.
         let block = u64::from(self.file.block_size());
         let limit = if self.with_tail { size.next_multiple_of(block) } else { size };
         if end > limit {
             return Err(Error::PastEnd { inode, end, size });
         }
         let mapping = self.overwritable(pos, op)?;
-        // The maps of open files do not change.
+        // The maps of open files do not change, so the result stays valid.
         let checked = self.checked.start <= pos && end <= self.checked.end;
         if mapping.end() < end && !checked {
             let mut next = mapping.end();
-            // Each mapping ends behind the position it is of, or there is an error.
+            // The loop ends, because each mapping ends after the position that was requested.
             while next < end {
                 next = self.overwritable(next, op)?.end();
             }
@@ -106,8 +107,8 @@ impl WritableFile {
     }
 }
 
-/// Reads are mapped as [`File`] does. A range that is to be written is looked at as a whole by the
-/// first [`begin`](Mapper::begin): all of it must be written blocks inside the file.
+/// Reads are mapped like those of a [`File`]. For a write, the first [`begin`](Mapper::begin)
+/// checks the whole range: it must be inside the file, in written blocks.
 impl Mapper for WritableFile {
     type OpenFile = OpenInode;
 
@@ -137,8 +138,8 @@ impl Mapper for WritableFile {
     }
 
     /// # Errors
-    /// As that of [`File`]. To write: [`Error::Hole`], [`Error::Unwritten`], [`Error::PastEnd`];
-    /// [`Error::Corrupt`] if a block is where the filesystem has metadata.
+    /// As [`File`]. For writes also [`Error::Hole`], [`Error::Unwritten`], [`Error::PastEnd`], and
+    /// [`Error::Corrupt`] if a block is in the system zone.
     #[inline]
     fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Error> {
         match op.intersects(Op::WRITE.union(Op::ZERO)) {

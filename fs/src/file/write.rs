@@ -1,4 +1,4 @@
-//! Overwrites of a file's data, in the forms that callers have use for.
+//! Overwrites of file data.
 
 use std::io::IoSlice;
 
@@ -12,19 +12,19 @@ use crate::file::read::Queued;
 use crate::file::writable_file::WritableFile;
 
 /// # Overwriting
-/// What is written must have blocks that hold data already, and be inside the file: neither holes,
-/// nor preallocated blocks that were never written, nor anything past the end. A range is looked at
-/// as a whole before its first byte is written, so that a write that is refused has changed
-/// nothing. No metadata is written: the file's times stay as they are, too.
+/// A write must be inside the file, in blocks that were written before: not in holes, not in
+/// unwritten extents, and not past the end. The whole range is checked before the first byte is
+/// written, so that a rejected write has changed nothing. No metadata is written, so the file's
+/// times do not change.
 ///
-/// From plain memory, at any position: [`write_at`](Self::write_at) and
-/// [`write_vectored_at`](Self::write_vectored_at), which wait, and copy. From DMA memory, without a
-/// copy: [`write_with`](Self::write_with). With flags, and from memory of any kind:
-/// [`write_with`](Self::write_with) and [`submit_write_with`](Self::submit_write_with).
+/// [`write_at`](Self::write_at) and [`write_vectored_at`](Self::write_vectored_at) write from plain
+/// memory at any position; they wait, and copy the data. [`write_with`](Self::write_with), which
+/// waits, and [`submit_write_with`](Self::submit_write_with), which does not, accept flags and any
+/// kind of memory, and do not copy DMA memory.
 ///
-/// A write is durable when it is done if it has [`IoFlags::DSYNC`]; else when a write with it, or a
-/// flush of the device, is done that began later and the device has no other cache. Requests that
-/// are in flight at the same time are executed in any order, also where they are of the same blocks.
+/// A write with [`IoFlags::DSYNC`] is durable when it completes. Any other write is durable after a
+/// later flush of the device, or a later write with that flag, has completed. Requests in flight at
+/// the same time are executed in any order, even if they write the same blocks.
 ///
 /// ```
 /// use nvio_driver::{Address, Controller, Options};
@@ -51,11 +51,11 @@ use crate::file::writable_file::WritableFile;
 /// let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 128)?);
 /// let mut file = fs.writable_file(&fs.lookup(b"/data")?)?;
 ///
-/// // Any bytes, from any memory.
+/// // Writes bytes at any position from plain memory.
 /// file.write_at(&mut queue, 99_995, b"nvio!")?;
 /// assert!(file.write_at(&mut queue, 99_996, b"nvio!").is_err(), "past the end");
 ///
-/// // Blocks from DMA memory, and durable.
+/// // Writes a block from DMA memory, and makes it durable.
 /// let mut buf = controller.alloc(4096)?;
 /// buf.fill(8);
 /// let io = IoArgs::at(8192).flags(IoFlags::DSYNC);
@@ -69,13 +69,14 @@ use crate::file::writable_file::WritableFile;
 /// # }
 /// ```
 impl WritableFile {
-    /// Writes `data` at `pos`, and waits. Neither need be aligned: what is around them in their
-    /// first and last blocks of the device is read before, and must not be in flight. The data is
-    /// copied, so that it may change afterwards.
+    /// Writes `data` at `pos`, and waits. Neither position nor length need be aligned: the device's
+    /// blocks at both ends are read, changed and written, so no other write to them may be in
+    /// flight. The data is copied.
     ///
     /// # Errors
-    /// [`Error::Hole`], [`Error::Unwritten`], [`Error::PastEnd`], damage to the file's map: nothing
-    /// was written. A failure of the device: what of the range was written is not known.
+    /// [`Error::Hole`], [`Error::Unwritten`], [`Error::PastEnd`], or damage to the file's map:
+    /// nothing was written. After a failure of the device, any part of the range may have been
+    /// written.
     pub fn write_at<Q: WriteQueue<Tag<OpenInode>>>(
         &mut self,
         queue: &mut Queued<Q>,
@@ -85,7 +86,7 @@ impl WritableFile {
         self.write_from(queue, IoArgs::at(pos), &mut Cursor::new(data))
     }
 
-    /// Writes one slice after the other from `pos` on, as [`write_at`](Self::write_at) does one.
+    /// Writes the slices of `data` in order from `pos` on, like [`write_at`](Self::write_at).
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at).
@@ -98,8 +99,8 @@ impl WritableFile {
         self.write_from(queue, IoArgs::at(pos), &mut Cursor::new(data))
     }
 
-    /// Writes what is left of `source` at `io.pos`, with `io.flags`, waits, and gives the number of
-    /// bytes, by which the cursor moves. See [`write_at`](Self::write_at); with
+    /// Writes the rest of `source` at `io.pos`, with `io.flags`, waits, and returns the number of
+    /// bytes, by which the cursor advances. See [`write_at`](Self::write_at). With
     /// [`IoFlags::ATOMIC`], position and length must be aligned.
     ///
     /// # Errors
@@ -127,8 +128,8 @@ impl WritableFile {
         result
     }
 
-    /// Writes what does not begin and end with a block of the device: the blocks that it begins or
-    /// ends in are read first.
+    /// Writes a range that does not begin and end at a boundary of the device's blocks: the partial
+    /// blocks are read first.
     fn write_around<Q: WriteQueue<Tag<OpenInode>>, S: Source>(
         &mut self,
         queue: &mut Queued<Q>,
@@ -162,7 +163,7 @@ impl WritableFile {
             };
             match part {
                 Ok(n) if n > 0 => moved = moved.saturating_add(n),
-                // Memory that cannot be accessed, after some that could be.
+                // The caller's memory faulted after some bytes were written.
                 Err(Error::Iomap(error))
                     if moved > 0
                         && io.flags.contains(IoFlags::PARTIAL)
@@ -178,7 +179,7 @@ impl WritableFile {
         Ok(moved.saturating_add(as_usize(io.done_before)))
     }
 
-    /// Writes a part of one block of the device.
+    /// Writes a part of one block of the device, by reading, changing and writing the block.
     fn write_inside<Q: WriteQueue<Tag<OpenInode>>, S: Source>(
         &mut self,
         queue: &mut Queued<Q>,
@@ -188,7 +189,7 @@ impl WritableFile {
     ) -> Result<usize, Error> {
         let offset = io.pos & block.wrapping_sub(1);
         let start = io.pos.wrapping_sub(offset);
-        // What is past the end of the file is zeroes in this, and on the device then.
+        // Bytes past the end of the file are zero here, and so become zero on the device.
         let mut whole = vec![0; as_usize(block)];
         queue.read_at(self, start, &mut whole)?;
         let n = part.length;
@@ -202,8 +203,8 @@ impl WritableFile {
         Ok(n)
     }
 
-    /// Writes all of `memory` at `io.pos`, with `io.flags`, waits, and gives the memory back with
-    /// the number of bytes. Position and length are multiples of the device's logical block.
+    /// Writes all of `memory` at `io.pos`, with `io.flags`, waits, and returns the memory and the
+    /// number of bytes. Position and length must be multiples of the device's logical block size.
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at), and
@@ -221,9 +222,9 @@ impl WritableFile {
         }
     }
 
-    /// Submits a write of all of `buf` at `pos`, whose result comes from the queue's
-    /// [`poll`](nvio_iomap::FileQueue::poll) with `token`. `pos` and the length are multiples of the
-    /// device's logical block.
+    /// Submits a write of all of `buf` at `pos`. The queue's [`poll`](nvio_iomap::FileQueue::poll)
+    /// returns its result with `token`. Position and length must be multiples of the device's
+    /// logical block size.
     ///
     /// # Errors
     /// As [`submit_write_with`](Self::submit_write_with).
@@ -237,9 +238,9 @@ impl WritableFile {
         self.submit_write_with(queue, IoArgs::at(pos).token(token), buf)
     }
 
-    /// Submits a write of all of `memory` at `io.pos`, with `io.flags`; its result comes from the
-    /// queue's [`poll`](nvio_iomap::FileQueue::poll), with `io.token`. Position and length are
-    /// multiples of the device's logical block.
+    /// Submits a write of all of `memory` at `io.pos`, with `io.flags`. The queue's
+    /// [`poll`](nvio_iomap::FileQueue::poll) returns its result with `io.token`. Position and
+    /// length must be multiples of the device's logical block size.
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at), and
@@ -257,8 +258,8 @@ impl WritableFile {
         }
     }
 
-    /// Refuses a queue that cannot be one of the filesystem's device: a file's blocks are something
-    /// else there.
+    /// Rejects a queue of another size than the filesystem's device, because the blocks of the file
+    /// are not on the queue's device.
     pub(crate) fn check_device(&self, queue: u64) -> Result<(), Error> {
         match self.filesystem().device_size() {
             device if device == queue => Ok(()),
@@ -267,7 +268,7 @@ impl WritableFile {
     }
 }
 
-/// `length` bytes of a source, from byte `at` of it on.
+/// `length` bytes of a source, from byte `at` on.
 struct Part<'a, S> {
     source: &'a mut S,
     at: usize,
@@ -290,7 +291,7 @@ fn as_u64(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-/// A number of bytes in memory: this is for 64 bits.
+/// Converts a number of bytes in memory. Only 64-bit targets are supported.
 fn as_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

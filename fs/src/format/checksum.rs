@@ -1,12 +1,12 @@
 //! The two checksums of the format.
 
-/// CRC-32C in the form that `metadata_csum` uses: the register is neither inverted before nor
-/// after, so that checksums chain. The first seed is `!0`.
+/// Computes the CRC-32C of `metadata_csum`. The register is not inverted before or after, so that
+/// the result is the seed for the bytes that follow. The initial seed is `!0`.
 pub(crate) fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
     !crc32c::crc32c_append(!seed, bytes)
 }
 
-/// CRC-16 (polynomial 0x8005, reflected) as `gdt_csum` uses it. The first seed is `!0`.
+/// Computes the CRC-16 of `gdt_csum` (polynomial 0x8005, reflected). The initial seed is `!0`.
 pub(crate) fn crc16(seed: u16, bytes: &[u8]) -> u16 {
     bytes.iter().fold(seed, |crc, &byte| {
         (0..8).fold(crc ^ u16::from(byte), |crc, _| {
@@ -21,9 +21,9 @@ mod tests {
 
     #[test]
     fn published_check_values() {
-        // CRC-32/ISCSI is 0xe3069283 with the final inversion.
+        // The published value of CRC-32/ISCSI is 0xe3069283, which includes the final inversion.
         assert_eq!(crc32c(!0, b"123456789"), !0xe306_9283);
-        // CRC-16/MODBUS.
+        // The published value of CRC-16/MODBUS.
         assert_eq!(crc16(!0, b"123456789"), 0x4b37);
     }
 

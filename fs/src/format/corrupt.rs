@@ -1,11 +1,11 @@
-//! Damage: which structure, and which of its rules is broken.
+//! Errors of damage: the damaged structure, its place, and the rule that it breaks.
 
 use std::fmt;
 
 use crate::file::system_zone::Area;
 
-/// A broken rule of an on-disk structure. [`Display`](fmt::Display) gives one line: the structure,
-/// where it is, and the rule.
+/// A broken rule of an on-disk structure. [`Display`](fmt::Display) prints one line: the structure,
+/// its place, and the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt {structure}: {problem}; run e2fsck")]
 pub struct Corrupt {
@@ -14,28 +14,29 @@ pub struct Corrupt {
 }
 
 impl Corrupt {
-    /// What is damaged.
+    /// Returns the kind of the damaged structure.
     pub fn structure(&self) -> StructureKind {
         self.structure.place().kind
     }
 
-    /// Block of the filesystem that is damaged; `None` where the structure is not a block of its own.
+    /// Returns the damaged block of the filesystem, or `None` if the structure does not fill a
+    /// block. For a block of the journal, this is its block number in the log.
     pub fn block(&self) -> Option<u64> {
         self.structure.place().block
     }
 
-    /// Number of the inode that is damaged, or that the damaged structure belongs to.
+    /// Returns the number of the damaged inode, or of the inode that owns the damaged structure.
     pub fn inode(&self) -> Option<u32> {
         self.structure.place().inode
     }
 
-    /// Block group that the damaged structure belongs to.
+    /// Returns the block group of the damaged structure.
     pub fn group(&self) -> Option<u32> {
         self.structure.place().group
     }
 
-    /// Whether what is wrong is a checksum: the structure was changed by something that did not
-    /// know it.
+    /// Returns true if the checksum is wrong or missing: the structure was changed by something
+    /// that does not maintain checksums.
     pub fn is_checksum(&self) -> bool {
         matches!(self.problem, Problem::Checksum { .. } | Problem::NoChecksum)
     }
@@ -51,11 +52,11 @@ pub enum StructureKind {
     GroupDescriptor,
     /// The multi-mount protection block.
     MmpBlock,
-    /// An inode, or what is inside of it.
+    /// An inode or one of its fields.
     Inode,
     /// A node of an extent tree.
     ExtentTree,
-    /// The block pointers of an inode without extents, or a block of them.
+    /// The block pointers of an inode without extents, or an indirect block.
     BlockPointers,
     /// The block map of an inode as a whole.
     BlockMap,
@@ -65,17 +66,17 @@ pub enum StructureKind {
     Symlink,
     /// A block of the orphan file.
     OrphanFile,
-    /// The journal, or the device that it is on.
+    /// The journal, or the superblock of the device that holds it.
     Journal,
-    /// Extended attributes: inside of an inode, in a block, or a value in an inode of its own.
+    /// Extended attributes: inside an inode, in a block, or a value in an inode of its own.
     Attributes,
-    /// Data inside of an inode.
+    /// Data inside an inode.
     InlineData,
-    /// A block of fast commits, behind the journal's log.
+    /// A block of the fast-commit area, after the journal's log.
     FastCommit,
 }
 
-/// What an on-disk structure is, and where.
+/// The kind and the place of an on-disk structure.
 struct Place {
     kind: StructureKind,
     block: Option<u64>,
@@ -108,7 +109,7 @@ pub(crate) enum Structure {
     Superblock,
     /// The descriptor of a block group, by group number.
     GroupDescriptor(u32),
-    /// The multi-mount protection block, by block number.
+    /// The multi-mount protection block, by block number in the filesystem.
     MmpBlock(u64),
     /// An inode, by number.
     Inode(u32),
@@ -121,7 +122,7 @@ pub(crate) enum Structure {
     ExtentBlock {
         /// Block number in the filesystem.
         block: u64,
-        /// Number of the inode that the tree belongs to.
+        /// Number of the inode that owns the tree.
         inode: u32,
     },
     /// The fifteen block pointers of an inode without extents.
@@ -133,7 +134,7 @@ pub(crate) enum Structure {
     IndirectBlock {
         /// Block number in the filesystem.
         block: u64,
-        /// Number of the inode that it belongs to.
+        /// Number of the inode that owns the block.
         inode: u32,
     },
     /// The block map of an inode, as a whole.
@@ -161,11 +162,11 @@ pub(crate) enum Structure {
     Journal,
     /// The superblock of the journal.
     JournalSuperblock,
-    /// A block of the journal, by its number in the log.
+    /// A block of the journal, by its block number in the log.
     JournalBlock(u32),
-    /// The superblock of the device that an external journal is on.
+    /// The superblock of the device that holds an external journal.
     JournalDevice,
-    /// The extended attributes inside of an inode.
+    /// The extended attributes inside an inode.
     Attributes {
         /// Number of the inode.
         inode: u32,
@@ -174,21 +175,21 @@ pub(crate) enum Structure {
     AttributeBlock {
         /// Block number in the filesystem.
         block: u64,
-        /// Number of an inode that has these attributes.
+        /// Number of an inode that refers to this block.
         inode: u32,
     },
-    /// The value of an extended attribute that has an inode of its own.
+    /// An inode that holds the value of an extended attribute.
     AttributeInode {
-        /// Number of the inode that has the value.
+        /// Number of the inode that holds the value.
         value: u32,
-        /// Number of the inode that has the attribute.
+        /// Number of the inode that owns the attribute.
         inode: u32,
     },
     /// A POSIX access control list, by inode number.
     Acl(u32),
     /// Data inside of an inode, by inode number.
     InlineData(u32),
-    /// A block of the area for fast commits.
+    /// A block of the fast-commit area.
     FastCommit {
         /// Index of the block in the area, from 0.
         index: u32,
@@ -226,7 +227,7 @@ impl fmt::Display for Structure {
                 write!(f, "extended attribute block {block} of inode {inode}")
             }
             Self::AttributeInode { value, inode } => {
-                write!(f, "inode {value} with an attribute value of inode {inode}")
+                write!(f, "inode {value}, an attribute value of inode {inode}")
             }
             Self::Acl(inode) => write!(f, "access control list of inode {inode}"),
             Self::InlineData(inode) => write!(f, "inline data of inode {inode}"),
@@ -235,41 +236,41 @@ impl fmt::Display for Structure {
     }
 }
 
-/// What is wrong with a structure.
+/// The rule that a structure breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Problem {
     /// The checksum does not match the contents.
-    #[error("its checksum is {stored:#x}, its contents give {computed:#x}")]
+    #[error("its checksum is {stored:#x}, but {computed:#x} was computed")]
     Checksum {
-        /// What is stored.
+        /// The stored checksum.
         stored: u32,
-        /// What the contents give.
+        /// The checksum of the contents.
         computed: u32,
     },
     /// The structure does not start with its magic number.
     #[error("its magic number is {found:#x}, not {expected:#x}")]
     Magic {
-        /// What is there.
+        /// The number found.
         found: u32,
-        /// What belongs there.
+        /// The magic number of the structure.
         expected: u32,
     },
-    /// A field breaks a rule of its own.
+    /// A field has an invalid value.
     #[error("{field} is {value}: {rule}")]
     Field {
         /// Name of the field.
         field: &'static str,
-        /// What it holds.
+        /// The field's value.
         value: u64,
-        /// The rule, as half a sentence.
+        /// The rule, as half a sentence: "must be ...".
         rule: &'static str,
     },
-    /// A field is larger than another part of the filesystem allows.
-    #[error("{field} is {value}, at most {max} is possible")]
+    /// A field is larger than the rest of the filesystem allows.
+    #[error("{field} is {value}, the maximum is {max}")]
     TooLarge {
         /// Name of the field.
         field: &'static str,
-        /// What it holds.
+        /// The field's value.
         value: u64,
         /// The largest possible value.
         max: u64,
@@ -279,12 +280,13 @@ pub(crate) enum Problem {
     Mismatch {
         /// Name of the field.
         field: &'static str,
-        /// What it holds.
+        /// The field's value.
         value: u64,
-        /// What it must be.
+        /// The value that it must have.
         expected: u64,
     },
-    /// A range of blocks is not inside the filesystem, or where its own metadata is.
+    /// A range of blocks is outside the filesystem, or overlaps the superblock or the group
+    /// descriptors.
     #[error("{count} block(s) from block {start} are not data blocks of this filesystem")]
     BlockRange {
         /// First block of the range.
@@ -292,20 +294,20 @@ pub(crate) enum Problem {
         /// Length of the range, blocks.
         count: u64,
     },
-    /// Blocks of a file are where the filesystem's own metadata is.
-    #[error("{count} block(s) from block {start} are not data, but overlap {area}")]
+    /// Blocks of a file overlap the filesystem's own metadata.
+    #[error("{count} block(s) from block {start} overlap {area}")]
     Overlap {
         /// First block of the range.
         start: u64,
         /// Length of the range, blocks.
         count: u64,
-        /// What is there.
+        /// The metadata that they overlap.
         area: Area,
     },
     /// A node of an extent tree other than the root has no entries.
     #[error("it has no entries")]
     EmptyNode,
-    /// Entries of an extent tree are out of order, overlap, or leave their parent's range.
+    /// Entries of an extent tree are out of order, overlap, or are outside their parent's range.
     #[error("entry {entry} covers logical blocks [{start}, {end}), outside [{low}, {high})")]
     ExtentOrder {
         /// Index of the entry in its node.
@@ -316,17 +318,17 @@ pub(crate) enum Problem {
         end: u64,
         /// First logical block that the entry may cover.
         low: u64,
-        /// First logical block that it may not.
+        /// First logical block after those that the entry may cover.
         high: u64,
     },
-    /// The map holds more blocks than the filesystem has.
+    /// An inode maps more blocks than the filesystem has.
     #[error("it maps more than the {limit} blocks that the filesystem has")]
     TooManyBlocks {
         /// Blocks of the filesystem.
         limit: u64,
     },
-    /// Something that must be all there has a hole or unwritten blocks.
-    #[error("logical block {logical} is not there")]
+    /// A block is a hole or unwritten in a file that may have neither, or a structure is cut short.
+    #[error("logical block {logical} is missing")]
     Missing {
         /// The logical block.
         logical: u64,
@@ -349,23 +351,23 @@ pub(crate) enum Problem {
         /// The inode's number.
         inode: u32,
     },
-    /// A directory entry's name is empty, or has a slash or a zero byte.
+    /// A directory entry's name is empty, or contains a slash or a zero byte.
     #[error("the entry at byte {offset} has a name that is empty or has a slash or zero byte")]
     EntryName {
         /// Byte offset in the block.
         offset: usize,
     },
-    /// A directory block has no place for its checksum.
+    /// A directory block has no room for its checksum.
     #[error("it has no checksum")]
     NoChecksum,
     /// A directory entry refers to a free inode.
-    #[error("a name refers to inode {inode}, which is not in use")]
+    #[error("an entry refers to inode {inode}, which is free")]
     NameOfFreeInode {
         /// The inode's number.
         inode: u32,
     },
-    /// A tag of a fast commit is not known, or has an impossible length.
-    #[error("the tag {tag:#x} at byte {offset} is not known, or cannot have {length} bytes")]
+    /// A tag of a fast commit is unknown, or has an invalid length.
+    #[error("the tag {tag:#x} at byte {offset} is unknown, or {length} bytes is an invalid length")]
     FastCommitTag {
         /// Byte offset in the block.
         offset: usize,
@@ -374,38 +376,41 @@ pub(crate) enum Problem {
         /// Length of its value, bytes.
         length: u16,
     },
-    /// A directory is inside itself.
-    #[error("inode {inode}, one of the directories above, is in it")]
+    /// A directory is an entry of itself or of one of its own subdirectories.
+    #[error("it contains inode {inode}, which is one of its ancestors")]
     DirectoryLoop {
         /// Number of the directory's inode.
         inode: u32,
     },
-    /// The transactions of a log do not come to an end.
-    #[error("its transactions have more than the {blocks} blocks that the log has")]
+    /// The transactions in the log need more blocks than the log has.
+    #[error("its transactions need more blocks than the log has ({blocks})")]
     EndlessLog {
-        /// Blocks of the log that transactions may be in.
+        /// Blocks of the log that transactions may use.
         blocks: u32,
     },
-    /// A transaction did not arrive as a whole, but a later one did.
+    /// A transaction is incomplete, although a later one is complete.
     #[error("transaction {sequence} is not complete, but a later one is")]
     FailedTransaction {
         /// Sequence number of the transaction.
         sequence: u32,
     },
-    /// A directory has two places, or is in itself by a longer way.
-    #[error("directory inode {inode}, which is in it, is listed twice")]
+    /// A directory has two entries.
+    #[error("it contains a second entry for directory inode {inode}")]
     DirectoryTwice {
         /// Number of the directory's inode.
         inode: u32,
     },
-    /// The name of an extended attribute leaves its inode or block, or has a zero byte.
+    /// The name of an extended attribute extends past its inode or block, or contains a zero byte.
     #[error("the attribute at byte {offset} has a name that does not fit, or has a zero byte")]
     AttributeName {
         /// Byte offset of the entry.
         offset: usize,
     },
-    /// The value of an extended attribute is not where values can be.
-    #[error("the attribute at byte {offset} has {size} bytes at {start}: inside names, or outside")]
+    /// The value of an extended attribute overlaps the names, or extends past its inode or block.
+    #[error(
+        "the attribute at byte {offset} has a value of {size} bytes at byte {start}, outside the \
+         space for values"
+    )]
     AttributeValue {
         /// Byte offset of the entry.
         offset: usize,
@@ -414,17 +419,17 @@ pub(crate) enum Problem {
         /// Length of the value, bytes.
         size: usize,
     },
-    /// An entry of an access control list is cut off, or about nobody that is known.
-    #[error("the entry at byte {offset} is cut off, or its tag is unknown")]
+    /// An entry of an access control list is truncated, or has an unknown tag.
+    #[error("the entry at byte {offset} is truncated, or its tag is unknown")]
     AclEntry {
         /// Byte offset in the list.
         offset: usize,
     },
-    /// An inode that says its data is inline has no attribute for it.
-    #[error("there is no attribute system.data, which belongs to it")]
+    /// An inode has the inline data flag, but no attribute that holds the data.
+    #[error("its attribute system.data is missing")]
     NoInlineData,
-    /// The target of a symbolic link has a zero byte, or does not end where its size says.
-    #[error("its target does not have the length of {size} bytes that the inode says")]
+    /// The target of a symbolic link contains a zero byte, or its length is not the inode's size.
+    #[error("the length of its target is not {size} bytes, the size of the inode")]
     TargetLength {
         /// Size of the inode.
         size: u64,
@@ -432,7 +437,7 @@ pub(crate) enum Problem {
 }
 
 impl Structure {
-    /// The error that `problem` of this structure is.
+    /// Returns the error for `problem` in this structure.
     #[cold]
     pub(crate) fn corrupt(self, problem: Problem) -> crate::error::Error {
         crate::error::Error::Corrupt(Box::new(Corrupt { structure: self, problem }))

@@ -1,4 +1,4 @@
-//! Entries of directories: a name and the number of its inode.
+//! Directory entries: a name and an inode number.
 
 use std::mem::offset_of;
 
@@ -29,14 +29,14 @@ pub(crate) struct RawEntry {
     pub inode: U32,
     pub rec_len: U16,
     pub name_len: u8,
-    /// Type of file; without `filetype` it is the upper byte of `name_len`, which is 0.
+    /// File type. Without `filetype` this is the upper byte of `name_len`, which is 0.
     pub file_type: u8,
 }
 
 const _: () = assert!(size_of::<RawEntry>() == HEADER && offset_of!(RawEntry, file_type) == 7);
 
-/// The length of an entry. Blocks of 64 KiB need 17 bits: multiples of 4 leave two bits free for
-/// the upper ones, and 0 and 65,535 stand for the whole block.
+/// Decodes the length of an entry, bytes. Blocks of 64 KiB need 17 bits: lengths are multiples of
+/// 4, so the two lowest bits store the upper ones, and 0 and 65,535 stand for the whole block.
 pub(crate) fn decode_rec_len(raw: u16, block_size: usize) -> usize {
     let value = usize::from(raw);
     if block_size < 65_536 {
@@ -48,15 +48,15 @@ pub(crate) fn decode_rec_len(raw: u16, block_size: usize) -> usize {
     }
 }
 
-/// An entry in its block.
+/// A directory entry, borrowed from its block.
 pub(crate) struct Entry<'a> {
-    /// 0 if the entry is not in use.
+    /// Inode number; 0 if the entry is unused.
     pub inode: u32,
     pub name: &'a [u8],
     pub file_type: u8,
-    /// What the entry has behind its name.
+    /// The bytes of the entry after its name.
     rest: &'a [u8],
-    /// Where the next one starts.
+    /// Byte offset of the next entry.
     pub next: usize,
 }
 
@@ -65,7 +65,7 @@ impl Entry<'_> {
         matches!(self.name, b"." | b"..")
     }
 
-    /// The hash that the entry carries, in directories where they do.
+    /// Returns the hash stored after the name, as in encrypted directories that ignore case.
     pub(crate) fn own_hash(&self) -> Option<Hash> {
         let (major, rest) = self.rest.split_first_chunk()?;
         let (minor, _) = rest.split_first_chunk()?;
@@ -73,12 +73,12 @@ impl Entry<'_> {
     }
 }
 
-/// The directory that an entry is in, for checking it.
+/// The directory that an entry belongs to, with the limits for checking entries.
 pub(crate) struct Directory {
     pub inode: u32,
     inodes_count: u32,
     first_inode: u32,
-    /// Whether names are encrypted: any bytes, and not too few.
+    /// Names are encrypted: they may contain any bytes, but have a minimum length.
     is_encrypted: bool,
 }
 
@@ -92,7 +92,8 @@ impl Directory {
         }
     }
 
-    /// Reads and checks the entry at `offset` of block `index`, or `None` at the block's end.
+    /// Parses and checks the entry at `offset` of block `index`. Returns `None` at the end of the
+    /// block.
     pub(crate) fn entry<'a>(
         &self,
         block: &'a [u8],
@@ -111,7 +112,7 @@ impl Directory {
         let name_len = usize::from(raw.name_len);
         let rec_len = decode_rec_len(raw.rec_len.get(), block.len());
         let left = rest.len().checked_sub(rec_len);
-        // What is left is nothing, or has room for an entry.
+        // After the entry the block ends, or has room for another entry.
         let fits = left.is_some_and(|left| left == 0 || left >= ENTRY_MIN);
         let needed = name_len.saturating_add(HEADER);
         let name = rest.get(HEADER..needed);
@@ -142,7 +143,8 @@ impl Directory {
         Ok(Some(entry))
     }
 
-    /// The inode of the entry that `query` asks for, if it is in block `index`.
+    /// Returns the inode number of the entry that matches `query` in block `index`, if there is
+    /// one.
     pub(crate) fn find(
         &self,
         block: &[u8],
@@ -159,8 +161,8 @@ impl Directory {
         Ok(None)
     }
 
-    /// Names are for inodes that exist and are not reserved. No directory is inside itself, and
-    /// the root is in none.
+    /// Returns true if the entry's inode exists and is not reserved. A directory does not contain
+    /// itself, and no directory contains the root.
     fn may_refer(&self, entry: &Entry<'_>) -> bool {
         if entry.is_dot() {
             return entry.inode == inode::ROOT
@@ -177,7 +179,7 @@ mod tests {
     const DIRECTORY: Directory =
         Directory { inode: 20, inodes_count: 1000, first_inode: 11, is_encrypted: false };
 
-    /// Puts an entry at `at` and gives where the next one goes.
+    /// Writes an entry at `at` and returns the offset of the next one.
     fn put(block: &mut [u8], at: usize, inode: u32, rec_len: u16, name: &[u8]) -> usize {
         block[at..at + 4].copy_from_slice(&inode.to_le_bytes());
         block[at + 4..at + 6].copy_from_slice(&rec_len.to_le_bytes());

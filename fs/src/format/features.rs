@@ -6,7 +6,7 @@ use std::fmt;
 use bitflags::bitflags;
 
 bitflags! {
-    /// Features that neither readers nor writers need to know.
+    /// Features that neither readers nor writers need to support.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct CompatFeatures: u32 {
         /// Blocks are preallocated to directories.
@@ -17,7 +17,7 @@ bitflags! {
         const HAS_JOURNAL = 0x4;
         /// Inodes may have extended attributes.
         const EXT_ATTR = 0x8;
-        /// Space is kept for the group descriptors to grow.
+        /// Space is reserved for the growth of the group descriptors.
         const RESIZE_INODE = 0x10;
         /// Directories may have hash trees.
         const DIR_INDEX = 0x20;
@@ -27,7 +27,7 @@ bitflags! {
         const EXCLUDE_INODE = 0x80;
         /// Obsolete.
         const EXCLUDE_BITMAP = 0x100;
-        /// At most two backup superblocks, in groups that the superblock names.
+        /// At most two backup superblocks, in groups that are listed in the superblock.
         const SPARSE_SUPER2 = 0x200;
         /// The journal has a fast-commit area.
         const FAST_COMMIT = 0x400;
@@ -41,12 +41,12 @@ bitflags! {
 }
 
 bitflags! {
-    /// Features without which the format cannot be read.
+    /// Features that readers must support.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct IncompatFeatures: u32 {
         /// Compressed files (never in the kernel).
         const COMPRESSION = 0x1;
-        /// Directory entries have the file's type.
+        /// Directory entries store the file's type.
         const FILETYPE = 0x2;
         /// The journal needs recovery.
         const RECOVER = 0x4;
@@ -62,13 +62,13 @@ bitflags! {
         const MMP = 0x100;
         /// A group's bitmaps and inode table may be outside the group.
         const FLEX_BG = 0x200;
-        /// Large extended attributes are in inodes of their own.
+        /// Large extended attributes are stored in inodes of their own.
         const EA_INODE = 0x400;
         /// Directory entries carry data (never in the kernel).
         const DIRDATA = 0x1000;
-        /// The seed of checksums is in the superblock.
+        /// The seed of checksums is stored in the superblock.
         const CSUM_SEED = 0x2000;
-        /// Directories above 2 GiB, hash trees of three levels.
+        /// Directories larger than 2 GiB, and hash trees of three levels.
         const LARGEDIR = 0x4000;
         /// Small files are inside their inodes.
         const INLINE_DATA = 0x8000;
@@ -82,14 +82,14 @@ bitflags! {
 }
 
 bitflags! {
-    /// Features without which the format may be read, but not written.
+    /// Features that writers must support, but readers need not.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct RoCompatFeatures: u32 {
         /// Not all groups have a copy of the superblock.
         const SPARSE_SUPER = 0x1;
         /// Files may be larger than 2 GiB.
         const LARGE_FILE = 0x2;
-        /// Never in use.
+        /// Never used.
         const BTREE_DIR = 0x4;
         /// Inodes may count their blocks in filesystem blocks, in 48 bits.
         const HUGE_FILE = 0x8;
@@ -113,7 +113,7 @@ bitflags! {
         const READONLY = 0x1000;
         /// Inodes have a project id.
         const PROJECT = 0x2000;
-        /// Blocks may be shared (never in the kernel).
+        /// Blocks may be shared between files (never in the kernel).
         const SHARED_BLOCKS = 0x4000;
         /// Files may have fs-verity hash trees.
         const VERITY = 0x8000;
@@ -124,7 +124,7 @@ bitflags! {
     }
 }
 
-/// Bits and names, in the words of e2fsprogs.
+/// Bits and their names in e2fsprogs.
 const COMPAT: &[(u32, &str)] = &[
     (0x1, "dir_prealloc"),
     (0x2, "imagic_inodes"),
@@ -177,8 +177,8 @@ const RO_COMPAT: &[(u32, &str)] = &[
     (0x10000, "orphan_present"),
 ];
 
-/// Set bits from the lowest, in the words of dumpe2fs: a bit without a name is one of `kind`, with
-/// its number.
+/// Returns the names of the set bits as dumpe2fs prints them, from the lowest bit. A bit without a
+/// name is `FEATURE_`, `kind` and its number.
 fn words(
     bits: u32,
     table: &'static [(u32, &str)],
@@ -190,7 +190,7 @@ fn words(
     })
 }
 
-/// Set bits from the lowest, each with its name if it has one.
+/// Returns the set bits from the lowest, each with its name if it has one.
 fn named(
     bits: u32,
     table: &'static [(u32, &str)],
@@ -211,14 +211,14 @@ fn list(
 }
 
 impl CompatFeatures {
-    /// The words of dumpe2fs, from the lowest bit; one that has no name is `FEATURE_C` and its
-    /// number, 0 to 31.
+    /// Returns the names of the set bits as dumpe2fs prints them, from the lowest bit. A bit
+    /// without a name is `FEATURE_C` and its number, 0 to 31.
     pub fn words(self) -> impl Iterator<Item = Cow<'static, str>> {
         words(self.bits(), COMPAT, 'C')
     }
 }
 
-/// The [words](Self::words), separated by spaces.
+/// Prints the [words](Self::words), separated by spaces.
 impl fmt::Display for CompatFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(f, self.words())
@@ -226,14 +226,14 @@ impl fmt::Display for CompatFeatures {
 }
 
 impl IncompatFeatures {
-    /// The words of dumpe2fs, from the lowest bit; one that has no name is `FEATURE_I` and its
-    /// number, 0 to 31.
+    /// Returns the names of the set bits as dumpe2fs prints them, from the lowest bit. A bit
+    /// without a name is `FEATURE_I` and its number, 0 to 31.
     pub fn words(self) -> impl Iterator<Item = Cow<'static, str>> {
         words(self.bits(), INCOMPAT, 'I')
     }
 }
 
-/// The [words](Self::words), separated by spaces.
+/// Prints the [words](Self::words), separated by spaces.
 impl fmt::Display for IncompatFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(f, self.words())
@@ -241,14 +241,14 @@ impl fmt::Display for IncompatFeatures {
 }
 
 impl RoCompatFeatures {
-    /// The words of dumpe2fs, from the lowest bit; one that has no name is `FEATURE_R` and its
-    /// number, 0 to 31.
+    /// Returns the names of the set bits as dumpe2fs prints them, from the lowest bit. A bit
+    /// without a name is `FEATURE_R` and its number, 0 to 31.
     pub fn words(self) -> impl Iterator<Item = Cow<'static, str>> {
         words(self.bits(), RO_COMPAT, 'R')
     }
 }
 
-/// The [words](Self::words), separated by spaces.
+/// Prints the [words](Self::words), separated by spaces.
 impl fmt::Display for RoCompatFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(f, self.words())
@@ -256,8 +256,8 @@ impl fmt::Display for RoCompatFeatures {
 }
 
 impl IncompatFeatures {
-    /// What this crate reads. Of `ENCRYPT` it reads what needs no key: the contents of encrypted
-    /// files are refused one by one.
+    /// The features that this crate reads. With `ENCRYPT` it reads everything that needs no key,
+    /// and rejects reads of the contents of encrypted files.
     pub const SUPPORTED: Self = Self::FILETYPE
         .union(Self::META_BG)
         .union(Self::EXTENTS)
@@ -271,7 +271,7 @@ impl IncompatFeatures {
         .union(Self::ENCRYPT)
         .union(Self::CASEFOLD);
 
-    /// The sentence that refuses these features.
+    /// Returns the error message that rejects these features.
     pub(crate) fn refusal(self) -> String {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for (bit, name) in named(self.bits(), INCOMPAT) {
@@ -295,9 +295,9 @@ impl IncompatFeatures {
 }
 
 impl RoCompatFeatures {
-    /// Features with which data can be overwritten. Not among them: `READONLY`, which asks for that
-    /// not to be done; `SHARED_BLOCKS`, where blocks may belong to other files, too;
-    /// `ORPHAN_PRESENT`, where files wait to be truncated; and what no kernel knows.
+    /// The features of filesystems whose files may be overwritten. Excluded are `READONLY`, which
+    /// forbids writes; `SHARED_BLOCKS`, where a block may belong to several files;
+    /// `ORPHAN_PRESENT`, where truncations are pending; and the features that no kernel supports.
     pub const OVERWRITABLE: Self = Self::SPARSE_SUPER
         .union(Self::LARGE_FILE)
         .union(Self::BTREE_DIR)
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn every_flag_has_its_name() {
-        // Of what nobody uses, some have no name in e2fsprogs.
+        // Some features that were never used have no name in e2fsprogs.
         let unnamed = [
             CompatFeatures::EXCLUDE_INODE.bits(),
             0,

@@ -1,8 +1,8 @@
-//! Types of files.
+//! File types.
 
 use std::fmt;
 
-/// What an inode is.
+/// The type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// A regular file.
@@ -22,7 +22,7 @@ pub enum FileType {
 }
 
 impl FileType {
-    /// The type that is in the upper four bits of a mode.
+    /// Returns the type in the upper four bits of a mode.
     pub fn from_mode(mode: u16) -> Option<Self> {
         Some(match mode & 0xf000 {
             0x1000 => Self::Fifo,
@@ -36,7 +36,7 @@ impl FileType {
         })
     }
 
-    /// The type that a directory entry says; `None` for one that says nothing.
+    /// Returns the type in a directory entry; `None` if the entry does not store it.
     pub(crate) fn from_entry(file_type: u8) -> Option<Self> {
         Some(match file_type {
             1 => Self::Regular,

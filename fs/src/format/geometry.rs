@@ -6,14 +6,14 @@ use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::raw_superblock::RawSuperblock;
 use crate::format::superblock::{bad, ensure};
 
-/// Inode size before revision 1, and the smallest.
+/// Inode size before revision 1, bytes, which is also the smallest.
 const INODE_SIZE_MIN: u16 = 128;
 /// First inode that is not reserved, before revision 1.
 const FIRST_INODE_OLD: u32 = 11;
-/// `s_log_block_size` of 64 KiB blocks, the largest.
+/// `s_log_block_size` for blocks of 64 KiB, the largest.
 const LOG_BLOCK_SIZE_MAX: u32 = 6;
 
-/// The fields that everything else is computed from.
+/// The checked fields of the superblock that determine the layout of the filesystem.
 pub(crate) struct Geometry {
     pub block_bits: u32,
     pub cluster_size: u32,
@@ -47,12 +47,13 @@ impl Geometry {
         let rule = "must be 1 with 1 KiB blocks (0 with bigalloc), else 0";
         let good = first == u32::from(log == 0) || (bigalloc && first == 0);
         ensure(good, "first data block", first, rule)?;
-        ensure(u64::from(first) < blocks_count, "blocks count", blocks_count, "there are none")?;
+        let rule = "must be above the first data block";
+        ensure(u64::from(first) < blocks_count, "blocks count", blocks_count, rule)?;
 
         let groups_count = groups_count(raw, blocks_count, block_size, cluster_size)?;
         let inodes_per_group = raw.inodes_per_group.get();
         let max = block_size.saturating_mul(8);
-        let rule = "must be from 1 to 8 for each byte of a block";
+        let rule = "must be from 1 to the number of bits in a block";
         let good = inodes_per_group != 0 && inodes_per_group <= max;
         ensure(good, "inodes per group", inodes_per_group, rule)?;
         let expected = u64::from(groups_count).saturating_mul(u64::from(inodes_per_group));
@@ -72,13 +73,13 @@ impl Geometry {
     }
 }
 
-/// Without `bigalloc`, clusters are blocks. With it, files are still mapped in blocks; the size
-/// matters only to allocation.
+/// Returns the cluster size in bytes, which is the block size without `bigalloc`. With `bigalloc`,
+/// files are still mapped in blocks: the cluster size matters only for allocation.
 fn cluster_size(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<u32, Error> {
     let (log, block_log) = (raw.log_cluster_size.get(), raw.log_block_size.get());
     let field = "log cluster size";
     if ro_compat.contains(RoCompatFeatures::BIGALLOC) {
-        // 512 MiB: e2fsprogs and the kernel allow no more.
+        // 512 MiB is the maximum in e2fsprogs and the kernel.
         let good = log >= block_log && log <= 19;
         ensure(good, field, log, "must be from the log block size to 19")?;
     } else {
@@ -117,10 +118,15 @@ fn groups_count(
 ) -> Result<u32, Error> {
     let per_group = raw.blocks_per_group.get();
     let ratio = cluster_size.checked_div(block_size).unwrap_or(1);
-    // The block bitmap, one block, has a bit for each cluster of the group.
+    // The block bitmap is one block with one bit for each cluster of the group.
     let max = u64::from(block_size).saturating_mul(8).saturating_mul(u64::from(ratio));
     let good = per_group != 0 && u64::from(per_group) <= max;
-    ensure(good, "blocks per group", per_group, "must be from 1 to what one bitmap block covers")?;
+    ensure(
+        good,
+        "blocks per group",
+        per_group,
+        "must be from 1 to the blocks that a bitmap covers",
+    )?;
     let blocks = blocks_count.saturating_sub(u64::from(raw.first_data_block.get()));
     let groups = blocks.div_ceil(u64::from(per_group).max(1));
     u32::try_from(groups).map_err(|_| {

@@ -1,4 +1,4 @@
-//! Group descriptors: where a group's inodes are.
+//! Group descriptors: the locations of a group's inode table and bitmaps.
 
 use std::mem::offset_of;
 
@@ -29,7 +29,7 @@ struct RawDescriptor {
     checksum: U16,
 }
 
-/// What follows it with `64bit`, as far as it is defined.
+/// The second half of the descriptor, present with `64bit`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawDescriptorHigh {
@@ -57,24 +57,25 @@ const _: () = {
     assert!(offset_of!(RawDescriptorHigh, itable_unused_hi) == 0x32 - 0x20);
 };
 
-/// What a reader needs of a group descriptor, checked.
+/// The checked fields of a group descriptor that a reader needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupDescriptor {
-    /// The bitmaps of blocks and of inodes: readers have no use for them, so that they may be
-    /// anywhere.
+    /// Blocks of the block bitmap and the inode bitmap. They are not checked, because readers do
+    /// not use the bitmaps.
     pub bitmaps: [u64; 2],
     /// First block of the inode table.
     pub inode_table: u64,
-    /// Inodes at the end of the table that have never been used; 0 where nobody keeps count.
+    /// Inodes at the end of the table that were never used; 0 if the filesystem has no descriptor
+    /// checksums, because the count is maintained only with those.
     pub unused_inodes: u32,
-    /// Clusters that are free, by the descriptor's own account.
+    /// Count of free clusters in the descriptor.
     pub free_clusters: u32,
-    /// Inodes that are free, by the descriptor's own account.
+    /// Count of free inodes in the descriptor.
     pub free_inodes: u32,
 }
 
 impl GroupDescriptor {
-    /// Checks the descriptor of `group`; `bytes` is as long as the superblock says.
+    /// Parses and checks the descriptor of `group`. `bytes` has the length of `s_desc_size`.
     pub(crate) fn parse(superblock: &Superblock, group: u32, bytes: &[u8]) -> Result<Self, Error> {
         let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
         let (Ok((low, rest)), size) = (RawDescriptor::ref_from_prefix(bytes), bytes.len()) else {
@@ -122,14 +123,15 @@ impl GroupDescriptor {
     }
 }
 
-/// Blocks that a group's inode table has.
+/// Returns the size of a group's inode table in blocks.
 pub(crate) fn inode_table_blocks(superblock: &Superblock) -> u64 {
     let inodes = u64::from(superblock.inodes_per_group);
     let bytes = inodes.saturating_mul(u64::from(superblock.inode_size));
     bytes.div_ceil(u64::from(superblock.block_size()).max(1))
 }
 
-/// The checksum that a descriptor should have; `None` if the filesystem has none.
+/// Computes the checksum of a descriptor. Returns `None` if the filesystem has no descriptor
+/// checksums.
 fn checksum(superblock: &Superblock, group: u32, bytes: &[u8]) -> Option<u16> {
     let (before, rest) = bytes.split_at_checked(CHECKSUM_OFFSET)?;
     let after = rest.get(CHECKSUM_END.checked_sub(CHECKSUM_OFFSET)?..)?;
@@ -139,7 +141,8 @@ fn checksum(superblock: &Superblock, group: u32, bytes: &[u8]) -> Option<u16> {
         let crc = crc32c(crc32c(crc, &[0; 2]), after);
         u16::try_from(crc & 0xffff).ok()
     } else if superblock.has_gdt_csum() {
-        // The field itself is skipped; what follows it counts only where descriptors are longer.
+        // The checksum field is skipped. The bytes after it are covered only if descriptors are
+        // longer than 32 bytes.
         let crc = crc16(crc16(crc16(!0, &superblock.uuid()), &number), before);
         let after = if superblock.has(IncompatFeatures::BITS64) { after } else { &[] };
         Some(crc16(crc, after))
@@ -148,7 +151,7 @@ fn checksum(superblock: &Superblock, group: u32, bytes: &[u8]) -> Option<u16> {
     }
 }
 
-/// Block and byte in it where the descriptor of `group` is.
+/// Returns the block that holds the descriptor of `group`, and the byte offset in that block.
 pub(crate) fn location(superblock: &Superblock, group: u32) -> (u64, usize) {
     let size = u32::from(superblock.descriptor_size);
     let per_block = superblock.block_size().checked_div(size).unwrap_or(1).max(1);
@@ -160,24 +163,26 @@ pub(crate) fn location(superblock: &Superblock, group: u32) -> (u64, usize) {
         let first = superblock.superblock_block().saturating_add(1);
         return (first.saturating_add(u64::from(index)), offset);
     }
-    // With meta_bg, each run of groups whose descriptors fill one block keeps that block in its
+    // With meta_bg, each run of groups whose descriptors fill one block stores that block in its
     // first group, after the superblock copy if the group has one.
     let first_group = index.saturating_mul(per_block);
     let mut skip = u64::from(has_superblock(superblock, first_group));
     if superblock.superblock_block() == 1 && index == 0 && superblock.first_data_block == 0 {
-        // 1 KiB blocks in larger clusters: group 0 starts one block before the superblock.
+        // With 1 KiB blocks in larger clusters, group 0 starts one block before the superblock.
         skip = skip.saturating_add(1);
     }
     (superblock.group_start(first_group).saturating_add(skip), offset)
 }
 
-/// Blocks at the start of `group` that have a superblock, group descriptors, or room for more of
-/// them. Group 0 has what is before the superblock, too.
+/// Returns the number of blocks at the start of `group` that hold a superblock, group descriptors,
+/// or space reserved for more descriptors. For group 0 the count includes the blocks before the
+/// superblock.
 pub(crate) fn descriptor_blocks(superblock: &Superblock, group: u32) -> u64 {
     let reserved = u64::from(superblock.reserved_gdt_blocks);
     if group == 0 {
         let fixed = superblock.last_fixed_block().saturating_add(1).saturating_add(reserved);
-        // With all descriptors spread, the first block of them is one of those.
+        // If first_meta_bg is 0, group 0 still stores one block of descriptors after the
+        // superblock.
         let spread = superblock.has(IncompatFeatures::META_BG) && superblock.first_meta_bg == 0;
         let fixed = fixed.saturating_add(u64::from(spread));
         return fixed.saturating_sub(u64::from(superblock.first_data_block));
@@ -187,7 +192,8 @@ pub(crate) fn descriptor_blocks(superblock: &Superblock, group: u32) -> u64 {
     let per_block = superblock.block_size().checked_div(size).unwrap_or(1).max(1);
     let index = group.checked_div(per_block).unwrap_or(0);
     if superblock.has(IncompatFeatures::META_BG) && index >= superblock.first_meta_bg {
-        // One block, in the first, the second and the last group of those that it describes.
+        // One block of descriptors, in the first, the second and the last group of the run that it
+        // describes.
         let in_run = group.checked_rem(per_block).unwrap_or(0);
         let described = in_run <= 1 || in_run == per_block.saturating_sub(1);
         return u64::from(copy).saturating_add(u64::from(described));
@@ -199,7 +205,7 @@ pub(crate) fn descriptor_blocks(superblock: &Superblock, group: u32) -> u64 {
     descriptors.saturating_add(1).saturating_add(reserved)
 }
 
-/// Whether `group` has a copy of the superblock.
+/// Returns true if `group` has a copy of the superblock.
 pub(crate) fn has_superblock(superblock: &Superblock, group: u32) -> bool {
     if group == 0 {
         return true;
@@ -279,7 +285,7 @@ mod tests {
     #[test]
     fn the_inode_table_is_inside() {
         let superblock = Superblock::parse(&sample()).unwrap();
-        // 2,048 inodes of 256 bytes are 128 blocks of 8,192; block 1 has the descriptors.
+        // 2,048 inodes of 256 bytes fill 128 blocks of 8,192 bytes; block 1 holds the descriptors.
         for (table, good) in [(0, false), (1, false), (2, true), (8064, true), (8065, false)] {
             let bytes = descriptor(&superblock, 0, table);
             assert_eq!(GroupDescriptor::parse(&superblock, 0, &bytes).is_ok(), good, "{table}");
@@ -303,16 +309,17 @@ mod tests {
         raw.inodes_count = (2048 * 200).into();
         raw.first_meta_bg = 1.into();
         let superblock = Superblock::parse(&seal(raw.clone())).unwrap();
-        // 64 descriptors of 64 bytes in a block of 4 KiB.
+        // A block of 4 KiB holds 64 descriptors of 64 bytes.
         assert_eq!(location(&superblock, 63), (1, 63 * 64));
         assert_eq!(location(&superblock, 64), (64 * 32768, 0));
         assert_eq!(location(&superblock, 130), (128 * 32768, 2 * 64));
-        // The first block of descriptors is behind the superblock, also if all are spread.
+        // The first block of descriptors follows the superblock even if first_meta_bg is 0.
         assert_eq!((location(&superblock, 0), descriptor_blocks(&superblock, 0)), ((1, 0), 2));
         raw.first_meta_bg = 0.into();
         let spread = Superblock::parse(&seal(raw)).unwrap();
         assert_eq!((location(&spread, 0), descriptor_blocks(&spread, 0)), ((1, 0), 2));
-        // Group 64 is no power of 3, 5 or 7; no copy of the superblock precedes its descriptors.
+        // Group 64 is not a power of 3, 5 or 7, so no copy of the superblock precedes its
+        // descriptors.
         assert!(!has_superblock(&superblock, 64));
     }
 }

@@ -1,4 +1,4 @@
-//! Inodes.
+//! Inodes: the layout on disk, and the parsed form.
 
 use std::mem::offset_of;
 use std::ops::Range;
@@ -19,11 +19,11 @@ use crate::xattr::body;
 
 /// Number of the root directory's inode.
 pub(crate) const ROOT: u32 = 2;
-/// Size of the part that every inode has, bytes.
+/// Size of the part that all inodes have, bytes.
 const BASE_SIZE: usize = 128;
 /// Size of `i_block`, bytes.
 pub(crate) const BLOCK_AREA: usize = 60;
-/// Where in an inode that is, bytes.
+/// Byte offset of `i_block` in an inode.
 pub(crate) const BLOCK_FIELD: u64 = 0x28;
 
 /// `struct ext4_inode`, the first 128 bytes.
@@ -55,7 +55,8 @@ struct RawInode {
     reserved: U16,
 }
 
-/// What follows it where inodes are larger; an inode says how much of this it has.
+/// The fields after the first 128 bytes, in filesystems with larger inodes. `extra_isize` is the
+/// number of bytes that an inode uses.
 #[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawInodeExtra {
@@ -81,7 +82,7 @@ const _: () = {
     assert!(offset_of!(RawInodeExtra, crtime) == 0x90 - BASE_SIZE);
 };
 
-/// An inode, checked: what a file is, and where its map starts.
+/// A parsed and checked inode: the attributes of a file and the root of its map.
 #[derive(Clone, Debug)]
 pub struct Inode {
     number: u32,
@@ -99,22 +100,23 @@ pub struct Inode {
     ctime: Timestamp,
     crtime: Option<Timestamp>,
     project: Option<u32>,
-    /// The block of extended attributes, or 0.
+    /// Block of extended attributes, or 0.
     pub(crate) attribute_block: u64,
-    /// Where the attributes inside of the inode would be.
+    /// Byte offset of the extended attributes inside the inode.
     attributes_at: usize,
-    /// Whether there is a magic number.
+    /// The space for attributes inside the inode begins with its magic number.
     has_attribute_space: bool,
-    /// Bytes of inline data that there is room for, if there is any.
+    /// Capacity for inline data, bytes; `None` if the data is not inline.
     inline_size: Option<u64>,
-    /// Seed of the checksums of blocks that belong to this inode.
+    /// Seed for the checksums of the blocks that belong to this inode.
     pub(crate) checksum_seed: u32,
-    /// `i_block`: the root of the extent tree, block pointers, a short target, a device number.
+    /// `i_block`: the root of the extent tree, block pointers, a short symlink target, or a device
+    /// number.
     pub(crate) block: [u8; BLOCK_AREA],
 }
 
 impl Inode {
-    /// Checks the inode `number`; `bytes` is as long as the superblock says.
+    /// Parses and checks inode `number`. `bytes` has the length of `s_inode_size`.
     pub(crate) fn parse(superblock: &Superblock, number: u32, bytes: &[u8]) -> Result<Self, Error> {
         let corrupt = |problem| Structure::Inode(number).corrupt(problem);
         let Ok((raw, rest)) = RawInode::ref_from_prefix(bytes) else {
@@ -125,7 +127,7 @@ impl Inode {
         let checksum_seed = crc32c(checksum_seed, raw.generation.as_bytes());
         if superblock.has_metadata_csum() {
             verify_checksum(checksum_seed, raw, &extra, bytes).map_err(|problem| {
-                // A table that was never initialised holds zeroes or anything.
+                // An inode table that was never initialised contains zeroes or old data.
                 if raw.mode == 0 {
                     Error::InodeNotInUse { inode: number }
                 } else {
@@ -137,7 +139,7 @@ impl Inode {
         if mode == 0 || raw.links == 0 {
             return Err(Error::InodeNotInUse { inode: number });
         }
-        let rule = "its upper four bits are no type of file";
+        let rule = "its upper four bits are not a file type";
         let kind = FileType::from_mode(mode)
             .ok_or_else(|| corrupt(Problem::Field { field: "mode", value: mode.into(), rule }))?;
         let flags = InodeFlags::from_bits_retain(raw.flags.get());
@@ -161,7 +163,8 @@ impl Inode {
         };
         let mut blocks_512 = blocks_512(superblock, flags, raw);
         if inline_size.is_some() && kind == FileType::Regular {
-            // So that nobody takes it for a hole, the kernel counts what is inline, too.
+            // The kernel adds the inline size to `st_blocks`, so that programs do not treat the
+            // data as a hole.
             blocks_512 = blocks_512.saturating_add(size.div_ceil(512));
         }
         let time = |seconds: U32, more: Option<u32>| Timestamp::decode(seconds.get(), more);
@@ -190,103 +193,104 @@ impl Inode {
         })
     }
 
-    /// Number, from 1.
+    /// Returns the inode number, from 1.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// What it is.
+    /// Returns the file type.
     pub fn kind(&self) -> FileType {
         self.kind
     }
 
-    /// Whether it is a directory.
+    /// Returns true for a directory.
     pub fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
     }
 
-    /// Whether it is a regular file.
+    /// Returns true for a regular file.
     pub fn is_file(&self) -> bool {
         self.kind == FileType::Regular
     }
 
-    /// Whether it is a symbolic link.
+    /// Returns true for a symbolic link.
     pub fn is_symlink(&self) -> bool {
         self.kind == FileType::Symlink
     }
 
-    /// Type and permissions, as `st_mode` has them.
+    /// Returns type and permissions, in the encoding of `st_mode`.
     pub fn mode(&self) -> u16 {
         self.mode
     }
 
-    /// The lower twelve bits of the mode.
+    /// Returns the lower twelve bits of the mode.
     pub fn permissions(&self) -> u16 {
         self.mode & 0o7777
     }
 
-    /// Owner.
+    /// Returns the user id of the owner.
     pub fn uid(&self) -> u32 {
         self.uid
     }
 
-    /// Group.
+    /// Returns the group id of the owner.
     pub fn gid(&self) -> u32 {
         self.gid
     }
 
-    /// Size in bytes, at most 2^63 - 1.
+    /// Returns the size in bytes, at most 2^63 - 1.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Links to it. 1 for a directory with more subdirectories than can be counted.
+    /// Returns the link count. It is 1 for a directory with more subdirectories than the field can
+    /// count.
     pub fn links(&self) -> u32 {
         self.links.into()
     }
 
-    /// Blocks that are allocated to it, metadata included, in units of 512 bytes: the stored count,
-    /// which the next mount may correct where it replays fast commits or truncates orphans.
+    /// Returns the stored count of allocated blocks, metadata included, in units of 512 bytes. The
+    /// next mount may correct it if it replays fast commits or truncates orphans.
     pub fn blocks_512(&self) -> u64 {
         self.blocks_512
     }
 
-    /// Flags.
+    /// Returns the flags.
     pub fn flags(&self) -> InodeFlags {
         self.flags
     }
 
-    /// Generation, which changes when the number is used again.
+    /// Returns the generation, which changes when the inode number is reused.
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Last access.
+    /// Returns the time of the last access.
     pub fn atime(&self) -> Timestamp {
         self.atime
     }
 
-    /// Last change of the contents.
+    /// Returns the time of the last change of the contents.
     pub fn mtime(&self) -> Timestamp {
         self.mtime
     }
 
-    /// Last change of the inode.
+    /// Returns the time of the last change of the inode.
     pub fn ctime(&self) -> Timestamp {
         self.ctime
     }
 
-    /// Creation; `None` where inodes have no room for it.
+    /// Returns the creation time; `None` if the inode is too small to store it.
     pub fn crtime(&self) -> Option<Timestamp> {
         self.crtime
     }
 
-    /// Project id; `None` where inodes have no room for it.
+    /// Returns the project id; `None` if the inode is too small to store it.
     pub fn project(&self) -> Option<u32> {
         self.project
     }
 
-    /// Major and minor number of a device; `None` for anything else.
+    /// Returns major and minor number of a device; `None` for other file types.
     pub fn rdev(&self) -> Option<(u32, u32)> {
         if !matches!(self.kind, FileType::CharDevice | FileType::BlockDevice) {
             return None;
@@ -300,8 +304,9 @@ impl Inode {
         })
     }
 
-    /// Whether a symbolic link's target is in the inode. Filesystems whose attributes may be in
-    /// other inodes, which are counted in the blocks, go by the size.
+    /// Returns true if the target of a symbolic link is stored in `i_block`. With `ea_inode` the
+    /// size decides, because the block count includes the blocks of attribute values in other
+    /// inodes.
     pub(crate) fn is_fast_symlink(&self, superblock: &Superblock) -> bool {
         if superblock.has(IncompatFeatures::EA_INODE) {
             return self.size < 60;
@@ -313,39 +318,40 @@ impl Inode {
         self.blocks_512 == u64::from(attributes)
     }
 
-    /// Whether its data is inside of the inode (`inline_data`).
+    /// Returns true if the data is stored inside the inode (`inline_data`).
     pub fn has_inline_data(&self) -> bool {
         self.inline_size.is_some()
     }
 
-    /// Bytes of data that are inside of the inode; what the file has past that is a hole.
+    /// Returns the number of data bytes inside the inode; the rest of the file is a hole.
     pub(crate) fn inline_size(&self) -> Option<u64> {
         self.inline_size.map(|room| room.min(self.size))
     }
 
-    /// Whether it may have extended attributes: there is something where they would be.
+    /// Returns true if the inode may have extended attributes.
     pub(crate) fn may_have_attributes(&self) -> bool {
         self.attribute_block != 0 || self.has_attribute_space
     }
 
-    /// The part of the inode, whose bytes these are, that extended attributes may be in.
+    /// Returns the part of the inode's bytes that may hold extended attributes.
     pub(crate) fn attribute_space<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         bytes.get(self.attributes_at..).unwrap_or_default()
     }
 }
 
-/// The inode that is chained to inode `number` in the list of orphans, by the time of deletion.
+/// Returns the next inode in the list of orphans, which is stored in the deletion time of inode
+/// `number`.
 pub(crate) fn next_orphan(number: u32, bytes: &[u8]) -> Result<u32, Error> {
     let raw = RawInode::ref_from_prefix(bytes);
     let missing = |_| Structure::Inode(number).corrupt(Problem::Missing { logical: 0 });
     raw.map(|(raw, _)| raw.dtime.get()).map_err(missing)
 }
 
-/// Byte offset of the count of links.
+/// Byte offset of the link count.
 pub(crate) const LINKS_OFFSET: usize = offset_of!(RawInode, links);
 
-/// Takes in what a fast commit has of an inode: its first bytes. The map stays as it is; where there
-/// is none yet, it is empty.
+/// Replaces an inode by the first bytes of it that a fast commit stores. The map is kept; if the
+/// inode has no map yet, an empty one is created.
 pub(crate) fn replace(bytes: &mut [u8], fresh: &[u8]) {
     let map = offset_of!(RawInode, block)..offset_of!(RawInode, generation);
     let mut copy = |range: Range<usize>| {
@@ -367,7 +373,7 @@ pub(crate) fn replace(bytes: &mut [u8], fresh: &[u8]) {
     }
 }
 
-/// Makes an inode one that is free: without links and blocks.
+/// Marks an inode as free: no links and no blocks.
 pub(crate) fn free(bytes: &mut [u8]) {
     if let Ok((raw, _)) = RawInode::mut_from_prefix(bytes) {
         raw.links = 0.into();
@@ -375,7 +381,7 @@ pub(crate) fn free(bytes: &mut [u8]) {
     }
 }
 
-/// Puts the right checksum in.
+/// Updates the checksum of the inode.
 pub(crate) fn seal(superblock: &Superblock, number: u32, bytes: &mut [u8]) {
     if !superblock.has_metadata_csum() {
         return;
@@ -395,7 +401,8 @@ pub(crate) fn seal(superblock: &Superblock, number: u32, bytes: &mut [u8]) {
     }
 }
 
-/// Directories have a 64-bit size only with `large_dir`; the upper half was something else once.
+/// Returns the size in bytes. Directories have a 64-bit size only with `large_dir`, because their
+/// upper half was once another field.
 fn size(superblock: &Superblock, kind: FileType, raw: &RawInode) -> u64 {
     let wide = kind == FileType::Regular || superblock.has(IncompatFeatures::LARGEDIR);
     let high = if wide { u64::from(raw.size_hi.get()) << 32 } else { 0 };
@@ -418,17 +425,17 @@ fn attribute_block(superblock: &Superblock, raw: &RawInode) -> u64 {
     u64::from(raw.file_acl_lo.get()) | high
 }
 
-/// The size of the inline data that an inode has room for, if it has any.
+/// Returns the capacity for inline data in bytes, or `None` if the inode has no attribute for it.
 fn inline_size(superblock: &Superblock, space: &[u8]) -> Result<Option<u64>, Problem> {
     let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let rest = body::inline_data(superblock, space)?;
     Ok(rest.map(|rest| length(&[0; BLOCK_AREA]).saturating_add(length(rest))))
 }
 
-/// The fields past 128 bytes that an inode says it has.
+/// The fields after byte 128 that the inode declares.
 struct Extra {
-    /// Where in the inode they end: extended attributes may follow. Past everything if there is
-    /// nothing that could follow.
+    /// Byte offset after the last declared field, where extended attributes may start; `usize::MAX`
+    /// if the inode has no room for them.
     end: usize,
     checksum_hi: Option<u16>,
     atime: Option<u32>,
@@ -461,11 +468,11 @@ impl Extra {
             let value = raw.extra_isize.get().into();
             return Err(Problem::Field { field: "extra size", value, rule });
         }
-        // An inode that says nothing was made when there were no such fields. The kernel takes the
-        // times as zeroes, not as missing; checksum and project are not there.
+        // An inode with size 0 was created before these fields existed. Like the kernel, treat its
+        // times as zeroes and not as missing; checksum and project id are missing.
         let silent = declared == 0;
         let size = if silent { size_of::<RawInodeExtra>() } else { declared };
-        // A field is there if the declared size reaches past it.
+        // A field is present if it ends within the declared size.
         let field = |field: U32, offset: usize| {
             (size >= offset.saturating_add(size_of::<U32>())).then(|| field.get())
         };
@@ -484,8 +491,8 @@ impl Extra {
     }
 }
 
-/// The checksum covers the whole inode with the two halves of the checksum as zeroes; an inode
-/// that has no room for the upper half has only the lower.
+/// Verifies the checksum of the whole inode. An inode without room for the upper half stores only
+/// the lower 16 bits.
 fn verify_checksum(seed: u32, raw: &RawInode, extra: &Extra, bytes: &[u8]) -> Result<(), Problem> {
     let computed = computed_checksum(seed, extra.checksum_hi.is_some(), bytes);
     let low = u32::from(raw.checksum_lo.get());
@@ -496,7 +503,8 @@ fn verify_checksum(seed: u32, raw: &RawInode, extra: &Extra, bytes: &[u8]) -> Re
     if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
 }
 
-/// The checksum of an inode whose own two fields for it count as zero. Most inodes are one piece.
+/// Computes the checksum of an inode, with zeroes in its checksum fields. Most inodes fit in `head`
+/// and need a single pass.
 fn computed_checksum(seed: u32, has_high: bool, bytes: &[u8]) -> u32 {
     let mut head = [0; 2 * BASE_SIZE];
     let (first, rest) = bytes.split_at_checked(head.len()).unwrap_or((bytes, &[]));

@@ -1,4 +1,4 @@
-//! The structures on the disk: bytes to values and back.
+//! On-disk structures: parsing and encoding.
 
 pub(crate) mod checksum;
 pub(crate) mod corrupt;

@@ -1,11 +1,11 @@
-//! The superblock as it is on the device.
+//! The on-disk layout of the superblock.
 
 use std::mem::offset_of;
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Where the primary superblock is, bytes.
+/// Byte offset of the primary superblock on the device.
 pub(crate) const SUPERBLOCK_OFFSET: u64 = 1024;
 /// Size of the superblock, bytes.
 pub(crate) const SUPERBLOCK_SIZE: usize = 1024;

@@ -1,4 +1,4 @@
-//! The superblock: what the filesystem is, and its geometry.
+//! The superblock: identity, features and geometry of the filesystem.
 
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
@@ -16,16 +16,16 @@ use crate::format::time::Timestamp;
 
 /// `s_magic` of ext2, ext3 and ext4.
 pub(crate) const MAGIC: u16 = 0xef53;
-/// `s_checksum_type` of CRC-32C, the only one.
+/// `s_checksum_type` of CRC-32C, the only defined value.
 const CHECKSUM_CRC32C: u8 = 1;
 
-/// `s_state`: the kernel was at work on the list of orphans.
+/// `s_state`: the kernel was processing the list of orphans.
 const STATE_ORPHANS: u16 = 0x4;
-/// `s_default_mount_opts`: how data is journalled, and that it goes through the journal.
+/// `s_default_mount_opts`: the bits of the journaling mode, and their value for `data=journal`.
 const JOURNAL_MODE: u32 = 0x60;
 const JOURNAL_MODE_DATA: u32 = 0x20;
 
-/// What the superblock says, checked.
+/// A parsed and checked superblock.
 #[derive(Clone, Debug)]
 pub struct Superblock {
     pub(crate) block_bits: u32,
@@ -41,24 +41,24 @@ pub struct Superblock {
     pub(crate) first_meta_bg: u32,
     pub(crate) backup_groups: [u32; 2],
     pub(crate) mmp_block: u64,
-    /// Blocks behind the descriptors that are kept for more of them.
+    /// Blocks reserved after the group descriptors for their growth.
     pub(crate) reserved_gdt_blocks: u16,
     pub(crate) journal_inode: u32,
-    /// UUID of the journal, if it is on another device.
+    /// UUID of the journal on another device.
     pub(crate) journal_uuid: [u8; 16],
-    /// Of users, groups and projects.
+    /// Inodes of user, group and project quota.
     pub(crate) quota_inodes: [u32; 3],
     pub(crate) orphan_file_inode: u32,
-    /// How names of directories are hashed.
+    /// Parameters of the hashes of names.
     pub(crate) hash: HashParameters,
-    /// Flags of the encoding of case-insensitive names.
+    /// Flags of the encoding of names in directories that ignore case.
     pub(crate) encoding_flags: u16,
     last_orphan: u32,
     default_mount_options: u32,
     mount_options: [u8; 64],
     pub(crate) checksum_seed: u32,
     cluster_size: u32,
-    /// Clusters that metadata takes, if whoever made the filesystem counted them.
+    /// Clusters used by metadata; 0 if mkfs did not count them.
     pub(crate) overhead_clusters: u32,
     free_blocks: u64,
     reserved_blocks: u64,
@@ -93,12 +93,13 @@ pub(crate) fn ensure(
 }
 
 impl Superblock {
-    /// Checks the superblock: magic number, checksum, features, geometry.
+    /// Parses a superblock and checks its magic number, checksum, features and geometry.
     pub(crate) fn parse(raw: &RawSuperblock) -> Result<Self, Error> {
         verify(raw)?;
         let incompat = IncompatFeatures::from_bits_retain(raw.incompat.get());
         let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
-        // Features come before geometry: an unknown one may change what the other fields mean.
+        // Check the features before the geometry, because an unknown feature may change the meaning
+        // of other fields.
         if incompat.contains(IncompatFeatures::JOURNAL_DEV) {
             return Err(Error::UnsupportedFeature { features: IncompatFeatures::JOURNAL_DEV });
         }
@@ -109,8 +110,7 @@ impl Superblock {
         }
 
         if incompat.contains(IncompatFeatures::CASEFOLD) {
-            let (encoding, rule) =
-                (raw.encoding.get(), "must be 1 (UTF-8 12.1): no other is known");
+            let (encoding, rule) = (raw.encoding.get(), "must be 1 (UTF-8 12.1)");
             ensure(encoding == casefold::ENCODING_UTF8, "encoding", encoding, rule)?;
         }
         let geometry = Geometry::parse(raw, incompat, ro_compat)?;
@@ -175,160 +175,162 @@ impl Superblock {
         })
     }
 
-    /// Block size in bytes: a power of two from 1,024 to 65,536.
+    /// Returns the block size in bytes: a power of two from 1,024 to 65,536.
     pub fn block_size(&self) -> u32 {
         1u32.wrapping_shl(self.block_bits)
     }
 
-    /// Blocks of the filesystem.
+    /// Returns the number of blocks.
     pub fn blocks_count(&self) -> u64 {
         self.blocks_count
     }
 
-    /// Size of the filesystem in bytes.
+    /// Returns the size of the filesystem in bytes.
     pub fn size(&self) -> u64 {
         self.blocks_count.saturating_mul(u64::from(self.block_size()))
     }
 
-    /// Unit of allocation in bytes: the block size, or more with `bigalloc`.
+    /// Returns the unit of allocation in bytes: the block size, or more with `bigalloc`.
     pub fn cluster_size(&self) -> u32 {
         self.cluster_size
     }
 
-    /// Blocks that are free (clusters with `bigalloc`), as of the last time this was written.
+    /// Returns the number of free blocks (clusters with `bigalloc`) when the superblock was last
+    /// written.
     pub fn free_blocks_count(&self) -> u64 {
         self.free_blocks
     }
 
-    /// Blocks that only root may use.
+    /// Returns the number of blocks reserved for root.
     pub fn reserved_blocks_count(&self) -> u64 {
         self.reserved_blocks
     }
 
-    /// Inodes of the filesystem; their numbers go from 1 to this.
+    /// Returns the number of inodes, which is also the largest inode number.
     pub fn inodes_count(&self) -> u32 {
         self.inodes_count
     }
 
-    /// Inodes that are free, as of the last time this was written.
+    /// Returns the number of free inodes when the superblock was last written.
     pub fn free_inodes_count(&self) -> u32 {
         self.free_inodes
     }
 
-    /// Size of an inode in bytes: a power of two from 128 to the block size.
+    /// Returns the size of an inode in bytes: a power of two from 128 to the block size.
     pub fn inode_size(&self) -> u16 {
         self.inode_size
     }
 
-    /// Inodes in each block group.
+    /// Returns the number of inodes in each block group.
     pub fn inodes_per_group(&self) -> u32 {
         self.inodes_per_group
     }
 
-    /// Blocks in each block group but the last.
+    /// Returns the number of blocks in each block group but the last.
     pub fn blocks_per_group(&self) -> u32 {
         self.blocks_per_group
     }
 
-    /// Block groups.
+    /// Returns the number of block groups.
     pub fn groups_count(&self) -> u32 {
         self.groups_count
     }
 
-    /// The label: at most 16 bytes, in no particular encoding.
+    /// Returns the label: at most 16 bytes in any encoding.
     pub fn label(&self) -> &[u8] {
         until_nul(&self.label)
     }
 
-    /// The UUID.
+    /// Returns the UUID.
     pub fn uuid(&self) -> [u8; 16] {
         self.uuid
     }
 
-    /// Where the filesystem was last mounted: at most 64 bytes.
+    /// Returns the path of the last mount point: at most 64 bytes.
     pub fn last_mounted(&self) -> &[u8] {
         until_nul(&self.last_mounted)
     }
 
-    /// When it was last mounted; the epoch if never.
+    /// Returns the time of the last mount; the epoch if there was none.
     pub fn mount_time(&self) -> Timestamp {
         self.mount_time
     }
 
-    /// When the superblock was last written.
+    /// Returns the time of the last write of the superblock.
     pub fn write_time(&self) -> Timestamp {
         self.write_time
     }
 
-    /// When the filesystem was made.
+    /// Returns the time when the filesystem was created.
     pub fn mkfs_time(&self) -> Timestamp {
         self.mkfs_time
     }
 
-    /// When it was last checked by e2fsck.
+    /// Returns the time of the last check by e2fsck.
     pub fn last_check(&self) -> Timestamp {
         self.last_check
     }
 
-    /// Mounts since the last check.
+    /// Returns the number of mounts since the last check.
     pub fn mount_count(&self) -> u16 {
         self.mount_count
     }
 
-    /// Revision of the format: 0 or 1.
+    /// Returns the revision of the format: 0 or 1.
     pub fn revision(&self) -> u32 {
         self.revision
     }
 
-    /// Whether it was unmounted cleanly, or is mounted with a journal.
+    /// Returns true if the filesystem was unmounted cleanly. It is also true while one with a
+    /// journal is mounted.
     pub fn is_clean(&self) -> bool {
         self.state & 0x1 != 0
     }
 
-    /// Whether the kernel has noted errors that e2fsck has not seen to.
+    /// Returns true if the kernel recorded errors and e2fsck has not repaired them.
     pub fn has_errors(&self) -> bool {
         self.state & 0x2 != 0
     }
 
-    /// Errors that the kernel has noted since the last check.
+    /// Returns the number of errors that the kernel recorded since the last check.
     pub fn error_count(&self) -> u32 {
         self.error_count
     }
 
-    /// Whether inodes that nobody names, or that are to be truncated, wait for the next mount to see
-    /// to them.
+    /// Returns true if inodes without a name, or with a pending truncation, are listed for
+    /// processing at the next mount.
     pub(crate) fn has_orphans(&self) -> bool {
         self.last_orphan != 0 || self.state & STATE_ORPHANS != 0
     }
 
-    /// First inode of the list of orphans; 0 if there is none.
+    /// Returns the first inode of the list of orphans; 0 if the list is empty.
     pub(crate) fn last_orphan(&self) -> u32 {
         self.last_orphan
     }
 
-    /// Whether there is a journal, but on another device.
+    /// Returns true if the journal is on another device.
     pub(crate) fn has_external_journal(&self) -> bool {
         self.compat.contains(CompatFeatures::HAS_JOURNAL) && self.journal_inode == 0
     }
 
-    /// Whether it is mounted with `data=journal`, unless something else is asked for.
+    /// Returns true if the default mount options include `data=journal`.
     pub(crate) fn journals_data(&self) -> bool {
         let mut options = until_nul(&self.mount_options).split(|&byte| byte == b',');
         self.default_mount_options & JOURNAL_MODE == JOURNAL_MODE_DATA
             || options.any(|option| option.trim_ascii() == b"data=journal")
     }
 
-    /// Compatible features.
+    /// Returns the compatible features.
     pub fn compat_features(&self) -> CompatFeatures {
         self.compat
     }
 
-    /// Incompatible features; those that this crate does not know never get here.
+    /// Returns the incompatible features, all of which this crate supports.
     pub fn incompat_features(&self) -> IncompatFeatures {
         self.incompat
     }
 
-    /// Features that writers must know. Bits without a name may be set.
+    /// Returns the features that writers must support. Unknown bits may be set.
     pub fn ro_compat_features(&self) -> RoCompatFeatures {
         self.ro_compat
     }
@@ -345,39 +347,40 @@ impl Superblock {
         self.incompat.contains(feature)
     }
 
-    /// Bytes that `blocks` blocks have. Only for counts that were checked against
-    /// `blocks_count`, or for logical blocks: both stay below 2^64.
+    /// Returns the length of `blocks` blocks in bytes. `blocks` must be at most `blocks_count` or a
+    /// logical block number, so that the result is below 2^64.
     #[inline]
     pub(crate) fn bytes(&self, blocks: u64) -> u64 {
         blocks.saturating_mul(u64::from(self.block_size()))
     }
 
-    /// Logical block that byte `pos` is in.
+    /// Returns the logical block that contains byte `pos`.
     #[inline]
     pub(crate) fn block_at(&self, pos: u64) -> u64 {
         pos.wrapping_shr(self.block_bits)
     }
 
-    /// Block in which the primary superblock is.
+    /// Returns the block that contains the primary superblock.
     pub(crate) fn superblock_block(&self) -> u64 {
         SUPERBLOCK_OFFSET.wrapping_shr(self.block_bits)
     }
 
-    /// Whether `count` blocks from `start` can belong to files or to directories: inside the
-    /// filesystem, and not where the primary superblock and the group descriptors are.
+    /// Returns true if `count` blocks from `start` can belong to files or directories: they are
+    /// inside the filesystem, and after the primary superblock and the group descriptors.
     pub(crate) fn is_data_range(&self, start: u64, count: u64) -> bool {
         let end = start.checked_add(count);
         start > self.last_fixed_block() && end.is_some_and(|end| end <= self.blocks_count)
     }
 
-    /// First block of a group.
+    /// Returns the first block of a group.
     pub(crate) fn group_start(&self, group: u32) -> u64 {
         u64::from(group)
             .saturating_mul(u64::from(self.blocks_per_group))
             .saturating_add(u64::from(self.first_data_block))
     }
 
-    /// Whether nobody has mounted, changed or remade the filesystem since `before`.
+    /// Returns true if the filesystem was not mounted, changed or recreated since `before` was
+    /// read.
     pub(crate) fn is_same(&self, before: &Self) -> bool {
         let key = |superblock: &Self| {
             let times = (superblock.mkfs_time, superblock.mount_time, superblock.write_time);
@@ -386,7 +389,7 @@ impl Superblock {
         key(self) == key(before)
     }
 
-    /// Last block of the primary superblock and the group descriptors that follow it.
+    /// Returns the last block of the group descriptors that follow the primary superblock.
     pub(crate) fn last_fixed_block(&self) -> u64 {
         let bytes = u64::from(self.groups_count).saturating_mul(u64::from(self.descriptor_size));
         let mut descriptor_blocks = bytes.div_ceil(u64::from(self.block_size()).max(1));
@@ -397,7 +400,7 @@ impl Superblock {
     }
 }
 
-/// Checks magic number and checksum.
+/// Checks the magic number and the checksum.
 pub(crate) fn verify(raw: &RawSuperblock) -> Result<(), Error> {
     if raw.magic != MAGIC {
         return Err(Error::NotExt4 { magic: raw.magic.get() });
@@ -412,7 +415,7 @@ pub(crate) fn verify(raw: &RawSuperblock) -> Result<(), Error> {
     if stored == computed { Ok(()) } else { Err(bad(Problem::Checksum { stored, computed })) }
 }
 
-/// The checksum that the contents give.
+/// Computes the checksum of the superblock.
 pub(crate) fn checksum_of(raw: &RawSuperblock) -> u32 {
     crc32c(!0, raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered))
 }

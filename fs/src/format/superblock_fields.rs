@@ -1,4 +1,4 @@
-//! The superblock's fields as they are stored, for those who show them.
+//! The stored fields of the superblock, for tools that print them.
 
 use zerocopy::little_endian::U32;
 
@@ -6,22 +6,20 @@ use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures
 use crate::format::raw_superblock::RawSuperblock;
 use crate::format::time::Timestamp;
 
-/// What a superblock says, field by field.
-///
-/// Magic number and checksum have been verified; the fields themselves have not been compared with
-/// each other or with anything else, so that any number is to be expected in any of them. The one
-/// that a filesystem is read by is [`Superblock`](crate::Superblock). Text ends before its first
-/// zero byte and has no particular encoding.
+/// The fields of a superblock as they are stored. Magic number and checksum are verified. The
+/// fields are not checked against each other or against the device, so any field may have any
+/// value; [`Superblock`](crate::Superblock) is the checked form. Text ends before its first zero
+/// byte and may have any encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SuperblockFields {
-    /// The label, at most 16 bytes.
+    /// Label, at most 16 bytes.
     pub label: Vec<u8>,
-    /// Where it was last mounted, at most 64 bytes.
+    /// Path of the last mount point, at most 64 bytes.
     pub last_mounted: Vec<u8>,
-    /// The UUID.
+    /// UUID.
     pub uuid: [u8; 16],
-    /// 0xef53.
+    /// Magic number: 0xef53.
     pub magic: u16,
     /// Revision of the format: 0 or 1.
     pub revision: u32,
@@ -29,41 +27,42 @@ pub struct SuperblockFields {
     pub compat: CompatFeatures,
     /// Incompatible features.
     pub incompat: IncompatFeatures,
-    /// Features that writers must know.
+    /// Features that writers must support.
     pub ro_compat: RoCompatFeatures,
-    /// Bit 0: names are hashed as signed characters; 1: as unsigned; 2: a test filesystem.
+    /// Bit 0: names are hashed as signed characters; bit 1: as unsigned characters; bit 2: a test
+    /// filesystem.
     pub flags: u32,
-    /// Bits of the mount options that are on without being given.
+    /// Default mount options, as bits.
     pub default_mount_options: u32,
-    /// Mount options that are on without being given, as text of at most 64 bytes.
+    /// Default mount options, as text of at most 64 bytes.
     pub mount_options: Vec<u8>,
-    /// Bit 0: unmounted cleanly; 1: errors were found; 2: orphans are being seen to.
+    /// Bit 0: unmounted cleanly; bit 1: errors were found; bit 2: orphans are being processed.
     pub state: u16,
-    /// What the kernel does about an error: 1 goes on, 2 mounts read-only, 3 panics.
+    /// Behaviour of the kernel on errors: 1 continues, 2 remounts read-only, 3 panics.
     pub errors: u16,
-    /// The system that made it: 0 Linux, 1 Hurd, 2 Masix, 3 FreeBSD, 4 Lites.
+    /// Operating system of the creator: 0 Linux, 1 Hurd, 2 Masix, 3 FreeBSD, 4 Lites.
     pub creator_os: u32,
-    /// Inodes.
+    /// Count of inodes.
     pub inodes_count: u32,
-    /// Blocks.
+    /// Count of blocks.
     pub blocks_count: u64,
-    /// Blocks that only one user and one group may use.
+    /// Blocks reserved for one user and one group.
     pub reserved_blocks: u64,
-    /// Clusters that metadata takes; 0 if whoever made the filesystem did not count.
+    /// Clusters used by metadata; 0 if mkfs did not count them.
     pub overhead_clusters: u32,
-    /// Free blocks when this was written.
+    /// Free blocks when the superblock was written.
     pub free_blocks: u64,
-    /// Free inodes when this was written.
+    /// Free inodes when the superblock was written.
     pub free_inodes: u32,
     /// First block of group 0.
     pub first_data_block: u32,
-    /// Block size: 1,024 shifted left by this.
+    /// Base-2 logarithm of the block size in KiB.
     pub log_block_size: u32,
-    /// Cluster size: 1,024 shifted left by this.
+    /// Base-2 logarithm of the cluster size in KiB.
     pub log_cluster_size: u32,
     /// Size of a group descriptor in bytes, with the feature `64bit`.
     pub descriptor_size: u16,
-    /// Blocks behind the descriptors that are kept for more of them.
+    /// Blocks reserved after the group descriptors for their growth.
     pub reserved_gdt_blocks: u16,
     /// Blocks in a group.
     pub blocks_per_group: u32,
@@ -71,108 +70,108 @@ pub struct SuperblockFields {
     pub clusters_per_group: u32,
     /// Inodes in a group.
     pub inodes_per_group: u32,
-    /// Blocks that a RAID puts on a disk before it goes to the next.
+    /// Blocks on one disk of a RAID before the next disk is used (the chunk size).
     pub raid_stride: u16,
-    /// Blocks of a RAID before its first disk comes again.
+    /// Blocks in a full stripe of a RAID.
     pub raid_stripe_width: u32,
-    /// First block of descriptors that is spread over the device, with the feature `meta_bg`.
+    /// First block of descriptors that is stored in its own groups, with the feature `meta_bg`.
     pub first_meta_bg: u32,
-    /// Groups in a flexible group: 1 shifted left by this.
+    /// Base-2 logarithm of the groups in a flexible group.
     pub log_groups_per_flex: u8,
-    /// When it was made.
+    /// Time of creation.
     pub mkfs_time: Timestamp,
-    /// When it was last mounted; the epoch if never.
+    /// Time of the last mount; the epoch if there was none.
     pub mount_time: Timestamp,
-    /// When this was last written.
+    /// Time of the last write of the superblock.
     pub write_time: Timestamp,
     /// Mounts since the last check.
     pub mount_count: u16,
-    /// Mounts after which a check is due; none if negative.
+    /// Mounts after which a check is due; never if negative.
     pub max_mount_count: i16,
-    /// When e2fsck last checked it.
+    /// Time of the last check by e2fsck.
     pub last_check: Timestamp,
     /// Seconds after which a check is due; never if 0.
     pub check_interval: u32,
-    /// KiB that were ever written to it.
+    /// KiB written since the filesystem was created.
     pub kbytes_written: u64,
-    /// Who may use the reserved blocks.
+    /// User that may use the reserved blocks.
     pub reserved_uid: u16,
-    /// The group that may use the reserved blocks.
+    /// Group that may use the reserved blocks.
     pub reserved_gid: u16,
-    /// First inode that is not reserved. This and the next are there from revision 1 on.
+    /// First inode that is not reserved. This field and the next are valid from revision 1 on.
     pub first_inode: u32,
     /// Size of an inode in bytes.
     pub inode_size: u16,
-    /// Bytes past the first 128 that all inodes have.
+    /// Bytes after the first 128 that all inodes have.
     pub min_extra_isize: u16,
-    /// Bytes past the first 128 that new inodes should have.
+    /// Bytes after the first 128 that new inodes should have.
     pub want_extra_isize: u16,
     /// UUID of the external journal.
     pub journal_uuid: [u8; 16],
-    /// Inode of the journal; 0 if it has none.
+    /// Inode of the journal; 0 if there is none in the filesystem.
     pub journal_inode: u32,
-    /// Device number of the external journal, when this was written.
+    /// Device number of the external journal when the superblock was written.
     pub journal_device: u32,
-    /// First of a list of inodes that are to be freed or truncated.
+    /// First inode of the list of orphans, which are to be freed or truncated; 0 for none.
     pub last_orphan: u32,
-    /// How names are hashed: 0 legacy, 1 half MD4, 2 TEA.
+    /// Hash function of names: 0 legacy, 1 half MD4, 2 TEA.
     pub default_hash_version: u8,
-    /// Secret of the hashes.
+    /// Secret seed of the hashes.
     pub hash_seed: [u8; 16],
-    /// Whether the superblock has a copy of the journal's map: 1 if it has.
+    /// 1 if the superblock contains a backup of the journal inode's map.
     pub journal_backup_type: u8,
     /// Groups with a backup superblock, with the feature `sparse_super2`; 0 for none.
     pub backup_groups: [u32; 2],
-    /// Inode, number and reserved blocks of the active snapshot, and the first inode of the list of
-    /// snapshots (never in the kernel).
+    /// The active snapshot: its inode, its number, its reserved blocks, and the first inode of the
+    /// list of snapshots (never in the kernel).
     pub snapshot: (u32, u32, u64, u32),
-    /// Errors that the kernel has noted since the last check.
+    /// Errors recorded by the kernel since the last check.
     pub error_count: u32,
     /// The first error since the last check.
     pub first_error: ErrorRecord,
-    /// The latest error.
+    /// The last error since the last check.
     pub last_error: ErrorRecord,
     /// Block of multi-mount protection.
     pub mmp_block: u64,
-    /// Seconds between two updates of it.
+    /// Seconds between two updates of the multi-mount protection block.
     pub mmp_interval: u16,
-    /// Inodes of the quota of users, groups and projects; 0 for none.
+    /// Inodes of user, group and project quota; 0 for none.
     pub quota_inodes: [u32; 3],
-    /// Kind of the checksums of metadata: 1 for CRC-32C.
+    /// Type of the metadata checksums: 1 for CRC-32C.
     pub checksum_type: u8,
     /// Checksum of the superblock.
     pub checksum: u32,
-    /// Salt of passwords of encrypted directories.
+    /// Salt for the passwords of encrypted directories.
     pub encrypt_salt: [u8; 16],
-    /// Seed of checksums, with the feature `metadata_csum_seed`.
+    /// Seed of the metadata checksums, with the feature `metadata_csum_seed`.
     pub checksum_seed: u32,
     /// Encoding of names, with the feature `casefold`: 1 for UTF-8 12.1.
     pub encoding: u16,
-    /// Bit 0: names that are not in that encoding are refused.
+    /// Bit 0: names with an invalid encoding are rejected.
     pub encoding_flags: u16,
     /// Inode of the orphan file, with the feature `orphan_file`.
     pub orphan_file_inode: u32,
 }
 
-/// An error that the kernel has noted.
+/// An error recorded by the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ErrorRecord {
-    /// When it was; the epoch if there was none.
+    /// Time of the error; the epoch if there was none.
     pub time: Timestamp,
-    /// Function of the kernel, at most 32 bytes.
+    /// Kernel function that reported the error, at most 32 bytes.
     pub function: Vec<u8>,
-    /// Line in its file.
+    /// Line number in the kernel's source file.
     pub line: u32,
-    /// Inode; 0 if it was not about one.
+    /// Inode; 0 if no inode was involved.
     pub inode: u32,
-    /// Block; 0 if it was not about one.
+    /// Block; 0 if no block was involved.
     pub block: u64,
-    /// What it was, in a numbering of ext4's own; 0 if that was not noted.
+    /// Error code in ext4's own numbering; 0 if none was recorded.
     pub code: u8,
 }
 
-/// Seconds of 40 bits, unsigned.
+/// Joins the 40 bits of an unsigned count of seconds.
 pub(crate) fn wide_time(low: U32, high: u8) -> Timestamp {
     let seconds = i64::from(low.get()) | (i64::from(high) << 32);
     Timestamp { seconds, nanoseconds: 0 }

@@ -1,23 +1,23 @@
-//! Points in time.
+//! Timestamps of inodes.
 
 use std::time::{Duration, SystemTime};
 
 const NANOSECONDS: u32 = 1_000_000_000;
 
-/// A point in time, as an inode stores it.
+/// A point in time with the range that an inode can store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
-    /// Seconds since 1970-01-01 00:00 UTC; -2^31 to 2^34 - 2^31 - 1 on disk.
+    /// Seconds since 1970-01-01 00:00 UTC: -2^31 to 2^34 - 2^31 - 1 on disk.
     pub seconds: i64,
-    /// Nanoseconds after that, 0 to 999,999,999.
+    /// Nanoseconds after `seconds`, 0 to 999,999,999.
     pub nanoseconds: u32,
 }
 
 impl Timestamp {
-    /// Decodes the 32 bits of seconds, which are signed, and the extra field where the inode has
-    /// one: two more bits of seconds (counted up from the signed value) and 30 of nanoseconds.
+    /// Decodes a timestamp: 32 signed bits of seconds and, if the inode has it, the extra field
+    /// with two more bits of seconds (added to the signed value) and 30 bits of nanoseconds.
     ///
-    /// Nanoseconds of a second and more, which nothing valid writes, become 999,999,999.
+    /// Nanoseconds of a second or more, which are invalid, become 999,999,999.
     pub(crate) fn decode(seconds: u32, extra: Option<u32>) -> Self {
         let extra = extra.unwrap_or(0);
         let seconds = i64::from(seconds.cast_signed());
@@ -28,7 +28,7 @@ impl Timestamp {
         }
     }
 
-    /// The same point in time in the standard library's type; `None` if that cannot hold it.
+    /// Converts to the standard library's type; `None` if the time is outside its range.
     pub fn to_system_time(self) -> Option<SystemTime> {
         let seconds = Duration::from_secs(self.seconds.unsigned_abs());
         let whole = if self.seconds < 0 {
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_four_epochs() {
-        // The table of the format's documentation: first second of each range.
+        // The table in the documentation of the format: the first second of each range.
         let decode = |seconds, extra| Timestamp::decode(seconds, Some(extra)).seconds;
         assert_eq!(decode(0x8000_0000, 0), -0x8000_0000);
         assert_eq!(decode(0, 0), 0);

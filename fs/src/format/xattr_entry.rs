@@ -1,4 +1,4 @@
-//! The entries of extended attributes: names, and where the values are.
+//! Entries of extended attributes: names, and the places of the values.
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -8,9 +8,9 @@ use crate::format::features::IncompatFeatures;
 use crate::format::inode;
 use crate::format::superblock::Superblock;
 
-/// Largest value, bytes: what `getxattr` gives at most (`XATTR_SIZE_MAX`).
+/// Largest value, bytes: the limit of `getxattr` (`XATTR_SIZE_MAX`).
 pub(crate) const VALUE_MAX: u32 = 64 << 10;
-/// Bytes that stand behind the last entry: zeroes.
+/// Size of the terminator after the last entry, bytes. All of them are zero.
 const END: usize = 4;
 
 /// `struct ext4_xattr_entry`, without the name.
@@ -28,33 +28,33 @@ struct RawEntry {
 const HEADER: usize = 16;
 const _: () = assert!(size_of::<RawEntry>() == HEADER);
 
-/// An entry: a name without its prefix, and its value.
+/// An entry: a name without its prefix, and the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry<'a> {
-    /// Which prefix the name has.
+    /// Index of the name's prefix.
     pub(crate) index: u8,
     pub(crate) name: &'a [u8],
     pub(crate) value: Value<'a>,
 }
 
-/// Where a value is.
+/// The value of an attribute, or its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
-    /// Beside the entry, in the inode or the block.
+    /// A value in the same inode or block as the entry.
     Here(&'a [u8]),
-    /// In an inode of its own.
+    /// A value in an inode of its own.
     Inode {
         number: u32,
-        /// Bytes.
+        /// Size of the value, bytes.
         size: u32,
         /// Hash of the name and the value.
         hash: u32,
     },
 }
 
-/// The entries in `area`, which start at `first`. Values are given by their distance from the start
-/// of the area. All are checked by the rules that the kernel has: no name leaves the area, no value
-/// leaves it or reaches into the names.
+/// Parses the entries in `area`, which start at byte `first`; value offsets count from the start of
+/// the area. The checks are the kernel's: names and values are inside the area, and values do not
+/// overlap the names.
 pub(crate) fn entries<'a>(
     superblock: &Superblock,
     area: &'a [u8],
@@ -62,7 +62,7 @@ pub(crate) fn entries<'a>(
 ) -> Result<Vec<Entry<'a>>, Problem> {
     let mut found = Vec::new();
     let mut at = first;
-    // Each entry is longer than nothing, and behind the one before it.
+    // The loop ends, because each entry starts at least a header after the one before.
     let names_end = loop {
         let rest = area.get(at..).unwrap_or_default();
         let name_problem = Problem::AttributeName { offset: at };
@@ -85,7 +85,7 @@ pub(crate) fn entries<'a>(
     found.into_iter().map(entry).collect()
 }
 
-/// The value of the entry at `offset`; the names end at `names_end`.
+/// Returns the value of the entry at `offset`. `names_end` is the first byte after the names.
 fn value<'a>(
     superblock: &Superblock,
     area: &'a [u8],
@@ -112,7 +112,7 @@ fn value<'a>(
     }
     let start = usize::from(raw.value_offset.get());
     let length = usize::try_from(size).unwrap_or(usize::MAX);
-    // With what fills it up to a multiple of four bytes.
+    // The value's padding to a multiple of four bytes must be inside the area, too.
     let padded = area.get(start..start.saturating_add(length.next_multiple_of(4)));
     let value = padded.filter(|_| start >= names_end).and_then(|padded| padded.get(..length));
     value.map(Value::Here).ok_or(Problem::AttributeValue { offset, start, size: length })
@@ -127,7 +127,7 @@ mod tests {
         Image::with(|raw| raw.incompat = (raw.incompat.get() | features).into()).superblock
     }
 
-    /// Two entries from byte 8 of an area of 128 bytes, with values at its end.
+    /// Returns an area of 128 bytes: two entries from byte 8, and their values at the end.
     fn area() -> Vec<u8> {
         let mut area = vec![0; 128];
         let at = attribute(&mut area, 8, (1, b"first"), 120, 8);
@@ -157,12 +157,12 @@ mod tests {
         assert_eq!(message(0, |area| area[32] = 80), name, "no room for the end");
         assert_eq!(message(0, |area| area[50] = 0), name);
         assert_eq!(message(0, |area| area.truncate(56)), name.replace("32", "56"));
-        let value = "the attribute at byte 32 has 5 bytes at";
+        let value = "the attribute at byte 32 has a value of 5 bytes at";
         assert!(message(0, |area| area[34] = 124).starts_with(value), "padded past the end");
         assert!(message(0, |area| area[34] = 56).starts_with(value), "in the end of the names");
         assert!(message(0, |area| area[34..36].fill(0xff)).starts_with(value));
         let large = message(0, |area| area[40..44].copy_from_slice(&[1, 0, 1, 0]));
-        assert_eq!(large, "size of an attribute is 65537, at most 65536 is possible");
+        assert_eq!(large, "size of an attribute is 65537, the maximum is 65536");
         let inode = "the entry at byte 32 refers to inode";
         assert!(message(0, |area| area[36] = 20).starts_with(inode), "without the feature");
         assert!(message(0x400, |area| area[36] = 2).starts_with(inode), "the root");
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn values_elsewhere_and_of_nothing() {
+    fn values_elsewhere_and_empty_values() {
         let mut area = area();
         area[34..36].fill(0xff);
         area[36] = 20;
@@ -182,6 +182,6 @@ mod tests {
         area[36] = 0;
         area[40] = 0;
         let found = entries(&superblock, &area, 8).unwrap();
-        assert_eq!(found[1].value, Value::Here(&[]), "the place of nothing is not looked at");
+        assert_eq!(found[1].value, Value::Here(&[]), "the offset of an empty value is ignored");
     }
 }

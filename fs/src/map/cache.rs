@@ -1,4 +1,4 @@
-//! What an open file remembers of its map.
+//! The cached part of an open file's map.
 
 use std::sync::Arc;
 
@@ -6,22 +6,22 @@ use nvio_iomap::Mapping;
 
 use crate::map::run::MapRun;
 
-/// Most mappings of runs that were joined: what is forgotten at once.
+/// Maximum number of mappings in a joined run, which is evicted as a whole.
 const JOIN_MAX: usize = 8192;
 
-/// Runs of a file's map, bounded in mappings. Holes are in them like anything else.
+/// A cache of runs of a file's map, holes included. Its size is limited in mappings.
 ///
-/// Runs that follow each other are joined, so that the map of most files is one.
+/// Adjacent runs are joined, so that most files need only one run.
 pub(crate) struct MapCache {
-    /// The run that a mapping was found in last, or one of nothing.
+    /// The last used run, which may be empty.
     recent: Arc<MapRun>,
-    /// In order, without overlap.
+    /// Sorted runs, without overlap.
     runs: Vec<Arc<MapRun>>,
-    /// Mappings in `runs`.
+    /// Number of mappings in `runs`.
     mappings: usize,
-    /// Mappings that may be kept.
+    /// Maximum number of mappings.
     limit: usize,
-    /// MapRun that goes next when there are too many.
+    /// Index of the next run to evict.
     hand: usize,
 }
 
@@ -31,18 +31,19 @@ impl MapCache {
         Self { recent, runs: Vec::new(), mappings: 0, limit, hand: 0 }
     }
 
-    /// The mapping that `pos` is in, if the run that was used last gives it at first sight.
+    /// Returns the mapping that contains `pos`, if it is the first of its bucket in the last used
+    /// run.
     #[inline(always)]
     pub(crate) fn find_head(&self, pos: u64) -> Option<&Mapping> {
         self.recent.find_head(pos)
     }
 
-    /// The mapping that `pos` is in, if the run that was used last knows it.
+    /// Returns the mapping that contains `pos`, if it is in the last used run.
     pub(crate) fn find_selected(&self, pos: u64) -> Option<&Mapping> {
         self.recent.find(pos)
     }
 
-    /// Makes the run that `pos` is in the recent one; false if there is none.
+    /// Makes the run that contains `pos` the last used one. Returns false if none contains it.
     pub(crate) fn select(&mut self, pos: u64) -> bool {
         if self.recent.covers(pos) {
             return true;
@@ -58,8 +59,8 @@ impl MapCache {
         }
     }
 
-    /// Keeps a run; another goes if there are too many mappings. A run that is kept already is
-    /// not kept twice.
+    /// Inserts a run, unless it overlaps a cached one, and evicts others while there are too many
+    /// mappings.
     pub(crate) fn insert(&mut self, run: MapRun) {
         let mut at = self.runs.partition_point(|other| other.start() < run.start());
         let overlaps = |other: Option<&Arc<MapRun>>| {
@@ -79,28 +80,28 @@ impl MapCache {
             if self.hand < at {
                 at = at.saturating_sub(1);
             }
-            // The next one stands in the same place now.
+            // `hand` now refers to the run after the evicted one.
         }
         self.mappings = self.mappings.saturating_add(run.mappings().len());
         self.runs.insert(at, Arc::new(run));
         if at <= self.hand {
             self.hand = self.hand.saturating_add(1);
         }
-        // With the one behind first: the other leaves `at` pointing at nothing.
+        // Join with the next run first, because the other join moves this run to another index.
         self.join(at);
         if let Some(before) = at.checked_sub(1) {
             self.join(before);
         }
     }
 
-    /// Joins a run with the one behind it, if they belong together and are not too large.
+    /// Joins a run with the next one, if they are adjacent and not too large.
     fn join(&mut self, at: usize) {
         let next = at.saturating_add(1);
         let (Some(run), Some(behind)) = (self.runs.get(at), self.runs.get(next)) else {
             return;
         };
         let count = run.mappings().len().saturating_add(behind.mappings().len());
-        // An eighth, so that not everything is forgotten at once.
+        // A joined run may use an eighth of the limit, so that an eviction loses only that part.
         let most = JOIN_MAX.min(self.limit.wrapping_shr(3));
         if run.end() != behind.start() || count > most {
             return;
@@ -129,13 +130,13 @@ mod tests {
 
     #[test]
     fn finds_what_it_keeps() {
-        // Without joining, with, and with room for everything.
+        // With a limit that prevents joining, one that allows it, and one that avoids eviction.
         for limit in [40, 160, 400] {
             finds_with(limit);
         }
     }
 
-    /// What the cache knows, as a file asks for it.
+    /// Looks up a position in the cache as a file does.
     fn find(cache: &mut MapCache, pos: u64) -> Option<Mapping> {
         if let Some(mapping) = cache.find_head(pos) {
             return Some(*mapping);

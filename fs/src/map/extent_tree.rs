@@ -1,4 +1,4 @@
-//! Extent trees.
+//! Extent trees: parsing, lookup and read-ahead.
 
 use std::mem::offset_of;
 
@@ -18,13 +18,14 @@ use crate::map::{LOGICAL_END, RunBuilder, prefetch_leaves};
 
 /// `eh_magic`.
 const MAGIC: u16 = 0xf30a;
-/// Levels of index nodes above the leaves, at most.
+/// Maximum depth of the root, which is the number of index levels above the leaves.
 const DEPTH_MAX: u16 = 5;
-/// Longest written extent in blocks. Lengths above it mean that many fewer, unwritten.
+/// Length of the longest written extent in blocks. Larger values encode an unwritten extent whose
+/// length is the excess.
 const WRITTEN_MAX: u16 = 32_768;
-/// Size of the header and of every entry, bytes.
+/// Size of the header and of each entry, bytes.
 const ENTRY_SIZE: usize = 12;
-/// Entries that fit into the root.
+/// Number of entries that fit into the root.
 const ENTRIES_IN_ROOT: u16 = 4;
 
 /// `struct ext4_extent_header`.
@@ -66,7 +67,8 @@ const _: () = {
 };
 
 impl RawExtent {
-    /// First logical block, count, first block of the device, whether it is unwritten.
+    /// Returns the first logical block, the number of blocks, the first physical block, and true if
+    /// the extent is unwritten.
     pub(crate) fn parts(&self) -> (u64, u64, u64, bool) {
         let length = self.length.get();
         let unwritten = length.checked_sub(WRITTEN_MAX).filter(|&more| more > 0);
@@ -76,12 +78,12 @@ impl RawExtent {
     }
 }
 
-/// Whether the map of an inode is an extent tree.
+/// Returns true if `i_block` contains the root of an extent tree.
 pub(crate) fn is_root(bytes: &[u8]) -> bool {
     RawHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| header.magic.get() == MAGIC)
 }
 
-/// Makes the map of an inode a tree without extents.
+/// Writes the root of an empty tree to `i_block`.
 pub(crate) fn clear_root(bytes: &mut [u8]) {
     if let Ok((header, _)) = RawHeader::mut_from_prefix(bytes) {
         let max = ENTRIES_IN_ROOT.into();
@@ -96,12 +98,12 @@ pub(crate) fn clear_root(bytes: &mut [u8]) {
     }
 }
 
-/// 48 bits in two fields.
+/// Joins the two fields of a 48-bit block number.
 fn join(low: U32, high: U16) -> u64 {
     u64::from(low.get()) | (u64::from(high.get()) << 32)
 }
 
-/// A node and the logical blocks `[low, high)` that its parent gives it.
+/// A node, with the range of logical blocks `[low, high)` that its parent assigns to it.
 struct Node<'a> {
     superblock: &'a Superblock,
     bytes: &'a [u8],
@@ -110,15 +112,15 @@ struct Node<'a> {
     high: u64,
 }
 
-/// Where to go on from an index node.
+/// The result of a search in an index node.
 enum Step {
-    /// The node at this block has the logical blocks `[low, high)`.
+    /// Continue with the node in this block, which maps the logical blocks `[low, high)`.
     Down { block: u64, low: u64, high: u64 },
-    /// There is a hole in front of the first child.
+    /// A hole before the first child.
     Hole { start: u64, end: u64 },
 }
 
-/// The root of an inode's tree.
+/// Returns the root of an inode's tree.
 fn root<'a>(fs: &'a Filesystem, inode: &'a Inode) -> Node<'a> {
     Node {
         superblock: fs.superblock(),
@@ -129,7 +131,7 @@ fn root<'a>(fs: &'a Filesystem, inode: &'a Inode) -> Node<'a> {
     }
 }
 
-/// Reads the leaf of the tree that logical block `logical` is in.
+/// Reads the leaf that contains logical block `logical`.
 pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
     let superblock = fs.superblock();
     let root = root(fs, inode);
@@ -146,8 +148,8 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRu
             }
             Step::Down { block, low, high } => (block, low, high),
         };
-        // At most DEPTH_MAX rounds: the root's depth is checked, and so is that each node's is
-        // one less than its parent's.
+        // The loop runs at most DEPTH_MAX times, because `header` checks the depth of the root, and
+        // that the depth of each node is one less than its parent's.
         depth = depth.saturating_sub(1);
         let structure = Structure::ExtentBlock { block: number, inode: inode.number() };
         let block = read_node(fs, number, structure)?;
@@ -161,8 +163,9 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRu
     }
 }
 
-/// Reads the leaf that logical block `logical` is in, and those behind it, all at once, unless it is
-/// in memory already. Nothing is checked here but what is followed: it is when it is used.
+/// Reads ahead the leaf that contains logical block `logical` and the leaves after it, unless the
+/// first is cached. Nodes on the path are checked only as far as necessary; they are checked fully
+/// when they are used.
 pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<()> {
     let superblock = fs.superblock();
     let structure = Structure::ExtentRoot { inode: inode.number() };
@@ -172,7 +175,7 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<(
     loop {
         let node = Node { superblock, bytes, structure, low: 0, high: LOGICAL_END };
         let header = node.header(depth).ok()?;
-        // One less with each round.
+        // The loop ends, because the depth decreases in each iteration.
         let below = header.depth.get().checked_sub(1)?;
         let entries: &[RawIndex] = node.entries(header).ok()?;
         let after = entries.partition_point(|entry| u64::from(entry.logical.get()) <= logical);
@@ -189,7 +192,7 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<(
     }
 }
 
-/// The root's first child; `None` if the root is a leaf.
+/// Returns the block of the root's first child; `None` if the root is a leaf.
 pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
     let (header, entries) = RawHeader::ref_from_prefix(&inode.block).ok()?;
     let (first, _) = RawIndex::ref_from_prefix(entries).ok()?;
@@ -205,7 +208,7 @@ fn read_node(fs: &Filesystem, number: u64, structure: Structure) -> Result<Block
     Err(structure.corrupt(Problem::BlockRange { start: number, count: 1 }))
 }
 
-/// The checksum of a block is after the place for the last entry.
+/// Verifies the checksum of a block, which is stored after the space for the last entry.
 fn verify_checksum(node: &Node<'_>, header: &RawHeader, inode: &Inode) -> Result<(), Error> {
     if !node.superblock.has_metadata_csum() {
         return Ok(());
@@ -228,8 +231,8 @@ impl<'a> Node<'a> {
         self.structure.corrupt(problem)
     }
 
-    /// Checks the header. Every node but the root (`depth` of `None`) must have the depth that
-    /// its parent says, and entries.
+    /// Parses and checks the header. `depth` is the depth according to the parent, or `None` for
+    /// the root. Nodes other than the root must not be empty.
     fn header(&self, depth: Option<u16>) -> Result<&'a RawHeader, Error> {
         let Ok((header, _)) = RawHeader::ref_from_prefix(self.bytes) else {
             return Err(self.corrupt(Problem::Missing { logical: self.low }));
@@ -266,7 +269,7 @@ impl<'a> Node<'a> {
         Ok(header)
     }
 
-    /// The entries that the header, which has been checked, says there are.
+    /// Returns the entries in use. The header has been checked.
     fn entries<T: FromBytes + Immutable + KnownLayout + Unaligned>(
         &self,
         header: &RawHeader,
@@ -277,11 +280,11 @@ impl<'a> Node<'a> {
             .map_err(|_| self.corrupt(Problem::Missing { logical: self.low }))
     }
 
-    /// Checks an index node and finds the child for `logical`.
+    /// Checks an index node and returns the child that contains `logical`.
     fn step(&self, header: &RawHeader, logical: u64) -> Result<Step, Error> {
         let entries: &[RawIndex] = self.entries(header)?;
         let starts = || entries.iter().map(|entry| u64::from(entry.logical.get()));
-        // Each child has what lies between its own start and the next one's.
+        // Each child maps the blocks from its own start to the start of the next one.
         let ends = starts().skip(1).chain([self.high]);
         let mut low = self.low;
         for (entry, (start, end)) in (0u16..).zip(starts().zip(ends)) {
@@ -303,7 +306,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// Checks a leaf and gives its mappings.
+    /// Checks a leaf and returns its mappings.
     fn leaf(&self, header: &RawHeader) -> Result<MapRun, Error> {
         let entries: &[RawExtent] = self.entries(header)?;
         let capacity = entries.len().saturating_mul(2).saturating_add(1);

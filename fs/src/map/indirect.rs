@@ -12,10 +12,10 @@ use crate::format::superblock::Superblock;
 use crate::map::run::MapRun;
 use crate::map::{LOGICAL_END, RunBuilder, prefetch_leaves};
 
-/// Pointers of the inode that point at data.
+/// Number of direct pointers in the inode.
 const DIRECT: usize = 12;
 
-/// Reads what one block of pointers says about logical block `logical` and its neighbours.
+/// Returns the mappings of the pointer block that contains logical block `logical`.
 pub(crate) fn run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
     let superblock = fs.superblock();
     let structure = Structure::BlockPointers { inode: inode.number() };
@@ -28,7 +28,7 @@ pub(crate) fn run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun
     if logical < start {
         return data(superblock, structure, 0, direct);
     }
-    // Each further pointer has `per_block` times what the one before it has.
+    // Each indirect pointer maps `per_block` times as many blocks as the one before.
     let mut span = 1u64;
     for (levels, pointer) in (1u32..).zip(indirect) {
         span = span.saturating_mul(per_block);
@@ -39,12 +39,12 @@ pub(crate) fn run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun
         }
         start = end;
     }
-    // No pointer reaches this far.
+    // The logical block is above the maximum of the pointers.
     Ok(RunBuilder::new(superblock, start, 1).finish(LOGICAL_END.max(start.saturating_add(1))))
 }
 
-/// Reads the block of pointers that logical block `logical` is in, and those behind it, all at once,
-/// unless it is in memory already.
+/// Reads ahead the pointer block that contains logical block `logical` and those after it, unless
+/// the first is cached.
 pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<()> {
     let superblock = fs.superblock();
     let per_block = u64::from(superblock.block_size() >> 2);
@@ -62,8 +62,8 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<(
     None
 }
 
-/// The same for what is `left` blocks after the first one that a pointer, over `levels` of blocks
-/// of pointers, leads to.
+/// Reads ahead below one pointer of the inode. `left` is the distance from the first logical block
+/// that the pointer maps; `levels` is the number of pointer blocks on the path to the data.
 fn prefetch_below(
     fs: &Filesystem,
     (levels, mut span, mut pointer): (u32, u64, u32),
@@ -95,13 +95,13 @@ fn prefetch_below(
     None
 }
 
-/// What one pointer of the inode leads to.
+/// The tree below an indirect pointer of the inode.
 struct Tree {
-    /// Blocks of pointers on the way to data.
+    /// Number of pointer blocks on the path to the data.
     levels: u32,
-    /// Logical blocks covered.
+    /// Number of logical blocks mapped.
     span: u64,
-    /// First logical block covered.
+    /// First logical block mapped.
     start: u64,
 }
 
@@ -143,7 +143,7 @@ impl Tree {
     }
 }
 
-/// A leaf out of pointers to data; 0 is a hole.
+/// Builds a run from pointers to data blocks. A pointer of 0 is a hole.
 fn data(
     superblock: &Superblock,
     structure: Structure,
@@ -178,7 +178,7 @@ mod tests {
     use crate::testing::{BLOCK, FREE, Image};
 
     const INODE: u32 = 12;
-    /// Pointers in a block.
+    /// Pointers per block.
     const N: u64 = 1024;
 
     fn file(mut image: Image, pointers: &[(usize, u32)]) -> File {

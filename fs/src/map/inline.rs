@@ -1,5 +1,5 @@
-//! Data inside of an inode (`inline_data`): first where the map would be, then in an extended
-//! attribute of the same inode.
+//! Data inside an inode (`inline_data`): the first bytes are in `i_block`, the rest in an extended
+//! attribute of the inode.
 
 use nvio_iomap::MappingKind;
 
@@ -13,12 +13,12 @@ use crate::map::{Extent, LOGICAL_END, RunBuilder};
 use crate::xattr::body;
 
 impl Filesystem {
-    /// All bytes that the inode has for inline data. A file may be smaller, and larger: then zeroes
-    /// follow.
+    /// Returns the whole space for inline data in the inode, which may be longer or shorter than
+    /// the file. The rest of a longer file is zero.
     pub(crate) fn inline_data(&self, inode: &Inode) -> Result<Box<[u8]>, Error> {
         let (superblock, number) = (self.superblock(), inode.number());
         let bytes = self.inode_bytes(number)?;
-        // The block may have been read again since the inode was.
+        // Parse the inode again, because its block may have been read again since.
         let inode = Inode::parse(superblock, number, &bytes)?;
         let rest = body::inline_data(superblock, inode.attribute_space(&bytes))
             .map_err(|problem| Structure::Attributes { inode: number }.corrupt(problem))?;
@@ -31,7 +31,7 @@ fn missing(inode: u32) -> Error {
     Structure::InlineData(inode).corrupt(Problem::NoInlineData)
 }
 
-/// Copies the bytes at `pos` of a file with this inline data. Past it there are zeroes.
+/// Copies the bytes at `pos` of a file with this inline data. Bytes after the data are zero.
 pub(crate) fn copy(data: &[u8], pos: u64, out: &mut [u8]) {
     let start = usize::try_from(pos).unwrap_or(usize::MAX);
     let data = data.get(start..).unwrap_or_default();
@@ -44,7 +44,7 @@ pub(crate) fn copy(data: &[u8], pos: u64, out: &mut [u8]) {
     }
 }
 
-/// The map of a file with inline data, which is less than a block: that block, and a hole.
+/// Returns the map of a file with inline data: one inline block, and a hole after it.
 pub(crate) fn run(fs: &Filesystem, inode: &Inode) -> Result<MapRun, Error> {
     if !inode.has_inline_data() {
         return Err(missing(inode.number()));
@@ -54,7 +54,7 @@ pub(crate) fn run(fs: &Filesystem, inode: &Inode) -> Result<MapRun, Error> {
     Ok(builder.finish(LOGICAL_END))
 }
 
-/// The one extent that FIEMAP gives for inline data; none if it is empty.
+/// Returns the extent that FIEMAP reports for inline data, unless it is empty.
 pub(crate) fn extent(fs: &Filesystem, inode: &Inode) -> Result<Option<Extent>, Error> {
     let address = fs.inode_address(inode.number())?;
     let extent = |length| Extent {
@@ -76,7 +76,7 @@ mod tests {
     use crate::testing;
     use crate::testing::{Image, attribute};
 
-    /// A filesystem with inline data in inode 12, which `change` may change.
+    /// Builds a filesystem with inline data in inode 12; `change` edits that inode.
     fn filesystem(size: u32, rest: &[u8], change: impl FnOnce(&mut [u8])) -> Filesystem {
         let mut image = Image::new();
         image.inode(12, |bytes| {
@@ -129,11 +129,14 @@ mod tests {
         let fs = filesystem(0, &[], |_| ());
         assert_eq!(fs.extents(&fs.inode(12).unwrap()).unwrap().count(), 0);
 
-        // No attribute: what would be a map is none.
+        // The attribute is missing, and `i_block` is not a map.
         let fs = filesystem(10, &[], |bytes| bytes[0xa0..0xa4].fill(0));
         let inode = fs.inode(12).unwrap();
         let told = fs.file(&inode).unwrap().begin(0, 1, Op::empty()).unwrap_err().to_string();
-        assert!(told.contains("inline data of inode 12: there is no attribute"), "{told}");
+        assert!(
+            told.contains("inline data of inode 12: its attribute system.data is missing"),
+            "{told}"
+        );
         assert!(fs.extents(&inode).unwrap().next().unwrap().is_err());
         fs.inline_data(&inode).unwrap_err();
 

@@ -1,4 +1,4 @@
-//! The map of a file: which of its blocks are where.
+//! The map of a file: logical blocks to physical blocks.
 
 pub(crate) mod cache;
 pub(crate) mod extent_tree;
@@ -19,14 +19,15 @@ use crate::format::superblock::Superblock;
 use crate::map::run::MapRun;
 use crate::recovery::orphans;
 
-/// First logical block that no file has: block numbers have 32 bits, and the last is reserved.
+/// First logical block that no file has: logical block numbers have 32 bits, and the largest is
+/// reserved.
 pub(crate) const LOGICAL_END: u64 = 0xffff_ffff;
 
-/// Builds a [`MapRun`] from pieces in logical order.
+/// A builder of a [`MapRun`] from mappings in logical order.
 pub(crate) struct RunBuilder<'a> {
     superblock: &'a Superblock,
     start: u64,
-    /// Logical block up to which the range is covered.
+    /// First logical block that is not covered yet.
     next: u64,
     mappings: Vec<Mapping>,
 }
@@ -37,8 +38,8 @@ impl<'a> RunBuilder<'a> {
         Self { superblock, start, next: start, mappings }
     }
 
-    /// Adds `count` blocks from logical block `logical` on, which is not before what was added
-    /// last; what lies between is a hole.
+    /// Appends `count` blocks at logical block `logical`. A gap to the end of the previous mapping
+    /// becomes a hole.
     pub(crate) fn push(&mut self, logical: u64, count: u64, physical: u64, kind: MappingKind) {
         self.hole_until(logical);
         self.mappings.push(Mapping {
@@ -51,8 +52,8 @@ impl<'a> RunBuilder<'a> {
         self.next = logical.saturating_add(count);
     }
 
-    /// Adds blocks as [`push`](Self::push) does; they join the mapping before them if both are in one
-    /// run on the device and of one kind.
+    /// Appends blocks like [`push`](Self::push), but extends the previous mapping if both are
+    /// adjacent in the file and on the device and of the same kind.
     pub(crate) fn push_joined(
         &mut self,
         logical: u64,
@@ -91,13 +92,13 @@ impl<'a> RunBuilder<'a> {
     }
 }
 
-/// A hole of `length` bytes.
+/// Returns a hole of `length` bytes.
 pub(crate) fn hole(offset: u64, length: u64) -> Mapping {
     let flags = MappingFlags::empty();
     Mapping { offset, length, addr: 0, kind: MappingKind::Hole, flags }
 }
 
-/// Reads the part of the map that logical block `logical` is in.
+/// Reads the part of the map that contains logical block `logical`.
 pub(crate) fn run_at(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
     if !fs.is_truncated(inode.number()) {
         return stored_run(fs, inode, logical);
@@ -111,7 +112,7 @@ pub(crate) fn run_at(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<Map
     Ok(MapRun::new(start..end, [hole(start, end.saturating_sub(start))].into()))
 }
 
-/// The run without what is mapped past byte `end`, which is past its start.
+/// Removes the mappings after byte `end`, which is after the start of the run.
 fn truncate(run: MapRun, end: u64) -> MapRun {
     if run.end() <= end {
         return run;
@@ -124,7 +125,8 @@ fn truncate(run: MapRun, end: u64) -> MapRun {
     MapRun::new(run.start()..end, before.map(cut).collect())
 }
 
-/// The same without regard to whether the file is to be truncated.
+/// Reads the part of the map that contains logical block `logical`, without a pending truncation of
+/// the file.
 fn stored_run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
     let superblock = fs.superblock();
     if logical >= LOGICAL_END {
@@ -145,11 +147,11 @@ fn stored_run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Er
     }
 }
 
-/// Blocks of a file's map that are read together, at most.
+/// Maximum number of blocks of a file's map in one read-ahead.
 const LEAVES_AHEAD: usize = 64;
 
-/// Reads ahead what [`run_at`] will read for `logical`, and for what comes behind it: for those who go
-/// through a file in order.
+/// Reads ahead the blocks that [`run_at`] needs for `logical` and the blocks after it, for
+/// sequential access.
 pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) {
     let is_inline = inode.flags().contains(InodeFlags::INLINE_DATA);
     if fs.read_ahead() == 0 || logical >= LOGICAL_END || is_inline {
@@ -162,7 +164,8 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) {
     }
 }
 
-/// The block of a file's map that says where its first blocks are, if that is not the inode.
+/// Returns the block of a file's map that contains the mappings of its first blocks; `None` if they
+/// are in the inode.
 pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
     if inode.flags().contains(InodeFlags::EXTENTS) {
         return extent_tree::first_below(inode);
@@ -170,7 +173,7 @@ pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
     None
 }
 
-/// The blocks that the first `bytes` of a file are in.
+/// Returns the physical blocks of the first `bytes` of a file.
 pub(crate) fn first_blocks(
     fs: &Filesystem,
     inode: &Inode,
@@ -182,14 +185,15 @@ pub(crate) fn first_blocks(
         let length = bytes.checked_sub(mapping.offset)?.min(mapping.length);
         let block = |addr| fs.superblock().block_at(addr);
         let end = mapping.addr.saturating_add(length);
-        // Up to the end of the last block.
+        // Round up to the end of the last block.
         let up = u64::from(fs.superblock().block_size()).saturating_sub(1);
         Some(block(mapping.addr)..block(end.saturating_add(up)))
     });
     Ok(ranges.collect())
 }
 
-/// Reads a leaf and those behind it, unless it is in memory: then they were read with it.
+/// Reads ahead a leaf and those after it, unless the leaf is cached, because the others were then
+/// read ahead with it.
 pub(crate) fn prefetch_leaves(fs: &Filesystem, leaf: u64, behind: impl IntoIterator<Item = u64>) {
     if leaf == 0 || fs.is_cached(leaf) {
         return;
@@ -198,8 +202,9 @@ pub(crate) fn prefetch_leaves(fs: &Filesystem, leaf: u64, behind: impl IntoItera
     fs.prefetch(leaves.map(|number| number..number.saturating_add(1)));
 }
 
-/// The same, for reading data: blocks that the journal has newer contents of are mapped as
-/// [`MappingKind::Inline`], one by one, at the address that they belong to.
+/// Reads the part of the map that contains logical block `logical`, for reads of data. Blocks that
+/// have newer contents in the journal are mapped as [`MappingKind::Inline`], each separately, at
+/// their physical address.
 pub(crate) fn data_run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
     let run = run_at(fs, inode, logical)?;
     let Some(overlay) = fs.overlay() else { return Ok(run) };
@@ -240,7 +245,7 @@ pub(crate) fn data_run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<M
     Ok(MapRun::new(run.start()..run.end(), mappings.into()))
 }
 
-/// Refuses an inode whose blocks do not hold its data as it is.
+/// Returns an error if the inode's blocks are encrypted.
 pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
     if inode.flags().contains(InodeFlags::ENCRYPT) {
         return Err(Error::UnsupportedInode {
@@ -251,45 +256,44 @@ pub(crate) fn check_readable(inode: &Inode) -> Result<(), Error> {
     Ok(())
 }
 
-/// An extent of a file: blocks that follow each other in the file and on the device.
+/// An extent of a file: a contiguous range of the file that is contiguous on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// First byte of the file.
+    /// First byte in the file.
     pub logical: u64,
     /// First byte on the device, from the start of the filesystem.
     pub physical: u64,
-    /// Length in bytes.
+    /// Length, bytes.
     pub length: u64,
-    /// Whether the blocks are allocated but have never been written: they read as zeroes.
+    /// True if the blocks are allocated, but were never written. They read as zeroes.
     pub unwritten: bool,
-    /// Whether this is no blocks, but data inside of the inode, which starts and ends anywhere.
+    /// True for data inside the inode, which is not aligned to blocks.
     pub inline: bool,
-    /// Whether this is the file's last extent.
+    /// True for the file's last extent.
     pub last: bool,
 }
 
-/// The extents of a file in order: one for each extent of the tree, none for holes, and also what
-/// lies past the end of the file. Files without extents give one for each run of blocks that an
-/// indirect block points at.
+/// An iterator over the extents of a file in order: one item for each extent of the tree, none for
+/// holes. Extents past the end of the file are included. In files without an extent tree, an item
+/// is a run of adjacent blocks in one block of pointers.
 ///
-/// Data inside of an inode is one extent, where the inode is.
+/// Data inside an inode is one extent at the address of the inode.
 ///
-/// FIEMAP gives the same, except that a kernel may join extents that follow each other both in the
-/// file and on the device.
+/// The items are those of FIEMAP, except that the kernel may merge adjacent extents.
 ///
-/// After an error there are no more items.
+/// After an error the iterator ends.
 #[derive(Debug)]
 pub struct Extents {
     fs: Filesystem,
     inode: Inode,
-    /// Logical block at which the next run starts.
+    /// First logical block of the next run.
     next_run: u64,
     run: Option<MapRun>,
-    /// Index in the run.
+    /// Index of the next mapping in the run.
     at: usize,
-    /// The extent before, which is given once it is known whether it is the last.
+    /// The previous extent, which is returned when it is known whether it is the last.
     held: Option<Extent>,
-    /// Blocks given.
+    /// Number of blocks in the extents so far.
     blocks: u64,
 }
 
@@ -306,7 +310,7 @@ impl Extents {
         }
     }
 
-    /// The next extent, without regard to which is the last.
+    /// Returns the next extent, with `last` not set.
     fn advance(&mut self) -> Result<Option<Extent>, Error> {
         loop {
             while let Some(mapping) = self.run.as_ref().and_then(|run| run.mappings().get(self.at))
@@ -331,7 +335,7 @@ impl Extents {
             }
             prefetch(&self.fs, &self.inode, self.next_run);
             let run = run_at(&self.fs, &self.inode, self.next_run)?;
-            // Each run ends after the block that it was asked for: this comes to an end.
+            // The loop ends, because each run ends after the block that was requested.
             self.next_run =
                 self.fs.superblock().block_at(run.end()).max(self.next_run.saturating_add(1));
             self.run = Some(run);
@@ -339,8 +343,8 @@ impl Extents {
         }
     }
 
-    /// No two logical blocks share a block of the device, so a file has no more blocks than the
-    /// filesystem. This bounds what a map that points back into itself can cost.
+    /// Counts the blocks of an extent. A file has at most as many blocks as the filesystem, because
+    /// logical blocks do not share physical blocks. This bounds the cost of a cyclic map.
     fn count(&mut self, length: u64) -> Result<(), Error> {
         let limit = self.fs.superblock().blocks_count();
         self.blocks = self.blocks.saturating_add(self.fs.superblock().block_at(length));
@@ -351,7 +355,7 @@ impl Extents {
         Err(structure.corrupt(Problem::TooManyBlocks { limit }))
     }
 
-    /// Stops the iteration.
+    /// Ends the iteration.
     fn stop(&mut self) {
         self.next_run = LOGICAL_END;
         self.run = None;

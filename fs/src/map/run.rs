@@ -1,38 +1,38 @@
-//! A part of a file's map in memory, made for finding a position in few instructions.
+//! A contiguous part of a file's map in memory, with an index that finds a position in few
+//! instructions.
 
 use std::ops::Range;
 
 use nvio_iomap::Mapping;
 
-/// A part of a file's map that is in one piece. The mappings are in order, and cover the range
-/// without a gap.
+/// A contiguous part of a file's map. The mappings are sorted and cover the range without gaps.
 ///
-/// The range up to the last mapping is divided into buckets of equal size, twice as many as there
-/// are mappings at least, and for each bucket it is noted where in the mappings it begins. As long
-/// as mappings are of similar sizes, a search looks at one or two of them.
+/// The range up to the last mapping is divided into buckets of equal size, at least twice as many
+/// as mappings, and each bucket stores the mapping that contains its first byte. If mappings are of
+/// similar sizes, a lookup inspects one or two of them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MapRun {
     start: u64,
     end: u64,
     length: u64,
     mappings: Box<[Mapping]>,
-    /// For each bucket, the mapping that its first byte is in.
+    /// Index of the mapping that contains the first byte of each bucket.
     buckets: Box<[u32]>,
-    /// The same mappings themselves: a copy costs memory, and saves a search in two places.
+    /// Copies of those mappings, which save a second cache miss in lookups.
     bucket_heads: Box<[Mapping]>,
-    /// Binary logarithm of a bucket's size in bytes.
+    /// Base-2 logarithm of the bucket size in bytes.
     shift: u32,
 }
 
 impl MapRun {
-    /// A run of nothing.
+    /// Creates an empty run.
     pub(crate) fn empty() -> Self {
         let (mappings, buckets, bucket_heads) = (Box::default(), Box::default(), Box::default());
         Self { start: 0, end: 0, length: 0, mappings, buckets, bucket_heads, shift: 0 }
     }
 
-    /// A run for `range` in bytes of the file. There is at least one mapping, and the range is
-    /// not empty.
+    /// Creates a run for `range`, in bytes of the file. The range and the mappings must not be
+    /// empty.
     pub(crate) fn new(range: Range<u64>, mappings: Box<[Mapping]>) -> Self {
         let (start, end) = (range.start, range.end);
         let count = mappings.len().next_power_of_two().saturating_mul(2);
@@ -58,19 +58,19 @@ impl MapRun {
         Self { start, end, length, mappings, buckets, bucket_heads, shift }
     }
 
-    /// Both runs as one; `next` begins where this one ends.
+    /// Joins this run with `next`, which begins at its end.
     pub(crate) fn join(&self, next: &Self) -> Self {
         let mappings = self.mappings.iter().chain(&next.mappings).copied().collect();
         Self::new(self.start..next.end, mappings)
     }
 
-    /// First byte of the file that is covered.
+    /// Returns the first byte of the range.
     #[inline]
     pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
-    /// First byte that is not; more than `start`.
+    /// Returns the first byte after the range, which is larger than `start`.
     #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.end
@@ -80,43 +80,43 @@ impl MapRun {
         &self.mappings
     }
 
-    /// Whether byte `pos` is in the range.
+    /// Returns true if byte `pos` is in the range.
     #[inline(always)]
     pub(crate) fn covers(&self, pos: u64) -> bool {
         pos.wrapping_sub(self.start) < self.length
     }
 
-    /// The mapping that byte `pos` is in, if it is the first of its bucket: four in five are, when
-    /// mappings are of similar sizes.
+    /// Returns the mapping that contains byte `pos`, if it is the first of its bucket. This
+    /// succeeds in four of five lookups if mappings are of similar sizes.
     #[inline(always)]
     pub(crate) fn find_head(&self, pos: u64) -> Option<&Mapping> {
         self.bucket_heads.get(self.bucket(pos)).filter(|mapping| covers(mapping, pos))
     }
 
-    /// The mapping that byte `pos` is in; `None` if it is not in the range.
+    /// Returns the mapping that contains byte `pos`; `None` if it is outside the range.
     pub(crate) fn find(&self, pos: u64) -> Option<&Mapping> {
         match self.bucket(pos) {
             bucket if bucket < self.buckets.len() => self.search(bucket, pos),
-            // Only the last mapping goes on past the buckets.
+            // Only the last mapping extends past the buckets.
             _ => self.mappings.last().filter(|mapping| covers(mapping, pos)),
         }
     }
 
     #[inline(always)]
     fn bucket(&self, pos: u64) -> usize {
-        // What is before the start wraps, and is in no bucket.
+        // Positions before the start wrap around, and are past the last bucket.
         let bucket = pos.wrapping_sub(self.start).wrapping_shr(self.shift);
         usize::try_from(bucket).unwrap_or(usize::MAX)
     }
 
-    /// Among the mappings of a bucket.
+    /// Searches the mappings of a bucket.
     fn search(&self, bucket: usize, pos: u64) -> Option<&Mapping> {
         let first = usize::try_from(*self.buckets.get(bucket)?).ok()?;
         let last = self.buckets.get(bucket.saturating_add(1));
         let last = last.and_then(|&last| usize::try_from(last).ok()).unwrap_or(usize::MAX);
         let last = last.min(self.mappings.len().saturating_sub(1));
         let mappings = self.mappings.get(first..=last)?;
-        // As a rule there are two, and it is the second.
+        // Most buckets have two mappings, and the first was checked by `find_head`.
         match mappings.get(1) {
             Some(mapping) if covers(mapping, pos) => return Some(mapping),
             _ => {}
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::map::hole;
 
-    /// A run with mappings of these lengths.
+    /// Builds a run of mappings with these lengths.
     fn run(start: u64, lengths: &[u64]) -> MapRun {
         let mut end = start;
         let mappings = lengths
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn sizes_that_are_not_alike() {
-        // All but one in a corner: one bucket has nearly everything.
+        // One mapping is much longer than the others, so one bucket contains most of them.
         let mut lengths = vec![1; 700];
         lengths.push(1 << 48);
         lengths.extend([1; 300]);

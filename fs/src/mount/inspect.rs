@@ -1,4 +1,4 @@
-//! What a filesystem or an external journal says of itself, whatever state it is in.
+//! Inspection of the superblocks of a filesystem or an external journal, whatever their state.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::mount::mmp::MmpFields;
 use crate::mount::options::Options;
 use crate::recovery::journal::JournalFields;
 
-/// The superblocks of a filesystem, or of an external journal, as they are on the device.
+/// The superblocks of a filesystem or an external journal, as they are on the device.
 ///
-/// Nothing is replayed, and nobody is asked whether the filesystem is in use: this is for showing
-/// what is there, and is no way to files.
+/// The journal is not replayed, and multi-mount protection is not checked. An inspection shows
+/// stored fields and gives no access to files.
 pub struct Inspection {
     fields: SuperblockFields,
     content: Content,
@@ -38,11 +38,11 @@ impl fmt::Debug for Inspection {
 }
 
 impl Inspection {
-    /// Reads the superblock of what is on `source`.
+    /// Reads the superblock on `source`.
     ///
     /// # Errors
-    /// If it is neither a filesystem nor an external journal, is damaged, or has an incompatible
-    /// feature that is not known; if the source fails.
+    /// If the source holds neither a filesystem nor an external journal, is damaged, or has an
+    /// unknown incompatible feature; if the source fails.
     pub fn open(source: impl Source + 'static) -> Result<Self, Error> {
         let raw = metadata::read_raw_superblock(&source)?;
         superblock::verify(&raw)?;
@@ -57,13 +57,13 @@ impl Inspection {
         Ok(Self { fields, content })
     }
 
-    /// The superblock.
+    /// Returns the fields of the superblock.
     pub fn superblock(&self) -> &SuperblockFields {
         &self.fields
     }
 
-    /// The superblock of the journal that is here: that of an external one, or of one inside of the
-    /// filesystem.
+    /// Returns the superblock of the journal: the external journal itself, or the journal inside
+    /// the filesystem.
     ///
     /// # Errors
     /// If it is damaged or cannot be found, or the source fails.
@@ -74,7 +74,7 @@ impl Inspection {
         }
     }
 
-    /// The multi-mount protection block, if there is one.
+    /// Returns the multi-mount protection block, if there is one.
     ///
     /// # Errors
     /// If it is damaged, or the source fails.
@@ -85,7 +85,7 @@ impl Inspection {
         }
     }
 
-    /// It is in the block that follows the one with the superblock.
+    /// Reads the journal's superblock, which is in the block after the filesystem superblock.
     fn external_journal(&self, source: &dyn Source) -> Result<JournalFields, Error> {
         let log = self.fields.log_block_size;
         superblock::ensure(log <= 6, "log block size", log, "at most 6 (64 KiB)")?;

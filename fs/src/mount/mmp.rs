@@ -1,4 +1,4 @@
-//! Multi-mount protection: is another host using the filesystem?
+//! Multi-mount protection, which detects a filesystem that is in use by another host.
 
 use std::fmt;
 use std::mem::offset_of;
@@ -14,11 +14,11 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::IncompatFeatures;
 use crate::format::time::Timestamp;
 
-/// "MMP" with a zero byte in front.
+/// "MMP" after a zero byte.
 const MAGIC: u32 = 0x004d_4d50;
-/// Sequence number of a filesystem that nobody uses.
+/// Sequence number of a filesystem that is not in use.
 const SEQUENCE_CLEAN: u32 = 0xff4d_4d50;
-/// Sequence number of a filesystem that e2fsck is working on.
+/// Sequence number while e2fsck checks the filesystem.
 const SEQUENCE_FSCK: u32 = 0xe24d_4d50;
 
 /// `struct mmp_struct`.
@@ -39,14 +39,14 @@ struct RawMmp {
 const CHECKSUM_OFFSET: usize = offset_of!(RawMmp, checksum);
 const _: () = assert!(size_of::<RawMmp>() == 1024 && CHECKSUM_OFFSET == 0x3fc);
 
-/// Who has the filesystem, by its own account.
+/// The host that uses the filesystem, according to the multi-mount protection block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MmpHolder {
     /// Name of the host that last wrote the block.
     pub node: PathName,
     /// Name of the device on that host.
     pub device: PathName,
-    /// Sequence number, which the host counts up while it is alive.
+    /// Sequence number, which a live host increments.
     pub sequence: u32,
 }
 
@@ -54,33 +54,35 @@ impl fmt::Display for MmpHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, device, sequence } = self;
         if *sequence == SEQUENCE_FSCK {
-            write!(f, "e2fsck is at work, started on host '{node}', device '{device}'")
+            write!(f, "e2fsck is running on host '{node}', device '{device}'")
         } else {
             write!(f, "in use by host '{node}', device '{device}' (sequence {sequence:#x})")
         }
     }
 }
 
-/// The multi-mount protection block, field by field.
+/// The fields of the multi-mount protection block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MmpFields {
-    /// 0x4d4d50.
+    /// Magic number: 0x4d4d50.
     pub magic: u32,
-    /// Seconds between two looks of a host that wants to mount.
+    /// Seconds between two checks of the block by a host that wants to mount.
     pub check_interval: u16,
-    /// Sequence number; 0xff4d4d50 if nobody uses the filesystem, 0xe24d4d50 if e2fsck does.
+    /// Sequence number; 0xff4d4d50 if the filesystem is not in use, 0xe24d4d50 while e2fsck checks
+    /// it.
     pub sequence: u32,
-    /// When it was last written.
+    /// Time of the last update.
     pub time: Timestamp,
-    /// Name of the host that last wrote it.
+    /// Name of the host that last wrote the block.
     pub node: PathName,
     /// Name of the device on that host.
     pub device: PathName,
 }
 
-/// Refuses a filesystem that another host has mounted, or had when it crashed. The block is not
-/// watched for whether that host is still alive: what it last wrote is not safe to read anyway.
+/// Rejects a filesystem that another host has mounted, or had mounted when it crashed. It does not
+/// wait to find out if that host is alive, because the filesystem is not safe to read in either
+/// case.
 pub(crate) fn check(fs: &Filesystem) -> Result<(), Error> {
     let Some(MmpFields { sequence, node, device, .. }) = read(fs)? else { return Ok(()) };
     if sequence == SEQUENCE_CLEAN {
@@ -100,7 +102,7 @@ pub(crate) fn read(fs: &Filesystem) -> Result<Option<MmpFields>, Error> {
     if !superblock.is_data_range(number, 1) {
         return Err(corrupt(Problem::BlockRange { start: number, count: 1 }));
     }
-    // Others write it: what is cached says nothing.
+    // Read from the device, because other hosts update the block.
     let block = fs.block_now(number)?;
     let Ok((raw, _)) = RawMmp::ref_from_prefix(&block) else {
         return Err(corrupt(Problem::Missing { logical: number }));

@@ -1,4 +1,4 @@
-//! Opening a filesystem, and its state as a whole.
+//! Opening a filesystem, and operations on it as a whole.
 
 pub(crate) mod inspect;
 pub(crate) mod mmp;

@@ -1,4 +1,4 @@
-//! Opening a filesystem: what is there, and what it will be after recovery.
+//! Opening a filesystem, with recovery in memory.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
@@ -21,16 +21,17 @@ use crate::recovery::journal;
 use crate::recovery::journal::{JournalReplay, Overlay, Recovered};
 use crate::recovery::orphans::Orphans;
 
-/// Group descriptors that are kept.
+/// Maximum number of cached group descriptors.
 const DESCRIPTORS: usize = 4096;
 
 impl Filesystem {
     /// Opens the filesystem on `source` with the default [`Options`].
     ///
     /// # Errors
-    /// If there is no ext4 filesystem, it is damaged, larger than the device or of smaller blocks
-    /// than the device's, its journal is needed and is damaged or on another device, another host
-    /// is using it, it has a feature that this crate does not support, or the source fails.
+    /// If `source` does not hold an ext4 filesystem; if the filesystem is damaged, larger than the
+    /// device, or has smaller blocks than the device; if the journal is needed and is damaged or on
+    /// another device; if another host uses the filesystem; if it has an unsupported feature; if
+    /// the source fails.
     pub fn open(source: impl Source + 'static) -> Result<Self, Error> {
         Self::open_with(source, Options::default())
     }
@@ -43,8 +44,8 @@ impl Filesystem {
         Self::open_on(Arc::new(source), None, options)
     }
 
-    /// Opens the filesystem on `source`, whose journal is on a device of its own, `journal`. That
-    /// is read only if the journal needs recovery, but is checked to be the right one.
+    /// Opens the filesystem on `source` with its external journal on `journal`. The log is read
+    /// only if it needs recovery, but the journal must always be the filesystem's.
     ///
     /// # Errors
     /// As [`Filesystem::open`]; [`Error::WrongJournal`].
@@ -87,7 +88,7 @@ impl Filesystem {
         fs.recovered_to(source, recovered)
     }
 
-    /// The filesystem as it is after recovery; this is what is on the device.
+    /// Returns the recovered filesystem; `self` is the filesystem as it is on the device.
     fn recovered_to(&self, source: Arc<dyn Source>, recovered: Recovered) -> Result<Self, Error> {
         let Recovered { mut summary, overlay, next_tid, fast_commit_area } = recovered;
         let JournalReplay { transactions, blocks, revoked, .. } = summary;
@@ -95,7 +96,7 @@ impl Filesystem {
             "journal replayed in memory: {transactions} transaction(s), {blocks} block(s), \
              {revoked} revoked; the next is transaction {next_tid}"
         );
-        // The superblock is journalled like everything else.
+        // The log may contain a newer superblock.
         let before = self.superblock();
         let superblock = metadata::replayed_superblock(&*source, &overlay, before)?;
         let (value, expected) = (superblock.block_size().into(), before.block_size().into());
@@ -120,21 +121,21 @@ impl Filesystem {
         fs.with_orphans()
     }
 
-    /// The filesystem with the changes of fast commits; it keeps no inodes.
+    /// Adds the changes of fast commits. Inodes must not be cached yet.
     #[cfg(test)]
     pub(crate) fn with_fast_commits(self, changes: fast_commit::FastCommit) -> Self {
         let _ = self.inner.fast_commit.set(changes);
         self
     }
 
-    /// The filesystem as it is when the orphans have been seen to.
+    /// Collects the orphans, and returns the filesystem as it is after they are processed.
     fn with_orphans(self) -> Result<Self, Error> {
         let _ = self.inner.orphans.set(Orphans::read(&self)?);
         Ok(self)
     }
 
-    /// The filesystem as its blocks are on `source`, whether or not they are complete, up to date
-    /// and in use.
+    /// Creates a filesystem with the blocks on `source`, without checks of its size, the journal
+    /// and multi-mount protection.
     pub(crate) fn as_it_is(
         source: Arc<dyn Source>,
         superblock: Superblock,
@@ -148,7 +149,7 @@ impl Filesystem {
         Ok(Self::over(source, superblock, None, device, options))
     }
 
-    /// A filesystem with this superblock, which has been checked.
+    /// Creates a filesystem from a checked superblock.
     fn over(
         source: Arc<dyn Source>,
         superblock: Superblock,
@@ -175,7 +176,7 @@ impl Filesystem {
     }
 }
 
-/// Refuses a filesystem that is larger than its device.
+/// Rejects a filesystem that is larger than its device.
 fn check_size(superblock: &Superblock, device: u64) -> Result<(), Error> {
     let needed = superblock.blocks_count().checked_mul(u64::from(superblock.block_size()));
     match needed {

@@ -1,37 +1,36 @@
-//! How a filesystem is opened.
+//! Options for opening a filesystem.
 
-/// What is done with a filesystem whose journal needs recovery.
+/// The handling of a filesystem whose journal needs recovery.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recovery {
-    /// The journal is replayed in memory: the filesystem is seen as it will be after the next
-    /// mount, and the device stays as it is.
+    /// Replay the journal in memory. Readers see the state that the next mount would recover, and
+    /// the device is not changed.
     #[default]
     Replay,
-    /// It is refused with [`Error::NeedsRecovery`](crate::Error::NeedsRecovery).
+    /// Fail with [`Error::NeedsRecovery`](crate::Error::NeedsRecovery).
     Refuse,
 }
 
-/// How a filesystem is opened.
+/// Options for opening a filesystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Bytes of metadata blocks (inode tables, directories, extent blocks) that are kept in
-    /// memory. Default 16 MiB.
+    /// Capacity of the cache of metadata blocks (inode tables, directories, extent blocks), bytes.
+    /// Default 16 MiB.
     pub cache_bytes: usize,
-    /// Bytes of metadata that are read ahead at a time, at most a quarter of `cache_bytes`: the
-    /// neighbours of an inode, the next blocks of a directory or of a file's map, and what a
-    /// [`Walk`](crate::Walk) comes to next. All that is wanted at a time is asked of the source
-    /// together ([`Source::read_many`](crate::Source::read_many)). With 0 each block is read alone, when it is needed.
+    /// Maximum length of one read-ahead of metadata in bytes, limited to a quarter of `cache_bytes`:
+    /// the neighbours of an inode, the next blocks of a directory or of a file's map, and the next
+    /// inodes of a [`Walk`](crate::Walk). The blocks of a read-ahead are read in parallel ([`Source::read_many`](crate::Source::read_many)). 0 disables read-ahead.
     /// Default 4 MiB.
     pub read_ahead: usize,
-    /// Inodes that are kept in memory, at about 300 bytes each. Default 4,096.
+    /// Maximum number of cached inodes, of about 300 bytes each. Default 4,096.
     pub cached_inodes: usize,
-    /// Extents and holes that each open [`File`](crate::File) remembers, at 176 bytes each at most. The
-    /// extents of one extent block (at most 5,461) are remembered even if that is more. Default
-    /// 65,536.
+    /// Maximum number of extents and holes that each open [`File`](crate::File) caches, of at most
+    /// 176 bytes each. The extents of one extent block (at most 5,461) are cached even if they
+    /// exceed this. Default 65,536.
     pub extents_per_file: usize,
-    /// What is done if the journal needs recovery. Default [`Recovery::Replay`].
+    /// Handling of a journal that needs recovery. Default [`Recovery::Replay`].
     pub recovery: Recovery,
 }
 

@@ -1,4 +1,4 @@
-//! How much room there is, as statfs(2) tells it.
+//! Usage of the filesystem, as reported by statfs(2).
 
 use std::ops::Range;
 
@@ -9,36 +9,36 @@ use crate::format::group;
 use crate::format::superblock::Superblock;
 use crate::recovery::journal::JournalFields;
 
-/// Groups whose descriptors are read at a time.
+/// Number of groups whose descriptors are read ahead at a time.
 const AHEAD: usize = 1024;
-/// Most clusters that the kernel keeps back, for writes that need more metadata than expected.
+/// Maximum number of clusters that the kernel reserves for unexpected metadata.
 const RESERVED_MAX: u64 = 4096;
 
-/// What statfs(2) and statvfs(3) tell of a mounted filesystem.
+/// The usage of a filesystem, as statfs(2) and statvfs(3) report it for a mounted one.
 ///
-/// The counts are those of the group descriptors, after the journal was replayed. What waits to be
-/// freed (orphans) is in use: the kernel frees it when it mounts the filesystem writable.
+/// The counts are those of the group descriptors after the replay of the journal. The blocks of
+/// orphans are in use: the kernel frees them when it mounts the filesystem writable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StatFs {
-    /// Size of a block in bytes, the unit of the counts of blocks.
+    /// Block size in bytes, which is the unit of all counts of blocks.
     pub block_size: u32,
-    /// Blocks, without those that the filesystem needs for itself.
+    /// Number of blocks, without those used by the filesystem itself.
     pub blocks: u64,
-    /// Free blocks.
+    /// Number of free blocks.
     pub free_blocks: u64,
-    /// Free blocks that anyone may use.
+    /// Number of free blocks that unprivileged users can allocate.
     pub available_blocks: u64,
-    /// Inodes.
+    /// Number of inodes.
     pub files: u32,
-    /// Free inodes.
+    /// Number of free inodes.
     pub free_files: u64,
-    /// Longest name in bytes.
+    /// Maximum length of a name, bytes.
     pub name_max: u32,
 }
 
 impl Filesystem {
-    /// How much room there is. Reads all group descriptors.
+    /// Returns the usage of the filesystem. Reads all group descriptors.
     ///
     /// # Errors
     /// Damage to a group descriptor or the journal's superblock, or a failure of the source.
@@ -71,11 +71,11 @@ impl Filesystem {
         })
     }
 
-    /// Clusters that the filesystem needs for itself.
+    /// Returns the number of clusters that the filesystem itself uses.
     fn overhead(&self, mut metadata: Metadata) -> Result<u64, Error> {
         let superblock = self.superblock();
         let stored = u64::from(superblock.overhead_clusters);
-        // With clusters, what the superblock says is taken, unless it cannot be.
+        // With bigalloc, the kernel uses the stored count if it is plausible.
         if is_bigalloc(superblock) && stored != 0 && stored <= superblock.blocks_count() {
             return Ok(stored);
         }
@@ -101,7 +101,8 @@ fn blocks_per_cluster(superblock: &Superblock) -> u32 {
     superblock.cluster_size().checked_div(superblock.block_size()).unwrap_or(1)
 }
 
-/// Blocks that the kernel keeps back where files have extents: 2 %, and not too many.
+/// Returns the number of blocks that the kernel reserves in filesystems with extents: 2 %, up to a
+/// maximum.
 fn kept_back(superblock: &Superblock) -> u64 {
     if !superblock.has(IncompatFeatures::EXTENTS) {
         return 0;
@@ -112,7 +113,7 @@ fn kept_back(superblock: &Superblock) -> u64 {
     kept.saturating_mul(per_cluster)
 }
 
-/// What the group descriptors say.
+/// The sums of the group descriptors.
 #[derive(Default)]
 struct Usage {
     free_clusters: u64,
@@ -120,12 +121,12 @@ struct Usage {
     metadata: Metadata,
 }
 
-/// What metadata takes.
+/// The space used by metadata.
 #[derive(Default)]
 struct Metadata {
-    /// Without clusters: blocks.
+    /// Number of blocks, without bigalloc.
     blocks: u64,
-    /// With them: those that have metadata. Several kinds of it may be in one.
+    /// Ranges of clusters that contain metadata, with bigalloc. They may overlap.
     clusters: Vec<Range<u64>>,
 }
 
@@ -140,14 +141,14 @@ impl Usage {
         let table = group::inode_table_blocks(superblock);
         let start = group::descriptor_blocks(superblock, number);
         if !is_bigalloc(superblock) {
-            // Group 0 has the block before the superblock, too, where that is not the first.
+            // With blocks of 1 KiB, the blocks before the superblock are not counted.
             let skipped = if number == 0 { superblock.superblock_block() } else { 0 };
             let skipped = skipped.saturating_sub(superblock.first_data_block.into());
             let blocks = start.saturating_sub(skipped).saturating_add(table).saturating_add(2);
             self.metadata.blocks = self.metadata.blocks.saturating_add(blocks);
             return Ok(());
         }
-        // Without what is kept for more descriptors; nobody counts that here.
+        // The kernel does not count the space reserved for more descriptors here.
         let has_copy = group::has_superblock(superblock, number);
         let kept = if has_copy { u64::from(superblock.reserved_gdt_blocks) } else { 0 };
         let first = superblock.group_start(number);
@@ -170,7 +171,7 @@ impl Metadata {
         self.clusters.push(cluster(start)..cluster(last).saturating_add(1));
     }
 
-    /// All, each once.
+    /// Returns the number of clusters, each counted once.
     fn clusters(&mut self) -> u64 {
         self.clusters.sort_unstable_by_key(|range| range.start);
         let (mut total, mut end) = (self.blocks, 0);

@@ -15,10 +15,10 @@ use crate::map::Extent;
 
 /// `ob_magic`.
 const MAGIC: u32 = 0x0b10_ca04;
-/// Largest orphan file that a kernel takes, bytes.
+/// Maximum size of the orphan file that the kernel accepts, bytes.
 const SIZE_MAX: u64 = 8 << 20;
 
-/// `struct ext4_orphan_block_tail`, the end of each block.
+/// `struct ext4_orphan_block_tail`, at the end of each block.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawTail {
@@ -82,8 +82,8 @@ pub(crate) fn read(
     Ok(())
 }
 
-/// The entries of block `index` of the file, which is block `number` of the filesystem; 0 is a
-/// free one.
+/// Returns the entries of block `index` of the file, which is block `number` of the filesystem.
+/// Free entries are 0.
 fn entries<'a>(
     superblock: &Superblock,
     inode: &Inode,
@@ -116,7 +116,7 @@ mod tests {
 
     const INODE: u32 = 12;
 
-    /// A filesystem whose orphan file has these blocks.
+    /// Builds a filesystem whose orphan file consists of these blocks.
     fn image(blocks: &[&[u32]]) -> Image {
         let mut image = Image::with(|raw| raw.orphan_file_inode = INODE.into());
         image.inode(INODE, |bytes| {
@@ -175,6 +175,6 @@ mod tests {
             let root = node(0, 4, &[extent(0, 1, FREE)]);
             bytes[0x28..0x28 + root.len()].copy_from_slice(&root);
         });
-        assert!(numbers(short).unwrap_err().contains("logical block 1 is not there"));
+        assert!(numbers(short).unwrap_err().contains("logical block 1 is missing"));
     }
 }

@@ -1,8 +1,8 @@
-//! Orphans: inodes that a crash left to be removed or truncated by the next mount.
+//! Orphans: inodes that the next mount removes or truncates after a crash.
 //!
-//! What is to be removed has no links and is not in use for anyone here. What is to be truncated
-//! has blocks past its end, which the next mount frees: here they are left out of its map. The count
-//! of its blocks is the stored one, until that mount.
+//! An inode to be removed has no links, and is treated as free. An inode to be truncated has blocks
+//! past its end, which the next mount frees; they are excluded from its map. Its block count is the
+//! stored one, until that mount.
 
 use std::collections::HashSet;
 
@@ -16,23 +16,23 @@ use crate::format::superblock::Superblock;
 use crate::map::LOGICAL_END;
 use crate::recovery::orphan_file;
 
-/// Most inodes in the list that are followed, and most to be truncated that are remembered.
+/// Maximum number of list entries to follow, and of inodes to be truncated.
 const ORPHANS_MAX: usize = 1 << 20;
 
-/// What a kernel mounts for writing, which it must to see to orphans.
+/// The features of filesystems that the kernel mounts writable, which it must to process orphans.
 const WRITABLE: RoCompatFeatures =
     RoCompatFeatures::OVERWRITABLE.union(RoCompatFeatures::ORPHAN_PRESENT);
 
-/// The numbers of the inodes that are truncated to their sizes.
+/// The numbers of the inodes to be truncated.
 #[derive(Debug, Default)]
 pub(crate) struct Orphans(HashSet<u32>);
 
 impl Orphans {
-    /// Reads the list and the file of orphans, if the kernel would look at them.
+    /// Reads the list of orphans and the orphan file, if the kernel would process them.
     ///
     /// # Errors
-    /// Damage to the orphan file, which keeps a kernel from mounting; more orphans than are
-    /// remembered; a failure of the source. Where the list is damaged it ends, as for the kernel.
+    /// Damage to the orphan file, with which the kernel refuses to mount; more orphans than the
+    /// maximum; a failure of the source. Damage to the list ends the list, as in the kernel.
     pub(crate) fn read(fs: &Filesystem) -> Result<Self, Error> {
         let mut orphans = Self::default();
         let superblock = fs.superblock();
@@ -48,18 +48,18 @@ impl Orphans {
         Ok(orphans)
     }
 
-    /// Whether the inode is truncated to its size.
+    /// Returns true if the inode is truncated to its size.
     pub(crate) fn contains(&self, number: u32) -> bool {
         self.0.contains(&number)
     }
 
-    /// Follows the list. It is chained through the time of deletion.
+    /// Follows the list, which is linked through the deletion times of the inodes.
     fn read_list(&mut self, fs: &Filesystem) -> Result<(), Error> {
         let mut seen = HashSet::new();
         let mut number = fs.superblock().last_orphan();
         while number != 0 {
             if !seen.insert(number) {
-                log::warn!("the list of orphans comes back to inode {number}: ended there");
+                log::warn!("the list of orphans returns to inode {number}: the rest is ignored");
                 break;
             }
             check_count(seen.len())?;
@@ -67,7 +67,7 @@ impl Orphans {
                 Some(next) => number = next,
                 None => {
                     log::warn!(
-                        "the list of orphans has inode {number}, which is none: ended there"
+                        "inode {number} in the list of orphans is not an orphan: the rest is ignored"
                     );
                     break;
                 }
@@ -76,8 +76,8 @@ impl Orphans {
         Ok(())
     }
 
-    /// Adds an inode if it is to be truncated; gives the next of the list. `None` if it is no
-    /// orphan.
+    /// Adds an inode, if it is to be truncated, and returns the next one of the list. Returns
+    /// `None` if the inode cannot be an orphan.
     fn add(&mut self, fs: &Filesystem, number: u32) -> Result<Option<u32>, Error> {
         let superblock = fs.superblock();
         let possible = superblock.first_inode..=superblock.inodes_count();
@@ -95,7 +95,7 @@ impl Orphans {
                 check_count(self.0.len())?;
                 Ok(Some(next))
             }
-            // Without links: it is gone.
+            // The inode has no links, so it is removed.
             Err(Error::InodeNotInUse { .. }) => Ok(Some(next)),
             Ok(_) | Err(Error::Corrupt(_)) => Ok(None),
             Err(error) => Err(error),
@@ -113,8 +113,8 @@ fn check_count(count: usize) -> Result<(), Error> {
     Err(Structure::Superblock.corrupt(Problem::TooLarge { field, value, max }))
 }
 
-/// Whether a kernel that mounts the filesystem sees to its orphans: not if it has noted errors, nor
-/// if there are features with which it cannot write.
+/// Returns true if the kernel processes orphans when it mounts the filesystem. It does not if it
+/// recorded errors, or if there are features that prevent writes.
 fn is_cleaned_up(superblock: &Superblock) -> bool {
     let features = superblock.ro_compat_features();
     let known = features.contains(RoCompatFeatures::READONLY) || WRITABLE.contains(features);
@@ -129,7 +129,7 @@ fn can_truncate(superblock: &Superblock, inode: &Inode) -> bool {
     }
 }
 
-/// First logical block past the end of `inode`.
+/// Returns the first logical block after the end of `inode`.
 pub(crate) fn end(superblock: &Superblock, inode: &Inode) -> u64 {
     inode.size().div_ceil(superblock.bytes(1).max(1)).min(LOGICAL_END)
 }
@@ -140,7 +140,8 @@ mod tests {
     use crate::filesystem::Filesystem;
     use crate::testing::{BLOCK, Image, extent, node};
 
-    /// Inodes 12 to 14 have four blocks and the size of two; the list is as `next` says, from 12 on.
+    /// Builds inodes 12 to 14 with four blocks each and a size of two. `next` links the list, which
+    /// starts at 12.
     fn open(next: [u32; 3], links: u8) -> Filesystem {
         let mut image = Image::with(|raw| raw.last_orphan = 12.into());
         for (number, next) in (12..).zip(next) {
@@ -157,7 +158,7 @@ mod tests {
         image.open()
     }
 
-    /// Blocks that each has, by its map.
+    /// Returns the number of mapped blocks of each inode.
     fn blocks(fs: &Filesystem) -> [u64; 3] {
         [12, 13, 14].map(|number| {
             let inode = fs.inode(number).unwrap();
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn lists_come_to_an_end() {
         assert_eq!(blocks(&open([13, 12, 0], 1)), [2, 2, 4]);
-        // The second is not taken with a number behind it that none has.
+        // The second inode is rejected, because the number after it is out of range.
         assert_eq!(blocks(&open([13, 1 << 30, 0], 1)), [2, 4, 4]);
         assert_eq!(blocks(&open([8, 0, 0], 1)), [2, 4, 4]);
     }

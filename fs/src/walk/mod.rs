@@ -1,4 +1,4 @@
-//! Walking a tree: every directory once, in order, with what comes next read ahead.
+//! Tree walks, which visit every directory once, in a defined order, and read metadata ahead.
 
 pub(crate) mod readahead;
 pub(crate) mod sorted_entries;
@@ -15,49 +15,48 @@ use crate::format::inode::Inode;
 use crate::walk::readahead::{Ahead, LOOKED_THROUGH};
 use crate::walk::sorted_entries::{Item, Listing};
 
-/// Deepest nesting that is followed.
+/// Maximum depth of nested directories.
 const DEPTH_MAX: usize = 4096;
 
-/// In which order a [`Walk`] goes. Entries of a directory are always in the order of their names,
-/// by bytes.
+/// The order of a [`Walk`]. The entries of a directory are always sorted by the bytes of their
+/// names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WalkOrder {
-    /// What is in a directory comes right after its own entry, as `find` does.
+    /// The contents of a directory follow directly after its entry, as in `find`.
     #[default]
     DepthFirst,
-    /// All entries of a directory come before what is in the directories among them, as `ls -R`
-    /// does.
+    /// The contents of the subdirectories follow after all entries of a directory, as in `ls -R`.
     ByDirectory,
 }
 
-/// What a [`Walk`] has come to.
+/// The event of a step in a [`Walk`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkEvent {
-    /// A directory, whose entries come next. That it is the entry of another was told before.
+    /// The walk enters a directory, whose entries follow. Its own [`Entry`](Self::Entry), in the
+    /// parent, came before.
     Enter,
-    /// An entry of the directory that was entered last and not left; or what the walk began with,
-    /// if that is no directory.
+    /// An entry of the current directory, or the start of the walk, if that is not a directory.
     Entry,
-    /// The end of a directory's entries. Each that was entered is left.
+    /// The walk leaves the current directory. Each directory that was entered is left.
     Leave,
 }
 
 /// A step of a [`Walk`].
 #[derive(Clone, Copy, Debug)]
 pub struct Visit<'w> {
-    /// What this is.
+    /// The event.
     pub event: WalkEvent,
-    /// The path that the walk began with, and the names from there, with one slash before each.
+    /// The path: the start of the walk, and the names below it, each after one slash.
     pub path: &'w [u8],
-    /// The last name of the path; empty for what the walk began with.
+    /// The last name of the path; empty at the start of the walk.
     pub name: &'w [u8],
     /// The inode.
     pub inode: &'w Inode,
-    /// Directories above, as far as the walk has come through them: 0 for what it began with.
+    /// Number of directories between the start of the walk and this inode; 0 for the start.
     pub depth: usize,
 }
 
-/// A walk through a tree, made by [`Filesystem::walk`].
+/// A tree walk, created by [`Filesystem::walk`].
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -71,7 +70,7 @@ pub struct Visit<'w> {
 ///             println!("{:>12} {}", visit.inode.size(), visit.path.escape_ascii());
 ///         }
 ///         Ok(_) => {}
-///         // It goes on with what comes next.
+///         // The walk continues after an error.
 ///         Err(error) => eprintln!("{}: {error}", walk.path().escape_ascii()),
 ///     }
 /// }
@@ -79,50 +78,50 @@ pub struct Visit<'w> {
 /// # }
 /// ```
 ///
-/// Memory is that of the names of the directories that are entered at a time, and 4 bytes or so for
-/// each directory of the tree. Inodes and directories that come next are read ahead, as far as
-/// [`Options::read_ahead`](crate::Options::read_ahead) allows, so that many reads are in flight.
+/// The walk keeps in memory the names of the directories on the current path, and about 4 bytes for
+/// each directory of the tree. Inodes and directories are read ahead within
+/// [`Options::read_ahead`](crate::Options::read_ahead), so that many reads are in flight.
 pub struct Walk {
     fs: Filesystem,
     order: WalkOrder,
     max_depth: usize,
     todo: Todo,
     path: Vec<u8>,
-    /// Where the last name of the path starts.
+    /// Byte offset of the last name in `path`.
     name: usize,
-    /// What the path leads to.
+    /// The inode of `path`.
     inode: Inode,
     stack: Vec<Frame>,
     seen: HashSet<u32>,
-    /// Where the last inode was.
+    /// The location of the last inode that was read.
     near: Near,
     ahead: Ahead,
-    /// One that was used, for its memory.
+    /// An unused list, kept to reuse its memory.
     spare: Listing,
 }
 
-/// What the next step begins with.
+/// The action of the next step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Todo {
     Begin,
-    /// The directory at the path.
+    /// Enter the directory at `path`.
     Enter,
-    /// The next entry.
+    /// Visit the next entry.
     GoOn,
 }
 
-/// A directory that was entered.
+/// A directory on the current path.
 struct Frame {
     inode: Inode,
-    /// Its path, and the last name of that.
+    /// Length of the directory's path, and byte offset of its last name.
     path: usize,
     name: usize,
     listing: Listing,
-    /// The entry that comes next.
+    /// Index of the next entry.
     next: usize,
-    /// Inodes of entries before this one have been read ahead.
+    /// Index of the first entry whose inode was not read ahead.
     ahead: usize,
-    /// All entries were given; those that are left are the directories among them.
+    /// All entries were visited, and `listing` now contains only the directories to enter.
     given: bool,
 }
 
@@ -134,9 +133,9 @@ impl fmt::Debug for Walk {
 }
 
 impl Filesystem {
-    /// A walk through all that is in and below the directory `inode`, in the order
-    /// [`WalkOrder::DepthFirst`]. `path` is what the paths of the walk begin with. Of what is no
-    /// directory there is one [`WalkEvent::Entry`].
+    /// Starts a walk through `inode` and everything below it, in the order
+    /// [`WalkOrder::DepthFirst`]. Paths in the walk begin with `path`. If `inode` is not a
+    /// directory, the walk yields one [`WalkEvent::Entry`].
     pub fn walk(&self, path: &[u8], inode: &Inode) -> Walk {
         Walk {
             fs: self.clone(),
@@ -163,19 +162,20 @@ impl Walk {
         self
     }
 
-    /// Has directories at most `depth` deep be entered: with 0 only the first.
+    /// Sets the maximum depth of directories to enter. With 0, only the start is entered.
     #[must_use]
     pub fn max_depth(mut self, depth: usize) -> Self {
         self.max_depth = depth;
         self
     }
 
-    /// The path of the last step, or of what has failed.
+    /// Returns the path of the last step, or of the last error.
     pub fn path(&self) -> &[u8] {
         &self.path
     }
 
-    /// Whether the last [`WalkEvent::Entry`], or the entry that failed, is the last of its directory.
+    /// Returns true if the last [`WalkEvent::Entry`], or the entry that failed, is the last of its
+    /// directory.
     pub fn is_last(&self) -> bool {
         self.stack.last().is_none_or(|frame| frame.listing.get(frame.next).is_none())
     }
@@ -192,13 +192,13 @@ impl Walk {
         }
     }
 
-    /// The next step, or `None` at the end.
+    /// Returns the next step, or `None` at the end.
     ///
     /// # Errors
-    /// Damage to a directory, or to the inode of an entry; that it is of a kind that cannot be read;
-    /// a directory that was found before, or is nested too deep ([`Error::TooDeep`]: 4,096); a
-    /// failure of the source. [`path`](Self::path) tells where. The walk goes on behind it: a
-    /// directory that cannot be read is not entered, and nothing of it is told.
+    /// Damage to a directory or to the inode of an entry; an unsupported inode; a directory that
+    /// was visited before, or is nested too deep ([`Error::TooDeep`]: 4,096); a failure of the
+    /// source. [`path`](Self::path) returns the path of the error. The walk then continues after
+    /// it: a directory that cannot be read is not entered, and none of its entries are returned.
     pub fn step(&mut self) -> Option<Result<Visit<'_>, Error>> {
         match std::mem::replace(&mut self.todo, Todo::GoOn) {
             Todo::Begin if self.inode.is_dir() => return Some(self.enter()),
@@ -240,7 +240,7 @@ impl Walk {
         Visit { event, path: &self.path, name, inode: &self.inode, depth }
     }
 
-    /// That an inode which is named is not in use is damage.
+    /// An entry that refers to a free inode is damage.
     fn named(&self, error: Error) -> Error {
         match (error, self.stack.last()) {
             (Error::InodeNotInUse { inode }, Some(frame)) => {
@@ -251,7 +251,7 @@ impl Walk {
         }
     }
 
-    /// Begins the directory that the path leads to.
+    /// Enters the directory at `path`.
     fn enter(&mut self) -> Result<Visit<'_>, Error> {
         let (number, depth) = (self.inode.number(), self.stack.len());
         if depth > DEPTH_MAX {
@@ -288,7 +288,8 @@ impl Walk {
         Ok(self.visit(WalkEvent::Enter, depth))
     }
 
-    /// Ends what is left of the last directory; its depth, if that is the end of its entries.
+    /// Leaves the current directory. Returns its depth after its last entry, or `None` after its
+    /// last subdirectory.
     fn leave(&mut self) -> Option<usize> {
         let mut frame = self.stack.pop()?;
         if frame.given {
@@ -309,7 +310,7 @@ impl Walk {
         Some(depth)
     }
 
-    /// Reads the inodes of the entries from `index` on.
+    /// Reads ahead the inodes of the entries from `index` on.
     fn read_ahead(&mut self, index: usize) {
         let window = self.ahead.window(&self.fs);
         let Some(frame) = self.stack.last_mut() else { return };
@@ -324,7 +325,8 @@ impl Walk {
         if has_kinds || self.fs.read_ahead() == 0 {
             return;
         }
-        // Directories that are to be read ahead must be known as such.
+        // If entries do not store their type, read the inodes to find the directories to read
+        // ahead.
         for index in index..index.saturating_add(window) {
             let item = self.stack.last().and_then(|frame| frame.listing.get(index)).copied();
             let Some(item) = item else { break };
@@ -335,13 +337,13 @@ impl Walk {
         }
     }
 
-    /// An inode that is not far from the one before, as a rule.
+    /// Reads an inode, which is usually near the one before.
     fn read(&mut self, number: u32) -> Result<Inode, Error> {
         let bytes = self.fs.inode_bytes_near(number, &mut self.near)?;
         self.fs.parse_inode(number, &bytes)
     }
 
-    /// The entry that the path leads to.
+    /// Visits the entry at `path`.
     fn entry(&mut self, index: usize, item: Item) -> Result<Visit<'_>, Error> {
         let depth = self.stack.len();
         if self.stack.last().is_some_and(|frame| index >= frame.ahead) {

@@ -1,4 +1,4 @@
-//! What a walk comes to next, read before it gets there.
+//! Read-ahead of a walk: the inodes and directories that it will visit next.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -11,36 +11,36 @@ use crate::format::inode::Inode;
 
 use crate::map;
 
-/// Directories that are read ahead at a time, at most.
+/// Maximum number of directories to read ahead at a time.
 const DIRECTORIES: usize = 128;
-/// How far down at a time: the directories in those, the ones in them.
+/// Levels of subdirectories to read ahead at a time.
 const LEVELS: usize = 8;
-/// Entries that are looked through for directories that come next.
+/// Number of coming entries that are searched for directories.
 pub(crate) const LOOKED_THROUGH: usize = 4096;
-/// Bytes of a directory that are read ahead. Of larger ones the inodes are left to the window: they
-/// come in the order of names, and these are not.
+/// Bytes of a directory to read ahead. The inodes of larger directories are left to the window,
+/// because their entries are not stored in the order of the walk.
 const FIRST: u64 = 64 << 10;
-/// Entries whose inodes are read ahead at a time.
+/// Number of entries whose inodes are read ahead at a time.
 const WINDOW: usize = 1024;
 
-/// What has been read ahead. All of it is in the filesystem's cache: what is lost there is read
-/// again.
+/// The state of the read-ahead. The data is only in the filesystem's cache: blocks that are evicted
+/// are read again when they are needed.
 #[derive(Default)]
 pub(crate) struct Ahead {
-    /// Directories that were read ahead and have not been entered since, or not long ago.
+    /// Directories that were read ahead and are not entered yet.
     directories: HashSet<u32>,
     numbers: Vec<u32>,
 }
 
 impl Ahead {
-    /// Entries whose inodes are read ahead at a time.
+    /// Returns the number of entries whose inodes are read ahead at a time.
     pub(crate) fn window(&self, fs: &Filesystem) -> usize {
-        // Each may be in a block of its own.
+        // Each inode may be in a block of its own.
         let blocks = fs.superblock().block_at(fs.read_ahead());
         usize::try_from(blocks).unwrap_or(usize::MAX).clamp(1, WINDOW)
     }
 
-    /// Reads the inodes of entries.
+    /// Reads ahead the inodes `coming`.
     pub(crate) fn inodes(&mut self, fs: &Filesystem, coming: impl Iterator<Item = u32>) {
         if fs.read_ahead() == 0 {
             return;
@@ -51,21 +51,21 @@ impl Ahead {
         fs.prefetch(fs.inode_blocks(&self.numbers));
     }
 
-    /// Whether a directory, which is entered now, was read ahead.
+    /// Removes a directory that is being entered, and returns true if it was read ahead.
     pub(crate) fn has(&mut self, number: u32) -> bool {
         self.directories.remove(&number)
     }
 
-    /// Reads directories, the inodes of what is in them, and the directories among those.
+    /// Reads ahead directories, the inodes of their entries, and their subdirectories.
     pub(crate) fn directories(&mut self, fs: &Filesystem, coming: impl Iterator<Item = u32>) {
         if fs.read_ahead() == 0 {
             return;
         }
         if self.directories.len() > DIRECTORIES.saturating_mul(4) {
-            // They were skipped, or are far away.
+            // These directories were skipped, or come much later.
             self.directories.clear();
         }
-        // In the order in which they come, and whether they have been read.
+        // The directories in the order of the walk, each with a flag: already read.
         let mut order: Vec<(u32, bool)> = coming
             .filter(|number| !self.directories.contains(number))
             .take(DIRECTORIES)
@@ -86,15 +86,15 @@ impl Ahead {
                     deeper.push((child, false));
                 }
             }
-            // What is far away has time.
+            // Directories far ahead are left for later.
             deeper.truncate(DIRECTORIES);
             order = deeper;
         }
     }
 
-    /// Reads some directories and the inodes of what is in them, as long as there is something `left`
-    /// of the blocks that may be read ahead. Gives the directories that are in them, each
-    /// behind the one that it is in.
+    /// Reads ahead the directories of one level and the inodes of their entries, and subtracts the
+    /// blocks from `left`. Returns pairs of a directory and a subdirectory in it, in the order of
+    /// the directories.
     fn level(&mut self, fs: &Filesystem, level: &[u32], left: &mut u64) -> Vec<(u32, u32)> {
         self.inodes(fs, level.iter().copied());
         let inodes = level.iter().filter_map(|&number| fs.inode(number).ok());
@@ -124,10 +124,11 @@ impl Ahead {
         below
     }
 
-    /// The inodes of what is in a directory, in order; `below` gets the directories among them.
+    /// Collects the inode numbers of a directory's entries in `self.numbers`, sorted, and appends
+    /// the subdirectories to `below`.
     fn entries(&mut self, fs: &Filesystem, directory: &Inode, below: &mut Vec<(u32, u32)>) {
         self.numbers.clear();
-        // What is wrong with it is told when it is entered.
+        // Errors are reported when the directory is entered.
         let Ok(mut entries) = fs.read_dir(directory) else { return };
         let _ = entries.each(|inode, _, kind| {
             self.numbers.push(inode);

@@ -1,4 +1,4 @@
-//! The names of a directory in memory: compact, and sorted.
+//! The sorted entries of a directory in a compact form.
 
 use std::ops::ControlFlow;
 
@@ -8,10 +8,10 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 
-/// The entries of a directory. A name takes its own bytes and 24 more.
+/// The entries of a directory. Each uses 24 bytes and the bytes of its name.
 #[derive(Default)]
 pub(crate) struct Listing {
-    /// All names, one after the other.
+    /// All names, without separators.
     names: Vec<u8>,
     items: Vec<Item>,
 }
@@ -19,13 +19,13 @@ pub(crate) struct Listing {
 /// An entry.
 #[derive(Clone, Copy)]
 pub(crate) struct Item {
-    /// The first bytes of the name behind those that all have in common: most comparisons need no
-    /// more.
+    /// The first bytes of the name after the prefix that all names share. They decide most
+    /// comparisons.
     key: u64,
-    /// Where the name starts.
+    /// Byte offset of the name in `names`.
     at: u32,
     length: u8,
-    /// What it is, as far as that is known.
+    /// File type, if it is known.
     pub kind: Option<FileType>,
     /// Number of the inode.
     pub inode: u32,
@@ -34,8 +34,8 @@ pub(crate) struct Item {
 const _: () = assert!(size_of::<Item>() == 24);
 
 impl Listing {
-    /// Takes the place of what is in `self` by the entries of a directory, sorted by name; those of
-    /// the same name stay in their order.
+    /// Replaces the contents by the entries of a directory, sorted by name. Entries with equal
+    /// names keep their order.
     pub(crate) fn read(&mut self, fs: &Filesystem, directory: &Inode) -> Result<(), Error> {
         self.clear();
         let mut too_large = false;
@@ -57,7 +57,7 @@ impl Listing {
         self.items.clear();
     }
 
-    /// `None` if there is no room.
+    /// Appends an entry. Returns `None` if the names exceed 4 GiB.
     fn push(&mut self, inode: u32, name: &[u8], kind: Option<FileType>) -> Option<()> {
         let at = u32::try_from(self.names.len()).ok()?;
         let length = u8::try_from(name.len()).ok()?;
@@ -75,7 +75,7 @@ impl Listing {
         let common = items.iter().map(in_common).min().unwrap_or(0);
         for item in items.iter_mut() {
             let rest = name_of(names, item).get(common..).unwrap_or_default();
-            // No name has a zero byte: a shorter one comes first.
+            // Names have no zero bytes, so zero padding sorts a prefix before longer names.
             let mut key = [0; 8];
             key.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
             item.key = u64::from_be_bytes(key);
@@ -98,19 +98,19 @@ impl Listing {
         name_of(&self.names, item)
     }
 
-    /// The entries from `start` on.
+    /// Returns the entries from `start` on.
     pub(crate) fn rest(&self, start: usize) -> &[Item] {
         self.items.get(start..).unwrap_or_default()
     }
 
-    /// Notes what an entry is.
+    /// Sets the type of an entry.
     pub(crate) fn set_kind(&mut self, index: usize, kind: Option<FileType>) {
         if let Some(item) = self.items.get_mut(index) {
             item.kind = kind;
         }
     }
 
-    /// The directories alone, in no more memory than they need.
+    /// Returns a list of only the directories, with no spare capacity.
     pub(crate) fn directories(&self) -> Self {
         let directories =
             || self.items.iter().filter(|item| item.kind == Some(FileType::Directory));
@@ -120,7 +120,7 @@ impl Listing {
             items: Vec::with_capacity(directories().count()),
         };
         for item in directories() {
-            // There is room: there was for more.
+            // This cannot fail, because the larger list had room for all names.
             let _ = only.push(item.inode, self.name(item), item.kind);
         }
         only
@@ -162,7 +162,7 @@ mod tests {
         ];
         assert_eq!(sorted(&names), expected);
         assert_eq!(sorted(&["b", "\u{fc}", "a", "B"]), ["B 3", "a 2", "b 0", "\u{fc} 1"]);
-        // Of a damaged directory.
+        // Equal names, as in a damaged directory.
         assert_eq!(sorted(&["same", "a", "same"]), ["a 1", "same 0", "same 2"]);
     }
 

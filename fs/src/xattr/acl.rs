@@ -1,17 +1,17 @@
-//! POSIX access control lists, as they are on disk and as programs see them.
+//! POSIX access control lists, in the on-disk form and in the form that `getxattr` returns.
 
 use std::fmt;
 
 use crate::format::corrupt::Problem;
 
-/// Version of the form on disk, where entries without an id are short.
+/// Version of the on-disk form, in which entries without an id are shorter.
 const DISK_VERSION: u32 = 1;
-/// Version of the form that `getxattr` gives.
+/// Version of the form that `getxattr` returns.
 const XATTR_VERSION: u32 = 2;
-/// The id of entries that have none, in what `getxattr` gives.
+/// The id of entries without one, in the form that `getxattr` returns.
 const NO_ID: u32 = u32::MAX;
 
-/// Who an entry is about.
+/// The user or group that an entry applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AclTag {
@@ -23,22 +23,22 @@ pub enum AclTag {
     OwningGroup,
     /// A group, by id.
     Group(u32),
-    /// The most that users, groups and the owning group can have.
+    /// The upper limit for users, groups and the owning group.
     Mask,
-    /// Everybody else.
+    /// All other users.
     Other,
 }
 
-/// Who may do what.
+/// An entry of an access control list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AclEntry {
-    /// Who.
+    /// The user or group.
     pub tag: AclTag,
-    /// Read is 4, write 2, execute 1.
+    /// Permission bits: 4 is read, 2 write, 1 execute.
     pub permissions: u16,
 }
 
-/// An access control list. [`Display`](fmt::Display) writes it as `getfacl -n` does, one entry a
+/// An access control list. [`Display`](fmt::Display) prints it like `getfacl -n`, one entry per
 /// line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acl {
@@ -46,12 +46,12 @@ pub struct Acl {
 }
 
 impl Acl {
-    /// The entries, in the order in which they are stored.
+    /// Returns the entries in stored order.
     pub fn entries(&self) -> &[AclEntry] {
         &self.entries
     }
 
-    /// Decodes what is on disk: a version, and entries of 4 bytes, or of 8 where there is an id.
+    /// Decodes the on-disk form: a version, and entries of 4 bytes, or 8 bytes if they have an id.
     pub(crate) fn from_disk(bytes: &[u8]) -> Result<Self, Problem> {
         let mut rest = after_version(bytes, DISK_VERSION)?;
         let mut entries = Vec::new();
@@ -73,8 +73,8 @@ impl Acl {
         Ok(Self { entries })
     }
 
-    /// Decodes what `getxattr` gives for `system.posix_acl_access`: a version, and entries of 8
-    /// bytes.
+    /// Decodes the form that `getxattr` returns for `system.posix_acl_access`: a version, and
+    /// entries of 8 bytes.
     pub(crate) fn from_xattr(bytes: &[u8]) -> Result<Self, Problem> {
         let rest = after_version(bytes, XATTR_VERSION)?;
         let (chunks, left) = rest.as_chunks::<8>();
@@ -91,7 +91,7 @@ impl Acl {
         if left.is_empty() { Ok(Self { entries }) } else { Err(Problem::AclEntry { offset: end }) }
     }
 
-    /// What `getxattr` gives.
+    /// Encodes the form that `getxattr` returns.
     pub(crate) fn to_xattr(&self) -> Vec<u8> {
         let mut bytes = XATTR_VERSION.to_le_bytes().to_vec();
         for entry in &self.entries {

@@ -1,4 +1,4 @@
-//! The block of extended attributes that an inode may have, and may share with others.
+//! The block of extended attributes of an inode, which several inodes may share.
 
 use std::mem::offset_of;
 
@@ -22,11 +22,11 @@ struct RawHeader {
     reserved: [U32; 3],
 }
 
-/// Size of the header, bytes: the entries follow it.
+/// Size of the header, bytes. The entries follow it.
 pub(crate) const HEADER: usize = 32;
 const _: () = assert!(size_of::<RawHeader>() == HEADER && offset_of!(RawHeader, checksum) == 16);
 
-/// Checks the header of block `number` and its checksum.
+/// Checks the header and the checksum of block `number`.
 pub(crate) fn check(superblock: &Superblock, number: u64, block: &[u8]) -> Result<(), Problem> {
     let Ok((header, rest)) = RawHeader::ref_from_prefix(block) else {
         return Err(Problem::Missing { logical: 0 });

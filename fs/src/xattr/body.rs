@@ -1,4 +1,4 @@
-//! Extended attributes inside of an inode, behind its fields.
+//! Extended attributes inside an inode, after its fields.
 
 use super::MAGIC;
 use crate::format::corrupt::Problem;
@@ -6,15 +6,17 @@ use crate::format::superblock::Superblock;
 use crate::format::xattr_entry::{Entry, Value, entries};
 use crate::xattr::name::SYSTEM;
 
-/// Name of the attribute that holds what of a file's inline data is not in `i_block`.
+/// Name of the attribute that holds the inline data after the first 60 bytes, which are in
+/// `i_block`.
 const INLINE_DATA: &[u8] = b"data";
 
-/// Whether what an inode has behind its fields are attributes: a magic number says so.
+/// Returns true if the space after an inode's fields holds attributes: it begins with a magic
+/// number.
 pub(crate) fn is_there(space: &[u8]) -> bool {
     space.starts_with(&MAGIC.to_le_bytes())
 }
 
-/// The attributes in what an inode has behind its fields.
+/// Parses the attributes in the space after an inode's fields.
 pub(crate) fn attributes<'a>(
     superblock: &Superblock,
     space: &'a [u8],
@@ -25,7 +27,8 @@ pub(crate) fn attributes<'a>(
     }
 }
 
-/// What follows the 60 bytes of inline data in `i_block`; `None` if there is no inline data.
+/// Returns the inline data after the first 60 bytes, which are in `i_block`; `None` if the
+/// attribute does not exist.
 pub(crate) fn inline_data<'a>(
     superblock: &Superblock,
     space: &'a [u8],
@@ -36,7 +39,7 @@ pub(crate) fn inline_data<'a>(
         None => Ok(None),
         Some(Value::Here(value)) => Ok(Some(value)),
         Some(Value::Inode { number, .. }) => {
-            let rule = "inline data cannot be in an inode of its own";
+            let rule = "inline data must not be in an inode of its own";
             Err(Problem::Field { field: "inode of system.data", value: number.into(), rule })
         }
     }

@@ -1,11 +1,11 @@
-//! The hashes of extended attributes whose values are in inodes.
+//! Hashes of extended attributes whose values are in inodes of their own.
 
-/// Mixes the hash of a value into that of a name, as entries have it.
+/// Returns the hash of an entry: the hash of its name, mixed with the hash of its value.
 pub(crate) fn entry(name: &[u8], value: u32) -> u32 {
     mix(name.iter().map(|&byte| u32::from(byte)), value)
 }
 
-/// The same as kernels have computed it where `char` is signed.
+/// Returns the hash of an entry as kernels with a signed `char` computed it.
 pub(crate) fn entry_signed(name: &[u8], value: u32) -> u32 {
     mix(name.iter().map(|&byte| i32::from(byte.cast_signed()).cast_unsigned()), value)
 }

@@ -1,5 +1,5 @@
-//! Extended attributes: inside of the inode, in a block of their own, and with large values in
-//! other inodes.
+//! Extended attributes: inside the inode, in a block of attributes, and, for large values, in
+//! inodes of their own.
 
 pub(crate) mod acl;
 mod block;
@@ -26,9 +26,9 @@ const MAGIC: u32 = 0xea02_0000;
 /// An extended attribute.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Xattr {
-    /// The whole name, such as `user.mime_type`: in no particular encoding, without zero bytes.
+    /// The whole name, such as `user.mime_type`, in any encoding, without zero bytes.
     pub name: Vec<u8>,
-    /// The value as `getxattr` gives it, at most 64 KiB.
+    /// The value in the form that `getxattr` returns, at most 64 KiB.
     pub value: Vec<u8>,
 }
 
@@ -41,10 +41,10 @@ impl fmt::Debug for Xattr {
     }
 }
 
-/// An attribute whose value may have to be read.
+/// An attribute whose value may not have been read yet.
 struct Found {
     index: u8,
-    /// Without the prefix.
+    /// The name without its prefix.
     rest: Vec<u8>,
     value: FoundValue,
 }
@@ -64,10 +64,11 @@ impl From<Entry<'_>> for Found {
     }
 }
 
-/// The extended attributes of an inode: those in the inode first, each lot in the order in which
-/// it is stored. A value that is in another inode is read when its turn comes.
+/// An iterator over the extended attributes of an inode: those inside the inode first, then those
+/// in the block, each in stored order. A value in another inode is read when the iterator reaches
+/// it.
 ///
-/// An error is that of one value; there may be more items.
+/// An error concerns one value; more items may follow.
 pub struct Xattrs {
     fs: Filesystem,
     owner: (u32, u32),
@@ -94,8 +95,8 @@ impl Iterator for Xattrs {
 
 impl std::iter::FusedIterator for Xattrs {}
 
-/// A value as `getxattr` gives it; `None` for an access control list without entries, which is as
-/// good as none.
+/// Returns a value in the form that `getxattr` returns; `None` for an access control list without
+/// entries, which is the same as no list.
 fn value(fs: &Filesystem, owner: (u32, u32), found: Found) -> Result<Option<Vec<u8>>, Error> {
     let Found { index, rest, value } = found;
     let value = match value {
@@ -112,12 +113,12 @@ fn value(fs: &Filesystem, owner: (u32, u32), found: Found) -> Result<Option<Vec<
 }
 
 impl Filesystem {
-    /// The extended attributes of `inode`: those that `listxattr` gives to root, values as
-    /// `getxattr` gives them.
+    /// Returns the extended attributes of `inode` that `listxattr` lists for root, with their
+    /// values in the form that `getxattr` returns.
     ///
     /// # Errors
     /// Damage to the attributes, or a failure of the source. The iterator fails with damage to a
-    /// value that is in another inode, or to an access control list.
+    /// value in another inode, or to an access control list.
     pub fn xattrs(&self, inode: &Inode) -> Result<Xattrs, Error> {
         let mut found = Vec::new();
         self.each_attribute(inode, |entry| found.push(Found::from(entry)))?;
@@ -125,8 +126,8 @@ impl Filesystem {
         Ok(Xattrs { fs: self.clone(), owner, found: found.into_iter() })
     }
 
-    /// The value of the extended attribute `name` (such as `user.mime_type`) of `inode`; `None` if
-    /// it has none of this name.
+    /// Returns the value of the extended attribute `name` (such as `user.mime_type`) of `inode`;
+    /// `None` if the attribute does not exist.
     ///
     /// # Errors
     /// As [`Filesystem::xattrs`] and its iterator.
@@ -141,7 +142,7 @@ impl Filesystem {
         found.map_or(Ok(None), |found| value(self, owner, found))
     }
 
-    /// The access control list of `inode`, if it has one.
+    /// Returns the access control list of `inode`, if there is one.
     ///
     /// # Errors
     /// As [`Filesystem::xattr`].
@@ -149,7 +150,8 @@ impl Filesystem {
         self.acl_of(inode, b"system.posix_acl_access")
     }
 
-    /// The access control list that what is made in the directory `inode` gets, if it has one.
+    /// Returns the default access control list of the directory `inode`, which new files in it
+    /// inherit, if there is one.
     ///
     /// # Errors
     /// As [`Filesystem::xattr`].
@@ -157,7 +159,8 @@ impl Filesystem {
         self.acl_of(inode, b"system.posix_acl_default")
     }
 
-    /// Whether `inode` has an access control list of either kind, without reading it.
+    /// Returns true if `inode` has an access control list of either kind, without reading its
+    /// value.
     ///
     /// # Errors
     /// As [`Filesystem::xattrs`].
@@ -175,14 +178,14 @@ impl Filesystem {
         acl.map(Some).map_err(|problem| Structure::Acl(inode.number()).corrupt(problem))
     }
 
-    /// Calls `with` for each attribute, those that programs do not see included.
+    /// Calls `with` for each attribute, including those that programs cannot see.
     fn each_attribute(&self, inode: &Inode, mut with: impl FnMut(Entry<'_>)) -> Result<(), Error> {
         if !inode.may_have_attributes() {
             return Ok(());
         }
         let (superblock, number) = (self.superblock(), inode.number());
         let bytes = self.inode_bytes(number)?;
-        // The block may have been read again since the inode was.
+        // Parse the inode again, because its block may have been read again since.
         let inode = Inode::parse(superblock, number, &bytes)?;
         let corrupt = |problem| Structure::Attributes { inode: number }.corrupt(problem);
         for entry in body::attributes(superblock, inode.attribute_space(&bytes)).map_err(corrupt)? {

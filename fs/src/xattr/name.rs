@@ -1,14 +1,13 @@
-//! Names of extended attributes: a number stands for the first part of each.
+//! Names of extended attributes, whose prefixes are stored as numbers.
 
 /// `EXT4_XATTR_INDEX_POSIX_ACL_ACCESS`.
 pub(crate) const ACL_ACCESS: u8 = 2;
 /// `EXT4_XATTR_INDEX_POSIX_ACL_DEFAULT`.
 pub(crate) const ACL_DEFAULT: u8 = 3;
-/// `EXT4_XATTR_INDEX_SYSTEM`, which no program gets to see: inline data.
+/// `EXT4_XATTR_INDEX_SYSTEM`, for inline data, which programs cannot see.
 pub(crate) const SYSTEM: u8 = 7;
 
-/// What the numbers stand for. Those that are missing have names that only the filesystem itself
-/// uses, or none.
+/// The numbers and their prefixes. The missing numbers are unused or internal to the filesystem.
 const PREFIXES: &[(u8, &[u8])] = &[
     (1, b"user."),
     (ACL_ACCESS, b"system.posix_acl_access"),
@@ -18,7 +17,7 @@ const PREFIXES: &[(u8, &[u8])] = &[
     (10, b"gnu."),
 ];
 
-/// A whole name; `None` for one that programs do not see.
+/// Returns the whole name; `None` if programs cannot see the attribute.
 pub(crate) fn whole(index: u8, rest: &[u8]) -> Option<Vec<u8>> {
     let (_, prefix) = PREFIXES.iter().find(|&&(known, _)| known == index)?;
     Some([prefix, rest].concat())
@@ -35,7 +34,7 @@ mod tests {
         assert_eq!(whole(6, b"capability").unwrap(), b"security.capability");
         assert_eq!(whole(10, b"author").unwrap(), b"gnu.author");
         assert_eq!(whole(SYSTEM, b"data"), None);
-        assert_eq!(whole(9, b"c"), None, "what encryption needs");
+        assert_eq!(whole(9, b"c"), None, "the context of encryption");
         assert_eq!(whole(0, b"x"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Values of extended attributes that have an inode of their own (`ea_inode`).
+//! Values of extended attributes in inodes of their own (`ea_inode`).
 
 use nvio_iomap::MappingKind;
 
@@ -13,17 +13,17 @@ use crate::format::inode_flags::InodeFlags;
 use crate::map;
 use crate::map::run::MapRun;
 
-/// A value in an inode, as an entry describes it.
+/// A reference from an entry to a value in an inode.
 pub(crate) struct Reference<'a> {
-    /// The inode that the attribute is of: its number and generation.
+    /// Number and generation of the inode that owns the attribute.
     pub(crate) owner: (u32, u32),
     /// The attribute's name without its prefix.
     pub(crate) name: &'a [u8],
-    /// The inode that has the value.
+    /// Number of the inode that holds the value.
     pub(crate) number: u32,
     /// Size of the value, bytes, at most [`VALUE_MAX`](crate::format::xattr_entry::VALUE_MAX).
     pub(crate) size: u32,
-    /// Hash of name and value.
+    /// Hash of the name and the value.
     pub(crate) hash: u32,
 }
 
@@ -39,7 +39,11 @@ impl Reference<'_> {
         let inode = fs.named_inode(number, structure)?;
         if inode.kind() != FileType::Regular || !inode.flags().contains(InodeFlags::EA_INODE) {
             let (field, value) = ("flags", inode.flags().bits().into());
-            return corrupt(Problem::Field { field, value, rule: "it holds no attribute" });
+            return corrupt(Problem::Field {
+                field,
+                value,
+                rule: "the inode does not hold an attribute",
+            });
         }
         if inode.size() != u64::from(size) {
             let (value, expected) = (inode.size(), size.into());
@@ -50,7 +54,7 @@ impl Reference<'_> {
         Ok(value)
     }
 
-    /// All of the value. It has no holes.
+    /// Reads the whole value, which has no holes.
     fn contents(
         &self,
         fs: &Filesystem,
@@ -80,13 +84,14 @@ impl Reference<'_> {
         Ok(value)
     }
 
-    /// The value's own hash is in the inode's time of access, and the entry's covers the name, too.
+    /// Verifies the hash of the value, which is stored in the inode's access time, and the hash of
+    /// the entry, which also covers the name.
     fn verify(&self, fs: &Filesystem, inode: &Inode, value: &[u8]) -> Result<(), Problem> {
         let seconds = |time: crate::format::time::Timestamp| {
             time.seconds.cast_unsigned() & u64::from(u32::MAX)
         };
         let stored = seconds(inode.atime());
-        // The Lustre filesystem has its own way: an inode that points back, and no hashes.
+        // Values written by Lustre have no hashes; their inode refers back to the owner.
         if stored != u64::from(self.hash)
             && (seconds(inode.mtime()), inode.generation())
                 == (u64::from(self.owner.0), self.owner.1)
@@ -114,7 +119,7 @@ mod tests {
 
     const VALUE: &[u8] = &[b'v'; 5000];
 
-    /// A filesystem with a value in inode 13, which `change` may change.
+    /// Builds a filesystem with a value in inode 13; `change` edits that inode.
     fn filesystem(change: impl FnOnce(&mut [u8])) -> Filesystem {
         let mut image = Image::with(|raw| raw.incompat = (raw.incompat.get() | 0x400).into());
         let hash = crc32c(image.superblock.checksum_seed, VALUE);
@@ -171,12 +176,14 @@ mod tests {
         assert!(told(|it| it.hash ^= 1).contains("hash of the entry is"));
         assert!(told(|it| it.size = 4999).contains("size is 5000, not 4999"));
         assert!(told(|it| it.number = 12).contains("the entry at byte 0 refers to inode 12"));
-        assert!(told(|it| (it.owner, it.number) = ((13, 0), 12)).contains("holds no attribute"));
-        assert!(told(|it| it.number = 14).contains("refers to inode 14, which is not in use"));
+        assert!(
+            told(|it| (it.owner, it.number) = ((13, 0), 12)).contains("does not hold an attribute")
+        );
+        assert!(told(|it| it.number = 14).contains("refers to inode 14, which is free"));
         let damaged = |change: fn(&mut [u8])| read(&filesystem(change), |_| ()).unwrap_err();
         assert!(damaged(|bytes| bytes[0x8] ^= 1).contains("its checksum is"));
         let hole = damaged(|bytes| bytes[0x28 + 16] = 1);
-        assert!(hole.contains("logical block 1 is not there"), "{hole}");
-        assert!(damaged(|bytes| bytes[0x28 + 17] = 0x80).contains("logical block 0 is not there"));
+        assert!(hole.contains("logical block 1 is missing"), "{hole}");
+        assert!(damaged(|bytes| bytes[0x28 + 17] = 0x80).contains("logical block 0 is missing"));
     }
 }

@@ -1,12 +1,12 @@
-//! MD4 with half of its rounds' steps, on pieces of 32 bytes.
+//! The "half MD4" hash: MD4 with half of the steps in each round, on blocks of 32 bytes.
 
-/// Words of text that one step takes.
+/// Words of input in each step.
 pub(crate) const WORDS: usize = 8;
 
 type Mix = fn(u32, u32, u32) -> u32;
 
-/// A round: how three words of the state are mixed, what is added, the order in which the words
-/// of the text come, and by how much is rotated.
+/// A round: the mixing function, the constant to add, the order of the input words, and the
+/// rotations.
 struct Round {
     mix: Mix,
     constant: u32,
@@ -35,14 +35,14 @@ const ROUNDS: [Round; 3] = [
     },
 ];
 
-/// Takes a piece of text into the state.
+/// Mixes a block of input into the state.
 pub(crate) fn step(state: &mut [u32; 4], text: [u32; WORDS]) {
     let [mut a, mut b, mut c, mut d] = *state;
     for Round { mix, constant, order, rotations } in &ROUNDS {
         for (index, rotation) in order.iter().zip(rotations.iter().cycle()) {
             let word = text.get(*index).copied().unwrap_or_default();
             let sum = a.wrapping_add(mix(b, c, d)).wrapping_add(word).wrapping_add(*constant);
-            // The words of the state change places: the next step is for the one before.
+            // Rotate the roles of the state words for the next step.
             (a, b, c, d) = (d, sum.rotate_left(*rotation), b, c);
         }
     }

@@ -1,14 +1,14 @@
-//! Hashes of names: by which function, and of what state they start from.
+//! Hashes of names: the functions and their parameters.
 
 use super::{half_md4, legacy, tea};
 
-/// What stands for "after the last hash"; no name has it.
+/// The value reserved for "after the last hash", which no name may have.
 const END: u32 = 0xffff_fffe;
-/// The state without a seed.
+/// The initial state if the superblock has no seed.
 const START: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
 
-/// Whether bytes of names are taken as signed. It is noted in the superblock, because it was once
-/// as the processor has it.
+/// Signedness of the bytes of names. The superblock records it, because early kernels used the
+/// processor's `char`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Chars {
     Signed,
@@ -16,7 +16,7 @@ pub(crate) enum Chars {
 }
 
 impl Chars {
-    /// A byte as a number of 32 bits.
+    /// Extends a byte to 32 bits.
     pub(crate) fn value(self, byte: u8) -> u32 {
         match self {
             Self::Signed => i32::from(byte.cast_signed()).cast_unsigned(),
@@ -25,20 +25,21 @@ impl Chars {
     }
 }
 
-/// The function.
+/// A hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Function {
-    /// Without a seed, and weak.
+    /// The original function, which is weak and takes no seed.
     Legacy,
     HalfMd4,
     Tea,
-    /// Of decrypted names, under a key; entries carry their hash with them.
+    /// Keyed hash of decrypted names. Entries store the hash, because it cannot be computed without
+    /// the key.
     SipHash,
 }
 
 impl Function {
-    /// Out of the byte that the superblock and roots of trees have for it. Those that stand for the
-    /// unsigned functions are never on disk.
+    /// Decodes the value in the superblock or in the root of a tree. The values of the unsigned
+    /// variants are never stored on disk.
     pub(crate) fn from_raw(raw: u8) -> Option<Self> {
         match raw {
             0 => Some(Self::Legacy),
@@ -53,24 +54,24 @@ impl Function {
 /// The hash of a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hash {
-    /// By which trees are ordered. The lowest bit is 0.
+    /// The order of names in the tree. The lowest bit is 0.
     pub major: u32,
-    /// Orders what has the same `major` when a directory is listed.
+    /// The order of names with the same `major` in a listing.
     pub minor: u32,
 }
 
-/// How the superblock says that names are hashed.
+/// The parameters of hashes in the superblock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HashParameters {
     pub seed: [u32; 4],
-    /// `None` if nobody has noted it yet.
+    /// Signedness of bytes; `None` if it is not recorded.
     pub chars: Option<Chars>,
-    /// The function for directories without a tree of their own, as it is on disk.
+    /// The on-disk value of the function for directories that have no tree yet.
     pub default_function: u8,
 }
 
 impl HashParameters {
-    /// Out of the fields of the superblock.
+    /// Decodes the fields of the superblock.
     pub(crate) fn new(seed: [u32; 4], flags: u32, default_function: u8) -> Self {
         const SIGNED: u32 = 0x1;
         const UNSIGNED: u32 = 0x2;
@@ -82,8 +83,7 @@ impl HashParameters {
         Self { seed, chars, default_function }
     }
 
-    /// The hash of `name`. [`Function::SipHash`] needs a key, which nobody has here: it gives
-    /// `None`.
+    /// Returns the hash of `name`, or `None` for [`Function::SipHash`], which needs a key.
     pub(crate) fn hash(&self, function: Function, chars: Chars, name: &[u8]) -> Option<Hash> {
         let mut state = if self.seed == [0; 4] { START } else { self.seed };
         let (major, minor) = match function {
@@ -108,8 +108,7 @@ impl HashParameters {
     }
 }
 
-/// Calls `step` for one piece of the name after another. What the last one lacks is filled with
-/// its length.
+/// Calls `step` for each block of the name. The last block is padded with the length of the rest.
 fn pieces<const WORDS: usize>(name: &[u8], chars: Chars, mut step: impl FnMut([u32; WORDS])) {
     for piece in name.chunks(WORDS.saturating_mul(4).max(1)) {
         let length = u32::try_from(piece.len()).unwrap_or(0);

@@ -1,10 +1,10 @@
-//! The first hash of names, "legacy".
+//! The "legacy" hash of names, the oldest function.
 
 use std::num::Wrapping;
 
 use super::hash::Chars;
 
-/// The hash of a name; there is neither a seed nor a second half.
+/// Returns the hash of a name. This function uses no seed and returns no minor hash.
 pub(crate) fn hash(name: &[u8], chars: Chars) -> u32 {
     let (mut last, mut before) = (Wrapping(0x12a3_fe2d_u32), Wrapping(0x37ab_e8f9_u32));
     for &byte in name {

@@ -1,4 +1,4 @@
-//! From a name to the blocks that may have it.
+//! Lookup of a name in a hash tree.
 
 use zerocopy::FromBytes;
 
@@ -18,19 +18,19 @@ use crate::format::features::CompatFeatures;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 
-/// Size of the hash that an entry carries, in directories where they do, bytes.
+/// Size of the hash that entries store in encrypted directories that ignore case, bytes.
 const OWN_HASH: usize = 8;
 
-/// Whether a directory has a hash tree.
+/// Returns true if a directory has a hash tree.
 pub(crate) fn has_tree(fs: &Filesystem, inode: &Inode) -> bool {
     inode.flags().contains(InodeFlags::INDEX)
         && !inode.has_inline_data()
         && fs.superblock().compat_features().contains(CompatFeatures::DIR_INDEX)
 }
 
-/// Why a search of a tree ended.
+/// The reason why a tree search stopped.
 pub(crate) enum Stop {
-    /// The tree is of no use; the names are where they are without it.
+    /// The tree is unusable. The caller searches all blocks of the directory instead.
     Unusable(Unusable),
     Failed(Error),
 }
@@ -47,8 +47,8 @@ impl From<Unusable> for Stop {
     }
 }
 
-/// Looks for a name in a directory that has a tree: `search` is called for one block after another
-/// that may have it, until it gives something.
+/// Searches a directory that has a tree: calls `search` for each block that may contain the name,
+/// until it returns `Some`.
 pub(crate) fn find<T>(
     fs: &Filesystem,
     inode: &Inode,
@@ -58,7 +58,7 @@ pub(crate) fn find<T>(
     let mut map = DirMap::new(fs, inode)?;
     let superblock = fs.superblock();
     let known = superblock.hash.chars;
-    // Nobody has noted how bytes are taken: it may have been either way.
+    // If the superblock does not record the signedness of bytes, search with both.
     let both = [known.unwrap_or(Chars::Signed), known.unwrap_or(Chars::Unsigned)];
     let mut before = None;
     for chars in both {
@@ -83,7 +83,7 @@ pub(crate) fn find<T>(
     Ok(None)
 }
 
-/// Reads a block that must have entries of the tree.
+/// Reads a block that must contain entries of the tree.
 fn index_block(
     fs: &Filesystem,
     inode: &Inode,
@@ -92,8 +92,8 @@ fn index_block(
 ) -> Result<Block, Error> {
     let block = map.block(index)?;
     let structure = Structure::DirectoryBlock { inode: inode.number(), index };
-    // In front of a node's entries is one of a directory, which takes the whole block. That of the
-    // root is ".".
+    // A node starts with an unused directory entry that spans the whole block, and the root with
+    // ".".
     let front = RawEntry::ref_from_prefix(&block).ok();
     let length = front.map_or(0, |(entry, _)| decode_rec_len(entry.rec_len.get(), block.len()));
     if index != 0 && length != block.len() {
@@ -107,16 +107,16 @@ fn index_block(
     Ok(block)
 }
 
-/// A walk through the blocks that names of one hash may be in.
+/// An iteration over the blocks that may contain names of one hash.
 struct Walk<'a> {
     fs: &'a Filesystem,
     inode: &'a Inode,
     map: DirMap,
     has_own_hashes: bool,
     hash: Hash,
-    /// The nodes from the root on, and where in each.
+    /// The path from the root to the current block.
     path: Vec<Step>,
-    /// Blocks visited.
+    /// Number of blocks visited.
     visits: u64,
 }
 
@@ -128,7 +128,7 @@ struct Step {
 }
 
 impl Walk<'_> {
-    /// Goes from the root to the first block, and gives its index.
+    /// Descends from the root to the first block, and returns its index.
     fn start(&mut self, root: Root) -> Result<u64, Stop> {
         let Root { levels, mut node, .. } = root;
         let mut index = 0;
@@ -148,7 +148,7 @@ impl Walk<'_> {
         Err(Unusable::Levels(levels).into())
     }
 
-    /// Goes on to the next block, if names with the same hash go on there.
+    /// Advances to the next block, if it may contain names of the same hash.
     fn next(&mut self) -> Result<Option<u64>, Stop> {
         let levels = self.path.len();
         let hash = loop {
@@ -175,15 +175,15 @@ impl Walk<'_> {
     fn node(&mut self, index: u32) -> Result<Node, Stop> {
         self.count()?;
         let block = index_block(self.fs, self.inode, &mut self.map, index.into())?;
-        // Where entries carry their hashes, there is room for one of the entry in front, although the
-        // node's own begin there.
+        // If entries store their hashes, the kernel subtracts the size of one hash from the space
+        // of the node, although the node's entries start before that space.
         let front =
             if self.has_own_hashes { node::START.saturating_add(OWN_HASH) } else { node::START };
         let limit = node::limit(self.fs.superblock(), block.len().saturating_sub(front));
         Ok(Node::new(block, node::START, limit)?)
     }
 
-    /// Reads a block with names.
+    /// Reads a block that contains names.
     fn read(&mut self, index: u64) -> Result<Block, Stop> {
         self.count()?;
         let block = self.map.block(index)?;
@@ -193,7 +193,8 @@ impl Walk<'_> {
         Ok(block)
     }
 
-    /// No block is in a sound tree twice. This bounds what a hostile one can cost.
+    /// Counts a visited block. A valid tree refers to each block once, so more visits than blocks
+    /// indicate damage, and the cost of a search is bounded.
     fn count(&mut self) -> Result<(), Unusable> {
         self.visits = self.visits.saturating_add(1);
         if self.visits > self.map.count() { Err(Unusable::TooManyBlocks) } else { Ok(()) }

@@ -1,8 +1,9 @@
-//! Hash trees: directories in which a name is found without a search of all blocks.
+//! Hash trees, which locate a name without a search of all blocks of the directory.
 //!
-//! The first block of such a directory has "." and "..", and in the rest of the latter's space the
-//! [root](root). It and the [nodes](node) below it lead from the [hash](hash) of a name to the block
-//! that the name is in, if it is there. Those blocks are as in other directories.
+//! The first block of such a directory contains ".", "..", and, in the remaining space of the entry
+//! "..", the [root](root). The root and the [nodes](node) below it map the [hash](hash) of a name
+//! to the block that contains the name. Blocks of names are formatted as in directories without a
+//! tree.
 
 pub(crate) mod half_md4;
 pub(crate) mod hash;

@@ -1,4 +1,4 @@
-//! The entries of a node: which block has the names from a hash on.
+//! Nodes of a hash tree, which map ranges of hashes to blocks.
 
 use std::mem::offset_of;
 
@@ -10,17 +10,17 @@ use crate::format::superblock::Superblock;
 
 /// Size of an entry, bytes.
 pub(crate) const ENTRY: usize = 8;
-/// Where the entries of a node start that is not the root: behind a directory entry not in use.
+/// Byte offset of the entries in a node other than the root, after an unused directory entry.
 pub(crate) const START: usize = 8;
-/// Bits of an entry's block number; the others are kept for something else.
+/// Bits of the block number in an entry; the others are reserved.
 const BLOCK_MASK: u32 = 0x0fff_ffff;
 
 /// `struct dx_entry`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawEntry {
-    /// Lowest hash in the block. The lowest bit says that names with the same hash are also in the
-    /// block before. The first entry, which has all that is lower, has [`RawCountLimit`] here.
+    /// Lowest hash in the block. If the lowest bit is set, names with this hash are also in the
+    /// block before. The first entry, for all lower hashes, holds [`RawCountLimit`] instead.
     hash: U32,
     block: U32,
 }
@@ -29,34 +29,34 @@ struct RawEntry {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct RawCountLimit {
-    /// Entries that there is room for.
+    /// Capacity, entries.
     pub limit: U16,
-    /// Entries in use, this one included.
+    /// Entries in use, including this one.
     pub count: U16,
 }
 
 const _: () = assert!(size_of::<RawEntry>() == ENTRY && offset_of!(RawEntry, block) == 4);
 
-/// What is wrong with an index, so that the kernel does not use it.
+/// A reason why the kernel does not use a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unusable {
-    #[error("hash function {0} is not known, or not for this directory")]
+    #[error("hash function {0} is unknown, or invalid in this directory")]
     Function(u8),
-    #[error("flags {0:#x} are not known")]
+    #[error("flags {0:#x} are unknown")]
     Flags(u8),
     #[error("{0} levels are too many")]
     Levels(u8),
-    #[error("there is room for {found} entries in a node, not for {expected}")]
+    #[error("the capacity of a node is {found} entries, not {expected}")]
     Limit { found: u16, expected: u16 },
     #[error("{count} of {limit} entries are in use")]
     Count { count: u16, limit: u16 },
-    #[error("block {0} is below itself")]
+    #[error("block {0} is one of its own descendants")]
     Cycle(u32),
-    #[error("it leads to more blocks than the directory has")]
+    #[error("it refers to more blocks than the directory has")]
     TooManyBlocks,
 }
 
-/// A node in its block, the root included.
+/// A parsed node, which may be the root.
 pub(crate) struct Node {
     block: Block,
     start: usize,
@@ -64,7 +64,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// The node whose entries start at `start`, of which there may be `limit`.
+    /// Parses the node whose entries start at byte `start`, and whose capacity must be `limit`.
     pub(crate) fn new(block: Block, start: usize, limit: u16) -> Result<Self, Unusable> {
         let rest = block.get(start..).unwrap_or_default();
         let Ok((counts, _)) = RawCountLimit::ref_from_prefix(rest) else {
@@ -86,8 +86,8 @@ impl Node {
             .map_or(&[], |(entries, _)| entries)
     }
 
-    /// Index of the last entry whose hash is not above `hash`. Where hashes are out of order it is
-    /// the same as the kernel's: the steps are.
+    /// Returns the index of the last entry whose hash is not above `hash`. If hashes are out of
+    /// order, the result is the kernel's, because the search takes the same steps.
     pub(crate) fn search(&self, hash: u32) -> usize {
         let entries = self.entries();
         let (mut low, mut high) = (1, self.count);
@@ -101,18 +101,19 @@ impl Node {
         low.saturating_sub(1)
     }
 
-    /// Lowest hash of entry `at`, if there is one. The first entry has none.
+    /// Returns the lowest hash of entry `at`. The first entry does not store one.
     pub(crate) fn hash(&self, at: usize) -> Option<u32> {
         Some(self.entries().get(at)?.hash.get())
     }
 
-    /// Index in the directory of the block that entry `at` is for.
+    /// Returns the block that entry `at` refers to, as an index in the directory.
     pub(crate) fn child(&self, at: usize) -> Option<u32> {
         Some(self.entries().get(at)?.block.get() & BLOCK_MASK)
     }
 }
 
-/// Entries that fit into `space` bytes of a node, beside its checksum.
+/// Returns the number of entries that fit into `space` bytes of a node, less the space for its
+/// checksum.
 pub(crate) fn limit(superblock: &Superblock, space: usize) -> u16 {
     let checksum = if superblock.has_metadata_csum() { ENTRY } else { 0 };
     let limit = space.saturating_sub(checksum).checked_div(ENTRY).unwrap_or(0);
@@ -123,7 +124,7 @@ pub(crate) fn limit(superblock: &Superblock, space: usize) -> u16 {
 mod tests {
     use super::*;
 
-    /// A node of entries with these hashes; the first is not looked at.
+    /// Builds a node of entries with these hashes. The first hash is not used.
     fn node(hashes: &[u32]) -> Node {
         let mut bytes = vec![0; START];
         let count = hashes.len() as u16;
@@ -148,7 +149,7 @@ mod tests {
             assert_eq!(node.child(0), Some(100), "the upper bits are not the number's");
             assert_eq!((node.child(count), node.hash(count)), (None, None));
         }
-        // Out of order: an end is found, and it is one of the entries.
+        // If hashes are out of order, the search ends at one of the entries.
         assert!(node(&[0, 50, 3, 9, 2]).search(5) < 5);
     }
 

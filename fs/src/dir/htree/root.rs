@@ -10,7 +10,7 @@ use crate::dir::htree::node::{Node, Unusable};
 use crate::format::features::IncompatFeatures;
 use crate::format::superblock::Superblock;
 
-/// Where the root is in its block: behind the entries "." and "..".
+/// Byte offset of the root in its block, after the entries "." and "..".
 pub(crate) const INFO: usize = 24;
 
 /// `struct dx_root_info`.
@@ -19,7 +19,7 @@ pub(crate) const INFO: usize = 24;
 pub(crate) struct RawRootInfo {
     pub reserved: U32,
     pub hash_version: u8,
-    /// Size of this structure, bytes; entries come after it.
+    /// Size of this structure, bytes. The entries follow it.
     pub info_length: u8,
     /// Levels of nodes between the root and the blocks with names.
     pub levels: u8,
@@ -28,7 +28,7 @@ pub(crate) struct RawRootInfo {
 
 const _: () = assert!(size_of::<RawRootInfo>() == 8);
 
-/// What the root says of its tree.
+/// The parsed root of a tree.
 pub(crate) struct Root {
     pub function: Function,
     /// Levels of nodes below the root, at most 2.
@@ -37,8 +37,8 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// The root in the first block of a directory. `with_hashes` says whether the directory's
-    /// entries carry their hashes.
+    /// Parses the root in the first block of a directory. `with_hashes` is true if the directory's
+    /// entries store their hashes.
     pub(crate) fn parse(
         superblock: &Superblock,
         block: Block,

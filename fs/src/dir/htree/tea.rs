@@ -1,15 +1,15 @@
-//! The Tiny Encryption Algorithm as a hash: the text is the key, the state what is encrypted.
+//! The Tiny Encryption Algorithm as a hash: the text is the key, and the state is encrypted.
 
 use std::num::Wrapping;
 
-/// What is added to the sum in each round: 2^32 over the golden ratio.
+/// The increment of the sum in each round: 2^32 divided by the golden ratio.
 const DELTA: Wrapping<u32> = Wrapping(0x9e37_79b9);
 const ROUNDS: u32 = 16;
 
-/// Words of text that one step takes.
+/// Words of input in each step.
 pub(crate) const WORDS: usize = 4;
 
-/// Takes a piece of text into the state. Only half of the state takes part.
+/// Mixes a block of input into the first half of the state.
 pub(crate) fn step(state: &mut [u32; 4], text: [u32; WORDS]) {
     let [a, b, c, d] = text.map(Wrapping);
     let [first, second, ..] = state;

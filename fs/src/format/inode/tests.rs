@@ -1,9 +1,9 @@
-//! Inodes, good and bad.
+//! Tests of valid and damaged inodes.
 
 use super::*;
 use crate::format::superblock::tests::{sample, seal};
 
-/// An inode of 256 bytes with its checksum: `change` sets fields in the raw bytes.
+/// Builds an inode with a valid checksum; `change` edits its bytes before.
 pub(crate) fn raw_inode(
     superblock: &Superblock,
     number: u32,
@@ -80,7 +80,7 @@ fn small_extra_sizes() {
         let inode = Inode::parse(&superblock, 12, &bytes);
         assert_eq!(inode.is_ok(), good, "{size}");
         if let Ok(inode) = inode {
-            // 0 stands for all of them.
+            // An extra size of 0 means that all fields are present.
             assert_eq!(inode.crtime().is_some(), size == 0 || size >= 20, "{size}");
         }
     }
@@ -94,8 +94,8 @@ fn impossible_inodes() {
     };
     assert_eq!(parse(|bytes| bytes[0x1a] = 0), "inode 12 is not in use");
     assert_eq!(parse(|bytes| bytes[..2].fill(0)), "inode 12 is not in use");
-    assert!(parse(|bytes| bytes[1] = 0xf0).contains("no type of file"));
-    assert!(parse(|bytes| bytes[0x6f] = 0x80).contains("size is 9223372036854775808, at most"));
+    assert!(parse(|bytes| bytes[1] = 0xf0).contains("not a file type"));
+    assert!(parse(|bytes| bytes[0x6f] = 0x80).contains("size is 9223372036854775808, the maximum"));
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Superblocks, good and bad.
+//! Tests of valid and damaged superblocks.
 
 use zerocopy::FromBytes;
 
 use super::*;
 use crate::format::raw_superblock::SUPERBLOCK_SIZE;
 
-/// A sound superblock: 8,192 blocks of 4 KiB in one group, 256-byte inodes, 64-byte
+/// Returns a valid superblock: 8,192 blocks of 4 KiB in one group, 256-byte inodes, 64-byte
 /// descriptors, metadata checksums.
 pub(crate) fn sample() -> RawSuperblock {
     let mut raw = RawSuperblock::read_from_bytes(&[0; SUPERBLOCK_SIZE]).unwrap();
@@ -29,7 +29,7 @@ pub(crate) fn sample() -> RawSuperblock {
     seal(raw)
 }
 
-/// Puts the right checksum in.
+/// Updates the checksum.
 pub(crate) fn seal(mut raw: RawSuperblock) -> RawSuperblock {
     raw.checksum = crc32c(!0, &raw.as_bytes()[..1020]).into();
     raw

@@ -1,4 +1,4 @@
-//! Extent trees, good and bad.
+//! Tests of valid and damaged extent trees.
 
 use nvio_iomap::{Mapper, Mapping, MappingKind, Op};
 
@@ -9,7 +9,7 @@ use crate::testing::{BLOCK, FREE, Image, extent, index, node};
 
 const INODE: u32 = 12;
 
-/// A file with this root; it is as large as it may be.
+/// Creates a file of the maximum size with this root.
 fn with_root(image: &mut Image, root: &[u8]) {
     image.inode(INODE, |bytes| {
         bytes[4..8].copy_from_slice(&0xffff_f000u32.to_le_bytes());
@@ -67,7 +67,7 @@ fn written_unwritten_and_holes() {
     let listed: Vec<Extent> = file.extents().map(Result::unwrap).collect();
     let flags: Vec<_> = listed.iter().map(|extent| (extent.unwritten, extent.last)).collect();
     assert_eq!(flags, [(false, false), (true, false), (false, false), (false, true)]);
-    // What no file can have is a hole.
+    // Positions past the maximum file size are a hole.
     let end = 0xffff_ffff * BLOCK as u64;
     let beyond = file.begin(u64::MAX - 1, 1, Op::empty()).unwrap();
     assert_eq!((beyond.offset, beyond.end()), (end, u64::MAX));
@@ -76,7 +76,7 @@ fn written_unwritten_and_holes() {
 
 #[test]
 fn the_longest_extents() {
-    // 32,768 blocks do not fit in 8,192; that the length is understood is in the message.
+    // 32,768 blocks do not fit into 8,192. The message shows that the length was decoded correctly.
     let message = root_error(&node(0, 4, &[extent(0, 32768, 100)]));
     assert!(
         message.ends_with(
@@ -94,7 +94,7 @@ fn the_longest_extents() {
 fn every_depth() {
     for depth in 1..=5u16 {
         let mut image = Image::new();
-        // Blocks FREE + depth - 1 to FREE; the leaf has blocks 10 to 13 of [7, 50).
+        // Index blocks are FREE + depth - 1 down to FREE. The leaf maps blocks 10 to 13 of [7, 50).
         with_root(
             &mut image,
             &node(depth, 4, &[index(7, FREE + u64::from(depth) - 1), index(50, FREE + 9)]),
@@ -115,7 +115,7 @@ fn every_depth() {
         assert_eq!(map(&mut file, 49), (MappingKind::Hole, 14, 36, 0), "depth {depth}");
         assert_eq!(map(&mut file, 60), (MappingKind::Mapped, 60, 1, 3000), "depth {depth}");
         assert_eq!(file.extents().map(Result::unwrap).count(), 2);
-        // What has been mapped is known.
+        // Positions that were mapped before are cached.
         for block in [0, 11, 49, 60, 1000] {
             file.begin(block * BLOCK as u64, 1, Op::NOWAIT).unwrap();
         }
@@ -137,8 +137,8 @@ fn cold_and_nowait() {
 fn broken_headers() {
     let root = "corrupt extent tree root of inode 12: ";
     let cases = [
-        (node(0, 5, &[]), "room for entries is 5, at most 4 is possible"),
-        (node(6, 4, &[index(0, FREE)]), "depth is 6, at most 5 is possible"),
+        (node(0, 5, &[]), "room for entries is 5, the maximum is 4"),
+        (node(6, 4, &[index(0, FREE)]), "depth is 6, the maximum is 5"),
         (node(1, 4, &[]), "it has no entries"),
         (vec![0; 12], "its magic number is 0x0, not 0xf30a"),
     ];
@@ -147,7 +147,7 @@ fn broken_headers() {
     }
     let mut bytes = node(0, 4, &[]);
     bytes[2] = 5;
-    assert!(root_error(&bytes).contains("count of entries is 5, at most 4"));
+    assert!(root_error(&bytes).contains("count of entries is 5, the maximum is 4"));
 }
 
 #[test]

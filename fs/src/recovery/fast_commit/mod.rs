@@ -1,8 +1,8 @@
-//! Fast commits: changes of single files since the last full commit, noted behind the log.
+//! Fast commits: changes of single files since the last full commit, stored after the log.
 //!
-//! A kernel replays them into the structures on the device. Here they become patches on top of
-//! these: inodes, ranges of maps, names in directories. [`scan`] finds what is complete, [`replay`]
-//! makes the patches.
+//! The kernel applies them to the structures on the device. Here they become patches that readers
+//! apply: inodes, ranges of maps, and names in directories. [`scan`] finds the complete fast
+//! commits, and [`replay`] creates the patches.
 
 mod names;
 mod ranges;
@@ -33,41 +33,41 @@ impl Area for FastCommitArea {
     }
 }
 
-/// What fast commits have changed.
+/// The patches of all fast commits.
 #[derive(Debug, Default)]
 pub(crate) struct FastCommit {
     inodes: HashMap<u32, Patch>,
     names: HashMap<u32, Arc<NameChanges>>,
-    /// Bytes of inodes that are kept.
+    /// Total size of the patched inodes, bytes.
     bytes: usize,
     commits: u32,
 }
 
-/// What has changed of an inode.
+/// The patches of one inode.
 #[derive(Debug, Default)]
 struct Patch {
-    /// The inode as it is now, with its checksum; `None` if only its map has changed.
+    /// The new inode with its checksum; `None` if only the map has changed.
     bytes: Option<Block>,
     ranges: Ranges,
 }
 
 impl FastCommit {
-    /// How many were replayed.
+    /// Returns the number of fast commits that were replayed.
     pub(crate) fn commits(&self) -> u32 {
         self.commits
     }
 
-    /// The inode `number`, if it has changed.
+    /// Returns the bytes of inode `number`, if it was replaced.
     pub(crate) fn inode(&self, number: u32) -> Option<&Block> {
         self.inodes.get(&number)?.bytes.as_ref()
     }
 
-    /// Changes of an inode's map, if there are any.
+    /// Returns the changes of an inode's map, if there are any.
     pub(crate) fn ranges(&self, number: u32) -> Option<&Ranges> {
         self.inodes.get(&number).map(|patch| &patch.ranges).filter(|ranges| !ranges.is_empty())
     }
 
-    /// Changes of a directory's names, if there are any.
+    /// Returns the changes of a directory's names, if there are any.
     pub(crate) fn names(&self, directory: u32) -> Option<&Arc<NameChanges>> {
         self.names.get(&directory)
     }

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use crate::format::file_type::FileType;
 
-/// What a name became.
+/// The change of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameChange {
-    /// It is for this inode.
+    /// The name was added or replaced, and refers to this inode.
     For(u32, FileType),
-    /// It is not there any more.
+    /// The name was removed.
     Removed,
 }
 
-/// NameChanges that are not as the directory's blocks say.
+/// The names of a directory that differ from its blocks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NameChanges {
     changes: BTreeMap<Box<[u8]>, NameChange>,
-    /// The directory is a new one: its blocks were never written.
+    /// The directory is new, and its blocks were never written.
     is_new: bool,
 }
 
@@ -26,7 +26,7 @@ impl NameChanges {
         Self { is_new: true, ..Self::default() }
     }
 
-    /// Whether there is nothing in the directory's blocks.
+    /// Returns true if the directory's blocks must be ignored.
     pub(crate) fn is_new(&self) -> bool {
         self.is_new
     }
@@ -35,12 +35,12 @@ impl NameChanges {
         self.changes.insert(name.into(), change);
     }
 
-    /// What the name became; `None` if it is as in the blocks.
+    /// Returns the change of a name; `None` if it is unchanged.
     pub(crate) fn get(&self, name: &[u8]) -> Option<NameChange> {
         self.changes.get(name).copied()
     }
 
-    /// The names that were added, in order.
+    /// Returns the added names, sorted.
     pub(crate) fn added(&self) -> impl Iterator<Item = (&[u8], u32, FileType)> {
         self.changes.iter().filter_map(|(name, change)| match *change {
             NameChange::For(inode, kind) => Some((&**name, inode, kind)),

@@ -9,21 +9,21 @@ use crate::format::superblock::Superblock;
 use crate::map::RunBuilder;
 use crate::map::run::MapRun;
 
-/// What a range of logical blocks became.
+/// The change of a range of logical blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Change {
     end: u64,
     /// [`Mapped`](MappingKind::Mapped), [`Unwritten`](MappingKind::Unwritten) or
     /// [`Hole`](MappingKind::Hole).
     kind: MappingKind,
-    /// Block of the device; 0 for a hole.
+    /// First physical block; 0 for a hole.
     physical: u64,
 }
 
-/// Ranges of logical blocks that are not as the file's tree says.
+/// The ranges of logical blocks that differ from the file's extent tree.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ranges {
-    /// By their start, without overlap.
+    /// Changes by their first logical block, without overlap.
     changes: BTreeMap<u64, Change>,
 }
 
@@ -32,13 +32,13 @@ impl Ranges {
         self.changes.is_empty()
     }
 
-    /// The range is mapped to the blocks from `physical` on.
+    /// Maps the range to the blocks from `physical` on.
     pub(crate) fn map(&mut self, range: Range<u64>, physical: u64, unwritten: bool) {
         let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
         self.insert(range, kind, physical);
     }
 
-    /// The range has no blocks.
+    /// Unmaps the range.
     pub(crate) fn remove(&mut self, range: Range<u64>) {
         self.insert(range, MappingKind::Hole, 0);
     }
@@ -47,7 +47,7 @@ impl Ranges {
         if range.is_empty() {
             return;
         }
-        // What reaches into the range from before is cut, and goes on behind it.
+        // A change that begins before the range is split, and continues after it.
         if let Some((&start, &before)) = self.changes.range(..range.start).next_back()
             && before.end > range.start
         {
@@ -61,17 +61,17 @@ impl Ranges {
         self.changes.insert(range.start, Change { end: range.end, kind, physical });
     }
 
-    /// What of a change from `start` on is behind `end`.
+    /// Inserts the part after `end` of a change that starts at `start`.
     fn insert_rest(&mut self, start: u64, change: Change, end: u64) {
         if change.end > end {
             self.changes.insert(end, change.from(start, end));
         }
     }
 
-    /// The leaf, with what has changed in its range.
+    /// Applies the changes to a run of the stored map.
     pub(crate) fn apply(&self, superblock: &Superblock, leaf: MapRun) -> MapRun {
         let (start, end) = (superblock.block_at(leaf.start()), superblock.block_at(leaf.end()));
-        // One may begin before the leaf.
+        // A change may begin before the run.
         let first = self.changes.range(..=start).next_back().map_or(start, |(&first, _)| first);
         let mut changes = self.changes.range(first..end.max(first)).peekable();
         if changes.peek().is_none() {
@@ -98,7 +98,7 @@ impl Ranges {
 }
 
 impl Change {
-    /// The part of a change from `start` on that begins with block `at`.
+    /// Returns the part from block `at` on of a change that starts at `start`.
     fn from(self, start: u64, at: u64) -> Self {
         let physical = match self.kind {
             MappingKind::Hole => 0,
@@ -108,7 +108,7 @@ impl Change {
     }
 }
 
-/// Adds what the leaf has of a range.
+/// Appends the stored mappings of a range.
 fn push_stored(
     built: &mut RunBuilder<'_>,
     superblock: &Superblock,
@@ -140,7 +140,7 @@ mod tests {
 
     const BLOCK: u64 = 4096;
 
-    /// What each of 64 blocks is: its place on the device and whether it is unwritten.
+    /// The expected state of 64 blocks: physical block, and whether it is unwritten.
     type Model = Vec<Option<(u64, bool)>>;
 
     fn leaf(superblock: &Superblock, model: &Model, blocks: Range<u64>) -> MapRun {

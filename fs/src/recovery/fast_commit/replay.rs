@@ -1,4 +1,4 @@
-//! The second pass: tags become patches.
+//! The second pass: creating patches from tags.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::recovery::fast_commit::tag;
 use crate::recovery::fast_commit::tag::{Found, Tag};
 use crate::recovery::fast_commit::{FastCommit, NameChange, NameChanges, Patch, Ranges};
 
-/// Most bytes of inodes that are kept.
+/// Maximum total size of patched inodes, bytes.
 const INODES_MAX: usize = 64 << 20;
 
-/// The blocks of an area for fast commits.
+/// A fast-commit area.
 pub(crate) trait Area {
-    /// Blocks of the area.
+    /// Returns the number of blocks.
     fn blocks(&self) -> u32;
 
-    /// Block `index`, from 0.
+    /// Returns block `index`, from 0.
     fn block(&mut self, index: u32) -> Result<&[u8], Error>;
 }
 
-/// Makes patches of the fast commits on top of the transaction before `transaction`. `fs` is as it
-/// is after that one. `None` if there are none.
+/// Creates the patches of the fast commits with number `transaction`. `fs` is the filesystem after
+/// the transaction before. Returns `None` if there are no valid fast commits.
 ///
 /// # Errors
-/// If the first fast commit is damaged, or what is in them makes no sense; a failure of the source.
+/// If the first fast commit is damaged, or a tag is invalid; a failure of the source.
 pub(crate) fn replay(
     fs: &Filesystem,
     area: &mut impl Area,
@@ -73,7 +73,7 @@ pub(crate) fn replay(
 struct Replay<'a> {
     fs: &'a Filesystem,
     found: FastCommit,
-    /// Block of the area.
+    /// Index of the current block of the area.
     index: u32,
 }
 
@@ -118,7 +118,8 @@ impl Replay<'_> {
         }
     }
 
-    /// Logical blocks of an inode with extents; `None` if there is no such inode.
+    /// Returns the range of logical blocks of an inode with extents; `None` if there is no such
+    /// inode.
     fn range(&self, number: u32, logical: u64, count: u64) -> Result<Option<Range<u64>>, Error> {
         let end = logical.saturating_add(count);
         if end > LOGICAL_END {
@@ -134,7 +135,7 @@ impl Replay<'_> {
         self.found.inodes.entry(number).or_default()
     }
 
-    /// The inode as it is so far; `None` if it is not in use, or none that may be changed.
+    /// Returns the inode in its current state; `None` if it is not in use, or is reserved.
     fn inode(&self, number: u32) -> Result<Option<Inode>, Error> {
         let superblock = self.fs.superblock();
         if number != inode::ROOT && number < superblock.first_inode {
@@ -146,7 +147,7 @@ impl Replay<'_> {
         };
         match parsed {
             Ok(inode) => Ok(Some(inode)),
-            // Without it, names and blocks would be missing.
+            // Do not ignore a wrong checksum, because names and blocks would be lost.
             Err(Error::Corrupt(corrupt)) if corrupt.is_checksum() => Err(Error::Corrupt(corrupt)),
             Err(Error::InodeNotInUse { .. } | Error::NoSuchInode { .. } | Error::Corrupt(_)) => {
                 Ok(None)
@@ -155,7 +156,7 @@ impl Replay<'_> {
         }
     }
 
-    /// The bytes of an inode as it is so far.
+    /// Returns the bytes of an inode in its current state.
     fn bytes(&self, number: u32) -> Result<Vec<u8>, Error> {
         match self.found.inode(number) {
             Some(bytes) => Ok(bytes.to_vec()),
@@ -187,7 +188,7 @@ impl Replay<'_> {
         self.set_bytes(number, bytes)
     }
 
-    /// The inode that a name is for so far.
+    /// Returns the inode that a name refers to in the current state.
     fn find(&self, directory: &Inode, name: &[u8]) -> Result<Option<u32>, Error> {
         let names = self.found.names(directory.number());
         match names.and_then(|names| names.get(name)) {
@@ -206,7 +207,7 @@ impl Replay<'_> {
         Arc::make_mut(self.found.names.entry(directory).or_default())
     }
 
-    /// Adds a name; false if it is there already, or there is no such directory.
+    /// Adds a name. Returns false if it exists, or if the directory does not.
     fn add_name(&mut self, name: &tag::Name<'_>, inode: &Inode) -> Result<bool, Error> {
         if name.name.iter().any(|&byte| byte == b'/' || byte == 0) {
             return Err(self.corrupt(Problem::EntryName { offset: 0 }));
@@ -227,7 +228,7 @@ impl Replay<'_> {
             if self.directory(name.directory)?.is_none() {
                 return Ok(());
             }
-            // It gets a first block with nothing but itself and its parent.
+            // The kernel gives a new directory a first block with only "." and "..".
             let empty = Arc::new(NameChanges::of_new_directory());
             self.found.names.insert(name.inode, empty);
         }
@@ -239,7 +240,8 @@ impl Replay<'_> {
         let Some(inode) = self.inode(name.inode)? else { return Ok(()) };
         let Some(directory) = self.directory(name.directory)? else { return Ok(()) };
         let Some(found) = self.find(&directory, name.name)? else { return Ok(()) };
-        // Of another inode: the name was given anew, and the inode loses the link nevertheless.
+        // If the name now refers to another inode, it was reused. The unlinked inode still loses a
+        // link.
         if found == name.inode {
             self.names(name.directory).set(name.name, NameChange::Removed);
         }
@@ -249,7 +251,7 @@ impl Replay<'_> {
         self.free(name.inode)
     }
 
-    /// Frees an inode, with all that it has.
+    /// Frees an inode and drops its patches.
     fn free(&mut self, number: u32) -> Result<(), Error> {
         let mut bytes = self.bytes(number)?;
         inode::free(&mut bytes);
@@ -258,8 +260,8 @@ impl Replay<'_> {
         self.set_bytes(number, bytes)
     }
 
-    /// What an inode keeps of what is in its table, such as its map, must be sound: it gets a new
-    /// checksum, which would say that it is.
+    /// Checks the stored inode before it is patched. It keeps parts such as its map, and gets a new
+    /// checksum, which would hide damage to these parts.
     fn check_stored(&self, number: u32) -> Result<(), Error> {
         if self.found.inode(number).is_some() {
             return Ok(());

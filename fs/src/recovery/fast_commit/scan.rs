@@ -1,4 +1,4 @@
-//! The first pass: how many tags are part of complete fast commits.
+//! The first pass: counting the tags of complete fast commits.
 
 use crate::error::Error;
 use crate::format::checksum::crc32c;
@@ -6,15 +6,15 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::recovery::fast_commit::tag;
 use crate::recovery::fast_commit::tag::{Found, Tag};
 
-/// The state of a scan from block to block.
+/// The state of a scan between blocks.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// Transaction that the fast commits must be on top of: the one after the last complete one.
+    /// Expected transaction number: the one after the last complete transaction.
     transaction: u32,
     inode_size: usize,
-    /// Tags so far.
+    /// Number of tags so far.
     tags: u64,
-    /// Of these, up to the last tail that is valid.
+    /// Number of tags up to the last valid tail.
     valid: u64,
     checksum: u32,
 }
@@ -24,23 +24,23 @@ impl Scan {
         Self { transaction, inode_size, ..Self::default() }
     }
 
-    /// Tags of complete fast commits.
+    /// Returns the number of tags in complete fast commits.
     pub(crate) fn valid(&self) -> u64 {
         self.valid
     }
 
-    /// Takes in block `index`; whether there may be more behind it.
+    /// Scans block `index`. Returns true if the next block may contain more tags.
     ///
     /// # Errors
-    /// If the first fast commit is damaged, or needs features that are not known. What comes after
-    /// one that is whole is its end.
+    /// If the first fast commit is damaged, or needs unknown features. Damage after a complete fast
+    /// commit ends the scan.
     pub(crate) fn block(&mut self, index: u32, block: &[u8]) -> Result<bool, Error> {
         let corrupt = |problem| Structure::FastCommit { index }.corrupt(problem);
         let mut at = 0;
         loop {
             let (tag, covered) = match tag::read(block, at, self.inode_size) {
                 Found::End => return Ok(true),
-                // The area was never written to, or what is there is not the start of anything.
+                // The area was never written, or the first tag is invalid.
                 Found::Invalid { .. } if self.tags == 0 => return Ok(false),
                 Found::Invalid { .. } if self.valid > 0 => return Ok(false),
                 Found::Invalid { tag, length } => {
@@ -53,15 +53,15 @@ impl Scan {
             };
             match tag {
                 Tag::Head { features, .. } if features != 0 => {
-                    let rule = "none are known";
+                    let rule = "must be 0";
                     let value = features.into();
                     return Err(corrupt(Problem::Field { field: "features", value, rule }));
                 }
-                // Of an earlier transaction.
+                // The fast commit belongs to an earlier transaction.
                 Tag::Head { transaction, .. } if transaction != self.transaction => {
                     return Ok(false);
                 }
-                // It begins with a head.
+                // The first tag must be a head.
                 _ if self.tags == 0 && !matches!(tag, Tag::Head { .. }) => return Ok(false),
                 _ => (),
             }

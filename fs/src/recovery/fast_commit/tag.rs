@@ -1,4 +1,4 @@
-//! The tags that fast commits are made of.
+//! Tags, which fast commits consist of.
 
 use std::mem::offset_of;
 
@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::format::dir_entry::NAME_MAX;
 use crate::map::extent_tree::RawExtent;
 
-/// `struct ext4_fc_tl`, in front of each value.
+/// `struct ext4_fc_tl`, the header of each tag.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawHeader {
@@ -58,9 +58,9 @@ struct RawTail {
 }
 
 const HEADER: usize = size_of::<RawHeader>();
-/// Bytes of a tail that its checksum covers: all before the checksum.
+/// Number of bytes of a tail that its checksum covers: all bytes before the checksum.
 const TAIL_COVERED: usize = HEADER + offset_of!(RawTail, checksum);
-/// Least bytes of an inode in a tag.
+/// Minimum size of an inode in a tag, bytes.
 const INODE_MIN: usize = 128;
 
 const _: () = {
@@ -69,7 +69,7 @@ const _: () = {
     assert!(size_of::<RawName>() == 8);
 };
 
-/// A name in a directory, and the inode that it is for.
+/// A name in a directory, and the inode that it refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Name<'a> {
     pub directory: u32,
@@ -80,37 +80,37 @@ pub(crate) struct Name<'a> {
 /// A tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tag<'a> {
-    /// Blocks of a file are there.
+    /// Blocks of a file were mapped.
     AddRange { inode: u32, logical: u64, count: u64, physical: u64, unwritten: bool },
-    /// Blocks of a file are not there any more.
+    /// Blocks of a file were unmapped.
     DelRange { inode: u32, logical: u64, count: u64 },
-    /// A new inode got its name.
+    /// A new inode was created with this name.
     Create(Name<'a>),
-    /// An inode got another name.
+    /// A name was added for an existing inode.
     Link(Name<'a>),
-    /// An inode lost a name.
+    /// A name was removed.
     Unlink(Name<'a>),
-    /// An inode, from its start.
+    /// The first bytes of an inode.
     Inode { number: u32, bytes: &'a [u8] },
-    /// Nothing, up to the end of a block.
+    /// Padding up to the end of a block.
     Pad,
     /// The end of a fast commit.
     Tail { transaction: u32, checksum: u32 },
-    /// The start of the first one.
+    /// The start of the first fast commit.
     Head { features: u32, transaction: u32 },
 }
 
-/// What is at a place in a block.
+/// The result of reading a tag.
 pub(crate) enum Found<'a> {
-    /// A tag, the bytes that are under the checksum, and where the next one is.
+    /// A tag, the bytes covered by the checksum, and the offset of the next tag.
     Tag { tag: Tag<'a>, covered: &'a [u8], next: usize },
     /// The end of the block.
     End,
-    /// A tag that is not known, or has a length that it cannot have.
+    /// An unknown tag, or one with an invalid length.
     Invalid { tag: u16, length: u16 },
 }
 
-/// Reads the tag at byte `at` of `block`. Inodes have `inode_size` bytes.
+/// Reads the tag at byte `at` of `block`. `inode_size` is the size of an inode in bytes.
 pub(crate) fn read(block: &[u8], at: usize, inode_size: usize) -> Found<'_> {
     let rest = block.get(at..).unwrap_or_default();
     let Ok((header, value)) = RawHeader::ref_from_prefix(rest) else { return Found::End };

@@ -1,4 +1,4 @@
-//! Fast commits that are made byte by byte, on a filesystem in memory.
+//! Tests of synthetic fast commits on a filesystem in memory.
 
 use super::*;
 use crate::filesystem::Filesystem;
@@ -7,14 +7,14 @@ use crate::format::inode_flags::InodeFlags;
 use crate::mount::options::Options;
 use crate::testing::{BLOCK, FREE, Image, extent, node};
 
-/// The transaction that fast commits are on top of.
+/// Transaction number of valid fast commits.
 const TID: u32 = 7;
 /// A regular file with an extent of four blocks.
 const FILE: u32 = 12;
-/// A directory with the name "file" for it.
+/// A directory with the entry "file" for it.
 const DIR: u32 = 13;
 
-/// The blocks of an area; the last is filled up to its end by a tail.
+/// A fast-commit area. Each tail extends to the end of its block.
 #[derive(Default)]
 struct Bytes {
     blocks: Vec<Vec<u8>>,
@@ -53,7 +53,7 @@ fn del(inode: u32, logical: u32, count: u32) -> Vec<u8> {
     tag(2, &[&inode.to_le_bytes(), &logical.to_le_bytes(), &count.to_le_bytes()])
 }
 
-/// A regular file with extents, of `size` bytes.
+/// Encodes an inode tag for a regular file of `size` bytes with extents.
 fn inode(number: u32, size: u32, links: u8) -> Vec<u8> {
     let mut bytes = vec![0; 160];
     bytes[..2].copy_from_slice(&0o100_600u16.to_le_bytes());
@@ -77,7 +77,7 @@ impl Bytes {
         self.open.extend_from_slice(tag);
     }
 
-    /// Adds tags and a tail, which ends a block.
+    /// Appends tags and a tail, which ends a block.
     fn commit(&mut self, tags: &[Vec<u8>], tid: u32) {
         for tag in tags {
             self.push(tag);
@@ -123,7 +123,7 @@ fn image() -> Image {
     image
 }
 
-/// The filesystem after the replay, and how many fast commits were replayed.
+/// Returns the filesystem after the replay, and the number of replayed fast commits.
 fn open(mut area: Bytes) -> Result<(Filesystem, u32), String> {
     let options = Options::default().cached_inodes(0);
     let fs = Filesystem::open_with(image().bytes, options).unwrap();
@@ -146,7 +146,7 @@ fn names(fs: &Filesystem, directory: u32) -> Vec<(String, u32)> {
     list
 }
 
-/// Extents in blocks: logical, physical, count, unwritten.
+/// Returns the extents in blocks: logical, physical, count, unwritten.
 fn extents(fs: &Filesystem, number: u32) -> Vec<(u64, u64, u64, bool)> {
     let size = BLOCK as u64;
     fs.extents(&fs.inode(number).unwrap())
@@ -179,7 +179,7 @@ fn names_and_links() {
         name(5, DIR, FILE, b"file"),
         inode(14, 0, 1),
         name(3, DIR, 14, b"new"),
-        // There already; not there; of nobody.
+        // A name that exists, a name that does not, and a free inode.
         name(4, DIR, FILE, b"new"),
         name(5, DIR, FILE, b"none"),
         name(4, DIR, 999, b"ghost"),
@@ -207,7 +207,7 @@ fn an_inode_that_is_used_again_has_nothing_of_the_old_one() {
     assert_eq!(names(&fs, DIR), []);
 }
 
-/// An unlinked file that is still open, and was synced: no kernel mounts that.
+/// A file that was unlinked while open, and synced. The kernel would not mount such a filesystem.
 #[test]
 fn a_file_without_names_is_gone() {
     let area = Bytes::with(&[
@@ -230,13 +230,14 @@ fn only_what_is_whole_counts() {
         area
     };
     assert_eq!(commits(two()), Ok((2, 3)));
-    // Nothing, and something of another transaction.
+    // An empty area, and fast commits of another transaction.
     assert_eq!(commits(Bytes::default()), Ok((0, 1)));
     let mut old = Bytes::default();
     old.push(&head(TID - 1));
     old.commit(&[link(b"a")], TID - 1);
     assert_eq!(commits(old), Ok((0, 1)));
-    // The second is torn, of an older one, or not even a tag.
+    // The second fast commit is torn, belongs to an older transaction, or does not start with a
+    // tag.
     let mut torn = two();
     torn.blocks[1][10] ^= 1;
     assert_eq!(commits(torn), Ok((1, 2)));
@@ -246,7 +247,7 @@ fn only_what_is_whole_counts() {
     let mut garbage = two();
     garbage.blocks[1].fill(0xff);
     assert_eq!(commits(garbage), Ok((1, 2)));
-    // The first one must be whole.
+    // The first fast commit must be complete.
     let mut first = two();
     first.blocks[0][20] ^= 1;
     let message = commits(first).unwrap_err();
@@ -259,7 +260,7 @@ fn only_what_is_whole_counts() {
     assert!(unknown.contains("the tag 0x4d at byte 12"), "{unknown}");
     for bad in [tag(1, &[b"short"]), tag(3, &[&[0; 8]]), tag(6, &[&[0; 100]]), tag(6, &[&[0; 400]])]
     {
-        assert!(commits(Bytes::with(&[bad])).unwrap_err().contains("at byte 12 is not known"));
+        assert!(commits(Bytes::with(&[bad])).unwrap_err().contains("at byte 12 is unknown"));
     }
 }
 
@@ -270,7 +271,7 @@ fn what_makes_no_sense_is_damage() {
     assert!(message(&[add(FILE, &extent(!0, 1, 2000))]).contains("outside [0, 4294967295)"));
     assert!(message(&[name(3, DIR, 999, b"x")]).contains("refers to inode 999"));
     assert!(message(&[name(4, DIR, FILE, b"a/b")]).contains("slash"));
-    // Of inodes that cannot be, nothing.
+    // Tags of reserved or impossible inodes are ignored.
     let nothing = [add(4_000_000, &extent(0, 1, 2000)), inode(5_000, 1, 1), del(8, 0, 1)];
     open(Bytes::with(&nothing)).unwrap();
 }
@@ -292,7 +293,7 @@ fn every_flipped_byte_is_seen_or_harmless() {
 
 #[test]
 fn a_damaged_inode_is_not_made_sound() {
-    // What a tag of an inode leaves as it is gets a new checksum with the rest.
+    // The parts of an inode that a tag leaves unchanged get a new checksum with the rest.
     for at in [0x34, 0x3c, 0xf0] {
         let mut image = image();
         image.block(77)[(FILE as usize - 1) * 256 + at] ^= 1;

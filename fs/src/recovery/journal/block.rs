@@ -1,4 +1,4 @@
-//! What the blocks of a log have in common: a header, and in some a checksum at the end.
+//! The common parts of log blocks: the header, and the checksum at the end of some of them.
 
 use zerocopy::big_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -9,9 +9,9 @@ use crate::recovery::journal::superblock::JournalSuperblock;
 
 /// `h_magic`.
 pub(crate) const MAGIC: u32 = 0xc03b_3998;
-/// `h_blocktype` of the superblock without features.
+/// `h_blocktype` of a superblock without features.
 pub(crate) const SUPERBLOCK_V1: u32 = 3;
-/// `h_blocktype` of the superblock with features.
+/// `h_blocktype` of a superblock with features.
 pub(crate) const SUPERBLOCK_V2: u32 = 4;
 const DESCRIPTOR: u32 = 1;
 const COMMIT: u32 = 2;
@@ -28,18 +28,19 @@ pub(crate) struct RawHeader {
 
 const _: () = assert!(size_of::<RawHeader>() == 12);
 
-/// The kinds of blocks that a transaction is made of, but for its data.
+/// The kinds of the blocks in a transaction, except for data blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Says where the data blocks behind it belong.
+    /// A block of tags for the data blocks that follow.
     Descriptor,
-    /// Ends a transaction.
+    /// The last block of a transaction.
     Commit,
-    /// Names blocks that older transactions must not replace.
+    /// A list of blocks whose copies in older transactions must not be replayed.
     Revoke,
 }
 
-/// What `bytes` is, if it is a block of transaction `sequence`: anything else ends the log.
+/// Returns the kind of a block of transaction `sequence`; `None` if `bytes` is another block, which
+/// ends the log.
 pub(crate) fn kind(bytes: &[u8], sequence: u32) -> Option<Kind> {
     let (header, _) = RawHeader::ref_from_prefix(bytes).ok()?;
     if header.magic != MAGIC || header.sequence != sequence {
@@ -53,7 +54,8 @@ pub(crate) fn kind(bytes: &[u8], sequence: u32) -> Option<Kind> {
     }
 }
 
-/// Verifies the checksum at the end of a descriptor or revoke block, if it has one.
+/// Verifies the checksum at the end of a descriptor or revoke block, if the journal has such
+/// checksums.
 pub(crate) fn verify_tail(superblock: &JournalSuperblock, bytes: &[u8]) -> Result<(), Problem> {
     if !superblock.has_tails() {
         return Ok(());

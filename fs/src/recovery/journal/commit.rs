@@ -1,4 +1,4 @@
-//! Commit blocks: a transaction is complete.
+//! Commit blocks, which complete transactions.
 
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -8,7 +8,7 @@ use crate::format::corrupt::Problem;
 use crate::recovery::journal::block::RawHeader;
 use crate::recovery::journal::superblock::{Checksums, JournalSuperblock};
 
-/// `h_chksum_type` of CRC-32, and `h_chksum_size`.
+/// `h_chksum_type` and `h_chksum_size` of CRC-32.
 const CRC32: (u8, u8) = (1, 4);
 
 /// `struct commit_header`.
@@ -26,7 +26,7 @@ struct RawCommit {
 
 const _: () = assert!(size_of::<RawCommit>() == 60);
 
-/// A commit block.
+/// A parsed commit block.
 pub(crate) struct Commit<'a> {
     raw: &'a RawCommit,
     rest: &'a [u8],
@@ -39,13 +39,13 @@ impl<'a> Commit<'a> {
         Ok(Self { raw, rest })
     }
 
-    /// When the transaction was committed: seconds of a clock that may have been set back.
+    /// Returns the time of the commit in seconds. The clock may have been set back since.
     pub(crate) fn seconds(&self) -> u64 {
         self.raw.seconds.get()
     }
 
-    /// Verifies the checksum. `transaction` is the CRC-32 of the descriptor and data blocks, where
-    /// that is what commit blocks have.
+    /// Verifies the checksum. `transaction` is the CRC-32 of the descriptor and data blocks, for
+    /// journals whose commit blocks store it.
     pub(crate) fn verify(
         &self,
         superblock: &JournalSuperblock,
@@ -56,7 +56,7 @@ impl<'a> Commit<'a> {
             Checksums::None => return Ok(()),
             Checksums::Commit => {
                 let kind = (self.raw.checksum_type, self.raw.checksum_size);
-                // Not every kernel with this feature has filled it in.
+                // Some kernels with this feature do not fill in the checksum.
                 if kind == (0, 0) && stored == 0 || kind == CRC32 && stored == transaction {
                     return Ok(());
                 }
@@ -69,7 +69,8 @@ impl<'a> Commit<'a> {
                 }
                 let head = crc32c(superblock.seed, raw.as_bytes());
                 let computed = crc32c(head, self.rest);
-                // Only the first sector has arrived, and all that matters is in that.
+                // A torn commit block of which only the first sector was written is valid, because
+                // the rest is zero.
                 let is_torn = || self.rest.chunks(64).fold(head, zeroes) == stored;
                 if stored == computed || is_torn() {
                     return Ok(());
@@ -81,7 +82,7 @@ impl<'a> Commit<'a> {
     }
 }
 
-/// Goes on with as many zeroes as `piece` has bytes, at most 64.
+/// Extends the checksum by as many zeroes as `piece` has bytes, at most 64.
 fn zeroes(crc: u32, piece: &[u8]) -> u32 {
     crc32c(crc, [0; 64].get(..piece.len()).unwrap_or_default())
 }

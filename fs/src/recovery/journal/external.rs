@@ -1,4 +1,4 @@
-//! A journal on a device of its own.
+//! External journals, on devices of their own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,24 +17,24 @@ use crate::recovery::journal::Journal;
 use crate::recovery::journal::log::Log;
 use crate::recovery::journal::superblock::JournalSuperblock;
 
-/// Why a device is not the journal of a filesystem.
+/// The reason why a device is not the journal of a filesystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WrongJournal {
-    /// The filesystem has its journal inside, or none.
+    /// The filesystem has an internal journal, or none.
     NotExternal,
     /// The device is not an external journal.
     NotAJournal,
-    /// It is another filesystem's journal.
+    /// It has another UUID than the filesystem's journal.
     Uuid {
         /// UUID of the device.
         found: [u8; 16],
     },
-    /// It does not have this filesystem as its only user, but this many.
+    /// The journal has this number of users instead of one.
     Users(u32),
     /// Its only user is another filesystem.
     User {
-        /// UUID of that filesystem.
+        /// UUID of the other filesystem.
         user: [u8; 16],
     },
 }
@@ -43,12 +43,12 @@ impl fmt::Display for WrongJournal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotExternal => f.write_str("the filesystem has no journal on another device"),
-            Self::NotAJournal => f.write_str("the device given for it is no external journal"),
+            Self::NotAJournal => f.write_str("the device is not an external journal"),
             Self::Uuid { found } => {
-                write!(f, "the device given for it is another one, with UUID {}", Uuid(found))
+                write!(f, "the device has another UUID, {}", Uuid(found))
             }
             Self::Users(users) => {
-                write!(f, "it is shared by {users} filesystems, and only 1 is supported")
+                write!(f, "it is shared by {users} filesystems, the maximum is 1")
             }
             Self::User { user } => {
                 write!(f, "its user is another filesystem, with UUID {}", Uuid(user))
@@ -57,7 +57,7 @@ impl fmt::Display for WrongJournal {
     }
 }
 
-/// A UUID in its usual form.
+/// Displays a UUID in the usual form.
 pub(crate) struct Uuid<'a>(pub &'a [u8; 16]);
 
 impl fmt::Display for Uuid<'_> {
@@ -74,7 +74,7 @@ fn wrong(why: WrongJournal) -> Error {
     Error::WrongJournal(Box::new(why))
 }
 
-/// Checks that the device `source` is the journal of `fs`, and gives how many blocks it has.
+/// Checks that the device `source` holds the journal of `fs`, and returns its number of blocks.
 pub(crate) fn identify(fs: &Filesystem, source: &dyn Source) -> Result<u32, Error> {
     let superblock = fs.superblock();
     if !superblock.has_external_journal() {
@@ -109,12 +109,12 @@ pub(crate) fn identify(fs: &Filesystem, source: &dyn Source) -> Result<u32, Erro
     Ok(u32::try_from(blocks).unwrap_or(u32::MAX))
 }
 
-/// The journal of `fs` on the device `source`.
+/// Opens the journal of `fs` on the device `source`.
 pub(crate) fn find(fs: &Filesystem, source: Arc<dyn Source>) -> Result<Journal, Error> {
     let blocks = identify(fs, &*source)?;
     let block_size = fs.superblock().block_size();
     let mut log = Log::on_device(source, block_size, blocks);
-    // Behind the block that the superblock of the device is in.
+    // The journal's superblock is in the block after the filesystem superblock.
     let number = u32::try_from(fs.superblock().superblock_block()).unwrap_or(0).saturating_add(1);
     let superblock = JournalSuperblock::parse(log.block(number)?, block_size, blocks)?;
     if superblock.users != 1 {

@@ -1,4 +1,4 @@
-//! The fields of a journal's superblock as they are stored, for those who show them.
+//! The stored fields of a journal's superblock, for tools that print them.
 
 use zerocopy::FromBytes;
 
@@ -21,9 +21,9 @@ const INCOMPAT: &[&str] = &[
     "journal_checksum_v3",
 ];
 
-/// What a journal's superblock says, field by field.
+/// The fields of a journal's superblock as they are stored.
 ///
-/// Magic number and checksum have been verified, and nothing else.
+/// Magic number and checksum are verified. The fields are not checked further.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalFields {
@@ -31,34 +31,34 @@ pub struct JournalFields {
     pub compat: u32,
     /// Incompatible features.
     pub incompat: u32,
-    /// Features that writers must know.
+    /// Features that writers must support.
     pub ro_compat: u32,
     /// Block size in bytes.
     pub block_size: u32,
-    /// Blocks of the journal.
+    /// Number of blocks of the journal.
     pub max_len: u32,
     /// First block of the log.
     pub first: u32,
     /// Sequence number of the first transaction.
     pub sequence: u32,
-    /// Block of the first transaction; 0 if there is none to replay.
+    /// Block of the first transaction; 0 if the log is empty.
     pub start: u32,
-    /// The error that the journal was aborted with, as `errno`; 0 if it was not.
+    /// `errno` of the error that aborted the journal; 0 if there was none.
     pub error: i32,
-    /// Blocks at the end that are for fast commits, where the filesystem has these.
+    /// Number of blocks at the end for fast commits, if the filesystem has the feature.
     pub fast_commit_blocks: u32,
-    /// Filesystems that use the journal.
+    /// Number of filesystems that use the journal.
     pub users: u32,
-    /// Their UUIDs; all zeroes are those of an internal journal.
+    /// UUIDs of those filesystems. An internal journal has one of all zeroes.
     pub user_list: Vec<[u8; 16]>,
-    /// Kind of the checksums: 4 for CRC-32C.
+    /// Type of the checksums: 4 for CRC-32C.
     pub checksum_type: u8,
     /// Checksum of the superblock.
     pub checksum: u32,
 }
 
 impl JournalFields {
-    /// The superblock of the journal inside of a filesystem, if it has one: the first block of the
+    /// Reads the superblock of an internal journal, if there is one, from the first block of the
     /// journal's file.
     pub(crate) fn internal(fs: &Filesystem) -> Result<Option<Self>, Error> {
         let (superblock, number) = (fs.superblock(), fs.superblock().journal_inode);
@@ -76,7 +76,7 @@ impl JournalFields {
         Self::parse(&block).map(Some)
     }
 
-    /// Checks the magic number and the checksum of the superblock that `bytes` begin with.
+    /// Parses the superblock at the start of `bytes`, and checks its magic number and checksum.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let corrupt = |problem| Structure::JournalSuperblock.corrupt(problem);
         let Ok((raw, _)) = RawJournalSuperblock::ref_from_prefix(bytes) else {
@@ -117,8 +117,8 @@ impl JournalFields {
         }
     }
 
-    /// Names of the features in the words of dumpe2fs; one that has no name is `FEATURE_`, C, I or
-    /// R, and the number of its bit.
+    /// Returns the names of the features as dumpe2fs prints them. A feature without a name is
+    /// `FEATURE_`, its set (C, I or R), and the number of its bit.
     pub fn features(&self) -> Vec<String> {
         let sets = [
             ('C', self.compat, &["journal_checksum"][..]),
@@ -139,12 +139,12 @@ impl JournalFields {
         found
     }
 
-    /// Whether commit blocks have a CRC-32 of their transaction.
+    /// Returns true if commit blocks store a CRC-32 of their transaction.
     pub fn has_commit_checksum(&self) -> bool {
         self.compat & COMPAT_CHECKSUM != 0
     }
 
-    /// Whether every block, this one included, has a checksum.
+    /// Returns true if all blocks, the superblock included, have checksums.
     pub fn has_checksum(&self) -> bool {
         self.incompat & (INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3) != 0
     }

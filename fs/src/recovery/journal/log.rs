@@ -1,4 +1,4 @@
-//! Where the blocks of a log are, and reading them.
+//! Locating and reading the blocks of a log.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use crate::file::File;
 use crate::format::corrupt::{Problem, Structure};
 use crate::recovery::journal::superblock::JournalSuperblock;
 
-/// Bytes of a log that are read at once, in pieces beside each other.
+/// Maximum length of one read-ahead in a log, bytes. Its pieces are read in parallel.
 const WINDOW: u32 = 1 << 20;
-/// Bytes of one of the pieces.
+/// Length of a piece, bytes.
 const PIECE: usize = 128 << 10;
 
-/// The blocks of a log, by their number in it.
+/// A log: its blocks, by number in the log.
 pub(crate) struct Log {
     place: Place,
-    /// The device that the log is on.
+    /// The device that holds the log.
     source: Arc<dyn Source>,
     block_size: u32,
-    /// Blocks of the log, its superblock included.
+    /// Number of blocks, the superblock included.
     blocks: u32,
-    /// What was read last: blocks from `first` on.
+    /// Number of the first block in `window`.
     first: u32,
     window: Vec<u8>,
 }
 
-/// Where a log is.
+/// The place of a log.
 enum Place {
-    /// In a file of the filesystem.
+    /// A file in the filesystem.
     File(Box<File>),
-    /// On a device of its own, where blocks have the same number.
+    /// A device of its own, with the same block numbers.
     Device,
 }
 
 impl Log {
-    /// The log in a file of the filesystem, which is on `source`.
+    /// Opens a log in a file of the filesystem on `source`.
     pub(crate) fn in_file(file: File, source: Arc<dyn Source>) -> Self {
         let superblock = file.filesystem().superblock();
         let block_size = superblock.block_size();
@@ -48,24 +48,24 @@ impl Log {
         Self { place, source, block_size, blocks, first: 0, window: Vec::new() }
     }
 
-    /// The log on a device of its own, which has this many blocks.
+    /// Opens a log of `blocks` blocks on a device of its own.
     pub(crate) fn on_device(source: Arc<dyn Source>, block_size: u32, blocks: u32) -> Self {
         let place = Place::Device;
         Self { place, source, block_size, blocks, first: 0, window: Vec::new() }
     }
 
-    /// Blocks that the log can have at most.
+    /// Returns the maximum number of blocks of the log.
     pub(crate) fn blocks(&self) -> u32 {
         self.blocks
     }
 
-    /// The device that [`place_of`](Self::place_of) is about.
+    /// Returns the device that the results of [`place_of`](Self::place_of) refer to.
     pub(crate) fn source(&self) -> Arc<dyn Source> {
         Arc::clone(&self.source)
     }
 
-    /// Where block `number` is on the device, and how many that follow it are behind it there, with
-    /// itself.
+    /// Returns the block on the device that holds block `number`, and the number of log blocks that
+    /// are contiguous from there.
     pub(crate) fn place_of(&mut self, number: u32) -> Result<(u64, u64), Error> {
         let number = u64::from(number);
         let file = match &mut self.place {
@@ -85,7 +85,7 @@ impl Log {
         Ok((place, run))
     }
 
-    /// Block `number`.
+    /// Returns block `number`.
     pub(crate) fn block(&mut self, number: u32) -> Result<&[u8], Error> {
         if number >= self.blocks {
             let (value, max) = (number.into(), self.blocks.into());
@@ -108,7 +108,7 @@ impl Log {
         bytes.ok_or_else(|| Structure::Journal.corrupt(missing))
     }
 
-    /// Reads block `number`, and some that follow it.
+    /// Reads block `number` and the blocks after it into the window.
     fn fill(&mut self, number: u32) -> Result<(), Error> {
         let (place, run) = self.place_of(number)?;
         let left = u64::from(self.blocks.saturating_sub(number));
@@ -138,42 +138,42 @@ impl Log {
     }
 }
 
-/// A walk through the transactions of a log, from the oldest on.
+/// An iteration over the transactions of a log, from the oldest.
 pub(crate) struct Walk<'a> {
     pub log: &'a mut Log,
     range: Range<u32>,
-    /// The block that comes next.
+    /// Number of the next block.
     at: u32,
-    /// Blocks that the walk may still pass: each once.
+    /// Number of blocks that may still be passed. Each block is passed at most once.
     left: u32,
 }
 
 impl<'a> Walk<'a> {
-    /// Begins at block `start`.
+    /// Starts at block `start`.
     pub(crate) fn new(log: &'a mut Log, superblock: &JournalSuperblock, start: u32) -> Self {
         let (range, left) = (superblock.log.clone(), superblock.length());
         Self { log, range, at: start, left }
     }
 
-    /// The number of the block that comes next.
+    /// Returns the number of the next block.
     pub(crate) fn at(&self) -> u32 {
         self.at
     }
 
-    /// The block that comes next.
+    /// Returns the next block.
     pub(crate) fn block(&mut self) -> Result<&[u8], Error> {
         self.log.block(self.at)
     }
 
-    /// Passes `blocks` blocks. It is damage if those of all transactions are more than there are:
-    /// the kernel never fills a log, and one without an end would be walked through forever.
+    /// Advances by `blocks` blocks. Returns an error if the transactions have more blocks than the
+    /// log: the kernel never fills a log completely, and a cyclic one would never end.
     pub(crate) fn pass(&mut self, blocks: u32) -> Result<(), Error> {
         let length = self.range.end.saturating_sub(self.range.start);
         let Some(left) = self.left.checked_sub(blocks) else {
             return Err(Structure::Journal.corrupt(Problem::EndlessLog { blocks: length }));
         };
         self.left = left;
-        // At most the length is added, so that it wraps once at most.
+        // `blocks` is at most the length of the log, so the position wraps at most once.
         self.at = match u64::from(self.at).saturating_add(u64::from(blocks)) {
             at if at >= u64::from(self.range.end) => {
                 u32::try_from(at.saturating_sub(u64::from(length))).unwrap_or(self.range.start)

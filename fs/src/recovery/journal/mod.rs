@@ -1,10 +1,11 @@
-//! The journal: what a filesystem that was not unmounted would be after recovery, without a write.
+//! The journal: recovery of a filesystem that was not unmounted, without writing to it.
 //!
-//! A log is a ring of blocks. A transaction in it is made of descriptor blocks, each with the data
-//! blocks that it has tags of behind it, of revoke blocks, and of a commit block at the end. There
-//! are three passes: [`scan`] finds the last transaction that is complete, [`replay::revoked`] which
-//! blocks must not be replaced by older transactions, and [`replay::replay`] the newest copy of each
-//! block. The copies stay where they are: [`Overlay`] has their places.
+//! A log is a ring of blocks. A transaction consists of descriptor blocks, each with tags and
+//! followed by the data blocks of those tags; of revoke blocks; and of a commit block at the end.
+//! Recovery makes three passes: [`scan`] finds the last complete transaction, [`replay::revoked`]
+//! collects the blocks that must not be replayed from older transactions, and [`replay::replay`]
+//! finds the newest copy of each block. The copies stay in the log: [`Overlay`] stores their
+//! places.
 
 mod block;
 mod commit;
@@ -39,50 +40,50 @@ pub(crate) use overlay::Overlay;
 use revoke::Revoked;
 use superblock::JournalSuperblock;
 
-/// What of a journal was replayed.
+/// The extent of a journal replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalReplay {
-    /// Complete transactions in the log.
+    /// Number of complete transactions in the log.
     pub transactions: u32,
-    /// Blocks of the filesystem that are read from the log.
+    /// Number of blocks of the filesystem that are read from the log.
     pub blocks: u64,
-    /// Copies of blocks in the log that later transactions have revoked.
+    /// Number of block copies in the log that later transactions revoke.
     pub revoked: u64,
-    /// Fast commits after the last transaction.
+    /// Number of fast commits after the last transaction.
     pub fast_commits: u32,
 }
 
-/// What recovery finds.
+/// The result of recovery.
 pub(crate) struct Recovered {
     pub summary: JournalReplay,
-    /// The blocks that the log replaces.
+    /// The blocks with newer contents in the log.
     pub overlay: Overlay,
-    /// Sequence number of the transaction that comes after the last complete one: the one that
-    /// fast commits belong to.
+    /// Sequence number of the transaction after the last complete one. Valid fast commits carry
+    /// this number.
     pub next_tid: u32,
-    /// The area for fast commits, if there is one that may have some.
+    /// The fast-commit area, if it may contain fast commits.
     pub fast_commit_area: Option<FastCommitArea>,
 }
 
-/// The blocks behind a log that fast commits are in.
+/// The blocks after the log that hold fast commits.
 pub(crate) struct FastCommitArea {
     log: Log,
     range: Range<u32>,
 }
 
 impl FastCommitArea {
-    /// Blocks of the area.
+    /// Returns the number of blocks.
     pub(crate) fn blocks(&self) -> u32 {
         self.range.end.saturating_sub(self.range.start)
     }
 
-    /// Number of the log's block that `index` is, for messages.
+    /// Returns the block number in the log of block `index` of the area.
     pub(crate) fn number(&self, index: u32) -> u32 {
         self.range.start.saturating_add(index)
     }
 
-    /// Block `index` of the area, from 0.
+    /// Returns block `index` of the area, from 0.
     pub(crate) fn block(&mut self, index: u32) -> Result<&[u8], Error> {
         let number = self.number(index);
         if index >= self.blocks() {
@@ -94,18 +95,18 @@ impl FastCommitArea {
     }
 }
 
-/// Whether transaction `a` is later than `b`: sequence numbers wrap.
+/// Returns true if transaction `a` is later than `b`. Sequence numbers wrap.
 fn is_later(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() > 0
 }
 
-/// A journal that was found.
+/// An opened journal.
 pub(crate) struct Journal {
     log: Log,
     superblock: JournalSuperblock,
 }
 
-/// The journal inside of the filesystem. `fs` is as it is on the device, which is `source`.
+/// Opens the internal journal. `fs` is the filesystem as it is on the device `source`.
 pub(crate) fn find_internal(fs: &Filesystem, source: Arc<dyn Source>) -> Result<Journal, Error> {
     let number = fs.superblock().journal_inode;
     let inode = fs.named_inode(number, Structure::Superblock)?;
@@ -124,13 +125,14 @@ pub(crate) fn find_internal(fs: &Filesystem, source: Arc<dyn Source>) -> Result<
     Ok(Journal { log, superblock })
 }
 
-/// Finds what the journal has. `fs` is the filesystem as it is on the device.
+/// Recovers the contents of the journal. `fs` is the filesystem as it is on the device.
 pub(crate) fn recover(fs: &Filesystem, journal: Journal) -> Result<Recovered, Error> {
     let Journal { mut log, superblock } = journal;
     let block_size = fs.superblock().block_size();
     let source = log.source();
     let Some(start) = superblock.start else {
-        // All that was committed has arrived, and fast commits belong to a transaction.
+        // The log is empty: all committed blocks are in place, and fast commits exist only after a
+        // transaction.
         return Ok(Recovered {
             summary: JournalReplay::default(),
             overlay: Overlay::new(HashMap::new(), source, block_size),

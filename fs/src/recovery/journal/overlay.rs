@@ -1,4 +1,4 @@
-//! Blocks that the journal has newer contents of.
+//! The overlay of blocks that have newer contents in the journal.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,13 +9,13 @@ use crate::blocks::source::Source;
 use crate::error::Error;
 use crate::recovery::journal::block::MAGIC;
 
-/// Where the copy of a block is.
+/// The place of a block's copy in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Copy(u64);
 
 impl Copy {
-    /// The block `place` of the journal's device. If it is `escaped`, its first four bytes are the
-    /// magic number of the journal's blocks, and zeroes in the log.
+    /// Creates a copy at block `place` of the journal's device. If it is `escaped`, the first four
+    /// bytes are zero in the log and stand for the magic number of log blocks.
     pub(crate) fn new(place: u64, escaped: bool) -> Self {
         Self(place << 1 | u64::from(escaped))
     }
@@ -29,12 +29,12 @@ impl Copy {
     }
 }
 
-/// The blocks of a filesystem that its journal replaces, by where in the log they are: 16 bytes
-/// each. The log must not change while this is in use.
+/// The blocks of a filesystem that have newer contents in the journal, with the places of their
+/// copies: 16 bytes per block. The log must not change during the life of the overlay.
 pub(crate) struct Overlay {
-    /// In the order of block numbers.
+    /// Sorted by block number.
     entries: Box<[(u64, Copy)]>,
-    /// The device that the log is on.
+    /// The device that holds the log.
     source: Arc<dyn Source>,
     block_size: u32,
 }
@@ -50,17 +50,17 @@ impl Overlay {
         Self { entries, source, block_size }
     }
 
-    /// Blocks that are replaced.
+    /// Returns the number of blocks in the overlay.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// The blocks of `range` that are replaced, in order.
+    /// Returns the blocks of `range` that are in the overlay, in order.
     pub(crate) fn blocks(&self, range: Range<u64>) -> impl Iterator<Item = u64> {
         self.within(range).iter().map(|&(block, _)| block)
     }
 
-    /// Whether all of `bytes`, which begin with block `number`, are replaced.
+    /// Returns true if all blocks of `bytes`, which begin with block `number`, are in the overlay.
     pub(crate) fn has_all(&self, number: u64, bytes: &[u8]) -> bool {
         let range = self.range(number, bytes);
         let blocks = range.end.saturating_sub(range.start);
@@ -80,7 +80,7 @@ impl Overlay {
         rest.get(..count).unwrap_or_default()
     }
 
-    /// Replaces what of `bytes`, which begin with block `number`, the journal has newer contents of.
+    /// Replaces the blocks of `bytes`, which begin with block `number`, that are in the overlay.
     pub(crate) fn patch(&self, number: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let size = usize::try_from(self.block_size).unwrap_or(1).max(1);
         for &(block, copy) in self.within(self.range(number, bytes)) {

@@ -1,4 +1,4 @@
-//! The second and the third pass: what is revoked, and what is to be replaced.
+//! The second and the third pass: collecting revokes, and finding the newest copies.
 
 use std::collections::HashMap;
 
@@ -13,12 +13,12 @@ use crate::recovery::journal::revoke::Revoked;
 use crate::recovery::journal::superblock::JournalSuperblock;
 use crate::recovery::journal::tag::{Tag, Tags};
 
-/// What the last pass finds.
+/// The result of the third pass.
 #[derive(Default)]
 pub(crate) struct Replay {
-    /// For each block that is replaced, its newest copy.
+    /// Newest copy of each block.
     pub copies: HashMap<u64, Copy>,
-    /// Blocks in the log that were revoked.
+    /// Number of copies in the log that are revoked.
     pub revoked: u64,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn revoked(
     Ok(revoked)
 }
 
-/// Visits the blocks of the transactions before `end`, but for their data.
+/// Calls `visit` for each block of the transactions before `end`, except for data blocks.
 fn each(
     log: &mut Log,
     superblock: &JournalSuperblock,
@@ -119,7 +119,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Takes in the data block that comes next. `descriptor` is where its tag is.
+    /// Processes the next data block. `descriptor` is the block that contains its tag.
     fn data(
         &mut self,
         walk: &mut Walk<'_>,
@@ -132,7 +132,8 @@ impl Pass<'_> {
             self.found.revoked = self.found.revoked.saturating_add(1);
             return walk.pass(1);
         }
-        // A filesystem that has grown has not always said so in the superblock that was read.
+        // Compare with the size of the device, because the superblock on the device may be older
+        // than a resize.
         let size = u64::from(self.fs.superblock().block_size());
         if tag.block >= self.fs.device_size().checked_div(size).unwrap_or(0) {
             let problem = Problem::BlockRange { start: tag.block, count: 1 };

@@ -1,4 +1,4 @@
-//! Revoke blocks: blocks that have become something else since they were journalled.
+//! Revoke blocks: lists of blocks that were freed or reused after they were journaled.
 
 use std::collections::HashMap;
 
@@ -15,28 +15,28 @@ use crate::recovery::journal::superblock::JournalSuperblock;
 #[repr(C)]
 struct RawRevoke {
     header: RawHeader,
-    /// Bytes that are in use, with this header.
+    /// Bytes in use, including this header.
     count: U32,
 }
 
 const HEADER_SIZE: usize = size_of::<RawRevoke>();
 const _: () = assert!(HEADER_SIZE == 16);
 
-/// Which blocks were revoked, and when. Only those are remembered that the log has copies of: the
-/// others may be a thousand times as many.
+/// The revoked blocks and the times of the revokes. Only blocks with copies in the log are stored,
+/// because there can be a thousand times as many others.
 #[derive(Default)]
 pub(crate) struct Revoked {
-    /// For each block, the last transaction that revokes it.
+    /// Last transaction that revokes each block.
     blocks: HashMap<u64, Option<u32>>,
 }
 
 impl Revoked {
-    /// Has revokes of `block` be remembered.
+    /// Registers `block`, so that its revokes are stored.
     pub(crate) fn expect(&mut self, block: u64) {
         self.blocks.insert(block, None);
     }
 
-    /// Takes in a revoke block of transaction `sequence`.
+    /// Adds the records of a revoke block of transaction `sequence`.
     pub(crate) fn add(
         &mut self,
         superblock: &JournalSuperblock,
@@ -71,8 +71,8 @@ impl Revoked {
         }
     }
 
-    /// Whether what transaction `sequence` has of `block` is not to be used. A transaction that
-    /// revokes a block does not have it itself.
+    /// Returns true if the copy of `block` in transaction `sequence` must not be replayed. A
+    /// transaction that revokes a block contains no valid copy of it.
     pub(crate) fn is_revoked(&self, block: u64, sequence: u32) -> bool {
         self.blocks
             .get(&block)

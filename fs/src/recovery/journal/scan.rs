@@ -1,4 +1,4 @@
-//! The first pass: which transactions are complete.
+//! The first pass: finding the complete transactions.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -11,19 +11,19 @@ use crate::recovery::journal::log::{Log, Walk};
 use crate::recovery::journal::superblock::{Checksums, JournalSuperblock};
 use crate::recovery::journal::tag::Tags;
 
-/// What the first pass finds.
+/// The result of the first pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Scan {
-    /// Sequence number of the first transaction that is not complete.
+    /// Sequence number of the first incomplete transaction.
     pub end: u32,
-    /// Complete transactions.
+    /// Number of complete transactions.
     pub transactions: u32,
-    /// Whether there are revoke blocks.
+    /// The log contains revoke blocks.
     pub has_revokes: bool,
 }
 
-/// Finds where the log ends: at a block that is none of the transaction that is expected, or with
-/// a commit block of which it is known that the transaction did not arrive as a whole.
+/// Finds the end of the log: a block that does not belong to the expected transaction, or a commit
+/// block whose transaction is known to be incomplete.
 pub(crate) fn scan(
     log: &mut Log,
     superblock: &JournalSuperblock,
@@ -49,24 +49,24 @@ pub(crate) fn scan(
 struct Pass<'a> {
     superblock: &'a JournalSuperblock,
     walk: Walk<'a>,
-    /// Sequence number of the transaction that is walked through.
+    /// Sequence number of the current transaction.
     sequence: u32,
-    /// Complete transactions before it.
+    /// Number of complete transactions before it.
     transactions: u32,
     has_revokes: bool,
-    /// A transaction that did not arrive as a whole, and how many there are before it.
+    /// The incomplete transaction, and the number of transactions before it.
     end: Option<(u32, u32)>,
-    /// A block of the transaction whose checksum is wrong. What follows the end of the log may be
-    /// of an older journal: damage it is only if the commit block is not older.
+    /// A wrong checksum in the current transaction. Blocks after the end of the log may be stale,
+    /// so this is an error only if the commit block is not older than the one before.
     suspicious: Option<Error>,
-    /// When the transaction before it was committed.
+    /// Commit time of the previous transaction.
     committed: u64,
-    /// Checksum of the transaction so far.
+    /// Checksum of the current transaction so far.
     transaction: Crc32,
 }
 
 impl Pass<'_> {
-    /// Goes on by a block and the data that belongs to it; `false` at the end of the log.
+    /// Processes one block and its data blocks. Returns `false` at the end of the log.
     fn step(&mut self) -> Result<bool, Error> {
         let number = self.walk.at();
         let corrupt = |problem| Structure::JournalBlock(number).corrupt(problem);
@@ -104,7 +104,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Takes in the descriptor block that comes next, and the data blocks behind it.
+    /// Adds the next descriptor block and its data blocks to the checksum.
     fn add_checksums(&mut self, blocks: u32) -> Result<(), Error> {
         for _ in 0..=blocks {
             let bytes = self.walk.block()?;
@@ -120,14 +120,14 @@ impl Pass<'_> {
             return if is_older { Ok(false) } else { Err(damage) };
         }
         match verified {
-            // The data blocks may be missing even though a commit block is there.
+            // An earlier transaction is incomplete although its commit block exists.
             Ok(()) if self.end.is_some() && self.superblock.checksums == Checksums::Commit => {
                 return Err(self.failed_before());
             }
             Ok(()) => self.transaction = Crc32::new(),
             Err(_) if is_older => return Ok(false),
-            // A commit block that was written together with its transaction may have arrived
-            // before that did, or in part. If it is not the last, then something else is wrong.
+            // With asynchronous commits, a commit block may have been written before its
+            // transaction was complete. This is valid only for the last transaction.
             Err(_) if self.superblock.async_commit && self.end.is_none() => {
                 self.end = Some((self.sequence, self.transactions));
             }
@@ -139,7 +139,7 @@ impl Pass<'_> {
         Ok(true)
     }
 
-    /// A transaction that is not the last has failed.
+    /// Returns the error for an incomplete transaction before the last one.
     fn failed_before(&self) -> Error {
         let sequence = self.end.map_or(self.sequence, |(end, _)| end);
         Structure::Journal.corrupt(Problem::FailedTransaction { sequence })

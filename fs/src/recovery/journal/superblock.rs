@@ -1,4 +1,4 @@
-//! The journal's own superblock, in the first block of the log.
+//! The journal's superblock, in the first block of the log.
 
 use std::mem::offset_of;
 use std::ops::Range;
@@ -12,19 +12,19 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::recovery::journal::block;
 use crate::recovery::journal::block::RawHeader;
 
-/// `s_feature_compat`: commit blocks have a CRC-32 of the transaction.
+/// `s_feature_compat`: commit blocks store a CRC-32 of the transaction.
 pub(super) const COMPAT_CHECKSUM: u32 = 0x1;
-/// `s_feature_incompat`: there may be revoke blocks.
+/// `s_feature_incompat`: the log may contain revoke blocks.
 const INCOMPAT_REVOKE: u32 = 0x1;
 /// Block numbers have 64 bits.
 const INCOMPAT_64BIT: u32 = 0x2;
-/// Commit blocks are written without waiting for what is before them.
+/// Commit blocks are written without waiting for the blocks before them.
 const INCOMPAT_ASYNC_COMMIT: u32 = 0x4;
-/// CRC-32C, of which tags have 16 bits.
+/// CRC-32C checksums, truncated to 16 bits in tags.
 pub(super) const INCOMPAT_CSUM_V2: u32 = 0x8;
-/// CRC-32C, of which tags have 32 bits.
+/// CRC-32C checksums of 32 bits in tags.
 pub(super) const INCOMPAT_CSUM_V3: u32 = 0x10;
-/// There is an area for fast commits behind the log.
+/// A fast-commit area follows the log.
 const INCOMPAT_FAST_COMMIT: u32 = 0x20;
 const INCOMPAT_KNOWN: u32 = INCOMPAT_REVOKE
     | INCOMPAT_64BIT
@@ -35,9 +35,9 @@ const INCOMPAT_KNOWN: u32 = INCOMPAT_REVOKE
 
 /// `s_checksum_type` of CRC-32C.
 const CHECKSUM_CRC32C: u8 = 4;
-/// Blocks for fast commits where `s_num_fc_blks` is 0.
+/// Number of fast-commit blocks if `s_num_fc_blks` is 0.
 pub(super) const FAST_COMMIT_BLOCKS: u32 = 256;
-/// Least blocks of a log that has an area for fast commits behind it.
+/// Minimum number of log blocks before a fast-commit area.
 const BLOCKS_MIN: u32 = 1024;
 
 /// `struct journal_superblock_s`.
@@ -76,38 +76,38 @@ const _: () = {
     assert!(CHECKSUM_OFFSET == 0xfc);
 };
 
-/// Which checksums the blocks of the log have.
+/// The checksums of log blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Checksums {
-    /// None.
+    /// No checksums.
     None,
     /// A CRC-32 of all descriptor and data blocks of a transaction, in its commit block.
     Commit,
-    /// CRC-32C of every block; tags have the lower 16 bits.
+    /// CRC-32C of every block; tags store the lower 16 bits.
     V2,
     /// CRC-32C of every block.
     V3,
 }
 
-/// What the journal's superblock says, checked.
+/// The parsed and checked superblock of a journal.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalSuperblock {
-    /// Blocks of the log that transactions are in, which wraps from the last to the first.
+    /// Blocks that may contain transactions. The log wraps from the last to the first.
     pub log: Range<u32>,
-    /// Block of the first transaction; `None` if there is nothing to replay.
+    /// Block of the first transaction; `None` if the log is empty.
     pub start: Option<u32>,
     /// Sequence number of the first transaction.
     pub sequence: u32,
     pub checksums: Checksums,
-    /// Seed of the CRC-32C of all blocks.
+    /// Seed for the CRC-32C of all blocks.
     pub seed: u32,
-    /// Whether block numbers have 64 bits.
+    /// Block numbers have 64 bits.
     pub wide: bool,
-    /// Whether commit blocks are written together with what they commit.
+    /// Commit blocks may be written before the other blocks of their transaction.
     pub async_commit: bool,
     /// Blocks of the fast-commit area, if there is one.
     pub fast_commit: Option<Range<u32>>,
-    /// UUIDs of the filesystems that use an external journal.
+    /// Number of filesystems that use an external journal, and the UUID of the first.
     pub users: u32,
     pub user: [u8; 16],
 }
@@ -121,8 +121,8 @@ fn ensure(good: bool, field: &'static str, value: u32, rule: &'static str) -> Re
 }
 
 impl JournalSuperblock {
-    /// Checks the superblock in `bytes`, a block of the filesystem. The journal has `blocks` blocks
-    /// at most.
+    /// Parses and checks the superblock in `bytes`, a block of the filesystem. The journal has at
+    /// most `blocks` blocks.
     pub(crate) fn parse(bytes: &[u8], block_size: u32, blocks: u32) -> Result<Self, Error> {
         let Ok((raw, _)) = RawJournalSuperblock::ref_from_prefix(bytes) else {
             return Err(bad(Problem::Missing { logical: 0 }));
@@ -134,7 +134,7 @@ impl JournalSuperblock {
         let kind = raw.header.kind.get();
         let rule = "must be that of a superblock, 3 or 4";
         ensure(matches!(kind, block::SUPERBLOCK_V1 | block::SUPERBLOCK_V2), "type", kind, rule)?;
-        // The first version ends before the features.
+        // Version 1 has no feature fields.
         let has_features = kind == block::SUPERBLOCK_V2;
         let of = |field: U32| if has_features { field.get() } else { 0 };
         let (compat, incompat) = (of(raw.compat), of(raw.incompat));
@@ -161,7 +161,7 @@ impl JournalSuperblock {
         let fast_commit = fast_commit(raw, incompat)?;
         let end = fast_commit.as_ref().map_or(value, |area| area.start.saturating_sub(1));
         let first = raw.first.get();
-        ensure(first != 0 && first < end, "first block of the log", first, "must be inside of it")?;
+        ensure(first != 0 && first < end, "first block of the log", first, "must be inside it")?;
         let log = first..end;
         let start = Some(raw.start.get()).filter(|&start| start != 0);
         if let Some(start) = start {
@@ -181,12 +181,12 @@ impl JournalSuperblock {
         })
     }
 
-    /// Blocks that transactions may be in.
+    /// Returns the number of blocks that may contain transactions.
     pub(crate) fn length(&self) -> u32 {
         self.log.end.saturating_sub(self.log.start)
     }
 
-    /// Whether descriptor and revoke blocks end with a checksum, and tags have one.
+    /// Returns true if descriptor and revoke blocks end with a checksum, and tags have one.
     pub(crate) fn has_tails(&self) -> bool {
         matches!(self.checksums, Checksums::V2 | Checksums::V3)
     }
@@ -196,7 +196,7 @@ fn checksums(raw: &RawJournalSuperblock, compat: u32, incompat: u32) -> Result<C
     let (v2, v3) = (incompat & INCOMPAT_CSUM_V2 != 0, incompat & INCOMPAT_CSUM_V3 != 0);
     let old = compat & COMPAT_CHECKSUM != 0;
     let one = u8::from(v2).saturating_add(u8::from(v3)).saturating_add(u8::from(old)) <= 1;
-    ensure(one, "incompat features", incompat, "at most one kind of checksums is possible")?;
+    ensure(one, "incompat features", incompat, "must have at most one kind of checksums")?;
     if v2 || v3 {
         let kind = raw.checksum_type;
         ensure(kind == CHECKSUM_CRC32C, "checksum type", kind.into(), "must be 4 (CRC-32C)")?;
@@ -218,7 +218,7 @@ pub(super) fn verify_checksum(bytes: &[u8], raw: &RawJournalSuperblock) -> Resul
     if stored == computed { Ok(()) } else { Err(bad(Problem::Checksum { stored, computed })) }
 }
 
-/// The area is at the end. A block between it and the log is in neither.
+/// Returns the fast-commit area at the end of the journal. One unused block precedes it.
 fn fast_commit(raw: &RawJournalSuperblock, incompat: u32) -> Result<Option<Range<u32>>, Error> {
     if incompat & INCOMPAT_FAST_COMMIT == 0 {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! Descriptor blocks: a tag for each of the data blocks that follow.
+//! Descriptor blocks, with a tag for each of the data blocks that follow.
 
 use zerocopy::FromBytes;
 use zerocopy::big_endian::{U16, U32};
@@ -9,17 +9,17 @@ use crate::format::corrupt::Problem;
 use crate::recovery::journal::block::RawHeader;
 use crate::recovery::journal::superblock::{Checksums, JournalSuperblock};
 
-/// `t_flags`: the block began like a block of the log, and has zeroes in their place.
+/// `t_flags`: the block begins with the magic number of log blocks, which is stored as zeroes.
 const ESCAPE: u16 = 0x1;
-/// No UUID follows.
+/// No UUID follows the tag.
 const SAME_UUID: u16 = 0x2;
 /// The last tag of the block.
 const LAST: u16 = 0x8;
-/// Size of the UUID behind a tag, bytes.
+/// Size of the UUID after a tag, bytes.
 const UUID_SIZE: usize = 16;
 
-/// `struct journal_block_tag_s`, without the upper half of the block number: that is there only
-/// where block numbers have 64 bits.
+/// `struct journal_block_tag_s`, without the upper half of the block number, which follows if block
+/// numbers have 64 bits.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawTag {
@@ -40,18 +40,18 @@ struct RawTag3 {
 
 const _: () = assert!(size_of::<RawTag>() == 8 && size_of::<RawTag3>() == 16);
 
-/// Where a data block belongs.
+/// A tag: the block of the filesystem that a data block belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     /// Block number in the filesystem.
     pub block: u64,
-    /// Whether the first four bytes are those of [`MAGIC`](super::block::MAGIC).
+    /// The first four bytes are [`MAGIC`](super::block::MAGIC), and are stored as zeroes.
     pub escaped: bool,
     checksum: u32,
 }
 
 impl Tag {
-    /// Verifies the checksum of the data block as it is in the log.
+    /// Verifies the checksum of the data block as it is stored in the log.
     pub(crate) fn verify(
         &self,
         superblock: &JournalSuperblock,
@@ -69,7 +69,7 @@ impl Tag {
     }
 }
 
-/// The tags of a descriptor block.
+/// An iterator over the tags of a descriptor block.
 pub(crate) struct Tags<'a> {
     rest: &'a [u8],
     size: usize,
@@ -86,13 +86,13 @@ impl<'a> Tags<'a> {
         Self { rest, size: tag_size(checksums, wide), checksums, wide }
     }
 
-    /// How many data blocks follow.
+    /// Returns the number of data blocks that follow.
     pub(crate) fn count_blocks(self) -> u32 {
         u32::try_from(self.count()).unwrap_or(u32::MAX)
     }
 }
 
-/// Size of a tag in bytes. Those of the second version have two more bytes than they need.
+/// Returns the size of a tag in bytes. Tags of version 2 have two unused bytes.
 fn tag_size(checksums: Checksums, wide: bool) -> usize {
     match (checksums, wide) {
         (Checksums::V3, _) => 16,
@@ -111,7 +111,7 @@ impl Iterator for Tags<'_> {
         let (tag, flags) = if self.checksums == Checksums::V3 {
             let (raw, _) = RawTag3::ref_from_prefix(bytes).ok()?;
             let (low, high) = (raw.block.get(), raw.block_hi.get());
-            // The lower half is where the flags of the other tags are.
+            // The lower half holds the flags of the other versions.
             let flags = u16::try_from(raw.flags.get() & 0xffff).unwrap_or(0);
             (self.tag(low, high, raw.checksum.get(), flags), flags)
         } else {

@@ -1,12 +1,12 @@
-//! A filesystem with a log that is made by hand.
+//! A synthetic filesystem with a log, for the tests of the journal.
 
 use super::*;
 use crate::format::checksum::crc32c;
 use crate::testing::{BLOCK, Image, extent, node};
 
-/// Where the log is: behind the inode table, and behind the blocks that it has copies of.
+/// First block of the log, after the inode table and the blocks that the tests replace.
 pub(super) const LOG: u64 = 220;
-/// Blocks of the log.
+/// Number of blocks of the log.
 pub(super) const BLOCKS: u32 = 64;
 pub(super) const MAGIC: [u8; 4] = [0xc0, 0x3b, 0x39, 0x98];
 
@@ -15,24 +15,24 @@ pub(super) const ASYNC: u32 = 0x4;
 pub(super) const V2: u32 = 0x8;
 pub(super) const V3: u32 = 0x10;
 pub(super) const FAST: u32 = 0x20;
-/// Not a bit of the format: `COMPAT_CHECKSUM`.
+/// A bit of these tests, not of the format: it sets `COMPAT_CHECKSUM`.
 pub(super) const V1: u32 = 1 << 31;
 
 pub(super) const ESCAPE: u16 = 1;
 pub(super) const SAME_UUID: u16 = 2;
 pub(super) const LAST: u16 = 8;
 
-/// A filesystem with a log that transactions are put in.
+/// A filesystem with a log to which tests append transactions.
 pub(super) struct HandMade {
     pub image: Image,
     pub features: u32,
     pub blocks: u32,
-    /// Where the next block goes, and which transaction it belongs to.
+    /// Log position of the next block, and its transaction.
     pub at: u32,
     pub sequence: u32,
-    /// When transactions are committed.
+    /// Commit time of the next transaction, in seconds.
     pub seconds: u64,
-    /// Descriptor and data blocks of the transaction.
+    /// Descriptor and data blocks of the current transaction.
     pub transaction: Vec<u8>,
 }
 
@@ -74,7 +74,7 @@ impl HandMade {
         self.image.block(LOG + u64::from(number))
     }
 
-    /// Writes the superblock: `change` comes before the checksum.
+    /// Writes the superblock. `change` edits its bytes before the checksum is computed.
     pub(super) fn superblock(&mut self, change: impl FnOnce(&mut [u8])) {
         let mut bytes = [0; 1024];
         let compat = u32::from(self.features & V1 != 0);
@@ -114,7 +114,7 @@ impl HandMade {
         bytes
     }
 
-    /// A block of the log, with the checksum at its end.
+    /// Pads a block of the log and adds the checksum at its end.
     pub(super) fn sealed(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         bytes.resize(BLOCK, 0);
         if self.has_tails() {
@@ -124,7 +124,8 @@ impl HandMade {
         bytes
     }
 
-    /// A descriptor block and data blocks: filesystem block, flags, contents as they are in the log.
+    /// Appends a descriptor block and its data blocks: filesystem block, flags, and the contents as
+    /// stored in the log.
     pub(super) fn data(&mut self, data: &[(u64, u16, Vec<u8>)]) -> &mut Self {
         let mut bytes = self.header(1);
         for (index, (block, flags, contents)) in data.iter().enumerate() {
@@ -157,7 +158,7 @@ impl HandMade {
         self
     }
 
-    /// The same for blocks that are all of one byte.
+    /// Appends a descriptor block and data blocks, each filled with one byte.
     pub(super) fn fill(&mut self, data: &[(u64, u8)]) -> &mut Self {
         let data: Vec<_> =
             data.iter().map(|&(block, byte)| (block, 0, vec![byte; BLOCK])).collect();
@@ -171,7 +172,7 @@ impl HandMade {
         for block in blocks {
             bytes.extend(&block.to_be_bytes()[8 - size..]);
         }
-        // What is behind the records that count must not be used.
+        // Bytes after the counted records must be ignored.
         bytes.extend([0xff; 32]);
         let bytes = self.sealed(bytes);
         self.next(&bytes);
@@ -206,7 +207,7 @@ impl HandMade {
         Filesystem::open(self.source())
     }
 
-    /// What the first bytes of the blocks are after recovery.
+    /// Compares blocks after recovery, each filled with one byte.
     pub(super) fn check(&self, expected: &[(u64, u8)]) {
         let fs = self.open().unwrap();
         for &(number, byte) in expected {
@@ -224,7 +225,7 @@ pub(super) const A: u64 = 210;
 pub(super) const B: u64 = 211;
 pub(super) const C: u64 = 212;
 
-/// The first blocks of an image, zeroes behind them: quickly copied.
+/// The first blocks of an image, followed by zeroes. It is cheap to copy.
 pub(super) struct Head(pub Vec<u8>);
 
 impl Source for Head {

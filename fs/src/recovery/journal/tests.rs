@@ -1,4 +1,4 @@
-//! Logs made by hand.
+//! Tests of recovery with synthetic logs.
 
 use nvio_iomap::{Mapper, MappingKind, Op};
 
@@ -9,7 +9,7 @@ use crate::format::superblock::tests::seal;
 use crate::mount::options::{Options, Recovery};
 use crate::testing::{BLOCK, extent, node};
 
-/// All kinds of tags and checksums.
+/// All formats of tags and checksums.
 const FORMATS: [u32; 10] =
     [0, BITS64, V1, V1 | BITS64, V2, V2 | BITS64, V3, V3 | BITS64, V1 | ASYNC, V3 | BITS64 | ASYNC];
 
@@ -38,7 +38,7 @@ fn descriptors_that_are_full() {
         let fit = (BLOCK - 12 - 16 - tail) / size;
         let blocks: Vec<_> = (0..fit as u64).map(|index| (4000 + index, index as u8 | 1)).collect();
         log.fill(&blocks);
-        // Without the flag of the last tag the block is full all the same.
+        // A full block ends the tags even if the last one has no flag.
         let last = 1;
         let at = 12 + 16 + fit * size - size + 6;
         let number = u16::from_be_bytes([log.block(last)[at], log.block(last)[at + 1]]);
@@ -68,7 +68,8 @@ fn blocks_that_look_like_the_journals() {
 fn revokes_in_all_orders() {
     for features in FORMATS {
         let mut log = HandMade::new(features);
-        // Before, after and in the transaction that has the block, and journalled again.
+        // Revokes before, after and in the transaction that contains the block, and a block that is
+        // journaled again later.
         log.fill(&[(A, 1), (B, 1), (C, 1)]).commit();
         log.revoke(&[A, B]).commit();
         log.fill(&[(B, 2)]).revoke(&[C]).commit();
@@ -81,7 +82,7 @@ fn revokes_in_all_orders() {
         log.fill(&[(B, 2)]).revoke(&[B]).commit();
         log.check(&[(A, 0), (B, 0)]);
 
-        // Of a transaction that is not complete nothing counts.
+        // Revokes of an incomplete transaction are ignored.
         let mut log = HandMade::new(features);
         log.fill(&[(A, 1)]).commit();
         log.revoke(&[A]);
@@ -110,7 +111,7 @@ fn logs_and_sequence_numbers_wrap() {
             log.check(&[(A, 3), (B, 0), (C, 2)]);
         }
     }
-    // All of the log: 63 blocks. What is behind the end is its beginning.
+    // A full log of 63 blocks, whose end continues at its beginning.
     let mut log = HandMade::new(V3);
     for round in 0..21 {
         log.fill(&[(A, round)]).commit();
@@ -124,7 +125,8 @@ fn the_last_transaction_is_torn() {
         let whole = |log: &mut HandMade| {
             log.fill(&[(A, 1)]).commit();
         };
-        // The commit block is missing, is an older transaction's, or is something else.
+        // The commit block is missing, belongs to an older transaction, or is another kind of
+        // block.
         let mut log = HandMade::new(features);
         whole(&mut log);
         log.fill(&[(A, 2)]);
@@ -139,14 +141,14 @@ fn the_last_transaction_is_torn() {
         log.commit().block(at)[7] = 9;
         log.check(&[(A, 1)]);
     }
-    // Nothing is complete.
+    // The first transaction is incomplete.
     let mut log = HandMade::new(V3);
     log.fill(&[(A, 1)]);
     log.check(&[(A, 0)]);
     assert_eq!(log.open().unwrap().recovered().unwrap(), JournalReplay::default());
 }
 
-/// A log of two transactions; a byte of block `number` is changed.
+/// Builds a log of two transactions and flips a bit of block `number`.
 fn changed(features: u32, number: u32, at: usize) -> HandMade {
     let mut log = HandMade::new(features);
     log.fill(&[(A, 1)]).revoke(&[B]).commit();
@@ -159,7 +161,7 @@ fn changed(features: u32, number: u32, at: usize) -> HandMade {
 #[test]
 fn checksums_are_verified() {
     for features in [V2, V2 | BITS64, V3, V3 | BITS64, V3 | ASYNC] {
-        // The superblock; the descriptor, the data, the revoke block of the second transaction.
+        // The superblock; the descriptor, data and revoke block of the second transaction.
         for (number, at, name) in [
             (0, 0xf0, "superblock of the journal"),
             (5, 3000, "journal, block 5 of the log"),
@@ -171,13 +173,13 @@ fn checksums_are_verified() {
             assert!(error.starts_with(&expected), "{features:#x}: {error}");
         }
     }
-    // A commit block that is wrong ends the log only if it could come before its transaction.
+    // A damaged commit block ends the log only with asynchronous commits.
     assert!(changed(V3, 8, 0x38).error().contains("block 8 of the log: its checksum"));
     assert!(changed(V1, 6, 0).error().contains("block 8 of the log: its checksum"));
     assert!(changed(V1, 5, 3000).error().contains("block 8 of the log: its checksum"));
     changed(V3 | ASYNC, 8, 0x38).check(&[(A, 1)]);
     changed(V1 | ASYNC, 6, 0).check(&[(A, 1)]);
-    // The first is no exception, but then the second must not be there.
+    // The first transaction may be incomplete, too, but then the second must not be complete.
     assert!(changed(V3, 4, 0x38).error().contains("block 4 of the log: its checksum"));
     assert!(changed(V1 | ASYNC, 2, 0).error().contains("block 8 of the log: its checksum"));
     let mut log = changed(V3 | ASYNC, 4, 0x38);
@@ -188,7 +190,7 @@ fn checksums_are_verified() {
 
 #[test]
 fn transactions_without_their_checksum() {
-    // Not every kernel that has the feature fills it in.
+    // Some kernels with the feature do not fill in the checksum.
     let mut log = HandMade::new(V1);
     log.fill(&[(A, 1)]);
     let at = log.at;
@@ -211,7 +213,8 @@ fn a_first_sector_of_a_commit_block_is_enough() {
 
 #[test]
 fn what_an_older_journal_left() {
-    // A stale transaction with the right number: its commit block is older than the one before.
+    // A stale transaction with the expected number, whose commit block is older than the one
+    // before.
     for number in [5, 7, 8] {
         let mut log = HandMade::new(V3);
         log.fill(&[(A, 1)]).revoke(&[B]).commit();
@@ -235,11 +238,11 @@ fn impossible_superblocks() {
         (V3, 0, 1, "its magic number is 0x1, not 0xc03b3998"),
         (V3, 4, 1, "type is 1: must be that of a superblock"),
         (V3, 0xc, 1024, "block size is 1024, not 4096"),
-        (V3, 0x10, BLOCKS + 1, "blocks is 65, at most 64"),
+        (V3, 0x10, BLOCKS + 1, "blocks is 65, the maximum is 64"),
         (V3, 0x14, 0, "first block of the log is 0"),
         (V3, 0x14, BLOCKS, "first block of the log is 64"),
         (V3, 0x1c, BLOCKS, "start is 64: must be a block of the log"),
-        (V3, 0x24, 1, "at most one kind of checksums"),
+        (V3, 0x24, 1, "must have at most one kind of checksums"),
         (V3, 0x28, V2 | V3, "at most one kind of checksums"),
         (V3, 0x50, 1 << 24, "checksum type is 1: must be 4"),
         (0, 0x28, FAST, "fast-commit blocks is 256: must leave 1024 blocks to the log"),
@@ -259,7 +262,7 @@ fn superblocks_without_features() {
     let mut log = HandMade::new(0);
     log.superblock(|bytes| {
         bytes[7] = 3;
-        // What is behind the fields of the first version is not looked at.
+        // Bytes after the fields of version 1 must be ignored.
         bytes[0x24..0x100].fill(0xff);
     });
     log.fill(&[(A, 1)]).commit();
@@ -268,23 +271,23 @@ fn superblocks_without_features() {
 
 #[test]
 fn logs_without_an_end() {
-    // A descriptor block whose data blocks go around the log, back to itself.
+    // A descriptor block whose data blocks wrap around the log to the descriptor itself.
     for features in [0, BITS64] {
         let mut log = HandMade::new(features);
         let blocks: Vec<_> = (0..62).map(|index| (4000 + index, 1)).collect();
         log.fill(&blocks);
         assert_eq!(log.at, 1);
-        let error = "corrupt journal: its transactions have more than the 63 blocks that the log \
-                     has; run e2fsck";
+        let error = "corrupt journal: its transactions need more blocks than the log has (63); run \
+                     e2fsck";
         assert_eq!(log.error(), error);
     }
-    // More than there are.
+    // More tags than blocks in the log.
     let mut log = HandMade::new(0);
     log.fill(&[(A, 1)]);
     let tags = log.block(1);
     tags[12..].fill(0);
     tags[12..].chunks_exact_mut(8).for_each(|tag| tag[7] = SAME_UUID as u8);
-    assert!(log.error().contains("more than the 63 blocks"));
+    assert!(log.error().contains("more blocks than the log has (63)"));
 }
 
 #[test]
@@ -300,14 +303,14 @@ fn tags_and_revokes_that_lead_nowhere() {
             format!("corrupt journal, block 1 of the log: 1 block(s) from block {block}");
         assert!(error.starts_with(&expected), "{error}");
     }
-    // 32 bits are all there is.
+    // Only 32 bits of the block number are used.
     let mut log = HandMade::new(V3);
     log.fill(&[(A | 5 << 32, 1)]).commit();
     log.check(&[(A, 1)]);
     let mut log = HandMade::new(0);
     log.revoke(&[A]).commit();
     log.block(1)[12..16].copy_from_slice(&4097u32.to_be_bytes());
-    assert!(log.error().contains("block 1 of the log: bytes in use is 4097, at most 4096"));
+    assert!(log.error().contains("block 1 of the log: bytes in use is 4097, the maximum is 4096"));
     log.block(1)[12..16].copy_from_slice(&3u32.to_be_bytes());
     log.check(&[(A, 0)]);
 }
@@ -325,16 +328,13 @@ fn logs_that_are_not_there() {
         });
     };
     inode(&mut log, 0x81, BLOCKS * BLOCK as u32);
-    assert_eq!(
-        log.error(),
-        "corrupt block map of inode 8: logical block 2 is not there; run e2fsck"
-    );
+    assert_eq!(log.error(), "corrupt block map of inode 8: logical block 2 is missing; run e2fsck");
     inode(&mut log, 0x81, 4096);
-    assert!(log.error().contains("blocks is 64, at most 1 is possible"));
+    assert!(log.error().contains("blocks is 64, the maximum is 1"));
     inode(&mut log, 0x41, 4096);
     assert!(log.error().contains("inode 8: mode is"), "{}", log.error());
     inode(&mut log, 0x81, 0);
-    assert!(log.error().contains("block is 0, at most 0"), "{}", log.error());
+    assert!(log.error().contains("block is 0, the maximum is 0"), "{}", log.error());
 }
 
 #[test]
@@ -428,7 +428,7 @@ fn data_of_files_comes_from_the_log() {
 
 #[test]
 fn the_area_for_fast_commits() {
-    // 1,040 blocks, of which 16 are the area: 1,024 to 1,039, and the first is left out.
+    // 1,040 blocks, 16 of them the area: 1,024 to 1,039. The first of these is unused.
     let mut log = HandMade::starting(V3 | FAST, 1040, 1020, 7);
     log.superblock(|bytes| bytes[0x57] = 16);
     log.fill(&[(A, 1), (B, 1)]).fill(&[(C, 1)]).commit();
@@ -450,13 +450,13 @@ fn the_area_for_fast_commits() {
 
 #[test]
 fn published_check_value() {
-    // CRC-32/MPEG-2.
+    // The published value of CRC-32/MPEG-2.
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Mpeg2);
     digest.update(b"123456789");
     assert_eq!(digest.finalize(), 0x0376_e6e7);
 }
 
-/// Small random numbers.
+/// A generator of small random numbers.
 struct Random(u64);
 
 impl Random {
@@ -466,7 +466,7 @@ impl Random {
     }
 }
 
-/// Three transactions, the last of which is not the newest of every block.
+/// Builds a log of three transactions. The last does not contain the newest copy of every block.
 fn three(features: u32) -> HandMade {
     let mut log = HandMade::new(features);
     log.fill(&[(A, 1), (B, 1)]).commit();
@@ -485,7 +485,7 @@ fn whatever_is_changed_there_is_an_end() {
         for _ in 0..150 {
             let mut source = sound.source();
             for _ in 0..=random.below(3) {
-                // The structures are at the beginnings of blocks.
+                // Structures are at the beginning of blocks.
                 let range = if random.below(2) == 0 { 64 } else { BLOCK };
                 let at = random.below(used / BLOCK) * BLOCK + random.below(range);
                 let bits = [1 << random.below(8), 0xff, random.below(256) as u8][random.below(3)];
@@ -496,7 +496,8 @@ fn whatever_is_changed_there_is_an_end() {
                 Ok(fs) => {
                     opened += 1;
                     let state = [A, B, C].map(|number| fs.block(number).unwrap()[9]);
-                    // With checksums of everything it is as it was after one of the transactions.
+                    // If all blocks have checksums, the result is the state after one of the
+                    // transactions.
                     let whole = [[0, 0, 0], [1, 1, 0], [2, 0, 2], [3, 0, 0]].contains(&state);
                     assert!(whole || features & (V2 | V3) == 0, "{features:#x}: {state:?}");
                 }

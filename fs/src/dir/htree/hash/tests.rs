@@ -1,10 +1,10 @@
-//! Against debugfs, which has hashes of its own.
+//! Comparison with debugfs, which computes hashes with code of its own.
 
 use std::process::Command;
 
 use super::*;
 
-/// The seed as debugfs takes it, and as the superblock has it.
+/// The seed in the notation of debugfs and of the superblock.
 const SEED: (&str, [u32; 4]) =
     ("8a3f1c02-77b1-4e5d-9c60-1122334455ff", [0x021c_3f8a, 0x5d4e_b177, 0x2211_609c, 0xff55_4433]);
 
@@ -35,7 +35,7 @@ fn known_values() {
     assert_eq!(unsigned(Function::Tea), (0x0868_3a08, 0x88b4_44c9));
 }
 
-/// Names of every length, of bytes that the command line of debugfs leaves as they are.
+/// Returns names of every length, made of bytes that debugfs does not interpret.
 fn names() -> Vec<Vec<u8>> {
     let mut random = 7u32;
     (1..=255)
@@ -68,7 +68,7 @@ fn debugfs_agrees() {
     assert_eq!(dx_hash(folder.path(), &script), ours);
 }
 
-/// What debugfs prints for a script of `dx_hash` commands.
+/// Runs a script of `dx_hash` commands in debugfs and returns the hashes that it prints.
 pub(crate) fn dx_hash(folder: &std::path::Path, script: &[u8]) -> Vec<(u32, u32)> {
     let path = folder.join("script");
     std::fs::write(&path, script).unwrap();
@@ -81,7 +81,7 @@ pub(crate) fn dx_hash(folder: &std::path::Path, script: &[u8]) -> Vec<(u32, u32)
     let hex = |text: &str| u32::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
     let mut hashes = Vec::new();
     for line in output.stdout.split(|&byte| byte == b'\n') {
-        // "Hash of NAME is 0xMAJOR (minor 0xMINOR)"; lines of the script come in between.
+        // "Hash of NAME is 0xMAJOR (minor 0xMINOR)". debugfs also prints the lines of the script.
         if line.starts_with(b"Hash of ") {
             let line = String::from_utf8_lossy(line);
             let (rest, minor) = line.trim_end_matches(')').rsplit_once(" (minor ").unwrap();
