@@ -110,12 +110,13 @@ impl Admin {
             if let Some(answer) = self.poll() {
                 return Ok(answer);
             }
-            if now.saturating_sub(begin) >= self.timeout {
+            let elapsed = now.saturating_sub(begin);
+            if elapsed >= self.timeout {
                 return Err(Error::Timeout { what: name, after: self.timeout });
             }
             if now >= health {
                 health = now + HEALTH_INTERVAL;
-                controller::check_alive(transport)?;
+                controller::check_alive(transport, self.timeout - elapsed)?;
             }
             transport.pause(PAUSE);
         }

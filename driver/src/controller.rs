@@ -8,6 +8,7 @@ mod management;
 mod queues;
 mod recovery;
 mod register;
+mod resets;
 mod writable;
 
 use handles::Handles;
@@ -15,6 +16,7 @@ pub use log_page::LogPage;
 pub use management::NewNamespace;
 pub(crate) use recovery::{Failure, Health, Managed};
 use register::Registered;
+pub use resets::Resets;
 pub use writable::WritableController;
 
 use std::sync::atomic::AtomicU32;
@@ -22,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use nvio_spec::register::{CC, CSTS, Cap, Cc, Csts, Version};
+use nvio_spec::register::{CC, Cap, Cc, Csts, Version};
 use nvio_spec::{
     IDENTIFY_SIZE, IdentifyController, IdentifyNvmNamespace, NamespaceList, Sqe, cns, status,
 };
@@ -124,6 +126,7 @@ pub(crate) struct Inner {
     doorbell_memory: Option<Arc<DoorbellMemory>>,
     /// Where submission queues are to be, if not in host memory.
     controller_memory: Option<Arc<ControllerMemory>>,
+    resets: Resets,
     /// Set once, if there are any and they are wanted.
     interrupts: OnceLock<Arc<Interrupts>>,
     transport: Box<dyn Transport>,
@@ -157,7 +160,8 @@ impl Controller {
     /// When the device cannot be reached, is no NVMe controller, fails, or does not become ready
     /// within CAP.TO.
     pub fn open_with(address: &Address, options: Options) -> Result<Self> {
-        Self::open_on(transport::open(address)?, options)
+        let reply_timeout = options.admin_timeout.min(options.io_timeout);
+        Self::open_on(transport::open(address, reply_timeout)?, options)
     }
 
     /// Opens the controller that `transport` leads to.
@@ -175,6 +179,11 @@ impl Controller {
     /// When it does not come up again; it takes no commands then.
     pub fn reset(&self) -> Result<()> {
         self.0.reset()
+    }
+
+    /// Returns the numbers of resets since the controller was opened.
+    pub fn resets(&self) -> Resets {
+        self.0.resets.clone()
     }
 
     /// Takes an asynchronous event that came, if there is one: the oldest. Events are noticed
@@ -357,6 +366,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.resets.log();
         let (mapped, health) = {
             let managed = self.managed();
             (managed.mapped, managed.health)
@@ -378,8 +388,11 @@ impl Drop for Inner {
     }
 }
 
-/// Reads CSTS and tells a removed or failed controller from a working one.
-pub(crate) fn check_alive(transport: &dyn Transport) -> Result<()> {
-    let csts = Csts(transport.read32_present(CSTS)?);
+/// Reads CSTS, which is waited for at most `within`.
+///
+/// # Errors
+/// [`Error::Gone`] and [`Error::Fatal`].
+pub(crate) fn check_alive(transport: &dyn Transport, within: Duration) -> Result<()> {
+    let csts = Csts(transport.csts_within(within)?);
     if csts.fatal() { Err(Error::Fatal { csts: csts.0 }) } else { Ok(()) }
 }

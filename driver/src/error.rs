@@ -68,10 +68,10 @@ pub enum Error {
         /// What was tried.
         step: &'static str,
         /// The answer.
-        source: vfio_user::Error,
+        source: io::Error,
     },
-    /// A vfio-user server did not answer in time.
-    #[error("vfio-user server {}: no answer within {} s", socket.display(), after.as_secs())]
+    /// A vfio-user server did not reply in time.
+    #[error("vfio-user server {}: no reply within {after:?}", socket.display())]
     VfioUserSilent {
         /// The socket.
         socket: PathBuf,
@@ -86,8 +86,9 @@ pub enum Error {
         /// Bytes that can be reached.
         length: u64,
     },
-    /// The device does not answer: it was removed, or lost power.
-    #[error("the controller is gone: its registers read as all ones")]
+    /// The device does not answer: it was removed or lost power, or its vfio-user server has closed
+    /// the connection.
+    #[error("the controller is gone: it was removed, or its server has ended")]
     Gone,
     /// The controller reports a fatal error (CSTS.CFS).
     #[error("the controller reports a fatal error (CSTS {csts:#010x})")]

@@ -75,7 +75,9 @@ mod queue;
 mod transport;
 
 pub use address::{Address, ParseAddressError};
-pub use controller::{Controller, LogPage, NewNamespace, Options, Wait, WritableController};
+pub use controller::{
+    Controller, LogPage, NewNamespace, Options, Resets, Wait, WritableController,
+};
 pub use dma::{Arena, DmaBuf, DmaMemory, PAGE_SIZE, ScatterList, SplitBuffer};
 pub use error::{Error, Result};
 pub use event::AsyncEvent;

@@ -11,7 +11,7 @@ use nvio_spec::register::{
 use nvio_spec::{IDENTIFY_SIZE, IdentifyController, QueueCount, Sqe, cns, feature_id};
 use zerocopy::FromBytes;
 
-use super::{Health, Inner, Managed, Options, Registered, Wait};
+use super::{Health, Inner, Managed, Options, Registered, Resets, Wait};
 use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin};
 use crate::controller_memory::ControllerMemory;
 use crate::dma::{Arena, Claim, DmaMemory, PAGE_SIZE};
@@ -62,6 +62,7 @@ fn first(
     let inner = Inner {
         doorbell_memory: doorbell_memory(&arena, cap, &identify, &options)?,
         controller_memory,
+        resets: Resets::default(),
         interrupts: OnceLock::new(),
         managed: Mutex::new(Managed {
             admin,
@@ -262,8 +263,9 @@ fn wait_until(
     let mut pause = Duration::from_micros(50);
     loop {
         // The clock first: a thread that was not scheduled for long must still look once more.
-        let late = transport.now().saturating_sub(begin) >= bound;
-        if done(Csts(transport.read32_present(CSTS)?))? {
+        let elapsed = transport.now().saturating_sub(begin);
+        let late = elapsed >= bound;
+        if done(Csts(transport.csts_within(bound.saturating_sub(elapsed))?))? {
             return Ok(());
         }
         if late {

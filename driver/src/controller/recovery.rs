@@ -121,7 +121,7 @@ impl Inner {
 
     /// Resets the controller because of `why`.
     pub(super) fn recover_in(&self, managed: &mut Managed, why: &Error) {
-        log::warn!("resetting the controller: {why}");
+        self.resets.note(why);
         let stopped = self.stop(managed, matches!(why, Error::Gone));
         managed.admin.restart(stopped.is_err());
         managed.epoch = managed.epoch.wrapping_add(1);
@@ -191,7 +191,7 @@ impl Inner {
 
     /// Whether the controller is there and has not failed.
     pub(crate) fn check_alive(&self) -> Result<()> {
-        controller::check_alive(&*self.transport)
+        controller::check_alive(&*self.transport, Duration::MAX)
     }
 
     /// Takes the events that the controller has posted, if nobody else uses the admin queue.

@@ -85,7 +85,7 @@ fn open(offered: u16, left: usize) -> (Emulator, Controller, Arc<AtomicUsize>) {
         .max_queues(4)
         .start()
         .unwrap();
-    let device = VfioUser::connect(emulator.socket()).unwrap();
+    let device = VfioUser::connect(emulator.socket(), Duration::from_secs(10)).unwrap();
     assert_eq!(device.interrupts(), 5);
     let left = Arc::new(AtomicUsize::new(left));
     let few = Few { device, offered, left: Arc::clone(&left) };

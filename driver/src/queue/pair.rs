@@ -105,7 +105,8 @@ pub struct Counters {
     pub doorbells: u64,
     /// Completions that matched no command: late, doubled or made up.
     pub stale: u64,
-    /// Resets of the controller after which the queues were made again.
+    /// Resets of the controller after which the queues were made again, requested ones included;
+    /// see [`Resets`](crate::Resets).
     pub resets: u64,
     /// Sleeps of [`QueuePair::wait`] until an interrupt.
     pub sleeps: u64,

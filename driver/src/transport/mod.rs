@@ -17,7 +17,7 @@ use crate::address::Address;
 use crate::dma::Arena;
 use crate::mmio::Mmio;
 use crate::{Error, Result};
-use nvio_spec::register::{DOORBELLS, GONE};
+use nvio_spec::register::{CSTS, DOORBELLS, GONE};
 
 pub(crate) use vfio::Vfio;
 pub(crate) use vfio_user::VfioUser;
@@ -134,6 +134,16 @@ pub unsafe trait Transport: Send + Sync {
         self.write32(offset + 4, (value >> 32) as u32)
     }
 
+    /// Reads CSTS. A transport that waits for the value of a register waits at most `within`, or a
+    /// minimum of its own.
+    ///
+    /// # Errors
+    /// As [`read32_present`](Self::read32_present).
+    fn csts_within(&self, within: Duration) -> Result<u32> {
+        let _ = within;
+        self.read32_present(CSTS)
+    }
+
     /// Reads a register whose value can never be all ones, so that a removed device is noticed.
     ///
     /// # Errors
@@ -248,11 +258,11 @@ mod pci_command {
     }
 }
 
-/// Opens the way to `address`.
-pub(crate) fn open(address: &Address) -> Result<Box<dyn Transport>> {
+/// Opens the way to `address`. A server's reply is waited for at most `reply_timeout`.
+pub(crate) fn open(address: &Address, reply_timeout: Duration) -> Result<Box<dyn Transport>> {
     Ok(match address {
         Address::Pci(pci) => Box::new(Vfio::open(*pci)?),
-        Address::VfioUser(socket) => Box::new(VfioUser::connect(socket)?),
+        Address::VfioUser(socket) => Box::new(VfioUser::connect(socket, reply_timeout)?),
     })
 }
 

@@ -1,20 +1,22 @@
 //! The vfio-user transport: a controller that is served by another process, or by a thread of
 //! this one, over a socket. Registers are messages; doorbells and data are shared memory.
 
+mod channel;
+mod client;
+
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
-use nvio_spec::register::DOORBELLS;
+use nvio_spec::register::{CSTS, DOORBELLS, GONE};
 use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
-use vfio_user::Client;
 
+use self::channel::Fault;
+use self::client::{Client, Region};
 use super::iova::{self, IovaRange};
 use super::irq::{self, Vectors};
 use super::{Transport, doorbell_window, mappable, pci_bar, pci_command};
@@ -22,26 +24,19 @@ use crate::dma::Arena;
 use crate::mmio::Mmio;
 use crate::{Error, Result};
 
-/// How long a server may take to answer a message. The specification sets no bound; a live server
-/// answers in microseconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Most ranges of memory that a server is given: what the embedded controller takes. The library
-/// does not tell a server's own limit, nor that it refused.
-const MOST_MAPPINGS: usize = 1024;
-
-type Job = Box<dyn FnOnce(&mut Client) + Send>;
+/// Shortest wait for a reply, whatever the options are: a server replies in microseconds, but has
+/// to be scheduled first.
+const REPLY_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
 /// A connection to a vfio-user server.
 ///
-/// The client library blocks without a bound, so it lives on a thread of its own, and every
-/// message is waited for with [`ANSWER_TIMEOUT`].
+/// The wait for a reply is bounded. While a reply is late, every command fails at once, so that a
+/// server that has stopped is waited for only once.
 pub(crate) struct VfioUser {
     socket: PathBuf,
-    jobs: SyncSender<Job>,
-    /// Held by who has a message under way: one at a time, so that only a server that is late is
-    /// taken for silent, and not one that others ask.
-    turn: Mutex<()>,
+    client: Mutex<Client>,
+    /// Longest wait for a reply.
+    reply_timeout: Duration,
     doorbells: Arc<Mmio>,
     vectors: Vectors,
     /// I/O virtual addresses that the server was given memory for.
@@ -49,187 +44,129 @@ pub(crate) struct VfioUser {
 }
 
 impl VfioUser {
+    /// Connects to the server at `socket`. No reply is waited for longer than `reply_timeout`,
+    /// or [`REPLY_TIMEOUT_MIN`] if that is longer.
+    pub(crate) fn connect(socket: &Path, reply_timeout: Duration) -> Result<Self> {
+        let reply_timeout = reply_timeout.max(REPLY_TIMEOUT_MIN);
+        let failed = |step| {
+            move |fault| match fault {
+                // Without a controller yet, there is none that could be gone.
+                Fault::Closed => {
+                    let source = io::ErrorKind::UnexpectedEof.into();
+                    Error::VfioUser { socket: socket.to_owned(), step, source }
+                }
+                other => error(socket, reply_timeout, step, other),
+            }
+        };
+        let mut client = Client::connect(socket, reply_timeout).map_err(failed("connect"))?;
+        if client.can_reset() {
+            client.reset().map_err(failed("reset the device"))?;
+        }
+        let step = "set the PCI Command register";
+        pci_command::check(set_command(&mut client).map_err(failed(step))?)?;
+        let bar0 = client.region(VFIO_PCI_BAR0_REGION_INDEX);
+        let doorbells = Arc::new(map_doorbells(bar0.map_err(failed("describe BAR0"))?)?);
+        let vectors = Vectors::choose(|index| client.irq_info(index));
+        let (socket, mapped) = (socket.to_owned(), Mutex::default());
+        let client = Mutex::new(client);
+        Ok(Self { socket, client, reply_timeout, doorbells, vectors, mapped })
+    }
+
     fn mapped(&self) -> MutexGuard<'_, Vec<Range<u64>>> {
         self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn connect(socket: &Path) -> Result<Self> {
-        let (jobs, work) = sync_channel::<Job>(1);
-        let (report, connected) = sync_channel(1);
-        let path = socket.to_owned();
-        thread::Builder::new()
-            .name("vfio-user client".to_owned())
-            .spawn(move || serve(&path, &report, &work))
-            .map_err(|source| Error::System { call: "thread for vfio-user", source })?;
-        let failed = |step| {
-            let socket = socket.to_owned();
-            move |source| Error::VfioUser { socket, step, source }
-        };
-        connected
-            .recv_timeout(ANSWER_TIMEOUT)
-            .map_err(|_| silent(socket))?
-            .map_err(failed("connect"))?;
-        ask(socket, &jobs, Client::reset)?.map_err(failed("reset"))?;
-        let command = ask(socket, &jobs, set_command)?;
-        pci_command::check(command.map_err(failed("set the PCI Command register"))?)?;
-        let doorbells = ask(socket, &jobs, map_doorbells)?.map(Arc::new)?;
-        let vectors = ask(socket, &jobs, count_vectors)?;
-        let socket = socket.to_owned();
-        let (turn, mapped) = (Mutex::default(), Mutex::default());
-        Ok(Self { socket, jobs, turn, doorbells, vectors, mapped })
+    fn client(&self) -> MutexGuard<'_, Client> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn message<T: Send + 'static>(
+    /// Runs commands on the connection; `step` names them in errors.
+    fn run<T>(
         &self,
         step: &'static str,
-        message: impl FnOnce(&mut Client) -> Result<T, vfio_user::Error> + Send + 'static,
+        commands: impl FnOnce(&mut Client) -> Result<T, Fault>,
     ) -> Result<T> {
-        let _turn = self.turn();
-        ask(&self.socket, &self.jobs, message)?.map_err(|source| Error::VfioUser {
-            socket: self.socket.clone(),
-            step,
-            source,
-        })
+        commands(&mut self.client())
+            .map_err(|fault| error(&self.socket, self.reply_timeout, step, fault))
     }
 }
 
-/// The connection's thread: ends when the transport is dropped.
-fn serve(socket: &Path, report: &SyncSender<Result<(), vfio_user::Error>>, work: &Receiver<Job>) {
-    let mut client = match Client::new(socket) {
-        Ok(client) => client,
-        Err(error) => return report.send(Err(error)).unwrap_or(()),
-    };
-    if report.send(Ok(())).is_err() {
-        return;
+fn error(socket: &Path, after: Duration, step: &'static str, fault: Fault) -> Error {
+    let socket = socket.to_owned();
+    match fault {
+        Fault::Silent => Error::VfioUserSilent { socket, after },
+        Fault::Closed => Error::Gone,
+        Fault::Io(source) => Error::VfioUser { socket, step, source },
     }
-    while let Ok(job) = work.recv() {
-        job(&mut client);
-    }
-    // The server may be gone already, which is what is wanted.
-    client.shutdown().unwrap_or(());
 }
 
-fn silent(socket: &Path) -> Error {
-    Error::VfioUserSilent { socket: socket.to_owned(), after: ANSWER_TIMEOUT }
-}
-
-/// Runs `job` on the connection's thread. A server that is silent, and a thread that ended over
-/// what a server sent, both look like silence.
-fn ask<T: Send + 'static>(
-    socket: &Path,
-    jobs: &SyncSender<Job>,
-    job: impl FnOnce(&mut Client) -> T + Send + 'static,
-) -> Result<T> {
-    let (reply, answer) = sync_channel(1);
-    // Nobody waits for the reply any more once the bound has passed.
-    let job: Job = Box::new(move |client| reply.send(job(client)).unwrap_or(()));
-    jobs.try_send(job).map_err(|_| silent(socket))?;
-    answer.recv_timeout(ANSWER_TIMEOUT).map_err(|_| silent(socket))
-}
-
-/// Asks for what there is; a server that does not answer such a question has none.
-fn count_vectors(client: &mut Client) -> Vectors {
-    Vectors::choose(|index| client.get_irq_info(index).ok().map(|info| (info.flags, info.count)))
-}
-
-/// Sets eventfds, a message's worth at a time, and has the server signal each.
-fn connect(client: &mut Client, index: u32, events: &[OwnedFd]) -> Result<(), vfio_user::Error> {
-    /// Descriptors in one message: what the library's server takes.
-    const MOST_EVENTS: usize = 16;
+/// Sets up eventfds for the first vectors, in messages with as many file descriptors as the server
+/// accepts.
+fn connect(client: &mut Client, index: u32, events: &[BorrowedFd<'_>]) -> Result<(), Fault> {
     client.set_irqs(index, irq::TRIGGER, 0, 0, &[])?;
     let mut start = 0;
-    for events in events.chunks(MOST_EVENTS) {
-        let events: Vec<_> = events.iter().map(AsRawFd::as_raw_fd).collect();
+    for events in events.chunks(client.fds_max().max(1)) {
         let count = u32::try_from(events.len()).unwrap_or(0);
-        client.set_irqs(index, irq::SET_EVENTS, start, count, &events)?;
+        client.set_irqs(index, irq::SET_EVENTS, start, count, events)?;
         start += count;
     }
-    client.set_irqs(index, irq::TRIGGER, 0, start, &[])
+    Ok(())
 }
 
-/// Whether an eventfd was signalled; clears it.
-fn took_signal(event: BorrowedFd<'_>) -> bool {
-    let event = event.try_clone_to_owned().map(File::from);
-    event.and_then(|mut event| event.read_exact(&mut [0; 8])).is_ok()
+/// Sets the bits of [`pci_command::IN_USE`], and returns the register read back.
+fn set_command(client: &mut Client) -> Result<u16, Fault> {
+    const REGISTER: (u32, u64) = (VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET);
+    let (region, offset) = REGISTER;
+    let command = u16::from_le_bytes(client.read(region, offset)?) | pci_command::IN_USE;
+    client.write(region, offset, command.to_le_bytes())?;
+    Ok(u16::from_le_bytes(client.read(region, offset)?))
 }
 
-/// Gives the Command register as it is afterwards.
-fn set_command(client: &mut Client) -> Result<u16, vfio_user::Error> {
-    let mut command = [0; 2];
-    client.region_read(VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET, &mut command)?;
-    let wanted = (u16::from_le_bytes(command) | pci_command::IN_USE).to_le_bytes();
-    client.region_write(VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET, &wanted)?;
-    client.region_read(VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET, &mut command)?;
-    Ok(u16::from_le_bytes(command))
-}
-
-/// Maps the doorbells that the server offers as shared memory.
-fn map_doorbells(client: &mut Client) -> Result<Mmio> {
-    let region = client.region(VFIO_PCI_BAR0_REGION_INDEX);
-    let size = region.map_or(0, |region| region.size);
+/// Maps the doorbells, which the server must share as memory.
+fn map_doorbells(bar0: Option<Region>) -> Result<Mmio> {
+    let size = bar0.as_ref().map_or(0, |region| region.size);
     let not_shared = || Error::Unsupported {
         what: "a vfio-user server that does not share its doorbells",
         detail: format!("BAR0 has {size:#x} bytes, none of them to be mapped"),
     };
-    let region = region.ok_or_else(not_shared)?;
-    let backing = region.file_offset.as_ref().ok_or_else(not_shared)?;
+    let region = bar0.ok_or_else(not_shared)?;
     let window = doorbell_window(region.size)?;
-    let shared = match &region.sparse_areas[..] {
-        [] => Some(region.size - DOORBELLS),
-        areas => areas
-            .iter()
-            .find(|area| area.offset <= DOORBELLS)
-            .and_then(|area| area.offset.checked_add(area.size)?.checked_sub(DOORBELLS)),
-    };
-    let shared = shared.and_then(|n| usize::try_from(n).ok()).filter(|&n| n >= 4096);
-    let len = shared.ok_or_else(not_shared)?.min(window) & !4095;
-    let start = backing.start().checked_add(DOORBELLS).ok_or_else(not_shared)?;
-    check_backed(backing.file(), start, len as u64)?;
-    Mmio::map(backing.file().as_fd(), start, DOORBELLS, len)
+    let mapped = map_region(&region, DOORBELLS, window as u64);
+    mapped.map_err(|_| not_shared())
 }
 
-/// Maps a BAR that the server offers as shared memory; see [`Transport::map_bar`].
-fn map_bar(client: &mut Client, index: u32, offset: u64, most: u64) -> Result<Mmio> {
-    let region = client.region(index);
-    let outside = || Error::OutsideBar { offset, length: region.map_or(0, |region| region.size) };
-    let region = region.ok_or_else(outside)?;
-    let backing = region.file_offset.as_ref().ok_or_else(outside)?;
-    let areas = match &region.sparse_areas[..] {
-        [] => vec![(0, region.size)],
-        areas => areas.iter().map(|area| (area.offset, area.size)).collect(),
+/// Maps a part of a region; see [`Transport::map_bar`].
+fn map_region(region: &Region, offset: u64, most: u64) -> Result<Mmio> {
+    let outside = || Error::OutsideBar { offset, length: region.size };
+    let file = region.file.as_ref().ok_or_else(outside)?;
+    let areas = match &region.areas[..] {
+        [] => &[(0, region.size)],
+        areas => areas,
     };
-    let len = mappable(areas, region.size, offset, most)?;
-    let start = backing.start().checked_add(offset).ok_or_else(outside)?;
-    check_backed(backing.file(), start, len as u64)?;
-    Mmio::map(backing.file().as_fd(), start, offset, len)
+    let len = mappable(areas.iter().copied(), region.size, offset, most)?;
+    let start = region.offset.checked_add(offset).ok_or_else(outside)?;
+    check_backed(file, start, len as u64)?;
+    Mmio::map(file.as_fd(), start, offset, len)
 }
 
-/// The address of a BAR. What the firmware does for other devices, the client does here: it gives
-/// one to a BAR that has none.
-fn place_bar(client: &mut Client, bar: u8) -> Result<u64, vfio_user::Error> {
+/// Returns the address of a BAR. The client assigns one, as firmware does for other devices, if
+/// the BAR has none.
+fn place_bar(client: &mut Client, bar: u8) -> Result<u64, Fault> {
     /// Below the place of the arena, and in reach of 32 bits. A BAR is as aligned as it is large.
     const PLACE: u32 = 2 << 30;
-    let config = VFIO_PCI_CONFIG_REGION_INDEX;
-    let read = |client: &mut Client, bar| {
-        let mut bytes = [0; 4];
-        client.region_read(config, pci_bar::offset(bar), &mut bytes)?;
-        Ok::<_, vfio_user::Error>(u32::from_le_bytes(bytes))
-    };
+    const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
     let address = |client: &mut Client| {
-        let (low, high) = (read(client, bar)?, read(client, bar + 1)?);
-        Ok::<_, vfio_user::Error>((low, pci_bar::address(low, high)))
+        let low = u32::from_le_bytes(client.read(CONFIG, pci_bar::offset(bar))?);
+        let high = u32::from_le_bytes(client.read(CONFIG, pci_bar::offset(bar + 1))?);
+        Ok::<_, Fault>((low, pci_bar::address(low, high)))
     };
     let (low, now) = address(client)?;
     if now != 0 {
         return Ok(now);
     }
-    client.region_write(config, pci_bar::offset(bar), &PLACE.to_le_bytes())?;
+    client.write(CONFIG, pci_bar::offset(bar), PLACE.to_le_bytes())?;
     if pci_bar::is_wide(low) {
-        client.region_write(config, pci_bar::offset(bar + 1), &[0; 4])?;
+        client.write(CONFIG, pci_bar::offset(bar + 1), [0; 4])?;
     }
     Ok(address(client)?.1)
 }
@@ -245,19 +182,27 @@ fn check_backed(file: &File, start: u64, len: u64) -> Result<()> {
     }
 }
 
-// SAFETY: a server answers when it has done what it was asked; it is trusted like the kernel is.
+// SAFETY: a server replies after it has done what the command says; it is trusted like the kernel.
 unsafe impl Transport for VfioUser {
     fn read32(&self, offset: u64) -> Result<u32> {
-        self.message("read a register", move |client| {
-            let mut value = [0; 4];
-            client.region_read(VFIO_PCI_BAR0_REGION_INDEX, offset, &mut value)?;
-            Ok(u32::from_le_bytes(value))
-        })
+        let read = |client: &mut Client| client.read(VFIO_PCI_BAR0_REGION_INDEX, offset);
+        self.run("read a register", read).map(u32::from_le_bytes)
+    }
+
+    fn csts_within(&self, within: Duration) -> Result<u32> {
+        let within = within.max(REPLY_TIMEOUT_MIN);
+        let read =
+            |client: &mut Client| client.read_within(VFIO_PCI_BAR0_REGION_INDEX, CSTS, within);
+        match self.run("read CSTS", read).map(u32::from_le_bytes)? {
+            GONE => Err(Error::Gone),
+            csts => Ok(csts),
+        }
     }
 
     fn write32(&self, offset: u64, value: u32) -> Result<()> {
-        self.message("write a register", move |client| {
-            client.region_write(VFIO_PCI_BAR0_REGION_INDEX, offset, &value.to_le_bytes())
+        let value = value.to_le_bytes();
+        self.run("write a register", |client| {
+            client.write(VFIO_PCI_BAR0_REGION_INDEX, offset, value)
         })
     }
 
@@ -271,45 +216,56 @@ unsafe impl Transport for VfioUser {
 
     fn map(&self, arena: &Arena) -> Result<()> {
         let (iova, bytes) = (arena.iova(), arena.size());
-        // The library does not look whether the server refused.
         let mut mapped = self.mapped();
         let range = iova..iova.saturating_add(bytes as u64);
+        // A server may accept an overlap without an error.
         if mapped.iter().any(|other| other.start < range.end && range.start < other.end) {
             return Err(Error::MappingExists { iova, bytes });
         }
-        if mapped.len() >= MOST_MAPPINGS {
-            return Err(Error::MappingLimit { limit: MOST_MAPPINGS });
+        let limit = self.client().mappings_max();
+        if mapped.len() >= limit {
+            return Err(Error::MappingLimit { limit });
         }
-        let memory = arena.clone();
-        self.message("map DMA memory", move |client| {
-            let (file, offset) = memory.file();
-            client.dma_map(offset, iova, bytes as u64, file)
-        })?;
-        mapped.push(range);
+        let file = (arena.as_fd(), arena.file_offset());
+        let sent =
+            self.run("map DMA memory", |client| client.dma_map(file.0, file.1, iova, bytes as u64));
+        match sent {
+            Ok(()) => mapped.push(range),
+            Err(Error::VfioUser { source, .. }) if source.raw_os_error() == Some(libc::ENOSPC) => {
+                return Err(Error::MappingLimit { limit: mapped.len() });
+            }
+            Err(other) => return Err(other),
+        }
         Ok(())
     }
 
     fn unmap(&self, arena: &Arena) -> Result<()> {
         let (iova, size) = (arena.iova(), arena.size() as u64);
-        self.message("unmap DMA memory", move |client| client.dma_unmap(iova, size))?;
+        self.run("unmap DMA memory", |client| client.dma_unmap(iova, size))?;
         self.mapped().retain(|other| other.start != iova);
         Ok(())
     }
 
     fn reset(&self) -> Result<()> {
-        self.message("reset the device", Client::reset)?;
-        pci_command::check(self.message("set the PCI Command register", set_command)?)
+        if !self.client().can_reset() {
+            let detail = format!("{}", self.socket.display());
+            return Err(Error::Unsupported { what: "a vfio-user server without a reset", detail });
+        }
+        self.run("reset the device", Client::reset)?;
+        pci_command::check(self.run("set the PCI Command register", set_command)?)
     }
 
     fn map_bar(&self, bar: u8, offset: u64, most: u64) -> Result<Mmio> {
         let index = pci_bar::region(bar)?;
-        let _turn = self.turn();
-        ask(&self.socket, &self.jobs, move |client| map_bar(client, index, offset, most))?
+        match self.run("describe a BAR", |client| client.region(index))? {
+            Some(region) => map_region(&region, offset, most),
+            None => Err(Error::OutsideBar { offset, length: 0 }),
+        }
     }
 
     fn bar_address(&self, bar: u8) -> Result<u64> {
         pci_bar::region(bar)?;
-        match self.message("place a BAR", move |client| place_bar(client, bar))? {
+        match self.run("place a BAR", |client| place_bar(client, bar))? {
             0 => Err(pci_bar::unplaced(bar)),
             address => Ok(address),
         }
@@ -320,13 +276,10 @@ unsafe impl Transport for VfioUser {
     }
 
     fn connect_interrupts(&self, events: &[BorrowedFd<'_>]) -> Result<usize> {
-        let owned: io::Result<Vec<_>> =
-            events.iter().map(|event| event.try_clone_to_owned()).collect();
-        let owned = owned.map_err(|source| Error::System { call: "dup", source })?;
+        let count = events.len().min(usize::from(self.vectors.count));
+        let events = &events[..count];
         let index = self.vectors.index;
-        self.message("connect interrupts", move |client| connect(client, index, &owned))?;
-        // The library does not tell whether the server has refused; so have each vector signalled.
-        let signalled = events.iter().position(|event| !took_signal(*event));
-        Ok(signalled.unwrap_or(events.len()))
+        self.run("connect interrupts", |client| connect(client, index, events))?;
+        Ok(count)
     }
 }
