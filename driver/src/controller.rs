@@ -19,6 +19,7 @@ use register::Registered;
 pub use resets::Resets;
 pub use writable::WritableController;
 
+use std::fmt;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -361,6 +362,14 @@ impl Inner {
         let shut = bringup::wait_for(transport, "shutdown", bound, Csts::shutdown_complete);
         bringup::disable(transport, self.cap)?;
         shut
+    }
+}
+
+impl fmt::Debug for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Controller");
+        debug.field("version", &self.0.version).field("resets", &self.0.resets);
+        debug.finish_non_exhaustive()
     }
 }
 

@@ -13,6 +13,7 @@ mod removed;
 mod reset;
 mod writes;
 
+use std::cell::RefCell;
 use std::fmt::{self, Display};
 use std::panic::{self, AssertUnwindSafe};
 use std::process;
@@ -20,12 +21,24 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use nvio_driver::Address;
+use nvio_driver::{Address, Controller, Error, Options, Resets};
 
 /// Longest time of one check; a check that takes longer hangs, and ends the program.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// Exit code when a check hung.
 const HUNG: i32 = 3;
+
+thread_local! {
+    /// The resets of the controllers that the current check has opened.
+    static OPENED: RefCell<Vec<Resets>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Opens the controller at `address`. The check fails if the driver has to reset it.
+fn open(address: &Address, options: Options) -> Result<Controller, Error> {
+    let controller = Controller::open_with(address, options)?;
+    OPENED.with_borrow_mut(|opened| opened.push(controller.resets()));
+    Ok(controller)
+}
 
 /// What came of a check.
 pub type Verdict = Result<(), Problem>;
@@ -71,6 +84,13 @@ macro_rules! ensure_eq {
 }
 pub(crate) use {ensure, ensure_eq};
 
+/// Fails if a controller of the check was reset without a request.
+fn no_unrequested_resets() -> Verdict {
+    let count: u64 = OPENED.take().iter().map(Resets::unrequested).sum();
+    ensure_eq!(count, 0, "resets that were not requested");
+    Ok(())
+}
+
 /// Runs checks, and prints a line for each.
 #[derive(Debug)]
 pub struct Runner {
@@ -92,6 +112,7 @@ impl Runner {
             }
         });
         let verdict = panic::catch_unwind(AssertUnwindSafe(check));
+        let verdict = verdict.map(|verdict| no_unrequested_resets().and(verdict));
         drop(done);
         let _ = watch.join();
         match verdict {

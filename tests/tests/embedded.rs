@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nvio_driver::{Address, Controller, Error, Options, QueuePair};
+use nvio_driver::{Controller, Error, Options, QueuePair};
 use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
 use nvio_ext4::{FileQueue, Filesystem, QueueSource};
 use nvio_iomap::{Disk, DiskQueue, DiskReader};
+use nvio_testkit::controller::{open, open_with};
 use nvio_testkit::image;
 use nvio_testkit::random::Rng;
 use tempfile::TempDir;
@@ -39,14 +40,6 @@ impl Content {
     fn namespace(&self) -> NamespaceConfig {
         NamespaceConfig::new(Backing::image(&self.path, true))
     }
-}
-
-fn open(emulator: &Emulator) -> Controller {
-    Controller::open(&Address::VfioUser(emulator.socket().to_owned())).unwrap()
-}
-
-fn open_with(emulator: &Emulator, options: Options) -> Controller {
-    Controller::open_with(&Address::VfioUser(emulator.socket().to_owned()), options).unwrap()
 }
 
 /// Reads ranges at random from one namespace with all of a queue pair in flight, and compares.

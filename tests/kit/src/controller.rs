@@ -1,5 +1,7 @@
 //! Controllers of nvio-driver on the embedded emulator.
 
+use std::ops::Deref;
+
 use nvio_driver::{Address, Controller, Options};
 use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
 
@@ -8,7 +10,7 @@ use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
 /// The controller is closed before its emulator stops.
 pub struct Served {
     /// The driver's side.
-    pub controller: Controller,
+    pub controller: Watched,
     /// The device's side.
     pub emulator: Emulator,
 }
@@ -42,13 +44,35 @@ pub fn writable() -> Options {
     Options { writable: true, ..Options::default() }
 }
 
+/// A controller that the test expects to work: it fails the test, when it is dropped, if the
+/// driver had to reset it. A test that injects such a fault opens a [`Controller`] instead.
+#[derive(Debug)]
+pub struct Watched(Controller);
+
+impl Deref for Watched {
+    type Target = Controller;
+
+    fn deref(&self) -> &Controller {
+        &self.0
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let unrequested = self.0.resets().unrequested();
+            assert_eq!(unrequested, 0, "resets of the controller that the driver made");
+        }
+    }
+}
+
 /// Opens the controller that `emulator` serves, read-only.
-pub fn open(emulator: &Emulator) -> Controller {
+pub fn open(emulator: &Emulator) -> Watched {
     open_with(emulator, Options::default())
 }
 
 /// Opens the controller that `emulator` serves.
-pub fn open_with(emulator: &Emulator, options: Options) -> Controller {
+pub fn open_with(emulator: &Emulator, options: Options) -> Watched {
     let address = Address::VfioUser(emulator.socket().to_owned());
-    Controller::open_with(&address, options).expect("the controller opens")
+    Watched(Controller::open_with(&address, options).expect("the controller opens"))
 }

@@ -1,6 +1,6 @@
 //! Role `busy`: reads without end, so that others can see a controller that is in use.
 
-use nvio_driver::{Address, Controller};
+use nvio_driver::{Address, Options};
 
 use super::io::random_reads;
 use super::{Runner, Verdict};
@@ -11,7 +11,7 @@ pub fn run(runner: &mut Runner, address: &Address) {
 }
 
 fn reads(address: &Address) -> Verdict {
-    let controller = Controller::open(address)?;
+    let controller = super::open(address, Options::default())?;
     let namespace = controller.namespace(1)?;
     let mut queue = controller.queue_pair(8)?;
     println!("busy");

@@ -14,7 +14,7 @@ struct Rig {
 }
 
 fn rig(address: &Address) -> Result<Rig, Error> {
-    let controller = Controller::open(address)?;
+    let controller = super::open(address, Options::default())?;
     let namespace = controller.namespace(1)?;
     let queue = controller.queue_pair(64)?;
     Ok(Rig { controller, namespace, queue })
@@ -58,7 +58,7 @@ fn unreadable(address: &Address) -> Verdict {
 /// The error of a write, and of nothing but it.
 fn unwritable(address: &Address) -> Verdict {
     let options = Options { writable: true, ..Options::default() };
-    let controller = Controller::open_with(address, options)?.writable()?;
+    let controller = super::open(address, options)?.writable()?;
     let namespace = controller.writable_namespace(1)?;
     let mut queue = controller.queue_pair(64)?;
     let bad = media::UNWRITABLE;

@@ -29,7 +29,7 @@ pub fn run(runner: &mut Runner, address: &Address) {
 fn open(address: &Address) -> Result<(Controller, QueuePair<u64>), Problem> {
     let wait = Wait::Interrupt { spin: Duration::from_micros(10) };
     let options = Options { wait, ..Options::default() };
-    let controller = Controller::open_with(address, options)?;
+    let controller = super::open(address, options)?;
     let queue = controller.queue_pair(32)?;
     Ok((controller, queue))
 }

@@ -19,7 +19,7 @@ struct Rig {
 
 fn open(address: &Address) -> Result<Controller, Error> {
     let options = Options { arena_bytes: 16 << 20, ..Options::default() };
-    Controller::open_with(address, options)
+    super::open(address, options)
 }
 
 fn rig(address: &Address) -> Result<Rig, Error> {

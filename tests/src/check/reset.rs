@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use nvio_driver::spec::status;
-use nvio_driver::{Address, Controller, Options, QueuePair};
+use nvio_driver::{Address, Options, QueuePair};
 
 use super::io::{judge, random_reads};
 use super::{Problem, Runner, Verdict, ensure, ensure_eq};
@@ -30,7 +30,7 @@ pub fn run(runner: &mut Runner, address: &Address) {
 }
 
 fn reads(address: &Address, options: Options, depth: u16) -> Verdict {
-    let controller = Controller::open_with(address, options)?;
+    let controller = super::open(address, options)?;
     let namespace = controller.namespace(1)?;
     if depth == INSIDE_DEPTH {
         // Who follows the controller's trace can tell whether the queue is in host memory.
@@ -49,7 +49,7 @@ fn reads(address: &Address, options: Options, depth: u16) -> Verdict {
 /// A thread resets the controller now and then; a read that a reset took with it ends with the
 /// status that says so, and the others with their data.
 fn resets(address: &Address, options: Options) -> Verdict {
-    let controller = Controller::open_with(address, options)?;
+    let controller = super::open(address, options)?;
     let namespace = controller.namespace(1)?;
     let mut queue: QueuePair<u64> = controller.queue_pair(32)?;
     let done = AtomicBool::new(false);

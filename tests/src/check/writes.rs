@@ -24,7 +24,7 @@ pub(super) struct Rig {
 
 pub(super) fn open(address: &Address) -> Result<WritableController, Error> {
     let options = Options { arena_bytes: 16 << 20, writable: true, ..Options::default() };
-    Controller::open_with(address, options)?.writable()
+    super::open(address, options)?.writable()
 }
 
 pub(super) fn rig(address: &Address) -> Result<Rig, Error> {
@@ -98,7 +98,7 @@ impl Rig {
 
 /// A handle for reading gives no way to write.
 fn not_writable(address: &Address) -> Verdict {
-    let controller = Controller::open(address)?;
+    let controller = super::open(address, Options::default())?;
     ensure!(matches!(controller.writable(), Err(Error::ReadOnly)), "a writable handle was given");
     Ok(())
 }

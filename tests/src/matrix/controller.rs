@@ -7,7 +7,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use nvio_driver::{Address, Controller};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{FileQueue, Filesystem, Options, QueueSource};
 use nvio_iomap::{Disk, DiskQueue, DiskReader};
@@ -32,7 +31,7 @@ pub fn compare(
 ) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let namespace = NamespaceConfig::new(Backing::image(image, true)).block_size(lba_size);
     let emulator = Emulator::builder().namespace(namespace).start()?;
-    let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+    let controller = nvio_testkit::controller::open(&emulator);
     let disk = Disk::whole(&controller.namespace(1)?);
     let source = QueueSource::new(DiskReader::new(&controller, &disk, 16)?);
     let options = Options::default();

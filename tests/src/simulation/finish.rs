@@ -161,6 +161,9 @@ impl Run<'_> {
         }
         self.buffers.clear();
         self.check_pages()?;
+        let unrequested = self.controller()?.resets().unrequested();
+        let expected = self.is_disturbed() || self.mix.is_broken();
+        ensure!(expected || unrequested == 0, "{unrequested} resets without a fault");
         self.close();
         self.linger()
     }

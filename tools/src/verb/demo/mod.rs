@@ -18,7 +18,7 @@ use crate::{mkfs, progress, sample};
 use check::Check;
 use report::Report;
 
-/// Runs the demonstration. Exit code 1 if anything differs.
+/// Runs the demonstration. Exit code 1 if anything differs, or the controller had to be reset.
 ///
 /// # Errors
 /// If the folder cannot be read, the image not be made, or the filesystem not be opened.
@@ -47,15 +47,18 @@ pub fn run(
     };
     let image = work.path().join("disk.img");
     with_step("making an ext4 image (mke2fs)", || mkfs::image_of(folder, &image))?;
-    let check = with_step("reading", || {
+    let (check, resets) = with_step("reading", || {
         let volume = open::image(&image, lba_size)?;
+        let resets = volume.device().controller().resets();
         let mut check = Check::new(&volume)?;
         check.folder(folder)?;
         check.listing(folder)?;
-        Ok(check.finish())
+        Ok((check.finish(), resets))
     })?;
     let kept = if keep { Some(keep_image(work, &image, &own)?) } else { None };
-    let report = Report { check, lba_size, image: kept };
+    // The controller is closed, so this is the final number.
+    let resets = resets.unrequested();
+    let report = Report { check, resets, lba_size, image: kept };
     let mut out = Output::new();
     if format.json {
         out.json(&report)?
@@ -63,7 +66,7 @@ pub fn run(
         out.text(&report.text())?
     }
     out.flush()?;
-    Ok(if report.matched() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn with_step<T>(what: &'static str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {

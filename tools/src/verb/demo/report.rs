@@ -15,6 +15,8 @@ use crate::table::Table;
 pub struct Report {
     /// What was found.
     pub check: Findings,
+    /// Resets of the controller that the driver had to make.
+    pub resets: u64,
     /// Size of a logical block of the controller.
     pub lba_size: u32,
     /// The image.
@@ -42,6 +44,11 @@ impl Report {
     /// Whether everything was the same on both sides.
     pub fn matched(&self) -> bool {
         self.check.differences == 0
+    }
+
+    /// Returns true if everything matched and the controller never failed.
+    pub fn passed(&self) -> bool {
+        self.matched() && self.resets == 0
     }
 
     fn total(&self) -> Tally {
@@ -73,6 +80,12 @@ impl Report {
         for Difference { path, what } in &self.check.first {
             text.push_str(&format!("{}: {}\n", name::escaped(path), name::one_line(what)));
         }
+        if self.resets > 0 {
+            text.push_str(&format!(
+                "FAILED: the controller had to be reset: {} times\n",
+                self.resets
+            ));
+        }
         if let Some(image) = &self.image {
             text.push_str(&format!("The image is {}\n", image.display()));
         }
@@ -103,7 +116,7 @@ impl Serialize for Report {
         let names = CLASSES.iter().map(|(name, _)| *name);
         let classes: Vec<Class> =
             names.zip(self.check.classes).map(|(name, tally)| Class { name, tally }).collect();
-        let mut map = serializer.serialize_struct("Report", 8)?;
+        let mut map = serializer.serialize_struct("Report", 10)?;
         map.serialize_field("matched", &self.matched())?;
         map.serialize_field("lba_size", &self.lba_size)?;
         map.serialize_field("total", &Class { name: "all", tally: self.total() })?;
@@ -112,6 +125,7 @@ impl Serialize for Report {
         map.serialize_field("symlinks", &self.check.symlinks)?;
         map.serialize_field("differences", &self.check.differences)?;
         map.serialize_field("first_differences", &self.check.first)?;
+        map.serialize_field("unrequested_resets", &self.resets)?;
         let image = self.image.as_ref().map(|path| path.display().to_string());
         map.serialize_field("image", &image)?;
         map.end()
@@ -152,7 +166,8 @@ mod tests {
 
     #[test]
     fn one_difference_is_a_mismatch() {
-        let mut report = Report { check: Findings::default(), lba_size: 512, image: None };
+        let mut report =
+            Report { check: Findings::default(), resets: 0, lba_size: 512, image: None };
         report.check.classes[1] =
             Tally { files: 2, bytes: 3000, commands: 4, time: Duration::from_millis(2) };
         assert!(report.matched());
