@@ -240,7 +240,7 @@ pub enum Error {
         offset: u64,
         /// Length of the read, bytes.
         length: usize,
-        /// What the [`Source`](crate::Source) said.
+        /// The error of the [`Source`](crate::Source).
         #[source]
         error: SourceError,
     },

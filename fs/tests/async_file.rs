@@ -1,5 +1,5 @@
-//! Futures of reads and overwrites on the embedded controller: many in flight on one file, and
-//! dropped half way.
+//! Reads and overwrites as futures on the embedded controller: many in flight on one file, and
+//! dropped before completion.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -26,7 +26,7 @@ struct Served {
     queue: AsyncFileQueue<WritableDisk>,
     file: AsyncFile<WritableFile>,
     fs: Filesystem,
-    /// Memory of its own, so that what is not given back is noticed.
+    /// A separate arena, so that lost memory is detected.
     arena: Arena,
     _controller: Controller,
     _emulator: Emulator,
@@ -70,7 +70,7 @@ impl Served {
     }
 }
 
-/// An image with one file.
+/// Creates an image with one file.
 fn image(dir: &Path) -> (std::path::PathBuf, Vec<u8>) {
     let (source, image) = (dir.join("source"), dir.join("image"));
     fs::create_dir(&source).unwrap();
@@ -88,7 +88,7 @@ fn many_reads_and_writes_at_once() {
     let (here, queue, file) = (&served, &served.queue, &served.file);
     let mut random = Random(99);
     for round in 0..20 {
-        // Each of the pieces of the file by one future: written, then read back.
+        // Several pieces of the file, each written and read back by one future.
         let piece = 512 << random.below(7);
         let mut pieces: Vec<(usize, Vec<u8>)> = (0..SIZE / piece)
             .filter(|_| random.below(3) == 0)

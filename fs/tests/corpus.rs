@@ -10,7 +10,7 @@ use std::path::Path;
 use hostile::bytes::Random;
 use hostile::fuzz::{self, Target};
 
-/// Feeds a target every file of its corpus, and bytes at random.
+/// Runs a target on every file of its corpus, and on random bytes.
 fn replay(name: &str, target: &Target) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
     let mut files: Vec<_> =

@@ -1,4 +1,4 @@
-//! Damaged filesystems, found by structure: the tests of what the suite `damage` does at length.
+//! Damaged filesystems with faults in every structure: a short run of the suite `damage`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -47,7 +47,7 @@ fn every_structure_is_found_and_its_checksum_known() {
     }
 }
 
-/// `NVIO_MUTANTS` sets how many, `NVIO_SEED` which.
+/// `NVIO_MUTANTS` sets the number of mutants, `NVIO_SEED` selects them.
 #[test]
 fn mutants_are_refused_or_read_right() {
     let number =
@@ -58,7 +58,7 @@ fn mutants_are_refused_or_read_right() {
     assert_eq!(campaign::run(&bases, work, 2), 0);
 }
 
-/// What the judge is there for: damage that checksums do not tell of is seen.
+/// The comparison must detect wrong results that checksums do not reveal.
 #[test]
 fn a_wrong_answer_is_noticed() {
     let dir = base::folder();

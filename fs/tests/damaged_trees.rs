@@ -1,5 +1,5 @@
-//! Hash trees that are damaged, without checksums that would tell: a name is found where the kernel
-//! finds it. Needs root and loop devices; skipped with a reason otherwise.
+//! Damaged hash trees without checksums: a name is found exactly if the kernel finds it. Needs root
+//! and loop devices; skipped with a reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -17,10 +17,10 @@ use nvio_ext4::Error;
 
 const BLOCK: u64 = 1024;
 
-/// A change to the tree: at which byte of which of the directory's blocks, and what is put there.
+/// A change to the tree: block of the directory, byte offset in it, and the new bytes.
 type Change = (u64, u64, Vec<u8>);
 
-/// Fields of the root and of nodes, with values that lie.
+/// Returns changes that set fields of the root and of nodes to wrong values.
 fn changes() -> Vec<Change> {
     let mut changes = vec![
         (0, 28, vec![3]),
@@ -49,13 +49,13 @@ fn changes() -> Vec<Change> {
             }
         }
     }
-    // A node that has names.
+    // A node that looks like a block of names.
     changes.push((NODE, 4, vec![12, 0]));
     changes.push((NODE, 0, vec![20]));
     changes
 }
 
-/// Index of a block with a node, which the test makes sure of.
+/// Index of a block with a node; the test verifies that it is one.
 const NODE: u64 = 125;
 
 #[test]
@@ -116,7 +116,7 @@ fn the_kernel_finds_the_same() {
     assert!(differs > 100, "only {differs} lookups are not as in the sound tree");
 }
 
-/// Compares lookups, and gives how many do not find the name.
+/// Compares lookups, and returns the number of names that are not found.
 fn compare(what: &str, image: &Path, mount: &Path, names: &[Vec<u8>]) -> usize {
     let fs = common::open(image);
     let mounted = Mount::new(image, mount, "loop,ro,noatime,errors=continue").unwrap();

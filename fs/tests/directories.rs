@@ -1,5 +1,4 @@
-//! Directories with hash trees, made by e2fsck: every name that is listed is found, and where it
-//! is found without a search.
+//! Directories with hash trees built by e2fsck: every listed name is found, with few reads.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -16,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::{Random, debugfs, mke2fs};
 use nvio_ext4::{Error, Filesystem, InodeFlags, Source, SourceError};
 
-/// Counts reads.
+/// A source that counts reads.
 struct Counted(File, Arc<AtomicUsize>);
 
 impl Source for Counted {
@@ -30,8 +29,8 @@ impl Source for Counted {
     }
 }
 
-/// A folder with the directory "d" of `count` names of up to `longest` bytes, half of them not
-/// UTF-8.
+/// Creates a folder with the directory "d", which has `count` names of up to `longest` bytes. Half
+/// of the names are not UTF-8.
 fn fill(source: &Path, count: usize, longest: u64) {
     let mut random = Random(count as u64 | 1);
     let directory = source.join("d");
@@ -50,20 +49,20 @@ fn fill(source: &Path, count: usize, longest: u64) {
     }
 }
 
-/// Has e2fsck give every directory a tree.
+/// Runs e2fsck to build a tree for every directory.
 fn index(image: &Path) {
     let output = Command::new("e2fsck")
         .args(["-f", "-y", "-D", image.to_str().unwrap()])
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .output()
         .unwrap();
-    // 1 is "errors corrected": directories were made anew.
+    // Exit code 1 means "errors corrected": directories were rebuilt.
     let done = matches!(output.status.code(), Some(0 | 1));
     assert!(done && !output.stdout.windows(6).any(|word| word == b"Failed"), "{output:?}");
 }
 
-/// Looks up every name that the directory "d" lists, and some that it has not. Gives how many
-/// there are.
+/// Looks up every name in the directory "d", and some that do not exist. Returns the number of
+/// names.
 fn check(fs: &Filesystem) -> usize {
     let directory = fs.lookup(b"d").unwrap();
     assert!(directory.flags().contains(InodeFlags::INDEX), "no tree");
@@ -84,7 +83,8 @@ fn check(fs: &Filesystem) -> usize {
     count
 }
 
-/// Options of mke2fs, and what debugfs changes then: the function and how bytes are taken.
+/// Options of mke2fs, and commands for debugfs that set the hash function and the signedness of
+/// bytes.
 const TREES: &[(&str, &[&str])] = &[
     ("-t ext4 -b 1024", &[]),
     ("-t ext4 -b 1024 -O ^metadata_csum", &["ssv def_hash_version tea"]),
@@ -113,7 +113,7 @@ fn every_kind_of_tree() {
         }
         index(&image);
         assert_eq!(check(&common::open(&image)), 1200);
-        // Whichever way bytes are taken: both are tried if nobody has noted it.
+        // If the signedness is not recorded, lookups try both.
         debugfs(&image, &["ssv flags 0"]);
         assert_eq!(check(&common::open(&image)), 1200);
     }
@@ -141,14 +141,14 @@ fn one_name_is_a_few_reads() {
         let path = [b"d/", name.as_slice()].concat();
         fs.lookup(&path).unwrap();
         let cold = reads.load(Ordering::Relaxed) - before;
-        // A node and a block of names; the inode and its neighbours; the root is known.
+        // A node, a block of names, and the inode with its neighbours. The root is cached.
         assert!((1..=4).contains(&cold), "{cold} reads");
         fs.lookup(&path).unwrap();
         assert_eq!(reads.load(Ordering::Relaxed), before + cold, "a warm lookup reads");
     }
 }
 
-/// Names, and how else they are written in a case-insensitive directory.
+/// Returns names, each with other spellings of it in a case-insensitive directory.
 fn folded_names() -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
     let mut names: Vec<(String, Vec<String>)> = [
         ("Stra\u{df}e", &["STRASSE", "stra\u{1e9e}e"][..]),
@@ -174,14 +174,14 @@ fn folded_names() -> Vec<(Vec<u8>, Vec<Vec<u8>>)> {
         names.push((name.to_lowercase(), vec![other]));
     }
     let bytes = |name: String| name.into_bytes();
-    // Without one that is not UTF-8: e2fsck makes no tree for it.
+    // All names are UTF-8, because e2fsck does not build trees for other names.
     names
         .into_iter()
         .map(|(name, others)| (bytes(name), others.into_iter().map(bytes).collect()))
         .collect()
 }
 
-/// With case-insensitive names, e2fsck knows their hashes as well as the kernel does.
+/// For case-insensitive names, e2fsck computes the same hashes as the kernel.
 #[test]
 fn names_are_folded() {
     let dir = tempfile::tempdir().unwrap();
@@ -197,7 +197,7 @@ fn names_are_folded() {
     }
     for options in ["-t ext4 -b 1024 -O casefold", "-t ext4 -b 4096 -O casefold,^metadata_csum"] {
         mke2fs(&image, "24M", &options.split(' ').collect::<Vec<_>>(), Some(&source));
-        // Extents, and the flag of directories that ignore case.
+        // The flags for extents and for directories that ignore case.
         debugfs(&image, &["sif d flags 0x40080000", "sif few flags 0x40080000"]);
         index(&image);
         common::assert_clean(&image);

@@ -1,5 +1,5 @@
-//! Directories of every size, made by the kernel: what it lists is listed, and every name is found.
-//! Needs root and loop devices; skipped with a reason otherwise.
+//! Directories of every size, created by the kernel: the listing matches the kernel's, and every
+//! name is found. Needs root and loop devices; skipped with a reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -15,7 +15,8 @@ use std::path::Path;
 use common::{Mount, Random, mke2fs};
 use nvio_ext4::{Filesystem, InodeFlags};
 
-/// An empty filesystem, mounted; `None` if that cannot be, for a reason that is printed.
+/// Creates and mounts an empty filesystem. If that is impossible, prints the reason and returns
+/// `None`.
 fn mounted(image: &Path, size: &str, options: &str) -> Option<Mount> {
     if !common::is_root() {
         println!("SKIPPED: loop mounts need root");
@@ -27,7 +28,7 @@ fn mounted(image: &Path, size: &str, options: &str) -> Option<Mount> {
         .ok()
 }
 
-/// A name of `length` bytes that begins with a number; most are not UTF-8.
+/// Returns a name of `length` bytes that begins with a number. Most names are not UTF-8.
 fn name(random: &mut Random, index: usize, length: usize) -> Vec<u8> {
     let mut name = format!("{index}-").into_bytes();
     while name.len() < length {
@@ -37,7 +38,7 @@ fn name(random: &mut Random, index: usize, length: usize) -> Vec<u8> {
     name
 }
 
-/// Compares the directory "d" with what the kernel lists, and looks up every `step`th name.
+/// Compares the directory "d" with the kernel's listing, and looks up every `step`th name.
 fn compare(image: &Path, step: usize) -> Filesystem {
     let mount = Mount::new(image, &image.with_extension("mnt"), "loop,ro,noatime").unwrap();
     let mut theirs: HashMap<Vec<u8>, u64> = fs::read_dir(mount.path.join("d"))
@@ -73,14 +74,15 @@ fn sixty_thousand_names_some_gone() {
         let directory = mount.path.join("d");
         fs::create_dir(&directory).unwrap();
         let mut random = Random(1);
-        // Without an index the kernel searches all blocks for each new name.
+        // Fewer names, because the kernel searches all blocks for each new name if there is no
+        // index.
         let count = if options.contains("^dir_index") { 3000 } else { 61_000 };
         let names: Vec<_> = (0..count).map(|index| name(&mut random, index, 20)).collect();
         let path = |name: &[u8]| directory.join(OsStr::from_bytes(name));
         File::create(path(b"first")).unwrap();
         let mut last = b"first".to_vec();
         for (index, name) in names.iter().enumerate() {
-            // No file has more than 65,000 links.
+            // A new file every 30,000 names, because a file has at most 65,000 links.
             if index % 30_000 == 0 {
                 File::create(path(name)).unwrap();
                 last = name.clone();
@@ -88,7 +90,7 @@ fn sixty_thousand_names_some_gone() {
                 fs::hard_link(path(&last), path(name)).unwrap();
             }
         }
-        // Single ones, and all that some blocks have.
+        // Remove single names, and all names of some blocks.
         for name in names.iter().step_by(9).chain(&names[1..2000]) {
             let _ = fs::remove_file(path(name));
         }
@@ -156,7 +158,7 @@ fn holes() {
         let whole = count();
         common::debugfs(&image, &["punch d 3 4", "punch d 9 9"]);
         assert_eq!((whole, count()), (200, 200 - 3 * 9));
-        // Blocks that are not there behind the last.
+        // A size with unmapped blocks at the end.
         common::debugfs(&image, &["sif d size 81920"]);
         assert_eq!(count(), 200 - 3 * 9);
         common::debugfs(&image, &["sif d size 8192"]);

@@ -1,5 +1,5 @@
-//! Encrypted directories and links without the key, against what the kernel shows of them. Needs
-//! root, loop devices and a kernel with encryption; skipped with a reason otherwise.
+//! Encrypted directories and links without the key, compared with the kernel. Needs root, loop
+//! devices and a kernel with encryption; skipped with a reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 

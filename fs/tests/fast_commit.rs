@@ -1,6 +1,6 @@
-//! Fast commits: images that were copied while they were mounted, directly after fsync, against what
-//! the kernel makes of the same image when it mounts it. Needs root and a kernel with loop devices;
-//! skipped with a reason otherwise.
+//! Fast commits: images that were copied while mounted, directly after fsync, compared with the
+//! kernel's recovery of the same image. Needs root and a kernel with loop devices; skipped with a
+//! reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use common::{Mount, mke2fs, pattern, run, view};
 
-/// Ways of making a filesystem: a name, options of mke2fs, the size of a block.
+/// Variants of the filesystem: name, options of mke2fs, block size.
 const VARIANTS: &[(&str, &str, u64)] = &[
     ("4k", "-t ext4 -b 4096 -O fast_commit", 4096),
     ("bigalloc", "-t ext4 -b 1024 -C 4096 -O fast_commit,bigalloc", 1024),
@@ -29,7 +29,7 @@ struct Bed {
     block: u64,
 }
 
-/// What is done to a mounted filesystem, and whether all of it can be in fast commits.
+/// A step: its name, and the changes that it makes to a mounted filesystem.
 type Step = (&'static str, fn(&Bed, &Path));
 
 const STEPS: &[Step] = &[
@@ -184,7 +184,7 @@ fn fallocate(top: &Path, arguments: &[&str]) {
     run("fallocate", &arguments);
 }
 
-/// A new symbolic link cannot be in a fast commit, nor what comes with it.
+/// Forces a full commit, because a fast commit cannot contain a new symbolic link.
 fn full_commit(top: &Path) {
     let link = top.join("link");
     let _ = fs::remove_file(&link);
@@ -213,7 +213,7 @@ impl Bed {
             println!("SKIPPED: loop mounts need root");
             return None;
         }
-        // Each step copies the image, and waits until what was written has arrived.
+        // In memory if possible, because each step copies the image and waits for its writes.
         let in_memory = tempfile::tempdir_in("/dev/shm");
         let dir = in_memory.unwrap_or_else(|_| tempfile::tempdir().unwrap());
         let [image, mount] = ["image", "mnt"].map(|name| dir.path().join(name));
@@ -228,8 +228,8 @@ impl Bed {
         }
     }
 
-    /// Compares our view of the image as it is now, mounted, with the kernel's of a copy; gives the
-    /// number of fast commits.
+    /// Compares this crate's view of the mounted image with the kernel's view of a copy. Returns
+    /// the number of fast commits.
     fn compare(&self, what: &str) -> u32 {
         let dirty = self.dir.path().join("dirty");
         let copy = self.dir.path().join("copy");
@@ -244,7 +244,7 @@ impl Bed {
             duplicate(&dirty, &copy);
             match Mount::new(&copy, &mount, "loop,noatime") {
                 Ok(mounted) => break view::of_kernel(&mounted.path),
-                // Copied while the journal's superblock was being written.
+                // The image was copied during a write of the journal's superblock.
                 Err(reason) if attempts < 3 => println!("{what}: again, as {reason}"),
                 Err(reason) => panic!("{what}: {reason}"),
             }
@@ -256,7 +256,7 @@ impl Bed {
         let mut ours = view::of_image(&dirty);
         assert_eq!(before, sum(&dirty), "{what}: the image was changed");
         view::ignore_recounted_blocks(&mut ours, &theirs, |_| fast_commits > 0);
-        // A directory whose names changed was changed by the mount.
+        // The mount changes the times of directories whose names have changed.
         let ignore =
             |path: &Path| ours.get(path).is_some_and(|entry| entry.mode & 0o170_000 == 0o040_000);
         view::assert_same(what, &ours, &theirs, ignore);
@@ -276,8 +276,7 @@ fn the_kernel_replays_the_same() {
     compare_steps(&VARIANTS[..few], STEPS, 15);
 }
 
-/// After each step: our view against the kernel's. At least `least` of them must have been fast
-/// commits.
+/// Compares after each step. At least `least` of the steps must have used fast commits.
 fn compare_steps(variants: &[(&str, &str, u64)], steps: &[Step], least: u32) {
     let Some(mut bed) = Bed::new() else { return };
     let only = std::env::var("NVIO_TEST_ONLY").ok();

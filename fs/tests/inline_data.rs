@@ -1,5 +1,5 @@
-//! Files, directories and links inside of inodes, against what the kernel says of them. Needs root
-//! and a kernel with loop devices; skipped with a reason otherwise.
+//! Files, directories and links inside inodes, compared with the kernel. Needs root and a kernel
+//! with loop devices; skipped with a reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -12,7 +12,7 @@ use std::path::Path;
 use common::compare::compare;
 use common::{Mount, mke2fs, pattern, run};
 
-/// Block and inode sizes, and more options.
+/// Block size, inode size, and other options of mke2fs.
 const VARIANTS: &[(u32, u32, &str)] = &[
     (4096, 256, ""),
     (1024, 256, "^metadata_csum"),
@@ -39,7 +39,7 @@ fn the_kernel_agrees() {
             ["-t", "ext4", "-b", &block, "-I", &inode, "-J", "size=16", "-N", "8192", "-O"];
         let options: Vec<&str> = options.into_iter().chain([&features[..]]).collect();
         mke2fs(&image, "96M", &options, None);
-        // With ordered data and a small journal kernels have been seen to hang.
+        // Not ordered, because kernels can hang with ordered data and a small journal.
         let mounted = match Mount::new(&image, &mount, "loop,noatime,data=writeback") {
             Ok(mounted) => mounted,
             Err(reason) => {
@@ -49,7 +49,7 @@ fn the_kernel_agrees() {
         };
         populate(&mounted.path);
         drop(mounted);
-        // A new mount: the kernel reads everything from the image as we do.
+        // Mount again, so that the kernel reads everything from the image.
         let mounted = Mount::new(&image, &mount, "loop,ro,noatime").unwrap();
         let count = compare(&name, &image, &mounted.path);
         drop(mounted);
@@ -93,7 +93,7 @@ fn files(top: &Path) {
         file.write_all_at(&pattern(7, 9000), size).unwrap();
         file.sync_all().unwrap();
         file.set_len(20).unwrap();
-        // Attributes take the room of data, and the other way round.
+        // Attributes that use the space for data, and data that uses the space for attributes.
         drop(open("with-attribute"));
         let path = dir.join(format!("with-attribute-{size}"));
         let value = "v".repeat(usize::try_from(size).unwrap() % 50);
@@ -109,7 +109,7 @@ fn links(top: &Path) {
     let dir = top.join("links");
     fs::create_dir(&dir).unwrap();
     for length in (1..200).chain([400, 1000, 1023, 2000, 2047, 4000, 4095]) {
-        // Targets longer than a block are refused by the kernel.
+        // The kernel rejects targets longer than a block.
         let _ = symlink("t".repeat(length), dir.join(format!("to-{length}")));
     }
 }
@@ -128,7 +128,7 @@ fn directories(top: &Path) {
                 _ => fs::write(dir.join(name), b"x").unwrap(),
             }
         }
-        // Holes between entries, at the start, and at the end.
+        // Free space between entries, at the start, and at the end.
         let gone = dirs.join(format!("gone-{count}"));
         fs::create_dir(&gone).unwrap();
         for index in 0..count {

@@ -1,5 +1,5 @@
-//! The fields of inodes that no program sets at will: put there byte by byte, and read as the kernel
-//! reads them. Needs root and a kernel with loop devices; skipped with a reason otherwise.
+//! Fields of inodes that programs cannot set: written byte by byte, and compared with the kernel.
+//! Needs root and a kernel with loop devices; skipped with a reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -12,7 +12,7 @@ use std::path::Path;
 use common::compare::compare;
 use common::{Mount, debugfs, mke2fs, run};
 
-/// Bytes that are put into an inode, and where.
+/// Bytes to write into an inode, with their offsets.
 type Patch = Vec<(u64, Vec<u8>)>;
 
 fn u16_at(offset: u64, value: u16) -> (u64, Vec<u8>) {
@@ -23,7 +23,8 @@ fn u32_at(offset: u64, value: u32) -> (u64, Vec<u8>) {
     (offset, value.to_le_bytes().to_vec())
 }
 
-/// Access, change, modification, creation: where the seconds are, and the rest.
+/// Offsets of the seconds and of the extra field of the times: access, change, modification,
+/// creation.
 const TIMES: [(u64, u64); 4] = [(0x8, 0x8c), (0xc, 0x84), (0x10, 0x88), (0x90, 0x94)];
 
 #[test]
@@ -35,7 +36,7 @@ fn the_kernel_agrees() {
     let dir = tempfile::tempdir().unwrap();
     let (image, mount) = (dir.path().join("image"), dir.path().join("mnt"));
     for (options, size) in [
-        // Without checksums nothing else has to change with the fields.
+        // Without checksums, so that fields can be changed alone.
         ("-b 1024 -I 256 -O ^metadata_csum", 256),
         ("-b 1024 -I 128 -O ^metadata_csum", 128),
         ("-b 4096 -I 512 -O ^metadata_csum,^huge_file,large_dir", 512),
@@ -59,7 +60,7 @@ fn the_kernel_agrees() {
             }
         }
         if size == 256 {
-            // Not every kernel writes to a filesystem with this.
+            // Set afterwards, because not every kernel writes to a filesystem with this feature.
             debugfs(&image, &["feature project"]);
         }
         let mounted = Mount::new(&image, &mount, "loop,ro,noatime").unwrap();
@@ -70,7 +71,7 @@ fn the_kernel_agrees() {
     }
 }
 
-/// Makes files, and gives what is to be done to their inodes.
+/// Creates files, and returns the patches of their inodes.
 fn populate(top: &Path, inode_size: u64) -> BTreeMap<String, Patch> {
     let mut patches = BTreeMap::new();
     let mut file = |name: String, patch: Patch| {
@@ -95,7 +96,7 @@ fn populate(top: &Path, inode_size: u64) -> BTreeMap<String, Patch> {
         }
     }
     if inode_size > 128 {
-        // Fields are there as far as this reaches, and 0 stands for all of them.
+        // Fields that end within this size are valid; 0 means all of them.
         for extra in (0..=40).step_by(4) {
             let mut patch = vec![u16_at(0x80, extra)];
             patch.extend(TIMES.iter().map(|&(_, more)| u32_at(more, (77 << 2) | 1)));
@@ -132,7 +133,7 @@ fn populate(top: &Path, inode_size: u64) -> BTreeMap<String, Patch> {
     patches
 }
 
-/// Where in the image the inodes are.
+/// Returns the byte offsets of the inodes in the image.
 fn offsets<'a>(image: &Path, names: impl Iterator<Item = &'a String>) -> BTreeMap<String, u64> {
     let names: Vec<&String> = names.collect();
     let script = image.with_extension("imap");
@@ -153,7 +154,7 @@ fn offsets<'a>(image: &Path, names: impl Iterator<Item = &'a String>) -> BTreeMa
     found
 }
 
-/// Compares project ids with what lsattr says.
+/// Compares project ids with those that lsattr prints.
 fn projects(variant: &str, image: &Path, mount: &Path) {
     let fs = common::open(image);
     let output = run("lsattr", &["-p", mount.to_str().unwrap()]);

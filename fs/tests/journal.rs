@@ -1,6 +1,6 @@
-//! Filesystems whose journal needs recovery: images that were copied while the kernel had them
-//! mounted, against what the kernel makes of another copy. Needs root and a kernel with loop
-//! devices; skipped with a reason otherwise.
+//! Filesystems whose journal needs recovery: images that were copied while mounted, compared with
+//! the kernel's recovery of another copy. Needs root and a kernel with loop devices; skipped with a
+//! reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -15,10 +15,10 @@ use common::compare::compare_with;
 use common::{Mount, Random, mke2fs, pattern, run};
 use nvio_ext4::{Error, Filesystem, Options, Recovery};
 
-/// Variants that are tried without `NVIO_LONG=1`, too: the time goes into waiting for fsync.
+/// Variants that run without `NVIO_LONG=1`, too. Most of the time is spent in fsync.
 const SHORT: [&str; 6] = ["1k", "4k-csum-v1", "async-nocsum", "data-1k", "data-noextents", "ext3"];
 
-/// Ways of making a filesystem and of mounting it: a name, a size, options of mke2fs and of mount.
+/// Variants of the filesystem: name, size, options of mke2fs, mount options.
 const VARIANTS: &[(&str, &str, &str, &str)] = &[
     ("4k", "64M", "-t ext4 -b 4096", ""),
     ("1k", "64M", "-t ext4 -b 1024", ""),
@@ -83,8 +83,8 @@ fn the_kernel_agrees_after_recovery() {
     assert!(enough, "only {checked} variants could be mounted");
 }
 
-/// Compares what this crate sees of a copy of the image with what the kernel sees of another.
-/// Gives the number of blocks that were replayed.
+/// Compares this crate's view of a copy of the image with the kernel's view of another copy.
+/// Returns the number of replayed blocks.
 fn copy_and_compare(what: &str, image: &Path, dir: &Path) -> u64 {
     let (ours, theirs) = (dir.join("ours"), dir.join("theirs"));
     fs::copy(image, &ours).unwrap();
@@ -106,7 +106,7 @@ fn copy_and_compare(what: &str, image: &Path, dir: &Path) -> u64 {
     assert!(count.paths > 50, "{what}: {count:?}");
     drop(mounted);
 
-    // Not a byte of the image has changed.
+    // The image has not changed.
     run("cmp", &[image.to_str().unwrap(), ours.to_str().unwrap()]);
     recovered.blocks
 }
@@ -115,11 +115,11 @@ fn fsync(path: &Path) {
     File::open(path).unwrap().sync_all().unwrap();
 }
 
-/// Changes files and directories, in several transactions. The last ends with what is durable.
+/// Changes files and directories in several transactions, and ends with an fsync.
 fn change(top: &Path, round: u64) {
     let mut random = Random(round * 7919 + 1);
     let dir = |index: u64| top.join(format!("dir-{index}"));
-    // All that came before is written back, so that some blocks of the log are old.
+    // Write back all earlier changes, so that some blocks of the log are old.
     if round != 1 {
         run("sync", &["-f", top.to_str().unwrap()]);
     }
@@ -148,7 +148,7 @@ fn change(top: &Path, round: u64) {
                 }
             }
         }
-        // What was a directory becomes data: its blocks are revoked.
+        // Blocks of a directory are revoked and reused for data.
         if random.below(4) == 0 {
             let _ = fs::remove_dir_all(dir(random.below(6)));
             let reused = top.join(format!("reused-{}", random.below(10)));
@@ -158,7 +158,7 @@ fn change(top: &Path, round: u64) {
         if random.below(2) == 0 {
             fsync(top);
         }
-        // A block that looks like one of the journal's own.
+        // A data block that begins with the magic number of log blocks.
         let mut escaped = vec![0xc0, 0x3b, 0x39, 0x98];
         escaped.extend(pattern(step, 70_000));
         fs::write(top.join("escaped"), &escaped).unwrap();
@@ -169,7 +169,7 @@ fn change(top: &Path, round: u64) {
     fsync(top);
 }
 
-/// A loop device, which is given back with this value.
+/// A loop device, which is detached on drop.
 struct Loop {
     device: String,
 }

@@ -1,4 +1,4 @@
-//! Logs that debugfs writes, against what e2fsck makes of them.
+//! Logs written by debugfs, compared with the recovery by e2fsck.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -11,10 +11,10 @@ use std::path::Path;
 use common::{debugfs, mke2fs, pattern};
 use nvio_ext4::{Error, Filesystem, JournalReplay, Options};
 
-/// Blocks of the file that the logs are about.
+/// Number of blocks of the file that the logs change.
 const BLOCKS: usize = 40;
 
-/// What debugfs is told before the transactions: the kinds of checksums.
+/// Commands that open the journal in debugfs, with each kind of checksums.
 const OPENINGS: [&str; 3] = ["jo", "jo -c -v 2", "jo -c -v 3"];
 
 const FORMATS: [&str; 5] = [
@@ -25,8 +25,8 @@ const FORMATS: [&str; 5] = [
     "-t ext3 -b 2048",
 ];
 
-/// Makes an image with a file in it, and gives the first of eight blocks of the device that are the
-/// file's.
+/// Creates an image with a file, and returns the first of eight contiguous blocks of the file on
+/// the device.
 fn image(dir: &Path, options: &str) -> u64 {
     let source = dir.join("source");
     let image = dir.join("image");
@@ -44,15 +44,15 @@ fn image(dir: &Path, options: &str) -> u64 {
     extent.physical / size
 }
 
-/// Has debugfs write transactions that replace most of eight blocks, of which this is the
-/// first: `open` is how.
+/// Writes transactions with debugfs that replace most of the eight blocks from `first` on. `open`
+/// is the command that opens the journal.
 fn write_log(dir: &Path, open: &str, first: u64, revokes: bool) {
     let image = dir.join("image");
     let size = common::open(&image).superblock().block_size() as usize;
     let new = |name: &str, count: usize| {
         let path = dir.join(name);
         let mut bytes = pattern(name.len() as u64, count * size);
-        // The second begins like a block of the journal.
+        // The second block begins with the magic number of log blocks.
         if count > 1 {
             bytes[size..size + 4].copy_from_slice(&[0xc0, 0x3b, 0x39, 0x98]);
         }
@@ -67,7 +67,7 @@ fn write_log(dir: &Path, open: &str, first: u64, revokes: bool) {
         format!("jw -b {} {}", block(3), new("one", 1)),
         format!("jw -b {}-{} {}", block(6), block(7), new("second", 2)),
         format!("jw -r {}", block(6)),
-        // Never committed.
+        // A transaction without a commit block.
         format!("jw -c -b {} {}", block(0), new("torn", 1)),
         "jc".to_owned(),
     ];
@@ -77,7 +77,7 @@ fn write_log(dir: &Path, open: &str, first: u64, revokes: bool) {
     debugfs(&image, &lines.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// Compares both images by way of their files; only `theirs` has been through e2fsck.
+/// Compares the files of both images. Only `theirs` was recovered by e2fsck.
 fn compare(ours: (&Filesystem, &Path), theirs: &Path) {
     let clean = common::open(theirs);
     assert_eq!(clean.recovered(), None);
@@ -97,8 +97,8 @@ fn e2fsck_agrees() {
     for options in FORMATS {
         for open in OPENINGS {
             let first = image(dir.path(), options);
-            // The commit checksums of debugfs have revoke blocks in them, which those of the kernel
-            // have not: with both, the kernel and e2fsck find the journal corrupt.
+            // The commit checksums of debugfs cover revoke blocks, those of the kernel do not. With
+            // both in a log, the kernel and e2fsck report a corrupt journal.
             let is_old = open.contains("-c") && !has_checksums(options);
             write_log(dir.path(), open, first, !is_old);
             let before = fs::read(&ours).unwrap();
@@ -111,7 +111,7 @@ fn e2fsck_agrees() {
             fs::copy(&ours, &theirs).unwrap();
             check(&["-fy", "-E", "journal_only", theirs.to_str().unwrap()]);
             compare((&fs, &ours), &theirs);
-            // The replay did change the file.
+            // The replay has changed the file.
             let device = File::open(&ours).unwrap();
             let data = fs.lookup(b"/data").unwrap();
             let size = data.size() as usize;
@@ -138,7 +138,7 @@ fn has_checksums(options: &str) -> bool {
     options.starts_with("-t ext4") && !options.contains("^metadata_csum")
 }
 
-/// Runs e2fsck, which may change something.
+/// Runs e2fsck, which may repair the image.
 fn check(arguments: &[&str]) -> String {
     let output = std::process::Command::new("/sbin/e2fsck").args(arguments).output().unwrap();
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -149,7 +149,7 @@ fn check(arguments: &[&str]) -> String {
 
 const UUID: &str = "11111111-2222-3333-4444-555555555555";
 
-/// Makes an external journal, with this many users, the first of which is `user`.
+/// Creates an external journal with `users` users, the first of which is `user`.
 fn external(path: &Path, uuid: &str, users: u8, user: [u8; 16]) {
     mke2fs(path, "8M", &["-O", "journal_dev", "-b", "4096", "-U", uuid], None);
     let file = File::options().write(true).open(path).unwrap();
@@ -169,7 +169,7 @@ fn journals_on_another_device() {
         external(&journal, UUID, 1, user);
         debugfs(&ours, &["feature has_journal", &format!("ssv journal_uuid {UUID}")]);
 
-        // A clean filesystem does not need its journal, but another's is not taken for it.
+        // A clean filesystem does not need its journal, but a wrong journal is rejected.
         let with = |journal: &Path| {
             let (image, journal) = (File::open(&ours).unwrap(), File::open(journal).unwrap());
             Filesystem::open_with_journal(image, journal, Options::default())
@@ -209,7 +209,7 @@ fn journals_on_another_device() {
         assert!(before == (fs::read(&ours).unwrap(), fs::read(&journal).unwrap()));
     }
 
-    // Shared, or somebody else's.
+    // A shared journal, and the journal of another filesystem.
     let fs = common::open(&path("theirs")).superblock().uuid();
     let refusal = |users: u8, user: [u8; 16]| {
         external(&journal, UUID, users, user);
@@ -220,7 +220,7 @@ fn journals_on_another_device() {
     let shared = "external journal: it is shared by 2 filesystems, the maximum is 1";
     assert_eq!(refusal(2, fs), shared);
     assert!(refusal(1, [0x77; 16]).contains("another filesystem, with UUID 77777777-7777-"));
-    // A device that ends before the journal.
+    // A device that is smaller than the journal.
     external(&journal, UUID, 1, fs);
     File::options().write(true).open(&journal).unwrap().set_len(4 << 20).unwrap();
     let refused = |image: File, journal: File| {
@@ -228,7 +228,7 @@ fn journals_on_another_device() {
     };
     let error = refused(File::open(&ours).unwrap(), File::open(&journal).unwrap());
     assert!(matches!(error, Error::Truncated { .. }), "{error}");
-    // One whose journal is inside.
+    // A filesystem with an internal journal.
     image(dir.path(), "-t ext4 -b 4096");
     let error = refused(File::open(&ours).unwrap(), File::open(&journal).unwrap());
     let expected = "external journal: the filesystem has no journal on another device";

@@ -1,4 +1,4 @@
-//! Images that mke2fs fills from a folder, read back and compared with the folder.
+//! Images that mke2fs fills from a folder, compared with the folder.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -18,7 +18,7 @@ use nvio_ext4::{
     Unsupported,
 };
 
-/// Options of mke2fs, most of them for block sizes that a kernel with small pages cannot mount.
+/// Options of mke2fs, most of them with block sizes that a kernel with small pages cannot mount.
 const VARIANTS: &[&str] = &[
     "-t ext4 -b 1024",
     "-t ext4 -b 1024 -I 128 -O ^metadata_csum,^64bit,^dir_index",
@@ -62,13 +62,13 @@ fn what_was_put_in_comes_out() {
         assert!(paths > 1000, "{paths}");
         let extents = fs.extents(&fs.lookup(b"fragmented").unwrap()).unwrap();
         let extents = extents.map(Result::unwrap).count();
-        // Larger blocks have the holes inside.
+        // In larger blocks, the holes are smaller than a block.
         let expected = if fs.superblock().block_size() <= 4096 { pieces } else { 1 };
         assert!(extents >= expected, "{options}: {extents}");
     }
 }
 
-/// Makes the folder, and says how many pieces its most fragmented file has.
+/// Creates the folder, and returns the number of pieces of its most fragmented file.
 fn fill(source: &Path) -> usize {
     fs::create_dir(source).unwrap();
     for size in [0, 1, 1023, 1024, 4095, 4096, 4097, 65_535, 65_536, 65_537, 1_000_000] {
@@ -108,7 +108,7 @@ fn compare(what: &str, fs: &Filesystem, device: &File, source: &Path, path: &Pat
     assert_eq!(inode.kind(), common::kind_of(&metadata), "{what}");
     assert_eq!(u32::from(inode.mode()), metadata.mode(), "{what}: mode");
     assert_eq!((inode.uid(), inode.gid()), (metadata.uid(), metadata.gid()), "{what}: owner");
-    // mke2fs changes the root after it set its times.
+    // mke2fs changes the root directory after it has set its times.
     if path != Path::new("") {
         assert_eq!(inode.mtime().seconds, metadata.mtime(), "{what}: mtime");
     }
@@ -146,7 +146,7 @@ fn compare(what: &str, fs: &Filesystem, device: &File, source: &Path, path: &Pat
     }
 }
 
-/// An image of 8 MiB with a file and a few links.
+/// Creates an image of 8 MiB with a file and a few links.
 fn small(dir: &Path, options: &[&str]) -> PathBuf {
     let (image, source) = (dir.join("image"), dir.join("source"));
     if !source.exists() {
@@ -198,7 +198,7 @@ fn paths() {
     assert_eq!(error("/bad-slash"), "/bad-slash: not a directory");
     assert_eq!(error("/loop"), "/loop: more than 40 symbolic links");
     assert_eq!(error(&"x".repeat(256)), "the name has 256 bytes, the maximum is 255");
-    // Forty links are followed, forty-one are not.
+    // Forty links are followed, but not forty-one.
     assert_eq!(number(b"chain-39").unwrap(), number(b"a").unwrap());
     assert!(error("chain-40").contains("more than 40"));
     let link = |path: &[u8]| fs.lookup_no_follow(path).unwrap().kind();
@@ -273,7 +273,7 @@ fn refusals() {
     let dirty = Filesystem::open_with(File::open(&image).unwrap(), refuse).unwrap_err();
     let expected = "the journal needs recovery: mount the filesystem once, or run e2fsck on it";
     assert_eq!(dirty.to_string(), expected);
-    // The log is empty: there is nothing to replay.
+    // The log is empty.
     assert_eq!(common::open(&image).recovered().unwrap().transactions, 0);
 
     let image = dir.path().join("journal");
@@ -289,8 +289,8 @@ fn unknown_ro_compat_features_are_read() {
     assert_eq!(common::open(&image).lookup(b"a/b/file").unwrap().size(), 8);
 }
 
-/// Makes the multi-mount protection block say that a host has the filesystem. debugfs would put it
-/// back when it ends.
+/// Marks the multi-mount protection block as in use by a host. debugfs cannot do this, because it
+/// resets the block on exit.
 fn set_mmp(image: &Path, sequence: u32) {
     let file = File::options().read(true).write(true).open(image).unwrap();
     let (mut superblock, mut mmp) = ([0; 1024], [0; 1024]);
@@ -342,14 +342,14 @@ fn inodes_that_are_refused() {
     let encrypted =
         |error| matches!(error, Error::UnsupportedInode { what: Unsupported::Encrypted, .. });
     assert!(encrypted(fs.file(&file).unwrap_err()));
-    assert_eq!(fs.extents(&file).unwrap().count(), 1, "where it is may be told");
-    // The target is not one that was encrypted: it does not have the length it says.
+    assert_eq!(fs.extents(&file).unwrap().count(), 1, "the extents are not encrypted");
+    // The target was not encrypted, so its length field is wrong.
     let error = fs.lookup(b"a/relative").unwrap_err().to_string();
-    assert!(error.contains("target does not have the length"), "{error}");
-    // The directory says that it has a tree, which it has not: all of it is searched.
+    assert!(error.contains("the length of its target is not"), "{error}");
+    // The directory has the flag of a tree, but no tree, so all blocks are searched.
     assert_eq!(fs.lookup(b"a/b/FILE").unwrap().number(), file.number());
     assert!(matches!(fs.lookup(b"a/b/FILES"), Err(Error::NotFound { .. })));
-    // No encrypted name is as short as these.
+    // These names are shorter than any encrypted name.
     debugfs(&image, &["sif /a flags 0x80800"]);
     let fs = common::open(&image);
     assert!(matches!(fs.lookup(b"a/b"), Err(Error::NotFound { .. })));
@@ -364,8 +364,8 @@ fn names_of_what_is_not_there() {
     debugfs(&image, &["sif /a/b/file links_count 0", "sif /a/b mode 0"]);
     let fs = common::open(&image);
     let error = fs.lookup(b"a/b").unwrap_err().to_string();
-    assert!(error.starts_with("corrupt directory, inode 12: a name refers to inode"), "{error}");
-    // A directory in itself, by a second name.
+    assert!(error.starts_with("corrupt directory, inode 12: an entry refers to inode"), "{error}");
+    // A directory with a second name inside itself.
     let image = small(dir.path(), &["-t", "ext4"]);
     debugfs(&image, &["ln /a /a/b/again"]);
     let fs = common::open(&image);
@@ -384,7 +384,7 @@ fn owners_and_times() {
     assert!(file.mtime().seconds > 3 << 32);
 }
 
-/// An image that counts how often it is read.
+/// A source that counts reads.
 struct Counted(File, Arc<AtomicUsize>);
 
 impl Source for Counted {
@@ -418,14 +418,14 @@ fn metadata_is_read_in_large_pieces_and_once() {
             .len()
     };
     assert_eq!(list(), 4000);
-    // 4,000 inodes of 256 bytes are 16 reads of 64 KiB; the directory's 160 KiB are a few more.
+    // 4,000 inodes of 256 bytes need 16 reads of 64 KiB, and the directory's 160 KiB a few more.
     let cold = reads.load(Ordering::Relaxed);
     assert!(cold <= 32, "{cold} reads");
     assert_eq!(list(), 4000);
     fs.lookup(b"many/a-file-with-a-number-3999").unwrap();
     assert_eq!(reads.load(Ordering::Relaxed), cold, "what was read is read again");
 
-    // With no memory at all it still works.
+    // With caches of size 0.
     let options = Options::default().cache_bytes(0).extents_per_file(0);
     let fs = Filesystem::open_with(File::open(&image).unwrap(), options).unwrap();
     assert_eq!(fs.read_dir(&fs.lookup(b"many").unwrap()).unwrap().count(), 4000);

@@ -1,5 +1,5 @@
-//! Orphans: what a crash left to be removed and truncated, against what the kernel makes of the
-//! same image when it mounts it. Needs root and a kernel with loop devices; skipped with a reason
+//! Orphans: inodes to be removed or truncated after a crash, compared with the kernel's processing
+//! of the same image at mount. Needs root and a kernel with loop devices; skipped with a reason
 //! otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
@@ -14,7 +14,7 @@ use std::process::Command;
 use common::{Mount, debugfs, mke2fs, pattern, run, view};
 use nvio_ext4::Filesystem;
 
-/// Files that are to be truncated: a name, and the size that the crash left in the inode.
+/// A file to be truncated: its name, and the size in its inode.
 type Cut = (&'static str, u64);
 
 struct Bed {
@@ -25,7 +25,7 @@ struct Bed {
 }
 
 impl Bed {
-    /// Somewhere to work, if loop mounts work here.
+    /// Creates a folder for images, or returns `None` if loop mounts are impossible.
     fn new() -> Option<Self> {
         if !common::is_root() {
             println!("SKIPPED: loop mounts need root");
@@ -48,9 +48,10 @@ impl Bed {
         Mount::new(image, &self.mount, options)
     }
 
-    /// Compares our view of the image with the kernel's of a copy; gives how many paths there are.
+    /// Compares this crate's view of the image with the kernel's view of a copy. Returns the number
+    /// of paths.
     fn compare(&self, what: &str, truncated: &[Cut]) -> usize {
-        // Writable, so that what is left to do is done.
+        // Mounted writable, so that the kernel processes the orphans.
         self.compare_mounted(what, truncated, "loop,noatime")
     }
 
@@ -63,7 +64,7 @@ impl Bed {
             let _mounted = self.mount(&self.copy, options).unwrap();
             view::of_kernel(&self.mount)
         };
-        // A truncated file was changed by that.
+        // The truncation changes the times of the file.
         let ignore = |path: &Path| truncated.iter().any(|(name, _)| Path::new(name) == path);
         view::ignore_recounted_blocks(&mut ours, &theirs, ignore);
         view::assert_same(what, &ours, &theirs, ignore);
@@ -75,7 +76,7 @@ fn sum(image: &Path) -> Vec<u8> {
     run("cksum", &[image.to_str().unwrap()])
 }
 
-/// Puts files into the list, in order.
+/// Links files into the list of orphans, in order.
 fn chain(image: &Path, fs: &Filesystem, cuts: &[Cut]) {
     let numbers: Vec<u32> =
         cuts.iter().map(|(name, _)| fs.lookup(name.as_bytes()).unwrap().number()).collect();
@@ -88,7 +89,7 @@ fn chain(image: &Path, fs: &Filesystem, cuts: &[Cut]) {
     debugfs(image, &lines.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// A file with an extent, or a run of pointers, for every second block.
+/// Creates a file in which every second block is a hole.
 fn fragmented(path: &Path, block: u64, count: u64) {
     let file = File::create(path).unwrap();
     for index in 0..count {
@@ -147,7 +148,7 @@ fn files_are_truncated() {
         ];
         chain(&bed.image, &common::open(&bed.image), &cuts);
         assert_eq!(bed.compare(name, &cuts), 12, "{name}");
-        // At each place in turn, so that it is in the middle of clusters and of pointers.
+        // Each size is tested, so that the end is inside clusters and blocks of pointers.
         for size in [1, block * 3, block * 12, block * 13, block * 268] {
             let cuts: [Cut; 3] = [("kept", size), ("far", size), ("many", size)];
             chain(&bed.image, &common::open(&bed.image), &cuts);
@@ -168,7 +169,7 @@ fn files_are_truncated() {
     }
 }
 
-/// A small filesystem with a few files; `c` is in the middle of a list that is changed.
+/// Creates a small filesystem with a few files. The tests change a list with `c` in the middle.
 fn small(bed: &Bed) {
     mke2fs(&bed.image, "8M", &["-t", "ext4"], None);
     let mounted = bed.mount(&bed.image, "loop,noatime").unwrap();
@@ -228,7 +229,7 @@ fn the_orphan_file() {
             drop(files);
         }
         fs::rename(&dirty, &bed.image).unwrap();
-        // The journal is not the question here; what is in the orphan file stays.
+        // Replay only the journal; the entries in the orphan file are kept.
         let image = bed.image.to_str().unwrap();
         let _ = Command::new("e2fsck").args(["-y", "-E", "journal_only", image]).output().unwrap();
         let features = String::from_utf8(run("dumpe2fs", &["-h", image])).unwrap();

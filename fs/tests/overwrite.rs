@@ -1,5 +1,5 @@
-//! Overwrites through every form, on the embedded controller: what was written is there, nothing
-//! else has changed, and e2fsprogs agrees. And what is refused, which changes nothing.
+//! Overwrites in every form on the embedded controller: the data is written, no other byte has
+//! changed, and e2fsprogs agrees. Also requests that must be rejected without a change.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -22,7 +22,7 @@ use nvio_ext4::{
 use nvio_iomap::{DiskQueue, DiskReader, IoArgs, IoFlags, Memory, WritableDisk};
 use tempfile::TempDir;
 
-/// An image on a controller of its own.
+/// An image served by a controller of its own.
 struct Served {
     controller: Controller,
     disk: WritableDisk,
@@ -57,7 +57,7 @@ impl Served {
     }
 }
 
-/// An image made from a folder.
+/// An image created from a folder.
 struct Image {
     dir: TempDir,
 }
@@ -86,7 +86,7 @@ impl Image {
         fs::read(self.path()).unwrap()
     }
 
-    /// A file's contents, by e2fsprogs.
+    /// Returns a file's contents as read by debugfs.
     fn dump(&self, name: &str) -> Vec<u8> {
         let out = self.dir.path().join("dump");
         run(
@@ -105,19 +105,19 @@ fn fill(source: &Path) {
     }
     let fragmented = HostFile::create(source.join("fragmented")).unwrap();
     for index in 0..600 {
-        // Runs of one to five blocks of 4 KiB, and holes of one.
+        // Runs of one to five blocks of 4 KiB, with a hole of one block after each.
         let blocks = 1 + index % 5;
         let data = pattern(index, blocks as usize * 4096);
         fragmented.write_all_at(&data, index * 6 * 4096).unwrap();
     }
 }
 
-/// A file as it must be: its bytes, and where they are.
+/// The expected state of a file: its bytes and their places.
 struct Model {
     name: String,
     file: WritableFile,
     bytes: Vec<u8>,
-    /// Byte of the file, byte of the device, length.
+    /// Byte offset in the file, byte offset on the device, length.
     extents: Vec<(u64, u64, u64)>,
 }
 
@@ -130,7 +130,7 @@ impl Model {
         Self { extents: extents.collect(), bytes: image.dump(&name), name, file }
     }
 
-    /// Ranges without holes, up to the end.
+    /// Returns the ranges without holes, up to the end of the file.
     fn runs(&self) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
         for &(logical, _, length) in &self.extents {
@@ -143,7 +143,7 @@ impl Model {
         runs
     }
 
-    /// Notes a write, also in the image.
+    /// Applies a write to the expected bytes of the file and of the image.
     fn write(&mut self, device: &mut [u8], pos: u64, data: &[u8]) {
         self.bytes[pos as usize..][..data.len()].copy_from_slice(data);
         let mut moved = 0;
@@ -160,7 +160,7 @@ impl Model {
     }
 }
 
-/// One write, in a form by chance; gives the position and the data.
+/// Makes one write in a random form. Returns the position and the data.
 fn write_one(
     served: &Served,
     queue: &mut FileQueue<WritableDisk>,
@@ -199,7 +199,7 @@ fn write_one(
         }
         2 => {
             let (memory, n) = file.write_with(queue, IoArgs::at(pos), dma(&data)).unwrap();
-            assert!(*memory.into_dma().unwrap() == *data, "the memory comes back as it was");
+            assert!(*memory.into_dma().unwrap() == *data, "the memory is returned unchanged");
             n
         }
         3 => file.write_with(queue, io, data.clone()).unwrap().1,
@@ -210,7 +210,7 @@ fn write_one(
         }
         5 => file.write_with(queue, io, dma(&data)).unwrap().1,
         6 => {
-            // As one request for each few blocks, all in flight, in any order.
+            // One request for every few blocks, all in flight at the same time.
             let mut sum = 0;
             for (at, part) in (0..).step_by(3 * block as usize).zip(data.chunks(3 * block as usize))
             {
@@ -232,7 +232,7 @@ fn write_one(
             let io = IoArgs { flags: io.flags | IoFlags::ATOMIC, ..io };
             match file.write_with(queue, io, dma(&data)) {
                 Ok((_, n)) => n,
-                // Larger than what the drive does as one, or of several extents.
+                // The write spans several extents, or exceeds the drive's limit for atomic writes.
                 Err(failed) => {
                     let error = failed.error.to_string();
                     assert!(error.starts_with("an atomic write of"), "{error}");
@@ -249,7 +249,7 @@ fn overwrite(options: &str, block: u32) {
     println!("{options}, {block}");
     let image = Image::new(options, fill);
     if options.contains("quota") {
-        // mke2fs counts what it puts in too late.
+        // The quota of mke2fs does not include the files that it adds.
         let fsck = Command::new("e2fsck").args(["-f", "-y"]).arg(image.path()).output().unwrap();
         assert_eq!(fsck.status.code(), Some(1), "repaired");
     }
@@ -284,7 +284,7 @@ fn overwrite(options: &str, block: u32) {
     let after = image.bytes();
     assert!(after != before, "something was written");
     let wrong = after.iter().zip(&expected).position(|(a, b)| a != b);
-    assert_eq!(wrong, None, "{options}: the first byte that is not as it should be");
+    assert_eq!(wrong, None, "{options}: the first wrong byte");
     assert_clean(&image.path());
     for ((name, bytes), size) in contents.iter().zip(sizes) {
         let dumped = image.dump(name);
@@ -316,7 +316,7 @@ fn of_block_maps() {
     overwrite("-t ext3 -b 2048", 512);
 }
 
-/// A file with data, a hole, preallocated blocks, and data that does not fill its block.
+/// Creates a file with data, a hole, preallocated blocks, and data that ends within a block.
 fn with_gaps() -> Image {
     let image = Image::new("-t ext4 -b 4096", |source| {
         let file = HostFile::create(source.join("gaps")).unwrap();
@@ -374,7 +374,7 @@ fn what_has_no_blocks_is_refused_before_anything_is_written() {
     check(&mut preallocated, 8192, 512, "Unwritten { inode: 13, pos: 8192 }");
     check(&mut preallocated, 0, 8193, "Unwritten { inode: 13, pos: 8192 }");
     check(&mut preallocated, 0, 65_536, "Unwritten { inode: 13, pos: 8192 }");
-    // Nothing is nothing, and what is cached is not waited for.
+    // An empty write succeeds, and a NOWAIT write fails if the mapping is not cached.
     assert_eq!(gaps.write_at(&mut queue, 20_000, &[]).unwrap(), 0);
     let io = IoArgs::at(0).flags(IoFlags::NOWAIT);
     let buf = served.controller.alloc(512).unwrap();
@@ -384,11 +384,11 @@ fn what_has_no_blocks_is_refused_before_anything_is_written() {
     let mut reader = fs.file(gaps.inode()).unwrap();
     let refused = queue.write_at(&mut reader, 0, &[0; 512]);
     assert!(matches!(refused.unwrap_err(), Error::ReadOnly { inode: 12 }));
-    // And one that takes the place of a file that was opened for writing.
+    // A file that was opened for reading, in place of one opened for writing.
     *preallocated = fs.file(gaps.inode()).unwrap();
     let refused = preallocated.write_at(&mut queue, 0, &[0; 512]).unwrap_err();
     assert!(matches!(refused, Error::Protected { inode: 12, why: Protected::NotOpened }));
-    assert_eq!(fs.io_errors(), 0, "what is refused is no failure");
+    assert_eq!(fs.io_errors(), 0, "rejected requests are not counted");
     drop((queue, gaps, preallocated, reader, fs, served));
     assert!(image.bytes() == before);
     assert_clean(&image.path());
@@ -468,13 +468,13 @@ fn filesystems_that_are_not_written_to() {
         let told = refused(&[line]).to_string();
         assert!(told.ends_with(&format!("unsupported ro_compat features: {name}")), "{told}");
     }
-    // What does not matter: how data is ordered otherwise.
+    // The other modes of ordering data are allowed.
     for line in ["ssv default_mount_opts 0x4c", "ssv default_mount_opts 0x6c"] {
         fs::write(image.path(), &good).unwrap();
         debugfs(&image.path(), &[line]);
         common::open(&image.path()).writable().unwrap();
     }
-    // It was changed in between, by one who now has it mounted.
+    // Another host mounted the filesystem after it was opened.
     fs::write(image.path(), &good).unwrap();
     let fs_then = common::open(&image.path());
     debugfs(&image.path(), &["ssv mnt_count 7"]);
@@ -508,7 +508,7 @@ fn files_that_are_not_written_to() {
             Error::Protected { why, .. } => assert_eq!(why, expected),
             other => panic!("{flags}: {other}"),
         }
-        // To be read, it is like any other; verity by the way that knows of it.
+        // These files can be read.
         fs.file(&inode).unwrap();
     }
     fs::write(image.path(), &good).unwrap();
@@ -568,7 +568,7 @@ fn inline_data_is_read_but_not_written() {
     assert_clean(&image.path());
 }
 
-/// Blocks of all that belongs to the filesystem, by dumpe2fs and debugfs.
+/// Returns the blocks of the filesystem's own metadata, from the output of dumpe2fs and debugfs.
 fn metadata_blocks(image: &Path) -> Vec<(u64, &'static str)> {
     let name = image.to_str().unwrap();
     let text = String::from_utf8(run("dumpe2fs", &[name])).unwrap();
@@ -585,7 +585,7 @@ fn metadata_blocks(image: &Path) -> Vec<(u64, &'static str)> {
             for at in words.windows(3).filter(|w| w[0] == key && w[1] == "at").map(|w| w[2]) {
                 let (first, last) = at.split_once('-').unwrap_or((at, at));
                 let range = [first, last].map(|block| block.parse().unwrap());
-                // That number is a hole in a block map.
+                // 0 is a hole in a block map.
                 blocks.extend(
                     range.into_iter().filter(|&block| block != 0).map(|block| (block, area)),
                 );
@@ -595,7 +595,7 @@ fn metadata_blocks(image: &Path) -> Vec<(u64, &'static str)> {
     let journal = String::from_utf8(run("debugfs", &["-R", "blocks <8>", name])).unwrap();
     let journal: Vec<u64> = journal.split_whitespace().map(|word| word.parse().unwrap()).collect();
     let middle = journal.len() / 2;
-    // The first that are not its map's own.
+    // The first block of data of the journal, and one in the middle.
     blocks.extend([journal[0], journal[middle]].map(|block| (block, "journal")));
     blocks
 }
@@ -625,7 +625,7 @@ fn a_file_on_top_of_metadata_is_not_written_to() {
             match file.write_at(&mut queue, 0, &[0; 8192]).unwrap_err() {
                 Error::Corrupt(corrupt) => {
                     let told = corrupt.to_string();
-                    // Those of group 0 cannot even be read as a file's.
+                    // Blocks of group 0 cannot be mapped by a file at all.
                     let known = told.contains(area) || told.contains("are not data blocks");
                     assert!(known, "{options}: block {block}, {area}: {told}");
                 }

@@ -1,4 +1,4 @@
-//! What is read from the source, when, and how much of it together.
+//! Reads from the source: their number, their lengths, and the reads that are made in parallel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 const BLOCK: u64 = 4096;
 
-/// Notes what is asked of it, and fails where it is told to.
+/// A source that records reads, and fails some of them on request.
 #[derive(Clone)]
 struct Recorder {
     image: Arc<File>,
@@ -25,11 +25,11 @@ struct Recorder {
 
 #[derive(Default)]
 struct Log {
-    /// Lengths of reads that were asked for alone.
+    /// Lengths of single reads.
     alone: Vec<usize>,
-    /// Lengths of reads that were asked for together.
+    /// Lengths of the reads in each call of `read_many`.
     together: Vec<Vec<usize>>,
-    /// All reads of several fail.
+    /// Makes `read_many` fail.
     fails: bool,
 }
 
@@ -57,7 +57,7 @@ impl Recorder {
         Self { image: Arc::new(File::open(image).unwrap()), log: Arc::default() }
     }
 
-    /// What was asked for since the last time.
+    /// Returns and clears the recorded reads.
     fn take(&self) -> Log {
         let mut log = self.log.lock().unwrap();
         let fails = log.fails;
@@ -71,7 +71,8 @@ impl Log {
     }
 }
 
-/// An image with a directory of 800 files, with large inodes, and a file of every second block.
+/// Images with a directory of 800 files, with large inodes, and with a file in which every second
+/// block is a hole.
 struct Images {
     dir: TempDir,
 }
@@ -119,7 +120,7 @@ fn without_read_ahead_each_block_is_read_alone_when_it_is_needed() {
     }
     let log = recorder.take();
     assert!(log.together.is_empty() && log.alone.iter().all(|&length| length == 4096));
-    // 800 inodes are 200 blocks, 4,000 extents 12 leaves.
+    // 800 inodes fill 200 blocks; 4,000 extents fill 12 leaves.
     assert!((200..300).contains(&log.alone.len()), "{}", log.alone.len());
 }
 
@@ -136,7 +137,7 @@ fn with_it_far_fewer_times_and_never_the_same_twice() {
     inodes(&fs);
     assert_eq!(recorder.take().reads(), 0, "all is in memory");
 
-    // All leaves of the map at once, and then none.
+    // All leaves of the map are read in one call, and then no more.
     let mut file = fs.file(&fs.lookup(b"/holes").unwrap()).unwrap();
     for block in 0..8000 {
         file.begin(block * BLOCK, BLOCK, Op::empty()).unwrap();
@@ -144,7 +145,7 @@ fn with_it_far_fewer_times_and_never_the_same_twice() {
     let log = recorder.take();
     let bytes: usize = log.together.iter().flatten().sum();
     assert_eq!((log.together.len(), bytes), (1, 12 * 4096), "{:?}", log.together);
-    // The root is in the inode; the index node is read first.
+    // The root is in the inode, and the index node is read first.
     assert!(log.alone.len() <= 1, "{:?}", log.alone);
 }
 
@@ -176,7 +177,7 @@ fn blocks_of_pointers_are_read_ahead_too() {
         pos = file.begin(pos, 1, Op::empty()).unwrap().end();
     }
     let log = recorder.take();
-    // 32,000 blocks of 1 KiB: 125 blocks of pointers.
+    // 32,000 blocks of 1 KiB need 125 blocks of pointers.
     assert!(log.alone.len() + log.together.len() < 12, "{:?} {:?}", log.alone, log.together);
     assert!(log.together.iter().flatten().sum::<usize>() >= 120 * 1024);
 }
@@ -191,7 +192,7 @@ fn what_could_not_be_read_ahead_is_read_when_it_is_needed() {
     assert_eq!(inodes(&fs).len(), 800);
     let log = recorder.take();
     assert!(!log.together.is_empty() && log.alone.len() > 700);
-    // A real failure is an error.
+    // A device that is too small is an error.
     fs::OpenOptions::new().write(true).open(&image).unwrap().set_len(1 << 20).unwrap();
     let recorder = Recorder::new(&image);
     let opened = Filesystem::open(recorder);
@@ -208,7 +209,7 @@ fn caches_of_any_size() {
             let options = Options::default().cache_bytes(cache_bytes).cached_inodes(cached_inodes);
             let fs = Filesystem::open_with(recorder.clone(), options).unwrap();
             assert_eq!(inodes(&fs).len(), 800);
-            // Never more at a time than a quarter of what can be kept.
+            // A read-ahead is limited to a quarter of the cache.
             let log = recorder.take();
             let most = log.together.iter().map(|many| many.iter().sum::<usize>()).max();
             assert!(most.unwrap_or(0) <= cache_bytes / 4, "{most:?} of {cache_bytes}");
@@ -220,7 +221,7 @@ fn caches_of_any_size() {
 fn a_lookup_that_is_warm_reads_nothing() {
     let images = Images::new();
     let recorder = Recorder::new(&images.make(&["-t", "ext4", "-b", "4096"]));
-    // Inodes only: of blocks nothing is kept.
+    // Only inodes are cached, no blocks.
     let options = Options::default().cache_bytes(0);
     let fs = Filesystem::open_with(recorder.clone(), options).unwrap();
     let inode = fs.lookup(b"/many").unwrap();

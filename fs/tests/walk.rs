@@ -1,4 +1,4 @@
-//! Walks, compared with a recursion that knows nothing of read-ahead.
+//! Walks, compared with a recursion without read-ahead.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -14,7 +14,7 @@ use nvio_ext4::{
     Filesystem, Inode, Options, ReadRange, Source, SourceError, Walk, WalkEvent, WalkOrder,
 };
 
-/// What a walk is expected to do: event, path, name, inode, depth.
+/// An expected step of a walk: event, path, name, inode, depth.
 type Step = (WalkEvent, Vec<u8>, Vec<u8>, u32, usize);
 
 fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
@@ -22,7 +22,7 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     [directory, slash, name].concat()
 }
 
-/// Path, name and inode of each entry, by name.
+/// Returns the path, name and inode of each entry, sorted by name.
 fn entries(fs: &Filesystem, path: &[u8], directory: &Inode) -> Vec<(Vec<u8>, Vec<u8>, Inode)> {
     let mut names: Vec<(Vec<u8>, u32)> = fs
         .read_dir(directory)
@@ -71,7 +71,7 @@ fn steps(mut walk: Walk) -> Vec<Step> {
     steps
 }
 
-/// A source that counts how often it is asked.
+/// A source that counts calls.
 struct Counted {
     image: File,
     asked: Arc<AtomicUsize>,
@@ -100,7 +100,7 @@ fn counted(image: &Path, options: Options) -> (Filesystem, Arc<AtomicUsize>) {
     (fs, asked)
 }
 
-/// Directories in directories, some of them large, with files of which the names are mixed.
+/// Creates nested directories, some of them large, with files whose names are not in order.
 fn grow(root: &Path) {
     let mut random = 5u64;
     let mut next = |most: u64| {
@@ -160,9 +160,12 @@ fn every_order_with_caches_of_every_size() {
                 assert!(steps(fs.walk(b"/", &root).order(order)) == want, "{cache} {ahead}");
                 asked_times.push(asked.load(Ordering::Relaxed));
             }
-            // 350 directories, whose parents must be known before them.
+            // 350 directories, each of which needs its parent first.
             let [.., without, with] = asked_times[..] else { panic!("two and more") };
-            assert!(without > 350 && with * 2 < without, "{order:?}: {with} times, and {without}");
+            assert!(
+                without > 350 && with * 2 < without,
+                "{order:?}: {with} calls with read-ahead, {without} without"
+            );
         }
     }
 }
@@ -225,7 +228,8 @@ fn what_is_damaged_is_told_and_the_rest_walked() {
     mke2fs(&image, "4M", &["-t", "ext4"], Some(&source));
     debugfs(
         &image,
-        // A circle; a directory of two places; a name of nothing; one that cannot be read.
+        // A cycle; a directory with two names; a name of a free inode; a directory that cannot be
+        // read.
         &["link /a /a/below/up", "link /b /c/again", "clri /d/file", "sif /b mode 040755"],
     );
     let whole = "corrupt directory";

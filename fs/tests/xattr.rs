@@ -1,5 +1,5 @@
-//! Extended attributes and access control lists, against what the kernel says of them. Needs root
-//! and a kernel with loop devices; skipped with a reason otherwise.
+//! Extended attributes and access control lists, compared with the kernel. Needs root and a kernel
+//! with loop devices; skipped with a reason otherwise.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -48,7 +48,7 @@ fn the_kernel_agrees() {
         };
         populate(&mounted.path);
         drop(mounted);
-        // What no program may set.
+        // An attribute that programs cannot set.
         debugfs(&image, &["ea_set /plain gnu.author hurd"]);
         let mounted = Mount::new(&image, &mount, "loop,ro,noatime").unwrap();
         let count = compare(name, &image, &mounted.path);
@@ -59,7 +59,7 @@ fn the_kernel_agrees() {
     }
 }
 
-/// Sets an attribute, or does not where the kernel has no room for it.
+/// Sets an attribute. Returns false if the kernel has no space for it.
 fn set(path: &Path, name: &[u8], value: &[u8]) -> bool {
     let name = OsStr::from_bytes(name);
     match rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()) {
@@ -76,14 +76,14 @@ fn populate(top: &Path) {
         path
     };
     file("plain");
-    // As many as there is room for, in the inode and in a block.
+    // As many attributes as fit into the inode and a block.
     for count in [1, 2, 5, 10, 20, 40] {
         let path = file(&format!("many-{count}"));
         for index in 0..count {
             let value = pattern(index, (index * 13 % 50) as usize);
             set(&path, format!("user.number-{index}").as_bytes(), &value);
         }
-        // Others take the room of some.
+        // Replace some of them.
         for index in (0..count).step_by(3) {
             let name = format!("user.number-{index}");
             let _ = rustix::fs::lremovexattr(&path, name.as_str());
@@ -93,7 +93,7 @@ fn populate(top: &Path) {
     for size in [0, 1, 3, 4, 5, 60, 100, 250, 500, 900, 1000, 2000, 3000, 3900] {
         set(&file(&format!("value-{size}")), b"user.value", &pattern(size, size as usize));
     }
-    // Only with inodes for values.
+    // Values that are stored only with the feature `ea_inode`.
     for size in [4000, 4096, 4097, 10_000, 30_000, 65_535, 65_536] {
         let path = file(&format!("large-{size}"));
         set(&path, b"user.large", &pattern(size, size as usize));
@@ -104,7 +104,7 @@ fn populate(top: &Path) {
         let name = ["user.", &"n".repeat(length)].concat();
         set(&file(&format!("name-{length}")), name.as_bytes(), name.as_bytes());
     }
-    // Blocks that inodes share.
+    // Blocks that several inodes share.
     for index in 0..30 {
         let path = file(&format!("shared-{index}"));
         set(&path, b"user.shared", &pattern(1, 700));
@@ -158,7 +158,7 @@ fn lists(top: &Path) {
     setfacl(&long.join(","), &path);
 }
 
-/// Compares the text of lists with what getfacl writes.
+/// Compares access control lists with the output of getfacl.
 fn compare_lists(variant: &str, fs: &Filesystem, mount: &Path) -> usize {
     let mut count = 0;
     for path in common::walk(&mount.join("lists")) {
@@ -192,7 +192,7 @@ fn compare_lists(variant: &str, fs: &Filesystem, mount: &Path) -> usize {
 }
 
 /// Every byte of an attribute block, of an inode with attributes, and of a value's inode is covered
-/// by a checksum or a hash: a changed one is never shown.
+/// by a checksum or a hash, so a changed byte is always detected.
 #[test]
 fn no_changed_byte_goes_unseen() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Extended attributes: what getfattr and getfacl say of a mounted filesystem.
+//! Extended attributes and access control lists of a mounted filesystem, by getfattr and getfacl.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use super::run;
 
 type Attributes = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Compares the attributes of everything below `mount`, and gives how many there are.
+/// Compares the attributes of everything below `mount`, and returns their number.
 pub fn compare(variant: &str, fs: &Filesystem, mount: &Path) -> usize {
     let theirs = getfattr(mount);
     let mut count = 0;
@@ -42,7 +42,7 @@ fn ours(fs: &Filesystem, inode: &Inode) -> Result<Attributes, nvio_ext4::Error> 
     Ok(all)
 }
 
-/// All attributes of all that is below `mount`, by path.
+/// Returns all attributes of everything below `mount`, by path.
 fn getfattr(mount: &Path) -> BTreeMap<PathBuf, Attributes> {
     let top = mount.to_str().unwrap();
     let output =
@@ -72,7 +72,7 @@ fn byte(digits: &[u8], radix: u32) -> u8 {
     u8::from_str_radix(std::str::from_utf8(digits).unwrap(), radix).unwrap()
 }
 
-/// A backslash and three octal digits stand for a byte that could do harm in the output.
+/// Decodes the escapes of getfattr: a backslash and three octal digits.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let (mut bytes, mut at) = (Vec::new(), 0);
     while let Some(&first) = text.get(at) {

@@ -1,4 +1,4 @@
-//! A mounted filesystem against what this crate says of its image.
+//! Comparison of a mounted filesystem with this crate's view of its image.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use nvio_ext4::{FileType, Filesystem, Inode};
 
 use super::{kind_of, run};
 
-/// What was compared.
+/// The numbers of compared items.
 #[derive(Debug, Default)]
 pub struct Count {
     pub paths: usize,
@@ -21,12 +21,12 @@ pub struct Count {
     pub attributes: usize,
 }
 
-/// Compares everything below `mount` with what is in the image.
+/// Compares everything below `mount` with the image.
 pub fn compare(variant: &str, image: &Path, mount: &Path) -> Count {
     compare_with(variant, &super::open(image), image, mount)
 }
 
-/// The same for a filesystem that is open, and whose image this is.
+/// Compares everything below `mount` with the open filesystem `fs` on `image`.
 pub fn compare_with(variant: &str, fs: &Filesystem, image: &Path, mount: &Path) -> Count {
     let device = File::open(image).unwrap();
     let mut count = Count::default();
@@ -95,7 +95,7 @@ fn compare_contents(what: &str, fs: &Filesystem, device: &File, path: &Path, ino
         assert!(ours == fs::read(path).unwrap(), "{what}: contents");
         return;
     }
-    // Too large to hold: what has data is compared, and that the rest has none by the extents.
+    // The file is too large for memory: compare only its extents and their data.
     let kernel = File::open(path).unwrap();
     for extent in fs.file(inode).unwrap().extents() {
         let extent = extent.unwrap();
@@ -137,11 +137,11 @@ fn compare_names(what: &str, fs: &Filesystem, path: &Path, inode: &Inode) {
     assert_eq!(ours, theirs, "{what}: names");
 }
 
-/// Logical and physical address and length in bytes, and whether it is unwritten and inline.
+/// Logical address, physical address and length in bytes, and the flags unwritten and inline.
 type Record = (u64, u64, u64, (bool, bool));
 
-/// Asks the kernel for all extents (FIEMAP) and compares. The kernel joins neighbours that it has
-/// in its cache, so both sides are joined before.
+/// Compares all extents with the kernel's (FIEMAP). Adjacent extents are joined on both sides,
+/// because the kernel joins those in its cache.
 fn compare_extents(
     variant: &str,
     fs: &Filesystem,
@@ -151,7 +151,7 @@ fn compare_extents(
     let (mut all, mut inline) = (0, 0);
     for chunk in files.chunks(200) {
         let paths: Vec<PathBuf> = chunk.iter().map(|(path, _)| mount.join(path)).collect();
-        // One reference for each so that odd names do no harm to the output.
+        // Each file is passed through a link, so that its name cannot disturb the output.
         let theirs = filefrag(&paths);
         for ((path, inode), theirs) in chunk.iter().zip(theirs) {
             let records: Vec<_> =
@@ -187,11 +187,11 @@ fn join(records: impl Iterator<Item = Record>) -> Vec<Record> {
     joined
 }
 
-/// What filefrag -v says of each file, in bytes.
+/// Returns the extents of each file in bytes, from the output of filefrag -v.
 fn filefrag(paths: &[PathBuf]) -> Vec<Vec<Record>> {
     let mut arguments = vec!["-b1", "-v"];
     let dir = tempfile::tempdir().unwrap();
-    // Links with plain names: filefrag prints the name it was given.
+    // Links with plain names, because filefrag prints the names.
     let links: Vec<PathBuf> =
         (0..paths.len()).map(|index| dir.path().join(index.to_string())).collect();
     for (link, path) in links.iter().zip(paths) {

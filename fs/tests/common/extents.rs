@@ -1,14 +1,14 @@
-//! What the kernel says of a file's extents.
+//! Extents of files according to the kernel.
 
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use super::run;
 
-/// Logical block, physical block, count, unwritten.
+/// Logical block, physical block, number of blocks, unwritten.
 pub type Record = (u64, u64, u64, bool);
 
-/// Joins what follows each other: the kernel does so with what is in its cache.
+/// Joins adjacent extents, because the kernel joins those in its cache.
 pub fn join(records: impl Iterator<Item = Record>) -> Vec<Record> {
     let mut joined: Vec<Record> = Vec::new();
     for record in records {
@@ -26,11 +26,11 @@ pub fn join(records: impl Iterator<Item = Record>) -> Vec<Record> {
     joined
 }
 
-/// What filefrag -v says of each file.
+/// Returns the extents of each file, from the output of filefrag -v.
 pub fn filefrag(paths: &[PathBuf]) -> Vec<Vec<Record>> {
     let mut arguments = vec!["-v"];
     let dir = tempfile::tempdir().unwrap();
-    // Links with plain names: filefrag prints the name it was given.
+    // Links with plain names, because filefrag prints the names.
     let links: Vec<PathBuf> =
         (0..paths.len()).map(|index| dir.path().join(index.to_string())).collect();
     for (link, path) in links.iter().zip(paths) {

@@ -1,4 +1,4 @@
-//! What the integration tests share: tools, images, and reading a file through its map.
+//! Shared parts of the integration tests: tools, images, and reading a file through its map.
 #![allow(dead_code, clippy::cast_possible_truncation)]
 
 pub mod attributes;
@@ -13,7 +13,7 @@ use std::process::Command;
 use nvio_ext4::{FileType, Filesystem, Inode, Source};
 use nvio_iomap::{Mapper, MappingKind, Op};
 
-/// Runs a command and gives its standard output; what it says on failure becomes the panic.
+/// Runs a command and returns its standard output. Panics with its output if it fails.
 pub fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(program)
         .args(arguments)
@@ -30,7 +30,8 @@ pub fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
-/// Makes an image of `size` (as truncate takes it) with the contents of `source`, if there is one.
+/// Creates an image of `size` (in the notation of truncate), filled with the contents of `source`,
+/// if any.
 pub fn mke2fs(image: &Path, size: &str, options: &[&str], source: Option<&Path>) {
     let image_name = image.to_str().unwrap();
     let _ = fs::remove_file(image);
@@ -44,7 +45,7 @@ pub fn mke2fs(image: &Path, size: &str, options: &[&str], source: Option<&Path>)
     run("mke2fs", &arguments);
 }
 
-/// Has debugfs do what the lines say, and fails if it complains.
+/// Runs commands in debugfs, and panics if it reports an error.
 pub fn debugfs(image: &Path, lines: &[&str]) {
     let script = image.with_extension("debugfs");
     fs::write(&script, lines.join("\n")).unwrap();
@@ -60,7 +61,7 @@ pub fn debugfs(image: &Path, lines: &[&str]) {
     assert!(output.status.success() && complaints.is_empty(), "{complaints:?}");
 }
 
-/// e2fsck finds nothing to complain of.
+/// Panics unless e2fsck finds no errors.
 pub fn assert_clean(image: &Path) {
     run("e2fsck", &["-f", "-n", image.to_str().unwrap()]);
 }
@@ -69,7 +70,7 @@ pub fn open(image: &Path) -> Filesystem {
     Filesystem::open(File::open(image).unwrap()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A file's contents by way of its map: what a reader of the device sees.
+/// Reads a file's contents from the device through its map.
 pub fn read_file(fs: &Filesystem, image: &File, inode: &Inode) -> Vec<u8> {
     let mut file = fs.file(inode).unwrap();
     let size = file.size();
@@ -89,14 +90,14 @@ pub fn read_file(fs: &Filesystem, image: &File, inode: &Inode) -> Vec<u8> {
             other => panic!("{other:?}"),
         }
         file.end(&mapping, pos, size - pos, end - pos, Op::empty()).unwrap();
-        // The same again comes from memory.
+        // The mapping is now cached.
         assert_eq!(file.begin(pos, 1, Op::NOWAIT).unwrap(), mapping);
         pos = end;
     }
     contents
 }
 
-/// Bytes that are different in every place of every file.
+/// Returns bytes that depend on the seed and on their position.
 pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut bytes = Vec::with_capacity(length + 8);
@@ -107,7 +108,7 @@ pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// xorshift64*: enough for tests, and the same on every machine.
+/// xorshift64*, which is the same on every machine.
 pub struct Random(pub u64);
 
 impl Random {
@@ -127,13 +128,13 @@ pub fn is_root() -> bool {
     run("id", &["-u"]) == b"0\n"
 }
 
-/// A loop mount that ends with its owner.
+/// A loop mount, which is unmounted on drop.
 pub struct Mount {
     pub path: PathBuf,
 }
 
 impl Mount {
-    /// Mounts the image, or says why that cannot be.
+    /// Mounts the image, or returns the reason why it cannot be mounted.
     pub fn new(image: &Path, path: &Path, options: &str) -> Result<Self, String> {
         fs::create_dir_all(path).unwrap();
         let output = Command::new("mount")
@@ -153,7 +154,7 @@ impl Drop for Mount {
     }
 }
 
-/// Every path below `directory`, the directory itself being the empty path, in order.
+/// Returns every path below `directory` in order; the directory itself is the empty path.
 pub fn walk(directory: &Path) -> Vec<PathBuf> {
     fn below(top: &Path, path: &Path, all: &mut Vec<PathBuf>) {
         all.push(path.strip_prefix(top).unwrap().to_owned());

@@ -1,4 +1,4 @@
-//! A filesystem as its user sees it: by the kernel's word, and by ours.
+//! A filesystem as a user sees it, according to the kernel and to this crate.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use super::{read_file, walk};
 /// Everything below a directory, by path.
 pub type View = BTreeMap<PathBuf, Entry>;
 
-/// One path.
+/// The attributes and contents of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub number: u64,
@@ -22,15 +22,16 @@ pub struct Entry {
     pub owner: (u32, u32),
     pub links: u64,
     pub size: u64,
-    /// In units of 512 bytes.
+    /// Allocated size, in units of 512 bytes.
     pub blocks: u64,
-    /// Last access, change of contents, change of the inode: seconds and nanoseconds.
+    /// Times of the last access, change of the contents, and change of the inode: seconds and
+    /// nanoseconds.
     pub times: [(i64, i64); 3],
     pub extents: Vec<Record>,
     pub contents: Contents,
 }
 
-/// What is in a file, without printing all of it when it differs.
+/// The contents of a file. Debug output contains only a digest.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Contents(pub Vec<u8>);
 
@@ -42,7 +43,7 @@ impl std::fmt::Debug for Contents {
     }
 }
 
-/// What the kernel says of what is mounted at `mount`.
+/// Returns the kernel's view of the filesystem mounted at `mount`.
 pub fn of_kernel(mount: &Path) -> View {
     let mut view = View::new();
     let mut files = Vec::new();
@@ -82,7 +83,7 @@ pub fn of_kernel(mount: &Path) -> View {
     view
 }
 
-/// What we say of the image.
+/// Returns this crate's view of the image.
 pub fn of_image(image: &Path) -> View {
     let fs = super::open(image);
     let device = File::open(image).unwrap();
@@ -141,9 +142,9 @@ fn entry(fs: &Filesystem, device: &File, inode: &Inode) -> Entry {
     }
 }
 
-/// Takes over the kernel's counts of blocks of regular files. A mount counts the blocks of the files
-/// that fast commits changed and of those that it truncates; the library returns the stored count,
-/// which is right after a clean unmount or a full commit only.
+/// Replaces our block counts of regular files by the kernel's. A mount recounts the blocks of files
+/// that fast commits changed and of files that it truncates, while this crate returns the stored
+/// count, which is right only after a clean unmount or a full commit.
 pub fn ignore_recounted_blocks(ours: &mut View, theirs: &View, recounted: impl Fn(&Path) -> bool) {
     for (path, entry) in ours {
         let is_file = entry.mode & 0o170_000 == 0o100_000;
@@ -153,8 +154,8 @@ pub fn ignore_recounted_blocks(ours: &mut View, theirs: &View, recounted: impl F
     }
 }
 
-/// Panics with the paths that are different. `ignore_times` are those that the kernel has set the
-/// clock's time on while it mounted.
+/// Panics with the paths that differ. `ignore_times` selects paths whose times the kernel has
+/// changed during the mount.
 pub fn assert_same(what: &str, ours: &View, theirs: &View, ignore_times: impl Fn(&Path) -> bool) {
     let mut different = Vec::new();
     let paths: std::collections::BTreeSet<&PathBuf> = ours.keys().chain(theirs.keys()).collect();

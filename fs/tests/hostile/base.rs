@@ -1,5 +1,5 @@
-//! The images that are damaged: small, and with every kind of structure. e2fsprogs make them, the
-//! same every time.
+//! The images to damage: small, reproducible, and with every kind of structure. They are created by
+//! e2fsprogs.
 
 use std::fs;
 use std::path::Path;
@@ -16,24 +16,25 @@ use super::layout::Layout;
 use super::source::Changed;
 use super::view::{Part, View, explore};
 
-/// How an image is made.
+/// Instructions for the creation of an image.
 #[derive(Clone, Copy)]
 pub struct Recipe {
     pub name: &'static str,
     /// Options of mke2fs.
     options: &'static str,
     size: &'static str,
-    /// Writes what debugfs is to do.
+    /// Writes the commands for debugfs that create the contents.
     contents: fn(&mut Script),
-    /// Changes that are in the journal, for mounts to see to.
+    /// Changes that are written to the journal, one transaction each.
     journal: &'static [fn(&mut Script)],
-    /// Options of debugfs' `journal_open`.
+    /// Options of debugfs' command `journal_open`.
     journal_options: &'static str,
-    /// Options of tune2fs, at the end.
+    /// Options of tune2fs, which runs at the end.
     tune: &'static str,
-    /// What e2fsprogs cannot do.
+    /// Changes that e2fsprogs cannot make.
     finish: fn(&mut Vec<u8>),
-    /// The same, when the log has been written; the second image is the one after it.
+    /// Such changes after the log was written. The second argument is the image after the last
+    /// transaction.
     finish_log: fn(&mut [u8], &[u8]),
 }
 
@@ -71,7 +72,7 @@ pub const RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "features",
-        // Tools wait for seconds where they find multi-mount protection.
+        // At the end, because with multi-mount protection each tool waits for seconds.
         tune: "-O mmp",
         options: "-t ext4 -g 2048 -O metadata_csum,meta_bg,^resize_inode,metadata_csum_seed,\
                   encrypt,verity,large_dir,sparse_super2,^has_journal",
@@ -125,24 +126,24 @@ pub const RECIPES: &[Recipe] = &[
     },
 ];
 
-/// An image to be damaged.
+/// An image to damage.
 pub struct Base {
     pub name: &'static str,
     pub layout: Layout,
-    /// What a sound reader may see: all of it, and where there is a log, also what is there when the
-    /// log ends early.
+    /// The valid views: the whole image and, if there is a log, also the states in which the log
+    /// ends early.
     pub views: Vec<View>,
-    /// Paths to look up: all that are there, and some that are not.
+    /// Paths to look up: all that exist, and some that do not.
     pub paths: Vec<Vec<u8>>,
 }
 
-/// A folder for images: in memory where that is possible, as the tools wait for what they write.
+/// Creates a folder for images, in memory if possible, because the tools wait for their writes.
 pub fn folder() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 impl Base {
-    /// Makes the image in `folder`, or says why what it needs cannot be read.
+    /// Creates the image in `folder`, or returns the error with which it cannot be read.
     pub fn make(recipe: &Recipe, folder: &Path) -> Part<Self> {
         let states = recipe.states(folder);
         let layout = Layout::new(states[0].clone().into());
@@ -156,7 +157,7 @@ impl Base {
             .into_iter()
             .map(|image| explore(&Changed::new(&Arc::from(image), Vec::new()), &names));
         let mut views = views.collect::<Part<Vec<View>>>()?;
-        // It is not in the log, and says in the others that there is none.
+        // The superblock is not in the log, so the superblocks of the later states differ.
         let superblock = views[0].superblock.clone();
         views.iter_mut().for_each(|view| view.superblock.clone_from(&superblock));
         for view in &views {
@@ -171,8 +172,8 @@ impl Base {
 }
 
 impl Recipe {
-    /// The image as it is to be damaged; and with a journal, what it is like when the log is
-    /// replayed up to each of its transactions.
+    /// Returns the image to damage and, with a journal, the state after the replay of each
+    /// transaction.
     fn states(&self, folder: &Path) -> Vec<Vec<u8>> {
         let image = folder.join(format!("{}.img", self.name));
         let _ = fs::remove_file(&image);
@@ -184,7 +185,7 @@ impl Recipe {
         let mut script = Script::new(folder);
         (self.contents)(&mut script);
         script.run(&image);
-        // This makes hash trees of directories; 1 is that something was changed.
+        // e2fsck builds the hash trees of directories. Exit code 1 means that it changed the image.
         let fixed = tool("e2fsck").args(["-fyD"]).arg(&image).output().unwrap();
         assert!(fixed.status.code().unwrap() <= 1, "{}", String::from_utf8_lossy(&fixed.stdout));
         if !self.tune.is_empty() {
@@ -205,7 +206,7 @@ impl Recipe {
         states
     }
 
-    /// What writes the changes into the log: a transaction for each.
+    /// Returns the script that writes the changes to the log, one transaction each.
     fn log(&self, folder: &Path, image: &Path, states: &mut Vec<Vec<u8>>) -> Script {
         let mut log = Script::new(folder);
         log.line(&format!("journal_open {}", self.journal_options));
@@ -215,12 +216,12 @@ impl Recipe {
             script.run(image);
             let (before, after) = (states.last().unwrap(), fs::read(image).unwrap());
             let changed = before.chunks(1024).zip(after.chunks(1024)).enumerate();
-            // The superblock is not in the log: its checksum and its times are of no account.
+            // The superblock is not written to the log, because only its checksum and times differ.
             let changed = changed.filter(|&(at, (old, new))| at != 1 && old != new);
             let (numbers, blocks): (Vec<String>, Vec<&[u8]>) =
                 changed.map(|(at, (_, new))| (at.to_string(), new)).unzip();
             let file = log.file(&blocks.concat());
-            // A block of data that is not in the log: that it is revoked changes nothing.
+            // A data block that is not in the log, so revoking it has no effect.
             log.line("journal_write -r 3000");
             log.line(&format!("journal_write -b {} {}", numbers.join(","), file.display()));
             states.push(after);

@@ -1,7 +1,7 @@
-//! Numbers in bytes, and the checksums of the format: written for the tests from the format's
-//! description, so that they have nothing in common with what is tested.
+//! Integers in bytes, and the checksums of the format. Written for the tests from the format's
+//! documentation, so that they share no code with the library.
 
-/// `width` bytes at `at`, the lowest first.
+/// Reads a little-endian integer of `width` bytes at `at`.
 pub fn get(bytes: &[u8], at: usize, width: usize) -> u64 {
     let mut wide = [0; 8];
     wide[..width].copy_from_slice(&bytes[at..at + width]);
@@ -12,7 +12,7 @@ pub fn put(bytes: &mut [u8], at: usize, width: usize, value: u64) {
     bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
 }
 
-/// The same, the highest byte first, as journals have it.
+/// Reads a big-endian integer of `width` bytes at `at`, as in journals.
 pub fn get_be(bytes: &[u8], at: usize, width: usize) -> u64 {
     bytes[at..at + width].iter().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
@@ -44,7 +44,7 @@ fn crc(table: &[u32; 256], start: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(start, |crc, &byte| crc >> 8 ^ table[usize::from(crc as u8 ^ byte)])
 }
 
-/// CRC-32C as ext4 uses it: no inversion, neither before nor after.
+/// CRC-32C without inversion before or after, as in ext4.
 pub fn crc32c(start: u32, bytes: &[u8]) -> u32 {
     crc(&CRC32C, start, bytes)
 }
@@ -53,7 +53,7 @@ pub fn crc16(start: u16, bytes: &[u8]) -> u16 {
     crc(&CRC16, start.into(), bytes) as u16
 }
 
-/// SplitMix64: the same numbers on every machine.
+/// SplitMix64, which is the same on every machine.
 #[derive(Clone)]
 pub struct Random(pub u64);
 
@@ -74,7 +74,7 @@ impl Random {
     }
 }
 
-/// A digest of bytes, for comparing contents without keeping them.
+/// Returns a digest of bytes, for comparing contents without keeping them.
 pub fn digest(start: u64, bytes: &[u8]) -> u64 {
     let mix =
         |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);

@@ -1,4 +1,4 @@
-//! Many mutants, one after the other: which, and what must be true of each.
+//! A campaign: the selection of many mutants, and the checks of each.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,14 +14,15 @@ use super::mutant::Choice;
 use super::source::Changed;
 use super::view::explore;
 
-/// Longest time for one mutant. What is expected is a millisecond.
+/// Maximum processor time for one mutant. A millisecond is expected.
 const BOUND: Duration = Duration::from_secs(5);
-/// The same by the clock, where others use the processors, too.
+/// Maximum elapsed time for one mutant. It is longer, because other processes use the processors,
+/// too.
 const HANGS: Duration = Duration::from_secs(60);
-/// Most memory for one mutant, bytes.
+/// Maximum memory for one mutant, bytes.
 const MEMORY: usize = 256 << 20;
 
-/// This many mutants of all images, in no order.
+/// Selects `count` mutants of all images.
 pub fn work<'a>(bases: &'a [Base], count: usize, random: &mut Random) -> Vec<(&'a Base, Choice)> {
     let mut work = Vec::with_capacity(count);
     for (at, base) in bases.iter().enumerate() {
@@ -35,19 +36,19 @@ pub fn work<'a>(bases: &'a [Base], count: usize, random: &mut Random) -> Vec<(&'
     work
 }
 
-/// What became of a mutant.
+/// The result for one mutant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// Nothing would have been changed.
+    /// The change had no effect on the image.
     Nothing,
-    /// It was refused at once.
+    /// The image could not be opened.
     Refused,
-    /// Something was read that is not what it was.
+    /// The view differs: parts could not be read, or read differently after an undetectable change.
     Differs,
     Same,
 }
 
-/// Reads a mutant; what is wrong with that is the error.
+/// Reads a mutant, and returns an error if the result is neither right nor an error.
 pub fn judge(base: &Base, choice: Choice) -> Result<Outcome, String> {
     let Some(mutant) = base.layout.mutant(choice) else { return Ok(Outcome::Nothing) };
     let (is_told, what) = (mutant.is_told, mutant.what);
@@ -71,9 +72,9 @@ pub fn judge(base: &Base, choice: Choice) -> Result<Outcome, String> {
     Ok(Outcome::Differs)
 }
 
-/// A part of the mutants: all ways to change one kind of structure in one of two ways.
+/// A stratum of the mutants: all changes of one type to one kind of structure.
 struct Stratum {
-    /// Places, and up to which variant each goes.
+    /// Places, each with the number of variants up to its end.
     places: Vec<(usize, u64)>,
     of_fields: bool,
 }
@@ -92,7 +93,7 @@ fn strata(base: &Base) -> Vec<Stratum> {
 }
 
 impl Stratum {
-    /// Variants, with the checksum made right and without.
+    /// Returns the number of variants, with a correct checksum and without.
     fn count(&self) -> u64 {
         2 * self.places.last().map_or(0, |&(_, end)| end)
     }
@@ -110,15 +111,15 @@ impl Stratum {
     }
 }
 
-/// About this many choices, as many of each stratum as of any other, and a tenth of several
-/// changes at once.
+/// Selects about `count` choices: an equal share for each stratum, and a tenth with several
+/// changes.
 pub fn choices(base: &Base, count: usize, random: &mut Random) -> Vec<Choice> {
     let mut all = Vec::with_capacity(count);
     let mut strata = strata(base);
     strata.sort_by_key(Stratum::count);
     let single = count - count / 10;
     for (at, stratum) in strata.iter().enumerate() {
-        // What small ones have no use for is left for large ones.
+        // The unused share of small strata goes to larger ones.
         let share = (single - all.len()) / (strata.len() - at);
         let total = stratum.count();
         let share = (share as u64).min(total);
@@ -133,13 +134,13 @@ pub fn choices(base: &Base, count: usize, random: &mut Random) -> Vec<Choice> {
     all
 }
 
-/// How long this thread has been on a processor.
+/// Returns the processor time of this thread.
 fn on_processor() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?))
 }
 
-/// What a thread is at, for the one that looks after time.
+/// The current mutant of a worker thread and its start time, for the watchdog.
 type Busy = Mutex<Option<(Instant, String)>>;
 
 struct Run<'a> {
@@ -172,7 +173,7 @@ impl Run<'_> {
             *busy.lock().unwrap() = Some((start, line.clone()));
             let before = on_processor();
             let (result, memory) = measure(MEMORY, &line, || judge(base, choice));
-            // Nothing is waited for: the rest is what others were doing.
+            // Only processor time counts, because the rest belongs to other processes.
             let took = match (before, on_processor()) {
                 (Some(before), Some(after)) => after.saturating_sub(before),
                 _ => start.elapsed(),
@@ -199,7 +200,7 @@ impl Run<'_> {
         all.largest = std::mem::take(&mut all.largest).max(totals.largest);
     }
 
-    /// Ends the process when a mutant does not come to an end.
+    /// Ends the process if a mutant exceeds the time limit.
     fn watch(&self) {
         while !self.done.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(100));
@@ -215,7 +216,7 @@ impl Run<'_> {
     }
 }
 
-/// Reads the mutants, tells what became of them, and gives the number of failures.
+/// Reads the mutants, prints a summary, and returns the number of failures.
 pub fn run(bases: &[Base], work: Vec<(&Base, Choice)>, jobs: usize) -> usize {
     let run = Run {
         work,
@@ -231,7 +232,7 @@ pub fn run(bases: &[Base], work: Vec<(&Base, Choice)>, jobs: usize) -> usize {
         let workers: Vec<_> = run.busy.iter().map(|busy| scope.spawn(|| run.work(busy))).collect();
         let ended = workers.into_iter().all(|worker| worker.join().is_ok());
         run.done.store(true, Ordering::Relaxed);
-        assert!(ended, "a worker ended");
+        assert!(ended, "a worker has panicked");
     });
     let (took, totals) = (start.elapsed(), run.totals.lock().unwrap());
     let count = |outcome| totals.outcomes.get(&outcome).copied().unwrap_or(0);

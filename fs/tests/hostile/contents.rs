@@ -1,4 +1,4 @@
-//! What is in the images, in the commands of debugfs.
+//! The contents of the images, as commands for debugfs.
 
 use std::fmt::Write;
 use std::fs;
@@ -12,7 +12,7 @@ use super::journal;
 use super::layout::Layout;
 use super::seal::{Seal, TAIL};
 
-/// What debugfs is to do.
+/// A script for debugfs.
 pub struct Script {
     folder: PathBuf,
     lines: String,
@@ -29,7 +29,7 @@ impl Script {
         writeln!(self.lines, "{line}").unwrap();
     }
 
-    /// A file outside with these bytes.
+    /// Writes a file with these bytes outside the image, and returns its path.
     pub fn file(&mut self, bytes: &[u8]) -> PathBuf {
         self.seed += 1;
         let path =
@@ -49,7 +49,7 @@ impl Script {
         (0..length).map(|_| random.next() as u8 | 1).collect()
     }
 
-    /// A file of one block in every two.
+    /// Writes a file in which every second block is a hole.
     fn sparse(&mut self, name: &str, blocks: usize) {
         let mut bytes = vec![0; blocks * 2048];
         for at in 0..blocks {
@@ -130,7 +130,7 @@ pub fn all_and_large_attributes(script: &mut Script) {
     script.line(&format!("ea_set -f {} /large user.in-an-inode", file.display()));
 }
 
-/// One orphan in the list, and one in the file: both are to be truncated.
+/// Adds an orphan to the list and one to the orphan file. Both are to be truncated.
 pub fn orphans(image: &mut Vec<u8>) {
     let layout = Layout::new(image.as_slice().into());
     let fs = Filesystem::open(image.clone()).unwrap();
@@ -148,7 +148,7 @@ pub fn orphans(image: &mut Vec<u8>) {
     let values = [(0xe8, 4, listed.into()), (0x64, 4, ro_compat)];
     set(1024, 1024, Seal::Superblock, &values);
     set(file.start, file.length, file.seal, &[(0, 4, filed.into())]);
-    // The list goes on at the inode that stands in the time of deletion.
+    // The deletion time is the next inode in the list.
     let values = [(0x4, 4, 20_000), (0x14, 4, 0)];
     set(layout.inode(listed), 256, Seal::Inode(listed), &values);
 }
@@ -156,7 +156,7 @@ pub fn orphans(image: &mut Vec<u8>) {
 pub fn any_case(script: &mut Script) {
     all(script);
     script.line("cd /");
-    // Only empty directories can begin to ignore case.
+    // Only an empty directory can be changed to ignore case.
     script.line("mkdir folded");
     script.line("sif folded flags 0x40080000");
     script.line("cd folded");
@@ -169,7 +169,8 @@ pub fn many_names(script: &mut Script) {
     script.line("mkdir many");
     script.line("cd many");
     script.write("first", b"first");
-    // A block of 1 KiB has three of these; the root of a hash tree has room for 123 blocks.
+    // A block of 1 KiB holds three of these entries, and the root of a hash tree refers to 123
+    // blocks.
     for index in 0..560 {
         if index % 3 == 0 {
             script.line("expand_dir .");
@@ -198,8 +199,8 @@ pub fn second_change(script: &mut Script) {
     script.line("symlink link file");
 }
 
-/// Fast commits behind the log, in which an inode, names and blocks change. `last` is the image with
-/// all of the log.
+/// Writes fast commits after the log that change an inode, names and blocks. `last` is the image
+/// after the whole log.
 pub fn fast_commits(image: &mut [u8], last: &[u8]) {
     const BLOCKS: u64 = 64;
     let layout = Layout::new((&*image).into());
@@ -209,7 +210,7 @@ pub fn fast_commits(image: &mut [u8], last: &[u8]) {
     let superblock = layout.places.iter().find(|place| place.kind == "journal superblock").unwrap();
     let bytes = &mut image[superblock.start..][..superblock.length];
     let (length, incompat) = (get_be(bytes, 16, 4), get_be(bytes, 40, 4));
-    // Two transactions, of which one revokes, are in the log.
+    // The log contains two transactions.
     let tid = get_be(bytes, 24, 4) as u32 + 2;
     put_be(bytes, 40, 4, incompat | 0x20);
     put_be(bytes, 84, 4, BLOCKS);
@@ -225,7 +226,7 @@ pub fn fast_commits(image: &mut [u8], last: &[u8]) {
     put(&mut inode, 0, 2, 0o100_600);
     put(&mut inode, 4, 4, 30_000);
     let [large, few, prealloc] = [large, few, prealloc].map(u32::to_le_bytes);
-    // 2 blocks from logical block 40 on.
+    // 2 blocks from logical block 40.
     let extent = [40, 0, 0, 0, 2, 0, 0, 0, 0x90, 0xf, 0, 0];
     let mut block = [
         tag(9, &[&[0; 4], &tid.to_le_bytes()]),

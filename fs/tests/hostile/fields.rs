@@ -1,14 +1,14 @@
-//! The fields of each structure: where they are in it and how wide.
+//! The fields of each structure: their offsets and widths.
 
-/// A field.
+/// A field of a structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
     pub name: &'static str,
-    /// Byte in the structure.
+    /// Byte offset in the structure.
     pub at: usize,
-    /// Bytes: 1, 2, 4 or 8.
+    /// Width in bytes: 1, 2, 4 or 8.
     pub width: usize,
-    /// Whether the highest byte comes first.
+    /// True for big-endian fields.
     pub big: bool,
 }
 
@@ -205,12 +205,12 @@ pub const COMMIT: Table = &[
     ("commit_nsec", 56, 4),
 ];
 
-/// A table's fields, in a structure that starts `base` bytes into something.
+/// Returns the fields of a table, for a structure at byte `base`.
 pub fn fields(table: Table, base: usize) -> impl Iterator<Item = Field> {
     table.iter().map(move |&(name, at, width)| Field { name, at: base + at, width, big: false })
 }
 
-/// The same, for what has the highest byte first.
+/// Returns the big-endian fields of a table, for a structure at byte `base`.
 pub fn big_fields(table: Table, base: usize) -> impl Iterator<Item = Field> {
     fields(table, base).map(|field| Field { big: true, ..field })
 }

@@ -1,7 +1,7 @@
-//! What the fuzz targets run: bytes say what is changed in the structures of a sound image.
+//! The fuzz targets: the input selects changes to the structures of a valid image.
 //!
-//! An input begins with a byte of flags: bit 0 has checksums made right, the rest chooses the image.
-//! Changes follow, each of a structure, a kind and what that needs.
+//! An input begins with a byte of flags: bit 0 updates checksums after changes, and the other bits
+//! select the image. Changes follow, each with a structure, a kind of change, and its arguments.
 
 use std::sync::OnceLock;
 
@@ -12,10 +12,10 @@ use super::seal::Patch;
 use super::source::Changed;
 use super::view::explore;
 
-/// Most changes of one input.
+/// Maximum number of changes in one input.
 const MOST_CHANGES: usize = 16;
 
-/// A fuzz target: images, and the kinds of structures that are changed.
+/// A fuzz target: its images, and the kinds of structures that it changes.
 pub struct Target {
     images: &'static [&'static str],
     kinds: &'static [&'static str],
@@ -70,7 +70,7 @@ pub static XATTRS: Target = target(
 pub static INLINE: Target =
     target(&["inline"], &["inode of an inline file", "inode of an inline directory"]);
 
-/// Takes bytes from the front.
+/// The unread rest of an input.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -97,7 +97,7 @@ impl Target {
         })
     }
 
-    /// Reads the image that the bytes make. What is wrong with that is a panic.
+    /// Reads the changed image, and panics if the result is wrong.
     pub fn run(&self, bytes: &[u8]) {
         let mut input = Input(bytes);
         let flags = input.byte().unwrap_or(0);
@@ -117,7 +117,8 @@ impl Target {
     }
 }
 
-/// One change: the structure as it is after it, and what goes with that.
+/// Makes one change. Returns the new bytes of the structure, and the changes elsewhere that the
+/// checksum needs.
 fn change(
     base: &Base,
     places: &[&Place],
@@ -130,21 +131,21 @@ fn change(
     let mut bytes = vec![0; place.length];
     Changed::new(&layout.image, before.to_vec()).copy(place.start, &mut bytes);
     match input.byte()? % 4 {
-        // A field, or what stands in the place of one.
+        // Set a field.
         0 | 1 if !place.fields.is_empty() => {
             let field = place.fields[usize::from(input.byte()?) % place.fields.len()];
             let value = input.number(field.width)?;
             let put = if field.big { put_be } else { put };
             put(&mut bytes, field.at, field.width, value);
         }
-        // Bytes anywhere.
+        // Replace bytes at any offset.
         2 => {
             let at = input.number(2)? as usize % place.length;
             let length = usize::from(input.byte()? % 32).min(place.length - at);
             let new = input.0.split_off(..length.min(input.0.len()))?;
             bytes[at..at + new.len()].copy_from_slice(new);
         }
-        // What is in another part of the same structure.
+        // Copy bytes from another part of the structure.
         _ => {
             let (from, to) = (input.number(2)? as usize, input.number(2)? as usize);
             let (from, to) = (from % place.length, to % place.length);

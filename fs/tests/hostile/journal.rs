@@ -1,4 +1,4 @@
-//! Where the structures of a journal's log are.
+//! The places of the structures in a journal's log.
 
 use super::bytes::{crc32c, get_be};
 use super::fields::{self, Field, big_fields};
@@ -11,9 +11,9 @@ const CHECKSUM_V2: u64 = 0x8;
 const CHECKSUM_V3: u64 = 0x10;
 const FAST_COMMIT: u64 = 0x20;
 
-/// A log that is being followed.
+/// The state of a scan of the log.
 struct Log {
-    /// Its blocks, from the superblock on.
+    /// The blocks of the journal, from its superblock on.
     blocks: Vec<u64>,
     incompat: u64,
     seed: u32,
@@ -39,7 +39,7 @@ fn number(layout: &Layout, at: usize, width: usize) -> u64 {
     get_be(&layout.image, at, width)
 }
 
-/// Block of the image in which block `index` of the journal is.
+/// Returns the block of the image that holds block `index` of the journal.
 pub fn block(layout: &Layout, index: u64) -> u64 {
     let mut runs = Vec::new();
     let mut places = Layout::new(layout.image.clone());
@@ -48,7 +48,7 @@ pub fn block(layout: &Layout, index: u64) -> u64 {
     run.map(|&(start, physical, _)| physical + index - start).unwrap()
 }
 
-/// Adds the places of the journal whose blocks these are.
+/// Adds the places in the journal with these blocks.
 pub fn locate(layout: &mut Layout, blocks: Vec<u64>) {
     let start = blocks[0] as usize * layout.block_size;
     let superblock = |at, width| number(layout, start + at, width);
@@ -71,7 +71,7 @@ pub fn locate(layout: &mut Layout, blocks: Vec<u64>) {
     if at != 0 {
         transactions(layout, &log, at, sequence);
     }
-    // A block between the log and that area is in neither.
+    // One unused block separates the log from the fast-commit area.
     for index in 0..fast.min(2) {
         let start = log.blocks[(log.end + 1 + index) as usize] as usize * layout.block_size;
         layout.add(
@@ -135,10 +135,10 @@ fn transactions(layout: &mut Layout, log: &Log, mut at: u64, mut sequence: u64) 
     }
 }
 
-/// Bytes of the image at which the tags of a descriptor are, each with its flags.
+/// Returns the byte offsets in the image of a descriptor's tags, with their flags.
 fn tags(layout: &Layout, log: &Log, start: usize) -> Vec<(usize, u64)> {
     let wide = if log.has(WIDE) { 4 } else { 0 };
-    // Those of the second version have two bytes more than they need.
+    // Tags of version 2 have two unused bytes.
     let more = if log.has(CHECKSUM_V2) { 2 } else { 0 };
     let size = if log.has(CHECKSUM_V3) { 16 } else { 8 + wide + more };
     let end = layout.block_size - if log.has_checksums() { 4 } else { 0 };
@@ -185,7 +185,8 @@ fn tag_seal(log: &Log, descriptor: usize, tag: usize, sequence: u32) -> Seal {
     }
 }
 
-/// Tags of fast commits are little-endian: two bytes of kind, two of length, and the contents.
+/// Returns the fields of fast-commit tags. A tag is little-endian: two bytes of type, two bytes of
+/// length, and the contents.
 fn fast_commit_fields(layout: &Layout, start: usize) -> Vec<Field> {
     let (mut all, mut at) = (Vec::new(), 0);
     while at + 4 <= layout.block_size {

@@ -1,4 +1,4 @@
-//! Where the structures of a sound image are: a reading of the format for the tests alone.
+//! The places of the structures in a valid image, found by a parser of the tests' own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use super::fields::{self, Field, fields};
 use super::journal;
 use super::seal::{Seal, inode_seed};
 
-/// Most places of one kind in an image: more of the same would only take time.
+/// Maximum number of places of one kind in an image. More would only take time.
 const MOST_OF_A_KIND: usize = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksums {
     None,
-    /// Of group descriptors only.
+    /// Checksums of group descriptors only.
     Crc16,
     Crc32c,
 }
@@ -23,22 +23,22 @@ pub enum Checksums {
 #[derive(Clone, Debug)]
 pub struct Place {
     pub kind: &'static str,
-    /// Byte of the image.
+    /// Byte offset in the image.
     pub start: usize,
     pub length: usize,
     pub fields: Vec<Field>,
     pub seal: Seal,
 }
 
-/// An image, and where its structures are.
+/// An image, and the places of its structures.
 pub struct Layout {
     pub image: Arc<[u8]>,
     pub block_size: usize,
     pub checksums: Checksums,
-    /// Seed of checksums.
+    /// Seed of the metadata checksums.
     pub seed: u32,
     pub uuid: [u8; 16],
-    /// Whether descriptors are long, and block numbers.
+    /// True with `64bit`: descriptors and block numbers are wide.
     pub wide: bool,
     pub places: Vec<Place>,
     inode_size: usize,
@@ -120,7 +120,7 @@ impl Layout {
         let (first, count) = (self.superblock(0x14, 4), self.superblock(0x4, 4));
         let groups = (count - first).div_ceil(self.superblock(0x20, 4));
         let size = if self.wide { self.superblock(0xfe, 2) as usize } else { 32 };
-        // With meta_bg the first block of them is in the same place.
+        // With meta_bg the first block of descriptors is in this place, too.
         let start = (1024 / self.block_size + 1) * self.block_size;
         assert!(groups as usize * size <= self.block_size || self.superblock(0x60, 4) & 0x10 == 0);
         for group in 0..groups {
@@ -133,7 +133,7 @@ impl Layout {
         }
     }
 
-    /// Byte of the image at which an inode is.
+    /// Returns the byte offset of an inode in the image.
     pub fn inode(&self, number: u32) -> usize {
         let index = u64::from(number) - 1;
         let table = self.tables[(index / self.inodes_per_group) as usize] as usize;
@@ -185,7 +185,7 @@ impl Layout {
             all.extend((0..15).map(|at| field("i_block", 0x28 + at * 4, 4)));
         }
         if is_inline && mode & 0xf000 == 0x4000 {
-            // Behind the parent's number.
+            // After the number of the parent.
             all.extend(fields(fields::DIR_ENTRY, 0x2c));
         }
         self.add(kind, start, self.inode_size, all, Seal::Inode(number));
@@ -229,7 +229,8 @@ impl Layout {
         }
     }
 
-    /// Fields of the attributes whose entries start `at` bytes into the structure at `start`.
+    /// Collects the fields of the attributes whose entries start at byte `at` of the structure at
+    /// `start`.
     fn attributes(&self, start: usize, mut at: usize, length: usize, all: &mut Vec<Field>) {
         if at > 32 && (at > length || self.get(start + at - 4, 4) != 0xea02_0000) {
             return;
@@ -270,7 +271,7 @@ impl Layout {
         self.add_block(kind, block, all, Seal::DirNode(seed, first));
     }
 
-    /// Fields of the first entries of a directory block, and of its last.
+    /// Returns the fields of the first entries of a directory block, and of the last one.
     fn entries(&self, start: usize) -> Vec<Field> {
         let mut starts = Vec::new();
         let mut at = 0;
@@ -283,7 +284,7 @@ impl Layout {
         some.flat_map(|(_, &at)| fields(fields::DIR_ENTRY, at)).collect()
     }
 
-    /// Leaves a few of each kind, from all over the image.
+    /// Keeps a few places of each kind, from all parts of the image.
     fn thin_out(&mut self) {
         let mut kinds: BTreeMap<&str, Vec<Place>> = BTreeMap::new();
         for place in self.places.drain(..) {

@@ -1,11 +1,12 @@
-//! Where the maps of files are: extent trees and indirect blocks.
+//! The places of the maps of files: extent trees and indirect blocks.
 
 use super::fields::{self, Field, fields};
 use super::layout::{Layout, Run, field};
 use super::seal::Seal;
 
 impl Layout {
-    /// Fields of the extent node at byte `start` of the image, `base` bytes into its structure.
+    /// Returns the fields of the extent node at byte `start` of the image and byte `base` of its
+    /// structure.
     pub fn node_fields(&self, start: usize, base: usize) -> Vec<Field> {
         let (entries, depth) = (self.get(start + 2, 2) as usize, self.get(start + 6, 2));
         let table = if depth == 0 { fields::EXTENT } else { fields::EXTENT_INDEX };

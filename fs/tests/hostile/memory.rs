@@ -1,9 +1,9 @@
-//! An allocator that counts, so that memory has a limit.
+//! An allocator that counts and limits memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 
-/// Counts the memory of each thread, and refuses what is far too much.
+/// Counts the memory of each thread, and fails allocations far above the limit.
 pub struct Counting;
 
 thread_local! {
@@ -13,8 +13,8 @@ thread_local! {
     static LINE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Calls `work`, and gives the most memory that it had at a time. What takes more than twice `most`
-/// ends the process, after `line` was told.
+/// Calls `work`, and returns its result and the peak of its memory. If that exceeds twice `most`,
+/// prints `line` and ends the process.
 pub fn measure<T>(most: usize, line: &str, work: impl FnOnce() -> T) -> (T, usize) {
     line.clone_into(&mut LINE.take());
     LINE.set(line.to_owned());
@@ -42,14 +42,14 @@ fn give(bytes: usize) {
     LIVE.set(LIVE.get().saturating_sub(bytes));
 }
 
-// SAFETY: everything is handed on to the system's allocator; the counters are plain numbers of the
-// thread, and need no memory themselves.
+// SAFETY: all calls are forwarded to the system's allocator. The counters are plain thread-local
+// numbers, which need no allocation.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !take(layout.size()) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promise is the one that is asked for.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc(layout) }
     }
 
@@ -57,13 +57,13 @@ unsafe impl GlobalAlloc for Counting {
         if !take(layout.size()) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promise is the one that is asked for.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         give(layout.size());
-        // SAFETY: the memory came from the same allocator, with the same layout.
+        // SAFETY: the memory was allocated by the system's allocator with the same layout.
         unsafe { System.dealloc(memory, layout) };
     }
 }

@@ -1,8 +1,8 @@
-//! Damaged and hostile filesystems: what the suite `damage`, the fuzz targets, and the tests that
-//! replay their corpora have in common.
+//! Damaged and hostile filesystems: the common part of the suite `damage`, the fuzz targets, and
+//! the tests that replay their corpora.
 //!
-//! Images are made by e2fsprogs. Where their structures are, and what their checksums must be, is
-//! computed here, by code that shares nothing with the library.
+//! Images are created by e2fsprogs. The places of their structures and their checksums are computed
+//! by code that shares nothing with the library.
 
 pub mod base;
 pub mod bytes;

@@ -1,4 +1,4 @@
-//! Mutants: every way in which a structure of an image is changed.
+//! Mutants: all changes to the structures of an image.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use super::fields::Field;
 use super::layout::{Checksums, Layout, Place};
 use super::seal::{Patch, Seal};
 
-/// Ways to change a byte.
+/// Number of changes to a byte.
 const BYTE_WAYS: u64 = 12;
-/// Values that any field is set to, whatever it means.
+/// Number of values that are independent of the field's meaning.
 const PLAIN_VALUES: u64 = 14;
-/// Fields behind it whose values a field takes, and with which it changes places.
+/// Number of following fields whose values a field is set to or swapped with.
 const NEIGHBOURS: u64 = 4;
 
-/// Which mutant of an image.
+/// Identifies a mutant of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// A byte of a place: the place, and which byte and way.
+    /// A change of one byte: the place, and the number of the byte and the change.
     Byte { place: usize, variant: u64, sealed: bool },
-    /// A field of a place: the place, and which field and value.
+    /// A change of one field: the place, and the number of the field and the value.
     Field { place: usize, variant: u64, sealed: bool },
-    /// Two to four of the above.
+    /// Two to four changes of the other types.
     Several { seed: u64 },
 }
 
@@ -61,19 +61,19 @@ impl Choice {
 /// A changed image.
 pub struct Mutant {
     pub patches: Vec<Patch>,
-    /// What was changed, in words.
+    /// Description of the changes.
     pub what: String,
-    /// Whether checksums tell of every change that was made.
+    /// True if checksums reveal every change.
     pub is_told: bool,
 }
 
 impl Layout {
-    /// Byte variants of a place.
+    /// Returns the number of byte changes in a place.
     pub fn bytes_of(&self, place: &Place) -> u64 {
         place.length as u64 * BYTE_WAYS
     }
 
-    /// Field variants of a place.
+    /// Returns the number of field changes in a place.
     pub fn fields_of(&self, place: &Place) -> u64 {
         place.fields.len() as u64 * self.values()
     }
@@ -82,7 +82,7 @@ impl Layout {
         PLAIN_VALUES + self.numbers().len() as u64 + 2 * NEIGHBOURS
     }
 
-    /// The mutant of this choice; `None` if nothing would change.
+    /// Returns the mutant for this choice; `None` if nothing would change.
     pub fn mutant(&self, choice: Choice) -> Option<Mutant> {
         let mut mutant = Mutant { patches: Vec::new(), what: String::new(), is_told: true };
         match choice {
@@ -91,7 +91,7 @@ impl Layout {
                 let mut random = Random(seed);
                 for _ in 0..2 + random.below(3) {
                     let choice = self.random(&mut random);
-                    // What changes nothing is no harm here.
+                    // Changes without an effect are ignored.
                     let _ = self.change(choice, &mut mutant);
                 }
                 if mutant.patches.is_empty() {
@@ -126,7 +126,7 @@ impl Layout {
         }
         let sound = &self.image[place.start..place.start + place.length];
         let mut bytes = sound.to_vec();
-        // A second change of the same place is made to what the first left.
+        // A second change of the same place is applied to the result of the first.
         for (at, patch) in &mutant.patches {
             if *at == place.start && patch.len() == bytes.len() {
                 bytes.copy_from_slice(patch);
@@ -151,13 +151,13 @@ impl Layout {
         Some(())
     }
 
-    /// Whether a checksum tells that a place was changed to `bytes`.
+    /// Returns true if a checksum reveals that a place was changed to `bytes`.
     fn tells(&self, place: &Place, bytes: &[u8]) -> bool {
         if self.checksums != Checksums::Crc32c || place.seal == Seal::Nothing {
             return false;
         }
-        // What has the right checksum by chance cannot be told from what is sound; most of them
-        // have 16 bits only.
+        // Changes whose checksum is right by chance cannot be detected. Most checksums have only 16
+        // bits.
         let mut right = bytes.to_vec();
         let more = place.seal.apply(self, &mut right);
         let same = more.iter().all(|(at, new)| self.image[*at..at + new.len()] == new[..]);
@@ -177,7 +177,7 @@ impl Layout {
         let new = if way < PLAIN_VALUES {
             plain_value(way, old, field.width as u32 * 8)
         } else if way < listed {
-            // Where the structure itself is, is another one for each.
+            // 0 stands for the block of the structure itself.
             match numbers[(way - PLAIN_VALUES) as usize] {
                 0 => (place.start / self.block_size) as u64,
                 number => number,
@@ -195,8 +195,8 @@ impl Layout {
         Some(format!("{} (byte {:#x}) from {old:#x} to {new:#x}", field.name, field.at))
     }
 
-    /// Numbers that mean something on this filesystem. 0 stands for the block of a structure
-    /// itself.
+    /// Returns numbers with a meaning on this filesystem. 0 stands for the block of the changed
+    /// structure.
     fn numbers(&self) -> [u64; 18] {
         let block = |at: u64| {
             let place = &self.places[(self.places.len() as u64 * at / 6) as usize];

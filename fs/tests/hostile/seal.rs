@@ -1,56 +1,56 @@
-//! Makes the checksum of a structure right again after it was changed.
+//! Updates the checksum of a structure after a change.
 
 use super::bytes::{crc16, crc32c, get, put, put_be};
 use super::layout::{Checksums, Layout};
 
-/// Tag of the end of a fast commit.
+/// Type of the tag at the end of a fast commit.
 pub const TAIL: u64 = 8;
 
-/// How a structure is sealed: what its checksum covers, and from which seed.
+/// The checksum of a structure: its place, the bytes that it covers, and its seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seal {
-    /// It has no checksum of its own.
+    /// The structure has no checksum of its own.
     Nothing,
     Superblock,
     Descriptor(u32),
     Inode(u32),
-    /// Behind the room for the last entry.
+    /// After the space for the last entry.
     ExtentBlock(u32),
     /// In the last twelve bytes.
     DirLeaf(u32),
-    /// Behind the room for the last entry; entries start at this byte.
+    /// After the space for the last entry. The second number is the byte offset of the entries.
     DirNode(u32, usize),
     XattrBlock(u64),
     Mmp,
     /// A block of the orphan file.
     Orphans(u32, u64),
     JournalSuperblock,
-    /// A descriptor or revoke block of a journal: in the last four bytes.
+    /// In the last four bytes of a descriptor or revoke block of a journal.
     JournalTail(u32),
     Commit(u32),
-    /// In the tail of the fast commit that a block begins with.
+    /// In the tail of the first fast commit in a block.
     FastCommit,
-    /// A block of metadata in the log: its tag is this many bytes into the block before.
+    /// In the tag of a block in the log.
     Logged(Tag),
 }
 
-/// Where the checksum of a block in the log is.
+/// The place of the checksum of a block in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
-    /// Byte of the image at which the descriptor block starts.
+    /// Byte offset of the descriptor block in the image.
     pub descriptor: usize,
-    /// Byte of the checksum in that block, and its width.
+    /// Byte offset of the checksum in that block, and its width in bytes.
     pub at: usize,
     pub width: usize,
     pub seed: u32,
     pub sequence: u32,
 }
 
-/// A change of an image: bytes that are replaced.
+/// A change of an image: byte offset and new bytes.
 pub type Patch = (usize, Vec<u8>);
 
 impl Seal {
-    /// Seals a structure. What has to change elsewhere for that is given back.
+    /// Updates the checksum of a structure. Returns the necessary changes in other structures.
     pub fn apply(self, layout: &Layout, bytes: &mut [u8]) -> Vec<Patch> {
         if let Self::Logged(tag) = self {
             return vec![logged(layout, tag, bytes)];
@@ -128,7 +128,7 @@ impl Seal {
     }
 }
 
-/// The checksum of all that is before it.
+/// Writes the checksum of all bytes before it.
 fn at_place(bytes: &mut [u8], at: usize, seed: u32) {
     if at + 4 <= bytes.len() {
         let crc = crc32c(seed, &bytes[..at]);
@@ -150,13 +150,13 @@ fn inode(seed: u32, number: u32, bytes: &mut [u8]) {
     }
 }
 
-/// Seed of the checksums of what belongs to an inode.
+/// Returns the seed of the checksums of an inode's blocks.
 pub fn inode_seed(seed: u32, number: u32, inode: &[u8]) -> u32 {
     crc32c(crc32c(seed, &number.to_le_bytes()), &inode[0x64..0x68])
 }
 
 fn journal_superblock(bytes: &mut [u8]) {
-    // With checksums of version 2 or 3 only.
+    // Only with checksums of version 2 or 3.
     if bytes[43] & 0x18 != 0 {
         put_be(bytes, 252, 4, 0);
         let crc = crc32c(!0, &bytes[..1024]);
@@ -175,7 +175,7 @@ fn fast_commit(bytes: &mut [u8]) {
     }
 }
 
-/// The descriptor of a logged block, with the block's checksum and its own.
+/// Updates the checksum of a logged block in its descriptor, and the descriptor's own checksum.
 fn logged(layout: &Layout, tag: Tag, bytes: &[u8]) -> Patch {
     let mut descriptor = layout.image[tag.descriptor..][..layout.block_size].to_vec();
     let crc = crc32c(crc32c(tag.seed, &tag.sequence.to_be_bytes()), bytes);

@@ -1,4 +1,4 @@
-//! An image in memory of which some bytes are different.
+//! An image in memory with changed bytes.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use nvio_ext4::{Source, SourceError};
 
 use super::seal::Patch;
 
-/// The most that a filesystem reads at once.
+/// Maximum length of a read by a filesystem, bytes.
 const READ_MAX: usize = 256 << 10;
 
-/// An image with changes. Reads that a filesystem must not do are panics.
+/// An image with changes. It panics on reads that a filesystem must not make.
 #[derive(Clone)]
 pub struct Changed {
     image: Arc<[u8]>,
@@ -21,7 +21,7 @@ impl Changed {
         Self { image: Arc::clone(image), patches: patches.into() }
     }
 
-    /// Copies what is at `offset`, as it is after the changes.
+    /// Copies the changed bytes at `offset`.
     pub fn copy(&self, offset: usize, buf: &mut [u8]) {
         let end = offset + buf.len();
         buf.copy_from_slice(&self.image[offset..end]);

@@ -1,4 +1,4 @@
-//! Everything that can be seen of a filesystem, so that two can be compared.
+//! The complete visible state of a filesystem, for comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display};
@@ -9,22 +9,22 @@ use nvio_iomap::{Mapper, MappingKind, Op};
 use super::bytes::{Random, digest};
 use super::source::Changed;
 
-/// Most names that are looked at: a hostile directory may have very many.
+/// Maximum number of names, because a hostile directory may have very many.
 const MOST_NAMES: usize = 4000;
-/// Most bytes of a file that are read from its start.
+/// Maximum number of bytes that are read from the start of a file.
 const MOST_BYTES: u64 = 512 << 10;
 
-/// Something, or the error that came instead.
+/// A part of a view, or the error in its place.
 pub type Part<T> = Result<T, String>;
 
-/// What there is to a name.
+/// The properties of one name.
 #[derive(Debug, PartialEq)]
 pub struct Facts {
-    /// Number and type, as the directory entry has them.
+    /// Inode number and type in the directory entry.
     pub entry: (u32, Option<FileType>),
-    /// What `stat` shows.
+    /// The fields of `stat`.
     pub stat: Part<Stat>,
-    /// Digest of a file's contents, or of a link's target.
+    /// Digest of the contents of a file, or of the target of a link.
     pub contents: Part<u64>,
     /// Digest of the extents.
     pub extents: Part<u64>,
@@ -32,7 +32,7 @@ pub struct Facts {
     pub attributes: Part<u64>,
 }
 
-/// What `stat` shows.
+/// The fields of `stat`.
 #[derive(Debug, PartialEq)]
 pub struct Stat {
     pub mode: u16,
@@ -66,16 +66,16 @@ impl Stat {
     }
 }
 
-/// What a filesystem shows of itself.
+/// The visible state of a filesystem.
 #[derive(Debug, Default, PartialEq)]
 pub struct View {
     pub superblock: String,
     pub names: BTreeMap<Vec<u8>, Facts>,
-    /// Directories whose list ended with an error.
+    /// Directories whose listing ended with an error.
     pub broken: BTreeSet<Vec<u8>>,
-    /// Inode of each path that was looked up, 0 for one that is not there.
+    /// Inode of each path that was looked up; 0 if it does not exist.
     pub lookups: Vec<Part<u32>>,
-    /// What a walk through everything comes across.
+    /// Number of steps in a walk of the whole tree.
     pub walk: Option<Part<usize>>,
 }
 
@@ -87,7 +87,7 @@ fn told<T>(result: Result<T, impl Display>) -> Part<T> {
     })
 }
 
-/// Looks at everything: all names, and `paths`, which may be there or not.
+/// Reads everything: all names, and the lookups of `paths`.
 pub fn explore(image: &Changed, paths: &[&[u8]]) -> Part<View> {
     let fs = told(Filesystem::open(image.clone()))?;
     let mut view = View { superblock: format!("{:?}", fs.superblock()), ..View::default() };
@@ -105,7 +105,7 @@ pub fn explore(image: &Changed, paths: &[&[u8]]) -> Part<View> {
     Ok(view)
 }
 
-/// Counts what a walk comes across; an error if there is one anywhere.
+/// Counts the steps of a walk. Returns an error if any step fails.
 fn walk(fs: &Filesystem) -> Result<usize, Error> {
     let (mut count, mut wrong) = (0, None);
     let mut walk = fs.walk(b"/", &fs.root()?);
@@ -135,7 +135,7 @@ fn attributes(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
             Err(error) => wrong = Some(error),
         }
     }
-    // Only lists that can be decoded are of any use; errors are as good.
+    // Access control lists that cannot be decoded must be errors.
     for list in [fs.acl(inode), fs.default_acl(inode)] {
         hash = list?.map_or(hash, |list| digest(hash, list.to_string().as_bytes()));
     }
@@ -211,8 +211,7 @@ fn contents(fs: &Filesystem, image: &Changed, inode: &Inode) -> Result<u64, Erro
     }
 }
 
-/// Reads a file from its start, and compares with what single bytes of it are when they are
-/// asked for in no order.
+/// Reads a file from its start, and compares it with single bytes that are read in random order.
 fn read(fs: &Filesystem, image: &Changed, inode: &Inode) -> Result<u64, Error> {
     let mut random = Random(inode.number().into());
     let mut bytes = vec![0; inode.size().min(MOST_BYTES) as usize];
@@ -239,7 +238,7 @@ fn read(fs: &Filesystem, image: &Changed, inode: &Inode) -> Result<u64, Error> {
     Ok(digest(inode.size(), &bytes))
 }
 
-/// Reads what one mapping has of a range.
+/// Reads the part of a range that one mapping covers.
 fn piece(
     file: &mut nvio_ext4::File,
     image: &Changed,
@@ -284,7 +283,7 @@ fn extents(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
 }
 
 impl View {
-    /// The first thing in which this is neither what `sound` is, nor an error.
+    /// Returns the first difference to `sound` that is not an error.
     pub fn wrong(&self, sound: &Self) -> Option<String> {
         let wrong = differs("the superblock", &Ok(&self.superblock), &Ok(&sound.superblock));
         let wrong = wrong.or_else(|| self.wrong_name(sound)).or_else(|| self.missing(sound));
@@ -310,7 +309,7 @@ impl View {
         })
     }
 
-    /// A name that is not there, though its directory was listed to the end.
+    /// Finds a missing name in a directory that was listed without an error.
     fn missing(&self, sound: &Self) -> Option<String> {
         let gone = |path: &&Vec<u8>| {
             let slash = path.iter().rposition(|&byte| byte == b'/').unwrap();
@@ -320,7 +319,7 @@ impl View {
             !self.names.contains_key(*path) && listed && !self.broken.contains(parent)
         };
         let path = sound.names.keys().find(gone)?;
-        Some(format!("{} is missing, and no error says so", path.escape_ascii()))
+        Some(format!("{} is missing without an error", path.escape_ascii()))
     }
 }
 
