@@ -6,8 +6,8 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use nvio_spec::{Sqe, Status};
 
+use crate::aer::AsyncEvent;
 use crate::dma::DmaBuf;
-use crate::event::AsyncEvent;
 use crate::queue::{Layout, RawQueuePair};
 use crate::transport::Transport;
 use crate::{Error, Result, controller};

@@ -61,13 +61,12 @@ compile_error!("the ordering of queue entries and doorbells is verified for x86-
 
 mod address;
 mod admin;
+mod aer;
 mod controller;
-mod controller_memory;
 mod dma;
 mod error;
-mod event;
 mod future;
-mod interrupt;
+mod interrupts;
 mod mmio;
 mod namespace;
 pub mod pci;
@@ -75,12 +74,12 @@ mod queue;
 mod transport;
 
 pub use address::{Address, ParseAddressError};
+pub use aer::AsyncEvent;
 pub use controller::{
     Controller, LogPage, NewNamespace, Options, Resets, Wait, WritableController,
 };
 pub use dma::{Arena, DmaBuf, DmaMemory, PAGE_SIZE, ScatterList, SplitBuffer};
 pub use error::{Error, Result};
-pub use event::AsyncEvent;
 pub use future::{AsyncQueue, Ticket};
 pub use mmio::Mmio;
 pub use namespace::{Namespace, PageRead, WritableNamespace};

@@ -13,10 +13,10 @@ use zerocopy::FromBytes;
 
 use super::{Health, Inner, Managed, Options, Registered, Resets, Wait};
 use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin};
-use crate::controller_memory::ControllerMemory;
+use crate::aer::AsyncEvent;
+use crate::controller::controller_memory::ControllerMemory;
 use crate::dma::{Arena, Claim, DmaMemory, PAGE_SIZE};
-use crate::event::AsyncEvent;
-use crate::interrupt::Interrupts;
+use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
 use crate::queue::Layout;
 use crate::transport::Transport;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nvio_spec::Sqe;
 
 use super::{Controller, Health, Inner, Managed, Wait};
-use crate::interrupt::Vector;
+use crate::interrupts::Vector;
 use crate::queue::{Layout, QueuePair, RawQueuePair, Sleeper, list_pages};
 use crate::{Error, Result};
 

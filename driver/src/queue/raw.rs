@@ -9,7 +9,7 @@ use zerocopy::little_endian::{U16, U64};
 use super::data_pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
 use super::pending::{Overdue, PendingCommands};
 use super::ring::{CompletionRing, Posted, RingMemory, SubmissionRing};
-use crate::controller_memory::ControllerMemory;
+use crate::controller::controller_memory::ControllerMemory;
 use crate::dma::{Arena, DmaBuf, ScatterList};
 use crate::mmio::{Doorbell, DoorbellMemory, Mmio, Shadow};
 use crate::{Error, Result};

@@ -5,7 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use nvio_spec::{Cqe, SQE_SIZE, Sqe, Status};
 
-use crate::controller_memory::ControllerPages;
+use crate::controller::controller_memory::ControllerPages;
 use crate::dma::Shared;
 use crate::mmio::{Doorbell, Shadow};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::pair::{Completion, POLLS_PER_CHECK, QueuePair};
 use crate::Result;
-use crate::interrupt::{Event, Vector};
+use crate::interrupts::{Event, Vector};
 
 /// Polls between two looks at the clock.
 const POLLS: u32 = 64;

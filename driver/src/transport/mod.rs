@@ -1,11 +1,11 @@
 //! How a controller is reached: its registers, its doorbells and its view of our memory.
 
 mod iova;
-mod irq;
 mod kernel;
 mod limit;
 mod removal;
 mod vfio;
+mod vfio_irq;
 mod vfio_user;
 
 use std::ops::Range;

@@ -15,9 +15,9 @@ use vfio_bindings::bindings::vfio::{
 use vfio_ioctls::{VfioDevice, VfioOps, VfioRegionInfoCap};
 
 use super::iova::{self, IovaRange};
-use super::irq::{self, Vectors};
 use super::kernel::{self, Opened};
 use super::removal::Removal;
+use super::vfio_irq::{self, Vectors};
 use super::{Transport, doorbell_window, limit, mappable, pci_bar, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
@@ -250,9 +250,9 @@ unsafe impl Transport for Vfio {
         events.truncate(usize::from(count));
         // What was set up may be as it was, or not, after a reset: begin anew. It fails when
         // nothing was.
-        set_irqs(&self.device, index, irq::TRIGGER, &[]).unwrap_or_default();
+        set_irqs(&self.device, index, vfio_irq::TRIGGER, &[]).unwrap_or_default();
         loop {
-            match set_irqs(&self.device, index, irq::SET_EVENTS, &events) {
+            match set_irqs(&self.device, index, vfio_irq::SET_EVENTS, &events) {
                 Ok(0) => return Ok(events.len()),
                 // The system has only so many vectors left, and has set up none.
                 Ok(left) if left < events.len() => events.truncate(left),

@@ -18,7 +18,7 @@ use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_
 use self::channel::Fault;
 use self::client::{Client, Region};
 use super::iova::{self, IovaRange};
-use super::irq::{self, Vectors};
+use super::vfio_irq::{self, Vectors};
 use super::{Transport, doorbell_window, mappable, pci_bar, pci_command};
 use crate::dma::Arena;
 use crate::mmio::Mmio;
@@ -103,11 +103,11 @@ fn error(socket: &Path, after: Duration, step: &'static str, fault: Fault) -> Er
 /// Sets up eventfds for the first vectors, in messages with as many file descriptors as the server
 /// accepts.
 fn connect(client: &mut Client, index: u32, events: &[BorrowedFd<'_>]) -> Result<(), Fault> {
-    client.set_irqs(index, irq::TRIGGER, 0, 0, &[])?;
+    client.set_irqs(index, vfio_irq::TRIGGER, 0, 0, &[])?;
     let mut start = 0;
     for events in events.chunks(client.fds_max().max(1)) {
         let count = u32::try_from(events.len()).unwrap_or(0);
-        client.set_irqs(index, irq::SET_EVENTS, start, count, events)?;
+        client.set_irqs(index, vfio_irq::SET_EVENTS, start, count, events)?;
         start += count;
     }
     Ok(())

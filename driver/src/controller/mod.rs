@@ -1,21 +1,22 @@
 //! A controller: bring-up, identification, queues, shutdown (Base 3.5, 3.6).
 
 mod bringup;
+pub(crate) mod controller_memory;
+mod dma_registration;
 mod handles;
 mod identify;
 mod log_page;
 mod management;
 mod queues;
 mod recovery;
-mod register;
 mod resets;
 mod writable;
 
+use dma_registration::Registered;
 use handles::Handles;
 pub use log_page::LogPage;
 pub use management::NewNamespace;
 pub(crate) use recovery::{Failure, Health, Managed};
-use register::Registered;
 pub use resets::Resets;
 pub use writable::WritableController;
 
@@ -33,10 +34,10 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::address::Address;
 use crate::admin::Answer;
-use crate::controller_memory::ControllerMemory;
+use crate::aer::AsyncEvent;
+use crate::controller::controller_memory::ControllerMemory;
 use crate::dma::{Arena, DmaBuf};
-use crate::event::AsyncEvent;
-use crate::interrupt::Interrupts;
+use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
 use crate::namespace::Namespace;
 use crate::transport::{self, Transport};
