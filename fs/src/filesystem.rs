@@ -54,7 +54,7 @@ impl fmt::Debug for Filesystem {
 }
 
 impl Filesystem {
-    /// Returns the extent of the journal replay; `None` if the filesystem needed no recovery.
+    /// Returns the counts of the journal replay; `None` if the filesystem needed no recovery.
     pub fn recovered(&self) -> Option<JournalReplay> {
         self.inner.recovered
     }

@@ -68,7 +68,7 @@
 //! of memory, because its new contents are read from the log. All versions of the journal are
 //! supported, checksums are verified, and damage that the kernel rejects is [`Error::Corrupt`]. Pass
 //! a journal on another device to [`Filesystem::open_with_journal`]. [`Filesystem::recovered`]
-//! returns the extent of the replay. [`Options::recovery`] can reject such filesystems; their files
+//! returns the counts of the replay. [`Options::recovery`] can reject such filesystems; their files
 //! can never be written to.
 //!
 //! # Trust

@@ -79,7 +79,7 @@ pub struct File {
     block_size: u32,
     page_end: u64,
     is_plain: bool,
-    /// The data of a file with inline data, after the first mapping.
+    /// The data of a file with inline data. Empty until the first mapping.
     inline: Box<[u8]>,
     inode: Inode,
     fs: Filesystem,

@@ -10,7 +10,7 @@ use crate::format::superblock::Superblock;
 
 /// Largest value, bytes: the limit of `getxattr` (`XATTR_SIZE_MAX`).
 pub(crate) const VALUE_MAX: u32 = 64 << 10;
-/// Size of the terminator after the last entry, bytes. All of them are zero.
+/// Size of the terminator after the last entry, bytes. It consists of zeroes.
 const END: usize = 4;
 
 /// `struct ext4_xattr_entry`, without the name.

@@ -40,7 +40,7 @@ pub(crate) use overlay::Overlay;
 use revoke::Revoked;
 use superblock::JournalSuperblock;
 
-/// The extent of a journal replay.
+/// The counts of a journal replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalReplay {
