@@ -496,8 +496,8 @@ mod tests {
         assert_eq!(found.structure(), StructureKind::ExtentTree);
         assert_eq!((found.block(), found.inode(), found.group()), (Some(1000), Some(12), None));
         assert!(found.is_checksum());
-        let expected = "corrupt extent block 1000 of inode 12: its checksum is 0x1, its contents \
-                        give 0x2; run e2fsck";
+        let expected = "corrupt extent block 1000 of inode 12: its checksum is 0x1, but 0x2 was \
+                        computed; run e2fsck";
         assert_eq!(found.to_string(), expected);
 
         let range = Problem::BlockRange { start: 0, count: 1 };
