@@ -8,7 +8,7 @@ use nvio_spec::{Sqe, Status};
 
 use crate::aer::AsyncEvent;
 use crate::dma::DmaBuf;
-use crate::queue::{Layout, RawQueuePair};
+use crate::queue::{Completion, Layout, RawQueuePair};
 use crate::transport::Transport;
 use crate::{Error, Result, controller};
 
@@ -129,7 +129,7 @@ impl Admin {
             return None;
         }
         let (mut answer, mut again) = (None, 0);
-        core.take(usize::MAX, |ended| match ended.context {
+        core.process(usize::MAX, &mut |ended: Completion<Kind>| match ended.context {
             Kind::Command => {
                 let answered = Answer { dw0: ended.result, buf: Some(ended.buf) };
                 answer = Some((ended.status, answered));

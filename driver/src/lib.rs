@@ -65,12 +65,14 @@ mod aer;
 mod controller;
 mod dma;
 mod error;
-mod future;
+pub mod future;
 mod interrupts;
 mod mmio;
 mod namespace;
 pub mod pci;
+mod pool;
 mod queue;
+mod rejected;
 mod transport;
 
 pub use address::{Address, ParseAddressError};
@@ -78,14 +80,15 @@ pub use aer::AsyncEvent;
 pub use controller::{
     Controller, LogPage, NewNamespace, Options, Resets, Wait, WritableController,
 };
-pub use dma::{Arena, DmaBuf, DmaMemory, PAGE_SIZE, ScatterList, SplitBuffer};
+pub use dma::{
+    Arena, BOUNCE_BYTES_MAX, BouncePool, DmaBuf, DmaMemory, PAGE_SIZE, ScatterList, SplitBuffer,
+};
 pub use error::{Error, Result};
 pub use future::{AsyncQueue, Ticket};
 pub use mmio::Mmio;
 pub use namespace::{Namespace, PageRead, WritableNamespace};
 pub use nvio_spec as spec;
-pub use queue::{
-    Blocking, CommandOptions, Completion, Counters, Failed, Handler, Protection, QueuePair,
-    Rejected,
-};
+pub use pool::Pool;
+pub use queue::{Blocking, CommandOptions, Completion, Counters, Handler, Protection, QueuePair};
+pub use rejected::{Failed, Rejected};
 pub use transport::Transport;

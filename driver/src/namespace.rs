@@ -6,13 +6,14 @@ use std::sync::Arc;
 use nvio_spec::opcode::nvm;
 use nvio_spec::{
     ExtendedFormat, GuardFormat, IdentifyController, IdentifyNamespace, IdentifyNvmNamespace,
+    Status,
 };
 
 use crate::{Error, Result};
 
 /// Most blocks of one command. NLB could say one more, 0's based; then a check of a length could
 /// not be one comparison.
-const MOST_BLOCKS: u32 = 0xffff;
+const BLOCKS_MAX: u32 = 0xffff;
 
 /// An active namespace, as it was when it was identified. Cheap to clone. No command that changes
 /// it can be given with this type: see [`WritableNamespace`].
@@ -116,14 +117,14 @@ impl Namespace {
         // MDTS counts metadata that is transferred with the data (Base figure 275).
         let beside = if identify.extended_metadata() { usize::from(metadata) } else { 0 };
         let each = (1 << block_shift) + beside;
-        let max_blocks = (max_transfer / each).min(MOST_BLOCKS as usize);
+        let max_blocks = (max_transfer / each).min(BLOCKS_MAX as usize);
         if max_blocks == 0 {
             return Err(invalid(
                 "LBADS, with blocks above the largest transfer,",
                 block_shift.into(),
             ));
         }
-        let max_blocks = u32::try_from(max_blocks).unwrap_or(MOST_BLOCKS);
+        let max_blocks = u32::try_from(max_blocks).unwrap_or(BLOCKS_MAX);
         let most = u64::from(max_blocks);
         let plain_blocks = if metadata == 0 && most <= blocks { most } else { 0 };
         let plain_end = blocks - plain_blocks;
@@ -373,6 +374,28 @@ impl Namespace {
                 Err(self.out_of_range(offset >> self.block_shift, blocks))
             }
         }
+    }
+
+    /// Splits `blocks` at `lba` into the ranges of Write Zeroes commands, which transfer no data.
+    pub(crate) fn zero_ranges(
+        &self,
+        lba: u64,
+        blocks: u64,
+    ) -> Result<impl Iterator<Item = (u64, u32)> + use<>> {
+        self.check_block_range(lba, blocks)?;
+        let (mut at, end) = (lba, lba + blocks);
+        Ok(std::iter::from_fn(move || {
+            let count = u32::try_from(end - at).unwrap_or(u32::MAX).min(BLOCKS_MAX);
+            let lba = at;
+            at += u64::from(count);
+            (count > 0).then_some((lba, count))
+        }))
+    }
+
+    /// The error of a Write Zeroes command that failed.
+    pub(crate) fn write_zeroes_error(&self, lba: u64, blocks: u32, status: Status) -> Error {
+        let (command, nsid) = ("Write Zeroes", self.nsid);
+        Error::Io { command, nsid, lba, blocks: blocks.into(), status }
     }
 
     fn out_of_range(&self, lba: u64, blocks: u64) -> Error {

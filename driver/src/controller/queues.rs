@@ -43,7 +43,7 @@ impl Inner {
     fn layout(&self, qid: u16, depth: u16) -> Result<Layout<'_>> {
         // A power of two, so that the rings wrap with a mask; one more than is in flight, so that a
         // full ring is not taken for an empty one.
-        let most = self.cap.max_queue_entries().min(Layout::MOST_ENTRIES);
+        let most = self.cap.max_queue_entries().min(Layout::ENTRIES_MAX);
         let most = if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 };
         let entries = (u32::from(depth) + 1).next_power_of_two().clamp(2, most.max(2));
         let depth = depth.clamp(1, u16::try_from(entries - 1).unwrap_or(u16::MAX));

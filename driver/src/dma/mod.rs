@@ -1,11 +1,12 @@
-//! Memory that a controller can reach.
+//! Memory that a controller can access.
 //!
-//! Most of it comes from one [`Arena`] per controller, mapped into the device's address space once;
-//! more can be registered. What a command transfers is in a [`DmaBuf`], which is owned: it moves into the request and
-//! comes back with the completion, so that safe code never sees memory that a device may be
-//! writing.
+//! Each controller has one [`Arena`], mapped into the device's address space once; more memory can
+//! be registered. A command transfers a [`DmaBuf`], which is owned: it moves into the request and
+//! comes back with the completion, so that safe code never accesses memory while a device may
+//! write to it.
 
 mod arena;
+mod bounce;
 mod buf;
 mod memory;
 mod scatter_list;
@@ -14,6 +15,7 @@ mod split_buffer;
 
 pub use arena::{Arena, PAGE_SIZE};
 pub(crate) use arena::{PageMap, Shared};
+pub use bounce::{BOUNCE_BYTES_MAX, BouncePool};
 pub use buf::DmaBuf;
 pub use memory::DmaMemory;
 pub use scatter_list::ScatterList;

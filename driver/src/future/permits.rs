@@ -1,77 +1,53 @@
-//! How many commands there may be, and who waits for one to end: first come, first served.
+//! Permits to submit a request, and the futures that wait for one: first come, first served.
 
+use std::collections::VecDeque;
 use std::task::Waker;
 
-/// A fixed number of permits, and a fixed number of places for those who wait.
+/// A number of permits, and a bounded line of futures that wait for one.
 pub(super) struct Permits {
     free: usize,
-    places: Box<[Place]>,
-    /// The line of those who wait; [`NONE`] when there is none.
-    first: u32,
-    last: u32,
-    /// The first place that nobody has; they are chained through `next`.
-    unused: u32,
+    /// Waiting futures by number, in order. A future that is not in the line any more has a permit.
+    line: VecDeque<(u64, Waker)>,
+    places: usize,
+    next: u64,
 }
 
-/// A place in the line.
-struct Place {
-    state: State,
-    before: u32,
-    next: u32,
-}
-
-enum State {
-    Unused,
-    Waiting(Waker),
-    /// Out of the line, with a permit that was not taken yet.
-    Granted,
-}
-
-const NONE: u32 = u32::MAX;
-
-/// The right to one place. It is given back through [`Permits::check`] or [`Permits::leave`].
+/// A place in the line. [`Permits::check`] or [`Permits::leave`] consume it.
 #[derive(Debug)]
-pub(super) struct Turn(u32);
+pub(super) struct Turn(u64);
 
-/// What became of a turn.
+/// The state of a turn. The caller drops wakers when nothing is borrowed, because that runs any
+/// code.
 pub(super) enum Checked {
-    /// The permit is the caller's, and the place is free again.
+    /// The caller has a permit.
     Granted,
-    /// Not yet. A waker that is not needed any more comes back, to be dropped by the caller: that
-    /// can run any code.
+    /// The caller still waits. The waker is not needed any more.
     Waiting(Turn, Option<Waker>),
 }
 
-/// What is to be done after a turn was given up.
+/// The effect of a turn that was given up.
 #[derive(Default)]
 pub(super) struct Left {
-    /// To be woken: a permit has become theirs.
+    /// Waker of the future that received the permit, to be woken.
     pub(super) next: Option<Waker>,
-    /// To be dropped.
+    /// Waker of the turn, to be dropped.
     pub(super) own: Option<Waker>,
 }
 
 impl Permits {
-    /// `permits`, and room for so many who wait, at most 2^32 - 1.
+    /// `permits` permits, and a line of `places` places.
     pub(super) fn new(permits: usize, places: usize) -> Self {
-        let places = u32::try_from(places).unwrap_or(NONE).min(NONE - 1);
-        let place = |at| {
-            let next = if at + 1 < places { at + 1 } else { NONE };
-            Place { state: State::Unused, before: NONE, next }
-        };
-        let unused = if places == 0 { NONE } else { 0 };
-        let places = (0..places).map(place).collect();
-        Self { free: permits, places, first: NONE, last: NONE, unused }
+        Self { free: permits, line: VecDeque::new(), places, next: 0 }
     }
 
-    /// Those who can wait.
+    /// Maximum number of futures that wait.
     pub(super) fn places(&self) -> usize {
-        self.places.len()
+        self.places
     }
 
-    /// Takes a permit, if nobody waits for one.
-    pub(super) fn try_take(&mut self) -> bool {
-        let available = self.free > 0 && self.first == NONE;
+    /// Acquires a permit, if one is free and no future waits.
+    pub(super) fn try_acquire(&mut self) -> bool {
+        let available = self.free > 0 && self.line.is_empty();
         self.free -= usize::from(available);
         available
     }
@@ -79,102 +55,55 @@ impl Permits {
     /// Joins the line.
     ///
     /// # Errors
-    /// Gives the waker back when every place is taken.
+    /// Returns the waker if every place is taken.
     pub(super) fn join(&mut self, waker: Waker) -> Result<Turn, Waker> {
-        let (at, last) = (self.unused, self.last);
-        let Some(place) = self.places.get_mut(at as usize) else { return Err(waker) };
-        self.unused = place.next;
-        *place = Place { state: State::Waiting(waker), before: last, next: NONE };
-        *self.after(last) = at;
-        self.last = at;
-        Ok(Turn(at))
+        if self.line.len() >= self.places {
+            return Err(waker);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.line.push_back((number, waker));
+        Ok(Turn(number))
     }
 
-    /// Looks whether a permit was granted; else `waker` is the one to wake.
+    /// Checks for a permit. A turn that still waits stores `waker`.
     pub(super) fn check(&mut self, turn: Turn, waker: &Waker) -> Checked {
-        match self.places.get_mut(turn.0 as usize).map(|place| &mut place.state) {
-            Some(State::Granted) => {
-                self.free_place(turn.0);
-                Checked::Granted
+        match self.find(&turn) {
+            None => Checked::Granted,
+            Some(at) => {
+                let known = &mut self.line[at].1;
+                let old =
+                    (!known.will_wake(waker)).then(|| std::mem::replace(known, waker.clone()));
+                Checked::Waiting(turn, old)
             }
-            Some(State::Waiting(known)) if !known.will_wake(waker) => {
-                let old = std::mem::replace(known, waker.clone());
-                Checked::Waiting(turn, Some(old))
-            }
-            _ => Checked::Waiting(turn, None),
         }
     }
 
-    /// Leaves the line; a permit that was granted goes to the next.
+    /// Leaves the line. A permit that was granted goes to the next future.
     #[must_use]
     pub(super) fn leave(&mut self, turn: Turn) -> Left {
-        let Some(place) = self.places.get_mut(turn.0 as usize) else { return Left::default() };
-        match std::mem::replace(&mut place.state, State::Unused) {
-            State::Waiting(waker) => {
-                self.unlink(turn.0);
-                self.free_place(turn.0);
-                Left { next: None, own: Some(waker) }
-            }
-            State::Granted => {
-                self.free_place(turn.0);
-                Left { next: self.give(), own: None }
-            }
-            State::Unused => Left::default(),
+        match self.find(&turn) {
+            None => Left { next: self.release(), own: None },
+            Some(at) => Left { next: None, own: self.line.remove(at).map(|(_, waker)| waker) },
         }
     }
 
-    /// Gives a permit back, and the waker of whom it goes to.
+    /// Releases a permit, and returns the waker of the future that receives it.
     #[must_use]
-    pub(super) fn give(&mut self) -> Option<Waker> {
-        let first = self.first;
-        let Some(place) = self.places.get_mut(first as usize) else {
-            self.free += 1;
-            return None;
-        };
-        let state = std::mem::replace(&mut place.state, State::Granted);
-        self.unlink(first);
-        match state {
-            State::Waiting(waker) => Some(waker),
-            _ => None,
-        }
+    pub(super) fn release(&mut self) -> Option<Waker> {
+        let first = self.line.pop_front();
+        self.free += usize::from(first.is_none());
+        first.map(|(_, waker)| waker)
     }
 
-    /// The link to what follows a place; to the first, for [`NONE`].
-    fn after(&mut self, at: u32) -> &mut u32 {
-        match self.places.get_mut(at as usize) {
-            Some(place) => &mut place.next,
-            None => &mut self.first,
-        }
-    }
-
-    /// The link to what is before a place; to the last, for [`NONE`].
-    fn before(&mut self, at: u32) -> &mut u32 {
-        match self.places.get_mut(at as usize) {
-            Some(place) => &mut place.before,
-            None => &mut self.last,
-        }
-    }
-
-    fn unlink(&mut self, at: u32) {
-        if let Some(&Place { before, next, .. }) = self.places.get(at as usize) {
-            *self.after(before) = next;
-            *self.before(next) = before;
-        }
-    }
-
-    fn free_place(&mut self, at: u32) {
-        let next = self.unused;
-        if let Some(place) = self.places.get_mut(at as usize) {
-            *place = Place { state: State::Unused, before: NONE, next };
-            self.unused = at;
-        }
+    fn find(&self, turn: &Turn) -> Option<usize> {
+        self.line.binary_search_by_key(&turn.0, |&(number, _)| number).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::VecDeque;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::task::Wake;
@@ -198,19 +127,19 @@ mod tests {
     #[test]
     fn a_permit_goes_to_who_has_waited_longest_and_to_nobody_else() {
         let mut permits = Permits::new(1, 3);
-        assert!(permits.try_take() && !permits.try_take());
+        assert!(permits.try_acquire() && !permits.try_acquire());
         let [a, b, c] = [(); 3].map(|()| permits.join(Waker::noop().clone()).unwrap());
         assert!(permits.join(Waker::noop().clone()).is_err(), "no place is left");
-        assert!(permits.give().is_some());
-        assert!(!permits.try_take(), "it is the first one's");
+        assert!(permits.release().is_some());
+        assert!(!permits.try_acquire(), "it is the first one's");
         let b = granted(&mut permits, b).unwrap_err();
         granted(&mut permits, a).unwrap();
         // The next but one leaves; the last comes after the second.
         assert!(permits.leave(b).own.is_some());
-        assert!(permits.give().is_some());
+        assert!(permits.release().is_some());
         granted(&mut permits, c).unwrap();
-        assert!(permits.give().is_none());
-        assert!(permits.try_take());
+        assert!(permits.release().is_none());
+        assert!(permits.try_acquire());
     }
 
     #[test]
@@ -219,7 +148,7 @@ mod tests {
         let count = Arc::new(Count::default());
         let a = permits.join(Waker::noop().clone()).unwrap();
         let b = permits.join(Arc::clone(&count).into()).unwrap();
-        assert!(permits.give().is_some());
+        assert!(permits.release().is_some());
         let Left { next: Some(next), own: None } = permits.leave(a) else { panic!("lost") };
         next.wake();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
@@ -236,14 +165,14 @@ mod tests {
         for _ in 0..100_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             match random >> 60 {
-                0..=5 if permits.try_take() => held += 1,
+                0..=5 if permits.try_acquire() => held += 1,
                 0..=5 => match permits.join(Waker::noop().clone()) {
                     Ok(turn) => line.push_back(turn),
-                    Err(_) => assert_eq!(line.len() + grants.len(), 5),
+                    Err(_) => assert_eq!(line.len(), 5),
                 },
                 6..=11 if held > 0 => {
                     held -= 1;
-                    assert_eq!(permits.give().is_some(), !line.is_empty());
+                    assert_eq!(permits.release().is_some(), !line.is_empty());
                     grants.extend(line.pop_front());
                 }
                 12 | 13 => {

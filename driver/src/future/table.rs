@@ -1,132 +1,130 @@
-//! The commands of futures, by the ticket that is their context.
+//! The requests of futures, by token.
 
 use std::task::Waker;
 
-use nvio_spec::Status;
+use crate::pool::Pool;
 
-use super::Ticket;
-use crate::dma::DmaBuf;
-use crate::queue::Completion;
-
-/// A fixed number of commands that a future waits for, or has dropped.
-pub(super) struct Table {
-    entries: Box<[Entry]>,
-    /// The first entry that is not used.
-    unused: u32,
+/// A fixed number of requests that have a permit.
+pub(super) struct Table<C> {
+    entries: Pool<Entry<C>>,
+    /// Requests in the queue.
+    in_flight: usize,
+    /// Entries whose futures the next poll wakes, so that they submit again.
+    stalled: Vec<u32>,
 }
 
-/// A place in the table.
-pub(super) enum Entry {
-    Unused {
-        next: u32,
-    },
-    /// A future waits for it.
+/// State of a request.
+pub(super) enum Entry<C> {
+    /// Not submitted, because the queue was busy. The waker is `None` when it was woken.
+    Stalled(Option<Waker>),
+    /// In the queue; a future waits for it.
     InFlight(Waker),
-    /// Nobody waits for it any more.
+    /// In the queue; its future was dropped.
     Orphan,
-    /// Its future has not seen it yet.
-    Ended(Ended),
+    /// Ended; its future has not returned the completion yet.
+    Ended(C),
 }
 
-/// A command that has ended.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) buf: DmaBuf,
-    pub(super) status: Status,
-    pub(super) result: u32,
-}
-
-/// What the end of a command means.
-pub(super) enum Outcome {
-    /// A future is to be woken; it takes what has ended.
+/// The effect of a completion. The caller drops the values when nothing is borrowed.
+pub(super) enum Outcome<C> {
+    /// A future waits. Wake it.
     Wake(Waker),
-    /// Nobody waits: the entry is free.
-    Free,
-    /// No command has this ticket.
-    Unknown,
+    /// The future was dropped. The entry and its permit are free.
+    Orphan(C),
+    /// No request in the queue has this token.
+    Unknown(C),
 }
 
-const NONE: u32 = u32::MAX;
-
-impl Table {
+impl<C> Table<C> {
     pub(super) fn new(capacity: usize) -> Self {
-        let capacity = u32::try_from(capacity).unwrap_or(NONE).min(NONE - 1);
-        let entry = |at| Entry::Unused { next: if at + 1 < capacity { at + 1 } else { NONE } };
-        Self { entries: (0..capacity).map(entry).collect(), unused: 0 }
+        let entries = Pool::new(u32::try_from(capacity).unwrap_or(u32::MAX));
+        Self { entries, in_flight: 0, stalled: Vec::with_capacity(capacity) }
     }
 
-    /// An entry for a command that is about to be queued.
-    ///
-    /// # Errors
-    /// Gives the waker back when none is left.
-    pub(super) fn insert(&mut self, waker: Waker) -> Result<u32, Waker> {
-        let at = self.unused;
-        match self.entries.get_mut(at as usize) {
-            Some(entry @ &mut Entry::Unused { next }) => {
-                *entry = Entry::InFlight(waker);
-                self.unused = next;
-                Ok(at)
+    /// Number of requests in the queue.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Allocates an entry for a request that is about to be submitted.
+    pub(super) fn insert(&mut self) -> Option<u32> {
+        self.entries.insert(Entry::Stalled(None)).ok()
+    }
+
+    /// Notes that a request is in the queue. Returns the old entry, to be dropped.
+    pub(super) fn launch(&mut self, at: u32, waker: Waker) -> Option<Entry<C>> {
+        let entry = self.entries.get_mut(at)?;
+        self.in_flight += 1;
+        Some(std::mem::replace(entry, Entry::InFlight(waker)))
+    }
+
+    /// Notes that the queue rejected a request as busy. The next poll wakes `waker`. Returns the
+    /// old entry, to be dropped.
+    pub(super) fn stall(&mut self, at: u32, waker: Waker) -> Option<Entry<C>> {
+        let entry = self.entries.get_mut(at)?;
+        if !self.stalled.contains(&at) {
+            self.stalled.push(at);
+        }
+        Some(std::mem::replace(entry, Entry::Stalled(Some(waker))))
+    }
+
+    /// Appends the wakers of all stalled requests to `wakers`.
+    pub(super) fn wake_stalled(&mut self, wakers: &mut Vec<Waker>) {
+        for at in self.stalled.drain(..) {
+            if let Some(Entry::Stalled(waker)) = self.entries.get_mut(at) {
+                wakers.extend(waker.take());
             }
-            _ => Err(waker),
         }
     }
 
-    /// Notes the end of a command.
-    pub(super) fn end(&mut self, done: Completion<Ticket>) -> Outcome {
-        let Completion { context: Ticket(at), buf, status, result, .. } = done;
-        let Some(entry) = self.entries.get_mut(at as usize) else { return Outcome::Unknown };
-        match entry {
-            Entry::InFlight(_) => {
-                let ended = Entry::Ended(Ended { buf, status, result });
-                match std::mem::replace(entry, ended) {
+    /// Stores the completion of a request for its future.
+    pub(super) fn complete(&mut self, token: u64, completion: C) -> Outcome<C> {
+        let at = u32::try_from(token).unwrap_or(u32::MAX);
+        match self.entries.get_mut(at) {
+            Some(entry @ Entry::InFlight(_)) => {
+                self.in_flight -= 1;
+                match std::mem::replace(entry, Entry::Ended(completion)) {
                     Entry::InFlight(waker) => Outcome::Wake(waker),
-                    _ => Outcome::Unknown,
+                    // Not reachable: the pattern above is the state.
+                    _ => Outcome::Wake(Waker::noop().clone()),
                 }
             }
-            Entry::Orphan => {
-                self.free(at);
-                Outcome::Free
+            Some(Entry::Orphan) => {
+                self.in_flight -= 1;
+                self.entries.remove(at);
+                Outcome::Orphan(completion)
             }
-            Entry::Unused { .. } | Entry::Ended(_) => Outcome::Unknown,
+            _ => Outcome::Unknown(completion),
         }
     }
 
-    /// Takes what has ended; else `waker` is the one to wake, and one that is not needed any more
-    /// comes back, to be dropped.
-    pub(super) fn take(&mut self, at: u32, waker: &Waker) -> Result<Ended, Option<Waker>> {
-        match self.entries.get_mut(at as usize) {
+    /// Returns the completion of a request that ended, and frees the entry.
+    ///
+    /// # Errors
+    /// The request has not ended: `waker` is stored, and a waker that it replaces is returned, to
+    /// be dropped.
+    pub(super) fn take(&mut self, at: u32, waker: &Waker) -> Result<C, Option<Waker>> {
+        match self.entries.get_mut(at) {
             Some(Entry::InFlight(known)) if !known.will_wake(waker) => {
                 Err(Some(std::mem::replace(known, waker.clone())))
             }
-            Some(Entry::Ended(_)) => match self.free(at) {
-                Some(Entry::Ended(ended)) => Ok(ended),
+            Some(Entry::Ended(_)) => match self.entries.remove(at) {
+                Some(Entry::Ended(completion)) => Ok(completion),
                 _ => Err(None),
             },
             _ => Err(None),
         }
     }
 
-    /// Notes that the future of a command was dropped, and gives what was in its entry, to be
-    /// dropped. The entry is free if the command had ended.
-    pub(super) fn abandon(&mut self, at: u32) -> Option<Entry> {
-        match self.entries.get_mut(at as usize)? {
-            entry @ Entry::InFlight(_) => Some(std::mem::replace(entry, Entry::Orphan)),
-            Entry::Ended(_) => self.free(at),
-            Entry::Unused { .. } | Entry::Orphan => None,
+    /// Notes that the future of a request was dropped or gives up. Returns the old entry, to be
+    /// dropped, and whether the entry is free.
+    pub(super) fn abandon(&mut self, at: u32) -> (Option<Entry<C>>, bool) {
+        match self.entries.get_mut(at) {
+            Some(entry @ Entry::InFlight(_)) => {
+                (Some(std::mem::replace(entry, Entry::Orphan)), false)
+            }
+            Some(Entry::Ended(_) | Entry::Stalled(_)) => (self.entries.remove(at), true),
+            Some(Entry::Orphan) | None => (None, false),
         }
-    }
-
-    /// Takes back an entry whose command was not queued; the waker is to be dropped.
-    pub(super) fn withdraw(&mut self, at: u32) -> Option<Waker> {
-        match self.free(at)? {
-            Entry::InFlight(waker) => Some(waker),
-            _ => None,
-        }
-    }
-
-    fn free(&mut self, at: u32) -> Option<Entry> {
-        let entry = self.entries.get_mut(at as usize)?;
-        let next = std::mem::replace(&mut self.unused, at);
-        Some(std::mem::replace(entry, Entry::Unused { next }))
     }
 }

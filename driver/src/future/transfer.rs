@@ -2,91 +2,100 @@
 
 use std::task::{Context, Poll};
 
-use super::command::{Command, Submit};
-use super::{AsyncQueue, Ticket};
+use super::async_queue::Ticket;
+use super::reactor::Reactor;
+use super::request::Request;
 use crate::dma::DmaBuf;
+use crate::error::{Error, Result};
 use crate::namespace::Namespace;
-use crate::queue::{Failed, QueuePair, Rejected, SplitTransfer};
-use crate::{Error, Result};
+use crate::queue::{QueuePair, SplitTransfer};
+use crate::rejected::{Failed, Rejected};
 
-/// Most commands of one transfer that are in flight together: others want to get on, too.
+/// Maximum number of commands of one transfer in flight, so that transfers share the queue.
 const WINDOW: usize = 32;
 
-/// Queues the pieces of `split` with what `submit` makes for each LBA, and waits for all.
+/// Submits the commands of `split`, and waits for all of them. `submit` makes the function that
+/// submits the command at an LBA.
 pub(super) async fn run<S, F>(
-    queue: &AsyncQueue,
+    reactor: &Reactor<QueuePair<Ticket>>,
     namespace: &Namespace,
     split: SplitTransfer,
     submit: F,
-) -> Result<DmaBuf, Failed>
+) -> Result<DmaBuf, Failed<Error, DmaBuf>>
 where
     F: Fn(u64) -> S,
-    S: FnOnce(&mut QueuePair<Ticket>, DmaBuf, Ticket) -> Result<(), Rejected<Ticket, DmaBuf>>,
+    S: FnMut(&mut QueuePair<Ticket>, u64, DmaBuf) -> Result<(), Rejected<Error, DmaBuf>>,
 {
     let mut transfer =
-        Pieces { queue, namespace, split, submit, commands: Vec::new(), waiting: None };
+        Transfer { reactor, namespace, split, submit, commands: Vec::new(), unplaced: None };
     std::future::poll_fn(|context| transfer.poll(context)).await;
     transfer.split.finish()
 }
 
-struct Pieces<'q, S, F> {
-    queue: &'q AsyncQueue,
+struct Transfer<'q, S, F> {
+    reactor: &'q Reactor<QueuePair<Ticket>>,
     namespace: &'q Namespace,
     split: SplitTransfer,
     submit: F,
-    commands: Vec<(u64, Command<'q, DmaBuf, S>)>,
-    /// A piece for which there was no place to wait, while others are in flight.
-    waiting: Option<(u64, DmaBuf)>,
+    /// Commands in flight, with their LBAs.
+    commands: Vec<(u64, Request<'q, QueuePair<Ticket>, DmaBuf, S>)>,
+    /// LBA and buffer of a command that found no place in the line, while others are in flight.
+    unplaced: Option<(u64, DmaBuf)>,
 }
 
-impl<S: Submit<DmaBuf>, F: Fn(u64) -> S> Pieces<'_, S, F> {
+impl<S, F: Fn(u64) -> S> Transfer<'_, S, F>
+where
+    S: FnMut(&mut QueuePair<Ticket>, u64, DmaBuf) -> Result<(), Rejected<Error, DmaBuf>>,
+{
     fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
         let mut at = 0;
         while at < self.commands.len() {
-            // What has ended is replaced by the last, which is looked at next.
+            // The last command replaces a command that ended, and is polled next.
             at += usize::from(self.poll_one(at, context).is_pending());
         }
-        while let Some((lba, piece)) = self.next() {
-            let command = Command::new(self.queue, piece, (self.submit)(lba));
-            self.commands.push((lba, command));
+        while let Some((lba, piece)) = self.next_command() {
+            let request = Request::new(self.reactor, piece, false, (self.submit)(lba));
+            self.commands.push((lba, request));
             let last = self.commands.len() - 1;
             let polled = self.poll_one(last, context);
-            // The rest would only wait behind it.
-            if self.waiting.is_some() || (polled.is_pending() && self.is_last_waiting()) {
+            // Further commands would only wait, too.
+            if self.unplaced.is_some() || (polled.is_pending() && self.has_waiting()) {
                 break;
             }
         }
         if self.commands.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// The next piece to queue, if it is time for one.
-    fn next(&mut self) -> Option<(u64, DmaBuf)> {
+    /// Returns the next command, unless the window is full or a command waits.
+    fn next_command(&mut self) -> Option<(u64, DmaBuf)> {
         if self.split.has_failed()
-            && let Some((_, piece)) = self.waiting.take()
+            && let Some((_, piece)) = self.unplaced.take()
         {
             self.split.put(piece);
         }
-        if self.commands.len() >= WINDOW || self.is_last_waiting() {
+        if self.commands.len() >= WINDOW || self.has_waiting() {
             return None;
         }
-        self.waiting.take().or_else(|| self.split.next_command(self.namespace))
+        self.unplaced.take().or_else(|| self.split.next_command(self.namespace))
     }
 
-    fn is_last_waiting(&self) -> bool {
-        self.commands.iter().any(|(_, command)| command.is_waiting())
+    fn has_waiting(&self) -> bool {
+        self.commands.iter().any(|(_, request)| request.is_waiting())
     }
 
     fn poll_one(&mut self, at: usize, context: &Context<'_>) -> Poll<()> {
-        let Some((lba, command)) = self.commands.get_mut(at) else { return Poll::Ready(()) };
+        let Some((lba, request)) = self.commands.get_mut(at) else { return Poll::Ready(()) };
         let lba = *lba;
-        let Poll::Ready(result) = command.poll(context) else { return Poll::Pending };
+        let Poll::Ready(result) = request.poll(context) else { return Poll::Pending };
         self.commands.swap_remove(at);
         match result {
-            Ok(ended) => self.split.completed(ended.buf, ended.status),
-            Err((Error::QueueFull { .. }, piece)) if !self.commands.is_empty() => {
-                self.waiting = Some((lba, piece));
+            Ok(completion) => self.split.completed(completion.buf, completion.status),
+            Err(Rejected { error: Error::QueueFull { .. }, payload })
+                if !self.commands.is_empty() =>
+            {
+                self.unplaced = Some((lba, payload));
             }
-            Err((error, piece)) => self.split.rejected(lba, piece, error),
+            Err(Rejected { error, payload }) => self.split.rejected(lba, payload, error),
         }
         Poll::Ready(())
     }

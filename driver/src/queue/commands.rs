@@ -5,25 +5,32 @@ use nvio_spec::{CopyRange, DsmRange, MAX_RANGES, Sqe};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use super::{CommandOptions, QueuePair, Rejected};
+use super::options::CommandOptions;
+use super::pair::QueuePair;
+use super::raw::NotSubmitted;
 use crate::controller::WritableController;
 use crate::dma::{DmaBuf, ScatterList};
+use crate::error::{Error, Result};
 use crate::namespace::{Namespace, WritableNamespace};
-use crate::{Error, Result};
+use crate::rejected::Rejected;
 
 /// CDW12 bit 25 of Write Zeroes: the blocks may be deallocated.
 const WRITE_ZEROES_DEALLOCATE: u32 = 1 << 25;
 
 impl<T> QueuePair<T> {
-    /// Queues a flush of the namespace's volatile write cache (Base 7.1).
+    /// Submits a flush of the namespace's volatile write cache (Base 7.1).
     ///
     /// # Errors
-    /// [`Error::QueueFull`], and what a failed controller failed with.
-    pub fn flush(&mut self, namespace: &Namespace, context: T) -> Result<(), Rejected<T, ()>> {
+    /// [`Error::QueueFull`], and the error of a controller that has failed.
+    pub fn flush(
+        &mut self,
+        namespace: &Namespace,
+        context: T,
+    ) -> Result<(), Rejected<Error, ((), T)>> {
         self.submit_bare(Sqe::flush(namespace.id()), context)
     }
 
-    /// Queues a read with metadata, protection information or scattered buffers (NVM 3.2.4).
+    /// Submits a read with metadata, protection information or scattered buffers (NVM 3.2.4).
     ///
     /// # Errors
     /// As [`read`](Self::read); [`Error::Scattered`].
@@ -31,14 +38,14 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        parts: ScatterList,
-        how: CommandOptions,
+        list: ScatterList,
+        options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, ScatterList>> {
-        self.submit_with(nvm::READ, namespace, (lba, blocks), parts, how, context)
+    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+        self.submit_with(nvm::READ, namespace, (lba, blocks), list, options, context)
     }
 
-    /// Queues a write with metadata, protection information, scattered buffers, or Force Unit
+    /// Submits a write with metadata, protection information, scattered buffers, or Force Unit
     /// Access (NVM 3.2.6).
     ///
     /// # Errors
@@ -47,15 +54,15 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &WritableNamespace,
         (lba, blocks): (u64, u32),
-        parts: ScatterList,
-        how: CommandOptions,
+        list: ScatterList,
+        options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, ScatterList>> {
-        self.submit_with(nvm::WRITE, namespace, (lba, blocks), parts, how, context)
+    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+        self.submit_with(nvm::WRITE, namespace, (lba, blocks), list, options, context)
     }
 
-    /// Queues a comparison of what is stored with `parts` (NVM 3.2.1). A difference is the status
-    /// [`COMPARE_FAILURE`](nvio_spec::status::COMPARE_FAILURE).
+    /// Submits a comparison of the stored blocks with the data of `list` (NVM 3.2.1). The status of
+    /// a difference is [`COMPARE_FAILURE`](nvio_spec::status::COMPARE_FAILURE).
     ///
     /// # Errors
     /// As [`read_with`](Self::read_with).
@@ -63,15 +70,15 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        parts: ScatterList,
-        how: CommandOptions,
+        list: ScatterList,
+        options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, ScatterList>> {
-        self.submit_with(nvm::COMPARE, namespace, (lba, blocks), parts, how, context)
+    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+        self.submit_with(nvm::COMPARE, namespace, (lba, blocks), list, options, context)
     }
 
-    /// Queues a check that blocks can be read, and that their protection information is right
-    /// (NVM 3.2.5). Nothing is transferred, so that up to 65,535 blocks are one command.
+    /// Submits a check that blocks are readable and that their protection information is correct
+    /// (NVM 3.2.5). No data is transferred, so that one command covers up to 65,535 blocks.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -79,15 +86,15 @@ impl<T> QueuePair<T> {
         &mut self,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        how: CommandOptions,
+        options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, ()>> {
-        self.submit_range(nvm::VERIFY, namespace, (lba, blocks), how, 0, context)
+    ) -> Result<(), Rejected<Error, ((), T)>> {
+        self.submit_range(nvm::VERIFY, namespace, (lba, blocks), options, 0, context)
     }
 
-    /// Queues zeroing of blocks (NVM 3.2.8); with `deallocate`, the controller may free them, if
-    /// they read as zeroes then. Nothing is transferred, so that up to 65,535 blocks are one
-    /// command.
+    /// Submits zeroing of blocks (NVM 3.2.8). With `deallocate`, the controller may deallocate them
+    /// if they read as zeroes afterwards. No data is transferred, so that one command covers up to
+    /// 65,535 blocks.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -96,27 +103,27 @@ impl<T> QueuePair<T> {
         namespace: &WritableNamespace,
         (lba, blocks): (u64, u32),
         deallocate: bool,
-        how: CommandOptions,
+        options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, ()>> {
+    ) -> Result<(), Rejected<Error, ((), T)>> {
         let flags = if deallocate { WRITE_ZEROES_DEALLOCATE } else { 0 };
-        self.submit_range(nvm::WRITE_ZEROES, namespace, (lba, blocks), how, flags, context)
+        self.submit_range(nvm::WRITE_ZEROES, namespace, (lba, blocks), options, flags, context)
     }
 
-    /// Queues the deallocation of ranges (Dataset Management, NVM 3.2.3), at most 256. The list is
-    /// written into `buf`, which has 16 bytes for each. What deallocated blocks read as is the
-    /// controller's matter.
+    /// Submits the deallocation of at most 256 ranges (Dataset Management, NVM 3.2.3). The list of
+    /// ranges is written into `buf`, 16 bytes each. The contents of deallocated blocks depend on
+    /// the controller.
     ///
     /// # Errors
-    /// As [`read`](Self::read); [`Error::TransferSize`] for the number of ranges, or a `buf` that
-    /// is too small.
+    /// As [`read`](Self::read); [`Error::TransferSize`] for the number of ranges, and for a `buf`
+    /// that is too small.
     pub fn deallocate(
         &mut self,
         namespace: &WritableNamespace,
         ranges: &[DsmRange],
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<T>> {
+    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
         let check = |range: &DsmRange| namespace.check_range(range.slba.get(), range.blocks.get());
         let checked = ranges.iter().try_for_each(check);
         let mut sqe = Sqe::new(nvm::DATASET_MANAGEMENT, namespace.id());
@@ -125,9 +132,9 @@ impl<T> QueuePair<T> {
         self.submit_list(sqe, checked, (ranges.len(), ranges.as_bytes()), buf, context)
     }
 
-    /// Queues a copy of ranges of the namespace to blocks from `lba` on, one after the other (Copy
-    /// with descriptors of format 0, NVM 3.2.2). The list is written into `buf`, which has 32 bytes
-    /// for each. The namespace says how many ranges and blocks there may be (MSRC, MSSRL, MCL).
+    /// Submits a copy of ranges of the namespace to the blocks from `lba` on, in order (Copy with
+    /// descriptors of format 0, NVM 3.2.2). The list of ranges is written into `buf`, 32 bytes
+    /// each. The namespace limits the ranges and blocks of one command (MSRC, MSSRL, MCL).
     ///
     /// # Errors
     /// As [`deallocate`](Self::deallocate).
@@ -138,7 +145,7 @@ impl<T> QueuePair<T> {
         ranges: &[CopyRange],
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<T>> {
+    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
         let mut total = 0u32;
         let checked = ranges.iter().try_for_each(|range| {
             let blocks = u32::from(range.nlb.get()) + 1;
@@ -153,28 +160,27 @@ impl<T> QueuePair<T> {
         self.submit_list(sqe, checked, (ranges.len(), ranges.as_bytes()), buf, context)
     }
 
-    /// Queues any I/O command. Its identifier and its data and metadata pointers are set here, the
-    /// rest is sent as it is: the command must transfer no more than `parts` have, in either
-    /// direction.
+    /// Submits any I/O command. This function sets the identifier and the data and metadata
+    /// pointers; the rest of `sqe` is sent unchanged.
     ///
     /// # Errors
-    /// [`Error::QueueFull`], [`Error::Scattered`], and what a failed controller failed with.
+    /// [`Error::QueueFull`], [`Error::Scattered`], and the error of a controller that has failed.
     ///
     /// # Safety
-    /// A command that transfers more than `parts` have makes the controller write, or read, what
-    /// follows them in the arena.
+    /// The command must not transfer more bytes than `list` has, in either direction. Otherwise the
+    /// controller writes or reads the memory that follows the buffers in the arena.
     pub unsafe fn raw(
         &mut self,
         _permission: &WritableController,
         sqe: Sqe,
-        parts: ScatterList,
+        list: ScatterList,
         context: T,
-    ) -> Result<(), Rejected<T, ScatterList>> {
-        self.submit_parts(sqe, parts, context)
+    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+        self.submit_scattered(sqe, list, context)
     }
 
-    fn submit_bare(&mut self, sqe: Sqe, context: T) -> Result<(), Rejected<T, ()>> {
-        self.core.submit(sqe, context).map_err(|context| self.full((), context))
+    fn submit_bare(&mut self, sqe: Sqe, context: T) -> Result<(), Rejected<Error, ((), T)>> {
+        self.core.submit(sqe, context).map_err(|context| self.full(((), context)))
     }
 
     fn submit_range(
@@ -182,20 +188,20 @@ impl<T> QueuePair<T> {
         opcode: u8,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        how: CommandOptions,
+        options: CommandOptions,
         flags: u32,
         context: T,
-    ) -> Result<(), Rejected<T, ()>> {
+    ) -> Result<(), Rejected<Error, ((), T)>> {
         let checked = match blocks {
             0 | 0x1_0000.. => Err(Error::TransferSize { bytes: 0, max: 0 }),
             _ => namespace.check_range(lba, blocks),
         };
         if let Err(error) = checked {
-            return Err(Rejected { error, buf: (), context });
+            return Err(Rejected { error, payload: ((), context) });
         }
         let mut sqe = Sqe::read(namespace.id(), lba, blocks);
         sqe.opcode = opcode;
-        how.apply(&mut sqe);
+        options.apply(&mut sqe);
         sqe.cdw12 = U32::new(sqe.cdw12.get() | flags);
         self.submit_bare(sqe, context)
     }
@@ -205,35 +211,36 @@ impl<T> QueuePair<T> {
         opcode: u8,
         namespace: &Namespace,
         (lba, blocks): (u64, u32),
-        parts: ScatterList,
-        how: CommandOptions,
+        list: ScatterList,
+        options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<T, ScatterList>> {
+    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
         let checked = namespace.check_blocks(lba, blocks);
-        if let Err(error) = checked.and_then(|()| how.check(namespace, blocks, &parts)) {
-            return Err(Rejected { error, buf: parts, context });
+        if let Err(error) = checked.and_then(|()| options.check(namespace, blocks, &list)) {
+            return Err(Rejected { error, payload: (list, context) });
         }
         let mut sqe = Sqe::read(namespace.id(), lba, blocks);
         sqe.opcode = opcode;
-        how.apply(&mut sqe);
-        self.submit_parts(sqe, parts, context)
+        options.apply(&mut sqe);
+        self.submit_scattered(sqe, list, context)
     }
 
-    fn submit_parts(
+    fn submit_scattered(
         &mut self,
         sqe: Sqe,
-        parts: ScatterList,
+        list: ScatterList,
         context: T,
-    ) -> Result<(), Rejected<T, ScatterList>> {
-        self.core.submit_parts(sqe, parts, context).map_err(|(scattered, parts, context)| {
-            match scattered {
-                Some(_) => Rejected { error: Error::Scattered, buf: parts, context },
-                None => self.full(parts, context),
+    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+        self.core.submit_scattered(sqe, list, context).map_err(|(reason, list, context)| {
+            let payload = (list, context);
+            match reason {
+                NotSubmitted::Scattered => Rejected { error: Error::Scattered, payload },
+                NotSubmitted::Full => self.full(payload),
             }
         })
     }
 
-    /// Queues a command whose data is a list of ranges.
+    /// Submits a command whose data is a list of ranges.
     fn submit_list(
         &mut self,
         sqe: Sqe,
@@ -241,7 +248,7 @@ impl<T> QueuePair<T> {
         (count, list): (usize, &[u8]),
         mut buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<T>> {
+    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
         let room = buf.get_mut(..list.len()).filter(|_| (1..=MAX_RANGES).contains(&count));
         let checked = checked.and(match room {
             Some(room) => {
@@ -251,16 +258,16 @@ impl<T> QueuePair<T> {
             None => Err(Error::TransferSize { bytes: list.len(), max: buf.len().min(8192) }),
         });
         match checked {
-            Ok(()) => self
-                .core
-                .submit_front(sqe, list.len(), buf, context)
-                .map_err(|(buf, context)| self.full(buf, context)),
-            Err(error) => Err(Rejected { error, buf, context }),
+            Ok(()) => {
+                let submitted = self.core.submit_prefix(sqe, list.len(), buf, context);
+                submitted.map_err(|payload| self.full(payload))
+            }
+            Err(error) => Err(Rejected { error, payload: (buf, context) }),
         }
     }
 }
 
-/// A count of 1 to 256, which was checked, as commands have it.
+/// Encodes a count of 1 to 256, which was checked, as a 0's based field.
 fn zeroes_based(count: usize) -> u32 {
     u32::try_from(count.wrapping_sub(1) & 0xff).unwrap_or(0)
 }

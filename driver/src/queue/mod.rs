@@ -2,23 +2,26 @@
 
 mod blocking;
 mod commands;
+mod completion;
 mod data_pointer;
-mod joined;
+#[cfg(test)]
+mod metadata_tests;
 mod options;
 mod pair;
 mod pending;
 mod raw;
 mod ring;
+mod sleeper;
 mod split_transfer;
 #[cfg(test)]
 mod tests;
 mod wait;
 
-pub use self::blocking::Blocking;
+pub use blocking::Blocking;
+pub use completion::{Completion, Handler};
 pub(crate) use data_pointer::list_pages;
 pub use options::{CommandOptions, Protection};
-pub use pair::{Completion, Counters, Handler, QueuePair, Rejected};
+pub use pair::{Counters, QueuePair};
 pub(crate) use raw::{Layout, RawQueuePair};
-pub use split_transfer::Failed;
+pub(crate) use sleeper::Sleeper;
 pub(crate) use split_transfer::SplitTransfer;
-pub(crate) use wait::Sleeper;

@@ -1,50 +1,50 @@
-//! How a command transfers blocks: durability and end-to-end protection (NVM 3.2.4, 3.2.6, 5.2).
+//! Options of commands: durability and end-to-end protection (NVM 3.2.4, 3.2.6, 5.2).
 
 use nvio_spec::Sqe;
 use zerocopy::little_endian::U32;
 
 use crate::dma::{DmaBuf, ScatterList};
+use crate::error::{Error, Result};
 use crate::namespace::Namespace;
-use crate::{Error, Result};
 
 /// Force Unit Access, in CDW12.
 pub(super) const FUA: u32 = 1 << 30;
 
-/// How a Read, Write or Compare transfers its blocks.
+/// Options of a Read, Write or Compare.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommandOptions {
     /// Force Unit Access: a write is durable when it completes, a read comes from the media.
     pub fua: bool,
-    /// Limited Retry: the controller should not try for long.
+    /// Limited Retry: the controller limits its retries.
     pub limited_retry: bool,
-    /// What the controller does about protection information.
+    /// End-to-end protection of the command.
     pub protection: Protection,
 }
 
-/// End-to-end protection of one command (NVM 5.2). As the default, nothing is checked.
+/// End-to-end protection of one command (NVM 5.2). The default checks nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    /// PRACT: the controller makes the protection information of a write, and takes it away after
-    /// a read; if it is all of the metadata, the command transfers none.
+    /// PRACT: the controller generates the protection information of a write, and removes it after
+    /// a read. If it is all of the metadata, the command transfers no metadata.
     pub action: bool,
     /// PRCHK: check the guard.
     pub check_guard: bool,
-    /// PRCHK: check the application tag, where `application_mask` has ones.
+    /// PRCHK: check the application tag in the bits of `application_mask`.
     pub check_application: bool,
     /// PRCHK: check the reference tag.
     pub check_reference: bool,
-    /// The first block's reference tag; for types 1 and 2 each following block's is one more. Of
-    /// type 1, it must be the low 32 bits of the LBA.
+    /// Reference tag of the first block. With types 1 and 2 the tag of each following block is one
+    /// higher. With type 1 it is the low 32 bits of the LBA.
     pub reference: u32,
-    /// The application tag of all blocks.
+    /// Application tag of all blocks.
     pub application: u16,
-    /// The bits of the application tag that are checked.
+    /// Mask of the bits of the application tag that are checked.
     pub application_mask: u16,
 }
 
 impl Protection {
-    /// The controller makes the protection information and checks all of it: what protects a host
-    /// that has none of its own. `lba` is the command's.
+    /// Protection of a command at block `lba` for a host without protection information: the
+    /// controller generates all of it and checks guard and reference tag.
     pub fn by_controller(namespace: &Namespace, lba: u64) -> Self {
         let protection = namespace.protection_type();
         Self {
@@ -75,9 +75,9 @@ impl CommandOptions {
         sqe.cdw15 = U32::new(u32::from(application_mask) << 16 | u32::from(application));
     }
 
-    /// Bytes that `blocks` of the namespace transfer, whose number was checked: those that the data
-    /// pointer describes, and those of metadata in a place of its own.
-    pub(super) fn lengths(&self, namespace: &Namespace, blocks: u32) -> (usize, usize) {
+    /// Bytes that a command of `blocks` transfers by its data pointer and by its metadata pointer.
+    /// The number of blocks was checked.
+    fn lengths(&self, namespace: &Namespace, blocks: u32) -> (usize, usize) {
         // At most 64 Ki blocks of at most 128 KiB.
         let count = blocks as usize;
         let kept = self.protection.action && namespace.is_only_protection();
@@ -89,19 +89,24 @@ impl CommandOptions {
         }
     }
 
-    /// Whether `parts` are what `blocks` of the namespace need.
+    /// Checks that the buffers of `list` have the lengths that a command of `blocks` transfers, and
+    /// begin at multiples of 4 bytes (Base 3.3.3.1, 4.1.1).
     pub(super) fn check(
         &self,
         namespace: &Namespace,
         blocks: u32,
-        parts: &ScatterList,
+        list: &ScatterList,
     ) -> Result<()> {
         let (data, metadata) = self.lengths(namespace, blocks);
-        let given = parts.metadata().map_or(0, DmaBuf::len);
+        let mut buffers = list.data().iter().chain(list.metadata());
+        if let Some(crooked) = buffers.find(|buf| !buf.is_aligned()) {
+            return Err(Error::Misaligned { value: crooked.iova(), align: 4 });
+        }
+        let given = list.metadata().map_or(0, DmaBuf::len);
         if given != metadata {
             return Err(Error::MetadataSize { bytes: given, needed: metadata });
         }
-        match parts.data_len() {
+        match list.data_len() {
             bytes if bytes == data => Ok(()),
             bytes => Err(Error::TransferSize { bytes, max: data }),
         }

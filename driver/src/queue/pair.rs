@@ -1,97 +1,70 @@
-//! The I/O queue pair that users hold.
+//! The I/O queue pair of a caller.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use nvio_spec::{Sqe, Status};
+use nvio_spec::Sqe;
 use zerocopy::little_endian::U32;
 
-use super::raw::{Ended, Taken};
-use super::{RawQueuePair, Sleeper};
+use super::completion::{Completion, Handler};
+use super::options::{CommandOptions, FUA, Protection};
+use super::raw::{Processed, RawQueuePair};
+use super::sleeper::Sleeper;
 use crate::controller::{Failure, Health, Inner};
 use crate::dma::DmaBuf;
+use crate::error::{Error, Result};
 use crate::namespace::{Namespace, PageRead, WritableNamespace};
-use crate::{Error, Result};
+use crate::rejected::Rejected;
 
-/// Polls without a completion after which a queue looks after itself.
+/// Empty polls after which a queue pair runs its health check.
 pub(super) const POLLS_PER_CHECK: u32 = 1 << 10;
-/// Least time between two looks, milliseconds.
+/// Minimum time between two health checks.
 const CHECK_INTERVAL_MS: u32 = 100;
 
 /// A submission queue and its completion queue, for one thread.
 ///
-/// Commands are queued by [`read`](Self::read), [`write`](Self::write) and others, shown to the
-/// controller by [`ring`](Self::ring) once for a batch, and come back through
-/// [`poll`](Self::poll). `T` is the caller's context: it moves in with a command and out with its
+/// [`read`](Self::read), [`write`](Self::write) and others submit commands. [`ring`](Self::ring)
+/// shows a batch of them to the controller, and [`poll`](Self::poll) returns their completions.
+/// `T` is the context of a command: it is submitted with the command and returned with its
 /// completion.
 ///
-/// Each command ends once: with the controller's status, or, when the controller failed and was
-/// reset, with [`ABORTED_BY_HOST`](nvio_spec::status::ABORTED_BY_HOST) or
-/// [`HOST_PATHING_ERROR`](nvio_spec::status::HOST_PATHING_ERROR), for a caller who polls until it
-/// does. Such a command may have been executed or not.
+/// Each command ends once, if the caller polls until it does: with the status of the controller,
+/// or, if the controller failed and was reset, with
+/// [`ABORTED_BY_HOST`](nvio_spec::status::ABORTED_BY_HOST) or
+/// [`HOST_PATHING_ERROR`](nvio_spec::status::HOST_PATHING_ERROR). The controller may have executed
+/// such a command or not.
 ///
-/// Dropping the pair deletes its queues; buffers of commands in flight are given up.
+/// A call that submits fails with [`Error::QueueFull`] if [`capacity`](Self::capacity) commands are
+/// in flight.
+///
+/// Dropping the pair deletes its queues. The buffers of commands in flight are then lost.
 pub struct QueuePair<T = u64> {
     pub(super) core: ManuallyDrop<RawQueuePair<T>>,
-    /// Polls that may find nothing until the queue looks after itself.
+    /// Empty polls until the next health check.
     polls_until_check: u32,
     pub(super) controller: Arc<Inner>,
     qid: u16,
-    /// The controller's epoch that the queues are of.
+    /// Epoch of the controller in which the queues were created.
     epoch: u32,
-    /// Why the queues do not exist, if they do not.
+    /// Reason why the queues do not exist; `None` if they do.
     failure: Option<Failure>,
     /// Whether the controller may know the queues.
     exists_on_device: bool,
-    /// When the commands in flight were last looked at.
+    /// Time of the last health check, in milliseconds of the controller's clock.
     last_check_ms: u32,
-    /// Polls that found nothing, until `polls_until_check` was granted.
+    /// Empty polls up to the last health check.
     idle_polls: u64,
+    /// Value that `polls_until_check` had after the last health check.
     granted_polls: u32,
-    /// Polls that found completions, all of which matched no command: idle ones, for a caller.
+    /// Polls whose completions all matched no command. For a caller they are empty.
     stale_only_polls: u64,
     pub(super) sleeper: Option<Sleeper>,
 }
 
-/// What became of a command.
-#[derive(Debug)]
-pub struct Completion<T> {
-    /// What was given with the command.
-    pub context: T,
-    /// The command's buffer; empty for a command without one, and for one that was given
-    /// [`ScatterList`](crate::ScatterList), which [`ScatterList::from_completed`](crate::ScatterList::from_completed) takes
-    /// out. Also empty after a failure of a controller that could not be stopped: it may still
-    /// write to the memory, which is given up.
-    pub buf: DmaBuf,
-    /// The controller's verdict. Data of a failed read is not defined.
-    pub status: Status,
-    /// Command specific (DW0).
-    pub result: u32,
-}
-
-/// Takes completions; see [`QueuePair::poll_with`]. The compiler decides whether a closure is called
-/// or inlined; the method of this can be marked `#[inline(always)]`.
-pub trait Handler<T> {
-    /// A command has ended.
-    fn completed(&mut self, completion: Completion<T>);
-}
-
-/// A command that was not queued, with what was given for it.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct Rejected<T, B = DmaBuf> {
-    /// Why.
-    pub error: Error,
-    /// The buffer.
-    pub buf: B,
-    /// The context.
-    pub context: T,
-}
-
-/// What a queue pair did since it was made.
+/// Counters of a queue pair since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Commands queued.
+    /// Commands submitted.
     pub submitted: u64,
     /// Commands that ended.
     pub completed: u64,
@@ -99,19 +72,19 @@ pub struct Counters {
     pub errors: u64,
     /// Polls.
     pub polls: u64,
-    /// Polls that found nothing.
+    /// Polls that found no completion.
     pub idle_polls: u64,
-    /// Doorbells rung, of both queues.
+    /// Doorbell writes to registers, of both queues.
     pub doorbells: u64,
-    /// Completions that matched no command: late, doubled or made up.
+    /// Completions that matched no command in flight: late, duplicated or invented.
     pub stale: u64,
-    /// Resets of the controller after which the queues were made again, requested ones included;
+    /// Resets of the controller after which the queues were created again, requested ones included;
     /// see [`Resets`](crate::Resets).
     pub resets: u64,
-    /// Sleeps of [`QueuePair::wait`] until an interrupt.
+    /// Sleeps of [`QueuePair::wait`].
     pub sleeps: u64,
-    /// Completions that no interrupt came for, found when the sleep was over all the same. Other
-    /// than 0, a device or the way to it loses interrupts.
+    /// Completions that came without an interrupt, and were found at the end of a sleep. If it is
+    /// not 0, interrupts of the device are lost.
     pub missed_interrupts: u64,
 }
 
@@ -139,29 +112,29 @@ impl<T> QueuePair<T> {
         }
     }
 
-    /// The queues' identifier, 1 to 65,534.
+    /// Identifier of the queues, 1 to 65,534.
     pub fn id(&self) -> u16 {
         self.qid
     }
 
-    /// Whether the submission queue is in the Controller Memory Buffer; see
+    /// Returns true if the submission queue is in the Controller Memory Buffer; see
     /// [`Options::controller_memory_queues`](crate::Options::controller_memory_queues).
     pub fn is_in_controller_memory(&self) -> bool {
         self.core.is_in_controller()
     }
 
-    /// Commands that can be in flight at once.
+    /// Maximum number of commands in flight.
     pub fn capacity(&self) -> usize {
         self.core.capacity()
     }
 
-    /// Commands that are in flight.
+    /// Number of commands in flight.
     #[inline]
     pub fn in_flight(&self) -> usize {
         self.core.in_flight()
     }
 
-    /// What the pair did since it was made.
+    /// Counters since the pair was created.
     pub fn counters(&self) -> Counters {
         let idle = self.idle_polls + u64::from(self.granted_polls - self.polls_until_check);
         let (sleeps, missed_interrupts) = Sleeper::counters(&self.sleeper);
@@ -179,16 +152,17 @@ impl<T> QueuePair<T> {
         }
     }
 
-    /// Queues a read of `buf.len()` bytes at block `lba` (NVM 3.2.4). The length is a multiple of
+    /// Submits a read of `buf.len()` bytes at block `lba` (NVM 3.2.4). The length is a multiple of
     /// the block size and at most [`Namespace::max_transfer`].
     ///
-    /// Where the metadata is protection information alone, the controller checks it and takes it
-    /// away; other metadata needs [`read_with`](Self::read_with).
+    /// If the metadata is protection information alone, the controller checks it and removes it.
+    /// Other metadata needs [`read_with`](Self::read_with).
     ///
     /// # Errors
-    /// [`Error::QueueFull`] when every slot is in flight; [`Error::Misaligned`],
-    /// [`Error::TransferSize`] and [`Error::OutOfRange`] for what the namespace does not allow;
-    /// [`Error::MetadataSize`]; [`Error::Gone`] and others when the controller has failed.
+    /// [`Error::QueueFull`] if [`capacity`](Self::capacity) commands are in flight;
+    /// [`Error::Misaligned`], [`Error::TransferSize`] and [`Error::OutOfRange`] for a range that
+    /// the namespace does not allow; [`Error::MetadataSize`]; [`Error::Gone`] and others if the
+    /// controller has failed.
     // Always: called, it costs a third more, and the compiler stops inlining at the second user.
     #[inline(always)]
     pub fn read(
@@ -197,16 +171,16 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<T>> {
+    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
         self.transfer(namespace.read_head(), namespace, lba, buf, context)
     }
 
-    /// Queues a read that was prepared: [`read`](Self::read) with less to check.
+    /// Submits a prepared read: [`read`](Self::read) with fewer checks.
     ///
     /// # Errors
-    /// Gives buffer and context back if the buffer is not of that length or does not begin on a
-    /// page, if not all of the blocks are inside, and if every slot is in flight. `read` tells
-    /// why, or does it.
+    /// Returns buffer and context if the buffer has another length or does not begin on a page, if
+    /// the blocks are not all inside the namespace, and if [`capacity`](Self::capacity) commands
+    /// are in flight. A call of `read` then returns the reason, or succeeds.
     #[inline(always)]
     pub fn read_page(
         &mut self,
@@ -221,10 +195,11 @@ impl<T> QueuePair<T> {
         self.core.submit_page(read.head, lba, read.nlb, buf, context)
     }
 
-    /// Queues a write of `buf.len()` bytes at block `lba` (NVM 3.2.6), as [`read`](Self::read)
-    /// does a read. Where the metadata is protection information alone, the controller makes it.
+    /// Submits a write of `buf.len()` bytes at block `lba` (NVM 3.2.6); see [`read`](Self::read).
+    /// If the metadata is protection information alone, the controller generates it.
     ///
-    /// It is durable after a [`flush`](Self::flush) that was queued when the write had completed.
+    /// The data is durable after a [`flush`](Self::flush) that is submitted when the write has
+    /// completed.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -235,11 +210,11 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<T>> {
+    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
         self.transfer(namespace.write_head(), namespace, lba, buf, context)
     }
 
-    /// Queues a write that is durable when it completes (Force Unit Access).
+    /// Submits a write that is durable when it completes (Force Unit Access).
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -249,14 +224,13 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<T>> {
+    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
         match Self::command(namespace.write_head(), namespace, lba, buf.len()) {
             Ok(mut sqe) => {
-                sqe.cdw12 = U32::new(sqe.cdw12.get() | super::options::FUA);
-                let submitted = self.core.submit_buf(sqe, buf, context);
-                submitted.map_err(|(buf, context)| self.full(buf, context))
+                sqe.cdw12 = U32::new(sqe.cdw12.get() | FUA);
+                self.core.submit_buf(sqe, buf, context).map_err(|payload| self.full(payload))
             }
-            Err(error) => Err(Rejected { error, buf, context }),
+            Err(error) => Err(Rejected { error, payload: (buf, context) }),
         }
     }
 
@@ -268,19 +242,19 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<T>> {
+    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
         let nlb = namespace.plain(lba, buf.len32());
         let Some(nlb) = nlb.filter(|_| buf.is_in_one_page()) else {
             return self.transfer_pages(head, namespace, lba, buf, context);
         };
         match self.core.submit_page(head, lba, nlb, buf, context) {
             Ok(()) => Ok(()),
-            Err((buf, context)) => Err(self.full(buf, context)),
+            Err(payload) => Err(self.full(payload)),
         }
     }
 
-    /// [`transfer`](Self::transfer) of more than a page, or with protection information, or of what
-    /// is not allowed; apart, so that the common case is small enough to be inlined.
+    /// [`transfer`](Self::transfer) of more than a page, with protection information, or of a range
+    /// that is not allowed. Separate, so that the common case is small enough to be inlined.
     #[cold]
     #[inline(never)]
     fn transfer_pages(
@@ -290,13 +264,12 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<T>> {
+    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
         match Self::command(head, namespace, lba, buf.len()) {
-            Ok(sqe) => self
-                .core
-                .submit_buf(sqe, buf, context)
-                .map_err(|(buf, context)| self.full(buf, context)),
-            Err(error) => Err(Rejected { error, buf, context }),
+            Ok(sqe) => {
+                self.core.submit_buf(sqe, buf, context).map_err(|payload| self.full(payload))
+            }
+            Err(error) => Err(Rejected { error, payload: (buf, context) }),
         }
     }
 
@@ -307,8 +280,8 @@ impl<T> QueuePair<T> {
         [sqe.opcode, ..] = head.to_le_bytes();
         let metadata = namespace.metadata_size();
         if namespace.protection_type() != 0 && metadata == 8 {
-            let protection = super::Protection::by_controller(namespace, lba);
-            super::CommandOptions { protection, ..Default::default() }.apply(&mut sqe);
+            let protection = Protection::by_controller(namespace, lba);
+            CommandOptions { protection, ..Default::default() }.apply(&mut sqe);
         } else if metadata != 0 {
             let needed = blocks as usize * metadata as usize;
             return Err(Error::MetadataSize { bytes: 0, needed });
@@ -316,48 +289,48 @@ impl<T> QueuePair<T> {
         Ok(sqe)
     }
 
+    /// The rejection of a command that found no free entry.
     #[cold]
     #[inline(never)]
-    pub(super) fn full<B>(&self, buf: B, context: T) -> Rejected<T, B> {
+    pub(super) fn full<P>(&self, payload: P) -> Rejected<Error, P> {
         let error = match self.failure {
             Some(failure) => failure.error(),
             None => Error::QueueFull { capacity: self.core.capacity() },
         };
-        Rejected { error, buf, context }
+        Rejected { error, payload }
     }
 
-    /// Shows the controller what was queued since the last time: one store.
+    /// Shows the controller the commands that were submitted since the last call: one store.
     #[inline]
     pub fn ring(&mut self) {
         self.core.ring();
     }
 
-    /// Whether [`poll`](Self::poll) would find something: one load.
+    /// Returns true if [`poll`](Self::poll) would find a completion: one load.
     #[inline]
     pub fn is_ready(&self) -> bool {
         self.core.has_posted()
     }
 
-    /// Takes at most `limit` completions, hands each to `done`, and tells how many there were.
-    /// Never takes more than a ring has entries, and does not wait; but every so often, when there
-    /// is nothing, it looks after commands that are overdue, as [`check`](Self::check) does.
+    /// Passes at most `limit` completions to `done`, and returns their number. One call processes
+    /// at most one round of the ring, and does not wait; but after 1,024 empty polls it runs the
+    /// health check of [`check`](Self::check).
     #[inline]
     pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
         // Most polls find nothing.
         if !self.core.has_posted() {
             return if self.count_empty_poll() { 0 } else { self.run_health_check(&mut done) };
         }
-        self.take(limit, done)
+        self.process(limit, done)
     }
 
-    // Apart from the poll that finds nothing, which is the most frequent.
+    // Separate from the empty poll, which is the most frequent.
     #[inline(never)]
-    fn take(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
-        match self.core.take(limit, |ended| done(ended.into())) {
+    fn process(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
+        match self.core.process(limit, &mut done) {
             0 => {
                 self.stale_only_polls += 1;
-                // A device that posts nonsense without end must not keep others from being looked
-                // after.
+                // A device that posts stale completions without end must not prevent the check.
                 if self.count_empty_poll() {
                     return 0;
                 }
@@ -365,15 +338,15 @@ impl<T> QueuePair<T> {
                 let ended = std::iter::from_fn(|| self.run_health_check_once());
                 ended.map(&mut done).count()
             }
-            taken => taken,
+            count => count,
         }
     }
 
-    /// The same as [`poll`](Self::poll), for a handler whose method is to be inlined for certain.
+    /// [`poll`](Self::poll) with a handler, whose method the compiler can be made to inline.
     #[inline]
-    pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<T>) -> usize {
+    pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<Completion<T>>) -> usize {
         if self.core.has_posted() {
-            return self.take_with(limit, handler);
+            return self.process_with(limit, handler);
         }
         if !self.count_empty_poll() {
             return self.run_health_check(&mut |ended| handler.completed(ended));
@@ -382,8 +355,8 @@ impl<T> QueuePair<T> {
     }
 
     #[inline]
-    fn take_with(&mut self, limit: usize, handler: &mut impl Handler<T>) -> usize {
-        match self.core.take(limit, |ended| handler.completed(ended.into())) {
+    fn process_with(&mut self, limit: usize, handler: &mut impl Handler<Completion<T>>) -> usize {
+        match self.core.process(limit, handler) {
             0 => {
                 self.stale_only_polls += 1;
                 match self.count_empty_poll() {
@@ -391,24 +364,24 @@ impl<T> QueuePair<T> {
                     false => self.run_health_check(&mut |ended| handler.completed(ended)),
                 }
             }
-            taken => taken,
+            count => count,
         }
     }
 
-    /// Takes one completion, if there is one: [`poll`](Self::poll) for those who wait for a single
-    /// command.
+    /// Returns one completion, if there is one: [`poll`](Self::poll) for callers that wait for a
+    /// single command.
     #[inline]
     pub fn pop(&mut self) -> Option<Completion<T>> {
-        match self.core.take_one() {
-            Taken::Ended(ended) => Some(ended.into()),
+        match self.core.process_one() {
+            Processed::Completed(completion) => Some(completion),
             other => {
-                self.stale_only_polls += u64::from(matches!(other, Taken::Stale));
+                self.stale_only_polls += u64::from(matches!(other, Processed::Stale));
                 if self.count_empty_poll() { None } else { self.run_health_check_once() }
             }
         }
     }
 
-    /// Counts a poll that found nothing; false when it is time to look after the queue.
+    /// Counts a poll that found nothing. Returns false if the health check is due.
     #[inline]
     fn count_empty_poll(&mut self) -> bool {
         self.polls_until_check -= 1;
@@ -431,19 +404,18 @@ impl<T> QueuePair<T> {
     fn run_health_check_once(&mut self) -> Option<Completion<T>> {
         self.idle_polls += u64::from(self.granted_polls);
         let ended = self.check_one();
-        // There may be more of the kind.
+        // A reset ends more than one command: the next poll checks again.
         self.granted_polls = if ended.is_some() { 1 } else { POLLS_PER_CHECK };
         self.polls_until_check = self.granted_polls;
         ended
     }
 
-    /// Looks after the commands in flight: aborts what is overdue, resets a controller that has
-    /// failed, and ends, through `done`, the commands that a reset took with it; tells how many
-    /// there were. [`poll`](Self::poll), [`pop`](Self::pop) and [`wait`](Self::wait) do this by
-    /// themselves.
+    /// Runs the health check: aborts commands that are overdue, resets a controller that has
+    /// failed, passes the commands that a reset ended to `done`, and returns their number.
+    /// [`poll`](Self::poll), [`pop`](Self::pop) and [`wait`](Self::wait) call it.
     ///
-    /// A healthy controller is asked ten times a second at most. Else this may take as long as an
-    /// admin command may, and as a reset takes.
+    /// A healthy controller is accessed at most ten times a second. Otherwise this may take as long
+    /// as an admin command and a reset.
     pub fn check(&mut self, mut done: impl FnMut(Completion<T>)) -> usize {
         let mut count = 0;
         while let Some(ended) = self.check_one() {
@@ -453,7 +425,7 @@ impl<T> QueuePair<T> {
         count
     }
 
-    /// Does what is to be done, and gives a command that a reset has ended, if there is one.
+    /// Runs the health check, and returns one command that a reset has ended, if there is one.
     fn check_one(&mut self) -> Option<Completion<T>> {
         if self.is_current() {
             self.check_overdue();
@@ -461,12 +433,12 @@ impl<T> QueuePair<T> {
         if self.is_current() {
             return None;
         }
-        // What was posted before the reset was done.
+        // First the completions that were posted before the reset.
         for _ in 0..self.core.capacity() {
-            match self.core.take_one() {
-                Taken::Ended(ended) => return Some(ended.into()),
-                Taken::Stale => {}
-                Taken::Nothing => break,
+            match self.core.process_one() {
+                Processed::Completed(completion) => return Some(completion),
+                Processed::Stale => {}
+                Processed::Empty => break,
             }
         }
         let (epoch, health) = self.controller.lifecycle();
@@ -478,10 +450,10 @@ impl<T> QueuePair<T> {
         if ended.is_none() {
             self.recreate_queues(epoch);
         }
-        ended.map(Completion::from)
+        ended
     }
 
-    /// Makes the queues again after a reset, when no command is in flight.
+    /// Creates the queues again after a reset. No command is in flight.
     fn recreate_queues(&mut self, epoch: u32) {
         self.core.restart();
         self.epoch = epoch;
@@ -491,11 +463,11 @@ impl<T> QueuePair<T> {
                 (self.epoch, self.exists_on_device) = (epoch, true);
                 None
             }
-            Err((error, known)) => {
-                // A controller that could not be stopped may use those of before the reset.
+            Err((error, exists)) => {
+                // A controller that could not be stopped may still use the old queues.
                 let (_, health) = self.controller.lifecycle();
                 self.exists_on_device =
-                    known || matches!(health, Health::Failed { stopped: false, .. });
+                    exists || matches!(health, Health::Failed { stopped: false, .. });
                 Some(Failure::from(&error))
             }
         };
@@ -505,17 +477,18 @@ impl<T> QueuePair<T> {
         }
     }
 
-    /// Whether the controller was not reset since the queues were made.
+    /// Returns true if the controller was not reset since the queues were created.
     pub(super) fn is_current(&self) -> bool {
         self.controller.epoch() == self.epoch
     }
 
-    /// Least time between two looks, milliseconds.
+    /// Minimum time between two health checks, milliseconds.
     pub(super) fn check_interval_ms(&self) -> u32 {
         let bounds = self.controller.io_bounds_ms();
         CHECK_INTERVAL_MS.min(bounds.0 / 4).min(bounds.1 / 4)
     }
 
+    /// Aborts commands that are overdue, and resets a controller that has failed.
     fn check_overdue(&mut self) {
         let now = self.controller.millis();
         let bounds = self.controller.io_bounds_ms();
@@ -530,8 +503,8 @@ impl<T> QueuePair<T> {
         if let Err(error) = self.controller.check_alive() {
             return self.controller.recover(self.epoch, &error);
         }
-        // All that are overdue, so that none waits for the interval of those before it. Aborts take
-        // time: the clock is looked at for each.
+        // All overdue commands in one check, so that none waits for the next interval. An Abort
+        // takes time, so that the clock is read for each command.
         while let Some(overdue) = self.core.find_overdue(self.controller.millis(), bounds) {
             if overdue.aborted {
                 let after = self.controller.io_timeout();
@@ -547,11 +520,10 @@ impl<T> QueuePair<T> {
     }
 }
 
-impl<T> From<Ended<T>> for Completion<T> {
-    #[inline(always)]
-    fn from(ended: Ended<T>) -> Self {
-        let Ended { status, result, buf, context } = ended;
-        Self { context, buf, status, result }
+impl<T> std::fmt::Debug for QueuePair<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (id, in_flight, capacity) = (self.qid, self.in_flight(), self.capacity());
+        write!(f, "QueuePair {id} ({in_flight} of {capacity} commands in flight)")
     }
 }
 
@@ -566,8 +538,8 @@ impl<T> Drop for QueuePair<T> {
         };
         match deleted {
             // SAFETY: `core` is dropped once, here. The controller has deleted the queues, was
-            // stopped, or refused to make them, so it will not use the memory of the rings or of
-            // commands in flight any more.
+            // stopped, or refused to create them, so that it does not access the memory of the
+            // rings or of commands in flight any more.
             Ok(()) => unsafe { ManuallyDrop::drop(&mut self.core) },
             // The controller may still write to this memory: it must never be used again.
             Err(error) => log::warn!("queue pair {} is abandoned: {error}", self.qid),

@@ -2,42 +2,42 @@
 
 use std::mem::MaybeUninit;
 
-/// Commands in flight by command identifier.
+/// Commands in flight, by command identifier.
 ///
-/// An identifier is a slot's number with a generation above it, so that a completion that is late,
-/// doubled or made up does not match the command that has the slot now.
+/// An identifier is the index of a slot with a generation above it. A completion that is late,
+/// duplicated or invented therefore does not match the command that uses the slot now.
 pub(super) struct PendingCommands<T> {
     table: Box<[Slot<T>]>,
-    /// The first free slot; [`NONE`], which is in no table, when there is none. What was freed
-    /// last is used first, as it is in the cache.
+    /// Index of the first free slot; [`NONE`], which is outside of every table, if there is none.
+    /// The slot that was freed last is reused first, because it is in the cache.
     free: u32,
-    /// Bits of an identifier that are the slot's number; those above are the generation.
+    /// Mask of the identifier bits that are the slot index. The bits above are the generation.
     index_mask: u32,
-    /// What a tag grows by when its slot is freed.
+    /// Increment of a tag when its slot is freed.
     generation: u32,
 }
 
 /// One command in flight, or none.
 #[repr(align(64))]
 pub(super) struct Slot<T> {
-    /// There while the slot is in use. Not an `Option`: taking that costs a fifth of a completion.
+    /// Initialised while the slot is in use. An `Option` costs a fifth of a completion.
     request: MaybeUninit<T>,
-    /// Of a slot in use, its `tag`; else [`UNUSED`].
+    /// `tag` of a slot in use; [`UNUSED`] in a free slot.
     used: u32,
-    /// Of a free slot: the number of the next free one. Of a slot in use: [`AgeMark`], or what was
-    /// there before, which is below any mark.
+    /// Two fields in one: see [`next_free`](Self::next_free) and [`age`](Self::age).
     link: u32,
-    /// Identifier of the command in the slot, or of the next one, in bits 31:16, where the first
-    /// dword of a command has it.
+    /// Identifier of the command in the slot, or of the next one, in bits 31:16: its place in the
+    /// first dword of an SQE.
     tag: u32,
 }
 
-/// No tag: those have bits 15:0 clear.
+/// Value of `used` in a free slot. No tag has it, because bits 15:0 of a tag are clear.
 const UNUSED: u32 = u32::MAX;
 const NONE: u32 = u16::MAX as u32;
 
-/// What [`PendingCommands::find_overdue`] left in a slot when it saw the command there. It costs nothing where
-/// commands are submitted and completed: freeing a slot overwrites it.
+/// The time at which [`PendingCommands::find_overdue`] first saw a command.
+///
+/// The mark costs nothing on the I/O path, because freeing a slot overwrites it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct AgeMark(u32);
 
@@ -50,22 +50,27 @@ impl AgeMark {
         Self(Self::SEEN | if aborted { Self::ABORTED } else { 0 } | now & Self::TIME)
     }
 
-    /// Time since the mark was made. Times wrap, after 12 days.
-    fn age(self, now: u32) -> u32 {
+    /// Time since the mark was made. Times in milliseconds wrap after 12 days.
+    fn elapsed(self, now: u32) -> u32 {
         now.wrapping_sub(self.0) & Self::TIME
+    }
+
+    fn is_aborted(self) -> bool {
+        self.0 & Self::ABORTED != 0
     }
 }
 
-/// A command that has been in flight for long.
+/// A command that exceeded its time bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Overdue {
     pub(super) cid: u16,
-    /// Whether [`PendingCommands::mark_aborted`] was called for it, as long ago.
+    /// Whether [`PendingCommands::mark_aborted`] was called for the command, and its second bound
+    /// has passed, too.
     pub(super) aborted: bool,
 }
 
 impl<T> Slot<T> {
-    /// Identifier of the next command in the slot.
+    /// Command identifier of the command in the slot, or of the next one.
     pub(super) fn cid(&self) -> u16 {
         (self.tag >> 16) as u16
     }
@@ -76,7 +81,7 @@ impl<T> Slot<T> {
         self.tag
     }
 
-    /// Puts a request into a slot that was free.
+    /// Stores the request of a command that is about to be submitted.
     #[inline]
     pub(super) fn fill(&mut self, request: T) {
         debug_assert_eq!(self.used, UNUSED);
@@ -87,6 +92,27 @@ impl<T> Slot<T> {
     fn is_used(&self) -> bool {
         self.used != UNUSED
     }
+
+    /// Index of the next free slot. The slot is free.
+    #[inline]
+    fn next_free(&self) -> u32 {
+        self.link
+    }
+
+    #[inline]
+    fn set_next_free(&mut self, index: u32) {
+        self.link = index;
+    }
+
+    /// Age mark of the command in the slot, if it has one. The slot is in use. Before the first
+    /// mark, `link` is still an index, which is below every mark.
+    fn age(&self) -> Option<AgeMark> {
+        (self.link & AgeMark::SEEN != 0).then_some(AgeMark(self.link))
+    }
+
+    fn set_age(&mut self, mark: AgeMark) {
+        self.link = mark.0;
+    }
 }
 
 /// A slot in use.
@@ -94,32 +120,32 @@ pub(super) struct Pending<'a, T> {
     slot: &'a mut Slot<T>,
     free: &'a mut u32,
     index: u32,
-    /// The slot's next tag.
+    /// Next tag of the slot.
     next: u32,
 }
 
 impl<T> Pending<'_, T> {
-    /// Takes the request, and frees the slot.
+    /// Frees the slot and returns the request.
     #[inline]
-    pub(super) fn take(self) -> T {
+    pub(super) fn remove(self) -> T {
         let Self { slot, free, index, next } = self;
         slot.used = UNUSED;
         slot.tag = next;
-        slot.link = *free;
+        slot.set_next_free(*free);
         *free = index;
-        // SAFETY: `fill` alone sets `used`, after it has written the request, and this alone clears
-        // it; a `Pending` is made only of a slot where it is set, and is consumed here. So the request
-        // is there, and is taken once.
+        // SAFETY: only `fill` sets `used`, after writing the request, and only this function clears
+        // it. A `Pending` exists only for a slot with `used` set, and is consumed here. So the
+        // request is initialised and is moved out once.
         unsafe { slot.request.assume_init_read() }
     }
 }
 
 impl<T> PendingCommands<T> {
-    /// More slots than a table has: four bits of an identifier are left for the generation.
-    pub(super) const MOST: u32 = 4096;
+    /// Bound of the capacity: four bits of an identifier remain for the generation.
+    pub(super) const ENTRIES_MAX: u32 = 4096;
 
-    /// A table of `capacity` slots, 1 to [`Self::MOST`] - 1. Identifier ffffh is never used, as
-    /// Base 3.3.3.1 asks: no slot has the number with all bits set.
+    /// Allocates a table of `capacity` slots, 1 to [`Self::ENTRIES_MAX`] - 1. Identifier ffffh is
+    /// never used, as Base 3.3.3.1 requires, because no slot has an index of all ones.
     pub(super) fn new(capacity: u16) -> Self {
         let index_mask = u32::from(u16::MAX >> capacity.leading_zeros());
         let slot = |index| {
@@ -135,16 +161,16 @@ impl<T> PendingCommands<T> {
         self.table.len()
     }
 
-    /// Takes a free slot, to be filled, if there is one.
+    /// Removes a slot from the free list, if there is one. The caller fills it.
     #[inline]
-    pub(super) fn take(&mut self) -> Option<&mut Slot<T>> {
+    pub(super) fn reserve(&mut self) -> Option<&mut Slot<T>> {
         let slot = self.table.get_mut(self.free as usize)?;
-        self.free = slot.link;
+        self.free = slot.next_free();
         Some(slot)
     }
 
-    /// The slot of the command whose identifier is in bits 15:0, whatever is above, or `None` if
-    /// none such is in flight.
+    /// Returns the command whose identifier is in bits 15:0 of `cid`, if it is in flight. Bits
+    /// 31:16 are ignored.
     #[inline]
     pub(super) fn find(&mut self, cid: u32) -> Option<Pending<'_, T>> {
         let Self { table, free, index_mask, generation } = self;
@@ -156,56 +182,55 @@ impl<T> PendingCommands<T> {
         Some(Pending { slot, free, index, next: tag.wrapping_add(*generation) })
     }
 
-    /// The number of the slot that [`take`](Self::take) would give.
+    /// Index of the slot that [`reserve`](Self::reserve) would return.
     pub(super) fn next_free(&self) -> Option<u16> {
         u16::try_from(self.free).ok().filter(|&free| usize::from(free) < self.table.len())
     }
 
-    /// Takes any request that is in flight.
+    /// Removes any request in flight.
     pub(super) fn remove_any(&mut self) -> Option<T> {
         let cid = self.table.iter().find(|slot| slot.is_used())?.cid();
-        self.find(u32::from(cid)).map(Pending::take)
+        self.find(u32::from(cid)).map(Pending::remove)
     }
 
-    /// Makes every slot that is free unavailable.
+    /// Empties the free list, so that no command can be submitted.
     pub(super) fn close(&mut self) {
         self.free = NONE;
     }
 
-    /// Makes all slots available that are free.
+    /// Makes a new free list of all slots that are not in use.
     pub(super) fn open(&mut self) {
         self.free = NONE;
         for slot in self.table.iter_mut().rev().filter(|slot| !slot.is_used()) {
-            slot.link = self.free;
+            slot.set_next_free(self.free);
             self.free = u32::from(slot.cid()) & self.index_mask;
         }
     }
 
-    /// Marks the commands in flight that are seen for the first time with the time, in a unit of
-    /// the caller's, and gives the first that was marked as long ago as it has: the first bound is
-    /// for commands, the second for those that were aborted.
+    /// Marks the commands that have no mark with the time `now`, and returns the first command
+    /// whose mark is older than its bound. `bounds.0` applies to commands, `bounds.1` to aborted
+    /// commands. The caller chooses the unit of time.
     pub(super) fn find_overdue(&mut self, now: u32, bounds: (u32, u32)) -> Option<Overdue> {
         let mut overdue = None;
         for slot in self.table.iter_mut().filter(|slot| slot.is_used()) {
-            let mark = AgeMark(slot.link);
-            if mark.0 & AgeMark::SEEN == 0 {
-                slot.link = AgeMark::new(now, false).0;
+            let Some(mark) = slot.age() else {
+                slot.set_age(AgeMark::new(now, false));
                 continue;
-            }
-            let aborted = mark.0 & AgeMark::ABORTED != 0;
+            };
+            let aborted = mark.is_aborted();
             let bound = if aborted { bounds.1 } else { bounds.0 };
-            if overdue.is_none() && mark.age(now) >= bound {
+            if overdue.is_none() && mark.elapsed(now) >= bound {
                 overdue = Some(Overdue { cid: slot.cid(), aborted });
             }
         }
         overdue
     }
 
-    /// Notes that a command in flight was told to end, and begins its time anew.
+    /// Notes the Abort of a command in flight, and starts its second time bound.
     pub(super) fn mark_aborted(&mut self, cid: u16, now: u32) {
         let slot = self.table.get_mut((u32::from(cid) & self.index_mask) as usize);
         if let Some(slot) = slot.filter(|slot| slot.cid() == cid && slot.is_used()) {
-            slot.link = AgeMark::new(now, true).0;
+            slot.set_age(AgeMark::new(now, true));
         }
     }
 }
@@ -221,13 +246,13 @@ mod tests {
     use super::*;
 
     fn insert<T>(slots: &mut PendingCommands<T>, request: T) -> u16 {
-        let slot = slots.take().unwrap();
+        let slot = slots.reserve().unwrap();
         slot.fill(request);
         slot.cid()
     }
 
     fn remove<T>(slots: &mut PendingCommands<T>, cid: u16) -> Option<T> {
-        slots.find(u32::from(cid)).map(Pending::take)
+        slots.find(u32::from(cid)).map(Pending::remove)
     }
 
     #[test]
@@ -249,14 +274,16 @@ mod tests {
         let mut slots = PendingCommands::new(2);
         insert(&mut slots, 1);
         insert(&mut slots, 2);
-        assert!(slots.take().is_none());
+        assert!(slots.reserve().is_none());
         assert_eq!(slots.capacity(), 2);
         slots.close();
         assert_eq!(slots.remove_any(), Some(1));
         assert_eq!(slots.remove_any(), Some(2));
         assert!(slots.remove_any().is_none());
         slots.open();
-        assert!(slots.take().is_some() && slots.take().is_some() && slots.take().is_none());
+        assert!(
+            slots.reserve().is_some() && slots.reserve().is_some() && slots.reserve().is_none()
+        );
     }
 
     #[test]

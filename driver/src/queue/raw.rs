@@ -1,4 +1,4 @@
-//! What the admin queue and I/O queues have in common: rings, slots and data pointers.
+//! The rings and pending commands that admin and I/O queue pairs share.
 
 use std::sync::Arc;
 
@@ -6,40 +6,41 @@ use nvio_spec::register::{cq_head_doorbell, sq_tail_doorbell};
 use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe, Status};
 use zerocopy::little_endian::{U16, U64};
 
+use super::completion::{Completion, Handler};
 use super::data_pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
 use super::pending::{Overdue, PendingCommands};
 use super::ring::{CompletionRing, Posted, RingMemory, SubmissionRing};
 use crate::controller::controller_memory::ControllerMemory;
 use crate::dma::{Arena, DmaBuf, ScatterList};
+use crate::error::{Error, Result};
 use crate::mmio::{Doorbell, DoorbellMemory, Mmio, Shadow};
-use crate::{Error, Result};
 
-/// Where a queue pair's parts go.
+/// Sizes of a queue pair, and the memory and registers that it uses.
 pub(crate) struct Layout<'a> {
     pub(crate) arena: &'a Arena,
-    /// Where the submission ring is to be, if there is room.
+    /// Memory for the submission ring, preferred to the arena if it has room.
     pub(crate) controller_memory: Option<&'a Arc<ControllerMemory>>,
     pub(crate) doorbells: &'a Arc<Mmio>,
-    /// Bytes between doorbells.
+    /// Bytes between two doorbells.
     pub(crate) stride: u32,
-    /// Memory page size, as a power of two.
+    /// log2 of the bytes of a memory page.
     pub(crate) page_shift: u32,
     /// Pages of PRP lists for each command.
     pub(crate) list_pages: usize,
-    /// Whether data may be described by SGLs.
+    /// Whether the controller accepts SGLs for data.
     pub(crate) sgl: bool,
     pub(crate) qid: u16,
     /// Commands in flight, at least 1 and less than `entries`.
     pub(crate) depth: u16,
-    /// Entries of either ring, a power of two, 2 to [`Layout::MOST_ENTRIES`].
+    /// Entries of either ring, a power of two from 2 to [`Layout::ENTRIES_MAX`].
     pub(crate) entries: u32,
 }
 
 impl Layout<'_> {
-    /// Most entries of a queue that this driver uses.
-    pub(crate) const MOST_ENTRIES: u32 = PendingCommands::<()>::MOST;
+    /// Largest number of entries of a ring.
+    pub(crate) const ENTRIES_MAX: u32 = PendingCommands::<()>::ENTRIES_MAX;
 
-    /// Memory of the controller for the submission ring, if there is any.
+    /// Allocates controller memory for the submission ring, if there is any.
     fn submission_memory(&self) -> Option<RingMemory> {
         let memory = self.controller_memory?;
         let bytes = self.entries as usize * SQE_SIZE;
@@ -51,51 +52,57 @@ impl Layout<'_> {
     }
 }
 
-/// A request in flight: what comes back with its completion.
+/// Memory and context of a command in flight.
 struct Request<T> {
-    /// Empty for a command without memory; carries the [`ScatterList`] of one that has several.
+    /// Empty for a command without data; carries the [`ScatterList`] of a command with several
+    /// buffers.
     buf: DmaBuf,
     context: T,
 }
 
-/// A command that ended, with what it was given.
-pub(crate) struct Ended<T> {
-    pub(crate) status: Status,
-    /// Command specific (DW0).
-    pub(crate) result: u32,
-    pub(crate) buf: DmaBuf,
-    pub(crate) context: T,
-}
-
-/// What [`RawQueuePair::take_one`] found.
-pub(crate) enum Taken<T> {
-    Ended(Ended<T>),
-    /// A completion that matches no command.
+/// The result of [`RawQueuePair::process_one`].
+pub(crate) enum Processed<T> {
+    Completed(Completion<T>),
+    /// A completion that matches no command in flight.
     Stale,
-    Nothing,
+    /// An empty completion ring.
+    Empty,
 }
 
-/// The rings of one queue pair with the commands in flight. `T` comes back with each completion.
+/// The reason why a command with a [`ScatterList`] was not submitted.
+#[derive(Debug)]
+pub(super) enum NotSubmitted {
+    /// Every entry is in flight.
+    Full,
+    /// No data pointer describes the buffers.
+    Scattered,
+}
+
+/// The rings of one queue pair, and the commands in flight. `T` is the context of a command.
 pub(crate) struct RawQueuePair<T> {
     sq: SubmissionRing,
     cq: CompletionRing,
     pending: PendingCommands<Request<T>>,
     lists: Lists,
-    /// The buffer of commands that have none.
-    nothing: DmaBuf,
+    /// Empty buffer, for commands without data.
+    no_data: DmaBuf,
     /// Commands that ended.
     ended: usize,
     /// Commands that ended with an error.
     errors: usize,
-    /// Completions that matched no command: late, doubled or made up.
+    /// Completions that matched no command in flight.
     stale: usize,
     restarts: u64,
 }
 
 impl<T> RawQueuePair<T> {
+    /// Allocates the rings and lists. The controller does not know the queues yet.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for impossible sizes, and [`Error::ArenaFull`].
     pub(crate) fn new(layout: &Layout<'_>) -> Result<Self> {
         let Layout { arena, doorbells, stride, page_shift, qid, depth, entries, .. } = *layout;
-        let possible = entries.is_power_of_two() && entries <= Layout::MOST_ENTRIES;
+        let possible = entries.is_power_of_two() && entries <= Layout::ENTRIES_MAX;
         if depth == 0 || u32::from(depth) >= entries || !possible {
             let value = u64::from(entries);
             return Err(Error::Invalid { structure: "queue", field: "entries", value });
@@ -119,7 +126,7 @@ impl<T> RawQueuePair<T> {
             cq: CompletionRing::new(cq, entries, head),
             pending: PendingCommands::new(depth),
             lists: Lists::new(lists, layout.list_pages, page_shift, layout.sgl),
-            nothing: arena.alloc(0)?,
+            no_data: arena.alloc(0)?,
             ended: 0,
             errors: 0,
             stale: 0,
@@ -148,8 +155,8 @@ impl<T> RawQueuePair<T> {
         self.sq.entries()
     }
 
-    /// Has the doorbells in `memory`, if there is such and a place for this queue in it. The
-    /// controller must not know the queue.
+    /// Uses the shadow doorbells in `memory`, or the registers if it has no place for this queue.
+    /// The controller must not know the queue yet.
     pub(crate) fn use_shadow(
         &mut self,
         memory: Option<&Arc<DoorbellMemory>>,
@@ -162,33 +169,33 @@ impl<T> RawQueuePair<T> {
         self.cq.set_shadow(shadow(cq_head_doorbell(qid, stride)));
     }
 
-    /// Commands submitted, ever.
+    /// Total number of commands submitted.
     #[inline]
     pub(crate) fn submitted(&self) -> u64 {
         self.sq.placed() as u64
     }
 
-    /// How often the rings began again.
+    /// Number of calls of [`restart`](Self::restart).
     pub(crate) fn restarts(&self) -> u64 {
         self.restarts
     }
 
-    /// Commands that ended, ever.
+    /// Total number of commands that ended.
     pub(crate) fn ended(&self) -> u64 {
         self.ended as u64
     }
 
-    /// Commands that ended with an error, ever.
+    /// Total number of commands that ended with an error.
     pub(crate) fn errors(&self) -> u64 {
         self.errors as u64
     }
 
-    /// Polls that found something, ever.
+    /// Total number of polls that found a completion entry.
     pub(crate) fn busy_polls(&self) -> u64 {
         self.cq.rings()
     }
 
-    /// Doorbells rung, ever.
+    /// Total number of doorbell writes to registers.
     pub(crate) fn doorbells(&self) -> u64 {
         self.sq.doorbells() + self.cq.doorbells()
     }
@@ -202,24 +209,24 @@ impl<T> RawQueuePair<T> {
         self.stale as u64
     }
 
-    /// Queues a command without data.
+    /// Submits a command without data.
     ///
     /// # Errors
-    /// Gives the context back when every slot is in flight.
+    /// Returns the context if every entry is in flight.
     #[inline]
     pub(crate) fn submit(&mut self, mut sqe: Sqe, context: T) -> Result<(), T> {
-        let Some(slot) = self.pending.take() else { return Err(context) };
+        let Some(slot) = self.pending.reserve() else { return Err(context) };
         sqe.cid = U16::new(slot.cid());
-        slot.fill(Request { buf: self.nothing.mark(), context });
+        slot.fill(Request { buf: self.no_data.mark(), context });
         self.sq.push(sqe);
         Ok(())
     }
 
-    /// Queues a Read, Write or Compare of what lies in one memory page: see
-    /// [`SubmissionRing::push_page`]. `head` has room for the command identifier.
+    /// Submits a Read, Write or Compare whose data lies in one memory page; see
+    /// [`SubmissionRing::push_page`]. Bits 31:16 of `head`, the command identifier, are zero.
     ///
     /// # Errors
-    /// Gives buffer and context back when every slot is in flight.
+    /// Returns buffer and context if every entry is in flight.
     #[inline(always)]
     pub(crate) fn submit_page(
         &mut self,
@@ -229,7 +236,7 @@ impl<T> RawQueuePair<T> {
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
-        let Some(slot) = self.pending.take() else { return Err((buf, context)) };
+        let Some(slot) = self.pending.reserve() else { return Err((buf, context)) };
         let iova = buf.iova();
         let head = head | u64::from(slot.tag());
         slot.fill(Request { buf, context });
@@ -237,10 +244,11 @@ impl<T> RawQueuePair<T> {
         Ok(())
     }
 
-    /// Queues a command whose data is all of `buf`, which is within the limits of the controller.
+    /// Submits a command whose data is all of `buf`. Its length is within the limits of the
+    /// controller.
     ///
     /// # Errors
-    /// Gives buffer and context back when every slot is in flight.
+    /// Returns buffer and context if every entry is in flight.
     pub(crate) fn submit_buf(
         &mut self,
         sqe: Sqe,
@@ -248,15 +256,16 @@ impl<T> RawQueuePair<T> {
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
         let len = buf.len();
-        self.submit_front(sqe, len, buf, context)
+        self.submit_prefix(sqe, len, buf, context)
     }
 
-    /// The same of the first `len` bytes of `buf`, which has as many. What PRP2 means depends on
-    /// how much a command transfers, so that this must be no more than it does.
+    /// Submits a command whose data is `buf[..len]`. `len` must not exceed the bytes that the
+    /// command transfers, because they determine the meaning of PRP2.
     ///
     /// # Errors
-    /// Also when `len` is more than the lists were made for, which the limits exclude.
-    pub(super) fn submit_front(
+    /// Returns buffer and context if every entry is in flight, or if `len` exceeds the PRP lists,
+    /// which the limits of the controller exclude.
+    pub(super) fn submit_prefix(
         &mut self,
         mut sqe: Sqe,
         len: usize,
@@ -267,65 +276,73 @@ impl<T> RawQueuePair<T> {
         let index = self.pending.next_free();
         let pointer = index.and_then(|index| self.lists.contiguous(index, range).ok());
         let Some(pointer) = pointer else { return Err((buf, context)) };
-        let Some(slot) = self.pending.take() else { return Err((buf, context)) };
-        point(&mut sqe, pointer);
+        let Some(slot) = self.pending.reserve() else { return Err((buf, context)) };
+        set_data_pointer(&mut sqe, pointer);
         sqe.cid = U16::new(slot.cid());
         slot.fill(Request { buf, context });
         self.sq.push(sqe);
         Ok(())
     }
 
-    /// Queues a command whose memory is `parts`, which are within the limits of the controller.
+    /// Submits a command whose memory is `list`. Its length is within the limits of the controller.
     ///
     /// # Errors
-    /// Gives parts and context back; with [`Scattered`] if the parts cannot be described, without
-    /// when every slot is in flight.
-    pub(super) fn submit_parts(
+    /// Returns the reason, the list and the context.
+    pub(super) fn submit_scattered(
         &mut self,
         mut sqe: Sqe,
-        parts: ScatterList,
+        list: ScatterList,
         context: T,
-    ) -> Result<(), (Option<Scattered>, ScatterList, T)> {
-        let Some(index) = self.pending.next_free() else { return Err((None, parts, context)) };
-        match self.lists.scattered(index, ranges(&parts)) {
-            Ok(pointer) => point(&mut sqe, pointer),
-            Err(scattered) => return Err((Some(scattered), parts, context)),
+    ) -> Result<(), (NotSubmitted, ScatterList, T)> {
+        let Some(index) = self.pending.next_free() else {
+            return Err((NotSubmitted::Full, list, context));
+        };
+        match self.lists.scattered(index, ranges(&list)) {
+            Ok(pointer) => set_data_pointer(&mut sqe, pointer),
+            Err(Scattered) => return Err((NotSubmitted::Scattered, list, context)),
         }
-        if let Some(metadata) = parts.metadata() {
+        if let Some(metadata) = list.metadata() {
             sqe.mptr = U64::new(metadata.iova());
         }
-        let Some(slot) = self.pending.take() else { return Err((None, parts, context)) };
+        let Some(slot) = self.pending.reserve() else {
+            return Err((NotSubmitted::Full, list, context));
+        };
         sqe.cid = U16::new(slot.cid());
-        slot.fill(Request { buf: parts.into_completed(), context });
+        slot.fill(Request { buf: list.into_completed(), context });
         self.sq.push(sqe);
         Ok(())
     }
 
-    /// Tells the controller of what was queued.
+    /// Rings the doorbell of the submission queue if commands were submitted since the last time.
     #[inline]
     pub(crate) fn ring(&mut self) {
         self.sq.ring();
     }
 
-    /// Whether the controller has posted something that was not taken.
+    /// Returns true if the controller has posted a completion that was not processed.
     #[inline]
     pub(crate) fn has_posted(&self) -> bool {
         !self.cq.is_empty()
     }
 
-    /// Takes at most `limit` entries, and no more than a ring has, hands those that match a command
-    /// to `done`, and gives their number.
+    /// Pops at most `limit` completion entries, and no more than a ring has, passes the completions
+    /// of commands in flight to `handler`, and returns their number.
     #[inline(always)]
-    pub(crate) fn take(&mut self, limit: usize, mut done: impl FnMut(Ended<T>)) -> usize {
-        // A device that posts for ever must not keep the caller for ever.
+    pub(crate) fn process(
+        &mut self,
+        limit: usize,
+        handler: &mut impl Handler<Completion<T>>,
+    ) -> usize {
+        // The bound protects the caller from a device that never stops posting.
         let limit = limit.min(self.pending.capacity());
         let before = self.stale;
         let mut left = limit;
         while left != 0 {
             let Some(posted) = self.cq.pop() else { break };
             left -= 1;
-            if let Some(ended) = self.end(posted) {
-                done(Ended { result: self.cq.result(posted), ..ended });
+            if let Some(completion) = self.complete(posted) {
+                let result = self.cq.result(posted);
+                handler.completed(Completion { result, ..completion });
             }
         }
         self.cq.ring();
@@ -334,34 +351,34 @@ impl<T> RawQueuePair<T> {
         matched
     }
 
-    /// Takes one entry, if the controller has posted one.
+    /// Pops one completion entry, if the controller has posted one.
     #[inline(always)]
-    pub(crate) fn take_one(&mut self) -> Taken<T> {
-        let Some(posted) = self.cq.pop() else { return Taken::Nothing };
+    pub(crate) fn process_one(&mut self) -> Processed<T> {
+        let Some(posted) = self.cq.pop() else { return Processed::Empty };
         let result = self.cq.result(posted);
         self.cq.ring();
-        match self.end(posted) {
-            Some(ended) => {
+        match self.complete(posted) {
+            Some(completion) => {
                 self.ended += 1;
-                Taken::Ended(Ended { result, ..ended })
+                Processed::Completed(Completion { result, ..completion })
             }
-            None => Taken::Stale,
+            None => Processed::Stale,
         }
     }
 
     #[inline(always)]
-    fn end(&mut self, posted: Posted) -> Option<Ended<T>> {
-        let Some(used) = self.pending.find(posted.cid()) else {
+    fn complete(&mut self, posted: Posted) -> Option<Completion<T>> {
+        let Some(pending) = self.pending.find(posted.cid()) else {
             self.count_stale(posted.cid() & 0xffff);
             return None;
         };
         let status = posted.status();
-        let Request { buf, context } = used.take();
+        let Request { buf, context } = pending.remove();
         if status.0 != 0 {
-            // Bits beside type and code are hints, to be seen by those who retry.
+            // Bits other than type and code are hints for callers that retry.
             self.errors += usize::from(!status.is_success());
         }
-        Some(Ended { status, result: 0, buf, context })
+        Some(Completion { context, buf, status, result: 0 })
     }
 
     #[cold]
@@ -373,20 +390,19 @@ impl<T> RawQueuePair<T> {
 
     /// Ends a command in flight with `status`, if there is one.
     ///
-    /// With `lost`, the controller may still write to its memory: that is given up, and comes back
-    /// as an empty buffer.
-    pub(crate) fn abandon(&mut self, status: Status, lost: bool) -> Option<Ended<T>> {
+    /// With `lost`, the controller may still write to the memory of the command. The memory is
+    /// leaked, and the completion has an empty buffer.
+    pub(crate) fn abandon(&mut self, status: Status, lost: bool) -> Option<Completion<T>> {
         let Request { mut buf, context } = self.pending.remove_any()?;
         if lost {
-            std::mem::forget(std::mem::replace(&mut buf, self.nothing.mark()));
+            std::mem::forget(std::mem::replace(&mut buf, self.no_data.mark()));
         }
         self.ended += 1;
         self.errors += 1;
-        Some(Ended { status, result: 0, buf, context })
+        Some(Completion { context, buf, status, result: 0 })
     }
 
-    /// Begins again with empty rings, none of whose commands is in flight, and which the
-    /// controller does not know yet.
+    /// Resets the rings. No command is in flight, and the controller does not know the queues.
     pub(crate) fn restart(&mut self) {
         debug_assert_eq!(self.in_flight(), 0);
         self.restarts += 1;
@@ -395,29 +411,28 @@ impl<T> RawQueuePair<T> {
         self.pending.open();
     }
 
-    /// Takes no commands until [`restart`](Self::restart).
+    /// Rejects all commands until [`restart`](Self::restart).
     pub(crate) fn close(&mut self) {
         self.pending.close();
     }
 
-    /// Looks after commands in flight; see [`PendingCommands::find_overdue`].
+    /// Returns a command that is overdue; see [`PendingCommands::find_overdue`].
     pub(super) fn find_overdue(&mut self, now: u32, bounds: (u32, u32)) -> Option<Overdue> {
         self.pending.find_overdue(now, bounds)
     }
 
-    /// See [`PendingCommands::mark_aborted`].
+    /// Notes the Abort of a command; see [`PendingCommands::mark_aborted`].
     pub(crate) fn mark_aborted(&mut self, cid: u16, now: u32) {
         self.pending.mark_aborted(cid, now);
     }
 }
 
-fn ranges(parts: &ScatterList) -> impl Iterator<Item = Range> + Clone {
-    let data = parts.data().iter().filter(|buf| !buf.is_empty());
+fn ranges(list: &ScatterList) -> impl Iterator<Item = Range> + Clone {
+    let data = list.data().iter().filter(|buf| !buf.is_empty());
     data.map(|buf| Range { iova: buf.iova(), len: buf.len() })
 }
 
-/// Sets a command's data pointer.
-fn point(sqe: &mut Sqe, pointer: DataPointer) {
+fn set_data_pointer(sqe: &mut Sqe, pointer: DataPointer) {
     sqe.prp1 = U64::new(pointer.first);
     sqe.prp2 = U64::new(pointer.second);
     sqe.flags |= pointer.psdt;

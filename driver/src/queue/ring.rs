@@ -171,7 +171,7 @@ impl SubmissionRing {
     }
 }
 
-/// A number below the entries of a ring, of which there are at most `Layout::MOST_ENTRIES`.
+/// A number below the entries of a ring, of which there are at most `Layout::ENTRIES_MAX`.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "at most 4,096")]
 fn index(at: usize) -> u32 {

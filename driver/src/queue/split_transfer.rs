@@ -1,68 +1,51 @@
-//! A transfer of any size, in as many commands as it takes.
+//! A transfer of any size as several commands.
 
 use nvio_spec::Status;
 
 use crate::dma::{DmaBuf, SplitBuffer};
+use crate::error::{Error, Result};
 use crate::namespace::Namespace;
-use crate::{Error, Result};
+use crate::rejected::Failed;
 
-/// A transfer that failed, with its buffer.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct Failed {
-    /// Why; of several commands that failed, of the one with the lowest LBA. The blocks before that
-    /// were transferred.
-    #[source]
-    pub error: Error,
-    /// The buffer. Missing after a failure of a controller that could not be stopped: it may still
-    /// write to the memory, which is given up.
-    pub buf: Option<DmaBuf>,
-}
-
-impl From<Failed> for Error {
-    fn from(failed: Failed) -> Self {
-        failed.error
-    }
-}
-
-/// A buffer on its way in pieces, each of one command: none is larger than a command can carry,
-/// and none crosses the namespace's optimal boundary.
+/// A transfer that is split into commands. No command exceeds the limits of the namespace or
+/// crosses its optimal boundary.
 #[derive(Debug)]
 pub(crate) struct SplitTransfer {
-    pieces: SplitBuffer,
+    buffer: SplitBuffer,
     /// I/O virtual address of the first byte.
     iova: u64,
     command: &'static str,
     nsid: u32,
     block_shift: u32,
     first: u64,
-    /// The first block that no piece was cut for.
+    /// First block that no command was made for.
     next: u64,
     end: u64,
     in_flight: usize,
-    /// The error of the lowest LBA.
+    /// Error at the lowest LBA, with the LBA.
     failed: Option<(u64, Error)>,
 }
 
 impl SplitTransfer {
-    /// A transfer of all of `buf`, which may be empty, from block `lba` on.
+    /// A transfer of all of `buf`, which may be empty, from block `lba` on. `command` is the name
+    /// for errors.
     ///
     /// # Errors
-    /// [`Error::Misaligned`] if it is not whole blocks, [`Error::OutOfRange`] if they are not all
-    /// inside the namespace.
+    /// [`Error::Misaligned`] if the length is not a multiple of the block size,
+    /// [`Error::OutOfRange`] if the blocks are not all inside the namespace.
     pub(crate) fn new(
         command: &'static str,
         namespace: &Namespace,
         lba: u64,
         buf: DmaBuf,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, Failed<Error, DmaBuf>> {
         let blocks = match namespace.check_bytes(lba, buf.len() as u64) {
             Ok(blocks) => blocks,
-            Err(error) => return Err(Failed { error, buf: Some(buf) }),
+            Err(error) => return Err(Failed { error, memory: Some(buf) }),
         };
         Ok(Self {
             iova: buf.iova(),
-            pieces: SplitBuffer::new(buf),
+            buffer: SplitBuffer::new(buf),
             command,
             nsid: namespace.id(),
             block_shift: namespace.block_shift(),
@@ -74,48 +57,49 @@ impl SplitTransfer {
         })
     }
 
-    /// The next piece, with its LBA; none when there is no more, or a command has failed.
+    /// Returns LBA and buffer of the next command; `None` at the end, and after an error.
     pub(crate) fn next_command(&mut self, namespace: &Namespace) -> Option<(u64, DmaBuf)> {
         if self.next == self.end || self.failed.is_some() {
             return None;
         }
         let lba = self.next;
         let blocks = namespace.blocks_of_command(lba, self.end - lba);
-        // At most what is left of a buffer.
-        let piece = self.pieces.cut(usize::try_from(blocks << self.block_shift).ok()?)?;
+        // At most the rest of a buffer.
+        let piece = self.buffer.cut(usize::try_from(blocks << self.block_shift).ok()?)?;
         self.next += blocks;
         Some((lba, piece))
     }
 
-    /// Notes that a piece was queued.
+    /// Notes that a command was submitted.
     pub(crate) fn submitted(&mut self) {
         self.in_flight += 1;
     }
 
-    /// Pieces that were queued and have not ended.
+    /// Number of commands in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Takes back a piece whose command could not be queued.
+    /// Notes that a command was rejected.
     pub(crate) fn rejected(&mut self, lba: u64, piece: DmaBuf, error: Error) {
         self.fail(lba, error);
         self.put(piece);
     }
 
-    /// Takes back a piece whose command has ended.
+    /// Notes that a command ended.
     pub(crate) fn completed(&mut self, piece: DmaBuf, status: Status) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if !status.is_success() {
             let (command, nsid) = (self.command, self.nsid);
-            let (lba, blocks) = self.place(&piece);
+            let (lba, blocks) = self.blocks_of(&piece);
             self.fail(lba, Error::Io { command, nsid, lba, blocks, status });
         }
         self.put(piece);
     }
 
-    /// The blocks of a piece. Of one that was given up, nothing is left to tell.
-    fn place(&self, piece: &DmaBuf) -> (u64, u64) {
+    /// First block and number of blocks of a piece; all blocks of the transfer for an empty buffer,
+    /// which replaces memory that was lost.
+    fn blocks_of(&self, piece: &DmaBuf) -> (u64, u64) {
         let offset = piece.iova().wrapping_sub(self.iova) >> self.block_shift;
         match piece.len() as u64 >> self.block_shift {
             0 => (self.first, self.end - self.first),
@@ -129,33 +113,33 @@ impl SplitTransfer {
         }
     }
 
-    /// Whether a command has failed, so that no more are to be queued.
+    /// Returns true after an error. No further command may be submitted.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.is_some()
     }
 
-    /// Takes back a piece.
+    /// Returns the buffer of a command to the transfer.
     pub(crate) fn put(&mut self, piece: DmaBuf) {
-        // What is not of the buffer, or was given up, is found missing in the end.
-        if let Err(stranger) = self.pieces.put(piece) {
-            drop(stranger);
+        // `finish` reports a buffer that is foreign or lost as missing.
+        if let Err(foreign) = self.buffer.put(piece) {
+            drop(foreign);
         }
     }
 
-    /// The buffer, when nothing is in flight any more.
+    /// Returns the whole buffer. No command is in flight.
     ///
     /// # Errors
-    /// What went wrong.
-    pub(crate) fn finish(self) -> Result<DmaBuf, Failed> {
+    /// The error at the lowest LBA. The blocks before it were transferred.
+    pub(crate) fn finish(self) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
         let missing = Error::Invalid {
             structure: "transfer",
             field: "number of blocks that did not come back",
             value: self.end - self.first,
         };
         let (complete, error) = (self.next == self.end, self.failed.map(|(_, error)| error));
-        match (self.pieces.finish().ok(), error) {
+        match (self.buffer.finish().ok(), error) {
             (Some(buf), None) if complete => Ok(buf),
-            (buf, error) => Err(Failed { error: error.unwrap_or(missing), buf }),
+            (memory, error) => Err(Failed { error: error.unwrap_or(missing), memory }),
         }
     }
 }

@@ -8,7 +8,8 @@ use nvio_spec::{Cqe, Sqe, Status, status};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
 
-use super::raw::{Ended, Taken};
+use super::completion::Completion;
+use super::raw::{NotSubmitted, Processed};
 use super::{Layout, RawQueuePair};
 use crate::dma::{Arena, DmaBuf, ScatterList};
 use crate::mmio::Mmio;
@@ -96,7 +97,7 @@ fn submit(core: &mut RawQueuePair<u32>, context: u32) -> bool {
 
 fn poll(core: &mut RawQueuePair<u32>) -> Vec<(u32, Status)> {
     let mut got = Vec::new();
-    core.take(usize::MAX, |Ended { status, result, context, .. }| {
+    core.process(usize::MAX, &mut |Completion { status, result, context, .. }: Completion<u32>| {
         assert_eq!(result >> 16, 0x5555);
         got.push((context, status));
     });
@@ -257,7 +258,7 @@ fn lost_memory_is_never_used_again() {
     let iova = buf.iova();
     core.submit_buf(Sqe::read(1, 0, 8), buf, 1).unwrap();
     let parts = ScatterList::new(vec![device.arena.alloc(4096).unwrap()], None);
-    assert!(core.submit_parts(Sqe::read(1, 0, 8), parts, 2).is_ok());
+    assert!(core.submit_scattered(Sqe::read(1, 0, 8), parts, 2).is_ok());
     for _ in 0..2 {
         let ended = core.abandon(status::ABORTED_BY_HOST, true).unwrap();
         assert!(ScatterList::from_completed(ended.buf).is_err());
@@ -272,20 +273,24 @@ fn parts_move_in_and_come_back() {
     let parts = ScatterList::labelled(vec![alloc(4096), alloc(512)], Some(alloc(72)), 9);
     let [first, second] = [0, 1].map(|i| parts.data()[i].iova());
     let metadata = parts.metadata().unwrap().iova();
-    assert!(core.submit_parts(Sqe::write(1, 0, 9), parts, 5).is_ok());
+    assert!(core.submit_scattered(Sqe::write(1, 0, 9), parts, 5).is_ok());
     core.ring();
     let sqe = device.take()[0];
     assert_eq!([sqe.prp1.get(), sqe.prp2.get(), sqe.mptr.get()], [first, second, metadata]);
     device.post(sqe.cid.get(), Status::SUCCESS);
-    let Taken::Ended(ended) = core.take_one() else { panic!("nothing was posted") };
+    let Processed::Completed(ended) = core.process_one() else { panic!("nothing was posted") };
     let back = ScatterList::from_completed(ended.buf).unwrap();
     assert_eq!((back.data_len(), back.metadata().map(DmaBuf::len)), (4608, Some(72)));
     assert_eq!(back.label(), 9);
     // Neither page is whole: without SGLs, that cannot be one command.
     let data = vec![device.arena.alloc(100).unwrap(), device.arena.alloc(412).unwrap()];
-    let refused = core.submit_parts(Sqe::write(1, 0, 1), ScatterList::new(data, None), 6);
-    let (scattered, parts, _) = refused.unwrap_err();
-    assert!(scattered.is_some() && parts.data().len() == 2 && core.in_flight() == 0);
+    let refused = core.submit_scattered(Sqe::write(1, 0, 1), ScatterList::new(data, None), 6);
+    let (reason, parts, _) = refused.unwrap_err();
+    assert!(
+        matches!(reason, NotSubmitted::Scattered)
+            && parts.data().len() == 2
+            && core.in_flight() == 0
+    );
 }
 
 #[test]
@@ -295,12 +300,12 @@ fn what_a_command_transfers_says_what_its_second_pointer_is() {
     let mut buf = device.arena.alloc(5 * 4096).unwrap();
     drop(buf.split_to(512));
     let iova = buf.iova();
-    core.submit_front(Sqe::deallocate(1, 256), 4096, buf, 7).unwrap();
+    core.submit_prefix(Sqe::deallocate(1, 256), 4096, buf, 7).unwrap();
     core.ring();
     let sqe = device.take()[0];
     assert_eq!([sqe.prp1.get(), sqe.prp2.get()], [iova, iova - 512 + 4096]);
     device.post(sqe.cid.get(), Status::SUCCESS);
-    let Taken::Ended(ended) = core.take_one() else { panic!("nothing was posted") };
+    let Processed::Completed(ended) = core.process_one() else { panic!("nothing was posted") };
     assert_eq!((ended.buf.iova(), ended.buf.len()), (iova, 5 * 4096 - 512));
 }
 
@@ -319,6 +324,8 @@ fn a_buffer_moves_in_and_comes_back() {
     assert!(device.arena.alloc(device.arena.size()).is_err(), "the buffer is with the command");
     device.post(sqe.cid.get(), Status::SUCCESS);
     let mut back = None;
-    core.take(1, |it| back = Some((it.buf.iova(), it.buf.len(), it.context)));
+    core.process(1, &mut |it: Completion<u32>| {
+        back = Some((it.buf.iova(), it.buf.len(), it.context))
+    });
     assert_eq!(back, Some((iova, 3 * 4096, 9)));
 }

@@ -70,7 +70,7 @@ impl Host {
     fn submitted<B>(
         &mut self,
         index: usize,
-        result: Result<(), Rejected<u64, B>>,
+        result: Result<(), Rejected<Error, (B, u64)>>,
         lent: Lent,
         back: impl FnOnce(&B) -> Lent,
         wanted: &Wanted,
@@ -83,7 +83,7 @@ impl Host {
                 assert!(pair.has_room());
                 pair.accepted(self.next, lent, wanted);
             }
-            Err(Rejected { error, buf, context }) => {
+            Err(Rejected { error, payload: (buf, context) }) => {
                 assert_eq!((back(&buf), context), (lent, self.next), "not what was given");
                 if let Error::QueueFull { capacity } = error {
                     assert_eq!(pair.flying(), capacity, "the queue is not full");

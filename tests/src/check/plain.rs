@@ -134,7 +134,7 @@ fn out_of_range(address: &Address) -> Verdict {
         };
         let error = rejected.error.to_string();
         ensure!(error.contains(wanted), "{bytes} bytes at {lba}: {error}");
-        ensure_eq!((rejected.buf.len(), rejected.context), (bytes, 7), "what came back");
+        ensure_eq!((rejected.payload.0.len(), rejected.payload.1), (bytes, 7), "what came back");
     }
     ensure_eq!(queue.in_flight(), 0, "commands in flight");
     read_and_judge(&mut queue, &controller, namespace, 0, most)

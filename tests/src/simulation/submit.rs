@@ -23,16 +23,16 @@ pub enum Asked {
 /// What a queue pair gives back of what it did not take.
 type Refusal = (Error, Vec<DmaBuf>);
 
-fn bare(rejected: Rejected<u64, ()>) -> Refusal {
+fn bare(rejected: Rejected<Error, ((), u64)>) -> Refusal {
     (rejected.error, Vec::new())
 }
 
-fn one(rejected: Rejected<u64>) -> Refusal {
-    (rejected.error, vec![rejected.buf])
+fn one(rejected: Rejected<Error, (DmaBuf, u64)>) -> Refusal {
+    (rejected.error, vec![rejected.payload.0])
 }
 
-fn several(rejected: Rejected<u64, ScatterList>) -> Refusal {
-    (rejected.error, rejected.buf.into_inner().0)
+fn several(rejected: Rejected<Error, (ScatterList, u64)>) -> Refusal {
+    (rejected.error, rejected.payload.0.into_inner().0)
 }
 
 impl Run<'_> {

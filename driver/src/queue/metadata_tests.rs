@@ -1,11 +1,11 @@
-//! Data and metadata in one buffer, on the embedded controller, and the same in [`ScatterList`].
+//! Data and metadata in one buffer, and in buffers of their own, on the embedded controller.
 
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_spec::protection::{ProtectionInfo, ProtectionType, guard_after};
 use zerocopy::IntoBytes;
 
-use super::*;
-use crate::{Address, Completion, Controller, Options, Protection, ScatterList};
+use super::{CommandOptions, Completion, Protection, QueuePair};
+use crate::{Address, Controller, DmaBuf, Error, Options, ScatterList, WritableNamespace};
 
 /// A namespace, and how its blocks are.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +105,27 @@ impl Served {
         (after.split_to(bytes).unwrap(), [before, after])
     }
 
+    /// The list of one buffer: data with metadata after each block, or data of all blocks before
+    /// the metadata of all blocks.
+    fn list(&self, blocks: u32, mut buf: DmaBuf) -> ScatterList {
+        let (data, _) = self.format.lengths(blocks);
+        if self.format.extended || buf.len() <= data {
+            return ScatterList::from(buf);
+        }
+        let front = buf.split_to(data).unwrap();
+        ScatterList::new(vec![front], Some(buf))
+    }
+
+    fn read(&mut self, range: (u64, u32), buf: DmaBuf, how: CommandOptions, context: u32) {
+        let list = self.list(range.1, buf);
+        self.queue.read_with(&self.namespace, range, list, how, context).unwrap();
+    }
+
+    fn write(&mut self, range: (u64, u32), buf: DmaBuf, how: CommandOptions, context: u32) {
+        let list = self.list(range.1, buf);
+        self.queue.write_with(&self.namespace, range, list, how, context).unwrap();
+    }
+
     /// All of the content in one buffer, apart or together as the namespace has it.
     fn parts(&self, content: &(Vec<u8>, Vec<u8>)) -> ScatterList {
         let buf = |bytes: &[u8]| {
@@ -126,15 +147,36 @@ impl Served {
         ended.unwrap()
     }
 
+    /// [`done`](Self::done), with the buffer put together again.
+    fn done_joined(&mut self) -> Completion<u32> {
+        let done = self.done();
+        let buf = joined(ScatterList::from_completed(done.buf).unwrap());
+        Completion { buf, ..done }
+    }
+
     fn refused(&mut self, range: (u64, u32), buf: DmaBuf, how: CommandOptions) -> Error {
         let (iova, len) = (buf.iova(), buf.len());
-        let rejected = self.queue.write_joined(&self.namespace, range, buf, how, 5).unwrap_err();
-        assert_eq!((rejected.buf.iova(), rejected.buf.len(), rejected.context), (iova, len, 5));
+        let list = self.list(range.1, buf);
+        let rejected = self.queue.write_with(&self.namespace, range, list, how, 5).unwrap_err();
+        let (list, context) = rejected.payload;
+        let buf = joined(list);
+        assert_eq!((buf.iova(), buf.len(), context), (iova, len, 5));
         let namespace = self.namespace.clone();
-        let read = self.queue.read_joined(&namespace, range, rejected.buf, how, 5).unwrap_err();
+        let list = self.list(range.1, buf);
+        let read = self.queue.read_with(&namespace, range, list, how, 5).unwrap_err();
         assert_eq!(read.error.to_string(), rejected.error.to_string());
         read.error
     }
+}
+
+/// Data and metadata of a list that [`Served::list`] made.
+fn joined(list: ScatterList) -> DmaBuf {
+    let (mut data, metadata) = list.into_inner();
+    let mut buf = data.pop().unwrap();
+    if let Some(metadata) = metadata {
+        buf.join(metadata).unwrap();
+    }
+    buf
 }
 
 #[test]
@@ -151,8 +193,8 @@ fn what_is_written_joined_is_read_apart_and_the_other_way_round() {
             let how = format.checks(lba);
             let (mut buf, _around) = it.buf(lead, joined.len());
             buf.copy_from_slice(&joined);
-            it.queue.write_joined(&it.namespace, (lba, blocks), buf, how, 1).unwrap();
-            let done = it.done();
+            it.write((lba, blocks), buf, how, 1);
+            let done = it.done_joined();
             assert!(done.status.is_success(), "{what}: {}", done.status);
             assert_eq!((done.buf.len(), done.context), (joined.len(), 1));
 
@@ -173,8 +215,8 @@ fn what_is_written_joined_is_read_apart_and_the_other_way_round() {
             it.queue.write_with(&it.namespace, (lba, blocks), parts, how, 3).unwrap();
             assert!(it.done().status.is_success(), "{what}");
             let (buf, around) = it.buf(lead, joined.len());
-            it.queue.read_joined(&it.namespace, (lba, blocks), buf, how, 4).unwrap();
-            let done = it.done();
+            it.read((lba, blocks), buf, how, 4);
+            let done = it.done_joined();
             assert!(done.status.is_success(), "{what}: {}", done.status);
             assert!(*done.buf == *format.join(&other), "{what}");
             assert!(around.iter().flat_map(|buf| buf.iter()).all(|&byte| byte == 0xee), "{what}");
@@ -192,12 +234,12 @@ fn what_the_controller_keeps_is_not_in_the_buffer() {
         let how = CommandOptions { protection, ..CommandOptions::default() };
         let (mut buf, _around) = it.buf(0, data.len());
         buf.copy_from_slice(&data);
-        it.queue.write_joined(&it.namespace, (9, 20), buf, how, 0).unwrap();
+        it.write((9, 20), buf, how, 0);
         assert!(it.done().status.is_success());
         let (buf, _around) = it.buf(0, data.len() + metadata.len());
         let checks = format.checks(9);
-        it.queue.read_joined(&it.namespace, (9, 20), buf, checks, 0).unwrap();
-        assert!(*it.done().buf == *format.join(&(data, metadata)));
+        it.read((9, 20), buf, checks, 0);
+        assert!(*it.done_joined().buf == *format.join(&(data, metadata)));
     }
 }
 
@@ -223,8 +265,8 @@ fn metadata_that_is_no_protection_information_is_never_kept() {
         it.queue.write_with(&it.namespace, (5, 16), parts, how, 0).unwrap();
         assert!(it.done().status.is_success());
         let (buf, _around) = it.buf(0, content.0.len() + content.1.len());
-        it.queue.read_joined(&it.namespace, (5, 16), buf, how, 0).unwrap();
-        assert!(*it.done().buf == *format.join(&content));
+        it.read((5, 16), buf, how, 0);
+        assert!(*it.done_joined().buf == *format.join(&content));
     }
 }
 
@@ -256,13 +298,15 @@ fn what_does_not_fit_is_refused_by_name() {
             let rest = bytes.wrapping_sub(9 * 512);
             match error {
                 Error::MetadataSize { bytes, needed } => {
-                    assert_eq!((bytes, needed, extended), (rest, 9 * 16, false));
+                    assert_eq!((bytes, needed, extended), (rest, 9 * metadata, false));
                 }
                 Error::TransferSize { max, .. } => assert_eq!(max, 9 * each),
                 error => panic!("{error}"),
             }
         }
-        let error = it.refused((0, 9), shortest, how);
+        let rest = (!extended && metadata > 0).then(|| it.controller.alloc(9 * metadata).unwrap());
+        let list = ScatterList::new(vec![shortest], rest);
+        let error = it.queue.read_with(&it.namespace, (0, 9), list, how, 5).unwrap_err().error;
         assert!(matches!(error, Error::TransferSize { bytes: 4607, .. }), "{error}");
         let error = it.refused((0, 1), crooked, how);
         assert!(matches!(error, Error::Misaligned { align: 4, .. }), "{error}");
@@ -277,7 +321,7 @@ fn a_full_queue_gives_the_buffer_back() {
     for context in 0..4 {
         let buf = it.controller.alloc(520).unwrap();
         let how = CommandOptions::default();
-        it.queue.read_joined(&it.namespace, (0, 1), buf, how, context).unwrap();
+        it.read((0, 1), buf, how, context);
     }
     let buf = it.controller.alloc(520).unwrap();
     let error = it.refused((0, 1), buf, CommandOptions::default());

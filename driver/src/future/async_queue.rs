@@ -1,0 +1,276 @@
+//! Futures of NVMe commands.
+
+use std::ops::Deref;
+use std::os::fd::BorrowedFd;
+
+use nvio_spec::DsmRange;
+
+use super::reactor::{Reactor, ReactorQueue};
+use super::transfer;
+use crate::controller::Controller;
+use crate::dma::DmaBuf;
+use crate::error::{Error, Result};
+use crate::namespace::{Namespace, WritableNamespace};
+use crate::queue::{CommandOptions, Completion, Counters, QueuePair, SplitTransfer};
+use crate::rejected::{Failed, Rejected};
+
+/// A queue pair whose commands are futures. Cheap to clone; it stays on one thread.
+///
+/// It dereferences to a [`Reactor`], which has the functions that poll the queue and wake futures.
+///
+/// ```
+/// use nvio_driver::{Address, AsyncQueue, Controller};
+/// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let disk = NamespaceConfig::new(Backing::memory(16 << 20));
+/// let emulator = Emulator::builder().namespace(disk).start()?;
+/// let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+/// let namespace = controller.namespace(1)?;
+/// let queue = AsyncQueue::new(&controller, 64)?;
+///
+/// let both = async {
+///     // 4 MiB, more than one command transfers.
+///     let large = queue.read(&namespace, 0, controller.alloc(4 << 20)?).await?;
+///     let small = queue.read(&namespace, 8, controller.alloc(4096)?).await?;
+///     Ok::<_, nvio_driver::Error>(large.len() + small.len())
+/// };
+/// assert_eq!(queue.block_on(both)?, (4 << 20) + 4096);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct AsyncQueue(Reactor<QueuePair<Ticket>>);
+
+/// The context of a command of an [`AsyncQueue`]; see [`AsyncQueue::command`].
+#[derive(Debug)]
+pub struct Ticket(u64);
+
+impl Deref for AsyncQueue {
+    type Target = Reactor<QueuePair<Ticket>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl ReactorQueue for QueuePair<Ticket> {
+    type Completion = Completion<()>;
+    type Error = Error;
+
+    fn capacity(&self) -> usize {
+        self.capacity()
+    }
+
+    fn busy(capacity: usize) -> Error {
+        Error::QueueFull { capacity }
+    }
+
+    fn is_busy(error: &Error) -> bool {
+        matches!(error, Error::QueueFull { .. })
+    }
+
+    fn poll(&mut self, done: &mut dyn FnMut(u64, Completion<()>)) -> usize {
+        self.ring();
+        self.poll(usize::MAX, |completion| untie(completion, done))
+    }
+
+    fn wait(&mut self, done: &mut dyn FnMut(u64, Completion<()>)) -> Result<usize> {
+        self.wait(|completion| untie(completion, done))
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.event_fd()
+    }
+
+    fn prepare_to_sleep(&mut self) -> bool {
+        self.prepare_to_sleep()
+    }
+}
+
+/// Passes a completion and its token to `done`.
+fn untie(completion: Completion<Ticket>, done: &mut dyn FnMut(u64, Completion<()>)) {
+    let Completion { context: Ticket(token), buf, status, result } = completion;
+    done(token, Completion { context: (), buf, status, result });
+}
+
+impl AsyncQueue {
+    /// Creates a queue pair with room for `depth` commands; see [`Controller::queue_pair`]. 4,096
+    /// futures can wait for a place.
+    ///
+    /// # Errors
+    /// As [`Controller::queue_pair`].
+    pub fn new(controller: &Controller, depth: u16) -> Result<Self> {
+        Ok(Self(Reactor::new(controller.queue_pair(depth)?)))
+    }
+
+    /// Creates a queue pair with room for `depth` commands, and for `waiting` futures that wait for
+    /// a place.
+    ///
+    /// # Errors
+    /// As [`Controller::queue_pair`].
+    pub fn with_waiting(controller: &Controller, depth: u16, waiting: usize) -> Result<Self> {
+        Ok(Self(Reactor::with_waiting(controller.queue_pair(depth)?, waiting)))
+    }
+
+    /// Counters of the queue pair since it was created.
+    pub fn counters(&self) -> Counters {
+        self.with_queue(|pair| pair.counters()).unwrap_or_default()
+    }
+
+    /// Reads all of `buf` from block `lba` on, in several commands if necessary; see
+    /// [`Blocking::read`](crate::Blocking::read).
+    ///
+    /// # Errors
+    /// [`Error::Misaligned`] and [`Error::OutOfRange`] before a command is submitted;
+    /// [`Error::Io`] with the lowest blocks that failed, and their status; [`Error::QueueFull`] if
+    /// too many futures wait; the error of a controller that has failed. The contents of the
+    /// buffer are then undefined.
+    pub async fn read(
+        &self,
+        namespace: &Namespace,
+        lba: u64,
+        buf: DmaBuf,
+    ) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
+        let split = SplitTransfer::new("Read", namespace, lba, buf)?;
+        transfer::run(self, namespace, split, |lba| {
+            move |pair: &mut QueuePair<Ticket>, token, piece| {
+                without_ticket(pair.read(namespace, lba, piece, Ticket(token)))
+            }
+        })
+        .await
+    }
+
+    /// Writes all of `buf` from block `lba` on, in several commands if necessary. The data is
+    /// durable after a [`flush`](Self::flush) that begins when the write has ended.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read). Blocks after those of the error may have been written, too.
+    pub async fn write(
+        &self,
+        namespace: &WritableNamespace,
+        lba: u64,
+        buf: DmaBuf,
+    ) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
+        let split = SplitTransfer::new("Write", namespace, lba, buf)?;
+        transfer::run(self, namespace, split, |lba| {
+            move |pair: &mut QueuePair<Ticket>, token, piece| {
+                without_ticket(pair.write(namespace, lba, piece, Ticket(token)))
+            }
+        })
+        .await
+    }
+
+    /// Makes completed writes durable (Base 7.1).
+    ///
+    /// # Errors
+    /// [`Error::Command`]; [`Error::QueueFull`] if too many futures wait; the error of a
+    /// controller that has failed.
+    pub async fn flush(&self, namespace: &Namespace) -> Result<()> {
+        let flush = self.command((), |pair, (), ticket| pair.flush(namespace, ticket));
+        match flush.await {
+            Ok(done) if done.status.is_success() => Ok(()),
+            Ok(done) => Err(Error::Command { command: "Flush", status: done.status }),
+            Err(rejected) => Err(rejected.error),
+        }
+    }
+
+    /// Zeroes `blocks` from block `lba` on (NVM 3.2.8), in several commands one after the other if
+    /// necessary. With `deallocate`, the controller may deallocate the blocks if they read as
+    /// zeroes afterwards.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn write_zeroes(
+        &self,
+        namespace: &WritableNamespace,
+        lba: u64,
+        blocks: u64,
+        deallocate: bool,
+    ) -> Result<()> {
+        for (lba, blocks) in namespace.zero_ranges(lba, blocks)? {
+            let options = CommandOptions::default();
+            let zero = self.command((), |pair, (), ticket| {
+                pair.write_zeroes(namespace, (lba, blocks), deallocate, options, ticket)
+            });
+            let done = zero.await.map_err(|rejected| rejected.error)?;
+            if !done.status.is_success() {
+                return Err(namespace.write_zeroes_error(lba, blocks, done.status));
+            }
+        }
+        Ok(())
+    }
+
+    /// Deallocates at most 256 ranges; see [`QueuePair::deallocate`]. The list of ranges is written
+    /// into `buf`, which is returned.
+    ///
+    /// # Errors
+    /// [`Error::Command`]; as [`QueuePair::deallocate`]; [`Error::QueueFull`] if too many futures
+    /// wait.
+    pub async fn deallocate(
+        &self,
+        namespace: &WritableNamespace,
+        ranges: &[DsmRange],
+        buf: DmaBuf,
+    ) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
+        let command =
+            self.command(buf, |pair, buf, ticket| pair.deallocate(namespace, ranges, buf, ticket));
+        match command.await {
+            Ok(Completion { buf, status, .. }) if status.is_success() => Ok(buf),
+            Ok(Completion { buf, status, .. }) => {
+                let error = Error::Command { command: "Dataset Management", status };
+                Err(Failed { error, memory: Some(buf) })
+            }
+            Err(rejected) => Err(rejected.into()),
+        }
+    }
+
+    /// Executes any command of [`QueuePair`]. `submit` submits one command with the memory and the
+    /// ticket that it is passed, and does nothing else with the pair. It is called when a place is
+    /// free; a function that finds the pair full is called again.
+    ///
+    /// ```
+    /// # use nvio_driver::{Address, AsyncQueue, Controller, ScatterList, CommandOptions};
+    /// # use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let disk = NamespaceConfig::new(Backing::memory(16 << 20));
+    /// # let emulator = Emulator::builder().namespace(disk).start()?;
+    /// # let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+    /// # let namespace = controller.namespace(1)?;
+    /// # let queue = AsyncQueue::new(&controller, 64)?;
+    /// let parts = ScatterList::new(vec![controller.alloc(4096)?, controller.alloc(4096)?], None);
+    /// let compare = queue.command(parts, |pair, parts, ticket| {
+    ///     pair.compare(&namespace, (0, 16), parts, CommandOptions::default(), ticket)
+    /// });
+    /// let done = queue.block_on(compare).map_err(|rejected| rejected.error)?;
+    /// assert!(done.status.is_success(), "all zeroes");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As the function of [`QueuePair`]; [`Error::QueueFull`] if too many futures wait.
+    pub async fn command<M>(
+        &self,
+        memory: M,
+        mut submit: impl FnMut(
+            &mut QueuePair<Ticket>,
+            M,
+            Ticket,
+        ) -> Result<(), Rejected<Error, (M, Ticket)>>,
+    ) -> Result<Completion<()>, Rejected<Error, M>> {
+        let request = self.submit(memory, false, |pair, token, memory| {
+            without_ticket(submit(pair, memory, Ticket(token)))
+        });
+        request.await
+    }
+}
+
+fn without_ticket<M>(
+    submitted: Result<(), Rejected<Error, (M, Ticket)>>,
+) -> Result<(), Rejected<Error, M>> {
+    submitted.map_err(|Rejected { error, payload: (payload, _) }| Rejected { error, payload })
+}
+
+#[cfg(test)]
+mod tests;

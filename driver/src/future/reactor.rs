@@ -1,0 +1,274 @@
+//! The engine of all futures: it polls one queue and wakes the futures of its requests.
+
+use std::cell::{RefCell, RefMut};
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::permits::Permits;
+use super::request::Request;
+use super::table::{Outcome, Table};
+use crate::rejected::Rejected;
+
+/// Default number of futures that can wait for room in the queue.
+const WAITING_MAX: usize = 4096;
+
+/// Empty polls after which [`Reactor::block_on`] yields to other threads.
+const POLLS_PER_YIELD: u32 = 1 << 12;
+
+/// A queue whose requests can be futures.
+///
+/// A request is submitted with a token, which comes back with its completion.
+pub trait ReactorQueue {
+    /// The record of a request that ended.
+    type Completion;
+    /// The error of a request that was rejected.
+    type Error;
+
+    /// Number of requests that can be in flight.
+    fn capacity(&self) -> usize;
+
+    /// The error of a request that finds no room. `capacity` is the number of futures that can
+    /// wait.
+    fn busy(capacity: usize) -> Self::Error;
+
+    /// Returns true for an error that a later attempt may not meet, because requests have ended.
+    fn is_busy(error: &Self::Error) -> bool;
+
+    /// Rings the doorbell, passes token and record of each request that ended to `done`, and
+    /// returns their number. Does not wait.
+    fn poll(&mut self, done: &mut dyn FnMut(u64, Self::Completion)) -> usize;
+
+    /// Like [`poll`](Self::poll), but waits until a request ends; 0 if nothing is in flight.
+    ///
+    /// # Errors
+    /// The error of the device.
+    fn wait(&mut self, done: &mut dyn FnMut(u64, Self::Completion)) -> Result<usize, Self::Error>;
+
+    /// The eventfd that becomes readable with a completion, if the queue has one.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Rings the doorbell, and returns true if the caller may sleep until the eventfd is readable.
+    fn prepare_to_sleep(&mut self) -> bool;
+}
+
+/// A queue whose requests are futures. Cheap to clone; it stays on one thread.
+///
+/// A future submits its request when it is first polled. [`poll`](Self::poll) rings the doorbell,
+/// processes completions, and wakes their futures. Call it between the rounds of an executor, or
+/// use [`drive`](Self::drive), a future that does. No executor is part of this crate;
+/// [`block_on`](Self::block_on) is for tests, and for programs with a single future.
+///
+/// The number of requests in flight is at most the capacity of the queue. Further futures wait, in
+/// the order in which they were first polled. At most 4,096 futures wait, unless the constructor
+/// was given another number; a future beyond that ends with the queue's error for a full queue, and
+/// with its memory. A request counts until its future has returned the result, or was dropped.
+///
+/// A future can be dropped at any time. A request in flight is then still executed; its memory and
+/// its place are free when it has ended.
+pub struct Reactor<Q: ReactorQueue>(Rc<Inner<Q>>);
+
+struct Inner<Q: ReactorQueue> {
+    /// Borrowed while a request is submitted, and by [`Reactor::poll`].
+    queue: RefCell<Q>,
+    /// Never borrowed while code outside of this module runs.
+    state: RefCell<State<Q::Completion>>,
+}
+
+pub(super) struct State<C> {
+    pub(super) permits: Permits,
+    pub(super) table: Table<C>,
+    /// Wakers of one poll. Kept, so that a poll allocates no memory.
+    wakers: Vec<Waker>,
+}
+
+impl<Q: ReactorQueue> Clone for Reactor<Q> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<Q: ReactorQueue> fmt::Debug for Reactor<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+impl<Q: ReactorQueue> Reactor<Q> {
+    /// Makes futures of the requests of `queue`, in which no request is in flight.
+    pub fn new(queue: Q) -> Self {
+        Self::with_waiting(queue, WAITING_MAX)
+    }
+
+    /// Like [`new`](Self::new), with room for `waiting` futures that wait.
+    pub fn with_waiting(queue: Q, waiting: usize) -> Self {
+        let capacity = queue.capacity();
+        let state = State {
+            permits: Permits::new(capacity, waiting),
+            table: Table::new(capacity),
+            wakers: Vec::new(),
+        };
+        Self(Rc::new(Inner { queue: RefCell::new(queue), state: RefCell::new(state) }))
+    }
+
+    /// Number of requests in flight, including those whose futures were dropped.
+    pub fn in_flight(&self) -> usize {
+        self.state().table.in_flight()
+    }
+
+    /// Calls `f` with the queue. `None` if the queue is in use, because the caller is a function
+    /// that submits a request. `f` must not submit requests or process completions.
+    pub fn with_queue<R>(&self, f: impl FnOnce(&mut Q) -> R) -> Option<R> {
+        self.0.queue.try_borrow_mut().ok().map(|mut queue| f(&mut queue))
+    }
+
+    /// Rings the doorbell, processes completions, wakes their futures, and returns the number of
+    /// completions. Does not wait.
+    pub fn poll(&self) -> usize {
+        self.process(|queue, done| queue.poll(done))
+    }
+
+    /// Like [`poll`](Self::poll), but waits until a request ends; 0 if nothing is in flight. For an
+    /// executor without other work. The wait polls, or, with
+    /// [`Wait::Interrupt`](crate::Wait::Interrupt), polls for a while and then sleeps.
+    ///
+    /// # Errors
+    /// The error of the device.
+    pub fn wait(&self) -> Result<usize, Q::Error> {
+        let mut result = Ok(());
+        let count = self.process(|queue, done| match queue.wait(done) {
+            Ok(count) => count,
+            Err(error) => {
+                result = Err(error);
+                0
+            }
+        });
+        result.map(|()| count)
+    }
+
+    /// The eventfd that becomes readable with a completion, for an event loop. `None` without
+    /// [`Wait::Interrupt`](crate::Wait::Interrupt).
+    ///
+    /// Before each wait for the eventfd, call [`prepare_to_sleep`](Self::prepare_to_sleep); after
+    /// it, call [`poll`](Self::poll). Do not wait for more than 100 ms while requests are in
+    /// flight, because polls detect a controller that has failed.
+    pub fn event_fd(&self) -> Option<OwnedFd> {
+        self.with_queue(|queue| queue.event_fd()?.try_clone_to_owned().ok()).flatten()
+    }
+
+    /// Rings the doorbell, and returns true if an event loop may sleep until
+    /// [`event_fd`](Self::event_fd) is readable.
+    pub fn prepare_to_sleep(&self) -> bool {
+        self.with_queue(ReactorQueue::prepare_to_sleep).unwrap_or(false)
+    }
+
+    /// Processes the completions that `poll` finds, and wakes their futures.
+    fn process(
+        &self,
+        poll: impl FnOnce(&mut Q, &mut dyn FnMut(u64, Q::Completion)) -> usize,
+    ) -> usize {
+        // A function that submits a request finds no completions.
+        let Ok(mut queue) = self.0.queue.try_borrow_mut() else { return 0 };
+        let mut wakers = std::mem::take(&mut self.state().wakers);
+        let count = poll(&mut queue, &mut |token, completion| {
+            let outcome = {
+                let mut state = self.state();
+                let outcome = state.table.complete(token, completion);
+                if let Outcome::Orphan(_) = outcome {
+                    wakers.extend(state.permits.release());
+                }
+                outcome
+            };
+            match outcome {
+                Outcome::Wake(waker) => wakers.push(waker),
+                Outcome::Orphan(_) => {}
+                Outcome::Unknown(_) => log::warn!("a request ended that no future submitted"),
+            }
+        });
+        self.state().table.wake_stalled(&mut wakers);
+        drop(queue);
+        // Wakers run any code, so that nothing is borrowed here.
+        wakers.drain(..).for_each(Waker::wake);
+        self.state().wakers = wakers;
+        count
+    }
+
+    /// Runs `future`, and polls the queue whenever the future is pending. For a task of an executor
+    /// that cannot poll the queue between its rounds. The task is always ready to run.
+    pub async fn drive<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        std::future::poll_fn(|context| {
+            let polled = future.as_mut().poll(context);
+            if polled.is_pending() {
+                self.poll();
+                context.waker().wake_by_ref();
+            }
+            polled
+        })
+        .await
+    }
+
+    /// Runs `future` to its end on this thread, and polls the queue meanwhile.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(self.drive(future));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut idle = 0;
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return output;
+            }
+            idle += 1;
+            match idle {
+                POLLS_PER_YIELD => {
+                    idle = 0;
+                    std::thread::yield_now();
+                }
+                _ => std::hint::spin_loop(),
+            }
+        }
+    }
+
+    /// Submits one request and returns its completion.
+    ///
+    /// `submit` submits the request with the token and the payload that it is passed, and does
+    /// nothing else with the queue. It is called when a place is free, and again after completions
+    /// if the queue rejected the request as busy. With `nowait`, a request that would have to wait
+    /// is rejected.
+    ///
+    /// # Errors
+    /// The error of `submit`, and the queue's error for a full queue.
+    pub async fn submit<P>(
+        &self,
+        payload: P,
+        nowait: bool,
+        submit: impl FnMut(&mut Q, u64, P) -> Result<(), Rejected<Q::Error, P>>,
+    ) -> Result<Q::Completion, Rejected<Q::Error, P>> {
+        let mut request = Request::new(self, payload, nowait, submit);
+        std::future::poll_fn(|context| request.poll(context)).await
+    }
+
+    pub(super) fn state(&self) -> RefMut<'_, State<Q::Completion>> {
+        self.0.state.borrow_mut()
+    }
+
+    pub(super) fn queue(&self) -> Option<RefMut<'_, Q>> {
+        self.0.queue.try_borrow_mut().ok()
+    }
+
+    /// Returns a permit, and wakes the future that receives it.
+    pub(super) fn release_permit(&self) {
+        let next = self.state().permits.release();
+        next.into_iter().for_each(Waker::wake);
+    }
+
+    /// Notes that the future of a request was dropped.
+    pub(super) fn abandon(&self, at: u32) {
+        let (entry, free) = self.state().table.abandon(at);
+        drop(entry);
+        if free {
+            self.release_permit();
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A table of fixed capacity.
+
+/// A table of at most `capacity` values. The free entries form a list through the table, so that
+/// inserting and removing a value takes constant time and no memory.
+#[derive(Debug)]
+pub struct Pool<T> {
+    entries: Box<[Entry<T>]>,
+    /// First free entry; [`NONE`] in a full table.
+    free: u32,
+}
+
+#[derive(Debug)]
+enum Entry<T> {
+    Free { next: u32 },
+    Used(T),
+}
+
+const NONE: u32 = u32::MAX;
+
+impl<T> Pool<T> {
+    /// Allocates an empty table of `capacity` entries, at most 2^32 - 1.
+    pub fn new(capacity: u32) -> Self {
+        let entry =
+            |index: u32| Entry::Free { next: if index + 1 < capacity { index + 1 } else { NONE } };
+        let free = if capacity == 0 { NONE } else { 0 };
+        Self { entries: (0..capacity).map(entry).collect(), free }
+    }
+
+    /// Stores a value in a free entry and returns the index of the entry.
+    ///
+    /// # Errors
+    /// Returns the value if the table is full.
+    #[inline]
+    pub fn insert(&mut self, value: T) -> Result<u32, T> {
+        let index = self.free;
+        match self.entries.get_mut(index as usize) {
+            Some(entry @ Entry::Free { .. }) => {
+                if let Entry::Free { next } = std::mem::replace(entry, Entry::Used(value)) {
+                    self.free = next;
+                }
+                Ok(index)
+            }
+            _ => Err(value),
+        }
+    }
+
+    /// Returns the value at `index`; `None` for a free entry.
+    #[inline]
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
+        match self.entries.get_mut(index as usize) {
+            Some(Entry::Used(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Removes the value at `index`; `None` for a free entry.
+    #[inline]
+    pub fn remove(&mut self, index: u32) -> Option<T> {
+        let entry = self.entries.get_mut(index as usize)?;
+        if let Entry::Free { .. } = entry {
+            return None;
+        }
+        let free = Entry::Free { next: self.free };
+        self.free = index;
+        match std::mem::replace(entry, free) {
+            Entry::Used(value) => Some(value),
+            Entry::Free { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_used_again_and_bounded() {
+        let mut pool = Pool::new(2);
+        assert_eq!(
+            (pool.insert('a'), pool.insert('b'), pool.insert('c')),
+            (Ok(0), Ok(1), Err('c'))
+        );
+        assert_eq!((pool.remove(0), pool.remove(0), pool.remove(7)), (Some('a'), None, None));
+        assert!(pool.get_mut(0).is_none() && pool.get_mut(1) == Some(&mut 'b'));
+        assert_eq!((pool.insert('d'), pool.insert('e')), (Ok(0), Err('e')));
+        assert!(Pool::new(0).insert(()).is_err());
+    }
+}
