@@ -35,7 +35,7 @@ pub type AsyncFileQueue<D = Disk> =
 /// let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
 /// let disk = Disk::whole(&controller.namespace(1)?);
 /// let fs = Filesystem::open(QueueSource::new(DiskReader::new(&controller, &disk, 32)?))?;
-/// let queue = AsyncFileQueue::over(FileQueue::new(DiskQueue::new(&controller, &disk, 128)?));
+/// let queue = AsyncFileQueue::new(FileQueue::new(DiskQueue::new(&controller, &disk, 128)?));
 /// let file = AsyncFile::new(fs.file(&fs.lookup(b"/data")?)?);
 ///
 /// // Reads blocks into DMA memory, all in flight at once.

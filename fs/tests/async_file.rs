@@ -48,7 +48,7 @@ impl Served {
         let file = writable.writable_file(&fs.lookup(b"/file").unwrap()).unwrap();
         let queue = FileQueue::new(DiskQueue::new(&controller, &disk, DEPTH).unwrap());
         Self {
-            queue: AsyncFileQueue::over(queue),
+            queue: AsyncFileQueue::new(queue),
             file: AsyncFile::new(file),
             fs,
             arena,

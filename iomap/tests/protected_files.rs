@@ -119,7 +119,8 @@ impl Rig {
         self.protection.seal(&mut buf, block, lba);
         change(&mut buf[..block]);
         let how = CommandOptions::default();
-        queue.write_joined(&self.namespace, (lba, 1), buf, how, ()).unwrap();
+        let list = self.protection.scatter_list(buf, block);
+        queue.write_with(&self.namespace, (lba, 1), list, how, ()).unwrap();
         queue.wait(|done| assert!(done.status.is_success())).unwrap();
     }
 }

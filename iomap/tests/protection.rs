@@ -72,16 +72,20 @@ impl Rig {
     }
 
     fn write(&mut self, buf: DmaBuf, lba: u64, how: CommandOptions) -> Status {
-        self.queue.write_joined(&self.namespace, (lba, BLOCKS), buf, how, ()).unwrap();
+        let bytes = (BLOCKS << self.namespace.block_shift()) as usize;
+        let list = self.protection.scatter_list(buf, bytes);
+        self.queue.write_with(&self.namespace, (lba, BLOCKS), list, how, ()).unwrap();
         self.done().status.bare()
     }
 
     fn read(&mut self, lba: u64, how: CommandOptions) -> (DmaBuf, Status) {
         let bytes = (BLOCKS << self.namespace.block_shift()) as usize;
         let buf = self.controller.alloc(self.protection.buf_len(bytes)).unwrap();
-        self.queue.read_joined(&self.namespace, (lba, BLOCKS), buf, how, ()).unwrap();
+        let list = self.protection.scatter_list(buf, bytes);
+        self.queue.read_with(&self.namespace, (lba, BLOCKS), list, how, ()).unwrap();
         let done = self.done();
-        (done.buf, done.status.bare())
+        let list = ScatterList::from_completed(done.buf).unwrap();
+        (list.into_joined().unwrap(), done.status.bare())
     }
 
     /// Everything that a controller can check of what was sealed, the application tag too.
@@ -92,7 +96,7 @@ impl Rig {
         how
     }
 
-    /// The memory of a command that knows nothing of joined buffers.
+    /// The memory of a command, with data and metadata in buffers of their own.
     fn parts(&self, with_metadata: bool) -> ScatterList {
         let data = (BLOCKS << self.namespace.block_shift()) as usize;
         let metadata = (BLOCKS * self.namespace.metadata_size()) as usize;

@@ -56,7 +56,7 @@ impl<D: DiskAccess> Queue<D> {
 
     /// Converts the queue to one whose requests are futures.
     pub fn into_async(self) -> AsyncQueue<D> {
-        AsyncQueue { queue: AsyncFileQueue::over(self.queue), volume: self.volume }
+        AsyncQueue { queue: AsyncFileQueue::new(self.queue), volume: self.volume }
     }
 }
 
@@ -107,24 +107,24 @@ impl<D> DerefMut for Queue<D> {
 /// # Ok(())
 /// # }
 /// ```
-pub struct AsyncQueue<D = Disk> {
+pub struct AsyncQueue<D: DiskAccess = Disk> {
     queue: AsyncFileQueue<D>,
     volume: Arc<Inner>,
 }
 
-impl<D> Clone for AsyncQueue<D> {
+impl<D: DiskAccess> Clone for AsyncQueue<D> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone(), volume: Arc::clone(&self.volume) }
     }
 }
 
-impl<D> fmt::Debug for AsyncQueue<D> {
+impl<D: DiskAccess> fmt::Debug for AsyncQueue<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsyncQueue").field("volume", &self.volume).finish_non_exhaustive()
     }
 }
 
-impl<D> Deref for AsyncQueue<D> {
+impl<D: DiskAccess> Deref for AsyncQueue<D> {
     type Target = AsyncFileQueue<D>;
 
     fn deref(&self) -> &Self::Target {

@@ -174,7 +174,7 @@ fn a_full_queue_gives_the_command_back() {
     }
     let refused = queue.read(&namespace, 0, controller.alloc(512).unwrap(), 99).unwrap_err();
     assert!(matches!(refused.error, Error::QueueFull { .. }), "{:?}", refused.error);
-    assert_eq!((refused.context, refused.buf.len()), (99, 512));
+    assert_eq!((refused.payload.1, refused.payload.0.len()), (99, 512));
     let mut contexts = Vec::new();
     while queue.in_flight() > 0 {
         queue.wait(|done| contexts.push(done.context)).unwrap();

@@ -212,7 +212,7 @@ fn check(name: &str, mkfs: &str, block: u32) {
 /// The first whole block of each run of all files at once, as futures; gives what the files are
 /// then.
 fn futures(served: &Served, models: Vec<Model>, align: u64, rng: &mut Rng) -> Vec<Vec<u8>> {
-    let queue = AsyncFileQueue::over(served.queue());
+    let queue = AsyncFileQueue::new(served.queue());
     let (mut contents, mut files) = (Vec::new(), Vec::new());
     for Model { file, bytes, runs } in models {
         contents.push(bytes);

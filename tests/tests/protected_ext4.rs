@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nvio_driver::spec::protection::ProtectionType;
-use nvio_driver::{Address, CommandOptions, Controller, Options, QueuePair, WritableNamespace};
+use nvio_driver::{
+    Address, CommandOptions, Controller, Options, QueuePair, ScatterList, WritableNamespace,
+};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{File, FileQueue, Filesystem, OpenInode, QueueSource};
 use nvio_iomap::{
@@ -100,7 +102,8 @@ impl Rig {
         self.protection.seal(&mut buf, data.len(), lba);
         change(&mut buf);
         let how = CommandOptions::default();
-        self.pair.write_joined(&self.namespace, (lba, blocks), buf, how, ()).unwrap();
+        let list = self.protection.scatter_list(buf, data.len());
+        self.pair.write_with(&self.namespace, (lba, blocks), list, how, ()).unwrap();
         self.pair.wait(|done| assert!(done.status.is_success())).unwrap();
     }
 
@@ -110,12 +113,14 @@ impl Rig {
         let mut data = vec![0; block as usize];
         let buf = self.controller.alloc(self.protection.buf_len(data.len())).unwrap();
         let how = self.protection.transfer(lba);
-        self.pair.read_joined(&self.namespace, (lba, 1), buf, how, ()).unwrap();
+        let list = self.protection.scatter_list(buf, data.len());
+        self.pair.read_with(&self.namespace, (lba, 1), list, how, ()).unwrap();
         let protection = self.protection;
         self.pair
             .wait(|done| {
                 assert!(done.status.is_success());
-                protection.copy_out(&done.buf, block as usize, 0, &mut data);
+                let buf = ScatterList::from_completed(done.buf).unwrap().into_joined().unwrap();
+                protection.copy_out(&buf, block as usize, 0, &mut data);
             })
             .unwrap();
         self.store(lba, &data, |buf| buf[17] ^= 0x40);
@@ -131,12 +136,14 @@ impl Rig {
             let mut how = self.protection.transfer(lba);
             how.protection.check_application = true;
             how.protection.application_mask = u16::MAX;
-            self.pair.read_joined(&self.namespace, (lba, blocks), buf, how, ()).unwrap();
+            let list = self.protection.scatter_list(buf, PIECE);
+            self.pair.read_with(&self.namespace, (lba, blocks), list, how, ()).unwrap();
             let protection = self.protection;
             let wait = self.pair.wait(|done| {
                 assert!(done.status.is_success(), "{}", done.status);
-                assert_eq!(protection.verify(&done.buf, PIECE, lba), Ok(()));
-                protection.copy_out(&done.buf, PIECE, 0, piece);
+                let buf = ScatterList::from_completed(done.buf).unwrap().into_joined().unwrap();
+                assert_eq!(protection.verify(&buf, PIECE, lba), Ok(()));
+                protection.copy_out(&buf, PIECE, 0, piece);
             });
             wait.unwrap();
         }

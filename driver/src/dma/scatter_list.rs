@@ -1,20 +1,21 @@
-//! The memory of a command that is in more than one place.
+//! The memory of a command that consists of several buffers.
 
 use super::DmaBuf;
 
-/// The memory of one command: its data, in one or more buffers that follow each other in the
-/// transfer, and its metadata, where that is apart from the data.
+/// The memory of one command: its data, in one or more buffers in the order of the transfer, and
+/// its metadata, if it is separate from the data.
 ///
 /// Buffers that begin or end inside a memory page in the middle of the transfer need a controller
-/// with SGLs ([`Controller::has_sgl`](crate::Controller::has_sgl)).
+/// with SGLs ([`Controller::has_sgl`](crate::Controller::has_sgl)). Each buffer begins at a
+/// multiple of 4 bytes.
 ///
-/// Like a [`DmaBuf`] it is owned: it moves into the request, and comes back with the completion,
-/// inside of the completion's buffer. Made once, it can be used again and again.
+/// Like a [`DmaBuf`] a list is owned: it moves into the command, and comes back inside of the
+/// completion's buffer. It can be reused without further allocations.
 #[derive(Debug)]
-// The parts are in an empty buffer, so that a completion has one kind of memory and no more.
+// The buffers are in an empty `DmaBuf`, so that a completion has one kind of memory.
 pub struct ScatterList(DmaBuf);
 
-/// What an empty buffer carries.
+/// The buffers that an empty `DmaBuf` carries.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     data: Vec<DmaBuf>,
@@ -23,36 +24,46 @@ pub(super) struct Memory {
 }
 
 impl ScatterList {
-    /// Data, and metadata, which is contiguous.
+    /// A list of data buffers, and of a contiguous metadata buffer.
     pub fn new(data: Vec<DmaBuf>, metadata: Option<DmaBuf>) -> Self {
         Self::labelled(data, metadata, 0)
     }
 
-    /// The same with a number, by which their owner knows them again when they come back.
+    /// A list with a number, by which its owner identifies it in a completion.
     pub fn labelled(data: Vec<DmaBuf>, metadata: Option<DmaBuf>, label: u64) -> Self {
         Self(DmaBuf::carrying(Memory { data, metadata, label }))
     }
 
-    /// The number that they were made with; else 0.
+    /// A list of one buffer: `buf[..data_len]` is the data, and the rest, if there is any, is the
+    /// metadata. [`into_joined`](Self::into_joined) returns the buffer.
+    pub fn split_at(mut buf: DmaBuf, data_len: usize) -> Self {
+        match buf.split_to(data_len) {
+            Some(data) if !buf.is_empty() => Self::new(vec![data], Some(buf)),
+            Some(data) => Self::new(vec![data], None),
+            None => Self::from(buf),
+        }
+    }
+
+    /// Label of the list; 0 if it was created without one.
     pub fn label(&self) -> u64 {
         self.0.carried().map_or(0, |memory| memory.label)
     }
 
-    /// Takes the parts out of the buffer of a completion.
+    /// Extracts the list from the buffer of a completion.
     ///
     /// # Errors
-    /// Gives the buffer back if its command was not given parts, or if they were given up.
+    /// Returns the buffer if the command had no list, or if its memory is lost.
     pub fn from_completed(buf: DmaBuf) -> Result<Self, DmaBuf> {
         if buf.carried().is_some() { Ok(Self(buf)) } else { Err(buf) }
     }
 
-    /// An empty buffer that carries the parts, as a completion has it.
+    /// Returns an empty buffer that carries the list, as completions have it.
     pub fn into_completed(self) -> DmaBuf {
         self.0
     }
 
-    /// Adds data at the end, and metadata if there is none yet. Where other data was
-    /// [removed](Self::remove) before, this takes no memory.
+    /// Appends data, and adds metadata if there is none yet. This allocates no memory if data was
+    /// [removed](Self::remove) before.
     pub fn insert(&mut self, data: DmaBuf, metadata: Option<DmaBuf>) {
         if let Some(memory) = self.0.carried_mut() {
             memory.data.push(data);
@@ -60,43 +71,55 @@ impl ScatterList {
         }
     }
 
-    /// Takes the last data out, and the metadata.
+    /// Removes the last data buffer, and the metadata.
     pub fn remove(&mut self) -> (Option<DmaBuf>, Option<DmaBuf>) {
         self.0
             .carried_mut()
             .map_or((None, None), |memory| (memory.data.pop(), memory.metadata.take()))
     }
 
-    /// The data.
+    /// Data buffers.
     pub fn data(&self) -> &[DmaBuf] {
         self.0.carried().map_or(&[], |memory| &memory.data)
     }
 
-    /// The data, to be filled.
+    /// Data buffers, mutable.
     pub fn data_mut(&mut self) -> &mut [DmaBuf] {
         self.0.carried_mut().map_or(&mut [], |memory| &mut memory.data)
     }
 
-    /// Bytes of data.
+    /// Number of bytes of data.
     pub fn data_len(&self) -> usize {
         self.data().iter().map(DmaBuf::len).sum()
     }
 
-    /// The metadata.
+    /// Metadata buffer.
     pub fn metadata(&self) -> Option<&DmaBuf> {
         self.0.carried()?.metadata.as_ref()
     }
 
-    /// The metadata, to be filled.
+    /// Metadata buffer, mutable.
     pub fn metadata_mut(&mut self) -> Option<&mut DmaBuf> {
         self.0.carried_mut()?.metadata.as_mut()
     }
 
-    /// The buffers of the data, and that of the metadata.
+    /// Returns the data buffers and the metadata buffer.
     pub fn into_inner(mut self) -> (Vec<DmaBuf>, Option<DmaBuf>) {
         let Memory { data, metadata, .. } =
             self.0.carried_mut().map(std::mem::take).unwrap_or_default();
         (data, metadata)
+    }
+
+    /// Joins data and metadata that are consecutive parts of one buffer. `None`, and the memory is
+    /// freed, if they are not.
+    pub fn into_joined(self) -> Option<DmaBuf> {
+        let (data, metadata) = self.into_inner();
+        let mut buffers = data.into_iter().chain(metadata);
+        let mut joined = buffers.next()?;
+        for buf in buffers {
+            joined.join(buf).ok()?;
+        }
+        Some(joined)
     }
 }
 

@@ -219,9 +219,9 @@ impl AsyncQueue {
             Ok(Completion { buf, status, .. }) if status.is_success() => Ok(buf),
             Ok(Completion { buf, status, .. }) => {
                 let error = Error::Command { command: "Dataset Management", status };
-                Err(Failed { error, memory: Some(buf) })
+                Err(Failed { error, payload: Some(buf) })
             }
-            Err(rejected) => Err(rejected.into()),
+            Err(Rejected { error, payload }) => Err(Failed { error, payload: Some(payload) }),
         }
     }
 

@@ -166,7 +166,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
 
     /// Keeps the bounce buffer of a transfer that failed, and returns the error.
     fn keep(&mut self, failed: Failed<Error, DmaBuf>) -> Result<DmaBuf> {
-        if let Some(buf) = failed.memory {
+        if let Some(buf) = failed.payload {
             self.bounce.put(buf);
         }
         Err(failed.error)
@@ -263,7 +263,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
             true => split.completed(done.buf, done.status),
             false => others(done),
         });
-        waited.map(drop).map_err(|error| Failed { error, memory: None })
+        waited.map(drop).map_err(|error| Failed { error, payload: None })
     }
 
     /// Executes one command without data.

@@ -107,13 +107,11 @@ impl Served {
 
     /// The list of one buffer: data with metadata after each block, or data of all blocks before
     /// the metadata of all blocks.
-    fn list(&self, blocks: u32, mut buf: DmaBuf) -> ScatterList {
-        let (data, _) = self.format.lengths(blocks);
-        if self.format.extended || buf.len() <= data {
-            return ScatterList::from(buf);
+    fn list(&self, blocks: u32, buf: DmaBuf) -> ScatterList {
+        match self.format.extended {
+            true => ScatterList::from(buf),
+            false => ScatterList::split_at(buf, self.format.lengths(blocks).0),
         }
-        let front = buf.split_to(data).unwrap();
-        ScatterList::new(vec![front], Some(buf))
     }
 
     fn read(&mut self, range: (u64, u32), buf: DmaBuf, how: CommandOptions, context: u32) {
@@ -150,7 +148,7 @@ impl Served {
     /// [`done`](Self::done), with the buffer put together again.
     fn done_joined(&mut self) -> Completion<u32> {
         let done = self.done();
-        let buf = joined(ScatterList::from_completed(done.buf).unwrap());
+        let buf = ScatterList::from_completed(done.buf).unwrap().into_joined().unwrap();
         Completion { buf, ..done }
     }
 
@@ -159,7 +157,7 @@ impl Served {
         let list = self.list(range.1, buf);
         let rejected = self.queue.write_with(&self.namespace, range, list, how, 5).unwrap_err();
         let (list, context) = rejected.payload;
-        let buf = joined(list);
+        let buf = list.into_joined().unwrap();
         assert_eq!((buf.iova(), buf.len(), context), (iova, len, 5));
         let namespace = self.namespace.clone();
         let list = self.list(range.1, buf);
@@ -167,16 +165,6 @@ impl Served {
         assert_eq!(read.error.to_string(), rejected.error.to_string());
         read.error
     }
-}
-
-/// Data and metadata of a list that [`Served::list`] made.
-fn joined(list: ScatterList) -> DmaBuf {
-    let (mut data, metadata) = list.into_inner();
-    let mut buf = data.pop().unwrap();
-    if let Some(metadata) = metadata {
-        buf.join(metadata).unwrap();
-    }
-    buf
 }
 
 #[test]

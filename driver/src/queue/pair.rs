@@ -388,6 +388,12 @@ impl<T> QueuePair<T> {
         self.polls_until_check != 0
     }
 
+    /// Makes the next empty poll run the health check.
+    pub(super) fn check_at_next_poll(&mut self) {
+        self.idle_polls += u64::from(self.granted_polls - self.polls_until_check);
+        (self.granted_polls, self.polls_until_check) = (1, 1);
+    }
+
     #[cold]
     #[inline(never)]
     fn run_health_check(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {

@@ -41,7 +41,7 @@ impl SplitTransfer {
     ) -> Result<Self, Failed<Error, DmaBuf>> {
         let blocks = match namespace.check_bytes(lba, buf.len() as u64) {
             Ok(blocks) => blocks,
-            Err(error) => return Err(Failed { error, memory: Some(buf) }),
+            Err(error) => return Err(Failed { error, payload: Some(buf) }),
         };
         Ok(Self {
             iova: buf.iova(),
@@ -139,7 +139,7 @@ impl SplitTransfer {
         let (complete, error) = (self.next == self.end, self.failed.map(|(_, error)| error));
         match (self.buffer.finish().ok(), error) {
             (Some(buf), None) if complete => Ok(buf),
-            (memory, error) => Err(Failed { error: error.unwrap_or(missing), memory }),
+            (payload, error) => Err(Failed { error: error.unwrap_or(missing), payload }),
         }
     }
 }

@@ -109,14 +109,16 @@ impl<T> QueuePair<T> {
     /// Otherwise a completion is ready for [`poll`](Self::poll), a reset is due in
     /// [`check`](Self::check), or there is no eventfd.
     ///
-    /// Sleep for at most 100 ms while commands are in flight, and call `check` afterwards, because
-    /// nothing else notices a controller that is gone, or a command that is overdue.
+    /// Sleep for at most 100 ms while commands are in flight, and call `poll` afterwards. A poll
+    /// that finds nothing then runs the health check, because nothing else notices a controller
+    /// that is gone, or a command that is overdue.
     pub fn prepare_to_sleep(&mut self) -> bool {
         self.ring();
         let Some(event) = self.event() else { return false };
         // In this order: a completion that is posted after the look at the ring signals the eventfd
         // again, and the look finds earlier completions.
         event.clear();
+        self.check_at_next_poll();
         !self.is_ready() && self.is_current()
     }
 }

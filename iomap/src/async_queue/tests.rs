@@ -1,10 +1,10 @@
 //! Futures over a mock of a device, with an executor that polls only what was woken.
 
 use std::cell::Cell;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Wake;
+use std::task::{Context, Poll, Wake, Waker};
 
 use super::*;
 use crate::contract::mapper::Mapping;

@@ -77,7 +77,6 @@ impl IoArgs {
 }
 
 /// The memory of a request. It moves in, and comes back with the result.
-#[derive(Debug)]
 #[non_exhaustive]
 pub enum Memory {
     /// One DMA buffer: no copy.
@@ -118,6 +117,18 @@ impl Memory {
     }
 }
 
+impl fmt::Debug for Memory {
+    /// Writes the length of the memory, never its contents.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Self::Dma(_) => "Dma",
+            Self::Vectored(_) => "Vectored",
+            Self::Bytes(_) => "Bytes",
+        };
+        write!(f, "{kind}({} bytes)", self.len())
+    }
+}
+
 impl From<DmaBuf> for Memory {
     #[inline]
     fn from(buf: DmaBuf) -> Self {
@@ -149,41 +160,10 @@ pub struct Done<E> {
     pub memory: Option<Memory>,
 }
 
-/// A request that was not submitted, or that failed, with its memory.
-#[derive(thiserror::Error)]
-#[error("{error}")]
-pub struct Rejected<E: std::error::Error, P = Memory> {
-    /// The reason.
-    pub error: E,
-    /// The memory of the request.
-    pub payload: P,
-}
+/// A request that was not submitted, or failed, with its memory.
+pub type Rejected<E, P = Memory> = nvio_driver::Rejected<E, P>;
 
 /// A request that failed after the caller waited for it. After an error of a read the contents of
 /// the memory are undefined. The payload is `None` if the device may still access the memory: it
 /// is not reused before the controller is closed.
 pub type Failed<E> = Rejected<E, Option<Memory>>;
-
-impl<E: std::error::Error> fmt::Debug for Rejected<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        rejected(f, &self.error, self.payload.len())
-    }
-}
-
-impl<E: std::error::Error> fmt::Debug for Failed<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        rejected(f, &self.error, self.payload.as_ref().map_or(0, Memory::len))
-    }
-}
-
-/// Writes a rejection without the contents of its memory.
-fn rejected(
-    f: &mut fmt::Formatter<'_>,
-    error: &dyn std::error::Error,
-    payload_bytes: usize,
-) -> fmt::Result {
-    f.debug_struct("Rejected")
-        .field("error", &error)
-        .field("payload_bytes", &payload_bytes)
-        .finish()
-}

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 
-use nvio_driver::DmaBuf;
 use nvio_driver::spec::Status;
+use nvio_driver::{DmaBuf, Handler, Rejected};
 
 use crate::error::Error;
 
@@ -90,21 +90,6 @@ pub enum BioError {
 // It goes through the path of those that do not fail: in a register.
 const _: () = assert!(size_of::<Result<(), BioError>>() <= 8);
 
-/// A bio that was not taken.
-#[derive(Debug)]
-pub struct Refused<C> {
-    /// [`Error::Busy`] when the queue is full; everything else is final.
-    pub error: Error,
-    /// The bio, as it was.
-    pub bio: Bio<C>,
-}
-
-/// Takes what is done. A trait and no closure, so that the method can be inlined for certain.
-pub trait Settle<C> {
-    /// A bio or a flush is done.
-    fn settle(&mut self, done: BioDone<C>);
-}
-
 /// A queue to one device, for one thread. Its methods are on the I/O path. `C` comes back with what
 /// is done.
 pub trait Queue<C> {
@@ -163,9 +148,9 @@ pub trait Queue<C> {
     /// Accepts a bio. The device may start it as late as the next [`ring`](Self::ring).
     ///
     /// # Errors
-    /// [`Refused`] returns the bio: [`Error::Busy`] if the queue is full; [`Error::ReadOnly`] if the
-    /// bio is a write and the queue is no [`WriteQueue`].
-    fn submit(&mut self, bio: Bio<C>) -> Result<(), Refused<C>>;
+    /// Returns the bio: with [`Error::Busy`] if [`capacity`](Self::capacity) bios are in flight; with
+    /// [`Error::ReadOnly`] if the bio is a write and the queue is no [`WriteQueue`].
+    fn submit(&mut self, bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>>;
 
     /// Whether [`read_page`](Self::read_page) may serve.
     fn has_pages(&self) -> bool {
@@ -187,13 +172,13 @@ pub trait Queue<C> {
     ///
     /// # Errors
     /// Gives the tag back, with the reason.
-    fn flush(&mut self, tag: C) -> Result<(), (Error, C)>;
+    fn flush(&mut self, tag: C) -> Result<(), Rejected<Error, C>>;
 
     /// Shows the device what was taken.
     fn ring(&mut self);
 
-    /// Hands at most `limit` of what is done to `settle`, and tells how many. Does not wait.
-    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize;
+    /// Hands at most `limit` of what is done to `handler`, and tells how many. Does not wait.
+    fn poll(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize;
 
     /// Rings, waits until something is done, hands all that is to `done`, and tells how many; 0
     /// when nothing is in flight.

@@ -8,7 +8,7 @@ use nvio_driver::{
     Rejected,
 };
 
-use crate::device::bio::{Bio, BioDone, BioError, BioOp, PAGE, Queue, Refused, Settle, WriteQueue};
+use crate::device::bio::{Bio, BioDone, BioError, BioOp, PAGE, Queue, WriteQueue};
 use crate::device::disk::{Disk, DiskAccess, WritableDisk};
 use crate::device::protection::bios::ProtectedBios;
 use crate::error::Error;
@@ -95,21 +95,30 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
     /// The refusal of a bio that begins inside of a block.
     #[cold]
     #[inline(never)]
-    fn misaligned(&self, bio: Bio<C>) -> Refused<C> {
+    fn misaligned(&self, bio: Bio<C>) -> Rejected<Error, Bio<C>> {
         let (pos, length, align) = (bio.addr, bio.buf.len() as u64, self.block_mask + 1);
-        Refused { error: Error::Misaligned { pos, length, align }, bio }
+        Rejected { error: Error::Misaligned { pos, length, align }, payload: bio }
     }
 
     #[cold]
     #[inline(never)]
-    fn refused(&self, rejected: Rejected<C>, op: BioOp, addr: u64, fua: bool) -> Refused<C> {
-        let Rejected { error, buf, context: tag } = rejected;
-        self.outside(Refused { error: from_driver(error), bio: Bio { op, addr, buf, tag, fua } })
+    fn refused(
+        &self,
+        rejected: Rejected<DriverError, (DmaBuf, C)>,
+        op: BioOp,
+        addr: u64,
+        fua: bool,
+    ) -> Rejected<Error, Bio<C>> {
+        let Rejected { error, payload: (buf, tag) } = rejected;
+        self.outside(Rejected {
+            error: from_driver(error),
+            payload: Bio { op, addr, buf, tag, fua },
+        })
     }
 
     /// What is outside of the namespace as the disk has it is outside of the disk.
-    fn outside(&self, refused: Refused<C>) -> Refused<C> {
-        let Refused { error, bio } = refused;
+    fn outside(&self, refused: Rejected<Error, Bio<C>>) -> Rejected<Error, Bio<C>> {
+        let Rejected { error, payload: bio } = refused;
         let error = match error {
             Error::Driver(DriverError::OutOfRange { .. }) => {
                 let (addr, length) = (bio.addr, bio.buf.len() as u64);
@@ -117,7 +126,7 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
             }
             error => error,
         };
-        Refused { error, bio }
+        Rejected { error, payload: bio }
     }
 
     /// Most bytes of a bio at a place, where there is a boundary. It is the namespace's, which a
@@ -183,7 +192,7 @@ impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
 
     // Always: it is on the path of each read.
     #[inline(always)]
-    fn submit(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+    fn submit(&mut self, bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>> {
         if bio.op == BioOp::Write {
             return self.write(bio);
         }
@@ -207,11 +216,11 @@ impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
         }
     }
 
-    fn flush(&mut self, tag: C) -> Result<(), (Error, C)> {
+    fn flush(&mut self, tag: C) -> Result<(), Rejected<Error, C>> {
         let namespace = &self.disk.as_ref().namespace;
-        self.pair
-            .flush(namespace, tag)
-            .map_err(|rejected| (from_driver(rejected.error), rejected.context))
+        self.pair.flush(namespace, tag).map_err(|Rejected { error, payload: ((), payload) }| {
+            Rejected { error: from_driver(error), payload }
+        })
     }
 
     #[inline]
@@ -220,11 +229,11 @@ impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
     }
 
     #[inline(always)]
-    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+    fn poll(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize {
         if self.guarded.is_some() {
-            return self.poll_guarded(limit, settle);
+            return self.poll_guarded(limit, handler);
         }
-        self.pair.poll_with(limit, &mut Settling(settle))
+        self.pair.poll_with(limit, &mut Bios(handler))
     }
 
     fn wait(&mut self, mut done: impl FnMut(BioDone<C>)) -> Result<usize, Error> {
@@ -253,13 +262,13 @@ impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
 
 impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {}
 
-/// Makes bios of completions.
-struct Settling<'s, S>(&'s mut S);
+/// Passes the completions of a queue pair to a handler of bios.
+struct Bios<'h, H>(&'h mut H);
 
-impl<C, S: Settle<C>> Handler<C> for Settling<'_, S> {
+impl<C, H: Handler<BioDone<C>>> Handler<Completion<C>> for Bios<'_, H> {
     #[inline(always)]
     fn completed(&mut self, completion: Completion<C>) {
-        self.0.settle(completed(completion));
+        self.0.completed(completed(completion));
     }
 }
 
@@ -270,14 +279,14 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
     fn read_guarded(
         &mut self,
         lba: u64,
-        rejected: Rejected<C>,
+        rejected: Rejected<DriverError, (DmaBuf, C)>,
         addr: u64,
-    ) -> Result<(), Refused<C>> {
+    ) -> Result<(), Rejected<Error, Bio<C>>> {
         let Self { pair, disk, guarded, .. } = self;
         let Some(guarded) = guarded else {
             return Err(self.refused(rejected, BioOp::Read, addr, false));
         };
-        let Rejected { buf, context: tag, .. } = rejected;
+        let (buf, tag) = rejected.payload;
         let bio = Bio { op: BioOp::Read, addr, buf, tag, fua: false };
         let namespace = &disk.as_ref().namespace;
         let submitted = guarded.submit(bio, lba, |range, parts, how, tag| {
@@ -287,11 +296,11 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
     }
 
     #[inline]
-    fn write(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+    fn write(&mut self, bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>> {
         let Some(lba) = self.locate(bio.addr) else { return Err(self.misaligned(bio)) };
         let Self { pair, disk, guarded, .. } = self;
         let Some(disk) = disk.writable() else {
-            return Err(Refused { error: Error::ReadOnly, bio });
+            return Err(Rejected { error: Error::ReadOnly, payload: bio });
         };
         let namespace = &disk.namespace;
         if let Some(guarded) = guarded {
@@ -310,10 +319,10 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
 
     #[cold]
     #[inline(never)]
-    fn poll_guarded(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+    fn poll_guarded(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize {
         let Self { pair, guarded, .. } = self;
         pair.poll(limit, |completion| {
-            settle.settle(match guarded {
+            handler.completed(match guarded {
                 Some(guarded) => guarded.complete(completion),
                 None => completed(completion),
             });

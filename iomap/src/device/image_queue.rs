@@ -7,9 +7,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use nvio_driver::{Arena, DmaBuf};
+use nvio_driver::{Arena, DmaBuf, Handler, Rejected};
 
-use crate::device::bio::{Bio, BioDone, BioError, BioOp, Queue, Refused, Settle, WriteQueue};
+use crate::device::bio::{Bio, BioDone, BioError, BioOp, Queue, WriteQueue};
 use crate::error::Error;
 
 /// Logical block of an image, as a power of two.
@@ -252,22 +252,22 @@ impl<T: Image, C> Queue<C> for ImageQueue<T, C> {
         TRANSFER_BYTES_MAX
     }
 
-    fn submit(&mut self, mut bio: Bio<C>) -> Result<(), Refused<C>> {
+    fn submit(&mut self, mut bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>> {
         if let Err(error) = self.check(&bio) {
-            return Err(Refused { error, bio });
+            return Err(Rejected { error, payload: bio });
         }
         let result = self.execute(&mut bio).map_err(|error| system_error(&error));
         self.done.push_back(BioDone { tag: bio.tag, buf: bio.buf, result });
         Ok(())
     }
 
-    fn flush(&mut self, tag: C) -> Result<(), (Error, C)> {
+    fn flush(&mut self, tag: C) -> Result<(), Rejected<Error, C>> {
         if self.done.len() >= self.depth {
-            return Err((Error::Busy, tag));
+            return Err(Rejected { error: Error::Busy, payload: tag });
         }
         let buf = match self.arena.alloc(0) {
             Ok(empty) => empty,
-            Err(error) => return Err((error.into(), tag)),
+            Err(error) => return Err(Rejected { error: error.into(), payload: tag }),
         };
         let result = self.image.flush().map_err(|error| system_error(&error));
         self.done.push_back(BioDone { tag, buf, result });
@@ -276,9 +276,9 @@ impl<T: Image, C> Queue<C> for ImageQueue<T, C> {
 
     fn ring(&mut self) {}
 
-    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+    fn poll(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize {
         let count = self.done.len().min(limit);
-        self.done.drain(..count).for_each(|done| settle.settle(done));
+        self.done.drain(..count).for_each(|done| handler.completed(done));
         count
     }
 

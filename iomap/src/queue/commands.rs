@@ -1,7 +1,7 @@
 //! The commands of a request of the generic path: to blocks that are there, with the caller's memory
 //! or private memory, and with zeroes beside them.
 
-use nvio_driver::DmaBuf;
+use nvio_driver::{BOUNCE_BYTES_MAX, DmaBuf};
 
 use crate::contract::io_args::IoFlags;
 use crate::contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind};
@@ -9,7 +9,6 @@ use crate::contract::open_file::OpenFile;
 use crate::device::bio::{Bio, BioError, BioOp, Direction, Queue};
 use crate::error::Error;
 use crate::memory::borrowed::BorrowedMemory;
-use crate::memory::bounce::BOUNCE_BYTES_MAX;
 use crate::memory::request_memory::RequestMemory;
 use crate::queue::file_queue::FileQueue;
 use crate::queue::generic::{Part, is_multiple, to_usize};
@@ -200,8 +199,9 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         user: &mut impl BorrowedMemory,
     ) -> Result<(DmaBuf, usize), Error> {
         loop {
-            let taken = self.state.bounce.take_some(&mut self.queue, want, least);
-            match taken {
+            let Self { queue, state } = self;
+            let taken = state.bounce.take_some(want, least, |bytes| queue.alloc(bytes));
+            match taken.map_err(|_| Error::NoMemory) {
                 // What is in flight gives its memory back.
                 Err(_) if !nowait && self.take_some(user)? > 0 => {}
                 taken => return taken,
@@ -297,14 +297,14 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
                     return Ok(());
                 }
                 Err(refused) if matches!(refused.error, Error::Busy) && may_wait => {
-                    bio = refused.bio;
+                    bio = refused.payload;
                     match self.take_some(user) {
                         Ok(0) => return Err((Error::Busy.into(), bio.buf)),
                         Ok(_) => {}
                         Err(error) => return Err((error.into(), bio.buf)),
                     }
                 }
-                Err(refused) => return Err((refused.error.into(), refused.bio.buf)),
+                Err(refused) => return Err((refused.error.into(), refused.payload.buf)),
             }
         }
     }

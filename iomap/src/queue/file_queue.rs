@@ -3,16 +3,14 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 
-use nvio_driver::DmaBuf;
+use nvio_driver::{BouncePool, DmaBuf, Handler, Pool, Rejected};
 
 use crate::contract::io_args::{Done, Memory};
 use crate::contract::open_file::OpenFile;
-use crate::device::bio::{BioDone, PAGE, Queue, Settle};
+use crate::device::bio::{BioDone, PAGE, Queue};
 use crate::error::Error;
 use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
-use crate::memory::bounce::BouncePool;
 use crate::queue::counters::Counters;
-use crate::queue::pool::Pool;
 use crate::queue::state::{Mode, QueueState, Work};
 use crate::queue::tag::Tag;
 
@@ -110,13 +108,13 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// What is done and succeeded is handed out at once; the rest, and what needs work of the
     /// filesystem or a flush, by the next call.
     #[inline]
-    pub fn poll(&mut self, limit: usize, done: impl FnMut(Done<I::Error>)) -> usize {
-        self.poll_with(limit, &mut Closure(done))
+    pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Done<I::Error>)) -> usize {
+        self.poll_with(limit, &mut done)
     }
 
     /// The same as [`poll`](Self::poll), for a handler whose method is to be inlined for certain.
     #[inline]
-    pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<I::Error>) -> usize {
+    pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<Done<I::Error>>) -> usize {
         let mut stuck = 0;
         if self.state.is_waiting() {
             self.work(usize::MAX);
@@ -240,32 +238,16 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
                     request.refs = 1;
                     return true;
                 }
-                Err((Error::Busy, _)) => {
+                Err(Rejected { error: Error::Busy, .. }) => {
                     request.flush = true;
                     state.deferred.push_back(Work::Request(index));
                     return false;
                 }
-                Err((error, _)) => request.fail(error),
+                Err(Rejected { error, .. }) => request.fail(error),
             }
         }
         state.finish(index);
         false
-    }
-}
-
-/// Takes results; see [`FileQueue::poll_with`]. The compiler decides whether a closure is called or
-/// inlined; the method of this can be marked `#[inline(always)]`.
-pub trait Handler<E> {
-    /// A request is done.
-    fn done(&mut self, done: Done<E>);
-}
-
-struct Closure<F>(F);
-
-impl<E, F: FnMut(Done<E>)> Handler<E> for Closure<F> {
-    #[inline]
-    fn done(&mut self, done: Done<E>) {
-        (self.0)(done);
     }
 }
 
@@ -277,9 +259,9 @@ struct Settling<'c, I: OpenFile, H> {
     handler: &'c mut H,
 }
 
-impl<I: OpenFile, H: Handler<I::Error>> Settle<Tag<I>> for Settling<'_, I, H> {
+impl<I: OpenFile, H: Handler<Done<I::Error>>> Handler<BioDone<Tag<I>>> for Settling<'_, I, H> {
     #[inline(always)]
-    fn settle(&mut self, bio: BioDone<Tag<I>>) {
+    fn completed(&mut self, bio: BioDone<Tag<I>>) {
         // Those that are waited for do not end here, unless their submitter gave up.
         if bio.result.is_err() || bio.tag.in_flight.is_none() {
             self.kept += 1;
@@ -290,7 +272,7 @@ impl<I: OpenFile, H: Handler<I::Error>> Settle<Tag<I>> for Settling<'_, I, H> {
         drop(tag.in_flight);
         let memory = Some(Memory::Dma(buf));
         let result = Ok(memory.as_ref().map_or(0, Memory::len));
-        self.handler.done(Done { token: tag.id, result, memory });
+        self.handler.completed(Done { token: tag.id, result, memory });
     }
 }
 
@@ -300,8 +282,8 @@ struct Keeping<'c, I: OpenFile, U> {
     user: &'c mut U,
 }
 
-impl<I: OpenFile, U: BorrowedMemory> Settle<Tag<I>> for Keeping<'_, I, U> {
-    fn settle(&mut self, bio: BioDone<Tag<I>>) {
+impl<I: OpenFile, U: BorrowedMemory> Handler<BioDone<Tag<I>>> for Keeping<'_, I, U> {
+    fn completed(&mut self, bio: BioDone<Tag<I>>) {
         self.state.keep(bio, self.user);
     }
 }

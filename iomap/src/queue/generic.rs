@@ -272,7 +272,9 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     {
         let (at, bytes) = (to_usize(part.at), to_usize(part.n));
         let whole = bytes.next_multiple_of(1 << self.queue.block_shift());
-        let mut buf = self.state.bounce.take(&mut self.queue, whole)?;
+        let Self { queue, state } = self;
+        let taken = state.bounce.take(whole, |bytes| queue.alloc(bytes));
+        let mut buf = taken.map_err(|_| Error::NoMemory)?;
         let Some(request) = self.state.requests.get_mut(part.request) else { return Ok(()) };
         let nofault = request.io.flags.contains(IoFlags::NOFAULT);
         let result = if D::WRITE {

@@ -5,7 +5,6 @@ pub(crate) mod counters;
 pub(crate) mod disk_reader;
 pub(crate) mod file_queue;
 pub(crate) mod generic;
-pub(crate) mod pool;
 mod read;
 pub(crate) mod request;
 pub(crate) mod simple;

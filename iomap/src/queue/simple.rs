@@ -1,13 +1,13 @@
 //! A read that is one command, with no state but what goes with that: the simple path, which takes
 //! one block or less, and the first attempt of the generic one.
 
-use nvio_driver::DmaBuf;
+use nvio_driver::{DmaBuf, Rejected};
 
 use crate::contract::io_args::{IoArgs, IoFlags};
 use crate::contract::iter::serves;
 use crate::contract::mapper::{Mapper, Mapping, MappingFlags, MappingKind};
 use crate::contract::open_file::{InFlight, OpenFile};
-use crate::device::bio::{Bio, BioOp, PAGE, Queue, Refused};
+use crate::device::bio::{Bio, BioOp, PAGE, Queue};
 use crate::error::Error;
 use crate::memory::request_memory::DWORD;
 use crate::queue::counters::Reason;
@@ -104,7 +104,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         tag: Tag<I>,
     ) -> Result<(), (Stopped<I>, DmaBuf)> {
         let read = self.queue.submit(Bio { op: BioOp::Read, addr, buf, tag, fua: false });
-        read.map_err(|Refused { error, bio }| (Stopped::Queue(error), bio.buf))
+        read.map_err(|Rejected { error, payload: bio }| (Stopped::Queue(error), bio.buf))
     }
 
     /// Submits a read of all of `buf`, if it is at most `most` bytes and one command, and returns
@@ -157,7 +157,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             let bio = Bio { op: BioOp::Read, addr, buf, tag: tag(in_flight), fua: false };
             match self.queue.submit(bio) {
                 Ok(()) => return taken(self),
-                Err(Refused { error, bio }) => (Stopped::Queue(error), bio.buf),
+                Err(Rejected { error, payload: bio }) => (Stopped::Queue(error), bio.buf),
             }
         };
         stopped(self, file, why, buf)

@@ -2,17 +2,14 @@
 
 use std::collections::VecDeque;
 
-use nvio_driver::DmaBuf;
+use nvio_driver::{BouncePool, DmaBuf, Handler, Pool};
 
 use crate::contract::io_args::{Done, Memory};
 use crate::contract::open_file::{InFlight, OpenFile};
 use crate::device::bio::{BioDone, BioError, PAGE};
 use crate::error::Error;
 use crate::memory::borrowed::BorrowedMemory;
-use crate::memory::bounce::BouncePool;
 use crate::queue::counters::Counters;
-use crate::queue::file_queue::Handler;
-use crate::queue::pool::Pool;
 use crate::queue::request;
 use crate::queue::request::Request;
 use crate::queue::tag::{Part, Tag, WAITED};
@@ -123,9 +120,13 @@ impl<I: OpenFile> QueueState<I> {
 
     /// Hands out what was kept.
     #[inline(never)]
-    pub(crate) fn hand_out(&mut self, limit: usize, handler: &mut impl Handler<I::Error>) -> usize {
+    pub(crate) fn hand_out(
+        &mut self,
+        limit: usize,
+        handler: &mut impl Handler<Done<I::Error>>,
+    ) -> usize {
         let ready = std::iter::from_fn(|| self.ready.pop_front());
-        let count = ready.take(limit).map(|done| handler.done(done)).count();
+        let count = ready.take(limit).map(|done| handler.completed(done)).count();
         self.count_results();
         count
     }

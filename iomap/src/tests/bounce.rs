@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::memory::borrowed::{Cursor, Sink, Source};
-use crate::memory::bounce::BOUNCE_BYTES_MAX;
 use crate::tests::mock::{Command, Event};
+use nvio_driver::BOUNCE_BYTES_MAX;
 
 /// Memory that cannot be accessed from some byte on.
 pub(super) struct Torn<T> {

@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::sync::Mutex;
 
 use nvio_driver::spec::Status;
-use nvio_driver::{Arena, DmaBuf};
+use nvio_driver::{Arena, DmaBuf, Handler, Rejected};
 
 use crate::contract::mapper::{Mapper, Mapping, Op};
 use crate::contract::open_file::{EndIo, FileRef, OpenFile, Report};
-use crate::device::bio::{Bio, BioDone, BioError, BioOp, Queue, Refused, Settle, WriteQueue};
+use crate::device::bio::{Bio, BioDone, BioError, BioOp, Queue, WriteQueue};
 use crate::error::{Error, FileError};
 
 /// Which part failed.
@@ -414,24 +414,25 @@ impl<C> MockQueue<C> {
         self.in_flight.len()
     }
 
-    fn take(&mut self, command: Command, bio: Bio<C>) -> Result<(), Refused<C>> {
+    fn take(&mut self, command: Command, bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>> {
         if self.in_flight.len() == self.depth {
-            return Err(Refused { error: Error::Busy, bio });
+            return Err(Rejected { error: Error::Busy, payload: bio });
         }
         if self.journal.fails(Event::Submit(command)) {
-            return Err(Refused { error: Error::Driver(nvio_driver::Error::Gone), bio });
+            return Err(Rejected { error: Error::Driver(nvio_driver::Error::Gone), payload: bio });
         }
         assert!((1..=self.max_transfer).contains(&bio.buf.len()));
         assert!(bio.buf.iova().is_multiple_of(4), "PRP entries");
         let (addr, length, size) = (bio.addr, bio.buf.len() as u64, self.device.len() as u64);
         if !(addr | length).is_multiple_of(512) {
-            return Err(Refused {
-                error: Error::Misaligned { pos: addr, length, align: 512 },
-                bio,
-            });
+            let error = Error::Misaligned { pos: addr, length, align: 512 };
+            return Err(Rejected { error, payload: bio });
         }
         if addr.checked_add(length).is_none_or(|end| end > size) {
-            return Err(Refused { error: Error::OutsideDisk { addr, length, size }, bio });
+            return Err(Rejected {
+                error: Error::OutsideDisk { addr, length, size },
+                payload: bio,
+            });
         }
         self.iovas.push(bio.buf.iova());
         self.in_flight.insert(self.log.len(), (command, bio.buf, bio.tag));
@@ -506,7 +507,7 @@ impl<C> Queue<C> for MockQueue<C> {
         self.max_atomic
     }
 
-    fn submit(&mut self, bio: Bio<C>) -> Result<(), Refused<C>> {
+    fn submit(&mut self, bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>> {
         let (addr, length) = (bio.addr, bio.buf.len());
         let command = match (bio.op, bio.fua) {
             (BioOp::Read, _) => Command::Read(addr, length),
@@ -526,15 +527,16 @@ impl<C> Queue<C> for MockQueue<C> {
             return Err((buf, tag));
         }
         let bio = Bio { op: BioOp::Read, addr, buf, tag, fua: false };
-        self.take(Command::Read(addr, 4096), bio).map_err(|no| (no.bio.buf, no.bio.tag))
+        self.take(Command::Read(addr, 4096), bio).map_err(|no| (no.payload.buf, no.payload.tag))
     }
 
-    fn flush(&mut self, tag: C) -> Result<(), (Error, C)> {
+    fn flush(&mut self, tag: C) -> Result<(), Rejected<Error, C>> {
         if self.in_flight.len() == self.depth {
-            return Err((Error::Busy, tag));
+            return Err(Rejected { error: Error::Busy, payload: tag });
         }
         if self.journal.fails(Event::Submit(Command::Flush)) {
-            return Err((Error::Driver(nvio_driver::Error::Gone), tag));
+            let error = Error::Driver(nvio_driver::Error::Gone);
+            return Err(Rejected { error, payload: tag });
         }
         let empty = self.arena.alloc(0).unwrap();
         self.iovas.push(0);
@@ -547,11 +549,11 @@ impl<C> Queue<C> for MockQueue<C> {
         self.rings += 1;
     }
 
-    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+    fn poll(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize {
         let mut count = 0;
         while count < limit {
             let Some(bio) = self.complete() else { break };
-            settle.settle(bio);
+            handler.completed(bio);
             count += 1;
         }
         count

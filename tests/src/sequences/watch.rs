@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nvio_driver::DmaBuf;
 use nvio_iomap::{
-    Bio, BioDone, BioOp, DiskQueue, Error, Queue, Refused, Settle, WritableDisk, WriteQueue,
+    Bio, BioDone, BioOp, DiskQueue, Error, Handler, Queue, Rejected, WritableDisk, WriteQueue,
 };
 
 use crate::simulation::buffers::span;
@@ -116,7 +116,7 @@ impl<C> Watched<C> {
         seen.total += 1;
     }
 
-    fn refused(&mut self, refused: &Refused<C>, at: Span) {
+    fn refused(&mut self, refused: &Rejected<Error, Bio<C>>, at: Span) {
         let table = Arc::clone(&lock(&self.machine).table);
         returned(&mut lock(&table), &lock(&self.seen).user, at);
         if matches!(refused.error, Error::Busy) {
@@ -174,12 +174,12 @@ impl Ends {
 /// What takes the ends of commands, by way of [`Ends`].
 struct Through<'a, S> {
     ends: Ends,
-    settle: &'a mut S,
+    handler: &'a mut S,
 }
 
-impl<C, S: Settle<C>> Settle<C> for Through<'_, S> {
-    fn settle(&mut self, done: BioDone<C>) {
-        self.settle.settle(self.ends.end(done));
+impl<C, S: Handler<BioDone<C>>> Handler<BioDone<C>> for Through<'_, S> {
+    fn completed(&mut self, done: BioDone<C>) {
+        self.handler.completed(self.ends.end(done));
     }
 }
 
@@ -224,7 +224,7 @@ impl<C> Queue<C> for Watched<C> {
         self.inner.must_bounce()
     }
 
-    fn submit(&mut self, mut bio: Bio<C>) -> Result<(), Refused<C>> {
+    fn submit(&mut self, mut bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>> {
         let (at, write) = (span(&bio.buf), bio.op == BioOp::Write);
         if !write && self.sometimes(Sabotage::LyingRead) {
             bio.addr = 0;
@@ -247,7 +247,7 @@ impl<C> Queue<C> for Watched<C> {
         Ok(())
     }
 
-    fn flush(&mut self, tag: C) -> Result<(), (Error, C)> {
+    fn flush(&mut self, tag: C) -> Result<(), Rejected<Error, C>> {
         lock(&self.seen).total += 1;
         self.inner.flush(tag)
     }
@@ -256,9 +256,9 @@ impl<C> Queue<C> for Watched<C> {
         self.inner.ring();
     }
 
-    fn poll(&mut self, limit: usize, settle: &mut impl Settle<C>) -> usize {
+    fn poll(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize {
         let ends = Ends::of(self);
-        self.inner.poll(limit, &mut Through { ends, settle })
+        self.inner.poll(limit, &mut Through { ends, handler })
     }
 
     fn wait(&mut self, mut done: impl FnMut(BioDone<C>)) -> Result<usize, Error> {

@@ -165,11 +165,11 @@ fn errors_name_the_blocks_and_give_the_buffer_back() {
     let read = |lba, bytes| queue.block_on(queue.read(&served.namespace, lba, served.buf(bytes)));
     let failed = read(0, 500 * 512).unwrap_err();
     assert!(matches!(failed.error, Error::Io { lba: 300, blocks: 32, .. }), "{failed}");
-    assert_eq!(failed.memory.map(|buf| buf.len()), Some(500 * 512));
+    assert_eq!(failed.payload.map(|buf| buf.len()), Some(500 * 512));
     let failed = read(0, 100).unwrap_err();
-    assert!(matches!((failed.error, failed.memory), (Error::Misaligned { .. }, Some(_))));
+    assert!(matches!((failed.error, failed.payload), (Error::Misaligned { .. }, Some(_))));
     let failed = read(SIZE / 512, 512).unwrap_err();
-    assert!(matches!((failed.error, failed.memory), (Error::OutOfRange { .. }, Some(_))));
+    assert!(matches!((failed.error, failed.payload), (Error::OutOfRange { .. }, Some(_))));
     read(0, 300 * 512).unwrap();
     assert!(served.has_all_memory());
 }
@@ -183,7 +183,7 @@ fn a_line_that_is_full_is_an_error_and_keeps_nothing() {
     reads.iter_mut().for_each(|read| start(read.as_mut()));
     let failed = queue.block_on(read(5)).unwrap_err();
     assert!(matches!(failed.error, Error::QueueFull { capacity: 3 }), "{failed}");
-    assert!(failed.memory.is_some());
+    assert!(failed.payload.is_some());
     // A transfer whose first piece waits goes on when it can.
     drop(reads.pop());
     let mut large = Box::pin(queue.read(&served.namespace, 0, served.buf(1 << 20)));
@@ -292,7 +292,7 @@ fn a_reset_ends_what_is_in_flight_and_the_line_goes_on() {
         Box::pin(async move {
             match queue.read(&served.namespace, lba, served.buf(512)).await {
                 Ok(_) => whole.set(whole.get() + 1),
-                Err(Failed { error: Error::Io { status, .. }, memory: Some(_) }) => {
+                Err(Failed { error: Error::Io { status, .. }, payload: Some(_) }) => {
                     assert_eq!(status, status::ABORTED_BY_HOST);
                     aborted.set(aborted.get() + 1);
                 }
@@ -323,11 +323,11 @@ fn a_controller_that_is_gone_ends_every_future() {
         Box::pin(async move {
             match queue.read(&served.namespace, lba, served.buf(512)).await {
                 Ok(_) => {}
-                Err(Failed { error: Error::Io { status, .. }, memory: Some(_) }) => {
+                Err(Failed { error: Error::Io { status, .. }, payload: Some(_) }) => {
                     assert_eq!(status, status::HOST_PATHING_ERROR);
                     pathing.set(pathing.get() + 1);
                 }
-                Err(Failed { error: Error::Gone, memory: Some(_) }) => {
+                Err(Failed { error: Error::Gone, payload: Some(_) }) => {
                     refused.set(refused.get() + 1)
                 }
                 Err(failed) => panic!("{failed}"),

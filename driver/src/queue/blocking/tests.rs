@@ -111,7 +111,7 @@ fn any_bytes_are_read_and_whole_blocks_written() {
     assert!(matches!(refused, Err(Error::OutOfRange { .. })));
     let refused = blocking.read(&namespace, 0, controller.alloc(513).unwrap()).unwrap_err();
     assert!(matches!(refused.error, Error::Misaligned { .. }));
-    assert_eq!(refused.memory.map(|buf| buf.len()), Some(513));
+    assert_eq!(refused.payload.map(|buf| buf.len()), Some(513));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn an_error_names_the_command_of_the_lowest_block_and_the_buffer_comes_back() {
         panic!("{failed}");
     };
     assert_eq!(status.bare(), status::UNRECOVERED_READ_ERROR);
-    let buf = failed.memory.unwrap();
+    let buf = failed.payload.unwrap();
     assert_eq!((buf.len(), blocking.queue.in_flight()), (1000 * BLOCK, 0));
     // What does not touch the bad blocks works, with the same buffer.
     blocking.read(&namespace, 1000, buf).unwrap();
@@ -146,7 +146,7 @@ fn no_command_is_queued_after_an_error() {
     let buf = controller.alloc(640 << 10).unwrap();
     let failed = queue.blocking(0, drop).read(&namespace, 0, buf).unwrap_err();
     assert!(matches!(failed.error, Error::Io { lba: 0, blocks: MOST, .. }));
-    assert_eq!((queue.counters().submitted, failed.memory.is_some()), (1, true));
+    assert_eq!((queue.counters().submitted, failed.payload.is_some()), (1, true));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_command_that_is_lost_ends_in_its_bound() {
     let buf = controller.alloc(256 << 10).unwrap();
     let failed = blocking.read(&namespace, 0, buf).unwrap_err();
     assert!(matches!(failed.error, Error::Io { lba: 128, blocks: 128, .. }), "{failed}");
-    blocking.read(&namespace, 0, failed.memory.unwrap()).unwrap();
+    blocking.read(&namespace, 0, failed.payload.unwrap()).unwrap();
 }
 
 #[test]
@@ -204,8 +204,8 @@ fn a_controller_that_is_gone_ends_every_form_with_an_error() {
     let failed = blocking.read(&namespace, 0, buf).unwrap_err();
     let Error::Io { status, .. } = failed.error else { panic!("{failed}") };
     assert_eq!(status, status::HOST_PATHING_ERROR);
-    let failed = blocking.read(&namespace, 0, failed.memory.unwrap()).unwrap_err();
-    assert!(matches!((failed.error, failed.memory), (Error::Gone, Some(_))));
+    let failed = blocking.read(&namespace, 0, failed.payload.unwrap()).unwrap_err();
+    assert!(matches!((failed.error, failed.payload), (Error::Gone, Some(_))));
     assert!(matches!(blocking.flush(&namespace), Err(Error::Gone)));
     assert!(matches!(blocking.read_bytes(&namespace, 0, &mut [0; 9]), Err(Error::Gone)));
     assert!(matches!(blocking.write_zeroes(&namespace, 0, 9, false), Err(Error::Gone)));

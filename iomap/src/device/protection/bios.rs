@@ -5,14 +5,16 @@
 //! each block, there is no room for it in that: the data is copied.
 
 use nvio_driver::spec::protection::CheckError;
-use nvio_driver::{CommandOptions, Completion, Controller, DmaBuf, Rejected, ScatterList};
+use nvio_driver::{
+    BouncePool, CommandOptions, Completion, Controller, DmaBuf, Error as DriverError, Rejected,
+    ScatterList,
+};
 
-use crate::device::bio::{Bio, BioDone, BioError, BioOp, Refused};
+use crate::device::bio::{Bio, BioDone, BioError, BioOp};
 use crate::device::disk::Disk;
 use crate::device::disk_queue::from_driver;
 use crate::device::protection::{BadProtection, NamespaceProtection};
 use crate::error::Error;
-use crate::memory::bounce::BouncePool;
 
 /// The protection of the bios of one queue.
 pub(crate) struct ProtectedBios {
@@ -51,7 +53,7 @@ impl ProtectedBios {
         let Some(protection) = NamespaceProtection::of(namespace)? else { return Ok(None) };
         let block = namespace.block_size() as usize;
         let mut most = namespace.max_transfer();
-        while most > block && metadata_buf(&protection, most) > BouncePool::MOST {
+        while most > block && metadata_buf(&protection, most) > BouncePool::BUFFER_BYTES_MAX {
             most = ((most / 2) & !(block - 1)).max(block);
         }
         let parts = |label| ScatterList::labelled(Vec::with_capacity(1), None, label);
@@ -84,21 +86,21 @@ impl ProtectedBios {
             ScatterList,
             CommandOptions,
             C,
-        ) -> Result<(), Rejected<C, ScatterList>>,
-    ) -> Result<(), Refused<C>> {
+        ) -> Result<(), Rejected<DriverError, (ScatterList, C)>>,
+    ) -> Result<(), Rejected<Error, Bio<C>>> {
         let Bio { op, addr, buf, tag, fua } = bio;
         let blocks = u32::try_from(buf.len() >> self.block_shift).unwrap_or(u32::MAX);
         let how = CommandOptions { fua, ..self.protection.transfer(lba) };
         let parts = match self.prepare(buf, lba, op == BioOp::Write) {
             Ok(parts) => parts,
             Err((error, buf)) => {
-                return Err(Refused { error, bio: Bio { op, addr, buf, tag, fua } });
+                return Err(Rejected { error, payload: Bio { op, addr, buf, tag, fua } });
             }
         };
         queue((lba, blocks), parts, how, tag).map_err(|rejected| {
-            let Rejected { error, buf: parts, context: tag } = rejected;
+            let Rejected { error, payload: (parts, tag) } = rejected;
             let buf = self.take_apart(parts);
-            Refused { error: from_driver(error), bio: Bio { op, addr, buf, tag, fua } }
+            Rejected { error: from_driver(error), payload: Bio { op, addr, buf, tag, fua } }
         })
     }
 
@@ -133,13 +135,13 @@ impl ProtectedBios {
         let Some(mut parts) = idle.pop() else { return Err((Error::Busy, buf)) };
         let Some(bio) = of_label(bios, &parts) else { return Err((Error::Busy, buf)) };
         let len = metadata_buf(protection, bytes);
-        let mut metadata_buf = match pool.take_from(len, |bytes| Ok(controller.alloc(bytes)?)) {
+        let mut metadata_buf = match pool.take(len, |bytes| controller.alloc(bytes)) {
             Ok(metadata_buf) => metadata_buf,
-            Err(error) => {
+            Err(_) => {
                 idle.push(parts);
                 // What is in flight gives its memory back.
                 let alone = idle.len() == bios.len();
-                return Err((if alone { error } else { Error::Busy }, buf));
+                return Err((if alone { Error::NoMemory } else { Error::Busy }, buf));
             }
         };
         (bio.lba, bio.write) = (lba, write);

@@ -5,7 +5,7 @@
 //! changes on the way is noticed, be it in the controller, on the bus or in this process.
 //!
 //! ```
-//! use nvio_driver::{Address, Controller, Options};
+//! use nvio_driver::{Address, Controller, Options, ScatterList};
 //! use nvio_driver::spec::protection::ProtectionType;
 //! use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 //! use nvio_iomap::{BadProtection, NamespaceProtection};
@@ -25,14 +25,17 @@
 //! let mut buf = controller.alloc(protection.buf_len(data.len()))?;
 //! protection.copy_in(&mut buf, data.len(), 0, &data);
 //! protection.seal(&mut buf, data.len(), lba);
-//! queue.write_joined(&namespace, (lba, 2), buf, protection.transfer(lba), ())?;
+//! let list = protection.scatter_list(buf, data.len());
+//! queue.write_with(&namespace, (lba, 2), list, protection.transfer(lba), ())?;
 //! queue.wait(|done| assert!(done.status.is_success()))?;
 //!
 //! let buf = controller.alloc(protection.buf_len(data.len()))?;
-//! queue.read_joined(&namespace, (lba, 2), buf, protection.transfer(lba), ())?;
+//! let list = protection.scatter_list(buf, data.len());
+//! queue.read_with(&namespace, (lba, 2), list, protection.transfer(lba), ())?;
 //! let mut read = None;
-//! queue.wait(|done| read = Some(done.buf))?;
-//! let (mut buf, mut out) = (read.ok_or("it did not come back")?, [0; 1024]);
+//! queue.wait(|done| read = ScatterList::from_completed(done.buf).ok())?;
+//! let read = read.and_then(ScatterList::into_joined);
+//! let (mut buf, mut out) = (read.ok_or("the buffer is lost")?, [0; 1024]);
 //! protection.verify(&buf, data.len(), lba)?;
 //! protection.copy_out(&buf, data.len(), 0, &mut out);
 //! assert_eq!(out, data);
@@ -55,7 +58,7 @@ use nvio_driver::spec::GuardFormat;
 use nvio_driver::spec::protection::{
     CheckError, Expected, ProtectionInfo, ProtectionType, guard, guard_after, prinfo,
 };
-use nvio_driver::{CommandOptions, Error as DriverError, Namespace};
+use nvio_driver::{CommandOptions, DmaBuf, Error as DriverError, Namespace, ScatterList};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::Error;
@@ -69,9 +72,9 @@ const SPOILT: u8 = 0x5a;
 /// How a namespace's protection information, of types 1 to 3 with a 16-bit guard, goes with its
 /// data.
 ///
-/// Data and metadata of a command lie in one buffer as
-/// [`QueuePair::read_joined`](nvio_driver::QueuePair::read_joined) has them, or, in a namespace
-/// that is not [extended](Self::is_extended), apart.
+/// Data and metadata of a command lie in one buffer: in an [extended](Self::is_extended) namespace
+/// the metadata follows each block, in another namespace the metadata of all blocks follows the
+/// data of all blocks. In the latter they may also lie in two buffers.
 ///
 /// Sizes of data are multiples of the block. The reference tag of a block is the low 32 bits of its
 /// LBA, of type 3, where it has no such meaning, 0; the application tag is 0 and not checked. What
@@ -158,6 +161,14 @@ impl NamespaceProtection {
     #[inline]
     pub fn metadata_len(&self, data_bytes: usize) -> usize {
         (data_bytes >> self.block_shift).saturating_mul(self.metadata)
+    }
+
+    /// The memory of a command for `bytes` of data, of a buffer with data and metadata.
+    pub fn scatter_list(&self, buf: DmaBuf, bytes: usize) -> ScatterList {
+        match self.extended {
+            true => ScatterList::from(buf),
+            false => ScatterList::split_at(buf, bytes),
+        }
     }
 
     /// How the command at block `lba` transfers: the metadata is the host's, and the controller

@@ -65,9 +65,9 @@ struct Return<'p> {
     sum: &'p mut u64,
 }
 
-impl Handler<nvio_ext4::Error> for Return<'_> {
+impl Handler<Done<nvio_ext4::Error>> for Return<'_> {
     #[inline(always)]
-    fn done(&mut self, done: Done<nvio_ext4::Error>) {
+    fn completed(&mut self, done: Done<nvio_ext4::Error>) {
         if let (Ok(bytes), Some(Memory::Dma(buf))) = (done.result, done.memory) {
             *self.sum = self.sum.wrapping_add(bytes as u64);
             // The place is there and empty, so that there is nothing to drop.

@@ -120,9 +120,9 @@ impl Mapper for Mapped<'_> {
 
 struct Takes<'b>(&'b mut Back);
 
-impl Handler<Error> for Takes<'_> {
+impl Handler<Done<Error>> for Takes<'_> {
     #[inline(always)]
-    fn done(&mut self, done: Done<Error>) {
+    fn completed(&mut self, done: Done<Error>) {
         match (done.result, done.memory) {
             (Ok(bytes), Some(Memory::Dma(buf))) if bytes == buf.len() => self.0.put(buf),
             (result, memory) => self.0.fail(&(result, memory)),

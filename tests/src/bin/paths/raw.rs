@@ -34,7 +34,7 @@ impl Path for Raw<'_> {
 
 struct Takes<'b>(&'b mut Back);
 
-impl Handler<()> for Takes<'_> {
+impl Handler<Completion<()>> for Takes<'_> {
     #[inline(always)]
     fn completed(&mut self, completion: Completion<()>) {
         match completion.status.is_success() {
