@@ -1,5 +1,4 @@
 //! Submission queues in the Controller Memory Buffer of the embedded controller.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 use std::time::Duration;
 

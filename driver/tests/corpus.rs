@@ -1,8 +1,8 @@
 //! Replays the corpora of the fuzz targets of this crate (see `fuzz/README.md`).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod hostile;
+use nvio_testkit::random::pattern;
+
+use crate::hostile;
 
 use std::path::Path;
 
@@ -19,16 +19,6 @@ fn replay(target: &str, run: fn(&[u8])) {
     }
 }
 
-/// SplitMix64: the same bytes every time.
-fn random(count: usize, mut seed: u64) -> Vec<u8> {
-    let mut next = || {
-        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        ((mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb) >> 56) as u8
-    };
-    (0..count).map(|_| next()).collect()
-}
-
 #[test]
 fn completions_of_the_corpus_break_no_promise() {
     replay("driver_completions", hostile::completions::run);
@@ -37,7 +27,7 @@ fn completions_of_the_corpus_break_no_promise() {
 #[test]
 fn random_completions_break_no_promise() {
     for seed in 0..500 {
-        hostile::completions::run(&random(1024, seed));
+        hostile::completions::run(&pattern(seed, 1024));
     }
 }
 
@@ -49,6 +39,6 @@ fn structures_of_the_corpus_break_no_promise() {
 #[test]
 fn random_structures_break_no_promise() {
     for seed in 0..2000 {
-        hostile::parsing::run(&random(1024, seed));
+        hostile::parsing::run(&pattern(seed, 1024));
     }
 }

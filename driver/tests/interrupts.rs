@@ -1,5 +1,4 @@
 //! Waiting by interrupts, on the embedded controller.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 use std::os::fd::AsRawFd;
 use std::thread;

@@ -1,16 +1,14 @@
 //! Reads and overwrites as futures on the embedded controller: many in flight on one file, and
 //! dropped before completion.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::future::poll_fn;
 use std::path::Path;
 use std::task::Poll;
 
-use common::{Random, assert_clean, mke2fs, pattern, run};
+use common::{Rng, assert_clean, mke2fs, pattern, run};
 use futures_util::future::join_all;
 use nvio_driver::{Address, Arena, Controller, DmaBuf, DmaMemory, Options};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
@@ -86,7 +84,7 @@ fn many_reads_and_writes_at_once() {
     let (image, mut content) = image(dir.path());
     let served = Served::new(&image);
     let (here, queue, file) = (&served, &served.queue, &served.file);
-    let mut random = Random(99);
+    let mut random = Rng::new(99);
     for round in 0..20 {
         // Several pieces of the file, each written and read back by one future.
         let piece = 512 << random.below(7);
@@ -136,7 +134,7 @@ fn dropped_futures_give_their_memory_back() {
     let (image, content) = image(dir.path());
     let served = Served::new(&image);
     let (queue, file) = (&served.queue, &served.file);
-    let mut random = Random(7);
+    let mut random = Rng::new(7);
     for round in 0..200 {
         let count = 1 + random.below(3 * u64::from(DEPTH));
         let mut reads: Vec<_> = (0..count)

@@ -1,14 +1,11 @@
 //! Replays the corpora of the fuzz targets of this crate (see `fuzz/README.md`).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-#[allow(dead_code, reason = "other tests use the rest")]
-mod hostile;
+use crate::hostile;
 
 use std::path::Path;
 
-use hostile::bytes::Random;
 use hostile::fuzz::{self, Target};
+use nvio_testkit::random::Rng;
 
 /// Runs a target on every file of its corpus, and on random bytes.
 fn replay(name: &str, target: &Target) {
@@ -21,9 +18,9 @@ fn replay(name: &str, target: &Target) {
         println!("{}", file.display());
         target.run(&std::fs::read(file).unwrap());
     }
-    let mut random = Random(7);
+    let mut random = Rng::new(7);
     for _ in 0..100 {
-        let bytes: Vec<u8> = (0..random.below(64)).map(|_| random.next() as u8).collect();
+        let bytes: Vec<u8> = (0..random.below(64)).map(|_| random.next_u64() as u8).collect();
         target.run(&bytes);
     }
 }

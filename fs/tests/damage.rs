@@ -1,20 +1,18 @@
 //! Damaged filesystems with faults in every structure: a short run of the suite `damage`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-#[allow(dead_code, reason = "the suite uses the rest")]
-mod hostile;
+use crate::hostile;
 
 use std::collections::BTreeMap;
 
 use hostile::base::{self, Base, RECIPES};
-use hostile::bytes::{self, Random};
+use hostile::bytes;
 use hostile::campaign;
 use hostile::fields::Field;
 use hostile::layout::Place;
 use hostile::memory::Counting;
 use hostile::source::Changed;
 use hostile::view::explore;
+use nvio_testkit::random::Rng;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -54,7 +52,7 @@ fn mutants_are_refused_or_read_right() {
         |name, default| std::env::var(name).map_or(default, |value| value.parse::<u64>().unwrap());
     let bases = bases();
     let count = number("NVIO_MUTANTS", 600) as usize;
-    let work = campaign::work(&bases, count, &mut Random(number("NVIO_SEED", 1)));
+    let work = campaign::work(&bases, count, &mut Rng::new(number("NVIO_SEED", 1)));
     assert_eq!(campaign::run(&bases, work, 2), 0);
 }
 

@@ -1,9 +1,7 @@
 //! Damaged hash trees without checksums: a name is found exactly if the kernel finds it. Needs root
 //! and loop devices; skipped with a reason otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use common::{Mount, Random, mke2fs};
+use common::{Mount, Rng, mke2fs};
 use nvio_ext4::Error;
 
 const BLOCK: u64 = 1024;
@@ -75,7 +73,7 @@ fn the_kernel_finds_the_same() {
         }
     };
     fs::create_dir(mounted.path.join("d")).unwrap();
-    let mut random = Random(5);
+    let mut random = Rng::new(5);
     let names: Vec<Vec<u8>> = (0..1500)
         .map(|index| {
             let length = 100 + random.below(150) as usize;

@@ -1,8 +1,6 @@
 //! Directories with hash trees built by e2fsck: every listed name is found, with few reads.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Random, debugfs, mke2fs};
+use common::{Rng, debugfs, mke2fs};
 use nvio_ext4::{Error, Filesystem, InodeFlags, Source, SourceError};
 
 /// A source that counts reads.
@@ -32,7 +30,7 @@ impl Source for Counted {
 /// Creates a folder with the directory "d", which has `count` names of up to `longest` bytes. Half
 /// of the names are not UTF-8.
 fn fill(source: &Path, count: usize, longest: u64) {
-    let mut random = Random(count as u64 | 1);
+    let mut random = Rng::new(count as u64 | 1);
     let directory = source.join("d");
     fs::create_dir_all(&directory).unwrap();
     let first = directory.join("0");
@@ -41,7 +39,7 @@ fn fill(source: &Path, count: usize, longest: u64) {
         let mut name = format!("{index}-").into_bytes();
         let ascii = index % 2 == 0;
         for _ in 0..random.below(longest - 7) {
-            let byte = random.next() as u8;
+            let byte = random.next_u64() as u8;
             let byte = if ascii { byte & 0x7f } else { byte };
             name.push(if matches!(byte, 0 | b'/') { b'x' } else { byte });
         }

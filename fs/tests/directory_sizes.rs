@@ -1,9 +1,7 @@
 //! Directories of every size, created by the kernel: the listing matches the kernel's, and every
 //! name is found. Needs root and loop devices; skipped with a reason otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -12,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::Path;
 
-use common::{Mount, Random, mke2fs};
+use common::{Mount, Rng, mke2fs};
 use nvio_ext4::{Filesystem, InodeFlags};
 
 /// Creates and mounts an empty filesystem. If that is impossible, prints the reason and returns
@@ -29,10 +27,10 @@ fn mounted(image: &Path, size: &str, options: &str) -> Option<Mount> {
 }
 
 /// Returns a name of `length` bytes that begins with a number. Most names are not UTF-8.
-fn name(random: &mut Random, index: usize, length: usize) -> Vec<u8> {
+fn name(random: &mut Rng, index: usize, length: usize) -> Vec<u8> {
     let mut name = format!("{index}-").into_bytes();
     while name.len() < length {
-        let byte = random.next() as u8;
+        let byte = random.next_u64() as u8;
         name.push(if matches!(byte, 0 | b'/') { b'x' } else { byte });
     }
     name
@@ -73,7 +71,7 @@ fn sixty_thousand_names_some_gone() {
         let Some(mount) = mounted(&image, "128M", options) else { return };
         let directory = mount.path.join("d");
         fs::create_dir(&directory).unwrap();
-        let mut random = Random(1);
+        let mut random = Rng::new(1);
         // Fewer names, because the kernel searches all blocks for each new name if there is no
         // index.
         let count = if options.contains("^dir_index") { 3000 } else { 61_000 };
@@ -121,7 +119,7 @@ fn three_levels() {
     let Some(mount) = mounted(&image, "192M", "-t ext4 -b 1024 -O large_dir") else { return };
     let directory = mount.path.join("d");
     fs::create_dir(&directory).unwrap();
-    let mut random = Random(3);
+    let mut random = Rng::new(3);
     let first = directory.join("0");
     File::create(&first).unwrap();
     for index in 1..45_000 {
@@ -145,7 +143,7 @@ fn holes() {
         let Some(mount) = mounted(&image, "16M", options) else { return };
         let directory = mount.path.join("d");
         fs::create_dir(&directory).unwrap();
-        let mut random = Random(4);
+        let mut random = Rng::new(4);
         for index in 0..200 {
             let name = name(&mut random, index, 100);
             File::create(directory.join(OsStr::from_bytes(&name))).unwrap();

@@ -1,9 +1,7 @@
 //! Encrypted directories and links without the key, compared with the kernel. Needs root, loop
 //! devices and a kernel with encryption; skipped with a reason otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,10 +1,8 @@
 //! Fast commits: images that were copied while mounted, directly after fsync, compared with the
 //! kernel's recovery of the same image. Needs root and a kernel with loop devices; skipped with a
 //! reason otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};

@@ -1,9 +1,7 @@
 //! Files, directories and links inside inodes, compared with the kernel. Needs root and a kernel
 //! with loop devices; skipped with a reason otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};

@@ -1,8 +1,7 @@
 //! Fields of inodes that programs cannot set: written byte by byte, and compared with the kernel.
 //! Needs root and a kernel with loop devices; skipped with a reason otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

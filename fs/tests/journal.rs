@@ -1,10 +1,8 @@
 //! Filesystems whose journal needs recovery: images that were copied while mounted, compared with
 //! the kernel's recovery of another copy. Needs root and a kernel with loop devices; skipped with a
 //! reason otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
@@ -12,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use common::compare::compare_with;
-use common::{Mount, Random, mke2fs, pattern, run};
+use common::{Mount, Rng, mke2fs, pattern, run};
 use nvio_ext4::{Error, Filesystem, Options, Recovery};
 
 /// Variants that run without `NVIO_LONG=1`, too. Most of the time is spent in fsync.
@@ -117,7 +115,7 @@ fn fsync(path: &Path) {
 
 /// Changes files and directories in several transactions, and ends with an fsync.
 fn change(top: &Path, round: u64) {
-    let mut random = Random(round * 7919 + 1);
+    let mut random = Rng::new(round * 7919 + 1);
     let dir = |index: u64| top.join(format!("dir-{index}"));
     // Write back all earlier changes, so that some blocks of the log are old.
     if round != 1 {

@@ -1,10 +1,8 @@
 //! Orphans: inodes to be removed or truncated after a crash, compared with the kernel's processing
 //! of the same image at mount. Needs root and a kernel with loop devices; skipped with a reason
 //! otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -1,9 +1,7 @@
 //! Overwrites in every form on the embedded controller: the data is written, no other byte has
 //! changed, and e2fsprogs agrees. Also requests that must be rejected without a change.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, File as HostFile};
 use std::io::IoSlice;
@@ -12,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Random, assert_clean, debugfs, mke2fs, pattern, run};
+use common::{Rng, assert_clean, debugfs, mke2fs, pattern, run};
 use nvio_driver::{Address, Controller, Options};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{
@@ -165,7 +163,7 @@ fn write_one(
     served: &Served,
     queue: &mut FileQueue<WritableDisk>,
     model: &mut Model,
-    random: &mut Random,
+    random: &mut Rng,
     seed: u64,
 ) -> (u64, Vec<u8>) {
     let runs = model.runs();
@@ -265,7 +263,7 @@ fn overwrite(options: &str, block: u32) {
         .map(|name| Model::new(&fs, &image, name))
         .collect();
     let mut queue = served.queue();
-    let mut random = Random(options.len() as u64 * 7919 + u64::from(block));
+    let mut random = Rng::new(options.len() as u64 * 7919 + u64::from(block));
     for seed in 0..400 {
         let at = random.below(models.len() as u64) as usize;
         let (pos, data) = write_one(&served, &mut queue, &mut models[at], &mut random, 1000 + seed);

@@ -1,8 +1,6 @@
 //! Reads from the source: their number, their lengths, and the reads that are made in parallel.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

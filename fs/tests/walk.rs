@@ -1,15 +1,13 @@
 //! Walks, compared with a recursion without read-ahead.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{debugfs, mke2fs};
+use common::{Rng, debugfs, mke2fs};
 use nvio_ext4::{
     Filesystem, Inode, Options, ReadRange, Source, SourceError, Walk, WalkEvent, WalkOrder,
 };
@@ -102,11 +100,8 @@ fn counted(image: &Path, options: Options) -> (Filesystem, Arc<AtomicUsize>) {
 
 /// Creates nested directories, some of them large, with files whose names are not in order.
 fn grow(root: &Path) {
-    let mut random = 5u64;
-    let mut next = |most: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (random >> 33) % most
-    };
+    let mut rng = Rng::new(5);
+    let mut next = |most: u64| rng.below(most);
     let mut directories = vec![root.to_path_buf()];
     fs::create_dir(root).unwrap();
     for index in 0..300 {

@@ -1,9 +1,7 @@
 //! Extended attributes and access control lists, compared with the kernel. Needs root and a kernel
 //! with loop devices; skipped with a reason otherwise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
 
-mod common;
+use crate::common;
 
 use std::ffi::OsStr;
 use std::fs;

@@ -3,9 +3,8 @@
 //! The memory is a file that is mapped twice: registered with the controller, and by a thread that
 //! never stops changing it. A guard that was made of the memory itself does not fit what the
 //! controller fetches later; one that was made of a private copy always does.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
-mod extents;
+use crate::extents;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,6 @@
 //! Files on an image: a file of the host, or bytes.
 
-mod extents;
+use crate::extents;
 
 use std::fs::{self, OpenOptions};
 

@@ -1,7 +1,6 @@
 //! Files on namespaces with end-to-end protection: guards are made and checked at both ends.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
-mod extents;
+use crate::extents;
 
 use extents::{NoState, Scattered};
 use nvio_driver::spec::opcode::nvm;

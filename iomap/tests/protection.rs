@@ -1,5 +1,4 @@
 //! Protection information made and checked by the host, beside that of the embedded controller.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
 use nvio_driver::spec::protection::{CheckError, ProtectionType};
 use nvio_driver::spec::{Status, status};

@@ -1,7 +1,6 @@
 //! Extended attributes, access control lists and inline data, as the command shows and copies them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::path::Path;

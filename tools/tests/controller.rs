@@ -1,7 +1,6 @@
 //! `smart`, `log`, `ns`, `reset` and `identify` on the embedded controller.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

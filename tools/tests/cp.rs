@@ -1,7 +1,6 @@
 //! `cp`: a tree comes to this machine as it is, and nowhere else.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

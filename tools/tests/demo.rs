@@ -1,7 +1,6 @@
 //! `demo`: it finds that all matches, and it would find if it did not.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,7 +1,6 @@
 //! `nvio emulate` in one process and its clients in others.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::ffi::{OsStr, OsString};
 use std::fs;

@@ -1,7 +1,6 @@
 //! `nvio fsinfo` beside `dumpe2fs -h`, line by line.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

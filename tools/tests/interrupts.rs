@@ -1,7 +1,6 @@
 //! A client of `nvio emulate` that waits by interrupts: what its whole process costs.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,7 +1,6 @@
 //! Filesystems whose journal needs recovery, read with the command.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod common;
+use crate::common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -1,7 +1,6 @@
 //! `ls`, `stat`, `map`, `cat` and `identify` on images that mke2fs made.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

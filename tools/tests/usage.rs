@@ -1,7 +1,6 @@
 //! `nvio df`, `du`, `find` and `tree` beside the system's own on a mount of the same image.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

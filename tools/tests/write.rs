@@ -1,7 +1,6 @@
 //! `write` on images that mke2fs made, looked at with `cat` and e2fsprogs.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-mod common;
+use crate::common;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -1,10 +1,6 @@
 //! Registers, admin commands and doorbells, with the controller stepped by the test.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use nvio_emulator::{Backing, Config, NamespaceConfig};
 use nvio_spec::opcode::admin;

@@ -1,10 +1,8 @@
 //! Atomic writes (NVM 2.1.4): what is promised, and what a power cut leaves of them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
+use nvio_testkit::random::Rng;
 
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use nvio_emulator::{Backing, Config, Controller, Error, NamespaceConfig};
 use nvio_spec::opcode::nvm;
@@ -69,14 +67,6 @@ fn cut(host: &mut Stepped, seed: u64) -> Pair {
     host.create(1, 64)
 }
 
-/// A small generator, not that of the emulator: a xorshift.
-fn draw(state: &mut u64, below: u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state % below
-}
-
 #[test]
 fn identify_says_what_is_promised() {
     let identify = |config: &Config| {
@@ -102,12 +92,12 @@ fn identify_says_what_is_promised() {
 /// many of those that are atomic were stored, and how many lost.
 fn scene(config: &Config, seed: u64, unit: u32, boundary: Option<(u64, u64)>) -> (usize, usize) {
     let (mut host, mut pair) = start(config);
-    let mut state = seed * 77 + 1;
+    let mut rng = Rng::new(seed);
     let mut atomic = Vec::new();
     for version in 1..60 {
-        let blocks = 1 + draw(&mut state, 20) as u32;
-        let slba = draw(&mut state, BLOCKS - u64::from(blocks));
-        match draw(&mut state, 12) {
+        let blocks = 1 + rng.below(20) as u32;
+        let slba = rng.below(BLOCKS - u64::from(blocks));
+        match rng.below(12) {
             0 => run(&mut host, &mut pair, Sqe::flush(1)),
             1 => write(&mut host, &mut pair, slba, 1, version, Sqe::FUA),
             2 if blocks <= unit => {

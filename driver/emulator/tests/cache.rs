@@ -1,10 +1,6 @@
 //! The volatile write cache and what a power cut leaves of it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use std::io::Write;
 

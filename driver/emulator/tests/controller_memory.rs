@@ -1,12 +1,7 @@
 //! The Controller Memory Buffer: its registers, queues in it, and what may not be in it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[expect(dead_code, reason = "other tests use more of the host")]
-mod host;
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::host;
+use crate::stepped;
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;

@@ -1,10 +1,6 @@
 //! Copy (NVM 3.2.2), with the controller stepped by the test.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use nvio_emulator::{Backing, Config, Fault, Faults, NamespaceConfig, Rule};
 use nvio_spec::protection::{ProtectionInfo, ProtectionType, guard, prinfo};

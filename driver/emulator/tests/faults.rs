@@ -1,10 +1,6 @@
 //! Faults, with the controller stepped by the test and its clock with it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use std::time::Duration;
 

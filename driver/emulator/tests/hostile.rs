@@ -1,11 +1,9 @@
 //! Hosts that do anything: random registers, doorbells, commands and data pointers. Whatever they
 //! do, the controller neither panics nor hangs, and a reset makes it good again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
+use nvio_testkit::random::Rng;
 
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use nvio_emulator::{Backing, Config, NamespaceConfig};
 use nvio_spec::namespace::ControllerList;
@@ -16,8 +14,8 @@ use nvio_spec::{IdentifyController, IdentifyNamespace, NSID_ALL, Sqe, Status, cn
 use stepped::{BASE, DATA, Pair, SIZE, Stepped, with_data};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-/// xorshift64*: the same numbers every time.
-struct Random(u64);
+/// Draws the commands and registers of a hostile host.
+struct Random(Rng);
 
 /// Where the data of Namespace Management and of Namespace Attachment are.
 const NAMESPACE: u64 = DATA + (1 << 20);
@@ -28,18 +26,15 @@ const OPCODES: [u8; 16] = [0, 1, 2, 4, 5, 6, 8, 9, 0x0a, 0x0c, 0x19, 0x7f, 0x0d,
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        self.0.next_u64()
     }
 
     fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.0.below(limit)
     }
 
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
+        *self.0.pick(of)
     }
 
     /// An address: usually of memory, often at a page, sometimes anywhere.
@@ -206,7 +201,7 @@ fn attack(host: &mut Stepped, random: &mut Random, pairs: &mut [Pair]) -> (u32, 
 fn attack_all(config: &Config, recover: impl Fn(&mut Stepped)) {
     let (mut succeeded, mut failed, mut restarts) = (0, 0, 0);
     for seed in 1..=40 {
-        let mut random = Random(seed * 0x9e37_79b9);
+        let mut random = Random(Rng::new(seed));
         let mut host = Stepped::new(config);
         let mut pairs = start(&mut host);
         for _ in 0..250 {

@@ -1,10 +1,6 @@
 //! I/O commands, with the controller stepped by the test.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use std::io::Write;
 use std::time::Instant;

@@ -1,10 +1,6 @@
 //! Format NVM, Namespace Management and Attachment, with the controller stepped by the test.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use nvio_emulator::{Backing, Config, NamespaceConfig};
 use nvio_spec::namespace::{

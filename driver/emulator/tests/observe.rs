@@ -1,10 +1,6 @@
 //! What the controller does to client memory, seen access by access.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -1,10 +1,6 @@
 //! Metadata and end-to-end data protection (NVM 5.2), with the controller stepped by the test.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use nvio_emulator::{Backing, Config, Controller, Error, NamespaceConfig};
 use nvio_spec::opcode::nvm;

@@ -1,12 +1,7 @@
 //! The service model, by the logical clock of a stepped controller and by real time.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[expect(dead_code, reason = "other tests use more of the host")]
-mod host;
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::host;
+use crate::stepped;
 
 use std::time::{Duration, Instant};
 

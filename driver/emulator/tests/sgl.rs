@@ -1,10 +1,8 @@
 //! Scatter gather lists, good and bad.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
+use nvio_testkit::random::Rng;
 
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -123,21 +121,9 @@ fn one_descriptor_may_be_at_any_byte() {
     assert_eq!(status_of(&mut host, &mut pair, flush), Status::SUCCESS);
 }
 
-/// xorshift64*: the same numbers every time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % limit
-    }
-}
-
 /// A random list of `len` bytes: data blocks of any length, apart by at least one byte, and
 /// buckets. Gives for each its place, or `None` for a bucket, and its length.
-fn scatter(random: &mut Random, len: usize, buckets: bool) -> Vec<(Option<u64>, usize)> {
+fn scatter(random: &mut Rng, len: usize, buckets: bool) -> Vec<(Option<u64>, usize)> {
     let (mut parts, mut at, mut left) = (Vec::new(), DATA + random.below(100), len);
     while left > 0 {
         let now = left.min(random.below(700) as usize);
@@ -153,7 +139,7 @@ fn scatter(random: &mut Random, len: usize, buckets: bool) -> Vec<(Option<u64>, 
 }
 
 /// Writes a list as a chain of segments of random sizes; gives the first descriptor.
-fn chain(host: &Stepped, random: &mut Random, mut list: &[Descriptor]) -> Descriptor {
+fn chain(host: &Stepped, random: &mut Rng, mut list: &[Descriptor]) -> Descriptor {
     // From the last segment to the first: each must know where the next is.
     let mut segments = Vec::new();
     while !list.is_empty() {
@@ -178,7 +164,7 @@ fn chain(host: &Stepped, random: &mut Random, mut list: &[Descriptor]) -> Descri
 #[test]
 fn scattered_lists_in_chains_move_every_byte_to_its_place() {
     let (mut host, mut pair) = host();
-    let mut random = Random(0x5eed);
+    let mut random = Rng::new(0x5eed);
     let (mut longest, mut discarded) = (0, 0);
     for round in 0..200u8 {
         let blocks = 1 + random.below(64) as usize;

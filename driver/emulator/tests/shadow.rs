@@ -1,12 +1,7 @@
 //! Shadow doorbells, with a host that rings only when EventIdx asks for it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[expect(dead_code, reason = "other tests use more of the host")]
-mod host;
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::host;
+use crate::stepped;
 
 use std::sync::atomic::{Ordering, fence};
 

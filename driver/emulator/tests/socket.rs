@@ -1,9 +1,6 @@
 //! The emulator over its real socket, driven by a client that was not written for it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-mod host;
+use crate::host;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,11 +1,6 @@
 //! What the controller says it supports is what it supports.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-#![allow(clippy::cast_possible_truncation)]
-
-#[expect(dead_code, reason = "other tests use more of the host")]
-#[path = "host/stepped.rs"]
-mod stepped;
+use crate::stepped;
 
 use nvio_emulator::{Backing, Config, NamespaceConfig};
 use nvio_spec::{

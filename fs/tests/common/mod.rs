@@ -6,6 +6,8 @@ pub mod compare;
 pub mod extents;
 pub mod view;
 
+pub use nvio_testkit::random::{Rng, pattern};
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -95,33 +97,6 @@ pub fn read_file(fs: &Filesystem, image: &File, inode: &Inode) -> Vec<u8> {
         pos = end;
     }
     contents
-}
-
-/// Returns bytes that depend on the seed and on their position.
-pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        bytes.extend_from_slice(&random.next().to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
-}
-
-/// xorshift64*, which is the same on every machine.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
 }
 
 pub fn is_root() -> bool {

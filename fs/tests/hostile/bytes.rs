@@ -53,27 +53,6 @@ pub fn crc16(start: u16, bytes: &[u8]) -> u16 {
     crc(&CRC16, start.into(), bytes) as u16
 }
 
-/// SplitMix64, which is the same on every machine.
-#[derive(Clone)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len() as u64) as usize]
-    }
-}
-
 /// Returns a digest of bytes, for comparing contents without keeping them.
 pub fn digest(start: u64, bytes: &[u8]) -> u64 {
     let mix =

@@ -8,11 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::base::Base;
-use super::bytes::Random;
 use super::memory::measure;
 use super::mutant::Choice;
 use super::source::Changed;
 use super::view::explore;
+use nvio_testkit::random::Rng;
 
 /// Maximum processor time for one mutant. A millisecond is expected.
 const BOUND: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ const HANGS: Duration = Duration::from_secs(60);
 const MEMORY: usize = 256 << 20;
 
 /// Selects `count` mutants of all images.
-pub fn work<'a>(bases: &'a [Base], count: usize, random: &mut Random) -> Vec<(&'a Base, Choice)> {
+pub fn work<'a>(bases: &'a [Base], count: usize, random: &mut Rng) -> Vec<(&'a Base, Choice)> {
     let mut work = Vec::with_capacity(count);
     for (at, base) in bases.iter().enumerate() {
         let share = (count - work.len()) / (bases.len() - at);
@@ -113,7 +113,7 @@ impl Stratum {
 
 /// Selects about `count` choices: an equal share for each stratum, and a tenth with several
 /// changes.
-pub fn choices(base: &Base, count: usize, random: &mut Random) -> Vec<Choice> {
+pub fn choices(base: &Base, count: usize, random: &mut Rng) -> Vec<Choice> {
     let mut all = Vec::with_capacity(count);
     let mut strata = strata(base);
     strata.sort_by_key(Stratum::count);
@@ -129,7 +129,7 @@ pub fn choices(base: &Base, count: usize, random: &mut Random) -> Vec<Choice> {
         }
     }
     while all.len() < count {
-        all.push(Choice::Several { seed: random.next() });
+        all.push(Choice::Several { seed: random.next_u64() });
     }
     all
 }

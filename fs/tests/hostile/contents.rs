@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use nvio_ext4::Filesystem;
 
 use super::base::tool;
-use super::bytes::{Random, get_be, put, put_be};
+use nvio_testkit::random::Rng;
+
+use super::bytes::{get_be, put, put_be};
 use super::journal;
 use super::layout::Layout;
 use super::seal::{Seal, TAIL};
@@ -45,8 +47,8 @@ impl Script {
 
     fn random(&mut self, length: usize) -> Vec<u8> {
         self.seed += 1;
-        let mut random = Random(self.seed);
-        (0..length).map(|_| random.next() as u8 | 1).collect()
+        let mut random = Rng::new(self.seed);
+        (0..length).map(|_| random.next_u64() as u8 | 1).collect()
     }
 
     /// Writes a file in which every second block is a hole.

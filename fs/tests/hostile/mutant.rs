@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::bytes::{Random, get, get_be, put, put_be};
+use nvio_testkit::random::Rng;
+
+use super::bytes::{get, get_be, put, put_be};
 use super::fields::Field;
 use super::layout::{Checksums, Layout, Place};
 use super::seal::{Patch, Seal};
@@ -88,7 +90,7 @@ impl Layout {
         match choice {
             Choice::Byte { .. } | Choice::Field { .. } => self.change(choice, &mut mutant)?,
             Choice::Several { seed } => {
-                let mut random = Random(seed);
+                let mut random = Rng::new(seed);
                 for _ in 0..2 + random.below(3) {
                     let choice = self.random(&mut random);
                     // Changes without an effect are ignored.
@@ -102,7 +104,7 @@ impl Layout {
         Some(mutant)
     }
 
-    fn random(&self, random: &mut Random) -> Choice {
+    fn random(&self, random: &mut Rng) -> Choice {
         let place = random.below(self.places.len() as u64) as usize;
         let (bytes, fields) =
             (self.bytes_of(&self.places[place]), self.fields_of(&self.places[place]));

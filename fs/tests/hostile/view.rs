@@ -6,7 +6,9 @@ use std::fmt::{Debug, Display};
 use nvio_ext4::{DirEntry, Error, FileType, Filesystem, Inode, Xattr};
 use nvio_iomap::{Mapper, MappingKind, Op};
 
-use super::bytes::{Random, digest};
+use nvio_testkit::random::Rng;
+
+use super::bytes::digest;
 use super::source::Changed;
 
 /// Maximum number of names, because a hostile directory may have very many.
@@ -213,7 +215,7 @@ fn contents(fs: &Filesystem, image: &Changed, inode: &Inode) -> Result<u64, Erro
 
 /// Reads a file from its start, and compares it with single bytes that are read in random order.
 fn read(fs: &Filesystem, image: &Changed, inode: &Inode) -> Result<u64, Error> {
-    let mut random = Random(inode.number().into());
+    let mut random = Rng::new(inode.number().into());
     let mut bytes = vec![0; inode.size().min(MOST_BYTES) as usize];
     let mut scattered = fs.file(inode)?;
     let mut at_random = Vec::new();

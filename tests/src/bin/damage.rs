@@ -14,10 +14,10 @@ use std::process::ExitCode;
 use std::thread;
 
 use hostile::base::{self, Base, RECIPES};
-use hostile::bytes::Random;
 use hostile::campaign;
 use hostile::memory::Counting;
 use hostile::mutant::Choice;
+use nvio_testkit::random::Rng;
 
 const USAGE: &str = "\
 usage: damage --mutants N [--seed S] [--jobs N] [--image NAME]
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
         }
         None => {
             let count = arguments.mutants.unwrap_or(0);
-            campaign::work(&bases, count, &mut Random(arguments.seed))
+            campaign::work(&bases, count, &mut Rng::new(arguments.seed))
         }
     };
     match campaign::run(&bases, work, arguments.jobs) {

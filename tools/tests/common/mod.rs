@@ -117,14 +117,7 @@ impl Disk {
     }
 }
 
-/// Bytes that differ from place to place.
+/// Returns bytes that `seed` decides.
 pub fn pattern(length: usize, seed: u32) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state.to_le_bytes()[1]
-    };
-    (0..length).map(next).collect()
+    nvio_testkit::random::pattern(seed.into(), length)
 }

@@ -1,0 +1,25 @@
+//! Integration tests of the emulator, in one program: a program for each file would be linked apart.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
+
+mod admin;
+mod atomic;
+mod attack;
+mod cache;
+mod controller_memory;
+mod copy;
+mod corpus;
+mod faults;
+mod host;
+mod hostile;
+mod io;
+mod manage;
+mod observe;
+mod protection;
+mod service;
+mod sgl;
+mod shadow;
+mod socket;
+#[path = "host/stepped.rs"]
+mod stepped;
+mod supported;

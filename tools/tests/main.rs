@@ -1,0 +1,17 @@
+//! Integration tests of the command, in one program: a program for each file would be linked apart.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::cast_possible_truncation)]
+
+mod attributes;
+mod common;
+mod controller;
+mod cp;
+mod demo;
+mod emulate;
+mod fsinfo;
+mod interrupts;
+mod journal;
+mod read;
+mod refuse;
+mod usage;
+mod write;
