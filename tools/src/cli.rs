@@ -512,7 +512,7 @@ mod tests {
             ("nvio write disk.img /a /b", "'/b'"),
             ("nvio write disk.img /a --offset 1K", "1K"),
             ("nvio cp disk.img /a", "required arguments were not provided: <PATHS>"),
-            ("nvio bind disk.img", "\"disk.img\" is no PCI address"),
+            ("nvio bind disk.img", "\"disk.img\" is not a PCI address"),
             ("nvio ls disk.img --partition 0", "0 is not in 1..=1024"),
             ("nvio ls disk.img --journal-namespace 2", "--journal <DEVICE>"),
             ("nvio ls disk.img --lba-size 520", "it is 512 or 4096"),

@@ -3,16 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Error;
-
-/// Where a function is on the PCI buses, as `lspci -D` writes it: `domain:bus:device.function`.
+/// The address of a function on the PCI buses, as `lspci -D` writes it: `domain:bus:device.function`.
 ///
 /// ```
 /// use nvio_driver::pci::PciAddress;
 ///
 /// let address: PciAddress = "01:00.0".parse()?;
 /// assert_eq!(address.to_string(), "0000:01:00.0");
-/// # Ok::<(), nvio_driver::pci::Error>(())
+/// # Ok::<(), nvio_driver::pci::ParsePciAddressError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress {
@@ -23,27 +21,27 @@ pub struct PciAddress {
 }
 
 impl PciAddress {
-    /// An address out of its parts; `None` if `device` is above 31 or `function` above 7.
+    /// Returns the address with these parts; `None` if `device` is above 31 or `function` above 7.
     pub fn new(domain: u32, bus: u8, device: u8, function: u8) -> Option<Self> {
         (device < 32 && function < 8).then_some(Self { domain, bus, device, function })
     }
 
-    /// PCI domain (segment). Domains that a driver makes up (VMD) lie above 0xffff.
+    /// Returns the PCI domain (segment). Domains of a VMD driver are above 0xffff.
     pub fn domain(self) -> u32 {
         self.domain
     }
 
-    /// Bus, 0 to 255.
+    /// Returns the bus, 0 to 255.
     pub fn bus(self) -> u8 {
         self.bus
     }
 
-    /// Device on the bus, 0 to 31.
+    /// Returns the device on the bus, 0 to 31.
     pub fn device(self) -> u8 {
         self.device
     }
 
-    /// Function of the device, 0 to 7.
+    /// Returns the function of the device, 0 to 7.
     pub fn function(self) -> u8 {
         self.function
     }
@@ -58,13 +56,18 @@ impl fmt::Display for PciAddress {
 }
 
 impl FromStr for PciAddress {
-    type Err = Error;
+    type Err = ParsePciAddressError;
 
     /// Accepts `0000:01:00.0` and, for domain 0, `01:00.0`.
-    fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text).ok_or_else(|| Error::BadAddress { text: text.to_owned() })
+    fn from_str(text: &str) -> Result<Self, ParsePciAddressError> {
+        parse(text).ok_or_else(|| ParsePciAddressError(text.to_owned()))
     }
 }
+
+/// The error of text that is not a [`PciAddress`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a PCI address; write it as 0000:01:00.0")]
+pub struct ParsePciAddressError(String);
 
 fn parse(text: &str) -> Option<PciAddress> {
     let (front, function) = text.split_once('.')?;
@@ -82,9 +85,9 @@ fn parse(text: &str) -> Option<PciAddress> {
     )
 }
 
-/// `from_str_radix` alone would let a sign through.
-fn hex(digits: &str, most: usize) -> Option<u32> {
-    let fits = (1..=most).contains(&digits.len());
+/// Parses up to `digits_max` hexadecimal digits. `from_str_radix` alone would accept a sign.
+fn hex(digits: &str, digits_max: usize) -> Option<u32> {
+    let fits = (1..=digits_max).contains(&digits.len());
     let plain = digits.bytes().all(|b| b.is_ascii_hexdigit());
     if fits && plain { u32::from_str_radix(digits, 16).ok() } else { None }
 }
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn text_that_is_not_an_address_is_rejected() {
         for text in [
             "",
             "0",

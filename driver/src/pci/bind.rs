@@ -1,51 +1,53 @@
-//! From the kernel's driver to vfio-pci and back.
+//! Binding a device to vfio-pci, and back to the kernel's driver.
 //!
-//! Both ways end in [`Sysfs::restore`], which brings a device from whatever state it is in to a
-//! recorded one: the way back is the same for `unbind` and for a `bind` that failed half way.
+//! `unbind`, and a `bind` that failed half way, both end in [`Sysfs::restore`], which brings a
+//! device from any state to the recorded one.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::address::PciAddress;
+use super::error::Error;
 use super::record::Record;
-use super::{Error, PciAddress, Sysfs, VFIO_PCI};
+use super::sysfs::{Sysfs, VFIO_PCI};
 
-/// The driver of a device of which nothing is known.
+/// The driver of a device without a record.
 const DEFAULT_DRIVER: &str = "nvme";
-/// The kernel finds the namespaces after `nvme` has taken the device; some have none.
-const SCAN: Duration = Duration::from_secs(3);
+/// Longest wait for the kernel to find namespaces after `nvme` is bound; a controller may have none.
+const SCAN_TIMEOUT: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(5);
 
-/// What came of [`Sysfs::bind`].
+/// The result of [`Sysfs::bind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// The IOMMU group: the device's file is `/dev/vfio/<group>`.
+    /// The IOMMU group, whose file is `/dev/vfio/<group>`.
     pub group: u32,
-    /// The driver it had, to which [`Sysfs::unbind`] gives it back.
+    /// The former driver, which [`Sysfs::unbind`] restores.
     pub former: Option<String>,
-    /// Whether it was bound to vfio-pci before.
+    /// The controller was bound to vfio-pci before the call.
     pub already: bool,
 }
 
-/// What came of [`Sysfs::unbind`].
+/// The result of [`Sysfs::unbind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unbound {
-    /// The driver that has it now; `None` if it had none before it was bound.
+    /// The controller's driver now; `None` if it had none before `bind`.
     pub driver: Option<String>,
     /// Names of its namespaces' block devices.
     pub devices: Vec<String>,
-    /// Whether that driver had it before.
+    /// The controller had that driver before the call.
     pub already: bool,
 }
 
 impl Sysfs {
-    /// Takes an NVMe controller from its driver and gives it to vfio-pci. Nothing is changed for
-    /// a controller that vfio-pci has, and nothing stays changed if a step fails.
+    /// Moves an NVMe controller from its driver to vfio-pci. A controller that is bound to vfio-pci
+    /// is left as it is. If a step fails, the former state is restored.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::GroupShared`], [`Error::NoIommu`], [`Error::NoDriver`],
-    /// [`Error::NotTaken`], or if a file cannot be read or written.
+    /// [`Error::BindTimeout`], or if a file cannot be read or written.
     pub fn bind(&self, address: PciAddress) -> Result<Bound, Error> {
         let device = self.nvme_device(address)?;
         let group = self.usable_group(address)?;
@@ -63,7 +65,7 @@ impl Sysfs {
             driver: device.driver.clone(),
             driver_override: self.driver_override(address)?,
         };
-        // From here nobody can mount it, until the block devices are gone.
+        // The claims prevent mounts until the block devices are gone.
         let claims = self.claims(&device)?;
         self.remember(address, &record)?;
         let moved = self
@@ -75,12 +77,12 @@ impl Sysfs {
         }
     }
 
-    /// Gives a controller back to the driver it had before [`Sysfs::bind`], or to `nvme` if that
-    /// is not known, and puts back its `driver_override`. Nothing is changed for a controller
-    /// that another driver than vfio-pci has.
+    /// Moves a controller back to the driver it had before [`Sysfs::bind`], or to `nvme` if that is
+    /// not known, and restores its `driver_override`. A controller that is bound to a driver other
+    /// than vfio-pci is left as it is.
     ///
     /// # Errors
-    /// [`Error::Driven`], [`Error::NoDriver`], [`Error::NotTaken`], or if a file cannot be read or
+    /// [`Error::Driven`], [`Error::NoDriver`], [`Error::BindTimeout`], or if a file cannot be read or
     /// written.
     pub fn unbind(&self, address: PciAddress) -> Result<Unbound, Error> {
         let device = self.nvme_device(address)?;
@@ -90,7 +92,7 @@ impl Sysfs {
             return Ok(Unbound { driver: device.driver, devices, already });
         }
         if let (Some(_), Some(group)) = (&device.driver, device.iommu_group) {
-            self.refuse_driven(address, group)?;
+            self.check_not_open(address, group)?;
         }
         let default = || Record { driver: Some(DEFAULT_DRIVER.to_owned()), driver_override: None };
         let record = self.recall(address)?.unwrap_or_else(default);
@@ -99,7 +101,7 @@ impl Sysfs {
         Ok(Unbound { driver: record.driver, devices, already })
     }
 
-    /// Brings the device to what `record` says, from any state.
+    /// Brings the device from any state to the one in `record`.
     fn restore(&self, address: PciAddress, record: &Record) -> Result<(), Error> {
         let current = self.driver(address)?;
         let moved = match record.driver.as_deref() {
@@ -109,14 +111,14 @@ impl Sysfs {
             }
             None => self.release(address),
         };
-        // Put back in any case: it decides which driver may take the device later.
-        let put_back = self.set_override(address, record.driver_override.as_deref());
-        moved.and(put_back)?;
+        // Restored in any case, because it decides which driver may bind the device later.
+        let restored = self.set_override(address, record.driver_override.as_deref());
+        moved.and(restored)?;
         self.forget(address)
     }
 
     fn undo(&self, address: PciAddress, record: &Record, step: Error) -> Error {
-        log::debug!("{address}: putting back {record:?} after: {step}");
+        log::debug!("{address}: restoring {record:?} after: {step}");
         match self.restore(address, record) {
             Ok(()) => step,
             Err(undo) => {
@@ -127,8 +129,8 @@ impl Sysfs {
         }
     }
 
-    /// Lets `driver` alone match the device, and moves the device to it. `released` is called
-    /// when the former driver has let go. Leaves `driver_override` set.
+    /// Makes `driver` the only one that matches the device, and binds the device to it. Calls
+    /// `released` after the former driver has released the device. Leaves `driver_override` set.
     fn hand_over(
         &self,
         address: PciAddress,
@@ -138,12 +140,12 @@ impl Sysfs {
         self.set_override(address, Some(driver))?;
         self.release(address)?;
         released();
-        // Rather than drivers_probe, which does not report why a driver refused.
+        // Not drivers_probe, which does not report why a driver failed.
         self.store(&self.driver_dir(driver).join("bind"), &address.to_string())?;
         self.await_driver(address, Some(driver))
     }
 
-    /// Takes the device from its driver, if it has one.
+    /// Unbinds the device from its driver, if it has one.
     fn release(&self, address: PciAddress) -> Result<(), Error> {
         let Some(driver) = self.driver(address)? else { return Ok(()) };
         self.store(&self.driver_dir(&driver).join("unbind"), &address.to_string())?;
@@ -165,24 +167,25 @@ impl Sysfs {
     }
 
     fn await_driver(&self, address: PciAddress, driver: Option<&str>) -> Result<(), Error> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         while self.driver(address)?.as_deref() != driver {
             if Instant::now() >= deadline {
-                let driver = driver.map_or("no driver at all", |driver| driver).to_owned();
-                return Err(Error::NotTaken { address, driver, waited: self.patience });
+                let driver = driver.map(str::to_owned);
+                return Err(Error::BindTimeout { address, driver, waited: self.timeout });
             }
             sleep(TICK);
         }
         Ok(())
     }
 
-    /// So that a mount can follow at once. That there are none is no error.
+    /// Waits for the kernel to find namespaces, so that a mount can follow at once, and returns
+    /// their names. A controller without namespaces is not an error.
     fn await_namespaces(
         &self,
         address: PciAddress,
         driver: Option<&str>,
     ) -> Result<Vec<String>, Error> {
-        let deadline = Instant::now() + SCAN.min(self.patience);
+        let deadline = Instant::now() + SCAN_TIMEOUT.min(self.timeout);
         loop {
             let names = self.block_names(address)?;
             let done = !names.is_empty() || driver != Some("nvme");
@@ -198,23 +201,23 @@ impl Sysfs {
         Ok(device.namespaces().iter().map(|namespace| namespace.name.clone()).collect())
     }
 
-    /// The processes that drive the device through VFIO, as far as `/proc` shows them to us. `None`
-    /// if nobody does, or if we may not know.
+    /// Returns the processes that drive the device through VFIO, as far as `/proc` shows them to this
+    /// process. `None` if there are none, or if this process may not open the group's file.
     ///
     /// # Errors
     /// If the device's IOMMU group cannot be read.
     pub fn driven_by(&self, address: PciAddress) -> Result<Option<Vec<u32>>, Error> {
         let Some(group) = self.iommu_group(address)? else { return Ok(None) };
-        match self.refuse_driven(address, group) {
+        match self.check_not_open(address, group) {
             Ok(()) => Ok(None),
             Err(Error::Driven { processes, .. }) => Ok(Some(processes)),
             Err(error) => Err(error),
         }
     }
 
-    /// The kernel would wait in `unbind`, without end and past any signal, for whoever has the
-    /// group open. A group can be opened once only, so trying tells.
-    fn refuse_driven(&self, address: PciAddress, group: u32) -> Result<(), Error> {
+    /// Fails if a process has the device's group open, because a write to `unbind` would wait for
+    /// that process without a bound and ignore signals. A group can be opened only once at a time.
+    fn check_not_open(&self, address: PciAddress, group: u32) -> Result<(), Error> {
         let path = self.path("dev/vfio").join(group.to_string());
         match std::fs::OpenOptions::new().read(true).write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
@@ -225,7 +228,7 @@ impl Sysfs {
         }
     }
 
-    /// Processes that have `node` open, as far as `/proc` shows them to us.
+    /// Returns the processes that have `node` open, as far as `/proc` shows them to this process.
     fn openers(&self, node: &Path) -> Vec<u32> {
         let proc = self.path("proc");
         let has_open = |process: &u32| {

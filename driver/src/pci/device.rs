@@ -1,30 +1,32 @@
-//! What sysfs tells of an NVMe controller and of the block devices the kernel made of it.
+//! NVMe controllers and their block devices, as sysfs shows them.
 
 use std::fmt;
 use std::path::Path;
 
-use super::{Error, PciAddress, Sysfs};
+use super::address::PciAddress;
+use super::error::Error;
+use super::sysfs::Sysfs;
 
-/// Directory entries of one device that are looked at, so that the work is bounded. The kernel
-/// has at most 256 partitions on a disk, and controllers have far fewer namespaces than this.
-const NAMES_MAX: usize = 4096;
+/// Most directory entries read of one device. The kernel has at most 256 partitions on a disk, and
+/// controllers have far fewer namespaces than this.
+const ENTRIES_MAX: usize = 4096;
 
-/// A controller of class 0x010802.
+/// An NVMe controller: a PCI function of class 0x010802. [`Sysfs::nvme_devices`] lists them.
 #[derive(Clone, Debug)]
 pub struct NvmeDevice {
-    /// Where it is.
+    /// The controller's address.
     pub address: PciAddress,
     /// PCI vendor and device IDs.
     pub id: (u16, u16),
-    /// The driver it is bound to.
+    /// The driver that the controller is bound to.
     pub driver: Option<String>,
-    /// Its IOMMU group; `None` if no IOMMU is on for it.
+    /// The IOMMU group; `None` if no IOMMU translates for the controller.
     pub iommu_group: Option<u32>,
-    /// What the kernel's driver says, when it has the device.
+    /// The kernel's view, if the controller is bound to `nvme`.
     pub controller: Option<KernelController>,
 }
 
-/// A controller as the kernel's `nvme` driver shows it.
+/// A controller as the kernel's `nvme` driver shows it; see [`NvmeDevice::controller`].
 #[derive(Clone, Debug)]
 pub struct KernelController {
     /// The kernel's name, such as `nvme0`.
@@ -39,7 +41,7 @@ pub struct KernelController {
     pub namespaces: Vec<BlockDevice>,
 }
 
-/// Major and minor number of a block device.
+/// The number of a block device; see [`BlockDevice::number`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceNumber {
     /// Major number.
@@ -49,7 +51,7 @@ pub struct DeviceNumber {
 }
 
 impl DeviceNumber {
-    /// Reads `259:0`.
+    /// Parses a number such as `259:0`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once(':')?;
         Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
@@ -62,12 +64,12 @@ impl fmt::Display for DeviceNumber {
     }
 }
 
-/// The block device of a namespace.
+/// The block device of a namespace; see [`NvmeDevice::namespaces`].
 #[derive(Clone, Debug)]
 pub struct BlockDevice {
-    /// Its name in `/dev`.
+    /// The name in `/dev`.
     pub name: String,
-    /// Its number.
+    /// The device number.
     pub number: DeviceNumber,
     /// Namespace ID, where the kernel shows it.
     pub nsid: Option<u32>,
@@ -75,33 +77,33 @@ pub struct BlockDevice {
     pub bytes: u64,
     /// Size of a logical block in bytes.
     pub block_size: Option<u64>,
-    /// Its partitions.
+    /// The partitions, by minor number.
     pub partitions: Vec<Partition>,
 }
 
-/// A partition of a namespace.
+/// A partition of a namespace; see [`BlockDevice::partitions`].
 #[derive(Clone, Debug)]
 pub struct Partition {
-    /// Its name in `/dev`.
+    /// The name in `/dev`.
     pub name: String,
-    /// Its number.
+    /// The device number.
     pub number: DeviceNumber,
     /// Size in bytes.
     pub bytes: u64,
 }
 
 impl NvmeDevice {
-    /// The block devices the kernel made of it; none unless the kernel's driver has it.
+    /// Returns the controller's block devices; none unless it is bound to `nvme`.
     pub fn namespaces(&self) -> &[BlockDevice] {
         self.controller.as_ref().map_or(&[], |controller| &controller.namespaces)
     }
 }
 
 impl Sysfs {
-    /// All NVMe controllers, sorted by address.
+    /// Returns all NVMe controllers, sorted by address.
     ///
     /// # Errors
-    /// If a directory or attribute cannot be read or holds what the kernel does not write there.
+    /// If a directory or attribute cannot be read, or an attribute cannot be parsed.
     pub fn nvme_devices(&self) -> Result<Vec<NvmeDevice>, Error> {
         let mut addresses: Vec<PciAddress> = self
             .names(&self.path("sys/bus/pci/devices"))?
@@ -120,10 +122,11 @@ impl Sysfs {
         Ok(devices)
     }
 
-    /// The NVMe controller at `address`.
+    /// Returns the NVMe controller at `address`.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] and [`Error::NotNvme`], or if something cannot be read.
+    /// [`Error::NoDevice`] and [`Error::NotNvme`]; if a directory or attribute cannot be read or
+    /// parsed.
     pub fn nvme_device(&self, address: PciAddress) -> Result<NvmeDevice, Error> {
         let dir = self.device_dir(address);
         let Some(class) = self.number(&dir.join("class"))? else {
@@ -142,7 +145,7 @@ impl Sysfs {
         })
     }
 
-    /// The driver that a PCI device is bound to.
+    /// Returns the driver that a PCI device is bound to.
     ///
     /// # Errors
     /// If the link cannot be read.
@@ -178,11 +181,11 @@ impl Sysfs {
 
     fn namespaces(&self, controller: &Path) -> Result<Vec<BlockDevice>, Error> {
         let mut found = Vec::new();
-        for name in self.names(controller)?.into_iter().take(NAMES_MAX) {
+        for name in self.names(controller)?.into_iter().take(ENTRIES_MAX) {
             let Some(parsed) = NvmeName::parse(&name) else { continue };
             let Some(head) = parsed.head() else { continue };
-            // With multipath the directory of the path is hidden (it has no node in /dev) and the
-            // device that is used is the head, of another directory.
+            // With multipath, the block device of the path is hidden (it has no node in /dev), and
+            // the one in use is the head, in another directory.
             let block = self.path("sys/block").join(&head);
             let dir = if parsed.path.is_some() { block } else { controller.join(&name) };
             found.extend(self.block_device(&dir, head)?);
@@ -193,7 +196,7 @@ impl Sysfs {
     fn block_device(&self, dir: &Path, name: String) -> Result<Option<BlockDevice>, Error> {
         let Some((number, bytes)) = self.number_and_size(dir)? else { return Ok(None) };
         let mut partitions = Vec::new();
-        for entry in self.names(dir)?.into_iter().take(NAMES_MAX) {
+        for entry in self.names(dir)?.into_iter().take(ENTRIES_MAX) {
             let part = dir.join(&entry);
             if !entry.starts_with(&name) || !part.join("partition").exists() {
                 continue;
@@ -213,26 +216,26 @@ impl Sysfs {
         }))
     }
 
-    /// `None` for a device that has just gone.
+    /// Reads number and size of a block device. `None` if it has just been removed.
     fn number_and_size(&self, dir: &Path) -> Result<Option<(DeviceNumber, u64)>, Error> {
         let path = dir.join("dev");
         let Some(text) = self.attribute(&path)? else { return Ok(None) };
         let number = DeviceNumber::parse(&text)
             .ok_or_else(|| Error::malformed(&path, &text, "a device number such as 259:0"))?;
         let sectors = self.number(&dir.join("size"))?.unwrap_or(0);
-        // Sysfs counts in 512 bytes, whatever the size of a block is.
+        // Sysfs counts in 512 bytes, whatever the block size.
         Ok(Some((number, sectors.saturating_mul(512))))
     }
 }
 
-/// The device chose these; a terminal will show them.
+/// Replaces characters that a terminal might interpret, because the text comes from the device.
 fn printable(text: &str) -> String {
     let clean = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     text.trim().chars().map(clean).collect()
 }
 
-/// A name of the kernel's driver: `nvme0` (controller), `nvme0n1` (namespace) or `nvme0c1n1` (the
-/// path to a namespace through controller 1, of subsystem 0).
+/// A name that the kernel's driver assigns: `nvme0` (controller), `nvme0n1` (namespace) or
+/// `nvme0c1n1` (the path to a namespace of subsystem 0 through controller 1).
 struct NvmeName {
     instance: u32,
     path: Option<u32>,
@@ -257,7 +260,7 @@ impl NvmeName {
         self.path.is_none() && self.namespace.is_none()
     }
 
-    /// The name of the block device that is used.
+    /// Returns the name of the block device in use.
     fn head(&self) -> Option<String> {
         self.namespace.map(|namespace| format!("nvme{}n{namespace}", self.instance))
     }
@@ -350,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_and_what_is_no_nvme_are_told_apart() {
+    fn a_missing_device_and_one_of_another_class_are_different_errors() {
         let fake = Fake::new();
         fake.pci("0000:01:00.0", "0x030000", None);
         let sysfs = fake.sysfs();

@@ -1,68 +1,75 @@
-//! What can go wrong on the sysfs side of PCI.
+//! The errors of [`pci`](super).
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Neighbour, PciAddress, Use};
+use super::address::{ParsePciAddressError, PciAddress};
+use super::neighbour::Neighbour;
+use super::usage::Use;
 
-/// An error of [`pci`](super). Each message ends with what to do, where anything can be done.
+/// An error of [`pci`](super). A message ends with the step that removes the cause, if there is one.
+///
+/// ```
+/// use nvio_driver::pci::{Error, Sysfs};
+///
+/// let error = Sysfs::at("/nonexistent").nvme_device("01:00.0".parse()?).unwrap_err();
+/// assert!(matches!(error, Error::NoDevice { .. }));
+/// # Ok::<(), nvio_driver::pci::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Text that is no PCI address.
-    #[error("{text:?} is no PCI address; write it as 0000:01:00.0")]
-    BadAddress {
-        /// The text.
-        text: String,
-    },
+    /// Text is not a PCI address.
+    #[error(transparent)]
+    Address(#[from] ParsePciAddressError),
     /// There is no such device.
     #[error("there is no PCI device {address} ({path} does not exist)")]
     NoDevice {
-        /// Address that was asked for.
+        /// The requested address.
         address: PciAddress,
-        /// Directory that was expected.
+        /// The directory that does not exist.
         path: PathBuf,
     },
-    /// The device is something else than an NVMe controller.
+    /// The device is not an NVMe controller.
     #[error(
         "PCI device {address} is not an NVMe controller: its class is {class:#08x}, not 0x010802"
     )]
     NotNvme {
-        /// Its address.
+        /// The device's address.
         address: PciAddress,
-        /// Its class code.
+        /// The device's class code.
         class: u32,
     },
     /// A file could not be read, written, opened or removed.
     #[error("cannot {action} {path}{}", root_hint(.source))]
     Io {
-        /// What was tried: a verb.
+        /// The attempted operation, a verb.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A file holds something else than the kernel writes there.
+    /// The content of a file cannot be parsed.
     #[error("{path} holds {content:?}, expected {expected}")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What it holds, cut after 64 characters.
+        /// The content, at most 64 characters of it.
         content: String,
-        /// What should be there.
+        /// The expected form of the content.
         expected: &'static str,
     },
     /// The kernel uses the device.
     #[error("{address} is in use: {}; {}", list(.uses), remedy(.uses))]
     InUse {
-        /// Its address.
+        /// The device's address.
         address: PciAddress,
-        /// What uses it.
+        /// The uses of its block devices.
         uses: Vec<Use>,
     },
-    /// The IOMMU cannot tell the device from others, and those have drivers.
+    /// The IOMMU cannot isolate the device from others, and those have drivers.
     #[error(
         "{address} shares IOMMU group {group} with {}; unbind these from their drivers or bind \
          them to vfio-pci too, or move the device to another slot",
@@ -73,7 +80,7 @@ pub enum Error {
         address: PciAddress,
         /// The group.
         group: u32,
-        /// The others, with their drivers.
+        /// The other devices, with their drivers.
         others: Vec<Neighbour>,
     },
     /// No IOMMU translates for the device.
@@ -81,10 +88,10 @@ pub enum Error {
     NoIommu {
         /// Address of the device.
         address: PciAddress,
-        /// What to put on the kernel command line or to change in the firmware's setup.
+        /// The change to the kernel's command line or to the firmware's setup that turns it on.
         advice: String,
     },
-    /// A kernel driver is not there and could not be loaded.
+    /// A kernel driver is not loaded, and loading it failed.
     #[error(
         "the kernel driver {driver} is not loaded ({reason}); as root, run `modprobe {driver}`"
     )]
@@ -94,30 +101,31 @@ pub enum Error {
         /// Why loading it failed.
         reason: String,
     },
-    /// The kernel took the request and nothing came of it.
-    #[error("{driver} did not take {address} within {waited:?}; `dmesg` says why")]
-    NotTaken {
+    /// The kernel accepted a request to bind or unbind a device, and did not carry it out in time.
+    #[error("{address} is not bound to {} after {waited:?}; `dmesg` says why", name(.driver))]
+    BindTimeout {
         /// Address of the device.
         address: PciAddress,
-        /// The driver that was to take it.
-        driver: String,
-        /// How long was waited.
+        /// The driver that the device should have; `None` if it should have none.
+        driver: Option<String>,
+        /// The bound of the wait.
         waited: Duration,
     },
-    /// Another process drives the device through VFIO; unbinding would wait for it without end.
+    /// Another process drives the device through VFIO. Unbinding would wait for that process without
+    /// a bound.
     #[error("{address} is open in {}; end that first", holders(.processes))]
     Driven {
         /// Address of the device.
         address: PciAddress,
-        /// The processes that have its VFIO file open, as far as they could be seen.
+        /// The processes that have its VFIO file open, as far as `/proc` shows them.
         processes: Vec<u32>,
     },
-    /// A step failed, and so did putting back what had been changed before it.
-    #[error("{step}; putting it back failed too: {undo}")]
+    /// A step failed, and restoring the former state failed as well.
+    #[error("{step}; restoring the former state failed too: {undo}")]
     Undo {
         /// The step's error, with its cause.
         step: String,
-        /// What failed afterwards.
+        /// The error of restoring the former state.
         undo: Box<Error>,
     },
 }
@@ -135,6 +143,10 @@ impl Error {
         let content = content.chars().take(64).collect();
         Self::Malformed { path: path.into(), content, expected }
     }
+}
+
+fn name(driver: &Option<String>) -> &str {
+    driver.as_deref().unwrap_or("no driver")
 }
 
 fn root_hint(source: &io::Error) -> &'static str {

@@ -1,4 +1,4 @@
-//! A tree that looks like sysfs, and a kernel that acts on what is written to it.
+//! A tree with the files of sysfs, and a fake kernel that acts on writes to it.
 
 use std::fs;
 use std::io;
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use super::Sysfs;
 
-/// What the fake kernel was told, and how it misbehaves.
+/// The writes that the fake kernel received, and the faults that it injects.
 #[derive(Default)]
 pub(super) struct Behaviour {
     /// Every write: the last two components of its path, and the value.
     pub(super) writes: Vec<(String, String)>,
     /// Writes, by number from 0, that fail with EIO.
     pub(super) failing: Vec<usize>,
-    /// Writes, by number from 0, that are taken and do nothing.
+    /// Writes, by number from 0, that succeed without an effect.
     pub(super) ignored: Vec<usize>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Fake {
 }
 
 impl Fake {
-    /// A machine with an IOMMU, the drivers nvme and vfio-pci, and no devices.
+    /// Creates a machine with an IOMMU, the drivers nvme and vfio-pci, and no devices.
     pub(super) fn new() -> Self {
         let fake =
             Self { dir: tempfile::tempdir().unwrap(), behaviour: Arc::new(Mutex::default()) };
@@ -85,7 +85,7 @@ impl Fake {
         symlink(&dir, devices.join(address)).unwrap();
     }
 
-    /// An NVMe controller in an IOMMU group of its own.
+    /// Adds an NVMe controller in an IOMMU group of its own.
     pub(super) fn nvme(&self, address: &str, instance: u32, driver: Option<&str>) {
         self.pci(address, "0x010802", driver);
         self.group(address, 100 + instance);
@@ -132,12 +132,12 @@ impl Fake {
             kernel(&root, &mut behaviour.lock().unwrap(), path, value)
         });
         sysfs.modprobe = vec!["nvio-test-no-such-program".to_owned()];
-        sysfs.patience = Duration::from_millis(50);
+        sysfs.timeout = Duration::from_millis(50);
         sysfs
     }
 }
 
-/// What the kernel does with a write to one of the attributes that matter here.
+/// Acts on a write to an attribute as the kernel does.
 fn kernel(root: &Path, behaviour: &mut Behaviour, path: &Path, value: &[u8]) -> io::Result<()> {
     let value = std::str::from_utf8(value).unwrap();
     let attribute = path.file_name().unwrap().to_str().unwrap();

@@ -1,29 +1,15 @@
-//! IOMMU groups: who is in one, and what to say when there is none.
+//! IOMMU groups: their members, and advice if there is no IOMMU.
 
-use std::fmt;
-
-use super::{Error, PciAddress, Sysfs, VFIO_PCI};
-
-/// Another device of the same IOMMU group, with the driver that keeps the group from user space.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Neighbour {
-    /// Its address, as sysfs names it.
-    pub device: String,
-    /// Its driver.
-    pub driver: String,
-}
-
-impl fmt::Display for Neighbour {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (bound to {})", self.device, self.driver)
-    }
-}
+use super::address::PciAddress;
+use super::error::Error;
+use super::neighbour::Neighbour;
+use super::sysfs::{Sysfs, VFIO_PCI};
 
 impl Sysfs {
-    /// The IOMMU group of a PCI device. `None` if no IOMMU is on for it.
+    /// Returns the IOMMU group of a PCI device. `None` if no IOMMU translates for it.
     ///
     /// # Errors
-    /// If the link cannot be read or leads to something without a number.
+    /// If the link cannot be read, or its target is not a number.
     pub fn iommu_group(&self, address: PciAddress) -> Result<Option<u32>, Error> {
         let path = self.device_dir(address).join("iommu_group");
         let Some(name) = self.link_name(&path)? else { return Ok(None) };
@@ -33,7 +19,7 @@ impl Sysfs {
         }
     }
 
-    /// The group of `address`, if user space may have it.
+    /// Returns the group of `address`, if user space can use it.
     ///
     /// # Errors
     /// [`Error::NoIommu`] and [`Error::GroupShared`].
@@ -49,7 +35,7 @@ impl Sysfs {
         }
     }
 
-    /// What VFIO demands of the other devices of a group: no driver, VFIO's or a harmless one.
+    /// Returns the other devices of the group with a driver that VFIO does not allow there.
     fn neighbours(&self, address: PciAddress) -> Result<Vec<Neighbour>, Error> {
         let devices = self.device_dir(address).join("iommu_group/devices");
         let mut others = Vec::new();
@@ -102,14 +88,14 @@ impl Sysfs {
             });
         }
         if steps.is_empty() {
-            // Table and switch are there: the kernel gave up on it.
+            // Both the table and the switch exist, so the kernel failed to use the IOMMU.
             return Ok("the kernel could not use it; `dmesg | grep -i iommu` says why".to_owned());
         }
         Ok(format!("{}, and reboot", steps.join(", ")))
     }
 
-    /// Whose IOMMU it is or would be. The firmware's table knows; without one the processor
-    /// tells, but in a virtual machine that says nothing, and QEMU's is Intel's.
+    /// Returns the vendor of the IOMMU: from the firmware's table, else from the processor. A virtual
+    /// machine's processor does not decide, and QEMU's IOMMU is Intel's.
     fn vendor(&self, cpuinfo: &[u8]) -> Option<Vendor> {
         let table = [Vendor::Intel, Vendor::Amd].into_iter().find(|&vendor| self.has_table(vendor));
         table.or_else(|| match field(cpuinfo, b"vendor_id")? {
@@ -120,7 +106,7 @@ impl Sysfs {
         })
     }
 
-    /// Whether the firmware describes an IOMMU of this kind.
+    /// Returns true if the firmware describes an IOMMU of this vendor.
     fn has_table(&self, vendor: Vendor) -> bool {
         let table = match vendor {
             Vendor::Intel => "DMAR",

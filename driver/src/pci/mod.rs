@@ -1,8 +1,8 @@
-//! The kernel's side of a PCI device, through sysfs: which NVMe controllers there are, who uses
-//! them, and the way from the kernel's driver to vfio-pci and back.
+//! PCI devices as sysfs shows them: the NVMe controllers of the machine, their users, and binding
+//! between the kernel's driver and vfio-pci.
 //!
-//! Nothing here touches a device's registers. Everything starts from one [`Sysfs`], whose root
-//! directory can be another than `/`, so that the tests run against a tree they made.
+//! No function here accesses a device's registers. Every operation starts from a [`Sysfs`], whose
+//! root directory can differ from `/`, so that the tests run on a tree of their own.
 //!
 //! ```no_run
 //! use nvio_driver::pci::Sysfs;
@@ -16,28 +16,27 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod address;
+pub(crate) mod address;
 mod bind;
 mod device;
-mod error;
+pub(crate) mod error;
 #[cfg(test)]
 mod fake;
+mod find_uses;
 mod iommu;
 mod module;
 mod mounts;
+mod neighbour;
 mod record;
-mod sysfs;
+pub(crate) mod sysfs;
 #[cfg(test)]
 mod tests;
 mod usage;
 
-pub use address::PciAddress;
+pub use address::{ParsePciAddressError, PciAddress};
 pub use bind::{Bound, Unbound};
 pub use device::{BlockDevice, DeviceNumber, KernelController, NvmeDevice, Partition};
 pub use error::Error;
-pub use iommu::Neighbour;
-pub use sysfs::Sysfs;
+pub use neighbour::Neighbour;
+pub use sysfs::{Sysfs, VFIO_PCI};
 pub use usage::{Use, UseKind};
-
-/// The driver that hands a device to user space.
-pub const VFIO_PCI: &str = "vfio-pci";

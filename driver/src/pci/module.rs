@@ -1,4 +1,4 @@
-//! Loading a kernel driver that is not there yet.
+//! Loading a kernel driver's module.
 
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
@@ -6,13 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::{Error, Sysfs};
+use super::error::Error;
+use super::sysfs::Sysfs;
 
-/// What is kept of what modprobe says.
-const OUTPUT_MAX: u64 = 1024;
+/// Longest message of modprobe that is kept, bytes.
+const OUTPUT_BYTES_MAX: u64 = 1024;
 
 impl Sysfs {
-    /// Sees to it that the PCI driver `driver` is there, by modprobe if need be.
+    /// Loads the PCI driver `driver` with modprobe unless it is loaded.
     pub(super) fn ensure_driver(&self, driver: &str) -> Result<(), Error> {
         let dir = self.driver_dir(driver);
         if dir.exists() {
@@ -38,7 +39,7 @@ impl Sysfs {
                 _ => Err(error),
             })
             .map_err(|error| format!("{name}: {error}"))?;
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.timeout;
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break status,
@@ -46,7 +47,7 @@ impl Sysfs {
                 Ok(None) => {
                     let _ = child.kill();
                     let _ = child.wait();
-                    return Err(format!("{name} did not end within {:?}", self.patience));
+                    return Err(format!("{name} did not end within {:?}", self.timeout));
                 }
                 Err(error) => return Err(format!("{name}: {error}")),
             }
@@ -54,7 +55,7 @@ impl Sysfs {
         if status.success() {
             Ok(())
         } else {
-            Err(said(child).unwrap_or(format!("{name}: {status}")))
+            Err(first_error_line(child).unwrap_or(format!("{name}: {status}")))
         }
     }
 }
@@ -69,10 +70,10 @@ fn spawn(program: &Path, arguments: &[String], module: &str) -> io::Result<Child
         .spawn()
 }
 
-/// The first line of the child's stderr.
-fn said(child: Child) -> Option<String> {
+/// Returns the first line of the child's stderr.
+fn first_error_line(child: Child) -> Option<String> {
     let mut bytes = Vec::new();
-    child.stderr?.take(OUTPUT_MAX).read_to_end(&mut bytes).ok()?;
+    child.stderr?.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let line = text.lines().next()?.trim();
     (!line.is_empty()).then(|| line.to_owned())

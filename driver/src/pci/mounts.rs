@@ -1,26 +1,27 @@
 //! The kernel's tables of mounts and swap areas.
 
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use super::{DeviceNumber, Sysfs};
+use super::device::DeviceNumber;
+use super::sysfs::Sysfs;
 
 /// One line of `/proc/<pid>/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mount {
-    /// The filesystem's device number; made up for filesystems over several devices (btrfs).
+    /// The filesystem's device number; a virtual one for filesystems on several devices (btrfs).
     pub(super) number: DeviceNumber,
-    /// Where it is mounted.
+    /// The mount point.
     pub(super) at: PathBuf,
-    /// What was mounted, such as `/dev/nvme0n1p1`.
+    /// The source, such as `/dev/nvme0n1p1`.
     pub(super) source: PathBuf,
-    /// The process whose mounts these are, unless they are ours.
+    /// A process with that mount namespace, if it is not this process's.
     pub(super) process: Option<u32>,
 }
 
 impl Sysfs {
-    /// The mounts of every mount namespace that can be seen, ours first.
+    /// Returns the mounts of every visible mount namespace, this process's first.
     pub(super) fn mounts(&self) -> Vec<Mount> {
         let proc = self.path("proc");
         let mut processes: Vec<u32> = match self.names(&proc) {
@@ -34,7 +35,7 @@ impl Sysfs {
         for process in processes {
             let dir = proc.join(process.to_string());
             let id = namespace(&dir);
-            // Process 1 is read even if its namespace cannot be told.
+            // Process 1 is read even if its namespace cannot be read.
             if process != 1 && (id.is_none() || seen.contains(&id)) {
                 continue;
             }
@@ -52,7 +53,7 @@ impl Sysfs {
         table.split(|&b| b == b'\n').filter_map(|line| parse(line, process)).collect()
     }
 
-    /// The devices and files in `/proc/swaps`.
+    /// Returns the devices and files in `/proc/swaps`.
     pub(super) fn swaps(&self) -> Vec<PathBuf> {
         let table = self.table(&self.path("proc/swaps")).unwrap_or_default();
         let name = |line: &[u8]| {
@@ -63,7 +64,8 @@ impl Sysfs {
     }
 }
 
-/// `36 35 98:0 /root /at options [optional ...] - type source super-options`
+/// Parses a line such as
+/// `36 35 98:0 /root /at options [optional ...] - type source super-options`.
 fn parse(line: &[u8], process: Option<u32>) -> Option<Mount> {
     let mut fields = line.split(|&b| b == b' ');
     let number = DeviceNumber::parse(std::str::from_utf8(fields.nth(2)?).ok()?)?;
@@ -73,7 +75,7 @@ fn parse(line: &[u8], process: Option<u32>) -> Option<Mount> {
     Some(Mount { number, at, source, process })
 }
 
-/// Undoes the kernel's `\040` for a blank and the like.
+/// Decodes the kernel's octal escapes, such as `\040` for a space.
 fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -94,14 +96,6 @@ fn octal(digits: &[u8]) -> Option<u8> {
     u8::try_from(value).ok()
 }
 
-/// A path for a message of one line.
-pub(super) fn shown(path: &Path) -> String {
-    let text = String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned();
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,7 +107,6 @@ mod tests {
         assert_eq!(mount.number, DeviceNumber { major: 259, minor: 1 });
         assert_eq!(mount.at, Path::new("/mnt/a b\t"));
         assert_eq!(mount.source, Path::new("/dev/nvme0n1p1"));
-        assert_eq!(shown(&mount.at), "/mnt/a b\\t");
     }
 
     #[test]

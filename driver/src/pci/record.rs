@@ -1,13 +1,15 @@
-//! The note of what a device was before it was bound, in `/run/nvio/<address>`: two lines,
-//! `driver=` and `override=`, each empty if there was none.
+//! The record of a device's driver before `bind`, in `/run/nvio/<address>`: two lines, `driver=`
+//! and `override=`, each empty if the device had none.
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use super::{Error, PciAddress, Sysfs};
+use super::address::PciAddress;
+use super::error::Error;
+use super::sysfs::Sysfs;
 
-/// What to put back.
+/// The state of a device that `unbind` restores.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
     /// The driver, `None` if the device had none.
@@ -21,7 +23,7 @@ impl Sysfs {
         self.path("run/nvio").join(address.to_string())
     }
 
-    /// Writes the note, whole or not at all.
+    /// Writes the record atomically.
     pub(super) fn remember(&self, address: PciAddress, record: &Record) -> Result<(), Error> {
         let path = self.record_path(address);
         let dir = self.path("run/nvio");
@@ -36,7 +38,7 @@ impl Sysfs {
         fs::rename(&new, &path).map_err(|error| Error::io("write", &path, error))
     }
 
-    /// Reads the note. `None` if there is none.
+    /// Reads the record. `None` if there is none.
     pub(super) fn recall(&self, address: PciAddress) -> Result<Option<Record>, Error> {
         let path = self.record_path(address);
         let Some(text) = self.attribute(&path)? else { return Ok(None) };
@@ -59,7 +61,7 @@ impl Sysfs {
         Ok(Some(record))
     }
 
-    /// Removes the note.
+    /// Removes the record.
     pub(super) fn forget(&self, address: PciAddress) -> Result<(), Error> {
         let path = self.record_path(address);
         match fs::remove_file(&path) {

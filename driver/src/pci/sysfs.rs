@@ -7,25 +7,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Error, PciAddress};
+use super::address::PciAddress;
+use super::error::Error;
 
-/// Longest attribute that is read; the kernel's own limit is one page.
-const ATTRIBUTE_MAX: u64 = 64 << 10;
-/// Longest table of procfs that is read.
-const TABLE_MAX: u64 = 64 << 20;
-/// How long a driver may take to let go of a device or to take it. An NVMe controller may need
-/// CAP.TO, at most 127.5 s, but to become ready only; binding itself is a matter of milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest attribute that is read, bytes. The kernel's own limit is one page.
+const ATTRIBUTE_BYTES_MAX: u64 = 64 << 10;
+/// Longest table of procfs that is read, bytes.
+const TABLE_BYTES_MAX: u64 = 64 << 20;
+/// Longest wait for a driver to bind or release a device. Binding takes milliseconds: the kernel's
+/// `nvme` driver waits for CAP.TO, at most 127.5 s, later.
+const BIND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The name of the kernel driver that makes a device available to user space.
+pub const VFIO_PCI: &str = "vfio-pci";
 
 type WriteFn = dyn Fn(&Path, &[u8]) -> io::Result<()> + Send + Sync;
 
-/// The files below `/sys`, `/proc`, `/dev` and `/run` by which the kernel is asked and told.
+/// The files below `/sys`, `/proc`, `/dev` and `/run` that describe and control PCI devices.
+///
+/// The [module](super) has an example.
 #[derive(Clone)]
 pub struct Sysfs {
     root: PathBuf,
     /// The command that loads the module named by its last argument.
     pub(super) modprobe: Vec<String>,
-    pub(super) patience: Duration,
+    /// Longest wait for the kernel to act on a write, and for modprobe.
+    pub(super) timeout: Duration,
     write: Arc<WriteFn>,
 }
 
@@ -42,22 +49,22 @@ impl fmt::Debug for Sysfs {
 }
 
 impl Sysfs {
-    /// Those of this machine.
+    /// Returns the files of this machine.
     pub fn new() -> Self {
         Self::at("/")
     }
 
-    /// Those below `root`.
+    /// Returns the files below `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
             modprobe: vec!["modprobe".to_owned()],
-            patience: PATIENCE,
+            timeout: BIND_TIMEOUT,
             write: Arc::new(write_attribute),
         }
     }
 
-    /// Sends writes to `write` instead: a fake tree has no kernel that acts on them.
+    /// Passes writes to `write`, because a fake tree has no kernel that acts on them.
     #[cfg(test)]
     pub(super) fn with_writer(
         mut self,
@@ -67,33 +74,33 @@ impl Sysfs {
         self
     }
 
-    /// `path`, which must be relative, below the root.
+    /// Returns a relative path below the root.
     pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.root.join(path)
     }
 
-    /// An absolute path as the kernel shows it, below the root.
+    /// Returns an absolute path, as the kernel shows it, below the root.
     pub(super) fn rebase(&self, absolute: &Path) -> PathBuf {
         self.root.join(absolute.strip_prefix("/").unwrap_or(absolute))
     }
 
-    /// The directory of a PCI device.
+    /// Returns the directory of a PCI device.
     pub(super) fn device_dir(&self, address: PciAddress) -> PathBuf {
         self.path("sys/bus/pci/devices").join(address.to_string())
     }
 
-    /// The directory of a PCI driver.
+    /// Returns the directory of a PCI driver.
     pub(super) fn driver_dir(&self, driver: &str) -> PathBuf {
         self.path("sys/bus/pci/drivers").join(driver)
     }
 
-    /// An attribute as text, without the newline at its end. `None` if there is no such file.
+    /// Reads an attribute as text, without its final newline. `None` if there is no such file.
     pub(super) fn attribute(&self, path: &Path) -> Result<Option<String>, Error> {
-        let bytes = read_at_most(path, ATTRIBUTE_MAX)?;
+        let bytes = read_at_most(path, ATTRIBUTE_BYTES_MAX)?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned()))
     }
 
-    /// A number in decimal or, with `0x`, hexadecimal. `None` if there is no such file.
+    /// Reads a number in decimal or, with `0x`, hexadecimal. `None` if there is no such file.
     pub(super) fn number(&self, path: &Path) -> Result<Option<u64>, Error> {
         let Some(text) = self.attribute(path)? else { return Ok(None) };
         let value = match text.strip_prefix("0x") {
@@ -103,9 +110,9 @@ impl Sysfs {
         value.map(Some).map_err(|_| Error::malformed(path, &text, "a number"))
     }
 
-    /// A table of procfs. `None` if it is not there or not for us to read.
+    /// Reads a table of procfs. `None` if it does not exist or this process may not read it.
     pub(super) fn table(&self, path: &Path) -> Option<Vec<u8>> {
-        match read_at_most(path, TABLE_MAX) {
+        match read_at_most(path, TABLE_BYTES_MAX) {
             Ok(bytes) => bytes,
             Err(error) => {
                 log::debug!("{error}");
@@ -114,8 +121,8 @@ impl Sysfs {
         }
     }
 
-    /// Where a link leads, last component only: the form in which sysfs tells of drivers and
-    /// groups. `None` if there is no such link.
+    /// Reads the last component of a link's target, which names a driver or a group in sysfs. `None`
+    /// if there is no such link.
     pub(super) fn link_name(&self, path: &Path) -> Result<Option<String>, Error> {
         match fs::read_link(path) {
             Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
@@ -124,8 +131,8 @@ impl Sysfs {
         }
     }
 
-    /// Names in a directory, sorted; empty if there is no such directory. Names that are not
-    /// UTF-8 are left out: the kernel makes none.
+    /// Lists the names in a directory, sorted; empty if there is no such directory. Names that are
+    /// not UTF-8 are left out: the kernel creates none.
     pub(super) fn names(&self, path: &Path) -> Result<Vec<String>, Error> {
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
@@ -148,15 +155,16 @@ impl Sysfs {
     }
 }
 
-/// ENODEV and ENXIO come from attributes of a device that is going away.
+/// Returns true if the error means that a file does not exist. Attributes of a device that is being
+/// removed return ENODEV and ENXIO.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
         || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
 }
 
-fn read_at_most(path: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
+fn read_at_most(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
     let mut bytes = Vec::new();
-    let result = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    let result = File::open(path).and_then(|file| file.take(bytes_max).read_to_end(&mut bytes));
     match result {
         Ok(_) => Ok(Some(bytes)),
         Err(error) if is_absent(&error) => Ok(None),
@@ -164,7 +172,7 @@ fn read_at_most(path: &Path, most: u64) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// One write(2) of the whole value: an attribute takes a value, not a stream.
+/// Writes the whole value in one write(2), because each write to an attribute is a value.
 fn write_attribute(path: &Path, value: &[u8]) -> io::Result<()> {
     let written = OpenOptions::new().write(true).open(path)?.write(value)?;
     if written == value.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }

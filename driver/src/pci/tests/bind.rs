@@ -104,7 +104,7 @@ fn what_the_kernel_silently_does_not_do_is_noticed() {
         let (fake, sysfs) = machine();
         fake.behaviour.lock().unwrap().ignored = vec![ignored];
         let error = sysfs.bind(address()).unwrap_err();
-        assert!(matches!(error, Error::NotTaken { .. }), "{ignored}: {error}");
+        assert!(matches!(error, Error::BindTimeout { .. }), "{ignored}: {error}");
         assert_untouched(&fake);
     }
 }
@@ -115,7 +115,10 @@ fn a_failure_of_the_way_back_is_told_too_and_can_be_tried_again() {
     // The bind fails, and so does the bind to the former driver.
     fake.behaviour.lock().unwrap().failing = vec![2, 4];
     let error = sysfs.bind(address()).unwrap_err().to_string();
-    assert!(error.contains("vfio-pci/bind") && error.contains("putting it back failed"), "{error}");
+    assert!(
+        error.contains("vfio-pci/bind") && error.contains("restoring the former state failed"),
+        "{error}"
+    );
     assert_eq!(fake.driver(DEVICE), None);
     assert_eq!(fake.read(OVERRIDE), "(null)\n");
     sysfs.unbind(address()).unwrap();
@@ -134,15 +137,15 @@ fn without_vfio_pci_the_error_says_modprobe() {
     let script = |text: &str| ["sh", "-c", text].map(str::to_owned).to_vec();
     // A shell may take its time to start on a busy machine.
     let (long, short) = (Duration::from_secs(60), Duration::from_millis(50));
-    sysfs.patience = long;
+    sysfs.timeout = long;
     sysfs.modprobe = script("echo not in this kernel >&2; exit 1");
     let error = sysfs.bind(address()).unwrap_err();
     assert!(error.to_string().contains("(not in this kernel)"), "{error}");
-    sysfs.patience = short;
+    sysfs.timeout = short;
     sysfs.modprobe = script("exec sleep 60");
     let error = sysfs.bind(address()).unwrap_err();
     assert!(error.to_string().contains("did not end within"), "{error}");
-    sysfs.patience = long;
+    sysfs.timeout = long;
     sysfs.modprobe = script(&format!("mkdir {}/sys/bus/pci/drivers/$0", fake.dir.path().display()));
     sysfs.bind(address()).unwrap();
     assert_eq!(fake.driver(DEVICE).as_deref(), Some("vfio-pci"));
