@@ -163,7 +163,7 @@ impl Controller {
     /// within CAP.TO.
     pub fn open_with(address: &Address, options: Options) -> Result<Self> {
         let reply_timeout = options.admin_timeout.min(options.io_timeout);
-        Self::open_on(transport::open(address, reply_timeout)?, options)
+        Self::open_on(transport::open::open(address, reply_timeout)?, options)
     }
 
     /// Opens the controller that `transport` leads to.

@@ -7,7 +7,7 @@ use nvio_emulator::{Backing, Emulator, NamespaceConfig, Service};
 use super::*;
 use crate::dma::Arena;
 use crate::mmio::Mmio;
-use crate::transport::VfioUser;
+use crate::transport::vfio_user::VfioUser;
 use crate::{Controller, Options, QueuePair, Wait};
 
 #[test]

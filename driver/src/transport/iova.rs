@@ -1,4 +1,4 @@
-//! Which I/O virtual addresses an IOMMU can translate.
+//! I/O virtual addresses that an IOMMU can translate.
 
 use std::io;
 use std::ops::Range;
@@ -13,17 +13,17 @@ use vfio_bindings::bindings::vfio::{
 };
 use vfio_ioctls::{VfioContainer, VfioIommufd};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// `_IO(VFIO_TYPE, VFIO_BASE + 12)`: VFIO_IOMMU_GET_INFO.
 const GET_INFO: libc::c_ulong = 0x3b << 8 | (100 + 12);
 const HUGE_PAGE: u64 = 2 << 20;
-/// Preferred place of the arena: above what 32-bit windows and MSI addresses occupy.
+/// Preferred lowest address, above the windows and MSI addresses below 4 GiB.
 const PREFERRED: u64 = 1 << 32;
-/// A kernel that reports more than this is broken.
-const MOST_INFO: usize = 64 << 10;
-/// As many as that has room for.
-const MOST_RANGES: usize = MOST_INFO / size_of::<iommu_iova_range>();
+/// Largest accepted reply of VFIO_IOMMU_GET_INFO, bytes.
+const INFO_BYTES_MAX: usize = 64 << 10;
+/// Most ranges accepted from IOMMU_IOAS_IOVA_RANGES.
+const RANGES_MAX: usize = INFO_BYTES_MAX / size_of::<iommu_iova_range>();
 
 /// An inclusive range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +32,14 @@ pub(super) struct IovaRange {
     last: u64,
 }
 
-/// The ranges that the kernel reports; a kernel that reports none allows all of 39 bits, the least
-/// that IOMMUs have.
+/// Returns the ranges that the kernel reports. If the kernel reports none, the range is 39 bits, the
+/// smallest of IOMMUs.
 pub(super) fn ranges(container: &VfioContainer) -> Result<Vec<IovaRange>> {
     let header = get_info(container, size_of::<vfio_iommu_type1_info>())?;
     let needed = word(&header, 0) as usize;
     let bytes = match needed {
         n if n <= header.len() => header,
-        n if n <= MOST_INFO => get_info(container, n)?,
+        n if n <= INFO_BYTES_MAX => get_info(container, n)?,
         n => {
             return Err(Error::Invalid {
                 structure: "VFIO_IOMMU_GET_INFO",
@@ -52,7 +52,7 @@ pub(super) fn ranges(container: &VfioContainer) -> Result<Vec<IovaRange>> {
     Ok(if found.is_empty() { vec![IovaRange { first: 0, last: (1 << 39) - 1 }] } else { found })
 }
 
-/// The ranges of an I/O address space of an iommufd, with its devices attached.
+/// Returns the ranges of an I/O address space of an iommufd, with its devices attached.
 pub(super) fn ioas_ranges(iommu: &VfioIommufd) -> Result<Vec<IovaRange>> {
     const GET_RANGES: libc::c_ulong =
         (IOMMUFD_TYPE as libc::c_ulong) << 8 | IOMMUFD_CMD_IOAS_IOVA_RANGES as libc::c_ulong;
@@ -66,8 +66,8 @@ pub(super) fn ioas_ranges(iommu: &VfioIommufd) -> Result<Vec<IovaRange>> {
             ..Default::default()
         };
         let iommufd = iommu.iommufd().as_raw_fd();
-        // SAFETY: `request` is what the call takes, and `found` has room for as many ranges as it
-        // says; both outlive the call.
+        // SAFETY: `request` is the call's structure, and `found` has room for `num_iovas` ranges;
+        // both outlive the call.
         let answer = unsafe { libc::ioctl(iommufd, GET_RANGES, &raw mut request) };
         let count = request.num_iovas as usize;
         if answer == 0 {
@@ -76,8 +76,8 @@ pub(super) fn ioas_ranges(iommu: &VfioIommufd) -> Result<Vec<IovaRange>> {
         }
         let source = io::Error::last_os_error();
         let too_many = source.raw_os_error() == Some(libc::EMSGSIZE);
-        // More than it said before, so that this ends.
-        if !too_many || count <= found.len() || count > MOST_RANGES {
+        // The count must grow, so that the loop ends.
+        if !too_many || count <= found.len() || count > RANGES_MAX {
             return Err(Error::System { call: "IOMMU_IOAS_IOVA_RANGES", source });
         }
         found.resize(count, iommu_iova_range::default());
@@ -93,7 +93,7 @@ impl From<&iommu_iova_range> for IovaRange {
 fn get_info(container: &VfioContainer, len: usize) -> Result<Vec<u8>> {
     let len = len.next_multiple_of(8);
     let mut buffer = vec![0u64; len / 8];
-    buffer[0] = len as u64; // argsz, with flags 0 behind it
+    buffer[0] = len as u64; // argsz, followed by flags 0
     // SAFETY: the buffer is `argsz` bytes long and aligned as the structure needs; the kernel
     // writes no further.
     let answer = unsafe { libc::ioctl(container.as_raw_fd(), GET_INFO, buffer.as_mut_ptr()) };
@@ -114,7 +114,7 @@ fn long(bytes: &[u8], at: usize) -> u64 {
     bytes[at..].first_chunk().map_or(0, |&chunk| u64::from_ne_bytes(chunk))
 }
 
-/// Walks the capability chain behind the fixed part of the answer.
+/// Returns the ranges in the chain of capabilities after the fixed part of the reply.
 fn parse(info: &[u8]) -> Vec<IovaRange> {
     let mut at = match word(info, 4) & VFIO_IOMMU_INFO_CAPS {
         0 => 0,
@@ -137,13 +137,13 @@ fn parse(info: &[u8]) -> Vec<IovaRange> {
 }
 
 impl IovaRange {
-    /// What devices without an IOMMU of the kernel's can address.
+    /// The addresses of a device whose DMA no IOMMU of the kernel translates.
     pub(super) const WHOLE: Self = Self { first: 0, last: (1 << 48) - 1 };
 
-    /// The first place in the range for `bytes`, not below `from`, that is free.
+    /// Returns the first free address in the range, not below `from`, with room for `bytes`.
     fn place(&self, from: u64, bytes: u64, used: &[Range<u64>]) -> Option<u64> {
         let mut start = self.first.max(from).checked_next_multiple_of(HUGE_PAGE)?;
-        // Ascending, so that what was passed is not looked at again.
+        // The used ranges are ascending, so one pass is enough.
         for taken in used {
             if taken.start < start.checked_add(bytes)? && start < taken.end {
                 start = taken.end.checked_next_multiple_of(HUGE_PAGE)?;
@@ -154,11 +154,11 @@ impl IovaRange {
     }
 }
 
-/// A place for `bytes` beside what is `used`, which is in ascending order: at the preferred place
-/// or above it, else the first that is large enough.
+/// Returns an address for `bytes` outside of the ranges in `used`, which are in ascending order: the
+/// first one from [`PREFERRED`] on, else the first of all.
 pub(super) fn choose(ranges: &[IovaRange], bytes: u64, used: &[Range<u64>]) -> Result<u64> {
     let place = |from| ranges.iter().find_map(|range| range.place(from, bytes, used));
-    // Not page 0: a zero address is the likeliest value of a broken pointer.
+    // Not address 0, the most likely value of a broken pointer.
     place(PREFERRED).or_else(|| place(HUGE_PAGE)).ok_or_else(|| Error::Unsupported {
         what: "an IOMMU without a free range for the memory",
         detail: format!("{bytes} bytes needed; ranges {ranges:x?}, {} used", used.len()),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_is_left_out() {
+    fn used_ranges_are_skipped() {
         const MIB: u64 = 1 << 20;
         // Two windows with a hole at 6 to 8 MiB.
         let ranges = [
@@ -218,7 +218,7 @@ mod tests {
         used.retain(|range| range.start != 10 * MIB);
         assert_eq!(choose(&ranges, MIB, &used).unwrap(), 10 * MIB);
         assert!(choose(&ranges, 2 * MIB + 1, &used).is_err());
-        // A part of a page of 2 MiB is used: the next begins behind it.
+        // With a part of a 2 MiB page used, the next range starts after that page.
         let part = PREFERRED..PREFERRED + 4096;
         assert_eq!(
             choose(&[IovaRange::WHOLE], 4096, std::slice::from_ref(&part)).unwrap(),

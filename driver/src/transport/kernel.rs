@@ -1,9 +1,9 @@
-//! How the kernel hands a function over: by itself, with an iommufd (Linux 6.6 and later), or with
-//! its group and a container.
+//! The two interfaces of VFIO: a device file with an iommufd (Linux 6.6 and later), or a group and
+//! a container.
 //!
-//! A function by itself is preferred: it needs permission for files of its own only, and groups
-//! are what the kernel will do without. What is mapped, and how, is the same. This way has been
-//! tested for how it is chosen, and not on a device: no kernel at hand has it.
+//! The device file is preferred, because it needs permissions for the function's own files only,
+//! and the kernel is to drop groups. Mappings are the same. The choice of the device file has
+//! tests; the rest of that path has not run on a device yet.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -14,45 +14,47 @@ use iommufd_ioctls::{IommuFd, IommufdError};
 use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioIommufd, VfioOps};
 
 use super::iova::{self, IovaRange};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
-/// A function that is open, what maps memory for it, and where memory can be.
+/// An open function.
 pub(super) struct Opened {
     pub(super) device: VfioDevice,
+    /// Maps memory for the function.
     pub(super) iommu: Arc<dyn VfioOps>,
+    /// I/O virtual addresses that can be mapped.
     pub(super) ranges: Vec<IovaRange>,
 }
 
-/// Opens the function with the folder `sysfs`.
+/// Opens the function with the sysfs directory `sysfs`.
 pub(super) fn open(sysfs: &Path) -> Result<Opened> {
     match Files::of_device(sysfs, Path::new("/dev"))? {
-        Some(files) => open_by_itself(files),
-        None => open_by_group(sysfs),
+        Some(files) => open_device_file(files),
+        None => open_group(sysfs),
     }
 }
 
-fn open_by_itself(files: Files) -> Result<Opened> {
+fn open_device_file(files: Files) -> Result<Opened> {
     let iommufd = Arc::new(IommuFd::new_from_fd(files.iommu));
     let iommu = VfioIommufd::new(iommufd, None, None).map(Arc::new);
     let iommu = iommu.map_err(failed("set up an I/O address space"))?;
     let device = VfioDevice::new_from_fd(files.device, Arc::clone(&iommu), true);
     let device = device.map_err(failed("open device"))?;
-    // The device has narrowed them.
+    // Read after the device was attached, which narrows them.
     let ranges = iova::ioas_ranges(&iommu)?;
-    log::debug!("opened by itself, with an iommufd");
+    log::debug!("opened by its device file, with an iommufd");
     Ok(Opened { device, iommu, ranges })
 }
 
-fn open_by_group(sysfs: &Path) -> Result<Opened> {
+fn open_group(sysfs: &Path) -> Result<Opened> {
     let container = VfioContainer::new(None).map(Arc::new).map_err(failed("open container"))?;
     let device = VfioDevice::new(sysfs, Arc::clone(&container) as _, false);
     let device = device.map_err(failed("open device"))?;
     let ranges = iova::ranges(&container)?;
-    log::debug!("opened with its group");
+    log::debug!("opened by its group");
     Ok(Opened { device, iommu: container, ranges })
 }
 
-/// Names the file, where it is one of those that everyone knows and it could not be opened.
+/// Returns the driver's error for a failed step, which names the file if one could not be opened.
 fn failed(step: &'static str) -> impl FnOnce(VfioError) -> Error {
     move |source| match source {
         VfioError::OpenContainer(source) => {
@@ -65,7 +67,7 @@ fn failed(step: &'static str) -> impl FnOnce(VfioError) -> Error {
     }
 }
 
-/// The files by which a function is opened by itself.
+/// The device file of a function, and the iommufd.
 #[derive(Debug)]
 struct Files {
     device: File,
@@ -73,9 +75,9 @@ struct Files {
 }
 
 impl Files {
-    /// The files of the function with the folder `sysfs`, in the folder `dev`. `None` if it is to
-    /// be opened with its group: when the kernel has no such files, or they are not for us and
-    /// the kernel has containers.
+    /// Opens the files of the function with the sysfs directory `sysfs`, in the directory `dev`.
+    /// `None` if the group must be used: if the kernel has no such files, or this process may not
+    /// open them and the kernel has containers.
     fn of_device(sysfs: &Path, dev: &Path) -> Result<Option<Self>> {
         let Some(name) = character_device(sysfs) else { return Ok(None) };
         let path = dev.join("vfio/devices").join(name);
@@ -109,8 +111,8 @@ fn is_missing(error: &VfioError) -> bool {
     }
 }
 
-/// The name of a function's own VFIO device: the one entry of its folder `vfio-dev`, if the kernel
-/// has such.
+/// Returns the name of a function's device file, the only entry of its directory `vfio-dev`. `None`
+/// if the kernel has none.
 fn character_device(sysfs: &Path) -> Option<String> {
     let mut names = std::fs::read_dir(sysfs.join("vfio-dev")).ok()?;
     let name = names.next()?.ok()?.file_name().into_string().ok()?;
@@ -125,7 +127,7 @@ mod tests {
     use std::fs::{create_dir_all, remove_dir_all, remove_file, write};
     use tempfile::TempDir;
 
-    /// The folders of a function and of devices, as a kernel that has everything shows them.
+    /// The directories of a function and of device files on a kernel with both interfaces.
     struct Kernel(TempDir);
 
     impl Kernel {
@@ -148,7 +150,7 @@ mod tests {
             Files::of_device(&self.path("sys"), &self.path("dev"))
         }
 
-        /// Something that is there and that nobody may open for writing, root included.
+        /// Replaces a file by a directory, which not even root can open for writing.
         fn forbid(&self, path: &str) {
             remove_file(self.path(path)).unwrap();
             create_dir_all(self.path(path)).unwrap();
@@ -156,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn the_device_itself_is_preferred() {
+    fn the_device_file_is_preferred() {
         let files = Kernel::new().files().unwrap().unwrap();
         assert_eq!(io::read_to_string(files.device).unwrap(), "the device");
     }
 
     #[test]
-    fn what_an_older_kernel_does_not_have_leads_to_the_group() {
+    fn an_older_kernel_leads_to_the_group() {
         let without_folder = Kernel::new();
         remove_dir_all(without_folder.path("sys/vfio-dev")).unwrap();
         let without_device = Kernel::new();
@@ -171,14 +173,14 @@ mod tests {
         remove_file(without_iommufd.path("dev/iommu")).unwrap();
         for kernel in [without_folder, without_device, without_iommufd] {
             assert!(kernel.files().unwrap().is_none());
-            // With the container or without: it is the one to complain.
+            // With the container or without it: opening the group reports that error.
             remove_file(kernel.path("dev/vfio/vfio")).unwrap();
             assert!(kernel.files().unwrap().is_none());
         }
     }
 
     #[test]
-    fn files_that_are_not_for_us_lead_to_the_group_if_there_is_such() {
+    fn files_without_permission_lead_to_the_group_if_there_is_one() {
         for file in ["dev/vfio/devices/vfio7", "dev/iommu"] {
             let kernel = Kernel::new();
             kernel.forbid(file);
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_name_no_one_device_are_not_believed() {
+    fn directories_that_do_not_name_one_device_are_ignored() {
         let two = Kernel::new();
         create_dir_all(two.path("sys/vfio-dev/vfio8")).unwrap();
         assert!(two.files().unwrap().is_none());

@@ -1,33 +1,33 @@
-//! Why the kernel does not map memory for DMA, when that is a limit: which one, with its value.
+//! The limits because of which the kernel fails to map memory for DMA, with their values.
 
 use std::io;
 
 use iommufd_ioctls::IommufdError;
 use vfio_ioctls::VfioError;
 
-use crate::Error;
 use crate::dma::Arena;
+use crate::error::Error;
 
-/// What VFIO's dma_entry_limit is unless it was set.
-const MAPPINGS: usize = u16::MAX as usize;
+/// The default of VFIO's dma_entry_limit.
+const ENTRY_LIMIT: usize = u16::MAX as usize;
 
-/// The error for what VFIO_IOMMU_MAP_DMA answered.
+/// Returns the driver's error for a failed VFIO_IOMMU_MAP_DMA.
 pub(super) fn map_error(arena: &Arena, source: VfioError) -> Error {
     let errno = match &source {
         VfioError::IommuDmaMap(error)
         | VfioError::IommufdIoctlError(IommufdError::IommuIoasMap(error)) => error.errno(),
         _ => 0,
     };
-    reached(errno, arena.iova(), arena.size())
+    limit_reached(errno, arena.iova(), arena.size())
         .unwrap_or(Error::Vfio { step: "map DMA memory", source })
 }
 
-/// The limit that an error number means, if it is one that is known.
-fn reached(errno: i32, iova: u64, bytes: usize) -> Option<Error> {
+/// Returns the limit behind an error number, if there is one.
+fn limit_reached(errno: i32, iova: u64, bytes: usize) -> Option<Error> {
     match errno {
         libc::EEXIST => Some(Error::MappingExists { iova, bytes }),
         libc::ENOSPC => Some(Error::MappingLimit { limit: entry_limit() }),
-        // RLIMIT_MEMLOCK, or want of memory.
+        // RLIMIT_MEMLOCK, or not enough memory.
         libc::ENOMEM => {
             let (limit, locked) = (memory_lock_limit().ok()?, locked_bytes().ok()?);
             let over = locked.saturating_add(bytes as u64) > limit;
@@ -46,13 +46,13 @@ fn memory_lock_limit() -> io::Result<u64> {
     }
 }
 
-/// Bytes that count against RLIMIT_MEMLOCK now.
+/// Returns the bytes that count against RLIMIT_MEMLOCK now.
 fn locked_bytes() -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     Ok(locked_in(&status).unwrap_or(0))
 }
 
-/// VmLck of `/proc/self/status`: what mlock and VFIO have locked.
+/// Returns VmLck of `/proc/self/status`, the bytes that mlock and VFIO have locked.
 fn locked_in(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -61,7 +61,7 @@ fn locked_in(status: &str) -> Option<u64> {
 
 fn entry_limit() -> usize {
     let text = std::fs::read_to_string("/sys/module/vfio_iommu_type1/parameters/dma_entry_limit");
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS)
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(ENTRY_LIMIT)
 }
 
 #[cfg(test)]
@@ -71,24 +71,24 @@ mod tests {
     #[test]
     fn the_limit_is_named_when_it_is_one() {
         let (iova, bytes) = (1 << 32, 1 << 20);
-        let overlap = reached(libc::EEXIST, iova, bytes);
+        let overlap = limit_reached(libc::EEXIST, iova, bytes);
         assert!(matches!(overlap, Some(Error::MappingExists { .. })));
-        let full = reached(libc::ENOSPC, iova, bytes);
+        let full = limit_reached(libc::ENOSPC, iova, bytes);
         assert!(matches!(full, Some(Error::MappingLimit { limit: 1.. })));
-        assert!(reached(libc::EFAULT, iova, bytes).is_none());
+        assert!(limit_reached(libc::EFAULT, iova, bytes).is_none());
         let limit = memory_lock_limit().unwrap();
-        match reached(libc::ENOMEM, iova, usize::MAX) {
+        match limit_reached(libc::ENOMEM, iova, usize::MAX) {
             None => assert_eq!(limit, libc::RLIM_INFINITY),
             Some(Error::MemoryLock { bytes, limit: named, .. }) => {
                 assert_eq!((bytes, named), (usize::MAX, limit));
             }
             Some(other) => panic!("{other}"),
         }
-        assert!(limit == 0 || reached(libc::ENOMEM, iova, 0).is_none());
+        assert!(limit == 0 || limit_reached(libc::ENOMEM, iova, 0).is_none());
     }
 
     #[test]
-    fn what_is_locked_is_found_in_the_status() {
+    fn locked_bytes_are_read_from_the_status() {
         assert_eq!(
             locked_in("VmPeak:\t  100 kB\nVmLck:\t      64 kB\nVmPin:\t 0 kB\n"),
             Some(65536)

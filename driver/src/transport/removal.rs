@@ -1,10 +1,12 @@
-//! How a function behind VFIO goes away.
+//! Removal of a function behind VFIO.
 //!
-//! In order (its slot's button, `unbind`, sysfs `remove`): the kernel asks for it through an
-//! eventfd and then waits until every file of it is closed, holding the device's lock; the
-//! function works until then, and without the eventfd nobody would ever hear of it. By surprise:
-//! configuration space reads as all ones. The registers should too, but a function that lost
-//! power behind a bridge was seen to read as zeroes (QEMU), so they alone do not tell.
+//! Orderly removal (the slot's button, `unbind`, sysfs `remove`): the kernel requests the function
+//! through an eventfd, and then waits until every file of the function is closed, holding the
+//! device's lock. The function works until then.
+//!
+//! Surprise removal: configuration space reads as all ones. The registers should as well, but those
+//! of a function that lost power behind a bridge were seen to read as zeroes (QEMU), so they do not
+//! decide.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,13 +21,13 @@ const CLASS_CODE: u64 = 8;
 
 /// Watches for the removal of a function.
 pub(super) struct Removal {
-    /// Written to when the kernel wants the function back. `None` if it cannot tell.
+    /// Signalled when the kernel requests the function. `None` if the kernel has no such interrupt.
     request: Option<EventFd>,
     gone: AtomicBool,
 }
 
 impl Removal {
-    /// Begins to watch.
+    /// Starts to watch.
     pub(super) fn watch(device: &VfioDevice) -> Self {
         let request = EventFd::new(EFD_NONBLOCK).ok().filter(|request| {
             let enabled = device.enable_irq(VFIO_PCI_REQ_IRQ_INDEX, vec![request]);
@@ -34,17 +36,17 @@ impl Removal {
         Self { request, gone: AtomicBool::new(false) }
     }
 
-    /// Whether the function was removed, or must be given up because it will be. What was true
-    /// once stays true.
+    /// Returns true if the function was removed, or the kernel has requested it. Stays true from
+    /// then on.
     pub(super) fn has_begun(&self, device: &VfioDevice) -> bool {
         if self.gone.load(Ordering::Relaxed) {
             return true;
         }
         let asked = self.request.as_ref().is_some_and(|request| request.read().is_ok());
         if asked {
-            log::warn!("the kernel asks for the function back: it is being removed");
-            // It is given up as it is. No reset can be had, as the kernel holds the device's lock,
-            // but without bus mastering it does no DMA.
+            log::warn!("the kernel requests the function: it is being removed");
+            // A reset is not possible, because the kernel holds the device's lock, but a function
+            // that is not bus master does no DMA.
             pci_command::set(device, pci_command::NO_DMA);
         }
         let gone = asked || is_absent(device);
@@ -55,8 +57,8 @@ impl Removal {
     }
 }
 
-/// Whether configuration space reads as all ones, as the class code of no function does. The
-/// vendor ID would not tell: the kernel answers for the function there.
+/// Returns true if the class code reads as all ones, which no function has. The vendor ID does not
+/// decide, because the kernel emulates that register.
 fn is_absent(device: &VfioDevice) -> bool {
     let mut class = [0; 4];
     device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut class, CLASS_CODE);

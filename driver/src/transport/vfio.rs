@@ -18,20 +18,21 @@ use super::iova::{self, IovaRange};
 use super::kernel::{self, Opened};
 use super::removal::Removal;
 use super::vfio_irq::{self, Vectors};
-use super::{Transport, doorbell_window, limit, mappable, pci_bar, pci_command};
+use super::{Transport, bar, limit, pci_command};
 use crate::dma::Arena;
+use crate::error::{Error, Result};
 use crate::mmio::Mmio;
-use crate::pci::{PciAddress, Sysfs, VFIO_PCI};
-use crate::{Error, Result};
+use crate::pci::address::PciAddress;
+use crate::pci::sysfs::{Sysfs, VFIO_PCI};
 
 /// Bytes of BAR0 before the doorbells.
-const REGISTERS: usize = 4096;
-const _: () = assert!(REGISTERS as u64 == DOORBELLS);
+const REGISTER_BYTES: usize = 4096;
+const _: () = assert!(REGISTER_BYTES as u64 == DOORBELLS);
 
 /// An NVMe function opened through VFIO.
 pub(crate) struct Vfio {
-    // Fields drop in order. The windows keep the device's file open, and VFIO lets go of a group
-    // only when all files of its devices are closed, so they come before the device.
+    // Fields drop in order. The windows come before the device, because they keep its file open,
+    // and VFIO releases a group only after all files of its devices are closed.
     registers: Mmio,
     doorbells: Arc<Mmio>,
     device: Device,
@@ -40,7 +41,7 @@ pub(crate) struct Vfio {
     vectors: Vectors,
 }
 
-/// The library's device, which would panic when dropped while its function is removed.
+/// The device of vfio-ioctls, which panics if it is dropped while its function is being removed.
 struct Device {
     device: ManuallyDrop<VfioDevice>,
     sysfs: PathBuf,
@@ -62,10 +63,11 @@ impl Drop for Device {
             unsafe { ManuallyDrop::drop(&mut self.device) };
             return;
         }
-        // The library would look for the group, which goes as soon as the device's file is closed.
-        // The process keeps the descriptors of group and container instead.
-        // SAFETY: the library's device is not dropped, and not used any more, so that nobody else
-        // closes its descriptor.
+        // Dropping the device would read the link to its group, which disappears as soon as the
+        // device's file is closed. Only that file is closed here; the descriptors of group and
+        // container stay open.
+        // SAFETY: the device is neither dropped nor used after this, so its descriptor is closed
+        // once.
         unsafe { libc::close(self.device.as_raw_fd()) };
     }
 }
@@ -79,8 +81,8 @@ impl Vfio {
         let device = Device { device: ManuallyDrop::new(device), sysfs, removal };
         device.reset();
         set_command(&device)?;
-        let registers = map_bar0(&device, 0, REGISTERS)?;
-        let window = doorbell_window(device.get_region_size(VFIO_PCI_BAR0_REGION_INDEX))?;
+        let registers = map_bar0(&device, 0, REGISTER_BYTES)?;
+        let window = bar::doorbell_window(device.get_region_size(VFIO_PCI_BAR0_REGION_INDEX))?;
         let doorbells = Arc::new(map_bar0(&device, DOORBELLS, window)?);
         let irq = |index| device.get_irq_info(index).map(|irq| (irq.flags, irq.count));
         let vectors = Vectors::choose(irq);
@@ -88,7 +90,8 @@ impl Vfio {
     }
 }
 
-/// Names what is missing before VFIO would refuse with a number.
+/// Checks that the function is bound to vfio-pci and its group can be used, because VFIO itself
+/// would fail with an error number only.
 fn check_bound(address: PciAddress) -> Result<()> {
     let sysfs = Sysfs::new();
     match sysfs.nvme_device(address)?.driver {
@@ -102,7 +105,7 @@ fn check_bound(address: PciAddress) -> Result<()> {
     Ok(())
 }
 
-/// Resets the function; the library's own call does not tell whether that worked.
+/// Resets the function. vfio-ioctls ignores the error of this call.
 fn reset_function(device: &VfioDevice) -> Result<()> {
     /// `_IO(VFIO_TYPE, VFIO_BASE + 11)`: VFIO_DEVICE_RESET.
     const RESET: libc::c_ulong = 0x3b << 8 | (100 + 11);
@@ -113,8 +116,8 @@ fn reset_function(device: &VfioDevice) -> Result<()> {
     }
 }
 
-/// Sets up vectors from 0 on, and gives what the kernel answers: 0, or a smaller number of vectors
-/// that could be set up. The library's own call takes the latter for success.
+/// Sets up vectors, starting at 0. Returns 0, or the smaller number of vectors that the kernel could
+/// set up, which vfio-ioctls reports as success.
 fn set_irqs(device: &VfioDevice, index: u32, flags: u32, events: &[RawFd]) -> io::Result<usize> {
     /// `_IO(VFIO_TYPE, VFIO_BASE + 10)`: VFIO_DEVICE_SET_IRQS.
     const SET_IRQS: libc::c_ulong = 0x3b << 8 | (100 + 10);
@@ -136,13 +139,14 @@ fn set_irqs(device: &VfioDevice, index: u32, flags: u32, events: &[RawFd]) -> io
 const SET_HEADER: usize = 5;
 const _: () = assert!(SET_HEADER * size_of::<u32>() == size_of::<vfio_irq_set>());
 
+/// Makes the function a bus master, and disables INTx.
 fn set_command(device: &VfioDevice) -> Result<()> {
-    // The library only logs a failed write, so look.
+    // vfio-ioctls only logs a failed write, so the register is read back.
     pci_command::check(pci_command::set(device, pci_command::IN_USE))
 }
 
-/// Maps a BAR; see [`Transport::map_bar`].
-fn map_bar(device: &VfioDevice, bar: u32, offset: u64, most: u64) -> Result<Mmio> {
+/// Maps a part of a BAR; see [`Transport::map_bar`].
+fn map_bar(device: &VfioDevice, bar: u32, offset: u64, bytes_max: u64) -> Result<Mmio> {
     let size = device.get_region_size(bar);
     let outside = Error::OutsideBar { offset, length: size };
     if device.get_region_flags(bar) & VFIO_REGION_INFO_FLAG_MMAP == 0 {
@@ -155,14 +159,14 @@ fn map_bar(device: &VfioDevice, bar: u32, offset: u64, most: u64) -> Result<Mmio
     let areas = sparse.map_or(vec![(0, size)], |areas| {
         areas.iter().map(|area| (area.offset, area.size)).collect()
     });
-    let len = mappable(areas, size, offset, most)?;
+    let len = bar::mappable(areas, size, offset, bytes_max)?;
     let at = device.get_region_offset(bar).checked_add(offset).ok_or(outside)?;
     // SAFETY: `device` is open for the whole call.
     let fd = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
     Mmio::map(fd, at, offset, len)
 }
 
-/// Maps `[start, start + len)` of BAR0, all of it.
+/// Maps `len` bytes of BAR0 at `start`, or fails if the window is shorter.
 fn map_bar0(device: &VfioDevice, start: u64, len: usize) -> Result<Mmio> {
     let mapped = map_bar(device, VFIO_PCI_BAR0_REGION_INDEX, start, len as u64)?;
     match mapped.len() == len {
@@ -199,9 +203,9 @@ unsafe impl Transport for Vfio {
     }
 
     fn map(&self, arena: &Arena) -> Result<()> {
-        // SAFETY: the arena's memory is reached through raw pointers, and through the slices of
-        // `DmaBuf`s only while no command has been given them; the range is unmapped, or the
-        // iommu closed, before the arena is dropped.
+        // SAFETY: the arena's memory is accessed through raw pointers, and through the slices of a
+        // `DmaBuf` only while no command holds it; the range is unmapped, or the IOMMU closed,
+        // before the arena is dropped.
         unsafe { self.iommu.vfio_dma_map(arena.iova(), arena.size(), arena.base()) }
             .map_err(|source| limit::map_error(arena, source))
     }
@@ -213,7 +217,7 @@ unsafe impl Transport for Vfio {
     }
 
     fn reset(&self) -> Result<()> {
-        // The kernel would wait a minute for a function that is not there to come back.
+        // The kernel would wait a minute for a function that was removed.
         if self.device.removal.has_begun(&self.device) {
             return Err(Error::Gone);
         }
@@ -221,21 +225,21 @@ unsafe impl Transport for Vfio {
         set_command(&self.device)
     }
 
-    fn map_bar(&self, bar: u8, offset: u64, most: u64) -> Result<Mmio> {
-        map_bar(&self.device, pci_bar::region(bar)?, offset, most)
+    fn map_bar(&self, bar: u8, offset: u64, bytes_max: u64) -> Result<Mmio> {
+        map_bar(&self.device, bar::region(bar)?, offset, bytes_max)
     }
 
     fn bar_address(&self, bar: u8) -> Result<u64> {
-        pci_bar::region(bar)?;
+        bar::region(bar)?;
         let register = |bar| {
             let mut bytes = [0; 4];
-            let at = pci_bar::offset(bar);
+            let at = bar::offset(bar);
             self.device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut bytes, at);
             u32::from_le_bytes(bytes)
         };
-        // The kernel shows the address that the bus gave it.
-        match pci_bar::address(register(bar), register(bar + 1)) {
-            0 => Err(pci_bar::unplaced(bar)),
+        // The kernel shows the address on the bus.
+        match bar::address(register(bar), register(bar + 1)) {
+            0 => Err(bar::unplaced(bar)),
             address => Ok(address),
         }
     }
@@ -248,13 +252,13 @@ unsafe impl Transport for Vfio {
         let Vectors { index, count } = self.vectors;
         let mut events: Vec<RawFd> = events.iter().map(AsRawFd::as_raw_fd).collect();
         events.truncate(usize::from(count));
-        // What was set up may be as it was, or not, after a reset: begin anew. It fails when
-        // nothing was.
+        // After a reset, the former setup may or may not exist, so it is removed first. Removing
+        // fails if no vector is set up.
         set_irqs(&self.device, index, vfio_irq::TRIGGER, &[]).unwrap_or_default();
         loop {
             match set_irqs(&self.device, index, vfio_irq::SET_EVENTS, &events) {
                 Ok(0) => return Ok(events.len()),
-                // The system has only so many vectors left, and has set up none.
+                // The system has only `left` vectors, and has set up none.
                 Ok(left) if left < events.len() => events.truncate(left),
                 Ok(_) => return Ok(0),
                 Err(source) => return Err(Error::System { call: "VFIO_DEVICE_SET_IRQS", source }),

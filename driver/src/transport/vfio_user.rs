@@ -1,5 +1,5 @@
-//! The vfio-user transport: a controller that is served by another process, or by a thread of
-//! this one, over a socket. Registers are messages; doorbells and data are shared memory.
+//! The vfio-user transport: a controller that another process, or a thread of this one, serves over
+//! a socket. Registers are accessed by messages; doorbells and data are shared memory.
 
 mod channel;
 mod client;
@@ -19,10 +19,10 @@ use self::channel::Fault;
 use self::client::{Client, Region};
 use super::iova::{self, IovaRange};
 use super::vfio_irq::{self, Vectors};
-use super::{Transport, doorbell_window, mappable, pci_bar, pci_command};
+use super::{Transport, bar, pci_command};
 use crate::dma::Arena;
+use crate::error::{Error, Result};
 use crate::mmio::Mmio;
-use crate::{Error, Result};
 
 /// Shortest wait for a reply, whatever the options are: a server replies in microseconds, but has
 /// to be scheduled first.
@@ -39,7 +39,7 @@ pub(crate) struct VfioUser {
     reply_timeout: Duration,
     doorbells: Arc<Mmio>,
     vectors: Vectors,
-    /// I/O virtual addresses that the server was given memory for.
+    /// I/O virtual addresses mapped at the server.
     mapped: Mutex<Vec<Range<u64>>>,
 }
 
@@ -91,6 +91,7 @@ impl VfioUser {
     }
 }
 
+/// Returns the driver's error for a failed command.
 fn error(socket: &Path, after: Duration, step: &'static str, fault: Fault) -> Error {
     let socket = socket.to_owned();
     match fault {
@@ -130,20 +131,20 @@ fn map_doorbells(bar0: Option<Region>) -> Result<Mmio> {
         detail: format!("BAR0 has {size:#x} bytes, none of them to be mapped"),
     };
     let region = bar0.ok_or_else(not_shared)?;
-    let window = doorbell_window(region.size)?;
+    let window = bar::doorbell_window(region.size)?;
     let mapped = map_region(&region, DOORBELLS, window as u64);
     mapped.map_err(|_| not_shared())
 }
 
 /// Maps a part of a region; see [`Transport::map_bar`].
-fn map_region(region: &Region, offset: u64, most: u64) -> Result<Mmio> {
+fn map_region(region: &Region, offset: u64, bytes_max: u64) -> Result<Mmio> {
     let outside = || Error::OutsideBar { offset, length: region.size };
     let file = region.file.as_ref().ok_or_else(outside)?;
     let areas = match &region.areas[..] {
         [] => &[(0, region.size)],
         areas => areas,
     };
-    let len = mappable(areas.iter().copied(), region.size, offset, most)?;
+    let len = bar::mappable(areas.iter().copied(), region.size, offset, bytes_max)?;
     let start = region.offset.checked_add(offset).ok_or_else(outside)?;
     check_backed(file, start, len as u64)?;
     Mmio::map(file.as_fd(), start, offset, len)
@@ -152,26 +153,26 @@ fn map_region(region: &Region, offset: u64, most: u64) -> Result<Mmio> {
 /// Returns the address of a BAR. The client assigns one, as firmware does for other devices, if
 /// the BAR has none.
 fn place_bar(client: &mut Client, bar: u8) -> Result<u64, Fault> {
-    /// Below the place of the arena, and in reach of 32 bits. A BAR is as aligned as it is large.
+    /// Below the arena and below 4 GiB. A BAR is aligned to its size.
     const PLACE: u32 = 2 << 30;
     const CONFIG: u32 = VFIO_PCI_CONFIG_REGION_INDEX;
     let address = |client: &mut Client| {
-        let low = u32::from_le_bytes(client.read(CONFIG, pci_bar::offset(bar))?);
-        let high = u32::from_le_bytes(client.read(CONFIG, pci_bar::offset(bar + 1))?);
-        Ok::<_, Fault>((low, pci_bar::address(low, high)))
+        let low = u32::from_le_bytes(client.read(CONFIG, bar::offset(bar))?);
+        let high = u32::from_le_bytes(client.read(CONFIG, bar::offset(bar + 1))?);
+        Ok::<_, Fault>((low, bar::address(low, high)))
     };
     let (low, now) = address(client)?;
     if now != 0 {
         return Ok(now);
     }
-    client.write(CONFIG, pci_bar::offset(bar), PLACE.to_le_bytes())?;
-    if pci_bar::is_wide(low) {
-        client.write(CONFIG, pci_bar::offset(bar + 1), [0; 4])?;
+    client.write(CONFIG, bar::offset(bar), PLACE.to_le_bytes())?;
+    if bar::is_wide(low) {
+        client.write(CONFIG, bar::offset(bar + 1), [0; 4])?;
     }
     Ok(address(client)?.1)
 }
 
-/// A store beyond the end of the server's file would be a SIGBUS.
+/// Checks that a window is inside the server's file, because a store beyond its end is a SIGBUS.
 fn check_backed(file: &File, start: u64, len: u64) -> Result<()> {
     let metadata = file
         .metadata()
@@ -255,18 +256,18 @@ unsafe impl Transport for VfioUser {
         pci_command::check(self.run("set the PCI Command register", set_command)?)
     }
 
-    fn map_bar(&self, bar: u8, offset: u64, most: u64) -> Result<Mmio> {
-        let index = pci_bar::region(bar)?;
+    fn map_bar(&self, bar: u8, offset: u64, bytes_max: u64) -> Result<Mmio> {
+        let index = bar::region(bar)?;
         match self.run("describe a BAR", |client| client.region(index))? {
-            Some(region) => map_region(&region, offset, most),
+            Some(region) => map_region(&region, offset, bytes_max),
             None => Err(Error::OutsideBar { offset, length: 0 }),
         }
     }
 
     fn bar_address(&self, bar: u8) -> Result<u64> {
-        pci_bar::region(bar)?;
+        bar::region(bar)?;
         match self.run("place a BAR", |client| place_bar(client, bar))? {
-            0 => Err(pci_bar::unplaced(bar)),
+            0 => Err(bar::unplaced(bar)),
             address => Ok(address),
         }
     }
