@@ -1,26 +1,27 @@
 //! An open filesystem: its superblock, its inodes, and the caches of its metadata.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::blocks::block_cache::Block;
 use crate::blocks::cache::Cache;
-use crate::blocks::inode_table::InodeBytes;
+use crate::blocks::inode_table::{InodeBytes, Near};
 use crate::blocks::metadata::Metadata;
+use crate::dir::changes::NameChanges;
 use crate::error::Error;
 use crate::file::open_inode::OpenInodes;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::group;
 use crate::format::group::GroupDescriptor;
 use crate::format::inode;
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
+use crate::map::{FileMap, inline};
 use crate::mount::options::Options;
-use crate::recovery::fast_commit::{FastCommit, NameChanges, Ranges};
-use crate::recovery::journal::{JournalReplay, Overlay};
-use crate::recovery::orphans::Orphans;
+use crate::number;
+use crate::recovery::fast_commit::changes::FastCommit;
+use crate::recovery::journal::summary::JournalReplay;
 
 /// An open ext2, ext3 or ext4 filesystem, read-only.
 ///
@@ -34,17 +35,15 @@ pub struct Filesystem {
 /// The state shared by all handles of a filesystem.
 pub(crate) struct Inner {
     pub metadata: Metadata,
-    pub groups: Cache<u32, GroupDescriptor>,
     pub inodes: Cache<u32, Inode>,
     /// Size of the device, bytes.
     pub device: u64,
-    pub superblock: Superblock,
     pub options: Options,
     pub recovered: Option<JournalReplay>,
-    pub open_inodes: OpenInodes,
+    pub open_inodes: Arc<OpenInodes>,
     pub fast_commit: OnceLock<FastCommit>,
-    pub orphans: OnceLock<Orphans>,
-    pub io_errors: AtomicU64,
+    /// The numbers of the inodes that the next mount truncates to their sizes.
+    pub orphans: OnceLock<HashSet<u32>>,
 }
 
 impl fmt::Debug for Filesystem {
@@ -59,15 +58,14 @@ impl Filesystem {
         self.inner.recovered
     }
 
-    /// Returns the overlay of blocks with newer contents in the journal, if the journal was
-    /// replayed.
-    pub(crate) fn overlay(&self) -> Option<&Overlay> {
-        self.inner.metadata.overlay()
+    /// Returns the reader of metadata blocks.
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.inner.metadata
     }
 
     /// Returns the superblock as it was when the filesystem was opened.
     pub fn superblock(&self) -> &Superblock {
-        &self.inner.superblock
+        self.inner.metadata.superblock()
     }
 
     /// Returns the inode `number`, which may be a reserved one.
@@ -96,19 +94,46 @@ impl Filesystem {
         })
     }
 
-    /// Returns the changes of fast commits to a file's map.
-    pub(crate) fn range_changes(&self, number: u32) -> Option<&Ranges> {
-        self.inner.fast_commit.get()?.ranges(number)
+    /// Returns the bytes of inode `number`, unchecked, from its table or from a fast commit.
+    pub(crate) fn inode_bytes(&self, number: u32) -> Result<InodeBytes, Error> {
+        self.inode_bytes_near(number, &mut Near::default())
+    }
+
+    /// Returns the bytes of inode `number`, like [`Self::inode_bytes`]. `near` is the location of
+    /// the last inode, which saves lookups in the caches.
+    pub(crate) fn inode_bytes_near(
+        &self,
+        number: u32,
+        near: &mut Near,
+    ) -> Result<InodeBytes, Error> {
+        match self.inner.fast_commit.get().and_then(|changes| changes.inode(number)) {
+            Some(block) => Ok(InodeBytes::patched(block)),
+            None => self.inner.metadata.table_bytes(number, near),
+        }
+    }
+
+    /// Returns the whole space for inline data in the inode, which may be longer or shorter than
+    /// the file. The rest of a longer file is zero.
+    pub(crate) fn inline_data(&self, inode: &Inode) -> Result<Box<[u8]>, Error> {
+        let number = inode.number();
+        inline::data(self.superblock(), number, &self.inode_bytes(number)?)
+    }
+
+    /// Returns the map of an inode, with the changes of fast commits and pending truncations.
+    pub(crate) fn map<'a>(&'a self, inode: &'a Inode) -> FileMap<'a> {
+        let Inner { metadata, fast_commit, orphans, .. } = &*self.inner;
+        let number = inode.number();
+        FileMap {
+            metadata,
+            inode,
+            changes: fast_commit.get().and_then(|changes| changes.ranges(number)),
+            is_truncated: orphans.get().is_some_and(|orphans| orphans.contains(&number)),
+        }
     }
 
     /// Returns the changes of fast commits to a directory's names.
     pub(crate) fn name_changes(&self, directory: u32) -> Option<&Arc<NameChanges>> {
         self.inner.fast_commit.get()?.names(directory)
-    }
-
-    /// Returns true if the next mount truncates the inode to its size.
-    pub(crate) fn is_truncated(&self, number: u32) -> bool {
-        self.inner.orphans.get().is_some_and(|orphans| orphans.contains(number))
     }
 
     /// Returns the inode after `number` in the list of orphans; 0 after the last.
@@ -121,11 +146,11 @@ impl Filesystem {
     /// # Errors
     /// As [`Filesystem::inode`], or [`Error::NotADirectory`] if the inode is not a directory.
     pub fn root(&self) -> Result<Inode, Error> {
-        let root = self.named_inode(inode::ROOT, Structure::Superblock)?;
+        let root = self.named_inode(number::ROOT, Structure::Superblock)?;
         if root.is_dir() {
             return Ok(root);
         }
-        Err(Error::NotADirectory { subject: crate::error::Subject::Inode(inode::ROOT) })
+        Err(Error::NotADirectory { subject: crate::error::Subject::Inode(number::ROOT) })
     }
 
     /// Returns the inode that the structure `by` refers to. A reference to a free inode is damage.
@@ -140,14 +165,10 @@ impl Filesystem {
     /// each is also logged. Requests that were rejected as invalid, unsupported or busy are not
     /// counted.
     pub fn io_errors(&self) -> u64 {
-        self.inner.io_errors.load(Ordering::Relaxed)
+        self.inner.open_inodes.io_errors()
     }
 
-    pub(crate) fn count_io_error(&self) {
-        self.inner.io_errors.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn open_inodes(&self) -> &OpenInodes {
+    pub(crate) fn open_inodes(&self) -> &Arc<OpenInodes> {
         &self.inner.open_inodes
     }
 
@@ -162,7 +183,7 @@ impl Filesystem {
 
     /// Reads the superblock from the device again.
     pub(crate) fn superblock_now(&self) -> Result<Superblock, Error> {
-        self.inner.metadata.superblock()
+        self.inner.metadata.superblock_now()
     }
 
     /// Reads a block from the device again. The caller has checked the number.
@@ -171,23 +192,7 @@ impl Filesystem {
     }
 
     pub(crate) fn group(&self, group: u32) -> Result<GroupDescriptor, Error> {
-        if let Some(descriptor) = self.inner.groups.get(group) {
-            return Ok(descriptor);
-        }
-        let superblock = self.superblock();
-        let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
-        let (number, offset) = group::location(superblock, group);
-        if number >= superblock.blocks_count() {
-            return Err(corrupt(Problem::BlockRange { start: number, count: 1 }));
-        }
-        let block = self.block(number)?;
-        let bytes = block
-            .get(offset..)
-            .and_then(|rest| rest.get(..usize::from(superblock.descriptor_size)))
-            .ok_or_else(|| corrupt(Problem::Missing { logical: u64::from(group) }))?;
-        let descriptor = GroupDescriptor::parse(superblock, group, bytes)?;
-        self.inner.groups.insert(group, descriptor);
-        Ok(descriptor)
+        self.inner.metadata.group(group)
     }
 
     /// Returns a block of metadata. The caller has checked the number.
@@ -200,17 +205,10 @@ impl Filesystem {
         self.superblock().bytes(u64::try_from(self.inner.metadata.ahead()).unwrap_or(0))
     }
 
-    /// Returns true if a block is cached.
-    pub(crate) fn is_cached(&self, number: u64) -> bool {
-        self.inner.metadata.is_cached(number)
-    }
-
     /// Reads ahead blocks that will be needed, in parallel, from the first on up to the limit of a
     /// read-ahead. Numbers may be out of range or repeated. A block that fails is read again when
     /// it is needed.
     pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = Range<u64>>) {
-        let end = self.superblock().blocks_count();
-        let inside = |range: Range<u64>| range.start.min(end)..range.end.min(end);
-        self.inner.metadata.prefetch(wanted.into_iter().map(inside));
+        self.inner.metadata.prefetch(wanted);
     }
 }

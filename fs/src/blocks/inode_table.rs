@@ -4,8 +4,8 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::blocks::block_cache::Block;
+use crate::blocks::metadata::Metadata;
 use crate::error::Error;
-use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::group;
 use crate::format::group::GroupDescriptor;
@@ -14,24 +14,10 @@ use crate::format::superblock::Superblock;
 /// Bytes of an inode table that are read ahead when an inode is read.
 const INODE_READ: u64 = 64 << 10;
 
-impl Filesystem {
-    /// Returns the bytes of inode `number`, unchecked, from its table or from a fast commit.
-    pub(crate) fn inode_bytes(&self, number: u32) -> Result<InodeBytes, Error> {
-        self.inode_bytes_near(number, &mut Near::default())
-    }
-
-    /// Returns the bytes of inode `number`, like [`Self::inode_bytes`]. `near` is the location of
-    /// the last inode, which saves lookups in the caches.
-    pub(crate) fn inode_bytes_near(
-        &self,
-        number: u32,
-        near: &mut Near,
-    ) -> Result<InodeBytes, Error> {
-        if let Some(block) = self.inner.fast_commit.get().and_then(|changes| changes.inode(number))
-        {
-            let (block, range) = (Arc::clone(block), 0..block.len());
-            return Ok(InodeBytes { block, range, may_be_stale: false });
-        }
+impl Metadata {
+    /// Returns the unchecked bytes of inode `number` in its table. `near` is the location of the last
+    /// inode, which saves lookups in the caches.
+    pub(crate) fn table_bytes(&self, number: u32, near: &mut Near) -> Result<InodeBytes, Error> {
         let place = self.inode_place(number, near)?;
         let at = place.block();
         let block = match &near.block {
@@ -54,7 +40,7 @@ impl Filesystem {
         let unknown = numbers
             .chunk_by(|a, b| group_of(a) == group_of(b))
             .filter_map(|group| group_of(group.first()?))
-            .filter(|&group| !self.inner.groups.contains(group))
+            .filter(|&group| !self.groups.contains(group))
             .map(|group| group::location(superblock, group).0);
         self.prefetch(unknown.map(|number| number..number.saturating_add(1)));
 
@@ -110,7 +96,7 @@ impl Filesystem {
     /// Returns the block of an inode table, and reads ahead its neighbours.
     fn inode_block(&self, place: &InodePlace) -> Result<Block, Error> {
         let number = place.block();
-        if !self.inner.metadata.is_cached(number) {
+        if !self.is_cached(number) {
             let superblock = self.superblock();
             let ahead = superblock.block_at(INODE_READ).max(1);
             let first = place.index.checked_div(ahead).unwrap_or(0).saturating_mul(ahead);
@@ -160,6 +146,13 @@ impl InodePlace {
             return Err(Structure::Inode(number).corrupt(Problem::Missing { logical: 0 }));
         }
         Ok(InodeBytes { block, range, may_be_stale })
+    }
+}
+
+impl InodeBytes {
+    /// Creates the bytes of an inode that a fast commit replaced.
+    pub(crate) fn patched(block: &Block) -> Self {
+        Self { block: Arc::clone(block), range: 0..block.len(), may_be_stale: false }
     }
 }
 

@@ -6,16 +6,20 @@ use std::sync::{Arc, Mutex};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::blocks::block_cache::{Block, BlockCache};
+use crate::blocks::cache::Cache;
+use crate::blocks::overlay::Overlay;
+use crate::blocks::read::read;
 use crate::blocks::source::{ReadRange, Source};
 use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
+use crate::format::group;
+use crate::format::group::GroupDescriptor;
 use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::format::superblock::Superblock;
 use crate::mount::options::Options;
-use crate::recovery::journal::Overlay;
 
-/// Maximum length of one read, bytes.
-pub(crate) const READ_MAX: u32 = 256 << 10;
+/// Maximum number of cached group descriptors.
+const DESCRIPTORS: usize = 4096;
 /// Maximum length of one read in a read-ahead, bytes. It is smaller, because the device executes
 /// several reads in parallel.
 const PIECE: u32 = 128 << 10;
@@ -25,9 +29,11 @@ pub(crate) struct Metadata {
     source: Arc<dyn Source>,
     /// Blocks with newer contents in the journal.
     overlay: Option<Overlay>,
+    superblock: Superblock,
     /// Block size, bytes.
     block_size: u32,
     cache: BlockCache,
+    pub(super) groups: Cache<u32, GroupDescriptor>,
     /// Maximum number of blocks in one read-ahead; 0 if read-ahead is off.
     ahead: usize,
     /// Reusable buffer of a read-ahead.
@@ -35,25 +41,32 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// Creates a reader of blocks of `block_size` bytes from `source`, or from the log for blocks
-    /// in `overlay`. `options` bounds the cache and the read-ahead.
+    /// Creates a reader of the blocks of a filesystem from `source`, or from the log for blocks in
+    /// `overlay`. `options` bounds the cache and the read-ahead.
     pub(crate) fn new(
         source: Arc<dyn Source>,
         overlay: Option<Overlay>,
-        block_size: u32,
+        superblock: Superblock,
         options: &Options,
     ) -> Self {
+        let block_size = superblock.block_size();
         let size = usize::try_from(block_size).unwrap_or(usize::MAX);
         let capacity = options.cache_bytes.checked_div(size).unwrap_or(0);
         let cache = BlockCache::new(capacity);
         // A read-ahead must not evict its own blocks before they are used, so limit it to a quarter
         // of the cache.
         let ahead = options.read_ahead.checked_div(size).unwrap_or(0).min(capacity >> 2);
-        Self { source, overlay, block_size, cache, ahead, arrived: Mutex::default() }
+        let (groups, arrived) = (Cache::new(DESCRIPTORS), Mutex::default());
+        Self { source, overlay, superblock, block_size, cache, groups, ahead, arrived }
+    }
+
+    /// Returns the superblock as it was when the filesystem was opened.
+    pub(crate) fn superblock(&self) -> &Superblock {
+        &self.superblock
     }
 
     /// Reads the superblock from the device again.
-    pub(crate) fn superblock(&self) -> Result<Superblock, Error> {
+    pub(crate) fn superblock_now(&self) -> Result<Superblock, Error> {
         read_superblock(&*self.source)
     }
 
@@ -79,7 +92,28 @@ impl Metadata {
         Ok(bytes)
     }
 
-    /// Returns the overlay of blocks with newer contents in the journal.
+    /// The descriptor of a block group.
+    pub(crate) fn group(&self, group: u32) -> Result<GroupDescriptor, Error> {
+        if let Some(descriptor) = self.groups.get(group) {
+            return Ok(descriptor);
+        }
+        let superblock = &self.superblock;
+        let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
+        let (number, offset) = group::location(superblock, group);
+        if number >= superblock.blocks_count() {
+            return Err(corrupt(Problem::BlockRange { start: number, count: 1 }));
+        }
+        let block = self.block(number)?;
+        let bytes = block
+            .get(offset..)
+            .and_then(|rest| rest.get(..usize::from(superblock.descriptor_size)))
+            .ok_or_else(|| corrupt(Problem::Missing { logical: u64::from(group) }))?;
+        let descriptor = GroupDescriptor::parse(superblock, group, bytes)?;
+        self.groups.insert(group, descriptor);
+        Ok(descriptor)
+    }
+
+    /// Blocks with newer contents in the journal.
     pub(crate) fn overlay(&self) -> Option<&Overlay> {
         self.overlay.as_ref()
     }
@@ -91,14 +125,16 @@ impl Metadata {
     }
 
     /// Reads ahead the blocks in `wanted` that are not cached, in parallel, from the first on up to
-    /// the limit of a read-ahead. Blocks may be repeated.
+    /// the limit of a read-ahead. Blocks may be repeated. Numbers after the end of the filesystem
+    /// are ignored.
     ///
     /// Blocks that fail are not cached. They are read again when they are needed, and the error is
     /// returned then.
     pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = Range<u64>>) {
+        let end = self.superblock.blocks_count();
         let mut numbers: Vec<u64> = wanted
             .into_iter()
-            .flatten()
+            .flat_map(|range| range.start.min(end)..range.end.min(end))
             .filter(|&number| !self.cache.contains(number))
             .take(self.ahead)
             .collect();
@@ -207,13 +243,4 @@ pub(crate) fn read_raw_superblock(source: &(impl Source + ?Sized)) -> Result<Raw
     let mut raw = RawSuperblock::new_zeroed();
     read(source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
     Ok(raw)
-}
-
-pub(crate) fn read(
-    source: &(impl Source + ?Sized),
-    offset: u64,
-    bytes: &mut [u8],
-) -> Result<(), Error> {
-    let length = bytes.len();
-    source.read(offset, bytes).map_err(|error| Error::Source { offset, length, error })
 }

@@ -4,5 +4,7 @@ pub(crate) mod block_cache;
 pub(crate) mod cache;
 pub(crate) mod inode_table;
 pub(crate) mod metadata;
+pub(crate) mod overlay;
 pub(crate) mod queue_source;
+pub(crate) mod read;
 pub(crate) mod source;

@@ -5,25 +5,22 @@ use nvio_iomap::MappingKind;
 use crate::blocks::block_cache::Block;
 use crate::dir::blocks;
 use crate::error::Error;
-use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::inode::Inode;
-use crate::map;
+use crate::map::FileMap;
 use crate::map::run::MapRun;
 
 /// The block map of a directory. It caches the last used part of the map.
-pub(crate) struct DirMap {
-    fs: Filesystem,
-    inode: Inode,
+pub(crate) struct DirMap<'a> {
+    map: FileMap<'a>,
     run: MapRun,
     count: u64,
 }
 
-impl DirMap {
+impl<'a> DirMap<'a> {
     /// Returns an error if the directory's size is invalid.
-    pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
-        let count = blocks::count(fs.superblock(), inode)?;
-        Ok(Self { fs: fs.clone(), inode: inode.clone(), run: MapRun::empty(), count })
+    pub(crate) fn new(map: FileMap<'a>) -> Result<Self, Error> {
+        let count = blocks::count(map.metadata.superblock(), map.inode)?;
+        Ok(Self { map, run: MapRun::empty(), count })
     }
 
     /// Returns the number of blocks of the directory.
@@ -33,18 +30,18 @@ impl DirMap {
 
     /// Reads block `index`, which must be mapped. The caller checks its contents.
     pub(crate) fn block(&mut self, index: u64) -> Result<Block, Error> {
-        let number = self.inode.number();
+        let number = self.map.inode.number();
         let missing = || Structure::Directory(number).corrupt(Problem::Missing { logical: index });
         if index >= self.count {
             return Err(missing());
         }
-        let superblock = self.fs.superblock();
+        let superblock = self.map.metadata.superblock();
         let pos = superblock.bytes(index);
         if !self.run.covers(pos) {
-            self.run = map::run_at(&self.fs, &self.inode, index)?;
+            self.run = self.map.run_at(index)?;
         }
         let mapping = self.run.find(pos).filter(|mapping| mapping.kind == MappingKind::Mapped);
         let address = mapping.and_then(|mapping| mapping.device_address(pos));
-        self.fs.block(superblock.block_at(address.ok_or_else(missing)?))
+        self.map.metadata.block(superblock.block_at(address.ok_or_else(missing)?))
     }
 }

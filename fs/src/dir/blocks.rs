@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::vec;
 
 use crate::blocks::block_cache::Block;
-use crate::blocks::metadata::READ_MAX;
+use crate::blocks::read::READ_MAX;
 use crate::dir::{checksum, inline};
 use crate::error::Error;
 use crate::filesystem::Filesystem;
@@ -12,7 +12,7 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
-use crate::map::Extents;
+use crate::map::extents::Extents;
 
 /// Size of the first read-ahead in a directory, bytes. Later ones are larger.
 const READ_FIRST: u32 = 16 << 10;
@@ -57,7 +57,7 @@ impl Blocks {
     /// Returns an error if the directory's size is invalid.
     pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
         let (inline, count) = if inode.has_inline_data() {
-            let parts = inline::parts(fs, inode)?;
+            let parts = inline::parts(fs.superblock(), inode, &fs.inline_data(inode)?)?;
             let count = u64::try_from(parts.len()).unwrap_or(u64::MAX);
             (Some(parts.into_iter()), count)
         } else {
@@ -77,13 +77,13 @@ impl Blocks {
         })
     }
 
-    /// Returns the number of blocks of the directory.
+    /// Number of blocks of the directory.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    pub(crate) fn filesystem(&self) -> &Filesystem {
-        &self.fs
+    pub(crate) fn superblock(&self) -> &Superblock {
+        self.fs.superblock()
     }
 
     /// Returns the next block and its index.

@@ -13,9 +13,6 @@ use caseless::Caseless;
 use regex_syntax::hir::{Class, HirKind};
 use unicode_normalization::char::{canonical_combining_class, decompose_canonical};
 
-/// `s_encoding` of UTF-8, the only defined encoding.
-pub(crate) const ENCODING_UTF8: u16 = 1;
-
 /// A set of characters: sorted ranges that neither overlap nor touch.
 struct Ranges(Box<[(char, char)]>);
 
@@ -143,7 +140,7 @@ impl Folded {
 mod tests {
     use super::*;
     use crate::dir::htree::hash::tests::dx_hash;
-    use crate::dir::htree::hash::{Chars, Function, HashParameters};
+    use crate::format::dir_hash::{Chars, Function, HashParameters};
 
     fn folded(name: &str) -> String {
         String::from_utf8(fold(name.as_bytes()).unwrap()).unwrap()

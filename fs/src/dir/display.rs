@@ -3,16 +3,16 @@
 use std::borrow::Cow;
 
 use crate::blocks::block_cache::Block;
-use crate::dir::htree::hash::{Chars, Function, Hash, HashParameters};
 use crate::dir::htree::lookup::has_tree;
 use crate::dir::htree::root::Root;
 use crate::dir::key::has_own_hashes;
 use crate::dir::nokey_name;
-use crate::filesystem::Filesystem;
 use crate::format::dir_entry::Entry;
+use crate::format::dir_hash::{Chars, Function, Hash, HashParameters};
 use crate::format::features::CompatFeatures;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
+use crate::format::superblock::Superblock;
 
 /// The form in which the names of a directory are returned.
 pub(crate) enum Names {
@@ -37,15 +37,14 @@ pub(crate) enum Hashes {
 
 impl Names {
     /// Chooses the form for the names of `directory`, which has `blocks` blocks.
-    pub(crate) fn of(fs: &Filesystem, directory: &Inode, blocks: u64) -> Self {
+    pub(crate) fn of(superblock: &Superblock, directory: &Inode, blocks: u64) -> Self {
         if !directory.flags().contains(InodeFlags::ENCRYPT) {
             return Self::Plain;
         }
-        let superblock = fs.superblock();
         let orders = superblock.compat_features().contains(CompatFeatures::DIR_INDEX);
         Self::NoKey(if has_own_hashes(superblock, directory) {
             Hashes::Own
-        } else if has_tree(fs, directory) {
+        } else if has_tree(superblock, directory) {
             Hashes::AsInRoot
         } else if orders && blocks == 1 {
             match Function::from_raw(superblock.hash.default_function) {
@@ -58,9 +57,8 @@ impl Names {
     }
 
     /// Reads the hash function from the first block, if that holds the root of a tree.
-    pub(crate) fn see_first(&mut self, fs: &Filesystem, block: &Block) {
+    pub(crate) fn see_first(&mut self, superblock: &Superblock, block: &Block) {
         if let Self::NoKey(hashes @ Hashes::AsInRoot) = self {
-            let superblock = fs.superblock();
             *hashes = match Root::parse(superblock, block.clone(), false) {
                 Ok(root) => Hashes::By(root.function, superblock.hash),
                 Err(_) => Hashes::None,

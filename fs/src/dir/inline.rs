@@ -2,19 +2,21 @@
 
 use crate::blocks::block_cache::Block;
 use crate::error::Error;
-use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::inode;
-use crate::format::inode::BLOCK_AREA;
-use crate::format::inode::Inode;
+use crate::format::inode::{BLOCK_AREA, Inode};
+use crate::format::superblock::Superblock;
+use crate::number;
 
 /// Size of the parent's inode number, bytes. It replaces the entries "." and "..".
 const PARENT: usize = 4;
 
 /// Returns the parts that contain entries: `i_block` after the parent's number, and the attribute.
 /// The entries of each part fill it, and have no checksum.
-pub(crate) fn parts(fs: &Filesystem, inode: &Inode) -> Result<Vec<Block>, Error> {
-    let data = fs.inline_data(inode)?;
+pub(crate) fn parts(
+    superblock: &Superblock,
+    inode: &Inode,
+    data: &[u8],
+) -> Result<Vec<Block>, Error> {
     let structure = Structure::Directory(inode.number());
     let (block, rest) = data
         .split_at_checked(BLOCK_AREA)
@@ -23,9 +25,8 @@ pub(crate) fn parts(fs: &Filesystem, inode: &Inode) -> Result<Vec<Block>, Error>
         .split_first_chunk::<PARENT>()
         .ok_or_else(|| structure.corrupt(Problem::NoInlineData))?;
     let parent = u32::from_le_bytes(*parent);
-    let superblock = fs.superblock();
     let allowed = superblock.first_inode..=superblock.inodes_count();
-    if parent != inode::ROOT && !allowed.contains(&parent) {
+    if parent != number::ROOT && !allowed.contains(&parent) {
         return Err(structure.corrupt(Problem::EntryInode { offset: 0, inode: parent }));
     }
     Ok([entries, rest].into_iter().filter(|part| !part.is_empty()).map(Block::from).collect())

@@ -1,8 +1,8 @@
 //! Search keys: the comparison and the hash for a lookup by name.
 
 use crate::dir::casefold;
-use crate::dir::htree::hash::{Chars, Function, Hash};
 use crate::dir::nokey_name::NoKeyName;
+use crate::format::dir_hash::{Chars, Function, Hash};
 use crate::format::features::IncompatFeatures;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;

@@ -3,6 +3,7 @@
 pub(crate) mod block_map;
 pub(crate) mod blocks;
 pub(crate) mod casefold;
+pub(crate) mod changes;
 pub(crate) mod checksum;
 pub(crate) mod display;
 pub(crate) mod htree;
@@ -19,6 +20,7 @@ use std::vec;
 
 use crate::blocks::block_cache::Block;
 use crate::dir::blocks::Blocks;
+use crate::dir::changes::{NameChange, NameChanges};
 use crate::dir::display::Names;
 use crate::dir::htree::lookup::{self, Stop};
 use crate::dir::key::{Query, is_folded};
@@ -28,7 +30,6 @@ use crate::format::dir_entry::{Directory, Entry};
 use crate::format::features::IncompatFeatures;
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
-use crate::recovery::fast_commit::{NameChange, NameChanges};
 
 /// A directory entry.
 #[derive(Clone, PartialEq, Eq)]
@@ -100,7 +101,7 @@ impl ReadDir {
         let is_new = changes.as_ref().is_some_and(|(names, _)| names.is_new());
         let blocks = if is_new { None } else { Some(Blocks::new(fs, inode)?) };
         Ok(Self {
-            names: Names::of(fs, inode, blocks.as_ref().map_or(0, Blocks::count)),
+            names: Names::of(superblock, inode, blocks.as_ref().map_or(0, Blocks::count)),
             blocks,
             directory: Directory::new(superblock, inode),
             current: None,
@@ -123,7 +124,7 @@ impl ReadDir {
                 None => match self.blocks.as_mut().map_or(Ok(None), Blocks::next)? {
                     Some(next) => {
                         if let Some(blocks) = self.blocks.as_ref().filter(|_| next.0 == 0) {
-                            self.names.see_first(blocks.filesystem(), &next.1);
+                            self.names.see_first(blocks.superblock(), &next.1);
                         }
                         self.current.insert(next)
                     }
@@ -223,10 +224,10 @@ impl Filesystem {
         }
         // Trees still contain the names that fast commits have removed, so directories that ignore
         // case and have changes are searched in order.
-        if !folded && lookup::has_tree(self, inode) {
+        if !folded && lookup::has_tree(superblock, inode) {
             let directory = Directory::new(superblock, inode);
-            let search = |index, block: &Block| directory.find(block, index, &query);
-            match lookup::find(self, inode, &query, search) {
+            let search = |index, block: &Block| find_in_block(&directory, block, index, &query);
+            match lookup::find(self.map(inode), &query, search) {
                 Ok(None) if query.may_be_elsewhere(superblock) => (),
                 Ok(found) => return Ok(found),
                 Err(Stop::Failed(error)) => return Err(error),
@@ -237,4 +238,22 @@ impl Filesystem {
         }
         self.read_dir(inode)?.visit(|_, entry| query.matches(entry.name).then_some(entry.inode))
     }
+}
+
+/// Returns the inode number of the entry that matches `query` in block `index`, if there is
+/// one.
+fn find_in_block(
+    directory: &Directory,
+    block: &[u8],
+    index: u64,
+    query: &Query<'_>,
+) -> Result<Option<u32>, Error> {
+    let mut offset = 0;
+    while let Some(entry) = directory.entry(block, index, offset)? {
+        if entry.inode != 0 && !entry.is_dot() && query.matches(entry.name) {
+            return Ok(Some(entry.inode));
+        }
+        offset = entry.next;
+    }
+    Ok(None)
 }

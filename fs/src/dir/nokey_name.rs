@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use crate::dir::htree::hash::Hash;
+use crate::format::dir_hash::Hash;
 
 /// Maximum number of bytes of the encrypted name that are included unchanged.
 const PLAIN_MAX: usize = 149;
@@ -15,8 +15,6 @@ const PLAIN_MAX: usize = 149;
 const HASH: usize = 8;
 /// Size of the longest name before encoding, bytes: it ends with a digest.
 const LONGEST: usize = HASH + PLAIN_MAX + 32;
-/// Shortest encrypted name, bytes.
-pub(crate) const ENCRYPTED_MIN: usize = 16;
 
 /// Encodes the no-key name of an encrypted name. `hash` is zero if the directory has no hashes.
 pub(crate) fn encode(hash: Hash, encrypted: &[u8]) -> Vec<u8> {

@@ -2,14 +2,14 @@
 
 use nvio_iomap::MappingKind;
 
-use crate::dir::htree::hash::Hash;
 use crate::dir::nokey_name;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
+use crate::format::dir_entry::ENCRYPTED_MIN;
+use crate::format::dir_hash::Hash;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
-use crate::map;
 
 impl Filesystem {
     /// Returns the target of the symbolic link `inode`: 1 byte to a block, without zero bytes. If
@@ -31,7 +31,7 @@ impl Filesystem {
             let (_, fits) = inode.block.split_last().unwrap_or((&0, &[]));
             return target(inode, fits);
         }
-        let run = map::run_at(self, inode, 0)?;
+        let run = self.map(inode).run_at(0)?;
         let mapped = run.find(0).filter(|mapping| mapping.kind == MappingKind::Mapped);
         let corrupt = |problem| Structure::Symlink(number).corrupt(problem);
         let mapping = mapped.ok_or_else(|| corrupt(Problem::Missing { logical: 0 }))?;
@@ -54,6 +54,6 @@ fn target(inode: &Inode, bytes: &[u8]) -> Result<Vec<u8>, Error> {
 fn encrypted_target(bytes: &[u8]) -> Option<Vec<u8>> {
     let (length, rest) = bytes.split_first_chunk()?;
     let encrypted = rest.get(..usize::from(u16::from_le_bytes(*length)))?;
-    let is_possible = encrypted.len() >= nokey_name::ENCRYPTED_MIN;
+    let is_possible = encrypted.len() >= ENCRYPTED_MIN;
     is_possible.then(|| nokey_name::encode(Hash::default(), encrypted))
 }

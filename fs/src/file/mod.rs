@@ -11,17 +11,17 @@ use std::fmt;
 
 use nvio_iomap::{FileRef, Mapper, Mapping, MappingKind, Op, page_end};
 
-use crate::error::Error;
+use crate::error::{Error, Unsupported};
 use crate::file::open_inode::OpenInode;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
-use crate::map;
+use crate::map::builder::LOGICAL_END;
 use crate::map::cache::MapCache;
+use crate::map::extents::Extents;
 use crate::map::inline;
-use crate::map::{Extents, LOGICAL_END};
 
 impl Filesystem {
     /// Opens the regular file `inode`.
@@ -36,7 +36,7 @@ impl Filesystem {
             FileType::Directory => return Err(Error::IsADirectory { inode: number }),
             kind => return Err(Error::NotAFile { inode: number, kind }),
         }
-        map::check_readable(inode)?;
+        check_readable(inode)?;
         let (value, max) = (inode.size(), self.superblock().bytes(LOGICAL_END));
         if value > max {
             let problem = Problem::TooLarge { field: "size", value, max };
@@ -46,7 +46,7 @@ impl Filesystem {
         let is_plain = !inode.flags().intersects(InodeFlags::ENCRYPT.union(InodeFlags::VERITY));
         Ok(File {
             cache: MapCache::new(self.options().extents_per_file),
-            shared: self.open_inodes().open(self, number),
+            shared: self.open_inodes().open(number),
             block_size,
             page_end: page_end(inode.size(), block_size, is_plain),
             is_plain,
@@ -158,9 +158,9 @@ impl File {
             // The byte before `pos` is mapped, so the reader is sequential: read ahead the next
             // leaves.
             if pos.checked_sub(1).is_none_or(|before| self.cache.select(before)) {
-                map::prefetch(&self.fs, &self.inode, logical);
+                self.fs.map(&self.inode).prefetch(logical);
             }
-            self.cache.insert(map::data_run(&self.fs, &self.inode, logical)?);
+            self.cache.insert(self.fs.map(&self.inode).data_run(logical)?);
             self.cache.select(pos);
         }
         // After the last logical block, only the byte at `u64::MAX` is in no mapping.
@@ -226,4 +226,15 @@ impl Mapper for File {
         inline::copy(&self.inline, pos, out);
         Ok(())
     }
+}
+
+/// Returns an error if the inode's blocks are encrypted.
+fn check_readable(inode: &Inode) -> Result<(), Error> {
+    if inode.flags().contains(InodeFlags::ENCRYPT) {
+        return Err(Error::UnsupportedInode {
+            inode: inode.number(),
+            what: Unsupported::Encrypted,
+        });
+    }
+    Ok(())
 }

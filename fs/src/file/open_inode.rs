@@ -1,19 +1,18 @@
 //! The state of an open file that its handles and its requests in flight share.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nvio_iomap::{FileRef, OpenFile, Report, WeakFileRef};
 
 use crate::error::Error;
 
-use crate::filesystem::Filesystem;
-
 /// The state that all handles and requests of an open file share; see [`OpenFile`]. It exists once
 /// for each open inode.
 #[derive(Debug)]
 pub struct OpenInode {
-    fs: Filesystem,
+    all: Arc<OpenInodes>,
     number: u32,
 }
 
@@ -35,30 +34,39 @@ impl OpenFile for OpenInode {
             return;
         }
         log::warn!("inode {}: {what} of {bytes} bytes at {pos}: {error}", self.number);
-        self.fs.count_io_error();
+        self.all.io_errors.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for OpenInode {
     fn drop(&mut self) {
-        self.fs.open_inodes().remove(self.number);
+        self.all.remove(self.number);
     }
 }
 
 /// The open inodes of a filesystem, by number. The references are weak.
 #[derive(Debug, Default)]
-pub(crate) struct OpenInodes(Mutex<HashMap<u32, WeakFileRef<OpenInode>>>);
+pub(crate) struct OpenInodes {
+    inodes: Mutex<HashMap<u32, WeakFileRef<OpenInode>>>,
+    /// Number of failed reads and writes.
+    io_errors: AtomicU64,
+}
 
 impl OpenInodes {
-    /// Returns the shared state of inode `number`, and creates it if the inode is not open. `fs` is
-    /// the filesystem of this table.
-    pub(crate) fn open(&self, fs: &Filesystem, number: u32) -> FileRef<OpenInode> {
+    /// Returns the shared state of inode `number`, and creates it if the inode is not open.
+    pub(crate) fn open(self: &Arc<Self>, number: u32) -> FileRef<OpenInode> {
         let mut open = self.lock();
         let known = open.get(&number).and_then(WeakFileRef::upgrade);
         // The state is created only if there is none, so none is dropped while the lock is held.
-        let shared = known.unwrap_or_else(|| FileRef::new(OpenInode { fs: fs.clone(), number }));
+        let shared =
+            known.unwrap_or_else(|| FileRef::new(OpenInode { all: Arc::clone(self), number }));
         open.insert(number, shared.downgrade());
         shared
+    }
+
+    /// Returns the number of failed reads and writes.
+    pub(crate) fn io_errors(&self) -> u64 {
+        self.io_errors.load(Ordering::Relaxed)
     }
 
     /// Removes a dropped inode, unless it was opened again.
@@ -70,7 +78,7 @@ impl OpenInodes {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, WeakFileRef<OpenInode>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,42 +1,12 @@
 //! The system zone: the blocks of the filesystem's own metadata, which are never overwritten.
 
-use std::fmt;
 use std::ops::Range;
 
 use crate::error::Error;
 use crate::filesystem::Filesystem;
-use crate::format::corrupt::{Problem, Structure};
+use crate::format::corrupt::{Area, Problem, Structure};
 use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::format::group;
-
-/// A kind of metadata with a fixed place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Area {
-    /// A superblock, group descriptors, or the space reserved for more descriptors.
-    Descriptors,
-    /// A block bitmap or an inode bitmap.
-    Bitmap,
-    /// An inode table.
-    InodeTable,
-    /// The multi-mount protection block.
-    MmpBlock,
-    /// A file of the filesystem itself, by inode number: the journal, quotas, or the orphan file.
-    SystemFile(u32),
-}
-
-impl fmt::Display for Area {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Descriptors => write!(f, "superblocks and group descriptors"),
-            Self::Bitmap => write!(f, "a bitmap"),
-            Self::InodeTable => write!(f, "an inode table"),
-            Self::MmpBlock => write!(f, "the multi-mount protection block"),
-            Self::SystemFile(inode) => {
-                write!(f, "the journal or another system file, inode {inode}")
-            }
-        }
-    }
-}
 
 /// The system zone of a filesystem, in blocks. It does not include metadata that belongs to single
 /// inodes, such as blocks of directories and extent trees, because only a scan of all inodes, as in

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use nvio_iomap::{FileRef, Mapper, Mapping, MappingKind, Op};
 
 use crate::error::Error;
+use crate::error::reasons::Protected;
 use crate::file::File;
 use crate::file::open_inode::OpenInode;
 use crate::file::system_zone::SystemZone;
-use crate::file::writable::Protected;
 use crate::format::corrupt::{Problem, Structure};
-use crate::map::hole;
+use crate::map::builder::hole;
 
 /// A [`File`] that can be overwritten; see [`WritableFilesystem`](crate::WritableFilesystem).
 pub struct WritableFile {

@@ -2,15 +2,13 @@
 
 use std::fmt;
 
-use crate::file::system_zone::Area;
-
 /// A broken rule of an on-disk structure. [`Display`](fmt::Display) prints one line: the structure,
 /// its place, and the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt {structure}: {problem}; run e2fsck")]
 pub struct Corrupt {
-    structure: Structure,
-    problem: Problem,
+    pub(crate) structure: Structure,
+    pub(crate) problem: Problem,
 }
 
 impl Corrupt {
@@ -46,7 +44,7 @@ impl Corrupt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StructureKind {
-    /// The superblock.
+    /// Returns the fields of the superblock.
     Superblock,
     /// The descriptor of a block group.
     GroupDescriptor,
@@ -54,7 +52,7 @@ pub enum StructureKind {
     MmpBlock,
     /// An inode or one of its fields.
     Inode,
-    /// A node of an extent tree.
+    /// Encodes a node of an extent tree.
     ExtentTree,
     /// The block pointers of an inode without extents, or an indirect block.
     BlockPointers,
@@ -236,6 +234,35 @@ impl fmt::Display for Structure {
     }
 }
 
+/// A kind of metadata with a fixed place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Area {
+    /// A superblock, group descriptors, or the space reserved for more descriptors.
+    Descriptors,
+    /// A block bitmap or an inode bitmap.
+    Bitmap,
+    /// An inode table.
+    InodeTable,
+    /// The multi-mount protection block.
+    MmpBlock,
+    /// A file of the filesystem itself, by inode number: the journal, quotas, or the orphan file.
+    SystemFile(u32),
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Descriptors => write!(f, "superblocks and group descriptors"),
+            Self::Bitmap => write!(f, "a bitmap"),
+            Self::InodeTable => write!(f, "an inode table"),
+            Self::MmpBlock => write!(f, "the multi-mount protection block"),
+            Self::SystemFile(inode) => {
+                write!(f, "the journal or another system file, inode {inode}")
+            }
+        }
+    }
+}
+
 /// The rule that a structure breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Problem {
@@ -265,7 +292,7 @@ pub(crate) enum Problem {
         /// The rule, as half a sentence: "must be ...".
         rule: &'static str,
     },
-    /// A field is larger than the rest of the filesystem allows.
+    /// A field is larger than another part of the filesystem allows.
     #[error("{field} is {value}, the maximum is {max}")]
     TooLarge {
         /// Name of the field.
@@ -294,14 +321,14 @@ pub(crate) enum Problem {
         /// Length of the range, blocks.
         count: u64,
     },
-    /// Blocks of a file overlap the filesystem's own metadata.
+    /// Blocks of a file are where the filesystem's own metadata is.
     #[error("{count} block(s) from block {start} overlap {area}")]
     Overlap {
         /// First block of the range.
         start: u64,
         /// Length of the range, blocks.
         count: u64,
-        /// The metadata that they overlap.
+        /// The number found.
         area: Area,
     },
     /// A node of an extent tree other than the root has no entries.
@@ -324,10 +351,10 @@ pub(crate) enum Problem {
     /// An inode maps more blocks than the filesystem has.
     #[error("it maps more than the {limit} blocks that the filesystem has")]
     TooManyBlocks {
-        /// Blocks of the filesystem.
+        /// Returns the number of blocks.
         limit: u64,
     },
-    /// A block is a hole or unwritten in a file that may have neither, or a structure is cut short.
+    /// Something that must be all there has a hole or unwritten blocks.
     #[error("logical block {logical} is missing")]
     Missing {
         /// The logical block.
@@ -348,7 +375,7 @@ pub(crate) enum Problem {
     EntryInode {
         /// Byte offset in the block.
         offset: usize,
-        /// The inode's number.
+        /// Returns the inode number.
         inode: u32,
     },
     /// A directory entry's name is empty, or contains a slash or a zero byte.
@@ -363,10 +390,10 @@ pub(crate) enum Problem {
     /// A directory entry refers to a free inode.
     #[error("an entry refers to inode {inode}, which is free")]
     NameOfFreeInode {
-        /// The inode's number.
+        /// Returns the inode number.
         inode: u32,
     },
-    /// A tag of a fast commit is unknown, or has an invalid length.
+    /// A tag of a fast commit is not known, or has an impossible length.
     #[error("the tag {tag:#x} at byte {offset} is unknown, or {length} bytes is an invalid length")]
     FastCommitTag {
         /// Byte offset in the block.
@@ -376,13 +403,13 @@ pub(crate) enum Problem {
         /// Length of its value, bytes.
         length: u16,
     },
-    /// A directory is an entry of itself or of one of its own subdirectories.
+    /// A directory is inside itself.
     #[error("it contains inode {inode}, which is one of its ancestors")]
     DirectoryLoop {
         /// Number of the directory's inode.
         inode: u32,
     },
-    /// The transactions in the log need more blocks than the log has.
+    /// The transactions of a log do not come to an end.
     #[error("its transactions need more blocks than the log has ({blocks})")]
     EndlessLog {
         /// Blocks of the log that transactions may use.
@@ -394,7 +421,7 @@ pub(crate) enum Problem {
         /// Sequence number of the transaction.
         sequence: u32,
     },
-    /// A directory has two entries.
+    /// A directory has two places, or is in itself by a longer way.
     #[error("it contains a second entry for directory inode {inode}")]
     DirectoryTwice {
         /// Number of the directory's inode.
@@ -406,7 +433,7 @@ pub(crate) enum Problem {
         /// Byte offset of the entry.
         offset: usize,
     },
-    /// The value of an extended attribute overlaps the names, or extends past its inode or block.
+    /// The value of an extended attribute is not where values can be.
     #[error(
         "the attribute at byte {offset} has a value of {size} bytes at byte {start}, outside the \
          space for values"
@@ -419,16 +446,16 @@ pub(crate) enum Problem {
         /// Length of the value, bytes.
         size: usize,
     },
-    /// An entry of an access control list is truncated, or has an unknown tag.
+    /// An entry of an access control list is cut off, or about nobody that is known.
     #[error("the entry at byte {offset} is truncated, or its tag is unknown")]
     AclEntry {
         /// Byte offset in the list.
         offset: usize,
     },
-    /// An inode has the inline data flag, but no attribute that holds the data.
+    /// An inode that says its data is inline has no attribute for it.
     #[error("its attribute system.data is missing")]
     NoInlineData,
-    /// The target of a symbolic link contains a zero byte, or its length is not the inode's size.
+    /// The target of a symbolic link has a zero byte, or does not end where its size says.
     #[error("the length of its target is not {size} bytes, the size of the inode")]
     TargetLength {
         /// Size of the inode.
@@ -437,12 +464,6 @@ pub(crate) enum Problem {
 }
 
 impl Structure {
-    /// Returns the error for `problem` in this structure.
-    #[cold]
-    pub(crate) fn corrupt(self, problem: Problem) -> crate::error::Error {
-        crate::error::Error::Corrupt(Box::new(Corrupt { structure: self, problem }))
-    }
-
     fn place(self) -> Place {
         let place = Place::new;
         match self {

@@ -5,18 +5,18 @@ use std::mem::offset_of;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::dir::htree::hash::Hash;
-use crate::dir::key::Query;
-use crate::dir::nokey_name;
 use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::inode;
+use crate::format::dir_hash::Hash;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
+use crate::number;
 
 /// Longest name, bytes.
 pub(crate) const NAME_MAX: usize = 255;
+/// Shortest encrypted name, bytes.
+pub(crate) const ENCRYPTED_MIN: usize = 16;
 /// Size of an entry without its name, bytes.
 const HEADER: usize = 8;
 /// Smallest entry: the header and a name of up to four bytes.
@@ -130,7 +130,7 @@ impl Directory {
         };
         if entry.inode != 0 {
             if self.is_encrypted && !entry.is_dot() {
-                if name_len < nokey_name::ENCRYPTED_MIN {
+                if name_len < ENCRYPTED_MIN {
                     return corrupt(Problem::EntryLength { offset, rec_len, name_len });
                 }
             } else if name.is_empty() || name.iter().any(|&byte| byte == b'/' || byte == 0) {
@@ -143,29 +143,11 @@ impl Directory {
         Ok(Some(entry))
     }
 
-    /// Returns the inode number of the entry that matches `query` in block `index`, if there is
-    /// one.
-    pub(crate) fn find(
-        &self,
-        block: &[u8],
-        index: u64,
-        query: &Query<'_>,
-    ) -> Result<Option<u32>, Error> {
-        let mut offset = 0;
-        while let Some(entry) = self.entry(block, index, offset)? {
-            if entry.inode != 0 && !entry.is_dot() && query.matches(entry.name) {
-                return Ok(Some(entry.inode));
-            }
-            offset = entry.next;
-        }
-        Ok(None)
-    }
-
     /// Returns true if the entry's inode exists and is not reserved. A directory does not contain
     /// itself, and no directory contains the root.
     fn may_refer(&self, entry: &Entry<'_>) -> bool {
         if entry.is_dot() {
-            return entry.inode == inode::ROOT
+            return entry.inode == number::ROOT
                 || (self.first_inode..=self.inodes_count).contains(&entry.inode);
         }
         (self.first_inode..=self.inodes_count).contains(&entry.inode) && entry.inode != self.inode

@@ -1,10 +1,9 @@
 //! Sizes and counts of the superblock, checked against each other.
 
 use crate::error::Error;
-use crate::format::corrupt::Problem;
+use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::raw_superblock::RawSuperblock;
-use crate::format::superblock::{bad, ensure};
 
 /// Inode size before revision 1, bytes, which is also the smallest.
 const INODE_SIZE_MIN: u16 = 128;
@@ -12,6 +11,21 @@ const INODE_SIZE_MIN: u16 = 128;
 const FIRST_INODE_OLD: u32 = 11;
 /// `s_log_block_size` for blocks of 64 KiB, the largest.
 const LOG_BLOCK_SIZE_MAX: u32 = 6;
+
+/// Returns the error of a damaged superblock.
+pub(crate) fn bad(problem: Problem) -> Error {
+    Structure::Superblock.corrupt(problem)
+}
+
+/// Returns an error if `field` violates `rule`.
+pub(crate) fn ensure(
+    good: bool,
+    field: &'static str,
+    value: impl Into<u64>,
+    rule: &'static str,
+) -> Result<(), Error> {
+    if good { Ok(()) } else { Err(bad(Problem::Field { field, value: value.into(), rule })) }
+}
 
 /// The checked fields of the superblock that determine the layout of the filesystem.
 pub(crate) struct Geometry {

@@ -9,16 +9,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::error::Error;
 use crate::format::checksum::crc32c;
 use crate::format::corrupt::{Problem, Structure};
+use crate::format::extent;
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::file_type::FileType;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 use crate::format::time::Timestamp;
-use crate::map::extent_tree;
-use crate::xattr::body;
+use crate::format::xattr_body;
 
-/// Number of the root directory's inode.
-pub(crate) const ROOT: u32 = 2;
 /// Size of the part that all inodes have, bytes.
 const BASE_SIZE: usize = 128;
 /// Size of `i_block`, bytes.
@@ -186,7 +184,7 @@ impl Inode {
             project: extra.project,
             attribute_block: attribute_block(superblock, raw),
             attributes_at: extra.end,
-            has_attribute_space: body::is_there(bytes.get(extra.end..).unwrap_or_default()),
+            has_attribute_space: xattr_body::is_there(bytes.get(extra.end..).unwrap_or_default()),
             inline_size,
             checksum_seed,
             block: raw.block,
@@ -365,8 +363,8 @@ pub(crate) fn replace(bytes: &mut [u8], fresh: &[u8]) {
     let flags = InodeFlags::from_bits_retain(raw.flags.get());
     if flags.contains(InodeFlags::EXTENTS) {
         let root = bytes.get_mut(map).unwrap_or_default();
-        if !extent_tree::is_root(root) {
-            extent_tree::clear_root(root);
+        if !extent::is_root(root) {
+            extent::clear_root(root);
         }
     } else if flags.contains(InodeFlags::INLINE_DATA) {
         copy(map);
@@ -377,7 +375,7 @@ pub(crate) fn replace(bytes: &mut [u8], fresh: &[u8]) {
 pub(crate) fn free(bytes: &mut [u8]) {
     if let Ok((raw, _)) = RawInode::mut_from_prefix(bytes) {
         raw.links = 0.into();
-        extent_tree::clear_root(&mut raw.block);
+        extent::clear_root(&mut raw.block);
     }
 }
 
@@ -428,7 +426,7 @@ fn attribute_block(superblock: &Superblock, raw: &RawInode) -> u64 {
 /// Returns the capacity for inline data in bytes, or `None` if the inode has no attribute for it.
 fn inline_size(superblock: &Superblock, space: &[u8]) -> Result<Option<u64>, Problem> {
     let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    let rest = body::inline_data(superblock, space)?;
+    let rest = xattr_body::inline_data(superblock, space)?;
     Ok(rest.map(|rest| length(&[0; BLOCK_AREA]).saturating_add(length(rest))))
 }
 

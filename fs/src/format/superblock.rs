@@ -3,19 +3,20 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use crate::dir::casefold;
-use crate::dir::htree::hash::HashParameters;
 use crate::error::Error;
 use crate::format::checksum::crc32c;
-use crate::format::corrupt::{Problem, Structure};
+use crate::format::corrupt::Problem;
+use crate::format::dir_hash::HashParameters;
 use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
-use crate::format::geometry::Geometry;
+use crate::format::geometry::{Geometry, bad, ensure};
 use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::format::superblock_fields::{until_nul, wide_time};
 use crate::format::time::Timestamp;
 
 /// `s_magic` of ext2, ext3 and ext4.
 pub(crate) const MAGIC: u16 = 0xef53;
+/// `s_encoding` of UTF-8, the only defined encoding.
+pub(crate) const ENCODING_UTF8: u16 = 1;
 /// `s_checksum_type` of CRC-32C, the only defined value.
 const CHECKSUM_CRC32C: u8 = 1;
 
@@ -79,19 +80,6 @@ pub struct Superblock {
     last_check: Timestamp,
 }
 
-pub(crate) fn bad(problem: Problem) -> Error {
-    Structure::Superblock.corrupt(problem)
-}
-
-pub(crate) fn ensure(
-    good: bool,
-    field: &'static str,
-    value: impl Into<u64>,
-    rule: &'static str,
-) -> Result<(), Error> {
-    if good { Ok(()) } else { Err(bad(Problem::Field { field, value: value.into(), rule })) }
-}
-
 impl Superblock {
     /// Parses a superblock and checks its magic number, checksum, features and geometry.
     pub(crate) fn parse(raw: &RawSuperblock) -> Result<Self, Error> {
@@ -111,7 +99,7 @@ impl Superblock {
 
         if incompat.contains(IncompatFeatures::CASEFOLD) {
             let (encoding, rule) = (raw.encoding.get(), "must be 1 (UTF-8 12.1)");
-            ensure(encoding == casefold::ENCODING_UTF8, "encoding", encoding, rule)?;
+            ensure(encoding == ENCODING_UTF8, "encoding", encoding, rule)?;
         }
         let geometry = Geometry::parse(raw, incompat, ro_compat)?;
         let uuid_seed = crc32c(!0, &raw.uuid);

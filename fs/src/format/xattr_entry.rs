@@ -5,9 +5,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::corrupt::Problem;
 use crate::format::features::IncompatFeatures;
-use crate::format::inode;
 use crate::format::superblock::Superblock;
+use crate::number;
 
+/// `EXT4_XATTR_MAGIC`.
+pub(crate) const MAGIC: u32 = 0xea02_0000;
+/// `EXT4_XATTR_INDEX_SYSTEM`, for inline data, which programs cannot see.
+pub(crate) const SYSTEM: u8 = 7;
 /// Largest value, bytes: the limit of `getxattr` (`XATTR_SIZE_MAX`).
 pub(crate) const VALUE_MAX: u32 = 64 << 10;
 /// Size of the terminator after the last entry, bytes. It consists of zeroes.
@@ -101,7 +105,7 @@ fn value<'a>(
     if number != 0 {
         let allowed = superblock.has(IncompatFeatures::EA_INODE)
             && (superblock.first_inode..=superblock.inodes_count()).contains(&number)
-            && number != inode::ROOT;
+            && number != number::ROOT;
         return match allowed {
             true => Ok(Value::Inode { number, size, hash: raw.hash.get() }),
             false => Err(Problem::EntryInode { offset, inode: number }),

@@ -1,107 +1,20 @@
 //! Extent trees: parsing, lookup and read-ahead.
 
-use std::mem::offset_of;
-
 use nvio_iomap::MappingKind;
-use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::blocks::block_cache::Block;
+use crate::blocks::metadata::Metadata;
 use crate::error::Error;
-use crate::filesystem::Filesystem;
 use crate::format::checksum::crc32c;
 use crate::format::corrupt::{Problem, Structure};
+use crate::format::extent::{DEPTH_MAX, ENTRY_SIZE, MAGIC, RawExtent, RawHeader, RawIndex};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
+use crate::map::builder::{LOGICAL_END, RunBuilder};
+use crate::map::leaves;
 use crate::map::run::MapRun;
-use crate::map::{LOGICAL_END, RunBuilder, prefetch_leaves};
-
-/// `eh_magic`.
-const MAGIC: u16 = 0xf30a;
-/// Maximum depth of the root, which is the number of index levels above the leaves.
-const DEPTH_MAX: u16 = 5;
-/// Length of the longest written extent in blocks. Larger values encode an unwritten extent whose
-/// length is the excess.
-const WRITTEN_MAX: u16 = 32_768;
-/// Size of the header and of each entry, bytes.
-const ENTRY_SIZE: usize = 12;
-/// Number of entries that fit into the root.
-const ENTRIES_IN_ROOT: u16 = 4;
-
-/// `struct ext4_extent_header`.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawHeader {
-    magic: U16,
-    entries: U16,
-    max: U16,
-    depth: U16,
-    generation: U32,
-}
-
-/// `struct ext4_extent`.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub(crate) struct RawExtent {
-    logical: U32,
-    length: U16,
-    start_hi: U16,
-    start_lo: U32,
-}
-
-/// `struct ext4_extent_idx`.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawIndex {
-    logical: U32,
-    leaf_lo: U32,
-    leaf_hi: U16,
-    unused: U16,
-}
-
-const _: () = {
-    assert!(size_of::<RawHeader>() == ENTRY_SIZE);
-    assert!(size_of::<RawExtent>() == ENTRY_SIZE);
-    assert!(size_of::<RawIndex>() == ENTRY_SIZE);
-    assert!(offset_of!(RawExtent, start_lo) == 8 && offset_of!(RawIndex, leaf_hi) == 8);
-};
-
-impl RawExtent {
-    /// Returns the first logical block, the number of blocks, the first physical block, and true if
-    /// the extent is unwritten.
-    pub(crate) fn parts(&self) -> (u64, u64, u64, bool) {
-        let length = self.length.get();
-        let unwritten = length.checked_sub(WRITTEN_MAX).filter(|&more| more > 0);
-        let physical = join(self.start_lo, self.start_hi);
-        let count = u64::from(unwritten.unwrap_or(length));
-        (self.logical.get().into(), count, physical, unwritten.is_some())
-    }
-}
-
-/// Returns true if `i_block` contains the root of an extent tree.
-pub(crate) fn is_root(bytes: &[u8]) -> bool {
-    RawHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| header.magic.get() == MAGIC)
-}
-
-/// Writes the root of an empty tree to `i_block`.
-pub(crate) fn clear_root(bytes: &mut [u8]) {
-    if let Ok((header, _)) = RawHeader::mut_from_prefix(bytes) {
-        let max = ENTRIES_IN_ROOT.into();
-        let zero = U16::ZERO;
-        *header = RawHeader {
-            magic: MAGIC.into(),
-            entries: zero,
-            max,
-            depth: zero,
-            generation: U32::ZERO,
-        };
-    }
-}
-
-/// Joins the two fields of a 48-bit block number.
-fn join(low: U32, high: U16) -> u64 {
-    u64::from(low.get()) | (u64::from(high.get()) << 32)
-}
 
 /// A node, with the range of logical blocks `[low, high)` that its parent assigns to it.
 struct Node<'a> {
@@ -121,9 +34,9 @@ enum Step {
 }
 
 /// Returns the root of an inode's tree.
-fn root<'a>(fs: &'a Filesystem, inode: &'a Inode) -> Node<'a> {
+fn root<'a>(metadata: &'a Metadata, inode: &'a Inode) -> Node<'a> {
     Node {
-        superblock: fs.superblock(),
+        superblock: metadata.superblock(),
         bytes: &inode.block,
         structure: Structure::ExtentRoot { inode: inode.number() },
         low: 0,
@@ -132,9 +45,9 @@ fn root<'a>(fs: &'a Filesystem, inode: &'a Inode) -> Node<'a> {
 }
 
 /// Reads the leaf that contains logical block `logical`.
-pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
-    let superblock = fs.superblock();
-    let root = root(fs, inode);
+pub(crate) fn leaf(metadata: &Metadata, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
+    let superblock = metadata.superblock();
+    let root = root(metadata, inode);
     let header = root.header(None)?;
     let mut depth = header.depth.get();
     if depth == 0 {
@@ -152,7 +65,7 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRu
         // that the depth of each node is one less than its parent's.
         depth = depth.saturating_sub(1);
         let structure = Structure::ExtentBlock { block: number, inode: inode.number() };
-        let block = read_node(fs, number, structure)?;
+        let block = read_node(metadata, number, structure)?;
         let node = Node { superblock, bytes: &block, structure, low, high };
         let header = node.header(Some(depth))?;
         verify_checksum(&node, header, inode)?;
@@ -166,8 +79,8 @@ pub(crate) fn leaf(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRu
 /// Reads ahead the leaf that contains logical block `logical` and the leaves after it, unless the
 /// first is cached. Nodes on the path are checked only as far as necessary; they are checked fully
 /// when they are used.
-pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<()> {
-    let superblock = fs.superblock();
+pub(crate) fn prefetch(metadata: &Metadata, inode: &Inode, logical: u64) -> Option<()> {
+    let superblock = metadata.superblock();
     let structure = Structure::ExtentRoot { inode: inode.number() };
     let mut bytes: &[u8] = &inode.block;
     let mut block: Block;
@@ -180,13 +93,13 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<(
         let entries: &[RawIndex] = node.entries(header).ok()?;
         let after = entries.partition_point(|entry| u64::from(entry.logical.get()) <= logical);
         let rest = entries.get(after.checked_sub(1)?..)?;
-        let mut children = rest.iter().map(|entry| join(entry.leaf_lo, entry.leaf_hi));
+        let mut children = rest.iter().map(|entry| entry.child());
         let child = children.next()?;
         if below == 0 {
-            prefetch_leaves(fs, child, children);
+            leaves::prefetch(metadata, child, children);
             return None;
         }
-        block = read_node(fs, child, structure).ok()?;
+        block = read_node(metadata, child, structure).ok()?;
         bytes = &block;
         depth = Some(below);
     }
@@ -198,12 +111,12 @@ pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
     let (first, _) = RawIndex::ref_from_prefix(entries).ok()?;
     let is_index =
         header.magic.get() == MAGIC && header.depth.get() > 0 && header.entries.get() > 0;
-    is_index.then(|| join(first.leaf_lo, first.leaf_hi))
+    is_index.then(|| first.child())
 }
 
-fn read_node(fs: &Filesystem, number: u64, structure: Structure) -> Result<Block, Error> {
-    if fs.superblock().is_data_range(number, 1) {
-        return fs.block(number);
+fn read_node(metadata: &Metadata, number: u64, structure: Structure) -> Result<Block, Error> {
+    if metadata.superblock().is_data_range(number, 1) {
+        return metadata.block(number);
     }
     Err(structure.corrupt(Problem::BlockRange { start: number, count: 1 }))
 }
@@ -300,7 +213,7 @@ impl<'a> Node<'a> {
             return Ok(Step::Hole { start: self.low, end });
         };
         Ok(Step::Down {
-            block: join(entry.leaf_lo, entry.leaf_hi),
+            block: entry.child(),
             low: entry.logical.get().into(),
             high: starts().nth(after).unwrap_or(self.high),
         })

@@ -4,20 +4,21 @@ use nvio_iomap::MappingKind;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
+use crate::blocks::metadata::Metadata;
 use crate::error::Error;
-use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
+use crate::map::builder::{LOGICAL_END, RunBuilder};
+use crate::map::leaves;
 use crate::map::run::MapRun;
-use crate::map::{LOGICAL_END, RunBuilder, prefetch_leaves};
 
 /// Number of direct pointers in the inode.
 const DIRECT: usize = 12;
 
 /// Returns the mappings of the pointer block that contains logical block `logical`.
-pub(crate) fn run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
-    let superblock = fs.superblock();
+pub(crate) fn run(metadata: &Metadata, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
+    let superblock = metadata.superblock();
     let structure = Structure::BlockPointers { inode: inode.number() };
     let Ok(pointers) = <[U32]>::ref_from_bytes(&inode.block) else {
         return Err(structure.corrupt(Problem::Missing { logical }));
@@ -35,7 +36,7 @@ pub(crate) fn run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun
         let end = start.saturating_add(span);
         if logical < end {
             let tree = Tree { levels, span, start };
-            return tree.leaf(fs, inode, structure, pointer.get(), logical);
+            return tree.run(metadata, inode, structure, pointer.get(), logical);
         }
         start = end;
     }
@@ -45,8 +46,8 @@ pub(crate) fn run(fs: &Filesystem, inode: &Inode, logical: u64) -> Result<MapRun
 
 /// Reads ahead the pointer block that contains logical block `logical` and those after it, unless
 /// the first is cached.
-pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<()> {
-    let superblock = fs.superblock();
+pub(crate) fn prefetch(metadata: &Metadata, inode: &Inode, logical: u64) -> Option<()> {
+    let superblock = metadata.superblock();
     let per_block = u64::from(superblock.block_size() >> 2);
     let pointers = <[U32]>::ref_from_bytes(&inode.block).ok()?;
     let (direct, indirect) = pointers.split_at_checked(DIRECT)?;
@@ -54,7 +55,7 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<(
     let mut span = per_block;
     for (levels, pointer) in (1u32..).zip(indirect) {
         if left < span {
-            return prefetch_below(fs, (levels, span, pointer.get()), left);
+            return prefetch_below(metadata, (levels, span, pointer.get()), left);
         }
         left = left.saturating_sub(span);
         span = span.saturating_mul(per_block);
@@ -65,21 +66,21 @@ pub(crate) fn prefetch(fs: &Filesystem, inode: &Inode, logical: u64) -> Option<(
 /// Reads ahead below one pointer of the inode. `left` is the distance from the first logical block
 /// that the pointer maps; `levels` is the number of pointer blocks on the path to the data.
 fn prefetch_below(
-    fs: &Filesystem,
+    metadata: &Metadata,
     (levels, mut span, mut pointer): (u32, u64, u32),
     mut left: u64,
 ) -> Option<()> {
-    let superblock = fs.superblock();
+    let superblock = metadata.superblock();
     let per_block = u64::from(superblock.block_size() >> 2);
     for level in (1..=levels).rev() {
         let number = u64::from(pointer);
         if level == 1 {
-            prefetch_leaves(fs, number, []);
+            leaves::prefetch(metadata, number, []);
             return None;
         }
         let structure = Structure::BlockMap { inode: 0 };
         check(superblock, structure, number).ok()?;
-        let block = fs.block(number).ok()?;
+        let block = metadata.block(number).ok()?;
         let pointers = <[U32]>::ref_from_bytes(&block).ok()?;
         span = span.checked_div(per_block)?;
         let index = left.checked_div(span)?;
@@ -88,7 +89,7 @@ fn prefetch_below(
         pointer = rest.next()?.get();
         if level == 2 {
             let behind = rest.map(|pointer| u64::from(pointer.get())).filter(|&next| next != 0);
-            prefetch_leaves(fs, pointer.into(), behind);
+            leaves::prefetch(metadata, pointer.into(), behind);
             return None;
         }
     }
@@ -106,15 +107,15 @@ struct Tree {
 }
 
 impl Tree {
-    fn leaf(
+    fn run(
         self,
-        fs: &Filesystem,
+        metadata: &Metadata,
         inode: &Inode,
         mut structure: Structure,
         mut pointer: u32,
         logical: u64,
     ) -> Result<MapRun, Error> {
-        let superblock = fs.superblock();
+        let superblock = metadata.superblock();
         let per_block = u64::from(superblock.block_size() >> 2);
         let Self { mut levels, mut span, mut start } = self;
         loop {
@@ -125,7 +126,7 @@ impl Tree {
             let number = u64::from(pointer);
             check(superblock, structure, number)?;
             structure = Structure::IndirectBlock { block: number, inode: inode.number() };
-            let block = fs.block(number)?;
+            let block = metadata.block(number)?;
             let Ok(pointers) = <[U32]>::ref_from_bytes(&block) else {
                 return Err(structure.corrupt(Problem::Missing { logical }));
             };

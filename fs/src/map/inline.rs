@@ -4,27 +4,22 @@
 use nvio_iomap::MappingKind;
 
 use crate::error::Error;
-use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::inode::BLOCK_FIELD;
 use crate::format::inode::Inode;
+use crate::format::superblock::Superblock;
+use crate::format::xattr_body;
+use crate::map::builder::{LOGICAL_END, RunBuilder};
 use crate::map::run::MapRun;
-use crate::map::{Extent, LOGICAL_END, RunBuilder};
-use crate::xattr::body;
 
-impl Filesystem {
-    /// Returns the whole space for inline data in the inode, which may be longer or shorter than
-    /// the file. The rest of a longer file is zero.
-    pub(crate) fn inline_data(&self, inode: &Inode) -> Result<Box<[u8]>, Error> {
-        let (superblock, number) = (self.superblock(), inode.number());
-        let bytes = self.inode_bytes(number)?;
-        // Parse the inode again, because its block may have been read again since.
-        let inode = Inode::parse(superblock, number, &bytes)?;
-        let rest = body::inline_data(superblock, inode.attribute_space(&bytes))
-            .map_err(|problem| Structure::Attributes { inode: number }.corrupt(problem))?;
-        let rest = rest.ok_or_else(|| missing(number))?;
-        Ok([&inode.block, rest].concat().into())
-    }
+/// Returns all inline data in `bytes`, the bytes of inode `number`. The file may be smaller or larger;
+/// the rest of a larger file is zeroes.
+pub(crate) fn data(superblock: &Superblock, number: u32, bytes: &[u8]) -> Result<Box<[u8]>, Error> {
+    // Parse the inode again, because its block may have been read again since.
+    let inode = Inode::parse(superblock, number, bytes)?;
+    let rest = xattr_body::inline_data(superblock, inode.attribute_space(bytes))
+        .map_err(|problem| Structure::Attributes { inode: number }.corrupt(problem))?;
+    let rest = rest.ok_or_else(|| missing(number))?;
+    Ok([&inode.block, rest].concat().into())
 }
 
 fn missing(inode: u32) -> Error {
@@ -45,34 +40,21 @@ pub(crate) fn copy(data: &[u8], pos: u64, out: &mut [u8]) {
 }
 
 /// Returns the map of a file with inline data: one inline block, and a hole after it.
-pub(crate) fn run(fs: &Filesystem, inode: &Inode) -> Result<MapRun, Error> {
+pub(crate) fn run(superblock: &Superblock, inode: &Inode) -> Result<MapRun, Error> {
     if !inode.has_inline_data() {
         return Err(missing(inode.number()));
     }
-    let mut builder = RunBuilder::new(fs.superblock(), 0, 2);
+    let mut builder = RunBuilder::new(superblock, 0, 2);
     builder.push(0, 1, 0, MappingKind::Inline);
     Ok(builder.finish(LOGICAL_END))
-}
-
-/// Returns the extent that FIEMAP reports for inline data, unless it is empty.
-pub(crate) fn extent(fs: &Filesystem, inode: &Inode) -> Result<Option<Extent>, Error> {
-    let address = fs.inode_address(inode.number())?;
-    let extent = |length| Extent {
-        logical: 0,
-        physical: address.saturating_add(BLOCK_FIELD),
-        length,
-        unwritten: false,
-        inline: true,
-        last: false,
-    };
-    Ok(inode.inline_size().filter(|&length| length > 0).map(extent))
 }
 
 #[cfg(test)]
 mod tests {
     use nvio_iomap::{Mapper, MappingKind, Op};
 
-    use super::*;
+    use crate::filesystem::Filesystem;
+    use crate::map::extents::Extent;
     use crate::testing;
     use crate::testing::{Image, attribute};
 

@@ -3,19 +3,20 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::blocks::metadata;
 use crate::blocks::source::Source;
+use crate::blocks::{metadata, read};
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::features::IncompatFeatures;
+use crate::format::geometry;
+use crate::format::mmp::MmpFields;
 use crate::format::raw_superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use crate::format::superblock;
 use crate::format::superblock::Superblock;
 use crate::format::superblock_fields::SuperblockFields;
 use crate::mount::mmp;
-use crate::mount::mmp::MmpFields;
 use crate::mount::options::Options;
-use crate::recovery::journal::JournalFields;
+use crate::recovery::journal::fields::JournalFields;
 
 /// The superblocks of a filesystem or an external journal, as they are on the device.
 ///
@@ -88,7 +89,7 @@ impl Inspection {
     /// Reads the journal's superblock, which is in the block after the filesystem superblock.
     fn external_journal(&self, source: &dyn Source) -> Result<JournalFields, Error> {
         let log = self.fields.log_block_size;
-        superblock::ensure(log <= 6, "log block size", log, "at most 6 (64 KiB)")?;
+        geometry::ensure(log <= 6, "log block size", log, "at most 6 (64 KiB)")?;
         let block_size = SUPERBLOCK_OFFSET.wrapping_shl(log);
         let offset = if log == 0 { block_size.saturating_mul(2) } else { block_size };
         let (needed, device) = (offset.saturating_add(SUPERBLOCK_OFFSET), source.size());
@@ -96,7 +97,7 @@ impl Inspection {
             return Err(Error::Truncated { needed, device });
         }
         let mut bytes = [0; SUPERBLOCK_SIZE];
-        metadata::read(source, offset, &mut bytes)?;
+        read::read(source, offset, &mut bytes)?;
         JournalFields::parse(&bytes)
     }
 }

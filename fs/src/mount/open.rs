@@ -1,14 +1,13 @@
 //! Opening a filesystem, with recovery in memory.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use crate::blocks::cache::Cache;
 use crate::blocks::metadata;
 use crate::blocks::metadata::Metadata;
+use crate::blocks::overlay::Overlay;
 use crate::blocks::source::Source;
 use crate::error::Error;
-use crate::file::open_inode::OpenInodes;
 use crate::filesystem::Filesystem;
 use crate::filesystem::Inner;
 use crate::format::corrupt::{Problem, Structure};
@@ -16,13 +15,14 @@ use crate::format::features::{CompatFeatures, IncompatFeatures};
 use crate::format::superblock::Superblock;
 use crate::mount::mmp;
 use crate::mount::options::{Options, Recovery};
-use crate::recovery::fast_commit;
+#[cfg(test)]
+use crate::recovery::fast_commit::changes::FastCommit;
+use crate::recovery::fast_commit::replay::replay;
 use crate::recovery::journal;
-use crate::recovery::journal::{JournalReplay, Overlay, Recovered};
-use crate::recovery::orphans::Orphans;
-
-/// Maximum number of cached group descriptors.
-const DESCRIPTORS: usize = 4096;
+use crate::recovery::journal::Recovered;
+use crate::recovery::journal::external;
+use crate::recovery::journal::summary::JournalReplay;
+use crate::recovery::orphans;
 
 impl Filesystem {
     /// Opens the filesystem on `source` with the default [`Options`].
@@ -70,7 +70,7 @@ impl Filesystem {
         let has_journal = superblock.compat_features().contains(CompatFeatures::HAS_JOURNAL);
         if !superblock.has(IncompatFeatures::RECOVER) || !has_journal {
             if let Some(journal) = journal {
-                journal::identify_external(&fs, &*journal)?;
+                external::identify(&fs, &*journal)?;
             }
             return fs.with_orphans();
         }
@@ -78,7 +78,7 @@ impl Filesystem {
             return Err(Error::NeedsRecovery);
         }
         let journal = match journal {
-            Some(journal) => journal::find_external(&fs, journal)?,
+            Some(journal) => external::find(&fs, journal)?,
             None if superblock.has_external_journal() => {
                 return Err(Error::NeedsJournal { uuid: superblock.journal_uuid });
             }
@@ -108,7 +108,7 @@ impl Filesystem {
         let (device, options) = (self.device_size(), self.options());
         let mut fs = Self::over(source, superblock, Some(overlay), device, options);
         let changes = match fast_commit_area {
-            Some(mut area) => fast_commit::replay(&fs, &mut area, next_tid)?,
+            Some(mut area) => replay(&fs, &mut area, next_tid)?,
             None => None,
         };
         if let Some(changes) = changes {
@@ -123,14 +123,14 @@ impl Filesystem {
 
     /// Adds the changes of fast commits. Inodes must not be cached yet.
     #[cfg(test)]
-    pub(crate) fn with_fast_commits(self, changes: fast_commit::FastCommit) -> Self {
+    pub(crate) fn with_fast_commits(self, changes: FastCommit) -> Self {
         let _ = self.inner.fast_commit.set(changes);
         self
     }
 
     /// Collects the orphans, and returns the filesystem as it is after they are processed.
     fn with_orphans(self) -> Result<Self, Error> {
-        let _ = self.inner.orphans.set(Orphans::read(&self)?);
+        let _ = self.inner.orphans.set(orphans::read(&self)?);
         Ok(self)
     }
 
@@ -157,20 +157,16 @@ impl Filesystem {
         device: u64,
         options: Options,
     ) -> Self {
-        let block_size = superblock.block_size();
         Self {
             inner: Arc::new(Inner {
-                metadata: Metadata::new(source, overlay, block_size, &options),
-                groups: Cache::new(DESCRIPTORS),
+                metadata: Metadata::new(source, overlay, superblock, &options),
                 inodes: Cache::new(options.cached_inodes),
                 device,
-                superblock,
                 options,
                 recovered: None,
-                open_inodes: OpenInodes::default(),
+                open_inodes: Arc::default(),
                 fast_commit: OnceLock::new(),
                 orphans: OnceLock::new(),
-                io_errors: AtomicU64::new(0),
             }),
         }
     }

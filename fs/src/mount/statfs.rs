@@ -7,7 +7,7 @@ use crate::filesystem::Filesystem;
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::group;
 use crate::format::superblock::Superblock;
-use crate::recovery::journal::JournalFields;
+use crate::recovery::journal::fields::JournalFields;
 
 /// Number of groups whose descriptors are read ahead at a time.
 const AHEAD: usize = 1024;

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::blocks::metadata::READ_MAX;
+use crate::blocks::read::READ_MAX;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::checksum::crc32c;
@@ -11,7 +11,7 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
-use crate::map::Extent;
+use crate::map::extents::Extent;
 
 /// `ob_magic`.
 const MAGIC: u32 = 0x0b10_ca04;

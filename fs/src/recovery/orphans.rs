@@ -13,7 +13,6 @@ use crate::format::features::{CompatFeatures, RoCompatFeatures};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
-use crate::map::LOGICAL_END;
 use crate::recovery::orphan_file;
 
 /// Maximum number of list entries to follow, and of inodes to be truncated.
@@ -23,36 +22,31 @@ const ORPHANS_MAX: usize = 1 << 20;
 const WRITABLE: RoCompatFeatures =
     RoCompatFeatures::OVERWRITABLE.union(RoCompatFeatures::ORPHAN_PRESENT);
 
-/// The numbers of the inodes to be truncated.
-#[derive(Debug, Default)]
-pub(crate) struct Orphans(HashSet<u32>);
+#[derive(Default)]
+struct Orphans(HashSet<u32>);
+
+/// Reads the list of orphans and the orphan file, if the kernel would process them. Returns the numbers
+/// of the inodes that the next mount truncates to their sizes.
+///
+/// # Errors
+/// Damage to the orphan file, with which the kernel refuses to mount; more orphans than the
+/// maximum; a failure of the source. Damage to the list ends the list, as in the kernel.
+pub(crate) fn read(fs: &Filesystem) -> Result<HashSet<u32>, Error> {
+    let mut orphans = Orphans::default();
+    let superblock = fs.superblock();
+    let has_file = superblock.compat_features().contains(CompatFeatures::ORPHAN_FILE)
+        && superblock.ro_compat_features().contains(RoCompatFeatures::ORPHAN_PRESENT);
+    if !is_cleaned_up(superblock) {
+        return Ok(orphans.0);
+    }
+    orphans.read_list(fs)?;
+    if has_file {
+        orphan_file::read(fs, |number| orphans.add(fs, number).map(drop))?;
+    }
+    Ok(orphans.0)
+}
 
 impl Orphans {
-    /// Reads the list of orphans and the orphan file, if the kernel would process them.
-    ///
-    /// # Errors
-    /// Damage to the orphan file, with which the kernel refuses to mount; more orphans than the
-    /// maximum; a failure of the source. Damage to the list ends the list, as in the kernel.
-    pub(crate) fn read(fs: &Filesystem) -> Result<Self, Error> {
-        let mut orphans = Self::default();
-        let superblock = fs.superblock();
-        let has_file = superblock.compat_features().contains(CompatFeatures::ORPHAN_FILE)
-            && superblock.ro_compat_features().contains(RoCompatFeatures::ORPHAN_PRESENT);
-        if !is_cleaned_up(superblock) {
-            return Ok(orphans);
-        }
-        orphans.read_list(fs)?;
-        if has_file {
-            orphan_file::read(fs, |number| orphans.add(fs, number).map(drop))?;
-        }
-        Ok(orphans)
-    }
-
-    /// Returns true if the inode is truncated to its size.
-    pub(crate) fn contains(&self, number: u32) -> bool {
-        self.0.contains(&number)
-    }
-
     /// Follows the list, which is linked through the deletion times of the inodes.
     fn read_list(&mut self, fs: &Filesystem) -> Result<(), Error> {
         let mut seen = HashSet::new();
@@ -127,11 +121,6 @@ fn can_truncate(superblock: &Superblock, inode: &Inode) -> bool {
         FileType::Symlink => !inode.is_fast_symlink(superblock),
         _ => false,
     }
-}
-
-/// Returns the first logical block after the end of `inode`.
-pub(crate) fn end(superblock: &Superblock, inode: &Inode) -> u64 {
-    inode.size().div_ceil(superblock.bytes(1).max(1)).min(LOGICAL_END)
 }
 
 #[cfg(test)]

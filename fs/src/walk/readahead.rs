@@ -33,7 +33,7 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// Returns the number of entries whose inodes are read ahead at a time.
+    /// Number of entries whose inodes are read ahead at a time.
     pub(crate) fn window(&self, fs: &Filesystem) -> usize {
         // Each inode may be in a block of its own.
         let blocks = fs.superblock().block_at(fs.read_ahead());
@@ -48,7 +48,7 @@ impl Ahead {
         self.numbers.clear();
         self.numbers.extend(coming);
         self.numbers.sort_unstable();
-        fs.prefetch(fs.inode_blocks(&self.numbers));
+        fs.prefetch(fs.metadata().inode_blocks(&self.numbers));
     }
 
     /// Removes a directory that is being entered, and returns true if it was read ahead.
@@ -101,7 +101,7 @@ impl Ahead {
         let directories: Vec<Inode> = inodes.filter(Inode::is_dir).collect();
         let one = |number: u64| number..number.saturating_add(1);
         fs.prefetch(directories.iter().filter_map(map::first_below).map(one));
-        let first = |directory| map::first_blocks(fs, directory, FIRST).unwrap_or_default();
+        let first = |directory: &Inode| fs.map(directory).first_blocks(FIRST).unwrap_or_default();
         fs.prefetch(directories.iter().flat_map(first));
 
         let (mut below, mut blocks) = (Vec::new(), Vec::new());
@@ -110,7 +110,7 @@ impl Ahead {
             self.directories.insert(directory.number());
             if directory.size() <= FIRST {
                 self.entries(fs, directory, &mut below);
-                for range in fs.inode_blocks(&self.numbers) {
+                for range in fs.metadata().inode_blocks(&self.numbers) {
                     count = count.saturating_add(range.end.saturating_sub(range.start));
                     blocks.push(range);
                 }

@@ -5,10 +5,10 @@ use std::mem::offset_of;
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::MAGIC;
 use crate::format::checksum::crc32c;
 use crate::format::corrupt::Problem;
 use crate::format::superblock::Superblock;
+use crate::format::xattr_entry::MAGIC;
 
 /// `struct ext4_xattr_header`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

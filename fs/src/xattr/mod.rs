@@ -3,25 +3,21 @@
 
 pub(crate) mod acl;
 mod block;
-pub(crate) mod body;
 mod hash;
 mod name;
 mod value_inode;
 
 use std::{fmt, vec};
 
-use crate::format::xattr_entry::{self, Entry, Value};
-use acl::Acl;
-use value_inode::Reference;
-
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
-
-/// `EXT4_XATTR_MAGIC`.
-const MAGIC: u32 = 0xea02_0000;
+use crate::format::xattr_body;
+use crate::format::xattr_entry::{self, Entry, Value};
+use crate::xattr::acl::Acl;
+use crate::xattr::value_inode::Reference;
 
 /// An extended attribute.
 #[derive(Clone, PartialEq, Eq)]
@@ -188,7 +184,9 @@ impl Filesystem {
         // Parse the inode again, because its block may have been read again since.
         let inode = Inode::parse(superblock, number, &bytes)?;
         let corrupt = |problem| Structure::Attributes { inode: number }.corrupt(problem);
-        for entry in body::attributes(superblock, inode.attribute_space(&bytes)).map_err(corrupt)? {
+        for entry in
+            xattr_body::attributes(superblock, inode.attribute_space(&bytes)).map_err(corrupt)?
+        {
             with(entry);
         }
         let block = inode.attribute_block;

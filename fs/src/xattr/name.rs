@@ -4,8 +4,6 @@
 pub(crate) const ACL_ACCESS: u8 = 2;
 /// `EXT4_XATTR_INDEX_POSIX_ACL_DEFAULT`.
 pub(crate) const ACL_DEFAULT: u8 = 3;
-/// `EXT4_XATTR_INDEX_SYSTEM`, for inline data, which programs cannot see.
-pub(crate) const SYSTEM: u8 = 7;
 
 /// The numbers and their prefixes. The missing numbers are unused or internal to the filesystem.
 const PREFIXES: &[(u8, &[u8])] = &[
@@ -33,7 +31,7 @@ mod tests {
         assert_eq!(whole(2, b"").unwrap(), b"system.posix_acl_access");
         assert_eq!(whole(6, b"capability").unwrap(), b"security.capability");
         assert_eq!(whole(10, b"author").unwrap(), b"gnu.author");
-        assert_eq!(whole(SYSTEM, b"data"), None);
+        assert_eq!(whole(crate::format::xattr_entry::SYSTEM, b"data"), None);
         assert_eq!(whole(9, b"c"), None, "the context of encryption");
         assert_eq!(whole(0, b"x"), None);
     }

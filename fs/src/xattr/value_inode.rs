@@ -2,7 +2,6 @@
 
 use nvio_iomap::MappingKind;
 
-use super::hash;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::checksum::crc32c;
@@ -10,8 +9,8 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
-use crate::map;
 use crate::map::run::MapRun;
+use crate::xattr::hash;
 
 /// A reference from an entry to a value in an inode.
 pub(crate) struct Reference<'a> {
@@ -71,7 +70,7 @@ impl Reference<'_> {
             let found = run.as_ref().and_then(|run: &MapRun| run.find(pos).copied());
             let mapping = match found {
                 Some(mapping) => Some(mapping),
-                None => run.insert(map::run_at(fs, inode, logical)?).find(pos).copied(),
+                None => run.insert(fs.map(inode).run_at(logical)?).find(pos).copied(),
             };
             let address = mapping
                 .filter(|mapping| mapping.kind == MappingKind::Mapped)

@@ -2,7 +2,7 @@
 
 use std::num::Wrapping;
 
-use super::hash::Chars;
+use crate::format::dir_hash::Chars;
 
 /// Returns the hash of a name. This function uses no seed and returns no minor hash.
 pub(crate) fn hash(name: &[u8], chars: Chars) -> u32 {

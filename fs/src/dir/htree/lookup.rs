@@ -2,7 +2,6 @@
 
 use zerocopy::FromBytes;
 
-use super::hash::{Chars, Hash};
 use crate::blocks::block_cache::Block;
 use crate::dir::block_map::DirMap;
 use crate::dir::checksum;
@@ -11,21 +10,23 @@ use crate::dir::htree::node::{Node, Unusable};
 use crate::dir::htree::root::Root;
 use crate::dir::key::Query;
 use crate::error::Error;
-use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::dir_entry::{RawEntry, decode_rec_len};
+use crate::format::dir_hash::{Chars, Hash};
 use crate::format::features::CompatFeatures;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
+use crate::format::superblock::Superblock;
+use crate::map::FileMap;
 
 /// Size of the hash that entries store in encrypted directories that ignore case, bytes.
 const OWN_HASH: usize = 8;
 
 /// Returns true if a directory has a hash tree.
-pub(crate) fn has_tree(fs: &Filesystem, inode: &Inode) -> bool {
+pub(crate) fn has_tree(superblock: &Superblock, inode: &Inode) -> bool {
     inode.flags().contains(InodeFlags::INDEX)
         && !inode.has_inline_data()
-        && fs.superblock().compat_features().contains(CompatFeatures::DIR_INDEX)
+        && superblock.compat_features().contains(CompatFeatures::DIR_INDEX)
 }
 
 /// The reason why a tree search stopped.
@@ -50,26 +51,26 @@ impl From<Unusable> for Stop {
 /// Searches a directory that has a tree: calls `search` for each block that may contain the name,
 /// until it returns `Some`.
 pub(crate) fn find<T>(
-    fs: &Filesystem,
-    inode: &Inode,
+    map: FileMap<'_>,
     query: &Query<'_>,
     mut search: impl FnMut(u64, &Block) -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Stop> {
-    let mut map = DirMap::new(fs, inode)?;
-    let superblock = fs.superblock();
+    let (superblock, inode) = (map.metadata.superblock(), map.inode);
+    let mut map = DirMap::new(map)?;
     let known = superblock.hash.chars;
     // If the superblock does not record the signedness of bytes, search with both.
     let both = [known.unwrap_or(Chars::Signed), known.unwrap_or(Chars::Unsigned)];
     let mut before = None;
     for chars in both {
-        let block = index_block(fs, inode, &mut map, 0)?;
+        let block = index_block(superblock, inode, &mut map, 0)?;
         let root = Root::parse(superblock, block, query.has_own_hashes())?;
         let Some(hash) = query.hash(superblock, root.function, chars) else { return Ok(None) };
         if before.replace(hash) == Some(hash) {
             return Ok(None);
         }
         let has_own_hashes = query.has_own_hashes();
-        let mut walk = Walk { fs, inode, map, has_own_hashes, hash, path: Vec::new(), visits: 0 };
+        let mut walk =
+            Walk { superblock, inode, map, has_own_hashes, hash, path: Vec::new(), visits: 0 };
         let mut next = Some(walk.start(root)?);
         while let Some(index) = next {
             let block = walk.read(index)?;
@@ -85,9 +86,9 @@ pub(crate) fn find<T>(
 
 /// Reads a block that must contain entries of the tree.
 fn index_block(
-    fs: &Filesystem,
+    superblock: &Superblock,
     inode: &Inode,
-    map: &mut DirMap,
+    map: &mut DirMap<'_>,
     index: u64,
 ) -> Result<Block, Error> {
     let block = map.block(index)?;
@@ -102,16 +103,16 @@ fn index_block(
         let value = u64::try_from(length).unwrap_or(0);
         return Err(structure.corrupt(Problem::Field { field, value, rule }));
     }
-    checksum::verify(fs.superblock(), inode, index, &block)
+    checksum::verify(superblock, inode, index, &block)
         .map_err(|problem| structure.corrupt(problem))?;
     Ok(block)
 }
 
 /// An iteration over the blocks that may contain names of one hash.
 struct Walk<'a> {
-    fs: &'a Filesystem,
+    superblock: &'a Superblock,
     inode: &'a Inode,
-    map: DirMap,
+    map: DirMap<'a>,
     has_own_hashes: bool,
     hash: Hash,
     /// The path from the root to the current block.
@@ -174,12 +175,12 @@ impl Walk<'_> {
 
     fn node(&mut self, index: u32) -> Result<Node, Stop> {
         self.count()?;
-        let block = index_block(self.fs, self.inode, &mut self.map, index.into())?;
+        let block = index_block(self.superblock, self.inode, &mut self.map, index.into())?;
         // If entries store their hashes, the kernel subtracts the size of one hash from the space
         // of the node, although the node's entries start before that space.
         let front =
             if self.has_own_hashes { node::START.saturating_add(OWN_HASH) } else { node::START };
-        let limit = node::limit(self.fs.superblock(), block.len().saturating_sub(front));
+        let limit = node::limit(self.superblock, block.len().saturating_sub(front));
         Ok(Node::new(block, node::START, limit)?)
     }
 
@@ -188,7 +189,7 @@ impl Walk<'_> {
         self.count()?;
         let block = self.map.block(index)?;
         let structure = Structure::DirectoryBlock { inode: self.inode.number(), index };
-        checksum::verify(self.fs.superblock(), self.inode, index, &block)
+        checksum::verify(self.superblock, self.inode, index, &block)
             .map_err(|problem| structure.corrupt(problem))?;
         Ok(block)
     }

@@ -3,10 +3,10 @@
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::hash::Function;
 use crate::blocks::block_cache::Block;
 use crate::dir::htree::node;
 use crate::dir::htree::node::{Node, Unusable};
+use crate::format::dir_hash::Function;
 use crate::format::features::IncompatFeatures;
 use crate::format::superblock::Superblock;
 

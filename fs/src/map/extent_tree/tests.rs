@@ -4,7 +4,7 @@ use nvio_iomap::{Mapper, Mapping, MappingKind, Op};
 
 use super::*;
 use crate::file::File;
-use crate::map::Extent;
+use crate::map::extents::Extent;
 use crate::testing::{BLOCK, FREE, Image, extent, index, node};
 
 const INODE: u32 = 12;

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U16;
 
+use crate::dir::changes::{NameChange, NameChanges};
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
-use crate::map::LOGICAL_END;
+use crate::map::builder::LOGICAL_END;
+use crate::map::changes::MapChanges;
+use crate::number;
+use crate::recovery::fast_commit::changes::{FastCommit, Patch};
 use crate::recovery::fast_commit::scan::Scan;
 use crate::recovery::fast_commit::tag;
 use crate::recovery::fast_commit::tag::{Found, Tag};
-use crate::recovery::fast_commit::{FastCommit, NameChange, NameChanges, Patch, Ranges};
 
 /// Maximum total size of patched inodes, bytes.
 const INODES_MAX: usize = 64 << 20;
@@ -138,7 +141,7 @@ impl Replay<'_> {
     /// Returns the inode in its current state; `None` if it is not in use, or is reserved.
     fn inode(&self, number: u32) -> Result<Option<Inode>, Error> {
         let superblock = self.fs.superblock();
-        if number != inode::ROOT && number < superblock.first_inode {
+        if number != number::ROOT && number < superblock.first_inode {
             return Ok(None);
         }
         let parsed = match self.found.inode(number) {
@@ -256,7 +259,7 @@ impl Replay<'_> {
         let mut bytes = self.bytes(number)?;
         inode::free(&mut bytes);
         self.found.names.remove(&number);
-        self.patch(number).ranges = Ranges::default();
+        self.patch(number).ranges = MapChanges::default();
         self.set_bytes(number, bytes)
     }
 

@@ -6,7 +6,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::dir_entry::NAME_MAX;
-use crate::map::extent_tree::RawExtent;
+use crate::format::extent::RawExtent;
 
 /// `struct ext4_fc_tl`, the header of each tag.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

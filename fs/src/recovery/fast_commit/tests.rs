@@ -1,10 +1,12 @@
 //! Tests of synthetic fast commits on a filesystem in memory.
 
-use super::*;
+use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::checksum::crc32c;
 use crate::format::inode_flags::InodeFlags;
 use crate::mount::options::Options;
+use crate::recovery::fast_commit::changes::FastCommit;
+use crate::recovery::fast_commit::replay::{Area, replay};
 use crate::testing::{BLOCK, FREE, Image, extent, node};
 
 /// Transaction number of valid fast commits.

@@ -1,14 +1,10 @@
-//! The common parts of log blocks: the header, and the checksum at the end of some of them.
+//! The header of log blocks.
 
 use zerocopy::big_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::format::checksum::crc32c;
-use crate::format::corrupt::Problem;
-use crate::recovery::journal::superblock::JournalSuperblock;
+use crate::blocks::overlay::MAGIC;
 
-/// `h_magic`.
-pub(crate) const MAGIC: u32 = 0xc03b_3998;
 /// `h_blocktype` of a superblock without features.
 pub(crate) const SUPERBLOCK_V1: u32 = 3;
 /// `h_blocktype` of a superblock with features.
@@ -54,16 +50,7 @@ pub(crate) fn kind(bytes: &[u8], sequence: u32) -> Option<Kind> {
     }
 }
 
-/// Verifies the checksum at the end of a descriptor or revoke block, if the journal has such
-/// checksums.
-pub(crate) fn verify_tail(superblock: &JournalSuperblock, bytes: &[u8]) -> Result<(), Problem> {
-    if !superblock.has_tails() {
-        return Ok(());
-    }
-    let Some((covered, tail)) = bytes.split_last_chunk::<4>() else {
-        return Err(Problem::NoChecksum);
-    };
-    let stored = u32::from_be_bytes(*tail);
-    let computed = crc32c(crc32c(superblock.seed, covered), &[0; 4]);
-    if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+/// Returns true if transaction `a` is later than `b`. Sequence numbers wrap.
+pub(crate) fn is_later(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).cast_signed() > 0
 }

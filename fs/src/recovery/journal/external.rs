@@ -1,74 +1,20 @@
 //! External journals, on devices of their own.
 
-use std::fmt;
 use std::sync::Arc;
 
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::blocks::metadata::read;
+use crate::blocks::read::read;
 use crate::blocks::source::Source;
 use crate::error::Error;
+use crate::error::reasons::WrongJournal;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::format::superblock::{MAGIC, checksum_of};
-use crate::recovery::journal::Journal;
-use crate::recovery::journal::log::Log;
+use crate::recovery::journal::log::{Journal, Log};
 use crate::recovery::journal::superblock::JournalSuperblock;
-
-/// The reason why a device is not the journal of a filesystem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WrongJournal {
-    /// The filesystem has an internal journal, or none.
-    NotExternal,
-    /// The device is not an external journal.
-    NotAJournal,
-    /// It has another UUID than the filesystem's journal.
-    Uuid {
-        /// UUID of the device.
-        found: [u8; 16],
-    },
-    /// The journal has this number of users instead of one.
-    Users(u32),
-    /// Its only user is another filesystem.
-    User {
-        /// UUID of the other filesystem.
-        user: [u8; 16],
-    },
-}
-
-impl fmt::Display for WrongJournal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotExternal => f.write_str("the filesystem has no journal on another device"),
-            Self::NotAJournal => f.write_str("the device is not an external journal"),
-            Self::Uuid { found } => {
-                write!(f, "the device has another UUID, {}", Uuid(found))
-            }
-            Self::Users(users) => {
-                write!(f, "it is shared by {users} filesystems, the maximum is 1")
-            }
-            Self::User { user } => {
-                write!(f, "its user is another filesystem, with UUID {}", Uuid(user))
-            }
-        }
-    }
-}
-
-/// Displays a UUID in the usual form.
-pub(crate) struct Uuid<'a>(pub &'a [u8; 16]);
-
-impl fmt::Display for Uuid<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, byte) in self.0.iter().enumerate() {
-            let dash = if matches!(index, 4 | 6 | 8 | 10) { "-" } else { "" };
-            write!(f, "{dash}{byte:02x}")?;
-        }
-        Ok(())
-    }
-}
 
 fn wrong(why: WrongJournal) -> Error {
     Error::WrongJournal(Box::new(why))

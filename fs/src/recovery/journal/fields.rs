@@ -2,7 +2,7 @@
 
 use zerocopy::FromBytes;
 
-use super::block::MAGIC;
+use crate::blocks::overlay::MAGIC;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
@@ -27,7 +27,7 @@ const INCOMPAT: &[&str] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalFields {
-    /// Compatible features.
+    /// Returns the compatible features.
     pub compat: u32,
     /// Incompatible features.
     pub incompat: u32,

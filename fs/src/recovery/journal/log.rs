@@ -16,6 +16,12 @@ const WINDOW: u32 = 1 << 20;
 /// Length of a piece, bytes.
 const PIECE: usize = 128 << 10;
 
+/// An opened journal.
+pub(crate) struct Journal {
+    pub log: Log,
+    pub superblock: JournalSuperblock,
+}
+
 /// A log: its blocks, by number in the log.
 pub(crate) struct Log {
     place: Place,
@@ -160,7 +166,7 @@ impl<'a> Walk<'a> {
         self.at
     }
 
-    /// Returns the next block.
+    /// Number of the next block.
     pub(crate) fn block(&mut self) -> Result<&[u8], Error> {
         self.log.block(self.at)
     }

@@ -9,15 +9,16 @@
 
 mod block;
 mod commit;
-mod external;
-mod fields;
+pub(crate) mod external;
+pub(crate) mod fields;
 mod log;
-mod overlay;
 mod replay;
 mod revoke;
 mod scan;
+pub(crate) mod summary;
 mod superblock;
 mod tag;
+mod tail;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -27,32 +28,16 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::blocks::overlay::Overlay;
 use crate::blocks::source::Source;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
-pub use external::WrongJournal;
-pub(crate) use external::{Uuid, find as find_external, identify as identify_external};
-pub use fields::JournalFields;
-use log::Log;
-pub(crate) use overlay::Overlay;
-use revoke::Revoked;
-use superblock::JournalSuperblock;
-
-/// The counts of a journal replay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct JournalReplay {
-    /// Number of complete transactions in the log.
-    pub transactions: u32,
-    /// Number of blocks of the filesystem that are read from the log.
-    pub blocks: u64,
-    /// Number of block copies in the log that later transactions revoke.
-    pub revoked: u64,
-    /// Number of fast commits after the last transaction.
-    pub fast_commits: u32,
-}
+use crate::recovery::journal::log::{Journal, Log};
+use crate::recovery::journal::revoke::Revoked;
+use crate::recovery::journal::summary::JournalReplay;
+use crate::recovery::journal::superblock::JournalSuperblock;
 
 /// The result of recovery.
 pub(crate) struct Recovered {
@@ -93,17 +78,6 @@ impl FastCommitArea {
         }
         self.log.block(number)
     }
-}
-
-/// Returns true if transaction `a` is later than `b`. Sequence numbers wrap.
-fn is_later(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b).cast_signed() > 0
-}
-
-/// An opened journal.
-pub(crate) struct Journal {
-    log: Log,
-    superblock: JournalSuperblock,
 }
 
 /// Opens the internal journal. `fs` is the filesystem as it is on the device `source`.

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 
+use crate::blocks::overlay::Copy;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::recovery::journal::block;
 use crate::recovery::journal::block::Kind;
 use crate::recovery::journal::log::{Log, Walk};
-use crate::recovery::journal::overlay::Copy;
 use crate::recovery::journal::revoke::Revoked;
 use crate::recovery::journal::superblock::JournalSuperblock;
 use crate::recovery::journal::tag::{Tag, Tags};
+use crate::recovery::journal::tail;
 
 /// The result of the third pass.
 #[derive(Default)]
@@ -92,7 +93,7 @@ pub(crate) fn replay(
         let bytes = walk.block()?;
         match block::kind(bytes, sequence) {
             Some(Kind::Descriptor) => {
-                block::verify_tail(superblock, bytes).map_err(corrupt)?;
+                tail::verify_tail(superblock, bytes).map_err(corrupt)?;
                 tags.clear();
                 tags.extend(Tags::new(superblock, bytes));
                 walk.pass(1)?;

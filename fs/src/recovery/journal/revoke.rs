@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::corrupt::Problem;
 use crate::recovery::journal::block::RawHeader;
-use crate::recovery::journal::is_later;
+use crate::recovery::journal::block::is_later;
 use crate::recovery::journal::superblock::JournalSuperblock;
 
 /// `struct jbd2_journal_revoke_header_s`.

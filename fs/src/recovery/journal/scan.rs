@@ -10,6 +10,7 @@ use crate::recovery::journal::commit::Commit;
 use crate::recovery::journal::log::{Log, Walk};
 use crate::recovery::journal::superblock::{Checksums, JournalSuperblock};
 use crate::recovery::journal::tag::Tags;
+use crate::recovery::journal::tail;
 
 /// The result of the first pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Pass<'_> {
         let Some(kind) = block::kind(bytes, self.sequence) else { return Ok(false) };
         match kind {
             Kind::Descriptor => {
-                if let Err(problem) = block::verify_tail(self.superblock, bytes) {
+                if let Err(problem) = tail::verify_tail(self.superblock, bytes) {
                     self.suspicious.get_or_insert_with(|| corrupt(problem));
                 }
                 let blocks = Tags::new(self.superblock, bytes).count_blocks();
@@ -86,7 +87,7 @@ impl Pass<'_> {
                 Ok(true)
             }
             Kind::Revoke => {
-                if let Err(problem) = block::verify_tail(self.superblock, bytes) {
+                if let Err(problem) = tail::verify_tail(self.superblock, bytes) {
                     self.suspicious.get_or_insert_with(|| corrupt(problem));
                 }
                 self.has_revokes = true;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use zerocopy::big_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::blocks::overlay::MAGIC;
 use crate::error::Error;
 use crate::format::checksum::crc32c;
 use crate::format::corrupt::{Problem, Structure};
@@ -128,8 +129,8 @@ impl JournalSuperblock {
             return Err(bad(Problem::Missing { logical: 0 }));
         };
         let found = raw.header.magic.get();
-        if found != block::MAGIC {
-            return Err(bad(Problem::Magic { found, expected: block::MAGIC }));
+        if found != MAGIC {
+            return Err(bad(Problem::Magic { found, expected: MAGIC }));
         }
         let kind = raw.header.kind.get();
         let rule = "must be that of a superblock, 3 or 4";

@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<RawTag>() == 8 && size_of::<RawTag3>() == 16);
 pub(crate) struct Tag {
     /// Block number in the filesystem.
     pub block: u64,
-    /// The first four bytes are [`MAGIC`](super::block::MAGIC), and are stored as zeroes.
+    /// The first four bytes are [`MAGIC`](crate::blocks::overlay::MAGIC), and are stored as zeroes.
     pub escaped: bool,
     checksum: u32,
 }

@@ -1,14 +1,17 @@
 //! The errors of this crate.
 
+pub(crate) mod path_name;
+pub(crate) mod reasons;
+
 use std::fmt;
 
 use crate::blocks::source::SourceError;
-use crate::file::writable::{NotWritable, Protected};
-use crate::format::corrupt::Corrupt;
+use crate::error::path_name::PathName;
+use crate::error::reasons::{MmpHolder, NotWritable, Protected, WrongJournal};
+use crate::format::corrupt::{Corrupt, Problem, Structure};
 use crate::format::features::IncompatFeatures;
 use crate::format::file_type::FileType;
-use crate::recovery::journal::Uuid;
-use crate::recovery::journal::WrongJournal;
+use crate::format::uuid::Uuid;
 
 /// An error of this crate. [`Display`](fmt::Display) prints one line, with the next step for the
 /// user where there is one.
@@ -78,7 +81,7 @@ pub enum Error {
     /// This inode needs an unsupported feature; other inodes can be read.
     #[error("inode {inode}: {what}")]
     UnsupportedInode {
-        /// The inode's number.
+        /// Returns the inode number.
         inode: u32,
         /// The unsupported feature.
         what: Unsupported,
@@ -88,7 +91,7 @@ pub enum Error {
         "multi-mount protection: {0}; unmount it there, or, if that host is gone, run \
          tune2fs -E clear_mmp"
     )]
-    InUse(Box<crate::mount::mmp::MmpHolder>),
+    InUse(Box<MmpHolder>),
     /// The filesystem is damaged.
     #[error("{0}")]
     Corrupt(Box<Corrupt>),
@@ -103,7 +106,7 @@ pub enum Error {
     /// The inode is free.
     #[error("inode {inode} is not in use")]
     InodeNotInUse {
-        /// The inode's number.
+        /// Returns the inode number.
         inode: u32,
     },
     /// A component of the path does not exist.
@@ -121,13 +124,13 @@ pub enum Error {
     /// A directory was used as a file.
     #[error("inode {inode}: is a directory")]
     IsADirectory {
-        /// The inode's number.
+        /// Returns the inode number.
         inode: u32,
     },
     /// A file without data, or a symbolic link, was used as a regular file.
     #[error("inode {inode}: is a {kind}, not a regular file")]
     NotAFile {
-        /// The inode's number.
+        /// Returns the inode number.
         inode: u32,
         /// Its type.
         kind: FileType,
@@ -135,7 +138,7 @@ pub enum Error {
     /// A file that is not a symbolic link was used as one.
     #[error("inode {inode}: is a {kind}, not a symbolic link")]
     NotASymlink {
-        /// The inode's number.
+        /// Returns the inode number.
         inode: u32,
         /// Its type.
         kind: FileType,
@@ -180,8 +183,7 @@ pub enum Error {
         /// The reason.
         why: Protected,
     },
-    /// The range to overwrite contains a hole, and this crate does not allocate blocks. Nothing was
-    /// written.
+    /// A hole was to be overwritten, which would need blocks. Nothing was written.
     #[error("inode {inode}: position {pos} is in a hole, and blocks cannot be allocated")]
     Hole {
         /// The file's inode number.
@@ -197,11 +199,11 @@ pub enum Error {
     Unwritten {
         /// The file's inode number.
         inode: u32,
-        /// The first position in an unwritten block, bytes.
+        /// The first position in a hole, bytes.
         pos: u64,
     },
-    /// The write extends past the end of the file, and this crate does not change a file's
-    /// size. Nothing was written.
+    /// A write would go past the end of the file, whose size does not change here. Nothing was
+    /// written.
     #[error(
         "inode {inode}: the write ends at byte {end}, but the file has {size} bytes and cannot grow"
     )]
@@ -213,7 +215,7 @@ pub enum Error {
         /// Size of the file, bytes.
         size: u64,
     },
-    /// The queue belongs to another disk or partition than the filesystem.
+    /// The queue is one of another disk or partition than the filesystem's.
     #[error("the queue's device has {queue} bytes, but the filesystem's has {device}")]
     OtherDevice {
         /// Size of the queue's disk or partition, bytes.
@@ -221,13 +223,13 @@ pub enum Error {
         /// Size of the filesystem's disk or partition, bytes.
         device: u64,
     },
-    /// A mapping for a write was requested from a file that is open for reading only.
+    /// A mapping was asked for in order to write, of a file that is open for reading.
     #[error("inode {inode} is open for reading only")]
     ReadOnly {
         /// The file's inode number.
         inode: u32,
     },
-    /// Inline data was requested from a file that has none.
+    /// Inline data was asked of a file that has none.
     #[error("inode {inode} has no inline data")]
     NoInlineData {
         /// The file's inode number.
@@ -247,6 +249,14 @@ pub enum Error {
     /// The mapping layer rejected the request.
     #[error(transparent)]
     Iomap(Box<nvio_iomap::Error>),
+}
+
+impl Structure {
+    /// Returns the error for `problem` in this structure.
+    #[cold]
+    pub(crate) fn corrupt(self, problem: Problem) -> Error {
+        Error::Corrupt(Box::new(Corrupt { structure: self, problem }))
+    }
 }
 
 impl From<nvio_iomap::Error> for Error {
@@ -331,41 +341,6 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A path in an error message: any bytes, printed on one line with unprintable characters escaped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathName(Box<[u8]>);
-
-impl PathName {
-    /// Returns the bytes of the path.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<&[u8]> for PathName {
-    fn from(path: &[u8]) -> Self {
-        Self(path.into())
-    }
-}
-
-impl fmt::Display for PathName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                if c.is_control() {
-                    write!(f, "{}", c.escape_default())?;
-                } else {
-                    write!(f, "{c}")?;
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,12 +348,6 @@ mod tests {
     #[test]
     fn errors_stay_small() {
         assert!(size_of::<Error>() <= 40, "{}", size_of::<Error>());
-    }
-
-    #[test]
-    fn paths_print_on_one_line() {
-        let path = PathName::from(&b"/a\nb\xffc\x1b/\xc3\xa4"[..]);
-        assert_eq!(path.to_string(), "/a\\nb\\xffc\\u{1b}/\u{e4}");
     }
 
     #[test]

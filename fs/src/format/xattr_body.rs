@@ -1,10 +1,8 @@
 //! Extended attributes inside an inode, after its fields.
 
-use super::MAGIC;
 use crate::format::corrupt::Problem;
 use crate::format::superblock::Superblock;
-use crate::format::xattr_entry::{Entry, Value, entries};
-use crate::xattr::name::SYSTEM;
+use crate::format::xattr_entry::{Entry, MAGIC, SYSTEM, Value, entries};
 
 /// Name of the attribute that holds the inline data after the first 60 bytes, which are in
 /// `i_block`.

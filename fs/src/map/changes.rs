@@ -1,4 +1,4 @@
-//! Changes of a file's map.
+//! The changes of fast commits to a file's map.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use nvio_iomap::{Mapping, MappingKind};
 
 use crate::format::superblock::Superblock;
-use crate::map::RunBuilder;
+use crate::map::builder::RunBuilder;
 use crate::map::run::MapRun;
 
 /// The change of a range of logical blocks.
@@ -22,12 +22,12 @@ struct Change {
 
 /// The ranges of logical blocks that differ from the file's extent tree.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ranges {
+pub(crate) struct MapChanges {
     /// Changes by their first logical block, without overlap.
     changes: BTreeMap<u64, Change>,
 }
 
-impl Ranges {
+impl MapChanges {
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
@@ -180,7 +180,7 @@ mod tests {
             let stored: Model = (0..64)
                 .map(|_| (below(3) > 0).then(|| (1000 + below(3) * 2, below(2) == 0)))
                 .collect();
-            let (mut ranges, mut model) = (Ranges::default(), stored.clone());
+            let (mut ranges, mut model) = (MapChanges::default(), stored.clone());
             for _ in 0..below(8) {
                 let start = below(64);
                 let end = (start + 1 + below(20)).min(64);

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::blocks::metadata::read;
+use crate::blocks::read::read;
 use crate::blocks::source::Source;
 use crate::error::Error;
-use crate::recovery::journal::block::MAGIC;
+
+/// `h_magic`: the first four bytes of the blocks of a log.
+pub(crate) const MAGIC: u32 = 0xc03b_3998;
 
 /// The place of a block's copy in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

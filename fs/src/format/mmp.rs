@@ -1,0 +1,87 @@
+//! The multi-mount protection block.
+
+use std::mem::offset_of;
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::error::path_name::PathName;
+use crate::format::checksum::crc32c;
+use crate::format::corrupt::Problem;
+use crate::format::superblock::Superblock;
+use crate::format::time::Timestamp;
+
+/// "MMP" after a zero byte.
+const MAGIC: u32 = 0x004d_4d50;
+/// Sequence number of a filesystem that is not in use.
+pub(crate) const SEQUENCE_CLEAN: u32 = 0xff4d_4d50;
+
+/// `struct mmp_struct`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawMmp {
+    magic: U32,
+    sequence: U32,
+    time: U64,
+    node: [u8; 64],
+    device: [u8; 32],
+    interval: U16,
+    pad: U16,
+    reserved: [U32; 226],
+    checksum: U32,
+}
+
+const CHECKSUM_OFFSET: usize = offset_of!(RawMmp, checksum);
+const _: () = assert!(size_of::<RawMmp>() == 1024 && CHECKSUM_OFFSET == 0x3fc);
+
+/// The fields of the multi-mount protection block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MmpFields {
+    /// Magic number: 0x4d4d50.
+    pub magic: u32,
+    /// Seconds between two checks of the block by a host that wants to mount.
+    pub check_interval: u16,
+    /// Sequence number; 0xff4d4d50 if the filesystem is not in use, 0xe24d4d50 while e2fsck checks
+    /// it.
+    pub sequence: u32,
+    /// Time of the last update.
+    pub time: Timestamp,
+    /// Name of the host that last wrote the block.
+    pub node: PathName,
+    /// Name of the device on that host.
+    pub device: PathName,
+}
+
+impl MmpFields {
+    /// Parses block `number` and verifies its checksum, if the filesystem has metadata checksums.
+    pub(crate) fn parse(
+        superblock: &Superblock,
+        number: u64,
+        block: &[u8],
+    ) -> Result<Self, Problem> {
+        let Ok((raw, _)) = RawMmp::ref_from_prefix(block) else {
+            return Err(Problem::Missing { logical: number });
+        };
+        if raw.magic != MAGIC {
+            return Err(Problem::Magic { found: raw.magic.get(), expected: MAGIC });
+        }
+        if superblock.has_metadata_csum() {
+            let covered = block.get(..CHECKSUM_OFFSET).unwrap_or_default();
+            let stored = raw.checksum.get();
+            let computed = crc32c(superblock.checksum_seed, covered);
+            if stored != computed {
+                return Err(Problem::Checksum { stored, computed });
+            }
+        }
+        let name = |bytes: &[u8]| bytes.split(|&byte| byte == 0).next().unwrap_or_default().into();
+        Ok(Self {
+            magic: raw.magic.get(),
+            check_interval: raw.interval.get(),
+            sequence: raw.sequence.get(),
+            time: Timestamp { seconds: raw.time.get().cast_signed(), nanoseconds: 0 },
+            node: name(&raw.node),
+            device: name(&raw.device),
+        })
+    }
+}
