@@ -1,42 +1,43 @@
-//! How long a request may take, from what a controller was opened with.
+//! The maximum duration of a request, derived from the driver's options.
 
 use std::time::Duration;
 
 use nvio_driver::Options;
 
-/// CAP.TO of the embedded controller: how long CSTS.RDY is waited for.
+/// CAP.TO of the embedded controller: the maximum wait for CSTS.RDY.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Least time between two looks of a queue pair at its commands.
+/// Minimum time between two health checks of a queue pair.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// The clock of timeouts is in milliseconds.
+/// Resolution of the clock for timeouts.
 const ROUNDING: Duration = Duration::from_millis(2);
 
-/// The times of one run.
+/// The time limits of one run.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// How often a queue pair has to be looked after: what it was not for longer is the run's
-    /// fault.
+    /// Maximum time between two calls to a queue pair. Longer gaps are excluded from the age of its
+    /// requests.
     pub attention: Duration,
-    /// Longest time from a request's submission to its end.
+    /// Maximum time from the submission of a request to its completion.
     pub request: Duration,
 }
 
 impl Bounds {
-    /// For a controller whose CSTS.RDY is stuck for `stuck` at most.
+    /// Computes the limits for a controller whose CSTS.RDY is stuck for at most `stuck`.
     pub fn new(options: &Options, stuck: Duration) -> Self {
         let (command, admin) = (options.io_timeout, options.admin_timeout);
         let aborted = command.min(admin);
         let interval = LOOK_INTERVAL.min(command / 4).min(aborted / 4);
         let attention = interval;
-        // A look is as late as the interval and the run's attention let it be.
+        // A health check may be late by the interval and by the run's own delay.
         let look = interval + attention + ROUNDING;
-        // Seen by one look, told to end by a second, and given up by a third.
+        // Found overdue by the first check, aborted at the second, given up at the third.
         let waited = look + command + look + admin + aborted + look;
         Self { attention, request: waited + Self::reset(admin, stuck.min(READY_TIMEOUT)) }
     }
 
-    /// A reset: stopped by CC.EN, then by the function; brought up; and stopped again, if that
-    /// fails. Each change of CSTS.RDY may be slow, and each of three admin commands.
+    /// Returns the maximum duration of a reset: the controller is stopped by CC.EN, then by a reset
+    /// of the function, initialised, and stopped again if that fails. Each change of CSTS.RDY and
+    /// each of three admin commands may be slow.
     fn reset(admin: Duration, stuck: Duration) -> Duration {
         let ready = stuck + ROUNDING * 5;
         4 * ready + ready + 3 * (admin + ROUNDING) + 4 * ready

@@ -1,4 +1,4 @@
-//! The test's DMA buffers, and the table of them that the controller's accesses are checked by.
+//! The test's DMA buffers, and their entries in the table that checks the controller's accesses.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -8,20 +8,20 @@ use nvio_driver::{Controller, DmaBuf};
 use super::lend::{Lent, Span, Table};
 use super::lock;
 
-/// Buffers that came back and are kept for a while: nobody is to write to them.
+/// Number of returned buffers that are kept for a while, to detect late writes to them.
 const KEPT: usize = 24;
 
-/// Where a buffer is.
+/// Returns the address range of a buffer.
 pub fn span(buf: &DmaBuf) -> Span {
     Span { iova: buf.iova(), len: buf.len() as u64 }
 }
 
-/// Memory for one transfer: its pieces, and what is held beside them.
+/// The memory of one transfer.
 #[derive(Debug, Default)]
 pub struct Pieces {
-    /// What is transferred.
+    /// The pieces of the data.
     pub data: Vec<DmaBuf>,
-    /// What lies before and after it, in the same pages.
+    /// Guards: the memory before and after each piece in the same pages.
     pub guards: Vec<DmaBuf>,
 }
 
@@ -32,17 +32,17 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// None yet.
+    /// Creates an empty set.
     pub fn new(table: &Arc<Mutex<Table>>) -> Self {
         Self { table: Arc::clone(table), kept: VecDeque::new() }
     }
 
-    /// Pieces of these lengths, each so many bytes after the start of a page, followed by a few
-    /// bytes; `None` when the arena is full.
+    /// Allocates pieces with these offsets in their first page and these lengths, each followed by
+    /// a few guard bytes. Returns `None` if the arena is full.
     pub fn take(&mut self, controller: &Controller, pieces: &[(usize, usize)]) -> Option<Pieces> {
         let mut taken = Pieces::default();
         for &(pad, len) in pieces {
-            // A guard of its own behind what does not end with a page.
+            // A piece that does not end with a page has a guard after it.
             let tail = if (pad + len).is_multiple_of(4096) { 0 } else { 4 };
             let Ok(mut rest) = controller.alloc(pad + len + tail) else {
                 taken.data.drain(..).for_each(|buf| self.drop(buf));
@@ -61,12 +61,12 @@ impl Buffers {
         Some(taken)
     }
 
-    /// Notes whose a buffer is.
+    /// Records the use of a buffer.
     pub fn mark(&self, buf: &DmaBuf, lent: Lent) {
         lock(&self.table).set(span(buf), lent);
     }
 
-    /// Takes a buffer back: it is the test's from now on.
+    /// Keeps a returned buffer, which the controller must no longer access.
     pub fn keep(&mut self, buf: DmaBuf) {
         if buf.is_empty() {
             return;
@@ -80,18 +80,18 @@ impl Buffers {
         }
     }
 
-    /// A buffer is gone.
+    /// Removes a buffer from the table.
     pub fn forget(&self, span: Span) {
         lock(&self.table).forget(span);
     }
 
-    /// Gives a buffer back to the arena.
+    /// Returns a buffer to the arena.
     pub fn drop(&self, buf: DmaBuf) {
         lock(&self.table).forget(span(&buf));
         drop(buf);
     }
 
-    /// Gives back everything that is kept.
+    /// Returns all kept buffers to the arena.
     pub fn clear(&mut self) {
         while let Some(buf) = self.kept.pop_front() {
             self.drop(buf);

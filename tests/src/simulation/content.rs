@@ -1,9 +1,9 @@
-//! What blocks hold: zeroes, or a pattern that tells which write made it, and for which block.
+//! The contents of blocks: zeroes, or a pattern that identifies the write and the block.
 
-/// What a buffer holds before a read: no block ever has it.
+/// Contents of a buffer before a read. No block ever holds this byte in every place.
 pub const POISON: u8 = 0xa5;
 
-/// A block as it can be told apart from any other: its namespace and LBA.
+/// Returns a number that identifies a block by namespace and LBA.
 pub fn place(nsid: u32, lba: u64) -> u64 {
     u64::from(nsid) << 48 | lba
 }
@@ -16,7 +16,7 @@ fn word(value: u64, place: u64, index: u64) -> u64 {
     }
 }
 
-/// Fills a block with what the write of `value` puts there; 0 is zeroes.
+/// Fills a block with the pattern of the write `value`; 0 stands for zeroes.
 pub fn fill(block: &mut [u8], value: u64, place: u64) {
     if value == 0 {
         return block.fill(0);
@@ -26,7 +26,8 @@ pub fn fill(block: &mut [u8], value: u64, place: u64) {
     }
 }
 
-/// Which write made a block; `None` if it is of no one write, or of another block.
+/// Returns the write whose pattern a block holds; `None` if it is a mixture, or the pattern of
+/// another block.
 pub fn identify(block: &[u8], place: u64) -> Option<u64> {
     let words = block.as_chunks().0;
     let value = u64::from_le_bytes(*words.first()?);

@@ -1,4 +1,4 @@
-//! Requests come back.
+//! Delivery of completions, and the checks of each.
 
 use nvio_driver::spec::{Status, status};
 use nvio_driver::{Completion, DmaBuf, ScatterList};
@@ -11,15 +11,15 @@ use super::run::Run;
 use super::{Checked, Wrong, content, ensure};
 
 impl Run<'_> {
-    /// Takes completions of one queue pair.
+    /// Polls one queue pair.
     pub(super) fn poll(&mut self, lane: usize, limit: usize) -> Checked {
         let mut done = Vec::new();
         let count = self.lanes[lane].pair.poll(limit, |completion| done.push(completion));
-        ensure!(count == done.len(), "poll says {count} and gave {}", done.len());
+        ensure!(count == done.len(), "poll returned {count}, but called back {} times", done.len());
         self.deliver(lane, done)
     }
 
-    /// Rings for a queue pair, takes all completions there are, and has it look after the rest.
+    /// Rings the doorbell of a queue pair, polls all completions, and lets it run its health check.
     pub(super) fn attend(&mut self, lane: usize) -> Checked {
         let (now, bounds) = (self.now(), self.bounds);
         self.lanes[lane].attend(now, &bounds);
@@ -36,7 +36,7 @@ impl Run<'_> {
         self.lanes[lane].check_ages(now, &bounds)
     }
 
-    /// Waits for a completion, as a blocking caller does.
+    /// Waits for a completion like a blocking caller.
     pub(super) fn wait(&mut self, lane: usize) -> Checked {
         let (now, bounds) = (self.now(), self.bounds);
         self.lanes[lane].attend(now, &bounds);
@@ -46,7 +46,7 @@ impl Run<'_> {
         self.lanes[lane].attended(now);
         let empty = self.lanes[lane].requests.is_empty();
         ensure!(waited.is_ok(), "waiting fails");
-        ensure!(empty || !done.is_empty(), "nothing came, and it was not waited for");
+        ensure!(empty || !done.is_empty(), "wait returned before the first completion");
         self.deliver(lane, done)
     }
 
@@ -54,7 +54,7 @@ impl Run<'_> {
         done.into_iter().try_for_each(|completion| self.judge(lane, completion))
     }
 
-    /// One request ends.
+    /// Checks the completion of a request.
     fn judge(&mut self, lane: usize, done: Completion<u64>) -> Checked {
         let Completion { context: token, buf, status, .. } = done;
         self.note("completion", &[token, lane as u64, status.0.into()]);
@@ -62,7 +62,9 @@ impl Run<'_> {
         let (now, bounds) = (self.now(), self.bounds);
         let from = &mut self.lanes[lane];
         let Some(request) = from.requests.remove(&token) else {
-            return Err(Wrong(format!("request {token} ended, which is not in flight: {status}")));
+            return Err(Wrong(format!(
+                "request {token} completed, but is not in flight: {status}"
+            )));
         };
         let age = from.age(&request, now, &bounds);
         ensure!(age <= 1000, "request {token} took {age} thousandths of its bound: {request:?}");
@@ -91,15 +93,15 @@ impl Run<'_> {
         verdict
     }
 
-    /// The buffers must come back as they went out, unless the controller may still use them.
+    /// Checks that all buffers are returned unchanged, unless the controller may still access them.
     fn check_memory(&mut self, request: &Request, data: &[DmaBuf], status: Status) -> Checked {
         let back: Vec<Span> = data.iter().map(span).collect();
         if back == request.spans {
             return Ok(());
         }
         let may = self.mix.is_broken() && !status.is_success() && back.is_empty();
-        ensure!(may, "{:#x?} went out and {back:#x?} came back", request.spans);
-        // They stay lent.
+        ensure!(may, "{:#x?} was submitted and {back:#x?} was returned", request.spans);
+        // The buffers stay lent.
         self.leaky = true;
         Ok(())
     }
@@ -146,7 +148,7 @@ impl Run<'_> {
         }
     }
 
-    /// A block was seen to hold a value.
+    /// Checks that a block may hold the value that was read.
     fn holds(&mut self, token: u64, request: &Request, lba: u64, value: u64) -> Checked {
         let space = request.draft.space;
         self.model.read_ends(space, lba, value, request.begun).map_err(|impossible| {
@@ -179,8 +181,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A write ended, nobody knows how. If it was the host that ended it, and the controller could
-    /// not be reset, it may be executed later.
+    /// Records a failed write, which may have been executed. If the host ended the command and the
+    /// controller could not be reset, it may even be executed later.
     pub(super) fn write_failed(&mut self, token: u64, request: &Request, by_host: bool) {
         let draft = &request.draft;
         if !draft.kind.changes() {

@@ -1,4 +1,4 @@
-//! The end of a run: the faults are off, everything ends, and all blocks are read back.
+//! The end of a run: faults are disabled, all requests complete, and all blocks are read.
 
 use nvio_driver::Error;
 use nvio_emulator::Faults;
@@ -9,8 +9,8 @@ use super::run::{Run, wrong};
 use super::submit::Asked;
 use super::{Checked, Wrong, ensure};
 
-/// How often it is tried to have a controller that works. What was to be stuck is stuck once, and
-/// a controller that was given up is opened again.
+/// Maximum number of attempts to recover the controller. Pending faults may make several attempts
+/// fail, and a controller that was given up is opened again.
 const ATTEMPTS: u32 = 6;
 
 impl Run<'_> {
@@ -23,7 +23,7 @@ impl Run<'_> {
         let mut attempts = 0;
         while !self.settle()? {
             attempts += 1;
-            ensure!(attempts < ATTEMPTS, "no controller that works, after {ATTEMPTS} attempts");
+            ensure!(attempts < ATTEMPTS, "the controller does not work after {ATTEMPTS} attempts");
             self.check()?;
         }
         self.strict = true;
@@ -33,9 +33,9 @@ impl Run<'_> {
         self.shut()
     }
 
-    /// Every request ends.
+    /// Waits until all requests complete.
     fn drain(&mut self) -> Checked {
-        // Ages are checked, so that this ends.
+        // The loop ends, because the ages of requests are checked.
         while self.lanes.iter().any(|lane| !lane.requests.is_empty()) {
             self.pass_time()?;
             self.check()?;
@@ -43,7 +43,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What is late comes, and finds nothing lent.
+    /// Lets late commands complete, which must not access memory.
     fn linger(&mut self) -> Checked {
         let late = self.mix.rates.late_up_to.max(self.mix.options.io_timeout);
         for _ in 0..4 {
@@ -52,16 +52,16 @@ impl Run<'_> {
         self.check()
     }
 
-    /// Tries whether every queue pair works, and does something about it if not.
+    /// Returns true if all queue pairs work, and otherwise starts their recovery.
     fn settle(&mut self) -> Checked<bool> {
         let works = self.controller()?.namespace(1);
         if let Err(error) = works {
             self.say(|| format!("the controller does not work: {error}"));
-            // One that was only stuck comes back.
+            // A controller that was only stuck can be reset.
             self.outcome.resets += 1;
             let back = self.controller()?.reset().is_ok();
             let gone = matches!(error, Error::Gone);
-            ensure!(!back || !gone, "a controller that was pulled out is back");
+            ensure!(!back || !gone, "a removed controller is back after a reset");
             if !back {
                 self.reopen()?;
             }
@@ -71,7 +71,8 @@ impl Run<'_> {
         let failed = self.outcome.failed;
         for lane in (0..self.lanes.len()).rev() {
             if self.flush(lane, 0)? == Asked::Closed {
-                // A controller that works has queue pairs that do, unless one was refused.
+                // With a working controller, all queue pairs work, unless one could not be
+                // recreated.
                 let may = self.may_fail();
                 ensure!(may, "queue pair {} is closed", self.lanes[lane].pair.id());
                 self.drop_lane(lane)?;
@@ -81,7 +82,7 @@ impl Run<'_> {
         if self.lanes.is_empty() {
             self.add_lane(self.mix.depths[0])?;
             if self.lanes.is_empty() {
-                // Its identifiers are all of queues that it refused to delete.
+                // All queue identifiers belong to queues that the controller refused to delete.
                 self.reset()?;
             }
             return Ok(false);
@@ -89,7 +90,7 @@ impl Run<'_> {
         Ok(self.outcome.failed == failed)
     }
 
-    /// A controller that was given up is put right, and opened again.
+    /// Repairs a controller that was given up, and opens it again.
     fn reopen(&mut self) -> Checked {
         self.outcome.reopened += 1;
         while !self.lanes.is_empty() {
@@ -111,7 +112,7 @@ impl Run<'_> {
         self.open()
     }
 
-    /// Reads every block, a part of it over each queue pair.
+    /// Reads every block, in turn through each queue pair.
     fn sweep(&mut self) -> Checked {
         let mut turn = 0;
         for space in 0..self.spaces.len() {
@@ -133,28 +134,28 @@ impl Run<'_> {
         self.drain()
     }
 
-    /// Whether the completions that were made up were all found out, and no others.
+    /// Checks that exactly the faked completions were counted as stale.
     fn check_stale(&mut self) -> Checked {
         let counts = self.with(|machine| machine.fault_counts());
         let extra = counts.duplicate + counts.stale_id + counts.unknown_id;
         let counters = self.lanes.iter().map(|lane| lane.pair.counters());
         let here: u64 = counters.map(|counters| counters.stale).sum();
         let stale = self.outcome.stale + here;
-        // One that cannot be stopped completes what was given up.
+        // A controller that cannot be stopped also completes commands that were given up.
         let stopped = stale <= extra || self.mix.is_broken();
-        ensure!(stopped, "{stale} completions are stale, and {extra} were made up");
-        // With a reset, or the end of a pair, some were never seen; and some were of the admin
-        // queue.
+        ensure!(stopped, "{stale} completions are stale, but {extra} were faked");
+        // After a reset or the end of a queue pair, some completions are never seen, and admin
+        // faults may affect the admin queue.
         let rebuilt: u64 = self.lanes.iter().map(|lane| lane.pair.counters().resets).sum();
         let all = rebuilt + self.outcome.lanes_dropped + self.outcome.power_cuts == 0;
         if all && self.outcome.removals == 0 && self.mix.admin.is_empty() {
-            ensure!(stale == extra, "{stale} completions are stale, of {extra} that were made up");
+            ensure!(stale == extra, "{stale} completions are stale, but {extra} were faked");
             self.outcome.stale_exact += u64::from(extra > 0);
         }
         Ok(())
     }
 
-    /// Everything is given back, and the controller shut down.
+    /// Returns all memory and shuts the controller down.
     fn shut(&mut self) -> Checked {
         while !self.lanes.is_empty() {
             self.drop_lane(0)?;

@@ -1,4 +1,4 @@
-//! One queue pair of a run, with what is in flight on it.
+//! A queue pair of a run, with its requests in flight.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,52 +15,52 @@ pub struct Lane {
     pub pair: QueuePair<u64>,
     /// Requests in flight, by token.
     pub requests: BTreeMap<u64, Request>,
-    /// Requests that the pair took.
+    /// Number of submitted requests.
     pub submitted: u64,
-    /// Requests that ended with success, and with an error.
+    /// Numbers of succeeded and of failed requests.
     pub ended: (u64, u64),
-    /// Until when the pair was last looked after.
+    /// Time when the pair was last attended to.
     attended: Duration,
-    /// How long it was neglected, all in all.
+    /// Total time for which the pair was neglected.
     neglected: Duration,
 }
 
 impl Lane {
-    /// A lane of a queue pair that was just made.
+    /// Creates a lane for a new queue pair.
     pub fn new(pair: QueuePair<u64>, now: Duration) -> Self {
         let requests = BTreeMap::new();
         let neglected = Duration::ZERO;
         Self { pair, requests, submitted: 0, ended: (0, 0), attended: now, neglected }
     }
 
-    /// How long the pair was neglected, by now.
+    /// Returns the total time for which the pair was neglected.
     pub fn neglected(&self, now: Duration, bounds: &Bounds) -> Duration {
         let gap = now.saturating_sub(self.attended);
         self.neglected + gap.saturating_sub(bounds.attention)
     }
 
-    /// The pair is looked after from now on.
+    /// Records the start of attention to the pair.
     pub fn attend(&mut self, now: Duration, bounds: &Bounds) {
         self.neglected = self.neglected(now, bounds);
         self.attended = now;
     }
 
-    /// The pair was looked after until now.
+    /// Records the end of attention to the pair.
     pub fn attended(&mut self, now: Duration) {
         self.attended = now;
     }
 
-    /// How long a request has taken, in thousandths of what it may.
+    /// Returns the age of a request, in thousandths of its limit.
     pub fn age(&self, request: &Request, now: Duration, bounds: &Bounds) -> u64 {
         let neglected = self.neglected(now, bounds) - request.excused;
         let age = (now - request.at).saturating_sub(neglected);
         u64::try_from(age.as_nanos() * 1000 / bounds.request.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Whether every request is within its bound.
+    /// Checks that the age of every request is within its limit.
     ///
     /// # Errors
-    /// With one that is not.
+    /// The first request that is too old.
     pub fn check_ages(&self, now: Duration, bounds: &Bounds) -> Checked {
         for (token, request) in &self.requests {
             let age = self.age(request, now, bounds);
@@ -74,10 +74,10 @@ impl Lane {
         Ok(())
     }
 
-    /// Whether the pair's counters are what was seen of it.
+    /// Checks that the pair's counters match the observed requests.
     ///
     /// # Errors
-    /// When they are not.
+    /// The first difference.
     pub fn check_counters(&self) -> Checked {
         let counters = self.pair.counters();
         let (good, bad) = self.ended;

@@ -1,9 +1,9 @@
-//! What is lent to the controller, and what it accesses all the same.
+//! The table of memory that is lent to the controller, and the checks of the controller's accesses.
 //!
-//! The table knows every buffer of the test: one that is held is not to be touched, one that was
-//! given to a command may be accessed in the command's direction. Of the driver's own memory it
-//! learns from the admin commands that the controller fetches and completes: rings, doorbell pages,
-//! and where admin commands have their data. Everything else must at least be allocated, and is only read:
+//! The table contains every buffer of the test: a held buffer must not be accessed, and the buffer
+//! of a command may be accessed only in the command's direction. The use of the driver's own memory
+//! is derived from the admin commands that the controller fetches and completes: rings, doorbell
+//! pages, and the data of admin commands. Any other memory must be allocated, and may only be read:
 //! lists of data pointers.
 
 use std::collections::BTreeMap;
@@ -20,20 +20,20 @@ use zerocopy::FromBytes;
 use super::lock;
 use super::trace::Trace;
 
-/// Bytes of an admin command's data, and of the doorbells of all queues, at most.
+/// Maximum size of the data of an admin command, and of the doorbells of all queues, bytes.
 const PAGE: u64 = 4096;
 
 /// A range of I/O virtual addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Its first byte.
+    /// First byte of the range.
     pub iova: u64,
-    /// Bytes.
+    /// Length, bytes.
     pub len: u64,
 }
 
 impl Span {
-    /// The first byte after it.
+    /// Returns the first byte after the range.
     pub fn end(self) -> u64 {
         self.iova + self.len
     }
@@ -43,18 +43,18 @@ impl Span {
     }
 }
 
-/// What the controller may do with a buffer of the test.
+/// The accesses that the controller may make to a buffer of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lent {
-    /// Nothing: the test has it.
+    /// None: the test holds the buffer.
     Held,
-    /// Read it: a write or a comparison is in flight.
+    /// Reads: a write or a compare is in flight.
     Out,
-    /// Write it: a read is in flight.
+    /// Writes: a read is in flight.
     In,
 }
 
-/// What a part of the driver's own memory is for.
+/// The use of a part of the driver's own memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     SubmissionQueue(u16),
@@ -70,7 +70,7 @@ impl Purpose {
     }
 }
 
-/// What an admin command does to the use of memory, if it succeeds.
+/// The effect of a successful admin command on the use of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
     Begins(Purpose, Span),
@@ -78,16 +78,16 @@ enum Effect {
     Ends(Purpose),
 }
 
-/// The table; see the module.
+/// The table of lent memory; see the module.
 pub struct Table {
     arena: Option<(Arena, File)>,
-    /// Whether the controller may access memory at all.
+    /// The controller may access memory.
     running: bool,
     buffers: BTreeMap<u64, (Span, Lent)>,
     own: Vec<(Purpose, Span)>,
-    /// The admin command in progress, if it says what memory is for, with its identifier.
+    /// The admin command in progress and its identifier, if it affects the use of memory.
     command: Option<(u16, Effect)>,
-    /// An entry of the admin completion queue that was about to be posted.
+    /// Address of an entry in the admin completion queue that is being written.
     posted: Option<u64>,
     wrong: Option<String>,
     accesses: u64,
@@ -97,7 +97,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table of nothing.
+    /// Creates an empty table.
     pub fn new(trace: Arc<Mutex<Trace>>) -> Self {
         Self {
             arena: None,
@@ -114,18 +114,18 @@ impl Table {
         }
     }
 
-    /// The arena is mapped.
+    /// Records that the arena was mapped.
     pub fn mapped(&mut self, arena: &Arena, memfd: File) {
         self.arena = Some((arena.clone(), memfd));
     }
 
-    /// The arena is not mapped any more.
+    /// Records that the arena was unmapped.
     pub fn unmapped(&mut self) {
         self.stopped();
         self.arena = None;
     }
 
-    /// The controller was enabled, with these admin queues.
+    /// Records that the controller was enabled with these admin queues.
     pub fn enabled(&mut self, sq: (u64, u32), cq: (u64, u32)) {
         self.stopped();
         let ring =
@@ -135,28 +135,28 @@ impl Table {
         self.running = true;
     }
 
-    /// The driver was told that the controller has stopped, or knows that it was reset.
+    /// Records that the driver knows that the controller has stopped or was reset.
     pub fn stopped(&mut self) {
         self.running = false;
         self.own.clear();
         (self.command, self.posted) = (None, None);
     }
 
-    /// Notes whose a buffer is now.
+    /// Records the use of a buffer.
     pub fn set(&mut self, span: Span, lent: Lent) {
         if span.len > 0 {
             self.buffers.insert(span.iova, (span, lent));
         }
     }
 
-    /// The test has no buffer there any more.
+    /// Removes a buffer of the test.
     pub fn forget(&mut self, span: Span) {
         if span.len > 0 {
             self.buffers.remove(&span.iova);
         }
     }
 
-    /// The test has no buffer within this range any more.
+    /// Removes all buffers of the test within this range.
     pub fn forget_within(&mut self, span: Span) {
         let inside: Vec<u64> =
             self.buffers.range(span.iova..span.end()).map(|(&at, _)| at).collect();
@@ -165,32 +165,32 @@ impl Table {
         }
     }
 
-    /// The first access that was wrong.
+    /// Returns the first invalid access.
     pub fn wrong(&self) -> Option<&str> {
         self.wrong.as_deref()
     }
 
-    /// Notes what the driver should not have done.
+    /// Records an error of the driver.
     pub fn accuse(&mut self, wrong: &str) {
         self.wrong.get_or_insert(wrong.to_owned());
     }
 
-    /// Has commands checked that work on blocks of these sizes, by namespace.
+    /// Sets the block sizes of the namespaces, for the checks of commands.
     pub fn set_block_sizes(&mut self, sizes: Vec<u64>) {
         self.block_sizes = sizes;
     }
 
-    /// Accesses so far.
+    /// Returns the number of accesses.
     pub fn accesses(&self) -> u64 {
         self.accesses
     }
 
-    /// How often the controller has looked at a shadow doorbell.
+    /// Returns the number of reads of shadow doorbells.
     pub fn shadow_reads(&self) -> u64 {
         self.shadow_reads
     }
 
-    /// The controller accesses memory.
+    /// Checks an access of the controller to memory.
     pub fn access(&mut self, dma: Dma) {
         self.accesses += 1;
         self.learn_from_completion();
@@ -211,7 +211,7 @@ impl Table {
     fn check(&self, span: Span, write: bool) -> Result<(), String> {
         let (arena, _) = self.arena.as_ref().ok_or("nothing is mapped")?;
         if !self.running {
-            return Err("it was stopped".into());
+            return Err("the controller is stopped".into());
         }
         if !arena.is_allocated(span.iova, usize::try_from(span.len).unwrap_or(usize::MAX)) {
             return Err("not allocated".into());
@@ -223,7 +223,7 @@ impl Table {
                 Some((buffer, lent)) => {
                     match (lent, write) {
                         (Lent::Out, false) | (Lent::In, true) => {}
-                        (Lent::Held, _) => return Err(format!("{buffer:#x?} is the host's")),
+                        (Lent::Held, _) => return Err(format!("{buffer:#x?} is held by the host")),
                         _ => return Err(format!("{buffer:#x?} is lent for the other direction")),
                     }
                     buffer.end()
@@ -240,19 +240,19 @@ impl Table {
         Ok(())
     }
 
-    /// An access to what is no buffer of the test.
+    /// Checks an access to memory that is not a buffer of the test.
     fn check_own(&self, span: Span, write: bool) -> Result<(), String> {
         let found = self.own.iter().find(|(_, own)| own.overlaps(span));
         match found {
             Some((purpose, own)) if purpose.is_written() != write || span.end() > own.end() => {
                 Err(format!("{own:#x?} is {purpose:?}"))
             }
-            None if write => Err("nothing there is lent to be written".into()),
+            None if write => Err("no memory is lent for writing there".into()),
             _ => Ok(()),
         }
     }
 
-    /// Learns from what is fetched and posted.
+    /// Updates the table after an entry was fetched or posted.
     fn learn(&mut self, span: Span) {
         let Some((purpose, _)) = self.own.iter().find(|(_, own)| own.overlaps(span)) else {
             return;
@@ -274,14 +274,14 @@ impl Table {
                     }
                 }
             }
-            // It is not there yet.
+            // The entry has not been written yet.
             Purpose::CompletionQueue(0) => self.posted = Some(span.iova),
             _ => {}
         }
     }
 
-    /// Whether the fields are 0 that an I/O command without metadata does not use, down to the
-    /// second pointer of one whose data is in a page.
+    /// Returns true if all unused fields are 0. These are the fields that an I/O command without
+    /// metadata does not use, and the second PRP entry of a command whose data is within a page.
     fn is_tidy(&self, sqe: &Sqe) -> bool {
         let unused = [sqe.cdw2.get(), sqe.cdw3.get(), sqe.cdw14.get(), sqe.cdw15.get()];
         let transfers = [nvm::READ, nvm::WRITE, nvm::COMPARE].contains(&sqe.opcode);
@@ -300,7 +300,7 @@ impl Table {
         E::read_from_bytes(&bytes).ok()
     }
 
-    /// What an admin command was to do is done, or is not.
+    /// Applies the effect of the admin command that has completed.
     fn learn_from_completion(&mut self) {
         let posted = self.posted.take().and_then(|at| self.entry::<CQE_SIZE, Cqe>(at));
         let Some((posted, (cid, effect))) = posted.zip(self.command) else { return };
@@ -320,12 +320,13 @@ impl Table {
         }
     }
 
-    /// An admin command is fetched.
+    /// Updates the table for a fetched admin command.
     fn learn_from(&mut self, sqe: &Sqe) {
         if sqe.opcode == admin::ASYNC_EVENT_REQUEST {
             return;
         }
-        // There is one at a time: what the one before had for its data is over.
+        // Admin commands are executed one at a time, so the data of the previous one is no longer
+        // used.
         self.own.retain(|(purpose, _)| *purpose != Purpose::AdminData);
         let [low, high] = [sqe.cdw10.get() & 0xffff, sqe.cdw10.get() >> 16];
         let qid = u16::try_from(low).unwrap_or(0);

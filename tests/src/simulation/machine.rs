@@ -1,7 +1,7 @@
 //! The controller's side: a stepped controller, its view of memory, and the clock of both sides.
 //!
-//! The controller works whenever time passes: while the driver looks at the clock, waits or
-//! accesses a register, as much as the seed says, and when the run lets it.
+//! The controller makes progress whenever time passes: while the driver reads the clock, waits or
+//! accesses a register (by an amount drawn from the seed), and between the turns of the run.
 
 use std::fs::File;
 use std::io;
@@ -19,14 +19,14 @@ use super::lock;
 use super::trace::Trace;
 use nvio_testkit::random::Rng;
 
-/// How long a register access takes.
+/// Duration of a register access.
 const REGISTER_ACCESS: Duration = Duration::from_micros(1);
-/// How long it takes to look at the clock, with what a driver does between two looks.
+/// Duration of reading the clock, with the driver's work between two reads.
 const LOOK: Duration = Duration::from_micros(10);
-/// Commands that the controller takes while the driver accesses a register, at most.
+/// Maximum number of commands that the controller processes during a register access.
 const MOST_MEANWHILE: u64 = 8;
 
-/// How the way to the controller fails.
+/// Faults of the transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Broken {
     /// The function cannot be reset.
@@ -35,26 +35,27 @@ pub struct Broken {
     pub unmap: bool,
 }
 
-/// The controller with its surroundings.
+/// The controller and its environment.
 pub struct Machine {
     controller: Controller,
     memory: ClientMemory,
     rng: Rng,
-    /// What is lent.
+    /// The table of lent memory.
     pub table: Arc<Mutex<Table>>,
-    /// What has happened.
+    /// The trace of the run.
     pub trace: Arc<Mutex<Trace>>,
-    /// What fails on the way to it.
+    /// Faults of the transport.
     pub broken: Broken,
-    /// Where the arena is to be, or after that.
+    /// Preferred address of the arena.
     pub iova: u64,
 }
 
 impl Machine {
-    /// A machine with a controller at power on; `seed` decides when the controller works.
+    /// Creates a machine with a controller at power on. `seed` determines when the controller makes
+    /// progress.
     ///
     /// # Errors
-    /// For settings that are not allowed.
+    /// If the settings are invalid.
     pub fn new(
         config: &Config,
         seed: u64,
@@ -71,12 +72,12 @@ impl Machine {
         Ok(Self { controller, memory, rng, table, trace, broken, iova })
     }
 
-    /// The time.
+    /// Returns the time.
     pub fn now(&self) -> Duration {
         self.controller.now()
     }
 
-    /// Lets time pass, and the controller handle up to `budget` commands and completions.
+    /// Advances the clock and lets the controller process up to `budget` commands and completions.
     pub fn pass(&mut self, time: Duration, budget: usize) {
         let now = self.controller.now() + time;
         self.controller.advance_to(now);
@@ -84,24 +85,24 @@ impl Machine {
         self.controller.process(&self.memory, budget);
     }
 
-    /// Time passes while the driver does something.
+    /// Advances the clock during an action of the driver.
     fn meanwhile(&mut self, time: Duration) {
         let budget = self.rng.range(0, MOST_MEANWHILE + 1);
         self.pass(time, usize::try_from(budget).unwrap_or(0));
     }
 
-    /// The driver looks at the clock.
+    /// Returns the time to the driver.
     pub fn look(&mut self) -> Duration {
         self.meanwhile(LOOK);
         self.now()
     }
 
-    /// The driver waits.
+    /// Advances the clock while the driver waits.
     pub fn wait(&mut self, time: Duration) {
         self.pass(time, usize::MAX);
     }
 
-    /// The driver reads a register.
+    /// Handles a register read of the driver.
     pub fn read(&mut self, offset: u64) -> u32 {
         self.meanwhile(REGISTER_ACCESS);
         let value = self.controller.read_register(offset);
@@ -113,16 +114,16 @@ impl Machine {
         value
     }
 
-    /// The driver writes a register.
+    /// Handles a register write of the driver.
     pub fn write(&mut self, offset: u64, value: u32) {
         self.meanwhile(REGISTER_ACCESS);
-        // Addresses are not the same in all runs of a seed.
+        // Addresses are not traced, because they differ between runs of one seed.
         let shown = if (ASQ..ACQ + 8).contains(&offset) { 0 } else { value };
         lock(&self.trace).note("write register", &[offset, shown.into()]);
         let before = self.controller.read_register(CC);
         if offset == CC && before != GONE && Cc(value).en() && !Cc(before).en() {
             if Csts(self.controller.read_register(CSTS)).ready() {
-                // Base 3.1.3.5: not before the last change of EN has been worked on.
+                // Base 3.1.3.5: not before the last change of EN has completed.
                 lock(&self.table).accuse("CC.EN is set while CSTS.RDY is still 1");
             }
             let register = |offset| self.controller.read_register(offset);
@@ -134,7 +135,7 @@ impl Machine {
         self.controller.write_register(offset, value);
     }
 
-    /// A reset of the function by the driver; `false` if that cannot be done.
+    /// Resets the function for the driver. Returns false if that is impossible.
     pub fn function_reset(&mut self) -> bool {
         self.meanwhile(REGISTER_ACCESS);
         let works = !self.broken.reset && self.controller.read_register(CSTS) != GONE;
@@ -146,8 +147,8 @@ impl Machine {
         works
     }
 
-    /// A place for an arena: the first that is free from the preferred one on. Which that is
-    /// depends on other runs of the process, and nothing else depends on it.
+    /// Returns an address for an arena: the first free one from the preferred address on. It
+    /// depends on other runs in the process, so it must not influence the run.
     pub fn choose_iova(&self, bytes: u64, used: &[Range<u64>]) -> u64 {
         used.iter().fold(self.iova, |start, taken| {
             let overlaps = taken.start < start + bytes && start < taken.end;
@@ -169,7 +170,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Ends the mapping of an arena; `false` if that cannot be done.
+    /// Unmaps an arena. Returns false if that is impossible.
     pub fn unmap(&mut self, arena: &Arena) -> bool {
         let works =
             !self.broken.unmap && self.memory.unmap(arena.iova(), arena.size() as u64).is_ok();
@@ -180,13 +181,13 @@ impl Machine {
         works
     }
 
-    /// Whatever is mapped is not any more.
+    /// Unmaps all memory.
     pub fn unplug_memory(&mut self) {
         self.memory.clear();
         lock(&self.table).unmapped();
     }
 
-    /// Something happens to the controller.
+    /// Injects a fault of the whole controller.
     pub fn inject(&mut self, fault: DeviceFault) {
         lock(&self.trace).say(|| format!("{fault:?}"));
         self.controller.inject(fault);
@@ -195,7 +196,7 @@ impl Machine {
         }
     }
 
-    /// A controller that was removed is put back; one that is there is reset all the same.
+    /// Reinserts a removed controller. One that is present is reset.
     pub fn replug(&mut self) {
         lock(&self.trace).note("replug", &[]);
         self.controller.reinsert();
@@ -203,27 +204,27 @@ impl Machine {
         lock(&self.table).stopped();
     }
 
-    /// The power goes off and on.
+    /// Cuts the power and restores it.
     pub fn power_cut(&mut self, seed: u64) {
         lock(&self.trace).note("power cut", &[seed]);
         self.controller.power_cut(seed);
         lock(&self.table).stopped();
     }
 
-    /// Other faults from now on.
+    /// Replaces the faults.
     ///
     /// # Errors
-    /// For a rate that is not one.
+    /// If a rate is invalid.
     pub fn set_faults(&mut self, faults: &Faults) -> Result<(), nvio_emulator::Error> {
         self.controller.set_faults(faults)
     }
 
-    /// How often faults have happened.
+    /// Returns the number of injected faults.
     pub fn fault_counts(&self) -> FaultCounts {
         self.controller.fault_counts()
     }
 
-    /// The doorbells, as a file of the size of BAR0, and that size.
+    /// Returns the doorbells as a file of the size of BAR0, and that size.
     pub fn doorbells(&self) -> (BorrowedFd<'_>, u64) {
         let doorbells = self.controller.doorbells();
         (doorbells.file(), doorbells.bar_size())

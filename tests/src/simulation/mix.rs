@@ -1,4 +1,4 @@
-//! What a seed means: a controller, a driver's options, a workload, and what goes wrong.
+//! The choices that a seed makes: a controller, the driver's options, a workload, and faults.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,76 +10,76 @@ use nvio_emulator::{Backing, Config, Fault, Faults, NamespaceConfig, Rates, Rule
 
 use nvio_testkit::random::Rng;
 
-/// A namespace to be.
+/// A namespace to create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes of a block.
+    /// Block size, bytes.
     pub block_size: u32,
-    /// Blocks.
+    /// Number of blocks.
     pub blocks: u64,
 }
 
-/// What the run does to the controller as a whole, each as a chance in a thousand turns.
+/// Probabilities of incidents of the whole controller, per thousand turns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mishaps {
-    /// [`Controller::reset`](nvio_driver::Controller::reset), with commands in flight.
+    /// [`Controller::reset`](nvio_driver::Controller::reset) with commands in flight.
     pub reset: u64,
-    /// The power is cut.
+    /// A power cut.
     pub power_cut: u64,
-    /// The function is reset behind the driver's back.
+    /// A reset of the function that the driver does not request.
     pub blink: u64,
-    /// CSTS.CFS.
+    /// CSTS.CFS is set.
     pub fatal: u64,
-    /// CSTS.RDY will be stuck, at 1 or at 0.
+    /// CSTS.RDY gets stuck, at 1 or at 0.
     pub stuck: u64,
-    /// The device is pulled out.
+    /// The device is removed.
     pub removal: u64,
     /// An asynchronous event.
     pub event: u64,
-    /// A queue pair is dropped, or one is made.
+    /// A queue pair is dropped or created.
     pub pairs: u64,
 }
 
-/// Everything that a seed decides before the run begins.
+/// All choices of a seed that are made before the run.
 #[derive(Clone, Debug)]
 pub struct Mix {
     /// The seed.
     pub seed: u64,
     /// The namespaces.
     pub spaces: Vec<Space>,
-    /// Bytes of the volatile write cache, if there is one.
+    /// Size of the volatile write cache, bytes; `None` without a cache.
     pub cache: Option<u64>,
     /// Depths of the queue pairs.
     pub depths: Vec<u16>,
-    /// How the controller is opened.
+    /// Options of the driver.
     pub options: Options,
-    /// Where the arena is for the controller.
+    /// Preferred address of the arena.
     pub iova: u64,
-    /// How often each fault happens to a command.
+    /// Rates of the faults of commands.
     pub rates: Rates,
     /// Faults of admin commands.
     pub admin: Vec<Rule>,
-    /// What happens to the controller as a whole.
+    /// Incidents of the whole controller.
     pub mishaps: Mishaps,
-    /// The way to the controller breaks: the function cannot be reset.
+    /// The function cannot be reset.
     pub no_reset: bool,
-    /// The way to the controller breaks: memory cannot be unmapped.
+    /// Memory cannot be unmapped.
     pub no_unmap: bool,
-    /// Things that are done.
+    /// Number of turns.
     pub turns: u32,
-    /// Blocks of each namespace that are used often.
+    /// Number of blocks of each namespace that are used often.
     pub hot: u64,
     /// The controller, without faults.
     config: Config,
 }
 
-/// True in `percent` of a hundred cases.
+/// Returns true with a probability of `percent`.
 pub fn chance(rng: &mut Rng, percent: u64) -> bool {
     rng.range(0, 100) < percent
 }
 
 impl Mix {
-    /// What `seed` means.
+    /// Draws the choices of `seed`.
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5eed_5eed);
         let rng = &mut rng;
@@ -105,7 +105,7 @@ impl Mix {
             options,
             config,
         };
-        // Some runs have nothing go wrong: there, everything must succeed.
+        // Some runs have no faults, and all their requests must succeed.
         if !chance(rng, 8) {
             mix.draw_faults(rng);
         }
@@ -156,7 +156,7 @@ impl Mix {
         }
     }
 
-    /// A controller that cannot be stopped by any means, and has commands that take very long: their
+    /// Makes the controller impossible to stop, with commands that take very long, so that their
     /// memory must be given up.
     fn make_hopeless(&mut self) {
         (self.no_reset, self.no_unmap) = (true, true);
@@ -168,18 +168,18 @@ impl Mix {
         self.mishaps.reset = 20;
     }
 
-    /// The controller, with what goes wrong from the start: nothing.
+    /// Returns the settings of the controller, without faults.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// What goes wrong with commands once the driver is up.
+    /// Returns the faults of commands, which are enabled after the driver has started.
     pub fn faults(&self) -> Faults {
         let seeded = Faults::new().seeded(self.seed, self.rates);
         self.admin.iter().cloned().fold(seeded, Faults::rule)
     }
 
-    /// Whether memory may be given up, as the controller cannot be stopped.
+    /// Returns true if memory may be given up, because the controller cannot be stopped.
     pub fn is_broken(&self) -> bool {
         self.no_reset || self.no_unmap
     }
@@ -250,7 +250,7 @@ fn config(rng: &mut Rng, spaces: &[Space], cache: Option<u64>, options: &Options
     config
 }
 
-/// One admin command of a kind, or a few, that goes wrong.
+/// Draws faults of one or several admin commands.
 fn admin_rules(rng: &mut Rng, options: &Options) -> Vec<Rule> {
     let opcodes = [
         admin::ABORT,

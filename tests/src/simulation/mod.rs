@@ -1,17 +1,17 @@
-//! Driver and embedded controller in one thread, where a seed decides everything.
+//! A deterministic simulation of the driver and the embedded controller in one thread.
 //!
-//! [`run`] plays one seed: it draws a controller, a driver's options, a workload and faults
-//! ([`mix`]), and has both sides take turns over a [`transport`] that goes straight to a stepped
-//! controller ([`machine`]) whose clock moves only when somebody lets time pass. Nothing depends on
-//! real time, threads or addresses, so that a seed that fails fails again.
+//! [`run`] plays one seed: it draws a controller, the driver's options, a workload and faults
+//! ([`mix`]). Both sides run in turns over a [`transport`] to a stepped controller ([`machine`]),
+//! whose clock moves only when the run advances it. The result does not depend on real time,
+//! threads or addresses, so a failing seed fails again.
 //!
-//! What is checked, for every seed:
-//! - each request ends exactly once, within the time that the options allow ([`bound`]);
-//! - what a read gives is what the block may hold ([`model`]), and a write that succeeded is there
-//!   when everything is read back with the faults off;
-//! - the controller accesses only what the driver lends at that moment, in the direction it lends
-//!   it ([`lend`]);
-//! - counters add up, no memory leaks, and the same seed is the same run ([`trace`]).
+//! The checks of each seed:
+//! - each request completes exactly once, within the time that the options allow ([`bound`]);
+//! - a read returns a value that the block may hold ([`model`]), and successful writes are present
+//!   when all blocks are read at the end without faults;
+//! - the controller accesses only memory that the driver lends at that moment, in the right
+//!   direction ([`lend`]);
+//! - counters add up, memory does not leak, and a seed always plays the same run ([`trace`]).
 
 pub mod bound;
 pub mod buffers;
@@ -32,17 +32,17 @@ pub mod transport;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Takes a lock that nobody else has: everything is in one thread. There are locks because a
-/// transport must be able to move to another one.
+/// Locks a mutex. It is never contended, because everything runs in one thread, but a transport
+/// must be `Send`.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a run found wrong.
+/// An error that a run has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong(pub String);
 
-/// What a step of a run gives.
+/// The result of a step of a run.
 pub type Checked<T = ()> = Result<T, Wrong>;
 
 /// Fails the run unless a condition holds.

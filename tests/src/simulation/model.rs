@@ -1,76 +1,77 @@
-//! What each block may hold, given what was asked for and what was answered.
+//! The values that each block may hold, given the requests and their results.
 //!
-//! Requests overlap in time, and one that failed may have been executed or not. So a block has a
-//! set of values that it may hold:
-//! - A write may be executed at any moment between its submission and its end.
-//! - When it ends with success, the block holds its value, or that of a write which was in flight
-//!   at the same time; what had ended before it was submitted is overwritten.
-//! - When it ends in any other way, its value is one more that the block may hold.
-//! - A read that nothing overlaps settles which value it is.
-//! - A power cut may bring back what was overwritten, unless the write that did it had ended before
-//!   a flush was submitted that succeeded, or was made with Force Unit Access.
+//! Requests overlap in time, and a failed request may or may not have been executed. So each block
+//! has a set of possible values:
+//! - A write may be executed at any moment between its submission and its completion.
+//! - After a successful write, the block holds its value, or the value of a write that was in
+//!   flight at the same time. Values of writes that completed before its submission are
+//!   overwritten.
+//! - After a write with any other result, its value is one more possible value.
+//! - A read without concurrent writes reduces the set to the value that was read.
+//! - A power cut may restore an overwritten value, unless the overwriting write completed before
+//!   the submission of a successful flush, or used Force Unit Access.
 
-/// A moment in the order of submissions and ends.
+/// A moment in the order of submissions and completions.
 pub type Moment = u64;
 
-/// Not yet.
+/// A moment that has not come yet.
 const NEVER: Moment = Moment::MAX;
 
-/// A value that a block may hold, or held.
+/// A value that a block may hold now or may have held.
 #[derive(Clone, Debug)]
 struct Entry {
-    /// The write it is of; 0 for what was there at the start.
+    /// Token of the write; 0 for the initial value.
     token: u64,
     value: u64,
     ended: Moment,
-    /// When it was certain that the block does not hold it any more.
+    /// Moment from which the block certainly does not hold the value.
     superseded: Moment,
-    /// No power cut brings it back.
+    /// A power cut cannot restore the value.
     buried: bool,
 }
 
-/// How a write ended.
+/// The result of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// With success.
+    /// The write succeeded.
     Done {
-        /// It was durable at that moment (FUA).
+        /// The data is durable (FUA).
         durable: bool,
     },
-    /// Nobody can say whether it was executed, but it will not be any more.
+    /// The write may have been executed, but will not be executed later.
     Unknown,
-    /// It may even be executed later.
+    /// The write may be executed at any later moment.
     Open,
 }
 
-/// A read gave what the block cannot hold.
+/// A read returned a value that the block cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Impossible {
-    /// What the block may have held.
+    /// The possible values of the block.
     pub possible: Vec<u64>,
 }
 
-/// Everything that the namespaces of a controller may hold.
+/// The possible contents of all namespaces of a controller.
 #[derive(Debug)]
 pub struct Model {
-    /// By namespace and block.
+    /// Possible values by namespace and block.
     spaces: Vec<Vec<Vec<Entry>>>,
-    /// Whether there is a volatile write cache.
+    /// The controller has a volatile write cache.
     cached: bool,
     now: Moment,
-    /// When the power was cut last.
+    /// Moment of the last power cut.
     cut: Moment,
 }
 
 impl Model {
-    /// Namespaces of these sizes in blocks, zeroed.
+    /// Creates a model of zeroed namespaces with these sizes in blocks.
     pub fn new(sizes: impl IntoIterator<Item = u64>, cached: bool) -> Self {
         let zero = Entry { token: 0, value: 0, ended: 0, superseded: NEVER, buried: false };
         let space = |blocks| (0..blocks).map(|_| vec![zero.clone()]).collect();
         Self { spaces: sizes.into_iter().map(space).collect(), cached, now: 0, cut: 0 }
     }
 
-    /// The next moment: each submission and each end has one of its own.
+    /// Returns the next moment. Each submission and each completion has a moment of its own.
     pub fn moment(&mut self) -> Moment {
         self.now += 1;
         self.now
@@ -80,17 +81,17 @@ impl Model {
         &mut self.spaces[space][usize::try_from(lba).unwrap_or(usize::MAX)]
     }
 
-    /// The write `token` was submitted.
+    /// Records the submission of the write `token`.
     pub fn write_begins(&mut self, space: usize, lba: u64, token: u64, value: u64) {
         let entry = Entry { token, value, ended: NEVER, superseded: NEVER, buried: false };
         self.block(space, lba).push(entry);
     }
 
-    /// The write `token`, submitted at `begun`, ends now.
+    /// Records the completion of the write `token`, which was submitted at `begun`.
     pub fn write_ends(&mut self, space: usize, lba: u64, token: u64, begun: Moment, how: Ending) {
         let (now, cut, cached) = (self.now, self.cut, self.cached);
         let durable = how == Ending::Done { durable: true };
-        // Executed before the power was cut, it may be lost.
+        // A write that was submitted before the power cut may be lost.
         let done = matches!(how, Ending::Done { .. }) && (begun > cut || durable || !cached);
         for entry in self.block(space, lba) {
             if entry.token == token {
@@ -106,7 +107,7 @@ impl Model {
         }
     }
 
-    /// A read that was submitted at `begun` and ends now gave `value`.
+    /// Checks the result `value` of a read that was submitted at `begun` and completes now.
     ///
     /// # Errors
     /// [`Impossible`].
@@ -134,7 +135,8 @@ impl Model {
         Ok(())
     }
 
-    /// What a read of a block that was submitted at `begun` and ends now may give, each once.
+    /// Returns the possible results of a read that was submitted at `begun` and completes now,
+    /// without duplicates.
     pub fn candidates(&mut self, space: usize, lba: u64, begun: Moment) -> Vec<u64> {
         let entries = self.block(space, lba).iter().filter(|entry| entry.superseded > begun);
         let mut values: Vec<u64> = entries.map(|entry| entry.value).collect();
@@ -143,32 +145,33 @@ impl Model {
         values
     }
 
-    /// It is known by now that the write `token` of a block was never given to the device.
+    /// Removes the write `token` from a block, because it is known that the device never received
+    /// it.
     pub fn withdraw(&mut self, space: usize, lba: u64, token: u64) {
         self.block(space, lba).retain(|entry| entry.token != token);
     }
 
-    /// Whether a read of a block that was submitted at `begun` and ends now could give something
-    /// else than `value`.
+    /// Returns true if a read that was submitted at `begun` and completes now may return another
+    /// value than `value`.
     pub fn may_differ(&mut self, space: usize, lba: u64, value: u64, begun: Moment) -> bool {
         let entries = self.block(space, lba);
         entries.iter().any(|entry| entry.superseded > begun && entry.value != value)
     }
 
-    /// One of the values that a block may hold now.
+    /// Returns one of the values that a block may hold now.
     pub fn guess(&mut self, space: usize, lba: u64) -> u64 {
         let entries = self.block(space, lba);
         entries.iter().rev().find(|entry| entry.superseded == NEVER).map_or(0, |entry| entry.value)
     }
 
-    /// A flush that was submitted at `begun` has succeeded.
+    /// Records the success of a flush that was submitted at `begun`.
     pub fn flushed(&mut self, space: usize, begun: Moment) {
         for entry in self.spaces[space].iter_mut().flatten() {
             entry.buried |= entry.superseded < begun;
         }
     }
 
-    /// The power is cut.
+    /// Records a power cut.
     pub fn power_cut(&mut self) {
         self.cut = self.moment();
         for entry in self.spaces.iter_mut().flatten().flatten().filter(|entry| !entry.buried) {
@@ -183,7 +186,7 @@ mod tests {
 
     const DONE: Ending = Ending::Done { durable: false };
 
-    /// One block, and a write of `value` that ends as it says.
+    /// Makes a write of `value` to one block, with this result.
     fn write(model: &mut Model, value: u64, how: Ending) {
         let begun = model.moment();
         model.write_begins(0, 0, value, value);
@@ -197,7 +200,7 @@ mod tests {
         model.flushed(0, begun);
     }
 
-    /// What a read now may give. Asking settles nothing.
+    /// Returns the possible results of a read, without changing the model.
     fn possible(model: &mut Model) -> Vec<u64> {
         let begun = model.moment();
         model.read_ends(0, 0, u64::MAX, begun).unwrap_err().possible
@@ -218,7 +221,7 @@ mod tests {
         write(&mut model, 2, Ending::Unknown);
         assert_eq!(possible(&mut model), [1, 2]);
         assert!(!read(&mut model, 0) && read(&mut model, 1));
-        // Settled: it was not executed, and will not be.
+        // The read of 1 shows that the write of 2 was not executed.
         assert!(!read(&mut model, 2));
         write(&mut model, 3, Ending::Open);
         assert!(read(&mut model, 1) && read(&mut model, 3) && read(&mut model, 1));
@@ -239,7 +242,7 @@ mod tests {
         model.write_ends(0, 0, 1, first, DONE);
         assert_eq!(possible(&mut model), [1, 2]);
         assert!(read(&mut model, 2) && !read(&mut model, 1));
-        // A read that began before may have seen what is gone now.
+        // A read that was submitted earlier may return the overwritten value.
         assert!(model.read_ends(0, 0, 0, early).is_ok());
     }
 

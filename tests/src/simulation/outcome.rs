@@ -1,64 +1,64 @@
-//! What runs amount to.
+//! The counts of runs.
 
 use std::ops::AddAssign;
 
-/// What one run did, or several together.
+/// The counts of one run, or the sums of several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The runs as a number: the same for the same seeds.
+    /// Hash of the runs, which depends only on the seeds.
     pub hash: u64,
-    /// Runs.
+    /// Number of runs.
     pub runs: u64,
     /// Requests submitted.
     pub requests: u64,
-    /// Requests that ended with success.
+    /// Requests that succeeded.
     pub succeeded: u64,
-    /// Requests that ended with an error.
+    /// Requests that failed.
     pub failed: u64,
-    /// Requests that ended with their queue pair.
+    /// Requests that ended because their queue pair was dropped.
     pub dropped: u64,
     /// Queue pairs that were dropped.
     pub lanes_dropped: u64,
-    /// Asynchronous events that came.
+    /// Asynchronous events received.
     pub events: u64,
-    /// Bytes of reads and comparisons that were checked.
+    /// Bytes of reads and compares that were checked.
     pub bytes_checked: u64,
-    /// Accesses of the controller that were checked.
+    /// Memory accesses of the controller that were checked.
     pub accesses: u64,
-    /// Looks of the controller at a shadow doorbell.
+    /// Reads of shadow doorbells by the controller.
     pub shadow_reads: u64,
-    /// Resets that the test asked for.
+    /// Resets requested by the test.
     pub resets: u64,
-    /// Times that a queue pair was made again after a reset, whoever asked for it.
+    /// Queue pairs recreated after resets of any cause.
     pub rebuilt: u64,
     /// Power cuts.
     pub power_cuts: u64,
     /// Removals.
     pub removals: u64,
-    /// Commands with a status of the controller's choice.
+    /// Commands that failed with an injected status.
     pub faults_status: u64,
-    /// Commands that were late.
+    /// Commands that were delayed.
     pub faults_late: u64,
     /// Completions that were lost.
     pub faults_lost: u64,
-    /// Completions that were doubled, stale or of an unknown identifier.
+    /// Completions that were duplicated, stale, or had an unknown identifier.
     pub faults_extra: u64,
-    /// Faults of the controller as a whole.
+    /// Faults of the whole controller.
     pub faults_device: u64,
-    /// Completions that the driver did not take for any command's.
+    /// Completions that the driver counted as stale.
     pub stale: u64,
-    /// Runs whose extra completions were all accounted for.
+    /// Runs in which the driver counted all extra completions.
     pub stale_exact: u64,
     /// Controllers that were given up, and opened again by the test.
     pub reopened: u64,
-    /// The longest request, in thousandths of its bound.
+    /// The longest request, in thousandths of its time limit.
     pub longest: u64,
-    /// Time of the controllers' clocks, in microseconds.
+    /// Simulated time, microseconds.
     pub clock_us: u64,
 }
 
 impl Outcome {
-    /// Names and values, for people and machines.
+    /// Returns names and values.
     pub fn fields(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("runs", self.runs),
@@ -92,7 +92,7 @@ impl Outcome {
 impl AddAssign<&Outcome> for Outcome {
     fn add_assign(&mut self, other: &Outcome) {
         let Outcome { hash, longest, .. } = *self;
-        // Whatever the order that runs end in.
+        // The sum does not depend on the order in which runs end.
         self.hash = hash.wrapping_add(other.hash);
         self.longest = longest.max(other.longest);
         self.runs += other.runs;

@@ -1,4 +1,4 @@
-//! Requests: what can be asked for, drawn by seed, and what is remembered of one in flight.
+//! Requests: their random choice, and the state of those in flight.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::mix::{Mix, chance};
 use super::model::Moment;
 use nvio_testkit::random::Rng;
 
-/// What a request is.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Read.
@@ -32,12 +32,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether blocks have other values afterwards.
+    /// Returns true if the request changes blocks.
     pub fn changes(self) -> bool {
         matches!(self, Self::Write | Self::Zeroes { .. } | Self::Deallocate)
     }
 
-    /// How its buffers are lent; `None` without any.
+    /// Returns the access of the controller to its buffers; `None` if it has no buffers.
     pub fn lends(self) -> Option<Lent> {
         match self {
             Self::Read => Some(Lent::In),
@@ -47,52 +47,52 @@ impl Kind {
     }
 }
 
-/// A request that is to be made.
+/// A request to submit.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    /// What it is.
+    /// Kind of the request.
     pub kind: Kind,
-    /// Which namespace, from 0.
+    /// Index of the namespace, from 0.
     pub space: usize,
-    /// Its ranges of blocks: one, but for Flush and Deallocate.
+    /// Ranges of blocks: exactly one, except for Flush and Deallocate.
     pub ranges: Vec<(u64, u32)>,
     /// Force Unit Access.
     pub fua: bool,
-    /// Its buffers, each so many bytes after the start of a page, and its length.
+    /// Buffers: offset in the first page, and length.
     pub pieces: Vec<(usize, usize)>,
-    /// Whether it is given as `ScatterList`.
+    /// Submitted as a `ScatterList`.
     pub parts: bool,
 }
 
 /// A request in flight.
 #[derive(Debug)]
 pub struct Request {
-    /// What was asked for.
+    /// The submitted request.
     pub draft: Draft,
-    /// When, among submissions and ends.
+    /// Moment of the submission.
     pub begun: Moment,
-    /// When, by the clock.
+    /// Time of the submission.
     pub at: Duration,
-    /// What the run had neglected its queue pair by then.
+    /// Time for which its queue pair had been neglected before.
     pub excused: Duration,
-    /// Where its buffers are.
+    /// Addresses of its buffers.
     pub spans: Vec<Span>,
-    /// What is held beside them.
+    /// The guards around its buffers.
     pub guards: Vec<DmaBuf>,
-    /// Of Compare: what each block was compared with.
+    /// Values that Compare expects.
     pub values: Vec<u64>,
 }
 
-/// What limits the requests of a namespace.
+/// The limits of requests to a namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a block.
+    /// Block size, bytes.
     pub block_size: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub blocks: u64,
-    /// Most blocks of a command with data.
+    /// Maximum number of blocks in a command with data.
     pub most: u64,
-    /// Whether SGLs can be used.
+    /// SGLs are supported.
     pub sgl: bool,
 }
 
@@ -131,13 +131,13 @@ impl Draft {
         Self { kind, space, ranges, fua, pieces, parts }
     }
 
-    /// Every block that it is about.
+    /// Returns all blocks of the request.
     pub fn blocks(&self) -> impl Iterator<Item = u64> + '_ {
         self.ranges.iter().flat_map(|&(lba, blocks)| lba..lba + u64::from(blocks))
     }
 }
 
-/// A range of blocks that one command can transfer; small ones are most.
+/// Draws a range of blocks for one command. Most ranges are small.
 fn range(rng: &mut Rng, mix: &Mix, limits: &Limits) -> (u64, u32) {
     let most = limits.most.min(limits.blocks);
     let most = match rng.range(0, 10) {
@@ -151,7 +151,7 @@ fn range(rng: &mut Rng, mix: &Mix, limits: &Limits) -> (u64, u32) {
     (rng.range(0, last + 1), u32::try_from(blocks).unwrap_or(1))
 }
 
-/// One to four ranges that do not overlap.
+/// Draws one to four ranges that do not overlap.
 fn deallocated(rng: &mut Rng, limits: &Limits) -> Vec<(u64, u32)> {
     let count = rng.range(1, 5);
     let share = limits.blocks / count;
@@ -163,7 +163,7 @@ fn deallocated(rng: &mut Rng, limits: &Limits) -> Vec<(u64, u32)> {
     (0..count).map(part).collect()
 }
 
-/// Where in a page a buffer begins.
+/// Draws the offset of a buffer in its first page.
 fn offset(rng: &mut Rng) -> usize {
     let offset = match rng.range(0, 4) {
         0 => rng.range(0, 1024) * 4,
@@ -173,8 +173,8 @@ fn offset(rng: &mut Rng) -> usize {
     usize::try_from(offset).unwrap_or(0)
 }
 
-/// Several pieces: of any kind with SGLs (and sometimes without, to be refused), else such that
-/// only the first begins, and only the last ends, inside a page.
+/// Draws several pieces. With SGLs (and sometimes without, for a rejection) they are arbitrary;
+/// otherwise only the first may begin, and only the last may end, inside a page.
 fn scattered(rng: &mut Rng, bytes: usize, sgl: bool) -> Vec<(usize, usize)> {
     let any = sgl && chance(rng, 70) || chance(rng, 5);
     let unit = if any { 4 } else { 4096 };
@@ -186,7 +186,7 @@ fn scattered(rng: &mut Rng, bytes: usize, sgl: bool) -> Vec<(usize, usize)> {
             0 => left,
             _ => usize::try_from(rng.range(1, units + 1)).unwrap_or(1) * unit,
         };
-        // The first may be shorter than its pages, at their end.
+        // The first piece may begin inside a page and end with it.
         let len = match pieces.is_empty() && !any && left > 512 {
             true => (usize::try_from(rng.range(1, 8)).unwrap_or(1) * 512).min(left),
             false => len,

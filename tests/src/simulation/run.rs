@@ -1,4 +1,4 @@
-//! One seed: a controller at power on, a driver, and turns in which anything may happen.
+//! The run of one seed: a controller at power on, a driver, and random turns.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::transport::Simulated;
 use super::{Checked, Wrong, ensure};
 use nvio_testkit::random::Rng;
 
-/// Plays a seed; gives what it did, and what was wrong if anything was.
+/// Plays a seed. Returns its counts, and the error if there is one.
 pub fn run(mix: &Mix, print: bool) -> (Outcome, Checked) {
     match Run::new(mix, print) {
         Err(wrong) => (Outcome::default(), Err(wrong)),
@@ -31,7 +31,7 @@ pub fn run(mix: &Mix, print: bool) -> (Outcome, Checked) {
     }
 }
 
-/// Everything of a run. The driver's side is dropped first.
+/// The state of a run. The driver's side is dropped first.
 pub struct Run<'a> {
     pub(super) lanes: Vec<Lane>,
     pub(super) buffers: Buffers,
@@ -44,11 +44,11 @@ pub struct Run<'a> {
     pub(super) model: Model,
     pub(super) token: u64,
     pub(super) outcome: Outcome,
-    /// Nothing may go wrong any more.
+    /// Faults are disabled: every operation must succeed.
     pub(super) strict: bool,
-    /// Memory was given up, as the driver could not be certain of the controller.
+    /// Memory was given up, because the driver could not stop the controller.
     pub(super) leaky: bool,
-    /// Pages of the arena that the driver has without queue pairs.
+    /// Pages of the arena that the driver uses without queue pairs.
     pages: usize,
 }
 
@@ -57,10 +57,10 @@ pub(super) fn wrong(what: &str, error: &impl std::fmt::Display) -> Wrong {
 }
 
 impl<'a> Run<'a> {
-    /// The controller is powered on, and the driver opens it.
+    /// Powers the controller on and opens it.
     ///
     /// # Errors
-    /// When that does not work: no fault is on yet.
+    /// Any failure, because faults are not enabled yet.
     pub fn new(mix: &'a Mix, print: bool) -> Checked<Self> {
         let machine = Machine::new(mix.config(), mix.seed, mix.iova, print)
             .map_err(|error| wrong("the settings of the controller", &error))?;
@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
         self.controller.clone().ok_or(Wrong("no controller is open".into()))
     }
 
-    /// Closes the controller; its queue pairs must be gone.
+    /// Closes the controller. All queue pairs must have been dropped.
     pub(super) fn close(&mut self) {
         self.controller = None;
         self.spaces.clear();
@@ -156,7 +156,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Pages of the arena that are allocated.
+    /// Returns the number of allocated pages in the arena.
     fn allocated(&self) -> usize {
         let Some(controller) = &self.controller else { return 0 };
         let arena = controller.arena();
@@ -164,14 +164,14 @@ impl<'a> Run<'a> {
         pages.filter(|&page| arena.is_allocated(page, 1)).count()
     }
 
-    /// Whether memory leaked: everything was given back.
+    /// Checks that no memory has leaked, after all buffers were returned.
     pub(super) fn check_pages(&self) -> Checked {
         let (before, now) = (self.pages, self.allocated());
         ensure!(self.leaky || before == now, "{before} pages of the arena became {now}");
         Ok(())
     }
 
-    /// Whether anything can have gone wrong: without, every request succeeds.
+    /// Returns true if requests may fail.
     pub(super) fn is_disturbed(&self) -> bool {
         let counts = self.with(|machine| machine.fault_counts());
         let Outcome { resets, power_cuts, removals, .. } = self.outcome;
@@ -179,7 +179,7 @@ impl<'a> Run<'a> {
         commands + resets + power_cuts + removals > 0 || !self.mix.admin.is_empty()
     }
 
-    /// Whether a reset may fail, and with it the controller or a queue pair.
+    /// Returns true if a reset may fail, and with it the controller or a queue pair.
     pub(super) fn may_fail(&self) -> bool {
         let Mix { rates, mishaps, .. } = self.mix;
         let stuck = rates.stuck_ready + rates.stuck_not_ready > 0 || mishaps.stuck > 0;
@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
         !self.strict && (stuck || removed || !self.mix.admin.is_empty() || self.mix.is_broken())
     }
 
-    /// What holds at any time.
+    /// Checks the invariants.
     pub(super) fn check(&self) -> Checked {
         if let Some(wrong) = self.with(|machine| lock(&machine.table).wrong().map(str::to_owned)) {
             return Err(Wrong(wrong));
@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
         self.lanes.iter().try_for_each(Lane::check_counters)
     }
 
-    /// Something may happen to the controller as a whole.
+    /// Draws an incident of the whole controller.
     fn mishaps(&mut self) -> Checked {
         let mishaps = self.mix.mishaps;
         let happens = |rng: &mut Rng, often: u64| often > 0 && rng.range(0, 1000) < often;
@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The driver is asked to reset the controller, whatever is in flight.
+    /// Resets the controller through the driver, with commands in flight.
     pub(super) fn reset(&mut self) -> Checked {
         self.outcome.resets += 1;
         let result = self.controller()?.reset();
@@ -254,13 +254,13 @@ impl<'a> Run<'a> {
         self.with(|machine| machine.power_cut(seed));
         self.model.power_cut();
         if chance(&mut self.rng, 50) {
-            // Who has lost power knows it, as a rule.
+            // Half of the hosts notice the power cut and reset the controller.
             self.outcome.resets += 1;
             let _ = self.controller().map(|controller| controller.reset());
         }
     }
 
-    /// One thing is done.
+    /// Plays one turn.
     fn turn(&mut self) -> Checked {
         if self.lanes.is_empty() {
             return self.change_lanes();
@@ -283,7 +283,8 @@ impl<'a> Run<'a> {
                 let times = self.rng.range(1, 24);
                 (0..times).try_for_each(|_| self.pass_time())
             }
-            // It polls in between looks at the clock, a thousand times, which takes long.
+            // Only with short timeouts, because `wait` polls a thousand times between reads of the
+            // clock.
             970..975 if self.mix.options.io_timeout.as_millis() < 10 => self.wait(lane),
             _ => {
                 let controller = self.controller()?;
@@ -296,21 +297,21 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Time passes, and every queue pair is looked after.
+    /// Advances the clock and attends to every queue pair.
     pub(super) fn pass_time(&mut self) -> Checked {
         let time = self.bounds.attention / 2;
         self.with(|machine| machine.pass(time, usize::MAX));
         (0..self.lanes.len()).try_for_each(|lane| self.attend(lane))
     }
 
-    /// Makes a queue pair.
+    /// Creates a queue pair.
     pub(super) fn add_lane(&mut self, depth: u16) -> Checked {
         let controller = self.controller()?;
         let pair = match controller.queue_pair::<u64>(depth) {
             Ok(pair) => pair,
             Err(Error::NoQueue { .. } | Error::ArenaFull { .. }) => return Ok(()),
             Err(_) if self.is_disturbed() && !self.strict => {
-                // The controller may know the queue all the same, and its memory.
+                // The controller may have created the queue and use its memory.
                 self.leaky = true;
                 return Ok(());
             }
@@ -325,7 +326,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Drops a queue pair, or makes one.
+    /// Drops or creates a queue pair.
     fn change_lanes(&mut self) -> Checked {
         let depth = *self.rng.pick(&self.mix.depths);
         if self.lanes.is_empty() || chance(&mut self.rng, 50) {
@@ -335,7 +336,7 @@ impl<'a> Run<'a> {
         self.drop_lane(lane)
     }
 
-    /// What the run did, after it.
+    /// Returns the counts of the run.
     fn outcome(&self) -> Outcome {
         let (counts, now) = self.with(|machine| (machine.fault_counts(), machine.now()));
         let mut outcome = self.outcome.clone();

@@ -1,4 +1,4 @@
-//! Requests go out.
+//! Submission of requests.
 
 use nvio_driver::spec::DsmRange;
 use nvio_driver::{CommandOptions, DmaBuf, Error, Rejected, ScatterList};
@@ -9,18 +9,18 @@ use super::request::{Draft, Kind, Request};
 use super::run::{Run, wrong};
 use super::{Checked, content, ensure};
 
-/// What came of asking for something.
+/// The result of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// It is in flight.
+    /// The request is in flight.
     Yes,
-    /// The queue pair has no slot left, or the arena no room, or it cannot be described.
+    /// The queue pair or the arena is full, or the transfer cannot be described.
     No,
-    /// The queue pair takes nothing.
+    /// The queue pair is closed.
     Closed,
 }
 
-/// What a queue pair gives back of what it did not take.
+/// The error and the buffers of a rejected submission.
 type Refusal = (Error, Vec<DmaBuf>);
 
 fn bare(rejected: Rejected<Error, ((), u64)>) -> Refusal {
@@ -36,7 +36,7 @@ fn several(rejected: Rejected<Error, (ScatterList, u64)>) -> Refusal {
 }
 
 impl Run<'_> {
-    /// Asks for a few things on one queue pair.
+    /// Submits several requests to one queue pair.
     pub(super) fn submit_some(&mut self, lane: usize) -> Checked {
         for _ in 0..self.rng.range(1, 13) {
             let spaces = self.spaces.len() as u64;
@@ -53,7 +53,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Asks for one thing.
+    /// Submits one request.
     pub(super) fn submit(&mut self, lane: usize, draft: Draft) -> Checked<Asked> {
         let controller = self.controller()?;
         let Some(pieces) = self.buffers.take(&controller, &draft.pieces) else {
@@ -93,7 +93,7 @@ impl Run<'_> {
         Ok(Asked::Yes)
     }
 
-    /// What each block is written with, or compared with.
+    /// Returns the values to write to each block, or to compare with.
     fn values(&mut self, draft: &Draft, token: u64) -> Vec<u64> {
         let right = draft.kind != Kind::Compare || chance(&mut self.rng, 80);
         let value = |lba| match draft.kind {
@@ -107,7 +107,7 @@ impl Run<'_> {
         }
     }
 
-    /// Puts into the buffers what they are to hold.
+    /// Fills the buffers before the submission.
     fn prepare(&self, draft: &Draft, values: &[u64], data: &mut [DmaBuf]) {
         if values.is_empty() {
             return data.iter_mut().for_each(|buf| buf.fill(content::POISON));
@@ -163,7 +163,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a refusal is as it should be.
+    /// Checks that a rejection is justified.
     fn refused(&mut self, lane: usize, draft: &Draft, error: &Error) -> Checked<Asked> {
         let pair = &self.lanes[lane].pair;
         self.say(|| format!("refused: {error}"));
@@ -175,7 +175,10 @@ impl Run<'_> {
             }
             Error::Scattered => {
                 let sgl = self.limits(draft.space).sgl;
-                ensure!(!sgl && draft.parts, "with SGLs {sgl} refused as scattered: {draft:?}");
+                ensure!(
+                    !sgl && draft.parts,
+                    "rejected as scattered, although SGLs are {sgl}: {draft:?}"
+                );
                 Ok(Asked::No)
             }
             _ if self.is_disturbed() && !self.strict => Ok(Asked::Closed),
@@ -183,15 +186,15 @@ impl Run<'_> {
         }
     }
 
-    /// Drops a queue pair, with what is in flight on it.
+    /// Drops a queue pair with its requests in flight.
     pub(super) fn drop_lane(&mut self, index: usize) -> Checked {
         let lane = self.lanes.remove(index);
         let counters = lane.pair.counters();
         self.outcome.stale += counters.stale;
         self.outcome.rebuilt += counters.resets;
         let requests = lane.requests;
-        // A controller that refuses to delete a queue, or cannot be stopped, may use its memory for
-        // ever.
+        // The memory of the queue is lost if the controller refuses to delete it or cannot be
+        // stopped.
         self.leaky |= !self.mix.admin.is_empty() || self.mix.is_broken();
         self.note("drop queue pair", &[lane.pair.id().into(), requests.len() as u64]);
         self.outcome.lanes_dropped += 1;
@@ -205,7 +208,7 @@ impl Run<'_> {
             for span in request.spans {
                 if arena.is_allocated(span.iova, 1) {
                     let may = !self.mix.admin.is_empty() || self.mix.is_broken();
-                    ensure!(may, "{span:#x?} is not given back");
+                    ensure!(may, "{span:#x?} is not freed");
                     self.leaky = true;
                 } else {
                     self.buffers.forget(span);
@@ -215,14 +218,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A flush, to see whether a queue pair works.
+    /// Submits a flush, to test a queue pair.
     pub(super) fn flush(&mut self, lane: usize, space: usize) -> Checked<Asked> {
         let (ranges, pieces) = (Vec::new(), Vec::new());
         let draft = Draft { kind: Kind::Flush, space, ranges, fua: false, pieces, parts: false };
         self.submit(lane, draft)
     }
 
-    /// A read of some blocks into one buffer.
+    /// Submits a read of some blocks into one buffer.
     pub(super) fn read(
         &mut self,
         lane: usize,

@@ -1,24 +1,24 @@
-//! What happened in a run: one number that two runs are compared by, and lines to be read.
+//! The trace of a run: a hash for comparing runs, and optional lines of text.
 
 use std::time::Duration;
 
-/// A record of a run. Only its hash is kept; the lines are printed when asked for.
+/// The trace of a run. Only its hash is stored; lines are printed on request.
 #[derive(Debug)]
 pub struct Trace {
     hash: u64,
     events: u64,
     print: bool,
-    /// The time of the controller's clock.
+    /// Current time of the controller's clock.
     pub now: Duration,
 }
 
 impl Trace {
-    /// An empty record, which is printed as it is made if `print`.
+    /// Creates an empty trace. If `print`, each event is printed.
     pub fn new(print: bool) -> Self {
         Self { hash: 0xcbf2_9ce4_8422_2325, events: 0, print, now: Duration::ZERO }
     }
 
-    /// Records that something happened, with its numbers.
+    /// Records an event with its numbers.
     pub fn note(&mut self, what: &'static str, numbers: &[u64]) {
         self.events += 1;
         self.mix(u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX));
@@ -30,19 +30,19 @@ impl Trace {
         }
     }
 
-    /// Prints a line, if lines are printed.
+    /// Prints a line, if printing is on.
     pub fn say(&self, line: impl FnOnce() -> String) {
         if self.print {
             println!("{:>14.3} us  {}", self.now.as_nanos() as f64 / 1e3, line());
         }
     }
 
-    /// The run as a number.
+    /// Returns the hash of the run.
     pub fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// How much happened.
+    /// Returns the number of events.
     pub fn events(&self) -> u64 {
         self.events
     }

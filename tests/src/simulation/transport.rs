@@ -1,4 +1,4 @@
-//! The driver's way to a [`Machine`] in the same thread.
+//! The driver's transport to a [`Machine`] in the same thread.
 
 use std::io;
 use std::ops::Range;
@@ -11,17 +11,18 @@ use nvio_driver::{Arena, Error, Mmio, Result, Transport};
 use super::lock;
 use super::machine::Machine;
 
-/// The way to a machine. Doorbells are memory that both share, as on a vfio-user server.
+/// A transport to a machine. Both sides share the memory of the doorbells, as with a vfio-user
+/// server.
 pub struct Simulated {
     machine: Arc<Mutex<Machine>>,
     doorbells: Arc<Mmio>,
 }
 
 impl Simulated {
-    /// A way to `machine`.
+    /// Creates a transport to `machine`.
     ///
     /// # Errors
-    /// When the doorbells cannot be mapped.
+    /// If the doorbells cannot be mapped.
     pub fn new(machine: &Arc<Mutex<Machine>>) -> Result<Self> {
         let doorbells = {
             let machine = lock(machine);
@@ -37,7 +38,7 @@ fn refused(call: &'static str) -> Error {
     Error::System { call, source: io::Error::from_raw_os_error(libc::EIO) }
 }
 
-// SAFETY: the controller is in this thread, and a call returns when it has done what was asked. It
+// SAFETY: the controller runs in this thread, and a call returns after its effect. The controller
 // accesses memory only through its table of mappings.
 unsafe impl Transport for Simulated {
     fn read32(&self, offset: u64) -> Result<u32> {
