@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use nvio_driver::pci::Sysfs;
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::image;
 use crate::location::{DeviceName, Location, Range};
 use crate::partition;
+use crate::stream::Stream;
 
 /// Commands that a queue for metadata or partition tables has in flight.
 const METADATA_DEPTH: u16 = 32;
@@ -112,16 +113,13 @@ impl Device {
         Ok((whole, part))
     }
 
-    pub(crate) fn writable_disks(
-        &self,
-        location: &Location,
-    ) -> Result<(Disk, WritableDisk), Error> {
+    /// The part of a namespace that `location` selects, for writing.
+    pub(crate) fn writable_disk(&self, location: &Location) -> Result<WritableDisk, Error> {
         let whole = WritableDisk::whole(&self.writable_namespace(location.namespace)?);
-        let part = match self.byte_range(&whole, location.range)? {
-            None => whole.clone(),
-            Some((offset, length)) => whole.slice(offset, length)?,
-        };
-        Ok((Disk::clone(&whole), part))
+        match self.byte_range(&whole, location.range)? {
+            None => Ok(whole),
+            Some((offset, length)) => Ok(whole.slice(offset, length)?),
+        }
     }
 
     /// First byte and length of a range, or `None` for the whole namespace.
@@ -143,29 +141,17 @@ impl Device {
         Ok(QueueSource::new(DiskReader::new(&self.controller, disk, METADATA_DEPTH)?))
     }
 
-    /// The error of a filesystem that could not be opened.
-    pub(crate) fn no_filesystem(
-        &self,
-        location: &Location,
-        whole: &Disk,
-        error: nvio_ext4::Error,
-    ) -> Error {
-        let partitioned = matches!(error, nvio_ext4::Error::NotExt4 { .. })
-            && location.range == Range::Whole
-            && self.is_partitioned(whole);
-        Error::Filesystem { device: location.device.to_string(), partitioned, error }
-    }
-
     /// Returns true if the device seems to have a partition table. For hints: errors count as no.
-    fn is_partitioned(&self, whole: &Disk) -> bool {
+    pub(crate) fn is_partitioned(&self, whole: &Disk) -> bool {
         self.table_reader(whole).is_ok_and(|mut reader| {
             partition::is_partitioned(&mut reader, whole.namespace().block_size(), whole.size())
         })
     }
 
-    fn table_reader(&self, disk: &Disk) -> Result<BufReader<DiskStream>, Error> {
-        let reader = DiskReader::new(&self.controller, disk, METADATA_DEPTH)?;
-        Ok(BufReader::new(DiskStream { reader, at: 0 }))
+    fn table_reader(&self, disk: &Disk) -> Result<impl Read + Seek + use<>, Error> {
+        let mut reader = DiskReader::new(&self.controller, disk, METADATA_DEPTH)?;
+        let read_at = move |at, buf: &mut [u8]| reader.read_at(at, buf).map_err(io::Error::other);
+        Ok(Stream::new(disk.size(), read_at))
     }
 }
 
@@ -184,36 +170,4 @@ fn open(address: &Address, options: Options) -> Result<Controller, Error> {
     }
     Controller::open_with(address, options)
         .map_err(|error| Error::Open { device: address.to_string(), error })
-}
-
-/// A disk as a stream, for the decoders of partition tables.
-struct DiskStream {
-    reader: DiskReader,
-    /// Position in bytes.
-    at: u64,
-}
-
-impl Read for DiskStream {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = self.reader.disk().size().saturating_sub(self.at);
-        let count = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
-        if count == 0 {
-            return Ok(0);
-        }
-        self.reader.read_at(self.at, &mut buf[..count]).map_err(io::Error::other)?;
-        self.at += count as u64;
-        Ok(count)
-    }
-}
-
-impl Seek for DiskStream {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let target = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(by) => self.reader.disk().size().checked_add_signed(by),
-        };
-        self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
-    }
 }

@@ -15,7 +15,7 @@ use crate::partition;
 ///
 /// ```
 /// let error = nvio::Volume::open("/nonexistent.img").unwrap_err();
-/// assert_eq!(error.to_string(), "cannot open /nonexistent.img: No such file or directory (os error 2)");
+/// assert!(error.to_string().starts_with("cannot open /nonexistent.img: No such file"));
 /// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::NotFound);
 /// ```
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,9 @@ pub enum Error {
         /// The type of the file.
         kind: &'static str,
     },
+    /// The volume is an image that is read without a controller.
+    #[error("the image is read without a controller")]
+    NoController,
     /// The controller has no active namespace.
     #[error("the controller has no active namespace")]
     NoNamespaces,
@@ -153,7 +156,7 @@ impl Error {
             Self::Open { error, .. } | Self::Driver(error) => driver_kind(error),
             Self::Emulate { error, .. } => os_kind(error),
             Self::Image { error, .. } => error.kind(),
-            Self::NotAnImage { .. } => io::ErrorKind::InvalidInput,
+            Self::NotAnImage { .. } | Self::NoController => io::ErrorKind::InvalidInput,
             Self::Partition(error) => match error {
                 partition::Error::NoTable { .. } | partition::Error::NoPartition { .. } => {
                     io::ErrorKind::NotFound

@@ -1,12 +1,98 @@
-//! Paths that are opened as images.
+//! Images: files and bytes that are read without a controller, and checks of their paths.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::io::{self, Read, Seek};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
+use nvio_ext4::{Source, SourceError};
+use nvio_iomap::Image;
 use rustix::fs::OFlags;
 
 use crate::error::Error;
+use crate::stream::Stream;
+
+/// An image, or a part of one, that is read by system calls or from memory. Cheap to clone.
+#[derive(Clone)]
+pub struct ImagePart {
+    data: Data,
+    /// The part, in bytes of the image.
+    range: Range<u64>,
+}
+
+#[derive(Clone)]
+enum Data {
+    File(Arc<File>),
+    Bytes(Arc<[u8]>),
+}
+
+impl ImagePart {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        check(path)?;
+        let failed = |error| Error::Image { action: "open", path: path.to_owned(), error };
+        let file = File::open(path).map_err(failed)?;
+        let size = Image::size(&file).map_err(failed)?;
+        Ok(Self { data: Data::File(Arc::new(file)), range: 0..size })
+    }
+
+    pub(crate) fn from_bytes(bytes: Arc<[u8]>) -> Self {
+        let size = bytes.len() as u64;
+        Self { data: Data::Bytes(bytes), range: 0..size }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// The `length` bytes from byte `offset` of this part.
+    pub(crate) fn slice(&self, offset: u64, length: u64) -> Result<Self, Error> {
+        let size = self.bytes();
+        if offset > size || length > size - offset {
+            return Err(nvio_iomap::Error::OutsideDisk { addr: offset, length, size }.into());
+        }
+        let start = self.range.start + offset;
+        Ok(Self { data: self.data.clone(), range: start..start + length })
+    }
+
+    pub(crate) fn stream(&self) -> impl Read + Seek + use<> {
+        let image = self.clone();
+        Stream::new(self.bytes(), move |at, buf: &mut [u8]| image.fill(at, buf))
+    }
+
+    /// Fills `buf` from byte `at` of the part.
+    fn fill(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
+        let size = self.bytes();
+        if at > size || buf.len() as u64 > size - at {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match &self.data {
+            Data::File(file) => file.read_exact_at(buf, self.range.start + at),
+            Data::Bytes(bytes) => Image::read_at(&**bytes, self.range.start + at, buf),
+        }
+    }
+}
+
+impl Image for ImagePart {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.bytes())
+    }
+
+    fn read_at(&self, addr: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.fill(addr, buf)
+    }
+}
+
+impl Source for ImagePart {
+    fn size(&self) -> u64 {
+        self.bytes()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+        Ok(self.fill(offset, buf)?)
+    }
+}
 
 /// Checks that `path` is a regular file or a block device.
 ///
@@ -44,6 +130,21 @@ pub(crate) fn claim(path: &Path) -> Result<Option<File>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_ends_where_it_ends() {
+        let image = ImagePart::from_bytes(Arc::from(&b"0123456789"[..]));
+        let part = image.slice(2, 5).unwrap().slice(1, 4).unwrap();
+        let mut out = [0; 4];
+        part.fill(0, &mut out).unwrap();
+        assert_eq!(&out, b"3456");
+        assert!(part.fill(1, &mut out).is_err() && part.fill(u64::MAX, &mut out).is_err());
+        assert!(image.slice(11, 0).is_err() && image.slice(5, 6).is_err());
+        assert!(image.slice(1, u64::MAX).is_err());
+        let mut text = String::new();
+        part.stream().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "3456");
+    }
 
     #[test]
     fn paths_that_cannot_be_an_image() {

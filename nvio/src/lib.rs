@@ -20,8 +20,8 @@
 //! ```
 //!
 //! A device is the PCI address of an NVMe controller that is bound to vfio-pci, the socket of a
-//! vfio-user server, or the path of an image, which an embedded controller serves from threads of
-//! this process. A [`Location`] selects namespace, partition or byte range; [`OpenOptions`] set
+//! vfio-user server, or the path of an image. An image is read with system calls, or, with
+//! [`OpenOptions::emulate`], through an embedded NVMe controller on threads of this process. A [`Location`] selects namespace, partition or byte range; [`OpenOptions`] set
 //! the size of caches, the depth of queues, and the device of an external journal.
 //!
 //! # Ways to read
@@ -56,21 +56,25 @@ mod options;
 mod partition;
 mod pool;
 mod queue;
+mod storage;
+mod stream;
 mod volume;
+mod volume_queue;
 mod writable;
 
 pub use device::Device;
 pub use error::Error;
 pub use file::File;
-pub use image::check as check_image;
+pub use image::{ImagePart, check as check_image};
 pub use location::{DeviceName, Location};
 pub use nvio_driver as driver;
 pub use nvio_emulator as emulator;
 pub use nvio_ext4 as ext4;
 pub use nvio_ext4::{AsyncFile, DirEntry, FileType, Inode};
 pub use nvio_iomap as iomap;
-pub use options::OpenOptions;
+pub use options::{Inspected, OpenOptions};
 pub use partition::Error as PartitionError;
 pub use queue::{AsyncQueue, Queue, WritableQueue};
 pub use volume::{READ_BYTES_MAX, ReadDir, Volume};
+pub use volume_queue::VolumeQueue;
 pub use writable::{WritableFile, WritableVolume};

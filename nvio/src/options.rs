@@ -1,11 +1,18 @@
 //! Options for opening devices and filesystems.
 
+use std::fmt;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
 use nvio_driver::Wait;
-use nvio_ext4::{Inspection, Recovery};
+use nvio_ext4::{Inspection, Recovery, Source};
 
 use crate::device::Device;
 use crate::error::Error;
-use crate::location::Location;
+use crate::image::ImagePart;
+use crate::location::{DeviceName, Location};
+use crate::storage::Storage;
 use crate::volume::Volume;
 use crate::writable::WritableVolume;
 
@@ -35,6 +42,7 @@ const DATA_DEPTH: u16 = 128;
 /// ```
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
+    emulate: bool,
     image_block_bytes: u32,
     queue_depth: u16,
     journal: Option<Location>,
@@ -54,6 +62,7 @@ impl OpenOptions {
     /// 512 bytes, no external journal.
     pub fn new() -> Self {
         Self {
+            emulate: false,
             image_block_bytes: 512,
             queue_depth: DATA_DEPTH,
             journal: None,
@@ -116,7 +125,8 @@ impl OpenOptions {
         self
     }
 
-    /// Sets the logical block of an image in bytes: 512, the default, or 4096.
+    /// Sets the logical block of an image in bytes, 512 by default or 4096: the unit of its
+    /// partition table, and the block of the embedded controller.
     #[must_use]
     pub fn image_block_bytes(mut self, bytes: u32) -> Self {
         self.image_block_bytes = bytes;
@@ -131,6 +141,15 @@ impl OpenOptions {
         self
     }
 
+    /// Sets whether an image is served by the embedded NVMe controller, on threads of this process,
+    /// as if it were a device. By default an image that is opened for reading is read with system
+    /// calls; one that is opened for writing always has the controller.
+    #[must_use]
+    pub fn emulate(mut self, emulate: bool) -> Self {
+        self.emulate = emulate;
+        self
+    }
+
     /// Opens the filesystem at `location` for reading.
     ///
     /// # Errors
@@ -138,10 +157,26 @@ impl OpenOptions {
     /// [`Error::Filesystem`] if there is no filesystem that can be read.
     pub fn open(&self, location: impl Into<Location>) -> Result<Volume, Error> {
         let location = location.into();
-        let device = self.device(&location, false)?;
-        let journal = self.open_journal(&location, &device)?;
-        let (whole, disk) = device.disks(&location)?;
-        Volume::new(device, &location, &whole, disk, self, journal)
+        let storage = self.storage(&location)?;
+        let journal = self.open_journal(&location, storage.device())?;
+        Volume::new(storage, &location, self, journal)
+    }
+
+    /// Opens the filesystem in `bytes`, an image in memory.
+    ///
+    /// ```
+    /// let error = nvio::OpenOptions::new().open_bytes(vec![0; 4096]).unwrap_err();
+    /// assert!(error.to_string().contains("not an ext4 filesystem"));
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_bytes(&self, bytes: impl Into<Arc<[u8]>>) -> Result<Volume, Error> {
+        let location = Location::new(Path::new("(bytes)"));
+        let image = ImagePart::from_bytes(bytes.into());
+        let storage = Storage::of_image(image, &location, self.image_block_bytes)?;
+        let journal = self.open_journal(&location, None)?;
+        Volume::new(storage, &location, self, journal)
     }
 
     /// Opens the filesystem at `location` so that its files can be overwritten.
@@ -152,14 +187,15 @@ impl OpenOptions {
     pub fn open_writable(&self, location: impl Into<Location>) -> Result<WritableVolume, Error> {
         let location = location.into();
         let device = self.device(&location, true)?;
-        let journal = self.open_journal(&location, &device)?;
-        let (whole, disk) = device.writable_disks(&location)?;
-        let reading = nvio_iomap::Disk::clone(&disk);
-        let volume = Volume::new(device, &location, &whole, reading, self, journal)?;
+        let journal = self.open_journal(&location, Some(&device))?;
+        let disk = device.writable_disk(&location)?;
+        let storage = Storage::of_device(device, &location)?;
+        let volume = Volume::new(storage, &location, self, journal)?;
         WritableVolume::new(volume, disk, &location)
     }
 
-    /// Opens the controller of a device for reading, without looking for a filesystem.
+    /// Opens the controller of a device for reading, without looking for a filesystem. That of an
+    /// image is the embedded controller.
     ///
     /// # Errors
     /// [`Error::Open`] and others if the device cannot be opened.
@@ -168,18 +204,25 @@ impl OpenOptions {
     }
 
     /// Reads the superblock of the filesystem or the external journal at `location`, also if it
-    /// cannot be opened because it needs recovery, is in use, or has unknown features. Drop the
-    /// inspection before the device.
+    /// cannot be opened because it needs recovery, is in use, or has unknown features.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn inspect(&self, location: impl Into<Location>) -> Result<(Inspection, Device), Error> {
+    pub fn inspect(&self, location: impl Into<Location>) -> Result<Inspected, Error> {
         let location = location.into();
-        let device = self.device(&location, false)?;
-        let (whole, disk) = device.disks(&location)?;
-        let inspection = Inspection::open(device.source(&disk)?)
-            .map_err(|error| device.no_filesystem(&location, &whole, error))?;
-        Ok((inspection, device))
+        let storage = self.storage(&location)?;
+        let inspection = Inspection::open(storage.source()?)
+            .map_err(|error| storage.no_filesystem(&location, error))?;
+        Ok(Inspected { inspection, _storage: storage })
+    }
+
+    fn storage(&self, location: &Location) -> Result<Storage, Error> {
+        match &location.device {
+            DeviceName::Image(path) if !self.emulate => {
+                Storage::of_image(ImagePart::open(path)?, location, self.image_block_bytes)
+            }
+            _ => Storage::of_device(self.device(location, false)?, location),
+        }
     }
 
     fn device(&self, location: &Location, writable: bool) -> Result<Device, Error> {
@@ -188,15 +231,20 @@ impl OpenOptions {
     }
 
     /// Opens the external journal. Its device is opened only if it is not that of the filesystem.
-    fn open_journal(&self, location: &Location, device: &Device) -> Result<Option<Journal>, Error> {
+    fn open_journal(
+        &self,
+        location: &Location,
+        device: Option<&Device>,
+    ) -> Result<Option<Journal>, Error> {
         let Some(journal) = &self.journal else { return Ok(None) };
-        let own = match journal.device == location.device {
-            true => None,
-            false => Some(self.device(journal, false)?),
-        };
-        let device = own.as_ref().unwrap_or(device);
-        let (_, disk) = device.disks(journal)?;
-        Ok(Some(Journal { source: device.source(&disk)?, device: own }))
+        if let Some(device) = device
+            && journal.device == location.device
+        {
+            let (_, disk) = device.disks(journal)?;
+            return Ok(Some(Journal { source: Box::new(device.source(&disk)?), storage: None }));
+        }
+        let storage = self.storage(journal)?;
+        Ok(Some(Journal { source: storage.source()?, storage: Some(storage) }))
     }
 
     pub(crate) fn filesystem_options(&self) -> nvio_ext4::Options {
@@ -210,7 +258,29 @@ impl OpenOptions {
 
 /// The journal of a filesystem, on another disk.
 pub(crate) struct Journal {
-    pub(crate) source: nvio_ext4::QueueSource,
-    /// The controller of the journal, if it is not that of the filesystem.
-    pub(crate) device: Option<Device>,
+    pub(crate) source: Box<dyn Source>,
+    /// The device of the journal, if it is not that of the filesystem.
+    pub(crate) storage: Option<Storage>,
+}
+
+/// The superblocks of a filesystem; see [`OpenOptions::inspect`]. Its methods are those of
+/// [`nvio_ext4::Inspection`].
+pub struct Inspected {
+    // Dropped before the device that it reads from.
+    inspection: Inspection,
+    _storage: Storage,
+}
+
+impl fmt::Debug for Inspected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspected").finish_non_exhaustive()
+    }
+}
+
+impl Deref for Inspected {
+    type Target = Inspection;
+
+    fn deref(&self) -> &Inspection {
+        &self.inspection
+    }
 }

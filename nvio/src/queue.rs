@@ -4,10 +4,11 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use nvio_ext4::{AsyncFileQueue, FileQueue};
-use nvio_iomap::{Disk, DiskAccess, WritableDisk};
+use nvio_ext4::OpenInode;
+use nvio_iomap::{AsyncFileQueue, DiskQueue, FileQueue, Tag, WritableDisk};
 
 use crate::volume::Inner;
+use crate::volume_queue::VolumeQueue;
 
 /// A queue for the requests of one thread, on any files of a [`Volume`](crate::Volume).
 ///
@@ -40,34 +41,34 @@ use crate::volume::Inner;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Queue<D = Disk> {
+pub struct Queue<Q = VolumeQueue<Tag<OpenInode>>> {
     // Dropped before the device that it belongs to.
-    queue: FileQueue<D>,
+    queue: FileQueue<Q, OpenInode>,
     volume: Arc<Inner>,
 }
 
 /// A [`Queue`] for reading and overwriting files of a [`WritableVolume`](crate::WritableVolume).
-pub type WritableQueue = Queue<WritableDisk>;
+pub type WritableQueue = Queue<DiskQueue<Tag<OpenInode>, WritableDisk>>;
 
-impl<D: DiskAccess> Queue<D> {
-    pub(crate) fn new(queue: FileQueue<D>, volume: Arc<Inner>) -> Self {
+impl<Q: nvio_iomap::Queue<Tag<OpenInode>>> Queue<Q> {
+    pub(crate) fn new(queue: FileQueue<Q, OpenInode>, volume: Arc<Inner>) -> Self {
         Self { queue, volume }
     }
 
     /// Converts the queue to one whose requests are futures.
-    pub fn into_async(self) -> AsyncQueue<D> {
+    pub fn into_async(self) -> AsyncQueue<Q> {
         AsyncQueue { queue: AsyncFileQueue::new(self.queue), volume: self.volume }
     }
 }
 
-impl<D> fmt::Debug for Queue<D> {
+impl<Q> fmt::Debug for Queue<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue").field("volume", &self.volume).finish_non_exhaustive()
     }
 }
 
-impl<D> Deref for Queue<D> {
-    type Target = FileQueue<D>;
+impl<Q> Deref for Queue<Q> {
+    type Target = FileQueue<Q, OpenInode>;
 
     #[inline]
     fn deref(&self) -> &Self::Target {
@@ -75,7 +76,7 @@ impl<D> Deref for Queue<D> {
     }
 }
 
-impl<D> DerefMut for Queue<D> {
+impl<Q> DerefMut for Queue<Q> {
     #[inline]
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.queue
@@ -107,25 +108,25 @@ impl<D> DerefMut for Queue<D> {
 /// # Ok(())
 /// # }
 /// ```
-pub struct AsyncQueue<D: DiskAccess = Disk> {
-    queue: AsyncFileQueue<D>,
+pub struct AsyncQueue<Q: nvio_iomap::Queue<Tag<OpenInode>> = VolumeQueue<Tag<OpenInode>>> {
+    queue: AsyncFileQueue<Q, OpenInode>,
     volume: Arc<Inner>,
 }
 
-impl<D: DiskAccess> Clone for AsyncQueue<D> {
+impl<Q: nvio_iomap::Queue<Tag<OpenInode>>> Clone for AsyncQueue<Q> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone(), volume: Arc::clone(&self.volume) }
     }
 }
 
-impl<D: DiskAccess> fmt::Debug for AsyncQueue<D> {
+impl<Q: nvio_iomap::Queue<Tag<OpenInode>>> fmt::Debug for AsyncQueue<Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsyncQueue").field("volume", &self.volume).finish_non_exhaustive()
     }
 }
 
-impl<D: DiskAccess> Deref for AsyncQueue<D> {
-    type Target = AsyncFileQueue<D>;
+impl<Q: nvio_iomap::Queue<Tag<OpenInode>>> Deref for AsyncQueue<Q> {
+    type Target = AsyncFileQueue<Q, OpenInode>;
 
     fn deref(&self) -> &Self::Target {
         &self.queue

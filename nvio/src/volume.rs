@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nvio_ext4::{DirEntry, Filesystem, Inode};
-use nvio_iomap::{Disk, DiskQueue};
+use nvio_ext4::{DirEntry, Filesystem, Inode, OpenInode};
+use nvio_iomap::Tag;
 
 use crate::device::Device;
 use crate::error::Error;
@@ -13,6 +13,8 @@ use crate::location::Location;
 use crate::options::{Journal, OpenOptions};
 use crate::pool::Pool;
 use crate::queue::{AsyncQueue, Queue};
+use crate::storage::Storage;
+use crate::volume_queue::VolumeQueue;
 
 /// Largest file in bytes that [`Volume::read`] reads into memory as a whole.
 pub const READ_BYTES_MAX: u64 = 1 << 30;
@@ -49,15 +51,17 @@ pub struct Volume {
     inner: Arc<Inner>,
 }
 
+/// The queue of files that the blocking calls of a volume use.
+pub(crate) type ReadQueue = nvio_iomap::FileQueue<VolumeQueue<Tag<OpenInode>>, OpenInode>;
+
 /// The state that a volume shares with its files and queues.
 pub(crate) struct Inner {
     // Fields drop in order: queues before the controller that they belong to.
     filesystem: Filesystem,
-    readers: Pool<nvio_ext4::FileQueue>,
-    disk: Disk,
+    readers: Pool<ReadQueue>,
     depth: u16,
-    device: Device,
-    _journal: Option<Device>,
+    storage: Storage,
+    _journal: Option<Storage>,
 }
 
 impl fmt::Debug for Inner {
@@ -73,21 +77,17 @@ impl fmt::Debug for Volume {
 }
 
 impl Inner {
-    pub(crate) fn queue(&self) -> Result<nvio_ext4::FileQueue, Error> {
-        let queue = DiskQueue::new(self.device.controller(), &self.disk, self.depth)?;
-        Ok(nvio_ext4::FileQueue::new(queue))
+    pub(crate) fn queue(&self) -> Result<ReadQueue, Error> {
+        Ok(ReadQueue::new(self.storage.queue(self.depth)?))
     }
 
     /// Calls `f` with a queue of the pool.
-    pub(crate) fn with_reader<R>(
-        &self,
-        f: impl FnOnce(&mut nvio_ext4::FileQueue) -> R,
-    ) -> Result<R, Error> {
+    pub(crate) fn with_reader<R>(&self, f: impl FnOnce(&mut ReadQueue) -> R) -> Result<R, Error> {
         self.readers.with(|| self.queue(), f)
     }
 
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
+    pub(crate) fn device(&self) -> Option<&Device> {
+        self.storage.device()
     }
 
     pub(crate) fn depth(&self) -> u16 {
@@ -106,25 +106,31 @@ impl Volume {
         OpenOptions::new().open(location)
     }
 
+    /// Opens the filesystem in `bytes`, an image in memory, with the default [`OpenOptions`].
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Self, Error> {
+        OpenOptions::new().open_bytes(bytes)
+    }
+
     pub(crate) fn new(
-        device: Device,
+        storage: Storage,
         location: &Location,
-        whole: &Disk,
-        disk: Disk,
         options: &OpenOptions,
         journal: Option<Journal>,
     ) -> Result<Self, Error> {
-        let source = device.source(&disk)?;
+        let source = storage.source()?;
         let how = options.filesystem_options();
         let (opened, journal) = match journal {
             None => (Filesystem::open_with(source, how), None),
-            Some(Journal { source: journal, device }) => {
-                (Filesystem::open_with_journal(source, journal, how), device)
+            Some(Journal { source: journal, storage }) => {
+                (Filesystem::open_with_journal(source, journal, how), storage)
             }
         };
-        let filesystem = opened.map_err(|error| device.no_filesystem(location, whole, error))?;
+        let filesystem = opened.map_err(|error| storage.no_filesystem(location, error))?;
         let (readers, depth) = (Pool::new(), options.depth());
-        let inner = Inner { filesystem, readers, disk, depth, device, _journal: journal };
+        let inner = Inner { filesystem, readers, depth, storage, _journal: journal };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -247,8 +253,8 @@ impl Volume {
         &self.inner.filesystem
     }
 
-    /// The device that the filesystem is on.
-    pub fn device(&self) -> &Device {
+    /// The controller that the filesystem is on. `None` for an image that is read without one.
+    pub fn device(&self) -> Option<&Device> {
         self.inner.device()
     }
 

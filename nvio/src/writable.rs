@@ -54,7 +54,8 @@ struct Inner {
 impl Inner {
     fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
         let volume = self.volume.inner();
-        let queue = DiskQueue::new(volume.device().controller(), &self.disk, volume.depth())?;
+        let device = volume.device().ok_or(Error::NoController)?;
+        let queue = DiskQueue::new(device.controller(), &self.disk, volume.depth())?;
         Ok(nvio_ext4::FileQueue::new(queue))
     }
 }

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use nvio::ext4::Inspection;
-use nvio::{Device, Inode, Location, OpenOptions, Volume, WritableVolume};
+use nvio::{Device, Inode, Inspected, Location, OpenOptions, Volume, WritableVolume};
 
 use crate::cli::{ControllerArgs, VolumeArgs};
 use crate::error::Error;
@@ -41,15 +40,14 @@ pub fn writable_volume(args: &VolumeArgs) -> Result<WritableVolume, Error> {
 /// # Errors
 /// If the image cannot be served, or holds no filesystem.
 pub fn image(image: &Path, lba_size: u32) -> Result<Volume, Error> {
-    Ok(OpenOptions::new().arena_bytes(ARENA_BYTES).image_block_bytes(lba_size).open(image)?)
+    Ok(options(lba_size).open(image)?)
 }
 
-/// Reads the superblock of a filesystem or an external journal. The device must outlive the
-/// inspection.
+/// Reads the superblock of a filesystem or an external journal.
 ///
 /// # Errors
 /// If device, namespace or partition cannot be opened, or hold neither of the two.
-pub fn inspection(args: &VolumeArgs) -> Result<(Inspection, Device), Error> {
+pub fn inspection(args: &VolumeArgs) -> Result<Inspected, Error> {
     Ok(volume_options(args).inspect(location(args))?)
 }
 
@@ -64,8 +62,13 @@ pub fn target(volume: &Volume, path: &[u8], inode: &Inode) -> Result<Option<Vec<
     volume.filesystem().read_link(inode).map(Some).map_err(Error::path(path))
 }
 
+/// Images go through the embedded controller, so that the command works on them as on a device.
+fn options(lba_size: u32) -> OpenOptions {
+    OpenOptions::new().emulate(true).arena_bytes(ARENA_BYTES).image_block_bytes(lba_size)
+}
+
 fn controller_options(args: &ControllerArgs) -> OpenOptions {
-    OpenOptions::new().arena_bytes(ARENA_BYTES).image_block_bytes(args.lba_size)
+    options(args.lba_size)
 }
 
 fn volume_options(args: &VolumeArgs) -> OpenOptions {

@@ -27,7 +27,7 @@ use report::Report;
 /// If there is no filesystem and no journal. What can be read has been written when something else
 /// is damaged.
 pub fn run(args: &VolumeArgs, format: Format) -> Result<(), Error> {
-    let (inspection, device) = open::inspection(args)?;
+    let inspection = open::inspection(args)?;
     let superblock = inspection.superblock();
     let mut report = Report::default();
     fields::add(&mut report, superblock);
@@ -49,6 +49,6 @@ pub fn run(args: &VolumeArgs, format: Format) -> Result<(), Error> {
         report.text(&mut out)?
     }
     out.flush()?;
-    drop(device);
+    drop(inspection);
     damage.map_or(Ok(()), |error| Err(Error::filesystem(args.controller.device.to_string(), error)))
 }

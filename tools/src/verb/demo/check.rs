@@ -180,6 +180,11 @@ impl<'a> Check<'a> {
         Ok(Ok(()))
     }
 
+    /// Commands that were submitted to the device.
+    fn submitted(&self) -> u64 {
+        self.queue.device().as_disk().map_or(0, |queue| queue.pair().counters().submitted)
+    }
+
     fn file(
         &mut self,
         inode: &Inode,
@@ -192,7 +197,7 @@ impl<'a> Check<'a> {
             Err(error) => return Ok(Err(one_line(&error))),
         };
         let size = file.size();
-        let before = self.queue.device().pair().counters().submitted;
+        let before = self.submitted();
         let mut time = start.elapsed();
         let mut at = 0;
         let mut same = Ok(());
@@ -214,10 +219,11 @@ impl<'a> Check<'a> {
             at += part as u64;
         }
         let class = CLASSES.iter().position(|(_, most)| size <= *most).unwrap_or(0);
+        let commands = self.submitted() - before;
         let tally = &mut self.findings.classes[class];
         tally.files += 1;
         tally.bytes += size;
-        tally.commands += self.queue.device().pair().counters().submitted - before;
+        tally.commands += commands;
         tally.time += time;
         Ok(same)
     }
