@@ -1,4 +1,4 @@
-//! An open controller, and the emulator behind it if the device is an image.
+//! An open controller, and its emulator if the device is an image.
 
 use std::fmt;
 use std::fs::File;
@@ -136,7 +136,7 @@ impl Device {
         }
     }
 
-    /// A source of metadata with a queue of its own.
+    /// Creates a source of metadata, with a separate queue.
     pub(crate) fn source(&self, disk: &Disk) -> Result<QueueSource, Error> {
         Ok(QueueSource::new(DiskReader::new(&self.controller, disk, METADATA_DEPTH)?))
     }

@@ -105,7 +105,7 @@ impl File {
         AsyncFile::new(self)
     }
 
-    /// The file as [`nvio_ext4`](crate::ext4) has it, for extents and reads with flags.
+    /// The file of [`nvio_ext4`](crate::ext4), for extents and reads with flags.
     pub fn as_ext4(&mut self) -> &mut nvio_ext4::File {
         &mut self.file
     }

@@ -21,8 +21,9 @@
 //!
 //! A device is the PCI address of an NVMe controller that is bound to vfio-pci, the socket of a
 //! vfio-user server, or the path of an image. An image is read with system calls, or, with
-//! [`OpenOptions::emulate`], through an embedded NVMe controller on threads of this process. A [`Location`] selects namespace, partition or byte range; [`OpenOptions`] set
-//! the size of caches, the depth of queues, and the device of an external journal.
+//! [`OpenOptions::emulate`], through an embedded NVMe controller on threads of this process. A
+//! [`Location`] selects namespace, partition or byte range; [`OpenOptions`] set the size of caches,
+//! the depth of queues, and the device of an external journal.
 //!
 //! # Ways to read
 //!

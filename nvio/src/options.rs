@@ -143,7 +143,7 @@ impl OpenOptions {
 
     /// Sets whether an image is served by the embedded NVMe controller, on threads of this process,
     /// as if it were a device. By default an image that is opened for reading is read with system
-    /// calls; one that is opened for writing always has the controller.
+    /// calls; an image that is opened for writing always has the controller.
     #[must_use]
     pub fn emulate(mut self, emulate: bool) -> Self {
         self.emulate = emulate;

@@ -1,44 +1,44 @@
-//! Partition tables: GPT (UEFI 5.3) and MBR, read from a device nobody vouches for.
+//! Partition tables: GPT (UEFI 5.3) and MBR, read from a device that is not trusted.
 //!
-//! The crates that decode the tables trust the counts in them, so each structure is checked here
-//! before more is read on its word, and the chain of an extended partition is walked here.
+//! The crates that decode the tables trust the counts in them. Therefore each structure is checked
+//! here before its counts are used, and the chain of an extended partition is walked here.
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
 use gptman::{GPTHeader, GPTPartitionEntry};
 use mbrman::{MBRHeader, MBRPartitionEntry};
 
-/// Most entries of a GPT that are believed; tables have 128.
+/// Most entries of a GPT. Tables usually have 128.
 const GPT_ENTRIES_MAX: u32 = 1024;
-/// The only size of an entry that is in use.
+/// Size of an entry in bytes. No other size is in use.
 const GPT_ENTRY_SIZE: u32 = 128;
-/// Most logical partitions; Linux stops here too (at 256 minors).
+/// Most logical partitions. Linux has the same limit (256 minors).
 const LOGICAL_MAX: u32 = 252;
 /// MBR partition type of a protective MBR (UEFI 5.2.3).
 const PROTECTIVE: u8 = 0xee;
 /// First number of a logical partition.
 const FIRST_LOGICAL: u32 = 5;
 
-/// Why there is no such partition.
+/// An error of a partition table. [`Error::Partition`](crate::Error::Partition) holds it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Neither kind of table.
+    /// The device has neither a GPT nor an MBR.
     #[error("the device has no partition table (with {block_size}-byte blocks)")]
     NoTable {
-        /// Size of a logical block.
+        /// Logical block in bytes.
         block_size: u32,
     },
-    /// The table has no such entry in use.
+    /// The table has no entry of this number in use.
     #[error("there is no partition {number}; {table} has {}", numbers(.there))]
     NoPartition {
-        /// The number asked for.
+        /// The number of the partition.
         number: u32,
-        /// Kind of table.
+        /// The type of the table.
         table: &'static str,
-        /// Those in use.
+        /// The numbers of existing partitions.
         there: Vec<u32>,
     },
-    /// A number of the table cannot be.
+    /// A field of the table has an impossible value.
     #[error("the {structure} is damaged: {field} is {value}")]
     Damaged {
         /// The structure.
@@ -51,33 +51,33 @@ pub enum Error {
     /// Neither copy of the GPT can be read.
     #[error("the GPT is damaged: {primary}; its backup: {backup}")]
     Gpt {
-        /// What is wrong with the primary header or its entries.
+        /// The error of the primary header or its entries.
         primary: Box<Error>,
-        /// What is wrong with the backup.
+        /// The error of the backup.
         backup: Box<Error>,
     },
-    /// One copy of the GPT does not decode.
+    /// A copy of the GPT could not be decoded.
     #[error(transparent)]
     GptCopy(#[from] gptman::Error),
-    /// The MBR or an extended boot record does not decode.
+    /// The MBR or an extended boot record could not be decoded.
     #[error("the {structure} is damaged")]
     Mbr {
-        /// Which of them.
+        /// The structure.
         structure: &'static str,
-        /// What is wrong.
+        /// The error of the decoder.
         source: mbrman::Error,
     },
-    /// The entry points outside of the device.
+    /// The partition is not inside of the device.
     #[error(
         "partition {number} lies at bytes {offset} to {end}, but the device has {device}: the \
          device or image is truncated, or was partitioned with blocks of another size"
     )]
     Outside {
-        /// Its number.
+        /// The number of the partition.
         number: u32,
-        /// Its first byte.
+        /// First byte.
         offset: u128,
-        /// The byte after its last.
+        /// The byte after the last.
         end: u128,
         /// Size of the device in bytes.
         device: u64,
@@ -95,12 +95,12 @@ fn numbers(there: &[u32]) -> String {
     }
 }
 
-/// Where a partition is, in bytes.
+/// The range of a partition in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// Its first byte.
+    /// First byte.
     pub offset: u64,
-    /// Its length.
+    /// Length in bytes.
     pub length: u64,
 }
 
@@ -116,7 +116,7 @@ type Entry = (u64, u64);
 /// Finds partition `number` of a device of `bytes` bytes.
 ///
 /// # Errors
-/// Whatever is wrong with the table, or that there is no such partition.
+/// If the table is damaged or cannot be read, or has no such partition.
 pub fn find(
     reader: &mut (impl Read + Seek),
     number: u32,
@@ -137,7 +137,8 @@ pub fn find(
     }
 }
 
-/// Whether there seems to be a partition table; for hints, so that no error matters.
+/// Returns true if the device seems to have a partition table. Errors count as no, because the
+/// answer is only a hint.
 pub fn is_partitioned(reader: &mut (impl Read + Seek), block_size: u32, bytes: u64) -> bool {
     read(reader, block_size, bytes).is_ok_and(|found| !found.entries.is_empty())
 }
@@ -149,10 +150,10 @@ fn read(reader: &mut (impl Read + Seek), block_size: u32, bytes: u64) -> Result<
     let mbr = match mbr_header(reader, 0) {
         Ok(mbr) => mbr,
         Err(mbrman::Error::Io(error)) => return Err(error.into()),
-        // Boot code of a filesystem can end with the signature too.
+        // A boot sector of a filesystem can end with the signature, too.
         Err(_) => return Err(Error::NoTable { block_size }),
     };
-    // As the kernel has it: a GPT counts only behind a protective MBR.
+    // Like the kernel: a GPT is used only if there is a protective MBR.
     if primary(&mbr).iter().any(|entry| entry.sys == PROTECTIVE) {
         return gpt(reader, block_size, bytes);
     }
@@ -174,7 +175,7 @@ fn gpt(reader: &mut (impl Read + Seek), block_size: u32, bytes: u64) -> Result<P
     Ok(Partitions { table: "the GPT", entries })
 }
 
-/// Reads the copy whose header is at block `lba`; `last` is the device's last block.
+/// Reads the copy whose header is at block `lba`. `last` is the last block of the device.
 fn gpt_copy(
     reader: &mut (impl Read + Seek),
     lba: u64,
@@ -227,8 +228,9 @@ fn mbr_partitions(
     Ok(Partitions { table: "the MBR", entries })
 }
 
-/// Walks the chain of extended boot records. Each has the form of an MBR: its first entry is a
-/// logical partition, relative to the record; its second the next record, relative to the first.
+/// Walks the chain of extended boot records. Each has the format of an MBR. Its first entry is a
+/// logical partition, relative to the record; its second entry is the next record, relative to the
+/// first record.
 fn logical(
     reader: &mut (impl Read + Seek),
     first: u64,
@@ -251,7 +253,7 @@ fn logical(
         if next.starting_lba == 0 || !next.is_extended() {
             return Ok(());
         }
-        // The count bounds the walk, whatever the records say.
+        // The count bounds the walk.
         record = first.saturating_add(next.starting_lba.into());
     }
     Err(Error::Damaged {

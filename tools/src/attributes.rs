@@ -1,4 +1,4 @@
-//! Extended attributes and access control lists, for people and as JSON.
+//! Extended attributes and access control lists, as text and as JSON.
 
 use nvio::Volume;
 use nvio_ext4::{Acl, Inode, Xattr};
@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::error::Error;
 use crate::name;
 
-/// What an inode has of them.
+/// The extended attributes and access control lists of an inode.
 pub struct Attributes {
     xattrs: Vec<Xattr>,
     acl: Option<Acl>,
@@ -16,10 +16,10 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Reads those of `inode`, found at `path`.
+    /// Reads the attributes of `inode`, found at `path`.
     ///
     /// # Errors
-    /// If they are damaged.
+    /// If the attributes are damaged.
     pub fn read(volume: &Volume, path: &[u8], inode: &Inode) -> Result<Self, Error> {
         let filesystem = volume.filesystem();
         let read = || {
@@ -32,8 +32,8 @@ impl Attributes {
         read().map_err(Error::path(path))
     }
 
-    /// Adds them to a JSON object: `xattrs`, and the lists as `acl` and `default_acl` if there are
-    /// any.
+    /// Adds `xattrs` to a JSON object, and the access control lists as `acl` and `default_acl` if
+    /// there are any.
     ///
     /// # Errors
     /// If the serializer fails.
@@ -48,8 +48,8 @@ impl Attributes {
         Ok(())
     }
 
-    /// Headings and what stands behind them, a line each. Lists are shown as getfacl does it, the
-    /// other attributes as getfattr does it.
+    /// Lines of a heading and a value: access control lists as getfacl prints them, other
+    /// attributes as getfattr does.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = Vec::new();
         for (heading, acl) in [("Acl", &self.acl), ("Default", &self.default_acl)] {
@@ -87,7 +87,7 @@ impl Serialize for One<'_> {
     }
 }
 
-/// A value as setfattr takes it: in quotes if it is text, else as a hexadecimal number.
+/// Formats a value for setfattr: in quotes if it is text, else as a hexadecimal number.
 fn shown(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) if text.chars().all(name::is_plain) => {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_told_in_hexadecimal_too() {
+    fn bytes_that_are_not_text_are_shown_in_hexadecimal_too() {
         let xattr =
             |name: &[u8], value: &[u8]| Xattr { name: name.to_vec(), value: value.to_vec() };
         let list = [xattr(b"user.a", b"text"), xattr(b"user.\xff", &[0xfe, 0])];

@@ -12,59 +12,59 @@ use nvio_driver::pci::PciAddress;
 
 use crate::verb::{DuArgs, EmulateArgs, FindArgs, LogName, size};
 
-/// Exit code of a command line that cannot be understood.
+/// Exit code of wrong usage.
 const USAGE: u8 = 2;
 
 /// Reads and overwrites the files of ext4 filesystems on NVMe devices from user space.
 ///
-/// DEVICE is the PCI address of a device that is bound to vfio-pci (0000:01:00.0), vfio-user:SOCKET,
-/// or the path of an image, which is served by an embedded NVMe controller.
+/// DEVICE is the PCI address of a device that is bound to vfio-pci (0000:01:00.0),
+/// vfio-user:SOCKET, or the path of an image, which is served by an embedded NVMe controller.
 #[derive(Debug, Parser)]
 #[command(name = "nvio", version, max_term_width = 100)]
 pub struct Cli {
-    /// Log what is done, to standard error: -v info, -vv debug, -vvv trace. RUST_LOG works too.
+    /// Log to standard error: -v info, -vv debug, -vvv trace. RUST_LOG works, too.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// What to do.
+    /// The verb.
     #[command(subcommand)]
     pub verb: Verb,
 }
 
-/// What to do.
+/// A verb with its options.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List the NVMe controllers of this machine, their drivers and who uses them. One that is
-    /// bound to vfio-pci, and that nobody drives, is reset to be asked who it is.
+    /// List the NVMe controllers of this machine, their drivers and their users. Idle controllers
+    /// bound to vfio-pci are reset to identify them.
     List {
         #[command(flatten)]
         format: Format,
     },
-    /// Take a controller from the kernel's driver and give it to vfio-pci.
+    /// Unbind a controller from the driver of the kernel and bind it to vfio-pci.
     Bind {
         /// PCI address, such as 0000:01:00.0.
         address: PciAddress,
     },
-    /// Give a controller back to the driver it had before bind.
+    /// Bind a controller to the driver it had before `nvio bind`.
     Unbind {
         /// PCI address, such as 0000:01:00.0.
         address: PciAddress,
     },
-    /// Show what a controller and its namespaces say of themselves.
+    /// Show the Identify data of a controller and its namespaces.
     Identify {
         #[command(flatten)]
         device: ControllerArgs,
         #[command(flatten)]
         format: Format,
     },
-    /// Show how a drive is: temperature, wear, errors (SMART / Health Information).
+    /// Show the health of a drive: temperature, wear, errors (SMART / Health Information).
     Smart {
         #[command(flatten)]
         device: ControllerArgs,
         #[command(flatten)]
         format: Format,
     },
-    /// Show a log page. Without PAGE, list the pages that there are. Pages are the controller's;
-    /// smart and undecoded ones are those of --namespace, if it is given.
+    /// Show a log page of the controller. Without PAGE, list the supported pages. With --namespace,
+    /// smart and undecoded pages are read for that namespace.
     Log {
         #[command(flatten)]
         device: ControllerArgs,
@@ -83,8 +83,8 @@ pub enum Verb {
         format: Format,
     },
     /// Reset a controller, bring it up, and shut it down: a function level reset, CC.EN cleared
-    /// and set, the first commands, CC.SHN. What it was doing for others is lost. A PCI device
-    /// must be bound to vfio-pci.
+    /// and set, the first commands, CC.SHN. Commands of other users are lost. A PCI device must be
+    /// bound to vfio-pci.
     Reset {
         /// PCI address or vfio-user:SOCKET.
         #[arg(value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
@@ -92,7 +92,7 @@ pub enum Verb {
         #[command(flatten)]
         format: Format,
     },
-    /// Show what a filesystem says of itself: what `dumpe2fs -h` shows, in its words. Works on one
+    /// Show the superblock of a filesystem in the format of `dumpe2fs -h`. Works on a filesystem
     /// that needs recovery or is in use, and on an external journal.
     Fsinfo {
         #[command(flatten)]
@@ -100,7 +100,7 @@ pub enum Verb {
         #[command(flatten)]
         format: Format,
     },
-    /// Show how much room a filesystem has, as df does: without what it needs for itself.
+    /// Show used and free space of a filesystem as df does, without its own metadata.
     #[command(disable_help_flag = true)]
     Df {
         #[command(flatten)]
@@ -113,8 +113,8 @@ pub enum Verb {
         #[command(flatten)]
         format: Format,
     },
-    /// Show what files and directories occupy on the device, as du does, in KiB. A file with
-    /// several names counts once.
+    /// Show the space that files and directories occupy on the device, as du does, in KiB. A file
+    /// with several names counts once.
     #[command(disable_help_flag = true)]
     Du {
         #[command(flatten)]
@@ -126,9 +126,9 @@ pub enum Verb {
         #[command(flatten)]
         format: Format,
     },
-    /// Find what is in a directory and below it, as find does. All conditions must hold.
+    /// Find entries of a directory and below it, as find does. All conditions must hold.
     ///
-    /// N is a number: 5 is exactly that, +5 is more, -5 is less.
+    /// N is a number: 5 is exactly 5, +5 is more, -5 is less.
     Find {
         #[command(flatten)]
         volume: VolumeArgs,
@@ -137,20 +137,20 @@ pub enum Verb {
         #[command(flatten)]
         format: Format,
     },
-    /// Show a directory and what is below it as a tree.
+    /// Show a directory and the entries below it as a tree.
     Tree {
         #[command(flatten)]
         volume: VolumeArgs,
         /// Path in the filesystem.
         #[arg(default_value = "/")]
         path: OsString,
-        /// Go at most this deep; 1 is what is in the directory itself.
+        /// Descend at most this deep; 1 is the entries of the directory itself.
         #[arg(short = 'L', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         max_depth: Option<u32>,
         #[command(flatten)]
         format: Format,
     },
-    /// List directories. All names are shown but . and ..; sizes are exact, times are UTC.
+    /// List directories. All names except . and .. are shown; sizes are exact, times are UTC.
     Ls {
         #[command(flatten)]
         volume: VolumeArgs,
@@ -160,16 +160,16 @@ pub enum Verb {
         /// Show mode, links, owner, size and time.
         #[arg(short, long)]
         long: bool,
-        /// List the directories below too.
+        /// List the directories below, too.
         #[arg(short = 'R', long)]
         recursive: bool,
-        /// With --long and --json, show extended attributes and access control lists too.
+        /// With --long and --json, show extended attributes and access control lists, too.
         #[arg(long, requires_all = ["long", "json"])]
         xattrs: bool,
         #[command(flatten)]
         format: Format,
     },
-    /// Show all that an inode holds. Symbolic links are not followed.
+    /// Show the fields of an inode. Symbolic links are not followed.
     Stat {
         #[command(flatten)]
         volume: VolumeArgs,
@@ -179,8 +179,8 @@ pub enum Verb {
         #[command(flatten)]
         format: Format,
     },
-    /// Show where files are: their extents, as filefrag does, physical positions from the start
-    /// of the filesystem. In blocks; in bytes with --json.
+    /// Show the extents of files as filefrag does. Physical positions are counted from the start of
+    /// the filesystem, in blocks; in bytes with --json.
     Map {
         #[command(flatten)]
         volume: VolumeArgs,
@@ -205,7 +205,7 @@ pub enum Verb {
         length: Option<u64>,
     },
     /// Overwrite bytes of a file with standard input. The file keeps its size, its blocks and its
-    /// times: only bytes that it has already are replaced. Nobody may have the filesystem mounted.
+    /// times: only existing bytes are replaced. The filesystem must not be mounted.
     Write {
         #[command(flatten)]
         volume: VolumeArgs,
@@ -214,34 +214,34 @@ pub enum Verb {
         /// Begin at this byte of the file.
         #[arg(long, value_name = "BYTES", default_value_t = 0)]
         offset: u64,
-        /// Have each MiB be durable before the next is read. Without it all is when the command
-        /// has ended.
+        /// Make each MiB durable before reading the next. By default data is durable when the
+        /// command exits.
         #[arg(long)]
         dsync: bool,
     },
-    /// Copy files from the device to this machine, as cp -a does: holes stay holes; links, modes
-    /// and times are kept, and owners if run by root. Nothing is written through a symbolic link.
+    /// Copy files from the device to this machine as cp -a does: holes stay holes; links, modes and
+    /// times are kept, and owners if run by root. No file is written through a symbolic link.
     Cp {
         #[command(flatten)]
         volume: VolumeArgs,
         /// Paths in the filesystem.
         #[arg(required = true)]
         paths: Vec<OsString>,
-        /// Where to, on this machine: a directory to copy into, or a new name.
+        /// The target on this machine: a directory to copy into, or a new name.
         #[arg(required = true)]
         target: PathBuf,
-        /// Copy directories with all that is in them.
+        /// Copy directories with all their entries.
         #[arg(short, long)]
         recursive: bool,
     },
     /// Serve images as an NVMe controller over vfio-user, a namespace for each, until SIGINT or
-    /// SIGTERM. One client at a time: nvio itself as vfio-user:SOCKET, SPDK, a virtual machine.
-    /// A line on standard output says when clients can come.
+    /// SIGTERM. It serves one client at a time: nvio itself as vfio-user:SOCKET, SPDK, or a virtual
+    /// machine. A line on standard output announces that clients can connect.
     ///
-    /// SIZE is a whole number, alone or with K, M, G, T (powers of 1024), kB, MB, GB or TB (powers
-    /// of 1000); TIME is one with ns, us, ms or s.
+    /// SIZE is a whole number of bytes, or one with K, M, G, T (powers of 1024), kB, MB, GB or TB
+    /// (powers of 1000). TIME is a whole number with ns, us, ms or s.
     Emulate {
-        // First, as the options of the other are under headings.
+        // Before the other options, which have headings.
         #[command(flatten)]
         format: Format,
         #[command(flatten)]
@@ -249,12 +249,12 @@ pub enum Verb {
     },
     /// Make an ext4 image of a folder, read every file back through the whole stack, and compare.
     Demo {
-        /// A folder of yours; without it one with files of many kinds is made.
+        /// The folder. Without it, one with files of many types is created.
         folder: Option<PathBuf>,
-        /// Size of a logical block of the embedded controller.
+        /// Logical block of the embedded controller in bytes.
         #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
         lba_size: u32,
-        /// Keep the image and say where it is.
+        /// Keep the image and print its path.
         #[arg(long)]
         keep: bool,
         #[command(flatten)]
@@ -270,7 +270,7 @@ pub struct Format {
     pub json: bool,
 }
 
-/// Sizes for people. `-h` is that, as everyone knows it.
+/// Human-readable sizes: `-h`, as in du and df, which therefore is not the help.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Human {
     /// Show sizes in K, M, G (powers of 1024).
@@ -287,10 +287,10 @@ pub struct ControllerArgs {
     /// PCI address, vfio-user:SOCKET or image.
     #[arg(value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
     pub device: DeviceName,
-    /// Namespace ID; not needed if there is one namespace, 1 if there are several.
+    /// Namespace ID. By default the only namespace, or 1 if there are several.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub namespace: Option<u32>,
-    /// Size of a logical block, for images.
+    /// Logical block of an image in bytes.
     #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
     pub lba_size: u32,
 }
@@ -298,27 +298,27 @@ pub struct ControllerArgs {
 /// A part of a log page, undecoded.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct RawRange {
-    /// Show this many bytes of the page as hexadecimal; 512 for pages of unknown contents.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=MOST_LOG_BYTES))]
+    /// Show this many bytes of the page in hexadecimal; 512 for undecoded pages.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=LOG_BYTES_MAX))]
     pub length: Option<u32>,
-    /// Begin at this byte, a multiple of 4; shows hexadecimal.
+    /// Begin at this byte, a multiple of 4; implies hexadecimal.
     #[arg(long, value_name = "BYTES")]
     pub offset: Option<u64>,
 }
 
-/// Most bytes of a log page that are shown at once.
-const MOST_LOG_BYTES: i64 = 16 << 20;
+/// Most bytes of a log page that are shown.
+const LOG_BYTES_MAX: i64 = 16 << 20;
 
 /// A filesystem on a controller.
 #[derive(Clone, Debug, Args)]
 pub struct VolumeArgs {
     #[command(flatten)]
     pub controller: ControllerArgs,
-    /// Partition number (GPT or MBR); without it the filesystem is the whole namespace.
+    /// Partition number (GPT or MBR). By default the filesystem is the whole namespace.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub partition: Option<u32>,
-    /// Device of the filesystem's journal, if that is external: DEVICE again, if it is another
-    /// namespace or partition of the same. It is needed if the journal needs recovery.
+    /// Device of an external journal; DEVICE again if the journal is on another namespace or
+    /// partition of it. Needed if the journal needs recovery.
     #[arg(long, value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
     pub journal: Option<DeviceName>,
     /// Namespace ID of the journal.
@@ -331,16 +331,16 @@ pub struct VolumeArgs {
     pub memory: MemoryArgs,
 }
 
-/// How much metadata is in memory, and how it gets there.
+/// Options of the metadata cache.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct MemoryArgs {
-    /// Keep so much of inode tables, directories and the like in memory.
+    /// Size of the cache of inode tables, directories and other metadata.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16M")]
     pub cache: u64,
-    /// Read so much of it ahead at a time, at most a quarter of --cache.
+    /// Read this much metadata ahead at a time, at most a quarter of --cache.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4M")]
     pub read_ahead: u64,
-    /// Read each block alone, when it is needed.
+    /// Read each metadata block when it is needed.
     #[arg(long, conflicts_with = "read_ahead")]
     pub no_read_ahead: bool,
 }
@@ -361,7 +361,7 @@ pub(crate) fn lba_size(text: &str) -> Result<u32, &'static str> {
     match text {
         "512" => Ok(512),
         "4096" => Ok(4096),
-        _ => Err("it is 512 or 4096"),
+        _ => Err("a block is 512 or 4096 bytes"),
     }
 }
 
@@ -370,14 +370,14 @@ pub(crate) fn identify_text<const MOST: usize>(text: &str) -> Result<String, Str
     if good { Ok(text.to_owned()) } else { Err(format!("up to {MOST} printable ASCII characters")) }
 }
 
-/// Parses the command line. What cannot be understood gets one line on standard error.
+/// Parses the command line. Wrong usage is reported on one line of standard error.
 ///
 /// # Errors
 /// The exit code, for help and version (0) and for wrong usage (2).
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
     Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A reader that has had enough is no failure.
+            // A closed pipe is not a failure.
             let _ = error.print();
             ExitCode::SUCCESS
         }
@@ -388,7 +388,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitC
     })
 }
 
-/// The first paragraph of clap's message as one line.
+/// Formats the first paragraph of the message of clap as one line.
 fn usage_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "no verb given; `nvio --help` lists them".to_owned();
@@ -401,10 +401,10 @@ fn usage_line(error: &clap::Error) -> String {
     crate::name::one_line(&format!("{line}; `nvio --help` or `nvio VERB --help` shows the form"))
 }
 
-/// Starts logging to standard error: at the level that -v asks for, or as RUST_LOG says.
+/// Starts logging to standard error, at the level of -v or of RUST_LOG.
 pub fn start_log(verbose: u8) {
     let level = match verbose {
-        // An error is told once, by the command: the driver gives it its own, and logs some too.
+        // The command prints each error once. The driver logs some of them, too.
         0 => "off,nvio=error,nvio_driver=off",
         1 => "info",
         2 => "debug",
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_on_one_line() {
+    fn wrong_usage_is_reported_on_one_line() {
         for (line, part) in [
             ("nvio", "no verb given"),
             ("nvio frob", "'frob'"),

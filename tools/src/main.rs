@@ -1,7 +1,6 @@
 //! `nvio`: NVMe devices in user space, and the files of the ext4 filesystems on them.
 #![forbid(unsafe_code)]
 
-mod accounts;
 mod attributes;
 mod cli;
 mod copy;
@@ -11,11 +10,10 @@ mod name;
 mod open;
 mod output;
 mod progress;
-mod sample;
 mod table;
 mod time;
+mod users;
 mod verb;
-mod walk;
 
 use std::process::ExitCode;
 

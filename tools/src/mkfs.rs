@@ -1,4 +1,4 @@
-//! An ext4 image out of a folder, by mke2fs of e2fsprogs.
+//! Creates an ext4 image of a folder with mke2fs of e2fsprogs.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +12,7 @@ const MKE2FS: &str = "mke2fs";
 const INSTALL: [&str; 4] = ["apt-get", "install", "-y", "e2fsprogs"];
 const BLOCK: u64 = 4096;
 
-/// Makes an ext4 filesystem in the new file `image` with all that is in `folder`.
+/// Creates the file `image` with an ext4 filesystem that holds the contents of `folder`.
 ///
 /// # Errors
 /// If mke2fs is missing and cannot be installed, or fails.
@@ -29,13 +29,13 @@ pub fn image_of(folder: &Path, image: &Path) -> Result<(), Error> {
     if output.status.success() { Ok(()) } else { Err(failed(MKE2FS, &output)) }
 }
 
-/// What a filesystem must hold.
+/// The size of a filesystem.
 struct Need {
     bytes: u64,
     inodes: u64,
 }
 
-/// Adds up what `folder` will take, generously: the image is sparse.
+/// Estimates the space for `folder`. The estimate is generous, because the image is sparse.
 fn measure(folder: &Path) -> Result<Need, Error> {
     let mut need = Need { bytes: 64 << 20, inodes: 1024 };
     let mut directories = vec![folder.to_owned()];
@@ -50,7 +50,7 @@ fn measure(folder: &Path) -> Result<Need, Error> {
                 continue;
             }
             let blocks = meta.blocks().saturating_mul(512).div_ceil(BLOCK).saturating_add(2);
-            // Indexes of extents and directories: far less than a sixteenth.
+            // Blocks of extent trees and directories take far less than a sixteenth.
             let bytes = blocks.saturating_mul(BLOCK);
             need.bytes = need.bytes.saturating_add(bytes).saturating_add(bytes / 16);
             need.inodes = need.inodes.saturating_add(1);
@@ -79,7 +79,8 @@ fn find_or_install() -> Result<PathBuf, Error> {
     find(MKE2FS).ok_or(Error::NoMke2fs)
 }
 
-/// Looks for a program where root's would be too: an ordinary user's PATH often lacks /sbin.
+/// Finds a program in PATH and in the standard folders, because the PATH of a user often lacks
+/// /sbin.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let standard = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);

@@ -1,10 +1,10 @@
-//! Names and paths that someone else chose, on the way to a terminal or into JSON.
+//! Names and paths that are not trusted, on the way to a terminal or into JSON.
 
 use serde::ser::SerializeMap;
 
-/// `bytes` with what could drive a terminal or break a line escaped: control characters as Rust
-/// writes them (`\n`, `\u{1b}`), bytes that are no UTF-8 as `\xff`. Backslashes stay single, as
-/// the names are to be read, not parsed.
+/// Escapes everything in `bytes` that could control a terminal or break a line: control characters
+/// as Rust writes them (`\n`, `\u{1b}`), bytes that are not UTF-8 as `\xff`. Backslashes stay
+/// single, because the names are read by people, not parsed.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -18,24 +18,24 @@ pub fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-/// Text as one line without control characters.
+/// Formats text as one line without control characters.
 pub fn one_line(text: &str) -> String {
     escaped(text.as_bytes())
 }
 
-/// Neither a control character nor one that changes the direction or order of what is shown.
+/// Returns false for control characters, and for characters that change the direction of text.
 pub fn is_plain(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}')
         && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Two digits for each byte.
+/// Formats bytes as two hexadecimal digits each.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Adds `key` to a JSON object: the bytes as text, and if they are no UTF-8 also as `key_hex`.
+/// Adds `key` to a JSON object: the bytes as text and, if they are not UTF-8, also as `key_hex`.
 ///
 /// # Errors
 /// If the serializer fails.
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn json_keeps_what_is_no_utf8() {
+    fn json_keeps_bytes_that_are_not_utf8() {
         let json = |bytes: &[u8]| {
             let mut out = Vec::new();
             let mut serializer = serde_json::Serializer::new(&mut out);

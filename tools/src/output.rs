@@ -1,4 +1,4 @@
-//! What goes to standard output: text, names, sizes, JSON.
+//! Standard output: text, names, sizes, JSON.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
@@ -72,7 +72,7 @@ impl Output {
         self.text("\n")
     }
 
-    /// Writes what is buffered. Dropping would do so too, but without telling of errors.
+    /// Writes the buffer. Dropping writes it, too, but ignores errors.
     ///
     /// # Errors
     /// [`Error::Output`].
@@ -81,7 +81,7 @@ impl Output {
     }
 }
 
-/// A JSON array that is written element by element: it may be longer than memory.
+/// A JSON array that is written element by element, because it may be larger than memory.
 #[derive(Default)]
 pub struct JsonArray {
     begun: bool,
@@ -96,7 +96,7 @@ impl JsonArray {
     pub fn push(&mut self, out: &mut Output, value: &impl Serialize) -> Result<(), Error> {
         out.text(if self.begun { ",\n" } else { "[\n" })?;
         self.begun = true;
-        // In one piece: the serializer writes a few bytes at a time.
+        // Collected first, because the serializer writes a few bytes at a time.
         self.element.clear();
         serde_json::to_writer(&mut self.element, value).map_err(json_error)?;
         out.bytes(&self.element)
@@ -115,12 +115,12 @@ fn json_error(error: serde_json::Error) -> Error {
     Error::Output(error.into())
 }
 
-/// A size for people: powers of 1000, as drives are sold, with three digits.
+/// Formats a size in powers of 1000, as drives are sold, with three digits.
 pub fn human_size(bytes: u64) -> String {
     scaled(bytes, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 
-/// A size for people as du and df show it: powers of 1024, rounded up, with one decimal below 10.
+/// Formats a size as du -h and df -h do: in powers of 1024, rounded up, with one decimal below 10.
 pub fn human_blocks(bytes: u64) -> String {
     if bytes < 1024 {
         return bytes.to_string();
@@ -144,7 +144,7 @@ pub fn human_blocks(bytes: u64) -> String {
     format!("{}E", bytes.div_ceil(unit))
 }
 
-/// A number for people, such as 1.25 M.
+/// Formats a number such as 1.25 M.
 pub fn human_count(count: u64) -> String {
     scaled(count, &["", "k", "M", "G", "T", "P", "E"]).trim_end().to_owned()
 }
@@ -156,7 +156,7 @@ fn scaled(value: u64, units: &[&str]) -> String {
     let value = u128::from(value);
     let mut scale = 1000;
     for unit in &units[1..] {
-        // As many decimals as three digits leave room for, after rounding.
+        // The most decimals that leave three digits after rounding.
         for (decimals, factor) in [(2, 100), (1, 10), (0, 1)] {
             let rounded = (value * factor + scale / 2) / scale;
             if rounded < 1000 {
@@ -169,7 +169,7 @@ fn scaled(value: u64, units: &[&str]) -> String {
         }
         scale *= 1000;
     }
-    // The last unit holds all of 64 bits.
+    // Not reached: the last unit covers 64 bits.
     format!("{value} {}", units[0])
 }
 

@@ -1,17 +1,17 @@
-//! Progress on standard error, when that is a terminal.
+//! Progress on standard error, if that is a terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar over `bytes` bytes.
+/// Creates a bar of `bytes` bytes.
 pub fn bar(bytes: u64) -> ProgressBar {
     let bar = ProgressBar::new(bytes);
     style(&bar, "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {bytes_per_sec}  {wide_msg}");
     bar
 }
 
-/// For work of unknown size: bytes so far and the speed.
+/// Creates a spinner for work of unknown size, with the bytes so far and the rate.
 pub fn spinner() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     style(&bar, "{spinner} {bytes}  {bytes_per_sec}  {wide_msg}");
@@ -19,7 +19,7 @@ pub fn spinner() -> ProgressBar {
     bar
 }
 
-/// For a step without a measure.
+/// Creates a spinner for a step without a measure.
 pub fn step(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     style(&bar, "{spinner} {wide_msg}");

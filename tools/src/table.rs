@@ -1,13 +1,13 @@
 //! Tables of text.
 
-/// Rows under headings; columns are as wide as what is in them.
+/// Rows under headings. A column is as wide as its widest cell.
 pub struct Table {
     rows: Vec<Vec<String>>,
     right: &'static [usize],
 }
 
 impl Table {
-    /// A table with these headings; the columns in `right` are aligned to the right.
+    /// Creates a table with headings. The columns in `right` are aligned to the right.
     pub fn new(headings: &[&str], right: &'static [usize]) -> Self {
         Self { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()], right }
     }
@@ -17,7 +17,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The table, a line for each row, two blanks between columns.
+    /// Formats the table: a line for each row, with two blanks between columns.
     pub fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {

@@ -4,7 +4,7 @@ use nvio_ext4::Timestamp;
 
 const DAY: i64 = 86_400;
 
-/// `2024-02-29 12:34:56.000000001 UTC`
+/// Formats a time as `2024-02-29 12:34:56.000000001 UTC`.
 pub fn utc(time: Timestamp) -> String {
     let (days, second) = (time.seconds.div_euclid(DAY), time.seconds.rem_euclid(DAY));
     let (year, month, day) = civil(days);
@@ -13,25 +13,26 @@ pub fn utc(time: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{nanoseconds:09} UTC")
 }
 
-/// To the minute, for listings.
+/// Formats a time to the minute, for listings.
 pub fn utc_short(time: Timestamp) -> String {
     utc(time).chars().take("2024-02-29 12:34".len()).collect()
 }
 
-/// In the time zone of the machine, or of TZ: `Thu Feb 29 12:34:56 2024`, as ctime(3) has it.
+/// Formats a time in the time zone of the machine or of TZ, as ctime(3) does:
+/// `Thu Feb 29 12:34:56 2024`.
 pub fn local(time: Timestamp) -> String {
     let Ok(instant) = jiff::Timestamp::from_second(time.seconds) else {
-        // Past the year 9999, where no one has laid down time zones.
+        // Past the year 9999, which the time zone library does not represent.
         return utc(time);
     };
     let local = instant.to_zoned(jiff::tz::TimeZone::system());
     local.strftime("%a %b %e %H:%M:%S %Y").to_string()
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
+/// Converts days since 1970-01-01 to year, month and day of the Gregorian calendar.
 ///
-/// Days are counted from 1 March of year 0, so that a leap day is the last of its year; 400 years
-/// have 146,097 days, and from March on 5 months have 153.
+/// It counts from 1 March of year 0, so that a leap day is the last day of its year. 400 years have
+/// 146,097 days, and five months from March on have 153.
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days.saturating_add(719_468);
     let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));

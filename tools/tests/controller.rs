@@ -36,12 +36,12 @@ impl Served {
         nvio([verb, &device].iter().chain(rest))
     }
 
-    /// What the driver is told by the same controller, in this process.
+    /// The same controller, opened by the driver in this process.
     fn controller(&self) -> Controller {
         Controller::open(&Address::VfioUser(self.emulator.socket().to_owned())).unwrap()
     }
 
-    /// Has commands fail: page BFh is nobody's.
+    /// Makes commands fail, because no log page BFh exists.
     fn fail(&self, times: usize) {
         for _ in 0..times {
             self.run("log", &["0xbf"]).refused(&["Get Log Page failed: INVALID_LOG_PAGE"]);
@@ -50,7 +50,7 @@ impl Served {
 }
 
 #[test]
-fn smart_tells_every_field() {
+fn smart_shows_every_field() {
     let served = Served::new();
     let before = served.run("smart", &["--json"]).json();
     assert_eq!(before["temperature_celsius"], 37);
@@ -108,7 +108,7 @@ fn errors_are_shown_newest_first() {
 }
 
 #[test]
-fn firmware_and_effects_say_what_the_driver_is_told() {
+fn firmware_and_effects_are_those_of_the_driver() {
     let served = Served::new();
     let firmware = served.run("log", &["firmware", "--json"]).json();
     let effects = served.run("log", &["effects", "--json"]).json();
@@ -184,7 +184,7 @@ fn namespaces_are_listed_with_their_formats() {
 }
 
 #[test]
-fn a_reset_says_what_it_did_and_leaves_a_controller_that_works() {
+fn a_reset_is_reported_and_leaves_a_working_controller() {
     let served = Served::new();
     for _ in 0..3 {
         let text = served.run("reset", &[]).text();
@@ -197,7 +197,7 @@ fn a_reset_says_what_it_did_and_leaves_a_controller_that_works() {
 }
 
 #[test]
-fn what_cannot_be_reset_is_refused() {
+fn an_image_cannot_be_reset() {
     let image = tempfile::NamedTempFile::new().unwrap();
     let path: PathBuf = image.path().into();
     nvio([OsStr::new("reset"), path.as_ref()]).refused(&["is an image"]);

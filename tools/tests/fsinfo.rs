@@ -55,7 +55,7 @@ fn fsinfo(image: &Path, zone: &str) -> Outcome {
     }
 }
 
-/// All lines but empty ones are the same.
+/// Checks that all lines are equal, except empty ones.
 fn same(image: &Path, about: &str) {
     let lines = |bytes: &[u8]| -> Vec<String> {
         let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
@@ -107,7 +107,7 @@ fn every_kind_of_filesystem() {
 }
 
 #[test]
-fn what_tools_and_kernel_write_later() {
+fn fields_that_tools_and_kernel_write_later() {
     let images = Images::new();
     let image = images.make("-t ext4 -O ^metadata_csum");
     let tune = |options: &str| {
@@ -163,7 +163,7 @@ fn what_tools_and_kernel_write_later() {
     );
     same(&image, "a label that is no text, no UUID");
     for bit in 0..32 {
-        // Not checksums that are not there, nor clusters of one block.
+        // Checksums and clusters only where the filesystem has them.
         if ![4, 9, 10].contains(&bit) {
             poke(&image, &[(0x64, &(0x6b | 1u32 << bit).to_le_bytes())]);
             same(&image, &format!("ro_compat bit {bit}"));
@@ -206,7 +206,7 @@ fn journals_in_every_state() {
         put(offset, value);
         same(&image, &format!("{value:#x} at {offset:#x} of the journal"));
     }
-    // needs_recovery, and one that someone has mounted.
+    // needs_recovery, and a filesystem that is mounted.
     poke(&image, &[(0x60, &0x2c6u32.to_le_bytes())]);
     same(&image, "needs recovery");
 
@@ -235,7 +235,7 @@ fn times_are_those_of_the_machines_zone() {
 }
 
 #[test]
-fn one_that_is_in_use_or_short() {
+fn a_filesystem_in_use_or_truncated() {
     let images = Images::new();
     let image = images.make("-t ext4 -O mmp,^metadata_csum -b 4096");
     let info = |args: &[&str]| {
@@ -252,7 +252,7 @@ fn one_that_is_in_use_or_short() {
         same(&image, "in use");
     }
     nvio([OsStr::new("ls"), image.as_ref()]).refused(&["in use by host 'a-host"]);
-    // A part of the filesystem is not there; what says so is.
+    // The image is truncated, but its superblock is complete.
     file.set_len(16 << 20).unwrap();
     assert_eq!(info(&["--json"]).json()["block_count"], 8192);
 }
@@ -278,7 +278,7 @@ fn as_json() {
 }
 
 #[test]
-fn what_is_no_filesystem() {
+fn images_without_a_filesystem() {
     let images = Images::new();
     let image = images.make("-t ext4");
     let refused = |parts: &[&str]| nvio([OsStr::new("fsinfo"), image.as_ref()]).refused(parts);

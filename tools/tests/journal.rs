@@ -18,8 +18,8 @@ fn fill(folder: &Path) {
     fs::write(folder.join("small"), pattern(BLOCK + 7, 2)).unwrap();
 }
 
-/// Has debugfs put new contents of blocks in the journal, which `open` opens: blocks 3 and 4 of
-/// the one file, all of the other. Gives the contents that the files have after recovery.
+/// Writes new contents of blocks to the journal with debugfs, which `open` opens: blocks 3 and 4 of
+/// one file, all blocks of the other. Returns the contents of the files after recovery.
 fn journal(disk: &Disk, open: &str) -> (Vec<u8>, Vec<u8>) {
     let blocks = |path: &str| -> Vec<u64> {
         let listed = disk.debugfs(&format!("blocks {path}"));
@@ -55,12 +55,12 @@ fn files_are_as_they_are_after_recovery() {
     let part = disk.run("cat", &["/data", "--offset", "12290", "--length", "9000"]).ok();
     assert!(part == data[12_290..][..9000]);
     disk.run("ls", &["-lR", "/"]).text();
-    // What filefrag shows does not depend on what is in the journal.
+    // The extents do not depend on the journal.
     let extents = disk.run("map", &["/data", "--json"]).json();
     assert!(!extents.to_string().contains("inline\":true"), "{extents}");
     disk.run("write", &["/data"]).refused(&["disk.img", "mount the filesystem once"]);
     assert!(before == fs::read(disk.image()).unwrap());
-    // It says so if it is asked to.
+    // With -v it logs the replay.
     let said = disk.run("ls", &["-v"]);
     assert!(said.stderr.contains("journal replayed in memory: 2 transaction(s), 4 block(s)"));
 
@@ -82,7 +82,7 @@ fn the_journal_may_be_on_another_device() {
         let mut args: Vec<_> = options.map(AsRef::as_ref).to_vec();
         args.push(path.as_ref());
         must("mke2fs", &args);
-        // It has one user: that filesystem.
+        // The filesystem is its only user.
         let file = File::options().write(true).open(path).unwrap();
         file.write_all_at(&[1], 4096 + 0x43).unwrap();
         let user = UUID.replace('-', "");
@@ -93,7 +93,7 @@ fn the_journal_may_be_on_another_device() {
     make(&path, &uuid);
     disk.debugfs("feature has_journal");
     disk.debugfs(&format!("ssv journal_uuid {uuid}"));
-    // Clean, it is read without.
+    // A clean filesystem is read without its journal.
     disk.run("ls", &[]).text();
     disk.run("ls", &["--journal", device]).text();
 

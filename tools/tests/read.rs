@@ -48,14 +48,14 @@ fn several_files_are_written_one_after_the_other() {
     let disk = Disk::new(fill, &[]);
     assert_eq!(disk.run("cat", &["/a/hello", "/a/link", "a/second"]).text(), "hello\n".repeat(3));
     assert_eq!(disk.run("cat", &["a/link", "a/hello", "--length", "2"]).text(), "hehe");
-    // What comes before the failure has been written.
+    // The files before the failure have been written.
     let outcome = disk.run("cat", &["a/hello", "none"]);
     assert_eq!((outcome.code, &*outcome.stdout), (1, &b"hello\n"[..]));
     assert_eq!(outcome.stderr, "nvio: /none: no such file or directory\n");
 }
 
 #[test]
-fn the_listing_has_what_the_folder_has() {
+fn the_listing_matches_the_folder() {
     let disk = Disk::new(fill, &["-I", "256"]);
     let listed = disk.run("ls", &["-lR", "--json"]).json();
     let listed = listed.as_array().unwrap();
@@ -92,14 +92,14 @@ fn the_listing_as_text() {
     let disk = Disk::new(fill, &[]);
     assert_eq!(disk.run("ls", &["a"]).text(), "b\nhello\nlink\nsecond\n");
     assert_eq!(disk.run("ls", &["a/hello", "a/b"]).text(), "/a/hello\n\n/a/b:\n");
-    // Piped, a name comes byte for byte.
+    // In a pipe, names are not escaped.
     let names = disk.run("ls", &[]).ok();
     assert!(names.windows(9).any(|part| part == b"odd\xff\nname"));
     let long = disk.run("ls", &["-l", "a"]).text();
     let link = long.lines().find(|line| line.ends_with("link -> ../a/hello")).unwrap();
     assert!(link.starts_with("lrwxrwxrwx    1 "), "{link}");
     assert!(long.contains("-rwsr-x--x    2 "), "{long}");
-    // A link is followed, unless its own details are asked for.
+    // A link is followed, unless its own details are shown.
     symlink_to_directory(&disk);
     assert_eq!(disk.run("ls", &["to-a"]).text(), "b\nhello\nlink\nsecond\n");
     assert!(disk.run("ls", &["-l", "to-a"]).text().ends_with("/to-a -> a\n"));
@@ -154,7 +154,7 @@ fn the_map_is_where_debugfs_finds_the_blocks() {
         }
         let shown = disk.debugfs(&format!("blocks {name}"));
         let expected: Vec<u64> = shown.split_whitespace().map(|n| n.parse().unwrap()).collect();
-        // debugfs also gives the blocks of the tree itself.
+        // debugfs also lists the blocks of the tree itself.
         let (data, tree): (Vec<u64>, Vec<u64>) = expected.iter().partition(|n| blocks.contains(n));
         assert_eq!(data, blocks, "{name}");
         assert!(tree.len() <= 1, "{name}: {tree:?}");
@@ -167,7 +167,7 @@ fn the_map_is_where_debugfs_finds_the_blocks() {
 }
 
 #[test]
-fn identify_tells_the_size_and_the_format_in_use() {
+fn identify_shows_the_size_and_the_format_in_use() {
     let disk = Disk::new(|_| (), &[]);
     for lba in [512, 4096] {
         let report = disk.run("identify", &["--json", "--lba-size", &lba.to_string()]).json();
@@ -221,7 +221,7 @@ fn label_name(label: &str) -> &'static str {
     if label == "gpt" { "the GPT has 1, 2" } else { "the MBR has 1, 5" }
 }
 
-/// The reader has had enough: no error, no message.
+/// A reader that closes the pipe causes neither an error nor a message.
 #[test]
 fn a_closed_pipe_ends_quietly() {
     let disk = Disk::new(fill, &[]);

@@ -1,4 +1,4 @@
-//! Tables made by the crates and by sfdisk, whole and damaged.
+//! Partition tables made by the crates and by sfdisk, intact and damaged.
 
 use std::process::{Command, Stdio};
 
@@ -42,7 +42,7 @@ fn gpt_with_both_block_sizes() {
         assert_eq!(look(&image, 3, block_size).unwrap(), range(100, 1000));
         let error = look(&image, 2, block_size).unwrap_err();
         assert_eq!(error.to_string(), "there is no partition 2; the GPT has 1, 3");
-        // With the wrong block size the header is not where it should be.
+        // With another block size the header is not found.
         assert!(matches!(look(&image, 1, 4608 - block_size), Err(Error::NoTable { .. })));
     }
 }
@@ -58,7 +58,7 @@ fn the_backup_serves_when_the_primary_is_damaged() {
     assert!(error.contains("CRC32") && error.contains("backup"), "{error}");
 }
 
-/// Changes a header in both copies and makes its checksum right again.
+/// Changes a header in both copies and updates its checksum.
 fn with_header(change: impl Fn(&mut GPTHeader)) -> Vec<u8> {
     let mut image = gpt_image(512, BLOCKS);
     for at in [512, image.len() - 512] {
@@ -158,7 +158,7 @@ fn mbr_primary_and_logical() {
 }
 
 #[test]
-fn chains_that_lead_nowhere_end() {
+fn damaged_chains_end() {
     let mbr = record(&[(0x05, 100, 900)]);
     let circle = [
         (0, mbr),
@@ -175,7 +175,7 @@ fn chains_that_lead_nowhere_end() {
 }
 
 #[test]
-fn what_has_no_table() {
+fn devices_without_a_table() {
     for image in [vec![0; 1 << 20], vec![0xff; 1 << 20], Vec::new(), vec![0; 100]] {
         assert!(matches!(look(&image, 1, 512), Err(Error::NoTable { .. })));
         assert!(!is_partitioned(&mut Cursor::new(&image), 512, image.len() as u64));
@@ -184,7 +184,7 @@ fn what_has_no_table() {
     assert!(is_partitioned(&mut Cursor::new(&image), 512, image.len() as u64));
 }
 
-/// The tables of another program.
+/// Reads the tables of another program.
 #[test]
 fn sfdisk_agrees() {
     for (label, script, expected) in [

@@ -1,5 +1,5 @@
-//! The side of this machine: making files relative to a directory's descriptor, without ever
-//! following a symbolic link.
+//! Files on this machine: created relative to the descriptor of a directory, without ever following
+//! a symbolic link.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,6 +12,7 @@ use nvio_ext4::{FileType, Inode, Timestamp};
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::entry_name::is_name;
 use super::xattr::Attributes;
 use crate::error::Error;
 
@@ -30,7 +31,7 @@ impl Place<'_> {
         move |errno| Error::host(action, self.path, errno)
     }
 
-    /// What is there; `None` if nothing is.
+    /// The type of the existing file, or `None` if there is none.
     fn kind(&self) -> Result<Option<fs::FileType>, Error> {
         match fs::statat(self.parent, self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(fs::FileType::from_raw_mode(stat.st_mode))),
@@ -49,7 +50,7 @@ impl Place<'_> {
         Error::InTheWay { target: self.path.to_owned(), kind }
     }
 
-    /// Removes what `replaceable` is true of; everything else is in the way.
+    /// Removes the existing file if `replaceable` is true of its type. Other types are an error.
     fn clear(&self, replaceable: impl Fn(fs::FileType) -> bool) -> Result<(), Error> {
         match self.kind()? {
             None => Ok(()),
@@ -62,7 +63,7 @@ impl Place<'_> {
     }
 }
 
-/// A directory is open for each level of the tree, so as many files as allowed are allowed.
+/// Raises the limit of open files, because a directory is open for each level of the tree.
 pub fn allow_deep_trees() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -71,7 +72,7 @@ pub fn allow_deep_trees() {
     }
 }
 
-/// A target split into the directory it is in and its name there.
+/// Splits a target into its directory and its name there.
 pub fn parent_and_name(target: &Path) -> Result<(PathBuf, &OsStr), Error> {
     let name = target.file_name().ok_or_else(|| Error::host("make", target, Errno::EXIST))?;
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -80,12 +81,12 @@ pub fn parent_and_name(target: &Path) -> Result<(PathBuf, &OsStr), Error> {
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Opens a directory that the user named; here links may be followed.
+/// Opens a directory that the user named. Symbolic links are followed here.
 pub fn open_directory(path: &Path) -> Result<OwnedFd, Error> {
     fs::open(path, DIRECTORY, Mode::empty()).map_err(|errno| Error::host("open", path, errno))
 }
 
-/// Makes a directory, or takes one that is there, and opens it.
+/// Opens a directory, and creates it if it does not exist.
 pub fn make_directory(place: &Place<'_>) -> Result<OwnedFd, Error> {
     match fs::mkdirat(place.parent, place.name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -101,10 +102,10 @@ pub fn make_directory(place: &Place<'_>) -> Result<OwnedFd, Error> {
     })
 }
 
-/// Makes an empty file, or empties one that is there.
+/// Creates an empty file, or truncates an existing one.
 pub fn create(place: &Place<'_>) -> Result<File, Error> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // Not to wait for the reader of a pipe, before it is seen that it is one.
+    // Without NONBLOCK, opening a pipe would wait for its reader.
     let flags = flags | OFlags::NONBLOCK;
     let fd = fs::openat(place.parent, place.name, flags, Mode::RUSR | Mode::WUSR);
     let fd = fd.map_err(|errno| match place.kind() {
@@ -127,7 +128,7 @@ pub fn write_at(file: &File, data: &[u8], at: u64, place: &Place<'_>) -> Result<
     file.write_all_at(data, at).map_err(|error| Error::host("write to", place.path, error))
 }
 
-/// Gives a file its size and all else that is known of it.
+/// Sets the size and the metadata of a file.
 pub fn finish(
     file: &File,
     size: u64,
@@ -140,8 +141,9 @@ pub fn finish(
 }
 
 /// Sets owner, extended attributes, mode, access control lists and times of an open file or
-/// directory, in this order: changing the owner clears bits of the mode and takes capabilities away,
-/// the mode may forbid to set attributes and changes a list, and everything changes the times.
+/// directory, in this order: a change of the owner clears bits of the mode and removes
+/// capabilities, the mode may forbid setting attributes and changes a list, and all of them change
+/// the times.
 pub fn set_metadata(
     fd: BorrowedFd<'_>,
     inode: &Inode,
@@ -161,7 +163,7 @@ pub fn set_metadata(
     fs::futimens(fd, &times(inode)).map_err(error("set the times of"))
 }
 
-/// Makes a symbolic link. One that is there already is replaced, as it is of no other use.
+/// Creates a symbolic link, in place of an existing one.
 pub fn symlink(
     target: &[u8],
     inode: &Inode,
@@ -176,7 +178,7 @@ pub fn symlink(
     set_times_at(inode, place)
 }
 
-/// Makes a second name for a file that was copied before.
+/// Creates a hard link to a file that was copied before.
 pub fn link(first: &Path, inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
     let kind = fs::FileType::from_raw_mode(inode.mode().into());
     place.clear(|there| there == kind)?;
@@ -184,7 +186,7 @@ pub fn link(first: &Path, inode: &Inode, place: &Place<'_>) -> Result<(), Error>
         .map_err(place.error("make the link"))
 }
 
-/// Makes a pipe, a socket or a device node. The mode comes after the owner, whose change clears
+/// Creates a pipe, a socket or a device node. The mode is set after the owner, whose change clears
 /// bits of it.
 pub fn special(inode: &Inode, attributes: &Attributes<'_>, place: &Place<'_>) -> Result<(), Error> {
     let kind = match inode.kind() {
@@ -205,7 +207,7 @@ pub fn special(inode: &Inode, attributes: &Attributes<'_>, place: &Place<'_>) ->
     set_times_at(inode, place)
 }
 
-/// Sets the owner of what cannot be opened, if we may.
+/// Sets the owner of a file that cannot be opened, if the process may.
 fn set_owner_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
     if !is_root() {
         return Ok(());
@@ -215,8 +217,8 @@ fn set_owner_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
         .map_err(place.error("set the owner of"))
 }
 
-/// Sets the extended attributes of what cannot be opened. There is no call for a name in an open
-/// directory, but that directory has a path.
+/// Sets the extended attributes of a file that cannot be opened. No system call takes a name in an
+/// open directory, but /proc has a path of that directory.
 fn set_attributes_at(attributes: &Attributes<'_>, place: &Place<'_>) {
     let parent = format!("/proc/self/fd/{}", place.parent.as_raw_fd());
     let path = Path::new(&parent).join(place.name);
@@ -227,7 +229,7 @@ fn set_attributes_at(attributes: &Attributes<'_>, place: &Place<'_>) {
     }
 }
 
-/// Sets the times of what cannot be opened.
+/// Sets the times of a file that cannot be opened.
 fn set_times_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
     fs::utimensat(place.parent, place.name, &times(inode), AtFlags::SYMLINK_NOFOLLOW)
         .map_err(place.error("set the times of"))
@@ -237,13 +239,13 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The largest number stands for "leave it" and is nobody's.
+/// The owner to set. The largest ID means "unchanged" to chown(2) and is skipped.
 fn owner(inode: &Inode) -> (Option<Uid>, Option<Gid>) {
     let valid = |id: u32| Some(id).filter(|&id| id != u32::MAX);
     (valid(inode.uid()).map(Uid::from_raw), valid(inode.gid()).map(Gid::from_raw))
 }
 
-/// Set-user-ID and set-group-ID mean nothing, or the wrong thing, with another owner.
+/// The mode to set. Without the owner, set-user-ID and set-group-ID are dropped.
 fn mode(inode: &Inode, owned: bool) -> Mode {
     let kept = if owned { 0o7777 } else { 0o1777 };
     Mode::from_raw_mode(u32::from(inode.permissions()) & kept)
@@ -255,10 +257,10 @@ fn times(inode: &Inode) -> Timestamps {
     Timestamps { last_access: time(inode.atime()), last_modification: time(inode.mtime()) }
 }
 
-/// The last component of a path on the device, if it is a name.
+/// The last component of a path on the device, if it is the name of an entry.
 pub fn base_name(path: &[u8]) -> Option<OsString> {
     let last = path.split(|&b| b == b'/').rfind(|part| !part.is_empty())?;
-    crate::walk::is_name(last).then(|| OsStr::from_bytes(last).to_owned())
+    is_name(last).then(|| OsStr::from_bytes(last).to_owned())
 }
 
 #[cfg(test)]
@@ -291,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_emptied_or_in_the_way() {
+    fn existing_files_are_truncated_or_in_the_way() {
         let folder = tempfile::tempdir().unwrap();
         let fd = open_directory(folder.path()).unwrap();
         std_fs::write(folder.path().join("file"), "longer than before").unwrap();

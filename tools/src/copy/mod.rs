@@ -1,9 +1,10 @@
-//! Copying trees from the device to this machine.
+//! Copies trees from the device to this machine.
 //!
-//! The names come from a filesystem nobody vouches for. Directories of the copy are entered by
-//! descriptor, never by path, and never through a symbolic link, so that nothing is written
-//! outside of the target whatever the names and links of the tree are.
+//! The names come from a filesystem that is not trusted. Directories of the copy are entered by
+//! descriptor, never by path, and never through a symbolic link, so that no name or link of the
+//! tree leads outside of the target.
 
+mod entry_name;
 mod host;
 mod xattr;
 
@@ -22,7 +23,7 @@ use nvio_iomap::BOUNCE_BYTES_MAX;
 use crate::error::{Error, Failures};
 use crate::name::escaped;
 use crate::open;
-use crate::walk::is_name;
+use entry_name::is_name;
 use host::Place;
 use xattr::{Attributes, Refused};
 
@@ -32,24 +33,24 @@ pub struct Copier<'a> {
     queue: Queue,
     buffer: Vec<u8>,
     progress: ProgressBar,
-    /// Where files with several names went, by inode number.
+    /// Copies of files with several names, by inode number.
     links: HashMap<u32, PathBuf>,
     refused: Refused,
     failures: Failures,
 }
 
-/// A directory that is being filled.
+/// A directory whose entries are being copied.
 struct Frame {
     fd: OwnedFd,
-    /// Where it is here, for messages and hard links.
+    /// Its path on this machine, for messages and hard links.
     path: PathBuf,
 }
 
 impl<'a> Copier<'a> {
-    /// A copier that shows its progress on `progress`.
+    /// Creates a copier that shows its progress on `progress`.
     ///
     /// # Errors
-    /// If the controller has no queue left.
+    /// If the controller has no more queues.
     pub fn new(volume: &'a Volume, progress: ProgressBar) -> Result<Self, Error> {
         host::allow_deep_trees();
         Ok(Self {
@@ -63,10 +64,10 @@ impl<'a> Copier<'a> {
         })
     }
 
-    /// Copies `inode`, found at `source`, to `target`; a directory with all that is in it.
+    /// Copies `inode`, found at `source`, to `target`; a directory with all its entries.
     ///
     /// # Errors
-    /// If that cannot be read or made. What fails below a directory is told.
+    /// If it cannot be read, or the target not be created. Failures below a directory are printed.
     pub fn copy(&mut self, source: &[u8], inode: &Inode, target: &Path) -> Result<(), Error> {
         let (parent, name) = host::parent_and_name(target)?;
         let parent = host::open_directory(&parent)?;
@@ -79,21 +80,21 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Copies what is in a directory into one of this machine.
+    /// Copies the entries of a directory into a directory of this machine.
     ///
     /// # Errors
-    /// If that cannot be read or made. What fails below a directory is told.
+    /// If it cannot be read, or the target not be created. Failures below a directory are printed.
     pub fn copy_into(&mut self, source: &[u8], inode: &Inode, target: &Path) -> Result<(), Error> {
         let fd = host::open_directory(target)?;
         self.tree(source, inode, fd, target);
         Ok(())
     }
 
-    /// With a stack of its own: a tree may be deeper than this thread's. What cannot be copied is
-    /// told, and left out with all that is in it.
+    /// Copies a tree without recursion, because it may be deeper than the stack of a thread. An
+    /// entry that cannot be copied is printed, and left out with everything below it.
     fn tree(&mut self, source: &[u8], inode: &Inode, fd: OwnedFd, at: &Path) {
         let mut first = Some(Frame { fd, path: at.to_owned() });
-        // `None` for a directory that could not be made.
+        // `None` for a directory that could not be created.
         let mut stack: Vec<Option<Frame>> = Vec::new();
         let mut walk = self.volume.filesystem().walk(source, inode);
         while let Some(visit) = walk.step() {
@@ -107,7 +108,7 @@ impl<'a> Copier<'a> {
                 },
                 Err(error) => Err(Error::path(walk.path())(error)),
             };
-            self.tell(copied);
+            self.report(copied);
         }
     }
 
@@ -115,7 +116,7 @@ impl<'a> Copier<'a> {
         let &Visit { event, path: source, name, inode, .. } = visit;
         if event == WalkEvent::Leave {
             let Some(frame) = stack.pop().flatten() else { return Ok(()) };
-            // Last: filling a directory changes its time.
+            // Last, because each new entry changes the time of its directory.
             let attributes = self.attributes(source, inode)?;
             return host::set_metadata(frame.fd.as_fd(), inode, &attributes, &frame.path);
         }
@@ -124,7 +125,7 @@ impl<'a> Copier<'a> {
         }
         let above = stack.iter().rev().nth(usize::from(event == WalkEvent::Enter));
         let Some(Some(above)) = above else { return Ok(()) };
-        // The filesystem has checked that. It is what keeps a copy inside its target.
+        // The filesystem has checked the name. This check keeps the copy inside its target.
         if !is_name(name) {
             let (path, entry) = (escaped(source), escaped(name));
             return Err(Error::BadName { path, entry });
@@ -140,20 +141,20 @@ impl<'a> Copier<'a> {
                 }
                 Ok(())
             }
-            // What is entered is made then.
+            // Created when the walk enters it.
             _ if inode.is_dir() => Ok(()),
             _ => self.leaf(source, inode, &place),
         }
     }
 
-    /// Tells of what has failed.
-    pub fn tell(&mut self, copied: Result<(), Error>) {
+    /// Prints a failure.
+    pub fn report(&mut self, copied: Result<(), Error>) {
         if let Err(error) = copied {
             self.progress.suspend(|| self.failures.report(&error));
         }
     }
 
-    /// Exit code of what was copied up to now: 1 if something could not be.
+    /// The exit code: 1 if an entry could not be copied.
     pub fn code(&self) -> ExitCode {
         self.failures.code()
     }
@@ -164,7 +165,7 @@ impl<'a> Copier<'a> {
             .map_err(Error::path(source))
     }
 
-    /// Copies what is no directory.
+    /// Copies an entry that is not a directory.
     fn leaf(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
         self.progress.set_message(escaped(source));
         if inode.links() <= 1 {
@@ -192,7 +193,8 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Only what the extents say is written; holes and unwritten ranges stay holes.
+    /// Copies a regular file. Only written extents are copied: holes and unwritten ranges stay
+    /// holes.
     fn file(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
         let failed = Error::path(source);
         let mut file = self.volume.filesystem().file(inode).map_err(&failed)?;

@@ -1,5 +1,5 @@
-//! Extended attributes of what is copied. Not every filesystem takes all of them, and not every
-//! user may set them: what is refused is told of, and is no reason to stop.
+//! Extended attributes of copied files. Not every filesystem stores all of them, and not every user
+//! may set them: a refusal is printed, and the copy continues.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -12,21 +12,21 @@ use rustix::io::Errno;
 
 use crate::name;
 
-/// What was refused, so that it is told of once: the part of the name before the dot, and why.
+/// The refusals that were printed, each once: the part of the name before the dot, and the error.
 #[derive(Default)]
 pub struct Refused(RefCell<HashSet<(Vec<u8>, Errno)>>);
 
-/// The attributes of something that is copied.
+/// The attributes of a file that is copied.
 pub struct Attributes<'a> {
     all: Vec<Xattr>,
     refused: &'a Refused,
 }
 
 impl<'a> Attributes<'a> {
-    /// Reads them.
+    /// Reads the attributes of an inode.
     ///
     /// # Errors
-    /// If they are damaged.
+    /// If the attributes are damaged.
     pub fn read(
         filesystem: &Filesystem,
         inode: &Inode,
@@ -36,7 +36,8 @@ impl<'a> Attributes<'a> {
         Ok(Self { all, refused })
     }
 
-    /// Sets each with `set`, on what is at `path`: the access control lists, or all but these.
+    /// Calls `set` for each attribute of the file at `path`: for the access control lists, or for
+    /// all others.
     pub fn set(
         &self,
         path: &Path,
@@ -46,14 +47,14 @@ impl<'a> Attributes<'a> {
         let is_chosen = |name: &[u8]| name.starts_with(b"system.posix_acl_") == lists;
         for Xattr { name, value } in self.all.iter().filter(|xattr| is_chosen(&xattr.name)) {
             if let Err(errno) = set(OsStr::from_bytes(name), value) {
-                self.refused.tell(name, errno, path);
+                self.refused.report(name, errno, path);
             }
         }
     }
 }
 
 impl Refused {
-    fn tell(&self, name: &[u8], errno: Errno, path: &Path) {
+    fn report(&self, name: &[u8], errno: Errno, path: &Path) {
         let space = name.split(|&byte| byte == b'.').next().unwrap_or_default().to_vec();
         let (name, path) = (name::escaped(name), name::escaped(path.as_os_str().as_bytes()));
         if self.0.borrow_mut().insert((space, errno)) {

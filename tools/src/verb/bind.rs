@@ -5,7 +5,7 @@ use nvio_driver::pci::{PciAddress, Sysfs, VFIO_PCI};
 use crate::error::Error;
 use crate::output::Output;
 
-/// Gives a controller to vfio-pci.
+/// Binds a controller to vfio-pci.
 ///
 /// # Errors
 /// As [`Sysfs::bind`].
@@ -21,7 +21,7 @@ pub fn bind(address: PciAddress) -> Result<(), Error> {
     say(&text)
 }
 
-/// Gives a controller back.
+/// Binds a controller to the driver it had before.
 ///
 /// # Errors
 /// As [`Sysfs::unbind`].

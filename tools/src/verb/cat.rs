@@ -1,4 +1,4 @@
-//! `nvio cat`: files to standard output.
+//! `nvio cat`: writes files to standard output.
 
 use std::ffi::OsString;
 
@@ -15,7 +15,7 @@ use crate::output::Output;
 /// Writes a range of each file.
 ///
 /// # Errors
-/// If one cannot be read; what comes before it has been written.
+/// If a file cannot be read. Everything before it has been written.
 pub fn run(
     args: &VolumeArgs,
     paths: &[OsString],

@@ -1,4 +1,4 @@
-//! `nvio cp`: from the device to this machine.
+//! `nvio cp`: copies files from the device to this machine.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -15,11 +15,11 @@ use crate::open;
 use crate::{name, progress};
 
 /// Copies paths of the device to `target`: into it if it is a directory, else to that name. The
-/// root directory has no name; what is in it is copied.
+/// root directory has no name, so that its entries are copied.
 ///
 /// # Errors
-/// If the filesystem cannot be opened, or the target is no place for several paths. What else
-/// cannot be read or made is told, and the rest is copied.
+/// If the filesystem cannot be opened, or several paths were to be copied to a target that is not a
+/// directory. All other failures are printed, and the copy continues.
 pub fn run(
     args: &VolumeArgs,
     sources: &[OsString],
@@ -46,17 +46,17 @@ pub fn run(
     };
     let mut copier = Copier::new(&volume, progress.clone())?;
     for error in missing {
-        copier.tell(Err(error));
+        copier.report(Err(error));
     }
     for (inode, source) in &found {
         let copied = one(&mut copier, source, inode, target, into);
-        copier.tell(copied);
+        copier.report(copied);
     }
     progress.finish_and_clear();
     Ok(copier.code())
 }
 
-/// As cp does: with -r links are copied, without it files.
+/// Looks up a source as cp does: with -r a symbolic link is copied, without -r its target.
 fn lookup(volume: &Volume, source: &[u8], recursive: bool) -> Result<Inode, Error> {
     if recursive {
         return Ok(volume.symlink_metadata(source)?);

@@ -1,4 +1,4 @@
-//! `nvio df`: how much room a filesystem has.
+//! `nvio df`: used and free space of a filesystem.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::open;
 use crate::output::{Output, human_blocks};
 use crate::table::Table;
 
-/// As JSON: what statvfs(3) tells, and the same in bytes.
+/// The JSON object: the fields of statvfs(3), and sizes in bytes.
 #[derive(Serialize)]
 struct Room {
     device: String,
@@ -25,7 +25,7 @@ struct Room {
     name_max: u32,
 }
 
-/// Shows blocks, or inodes.
+/// Prints the space in blocks, or inodes.
 ///
 /// # Errors
 /// If the filesystem cannot be opened, or a group descriptor is damaged.
@@ -59,7 +59,7 @@ pub fn run(args: &VolumeArgs, inodes: bool, human: bool, format: Format) -> Resu
     out.flush()
 }
 
-/// In KiB, as df shows it.
+/// The table of df, in KiB.
 fn table(room: &Room, inodes: bool, human: bool) -> String {
     let shown = |bytes: u64| match human {
         true => human_blocks(bytes),
@@ -82,7 +82,7 @@ fn table(room: &Room, inodes: bool, human: bool) -> String {
     table.render()
 }
 
-/// Rounded up: what is full to the last block is 100 %, and nothing else.
+/// Used space as a percentage, rounded up as df rounds it.
 fn percent(used: u64, available: u64) -> String {
     let (used, total) = (u128::from(used), u128::from(used) + u128::from(available));
     if total == 0 { "-".to_owned() } else { format!("{}%", (used * 100).div_ceil(total)) }

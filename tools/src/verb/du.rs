@@ -1,4 +1,4 @@
-//! `nvio du`: what files and directories occupy.
+//! `nvio du`: space that files and directories occupy.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -17,7 +17,7 @@ use crate::name;
 use crate::open;
 use crate::output::{JsonArray, Output, human_blocks};
 
-/// What is counted, and what is shown of it.
+/// The options of `nvio du`.
 #[derive(Clone, Debug, Args)]
 pub struct DuArgs {
     /// Paths in the filesystem.
@@ -29,25 +29,25 @@ pub struct DuArgs {
     /// Show only the sum of each path.
     #[arg(short, long, conflicts_with = "max_depth")]
     summarize: bool,
-    /// Show what is at most this deep; it counts anyway.
+    /// Show entries at most this deep; deeper ones still count.
     #[arg(short = 'd', long, value_name = "N")]
     max_depth: Option<usize>,
     /// Show the sum of all paths, too.
     #[arg(short = 'c', long)]
     total: bool,
-    /// Count the sizes of files, not the blocks that they have.
+    /// Count the sizes of files, not their blocks.
     #[arg(long)]
     apparent_size: bool,
-    /// As --apparent-size, and show bytes.
+    /// As --apparent-size, in bytes.
     #[arg(short, long, conflicts_with = "human")]
     bytes: bool,
 }
 
-/// Shows what each path occupies.
+/// Prints the space that each path occupies.
 ///
 /// # Errors
-/// If the filesystem cannot be opened or standard output fails. What cannot be read is told, and
-/// left out.
+/// If the filesystem cannot be opened or standard output fails. Other failures are printed, and
+/// the entry is left out.
 pub fn run(
     volume: &VolumeArgs,
     args: &DuArgs,
@@ -88,10 +88,10 @@ struct Usage<'a> {
     out: Output,
     array: JsonArray,
     failures: Failures,
-    /// What counts once: files with several names, and with several paths everything.
+    /// Inodes that were counted: files with several names, and with several paths every inode.
     seen: HashSet<u32>,
     several: bool,
-    /// Deepest that is shown.
+    /// Greatest depth that is shown.
     most: usize,
 }
 
@@ -100,7 +100,7 @@ struct Open {
     bytes: u64,
 }
 
-/// A line, as JSON.
+/// A line of the output, for JSON.
 struct Line<'a> {
     path: Option<&'a [u8]>,
     bytes: u64,
@@ -119,14 +119,14 @@ impl Serialize for Line<'_> {
 }
 
 impl Usage<'_> {
-    /// Shows a path and what is below it; what all of it occupies.
+    /// Prints a path and the entries below it, and returns the sum.
     fn operand(&mut self, volume: &Volume, path: &[u8]) -> Result<u64, Error> {
         let Some(inode) = self.failures.absorb(volume.symlink_metadata(path))? else {
             return Ok(0);
         };
         let mut walk = volume.filesystem().walk(path, &inode);
         let mut stack: Vec<Open> = Vec::new();
-        // The directory that comes next, if it can be read.
+        // The directory that the walk enters next, if it can be read.
         let mut entered: Option<(Vec<u8>, u64, usize)> = None;
         let mut sum = 0;
         while let Some(step) = walk.step() {
@@ -135,7 +135,7 @@ impl Usage<'_> {
                 Err(error) => {
                     let error = Error::path(walk.path())(error);
                     self.failures.report(&error);
-                    // A directory counts, also if what is in it cannot be read.
+                    // A directory counts even if its entries cannot be read.
                     if let Some((path, bytes, depth)) = entered.take() {
                         add(&mut stack, &mut sum, bytes);
                         self.directory(bytes, &path, depth)?;
@@ -149,7 +149,7 @@ impl Usage<'_> {
                     let bytes = match entered.take() {
                         Some((_, bytes, _)) => bytes,
                         None if self.is_new(visit.inode) => self.bytes(visit.inode),
-                        // The path was counted as part of another.
+                        // An earlier path contained this one.
                         None => break,
                     };
                     stack.push(Open { bytes });
@@ -179,7 +179,7 @@ impl Usage<'_> {
         Ok(sum)
     }
 
-    /// Whether an inode is to be counted.
+    /// Returns true if the inode was not counted yet.
     fn is_new(&mut self, inode: &Inode) -> bool {
         let once = self.several || (!inode.is_dir() && inode.links() > 1);
         !once || self.seen.insert(inode.number())
@@ -211,7 +211,7 @@ impl Usage<'_> {
     }
 }
 
-/// Counts to the directory that is open, or to the sum of the path.
+/// Adds bytes to the innermost open directory, or to the sum of the path.
 fn add(stack: &mut [Open], sum: &mut u64, bytes: u64) {
     let to = stack.last_mut().map_or(sum, |open| &mut open.bytes);
     *to = to.saturating_add(bytes);

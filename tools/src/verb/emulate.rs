@@ -1,4 +1,4 @@
-//! `nvio emulate`: an NVMe controller in software, for other processes.
+//! `nvio emulate`: serves an NVMe controller in software to other processes.
 
 mod args;
 mod fault;
@@ -21,16 +21,16 @@ use crate::error::Error;
 use crate::name;
 use crate::output::Output;
 
-/// What is served, for machines.
+/// The JSON line that announces the controller.
 #[derive(Serialize)]
 struct Served {
-    /// As clients name it.
+    /// The DEVICE argument for clients.
     device: String,
     writable: bool,
     namespaces: Vec<Namespace>,
 }
 
-/// A namespace to be.
+/// A namespace of the controller.
 #[derive(Serialize)]
 struct Namespace {
     nsid: u32,
@@ -44,18 +44,18 @@ struct Namespace {
     protection: Option<ProtectionType>,
 }
 
-/// Serves images until SIGINT or SIGTERM; then the client is disconnected, images are flushed and
-/// the socket is removed. SIGUSR1 cuts the power.
+/// Serves images until SIGINT or SIGTERM. Then it disconnects the client, flushes the images and
+/// removes the socket. SIGUSR1 simulates a power cut.
 ///
 /// # Errors
-/// If an image cannot be opened, the socket not be had, or settings do not go together.
+/// If an image cannot be opened, the socket cannot be created, or options contradict each other.
 pub fn run(args: &EmulateArgs, format: Format) -> Result<(), Error> {
-    // Before there is a socket that a signal would leave behind.
+    // Installed before the socket exists: a signal would leave it behind.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(Error::Signals)?;
     let namespaces = namespaces(args)?;
     let emulator = start(args, &namespaces)?;
     match say(args, namespaces, emulator.socket(), format) {
-        // Nobody reads that line; clients may come all the same.
+        // The reader of the line is gone; clients may connect all the same.
         Err(error) if error.is_closed_pipe() => {}
         said => said?,
     }
@@ -74,8 +74,7 @@ pub fn run(args: &EmulateArgs, format: Format) -> Result<(), Error> {
     Ok(())
 }
 
-/// The namespaces by the lists of the command line, each of which has one value for all or one
-/// for each.
+/// The namespaces of the command line. Each list has one value for all images, or one for each.
 fn namespaces(args: &EmulateArgs) -> Result<Vec<Namespace>, Error> {
     let of = &args.namespaces;
     let images = args.images.len();
@@ -103,7 +102,7 @@ fn namespaces(args: &EmulateArgs) -> Result<Vec<Namespace>, Error> {
     Ok(numbered.collect())
 }
 
-/// The value for an image, of one for each or one for all.
+/// The value of a list for the image at `index`.
 fn pick<T: Copy + Default>(values: &[T], index: usize) -> T {
     values.get(index).or(values.first()).copied().unwrap_or_default()
 }
@@ -222,7 +221,7 @@ fn faults(args: &EmulateArgs) -> Faults {
     }
 }
 
-/// The path behind a namespace, if there is one.
+/// The image of a namespace, unless it is memory or null.
 fn image_of<'a>(args: &'a EmulateArgs, namespaces: &[Namespace], nsid: u32) -> Option<&'a Path> {
     let index = namespaces.iter().position(|namespace| namespace.nsid == nsid)?;
     match args.images.get(index)? {
@@ -237,7 +236,7 @@ fn say(
     socket: &Path,
     format: Format,
 ) -> Result<(), Error> {
-    // A client may be started in another directory.
+    // Absolute, because a client may run in another directory.
     let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
     let device = format!("vfio-user:{}", name::escaped(socket.as_os_str().as_encoded_bytes()));
     let served = Served { device, writable: args.writable, namespaces };

@@ -1,4 +1,4 @@
-//! `nvio find`: what is below a directory and meets conditions.
+//! `nvio find`: entries below a directory that meet conditions.
 
 mod glob;
 mod number;
@@ -24,7 +24,7 @@ use crate::output::{JsonArray, Output};
 
 const DAY: i64 = 86_400;
 
-/// Where to look, and for what.
+/// The paths and conditions of `nvio find`.
 #[derive(Clone, Debug, Args)]
 pub struct FindArgs {
     /// Paths in the filesystem.
@@ -36,38 +36,38 @@ pub struct FindArgs {
     /// The whole path matches a shell pattern; * and ? match slashes, too.
     #[arg(long, value_name = "PATTERN")]
     path: Option<OsString>,
-    /// The kind is one of these: f file, d directory, l symbolic link, p pipe, s socket, b and c
-    /// devices. Several with commas between.
+    /// The type is one of these, separated by commas: f file, d directory, l symbolic link, p pipe,
+    /// s socket, b block device, c character device.
     #[arg(long = "type", value_name = "fdlpsbc", value_delimiter = ',')]
     kinds: Vec<Kind>,
-    /// The size in units, rounded up: c bytes, b 512 bytes (as without any), k, M, G.
+    /// The size in units, rounded up: c bytes, b 512 bytes (the default), k, M, G.
     #[arg(long, value_name = "N[cbkMG]", allow_hyphen_values = true)]
     size: Option<Size>,
-    /// Changed this many days ago: fractions do not count.
+    /// Modified this many days ago, without fractions.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     mtime: Option<Number>,
-    /// Changed later than what is at this path of the filesystem.
+    /// Modified later than the file at this path of the filesystem.
     #[arg(long, value_name = "PATH")]
     newer: Option<OsString>,
-    /// The owner's number.
+    /// The user ID of the owner.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     uid: Option<Number>,
-    /// The group's number.
+    /// The group ID.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     gid: Option<Number>,
-    /// The permissions in octal: exactly these, with - at least these, with / any of these.
+    /// The permissions in octal: exactly these; with - all of these; with / any of these.
     #[arg(long, value_name = "[-/]MODE", allow_hyphen_values = true)]
     perm: Option<Permissions>,
-    /// The inode's number.
+    /// The inode number.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     inum: Option<Number>,
-    /// How many names it has.
+    /// The number of hard links.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     links: Option<Number>,
-    /// Go at most this deep; 0 is PATHS themselves.
+    /// Descend at most this deep; 0 is PATHS themselves.
     #[arg(long, value_name = "N")]
     maxdepth: Option<usize>,
-    /// Show only what is at least this deep.
+    /// Show only entries at least this deep.
     #[arg(long, value_name = "N", default_value_t = 0)]
     mindepth: usize,
     /// End each path with a zero byte, not a newline.
@@ -75,7 +75,7 @@ pub struct FindArgs {
     print0: bool,
 }
 
-/// A kind of file, by its letter.
+/// A file type, by its letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kind(FileType);
 
@@ -91,15 +91,15 @@ impl std::str::FromStr for Kind {
             "s" => FileType::Socket,
             "b" => FileType::BlockDevice,
             "c" => FileType::CharDevice,
-            _ => return Err("it is one of f d l p s b c, or several with commas between"),
+            _ => return Err("a type is one of f d l p s b c; separate several by commas"),
         }))
     }
 }
 
-/// Shows the paths that meet all conditions; JSON has what `nvio ls -l` has of each.
+/// Prints the paths that meet all conditions. JSON has the fields of `nvio ls -l`.
 ///
 /// # Errors
-/// If the filesystem cannot be opened or standard output fails. What cannot be read is told.
+/// If the filesystem cannot be opened or standard output fails. Other failures are printed.
 pub fn run(volume: &VolumeArgs, args: &FindArgs, format: Format) -> Result<ExitCode, Error> {
     let volume = open::volume(volume)?;
     let newer = match &args.newer {
@@ -216,13 +216,13 @@ impl Find<'_> {
             && number(&args.links, inode.links().into())
     }
 
-    /// Whole days since the last change.
+    /// Whole days since the last modification.
     fn age(&self, inode: &Inode) -> i128 {
         i128::from(self.now.seconds.saturating_sub(inode.mtime().seconds).div_euclid(DAY))
     }
 }
 
-/// The last name of a path that was given: what `--name` is about.
+/// The last component of a path, which `--name` matches.
 fn base(path: &[u8]) -> &[u8] {
     let last = path.split(|&byte| byte == b'/').rfind(|part| !part.is_empty());
     last.unwrap_or(b"/")

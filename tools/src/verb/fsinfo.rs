@@ -1,14 +1,14 @@
-//! `nvio fsinfo`: what a filesystem says of itself, in the words of dumpe2fs.
+//! `nvio fsinfo`: the superblock of a filesystem, in the words of dumpe2fs.
 //!
-//! All lines of `dumpe2fs -h` are there, as those of e2fsprogs 1.47.0 are. What differs:
-//! - The line with dumpe2fs's own version, which goes to standard error there, and the empty line at
-//!   the end: they say nothing of the filesystem.
+//! It prints all lines of `dumpe2fs -h` of e2fsprogs 1.47.0. The differences:
+//! - The line with the version of dumpe2fs and the empty line at the end are missing, because they do
+//!   not describe the filesystem.
 //! - Times after 2106 are right: 1.47.0 shows the lower 32 bits.
 //! - Names of users come from /etc/passwd and /etc/group only: the command is one static program,
-//!   which cannot ask other sources.
-//! - A superblock with a wrong checksum is refused: dumpe2fs shows it with a warning. A journal or a
-//!   multi-mount protection block that is damaged is an error after all that could be read.
-//! - What was ever written does not overflow to 0 near 2^64 KiB.
+//!   which cannot query other databases.
+//! - A superblock with a wrong checksum is refused: dumpe2fs shows it with a warning. A damaged
+//!   journal or multi-mount protection block is an error, printed after everything that was read.
+//! - Lifetime writes do not overflow to 0 near 2^64 KiB.
 
 mod fields;
 mod journal;
@@ -21,11 +21,11 @@ use crate::open;
 use crate::output::Output;
 use report::Report;
 
-/// Shows the superblock, the journal's superblock and the multi-mount protection block.
+/// Prints the superblock, the superblock of the journal and the multi-mount protection block.
 ///
 /// # Errors
-/// If there is no filesystem and no journal. What can be read has been written when something else
-/// is damaged.
+/// If there is neither a filesystem nor a journal, or one of the structures is damaged. The others
+/// have been printed by then.
 pub fn run(args: &VolumeArgs, format: Format) -> Result<(), Error> {
     let inspection = open::inspection(args)?;
     let superblock = inspection.superblock();

@@ -1,5 +1,5 @@
-//! `nvio list`: the NVMe controllers of this machine, as sysfs tells of them and, for those that
-//! are bound to vfio-pci, as they tell of themselves.
+//! `nvio list`: the NVMe controllers of this machine, from sysfs, and from Identify data for those
+//! that are bound to vfio-pci.
 
 use nvio_driver::pci::{BlockDevice, NvmeDevice, Sysfs, Use, UseKind, VFIO_PCI};
 use nvio_driver::spec::IdentifyNamespace;
@@ -11,8 +11,8 @@ use crate::error::{Error, one_line};
 use crate::output::{Output, human_size};
 use crate::table::Table;
 
-/// Namespaces of a controller that are asked about.
-const MOST_NAMESPACES: usize = 128;
+/// Most namespaces of a controller that are identified.
+const NAMESPACES_MAX: usize = 128;
 
 #[derive(Serialize)]
 struct Listed {
@@ -21,25 +21,25 @@ struct Listed {
     device_id: String,
     driver: Option<String>,
     iommu_group: Option<u32>,
-    /// The kernel's name of it.
+    /// The name of the controller in the kernel.
     name: Option<String>,
     model: Option<String>,
     serial: Option<String>,
     firmware: Option<String>,
     namespaces: Vec<Namespace>,
     in_use_by: Vec<InUse>,
-    /// Why a controller that is bound to vfio-pci could not be asked.
+    /// The reason why a controller that is bound to vfio-pci could not be identified.
     unknown: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Namespace {
     nsid: Option<u32>,
-    /// The kernel's block device.
+    /// The block device of the kernel.
     device: Option<String>,
     size: u64,
     lba_size: Option<u64>,
-    /// Null where nobody tells.
+    /// Null if it is not known.
     metadata_size: Option<u16>,
     partitions: Vec<Partition>,
 }
@@ -52,7 +52,7 @@ struct Partition {
 
 #[derive(Serialize)]
 struct InUse {
-    /// The block device; the controller's address when a process drives all of it.
+    /// The block device, or the address of the controller if a process drives it.
     device: String,
     kind: &'static str,
     text: String,
@@ -101,29 +101,29 @@ fn listed(sysfs: &Sysfs, device: &NvmeDevice) -> Result<Listed, Error> {
     }
     match sysfs.driven_by(device.address)? {
         Some(processes) => listed.in_use_by.push(driven(&listed.address, &processes)),
-        None => listed.ask(Address::Pci(device.address)),
+        None => listed.identify(Address::Pci(device.address)),
     }
     Ok(listed)
 }
 
 impl Listed {
-    /// Asks a controller that nobody drives. That resets it; who may not open it, gets what sysfs
-    /// has.
-    fn ask(&mut self, address: Address) {
+    /// Identifies a controller that no process drives, which resets it. If it cannot be opened, the
+    /// data of sysfs remains.
+    fn identify(&mut self, address: Address) {
         let options = Options { arena_bytes: 2 << 20, queues: 1, ..Options::default() };
         if let Err(error) =
-            Controller::open_with(&address, options).and_then(|found| self.take(&found))
+            Controller::open_with(&address, options).and_then(|found| self.add(&found))
         {
             self.unknown = Some(one_line(&error));
         }
     }
 
-    fn take(&mut self, controller: &Controller) -> nvio_driver::Result<()> {
+    fn add(&mut self, controller: &Controller) -> nvio_driver::Result<()> {
         let identify = controller.identify();
         self.model = Some(identify.model());
         self.serial = Some(identify.serial());
         self.firmware = Some(identify.firmware());
-        for nsid in controller.namespace_ids()?.into_iter().take(MOST_NAMESPACES) {
+        for nsid in controller.namespace_ids()?.into_iter().take(NAMESPACES_MAX) {
             self.namespaces.push(of_controller(nsid, &*controller.identify_namespace(nsid)?));
         }
         Ok(())
@@ -145,7 +145,7 @@ fn of_kernel(block: &BlockDevice) -> Namespace {
     }
 }
 
-/// Nothing in `identify` is relied on.
+/// The contents of `identify` are not trusted.
 fn of_controller(nsid: u32, identify: &IdentifyNamespace) -> Namespace {
     let format = identify.format();
     let lba_size = 1u64.checked_shl(format.lbads.into());
@@ -181,7 +181,7 @@ fn driven(address: &str, processes: &[u32]) -> InUse {
     InUse { device: address.to_owned(), kind: "driven", text: format!("driven by {text}") }
 }
 
-/// A line for each namespace; the controller's columns stand in its first.
+/// The table: a line for each namespace, with the columns of the controller in its first line.
 fn table(found: &[Listed]) -> String {
     let headings = [
         "ADDRESS",
@@ -231,7 +231,7 @@ fn table(found: &[Listed]) -> String {
     table.render()
 }
 
-/// Bytes of a block, and of its metadata: 512, 4096+8.
+/// Bytes of a block and of its metadata: 512, 4096+8.
 fn lba_format(namespace: &Namespace) -> String {
     match (namespace.lba_size, namespace.metadata_size) {
         (None, _) => "-".to_owned(),
@@ -241,7 +241,7 @@ fn lba_format(namespace: &Namespace) -> String {
 }
 
 impl Namespace {
-    /// Whether a block device is this one or a partition of it.
+    /// Returns true if `device` is the block device of this namespace or a partition of it.
     fn has(&self, device: &str) -> bool {
         self.device.as_deref() == Some(device)
             || self.partitions.iter().any(|partition| partition.device == device)
@@ -255,7 +255,7 @@ mod tests {
     use nvio_emulator::{Backing, Emulator, NamespaceConfig};
     use zerocopy::FromZeros;
 
-    fn unasked() -> Listed {
+    fn unidentified() -> Listed {
         Listed {
             address: "0000:02:00.0".to_owned(),
             vendor_id: String::new(),
@@ -273,12 +273,12 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_that_can_be_opened_is_asked() {
+    fn a_controller_that_can_be_opened_is_identified() {
         let namespace = |size| NamespaceConfig::new(Backing::memory(1 << 20)).block_size(size);
         let builder = Emulator::builder().namespace(namespace(512));
         let emulator = builder.namespace(namespace(4096).nsid(4)).start().unwrap();
-        let mut listed = unasked();
-        listed.ask(Address::VfioUser(emulator.socket().to_owned()));
+        let mut listed = unidentified();
+        listed.identify(Address::VfioUser(emulator.socket().to_owned()));
         assert_eq!(listed.unknown, None);
         let text = table(&[listed]);
         let lines: Vec<&str> = text.lines().collect();
@@ -288,12 +288,12 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_asked_says_why() {
-        let mut listed = unasked();
-        listed.ask(Address::VfioUser("/no/such/socket".into()));
+    fn a_controller_that_cannot_be_opened_has_a_reason() {
+        let mut listed = unidentified();
+        listed.identify(Address::VfioUser("/no/such/socket".into()));
         assert!(listed.unknown.as_ref().unwrap().contains("/no/such/socket"));
         assert!(table(&[listed]).contains("unknown: vfio-user server /no/such/socket"));
-        let mut listed = unasked();
+        let mut listed = unidentified();
         listed.in_use_by.push(driven("0000:02:00.0", &[12, 34]));
         assert!(table(&[listed]).ends_with("driven by processes 12, 34\n"));
     }

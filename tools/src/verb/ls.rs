@@ -1,4 +1,4 @@
-//! `nvio ls`: directories, one entry at a time.
+//! `nvio ls`: lists directories, one entry at a time.
 
 mod line;
 
@@ -20,20 +20,20 @@ use crate::open;
 use crate::output::{JsonArray, Output};
 use line::Lines;
 
-/// How to list.
+/// The options of `nvio ls`.
 #[derive(Clone, Copy)]
 pub struct Options {
-    /// More than names.
+    /// Shows mode, links, owner, size and time.
     pub long: bool,
-    /// Directories below too.
+    /// Lists the directories below.
     pub recursive: bool,
-    /// Extended attributes, in JSON.
+    /// Adds extended attributes to JSON.
     pub xattrs: bool,
-    /// As JSON.
+    /// Writes JSON.
     pub json: bool,
 }
 
-/// A path without the details.
+/// A path and its inode number, for JSON.
 struct Brief<'a> {
     path: &'a [u8],
     inode: &'a Inode,
@@ -52,8 +52,7 @@ impl Serialize for Brief<'_> {
 /// Lists each path: a directory's entries, or the path itself if it is something else.
 ///
 /// # Errors
-/// If the filesystem cannot be opened or standard output fails. What cannot be found or read is
-/// told.
+/// If the filesystem cannot be opened or standard output fails. Other failures are printed.
 pub fn run(args: &VolumeArgs, paths: &[OsString], options: Options) -> Result<ExitCode, Error> {
     let volume = open::volume(args)?;
     let mut listing = Listing {
@@ -92,7 +91,7 @@ struct Listing<'a> {
 
 impl Listing<'_> {
     fn operand(&mut self, path: &[u8]) -> Result<(), Error> {
-        // As ls does: a link is followed unless its own details are wanted.
+        // As ls does: a link is followed unless its own details are to be shown.
         let inode = if self.options.long {
             self.volume.symlink_metadata(path)?
         } else {
@@ -105,7 +104,7 @@ impl Listing<'_> {
         let max_depth = if self.options.recursive { usize::MAX } else { 0 };
         let walk = self.volume.filesystem().walk(path, &inode);
         let mut walk = walk.order(WalkOrder::ByDirectory).max_depth(max_depth);
-        // Whether entries come, and not directories.
+        // True while the walk is in the entries of a directory.
         let mut inside = false;
         while let Some(visit) = walk.step() {
             match visit {
@@ -130,7 +129,7 @@ impl Listing<'_> {
         Ok(())
     }
 
-    /// The name of what cannot be read, with nothing known of it.
+    /// Prints the name of an entry that cannot be read, without details.
     fn unreadable(&mut self, path: &[u8]) -> Result<(), Error> {
         if self.options.json {
             return Ok(());

@@ -1,4 +1,4 @@
-//! `nvio map`: the extents of files.
+//! `nvio map`: prints the extents of files.
 
 use std::ffi::OsString;
 
@@ -14,7 +14,7 @@ use crate::open;
 use crate::output::{JsonArray, Output};
 use crate::table::Table;
 
-/// A file's map, as JSON, in bytes.
+/// The extents of a file in bytes, for JSON.
 struct Map<'a> {
     path: &'a [u8],
     size: u64,
@@ -48,7 +48,7 @@ impl Serialize for Map<'_> {
     }
 }
 
-/// Shows maps. JSON is one object for one path, and an array for several.
+/// Prints extents. JSON is an object for one path, and an array for several.
 ///
 /// # Errors
 /// If a path cannot be found, has no blocks, or its map is damaged.
@@ -75,7 +75,7 @@ pub fn run(args: &VolumeArgs, paths: &[OsString], format: Format) -> Result<(), 
     out.flush()
 }
 
-/// In blocks of the filesystem, as filefrag -v does it.
+/// Prints extents in blocks of the filesystem, as filefrag -v does.
 fn text(out: &mut Output, map: &Map<'_>) -> Result<(), Error> {
     let block = u64::from(map.block_size).max(1);
     let blocks = map.size.div_ceil(block);
@@ -87,7 +87,7 @@ fn text(out: &mut Output, map: &Map<'_>) -> Result<(), Error> {
     let mut expected = None;
     for (index, extent) in map.extents.iter().enumerate() {
         let (logical, physical) = (extent.logical / block, extent.physical / block);
-        // Inline data is only a part of a block.
+        // Inline data is smaller than a block.
         let length = extent.length.div_ceil(block);
         let range = |first: u64| format!("{first}..{}", (first + length).saturating_sub(1));
         let jump = expected.filter(|&expected| expected != physical);

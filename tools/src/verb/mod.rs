@@ -1,4 +1,4 @@
-//! The verbs, one a file.
+//! The verbs of the command, each in a file.
 
 mod bind;
 mod cat;
@@ -33,10 +33,10 @@ pub use self::log::LogName;
 use crate::cli::Verb;
 use crate::error::Error;
 
-/// Does what the command line says.
+/// Runs a verb.
 ///
 /// # Errors
-/// Whatever went wrong.
+/// The error that ended it.
 pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
     match verb {
         Verb::List { format } => list::run(*format)?,
@@ -86,7 +86,7 @@ pub fn run(verb: &Verb) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A path in a filesystem from the command line: always from the root.
+/// Converts a path of the command line to an absolute path in the filesystem.
 fn rooted(path: &OsString) -> Vec<u8> {
     let bytes = path.as_bytes();
     if bytes.starts_with(b"/") { bytes.to_vec() } else { [b"/", bytes].concat() }

@@ -21,21 +21,21 @@ struct Namespace {
     format: usize,
     lba_size: u64,
     metadata_size: u16,
-    /// Metadata travels at the end of each block rather than in a buffer of its own.
+    /// Metadata is transferred at the end of each block, not in a separate buffer.
     metadata_extended: bool,
-    /// 0 is none.
+    /// Type of end-to-end protection; 0 is none.
     protection_type: u8,
     write_protected: bool,
     nguid: Option<String>,
     eui64: Option<String>,
-    /// Why this driver cannot use it, if it cannot.
+    /// The reason why this driver cannot use the namespace.
     unusable: Option<String>,
 }
 
-/// Shows the active namespaces, or one.
+/// Prints the active namespaces, or one of them.
 ///
 /// # Errors
-/// If the controller cannot be opened or asked.
+/// If the controller cannot be opened or identified.
 pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
     let device = open::device(args)?;
     let controller = device.controller();
@@ -64,7 +64,7 @@ fn namespace(controller: &Controller, nsid: u32) -> Result<Namespace, Error> {
     Ok(described(nsid, &identify, unusable))
 }
 
-/// Nothing in `identify` is relied on.
+/// The contents of `identify` are not trusted.
 fn described(nsid: u32, identify: &IdentifyNamespace, unusable: Option<String>) -> Namespace {
     let format = identify.format();
     let lba_size = 1u64.checked_shl(format.lbads.into()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! `nvio reset`: a controller is reset and brought up once.
+//! `nvio reset`: resets a controller and brings it up once.
 
 use std::time::Instant;
 
@@ -17,20 +17,20 @@ struct Report {
     serial: String,
     firmware: String,
     active_namespaces: usize,
-    /// From before the reset until the controller had answered its first commands.
+    /// Time from the reset to the end of the first commands.
     ready_milliseconds: u128,
 }
 
-/// Resets the function, brings the controller up, asks who it is, and shuts it down in order.
+/// Resets the function, brings the controller up, identifies it, and shuts it down.
 ///
 /// # Errors
-/// For an image, which has nothing to reset; if the controller does not come up.
+/// If the device is an image, or the controller does not become ready.
 pub fn run(name: &DeviceName, format: Format) -> Result<(), Error> {
     if let DeviceName::Image(image) = name {
         return Err(Error::NothingToReset { image: image.clone() });
     }
     let begin = Instant::now();
-    // To attach is to reset: the driver starts from a function that was just reset.
+    // Opening a controller resets its function first.
     let args = ControllerArgs { device: name.clone(), namespace: None, lba_size: 512 };
     let device = open::device(&args)?;
     let active_namespaces = device.controller().namespace_ids()?.len();
@@ -44,7 +44,7 @@ pub fn run(name: &DeviceName, format: Format) -> Result<(), Error> {
         active_namespaces,
         ready_milliseconds,
     };
-    // Shut down before it is said that all went well.
+    // Shut the controller down before reporting success.
     drop(device);
     let mut out = Output::new();
     if format.json {

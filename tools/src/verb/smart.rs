@@ -1,4 +1,4 @@
-//! `nvio smart`: how a drive is.
+//! `nvio smart`: the health of a drive.
 
 use nvio_driver::Controller;
 use nvio_driver::spec::{HealthLog, critical_warning};
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::open;
 use crate::output::{Output, human_size};
 
-/// Bits of the critical warning, as they are shown.
+/// Bits of the critical warning, and the text for each.
 const WARNINGS: [(u8, &str); 6] = [
     (critical_warning::SPARE, "spare below its threshold"),
     (critical_warning::TEMPERATURE, "temperature beyond a threshold"),
@@ -23,7 +23,7 @@ const WARNINGS: [(u8, &str); 6] = [
 struct Report {
     critical_warning: u8,
     critical_warnings: Vec<String>,
-    /// Null where the controller does not say.
+    /// Null if the controller does not report it.
     temperature_celsius: Option<i32>,
     warning_temperature_celsius: Option<i32>,
     critical_temperature_celsius: Option<i32>,
@@ -44,7 +44,7 @@ struct Report {
     error_log_entries: u128,
     warning_temperature_minutes: u32,
     critical_temperature_minutes: u32,
-    /// Of host-controlled thermal management, temperatures 1 and 2.
+    /// Transitions of host-controlled thermal management, for temperatures 1 and 2.
     thermal_management_transitions: [u32; 2],
     thermal_management_seconds: [u32; 2],
 }
@@ -55,19 +55,19 @@ struct Sensor {
     celsius: i32,
 }
 
-/// Shows SMART / Health Information, of the controller or of a namespace.
+/// Prints SMART / Health Information of the controller or of a namespace.
 ///
 /// # Errors
-/// If the controller cannot be opened or asked.
+/// If the controller cannot be opened, or the log page cannot be read.
 pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
     let device = open::device(args)?;
     show(device.controller(), args.namespace, format)
 }
 
-/// Shows it for an open controller.
+/// Prints SMART / Health Information of an open controller.
 ///
 /// # Errors
-/// If it cannot be asked.
+/// If the log page cannot be read.
 pub fn show(controller: &Controller, nsid: Option<u32>, format: Format) -> Result<(), Error> {
     let log = controller.health(nsid)?;
     let identify = controller.identify();
@@ -81,7 +81,7 @@ pub fn show(controller: &Controller, nsid: Option<u32>, format: Format) -> Resul
     out.flush()
 }
 
-/// Kelvin, of which 0 is not reported, as Celsius.
+/// Converts Kelvin to Celsius. 0 means that the temperature is not reported.
 fn celsius(kelvin: u16) -> Option<i32> {
     (kelvin != 0).then(|| i32::from(kelvin) - 273)
 }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_set_is_told() {
+    fn every_field_is_shown() {
         let first = [0b0100_1001u8, 0x2c, 0x01, 7, 10, 130, 4];
         let log = health(|at| match at {
             // Data units written: 2^24; sensor 2: 272 K.

@@ -1,4 +1,4 @@
-//! `nvio stat`: all that an inode holds.
+//! `nvio stat`: the fields of an inode.
 
 use std::ffi::OsString;
 
@@ -14,7 +14,7 @@ use crate::open;
 use crate::output::{JsonArray, Output};
 use crate::{name, time};
 
-/// An inode with the path it was found at, as JSON.
+/// An inode and its path, for JSON.
 pub struct Record<'a> {
     /// The path.
     pub path: &'a [u8],
@@ -22,14 +22,14 @@ pub struct Record<'a> {
     pub inode: &'a Inode,
     /// The target of a symbolic link.
     pub target: Option<&'a [u8]>,
-    /// Whether blocks, flags and the like are told too.
+    /// Adds blocks, flags and the other fields that `ls -l` does not show.
     pub all: bool,
-    /// Extended attributes, if they are told.
+    /// Extended attributes, if they are shown.
     pub attributes: Option<&'a Attributes>,
 }
 
-/// Size in bytes as stat(2) gives it. That of a link is its target's, which has another length
-/// where it is encrypted.
+/// Size in bytes as stat(2) reports it. The size of a symbolic link is the length of its target,
+/// which is stored with another length if it is encrypted.
 pub fn size(inode: &Inode, target: Option<&[u8]>) -> u64 {
     target.and_then(|target| target.len().try_into().ok()).unwrap_or_else(|| inode.size())
 }
@@ -52,7 +52,7 @@ struct DeviceNumber {
     minor: u32,
 }
 
-/// A mode, as text in octal.
+/// A mode as octal text.
 struct Octal(u16);
 
 impl Serialize for Octal {
@@ -96,7 +96,7 @@ impl Serialize for Record<'_> {
     }
 }
 
-/// One word for a kind.
+/// The word for a file type.
 pub fn kind(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "file",
@@ -114,7 +114,7 @@ pub fn mode_text(mode: u16) -> String {
     mode_bytes(mode).map(char::from).iter().collect()
 }
 
-/// The same as bytes, which are ASCII.
+/// A mode as `ls -l` shows it, in ASCII.
 pub fn mode_bytes(mode: u16) -> [u8; 10] {
     let mut text = [b'-'; 10];
     text[0] = match FileType::from_mode(mode) {
@@ -127,7 +127,7 @@ pub fn mode_bytes(mode: u16) -> [u8; 10] {
         Some(FileType::Socket) => b's',
         None => b'?',
     };
-    // Set-user-ID, set-group-ID and sticky show in the place of an x.
+    // Set-user-ID, set-group-ID and sticky replace an x.
     let classes = [(6, 0o4000, b's'), (3, 0o2000, b's'), (0, 0o1000, b't')];
     for (part, (shift, special, letter)) in text[1..].chunks_exact_mut(3).zip(classes) {
         let bits = mode >> shift;
@@ -142,7 +142,7 @@ pub fn mode_bytes(mode: u16) -> [u8; 10] {
     text
 }
 
-/// Shows inodes. JSON is one object for one path, and an array for several.
+/// Prints inodes. JSON is an object for one path, and an array for several.
 ///
 /// # Errors
 /// If a path cannot be found or read.

@@ -1,4 +1,4 @@
-//! `nvio tree`: a directory and what is below it.
+//! `nvio tree`: draws a directory and the entries below it.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +17,7 @@ use crate::name;
 use crate::open;
 use crate::output::{JsonArray, Output};
 
-/// An entry as JSON: one of a list, in the order of the tree.
+/// An entry of the JSON array, in the order of the tree.
 struct Entry<'a> {
     path: &'a [u8],
     inode: &'a Inode,
@@ -39,11 +39,11 @@ impl Serialize for Entry<'_> {
     }
 }
 
-/// Draws the tree, and tells how many directories and files there are below its root.
+/// Draws the tree, and prints the number of directories and files below its root.
 ///
 /// # Errors
-/// If the filesystem cannot be opened, the path is not there, or standard output fails. What
-/// cannot be read is told, and marked in the tree.
+/// If the filesystem cannot be opened, the path does not exist, or standard output fails. Other
+/// failures are printed, and the entry is marked in the tree.
 pub fn run(
     args: &VolumeArgs,
     path: &OsString,
@@ -62,7 +62,7 @@ pub fn run(
     }
     let mut failures = Failures::default();
     let mut depth = 0;
-    // Whether the directory of the last line is about to be entered.
+    // True if the walk enters the directory of the last line next.
     let mut entering = true;
     while let Some(step) = walk.step() {
         let found = match step {
@@ -95,7 +95,7 @@ struct Tree<'a> {
     json: bool,
     out: Output,
     array: JsonArray,
-    /// Whether each entry above is the last of its directory, from the root on.
+    /// For each level from the root: true if the entry is the last of its directory.
     lasts: Vec<bool>,
     directories: u64,
     files: u64,
@@ -146,7 +146,7 @@ impl<'a> Tree<'a> {
         self.out.line(" [cannot be read]")
     }
 
-    /// What is left of a name, and the name.
+    /// Prints the branches and the name of an entry.
     fn branch(&mut self, path: &[u8], depth: usize, is_last: bool) -> Result<(), Error> {
         self.lasts.resize(depth.saturating_sub(1), false);
         for &above in &self.lasts {

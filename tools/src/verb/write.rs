@@ -1,4 +1,4 @@
-//! `nvio write`: standard input over bytes of a file.
+//! `nvio write`: overwrites bytes of a file with standard input.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -15,8 +15,8 @@ use crate::open;
 /// Overwrites the bytes from `offset` on.
 ///
 /// # Errors
-/// If the filesystem or the file cannot be written to, or has no such bytes; what comes before
-/// them has been written.
+/// If the filesystem or the file cannot be written to, or the range is not inside of the file. The
+/// bytes before the failure have been written.
 pub fn run(args: &VolumeArgs, path: &OsString, offset: u64, dsync: bool) -> Result<(), Error> {
     let volume = open::writable_volume(args)?;
     let path = rooted(path);
@@ -43,8 +43,8 @@ pub fn run(args: &VolumeArgs, path: &OsString, offset: u64, dsync: bool) -> Resu
     }
 }
 
-/// As much of the buffer as there is up to the next multiple of its length in the file, so that
-/// what follows is aligned.
+/// The part of the buffer up to the next multiple of its length in the file, so that the next write
+/// is aligned.
 fn until_piece(buffer: &mut [u8], pos: u64) -> &mut [u8] {
     let before = usize::try_from(pos % BOUNCE_BYTES_MAX as u64).unwrap_or(0);
     &mut buffer[before..]

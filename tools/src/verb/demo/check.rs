@@ -1,4 +1,4 @@
-//! Comparing a folder with what comes back from the device.
+//! Compares a folder with the files on the device.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -13,50 +13,50 @@ use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use crate::error::{Error, one_line};
 
-/// Size classes: name, and the largest size in it.
+/// Size classes: name, and largest size in bytes.
 pub const CLASSES: [(&str, u64); 4] = [
     ("up to 4 KiB", 4 << 10),
     ("up to 64 KiB", 64 << 10),
     ("up to 1 MiB", 1 << 20),
     ("above 1 MiB", u64::MAX),
 ];
-/// Differences that are kept.
+/// Most differences that are kept.
 const SHOWN: usize = 20;
 
-/// What was read, and how long that took.
+/// Files that were read, and the time for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Regular files.
     pub files: u64,
-    /// Their bytes, holes included.
+    /// Bytes of the files, holes included.
     pub bytes: u64,
-    /// Read commands the device was sent.
+    /// Read commands that were sent to the device.
     pub commands: u64,
-    /// Time from opening a file on the device to its last byte; the comparison is not in it.
+    /// Time from opening files on the device to their last bytes, without the comparison.
     pub time: Duration,
 }
 
-/// A path that is not the same on both sides.
+/// A path that differs between both sides.
 #[derive(Debug)]
 pub struct Difference {
     /// The path, from the root of the filesystem.
     pub path: Vec<u8>,
-    /// What differs.
+    /// The difference.
     pub what: String,
 }
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// Files, by [`CLASSES`].
+    /// Files by size, in the classes of [`CLASSES`].
     pub classes: [Tally; CLASSES.len()],
-    /// Directories compared.
+    /// Number of directories.
     pub directories: u64,
-    /// Symbolic links compared.
+    /// Number of symbolic links.
     pub symlinks: u64,
-    /// Paths that differ.
+    /// Number of paths that differ.
     pub differences: u64,
-    /// The first of them.
+    /// The first paths that differ.
     pub first: Vec<Difference>,
 }
 
@@ -70,10 +70,10 @@ pub struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// A comparison with what is on `volume`.
+    /// Creates a comparison with `volume`.
     ///
     /// # Errors
-    /// If the controller has no queue left.
+    /// If the controller has no more queues.
     pub fn new(volume: &'a Volume) -> Result<Self, Error> {
         Ok(Self {
             volume,
@@ -84,15 +84,15 @@ impl<'a> Check<'a> {
         })
     }
 
-    /// The findings.
+    /// Returns the findings.
     pub fn finish(self) -> Findings {
         self.findings
     }
 
-    /// Compares all that is in `folder` with what has its path on the device.
+    /// Compares each entry of `folder` with the file of the same path on the device.
     ///
     /// # Errors
-    /// If `folder` cannot be read. What goes wrong on the device is a difference.
+    /// If `folder` cannot be read. A failure on the device counts as a difference.
     pub fn folder(&mut self, folder: &Path) -> Result<(), Error> {
         let mut directories: Vec<PathBuf> = vec![folder.to_owned()];
         while let Some(directory) = directories.pop() {
@@ -115,7 +115,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// Lists the device, and notes what is there and not in `folder`.
+    /// Walks the device, and records each entry that is not in `folder`.
     ///
     /// # Errors
     /// If a directory of the device cannot be read.
@@ -130,7 +130,7 @@ impl<'a> Check<'a> {
             };
             let relative = path.strip_prefix(b"/").unwrap_or(path);
             let host = folder.join(std::ffi::OsStr::from_bytes(relative));
-            // mke2fs makes that one itself.
+            // mke2fs creates lost+found.
             if path != b"/lost+found" && host.symlink_metadata().is_err() {
                 self.differs(path.to_vec(), "is only on the device".to_owned());
             }
@@ -145,7 +145,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// The inner result says what differs; the outer one is an error of this machine.
+    /// Compares one path. The inner error is the difference, the outer one a failure of this
+    /// machine.
     fn path(
         &mut self,
         path: &[u8],
@@ -243,7 +244,7 @@ fn read_full<'a>(file: &File, buffer: &'a mut [u8], at: u64) -> io::Result<&'a [
     Ok(&buffer[..done])
 }
 
-/// Where two pieces differ that should both have `length` bytes.
+/// The first position at which two pieces of `length` bytes differ.
 fn first_difference(got: &[u8], wanted: &[u8], length: usize) -> Option<usize> {
     if got == wanted && got.len() == length {
         return None;
@@ -281,7 +282,7 @@ fn kind_of(meta: &Metadata) -> Option<FileType> {
     })
 }
 
-/// The path on the device of something below `folder`.
+/// The path on the device of an entry below `folder`.
 fn on_device(folder: &Path, host: &Path) -> Vec<u8> {
     let relative = host.strip_prefix(folder).unwrap_or(host);
     [b"/", relative.as_os_str().as_bytes()].concat()
@@ -297,7 +298,7 @@ mod tests {
         assert_eq!(first_difference(b"abc", b"abd", 3), Some(2));
         assert_eq!(first_difference(b"ab", b"abc", 3), Some(2));
         assert_eq!(first_difference(b"abc", b"a", 3), Some(1));
-        // Both shorter than they should be is no match either.
+        // Two pieces that are both too short differ, too.
         assert_eq!(first_difference(b"ab", b"ab", 3), Some(2));
     }
 }

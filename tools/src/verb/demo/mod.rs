@@ -1,8 +1,9 @@
-//! `nvio demo`: a folder becomes an ext4 image, and every file of it comes back through the
-//! embedded controller, driver, iomap and filesystem, byte for byte.
+//! `nvio demo`: makes an ext4 image of a folder, reads every file back through embedded controller,
+//! driver, iomap and filesystem, and compares each byte.
 
 mod check;
 mod report;
+mod sample_folder;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,14 +15,14 @@ use crate::cli::Format;
 use crate::error::Error;
 use crate::open;
 use crate::output::Output;
-use crate::{mkfs, progress, sample};
+use crate::{mkfs, progress};
 use check::Check;
 use report::Report;
 
-/// Runs the demonstration. Exit code 1 if anything differs, or the controller had to be reset.
+/// Runs the demonstration. The exit code is 1 if anything differs, or the controller had to be reset.
 ///
 /// # Errors
-/// If the folder cannot be read, the image not be made, or the filesystem not be opened.
+/// If the folder cannot be read, the image cannot be created, or the filesystem cannot be opened.
 pub fn run(
     folder: Option<&Path>,
     lba_size: u32,
@@ -40,7 +41,7 @@ pub fn run(
         None => {
             with_step("making files", || {
                 fs::create_dir(&own).map_err(|error| Error::host("make", &own, error))?;
-                sample::fill(&own)
+                sample_folder::fill(&own)
             })?;
             &own
         }
@@ -76,7 +77,7 @@ fn with_step<T>(what: &'static str, work: impl FnOnce() -> Result<T, Error>) -> 
     result
 }
 
-/// Keeps the temporary directory, with nothing in it but the image.
+/// Keeps the temporary directory with the image alone.
 fn keep_image(work: tempfile::TempDir, image: &Path, own: &Path) -> Result<PathBuf, Error> {
     if own.exists() {
         fs::remove_dir_all(own).map_err(|error| Error::host("remove", own, error))?;

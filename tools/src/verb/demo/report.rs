@@ -1,4 +1,4 @@
-//! What `demo` tells in the end.
+//! The report of `demo`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::name;
 use crate::output::{human_count, human_size};
 use crate::table::Table;
 
-/// The findings, and where the image is if it was kept.
+/// The findings, and the path of the image if it was kept.
 pub struct Report {
-    /// What was found.
+    /// The result of the comparison.
     pub check: Findings,
-    /// Resets of the controller that the driver had to make.
+    /// Resets of the controller by the driver.
     pub resets: u64,
-    /// Size of a logical block of the controller.
+    /// Logical block of the controller in bytes.
     pub lba_size: u32,
-    /// The image.
+    /// The path of the image, if it was kept.
     pub image: Option<PathBuf>,
 }
 
@@ -41,7 +41,7 @@ fn per_second(count: u64, time: Duration) -> u64 {
 }
 
 impl Report {
-    /// Whether everything was the same on both sides.
+    /// Returns true if there were no differences.
     pub fn matched(&self) -> bool {
         self.check.differences == 0
     }

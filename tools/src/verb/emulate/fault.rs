@@ -1,4 +1,4 @@
-//! Faults as the command line has them: rules and rates.
+//! Parses the faults of the command line: rules and rates.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use nvio_emulator::{DeviceFault, Fault, Rates, Rule};
 
 use super::units::{number, time};
 
-/// Commands by the names that rules have for them; `true` for admin commands.
+/// Names of commands in rules; `true` for admin commands.
 const COMMANDS: [(&str, bool, u8); 22] = [
     ("flush", false, nvm::FLUSH),
     ("write", false, nvm::WRITE),
@@ -34,10 +34,10 @@ const COMMANDS: [(&str, bool, u8); 22] = [
     ("format", true, admin::FORMAT_NVM),
 ];
 
-/// A rule: `FAULT[,CONDITION]...`, as the help of `--fault` has it.
+/// Parses a rule: `FAULT[,CONDITION]...`, as the help of `--fault` describes it.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message that says which part is wrong.
 pub fn rule(text: &str) -> Result<Rule, String> {
     let mut parts = text.split(',');
     let fault = fault(parts.next().unwrap_or_default())?;
@@ -61,7 +61,7 @@ pub fn rule(text: &str) -> Result<Rule, String> {
             ("times", Some(times)) => rule.times(from_one(times)?),
             _ => {
                 return Err(format!(
-                    "{key:?} is no condition: admin, op=, nsid=, lba=, nth=, from= and times= are"
+                    "{key:?} is not a condition; conditions are admin, op=, nsid=, lba=, nth=, from= and times="
                 ));
             }
         };
@@ -81,31 +81,31 @@ fn command(name: &str) -> Option<(bool, u8)> {
     Some((known.1, known.2))
 }
 
-/// Whether a rule is of admin commands, by what its conditions name.
+/// Returns true if the conditions of a rule select admin commands.
 fn is_admin(conditions: &[(&str, Option<&str>)]) -> Result<bool, String> {
     let said = conditions.contains(&("admin", None));
     let ops = conditions.iter().filter(|(key, _)| *key == "op").filter_map(|(_, value)| *value);
     let mut named = ops.filter_map(command).map(|(is_admin, _)| is_admin);
     match named.next() {
-        Some(false) if said => Err("that is no admin command".to_owned()),
+        Some(false) if said => Err("it is not an admin command".to_owned()),
         Some(is_admin) => Ok(is_admin),
         None => Ok(said),
     }
 }
 
-/// One LBA, or the first and the last of some.
+/// Parses one LBA, or the first and the last of a range.
 fn lbas(text: &str) -> Result<std::ops::Range<u64>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last): (u64, u64) = (number(first)?, number(last)?);
     match last.checked_add(1) {
         Some(end) if first <= last => Ok(first..end),
-        _ => Err(format!("{text:?} is no range of LBAs")),
+        _ => Err(format!("{text:?} is not a range of LBAs")),
     }
 }
 
 fn from_one(text: &str) -> Result<u64, String> {
     match number(text)? {
-        0 => Err("it is counted from 1".to_owned()),
+        0 => Err("the count starts at 1".to_owned()),
         number => Ok(number),
     }
 }
@@ -132,11 +132,11 @@ fn fault(text: &str) -> Result<Fault, String> {
     }
 }
 
-/// A status by name, or by type and code.
+/// Parses a status by name, or by type and code.
 fn status(text: &str) -> Result<Status, String> {
     let Some((kind, code)) = text.split_once('/') else {
         return Status::named(text).ok_or_else(|| {
-            format!("{text:?} is no status: a name such as unrecovered-read-error, or TYPE/CODE")
+            format!("{text:?} is not a status; write a name such as unrecovered-read-error, or TYPE/CODE")
         });
     };
     let kind: u8 = number(kind)?;
@@ -159,14 +159,14 @@ fn event(text: &str) -> Result<DeviceFault, String> {
     Ok(DeviceFault::Event { kind: EventType(kind), info: number(info)?, log: number(log)? })
 }
 
-/// How often one kind of fault happens, in parts per million.
+/// The rate of a fault, in parts per million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     kind: usize,
     ppm: u32,
 }
 
-/// A kind of fault by name, and where its rate is.
+/// A fault by name, and the field of its rate.
 type Kind = (&'static str, fn(&mut Rates) -> &mut u32);
 
 const KINDS: [Kind; 12] = [
@@ -184,15 +184,15 @@ const KINDS: [Kind; 12] = [
     ("event", |rates| &mut rates.event),
 ];
 
-/// A rate: `KIND=PPM`.
+/// Parses a rate: `KIND=PPM`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message that says which part is wrong.
 pub fn rate(text: &str) -> Result<Rate, String> {
     let (name, ppm) = text.split_once('=').ok_or("a rate is FAULT=PARTS-PER-MILLION")?;
     let kind = KINDS.iter().position(|(known, _)| *known == name);
     let kind = kind.ok_or_else(|| {
-        format!("{name:?} is no fault: {} are", KINDS.map(|(name, _)| name).join(", "))
+        format!("{name:?} is not a fault; faults are {}", KINDS.map(|(name, _)| name).join(", "))
     })?;
     match number(ppm)? {
         ppm @ 0..=1_000_000 => Ok(Rate { kind, ppm }),
@@ -200,7 +200,7 @@ pub fn rate(text: &str) -> Result<Rate, String> {
     }
 }
 
-/// All rates together; `None` if nothing is to go wrong.
+/// Combines all rates. Returns `None` if there are none.
 pub fn rates(of: &[Rate], late_up_to: Duration, stuck_up_to: Duration) -> Option<Rates> {
     let mut rates = Rates { late_up_to, stuck_up_to, ..Rates::default() };
     for rate in of {
@@ -214,13 +214,13 @@ mod tests {
     use super::*;
     use nvio_driver::spec::status;
 
-    /// What a rule says of itself; it has no other way out.
+    /// The debug text of a rule, which has no other accessors.
     fn same(text: &str, rule: Rule) {
         assert_eq!(format!("{:?}", self::rule(text).unwrap()), format!("{rule:?}"), "{text}");
     }
 
     #[test]
-    fn rules_are_what_they_say() {
+    fn rules_are_parsed() {
         let unread = Fault::Status(status::UNRECOVERED_READ_ERROR);
         let lbas = Rule::new(unread).opcode(2).nsid(1).lbas(1000..1008);
         same("status=unrecovered-read-error,op=read,nsid=1,lba=1000-1007", lbas);
@@ -232,7 +232,7 @@ mod tests {
         });
         same("not-abortable", Rule::new(Fault::NotAbortable));
         same("unknown-id=0xffff", Rule::new(Fault::UnknownId(65_535)));
-        // Admin commands, by name or by word.
+        // Admin commands, by name or by the word `admin`.
         same("duplicate,op=identify", Rule::admin(Fault::Duplicate).opcode(6));
         same("stale-id,admin", Rule::admin(Fault::StaleId));
         same(
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_told() {
+    fn text_that_is_not_a_rule_is_refused() {
         for (text, part) in [
             ("", "no fault"),
             ("frob", "no fault"),
@@ -265,7 +265,7 @@ mod tests {
             ("lost,lba=7-5", "no range"),
             ("lost,lba=18446744073709551615", "no range"),
             ("lost,nth=0", "from 1"),
-            ("lost,op=read,admin", "no admin command"),
+            ("lost,op=read,admin", "not an admin command"),
             ("lost,admin,lba=5", "no LBAs"),
             ("lost,op=identify,lba=5", "no LBAs"),
         ] {

@@ -1,12 +1,12 @@
-//! Sizes and times of the command line.
+//! Parses the sizes and times of the command line.
 
 use std::time::Duration;
 
-/// A size in bytes: a whole number, alone or with K, M, G or T (powers of 1024, as KiB and so on),
-/// or with kB, MB, GB or TB (powers of 1000).
+/// Parses a size in bytes: a whole number, alone or with K, M, G or T (powers of 1024), or with kB,
+/// MB, GB or TB (powers of 1000).
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message that says which part is wrong.
 pub fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text)?;
     let factor = match unit {
@@ -21,13 +21,13 @@ pub fn size(text: &str) -> Result<u64, String> {
         "TB" => 1_000_000_000_000,
         _ => return Err("a size is bytes, or ends in K, M, G, T, kB, MB, GB or TB".to_owned()),
     };
-    number.checked_mul(factor).ok_or_else(|| "it is more than 64 bits hold".to_owned())
+    number.checked_mul(factor).ok_or_else(|| "it does not fit into 64 bits".to_owned())
 }
 
-/// A time: a whole number with ns, us, ms or s; 0 needs no unit.
+/// Parses a time: a whole number with ns, us, ms or s; 0 needs no unit.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message that says which part is wrong.
 pub fn time(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text)?;
     match unit {
@@ -40,28 +40,28 @@ pub fn time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A whole number, in decimal or with 0x in hexadecimal.
+/// Parses a whole number, in decimal or with 0x in hexadecimal.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A message that says which part is wrong.
 pub fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let parsed = match text.strip_prefix("0x") {
-        // Not with a sign, which the library would take.
+        // The library would accept a sign.
         Some(digits) if !digits.starts_with('+') => u64::from_str_radix(digits, 16).ok(),
         _ => split(text).ok().and_then(|(value, rest)| rest.is_empty().then_some(value)),
     };
     let fitting = parsed.and_then(|value| T::try_from(value).ok());
-    fitting.ok_or_else(|| format!("{text:?} is no number, or one that is too large"))
+    fitting.ok_or_else(|| format!("{text:?} is not a number, or too large"))
 }
 
-/// The digits at the start and what follows them.
+/// Splits the digits at the start from the rest.
 fn split(text: &str) -> Result<(u64, &str), String> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     match digits.parse() {
         Ok(number) => Ok((number, rest)),
         Err(_) if digits.is_empty() => Err(format!("{text:?} does not begin with a number")),
-        Err(_) => Err("it is more than 64 bits hold".to_owned()),
+        Err(_) => Err("it does not fit into 64 bits".to_owned()),
     }
 }
 

@@ -1,10 +1,11 @@
-//! Shell patterns: `*`, `?`, `[a-z]`, `[!a-z]`, and a backslash before what stands for itself.
-//! A character is one of UTF-8, or a byte that is part of none.
+//! Shell patterns: `*`, `?`, `[a-z]`, `[!a-z]`, and a backslash before a literal character.
+//! A character is a UTF-8 character, or a byte that is not part of one.
 
-/// Whether all of `text` matches. Takes at most the product of the two lengths.
+/// Returns true if the pattern matches all of `text`. The time is at most the product of both
+/// lengths.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (pattern, text);
-    // What follows the last star, and the text from where that is tried next.
+    // The pattern after the last star, and the text at which it is tried next.
     let mut retry: Option<(&[u8], &[u8])> = None;
     loop {
         if let [b'*', rest @ ..] = p {
@@ -19,7 +20,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
         if p.is_empty() && t.is_empty() {
             return true;
         }
-        // The star takes one more.
+        // The star matches one more character.
         let Some((after, from)) = retry else { return false };
         let Some((_, rest)) = character(from) else { return false };
         retry = Some((after, rest));
@@ -27,8 +28,8 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// What is left of both when the first thing of the pattern, which is no star, matches the first
-/// character of the text.
+/// Matches the first element of the pattern, which is not a star, against the first character of
+/// the text, and returns the rest of both.
 fn one<'p, 't>(pattern: &'p [u8], text: &'t [u8]) -> Option<(&'p [u8], &'t [u8])> {
     let (found, rest) = character(text)?;
     match pattern {
@@ -47,8 +48,9 @@ fn one<'p, 't>(pattern: &'p [u8], text: &'t [u8]) -> Option<(&'p [u8], &'t [u8])
     }
 }
 
-/// Whether `found` is in the set whose contents, up to the bracket, `pattern` begins with; and what
-/// follows. `None` if the bracket is missing: the first one is a character then.
+/// Returns whether `found` is in the set that `pattern` begins with, up to the closing bracket, and
+/// the rest of the pattern. Returns `None` if the bracket is missing: the opening bracket is then a
+/// character.
 fn set(pattern: &[u8], found: u32) -> Option<(bool, &[u8])> {
     let (negated, mut rest) = match pattern {
         [b'!' | b'^', rest @ ..] => (true, rest),
@@ -81,7 +83,8 @@ fn member(text: &[u8]) -> Option<(u32, &[u8])> {
     }
 }
 
-/// The first character, and what follows. A byte that is part of none counts as one that no other is.
+/// Splits the first character from the rest. A byte that is not part of a UTF-8 character is mapped
+/// to a number that no character has.
 fn character(text: &[u8]) -> Option<(u32, &[u8])> {
     let (&first, rest) = text.split_first()?;
     let length = match first {

@@ -1,9 +1,9 @@
-//! Numbers that are exact, a lower or an upper bound.
+//! Conditions on numbers: exact, lower bound, upper bound.
 
 use std::cmp::Ordering;
 use std::str::FromStr;
 
-/// `N`, `+N` or `-N`.
+/// A condition `N`, `+N` or `-N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Number {
     order: Ordering,
@@ -11,7 +11,7 @@ pub struct Number {
 }
 
 impl Number {
-    /// Whether a value is as it should be.
+    /// Returns true if a value meets the condition.
     pub fn matches(self, value: i128) -> bool {
         value.cmp(&i128::from(self.value)) == self.order
     }
@@ -33,7 +33,7 @@ impl FromStr for Number {
     }
 }
 
-/// A size in units, rounded up to whole ones.
+/// A condition on a size, which is rounded up to whole units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     number: Number,
@@ -41,7 +41,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// Whether a size is as it should be.
+    /// Returns true if a size meets the condition.
     pub fn matches(self, bytes: u64) -> bool {
         self.number.matches(bytes.div_ceil(self.unit.max(1)).into())
     }
@@ -79,7 +79,7 @@ mod tests {
         }
     }
 
-    /// What find makes of them: 1 MiB and a byte are two.
+    /// As find(1) rounds: 1 MiB and a byte are 2 MiB.
     #[test]
     fn sizes_are_rounded_up() {
         let matches = |text: &str, bytes| text.parse::<Size>().unwrap().matches(bytes);

@@ -1,20 +1,20 @@
-//! Permissions to look for.
+//! Conditions on permissions.
 
 use std::str::FromStr;
 
-/// Octal permissions, and how they are compared.
+/// A condition on octal permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permissions {
-    /// These and no others.
+    /// Exactly these bits.
     Exactly(u16),
-    /// All of these, and maybe others.
+    /// At least these bits.
     All(u16),
-    /// Any of these; with none of them, whatever there is.
+    /// Any of these bits. 0 matches every mode.
     Any(u16),
 }
 
 impl Permissions {
-    /// Whether the lower twelve bits of a mode are as they should be.
+    /// Returns true if the lower twelve bits of a mode meet the condition.
     pub fn matches(self, mode: u16) -> bool {
         match self {
             Self::Exactly(bits) => mode == bits,

@@ -1,4 +1,4 @@
-//! The superblock's fields in the words and the order of dumpe2fs.
+//! The fields of the superblock in the words and the order of dumpe2fs.
 
 use nvio_ext4::{
     CompatFeatures, ErrorRecord, IncompatFeatures, RoCompatFeatures, SuperblockFields, Timestamp,
@@ -6,9 +6,9 @@ use nvio_ext4::{
 use serde_json::json;
 
 use super::report::Report;
-use crate::accounts;
+use crate::users;
 
-/// Bits of the default mount options that are on their own; two more say how data is journalled.
+/// Single bits of the default mount options. Two further bits hold the journalling mode.
 const MOUNT_OPTIONS: [(u32, &str); 9] = [
     (0x1, "debug"),
     (0x2, "bsdgroups"),
@@ -25,7 +25,7 @@ const JOURNAL_MODES: u32 = 0x60;
 const FLAGS: [(u32, &str); 3] =
     [(0x1, "signed_directory_hash"), (0x2, "unsigned_directory_hash"), (0x4, "test_filesystem")];
 
-/// What an error was, from 1.
+/// Names of errors, from number 1.
 const ERROR_CODES: [&str; 17] = [
     "UNKNOWN",
     "EIO",
@@ -46,7 +46,7 @@ const ERROR_CODES: [&str; 17] = [
     "EFAULT",
 ];
 
-/// Adds all that there is.
+/// Adds all fields.
 pub fn add(report: &mut Report, fields: &SuperblockFields) {
     identity(report, fields);
     policy(report, fields);
@@ -80,7 +80,7 @@ fn policy(report: &mut Report, fields: &SuperblockFields) {
     if fields.flags != 0 {
         let set = FLAGS.iter().filter(|(bit, _)| fields.flags & bit != 0);
         let names: Vec<&str> = set.map(|&(_, name)| name).collect();
-        // Each has a blank behind it.
+        // dumpe2fs prints a blank after each.
         let text: String = names.iter().map(|name| format!("{name} ")).collect();
         let text = if names.is_empty() { "(none)".to_owned() } else { text };
         report.value("Filesystem flags", text, json!(names));
@@ -157,7 +157,7 @@ fn groups(report: &mut Report, fields: &SuperblockFields) {
     }
 }
 
-/// A size that is stored as a power; 0 for one that no field has room for.
+/// A size that is stored as a power of two, or 0 if it does not fit into 64 bits.
 fn shifted(unit: u64, by: u32) -> u64 {
     if by < 32 { unit << by } else { 0 }
 }
@@ -194,13 +194,13 @@ fn history(report: &mut Report, fields: &SuperblockFields) {
         );
     }
     let (uid, gid) = (fields.reserved_uid, fields.reserved_gid);
-    let user = accounts::user(uid.into()).unwrap_or_else(|| "unknown".to_owned());
-    let group = accounts::group(gid.into()).unwrap_or_else(|| "unknown".to_owned());
+    let user = users::user(uid.into()).unwrap_or_else(|| "unknown".to_owned());
+    let group = users::group(gid.into()).unwrap_or_else(|| "unknown".to_owned());
     report.value("Reserved blocks uid", format!("{uid} (user {user})"), json!(uid));
     report.value("Reserved blocks gid", format!("{gid} (group {group})"), json!(gid));
 }
 
-/// Months of 30 days, weeks, days, and the rest as a time of day.
+/// Formats an interval as months of 30 days, weeks, days, and a time of day.
 fn interval_text(seconds: u32) -> String {
     const DAY: u32 = 86_400;
     let mut left = seconds;
@@ -218,7 +218,7 @@ fn interval_text(seconds: u32) -> String {
     if parts.is_empty() { "<none>".to_owned() } else { parts.join(", ") }
 }
 
-/// With the largest unit that leaves at least 8 of it, rounded.
+/// Formats a size in the largest unit that leaves at least 8 of it, rounded.
 fn written(kib: u64) -> String {
     for (shift, unit) in [(0, "kB"), (10, "MB"), (20, "GB"), (30, "TB")] {
         if kib < 1 << (shift + 13) {
@@ -261,7 +261,7 @@ fn journal(report: &mut Report, fields: &SuperblockFields) {
     }
     let backups: Vec<u32> = fields.backup_groups.into_iter().filter(|&group| group != 0).collect();
     if !backups.is_empty() {
-        // Each has a blank behind it.
+        // dumpe2fs prints a blank after each.
         let text: String = backups.iter().map(|group| format!("{group} ")).collect();
         report.value("Backup block groups", text, json!(backups));
     }
@@ -280,7 +280,7 @@ fn errors(report: &mut Report, fields: &SuperblockFields) {
     error(report, &fields.last_error, &LAST_ERROR);
 }
 
-/// Keys of time, function, line, inode, block and code.
+/// The keys of an error record: time, function, line, inode, block and code.
 const FIRST_ERROR: [&str; 6] = [
     "First error time",
     "First error function",
@@ -348,7 +348,7 @@ fn extras(report: &mut Report, fields: &SuperblockFields) {
 mod tests {
     use super::*;
 
-    /// What dumpe2fs shows for these.
+    /// Values as dumpe2fs prints them.
     #[test]
     fn intervals_and_writes() {
         for (seconds, shown) in [

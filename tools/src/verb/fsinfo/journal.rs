@@ -1,4 +1,4 @@
-//! The fields of the journal's superblock in the words and the order of dumpe2fs.
+//! The fields of the journal superblock in the words and the order of dumpe2fs.
 
 use nvio_ext4::{CompatFeatures, JournalFields, SuperblockFields};
 use serde_json::{Value, json};
@@ -8,10 +8,10 @@ use super::report::{Report, uuid_json, uuid_text};
 /// `s_checksum_type` of CRC-32C.
 const CHECKSUM_CRC32C: u8 = 4;
 
-/// Adds all that there is; `superblock` is that of the filesystem, or of the device of the journal.
+/// Adds all fields. `superblock` is the superblock of the filesystem or of the journal device.
 pub fn add(report: &mut Report, superblock: &SuperblockFields, journal: &JournalFields) {
     report.words("Journal features", &journal.features(), "(none)");
-    // In KiB, as 32 bits hold it.
+    // In KiB, truncated to 32 bits.
     let size = (journal.block_size / 1024).wrapping_mul(journal.max_len);
     let text = if size < 8192 { format!("{size}k") } else { format!("{}M", size >> 10) };
     let bytes = u64::from(journal.block_size) * u64::from(journal.max_len);
@@ -51,7 +51,7 @@ pub fn add(report: &mut Report, superblock: &SuperblockFields, journal: &Journal
     }
 }
 
-/// Who an external journal serves: a line for each.
+/// The users of an external journal, a line for each.
 fn users(report: &mut Report, journal: &JournalFields) {
     let named = journal.user_list.first().is_some_and(|uuid| *uuid != [0; 16]);
     if journal.users == 0 || (journal.users == 1 && !named) {

@@ -6,11 +6,11 @@ use serde_json::json;
 use super::report::Report;
 use crate::time;
 
-/// Adds all that there is.
+/// Adds all fields.
 pub fn add(report: &mut Report, mmp: &MmpFields) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (node, device) = (text(mmp.node.as_bytes()), text(mmp.device.as_bytes()));
-    // As C shows it: a width of 8 with the prefix, and none for 0.
+    // As printf("%#8x") prints it: 0 has no prefix.
     let sequence = match mmp.sequence {
         0 => "00000000".to_owned(),
         sequence => format!("{sequence:#08x}"),

@@ -1,4 +1,4 @@
-//! Keys and values, as dumpe2fs shows them, and as JSON.
+//! Keys and values in the format of dumpe2fs, and as JSON.
 
 use std::collections::HashSet;
 
@@ -11,43 +11,43 @@ use crate::output::Output;
 use crate::{name, time};
 use nvio_ext4::Timestamp;
 
-/// Column that values begin at.
+/// Column of the values.
 const COLUMN: usize = 26;
 
-/// What is shown, in order.
+/// Fields in the order in which they are printed.
 #[derive(Default)]
 pub struct Report {
     items: Vec<Item>,
 }
 
 struct Item {
-    /// In the words of dumpe2fs, without the colon.
+    /// The key of dumpe2fs, without the colon.
     key: &'static str,
     shown: Shown,
 }
 
 enum Shown {
-    /// A value in two forms.
+    /// A value as text and as JSON.
     Value { text: String, json: Value },
-    /// Bytes that someone chose, and what stands for none.
+    /// Untrusted bytes, and the text for an empty value.
     Bytes { bytes: Vec<u8>, none: Option<&'static str> },
-    /// Items of their own, one step further in.
+    /// Nested fields.
     Section(Vec<(&'static str, String, Value)>),
 }
 
 impl Report {
-    /// A value that is text for people and something else for machines.
+    /// Adds a value that differs between text and JSON.
     pub fn value(&mut self, key: &'static str, text: impl Into<String>, json: Value) {
         self.items.push(Item { key, shown: Shown::Value { text: text.into(), json } });
     }
 
-    /// A number.
+    /// Adds a number.
     pub fn number(&mut self, key: &'static str, number: impl Into<u64>) {
         let number = number.into();
         self.value(key, number.to_string(), json!(number));
     }
 
-    /// A number, unless it is 0.
+    /// Adds a number, unless it is 0.
     pub fn nonzero(&mut self, key: &'static str, number: impl Into<u64>) {
         let number = number.into();
         if number != 0 {
@@ -55,49 +55,49 @@ impl Report {
         }
     }
 
-    /// A word or a sentence.
+    /// Adds a word or a sentence.
     pub fn word(&mut self, key: &'static str, word: impl Into<String>) {
         let word = word.into();
         self.value(key, word.clone(), Value::String(word));
     }
 
-    /// A checksum or a seed.
+    /// Adds a checksum or a seed, in hexadecimal.
     pub fn hex(&mut self, key: &'static str, number: u32) {
         self.word(key, format!("{number:#010x}"));
     }
 
-    /// Words with blanks between them; an array for machines.
+    /// Adds words: separated by blanks as text, an array in JSON.
     pub fn words(&mut self, key: &'static str, words: &[String], none: &str) {
         let text = if words.is_empty() { none.to_owned() } else { words.join(" ") };
         self.value(key, text, json!(words));
     }
 
-    /// A UUID.
+    /// Adds a UUID.
     pub fn uuid(&mut self, key: &'static str, uuid: [u8; 16]) {
         let text = uuid_text(uuid);
         let json = uuid_json(uuid);
         self.value(key, text, json);
     }
 
-    /// A UUID, unless it is all zeroes.
+    /// Adds a UUID, unless it is zero.
     pub fn uuid_if_any(&mut self, key: &'static str, uuid: [u8; 16]) {
         if uuid != [0; 16] {
             self.uuid(key, uuid);
         }
     }
 
-    /// A point in time, in the time zone of the machine; an object for machines.
+    /// Adds a time: in the time zone of the machine as text, an object in JSON.
     pub fn time(&mut self, key: &'static str, at: Timestamp) {
         self.value(key, time::local(at), time_json(at));
     }
 
-    /// Text of any bytes, and what is shown if there is none.
+    /// Adds untrusted bytes as text, or `none` if there are none.
     pub fn bytes(&mut self, key: &'static str, bytes: &[u8], none: &'static str) {
         let none = Some(none).filter(|_| bytes.is_empty());
         self.items.push(Item { key, shown: Shown::Bytes { bytes: bytes.to_vec(), none } });
     }
 
-    /// A heading with keys and values below.
+    /// Adds a heading with nested fields.
     pub fn section(&mut self, key: &'static str, items: Vec<(&'static str, String, Value)>) {
         self.items.push(Item { key, shown: Shown::Section(items) });
     }
@@ -130,7 +130,7 @@ impl Report {
     }
 }
 
-/// A key and its colon, up to where the value begins. Two have a tab in them, and always had.
+/// Formats a key and its colon up to the column of the value. Two keys of dumpe2fs have a tab.
 fn heading(key: &str) -> String {
     match key {
         "Inode size" | "Journal device" => format!("{key}:\t{:10}", ""),
@@ -138,7 +138,7 @@ fn heading(key: &str) -> String {
     }
 }
 
-/// `first_error_line` of `First error line #`.
+/// Converts a key to JSON: `First error line #` to `first_error_line`.
 fn json_key(key: &str) -> String {
     let words = key.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("_")

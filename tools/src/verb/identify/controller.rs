@@ -8,7 +8,8 @@ use super::field::Fields;
 use super::identifier;
 use crate::table::Table;
 
-/// All fields, in the specification's order. `page_shift` is CAP.MPSMIN as a power of two.
+/// Decodes all fields in the order of the specification. `page_shift` is CAP.MPSMIN as a power of
+/// two.
 pub fn fields(id: &IdentifyController, page_shift: u32) -> Fields {
     let mut fields = Fields::default();
     capabilities(&mut fields, id, page_shift);
@@ -33,7 +34,7 @@ fn power_of_two(exponent: u8) -> String {
     1u128.checked_shl(exponent.into()).map_or("impossible".to_owned(), |value| value.to_string())
 }
 
-/// Controller Capabilities and Features.
+/// Adds Controller Capabilities and Features.
 fn capabilities(fields: &mut Fields, id: &IdentifyController, page_shift: u32) {
     let hex = |value: u16| format!("{value:#06x}");
     fields.meaning("VID", "PCI vendor", id.vid.get(), hex(id.vid.get()));
@@ -117,7 +118,7 @@ fn capabilities(fields: &mut Fields, id: &IdentifyController, page_shift: u32) {
     fields.bits("MEC", "management endpoint capabilities", id.mec, &MEC);
 }
 
-/// Admin Command Set Attributes and Optional Controller Capabilities.
+/// Adds Admin Command Set Attributes and Optional Controller Capabilities.
 fn admin(fields: &mut Fields, id: &IdentifyController) {
     const OACS: [(u8, &str); 11] = [
         (0, "Security Send and Receive"),
@@ -196,7 +197,7 @@ fn admin(fields: &mut Fields, id: &IdentifyController) {
     fields.bits("SANICAP", "sanitize capabilities", id.sanicap.get(), &SANICAP);
 }
 
-/// The host memory buffer's limits, sets, groups, ANA.
+/// Adds the limits of the host memory buffer, NVM sets, endurance groups, and ANA.
 fn endurance(fields: &mut Fields, id: &IdentifyController) {
     fields.meaning("HMMINDS", "host memory buffer, smallest entry", id.hmminds.get(), "4 KiB");
     fields.number("HMMAXD", "host memory buffer, most entries", id.hmmaxd.get());
@@ -220,7 +221,7 @@ fn endurance(fields: &mut Fields, id: &IdentifyController) {
     fields.meaning("MEGCAP", "largest endurance group capacity", id.megcap.get(), "bytes");
 }
 
-/// NVM Command Set Attributes.
+/// Adds NVM Command Set Attributes.
 fn nvm(fields: &mut Fields, id: &IdentifyController) {
     let sizes =
         |value: u8| format!("{} to {} bytes", power_of_two(value & 0xf), power_of_two(value >> 4));
@@ -290,19 +291,19 @@ fn nvm(fields: &mut Fields, id: &IdentifyController) {
 /// A power state (Base 5.17.2.1, figure 276).
 #[derive(Serialize)]
 pub struct PowerState {
-    /// Null is not reported.
+    /// Null if the controller does not report it.
     max_microwatts: Option<u64>,
     idle_microwatts: Option<u64>,
     active_microwatts: Option<u64>,
     operational: bool,
     entry_microseconds: u32,
     exit_microseconds: u32,
-    /// Relative, 0 the best: throughput and latency.
+    /// Relative throughput and latency, 0 is best.
     read: [u8; 2],
     write: [u8; 2],
 }
 
-/// The power states that there are.
+/// Decodes the supported power states.
 pub fn power_states(id: &IdentifyController) -> Vec<PowerState> {
     let states = id.psd.iter().take(usize::from(id.npss.min(31)) + 1);
     let states = states.map(|state| PowerState {
@@ -318,7 +319,7 @@ pub fn power_states(id: &IdentifyController) -> Vec<PowerState> {
     states.collect()
 }
 
-/// They as a table, in watts.
+/// Formats power states as a table, in watts.
 pub fn power_table(states: &[PowerState]) -> String {
     let watts = |power: Option<u64>| match power {
         None => "-".to_owned(),

@@ -1,22 +1,22 @@
-//! Fields of Identify structures: their names, what they are, what their values mean.
+//! Fields of Identify structures: names, titles, values, and the meaning of values.
 
 use serde::{Serialize, Serializer};
 
 use crate::table::Table;
 
-/// Every field of a structure, in the specification's order.
+/// The fields of a structure in the order of the specification.
 #[derive(Default)]
 pub struct Fields(Vec<Field>);
 
 struct Field {
-    /// The specification's name of it.
+    /// The name in the specification.
     name: &'static str,
     title: &'static str,
     value: Value,
     meaning: Vec<String>,
 }
 
-/// A value, as JSON has it.
+/// A value in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 enum Value {
@@ -29,12 +29,12 @@ enum Value {
 struct Entry<'a> {
     title: &'static str,
     value: &'a Value,
-    /// What the value means, bit by bit where it is one of bits.
+    /// The meaning of the value, bit by bit for bit fields.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     meaning: &'a [String],
 }
 
-/// A map by the specification's names in small letters.
+/// A JSON object whose keys are the names of the specification in lower case.
 impl Serialize for Fields {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|Field { name, title, value, meaning }| {
@@ -44,12 +44,12 @@ impl Serialize for Fields {
 }
 
 impl Fields {
-    /// A number that speaks for itself.
+    /// Adds a number without an explanation.
     pub fn number(&mut self, name: &'static str, title: &'static str, value: impl Into<u128>) {
         self.push(name, title, Value::Number(value.into()), Vec::new());
     }
 
-    /// A number, and what it means.
+    /// Adds a number and its meaning.
     pub fn meaning(
         &mut self,
         name: &'static str,
@@ -60,7 +60,7 @@ impl Fields {
         self.push(name, title, Value::Number(value.into()), vec![meaning.into()]);
     }
 
-    /// A number of 0's base, with what it counts.
+    /// Adds a 0's based number and its unit.
     pub fn zeroes_based(
         &mut self,
         name: &'static str,
@@ -72,12 +72,12 @@ impl Fields {
         self.meaning(name, title, value, format!("{} {unit}", value.saturating_add(1)));
     }
 
-    /// Text, or bytes in hexadecimal.
+    /// Adds text, or bytes in hexadecimal.
     pub fn text(&mut self, name: &'static str, title: &'static str, text: String) {
         self.push(name, title, Value::Text(text), Vec::new());
     }
 
-    /// Bits, each with what it means when it is set. Bits of no name are told by number.
+    /// Adds a bit field, with the meaning of each set bit. Bits without a name are shown by number.
     pub fn bits(
         &mut self,
         name: &'static str,
@@ -95,7 +95,7 @@ impl Fields {
         self.push(name, title, Value::Number(value.into()), meaning);
     }
 
-    /// [`bits`](Self::bits), with more that the value says.
+    /// Adds a meaning to the last field.
     pub fn also(&mut self, meaning: String) {
         if let Some(field) = self.0.last_mut() {
             field.meaning.push(meaning);
@@ -112,7 +112,7 @@ impl Fields {
         self.0.push(Field { name, title, value, meaning });
     }
 
-    /// A line for each.
+    /// Formats a line for each field.
     pub fn table(&self) -> String {
         let mut table = Table::new(&["  FIELD", "VALUE", "", "MEANING"], &[]);
         for Field { name, title, value, meaning } in &self.0 {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_without_a_name_are_told() {
+    fn bits_without_a_name_are_shown() {
         let mut fields = Fields::default();
         fields.bits("ONCS", "commands", 0b1_0101u16, &[(0, "Compare"), (1, "no"), (2, "DSM")]);
         fields.bits("ALL", "all", u64::MAX, &[]);

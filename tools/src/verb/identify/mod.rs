@@ -1,4 +1,4 @@
-//! `nvio identify`: what a controller and its namespaces say of themselves.
+//! `nvio identify`: the Identify data of a controller and its namespaces.
 
 mod controller;
 mod field;
@@ -16,7 +16,7 @@ use crate::table::Table;
 use controller::{PowerState, power_table};
 use field::Fields;
 
-/// Namespaces that are asked; a controller may have many thousands.
+/// Most namespaces that are identified. A controller may have many thousands.
 const NAMESPACES_SHOWN: usize = 128;
 
 #[derive(Serialize)]
@@ -32,9 +32,9 @@ struct Report {
     version: String,
     /// Largest NSID that may be valid (NN).
     number_of_namespaces: u32,
-    /// What MDTS allows; null is no limit.
+    /// The limit of MDTS in bytes; null is no limit.
     max_data_transfer_bytes: Option<u64>,
-    /// What the driver sends in one command.
+    /// Most bytes that the driver transfers in one command.
     max_command_bytes: usize,
     max_queue_entries: u32,
     io_queues_granted: u16,
@@ -42,9 +42,9 @@ struct Report {
     max_page_size: u64,
     doorbell_stride: u32,
     volatile_write_cache: bool,
-    /// Doorbells may be in memory of the host (Doorbell Buffer Config).
+    /// The controller supports doorbells in host memory (Doorbell Buffer Config).
     shadow_doorbells: bool,
-    /// What SGLs may be like, if there may be any.
+    /// Support of scatter gather lists.
     sgl: &'static str,
     /// A Controller Memory Buffer can be enabled (CAP.CMBS).
     controller_memory: bool,
@@ -59,7 +59,7 @@ struct Report {
 #[derive(Serialize)]
 struct NamespaceReport {
     nsid: u32,
-    /// Why the namespace cannot be used, if it cannot.
+    /// The reason why the driver cannot use the namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     unusable: Option<String>,
     #[serde(flatten)]
@@ -91,10 +91,10 @@ struct LbaFormat {
     in_use: bool,
 }
 
-/// Shows a controller.
+/// Prints the Identify data of a controller.
 ///
 /// # Errors
-/// If it cannot be opened or asked.
+/// If the controller cannot be opened, or Identify fails.
 pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
     let device = open::device(args)?;
     let active = device.controller().namespace_ids()?;
@@ -115,7 +115,7 @@ pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
 }
 
 fn namespace_report(controller: &Controller, nsid: u32) -> NamespaceReport {
-    // Of one that cannot be used, too.
+    // Also of a namespace that the driver cannot use.
     let identify = controller.identify_namespace(nsid).ok();
     let identify_namespace = identify.map(|identify| namespace::fields(&identify));
     let (unusable, details) = match controller.namespace(nsid) {
@@ -189,7 +189,7 @@ fn details(namespace: &Namespace) -> NamespaceDetails {
     }
 }
 
-/// Those that are available: LBADS of 0 is not (NVM 4.1.5.1), and above 63 not possible.
+/// The available formats: LBADS of 0 means unavailable (NVM 4.1.5.1), above 63 is impossible.
 fn formats(identify: &IdentifyNamespace) -> Vec<LbaFormat> {
     let all = identify.lbaf.iter().enumerate().take(usize::from(identify.nlbaf).min(63) + 1);
     all.filter(|(_, format)| (9..64).contains(&format.lbads))
@@ -204,7 +204,7 @@ fn formats(identify: &IdentifyNamespace) -> Vec<LbaFormat> {
         .collect()
 }
 
-/// A namespace's identifier in hexadecimal; zeroes are none.
+/// An identifier of a namespace in hexadecimal, or `None` if it is zero.
 pub fn identifier(bytes: &[u8]) -> Option<String> {
     let is_set = bytes.iter().any(|&byte| byte != 0);
     is_set.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -294,7 +294,7 @@ mod tests {
             let bytes = vec![byte; size_of::<IdentifyController>()];
             let id = IdentifyController::read_from_bytes(&bytes).unwrap();
             let fields = controller::fields(&id, 12);
-            // One line each, whatever a device says.
+            // One line each, whatever bytes the device sends.
             assert_eq!(fields.table().lines().count(), 80, "{}", fields.table());
             assert!(serde_json::to_string(&fields).unwrap().contains("\"oncs\""));
             let states = controller::power_states(&id);
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn every_byte_of_the_structures_is_in_some_field() {
-        // Bytes that are reserved, vendor specific, of fabrics, or shown as tables of their own.
+        // Bytes that are reserved, vendor specific, for fabrics, or shown in separate tables.
         let apart = [102..111, 134..253, 358..368, 384..512, 564..768, 1024..4096];
         let shown = |at: usize| !apart.iter().any(|range| range.contains(&at));
         let zeroes = [0; 4096];
@@ -317,7 +317,7 @@ mod tests {
         for at in (0..4096).filter(|&at| shown(at)) {
             let mut bytes = zeroes;
             bytes[at] = 0xff;
-            // Text begins at its first byte that is not NUL.
+            // Text fields of zeroes are empty.
             let text =
                 [4..72, 768..1024].iter().any(|range: &std::ops::Range<usize>| range.contains(&at));
             if !text {

@@ -5,7 +5,7 @@ use nvio_driver::spec::IdentifyNamespace;
 use super::field::Fields;
 use super::identifier;
 
-/// All fields, in the specification's order.
+/// Decodes all fields in the order of the specification.
 pub fn fields(id: &IdentifyNamespace) -> Fields {
     let mut fields = Fields::default();
     formats(&mut fields, id);
@@ -66,7 +66,7 @@ fn formats(fields: &mut Fields, id: &IdentifyNamespace) {
     fields.also(match id.dlfeat & 7 {
         1 => "deallocated blocks read as zeroes".to_owned(),
         2 => "deallocated blocks read as ones".to_owned(),
-        _ => "what deallocated blocks read as is not reported".to_owned(),
+        _ => "contents of deallocated blocks are not reported".to_owned(),
     });
 }
 

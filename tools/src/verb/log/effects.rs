@@ -1,4 +1,4 @@
-//! Commands Supported and Effects.
+//! The log page Commands Supported and Effects.
 
 use nvio_driver::Controller;
 use nvio_driver::spec::CommandEffects;
@@ -29,11 +29,11 @@ struct Command {
     opcode: u8,
     name: Option<&'static str>,
     effects: Vec<&'static str>,
-    /// The entry as the controller gave it.
+    /// The entry of the controller.
     entry: u32,
 }
 
-/// Shows the commands that a controller supports.
+/// Prints the commands that a controller supports.
 ///
 /// # Errors
 /// If the page cannot be read.

@@ -1,4 +1,4 @@
-//! `nvio log`: log pages.
+//! `nvio log`: prints log pages.
 
 mod effects;
 mod page;
@@ -21,7 +21,7 @@ use crate::verb::smart;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogName(u8);
 
-/// Pages that can be asked for by name.
+/// Names of decoded pages.
 const NAMES: [(&str, u8); 6] = [
     ("error", log_id::ERROR_INFORMATION),
     ("smart", log_id::HEALTH),
@@ -42,15 +42,16 @@ impl FromStr for LogName {
             Some(digits) => u8::from_str_radix(digits, 16),
             None => text.parse(),
         };
-        let allowed = "it is error, smart, firmware, changed-ns, effects, supported, or 0 to 255";
+        let allowed =
+            "a page is error, smart, firmware, changed-ns, effects, supported, or 0 to 255";
         number.map(Self).map_err(|_| allowed)
     }
 }
 
-/// Shows a log page, or which there are.
+/// Prints a log page, or the list of pages.
 ///
 /// # Errors
-/// If the controller cannot be opened, or does not have the page.
+/// If the controller cannot be opened or does not have the page.
 pub fn run(
     args: &ControllerArgs,
     page: Option<LogName>,
@@ -74,8 +75,8 @@ pub fn run(
 
 #[derive(Serialize)]
 struct Pages {
-    /// Whether the controller lists its pages; if not, these are those that it must have and
-    /// those that Identify Controller tells of.
+    /// True if the controller lists its pages. Otherwise these are the mandatory pages and those
+    /// that Identify Controller announces.
     reported: bool,
     pages: Vec<Page>,
 }
@@ -83,7 +84,7 @@ struct Pages {
 #[derive(Serialize)]
 struct Page {
     id: u8,
-    /// As `nvio log` takes it.
+    /// The PAGE argument of `nvio log`.
     name: Option<&'static str>,
     title: &'static str,
 }
@@ -110,7 +111,7 @@ fn list(controller: &Controller, format: Format) -> Result<(), Error> {
     out.flush()
 }
 
-/// Pages of a controller that does not list them (Base 5.17.2.1: LPA, OAES, OACS).
+/// The pages of a controller that does not list them (Base 5.17.2.1: LPA, OAES, OACS).
 fn expected(controller: &Controller) -> Vec<u8> {
     let identify = controller.identify();
     let log = |bit: u8| identify.lpa >> bit & 1 != 0;
@@ -127,7 +128,7 @@ fn expected(controller: &Controller) -> Vec<u8> {
     mandatory.into_iter().chain(offered).collect()
 }
 
-/// What a page is called (Base 5.16.1, figure 202).
+/// The name of a page (Base 5.16.1, figure 202).
 fn title(id: u8) -> &'static str {
     match id {
         0x00 => "Supported Log Pages",

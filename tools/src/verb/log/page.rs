@@ -19,7 +19,7 @@ struct ErrorEntry {
     status_code_type: u8,
     status_code: u8,
     status: String,
-    /// Byte and bit of the submission queue entry.
+    /// Byte and bit of the submission queue entry that is in error.
     parameter: Option<(u8, u8)>,
     vendor_log: Option<u8>,
     command_specific: u64,
@@ -27,7 +27,7 @@ struct ErrorEntry {
     transport_specific: u16,
 }
 
-/// Error Information, newest first.
+/// Prints Error Information, newest first.
 ///
 /// # Errors
 /// If the page cannot be read.
@@ -80,7 +80,7 @@ fn entry(entry: &ErrorLogEntry) -> ErrorEntry {
 #[derive(Serialize)]
 struct Firmware {
     active_slot: u8,
-    /// Null: the next reset keeps what runs.
+    /// Null if the next reset keeps the running firmware.
     next_slot: Option<u8>,
     slots: Vec<Slot>,
 }
@@ -91,7 +91,7 @@ struct Slot {
     revision: String,
 }
 
-/// Firmware Slot Information.
+/// Prints Firmware Slot Information.
 ///
 /// # Errors
 /// If the page cannot be read.
@@ -117,12 +117,12 @@ pub fn firmware(controller: &Controller, format: Format) -> Result<(), Error> {
 
 #[derive(Serialize)]
 struct Changed {
-    /// More changed than the list has room for: any may have.
+    /// True if more namespaces changed than fit into the list.
     overflowed: bool,
     namespaces: Vec<u32>,
 }
 
-/// Changed Namespace List. Reading it begins a new one.
+/// Prints the Changed Namespace List. Reading the list clears it.
 ///
 /// # Errors
 /// If the page cannot be read.

@@ -1,4 +1,4 @@
-//! Log pages whose contents nvio does not know, or is not to interpret.
+//! Log pages in hexadecimal.
 
 use nvio_driver::spec::NSID_ALL;
 use nvio_driver::{Controller, LogPage};
@@ -8,7 +8,7 @@ use crate::cli::{Format, RawRange};
 use crate::error::Error;
 use crate::output::Output;
 
-/// Bytes shown of a page whose length is not given: the size of the commonest.
+/// Bytes shown by default: the size of the most common pages.
 const DEFAULT_LENGTH: u32 = 512;
 const BYTES_PER_LINE: usize = 16;
 
@@ -19,10 +19,10 @@ struct Report {
     hex: String,
 }
 
-/// Shows bytes of log page `id`.
+/// Prints bytes of log page `id`.
 ///
 /// # Errors
-/// If the controller does not have them.
+/// If the controller does not have the page or the range.
 pub fn show(
     controller: &Controller,
     id: u8,
@@ -48,7 +48,7 @@ pub fn show(
     out.flush()
 }
 
-/// Offset, bytes, and the ASCII that is in them.
+/// Formats lines of offset, bytes, and ASCII.
 fn line(at: u64, bytes: &[u8]) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x} ")).collect();
     let ascii = |&byte: &u8| if (0x20..0x7f).contains(&byte) { char::from(byte) } else { '.' };

@@ -1,26 +1,26 @@
-//! Lines of `ls -l`, up to the name: made for hundreds of thousands of them.
+//! Lines of `ls -l` up to the name, formatted quickly because a tree may have millions.
 
 use nvio_ext4::Inode;
 
 use crate::time;
 use crate::verb::stat::mode_bytes;
 
-/// Makes lines, in the same memory.
+/// Formats lines in a buffer that is used again.
 #[derive(Default)]
 pub struct Lines {
     line: Vec<u8>,
-    /// The minute that was shown last, since 1970, and how: files of a tree are often of one time.
+    /// The last formatted minute since 1970, and its text: files of a tree often have equal times.
     minute: Option<i64>,
     time: Vec<u8>,
 }
 
 impl Lines {
-    /// The line of `inode`, which ends with a space for the name to follow.
+    /// Formats the line of `inode`, which ends with a space before the name.
     pub fn begin(&mut self, inode: &Inode, size: u64, has_acl: bool) -> &[u8] {
         let Self { line, time, .. } = self;
         line.clear();
         line.extend_from_slice(&mode_bytes(inode.mode()));
-        // As ls does: there is more to it than the mode.
+        // As in ls: `+` means that there is an access control list.
         line.push(if has_acl { b'+' } else { b' ' });
         line.push(b' ');
         number(line, inode.links().into(), 3);
@@ -50,13 +50,13 @@ impl Lines {
     }
 }
 
-/// The line of what cannot be read, up to the name.
+/// The line of an entry that cannot be read, up to the name.
 pub fn unknown() -> String {
     let q = '?';
     format!("??????????  {q:>3} {q:>5} {q:>5} {q:>12} {q:>16} ")
 }
 
-/// A number, with spaces in front up to `width`.
+/// Appends a number, padded with spaces to `width`.
 fn number(line: &mut Vec<u8>, value: u64, width: usize) {
     let mut digits = [b' '; 20];
     let mut at = digits.len();

@@ -1,6 +1,6 @@
-//! Names of a filesystem that nobody vouches for.
+//! Names of directory entries in a filesystem that is not trusted.
 
-/// Whether a directory may have an entry of this name, besides `.` and `..`.
+/// Returns true if a directory can have an entry of this name, other than `.` and `..`.
 pub fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.contains(&b'/') && !name.contains(&0) && name != b"." && name != b".."
 }

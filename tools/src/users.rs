@@ -1,18 +1,19 @@
-//! Names of the machine's users and groups.
+//! Names of the users and groups of this machine.
 
 use std::fs;
 
-/// Name of a user in /etc/passwd. Other sources of users are not asked.
+/// Returns the name of a user in /etc/passwd. Other user databases are not read.
 pub fn user(id: u32) -> Option<String> {
     name_in(&fs::read("/etc/passwd").ok()?, id)
 }
 
-/// Name of a group in /etc/group. Other sources of groups are not asked.
+/// Returns the name of a group in /etc/group. Other group databases are not read.
 pub fn group(id: u32) -> Option<String> {
     name_in(&fs::read("/etc/group").ok()?, id)
 }
 
-/// Both files have a line for each, with the name first and the number third.
+/// Finds the name for a number. Both files have a line for each entry, with the name in the first
+/// field and the number in the third.
 fn name_in(file: &[u8], id: u32) -> Option<String> {
     file.split(|&byte| byte == b'\n').find_map(|line| {
         let mut parts = line.split(|&byte| byte == b':');

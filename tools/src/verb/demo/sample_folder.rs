@@ -1,5 +1,5 @@
-//! A folder with files of many kinds, the same on every machine: what `demo` reads when it is
-//! given none.
+//! The folder that `demo` reads if the user names none: files of many types, identical on every
+//! machine.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,26 +8,26 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-/// Small files: number and largest size.
+/// Small files: number, and largest size in bytes.
 const SMALL: (u64, u64) = (400, 16 << 10);
-/// Files of medium size: number and largest size.
+/// Files of medium size: number, and largest size in bytes.
 const MEDIUM: (u64, u64) = (40, 1 << 20);
-/// Large files: number and size, which is no multiple of a block.
+/// Large files: number, and size in bytes, which is not a multiple of a block.
 const LARGE: (u64, u64) = (2, (48 << 20) + 12_345);
-/// Directories in one another.
+/// Levels of nested directories.
 const DEPTH: usize = 40;
 
 /// Fills the empty directory `folder`.
 ///
 /// # Errors
-/// If a file cannot be made.
+/// If a file cannot be created.
 pub fn fill(folder: &Path) -> Result<(), Error> {
     let mut random = Random(0x6e76_696f);
     for (name, (count, largest)) in [("small", SMALL), ("medium", MEDIUM)] {
         for number in 0..count {
             let group = format!("{name}/group-{:02}", number % 20);
             let path = folder.join(group).join(format!("{name}-{number:04}"));
-            // Every tenth is a whole number of blocks.
+            // Every tenth file has a whole number of blocks.
             let size = random.below(largest + 1);
             let size = if number % 10 == 0 { size & !4095 } else { size };
             write(&path, size, &mut random)?;
@@ -44,7 +44,7 @@ pub fn fill(folder: &Path) -> Result<(), Error> {
     odd(folder, &mut random)
 }
 
-/// Data of odd sizes between holes, and a hole at the end.
+/// Creates a file with data of odd sizes between holes, and a hole at the end.
 fn sparse(path: &Path, random: &mut Random) -> Result<(), Error> {
     let file = create(path)?;
     let result = (0..64u64).try_for_each(|number| {
@@ -66,7 +66,7 @@ fn deep(folder: &Path, random: &mut Random) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names and links.
+/// Creates unusual names and links.
 fn odd(folder: &Path, random: &mut Random) -> Result<(), Error> {
     let odd = folder.join("odd");
     for name in ["with blank", "ünïcødé-漢字", "new\nline", "-dash", ".hidden", &"n".repeat(255)]
@@ -109,7 +109,7 @@ fn create(path: &Path) -> Result<File, Error> {
         .map_err(|error: io::Error| Error::host("make", path, error))
 }
 
-/// SplitMix64: each file is different, each run the same.
+/// SplitMix64 with a fixed seed: files differ, runs do not.
 struct Random(u64);
 
 impl Random {
@@ -121,7 +121,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Below `limit`, which is not 0; that it is not quite even does not matter here.
+    /// Draws a number below `limit`, which is not 0. The slight bias does not matter here.
     fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
