@@ -1,6 +1,7 @@
 //! `nvio`: NVMe devices in user space, and the files of the ext4 filesystems on them.
 #![forbid(unsafe_code)]
 
+mod args;
 mod attributes;
 mod cli;
 mod copy;
@@ -10,8 +11,10 @@ mod name;
 mod open;
 mod output;
 mod progress;
+mod run;
 mod table;
 mod time;
+mod units;
 mod users;
 mod verb;
 
@@ -23,7 +26,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     cli::start_log(cli.verbose);
-    match verb::run(&cli.verb) {
+    match run::run(&cli.verb) {
         Ok(code) => code,
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,5 +1,8 @@
 //! Names and paths that are not trusted, on the way to a terminal or into JSON.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use serde::ser::SerializeMap;
 
 /// Escapes everything in `bytes` that could control a terminal or break a line: control characters
@@ -28,6 +31,12 @@ pub fn is_plain(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}')
         && !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Converts a path of the command line to an absolute path in the filesystem.
+pub fn rooted(path: &OsStr) -> Vec<u8> {
+    let bytes = path.as_bytes();
+    if bytes.starts_with(b"/") { bytes.to_vec() } else { [b"/", bytes].concat() }
 }
 
 /// Formats bytes as two hexadecimal digits each.

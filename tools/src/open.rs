@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nvio::{Device, Inode, Inspected, Location, OpenOptions, Volume, WritableVolume};
 
-use crate::cli::{ControllerArgs, VolumeArgs};
+use crate::args::{ControllerArgs, VolumeArgs};
 use crate::error::Error;
 
 /// Size of the DMA arena in bytes. Two queues and their bounce memory need about 4 MiB. Most

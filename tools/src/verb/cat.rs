@@ -5,10 +5,9 @@ use std::ffi::OsString;
 use nvio::{Queue, Volume};
 use nvio_iomap::BOUNCE_BYTES_MAX;
 
-use super::rooted;
-use crate::cli::VolumeArgs;
+use crate::args::VolumeArgs;
 use crate::error::Error;
-use crate::name;
+use crate::name::{self, rooted};
 use crate::open;
 use crate::output::Output;
 

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use nvio::Volume;
 use nvio_ext4::Inode;
 
-use super::rooted;
-use crate::cli::VolumeArgs;
+use crate::args::VolumeArgs;
 use crate::copy::{self, Copier};
 use crate::error::Error;
+use crate::name::{self, rooted};
 use crate::open;
-use crate::{name, progress};
+use crate::progress;
 
 /// Copies paths of the device to `target`: into it if it is a directory, else to that name. The
 /// root directory has no name, so that its entries are copied.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli::{Format, VolumeArgs};
+use crate::args::{Format, VolumeArgs};
 use crate::error::Error;
 use crate::open;
 use crate::output::{Output, human_blocks};

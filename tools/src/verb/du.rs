@@ -10,10 +10,9 @@ use nvio_ext4::{Inode, WalkEvent};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::rooted;
-use crate::cli::{Format, VolumeArgs};
+use crate::args::{Format, VolumeArgs};
 use crate::error::{Error, Failures};
-use crate::name;
+use crate::name::{self, rooted};
 use crate::open;
 use crate::output::{JsonArray, Output, human_blocks};
 

@@ -1,8 +1,7 @@
 //! `nvio emulate`: serves an NVMe controller in software to other processes.
 
-mod args;
+pub mod args;
 mod fault;
-mod units;
 
 use std::path::Path;
 
@@ -12,11 +11,9 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-pub use self::args::EmulateArgs;
-use self::args::{FeatureArgs, Source};
-pub use self::units::size;
+use self::args::{EmulateArgs, FeatureArgs, Source};
 
-use crate::cli::Format;
+use crate::args::Format;
 use crate::error::Error;
 use crate::name;
 use crate::output::Output;

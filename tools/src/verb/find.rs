@@ -15,10 +15,10 @@ use nvio_ext4::{FileType, Inode, Timestamp, WalkEvent};
 
 use self::number::{Number, Size};
 use self::perm::Permissions;
-use super::rooted;
 use super::stat::Record;
-use crate::cli::{Format, VolumeArgs};
+use crate::args::{Format, VolumeArgs};
 use crate::error::{Error, Failures};
+use crate::name::rooted;
 use crate::open;
 use crate::output::{JsonArray, Output};
 

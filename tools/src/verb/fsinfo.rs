@@ -15,7 +15,7 @@ mod journal;
 mod mmp;
 mod report;
 
-use crate::cli::{Format, VolumeArgs};
+use crate::args::{Format, VolumeArgs};
 use crate::error::Error;
 use crate::open;
 use crate::output::Output;

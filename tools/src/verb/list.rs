@@ -6,7 +6,7 @@ use nvio_driver::spec::IdentifyNamespace;
 use nvio_driver::{Address, Controller, Options};
 use serde::Serialize;
 
-use crate::cli::Format;
+use crate::args::Format;
 use crate::error::{Error, one_line};
 use crate::output::{Output, human_size};
 use crate::table::Table;

@@ -10,12 +10,11 @@ use nvio_ext4::{Inode, WalkEvent, WalkOrder};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::rooted;
 use super::stat::{self, Record, kind};
+use crate::args::VolumeArgs;
 use crate::attributes::Attributes;
-use crate::cli::VolumeArgs;
 use crate::error::{Error, Failures};
-use crate::name;
+use crate::name::{self, rooted};
 use crate::open;
 use crate::output::{JsonArray, Output};
 use line::Lines;

@@ -4,8 +4,8 @@ use nvio_driver::Controller;
 use nvio_driver::spec::IdentifyNamespace;
 use serde::Serialize;
 
-use super::identify::identifier;
-use crate::cli::{ControllerArgs, Format};
+use super::identify::field::identifier;
+use crate::args::{ControllerArgs, Format};
 use crate::error::Error;
 use crate::open;
 use crate::output::{Output, human_size};

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nvio::DeviceName;
 use serde::Serialize;
 
-use crate::cli::{ControllerArgs, Format};
+use crate::args::{ControllerArgs, Format};
 use crate::error::Error;
 use crate::open;
 use crate::output::Output;

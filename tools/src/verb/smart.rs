@@ -4,7 +4,7 @@ use nvio_driver::Controller;
 use nvio_driver::spec::{HealthLog, critical_warning};
 use serde::Serialize;
 
-use crate::cli::{ControllerArgs, Format};
+use crate::args::{ControllerArgs, Format};
 use crate::error::Error;
 use crate::open;
 use crate::output::{Output, human_size};

@@ -6,13 +6,13 @@ use nvio_ext4::{FileType, Inode, Timestamp};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::rooted;
+use crate::args::{Format, VolumeArgs};
 use crate::attributes::Attributes;
-use crate::cli::{Format, VolumeArgs};
 use crate::error::Error;
+use crate::name::{self, rooted};
 use crate::open;
 use crate::output::{JsonArray, Output};
-use crate::{name, time};
+use crate::time;
 
 /// An inode and its path, for JSON.
 pub struct Record<'a> {

@@ -6,10 +6,9 @@ use std::io::{self, Read};
 use nvio_ext4::WritableFile;
 use nvio_iomap::{BOUNCE_BYTES_MAX, Cursor, IoArgs, IoFlags};
 
-use super::rooted;
-use crate::cli::VolumeArgs;
+use crate::args::VolumeArgs;
 use crate::error::Error;
-use crate::name;
+use crate::name::{self, rooted};
 use crate::open;
 
 /// Overwrites the bytes from `offset` on.

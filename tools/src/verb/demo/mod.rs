@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 
-use crate::cli::Format;
+use crate::args::Format;
 use crate::error::Error;
 use crate::open;
 use crate::output::Output;

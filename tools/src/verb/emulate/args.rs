@@ -9,8 +9,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use nvio_emulator::Rule;
 
 use super::fault::{Rate, rate, rule};
-use super::units::{size, time};
-use crate::cli::{identify_text, lba_size};
+use crate::args::{identify_text, lba_size};
+use crate::units::{size, time};
 
 /// The controller that is served.
 #[derive(Clone, Debug, Args)]

@@ -6,7 +6,7 @@ use nvio_driver::spec::opcode::{admin, nvm};
 use nvio_driver::spec::{EventType, Status};
 use nvio_emulator::{DeviceFault, Fault, Rates, Rule};
 
-use super::units::{number, time};
+use crate::units::{number, time};
 
 /// Names of commands in rules; `true` for admin commands.
 const COMMANDS: [(&str, bool, u8); 22] = [

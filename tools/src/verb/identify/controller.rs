@@ -4,8 +4,7 @@ use nvio_driver::spec::IdentifyController;
 use nvio_driver::spec::register::Version;
 use serde::Serialize;
 
-use super::field::Fields;
-use super::identifier;
+use super::field::{Fields, identifier};
 use crate::table::Table;
 
 /// Decodes all fields in the order of the specification. `page_shift` is CAP.MPSMIN as a power of

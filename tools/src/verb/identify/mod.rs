@@ -1,20 +1,20 @@
 //! `nvio identify`: the Identify data of a controller and its namespaces.
 
 mod controller;
-mod field;
+pub mod field;
 mod namespace;
 
 use nvio_driver::spec::{IdentifyController, IdentifyNamespace, sgl};
 use nvio_driver::{Controller, Namespace};
 use serde::Serialize;
 
-use crate::cli::{ControllerArgs, Format};
+use crate::args::{ControllerArgs, Format};
 use crate::error::Error;
 use crate::open;
 use crate::output::{Output, human_size};
 use crate::table::Table;
 use controller::{PowerState, power_table};
-use field::Fields;
+use field::{Fields, identifier};
 
 /// Most namespaces that are identified. A controller may have many thousands.
 const NAMESPACES_SHOWN: usize = 128;
@@ -202,12 +202,6 @@ fn formats(identify: &IdentifyNamespace) -> Vec<LbaFormat> {
             in_use: index == identify.format_index(),
         })
         .collect()
-}
-
-/// An identifier of a namespace in hexadecimal, or `None` if it is zero.
-pub fn identifier(bytes: &[u8]) -> Option<String> {
-    let is_set = bytes.iter().any(|&byte| byte != 0);
-    is_set.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn text(report: &Report) -> String {

@@ -2,8 +2,7 @@
 
 use nvio_driver::spec::IdentifyNamespace;
 
-use super::field::Fields;
-use super::identifier;
+use super::field::{Fields, identifier};
 
 /// Decodes all fields in the order of the specification.
 pub fn fields(id: &IdentifyNamespace) -> Fields {

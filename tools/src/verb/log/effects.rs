@@ -4,7 +4,7 @@ use nvio_driver::Controller;
 use nvio_driver::spec::CommandEffects;
 use serde::Serialize;
 
-use crate::cli::Format;
+use crate::args::Format;
 use crate::error::Error;
 use crate::output::Output;
 use crate::table::Table;

@@ -10,7 +10,7 @@ use nvio_driver::Controller;
 use nvio_driver::spec::{log_id, lpa};
 use serde::Serialize;
 
-use crate::cli::{ControllerArgs, Format, RawRange};
+use crate::args::{ControllerArgs, Format, RawRange};
 use crate::error::Error;
 use crate::open;
 use crate::output::Output;

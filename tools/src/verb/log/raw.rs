@@ -4,7 +4,7 @@ use nvio_driver::spec::NSID_ALL;
 use nvio_driver::{Controller, LogPage};
 use serde::Serialize;
 
-use crate::cli::{Format, RawRange};
+use crate::args::{Format, RawRange};
 use crate::error::Error;
 use crate::output::Output;
 

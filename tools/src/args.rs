@@ -1,0 +1,115 @@
+//! Options that several verbs share.
+
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use nvio::DeviceName;
+
+use crate::units::size;
+
+/// Text or JSON.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Format {
+    /// Write JSON; sizes and positions are in bytes.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Human-readable sizes: `-h`, as in du and df, which therefore is not the help.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Human {
+    /// Show sizes in K, M, G (powers of 1024).
+    #[arg(short = 'h', long = "human-readable")]
+    pub human: bool,
+    /// Print help.
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// A controller.
+#[derive(Clone, Debug, Args)]
+pub struct ControllerArgs {
+    /// PCI address, vfio-user:SOCKET or image.
+    #[arg(value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
+    pub device: DeviceName,
+    /// Namespace ID. By default the only namespace, or 1 if there are several.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub namespace: Option<u32>,
+    /// Logical block of an image in bytes.
+    #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
+    pub lba_size: u32,
+}
+
+/// A part of a log page, undecoded.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct RawRange {
+    /// Show this many bytes of the page in hexadecimal; 512 for undecoded pages.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=LOG_BYTES_MAX))]
+    pub length: Option<u32>,
+    /// Begin at this byte, a multiple of 4; implies hexadecimal.
+    #[arg(long, value_name = "BYTES")]
+    pub offset: Option<u64>,
+}
+
+/// Most bytes of a log page that are shown.
+const LOG_BYTES_MAX: i64 = 16 << 20;
+
+/// A filesystem on a controller.
+#[derive(Clone, Debug, Args)]
+pub struct VolumeArgs {
+    #[command(flatten)]
+    pub controller: ControllerArgs,
+    /// Partition number (GPT or MBR). By default the filesystem is the whole namespace.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub partition: Option<u32>,
+    /// Device of an external journal; DEVICE again if the journal is on another namespace or
+    /// partition of it. Needed if the journal needs recovery.
+    #[arg(long, value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
+    pub journal: Option<DeviceName>,
+    /// Namespace ID of the journal.
+    #[arg(long, value_name = "N", requires = "journal", value_parser = clap::value_parser!(u32).range(1..))]
+    pub journal_namespace: Option<u32>,
+    /// Partition number of the journal.
+    #[arg(long, value_name = "N", requires = "journal", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub journal_partition: Option<u32>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
+}
+
+/// Options of the metadata cache.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct MemoryArgs {
+    /// Size of the cache of inode tables, directories and other metadata.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16M")]
+    pub cache: u64,
+    /// Read this much metadata ahead at a time, at most a quarter of --cache.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4M")]
+    pub read_ahead: u64,
+    /// Read each metadata block when it is needed.
+    #[arg(long, conflicts_with = "read_ahead")]
+    pub no_read_ahead: bool,
+}
+
+impl MemoryArgs {
+    /// Bytes of metadata that are kept in memory.
+    pub fn cache_bytes(self) -> usize {
+        usize::try_from(self.cache).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of metadata that are read ahead at a time.
+    pub fn read_ahead_bytes(self) -> usize {
+        if self.no_read_ahead { 0 } else { usize::try_from(self.read_ahead).unwrap_or(usize::MAX) }
+    }
+}
+
+pub(crate) fn lba_size(text: &str) -> Result<u32, &'static str> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("a block is 512 or 4096 bytes"),
+    }
+}
+
+pub(crate) fn identify_text<const MOST: usize>(text: &str) -> Result<String, String> {
+    let good = text.len() <= MOST && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if good { Ok(text.to_owned()) } else { Err(format!("up to {MOST} printable ASCII characters")) }
+}
