@@ -19,7 +19,8 @@ use crate::{mkfs, progress};
 use check::Check;
 use report::Report;
 
-/// Runs the demonstration. The exit code is 1 if anything differs, or the controller had to be reset.
+/// Runs the demonstration. The exit code is 1 if anything differs, or the controller had to be
+/// reset.
 ///
 /// # Errors
 /// If the folder cannot be read, the image cannot be created, or the filesystem cannot be opened.
@@ -50,7 +51,7 @@ pub fn run(
     with_step("making an ext4 image (mke2fs)", || mkfs::image_of(folder, &image))?;
     let (check, resets) = with_step("reading", || {
         let volume = open::image(&image, lba_size)?;
-        let resets = volume.device().controller().resets();
+        let resets = volume.device().map(|device| device.controller().resets());
         let mut check = Check::new(&volume)?;
         check.folder(folder)?;
         check.listing(folder)?;
@@ -58,7 +59,7 @@ pub fn run(
     })?;
     let kept = if keep { Some(keep_image(work, &image, &own)?) } else { None };
     // The controller is closed, so this is the final number.
-    let resets = resets.unrequested();
+    let resets = resets.map_or(0, |resets| resets.unrequested());
     let report = Report { check, resets, lba_size, image: kept };
     let mut out = Output::new();
     if format.json {
