@@ -314,7 +314,7 @@ fn another_host() {
         let error = open_error(&image);
         assert!(matches!(error, Error::InUse(_)));
         let expected = "multi-mount protection: in use by host 'storage-7', device 'sdx1' \
-                        (sequence 0x77); unmount it there, or if that host is gone run \
+                        (sequence 0x77); unmount it there, or, if that host is gone, run \
                         tune2fs -E clear_mmp";
         assert_eq!(error.to_string(), expected);
         set_mmp(&image, 0xe24d_4d50);

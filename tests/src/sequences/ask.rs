@@ -1,4 +1,4 @@
-//! Requests go out.
+//! Submission of requests.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use super::strategy::{Ask, Mischief, Way};
 use crate::simulation::content::{self, POISON};
 use crate::simulation::{Checked, Wrong, ensure, lock};
 
-/// Bytes of all memory that is out, at most.
+/// Maximum size of the memory of all requests in flight, bytes.
 const MOST_OUT: u64 = 512 << 10;
 
-/// What a call gave.
+/// The result of a submission.
 enum Gave {
-    /// It is in flight, or its result is kept.
+    /// The request is in flight, or its result is kept for a poll.
     Taken,
-    /// It is over, with what is in the memory.
+    /// The request has completed. The memory contains its data.
     Over(Result<usize, FsError>, Option<Memory>),
-    /// It was not taken.
+    /// The request was rejected.
     Rejected(FsError, Memory),
 }
 
 impl Run<'_> {
-    /// Makes a request.
+    /// Submits a request.
     pub(super) fn ask(&mut self, ask: &Ask) -> Checked {
         let request = self.fs.with(|state| Request::new(ask, &state.layout));
         let out: u64 = self.pending.values().map(|pending| pending.request.len).sum();
@@ -86,7 +86,7 @@ impl Run<'_> {
                 let busy = error.is_busy();
                 self.ended(pending, Err(error), Some(memory))?;
                 if busy && self.rng.range(0, 2) == 0 {
-                    // As callers do.
+                    // Let time pass, as callers do that receive `Busy`.
                     self.with(|machine| machine.pass(Duration::from_micros(50), usize::MAX));
                     self.poll(usize::MAX)?;
                 }
@@ -95,7 +95,7 @@ impl Run<'_> {
         }
     }
 
-    /// What is written, by the place where it is to be.
+    /// Returns the data to write, which depends on the place of each block.
     fn data(&self, request: &Request, token: u64) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(request.len).unwrap_or(0)];
         if !request.write {
@@ -117,7 +117,7 @@ impl Run<'_> {
         bytes
     }
 
-    /// Gives a request with memory of its own to the queue. `None` if there is no memory.
+    /// Submits a request with memory of its own. Returns `None` if the arena is full.
     fn give(&mut self, pending: &mut Pending) -> Checked<Option<Gave>> {
         let request = &pending.request;
         let len = usize::try_from(request.len).unwrap_or(0);
@@ -152,7 +152,7 @@ impl Run<'_> {
         Ok(Some(gave))
     }
 
-    /// Makes a request of borrowed memory.
+    /// Makes a request with borrowed memory.
     fn borrow(&mut self, pending: &mut Pending) -> Checked<Gave> {
         let request = &pending.request;
         let Request { pos, flags, done_before, write, .. } = *request;
@@ -189,9 +189,9 @@ impl Run<'_> {
         ensure!(now == before + moved, "the cursor went from {before} to {now}: {done:?}");
         let nofault = request.has(IoFlags::NOFAULT);
         let told = frail.nofault.is_none_or(|told| told == nofault) && !frail.mixed;
-        ensure!(told, "nofault was {nofault}, and memory was told otherwise");
+        ensure!(told, "nofault was {nofault}, but the memory received another value");
         let clean = frail.bytes[..before].iter().all(|&byte| byte == POISON);
-        ensure!(clean, "bytes in front of the cursor were written to");
+        ensure!(clean, "bytes before the cursor were overwritten");
         let bytes = frail.bytes.split_off(before);
         Ok(Gave::Over(done, Some(self.borrowed(pending, bytes))))
     }
@@ -201,7 +201,7 @@ impl Run<'_> {
         Memory::Bytes(bytes)
     }
 
-    /// Looks at what the filesystem and the device were asked for a request.
+    /// Collects the calls and commands that the request has caused.
     fn learn(&mut self, pending: &mut Pending) {
         pending.commands = std::mem::take(&mut lock(&self.seen).commands);
         (pending.refused, pending.short) = {
@@ -229,24 +229,24 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a read took the path that it was to take, and what the commands were.
+    /// Checks that a request took the expected path, and that its commands are valid.
     fn check_path(&mut self, pending: &Pending, gave: &Gave, before: u64) -> Checked {
         let request = &pending.request;
         for command in &pending.commands {
             ensure!(command.write == request.write, "{command:?} for {request:?}");
             let allowed = !request.write || pending.effect.allows(command);
-            ensure!(allowed, "{command:?} writes what is none of its business: {request:?}");
+            ensure!(allowed, "{command:?} writes blocks outside the request: {request:?}");
             let fua = command.fua;
-            ensure!(!fua || request.has(IoFlags::DSYNC), "{command:?}, though not asked for");
+            ensure!(!fua || request.has(IoFlags::DSYNC), "{command:?} has FUA without DSYNC");
         }
         let simple = self.queue()?.counters().simple - before;
         let went = match gave {
             Gave::Taken => true,
             Gave::Over(result, _) => result.is_ok(),
             Gave::Rejected(error, _) => {
-                // What the path refuses is for nobody to see.
+                // A fall-back error of a path must not reach the caller.
                 let sentinel = error.is_fall_back() && !pending.certain.contains(&Class::FallBack);
-                ensure!(!sentinel, "{:?} shows", class(error));
+                ensure!(!sentinel, "the internal error {:?} is returned", class(error));
                 false
             }
         };
@@ -258,7 +258,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The conditions of the simple path.
+    /// Returns true if the request meets the conditions of the simple path.
     fn takes_simple(&mut self, pending: &Pending) -> Checked<bool> {
         let request = &pending.request;
         let known =

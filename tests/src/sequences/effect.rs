@@ -1,4 +1,4 @@
-//! What a write does to the device: which blocks it may change, and what became of each.
+//! The effect of a write on the device: the blocks that it may change, and their possible values.
 
 use std::ops::Range;
 
@@ -10,32 +10,32 @@ use super::request::Request;
 use super::watch::Command;
 use crate::simulation::model::{Ending, Model, Moment};
 
-/// Added to the token of a write for zeroes where there may be data.
+/// Bit of a write's token that marks zeroes in place of its data.
 const INSTEAD: u64 = 1 << 62;
 
-/// What a block may be written with.
+/// The possible contents of a block after a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     /// The data of the request.
     Data,
-    /// Zeroes beside the data.
+    /// Zeroes next to the data.
     Pad,
-    /// Zeroes where there was to be data, but that did not come.
+    /// Zeroes in place of data that was not written.
     Instead,
 }
 
-/// One block of the device that a write is about.
+/// A block of the device that a write may change.
 #[derive(Clone, Copy, Debug)]
 struct Touched {
     lba: u64,
     /// Position in the file.
     pos: u64,
     what: What,
-    /// Whether its part was never written before, so that all around the data is zeroed.
+    /// The block was unwritten before, so the space around the data is zeroed.
     fresh: bool,
 }
 
-/// All that a write may change.
+/// All blocks that a write may change.
 #[derive(Debug, Default)]
 pub struct Effect {
     touched: Vec<Touched>,
@@ -47,14 +47,15 @@ pub struct Effect {
 }
 
 impl Effect {
-    /// By the mappings that the request was given.
+    /// Derives the effect from the mappings of the request.
     pub fn new(request: &Request, layout: &Layout, visits: &[Visit], token: u64) -> Self {
         let (block, fs_block, size) = (layout.device_block, layout.block, layout.size);
         let mut touched = Vec::new();
         let mut behind = false;
         for visit in visits {
             let mapping = &visit.mapping;
-            // Of a mapping that was not used up, the rest is behind a fault: nothing is begun.
+            // If a mapping was not used completely, a fault follows, and later mappings are not
+            // used.
             if behind {
                 break;
             }
@@ -94,12 +95,12 @@ impl Effect {
         Self { touched, block, fs_block, size, begun: 0, token }
     }
 
-    /// Whether it can do anything.
+    /// Returns true if the write cannot change any block.
     pub fn is_empty(&self) -> bool {
         self.touched.is_empty()
     }
 
-    /// Whether a command writes only what it may.
+    /// Returns true if the command writes only blocks that the request may change.
     pub fn allows(&self, command: &Command) -> bool {
         let lbas = command.addr / self.block..(command.addr + command.len) / self.block;
         let mut lbas = lbas.into_iter();
@@ -114,7 +115,7 @@ impl Effect {
         }
     }
 
-    /// From `begun` on the device may do it.
+    /// Records that the device may execute the write from `begun` on.
     pub fn begin(&mut self, model: &mut Model, begun: Moment) {
         self.begun = begun;
         for touched in &self.touched {
@@ -123,7 +124,8 @@ impl Effect {
         }
     }
 
-    /// `bytes` were written with success, of all that were asked for or up to a fault.
+    /// Records that `bytes` were written successfully: the whole request, or the part before a
+    /// fault.
     pub fn succeeded(&self, model: &mut Model, request: &Request, bytes: u64, certain: bool) {
         let end = request.pos + bytes;
         let tail = end..end.next_multiple_of(self.fs_block);
@@ -149,7 +151,7 @@ impl Effect {
         }
     }
 
-    /// It failed; of the data nothing went out from byte `fault` on.
+    /// Records that the write failed. The data from byte `fault` on was not submitted.
     pub fn failed(&self, model: &mut Model, request: &Request, fault: Option<u64>) {
         let stop = fault.map(|at| request.pos + at / self.block * self.block);
         for touched in &self.touched {

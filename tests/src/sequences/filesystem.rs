@@ -1,5 +1,5 @@
-//! The filesystem of a run: one file, whose mappings are as odd as the contract allows, and at
-//! times odder. It notes what it is asked, and accuses who breaks the contract.
+//! The filesystem of a run: one file, with mappings as unusual as the contract allows, and invalid
+//! ones on request. It records the calls, and reports violations of the contract.
 
 use std::sync::Mutex;
 
@@ -12,31 +12,31 @@ use super::layout::{Block, Kind, Layout};
 use super::strategy::Mischief;
 use crate::simulation::lock;
 
-/// What fails.
+/// The errors of the filesystem.
 #[derive(Debug, thiserror::Error)]
 pub enum FsError {
-    /// A mapping cannot be had.
+    /// `begin` failed.
     #[error("begin")]
     Begin,
-    /// A mapping cannot be had for now: the filesystem's own "again".
+    /// `begin` failed temporarily: the filesystem's own EAGAIN.
     #[error("again")]
     Again,
-    /// The end of a mapping.
+    /// `end` failed.
     #[error("end")]
     End,
-    /// The hook of a command.
+    /// The submit hook failed.
     #[error("submit hook")]
     SubmitHook,
-    /// The hook of the end.
+    /// The end hook failed.
     #[error("end hook")]
     EndHook,
-    /// Writing back.
+    /// The write-back of cached data failed.
     #[error("write back")]
     WriteBack,
-    /// Inline data is not that long.
+    /// An access past the end of the inline data.
     #[error("inline")]
     Inline,
-    /// The layer below.
+    /// An error of the layer below.
     #[error(transparent)]
     Iomap(#[from] Error),
 }
@@ -55,58 +55,58 @@ impl FileError for FsError {
     }
 }
 
-/// A mapping that was given.
+/// A mapping that `begin` returned.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit {
     /// The mapping.
     pub mapping: Mapping,
-    /// What it was asked for.
+    /// Requested position.
     pub pos: u64,
-    /// How long.
+    /// Requested length.
     pub length: u64,
-    /// What for.
+    /// Requested operation.
     pub op: Op,
-    /// Bytes that were processed; `None` until its end.
+    /// Bytes processed; `None` before its `end`.
     pub processed: Option<u64>,
 }
 
-/// How to behave towards the request at hand.
+/// The behaviour during the current request.
 #[derive(Clone, Copy, Debug)]
 pub struct Mood {
-    /// What goes wrong.
+    /// The fault to inject.
     pub mischief: Mischief,
-    /// Blocks of a mapping from the position on, 0 for all.
+    /// Maximum number of blocks in a mapping after the position; 0 for no limit.
     pub trim: u8,
-    /// Whether mappings begin at the position.
+    /// Mappings begin at the position.
     pub late: bool,
 }
 
-/// What is known of a file.
+/// The state of the file.
 #[derive(Debug)]
 pub struct State {
-    /// Where its blocks are.
+    /// Layout of the file.
     pub layout: Layout,
-    /// Its data, if it is inline.
+    /// Inline data of the file, if any.
     pub inline: Vec<u8>,
-    /// How to behave.
+    /// Behaviour during the current request.
     pub mood: Mood,
-    /// Mappings given for the request at hand.
+    /// Mappings of the current request.
     pub visits: Vec<Visit>,
-    /// Calls of the request at hand that failed on purpose, which is its error.
+    /// Number of injected failures that decide the result of the current request.
     pub fired: u32,
-    /// Commands that the hook has seen of the request at hand.
+    /// Number of calls of the submit hook for the current request.
     pub hooked: u32,
-    /// Whether the hook of the end fails.
+    /// The end hook fails.
     pub fail_end_hook: bool,
-    /// Whether there is dirty cached data.
+    /// The file has dirty cached data.
     pub dirty: bool,
-    /// Ends of requests with hooks that nobody has asked about yet.
+    /// Calls of the end hook that were not checked yet.
     pub ended: Vec<EndIo>,
-    /// Ends that were taken for those of requests that need not have any.
+    /// Calls of the end hook that were attributed to requests that may have one.
     pub unsure: Vec<EndIo>,
-    /// Failures of the device that were reported.
+    /// Number of reported failures of the device.
     pub reported: u64,
-    /// The first thing that was wrong.
+    /// The first violation.
     pub wrong: Option<String>,
 }
 
@@ -128,7 +128,7 @@ impl State {
         }
     }
 
-    /// The mapping of a position, as it is.
+    /// Returns the mapping at a position, without faults.
     fn map(&self, pos: u64) -> Mapping {
         let Layout { block, ref blocks, inline, .. } = self.layout;
         if inline && pos < block {
@@ -171,7 +171,7 @@ impl State {
     }
 }
 
-/// What is shared with requests in flight.
+/// The state shared with requests in flight.
 #[derive(Debug)]
 pub struct FsInode(pub Mutex<State>);
 
@@ -246,7 +246,7 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// A file that is laid out like that.
+    /// Creates a file with this layout.
     pub fn new(layout: Layout, inline: Vec<u8>) -> Self {
         let (size, block) = (layout.size, u32::try_from(layout.block).unwrap_or(4096));
         let mood = Mood { mischief: Mischief::None, trim: 0, late: false };
@@ -267,12 +267,12 @@ impl Fs {
         Self { inode: FileRef::new(FsInode(Mutex::new(state))), size, block }
     }
 
-    /// Looks at what is known of the file, or changes it.
+    /// Calls `act` with the state of the file.
     pub fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         act(&mut lock(&self.inode.state().0))
     }
 
-    /// Requests in flight.
+    /// Returns the number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.inode.in_flight()
     }
@@ -309,7 +309,7 @@ impl Mapper for Fs {
                 state.accuse(wrong);
             }
             if state.dirty && !op.contains(Op::WRITE) {
-                state.accuse("mapped to be read before it was written back".into());
+                state.accuse("mapped for a read before the write-back of cached data".into());
             }
             let nth = u8::try_from(state.visits.len()).unwrap_or(u8::MAX);
             let mut mapping = state.map(pos);
@@ -355,7 +355,7 @@ impl Mapper for Fs {
                 None => state.accuse(format!("end of {mapping:?}, {pos}, {length}, {processed}")),
             }
             if state.mood.mischief == Mischief::End(nth) {
-                // It counts only where nothing was done.
+                // This failure decides the result only if no byte was processed.
                 state.fired += u32::from(processed == 0);
                 return Err(FsError::End);
             }

@@ -1,5 +1,5 @@
-//! The end of a sequence: the faults are off, everything ends, and the file and the device are read
-//! as a whole, at last after a power cut.
+//! The end of a sequence: faults are disabled, all requests complete, and the file and the device
+//! are read completely, then again after a power cut.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::simulation::buffers::span;
 use crate::simulation::lend::Lent;
 use crate::simulation::{Checked, Wrong, content, ensure, lock};
 
-/// Results that come after the last request, at most: more than a queue can have.
+/// Maximum number of results after the last request. It is larger than any queue.
 const MOST: usize = 10_000;
-/// How often it is tried to read the file.
+/// Maximum number of attempts to read the file.
 const ATTEMPTS: u32 = 3;
 
 impl Run<'_> {
@@ -28,7 +28,7 @@ impl Run<'_> {
             .map_err(|error| wrong("no faults", &error))?;
         lock(&self.seen).most = usize::MAX;
         self.fs.with(|state| state.fail_end_hook = false);
-        // What is late comes, and finds nothing lent.
+        // Late commands complete now, and must not access memory.
         for _ in 0..4 {
             self.with(|machine| machine.pass(IO_TIMEOUT, usize::MAX));
         }
@@ -53,27 +53,27 @@ impl Run<'_> {
         Ok(self.outcome.clone())
     }
 
-    /// Everything ends.
+    /// Waits until all requests complete.
     fn drain(&mut self) -> Checked {
         let mut results = 0;
         while !self.pending.is_empty() {
             results += self.wait()?;
-            ensure!(results < MOST, "{results} results, and there is no end");
+            ensure!(results < MOST, "{results} results, but requests are still in flight");
             self.check()?;
         }
-        // Nothing comes after the end.
+        // No result may follow the last one.
         let more = self.wait()?;
         ensure!(more == 0, "{more} results too many");
         let left = self.fs.in_flight();
-        ensure!(left == 0, "{left} requests are in flight for ever");
+        ensure!(left == 0, "{left} requests never complete");
         let (ended, reported) = self.fs.with(|state| (state.ended.len(), state.reported));
-        ensure!(ended == 0, "the filesystem heard of {ended} ends too many");
+        ensure!(ended == 0, "the filesystem received {ended} extra end hooks");
         let failures = self.failures;
-        ensure!(reported == failures, "{reported} errors were reported, of {failures}");
+        ensure!(reported == failures, "{reported} errors were reported, but {failures} occurred");
         Ok(())
     }
 
-    /// Reads the file as a whole, in pieces of any size.
+    /// Reads the whole file in pieces of any size.
     fn read_file(&mut self) -> Checked {
         let (size, known) = self.fs.with(|state| {
             let blocks = &state.layout.blocks;
@@ -96,7 +96,7 @@ impl Run<'_> {
             let queue = self.queue.as_mut().ok_or(Wrong("no queue".into()))?;
             match queue.read_at(&mut self.fs, 0, &mut bytes) {
                 Ok(n) => break (bytes, n),
-                // Who does not know yet of a reset finds out.
+                // A queue pair that does not know of a reset yet notices it by an error.
                 Err(_) if attempts < ATTEMPTS && self.is_disturbed() => {}
                 Err(error) => return Err(wrong("the file cannot be read", &error)),
             }
@@ -123,7 +123,7 @@ impl Run<'_> {
         sources.check(&request, &bytes, Came::To(size), &mut self.model, begun)
     }
 
-    /// The queue goes, and with it all memory that it had.
+    /// Drops the queue, which must free all its memory.
     fn shut_queue(&mut self) -> Checked {
         let queue = self.queue.take().ok_or(Wrong("no queue".into()))?;
         let left = queue.device().inner().pair().in_flight();
@@ -132,7 +132,7 @@ impl Run<'_> {
         self.check_pages()
     }
 
-    /// Every block of the device holds what it may.
+    /// Checks that every block of the device holds a possible value.
     fn read_device(&mut self) -> Checked {
         let failed = |error: nvio_driver::Error| wrong("reading the device", &error);
         let mut pair = self.controller.queue_pair::<()>(2).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! Requests end: what they may end with, and what must be in the memory.
+//! Completion of requests: the checks of their results and of their memory.
 
 use nvio_iomap::{Error, IoFlags, MappingFlags, MappingKind, Memory};
 
@@ -14,42 +14,42 @@ use super::watch::Command;
 use crate::simulation::model::Moment;
 use crate::simulation::{Checked, Wrong, ensure};
 
-/// A request that was made, with all that is known of it.
+/// A submitted request with everything that is known of it.
 pub struct Pending {
     /// The request.
     pub request: Request,
     /// Its token.
     pub token: u64,
-    /// When it was made.
+    /// Moment of the submission.
     pub begun: Moment,
-    /// Reasons for which it must fail.
+    /// Causes that make it fail in any case.
     pub certain: Vec<Class>,
-    /// Reasons for which it may.
+    /// Causes that may make it fail.
     pub possible: Vec<Class>,
-    /// Requests whose results were not taken when it was made.
+    /// Number of other requests in flight or with unpolled results at the submission.
     pub outstanding: usize,
-    /// What was in its memory.
+    /// Initial contents of its memory.
     pub data: Vec<u8>,
-    /// Its memory.
+    /// The memory.
     pub lease: Lease,
-    /// Mappings that it was given.
+    /// Mappings of the request.
     pub visits: Vec<Visit>,
-    /// Commands that it took.
+    /// Commands of the request.
     pub commands: Vec<Command>,
-    /// How often there was no room for one.
+    /// Number of commands that were rejected by a full queue.
     pub refused: u32,
-    /// How often there was no memory to bounce.
+    /// Number of failed allocations of bounce memory.
     pub short: u32,
-    /// How often the filesystem failed on purpose.
+    /// Number of injected failures of the filesystem.
     pub fired: u32,
-    /// What it does, if it is a write.
+    /// Effect of a write.
     pub effect: Effect,
-    /// What it gives, if it is a read.
+    /// Sources of a read.
     pub sources: Sources,
 }
 
 impl Pending {
-    /// A request of which nothing is known.
+    /// Creates a request without results.
     pub fn new(request: Request) -> Self {
         Self {
             request,
@@ -71,7 +71,7 @@ impl Pending {
     }
 }
 
-/// What kind of error it is.
+/// Returns the class of an error.
 pub fn class(error: &FsError) -> Class {
     match error {
         FsError::Begin => Class::Begin,
@@ -102,7 +102,7 @@ pub fn class(error: &FsError) -> Class {
 }
 
 impl Run<'_> {
-    /// One request ends, with what is in its memory.
+    /// Checks the completion of a request.
     pub(super) fn ended(
         &mut self,
         mut pending: Pending,
@@ -133,10 +133,10 @@ impl Run<'_> {
     fn succeeded(&mut self, pending: &Pending, n: u64, bytes: &[u8]) -> Checked {
         let Pending { request, certain, commands, visits, fired, .. } = pending;
         self.outcome.succeeded += 1;
-        ensure!(certain.is_empty(), "success, where it must fail");
+        ensure!(certain.is_empty(), "the request succeeded, but must fail");
         let fault = request.faults_at();
-        ensure!(*fired == 0 || fault.is_some(), "the filesystem failed, which nobody hears of");
-        ensure!(n >= request.done_before, "less than was moved before");
+        ensure!(*fired == 0 || fault.is_some(), "the error of the filesystem was not returned");
+        ensure!(n >= request.done_before, "the result is less than `done_before`");
         let moved = n - request.done_before;
         let block = 1 << self.sequence.device.block_shift;
         match fault {
@@ -150,7 +150,8 @@ impl Run<'_> {
         let mut at = request.pos;
         for Visit { pos, processed, .. } in visits {
             let processed = processed.unwrap_or(0);
-            // The simple path has its mapping ended before it finds out that there is no room.
+            // The simple path ends its mapping before it finds that the queue is full, so the
+            // position may be mapped again.
             if *pos == request.pos {
                 at = request.pos;
             }
@@ -191,7 +192,7 @@ impl Run<'_> {
         self.failures += u64::from(matches!(class, Class::Device | Class::Flush));
         if let FsError::Iomap(Error::Fault { at }) = error {
             let fault = request.faults_at().unwrap_or(u64::MAX);
-            ensure!(*at <= fault, "a fault at {at}, and it is at {fault}");
+            ensure!(*at <= fault, "the fault was reported at {at}, but is at {fault}");
         }
         self.hooks(pending, Err(class))?;
         if !request.write {
@@ -205,7 +206,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether there is a cause for an error.
+    /// Returns true if an error of this class has a cause.
     fn may(&self, pending: &Pending, class: Class) -> bool {
         let Pending { request, certain, possible, outstanding, refused, fired, .. } = pending;
         let nowait = request.has(IoFlags::NOWAIT);
@@ -214,7 +215,7 @@ impl Run<'_> {
         let caused = match class {
             Class::Busy if nowait => *refused > 0 || *outstanding > 0,
             Class::Busy => *outstanding > 0 && !request.is_waited() && pending.commands.is_empty(),
-            // There may be no memory for zeroes beside the data.
+            // Zeroes next to the data may need memory that is not available.
             Class::WouldBlock => nowait && self.is_padded(pending),
             Class::NoMemory => pending.short > 0,
             Class::Device => self.is_disturbed(),
@@ -233,7 +234,7 @@ impl Run<'_> {
             || possible.contains(&class) && (class != Class::NotAtomic || caused)
     }
 
-    /// Whether an atomic write is one of one command to one mapping.
+    /// Returns true if an atomic write may be possible: one command in one mapping.
     fn could_be_atomic(&self, pending: &Pending) -> bool {
         let request = &pending.request;
         let Some(Visit { mapping, .. }) = pending.visits.first() else { return false };
@@ -249,7 +250,7 @@ impl Run<'_> {
             && !(scattered || bounced)
     }
 
-    /// Whether a write leaves a part of a block to be zeroed, of those it was given.
+    /// Returns true if a write zeroes a part of a block next to its data.
     fn is_padded(&self, pending: &Pending) -> bool {
         let request = &pending.request;
         let (block, size) = self.fs.with(|state| (state.layout.block, state.layout.size));
@@ -263,8 +264,8 @@ impl Run<'_> {
         })
     }
 
-    /// Whether the filesystem is to be told of the end: when it asks for it, and of writes to
-    /// unwritten blocks and past the end of the file. `None` if that depends on how far it came.
+    /// Returns true if the end hook must be called: on request, and for writes to unwritten blocks
+    /// or past the end of the file. Returns `None` if that depends on the progress of the request.
     fn hooked(&self, pending: &Pending) -> Option<bool> {
         let request = &pending.request;
         let size = self.fs.with(|state| state.layout.size);
@@ -279,13 +280,13 @@ impl Run<'_> {
         }
     }
 
-    /// The filesystem was told of the end, once, if it was to be: of what ended with so many bytes,
-    /// or failed like that.
+    /// Checks that the end hook was called exactly once if necessary, with these bytes or this
+    /// failure.
     fn hooks(&mut self, pending: &Pending, how: Result<u64, Class>) -> Checked {
         let request = &pending.request;
         let told = match how {
             Ok(_) => true,
-            // What fails before there is anything to end is the caller's alone.
+            // A request that fails before its first command has no end hook.
             Err(Class::Fault | Class::EndHook | Class::Flush) => true,
             Err(Class::FallBack) => request.faults_at().is_some() && !pending.visits.is_empty(),
             Err(_) => !pending.commands.is_empty(),
@@ -300,7 +301,7 @@ impl Run<'_> {
                 (end.pos, end.write) == (request.pos, request.write)
                     && match how {
                         Ok(moved) => end.bytes == moved && !end.failed,
-                        // What comes after the end is not known there.
+                        // The hook does not know of failures after it.
                         Err(Class::EndHook | Class::Flush) => {
                             let whole = end.bytes == request.count || request.fault.is_some();
                             !end.failed && whole
@@ -310,8 +311,8 @@ impl Run<'_> {
             };
             let taken = state.ended.iter().position(&fits).map(|at| state.ended.swap_remove(at));
             let found = match need {
-                // Of requests at the same place, one that may have been told or not may have got
-                // what was said of this one.
+                // With several requests at the same position, the call may have been attributed to
+                // one that does not need it.
                 true => {
                     let at = state.unsure.iter().position(&fits);
                     taken.is_some() || at.map(|at| state.unsure.swap_remove(at)).is_some()
@@ -328,8 +329,8 @@ impl Run<'_> {
                 .any(|pos| state.layout.at(pos).is_some_and(|block| block.kind == Kind::Unwritten));
             (found, unwritten)
         });
-        ensure!(found, "the filesystem was not told of its end");
-        ensure!(how.is_err() || !request.write || !unwritten, "what was written does not show");
+        ensure!(found, "the end hook was not called");
+        ensure!(how.is_err() || !request.write || !unwritten, "written blocks are still unwritten");
         Ok(())
     }
 }

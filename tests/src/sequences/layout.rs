@@ -1,41 +1,41 @@
-//! Where the blocks of a file are on the device.
+//! The layout of a file on the device.
 
 use nvio_iomap::MappingFlags;
 
 use super::strategy::{Device, File};
 use nvio_testkit::random::Rng;
 
-/// Bytes of the largest filesystem block, as a power of two.
+/// Base-2 logarithm of the largest block size of a filesystem.
 const LARGEST: u32 = 14;
-/// Bytes that a file has blocks for, at most.
+/// Maximum size of a file's blocks, bytes.
 const MOST: u64 = 192 << 10;
 
-/// What a block of a file is.
+/// The kind of a block of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Data.
+    /// A block with data.
     Mapped,
-    /// Blocks without data.
+    /// An allocated block without data.
     Unwritten,
-    /// Nothing.
+    /// A hole.
     Hole,
-    /// Nothing yet.
+    /// A block that is reserved but not allocated yet.
     Delalloc,
 }
 
-/// A block of the filesystem.
+/// A block of the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
-    /// What it is now.
+    /// Current kind.
     pub kind: Kind,
-    /// Byte address on the device; 0 if it has none.
+    /// Byte address on the device; 0 if the block is not allocated.
     pub addr: u64,
-    /// What the filesystem says of it.
+    /// Flags of the mapping.
     pub flags: MappingFlags,
 }
 
 impl Block {
-    /// Whether there is something on the device.
+    /// Returns true if the block is allocated on the device.
     pub fn is_allocated(&self) -> bool {
         matches!(self.kind, Kind::Mapped | Kind::Unwritten)
     }
@@ -44,27 +44,27 @@ impl Block {
 /// A file on a device.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// The device's block.
+    /// Block size of the device, bytes.
     pub device_block: u64,
-    /// The filesystem's block.
+    /// Block size of the filesystem, bytes.
     pub block: u64,
-    /// Its blocks, in order.
+    /// Blocks of the file, in order.
     pub blocks: Vec<Block>,
-    /// Bytes of the file.
+    /// Size of the file, bytes.
     pub size: u64,
-    /// Whether the file is inline data.
+    /// The file has inline data.
     pub inline: bool,
-    /// Blocks of the device.
+    /// Number of blocks of the device.
     pub device_blocks: u64,
 }
 
 impl Layout {
-    /// Places a file.
+    /// Lays out a file.
     pub fn new(device: &Device, file: &File) -> Self {
         let shift = (device.block_shift + file.over).min(LARGEST);
         let block = 1u64 << shift;
         let most = MOST >> shift;
-        // The device has them in another order than the file.
+        // In one of three files, the order of the extents on the device is random.
         let mut order: Vec<usize> = (0..file.extents.len()).collect();
         let mut rng = Rng::new(file.scatter);
         if file.scatter.is_multiple_of(3) {
@@ -100,17 +100,17 @@ impl Layout {
         Self { device_block, block, blocks, size, inline: file.inline, device_blocks }
     }
 
-    /// Bytes that the file has blocks for.
+    /// Returns the total size of the file's blocks in bytes.
     pub fn span(&self) -> u64 {
         if self.inline { self.block } else { self.blocks.len() as u64 * self.block }
     }
 
-    /// The block of the filesystem at a position.
+    /// Returns the block at a position.
     pub fn at(&self, pos: u64) -> Option<&Block> {
         self.blocks.get(usize::try_from(pos / self.block).ok()?)
     }
 
-    /// The device's block where the byte at a position is, if there is one.
+    /// Returns the device's block that holds the byte at a position, if it is allocated.
     pub fn lba(&self, pos: u64) -> Option<u64> {
         let block = self.at(pos).filter(|block| block.is_allocated())?;
         Some((block.addr + pos % self.block) / self.device_block)

@@ -1,4 +1,4 @@
-//! The memory of a request: made, filled, and looked at when it is back.
+//! The memory of a request: its creation, and the checks after its return.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,32 +12,32 @@ use crate::simulation::content::POISON;
 use crate::simulation::lend::{Lent, Span, Table};
 use crate::simulation::{Checked, Wrong, ensure, lock};
 
-/// What a request's memory was when it went out, to be compared with what comes back.
+/// The initial state of a request's memory, for comparison after its return.
 #[derive(Debug, Default)]
 pub struct Lease {
-    /// Its buffers, and their lengths; of ordinary memory one, at address 0.
+    /// Addresses and lengths of its buffers. Ordinary memory is one buffer at address 0.
     spans: Vec<Span>,
-    /// What lies before and after it in the same pages.
+    /// Guards before and after the buffers in the same pages.
     guards: Vec<DmaBuf>,
 }
 
 impl Lease {
-    /// Of ordinary memory.
+    /// Describes ordinary memory.
     pub fn of_bytes(len: usize) -> Self {
         Self { spans: vec![Span { iova: 0, len: len as u64 }], guards: Vec::new() }
     }
 }
 
-/// Makes memory and takes it back.
+/// Creates memory and checks it after its return.
 pub struct Workshop {
-    /// What is lent.
+    /// The table of lent memory.
     pub table: Arc<Mutex<Table>>,
-    /// Where the test's buffers are.
+    /// The record of the test's buffers.
     pub seen: Arc<Mutex<Seen>>,
 }
 
 impl Workshop {
-    /// Memory of `len` bytes; `None` when the arena is full.
+    /// Creates memory of `len` bytes; `None` if the arena is full.
     pub fn make(
         &self,
         controller: &Controller,
@@ -122,7 +122,7 @@ impl Workshop {
         drop(buf);
     }
 
-    /// Takes back memory, which must be what went out; gives what is in it.
+    /// Checks that the returned memory is the same, and returns its contents.
     pub fn take_back(&self, memory: Memory, mut lease: Lease) -> Checked<Vec<u8>> {
         let bytes = contents(&memory);
         let (spans, bufs) = match memory {
@@ -132,18 +132,18 @@ impl Workshop {
             other => return Err(Wrong(format!("memory of another kind: {other:?}"))),
         };
         let went = &lease.spans;
-        ensure!(spans == *went, "memory {went:x?} came back as {spans:x?}");
+        ensure!(spans == *went, "memory {went:x?} was returned as {spans:x?}");
         bufs.into_iter().for_each(|buf| self.disown(buf));
         for guard in lease.guards.drain(..) {
             let clean = guard.iter().all(|&byte| byte == POISON);
-            ensure!(clean, "bytes beside the memory were written to: {went:x?}");
+            ensure!(clean, "bytes next to the memory were overwritten: {went:x?}");
             self.disown(guard);
         }
         Ok(bytes)
     }
 }
 
-/// Puts data into memory, from its start on.
+/// Copies data into memory.
 pub fn fill(memory: &mut Memory, data: &[u8]) {
     match memory {
         Memory::Dma(buf) => buf.copy_from_slice(data),
@@ -169,18 +169,18 @@ fn contents(memory: &Memory) -> Vec<u8> {
     }
 }
 
-/// Memory behind a cursor that is not accessible from some byte on.
+/// Memory for a cursor that is inaccessible from some byte on.
 #[derive(Debug)]
 pub struct Frail {
     /// The bytes.
     pub bytes: Vec<u8>,
-    /// The first that cannot be accessed.
+    /// First inaccessible byte.
     pub fault: usize,
-    /// Whether it can be where faulting in is allowed.
+    /// The memory is accessible if page faults are allowed.
     pub soft: bool,
-    /// Whether faulting in was allowed in all calls.
+    /// The `nofault` flag of the last access.
     pub nofault: Option<bool>,
-    /// It was not always the same.
+    /// The flag was not the same in all accesses.
     pub mixed: bool,
 }
 

@@ -1,11 +1,11 @@
-//! What sequences amount to.
+//! The counts of sequences.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use super::request::Class;
 
-/// What one sequence did, or several together.
+/// The counts of one sequence, or the sums of several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Outcome {
@@ -13,23 +13,23 @@ pub struct Outcome {
     pub requests: u64,
     pub taken: u64,
     pub rejected: u64,
-    /// Results that came through a poll.
+    /// Results that were delivered by polls.
     pub ended: u64,
     pub succeeded: u64,
     pub failed: u64,
-    /// Requests that the simple path took.
+    /// Requests on the simple path.
     pub simple: u64,
-    /// Commands and flushes.
+    /// Commands, flushes included.
     pub commands: u64,
-    /// Commands that went wrong.
+    /// Commands with an injected fault.
     pub faults: u64,
     /// Resets and power cuts.
     pub mishaps: u64,
     pub bytes_read: u64,
     pub bytes_written: u64,
-    /// Failures by their kind.
+    /// Number of failures by class.
     pub classes: BTreeMap<String, u64>,
-    /// The sequences as a number.
+    /// Hash of the sequences.
     pub hash: u64,
 }
 
@@ -55,7 +55,7 @@ impl AddAssign<&Outcome> for Outcome {
         self.mishaps += other.mishaps;
         self.bytes_read += other.bytes_read;
         self.bytes_written += other.bytes_written;
-        // Whatever the order that they end in.
+        // The sum does not depend on the order in which sequences end.
         self.hash = self.hash.wrapping_add(other.hash);
         for (class, count) in &other.classes {
             *self.classes.entry(class.clone()).or_default() += count;

@@ -1,4 +1,4 @@
-//! Seeds: each is a sequence that proptest draws, and makes smaller when it fails.
+//! Plays seeds: proptest draws a sequence for each, and shrinks it if it fails.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -14,25 +14,25 @@ use super::run::run;
 use super::strategy::{Sequence, sequences};
 use super::watch::Sabotage;
 
-/// Where seeds of proptest are kept that have failed.
+/// File in which proptest stores failed seeds.
 pub const REGRESSIONS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sequences.proptest-regressions");
-/// Tries to make a sequence smaller.
+/// Maximum number of attempts to shrink a sequence.
 const SHRINKS: u32 = 5000;
 
-/// A sequence that failed, as small as it became.
+/// A failed sequence after shrinking.
 #[derive(Debug)]
 pub struct Failure {
-    /// Why.
+    /// The error.
     pub why: String,
-    /// The sequence.
+    /// The smallest sequence that fails.
     pub smallest: Box<Sequence>,
 }
 
 /// Plays a seed.
 ///
 /// # Errors
-/// With the smallest sequence that fails.
+/// The smallest sequence that fails.
 pub fn play(seed: u64, sabotage: Sabotage, keep: bool) -> Result<Outcome, Failure> {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -41,15 +41,15 @@ pub fn play(seed: u64, sabotage: Sabotage, keep: bool) -> Result<Outcome, Failur
     played(&mut runner, sabotage, false)
 }
 
-/// Plays all sequences again that have failed before.
+/// Plays all sequences that have failed before.
 ///
 /// # Errors
-/// With the smallest sequence of the first that fails.
+/// The smallest form of the first sequence that fails.
 pub fn replay() -> Result<Outcome, Failure> {
     played(&mut TestRunner::new(config(0, Some(Keep::All))), Sabotage::None, false)
 }
 
-/// The sequence that a seed means.
+/// Returns the sequence of a seed.
 pub fn drawn(seed: u64) -> Option<Sequence> {
     let found = RefCell::new(None);
     let mut bytes = [0; 32];
@@ -91,12 +91,12 @@ fn played(runner: &mut TestRunner, sabotage: Sabotage, print: bool) -> Result<Ou
     }
 }
 
-/// What is done with the file of seeds that have failed.
+/// The use of the file of failed seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keep {
-    /// Those that fail are added.
+    /// New failures are added.
     New,
-    /// All that are there are played.
+    /// All stored seeds are played.
     All,
 }
 

@@ -1,14 +1,14 @@
-//! A request, with what the rules say of it before it is given to the queue.
+//! A request and the rules for its result, before it is submitted.
 
 use nvio_iomap::{IoFlags, MappingFlags};
 
 use super::layout::{Kind, Layout};
 use super::strategy::{Ask, Device, Mischief, Shape, Unit, Way};
 
-/// Bytes of a request, at most.
+/// Maximum length of a request, bytes.
 const MOST: u64 = 64 << 10;
 
-/// How a request may fail.
+/// The classes of errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Class {
@@ -36,48 +36,48 @@ pub enum Class {
     Other,
 }
 
-/// A request of which everything is settled.
+/// A request with all its parameters.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// As it was drawn.
+    /// The request as it was drawn.
     pub ask: Ask,
-    /// Whether it is a write.
+    /// The request is a write.
     pub write: bool,
-    /// First byte of the file.
+    /// Position in the file.
     pub pos: u64,
-    /// Bytes of the memory.
+    /// Length of the memory, bytes.
     pub len: u64,
-    /// Bytes of the file: of a read, those in front of its end.
+    /// Length in the file, bytes: reads end at the end of the file.
     pub count: u64,
-    /// How it is served.
+    /// Flags of the request.
     pub flags: IoFlags,
-    /// Bytes moved before.
+    /// Bytes that were transferred before.
     pub done_before: u64,
-    /// Its memory.
+    /// Memory of the request.
     pub shape: Shape,
-    /// Where the memory ends to be accessible, if faulting in is not allowed or does not help.
+    /// Offset from which the memory is inaccessible, unless page faults are allowed and help.
     pub fault: Option<u64>,
-    /// The same, whether it is allowed or not.
+    /// Offset from which the memory is inaccessible without page faults.
     pub frail: Option<u64>,
 }
 
 impl Request {
-    /// Settles what was drawn.
+    /// Computes the parameters of a drawn request.
     pub fn new(ask: &Ask, layout: &Layout) -> Self {
         let unit = match ask.unit {
             Unit::Block => layout.device_block,
             Unit::FsBlock => layout.block,
             Unit::Byte => 1,
         };
-        // Now and then behind the last block.
+        // Some positions are after the last block.
         let places = (layout.span() + layout.block / 8) / unit + 1;
         let pos = ((u64::from(ask.at) * places) >> 16) * unit;
-        // A few bytes are as good as many, if they are near the end of a block.
+        // Few bytes test as much as many, if they are near the end of a block.
         let len = match ask.unit {
             Unit::Byte => u64::from(ask.units) * 173,
             _ => u64::from(ask.units) * unit,
         };
-        // Most end where there are blocks.
+        // Most requests end within the blocks of the file.
         let inside = ask.unit != Unit::Byte && !ask.at.is_multiple_of(8) && pos < layout.span();
         let most = if inside { layout.span() - pos } else { u64::MAX };
         let len = len.min(MOST).min(most);
@@ -113,45 +113,46 @@ impl Request {
         Self { ask, write, pos, len, count, flags, done_before, shape, fault, frail }
     }
 
-    /// Whether a flag is set.
+    /// Returns true if a flag is set.
     pub fn has(&self, flag: IoFlags) -> bool {
         self.flags.contains(flag)
     }
 
-    /// Whether it is the caller's memory, borrowed for the call.
+    /// Returns true if the memory is borrowed from the caller during the call.
     pub fn is_borrowed(&self) -> bool {
         matches!(self.ask.way, Way::Cursor { .. } | Way::Slice)
     }
 
-    /// Whether data is copied through private memory.
+    /// Returns true if the data is bounced.
     pub fn is_bounced(&self) -> bool {
         self.is_borrowed() || self.has(IoFlags::BOUNCE) || matches!(self.shape, Shape::Bytes)
     }
 
-    /// Whether a read of it may be at any byte.
+    /// Returns true for a read that needs no alignment.
     pub fn any_alignment(&self) -> bool {
         !self.write && (self.is_borrowed() || matches!(self.shape, Shape::Bytes))
     }
 
-    /// Whether its submitter waits for it.
+    /// Returns true if the caller waits for the request.
     pub fn is_waited(&self) -> bool {
         self.is_borrowed() || matches!(self.ask.way, Way::Execute | Way::OneBuffer)
     }
 
-    /// The byte after the last of the file.
+    /// Returns the position after the last byte.
     pub fn end(&self) -> u64 {
         self.pos + self.count
     }
 
-    /// The first byte of it, as an offset, that cannot be accessed.
+    /// Returns the offset of the first inaccessible byte.
     pub fn faults_at(&self) -> Option<u64> {
         self.fault.filter(|&at| at < self.count)
     }
 
-    /// Reasons for which it must fail, and others for which it may, whatever the device does.
+    /// Returns the causes that make the request fail in any case, and those that may, apart from
+    /// the device.
     pub fn causes(&self, layout: &Layout, device: &Device) -> (Vec<Class>, Vec<Class>) {
         let (mut certain, mut possible) = (Vec::new(), Vec::new());
-        // What is wrong with a request that is about nothing need not be noticed.
+        // An empty request need not be rejected for invalid parameters.
         let about = |certain: &mut Vec<Class>, possible: &mut Vec<Class>, class| {
             if self.count > 0 { certain.push(class) } else { possible.push(class) }
         };
@@ -189,7 +190,7 @@ impl Request {
         (certain, possible)
     }
 
-    /// Reasons that lie in the file.
+    /// Adds the causes that depend on the file.
     fn file_causes(
         &self,
         layout: &Layout,
@@ -204,7 +205,7 @@ impl Request {
             certain.push(Class::WriteBack);
         }
         let fault = self.faults_at();
-        // What comes after a fault is not reached.
+        // Blocks after a fault are not reached.
         let reached = fault.map_or(self.end(), |at| self.pos + at);
         let mut kinds = Vec::new();
         let mut at = self.pos;
@@ -218,7 +219,7 @@ impl Request {
                 _ if layout.inline && at < layout.block => None,
                 (false, Kind::Delalloc) => Some(Class::Delalloc),
                 (true, Kind::Hole | Kind::Delalloc) => Some(Class::NoBlocks),
-                // Blocks for it are still to be chosen.
+                // The filesystem must allocate new blocks for the write.
                 (true, _) if elsewhere => Some(Class::NoBlocks),
                 _ => None,
             };
@@ -235,7 +236,7 @@ impl Request {
         if let Some(fault) = fault {
             let first = if self.write { fault < layout.device_block } else { fault == 0 };
             let partial = self.has(IoFlags::PARTIAL);
-            // A piece is as long as a command may be.
+            // The length of the first piece is the maximum transfer of a command.
             let none = !partial || first;
             if none {
                 certain.push(Class::Fault)

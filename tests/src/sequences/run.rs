@@ -1,4 +1,4 @@
-//! One sequence: a controller at power on, a file on it, and one step after the other.
+//! The run of one sequence: a controller at power on, a file on it, and the steps.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,20 +23,20 @@ use crate::simulation::transport::Simulated;
 use crate::simulation::{Checked, Wrong, content, ensure, lock};
 use nvio_testkit::random::Rng;
 
-/// The write that every block is of at first.
+/// Token of the write that initialises every block.
 const FIRST: u64 = 1;
-/// How long a command may take.
+/// Timeout of commands.
 pub const IO_TIMEOUT: Duration = Duration::from_millis(4);
-/// Bytes of the write cache, if there is one.
+/// Size of the write cache, bytes.
 const CACHE: u64 = 1 << 20;
 
 /// The queue under test.
 pub type Queue = FileQueue<Watched<Tag<FsInode>>, FsInode>;
 
-/// Plays a sequence; gives what it did, or what was wrong.
+/// Plays a sequence and returns its counts.
 ///
 /// # Errors
-/// With what was wrong.
+/// The first error.
 pub fn run(sequence: &Sequence, sabotage: Sabotage, print: bool) -> Checked<Outcome> {
     let mut run = Run::new(sequence, sabotage, print)?;
     for (index, step) in sequence.steps.iter().enumerate() {
@@ -46,7 +46,7 @@ pub fn run(sequence: &Sequence, sabotage: Sabotage, print: bool) -> Checked<Outc
     run.finish()
 }
 
-/// Everything of a run. The driver's side is dropped first.
+/// The state of a run. The driver's side is dropped first.
 pub struct Run<'a> {
     pub(super) queue: Option<Queue>,
     pub(super) fs: Fs,
@@ -61,13 +61,13 @@ pub struct Run<'a> {
     pub(super) rng: Rng,
     pub(super) token: u64,
     pub(super) outcome: Outcome,
-    /// The hook of the end has failed on purpose at some time.
+    /// The end hook has failed on purpose.
     pub(super) end_hook: bool,
-    /// Resets and power cuts so far.
+    /// Number of resets and power cuts.
     pub(super) mishaps: u64,
-    /// Failures of the device that requests ended with.
+    /// Number of requests that ended with a failure of the device.
     pub(super) failures: u64,
-    /// When the power was cut last.
+    /// Moment of the last power cut.
     pub(super) cut: u64,
     pages: usize,
     simple: bool,
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
         self.simple
     }
 
-    /// Whether anything can have gone wrong on the device.
+    /// Returns true if the device may have failed.
     pub(super) fn is_disturbed(&self) -> bool {
         let counts = self.with(|machine| machine.fault_counts());
         counts.status + counts.late + counts.lost + counts.device + self.mishaps > 0
@@ -208,11 +208,12 @@ impl<'a> Run<'a> {
         self.with(|machine| machine.power_cut(seed));
         self.model.power_cut();
         self.cut = self.model.moment();
-        // Who has lost power knows it; who does not finds out, which is for the simulation.
+        // The host resets the controller after a power cut. The simulation covers hosts that do not
+        // notice it.
         self.controller.reset().map_err(|error| wrong("a reset failed", &error))
     }
 
-    /// Takes results.
+    /// Polls results.
     pub(super) fn poll(&mut self, limit: usize) -> Checked {
         let mut done = Vec::new();
         let (fs, pending) = (&self.fs, self.pending.len());
@@ -220,7 +221,7 @@ impl<'a> Run<'a> {
         let mut late = false;
         let count = queue.poll(limit, |one| {
             done.push(one);
-            // Who is told finds it lowered.
+            // A completed request must no longer be counted when its result is delivered.
             late |= fs.in_flight() > pending - done.len().min(pending);
         });
         ensure!(
@@ -232,7 +233,7 @@ impl<'a> Run<'a> {
         self.deliver(done)
     }
 
-    /// Waits for a result; gives how many there were.
+    /// Waits for results and returns their number.
     pub(super) fn wait(&mut self) -> Checked<usize> {
         let mut done = Vec::new();
         let count = self.queue()?.wait(|one| done.push(one));
@@ -254,7 +255,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What holds at any time.
+    /// Checks the invariants.
     pub(super) fn check(&mut self) -> Checked {
         if let Some(wrong) = self.with(|machine| lock(&machine.table).wrong().map(str::to_owned)) {
             return Err(Wrong(wrong));
@@ -270,7 +271,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether memory leaked: everything was given back.
+    /// Checks that no memory has leaked, after all buffers were returned.
     pub(super) fn check_pages(&self) -> Checked {
         let (before, now) = (self.pages, allocated(&self.controller));
         ensure!(before == now, "{before} pages of the arena became {now}");
@@ -278,7 +279,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Pages of the arena that are allocated.
+/// Returns the number of allocated pages in the arena.
 fn allocated(controller: &Controller) -> usize {
     let arena = controller.arena();
     let pages = (arena.iova()..arena.iova() + arena.size() as u64).step_by(4096);
@@ -319,7 +320,7 @@ fn config(sequence: &Sequence, layout: &Layout) -> Config {
     config
 }
 
-/// Writes all blocks, so that none reads as zeroes.
+/// Writes all blocks, so that no block reads as zeroes.
 fn prepare(
     controller: &Controller,
     namespace: &WritableNamespace,
@@ -359,7 +360,7 @@ fn prepare(
     Ok(())
 }
 
-/// Waits for the one command that is in flight, and gives its buffer.
+/// Waits for the only command in flight, and returns its buffer.
 pub(super) fn finish_one(
     pair: &mut QueuePair<()>,
     machine: &Mutex<Machine>,

@@ -1,4 +1,5 @@
-//! What a read may give: by the mappings it was given, and by what blocks may hold.
+//! The possible results of a read, derived from its mappings and from the possible contents of
+//! blocks.
 
 use nvio_iomap::MappingKind;
 
@@ -8,34 +9,34 @@ use crate::simulation::content::{self, POISON};
 use crate::simulation::model::{Model, Moment};
 use crate::simulation::{Checked, Wrong, ensure};
 
-/// Where bytes of a read come from.
+/// The origin of bytes in a read.
 #[derive(Clone, Debug)]
 enum From {
     Zeroes,
-    /// A byte address of the device.
+    /// Byte address on the device.
     Device(u64),
     Inline(Vec<u8>),
 }
 
-/// Where all bytes of a read come from, in order.
+/// The origin of all bytes of a read, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// Each with the offset in the request, and a length.
+    /// Offset in the request, length, and origin.
     parts: Vec<(u64, u64, From)>,
     block: u64,
 }
 
-/// How far a read came.
+/// The progress of a read.
 #[derive(Clone, Copy, Debug)]
 pub enum Came {
-    /// So many bytes are right.
+    /// This number of bytes must be right.
     To(u64),
-    /// What there is, is right, and nothing else is known.
+    /// Bytes that were written to the memory must be right, but any part may be missing.
     Failed,
 }
 
 impl Sources {
-    /// By the mappings that the request was given.
+    /// Derives the sources from the mappings of the request.
     pub fn new(request: &Request, state: &State) -> Self {
         let mut parts = Vec::new();
         for visit in &state.visits {
@@ -43,7 +44,7 @@ impl Sources {
             let end = mapping.end().min(request.end());
             let next = parts.last().map_or(0, |&(at, n, _)| at + n);
             let at = pos - request.pos;
-            // What was mapped twice was mapped in the same way.
+            // A range that was mapped again was mapped to the same place.
             if at != next || pos >= end || mapping.offset > pos {
                 continue;
             }
@@ -60,7 +61,7 @@ impl Sources {
         Self { parts, block: state.layout.device_block }
     }
 
-    /// Checks what is in the memory of a read.
+    /// Checks the memory of a read.
     pub fn check(
         &self,
         request: &Request,
@@ -78,7 +79,7 @@ impl Sources {
             let end = (start + n).min(upto);
             let mut at = *start;
             while at < end {
-                // Blocks of the device, and the rest of the first.
+                // Compare by blocks of the device, after the rest of the first block.
                 let pos = request.pos + at;
                 let next = ((pos / self.block + 1) * self.block - request.pos).min(end);
                 let portion = slice(bytes, at, next);
@@ -97,7 +98,7 @@ impl Sources {
         self.check_rest(request, bytes, upto)
     }
 
-    /// What lies behind: of DMA memory the rest of the block may be zeroed.
+    /// Checks the memory after the data. In DMA memory, the rest of the block may be zeroed.
     fn check_rest(&self, request: &Request, bytes: &[u8], upto: u64) -> Checked {
         let all = bytes.len() as u64;
         let to = match request.is_bounced() {
@@ -109,7 +110,7 @@ impl Sources {
         ensure!(clean, "behind byte {upto} something shows: {:x?}", head(block));
         let rest = slice(bytes, to, all);
         let clean = rest.iter().all(|&byte| byte == POISON);
-        ensure!(clean, "behind byte {to} memory was written to: {:x?}", head(rest));
+        ensure!(clean, "memory after byte {to} was overwritten: {:x?}", head(rest));
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! What a sequence is, and how one is drawn. It shrinks to fewer and plainer steps on a plainer
-//! file and device.
+//! The strategy that draws sequences. A failing sequence shrinks to fewer and simpler steps on a
+//! simpler file and device.
 
 use nvio_iomap::{IoFlags, MappingFlags};
 use proptest::collection::vec;
@@ -7,73 +7,73 @@ use proptest::prelude::*;
 
 use super::layout::Kind;
 
-/// Everything that a run does.
+/// A sequence: everything that a run does.
 #[derive(Clone, Debug)]
 pub struct Sequence {
     /// The device.
     pub device: Device,
     /// The file.
     pub file: File,
-    /// Commands that the queue has room for.
+    /// Depth of the queue, commands.
     pub depth: u16,
-    /// How often commands go wrong.
+    /// Rates of the faults of commands.
     pub rates: Trouble,
-    /// Decides when the controller works, and which commands go wrong.
+    /// Seed for the controller's progress and for the choice of faulty commands.
     pub seed: u64,
-    /// What is done, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
-/// A device to be.
+/// A device to create.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// Its logical block, as a power of two.
+    /// Base-2 logarithm of the logical block size in bytes.
     pub block_shift: u32,
     /// MDTS.
     pub mdts: Option<u8>,
-    /// Most bytes of a command as the driver is told, as a power of two.
+    /// Base-2 logarithm of the maximum transfer in bytes, an option of the driver.
     pub most_shift: u32,
-    /// Optimal I/O boundary in blocks, 0 for none.
+    /// Optimal I/O boundary in blocks; 0 for none.
     pub boundary: u16,
-    /// Whether it has a volatile write cache.
+    /// The device has a volatile write cache.
     pub cached: bool,
-    /// Blocks that are written all or not at all.
+    /// Maximum number of blocks in an atomic write.
     pub atomic: u32,
-    /// Whether commands end in another order than they are taken in.
+    /// Commands complete in another order than they were submitted.
     pub jitter: bool,
-    /// Whether it takes SGLs.
+    /// The device supports SGLs.
     pub sgl: bool,
 }
 
-/// A file to be.
+/// A file to create.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// The filesystem's block, in powers of two of the device's.
+    /// Base-2 logarithm of the device's blocks in a block of the filesystem.
     pub over: u32,
-    /// What it is made of.
+    /// The extents of the file.
     pub extents: Vec<Extent>,
-    /// What of the last two blocks is behind the end of the file, in parts of 65,536.
+    /// Part of the last two blocks that is after the end of the file, in units of 1/65,536.
     pub cut: u16,
-    /// Whether it is inline data instead.
+    /// The file has inline data instead of extents.
     pub inline: bool,
-    /// Where on the device the extents are.
+    /// Seed for the places of the extents on the device.
     pub scatter: u64,
 }
 
-/// Blocks of a file of one kind.
+/// A range of blocks of one kind.
 #[derive(Clone, Debug)]
 pub struct Extent {
-    /// What is there.
+    /// Kind of the blocks.
     pub kind: Kind,
-    /// Blocks of the filesystem.
+    /// Length in blocks of the filesystem.
     pub blocks: u8,
-    /// Blocks of the filesystem that are left out on the device in front of it.
+    /// Gap before the extent on the device, in blocks of the filesystem.
     pub gap: u8,
-    /// What else the filesystem says of it.
+    /// Flags of the mapping.
     pub flags: MappingFlags,
 }
 
-/// How often what goes wrong with a command, in parts per million.
+/// Rates of the faults of commands, in parts per million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Trouble {
@@ -85,39 +85,40 @@ pub struct Trouble {
     pub fatal: u32,
 }
 
-/// One thing that is done.
+/// A step of a sequence.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A request.
+    /// Submit a request.
     Ask(Ask),
-    /// The doorbell.
+    /// Ring the doorbell.
     Ring,
-    /// Results are taken, so many at most.
+    /// Poll this number of results at most.
     Poll(usize),
-    /// A result is waited for.
+    /// Wait for a result.
     Wait,
-    /// Time passes, in microseconds, and the controller works on so many commands.
+    /// Advance the clock by this number of microseconds, while the controller processes this number
+    /// of commands.
     Pass(u16, usize),
-    /// The simple path is switched on or off.
+    /// Enable or disable the simple path.
     Simple(bool),
-    /// The controller is reset.
+    /// Reset the controller.
     Reset,
-    /// The power is cut.
+    /// Cut the power.
     PowerCut,
-    /// From now on there is no DMA memory in pieces of more bytes.
+    /// Limit allocations of DMA memory to this number of bytes from now on.
     Shortage(usize),
-    /// From now on the filesystem's hook of the end fails.
+    /// Make the filesystem's end hook fail from now on, or no longer.
     EndHook(bool),
-    /// The file has dirty cached data.
+    /// Make the file have dirty cached data.
     Dirty,
 }
 
-/// How a request is given to the queue.
+/// The call that submits a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// `submit_read_with` and `submit_write_with`.
     Submit,
-    /// `read`, without flags; of a write the same as [`Way::Submit`].
+    /// `submit_read` without flags; for writes this is [`Way::Submit`].
     Short,
     /// `read_with` and `write_with`.
     Execute,
@@ -125,55 +126,56 @@ pub enum Way {
     OneBuffer,
     /// `read_into` and `write_from`.
     Cursor {
-        /// Where the memory ends to be accessible, in parts of 65,536 of the request.
+        /// Offset from which the memory is inaccessible, in units of 1/65,536 of the request.
         fault: Option<u16>,
-        /// Whether it is accessible where faulting in is allowed.
+        /// The memory is accessible if page faults are allowed.
         soft: bool,
-        /// Bytes in front of the cursor.
+        /// Bytes before the cursor.
         before: u16,
     },
     /// `read_at` and `write_at`.
     Slice,
 }
 
-/// What positions and lengths are multiples of.
+/// The unit of positions and lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// The device's block.
+    /// A block of the device.
     Block,
-    /// The filesystem's.
+    /// A block of the filesystem.
     FsBlock,
-    /// Nothing.
+    /// A byte.
     Byte,
 }
 
-/// What memory a request has.
+/// The memory of a request.
 #[derive(Clone, Debug)]
 pub enum Shape {
-    /// One DMA buffer, so many bytes after the start of a page.
+    /// One DMA buffer at this offset in its first page.
     Dma(u16),
-    /// Several, of which each but the last has so many blocks; with bytes in front of the first.
+    /// Several DMA buffers, with the lengths in blocks of all but the last, and the offset of the
+    /// first in its page.
     Vectored(Vec<u8>, u16),
-    /// Several, one of which is not whole blocks.
+    /// Several DMA buffers, one of which is not a multiple of the block size.
     Odd,
     /// Ordinary memory.
     Bytes,
 }
 
-/// How the filesystem behaves towards one request.
+/// The behaviour of the filesystem during one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mischief {
-    /// Well.
+    /// No fault.
     None,
-    /// The n-th mapping cannot be had: for now, or at all.
+    /// The n-th `begin` fails; if the flag is set, with the filesystem's EAGAIN.
     Begin(u8, bool),
-    /// The end of the n-th mapping fails.
+    /// The n-th `end` fails.
     End(u8),
-    /// The n-th mapping is none that was asked for, in one of four ways.
+    /// The n-th mapping is invalid, in one of four ways.
     Bad(u8, u8),
-    /// The hook of the n-th command fails.
+    /// The submit hook of the n-th command fails.
     Submit(u8),
-    /// Cached data cannot be dropped.
+    /// Cached data cannot be invalidated.
     Pinned,
     /// Cached data cannot be written back.
     WriteBack,
@@ -182,31 +184,31 @@ pub enum Mischief {
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// Whether it is a write.
+    /// The request is a write.
     pub write: bool,
-    /// How it is given to the queue.
+    /// The call that submits it.
     pub way: Way,
-    /// What position and length are multiples of.
+    /// Unit of position and length.
     pub unit: Unit,
-    /// Where it begins, in parts of 65,536 of the file and a little more.
+    /// Position, in units of 1/65,536 of a range that is slightly longer than the file.
     pub at: u16,
-    /// Units.
+    /// Length in units.
     pub units: u8,
-    /// Its memory.
+    /// Memory of the request.
     pub shape: Shape,
-    /// How it is to be served.
+    /// Flags of the request.
     pub flags: IoFlags,
-    /// Bytes that were moved before.
+    /// Bytes that were transferred before.
     pub done_before: u16,
-    /// How the filesystem behaves.
+    /// Behaviour of the filesystem.
     pub mischief: Mischief,
-    /// Blocks that a mapping has at most after the position; 0 for all there are.
+    /// Maximum number of blocks in a mapping after the position; 0 for no limit.
     pub trim: u8,
-    /// Whether mappings begin where the position is, rather than before.
+    /// Mappings begin at the position and not before.
     pub late: bool,
 }
 
-/// Sequences.
+/// Returns the strategy that draws sequences.
 pub fn sequences() -> impl Strategy<Value = Sequence> {
     let depth = prop_oneof![1 => Just(1), 1 => Just(2), 2 => 1..=32u16, 1 => Just(32)];
     let parts = (device(), file(), depth, trouble(), any::<u64>().no_shrink());
@@ -316,7 +318,7 @@ fn ask() -> impl Strategy<Value = Ask> {
     let done_before = prop_oneof![9 => Just(0), 1 => 1..=5000u16];
     let place = (unit, any::<u16>(), units);
     let served = (shape(), flags(), done_before, mischief(), 0..=4u8, any::<bool>());
-    // What is refused at once teaches little: that is seldom.
+    // Requests that are rejected at once test little, so most are made valid.
     let strict = prop::bool::weighted(0.95);
     (any::<bool>(), way(), place, served, strict).prop_map(
         |(write, way, (unit, at, units), served, strict)| {

@@ -1,5 +1,5 @@
-//! The queue under test's view of the device, watched: what is lent to the controller, which
-//! commands there are, and what goes wrong on purpose.
+//! A wrapper around the queue of bios that records commands, tracks the memory that is lent to the
+//! controller, and injects faults.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,65 +15,65 @@ use crate::simulation::lock;
 use crate::simulation::machine::Machine;
 use nvio_testkit::random::Rng;
 
-/// How long is waited at a time, and how often, before a command is taken to be lost.
+/// Time and number of the steps of a wait, before a command is considered lost.
 const STEP: Duration = Duration::from_micros(20);
 const STEPS: u32 = 40;
 
-/// What is wrong with the queue on purpose, to see that a run finds it.
+/// A fault of the queue that is injected on purpose, to test that runs detect it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sabotage {
-    /// Nothing.
+    /// No fault.
     #[default]
     None,
-    /// Writes are not durable that were to be.
+    /// Writes with FUA are not durable.
     DropFua,
-    /// Flushes do nothing.
+    /// Flushes have no effect.
     LyingFlush,
-    /// Some reads leave the buffer as it is.
+    /// Some reads do not change the buffer.
     LyingRead,
-    /// Some writes do nothing.
+    /// Some writes have no effect.
     LyingWrite,
-    /// Some writes go one block too far.
+    /// Some writes go to the next block.
     Misdirected,
-    /// Some reads have a byte changed.
+    /// A byte is changed in some reads.
     FlippedByte,
-    /// What is written in vain is a success.
+    /// Failed writes are reported as successful.
     HiddenError,
 }
 
-/// A command that was taken.
+/// A submitted command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Whether it is a write.
+    /// The command is a write.
     pub write: bool,
-    /// First byte.
+    /// First byte on the device.
     pub addr: u64,
-    /// Bytes.
+    /// Length, bytes.
     pub len: u64,
-    /// Whether it was to be durable.
+    /// The command has FUA.
     pub fua: bool,
 }
 
-/// What was seen.
+/// The recorded events.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Where the test's own buffers are.
+    /// Addresses of the test's own buffers.
     pub user: Vec<Span>,
-    /// Reads and writes since this was emptied.
+    /// Reads and writes since the last reset of this list.
     pub commands: Vec<Command>,
-    /// How often there was no room, since this was set to 0.
+    /// Number of commands rejected by a full queue since the last reset of this count.
     pub refused: u32,
-    /// Most bytes that can be allocated; 0 for none.
+    /// Maximum size of an allocation, bytes; 0 if all fail.
     pub most: usize,
-    /// How often they could not.
+    /// Number of failed allocations.
     pub short: u32,
-    /// The first thing that was wrong.
+    /// The first violation.
     pub wrong: Option<String>,
-    /// Commands so far.
+    /// Total number of commands.
     pub total: u64,
 }
 
-/// A queue of bios that is watched.
+/// A queue of bios with recording and fault injection.
 pub struct Watched<C> {
     inner: DiskQueue<C, WritableDisk>,
     machine: Arc<Mutex<Machine>>,
@@ -84,7 +84,7 @@ pub struct Watched<C> {
 }
 
 impl<C> Watched<C> {
-    /// Watches a queue.
+    /// Wraps a queue.
     pub fn new(
         inner: DiskQueue<C, WritableDisk>,
         machine: Arc<Mutex<Machine>>,
@@ -95,7 +95,7 @@ impl<C> Watched<C> {
         Self { inner, machine, seen, rng: Rng::new(seed), io_timeout, sabotage }
     }
 
-    /// The queue.
+    /// Returns the wrapped queue.
     pub fn inner(&self) -> &DiskQueue<C, WritableDisk> {
         &self.inner
     }
@@ -110,7 +110,7 @@ impl<C> Watched<C> {
             <DiskQueue<C, WritableDisk> as Queue<C>>::max_transfer_at(&self.inner, command.addr);
         let mut seen = lock(&self.seen);
         if command.len == 0 || command.len > most as u64 {
-            seen.wrong.get_or_insert(format!("{command:?}, where {most} bytes is the most"));
+            seen.wrong.get_or_insert(format!("{command:?} exceeds the maximum of {most} bytes"));
         }
         seen.commands.push(command);
         seen.total += 1;
@@ -132,7 +132,8 @@ impl<C> Watched<C> {
     }
 }
 
-/// A buffer has come back: the test's own is not to be touched, and others are nobody's.
+/// Records a returned buffer: one of the test must no longer be accessed, others are no longer in
+/// the table.
 fn returned(table: &mut crate::simulation::lend::Table, user: &[Span], at: Span) {
     match user.iter().any(|own| own.iova <= at.iova && at.end() <= own.end()) {
         true => table.set(at, Lent::Held),
@@ -140,7 +141,7 @@ fn returned(table: &mut crate::simulation::lend::Table, user: &[Span], at: Span)
     }
 }
 
-/// What happens to each command that ends.
+/// The processing of each completed command.
 struct Ends {
     table: Arc<Mutex<crate::simulation::lend::Table>>,
     seen: Arc<Mutex<Seen>>,
@@ -171,7 +172,7 @@ impl Ends {
     }
 }
 
-/// What takes the ends of commands, by way of [`Ends`].
+/// A handler that processes completions with [`Ends`] and forwards them.
 struct Through<'a, S> {
     ends: Ends,
     handler: &'a mut S,
@@ -265,7 +266,7 @@ impl<C> Queue<C> for Watched<C> {
         self.inner.ring();
         let mut steps = 0;
         while self.inner.pair().in_flight() > 0 && !self.inner.pair().is_ready() {
-            // What is lost takes as long as it may, and need not be polled for all the time.
+            // Skip to the timeout, because a lost command cannot complete earlier.
             steps += 1;
             if steps > STEPS {
                 lock(&self.machine).pass(self.io_timeout, usize::MAX);
@@ -287,7 +288,7 @@ impl<C> Queue<C> for Watched<C> {
         drop(seen);
         let mut buf = <DiskQueue<C, WritableDisk> as Queue<C>>::alloc(&mut self.inner, bytes);
         match &mut buf {
-            // What was there before must not show.
+            // Overwrite old contents, which must not reach the caller.
             Ok(buf) => buf.fill(0xdd),
             Err(_) => lock(&self.seen).short += 1,
         }
