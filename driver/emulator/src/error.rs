@@ -1,20 +1,21 @@
-//! What can go wrong before the controller runs. Once it runs, errors are completion statuses.
+//! Errors of configuring and starting an emulator. A running controller reports errors as
+//! completion statuses.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why an emulator could not be configured or started.
+/// An error of configuring or starting an emulator.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting is outside of what the specification or this crate allows.
     #[error("{setting} of {value} is not in {allowed}")]
     Setting {
-        /// The setting, as the builder names it.
+        /// Name of the setting, as in the builder.
         setting: &'static str,
-        /// What was asked for.
+        /// Value of the setting.
         value: u64,
-        /// What is allowed.
+        /// Allowed values.
         allowed: &'static str,
     },
     /// No namespace was configured.
@@ -50,18 +51,18 @@ pub enum Error {
         /// The image.
         path: PathBuf,
     },
-    /// The file with the metadata of an image was made with another format, or is something else.
+    /// The file with an image's metadata has another format, or is not such a file.
     #[error("{path} is not the metadata of this image in this format")]
     MetadataFormat {
         /// The file.
         path: PathBuf,
     },
-    /// Memory for a backing or for the doorbells could not be had.
+    /// Memory for a backing or for the doorbells could not be allocated.
     #[error("{bytes} bytes of memory for {purpose}: {source}")]
     Memory {
-        /// What the memory is for.
+        /// Purpose of the memory.
         purpose: &'static str,
-        /// How much was asked for.
+        /// Size of the memory in bytes.
         bytes: u64,
         /// The system's reason.
         source: io::Error,
@@ -72,13 +73,13 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
-    /// Something that is not a socket is where the socket is to be.
+    /// The socket's path exists and is not a socket.
     #[error("{path} exists and is not a socket")]
     NotASocket {
         /// The path.
         path: PathBuf,
     },
-    /// The socket could not be made.
+    /// The socket could not be created.
     #[error("socket {path}: {source}")]
     Socket {
         /// The socket.
@@ -86,7 +87,7 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// A thread or what it needs could not be made.
+    /// A thread or its eventfd could not be created.
     #[error("starting the emulator's threads: {0}")]
     Thread(#[source] io::Error),
 }

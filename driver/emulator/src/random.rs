@@ -1,10 +1,10 @@
-//! A small generator of numbers that a seed decides: SplitMix64 (Steele, Lea, Flood 2014).
+//! A seeded random number generator: SplitMix64 (Steele, Lea, Flood 2014).
 
-/// Deterministic, and good enough to spread faults and delays; of no use for secrets.
+/// A generator that is deterministic and good enough to spread faults and delays, not for secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
-/// The whole of a probability: rates are in parts per million.
+/// Certainty as a rate, because rates are in parts per million.
 pub(crate) const MILLION: u32 = 1_000_000;
 
 impl Random {
@@ -19,14 +19,14 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// A number from 0 to `bound` - 1; 0 for a bound of 0.
+    /// Returns a number from 0 to `bound` - 1; 0 for a bound of 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         // The high half of the product; the bias is below 2^-64 times the bound.
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// True in `per_million` of a million cases. One number is drawn whatever the rate, so that
-    /// one rate does not move what the others decide.
+    /// Returns true in `per_million` of a million cases. It always draws one number, so that a rate
+    /// does not change the decisions for other rates.
     pub(crate) fn chance(&mut self, per_million: u32) -> bool {
         self.below(MILLION.into()) < u64::from(per_million)
     }
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_the_published_algorithm() {
-        // The first outputs for seed 1234567, as other implementations give them.
+        // The first outputs of other implementations for seed 1234567.
         let mut random = Random::new(1_234_567);
         assert_eq!(random.next(), 6_457_827_717_110_365_317);
         assert_eq!(random.next(), 3_203_168_211_198_807_973);

@@ -2,16 +2,18 @@
 
 use crate::stepped;
 
+use std::time::Duration;
+
 use nvio_emulator::{Backing, Config, NamespaceConfig};
 use nvio_spec::opcode::admin;
 use nvio_spec::register::{AQA, CAP, CC, CSTS, Cc, Csts, VS};
 use nvio_spec::{
-    CommandEffects, Cqe, ErrorLogEntry, FirmwareSlotLog, HealthLog, IdentifyController,
-    IdentifyNamespace, NSID_ALL, NamespaceList, QueueCount, Sqe, Status, cns, feature_id, log_id,
-    status,
+    CommandEffects, Cqe, ErrorLogEntry, FirmwareSlotLog, HealthLog, HostBehaviorSupport,
+    IdentifyController, IdentifyNamespace, NSID_ALL, NamespaceList, QueueCount, Sqe, Status, cns,
+    critical_warning, feature_id, log_id, status,
 };
 use stepped::{BASE, DATA, Stepped, with_data};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 fn config() -> Config {
     let namespace = || NamespaceConfig::new(Backing::memory(1 << 20));
@@ -276,6 +278,9 @@ fn features_are_set_and_got() {
         (feature_id::INTERRUPT_VECTOR_CONFIGURATION, 8, 1 << 16 | 8, 1 << 16 | 8),
         (feature_id::WRITE_ATOMICITY_NORMAL, 0, 1, 1),
         (feature_id::ASYNC_EVENT_CONFIGURATION, 0, 0xff, 0xff),
+        // In units of 100 ms.
+        (feature_id::KEEP_ALIVE_TIMER, 0, 4901, 5000),
+        (feature_id::KEEP_ALIVE_TIMER, 0, 0, 0),
     ] {
         assert_eq!(set(&mut host, id, value), Status::SUCCESS, "feature {id:#x}");
         assert_eq!(get(&mut host, id, selector), (Status::SUCCESS, expected), "feature {id:#x}");
@@ -300,6 +305,123 @@ fn features_are_set_and_got() {
     let mut default = Sqe::get_features(feature_id::ARBITRATION);
     default.cdw10 = (default.cdw10.get() | 1 << 8).into();
     assert_eq!(host.admin_status(default), status::INVALID_FIELD);
+}
+
+#[test]
+fn error_recovery_is_reported_without_a_namespace() {
+    let mut host = host();
+    let with_nsid = |nsid: u32, sqe: Sqe| Sqe { nsid: nsid.into(), ..sqe };
+    let (get, set) = (
+        Sqe::get_features(feature_id::ERROR_RECOVERY),
+        Sqe::set_features(feature_id::ERROR_RECOVERY, 7),
+    );
+    assert_eq!(host.admin_status(with_nsid(NSID_ALL, set)), Status::SUCCESS);
+    for nsid in [0, 1, NSID_ALL] {
+        let cqe = host.admin(with_nsid(nsid, get));
+        assert_eq!((cqe.status(), cqe.dw0.get()), (Status::SUCCESS, 7), "namespace {nsid}");
+    }
+    assert_eq!(host.admin_status(with_nsid(2, get)), status::INVALID_NAMESPACE);
+    assert_eq!(host.admin_status(with_nsid(0, set)), status::INVALID_NAMESPACE);
+}
+
+#[test]
+fn host_behavior_support_is_kept_until_a_reset() {
+    let mut host = host();
+    let mut behavior = HostBehaviorSupport::new_zeroed();
+    let set = with_data(Sqe::set_features(feature_id::HOST_BEHAVIOR_SUPPORT, 0), DATA, 0);
+    let get = with_data(Sqe::get_features(feature_id::HOST_BEHAVIOR_SUPPORT), DATA, 0);
+    behavior.acre = 1;
+    host.write(DATA, behavior.as_bytes());
+    assert_eq!(host.admin_status(set), Status::SUCCESS);
+    behavior.acre = 2;
+    host.write(DATA, behavior.as_bytes());
+    assert_eq!(host.admin_status(set), status::INVALID_FIELD);
+    let acre = |host: &mut Stepped| {
+        assert_eq!(host.admin_status(get), Status::SUCCESS);
+        HostBehaviorSupport::read_from_bytes(&host.read(DATA, 512)).unwrap().acre
+    };
+    assert_eq!(acre(&mut host), 1);
+    host.set(CC, 0);
+    host.enable();
+    assert_eq!(acre(&mut host), 0);
+}
+
+#[test]
+fn the_nvm_command_set_has_no_limits_of_its_own() {
+    let mut host = host();
+    let mut identify = with_data(Sqe::identify(cns::COMMAND_SET_CONTROLLER, 0), DATA, 0);
+    host.write(DATA, &[0xee; 4096]);
+    assert_eq!(host.admin_status(identify), Status::SUCCESS);
+    assert_eq!(host.read(DATA, 4096), [0; 4096]);
+    // The zoned namespace command set.
+    identify.cdw11 = (2u32 << 24).into();
+    assert_eq!(host.admin_status(identify), status::INVALID_FIELD);
+}
+
+#[test]
+fn a_temperature_beyond_its_threshold_is_a_warning_and_an_event() {
+    let threshold = |value| Sqe::set_features(feature_id::TEMPERATURE_THRESHOLD, value);
+    let notices = |value| Sqe::set_features(feature_id::ASYNC_EVENT_CONFIGURATION, value);
+    let warning = |host: &mut Stepped| {
+        assert_eq!(host.admin_status(log_page(log_id::HEALTH, 512, 0)), Status::SUCCESS);
+        let health = HealthLog::read_from_bytes(&host.read(DATA, 512)).unwrap();
+        health.critical_warning
+    };
+    // The temperature is 310 K; over, and under.
+    for (beyond, inside) in [(310, 311), (1 << 20 | 310, 1 << 20 | 309)] {
+        let mut host = host();
+        let mut pair = std::mem::replace(&mut host.admin, stepped::Pair::new(0, 2));
+        host.push(&mut pair, Sqe::new(admin::ASYNC_EVENT_REQUEST, 0));
+        let request = pair.cid;
+        host.admin = pair;
+        let set = |host: &mut Stepped, sqe| {
+            let mut pair = std::mem::replace(&mut host.admin, stepped::Pair::new(0, 2));
+            host.push(&mut pair, sqe);
+            host.ring(&pair);
+            host.step();
+            let done = host.take(&mut pair).unwrap();
+            let event = host.take(&mut pair);
+            host.admin = pair;
+            assert_eq!(done.status(), Status::SUCCESS);
+            event.map(|cqe| (cqe.cid.get(), cqe.dw0.get()))
+        };
+        // The event is masked by default, and the warning is not.
+        assert_eq!(set(&mut host, threshold(beyond)), None);
+        assert_eq!(warning(&mut host), critical_warning::TEMPERATURE);
+        assert_eq!(set(&mut host, threshold(inside)), None);
+        assert_eq!(warning(&mut host), 0);
+        assert_eq!(set(&mut host, notices(critical_warning::TEMPERATURE.into())), None);
+        let event = (request, 0x02_01_01);
+        assert_eq!(set(&mut host, threshold(beyond)), Some(event));
+        assert_eq!(warning(&mut host), critical_warning::TEMPERATURE);
+    }
+}
+
+#[test]
+fn the_keep_alive_timer_fails_the_controller_unless_it_is_restarted() {
+    let mut host = host();
+    let timer = Sqe::set_features(feature_id::KEEP_ALIVE_TIMER, 1000);
+    assert_eq!(host.admin_status(timer), Status::SUCCESS);
+    // It counts from the first step after the command, also when the clock stood still before.
+    host.controller.advance_to(Duration::from_secs(100));
+    host.step();
+    for elapsed in [900, 1800, 2700] {
+        host.controller.advance_to(Duration::from_secs(100) + Duration::from_millis(elapsed));
+        assert_eq!(host.admin_status(Sqe::new(admin::KEEP_ALIVE, 0)), Status::SUCCESS);
+        host.step();
+    }
+    host.controller.advance_to(Duration::from_millis(103_700));
+    host.step();
+    assert_eq!(host.csts(), Csts(Csts::READY));
+    host.controller.advance_to(Duration::from_millis(103_701));
+    host.step();
+    assert_eq!(host.csts(), Csts(Csts::READY | Csts::FATAL));
+    // A reset disables it.
+    host.set(CC, 0);
+    host.enable();
+    host.controller.advance_to(Duration::from_secs(200));
+    host.step();
+    assert_eq!(host.csts(), Csts(Csts::READY));
 }
 
 fn log_page(log: u8, bytes: u32, offset: u64) -> Sqe {
@@ -417,7 +539,7 @@ fn other_admin_commands_are_answered_as_the_specification_says() {
     // Nothing to abort: bit 0 of DW0 is set.
     let abort = host.admin(Sqe::new(admin::ABORT, 0));
     assert_eq!((abort.status(), abort.dw0.get()), (Status::SUCCESS, 1));
-    for opcode in [admin::KEEP_ALIVE, admin::FORMAT_NVM, admin::NAMESPACE_ATTACHMENT, 0x7f, 0xff] {
+    for opcode in [0x81, admin::FORMAT_NVM, admin::NAMESPACE_ATTACHMENT, 0x7f, 0xff] {
         let cqe = host.admin(Sqe::new(opcode, 0));
         assert_eq!(cqe.status().bare(), status::INVALID_OPCODE, "{opcode:#x}");
         assert!(cqe.status().dnr());

@@ -1,19 +1,18 @@
 //! The Controller Memory Buffer: its registers, queues in it, and what may not be in it.
 
-use crate::host;
 use crate::stepped;
 
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use host::Host;
 use nvio_emulator::{Access, Backing, Config, DeviceFault, Dma, Emulator, NamespaceConfig};
 use nvio_spec::register::{
     ACQ, AQA, ASQ, CAP, CC, CMBLOC, CMBMSC, CMBSTS, CMBSZ, Cap, Cc, Cmbloc, Cmbmsc, Cmbsz, GONE,
 };
 use nvio_spec::sgl::Descriptor;
 use nvio_spec::{Cqe, Sqe, Status, status};
+use nvio_testkit::host::{self, Host};
 use stepped::{BASE, DATA, Pair, Stepped, with_data};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes, FileOffset, VolatileMemory};

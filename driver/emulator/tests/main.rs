@@ -10,7 +10,6 @@ mod controller_memory;
 mod copy;
 mod corpus;
 mod faults;
-mod host;
 mod hostile;
 mod io;
 mod manage;

@@ -1,13 +1,12 @@
 //! The service model, by the logical clock of a stepped controller and by real time.
 
-use crate::host;
 use crate::stepped;
 
 use std::time::{Duration, Instant};
 
-use host::Host;
 use nvio_emulator::{Backing, Config, Controller, Emulator, NamespaceConfig, Service};
 use nvio_spec::{Sqe, Status};
+use nvio_testkit::host::{self, Host};
 use stepped::{DATA, Stepped, with_data};
 
 const LATENCY: Duration = Duration::from_micros(100);

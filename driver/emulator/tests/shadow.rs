@@ -1,15 +1,14 @@
 //! Shadow doorbells, with a host that rings only when EventIdx asks for it.
 
-use crate::host;
 use crate::stepped;
 
 use std::sync::atomic::{Ordering, fence};
 
-use host::Host;
 use nvio_emulator::{Backing, Config, Controller, Emulator, Fault, Faults, NamespaceConfig, Rule};
 use nvio_spec::opcode::admin;
 use nvio_spec::register::CC;
 use nvio_spec::{IdentifyController, Sqe, Status, cns, status};
+use nvio_testkit::host::{self, Host};
 use stepped::{BASE, DATA, Pair, SIZE, Stepped, with_data};
 use zerocopy::FromBytes;
 

@@ -1,7 +1,4 @@
 //! The emulator over its real socket, driven by a client that was not written for it.
-
-use crate::host;
-
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
@@ -9,10 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use host::{DATA, Host, IOVA, LIST};
 use nvio_emulator::{Backing, DeviceFault, Emulator, Fault, Faults, NamespaceConfig, Rule};
 use nvio_spec::register::{CC, CSTS, Cc, Csts, sq_tail_doorbell};
 use nvio_spec::{IdentifyController, IdentifyNamespace, Sqe, Status, cns, status};
+use nvio_testkit::host::{self, DATA, Host, IOVA, LIST};
 use zerocopy::FromBytes;
 
 fn memory(bytes: u64) -> Emulator {
@@ -210,7 +207,7 @@ fn a_client_may_come_after_one_that_was_killed() {
     let emulator = memory(1 << 20);
     for _ in 0..3 {
         let mut victim = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "victim", "--nocapture"])
+            .args(["--exact", "socket::victim", "--nocapture"])
             .env(VICTIM, emulator.socket())
             .stdout(Stdio::piped())
             .spawn()
@@ -257,7 +254,7 @@ fn polling_ticks() -> u64 {
 fn an_idle_controller_leaves_the_processor_alone() {
     // In a process of its own, as other tests have emulators that are busy.
     let Some(socket) = std::env::var_os(IDLER) else {
-        let test = "an_idle_controller_leaves_the_processor_alone";
+        let test = "socket::an_idle_controller_leaves_the_processor_alone";
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture"])
             .env(IDLER, "1")

@@ -58,7 +58,7 @@ fn the_features_listed_are_those_that_can_be_had() {
         let listed: Vec<u8> = page.ids().collect();
         assert_eq!(listed.contains(&0x06), cache);
         for id in 0..=u8::MAX {
-            let get = Sqe { nsid: 1.into(), ..Sqe::get_features(id) };
+            let get = Sqe { nsid: 1.into(), ..with_data(Sqe::get_features(id), DATA, 0) };
             let had = host.admin_status(get).is_success();
             assert_eq!(had, listed.contains(&id), "feature {id:#x}");
             let scope = page.feature[usize::from(id)].get() & scope::MASK;

@@ -71,50 +71,50 @@ impl Status {
         Self::new(2, code)
     }
 
-    /// A status of the given type (0 to 7) and code.
+    /// Creates a status of this type (0 to 7) and code.
     pub const fn new(kind: u8, code: u8) -> Self {
         Self((kind as u16 & 7) << 8 | code as u16)
     }
 
-    /// The same status with Do Not Retry set.
+    /// Sets Do Not Retry.
     pub const fn do_not_retry(self) -> Self {
         Self(self.0 | 1 << 14)
     }
 
-    /// Whether the command succeeded: type and code are both 0.
+    /// Returns true if the command succeeded: type and code are both 0.
     #[inline]
     pub const fn is_success(self) -> bool {
         self.0 & 0x7ff == 0
     }
 
-    /// Status code (SC).
+    /// Returns the status code (SC).
     pub const fn code(self) -> u8 {
         (self.0 & 0xff) as u8
     }
 
-    /// Status code type (SCT).
+    /// Returns the status code type (SCT).
     pub const fn kind(self) -> u8 {
         (self.0 >> 8 & 7) as u8
     }
 
-    /// Whether retrying is of no use (DNR).
+    /// Returns true if a retry would fail, too (DNR).
     pub const fn dnr(self) -> bool {
         self.0 >> 14 & 1 != 0
     }
 
-    /// The same type and code, with retry delay, More and DNR cleared: for comparison with the
-    /// constants of [`status`].
+    /// Returns type and code without retry delay, More and DNR, for comparison with the constants
+    /// of [`status`].
     pub const fn bare(self) -> Self {
         Self(self.0 & 0x7ff)
     }
 
-    /// The specification's name, if this crate knows it.
+    /// Returns the specification's name, if this crate has it.
     pub fn name(self) -> Option<&'static str> {
         let at = status::NAMES.binary_search_by_key(&self.bare().0, |(known, _)| known.0).ok()?;
         Some(status::NAMES[at].1)
     }
 
-    /// The status of a name as [`Self::name`] gives it, in any case and with - for _.
+    /// Returns the status whose [`Self::name`] is `name`, in any case and with - for _.
     pub fn named(name: &str) -> Option<Self> {
         let same = |known: &&(Self, &str)| name.replace('-', "_").eq_ignore_ascii_case(known.1);
         status::NAMES.iter().find(same).map(|(known, _)| *known)
@@ -204,9 +204,9 @@ pub mod status {
         INVALID_QUEUE_ID = (1, 0x01);
         /// The queue size is 0 or above the maximum.
         INVALID_QUEUE_SIZE = (1, 0x02);
-        /// More Abort commands than the controller takes.
+        /// More Abort commands are outstanding than the controller allows.
         ABORT_LIMIT_EXCEEDED = (1, 0x03);
-        /// More Asynchronous Event Requests than the controller takes.
+        /// More Asynchronous Event Requests are outstanding than the controller allows.
         AER_LIMIT_EXCEEDED = (1, 0x05);
         /// The firmware slot is invalid.
         INVALID_FIRMWARE_SLOT = (1, 0x06);
@@ -224,7 +224,7 @@ pub mod status {
         FEATURE_NOT_CHANGEABLE = (1, 0x0e);
         /// There is not enough unallocated capacity.
         NAMESPACE_INSUFFICIENT_CAPACITY = (1, 0x15);
-        /// There are as many namespaces as there can be.
+        /// The controller has as many namespaces as it supports.
         NAMESPACE_ID_UNAVAILABLE = (1, 0x16);
         /// The controller is already attached to the namespace.
         NAMESPACE_ALREADY_ATTACHED = (1, 0x18);

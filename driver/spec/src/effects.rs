@@ -1,5 +1,5 @@
-//! What a controller supports beyond commands, and what a command or a feature reaches: the log
-//! pages that LPA bit 5 announces (Base 5.16.1.18, 5.16.1.19).
+//! Supported features and the scope of commands and features: the log pages that LPA bit 5
+//! announces (Base 5.16.1.18, 5.16.1.19).
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -32,7 +32,7 @@ impl FeatureEffects {
     /// The feature is supported (FSUPP).
     pub const SUPPORTED: u32 = 1;
 
-    /// Identifiers of the features that are supported, ascending.
+    /// Returns the identifiers of the supported features, ascending.
     pub fn ids(&self) -> impl Iterator<Item = u8> + '_ {
         let supported = |id: &u8| self.feature[usize::from(*id)].get() & Self::SUPPORTED != 0;
         (0..=u8::MAX).filter(supported)

@@ -16,7 +16,8 @@ pub struct IdentifyNvmNamespace {
     pub pic: u8,
     /// Reserved.
     pub reserved_9: [u8; 3],
-    /// What the formats of [`crate::IdentifyNamespace`] have besides, in the same order.
+    /// Protection information formats, in the order of the formats of
+    /// [`crate::IdentifyNamespace`].
     pub elbaf: [ExtendedFormat; 64],
     /// Reserved.
     pub reserved_268: [u8; 3828],
@@ -24,15 +25,15 @@ pub struct IdentifyNvmNamespace {
 
 const _: () = assert!(size_of::<IdentifyNvmNamespace>() == IDENTIFY_SIZE);
 
-/// What is to be known of the protection information of a format, 4 bytes (NVM 4.1.5.3). Zeroes,
-/// which is what a controller without such formats has, are a 16-bit guard without a storage tag.
+/// The protection information of an LBA format, 4 bytes (NVM 4.1.5.3). Zero, which a controller
+/// without extended formats reports, is a 16-bit guard without a storage tag.
 #[repr(transparent)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 pub struct ExtendedFormat(pub U32);
 
-/// How wide a guard is: Protection Information Format (NVM 4.1.5.3).
+/// Width of a guard: Protection Information Format (NVM 4.1.5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GuardFormat {
     /// 16 bits, in information of 8 bytes.
@@ -44,7 +45,7 @@ pub enum GuardFormat {
 }
 
 impl GuardFormat {
-    /// Bits of a guard.
+    /// Returns the bits of a guard.
     pub const fn bits(self) -> u8 {
         match self {
             Self::Bits16 => 16,
@@ -53,7 +54,7 @@ impl GuardFormat {
         }
     }
 
-    /// Bytes of protection information (NVM 5.2.1).
+    /// Returns the bytes of protection information (NVM 5.2.1).
     pub const fn information_size(self) -> usize {
         match self {
             Self::Bits16 => 8,
@@ -63,19 +64,19 @@ impl GuardFormat {
 }
 
 impl ExtendedFormat {
-    /// How many of the reference tag's high bits are a storage tag (STS, bits 6:0).
+    /// Returns the number of high bits of the reference tag that are a storage tag (STS, bits 6:0).
     pub fn storage_tag_bits(self) -> u8 {
         let [low, ..] = self.0.to_bytes();
         low & 0x7f
     }
 
-    /// PIF, bits 8:7.
+    /// Returns PIF, bits 8:7.
     pub fn pif(self) -> u8 {
         let [low, high, ..] = self.0.to_bytes();
         low >> 7 | (high & 1) << 1
     }
 
-    /// How wide the guard is; `None` for the value that is reserved.
+    /// Returns the width of the guard; `None` for the reserved value.
     pub fn guard(self) -> Option<GuardFormat> {
         match self.pif() {
             0 => Some(GuardFormat::Bits16),
@@ -87,7 +88,7 @@ impl ExtendedFormat {
 }
 
 impl IdentifyController {
-    /// Whether formats may be extended, so that there is an [`IdentifyNvmNamespace`] that says how
+    /// Returns true if formats may be extended; [`IdentifyNvmNamespace`] then describes them
     /// (CTRATT bit 15, ELBAS; Base figure 275).
     pub fn has_extended_formats(&self) -> bool {
         self.ctratt.get() & 1 << 15 != 0

@@ -1,5 +1,7 @@
 //! Features (Base 5.27.1).
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Feature identifiers (Base 5.27.1, figure 316).
 pub mod feature_id {
     /// Arbitration (Base 5.27.1.1).
@@ -22,7 +24,27 @@ pub mod feature_id {
     pub const WRITE_ATOMICITY_NORMAL: u8 = 0x0a;
     /// Asynchronous Event Configuration (Base 5.27.1.9).
     pub const ASYNC_EVENT_CONFIGURATION: u8 = 0x0b;
+    /// Keep Alive Timer (Base 5.27.1.12).
+    pub const KEEP_ALIVE_TIMER: u8 = 0x0f;
+    /// Host Behavior Support (Base 5.27.1.18).
+    pub const HOST_BEHAVIOR_SUPPORT: u8 = 0x16;
 }
+
+/// Host Behavior Support, 512 bytes of data (Base 5.27.1.18).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct HostBehaviorSupport {
+    /// Advanced Command Retry Enable (ACRE), 0 or 1: the host honours Command Retry Delay.
+    pub acre: u8,
+    /// Extended Telemetry Data Area 4 Supported (ETDAS), 0 or 1.
+    pub etdas: u8,
+    /// LBA Format Extension Enable (LBAFEE), 0 or 1: the host knows the extended LBA formats.
+    pub lbafee: u8,
+    /// Reserved.
+    pub reserved_3: [u8; 509],
+}
+
+const _: () = assert!(size_of::<HostBehaviorSupport>() == 512);
 
 /// Number of Queues: what was asked for, or what was granted (Base 5.27.1.5). Counts are real
 /// numbers, 1 to 65,535; the wire has them 0's based.

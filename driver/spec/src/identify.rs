@@ -11,13 +11,15 @@ pub mod cns {
     pub const NAMESPACE: u8 = 0x00;
     /// Identify Controller (Base 5.17.2.1).
     pub const CONTROLLER: u8 = 0x01;
-    /// Active namespace IDs above the given one (Base 5.17.2.2).
+    /// Active namespace IDs above the command's NSID (Base 5.17.2.2).
     pub const ACTIVE_NAMESPACES: u8 = 0x02;
     /// Namespace identification descriptors (Base 5.17.2.3).
     pub const NAMESPACE_DESCRIPTORS: u8 = 0x03;
-    /// What the command set says of a namespace (NVM 4.1.5.3).
+    /// I/O command set specific structure of a namespace (NVM 4.1.5.3).
     pub const COMMAND_SET_NAMESPACE: u8 = 0x05;
-    /// Allocated namespace IDs above the given one (Base 5.17.2.9).
+    /// I/O command set specific structure of the controller (NVM 4.1.5.4).
+    pub const COMMAND_SET_CONTROLLER: u8 = 0x06;
+    /// Allocated namespace IDs above the command's NSID (Base 5.17.2.9).
     pub const ALLOCATED_NAMESPACES: u8 = 0x10;
     /// Identify Namespace of an allocated namespace, attached or not (NVM 4.1.5.5).
     pub const ALLOCATED_NAMESPACE: u8 = 0x11;
@@ -26,6 +28,29 @@ pub mod cns {
     /// Controllers of the subsystem (Base 5.17.2.12).
     pub const CONTROLLERS: u8 = 0x13;
 }
+
+/// Identify Controller of the NVM command set, 4096 bytes (NVM 4.1.5.4, figure 103). A field of 0 is
+/// unlimited.
+#[repr(C)]
+#[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct IdentifyNvmController {
+    /// Verify Size Limit (VSL): a power of two of the smallest page.
+    pub vsl: u8,
+    /// Write Zeroes Size Limit (WZSL): a power of two of the smallest page.
+    pub wzsl: u8,
+    /// Write Uncorrectable Size Limit (WUSL): a power of two of the smallest page.
+    pub wusl: u8,
+    /// Dataset Management Ranges Limit (DMRL): ranges of one command.
+    pub dmrl: u8,
+    /// Dataset Management Range Size Limit (DMRSL): blocks of one range.
+    pub dmrsl: U32,
+    /// Dataset Management Size Limit (DMSL): blocks of one command.
+    pub dmsl: U64,
+    /// Reserved.
+    pub reserved_16: [u8; 4080],
+}
+
+const _: () = assert!(size_of::<IdentifyNvmController>() == IDENTIFY_SIZE);
 
 /// Identify Controller, 4096 bytes (Base 5.17.2.1, figure 275).
 #[repr(C)]
@@ -47,7 +72,7 @@ pub struct IdentifyController {
     pub ieee: [u8; 3],
     /// Multi-path and namespace sharing.
     pub cmic: u8,
-    /// Maximum data transfer size: a power of two of the smallest page; 0 is no limit.
+    /// Maximum data transfer size: a power of two of the smallest page; 0 is unlimited.
     pub mdts: u8,
     /// Controller ID.
     pub cntlid: U16,
@@ -238,8 +263,8 @@ impl IdentifyController {
         text(&self.subnqn)
     }
 
-    /// Largest transfer of one command in bytes, given the smallest page size as a power of two
-    /// (CAP.MPSMIN). `None` is no limit; a shift that leaves 64 bits is none either.
+    /// Returns the largest transfer of one command in bytes, from the smallest page size as a power
+    /// of two (CAP.MPSMIN). `None` is unlimited, as is a limit beyond 64 bits.
     pub fn max_transfer(&self, min_page_shift: u32) -> Option<u64> {
         match self.mdts {
             0 => None,

@@ -1,11 +1,11 @@
-//! The NVMe wire types: what travels between a host and a controller, and nothing else.
+//! The NVMe wire types: registers, queue entries, and the data structures of commands.
 //!
-//! Both sides of nvio are built on this crate: the driver, which is the host, and the embedded
-//! controller. It has no I/O and no `unsafe`. Every structure is `#[repr(C)]`, little-endian and
+//! The driver, which is the host, and the embedded controller share this crate. It has no I/O and
+//! no `unsafe`. Every structure is `#[repr(C)]`, little-endian and
 //! of asserted size, so that it can be read from and written to bytes with [`zerocopy`].
 //!
-//! Values that a device chooses (status codes, opcodes, identify fields) are kept as numbers with
-//! named constants, never as closed enums: a value this crate does not know stays representable.
+//! Values that a device chooses (status codes, opcodes, identify fields) are numbers with named
+//! constants, never closed enums: a value without a constant stays representable.
 //!
 //! Section numbers refer to the NVM Express Base Specification 2.0 ("Base"), the NVM Command Set
 //! Specification 1.0 ("NVM") and the NVMe over PCIe Transport Specification 1.0 ("PCIe").
@@ -39,13 +39,14 @@ pub use command::Sqe;
 pub use completion::{Cqe, Status, status};
 pub use effects::{FeatureEffects, ManagementEffects, scope};
 pub use extended_format::{ExtendedFormat, GuardFormat, IdentifyNvmNamespace};
-pub use feature::{QueueCount, feature_id};
+pub use feature::{HostBehaviorSupport, QueueCount, feature_id};
 pub use identify::{
-    IdentifyController, IdentifyNamespace, LbaFormat, NamespaceList, PowerState, cns,
+    IdentifyController, IdentifyNamespace, IdentifyNvmController, LbaFormat, NamespaceList,
+    PowerState, cns,
 };
 pub use log_page::{
     ChangedNamespaces, CommandEffects, ErrorLogEntry, EventType, FirmwareSlotLog, HealthLog,
-    SupportedLogPages, critical_warning, error_event, log_id, lpa,
+    SupportedLogPages, critical_warning, error_event, health_event, log_id, lpa,
 };
 pub use range::{CopyRange, DsmRange, MAX_RANGES};
 

@@ -35,14 +35,14 @@ pub mod lpa {
     pub const COMMAND_EFFECTS: u8 = 1 << 1;
     /// Extended data for Get Log Page: 32-bit lengths, and offsets.
     pub const EXTENDED_DATA: u8 = 1 << 2;
-    /// Supported Log Pages and the effects of features and of NVMe-MI commands can be read, and
-    /// effects come with their scope.
+    /// Supported Log Pages and the effects of features and of NVMe-MI commands can be read, and the
+    /// effects have a scope.
     pub const SUPPORTED_LOG_PAGES: u8 = 1 << 5;
 }
 
 impl Sqe {
-    /// Get Log Page (Base 5.16) of `dwords` dwords, at least 1, from byte `offset`. With `retain`
-    /// events of the page stay masked (RAE). Lengths above 4096 dwords and offsets need
+    /// Creates a Get Log Page command (Base 5.16) of `dwords` dwords, at least 1, from byte `offset`.
+    /// With `retain`, the events of the page stay masked (RAE). Lengths above 4096 dwords and offsets need
     /// [`lpa::EXTENDED_DATA`].
     pub fn get_log_page(id: u8, nsid: u32, offset: u64, dwords: u32, retain: bool) -> Self {
         let mut sqe = Self::new(admin::GET_LOG_PAGE, nsid);
@@ -68,7 +68,7 @@ pub struct SupportedLogPages {
 const _: () = assert!(size_of::<SupportedLogPages>() == 1024);
 
 impl SupportedLogPages {
-    /// Identifiers of the log pages that are supported, ascending.
+    /// Returns the identifiers of the supported log pages, ascending.
     pub fn ids(&self) -> impl Iterator<Item = u8> + '_ {
         (0..=u8::MAX).filter(|&id| self.page[usize::from(id)].get() & 1 != 0)
     }
@@ -78,7 +78,7 @@ impl SupportedLogPages {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ErrorLogEntry {
-    /// Number of this error since manufacture, from 1; 0 is an entry not in use.
+    /// Number of the error since manufacture, from 1; 0 is an unused entry.
     pub error_count: U64,
     /// Submission queue of the command.
     pub sqid: U16,
@@ -92,7 +92,7 @@ pub struct ErrorLogEntry {
     pub lba: U64,
     /// Namespace.
     pub nsid: U32,
-    /// Vendor specific log page that says more; 0 is none.
+    /// Vendor specific log page with details; 0 is none.
     pub vendor_log: u8,
     /// Transport type.
     pub trtype: u8,
@@ -110,12 +110,12 @@ const _: () = assert!(size_of::<ErrorLogEntry>() == 64);
 const _: () = assert!(std::mem::offset_of!(ErrorLogEntry, command_specific) == 32);
 
 impl ErrorLogEntry {
-    /// Status field of the completion.
+    /// Returns the status of the completion.
     pub fn status(&self) -> Status {
         Status(self.status.get() >> 1)
     }
 
-    /// Byte and bit of the command's parameter that is in error, if it is known.
+    /// Returns byte and bit of the command's parameter in error, if the controller reports them.
     pub fn parameter(&self) -> Option<(u8, u8)> {
         let [byte, bit] = self.parameter_error_location.get().to_le_bytes();
         (self.parameter_error_location.get() != 0xffff).then_some((byte, bit & 7))
@@ -180,7 +180,7 @@ pub struct HealthLog {
     pub warning_temperature_minutes: U32,
     /// Minutes at or above the critical composite temperature threshold (CCTEMP).
     pub critical_temperature_minutes: U32,
-    /// Temperature sensors 1 to 8, kelvin; 0 is a sensor that is not there.
+    /// Temperature sensors 1 to 8, kelvin; 0 is an absent sensor.
     pub temperature_sensors: [U16; 8],
     /// Changes to lower power states by host-controlled thermal management, temperatures 1 and 2.
     pub thermal_transitions: [U32; 2],
@@ -197,13 +197,13 @@ const _: () = assert!(std::mem::offset_of!(HealthLog, temperature_sensors) == 20
 const _: () = assert!(std::mem::offset_of!(HealthLog, reserved_232) == 232);
 
 impl HealthLog {
-    /// Composite temperature in kelvin.
+    /// Returns the composite temperature in kelvin.
     pub fn temperature(&self) -> u16 {
         u16::from_le_bytes(self.composite_temperature)
     }
 
-    /// Bytes that `units` data units are, rounded as the controller did, at most what 128 bits
-    /// hold. 0 is also what a controller gives that does not count.
+    /// Converts data units to bytes, saturating at 128 bits. Controllers round the units, and report
+    /// 0 if they do not count them.
     pub fn data_unit_bytes(units: U128) -> u128 {
         units.get().saturating_mul(512_000)
     }
@@ -226,17 +226,17 @@ pub struct FirmwareSlotLog {
 const _: () = assert!(size_of::<FirmwareSlotLog>() == 512);
 
 impl FirmwareSlotLog {
-    /// The slot that the running firmware is from, 1 to 7 if the controller keeps to the rules.
+    /// Returns the slot of the running firmware, 1 to 7 for a conforming controller.
     pub fn active_slot(&self) -> u8 {
         self.active & 7
     }
 
-    /// The slot that the next controller level reset activates, if it is known.
+    /// Returns the slot that the next controller level reset activates, if the controller reports it.
     pub fn next_slot(&self) -> Option<u8> {
         Some(self.active >> 4 & 7).filter(|&slot| slot != 0)
     }
 
-    /// Slots 1 to 7 that hold firmware, each with its revision.
+    /// Returns the slots of 1 to 7 that hold firmware, each with its revision.
     pub fn slots(&self) -> impl Iterator<Item = (u8, String)> + '_ {
         let used = (1..).zip(&self.revision).filter(|(_, bytes)| bytes.iter().any(|&b| b != 0));
         used.map(|(slot, bytes)| (slot, text(bytes)))
@@ -254,12 +254,12 @@ pub struct ChangedNamespaces {
 const _: () = assert!(size_of::<ChangedNamespaces>() == 4096);
 
 impl ChangedNamespaces {
-    /// Whether more namespaces changed than the list has room for: any may have.
+    /// Returns true if more namespaces changed than the list has room for: any may have changed.
     pub fn is_overflowed(&self) -> bool {
         self.nsid[0].get() == crate::NSID_ALL
     }
 
-    /// The namespaces of the list; none when it overflowed.
+    /// Returns the namespaces of the list; none if it overflowed.
     pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
         let ids = self.nsid.iter().map(|id| id.get());
         ids.take_while(|&id| id != 0 && id != crate::NSID_ALL)
@@ -294,8 +294,8 @@ impl CommandEffects {
     /// UUID selection is supported.
     pub const UUID_SELECTION: u32 = 1 << 19;
 
-    /// Command Submission and Execution (CSE) of an entry: 0 no restriction, 1 one command at a
-    /// time for the namespace, 2 one for the controller; the rest is reserved.
+    /// Returns Command Submission and Execution (CSE) of an entry: 0 no restriction, 1 one command at
+    /// a time for the namespace, 2 one for the controller; other values are reserved.
     pub fn submission(entry: u32) -> u8 {
         (entry >> 16 & 7) as u8
     }
@@ -322,6 +322,17 @@ pub mod error_event {
     pub const INVALID_DOORBELL_VALUE: u8 = 0x01;
     /// A diagnostic failure.
     pub const DIAGNOSTIC_FAILURE: u8 = 0x02;
+}
+
+/// Asynchronous event information of type SMART / Health: bits 15:8 of DW0 (Base 5.2.1, figure
+/// 147).
+pub mod health_event {
+    /// The reliability of the NVM subsystem is degraded.
+    pub const RELIABILITY: u8 = 0x00;
+    /// A temperature is at or beyond a threshold.
+    pub const TEMPERATURE: u8 = 0x01;
+    /// The available spare is below its threshold.
+    pub const SPARE: u8 = 0x02;
 }
 
 #[cfg(test)]

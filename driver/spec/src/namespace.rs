@@ -1,5 +1,5 @@
-//! Namespaces as an inventory: Format NVM (Base 5.14), Namespace Management (Base 5.23) and
-//! Namespace Attachment (Base 5.22).
+//! Management of namespaces: Format NVM (Base 5.14), Namespace Management (Base 5.23) and Namespace
+//! Attachment (Base 5.22).
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
@@ -24,22 +24,23 @@ pub const NAMESPACE_ATTRIBUTE_NOTICES: u32 = 1 << 8;
 
 /// Asynchronous event information of type Notice: bits 15:8 of DW0 (Base 5.2.1, figure 148).
 pub mod notice_event {
-    /// Namespaces came, went, or are not what they were; the Changed Namespace List says which.
+    /// Namespaces were attached, detached or changed; the Changed Namespace List has their
+    /// identifiers.
     pub const NAMESPACE_ATTRIBUTE_CHANGED: u8 = 0x00;
 }
 
-/// What erases user data as part of a format: SES (Base 5.14, figure 189).
+/// Secure Erase Settings: SES (Base 5.14, figure 189).
 pub mod erase {
-    /// Nothing has to.
+    /// No secure erase.
     pub const NONE: u8 = 0;
     /// All user data is erased.
     pub const USER_DATA: u8 = 1;
-    /// All user data is erased cryptographically, by the key.
+    /// All user data is erased cryptographically: the key is deleted.
     pub const CRYPTOGRAPHIC: u8 = 2;
 }
 
-/// What a namespace is formatted to: CDW10 of Format NVM (Base 5.14, NVM 4.1.2), and what Identify
-/// Namespace says of a namespace to be created.
+/// Format of a namespace: CDW10 of Format NVM (Base 5.14, NVM 4.1.2), and FLBAS and DPS of a
+/// namespace to be created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FormatSettings {
     /// Index of the LBA format, 0 to 63 (LBAFL, LBAFU).
@@ -55,7 +56,7 @@ pub struct FormatSettings {
 }
 
 impl FormatSettings {
-    /// Encodes to CDW10.
+    /// Encodes the settings to CDW10.
     pub fn to_dword(self) -> u32 {
         let Self { index, extended, protection, first, erase } = self;
         u32::from(index & 0xf)
@@ -78,7 +79,7 @@ impl FormatSettings {
         }
     }
 
-    /// Of FLBAS and DPS, as Namespace Management has them.
+    /// Decodes FLBAS and DPS, the fields of Namespace Management.
     pub fn from_namespace(flbas: u8, dps: u8) -> Self {
         Self {
             index: flbas & 0xf | (flbas >> 5 & 3) << 4,
@@ -89,7 +90,7 @@ impl FormatSettings {
         }
     }
 
-    /// The type of protection; `None` for none, and for what is reserved.
+    /// Returns the type of protection; `None` for no protection and for reserved values.
     pub fn protection_type(self) -> Option<ProtectionType> {
         ProtectionType::new(self.protection)
     }
@@ -115,7 +116,7 @@ pub mod attach {
 #[repr(C)]
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ControllerList {
-    /// How many identifiers there are.
+    /// Number of identifiers.
     pub count: U16,
     /// The identifiers.
     pub ids: [U16; 2047],
@@ -124,7 +125,7 @@ pub struct ControllerList {
 const _: () = assert!(size_of::<ControllerList>() == IDENTIFY_SIZE);
 
 impl ControllerList {
-    /// A list of these identifiers, of which 2047 fit.
+    /// Creates a list of these identifiers. Identifiers beyond 2047 are dropped.
     pub fn new(ids: &[u16]) -> Self {
         let mut list = Self::new_zeroed();
         for (to, &from) in list.ids.iter_mut().zip(ids) {
@@ -134,7 +135,7 @@ impl ControllerList {
         list
     }
 
-    /// The identifiers; `None` if there are more than fit.
+    /// Returns the identifiers; `None` if the count exceeds the list.
     pub fn ids(&self) -> Option<impl Iterator<Item = u16> + '_> {
         let ids = self.ids.get(..usize::from(self.count.get()))?;
         Some(ids.iter().map(|id| id.get()))
@@ -142,38 +143,41 @@ impl ControllerList {
 }
 
 impl Sqe {
-    /// Format NVM (Base 5.14) of one namespace, or of all with [`crate::NSID_ALL`]. It destroys
-    /// what they hold.
+    /// Creates a Format NVM command (Base 5.14) for one namespace, or for all with
+    /// [`crate::NSID_ALL`]. It destroys their data.
     pub fn format_nvm(nsid: u32, settings: FormatSettings) -> Self {
         let mut sqe = Self::new(admin::FORMAT_NVM, nsid);
         sqe.cdw10 = U32::new(settings.to_dword());
         sqe
     }
 
-    /// Namespace Management, create (Base 5.23); the data are NSZE, NCAP, FLBAS, DPS and NMIC of
-    /// an [`crate::IdentifyNamespace`]. DW0 of the completion is the identifier.
+    /// Creates a Namespace Management command that creates a namespace (Base 5.23). Its data is
+    /// NSZE, NCAP, FLBAS, DPS and NMIC of an [`crate::IdentifyNamespace`]. DW0 of the completion is
+    /// the identifier.
     pub fn create_namespace() -> Self {
         let mut sqe = Self::new(admin::NAMESPACE_MANAGEMENT, 0);
         sqe.cdw10 = U32::new(manage::CREATE);
         sqe
     }
 
-    /// Namespace Management, delete (Base 5.23), of one namespace, or of all with
-    /// [`crate::NSID_ALL`].
+    /// Creates a Namespace Management command that deletes one namespace, or all with
+    /// [`crate::NSID_ALL`] (Base 5.23).
     pub fn delete_namespace(nsid: u32) -> Self {
         let mut sqe = Self::new(admin::NAMESPACE_MANAGEMENT, nsid);
         sqe.cdw10 = U32::new(manage::DELETE);
         sqe
     }
 
-    /// Namespace Attachment, attach (Base 5.22), of the controllers in a [`ControllerList`].
+    /// Creates a Namespace Attachment command that attaches the controllers of a
+    /// [`ControllerList`] (Base 5.22).
     pub fn attach_namespace(nsid: u32) -> Self {
         let mut sqe = Self::new(admin::NAMESPACE_ATTACHMENT, nsid);
         sqe.cdw10 = U32::new(attach::ATTACH);
         sqe
     }
 
-    /// Namespace Attachment, detach (Base 5.22), of the controllers in a [`ControllerList`].
+    /// Creates a Namespace Attachment command that detaches the controllers of a
+    /// [`ControllerList`] (Base 5.22).
     pub fn detach_namespace(nsid: u32) -> Self {
         let mut sqe = Self::new(admin::NAMESPACE_ATTACHMENT, nsid);
         sqe.cdw10 = U32::new(attach::DETACH);

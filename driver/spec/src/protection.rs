@@ -1,8 +1,8 @@
 //! End-to-end data protection with the 16-bit guard (NVM 5.2).
 //!
-//! A block of a protected namespace has eight bytes of its metadata for protection information: a
-//! guard, which is a CRC of the data, an application tag, which is the host's, and a reference
-//! tag, which says where the block belongs.
+//! Each block of a protected namespace has eight bytes of protection information in its metadata:
+//! a guard, which is a CRC of the data, an application tag, which the host defines, and a reference
+//! tag, which identifies the block's place.
 //!
 //! ```
 //! use nvio_spec::protection::{Expected, ProtectionInfo, ProtectionType, guard, prinfo};
@@ -23,7 +23,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{Sqe, Status, status};
 
 /// The Protection Information field: bits of CDW12 of Read, Write and their kin (NVM 3.1,
-/// figure 9). Copy has it twice: these bits are for what it writes.
+/// figure 9). Copy has the field twice: these bits apply to the blocks it writes.
 pub mod prinfo {
     /// Protection Information Action: insert when writing, strip when reading.
     pub const PRACT: u32 = 1 << 29;
@@ -37,7 +37,7 @@ pub mod prinfo {
     pub const PRCHK: u32 = PRCHK_GUARD | PRCHK_APP_TAG | PRCHK_REF_TAG;
     /// The whole field.
     pub const MASK: u32 = PRACT | PRCHK;
-    /// How far to the right the field is in CDW12 of Copy, for what it reads (PRINFOR).
+    /// Bits by which the field is further right in CDW12 of Copy, for the blocks it reads (PRINFOR).
     pub const COPY_READ_SHIFT: u32 = 14;
 }
 
@@ -51,7 +51,7 @@ pub mod mc {
 
 /// Data Protection Capabilities: bits of DPC in Identify Namespace (NVM 4.1.5.1, figure 97).
 pub mod dpc {
-    /// Types 1, 2 and 3 can be had, a bit each from bit 0.
+    /// Types 1, 2 and 3 are supported, a bit each from bit 0.
     pub const TYPES: u8 = 0b111;
     /// The information can be the first bytes of the metadata.
     pub const FIRST: u8 = 1 << 3;
@@ -73,39 +73,38 @@ pub const UNCHECKED_APP_TAG: u16 = 0xffff;
 /// Reference tag that goes with [`UNCHECKED_APP_TAG`].
 pub const UNCHECKED_REF_TAG: u32 = 0xffff_ffff;
 
-/// A type of protection (NVM 5.2). Values that are not 1 to 3 are reserved; none is 0, which is no
-/// protection.
+/// A type of protection, 1 to 3 (NVM 5.2). Zero is no protection; other values are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProtectionType(u8);
 
 impl ProtectionType {
     /// The reference tag is the low 32 bits of the LBA.
     pub const ONE: Self = Self(1);
-    /// The reference tag of the first block is the host's choice, and counts up from it.
+    /// The host chooses the reference tag of the first block, and the tag counts up from there.
     pub const TWO: Self = Self(2);
-    /// The reference tag is the host's, and is not checked.
+    /// The host defines the reference tag, which is not checked.
     pub const THREE: Self = Self(3);
 
-    /// The type of this number; `None` for 0 and for what is reserved.
+    /// Returns the type with this number; `None` for 0 and for reserved numbers.
     pub const fn new(number: u8) -> Option<Self> {
         if matches!(number, 1..=3) { Some(Self(number)) } else { None }
     }
 
-    /// Its number, 1 to 3.
+    /// Returns the number of the type, 1 to 3.
     pub const fn number(self) -> u8 {
         self.0
     }
 
-    /// The reference tag of the block `index` blocks into a command whose first has the tag
-    /// `initial`. With type 3 all blocks have the same, as the host has given it a meaning of its
-    /// own.
+    /// Returns the reference tag of the block `index` blocks into a command whose first block has
+    /// the tag `initial`. With type 3 all blocks have the initial tag, because the host defines its
+    /// meaning.
     #[inline]
     pub const fn ref_tag(self, initial: u32, index: u32) -> u32 {
         if self.0 == 3 { initial } else { initial.wrapping_add(index) }
     }
 
-    /// Whether the tag that a command gives for its first block is one it may give: with type 1
-    /// that of `slba` (NVM 5.2.3).
+    /// Returns true if a command that starts at `slba` may have the initial reference tag
+    /// `initial`: with type 1 it has to be the low 32 bits of `slba` (NVM 5.2.3).
     #[inline]
     pub const fn allows_initial_ref_tag(self, initial: u32, slba: u64) -> bool {
         self.0 != 1 || initial as u64 == slba & 0xffff_ffff
@@ -128,52 +127,53 @@ pub struct ProtectionInfo {
 
 const _: () = assert!(size_of::<ProtectionInfo>() == ProtectionInfo::SIZE);
 
-/// What protection information is compared with.
+/// The values that protection information is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// The guard of what was read.
+    /// Guard of the data that was read.
     pub guard: u16,
     /// Application tag, LBAT or ELBAT.
     pub app_tag: u16,
-    /// Which bits of the application tag count, LBATM or ELBATM.
+    /// Mask of the bits of the application tag that are compared, LBATM or ELBATM.
     pub app_mask: u16,
     /// Reference tag of this block; see [`ProtectionType::ref_tag`].
     pub ref_tag: u32,
 }
 
-/// A check that failed: which, and on what.
+/// A check that failed, with the values that differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// The data is not what the guard was made of.
+    /// The guard does not match the data.
     #[error("guard {found:#06x} in the metadata, {expected:#06x} of the data")]
     Guard {
         /// CRC of the data.
         expected: u16,
-        /// What the protection information has.
+        /// Guard in the protection information.
         found: u16,
     },
-    /// The application tag is another.
+    /// The application tag differs.
     #[error("application tag {found:#06x} instead of {expected:#06x}, by mask {mask:#06x}")]
     AppTag {
         /// The tag asked for.
         expected: u16,
-        /// What the protection information has.
+        /// Tag in the protection information.
         found: u16,
-        /// Which bits were compared.
+        /// Mask of the bits that were compared.
         mask: u16,
     },
-    /// The reference tag is another: the block belongs elsewhere.
+    /// The reference tag differs: the block belongs to another place.
     #[error("reference tag {found:#010x} instead of {expected:#010x}")]
     RefTag {
         /// The tag asked for.
         expected: u32,
-        /// What the protection information has.
+        /// Tag in the protection information.
         found: u32,
     },
 }
 
 impl CheckError {
-    /// The status that a controller completes a command with (NVM 3.1.2, Base figure 101).
+    /// Returns the status with which a controller completes the command (NVM 3.1.2, Base figure
+    /// 101).
     pub const fn status(&self) -> Status {
         match self {
             Self::Guard { .. } => status::GUARD_CHECK_ERROR,
@@ -184,30 +184,30 @@ impl CheckError {
 }
 
 impl ProtectionInfo {
-    /// Its size in bytes.
+    /// Size of the structure in bytes.
     pub const SIZE: usize = 8;
 
-    /// What a block that was never written has: every check passes (NVM 3.2.3.2.1).
+    /// Information of a block that was never written: every check passes (NVM 3.2.3.2.1).
     pub const UNWRITTEN: Self =
         Self { guard: U16::MAX_VALUE, app_tag: U16::MAX_VALUE, ref_tag: U32::MAX_VALUE };
 
-    /// Information of these values.
+    /// Creates protection information from its values.
     #[inline]
     pub fn new(guard: u16, app_tag: u16, ref_tag: u32) -> Self {
         Self { guard: U16::new(guard), app_tag: U16::new(app_tag), ref_tag: U32::new(ref_tag) }
     }
 
-    /// Whether its tags switch all checks of the block off (NVM 5.2.3).
+    /// Returns true if the tags disable all checks of the block (NVM 5.2.3).
     #[inline]
     pub fn is_unchecked(&self, kind: ProtectionType) -> bool {
         self.app_tag.get() == UNCHECKED_APP_TAG
             && (kind != ProtectionType::THREE || self.ref_tag.get() == UNCHECKED_REF_TAG)
     }
 
-    /// Makes the checks that `checks` asks for, bits of [`prinfo::PRCHK`], in the order guard,
-    /// application tag, reference tag. The reference tag of type 3 is not checked.
+    /// Performs the checks of `checks`, bits of [`prinfo::PRCHK`], in the order guard, application
+    /// tag, reference tag. The reference tag of type 3 is not checked.
     ///
-    /// The guard to compare with is needed only if [`Self::needs_guard`] says so.
+    /// `expected.guard` is used only if [`Self::needs_guard`] returns true.
     ///
     /// # Errors
     /// The first check that fails.
@@ -238,22 +238,23 @@ impl ProtectionInfo {
         Ok(())
     }
 
-    /// Whether [`Self::check`] looks at the guard: it need not be computed otherwise.
+    /// Returns true if [`Self::check`] compares the guard. Otherwise it need not be computed.
     #[inline]
     pub fn needs_guard(&self, kind: ProtectionType, checks: u32) -> bool {
         checks & prinfo::PRCHK_GUARD != 0 && !self.is_unchecked(kind)
     }
 }
 
-/// The guard of `bytes`: CRC-16/T10-DIF (polynomial 8BB7h, from 0, not reflected; SBC-3).
+/// Returns the guard of `bytes`: CRC-16/T10-DIF (polynomial 8BB7h, from 0, not reflected; SBC-3).
 #[inline]
 pub fn guard(bytes: &[u8]) -> u16 {
     low_half(checksum(CrcAlgorithm::Crc16T10Dif, bytes))
 }
 
-/// The guard of bytes that follow others, whose guard is `before`; 0 is that of none. So is the
-/// guard of a block whose information is the last bytes of the metadata: it covers the data and
-/// the metadata before it (NVM 5.2.1).
+/// Continues a guard: `before` is the guard of the bytes that precede `bytes`, 0 for none.
+///
+/// If the protection information is the last bytes of the metadata, the guard covers the data and
+/// then the metadata before the information (NVM 5.2.1).
 #[inline]
 pub fn guard_after(before: u16, bytes: &[u8]) -> u16 {
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc16T10Dif, u64::from(before));
@@ -261,14 +262,14 @@ pub fn guard_after(before: u16, bytes: &[u8]) -> u16 {
     low_half(digest.finalize())
 }
 
-/// The CRC in the width that the library has for all of them.
+/// Returns the low 16 bits, because the CRC library returns every CRC in 64 bits.
 #[inline]
 fn low_half(crc: u64) -> u16 {
     (crc & 0xffff) as u16
 }
 
 impl Sqe {
-    /// The same command with these bits of [`prinfo`], in place of those it had.
+    /// Replaces the bits of [`prinfo`].
     #[inline]
     pub fn with_prinfo(mut self, prinfo: u32) -> Self {
         let rest = self.cdw12.get() & !prinfo::MASK;
@@ -276,7 +277,7 @@ impl Sqe {
         self
     }
 
-    /// The same command with its tags: the reference tag of the first block (ILBRT or EILBRT,
+    /// Sets the tags: the reference tag of the first block (ILBRT or EILBRT,
     /// CDW14), and the application tag with its mask (LBAT and LBATM, or ELBAT and ELBATM, CDW15).
     #[inline]
     pub fn with_tags(mut self, ref_tag: u32, app_tag: u16, app_mask: u16) -> Self {
@@ -285,25 +286,26 @@ impl Sqe {
         self
     }
 
-    /// The bits of [`prinfo`] of Read, Write and their kin, or of what Copy writes.
+    /// Returns the bits of [`prinfo`]: of Read, Write and their kin, and of the blocks that Copy
+    /// writes.
     #[inline]
     pub fn prinfo(&self) -> u32 {
         self.cdw12.get() & prinfo::MASK
     }
 
-    /// Reference tag of the first block (ILBRT or EILBRT).
+    /// Returns the reference tag of the first block (ILBRT or EILBRT).
     #[inline]
     pub fn initial_ref_tag(&self) -> u32 {
         self.cdw14.get()
     }
 
-    /// Application tag (LBAT or ELBAT).
+    /// Returns the application tag (LBAT or ELBAT).
     #[inline]
     pub fn app_tag(&self) -> u16 {
         (self.cdw15.get() & 0xffff) as u16
     }
 
-    /// Mask of the application tag (LBATM or ELBATM).
+    /// Returns the mask of the application tag (LBATM or ELBATM).
     #[inline]
     pub fn app_mask(&self) -> u16 {
         (self.cdw15.get() >> 16) as u16

@@ -1,4 +1,4 @@
-//! Lists of ranges of blocks that commands take as their data: Dataset Management and Copy.
+//! Lists of block ranges, the data of Dataset Management and Copy.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -27,7 +27,7 @@ pub struct DsmRange {
 const _: () = assert!(size_of::<DsmRange>() == 16);
 
 impl DsmRange {
-    /// The `blocks` blocks from `slba`, with these context attributes.
+    /// Creates a range of `blocks` blocks from `slba`, with these context attributes.
     pub fn new(attributes: u32, blocks: u32, slba: u64) -> Self {
         Self { attributes: U32::new(attributes), blocks: U32::new(blocks), slba: U64::new(slba) }
     }
@@ -51,7 +51,7 @@ pub struct CopyRange {
     pub ref_tag: U32,
     /// Expected application tag (ELBAT).
     pub app_tag: U16,
-    /// Its mask (ELBATM).
+    /// Mask of the application tag (ELBATM).
     pub app_mask: U16,
 }
 
@@ -60,7 +60,8 @@ const _: () = assert!(std::mem::offset_of!(CopyRange, nlb) == 16);
 const _: () = assert!(std::mem::offset_of!(CopyRange, ref_tag) == 24);
 
 impl CopyRange {
-    /// The `blocks` blocks from `slba`, 1 to 65,536. The expected reference tag is that of type 1.
+    /// Creates a range of `blocks` blocks from `slba`, 1 to 65,536. The expected reference tag is
+    /// the one of type 1.
     pub fn new(slba: u64, blocks: u32) -> Self {
         Self {
             slba: U64::new(slba),
@@ -70,7 +71,7 @@ impl CopyRange {
         }
     }
 
-    /// Number of blocks, 1 to 65,536.
+    /// Returns the number of blocks, 1 to 65,536.
     pub fn blocks(&self) -> u32 {
         u32::from(self.nlb.get()) + 1
     }
@@ -80,7 +81,8 @@ impl Sqe {
     /// CDW11 bit 2 of Dataset Management: deallocate the ranges (NVM 3.2.3, figure 40).
     pub const DSM_DEALLOCATE: u32 = 1 << 2;
 
-    /// Dataset Management (NVM 3.2.3) of `ranges` [`DsmRange`]s, 1 to 256, to be deallocated.
+    /// Creates a Dataset Management command (NVM 3.2.3) that deallocates `ranges` [`DsmRange`]s, 1
+    /// to 256.
     pub fn deallocate(nsid: u32, ranges: u32) -> Self {
         let mut sqe = Self::new(nvm::DATASET_MANAGEMENT, nsid);
         sqe.cdw10 = U32::new(ranges.wrapping_sub(1) & 0xff);
@@ -88,16 +90,17 @@ impl Sqe {
         sqe
     }
 
-    /// Copy (NVM 3.2.2) of `ranges` [`CopyRange`]s, 1 to 256, to the blocks from `destination`.
+    /// Creates a Copy command (NVM 3.2.2) of `ranges` [`CopyRange`]s, 1 to 256, to the blocks from
+    /// `destination`.
     pub fn copy(nsid: u32, destination: u64, ranges: u32) -> Self {
-        // SDLBA is where others have SLBA.
+        // SDLBA has the place of SLBA.
         let mut sqe = Self::write(nsid, destination, 1);
         sqe.opcode = nvm::COPY;
         sqe.cdw12 = U32::new(ranges.wrapping_sub(1) & 0xff);
         sqe
     }
 
-    /// The same Copy with these bits of [`prinfo`] for what it reads (PRINFOR, CDW12 bits 15:12).
+    /// Replaces the bits of [`prinfo`] for the blocks that Copy reads (PRINFOR, CDW12 bits 15:12).
     pub fn with_copy_read_prinfo(mut self, prinfo: u32) -> Self {
         let mask = prinfo::MASK >> prinfo::COPY_READ_SHIFT;
         let rest = self.cdw12.get() & !mask;

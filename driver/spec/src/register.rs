@@ -33,17 +33,17 @@ pub const CMBSTS: u64 = 0x58;
 /// First doorbell: SQ0TDBL (PCIe 3.1.2.1).
 pub const DOORBELLS: u64 = 0x1000;
 
-/// Offset in BAR0 of Submission Queue `qid`'s Tail Doorbell (PCIe 3.1.2.1).
+/// Returns the offset in BAR0 of Submission Queue `qid`'s Tail Doorbell (PCIe 3.1.2.1).
 pub const fn sq_tail_doorbell(qid: u16, stride: u32) -> u64 {
     DOORBELLS + 2 * qid as u64 * stride as u64
 }
 
-/// Offset in BAR0 of Completion Queue `qid`'s Head Doorbell (PCIe 3.1.2.2).
+/// Returns the offset in BAR0 of Completion Queue `qid`'s Head Doorbell (PCIe 3.1.2.2).
 pub const fn cq_head_doorbell(qid: u16, stride: u32) -> u64 {
     DOORBELLS + (2 * qid as u64 + 1) * stride as u64
 }
 
-/// What a register of a removed device reads as: PCIe completes the read with all ones.
+/// Value of every register of a removed device: PCIe completes the read with all ones.
 pub const GONE: u32 = 0xffff_ffff;
 
 /// The value of CAP (Base 3.1.3.1, figure 36).
@@ -51,44 +51,45 @@ pub const GONE: u32 = 0xffff_ffff;
 pub struct Cap(pub u64);
 
 impl Cap {
-    /// Most entries an I/O queue may have, 2 to 65,536 (MQES; a device that reports fewer is
-    /// broken, and its figure is given as it is).
+    /// Returns the largest number of entries of an I/O queue, 2 to 65,536 (MQES). The value of a
+    /// device that reports fewer, which is broken, is returned as it is.
     pub const fn max_queue_entries(self) -> u32 {
         (self.0 & 0xffff) as u32 + 1
     }
 
-    /// Whether I/O queues must be physically contiguous (CQR).
+    /// Returns true if I/O queues must be physically contiguous (CQR).
     pub const fn contiguous_queues_required(self) -> bool {
         self.0 >> 16 & 1 != 0
     }
 
-    /// Longest time that CSTS.RDY takes to follow CC.EN (TO, in units of 500 ms).
+    /// Returns the longest time from a change of CC.EN to the change of CSTS.RDY (TO, in units of
+    /// 500 ms).
     pub const fn timeout(self) -> Duration {
         Duration::from_millis((self.0 >> 24 & 0xff) * 500)
     }
 
-    /// Bytes from one doorbell to the next (DSTRD).
+    /// Returns the bytes from one doorbell to the next (DSTRD).
     pub const fn doorbell_stride(self) -> u32 {
         4 << (self.0 >> 32 & 0xf)
     }
 
-    /// Whether the NVM command set is supported (CSS bit 0).
+    /// Returns true if the NVM command set is supported (CSS bit 0).
     pub const fn nvm_command_set(self) -> bool {
         self.0 >> 37 & 1 != 0
     }
 
-    /// Smallest host page size, as a power of two, 12 to 27 (MPSMIN).
+    /// Returns the smallest host page size, as a power of two, 12 to 27 (MPSMIN).
     pub const fn min_page_shift(self) -> u32 {
         12 + (self.0 >> 48 & 0xf) as u32
     }
 
-    /// Largest host page size, as a power of two, 12 to 27 (MPSMAX).
+    /// Returns the largest host page size, as a power of two, 12 to 27 (MPSMAX).
     pub const fn max_page_shift(self) -> u32 {
         12 + (self.0 >> 52 & 0xf) as u32
     }
 
-    /// Whether a Controller Memory Buffer is there to be enabled with CMBMSC (CMBS). Without it
-    /// there may still be one in the way of NVMe 1.3: then CMBSZ is not 0.
+    /// Returns true if CMBMSC can enable a Controller Memory Buffer (CMBS). A controller of NVMe 1.3
+    /// may have a buffer without this bit: then CMBSZ is not 0.
     pub const fn controller_memory(self) -> bool {
         self.0 >> 57 & 1 != 0
     }
@@ -99,7 +100,7 @@ impl Cap {
 pub struct Version(pub u32);
 
 impl Version {
-    /// Version `major.minor.tertiary`.
+    /// Creates version `major.minor.tertiary`.
     pub const fn new(major: u16, minor: u8, tertiary: u8) -> Self {
         Self((major as u32) << 16 | (minor as u32) << 8 | tertiary as u32)
     }
@@ -116,48 +117,48 @@ impl std::fmt::Display for Version {
 pub struct Cc(pub u32);
 
 impl Cc {
-    /// Enabled, NVM command set, round robin, entry sizes 64 and 16, host pages of
+    /// Creates the value of an enabled controller: NVM command set, round robin, entry sizes 64 and 16, host pages of
     /// `1 << page_shift` bytes.
     pub const fn enabled(page_shift: u32) -> Self {
         Self(4 << 20 | 6 << 16 | (page_shift - 12) << 7 | 1)
     }
 
-    /// Enable (EN).
+    /// Returns true if the controller is enabled (EN).
     pub const fn en(self) -> bool {
         self.0 & 1 != 0
     }
 
-    /// The same with EN cleared.
+    /// Clears EN.
     pub const fn disabled(self) -> Self {
         Self(self.0 & !1)
     }
 
-    /// The command set selected (CSS); 0 is NVM.
+    /// Returns the selected command set (CSS); 0 is NVM.
     pub const fn css(self) -> u32 {
         self.0 >> 4 & 7
     }
 
-    /// Host page size, as a power of two (MPS).
+    /// Returns the host page size, as a power of two (MPS).
     pub const fn page_shift(self) -> u32 {
         12 + (self.0 >> 7 & 0xf)
     }
 
-    /// Shutdown notification (SHN): 0 none, 1 normal, 2 abrupt.
+    /// Returns the shutdown notification (SHN): 0 none, 1 normal, 2 abrupt.
     pub const fn shn(self) -> u32 {
         self.0 >> 14 & 3
     }
 
-    /// The same with a normal shutdown notified.
+    /// Requests a normal shutdown (SHN is 1).
     pub const fn shutdown(self) -> Self {
         Self(self.0 & !(3 << 14) | 1 << 14)
     }
 
-    /// Submission queue entry size, as a power of two (IOSQES).
+    /// Returns the size of a submission queue entry, as a power of two (IOSQES).
     pub const fn sqe_shift(self) -> u32 {
         self.0 >> 16 & 0xf
     }
 
-    /// Completion queue entry size, as a power of two (IOCQES).
+    /// Returns the size of a completion queue entry, as a power of two (IOCQES).
     pub const fn cqe_shift(self) -> u32 {
         self.0 >> 20 & 0xf
     }
@@ -175,38 +176,38 @@ impl Csts {
     /// SHST: shutdown processing complete.
     pub const SHUTDOWN_COMPLETE: u32 = 2 << 2;
 
-    /// Ready (RDY).
+    /// Returns true if the controller is ready (RDY).
     pub const fn ready(self) -> bool {
         self.0 & Self::READY != 0
     }
 
-    /// Controller Fatal Status (CFS).
+    /// Returns true if the controller has failed (CFS).
     pub const fn fatal(self) -> bool {
         self.0 & Self::FATAL != 0
     }
 
-    /// Shutdown processing is complete (SHST is 2).
+    /// Returns true if shutdown processing is complete (SHST is 2).
     pub const fn shutdown_complete(self) -> bool {
         self.0 >> 2 & 3 == 2
     }
 
-    /// The device does not answer any more.
+    /// Returns true if the device was removed: the register reads as all ones.
     pub const fn gone(self) -> bool {
         self.0 == GONE
     }
 }
 
-/// The value of CMBLOC: where the Controller Memory Buffer is (Base 3.1.3.11, figure 52).
+/// The value of CMBLOC: place of the Controller Memory Buffer (Base 3.1.3.11, figure 52).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cmbloc(pub u32);
 
 impl Cmbloc {
-    /// The BAR that holds it (BIR): 0, or 2 to 5; of a 64-bit one the lower half.
+    /// Returns the BAR of the buffer (BIR): 0, or 2 to 5; the lower half of a 64-bit BAR.
     pub const fn bar(self) -> u8 {
         (self.0 & 7) as u8
     }
 
-    /// Where in that BAR it begins, in bytes, given its size register (OFST, in units of SZU).
+    /// Returns the offset of the buffer in its BAR in bytes (OFST, in units of SZU of `size`).
     /// `None` if the unit is a reserved value.
     pub const fn offset(self, size: Cmbsz) -> Option<u64> {
         match size.unit() {
@@ -217,8 +218,8 @@ impl Cmbloc {
     }
 }
 
-/// The value of CMBSZ: how large the Controller Memory Buffer is, and what it can hold (Base
-/// 3.1.3.12, figure 53). 0 is none.
+/// The value of CMBSZ: size and uses of the Controller Memory Buffer (Base 3.1.3.12, figure 53). 0
+/// is no buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cmbsz(pub u32);
 
@@ -234,18 +235,19 @@ impl Cmbsz {
     /// Data that the controller receives (WDS).
     pub const WRITE_DATA: u32 = 1 << 4;
 
-    /// `pages` of 4 KiB, up to 1,048,575, for `uses`, of the constants above.
+    /// Creates the value of a buffer of `pages` pages of 4 KiB, up to 1,048,575. `uses` is a sum of
+    /// the constants above.
     pub const fn new(pages: u32, uses: u32) -> Self {
         Self(pages << 12 | uses & 0x1f)
     }
 
-    /// Whether it can hold submission queues (SQS).
+    /// Returns true if the buffer can hold submission queues (SQS).
     pub const fn submission_queues(self) -> bool {
         self.0 & Self::SUBMISSION_QUEUES != 0
     }
 
-    /// The unit of its size and offset in bytes (SZU): 4 KiB to 64 GiB; `None` for the values
-    /// that are reserved.
+    /// Returns the unit of size and offset in bytes (SZU), 4 KiB to 64 GiB; `None` for reserved
+    /// values.
     pub const fn unit(self) -> Option<u64> {
         match self.0 >> 8 & 0xf {
             unit @ 0..=6 => Some(4096 << (4 * unit)),
@@ -253,7 +255,7 @@ impl Cmbsz {
         }
     }
 
-    /// Its size in bytes (SZ in units of SZU); `None` if the unit is a reserved value.
+    /// Returns the size in bytes (SZ in units of SZU); `None` if the unit is a reserved value.
     pub const fn bytes(self) -> Option<u64> {
         match self.unit() {
             Some(unit) => Some((self.0 >> 12) as u64 * unit),
@@ -262,23 +264,23 @@ impl Cmbsz {
     }
 }
 
-/// The value of CMBMSC: by which addresses the host refers to the Controller Memory Buffer (Base
-/// 3.1.3.16, figure 57). A Controller Reset does not change it.
+/// The value of CMBMSC: the addresses with which the host refers to the Controller Memory Buffer
+/// (Base 3.1.3.16, figure 57). A Controller Reset does not change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cmbmsc(pub u64);
 
 impl Cmbmsc {
     /// CMBLOC and CMBSZ can be read (CRE).
     pub const CAPABILITIES: u64 = 1;
-    /// Addresses may be of the buffer (CMSE).
+    /// Commands may refer to the buffer (CMSE).
     pub const ENABLE: u64 = 1 << 1;
 
-    /// Both, the buffer at `base`, a multiple of 4096 (CBA).
+    /// Creates the value with both bits set and the buffer at `base`, a multiple of 4096 (CBA).
     pub const fn enabled(base: u64) -> Self {
         Self(base & !0xfff | Self::ENABLE | Self::CAPABILITIES)
     }
 
-    /// The address of its first byte (CBA).
+    /// Returns the address of the buffer's first byte (CBA).
     pub const fn base(self) -> u64 {
         self.0 & !0xfff
     }
@@ -293,7 +295,7 @@ mod tests {
 
     #[test]
     fn capabilities_decode() {
-        // What QEMU 7.2 reports: MQES 2047, CQR, TO 15, CSS NVM, MPSMAX 4.
+        // The value of QEMU 7.2: MQES 2047, CQR, TO 15, CSS NVM, MPSMAX 4.
         let cap = Cap(0x0040_0020_0f01_07ff | 1 << 37);
         assert_eq!(cap.max_queue_entries(), 2048);
         assert!(cap.contiguous_queues_required() && cap.nvm_command_set());
@@ -304,7 +306,7 @@ mod tests {
 
     #[test]
     fn controller_memory_is_sized_in_units() {
-        // What QEMU reports for 8 MiB in BAR 2: units of 1 MiB.
+        // The value of QEMU for 8 MiB in BAR 2: units of 1 MiB.
         let size = Cmbsz(8 << 12 | 2 << 8 | 0x1d);
         assert_eq!((size.bytes(), size.submission_queues()), (Some(8 << 20), true));
         assert_eq!(

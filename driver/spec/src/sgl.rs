@@ -34,7 +34,7 @@ pub mod support {
     pub const BIT_BUCKET: u32 = 1 << 16;
     /// With SGLs, MPTR may be the address of any byte.
     pub const METADATA_BYTE_ALIGNED: u32 = 1 << 17;
-    /// A list may describe more than is transferred.
+    /// A list may describe more bytes than are transferred.
     pub const LONGER: u32 = 1 << 18;
     /// [`PSDT_SGL_MPTR_SGL`](super::PSDT_SGL_MPTR_SGL) can be used.
     pub const METADATA_SGL: u32 = 1 << 19;
@@ -46,7 +46,7 @@ pub mod support {
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Descriptor {
-    /// Where the data or the next segment is; reserved in a Bit Bucket.
+    /// Address of the data or of the next segment; reserved in a Bit Bucket.
     pub address: U64,
     /// Bytes.
     pub length: U32,
@@ -63,29 +63,31 @@ impl Descriptor {
     pub const DATA_BLOCK: u8 = 0x00;
     /// Identifier of a Bit Bucket: bytes of a read that are discarded.
     pub const BIT_BUCKET: u8 = 0x10;
-    /// Identifier of a Segment: the next segment, whose last descriptor is another such or a
-    /// Last Segment.
+    /// Identifier of a Segment: the next segment, whose last descriptor is another Segment or a Last
+    /// Segment.
     pub const SEGMENT: u8 = 0x20;
     /// Identifier of a Last Segment: the next segment is the last.
     pub const LAST_SEGMENT: u8 = 0x30;
 
-    /// `length` bytes of data at `address`.
+    /// Creates a Data Block of `length` bytes at `address`.
     #[inline]
     pub fn data_block(address: u64, length: u32) -> Self {
         Self::new(Self::DATA_BLOCK, address, length)
     }
 
-    /// `length` bytes that a read does not transfer.
+    /// Creates a Bit Bucket: a read discards `length` bytes.
     pub fn bit_bucket(length: u32) -> Self {
         Self::new(Self::BIT_BUCKET, 0, length)
     }
 
-    /// `descriptors` descriptors at `address`, a multiple of 8, of which the last is a segment.
+    /// Creates a Segment: `descriptors` descriptors at `address`, a multiple of 8. The last one is a
+    /// segment.
     pub fn segment(address: u64, descriptors: u32) -> Self {
         Self::new(Self::SEGMENT, address, descriptors.saturating_mul(16))
     }
 
-    /// `descriptors` descriptors at `address`, a multiple of 8, of which none is a segment.
+    /// Creates a Last Segment: `descriptors` descriptors at `address`, a multiple of 8. None is a
+    /// segment.
     pub fn last_segment(address: u64, descriptors: u32) -> Self {
         Self::new(Self::LAST_SEGMENT, address, descriptors.saturating_mul(16))
     }
@@ -100,7 +102,7 @@ impl Descriptor {
         }
     }
 
-    /// Whether it is of a segment, last or not, and not of data.
+    /// Returns true for a Segment and a Last Segment.
     #[inline]
     pub fn is_segment(&self) -> bool {
         matches!(self.identifier, Self::SEGMENT | Self::LAST_SEGMENT)
@@ -115,7 +117,7 @@ impl fmt::Debug for Descriptor {
 }
 
 impl Sqe {
-    /// The descriptor in the place of the PRP entries (SGL1).
+    /// Returns the descriptor in the place of the PRP entries (SGL1).
     #[inline]
     pub fn sgl(&self) -> Descriptor {
         let mut descriptor = Descriptor::new_zeroed();
@@ -125,8 +127,7 @@ impl Sqe {
         descriptor
     }
 
-    /// Puts a descriptor in the place of the PRP entries, and says so in PSDT; MPTR is an
-    /// address.
+    /// Stores a descriptor in the place of the PRP entries, and sets PSDT. MPTR stays an address.
     #[inline]
     pub fn set_sgl(&mut self, descriptor: Descriptor) {
         let (first, second) = descriptor.as_bytes().split_at(8);

@@ -7,5 +7,9 @@
 
 #[cfg(feature = "controller")]
 pub mod controller;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod image;
 pub mod random;
+#[cfg(feature = "host")]
+pub mod spdk;

@@ -162,6 +162,7 @@ fn config(args: &EmulateArgs) -> Config {
         atomic_power_fail,
         format_nvm,
         unallocated,
+        intx,
         serial,
         model,
     } = &args.controller;
@@ -175,6 +176,7 @@ fn config(args: &EmulateArgs) -> Config {
         .sgl(*sgl)
         .atomic_writes(*atomic, *atomic_power_fail)
         .format_nvm(*format_nvm)
+        .intx(*intx)
         .service(service(args))
         .faults(faults(args));
     config = match cmb {

@@ -117,6 +117,10 @@ pub struct FeatureArgs {
     /// Offer namespace management, with this much memory for new namespaces.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub unallocated: Option<u64>,
+    /// Require working interrupts, as SPDK's target does: until the client sets Interrupt Disable
+    /// in the PCI Command register or connects an eventfd, the first completion sets CSTS.CFS.
+    #[arg(long)]
+    pub intx: bool,
     /// Serial number: up to 20 characters of printable ASCII.
     #[arg(long, value_parser = identify_text::<20>)]
     pub serial: Option<String>,

@@ -1,0 +1,550 @@
+//! The controller: registers, queues and commands, without threads and sockets.
+
+pub(crate) mod controller_memory;
+pub(crate) mod doorbells;
+pub(crate) mod queue;
+pub(crate) mod queue_table;
+pub(crate) mod registers;
+pub(crate) mod shadow_doorbells;
+pub(crate) mod vector_set;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nvio_spec::register::DOORBELLS;
+use nvio_spec::{CQE_SIZE, Cqe, Sqe, Status, error_event, status};
+use zerocopy::little_endian::{U16, U32};
+
+use crate::admin::Outcome;
+use crate::admin::events::{Event, Events};
+use crate::admin::features::Features;
+use crate::admin::identify::Identity;
+use crate::config::Config;
+use crate::controller::controller_memory::ControllerMemory;
+use crate::controller::doorbells::{Doorbell, Doorbells};
+use crate::controller::queue::{CompletionQueue, InvalidDoorbell, SubmissionQueue, Unreachable};
+use crate::controller::registers::{Registers, Transition};
+use crate::controller::shadow_doorbells::ShadowDoorbells;
+use crate::controller::vector_set::VectorSet;
+use crate::error::Error;
+use crate::faults::schedule::{Conduct, Stuck};
+use crate::host::memory::ClientMemory;
+use crate::host::prp::Segments;
+use crate::media::namespaces::Namespaces;
+use crate::nvm::{Media, Settings};
+
+/// Commands fetched from one submission queue before the next queue's turn (round robin, Base
+/// 3.4.4.1). Their completions are posted together.
+const BURST: usize = 32;
+/// Largest number of interrupt vectors, the limit of MSI-X (PCI 6.8.2).
+const MAX_VECTORS: u16 = 2048;
+
+/// An NVMe controller as a state machine.
+///
+/// The owner calls [`read_register`](Self::read_register) and
+/// [`write_register`](Self::write_register) for the host's accesses to the first page of BAR0, and
+/// [`process`](Self::process) to process the commands that the doorbells announce. A controller
+/// that is stepped in the same order behaves in the same way. The owner moves the clock with
+/// [`step`](Self::step) or [`advance_to`](Self::advance_to).
+///
+/// ```
+/// use nvio_emulator::{Backing, ClientMemory, Config, Controller, NamespaceConfig};
+/// use nvio_spec::register::{CC, CSTS, Cc, Csts};
+///
+/// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
+/// let mut controller = Controller::new(&config)?;
+/// // No admin queues: enabling is refused, as the specification wants it.
+/// controller.write_register(CC, Cc::enabled(12).0);
+/// assert!(Csts(controller.read_register(CSTS)).fatal());
+/// assert_eq!(controller.process(&ClientMemory::new(), 64), 0);
+/// # Ok::<(), nvio_emulator::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Controller {
+    pub(crate) registers: Registers,
+    pub(crate) identity: Identity,
+    pub(crate) features: Features,
+    pub(crate) events: Events,
+    pub(crate) media: Media,
+    /// Segments of an admin command's data.
+    pub(crate) segments: Segments,
+    /// Largest transfer in bytes (MDTS).
+    pub(crate) max_transfer: u64,
+    pub(crate) max_queues: u16,
+    pub(crate) doorbells: Arc<Doorbells>,
+    /// Queues by identifier; the admin queues are number 0.
+    pub(crate) sqs: Vec<Option<SubmissionQueue>>,
+    pub(crate) cqs: Vec<Option<CompletionQueue>>,
+    /// Identifiers of the submission queues, ascending.
+    pub(crate) active: Vec<u16>,
+    /// Index in `active` of the next queue to serve.
+    turn: usize,
+    interrupts: VectorSet,
+    /// Completions of a burst that have not been posted.
+    pub(crate) staged: Vec<Cqe>,
+    /// Fetched commands of a burst.
+    fetched: [Sqe; BURST],
+    /// Delays and faults, if the configuration has any.
+    pub(crate) conduct: Option<Box<Conduct>>,
+    pub(crate) stuck: Stuck,
+    /// Doorbells in host memory, while the host lends it.
+    pub(crate) shadow: Option<ShadowDoorbells>,
+    /// Doorbell Buffer Config is supported.
+    pub(crate) has_shadow: bool,
+    pub(crate) device_faults: u64,
+    /// Time at which the Keep Alive Timer expires, in nanoseconds of the clock; `None` if it was
+    /// started since the clock last moved.
+    keep_alive_until: Option<u64>,
+    /// The clock, in nanoseconds. Only the owner moves it.
+    pub(crate) now: u64,
+}
+
+impl Controller {
+    /// Time that [`Self::step`] adds to the clock, so that delays can be counted in steps.
+    pub const STEP: Duration = Duration::from_micros(1);
+
+    /// Creates a controller at power on and opens its backings.
+    ///
+    /// # Errors
+    /// [`Error`] for a setting that is not allowed, and for a backing that cannot be opened.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let namespaces = Namespaces::open(&config.check()?, config)?;
+        let max_queues = config.max_queues;
+        let max_transfer =
+            config.mdts.map_or(u64::MAX, |mdts| u64::from(config.min_page_size) << mdts);
+        let vectors = MAX_VECTORS.min(max_queues + 1);
+        let slots = usize::from(max_queues) + 1;
+        Ok(Self {
+            registers: Registers::new(
+                config,
+                config.controller_memory.map(ControllerMemory::new).transpose()?,
+            ),
+            identity: Identity {
+                serial: config.serial.clone(),
+                model: config.model.clone(),
+                mdts: config.mdts.unwrap_or(0),
+                shadow_doorbells: config.shadow_doorbells,
+                atomics: config.atomics,
+                sgl: config.sgl,
+            },
+            features: features(max_queues, vectors, &namespaces),
+            events: Events::default(),
+            media: Media::new(namespaces, max_transfer),
+            segments: Segments::default(),
+            max_transfer,
+            max_queues,
+            doorbells: Arc::new(Doorbells::new(max_queues, config.doorbell_stride)?),
+            sqs: (0..slots).map(|_| None).collect(),
+            cqs: (0..slots).map(|_| None).collect(),
+            active: Vec::with_capacity(slots),
+            turn: 0,
+            interrupts: VectorSet::new(vectors),
+            staged: Vec::with_capacity(BURST),
+            fetched: [Sqe::default(); BURST],
+            conduct: Conduct::new(config),
+            stuck: Stuck::default(),
+            shadow: None,
+            has_shadow: config.shadow_doorbells,
+            device_faults: 0,
+            keep_alive_until: None,
+            now: 0,
+        })
+    }
+
+    /// Returns the doorbells, which the host rings and [`Self::process`] reads.
+    pub fn doorbells(&self) -> &Arc<Doorbells> {
+        &self.doorbells
+    }
+
+    /// Returns the number of interrupt vectors, 1 to 2048.
+    pub fn vectors(&self) -> u16 {
+        self.interrupts.len()
+    }
+
+    /// Returns the vectors with new completions since the last call.
+    pub fn take_interrupts(&mut self) -> impl Iterator<Item = u16> + '_ {
+        self.interrupts.take()
+    }
+
+    /// Returns the interrupt mask (INTMS), which applies to pin-based interrupts and MSI (PCIe
+    /// 3.5).
+    pub fn interrupt_mask(&self) -> u32 {
+        self.registers.interrupt_mask()
+    }
+
+    /// Returns true if [`Self::process`] may have work: the controller is ready, has not failed and
+    /// was not shut down.
+    #[inline]
+    pub fn is_running(&self) -> bool {
+        self.registers.running()
+    }
+
+    /// Reads the 32 bits at `offset` of BAR0. Offsets that are not a multiple of 4, reserved or
+    /// unsupported read as 0. A 64-bit register is read in two halves.
+    pub fn read_register(&self, offset: u64) -> u32 {
+        if offset >= DOORBELLS && !self.registers.is_removed() {
+            self.doorbells.load(offset)
+        } else {
+            self.registers.read(offset)
+        }
+    }
+
+    /// Writes 32 bits at `offset` of BAR0. Writes to read-only and reserved offsets and to offsets
+    /// that are not a multiple of 4 are ignored. A doorbell of a queue that does not exist raises
+    /// the asynchronous event Write to Invalid Doorbell Register (Base 5.2.1). Writes through
+    /// shared memory raise no such event, because the controller does not see them.
+    pub fn write_register(&mut self, offset: u64, value: u32) {
+        if offset >= DOORBELLS {
+            return self.write_doorbell(offset, value);
+        }
+        let transition = self.registers.write(offset, value);
+        self.transition_in_time(transition);
+    }
+
+    /// Executes the transition that a register write requested.
+    pub(crate) fn transition(&mut self, transition: Transition) {
+        match transition {
+            Transition::None | Transition::InterruptMask => {}
+            Transition::ControllerMemory => self.controller_memory_changed(),
+            Transition::Enable => self.enable(),
+            Transition::Reset => self.controller_reset(),
+            Transition::Shutdown => self.shutdown(),
+        }
+    }
+
+    fn write_doorbell(&mut self, offset: u64, value: u32) {
+        if self.registers.is_removed() {
+            return;
+        }
+        let exists = match self.doorbells.decode(offset) {
+            Some(Doorbell::SqTail(qid)) => self.sq_exists(qid),
+            Some(Doorbell::CqHead(qid)) => self.cq(qid).is_some(),
+            None => false,
+        };
+        if exists {
+            self.doorbells.store(offset, value);
+        } else {
+            log::warn!("doorbell at {offset:#x}: no such queue");
+            self.events.raise(Event::error(error_event::INVALID_DOORBELL_REGISTER));
+        }
+    }
+
+    fn enable(&mut self) {
+        if let Some(reason) = self.registers.refuse_enable() {
+            log::warn!("enable refused: {reason}");
+            return self.registers.set_fatal();
+        }
+        let (acq, acq_entries) = self.registers.admin_cq();
+        let (asq, asq_entries) = self.registers.admin_sq();
+        let bytes = u64::from(acq_entries) * CQE_SIZE as u64;
+        let refused = self.refuse_controller_memory(acq, bytes);
+        let queue = refused.and_then(|()| self.submission_queue(asq, asq_entries, 0));
+        let Ok(queue) = queue else {
+            log::warn!("enable refused: an admin queue cannot be in the controller memory buffer");
+            return self.registers.set_fatal();
+        };
+        self.doorbells.clear();
+        self.insert_cq(0, CompletionQueue::new(acq, acq_entries, Some(0)));
+        self.insert_sq(0, queue);
+        self.registers.set_ready();
+    }
+
+    /// Executes a Controller Reset by CC.EN (Base 3.7.2).
+    fn controller_reset(&mut self) {
+        self.registers.controller_reset();
+        self.drop_state();
+    }
+
+    /// Resets all state except stored data, as for a function level reset and a new host.
+    pub fn function_reset(&mut self) {
+        if self.registers.running() {
+            self.media.health.unsafe_shutdowns += 1;
+        }
+        self.registers.function_reset();
+        self.controller_memory_changed();
+        self.clear_stuck();
+        self.drop_state();
+    }
+
+    /// Cuts the power and restores it. Each block in the write cache (see [`Config::write_cache`])
+    /// is stored or lost, as `seed` decides. Commands in progress are dropped, and all other state
+    /// is as at power on. Flushed data stays.
+    pub fn power_cut(&mut self, seed: u64) {
+        self.media.power_cut(seed);
+        self.function_reset();
+    }
+
+    pub(crate) fn drop_state(&mut self) {
+        self.sqs.iter_mut().for_each(|queue| *queue = None);
+        self.cqs.iter_mut().for_each(|queue| *queue = None);
+        self.active.clear();
+        self.turn = 0;
+        self.staged.clear();
+        if let Some(conduct) = &mut self.conduct {
+            conduct.drop_all();
+        }
+        self.events.clear();
+        self.restart_keep_alive();
+        // The host may use the pages for other data now.
+        self.shadow = None;
+        self.interrupts.clear();
+        self.media.namespaces.clear_changed();
+        self.features = features(self.max_queues, self.vectors(), &self.media.namespaces);
+        self.doorbells.clear();
+    }
+
+    /// Executes a normal or abrupt shutdown by CC.SHN (Base 3.6): makes every write durable.
+    fn shutdown(&mut self) {
+        self.media.shutdown();
+        self.registers.set_shutdown_complete();
+    }
+
+    /// Makes every write durable, outside of any command. Errors are logged.
+    pub fn flush(&mut self) {
+        self.media.shutdown();
+    }
+
+    /// Sets CSTS.CFS, because the device around the controller has failed.
+    pub(crate) fn fail(&mut self) {
+        self.registers.set_fatal();
+    }
+
+    /// Processes up to `budget` commands that the doorbells announce. Returns the number of
+    /// completions and commands processed, 0 if there was no work.
+    ///
+    /// A submission queue whose completion queue is full waits until the host moves the head
+    /// doorbell. An invalid doorbell value has no effect and raises Invalid Doorbell Write Value. A
+    /// queue outside of host memory is fatal: CSTS.CFS is set, and no command is processed until a
+    /// reset.
+    pub fn process(&mut self, memory: &ClientMemory, budget: usize) -> usize {
+        if !self.registers.running() {
+            return 0;
+        }
+        match self.round(memory, budget) {
+            Ok(done) => done,
+            Err(Unreachable { iova }) => {
+                log::error!("queue entry at {iova:#x} is not in the client's memory");
+                self.registers.set_fatal();
+                1
+            }
+        }
+    }
+
+    fn round(&mut self, memory: &ClientMemory, budget: usize) -> Result<usize, Unreachable> {
+        let mut done = if self.conduct.is_some() { self.finish_due(memory)? } else { 0 };
+        for _ in 0..self.active.len() {
+            if done >= budget {
+                break;
+            }
+            // A command may have deleted queues, so read the list again.
+            let Some(&qid) = self.active.get(self.turn).or(self.active.first()) else { break };
+            self.turn = if self.turn + 1 >= self.active.len() { 0 } else { self.turn + 1 };
+            done += self.serve(qid, memory, BURST.min(budget - done))?;
+            // A fault may have stopped the controller.
+            if !self.registers.running() {
+                return Ok(done);
+            }
+        }
+        done += self.post_events(memory)?;
+        // Commands that were submitted in time are processed first.
+        if done == 0 && self.keep_alive_expired() {
+            log::error!("the Keep Alive Timer has expired");
+            self.registers.set_fatal();
+        }
+        Ok(done)
+    }
+
+    /// Restarts the Keep Alive Timer (Base 3.9).
+    pub(crate) fn restart_keep_alive(&mut self) {
+        self.keep_alive_until = None;
+    }
+
+    #[inline]
+    fn keep_alive_expired(&mut self) -> bool {
+        let timeout = u64::from(self.features.keep_alive()) * 1_000_000;
+        if timeout == 0 {
+            return false;
+        }
+        let until = self.now.saturating_add(timeout);
+        self.now > *self.keep_alive_until.get_or_insert(until)
+    }
+
+    /// Executes up to `most` commands of one queue and posts their completions.
+    #[inline]
+    fn serve(
+        &mut self,
+        qid: u16,
+        memory: &ClientMemory,
+        most: usize,
+    ) -> Result<usize, Unreachable> {
+        let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
+        let tail = match &self.shadow {
+            Some(shadow) if qid != 0 => {
+                let tail = shadow.sq_tail(qid, sq, &self.doorbells, memory)?;
+                let Some(tail) = tail else { return Ok(0) };
+                tail
+            }
+            _ => self.doorbells.sq_tail(qid),
+        };
+        let mut invalid = sq.set_tail(tail);
+        let cqid = sq.cqid;
+        let mut room = 0;
+        if !sq.is_empty() {
+            let valid;
+            (room, valid) = self.room(cqid, memory)?;
+            invalid = invalid.and(valid);
+        }
+        if invalid == Err(InvalidDoorbell) {
+            log::warn!("queue {qid}: a doorbell value the queue cannot have");
+            self.events.raise(Event::error(error_event::INVALID_DOORBELL_VALUE));
+        }
+        let most = most.min(room);
+        let done = if self.conduct.is_some() {
+            self.serve_in_time(qid, memory, most)?
+        } else if qid == 0 {
+            self.serve_admin(memory, most)?
+        } else {
+            self.serve_io(qid, memory, most)?
+        };
+        self.post_staged(cqid, memory)?;
+        Ok(done)
+    }
+
+    /// Returns the free entries of a completion queue, by the head that the host has stored, and
+    /// whether that head was valid.
+    #[inline]
+    pub(crate) fn room(
+        &mut self,
+        cqid: u16,
+        memory: &ClientMemory,
+    ) -> Result<(usize, Result<(), InvalidDoorbell>), Unreachable> {
+        let Some(cq) = self.cqs[usize::from(cqid)].as_mut() else { return Ok((0, Ok(()))) };
+        let head = match &self.shadow {
+            Some(shadow) if cqid != 0 => shadow.cq_head(cqid, cq.head(), memory)?,
+            _ => self.doorbells.cq_head(cqid),
+        };
+        let valid = cq.set_head(head);
+        Ok((cq.room() as usize, valid))
+    }
+
+    fn serve_io(
+        &mut self,
+        qid: u16,
+        memory: &ClientMemory,
+        most: usize,
+    ) -> Result<usize, Unreachable> {
+        let settings = Settings {
+            page_shift: self.registers.cc().page_shift(),
+            write_through: self.features.write_through(),
+            sgl: self.identity.sgl,
+        };
+        let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
+        let mut done = 0;
+        while done < most && !sq.is_empty() {
+            let left = BURST.min(most - done);
+            let count = sq.fetch(memory, &mut self.fetched[..left])?;
+            for sqe in &self.fetched[..count] {
+                let (mut status, mut dw0) = (Status::SUCCESS, 0);
+                if let Err(error) = self.media.execute(sqe, memory, settings) {
+                    (status, dw0) = (final_status(error), self.media.take_dw0());
+                    self.media.health.failed(qid, sqe, status);
+                }
+                sq.consume();
+                self.staged.push(completion(sqe, qid, sq.head(), status, dw0));
+            }
+            done += count;
+        }
+        Ok(done)
+    }
+
+    fn serve_admin(&mut self, memory: &ClientMemory, most: usize) -> Result<usize, Unreachable> {
+        let mut done = 0;
+        while done < most {
+            let Some(sq) = self.sqs[0].as_mut().filter(|sq| !sq.is_empty()) else { break };
+            let mut sqe = Sqe::default();
+            sq.fetch(memory, std::slice::from_mut(&mut sqe))?;
+            sq.consume();
+            let head = sq.head();
+            done += 1;
+            let (status, dw0) = match self.execute_admin(&sqe, memory) {
+                Ok(Outcome::Held) => continue,
+                Ok(Outcome::Done(dw0)) => (Status::SUCCESS, dw0),
+                Err(status) => (final_status(status), 0),
+            };
+            if !status.is_success() {
+                self.media.health.failed(0, &sqe, status);
+            }
+            self.staged.push(completion(&sqe, 0, head, status, dw0));
+        }
+        Ok(done)
+    }
+
+    /// Posts the completions of a burst. The queue has room, because the burst was limited to it.
+    pub(crate) fn post_staged(
+        &mut self,
+        cqid: u16,
+        memory: &ClientMemory,
+    ) -> Result<(), Unreachable> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        if let Some(cq) = self.cqs[usize::from(cqid)].as_mut() {
+            cq.post(memory, &self.staged)?;
+            if let Some(vector) = cq.vector {
+                self.interrupts.insert(vector);
+            }
+        }
+        self.staged.clear();
+        Ok(())
+    }
+
+    /// Completes Asynchronous Event Requests for pending events, while the admin queue has room.
+    fn post_events(&mut self, memory: &ClientMemory) -> Result<usize, Unreachable> {
+        let mut done = 0;
+        while self.events.ready() {
+            // An invalid head is reported when the admin queue is served.
+            if self.room(0, memory)?.0 == 0 {
+                break;
+            }
+            let Some(sq) = self.sqs[0].as_ref() else { break };
+            let (cid, status, dw0) = match self.events.take_withdrawn() {
+                Some(cid) => (cid, status::ABORT_REQUESTED, 0),
+                None => match self.events.meet() {
+                    Some((cid, event)) => (cid, Status::SUCCESS, event.dw0()),
+                    None => break,
+                },
+            };
+            let sqe = Sqe { cid: U16::new(cid), ..Sqe::default() };
+            self.staged.push(completion(&sqe, 0, sq.head(), status, dw0));
+            self.post_staged(0, memory)?;
+            done += 1;
+        }
+        Ok(done)
+    }
+}
+
+/// Returns the features after a reset.
+fn features(max_queues: u16, vectors: u16, namespaces: &Namespaces) -> Features {
+    Features::new(max_queues, vectors, namespaces.have_write_cache(), namespaces.notices())
+}
+
+#[inline]
+pub(crate) fn completion(sqe: &Sqe, sqid: u16, head: u16, status: Status, dw0: u32) -> Cqe {
+    Cqe {
+        dw0: U32::new(dw0),
+        dw1: U32::ZERO,
+        sqhd: U16::new(head),
+        sqid: U16::new(sqid),
+        cid: sqe.cid,
+        status_phase: Cqe::pack_status(status, false),
+    }
+}
+
+/// Sets Do Not Retry, except on a status that may be transient.
+#[cold]
+pub(crate) fn final_status(error: Status) -> Status {
+    let may_pass = error.kind() == 2
+        || [status::DATA_TRANSFER_ERROR, status::INTERNAL_ERROR, status::NAMESPACE_NOT_READY]
+            .contains(&error);
+    if may_pass { error } else { error.do_not_retry() }
+}

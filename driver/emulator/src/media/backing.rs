@@ -1,0 +1,422 @@
+//! The storage of a namespace: an image, memory, or none.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::Errno;
+use vm_memory::mmap::MmapRegion;
+use vm_memory::{
+    Bytes, ReadVolatile, VolatileMemory, VolatileMemoryError, VolatileSlice, WriteVolatile,
+};
+
+use crate::config::namespace::Backing;
+use crate::error::Error;
+use crate::host::memory::mmap_error;
+use crate::media::metadata_store::Tagged;
+use crate::media::write_cache::WriteCache;
+use crate::nvm::protection::Metadata;
+use crate::random::Random;
+
+/// Zeroes to write where the filesystem cannot punch a hole.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// An open backing. Offsets and lengths are in bytes; the namespace checks that they are inside it.
+#[derive(Debug)]
+pub(crate) enum Store {
+    Image(Image),
+    Memory(MmapRegion),
+    Null,
+    /// A store with a table of metadata.
+    Tagged(Box<Tagged>),
+    /// A store behind a volatile write cache.
+    Cached(Box<WriteCache>),
+}
+
+impl Store {
+    /// Opens a backing and returns it with its size in bytes.
+    pub(crate) fn open(backing: &Backing) -> Result<(Self, u64), Error> {
+        match backing {
+            Backing::Image { path, read_only } => {
+                let (image, bytes) = Image::open(path, *read_only)?;
+                Ok((Self::Image(image), bytes))
+            }
+            Backing::Memory(bytes) => {
+                let size = usize::try_from(*bytes).map_err(io::Error::other);
+                let region = size.and_then(|size| MmapRegion::new(size).map_err(mmap_error));
+                let purpose = "a namespace";
+                let region =
+                    region.map_err(|source| Error::Memory { purpose, bytes: *bytes, source })?;
+                Ok((Self::Memory(region), *bytes))
+            }
+            Backing::Null(bytes) => Ok((Self::Null, *bytes)),
+        }
+    }
+
+    /// Adds a write cache of `bytes` bytes, unless the store cannot be written.
+    pub(crate) fn cached(self, block_shift: u32, metadata: Option<Metadata>, bytes: u64) -> Self {
+        if self.can_lose_data() {
+            Self::Cached(Box::new(WriteCache::new(self, block_shift, metadata, bytes)))
+        } else {
+            self
+        }
+    }
+
+    fn can_lose_data(&self) -> bool {
+        match self {
+            Self::Null | Self::Image(Image { read_only: true, .. }) => false,
+            Self::Tagged(tagged) => tagged.data_ref().can_lose_data(),
+            _ => true,
+        }
+    }
+
+    /// Reads into host memory.
+    #[inline]
+    pub(crate) fn read(&mut self, offset: u64, to: &mut VolatileSlice<'_>) -> io::Result<()> {
+        match self {
+            Self::Image(image) => image.read(offset, to),
+            Self::Memory(region) => {
+                memory_at(region, offset, to.len())?
+                    .copy_to_volatile_slice(to.offset(0).map_err(volatile_error)?);
+                Ok(())
+            }
+            Self::Null => Ok(()),
+            Self::Tagged(tagged) => tagged.data().read(offset, to),
+            Self::Cached(cache) => cache.read(offset, to),
+        }
+    }
+
+    /// Writes from host memory.
+    #[inline]
+    pub(crate) fn write(&mut self, offset: u64, from: &VolatileSlice<'_>) -> io::Result<()> {
+        match self {
+            Self::Image(image) => image.write(offset, from),
+            Self::Memory(region) => {
+                from.copy_to_volatile_slice(memory_at(region, offset, from.len())?);
+                Ok(())
+            }
+            Self::Null => Ok(()),
+            Self::Tagged(tagged) => tagged.data().write(offset, from),
+            Self::Cached(cache) => cache.write(offset, from),
+        }
+    }
+
+    /// Writes from memory of this process, below any cache.
+    pub(crate) fn write_bytes(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Image(image) => {
+                image.dirty = true;
+                image.file.write_all_at(from, offset)
+            }
+            Self::Memory(region) => {
+                memory_at(region, offset, from.len())?.write_slice(from, 0).map_err(volatile_error)
+            }
+            Self::Null => Ok(()),
+            Self::Tagged(tagged) => tagged.data().write_bytes(offset, from),
+            Self::Cached(cache) => cache.write_below(offset, from),
+        }
+    }
+
+    /// Writes whole blocks with their metadata, which is empty if blocks have none.
+    pub(crate) fn write_blocks(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        metadata: &[u8],
+    ) -> io::Result<()> {
+        match self {
+            Self::Tagged(tagged) => {
+                tagged.data().write_bytes(offset, data)?;
+                tagged.write_metadata(offset, metadata)
+            }
+            Self::Cached(cache) => cache.write_blocks(offset, data, metadata),
+            _ => self.write_bytes(offset, data),
+        }
+    }
+
+    /// Writes the metadata of whole blocks from the one at `offset`; their data stays.
+    pub(crate) fn write_metadata(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tagged(tagged) => tagged.write_metadata(offset, from),
+            Self::Cached(cache) => cache.write_metadata(offset, from),
+            Self::Image(_) | Self::Memory(_) | Self::Null => Ok(()),
+        }
+    }
+
+    /// Reads the metadata of whole blocks from the one at `offset`.
+    pub(crate) fn read_metadata(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Tagged(tagged) => tagged.read_metadata(offset, to),
+            Self::Cached(cache) => cache.read_metadata(offset, to),
+            Self::Image(_) | Self::Memory(_) | Self::Null => Ok(()),
+        }
+    }
+
+    /// Reads into memory of this process. Returns false if the store has no data (null).
+    pub(crate) fn read_bytes(&mut self, offset: u64, to: &mut [u8]) -> io::Result<bool> {
+        match self {
+            Self::Image(image) => image.file.read_exact_at(to, offset).map(|()| true),
+            Self::Memory(region) => {
+                memory_at(region, offset, to.len())?.read_slice(to, 0).map_err(volatile_error)?;
+                Ok(true)
+            }
+            Self::Null => Ok(false),
+            Self::Tagged(tagged) => tagged.data().read_bytes(offset, to),
+            Self::Cached(cache) => cache.read_bytes(offset, to),
+        }
+    }
+
+    /// Zeroes a range.
+    pub(crate) fn zero(&mut self, mut offset: u64, mut len: u64) -> io::Result<()> {
+        match self {
+            Self::Cached(cache) => return cache.zero(offset, len),
+            Self::Tagged(tagged) => return tagged.zero(offset, len),
+            _ => {}
+        }
+        if let Self::Image(image) = self
+            && image.punch(offset, len)?
+        {
+            return Ok(());
+        }
+        while len > 0 {
+            let now = len.min(ZEROES.len() as u64);
+            let zeroes = &ZEROES[..usize::try_from(now).unwrap_or(ZEROES.len())];
+            match self {
+                Self::Image(image) => image.file.write_all_at(zeroes, offset)?,
+                Self::Memory(region) => memory_at(region, offset, zeroes.len())?
+                    .write_slice(zeroes, 0)
+                    .map_err(volatile_error)?,
+                Self::Null | Self::Tagged(_) | Self::Cached(_) => return Ok(()),
+            }
+            offset += now;
+            len -= now;
+        }
+        Ok(())
+    }
+
+    /// Makes every write durable.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Image(image) => image.flush(),
+            Self::Memory(_) | Self::Null => Ok(()),
+            Self::Tagged(tagged) => tagged.flush(),
+            Self::Cached(cache) => cache.flush(),
+        }
+    }
+
+    /// Makes a range durable. A store without a cache flushes all its writes.
+    pub(crate) fn commit(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        match self {
+            Self::Cached(cache) => cache.commit(offset, len),
+            _ => self.flush(),
+        }
+    }
+
+    /// Cuts the power: stores or loses each block in the write cache.
+    pub(crate) fn power_cut(&mut self, random: &mut Random) -> io::Result<()> {
+        match self {
+            Self::Cached(cache) => cache.power_cut(random),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns true if writes may be lost until they are flushed.
+    pub(crate) fn is_volatile(&self) -> bool {
+        match self {
+            Self::Image(image) => !image.read_only,
+            Self::Tagged(tagged) => tagged.data_ref().is_volatile(),
+            Self::Cached(_) => true,
+            Self::Memory(_) | Self::Null => false,
+        }
+    }
+}
+
+#[inline]
+fn memory_at(region: &MmapRegion, offset: u64, len: usize) -> io::Result<VolatileSlice<'_>> {
+    let offset = usize::try_from(offset).map_err(io::Error::other)?;
+    region.get_slice(offset, len).map_err(volatile_error)
+}
+
+pub(crate) fn volatile_error(error: VolatileMemoryError) -> io::Error {
+    match error {
+        VolatileMemoryError::IOError(source) => source,
+        other => io::Error::other(other),
+    }
+}
+
+/// An image file or a block device.
+///
+/// Data moves between the page cache and host memory without a copy in between. The calls for that
+/// are `read` and `write`, so the file's position is kept here. It moves only if an access does not
+/// continue the one before it.
+#[derive(Debug)]
+pub(crate) struct Image {
+    file: File,
+    read_only: bool,
+    /// Position of the file; `None` after an error.
+    position: Option<u64>,
+    /// The file was written since the last flush.
+    dirty: bool,
+    /// No call to punch a hole has been refused as unsupported.
+    holes: bool,
+}
+
+impl Image {
+    fn open(path: &Path, read_only: bool) -> Result<(Self, u64), Error> {
+        let failed = |source| Error::Image { path: path.to_owned(), source };
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+        let mut options = OpenOptions::new();
+        options.read(true).write(!read_only);
+        if kind.is_block_device() && !read_only {
+            // The kernel then refuses a device that is mounted or in use.
+            options.custom_flags(i32::try_from(OFlags::EXCL.bits()).unwrap_or(0));
+        } else if !kind.is_file() && !kind.is_block_device() {
+            return Err(failed(io::Error::other("neither a regular file nor a block device")));
+        }
+        let mut file = options.open(path).map_err(failed)?;
+        let locked = if read_only { file.try_lock_shared() } else { file.try_lock() };
+        match locked {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::ImageInUse { path: path.to_owned() });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        // The metadata of a block device has no size, but the device can be sought to its end.
+        let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        Ok((Self { file, read_only, position: Some(bytes), dirty: false, holes: true }, bytes))
+    }
+
+    fn seek(&mut self, offset: u64) -> io::Result<()> {
+        if self.position.take() != Some(offset) {
+            self.file.seek(SeekFrom::Start(offset))?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, offset: u64, to: &mut VolatileSlice<'_>) -> io::Result<()> {
+        self.seek(offset)?;
+        self.file.read_exact_volatile(to).map_err(volatile_error)?;
+        self.position = Some(offset + to.len() as u64);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, from: &VolatileSlice<'_>) -> io::Result<()> {
+        self.seek(offset)?;
+        self.dirty = true;
+        self.file.write_all_volatile(from).map_err(volatile_error)?;
+        self.position = Some(offset + from.len() as u64);
+        Ok(())
+    }
+
+    /// Punches a hole. Returns false if the filesystem cannot.
+    fn punch(&mut self, offset: u64, len: u64) -> io::Result<bool> {
+        self.dirty = true;
+        if !self.holes {
+            return Ok(false);
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, offset, len) {
+            Ok(()) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.holes = false;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.dirty {
+            self.file.sync_data()?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn image(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    fn exercise(store: &mut Store) {
+        let client = MmapRegion::<()>::new(8192).unwrap();
+        let all = client.get_slice(0, 8192).unwrap();
+        all.write_slice(&[0xa5; 8192], 0).unwrap();
+        store.write(4096, &client.get_slice(0, 4096).unwrap()).unwrap();
+        store.write(512, &client.get_slice(16, 512).unwrap()).unwrap();
+        store.zero(4096 + 512, 1024).unwrap();
+        store.read(0, &mut client.get_slice(0, 8192).unwrap()).unwrap();
+        let mut expected = [0; 8192];
+        expected[512..1024].fill(0xa5);
+        expected[4096..].fill(0xa5);
+        expected[4608..5632].fill(0);
+        let mut found = [0; 8192];
+        all.read_slice(&mut found, 0).unwrap();
+        assert!(found == expected);
+        found.fill(1);
+        assert!(store.read_bytes(0, &mut found).unwrap());
+        assert!(found == expected);
+        store.flush().unwrap();
+    }
+
+    #[test]
+    fn image_and_memory_hold_what_was_written() {
+        let file = image(&[0; 8192]);
+        let (mut store, bytes) = Store::open(&Backing::image(file.path(), false)).unwrap();
+        assert_eq!(bytes, 8192);
+        exercise(&mut store);
+        // Without holes, zeroes are written.
+        if let Store::Image(image) = &mut store {
+            image.holes = false;
+        }
+        store.zero(0, 8192).unwrap();
+        assert_eq!(std::fs::read(file.path()).unwrap(), [0; 8192]);
+        exercise(&mut store);
+        let (mut store, _) = Store::open(&Backing::memory(8192)).unwrap();
+        exercise(&mut store);
+    }
+
+    #[test]
+    fn an_image_that_shrank_is_an_error_and_the_next_access_is_right() {
+        let file = image(&[3; 8192]);
+        let (mut store, _) = Store::open(&Backing::image(file.path(), true)).unwrap();
+        let client = MmapRegion::<()>::new(4096).unwrap();
+        let mut to = client.get_slice(0, 4096).unwrap();
+        file.as_file().set_len(6000).unwrap();
+        assert!(store.read(4096, &mut to).is_err());
+        store.read(0, &mut to).unwrap();
+        let mut byte = [0];
+        to.read_slice(&mut byte, 4095).unwrap();
+        assert_eq!(byte, [3]);
+    }
+
+    #[test]
+    fn writers_exclude_others_and_readers_share() {
+        let file = image(&[0; 4096]);
+        let open = |read_only| Store::open(&Backing::image(file.path(), read_only));
+        let first = open(true).unwrap();
+        let second = open(true).unwrap();
+        assert!(matches!(open(false), Err(Error::ImageInUse { .. })));
+        drop((first, second));
+        let _writer = open(false).unwrap();
+        assert!(matches!(open(true), Err(Error::ImageInUse { .. })));
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused() {
+        for path in ["/nonexistent/image", "/dev/null", "/"] {
+            let opened = Store::open(&Backing::image(path, true));
+            assert!(matches!(opened, Err(Error::Image { .. })), "{path}");
+        }
+    }
+}

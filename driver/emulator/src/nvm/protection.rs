@@ -1,0 +1,256 @@
+//! The metadata of a block and the protection information in it (NVM 4.1.5.1, 5.2).
+
+use nvio_spec::protection::{
+    Expected, ProtectionInfo, ProtectionType, dps, guard, guard_after, prinfo,
+};
+use nvio_spec::{Sqe, Status, status};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The metadata of each block of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    /// Bytes of each block, not 0.
+    pub(crate) bytes: u16,
+    /// The metadata is transferred at the end of each block, not in a buffer of its own.
+    pub(crate) extended: bool,
+    pub(crate) protection: Option<Protection>,
+}
+
+/// Type and place of the protection information.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protection {
+    pub(crate) kind: ProtectionType,
+    /// The information is the first bytes of the metadata, not the last.
+    pub(crate) first: bool,
+}
+
+impl Metadata {
+    /// Returns the bytes of each block.
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.bytes)
+    }
+
+    /// Returns the offset of the protection information in the metadata.
+    pub(crate) fn protection_offset(&self) -> Option<usize> {
+        let last = self.len().checked_sub(ProtectionInfo::SIZE)?;
+        self.protection.map(|protection| if protection.first { 0 } else { last })
+    }
+
+    /// Returns DPS of Identify Namespace.
+    pub(crate) fn dps(&self) -> u8 {
+        self.protection.map_or(0, |protection| {
+            protection.kind.number() | if protection.first { dps::FIRST } else { 0 }
+        })
+    }
+
+    /// Returns the metadata of a block that was never written (NVM 3.2.3.2.1).
+    pub(crate) fn unwritten(&self) -> Box<[u8]> {
+        let mut bytes = vec![0; self.len()].into_boxed_slice();
+        if let Some(at) = self.protection_offset() {
+            bytes[at..at + ProtectionInfo::SIZE].fill(0xff);
+        }
+        bytes
+    }
+
+    /// Returns true if the metadata is only protection information. With PRACT it is then not
+    /// transferred.
+    fn is_only_protection(&self) -> bool {
+        self.protection.is_some() && self.len() == ProtectionInfo::SIZE
+    }
+}
+
+/// The processing of protection information: PRINFO and the tags.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Action {
+    metadata: Metadata,
+    protection: Protection,
+    /// Offset of the information in the metadata.
+    at: usize,
+    prinfo: u32,
+    ref_tag: u32,
+    app_tag: u16,
+    app_mask: u16,
+}
+
+/// The protection fields of a command and its first LBA.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// Bits of [`prinfo`].
+    pub(crate) prinfo: u32,
+    pub(crate) slba: u64,
+    pub(crate) ref_tag: u32,
+    pub(crate) app_tag: u16,
+    pub(crate) app_mask: u16,
+}
+
+impl Request {
+    /// Decodes the fields of Read, Write and their kin.
+    pub(crate) fn of(sqe: &Sqe) -> Self {
+        Self {
+            prinfo: sqe.prinfo(),
+            slba: sqe.slba(),
+            ref_tag: sqe.initial_ref_tag(),
+            app_tag: sqe.app_tag(),
+            app_mask: sqe.app_mask(),
+        }
+    }
+
+    /// Returns the processing for blocks with this metadata; `None` without protection, because the
+    /// fields are then ignored. `inserts` is true if PRACT inserts protection information.
+    ///
+    /// # Errors
+    /// Invalid Protection Information for a check that the type of protection does not have, and
+    /// with type 1 for a reference tag that differs from the LBA (NVM 5.2.3).
+    pub(crate) fn action(
+        self,
+        metadata: Metadata,
+        inserts: bool,
+    ) -> Result<Option<Action>, Status> {
+        let (Some(protection), Some(at)) = (metadata.protection, metadata.protection_offset())
+        else {
+            return Ok(None);
+        };
+        let checks_ref_tag = self.prinfo & prinfo::PRCHK_REF_TAG != 0;
+        let uses_ref_tag = checks_ref_tag || inserts && self.prinfo & prinfo::PRACT != 0;
+        let good = protection.kind.allows_initial_ref_tag(self.ref_tag, self.slba);
+        if uses_ref_tag && !good || checks_ref_tag && protection.kind == ProtectionType::THREE {
+            return Err(status::INVALID_PROTECTION_INFORMATION);
+        }
+        let Self { prinfo, ref_tag, app_tag, app_mask, .. } = self;
+        Ok(Some(Action { metadata, protection, at, prinfo, ref_tag, app_tag, app_mask }))
+    }
+}
+
+impl Action {
+    /// Returns true if protection information is inserted or stripped.
+    pub(crate) fn is_pract(&self) -> bool {
+        self.prinfo & prinfo::PRACT != 0
+    }
+
+    /// Returns true if there is a check to perform.
+    pub(crate) fn checks(&self) -> bool {
+        self.prinfo & prinfo::PRCHK != 0
+    }
+
+    /// Returns true if the metadata is not transferred (NVM 5.2.2.1, 5.2.2.2).
+    pub(crate) fn keeps_metadata(&self) -> bool {
+        self.is_pract() && self.metadata.is_only_protection()
+    }
+
+    /// Checks blocks, of which the first is `index` blocks into the command.
+    ///
+    /// # Errors
+    /// The status of the first check that fails.
+    pub(crate) fn check(
+        &self,
+        index: u32,
+        block_size: usize,
+        data: &[u8],
+        metadata: &[u8],
+    ) -> Result<(), Status> {
+        if !self.checks() {
+            return Ok(());
+        }
+        let kind = self.protection.kind;
+        let blocks = data.chunks_exact(block_size).zip(metadata.chunks_exact(self.metadata.len()));
+        for (index, (data, metadata)) in (index..).zip(blocks) {
+            let Ok((info, _)) = ProtectionInfo::ref_from_prefix(&metadata[self.at..]) else {
+                continue;
+            };
+            let guard =
+                if info.needs_guard(kind, self.prinfo) { self.guard(data, metadata) } else { 0 };
+            let expected = Expected {
+                guard,
+                app_tag: self.app_tag,
+                app_mask: self.app_mask,
+                ref_tag: kind.ref_tag(self.ref_tag, index),
+            };
+            info.check(kind, self.prinfo, &expected).map_err(|error| {
+                log::debug!("block {index} of a command: {error}");
+                error.status()
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Inserts the protection information of blocks, of which the first is `index` blocks into the
+    /// command.
+    pub(crate) fn insert(&self, index: u32, block_size: usize, data: &[u8], metadata: &mut [u8]) {
+        let blocks =
+            data.chunks_exact(block_size).zip(metadata.chunks_exact_mut(self.metadata.len()));
+        for (index, (data, metadata)) in (index..).zip(blocks) {
+            let ref_tag = self.protection.kind.ref_tag(self.ref_tag, index);
+            let info = ProtectionInfo::new(self.guard(data, metadata), self.app_tag, ref_tag);
+            metadata[self.at..self.at + ProtectionInfo::SIZE].copy_from_slice(info.as_bytes());
+        }
+    }
+
+    /// Returns the guard of a block: of its data and the metadata before the information.
+    fn guard(&self, data: &[u8], metadata: &[u8]) -> u16 {
+        match self.at {
+            0 => guard(data),
+            at => guard_after(guard(data), &metadata[..at]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(bytes: u16, kind: u8, first: bool) -> Metadata {
+        let protection = ProtectionType::new(kind).map(|kind| Protection { kind, first });
+        Metadata { bytes, extended: false, protection }
+    }
+
+    fn request(prinfo: u32, ref_tag: u32) -> Request {
+        Request { prinfo, slba: 100, ref_tag, app_tag: 0x1234, app_mask: 0xffff }
+    }
+
+    #[test]
+    fn what_is_inserted_passes_its_checks_and_covers_what_it_should() {
+        for first in [false, true] {
+            for bytes in [8, 16, 64] {
+                let metadata = metadata(bytes, 1, first);
+                let at = metadata.protection_offset().unwrap();
+                assert_eq!(at, if first { 0 } else { usize::from(bytes) - 8 });
+                let action = request(prinfo::PRCHK, 100).action(metadata, true).unwrap().unwrap();
+                let (mut data, mut meta) = ([7u8; 1024], vec![9u8; 2 * metadata.len()]);
+                action.insert(0, 512, &data, &mut meta);
+                assert_eq!(action.check(0, 512, &data, &meta), Ok(()));
+                let moved = action.check(1, 512, &data, &meta);
+                assert_eq!(moved, Err(status::REFERENCE_TAG_CHECK_ERROR));
+                data[1023] ^= 1;
+                let found = action.check(0, 512, &data, &meta);
+                assert_eq!(found, Err(status::GUARD_CHECK_ERROR));
+                data[1023] ^= 1;
+                if bytes > 8 {
+                    // The guard covers metadata before the information, and no metadata after it.
+                    let other = if first { 8 } else { 0 };
+                    meta[other] ^= 1;
+                    assert_eq!(action.check(0, 512, &data, &meta).is_ok(), first);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn settings_that_the_type_does_not_have_are_refused() {
+        let invalid = Some(status::INVALID_PROTECTION_INFORMATION);
+        for (kind, prinfo, ref_tag, inserts, expected) in [
+            (1, prinfo::PRCHK_REF_TAG, 100, false, None),
+            (1, prinfo::PRCHK_REF_TAG, 99, false, invalid),
+            (1, prinfo::PRCHK_GUARD, 99, false, None),
+            (1, prinfo::PRACT, 99, false, None),
+            (1, prinfo::PRACT, 99, true, invalid),
+            (2, prinfo::PRCHK_REF_TAG, 99, false, None),
+            (3, prinfo::PRCHK_REF_TAG, 100, false, invalid),
+            (3, prinfo::PRACT | prinfo::PRCHK_GUARD, 99, true, None),
+        ] {
+            let action = request(prinfo, ref_tag).action(metadata(8, kind, false), inserts);
+            assert_eq!(action.err(), expected, "type {kind} {prinfo:#x} {ref_tag}");
+        }
+        let none = request(u32::MAX, 0).action(metadata(8, 0, false), true);
+        assert!(none.unwrap().is_none());
+    }
+}
