@@ -1,4 +1,4 @@
-//! Images of filesystems: made by mke2fs, mounted by the kernel through a loop device.
+//! Images of filesystems, created by mke2fs and mounted by the kernel through a loop device.
 
 use std::fs::File;
 use std::io;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// Where the tools of e2fsprogs are: not all users have that in their PATH.
+/// Folders of the tools of e2fsprogs, which are not in every user's PATH.
 const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs `program` and fails the test with its output when it fails.
+/// Runs `program`, and fails the test with its output if it fails.
 pub fn tool(program: &str, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(args)
@@ -31,7 +31,7 @@ pub fn tool(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A folder for images, in memory where the machine has such a place: making an image syncs often.
+/// Creates a folder for images, in memory if possible, because creating an image syncs often.
 pub fn work_folder(prefix: &str) -> TempDir {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix);
@@ -39,12 +39,12 @@ pub fn work_folder(prefix: &str) -> TempDir {
     in_memory.or_else(|_| builder.tempdir()).expect("a temporary folder")
 }
 
-/// Text of a path that a test chose itself.
+/// Returns the text of a path that a test has chosen.
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path of UTF-8")
 }
 
-/// Makes an ext4 image of `size` bytes with mke2fs and its `options`.
+/// Creates an ext4 image of `size` bytes with mke2fs and its `options`.
 pub fn mkfs(image: &Path, size: u64, options: &[&str]) {
     File::create(image).and_then(|file| file.set_len(size)).expect("an image file");
     let mut args = vec!["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
@@ -53,7 +53,7 @@ pub fn mkfs(image: &Path, size: u64, options: &[&str]) {
     tool("mke2fs", &args);
 }
 
-/// Has debugfs change the image as the lines say. It must not complain.
+/// Runs commands in debugfs, and fails the test if it reports an error.
 pub fn debugfs(image: &Path, lines: &[&str]) {
     let script = image.with_extension("debugfs");
     std::fs::write(&script, lines.join("\n")).expect("a script");
@@ -65,7 +65,7 @@ pub fn debugfs(image: &Path, lines: &[&str]) {
     assert!(complaints.is_empty(), "debugfs: {complaints:?}");
 }
 
-/// What debugfs with `args` prints of the image.
+/// Returns the output of debugfs with `args` for the image.
 pub fn debugfs_bytes(image: &Path, args: &[&str]) -> Vec<u8> {
     run_debugfs(image, args).stdout
 }
@@ -83,13 +83,13 @@ fn run_debugfs(image: &Path, args: &[&str]) -> Output {
     output
 }
 
-/// Makes an ext4 image of `size` bytes that holds a copy of `folder`; needs no root.
+/// Creates an ext4 image of `size` bytes with a copy of `folder`. Root is not needed.
 pub fn mkfs_of_folder(image: &Path, size: u64, folder: &Path, options: &[&str]) {
     mkfs(image, size, &[options, &["-d", text(folder)]].concat());
 }
 
-/// Changes the superblock of the image: `change` gets its 1024 bytes, and then its checksum is
-/// made right again (s_checksum, crc32c of the first 1020 bytes).
+/// Changes the superblock of the image: `change` edits its 1024 bytes, and the checksum is updated
+/// (s_checksum, crc32c of the first 1020 bytes).
 pub fn edit_superblock(image: &Path, change: impl FnOnce(&mut [u8; 1024])) {
     let file = File::options().read(true).write(true).open(image).expect("an image file");
     let mut block = [0; 1024];
@@ -100,12 +100,12 @@ pub fn edit_superblock(image: &Path, change: impl FnOnce(&mut [u8; 1024])) {
     file.write_all_at(&block, 1024).expect("a superblock");
 }
 
-/// CRC-32C as ext4 has it: all ones to begin with, and not inverted in the end.
+/// Returns the CRC-32C as in ext4: the initial value is all ones, and the result is not inverted.
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc32c_of(u32::MAX, bytes)
 }
 
-/// CRC-32C that goes on from `seed`.
+/// Returns the CRC-32C that continues from `seed`.
 pub fn crc32c_of(seed: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(seed, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -114,34 +114,34 @@ pub fn crc32c_of(seed: u32, bytes: &[u8]) -> u32 {
     })
 }
 
-/// Block size of the filesystem in the image, in bytes.
+/// Returns the block size of the filesystem in the image, bytes.
 pub fn block_size(image: &Path) -> io::Result<u64> {
     let mut log = [0; 4];
     File::open(image)?.read_exact_at(&mut log, 1024 + 0x18)?;
     Ok(1024 << u32::from_le_bytes(log))
 }
 
-/// Whether the journal has to be replayed (`needs_recovery`).
+/// Returns true if the journal must be replayed (`needs_recovery`).
 pub fn needs_recovery(image: &Path) -> io::Result<bool> {
     let mut features = [0; 4];
     File::open(image)?.read_exact_at(&mut features, 1024 + 0x60)?;
     Ok(u32::from_le_bytes(features) & 0x4 != 0)
 }
 
-/// A loop device, given back when this value goes.
+/// A loop device, which is detached on drop.
 #[derive(Debug)]
 pub struct Loop {
     device: String,
 }
 
 impl Loop {
-    /// Makes a block device of `image`.
+    /// Attaches `image` to a loop device.
     pub fn new(image: &Path) -> Self {
         let device = tool("losetup", &["-f", "--show", text(image)]);
         Self { device: device.trim().to_owned() }
     }
 
-    /// Its path.
+    /// Returns the path of the device.
     pub fn device(&self) -> &str {
         &self.device
     }
@@ -153,8 +153,8 @@ impl Drop for Loop {
     }
 }
 
-/// A filesystem mounted through a loop device; unmounted, and the loop device given back, when
-/// this value goes, also when the test fails.
+/// A filesystem mounted through a loop device. It is unmounted and detached on drop, even if the
+/// test fails.
 #[derive(Debug)]
 pub struct Mount {
     directory: PathBuf,
@@ -170,24 +170,26 @@ impl Mount {
         Self { directory: directory.to_owned(), mounted: true }
     }
 
-    /// Has the kernel read the whole device now, so that it need not fetch block by block later.
+    /// Reads the whole device into the kernel's cache, so that single blocks need not be read
+    /// later.
     pub fn read_ahead(&self) -> io::Result<()> {
         let device = tool("findmnt", &["-n", "-o", "SOURCE", text(&self.directory)]);
         io::copy(&mut File::open(device.trim())?, &mut io::sink()).map(|_| ())
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         &self.directory
     }
 
-    /// Unmounts, which writes everything and leaves the journal empty.
+    /// Unmounts, which writes everything back and empties the journal.
     pub fn unmount(mut self) -> io::Result<()> {
         self.release()
     }
 
     fn release(&mut self) -> io::Result<()> {
-        // Another test's thread may hold our descriptors between its fork and its exec.
+        // Retries, because another test's thread may hold our descriptors between its fork and its
+        // exec.
         for _ in 0..100 {
             if !self.mounted {
                 return Ok(());
@@ -207,7 +209,7 @@ impl Drop for Mount {
     fn drop(&mut self) {
         if let Err(error) = self.release() {
             eprintln!("{error}");
-            // Detached from the tree at least, so that no later test finds it.
+            // At least detach it from the tree, so that no later test finds it.
             let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
         }
     }
@@ -219,7 +221,7 @@ mod tests {
 
     #[test]
     fn crc32c_of_the_usual_nine_digits() {
-        // The check value of CRC-32C, which is inverted in the end.
+        // The check value of CRC-32C, which includes the final inversion.
         assert_eq!(!crc32c(b"123456789"), 0xE306_9283);
     }
 }

@@ -1,11 +1,11 @@
-//! Role `busy`: reads without end, so that others can see a controller that is in use.
+//! Role `busy`: endless reads, so that other programs see a controller in use.
 
 use nvio_driver::{Address, Options};
 
 use super::io::random_reads;
 use super::{Runner, Verdict};
 
-/// Prints `busy` once the controller is open, and then reads until the program is killed.
+/// Prints `busy` when the controller is open, and then reads until the program is killed.
 pub fn run(runner: &mut Runner, address: &Address) {
     runner.check("reads", || reads(address));
 }

@@ -22,14 +22,14 @@ fn rig(address: &Address) -> Result<Rig, Error> {
 
 /// Runs the checks of this role.
 pub fn run(runner: &mut Runner, address: &Address) {
-    // First: the error comes once only.
+    // This check is the first, because the error occurs only once.
     runner.check("readable-again", || readable_again(address));
     runner.check("unreadable", || unreadable(address));
     runner.check("unreadable-among-others", || among_others(address));
     runner.check("unwritable", || unwritable(address));
 }
 
-/// The status without Do Not Retry and More.
+/// Compares the status without Do Not Retry and More.
 fn is_read_error(found: Status) -> bool {
     found.bare() == status::UNRECOVERED_READ_ERROR
 }
@@ -48,14 +48,14 @@ fn unreadable(address: &Address) -> Verdict {
     for (lba, bytes) in [(bad, 512), (bad - 1, 1024), (bad, 4096), (bad - 100, 65_536)] {
         let (status, _) = read(&mut queue, &controller, &namespace, lba, bytes)?;
         ensure!(is_read_error(status), "{bytes} bytes at block {lba}: {status}");
-        // The queue goes on.
+        // The queue still works.
         read_and_judge(&mut queue, &controller, &namespace, bad - 1, 512)?;
         read_and_judge(&mut queue, &controller, &namespace, bad + 1, 512)?;
     }
     Ok(())
 }
 
-/// The error of a write, and of nothing but it.
+/// Exactly one write fails.
 fn unwritable(address: &Address) -> Verdict {
     let options = Options { writable: true, ..Options::default() };
     let controller = super::open(address, options)?.writable()?;
@@ -69,13 +69,14 @@ fn unwritable(address: &Address) -> Verdict {
         let found = finish(&mut queue)?.status;
         let expected = if fails { status::WRITE_FAULT } else { Status::SUCCESS };
         ensure_eq!(found.bare(), expected, format!("write of {bytes} bytes at {lba}"));
-        // What could not be written is what it was; and the same was written beside it.
+        // The unwritable block is unchanged. The adjacent blocks were written with their old
+        // contents.
         read_and_judge(&mut queue, &controller, &namespace, lba, bytes)?;
     }
     Ok(())
 }
 
-/// A queue full of reads, one of which fails: that one and no other.
+/// A queue full of reads, exactly one of which fails.
 fn among_others(address: &Address) -> Verdict {
     let Rig { controller, namespace, mut queue } = rig(address)?;
     for round in 0..50 {

@@ -1,5 +1,5 @@
-//! Role `idle`: waiting for interrupts, with next to nothing of a processor (PCIe 3.5). Namespace 2
-//! is slow: most of the time of a read is spent in waiting for it.
+//! Role `idle`: waiting for interrupts with little processor time (PCIe 3.5). Namespace 2 is slow,
+//! so most of the time of a read is spent waiting.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,15 +9,15 @@ use nvio_driver::{Address, Controller, Options, QueuePair, Wait};
 use super::io::{random_reads, read_and_judge};
 use super::{Problem, Runner, Verdict, ensure, ensure_eq};
 
-/// Between two reads.
+/// Pause between two reads.
 const GAP: Duration = Duration::from_millis(10);
-/// Rounds, and reads of a round.
+/// Number of rounds, and number of reads per round.
 const ROUNDS: u64 = 10;
 const READS: u64 = 20;
-/// Reads without a gap.
+/// Number of reads without a pause.
 const BUSY_READS: usize = 5_000;
-/// The part of a processor that may be used, in percent. A guest that is interpreted needs some
-/// tens of times as long for each instruction; on the embedded controller it is 5 %.
+/// Maximum share of a processor, percent. An emulated guest needs some tens of times as long for
+/// each instruction; on the embedded controller the share is 5 %.
 const MOST_CPU: f64 = 10.0;
 
 /// Runs the checks of this role.
@@ -34,15 +34,15 @@ fn open(address: &Address) -> Result<(Controller, QueuePair<u64>), Problem> {
     Ok((controller, queue))
 }
 
-/// Time that this thread has had on a processor (`/proc/thread-self/schedstat`, nanoseconds).
+/// Returns the processor time of this thread (`/proc/thread-self/schedstat`, nanoseconds).
 fn on_cpu() -> Result<Duration, Problem> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanoseconds = text.split(' ').next().unwrap_or_default().parse()?;
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// One read at a time, and a pause after each. The round with the least use of a processor counts:
-/// a guest takes time that its host gives to others for time on a processor.
+/// Reads with a pause after each. The round with the smallest share counts, because a guest also
+/// counts time that its host gave to other processes.
 fn gaps(address: &Address) -> Verdict {
     let (controller, mut queue) = open(address)?;
     let namespace = controller.namespace(2)?;

@@ -1,4 +1,4 @@
-//! What the checks share: one command and its end, whole ranges against the pattern.
+//! Shared functions of the checks: single commands, and comparisons with the pattern.
 
 use std::thread;
 
@@ -9,7 +9,7 @@ use super::{Problem, Verdict, ensure};
 use crate::media;
 use nvio_testkit::random::Rng;
 
-/// Waits for the one command that is in flight.
+/// Waits for the only command in flight.
 pub fn finish(queue: &mut QueuePair<u64>) -> Result<Completion<u64>, Problem> {
     let mut done = None;
     while queue.in_flight() > 0 {
@@ -18,7 +18,7 @@ pub fn finish(queue: &mut QueuePair<u64>) -> Result<Completion<u64>, Problem> {
     done.ok_or_else(|| Problem::Failed("a command ended without a completion".to_owned()))
 }
 
-/// Reads `bytes` at block `lba`, alone in the queue.
+/// Reads `bytes` at block `lba`, with no other command in flight.
 pub fn read(
     queue: &mut QueuePair<u64>,
     controller: &Controller,
@@ -32,7 +32,7 @@ pub fn read(
     Ok((done.status, done.buf))
 }
 
-/// Judges a read: success, and the pattern.
+/// Checks a read: its status and the pattern.
 pub fn judge(namespace: &Namespace, lba: u64, status: Status, bytes: &[u8]) -> Verdict {
     ensure!(status.is_success(), "read at block {lba}: {status}");
     let offset = lba << namespace.block_shift();
@@ -46,7 +46,7 @@ pub fn judge(namespace: &Namespace, lba: u64, status: Status, bytes: &[u8]) -> V
     }
 }
 
-/// Reads blocks and judges them.
+/// Reads blocks and checks them.
 pub fn read_and_judge(
     queue: &mut QueuePair<u64>,
     controller: &Controller,
@@ -58,7 +58,7 @@ pub fn read_and_judge(
     judge(namespace, lba, status, &buf)
 }
 
-/// `count` reads of random places and sizes, as many in flight as the queue takes, each judged.
+/// Makes `count` reads of random places and sizes with a full queue, and checks each.
 pub fn random_reads(
     queue: &mut QueuePair<u64>,
     controller: &Controller,
@@ -87,7 +87,7 @@ pub fn random_reads(
     verdict
 }
 
-/// Runs `work` on a thread for each of `items`; the first problem there was.
+/// Runs `work` on one thread for each of `items`, and returns the first error.
 pub fn on_threads<I: Send>(items: Vec<I>, work: impl Fn(I) -> Verdict + Sync) -> Verdict {
     thread::scope(|scope| {
         let threads: Vec<_> = items.into_iter().map(|item| scope.spawn(|| work(item))).collect();

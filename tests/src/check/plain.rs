@@ -1,5 +1,5 @@
-//! Role `plain`: namespace 1 of 512-byte blocks, namespace 2 of 4096-byte blocks, at most 32 KiB a
-//! command, three I/O queue pairs.
+//! Role `plain`: namespace 1 with 512-byte blocks, namespace 2 with 4096-byte blocks, at most 32
+//! KiB per command, three I/O queue pairs.
 
 use nvio_driver::{Address, Controller, Error, Namespace, Options, QueuePair};
 
@@ -7,7 +7,8 @@ use super::io::{self, finish, on_threads, random_reads, read_and_judge};
 use super::{Runner, Verdict, ensure, ensure_eq, writes};
 use crate::media;
 
-/// Random reads of each queue; a guest without hardware support does some thousands a second.
+/// Number of random reads per queue. A guest without hardware support makes some thousands per
+/// second.
 const RANDOM_READS: usize = 1_000;
 
 /// Both namespaces and a queue.
@@ -61,10 +62,10 @@ fn log_pages(address: &Address) -> Verdict {
     let controller = open(address)?;
     let health = controller.health(None)?;
     ensure_eq!(health.critical_warning, 0, "critical warning");
-    // Somewhere between the freezing and the boiling of water.
+    // Between the freezing and the boiling point of water.
     ensure!((273..373).contains(&health.temperature()), "{} K", health.temperature());
     let slots = controller.firmware_slots()?;
-    // QEMU says "1.0" here and its own version in Identify Controller.
+    // QEMU reports "1.0" here and its own version in Identify Controller.
     let active = slots.active_slot();
     ensure!(slots.slots().any(|(slot, _)| slot == active), "no slot {active}");
     controller.error_log()?;
@@ -85,7 +86,7 @@ fn every_block(address: &Address) -> Verdict {
     Ok(())
 }
 
-/// One page, two, a list of them; across every boundary that there is.
+/// One page, two pages, and lists of pages, across every boundary.
 fn every_size(address: &Address) -> Verdict {
     let Rig { controller, namespaces, mut queue } = rig(address)?;
     for namespace in &namespaces {
@@ -100,7 +101,7 @@ fn every_size(address: &Address) -> Verdict {
     Ok(())
 }
 
-/// Buffers that begin inside a page, or inside a block of it: the offset of the first PRP entry.
+/// Buffers that begin inside a page or a block: the offset in the first PRP entry.
 fn odd_buffers(address: &Address) -> Verdict {
     let Rig { controller, namespaces, mut queue } = rig(address)?;
     for namespace in &namespaces {
@@ -117,7 +118,7 @@ fn odd_buffers(address: &Address) -> Verdict {
     Ok(())
 }
 
-/// Each is refused before the controller hears of it, with its buffer back.
+/// The driver rejects each command before submission, and returns its buffer.
 fn out_of_range(address: &Address) -> Verdict {
     let Rig { controller, namespaces, mut queue } = rig(address)?;
     let namespace = &namespaces[0];
@@ -160,7 +161,7 @@ fn fewer_queues(address: &Address) -> Verdict {
     }
     let refused = controller.queue_pair::<u64>(8);
     ensure!(matches!(refused, Err(Error::NoQueue { granted: 3 })), "a pair too many was made");
-    // A pair that is given back can be had again.
+    // The identifier of a dropped pair can be used again.
     pairs.pop();
     let mut queue = controller.queue_pair(8)?;
     read_and_judge(&mut queue, &controller, &controller.namespace(1)?, 9, 4096)

@@ -1,7 +1,8 @@
 //! Role `pi`: namespaces with metadata, most with protection information (NVM 5.2).
 //!
-//! The host wrote blocks and metadata with checksums of its own, some of them wrong on purpose.
-//! QEMU's controller verifies what the driver sends, and the driver is sent what the host wrote.
+//! The host has written blocks and metadata with its own checksums, some deliberately wrong. QEMU's
+//! controller verifies the data that the driver sends, and the driver reads the data that the host
+//! wrote.
 
 use nvio_driver::spec::{Status, status};
 use nvio_driver::{
@@ -14,7 +15,7 @@ use super::writes::{known, open};
 use super::{Runner, Verdict, ensure, ensure_eq};
 use crate::media::{self, Layout, Metadata};
 
-/// No protection: nothing is made, nothing checked.
+/// No protection: no generation and no checks.
 pub const NONE: Protection = Protection {
     action: false,
     check_guard: false,
@@ -24,10 +25,10 @@ pub const NONE: Protection = Protection {
     application: 0,
     application_mask: 0,
 };
-/// Blocks that are read or written by the host's side of a check; not those with mistakes.
+/// Number of blocks that a check reads or writes, outside of the blocks with errors.
 const BLOCKS: u32 = 5;
 
-/// A namespace, and what the host knows of it.
+/// A namespace and its properties known to the host.
 struct Rig {
     controller: WritableController,
     namespace: WritableNamespace,
@@ -36,7 +37,7 @@ struct Rig {
     metadata: Metadata,
 }
 
-/// Blocks and their metadata, apart.
+/// Blocks and their metadata in separate buffers.
 struct Content {
     data: Vec<u8>,
     metadata: Vec<u8>,
@@ -67,7 +68,7 @@ pub fn run(runner: &mut Runner, address: &Address) {
             check("write-with-a-wrong-guard", write_with_a_wrong_guard);
             check("verify", verify);
         }
-        // Guards of 64 bits are the host's matter as yet.
+        // The driver does not handle guards of 64 bits yet.
         if metadata.protection != 0 && !metadata.guard64 {
             check("controller-makes-it", controller_makes_it);
         }
@@ -89,7 +90,7 @@ fn rig(
     Ok(Rig { controller, namespace, queue, layout, metadata })
 }
 
-/// The blocks that the host wrote, and their metadata, with good protection information.
+/// Returns the blocks that the host wrote, and their metadata, with valid protection information.
 fn host_content(nsid: u32, layout: &Layout, metadata: Metadata, lba: u64, count: u32) -> Content {
     content(layout, count, |index, block, tail| {
         let at = (lba + index) * block.len() as u64;
@@ -98,7 +99,7 @@ fn host_content(nsid: u32, layout: &Layout, metadata: Metadata, lba: u64, count:
     })
 }
 
-/// Other blocks than the host's, of another seed, with good protection information for `lba`.
+/// Returns other blocks, from another seed, with valid protection information for `lba`.
 fn new_content(layout: &Layout, metadata: Metadata, lba: u64, count: u32) -> Content {
     content(layout, count, |index, block, tail| {
         media::fill(77, (lba + index) * block.len() as u64, block);
@@ -121,7 +122,7 @@ fn content(
 }
 
 impl Rig {
-    /// Checks everything that there is to check.
+    /// Returns options that enable all checks.
     fn all_checks(&self, lba: u64) -> CommandOptions {
         if self.metadata.protection == 0 {
             return CommandOptions::default();
@@ -129,7 +130,7 @@ impl Rig {
         let protection = Protection {
             check_guard: true,
             check_application: true,
-            // There is no rule for type 3 (NVM 5.2.1.4.3).
+            // For type 3 there is no rule (NVM 5.2.1.4.3).
             check_reference: self.metadata.protection < 3,
             reference: (lba & 0xffff_ffff) as u32,
             application: media::APPLICATION_TAG,
@@ -145,7 +146,7 @@ impl Rig {
         Ok(buf)
     }
 
-    /// The memory of a command: blocks and metadata as the namespace has them.
+    /// Returns the memory of a command: blocks and metadata in the layout of the namespace.
     fn parts(&self, content: &Content) -> Result<ScatterList, super::Problem> {
         if !self.metadata.extended {
             let metadata = Some(self.buf(&content.metadata)?);
@@ -157,7 +158,7 @@ impl Rig {
         Ok(ScatterList::from(self.buf(&together)?))
     }
 
-    /// [`parts`](Self::parts) the other way round.
+    /// Splits the memory of a command into blocks and metadata.
     fn taken(&self, parts: &ScatterList) -> Content {
         let data: Vec<u8> = parts.data().iter().flat_map(|buf| buf.to_vec()).collect();
         if let Some(metadata) = parts.metadata() {
@@ -227,7 +228,7 @@ fn identify(rig: &mut Rig) -> Verdict {
     ensure_eq!(namespace.protection_first(), metadata.first, "whether protection comes first");
     let bits = if metadata.guard64 { 64 } else { 16 };
     ensure_eq!(namespace.guard().bits(), bits, "bits of a guard");
-    // Of files, the host's guards are those of 16 bits.
+    // The file layer supports only guards of 16 bits.
     match nvio_iomap::NamespaceProtection::of(namespace) {
         Ok(of) => {
             ensure!(bits == 16, "a guard of 64 bits is taken for one of 16");
@@ -252,7 +253,7 @@ fn write_and_read(rig: &mut Rig) -> Verdict {
         let status = rig.write(lba, &content, rig.all_checks(lba))?;
         ensure!(status.is_success(), "write of {count} blocks at {lba}: {status}");
         rig.expect(lba, &content)?;
-        // The neighbours are the host's still.
+        // The adjacent blocks are unchanged.
         for lba in [lba - 1, lba + u64::from(count)] {
             let wanted = rig.host(lba, 1);
             rig.expect(lba, &wanted)?;
@@ -261,7 +262,7 @@ fn write_and_read(rig: &mut Rig) -> Verdict {
     Ok(())
 }
 
-/// Stored by the host: found by the controller when it is told to look, and only then.
+/// A wrong guard that the host stored: the controller finds it only if the check is enabled.
 fn wrong_guard_of_the_host(rig: &mut Rig) -> Verdict {
     let bad = media::WRONG_GUARD;
     let (found, _) = rig.read(bad - 2, 3, rig.all_checks(bad - 2))?;
@@ -271,7 +272,7 @@ fn wrong_guard_of_the_host(rig: &mut Rig) -> Verdict {
     ensure!(found.is_success(), "unchecked: {found}");
     ensure!(content.data == rig.host(bad, 1).data, "the data behind the wrong guard");
     ensure!(content.metadata != rig.host(bad, 1).metadata, "the guard is not wrong at all");
-    // The queue goes on.
+    // The queue still works.
     let wanted = rig.host(bad - 2, 2);
     rig.expect(bad - 2, &wanted)
 }
@@ -292,7 +293,7 @@ fn wrong_tags_of_the_host(rig: &mut Rig) -> Verdict {
     Ok(())
 }
 
-/// Refused by the controller, and not stored.
+/// The controller rejects the write and does not store the data.
 fn write_with_a_wrong_guard(rig: &mut Rig) -> Verdict {
     let lba = 320;
     let mut content = new_content(&rig.layout, rig.metadata, lba, BLOCKS);
@@ -303,19 +304,19 @@ fn write_with_a_wrong_guard(rig: &mut Rig) -> Verdict {
     rig.expect(lba, &wanted)
 }
 
-/// PRACT: the host gives no protection information, and gets none; but it is there.
+/// PRACT: the controller generates and removes the protection information.
 fn controller_makes_it(rig: &mut Rig) -> Verdict {
     let lba = 340;
     let mut content = new_content(&rig.layout, rig.metadata, lba, BLOCKS);
     if rig.metadata.protection == 3 {
-        // The same reference tag for each block.
+        // Type 3 has the same reference tag in each block.
         let tag = &content.metadata[4..8].to_vec();
         content.metadata.chunks_exact_mut(8).for_each(|tail| tail[4..].copy_from_slice(tag));
     }
     let checked = rig.all_checks(lba);
     let protection = Protection { action: true, ..checked.protection };
     let how = CommandOptions { protection, ..checked };
-    // With metadata of 8 bytes, protection information is all of it and is not transferred.
+    // With metadata of 8 bytes, only protection information, no metadata is transferred.
     let stripped = rig.metadata.bytes == 8;
     let bare = Content { data: content.data.clone(), metadata: Vec::new() };
     if stripped {
@@ -324,7 +325,7 @@ fn controller_makes_it(rig: &mut Rig) -> Verdict {
         let status = finish(&mut rig.queue)?.status;
         ensure!(status.is_success(), "write: {status}");
     } else {
-        // The controller puts it over what the host sends in its place.
+        // The controller replaces the protection information that the host sends.
         let mut spoilt = Content { data: content.data.clone(), metadata: content.metadata.clone() };
         for tail in spoilt.metadata.chunks_exact_mut(rig.metadata.bytes) {
             let at = rig.metadata.offset();
@@ -358,7 +359,7 @@ fn verify(rig: &mut Rig) -> Verdict {
     Ok(())
 }
 
-/// The calls that know nothing of metadata: the controller makes and checks it.
+/// Calls without metadata: the controller generates and checks the protection information.
 fn plain_read_and_write(rig: &mut Rig) -> Verdict {
     let lba = 360;
     let wanted = rig.host(0, BLOCKS).data;

@@ -1,10 +1,10 @@
-//! Roles `asked-back` and `pulled`: a controller that goes away while it is used.
+//! Roles `asked-back` and `pulled`: a controller that is removed during use.
 //!
-//! What was seen in the guest. Asked back (QEMU's `device_del`, the button of the slot): after
-//! five seconds the kernel's slot driver removes the function; vfio-pci then signals the request
-//! eventfd, holds the device's lock, and waits for its files to be closed. The controller works all
-//! that time. Pulled (the slot loses power): the registers read as zeroes, configuration space as
-//! all ones, and nothing completes any more.
+//! Observations in the guest. Asked back (QEMU's `device_del`, the button of the slot): after five
+//! seconds the kernel's slot driver removes the function; vfio-pci then signals the request
+//! eventfd, holds the device's lock, and waits until its files are closed. The controller works
+//! during that time. Pulled (the slot loses power): the registers read as zeroes, configuration
+//! space as all ones, and no command completes any more.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,9 +15,9 @@ use nvio_driver::{Address, Controller, Error, Namespace, QueuePair};
 use super::io::judge;
 use super::{Problem, Runner, Verdict, ensure, ensure_eq};
 
-/// A shell command that takes the controller away.
+/// Environment variable with a shell command that removes the controller.
 const REMOVE: &str = "NVME_CHECK_REMOVE";
-/// Longest time from the removal until I/O has ended.
+/// Maximum time from the removal to the end of I/O.
 const BOUND: Duration = Duration::from_secs(30);
 const DEPTH: u16 = 32;
 
@@ -35,18 +35,18 @@ pub fn pulled(runner: &mut Runner, address: &Address) {
     });
 }
 
-/// Reads in flight, and what became of them.
+/// The reads in flight and their results.
 #[derive(Default)]
 struct Tally {
     started: u64,
     read: u64,
-    /// Reads that ended with an error.
+    /// Reads that failed.
     lost: u64,
     problem: Option<Problem>,
 }
 
 impl Tally {
-    /// Fills the queue; the error with which it takes no more.
+    /// Fills the queue. Returns the error of the submission that fails.
     fn fill(
         &mut self,
         queue: &mut QueuePair<u64>,
@@ -81,7 +81,7 @@ impl Tally {
     }
 }
 
-/// Reads until the controller is gone; how many reads were lost with it.
+/// Reads until the controller is gone. Returns the number of failed reads.
 fn ends(address: &Address) -> Result<u64, Problem> {
     let Ok(remove) = std::env::var(REMOVE) else {
         return Err(Problem::Skipped(format!("{REMOVE} does not say how to remove it")));
@@ -111,7 +111,7 @@ fn ends(address: &Address) -> Result<u64, Problem> {
     ensure!(matches!(error, Error::Gone), "the queue takes no more reads: {error}");
     ensure_eq!(tally.started, tally.read + tally.lost, "reads that ended");
     ensure!(tally.read > 100, "{} reads before the removal", tally.read);
-    // What else is tried ends at once, with the same word.
+    // Other calls fail at once with the same error.
     for _ in 0..2 {
         let refused = controller.health(None).err();
         ensure!(matches!(refused, Some(Error::Gone)), "a log page: {refused:?}");

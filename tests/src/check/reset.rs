@@ -1,5 +1,5 @@
 //! Role `cmb`: a controller with memory for submission queues (Base 8.5). Reads, and resets while
-//! reads are in flight, with each of the features that a reset ends.
+//! reads are in flight, with each feature that a reset disables.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,10 +11,10 @@ use nvio_driver::{Address, Options, QueuePair};
 use super::io::{judge, random_reads};
 use super::{Problem, Runner, Verdict, ensure, ensure_eq};
 
-/// Resets while one check runs.
+/// Number of resets per check.
 const RESETS: u64 = 5;
 const RANDOM_READS: usize = 1_000;
-/// Of a queue in the controller's memory, and of no other: it has 512 entries.
+/// Depth of a queue in the controller's memory, with 512 entries. No other queue has it.
 const INSIDE_DEPTH: u16 = 511;
 
 /// Runs the checks of this role.
@@ -33,7 +33,7 @@ fn reads(address: &Address, options: Options, depth: u16) -> Verdict {
     let controller = super::open(address, options)?;
     let namespace = controller.namespace(1)?;
     if depth == INSIDE_DEPTH {
-        // Who follows the controller's trace can tell whether the queue is in host memory.
+        // With this line, the controller's trace shows whether the queue is in host memory.
         let arena = controller.arena();
         println!("# arena {:#x} {:#x}", arena.iova(), arena.iova() + arena.size() as u64);
     }
@@ -46,8 +46,8 @@ fn reads(address: &Address, options: Options, depth: u16) -> Verdict {
     Ok(())
 }
 
-/// A thread resets the controller now and then; a read that a reset took with it ends with the
-/// status that says so, and the others with their data.
+/// A thread resets the controller several times. Reads that a reset aborts end with the status for
+/// that, the others with their data.
 fn resets(address: &Address, options: Options) -> Verdict {
     let controller = super::open(address, options)?;
     let namespace = controller.namespace(1)?;
@@ -67,7 +67,7 @@ fn resets(address: &Address, options: Options) -> Verdict {
         let mut last = 64;
         while verdict.is_ok() && (last > 0 || queue.in_flight() > 0) {
             while last > 0 && queue.in_flight() < queue.capacity() {
-                // A little more after the last reset.
+                // Continue for a while after the last reset.
                 last -= u64::from(done.load(Ordering::Acquire) || resetting.is_finished());
                 let lba = started * 8 % namespace.blocks();
                 queue.read(&namespace, lba, controller.alloc(4096)?, lba)?;

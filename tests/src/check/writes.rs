@@ -1,5 +1,5 @@
-//! The commands that change what is stored, and those that look at it without transferring it.
-//! They work on the second half of each namespace; the first half keeps its pattern.
+//! Commands that change stored data, and commands that check it without transferring it. They use
+//! the second half of each namespace; the first half keeps its pattern.
 
 use nvio_driver::spec::{CopyRange, DsmRange, Status, status};
 use nvio_driver::{
@@ -11,7 +11,7 @@ use super::io::{self, finish, on_threads, read};
 use super::{Problem, Runner, Verdict, ensure, ensure_eq};
 use nvio_testkit::random::Rng;
 
-/// Random writes of each queue.
+/// Number of random writes per queue.
 const RANDOM_WRITES: usize = 300;
 const FUA: CommandOptions =
     CommandOptions { fua: true, limited_retry: false, protection: super::protection::NONE };
@@ -36,7 +36,7 @@ pub(super) fn rig(address: &Address) -> Result<Rig, Error> {
     Ok(Rig { controller, namespaces, queue })
 }
 
-/// Runs the checks of writing.
+/// Runs the checks of writes.
 pub fn run(runner: &mut Runner, address: &Address) {
     runner.check("not-writable", || not_writable(address));
     runner.check("write-and-read", || write_and_read(address, CommandOptions::default()));
@@ -50,7 +50,7 @@ pub fn run(runner: &mut Runner, address: &Address) {
     runner.check("first-half-as-it-was", || first_half(address));
 }
 
-/// One of the optional commands: skips the check when the controller does not know it.
+/// Skips the check if the controller does not support this optional command.
 pub(super) fn known(name: &str, found: Status) -> Result<Status, Problem> {
     match found.bare() {
         status::INVALID_OPCODE => Err(Problem::Skipped(format!("no {name}"))),
@@ -58,7 +58,7 @@ pub(super) fn known(name: &str, found: Status) -> Result<Status, Problem> {
     }
 }
 
-/// The half of the namespace that may be written to.
+/// Returns the first block of the half that may be written.
 fn second_half(namespace: &WritableNamespace) -> u64 {
     namespace.blocks() / 2
 }
@@ -82,7 +82,7 @@ impl Rig {
         Ok(())
     }
 
-    /// What is stored must be the random bytes of `seed`, or zeroes.
+    /// Checks that the stored data is the random bytes of `seed`, or zeroes.
     fn expect(&mut self, index: usize, lba: u64, bytes: usize, seed: Option<u64>) -> Verdict {
         let namespace = &self.namespaces[index];
         let (status, buf) = read(&mut self.queue, &self.controller, namespace, lba, bytes)?;
@@ -96,7 +96,7 @@ impl Rig {
     }
 }
 
-/// A handle for reading gives no way to write.
+/// A handle for reading cannot be used to write.
 fn not_writable(address: &Address) -> Verdict {
     let controller = super::open(address, Options::default())?;
     ensure!(matches!(controller.writable(), Err(Error::ReadOnly)), "a writable handle was given");
@@ -110,7 +110,7 @@ fn write_and_read(address: &Address, how: CommandOptions) -> Verdict {
         let (block, most) = (namespace.block_size() as usize, namespace.max_transfer());
         let start = second_half(&namespace);
         for (seed, bytes) in (1..).zip([block, 2 * block, most - block, most]) {
-            // Blocks around it, which must stay.
+            // Write the blocks around the range, which must not change.
             rig.write(index, start, most, 100 + seed)?;
             rig.write(index, start + (most / block) as u64, most, 200 + seed)?;
             let lba = start + 1;
@@ -172,7 +172,7 @@ fn deallocate(address: &Address) -> Verdict {
         for piece in 0..3 {
             rig.write(index, start + piece * u64::from(count), most, 40 + piece)?;
         }
-        // The first and the third of three pieces.
+        // The first and the third of three ranges.
         let third = start + 2 * u64::from(count);
         let ranges = [DsmRange::new(0, count, start), DsmRange::new(0, count, third)];
         let list = rig.controller.alloc(4096)?;
@@ -180,7 +180,8 @@ fn deallocate(address: &Address) -> Verdict {
         let status = known("Dataset Management", finish(&mut rig.queue)?.status)?;
         ensure!(status.is_success(), "{status}");
         rig.expect(index, start + u64::from(count), most, Some(41))?;
-        // What they read as is the controller's matter (NVM 3.2.3.2): zeroes, ones or the old data.
+        // The controller chooses the contents of deallocated blocks (NVM 3.2.3.2): zeroes, ones or
+        // the old data.
         for lba in [start, third] {
             let (status, buf) = read(&mut rig.queue, &rig.controller, &namespace, lba, most)?;
             ensure!(status.is_success(), "{status}");
@@ -226,7 +227,7 @@ fn copy(address: &Address) -> Verdict {
         let block = namespace.block_size() as usize;
         rig.write(index, start, 4 * block, 7)?;
         rig.write(index, start + 8, 4 * block, 8)?;
-        // Two ranges, to one place: the second first.
+        // Two ranges to one place, in reverse order.
         let ranges = [CopyRange::new(start + 8, 4), CopyRange::new(start, 4)];
         let list = rig.controller.alloc(4096)?;
         rig.queue.copy(&namespace, start + 100, &ranges, list, 0)?;
@@ -250,7 +251,7 @@ fn verify(address: &Address) -> Verdict {
     Ok(())
 }
 
-/// Each queue has a range of its own, which it writes in pieces of random sizes and reads back.
+/// Each queue writes a range of its own in pieces of random sizes, and reads it back.
 fn writes_on_all_queues(address: &Address) -> Verdict {
     let controller = open(address)?;
     let count = u64::from(controller.granted_queues().min(4));
@@ -280,8 +281,8 @@ fn random_writes(
 ) -> Verdict {
     let mut rng = Rng::new(seed);
     let most = (namespace.max_transfer() >> namespace.block_shift()) as u64;
-    // The range as slots of the largest transfer, no two writes to one while the first is in
-    // flight: the order of overlapping commands is nobody's promise (NVM 2.1.4).
+    // The range consists of slots of the maximum transfer size. A slot has at most one write in
+    // flight, because the order of overlapping commands is undefined (NVM 2.1.4).
     let slots = usize::try_from(share / most)?;
     let mut stored: Vec<Option<(usize, u64)>> = vec![None; slots];
     let (mut slot, mut failed) = (0, None);

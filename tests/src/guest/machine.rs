@@ -1,45 +1,45 @@
-//! The machines that the guest sees: controllers, namespaces, and what is on them.
+//! The machines of the guest: controllers, namespaces and their contents.
 
 use std::fs::File;
 use std::path::Path;
 
 use crate::media::{self, Layout};
 
-/// A machine, and the script of `tests/guest` that runs on it.
+/// A machine, and the script in `tests/guest` that runs on it.
 #[derive(Debug)]
 pub struct Machine {
-    /// Name of the logs.
+    /// Name in the logs.
     pub name: &'static str,
-    /// The script, without `.sh`.
+    /// Name of the script, without `.sh`.
     pub script: &'static str,
-    /// Whether it has a translating IOMMU.
+    /// The machine has a translating IOMMU.
     pub iommu: bool,
     /// Its NVMe controllers.
     pub controllers: &'static [Controller],
-    /// Events of QEMU that it writes to its trace.
+    /// QEMU's events to trace.
     pub traced: &'static [&'static str],
 }
 
 /// An NVMe controller of QEMU.
 #[derive(Debug)]
 pub struct Controller {
-    /// QEMU's name of it; the serial number is `nvio-` and this.
+    /// QEMU's name. The serial number is `nvio-` and this name.
     pub id: &'static str,
-    /// Where it is.
+    /// Place of the controller.
     pub slot: Slot,
-    /// More properties of `-device nvme`.
+    /// Further properties of `-device nvme`.
     pub options: &'static str,
     /// Its namespaces.
     pub namespaces: &'static [Namespace],
 }
 
-/// Where a controller is plugged in.
+/// The place of a controller.
 #[derive(Debug)]
 pub enum Slot {
-    /// This device number of bus 0: `0000:00:NN.0`.
+    /// A device number on bus 0: `0000:00:NN.0`.
     Bus0(u8),
-    /// Behind a hot-plug port of its own with this device number of bus 0. The firmware numbers
-    /// the buses: `0000:01:00.0` behind the first port.
+    /// A hot-plug port of its own with this device number on bus 0. The firmware numbers the buses,
+    /// so the first controller is `0000:01:00.0`.
     Port(u8),
 }
 
@@ -48,22 +48,22 @@ pub enum Slot {
 pub struct Namespace {
     /// Namespace ID.
     pub nsid: u32,
-    /// Bytes, blocks and metadata.
+    /// Size, block size and metadata.
     pub layout: Layout,
-    /// What is on it when the machine starts.
+    /// Contents when the machine starts.
     pub content: Content,
-    /// Whether QEMU injects the errors of [`media::faults`] below it.
+    /// QEMU injects the errors of [`media::faults`].
     pub faulty: bool,
-    /// Commands that QEMU lets through in a second; 0 is no limit.
+    /// Maximum number of commands per second; 0 for no limit.
     pub rate: u32,
 }
 
-/// What is on a namespace.
+/// The contents of a namespace.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Content {
     /// Zeroes.
     Empty,
-    /// The pattern of [`media`], with protection information where the layout has it.
+    /// The pattern of [`media`], with protection information if the layout has it.
     Pattern,
 }
 
@@ -76,7 +76,7 @@ const fn pattern(nsid: u32, layout: Layout) -> Namespace {
     Namespace { nsid, layout, content: Content::Pattern, faulty: false, rate: 0 }
 }
 
-/// For filesystems, which the guest's kernel makes.
+/// Controllers for filesystems, which the guest's kernel creates.
 const FILESYSTEMS: &[Controller] = &[
     Controller {
         id: "a",
@@ -92,7 +92,7 @@ const FILESYSTEMS: &[Controller] = &[
     },
 ];
 
-/// A translating IOMMU, and filesystems.
+/// A machine with a translating IOMMU and filesystems.
 pub const IOMMU: Machine = Machine {
     name: "Iommu",
     script: "scenario",
@@ -101,7 +101,7 @@ pub const IOMMU: Machine = Machine {
     traced: &[],
 };
 
-/// No IOMMU.
+/// A machine without an IOMMU.
 pub const NO_IOMMU: Machine = Machine {
     name: "NoIommu",
     script: "no-iommu",
@@ -110,16 +110,15 @@ pub const NO_IOMMU: Machine = Machine {
     traced: &[],
 };
 
-/// Controllers that each have something special, for the test program `nvme-check`.
+/// A machine with a controller for each special case, for the test program `nvme-check`.
 pub const CHECK: Machine = Machine {
     name: "Check",
     script: "check",
     iommu: true,
-    // What only the controller knows: whether it looks at doorbells in memory, and where queues
-    // are.
+    // Facts that only the controller knows: reads of shadow doorbells, and the addresses of queues.
     traced: &["pci_nvme_dbbuf_config", "pci_nvme_shadow_doorbell_sq", "pci_nvme_create_sq"],
     controllers: &[
-        // Fewer queues than anyone asks for, 32 KiB a command.
+        // Fewer queues than requested, and 32 KiB per command.
         Controller {
             id: "plain",
             slot: Slot::Bus0(0x10),
@@ -130,7 +129,7 @@ pub const CHECK: Machine = Machine {
             id: "cmb",
             slot: Slot::Bus0(0x11),
             options: ",cmb_size_mb=2",
-            // The second is so slow that there is a time to sleep.
+            // The second namespace is slow, so that the driver sleeps.
             namespaces: &[
                 pattern(1, media::PLAIN_512),
                 Namespace { rate: 50, ..pattern(2, media::PLAIN_512) },
@@ -177,7 +176,7 @@ pub const CHECK: Machine = Machine {
 };
 
 impl Machine {
-    /// Makes the images in `folder`, and the arguments of QEMU for the controllers.
+    /// Creates the images in `folder`, and returns QEMU's arguments for the controllers.
     pub(super) fn devices(&self, folder: &Path) -> Vec<String> {
         let mut arguments = Vec::new();
         let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
@@ -203,7 +202,7 @@ impl Machine {
 }
 
 impl Namespace {
-    /// Makes the image, and the block device of QEMU on it.
+    /// Creates the image, and returns the argument for QEMU's block device.
     fn drive(&self, name: &str, folder: &Path) -> String {
         let image = folder.join(name);
         match self.content {
@@ -226,7 +225,7 @@ impl Namespace {
             0 => String::new(),
             rate => format!(",throttling.iops-total={rate}"),
         };
-        // The guest's own flushes matter, the host's do not: the image goes with the test.
+        // The host need not flush, because the image is deleted after the test.
         format!("if=none,id={name},format=raw,cache=unsafe,{file}{rate}")
     }
 

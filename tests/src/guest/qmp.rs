@@ -1,4 +1,4 @@
-//! QEMU's monitor: as much of it as a test needs.
+//! A client of QEMU's monitor, limited to the needs of the tests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Longest time that QEMU may take to answer.
+/// Maximum time for an answer of QEMU.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to QEMU's monitor.
@@ -16,7 +16,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Connects to the monitor of a QEMU that runs.
+    /// Connects to the monitor of a running QEMU.
     pub fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).expect("QEMU's monitor listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket has a timeout");
@@ -27,8 +27,7 @@ impl Monitor {
         monitor
     }
 
-    /// Asks the guest to give up the device `id`, as a person would who presses the button of its
-    /// slot.
+    /// Requests the removal of device `id` from the guest, like the button of its slot.
     pub fn device_del(&mut self, id: &str) {
         self.execute("device_del", json!({ "id": id }));
     }

@@ -1,4 +1,4 @@
-//! What the guest's script reported.
+//! The report of the guest's script.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::sys::Extent;
 
-/// The texts that the guest's script reported, by name.
+/// The texts that the guest's script has reported, by name.
 #[derive(Debug)]
 pub struct Report {
     sections: BTreeMap<String, String>,
 }
 
-/// What one command of the guest did.
+/// The result of a command in the guest.
 #[derive(Debug)]
 pub struct Outcome<'a> {
     /// Standard output.
@@ -24,7 +24,7 @@ pub struct Outcome<'a> {
 }
 
 impl Report {
-    /// Lines of a section are indented by one space, so that no text can end it.
+    /// Parses a report. Lines of a section are indented by one space, so that no text can end it.
     pub(super) fn parse(report: &str) -> Self {
         let mut sections = BTreeMap::new();
         let mut open: Option<(String, String)> = None;
@@ -42,28 +42,28 @@ impl Report {
         Self { sections }
     }
 
-    /// Adds a text of the host's.
+    /// Adds a text of the host.
     pub(super) fn add(&mut self, name: &str, text: String) {
         self.sections.insert(name.to_owned(), text);
     }
 
-    /// Whether there is a text `name`.
+    /// Returns true if there is a text `name`.
     pub fn has(&self, name: &str) -> bool {
         self.sections.contains_key(name)
     }
 
-    /// The text `name`.
+    /// Returns the text `name`.
     pub fn text(&self, name: &str) -> &str {
         self.sections.get(name).unwrap_or_else(|| panic!("the guest reported no {name}"))
     }
 
-    /// What the command `name` did.
+    /// Returns the result of the command `name`.
     pub fn outcome(&self, name: &str) -> Outcome<'_> {
         let code = self.text(&format!("{name}.code")).trim().parse().expect("an exit code");
         Outcome { stdout: self.text(name), stderr: self.text(&format!("{name}.stderr")), code }
     }
 
-    /// What each command did, by name.
+    /// Returns the results of all commands, by name.
     pub fn outcomes(&self) -> impl Iterator<Item = (&str, Outcome<'_>)> {
         self.sections
             .keys()
@@ -71,21 +71,21 @@ impl Report {
             .map(|name| (name, self.outcome(name)))
     }
 
-    /// Standard output of the command `name`, which must have succeeded.
+    /// Returns the standard output of the command `name`, which must have succeeded.
     pub fn stdout(&self, name: &str) -> &str {
         let outcome = self.outcome(name);
         assert_eq!(outcome.code, 0, "{name}: {}", outcome.stderr);
         outcome.stdout
     }
 
-    /// The JSON that the command `name` printed.
+    /// Returns the JSON output of the command `name`.
     pub fn json(&self, name: &str) -> Value {
         let stdout = self.stdout(name);
         serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{name}: {error}: {stdout}"))
     }
 }
 
-/// The extents that `filefrag -v` shows of a file, which it counts in blocks.
+/// Parses the extents in the output of `filefrag -v`, which counts in blocks.
 pub fn filefrag(text: &str) -> Vec<Extent> {
     // "File size of FILE is N (N blocks of 4096 bytes)"
     let block = text.split(" of ").last().and_then(|rest| rest.split(' ').next());

@@ -1,4 +1,4 @@
-//! Checks one row: makes the image, asks everybody, and compares.
+//! The check of one row: creates the image, reads it in all ways, and compares.
 
 use std::fs;
 use std::io;
@@ -11,13 +11,13 @@ use super::node::{self, Tree};
 use super::{Made, Oracle, Row, controller, kernel, library, offline};
 use nvio_testkit::image::{self, Loop};
 
-/// `nvio cp -r` is run on one image in so many.
+/// `nvio cp -r` runs on one of this number of images.
 const COPY_STRIDE: u64 = 4;
 
-/// Larger images are sparse.
+/// Maximum size of images to read ahead, because larger images are sparse.
 const READ_AHEAD_MAX: u64 = 1 << 30;
 
-/// Fails the test with all that differs.
+/// Fails the test with all differences.
 pub fn check(row: &Row) {
     let lines = run(row).unwrap_or_else(|error| panic!("{}: {error}", row.name));
     assert!(lines.is_empty(), "{}: {} differ\n{}", row.name, lines.len(), node::report(&lines));
@@ -32,14 +32,14 @@ fn run(row: &Row) -> io::Result<Vec<String>> {
         Oracle::Recovered => {
             let copy = made.path("recovered.img");
             made.copy(&image, &copy);
-            // The kernel writes to the journal, too.
+            // The kernel also writes to the journal.
             let journal = made.journal().map(|journal| {
                 made.copy(&journal, &made.path("recovered.journal"));
                 Loop::new(&made.path("recovered.journal"))
             });
             let journal = journal.as_ref().map(Loop::device);
             let begin = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-            // Recovery and orphans need a mount that may write, even if nobody else writes.
+            // Recovery and the processing of orphans need a writable mount.
             made.mount(&copy, &with_journal("noinit_itable", journal)).unmount()?;
             let options = with_journal("ro", journal);
             mounted(row, &made, &copy, &options, begin.as_secs() as i64)?
@@ -63,13 +63,13 @@ fn run(row: &Row) -> io::Result<Vec<String>> {
     Ok(lines)
 }
 
-/// What must not change: modification time and size.
+/// Returns the modification time and the size, which must not change.
 fn stamp(image: &Path) -> io::Result<(i64, i64, u64)> {
     let metadata = fs::metadata(image)?;
     Ok((metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
 }
 
-/// Options of a mount whose journal is on `device`.
+/// Returns the mount options for a journal on `device`.
 fn with_journal(options: &str, device: Option<&str>) -> String {
     match device {
         Some(device) => format!("{options},journal_path={device}"),
@@ -94,7 +94,7 @@ fn mounted(
     Ok(lines)
 }
 
-/// `recovered` is the second since when the kernel has recovered the image.
+/// `recovered` is the time in seconds when the recovery by the kernel began.
 fn compare(
     row: &Row,
     made: &Made,
@@ -105,8 +105,8 @@ fn compare(
     let image = made.image();
     let found = library::tree(&image, made.journal().as_deref());
     let mut lines = found.problems;
-    // What recovery cuts gets the time of the recovery: nobody else can know that.
-    // The kernel also recounts the blocks of files that it cuts or that fast commits changed. The
+    // The change time of truncated inodes is the time of the recovery, which is unpredictable. The
+    // kernel also recounts the blocks of files that it truncates or that fast commits changed. The
     // library returns the stored count, which is the kernel's in all other cases.
     let recounts = row.name.starts_with("dirty_fast_commit");
     for node in expected.values_mut() {
@@ -122,7 +122,7 @@ fn compare(
     let expected = &expected;
     lines.extend(node::differences(expected, &found.tree));
     let seed = row.name.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31) ^ u64::from(byte));
-    // Blocks of the filesystem are not smaller than those of the device.
+    // The block size of the filesystem must not be smaller than the device's.
     let large = image::block_size(&image)? >= 4096 && seed.is_multiple_of(2);
     let lba_size = if large { 4096 } else { 512 };
     let command = Command::new(&image, made.journal().as_deref(), lba_size);

@@ -1,4 +1,4 @@
-//! What the command says of an image, compared with what is expected.
+//! Comparison of the command's output on an image with the expected tree.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,27 +15,28 @@ use crate::sys::Xattrs;
 use crate::view::{self, View};
 
 const MIB: u64 = 1 << 20;
-/// Paths that are given to `stat` and `map`.
+/// Maximum number of paths that are passed to `stat` and `map`.
 const ASKED: usize = 40;
-/// Files that are given to `cat`, one by one.
+/// Number of files that are passed to `cat`, each separately.
 const CAT: usize = 3;
 
 /// The command on one image.
 pub struct Command {
     image: OsString,
-    /// What each verb is told of the device.
+    /// Options that describe the device, for each verb.
     options: Vec<OsString>,
 }
 
 impl Command {
-    /// For `image` on a device of blocks of `lba_size` bytes, whose journal may be elsewhere.
+    /// Prepares the command for `image` on a device of blocks of `lba_size` bytes, and for an
+    /// external journal.
     pub fn new(image: &Path, journal: Option<&Path>, lba_size: u32) -> Self {
         let mut options = vec!["--lba-size".into(), lba_size.to_string().into()];
         options.extend(journal.into_iter().flat_map(|path| ["--journal".into(), path.into()]));
         Self { image: image.into(), options }
     }
 
-    /// `nvio ls -lR --json`.
+    /// Compares `nvio ls -lR --json`.
     pub fn listing(&self, expected: &Tree) -> Result<Vec<String>, String> {
         let document = self.json("ls", &[b"/"], &["-l", "-R"])?;
         let entry = |(path, node): (&Vec<u8>, &Node)| (path.clone(), node.entry.clone());
@@ -44,7 +45,8 @@ impl Command {
         Ok(view::differences(&expected, &view::of_json(&document)))
     }
 
-    /// `nvio stat --json` and `nvio map --json` on some paths, `nvio cat` on some files.
+    /// Compares `nvio stat --json` and `nvio map --json` of some paths, and `nvio cat` of some
+    /// files.
     pub fn paths(&self, expected: &Tree) -> Result<Vec<String>, String> {
         let stride = expected.len().div_ceil(ASKED).max(1);
         let asked: Vec<_> = expected.iter().step_by(stride).collect();
@@ -94,14 +96,14 @@ impl Command {
         }
     }
 
-    /// `nvio cp -r` of the whole tree to `copy`.
+    /// Compares a copy of the whole tree by `nvio cp -r` to `copy`.
     pub fn copy(&self, expected: &Tree, copy: &Path) -> Result<Vec<String>, String> {
         let args = ["cp".into(), "-r".into(), self.image.clone(), OsString::from("/"), copy.into()];
         let output = nvio::run(args.iter().chain(&self.options));
         if !output.status.success() {
             return Err(format!("cp -r: {}", String::from_utf8_lossy(&output.stderr)));
         }
-        // The first path of each inode: hard links are copied as one file, or each.
+        // The first path of each inode, because hard links are copied as one file or as several.
         let mut digests = BTreeMap::new();
         let mut lines = Vec::new();
         for (path, node) in expected.iter().filter(|(path, _)| !path.is_empty()) {
@@ -135,7 +137,7 @@ impl Command {
                 let extents = node.extents.as_deref().unwrap_or_default();
                 let data = extents.iter().filter(|extent| !extent.unwritten);
                 let data: u64 = data.map(|extent| extent.length).sum();
-                // Room for the host's own block size and extent blocks.
+                // With a margin for the host's own block size and extent blocks.
                 if metadata.blocks() * 512 > 2 * data + 2 * MIB {
                     lines.push(format!(
                         "cp -r: /{name}: {} blocks: holes filled",
@@ -147,7 +149,7 @@ impl Command {
         Ok(lines)
     }
 
-    /// The image is refused, in one line that has all of `words`.
+    /// Checks that the image is rejected with one line that contains all of `words`.
     pub fn refused(&self, words: &[&str]) -> Vec<String> {
         let mut lines = Vec::new();
         for verb in ["ls", "stat"] {

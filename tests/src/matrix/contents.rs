@@ -1,4 +1,4 @@
-//! The trees of the matrix: made through the kernel on a mounted filesystem, or in a folder.
+//! The trees of the matrix, created by the kernel on a mounted filesystem, or in a folder.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,7 +10,7 @@ use crate::tree::{self, Options};
 use nvio_testkit::image;
 use nvio_testkit::random::Rng;
 
-/// What all trees have.
+/// Options of all trees.
 const PLAIN: Options = Options {
     seed: 1,
     big_directory: 300,
@@ -20,32 +20,32 @@ const PLAIN: Options = Options {
     fragments: 400,
 };
 
-/// Everything that is hard for a reader, on a filesystem with extents.
+/// Creates a tree with every difficult case for a reader, on a filesystem with extents.
 pub fn standard(root: &Path) -> io::Result<()> {
     tree::populate(root, PLAIN)?;
     attributes(root)?;
     flags(root)
 }
 
-/// The same where files are mapped by block pointers: ext2 and ext3.
+/// Creates a tree with every difficult case on a filesystem with block pointers: ext2 and ext3.
 pub fn pointers(root: &Path) -> io::Result<()> {
     tree::populate(root, Options { extents: false, fragments: 0, ..PLAIN })?;
     attributes(root)?;
     flags(root)
 }
 
-/// The same in a folder, for mke2fs -d.
+/// Creates a tree with every difficult case in a folder, for mke2fs -d.
 pub fn folder(root: &Path) -> io::Result<()> {
     tree::populate(root, Options { extents: false, fragments: 0, ..PLAIN })
 }
 
-/// Extended attributes of every namespace and size, POSIX ACLs.
+/// Creates extended attributes of every namespace and size, and POSIX ACLs.
 pub fn attributes(root: &Path) -> io::Result<()> {
     let directory = root.join("attributes");
     fs::create_dir(&directory)?;
     let mut rng = Rng::new(3);
     let (block, _) = sys::free_blocks(root)?;
-    // In the inode, on both sides of what fits there, and in a block of its own.
+    // Sizes that fit into the inode, that just do not, and that need a block.
     for length in [0, 1, 20, 40, 60, 100, 500, block * 3 / 4] {
         let path = directory.join(format!("value-{length}"));
         fs::write(&path, "attributes")?;
@@ -58,13 +58,13 @@ pub fn attributes(root: &Path) -> io::Result<()> {
     }
     sys::set_xattr(&many, b"trusted.of-root", b"trusted")?;
     sys::set_xattr(&many, b"security.something", b"secure")?;
-    // Blocks with the same attributes are shared.
+    // Files with the same attributes share a block of attributes.
     for index in 0..3 {
         let path = directory.join(format!("shared-{index}"));
         fs::write(&path, "attributes")?;
         sys::set_xattr(&path, b"user.shared", &vec![b's'; (block / 2) as usize])?;
     }
-    // Names sort by their length and then their bytes; one of the longest.
+    // Names are sorted by length and then by bytes. One has the maximum length.
     let names = directory.join("names");
     fs::create_dir(&names)?;
     for name in ["user.b", "user.a", "user.aa", "user.ab", "user.\u{e9}\n"] {
@@ -74,7 +74,8 @@ pub fn attributes(root: &Path) -> io::Result<()> {
     acls(&directory)
 }
 
-/// POSIX ACLs in the form of the kernel's interface: version 2, then tag, permissions and id.
+/// Creates POSIX ACLs in the form of the kernel's interface: version 2, then tag, permissions and
+/// id.
 fn acls(directory: &Path) -> io::Result<()> {
     const UNDEFINED: u32 = u32::MAX;
     let acl = |entries: &[(u16, u16, u32)]| {
@@ -105,17 +106,17 @@ fn acls(directory: &Path) -> io::Result<()> {
     fs::write(below.join("inherits"), "acl")
 }
 
-/// Inode flags, as chattr sets them.
+/// Sets inode flags like chattr.
 pub fn flags(root: &Path) -> io::Result<()> {
     let directory = root.join("flags");
     fs::create_dir(&directory)?;
-    // secrm, unrm, sync, append, nodump, noatime, immutable with append.
+    // secrm, unrm, sync, append, nodump, noatime, and immutable with append.
     for flags in [0x1, 0x2, 0x8, 0x20, 0x40, 0x80, 0x30] {
         let path = directory.join(format!("flags-{flags:x}"));
         fs::write(&path, "flags")?;
         sys::add_flags(&File::open(&path)?, flags)?;
     }
-    // dirsync, topdir.
+    // dirsync and topdir.
     for flags in [0x10000, 0x20000] {
         let path = directory.join(format!("directory-{flags:x}"));
         fs::create_dir(&path)?;
@@ -124,7 +125,7 @@ pub fn flags(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes each of `pieces` blocks with a hole before it: an extent each.
+/// Writes `pieces` blocks with a hole before each, so that each is an extent.
 pub fn every_second_block(path: &Path, block: u64, pieces: u64) -> io::Result<()> {
     let file = File::create(path)?;
     let mut rng = Rng::new(pieces);
@@ -135,10 +136,10 @@ pub fn every_second_block(path: &Path, block: u64, pieces: u64) -> io::Result<()
     file.sync_all()
 }
 
-/// Everything that is hard, where space is allocated by clusters.
+/// Creates a tree with every difficult case on a filesystem with clusters.
 pub fn bigalloc(root: &Path) -> io::Result<()> {
     tree::populate(root, Options { cluster: 64 << 10, fragments: 0, ..PLAIN })?;
-    // Blocks of one cluster in several extents, written and not.
+    // Several extents in one cluster, written and unwritten.
     let (block, _) = sys::free_blocks(root)?;
     every_second_block(&root.join("pieces"), block, 100)?;
     preallocated_pieces(&root.join("preallocated-pieces"))?;
@@ -146,7 +147,7 @@ pub fn bigalloc(root: &Path) -> io::Result<()> {
     flags(root)
 }
 
-/// A smaller tree of other contents, for what happens to an image later.
+/// Creates a smaller tree with other contents, for later changes of an image.
 pub fn second_tree(root: &Path) -> io::Result<()> {
     let directory = root.join("second");
     fs::create_dir(&directory)?;
@@ -161,8 +162,8 @@ pub fn second_tree(root: &Path) -> io::Result<()> {
     sys::syncfs(&File::open(root)?)
 }
 
-/// Directories below the root are spread over all groups: some are past block 2^32, with their
-/// inodes, and as a rule with their data.
+/// Creates directories below the root, which the kernel spreads over all groups: some are after
+/// block 2^32, with their inodes and usually with their data.
 pub fn scattered_directories(root: &Path) -> io::Result<()> {
     let mut rng = Rng::new(5);
     let mut far = 0;
@@ -171,7 +172,7 @@ pub fn scattered_directories(root: &Path) -> io::Result<()> {
         Some((blocks.parse::<u128>().ok()?, inodes.parse::<u128>().ok()?))
     });
     let (blocks, inodes) = numbers.ok_or_else(|| io::Error::other("no count of inodes"))?;
-    // Where the kernel puts a directory is up to chance.
+    // The kernel chooses the group of a directory at random.
     for index in 0.. {
         match index {
             30.. if far > 1 => break,
@@ -188,14 +189,14 @@ pub fn scattered_directories(root: &Path) -> io::Result<()> {
         std::os::unix::fs::symlink("far".repeat(100), directory.join("symlink"))?;
         sys::set_xattr(&path, b"user.far", &rng.bytes(1000))?;
         let data = sys::fiemap(&file)?.iter().any(|extent| extent.physical >> 44 != 0);
-        // Inodes are where their number says, in proportion.
+        // The place of an inode is proportional to its number.
         let inode = u128::from(file.metadata()?.ino()) * blocks / inodes;
         far += usize::from(data || inode > 1 << 32);
     }
     Ok(())
 }
 
-/// Extent trees of three levels of index blocks and less, written and unwritten by turns.
+/// Creates extent trees of up to three levels of index blocks, with written and unwritten extents.
 pub fn deep_trees(root: &Path) -> io::Result<()> {
     let (block, _) = sys::free_blocks(root)?;
     for pieces in [4, 5, 84, 85, 400, 7000, 29_000] {
@@ -204,7 +205,7 @@ pub fn deep_trees(root: &Path) -> io::Result<()> {
     preallocated_pieces(&root.join("unwritten"))
 }
 
-/// Extents that are written and unwritten by turns, up to past the end of the file.
+/// Creates a file with alternating written and unwritten extents, some after its end.
 pub fn preallocated_pieces(path: &Path) -> io::Result<()> {
     let file = File::create(path)?;
     sys::fallocate(&file, libc::FALLOC_FL_KEEP_SIZE, 0, 300 * 4096)?;
@@ -215,7 +216,7 @@ pub fn preallocated_pieces(path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Data up to the last block that a file can have.
+/// Creates a file with data up to the last block that a file can have.
 pub fn last_block(root: &Path) -> io::Result<()> {
     let (block, _) = sys::free_blocks(root)?;
     let mut rng = Rng::new(12);
@@ -235,8 +236,8 @@ pub fn last_block(root: &Path) -> io::Result<()> {
     File::create(root.join("hole"))?.set_len((last + 1) * block)
 }
 
-/// Files and directories inside of their inodes: with all sizes up to where they no longer fit,
-/// with attributes that take the room, and those that have grown out.
+/// Creates files and directories inside inodes: of all sizes up to those that do not fit, with
+/// attributes that use the space, and with contents that have outgrown the inode.
 pub fn inline(root: &Path) -> io::Result<()> {
     let mut rng = Rng::new(13);
     let directory = root.join("inline");
@@ -244,7 +245,7 @@ pub fn inline(root: &Path) -> io::Result<()> {
     for length in (0..170).chain([300, 500, 800, 900, 1000, 2000]) {
         fs::write(directory.join(format!("file-{length}")), rng.bytes(length))?;
     }
-    // One after the other, so that a file grows while it is inline.
+    // One file that grows while its data is inline.
     let grown = directory.join("grown");
     for length in [1, 59, 60, 61, 100, 150, 200, 5000] {
         let file = File::options().create(true).truncate(false).write(true).open(&grown)?;
@@ -278,7 +279,7 @@ pub fn inline(root: &Path) -> io::Result<()> {
     standard(root)
 }
 
-/// Directories with hash trees, with names whose bytes are above 127.
+/// Creates directories with hash trees, with bytes above 127 in names.
 pub fn big_directories(root: &Path) -> io::Result<()> {
     let inodes = Links::new(root)?;
     for (name, entries) in [("large", 6000), ("medium", 700), ("small", 60)] {
@@ -294,7 +295,7 @@ pub fn big_directories(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Names of all lengths, of bytes of which half are above 127.
+/// Returns a name of any length. Half of its bytes are above 127.
 fn odd_name(index: u64) -> Vec<u8> {
     let mut name = format!("{index:x}-").into_bytes();
     let length = index % 40;
@@ -331,7 +332,7 @@ impl Links {
     }
 }
 
-/// One directory of 60,000 names.
+/// Creates a directory of 60,000 names.
 pub fn entries_60_000(root: &Path) -> io::Result<()> {
     let inodes = Links::new(root)?;
     let directory = root.join("entries");
@@ -342,7 +343,7 @@ pub fn entries_60_000(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A hash tree of three levels: names so long that a block holds three.
+/// Creates a hash tree of three levels. The names are so long that a block holds three.
 pub fn three_levels(root: &Path) -> io::Result<()> {
     let inodes = Links::new(root)?;
     let directory = root.join("entries");
@@ -353,7 +354,7 @@ pub fn three_levels(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// More subdirectories than a count of links can say.
+/// Creates more subdirectories than the link count can represent.
 pub fn subdirectories_65_000(root: &Path) -> io::Result<()> {
     let directory = root.join("many");
     fs::create_dir(&directory)?;
@@ -363,7 +364,7 @@ pub fn subdirectories_65_000(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Names that are to be found whatever their case.
+/// Creates names for directories that ignore case.
 pub fn casefolded(root: &Path) -> io::Result<()> {
     folder(root)?;
     for (name, count) in [("folded", 5), ("folded-large", 400)] {
@@ -379,7 +380,7 @@ pub fn casefolded(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A directory whose names and contents are encrypted, beside what is not.
+/// Creates an encrypted directory next to unencrypted files.
 pub fn encrypted(root: &Path) -> io::Result<()> {
     second_tree(root)?;
     let directory = root.join("encrypted");
@@ -394,7 +395,7 @@ pub fn encrypted(root: &Path) -> io::Result<()> {
     fs::write(directory.join("below/inner"), "inner")
 }
 
-/// Values of attributes that are in inodes of their own.
+/// Creates attributes with values in inodes of their own.
 pub fn large_attributes(root: &Path) -> io::Result<()> {
     standard(root)?;
     let directory = root.join("large-attributes");
@@ -406,7 +407,7 @@ pub fn large_attributes(root: &Path) -> io::Result<()> {
         sys::set_xattr(&path, b"user.large", &rng.bytes(length))?;
         sys::set_xattr(&path, b"user.small", b"small")?;
     }
-    // The same value is in one inode.
+    // Equal values share an inode.
     for index in 0..3 {
         let path = directory.join(format!("same-{index}"));
         fs::write(&path, "large")?;
@@ -424,7 +425,8 @@ pub fn large_attributes(root: &Path) -> io::Result<()> {
     sys::set_xattr(&directory.join("symlink"), b"trusted.large", &rng.bytes(9000))
 }
 
-/// All ways to change a tree. What is committed is in the journal; some of it is not elsewhere.
+/// Makes every kind of change to a tree. The committed changes are in the journal, and some are
+/// nowhere else.
 pub fn changes(root: &Path) -> io::Result<Vec<File>> {
     let directory = root.join("changed");
     fs::create_dir(&directory)?;
@@ -465,12 +467,12 @@ pub fn changes(root: &Path) -> io::Result<Vec<File>> {
     let last = File::create(directory.join("last"))?;
     last.write_all_at(&rng.bytes(100_000), 5000)?;
     last.sync_all()?;
-    // Not committed.
+    // This change is not committed.
     fs::write(directory.join("too-late"), "lost")?;
     Ok(Vec::new())
 }
 
-/// So many transactions that the journal is used again and again from its start.
+/// Makes so many transactions that the journal wraps several times.
 pub fn changes_through_a_small_journal(root: &Path) -> io::Result<Vec<File>> {
     standard(root)?;
     let mut rng = Rng::new(18);
@@ -489,7 +491,7 @@ pub fn changes_through_a_small_journal(root: &Path) -> io::Result<Vec<File>> {
     changes(root)
 }
 
-/// Data through the journal, with blocks that begin as the journal's own do.
+/// Journals data, with blocks that begin with the magic number of log blocks.
 pub fn escaped(root: &Path) -> io::Result<Vec<File>> {
     let (block, _) = sys::free_blocks(root)?;
     let mut rng = Rng::new(19);
@@ -500,7 +502,7 @@ pub fn escaped(root: &Path) -> io::Result<Vec<File>> {
     let file = File::create(root.join("escaped"))?;
     file.write_all_at(&bytes, 0)?;
     file.sync_all()?;
-    // Over what is in place already.
+    // Overwrites existing blocks.
     let file = File::options().write(true).open(root.join("sizes/medium"))?;
     file.write_all_at(&bytes, 5 * block)?;
     file.write_all_at(&bytes, 400_000)?;
@@ -511,7 +513,8 @@ pub fn escaped(root: &Path) -> io::Result<Vec<File>> {
     changes(root)
 }
 
-/// Metadata blocks that become data in the same journal: replaying them would destroy it.
+/// Frees metadata blocks that become data in the same journal. Replaying them would destroy the
+/// data.
 pub fn revoked(root: &Path) -> io::Result<Vec<File>> {
     let mut rng = Rng::new(20);
     for round in 0..6 {
@@ -531,7 +534,7 @@ pub fn revoked(root: &Path) -> io::Result<Vec<File>> {
     changes(root)
 }
 
-/// Files without a name that are open still.
+/// Returns open files that have been deleted.
 pub fn orphans(root: &Path) -> io::Result<Vec<File>> {
     let mut open = changes(root)?;
     let mut rng = Rng::new(21);
@@ -552,7 +555,7 @@ pub fn orphans(root: &Path) -> io::Result<Vec<File>> {
     Ok(open)
 }
 
-/// Files inside of their inodes, changed.
+/// Changes files inside inodes.
 pub fn inline_changes(root: &Path) -> io::Result<Vec<File>> {
     inline(root)?;
     let directory = root.join("inline");
@@ -564,7 +567,7 @@ pub fn inline_changes(root: &Path) -> io::Result<Vec<File>> {
     changes(root)
 }
 
-/// Changes that are committed one by one, in the area for fast commits.
+/// Makes changes that are committed one by one as fast commits.
 pub fn fast_commits(root: &Path) -> io::Result<Vec<File>> {
     let directory = root.join("fast");
     fs::create_dir(&directory)?;
@@ -573,7 +576,7 @@ pub fn fast_commits(root: &Path) -> io::Result<Vec<File>> {
         let length = rng.range(0, 20_000);
         fs::write(directory.join(format!("before-{index}")), rng.bytes(length))?;
     }
-    // From here on there is nothing but fast commits.
+    // All further commits are fast commits.
     sys::syncfs(&File::open(root)?)?;
     let commit = |path: &Path| File::open(path)?.sync_all();
     for index in 0..30 {
@@ -600,7 +603,7 @@ pub fn fast_commits(root: &Path) -> io::Result<Vec<File>> {
             commit(&below.join("file"))?;
         }
     }
-    // Over what was written before, in a hole, and a hole punched into it.
+    // Overwrites data, fills a hole, and punches a hole.
     let file = File::options().write(true).open(root.join("sparse/every-kind"))?;
     file.write_all_at(&rng.bytes(10_000), 30_000)?;
     file.sync_all()?;
@@ -611,7 +614,7 @@ pub fn fast_commits(root: &Path) -> io::Result<Vec<File>> {
     Ok(Vec::new())
 }
 
-/// The kernel has made fast commits.
+/// Checks that the kernel has made fast commits.
 fn fast_committed(root: &Path) -> io::Result<()> {
     let device = nvio_testkit::image::tool(
         "findmnt",

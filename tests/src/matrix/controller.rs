@@ -1,5 +1,5 @@
-//! The library on the embedded controller: reads at random places of files, compared with the
-//! kernel's reads of the same.
+//! Random reads of files by the library on the embedded controller, compared with the kernel's
+//! reads.
 
 use std::collections::BTreeSet;
 use std::fs::File as HostFile;
@@ -15,12 +15,13 @@ use super::node::{Node, Tree};
 use crate::view;
 use nvio_testkit::random::Rng;
 
-/// Reads of one image.
+/// Number of reads per image.
 const READS: u64 = 300;
-/// Longest read, bytes.
+/// Maximum length of a read, bytes.
 const LONGEST: u64 = 150_000;
 
-/// Reads `image`, whose tree is `expected`, and compares with the same tree below `root`.
+/// Compares random reads of `image`, whose tree is `expected`, with reads of the mounted tree at
+/// `root`.
 pub fn compare(
     image: &Path,
     journal: Option<&Path>,
@@ -42,7 +43,7 @@ pub fn compare(
     let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 16)?);
 
     let mut rng = Rng::new(seed);
-    // Each file once, whatever names it has.
+    // Each file once, even if it has several names.
     let mut inodes = BTreeSet::new();
     let is_new = |(_, node): &(&Vec<u8>, &Node)| {
         node.entry.is_file() && node.digest.is_some() && inodes.insert(node.entry.inode)
@@ -80,7 +81,8 @@ pub fn compare(
     Ok(lines)
 }
 
-/// A range to read: as a rule near an extent's end, where maps go wrong.
+/// Draws a range to read. Most ranges are near the end of an extent, where errors in maps are
+/// likely.
 fn place(rng: &mut Rng, node: &Node) -> (u64, usize) {
     let length = match rng.range(0, 4) {
         0 => rng.range(0, 200),
@@ -98,7 +100,7 @@ fn place(rng: &mut Rng, node: &Node) -> (u64, usize) {
     (pos, length as usize)
 }
 
-/// The part of `buffer` that is filled from `pos` on, up to the file's end.
+/// Fills `buffer` from `pos` on, up to the end of the file, and returns the filled part.
 fn read_up_to<'a>(file: &HostFile, pos: u64, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let mut got = 0;
     while got < buffer.len() {

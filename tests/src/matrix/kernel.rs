@@ -12,7 +12,7 @@ use super::node::{Node, Tree};
 use crate::sys;
 use crate::view::{self, Time};
 
-/// All that the kernel says of the tree that is mounted at `root`.
+/// Returns the tree mounted at `root`, as the kernel reads it.
 pub fn tree(root: &Path) -> io::Result<Tree> {
     let mut walk = Walk::default();
     walk.below(root, &[])?;
@@ -22,7 +22,7 @@ pub fn tree(root: &Path) -> io::Result<Tree> {
 #[derive(Default)]
 struct Walk {
     tree: Tree,
-    /// Inodes with several names that were seen.
+    /// Visited inodes that have several names.
     linked: BTreeMap<u64, Node>,
 }
 
@@ -65,10 +65,10 @@ fn node(path: &Path, metadata: &Metadata) -> io::Result<Node> {
         node.rdev = Some((libc::major(metadata.rdev()), libc::minor(metadata.rdev())));
     }
     if metadata.is_file() || metadata.is_dir() {
-        // Without O_NONBLOCK a lease or a lock could make this wait.
+        // O_NONBLOCK, because a lease or a lock could block the call.
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
         let file = match opened {
-            // Encrypted, and its key is not here.
+            // The file is encrypted, and its key is not available.
             Err(error) if error.raw_os_error() == Some(libc::ENOKEY) => return Ok(node),
             opened => opened?,
         };

@@ -1,4 +1,4 @@
-//! The view of nvio-ext4, on the image as a file.
+//! The library's view of an image file.
 
 use std::collections::BTreeMap;
 use std::fs::File as HostFile;
@@ -14,19 +14,19 @@ use super::node::{Node, Tree};
 use crate::sys::{Extent, Xattrs};
 use crate::view::{self, Content, Entry, Time};
 
-/// Directories of more names than this are searched for some of them only.
+/// Directories with more names are searched for only some of them.
 const SEARCHED: usize = 300;
 
-/// What the library found, and what it failed at, a line each.
+/// The tree that the library has read, and its errors.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The tree.
     pub tree: Tree,
-    /// What failed.
+    /// Errors, one per line.
     pub problems: Vec<String>,
 }
 
-/// All that the library says of the filesystem in `image`, whose journal may be elsewhere.
+/// Reads the whole filesystem in `image`, possibly with an external journal.
 pub fn tree(image: &Path, journal: Option<&Path>) -> Found {
     let mut found = Found::default();
     let open = |path: &Path| HostFile::open(path).expect("an image");
@@ -56,9 +56,9 @@ struct Walk {
     fs: Filesystem,
     device: HostFile,
     found: Found,
-    /// Inodes with several names that were seen.
+    /// Visited inodes that have several names.
     linked: BTreeMap<u32, Node>,
-    /// Searches for names that are not there, still to be done.
+    /// Number of remaining lookups of missing names.
     searches: usize,
 }
 
@@ -131,7 +131,7 @@ impl Walk {
         Ok(())
     }
 
-    /// The path leads to the inode that the directory has for it.
+    /// Checks that the path resolves to the inode in its directory entry.
     fn search(&mut self, path: &[u8], number: u32) {
         match self.fs.lookup_no_follow(path) {
             Ok(inode) if inode.number() == number => {}
@@ -143,7 +143,7 @@ impl Walk {
         }
     }
 
-    /// As [`Self::search`], in upper and in lower case.
+    /// Like [`Self::search`], in upper case and in lower case.
     fn search_folded(&mut self, directory: &[u8], name: &[u8], number: u32) {
         let Ok(text) = std::str::from_utf8(name) else { return };
         for name in [text.to_uppercase(), text.to_lowercase()] {
@@ -215,7 +215,7 @@ fn extents(fs: &Filesystem, inode: &Inode) -> Result<Vec<Extent>, Error> {
     fs.extents(inode)?.map(|found| found.map(extent)).collect()
 }
 
-/// A file that is read by way of its map, as a reader of the device does it.
+/// A file that is read from the image through its map.
 struct Mapped<'a> {
     file: nvio_ext4::File,
     device: &'a HostFile,

@@ -1,4 +1,4 @@
-//! Makes the image of a row.
+//! Creation of the image of a row.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,21 +9,21 @@ use tempfile::TempDir;
 use super::Row;
 use nvio_testkit::image::{self, Mount, text, tool};
 
-/// Something that is done to an image.
+/// A step in the creation of an image.
 #[derive(Debug, Clone, Copy)]
 pub enum Step {
-    /// It is mounted with these options, and the function makes a tree.
+    /// Mount it with these options and create a tree.
     Mounted(&'static str, fn(&Path) -> io::Result<()>),
-    /// As `Mounted`, but what remains is a copy of the image, taken while it is mounted and the
-    /// files are open that the function returns.
+    /// Like `Mounted`, but keep a copy of the image that is made while it is mounted and the
+    /// returned files are open.
     Dirty(&'static str, fn(&Path) -> io::Result<Vec<File>>),
-    /// It is changed as a file, or by programs.
+    /// Change it as a file, or with programs.
     Image(fn(&Made) -> io::Result<()>),
-    /// mke2fs is run again, with a folder that the function has filled.
+    /// Run mke2fs again with a folder that the function has filled.
     Folder(fn(&Path) -> io::Result<()>),
 }
 
-/// An image that was made, in a folder of its own.
+/// A created image in a folder of its own.
 #[derive(Debug)]
 pub struct Made {
     folder: TempDir,
@@ -31,11 +31,11 @@ pub struct Made {
 }
 
 impl Made {
-    /// Makes the image of `row`.
+    /// Creates the image of `row`.
     pub fn new(row: &Row) -> io::Result<Self> {
         let folder = image::work_folder("nvio-matrix-");
         let made = Self { folder, row: *row };
-        // A row without a size makes its image itself.
+        // A row without a size creates its image itself.
         if row.mib > 0 {
             made.mkfs(&[]);
         }
@@ -58,33 +58,33 @@ impl Made {
         Ok(made)
     }
 
-    /// The image.
+    /// Returns the path of the image.
     pub fn image(&self) -> PathBuf {
         self.path("disk.img")
     }
 
-    /// The device of the journal, if that is not in the image.
+    /// Returns the path of the journal's device, if the journal is external.
     pub fn journal(&self) -> Option<PathBuf> {
         Some(self.path("disk.journal")).filter(|path| path.exists())
     }
 
-    /// The folder that the image is made of, if it is made of one.
+    /// Returns the folder whose contents the image is created from.
     pub fn source(&self) -> PathBuf {
         self.path("source")
     }
 
-    /// A place in the folder of the image.
+    /// Returns a path in the folder of the image.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Mounts an image of this folder; by default access times stay as they are.
+    /// Mounts an image of this folder, without updates of access times.
     pub fn mount(&self, image: &Path, options: &str) -> Mount {
         let comma = if options.is_empty() { "" } else { "," };
         Mount::new(image, &self.path("mnt"), &format!("noatime{comma}{options}"))
     }
 
-    /// Makes an empty image, and runs mke2fs with the options of the row and `more`.
+    /// Creates an empty image, and runs mke2fs with the options of the row and `more`.
     pub fn mkfs(&self, more: &[&str]) {
         let image = self.image();
         let _ = fs::remove_file(&image);
@@ -94,7 +94,7 @@ impl Made {
         self.mkfs_here(more);
     }
 
-    /// Runs mke2fs on the image as it is.
+    /// Runs mke2fs on the existing image.
     pub fn mkfs_here(&self, more: &[&str]) {
         let image = self.image();
         let options: Vec<&str> = self.row.mkfs.split_whitespace().collect();
@@ -102,7 +102,7 @@ impl Made {
         if !options.contains(&"-t") {
             args.extend(["-t", "ext4"]);
         }
-        // Nothing is left for a kernel to initialise later, unless the row is about that.
+        // The kernel need not initialise anything later, unless the row tests that.
         if !options.contains(&"-E") {
             args.extend(["-E", "lazy_itable_init=0,lazy_journal_init=0"]);
         }
@@ -112,12 +112,12 @@ impl Made {
         tool("mke2fs", &args);
     }
 
-    /// Has debugfs do what the lines say; it must not complain.
+    /// Runs commands in debugfs, which must not report errors.
     pub fn debugfs(&self, lines: &[&str]) {
         image::debugfs(&self.image(), lines);
     }
 
-    /// [`Step::Dirty`].
+    /// Executes [`Step::Dirty`].
     pub fn copied(
         &self,
         options: &str,
@@ -139,7 +139,7 @@ impl Made {
         fs::rename(copy, image)
     }
 
-    /// Copies an image; what is all zero takes no room.
+    /// Copies an image as a sparse file.
     pub fn copy(&self, from: &Path, to: &Path) {
         tool("cp", &["--sparse=always", text(from), text(to)]);
     }

@@ -1,10 +1,10 @@
-//! The matrix: images of every kind of ext4, each made by a [`Row`] of a table, and what the
-//! kernel says of each compared with what `nvio` says.
+//! The matrix: images of every kind of ext4, each described by a [`Row`], and the comparison of the
+//! kernel's view of each with that of `nvio`.
 //!
-//! An image is made by mke2fs and then by [`Step`]s: trees made through a loop mount, copies taken
-//! while it is mounted, debugfs, bytes written by hand. It is then read by an [`Oracle`], by the
-//! library, by the library on the embedded controller, and by the command. The first two give a
-//! [`Tree`](node::Tree), and what differs is listed.
+//! An image is created by mke2fs and then by [`Step`]s: trees created through a loop mount, copies
+//! made while it is mounted, debugfs, and changed bytes. It is then read by an [`Oracle`], by the
+//! library, by the library on the embedded controller, and by the command. The first two yield a
+//! [`Tree`](node::Tree), and the differences are listed.
 
 pub mod check;
 mod command;
@@ -28,21 +28,22 @@ pub struct Row {
     pub mib: u64,
     /// Options of mke2fs.
     pub mkfs: &'static str,
-    /// What is done to it then, in this order.
+    /// Steps after mke2fs, in order.
     pub steps: &'static [Step],
-    /// Who says what is right.
+    /// Source of the expected tree.
     pub oracle: Oracle,
 }
 
-/// Who says what is in an image.
+/// The source of the expected tree.
 #[derive(Debug, Clone, Copy)]
 pub enum Oracle {
     /// The kernel, through a read-only mount of the image itself.
     Kernel,
-    /// The kernel, through a mount of a copy, which it may recover. `nvio` sees the image only.
+    /// The kernel, through a mount of a copy that it may recover. `nvio` reads the original image.
     Recovered,
-    /// debugfs, and the folder that the image was made of: for what this kernel cannot mount.
+    /// debugfs, and the folder that the image was created from, for images that this kernel cannot
+    /// mount.
     Offline,
-    /// Nobody: the image is refused, in a line that has all of these words.
+    /// None: the image is rejected with a line that contains all of these words.
     Refused(&'static [&'static str]),
 }

@@ -1,4 +1,4 @@
-//! All that there is to know of one path, and how two views of it differ.
+//! All properties of one path, and the comparison of two views.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use crate::view::{self, Entry, Time};
 
 /// The inode flags that the kernel shows (`EXT4_FL_USER_VISIBLE`, fs/ext4/ext4.h).
 const VISIBLE_FLAGS: u32 = 0x725b_dfff;
-/// Differences that are listed of one image.
+/// Maximum number of listed differences per image.
 const SHOWN: usize = 12;
 
-/// One path. What is `None` is not known to who was asked, and is not compared.
+/// The properties of one path. A property of `None` is unknown, and is not compared.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What `ls -l` shows.
+    /// Fields of `ls -l`.
     pub entry: Entry,
-    /// Creation.
+    /// Creation time.
     pub crtime: Option<Time>,
     /// Allocated blocks of 512 bytes.
     pub blocks: Option<u64>,
@@ -25,18 +25,18 @@ pub struct Node {
     pub flags: Option<u32>,
     /// Project id.
     pub project: Option<u32>,
-    /// Extended attributes, as getxattr(2) gives them.
+    /// Extended attributes, as getxattr(2) returns them.
     pub xattrs: Option<Xattrs>,
-    /// Where its blocks are; a file's or a directory's.
+    /// Extents of a file or a directory.
     pub extents: Option<Vec<Extent>>,
-    /// Digest of a file's content.
+    /// Digest of a file's contents.
     pub digest: Option<String>,
 }
 
-/// Nodes by path below the root, without a leading slash; the root is the empty path.
+/// Nodes by path below the root, without a leading slash. The root is the empty path.
 pub type Tree = BTreeMap<Vec<u8>, Node>;
 
-/// What differs, a line each.
+/// Returns the differences, one per line.
 pub fn differences(expected: &Tree, found: &Tree) -> Vec<String> {
     let mut lines = Vec::new();
     for (path, expected) in expected {
@@ -97,7 +97,7 @@ fn compare(expected: &Node, found: &Node) -> Vec<String> {
     lines
 }
 
-/// The first place where two maps differ.
+/// Describes the first difference of two maps.
 fn first_of(expected: &[Extent], found: &[Extent]) -> String {
     let same = expected.iter().zip(found).take_while(|(one, other)| one == other).count();
     format!(
@@ -109,7 +109,7 @@ fn first_of(expected: &[Extent], found: &[Extent]) -> String {
     )
 }
 
-/// Attributes on one line: long values by their length and digest.
+/// Formats attributes on one line. Long values are shown as length and digest.
 fn xattrs_text(xattrs: &Xattrs) -> String {
     let text = |(name, value): (&Vec<u8>, &Vec<u8>)| {
         let name = name.escape_ascii();
@@ -121,7 +121,7 @@ fn xattrs_text(xattrs: &Xattrs) -> String {
     format!("{{{}}}", xattrs.iter().map(text).collect::<Vec<_>>().join(", "))
 }
 
-/// Lines as one message, not all of them if they are many.
+/// Joins lines to one message of limited length.
 pub fn report(lines: &[String]) -> String {
     let mut text = lines.iter().take(SHOWN).map(|line| format!("  {line}\n")).collect::<String>();
     if lines.len() > SHOWN {

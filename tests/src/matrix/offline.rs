@@ -1,5 +1,5 @@
-//! The view of debugfs, for images that this kernel cannot mount. Contents, targets and
-//! attributes are those of the folder that the image was made of, where a path is in it.
+//! The view of debugfs, for images that this kernel cannot mount. Contents, link targets and
+//! attributes are those of the folder that the image was created from, if it contains the path.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use nvio_testkit::image;
 
 const ROOT: u64 = 2;
 
-/// All that debugfs says of the tree in `image`, which may have been made of `source`.
+/// Returns the tree in `image` according to debugfs and the folder `source`.
 pub fn tree(image: &Path, source: &Path) -> io::Result<Tree> {
     let mut paths = BTreeMap::from([(Vec::new(), ROOT)]);
     below(image, &[], ROOT, &mut paths);
@@ -29,7 +29,7 @@ pub fn tree(image: &Path, source: &Path) -> io::Result<Tree> {
                 assert_eq!(kind(theirs.mode), kind(node.entry.mode), "{}", host.display());
                 node.entry.target = theirs.target;
                 node.xattrs = Some(sys::xattrs(&host)?);
-                // mke2fs forgets the hole at the end of some files, with inline_data.
+                // mke2fs omits the hole at the end of some files with inline_data.
                 if node.entry.is_file() && theirs.size == node.entry.size {
                     node.digest = Some(view::digest(&host)?);
                 } else if node.entry.is_file() {
@@ -44,10 +44,11 @@ pub fn tree(image: &Path, source: &Path) -> io::Result<Tree> {
     paths.into_iter().map(node).collect()
 }
 
-/// Adds what is in the directory `inode`, at any depth.
+/// Adds the contents of the directory `inode`, recursively.
 fn below(image: &Path, path: &[u8], inode: u64, paths: &mut BTreeMap<Vec<u8>, u64>) {
     let listed = image::debugfs_bytes(image, &["-R", &format!("ls -p <{inode}>")]);
-    // "/INODE/MODE/UID/GID/NAME/SIZE/" and a line's end; a name has no slash, and may have lines.
+    // "/INODE/MODE/UID/GID/NAME/SIZE/" and a newline. A name contains no slash, but may contain
+    // newlines.
     let fields: Vec<&[u8]> = listed.split(|&byte| byte == b'/').skip(1).collect();
     for record in fields.chunks_exact(7) {
         let number = |field: &[u8], radix| {
@@ -67,7 +68,7 @@ fn below(image: &Path, path: &[u8], inode: u64, paths: &mut BTreeMap<Vec<u8>, u6
     }
 }
 
-/// What `stat` of debugfs prints, by inode.
+/// Returns the output of `stat` in debugfs, by inode.
 fn stats<'a>(
     image: &Path,
     inodes: impl Iterator<Item = &'a u64>,
@@ -93,7 +94,7 @@ fn dumped(image: &Path, inode: u64) -> io::Result<String> {
     digest
 }
 
-/// The word behind `label`.
+/// Returns the word after `label`.
 fn field<'a>(stat: &'a str, label: &str) -> Option<&'a str> {
     let (_, rest) = stat.split_once(label)?;
     rest.split_whitespace().next()
@@ -104,7 +105,7 @@ fn number(stat: &str, label: &str) -> u64 {
     text.parse().unwrap_or_else(|_| panic!("{label} {text}"))
 }
 
-/// An id, which debugfs prints as a signed number.
+/// Returns an id, which debugfs prints as a signed number.
 fn owner(stat: &str, label: &str) -> u32 {
     let text = field(stat, label).unwrap_or_else(|| panic!("no {label} in {stat}"));
     text.parse::<i64>().unwrap_or_else(|_| panic!("{label} {text}")) as u32
@@ -114,7 +115,7 @@ fn hex(text: &str) -> u32 {
     u32::from_str_radix(text.trim_start_matches("0x"), 16).unwrap_or_else(|_| panic!("hex {text}"))
 }
 
-/// "0xSECONDS:EXTRA"; old inodes have no extra part.
+/// Parses "0xSECONDS:EXTRA". Small inodes have no extra part.
 fn time(stat: &str, label: &str) -> Option<Time> {
     let text = field(stat, label)?;
     let (seconds, extra) = text.split_once(':').unwrap_or((text, "0"));
@@ -143,7 +144,7 @@ fn node(inode: u64, stat: &str, block_size: u64) -> Node {
         (major.parse().expect("a number"), minor.parse().expect("a number"))
     });
     let mapped = matches!(kind, libc::S_IFREG | libc::S_IFDIR);
-    // As the kernel's stat does it: programs that look for data go by the blocks.
+    // As in the kernel's stat, because programs use the block count to find data.
     let is_inline = kind == libc::S_IFREG && stat.contains("Size of inline data");
     let inline_blocks = if is_inline { number(stat, "Size:").div_ceil(512) } else { 0 };
     Node {
@@ -170,7 +171,7 @@ fn node(inode: u64, stat: &str, block_size: u64) -> Node {
     }
 }
 
-/// The map behind "EXTENTS:" or "BLOCKS:": "(0-3):100-103, (4[u]):200, (ETB0):7".
+/// Parses the map after "EXTENTS:" or "BLOCKS:": "(0-3):100-103, (4[u]):200, (ETB0):7".
 fn extents(stat: &str, block_size: u64) -> Option<Vec<Extent>> {
     if stat.contains("Size of inline data") {
         return None;
@@ -203,7 +204,7 @@ fn extents(stat: &str, block_size: u64) -> Option<Vec<Extent>> {
     Some(extents)
 }
 
-/// "3-7", or "3".
+/// Parses "3-7" or "3".
 fn range(text: &str) -> (Option<u64>, Option<u64>) {
     match text.split_once('-') {
         Some((first, last)) => (first.parse().ok(), last.parse().ok()),

@@ -1,4 +1,4 @@
-//! Extended attributes, ACLs, project ids, quota, flags.
+//! Rows for extended attributes, ACLs, project ids, quota and flags.
 
 use std::fs;
 use std::io;
@@ -41,7 +41,7 @@ fn plain(root: &Path) -> io::Result<()> {
     super::super::contents::second_tree(root)
 }
 
-/// Not every kernel can write to a filesystem with these features.
+/// Set by debugfs, because not every kernel can write to a filesystem with these features.
 fn projects(made: &Made) -> io::Result<()> {
     made.debugfs(&[
         "set_inode_field /sizes/medium projid 1",
@@ -54,7 +54,7 @@ fn projects(made: &Made) -> io::Result<()> {
     Ok(())
 }
 
-/// Files whose data goes through the journal.
+/// Sets the flag of files whose data is journaled.
 fn journal_data(made: &Made) -> io::Result<()> {
     made.debugfs(&[
         "set_inode_field /sizes/medium flags 0x84000",

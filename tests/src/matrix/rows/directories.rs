@@ -1,4 +1,4 @@
-//! Directories: hashes, sizes, and names.
+//! Rows for directories: hashes, sizes and names.
 
 use std::io;
 
@@ -61,7 +61,8 @@ const fn hashed(name: &'static str, steps: &'static [Step]) -> Row {
     Row::new(name, 64, "-b 1024", steps)
 }
 
-/// `version` is s_def_hash_version; 1 of s_flags means signed characters, 2 unsigned.
+/// Sets the hash function. `version` is s_def_hash_version; 1 in s_flags means signed characters, 2
+/// unsigned.
 fn hash(made: &Made, version: &str, flags: u32) -> io::Result<()> {
     let flags = format!("set_super_value flags {flags}");
     made.debugfs(&[&format!("set_super_value def_hash_version {version}"), &flags]);
@@ -92,13 +93,13 @@ fn tea_unsigned(made: &Made) -> io::Result<()> {
     hash(made, "tea", 2)
 }
 
-/// Makes the directories ignore case, and has e2fsck hash their names anew.
+/// Makes the directories ignore case, and rebuilds their hashes with e2fsck.
 fn fold(made: &Made) -> io::Result<()> {
     made.debugfs(&[
         "set_inode_field /folded flags 0x40080000",
         "set_inode_field /folded-large flags 0x40080000",
     ]);
-    // Exit code 1: it has changed something.
+    // Exit code 1 means that e2fsck has changed the image.
     let e2fsck = format!("e2fsck -f -y -D {}; [ $? -le 1 ]", text(&made.image()));
     tool("sh", &["-c", &e2fsck]);
     Ok(())

@@ -1,4 +1,4 @@
-//! Features that are refused by name, and those that do not matter to a reader.
+//! Rows for features that are rejected by name, and for those that do not concern readers.
 
 use std::fs::File;
 use std::io;
@@ -97,7 +97,8 @@ fn read_only(made: &Made) -> io::Result<()> {
     add_feature(made, RO_COMPAT, 0x1000)
 }
 
-/// e2fsck has the filesystem: EXT4_MMP_SEQ_FSCK in the block of multi-mount protection.
+/// Marks the filesystem as being checked by e2fsck (EXT4_MMP_SEQ_FSCK in the multi-mount protection
+/// block).
 fn mmp_fsck(made: &Made) -> io::Result<()> {
     const SEQ_FSCK: u32 = 0xe24d_4d50;
     let file = File::options().read(true).write(true).open(made.image())?;
@@ -108,14 +109,14 @@ fn mmp_fsck(made: &Made) -> io::Result<()> {
     let mut block = [0; 1024];
     file.read_exact_at(&mut block, at)?;
     block[4..8].copy_from_slice(&SEQ_FSCK.to_le_bytes());
-    // Its seed is that of the filesystem: the checksum of its UUID.
+    // The seed is the filesystem's: the checksum of its UUID.
     let seed = image::crc32c(&superblock[0x68..0x78]);
     let checksum = image::crc32c_of(seed, &block[..1020]);
     block[1020..].copy_from_slice(&checksum.to_le_bytes());
     file.write_all_at(&block, at)
 }
 
-/// Files with fs-verity: what lies past the end of the file is their tree of hashes.
+/// Sets the flag of fs-verity. The hash tree is after the end of the file.
 fn verity(made: &Made) -> io::Result<()> {
     made.debugfs(&[
         "set_inode_field /sizes/131072-bytes flags 0x180000",

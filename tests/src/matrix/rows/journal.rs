@@ -1,4 +1,4 @@
-//! Filesystems that were copied while they were mounted: journals to be replayed, orphans.
+//! Rows of filesystems that were copied while mounted: journals to replay, and orphans.
 
 use std::fs::{self, File};
 use std::io;
@@ -153,7 +153,7 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-/// An inode in the list of orphans that has a name: it is cut to its size.
+/// Adds an inode with a name to the list of orphans, so that it is truncated.
 fn orphan_that_stays(made: &Made) -> io::Result<()> {
     let number = String::from_utf8_lossy(&image_stat(made, "/sizes/medium")).into_owned();
     let number = number.split_whitespace().nth(1).expect("Inode: NUMBER").to_owned();
@@ -168,8 +168,8 @@ fn image_stat(made: &Made, path: &str) -> Vec<u8> {
     nvio_testkit::image::debugfs_bytes(&made.image(), &["-R", &format!("stat {path}")])
 }
 
-/// Transactions that debugfs writes: blocks that replace those of a file, one of which looks like
-/// a block of the journal, and one that a later transaction revokes.
+/// Writes transactions with debugfs that replace blocks of a file. One block begins with the magic
+/// number of log blocks, and one is revoked by a later transaction.
 fn journal_by_hand(made: &Made, open: &str) -> io::Result<()> {
     let stat = String::from_utf8_lossy(&image_stat(made, "/sizes/medium")).into_owned();
     let (_, extents) = stat.split_once("EXTENTS:\n").expect("extents");
@@ -190,7 +190,7 @@ fn journal_by_hand(made: &Made, open: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A dirty filesystem whose journal is on another device.
+/// Creates a dirty filesystem with an external journal.
 fn external_journal(made: &Made) -> io::Result<()> {
     let journal = made.path("disk.journal");
     File::create(&journal)?.set_len(16 << 20)?;

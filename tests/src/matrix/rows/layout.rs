@@ -1,4 +1,5 @@
-//! Block sizes, inode sizes, block groups, and filesystems that were changed after they were made.
+//! Rows for block sizes, inode sizes, block groups, and filesystems that were changed after their
+//! creation.
 
 use std::fs::File;
 use std::io;
@@ -117,7 +118,7 @@ fn thirty_two_tebibytes(made: &Made) -> io::Result<()> {
     Ok(())
 }
 
-/// The device holds what was on it before, of which most stays.
+/// Fills the device with other data, most of which is not overwritten.
 fn over_garbage(made: &Made) -> io::Result<()> {
     let garbage = vec![0xa5; 1 << 20];
     let file = File::options().write(true).open(made.image())?;
@@ -162,7 +163,7 @@ fn to_inode_256(made: &Made) -> io::Result<()> {
     Ok(())
 }
 
-/// Descriptors up to the first group of `meta_bg` are where they always were.
+/// Moves the first group of `meta_bg`: the descriptors before it are in their usual place.
 fn first_meta_bg(made: &Made) -> io::Result<()> {
     made.debugfs(&["set_super_value first_meta_bg 1"]);
     Ok(())

@@ -1,4 +1,4 @@
-//! How files are mapped.
+//! Rows for the maps of files.
 
 use std::io;
 use std::path::Path;
@@ -77,7 +77,7 @@ fn some_extents(root: &Path) -> io::Result<()> {
     contents::preallocated_pieces(&root.join("unwritten"))
 }
 
-/// Pushes the root of each tree down, until the tree has five levels of index blocks.
+/// Adds levels above the root of each tree, until it has five levels of index blocks.
 fn deepen(made: &Made) -> io::Result<()> {
     for (name, depth) in [
         ("pieces-1", 5),
@@ -98,7 +98,7 @@ fn deepen(made: &Made) -> io::Result<()> {
     Ok(())
 }
 
-/// Counts of blocks of 48 bits, and counts in blocks of the filesystem.
+/// Sets block counts of 48 bits, and counts in blocks of the filesystem.
 fn count_blocks(made: &Made) -> io::Result<()> {
     made.debugfs(&[
         "set_inode_field /sizes/medium blocks 0x12345678",

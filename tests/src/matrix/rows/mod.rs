@@ -1,4 +1,4 @@
-//! The table of images, by area.
+//! The table of images, by topic.
 
 mod attributes;
 mod directories;
@@ -10,40 +10,40 @@ mod maps;
 use super::contents::{folder, pointers, standard};
 use super::{Oracle, Row, Step};
 
-/// All of them.
+/// Returns all rows.
 pub fn rows() -> impl Iterator<Item = &'static Row> {
     [layout::ROWS, maps::ROWS, directories::ROWS, attributes::ROWS, journal::ROWS, features::ROWS]
         .into_iter()
         .flatten()
 }
 
-/// The row `name`.
+/// Returns the row `name`.
 pub fn row(name: &str) -> &'static Row {
     rows().find(|row| row.name == name).unwrap_or_else(|| panic!("no row {name}"))
 }
 
 impl Row {
-    /// A row that the kernel mounts as it is.
+    /// Creates a row that the kernel mounts as it is.
     const fn new(name: &'static str, mib: u64, mkfs: &'static str, steps: &'static [Step]) -> Self {
         Self { name, mib, mkfs, steps, oracle: Oracle::Kernel }
     }
 
-    /// A way to make a filesystem, with the standard tree.
+    /// Creates a row with the standard tree and these options of mke2fs.
     const fn standard(name: &'static str, mib: u64, mkfs: &'static str) -> Self {
         Self::new(name, mib, mkfs, &[Step::Mounted("", standard)])
     }
 
-    /// A filesystem whose files are mapped by block pointers.
+    /// Creates a row of a filesystem with block pointers.
     const fn pointers(name: &'static str, mib: u64, mkfs: &'static str) -> Self {
         Self::new(name, mib, mkfs, &[Step::Mounted("", pointers)])
     }
 
-    /// One that this kernel cannot mount, made of a folder.
+    /// Creates a row that this kernel cannot mount. The image is created from a folder.
     const fn folder(name: &'static str, mib: u64, mkfs: &'static str) -> Self {
         Self { oracle: Oracle::Offline, ..Self::new(name, mib, mkfs, &[Step::Folder(folder)]) }
     }
 
-    /// One that was copied while it was mounted.
+    /// Creates a row of an image that is copied while it is mounted.
     const fn dirty(
         name: &'static str,
         mib: u64,
@@ -53,7 +53,7 @@ impl Row {
         Self { oracle: Oracle::Recovered, ..Self::new(name, mib, mkfs, steps) }
     }
 
-    /// One that is refused, in a line with these words.
+    /// Creates a row that is rejected with a line that contains these words.
     const fn refused(
         name: &'static str,
         mkfs: &'static str,
