@@ -1,6 +1,39 @@
 //! Reads ext4, ext3 and ext2 filesystems, and overwrites the data of files.
 //!
-//! A [`Filesystem`] is opened on a [`Source`], which reads metadata: an image file, memory, or a
+//! ```
+//! use std::fs::File;
+//! use std::process::Command;
+//!
+//! use nvio_ext4::Filesystem;
+//! use nvio_iomap::{FileQueue, ImageQueue};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let (folder, image) = (dir.path().join("folder"), dir.path().join("disk.img"));
+//! # std::fs::create_dir(&folder)?;
+//! # std::fs::write(folder.join("hello.txt"), "Hello")?;
+//! # let made = Command::new("/sbin/mke2fs")
+//! #     .args(["-q", "-t", "ext4", "-d"])
+//! #     .args([&folder, &image])
+//! #     .arg("8M")
+//! #     .status()?;
+//! # assert!(made.success());
+//! let fs = Filesystem::open(File::open(&image)?)?;
+//! let mut queue = FileQueue::new(ImageQueue::new(File::open(&image)?, 32)?);
+//! let mut file = fs.file(&fs.lookup("/hello.txt")?)?;
+//! let mut text = [0; 5];
+//! assert_eq!(file.read_at(&mut queue, 0, &mut text)?, 5);
+//! assert_eq!(&text, b"Hello");
+//!
+//! for entry in fs.read_dir(&fs.root()?)? {
+//!     let entry = entry?;
+//!     println!("{:>8} {}", entry.inode, String::from_utf8_lossy(&entry.name));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Filesystem`] is opened on a [`BlockSource`], which reads metadata: an image file, memory, or a
 //! device.
 //!
 //! - [`Filesystem::lookup`] resolves a path to an [`Inode`], which has the fields of `stat`;
@@ -13,44 +46,6 @@
 //! - [`File`] reads through a [`FileQueue`]; [`AsyncFile`] does so with futures.
 //! - [`Filesystem::writable`] and [`WritableFile`] overwrite allocated blocks of files. Metadata is
 //!   never written.
-//!
-//! ```
-//! use std::process::Command;
-//!
-//! use nvio_ext4::Filesystem;
-//! use nvio_iomap::{Mapper, MappingKind, Op};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let dir = tempfile::tempdir()?;
-//! # let (folder, image) = (dir.path().join("folder"), dir.path().join("disk.img"));
-//! // An image with one file in it.
-//! std::fs::create_dir(&folder)?;
-//! std::fs::write(folder.join("hello.txt"), "Hello")?;
-//! let made = Command::new("/sbin/mke2fs")
-//!     .args(["-q", "-t", "ext4", "-L", "demo", "-d"])
-//!     .args([&folder, &image])
-//!     .arg("8M")
-//!     .status()?;
-//! assert!(made.success());
-//!
-//! let fs = Filesystem::open(std::fs::File::open(&image)?)?;
-//! assert_eq!(fs.superblock().label(), b"demo");
-//! for entry in fs.read_dir(&fs.root()?)? {
-//!     let entry = entry?;
-//!     println!("{:>8} {}", entry.inode, String::from_utf8_lossy(&entry.name));
-//! }
-//!
-//! let inode = fs.lookup(b"/hello.txt")?;
-//! assert_eq!((inode.size(), inode.links()), (5, 1));
-//! let mut file = fs.file(&inode)?;
-//! let mapping = file.begin(0, 5, Op::empty())?;
-//! assert_eq!(mapping.kind, MappingKind::Mapped);
-//! let start = usize::try_from(mapping.addr)?;
-//! assert_eq!(&std::fs::read(&image)?[start..start + 5], b"Hello");
-//! file.end(&mapping, 0, 5, 5, Op::empty())?;
-//! # Ok(())
-//! # }
-//! ```
 //!
 //! # Supported features
 //! Block sizes from 1 KiB to 64 KiB, inodes from 128 bytes to a block, all layouts of block groups,
@@ -113,7 +108,7 @@ mod xattr;
 
 pub use async_file::{AsyncFile, AsyncFileQueue};
 pub use blocks::queue_source::QueueSource;
-pub use blocks::source::{ReadRange, Source, SourceError};
+pub use blocks::source::{BlockSource, ReadRange, SourceError};
 pub use dir::path::MAX_SYMLINKS;
 pub use dir::{DirEntry, ReadDir};
 pub use error::path_name::PathName;

@@ -11,19 +11,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Rng, debugfs, mke2fs};
-use nvio_ext4::{Error, Filesystem, InodeFlags, Source, SourceError};
+use nvio_ext4::{BlockSource, Error, Filesystem, InodeFlags, SourceError};
 
 /// A source that counts reads.
 struct Counted(File, Arc<AtomicUsize>);
 
-impl Source for Counted {
+impl BlockSource for Counted {
     fn size(&self) -> u64 {
         self.0.size()
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         self.1.fetch_add(1, Ordering::Relaxed);
-        Source::read(&self.0, offset, buf)
+        BlockSource::read(&self.0, offset, buf)
     }
 }
 

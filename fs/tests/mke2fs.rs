@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{debugfs, mke2fs, pattern};
 use nvio_ext4::{
-    Error, FileType, Filesystem, IncompatFeatures, Options, Recovery, Source, SourceError,
+    BlockSource, Error, FileType, Filesystem, IncompatFeatures, Options, Recovery, SourceError,
     Unsupported,
 };
 
@@ -385,14 +385,14 @@ fn owners_and_times() {
 /// A source that counts reads.
 struct Counted(File, Arc<AtomicUsize>);
 
-impl Source for Counted {
+impl BlockSource for Counted {
     fn size(&self) -> u64 {
         self.0.size()
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         self.1.fetch_add(1, Ordering::Relaxed);
-        Source::read(&self.0, offset, buf)
+        BlockSource::read(&self.0, offset, buf)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use common::mke2fs;
-use nvio_ext4::{Error, FileType, Filesystem, Options, ReadRange, Source, SourceError};
+use nvio_ext4::{BlockSource, Error, FileType, Filesystem, Options, ReadRange, SourceError};
 use nvio_iomap::{Mapper, Op};
 use tempfile::TempDir;
 
@@ -31,21 +31,21 @@ struct Log {
     fails: bool,
 }
 
-impl Source for Recorder {
+impl BlockSource for Recorder {
     fn size(&self) -> u64 {
-        Source::size(&*self.image)
+        BlockSource::size(&*self.image)
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         self.log.lock().unwrap().alone.push(buf.len());
-        Source::read(&*self.image, offset, buf)
+        BlockSource::read(&*self.image, offset, buf)
     }
 
     fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
         let mut log = self.log.lock().unwrap();
         log.together.push(ranges.iter().map(|range| range.buf.len()).collect());
         for range in ranges.iter_mut().filter(|_| !log.fails) {
-            range.result = Source::read(&*self.image, range.offset, range.buf);
+            range.result = BlockSource::read(&*self.image, range.offset, range.buf);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Rng, debugfs, mke2fs};
 use nvio_ext4::{
-    Filesystem, Inode, Options, ReadRange, Source, SourceError, Walk, WalkEvent, WalkOrder,
+    BlockSource, Filesystem, Inode, Options, ReadRange, SourceError, Walk, WalkEvent, WalkOrder,
 };
 
 /// An expected step of a walk: event, path, name, inode, depth.
@@ -75,14 +75,14 @@ struct Counted {
     asked: Arc<AtomicUsize>,
 }
 
-impl Source for Counted {
+impl BlockSource for Counted {
     fn size(&self) -> u64 {
-        Source::size(&self.image)
+        BlockSource::size(&self.image)
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        Source::read(&self.image, offset, buf)
+        BlockSource::read(&self.image, offset, buf)
     }
 
     fn read_many(&self, ranges: &mut [ReadRange<'_>]) {

@@ -183,34 +183,9 @@ impl From<Error> for io::Error {
 }
 
 fn fs_kind(error: &FsError) -> io::ErrorKind {
-    use io::ErrorKind;
     match error {
-        FsError::NotFound { .. } | FsError::NoSuchInode { .. } | FsError::InodeNotInUse { .. } => {
-            ErrorKind::NotFound
-        }
-        FsError::NotADirectory { .. } => ErrorKind::NotADirectory,
-        FsError::IsADirectory { .. } => ErrorKind::IsADirectory,
-        FsError::NotAFile { .. } | FsError::NotASymlink { .. } => ErrorKind::InvalidInput,
-        FsError::SymlinkLoop { .. } | FsError::TooDeep { .. } => ErrorKind::InvalidInput,
-        FsError::NameTooLong { .. } => ErrorKind::InvalidFilename,
-        FsError::WouldBlock { .. } => ErrorKind::WouldBlock,
-        FsError::NotWritable(_) | FsError::NeedsRecovery => ErrorKind::ReadOnlyFilesystem,
-        FsError::Protected { .. } | FsError::ReadOnly { .. } => ErrorKind::PermissionDenied,
-        FsError::PastEnd { .. } => ErrorKind::FileTooLarge,
-        FsError::UnsupportedFeature { .. }
-        | FsError::UnsupportedInode { .. }
-        | FsError::UnsupportedJournal { .. }
-        | FsError::Hole { .. }
-        | FsError::Unwritten { .. } => ErrorKind::Unsupported,
-        FsError::InUse(_) => ErrorKind::ResourceBusy,
-        FsError::NotExt4 { .. }
-        | FsError::Truncated { .. }
-        | FsError::BlockTooSmall { .. }
-        | FsError::WrongJournal(_)
-        | FsError::Corrupt(_) => ErrorKind::InvalidData,
         FsError::Iomap(error) => iomap_kind(error),
-        FsError::Source { error, .. } => os_kind(&**error),
-        _ => ErrorKind::Other,
+        error => error.kind(),
     }
 }
 

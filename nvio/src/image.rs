@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use nvio_ext4::{Source, SourceError};
+use nvio_ext4::{BlockSource, SourceError};
 use nvio_iomap::Image;
 use rustix::fs::OFlags;
 
@@ -84,7 +84,7 @@ impl Image for ImagePart {
     }
 }
 
-impl Source for ImagePart {
+impl BlockSource for ImagePart {
     fn size(&self) -> u64 {
         self.bytes()
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nvio_driver::Wait;
-use nvio_ext4::{Inspection, Recovery, Source};
+use nvio_ext4::{BlockSource, Inspection, Recovery};
 
 use crate::device::Device;
 use crate::error::Error;
@@ -258,7 +258,7 @@ impl OpenOptions {
 
 /// The journal of a filesystem, on another disk.
 pub(crate) struct Journal {
-    pub(crate) source: Box<dyn Source>,
+    pub(crate) source: Box<dyn BlockSource>,
     /// The device of the journal, if it is not that of the filesystem.
     pub(crate) storage: Option<Storage>,
 }

@@ -1,6 +1,6 @@
 //! The disk that a filesystem is read from: a controller's, or an image without a controller.
 
-use nvio_ext4::{OpenInode, Source};
+use nvio_ext4::{BlockSource, OpenInode};
 use nvio_iomap::{Disk, DiskQueue, ImageQueue, Tag};
 
 use crate::device::Device;
@@ -45,7 +45,7 @@ impl Storage {
     }
 
     /// A source of the metadata of the part.
-    pub(crate) fn source(&self) -> Result<Box<dyn Source>, Error> {
+    pub(crate) fn source(&self) -> Result<Box<dyn BlockSource>, Error> {
         Ok(match self {
             Self::Controller { device, part, .. } => Box::new(device.source(part)?),
             Self::Image { part, .. } => Box::new(part.clone()),

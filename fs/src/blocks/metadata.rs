@@ -9,7 +9,7 @@ use crate::blocks::block_cache::{Block, BlockCache};
 use crate::blocks::cache::Cache;
 use crate::blocks::overlay::Overlay;
 use crate::blocks::read::read;
-use crate::blocks::source::{ReadRange, Source};
+use crate::blocks::source::{BlockSource, ReadRange};
 use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::group;
@@ -26,7 +26,7 @@ const PIECE: u32 = 128 << 10;
 
 /// A reader of metadata blocks. Callers have checked the block numbers.
 pub(crate) struct Metadata {
-    source: Arc<dyn Source>,
+    source: Arc<dyn BlockSource>,
     /// Blocks with newer contents in the journal.
     overlay: Option<Overlay>,
     superblock: Superblock,
@@ -44,7 +44,7 @@ impl Metadata {
     /// Creates a reader of the blocks of a filesystem from `source`, or from the log for blocks in
     /// `overlay`. `options` bounds the cache and the read-ahead.
     pub(crate) fn new(
-        source: Arc<dyn Source>,
+        source: Arc<dyn BlockSource>,
         overlay: Option<Overlay>,
         superblock: Superblock,
         options: &Options,
@@ -212,13 +212,13 @@ impl Metadata {
 }
 
 /// Reads and checks the superblock on `source`.
-pub(crate) fn read_superblock(source: &(impl Source + ?Sized)) -> Result<Superblock, Error> {
+pub(crate) fn read_superblock(source: &(impl BlockSource + ?Sized)) -> Result<Superblock, Error> {
     Superblock::parse(&read_raw_superblock(source)?)
 }
 
 /// Returns the superblock after the replay of the journal. `before` is the superblock on `source`.
 pub(crate) fn replayed_superblock(
-    source: &(impl Source + ?Sized),
+    source: &(impl BlockSource + ?Sized),
     overlay: &Overlay,
     before: &Superblock,
 ) -> Result<Superblock, Error> {
@@ -234,7 +234,9 @@ pub(crate) fn replayed_superblock(
 }
 
 /// Reads the superblock on `source` without checking it.
-pub(crate) fn read_raw_superblock(source: &(impl Source + ?Sized)) -> Result<RawSuperblock, Error> {
+pub(crate) fn read_raw_superblock(
+    source: &(impl BlockSource + ?Sized),
+) -> Result<RawSuperblock, Error> {
     let needed = SUPERBLOCK_OFFSET.saturating_mul(2);
     let device = source.size();
     if device < needed {

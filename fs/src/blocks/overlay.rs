@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::blocks::read::read;
-use crate::blocks::source::Source;
+use crate::blocks::source::BlockSource;
 use crate::error::Error;
 
 /// `h_magic`: the first four bytes of the blocks of a log.
@@ -37,14 +37,14 @@ pub(crate) struct Overlay {
     /// Sorted by block number.
     entries: Box<[(u64, Copy)]>,
     /// The device that holds the log.
-    source: Arc<dyn Source>,
+    source: Arc<dyn BlockSource>,
     block_size: u32,
 }
 
 impl Overlay {
     pub(crate) fn new(
         copies: HashMap<u64, Copy>,
-        source: Arc<dyn Source>,
+        source: Arc<dyn BlockSource>,
         block_size: u32,
     ) -> Self {
         let mut entries: Box<[_]> = copies.into_iter().collect();

@@ -1,10 +1,11 @@
 //! Metadata from an NVMe namespace or partition.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use nvio_iomap::DiskReader;
 
-use crate::blocks::source::{ReadRange, Source, SourceError};
+use crate::blocks::source::{BlockSource, ReadRange, SourceError};
 
 /// A source of metadata with a queue pair of its own. Concurrent readers are serialised by a mutex;
 /// reads of file data use other queue pairs and do not wait.
@@ -12,6 +13,16 @@ pub struct QueueSource {
     queue: Mutex<DiskReader>,
     size: u64,
     block_size: u32,
+}
+
+impl fmt::Debug for QueueSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { size, block_size, .. } = self;
+        f.debug_struct("QueueSource")
+            .field("size", size)
+            .field("block_size", block_size)
+            .finish_non_exhaustive()
+    }
 }
 
 impl QueueSource {
@@ -23,7 +34,7 @@ impl QueueSource {
     }
 }
 
-impl Source for QueueSource {
+impl BlockSource for QueueSource {
     fn size(&self) -> u64 {
         self.size
     }

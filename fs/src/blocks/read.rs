@@ -1,6 +1,6 @@
 //! Reads of a source that return errors of this crate.
 
-use crate::blocks::source::Source;
+use crate::blocks::source::BlockSource;
 use crate::error::Error;
 
 /// Maximum length of one read, bytes.
@@ -8,7 +8,7 @@ pub(crate) const READ_MAX: u32 = 256 << 10;
 
 /// Reads `bytes` at byte `offset` of `source`.
 pub(crate) fn read(
-    source: &(impl Source + ?Sized),
+    source: &(impl BlockSource + ?Sized),
     offset: u64,
     bytes: &mut [u8],
 ) -> Result<(), Error> {

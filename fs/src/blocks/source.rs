@@ -12,7 +12,7 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 ///
 /// Offsets are in bytes from the start of the filesystem. Requests may have any alignment and any
 /// length up to 256 KiB. They are within [`Self::size`]. Several threads may read at the same time.
-pub trait Source: Send + Sync {
+pub trait BlockSource: Send + Sync {
     /// Returns the size of the device in bytes. It is called once, when the filesystem is opened.
     fn size(&self) -> u64;
 
@@ -38,7 +38,7 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// One of several ranges to read; see [`Source::read_many`].
+/// One of several ranges to read; see [`BlockSource::read_many`].
 #[derive(Debug)]
 pub struct ReadRange<'b> {
     /// First byte, from the start of the filesystem.
@@ -57,7 +57,7 @@ impl<'b> ReadRange<'b> {
 }
 
 /// An image, or a block device of the kernel.
-impl Source for File {
+impl BlockSource for File {
     fn size(&self) -> u64 {
         // The metadata of a block device has no length, but its end can be found by seeking.
         let mut file = self;
@@ -69,7 +69,7 @@ impl Source for File {
     }
 }
 
-impl Source for [u8] {
+impl BlockSource for [u8] {
     fn size(&self) -> u64 {
         u64::try_from(self.len()).unwrap_or(u64::MAX)
     }
@@ -85,7 +85,7 @@ impl Source for [u8] {
     }
 }
 
-impl Source for Vec<u8> {
+impl BlockSource for Vec<u8> {
     fn size(&self) -> u64 {
         self.as_slice().size()
     }
@@ -95,7 +95,7 @@ impl Source for Vec<u8> {
     }
 }
 
-impl<S: Source + ?Sized> Source for Arc<S> {
+impl<S: BlockSource + ?Sized> BlockSource for Arc<S> {
     fn size(&self) -> u64 {
         (**self).size()
     }
@@ -113,7 +113,7 @@ impl<S: Source + ?Sized> Source for Arc<S> {
     }
 }
 
-impl<S: Source + ?Sized> Source for Box<S> {
+impl<S: BlockSource + ?Sized> BlockSource for Box<S> {
     fn size(&self) -> u64 {
         (**self).size()
     }
@@ -140,7 +140,7 @@ mod tests {
         let source: Arc<[u8]> = Arc::from(&b"0123456789"[..]);
         let mut buf = [0; 4];
         source.read(6, &mut buf).unwrap();
-        assert_eq!((&buf, Source::size(&source)), (b"6789", 10));
+        assert_eq!((&buf, BlockSource::size(&source)), (b"6789", 10));
         assert!(source.read(7, &mut buf).is_err());
         assert!(source.read(u64::MAX, &mut buf).is_err());
         source.read(10, &mut []).unwrap();
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn many_ranges_have_a_result_each() {
-        let source: Box<dyn Source> = Box::new(Arc::new(b"0123456789".to_vec()));
+        let source: Box<dyn BlockSource> = Box::new(Arc::new(b"0123456789".to_vec()));
         let (mut a, mut b, mut c) = ([0; 3], [0; 2], [0; 1]);
         let mut ranges =
             [ReadRange::new(7, &mut a), ReadRange::new(9, &mut b), ReadRange::new(0, &mut c)];
@@ -161,11 +161,11 @@ mod tests {
     #[test]
     fn files_are_bounded() {
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
-        let size = Source::size(&file);
+        let size = BlockSource::size(&file);
         assert!(size > 4);
         let mut buf = [0; 4];
-        Source::read(&file, 0, &mut buf).unwrap();
+        BlockSource::read(&file, 0, &mut buf).unwrap();
         assert_eq!(&buf, b"\x7fELF");
-        assert!(Source::read(&file, size - 3, &mut buf).is_err());
+        assert!(BlockSource::read(&file, size - 3, &mut buf).is_err());
     }
 }

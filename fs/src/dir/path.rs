@@ -12,14 +12,14 @@ pub const MAX_SYMLINKS: u32 = 40;
 impl Filesystem {
     /// Returns the inode of `path`. Paths start at the root, with or without a leading slash.
     /// Symbolic links are followed, the last component included; ".." at the root is the root; a
-    /// path with a trailing slash must be a directory.
+    /// path with a trailing slash must be a directory. A path is text or any other bytes.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::SymlinkLoop`],
     /// [`Error::NameTooLong`]; [`Error::UnsupportedInode`] if a component needs an unsupported
     /// feature; damage; a failure of the source.
-    pub fn lookup(&self, path: &[u8]) -> Result<Inode, Error> {
-        self.resolve(path, true)
+    pub fn lookup(&self, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
+        self.resolve(path.as_ref(), true)
     }
 
     /// Returns the inode of `path`. If the last component is a symbolic link, it is not followed,
@@ -27,8 +27,8 @@ impl Filesystem {
     ///
     /// # Errors
     /// As [`Filesystem::lookup`].
-    pub fn lookup_no_follow(&self, path: &[u8]) -> Result<Inode, Error> {
-        self.resolve(path, false)
+    pub fn lookup_no_follow(&self, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
+        self.resolve(path.as_ref(), false)
     }
 
     fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Inode, Error> {

@@ -4,6 +4,9 @@ pub(crate) mod path_name;
 pub(crate) mod reasons;
 
 use std::fmt;
+use std::io::{self, ErrorKind};
+
+use nvio_iomap::FileError;
 
 use crate::blocks::source::SourceError;
 use crate::error::path_name::PathName;
@@ -242,7 +245,7 @@ pub enum Error {
         offset: u64,
         /// Length of the read, bytes.
         length: usize,
-        /// The error of the [`Source`](crate::Source).
+        /// The error of the [`BlockSource`](crate::BlockSource).
         #[source]
         error: SourceError,
     },
@@ -259,13 +262,65 @@ impl Structure {
     }
 }
 
+impl Error {
+    /// Returns the kind of the [`io::Error`] that this error converts to. If the operating system
+    /// reported an error to the source or the queue, the kind is the one of that error.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } | Self::NoSuchInode { .. } | Self::InodeNotInUse { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::NotADirectory { .. } => ErrorKind::NotADirectory,
+            Self::IsADirectory { .. } => ErrorKind::IsADirectory,
+            Self::NotAFile { .. }
+            | Self::NotASymlink { .. }
+            | Self::SymlinkLoop { .. }
+            | Self::TooDeep { .. }
+            | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
+            Self::NameTooLong { .. } => ErrorKind::InvalidFilename,
+            Self::WouldBlock { .. } => ErrorKind::WouldBlock,
+            Self::NotWritable(_) | Self::NeedsRecovery => ErrorKind::ReadOnlyFilesystem,
+            Self::Protected { .. } | Self::ReadOnly { .. } => ErrorKind::PermissionDenied,
+            Self::PastEnd { .. } => ErrorKind::FileTooLarge,
+            Self::UnsupportedFeature { .. }
+            | Self::UnsupportedInode { .. }
+            | Self::UnsupportedJournal { .. }
+            | Self::Hole { .. }
+            | Self::Unwritten { .. } => ErrorKind::Unsupported,
+            Self::InUse(_) => ErrorKind::ResourceBusy,
+            Self::NotExt4 { .. }
+            | Self::Truncated { .. }
+            | Self::BlockTooSmall { .. }
+            | Self::WrongJournal(_)
+            | Self::Corrupt(_) => ErrorKind::InvalidData,
+            Self::Iomap(error) if error.is_again() => ErrorKind::WouldBlock,
+            Self::Iomap(error) => system_kind(&**error),
+            Self::Source { error, .. } => system_kind(&**error),
+            Self::NeedsJournal { .. } | Self::NoInlineData { .. } => ErrorKind::Other,
+        }
+    }
+}
+
+/// Returns the kind of the first error of the operating system among an error and its causes.
+fn system_kind(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
+    let causes = std::iter::successors(Some(error), |&cause| cause.source());
+    let mut kinds = causes.filter_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+    kinds.next().unwrap_or(ErrorKind::Other)
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
 impl From<nvio_iomap::Error> for Error {
     fn from(error: nvio_iomap::Error) -> Self {
         Self::Iomap(Box::new(error))
     }
 }
 
-impl nvio_iomap::FileError for Error {
+impl FileError for Error {
     fn is_again(&self) -> bool {
         match self {
             Self::WouldBlock { .. } => true,
@@ -348,6 +403,18 @@ mod tests {
     #[test]
     fn errors_stay_small() {
         assert!(size_of::<Error>() <= 40, "{}", size_of::<Error>());
+    }
+
+    #[test]
+    fn kinds_survive() {
+        let kind = |error: Error| io::Error::from(error).kind();
+        let system: SourceError = io::Error::from(ErrorKind::PermissionDenied).into();
+        let source = Error::Source { offset: 0, length: 1, error: system };
+        assert_eq!(kind(source), ErrorKind::PermissionDenied);
+        assert_eq!(kind(nvio_iomap::Error::Busy.into()), ErrorKind::WouldBlock);
+        assert_eq!(kind(Error::NotFound { path: b"/a"[..].into() }), ErrorKind::NotFound);
+        assert_eq!(kind(Error::IsADirectory { inode: 2 }), ErrorKind::IsADirectory);
+        assert_eq!(kind(Error::NotExt4 { magic: 0 }), ErrorKind::InvalidData);
     }
 
     #[test]

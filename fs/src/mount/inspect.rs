@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::blocks::source::Source;
+use crate::blocks::source::BlockSource;
 use crate::blocks::{metadata, read};
 use crate::error::Error;
 use crate::filesystem::Filesystem;
@@ -29,7 +29,7 @@ pub struct Inspection {
 
 enum Content {
     Filesystem(Filesystem),
-    Journal(Box<dyn Source>),
+    Journal(Box<dyn BlockSource>),
 }
 
 impl fmt::Debug for Inspection {
@@ -44,7 +44,7 @@ impl Inspection {
     /// # Errors
     /// If the source holds neither a filesystem nor an external journal, is damaged, or has an
     /// unknown incompatible feature; if the source fails.
-    pub fn open(source: impl Source + 'static) -> Result<Self, Error> {
+    pub fn open(source: impl BlockSource + 'static) -> Result<Self, Error> {
         let raw = metadata::read_raw_superblock(&source)?;
         superblock::verify(&raw)?;
         let fields = SuperblockFields::of(&raw);
@@ -87,7 +87,7 @@ impl Inspection {
     }
 
     /// Reads the journal's superblock, which is in the block after the filesystem superblock.
-    fn external_journal(&self, source: &dyn Source) -> Result<JournalFields, Error> {
+    fn external_journal(&self, source: &dyn BlockSource) -> Result<JournalFields, Error> {
         let log = self.fields.log_block_size;
         geometry::ensure(log <= 6, "log block size", log, "at most 6 (64 KiB)")?;
         let block_size = SUPERBLOCK_OFFSET.wrapping_shl(log);

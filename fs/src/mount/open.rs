@@ -6,7 +6,7 @@ use crate::blocks::cache::Cache;
 use crate::blocks::metadata;
 use crate::blocks::metadata::Metadata;
 use crate::blocks::overlay::Overlay;
-use crate::blocks::source::Source;
+use crate::blocks::source::BlockSource;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::filesystem::Inner;
@@ -32,7 +32,7 @@ impl Filesystem {
     /// device, or has smaller blocks than the device; if the journal is needed and is damaged or on
     /// another device; if another host uses the filesystem; if it has an unsupported feature; if
     /// the source fails.
-    pub fn open(source: impl Source + 'static) -> Result<Self, Error> {
+    pub fn open(source: impl BlockSource + 'static) -> Result<Self, Error> {
         Self::open_with(source, Options::default())
     }
 
@@ -40,7 +40,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// As [`Filesystem::open`].
-    pub fn open_with(source: impl Source + 'static, options: Options) -> Result<Self, Error> {
+    pub fn open_with(source: impl BlockSource + 'static, options: Options) -> Result<Self, Error> {
         Self::open_on(Arc::new(source), None, options)
     }
 
@@ -50,16 +50,16 @@ impl Filesystem {
     /// # Errors
     /// As [`Filesystem::open`]; [`Error::WrongJournal`].
     pub fn open_with_journal(
-        source: impl Source + 'static,
-        journal: impl Source + 'static,
+        source: impl BlockSource + 'static,
+        journal: impl BlockSource + 'static,
         options: Options,
     ) -> Result<Self, Error> {
         Self::open_on(Arc::new(source), Some(Arc::new(journal)), options)
     }
 
     fn open_on(
-        source: Arc<dyn Source>,
-        journal: Option<Arc<dyn Source>>,
+        source: Arc<dyn BlockSource>,
+        journal: Option<Arc<dyn BlockSource>>,
         options: Options,
     ) -> Result<Self, Error> {
         let superblock = metadata::read_superblock(&*source)?;
@@ -89,7 +89,11 @@ impl Filesystem {
     }
 
     /// Returns the recovered filesystem; `self` is the filesystem as it is on the device.
-    fn recovered_to(&self, source: Arc<dyn Source>, recovered: Recovered) -> Result<Self, Error> {
+    fn recovered_to(
+        &self,
+        source: Arc<dyn BlockSource>,
+        recovered: Recovered,
+    ) -> Result<Self, Error> {
         let Recovered { mut summary, overlay, next_tid, fast_commit_area } = recovered;
         let JournalReplay { transactions, blocks, revoked, .. } = summary;
         log::info!(
@@ -137,7 +141,7 @@ impl Filesystem {
     /// Creates a filesystem with the blocks on `source`, without checks of its size, the journal
     /// and multi-mount protection.
     pub(crate) fn as_it_is(
-        source: Arc<dyn Source>,
+        source: Arc<dyn BlockSource>,
         superblock: Superblock,
         options: Options,
     ) -> Result<Self, Error> {
@@ -151,7 +155,7 @@ impl Filesystem {
 
     /// Creates a filesystem from a checked superblock.
     fn over(
-        source: Arc<dyn Source>,
+        source: Arc<dyn BlockSource>,
         superblock: Superblock,
         overlay: Option<Overlay>,
         device: u64,

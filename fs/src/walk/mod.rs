@@ -136,7 +136,8 @@ impl Filesystem {
     /// Starts a walk through `inode` and everything below it, in the order
     /// [`WalkOrder::DepthFirst`]. Paths in the walk begin with `path`. If `inode` is not a
     /// directory, the walk yields one [`WalkEvent::Entry`].
-    pub fn walk(&self, path: &[u8], inode: &Inode) -> Walk {
+    pub fn walk(&self, path: impl AsRef<[u8]>, inode: &Inode) -> Walk {
+        let path = path.as_ref();
         Walk {
             fs: self.clone(),
             order: WalkOrder::default(),

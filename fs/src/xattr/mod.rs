@@ -127,7 +127,8 @@ impl Filesystem {
     ///
     /// # Errors
     /// As [`Filesystem::xattrs`] and its iterator.
-    pub fn xattr(&self, inode: &Inode, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    pub fn xattr(&self, inode: &Inode, name: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, Error> {
+        let name = name.as_ref();
         let mut found = None;
         self.each_attribute(inode, |entry| {
             if found.is_none() && name::whole(entry.index, entry.name).as_deref() == Some(name) {

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nvio_ext4::{FileType, Filesystem, Inode, Source};
+use nvio_ext4::{BlockSource, FileType, Filesystem, Inode};
 use nvio_iomap::{Mapper, MappingKind, Op};
 
 /// Runs a command and returns its standard output. Panics with its output if it fails.
@@ -85,7 +85,7 @@ pub fn read_file(fs: &Filesystem, image: &File, inode: &Inode) -> Vec<u8> {
         let part = &mut contents[pos as usize..end as usize];
         match mapping.kind {
             MappingKind::Mapped => {
-                Source::read(image, mapping.device_address(pos).unwrap(), part).unwrap();
+                BlockSource::read(image, mapping.device_address(pos).unwrap(), part).unwrap();
             }
             MappingKind::Hole | MappingKind::Unwritten => part.fill(0),
             MappingKind::Inline => file.read_inline(&mapping, pos, part).unwrap(),

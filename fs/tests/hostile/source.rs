@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nvio_ext4::{Source, SourceError};
+use nvio_ext4::{BlockSource, SourceError};
 
 use super::seal::Patch;
 
@@ -38,7 +38,7 @@ impl Changed {
     }
 }
 
-impl Source for Changed {
+impl BlockSource for Changed {
     fn size(&self) -> u64 {
         self.image.len() as u64
     }

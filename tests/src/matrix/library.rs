@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use nvio_ext4::{
-    Error, FileType, Filesystem, Inode, InodeFlags, Options, Source, Timestamp, Unsupported,
+    BlockSource, Error, FileType, Filesystem, Inode, InodeFlags, Options, Timestamp, Unsupported,
 };
 use nvio_iomap::{Mapper, MappingKind, Op};
 
@@ -234,7 +234,7 @@ impl Content for Mapped<'_> {
             match mapping.kind {
                 MappingKind::Mapped => {
                     let address = mapping.device_address(pos).expect("an address");
-                    Source::read(self.device, address, part).map_err(io::Error::other)?;
+                    BlockSource::read(self.device, address, part).map_err(io::Error::other)?;
                 }
                 MappingKind::Inline => {
                     self.file.read_inline(&mapping, pos, part).map_err(io::Error::other)?;

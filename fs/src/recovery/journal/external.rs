@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::blocks::read::read;
-use crate::blocks::source::Source;
+use crate::blocks::source::BlockSource;
 use crate::error::Error;
 use crate::error::reasons::WrongJournal;
 use crate::filesystem::Filesystem;
@@ -21,7 +21,7 @@ fn wrong(why: WrongJournal) -> Error {
 }
 
 /// Checks that the device `source` holds the journal of `fs`, and returns its number of blocks.
-pub(crate) fn identify(fs: &Filesystem, source: &dyn Source) -> Result<u32, Error> {
+pub(crate) fn identify(fs: &Filesystem, source: &dyn BlockSource) -> Result<u32, Error> {
     let superblock = fs.superblock();
     if !superblock.has_external_journal() {
         return Err(wrong(WrongJournal::NotExternal));
@@ -56,7 +56,7 @@ pub(crate) fn identify(fs: &Filesystem, source: &dyn Source) -> Result<u32, Erro
 }
 
 /// Opens the journal of `fs` on the device `source`.
-pub(crate) fn find(fs: &Filesystem, source: Arc<dyn Source>) -> Result<Journal, Error> {
+pub(crate) fn find(fs: &Filesystem, source: Arc<dyn BlockSource>) -> Result<Journal, Error> {
     let blocks = identify(fs, &*source)?;
     let block_size = fs.superblock().block_size();
     let mut log = Log::on_device(source, block_size, blocks);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nvio_iomap::{Mapper, MappingKind, Op};
 
-use crate::blocks::source::{ReadRange, Source};
+use crate::blocks::source::{BlockSource, ReadRange};
 use crate::error::Error;
 use crate::file::File;
 use crate::format::corrupt::{Problem, Structure};
@@ -26,7 +26,7 @@ pub(crate) struct Journal {
 pub(crate) struct Log {
     place: Place,
     /// The device that holds the log.
-    source: Arc<dyn Source>,
+    source: Arc<dyn BlockSource>,
     block_size: u32,
     /// Number of blocks, the superblock included.
     blocks: u32,
@@ -45,7 +45,7 @@ enum Place {
 
 impl Log {
     /// Opens a log in a file of the filesystem on `source`.
-    pub(crate) fn in_file(file: File, source: Arc<dyn Source>) -> Self {
+    pub(crate) fn in_file(file: File, source: Arc<dyn BlockSource>) -> Self {
         let superblock = file.filesystem().superblock();
         let block_size = superblock.block_size();
         let blocks = superblock.block_at(file.size()).min(superblock.blocks_count());
@@ -55,7 +55,7 @@ impl Log {
     }
 
     /// Opens a log of `blocks` blocks on a device of its own.
-    pub(crate) fn on_device(source: Arc<dyn Source>, block_size: u32, blocks: u32) -> Self {
+    pub(crate) fn on_device(source: Arc<dyn BlockSource>, block_size: u32, blocks: u32) -> Self {
         let place = Place::Device;
         Self { place, source, block_size, blocks, first: 0, window: Vec::new() }
     }
@@ -66,7 +66,7 @@ impl Log {
     }
 
     /// Returns the device that the results of [`place_of`](Self::place_of) refer to.
-    pub(crate) fn source(&self) -> Arc<dyn Source> {
+    pub(crate) fn source(&self) -> Arc<dyn BlockSource> {
         Arc::clone(&self.source)
     }
 

@@ -29,7 +29,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::blocks::overlay::Overlay;
-use crate::blocks::source::Source;
+use crate::blocks::source::BlockSource;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
@@ -81,7 +81,10 @@ impl FastCommitArea {
 }
 
 /// Opens the internal journal. `fs` is the filesystem as it is on the device `source`.
-pub(crate) fn find_internal(fs: &Filesystem, source: Arc<dyn Source>) -> Result<Journal, Error> {
+pub(crate) fn find_internal(
+    fs: &Filesystem,
+    source: Arc<dyn BlockSource>,
+) -> Result<Journal, Error> {
     let number = fs.superblock().journal_inode;
     let inode = fs.named_inode(number, Structure::Superblock)?;
     if inode.kind() != FileType::Regular {

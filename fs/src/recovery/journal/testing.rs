@@ -228,7 +228,7 @@ pub(super) const C: u64 = 212;
 /// The first blocks of an image, followed by zeroes. It is cheap to copy.
 pub(super) struct Head(pub Vec<u8>);
 
-impl Source for Head {
+impl BlockSource for Head {
     fn size(&self) -> u64 {
         8192 * BLOCK as u64
     }

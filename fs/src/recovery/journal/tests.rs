@@ -436,7 +436,7 @@ fn the_area_for_fast_commits() {
     for index in 0..15 {
         log.block(1025 + index).fill(index as u8);
     }
-    let source: Arc<dyn Source> = Arc::new(log.source());
+    let source: Arc<dyn BlockSource> = Arc::new(log.source());
     let fs = log.open().unwrap();
     let found = recover(&fs, find_internal(&fs, source).unwrap()).unwrap();
     assert_eq!((found.next_tid, found.summary.transactions), (8, 1));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use nvio_ext4::{Filesystem, Options, ReadRange, Source, SourceError};
+use nvio_ext4::{BlockSource, Filesystem, Options, ReadRange, SourceError};
 use nvio_testkit::image::mkfs;
 
 use crate::Result;
@@ -64,14 +64,14 @@ struct Counted {
     reads: Arc<AtomicU64>,
 }
 
-impl Source for Counted {
+impl BlockSource for Counted {
     fn size(&self) -> u64 {
-        Source::size(&self.image)
+        BlockSource::size(&self.image)
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> std::result::Result<(), SourceError> {
         self.reads.fetch_add(buf.len().div_ceil(4096) as u64, Ordering::Relaxed);
-        Source::read(&self.image, offset, buf)
+        BlockSource::read(&self.image, offset, buf)
     }
 
     fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
