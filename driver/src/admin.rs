@@ -1,29 +1,31 @@
-//! The admin queue: one command at a time, waited for; and the requests for events.
+//! The admin queue pair: one command at a time, and requests for asynchronous events.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
+use nvio_spec::register::Csts;
 use nvio_spec::{Sqe, Status};
 
 use crate::aer::AsyncEvent;
 use crate::dma::DmaBuf;
-use crate::queue::{Completion, Layout, RawQueuePair};
+use crate::error::{Error, Result};
+use crate::queue::completion::Completion;
+use crate::queue::raw::{Layout, RawQueuePair};
 use crate::transport::Transport;
-use crate::{Error, Result, controller};
 
-/// Entries of the admin queues. One command is in flight at a time; the rest is room for events.
+/// Entries of the admin queues: one command at a time, and event requests.
 pub(crate) const ADMIN_ENTRIES: u32 = 32;
-/// Admin commands that can be in flight.
+/// Most admin commands in flight.
 pub(crate) const ADMIN_DEPTH: u16 = 31;
-/// How often the controller's health is looked at while a command is waited for.
+/// Time between two reads of CSTS while a command is in flight.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
-/// Admin commands take microseconds to milliseconds; there is no hurry.
+/// Time between two polls. Admin commands take microseconds to milliseconds.
 const PAUSE: Duration = Duration::from_micros(20);
-/// Most event requests in flight: events come seldom, and what is not asked for waits.
-const MOST_EVENT_REQUESTS: u8 = 4;
+/// Most event requests in flight. The controller stores further events.
+const EVENT_REQUESTS_MAX: u8 = 4;
 
-/// What an admin command in flight is.
+/// The kind of an admin command in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Command,
@@ -34,7 +36,7 @@ enum Kind {
 pub(crate) struct Admin {
     core: RawQueuePair<Kind>,
     timeout: Duration,
-    /// Events that came and were not taken.
+    /// Events that the caller has not polled for yet.
     events: Arc<ArrayQueue<AsyncEvent>>,
 }
 
@@ -61,14 +63,14 @@ impl Admin {
         self.core.cq_iova()
     }
 
-    /// Ends what is in flight on a controller that was stopped, or, with `lost`, could not be; and
-    /// begins again with empty queues.
+    /// Drops the commands in flight of a controller that was stopped, or with `lost` could not be
+    /// stopped, and empties the queues.
     pub(crate) fn restart(&mut self, lost: bool) {
         while self.core.abandon(Status::SUCCESS, lost).is_some() {}
         self.core.restart();
     }
 
-    /// Gives commands so long from now on; returns how long it was.
+    /// Sets the longest time of a command, and returns the former one.
     pub(crate) fn set_timeout(&mut self, timeout: Duration) -> Duration {
         std::mem::replace(&mut self.timeout, timeout)
     }
@@ -76,8 +78,8 @@ impl Admin {
     /// Runs one command. `name` is for errors.
     ///
     /// # Errors
-    /// [`Error::Command`] for what the controller refuses. After any other error the command may
-    /// still be in progress: the controller is to be stopped.
+    /// [`Error::Command`] if the controller completes the command with an error. After any other
+    /// error the command may still be in progress, so the controller must be stopped.
     pub(crate) fn execute(
         &mut self,
         transport: &dyn Transport,
@@ -105,7 +107,7 @@ impl Admin {
         let begin = transport.now();
         let mut health = begin + HEALTH_INTERVAL;
         loop {
-            // The clock first: a thread that was not scheduled for long must still look once more.
+            // The clock is read first, so that a thread that was not scheduled polls once more.
             let now = transport.now();
             if let Some(answer) = self.poll() {
                 return Ok(answer);
@@ -116,13 +118,13 @@ impl Admin {
             }
             if now >= health {
                 health = now + HEALTH_INTERVAL;
-                controller::check_alive(transport, self.timeout - elapsed)?;
+                check_alive(transport, self.timeout - elapsed)?;
             }
             transport.pause(PAUSE);
         }
     }
 
-    /// Takes what was posted: events, and the answer of the command in flight.
+    /// Handles posted completions: stores events, and returns the answer to the command in flight.
     fn poll(&mut self) -> Option<(Status, Answer)> {
         let Self { core, events, .. } = self;
         if !core.has_posted() {
@@ -136,9 +138,9 @@ impl Admin {
             }
             Kind::EventRequest if ended.status.is_success() => {
                 again += 1;
-                // The oldest are kept: what follows them is of the same kind, as a rule.
+                // The oldest events are kept, because later ones are usually of the same kind.
                 if let Err(event) = events.push(AsyncEvent::from_dword(ended.result)) {
-                    log::warn!("{event} is dropped: nobody takes events");
+                    log::warn!("{event} is dropped: the caller does not poll for events");
                 }
             }
             Kind::EventRequest => {
@@ -149,10 +151,9 @@ impl Admin {
         answer
     }
 
-    /// Asks for events; `limit` is how many requests the controller takes at once, less one
-    /// (AERL).
+    /// Submits the first event requests. `limit` is AERL, the most requests in flight minus one.
     pub(crate) fn request_first_events(&mut self, limit: u8) {
-        self.request_events(limit.saturating_add(1).min(MOST_EVENT_REQUESTS));
+        self.request_events(limit.saturating_add(1).min(EVENT_REQUESTS_MAX));
     }
 
     fn request_events(&mut self, count: u8) {
@@ -165,8 +166,17 @@ impl Admin {
         self.core.ring();
     }
 
-    /// Takes what was posted while no command is in flight: events.
+    /// Stores the events that the controller has posted while no command is in flight.
     pub(crate) fn note_events(&mut self) {
         self.poll();
     }
+}
+
+/// Reads CSTS, and waits at most `within` for its value.
+///
+/// # Errors
+/// [`Error::Gone`] and [`Error::Fatal`].
+pub(crate) fn check_alive(transport: &dyn Transport, within: Duration) -> Result<()> {
+    let csts = Csts(transport.csts_within(within)?);
+    if csts.fatal() { Err(Error::Fatal { csts: csts.0 }) } else { Ok(()) }
 }

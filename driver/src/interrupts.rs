@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::error::{Error, Result};
 use crate::transport::Transport;
-use crate::{Error, Result};
 
 /// The vectors of a controller.
 pub(crate) struct Interrupts {

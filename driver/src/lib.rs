@@ -50,7 +50,7 @@
 //!
 //! `unsafe` is confined to the modules that own device registers (`mmio`), DMA memory (`dma`) and
 //! the rings (`queue`), and to the calls that map memory into an IOMMU (`transport`) or wait for
-//! interrupts (`interrupt`). Raw pass-through is unsafe to call, and [`Transport`] to implement.
+//! interrupts (`interrupts`). Raw pass-through is unsafe to call, and [`Transport`] to implement.
 //! What a device writes is never trusted: identifiers are checked against a table, sizes against
 //! bounds, and every wait has an end.
 
@@ -77,9 +77,12 @@ mod transport;
 
 pub use address::{Address, ParseAddressError};
 pub use aer::AsyncEvent;
-pub use controller::{
-    Controller, LogPage, NewNamespace, Options, Resets, Wait, WritableController,
-};
+pub use controller::Controller;
+pub use controller::log_page::LogPage;
+pub use controller::management::NewNamespace;
+pub use controller::options::{Options, Wait};
+pub use controller::resets::Resets;
+pub use controller::writable::WritableController;
 pub use dma::{
     Arena, BOUNCE_BYTES_MAX, BouncePool, DmaBuf, DmaMemory, PAGE_SIZE, ScatterList, SplitBuffer,
 };

@@ -11,7 +11,7 @@ use nvio_spec::register::DOORBELLS;
 use volatile::VolatilePtr;
 
 use crate::dma::{PAGE_SIZE, Shared};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A mapped window of a BAR, unmapped when dropped. Offsets are those of the BAR, in bytes.
 pub struct Mmio {

@@ -1,33 +1,34 @@
-//! From a function that was just reset to a controller that takes I/O (Base 3.5.1).
+//! Bring-up: from a function that was just reset to a controller that accepts I/O (Base 3.5.1).
 
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use nvio_spec::register::{
-    ACQ, AQA, ASQ, CAP, CC, CSTS, Cap, Cc, Csts, DOORBELLS, GONE, VS, Version, cq_head_doorbell,
-};
+use nvio_spec::register::{CAP, CSTS, Cap, DOORBELLS, GONE, VS, Version, cq_head_doorbell};
 use nvio_spec::{IDENTIFY_SIZE, IdentifyController, QueueCount, Sqe, cns, feature_id};
 use zerocopy::FromBytes;
 
-use super::{Health, Inner, Managed, Options, Registered, Resets, Wait};
+use super::controller_memory::ControllerMemory;
+use super::enable::{disable, enable};
+use super::health::{Health, Managed};
+use super::inner::Inner;
+use super::options::{Options, Wait};
+use super::registered::Registered;
+use super::resets::Resets;
 use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin};
 use crate::aer::AsyncEvent;
-use crate::controller::controller_memory::ControllerMemory;
 use crate::dma::{Arena, Claim, DmaMemory, PAGE_SIZE};
+use crate::error::{Error, Result};
 use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
-use crate::queue::Layout;
+use crate::queue::raw::Layout;
 use crate::transport::Transport;
-use crate::{Error, Result};
 
-/// CAP.TO of 0 would leave a device no time at all.
-const LEAST_READY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Most asynchronous events that are stored until the caller polls for them.
+const EVENTS_MAX: usize = 64;
 
-/// Asynchronous events that are kept until somebody takes them.
-const MOST_EVENTS: usize = 64;
-
+/// Resets and enables the controller behind `transport`.
 pub(super) fn bring_up(transport: Box<dyn Transport>, options: Options) -> Result<Inner> {
     let cap = capabilities(&*transport)?;
     let version = Version(transport.read32_present(VS)?);
@@ -37,8 +38,8 @@ pub(super) fn bring_up(transport: Box<dyn Transport>, options: Options) -> Resul
     let claim = Claim::new(bytes, |used| transport.choose_iova(bytes as u64, used))?;
     let arena = Arena::over(memory, Arc::new(claim));
     transport.map(&arena)?;
-    // From here on, an error must not leave the device with our memory: closing the transport
-    // ends the mapping, and happens before the arena is unmapped from this process.
+    // After an error, closing the transport unmaps the memory from the device, before the arena is
+    // unmapped from this process.
     let result = first(transport, cap, version, arena.clone(), options);
     drop(arena);
     result
@@ -52,7 +53,7 @@ fn first(
     arena: Arena,
     options: Options,
 ) -> Result<Inner> {
-    let events = Arc::new(ArrayQueue::new(MOST_EVENTS));
+    let events = Arc::new(ArrayQueue::new(EVENTS_MAX));
     let controller_memory = controller_memory(&*transport, cap, &arena, &options)?;
     let mut admin = admin_queue(&*transport, &arena, cap, options.admin_timeout, &events)?;
     enable(&*transport, cap, &admin)?;
@@ -94,37 +95,27 @@ fn first(
     if inner.options.wait != Wait::Poll {
         match Interrupts::new(&*inner.transport, granted.saturating_add(1))? {
             Some(interrupts) => drop(inner.interrupts.set(interrupts)),
-            None => log::warn!("there are no interrupts: queues are polled"),
+            None => log::warn!("the device has no interrupts: queues are polled"),
         }
     }
     Ok(inner)
 }
 
-/// Enables a controller that was disabled, and that this driver has brought up before.
+/// Enables a controller that was stopped after an earlier bring-up.
 pub(super) fn restart(inner: &Inner, managed: &mut Managed) -> Result<()> {
     if let Some(memory) = &inner.controller_memory {
         memory.enable(&*inner.transport)?;
     }
     enable(&*inner.transport, inner.cap, &managed.admin)?;
     configure(inner, managed)?;
-    // If the function was reset, so were its interrupts.
+    // A reset of the function disconnects its interrupts.
     if let Some(interrupts) = inner.interrupts.get() {
         interrupts.connect(&*inner.transport);
     }
     Ok(())
 }
 
-/// Sets the admin queues and CC.EN, and waits until the controller is ready.
-fn enable(transport: &dyn Transport, cap: Cap, admin: &Admin) -> Result<()> {
-    let size = ADMIN_ENTRIES - 1;
-    transport.write32(AQA, size << 16 | size)?;
-    transport.write64(ASQ, admin.sq_iova())?;
-    transport.write64(ACQ, admin.cq_iova())?;
-    transport.write32(CC, Cc::enabled(cap.min_page_shift()).0)?;
-    wait_for(transport, "CSTS.RDY to be set", ready_timeout(cap), Csts::ready)
-}
-
-/// Tells a controller that was just enabled what it is to do. A reset has made it forget.
+/// Sends the settings that a controller loses by a reset: number of queues, shadow doorbells, events.
 fn configure(inner: &Inner, managed: &mut Managed) -> Result<()> {
     let transport = &*inner.transport;
     let admin = &mut managed.admin;
@@ -145,13 +136,13 @@ fn configure(inner: &Inner, managed: &mut Managed) -> Result<()> {
 
 /// Doorbell Buffer Config, in OACS (Base figure 275).
 const OACS_DOORBELL_BUFFER_CONFIG: u16 = 1 << 8;
-/// SMART / Health critical warnings, all that are defined (Base 5.27.1.9).
+/// All defined SMART / Health critical warnings (Base 5.27.1.9).
 const EVENTS: u32 = 0x1f;
-/// Namespace attribute and firmware activation notices, where OAES has them.
+/// Namespace attribute and firmware activation notices, if OAES has them.
 const NOTICES: u32 = 1 << 8 | 1 << 9;
 
-/// The pages for Doorbell Buffer Config, if the controller has that command and all queues have a
-/// place in a page.
+/// Allocates the pages for Doorbell Buffer Config, if the controller supports that command and a page
+/// has room for the doorbells of all queues.
 fn doorbell_memory(
     arena: &Arena,
     cap: Cap,
@@ -168,7 +159,7 @@ fn doorbell_memory(
     Ok(Some(Arc::new(DoorbellMemory { values, events })))
 }
 
-/// The controller's memory for submission queues, if it is wanted and there is any that can be used.
+/// Finds the controller's memory for submission queues, if it is wanted and usable.
 fn controller_memory(
     transport: &dyn Transport,
     cap: Cap,
@@ -184,7 +175,7 @@ fn controller_memory(
             Ok(Some(memory))
         }
         Ok(None) => {
-            log::warn!("there is no controller memory for queues: they are in host memory");
+            log::warn!("the controller has no memory for queues: they are in host memory");
             Ok(None)
         }
         Err(Error::Gone) => Err(Error::Gone),
@@ -195,7 +186,7 @@ fn controller_memory(
     }
 }
 
-/// CAP, if this driver can work with such a controller.
+/// Reads CAP, and checks that the driver supports such a controller.
 fn capabilities(transport: &dyn Transport) -> Result<Cap> {
     let cap = Cap(transport.read64(CAP)?);
     if cap.0 == u64::MAX || transport.read32(CSTS)? == GONE {
@@ -212,68 +203,12 @@ fn capabilities(transport: &dyn Transport) -> Result<Cap> {
         let value = u64::from(cap.max_queue_entries());
         return Err(Error::Invalid { structure: "CAP", field: "MQES", value });
     }
-    // Pages above 2 MiB would not fit the arena's alignment; no device has such.
+    // The arena is aligned to 2 MiB. No known device has larger pages.
     if cap.min_page_shift() > 21 || cap.min_page_shift() > cap.max_page_shift() {
         let value = u64::from(cap.min_page_shift());
         return Err(Error::Invalid { structure: "CAP", field: "MPSMIN", value });
     }
     Ok(cap)
-}
-
-fn ready_timeout(cap: Cap) -> Duration {
-    cap.timeout().max(LEAST_READY_TIMEOUT)
-}
-
-/// Clears CC.EN and waits until CSTS.RDY follows.
-pub(super) fn disable(transport: &dyn Transport, cap: Cap) -> Result<()> {
-    let cc = Cc(transport.read32_present(CC)?);
-    if cc.en() {
-        // Base 3.1.3.5: EN must not be cleared while a change of EN is still being worked on.
-        // A controller that failed on the way up never becomes ready, and is reset all the same.
-        match wait_for(transport, "CSTS.RDY to be set", ready_timeout(cap), Csts::ready) {
-            Err(Error::Gone) => return Err(Error::Gone),
-            Err(error) => log::warn!("disabling a controller that is not ready: {error}"),
-            Ok(()) => {}
-        }
-        transport.write32(CC, cc.disabled().0)?;
-    }
-    wait_until(transport, "CSTS.RDY to be cleared", ready_timeout(cap), |csts| Ok(!csts.ready()))
-}
-
-/// Waits until CSTS is as wanted; a fatal status ends the wait.
-pub(super) fn wait_for(
-    transport: &dyn Transport,
-    what: &'static str,
-    bound: Duration,
-    wanted: impl Fn(Csts) -> bool,
-) -> Result<()> {
-    wait_until(transport, what, bound, |csts| match csts {
-        csts if csts.fatal() => Err(Error::Fatal { csts: csts.0 }),
-        csts => Ok(wanted(csts)),
-    })
-}
-
-fn wait_until(
-    transport: &dyn Transport,
-    what: &'static str,
-    bound: Duration,
-    done: impl Fn(Csts) -> Result<bool>,
-) -> Result<()> {
-    let begin = transport.now();
-    let mut pause = Duration::from_micros(50);
-    loop {
-        // The clock first: a thread that was not scheduled for long must still look once more.
-        let elapsed = transport.now().saturating_sub(begin);
-        let late = elapsed >= bound;
-        if done(Csts(transport.csts_within(bound.saturating_sub(elapsed))?))? {
-            return Ok(());
-        }
-        if late {
-            return Err(Error::Timeout { what, after: bound });
-        }
-        transport.pause(pause);
-        pause = (pause * 2).min(Duration::from_millis(5));
-    }
 }
 
 fn admin_queue(
@@ -320,7 +255,7 @@ fn identify(
     Ok(Box::new(identify))
 }
 
-/// Asks for queue pairs; as many as both kinds of queue are granted (Base 5.27.1.5).
+/// Requests queue pairs, and returns the granted number (Base 5.27.1.5).
 fn queues(transport: &dyn Transport, admin: &mut Admin, wanted: u16) -> Result<u16> {
     let ask = QueueCount { submission: wanted, completion: wanted };
     let sqe = Sqe::set_features(feature_id::NUMBER_OF_QUEUES, ask.to_dword());
@@ -330,6 +265,6 @@ fn queues(transport: &dyn Transport, admin: &mut Admin, wanted: u16) -> Result<u
         field: "DW0",
         value: u64::from(answer.dw0),
     })?;
-    // A controller may grant more than was asked for; what was asked for is enough.
+    // A controller may grant more than requested.
     Ok(granted.submission.min(granted.completion).min(wanted.max(1)))
 }

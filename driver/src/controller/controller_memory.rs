@@ -10,9 +10,9 @@ use nvio_spec::register::{
 };
 
 use crate::dma::{Arena, Claim, PAGE_SIZE, PageMap};
+use crate::error::{Error, Result};
 use crate::mmio::Mmio;
 use crate::transport::Transport;
-use crate::{Error, Result};
 
 /// Most bytes that are mapped: there is no more use for submission queues.
 const MOST: u64 = 64 << 20;

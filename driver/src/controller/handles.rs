@@ -1,31 +1,31 @@
-//! The handles of namespaces that are in use.
+//! The namespace handles in use.
 //!
-//! A handle says how large a block is, and a buffer is made for that. A namespace that is formatted
-//! to larger blocks under a handle would have the controller write behind buffers. So what changes
-//! a namespace needs to be sure that there is no handle.
+//! Buffers are allocated for the block size that a handle reports. If a namespace with a handle were
+//! formatted to larger blocks, the controller would write past the end of buffers. Commands that
+//! change a namespace therefore require that it has no handle.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use nvio_spec::{IdentifyNamespace, NSID_ALL};
 
+use crate::error::{Error, Result};
 use crate::namespace::Namespace;
-use crate::{Error, Result};
 
-/// The handles, by namespace. Clones of one count as one entry, with a number.
+/// The handles, by namespace. The clones of a handle share an entry with their number.
 #[derive(Default)]
 pub(super) struct Handles(BTreeMap<u32, Vec<Weak<IdentifyNamespace>>>);
 
 impl Handles {
-    /// Notes a handle.
+    /// Adds a handle.
     pub(super) fn add(&mut self, namespace: &Namespace) {
         let list = self.0.entry(namespace.id()).or_default();
-        // What was dropped is not kept, or the list would grow for ever.
+        // Dropped handles are removed, so that the list does not grow without a bound.
         list.retain(|handle| handle.strong_count() > 0);
         list.push(Arc::downgrade(namespace.shared()));
     }
 
-    /// Whether there is no handle of a namespace, or of any with [`NSID_ALL`], but `given`.
+    /// Checks that a namespace, or with [`NSID_ALL`] every namespace, has no handle besides `given`.
     ///
     /// # Errors
     /// [`Error::NamespaceInUse`].

@@ -1,24 +1,88 @@
-//! Identify data structures that are given as they are (Base 5.17).
+//! The Identify command (Base 5.17).
 
-use nvio_spec::{IdentifyNamespace, cns, status};
+use nvio_spec::{
+    IDENTIFY_SIZE, IdentifyNamespace, IdentifyNvmNamespace, NamespaceList, Sqe, cns, status,
+};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::Controller;
-use crate::{Error, Result};
+use super::inner::Inner;
+use crate::error::{Error, Result};
+use crate::namespace::Namespace;
+
+/// Most namespaces accepted of a controller.
+const NAMESPACES_MAX: usize = 1 << 16;
 
 impl Controller {
-    /// What the controller says of an active namespace (NVM 4.1.5.1), unchecked: also of one whose
-    /// format this driver does not support, which [`namespace`](Self::namespace) refuses.
+    /// Returns the Identify Namespace data structure of an active namespace (NVM 4.1.5.1), also if
+    /// [`namespace`](Self::namespace) does not support its format.
     ///
     /// # Errors
-    /// [`Error::NoNamespace`] if it is not active; when the command fails.
+    /// [`Error::NoNamespace`] if the namespace is not active; if the command fails.
     pub fn identify_namespace(&self, nsid: u32) -> Result<Box<IdentifyNamespace>> {
         match self.0.identify_as::<IdentifyNamespace>(cns::NAMESPACE, nsid) {
             Err(Error::Command { status, .. }) if status.bare() == status::INVALID_NAMESPACE => {
                 Err(Error::NoNamespace { nsid })
             }
-            // Zeroes are the answer for one that is not active.
+            // The structure of an inactive namespace is zeroes.
             Ok(identify) if identify.nsze.get() == 0 => Err(Error::NoNamespace { nsid }),
             other => Ok(Box::new(other?)),
+        }
+    }
+}
+
+impl Inner {
+    /// Reads an Identify data structure.
+    fn identify_as<D: FromBytes + KnownLayout + Immutable>(&self, cns: u8, nsid: u32) -> Result<D> {
+        let buf = self.arena.alloc(IDENTIFY_SIZE)?;
+        let answer = self.execute("Identify", Sqe::identify(cns, nsid), Some(buf))?;
+        let bytes = answer.buf.as_deref().unwrap_or(&[]);
+        D::read_from_bytes(bytes).map_err(|_| Error::Invalid {
+            structure: "Identify",
+            field: "length",
+            value: bytes.len() as u64,
+        })
+    }
+
+    /// Returns an active namespace.
+    pub(super) fn identify_active(&self, nsid: u32) -> Result<Namespace> {
+        let identify = match self.identify_as(cns::NAMESPACE, nsid) {
+            Err(Error::Command { status, .. }) if status.bare() == status::INVALID_NAMESPACE => {
+                return Err(Error::NoNamespace { nsid });
+            }
+            other => other?,
+        };
+        let namespace = Namespace::new(nsid, identify, self.max_transfer)?;
+        // Only protection information needs the extended formats.
+        if namespace.protection_type() == 0 || !self.identify.has_extended_formats() {
+            return Ok(namespace);
+        }
+        let formats: IdentifyNvmNamespace = self.identify_as(cns::COMMAND_SET_NAMESPACE, nsid)?;
+        namespace.extended(&formats)
+    }
+
+    /// Returns a list of namespace IDs, ascending, read by as many commands as needed.
+    pub(super) fn list_namespaces(&self, cns: u8) -> Result<Vec<u32>> {
+        let mut ids: Vec<u32> = Vec::new();
+        loop {
+            let after = ids.last().copied().unwrap_or(0);
+            let list: NamespaceList = self.identify_as(cns, after)?;
+            let before = ids.len();
+            for id in list.ids() {
+                if id <= ids.last().copied().unwrap_or(0) || ids.len() >= NAMESPACES_MAX {
+                    return Err(Error::Invalid {
+                        structure: "Namespace ID list",
+                        field: "an ID out of order, or above the limit of IDs,",
+                        value: u64::from(id),
+                    });
+                }
+                ids.push(id);
+            }
+            // The command accepts no IDs from fffffffeh on (Base 5.17.2.2).
+            let is_full = ids.len() - before == list.nsid.len();
+            if !is_full || ids.last().is_some_and(|&id| id >= 0xffff_fffe) {
+                return Ok(ids);
+            }
         }
     }
 }
@@ -30,7 +94,7 @@ mod tests {
     use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 
     #[test]
-    fn active_namespaces_are_described_and_others_are_none() {
+    fn only_active_namespaces_are_identified() {
         let namespace = || NamespaceConfig::new(Backing::memory(1 << 20));
         let builder = Emulator::builder().namespace(namespace());
         let emulator = builder.namespace(namespace().nsid(3).block_size(4096)).start().unwrap();

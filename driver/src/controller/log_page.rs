@@ -9,7 +9,7 @@ use nvio_spec::{
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::Controller;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Most bytes of one command: log pages are read seldom, and the arena is for I/O.
 const MOST_IN_ONE_COMMAND: usize = 64 << 10;

@@ -13,10 +13,13 @@ use nvio_spec::{IdentifyNamespace, NSID_ALL, Sqe, cns};
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{Controller, Inner, WritableController};
+use super::Controller;
+use super::inner::Inner;
+use super::writable::WritableController;
 use crate::admin::Answer;
+use crate::dma::DmaBuf;
+use crate::error::{Error, Result};
 use crate::namespace::{Namespace, WritableNamespace};
-use crate::{Error, Result};
 
 /// Format NVM Attributes of Identify Controller (Base figure 275, FNA).
 mod fna {
@@ -259,7 +262,7 @@ impl WritableController {
         if managed { self.allocated_namespace_ids() } else { self.namespace_ids() }
     }
 
-    fn controller_list(&self, ids: &[u16]) -> Result<crate::DmaBuf> {
+    fn controller_list(&self, ids: &[u16]) -> Result<DmaBuf> {
         let list = ControllerList::new(ids);
         if usize::from(list.count.get()) != ids.len() {
             return Err(invalid("number of controllers", ids.len() as u64));
@@ -285,7 +288,7 @@ impl Inner {
         &self,
         name: &'static str,
         sqe: Sqe,
-        buf: Option<crate::DmaBuf>,
+        buf: Option<DmaBuf>,
         bound: Duration,
     ) -> Result<Answer> {
         let mut managed = self.managed();
@@ -300,7 +303,7 @@ impl Inner {
         &self,
         name: &'static str,
         sqe: Sqe,
-        buf: Option<crate::DmaBuf>,
+        buf: Option<DmaBuf>,
         bound: Duration,
     ) -> Result<Answer> {
         let mut managed = self.managed();

@@ -1,21 +1,28 @@
-//! I/O queues: made, and made again after a reset (Base 5.4 to 5.7).
+//! Creating and deleting I/O queues (Base 5.4 to 5.7).
 
 use std::sync::Arc;
 
 use nvio_spec::Sqe;
 
-use super::{Controller, Health, Inner, Managed, Wait};
+use super::Controller;
+use super::health::Managed;
+use super::inner::Inner;
+use super::options::Wait;
+use crate::error::{Error, Result};
 use crate::interrupts::Vector;
-use crate::queue::{Layout, QueuePair, RawQueuePair, Sleeper, list_pages};
-use crate::{Error, Result};
+use crate::queue::data_pointer::list_pages;
+use crate::queue::pair::QueuePair;
+use crate::queue::raw::{Layout, RawQueuePair};
+use crate::queue::sleeper::Sleeper;
 
 impl Controller {
-    /// A queue pair with room for `depth` commands in flight: 1 to 4,095, less if the controller
-    /// has shorter queues (see [`QueuePair::capacity`]). Its rings have a power of two of entries.
+    /// Creates a queue pair for `depth` commands in flight, 1 to 4,095. The pair has room for fewer
+    /// if the controller has shorter queues; see [`QueuePair::capacity`]. The number of entries of
+    /// its rings is a power of two.
     ///
     /// # Errors
-    /// [`Error::NoQueue`] when all granted ones are in use; [`Error::Command`] when the controller
-    /// refuses; [`Error::ArenaFull`]; what a failed controller failed with.
+    /// [`Error::NoQueue`] if all granted queues are in use; [`Error::Command`] if the controller
+    /// rejects the command; [`Error::ArenaFull`]; the error of a controller that has failed.
     pub fn queue_pair<T>(&self, depth: u16) -> Result<QueuePair<T>> {
         let inner = &self.0;
         let granted = inner.managed().granted;
@@ -30,7 +37,7 @@ impl Controller {
                 Err(error)
             }
             Err((error, true)) => {
-                // The controller may still know the queues: their memory is never used again.
+                // The controller may know the queues, so their memory is never used again.
                 std::mem::forget(core);
                 inner.managed().stranded.push(qid);
                 Err(error)
@@ -41,11 +48,15 @@ impl Controller {
 
 impl Inner {
     fn layout(&self, qid: u16, depth: u16) -> Result<Layout<'_>> {
-        // A power of two, so that the rings wrap with a mask; one more than is in flight, so that a
-        // full ring is not taken for an empty one.
-        let most = self.cap.max_queue_entries().min(Layout::ENTRIES_MAX);
-        let most = if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 };
-        let entries = (u32::from(depth) + 1).next_power_of_two().clamp(2, most.max(2));
+        // A power of two, so that the rings wrap with a mask, and above the number of commands in
+        // flight, so that a full ring differs from an empty one.
+        let entries_max = self.cap.max_queue_entries().min(Layout::ENTRIES_MAX);
+        let entries_max = if entries_max.is_power_of_two() {
+            entries_max
+        } else {
+            entries_max.next_power_of_two() / 2
+        };
+        let entries = (u32::from(depth) + 1).next_power_of_two().clamp(2, entries_max.max(2));
         let depth = depth.clamp(1, u16::try_from(entries - 1).unwrap_or(u16::MAX));
         let page_shift = self.cap.min_page_shift();
         Ok(Layout {
@@ -62,17 +73,17 @@ impl Inner {
         })
     }
 
-    /// What a new queue pair waits with, if not by polling.
+    /// Returns the interrupt of a new queue pair; `None` if it is polled.
     fn sleeper(&self) -> Option<Sleeper> {
         let Wait::Interrupt { spin } = self.options.wait else { return None };
         self.interrupts.get().and_then(Vector::take).map(|vector| Sleeper::new(vector, spin))
     }
 
     /// Creates the completion queue, with interrupts if it has a vector, then the submission queue,
-    /// of rings that are empty; gives the epoch they are of.
+    /// both on empty rings, and returns their epoch.
     ///
     /// # Errors
-    /// With whether the controller may know the queues all the same.
+    /// The error, and true if the controller may know the queues all the same.
     pub(crate) fn create_queues<T>(
         &self,
         qid: u16,
@@ -103,7 +114,7 @@ impl Inner {
         Err((error, !gone))
     }
 
-    /// Deletes the queues of an epoch. Afterwards the controller uses none of their memory.
+    /// Deletes the queues of an epoch. The controller does not access their memory afterwards.
     pub(crate) fn delete_queues(&self, qid: u16, epoch: u32) -> Result<()> {
         let mut managed = self.managed();
         let result = self.delete_in(&mut managed, qid, epoch);
@@ -114,7 +125,7 @@ impl Inner {
         result
     }
 
-    /// Gives back the identifier of queues that the controller does not know.
+    /// Frees the identifier of queues that the controller does not know.
     pub(crate) fn release_queues(&self, qid: u16) {
         self.free_queues().push(qid);
     }
@@ -135,18 +146,10 @@ impl Inner {
 }
 
 impl Managed {
-    /// What a failed creation means: the error, and whether the controller may know the queue all
-    /// the same.
+    /// Returns the error of a failed creation, and true if the controller may know the queue all the
+    /// same.
     fn not_created(&self, epoch: u32, error: Error) -> (Error, bool) {
         let refused = matches!(error, Error::Command { .. } | Error::QueueFull { .. });
         (error, !refused && !self.is_stopped_since(epoch))
-    }
-
-    /// Whether the controller was stopped after `epoch`, so that it uses no memory of that time.
-    pub(crate) fn is_stopped_since(&self, epoch: u32) -> bool {
-        match self.health {
-            Health::Live => self.epoch != epoch,
-            Health::Failed { stopped, .. } => stopped,
-        }
     }
 }

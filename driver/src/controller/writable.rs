@@ -1,4 +1,4 @@
-//! What changes a controller or what it stores: only through a type of its own.
+//! Controllers that accept commands which change stored data.
 
 use std::ops::Deref;
 
@@ -6,14 +6,32 @@ use nvio_spec::Sqe;
 
 use super::Controller;
 use crate::dma::DmaBuf;
+use crate::error::{Error, Result};
 use crate::namespace::WritableNamespace;
-use crate::{Error, Result};
 
-/// Most bytes of an admin command: what PRPs in one page describe.
-const MOST_BYTES: usize = 2 << 20;
+/// Most bytes of an admin command: the memory that one page of PRPs describes.
+const ADMIN_BYTES_MAX: usize = 2 << 20;
 
-/// A controller whose namespaces can be written to, and that takes any command. Cheap to clone.
-#[derive(Clone)]
+/// A controller that accepts writes and any other command. Cheap to clone.
+///
+/// ```
+/// use nvio_driver::{Address, Controller, Options};
+/// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let disk = NamespaceConfig::new(Backing::memory(1 << 20));
+/// # let emulator = Emulator::builder().namespace(disk).start()?;
+/// # let address = Address::VfioUser(emulator.socket().to_owned());
+/// let options = Options { writable: true, ..Options::default() };
+/// let controller = Controller::open_with(&address, options)?.writable()?;
+/// let namespace = controller.writable_namespace(1)?;
+/// let mut queue = controller.queue_pair(8)?;
+/// queue.write(&namespace, 0, controller.alloc(4096)?, ())?;
+/// queue.wait(|done| assert!(done.status.is_success()))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
 pub struct WritableController(pub(super) Controller);
 
 impl Deref for WritableController {
@@ -25,10 +43,10 @@ impl Deref for WritableController {
 }
 
 impl Controller {
-    /// The same controller, for writing.
+    /// Returns a handle of this controller that can write.
     ///
     /// # Errors
-    /// [`Error::ReadOnly`] unless it was opened with
+    /// [`Error::ReadOnly`] unless the controller was opened with
     /// [`Options::writable`](crate::Options::writable).
     pub fn writable(&self) -> Result<WritableController> {
         match self.0.options.writable {
@@ -39,7 +57,7 @@ impl Controller {
 }
 
 impl WritableController {
-    /// An active namespace, to be written to.
+    /// Returns a handle of an active namespace that can write.
     ///
     /// # Errors
     /// As [`Controller::namespace`].
@@ -47,20 +65,20 @@ impl WritableController {
         self.namespace(nsid).map(WritableNamespace::new)
     }
 
-    /// Runs any admin command, and gives DW0 of its completion and the buffer. Its identifier and
-    /// data pointer are set here, the rest is sent as it is.
+    /// Runs any admin command, and returns DW0 of its completion and the buffer. The driver sets the
+    /// command's identifier and data pointer.
     ///
     /// # Errors
-    /// [`Error::TransferSize`] for more than 2 MiB; [`Error::Command`] for what the controller
-    /// refuses; what it fails with otherwise.
+    /// [`Error::TransferSize`] for more than 2 MiB; [`Error::Command`] if the controller completes
+    /// the command with an error; the error of a controller that fails.
     ///
     /// # Safety
-    /// A command that transfers more than `buf` has makes the controller write, or read, what
-    /// follows it in the arena. A command about queues or doorbells breaks those that there are.
+    /// A command that transfers more than the length of `buf` accesses the memory after it in the
+    /// arena. A command that changes queues or doorbells breaks the existing ones.
     pub unsafe fn admin(&self, sqe: Sqe, buf: Option<DmaBuf>) -> Result<(u32, Option<DmaBuf>)> {
         let bytes = buf.as_ref().map_or(0, DmaBuf::len);
-        if bytes > MOST_BYTES {
-            return Err(Error::TransferSize { bytes, max: MOST_BYTES });
+        if bytes > ADMIN_BYTES_MAX {
+            return Err(Error::TransferSize { bytes, max: ADMIN_BYTES_MAX });
         }
         let answer = self.0.0.execute("an admin command", sqe, buf)?;
         Ok((answer.dw0, answer.buf))

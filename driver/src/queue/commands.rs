@@ -8,7 +8,7 @@ use zerocopy::little_endian::U32;
 use super::options::CommandOptions;
 use super::pair::QueuePair;
 use super::raw::NotSubmitted;
-use crate::controller::WritableController;
+use crate::controller::writable::WritableController;
 use crate::dma::{DmaBuf, ScatterList};
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, WritableNamespace};

@@ -2,16 +2,16 @@
 
 mod blocking;
 mod commands;
-mod completion;
-mod data_pointer;
+pub(crate) mod completion;
+pub(crate) mod data_pointer;
 #[cfg(test)]
 mod metadata_tests;
 mod options;
-mod pair;
+pub(crate) mod pair;
 mod pending;
-mod raw;
+pub(crate) mod raw;
 mod ring;
-mod sleeper;
+pub(crate) mod sleeper;
 mod split_transfer;
 #[cfg(test)]
 mod tests;
@@ -19,9 +19,6 @@ mod wait;
 
 pub use blocking::Blocking;
 pub use completion::{Completion, Handler};
-pub(crate) use data_pointer::list_pages;
 pub use options::{CommandOptions, Protection};
 pub use pair::{Counters, QueuePair};
-pub(crate) use raw::{Layout, RawQueuePair};
-pub(crate) use sleeper::Sleeper;
 pub(crate) use split_transfer::SplitTransfer;

@@ -10,7 +10,7 @@ use zerocopy::little_endian::{U16, U32};
 
 use super::completion::Completion;
 use super::raw::{NotSubmitted, Processed};
-use super::{Layout, RawQueuePair};
+use super::raw::{Layout, RawQueuePair};
 use crate::dma::{Arena, DmaBuf, ScatterList};
 use crate::mmio::Mmio;
 

@@ -10,8 +10,12 @@ use nvio_emulator::{Backing, DeviceFault, Emulator, Fault, Faults, NamespaceConf
 use nvio_spec::{Sqe, cns, opcode::nvm, status};
 use zerocopy::little_endian::U64;
 
+use super::super::registered::Registered;
 use super::*;
+use crate::dma::Claim;
+use crate::error::Error;
 use crate::mmio::Mmio;
+use crate::transport::Transport;
 use crate::{Address, DmaBuf, Options, PAGE_SIZE};
 
 fn served(faults: Faults) -> (Emulator, Controller) {
