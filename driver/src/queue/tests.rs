@@ -9,8 +9,8 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
 
 use super::completion::Completion;
-use super::raw::{NotSubmitted, Processed};
 use super::raw::{Layout, RawQueuePair};
+use super::raw::{NotSubmitted, Processed};
 use crate::dma::{Arena, DmaBuf, ScatterList};
 use crate::mmio::Mmio;
 
