@@ -104,7 +104,7 @@ impl ControllerMemory {
     pub(crate) fn take(self: &Arc<Self>, bytes: usize, align: usize) -> Option<ControllerPages> {
         let count = bytes.div_ceil(PAGE_SIZE);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = free.take(count, align.div_ceil(PAGE_SIZE))?;
+        let first = free.allocate(count, align.div_ceil(PAGE_SIZE))?;
         Some(ControllerPages { memory: Arc::clone(self), first, count })
     }
 
@@ -167,7 +167,7 @@ impl ControllerPages {
 impl Drop for ControllerPages {
     fn drop(&mut self) {
         let mut free = self.memory.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.give(self.first, self.count);
+        free.free(self.first, self.count);
     }
 }
 

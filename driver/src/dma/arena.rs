@@ -3,44 +3,31 @@
 use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use super::scatter_list::Memory;
-use super::{Claim, DmaBuf, DmaMemory};
-use crate::{Error, Result};
+use super::buf::DmaBuf;
+use super::memory::DmaMemory;
+use super::page_map::{HUGE_PAGE_SIZE, PAGE_SIZE, PageMap};
+use super::pages::{PageRun, Pages, Shared};
+use super::space::Claim;
+use crate::error::{Error, Result};
 
-/// Granularity of allocation, bytes. It is the host page size that queues are set up with unless
-/// a controller cannot take it.
-pub const PAGE_SIZE: usize = 4096;
-
-pub(super) const HUGE_PAGE_SIZE: usize = 2 << 20;
-
-/// Memory for DMA, and the buffers made of it. The I/O virtual address of a byte is the arena's
-/// plus the byte's offset.
+/// DMA memory, and the buffers allocated from it. The I/O virtual address of a byte is the arena's
+/// address plus the byte's offset.
 ///
-/// It is a memfd or another file, so that it can be handed to a vfio-user server or mapped by
-/// another transport. A controller has one of its own; others are memory that was [registered](crate::Controller::register) with it. Cheap to clone; the memory lives as long as
-/// a clone or a buffer.
+/// The memory is a memfd or another file, so that a vfio-user server or another transport can map
+/// it. Each controller has one arena; others are made of memory that was
+/// [registered](crate::Controller::register). Cheap to clone; the memory lives until the last
+/// clone and the last buffer are dropped.
 #[derive(Clone)]
-pub struct Arena(Arc<Inner>);
-
-struct Inner {
-    memory: Arc<DmaMemory>,
-    iova: u64,
-    free: Arc<Mutex<PageMap>>,
-    /// The addresses; dropped when the last clone and the last buffer are.
-    claim: Arc<Claim>,
-    /// What ends a device's view of the memory when it is dropped, as late.
-    _lease: Option<Box<dyn Any + Send + Sync>>,
-}
+pub struct Arena(Arc<Pages>);
 
 impl Arena {
-    /// An arena of `bytes`, rounded up to 2 MiB, that no device sees: for tests of what works with
-    /// buffers. A device that is given one of its buffers does not find it.
+    /// Allocates an arena of `bytes`, rounded up to 2 MiB, that no device can access, for tests of
+    /// code that works with buffers. A device that is given one of its buffers does not find it.
     ///
     /// # Errors
-    /// [`Error::System`] if the memory cannot be had.
+    /// [`Error::System`] if the memory cannot be allocated.
     pub fn detached(bytes: usize) -> Result<Self> {
         let memory = Arc::new(DmaMemory::new(bytes)?);
         let claim = Claim::detached(memory.size(), HUGE_PAGE_SIZE)?;
@@ -51,18 +38,17 @@ impl Arena {
     pub(crate) fn over(memory: Arc<DmaMemory>, claim: Arc<Claim>) -> Self {
         let free = Arc::new(Mutex::new(PageMap::new(memory.size() / PAGE_SIZE)));
         let iova = claim.iova();
-        Self(Arc::new(Inner { memory, iova, free, claim, _lease: None }))
+        Self(Arc::new(Pages { memory, iova, free, claim, _lease: None }))
     }
 
-    /// The same memory, with what is to be dropped when the last clone of this arena is, and the
-    /// last buffer made by it.
+    /// An arena of this memory that drops `lease` with its last clone and its last buffer.
     pub(crate) fn leased(&self, lease: Box<dyn Any + Send + Sync>) -> Self {
         let (memory, free) = (Arc::clone(&self.0.memory), Arc::clone(&self.0.free));
         let (iova, claim) = (self.0.iova, Arc::clone(&self.0.claim));
-        Self(Arc::new(Inner { memory, iova, free, claim, _lease: Some(lease) }))
+        Self(Arc::new(Pages { memory, iova, free, claim, _lease: Some(lease) }))
     }
 
-    /// Bytes in the arena.
+    /// Size, bytes.
     pub fn size(&self) -> usize {
         self.0.memory.size()
     }
@@ -72,22 +58,22 @@ impl Arena {
         self.0.iova
     }
 
-    /// Whether the arena is made of 2 MiB pages.
+    /// Returns true if the arena consists of 2 MiB pages.
     pub fn huge_pages(&self) -> bool {
         self.0.memory.huge_pages()
     }
 
-    /// Whether every page that `bytes` at the I/O virtual address `iova` touch is allocated. What a
-    /// device accesses must be: a transport that sees the accesses can check them.
+    /// Returns true if every page of the `bytes` at the I/O virtual address `iova` is allocated. A
+    /// device accesses only allocated pages; a transport that executes the accesses can check that.
     pub fn is_allocated(&self, iova: u64, bytes: usize) -> bool {
         let offset = iova.checked_sub(self.0.iova).and_then(|at| usize::try_from(at).ok());
         let end = offset.and_then(|at| at.checked_add(bytes)).filter(|&end| end <= self.size());
         let (Some(at), Some(end)) = (offset, end) else { return false };
-        let free = self.free();
+        let free = self.0.free();
         (at / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).all(|page| free.is_used(page))
     }
 
-    /// Offset in the arena's file, which [`AsFd`] gives, of the first byte.
+    /// Offset of the first byte in the file that [`AsFd`] returns.
     pub fn file_offset(&self) -> u64 {
         self.file().1
     }
@@ -98,29 +84,29 @@ impl Arena {
         self.0.memory.file()
     }
 
-    /// First byte, for mapping it into an IOMMU.
+    /// Address of the first byte, for mapping into an IOMMU.
     pub(crate) fn base(&self) -> *mut u8 {
         self.0.memory.base().as_ptr()
     }
 
-    /// A zeroed buffer of `bytes`, beginning on a page.
+    /// Allocates a zeroed buffer of `bytes` that begins on a page.
     ///
     /// # Errors
-    /// [`Error::ArenaFull`] if there is no contiguous range that large.
+    /// [`Error::ArenaFull`] if there is no free contiguous range of that size.
     pub fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
-        let allocation = self.allocate(bytes, PAGE_SIZE)?;
-        let mut buf = DmaBuf::new(allocation, bytes)
-            .ok_or(Error::ArenaFull { bytes, arena: DmaBuf::MOST })?;
+        let run = self.allocate(bytes, PAGE_SIZE)?;
+        let too_large = Error::ArenaFull { bytes, arena: DmaBuf::BYTES_MAX };
+        let mut buf = DmaBuf::new(run, bytes).ok_or(too_large)?;
         buf.fill(0);
         Ok(buf)
     }
 
-    /// The `bytes` at `offset`, a multiple of [`PAGE_SIZE`], with what is in them: for registered
-    /// memory, whose places mean something to its owner. The last page is taken whole.
+    /// Allocates the `bytes` at `offset`, a multiple of [`PAGE_SIZE`], and keeps their contents:
+    /// for registered memory whose layout has a meaning. The last page is allocated whole.
     ///
     /// # Errors
-    /// [`Error::InUse`] if a buffer has one of the pages; [`Error::ArenaFull`] if they are not all
-    /// inside the arena, or more than a buffer can have; [`Error::Misaligned`].
+    /// [`Error::InUse`] if a buffer has one of the pages; [`Error::ArenaFull`] if the pages are not
+    /// all inside the arena, or exceed the size of a buffer; [`Error::Misaligned`].
     pub fn take(&self, offset: usize, bytes: usize) -> Result<DmaBuf> {
         if !offset.is_multiple_of(PAGE_SIZE) {
             return Err(Error::Misaligned { value: offset as u64, align: PAGE_SIZE as u64 });
@@ -128,45 +114,29 @@ impl Arena {
         let outside = || Error::ArenaFull { bytes, arena: self.size() };
         let (first, pages) = (offset / PAGE_SIZE, bytes.div_ceil(PAGE_SIZE));
         let inside = first.checked_add(pages).is_some_and(|end| end <= self.size() / PAGE_SIZE);
-        if !inside || bytes > DmaBuf::MOST {
+        if !inside || bytes > DmaBuf::BYTES_MAX {
             return Err(outside());
         }
-        if !self.free().claim(first, pages) {
+        if !self.0.free().claim(first, pages) {
             return Err(Error::InUse { offset, bytes });
         }
-        DmaBuf::new(self.allocation(first, pages), bytes).ok_or_else(outside)
+        DmaBuf::new(PageRun::new(&self.0, first, pages), bytes).ok_or_else(outside)
     }
 
-    /// Zeroed memory to be shared with the device while the host uses it, too: queues. It begins
-    /// at a multiple of `align`, a power of two.
+    /// Allocates zeroed memory that host and device access at the same time: queues. It begins at a
+    /// multiple of `align`, a power of two.
     pub(crate) fn share(&self, bytes: usize, align: usize) -> Result<Shared> {
-        let mut allocation = self.allocate(bytes, align)?;
-        // SAFETY: the allocation is fresh and exclusively ours, and `pages` long.
-        unsafe { allocation.ptr_mut().write_bytes(0, allocation.bytes()) };
-        Ok(Shared(allocation))
+        Ok(Shared::new(self.allocate(bytes, align)?))
     }
 
-    fn allocate(&self, bytes: usize, align: usize) -> Result<Allocation> {
+    fn allocate(&self, bytes: usize, align: usize) -> Result<PageRun> {
         let pages = bytes.div_ceil(PAGE_SIZE);
         let first = self
+            .0
             .free()
-            .take(pages, align.div_ceil(PAGE_SIZE))
+            .allocate(pages, align.div_ceil(PAGE_SIZE))
             .ok_or(Error::ArenaFull { bytes, arena: self.size() })?;
-        Ok(self.allocation(first, pages))
-    }
-
-    fn free(&self) -> MutexGuard<'_, PageMap> {
-        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The pages as an allocation, after they were marked as used.
-    fn allocation(&self, first: usize, pages: usize) -> Allocation {
-        let offset = first * PAGE_SIZE;
-        // SAFETY: the pages are inside the arena's mapping.
-        let ptr = unsafe { self.0.memory.base().add(offset) };
-        let iova = self.0.iova + offset as u64;
-        let arena = Some(Arc::clone(&self.0));
-        Allocation { ptr, iova, arena, first, pages, carried: None }
+        Ok(PageRun::new(&self.0, first, pages))
     }
 }
 
@@ -178,130 +148,8 @@ impl fmt::Debug for Arena {
 
 impl AsFd for Arena {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the file is open for as long as the arena lives, which is borrowed.
+        // SAFETY: the file is open while the arena lives, which is borrowed.
         unsafe { BorrowedFd::borrow_raw(self.file().0) }
-    }
-}
-
-/// A run of pages of an arena, given back when dropped.
-pub(super) struct Allocation {
-    ptr: NonNull<u8>,
-    iova: u64,
-    /// None for an allocation of no pages that is there for what it carries.
-    arena: Option<Arc<Inner>>,
-    first: usize,
-    pages: usize,
-    carried: Option<Memory>,
-}
-
-// SAFETY: an allocation is a disjoint part of an arena's memory, which it keeps alive.
-unsafe impl Send for Allocation {}
-// SAFETY: as above; the memory is reached through the one `DmaBuf` that owns each byte.
-unsafe impl Sync for Allocation {}
-
-impl Allocation {
-    pub(super) fn carrying(memory: Memory) -> Self {
-        let carried = Some(memory);
-        Self { ptr: NonNull::dangling(), iova: 0, arena: None, first: 0, pages: 0, carried }
-    }
-
-    pub(super) fn carried(&self) -> Option<&Memory> {
-        self.carried.as_ref()
-    }
-
-    pub(super) fn carried_mut(&mut self) -> Option<&mut Memory> {
-        self.carried.as_mut()
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.pages * PAGE_SIZE
-    }
-
-    #[inline]
-    pub(super) fn iova(&self) -> u64 {
-        self.iova
-    }
-
-    #[inline]
-    pub(super) fn ptr(&self) -> NonNull<u8> {
-        self.ptr
-    }
-
-    fn ptr_mut(&mut self) -> *mut u8 {
-        self.ptr().as_ptr()
-    }
-}
-
-impl Drop for Allocation {
-    fn drop(&mut self) {
-        if let Some(arena) = &self.arena {
-            let mut free = arena.free.lock().unwrap_or_else(PoisonError::into_inner);
-            free.give(self.first, self.pages);
-        }
-    }
-}
-
-/// Memory that host and device use at the same time. There are no references into it, only
-/// pointers for volatile access.
-pub(crate) struct Shared(Allocation);
-
-impl Shared {
-    pub(crate) fn ptr(&self) -> NonNull<u8> {
-        self.0.ptr()
-    }
-
-    pub(crate) fn iova(&self) -> u64 {
-        self.0.iova()
-    }
-}
-
-/// Which pages are free: one bit each, first fit. Not on the I/O path.
-pub(crate) struct PageMap {
-    used: Vec<u64>,
-    pages: usize,
-}
-
-impl PageMap {
-    /// That many, all free.
-    pub(crate) fn new(pages: usize) -> Self {
-        Self { used: vec![0; pages.div_ceil(64)], pages }
-    }
-
-    fn is_used(&self, page: usize) -> bool {
-        self.used[page / 64] >> (page % 64) & 1 != 0
-    }
-
-    /// Takes `count` pages in a row, from a multiple of `align` on; gives the first.
-    pub(crate) fn take(&mut self, count: usize, align: usize) -> Option<usize> {
-        let mut first = 0usize;
-        while first.checked_add(count)? <= self.pages {
-            match (first..first + count).rev().find(|&page| self.is_used(page)) {
-                Some(used) => first = (used + 1).next_multiple_of(align),
-                None => {
-                    self.mark(first, count);
-                    return Some(first);
-                }
-            }
-        }
-        None
-    }
-
-    /// Takes these pages, which there are, if all of them are free.
-    fn claim(&mut self, first: usize, count: usize) -> bool {
-        let free = (first..first + count).all(|page| !self.is_used(page));
-        if free {
-            self.mark(first, count);
-        }
-        free
-    }
-
-    fn mark(&mut self, first: usize, count: usize) {
-        (first..first + count).for_each(|page| self.used[page / 64] |= 1 << (page % 64));
-    }
-
-    /// Gives pages back.
-    pub(crate) fn give(&mut self, first: usize, count: usize) {
-        (first..first + count).for_each(|page| self.used[page / 64] &= !(1 << (page % 64)));
     }
 }
 

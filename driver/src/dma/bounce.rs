@@ -1,6 +1,6 @@
 //! Private DMA memory that data is copied through.
 
-use super::DmaBuf;
+use super::buf::DmaBuf;
 
 /// Maximum number of bytes that one copy bounces.
 pub const BOUNCE_BYTES_MAX: usize = 1 << 20;

@@ -5,14 +5,13 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::arena::{Allocation, PAGE_SIZE};
-use super::scatter_list::Memory;
+use super::page_map::PAGE_SIZE;
+use super::pages::PageRun;
 
-/// A contiguous buffer that the device can reach, or a part of one; at most 4 GiB.
+/// A contiguous buffer that the device can access, or a part of one; at most 4 GiB less a page.
 ///
-/// It is exclusive: while a command uses it, the queue owns it, and nobody else can look at it.
-/// [`split_to`](Self::split_to) makes two disjoint buffers of one; the pages are given back to the
-/// arena when the last part is dropped.
+/// It is exclusive: while a command uses it, the queue owns it. [`split_to`](Self::split_to) makes
+/// two disjoint buffers of one; the pages are freed when the last part is dropped.
 ///
 /// ```
 /// # fn main() -> Result<(), nvio_driver::Error> {
@@ -23,44 +22,60 @@ use super::scatter_list::Memory;
 /// # Ok(())
 /// # }
 /// ```
-// Two words, since it is moved twice for each command.
+// Two words, because it is moved twice for each command.
 pub struct DmaBuf {
-    /// `len` in the low half, and `start`, the offset in the allocation, in the high one;
-    /// `start + len` is inside the allocation. In one word, as they are moved together.
+    /// `len` in the low half, and `start`, the offset in the allocation, in the high half. One
+    /// word, because they are moved together. `start + len` is inside the allocation.
     span: u64,
     pages: Arc<Allocation>,
 }
 
-impl DmaBuf {
-    /// Most bytes of one buffer.
-    pub(super) const MOST: usize = u32::MAX as usize + 1 - PAGE_SIZE;
+/// The pages of a buffer and of its parts.
+struct Allocation {
+    run: PageRun,
+    carried: Option<Carried>,
+}
 
-    /// The first `len` bytes of an allocation. `None` if it is shorter, or too long for a buffer.
-    pub(super) fn new(pages: Allocation, len: usize) -> Option<Self> {
-        let inside = len <= pages.bytes() && pages.bytes() <= Self::MOST;
+/// Buffers that an empty buffer carries; see [`ScatterList`](super::ScatterList).
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    pub(super) data: Vec<DmaBuf>,
+    pub(super) metadata: Option<DmaBuf>,
+    pub(super) label: u64,
+}
+
+impl DmaBuf {
+    /// Maximum length of a buffer.
+    pub(super) const BYTES_MAX: usize = u32::MAX as usize + 1 - PAGE_SIZE;
+
+    /// A buffer of the first `len` bytes of a run of pages. `None` if the run is shorter, or too
+    /// long for a buffer.
+    pub(super) fn new(run: PageRun, len: usize) -> Option<Self> {
+        let inside = len <= run.bytes() && run.bytes() <= Self::BYTES_MAX;
         let len = u32::try_from(len).ok().filter(|_| inside)?;
-        Some(Self { span: pack(0, len), pages: Arc::new(pages) })
+        Some(Self { span: pack(0, len), pages: Arc::new(Allocation { run, carried: None }) })
     }
 
     /// An empty buffer that carries others.
-    pub(super) fn carrying(memory: Memory) -> Self {
-        Self { span: 0, pages: Arc::new(Allocation::carrying(memory)) }
+    pub(super) fn carrying(carried: Carried) -> Self {
+        let pages = Allocation { run: PageRun::empty(), carried: Some(carried) };
+        Self { span: 0, pages: Arc::new(pages) }
     }
 
-    /// What an empty buffer carries.
-    pub(super) fn carried(&self) -> Option<&Memory> {
-        self.pages.carried()
+    /// Buffers that this buffer carries.
+    pub(super) fn carried(&self) -> Option<&Carried> {
+        self.pages.carried.as_ref()
     }
 
-    /// What an empty buffer carries, to be changed.
-    pub(super) fn carried_mut(&mut self) -> Option<&mut Memory> {
-        Arc::get_mut(&mut self.pages)?.carried_mut()
+    /// Buffers that this buffer carries, mutable.
+    pub(super) fn carried_mut(&mut self) -> Option<&mut Carried> {
+        Arc::get_mut(&mut self.pages)?.carried.as_mut()
     }
 
     /// I/O virtual address of the first byte.
     #[inline]
     pub fn iova(&self) -> u64 {
-        self.pages.iova() + u64::from(self.start())
+        self.pages.run.iova() + u64::from(self.start())
     }
 
     /// Length in bytes.
@@ -69,7 +84,7 @@ impl DmaBuf {
         self.len32() as usize
     }
 
-    /// [`len`](Self::len) as it is kept.
+    /// [`len`](Self::len) in its stored width.
     #[inline]
     pub(crate) fn len32(&self) -> u32 {
         (self.span & 0xffff_ffff) as u32
@@ -81,8 +96,8 @@ impl DmaBuf {
         (self.span >> 32) as u32
     }
 
-    /// Whether all of it, which is not empty, lies in one memory page, of any size that controllers have: allocations
-    /// begin on a page.
+    /// Returns true if the buffer, which is not empty, lies in one memory page of any size that
+    /// controllers support. Allocations begin on a page.
     #[inline]
     pub(crate) fn is_in_one_page(&self) -> bool {
         // Neither is above 4 GiB less a page, so that the sum does not wrap.
@@ -91,7 +106,7 @@ impl DmaBuf {
         (self.start() & (PAGE - 1)).wrapping_add(self.len32()) <= PAGE
     }
 
-    /// Whether it has `len` bytes and begins on a page.
+    /// Returns true if the buffer has `len` bytes and begins on a page.
     #[inline(always)]
     pub fn is_page(&self, len: u64) -> bool {
         // The length and the offset in a page, in one comparison: allocations begin on a page.
@@ -99,14 +114,15 @@ impl DmaBuf {
         self.span & MASK == len
     }
 
-    /// Whether it begins at a multiple of four bytes, as controllers need (Base 4.1.1).
+    /// Returns true if the buffer begins at a multiple of four bytes, as controllers require (Base
+    /// 4.1.1).
     #[inline]
     pub fn is_aligned(&self) -> bool {
         // Allocations begin on a page.
         self.start() & 3 == 0
     }
 
-    /// Whether there is no byte in it.
+    /// Returns true if the buffer has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len32() == 0
     }
@@ -119,11 +135,11 @@ impl DmaBuf {
     #[inline]
     fn ptr(&self) -> NonNull<u8> {
         // SAFETY: `start` is inside the allocation, or one past its end.
-        unsafe { self.pages.ptr().add(self.start() as usize) }
+        unsafe { self.pages.run.ptr().add(self.start() as usize) }
     }
 
-    /// Takes the first `at` bytes off into a buffer of their own. `None`, and nothing changes, if
-    /// there are fewer.
+    /// Splits the first `at` bytes off into a buffer of their own. `None`, and nothing changes, if
+    /// the buffer is shorter.
     #[inline]
     pub fn split_to(&mut self, at: usize) -> Option<Self> {
         let at = u32::try_from(at).ok()?;
@@ -133,29 +149,29 @@ impl DmaBuf {
         Some(front)
     }
 
-    /// Keeps the first `len` bytes; as it is, if there are no more. The rest is nobody's until
-    /// [`reclaim`](Self::reclaim).
+    /// Shortens the buffer to its first `len` bytes. A shorter buffer is unchanged. No buffer has
+    /// the rest until [`reclaim`](Self::reclaim).
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         let len = u32::try_from(len).unwrap_or(u32::MAX).min(self.len32());
         self.span = pack(self.start(), len);
     }
 
-    /// Makes this buffer all of the pages that it is a part of, as they were allocated, if nobody
-    /// else has another part. Tells whether that is so.
+    /// Extends the buffer to all pages of its allocation, and returns true, if no other part of the
+    /// allocation exists.
     #[inline]
     pub fn reclaim(&mut self) -> bool {
         // No other part of the pages, no mark, and no way to make one while this is borrowed.
         let Some(pages) = Arc::get_mut(&mut self.pages) else { return false };
-        let Ok(len) = u32::try_from(pages.bytes()) else { return false };
+        let Ok(len) = u32::try_from(pages.run.bytes()) else { return false };
         self.span = pack(0, len);
         true
     }
 
-    /// Puts `next` behind this buffer again, if that is where it was split off.
+    /// Appends `next`, which was split off the end of this buffer.
     ///
     /// # Errors
-    /// Gives `next` back if it is not the direct continuation.
+    /// Returns `next` if it is not the direct continuation.
     #[inline]
     pub fn join(&mut self, next: Self) -> Result<(), Self> {
         if !Arc::ptr_eq(&self.pages, &next.pages) || self.end() != next.start() {
@@ -165,13 +181,13 @@ impl DmaBuf {
         Ok(())
     }
 
-    /// A buffer of no bytes at the start of this one, as a mark.
+    /// An empty buffer that marks the start of this one.
     #[inline]
     pub(crate) fn mark(&self) -> Self {
         Self { span: pack(self.start(), 0), pages: Arc::clone(&self.pages) }
     }
 
-    /// Whether this buffer lies in the `len` bytes from the start of `mark`.
+    /// Returns true if this buffer lies in the `len` bytes from the start of `mark`.
     #[inline]
     pub(super) fn within(&self, mark: &Self, len: u32) -> bool {
         Arc::ptr_eq(&self.pages, &mark.pages)
@@ -182,7 +198,8 @@ impl DmaBuf {
     /// Extends this buffer over the `len` bytes that follow it.
     ///
     /// # Safety
-    /// They must be of the same allocation, and no other buffer may cover any of them.
+    /// The bytes must belong to the allocation of this buffer, and no other buffer may cover any of
+    /// them.
     pub(super) unsafe fn grow_over(&mut self, len: u32) {
         self.span = pack(self.start(), self.len32() + len);
     }
@@ -199,8 +216,7 @@ impl Deref for DmaBuf {
     #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the range is initialised memory (a memfd is zeroed) that this buffer owns, as a
-        // `Vec` owns its elements, and no command has been given it: those take the buffer by
-        // value.
+        // `Vec` owns its elements. No command has it, because commands take buffers by value.
         unsafe { std::slice::from_raw_parts(self.ptr().as_ptr(), self.len()) }
     }
 }

@@ -9,8 +9,8 @@ use std::ptr::NonNull;
 
 use vm_memory::{FileOffset, MmapRegion};
 
-use super::arena::{HUGE_PAGE_SIZE, PAGE_SIZE};
-use crate::{Error, Result};
+use super::page_map::{HUGE_PAGE_SIZE, PAGE_SIZE};
+use crate::error::{Error, Result};
 
 /// Memory that can be made visible to a device, and that nobody but its owner uses.
 ///

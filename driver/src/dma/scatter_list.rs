@@ -1,6 +1,6 @@
 //! The memory of a command that consists of several buffers.
 
-use super::DmaBuf;
+use super::buf::{Carried, DmaBuf};
 
 /// The memory of one command: its data, in one or more buffers in the order of the transfer, and
 /// its metadata, if it is separate from the data.
@@ -15,14 +15,6 @@ use super::DmaBuf;
 // The buffers are in an empty `DmaBuf`, so that a completion has one kind of memory.
 pub struct ScatterList(DmaBuf);
 
-/// The buffers that an empty `DmaBuf` carries.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    data: Vec<DmaBuf>,
-    metadata: Option<DmaBuf>,
-    label: u64,
-}
-
 impl ScatterList {
     /// A list of data buffers, and of a contiguous metadata buffer.
     pub fn new(data: Vec<DmaBuf>, metadata: Option<DmaBuf>) -> Self {
@@ -31,7 +23,7 @@ impl ScatterList {
 
     /// A list with a number, by which its owner identifies it in a completion.
     pub fn labelled(data: Vec<DmaBuf>, metadata: Option<DmaBuf>, label: u64) -> Self {
-        Self(DmaBuf::carrying(Memory { data, metadata, label }))
+        Self(DmaBuf::carrying(Carried { data, metadata, label }))
     }
 
     /// A list of one buffer: `buf[..data_len]` is the data, and the rest, if there is any, is the
@@ -46,7 +38,7 @@ impl ScatterList {
 
     /// Label of the list; 0 if it was created without one.
     pub fn label(&self) -> u64 {
-        self.0.carried().map_or(0, |memory| memory.label)
+        self.0.carried().map_or(0, |carried| carried.label)
     }
 
     /// Extracts the list from the buffer of a completion.
@@ -65,9 +57,9 @@ impl ScatterList {
     /// Appends data, and adds metadata if there is none yet. This allocates no memory if data was
     /// [removed](Self::remove) before.
     pub fn insert(&mut self, data: DmaBuf, metadata: Option<DmaBuf>) {
-        if let Some(memory) = self.0.carried_mut() {
-            memory.data.push(data);
-            memory.metadata = memory.metadata.take().or(metadata);
+        if let Some(carried) = self.0.carried_mut() {
+            carried.data.push(data);
+            carried.metadata = carried.metadata.take().or(metadata);
         }
     }
 
@@ -75,17 +67,17 @@ impl ScatterList {
     pub fn remove(&mut self) -> (Option<DmaBuf>, Option<DmaBuf>) {
         self.0
             .carried_mut()
-            .map_or((None, None), |memory| (memory.data.pop(), memory.metadata.take()))
+            .map_or((None, None), |carried| (carried.data.pop(), carried.metadata.take()))
     }
 
     /// Data buffers.
     pub fn data(&self) -> &[DmaBuf] {
-        self.0.carried().map_or(&[], |memory| &memory.data)
+        self.0.carried().map_or(&[], |carried| &carried.data)
     }
 
     /// Data buffers, mutable.
     pub fn data_mut(&mut self) -> &mut [DmaBuf] {
-        self.0.carried_mut().map_or(&mut [], |memory| &mut memory.data)
+        self.0.carried_mut().map_or(&mut [], |carried| &mut carried.data)
     }
 
     /// Number of bytes of data.
@@ -105,7 +97,7 @@ impl ScatterList {
 
     /// Returns the data buffers and the metadata buffer.
     pub fn into_inner(mut self) -> (Vec<DmaBuf>, Option<DmaBuf>) {
-        let Memory { data, metadata, .. } =
+        let Carried { data, metadata, .. } =
             self.0.carried_mut().map(std::mem::take).unwrap_or_default();
         (data, metadata)
     }

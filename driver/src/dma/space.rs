@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The ranges that arenas have, in ascending order.
 static USED: Mutex<Vec<Range<u64>>> = Mutex::new(Vec::new());

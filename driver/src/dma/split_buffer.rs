@@ -1,6 +1,6 @@
 //! A buffer handed out piece by piece, to several commands, and put together again.
 
-use super::DmaBuf;
+use super::buf::DmaBuf;
 
 /// A [`DmaBuf`] of which parts are in flight.
 ///

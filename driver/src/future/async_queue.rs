@@ -1,11 +1,11 @@
 //! Futures of NVMe commands.
 
 use std::ops::Deref;
-use std::os::fd::BorrowedFd;
 
 use nvio_spec::DsmRange;
 
-use super::reactor::{Reactor, ReactorQueue};
+use super::reactor::Reactor;
+use super::ticket::{Ticket, without_ticket};
 use super::transfer;
 use crate::controller::Controller;
 use crate::dma::DmaBuf;
@@ -42,56 +42,12 @@ use crate::rejected::{Failed, Rejected};
 #[derive(Clone, Debug)]
 pub struct AsyncQueue(Reactor<QueuePair<Ticket>>);
 
-/// The context of a command of an [`AsyncQueue`]; see [`AsyncQueue::command`].
-#[derive(Debug)]
-pub struct Ticket(u64);
-
 impl Deref for AsyncQueue {
     type Target = Reactor<QueuePair<Ticket>>;
 
     fn deref(&self) -> &Self::Target {
         &self.0
     }
-}
-
-impl ReactorQueue for QueuePair<Ticket> {
-    type Completion = Completion<()>;
-    type Error = Error;
-
-    fn capacity(&self) -> usize {
-        self.capacity()
-    }
-
-    fn busy(capacity: usize) -> Error {
-        Error::QueueFull { capacity }
-    }
-
-    fn is_busy(error: &Error) -> bool {
-        matches!(error, Error::QueueFull { .. })
-    }
-
-    fn poll(&mut self, done: &mut dyn FnMut(u64, Completion<()>)) -> usize {
-        self.ring();
-        self.poll(usize::MAX, |completion| untie(completion, done))
-    }
-
-    fn wait(&mut self, done: &mut dyn FnMut(u64, Completion<()>)) -> Result<usize> {
-        self.wait(|completion| untie(completion, done))
-    }
-
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.event_fd()
-    }
-
-    fn prepare_to_sleep(&mut self) -> bool {
-        self.prepare_to_sleep()
-    }
-}
-
-/// Passes a completion and its token to `done`.
-fn untie(completion: Completion<Ticket>, done: &mut dyn FnMut(u64, Completion<()>)) {
-    let Completion { context: Ticket(token), buf, status, result } = completion;
-    done(token, Completion { context: (), buf, status, result });
 }
 
 impl AsyncQueue {
@@ -264,12 +220,6 @@ impl AsyncQueue {
         });
         request.await
     }
-}
-
-fn without_ticket<M>(
-    submitted: Result<(), Rejected<Error, (M, Ticket)>>,
-) -> Result<(), Rejected<Error, M>> {
-    submitted.map_err(|Rejected { error, payload: (payload, _) }| Rejected { error, payload })
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ mod permits;
 mod reactor;
 mod request;
 mod table;
+mod ticket;
 mod transfer;
 
-pub use async_queue::{AsyncQueue, Ticket};
+pub use async_queue::AsyncQueue;
 pub use reactor::{Reactor, ReactorQueue};
+pub use ticket::Ticket;

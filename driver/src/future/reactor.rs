@@ -8,9 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::permits::Permits;
-use super::request::Request;
 use super::table::{Outcome, Table};
-use crate::rejected::Rejected;
 
 /// Default number of futures that can wait for room in the queue.
 const WAITING_MAX: usize = 4096;
@@ -228,25 +226,6 @@ impl<Q: ReactorQueue> Reactor<Q> {
                 _ => std::hint::spin_loop(),
             }
         }
-    }
-
-    /// Submits one request and returns its completion.
-    ///
-    /// `submit` submits the request with the token and the payload that it is passed, and does
-    /// nothing else with the queue. It is called when a place is free, and again after completions
-    /// if the queue rejected the request as busy. With `nowait`, a request that would have to wait
-    /// is rejected.
-    ///
-    /// # Errors
-    /// The error of `submit`, and the queue's error for a full queue.
-    pub async fn submit<P>(
-        &self,
-        payload: P,
-        nowait: bool,
-        submit: impl FnMut(&mut Q, u64, P) -> Result<(), Rejected<Q::Error, P>>,
-    ) -> Result<Q::Completion, Rejected<Q::Error, P>> {
-        let mut request = Request::new(self, payload, nowait, submit);
-        std::future::poll_fn(|context| request.poll(context)).await
     }
 
     pub(super) fn state(&self) -> RefMut<'_, State<Q::Completion>> {

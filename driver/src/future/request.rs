@@ -28,6 +28,27 @@ enum Step<P> {
     Over,
 }
 
+impl<Q: ReactorQueue> Reactor<Q> {
+    /// Submits one request and returns its completion.
+    ///
+    /// `submit` submits the request with the token and the payload that it is passed, and does
+    /// nothing else with the queue. It is called when a place is free, and again after completions
+    /// if the queue rejected the request as busy. With `nowait`, a request that would have to wait
+    /// is rejected.
+    ///
+    /// # Errors
+    /// The error of `submit`, and the queue's error for a full queue.
+    pub async fn submit<P>(
+        &self,
+        payload: P,
+        nowait: bool,
+        submit: impl FnMut(&mut Q, u64, P) -> Result<(), Rejected<Q::Error, P>>,
+    ) -> Result<Q::Completion, Rejected<Q::Error, P>> {
+        let mut request = Request::new(self, payload, nowait, submit);
+        std::future::poll_fn(|context| request.poll(context)).await
+    }
+}
+
 type Output<Q, P> =
     Result<<Q as ReactorQueue>::Completion, Rejected<<Q as ReactorQueue>::Error, P>>;
 

@@ -2,9 +2,9 @@
 
 use std::task::{Context, Poll};
 
-use super::async_queue::Ticket;
 use super::reactor::Reactor;
 use super::request::Request;
+use super::ticket::Ticket;
 use crate::dma::DmaBuf;
 use crate::error::{Error, Result};
 use crate::namespace::Namespace;

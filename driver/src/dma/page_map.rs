@@ -1,0 +1,57 @@
+//! The free pages of an arena.
+
+/// Granularity of allocation, bytes. It is the memory page size of queues, unless a controller
+/// does not support it.
+pub const PAGE_SIZE: usize = 4096;
+
+pub(super) const HUGE_PAGE_SIZE: usize = 2 << 20;
+
+/// A bitmap of used pages with a first-fit search. Not on the I/O path.
+pub(crate) struct PageMap {
+    used: Vec<u64>,
+    pages: usize,
+}
+
+impl PageMap {
+    /// A map of `pages` free pages.
+    pub(crate) fn new(pages: usize) -> Self {
+        Self { used: vec![0; pages.div_ceil(64)], pages }
+    }
+
+    pub(super) fn is_used(&self, page: usize) -> bool {
+        self.used[page / 64] >> (page % 64) & 1 != 0
+    }
+
+    /// Allocates `count` consecutive pages from a multiple of `align` on, and returns the first.
+    pub(crate) fn allocate(&mut self, count: usize, align: usize) -> Option<usize> {
+        let mut first = 0usize;
+        while first.checked_add(count)? <= self.pages {
+            match (first..first + count).rev().find(|&page| self.is_used(page)) {
+                Some(used) => first = (used + 1).next_multiple_of(align),
+                None => {
+                    self.mark(first, count);
+                    return Some(first);
+                }
+            }
+        }
+        None
+    }
+
+    /// Allocates the given pages, which exist. Returns false if one of them is used.
+    pub(super) fn claim(&mut self, first: usize, count: usize) -> bool {
+        let free = (first..first + count).all(|page| !self.is_used(page));
+        if free {
+            self.mark(first, count);
+        }
+        free
+    }
+
+    fn mark(&mut self, first: usize, count: usize) {
+        (first..first + count).for_each(|page| self.used[page / 64] |= 1 << (page % 64));
+    }
+
+    /// Frees pages.
+    pub(crate) fn free(&mut self, first: usize, count: usize) {
+        (first..first + count).for_each(|page| self.used[page / 64] &= !(1 << (page % 64)));
+    }
+}
