@@ -9,26 +9,27 @@ use nvio_spec::{
     Status,
 };
 
-use crate::{Error, Result};
+use crate::dma::PAGE_SIZE;
+use crate::error::{Error, Result};
 
-/// Most blocks of one command. NLB could say one more, 0's based; then a check of a length could
-/// not be one comparison.
+/// Maximum number of blocks of one command. NLB could encode one block more, but then the check of
+/// a length would need two comparisons.
 const BLOCKS_MAX: u32 = 0xffff;
 
-/// An active namespace, as it was when it was identified. Cheap to clone. No command that changes
-/// it can be given with this type: see [`WritableNamespace`].
+/// An active namespace in the state in which it was identified. Cheap to clone. Commands that
+/// change the namespace need a [`WritableNamespace`].
 #[derive(Clone)]
 pub struct Namespace {
     blocks: u64,
-    /// The first two dwords of a Read.
+    /// First two dwords of a Read.
     read_head: u64,
     block_shift: u32,
-    /// Most blocks of a command that transfers blocks without metadata, on the shortest path; 0
-    /// when there is no such command, and when the namespace is smaller.
+    /// Maximum number of blocks of a command without metadata on the shortest path; 0 if blocks
+    /// have metadata, or if the namespace is smaller than that.
     plain_blocks: u64,
-    /// The LBA up to which `plain_blocks` are inside the namespace.
+    /// Last LBA from which `plain_blocks` are inside the namespace.
     plain_end: u64,
-    /// Most blocks of any command that transfers data.
+    /// Maximum number of blocks of a command that transfers data.
     max_blocks: u32,
     nsid: u32,
     guard: GuardFormat,
@@ -36,29 +37,30 @@ pub struct Namespace {
     identify: Arc<IdentifyNamespace>,
 }
 
-/// Reads of one length into buffers that begin on a page: all of the command but where. What can
-/// be checked before is; see [`QueuePair::read_page`](crate::QueuePair::read_page).
+/// A prepared read of a fixed length into buffers that begin on a page: the command without its
+/// LBA, with the checks that do not depend on it done. See
+/// [`QueuePair::read_page`](crate::QueuePair::read_page).
 #[derive(Clone, Debug)]
 pub struct PageRead {
     pub(crate) bytes: u64,
-    /// The first two dwords.
+    /// First two dwords.
     pub(crate) head: u64,
-    /// Blocks, 0's based.
+    /// Number of blocks, 0's based.
     pub(crate) nlb: u64,
-    /// The last LBA from which so many blocks are inside.
+    /// Last LBA from which the blocks are inside the namespace.
     pub(crate) last: u64,
-    /// A handle of the namespace, as others are.
+    /// Counts as a handle of the namespace.
     _identify: Arc<IdentifyNamespace>,
 }
 
 impl PageRead {
-    /// Whether there are such reads.
+    /// Returns true if the namespace supports such reads.
     pub fn serves(&self) -> bool {
         self.bytes != u64::MAX
     }
 }
 
-/// A namespace that can be written to; see
+/// A namespace for commands that change it; see
 /// [`WritableController::writable_namespace`](crate::WritableController::writable_namespace).
 #[derive(Clone, Debug)]
 pub struct WritableNamespace(Namespace);
@@ -68,13 +70,13 @@ impl WritableNamespace {
         Self(namespace)
     }
 
-    /// See [`Namespace::limited_to`].
+    /// Returns the namespace limited to its first `blocks`; see [`Namespace::limited_to`].
     #[must_use]
     pub fn limited_to(&self, blocks: u64) -> Self {
         Self(self.0.limited_to(blocks))
     }
 
-    /// The first two dwords of a Write.
+    /// First two dwords of a Write.
     #[inline]
     pub(crate) fn write_head(&self) -> u64 {
         self.0.read_head ^ u64::from(nvm::READ ^ nvm::WRITE)
@@ -90,7 +92,8 @@ impl Deref for WritableNamespace {
 }
 
 impl Namespace {
-    /// Checks what the controller said of a namespace. `max_transfer` is the controller's limit.
+    /// Checks the Identify data of a namespace. `max_transfer` is the limit of the controller,
+    /// bytes.
     pub(crate) fn new(nsid: u32, identify: IdentifyNamespace, max_transfer: usize) -> Result<Self> {
         let blocks = identify.nsze.get();
         if blocks == 0 {
@@ -103,7 +106,7 @@ impl Namespace {
         }
         let format = identify.format();
         let block_shift = u32::from(format.lbads);
-        // NVM 4.1.5.1: LBADS below 9 is not allowed. 64 KiB is the most that drives are made with.
+        // NVM 4.1.5.1: LBADS below 9 is not allowed. No drive has blocks above 64 KiB.
         if !(9..=16).contains(&block_shift) {
             return Err(invalid("LBADS", u64::from(format.lbads)));
         }
@@ -114,7 +117,7 @@ impl Namespace {
         if protection > 3 || (protection != 0 && metadata < 8) {
             return Err(invalid("DPS", u64::from(identify.dps)));
         }
-        // MDTS counts metadata that is transferred with the data (Base figure 275).
+        // MDTS includes metadata that is interleaved with the data (Base figure 275).
         let beside = if identify.extended_metadata() { usize::from(metadata) } else { 0 };
         let each = (1 << block_shift) + beside;
         let max_blocks = (max_transfer / each).min(BLOCKS_MAX as usize);
@@ -144,7 +147,7 @@ impl Namespace {
         })
     }
 
-    /// The same namespace, with what the controller said of its protection information.
+    /// Adds the Identify data of the namespace's protection information.
     pub(crate) fn extended(mut self, more: &IdentifyNvmNamespace) -> Result<Self> {
         let format = more.elbaf.get(self.identify.format_index()).copied();
         let format: ExtendedFormat = format.unwrap_or_default();
@@ -161,7 +164,7 @@ impl Namespace {
         Ok(self)
     }
 
-    /// Whether the metadata is long enough for protection information with such a guard.
+    /// Returns true if the metadata has room for protection information with this guard.
     fn has_room(&self, guard: GuardFormat) -> bool {
         self.metadata_size() as usize >= guard.information_size()
     }
@@ -172,14 +175,14 @@ impl Namespace {
         self.nsid
     }
 
-    /// Logical blocks.
+    /// Number of logical blocks.
     #[inline]
     pub fn blocks(&self) -> u64 {
         self.blocks
     }
 
-    /// The same namespace, of which only the first `blocks` can be accessed: those of a partition
-    /// and what is before it.
+    /// Returns a handle that can access only the first `blocks`, for a partition: the blocks up to
+    /// its end.
     #[must_use]
     pub fn limited_to(&self, blocks: u64) -> Self {
         let blocks = blocks.min(self.blocks);
@@ -189,16 +192,17 @@ impl Namespace {
         Self { blocks, plain_blocks, plain_end: blocks - plain_blocks, ..self.clone() }
     }
 
-    /// Reads of `bytes` each, a multiple of the block size and at most a page. If that is not so,
-    /// or if blocks have metadata, what is given serves no read.
+    /// Prepares reads of `bytes`, a multiple of the block size and at most a page. For other
+    /// lengths, and for blocks with metadata, the result does not [serve](PageRead::serves) any
+    /// read.
     pub fn page_read(&self, bytes: u32) -> PageRead {
         let nlb = u64::from(bytes >> self.block_shift).wrapping_sub(1);
         let last = self.blocks.checked_sub(nlb.wrapping_add(1));
         let whole = bytes != 0 && bytes.is_multiple_of(self.block_size());
-        let page = bytes as usize <= crate::PAGE_SIZE.min(self.max_transfer());
+        let page = bytes as usize <= PAGE_SIZE.min(self.max_transfer());
         let (bytes, last) = match last {
             Some(last) if whole && page && self.metadata_size() == 0 => (u64::from(bytes), last),
-            // No buffer is as long.
+            // No buffer has this length.
             _ => (u64::MAX, 0),
         };
         PageRead { bytes, head: self.read_head, nlb, last, _identify: Arc::clone(&self.identify) }
@@ -210,48 +214,49 @@ impl Namespace {
         1 << self.block_shift
     }
 
-    /// Bytes in a logical block, as a power of two, 9 to 16.
+    /// log2 of the bytes of data in a logical block, 9 to 16.
     #[inline]
     pub fn block_shift(&self) -> u32 {
         self.block_shift
     }
 
-    /// Size in bytes.
+    /// Size, bytes of data.
     pub fn bytes(&self) -> u64 {
         self.blocks << self.block_shift
     }
 
-    /// Most bytes of data of one command: what the controller (MDTS) and
-    /// [`Options::max_transfer`](crate::Options::max_transfer) allow, a multiple of the block size.
+    /// Maximum bytes of data of one command, a multiple of the block size: the smaller of the
+    /// limits of the controller (MDTS) and of
+    /// [`Options::max_transfer`](crate::Options::max_transfer).
     #[inline]
     pub fn max_transfer(&self) -> usize {
         (self.max_blocks as usize) << self.block_shift
     }
 
-    /// Blocks from `lba` to the next boundary that a command had better not cross (NOIOB, NVM
-    /// 4.1.5.1); `None` without one.
+    /// Number of blocks from `lba` to the next optimal I/O boundary, which commands should not
+    /// cross (NOIOB, NVM 4.1.5.1); `None` if the namespace has none.
     #[inline]
     pub fn blocks_to_boundary(&self, lba: u64) -> Option<u64> {
         let boundary = u64::from(self.identify.noiob.get());
-        // A power of two as a rule, but it need not be; and this is not asked for each block.
+        // Usually a power of two, but not always. The division is not on the path of a page.
         (boundary != 0).then(|| boundary - lba % boundary)
     }
 
-    /// How many of the `left` blocks from `lba` on the next command should transfer: no more than
-    /// it can carry, and none beyond the optimal boundary. 0 only when none are left.
+    /// Number of blocks of the next command of a transfer with `left` blocks from `lba` on. The
+    /// command respects the limits and the optimal boundary. 0 only if `left` is 0.
     #[inline]
     pub fn blocks_of_command(&self, lba: u64, left: u64) -> u64 {
         let most = left.min(u64::from(self.max_blocks));
         self.blocks_to_boundary(lba).map_or(most, |boundary| most.min(boundary))
     }
 
-    /// Bytes of metadata for each block, 0 for none.
+    /// Bytes of metadata of a block; 0 for none.
     pub fn metadata_size(&self) -> u32 {
         u32::from(self.identify.format().ms.get())
     }
 
-    /// Whether metadata follows each block in the data buffer, rather than being in a buffer of
-    /// its own.
+    /// Returns true if the metadata follows each block in the data buffer, false if it is in a
+    /// buffer of its own.
     pub fn extended_metadata(&self) -> bool {
         self.metadata_size() != 0 && self.identify.extended_metadata()
     }
@@ -261,17 +266,17 @@ impl Namespace {
         self.identify.protection_type()
     }
 
-    /// Whether the 8 bytes of protection information are the first of the metadata, rather than
-    /// the last.
+    /// Returns true if the protection information is at the start of the metadata, false if it is
+    /// at the end.
     pub fn protection_first(&self) -> bool {
         self.identify.dps & 1 << 3 != 0
     }
 
-    /// How many blocks from `lba` on one write stores all or not at all, also when the power fails
-    /// (NVM 2.1.4); `controller` is the namespace's. At least 1.
+    /// Maximum number of blocks from `lba` on that one write stores atomically, also across a power
+    /// failure (NVM 2.1.4); at least 1. `controller` is the controller of the namespace.
     pub fn atomic_blocks_at(&self, controller: &IdentifyController, lba: u64) -> u64 {
         let of_all = u64::from(controller.awupf.get()) + 1;
-        // NSFEAT bit 1: the fields of the namespace are in use.
+        // NSFEAT bit 1: NAWUPF and the other fields of the namespace are valid.
         if self.identify.nsfeat & 1 << 1 == 0 {
             return of_all;
         }
@@ -288,52 +293,51 @@ impl Namespace {
         own.min(left).max(of_all)
     }
 
-    /// How wide the guards of protection information are (NVM 5.2.1).
+    /// Format of the guard in protection information (NVM 5.2.1).
     pub fn guard(&self) -> GuardFormat {
         self.guard
     }
 
-    /// How many of the reference tag's high bits are a storage tag, which is checked as the
-    /// controller is told elsewhere; 0 as a rule (NVM 5.2.1.4).
+    /// Number of high bits of the reference tag that are a storage tag; usually 0 (NVM 5.2.1.4).
     pub fn storage_tag_bits(&self) -> u8 {
         self.storage_tag_bits
     }
 
-    /// Whether the metadata is protection information and nothing else, so that a command with
-    /// [`Protection::action`](crate::Protection::action) transfers none.
+    /// Returns true if the metadata is protection information alone, so that a command with
+    /// [`Protection::action`](crate::Protection::action) transfers no metadata.
     pub(crate) fn is_only_protection(&self) -> bool {
         self.protection_type() != 0
             && self.metadata_size() as usize == self.guard.information_size()
     }
 
-    /// All that the controller said (NVM 4.1.5.1).
+    /// Identify Namespace data structure (NVM 4.1.5.1).
     pub fn identify(&self) -> &IdentifyNamespace {
         &self.identify
     }
 
-    /// What clones of this handle have in common.
+    /// Allocation that all handles of the namespace share.
     pub(crate) fn shared(&self) -> &Arc<IdentifyNamespace> {
         &self.identify
     }
 
-    /// The first two dwords of a Read.
+    /// First two dwords of a Read.
     #[inline]
     pub(crate) fn read_head(&self) -> u64 {
         self.read_head
     }
 
-    /// How many blocks, less one, `bytes` at `lba` are, if one command can carry them without
-    /// metadata, and if they are not near the end of the namespace: then [`check`](Self::check)
-    /// knows.
+    /// Converts `bytes` at `lba` to a 0's based number of blocks, if one command can transfer them
+    /// without metadata. `None` also near the end of the namespace, where
+    /// [`check`](Self::check) decides.
     #[inline]
     pub(crate) fn plain(&self, lba: u64, bytes: u32) -> Option<u64> {
-        // What is not a multiple of the block size has low bits that become high ones, and 0 less
-        // one is the largest number: one comparison for three conditions.
+        // The rotation makes high bits of the low bits of a length that is not a multiple of the
+        // block size, and 0 less one is the largest number: one comparison for three conditions.
         let nlb = u64::from(bytes.rotate_right(self.block_shift).wrapping_sub(1));
         (nlb < self.plain_blocks && lba <= self.plain_end).then_some(nlb)
     }
 
-    /// Whether `blocks` at `lba` exist, and one command can carry them.
+    /// Checks that `blocks` at `lba` exist, and that one command can transfer them.
     pub(crate) fn check_blocks(&self, lba: u64, blocks: u32) -> Result<()> {
         if blocks == 0 || blocks > self.max_blocks {
             let bytes = (blocks as usize) << self.block_shift;
@@ -342,12 +346,12 @@ impl Namespace {
         self.check_range(lba, blocks)
     }
 
-    /// Whether `blocks` at `lba` exist.
+    /// Checks that `blocks` at `lba` exist.
     pub(crate) fn check_range(&self, lba: u64, blocks: u32) -> Result<()> {
         self.check_block_range(lba, u64::from(blocks))
     }
 
-    /// Whether so many blocks at `lba` exist, however many commands they are.
+    /// Checks that `blocks` at `lba` exist, in any number of commands.
     pub(crate) fn check_block_range(&self, lba: u64, blocks: u64) -> Result<()> {
         match self.blocks.checked_sub(lba) {
             Some(left) if blocks <= left => Ok(()),
@@ -355,7 +359,7 @@ impl Namespace {
         }
     }
 
-    /// How many blocks `bytes` at `lba` are, however many commands they are.
+    /// Converts `bytes` at `lba` to a number of blocks, which exist, in any number of commands.
     pub(crate) fn check_bytes(&self, lba: u64, bytes: u64) -> Result<u64> {
         let align = u64::from(self.block_size());
         if !bytes.is_multiple_of(align) {
@@ -365,7 +369,7 @@ impl Namespace {
         self.check_block_range(lba, blocks).map(|()| blocks)
     }
 
-    /// Whether `bytes` at byte `offset` exist.
+    /// Checks that `bytes` at byte `offset` exist.
     pub(crate) fn check_byte_range(&self, offset: u64, bytes: u64) -> Result<()> {
         match offset.checked_add(bytes) {
             Some(end) if end <= self.bytes() => Ok(()),
@@ -402,7 +406,8 @@ impl Namespace {
         Error::OutOfRange { lba, blocks, size: self.blocks, nsid: self.nsid }
     }
 
-    /// How many blocks `bytes` at `lba` are, if one command can carry them.
+    /// Converts `bytes` at `lba` to a number of blocks, which exist and which one command can
+    /// transfer.
     pub(crate) fn check(&self, lba: u64, bytes: usize) -> Result<u32> {
         let block = u64::from(self.block_size());
         if !(bytes as u64).is_multiple_of(block) {
@@ -495,7 +500,7 @@ mod tests {
         assert_eq!(Namespace::new(1, extended.clone(), 64 << 10).unwrap().max_transfer(), 64 << 10);
         extended.flbas = 1 << 4;
         let namespace = Namespace::new(1, extended, 64 << 10).unwrap();
-        // 113 blocks of 576 bytes are 65,088; one more would be too much.
+        // 113 blocks of 576 bytes are 65,088 bytes; 114 blocks exceed 64 KiB.
         assert_eq!(namespace.max_transfer(), 113 << 9);
     }
 
@@ -570,7 +575,7 @@ mod tests {
             [0, 5, 23, 24].map(|lba| namespace.blocks_to_boundary(lba)),
             [24, 19, 1, 24].map(Some)
         );
-        // One block of 4096 is what a command carries.
+        // A command transfers one block of 4,096 bytes.
         assert_eq!(namespace.blocks_of_command(5, 9), 1);
         let mut with_boundary = identify(100, 12, 0);
         with_boundary.noiob = U16::new(24);

@@ -1,5 +1,4 @@
-//! The memory behind an arena: a shared mapping of a file, so that it can be handed to a vfio-user
-//! server.
+//! The memory of an arena: a shared mapping of a file, which a vfio-user server can map, too.
 
 use std::fmt;
 use std::fs::File;
@@ -12,11 +11,11 @@ use vm_memory::{FileOffset, MmapRegion};
 use super::page_map::{HUGE_PAGE_SIZE, PAGE_SIZE};
 use crate::error::{Error, Result};
 
-/// Memory that can be made visible to a device, and that nobody but its owner uses.
+/// Memory that can be mapped for a device, and that only its owner accesses.
 ///
 /// [`Controller::register`](crate::Controller::register) makes an [`Arena`](crate::Arena) of it.
 pub struct DmaMemory {
-    /// Unmapped when dropped; it also keeps the file open.
+    /// The mapping. It keeps the file open, and is unmapped when dropped.
     region: MmapRegion<()>,
     base: NonNull<u8>,
     fd: RawFd,
@@ -25,25 +24,25 @@ pub struct DmaMemory {
     huge: bool,
 }
 
-// SAFETY: `base` points into `region`, which lives as long; access to the memory goes through the
-// allocations of one arena, which are disjoint.
+// SAFETY: `base` points into `region`, which lives as long. The memory is accessed through the
+// page runs of one arena, which are disjoint.
 unsafe impl Send for DmaMemory {}
 // SAFETY: as above.
 unsafe impl Sync for DmaMemory {}
 
 impl DmaMemory {
-    /// Fresh, zeroed memory of `bytes`, rounded up to 2 MiB: a memfd of 2 MiB pages if there are
-    /// any, and ordinary pages if not.
+    /// Allocates zeroed memory of `bytes`, rounded up to 2 MiB: a memfd of 2 MiB pages if the
+    /// system has any, of ordinary pages otherwise.
     ///
     /// # Errors
-    /// [`Error::System`] if it cannot be had.
+    /// [`Error::System`] if the memory cannot be allocated.
     pub fn new(bytes: usize) -> Result<Self> {
         let len = bytes
             .max(1)
             .checked_next_multiple_of(HUGE_PAGE_SIZE)
             .ok_or(Error::ArenaFull { bytes, arena: usize::MAX })?;
-        // Huge pages are populated now: those that turn out to be missing must fail here and not
-        // as SIGBUS.
+        // Huge pages are populated now, so that a missing page is an error here and not a SIGBUS
+        // later.
         let huge = memfd(len, libc::MFD_HUGETLB)
             .and_then(|file| map(file, 0, len, libc::MAP_POPULATE).map(|region| (region, true)));
         let (region, huge) = huge
@@ -55,25 +54,25 @@ impl DmaMemory {
         Self::of(region, huge)
     }
 
-    /// The `bytes` at `offset` of a file of memory, such as a memfd, or a file on tmpfs or
-    /// hugetlbfs; all that is missing of it is allocated now. `offset` and `bytes` are multiples of
+    /// Maps the `bytes` at `offset` of a memory file: a memfd, or a file on tmpfs or hugetlbfs.
+    /// Missing pages are allocated now. `offset` and `bytes` are multiples of
     /// [`PAGE_SIZE`](crate::PAGE_SIZE) and of the file's own page size.
     ///
     /// # Errors
-    /// [`Error::Misaligned`]; [`Error::OutsideFile`]; [`Error::System`] when the file cannot be
-    /// mapped for reading and writing, or there is no memory for it.
+    /// [`Error::Misaligned`]; [`Error::OutsideFile`]; [`Error::System`] if the file cannot be
+    /// mapped for reading and writing, or if there is no memory for it.
     ///
     /// # Safety
-    /// As long as the memory lives, which is until the arena, all of its buffers and the
-    /// controller are dropped:
+    /// Until the arena, all of its buffers and the controller are dropped:
     ///
-    /// - nobody reads or writes this range of the file in another way, neither in this process nor
-    ///   in another: not through another mapping, nor by system calls, nor as a second
-    ///   `DmaMemory`. The buffers made of it are exclusive, as `Box<[u8]>` is. (The server of a
-    ///   vfio-user device maps the file, too, and accesses what commands tell it to.)
-    /// - nobody makes the file shorter: access to what is cut off is a SIGBUS.
+    /// - This range of the file must not be read or written in another way, in this process or in
+    ///   another: through another mapping, by system calls, or as a second `DmaMemory`. The buffers
+    ///   are exclusive, as a `Box<[u8]>` is. (The server of a vfio-user device maps the file, too,
+    ///   and accesses the buffers of commands.)
+    /// - The file must not be truncated: an access beyond its end is a SIGBUS.
     ///
-    /// Where another side takes turns, a turn begins and ends with this memory.
+    /// Another process that uses the memory in turns may access it only before this memory is
+    /// created, and after it is dropped.
     pub unsafe fn from_file(file: File, offset: u64, bytes: usize) -> Result<Self> {
         let page = PAGE_SIZE as u64;
         for value in [offset, bytes as u64] {
@@ -87,7 +86,7 @@ impl DmaMemory {
         if bytes == 0 || end.is_none_or(|end| end > size) {
             return Err(Error::OutsideFile { offset, bytes, size });
         }
-        // What the file has no memory for would be a SIGBUS when it is touched.
+        // An access to a page without memory would be a SIGBUS.
         allocate(&file, offset, bytes).map_err(system("fallocate of a file for DMA"))?;
         let huge = file_page_size(&file).map_err(system("fstatfs of a file for DMA"))?
             >= HUGE_PAGE_SIZE as u64;
@@ -105,12 +104,12 @@ impl DmaMemory {
         Ok(Self { region, base, fd, offset, huge })
     }
 
-    /// Bytes.
+    /// Size, bytes.
     pub fn size(&self) -> usize {
         self.region.size()
     }
 
-    /// Whether it is made of pages of 2 MiB or more.
+    /// Returns true if the memory consists of pages of 2 MiB or more.
     pub fn huge_pages(&self) -> bool {
         self.huge
     }
@@ -137,7 +136,7 @@ fn memfd(len: usize, flags: libc::c_uint) -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: `fd` was just created and nobody else owns it.
+    // SAFETY: `fd` was just created and has no other owner.
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(len as u64)?;
     Ok(file)
@@ -154,12 +153,12 @@ fn map(file: File, offset: u64, len: usize, flags: i32) -> io::Result<MmapRegion
     })
 }
 
-/// Gives the range of a file memory, where its filesystem can say whether there is enough.
+/// Allocates memory for a range of a file, if its filesystem supports that.
 fn allocate(file: &File, offset: u64, bytes: usize) -> io::Result<()> {
     let too_large = |_| io::Error::from_raw_os_error(libc::EFBIG);
     let offset = libc::off_t::try_from(offset).map_err(too_large)?;
     let bytes = libc::off_t::try_from(bytes).map_err(too_large)?;
-    // SAFETY: the call takes no pointer, and keeps what is in the file.
+    // SAFETY: the call takes no pointer, and does not change the contents of the file.
     match unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, bytes) } {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
@@ -169,11 +168,11 @@ fn allocate(file: &File, offset: u64, bytes: usize) -> io::Result<()> {
     }
 }
 
-/// The page size of a file on hugetlbfs, which says so; of others, their block size.
+/// Returns the page size of a file on hugetlbfs; 0 for other files.
 fn file_page_size(file: &File) -> io::Result<u64> {
-    // SAFETY: all zeroes are a value of the structure.
+    // SAFETY: all zeroes are a valid value of the structure.
     let mut info: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `info` is a place for the answer.
+    // SAFETY: `info` has room for the result.
     match unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut info) } {
         0 if info.f_type == libc::HUGETLBFS_MAGIC => Ok(u64::try_from(info.f_bsize).unwrap_or(0)),
         0 => Ok(0),
@@ -201,7 +200,7 @@ mod tests {
         let file = file(4 * 4096);
         file.write_all_at(b"before", 2 * 4096).unwrap();
         let other = file.try_clone().unwrap();
-        // SAFETY: the file is read only after the memory was dropped.
+        // SAFETY: the file is read after the memory was dropped.
         let memory = unsafe { DmaMemory::from_file(file, 4096, 3 * 4096) }.unwrap();
         assert_eq!((memory.size(), memory.huge_pages()), (3 * 4096, false));
         let claim = Claim::detached(memory.size(), 4096).unwrap();
@@ -235,7 +234,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
         file.as_file().set_len(4096).unwrap();
         let reading = File::open(file.path()).unwrap();
-        // SAFETY: nobody else uses the file.
+        // SAFETY: the file has no other user.
         let refused = unsafe { DmaMemory::from_file(reading, 0, 4096) }.unwrap_err();
         assert!(matches!(refused, Error::System { .. }), "{refused}");
     }

@@ -1,20 +1,20 @@
-//! I/O virtual addresses, for the whole process: no two arenas have the same.
+//! The I/O virtual addresses of the process. No two arenas share an address.
 //!
-//! A buffer can be given to a queue of any controller. One that is not of that controller's memory
-//! must fault there, or fail, and not be taken for other memory that has the same address.
+//! A caller can pass a buffer to a queue of any controller. If the buffer is not from that
+//! controller's memory, its address must fault there, and must not belong to other memory.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 
-/// The ranges that arenas have, in ascending order.
+/// Address ranges of all arenas, in ascending order.
 static USED: Mutex<Vec<Range<u64>>> = Mutex::new(Vec::new());
 
-/// Where arenas are that no device sees: addresses that no IOMMU translates.
+/// First address of arenas that no device can access. No IOMMU translates it.
 const DETACHED: u64 = 1 << 62;
 
-/// A range of addresses, given back when dropped.
+/// An address range, released when dropped.
 #[derive(Debug)]
 pub(crate) struct Claim(Range<u64>);
 
@@ -23,11 +23,11 @@ fn used() -> MutexGuard<'static, Vec<Range<u64>>> {
 }
 
 impl Claim {
-    /// The range of `bytes` at the address that `choose` gives, which overlaps none of those that
-    /// it is told of.
+    /// Claims `bytes` at the address that `choose` returns. The ranges that are in use are its
+    /// argument, in ascending order.
     ///
     /// # Errors
-    /// Those of `choose`; [`Error::MappingExists`] when it gave an address that is not free.
+    /// The error of `choose`; [`Error::MappingExists`] if the range is not free.
     pub(crate) fn new(
         bytes: usize,
         choose: impl FnOnce(&[Range<u64>]) -> Result<u64>,
@@ -44,7 +44,7 @@ impl Claim {
         Ok(Self(iova..end))
     }
 
-    /// A range of `bytes` that no device sees, at a multiple of `align`, a power of two.
+    /// Claims `bytes` that no device can access, at a multiple of `align`, a power of two.
     pub(super) fn detached(bytes: usize, align: usize) -> Result<Self> {
         Self::new(bytes, |used| {
             let mut start = DETACHED;
@@ -78,7 +78,7 @@ impl Drop for Claim {
 mod tests {
     use super::*;
 
-    /// Where no other test has anything.
+    /// Addresses that no other test uses.
     const HERE: u64 = 1 << 61;
 
     #[test]

@@ -1,28 +1,28 @@
-//! A buffer handed out piece by piece, to several commands, and put together again.
+//! A buffer that is split into pieces for several commands.
 
 use super::buf::DmaBuf;
 
-/// A [`DmaBuf`] of which parts are in flight.
+/// A [`DmaBuf`] whose pieces are in flight.
 ///
-/// Pieces are cut off the front and returned in any order. Since pieces are owned and disjoint,
-/// counting the bytes that came back is proof that nobody has any part of the buffer any more.
+/// Pieces are cut off the front and returned in any order. Pieces are owned and disjoint, so that
+/// the number of bytes that came back proves that no piece is missing.
 #[derive(Debug)]
 pub struct SplitBuffer {
-    /// The part at the front that was cut up already, as a buffer of no bytes at its start.
+    /// Empty buffer at the start of the pieces that were cut.
     start: DmaBuf,
-    /// What was not cut off yet.
+    /// Rest of the buffer after the pieces.
     rest: DmaBuf,
     cut: u32,
     returned: u32,
 }
 
 impl SplitBuffer {
-    /// Takes a buffer to be cut up.
+    /// Splits `buf`, of which no piece is cut yet.
     pub fn new(buf: DmaBuf) -> Self {
         Self { start: buf.mark(), rest: buf, cut: 0, returned: 0 }
     }
 
-    /// Cuts off the next `len` bytes, or `None` if fewer are left.
+    /// Cuts off the next `len` bytes; `None` if fewer are left.
     #[inline]
     pub fn cut(&mut self, len: usize) -> Option<DmaBuf> {
         let piece = self.rest.split_to(len)?;
@@ -30,17 +30,17 @@ impl SplitBuffer {
         Some(piece)
     }
 
-    /// Cuts off the next `most` bytes, or what is left, if that is less; `None` if nothing is.
+    /// Cuts off the next `most` bytes, or the rest if it is shorter; `None` at the end.
     #[inline]
     pub fn cut_at_most(&mut self, most: usize) -> Option<DmaBuf> {
         let len = self.rest.len().min(most);
         if len == 0 { None } else { self.cut(len) }
     }
 
-    /// Takes a piece back.
+    /// Returns a piece to the buffer.
     ///
     /// # Errors
-    /// Gives it back if it is not of this buffer, or more than was cut off.
+    /// Returns the piece if it is not from this buffer, or has more bytes than are missing.
     #[inline]
     pub fn put(&mut self, piece: DmaBuf) -> Result<(), DmaBuf> {
         let missing = self.cut - self.returned;
@@ -51,21 +51,21 @@ impl SplitBuffer {
         Ok(())
     }
 
-    /// The whole buffer.
+    /// Returns the whole buffer.
     ///
     /// # Errors
-    /// `self`, if a piece is still missing.
+    /// Returns `self` if a piece is missing.
     pub fn finish(mut self) -> Result<DmaBuf, Self> {
         if self.returned != self.cut {
             return Err(self);
         }
-        // SAFETY: the `cut` bytes after `start` were cut off as owned, disjoint pieces; as many
-        // bytes of that range came back by value, each piece to be dropped in `put`, so that no
-        // buffer covers any of them.
+        // SAFETY: the `cut` bytes after `start` were cut off as owned, disjoint pieces. Pieces of
+        // `cut` bytes from that range came back by value and were dropped in `put`, so that no
+        // buffer covers any of the bytes.
         unsafe { self.start.grow_over(self.cut) };
         match self.start.join(self.rest) {
             Ok(()) => Ok(self.start),
-            // Cannot be: `rest` begins where the pieces end.
+            // Not reachable, because `rest` begins where the pieces end.
             Err(_) => Ok(self.start),
         }
     }

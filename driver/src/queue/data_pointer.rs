@@ -1,7 +1,7 @@
-//! Data pointers: where the data of a command is (Base 4.1).
+//! Data pointers: the addresses of a command's data (Base 4.1).
 //!
 //! PRPs describe pages: only the first may begin, and only the last may end, inside a page. SGLs
-//! describe any ranges, and are used for what would need a list of PRPs, where they are offered.
+//! describe any ranges. If the controller supports SGLs, they replace lists of PRPs.
 
 use std::ptr::NonNull;
 
@@ -9,9 +9,9 @@ use nvio_spec::sgl::PSDT_SGL;
 
 use crate::dma::Shared;
 
-/// Bytes of a page of lists. Lists longer than that are chained.
+/// Bytes of a page of lists. A longer list is chained.
 pub(crate) const LIST_BYTES: usize = 4096;
-/// PRP entries in a page of lists; of a page with one after it, the last is the link.
+/// PRP entries in a page of lists. The last entry of a page that is continued is the link.
 const LIST_ENTRIES: usize = LIST_BYTES / 8;
 /// SGL descriptors in a page of lists.
 const SGL_ENTRIES: usize = LIST_BYTES / 16;
@@ -20,7 +20,7 @@ const SGL_ENTRIES: usize = LIST_BYTES / 16;
 const SGL_DATA_BLOCK: u64 = 0x0 << 60;
 const SGL_LAST_SEGMENT: u64 = 0x3 << 60;
 
-/// A contiguous range, as the device addresses it.
+/// A contiguous range of I/O virtual addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) iova: u64,
@@ -35,30 +35,31 @@ pub(super) struct DataPointer {
     pub(super) psdt: u8,
 }
 
-/// The ranges can be described neither by PRPs nor, as they are not offered or too many, by SGLs.
+/// The error of ranges that neither PRPs nor SGLs describe: the controller supports no SGLs, or
+/// there are too many ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Scattered;
 
-/// The lists of a queue pair: some pages for each slot.
+/// The PRP and SGL lists of a queue pair: a number of pages for each slot.
 pub(super) struct Lists {
     base: NonNull<u64>,
     iova: u64,
-    /// Bytes of a memory page, as a power of two.
+    /// log2 of the bytes of a memory page.
     page_shift: u32,
-    /// Entries of PRP lists for each slot, those that link included.
+    /// Entries of PRP lists for each slot, including links.
     entries: usize,
     sgl: bool,
     _memory: Shared,
 }
 
-// SAFETY: the lists' memory is their own, and shared with nobody but the device.
+// SAFETY: the lists own their memory and share it only with the device.
 unsafe impl Send for Lists {}
 
-/// Pages of lists that PRPs of `bytes` need, wherever in a page they begin; at least 1.
+/// Number of list pages for a transfer of `bytes` that begins anywhere in a page; at least 1.
 pub(crate) fn list_pages(bytes: usize, page_shift: u32) -> usize {
-    // PRP1 has the first page; an odd offset makes up for it.
+    // PRP1 describes the first page; a transfer that begins inside a page needs one page more.
     let entries = bytes.div_ceil(1 << page_shift);
-    // All pages but the last give an entry to the link.
+    // All pages except the last have an entry for the link.
     entries.saturating_sub(1).div_ceil(LIST_ENTRIES - 1).max(1)
 }
 
@@ -71,10 +72,10 @@ impl Lists {
         Self { base, iova, page_shift, entries, sgl, _memory: memory }
     }
 
-    /// The pointer to one range, in the name of `slot`.
+    /// The data pointer to one range, with the lists of `slot`.
     ///
     /// # Errors
-    /// [`Scattered`] for one that is longer than the lists were made for.
+    /// [`Scattered`] for a range that exceeds the lists.
     pub(super) fn contiguous(&mut self, slot: u16, range: Range) -> Result<DataPointer, Scattered> {
         let page = 1u64 << self.page_shift;
         let lead = range.iova & (page - 1);
@@ -94,7 +95,7 @@ impl Lists {
         Ok(DataPointer { first: range.iova, second, psdt })
     }
 
-    /// The pointer to ranges that follow each other in the transfer; none is empty.
+    /// The data pointer to ranges in the order of the transfer. No range is empty.
     pub(super) fn scattered(
         &mut self,
         slot: u16,
@@ -122,7 +123,7 @@ impl Lists {
         if self.sgl { self.write_sgl(slot, ranges) } else { Err(Scattered) }
     }
 
-    /// Whether only the first range begins, and only the last ends, inside a page.
+    /// Returns true if only the first range begins, and only the last ends, inside a page.
     fn fits_pages(&self, ranges: impl Iterator<Item = Range>) -> bool {
         let mask = (1u64 << self.page_shift) - 1;
         let mut end = 0;
@@ -137,8 +138,8 @@ impl Lists {
         true
     }
 
-    /// Writes a list of pages, chained where it leaves a memory page, and gives its address. A
-    /// controller looks for the link there alone (Base 4.1.1), however long a page is.
+    /// Writes a list of pages and returns its address. The last entry of a memory page is a link,
+    /// because a controller expects links only there (Base 4.1.1).
     fn write_prps(&mut self, slot: u16, pages: impl Iterator<Item = u64>) -> Option<u64> {
         let mut pages = pages.peekable();
         let mut at = 0;
@@ -155,7 +156,7 @@ impl Lists {
         Some(self.address(slot, 0))
     }
 
-    /// Writes one segment of descriptors, and gives the descriptor of it.
+    /// Writes one segment of descriptors, and returns the descriptor of the segment.
     fn write_sgl(
         &mut self,
         slot: u16,
@@ -183,22 +184,22 @@ impl Lists {
             return None;
         }
         let at = usize::from(slot) * self.entries + at;
-        // SAFETY: each slot has `entries`, and the memory all slots' of them. The device reads a
-        // slot's lists only while a command of the slot is in flight, and none is yet.
+        // SAFETY: the memory has `entries` entries for each slot. The device reads the lists of a
+        // slot only while a command of the slot is in flight, and none is yet.
         unsafe { self.base.add(at).write_volatile(value.to_le()) };
         Some(())
     }
 
     #[cfg(test)]
     fn entry(&self, slot: usize, at: usize) -> u64 {
-        // SAFETY: tests stay inside the memory.
+        // SAFETY: tests access entries inside the memory.
         unsafe { self.base.add(slot * self.entries + at).read_volatile() }
     }
 }
 
-/// The second half of a Data Block descriptor (Base 4.1.2, figure 115).
+/// Second half of a Data Block descriptor (Base 4.1.2, figure 115).
 fn data_block(len: usize) -> u64 {
-    // Buffers are at most 4 GiB less one byte long.
+    // A buffer has fewer than 4 GiB.
     SGL_DATA_BLOCK | (len as u64 & 0xffff_ffff)
 }
 
@@ -242,7 +243,7 @@ mod tests {
             let bytes = entries << 12;
             assert_eq!(list_pages(bytes, 12), pages, "{entries}");
             let mut lists = lists(12, pages, false);
-            // The worst offset needs one entry for each page, and one more page for PRP1.
+            // The worst offset needs one entry for each page, and PRP1 for one page more.
             let (_, list) = describe(&mut lists, 1, 0x10_0ffc, bytes);
             let mut at = ((list - lists.iova) / 8) as usize;
             for i in 0..entries {

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 use super::{CommandOptions, Completion, Protection, QueuePair};
 use crate::{Address, Controller, DmaBuf, Error, Options, ScatterList, WritableNamespace};
 
-/// A namespace, and how its blocks are.
+/// The format of a namespace.
 #[derive(Clone, Copy, Debug)]
 struct Format {
     block: usize,
@@ -34,7 +34,7 @@ fn formats() -> impl Iterator<Item = Format> {
     )
 }
 
-/// Of 1,024 blocks; a command carries 64 KiB.
+/// A namespace of 1,024 blocks, on a controller that transfers 64 KiB a command.
 fn served(format: Format, sgl: bool) -> Served {
     let Format { block, metadata, extended, kind } = format;
     let config = NamespaceConfig::new(Backing::memory(1024 * block as u64));

@@ -9,26 +9,27 @@ use crate::controller::controller_memory::ControllerPages;
 use crate::dma::Shared;
 use crate::mmio::{Doorbell, Shadow};
 
-/// The submission ring. It cannot overflow: there are fewer slots than entries.
+/// The submission ring. It cannot overflow, because fewer commands can be pending than it has
+/// entries.
 ///
-/// Most commands are Reads and Writes of one memory page, of which half the words are zero. Those
-/// are not written: entries are zero there from the start, and where another command has left
-/// something, it is cleared before the entry's next turn.
+/// Most commands are Reads and Writes of one memory page, and half of their words are zero. These
+/// words are not written: they are zero from the start, and an entry in which another command wrote
+/// them is cleared before its next use.
 pub(super) struct SubmissionRing {
-    /// The entry at the tail.
+    /// Entry at the tail.
     next: NonNull<Entry>,
-    /// An entry that needs attention before it is written: one that is not clean, or the end.
+    /// First entry that [`prepare`](Self::prepare) must handle: a dirty entry, or the end.
     limit: NonNull<Entry>,
     base: NonNull<Entry>,
-    /// The tail that the controller was told.
+    /// Tail that was last written to the doorbell.
     rung: u32,
     entries: u32,
     doorbell: Doorbell,
-    /// Entries that are not clean.
+    /// Entries in which words that a one-page command does not write are not zero.
     dirty: DirtyEntries,
-    /// Commands placed before `next` was last at the start of the ring.
+    /// Commands placed in earlier rounds of the ring.
     before: usize,
-    /// How often there was something to tell the controller.
+    /// Number of doorbell writes.
     rings: u64,
     memory: RingMemory,
 }
@@ -36,7 +37,7 @@ pub(super) struct SubmissionRing {
 type Entry = [u64; 8];
 const _: () = assert!(size_of::<Entry>() == SQE_SIZE);
 
-// SAFETY: the ring's memory is its own, and shared with nobody but the device.
+// SAFETY: the ring owns its memory and shares it only with the device.
 unsafe impl Send for SubmissionRing {}
 
 impl SubmissionRing {
@@ -55,7 +56,7 @@ impl SubmissionRing {
             rings: 0,
             memory,
         };
-        ring.attend();
+        ring.prepare();
         ring
     }
 
@@ -67,7 +68,7 @@ impl SubmissionRing {
         self.entries
     }
 
-    /// Whether it is in memory of the controller.
+    /// Returns true if the ring is in memory of the controller.
     pub(super) fn is_in_controller(&self) -> bool {
         self.memory.is_controller()
     }
@@ -76,31 +77,31 @@ impl SubmissionRing {
         self.doorbell.set_shadow(shadow);
     }
 
-    /// The number of the entry at the tail.
+    /// Index of the entry at the tail.
     #[inline]
     fn tail(&self) -> u32 {
         // SAFETY: both are in the ring's memory, and `next` is not before `base`.
         index(unsafe { self.next.offset_from_unsigned(self.base) })
     }
 
-    /// Commands placed, ever.
+    /// Total number of commands placed.
     pub(super) fn placed(&self) -> usize {
         self.before + self.tail() as usize
     }
 
-    /// Doorbells rung, ever.
+    /// Total number of doorbell writes to registers.
     pub(super) fn doorbells(&self) -> u64 {
         self.rings - self.doorbell.spared()
     }
 
-    /// Begins again with an empty ring. The controller must not know of it.
+    /// Empties the ring. The controller must not know the queue.
     pub(super) fn restart(&mut self) {
         self.before = self.placed();
         (self.next, self.rung) = (self.base, 0);
-        self.attend();
+        self.prepare();
     }
 
-    /// Places a command at the tail. The controller sees it after [`ring`](Self::ring).
+    /// Writes a command at the tail. The controller reads it after [`ring`](Self::ring).
     pub(super) fn push(&mut self, sqe: Sqe) {
         let entry: Entry = zerocopy::transmute!(sqe);
         let clean = [entry[1], entry[2], entry[4], entry[7]] == [0; 4];
@@ -109,13 +110,13 @@ impl SubmissionRing {
             self.dirty.set(tail);
         }
         // SAFETY: `next` is an entry of the ring. The controller does not read it before the
-        // doorbell, which comes after a fence, so that the write need not be volatile.
+        // doorbell write, which follows a fence, so that the write need not be volatile.
         unsafe { self.next.write(entry) };
         self.advance();
     }
 
-    /// Places a Read, a Write or a Compare of what lies in one memory page, without metadata:
-    /// `head` is the first two dwords, `nlb` is 0's based (NVM 3.2).
+    /// Writes a Read, Write or Compare at the tail whose data lies in one memory page, without
+    /// metadata. `head` is the first two dwords, `nlb` is 0's based (NVM 3.2).
     #[inline]
     pub(super) fn push_page(&mut self, head: u64, prp1: u64, slba: u64, nlb: u64) {
         let at = self.next.cast::<u64>();
@@ -123,7 +124,7 @@ impl SubmissionRing {
             // SAFETY: as in `push`; an entry has eight words, and the others are zero.
             unsafe { at.add(word).write(value.to_le()) };
         }
-        // Last, so that the rare case has nothing to keep.
+        // Last, so that no register is live across the rare call.
         self.advance();
     }
 
@@ -132,24 +133,25 @@ impl SubmissionRing {
         // SAFETY: `next` is before the end of the ring, so this is at most the end.
         self.next = unsafe { self.next.add(1) };
         if self.next == self.limit {
-            self.attend();
+            self.prepare();
         }
     }
 
-    /// Makes `next` an entry that is clean, and finds the one after it that needs attention.
+    /// Clears the entry at the tail if it is dirty, wraps at the end, and finds the next entry to
+    /// prepare.
     ///
-    /// The controller has taken the entry's last command: with fewer slots than entries, one that
-    /// was placed later has ended.
+    /// The controller has fetched the last command of the entry, because a command that was placed
+    /// later has ended: fewer commands can be pending than there are entries.
     #[cold]
     #[inline(never)]
-    fn attend(&mut self) {
+    fn prepare(&mut self) {
         if self.tail() == self.entries {
             self.before += self.entries as usize;
             self.next = self.base;
         }
         let tail = self.tail();
         if self.dirty.clear(tail) {
-            // SAFETY: it is an entry of the ring, and nobody reads it now.
+            // SAFETY: `next` is an entry of the ring, and the controller does not read it now.
             unsafe { self.next.write([0; 8]) };
         }
         let limit = self.dirty.next(tail + 1) as usize;
@@ -157,12 +159,12 @@ impl SubmissionRing {
         self.limit = unsafe { self.base.add(limit) };
     }
 
-    /// Tells the controller of all commands since the last time, if there are any.
+    /// Writes the tail to the doorbell if commands were placed since the last call.
     #[inline]
     pub(super) fn ring(&mut self) {
         let tail = self.tail();
         if tail != self.rung {
-            // Entries before doorbell. On x86-64, stores to write-back memory are seen before a
+            // Entries before doorbell. On x86-64, stores to write-back memory are visible before a
             // later store to device memory, so that this costs nothing.
             fence(Ordering::Release);
             self.rings += 1;
@@ -171,23 +173,23 @@ impl SubmissionRing {
     }
 }
 
-/// A number below the entries of a ring, of which there are at most `Layout::ENTRIES_MAX`.
+/// Converts the index of an entry, which is below `Layout::ENTRIES_MAX`.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "at most 4,096")]
 fn index(at: usize) -> u32 {
     at as u32
 }
 
-/// A completion queue entry that was taken.
+/// A completion queue entry that was popped.
 #[derive(Clone, Copy)]
 pub(super) struct Posted {
-    /// The last dword: the command identifier, the phase tag, and the status.
+    /// Last dword: command identifier, phase tag and status.
     last: u32,
     entry: NonNull<Cqe>,
 }
 
 impl Posted {
-    /// The command identifier in bits 15:0, with other bits above.
+    /// Command identifier in bits 15:0; bits 31:16 are undefined.
     #[inline]
     pub(super) fn cid(self) -> u32 {
         self.last
@@ -204,16 +206,16 @@ const PHASE: u32 = 1 << 16;
 
 /// The completion ring.
 pub(super) struct CompletionRing {
-    /// The entry at the head.
+    /// Entry at the head.
     next: NonNull<Cqe>,
-    /// The entry after the last.
+    /// End of the ring.
     end: NonNull<Cqe>,
-    /// The phase tag of entries that are old: clear in the first round.
+    /// Phase tag of entries that are not new: clear in the first round.
     old: u32,
-    /// The head that the controller was told.
+    /// Head that was last written to the doorbell.
     rung: u32,
     doorbell: Doorbell,
-    /// How often entries were given back: once for each poll that found something.
+    /// Number of polls that found an entry.
     rings: u64,
     base: NonNull<Cqe>,
     memory: RingMemory,
@@ -239,37 +241,37 @@ impl CompletionRing {
         self.doorbell.set_shadow(shadow);
     }
 
-    /// Begins again with an empty ring. The controller must not know of it.
+    /// Empties the ring. The controller must not know the queue.
     pub(super) fn restart(&mut self) {
         self.memory.clear();
         (self.next, self.rung, self.old) = (self.base, 0, 0);
     }
 
-    /// How often entries were given back.
+    /// Number of polls that found an entry.
     pub(super) fn rings(&self) -> u64 {
         self.rings
     }
 
-    /// Doorbells rung, ever.
+    /// Total number of doorbell writes to registers.
     pub(super) fn doorbells(&self) -> u64 {
         self.rings - self.doorbell.spared()
     }
 
-    /// Whether the controller has posted nothing new.
+    /// Returns true if the controller has posted no new entry.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         (self.last_dword() ^ self.old) & PHASE == 0
     }
 
-    /// The dword of the head entry that has the phase tag.
+    /// Last dword of the head entry, which has the phase tag.
     #[inline]
     fn last_dword(&self) -> u32 {
         // SAFETY: `next` is before `end`, so that it is an entry: four aligned dwords. The read is
-        // volatile as the device writes it.
+        // volatile because the device writes it.
         u32::from_le(unsafe { self.next.cast::<u32>().add(3).read_volatile() })
     }
 
-    /// Takes the next completion, if the controller has posted one.
+    /// Pops the next entry, if the controller has posted one.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Posted> {
         let entry = self.next;
@@ -292,21 +294,20 @@ impl CompletionRing {
         self.old ^= PHASE;
     }
 
-    /// Command specific result (DW0) of an entry that was taken, until the next
-    /// [`ring`](Self::ring).
+    /// Command specific result (DW0) of a popped entry. Valid until the next [`ring`](Self::ring).
     #[inline]
     pub(super) fn result(&self, posted: Posted) -> u32 {
-        // The phase tag is written last, so the rest is read after it.
+        // The controller writes the phase tag last, so that DW0 must be read after it.
         fence(Ordering::Acquire);
-        // SAFETY: it is an entry of this ring, which the device does not write again before the
-        // doorbell, so that the read need not be volatile, and is not done where nobody asks.
+        // SAFETY: `posted` is an entry of this ring. The device does not write it again before the
+        // doorbell write, so that the read need not be volatile and can be optimised away.
         u32::from_le(unsafe { posted.entry.cast::<u32>().read() })
     }
 
-    /// Tells the controller which entries are free again.
+    /// Writes the head to the doorbell.
     #[inline]
     pub(super) fn ring(&mut self) {
-        // The reads of the entries come before the store that gives them back.
+        // The entries are read before the store that frees them.
         fence(Ordering::Release);
         // SAFETY: both are in the ring's memory, and `next` is not before `base`.
         let head = index(unsafe { self.next.offset_from_unsigned(self.base) });
@@ -315,14 +316,14 @@ impl CompletionRing {
     }
 }
 
-/// Which entries of a ring are marked.
+/// A set of ring entries.
 pub(super) struct DirtyEntries {
     words: Box<[u64]>,
     entries: u32,
 }
 
 impl DirtyEntries {
-    /// No mark, for `entries`.
+    /// An empty set for a ring of `entries`.
     pub(super) fn new(entries: u32) -> Self {
         Self { words: vec![0; entries.div_ceil(64) as usize].into(), entries }
     }
@@ -334,7 +335,7 @@ impl DirtyEntries {
         }
     }
 
-    /// Takes a mark away; whether there was one.
+    /// Removes an entry. Returns true if the set had it.
     pub(super) fn clear(&mut self, at: u32) -> bool {
         let Some(word) = self.words.get_mut(at as usize / 64) else { return false };
         let bit = 1 << (at % 64);
@@ -343,7 +344,7 @@ impl DirtyEntries {
         was
     }
 
-    /// The first marked entry from `from` on, or the number of entries.
+    /// First entry of the set from `from` on, or the number of ring entries.
     pub(super) fn next(&self, from: u32) -> u32 {
         let mut at = from;
         while at < self.entries {
@@ -369,12 +370,12 @@ enum Place {
 }
 
 impl RingMemory {
-    /// `bytes` of the arena.
+    /// Memory of the arena, `bytes` long.
     pub(super) fn host(shared: Shared, bytes: usize) -> Self {
         Self { place: Place::Host(shared), bytes }
     }
 
-    /// `bytes` of the controller, which are only written, and never read.
+    /// Memory of the controller, `bytes` long. The ring writes it and never reads it.
     pub(super) fn controller(pages: ControllerPages, bytes: usize) -> Self {
         Self { place: Place::Controller(pages), bytes }
     }
@@ -386,7 +387,7 @@ impl RingMemory {
         }
     }
 
-    /// Where the controller finds it.
+    /// I/O virtual address, or the address on the bus of controller memory.
     pub(super) fn iova(&self) -> u64 {
         match &self.place {
             Place::Host(shared) => shared.iova(),
@@ -394,14 +395,14 @@ impl RingMemory {
         }
     }
 
-    /// Whether it is the controller's.
+    /// Returns true for memory of the controller.
     pub(super) fn is_controller(&self) -> bool {
         matches!(self.place, Place::Controller(_))
     }
 
-    /// Zeroes it. The controller must not know of it.
+    /// Zeroes the memory. The controller must not know the queue.
     pub(super) fn clear(&mut self) {
-        // SAFETY: the memory is `bytes` long, and `&mut self` is the only way to it.
+        // SAFETY: the memory is `bytes` long, and `&mut self` is the only access to it.
         unsafe { self.ptr().write_bytes(0, self.bytes) };
     }
 }

@@ -196,7 +196,7 @@ fn made_up_doubled_and_stale_completions_are_counted_and_dropped() {
     device.post(first, Status::SUCCESS);
     assert_eq!((poll(&mut core), core.stale()), (vec![(70, Status::SUCCESS)], 3));
 
-    // The same slot again: the late completion of the first command is not the second's.
+    // The slot is used again: the late completion belongs to the first command.
     submit(&mut core, 71);
     core.ring();
     let second = device.take()[0].cid.get();

@@ -21,7 +21,7 @@ struct Served {
     emulator: Emulator,
     controller: Controller,
     namespace: WritableNamespace,
-    /// Memory of its own, so that what is not given back is noticed.
+    /// An arena of its own, so that the test notices buffers that do not come back.
     arena: Arena,
 }
 
@@ -30,7 +30,7 @@ impl Served {
         self.arena.alloc(bytes).unwrap()
     }
 
-    /// Whether every buffer was given back.
+    /// Returns true if every buffer came back.
     fn has_all_memory(&self) -> bool {
         self.arena.alloc(self.arena.size()).is_ok()
     }
@@ -58,7 +58,7 @@ impl Wake for Flag {
     }
 }
 
-/// Tasks, each polled when it was woken and not else.
+/// Tasks. Each is polled only after it was woken.
 struct Executor<'a>(Vec<(Arc<Flag>, Task<'a>)>);
 
 impl<'a> Executor<'a> {
@@ -67,7 +67,7 @@ impl<'a> Executor<'a> {
         Self(tasks.into_iter().map(|task| (woken(), task)).collect())
     }
 
-    /// Polls each task that was woken, once; tells how many there were.
+    /// Polls each task that was woken once, and returns their number.
     fn round(&mut self) -> usize {
         let mut count = 0;
         self.0.retain_mut(|(flag, task)| {
@@ -81,7 +81,7 @@ impl<'a> Executor<'a> {
         count
     }
 
-    /// Polls tasks and queue until no task is left.
+    /// Polls tasks and queue until all tasks have ended.
     fn run(&mut self, queue: &AsyncQueue) {
         let end = Instant::now() + Duration::from_secs(60);
         while !self.0.is_empty() {
@@ -92,7 +92,7 @@ impl<'a> Executor<'a> {
     }
 }
 
-/// Polls a future once, which is pending then.
+/// Polls a future once. It is pending afterwards.
 fn start<F: Future>(future: Pin<&mut F>) {
     assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_pending());
 }
@@ -108,7 +108,7 @@ fn many_more_futures_than_slots_all_end_in_turn() {
             let mut buf = served.buf(512);
             buf.fill((i % 255) as u8);
             let mut buf = queue.write(&served.namespace, i, buf).await.unwrap();
-            // First come, first served: but for those that have a slot at the same time.
+            // First come, first served, except among commands in flight together.
             assert!(order.replace(order.get() + 1).abs_diff(i) <= 16);
             buf.fill(0xff);
             let buf = queue.read(&served.namespace, i, buf).await.unwrap();
@@ -119,7 +119,7 @@ fn many_more_futures_than_slots_all_end_in_turn() {
     assert_eq!((order.get(), queue.in_flight()), (1000, 0));
     let counters = queue.counters();
     assert_eq!((counters.submitted, counters.errors, counters.stale), (2000, 0, 0));
-    // Shown to the controller by the batch, or the futures were not in flight together.
+    // Fewer doorbells than commands: the futures were in flight together.
     assert!(counters.doorbells < 2000, "{counters:?}");
     assert!(served.has_all_memory());
 }
@@ -184,7 +184,7 @@ fn a_line_that_is_full_is_an_error_and_keeps_nothing() {
     let failed = queue.block_on(read(5)).unwrap_err();
     assert!(matches!(failed.error, Error::QueueFull { capacity: 3 }), "{failed}");
     assert!(failed.payload.is_some());
-    // A transfer whose first piece waits goes on when it can.
+    // A transfer whose first command waits goes on later.
     drop(reads.pop());
     let mut large = Box::pin(queue.read(&served.namespace, 0, served.buf(1 << 20)));
     start(large.as_mut());
@@ -220,7 +220,7 @@ fn futures_can_be_dropped_in_every_state() {
     while queue.in_flight() > 0 {
         queue.poll();
     }
-    // Two have ended and were not looked at; one of them, and one whose turn it is, are dropped.
+    // Two have ended and were not polled. One of them, and one that was granted a place, are dropped.
     drop(reads.remove(3));
     drop(reads.remove(1));
     for read in reads {
@@ -229,7 +229,7 @@ fn futures_can_be_dropped_in_every_state() {
     let mut large = read(1 << 20);
     start(large.as_mut());
     drop(large);
-    // Nothing is left of them: all slots can be had at the same time.
+    // All places are free again.
     let mut all: Vec<_> = (0..4).map(|_| read(4096)).collect();
     all.iter_mut().for_each(|read| start(read.as_mut()));
     for read in all {

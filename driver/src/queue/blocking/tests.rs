@@ -129,7 +129,7 @@ fn an_error_names_the_command_of_the_lowest_block_and_the_buffer_comes_back() {
     assert_eq!(status.bare(), status::UNRECOVERED_READ_ERROR);
     let buf = failed.payload.unwrap();
     assert_eq!((buf.len(), blocking.queue.in_flight()), (1000 * BLOCK, 0));
-    // What does not touch the bad blocks works, with the same buffer.
+    // A transfer that does not touch the bad blocks succeeds, with the buffer of the first.
     blocking.read(&namespace, 1000, buf).unwrap();
     let mut out = vec![0; 2048];
     blocking.read_bytes(&namespace, 300 * 512 - 2048, &mut out).unwrap();
