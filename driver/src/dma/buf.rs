@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::page_map::PAGE_SIZE;
 use super::pages::PageRun;
+use crate::error::{Error, Result};
 
 /// A contiguous buffer that the device can access, or a part of one; at most 4 GiB less a page.
 ///
@@ -106,6 +107,14 @@ impl DmaBuf {
         (self.start() & (PAGE - 1)).wrapping_add(self.len32()) <= PAGE
     }
 
+    /// Returns true if the buffer begins on a page and is not longer than the page.
+    #[inline(always)]
+    pub(crate) fn is_front_of_page(&self) -> bool {
+        // The offset in a page is above the length, so that one comparison checks both.
+        const MASK: u64 = ((PAGE_SIZE as u64 - 1) << 32) | 0xffff_ffff;
+        self.span & MASK <= PAGE_SIZE as u64
+    }
+
     /// Returns true if the buffer has `len` bytes and begins on a page.
     #[inline(always)]
     pub fn is_page(&self, len: u64) -> bool {
@@ -120,6 +129,18 @@ impl DmaBuf {
     pub fn is_aligned(&self) -> bool {
         // Allocations begin on a page.
         self.start() & 3 == 0
+    }
+
+    /// Checks that the buffer begins at a multiple of four bytes. A controller may ignore the low
+    /// bits of an address, and would then access the bytes before the buffer.
+    ///
+    /// # Errors
+    /// [`Error::Misaligned`].
+    pub(crate) fn check_alignment(&self) -> Result<()> {
+        match self.is_aligned() {
+            true => Ok(()),
+            false => Err(Error::Misaligned { value: self.iova(), align: 4 }),
+        }
     }
 
     /// Returns true if the buffer has no bytes.

@@ -249,6 +249,7 @@ impl<T> QueuePair<T> {
         mut buf: DmaBuf,
         context: T,
     ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
+        let checked = checked.and(buf.check_alignment());
         let room = buf.get_mut(..list.len()).filter(|_| (1..=MAX_RANGES).contains(&count));
         let checked = checked.and(match room {
             Some(room) => {

@@ -303,6 +303,37 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
+fn buffers_that_no_address_describes_are_rejected_by_every_command() {
+    let mut it = served(Format { block: 512, metadata: 0, extended: false, kind: 0 }, true);
+    for lead in 1..8 {
+        let buf = |bytes| it.buf(lead, bytes).0;
+        let (read, write, through) = (buf(512), buf(1024), buf(8192));
+        let (ranges, list) = (buf(16), ScatterList::from(buf(512)));
+        let how = CommandOptions::default();
+        let results = [
+            it.queue.read(&it.namespace, 0, read, 0).map_err(Error::from),
+            it.queue.write(&it.namespace, 0, write, 0).map_err(Error::from),
+            it.queue.write_through(&it.namespace, 0, through, 0).map_err(Error::from),
+        ];
+        let range = [nvio_spec::DsmRange::new(0, 1, 0)];
+        let deallocated = it.queue.deallocate(&it.namespace, &range, ranges, 0);
+        let read = it.queue.read_with(&it.namespace, (0, 1), list, how, 0);
+        let others = [deallocated.map_err(Error::from), read.map_err(Error::from)];
+        for result in results.into_iter().chain(others) {
+            match result {
+                Ok(()) => assert_eq!(lead, 4),
+                Err(Error::Misaligned { align: 4, .. }) => assert_ne!(lead, 4),
+                Err(Error::QueueFull { .. }) => assert_eq!(lead, 4, "four commands fit"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        while it.queue.in_flight() > 0 {
+            it.queue.wait(|done| assert!(done.status.is_success(), "{}", done.status)).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_full_queue_gives_the_buffer_back() {
     let format = Format { block: 512, metadata: 8, extended: false, kind: 1 };
     let mut it = served(format, false);

@@ -90,7 +90,7 @@ impl CommandOptions {
     }
 
     /// Checks that the buffers of `list` have the lengths that a command of `blocks` transfers, and
-    /// begin at multiples of 4 bytes (Base 3.3.3.1, 4.1.1).
+    /// begin at multiples of 4 bytes.
     pub(super) fn check(
         &self,
         namespace: &Namespace,
@@ -98,10 +98,7 @@ impl CommandOptions {
         list: &ScatterList,
     ) -> Result<()> {
         let (data, metadata) = self.lengths(namespace, blocks);
-        let mut buffers = list.data().iter().chain(list.metadata());
-        if let Some(crooked) = buffers.find(|buf| !buf.is_aligned()) {
-            return Err(Error::Misaligned { value: crooked.iova(), align: 4 });
-        }
+        list.data().iter().chain(list.metadata()).try_for_each(DmaBuf::check_alignment)?;
         let given = list.metadata().map_or(0, DmaBuf::len);
         if given != metadata {
             return Err(Error::MetadataSize { bytes: given, needed: metadata });
