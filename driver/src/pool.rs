@@ -11,7 +11,11 @@ pub struct Pool<T> {
 
 #[derive(Debug)]
 enum Entry<T> {
-    Free { next: u32 },
+    Free {
+        next: u32,
+    },
+    /// Taken from the list of free entries, but empty.
+    Reserved,
     Used(T),
 }
 
@@ -26,25 +30,43 @@ impl<T> Pool<T> {
         Self { entries: (0..capacity).map(entry).collect(), free }
     }
 
+    /// Reserves a free entry and returns its index; `None` if the table is full. A reserved entry
+    /// takes a value through [`put`](Self::put), or is freed by [`remove`](Self::remove).
+    #[inline]
+    pub fn reserve(&mut self) -> Option<u32> {
+        let index = self.free;
+        let entry = self.entries.get_mut(index as usize)?;
+        if let Entry::Free { next } = *entry {
+            self.free = next;
+            *entry = Entry::Reserved;
+        }
+        Some(index)
+    }
+
+    /// Stores a value in a reserved entry.
+    #[inline]
+    pub fn put(&mut self, index: u32, value: T) {
+        if let Some(entry @ Entry::Reserved) = self.entries.get_mut(index as usize) {
+            *entry = Entry::Used(value);
+        }
+    }
+
     /// Stores a value in a free entry and returns the index of the entry.
     ///
     /// # Errors
     /// Returns the value if the table is full.
     #[inline]
     pub fn insert(&mut self, value: T) -> Result<u32, T> {
-        let index = self.free;
-        match self.entries.get_mut(index as usize) {
-            Some(entry @ Entry::Free { .. }) => {
-                if let Entry::Free { next } = std::mem::replace(entry, Entry::Used(value)) {
-                    self.free = next;
-                }
+        match self.reserve() {
+            Some(index) => {
+                self.put(index, value);
                 Ok(index)
             }
-            _ => Err(value),
+            None => Err(value),
         }
     }
 
-    /// Returns the value at `index`; `None` for a free entry.
+    /// Returns the value at `index`; `None` for an empty entry.
     #[inline]
     pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         match self.entries.get_mut(index as usize) {
@@ -53,7 +75,7 @@ impl<T> Pool<T> {
         }
     }
 
-    /// Removes the value at `index`; `None` for a free entry.
+    /// Removes the value at `index`; `None` for an empty entry.
     #[inline]
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let entry = self.entries.get_mut(index as usize)?;
@@ -64,7 +86,7 @@ impl<T> Pool<T> {
         self.free = index;
         match std::mem::replace(entry, free) {
             Entry::Used(value) => Some(value),
-            Entry::Free { .. } => None,
+            Entry::Reserved | Entry::Free { .. } => None,
         }
     }
 }
@@ -83,6 +105,12 @@ mod tests {
         assert_eq!((pool.remove(0), pool.remove(0), pool.remove(7)), (Some('a'), None, None));
         assert!(pool.get_mut(0).is_none() && pool.get_mut(1) == Some(&mut 'b'));
         assert_eq!((pool.insert('d'), pool.insert('e')), (Ok(0), Err('e')));
+        assert_eq!((pool.remove(0), pool.reserve(), pool.reserve()), (Some('d'), Some(0), None));
+        assert!(pool.get_mut(0).is_none());
+        pool.put(0, 'f');
+        pool.put(0, 'g');
+        assert_eq!(pool.remove(0), Some('f'), "only a reserved entry takes a value");
+        assert_eq!((pool.reserve(), pool.remove(0), pool.reserve()), (Some(0), None, Some(0)));
         assert!(Pool::new(0).insert(()).is_err());
     }
 }

@@ -1,5 +1,44 @@
 //! What can go wrong between a file and its device.
 
+use nvio_driver::spec::Status;
+
+use crate::contract::io_args::IoFlags;
+
+/// Why a bio failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BioError {
+    /// The controller's verdict.
+    #[error("{0}")]
+    Status(Status),
+    /// What was read does not fit its guard. The log has the LBA.
+    #[error("guard {found:#06x} in the metadata, {expected:#06x} of the data")]
+    Guard {
+        /// CRC of the data.
+        expected: u16,
+        /// What the protection information has.
+        found: u16,
+    },
+    /// What was read belongs elsewhere. The log has the LBA.
+    #[error("reference tag {found:#010x}, which is that of another block")]
+    ReferenceTag {
+        /// What the protection information has.
+        found: u32,
+    },
+    /// The operating system failed an access to an image; 0 where there is no error number.
+    #[error("access to the image: {}", std::io::Error::from_raw_os_error(*.errno))]
+    System {
+        /// The operating system's error number (errno).
+        errno: i32,
+    },
+    /// What was read came without all of its protection information.
+    #[error("protection information is missing")]
+    Unprotected,
+}
+
+// It goes through the path of those that do not fail: in a register.
+const _: () = assert!(size_of::<Result<(), BioError>>() <= 8);
+
 /// An error of this layer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -89,7 +128,7 @@ pub enum Error {
     },
     /// Flags that do not go together, or not with the operation (EINVAL).
     #[error("{0:?} cannot be asked of this operation")]
-    Flags(crate::IoFlags),
+    Flags(IoFlags),
     /// The queue is for reading only.
     #[error("the queue is for reading only")]
     ReadOnly,
@@ -124,13 +163,13 @@ pub enum Error {
         /// Bytes of the command; 0 where the memory had to be given up.
         length: usize,
         /// What happened.
-        error: crate::BioError,
+        error: BioError,
     },
     /// Data was written, but could not be made durable.
     #[error("flush: {error}")]
     Flush {
         /// What happened.
-        error: crate::BioError,
+        error: BioError,
     },
     /// A buffer did not come back whole from the queue.
     #[error("the queue lost a part of a buffer of {length} bytes")]

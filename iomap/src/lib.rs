@@ -82,14 +82,16 @@ mod tests;
 pub use async_queue::AsyncFileQueue;
 pub use contract::io_args::{Done, Failed, IoArgs, IoFlags, Memory, Rejected};
 pub use contract::iter::{Iterated, iterate};
-pub use contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op, page_end};
+pub use contract::mapper::{
+    ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op, PAGE, page_end,
+};
 pub use contract::open_file::{EndIo, FileRef, OpenFile, Report, WeakFileRef};
-pub use device::bio::{Bio, BioDone, BioError, BioOp, PAGE, Queue, WriteQueue};
+pub use device::bio::{Bio, BioDone, BioOp, Queue, WriteQueue};
 pub use device::disk::{Disk, DiskAccess, WritableDisk};
 pub use device::disk_queue::DiskQueue;
 pub use device::image_queue::{Image, ImageQueue, WritableImage};
 pub use device::protection::{BadProtection, NamespaceProtection};
-pub use error::{Error, FileError};
+pub use error::{BioError, Error, FileError};
 pub use memory::borrowed::{Cursor, Sink, Source};
 pub use nvio_driver::{BOUNCE_BYTES_MAX, DmaBuf, Handler};
 pub use queue::counters::{Counters, Reason};

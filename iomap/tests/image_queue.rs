@@ -1,4 +1,5 @@
 //! Files on an image: a file of the host, or bytes.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use crate::extents;
 

@@ -30,6 +30,19 @@ pub fn iterate<M: Mapper>(
     pos: u64,
     length: u64,
     op: Op,
+    body: impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, ErrorOf<M>>,
+) -> Iterated<ErrorOf<M>> {
+    iterate_from(mapper, None, (pos, length), op, body)
+}
+
+/// Iterates as [`iterate`] does. `first` is the mapping of the first round, if [`Mapper::begin`] was
+/// called for it already, with `pos` and `length`.
+#[inline]
+pub(crate) fn iterate_from<M: Mapper>(
+    mapper: &mut M,
+    mut first: Option<Mapping>,
+    (pos, length): (u64, u64),
+    op: Op,
     mut body: impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, ErrorOf<M>>,
 ) -> Iterated<ErrorOf<M>> {
     let mut processed = 0;
@@ -39,7 +52,7 @@ pub fn iterate<M: Mapper>(
         if left == 0 {
             break None;
         }
-        match round(mapper, at, left, op, &mut body) {
+        match round(mapper, first.take(), (at, left), op, &mut body) {
             Err(error) => break Some(error),
             Ok((0, false)) => break None,
             Ok((0, true)) if stale_rounds == MOST_STALE_ROUNDS => {
@@ -59,12 +72,15 @@ pub fn iterate<M: Mapper>(
 #[inline]
 fn round<M: Mapper>(
     mapper: &mut M,
-    pos: u64,
-    length: u64,
+    begun: Option<Mapping>,
+    (pos, length): (u64, u64),
     op: Op,
     body: &mut impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, ErrorOf<M>>,
 ) -> Result<(u64, bool), ErrorOf<M>> {
-    let mut mapping = mapper.begin(pos, length, op)?;
+    let mut mapping = match begun {
+        Some(mapping) => mapping,
+        None => mapper.begin(pos, length, op)?,
+    };
     let result = if serves(&mapping, pos) {
         let here = length.min(mapping.end() - pos);
         match body(mapper, &mut mapping, pos, here) {

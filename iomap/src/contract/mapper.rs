@@ -3,8 +3,10 @@
 use bitflags::bitflags;
 
 use crate::contract::open_file::{FileRef, OpenFile};
-use crate::device::bio::PAGE;
 use crate::error::Error;
+
+/// Bytes of a page, the unit of the page path.
+pub const PAGE: u32 = 4096;
 
 /// What a range of a file is backed by.
 // As wide as the flags: then a mapping has no padding, which would be copied byte by byte.

@@ -3,13 +3,9 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 
-use nvio_driver::spec::Status;
 use nvio_driver::{DmaBuf, Handler, Rejected};
 
-use crate::error::Error;
-
-/// Bytes of a page, the unit of the shortest way.
-pub const PAGE: u32 = 4096;
+use crate::error::{BioError, Error};
 
 /// The direction of a [`Bio`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +30,14 @@ pub struct Bio<C> {
     pub fua: bool,
 }
 
+impl<C> Bio<C> {
+    /// A read of all of `buf`.
+    #[inline(always)]
+    pub fn read(addr: u64, buf: DmaBuf, tag: C) -> Self {
+        Self { op: BioOp::Read, addr, buf, tag, fua: false }
+    }
+}
+
 impl<C> fmt::Debug for Bio<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { op, addr, buf, fua, .. } = self;
@@ -54,41 +58,6 @@ pub struct BioDone<C> {
     /// What became of it.
     pub result: Result<(), BioError>,
 }
-
-/// Why a bio failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BioError {
-    /// The controller's verdict.
-    #[error("{0}")]
-    Status(Status),
-    /// What was read does not fit its guard. The log has the LBA.
-    #[error("guard {found:#06x} in the metadata, {expected:#06x} of the data")]
-    Guard {
-        /// CRC of the data.
-        expected: u16,
-        /// What the protection information has.
-        found: u16,
-    },
-    /// What was read belongs elsewhere. The log has the LBA.
-    #[error("reference tag {found:#010x}, which is that of another block")]
-    ReferenceTag {
-        /// What the protection information has.
-        found: u32,
-    },
-    /// The operating system failed an access to an image; 0 where there is no error number.
-    #[error("access to the image: {}", std::io::Error::from_raw_os_error(*.errno))]
-    System {
-        /// The operating system's error number (errno).
-        errno: i32,
-    },
-    /// What was read came without all of its protection information.
-    #[error("protection information is missing")]
-    Unprotected,
-}
-
-// It goes through the path of those that do not fail: in a register.
-const _: () = assert!(size_of::<Result<(), BioError>>() <= 8);
 
 /// A queue to one device, for one thread. Its methods are on the I/O path. `C` comes back with what
 /// is done.
@@ -157,7 +126,7 @@ pub trait Queue<C> {
         false
     }
 
-    /// Takes a read of [`PAGE`] bytes at byte `addr` into a buffer that begins on a page: the
+    /// Takes a read of [`PAGE`](crate::PAGE) bytes at byte `addr` into a buffer that begins on a page: the
     /// shortest way.
     ///
     /// # Errors
@@ -214,20 +183,3 @@ pub trait Queue<C> {
     note = "open the controller with `Options {{ writable: true, .. }}` and make the `DiskQueue` of a `WritableDisk`; an image must be a `std::fs::File` or a `Vec<u8>`"
 )]
 pub trait WriteQueue<C>: Queue<C> {}
-
-/// The direction of a request, known when compiling.
-pub(crate) trait Direction {
-    const WRITE: bool;
-}
-
-pub(crate) enum Reads {}
-
-impl Direction for Reads {
-    const WRITE: bool = false;
-}
-
-pub(crate) enum Writes {}
-
-impl Direction for Writes {
-    const WRITE: bool = true;
-}

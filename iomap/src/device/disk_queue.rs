@@ -8,10 +8,11 @@ use nvio_driver::{
     Rejected,
 };
 
-use crate::device::bio::{Bio, BioDone, BioError, BioOp, PAGE, Queue, WriteQueue};
+use crate::contract::mapper::PAGE;
+use crate::device::bio::{Bio, BioDone, BioOp, Queue, WriteQueue};
 use crate::device::disk::{Disk, DiskAccess, WritableDisk};
 use crate::device::protection::bios::ProtectedBios;
-use crate::error::Error;
+use crate::error::{BioError, Error};
 
 /// A queue pair bound to a disk: a [`Disk`] for reading, a [`WritableDisk`] for writing, too.
 pub struct DiskQueue<C, D = Disk> {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use nvio_driver::{Arena, DmaBuf, Handler, Rejected};
 
-use crate::device::bio::{Bio, BioDone, BioError, BioOp, Queue, WriteQueue};
-use crate::error::Error;
+use crate::device::bio::{Bio, BioDone, BioOp, Queue, WriteQueue};
+use crate::error::{BioError, Error};
 
 /// Logical block of an image, as a power of two.
 const BLOCK_SHIFT: u32 = 9;

@@ -16,8 +16,8 @@ pub(crate) enum RequestMemory {
     Direct(Direct),
     /// Memory that is copied to or from.
     Bounced(Memory),
-    /// Memory of a caller who waits, and which is copied to or from.
-    Borrowed,
+    /// Memory of a caller that waits, in bytes. It is copied to or from.
+    Borrowed(usize),
 }
 
 impl RequestMemory {
@@ -35,19 +35,38 @@ impl RequestMemory {
         !matches!(self, Self::Direct(_))
     }
 
+    /// Returns true for memory that a read may fill at any alignment.
+    pub(crate) fn is_bytes(&self) -> bool {
+        matches!(self, Self::Bounced(Memory::Bytes(_)) | Self::Borrowed(_))
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Direct(direct) => direct.len(),
+            Self::Bounced(memory) => memory.len(),
+            Self::Borrowed(length) => *length,
+        }
+    }
+
+    /// Returns the memory of a request that was not accepted; no bytes for borrowed memory.
+    pub(crate) fn into_owned(self) -> Memory {
+        self.into_memory().unwrap_or(Memory::Bytes(Vec::new()))
+    }
+
     /// The memory, when nothing is in flight; `None` if some of it did not come back.
     pub(crate) fn into_memory(self) -> Option<Memory> {
         match self {
             Self::Direct(direct) => direct.into_memory(),
             Self::Bounced(memory) => Some(memory),
-            Self::Borrowed => None,
+            Self::Borrowed(_) => None,
         }
     }
 
     /// Copies the bytes at `at` of the memory into `out`, for a write; tells how many could be.
     pub(crate) fn copy_from(
         &self,
-        user: &mut impl BorrowedMemory,
+        borrowed: &mut dyn BorrowedMemory,
         at: usize,
         out: &mut [u8],
         nofault: bool,
@@ -64,7 +83,7 @@ impl RequestMemory {
                 }
                 done
             }
-            Self::Borrowed => user.copy_from_user(at, out, nofault),
+            Self::Borrowed(_) => borrowed.copy_from_user(at, out, nofault),
             Self::Direct(_) => 0,
         }
     }
@@ -72,7 +91,7 @@ impl RequestMemory {
     /// Copies `data` to the bytes at `at` of the memory, for a read; tells how many could be.
     pub(crate) fn copy_to(
         &mut self,
-        user: &mut impl BorrowedMemory,
+        borrowed: &mut dyn BorrowedMemory,
         at: usize,
         data: &[u8],
         nofault: bool,
@@ -91,15 +110,50 @@ impl RequestMemory {
                 }
                 done
             }
-            Self::Borrowed => user.copy_to_user(at, data, nofault),
+            Self::Borrowed(_) => borrowed.copy_to_user(at, data, nofault),
             Self::Direct(_) => 0,
         }
+    }
+
+    /// Copies `bytes` at `at` of any memory into `out`, which is whole blocks. Returns the number of
+    /// bytes that could be accessed.
+    pub(crate) fn copy_blocks_from(
+        &mut self,
+        borrowed: &mut dyn BorrowedMemory,
+        at: usize,
+        bytes: usize,
+        out: &mut [u8],
+        nofault: bool,
+    ) -> usize {
+        let Self::Direct(direct) = self else {
+            return self.copy_from(borrowed, at, &mut out[..bytes], nofault);
+        };
+        let whole = out.len();
+        let copy = |at: usize, piece: &mut [u8]| out[at..at + piece.len()].copy_from_slice(piece);
+        if direct.each(at, whole, copy) { bytes } else { 0 }
+    }
+
+    /// Copies `data`, which is whole blocks of which `bytes` count, to byte `at` of any memory.
+    /// Returns the number of bytes that could be accessed.
+    pub(crate) fn copy_blocks_to(
+        &mut self,
+        borrowed: &mut dyn BorrowedMemory,
+        at: usize,
+        bytes: usize,
+        data: &[u8],
+        nofault: bool,
+    ) -> usize {
+        let Self::Direct(direct) = self else {
+            return self.copy_to(borrowed, at, &data[..bytes], nofault);
+        };
+        let copy = |at: usize, piece: &mut [u8]| piece.copy_from_slice(&data[at..at + piece.len()]);
+        if direct.each(at, data.len(), copy) { bytes } else { 0 }
     }
 
     /// Zeroes the `n` bytes at `at`, of memory that is copied to; tells how many could be.
     pub(crate) fn zero(
         &mut self,
-        user: &mut impl BorrowedMemory,
+        borrowed: &mut dyn BorrowedMemory,
         at: usize,
         n: usize,
         nofault: bool,
@@ -108,7 +162,7 @@ impl RequestMemory {
         let mut done = 0;
         while done < n {
             let part = &ZEROES[..(n - done).min(ZEROES.len())];
-            let copied = self.copy_to(user, at + done, part, nofault);
+            let copied = self.copy_to(borrowed, at + done, part, nofault);
             done += copied;
             if copied < part.len() {
                 break;
@@ -171,6 +225,14 @@ impl Direct {
             (before, Part::Whole(buf))
         };
         Self::Several { parts: bufs.into_iter().map(part).collect(), current: 0 }
+    }
+
+    /// Bytes of all buffers, before anything is cut off.
+    fn len(&self) -> usize {
+        match self {
+            Self::One(part) => part.len(),
+            Self::Several { parts, .. } => parts.iter().map(|(_, part)| part.len()).sum(),
+        }
     }
 
     /// Cuts off the next bytes: `most`, or fewer where the buffer ends. `None` at the end.
@@ -248,6 +310,13 @@ impl Direct {
 }
 
 impl Part {
+    fn len(&self) -> usize {
+        match self {
+            Self::Whole(buf) | Self::Back(buf) => buf.len(),
+            Self::Out(_) | Self::Pieces(_) => 0,
+        }
+    }
+
     fn check(&self, start: usize, block: u64) -> Result<(), Error> {
         let Self::Whole(buf) = self else { return Ok(()) };
         let (iova, length) = (buf.iova(), buf.len() as u64);

@@ -10,7 +10,7 @@ use crate::device::disk::Disk;
 use crate::device::disk_queue::DiskQueue;
 use crate::error::Error;
 use crate::queue::file_queue::FileQueue;
-use crate::queue::generic::to_usize;
+use crate::queue::request::to_usize;
 use crate::queue::tag::Tag;
 
 /// Reads bytes of a disk: one range, or many at once.

@@ -1,52 +1,96 @@
-//! The queue that files are read and written through.
+//! The queue that files are read and written through: results, waiting, deferred work.
 
-use std::collections::VecDeque;
+use std::fmt;
 use std::os::fd::BorrowedFd;
 
-use nvio_driver::{BouncePool, DmaBuf, Handler, Pool, Rejected};
+use nvio_driver::{DmaBuf, Handler};
 
-use crate::contract::io_args::{Done, Memory};
+use crate::contract::io_args::{Done, Failed, Memory, Rejected};
 use crate::contract::open_file::OpenFile;
-use crate::device::bio::{BioDone, PAGE, Queue};
+use crate::device::bio::{BioDone, Queue};
 use crate::error::Error;
-use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
 use crate::queue::counters::Counters;
+use crate::queue::request::Serving;
 use crate::queue::state::{Mode, QueueState, Work};
 use crate::queue::tag::Tag;
 
-/// A queue for files: it takes requests, of any number of files, and gives results.
+/// A queue for requests on any number of files, for one thread.
 ///
-/// It is for one thread. Requests are submitted by [`submit_read`](Self::submit_read) and others, shown to the
-/// device by [`ring`](Self::ring) once for a batch, and come back through [`poll`](Self::poll).
-/// Calls that wait can be made while requests are in flight: what ends meanwhile is kept for the
-/// next poll.
+/// Requests are submitted by [`submit_read`](Self::submit_read) and others, shown to the device by
+/// [`ring`](Self::ring) once for a batch, and returned by [`poll`](Self::poll). Calls that wait can
+/// be made while requests are in flight: results of other requests are kept for the next poll.
+///
+/// # Busy
+/// At least [`in_flight_max`](Self::in_flight_max) requests fit, of any size and alignment: a
+/// command that finds the device's queue full waits in a backlog, which the next poll submits.
+/// Further requests may fail with [`Error::Busy`] and return their memory: poll, then submit again.
+/// A request with [`IoFlags::NOWAIT`](crate::IoFlags::NOWAIT) fails with it whenever the device's
+/// queue is full. A request of more commands than fit into device and backlog waits for room.
+///
+/// ```
+/// # use nvio_iomap::{Error, FileQueue, FileRef, ImageQueue, Mapper, Mapping, Op, OpenFile};
+/// # struct NoState;
+/// # impl OpenFile for NoState {
+/// #     type Error = Error;
+/// # }
+/// # struct OneExtent(FileRef<NoState>);
+/// # impl Mapper for OneExtent {
+/// #     type OpenFile = NoState;
+/// #     fn open_file(&self) -> &FileRef<NoState> {
+/// #         &self.0
+/// #     }
+/// #     fn size(&self) -> u64 {
+/// #         1 << 20
+/// #     }
+/// #     fn block_size(&self) -> u32 {
+/// #         4096
+/// #     }
+/// #     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
+/// #         Ok(Mapping::mapped(0, 1 << 20, 0))
+/// #     }
+/// # }
+/// # fn main() -> Result<(), Error> {
+/// # let mut file = OneExtent(FileRef::new(NoState));
+/// # let mut queue = FileQueue::new(ImageQueue::new(vec![7; 1 << 20], 32)?);
+/// let mut done = 0;
+/// for block in 0..256 {
+///     let mut buf = queue.alloc(4096)?;
+///     while let Err(rejected) = queue.submit_read(&mut file, block * 4096, buf, block) {
+///         if !rejected.error.is_busy() {
+///             return Err(rejected.error);
+///         }
+///         // The buffer comes back. A wait returns results, and so makes room.
+///         done += queue.wait(|done| assert_eq!(done.result.unwrap(), 4096))?;
+///         buf = rejected.payload.into_dma().expect("the DMA buffer that was submitted");
+///     }
+/// }
+/// while done < 256 {
+///     done += queue.wait(|done| assert_eq!(done.result.unwrap(), 4096))?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct FileQueue<Q, I: OpenFile> {
     pub(crate) queue: Q,
     pub(crate) state: QueueState<I>,
 }
 
+impl<Q, I: OpenFile> fmt::Debug for FileQueue<Q, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileQueue")
+            .field("in_flight", &self.state.in_flight())
+            .field("counters", &self.state.counters)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
-    /// Takes a queue of bios, in which nothing is in flight.
+    /// Creates a queue over a queue of bios that has nothing in flight.
     pub fn new(queue: Q) -> Self {
-        let depth = queue.capacity();
-        // Requests that need no command, as those of holes, are done at once.
-        let requests = u32::try_from(2 * depth).unwrap_or(u32::MAX);
-        let state = QueueState {
-            requests: Pool::new(requests),
-            deferred: VecDeque::with_capacity(4 * depth),
-            ready: VecDeque::with_capacity(4 * depth),
-            wait: 0,
-            waited: None,
-            bounce: BouncePool::default(),
-            counters: Counters::default(),
-            mode: Mode::default(),
-            page: u64::from(PAGE),
-            block_mask: (1 << queue.block_shift()) - 1,
-        };
+        let mut state = QueueState::new(queue.capacity(), queue.block_shift());
+        state.set_mode(Mode::INTEGRITY, queue.has_integrity() || queue.must_bounce());
+        state.set_mode(Mode::PAGELESS, !queue.has_pages());
         let mut this = Self { queue, state };
-        let integrity = this.queue.has_integrity() || this.queue.must_bounce();
-        this.state.set_mode(Mode::INTEGRITY, integrity);
-        this.state.set_mode(Mode::PAGELESS, !this.queue.has_pages());
         this.follow_log_level();
         this
     }
@@ -56,9 +100,21 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         &self.queue
     }
 
-    /// What was done since the queue was made.
+    /// Counts of requests and commands since the queue was created.
     pub fn counters(&self) -> Counters {
         self.state.counters
+    }
+
+    /// Requests that were submitted and whose results were not returned yet.
+    pub fn in_flight(&self) -> usize {
+        self.state.in_flight()
+    }
+
+    /// Requests that fit at least: while fewer are in flight, a submission without
+    /// [`IoFlags::NOWAIT`](crate::IoFlags::NOWAIT) does not fail with [`Error::Busy`]. It is the
+    /// number of commands that the device's queue has room for.
+    pub fn in_flight_max(&self) -> usize {
+        self.queue.capacity()
     }
 
     /// Switches the simple path on, as it is at first, or off, so that both paths can be compared.
@@ -66,16 +122,16 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         self.state.set_mode(Mode::OFF, !on);
     }
 
-    /// Has the simple path write its trace points, or not, as the log's level is now. That is
-    /// looked at when the queue is made, so that it costs nothing when it is off.
+    /// Adapts the simple path's trace points to the log's current level. Queues do so when they are
+    /// created, so that trace points cost nothing while they are off.
     pub fn follow_log_level(&mut self) {
         self.state.set_mode(Mode::TRACED, log::log_enabled!(log::Level::Trace));
     }
 
-    /// A zeroed DMA buffer of `bytes`.
+    /// Allocates a zeroed DMA buffer of `bytes`.
     ///
     /// # Errors
-    /// When the arena is full.
+    /// If the arena is full.
     pub fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
         self.queue.alloc(bytes)
     }
@@ -97,33 +153,33 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         !self.state.is_waiting() && self.queue.prepare_to_sleep()
     }
 
-    /// Shows the device what was submitted since the last time.
+    /// Shows the device the commands that were submitted since the last call.
     #[inline]
     pub fn ring(&mut self) {
         self.queue.ring();
     }
 
-    /// Hands at most `limit` results to `done`, and tells how many there were. Does not wait.
+    /// Passes at most `limit` results to `done`, and returns their number. Does not wait.
     ///
-    /// What is done and succeeded is handed out at once; the rest, and what needs work of the
-    /// filesystem or a flush, by the next call.
+    /// A request that succeeded is passed on at once. One that failed, or whose end needs the
+    /// filesystem or a flush, is passed on by a later call.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Done<I::Error>)) -> usize {
         self.poll_with(limit, &mut done)
     }
 
-    /// The same as [`poll`](Self::poll), for a handler whose method is to be inlined for certain.
+    /// Polls as [`poll`](Self::poll) does, with a handler whose method can be inlined for certain.
     #[inline]
     pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<Done<I::Error>>) -> usize {
-        let mut stuck = 0;
+        let mut stuck = None;
         if self.state.is_waiting() {
             self.work(usize::MAX);
             let count = self.state.hand_out(limit, handler);
             if count > 0 || limit == 0 {
                 return count;
             }
-            // Flushes that found no room.
-            stuck = self.state.deferred.len();
+            // Commands that found no room.
+            stuck = self.state.is_waiting().then_some(self.state.deferred.len());
         }
         let Self { queue, state } = self;
         let count = match state.mode.0 & Mode::POLLED {
@@ -133,13 +189,14 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
                 taken - settling.kept
             }
             _ => {
-                queue.poll(limit, &mut Keeping { state, user: &mut NoBorrowedMemory });
+                queue.poll(limit, &mut Keeping { state });
                 0
             }
         };
-        if stuck > 0 {
-            // Before others take the room that there is now.
-            self.work(stuck);
+        self.state.returned += count as u64;
+        if let Some(deferred) = stuck {
+            // Before new requests take the room.
+            self.work(deferred);
         }
         match self.state.ready.is_empty() {
             true => count,
@@ -147,86 +204,103 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         }
     }
 
-    /// Rings, waits until there is a result, hands all there are to `done`, and tells how many
-    /// there were; 0 when nothing is in flight.
+    /// Rings, waits for a result, passes all there are to `done`, and returns their number: 0 if
+    /// nothing is in flight.
     ///
     /// # Errors
-    /// When the device fails.
+    /// If the device fails.
     pub fn wait(&mut self, mut done: impl FnMut(Done<I::Error>)) -> Result<usize, Error> {
         loop {
             self.work(usize::MAX);
-            let ready = std::iter::from_fn(|| self.state.ready.pop_front());
-            let count = ready.map(&mut done).count();
-            self.state.count_results();
-            if count > 0
-                || (self.take_some(&mut NoBorrowedMemory)? == 0 && !self.state.is_waiting())
-            {
+            let count = self.state.hand_out(usize::MAX, &mut done);
+            if count > 0 || (self.wait_some(None)? == 0 && !self.state.is_waiting()) {
                 return Ok(count);
             }
         }
     }
 
-    /// Waits for the device to have done something, and keeps the results; 0 when nothing is in
-    /// flight, so that waiting brings neither room nor memory, whatever results are kept.
-    pub(crate) fn take_some(&mut self, user: &mut impl BorrowedMemory) -> Result<usize, Error> {
+    /// Waits for completions, for the submission or wait of `serving`, and returns their number: 0
+    /// if nothing is in flight.
+    pub(crate) fn wait_some(
+        &mut self,
+        mut serving: Option<&mut Serving<'_, I>>,
+    ) -> Result<usize, Error> {
+        if !self.state.backlog.is_empty() {
+            self.submit_backlog(serving.as_deref_mut());
+        }
         let Self { queue, state } = self;
-        queue.wait(|bio| state.keep(bio, user))
+        queue.wait(|bio| state.keep(bio, serving.as_deref_mut()))
     }
 
-    /// Has a request end, if one can: for room in their table.
+    /// Waits until a request ends, so that its entry of the pool is free. Returns false if none can.
     #[cold]
-    pub(crate) fn has_ended(&mut self, user: &mut impl BorrowedMemory) -> bool {
+    pub(crate) fn wait_for_any(&mut self) -> bool {
         let before = self.state.ready.len();
         self.work(usize::MAX);
-        self.state.ready.len() > before || matches!(self.take_some(user), Ok(1..))
+        self.state.ready.len() > before || matches!(self.wait_some(None), Ok(1..))
     }
 
-    /// Waits for the request whose submitter waits.
-    pub(crate) fn take_waited(
-        &mut self,
-        user: &mut impl BorrowedMemory,
-    ) -> Result<Done<I::Error>, Error> {
+    /// Waits for the read of one command whose submitter waits.
+    pub(crate) fn wait_for_simple(&mut self) -> Result<Done<I::Error>, Failed<I::Error>> {
+        self.state.returned += 1;
         loop {
             self.work(usize::MAX);
             if let Some(done) = self.state.waited.take() {
                 return Ok(done);
             }
             let before = self.state.deferred.len();
-            let Self { queue, state } = self;
-            let taken = match queue.wait(|bio| state.keep(bio, user)) {
-                Ok(taken) => taken,
-                Err(error) => {
-                    state.set_mode(Mode::LOST, true);
-                    return Err(error);
+            let error = match self.wait_some(None) {
+                Err(error) => error,
+                Ok(0) if before == 0 && self.state.deferred.is_empty() => {
+                    match self.state.waited.take() {
+                        Some(done) => return Ok(done),
+                        None => Error::LostBuffer { length: 0 },
+                    }
                 }
+                Ok(_) => continue,
             };
-            if taken == 0 && before == 0 && self.state.deferred.is_empty() {
-                return match self.state.waited.take() {
-                    Some(done) => Ok(done),
-                    None => Err(Error::LostBuffer { length: 0 }),
-                };
-            }
+            self.state.set_mode(Mode::LOST, true);
+            return Err(Failed { error: error.into(), payload: None });
         }
     }
 
-    /// Does the deferred work that there is now, but the first `most` of it.
+    /// Submits the backlog, and does the first `most` pieces of deferred work.
     #[cold]
     fn work(&mut self, most: usize) {
-        let mut flushes = false;
+        let mut submitted = self.submit_backlog(None);
         for _ in 0..self.state.deferred.len().min(most) {
             match self.state.deferred.pop_front() {
                 Some(Work::Simple { failed, error }) => self.state.fail_simple(failed, error),
-                Some(Work::Request(index)) => flushes |= self.end(index),
+                Some(Work::Request(index)) => submitted |= self.end(index),
                 None => break,
             }
         }
         self.state.count_results();
-        if flushes {
+        if submitted {
             self.queue.ring();
         }
     }
 
-    /// Ends a request as far as it goes; true if that took a command.
+    /// Submits the bios of the backlog as far as the device's queue has room. Returns true if it
+    /// accepted any.
+    fn submit_backlog(&mut self, mut serving: Option<&mut Serving<'_, I>>) -> bool {
+        let mut submitted = false;
+        while let Some(bio) = self.state.backlog.pop_front() {
+            match self.queue.submit(bio) {
+                Ok(()) => submitted = true,
+                Err(Rejected { error: Error::Busy, payload: bio }) => {
+                    self.state.backlog.push_front(bio);
+                    break;
+                }
+                Err(Rejected { error, payload: bio }) => {
+                    self.state.fail_backlogged(bio, error, serving.as_deref_mut());
+                }
+            }
+        }
+        submitted
+    }
+
+    /// Ends a request of the pool as far as possible. Returns true if a command was submitted.
     fn end(&mut self, index: u32) -> bool {
         let Self { queue, state } = self;
         let Some(request) = state.requests.get_mut(index) else { return false };
@@ -246,15 +320,17 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
                 Err(Rejected { error, .. }) => request.fail(error),
             }
         }
-        state.finish(index);
+        if let Some(done) = state.finish(index) {
+            state.push(done);
+        }
         false
     }
 }
 
-/// Gives the caller of a poll what needs no work, and keeps the rest.
+/// Passes results that need no work to the caller of a poll, and keeps the others.
 struct Settling<'c, I: OpenFile, H> {
     state: &'c mut QueueState<I>,
-    /// What was not handed out at once.
+    /// Completions that were kept.
     kept: usize,
     handler: &'c mut H,
 }
@@ -262,13 +338,12 @@ struct Settling<'c, I: OpenFile, H> {
 impl<I: OpenFile, H: Handler<Done<I::Error>>> Handler<BioDone<Tag<I>>> for Settling<'_, I, H> {
     #[inline(always)]
     fn completed(&mut self, bio: BioDone<Tag<I>>) {
-        // Those that are waited for do not end here, unless their submitter gave up.
         if bio.result.is_err() || bio.tag.in_flight.is_none() {
             self.kept += 1;
-            return self.state.keep(bio, &mut NoBorrowedMemory);
+            return self.state.keep(bio, None);
         }
         let BioDone { tag, buf, .. } = bio;
-        // First, so that who is told finds it lowered.
+        // Before the handler runs, which then finds the file's count of requests lowered.
         drop(tag.in_flight);
         let memory = Some(Memory::Dma(buf));
         let result = Ok(memory.as_ref().map_or(0, Memory::len));
@@ -276,14 +351,13 @@ impl<I: OpenFile, H: Handler<Done<I::Error>>> Handler<BioDone<Tag<I>>> for Settl
     }
 }
 
-/// Keeps everything.
-struct Keeping<'c, I: OpenFile, U> {
+/// Keeps all results.
+struct Keeping<'c, I: OpenFile> {
     state: &'c mut QueueState<I>,
-    user: &'c mut U,
 }
 
-impl<I: OpenFile, U: BorrowedMemory> Handler<BioDone<Tag<I>>> for Keeping<'_, I, U> {
+impl<I: OpenFile> Handler<BioDone<Tag<I>>> for Keeping<'_, I> {
     fn completed(&mut self, bio: BioDone<Tag<I>>) {
-        self.state.keep(bio, self.user);
+        self.state.keep(bio, None);
     }
 }

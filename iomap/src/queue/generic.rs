@@ -1,73 +1,137 @@
 //! The generic path: any number of mappings of any kind, any number of commands.
 
-use crate::contract::io_args::{IoArgs, IoFlags};
-use crate::contract::iter::iterate;
+use crate::contract::io_args::{Done, Failed, IoArgs, IoFlags, Rejected};
+use crate::contract::iter::iterate_from;
 use crate::contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, MappingKind, Op};
-use crate::contract::open_file::OpenFile;
-use crate::device::bio::{Direction, Queue};
-use crate::error::{Error, FileError};
-use crate::memory::borrowed::BorrowedMemory;
+use crate::contract::open_file::{InFlight, OpenFile};
+use crate::device::bio::{BioOp, Queue};
+use crate::error::Error;
+use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
 use crate::memory::request_memory::RequestMemory;
 use crate::queue::file_queue::FileQueue;
-use crate::queue::request::{Request, report};
-use crate::queue::state::QueueState;
+use crate::queue::request::{Request, Serving, Stop, report, to_usize};
+use crate::queue::state::{Mode, Work};
 use crate::queue::tag::Tag;
 
-/// What is to be moved.
-pub(crate) struct Transfer {
+/// A request before the generic path accepts it.
+pub(crate) struct NewRequest<I> {
+    pub(crate) op: BioOp,
     pub(crate) io: IoArgs,
+    pub(crate) memory: RequestMemory,
     /// Bytes of the memory.
     pub(crate) length: u64,
-    /// Whether the submitter waits.
+    /// Size of the file, in bytes.
+    pub(crate) size: u64,
+    /// True if the submitter waits for the result.
     pub(crate) waited: bool,
-    /// Whether the position and the length of what is bounced may be any.
-    pub(crate) any_alignment: bool,
+    /// The first mapping, if `begin` was called already and the arguments were checked.
+    pub(crate) first: Option<(Mapping, InFlight<I>)>,
 }
 
-/// A part of a mapping that is to be served.
+impl<I> NewRequest<I> {
+    pub(crate) fn read(io: IoArgs, memory: RequestMemory, size: u64) -> Self {
+        let length = memory.len() as u64;
+        Self { op: BioOp::Read, io, memory, length, size, waited: false, first: None }
+    }
+
+    pub(crate) fn write(io: IoArgs, memory: RequestMemory, size: u64) -> Self {
+        Self { op: BioOp::Write, ..Self::read(io, memory, size) }
+    }
+}
+
+/// A range of a mapping that is being served.
 #[derive(Clone, Copy)]
-pub(crate) struct Part {
-    pub(crate) request: u32,
+pub(crate) struct FileRange {
+    /// Position in the file.
     pub(crate) pos: u64,
-    /// Bytes of the file.
-    pub(crate) n: u64,
-    /// Offset of the first in the request.
+    pub(crate) bytes: u64,
+    /// Offset in the request.
     pub(crate) at: u64,
-    /// Whether it ends where the request does.
+    /// True if the range ends where the request does.
     pub(crate) last: bool,
-    /// Whether more may be submitted only at once.
-    pub(crate) nowait: bool,
+    /// True if its writes must be durable at completion (Force Unit Access).
     pub(crate) fua: bool,
 }
 
 impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
-    /// Submits a request. Its result is in `ready`, or will be, or in `waited`.
+    /// Submits a request. The result comes from a poll.
     ///
     /// # Errors
-    /// What went wrong before any command was taken, with the memory as it was.
-    pub(crate) fn start<D, M, U>(
+    /// The error that occurred before any command was submitted, with the memory.
+    #[inline(never)]
+    pub(crate) fn submit_generic<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
-        transfer: &Transfer,
-        held: RequestMemory,
-        user: &mut U,
-    ) -> Result<(), (ErrorOf<M>, RequestMemory)>
-    where
-        D: Direction,
-        M: Mapper<OpenFile = I>,
-        U: BorrowedMemory,
-    {
-        let Transfer { io, length, waited, .. } = *transfer;
-        let size = file.size();
-        let count = if D::WRITE { length } else { size.saturating_sub(io.pos).min(length) };
-        if let Err(error) = self.check::<D, M>(file, transfer, count, &held) {
-            report(file.open_file().state(), io.pos, count, D::WRITE, &error);
-            return Err((error, held));
+        new: NewRequest<I>,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        let Serving { index, mut request, .. } = self.serve(file, new, &mut NoBorrowedMemory)?;
+        request.refs -= 1;
+        if request.refs > 0 {
+            self.state.requests.put(index, request);
+        } else if request.has_work() {
+            self.state.requests.put(index, request);
+            self.state.defer(Work::Request(index));
+        } else {
+            self.state.requests.remove(index);
+            self.state.push(request.finish());
         }
-        let mut request = Request {
-            in_flight: file.open_file().begin_io(),
+        Ok(())
+    }
+
+    /// Submits a request, waits, and returns its result. Results of other requests are kept for the
+    /// next poll.
+    ///
+    /// # Errors
+    /// The error that occurred before any command was submitted, or with which the device failed.
+    #[inline(never)]
+    pub(crate) fn execute_generic<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        new: NewRequest<I>,
+        borrowed: &mut dyn BorrowedMemory,
+    ) -> Result<Done<I::Error>, Failed<ErrorOf<M>>> {
+        let new = NewRequest { waited: true, ..new };
+        let serving = match self.serve(file, new, borrowed) {
+            Ok(serving) => serving,
+            Err(Rejected { error, payload }) => {
+                return Err(Failed { error, payload: Some(payload) });
+            }
+        };
+        self.state.returned += 1;
+        self.wait_for(serving)
+    }
+
+    /// Accepts a request, maps all of it, and submits its commands.
+    ///
+    /// # Errors
+    /// The error that occurred before any command was submitted, with the memory.
+    fn serve<'b, M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        new: NewRequest<I>,
+        borrowed: &'b mut dyn BorrowedMemory,
+    ) -> Result<Serving<'b, I>, Rejected<ErrorOf<M>>> {
+        let NewRequest { op, io, length, size, waited, .. } = new;
+        let count = match op {
+            BioOp::Write => length,
+            BioOp::Read => size.saturating_sub(io.pos).min(length),
+        };
+        let checked = if new.first.is_some() { Ok(()) } else { self.check(file, &new, count) };
+        if let Err(error) = checked {
+            report(file.open_file().state(), io.pos, count, op == BioOp::Write, &error);
+            return Err(Rejected { error, payload: new.memory.into_owned() });
+        }
+        let Some(index) = self.reserve(waited && !io.flags.contains(IoFlags::NOWAIT)) else {
+            return Err(Rejected { error: Error::Busy.into(), payload: new.memory.into_owned() });
+        };
+        let (first, in_flight) = match new.first {
+            Some((mapping, in_flight)) => (Some(mapping), in_flight),
+            None => (None, file.open_file().begin_io()),
+        };
+        let request = Request {
+            in_flight,
             io,
-            write: D::WRITE,
+            op,
             waited,
             refs: 1,
             commands: 0,
@@ -79,288 +143,269 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             unwritten: false,
             flush: false,
             ended: false,
-            held,
+            memory: new.memory,
         };
-        let may_wait = waited && !io.flags.contains(IoFlags::NOWAIT);
-        let index = loop {
-            match self.state.requests.insert(request) {
-                Ok(index) => break index,
-                Err(back) if may_wait && self.has_ended(user) => request = back,
-                Err(back) => return Err((Error::Busy.into(), back.held)),
-            }
-        };
+        let mut serving = Serving { index, request, borrowed };
         log::trace!("request at {}: {count} bytes", io.pos);
         if count > 0 {
-            self.walk::<D, M, U>(file, index, user);
+            self.walk(file, &mut serving, first);
         }
-        self.submitted(index)
-    }
-
-    /// Maps and submits all of a request.
-    fn walk<D, M, U>(&mut self, file: &mut M, index: u32, user: &mut U)
-    where
-        D: Direction,
-        M: Mapper<OpenFile = I>,
-        U: BorrowedMemory,
-    {
-        let Some(request) = self.state.requests.get_mut(index) else { return };
-        let (io, count) = (request.io, request.count);
-        if let Err(error) = before::<M>(file, D::WRITE, &io, count) {
-            return request.fail(error);
-        }
-        let op = op(D::WRITE, io.flags);
-        let walked = iterate(file, io.pos, count, op, |file, mapping, pos, n| {
-            let served = self.range::<D, M, U>(file, mapping, index, (pos, n), user);
-            self.state.served(index, (pos, n), served)
-        });
-        let Some(request) = self.state.requests.get_mut(index) else { return };
-        request.moved = walked.processed;
-        if let Some(error) = walked.error {
-            // Unless that of a command came first.
-            request.fail(error);
-        }
-    }
-
-    /// Ends the submission of a request.
-    fn submitted(&mut self, index: u32) -> Result<(), (I::Error, RequestMemory)> {
-        let Some(request) = self.state.requests.get_mut(index) else { return Ok(()) };
-        if request.commands == 0 && request.error.is_some() {
-            // NoBorrowedMemory but the caller has heard of it.
-            if let Some(Request { in_flight, io, count, write, error: Some(error), held, .. }) =
-                self.state.requests.remove(index)
-            {
-                report(in_flight.state(), io.pos, count, write, &error);
-                return Err((error, held));
-            }
-            return Ok(());
+        let request = &mut serving.request;
+        if request.commands == 0
+            && let Some(error) = request.error.take()
+        {
+            self.state.requests.remove(index);
+            report(request.in_flight.state(), io.pos, count, request.is_write(), &error);
+            return Err(Rejected { error, payload: serving.request.into_memory() });
         }
         self.state.counters.generic += 1;
-        if let Some(done) = self.state.release(index) {
-            self.state.deliver(false, done);
-        }
-        Ok(())
+        Ok(serving)
     }
 
-    fn check<D, M>(
+    /// Reserves an entry of the pool. If the submitter may wait, waits until a request ends.
+    #[inline]
+    fn reserve(&mut self, may_wait: bool) -> Option<u32> {
+        loop {
+            match self.state.requests.reserve() {
+                None if may_wait && self.wait_for_any() => {}
+                reserved => return reserved,
+            }
+        }
+    }
+
+    /// Checks the arguments of a request of `count` bytes.
+    fn check<M: Mapper<OpenFile = I>>(
         &self,
         file: &M,
-        transfer: &Transfer,
+        new: &NewRequest<I>,
         count: u64,
-        held: &RequestMemory,
-    ) -> Result<(), ErrorOf<M>>
-    where
-        D: Direction,
-        M: Mapper<OpenFile = I>,
-    {
-        let Transfer { io, length, any_alignment, waited } = *transfer;
+    ) -> Result<(), ErrorOf<M>> {
+        let NewRequest { op, io, memory, length, waited, .. } = new;
         let flags = io.flags;
-        if held.is_bounced() && flags.contains(IoFlags::NOWAIT) {
+        if memory.is_bounced() && flags.contains(IoFlags::NOWAIT) {
             return Err(Error::WouldBlock.into());
         }
         let writes_only = IoFlags::ATOMIC.union(IoFlags::DSYNC);
-        if !D::WRITE && flags.intersects(writes_only) {
+        if *op == BioOp::Read && flags.intersects(writes_only) {
             return Err(Error::Flags(flags.intersection(writes_only)).into());
         }
-        let align = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
-            true => u64::from(file.block_size()),
-            false => 1 << self.queue.block_shift(),
-        };
-        let any = any_alignment && !flags.contains(IoFlags::FSBLOCK_ALIGNED);
+        let fs_aligned = flags.contains(IoFlags::FSBLOCK_ALIGNED);
+        let align = if fs_aligned { u64::from(file.block_size()) } else { self.block() };
+        let any = *op == BioOp::Read && memory.is_bytes() && !fs_aligned;
         let aligned = any || is_multiple(io.pos | length, align);
-        // Nothing is aligned.
-        if count > 0 && !(aligned && io.pos.checked_add(length).is_some()) {
-            return Err(Error::Misaligned { pos: io.pos, length, align }.into());
+        // A request of nothing is aligned.
+        if count > 0 && !(aligned && io.pos.checked_add(*length).is_some()) {
+            return Err(Error::Misaligned { pos: io.pos, length: *length, align }.into());
         }
-        if let RequestMemory::Direct(direct) = held
+        if let RequestMemory::Direct(direct) = memory
             && count > 0
         {
-            direct.check(1 << self.queue.block_shift())?;
+            direct.check(self.block())?;
         }
-        // Results that nobody takes must not pile up.
         if self.state.mode.is_full() && !waited { Err(Error::Busy.into()) } else { Ok(()) }
     }
 
-    /// Serves the `n` bytes at `pos`, all of one mapping.
-    fn range<D, M, U>(
+    /// Maps all of a request, from its first mapping if that is known, and submits its commands.
+    fn walk<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        serving: &mut Serving<'_, I>,
+        first: Option<Mapping>,
+    ) {
+        let Request { io, op, count, .. } = serving.request;
+        if first.is_none()
+            && let Err(error) = prepare_cache(file, op, &io, count)
+        {
+            return serving.request.fail(error);
+        }
+        let op = op_of(op, io.flags);
+        let walked = iterate_from(file, first, (io.pos, count), op, |file, mapping, pos, n| {
+            if serving.request.has_failed() {
+                return Ok(0);
+            }
+            let served = self.serve_mapping(file, mapping, serving, (pos, n));
+            Ok(serving.request.served((pos, n), served))
+        });
+        serving.request.moved = walked.processed;
+        if let Some(error) = walked.error {
+            serving.request.fail(error);
+        }
+    }
+
+    /// Serves the `n` bytes at `pos`, which are of one mapping.
+    fn serve_mapping<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
         mapping: &Mapping,
-        index: u32,
+        serving: &mut Serving<'_, I>,
         (pos, n): (u64, u64),
-        user: &mut U,
-    ) -> Result<(), ErrorOf<M>>
-    where
-        D: Direction,
-        M: Mapper<OpenFile = I>,
-        U: BorrowedMemory,
-    {
-        let Some(request) = self.state.requests.get_mut(index) else {
-            return Err(Error::Busy.into());
-        };
-        if request.has_failed() {
-            return Err(Error::Busy.into());
+    ) -> Result<(), Stop> {
+        let request = &mut serving.request;
+        let at = pos - request.io.pos;
+        let range = FileRange { pos, bytes: n, at, last: at + n == request.count, fua: false };
+        // Only the end of the request may be inside a block.
+        if !range.last && !is_multiple(pos + n, self.block()) {
+            return Err(request.stop(bad_mapping(mapping, pos)));
         }
-        let (start, count) = (request.io.pos, request.count);
-        let at = pos - start;
-        let part = Part {
-            request: index,
-            pos,
-            n,
-            at,
-            last: at + n == count,
-            nowait: request.io.flags.contains(IoFlags::NOWAIT),
-            fua: false,
-        };
-        // Only what the request ends with may end inside of a block.
-        if !part.last && !is_multiple(pos + n, 1 << self.queue.block_shift()) {
-            let Mapping { offset, length, .. } = *mapping;
-            return Err(Error::BadMapping { pos, offset, length }.into());
-        }
-        match (mapping.kind, D::WRITE) {
-            (MappingKind::Hole | MappingKind::Unwritten, false) => Ok(self.zeroes(&part, user)?),
-            (MappingKind::Inline, _) => self.inline::<D, M, U>(file, mapping, &part, user),
-            (MappingKind::Delalloc, false) => Err(Error::Delalloc { pos }.into()),
-            (MappingKind::Hole | MappingKind::Delalloc, true) => {
-                Err(Error::NoBlocks { pos }.into())
+        match (mapping.kind, request.op) {
+            (MappingKind::Mapped, BioOp::Read) => {
+                self.transfer(serving, mapping, &range)?.stopped.map_or(Ok(()), Err)
             }
-            (_, true) if mapping.flags.contains(MappingFlags::ANON_WRITE) => {
-                Err(Error::NoBlocks { pos }.into())
+            (MappingKind::Hole | MappingKind::Unwritten, BioOp::Read) => {
+                self.read_zeroes(serving, &range)
             }
-            (MappingKind::Mapped | MappingKind::Unwritten, true) => {
-                self.write_range::<D, M, U>(file, mapping, part, user)
+            (MappingKind::Inline, _) => self.copy_inline(file, mapping, serving, &range),
+            (MappingKind::Delalloc, BioOp::Read) => Err(request.stop(Error::Delalloc { pos })),
+            (MappingKind::Mapped | MappingKind::Unwritten, BioOp::Write)
+                if !mapping.flags.contains(MappingFlags::ANON_WRITE) =>
+            {
+                let block_size = u64::from(file.block_size());
+                self.write_blocks(serving, mapping, range, block_size)
             }
-            (MappingKind::Mapped, false) => Ok(self.transfer::<D, M, U>(mapping, &part, user)?.1?),
+            (_, BioOp::Write) => Err(request.stop(Error::NoBlocks { pos })),
         }
     }
 
-    /// A hole, for a read: no command.
-    fn zeroes(&mut self, part: &Part, user: &mut impl BorrowedMemory) -> Result<(), Error> {
-        let block = 1u64 << self.queue.block_shift();
-        let Some(request) = self.state.requests.get_mut(part.request) else {
-            return Err(Error::Busy);
-        };
-        let nofault = request.io.flags.contains(IoFlags::NOFAULT);
-        let (at, n) = (to_usize(part.at), to_usize(part.n));
-        let RequestMemory::Direct(direct) = &mut request.held else {
-            let zeroed = request.held.zero(user, at, n, nofault);
-            if zeroed < n {
-                request.fault_at((at + zeroed) as u64);
-            }
-            return Ok(());
-        };
-        // With the rest of the file's last block.
-        let n = to_usize(part.n.next_multiple_of(block));
-        match direct.each(at, n, |_, piece| piece.fill(0)) {
-            true => Ok(()),
-            false => Err(Error::LostBuffer { length: n }),
-        }
-    }
-
-    /// Data in the filesystem's metadata: no command. It is no longer than a block of the
-    /// filesystem.
-    fn inline<D, M, U>(
+    /// Copies data that the filesystem stores in its metadata: at most a block of the filesystem,
+    /// without a command.
+    fn copy_inline<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
         mapping: &Mapping,
-        part: &Part,
-        user: &mut U,
-    ) -> Result<(), ErrorOf<M>>
-    where
-        D: Direction,
-        M: Mapper<OpenFile = I>,
-        U: BorrowedMemory,
-    {
-        let (at, bytes) = (to_usize(part.at), to_usize(part.n));
-        let whole = bytes.next_multiple_of(1 << self.queue.block_shift());
+        serving: &mut Serving<'_, I>,
+        range: &FileRange,
+    ) -> Result<(), Stop> {
+        let (at, bytes) = (to_usize(range.at), to_usize(range.bytes));
+        let whole = to_usize(round_up(range.bytes, self.block()));
         let Self { queue, state } = self;
-        let taken = state.bounce.take(whole, |bytes| queue.alloc(bytes));
-        let mut buf = taken.map_err(|_| Error::NoMemory)?;
-        let Some(request) = self.state.requests.get_mut(part.request) else { return Ok(()) };
-        let nofault = request.io.flags.contains(IoFlags::NOFAULT);
-        let result = if D::WRITE {
-            request.flush |= request.io.flags.contains(IoFlags::DSYNC);
-            let copied = match &mut request.held {
-                RequestMemory::Direct(direct) => {
-                    let copy = |at: usize, piece: &mut [u8]| {
-                        buf[at..at + piece.len()].copy_from_slice(piece)
-                    };
-                    if direct.each(at, whole, copy) { bytes } else { 0 }
-                }
-                held => held.copy_from(user, at, &mut buf[..bytes], nofault),
-            };
-            match copied == bytes {
-                true => file.write_inline(mapping, part.pos, &buf[..bytes]),
-                false => {
-                    request.fault_at(part.at);
-                    Ok(())
+        let Serving { request, borrowed, .. } = serving;
+        let mut buf = match state.bounce.take(whole, |bytes| queue.alloc(bytes)) {
+            Ok(buf) => buf,
+            Err(_) => return Err(request.stop(Error::NoMemory)),
+        };
+        let nofault = request.has(IoFlags::NOFAULT);
+        let (copied, result) = match request.op {
+            BioOp::Write => {
+                request.flush |= request.has(IoFlags::DSYNC);
+                let copied =
+                    request.memory.copy_blocks_from(*borrowed, at, bytes, &mut buf, nofault);
+                match copied == bytes {
+                    true => (copied, file.write_inline(mapping, range.pos, &buf[..bytes])),
+                    false => (0, Ok(())),
                 }
             }
-        } else {
-            buf.fill(0);
-            file.read_inline(mapping, part.pos, &mut buf[..bytes]).map(|()| {
-                let copied = match &mut request.held {
-                    RequestMemory::Direct(direct) => {
-                        let copy = |at: usize, piece: &mut [u8]| {
-                            piece.copy_from_slice(&buf[at..at + piece.len()])
-                        };
-                        if direct.each(at, whole, copy) { bytes } else { 0 }
+            BioOp::Read => {
+                buf.fill(0);
+                match file.read_inline(mapping, range.pos, &mut buf[..bytes]) {
+                    Ok(()) => {
+                        let memory = &mut request.memory;
+                        (memory.copy_blocks_to(*borrowed, at, bytes, &buf, nofault), Ok(()))
                     }
-                    held => held.copy_to(user, at, &buf[..bytes], nofault),
-                };
-                if copied < bytes {
-                    request.fault_at((at + copied) as u64);
+                    Err(error) => (bytes, Err(error)),
                 }
-            })
+            }
         };
-        self.state.bounce.put(buf);
-        result
+        state.bounce.put(buf);
+        if copied < bytes {
+            request.fault_at((at + copied) as u64);
+        }
+        result.map_err(|error| request.stop(error))
     }
-}
 
-impl<I: OpenFile> QueueState<I> {
-    /// How many of the `n` bytes at `pos` were served: all, but up to a fault only.
-    fn served(
+    /// Waits for a request that was submitted, and returns its result.
+    fn wait_for(
         &mut self,
-        index: u32,
-        (pos, n): (u64, u64),
-        served: Result<(), I::Error>,
-    ) -> Result<u64, I::Error> {
-        let request = self.requests.get_mut(index);
-        let Some((request, fault)) = request.and_then(|it| it.fault.map(|fault| (it, fault)))
-        else {
-            return served.map(|()| n);
-        };
-        match served {
-            // All before it was submitted, and nothing was afterwards.
-            Err(error) if !error.is_busy() => Err(error),
-            _ => Ok(fault.saturating_sub(pos - request.io.pos).min(n)),
+        mut serving: Serving<'_, I>,
+    ) -> Result<Done<I::Error>, Failed<I::Error>> {
+        serving.request.refs -= 1;
+        loop {
+            while serving.request.refs > 0 {
+                match self.wait_some(Some(&mut serving)) {
+                    Ok(1..) => {}
+                    Ok(0) => return Err(self.give_up(serving, Error::LostBuffer { length: 0 })),
+                    Err(error) => return Err(self.give_up(serving, error)),
+                }
+            }
+            if !self.end_waited(&mut serving) {
+                self.state.requests.remove(serving.index);
+                return Ok(serving.request.finish());
+            }
         }
     }
+
+    /// Does the work at the end of a request that is waited for. Returns true after the submission
+    /// of a flush.
+    fn end_waited(&mut self, serving: &mut Serving<'_, I>) -> bool {
+        if !serving.request.has_work() {
+            return false;
+        }
+        self.state.counters.deferred += u64::from(!serving.request.ended);
+        serving.request.end();
+        while serving.request.wants_flush() {
+            serving.request.flush = false;
+            match self.queue.flush(Tag::flush(serving.index)) {
+                Ok(()) => {
+                    serving.request.refs = 1;
+                    return true;
+                }
+                Err(Rejected { error: Error::Busy, .. })
+                    if matches!(self.wait_some(Some(serving)), Ok(1..)) =>
+                {
+                    serving.request.flush = true;
+                }
+                Err(Rejected { error, .. }) => serving.request.fail(error),
+            }
+        }
+        false
+    }
+
+    /// Stops waiting after the device failed. The request stays in the pool for completions that
+    /// may still arrive.
+    #[cold]
+    fn give_up(&mut self, serving: Serving<'_, I>, error: Error) -> Failed<I::Error> {
+        self.state.set_mode(Mode::LOST, true);
+        self.state.requests.put(serving.index, serving.request);
+        Failed { error: error.into(), payload: None }
+    }
+
+    /// Returns the device's logical block in bytes.
+    #[inline]
+    pub(crate) fn block(&self) -> u64 {
+        self.state.block_mask + 1
+    }
 }
 
-/// What the cache must do before the device is asked.
-fn before<M: Mapper>(file: &M, write: bool, io: &IoArgs, count: u64) -> Result<(), ErrorOf<M>> {
+/// Writes back or invalidates the cached data of a range before the device transfers it.
+fn prepare_cache<M: Mapper>(
+    file: &M,
+    op: BioOp,
+    io: &IoArgs,
+    count: u64,
+) -> Result<(), ErrorOf<M>> {
     let open_file = file.open_file().state();
-    if !write {
-        return open_file.write_back(io.pos, count, io.flags.contains(IoFlags::NOWAIT));
-    }
-    if io.flags.contains(IoFlags::NOWAIT) && open_file.is_cached() {
-        return Err(Error::WouldBlock.into());
-    }
-    match open_file.invalidate(io.pos, count) {
-        true => Ok(()),
-        false => Err(Error::FallBack { pos: io.pos }.into()),
+    let nowait = io.flags.contains(IoFlags::NOWAIT);
+    match op {
+        BioOp::Read => open_file.write_back(io.pos, count, nowait),
+        BioOp::Write if nowait && open_file.is_cached() => Err(Error::WouldBlock.into()),
+        BioOp::Write if open_file.invalidate(io.pos, count) => Ok(()),
+        BioOp::Write => Err(Error::FallBack { pos: io.pos }.into()),
     }
 }
 
-/// The operation that a mapping is asked for.
-pub(crate) fn op(write: bool, flags: IoFlags) -> Op {
+/// Returns the operation that mappings are asked for.
+pub(crate) fn op_of(bio_op: BioOp, flags: IoFlags) -> Op {
     let mut op = Op::DIRECT;
-    op.set(Op::WRITE, write);
+    op.set(Op::WRITE, bio_op == BioOp::Write);
     op.set(Op::NOWAIT, flags.contains(IoFlags::NOWAIT));
     op.set(Op::ATOMIC, flags.contains(IoFlags::ATOMIC));
     op.set(Op::DONTCACHE, flags.contains(IoFlags::DONTCACHE));
     op
+}
+
+/// The error of a mapping that does not serve position `pos`.
+#[cold]
+pub(crate) fn bad_mapping(mapping: &Mapping, pos: u64) -> Error {
+    Error::BadMapping { pos, offset: mapping.offset, length: mapping.length }
 }
 
 #[inline]
@@ -368,10 +413,8 @@ pub(crate) fn is_multiple(value: u64, power_of_two: u64) -> bool {
     value & (power_of_two - 1) == 0
 }
 
-/// A number of bytes in memory: this is for 64 bits.
+/// Rounds up to a multiple of a power of two.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "checked below")]
-pub(crate) fn to_usize(bytes: u64) -> usize {
-    const _: () = assert!(size_of::<usize>() == size_of::<u64>());
-    bytes as usize
+pub(crate) fn round_up(value: u64, power_of_two: u64) -> u64 {
+    value.wrapping_add(power_of_two - 1) & !(power_of_two - 1)
 }

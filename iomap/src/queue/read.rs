@@ -1,29 +1,29 @@
-//! Reads, as callers ask for them.
+//! The public calls that read.
 
 use nvio_driver::DmaBuf;
 
 use crate::contract::io_args::{Done, Failed, IoArgs, IoFlags, Memory, Rejected};
 use crate::contract::mapper::{ErrorOf, Mapper};
 use crate::contract::open_file::OpenFile;
-use crate::device::bio::{Queue, Reads};
+use crate::device::bio::Queue;
 use crate::error::{Error, FileError};
-use crate::memory::borrowed::{BorrowedMemory, Cursor, NoBorrowedMemory, Sink, ToSink};
+use crate::memory::borrowed::{Cursor, NoBorrowedMemory, Sink, ToSink};
 use crate::memory::request_memory::RequestMemory;
 use crate::queue::counters::Reason;
 use crate::queue::file_queue::FileQueue;
-use crate::queue::generic::Transfer;
-use crate::queue::simple::{KNOWN, NotTaken, Stopped};
+use crate::queue::generic::NewRequest;
+use crate::queue::route::Route;
+use crate::queue::simple::Stopped;
 use crate::queue::tag::Tag;
 
-/// Flags with which a read of one command is like any other.
-const ONE_COMMAND: IoFlags = KNOWN.union(IoFlags::GENERIC).union(IoFlags::PARTIAL);
-
 impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
-    /// Submits a read of all of `buf` at `pos` of a file: the shortest way, without flags.
+    /// Submits a read of all of `buf` at `pos` of a file, without flags. The result has `token`.
+    /// A read of a page takes the fewest instructions.
     ///
     /// # Errors
     /// As [`submit_read_with`](Self::submit_read_with).
-    #[inline]
+    // Always: with several callers the compiler would make it a function, which costs a sixth more.
+    #[inline(always)]
     pub fn submit_read<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
@@ -31,64 +31,45 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         buf: DmaBuf,
         token: u64,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
-        match self.simple_page(file, pos, buf, token) {
-            Ok(()) => self.count_simple(),
-            Err((Stopped::Early, buf)) => self.read_any(file, pos, buf, token),
-            Err((stopped, buf)) => {
-                self.not_simple(file, &IoArgs::at(pos).token(token), stopped, buf)
+        match self.page(file, pos, buf, token) {
+            Ok(()) => {
+                self.state.counters.simple += 1;
+                Ok(())
             }
+            Err(stopped) => self.continue_page(file, pos, token, stopped),
         }
     }
 
+    /// Continues a read that is not a page, or that stopped on the page path.
     #[cold]
     #[inline(never)]
-    fn read_any<M: Mapper<OpenFile = I>>(
+    fn continue_page<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
         pos: u64,
-        buf: DmaBuf,
         token: u64,
-    ) -> Result<(), Rejected<ErrorOf<M>>> {
-        self.submit_read_with(file, IoArgs::at(pos).token(token), buf.into())
-    }
-
-    #[inline(always)]
-    fn count_simple(&mut self) -> Result<(), Rejected<I::Error>> {
-        self.state.counters.simple += 1;
-        Ok(())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn not_simple<M: Mapper<OpenFile = I>>(
-        &mut self,
-        file: &mut M,
-        io: &IoArgs,
         stopped: Stopped<I>,
-        buf: DmaBuf,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
-        match self.not_taken(file, io.pos, io.flags, stopped, &buf) {
-            NotTaken::NotSimple(reason @ Reason::Length) => {
-                self.state.counters.fall_back(reason);
-                self.submit_generic(file, io, buf.into())
+        let io = IoArgs::at(pos).token(token);
+        match stopped {
+            Stopped::Early(buf) => self.submit_read_with(file, io, Memory::Dma(buf)),
+            stopped => {
+                let size = file.size();
+                self.continue_read(file, (&io, size), stopped, true)
             }
-            NotTaken::NotSimple(reason) => {
-                self.state.counters.fall_back(reason);
-                self.submit_whole(file, io, buf.into())
-            }
-            NotTaken::Failed(error) => Err(Rejected { error, payload: buf.into() }),
         }
     }
 
-    /// Submits a read at `io.pos` of a file into all of `memory`. Position and length are multiples
-    /// of the device's block, but for [`Memory::Bytes`], which may be anywhere. Holes become
-    /// zeroes; nothing is read at or past the end of the file.
+    /// Submits a read at `io.pos` of a file into all of `memory`. Position and length must be
+    /// multiples of the device's block, except for [`Memory::Bytes`]. Holes read as zeroes. A read
+    /// ends at the end of the file.
     ///
-    /// The call waits only if a request needs more commands than the queue has room for.
+    /// The call waits only if the request needs more commands than fit; see
+    /// [Busy](Self#busy).
     ///
     /// # Errors
-    /// What went wrong before anything was in flight: [`Error::Misaligned`], an error of the
-    /// filesystem, [`Error::Busy`] and [`Error::WouldBlock`], after which the same may succeed.
+    /// The error that occurred before any command was submitted: [`Error::Misaligned`], an error of
+    /// the filesystem; [`Error::Busy`] or [`Error::WouldBlock`] if a retry may succeed.
     #[inline]
     pub fn submit_read_with<M: Mapper<OpenFile = I>>(
         &mut self,
@@ -100,242 +81,161 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             return Err(Rejected { error: Error::Busy.into(), payload: memory });
         }
         if io.flags.contains(IoFlags::FORCE_WAIT) {
-            return self.force_read(file, io, memory);
+            let done = self.read_with(file, io, memory);
+            return self.force(io, done);
         }
-        let buf = match (memory, self.is_simple(&io)) {
-            (Memory::Dma(buf), Ok(())) => buf,
-            (memory, tried) => {
-                self.state.counters.fall_back(tried.err().unwrap_or(Reason::Memory));
-                return self.submit_generic(file, &io, memory);
-            }
-        };
-        let IoArgs { pos, token, flags, .. } = io;
-        let traced = self.state.mode.is_traced();
-        if traced {
-            trace_begin(pos, buf.len());
-        }
-        let tag = |in_flight| Tag::simple(in_flight, token, pos);
-        let how = (u64::from(file.block_size()), flags);
-        let taken = self.simple(
-            file,
-            pos,
-            buf,
-            how,
-            tag,
-            Self::count_simple,
-            |this, file, stopped, buf| this.not_simple(file, &io, stopped, buf),
-        );
-        if traced && taken.is_ok() {
-            trace_queued(pos);
-        }
-        taken
-    }
-
-    /// The generic path: what is one command after all needs no more than the state that goes with
-    /// it.
-    #[inline(always)]
-    fn submit_generic<M: Mapper<OpenFile = I>>(
-        &mut self,
-        file: &mut M,
-        io: &IoArgs,
-        memory: Memory,
-    ) -> Result<(), Rejected<ErrorOf<M>>> {
-        let IoArgs { pos, token, flags, done_before } = *io;
-        let plain = ONE_COMMAND.contains(flags) && done_before == 0 && !self.queue.must_bounce();
         let buf = match memory {
-            Memory::Dma(buf) if plain => buf,
-            memory => return self.submit_whole(file, io, memory),
-        };
-        let tag = |in_flight| Tag::simple(in_flight, token, pos);
-        let taken = |this: &mut Self| {
-            this.state.counters.generic += 1;
-            this.state.counters.commands += 1;
-            Ok(())
-        };
-        let how = (u64::MAX, flags);
-        self.simple(file, pos, buf, how, tag, taken, |this, file, stopped, buf| {
-            match this.not_taken(file, pos, flags, stopped, &buf) {
-                NotTaken::NotSimple(_) => this.submit_whole(file, io, buf.into()),
-                NotTaken::Failed(error) => Err(Rejected { error, payload: buf.into() }),
+            Memory::Dma(buf) => buf,
+            memory => {
+                let new = self.new_read(file.size(), &io, memory);
+                return self.submit_generic(file, new);
             }
-        })
-    }
-
-    /// The generic path, with a request in the pool.
-    #[inline(never)]
-    fn submit_whole<M: Mapper<OpenFile = I>>(
-        &mut self,
-        file: &mut M,
-        io: &IoArgs,
-        memory: Memory,
-    ) -> Result<(), Rejected<ErrorOf<M>>> {
-        let length = memory.len() as u64;
-        let held = self.hold(memory, io.flags);
-        let any_alignment = matches!(held, RequestMemory::Bounced(Memory::Bytes(_)));
-        let transfer = Transfer { io: *io, length, waited: false, any_alignment };
-        self.start::<Reads, M, _>(file, &transfer, held, &mut NoBorrowedMemory).map_err(rejected)
-    }
-
-    pub(crate) fn hold(&self, memory: Memory, flags: IoFlags) -> RequestMemory {
-        RequestMemory::new(memory, flags.contains(IoFlags::BOUNCE) || self.queue.must_bounce())
+        };
+        let size = file.size();
+        let simple = match self.route(file, size, &io, &buf) {
+            Route::Simple => true,
+            Route::OneCommand(reason) => {
+                self.count_reason(reason);
+                false
+            }
+            Route::Generic(reason) => return self.submit_routed(file, size, &io, reason, buf),
+        };
+        let traced = simple && self.state.mode.is_traced();
+        if traced {
+            trace_begin(io.pos, buf.len());
+        }
+        let tag = |in_flight| Tag::simple(in_flight, io.token, io.pos);
+        match self.one_command(file, (io.pos, io.flags), buf, tag) {
+            Ok(()) if simple => self.state.counters.simple += 1,
+            Ok(()) => {
+                self.state.counters.generic += 1;
+                self.state.counters.commands += 1;
+            }
+            Err(stopped) => return self.continue_read(file, (&io, size), stopped, simple),
+        }
+        if traced {
+            trace_queued(io.pos);
+        }
+        Ok(())
     }
 
     #[cold]
     #[inline(never)]
-    fn force_read<M: Mapper<OpenFile = I>>(
+    fn submit_routed<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
-        io: IoArgs,
-        memory: Memory,
+        size: u64,
+        io: &IoArgs,
+        reason: Option<Reason>,
+        buf: DmaBuf,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
-        let done = self.read_with(file, io, memory);
-        self.forced(io, done)
+        if let Some(reason) = reason {
+            self.count_reason(reason);
+        }
+        let memory = self.hold(Memory::Dma(buf), io.flags);
+        self.submit_generic(file, NewRequest::read(*io, memory, size))
     }
 
-    /// Keeps the result of a request that was waited for.
-    pub(crate) fn forced(
-        &mut self,
-        io: IoArgs,
-        done: Result<(Memory, usize), Failed<I::Error>>,
-    ) -> Result<(), Rejected<I::Error>> {
-        let token = io.token;
-        let done = match done {
-            Ok((memory, n)) => Done { token, result: Ok(n), memory: Some(memory) },
-            Err(Failed { error, payload: memory }) => Done { token, result: Err(error), memory },
-        };
-        self.state.deliver(false, done);
-        Ok(())
-    }
-
-    /// Reads at `io.pos` of a file into all of `memory`, waits, and gives the memory back with the
-    /// number of bytes. Results of other requests that end meanwhile are kept for the next poll.
+    /// Reads at `io.pos` of a file into all of `memory`, waits, and returns the memory with the
+    /// number of bytes. Results of other requests are kept for the next poll.
     ///
     /// # Errors
-    /// As [`submit_read_with`](Self::submit_read_with), and what the device fails with.
+    /// As [`submit_read_with`](Self::submit_read_with), or the error of the device.
     pub fn read_with<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
         io: IoArgs,
         memory: Memory,
     ) -> Result<(Memory, usize), Failed<ErrorOf<M>>> {
-        let simple = self.is_simple(&io);
-        let memory = match (memory, simple) {
-            (Memory::Dma(buf), Ok(())) => match self.execute_simple(file, &io, buf) {
-                Ok(done) => return done,
-                Err((reason, buf)) => {
-                    self.state.counters.fall_back(reason);
-                    Memory::Dma(buf)
+        let size = file.size();
+        let new = match memory {
+            Memory::Dma(buf) => match self.route(file, size, &io, &buf) {
+                Route::Simple => match self.execute_simple(file, (&io, size), buf)? {
+                    Executed::Done(done) => return result(done),
+                    Executed::Generic(new) => new,
+                },
+                Route::OneCommand(reason) | Route::Generic(Some(reason)) => {
+                    self.count_reason(reason);
+                    NewRequest::read(io, self.hold(Memory::Dma(buf), io.flags), size)
+                }
+                Route::Generic(None) => {
+                    NewRequest::read(io, self.hold(Memory::Dma(buf), io.flags), size)
                 }
             },
-            (memory, tried) => {
-                self.state.counters.fall_back(tried.err().unwrap_or(Reason::Memory));
-                memory
-            }
+            memory => self.new_read(size, &io, memory),
         };
-        let length = memory.len() as u64;
-        let held = self.hold(memory, io.flags);
-        let any_alignment = matches!(held, RequestMemory::Bounced(Memory::Bytes(_)));
-        let wait = self.state.begin_wait();
-        let transfer = Transfer { io: io.token(wait), length, waited: true, any_alignment };
-        let started = self.start::<Reads, M, _>(file, &transfer, held, &mut NoBorrowedMemory);
-        self.finish_waited(started, &mut NoBorrowedMemory)
+        result(self.execute_generic(file, new, &mut NoBorrowedMemory)?)
     }
 
-    /// Waits for what was started.
-    pub(crate) fn finish_waited(
-        &mut self,
-        started: Result<(), (I::Error, RequestMemory)>,
-        user: &mut impl BorrowedMemory,
-    ) -> Result<(Memory, usize), Failed<I::Error>> {
-        if let Err((error, held)) = started {
-            return Err(Failed { error, payload: held.into_memory() });
-        }
-        match self.take_waited(user) {
-            Ok(Done { result: Ok(n), memory: Some(memory), .. }) => Ok((memory, n)),
-            // Of borrowed memory nothing comes back.
-            Ok(Done { result: Ok(n), memory: None, .. }) => Ok((Memory::Bytes(Vec::new()), n)),
-            Ok(Done { result: Err(error), memory, .. }) => Err(Failed { error, payload: memory }),
-            Err(error) => Err(Failed { error: error.into(), payload: None }),
-        }
-    }
-
-    #[expect(clippy::type_complexity, reason = "a result, or what to go on with")]
+    /// Reads one block or less, and waits; or returns the request for the generic path.
     fn execute_simple<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
-        io: &IoArgs,
+        (io, size): (&IoArgs, u64),
         mut buf: DmaBuf,
-    ) -> Result<Result<(Memory, usize), Failed<ErrorOf<M>>>, (Reason, DmaBuf)> {
-        let IoArgs { pos, flags, .. } = *io;
+    ) -> Result<Executed<I>, Failed<ErrorOf<M>>> {
         let traced = self.state.mode.is_traced();
         if traced {
-            trace_begin(pos, buf.len());
+            trace_begin(io.pos, buf.len());
         }
         loop {
             let wait = self.state.begin_wait();
-            let tag = |in_flight| Tag::waited(in_flight, wait, pos);
-            let how = (u64::from(file.block_size()), flags);
-            let count = |this: &mut Self| {
-                this.state.counters.simple += 1;
-                None
-            };
-            let taken = self.simple(file, pos, buf, how, tag, count, |this, file, stopped, buf| {
-                Some((this.not_taken(file, pos, flags, stopped, &buf), buf))
-            });
-            match taken {
-                None => {
-                    if traced {
-                        trace_queued(pos);
-                    }
-                    return Ok(self.finish_waited(Ok(()), &mut NoBorrowedMemory));
+            let tag = |in_flight| Tag::waited(in_flight, wait, io.pos);
+            let Err(stopped) = self.one_command(file, (io.pos, io.flags), buf, tag) else {
+                self.state.counters.simple += 1;
+                if traced {
+                    trace_queued(io.pos);
                 }
-                Some((NotTaken::NotSimple(reason), buf)) => return Err((reason, buf)),
-                Some((NotTaken::Failed(error), taken)) => {
-                    let nowait = flags.contains(IoFlags::NOWAIT);
-                    let room = match !nowait && error.is_busy() {
-                        true => self.take_some(&mut NoBorrowedMemory),
-                        false => Ok(0),
-                    };
-                    let error = match room {
-                        Ok(0) => error,
-                        Ok(_) => {
-                            buf = taken;
+                return self.wait_for_simple().map(Executed::Done);
+            };
+            match stopped {
+                Stopped::Device(Rejected { error: Error::Busy, payload: bio })
+                    if !io.flags.contains(IoFlags::NOWAIT) =>
+                {
+                    let error = match self.wait_some(None) {
+                        Ok(1..) => {
+                            buf = bio.buf;
                             continue;
                         }
-                        Err(dead) => dead.into(),
+                        Ok(0) => Error::Busy,
+                        Err(error) => error,
                     };
-                    return Ok(Err(Failed { error, payload: Some(taken.into()) }));
+                    return Err(Failed { error: error.into(), payload: Some(bio.buf.into()) });
+                }
+                stopped => {
+                    return match self.stopped_read(file, (io, size), stopped, true) {
+                        Ok(new) => Ok(Executed::Generic(new)),
+                        Err(Rejected { error, payload }) => {
+                            Err(Failed { error, payload: Some(payload) })
+                        }
+                    };
                 }
             }
         }
     }
 
-    /// Reads at `io.pos` of a file into what is left of `sink`, waits, and gives the number of
-    /// bytes, by which the cursor moves. No alignment is needed: data goes through private memory,
-    /// at most 1 MiB at a time, and is copied as it arrives. What did not arrive is as it was.
+    /// Reads at `io.pos` of a file into the rest of `sink`, waits, and returns the number of bytes,
+    /// by which the cursor moves. Any alignment is allowed: the data is copied through private
+    /// memory, at most 1 MiB at a time. Bytes that did not arrive are unchanged.
     ///
     /// # Errors
-    /// As [`read_with`](Self::read_with); [`Error::WouldBlock`] for [`IoFlags::NOWAIT`];
-    /// [`Error::Fault`] where the memory cannot be accessed; [`Error::NoMemory`]. The cursor is
-    /// where it was, then.
+    /// As [`read_with`](Self::read_with); [`Error::WouldBlock`] with [`IoFlags::NOWAIT`];
+    /// [`Error::Fault`] if the memory cannot be accessed; [`Error::NoMemory`]. After an error the
+    /// cursor is unchanged.
     pub fn read_into<M: Mapper<OpenFile = I>, S: Sink>(
         &mut self,
         file: &mut M,
         io: IoArgs,
         sink: &mut Cursor<S>,
     ) -> Result<usize, ErrorOf<M>> {
-        let length = sink.memory.len().saturating_sub(sink.at) as u64;
-        self.state.counters.fall_back(Reason::Memory);
-        let wait = self.state.begin_wait();
-        let transfer = Transfer { io: io.token(wait), length, waited: true, any_alignment: true };
-        let mut user = ToSink(sink);
-        let started =
-            self.start::<Reads, M, _>(file, &transfer, RequestMemory::Borrowed, &mut user);
-        let done = self.finish_waited(started, &mut user);
+        let length = sink.memory.len().saturating_sub(sink.at);
+        self.count_reason(Reason::Memory);
+        let new = NewRequest::read(io, RequestMemory::Borrowed(length), file.size());
+        let done = self.execute_generic(file, new, &mut ToSink(sink));
         moved(sink, &io, done)
     }
 
-    /// Reads at `pos` of a file into `out`, waits, and gives the number of bytes: less than
+    /// Reads at `pos` of a file into `out`, waits, and returns the number of bytes: less than
     /// `out.len()` only at the end of the file. See [`read_into`](Self::read_into).
     ///
     /// # Errors
@@ -348,6 +248,40 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     ) -> Result<usize, ErrorOf<M>> {
         self.read_into(file, IoArgs::at(pos), &mut Cursor::new(out))
     }
+
+    /// Returns a read into memory other than one DMA buffer, and counts why it is not simple.
+    fn new_read(&mut self, size: u64, io: &IoArgs, memory: Memory) -> NewRequest<I> {
+        self.count_reason(self.why_not_simple(io).unwrap_or(Reason::Memory));
+        NewRequest::read(*io, self.hold(memory, io.flags), size)
+    }
+
+    /// Returns the memory as a request holds it.
+    pub(crate) fn hold(&self, memory: Memory, flags: IoFlags) -> RequestMemory {
+        RequestMemory::new(memory, flags.contains(IoFlags::BOUNCE) || self.queue.must_bounce())
+    }
+
+    /// Keeps the result of a request with [`IoFlags::FORCE_WAIT`] for the next poll.
+    pub(crate) fn force(
+        &mut self,
+        io: IoArgs,
+        done: Result<(Memory, usize), Failed<I::Error>>,
+    ) -> Result<(), Rejected<I::Error>> {
+        let token = io.token;
+        let done = match done {
+            Ok((memory, n)) => Done { token, result: Ok(n), memory: Some(memory) },
+            Err(Failed { error, payload }) => Done { token, result: Err(error), memory: payload },
+        };
+        self.state.forced += 1;
+        self.state.push(done);
+        Ok(())
+    }
+}
+
+/// A read of one block or less that was waited for.
+enum Executed<I: OpenFile> {
+    Done(Done<I::Error>),
+    /// The request that the generic path must serve instead.
+    Generic(NewRequest<I>),
 }
 
 #[cold]
@@ -360,20 +294,25 @@ fn trace_queued(pos: u64) {
     log::trace!("read at {pos} is queued");
 }
 
-/// Moves a cursor by what was moved, if anything was.
-pub(crate) fn moved<U, E: std::error::Error>(
+/// Returns memory and number of bytes of a request of owned memory.
+pub(crate) fn result<E: FileError>(done: Done<E>) -> Result<(Memory, usize), Failed<E>> {
+    match done {
+        Done { result: Ok(n), memory: Some(memory), .. } => Ok((memory, n)),
+        Done { result: Ok(length), memory: None, .. } => {
+            Err(Failed { error: Error::LostBuffer { length }.into(), payload: None })
+        }
+        Done { result: Err(error), memory, .. } => Err(Failed { error, payload: memory }),
+    }
+}
+
+/// Moves a cursor by the bytes of a request that succeeded.
+pub(crate) fn moved<U, E: FileError>(
     cursor: &mut Cursor<U>,
     io: &IoArgs,
-    done: Result<(Memory, usize), Failed<E>>,
+    done: Result<Done<E>, Failed<E>>,
 ) -> Result<usize, E> {
-    let (_, n) = done.map_err(|failed| failed.error)?;
+    let n = done.map_err(|failed| failed.error)?.result?;
     let before = usize::try_from(io.done_before).unwrap_or(usize::MAX);
     cursor.at = cursor.at.saturating_add(n.saturating_sub(before));
     Ok(n)
-}
-
-pub(crate) fn rejected<E: std::error::Error>((error, held): (E, RequestMemory)) -> Rejected<E> {
-    // Nothing is in flight, so that all of it is there.
-    let memory = held.into_memory().unwrap_or(Memory::Bytes(Vec::new()));
-    Rejected { error, payload: memory }
 }

@@ -1,105 +1,172 @@
-//! A request of the generic path: what is known of it while its commands are in flight.
+//! The state of a request of the generic path.
 
-use crate::contract::io_args::{Done, IoArgs, IoFlags};
+use nvio_driver::DmaBuf;
+
+use crate::contract::io_args::{Done, IoArgs, IoFlags, Memory};
 use crate::contract::open_file::{EndIo, InFlight, OpenFile, Report};
-use crate::device::bio::BioError;
-use crate::error::{Error, FileError};
+use crate::device::bio::BioOp;
+use crate::error::{BioError, Error, FileError};
+use crate::memory::borrowed::BorrowedMemory;
 use crate::memory::request_memory::RequestMemory;
 
 /// A request of the generic path.
 pub(crate) struct Request<I: OpenFile> {
     pub(crate) in_flight: InFlight<I>,
     pub(crate) io: IoArgs,
-    pub(crate) write: bool,
-    /// Whether its submitter waits for it.
+    pub(crate) op: BioOp,
+    /// True if the submitter waits for the result.
     pub(crate) waited: bool,
-    /// Commands in flight, and one while it is being submitted.
+    /// Commands in flight, plus one until the submission ends.
     pub(crate) refs: u32,
-    /// Commands that were taken by the queue, ever.
+    /// Commands that were submitted.
     pub(crate) commands: u32,
-    /// Bytes of the file that it is of, from its position on: a read's are clipped to the file.
+    /// Bytes of the file from `io.pos`; a read is clipped to the end of the file.
     pub(crate) count: u64,
-    /// Size of the file when it was submitted.
+    /// Size of the file at submission, in bytes.
     pub(crate) size: u64,
-    /// Bytes that were served or submitted.
+    /// Bytes that were served without a command, or submitted.
     pub(crate) moved: u64,
     /// The first error.
     pub(crate) error: Option<I::Error>,
-    /// The first byte that could not be copied from or to the caller's memory.
+    /// Offset in the request of the first byte of the caller's memory that could not be accessed.
     pub(crate) fault: Option<u64>,
-    /// Some of a write goes to unwritten blocks.
+    /// True if part of a write goes to unwritten blocks.
     pub(crate) unwritten: bool,
-    /// A flush makes it durable.
+    /// True if the write needs a flush to be durable.
     pub(crate) flush: bool,
-    /// The filesystem was told of the end.
+    /// True after the filesystem's end hook was called.
     pub(crate) ended: bool,
-    pub(crate) held: RequestMemory,
+    pub(crate) memory: RequestMemory,
 }
 
+/// A request while it is submitted or waited for: a local variable of the submitter. It moves to
+/// the pool if it has commands in flight when the submitter returns.
+pub(crate) struct Serving<'b, I: OpenFile> {
+    /// The entry of the pool that is reserved for the request. Its commands carry the number.
+    pub(crate) index: u32,
+    pub(crate) request: Request<I>,
+    /// The caller's memory, for a request of borrowed memory.
+    pub(crate) borrowed: &'b mut dyn BorrowedMemory,
+}
+
+/// The request has failed, so its submission stops. The error or fault is in the request.
+pub(crate) struct Stop;
+
 impl<I: OpenFile> Request<I> {
-    /// Notes an error, unless there is one.
+    pub(crate) fn is_write(&self) -> bool {
+        self.op == BioOp::Write
+    }
+
+    /// Records an error, unless there is one.
     pub(crate) fn fail(&mut self, error: impl Into<I::Error>) {
         if self.error.is_none() {
             self.error = Some(error.into());
         }
     }
 
-    /// Notes the failure of a command for `length` bytes at byte `at` of the request.
+    /// Records an error and returns the sign to stop.
+    #[cold]
+    pub(crate) fn stop(&mut self, error: impl Into<I::Error>) -> Stop {
+        self.fail(error);
+        Stop
+    }
+
+    /// Records the failure of a command of `length` bytes at byte `at` of the request.
+    #[cold]
     pub(crate) fn fail_bio(&mut self, at: u64, length: usize, error: BioError) {
-        let what = if self.write { "write" } else { "read" };
+        let what = if self.is_write() { "write" } else { "read" };
         let pos = self.io.pos.saturating_add(at);
         self.fail(Error::Bio { what, pos, length, error });
     }
 
-    /// Notes that byte `at` of the caller's memory could not be accessed.
+    /// Records that byte `at` of the caller's memory could not be accessed.
     pub(crate) fn fault_at(&mut self, at: u64) {
         self.fault = Some(self.fault.map_or(at, |before| before.min(at)));
     }
 
-    /// Whether no further command is to be submitted.
+    /// Returns true if no further command may be submitted.
     pub(crate) fn has_failed(&self) -> bool {
         self.error.is_some() || self.fault.is_some()
     }
 
-    /// Whether it must be one command.
-    pub(crate) fn is_atomic(&self) -> bool {
-        self.flag(IoFlags::ATOMIC)
-    }
-
-    fn flag(&self, flag: IoFlags) -> bool {
+    pub(crate) fn has(&self, flag: IoFlags) -> bool {
         self.io.flags.contains(flag)
     }
 
-    /// Bytes that it has moved; `None` if it failed. With [`IoFlags::PARTIAL`], a fault is the end
-    /// of what was moved, if anything was.
+    /// Returns the bytes of a range of `n` bytes at `pos` that were served, after its submission.
+    pub(crate) fn served(&self, (pos, n): (u64, u64), served: Result<(), Stop>) -> u64 {
+        match (served, self.fault) {
+            (Err(Stop), _) if self.error.is_some() => 0,
+            (_, Some(fault)) => fault.saturating_sub(pos - self.io.pos).min(n),
+            (Ok(()), None) => n,
+            (Err(Stop), None) => 0,
+        }
+    }
+
+    /// Puts the buffer of a data command back, whose data `arrived` or not. Returns a buffer that
+    /// was bounced through, after a read's data was copied to the caller's memory.
+    #[inline]
+    pub(crate) fn put_data(
+        &mut self,
+        (skip, at): (u32, u64),
+        mut buf: DmaBuf,
+        arrived: bool,
+        borrowed: &mut dyn BorrowedMemory,
+    ) -> Option<DmaBuf> {
+        let length = buf.len();
+        let (write, left) = (self.is_write(), to_usize(self.count - at.min(self.count)));
+        if let RequestMemory::Direct(direct) = &mut self.memory {
+            // Bytes past the end of the file must not show.
+            if !write && length > left {
+                buf[left..].fill(0);
+            }
+            if !direct.put(to_usize(at), buf) {
+                self.fail(Error::LostBuffer { length });
+            }
+            return None;
+        }
+        if !write && arrived {
+            let skip = skip as usize;
+            let n = left.min(length.saturating_sub(skip));
+            let data = buf.get(skip..skip + n).unwrap_or(&[]);
+            let nofault = self.has(IoFlags::NOFAULT);
+            let copied = self.memory.copy_to(borrowed, to_usize(at), data, nofault);
+            if copied < n {
+                self.fault_at(at + copied as u64);
+            }
+        }
+        Some(buf)
+    }
+
+    /// Returns the bytes moved, or `None` after a failure. With [`IoFlags::PARTIAL`] a fault ends
+    /// the request where it occurred, unless that is its first byte.
     fn outcome(&self) -> Option<u64> {
         let fault = self.fault.unwrap_or(u64::MAX);
-        let moved = fault > 0 && (self.fault.is_none() || self.flag(IoFlags::PARTIAL));
+        let moved = fault > 0 && (self.fault.is_none() || self.has(IoFlags::PARTIAL));
         (moved && self.error.is_none()).then(|| self.moved.min(fault))
     }
 
-    /// Whether its end must wait for deferred work: errors, what the filesystem has to be told,
-    /// and what is to be made durable.
+    /// Returns true if the end of the request needs deferred work: an error to report, a hook of
+    /// the filesystem, cached data to invalidate, or a flush.
     pub(crate) fn has_work(&self) -> bool {
-        self.has_failed()
-            || self.flush
-            || self.is_hooked()
-            || (self.write && self.in_flight.state().is_cached())
+        let ended = self.ended && self.error.is_none();
+        let cached = self.is_write() && self.in_flight.state().is_cached();
+        !ended && (self.has_failed() || self.flush || self.is_hooked() || cached)
     }
 
-    /// Whether the filesystem is to be told of the end: because it asks for it, or because there
-    /// are blocks to be converted or a size to be moved, without which the write is not done.
+    /// Returns true if the filesystem's end hook must be called: on request, or because blocks
+    /// must be converted or the size of the file must grow before the write is complete.
     fn is_hooked(&self) -> bool {
         let end = self.io.pos.saturating_add(self.count);
-        self.flag(IoFlags::HOOKS) || self.unwritten || (self.write && end > self.size)
+        self.has(IoFlags::HOOKS) || self.unwritten || (self.is_write() && end > self.size)
     }
 
-    /// Tells the filesystem of the end, once.
+    /// Calls the filesystem's end hook and invalidates cached data, once.
     pub(crate) fn end(&mut self) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let Self { write, unwritten, .. } = *self;
+        let (write, unwritten) = (self.is_write(), self.unwritten);
         let (pos, outcome) = (self.io.pos, self.outcome());
         if self.is_hooked() {
             let bytes = outcome.unwrap_or(self.moved);
@@ -109,64 +176,67 @@ impl<I: OpenFile> Request<I> {
             }
         }
         let written = self.outcome().filter(|&bytes| write && bytes > 0);
-        // What stays is stale, but was brought in while the write was in flight.
+        // Data that was cached while the write was in flight.
         if written.is_some_and(|bytes| !self.in_flight.state().invalidate(pos, bytes)) {
-            log::warn!("cached data at position {pos} is not what was written under it");
+            log::warn!("cached data at position {pos} is stale: a write went past it");
         }
     }
 
-    /// Whether a flush is to be submitted.
+    /// Returns true if a flush must be submitted.
     pub(crate) fn wants_flush(&self) -> bool {
         self.flush && self.outcome().is_some_and(|bytes| bytes > 0)
     }
 
-    /// The result, when nothing is left to be done.
-    pub(crate) fn finish(self) -> (bool, Done<I::Error>) {
+    /// Returns the result, after all work is done.
+    pub(crate) fn finish(self) -> Done<I::Error> {
         let token = self.io.token;
-        let waited = self.waited;
-        let borrowed = matches!(self.held, RequestMemory::Borrowed);
+        let borrowed = matches!(self.memory, RequestMemory::Borrowed(_));
         let (pos, count, write, before) =
-            (self.io.pos, self.count, self.write, self.io.done_before);
-        let (partial, outcome) = (self.flag(IoFlags::PARTIAL), self.outcome());
+            (self.io.pos, self.count, self.is_write(), self.io.done_before);
+        let (partial, outcome) = (self.has(IoFlags::PARTIAL), self.outcome());
         let error = self.error.or_else(|| {
             self.fault.filter(|&at| at == 0 || !partial).map(|at| match partial && before > 0 {
-                // A retry that brings nothing.
+                // A retry without progress.
                 true => Error::FallBack { pos }.into(),
                 false => Error::Fault { at }.into(),
             })
         });
-        let memory = self.held.into_memory();
+        let memory = self.memory.into_memory();
         let error = match &memory {
             None if error.is_none() && !borrowed => {
-                Some(Error::LostBuffer { length: usize::try_from(count).unwrap_or(0) }.into())
+                Some(Error::LostBuffer { length: to_usize(count) }.into())
             }
             _ => error,
         };
         let result = match error {
-            None => {
-                let moved = outcome.unwrap_or(0).saturating_add(before);
-                Ok(usize::try_from(moved).unwrap_or(usize::MAX))
-            }
+            None => Ok(to_usize(outcome.unwrap_or(0).saturating_add(before))),
             Some(error) => {
                 report(self.in_flight.state(), pos, count, write, &error);
                 Err(error)
             }
         };
         log::trace!("request at {pos} is done: {result:?}");
-        (waited, Done { token, result, memory })
+        Done { token, result, memory }
+    }
+
+    /// Returns the memory of a request that has no command in flight.
+    pub(crate) fn into_memory(self) -> Memory {
+        self.memory.into_memory().unwrap_or(Memory::Bytes(Vec::new()))
     }
 }
 
-/// Tells the filesystem of an error, except of those after which the same may succeed.
+/// Reports an error to the filesystem, unless a retry or buffered I/O may succeed.
 #[cold]
-pub(crate) fn report<I: OpenFile>(
-    open_file: &I,
-    pos: u64,
-    bytes: u64,
-    write: bool,
-    error: &I::Error,
-) {
+pub(crate) fn report<I: OpenFile>(file: &I, pos: u64, bytes: u64, write: bool, error: &I::Error) {
     if !error.is_again() && !error.is_fall_back() {
-        open_file.report(&Report { pos, bytes, write, error });
+        file.report(&Report { pos, bytes, write, error });
     }
+}
+
+/// Converts a number of bytes in memory. The crate is for hosts of 64 bits.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "checked below")]
+pub(crate) fn to_usize(bytes: u64) -> usize {
+    const _: () = assert!(size_of::<usize>() == size_of::<u64>());
+    bytes as usize
 }

@@ -1,91 +1,62 @@
-//! A read that is one command, with no state but what goes with that: the simple path, which takes
-//! one block or less, and the first attempt of the generic one.
+//! Reads of one command. The command carries all of their state: the simple path for one block or
+//! less, and the generic path for anything that turns out to be one command.
 
-use nvio_driver::{DmaBuf, Rejected};
+use nvio_driver::DmaBuf;
 
-use crate::contract::io_args::{IoArgs, IoFlags};
-use crate::contract::iter::serves;
-use crate::contract::mapper::{Mapper, Mapping, MappingFlags, MappingKind};
+use crate::contract::io_args::{IoArgs, IoFlags, Rejected};
+use crate::contract::mapper::{ErrorOf, Mapper, Mapping, PAGE};
 use crate::contract::open_file::{InFlight, OpenFile};
-use crate::device::bio::{Bio, BioOp, PAGE, Queue};
+use crate::device::bio::{Bio, BioOp, Queue};
 use crate::error::Error;
-use crate::memory::request_memory::DWORD;
 use crate::queue::counters::Reason;
 use crate::queue::file_queue::FileQueue;
-use crate::queue::generic::{is_multiple, op};
+use crate::queue::generic::{NewRequest, op_of};
 use crate::queue::request::report;
+use crate::queue::route::{one_range, why_split};
 use crate::queue::tag::Tag;
 
-/// Flags that change nothing of how one block is read.
-pub(crate) const KNOWN: IoFlags = IoFlags::NOWAIT
-    .union(IoFlags::FSBLOCK_ALIGNED)
-    .union(IoFlags::NOFAULT)
-    .union(IoFlags::DONTCACHE);
-
-/// Why a read is not under way.
-pub(crate) enum NotTaken<E> {
-    /// It is for the generic path. NoBorrowedMemory but that hears of this.
-    NotSimple(Reason),
-    /// It failed.
-    Failed(E),
-}
-
-/// Where the attempt at a read ended, with what is needed to go on.
+/// The step at which a read of one command stopped.
 pub(crate) enum Stopped<I: OpenFile> {
     /// Before anything was done.
-    Early,
+    Early(DmaBuf),
     /// At the cache or at `begin`.
-    Filesystem(I::Error),
-    /// At the mapping, which the request still holds.
-    Mapping(Mapping, InFlight<I>),
-    /// At the queue.
-    Queue(Error),
+    Filesystem(I::Error, DmaBuf),
+    /// At the mapping, which needs more than one command. `end` was not called.
+    Mapping(Mapping, InFlight<I>, DmaBuf),
+    /// At the device.
+    Device(Rejected<Error, Bio<Tag<I>>>),
 }
 
 impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
-    /// Whether the simple path may try a request.
-    #[inline(always)]
-    pub(crate) fn is_simple(&self, io: &IoArgs) -> Result<(), Reason> {
-        let flags = io.flags;
-        match () {
-            () if flags.contains(IoFlags::GENERIC) => Err(Reason::Flags),
-            () if self.state.mode.is_off() => Err(Reason::Off),
-            () if io.done_before != 0 => Err(Reason::DoneBefore),
-            () if flags.contains(IoFlags::HOOKS) => Err(Reason::Hooks),
-            () if !KNOWN.contains(flags) => Err(Reason::Flags),
-            () => Ok(()),
-        }
-    }
-
-    /// Submits a read of a page, the most frequent of all: with fewer questions, each of which
-    /// answers several.
+    /// Submits a read of a page, the most frequent request. It asks fewer questions than
+    /// [`one_command`](Self::one_command), each of which answers several.
     ///
     /// # Errors
-    /// Gives the buffer back, with the reason if it is known; without, nothing was done.
+    /// The step that stopped it, with the buffer.
     #[inline(always)]
-    pub(crate) fn simple_page<M: Mapper<OpenFile = I>>(
+    pub(crate) fn page<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
         pos: u64,
         buf: DmaBuf,
         token: u64,
-    ) -> Result<(), (Stopped<I>, DmaBuf)> {
+    ) -> Result<(), Stopped<I>> {
         let usual = buf.is_page(self.state.page);
         if !usual || pos >= file.page_end() || pos & self.state.block_mask != 0 {
-            return Err((Stopped::Early, buf));
+            return Err(Stopped::Early(buf));
         }
         let count = u64::from(PAGE);
         let in_flight = file.open_file().begin_io();
         if let Err(error) = file.open_file().state().write_back(pos, count, false) {
-            return Err((Stopped::Filesystem(error), buf));
+            return Err(Stopped::Filesystem(error, buf));
         }
-        let op = op(false, IoFlags::empty());
+        let op = op_of(BioOp::Read, IoFlags::empty());
         let mapping = match file.begin(pos, count, op) {
             Ok(mapping) => mapping,
-            Err(error) => return Err((Stopped::Filesystem(error), buf)),
+            Err(error) => return Err(Stopped::Filesystem(error, buf)),
         };
-        let Some(addr) = usable(&mapping, pos, count) else {
-            return Err((Stopped::Mapping(mapping, in_flight), buf));
+        let Some(addr) = one_range(&mapping, pos, count) else {
+            return Err(Stopped::Mapping(mapping, in_flight, buf));
         };
         let _ = file.end(&mapping, pos, count, count, op);
         match self.queue.read_page(addr, buf, Tag::simple(in_flight, token, pos)) {
@@ -94,162 +65,141 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         }
     }
 
-    /// The shortest way did not serve: asks for the reason, or for a longer one.
+    /// Submits a page that the device's page path did not accept, for the reason.
     #[cold]
     #[inline(never)]
-    fn page_refused(
+    fn page_refused(&mut self, addr: u64, buf: DmaBuf, tag: Tag<I>) -> Result<(), Stopped<I>> {
+        self.queue.submit(Bio::read(addr, buf, tag)).map_err(Stopped::Device)
+    }
+
+    /// Submits a read of all of `buf` as one command, after [`route`](Self::route). `tag` makes the
+    /// state that the command carries.
+    ///
+    /// # Errors
+    /// The step that stopped it, with the buffer.
+    #[inline(always)]
+    pub(crate) fn one_command<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        (pos, flags): (u64, IoFlags),
+        buf: DmaBuf,
+        tag: impl FnOnce(InFlight<I>) -> Tag<I>,
+    ) -> Result<(), Stopped<I>> {
+        let count = buf.len() as u64;
+        let in_flight = file.open_file().begin_io();
+        let nowait = flags.contains(IoFlags::NOWAIT);
+        if let Err(error) = file.open_file().state().write_back(pos, count, nowait) {
+            return Err(Stopped::Filesystem(error, buf));
+        }
+        let op = op_of(BioOp::Read, flags);
+        let mapping = match file.begin(pos, count, op) {
+            Ok(mapping) => mapping,
+            Err(error) => return Err(Stopped::Filesystem(error, buf)),
+        };
+        let addr = match one_range(&mapping, pos, count) {
+            Some(addr) if self.queue.fits(addr, count) => addr,
+            _ => return Err(Stopped::Mapping(mapping, in_flight, buf)),
+        };
+        // An error of `end` counts only if nothing was processed.
+        let _ = file.end(&mapping, pos, count, count, op);
+        self.submit_read_bio(addr, buf, tag(in_flight)).map_err(Stopped::Device)
+    }
+
+    /// Submits a read, by the device's page path if that serves.
+    #[inline(always)]
+    pub(crate) fn submit_read_bio(
         &mut self,
         addr: u64,
         buf: DmaBuf,
         tag: Tag<I>,
-    ) -> Result<(), (Stopped<I>, DmaBuf)> {
-        let read = self.queue.submit(Bio { op: BioOp::Read, addr, buf, tag, fua: false });
-        read.map_err(|Rejected { error, payload: bio }| (Stopped::Queue(error), bio.buf))
+    ) -> Result<(), Rejected<Error, Bio<Tag<I>>>> {
+        if !buf.is_page(self.state.page) {
+            return self.queue.submit(Bio::read(addr, buf, tag));
+        }
+        match self.queue.read_page(addr, buf, tag) {
+            Ok(()) => Ok(()),
+            Err((buf, tag)) => self.queue.submit(Bio::read(addr, buf, tag)),
+        }
     }
 
-    /// Submits a read of all of `buf`, if it is at most `most` bytes and one command, and returns
-    /// what `taken` makes; else what `stopped` makes of it. `tag` makes the state that goes with
-    /// the command.
-    // What is rare is told by a function at the end, and the result is made there: there is little
-    // to keep for it then.
-    #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "inlined, into two callers")]
-    pub(crate) fn simple<M: Mapper<OpenFile = I>, R>(
-        &mut self,
-        file: &mut M,
-        pos: u64,
-        buf: DmaBuf,
-        (most, flags): (u64, IoFlags),
-        tag: impl FnOnce(InFlight<I>) -> Tag<I>,
-        taken: impl FnOnce(&mut Self) -> R,
-        stopped: impl FnOnce(&mut Self, &mut M, Stopped<I>, DmaBuf) -> R,
-    ) -> R {
-        let (why, buf) = 'stopped: {
-            let count = buf.len() as u64;
-            let mask = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
-                true => u64::from(file.block_size()) - 1,
-                false => self.state.block_mask,
-            };
-            // No byte wraps, and is too long.
-            let short = count.wrapping_sub(1) < most;
-            let inside = file.size().checked_sub(count).is_some_and(|last| pos <= last);
-            let aligned = (pos | count) & mask == 0 && buf.is_aligned();
-            let checked = short && inside && aligned && file.is_plain();
-            if !checked || self.state.mode.has_integrity() {
-                break 'stopped (Stopped::Early, buf);
-            }
-            let in_flight = file.open_file().begin_io();
-            let nowait = flags.contains(IoFlags::NOWAIT);
-            if let Err(error) = file.open_file().state().write_back(pos, count, nowait) {
-                break 'stopped (Stopped::Filesystem(error), buf);
-            }
-            let op = op(false, flags);
-            let mapping = match file.begin(pos, count, op) {
-                Ok(mapping) => mapping,
-                Err(error) => break 'stopped (Stopped::Filesystem(error), buf),
-            };
-            let addr = match usable(&mapping, pos, count) {
-                Some(addr) if self.queue.fits(addr, count) => addr,
-                _ => break 'stopped (Stopped::Mapping(mapping, in_flight), buf),
-            };
-            // An error counts only when nothing was processed.
-            let _ = file.end(&mapping, pos, count, count, op);
-            let bio = Bio { op: BioOp::Read, addr, buf, tag: tag(in_flight), fua: false };
-            match self.queue.submit(bio) {
-                Ok(()) => return taken(self),
-                Err(Rejected { error, payload: bio }) => (Stopped::Queue(error), bio.buf),
-            }
-        };
-        stopped(self, file, why, buf)
-    }
-
-    /// What is to be done about a read that is not under way.
+    /// Continues a read that stopped: by the generic path, from the mapping that `begin` returned;
+    /// in the backlog, if the device's queue is full; or as an error.
+    ///
+    /// # Errors
+    /// The error, with the buffer.
     #[cold]
     #[inline(never)]
-    pub(crate) fn not_taken<M: Mapper<OpenFile = I>>(
-        &self,
+    pub(crate) fn continue_read<M: Mapper<OpenFile = I>>(
+        &mut self,
         file: &mut M,
-        pos: u64,
-        flags: IoFlags,
+        (io, size): (&IoArgs, u64),
         stopped: Stopped<I>,
-        buf: &DmaBuf,
-    ) -> NotTaken<I::Error> {
-        let count = buf.len() as u64;
-        let error = match stopped {
-            Stopped::Early => return self.early(file, pos, flags, buf),
-            Stopped::Filesystem(error) => error,
-            Stopped::Queue(error) => error.into(),
-            Stopped::Mapping(mapping, _inode) => {
-                let ended = file.end(&mapping, pos, count, 0, op(false, flags));
-                match (why_not(&mapping, pos, count), ended) {
-                    (Some(reason), Ok(())) => return NotTaken::NotSimple(reason),
-                    (Some(_), Err(error)) => error,
-                    (None, _) => {
-                        let Mapping { offset, length, .. } = mapping;
-                        Error::BadMapping { pos, offset, length }.into()
-                    }
+        simple: bool,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        let nowait = io.flags.contains(IoFlags::NOWAIT);
+        match stopped {
+            Stopped::Device(Rejected { error: Error::Busy, payload: bio })
+                if !nowait && self.may_wait() =>
+            {
+                self.state.backlog.push_back(bio);
+                match simple {
+                    true => self.state.counters.simple += 1,
+                    false => self.state.counters.generic += 1,
                 }
+                Ok(())
+            }
+            stopped => {
+                let new = self.stopped_read(file, (io, size), stopped, simple)?;
+                self.submit_generic(file, new)
+            }
+        }
+    }
+
+    /// Returns the request of a read that needs the generic path.
+    ///
+    /// # Errors
+    /// The reason why the read failed, with the buffer.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn stopped_read<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        (io, size): (&IoArgs, u64),
+        stopped: Stopped<I>,
+        simple: bool,
+    ) -> Result<NewRequest<I>, Rejected<ErrorOf<M>>> {
+        let pos = io.pos;
+        let (error, buf) = match stopped {
+            Stopped::Early(buf) => {
+                return Ok(NewRequest::read(*io, self.hold(buf.into(), io.flags), size));
+            }
+            Stopped::Filesystem(error, buf) => (error, buf),
+            Stopped::Device(Rejected { error, payload: bio }) => (error.into(), bio.buf),
+            Stopped::Mapping(mapping, in_flight, buf) => {
+                let count = buf.len() as u64;
+                if let Some(reason) = why_split(&mapping, pos, count) {
+                    if simple {
+                        self.count_reason(reason);
+                    }
+                    let memory = self.hold(buf.into(), io.flags);
+                    let first = Some((mapping, in_flight));
+                    return Ok(NewRequest { first, ..NewRequest::read(*io, memory, size) });
+                }
+                let _ = file.end(&mapping, pos, count, 0, op_of(BioOp::Read, io.flags));
+                let Mapping { offset, length, .. } = mapping;
+                (Error::BadMapping { pos, offset, length }.into(), buf)
             }
         };
-        report(file.open_file().state(), pos, count, false, &error);
-        NotTaken::Failed(error)
+        report(file.open_file().state(), pos, buf.len() as u64, false, &error);
+        Err(Rejected { error, payload: buf.into() })
     }
 
-    /// What of a request itself is not for this path, or wrong.
-    fn early<M: Mapper<OpenFile = I>>(
-        &self,
-        file: &M,
-        pos: u64,
-        flags: IoFlags,
-        buf: &DmaBuf,
-    ) -> NotTaken<I::Error> {
-        let (count, iova) = (buf.len() as u64, buf.iova());
-        let block = u64::from(file.block_size());
-        let align = match flags.contains(IoFlags::FSBLOCK_ALIGNED) {
-            true => block,
-            false => 1 << self.queue.block_shift(),
-        };
-        let outside = file.size().checked_sub(count).is_none_or(|last| pos > last);
-        let failed = |error: Error| {
-            let error = error.into();
-            report(file.open_file().state(), pos, count, false, &error);
-            NotTaken::Failed(error)
-        };
-        NotTaken::NotSimple(match () {
-            () if count == 0 || count > block => Reason::Length,
-            () if outside => Reason::EndOfFile,
-            () if !file.is_plain() => Reason::Encoded,
-            () if self.state.mode.has_integrity() => Reason::Integrity,
-            () if !is_multiple(pos | count, align) => {
-                return failed(Error::Misaligned { pos, length: count, align });
-            }
-            () => return failed(Error::MisalignedMemory { iova, align: DWORD }),
-        })
+    pub(crate) fn count_reason(&mut self, reason: Reason) {
+        self.state.counters.fall_back(reason);
     }
-}
 
-/// Where on the device the bytes are, if all of them are in one place.
-#[inline(always)]
-fn usable(mapping: &Mapping, pos: u64, count: u64) -> Option<u64> {
-    let Mapping { offset, length, addr, kind, flags } = *mapping;
-    // Wraps where the mapping begins later, and is too much then.
-    let before = pos.wrapping_sub(offset);
-    let unfit = MappingFlags::INTEGRITY | MappingFlags::ANON_WRITE | MappingFlags::STALE;
-    let whole = length.checked_sub(before).is_some_and(|left| count <= left);
-    if kind != MappingKind::Mapped || flags.intersects(unfit) || !whole {
-        return None;
-    }
-    addr.checked_add(before)
-}
-
-/// Why a mapping is not read by one command; `None` if it breaks the contract.
-fn why_not(mapping: &Mapping, pos: u64, count: u64) -> Option<Reason> {
-    let unfit = MappingFlags::INTEGRITY | MappingFlags::ANON_WRITE;
-    match () {
-        () if !serves(mapping, pos) => None,
-        () if mapping.kind != MappingKind::Mapped => Some(Reason::NotMapped),
-        () if mapping.flags.intersects(unfit) => Some(Reason::Integrity),
-        () if count > mapping.end() - pos => Some(Reason::PartlyMapped),
-        () => mapping.device_address(pos).map(|_| Reason::Split),
+    /// Returns true if a request whose command finds no room may wait in the backlog.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.state.in_flight() < self.in_flight_max() && self.state.has_backlog_room()
     }
 }

@@ -1,32 +1,35 @@
-//! What goes with a command through the queue.
+//! The state that a command carries through the queue.
 
 use crate::contract::open_file::InFlight;
 
-/// What this layer has a [`Queue`](crate::Queue) carry along with each command.
+/// The state that iomap adds to each command of a [`Queue`](crate::Queue).
 ///
-/// It is made for one cache line: the queue's table of commands in flight has it beside the bio.
-// Words rather than variants with fields: those would be copied around as a whole.
+/// It is small, so that the queue's table of commands in flight stores it beside the bio in one
+/// cache line.
+// Words rather than variants with fields, which would be copied as a whole.
 #[derive(Debug)]
 pub struct Tag<I> {
-    /// Of a request of the simple path; what is without it is of one of the generic path.
+    /// The file, for a read of one command. `None` for a command of a request in the pool.
     pub(crate) in_flight: Option<InFlight<I>>,
-    /// The caller's token, or the number of a wait; or what [`Part`] says.
+    /// The caller's token or the number of a wait; for a request in the pool see [`Part`].
     pub(crate) id: u64,
-    /// Position in the file, with [`WAITED`] if the submitter waits; or position in the request.
+    /// Position in the file, with [`WAITED`] if the submitter waits; for a request in the pool the
+    /// offset in the request.
     pub(crate) at: u64,
 }
 
-/// No file has a position as high.
+/// Marks a position whose submitter waits. Positions in files are below it.
 pub(crate) const WAITED: u64 = 1 << 63;
 
-/// What a command of the generic path is.
+/// The purpose of a command of a request in the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// A piece of the request's data, which begins so many bytes before what it is for.
-    Piece { skip: u32 },
-    /// Zeroes beside what a request writes.
+    /// A data command. Its buffer starts `skip` bytes before the requested position, because the
+    /// device reads whole blocks.
+    Data { skip: u32 },
+    /// Zeroes beside the data of a write.
     Pad,
-    /// A request's flush.
+    /// The flush of a write.
     Flush,
 }
 
@@ -46,7 +49,7 @@ impl<I> Tag<I> {
 
     /// `skip` is less than a block.
     #[inline(always)]
-    pub(crate) fn piece(request: u32, skip: u32, at: u64) -> Self {
+    pub(crate) fn data(request: u32, skip: u32, at: u64) -> Self {
         Self { in_flight: None, id: u64::from(request) | u64::from(skip & 0xff_ffff) << 32, at }
     }
 
@@ -62,12 +65,12 @@ impl<I> Tag<I> {
         self.in_flight.is_none() && self.id & Self::PAD != 0
     }
 
-    /// The request in the pool, and what of it this is.
+    /// Returns the request's entry in the pool and the purpose of the command.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "made of numbers of that size")]
     pub(crate) fn part(&self) -> (u32, Part) {
         let part = match self.id & (Self::PAD | Self::FLUSH) {
-            0 => Part::Piece { skip: (self.id >> 32) as u32 & 0xff_ffff },
+            0 => Part::Data { skip: (self.id >> 32) as u32 & 0xff_ffff },
             Self::PAD => Part::Pad,
             _ => Part::Flush,
         };

@@ -1,18 +1,18 @@
-//! Overwrites, as callers ask for them: the blocks are there, and no metadata changes.
+//! The public calls that write to blocks that are allocated already.
 
 use nvio_driver::DmaBuf;
 
 use crate::contract::io_args::{Failed, IoArgs, IoFlags, Memory, Rejected};
 use crate::contract::mapper::{ErrorOf, Mapper};
 use crate::contract::open_file::OpenFile;
-use crate::device::bio::{WriteQueue, Writes};
+use crate::device::bio::WriteQueue;
 use crate::error::Error;
 use crate::memory::borrowed::{Cursor, FromSource, NoBorrowedMemory, Source};
 use crate::memory::request_memory::RequestMemory;
 use crate::queue::counters::Reason;
 use crate::queue::file_queue::FileQueue;
-use crate::queue::generic::Transfer;
-use crate::queue::read::{moved, rejected};
+use crate::queue::generic::NewRequest;
+use crate::queue::read::{moved, result};
 use crate::queue::tag::Tag;
 
 impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
@@ -31,15 +31,17 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         self.submit_write_with(file, IoArgs::at(pos).token(token), buf.into())
     }
 
-    /// Submits a write of all of `memory` at `io.pos` of a file. Position and length are multiples
-    /// of the device's block. It is durable with [`IoFlags::DSYNC`], or after a flush.
+    /// Submits a write of all of `memory` at `io.pos` of a file. Position and length must be
+    /// multiples of the device's block. The write is durable at completion with
+    /// [`IoFlags::DSYNC`], else after a flush.
     ///
-    /// The call waits only if a request needs more commands than the queue has room for.
+    /// The call waits only if the request needs more commands than fit; see
+    /// [Busy](Self#busy).
     ///
     /// # Errors
-    /// What went wrong before anything was in flight: [`Error::Misaligned`], an error of the
-    /// filesystem, [`Error::NoBlocks`], [`Error::NotAtomic`], [`Error::FallBack`] when cached data
-    /// is in the way; [`Error::Busy`] and [`Error::WouldBlock`], after which the same may succeed.
+    /// The error that occurred before any command was submitted: [`Error::Misaligned`], an error of
+    /// the filesystem, [`Error::NoBlocks`], [`Error::NotAtomic`], [`Error::FallBack`] if cached data
+    /// cannot be dropped; [`Error::Busy`] or [`Error::WouldBlock`] if a retry may succeed.
     pub fn submit_write_with<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
@@ -51,62 +53,53 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         }
         if io.flags.contains(IoFlags::FORCE_WAIT) {
             let done = self.write_with(file, io, memory);
-            return self.forced(io, done);
+            return self.force(io, done);
         }
-        self.state.counters.fall_back(Reason::Write);
-        let length = memory.len() as u64;
-        let held = self.hold(memory, io.flags);
-        let transfer = Transfer { io, length, waited: false, any_alignment: false };
-        self.start::<Writes, M, _>(file, &transfer, held, &mut NoBorrowedMemory).map_err(rejected)
+        self.count_reason(Reason::Write);
+        let new = NewRequest::write(io, self.hold(memory, io.flags), file.size());
+        self.submit_generic(file, new)
     }
 
-    /// Writes all of `memory` at `io.pos` of a file, waits, and gives the memory back with the
-    /// number of bytes.
+    /// Writes all of `memory` at `io.pos` of a file, waits, and returns the memory with the number
+    /// of bytes.
     ///
     /// # Errors
-    /// As [`submit_write_with`](Self::submit_write_with), and what the device fails with.
+    /// As [`submit_write_with`](Self::submit_write_with), or the error of the device.
     pub fn write_with<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
         io: IoArgs,
         memory: Memory,
     ) -> Result<(Memory, usize), Failed<ErrorOf<M>>> {
-        self.state.counters.fall_back(Reason::Write);
-        let length = memory.len() as u64;
-        let held = self.hold(memory, io.flags);
-        let wait = self.state.begin_wait();
-        let transfer = Transfer { io: io.token(wait), length, waited: true, any_alignment: false };
-        let started = self.start::<Writes, M, _>(file, &transfer, held, &mut NoBorrowedMemory);
-        self.finish_waited(started, &mut NoBorrowedMemory)
+        self.count_reason(Reason::Write);
+        let new = NewRequest::write(io, self.hold(memory, io.flags), file.size());
+        result(self.execute_generic(file, new, &mut NoBorrowedMemory)?)
     }
 
-    /// Writes what is left of `source` at `io.pos` of a file, waits, and gives the number of bytes,
-    /// by which the cursor moves. The data is copied to private memory, at most 1 MiB at a time, so
-    /// that it may change afterwards.
+    /// Writes the rest of `source` at `io.pos` of a file, waits, and returns the number of bytes, by
+    /// which the cursor moves. The data is copied to private memory, at most 1 MiB at a time, so
+    /// that the source may change while the write is in flight.
     ///
     /// # Errors
-    /// As [`write_with`](Self::write_with); [`Error::WouldBlock`] for [`IoFlags::NOWAIT`];
-    /// [`Error::Fault`] where the memory cannot be accessed; [`Error::NoMemory`]. The cursor is
-    /// where it was, then; with [`IoFlags::PARTIAL`], what was written before a fault is the
-    /// result.
+    /// As [`write_with`](Self::write_with); [`Error::WouldBlock`] with [`IoFlags::NOWAIT`];
+    /// [`Error::Fault`] if the memory cannot be accessed; [`Error::NoMemory`]. After an error the
+    /// cursor is unchanged. With [`IoFlags::PARTIAL`] a fault after the first byte is not an error:
+    /// the result is the number of bytes before it.
     pub fn write_from<M: Mapper<OpenFile = I>, S: Source>(
         &mut self,
         file: &mut M,
         io: IoArgs,
         source: &mut Cursor<S>,
     ) -> Result<usize, ErrorOf<M>> {
-        let length = source.memory.len().saturating_sub(source.at) as u64;
-        self.state.counters.fall_back(Reason::Write);
-        let wait = self.state.begin_wait();
-        let transfer = Transfer { io: io.token(wait), length, waited: true, any_alignment: false };
-        let mut user = FromSource(source);
-        let started =
-            self.start::<Writes, M, _>(file, &transfer, RequestMemory::Borrowed, &mut user);
-        let done = self.finish_waited(started, &mut user);
+        let length = source.memory.len().saturating_sub(source.at);
+        self.count_reason(Reason::Write);
+        let new = NewRequest::write(io, RequestMemory::Borrowed(length), file.size());
+        let done = self.execute_generic(file, new, &mut FromSource(source));
         moved(source, &io, done)
     }
 
-    /// Writes `data` at `pos` of a file, and waits. See [`write_from`](Self::write_from).
+    /// Writes `data` at `pos` of a file, waits, and returns the number of bytes. See
+    /// [`write_from`](Self::write_from).
     ///
     /// # Errors
     /// As [`write_from`](Self::write_from).

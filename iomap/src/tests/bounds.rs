@@ -1,6 +1,7 @@
 //! Everything is bounded: commands, requests, and results that nobody takes.
 
 use super::*;
+use crate::error::FileError;
 
 /// Submits until it is refused, at most so many times; tells how many were taken.
 fn fill(rig: &mut Rig, mut one: impl FnMut(&mut Rig) -> Result<(), Fail>) -> usize {
@@ -196,4 +197,87 @@ fn force_wait_gives_the_result_with_the_next_poll() {
     let done = rig.drain().pop().unwrap();
     assert!(matches!(done.result, Err(Fail::Begin)));
     assert_eq!(done.memory.unwrap().len(), 512);
+}
+
+/// A rig whose file is cut into extents of four blocks.
+fn deep(depth: usize) -> Rig {
+    let mut queue = MockQueue::new(4096);
+    (queue.depth, queue.max_transfer) = (depth, 2048);
+    let extent = |at: u64| Mapping::mapped(at * 2048, 2048, (511 - at) * 4096);
+    Rig::over(queue, (0..512).map(extent).collect::<Vec<_>>())
+}
+
+#[test]
+fn as_many_requests_fit_as_are_promised() {
+    let mut rig = deep(32);
+    assert_eq!(rig.files.in_flight_max(), 32);
+    let mut want = Vec::new();
+    for token in 0..32u64 {
+        // Unaligned, bounced, and of several commands; every fourth is a block.
+        let io = IoArgs::at(token * 5000 + 100).token(token);
+        match token % 4 {
+            3 => {
+                let buf = rig.buf(512);
+                rig.files.submit_read(&mut rig.file, token * 512, buf, token).unwrap();
+                want.push((token, 512));
+            }
+            _ => {
+                let memory = Memory::Bytes(vec![0; 4000]);
+                rig.files.submit_read_with(&mut rig.file, io, memory).unwrap();
+                want.push((token, 4000));
+            }
+        }
+        assert_eq!(rig.files.in_flight(), token as usize + 1);
+    }
+    assert_eq!(rig.files.queue.waits, 0, "a submission does not wait");
+    assert_eq!(rig.files.queue.in_flight(), 32);
+    let buf = rig.buf(512);
+    let rejected = rig.files.submit_read(&mut rig.file, 0, buf, 99).unwrap_err();
+    assert!(FileError::is_busy(&rejected.error), "one more than fit");
+    let done = rig.drain();
+    let mut came: Vec<_> = done.iter().map(|it| (it.token, *it.result.as_ref().unwrap())).collect();
+    came.sort_unstable();
+    assert_eq!((came, rig.files.in_flight()), (want, 0));
+    for it in done {
+        let Some(Memory::Bytes(bytes)) = it.memory else { continue };
+        let mut expected = vec![0; 4000];
+        rig.files.read_at(&mut rig.file, it.token * 5000 + 100, &mut expected).unwrap();
+        assert_eq!(bytes, expected, "{}", it.token);
+    }
+    rig.assert_idle();
+}
+
+#[test]
+fn nowait_does_not_use_the_backlog() {
+    let mut rig = deep(32);
+    for token in 0..16 {
+        let memory = Memory::Bytes(vec![0; 4096]);
+        rig.files.submit_read_with(&mut rig.file, IoArgs::at(0).token(token), memory).unwrap();
+    }
+    for (flags, bytes) in [(IoFlags::NOWAIT, 512), (IoFlags::NOWAIT | IoFlags::GENERIC, 2048)] {
+        let memory = rig.buf(bytes).into();
+        let rejected = rig.files.submit_read_with(&mut rig.file, at(0, flags), memory).unwrap_err();
+        assert!(FileError::is_busy(&rejected.error), "{flags:?}");
+    }
+    assert_eq!(rig.drain().len(), 16);
+    rig.assert_idle();
+}
+
+#[test]
+fn commands_of_the_backlog_that_fail_end_their_requests() {
+    let mut rig = deep(2);
+    for (token, bytes) in [(0, 4096), (1, 4096)] {
+        let memory = Memory::Bytes(vec![0; bytes]);
+        rig.files.submit_read_with(&mut rig.file, IoArgs::at(0).token(token), memory).unwrap();
+    }
+    rig.files.queue.gone = true;
+    let mut results: Vec<_> = rig
+        .drain()
+        .iter()
+        .map(|it| (it.token, it.result.as_ref().map(|n| *n).map_err(name)))
+        .collect();
+    results.sort_by_key(|it| it.0);
+    assert_eq!(results, [(0, Ok(4096)), (1, Err("Driver".into()))]);
+    assert_eq!(rig.file.state().reports.len(), 1);
+    rig.assert_idle();
 }

@@ -1,7 +1,7 @@
 //! How requests end: inline when nothing is left to do, else from deferred work.
 
 use super::*;
-use crate::device::bio::BioError;
+use crate::error::BioError;
 
 /// What one poll gives.
 fn poll(rig: &mut Rig) -> Vec<Result<usize, String>> {

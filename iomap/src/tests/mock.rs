@@ -10,8 +10,8 @@ use nvio_driver::{Arena, DmaBuf, Handler, Rejected};
 
 use crate::contract::mapper::{Mapper, Mapping, Op};
 use crate::contract::open_file::{EndIo, FileRef, OpenFile, Report};
-use crate::device::bio::{Bio, BioDone, BioError, BioOp, Queue, WriteQueue};
-use crate::error::{Error, FileError};
+use crate::device::bio::{Bio, BioDone, BioOp, Queue, WriteQueue};
+use crate::error::{BioError, Error, FileError};
 
 /// Which part failed.
 #[derive(Debug, thiserror::Error)]
@@ -361,6 +361,8 @@ pub(crate) struct MockQueue<C> {
     pub(crate) given_up: Vec<usize>,
     /// Whether waiting fails: the device is dead.
     pub(crate) dead: bool,
+    /// Whether submissions fail: the device is gone.
+    pub(crate) gone: bool,
     /// Allocations of DMA memory that succeed from now on, and the most bytes of one.
     pub(crate) allocations: usize,
     pub(crate) largest: usize,
@@ -394,6 +396,7 @@ impl<C> MockQueue<C> {
             failing: Vec::new(),
             given_up: Vec::new(),
             dead: false,
+            gone: false,
             allocations: usize::MAX,
             largest: usize::MAX,
             rings: 0,
@@ -418,7 +421,7 @@ impl<C> MockQueue<C> {
         if self.in_flight.len() == self.depth {
             return Err(Rejected { error: Error::Busy, payload: bio });
         }
-        if self.journal.fails(Event::Submit(command)) {
+        if self.journal.fails(Event::Submit(command)) || self.gone {
             return Err(Rejected { error: Error::Driver(nvio_driver::Error::Gone), payload: bio });
         }
         assert!((1..=self.max_transfer).contains(&bio.buf.len()));

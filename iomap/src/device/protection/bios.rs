@@ -10,11 +10,11 @@ use nvio_driver::{
     ScatterList,
 };
 
-use crate::device::bio::{Bio, BioDone, BioError, BioOp};
+use crate::device::bio::{Bio, BioDone, BioOp};
 use crate::device::disk::Disk;
 use crate::device::disk_queue::from_driver;
 use crate::device::protection::{BadProtection, NamespaceProtection};
-use crate::error::Error;
+use crate::error::{BioError, Error};
 
 /// The protection of the bios of one queue.
 pub(crate) struct ProtectedBios {

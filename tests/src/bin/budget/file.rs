@@ -3,14 +3,15 @@
 use std::fs::File as HostFile;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use nvio_driver::{Address, Controller, DmaBuf};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
-use nvio_ext4::{File, FileQueue, Filesystem};
+use nvio_ext4::{Extent, File, FileQueue, Filesystem};
 use nvio_iomap::{Disk, DiskQueue, Done, Handler, IoArgs, IoFlags, Memory};
-use nvio_testkit::image::mkfs_of_folder;
+use nvio_testkit::image::{debugfs, mkfs_of_folder};
 
 use crate::{BATCH, DEPTH, ROUNDS, allocations, random};
 
@@ -53,6 +54,18 @@ fn file_submit_generic(queue: &mut FileQueue, file: &mut File, places: &mut Plac
     queue.ring();
 }
 
+/// Submits a batch of reads of three extents each, one doorbell.
+#[inline(never)]
+fn file_submit_extents(queue: &mut FileQueue, file: &mut File, places: &mut Places) {
+    for (at, place) in places.iter_mut().enumerate() {
+        let Some(taken) = place.buf.take() else { break };
+        if let Err(rejected) = queue.submit_read(file, place.pos, taken, at as u64) {
+            eprintln!("a read was rejected: {}", rejected.error);
+        }
+    }
+    queue.ring();
+}
+
 /// Takes a batch of results.
 #[inline(never)]
 fn file_complete(queue: &mut FileQueue, places: &mut Places, sum: &mut u64) -> usize {
@@ -79,31 +92,105 @@ impl Handler<Done<nvio_ext4::Error>> for Return<'_> {
     }
 }
 
+/// The reads that are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// One block, on the simple path.
+    Simple,
+    /// One block, on the generic path.
+    Generic,
+    /// Three blocks in three extents.
+    Extents,
+}
+
+impl Reads {
+    /// Bytes of one read.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Simple | Self::Generic => 4096,
+            Self::Extents => 3 * 4096,
+        }
+    }
+
+    /// Batches in flight, so that their commands have room.
+    fn batches(self) -> usize {
+        match self {
+            Self::Simple | Self::Generic => usize::from(DEPTH) / BATCH,
+            Self::Extents => usize::from(DEPTH) / (3 * BATCH),
+        }
+    }
+}
+
 /// A file whose blocks are on a namespace that stores nothing; where they are is known from an
 /// image.
 pub(crate) struct Rig {
     queue: FileQueue,
     file: File,
-    simple: bool,
+    reads: Reads,
     batches: Vec<Places>,
+    /// Positions of extents; of the first of three extents of a block.
+    starts: Vec<u64>,
     seed: u64,
     _emulator: Emulator,
 }
 
-impl Rig {
-    pub(crate) fn new(simple: bool) -> Result<Self, Box<dyn std::error::Error>> {
-        let folder = tempfile::tempdir()?;
-        let (content, image) = (folder.path().join("content"), folder.path().join("disk.img"));
-        std::fs::create_dir(&content)?;
-        let host = HostFile::create(content.join("file"))?;
-        let data = vec![1; usize::try_from(EXTENT * BLOCK)?];
-        for extent in 0..EXTENTS {
-            host.write_all_at(&data, extent * (EXTENT + 1) * BLOCK)?;
+/// A filesystem whose `/file` has extents of four blocks, a hole after each.
+fn image_of_holes(folder: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let (content, image) = (folder.join("content"), folder.join("disk.img"));
+    std::fs::create_dir(&content)?;
+    let host = HostFile::create(content.join("file"))?;
+    let data = vec![1; usize::try_from(EXTENT * BLOCK)?];
+    for extent in 0..EXTENTS {
+        host.write_all_at(&data, extent * (EXTENT + 1) * BLOCK)?;
+    }
+    mkfs_of_folder(&image, IMAGE, &content, &["-b", "4096", "-m", "0"]);
+    Ok(image)
+}
+
+/// A filesystem whose `/file` has extents of one block: it was written to the blocks that every
+/// second file of one block left free.
+fn image_of_blocks(folder: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let (content, image) = (folder.join("content"), folder.join("disk.img"));
+    std::fs::create_dir(&content)?;
+    for file in 0..2 * EXTENTS {
+        std::fs::write(content.join(format!("{file:05}")), [1; 4096])?;
+    }
+    mkfs_of_folder(&image, IMAGE, &content, &["-b", "4096", "-m", "0"]);
+    let whole = folder.join("whole");
+    std::fs::write(&whole, vec![1; usize::try_from(EXTENTS * BLOCK)?])?;
+    let removed = (0..EXTENTS).map(|file| format!("rm {:05}", 2 * file));
+    let write = format!("write {} file", whole.display());
+    let lines: Vec<String> = removed.chain([write]).collect();
+    debugfs(&image, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok(image)
+}
+
+/// The positions that reads start from.
+fn starts(extents: &[Extent], reads: Reads) -> Vec<u64> {
+    match reads {
+        Reads::Simple | Reads::Generic => {
+            extents.iter().filter(|it| it.length == EXTENT * BLOCK).map(|it| it.logical).collect()
         }
-        mkfs_of_folder(&image, IMAGE, &content, &["-b", "4096", "-m", "0"]);
+        Reads::Extents => {
+            let three =
+                extents.windows(3).filter(|three| three.iter().all(|it| it.length == BLOCK));
+            three.filter_map(|three| three.first()).map(|extent| extent.logical).collect()
+        }
+    }
+}
+
+impl Rig {
+    pub(crate) fn new(reads: Reads) -> Result<Self, Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let image = match reads {
+            Reads::Simple | Reads::Generic => image_of_holes(folder.path())?,
+            Reads::Extents => image_of_blocks(folder.path())?,
+        };
         let filesystem = Filesystem::open(HostFile::open(&image)?)?;
         let mut file = filesystem.file(&filesystem.lookup(b"/file")?)?;
-        if file.extents().count() < usize::try_from(EXTENTS)? {
+        let extents: Vec<Extent> = file.extents().collect::<Result<_, _>>()?;
+        let starts = starts(&extents, reads);
+        if starts.len() < usize::try_from(EXTENTS * 9 / 10)? {
             return Err("the file has too few extents".into());
         }
 
@@ -115,24 +202,28 @@ impl Rig {
         let batch = |_| {
             let mut places = [const { Place { pos: 0, buf: None } }; BATCH];
             for place in &mut places {
-                place.buf = Some(controller.alloc(4096)?);
+                place.buf = Some(controller.alloc(reads.bytes())?);
             }
             Ok(places)
         };
-        let batches = (0..usize::from(DEPTH) / BATCH).map(batch);
+        let batches = (0..reads.batches()).map(batch);
         let batches = batches.collect::<Result<_, nvio_driver::Error>>()?;
         // From here on, where the extents are is known.
-        for extent in 0..EXTENTS {
-            let pos = extent * (EXTENT + 1) * BLOCK;
+        let mut pos = 0;
+        while pos < file.size() {
             file.read_at(&mut queue, pos, &mut [0; 1])?;
+            pos += BLOCK;
         }
-        Ok(Self { queue, file, simple, batches, seed: 1, _emulator: emulator })
+        Ok(Self { queue, file, reads, batches, starts, seed: 1, _emulator: emulator })
     }
 
     fn pos(&mut self) -> u64 {
-        let extent = random(&mut self.seed) % EXTENTS;
-        let block = random(&mut self.seed) % EXTENT;
-        (extent * (EXTENT + 1) + block) * BLOCK
+        let at = random(&mut self.seed) % self.starts.len() as u64;
+        let start = self.starts.get(usize::try_from(at).unwrap_or(0)).copied().unwrap_or(0);
+        match self.reads {
+            Reads::Simple | Reads::Generic => start + random(&mut self.seed) % EXTENT * BLOCK,
+            Reads::Extents => start,
+        }
     }
 
     /// Batches at full depth; the controller gets all the time it needs between them.
@@ -143,8 +234,12 @@ impl Rig {
                 for at in 0..BATCH {
                     self.batches[i][at].pos = black_box(self.pos());
                 }
-                let Self { queue, file, batches, simple, .. } = self;
-                let submit = if *simple { file_submit_simple } else { file_submit_generic };
+                let Self { queue, file, batches, reads, .. } = self;
+                let submit = match reads {
+                    Reads::Simple => file_submit_simple,
+                    Reads::Generic => file_submit_generic,
+                    Reads::Extents => file_submit_extents,
+                };
                 allocations::watch(|| submit(queue, file, &mut batches[i]));
             }
             sleep(Duration::from_millis(5));
@@ -167,8 +262,12 @@ impl Rig {
             }
         }
         let counters = self.queue.counters();
-        let right = if self.simple { counters.simple } else { counters.generic };
-        if right < done as u64 || sum != done as u64 * BLOCK {
+        let right = match self.reads {
+            Reads::Simple => counters.simple >= done as u64,
+            Reads::Generic => counters.generic >= done as u64,
+            Reads::Extents => counters.commands >= 3 * done as u64,
+        };
+        if !right || sum != (done * self.reads.bytes()) as u64 {
             return Err(format!("not all on the path: {counters:?}").into());
         }
         Ok(done)

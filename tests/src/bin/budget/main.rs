@@ -11,6 +11,8 @@ mod raw;
 
 use std::hint::black_box;
 
+use file::Reads;
+
 /// Commands in flight.
 const DEPTH: u16 = 128;
 /// Commands of a doorbell.
@@ -36,8 +38,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             black_box(rig.sum);
             count
         }
-        "simple" | "generic" => file::Rig::new(part == "simple")?.batches()?,
-        _ => return Err("usage: budget batches|one-by-one|empty-poll|simple|generic".into()),
+        "simple" => file::Rig::new(Reads::Simple)?.batches()?,
+        "generic" => file::Rig::new(Reads::Generic)?.batches()?,
+        "extents" => file::Rig::new(Reads::Extents)?.batches()?,
+        _ => {
+            return Err("usage: budget batches|one-by-one|empty-poll|simple|generic|extents".into());
+        }
     };
     println!("{count} {}", allocations::counted());
     Ok(())
