@@ -1,10 +1,10 @@
-//! Where a controller is.
+//! The address of a controller.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::pci::PciAddress;
+use crate::pci::address::PciAddress;
 
 /// The address of a controller: a PCI function bound to vfio-pci, or the socket of a vfio-user
 /// server.
@@ -20,14 +20,27 @@ use crate::pci::PciAddress;
 pub enum Address {
     /// A PCI function.
     Pci(PciAddress),
-    /// A vfio-user socket.
+    /// The socket of a vfio-user server.
     VfioUser(PathBuf),
 }
 
-/// The text is neither a PCI address nor `vfio-user:` and a path.
+/// The error of text that is neither a PCI address nor `vfio-user:` and a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither a PCI address (0000:01:00.0) nor vfio-user:SOCKET")]
 pub struct ParseAddressError(String);
+
+impl Address {
+    /// Returns the address of the vfio-user server that listens at `socket`.
+    ///
+    /// ```
+    /// use nvio_driver::Address;
+    ///
+    /// assert_eq!(Address::vfio_user("/run/nvme.sock").to_string(), "vfio-user:/run/nvme.sock");
+    /// ```
+    pub fn vfio_user(socket: impl Into<PathBuf>) -> Self {
+        Self::VfioUser(socket.into())
+    }
+}
 
 impl FromStr for Address {
     type Err = ParseAddressError;

@@ -1,18 +1,26 @@
-//! Asynchronous events: what a controller tells without being asked (Base 5.2).
+//! Asynchronous events (Base 5.2).
 
 use std::fmt;
 
 use nvio_spec::EventType;
 
-/// An asynchronous event (Base 5.2.1, figure 145). It comes again only after its log page was read
-/// with [`LogPage::clear_event`](crate::LogPage::clear_event).
+/// An asynchronous event (Base 5.2.1, figure 145). The controller repeats it only after its log page
+/// was read with [`LogPage::clear_event`](crate::LogPage::clear_event).
+///
+/// ```
+/// use nvio_driver::AsyncEvent;
+/// use nvio_driver::spec::EventType;
+///
+/// let event = AsyncEvent::from_dword(0x0003_0102);
+/// assert_eq!((event.kind, event.info, event.log_page), (EventType::NOTICE, 1, 3));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AsyncEvent {
-    /// What it is about: error, health, notice, and others.
+    /// Type of the event: error, health, notice, and others.
     pub kind: EventType,
-    /// What happened; the meaning depends on `kind`.
+    /// Information, whose meaning depends on `kind`.
     pub info: u8,
-    /// The log page that says more, such as those of [`log_id`](crate::spec::log_id).
+    /// Identifier of the log page with the details; see [`log_id`](crate::spec::log_id).
     pub log_page: u8,
 }
 

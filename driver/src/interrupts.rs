@@ -1,8 +1,7 @@
-//! Interrupts: the eventfds that a controller's vectors signal, and who has which.
+//! Interrupts: the vectors of a controller, their eventfds and their assignment to queue pairs.
 //!
-//! A vector belongs to one queue pair at a time. Sharing one would need somebody who passes its
-//! signals on, as whoever resets an eventfd takes the signal from the others; pairs for which
-//! there is none poll instead.
+//! A vector belongs to one queue pair at a time, because reading an eventfd clears its signal for
+//! every other reader. Pairs without a vector poll.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,42 +13,42 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::transport::Transport;
 
-/// The vectors of a controller.
+/// The interrupt vectors of a controller.
 pub(crate) struct Interrupts {
-    events: Vec<Event>,
-    /// Vectors below this are connected to their events. A reset may leave fewer.
+    events: Vec<EventFd>,
+    /// Vectors below this number are connected to their eventfds. A reset may leave fewer.
     connected: AtomicUsize,
-    /// Vectors that no queue pair has; the next is at the end.
+    /// Vectors without a queue pair. The next one to assign is the last.
     free: Mutex<Vec<u16>>,
 }
 
 impl Interrupts {
-    /// Sets up as many of `wanted` vectors as the device and the system have. `None` if that is
-    /// none at all; polling does without.
+    /// Sets up `wanted` vectors, or fewer if the device or the system has fewer. `None` if there are
+    /// no vectors, so that queues are polled.
     pub(crate) fn new(transport: &dyn Transport, wanted: u16) -> Result<Option<Arc<Self>>> {
         let count = transport.interrupts().min(wanted);
-        let events = (0..count).map(|_| Event::new()).collect::<Result<Vec<_>>>()?;
-        // Vector 0 is the admin queue's, which is always polled: it is lent last.
+        let events = (0..count).map(|_| EventFd::new()).collect::<Result<Vec<_>>>()?;
+        // Vector 0 belongs to the admin queue, which is always polled, so it is assigned last.
         let mut free: Vec<u16> = (1..count).rev().collect();
         free.splice(0..0, (count > 0).then_some(0));
         let interrupts = Self { events, connected: AtomicUsize::new(0), free: Mutex::new(free) };
         interrupts.connect(transport);
         let connected = interrupts.connected();
         interrupts.free().retain(|&vector| usize::from(vector) < connected);
-        log::debug!("{connected} interrupt vectors of {wanted} that would be of use");
+        log::debug!("{connected} of {wanted} interrupt vectors are connected");
         Ok((connected > 0).then(|| Arc::new(interrupts)))
     }
 
-    /// Connects the vectors to their events, at first and after a reset of the function. Those
-    /// that cannot be are done without.
+    /// Connects the vectors to their eventfds, at first and after each reset of the function. Queues
+    /// whose vector cannot be connected are polled.
     pub(crate) fn connect(&self, transport: &dyn Transport) {
-        let events: Vec<_> = self.events.iter().map(Event::as_fd).collect();
+        let events: Vec<_> = self.events.iter().map(EventFd::as_fd).collect();
         let connected = match events.len() {
             0 => Ok(0),
             _ => transport.connect_interrupts(&events),
         };
         let connected = connected.unwrap_or_else(|error| {
-            log::warn!("queues are polled, as interrupts cannot be set up: {error}");
+            log::warn!("queues are polled, because interrupts cannot be set up: {error}");
             0
         });
         self.connected.store(connected.min(events.len()), Ordering::Release);
@@ -59,9 +58,9 @@ impl Interrupts {
         self.connected.load(Ordering::Acquire)
     }
 
-    /// Wakes all who sleep.
+    /// Wakes all threads that sleep on a vector.
     pub(crate) fn wake_all(&self) {
-        self.events.iter().for_each(Event::signal);
+        self.events.iter().for_each(EventFd::signal);
     }
 
     fn free(&self) -> MutexGuard<'_, Vec<u16>> {
@@ -69,26 +68,26 @@ impl Interrupts {
     }
 }
 
-/// A vector, lent to one queue pair until it is dropped.
+/// A vector, assigned to one queue pair until this is dropped.
 pub(crate) struct Vector {
     interrupts: Arc<Interrupts>,
     number: u16,
 }
 
 impl Vector {
-    /// A vector that nobody has.
+    /// Assigns a free vector.
     pub(crate) fn take(interrupts: &Arc<Interrupts>) -> Option<Self> {
         let number = interrupts.free().pop()?;
         Some(Self { interrupts: Arc::clone(interrupts), number })
     }
 
-    /// Its number, if it can signal.
+    /// Returns the number of the vector, if it is connected.
     pub(crate) fn number(&self) -> Option<u16> {
         (usize::from(self.number) < self.interrupts.connected()).then_some(self.number)
     }
 
-    /// What it signals, if it can.
-    pub(crate) fn event(&self) -> Option<&Event> {
+    /// Returns the eventfd of the vector, if it is connected.
+    pub(crate) fn event(&self) -> Option<&EventFd> {
         self.number().and_then(|number| self.interrupts.events.get(usize::from(number)))
     }
 }
@@ -99,15 +98,15 @@ impl Drop for Vector {
     }
 }
 
-/// An eventfd: readable from a signal on until it is cleared.
-pub(crate) struct Event(File);
+/// An eventfd, which is readable from a signal until it is cleared.
+pub(crate) struct EventFd(File);
 
-impl Event {
+impl EventFd {
     fn new() -> Result<Self> {
         // SAFETY: takes numbers only.
         match unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) } {
             -1 => Err(Error::System { call: "eventfd", source: io::Error::last_os_error() }),
-            // SAFETY: the descriptor is fresh, and nobody else's.
+            // SAFETY: the descriptor is new and has no other owner.
             fd => Ok(Self(unsafe { File::from_raw_fd(fd) })),
         }
     }
@@ -116,30 +115,31 @@ impl Event {
         self.0.as_fd()
     }
 
-    /// Forgets the signals that came. What they were for is to be looked for afterwards.
+    /// Clears the signal. The caller looks at its queue afterwards.
     pub(crate) fn clear(&self) {
-        // It fails when there was none.
+        // The read fails if there was no signal.
         (&self.0).read_exact(&mut [0; 8]).unwrap_or(());
     }
 
     fn signal(&self) {
-        // It fails when there are more signals than can be counted, which is signal enough.
+        // The write fails if the counter is at its maximum, which is a signal as well.
         (&self.0).write_all(&1u64.to_ne_bytes()).unwrap_or(());
     }
 
-    /// Sleeps until a signal, or for `most`, rounded up to milliseconds; whether there is one.
-    pub(crate) fn wait(&self, most: Duration) -> bool {
-        let millis = most.as_nanos().div_ceil(1_000_000);
-        let timeout = libc::c_int::try_from(millis).unwrap_or(libc::c_int::MAX);
+    /// Sleeps until a signal, or for `timeout`, rounded up to milliseconds. Returns true if there is a
+    /// signal.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        let millis = timeout.as_nanos().div_ceil(1_000_000);
+        let millis = libc::c_int::try_from(millis).unwrap_or(libc::c_int::MAX);
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: `poll` is one pollfd, of an open descriptor, and outlives the call.
-        match unsafe { libc::poll(&raw mut poll, 1, timeout) } {
+        match unsafe { libc::poll(&raw mut poll, 1, millis) } {
             -1 => {
                 let error = io::Error::last_os_error();
-                // A signal to the process ends the sleep, which is no harm.
+                // A signal to the process ends the sleep early, which is allowed.
                 if error.kind() != ErrorKind::Interrupted {
                     log::warn!("waiting for an interrupt: {error}");
-                    std::thread::sleep(most.min(Duration::from_millis(1)));
+                    std::thread::sleep(timeout.min(Duration::from_millis(1)));
                 }
                 false
             }

@@ -1,4 +1,4 @@
-//! Memory-mapped device registers: the only place that maps a BAR.
+//! Memory-mapped device registers and doorbells.
 
 use std::arch::x86_64::_mm_sfence;
 use std::io;
@@ -13,7 +13,25 @@ use volatile::VolatilePtr;
 use crate::dma::{PAGE_SIZE, Shared};
 use crate::error::{Error, Result};
 
-/// A mapped window of a BAR, unmapped when dropped. Offsets are those of the BAR, in bytes.
+/// A mapped window of a BAR, unmapped when dropped. Offsets count from the start of the BAR, in bytes.
+///
+/// A [`Transport`](crate::Transport) maps the window of the doorbells.
+///
+/// ```
+/// use std::os::fd::AsFd;
+///
+/// use nvio_driver::Mmio;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let file = tempfile::tempfile()?;
+/// file.set_len(4096)?;
+/// let doorbells = Mmio::map(file.as_fd(), 0, 0x1000, 4096)?;
+/// doorbells.write32(0x1008, 1)?;
+/// assert_eq!(doorbells.read32(0x1008)?, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
 pub struct Mmio {
     base: NonNull<u8>,
     /// Offset in the BAR of the first mapped byte.
@@ -27,15 +45,14 @@ unsafe impl Send for Mmio {}
 unsafe impl Sync for Mmio {}
 
 impl Mmio {
-    /// Maps `len` bytes of `fd` at `fd_offset` as the window of a BAR that begins at `start`.
+    /// Maps `len` bytes of `fd` at `fd_offset` as a window that starts at offset `start` of its BAR.
     ///
     /// # Errors
-    /// [`Error::System`] if the kernel does not map it.
+    /// [`Error::System`] if the mapping fails.
     pub fn map(fd: BorrowedFd<'_>, fd_offset: u64, start: u64, len: usize) -> Result<Self> {
         let offset = libc::off_t::try_from(fd_offset)
             .map_err(|_| Error::OutsideBar { offset: fd_offset, length: len as u64 })?;
-        // SAFETY: a fresh shared mapping at an address that the kernel chooses touches nothing
-        // that Rust knows of.
+        // SAFETY: a new shared mapping at an address that the kernel chooses overlaps no Rust object.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -52,19 +69,19 @@ impl Mmio {
         }
     }
 
-    /// Bytes mapped.
+    /// Returns the length of the window, bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// The byte that is `at` bytes into the window, `at` being inside.
+    /// Returns the byte at offset `at` of the window, which must be inside.
     pub(crate) fn at(&self, at: usize) -> NonNull<u8> {
         debug_assert!(at < self.len);
         // SAFETY: the byte is inside the mapping.
         unsafe { self.base.add(at.min(self.len - 1)) }
     }
 
-    /// The register at `offset` of the BAR, which must be a multiple of 4.
+    /// Returns the register at `offset` of the BAR, which must be a multiple of 4.
     fn register(&self, offset: u64) -> Result<NonNull<u32>> {
         let outside = Error::OutsideBar { offset, length: self.start + self.len as u64 };
         let Some(at) = offset.checked_sub(self.start).and_then(|at| usize::try_from(at).ok())
@@ -102,16 +119,17 @@ impl Mmio {
 
 impl Drop for Mmio {
     fn drop(&mut self) {
-        // SAFETY: `base` and `len` are those of the mapping made in `map`; every `Doorbell` into
-        // it holds a reference to `self`, so none is left.
+        // SAFETY: `map` made the mapping of `len` bytes at `base`; every `Doorbell` in it holds a
+        // reference to `self`, so none is left.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 
-/// One doorbell register (PCIe 3.1.2), or its place in memory: writing it is a single store.
+/// A doorbell register (PCIe 3.1.2), or its shadow in memory. Ringing it is a single store.
 pub(crate) struct Doorbell {
     register: NonNull<u32>,
     before: Option<Before>,
+    /// Rings without a write to the register.
     spared: u64,
     _window: Arc<Mmio>,
 }
@@ -120,14 +138,14 @@ pub(crate) struct Doorbell {
 unsafe impl Send for Doorbell {}
 
 impl Doorbell {
-    /// The doorbell at `offset` of the BAR.
+    /// Returns the doorbell at `offset` of the BAR.
     pub(crate) fn new(window: &Arc<Mmio>, offset: u64) -> Result<Self> {
         let register = window.register(offset)?;
         Ok(Self { register, before: None, spared: 0, _window: Arc::clone(window) })
     }
 
-    /// Moves a tail or head from `old` to `new`, which differ. The caller has ordered its queue
-    /// entries before this.
+    /// Moves a tail or head from `old` to `new`, which differ. The caller has ordered its stores to
+    /// queue entries before this call.
     #[inline(always)]
     pub(crate) fn ring(&mut self, old: u32, new: u32) {
         match self.before {
@@ -145,7 +163,7 @@ impl Doorbell {
         }
     }
 
-    /// How often the register was not written, as the controller did not want it.
+    /// Returns the number of rings without a write to the register, which the controller did not need.
     pub(crate) fn spared(&self) -> u64 {
         self.spared
     }
@@ -156,46 +174,45 @@ impl Doorbell {
         unsafe { VolatilePtr::new(self.register) }.write(value.to_le());
     }
 
-    /// Uses memory from now on, and the register only when the controller asks for it; or, with
-    /// `None`, the register alone.
+    /// Sets the shadow doorbell, with which the register is written only when the controller needs
+    /// it; or, with `None`, uses the register alone.
     pub(crate) fn set_shadow(&mut self, shadow: Option<Shadow>) {
         let entries_combine = self.before.as_ref().is_some_and(|before| before.entries_combine);
         self.before =
             (entries_combine || shadow.is_some()).then_some(Before { entries_combine, shadow });
     }
 
-    /// For a queue whose entries are in memory of a device, where stores may be held back to be
-    /// combined.
+    /// Orders each ring after stores to write-combining memory, for a queue in device memory.
     pub(crate) fn set_entries_combine(&mut self) {
         let shadow = self.before.take().and_then(|before| before.shadow);
         self.before = Some(Before { entries_combine: true, shadow });
     }
 }
 
-/// What is to be done before a doorbell register is written: for most queues nothing, so that this
-/// is one test for them.
+/// The steps before a write to a doorbell register. Most queues have none, and pay one test.
 struct Before {
+    /// Queue entries are in write-combining memory.
     entries_combine: bool,
     shadow: Option<Shadow>,
 }
 
 impl Before {
-    /// Whether the register is to be written, too.
+    /// Runs the steps, and returns true if the register must be written.
     fn publish(&self, old: u32, new: u32) -> bool {
         if self.entries_combine {
-            // Stores to write-combining memory are not in order with others without it.
-            // SAFETY: every x86-64 processor has it.
+            // Without the fence, stores to write-combining memory may pass later stores.
+            // SAFETY: every x86-64 processor has the instruction.
             unsafe { _mm_sfence() };
         }
         self.shadow.as_ref().is_none_or(|shadow| shadow.publish(old, new))
     }
 }
 
-/// A doorbell in memory that the controller looks at (Base 5.8, Annex B.5).
+/// A doorbell in memory that the controller reads (Base 5.8, Annex B.5).
 pub(crate) struct Shadow {
     value: NonNull<u32>,
     event: NonNull<u32>,
-    /// Entries of the queue, a power of two, less one.
+    /// Number of entries of the queue, a power of two, minus one.
     mask: u32,
     _memory: Arc<DoorbellMemory>,
 }
@@ -206,23 +223,24 @@ pub(crate) struct DoorbellMemory {
     pub(crate) events: Shared,
 }
 
-// SAFETY: the pages are shared with the device, and each doorbell's words belong to one queue.
+// SAFETY: the device shares the pages, and the words of a doorbell belong to one queue.
 unsafe impl Send for DoorbellMemory {}
 // SAFETY: as above.
 unsafe impl Sync for DoorbellMemory {}
 
 impl Shadow {
-    /// The shadow of the doorbell at `offset` of the BAR, for a queue of `entries`, a power of two.
+    /// Returns the shadow of the doorbell at `offset` of the BAR, for a queue of `entries` entries, a
+    /// power of two. `None` if the doorbell is outside of the page.
     pub(crate) fn new(memory: &Arc<DoorbellMemory>, offset: u64, entries: u32) -> Option<Self> {
         let at = usize::try_from(offset.checked_sub(DOORBELLS)?).ok()?;
         if at % 4 != 0 || at.checked_add(4)? > PAGE_SIZE {
             return None;
         }
-        // SAFETY: both are a page long, and `at` and the four bytes after it are inside.
+        // SAFETY: both pages are one page long, and the four bytes at `at` are inside.
         let word = |page: &Shared| unsafe { page.ptr().add(at) }.cast();
         let (value, event) = (word(&memory.values), word(&memory.events));
         let shadow = Self { value, event, mask: entries - 1, _memory: Arc::clone(memory) };
-        // SAFETY: as above; the queue does not exist for the controller yet.
+        // SAFETY: as above; the controller does not know the queue yet.
         unsafe {
             shadow.value.write_volatile(0);
             shadow.event.write_volatile(0);
@@ -230,15 +248,15 @@ impl Shadow {
         Some(shadow)
     }
 
-    /// Stores the new value; whether the controller wants the register written, too.
+    /// Stores the new value, and returns true if the controller needs a write to the register.
     fn publish(&self, old: u32, new: u32) -> bool {
-        // SAFETY: the word is inside a page that `_memory` keeps.
+        // SAFETY: the word is inside a page that `_memory` keeps allocated.
         unsafe { self.value.write_volatile(new.to_le()) };
-        // The store is seen before the event index is read: else both sides could wait.
+        // The store must be visible before the event index is read, or both sides could wait.
         fence(Ordering::SeqCst);
         // SAFETY: as above.
         let event = u32::from_le(unsafe { self.event.read_volatile() });
-        // Whether the controller sleeps at a value that was left behind.
+        // True if the event index is in the range that this ring passes.
         event.wrapping_sub(old) & self.mask < new.wrapping_sub(old) & self.mask
     }
 }

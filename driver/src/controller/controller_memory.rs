@@ -1,6 +1,6 @@
 //! The Controller Memory Buffer: memory of the controller, in a BAR, for submission queues (Base
-//! 3.1.3.11, 3.1.3.12, 3.1.3.16, 3.1.3.17 and 8.5). The controller then fetches commands from
-//! itself, and not over the bus.
+//! 3.1.3.11, 3.1.3.12, 3.1.3.16, 3.1.3.17 and 8.5). The controller then fetches commands from its own
+//! memory, not over the bus.
 
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,28 +14,28 @@ use crate::error::{Error, Result};
 use crate::mmio::Mmio;
 use crate::transport::Transport;
 
-/// Most bytes that are mapped: there is no more use for submission queues.
-const MOST: u64 = 64 << 20;
+/// Most bytes mapped, enough for submission queues.
+const WINDOW_BYTES_MAX: u64 = 64 << 20;
 
-/// The part of the buffer that is mapped, and who has which pages of it.
+/// The mapped part of the buffer, and its free pages.
 pub(crate) struct ControllerMemory {
     window: Mmio,
-    /// The address by which the controller knows the first byte.
+    /// The controller's address of the first byte.
     address: u64,
-    /// Whether that is set with CMBMSC (since NVMe 1.4), and not that of the BAR.
+    /// CMBMSC sets the address (since NVMe 1.4); otherwise it is the address of the BAR.
     announced: bool,
-    /// The addresses, which nothing else gets.
+    /// Reserves the addresses.
     _claim: Option<Claim>,
     free: Mutex<PageMap>,
 }
 
 impl ControllerMemory {
-    /// Finds the buffer of a controller that is disabled, and maps and enables it. `None` if there
-    /// is none that can hold submission queues.
+    /// Finds the buffer of a disabled controller, maps it and enables it. `None` if the controller has
+    /// no buffer for submission queues.
     ///
     /// # Errors
-    /// [`Error::Invalid`] and [`Error::Unsupported`] for a buffer that cannot be used; what the
-    /// transport fails with.
+    /// [`Error::Invalid`] and [`Error::Unsupported`] for a buffer that cannot be used; the error of
+    /// the transport.
     pub(crate) fn find(
         transport: &dyn Transport,
         cap: Cap,
@@ -58,20 +58,22 @@ impl ControllerMemory {
         if bytes == 0 {
             return Err(invalid("SZ", 0));
         }
-        let window = transport.map_bar(location.bar(), offset, bytes.min(MOST))?;
+        let window = transport.map_bar(location.bar(), offset, bytes.min(WINDOW_BYTES_MAX))?;
         let len = usize::try_from(bytes).map_err(|_| invalid("SZ", bytes))?;
-        // Where it is on the bus, which is the only address that old controllers know, and some
-        // that say otherwise.
+        // Controllers before NVMe 1.4, and some later ones, accept only the address on the bus.
         let on_bus = transport.bar_address(location.bar()).and_then(|bar| {
             let address = bar.checked_add(offset).ok_or(invalid("OFST", offset))?;
             check_place(address, bytes, cap, arena).map(|()| address)
         });
         let (address, claim) = match on_bus {
-            // If another controller of this process has it already, arenas stay clear of it anyway.
+            // The claim fails if another controller of this process has claimed the addresses; arenas
+            // do not overlap them in that case either.
             Ok(address) => (address, Claim::new(len, |_| Ok(address)).ok()),
-            // Any other will do that is used for nothing else, now or later.
+            // With CMBMSC, any free address can be used.
             Err(error) if announced => {
-                log::debug!("controller memory is not known by its address on the bus: {error}");
+                log::debug!(
+                    "the controller memory cannot be used at its address on the bus: {error}"
+                );
                 let claim = Claim::new(len, |used| transport.choose_iova(bytes, used))?;
                 check_place(claim.iova(), bytes, cap, arena)?;
                 (claim.iova(), Some(claim))
@@ -84,11 +86,10 @@ impl ControllerMemory {
         Ok(Some(Arc::new(memory)))
     }
 
-    /// Tells a controller that is disabled by which address the buffer is known. A reset of the
-    /// function makes it forget.
+    /// Sets the address of the buffer in a disabled controller, which a reset of the function clears.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the controller does not take the address.
+    /// [`Error::Invalid`] if the controller rejects the address.
     pub(crate) fn enable(&self, transport: &dyn Transport) -> Result<()> {
         if !self.announced {
             return Ok(());
@@ -100,7 +101,7 @@ impl ControllerMemory {
         }
     }
 
-    /// `bytes`, beginning at a multiple of `align`, if so much is free.
+    /// Allocates `bytes` at a multiple of `align`. `None` if they are not free.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize, align: usize) -> Option<ControllerPages> {
         let count = bytes.div_ceil(PAGE_SIZE);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,19 +109,19 @@ impl ControllerMemory {
         Some(ControllerPages { memory: Arc::clone(self), first, count })
     }
 
-    /// Bytes that can be used.
+    /// Returns the size of the mapped part, bytes.
     pub(crate) fn len(&self) -> usize {
         self.window.len()
     }
 }
 
-/// The end of a range; `None` if it wraps.
+/// Returns the end of a range; `None` if it wraps.
 fn end(start: u64, bytes: u64) -> Option<u64> {
     start.checked_add(bytes)
 }
 
-/// Whether queues can be at `address`: pages of the controller begin at pages, and no address is of
-/// the arena, too.
+/// Checks that queues can be at `address`: it must be aligned to the controller's pages, and the
+/// range must not overlap the arena.
 fn check_place(address: u64, bytes: u64, cap: Cap, arena: &Arena) -> Result<()> {
     let arena_end = end(arena.iova(), arena.size() as u64);
     let (Some(end), Some(arena_end)) = (end(address, bytes), arena_end) else {
@@ -129,7 +130,7 @@ fn check_place(address: u64, bytes: u64, cap: Cap, arena: &Arena) -> Result<()> 
     if address < arena_end && arena.iova() < end {
         let detail = format!("{address:#x} to {end:#x}, arena at {:#x}", arena.iova());
         return Err(Error::Unsupported {
-            what: "a controller memory in the arena's place",
+            what: "a controller memory at the addresses of the arena",
             detail,
         });
     }
@@ -140,13 +141,13 @@ fn check_place(address: u64, bytes: u64, cap: Cap, arena: &Arena) -> Result<()> 
     }
 }
 
-/// Writes CMBMSC, the half with the enabling bits last: they take effect with the address.
+/// Writes CMBMSC. The half with the enable bits is last, because they apply to the address.
 fn set_control(transport: &dyn Transport, control: Cmbmsc) -> Result<()> {
     transport.write32(CMBMSC + 4, (control.0 >> 32) as u32)?;
     transport.write32(CMBMSC, (control.0 & 0xffff_ffff) as u32)
 }
 
-/// A run of pages of the buffer, given back when dropped. It is not to be read: that is slow.
+/// A run of pages of the buffer, freed when dropped. It is only written, because reads are slow.
 pub(crate) struct ControllerPages {
     memory: Arc<ControllerMemory>,
     first: usize,
@@ -158,7 +159,7 @@ impl ControllerPages {
         self.memory.window.at(self.first * PAGE_SIZE)
     }
 
-    /// Where the controller finds it.
+    /// Returns the controller's address of the first byte.
     pub(crate) fn iova(&self) -> u64 {
         self.memory.address + (self.first * PAGE_SIZE) as u64
     }

@@ -11,42 +11,60 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 use super::Controller;
 use crate::error::{Error, Result};
 
-/// Most bytes of one command: log pages are read seldom, and the arena is for I/O.
-const MOST_IN_ONE_COMMAND: usize = 64 << 10;
-/// Most bytes of one command without extended data: NUMD then has 12 bits (Base 5.16).
-const MOST_WITHOUT_EXTENSION: usize = 16 << 10;
+/// Most bytes of one command, because the arena is for I/O.
+const COMMAND_BYTES_MAX: usize = 64 << 10;
+/// Most bytes of one command without extended data, where NUMD has 12 bits (Base 5.16).
+const SHORT_COMMAND_BYTES_MAX: usize = 16 << 10;
 
-/// Which log page is read, and how.
+/// A log page to be read by [`Controller::read_log_page`].
+///
+/// ```
+/// use nvio_driver::LogPage;
+/// use nvio_driver::spec::log_id;
+/// # use nvio_driver::{Address, Controller};
+/// # use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let disk = NamespaceConfig::new(Backing::memory(1 << 20));
+/// # let emulator = Emulator::builder().namespace(disk).start()?;
+/// # let controller = Controller::open(&Address::vfio_user(emulator.socket()))?;
+/// let mut slots = [0; 512];
+/// controller.read_log_page(LogPage::new(log_id::FIRMWARE_SLOT), 0, &mut slots)?;
+/// assert_eq!(slots[..], *zerocopy::IntoBytes::as_bytes(&*controller.firmware_slots()?));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogPage {
-    /// Identifier, such as those of [`log_id`].
+    /// Identifier of the page; see [`log_id`].
     pub id: u8,
-    /// The namespace it is about; [`NSID_ALL`] for the controller.
+    /// ID of the page's namespace; [`NSID_ALL`] for a page of the controller.
     pub nsid: u32,
-    /// Whether reading the page to its end lets its asynchronous event come again (RAE cleared).
+    /// Reading the page to its end allows the controller to repeat the page's asynchronous event (RAE
+    /// cleared).
     pub clear_event: bool,
 }
 
 impl LogPage {
-    /// The page `id` of the controller; its event stays as it is.
+    /// Returns the page `id` of the controller. Reading it does not clear its event.
     pub const fn new(id: u8) -> Self {
         Self { id, nsid: NSID_ALL, clear_event: false }
     }
 }
 
 impl Controller {
-    /// Reads `out.len()` bytes of a log page from byte `offset`, a multiple of 4, in as many
-    /// commands as the controller's limits make of it. What lies behind the end of the page is
-    /// zeroes, or an error, as the controller likes it.
+    /// Reads `out.len()` bytes of a log page at byte `offset`, a multiple of 4, by several commands
+    /// if the controller's limits require them. For bytes after the end of the page, the controller
+    /// returns zeroes or an error.
     ///
     /// # Errors
-    /// [`Error::Command`] when the controller refuses the page or the range; [`Error::Misaligned`]
-    /// for the offset; [`Error::Unsupported`] when the controller takes no offsets and the range
-    /// needs them.
+    /// [`Error::Command`] if the controller rejects the page or the range; [`Error::Misaligned`] for
+    /// the offset; [`Error::Unsupported`] if the range needs an offset, and the controller accepts
+    /// none.
     pub fn read_log_page(&self, page: LogPage, offset: u64, out: &mut [u8]) -> Result<()> {
         let extended = self.has_log_attribute(lpa::EXTENDED_DATA);
-        let most = if extended { MOST_IN_ONE_COMMAND } else { MOST_WITHOUT_EXTENSION };
-        self.read_log_in(page, offset, out, self.max_transfer().min(most))
+        let bytes_max = if extended { COMMAND_BYTES_MAX } else { SHORT_COMMAND_BYTES_MAX };
+        self.read_log_in(page, offset, out, self.max_transfer().min(bytes_max))
     }
 
     /// Reads a log page into a structure.
@@ -62,12 +80,11 @@ impl Controller {
         Ok(log)
     }
 
-    /// SMART / Health Information (Base 5.16.1.3) of the controller, or of a namespace where the
-    /// controller keeps that.
+    /// Reads SMART / Health Information (Base 5.16.1.3) of the controller, or of a namespace.
     ///
     /// # Errors
-    /// As [`read_log_page`](Self::read_log_page); [`Error::Unsupported`] for a namespace when
-    /// there is none of its own.
+    /// As [`read_log_page`](Self::read_log_page); [`Error::Unsupported`] if the controller has no
+    /// page for each namespace, and one is requested.
     pub fn health(&self, nsid: Option<u32>) -> Result<Box<HealthLog>> {
         if nsid.is_some() {
             self.require_log("health information of a namespace", lpa::HEALTH_PER_NAMESPACE)?;
@@ -76,7 +93,7 @@ impl Controller {
         self.log_page(LogPage { nsid, ..LogPage::new(log_id::HEALTH) })
     }
 
-    /// The entries of the Error Information log (Base 5.16.1.2), newest first.
+    /// Reads the entries of the Error Information log (Base 5.16.1.2), newest first.
     ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page).
@@ -88,7 +105,7 @@ impl Controller {
         Ok(in_use(log))
     }
 
-    /// Firmware Slot Information (Base 5.16.1.4).
+    /// Reads Firmware Slot Information (Base 5.16.1.4).
     ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page).
@@ -96,16 +113,16 @@ impl Controller {
         self.log_page(LogPage::new(log_id::FIRMWARE_SLOT))
     }
 
-    /// The namespaces that changed since this was last read (Base 5.16.1.5). The list then
-    /// begins anew, and its event may come again.
+    /// Reads the namespaces that changed since the page was last read (Base 5.16.1.5). Reading empties
+    /// the list and clears its event.
     ///
     /// # Errors
-    /// As [`read_log_page`](Self::read_log_page); not every controller has this page.
+    /// As [`read_log_page`](Self::read_log_page), also if the controller does not have this page.
     pub fn changed_namespaces(&self) -> Result<Box<ChangedNamespaces>> {
         self.log_page(LogPage { clear_event: true, ..LogPage::new(log_id::CHANGED_NAMESPACES) })
     }
 
-    /// Commands Supported and Effects (Base 5.16.1.6).
+    /// Reads Commands Supported and Effects (Base 5.16.1.6).
     ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page); [`Error::Unsupported`] without the page.
@@ -114,7 +131,7 @@ impl Controller {
         self.log_page(LogPage::new(log_id::COMMAND_EFFECTS))
     }
 
-    /// Supported Log Pages (Base 5.16.1.1).
+    /// Reads Supported Log Pages (Base 5.16.1.1).
     ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page); [`Error::Unsupported`] without the page.
@@ -138,20 +155,26 @@ impl Controller {
         format!("the controller's LPA is {:#04x}", self.identify().lpa)
     }
 
-    fn read_log_in(&self, page: LogPage, offset: u64, out: &mut [u8], most: usize) -> Result<()> {
+    fn read_log_in(
+        &self,
+        page: LogPage,
+        offset: u64,
+        out: &mut [u8],
+        bytes_max: usize,
+    ) -> Result<()> {
         if !offset.is_multiple_of(4) {
             return Err(Error::Misaligned { value: offset, align: 4 });
         }
-        let most = (most & !3).max(4);
-        let one = offset == 0 && out.len() <= most;
+        let bytes_max = (bytes_max & !3).max(4);
+        let one = offset == 0 && out.len() <= bytes_max;
         if !one && !self.has_log_attribute(lpa::EXTENDED_DATA) {
             let what = "a log page from an offset, or in several commands,";
             return Err(Error::Unsupported { what, detail: self.lpa_detail() });
         }
         let mut at = offset;
-        let mut pieces = out.chunks_mut(most).peekable();
+        let mut pieces = out.chunks_mut(bytes_max).peekable();
         while let Some(piece) = pieces.next() {
-            // Its event must not come again before all of the page has been seen.
+            // The event is cleared with the last piece, after the whole page was read.
             let retain = pieces.peek().is_some() || !page.clear_event;
             self.read_log_piece(page, at, piece, retain)?;
             let overflow = Error::Invalid { structure: "log page", field: "offset", value: at };
@@ -160,10 +183,10 @@ impl Controller {
         Ok(())
     }
 
-    /// Reads what one command can.
+    /// Reads a piece of the page with one command.
     fn read_log_piece(&self, page: LogPage, at: u64, out: &mut [u8], retain: bool) -> Result<()> {
         let bytes = out.len().next_multiple_of(4);
-        // Zeroed: the controller may have less to send.
+        // The buffer is zeroed, because the controller may transfer less.
         let buf = self.alloc(bytes)?;
         let dwords = u32::try_from(bytes / 4).unwrap_or(u32::MAX);
         let sqe = Sqe::get_log_page(page.id, page.nsid, at, dwords, retain);
@@ -175,8 +198,8 @@ impl Controller {
     }
 }
 
-/// The entries that hold an error, each once: when there was a new one while the log was read in
-/// pieces, the last of one piece comes again as the first of the next.
+/// Returns the entries with an error, each once. If an error is logged between two commands, the last
+/// entry of a piece is also the first of the next.
 fn in_use(log: Vec<ErrorLogEntry>) -> Vec<ErrorLogEntry> {
     let mut seen = BTreeSet::from([0]);
     log.into_iter().filter(|entry| seen.insert(entry.error_count.get())).collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::interrupts::{Event, Vector};
+use crate::interrupts::{EventFd, Vector};
 
 /// The interrupt vector of a queue pair, with counters.
 pub(crate) struct Sleeper {
@@ -28,7 +28,7 @@ impl Sleeper {
         sleeper.as_ref().map_or((0, 0), |sleeper| (sleeper.sleeps, sleeper.missed))
     }
 
-    pub(super) fn event(&self) -> Option<&Event> {
+    pub(super) fn event(&self) -> Option<&EventFd> {
         self.vector.event()
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::completion::Completion;
 use super::pair::{POLLS_PER_CHECK, QueuePair};
 use crate::error::Result;
-use crate::interrupts::Event;
+use crate::interrupts::EventFd;
 
 /// Polls between two looks at the clock.
 const POLLS_PER_CLOCK: u32 = 64;
@@ -89,7 +89,7 @@ impl<T> QueuePair<T> {
         if woken { 0 } else { self.check(done) }
     }
 
-    fn event(&self) -> Option<&Event> {
+    fn event(&self) -> Option<&EventFd> {
         self.sleeper.as_ref().and_then(|sleeper| sleeper.event())
     }
 
@@ -101,7 +101,7 @@ impl<T> QueuePair<T> {
     /// not read it. Call this function again after a reset of the controller, which may leave
     /// fewer vectors.
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.event().map(Event::as_fd)
+        self.event().map(EventFd::as_fd)
     }
 
     /// Rings the doorbell, and returns true if the caller may sleep until
