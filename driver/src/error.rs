@@ -6,9 +6,17 @@ use std::time::Duration;
 
 use nvio_spec::Status;
 
-use crate::pci::{self, PciAddress};
+use crate::pci;
+use crate::pci::address::PciAddress;
 
-/// What can go wrong between this process and a controller.
+/// An error of the driver: of the system, of a controller, or of a request.
+///
+/// ```
+/// use nvio_driver::{Address, Controller, Error};
+///
+/// let error = Controller::open(&Address::vfio_user("/nonexistent")).err();
+/// assert!(matches!(error, Some(Error::VfioUser { step: "connect", .. })));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,10 +25,10 @@ pub enum Error {
     System {
         /// The call.
         call: &'static str,
-        /// Why it failed.
+        /// The error of the system.
         source: io::Error,
     },
-    /// What sysfs tells of the PCI function, or cannot.
+    /// The PCI function cannot be used, or sysfs cannot be read.
     #[error(transparent)]
     Pci(#[from] pci::Error),
     /// The PCI function is not bound to vfio-pci.
@@ -28,15 +36,15 @@ pub enum Error {
     NotBound {
         /// The function.
         address: PciAddress,
-        /// The driver it is bound to, or "no driver".
+        /// The driver of the function, or "no driver".
         driver: String,
     },
-    /// The kernel's VFIO refused a step.
+    /// A step of the kernel's VFIO failed.
     #[error("VFIO: {step}")]
     Vfio {
-        /// What was tried.
+        /// The failed step.
         step: &'static str,
-        /// The answer.
+        /// The error of VFIO.
         source: vfio_ioctls::VfioError,
     },
     /// A file of VFIO could not be opened.
@@ -44,7 +52,7 @@ pub enum Error {
     VfioFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
     /// Memory could not be mapped for DMA because the process may not lock that much.
@@ -60,14 +68,14 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// Nobody answers on a vfio-user socket, or what answers is no NVMe controller.
+    /// A command to a vfio-user server failed, or its reply cannot be parsed.
     #[error("vfio-user server {}: {step}", socket.display())]
     VfioUser {
         /// The socket.
         socket: PathBuf,
-        /// What was tried.
+        /// The failed step.
         step: &'static str,
-        /// The answer.
+        /// The error number in the reply, or the error of the socket.
         source: io::Error,
     },
     /// A vfio-user server did not reply in time.
@@ -75,10 +83,10 @@ pub enum Error {
     VfioUserSilent {
         /// The socket.
         socket: PathBuf,
-        /// How long was waited.
+        /// The bound of the wait, which follows from [`Options`](crate::Options).
         after: Duration,
     },
-    /// A register or doorbell lies outside what the device lets us map.
+    /// A register or doorbell is outside of the part of the BAR that can be mapped.
     #[error("BAR0 offset {offset:#x} is outside the {length:#x} bytes that can be mapped")]
     OutsideBar {
         /// Offset in BAR0, bytes.
@@ -96,15 +104,15 @@ pub enum Error {
         /// The value of CSTS.
         csts: u32,
     },
-    /// Something did not happen within its bound.
+    /// An operation took longer than its bound.
     #[error("{what} took longer than {} ms", after.as_millis())]
     Timeout {
-        /// What was waited for.
+        /// The operation.
         what: &'static str,
         /// The bound.
         after: Duration,
     },
-    /// The controller answered a command with an error status.
+    /// The controller completed a command with an error status.
     #[error("{command} failed: {status}")]
     Command {
         /// The command.
@@ -126,15 +134,15 @@ pub enum Error {
         /// The controller's status.
         status: Status,
     },
-    /// The controller or namespace needs something that is not supported.
+    /// The driver, the controller or the namespace does not support a feature.
     #[error("{what} is not supported: {detail}")]
     Unsupported {
-        /// What is not supported.
+        /// The feature.
         what: &'static str,
         /// The values seen.
         detail: String,
     },
-    /// A field of a structure that the controller gave is not possible.
+    /// A field of a structure has an impossible value.
     #[error("{structure}: {field} is {value}")]
     Invalid {
         /// The structure.
@@ -150,7 +158,7 @@ pub enum Error {
         /// The namespace ID.
         nsid: u32,
     },
-    /// A namespace is to be changed of which there are handles.
+    /// A namespace cannot be changed while it has handles.
     #[error("{handles} handles of namespace {nsid} are in use: drop them before it is changed")]
     NamespaceInUse {
         /// The namespace ID.
@@ -158,39 +166,39 @@ pub enum Error {
         /// Handles, clones included.
         handles: usize,
     },
-    /// The controller formats or erases all namespaces together, and there are others.
+    /// The controller formats or erases all namespaces at once, and has others.
     #[error("the controller would format or erase all namespaces, and not only {nsid}")]
     FormatsAll {
-        /// The namespace that was to be formatted.
+        /// ID of the namespace to be formatted.
         nsid: u32,
     },
     /// The DMA arena has no free range of that size.
     #[error("no {bytes} contiguous bytes are free in the DMA arena of {arena} bytes")]
     ArenaFull {
-        /// Bytes asked for.
+        /// Requested bytes.
         bytes: usize,
         /// Size of the arena.
         arena: usize,
     },
-    /// A place of an arena was asked for that a buffer has.
-    #[error("a buffer has a part of the {bytes} bytes at {offset:#x} of the arena")]
+    /// A buffer uses a part of the requested range of an arena.
+    #[error("a buffer uses a part of the {bytes} bytes at {offset:#x} of the arena")]
     InUse {
         /// Offset in the arena, bytes.
         offset: usize,
-        /// Bytes asked for.
+        /// Requested bytes.
         bytes: usize,
     },
-    /// Memory to be registered is not inside its file, or nothing.
-    #[error("the {bytes} bytes at {offset:#x} are outside a file of {size} bytes, or none")]
+    /// Memory to be registered is empty, or not inside its file.
+    #[error("the {bytes} bytes at {offset:#x} are empty or outside of a file of {size} bytes")]
     OutsideFile {
         /// Offset in the file, bytes.
         offset: u64,
-        /// Bytes asked for.
+        /// Requested bytes.
         bytes: usize,
         /// Size of the file.
         size: u64,
     },
-    /// No more memory can be made visible to the device: the table of ranges is full.
+    /// The device cannot see more ranges of memory.
     #[error(
         "the device sees {limit} ranges of memory, and no more can be mapped: register fewer, \
          larger ones (the limit of VFIO is dma_entry_limit of the module vfio_iommu_type1)"
@@ -219,16 +227,17 @@ pub enum Error {
         /// Commands that fit.
         capacity: usize,
     },
-    /// A reset was asked for.
-    #[error("a reset was asked for")]
+    /// A reset was requested.
+    #[error("a reset was requested")]
     ResetRequested,
-    /// The controller could not be reset, and takes no commands.
-    #[error("the controller is given up: it did not come back from a reset")]
+    /// The controller did not come back from a reset, and accepts no commands.
+    #[error("the controller did not come back from a reset")]
     ResetFailed,
-    /// The controller was opened for reading only.
-    #[error("the controller was opened for reading only: open it with Options::writable")]
+    /// The controller was opened read-only.
+    #[error("the controller was opened read-only, without Options::writable")]
     ReadOnly,
-    /// Buffers of one command that neither PRPs nor, as the controller has none, SGLs describe.
+    /// The buffers of a command cannot be described by PRPs, and the controller does not support SGLs
+    /// that describe them.
     #[error(
         "the buffers of a command begin or end inside a page, and the controller has no SGLs \
          or not enough room for them"
@@ -237,7 +246,7 @@ pub enum Error {
     /// Metadata of the wrong size for a command.
     #[error("{bytes} bytes of metadata for a command that needs {needed}")]
     MetadataSize {
-        /// Bytes given.
+        /// Bytes of the caller's metadata.
         bytes: usize,
         /// Bytes needed.
         needed: usize,
@@ -254,36 +263,36 @@ pub enum Error {
         /// The namespace.
         nsid: u32,
     },
-    /// A length or address is not a multiple of what the device needs.
+    /// A length or address is not a multiple of the device's alignment.
     #[error("{value} bytes is not a multiple of {align}")]
     Misaligned {
         /// The length or address.
         value: u64,
-        /// The multiple.
+        /// The alignment.
         align: u64,
     },
     /// A transfer is empty or larger than one command can carry.
     #[error("a transfer of {bytes} bytes does not fit one command (1 to {max} bytes)")]
     TransferSize {
-        /// Bytes asked for.
+        /// Requested bytes.
         bytes: usize,
         /// Most bytes for one command.
         max: usize,
     },
 }
 
-/// Shorthand for results of this crate.
+/// The result of a function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What to do about a file of VFIO that cannot be opened.
+/// Returns the step that makes a file of VFIO accessible.
 fn vfio_hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => {
-            " (whoever owns the file may use the device: as root, `chown` it, or give it to the \
+            " (the owner of the file may use the device: as root, `chown` it, or pass it to the \
              container with permission to read and write)"
         }
         io::ErrorKind::NotFound => {
-            " (as root, `modprobe vfio-pci vfio_iommu_type1`; a container must be given the file)"
+            " (as root, `modprobe vfio-pci vfio_iommu_type1`; a container needs the file, too)"
         }
         io::ErrorKind::ResourceBusy => " (another process drives the device)",
         _ => "",

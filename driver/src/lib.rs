@@ -1,20 +1,20 @@
 //! A poll-mode NVMe driver in user space.
 //!
 //! A [`Controller`] is opened by its [`Address`]: a PCI function bound to vfio-pci, or the socket
-//! of a vfio-user server. It gives [`QueuePair`]s, one a thread, and [`DmaBuf`]s, the memory that
-//! commands transfer. There is no lock, no allocation and no system call between
-//! [`QueuePair::read`] and the completion that [`QueuePair::poll`] hands back.
+//! of a vfio-user server. The controller creates [`QueuePair`]s, one for each thread, and allocates
+//! [`DmaBuf`]s, the buffers of commands. Between [`QueuePair::read`] and the completion that
+//! [`QueuePair::poll`] returns there is no lock, no allocation and no system call.
 //!
 //! ```
 //! use nvio_driver::{Address, Controller};
 //! use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // A controller for those who have none: served by a thread of this process.
+//! // The embedded controller, served by a thread of this process.
 //! let disk = NamespaceConfig::new(Backing::memory(16 << 20));
 //! let emulator = Emulator::builder().namespace(disk).start()?;
 //!
-//! let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+//! let controller = Controller::open(&Address::vfio_user(emulator.socket()))?;
 //! let namespace = controller.namespace(1)?;
 //! let mut queue = controller.queue_pair(64)?;
 //!
@@ -33,26 +33,26 @@
 //!
 //! # Ways to wait
 //!
-//! - [`QueuePair::poll`] in a loop of one's own, as above, for any number of commands in flight.
+//! - [`QueuePair::poll`] in a loop of the caller, for any number of commands in flight.
 //! - Blocking calls that poll inside: [`QueuePair::blocking`].
-//! - Futures, for any executor of one thread: [`AsyncQueue`].
+//! - Futures, for any single-threaded executor: [`AsyncQueue`].
 //!
-//! The latter two take buffers of any size. With [`Wait::Interrupt`], waiting does not take all of
-//! a processor.
+//! The latter two accept buffers of any size. With [`Wait::Interrupt`], waiting sleeps instead of
+//! using a whole processor.
 //!
 //! # Memory
 //!
 //! Buffers come from the controller's arena ([`Controller::alloc`]), or from memory that is
-//! registered with it ([`Controller::register`]); bytes that no device sees are copied
-//! ([`Blocking::read_bytes`], [`Blocking::write_bytes`]).
+//! registered with it ([`Controller::register`]). Bytes in memory that the device cannot access are
+//! copied ([`Blocking::read_bytes`], [`Blocking::write_bytes`]).
 //!
 //! # Safety
 //!
 //! `unsafe` is confined to the modules that own device registers (`mmio`), DMA memory (`dma`) and
 //! the rings (`queue`), and to the calls that map memory into an IOMMU (`transport`) or wait for
 //! interrupts (`interrupts`). Raw pass-through is unsafe to call, and [`Transport`] to implement.
-//! What a device writes is never trusted: identifiers are checked against a table, sizes against
-//! bounds, and every wait has an end.
+//! Data from a device is never trusted: identifiers are checked against a table, sizes against
+//! bounds, and every wait has a bound.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 

@@ -1,10 +1,10 @@
-//! What changes namespaces as such: Format NVM, Namespace Management and Namespace Attachment
-//! (Base 5.14, 5.23, 5.22).
+//! Changing namespaces: Format NVM, Namespace Management and Namespace Attachment (Base 5.14, 5.23,
+//! 5.22).
 //!
-//! All of it destroys what is stored, or takes it away, and is only done on explicit request. The
-//! controller is reset first, so that no command that was made for the namespace as it was is
-//! executed afterwards; and there must be no handle of it. Of a namespace that another controller
-//! or host changes, a driver learns only by an event.
+//! These commands destroy stored data or make it inaccessible, and are sent only on explicit request.
+//! The namespace must have no handle, and the controller is reset first, so that no command for the
+//! former format is executed afterwards. A namespace that another controller or host changes is
+//! reported by an asynchronous event only.
 
 use std::time::Duration;
 
@@ -23,32 +23,41 @@ use crate::namespace::{Namespace, WritableNamespace};
 
 /// Format NVM Attributes of Identify Controller (Base figure 275, FNA).
 mod fna {
-    /// A format is one of all namespaces.
+    /// Format NVM formats all namespaces.
     pub(super) const FORMAT_ALL: u8 = 1 << 0;
-    /// An erase is one of all namespaces.
+    /// A secure erase erases all namespaces.
     pub(super) const ERASE_ALL: u8 = 1 << 1;
-    /// There is cryptographic erase.
+    /// Cryptographic erase is supported.
     pub(super) const CRYPTOGRAPHIC: u8 = 1 << 2;
 }
 
 /// NMIC: the namespace can be attached to more than one controller (NVM 4.1.5.1).
 const NMIC_SHARED: u8 = 1 << 0;
 
-/// A namespace to be created.
+/// The settings of [`WritableController::create_namespace`].
+///
+/// ```
+/// use nvio_driver::NewNamespace;
+/// use nvio_driver::spec::namespace::FormatSettings;
+///
+/// let new = NewNamespace { blocks: 1 << 20, format: FormatSettings::default(), shared: false };
+/// assert_eq!(new.format.index, 0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewNamespace {
-    /// Logical blocks, all of which are allocated.
+    /// Number of logical blocks, all of which are allocated.
     pub blocks: u64,
-    /// The index of its format, those of [`Namespace::identify`] as a rule, and the place and kind
-    /// of its metadata.
+    /// Index of the format, usually one of [`Namespace::identify`], and the place and kind of the
+    /// metadata.
     pub format: FormatSettings,
-    /// Whether it can be attached to more than one controller.
+    /// The namespace can be attached to more than one controller.
     pub shared: bool,
 }
 
 impl Namespace {
-    /// The index of the format with blocks of `block_size` bytes and `metadata` bytes beside each,
-    /// for [`WritableController::format`]; of several the one that performs best.
+    /// Returns the index of the format with blocks of `block_size` bytes and `metadata` bytes of
+    /// metadata for each, for [`WritableController::format`]. Of several formats, the one with the
+    /// best relative performance is chosen.
     pub fn find_format(&self, block_size: u32, metadata: u16) -> Option<u8> {
         let identify = self.identify();
         let formats = identify.lbaf.iter().take(usize::from(identify.nlbaf) + 1).zip(0..);
@@ -61,11 +70,11 @@ impl Namespace {
 }
 
 impl Controller {
-    /// IDs of the namespaces that there are, attached to this controller or not, ascending (Base
+    /// Returns the IDs of all namespaces, attached to this controller or not, ascending (Base
     /// 5.17.2.13).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without namespace management; when the command fails, or the list is
+    /// [`Error::Unsupported`] without namespace management; if the command fails, or the list is
     /// not ascending.
     pub fn allocated_namespace_ids(&self) -> Result<Vec<u32>> {
         self.require(oacs::NAMESPACE_MANAGEMENT, "namespace management")?;
@@ -84,13 +93,12 @@ impl Controller {
 }
 
 impl WritableController {
-    /// Formats a namespace (Base 5.14): everything in it is destroyed. Gives the namespace as it is
-    /// then; `bound` is how long it may take, which can be minutes or hours.
+    /// Formats a namespace (Base 5.14), which destroys all its data, and returns a new handle. The
+    /// command takes at most `bound`, which may have to be minutes or hours.
     ///
-    /// There must be no other handle of the namespace, so that nobody takes its blocks for what
-    /// they were. The controller is reset first: commands in flight on any of its queues, also of
-    /// other namespaces, end with
-    /// [`ABORTED_BY_HOST`](crate::spec::status::ABORTED_BY_HOST). Queue pairs wait meanwhile.
+    /// The namespace must have no other handle. The controller is reset first: commands in flight on
+    /// any of its queues, also of other namespaces, complete with
+    /// [`ABORTED_BY_HOST`](crate::spec::status::ABORTED_BY_HOST). Queue pairs wait during the format.
     ///
     /// ```
     /// use std::time::Duration;
@@ -115,11 +123,11 @@ impl WritableController {
     /// ```
     ///
     /// # Errors
-    /// Before anything is done: [`Error::Unsupported`], [`Error::Invalid`] for a format that the
-    /// namespace does not have, [`Error::NamespaceInUse`], [`Error::FormatsAll`] if the controller
-    /// formats or erases all namespaces together and there are others. [`Error::Command`] for what
-    /// the controller refuses; [`Error::Timeout`] after `bound`, and then the namespace may be
-    /// formatted or not; that the new format is not supported, by name.
+    /// Before the command is sent: [`Error::Unsupported`]; [`Error::Invalid`] for a format that the
+    /// namespace does not have; [`Error::NamespaceInUse`]; [`Error::FormatsAll`] if the controller
+    /// formats or erases all namespaces at once and has others. Later: [`Error::Command`] if the
+    /// controller rejects the command; [`Error::Timeout`] after `bound`, when the namespace may be
+    /// formatted or not; [`Error::Unsupported`] if the driver does not support the new format.
     pub fn format(
         &self,
         namespace: WritableNamespace,
@@ -146,10 +154,10 @@ impl WritableController {
         Ok(WritableNamespace::new(fresh))
     }
 
-    /// Formats all namespaces of the controller, as [`format`](Self::format) does one.
+    /// Formats all namespaces of the controller at once; see [`format`](Self::format).
     ///
     /// # Errors
-    /// As [`format`](Self::format); not every controller can do that for all at once.
+    /// As [`format`](Self::format), also if the controller does not support this.
     pub fn format_all(&self, format: FormatSettings, bound: Duration) -> Result<()> {
         self.check_format(format)?;
         let inner = self.inner();
@@ -158,12 +166,12 @@ impl WritableController {
         inner.execute_alone("Format NVM", Sqe::format_nvm(NSID_ALL, format), None, bound).map(drop)
     }
 
-    /// Creates a namespace (Base 5.23), and gives its ID. It is attached to no controller; `bound`
-    /// is how long it may take.
+    /// Creates a namespace (Base 5.23), which is attached to no controller, and returns its ID. The
+    /// command takes at most `bound`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without namespace management; [`Error::Command`] for what the
-    /// controller refuses, such as a size above what is left.
+    /// [`Error::Unsupported`] without namespace management; [`Error::Command`] if the controller
+    /// rejects the command, for example because its capacity is exceeded.
     pub fn create_namespace(&self, new: NewNamespace, bound: Duration) -> Result<u32> {
         self.require(oacs::NAMESPACE_MANAGEMENT, "namespace management")?;
         let FormatSettings { index, extended, protection, first, .. } = new.format;
@@ -190,13 +198,13 @@ impl WritableController {
         }
     }
 
-    /// Deletes a namespace, or all with [`NSID_ALL`] (Base 5.23): everything in it is destroyed.
-    /// There must be no handle of it; the controller is reset first, as [`format`](Self::format)
-    /// does. `bound` is how long it may take.
+    /// Deletes a namespace, or all with [`NSID_ALL`] (Base 5.23), and with it all its data. The
+    /// namespace must have no handle, and the controller is reset first; see
+    /// [`format`](Self::format). The command takes at most `bound`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] without namespace management; [`Error::NamespaceInUse`];
-    /// [`Error::Command`] for what the controller refuses.
+    /// [`Error::Command`] if the controller rejects the command.
     pub fn delete_namespace(&self, nsid: u32, bound: Duration) -> Result<()> {
         self.require(oacs::NAMESPACE_MANAGEMENT, "namespace management")?;
         let handles = self.inner().handles();
@@ -205,12 +213,12 @@ impl WritableController {
         self.inner().execute_alone("Namespace Management (delete)", sqe, None, bound).map(drop)
     }
 
-    /// Attaches a namespace to controllers of the subsystem (Base 5.22), by the IDs that they have
-    /// there: this one's is [`cntlid`](crate::spec::IdentifyController::cntlid).
+    /// Attaches a namespace to controllers of the subsystem (Base 5.22), given by their IDs. The ID of
+    /// this controller is [`cntlid`](crate::spec::IdentifyController::cntlid).
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without namespace management; [`Error::Command`] for what the
-    /// controller refuses.
+    /// [`Error::Unsupported`] without namespace management; [`Error::Command`] if the controller
+    /// rejects the command.
     pub fn attach_namespace(&self, nsid: u32, controllers: &[u16]) -> Result<()> {
         self.require(oacs::NAMESPACE_MANAGEMENT, "namespace management")?;
         let buf = self.controller_list(controllers)?;
@@ -218,9 +226,9 @@ impl WritableController {
         self.inner().execute(name, sqe, Some(buf)).map(drop)
     }
 
-    /// Detaches a namespace from controllers (Base 5.22): what is stored stays, and is out of
-    /// reach. There must be no handle of it; the controller is reset first, as
-    /// [`format`](Self::format) does.
+    /// Detaches a namespace from controllers (Base 5.22). Its data stays, but is inaccessible. The
+    /// namespace must have no handle, and the controller is reset first; see
+    /// [`format`](Self::format).
     ///
     /// # Errors
     /// As [`attach_namespace`](Self::attach_namespace); [`Error::NamespaceInUse`].
@@ -245,7 +253,7 @@ impl WritableController {
             let detail = format!("the controller's FNA is {fna:#04x}");
             return Err(Error::Unsupported { what: "cryptographic erase", detail });
         }
-        // Fields of the command are narrower than those of the settings.
+        // The fields of the command are narrower than those of the settings.
         match format {
             FormatSettings { index: 64.., .. } => Err(invalid("index", format.index.into())),
             FormatSettings { protection: 4.., .. } => {
@@ -256,7 +264,7 @@ impl WritableController {
         }
     }
 
-    /// All namespaces that the controller knows of.
+    /// Returns the IDs of all namespaces that the controller reports.
     fn all_namespaces(&self) -> Result<Vec<u32>> {
         let managed = self.identify().oacs.get() & oacs::NAMESPACE_MANAGEMENT != 0;
         if managed { self.allocated_namespace_ids() } else { self.namespace_ids() }
@@ -277,13 +285,13 @@ fn invalid(field: &'static str, value: u64) -> Error {
     Error::Invalid { structure: "namespace settings", field, value }
 }
 
-/// Whether a format of one namespace, with this erase, is one of all.
+/// Returns true if a format of one namespace with this secure erase affects all namespaces.
 fn formats_all(fna: u8, erase: u8) -> bool {
     fna & fna::FORMAT_ALL != 0 || (erase != erase::NONE && fna & fna::ERASE_ALL != 0)
 }
 
 impl Inner {
-    /// Runs an admin command that has a bound of its own.
+    /// Runs an admin command that takes at most `bound`.
     fn execute_within(
         &self,
         name: &'static str,
@@ -298,7 +306,8 @@ impl Inner {
         result
     }
 
-    /// The same, after a reset: no I/O command of before is executed after it, nor meanwhile.
+    /// Resets the controller, and runs an admin command that takes at most `bound`. No I/O command that
+    /// was submitted before is executed during or after it.
     fn execute_alone(
         &self,
         name: &'static str,

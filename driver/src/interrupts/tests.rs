@@ -1,4 +1,4 @@
-//! Eventfds; and devices with few vectors.
+//! Eventfds, and devices with few vectors.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ fn a_signal_stays_until_it_is_cleared() {
     assert!(event.wait(Duration::ZERO));
 }
 
-/// A device with few vectors, on a system that may have even less to give.
+/// A device with few vectors, on a system that may have even fewer.
 struct Few {
     device: VfioUser,
     offered: u16,
@@ -77,7 +77,8 @@ unsafe impl Transport for Few {
     }
 }
 
-/// A controller whose commands take 2 ms, and how many vectors its system has left to give.
+/// Opens a controller whose commands take 2 ms. The number of vectors that its system has left can
+/// be changed.
 fn open(offered: u16, left: usize) -> (Emulator, Controller, Arc<AtomicUsize>) {
     let emulator = Emulator::builder()
         .namespace(NamespaceConfig::new(Backing::memory(1 << 20)))
@@ -129,7 +130,7 @@ fn queues_without_a_vector_are_polled() {
             (0..4).map(|_| controller.queue_pair(4).unwrap()).collect();
         let expected: Vec<_> = (0..4).map(|index| index < sleeping).collect();
         assert_eq!(who_sleeps(&controller, &mut queues), expected, "{offered} {left}");
-        // Whoever comes next has the vector of one that went.
+        // The next pair gets the vector of the dropped one.
         if sleeping > 0 {
             drop(queues.remove(0));
             queues.push(controller.queue_pair(4).unwrap());

@@ -1,4 +1,4 @@
-//! What a controller may say of its memory, and what comes of it.
+//! Controller memory as registers may describe it.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -10,7 +10,7 @@ const ANNOUNCED: Cap = Cap(1 << 57);
 /// Submission queues, 16 units of 4 KiB.
 const SIZE: u32 = Cmbsz::new(16, Cmbsz::SUBMISSION_QUEUES).0;
 
-/// Registers that never change, and a BAR 2 of 1 MiB at an address.
+/// A device with constant registers, and a BAR 2 of 1 MiB.
 struct Fake {
     registers: BTreeMap<u64, u32>,
     written: Mutex<Vec<(u64, u32)>>,
@@ -46,7 +46,7 @@ unsafe impl Transport for Fake {
     }
 
     fn choose_iova(&self, _: u64, used: &[std::ops::Range<u64>]) -> Result<u64> {
-        // Above all that tests of this process have.
+        // Above all ranges that tests of this process use.
         Ok(used.last().map_or(0, |last| last.end).next_multiple_of(2 << 20))
     }
 
@@ -83,7 +83,7 @@ fn an_announced_memory_is_known_by_its_address_on_the_bus() {
     let memory = fake.find(ANNOUNCED).unwrap().unwrap();
     assert_eq!(memory.take(1, PAGE_SIZE).unwrap().iova(), 0x12_8000_4000);
     assert_eq!(fake.written.lock().unwrap()[2..], [(CMBMSC + 4, 0x12), (CMBMSC, 0x8000_4003)]);
-    // No arena is placed there.
+    // The addresses are not used for an arena.
     assert!(Claim::new(4096, |_| Ok(0x12_8000_4000)).is_err());
     drop(memory);
     assert!(Claim::new(4096, |_| Ok(0x12_8000_4000)).is_ok());
@@ -98,7 +98,7 @@ fn an_announced_memory_in_the_place_of_the_arena_is_placed_where_nothing_else_is
     let arena = fake.arena.iova()..fake.arena.iova() + ARENA_BYTES;
     assert!(base >= arena.end || base + (64 << 10) <= arena.start);
     let control = Cmbmsc::enabled(base).0;
-    // The lower half, which enables, last.
+    // The lower half, with the enable bits, is last.
     let expected = [
         (CMBMSC + 4, 0),
         (CMBMSC, 1),
@@ -141,16 +141,16 @@ fn what_cannot_be_is_refused() {
         Err(Error::Invalid { field, .. }) => assert_eq!(field, expected),
         other => panic!("{other:?}"),
     };
-    // A reserved unit; no size; the largest there can be, which may wrap.
+    // A reserved unit, size 0, and the largest size, which may wrap.
     invalid(find(SIZE | 0xf00, 2, 0, ANNOUNCED), "SZU");
     invalid(find(1, 2, 0, ANNOUNCED), "SZ");
     invalid(find(0xffff_f601, 2, u64::MAX << 12, Cap(0)), "SZ");
     invalid(find(SIZE, 4 << 12 | 2, u64::MAX << 12, Cap(0)), "OFST");
-    // Outside of the BAR, and another BAR.
+    // An offset outside of the BAR, and another BAR.
     let outside = find(SIZE, 256 << 12 | 2, 0, ANNOUNCED);
     assert!(matches!(outside, Err(Error::OutsideBar { .. })), "{outside:?}");
     assert!(find(SIZE, 1, 0, ANNOUNCED).is_err());
-    // In the place of the arena.
+    // The addresses of the arena.
     let mut fake = Fake::new(&[(CMBSZ, SIZE), (CMBLOC, 2)], 0);
     let arena = fake.arena.iova();
     for bar in [arena, arena - 4096, arena + ARENA_BYTES - 4096] {
@@ -160,10 +160,10 @@ fn what_cannot_be_is_refused() {
     }
     fake.bar = arena - (64 << 10);
     assert!(fake.find(Cap(0)).unwrap().is_some());
-    // Larger pages than it is aligned to.
+    // Pages larger than the alignment of the address.
     let misaligned = find(SIZE, 1 << 12 | 2, 1 << 31, Cap(1 << 48));
     assert!(matches!(misaligned, Err(Error::Misaligned { .. })), "{misaligned:?}");
-    // A controller that does not take the address; one that is gone.
+    // A controller that rejects the address, and one that is gone.
     let refuses = [(CMBSZ, SIZE), (CMBLOC, 2), (CMBSTS, CMB_ADDRESS_INVALID)];
     invalid(Fake::new(&refuses, 0).find(ANNOUNCED).map(|found| found.is_some()), "CBA");
     let gone = Fake::new(&[(CMBSZ, !0)], 0).find(ANNOUNCED);

@@ -1,4 +1,4 @@
-//! Registered memory, on the embedded controller and on a transport that refuses.
+//! Registered memory, on the embedded controller and on a transport that fails to unmap.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -34,11 +34,11 @@ fn shared_file(bytes: u64) -> File {
     file
 }
 
-/// Whether the controller can write to memory at this address.
+/// Returns true if the controller can write to memory at this address.
 fn reaches(controller: &Controller, iova: u64) -> bool {
     let mut sqe = Sqe::identify(cns::CONTROLLER, 0);
     sqe.prp1 = U64::new(iova);
-    // SAFETY: the memory there, if there is any, is nobody's buffer.
+    // SAFETY: no buffer is at this address.
     match unsafe { controller.writable().unwrap().admin(sqe, None) } {
         Ok(_) => true,
         Err(Error::Command { status, .. }) => {
@@ -49,7 +49,7 @@ fn reaches(controller: &Controller, iova: u64) -> bool {
     }
 }
 
-/// What a transport sees that asks the arena it was given.
+/// Returns true if the arena that the transport mapped reports the page as allocated.
 fn is_allocated(controller: &Controller, iova: u64) -> bool {
     controller.0.registered.table().ranges[&iova].arena.is_allocated(iova, 1)
 }
@@ -113,7 +113,7 @@ fn no_two_ranges_of_the_process_overlap() {
         arenas.iter().map(|a| (a.iova(), a.iova() + a.size() as u64)).collect();
     ranges.sort_unstable();
     assert!(ranges.is_sorted_by(|a, b| a.1 <= b.0), "{ranges:x?}");
-    // So that another controller's buffer is not taken for memory of one's own.
+    // A buffer of another controller has an address that this controller does not know.
     let namespace = one.namespace(1).unwrap();
     let mut queue = one.queue_pair(4).unwrap();
     queue.read(&namespace, 0, other.alloc(512).unwrap(), ()).unwrap();
@@ -150,7 +150,7 @@ fn the_table_has_an_end() {
     let file = shared_file(2048 * PAGE_SIZE as u64);
     let register = |page: u64| {
         let file = file.try_clone().unwrap();
-        // SAFETY: each page is taken once, and the file not used otherwise.
+        // SAFETY: each page is registered once, and the file is not used otherwise.
         let memory = unsafe { DmaMemory::from_file(file, page * PAGE_SIZE as u64, PAGE_SIZE) };
         controller.register(memory.unwrap())
     };
@@ -184,7 +184,7 @@ fn memory_outlives_its_controller() {
 
 #[test]
 fn a_command_in_flight_keeps_its_memory() {
-    // The second read never ends by itself.
+    // The second read never completes.
     let lost = Rule::new(Fault::Lost).opcode(nvm::READ).nth(2);
     let (_emulator, controller) = served(Faults::new().rule(lost));
     let namespace = controller.namespace(1).unwrap();
@@ -231,7 +231,7 @@ fn nothing_is_in_reach_of_a_controller_that_is_gone() {
     assert!(controller.0.registered.table().ranges.is_empty());
 }
 
-/// A transport that maps everything, and unmaps when it likes.
+/// A transport that maps everything, and fails to unmap on request.
 struct Stubborn {
     doorbells: Arc<Mmio>,
     refuses: AtomicBool,
@@ -261,7 +261,7 @@ unsafe impl Transport for Stubborn {
     }
 
     fn choose_iova(&self, _: u64, used: &[std::ops::Range<u64>]) -> Result<u64> {
-        // Above all that tests of this process have.
+        // Above all ranges that tests of this process use.
         Ok(used.last().map_or(0, |last| last.end).next_multiple_of(2 << 20))
     }
 

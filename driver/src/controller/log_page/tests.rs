@@ -12,7 +12,7 @@ struct Served {
     _emulator: Emulator,
 }
 
-/// A controller whose transfers are of 8 KiB at most.
+/// A controller with transfers of at most 8 KiB.
 fn served() -> Served {
     let namespace = NamespaceConfig::new(Backing::memory(1 << 20));
     let emulator = Emulator::builder().namespace(namespace).mdts(Some(1)).start().unwrap();
@@ -21,7 +21,7 @@ fn served() -> Served {
     Served { controller, _emulator: emulator }
 }
 
-/// Has a command fail: nobody has this page.
+/// Reads a page that the controller does not have, so that a command fails.
 fn fail(controller: &Controller) {
     let refused = controller.read_log_page(LogPage::new(0xbf), 0, &mut [0; 4]).unwrap_err();
     let Error::Command { command: "Get Log Page", status: found } = refused else {
@@ -46,7 +46,7 @@ fn health_counts_what_was_done() {
     let after = controller.health(None).unwrap();
     assert_eq!(after.host_reads.get(), before.host_reads.get() + 5);
     assert_eq!(after.error_log_entries.get(), before.error_log_entries.get() + 1);
-    // The controller keeps none for a namespace, and says so.
+    // The controller reports that it has no page for each namespace.
     let refused = controller.health(Some(1));
     assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
 }
@@ -80,7 +80,7 @@ fn firmware_effects_and_pages_that_may_be_missing() {
     assert_ne!(entry(opcode::nvm::READ) & CommandEffects::SUPPORTED, 0);
     assert_ne!(entry(opcode::nvm::WRITE) & CommandEffects::CHANGES_CONTENT, 0);
     assert_eq!(entry(0xff), 0);
-    // Bit 8 of OAES: the list of changed namespaces is kept.
+    // Bit 8 of OAES: the controller keeps the list of changed namespaces.
     match (controller.changed_namespaces(), controller.identify().oaes.get() >> 8 & 1) {
         (Ok(list), 1) => assert_eq!((list.ids().count(), list.is_overflowed()), (0, false)),
         (Err(Error::Command { status: found, .. }), 0) => {
@@ -128,9 +128,9 @@ fn ranges_that_cannot_be_are_refused() {
     assert!(matches!(read(2, 4), Err(Error::Misaligned { value: 2, align: 4 })));
     assert!(matches!(read(1 << 40, 4), Err(Error::Command { .. })));
     assert!(matches!(read(u64::MAX - 3, 4), Err(Error::Command { .. })));
-    // Behind the end of the page, in the same command.
+    // A range after the end of the page, in one command.
     assert!(read(504, 64).unwrap().iter().all(|&byte| byte == 0));
-    // More than one command can carry, and the page is shorter.
+    // A range that needs several commands, while the page is shorter.
     assert!(matches!(read(0, 8196), Err(Error::Command { .. })));
 }
 

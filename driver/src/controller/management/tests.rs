@@ -1,4 +1,4 @@
-//! Namespaces that are formatted, and that come and go, on the embedded controller.
+//! Formatting, creating and deleting namespaces of the embedded controller.
 
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ fn memory() -> NamespaceConfig {
     NamespaceConfig::new(Backing::memory(4 * MIB))
 }
 
-/// Namespace 1, and 16 MiB for others.
+/// A controller with namespace 1, and a capacity of 16 MiB for others.
 fn managed(faults: Faults) -> Served {
     let config = Config::new().namespace(memory()).format_nvm(true);
     served(config.namespace_management(16 * MIB).faults(faults))
@@ -42,7 +42,7 @@ fn settings(index: u8) -> FormatSettings {
 
 #[test]
 fn a_format_empties_a_namespace_and_gives_it_as_it_is_then() {
-    // What is read stays in flight.
+    // The first read stays in flight.
     let lost = Rule::new(Fault::Lost).opcode(nvm::READ).times(1);
     let Served { controller, emulator } = managed(Faults::new().rule(lost));
     let namespace = controller.writable_namespace(1).unwrap();
@@ -58,7 +58,7 @@ fn a_format_empties_a_namespace_and_gives_it_as_it_is_then() {
     let index = namespace.find_format(4096, 0).unwrap();
     let namespace = controller.format(namespace, settings(index), BOUND).unwrap();
     assert_eq!((namespace.block_size(), namespace.blocks()), (4096, 1024));
-    // One that is queued while the reset was not seen is not executed either.
+    // A command queued before the pair notices the reset is not executed either.
     queue.read(&namespace, 0, controller.alloc(4096).unwrap(), 2).unwrap();
     let mut ended = Vec::new();
     while queue.in_flight() > 0 {
@@ -131,7 +131,7 @@ fn what_cannot_be_is_refused_before_anything_is_done() {
     let many = vec![0; 3000];
     assert!(matches!(controller.attach_namespace(1, &many), Err(Error::Invalid { .. })));
     assert_eq!(controller.0.0.epoch(), epoch);
-    // What only the controller knows, it says.
+    // The controller rejects settings that the driver cannot check.
     let protected = FormatSettings { protection: 1, ..default };
     let Error::Command { command: "Format NVM", .. } = format(protected) else { panic!() };
 }
@@ -157,7 +157,7 @@ fn a_controller_without_these_commands_is_not_asked() {
 fn a_format_has_its_own_time() {
     let late = Rule::admin(Fault::Late(Duration::from_millis(1500))).opcode(admin::FORMAT_NVM);
     let lost = Rule::admin(Fault::Lost).opcode(admin::FORMAT_NVM);
-    // The first comes late, the second never.
+    // The first completion is late, and the second is lost.
     let faults = Faults::new().rule(lost.nth(2)).rule(late.times(1));
     let Served { controller, emulator: _emulator } = managed(faults);
     let namespace = controller.writable_namespace(1).unwrap();
@@ -167,7 +167,7 @@ fn a_format_has_its_own_time() {
     let bound = Duration::from_millis(300);
     let refused = controller.format(namespace, settings(0), bound).unwrap_err();
     assert!(matches!(refused, Error::Timeout { what: "Format NVM", after } if after == bound));
-    // It was reset, works, and has the usual time again.
+    // The controller was reset, works, and has the usual timeout again.
     let namespace = controller.writable_namespace(1).unwrap();
     let mut queue = controller.queue_pair(4).unwrap();
     queue.blocking((), drop).read_bytes(&namespace, 0, &mut [0; 100]).unwrap();
@@ -196,7 +196,7 @@ fn a_namespace_comes_is_used_and_goes() {
     drop(namespace);
     controller.detach_namespace(nsid, &own).unwrap();
     assert_eq!(controller.namespace_ids().unwrap(), [1]);
-    // What was written is still there.
+    // The data written before is still there.
     controller.attach_namespace(nsid, &own).unwrap();
     let namespace = controller.namespace(nsid).unwrap();
     let mut out = [0; 5000];

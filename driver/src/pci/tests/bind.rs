@@ -55,7 +55,7 @@ fn a_former_override_and_driver_come_back() {
     sysfs.bind(address()).unwrap();
     assert_eq!(fake.driver(DEVICE).as_deref(), Some("vfio-pci"));
     assert_eq!(fake.read(OVERRIDE), "special\n");
-    // The note has to outlive the process.
+    // The record must outlive the process.
     let sysfs = fake.sysfs();
     assert_eq!(sysfs.unbind(address()).unwrap().driver.as_deref(), Some("special"));
     assert_eq!(fake.driver(DEVICE).as_deref(), Some("special"));
@@ -135,7 +135,7 @@ fn without_vfio_pci_the_error_says_modprobe() {
 
     // The module's name is the script's $0.
     let script = |text: &str| ["sh", "-c", text].map(str::to_owned).to_vec();
-    // A shell may take its time to start on a busy machine.
+    // A shell may start slowly on a busy machine.
     let (long, short) = (Duration::from_secs(60), Duration::from_millis(50));
     sysfs.timeout = long;
     sysfs.modprobe = script("echo not in this kernel >&2; exit 1");
@@ -187,7 +187,7 @@ fn without_iommu_the_error_says_what_to_do() {
     assert!(advice().contains(": turn on Intel VT-d in the firmware's setup"), "{}", advice());
     fake.file("sys/firmware/acpi/tables/DMAR", "");
     assert!(advice().contains("dmesg"), "{}", advice());
-    // The firmware's table counts, not the processor.
+    // The firmware's table decides, not the processor.
     fake.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");
     fake.file("proc/cmdline", "quiet\n");
     let switch_only = "(GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub), and reboot";
@@ -196,7 +196,7 @@ fn without_iommu_the_error_says_what_to_do() {
     std::fs::remove_file(fake.path("sys/firmware/acpi/tables/DMAR")).unwrap();
     assert!(advice().contains("put `amd_iommu=on iommu=pt`"), "{}", advice());
     assert!(advice().contains("AMD-Vi"), "{}", advice());
-    // Nor does it in a virtual machine.
+    // The processor does not decide in a virtual machine either.
     fake.file("proc/cpuinfo", "vendor_id : AuthenticAMD\nflags : fpu hypervisor sse\n");
     assert!(advice().contains("-device intel-iommu") && advice().contains("intel_iommu=on"));
     fake.file("proc/cpuinfo", "Features : fp asimd\n");

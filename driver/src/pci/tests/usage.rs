@@ -19,7 +19,7 @@ fn machine() -> Fake {
     fake
 }
 
-/// The refusal, after checking that nothing was written.
+/// Returns the error of a bind that is rejected, and checks that the kernel received no write.
 fn refusal(fake: &Fake) -> String {
     let error = fake.sysfs().bind(DEVICE.parse().unwrap()).unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error}");
@@ -127,7 +127,7 @@ fn other_devices_uses_are_not_ours() {
     fake.sysfs().bind(DEVICE.parse().unwrap()).unwrap();
 }
 
-/// The kernel's own claim check, on a loop device that stands for the namespace.
+/// Checks the kernel's exclusive open on a loop device in place of the namespace.
 #[test]
 fn an_exclusive_opener_is_noticed() {
     use std::fs::OpenOptions;
@@ -164,7 +164,7 @@ fn an_exclusive_opener_is_noticed() {
     let _shared = open(0);
     let sysfs = fake.sysfs();
     let device = sysfs.nvme_device(DEVICE.parse().unwrap()).unwrap();
-    // A process that another test starts has our descriptors until it executes its program.
+    // A process that another test starts shares the descriptors until it executes its program.
     let soon = |step: &mut dyn FnMut() -> bool| {
         assert!((0..500).any(|_| step() || {
             std::thread::sleep(Duration::from_millis(10));

@@ -34,7 +34,7 @@ const REGION_INFO_BYTES_MAX: u32 = 4096;
 /// The device may read and write the memory.
 const DMA_READ_WRITE: u32 = 0b11;
 
-/// What the server accepts in one message and in total.
+/// The limits of the server.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// File descriptors in a message.
