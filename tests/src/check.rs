@@ -1,7 +1,7 @@
-//! Named checks of the driver against a controller whose contents are known ([`crate::media`]).
+//! Named checks of the driver on controllers with known contents ([`crate::media`]).
 //!
-//! The program `nvme-check` runs them, in the guest on QEMU's controllers or anywhere on others.
-//! A role says what is special about a controller, and so which checks it gets.
+//! The program `nvme-check` runs them, in the guest on QEMU's controllers or elsewhere on others. A
+//! role describes the special feature of a controller, and selects its checks.
 
 mod busy;
 mod faulty;
@@ -23,13 +23,13 @@ use std::time::Duration;
 
 use nvio_driver::{Address, Controller, Error, Options, Resets};
 
-/// Longest time of one check; a check that takes longer hangs, and ends the program.
+/// Maximum time of one check. A check that takes longer hangs, and ends the program.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
-/// Exit code when a check hung.
+/// Exit code after a check that hung.
 const HUNG: i32 = 3;
 
 thread_local! {
-    /// The resets of the controllers that the current check has opened.
+    /// Reset counters of the controllers that the current check has opened.
     static OPENED: RefCell<Vec<Resets>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -40,15 +40,15 @@ fn open(address: &Address, options: Options) -> Result<Controller, Error> {
     Ok(controller)
 }
 
-/// What came of a check.
+/// The result of a check.
 pub type Verdict = Result<(), Problem>;
 
-/// Why a check is not ok.
+/// The reason why a check did not succeed.
 #[derive(Debug)]
 pub enum Problem {
-    /// Something is not as it must be.
+    /// The check failed.
     Failed(String),
-    /// The controller has not what the check is about.
+    /// The controller does not have the feature under test.
     Skipped(String),
 }
 
@@ -99,8 +99,8 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Runs `check`: prints `ok ROLE/NAME`, `FAILED ROLE/NAME: why` or `SKIPPED ROLE/NAME: why`.
-    /// A panic is a failure; a check that does not end ends the program.
+    /// Runs `check` and prints `ok ROLE/NAME`, `FAILED ROLE/NAME: why` or `SKIPPED ROLE/NAME: why`.
+    /// A panic is a failure. A check that does not end ends the program.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Verdict) {
         let name = format!("{}/{name}", self.role);
         let (done, ended) = mpsc::channel::<()>();
@@ -137,7 +137,7 @@ impl Display for OneLine<'_> {
     }
 }
 
-/// Runs the checks of `role` on the controller at `address`; how many failed.
+/// Runs the checks of `role` on the controller at `address`, and returns the number of failures.
 ///
 /// # Errors
 /// If there is no such role.

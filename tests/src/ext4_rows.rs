@@ -1,5 +1,5 @@
-//! Keeps `ext4-rows.md` true: every area is there, every image and every test exists, and no image
-//! of the matrix is left out.
+//! Checks `ext4-rows.md`: every topic has a row, every image and test in it exists, and every image
+//! of the matrix occurs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,10 +18,10 @@ const AREAS: [&str; 8] = [
     "journal",
     "others",
 ];
-/// Rules that hold for all areas.
+/// The row of rules that hold for all topics.
 const RULES: &str = "rules";
 
-/// Area, and what proves a case of it.
+/// Returns the topics, with the images and tests that cover them.
 fn table() -> Vec<(String, Vec<String>)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("ext4-rows.md");
     let text = fs::read_to_string(path).unwrap();

@@ -1,4 +1,4 @@
-//! Case-insensitive directories: made by the kernel, and looked into by it and by nvio.
+//! Directories that ignore case: created by the kernel, and compared between the kernel and nvio.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,18 +14,18 @@ use crate::sys;
 
 /// `FS_CASEFOLD_FL`.
 const CASEFOLD: u32 = 0x4000_0000;
-/// Names of the directory that has no tree.
+/// Number of names in the directory without a hash tree.
 const FEW: usize = 40;
-/// Names of the one that has.
+/// Number of names in the directory with a hash tree.
 const MANY: usize = 2500;
 
-/// A name, and what else is asked for in its place.
+/// A name, and other spellings to look up.
 struct Name {
     stored: Vec<u8>,
     asked: Vec<Vec<u8>>,
 }
 
-/// What more than a change of case makes equal, and what looks as if it were.
+/// Names that are equal by more than a change of case, and names that only look equal.
 const SPECIAL: &[(&str, &[&str])] = &[
     ("Stra\u{df}e", &["STRASSE", "stra\u{1e9e}e", "strase"]),
     (
@@ -52,7 +52,7 @@ const SPECIAL: &[(&str, &[&str])] = &[
     ("\u{fdd0}\u{10ffff}-Private\u{e000}", &["\u{fdd0}\u{10ffff}-pRIVATE\u{e000}"]),
 ];
 
-/// The names of a directory, at least `count`.
+/// Returns the names of a directory, at least `count`.
 fn names(count: usize) -> Vec<Name> {
     let bytes = |text: &&str| text.as_bytes().to_vec();
     let mut names: Vec<Name> = SPECIAL
@@ -66,7 +66,7 @@ fn names(count: usize) -> Vec<Name> {
         stored: b"Not-UTF8-\xff".to_vec(),
         asked: vec![b"NOT-UTF8-\xff".to_vec(), b"Not-UTF8-".to_vec()],
     });
-    // All letters with case, and some without, each with what it is beside it.
+    // All letters with case, and some without, each with its other case.
     let mut code = 0x80;
     while names.len() < count && code < 0x1_f000 {
         code += 1;
@@ -82,7 +82,7 @@ fn names(count: usize) -> Vec<Name> {
         let name =
             |prefix: &str, letter: &str| format!("{prefix}-{code:x}-{letter}-{tail}").into_bytes();
         let mut asked = vec![name("NAME", &upper), name("name", &lower)];
-        // What is not there is looked for everywhere, which takes its time.
+        // Only some missing names, because their lookups search all blocks.
         if names.len().is_multiple_of(25) {
             asked.push(name("nAME", &format!("{letter}\u{307}")));
         }
@@ -91,7 +91,7 @@ fn names(count: usize) -> Vec<Name> {
     names
 }
 
-/// Makes the directories "few" and "many" below `top`.
+/// Creates the directories "few" and "many" below `top`.
 pub fn make(top: &Path) -> io::Result<()> {
     for (directory, count) in [("few", FEW), ("many", MANY)] {
         let directory = top.join(directory);
@@ -104,8 +104,8 @@ pub fn make(top: &Path) -> io::Result<()> {
     sys::syncfs(&File::open(top)?)
 }
 
-/// Asks the kernel, at `mount`, and nvio for all names in all their forms, and gives how many of
-/// them were there and how many were not.
+/// Looks up all names in all spellings, in the kernel at `mount` and in nvio. Returns the numbers
+/// of names that exist and that do not.
 pub fn compare(image: &Path, mount: &Path) -> io::Result<(usize, usize)> {
     let fs = Filesystem::open(File::open(image)?).map_err(io::Error::other)?;
     let (mut found, mut not_found) = (0, 0);
@@ -136,8 +136,8 @@ pub fn compare(image: &Path, mount: &Path) -> io::Result<(usize, usize)> {
     Ok((found, not_found))
 }
 
-/// Compares what the kernel, which has no key, lists of the directories, and that each name is
-/// found; gives how many there are.
+/// Compares the listings of the directories with those of the kernel without a key, and looks up
+/// each name. Returns the number of names.
 pub fn compare_without_key(image: &Path, mount: &Path) -> io::Result<usize> {
     let fs = Filesystem::open(File::open(image)?).map_err(io::Error::other)?;
     let mut count = 0;

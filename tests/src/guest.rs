@@ -17,21 +17,21 @@ use crate::nvio;
 use nvio_testkit::image::{text, tool};
 use qmp::Monitor;
 
-/// Longest time for one boot, with all its work.
+/// Maximum time of one boot and its script.
 const TIME_LIMIT: Duration = Duration::from_secs(420);
 
-/// A process that ends with this value.
+/// A process that is killed on drop.
 struct Guard(Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Fails only when it has ended already.
+        // This fails only if the process has ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Boots `machine`, waits until its script is done, and returns what it reported.
+/// Boots `machine`, waits until its script is done, and returns its report.
 pub fn boot(machine: &Machine) -> Report {
     let work = tempfile::Builder::new().prefix("nvio-guest-").tempdir().expect("a work folder");
     let folder = work.path();
@@ -68,7 +68,7 @@ pub fn boot(machine: &Machine) -> Report {
     report
 }
 
-/// What the guest asks of the host: lines `host device_del ID` of its report.
+/// Requests of the guest to the host: lines `host device_del ID` of its report.
 #[derive(Default)]
 struct Requests {
     served: usize,
@@ -77,7 +77,7 @@ struct Requests {
 impl Requests {
     fn serve(&mut self, folder: &Path) {
         let report = lossy(&folder.join("report"));
-        // The last line may be half written.
+        // The last line may be incomplete.
         let whole = report.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let asked = whole.lines().filter_map(|line| line.strip_prefix("host device_del "));
         let asked: Vec<&str> = asked.collect();
@@ -92,7 +92,7 @@ fn command(machine: &Machine, folder: &Path) -> Command {
     let path = |name: &str| folder.join(name).to_str().expect("a path of UTF-8").to_owned();
     let iommu = if machine.iommu { "intel_iommu=on iommu.strict=1" } else { "" };
     let script = machine.script;
-    // The kernel's check that timer interrupts arrive counts on time that a busy host has not.
+    // The kernel's check of timer interrupts fails on a busy host.
     let append =
         format!("console=ttyS0 quiet panic=-1 no_timer_check {iommu} nvio.script={script}");
     let mut command = Command::new("qemu-system-x86_64");
@@ -100,7 +100,7 @@ fn command(machine: &Machine, folder: &Path) -> Command {
         .args(["-machine", "q35,accel=tcg", "-cpu", "max,vendor=GenuineIntel"])
         .args(["-smp", "2", "-m", "1536"])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
-        // The kernel's own driver of hot-plug ports rather than ACPI: it is what servers have.
+        // The kernel's own hot-plug driver instead of ACPI, because servers use it.
         .args(["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"])
         .args(["-kernel", &path("vmlinuz"), "-initrd", &path("initramfs"), "-append", &append])
         .args(["-serial", &format!("file:{}", path("console"))])

@@ -1,8 +1,8 @@
-//! What the tests across crates share: seeded trees of files, the kernel's view of a tree, the
-//! view that `nvio` gives of the same tree, and guards for what a test mounts.
+//! The shared parts of the tests across crates: seeded trees of files, the kernel's view of a tree,
+//! the view of `nvio` of the same tree, and guards for mounts.
 //!
-//! The tests themselves are in `tests/`; `tests/README.md` says where a new one goes.
-// A library for tests only: a panic here is a failed test, and its message is the report.
+//! The tests themselves are in `tests/`; `tests/README.md` describes where to add a new one.
+// A library for tests only: a panic is a failed test, and its message is the report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 pub mod check;

@@ -1,8 +1,9 @@
-//! What is on the namespaces that `nvme-check` is run against: a pattern that tells each word
-//! from each other, protection information, and places with faults.
+//! The contents of the namespaces for `nvme-check`: a pattern in which all words differ, protection
+//! information, and places with faults.
 //!
-//! The host writes the images, the test program in the guest knows what they must hold. Checksums
-//! are computed here bit by bit, apart from the driver's, so that one can be judged by the other.
+//! The host writes the images, and the test program in the guest knows their expected contents.
+//! Checksums are computed here bit by bit, independently of the driver's code, so that each can
+//! verify the other.
 
 mod checksum;
 
@@ -10,29 +11,29 @@ pub use checksum::{crc16, crc64};
 
 use nvio_testkit::random::Rng;
 
-/// Bytes, blocks and metadata of a namespace.
+/// Size, block size and metadata of a namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
-    /// Bytes of all blocks, without metadata.
+    /// Size of all blocks without metadata, bytes.
     pub bytes: u64,
-    /// Bytes of a block.
+    /// Block size, bytes.
     pub block_size: u32,
     /// Metadata, if there is any.
     pub metadata: Option<Metadata>,
 }
 
-/// Metadata of each block.
+/// The metadata of each block.
 #[derive(Clone, Copy, Debug)]
 pub struct Metadata {
-    /// Bytes for each block.
+    /// Size of the metadata per block, bytes.
     pub bytes: usize,
-    /// Whether it travels at the end of each block rather than in a buffer of its own.
+    /// True if the metadata is transferred at the end of each block, false if in a separate buffer.
     pub extended: bool,
-    /// Type of protection information, 0 to 3; 0 is none.
+    /// Type of protection information, 1 to 3; 0 for none.
     pub protection: u8,
-    /// Whether protection information comes first in the metadata, rather than last.
+    /// True if protection information is at the start of the metadata, false if at the end.
     pub first: bool,
-    /// Whether the guard has 64 bits rather than 16.
+    /// True for guards of 64 bits, false for 16 bits.
     pub guard64: bool,
 }
 
@@ -41,7 +42,7 @@ const fn metadata(bytes: usize, extended: bool, protection: u8) -> Metadata {
 }
 
 impl Layout {
-    /// A namespace without metadata.
+    /// Creates the layout of a namespace without metadata.
     pub const fn plain(bytes: u64, block_size: u32) -> Self {
         Self { bytes, block_size, metadata: None }
     }
@@ -50,12 +51,12 @@ impl Layout {
         Self { bytes: 2 << 20, block_size, metadata: Some(metadata) }
     }
 
-    /// Blocks of the namespace.
+    /// Returns the number of blocks of the namespace.
     pub fn blocks(&self) -> u64 {
         self.bytes / u64::from(self.block_size)
     }
 
-    /// Bytes of the image: QEMU keeps all metadata behind all blocks.
+    /// Returns the size of the image in bytes. QEMU stores all metadata after all blocks.
     pub fn image_bytes(&self) -> u64 {
         let metadata = self.metadata.map_or(0, |metadata| metadata.bytes as u64);
         self.bytes + self.blocks() * metadata
@@ -63,10 +64,10 @@ impl Layout {
 }
 
 impl Metadata {
-    /// The properties of QEMU's namespace.
+    /// Returns the properties of QEMU's namespace.
     pub fn properties(&self) -> String {
         let (extended, first) = (u8::from(self.extended), u8::from(self.first));
-        // Format 2 of protection information is the one with a guard of 64 bits.
+        // Format 2 of protection information has a guard of 64 bits.
         let format = if self.guard64 { 2 } else { 0 };
         format!(
             ",ms={},mset={extended},pi={},pil={first},pif={format}",
@@ -74,7 +75,7 @@ impl Metadata {
         )
     }
 
-    /// Bytes of protection information; 0 without any.
+    /// Returns the size of protection information in bytes; 0 if there is none.
     fn protected_bytes(&self) -> usize {
         match (self.protection, self.guard64) {
             (0, _) => 0,
@@ -83,7 +84,7 @@ impl Metadata {
         }
     }
 
-    /// Where protection information is in the metadata.
+    /// Returns the byte offset of protection information in the metadata.
     pub fn offset(&self) -> usize {
         if self.first { 0 } else { self.bytes - self.protected_bytes() }
     }
@@ -102,22 +103,22 @@ pub const PROTECTED: [Layout; 6] = [
     Layout::with(4096, Metadata { guard64: true, ..metadata(16, false, 1) }),
     Layout::with(4096, metadata(64, true, 0)),
 ];
-/// The application tag of every block that the host wrote.
+/// Application tag of every block that the host wrote.
 pub const APPLICATION_TAG: u16 = 0x1d0c;
-/// A block of each protected namespace whose guard the host got wrong.
+/// The block of each protected namespace with a wrong guard.
 pub const WRONG_GUARD: u64 = 200;
-/// A block of each protected namespace whose application tag is another.
+/// The block of each protected namespace with a wrong application tag.
 pub const WRONG_APPLICATION_TAG: u64 = 201;
-/// A block of each protected namespace whose reference tag is not its LBA.
+/// The block of each protected namespace with a wrong reference tag.
 pub const WRONG_REFERENCE_TAG: u64 = 202;
 
-/// A block of the faulty namespace that can never be read.
+/// The block of the faulty namespace that can never be read.
 pub const UNREADABLE: u64 = 4000;
-/// A block that cannot be read the first time.
+/// The block whose first read fails.
 pub const READABLE_AGAIN: u64 = 5000;
-/// A block that cannot be written.
+/// The block that cannot be written.
 pub const UNWRITABLE: u64 = 6000;
-/// These, as properties of QEMU's driver blkdebug, which counts in blocks of 512 bytes.
+/// Returns these faults as properties of QEMU's driver blkdebug, in units of 512 bytes.
 pub fn faults() -> String {
     let faults =
         [("read", UNREADABLE, "off"), ("read", READABLE_AGAIN, "on"), ("write", UNWRITABLE, "off")];
@@ -130,7 +131,8 @@ pub fn faults() -> String {
     properties
 }
 
-/// Fills `bytes` with the pattern of namespace `nsid` from byte `offset`; both multiples of 8.
+/// Fills `bytes` with the pattern of namespace `nsid` from byte `offset` on. Both must be multiples
+/// of 8 long.
 pub fn fill(nsid: u32, offset: u64, bytes: &mut [u8]) {
     for (word, place) in (offset / 8..).zip(bytes.chunks_exact_mut(8)) {
         let value = Rng::new(u64::from(nsid) << 48 | word).next_u64();
@@ -138,7 +140,7 @@ pub fn fill(nsid: u32, offset: u64, bytes: &mut [u8]) {
     }
 }
 
-/// The byte offset of the first word in `bytes` that is not the pattern's.
+/// Returns the byte offset of the first byte in `bytes` that differs from the pattern.
 pub fn mismatch(nsid: u32, offset: u64, bytes: &[u8]) -> Option<u64> {
     let mut expected = vec![0; bytes.len()];
     fill(nsid, offset, &mut expected);
@@ -146,7 +148,7 @@ pub fn mismatch(nsid: u32, offset: u64, bytes: &[u8]) -> Option<u64> {
     Some(offset + at as u64)
 }
 
-/// The metadata of block `lba` with the data `block`, as a host that knows the rules makes it.
+/// Returns the metadata of block `lba` with the data `block`, as a host computes it.
 pub fn block_metadata(nsid: u32, layout: Metadata, lba: u64, block: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; layout.bytes];
     fill(nsid, u64::MAX / 16 + lba * 64, &mut bytes);
@@ -154,14 +156,14 @@ pub fn block_metadata(nsid: u32, layout: Metadata, lba: u64, block: &[u8]) -> Ve
         return bytes;
     }
     let at = layout.offset();
-    // The guard covers what comes before protection information in the metadata too (NVM 5.2).
+    // The guard also covers the metadata before protection information (NVM 5.2).
     let covered = [block, &bytes[..at]].concat();
-    // Type 3 has no rule for the reference tag.
+    // The reference tag of type 3 is arbitrary.
     let reference = lba & 0xffff_ffff;
     let tuple = if layout.guard64 {
         let mut tuple = crc64(&covered).to_be_bytes().to_vec();
         tuple.extend(APPLICATION_TAG.to_be_bytes());
-        // 48 bits of reference tag, of which no storage tag takes any.
+        // 48 bits of reference tag, without a storage tag.
         tuple.extend(&reference.to_be_bytes()[2..]);
         tuple
     } else {
@@ -174,7 +176,7 @@ pub fn block_metadata(nsid: u32, layout: Metadata, lba: u64, block: &[u8]) -> Ve
     bytes
 }
 
-/// The image of a namespace: its blocks, and its metadata, with the mistakes named above.
+/// Returns the image of a namespace: its blocks and its metadata, with the errors listed above.
 pub fn image(nsid: u32, layout: &Layout) -> Vec<u8> {
     let mut image = vec![0; usize::try_from(layout.bytes).expect("an image fits in memory")];
     fill(nsid, 0, &mut image);

@@ -1,4 +1,4 @@
-//! Runs the `nvio` command as a user would.
+//! Runs the `nvio` command as a user does.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// The binary under test: `$NVIO`, or the one beside the test's own build folder.
+/// Returns the path of the binary under test: `$NVIO`, or the one in the test's build folder.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("NVIO") {
         return path.into();
@@ -17,7 +17,7 @@ pub fn binary() -> PathBuf {
     built
 }
 
-/// Longest time of one command in seconds; coreutils' timeout ends it with exit code 124.
+/// Maximum time of one command in seconds. timeout(1) ends it with exit code 124.
 const TIME_LIMIT: &str = "300";
 
 /// Runs `nvio` with `args` and waits for its end.
@@ -27,8 +27,8 @@ pub fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
     command.output().expect("timeout of coreutils starts")
 }
 
-/// Runs `nvio VERB IMAGE PATH FLAGS...` and returns its standard output; fails the test when
-/// the exit code is not 0.
+/// Runs `nvio VERB IMAGE PATH FLAGS...` and returns its standard output. Fails the test if the exit
+/// code is not 0.
 pub fn ok(verb: &str, image: &Path, path: &[u8], flags: &[&str]) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     let mut args = vec![OsStr::new(verb), image.as_os_str(), OsStr::from_bytes(path)];
@@ -43,7 +43,7 @@ pub fn ok(verb: &str, image: &Path, path: &[u8], flags: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
-/// As [`ok`] with `--json`, parsed.
+/// Runs the command like [`ok`] with `--json`, and parses the output.
 pub fn json(verb: &str, image: &Path, path: &[u8], flags: &[&str]) -> Value {
     let stdout = ok(verb, image, path, &[flags, &["--json"]].concat());
     serde_json::from_slice(&stdout).expect("one JSON document")

@@ -1,4 +1,4 @@
-//! Keeps `iomap-points.md` true: every point has a row, and every test of a row exists.
+//! Checks `iomap-points.md`: every point has a row, and every test in it exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The rows of the table, each of which has all its cells.
+/// Returns the rows of the table, each with all its cells.
 fn rows() -> Vec<Row> {
     let text = fs::read_to_string(root().join("tests/iomap-points.md")).unwrap();
     let table = text.lines().filter(|line| line.starts_with('|'));
@@ -29,7 +29,7 @@ fn rows() -> Vec<Row> {
     rows.collect()
 }
 
-/// The numbers of all points.
+/// Returns the numbers of all points.
 fn points() -> BTreeSet<String> {
     let section = |section: &str, last: u32| {
         let section = section.to_owned();
@@ -39,7 +39,7 @@ fn points() -> BTreeSet<String> {
     all.chain(section("F", 12)).chain(section("B", 9)).collect()
 }
 
-/// The files that a test may be in.
+/// Returns the files that may contain a test.
 fn files_of(test: &str) -> Result<(Vec<PathBuf>, &str), String> {
     let mut path: Vec<_> = test.split("::").collect();
     let (Some(name), true) = (path.pop(), path.len() > 1) else {
@@ -70,7 +70,7 @@ fn files_of(test: &str) -> Result<(Vec<PathBuf>, &str), String> {
     }
 }
 
-/// Whether there is a test of that name, and not only a function.
+/// Checks that a test, and not only a function, with that name exists.
 pub(crate) fn check(test: &str) -> Result<(), String> {
     let (files, name) = files_of(test)?;
     let errors = files.iter().map_while(|file| check_in(file, test, name).err());

@@ -1,4 +1,4 @@
-//! The system calls that the standard library has no wrapper for.
+//! System calls without a wrapper in the standard library.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -8,18 +8,18 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// One extent as FIEMAP reports it. Offsets and lengths are bytes.
+/// An extent as FIEMAP reports it. Offsets and lengths are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// Offset in the file.
     pub logical: u64,
-    /// Offset on the device that holds the filesystem.
+    /// Offset on the device of the filesystem.
     pub physical: u64,
     /// Length.
     pub length: u64,
-    /// Allocated and reads as zeroes (`FIEMAP_EXTENT_UNWRITTEN`).
+    /// Allocated, but reads as zeroes (`FIEMAP_EXTENT_UNWRITTEN`).
     pub unwritten: bool,
-    /// In the inode, or in an attribute's block (`FIEMAP_EXTENT_DATA_INLINE`).
+    /// Stored in the inode or in a block of attributes (`FIEMAP_EXTENT_DATA_INLINE`).
     pub inline: bool,
     /// The last extent of the file (`FIEMAP_EXTENT_LAST`).
     pub last: bool,
@@ -31,7 +31,7 @@ const FIEMAP_EXTENT_LAST: u32 = 0x0001;
 const FIEMAP_EXTENT_UNKNOWN: u32 = 0x0002;
 const FIEMAP_EXTENT_DATA_INLINE: u32 = 0x0200;
 const FIEMAP_EXTENT_UNWRITTEN: u32 = 0x0800;
-/// Extents asked for in one call.
+/// Number of extents per call.
 const FIEMAP_BATCH: usize = 512;
 
 #[repr(C)]
@@ -64,7 +64,7 @@ fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).expect("a path has no NUL")
 }
 
-/// All extents of `file`, as the kernel's FIEMAP ioctl gives them.
+/// Returns all extents of `file` from the kernel's FIEMAP ioctl.
 pub fn fiemap(file: &File) -> io::Result<Vec<Extent>> {
     let mut extents = Vec::new();
     let mut start = 0;
@@ -79,7 +79,7 @@ pub fn fiemap(file: &File) -> io::Result<Vec<Extent>> {
             extents: [FiemapExtent::default(); FIEMAP_BATCH],
         });
         // SAFETY: the descriptor is open, `map` has the layout of struct fiemap with room for
-        // `extent_count` extents behind the header, and it outlives the call.
+        // `extent_count` extents after the header, and it outlives the call.
         check(unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, &raw mut *map) })?;
         let mapped = &map.extents[..map.mapped_extents as usize];
         for extent in mapped {
@@ -104,7 +104,7 @@ pub fn fiemap(file: &File) -> io::Result<Vec<Extent>> {
 pub fn fallocate(file: &File, mode: i32, offset: u64, length: u64) -> io::Result<()> {
     let offset = libc::off_t::try_from(offset).expect("an offset below 2^63");
     let length = libc::off_t::try_from(length).expect("a length below 2^63");
-    // SAFETY: takes numbers only, and the descriptor is open.
+    // SAFETY: the call takes only numbers, and the descriptor is open.
     check(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, length) })
 }
 
@@ -121,8 +121,8 @@ struct MoveExtent {
     moved: u64,
 }
 
-/// Lets `length` blocks of two files of one ext4 change places on the device, from block `start`
-/// of both on. The content of `file` stays as it is.
+/// Exchanges the `length` blocks from block `start` on of two files of one ext4 filesystem. The
+/// contents of `file` do not change.
 pub fn exchange_blocks(file: &File, donor: &File, start: u64, length: u64) -> io::Result<()> {
     let mut request = MoveExtent {
         reserved: 0,
@@ -138,7 +138,7 @@ pub fn exchange_blocks(file: &File, donor: &File, start: u64, length: u64) -> io
         match check(unsafe { libc::ioctl(file.as_raw_fd(), EXT4_IOC_MOVE_EXT, &raw mut request) }) {
             Ok(()) if request.moved == length => return Ok(()),
             Ok(()) => return Err(io::Error::other(format!("{} blocks moved", request.moved))),
-            // Its pages are still being written.
+            // The pages of the file are still being written.
             Err(error) if error.kind() == ErrorKind::ResourceBusy => syncfs(file)?,
             Err(error) => return Err(error),
         }
@@ -156,23 +156,24 @@ pub fn set_times(path: &Path, atime: (i64, i64), mtime: (i64, i64)) -> io::Resul
     })
 }
 
-/// mknod(2): `mode` has the type and the permissions.
+/// mknod(2). `mode` contains type and permissions.
 pub fn mknod(path: &Path, mode: u32, major: u32, minor: u32) -> io::Result<()> {
     let path = c_path(path);
     // SAFETY: the path ends in NUL and outlives the call.
     check(unsafe { libc::mknod(path.as_ptr(), mode, libc::makedev(major, minor)) })
 }
 
-/// Writes the filesystem that holds `file` to its device; no other filesystem.
+/// Writes back only the filesystem that contains `file`.
 pub fn syncfs(file: &File) -> io::Result<()> {
-    // SAFETY: takes the number of an open descriptor.
+    // SAFETY: the call takes the number of an open descriptor.
     check(unsafe { libc::syncfs(file.as_raw_fd()) })
 }
 
-/// The next offset at or after `offset` that is data (`SEEK_DATA`); `None` past the last data.
+/// Returns the first offset from `offset` on that has data (`SEEK_DATA`); `None` after the last
+/// data.
 pub fn seek_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     let offset = libc::off_t::try_from(offset).expect("an offset below 2^63");
-    // SAFETY: takes numbers only, and the descriptor is open.
+    // SAFETY: the call takes only numbers, and the descriptor is open.
     let found = unsafe { libc::lseek(file.as_raw_fd(), offset, libc::SEEK_DATA) };
     match u64::try_from(found) {
         Ok(found) => Ok(Some(found)),
@@ -183,22 +184,22 @@ pub fn seek_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// Block size in bytes and free blocks of the filesystem that holds `path`.
+/// Returns block size in bytes and number of free blocks of the filesystem that contains `path`.
 pub fn free_blocks(path: &Path) -> io::Result<(u64, u64)> {
     let path = c_path(path);
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: the path ends in NUL, and `stat` is room for the answer.
+    // SAFETY: the path ends in NUL, and `stat` has room for the result.
     check(unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) })?;
     // SAFETY: all-zero bytes are a valid statvfs, and the call has filled it.
     let stat = unsafe { stat.assume_init() };
     Ok((stat.f_bsize, stat.f_bfree))
 }
 
-/// `_IOR('f', 1, long)` and `_IOW('f', 2, long)`; the value is an int all the same.
+/// `_IOR('f', 1, long)` and `_IOW('f', 2, long)`; nevertheless the value is an int.
 const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
 const FS_IOC_SETFLAGS: libc::c_ulong = 0x4008_6602;
 
-/// The inode's flags, as lsattr(1) shows them.
+/// Returns the inode's flags, as lsattr(1) shows them.
 pub fn flags(file: &File) -> io::Result<u32> {
     let mut flags: libc::c_long = 0;
     // SAFETY: the descriptor is open and `flags` outlives the call.
@@ -206,7 +207,7 @@ pub fn flags(file: &File) -> io::Result<u32> {
     Ok(flags as u32)
 }
 
-/// Sets flags of the inode, as chattr(1) does, and leaves the others.
+/// Sets flags of the inode like chattr(1), and keeps the others.
 pub fn add_flags(file: &File, more: u32) -> io::Result<()> {
     let flags = libc::c_long::from(flags(file)? | more);
     // SAFETY: the descriptor is open and `flags` outlives the call.
@@ -227,7 +228,7 @@ struct FsXattr {
     padding: [u8; 8],
 }
 
-/// The project id.
+/// Returns the project id.
 pub fn project(file: &File) -> io::Result<u32> {
     let mut answer = FsXattr::default();
     // SAFETY: the descriptor is open, `answer` has the layout of struct fsxattr and outlives the
@@ -263,8 +264,8 @@ struct PolicyV2 {
     identifier: [u8; 16],
 }
 
-/// Has the empty directory and all that is made in it encrypted (fscrypt, AES-256) with a key
-/// that the kernel forgets when the filesystem is unmounted.
+/// Encrypts the empty directory and all its future contents (fscrypt, AES-256) with a key that the
+/// kernel forgets when the filesystem is unmounted.
 pub fn encrypt(directory: &File) -> io::Result<()> {
     const KEY_BY_IDENTIFIER: u32 = 2;
     let mut key = AddKey {
@@ -277,7 +278,7 @@ pub fn encrypt(directory: &File) -> io::Result<()> {
         raw: std::array::from_fn(|index| index as u8),
     };
     // SAFETY: the descriptor is open, `key` has the layout of struct fscrypt_add_key_arg with the
-    // raw key behind it, and outlives the call.
+    // raw key after it, and outlives the call.
     check(unsafe { libc::ioctl(directory.as_raw_fd(), FS_IOC_ADD_ENCRYPTION_KEY, &raw mut key) })?;
     let mut policy = PolicyV2 {
         version: 2,
@@ -289,8 +290,8 @@ pub fn encrypt(directory: &File) -> io::Result<()> {
         identifier: [0; 16],
     };
     policy.identifier.copy_from_slice(&key.identifier[..16]);
-    // SAFETY: the descriptor is open, and the kernel takes the size of the policy from its
-    // version; it outlives the call.
+    // SAFETY: the descriptor is open, the version of the policy implies its size, and the policy
+    // outlives the call.
     check(unsafe {
         libc::ioctl(directory.as_raw_fd(), FS_IOC_SET_ENCRYPTION_POLICY, &raw const policy)
     })
@@ -299,16 +300,16 @@ pub fn encrypt(directory: &File) -> io::Result<()> {
 /// Extended attributes by name.
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// All extended attributes of `path` itself that this user may see.
+/// Returns all extended attributes of `path` itself that this user may see.
 pub fn xattrs(path: &Path) -> io::Result<Xattrs> {
     let path = c_path(path);
-    // SAFETY: the path ends in NUL, and the length is the buffer's.
+    // SAFETY: the path ends in NUL, and the length is that of the buffer.
     let names = read_whole(|buffer| unsafe {
         libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
     })?;
     let mut all = Xattrs::new();
     for name in names.split_inclusive(|&byte| byte == 0) {
-        // SAFETY: path and name end in NUL, and the length is the buffer's.
+        // SAFETY: path and name end in NUL, and the length is that of the buffer.
         let value = read_whole(|buffer| unsafe {
             libc::lgetxattr(
                 path.as_ptr(),
@@ -322,7 +323,7 @@ pub fn xattrs(path: &Path) -> io::Result<Xattrs> {
     Ok(all)
 }
 
-/// The largest list of names and the largest value that Linux knows (XATTR_LIST_MAX).
+/// Maximum size of a list of names and of a value in Linux (XATTR_LIST_MAX).
 const XATTR_MAX: usize = 64 << 10;
 
 fn read_whole(call: impl Fn(&mut [u8]) -> isize) -> io::Result<Vec<u8>> {
@@ -336,7 +337,7 @@ fn read_whole(call: impl Fn(&mut [u8]) -> isize) -> io::Result<Vec<u8>> {
 pub fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
     let path = c_path(path);
     let name = CString::new(name).expect("a name has no NUL");
-    // SAFETY: path and name end in NUL, and the length is the value's; all outlive the call.
+    // SAFETY: path and name end in NUL, and the length is that of the value; all outlive the call.
     check(unsafe {
         libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
     })
@@ -350,8 +351,8 @@ pub fn remove_xattr(path: &Path, name: &[u8]) -> io::Result<()> {
     check(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) })
 }
 
-/// The effective user is root.
+/// Returns true if the effective user is root.
 pub fn is_root() -> bool {
-    // SAFETY: no arguments and no way to fail.
+    // SAFETY: the call has no arguments and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }

@@ -1,5 +1,5 @@
-//! A tree of files that is hard for a reader of ext4, made through the kernel on a mounted
-//! filesystem. The same seed and the same options make the same tree.
+//! A tree of files with difficult cases for a reader of ext4, created by the kernel on a mounted
+//! filesystem. Seed and options determine the tree.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -14,24 +14,25 @@ use nvio_testkit::random::Rng;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// What to put into a tree beside the parts that every tree has.
+/// The optional parts of a tree.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Chooses sizes, contents, owners, modes and times.
+    /// Seed of sizes, contents, owners, modes and times.
     pub seed: u64,
-    /// Entries of the big directory: enough of them make it an htree.
+    /// Number of entries in the big directory. Many entries make it an htree.
     pub big_directory: u32,
-    /// Small files with random attributes.
+    /// Number of small files with random attributes.
     pub random_files: u32,
-    /// The filesystem maps files by extents: there can be preallocated ones.
+    /// Create preallocated files. The filesystem must map files by extents.
     pub extents: bool,
-    /// What the filesystem allocates by, if that is more than a block (bigalloc), in bytes.
+    /// Unit of allocation, bytes, if it is more than a block (bigalloc).
     pub cluster: u64,
-    /// Make a file of more than so many extents; none if 0. ext4 with extents only.
+    /// Minimum number of extents of a fragmented file; 0 for no such file. Only for ext4 with
+    /// extents.
     pub fragments: u64,
 }
 
-/// Makes the tree below the directory `root`.
+/// Creates the tree below the directory `root`.
 pub fn populate(root: &Path, options: Options) -> io::Result<()> {
     let (block, _) = sys::free_blocks(root)?;
     let mut builder = Builder {
@@ -62,9 +63,9 @@ pub fn populate(root: &Path, options: Options) -> io::Result<()> {
 struct Builder {
     root: PathBuf,
     rng: Rng,
-    /// Block size of the filesystem in bytes.
+    /// Block size of the filesystem, bytes.
     block: u64,
-    /// What space is allocated by, in bytes.
+    /// Unit of allocation, bytes.
     unit: u64,
     extents: bool,
 }
@@ -80,7 +81,8 @@ impl Builder {
         fs::write(path, self.rng.bytes(len))
     }
 
-    /// Sizes around the limits of a block, of an inode's body and of a large read.
+    /// Creates files with sizes around the limits of a block, of an inode's body and of a large
+    /// read.
     fn sizes(&mut self) -> io::Result<()> {
         let directory = self.directory("sizes")?;
         let b = self.block;
@@ -91,7 +93,8 @@ impl Builder {
         self.file(&directory.join("medium"), 5 * MIB + 123)
     }
 
-    /// Holes at the begin, in the middle and at the end; data in the last tebibyte's first block.
+    /// Creates files with holes at the start, in the middle and at the end, and with data in the
+    /// first block of the last tebibyte.
     fn sparse(&mut self) -> io::Result<()> {
         let directory = self.directory("sparse")?;
         let b = self.block;
@@ -109,13 +112,13 @@ impl Builder {
 
         let file = File::create(directory.join("far"))?;
         file.write_all_at(&self.rng.bytes(2 * b), 0)?;
-        // Without extents the place of the last tree of pointers, whatever the block size.
+        // Without extents, this position needs the last tree of pointers with any block size.
         file.write_all_at(
             &self.rng.bytes(2 * b + 9),
             if self.extents { 1 << 40 } else { 1 << 33 },
         )?;
         if !self.extents {
-            // A direct block, one by each level of pointers, and holes between.
+            // A direct block, one block for each level of pointers, and holes between them.
             let per_block = b / 4;
             for index in [5, 12, 20, 12 + per_block, 12 + per_block + per_block * per_block] {
                 file.write_all_at(&self.rng.bytes(77), index * b + 100)?;
@@ -131,7 +134,7 @@ impl Builder {
         sys::fallocate(&file, punch, 33 * b - 10, b + 20)
     }
 
-    /// Unwritten extents: whole, partly written, past the end of the file, made by zeroing.
+    /// Creates unwritten extents: whole, partly written, past the end of the file, and zeroed.
     fn preallocated(&mut self) -> io::Result<()> {
         let directory = self.directory("preallocated")?;
         let b = self.block;
@@ -162,7 +165,8 @@ impl Builder {
         sys::fallocate(&file, libc::FALLOC_FL_COLLAPSE_RANGE, 30 * u, 5 * u)
     }
 
-    /// Hard links, and symlinks on both sides of where a target leaves the inode.
+    /// Creates hard links, and symbolic links with targets that just fit into the inode and that do
+    /// not.
     fn links(&mut self) -> io::Result<()> {
         let directory = self.directory("links")?;
         self.file(&directory.join("linked"), 3 * KIB)?;
@@ -181,7 +185,7 @@ impl Builder {
         symlink("../sparse", directory.join("to-a-directory"))
     }
 
-    /// Names that are long, not UTF-8, or awkward for whoever prints them.
+    /// Creates names that are long, not UTF-8, or difficult to print.
     fn names(&mut self) -> io::Result<()> {
         let directory = self.directory("names")?;
         let odd: [&[u8]; 12] = [
@@ -207,7 +211,7 @@ impl Builder {
         fs::create_dir(directory.join(OsStr::from_bytes(&[b'd'; 255])))
     }
 
-    /// Inodes without data blocks of their own.
+    /// Creates inodes without data blocks.
     fn special(&mut self) -> io::Result<()> {
         let directory = self.directory("special")?;
         sys::mknod(&directory.join("fifo"), libc::S_IFIFO | 0o640, 0, 0)?;
@@ -219,7 +223,7 @@ impl Builder {
         Ok(())
     }
 
-    /// A chain of `depth` directories with a file in each.
+    /// Creates a chain of `depth` directories with a file in each.
     fn deep(&mut self, depth: u32) -> io::Result<()> {
         let mut directory = self.directory("deep")?;
         for level in 0..depth {
@@ -230,7 +234,7 @@ impl Builder {
         Ok(())
     }
 
-    /// A directory of many entries, with names removed again so that its blocks have gaps.
+    /// Creates a directory of many entries, and removes some so that its blocks have gaps.
     fn big_directory(&mut self, entries: u32) -> io::Result<()> {
         let directory = self.directory("big-directory")?;
         for index in 0..entries {
@@ -244,7 +248,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Small files of random size in a few directories.
+    /// Creates small files of random size in a few directories.
     fn random(&mut self, files: u32) -> io::Result<()> {
         for index in 0..files {
             let name = format!("random/{}", self.rng.range(0, 8));
@@ -255,8 +259,8 @@ impl Builder {
         Ok(())
     }
 
-    /// A file whose blocks lie scattered: every second block changes places with a block of
-    /// another file, as a defragmenter would move it.
+    /// Creates a fragmented file: every second block is exchanged with a block of another file, as
+    /// a defragmenter does.
     fn fragmented(&mut self, fragments: u64) -> io::Result<()> {
         let directory = self.directory("fragmented")?;
         let b = self.block;
@@ -279,14 +283,14 @@ impl Builder {
         Ok(())
     }
 
-    /// Owners, modes and times of everything below the root. Directories after what they hold,
-    /// so that their times stay.
+    /// Sets owners, modes and times of everything below the root. Directories come after their
+    /// contents, which would change their times.
     fn attributes(&mut self) -> io::Result<()> {
         let mut paths = Vec::new();
         collect(&self.root, &mut paths)?;
         paths.sort();
         let owners = [0, 1, 1000, 65_534, 65_535, 65_536, 70_000, 4_000_000_000];
-        // Before 1970, today, and either side of where 32 bits end.
+        // Before 1970, today, and around the limits of 32 bits.
         let seconds = [
             -2_147_483_648,
             -1,
@@ -315,7 +319,7 @@ impl Builder {
     }
 }
 
-/// Adds all that is below `directory`, at any depth, to `paths`.
+/// Adds everything below `directory` to `paths`, recursively.
 fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

@@ -1,5 +1,5 @@
-//! What a tree looks like: from the kernel, by walking a mounted filesystem, or from `nvio`, by
-//! reading its JSON. Two views are equal or [`differences`] says where they are not.
+//! Views of a tree: from the kernel, by walking a mounted filesystem, and from `nvio`, by parsing
+//! its JSON. [`differences`] compares two views.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,50 +15,51 @@ use sha2::{Digest, Sha256};
 
 use crate::sys::{self, Extent};
 
-/// Files above this size are sparse: their digest skips chunks of zeroes.
+/// Maximum size of files whose digest covers all bytes. Larger files are sparse, and their digest
+/// skips chunks of zeroes.
 const PLAIN_DIGEST_MAX: u64 = 256 << 20;
-/// Granularity of the digest of a file above [`PLAIN_DIGEST_MAX`].
+/// Chunk size in the digest of larger files.
 const CHUNK: u64 = 64 << 10;
 
 /// Seconds since 1970 and nanoseconds.
 pub type Time = (i64, u32);
 
-/// One path of a tree.
+/// The attributes of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// File type and permissions, as in `st_mode`.
     pub mode: u32,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id of the owner.
     pub gid: u32,
     /// Size in bytes.
     pub size: u64,
-    /// Hard links.
+    /// Link count.
     pub links: u64,
     /// Inode number.
     pub inode: u64,
-    /// Last access.
+    /// Time of the last access.
     pub atime: Time,
-    /// Last change of the content.
+    /// Time of the last change of the contents.
     pub mtime: Time,
-    /// Last change of the inode.
+    /// Time of the last change of the inode.
     pub ctime: Time,
-    /// What a symlink points to.
+    /// Target of a symbolic link.
     pub target: Option<Vec<u8>>,
 }
 
 impl Entry {
-    /// Type bits of a regular file.
+    /// Returns true for a regular file.
     pub fn is_file(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }
 }
 
-/// Entries by path below the root, without a leading slash; the root itself is left out.
+/// Entries by path below the root, without a leading slash. The root itself is not included.
 pub type View = BTreeMap<Vec<u8>, Entry>;
 
-/// The tree below `root`, as stat(2) and readlink(2) see it.
+/// Returns the tree below `root` according to stat(2) and readlink(2).
 pub fn of_kernel(root: &Path) -> io::Result<View> {
     let mut view = View::new();
     walk(root, &[], &mut view)?;
@@ -81,7 +82,7 @@ fn walk(directory: &Path, prefix: &[u8], view: &mut View) -> io::Result<()> {
     Ok(())
 }
 
-/// The entry of `path`, whose `metadata` is of the path itself.
+/// Returns the entry of `path`. `metadata` must not be that of a link's target.
 pub fn entry_of(path: &Path, metadata: &Metadata) -> io::Result<Entry> {
     let target = if metadata.is_symlink() {
         Some(fs::read_link(path)?.as_os_str().as_bytes().to_vec())
@@ -103,7 +104,7 @@ pub fn entry_of(path: &Path, metadata: &Metadata) -> io::Result<Entry> {
     })
 }
 
-/// The view in the JSON that `nvio ls -lR --json` prints, and nothing that it leaves out.
+/// Parses the JSON output of `nvio ls -lR --json`.
 pub fn of_json(document: &Value) -> View {
     let mut view = View::new();
     for item in document.as_array().expect("an array of paths") {
@@ -118,7 +119,7 @@ pub fn of_json(document: &Value) -> View {
     view
 }
 
-/// One entry in the JSON of `nvio ls` or `nvio stat`.
+/// Parses one entry in the JSON of `nvio ls` or `nvio stat`.
 pub fn entry_of_json(item: &Value) -> Entry {
     let number = |key: &str| item[key].as_u64().unwrap_or_else(|| panic!("no {key} in {item}"));
     let narrow = |key| u32::try_from(number(key)).expect("32 bits");
@@ -142,7 +143,7 @@ pub fn entry_of_json(item: &Value) -> Entry {
     }
 }
 
-/// The text `key`, or the bytes of `key_hex`, which is there when they are not UTF-8.
+/// Returns the text `key`, or the bytes of `key_hex`, which replaces it if the bytes are not UTF-8.
 pub fn bytes_of(item: &Value, key: &str) -> Option<Vec<u8>> {
     if let Some(digits) = item[format!("{key}_hex")].as_str() {
         let pairs = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("hex"));
@@ -151,7 +152,7 @@ pub fn bytes_of(item: &Value, key: &str) -> Option<Vec<u8>> {
     item[key].as_str().map(|text| text.as_bytes().to_vec())
 }
 
-/// `view` in the form that [`of_json`] reads.
+/// Encodes `view` in the form that [`of_json`] parses.
 pub fn to_json(view: &View) -> Value {
     let time =
         |(seconds, nanoseconds): Time| json!({"seconds": seconds, "nanoseconds": nanoseconds});
@@ -176,7 +177,7 @@ pub fn to_json(view: &View) -> Value {
     view.iter().map(item).collect()
 }
 
-/// The extents in the JSON of `nvio map`.
+/// Parses the extents in the JSON of `nvio map`.
 pub fn extents_of_json(document: &Value) -> Vec<Extent> {
     let number = |item: &Value, key: &str| item[key].as_u64().unwrap_or_else(|| panic!("{item}"));
     let flag = |item: &Value, key: &str| item[key].as_bool().unwrap_or_else(|| panic!("{item}"));
@@ -191,8 +192,8 @@ pub fn extents_of_json(document: &Value) -> Vec<Extent> {
     document["extents"].as_array().expect("extents").iter().map(extent).collect()
 }
 
-/// `extents` with neighbours joined. The kernel's cache of extents joins some neighbours and not
-/// others, as they happened to be read; on the disk both are the same map.
+/// Joins adjacent extents. The kernel's cache joins some of them, depending on the order of reads,
+/// but the map on disk is the same.
 pub fn joined(extents: &[Extent]) -> Vec<Extent> {
     let mut joined: Vec<Extent> = Vec::new();
     for extent in extents {
@@ -213,7 +214,7 @@ pub fn joined(extents: &[Extent]) -> Vec<Extent> {
     joined
 }
 
-/// What differs between the tree the kernel sees and the one `nvio` sees, a line each.
+/// Returns the differences between the kernel's tree and that of `nvio`, one per line.
 pub fn differences(kernel: &View, nvio: &View) -> Vec<String> {
     let mut lines = Vec::new();
     for (path, expected) in kernel {
@@ -232,12 +233,12 @@ pub fn differences(kernel: &View, nvio: &View) -> Vec<String> {
     lines
 }
 
-/// What [`digest`] digests: a file of `size` bytes that gives any range of itself, and the next
-/// offset at or after another where it may have data.
+/// The source of a [`digest`]: a file that can be read at any offset, and whose holes can be
+/// skipped.
 pub trait Content {
     /// Fills `buffer` with the bytes at `offset`; the range is within the file.
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
-    /// The next offset at or after `offset` that is no hole, or `None`.
+    /// Returns the first offset from `offset` on that is not in a hole, or `None`.
     fn next_data(&mut self, offset: u64) -> io::Result<Option<u64>>;
 }
 
@@ -251,15 +252,15 @@ impl Content for File {
     }
 }
 
-/// SHA-256 of a file's bytes, in hexadecimal. Above 256 MiB the digest is of the chunks that are
-/// not all zero and of their offsets, so that a sparse file of a tebibyte has one too.
+/// Returns the SHA-256 of a file's bytes in hexadecimal. Above 256 MiB it covers the chunks that
+/// are not all zero and their offsets, so that large sparse files have a digest, too.
 pub fn digest(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     digest_content(&mut file, size)
 }
 
-/// As [`digest`], of anything that has `size` bytes.
+/// Like [`digest`], for any content of `size` bytes.
 pub fn digest_content(content: &mut impl Content, size: u64) -> io::Result<String> {
     let mut hasher = Sha256::new();
     if size <= PLAIN_DIGEST_MAX {
@@ -291,7 +292,7 @@ pub fn digest_content(content: &mut impl Content, size: u64) -> io::Result<Strin
     Ok(hex(&hasher.finalize()))
 }
 
-/// SHA-256 of `bytes` in hexadecimal.
+/// Returns the SHA-256 of `bytes` in hexadecimal.
 pub fn digest_of(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -303,7 +304,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// `root` with the path of a view below it.
+/// Joins `root` and a path of a view.
 pub fn join(root: &Path, path: &[u8]) -> std::path::PathBuf {
     root.join(OsStr::from_bytes(path))
 }
@@ -375,7 +376,7 @@ mod tests {
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(digest(file.path()).unwrap(), known);
         assert_eq!(digest_of(b"abc"), known);
-        // A file too large to read whole: the digest sees where its data is, not how it is stored.
+        // In a large file, the digest depends on the data and its offset, not on its storage.
         let large = |offset: u64, bytes: &[u8]| {
             file.as_file().set_len(0).unwrap();
             file.as_file().set_len(1 << 30).unwrap();

@@ -1,5 +1,5 @@
-//! The command on what is wrong. Each refusal is one line on standard error that names the thing,
-//! nothing on standard output, and exit code 1; wrong usage is exit code 2.
+//! The command on invalid input. Each error is one line on standard error that names the cause,
+//! nothing on standard output, and exit code 1. Wrong usage is exit code 2.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::{self, File};
@@ -15,14 +15,14 @@ use nvio_tests::nvio;
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
-/// s_feature_incompat in the superblock.
+/// Offset of s_feature_incompat in the superblock.
 const FEATURE_INCOMPAT: usize = 0x60;
-/// `needs_recovery`: the journal holds what the filesystem does not.
+/// `needs_recovery`: the journal contains newer metadata.
 const INCOMPAT_RECOVER: u32 = 0x4;
-/// What the superblock of a journal begins with.
+/// First bytes of the superblock of a journal.
 const JOURNAL_SUPERBLOCK: [u8; 8] = [0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 4];
 
-/// A folder with a good image of a few files.
+/// A folder with a valid image of a few files.
 struct Fixture {
     folder: TempDir,
 }
@@ -50,8 +50,8 @@ impl Fixture {
     }
 }
 
-/// Runs `nvio args` and checks that it refuses in one line that has all of `words`, whatever
-/// their case.
+/// Runs `nvio args` and checks that it fails with one line that contains all of `words`, ignoring
+/// case.
 fn refused(args: &[&str], words: &[&str]) {
     let output = nvio::run(args);
     let stderr = String::from_utf8(output.stderr).expect("an error is text");
@@ -65,7 +65,7 @@ fn refused(args: &[&str], words: &[&str]) {
     }
 }
 
-/// `image` is refused by each verb that opens a filesystem.
+/// Checks that each verb that opens a filesystem rejects `image`.
 fn refused_by_all(image: &Path, words: &[&str]) {
     let device = image::text(image);
     refused(&["ls", device, "/"], words);
@@ -109,7 +109,7 @@ fn an_image_that_is_no_ext4() {
 fn a_truncated_image() {
     let fixture = Fixture::new(&[]);
     let file = File::options().write(true).open(fixture.image()).unwrap();
-    // Shorter and shorter: in the middle of the data, of the superblock, and before it.
+    // Truncated in the data, in the superblock, and before it.
     for len in [8 * MIB, 64 << 10, 1536, 1024] {
         file.set_len(len).unwrap();
         refused_by_all(&fixture.image(), &[]);
@@ -121,7 +121,7 @@ fn a_truncated_image() {
 fn a_truncated_image_names_the_sizes() {
     let fixture = Fixture::new(&[]);
     File::options().write(true).open(fixture.image()).unwrap().set_len(8 * MIB).unwrap();
-    // The filesystem's size and the device's.
+    // The sizes of the filesystem and of the device.
     refused_by_all(&fixture.image(), &["16777216", "8388608"]);
 }
 
@@ -154,12 +154,12 @@ fn a_damaged_journal_that_needs_recovery_is_named() {
         let features = u32::from_le_bytes(bytes.try_into().unwrap()) | INCOMPAT_RECOVER;
         bytes.copy_from_slice(&features.to_le_bytes());
     });
-    // An empty log has nothing that could be missing.
+    // An empty log needs no replay.
     nvio::ok("ls", &fixture.image(), b"/", &[]);
     let mut bytes = fs::read(fixture.image()).unwrap();
     let is_journal = |block: &[u8]| block.starts_with(&JOURNAL_SUPERBLOCK);
     let journal = bytes.chunks_exact_mut(1024).find(|block| is_journal(block)).unwrap();
-    // Its block size.
+    // The block size of the journal.
     journal[0xc] ^= 1;
     fs::write(fixture.image(), bytes).unwrap();
     refused_by_all(&fixture.image(), &["journal"]);
@@ -170,7 +170,7 @@ fn a_superblock_with_a_wrong_checksum() {
     let fixture = Fixture::new(&[]);
     image::edit_superblock(&fixture.image(), |_| ());
     nvio::ok("ls", &fixture.image(), b"/", &[]);
-    // The volume's name is covered by the checksum and by nothing else.
+    // The volume name is covered only by the checksum.
     let mut bytes = fs::read(fixture.image()).unwrap();
     bytes[1024 + 0x78] ^= 1;
     fs::write(fixture.image(), bytes).unwrap();
@@ -179,7 +179,8 @@ fn a_superblock_with_a_wrong_checksum() {
 
 #[test]
 fn a_pci_address_that_is_not_nvme() {
-    // On most machines the host bridge; on one without PCI, nothing. Both are refused.
+    // On most machines this is the host bridge; on a machine without PCI it does not exist. Both
+    // are rejected.
     for verb in ["identify", "bind", "unbind"] {
         refused(&[verb, "0000:00:00.0"], &["0000:00:00.0"]);
     }
@@ -291,7 +292,7 @@ fn wrong_usage_is_exit_code_2() {
         let output = nvio::run(args);
         assert_eq!(output.status.code(), Some(2), "nvio {args:?}");
         assert_eq!(output.stdout, b"", "nvio {args:?} printed something");
-        assert!(!output.stderr.is_empty(), "nvio {args:?} says what is wrong");
+        assert!(!output.stderr.is_empty(), "nvio {args:?} prints an error");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The commands that the README shows, as a user runs them: no root, no device.
+//! The commands shown in the README, run as a user does: without root and without a device.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
@@ -40,7 +40,8 @@ fn cat_reads_an_image_of_the_users_own() {
     for options in [&["-b", "1024"][..], &["-b", "4096"], &["-b", "4096", "-I", "128"]] {
         image::mkfs_of_folder(&disk, 16 << 20, &source, options);
         assert!(nvio::ok("cat", &disk, b"/a/b/file", &[]) == content);
-        // Neither end of the range on a block, and one that reaches past the end of the file.
+        // Ranges that do not begin or end at a block boundary, and one that extends past the end of
+        // the file.
         for (offset, length) in [(0, 1), (1023, 2), (999_999, 70_001), (2_345_600, 500)] {
             let (from, count) = (offset.to_string(), length.to_string());
             let flags = ["--offset", &from, "--length", &count];

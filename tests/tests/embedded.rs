@@ -1,5 +1,5 @@
-//! The library on the embedded controller, from the controller's registers to the bytes of a
-//! file: block sizes, namespaces, transfer limits, queues of every size, threads, and the way out.
+//! The library on the embedded controller, from registers to the bytes of a file: block sizes,
+//! namespaces, transfer limits, queues of every size, threads, and shutdown.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 use std::fs;
@@ -42,12 +42,12 @@ impl Content {
     }
 }
 
-/// Reads ranges at random from one namespace with all of a queue pair in flight, and compares.
+/// Makes random reads from one namespace with a full queue pair, and compares.
 fn read_at_random(controller: &Controller, nsid: u32, depth: u16, expected: &[u8], reads: u64) {
     let namespace = controller.namespace(nsid).unwrap();
     let mut queue: QueuePair<u64> = controller.queue_pair(depth).unwrap();
     let block = u64::from(namespace.block_size());
-    // Half of the arena at most.
+    // The buffers use at most half of the arena.
     let most = (namespace.max_transfer() as u64).min((32 * MIB / usize::from(depth)) as u64);
     let most = (most.min(64 * KIB as u64) / block).max(1);
     let mut rng = Rng::new(u64::from(depth) << 32 | u64::from(nsid));
@@ -120,11 +120,11 @@ fn reads_larger_than_mdts_are_split() {
         let controller = open(&emulator);
         assert_eq!(controller.max_transfer(), limit);
         let namespace = controller.namespace(1).unwrap();
-        // One command cannot, and says so.
+        // A single command is rejected.
         let mut queue: QueuePair<u64> = controller.queue_pair(4).unwrap();
         let refused = queue.read(&namespace, 0, controller.alloc(limit + 512).unwrap(), 0);
         assert!(matches!(refused.unwrap_err().error, Error::TransferSize { .. }));
-        // A queue to the disk splits, at any offset and length.
+        // A queue to the disk splits reads at any offset and length.
         let mut reader = DiskReader::new(&controller, &Disk::whole(&namespace), 8).unwrap();
         for (offset, length) in [(0, SIZE), (1, SIZE - 1), (511, 3 * limit + 2), (7, limit)] {
             let mut out = vec![0; length];
@@ -155,7 +155,7 @@ fn a_controller_with_short_queues() {
             .unwrap();
         let controller = open(&emulator);
         let queue: QueuePair<u64> = controller.queue_pair(64).unwrap();
-        // A ring has a power of two of entries, and is full with one of them free.
+        // The size of a ring is a power of two, and one entry is always free.
         assert_eq!(queue.capacity(), capacity);
         drop(queue);
         read_at_random(&controller, 1, 64, &content.bytes, 200);
@@ -277,7 +277,7 @@ fn shutdown_and_open_again_many_times() {
         let controller = open(&emulator);
         read_at_random(&controller, 1, 4, &content.bytes, 8);
         if round % 3 == 0 {
-            // Goes with reads in flight.
+            // Drop the controller with reads in flight.
             let namespace = controller.namespace(1).unwrap();
             let mut queue: QueuePair<u64> = controller.queue_pair(8).unwrap();
             for lba in 0..8 {
@@ -287,7 +287,8 @@ fn shutdown_and_open_again_many_times() {
         }
     }
     drop(emulator);
-    // Other tests of this process open and close too: only a leak of one a round is seen.
+    // The limits are generous, because other tests of this process open controllers, too. They
+    // detect one leak per round.
     let (files, threads) = (count("/proc/self/fd"), count("/proc/self/task"));
     assert!(files < 400 && threads < 60, "{files} descriptors, {threads} threads");
 }
@@ -305,7 +306,7 @@ fn a_controller_that_goes_away_ends_every_wait() {
     queue.read(&namespace, 0, controller.alloc(512).unwrap(), 0).unwrap();
     let mut statuses = vec![];
     assert_eq!(queue.wait(|done| statuses.push(done.status)).unwrap(), 1);
-    // Path related: the host's own verdict.
+    // Path related: the status is set by the host.
     assert!(matches!(statuses[..], [status] if status.kind() == 3), "{statuses:?}");
     assert!(queue.read(&namespace, 0, controller.arena().alloc(512).unwrap(), 1).is_err());
     drop(queue);
@@ -314,7 +315,7 @@ fn a_controller_that_goes_away_ends_every_wait() {
     assert!(took < Duration::from_secs(30), "{took:?}");
 }
 
-/// A file of many extents: data and holes by turns, of odd sizes.
+/// Creates the contents of a file with many extents: alternating data and holes of odd sizes.
 fn holes_and_data(rng: &mut Rng) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..150 {
@@ -351,7 +352,8 @@ fn files_are_read_across_extents_and_holes() {
             let queue = DiskQueue::new(&controller, &whole, 16).unwrap();
             let mut queue = FileQueue::new(queue);
             let filesystem = Filesystem::open(QueueSource::new(metadata));
-            // As for the kernel: a filesystem's block is no smaller than the device's.
+            // As in the kernel, the block size of the filesystem must not be smaller than the
+            // device's.
             if block.parse::<u32>().unwrap() < lba {
                 assert!(matches!(filesystem, Err(nvio_ext4::Error::BlockTooSmall { .. })));
                 continue;
@@ -371,7 +373,7 @@ fn files_are_read_across_extents_and_holes() {
                 let got = file.read_at(&mut queue, pos as u64, &mut out[..length]).unwrap();
                 assert!(out[..got] == *expected, "{pos} +{length}: {got} bytes");
             }
-            // Straight into DMA memory, aligned.
+            // An aligned read into DMA memory.
             let buf = controller.alloc(256 * KIB).unwrap();
             let at = nvio_iomap::IoArgs::at(8 * KIB as u64);
             let (memory, got) = file.read_with(&mut queue, at, buf).unwrap();

@@ -1,8 +1,8 @@
 //! `nvio` on QEMU's NVMe device, through the kernel's VFIO and a translating IOMMU.
 //!
-//! The guest boots once a machine; its script (`tests/guest/scenario.sh`, `no-iommu.sh`) does all
-//! the work and reports, and each test here judges a part of the report. The kernel of the guest
-//! makes the filesystems and says what they hold. Needs QEMU: `tests/run guest`.
+//! The guest boots once per machine; its script (`tests/guest/scenario.sh`, `no-iommu.sh`) does all
+//! the work and writes a report, and each test here checks a part of the report. The guest's kernel
+//! creates the filesystems and reports their contents. Needs QEMU: `tests/run guest`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::LazyLock;
@@ -16,7 +16,7 @@ static NO_IOMMU: LazyLock<Report> = LazyLock::new(|| guest::boot(&guest::NO_IOMM
 
 const DEVICE_A: &str = "0000:00:10.0";
 const DEVICE_B: &str = "0000:00:11.0";
-/// The files of the scenario whose extents are compared, with the least number they have.
+/// The files of the scenario whose extents are compared, with the minimum number of extents.
 const MAPPED: [(&str, usize); 11] = [
     ("large", 1),
     ("sparse/every-kind", 2),
@@ -31,19 +31,19 @@ const MAPPED: [(&str, usize); 11] = [
     ("sizes/0-bytes", 0),
 ];
 
-/// The namespaces of device A, with the size of their blocks.
+/// The namespaces of device A, with their block sizes.
 const NAMESPACES: [(u32, u64); 2] = [(1, 512), (3, 4096)];
-/// Size of each.
+/// Size of each namespace, bytes.
 const NAMESPACE_BYTES: u64 = 640 << 20;
 
-/// Model, serial number and firmware, which is QEMU's version.
+/// Checks model, serial number and firmware, which is QEMU's version.
 fn check_identity(found: &Value) {
     assert_eq!((&found["model"], &found["serial"]), (&json!("QEMU NVMe Ctrl"), &json!("nvio-a")));
     let firmware = found["firmware"].as_str().unwrap();
     assert!(firmware.starts_with(|first: char| first.is_ascii_digit()), "{firmware}");
 }
 
-/// `nvio ls -lR --json` against the kernel's stat of each path.
+/// Compares `nvio ls -lR --json` with the kernel's stat of each path.
 fn check_listing(tag: &str, listing: &str) {
     let kernel = view::of_json(&serde_json::from_str(IOMMU.text(&format!("{tag}.view"))).unwrap());
     let nvio = view::of_json(&IOMMU.json(listing));
@@ -53,14 +53,14 @@ fn check_listing(tag: &str, listing: &str) {
     assert!(shown.is_empty(), "{} paths differ:\n{}", differences.len(), shown.join("\n"));
 }
 
-/// `nvio stat --json` against the kernel's stat.
+/// Compares `nvio stat --json` with the kernel's stat.
 fn check_stat(tag: &str) {
     let kernel = view::of_json(&serde_json::from_str(IOMMU.text(&format!("{tag}.view"))).unwrap());
     let found = view::entry_of_json(&IOMMU.json(&format!("{tag}.stat")));
     assert_eq!(Some(&found), kernel.get(&b"large"[..]));
 }
 
-/// Two lists of sums, a file each, in the order of `{tag}.list`.
+/// Compares two lists of checksums, one per file, in the order of `{tag}.list`.
 fn check_sums(tag: &str, kernel: &str, nvio: &str) {
     let names: Vec<&str> = IOMMU.text(&format!("{tag}.list")).lines().collect();
     let kernel: Vec<&str> = IOMMU.text(kernel).lines().collect();
@@ -75,7 +75,7 @@ fn check_sums(tag: &str, kernel: &str, nvio: &str) {
     assert!(wrong.is_empty(), "{} of {} files differ: {wrong:?}", wrong.len(), names.len());
 }
 
-/// `nvio cat` of one file by a command of its own.
+/// Compares `nvio cat` of a single file.
 fn check_single_file(tag: &str, path: &str) {
     let mut names = IOMMU.text(&format!("{tag}.list")).lines();
     let index = names.position(|name| name == path).unwrap_or_else(|| panic!("no {path}"));
@@ -89,7 +89,7 @@ fn check_single_files(tag: &str) {
     }
 }
 
-/// `nvio map --json` against filefrag.
+/// Compares `nvio map --json` with filefrag.
 fn check_maps(tag: &str) {
     let maps = IOMMU.json(&format!("{tag}.maps"));
     assert_eq!(maps.as_array().unwrap().len(), MAPPED.len());
@@ -102,7 +102,7 @@ fn check_maps(tag: &str) {
     }
 }
 
-/// The copy that `nvio cp -r` made has the kernel's sizes, modes, times and targets.
+/// Checks that the copy by `nvio cp -r` has the kernel's sizes, modes, times and link targets.
 fn check_copy(tag: &str) {
     IOMMU.stdout(&format!("{tag}.cp"));
     let parse = |name: &str| {
@@ -121,7 +121,8 @@ fn check_copy(tag: &str) {
     }
 }
 
-/// `nvio` refused: exit code 1, nothing on standard output, one line that has `words`.
+/// Checks that `nvio` failed: exit code 1, nothing on standard output, one line that contains
+/// `words`.
 fn check_refusal(report: &Report, name: &str, words: &[&str]) {
     let outcome = report.outcome(name);
     assert_eq!(outcome.code, 1, "{name}: {outcome:?}");
@@ -182,7 +183,7 @@ guest_tests! {
         }
         let json = IOMMU.json("identify-json");
         check_identity(&json);
-        // What QEMU's documentation and its properties say of the device.
+        // Values from QEMU's documentation and properties of the device.
         let value = |name: &str| &json["identify_controller"][name]["value"];
         assert_eq!((value("vid"), value("ssvid")), (&json!(0x1b36), &json!(0x1af4)));
         assert_eq!((value("mdts"), &json["max_data_transfer_bytes"]), (&json!(7), &json!(512 << 10)));
@@ -206,13 +207,13 @@ guest_tests! {
 
     smart_shows_how_the_drive_is {
         let json = IOMMU.json("smart-json");
-        // 323 K, and no wear: QEMU's fixed values.
+        // 323 K and no wear are QEMU's fixed values.
         assert_eq!(json["temperature_celsius"], 50);
         assert_eq!(json["warning_temperature_celsius"], 70);
         assert_eq!(json["critical_temperature_celsius"], 100);
         assert_eq!((&json["critical_warning"], &json["percentage_used"]), (&json!(0), &json!(0)));
         assert_eq!(json["available_spare_threshold_percent"], 0);
-        // The kernel has made filesystems on it.
+        // The kernel has created filesystems on it.
         assert!(json["data_written_bytes"].as_u64().unwrap() > 70 << 20, "{json}");
         assert!(json["host_read_commands"].as_u64().unwrap() > 100, "{json}");
         assert_eq!(json, IOMMU.json("log-smart-json"), "nvio log smart");
@@ -261,7 +262,7 @@ guest_tests! {
     }
 
     large_pages_were_used {
-        // What the second half of the scenario needs: the kernel had them to give.
+        // The second half of the scenario needs these pages, which the kernel has allocated.
         assert_eq!(IOMMU.text("hugepages").trim(), "64");
     }
 

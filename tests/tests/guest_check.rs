@@ -1,8 +1,8 @@
 //! The test program `nvme-check` on QEMU's NVMe controllers, through the kernel's VFIO and a
 //! translating IOMMU.
 //!
-//! The guest boots once; its script (`tests/guest/check.sh`) runs the program on one controller
-//! after the other, and each test here judges one role. Needs QEMU: `tests/run guest`.
+//! The guest boots once; its script (`tests/guest/check.sh`) runs the program on each controller,
+//! and each test here checks one role. Needs QEMU: `tests/run guest`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 static CHECK: LazyLock<Report> = LazyLock::new(|| guest::boot(&guest::CHECK));
 
-/// Each of `names` was checked on `role`, with success; and nothing else was.
+/// Checks that exactly the checks `names` ran for `role`, and succeeded.
 fn checks(role: &str, names: &[&str]) {
     let outcome = CHECK.outcome(role);
     let expected: Vec<String> = names.iter().map(|name| format!("ok {role}/{name}")).collect();
@@ -22,7 +22,8 @@ fn checks(role: &str, names: &[&str]) {
     assert_eq!((outcome.code, outcome.stderr), (0, ""), "{role}");
 }
 
-/// `nvio` refused: exit code 1, nothing on standard output, one line that has `words`.
+/// Checks that `nvio` failed: exit code 1, nothing on standard output, one line that contains
+/// `words`.
 fn refused(name: &str, words: &[&str]) {
     let outcome = CHECK.outcome(name);
     assert_eq!((outcome.code, outcome.stdout), (1, ""), "{name}: {}", outcome.stderr);
@@ -32,7 +33,7 @@ fn refused(name: &str, words: &[&str]) {
     }
 }
 
-/// The controller at `address` in what `nvio list --json` printed.
+/// Returns the controller at `address` in the output of `nvio list --json`.
 fn of_address<'a>(list: &'a Value, address: &str) -> &'a Value {
     let found = list.as_array().unwrap().iter().find(|found| found["address"] == address);
     found.unwrap_or_else(|| panic!("no {address} in {list}"))
@@ -151,7 +152,7 @@ guest_tests! {
     doorbells_are_in_memory {
         let trace = CHECK.text("trace");
         let count = |event: &str| trace.lines().filter(|line| line.contains(event)).count();
-        // Set up anew after each of five resets.
+        // Configured again after each of five resets.
         assert!(count("pci_nvme_dbbuf_config") >= 6, "{}", count("pci_nvme_dbbuf_config"));
         assert!(count("pci_nvme_shadow_doorbell_sq") > 1_000);
     }

@@ -1,5 +1,5 @@
-//! Files that the kernel wrote, overwritten through `nvio`'s library, and read by the kernel again:
-//! the bytes are those that were written, and sizes, times, maps and everything else are as before.
+//! Files written by the kernel, overwritten by the library, and read by the kernel again: the bytes
+//! are the new ones, and sizes, times, maps and all other properties are unchanged.
 //!
 //! Needs root and loop devices: `tests/run kernel-ext4`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
@@ -26,10 +26,10 @@ use nvio_tests::sys::{self, Extent};
 use nvio_tests::view;
 
 const MIB: u64 = 1 << 20;
-/// Writes to each filesystem.
+/// Number of writes to each filesystem.
 const WRITES: u64 = 1500;
 
-/// What the kernel says of a file.
+/// Properties of a file, according to the kernel.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     size: u64,
@@ -52,7 +52,7 @@ fn seen(path: &Path) -> Seen {
     }
 }
 
-/// Files of many shapes, by the kernel; gives their names.
+/// Creates files of many shapes through the kernel, and returns their names.
 fn populate(top: &Path) -> Vec<String> {
     let mut rng = Rng::new(77);
     let mut names = Vec::new();
@@ -61,7 +61,7 @@ fn populate(top: &Path) -> Vec<String> {
         fs::write(top.join(&name), rng.bytes(size)).unwrap();
         names.push(name);
     }
-    // Two files that grow in turns have their blocks in turns.
+    // Two files that grow in turns have interleaved blocks.
     let turns: Vec<_> = ["turn-a", "turn-b"]
         .map(|name| (HostFile::create(top.join(name)).unwrap(), name.to_owned()))
         .into();
@@ -72,14 +72,14 @@ fn populate(top: &Path) -> Vec<String> {
         }
     }
     names.extend(turns.into_iter().map(|(_, name)| name));
-    // Holes, and data in every third block or so; for maps of several levels.
+    // A file with data in about every third block, for maps of several levels.
     let sparse = HostFile::create(top.join("sparse")).unwrap();
     for index in 0..1500 {
         let bytes = rng.range(1, 6000);
         sparse.write_all_at(&rng.bytes(bytes), index * 12_288).unwrap();
     }
     names.push("sparse".to_owned());
-    // Far out, where a block map has three levels.
+    // Data at positions for which a block map needs three levels.
     let far = HostFile::create(top.join("far")).unwrap();
     for pos in [0, 5 * MIB, 80 * MIB, 300 * MIB] {
         far.write_all_at(&rng.bytes(100_000), pos).unwrap();
@@ -88,7 +88,7 @@ fn populate(top: &Path) -> Vec<String> {
     names
 }
 
-/// A filesystem on the embedded controller, and futures on it.
+/// A filesystem on the embedded controller.
 struct Served {
     fs: Filesystem,
     controller: Controller,
@@ -115,11 +115,11 @@ impl Served {
     }
 }
 
-/// A file as it must be.
+/// The expected contents of a file.
 struct Model {
     file: WritableFile,
     bytes: Vec<u8>,
-    /// Ranges that have data, by the kernel.
+    /// Ranges with data, according to the kernel.
     runs: Vec<Range<u64>>,
 }
 
@@ -141,7 +141,7 @@ impl Model {
         Self { file, bytes, runs }
     }
 
-    /// A range without holes.
+    /// Draws a range without holes.
     fn range(&self, rng: &mut Rng) -> Range<u64> {
         let run = rng.pick(&self.runs).clone();
         let most = (run.end - run.start).min(if rng.range(0, 10) == 0 { 3 * MIB } else { 20_000 });
@@ -209,8 +209,8 @@ fn check(name: &str, mkfs: &str, block: u32) {
     mount.unmount().unwrap();
 }
 
-/// The first whole block of each run of all files at once, as futures; gives what the files are
-/// then.
+/// Overwrites the first whole block of each range in all files as concurrent futures. Returns the
+/// expected contents of the files.
 fn futures(served: &Served, models: Vec<Model>, align: u64, rng: &mut Rng) -> Vec<Vec<u8>> {
     let queue = AsyncFileQueue::new(served.queue());
     let (mut contents, mut files) = (Vec::new(), Vec::new());
@@ -286,7 +286,7 @@ fn what_the_kernel_has_mounted_is_not_written_to() {
             (other, _) => panic!("{options}: {other}"),
         }
         mount.unmount().unwrap();
-        // What is known of it is from before.
+        // The superblock was read before the mount.
         let stale = served.fs.writable().unwrap_err();
         assert!(matches!(stale, Error::NotWritable(NotWritable::Changed)), "{stale}");
         drop(served);
@@ -308,7 +308,7 @@ fn files_that_the_kernel_protects_are_not_written_to() {
         let changed = Command::new("chattr").arg(flag).arg(&path).status().unwrap();
         assert!(changed.success(), "{flag}");
     }
-    // Preallocated by the kernel, and partly written.
+    // A file preallocated by the kernel and partly written.
     let file = HostFile::create(mount.path().join("preallocated")).unwrap();
     image::tool("fallocate", &["-l", "65536", image::text(&mount.path().join("preallocated"))]);
     file.write_all_at(&[9; 8192], 16_384).unwrap();
@@ -341,7 +341,7 @@ fn files_that_the_kernel_protects_are_not_written_to() {
     let mount = Mount::new(&disk, &mount_point, "noatime");
     let bytes = fs::read(mount.path().join("preallocated")).unwrap();
     let expected: Vec<u8> = [vec![0; 16_384], vec![8; 8192], vec![0; 40_960]].concat();
-    assert!(bytes == expected, "the refused ones changed nothing");
+    assert!(bytes == expected, "rejected writes changed nothing");
     for (flag, _) in cases {
         let undo = flag.replace('+', "-");
         let path = mount.path().join(flag);

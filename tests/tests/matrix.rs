@@ -1,4 +1,4 @@
-//! The matrix: one test an image.
+//! The matrix: one test per image.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use nvio_tests::matrix::{check, rows};

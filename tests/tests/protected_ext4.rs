@@ -1,5 +1,5 @@
-//! ext4 on namespaces with end-to-end protection: what is read, metadata too, has its guards
-//! checked at both ends, and what is overwritten has them made.
+//! ext4 on namespaces with end-to-end protection: guards of all reads, metadata included, are
+//! checked at both ends, and overwrites generate guards.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 use std::fs;
@@ -18,12 +18,12 @@ use nvio_iomap::{
 use nvio_testkit::image;
 use nvio_testkit::random::Rng;
 
-/// Size of the filesystem.
+/// Size of the filesystem, bytes.
 const SIZE: usize = 16 << 20;
-/// Bytes that are copied to and from the namespace at a time.
+/// Length of a transfer to or from the namespace, bytes.
 const PIECE: usize = 64 << 10;
 
-/// An image, and the folder that mke2fs filled it from.
+/// An image, and the folder from which mke2fs filled it.
 struct Content {
     folder: tempfile::TempDir,
     image: Vec<u8>,
@@ -74,7 +74,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// A namespace with an image on it, every block of which has its guard.
+    /// Starts a namespace with an image. Every block has its guard.
     fn new(format: Format, image: &[u8]) -> Self {
         let config = NamespaceConfig::new(Backing::memory(SIZE as u64)).block_size(format.block);
         let config = config.metadata(format.metadata, format.extended);
@@ -94,7 +94,8 @@ impl Rig {
         rig
     }
 
-    /// Stores blocks with guards, and changes them behind those; nothing is checked.
+    /// Stores blocks with guards, after `change` has changed the data under the guards. Nothing is
+    /// checked.
     fn store(&mut self, lba: u64, data: &[u8], change: impl FnOnce(&mut [u8])) {
         let blocks = (data.len() >> self.namespace.block_shift()) as u32;
         let mut buf = self.controller.alloc(self.protection.buf_len(data.len())).unwrap();
@@ -107,7 +108,7 @@ impl Rig {
         self.pair.wait(|done| assert!(done.status.is_success())).unwrap();
     }
 
-    /// Changes a byte of the block at byte `at` of the device behind its guard.
+    /// Changes a byte of the block that contains byte `at` of the device, without its guard.
     fn damage(&mut self, at: u64) {
         let (lba, block) = (at >> self.namespace.block_shift(), self.namespace.block_size());
         let mut data = vec![0; block as usize];
@@ -126,7 +127,7 @@ impl Rig {
         self.store(lba, &data, |buf| buf[17] ^= 0x40);
     }
 
-    /// All of the namespace, with guards, and tags, checked by the controller and here.
+    /// Reads the whole namespace. Guards and tags are checked by the controller and here.
     fn dump(&mut self) -> Vec<u8> {
         let mut image = vec![0; SIZE];
         let blocks = (PIECE >> self.namespace.block_shift()) as u32;
@@ -161,7 +162,7 @@ impl Rig {
     }
 }
 
-/// A file of which blocks that have data are overwritten, which changes no metadata.
+/// A file whose written blocks are overwritten, which changes no metadata.
 struct Overwritten(File);
 
 impl Mapper for Overwritten {
@@ -204,7 +205,7 @@ fn files_are_read_and_overwritten_with_their_guards() {
         let fs = rig.mount().unwrap();
         let mut queue = rig.queue();
         compare(&fs, &mut queue, &content.files);
-        // Whole blocks in the middle of the largest file, copied and not.
+        // Whole blocks in the middle of the largest file, with and without a copy.
         let (name, bytes) = content.files.last_mut().unwrap();
         let file = fs.file(&fs.lookup(name.as_bytes()).unwrap()).unwrap();
         let mut file = Overwritten(file);
@@ -223,7 +224,7 @@ fn files_are_read_and_overwritten_with_their_guards() {
         assert_eq!(queue.counters().simple, 0);
         assert!(queue.counters().fell_back(Reason::Memory) > 0);
         drop((queue, file, fs));
-        // The controller finds every guard right, and e2fsprogs the filesystem and the file.
+        // The controller accepts every guard, and e2fsprogs the filesystem and the file.
         let image = rig.dump();
         let path = content.folder.path().join("after.img");
         fs::write(&path, image).unwrap();
@@ -258,15 +259,15 @@ fn damage_is_an_error_and_never_data() {
         let mut out = vec![0; 100];
         let error = file.read_at(&mut queue, pos as u64 + 10, &mut out).unwrap_err();
         assert!(says_guard(&error), "{error}");
-        assert_eq!(out, [0; 100], "nothing of it is given");
-        // What is around it can be read, and an overwrite heals it.
+        assert_eq!(out, [0; 100], "no byte of it is returned");
+        // The adjacent blocks can be read, and an overwrite repairs the block.
         let mut before = vec![0; block];
         file.read_at(&mut queue, (pos - block) as u64, &mut before).unwrap();
         assert!(before == bytes[pos - block..pos]);
         let again = &bytes[pos..pos + block];
         queue.write_at(&mut Overwritten(file), pos as u64, again).unwrap();
         compare(&fs, &mut queue, &content.files);
-        // Metadata: a directory's block, by a filesystem that has not read it yet.
+        // A block of a directory, read by a filesystem with empty caches.
         rig.damage(place_of(&fs, &fs.lookup(b"d").unwrap(), 0));
         let fresh = rig.mount().unwrap();
         let error = fresh.lookup(name.as_bytes()).unwrap_err();
@@ -274,7 +275,7 @@ fn damage_is_an_error_and_never_data() {
     }
 }
 
-/// Where on the device byte `pos` of a file or directory is.
+/// Returns the byte offset on the device of byte `pos` of a file or directory.
 fn place_of(fs: &Filesystem, inode: &nvio_ext4::Inode, pos: u64) -> u64 {
     let mut extents = fs.extents(inode).unwrap().map(Result::unwrap);
     let extent =
@@ -283,7 +284,7 @@ fn place_of(fs: &Filesystem, inode: &nvio_ext4::Inode, pos: u64) -> u64 {
     extent.physical + (pos - extent.logical)
 }
 
-/// Whether an error is that of a guard, wherever it comes from.
+/// Returns true if an error or one of its sources is a guard error.
 fn says_guard(error: &nvio_ext4::Error) -> bool {
     let mut all = error.to_string();
     let mut source = std::error::Error::source(error);

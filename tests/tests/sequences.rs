@@ -1,6 +1,6 @@
-//! Random sequences of operations on a file: a few seeds, those that have failed before, and the
-//! shortest ones that showed a bug. All seeds are played by the program `sequences`, which
-//! `tests/run sequences` runs.
+//! Random sequences of operations on a file: some seeds, those that have failed before, and the
+//! shortest ones that revealed a bug. The program `sequences` plays all seeds; `tests/run
+//! sequences` runs it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -57,7 +57,7 @@ fn a_queue_or_device_that_does_wrong_is_found_out() {
             run(&sequence, sabotage, false).is_err()
         });
         println!("{sabotage:?}: seed {found:?}");
-        assert!(found.is_some(), "{sabotage:?} is not found");
+        assert!(found.is_some(), "{sabotage:?} is not detected");
     }
 }
 
@@ -87,7 +87,7 @@ fn everything_is_drawn_by_some_seed() {
     some(|a| matches!(a.mischief, Mischief::Submit(0)) && a.flags.contains(IoFlags::HOOKS));
 }
 
-// What follows are the shortest sequences that have shown a bug.
+// The shortest sequences that have revealed a bug.
 
 const ASK: Ask = Ask {
     write: false,
@@ -103,8 +103,8 @@ const ASK: Ask = Ask {
     late: false,
 };
 
-/// Blocks of 4 KiB, which for the device are of 512 bytes, or so many of them; a queue of so many
-/// commands.
+/// Runs steps on a file with blocks of 4 KiB, on a device with blocks of 512 bytes, with a queue of
+/// `depth` commands.
 fn must_succeed(kind: Kind, most_shift: u32, depth: u16, asks: impl Into<Vec<Step>>) {
     let device = Device {
         block_shift: 9,
@@ -138,7 +138,7 @@ fn no_memory_ends_a_request_while_results_wait() {
 
 #[test]
 fn hooks_know_where_each_command_for_zeroes_is() {
-    // The first 12 KiB of the block are zeroed by three commands.
+    // Three commands zero the first 12 KiB of the block.
     let ask = Ask { write: true, at: 6144, flags: IoFlags::HOOKS, ..ASK };
     must_succeed(Kind::Unwritten, 12, 8, [Step::Ask(ask)]);
 }
@@ -179,7 +179,7 @@ fn what_is_written_in_front_of_a_fault_is_made_known() {
 fn a_tail_that_could_not_be_zeroed_is_no_success_in_part() {
     let way = Way::Cursor { fault: Some(0x9000), soft: false, before: 0 };
     let flags = IoFlags::PARTIAL | IoFlags::HOOKS;
-    // The third command is that for the zeroes.
+    // The third command writes the zeroes.
     let mischief = Mischief::Submit(2);
     let ask = Ask { write: true, units: 16, way, flags, mischief, ..ASK };
     must_succeed(Kind::Unwritten, 12, 8, [Step::Ask(ask)]);
@@ -194,7 +194,7 @@ fn a_fault_that_is_found_while_there_is_no_room_leaves_what_was_read() {
 
 #[test]
 fn zeroes_behind_a_durable_write_are_durable() {
-    // Up to the end of the file, and the rest of its block.
+    // A write up to the end of the file, which also zeroes the rest of its block.
     let ask = Ask { write: true, at: 0xdfff, unit: Unit::Block, flags: IoFlags::DSYNC, ..ASK };
     for units in 1..=40 {
         must_succeed(Kind::Mapped, 16, 8, [Step::Ask(Ask { units, ..ask.clone() })]);

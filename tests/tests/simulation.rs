@@ -1,5 +1,5 @@
-//! The simulation of driver and controller: single scenarios, and a few of its seeds. All seeds are
-//! played by the program `simulate`, which `tests/run simulation` runs.
+//! Single scenarios of the simulation of driver and controller, and some of its seeds. The program
+//! `simulate` plays all seeds; `tests/run simulation` runs it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -22,7 +22,7 @@ use nvio_tests::simulation::run::run;
 use nvio_tests::simulation::transport::Simulated;
 
 const BLOCK: usize = 4096;
-/// Longer than any command is waited for.
+/// A time longer than all timeouts of commands.
 const EVER: Duration = Duration::from_secs(3600);
 const LATE: Duration = Duration::from_millis(25);
 
@@ -85,20 +85,20 @@ impl Rig {
         buf
     }
 
-    /// Queues a read of block `lba`, which is its token.
+    /// Submits a read of block `lba`, which is also its token.
     fn read(&self, pair: &mut Pair, lba: u64) {
         pair.read(&self.namespace, lba, self.buffer(Lent::In), lba).unwrap();
     }
 
-    /// Queues a write of `value` to block `lba`, which is its token.
+    /// Submits a write of `value` to block `lba`, which is also its token.
     fn write(&self, pair: &mut Pair, lba: u64, value: u64) {
         let mut buf = self.buffer(Lent::Out);
         content::fill(&mut buf, value, content::place(1, lba));
         pair.write(&self.namespace, lba, buf, lba).unwrap();
     }
 
-    /// Waits until nothing is in flight, and gives what ended, in the order of tokens. Of reads
-    /// that succeeded, what the block held.
+    /// Waits until no command is in flight. Returns token, status and, for successful reads, the
+    /// value of the block, sorted by token.
     fn end(&mut self, pair: &mut Pair) -> Vec<(u64, Status, Option<u64>)> {
         let mut ended = Vec::new();
         let begin = self.with(|machine| machine.now());
@@ -122,12 +122,12 @@ impl Rig {
         ended
     }
 
-    /// Nothing was accessed that is not lent.
+    /// Checks that the controller has accessed only lent memory.
     fn check(&self) {
         self.with(|machine| assert_eq!(lock(&machine.table).wrong(), None));
     }
 
-    /// Writes and reads go on on this pair.
+    /// Checks that writes and reads on this pair succeed.
     fn goes_on(&mut self, pair: &mut Pair, value: u64) {
         for lba in 0..40 {
             while pair.in_flight() == pair.capacity() {
@@ -147,7 +147,7 @@ impl Rig {
         self.with(|machine| lock(&machine.table).shadow_reads())
     }
 
-    /// As [`goes_on`](Self::goes_on), and by the doorbells in memory.
+    /// Like [`goes_on`](Self::goes_on), and checks that shadow doorbells are used.
     fn goes_on_by_shadow(&mut self, pair: &mut Pair, value: u64) {
         let (before, reads) = (pair.counters(), self.shadow_reads());
         self.goes_on(pair, value);
@@ -155,8 +155,8 @@ impl Rig {
         let after = pair.counters();
         let rung = after.doorbells - before.doorbells;
         let polls = after.polls - before.polls - (after.idle_polls - before.idle_polls);
-        // Tails are rung for a queue that was empty, as each is here, and heads hardly ever: without
-        // shadow doorbells it would be twice as many as there were polls.
+        // A tail doorbell is written only for an empty queue, as here for each command, and a head
+        // doorbell almost never. Without shadow doorbells there would be two writes for each poll.
         assert!(2 * rung < 3 * polls, "{rung} doorbells rung, {polls} polls found something");
     }
 }
@@ -179,7 +179,7 @@ fn after_a_reset_in_flight_shadow_doorbells_are_used_again_and_nothing_stale_com
     }
     rig.pass(Duration::from_millis(1));
     rig.controller.reset().unwrap();
-    // What was late comes now, if it comes.
+    // Late commands would complete now.
     rig.pass(2 * LATE);
     rig.faults(Faults::new());
     for pair in &mut pairs {
@@ -284,7 +284,7 @@ fn ready_that_is_stuck_delays_a_reset_and_no_more() {
         rig.controller.reset().unwrap();
         assert!(rig.with(|machine| machine.now()) - before >= stuck);
         rig.faults(Faults::new());
-        // With RDY at 1, what was in progress went on, and may have completed.
+        // While RDY was stuck at 1, commands were still processed and may have completed.
         let ended = rig.end(&mut pair);
         assert_eq!(ended.len(), 8);
         for status in statuses(&ended) {
@@ -328,7 +328,7 @@ fn removal_ends_every_command_and_every_call_with_a_typed_error() {
     }
     assert!(matches!(rig.controller.namespace(1), Err(Error::Gone)));
     assert!(matches!(rig.controller.queue_pair::<u64>(1).err(), Some(Error::Gone)));
-    // Another reset does not make another reason of it.
+    // A further reset returns the same error.
     assert!(matches!(rig.controller.reset(), Err(Error::Gone)));
 }
 
@@ -376,7 +376,7 @@ fn a_controller_that_cannot_be_stopped_keeps_the_memory_that_it_may_use() {
     pair.check(|completion| ended.push((completion.status, completion.buf.len())));
     assert_eq!(ended, [(status::ABORTED_BY_HOST, 0)], "without the buffer");
     drop(pair);
-    // The late read goes into the buffer, and its completion into the ring.
+    // The late read writes to the buffer, and its completion to the ring.
     rig.pass(minute);
     rig.check();
     assert!(rig.controller.arena().is_allocated(iova, BLOCK));

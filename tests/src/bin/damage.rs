@@ -1,8 +1,7 @@
-//! Changes small filesystems in every way, structure by structure, and reads them.
+//! Damages small filesystems in every way, structure by structure, and reads them.
 //!
-//! Nothing may panic, take long, or take much memory, whatever was changed; and where metadata has
-//! checksums and they were not made right again, everything that is read is what it was, or an
-//! error.
+//! No change may cause a panic, or excessive time or memory. If metadata has checksums and they
+//! were not updated after the change, every result is the original data or an error.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 
@@ -78,7 +77,7 @@ fn main() -> ExitCode {
         .map(|recipe| Base::make(recipe, folder.path()))
         .collect::<Result<_, _>>()
         .unwrap_or_else(|error| panic!("{error}"));
-    // A failure is told in one line of its own.
+    // Each failure prints one line of its own.
     std::panic::set_hook(Box::new(|_| ()));
     let work = match arguments.mutant {
         Some(choice) => {

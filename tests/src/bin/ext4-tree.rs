@@ -1,7 +1,7 @@
-//! Makes and describes test trees where only the kernel is, as in the guest:
-//! `ext4-tree populate DIRECTORY ENTRIES SEED` and `ext4-tree view DIRECTORY`. Case-insensitive
-//! names: `ext4-tree fold DIRECTORY`, `ext4-tree fold-compare IMAGE MOUNT` and
-//! `ext4-tree fold-compare-encrypted IMAGE MOUNT`.
+//! Creates and describes test trees where only the kernel is available, as in the guest: `ext4-tree
+//! populate DIRECTORY ENTRIES SEED` and `ext4-tree view DIRECTORY`. Names that ignore case:
+//! `ext4-tree fold DIRECTORY`, `ext4-tree fold-compare IMAGE MOUNT` and `ext4-tree
+//! fold-compare-encrypted IMAGE MOUNT`.
 
 use std::env;
 use std::io;

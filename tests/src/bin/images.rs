@@ -1,4 +1,4 @@
-//! Makes images of the matrix: `images DIRECTORY [NAME...]`, or `images --list`.
+//! Creates images of the matrix: `images DIRECTORY [NAME...]`, or `images --list`.
 
 use std::env;
 use std::io;

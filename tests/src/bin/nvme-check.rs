@@ -1,9 +1,9 @@
-//! Runs the driver's checks on controllers whose contents are known.
+//! Runs the driver's checks on controllers with known contents.
 //!
 //!     nvme-check ROLE=ADDRESS...
 //!
-//! A line for each check: `ok NAME`, `FAILED NAME: why` or `SKIPPED NAME: why`. The exit code is 1
-//! when a check failed, 3 when one hung, 2 for wrong usage.
+//! Each check prints a line: `ok NAME`, `FAILED NAME: why` or `SKIPPED NAME: why`. The exit code is
+//! 1 if a check failed, 3 if one hung, 2 for wrong usage.
 
 use std::process::ExitCode;
 

@@ -64,10 +64,10 @@ fn main() -> ExitCode {
         let level = log::LevelFilter::Debug;
         env_logger::Builder::new().filter_level(level).format_timestamp(None).init();
     }
-    // The line of a failed seed has the panic's message.
+    // The line of a failed seed contains the message of the panic.
     std::panic::set_hook(Box::new(|_| ()));
     if arguments.verbose {
-        // First as it is: one that hangs can be seen to.
+        // Print the sequence before shrinking, so that it is visible if a step hangs.
         let sequence = drawn(arguments.first).unwrap();
         println!("{sequence:#?}");
         let _ = run(&sequence, Sabotage::None, true);
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failures.into_inner() > 0))
 }
 
-/// The one line that replays a seed, and the smallest sequence that fails.
+/// Prints the line that replays a seed, and the smallest sequence that fails.
 fn failed(seed: u64, failure: &Failure, verbose: bool) {
     let why = failure.why.split_whitespace().collect::<Vec<_>>().join(" ");
     if verbose {

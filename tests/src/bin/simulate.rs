@@ -27,7 +27,7 @@ decides everything. Exit codes: 0 all is well, 1 a seed failed, 2 wrong usage.
   --json       the summary as JSON
   --verbose    with --seed: what the seed means, what happens, and what the driver logs";
 
-/// A seed takes milliseconds; one that takes this long hangs.
+/// Time after which a seed is considered to hang. It usually takes milliseconds.
 const HANGS: Duration = Duration::from_secs(60);
 
 struct Arguments {
@@ -60,7 +60,7 @@ fn arguments() -> Option<Arguments> {
     (parsed.seeds > 0 && (parsed.seeds == 1 || !parsed.verbose)).then_some(parsed)
 }
 
-/// Plays one seed; gives what it did, or why it failed.
+/// Plays one seed, and returns its counts or the error.
 fn play(seed: u64, twice: bool, verbose: bool) -> Result<Outcome, String> {
     let mix = Mix::new(seed);
     let once = |print| {
@@ -82,7 +82,7 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("of no text")
 }
 
-/// What a worker tells: that it begins with a seed, or how one ended.
+/// A message of a worker: the start of a seed, or its result.
 enum Report {
     Begun(usize, u64),
     Ended(usize, u64, Box<Result<Outcome, String>>),
@@ -116,7 +116,7 @@ fn main() -> ExitCode {
         env_logger::Builder::new().filter_level(log_level()).format_timestamp(None).init();
         println!("{}", Mix::new(arguments.first));
     } else {
-        // The one line of a failed seed has the panic's message.
+        // The line of a failed seed contains the message of the panic.
         std::panic::set_hook(Box::new(|_| ()));
     }
     let (to, reports) = channel();
@@ -146,7 +146,7 @@ fn main() -> ExitCode {
                         }
                     }
                     progress(done, arguments.seeds, failures);
-                    // A hundred replays are enough to look at.
+                    // Stop after a hundred failures.
                     stop.store(failures >= 100, Ordering::Relaxed);
                 }
                 Err(RecvTimeoutError::Disconnected) => break failures,
@@ -154,7 +154,7 @@ fn main() -> ExitCode {
             }
             for &(seed, since) in busy.iter().flatten() {
                 if since.elapsed() > HANGS {
-                    failed(seed, "it does not end");
+                    failed(seed, "the run hangs");
                     std::process::exit(1);
                 }
             }
@@ -168,7 +168,7 @@ fn log_level() -> log::LevelFilter {
     log::LevelFilter::Debug
 }
 
-/// The one line that replays a seed.
+/// Prints the line that replays a seed.
 fn failed(seed: u64, why: &str) {
     let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
     println!("FAILED: simulate --seed {seed} --verbose: {why}");

@@ -1,15 +1,15 @@
-//! How often the I/O path asks for memory, or gives it back.
+//! Counts allocations and frees on the I/O path.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 thread_local! {
-    /// Whether this thread is on the I/O path.
+    /// True while this thread is on the I/O path.
     static ON_PATH: Cell<bool> = const { Cell::new(false) };
     static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The system's allocator, counting.
+/// The system's allocator with a counter.
 struct Counting;
 
 fn count() {
@@ -18,17 +18,17 @@ fn count() {
     }
 }
 
-// SAFETY: every call is passed on to the system's allocator as it is.
+// SAFETY: all calls are forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller keeps the contract, which is the same.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         count();
-        // SAFETY: as above.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.dealloc(ptr, layout) }
     }
 }
@@ -36,7 +36,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Counts what `path` does in this thread.
+/// Counts the allocations and frees of `path` in this thread.
 pub(crate) fn watch<R>(path: impl FnOnce() -> R) -> R {
     ON_PATH.set(true);
     let result = path();
@@ -44,7 +44,7 @@ pub(crate) fn watch<R>(path: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Allocations and releases that were counted.
+/// Returns the number of counted allocations and frees.
 pub(crate) fn counted() -> u64 {
     COUNT.get()
 }

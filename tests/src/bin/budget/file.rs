@@ -17,11 +17,11 @@ use crate::{BATCH, DEPTH, ROUNDS, allocations, random};
 
 const BLOCK: u64 = 4096;
 const EXTENTS: u64 = 1000;
-/// Blocks of an extent; after each there is a hole of one block.
+/// Blocks per extent. A hole of one block follows each.
 const EXTENT: u64 = 4;
 const IMAGE: u64 = 64 << 20;
 
-/// Where to read, and the buffer, unless it is in flight.
+/// A position, and the buffer while it is not in flight.
 struct Place {
     pos: u64,
     buf: Option<DmaBuf>,
@@ -29,7 +29,7 @@ struct Place {
 
 type Places = [Place; BATCH];
 
-/// Submits a batch of reads, one doorbell. The token of each is its buffer's place.
+/// Submits a batch of reads. The token of each is the index of its buffer.
 #[inline(never)]
 fn file_submit_simple(queue: &mut FileQueue, file: &mut File, places: &mut Places) {
     for (at, place) in places.iter_mut().enumerate() {
@@ -41,7 +41,7 @@ fn file_submit_simple(queue: &mut FileQueue, file: &mut File, places: &mut Place
     queue.ring();
 }
 
-/// The same through the generic path.
+/// Submits a batch of reads through the generic path.
 #[inline(never)]
 fn file_submit_generic(queue: &mut FileQueue, file: &mut File, places: &mut Places) {
     for (at, place) in places.iter_mut().enumerate() {
@@ -54,7 +54,7 @@ fn file_submit_generic(queue: &mut FileQueue, file: &mut File, places: &mut Plac
     queue.ring();
 }
 
-/// Submits a batch of reads of three extents each, one doorbell.
+/// Submits a batch of reads of three extents each, with one doorbell write.
 #[inline(never)]
 fn file_submit_extents(queue: &mut FileQueue, file: &mut File, places: &mut Places) {
     for (at, place) in places.iter_mut().enumerate() {
@@ -66,13 +66,13 @@ fn file_submit_extents(queue: &mut FileQueue, file: &mut File, places: &mut Plac
     queue.ring();
 }
 
-/// Takes a batch of results.
+/// Polls a batch of results.
 #[inline(never)]
 fn file_complete(queue: &mut FileQueue, places: &mut Places, sum: &mut u64) -> usize {
     queue.poll_with(BATCH, &mut Return { places, sum })
 }
 
-/// Puts buffers back to their places.
+/// A handler that returns buffers to their places.
 struct Return<'p> {
     places: &'p mut Places,
     sum: &'p mut u64,
@@ -83,7 +83,7 @@ impl Handler<Done<nvio_ext4::Error>> for Return<'_> {
     fn completed(&mut self, done: Done<nvio_ext4::Error>) {
         if let (Ok(bytes), Some(Memory::Dma(buf))) = (done.result, done.memory) {
             *self.sum = self.sum.wrapping_add(bytes as u64);
-            // The place is there and empty, so that there is nothing to drop.
+            // The place is empty, so replacing its buffer drops none.
             match self.places.get_mut(usize::try_from(done.token).unwrap_or(BATCH)) {
                 Some(place) => std::mem::forget(place.buf.replace(buf)),
                 None => std::mem::forget(buf),
@@ -92,7 +92,7 @@ impl Handler<Done<nvio_ext4::Error>> for Return<'_> {
     }
 }
 
-/// The reads that are counted.
+/// The kind of reads to count.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reads {
     /// One block, on the simple path.
@@ -104,7 +104,7 @@ pub(crate) enum Reads {
 }
 
 impl Reads {
-    /// Bytes of one read.
+    /// Returns the length of one read, bytes.
     fn bytes(self) -> usize {
         match self {
             Self::Simple | Self::Generic => 4096,
@@ -112,7 +112,7 @@ impl Reads {
         }
     }
 
-    /// Batches in flight, so that their commands have room.
+    /// Returns the number of batches in flight, whose commands must fit into the queue.
     fn batches(self) -> usize {
         match self {
             Self::Simple | Self::Generic => usize::from(DEPTH) / BATCH,
@@ -121,20 +121,19 @@ impl Reads {
     }
 }
 
-/// A file whose blocks are on a namespace that stores nothing; where they are is known from an
-/// image.
+/// A file on a namespace without storage. Its map is read from an image.
 pub(crate) struct Rig {
     queue: FileQueue,
     file: File,
     reads: Reads,
     batches: Vec<Places>,
-    /// Positions of extents; of the first of three extents of a block.
+    /// Positions of the extents, or of the first of every three extents of one block.
     starts: Vec<u64>,
     seed: u64,
     _emulator: Emulator,
 }
 
-/// A filesystem whose `/file` has extents of four blocks, a hole after each.
+/// Creates a filesystem whose `/file` has extents of four blocks, with a hole after each.
 fn image_of_holes(folder: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let (content, image) = (folder.join("content"), folder.join("disk.img"));
     std::fs::create_dir(&content)?;
@@ -147,8 +146,8 @@ fn image_of_holes(folder: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> 
     Ok(image)
 }
 
-/// A filesystem whose `/file` has extents of one block: it was written to the blocks that every
-/// second file of one block left free.
+/// Creates a filesystem whose `/file` has extents of one block: it fills the gaps that every second
+/// of many small files has left.
 fn image_of_blocks(folder: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let (content, image) = (folder.join("content"), folder.join("disk.img"));
     std::fs::create_dir(&content)?;
@@ -165,7 +164,7 @@ fn image_of_blocks(folder: &Path) -> Result<PathBuf, Box<dyn std::error::Error>>
     Ok(image)
 }
 
-/// The positions that reads start from.
+/// Returns the positions at which reads start.
 fn starts(extents: &[Extent], reads: Reads) -> Vec<u64> {
     match reads {
         Reads::Simple | Reads::Generic => {
@@ -208,7 +207,7 @@ impl Rig {
         };
         let batches = (0..reads.batches()).map(batch);
         let batches = batches.collect::<Result<_, nvio_driver::Error>>()?;
-        // From here on, where the extents are is known.
+        // Read the map into the cache before the measurement.
         let mut pos = 0;
         while pos < file.size() {
             file.read_at(&mut queue, pos, &mut [0; 1])?;
@@ -226,7 +225,8 @@ impl Rig {
         }
     }
 
-    /// Batches at full depth; the controller gets all the time it needs between them.
+    /// Submits and completes batches at full depth. Between them the controller has enough time to
+    /// complete all commands.
     pub(crate) fn batches(&mut self) -> Result<usize, Box<dyn std::error::Error>> {
         let (mut done, mut sum) = (0, 0);
         for _ in 0..ROUNDS {

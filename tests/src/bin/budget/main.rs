@@ -1,9 +1,9 @@
 //! The I/O path under an instruction counter.
 //!
-//! `budget PART` does one part of the work over and over, on the embedded controller's null
-//! backing, inside the function of that name; callgrind counts only what happens in there.
-//! `tests/budget` runs the parts and compares with the budgets. It prints how many I/Os there were,
-//! and how often memory was allocated or freed meanwhile.
+//! `budget PART` repeats one part of the work on the embedded controller's null backing, inside the
+//! function of that name, and callgrind counts only the instructions in it. `tests/budget` runs the
+//! parts and compares the counts with the budgets. The program prints the number of I/Os, and of
+//! allocations and frees in them.
 
 mod allocations;
 mod file;
@@ -13,13 +13,13 @@ use std::hint::black_box;
 
 use file::Reads;
 
-/// Commands in flight.
+/// Number of commands in flight.
 const DEPTH: u16 = 128;
-/// Commands of a doorbell.
+/// Number of commands per doorbell.
 const BATCH: usize = 32;
 const ROUNDS: usize = 64;
 
-/// The next of a sequence of numbers below 2^31.
+/// Returns the next of a sequence of numbers below 2^31.
 fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
     *seed >> 33

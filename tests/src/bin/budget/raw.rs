@@ -14,7 +14,7 @@ const BLOCKS: u64 = 1 << 28;
 type Queue = QueuePair<usize>;
 type Bufs = [Option<DmaBuf>; BATCH];
 
-/// Queues a batch of random 4 KiB reads, one doorbell. The context of each is its buffer's place.
+/// Submits a batch of random 4 KiB reads. The context of each is the index of its buffer.
 #[inline(never)]
 fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Bufs, lbas: &[u64]) {
     for (place, (buf, &lba)) in bufs.iter_mut().zip(lbas).enumerate() {
@@ -26,12 +26,12 @@ fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Bufs, lbas:
     queue.ring();
 }
 
-/// Takes a batch of completions.
+/// Polls a batch of completions.
 #[inline(never)]
 fn complete_batch(queue: &mut Queue, bufs: &mut Bufs, sum: &mut u64) -> usize {
     queue.poll(BATCH, |done| {
         *sum = sum.wrapping_add(u64::from(done.status.0));
-        // The place is there and empty, so that there is nothing to drop.
+        // The place is empty, so replacing its buffer drops none.
         match bufs.get_mut(done.context) {
             Some(place) => std::mem::forget(place.replace(done.buf)),
             None => std::mem::forget(done.buf),
@@ -39,7 +39,7 @@ fn complete_batch(queue: &mut Queue, bufs: &mut Bufs, sum: &mut u64) -> usize {
     })
 }
 
-/// Queues one read and rings.
+/// Submits one read and rings the doorbell.
 #[inline(never)]
 fn submit_one(queue: &mut Queue, namespace: &Namespace, buf: DmaBuf, lba: u64) -> bool {
     let queued = queue.read(namespace, lba, buf, 0).is_ok();
@@ -47,7 +47,7 @@ fn submit_one(queue: &mut Queue, namespace: &Namespace, buf: DmaBuf, lba: u64) -
     queued
 }
 
-/// Takes one completion.
+/// Polls one completion.
 #[inline(never)]
 fn complete_one(queue: &mut Queue, sum: &mut u64) -> Option<DmaBuf> {
     let done = queue.pop()?;
@@ -55,17 +55,17 @@ fn complete_one(queue: &mut Queue, sum: &mut u64) -> Option<DmaBuf> {
     Some(done.buf)
 }
 
-/// Polls a queue that has nothing.
+/// Polls an empty queue.
 #[inline(never)]
 fn empty_poll(queue: &mut Queue) -> usize {
     queue.poll(BATCH, |_| ())
 }
 
-/// A namespace that stores nothing, and what is read from it.
+/// A namespace without storage, and the state of its reads.
 pub(crate) struct Rig {
     queue: Queue,
     namespace: Namespace,
-    /// The buffers of each batch in flight.
+    /// Buffers of each batch.
     batches: Vec<Bufs>,
     seed: u64,
     pub(crate) sum: u64,
@@ -95,15 +95,15 @@ impl Rig {
         random(&mut self.seed) % BLOCKS
     }
 
-    /// Waits for a completion, which is not counted.
+    /// Waits for a completion. This is not counted.
     fn await_completion(&self) {
         while !self.queue.is_ready() {
             sleep(Duration::from_millis(1));
         }
     }
 
-    /// Batches at full depth; the controller gets all the time it needs between them, and
-    /// completes in order.
+    /// Submits and completes batches at full depth. Between them the controller has enough time to
+    /// complete all commands in order.
     pub(crate) fn batches(&mut self) -> usize {
         let mut done = 0;
         for _ in 0..ROUNDS {
@@ -122,7 +122,7 @@ impl Rig {
         done
     }
 
-    /// One command at a time, each with its doorbell.
+    /// Submits and completes one command at a time, each with its own doorbell.
     pub(crate) fn one_by_one(&mut self) -> usize {
         let mut done = 0;
         let mut buf = self.batches[0][0].take();

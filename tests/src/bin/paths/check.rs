@@ -1,4 +1,4 @@
-//! That a path moves the right bytes: what is fast and wrong is not fast.
+//! Checks that a path transfers the right bytes, before its rate is measured.
 
 use nvio_driver::DmaBuf;
 
@@ -6,10 +6,10 @@ use crate::Result;
 use crate::image::{Target, is_marked, mark};
 use crate::load::{Back, Path};
 
-/// Places that are looked at.
+/// Number of places to check.
 const CHECKED: usize = 64;
 
-/// Reads what the image has.
+/// Reads and compares with the image.
 pub(crate) fn reads(path: &mut impl Path, targets: &[Target], mut buf: DmaBuf) -> Result<()> {
     for &target in targets.iter().take(CHECKED) {
         buf.fill(0xff);
@@ -21,8 +21,7 @@ pub(crate) fn reads(path: &mut impl Path, targets: &[Target], mut buf: DmaBuf) -
     Ok(())
 }
 
-/// Writes something else, and reads that from the namespace. What is written last is what the image
-/// has.
+/// Writes other contents, and reads them from the namespace. The last writes restore the image.
 pub(crate) fn writes(
     path: &mut impl Path,
     raw: &mut impl Path,
@@ -43,7 +42,7 @@ pub(crate) fn writes(
     Ok(())
 }
 
-/// One request, waited for.
+/// Makes one request and waits for it.
 fn one(path: &mut impl Path, target: Target, buf: DmaBuf) -> Result<DmaBuf> {
     let mut back = Back::default();
     path.submit(target, buf)?;

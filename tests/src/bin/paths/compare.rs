@@ -1,4 +1,4 @@
-//! Several ways beside each other: in short slices, by turns.
+//! Comparison of several paths, in short slices and in turns.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use crate::Result;
 use crate::load::Load;
 use crate::rig::{Rig, Way};
 
-/// Requests of a second by each way.
+/// Requests per second of each path.
 pub(crate) struct Rates {
     pub(crate) ways: Vec<Way>,
     pub(crate) rates: Vec<f64>,
 }
 
 impl Rates {
-    /// 0 for a way that is not among them.
+    /// Returns the rate of a path, or 0 if it was not measured.
     pub(crate) fn of(&self, way: Way) -> f64 {
         let mut found = self.ways.iter().zip(&self.rates).filter(|&(&other, _)| other == way);
         found.next().map_or(0.0, |(_, &rate)| rate)
@@ -26,15 +26,15 @@ impl Rates {
     }
 }
 
-/// How long is measured.
+/// Duration of a measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
     pub(crate) slice: Duration,
     pub(crate) rounds: usize,
 }
 
-/// Lets requests go each way by turns, always `depth` of them; who is first changes. What else the
-/// machine does meets all ways alike.
+/// Measures the paths in turns with `depth` requests in flight. The order changes, so that other
+/// work on the machine affects all paths alike.
 pub(crate) fn steady(
     rig: &mut Rig,
     ways: &[Way],
@@ -53,8 +53,8 @@ pub(crate) fn steady(
     Ok(Rates { ways: ways.to_vec(), rates })
 }
 
-/// What a tenth of the slices exceeded. The drive bounds what a slice can have, and so does the
-/// processor; what others on the machine take only makes slices slower.
+/// Returns the rate that a tenth of the slices exceeds. Drive and processor limit the rate of a
+/// slice, and other work on the machine only lowers it.
 pub(crate) fn best_tenth(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     let exceeded = rates.len() / 10;

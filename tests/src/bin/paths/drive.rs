@@ -1,4 +1,4 @@
-//! What a drive can be had at, by each way: the drive is the limit, as a real one is.
+//! Comparison of the paths on a modelled drive, where the drive is the limit.
 
 use std::time::Duration;
 
@@ -11,21 +11,22 @@ use crate::image::{BLOCK, Image, Target, draw};
 use crate::load::Load;
 use crate::rig::{DEEPEST, Rig, Way};
 
-/// A Gen5 drive: reads of 4 KiB in a second, bytes in a second, and the time of one.
+/// A Gen5 drive: 4 KiB reads per second, bytes per second, and the latency of one read.
 pub(crate) const IOPS: f64 = 3_200_000.0;
 pub(crate) const BANDWIDTH: f64 = 14e9;
 pub(crate) const LATENCY: Duration = Duration::from_micros(60);
-/// How much the model is set to of what the emulator can serve, and of what a caller can copy on the
-/// way. The latter changes by four with the place of the two threads in the machine.
+/// Share of the emulator's maximum rate, and of the maximum rate with a copy by the caller, that
+/// the model uses. The second rate varies by a factor of four with the placement of the two
+/// threads.
 const SHARE: f64 = 0.5;
 const COPIED_SHARE: f64 = 0.2;
 const SCALING_EFFORT: Effort = Effort { slice: Duration::from_millis(4), rounds: 30 };
 
 pub(crate) const DEPTHS: [usize; 4] = [1, 32, 128, 256];
 const DEPTHS_EFFORT: Effort = Effort { slice: Duration::from_millis(5), rounds: 80 };
-/// Depth of the comparison of copies.
+/// Queue depth for the comparison of copies.
 pub(crate) const COPY_DEPTH: usize = 16;
-/// Their sizes. A slice is of a hundred requests or so, so that it does not matter where it ends.
+/// Sizes of copies. A slice has about a hundred requests, so that its exact end does not matter.
 const COPIES: [(u64, Effort); 3] = [
     (BLOCK, Effort { slice: Duration::from_millis(5), rounds: 60 }),
     (64 << 10, Effort { slice: Duration::from_millis(10), rounds: 40 }),
@@ -35,18 +36,18 @@ const COPIES: [(u64, Effort); 3] = [
 /// The service model.
 #[derive(Clone, Copy)]
 pub(crate) struct Model {
-    /// Commands in a second that the emulator can serve here.
+    /// Maximum rate of the emulator, commands per second.
     pub(crate) served: f64,
-    /// Bytes in a second that go through it when the caller copies them, too.
+    /// Maximum rate of the emulator with a copy by the caller, bytes per second.
     pub(crate) copied: f64,
-    /// Of the drive's speed, what is served for reads of 4 KiB.
+    /// Share of the drive's speed that is served for 4 KiB reads.
     pub(crate) scale: f64,
-    /// The same where data is copied.
+    /// Share of the drive's speed that is served if data is copied.
     pub(crate) copy_scale: f64,
 }
 
 impl Model {
-    /// Of the Gen5 drive, what this machine can feed.
+    /// Scales the Gen5 drive to the speed of this machine.
     pub(crate) fn scaled(image: &Image) -> Result<Self> {
         let mut rig = Rig::with_data(image, Service::new().latency(LATENCY))?;
         let mut of = |way, bytes: u64, depth: usize| -> Result<f64> {
@@ -68,18 +69,18 @@ impl Model {
     }
 }
 
-/// The drive, so much slower but for the time of a single command.
+/// Returns the service of the drive with scaled rates and unscaled latency.
 fn service(scale: f64) -> Service {
     let (iops, bandwidth) = (IOPS * scale, BANDWIDTH * scale);
     Service::new().latency(LATENCY).iops(iops as u64).bandwidth(bandwidth as u64)
 }
 
-/// What was measured.
+/// The measured rates.
 pub(crate) struct Report {
     pub(crate) model: Model,
-    /// Reads of 4 KiB, by depth.
+    /// Rates of 4 KiB reads, by depth.
     pub(crate) depths: Vec<(usize, Rates)>,
-    /// Reads and overwrites with and without a copy, by size.
+    /// Rates of reads and overwrites with and without a copy, by size.
     pub(crate) copies: Vec<(u64, Rates)>,
 }
 
@@ -107,7 +108,7 @@ fn depths(image: &Image, model: Model) -> Result<Vec<(usize, Rates)>> {
 fn copies(image: &Image, model: Model) -> Result<Vec<(u64, Rates)>> {
     let mut rig = Rig::with_data(image, service(model.copy_scale))?;
     let (mut scattered, mut large) = (image.scattered()?, image.large()?);
-    // All of it before anything is measured: that leaves other data behind.
+    // Check everything before the measurements, because these change the data.
     for (bytes, _) in COPIES {
         let file = if bytes == BLOCK { &mut scattered } else { &mut large };
         let targets = draw(file, bytes)?;
@@ -128,7 +129,7 @@ fn copies(image: &Image, model: Model) -> Result<Vec<(u64, Rates)>> {
     Ok(copies)
 }
 
-/// Requests of `bytes` bytes, and buffers for so many.
+/// Creates a load of requests of `bytes` bytes, with `depth` buffers.
 pub(crate) fn load(rig: &Rig, targets: Vec<Target>, bytes: u64, depth: usize) -> Result<Load> {
     let bufs: Result<Vec<DmaBuf>> = (0..depth).map(|_| rig.alloc(bytes)).collect();
     Ok(Load::new(targets, bufs?))

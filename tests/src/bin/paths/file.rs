@@ -66,7 +66,7 @@ impl Path for Flagged<'_> {
     }
 }
 
-/// Writes to blocks that are there.
+/// Overwrites of allocated blocks.
 pub(crate) struct Overwrites<'r> {
     pub(crate) queue: &'r mut Queue,
     pub(crate) file: &'r mut File,
@@ -94,7 +94,7 @@ impl Path for Overwrites<'_> {
     }
 }
 
-/// A file whose blocks may be overwritten, as no metadata changes by that.
+/// A file that maps writes like reads, because overwrites do not change metadata.
 struct Mapped<'f>(&'f mut File);
 
 impl Mapper for Mapped<'_> {

@@ -1,4 +1,4 @@
-//! The filesystem whose files are read: where they are, and what is in them.
+//! The filesystem of the benchmark, with the places and contents of its files.
 
 use std::fs::File as HostFile;
 use std::os::unix::fs::FileExt;
@@ -13,16 +13,17 @@ use tempfile::TempDir;
 use crate::Result;
 
 pub(crate) const BLOCK: u64 = 4096;
-/// Size of the filesystem in bytes.
+/// Size of the filesystem, bytes.
 pub(crate) const SIZE: u64 = 128 << 20;
-/// Of the file of many extents: how many, and blocks of each. After each is a hole of a block.
+/// Number of extents of the scattered file, and blocks per extent. A hole of one block follows
+/// each.
 const EXTENTS: u64 = 1000;
 const EXTENT: u64 = 4;
-/// Size of the file of few extents, in bytes.
+/// Size of the file with few extents, bytes.
 const LARGE: u64 = 32 << 20;
-/// Places that are drawn; a power of two.
+/// Number of places to draw; a power of two.
 const DRAWN: usize = 1 << 12;
-/// Bytes that are copied at a time.
+/// Length of one copy, bytes.
 const CHUNK: usize = 1 << 20;
 
 /// An ext4 image.
@@ -32,7 +33,7 @@ pub(crate) struct Image {
     _folder: TempDir,
 }
 
-/// A place of a file, in the file and on the device.
+/// A place in a file, with its place on the device.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
     /// First byte in the file.
@@ -65,17 +66,17 @@ impl Image {
         }
     }
 
-    /// The file of a thousand extents.
+    /// Opens the file of a thousand extents.
     pub(crate) fn scattered(&self) -> Result<File> {
         Ok(self.filesystem.file(&self.filesystem.lookup(b"/scattered")?)?)
     }
 
-    /// The file of few extents.
+    /// Opens the file of few extents.
     pub(crate) fn large(&self) -> Result<File> {
         Ok(self.filesystem.file(&self.filesystem.lookup(b"/large")?)?)
     }
 
-    /// Writes the image to a namespace that is zeroed.
+    /// Writes the image to a zeroed namespace.
     pub(crate) fn write_to(
         &self,
         pair: &mut QueuePair<()>,
@@ -93,7 +94,7 @@ impl Image {
     }
 }
 
-/// Draws places of `bytes` bytes, each in one extent of `file`.
+/// Draws places of `bytes` bytes, each within one extent of `file`.
 pub(crate) fn draw(file: &File, bytes: u64) -> Result<Vec<Target>> {
     let mut all = Vec::new();
     for extent in file.extents() {
@@ -111,14 +112,14 @@ pub(crate) fn draw(file: &File, bytes: u64) -> Result<Vec<Target>> {
     Ok((0..DRAWN).map(|_| *rng.pick(&all)).collect())
 }
 
-/// Fills `data` with what is at `pos` of a file: words that tell where they are, and a stamp.
+/// Fills `data` with the contents of a file at `pos`: words that encode their position and a stamp.
 pub(crate) fn mark(data: &mut [u8], pos: u64, stamp: u64) {
     for (word, place) in data.chunks_exact_mut(8).zip((pos..).step_by(8)) {
         word.copy_from_slice(&(place ^ !stamp).to_le_bytes());
     }
 }
 
-/// Whether `data` is what is at `pos` of a file.
+/// Returns true if `data` is the contents of a file at `pos`.
 pub(crate) fn is_marked(data: &[u8], pos: u64, stamp: u64) -> bool {
     let mut expected = vec![0; data.len()];
     mark(&mut expected, pos, stamp);

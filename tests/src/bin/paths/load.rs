@@ -1,4 +1,4 @@
-//! Requests that are kept in flight, and how long they take.
+//! A load that keeps requests in flight, and the measurement of its rate.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -8,20 +8,20 @@ use nvio_driver::DmaBuf;
 use crate::Result;
 use crate::image::Target;
 
-/// Results of a poll at most, and commands of a doorbell.
+/// Maximum number of results per poll, and of commands per doorbell.
 pub(crate) const LIMIT: usize = 32;
 
-/// A way that requests go.
+/// A path of requests.
 pub(crate) trait Path {
     fn submit(&mut self, target: Target, buf: DmaBuf) -> Result<()>;
 
     fn ring(&mut self);
 
-    /// Puts the memory of what is done back, and tells how much was done.
+    /// Polls, returns the buffers of completed requests, and returns their number.
     fn poll(&mut self, back: &mut Back) -> usize;
 }
 
-/// Memory that is not in flight.
+/// Buffers that are not in flight.
 #[derive(Default)]
 pub(crate) struct Back {
     bufs: Vec<DmaBuf>,
@@ -31,7 +31,7 @@ pub(crate) struct Back {
 impl Back {
     #[inline(always)]
     pub(crate) fn put(&mut self, buf: DmaBuf) {
-        // There is room: it was taken from here.
+        // This does not allocate, because the buffer came from this list.
         self.bufs.push(buf);
     }
 
@@ -40,18 +40,18 @@ impl Back {
         self.failed.get_or_insert_with(|| format!("a request failed: {what:?}"));
     }
 
-    /// Takes one out.
+    /// Takes a buffer from the list.
     pub(crate) fn take(&mut self) -> Option<DmaBuf> {
         self.bufs.pop()
     }
 
-    /// The first failure.
+    /// Returns the first failure.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.failed.take().map_or(Ok(()), |failed| Err(failed.into()))
     }
 }
 
-/// What is asked for: the same requests whatever way they go.
+/// The requests of a measurement, which are the same for all paths.
 pub(crate) struct Load {
     targets: Vec<Target>,
     next: usize,
@@ -59,7 +59,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Requests at `targets`, of which there is a power of two, with these buffers.
+    /// Creates a load of requests at `targets`, whose number must be a power of two, with these
+    /// buffers.
     pub(crate) fn new(targets: Vec<Target>, bufs: Vec<DmaBuf>) -> Self {
         Self { targets, next: 0, bufs }
     }
@@ -71,18 +72,18 @@ impl Load {
     }
 }
 
-/// How long requests took.
+/// The result of a measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Spent {
-    /// Requests that were done in the time.
+    /// Requests completed in the measured time.
     pub(crate) done: u64,
     pub(crate) time: Duration,
-    /// With those that were still in flight.
+    /// Requests submitted, including those still in flight at the end.
     pub(crate) submitted: u64,
 }
 
 impl Spent {
-    /// Requests in a second.
+    /// Returns the number of requests per second.
     pub(crate) fn rate(&self) -> f64 {
         self.done as f64 / self.time.as_secs_f64().max(1e-9)
     }
@@ -111,7 +112,7 @@ fn steady(
     time: Duration,
 ) -> Result<Spent> {
     let (mut taken, mut submitted) = (0, 0);
-    // From when the first of all are done: until then the queue was not as deep.
+    // Measure from the first completion of a full queue, because the depth was smaller before.
     let mut begin: Option<(Instant, u64)> = None;
     loop {
         while let Some(buf) = back.bufs.pop() {
@@ -141,7 +142,7 @@ fn steady(
     }
 }
 
-/// Waits for all that is in flight.
+/// Waits for all requests in flight.
 fn drain(path: &mut impl Path, back: &mut Back, depth: usize) -> Result<()> {
     while back.bufs.len() < depth {
         path.poll(back);

@@ -1,12 +1,12 @@
-//! The ways to a file beside each other, and beside the raw namespace.
+//! Benchmark of all paths to a file, compared with each other and with the raw namespace.
 //!
-//! `paths [--json] [--runs N]` measures, in one process and by turns, what the embedded controller
-//! gives through the raw queue pair, the simple path, the generic path and bouncing, prints it as a
-//! table, and fails where a ratio is below its goal. What is below it in one run may be chance on a
-//! machine where others work, too: it is measured again, up to N times (1 without the option), and
-//! fails if no run meets all goals.
+//! `paths [--json] [--runs N]` measures the rates of the raw queue pair, the simple path, the
+//! generic path and bouncing on the embedded controller, in one process and in turns, prints a
+//! table, and fails if a ratio is below its goal. A missed goal may be chance on a machine with
+//! other work, so the measurement is repeated up to N times (1 without the option), and fails if no
+//! run meets all goals.
 
-// Rates and sizes that were measured; none is near the limits of its type.
+// Measured rates and sizes are far from the limits of their types.
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
 
 mod check;

@@ -1,4 +1,4 @@
-//! The same on a drive that is as fast as the emulator can be: no model, and no data is moved. The
+//! Comparison of the paths without a model of a drive and without data transfers, where the
 //! processor is the limit.
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::rig::{DEEPEST, Rig, Way};
 
 const EFFORT: Effort = Effort { slice: Duration::from_millis(3), rounds: 30 };
 
-/// Reads of 4 KiB, by depth.
+/// Measures 4 KiB reads, by depth.
 pub(crate) fn measure(image: &Image) -> Result<Vec<(usize, Rates)>> {
     let mut rig = Rig::null()?;
     let mut file = image.scattered()?;

@@ -1,4 +1,4 @@
-//! Reads of a namespace: what everything else is compared with.
+//! Reads of a namespace, which the other paths are compared with.
 
 use nvio_driver::{Completion, DmaBuf, Handler, Namespace, QueuePair, WritableNamespace};
 
@@ -44,7 +44,7 @@ impl Handler<Completion<()>> for Takes<'_> {
     }
 }
 
-/// The same with a copy made by the caller, the plainest that there is: what two cores can copy.
+/// Reads or writes of a namespace with the simplest possible copy by the caller.
 pub(crate) struct Copied<'r> {
     pub(crate) pair: &'r mut QueuePair<()>,
     pub(crate) namespace: &'r WritableNamespace,
@@ -52,7 +52,7 @@ pub(crate) struct Copied<'r> {
     pub(crate) write: bool,
 }
 
-/// Memory that is not for DMA, as much as all requests have.
+/// Ordinary memory, as much as all requests need.
 pub(crate) struct Plain {
     bytes: Vec<u8>,
     next: usize,
@@ -63,7 +63,7 @@ impl Plain {
         Self { bytes: vec![1; bytes], next: 0 }
     }
 
-    /// The next `length` bytes, round and round within `depth` times as many.
+    /// Returns the next `length` bytes of a ring of `depth` such pieces.
     fn next(&mut self, length: usize, depth: usize) -> Option<&mut [u8]> {
         let start = if self.next + length > length * depth { 0 } else { self.next };
         self.next = start + length;

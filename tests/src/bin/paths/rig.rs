@@ -1,4 +1,4 @@
-//! A drive, and a queue for each way to it.
+//! A drive, with a queue for each path to it.
 
 use std::time::Duration;
 
@@ -14,34 +14,34 @@ use crate::load::{self, Load, Spent};
 use crate::raw::{Copied, Plain, Raw};
 use crate::{Result, check};
 
-/// Commands in flight at most.
+/// Maximum number of commands in flight.
 pub(crate) const DEEPEST: u16 = 256;
-/// MDTS: 1 MiB is one command.
+/// MDTS for a maximum transfer of 1 MiB.
 const MDTS: u8 = 8;
-/// For buffers, and for what is bounced.
+/// Size of the arena, for buffers and bouncing.
 const ARENA: usize = 128 << 20;
 
-/// As much as a caller would copy from and to.
+/// Size of the memory that the caller copies from and to.
 const PLAIN: usize = COPY_DEPTH << 20;
 
-/// A way that data goes.
+/// A path of data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// Reads of the namespace.
     Raw,
-    /// Reads of the namespace which the caller copies.
+    /// Reads of the namespace, copied by the caller.
     RawCopied,
-    /// Writes of the namespace which the caller copies.
+    /// Writes of the namespace, copied by the caller.
     RawCopiedWrite,
     /// Reads of the file through the simple path.
     Simple,
-    /// Reads through the generic path.
+    /// Reads of the file through the generic path.
     Generic,
-    /// Reads that are copied.
+    /// Reads of the file with a copy.
     Bounce,
-    /// Overwrites without a copy.
+    /// Overwrites of the file without a copy.
     Write,
-    /// Overwrites that are copied.
+    /// Overwrites of the file with a copy.
     WriteBounce,
 }
 
@@ -69,20 +69,20 @@ pub(crate) struct Rig {
     queue: FileQueue<WritableDisk>,
     namespace: WritableNamespace,
     controller: Controller,
-    /// Memory that is not for DMA.
+    /// Ordinary memory.
     plain: Plain,
     _emulator: Emulator,
 }
 
 impl Rig {
-    /// A drive that holds `image` in memory.
+    /// Starts a drive that holds `image` in memory.
     pub(crate) fn with_data(image: &Image, service: Service) -> Result<Self> {
         let mut rig = Self::new(Backing::memory(SIZE), service)?;
         image.write_to(&mut rig.pair, &rig.namespace)?;
         Ok(rig)
     }
 
-    /// A drive that moves no data, as fast as the machine.
+    /// Starts a drive that transfers no data and has no delays.
     pub(crate) fn null() -> Result<Self> {
         Self::new(Backing::null(SIZE), Service::new())
     }
@@ -106,7 +106,7 @@ impl Rig {
         Ok(self.controller.alloc(usize::try_from(bytes)?)?)
     }
 
-    /// Lets requests go one way for a short time.
+    /// Measures one path for a short time.
     pub(crate) fn slice(
         &mut self,
         way: Way,
@@ -153,7 +153,7 @@ impl Rig {
         }
     }
 
-    /// Sees that a way reads what is there, or that what it writes is there.
+    /// Checks that the reads or writes of a path transfer the right data.
     pub(crate) fn check(
         &mut self,
         way: Way,

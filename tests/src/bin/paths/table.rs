@@ -1,4 +1,4 @@
-//! What was measured, for people and for machines, and whether it is enough.
+//! Output of the measured rates as a table or JSON, and the goals.
 
 use serde_json::{Value, json};
 
@@ -7,12 +7,12 @@ use crate::drive;
 use crate::drive::{BANDWIDTH, COPY_DEPTH, IOPS, LATENCY};
 use crate::rig::Way;
 
-/// Simple path to raw namespace, at every depth.
+/// Minimum ratio of the simple path to the raw namespace, at every depth.
 const SIMPLE_TO_RAW: f64 = 0.98;
-/// Bounce to zero copy, by size.
+/// Minimum ratio of bouncing to zero copy, by size.
 const BOUNCE: [f64; 3] = [0.85, 0.99, 0.99];
 
-/// One ratio that is judged.
+/// A ratio with a goal.
 pub(crate) struct Goal {
     pub(crate) name: String,
     pub(crate) least: f64,
@@ -32,7 +32,7 @@ pub(crate) fn goals(drive: &drive::Report, processor: &[(usize, Rates)]) -> Vec<
         let got = rates.ratio(Way::Simple, Way::Raw);
         goals.push(Goal { name, least: SIMPLE_TO_RAW, got });
     }
-    // Where the drive is the limit, both have all that it gives.
+    // If the drive is the limit, both paths have the same rate.
     if let Some((depth, rates)) = processor.last() {
         let name = format!("simple/generic at depth {depth}, the processor being the limit");
         goals.push(Goal { name, least: 1.0, got: rates.ratio(Way::Simple, Way::Generic) });
@@ -49,7 +49,7 @@ fn is_write(rates: &Rates) -> bool {
     rates.ways.iter().any(|way| way.is_write())
 }
 
-/// Bounce to zero copy.
+/// Returns the ratio of bouncing to zero copy.
 fn to_zero_copy(rates: &Rates) -> f64 {
     match rates.ways[..] {
         [without, with] => rates.ratio(with, without),

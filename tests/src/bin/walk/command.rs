@@ -1,4 +1,4 @@
-//! The command, as a user runs it.
+//! Runs the command as a user does.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Result;
 
-/// `nvio emulate` of an image; ended when this is dropped.
+/// A running `nvio emulate` of an image, which is ended on drop.
 pub(crate) struct Served {
     child: Child,
     socket: PathBuf,
@@ -33,7 +33,7 @@ impl Served {
         }
     }
 
-    /// `nvio VERB`, on this.
+    /// Returns the command `nvio VERB` for this image.
     pub(crate) fn command(&self, verb: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.arg(verb).arg(format!("vfio-user:{}", self.socket.display())).args(arguments);
@@ -49,7 +49,7 @@ impl Drop for Served {
     }
 }
 
-/// Runs a command with its output in a file, and gives the time that it took.
+/// Runs a command with its output in a file, and returns the elapsed time.
 pub(crate) fn timed(mut command: Command, output: &Path) -> Result<Duration> {
     command.stdout(File::create(output)?);
     let start = Instant::now();
@@ -61,15 +61,15 @@ pub(crate) fn timed(mut command: Command, output: &Path) -> Result<Duration> {
     }
 }
 
-/// What a command wrote, and how much memory it needed.
+/// The output of a command and its peak memory.
 pub(crate) struct Listed {
     pub(crate) lines: u64,
     pub(crate) hash: [u8; 32],
-    /// Most memory that it had at a time, MiB.
+    /// Peak memory, MiB.
     pub(crate) peak: f64,
 }
 
-/// Runs a command, and asks the system of its memory while it writes.
+/// Runs a command, and reads its peak memory while it writes.
 pub(crate) fn listed(mut command: Command) -> Result<Listed> {
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut stdout = child.stdout.take().ok_or("no pipe")?;
@@ -83,7 +83,7 @@ pub(crate) fn listed(mut command: Command) -> Result<Listed> {
         }
         lines += bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
         hash.update(bytes);
-        // It grows only, and what is left to be written is less than the pipe holds.
+        // The peak only grows, and the rest of the output is less than a pipe holds.
         peak = peak_of(child.id()).unwrap_or(peak);
     }
     match child.wait()?.success() && peak > 0.0 {
@@ -92,7 +92,7 @@ pub(crate) fn listed(mut command: Command) -> Result<Listed> {
     }
 }
 
-/// VmHWM of a process, MiB.
+/// Returns VmHWM of a process, MiB.
 fn peak_of(process: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,4 +1,4 @@
-//! A file in many pieces, read from its begin to its end, beside the raw namespace.
+//! A sequential read of a fragmented file, compared with the raw namespace.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use crate::Result;
 use crate::goal::{Goal, median};
 use crate::image::{BLOCK, EXTENTS, SIZE, Scattered, mark};
 
-/// Bytes of a read.
+/// Length of a read, bytes.
 const LENGTH: u64 = 1 << 20;
-/// Reads in flight.
+/// Number of reads in flight.
 const DEPTH: usize = 8;
 const LATENCY: Duration = Duration::from_micros(80);
-/// How much the drive's bandwidth is set to of what the machine can feed.
+/// The drive's bandwidth, as a share of the machine's.
 const SHARE: f64 = 0.4;
 const LEAST: f64 = 0.9;
 const ROUNDS: usize = 3;
@@ -66,7 +66,7 @@ impl Rig {
         Ok(Self { pair, queue, bufs, namespace, disk, controller, _emulator: emulator })
     }
 
-    /// The file, of a filesystem that knows nothing yet.
+    /// Opens the file on a new filesystem with empty caches.
     fn open(&self) -> Result<File> {
         let reader = DiskReader::new(&self.controller, &self.disk, 32)?;
         let fs = Filesystem::open(QueueSource::new(reader))?;
@@ -74,7 +74,7 @@ impl Rig {
         Ok(fs.file(&inode)?)
     }
 
-    /// The time of as much of the namespace.
+    /// Measures reads of the same amount from the namespace.
     fn raw(&mut self) -> Result<Duration> {
         let Self { pair, bufs, namespace, .. } = self;
         let start = Instant::now();
@@ -100,7 +100,7 @@ impl Rig {
         Ok(start.elapsed())
     }
 
-    /// The time of the file, and of finding where it is.
+    /// Measures the file, including the reads of its map.
     fn file(&mut self) -> Result<Duration> {
         let start = Instant::now();
         let mut file = self.open()?;
@@ -108,7 +108,7 @@ impl Rig {
         Ok(start.elapsed())
     }
 
-    /// Reads the file and looks at all of it.
+    /// Reads the whole file and checks it.
     fn check(&mut self) -> Result<()> {
         let mut expected = vec![0; LENGTH as usize];
         let mut file = self.open()?;

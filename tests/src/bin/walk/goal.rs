@@ -1,6 +1,6 @@
-//! What is judged.
+//! Goals: measured numbers and their bounds.
 
-/// A number and its bound.
+/// A measured number and its bound.
 pub(crate) struct Goal {
     name: String,
     got: f64,
@@ -38,7 +38,7 @@ impl Goal {
     }
 }
 
-/// The one in the middle.
+/// Returns the median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

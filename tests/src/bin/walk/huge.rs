@@ -1,4 +1,4 @@
-//! A filesystem of 16 TiB: opened at once, and its descriptors read as they are needed.
+//! A filesystem of 16 TiB, which must open at once and read descriptors only when they are needed.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::Result;
 use crate::command::{Served, timed};
 use crate::goal::{Goal, median};
 
-/// As much as a file of ext4 can have, without the last group.
+/// The maximum size of a file on ext4, less one group.
 const SIZE: u64 = (1 << 44) - (128 << 20);
 const ROUNDS: usize = 5;
 
@@ -47,7 +47,8 @@ fn goals(image: &Path) -> Result<Vec<Goal>> {
     ])
 }
 
-/// Reads of one block or less until it is open, and then until a file's inode is known.
+/// Returns the number of reads until the filesystem is open, and until a file's inode is known.
+/// Each read is one block or less.
 fn reads(image: &Path) -> Result<(u64, u64)> {
     let reads = Arc::new(AtomicU64::new(0));
     let source = Counted { image: File::open(image)?, reads: Arc::clone(&reads) };

@@ -1,4 +1,4 @@
-//! The filesystems, made by mke2fs and filled by the kernel through a loop mount.
+//! The filesystems, created by mke2fs and filled by the kernel through a loop mount.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -10,17 +10,18 @@ use nvio_tests::sys;
 use crate::Result;
 
 pub(crate) const BLOCK: u64 = 4096;
-/// Of the tree: directories, and files in each.
+/// Numbers of directories in the tree, and of files in each.
 pub(crate) const DIRECTORIES: u64 = 1000;
 pub(crate) const FILES_EACH: u64 = 100;
-/// Of the file that is in many pieces: its size, and how many pieces.
+/// Size and number of extents of the fragmented file.
 pub(crate) const SIZE: u64 = 1 << 30;
 pub(crate) const EXTENTS: u64 = 10_000;
 
-/// The filesystem of many files: `/spread`, 100,000 in 1,000 directories, and `/one`, all in one.
+/// A filesystem of many files: `/spread` with 100,000 files in 1,000 directories, and `/one` with
+/// all files in one directory.
 pub(crate) struct Many {
     pub(crate) image: PathBuf,
-    /// Files in `/one`.
+    /// Number of files in `/one`.
     pub(crate) in_one: u64,
 }
 
@@ -29,7 +30,7 @@ impl Many {
         let image = folder.join("many.img");
         let inodes = (in_one + DIRECTORIES * FILES_EACH) * 11 / 10;
         let count = inodes.to_string();
-        // No journal: it is to be filled, and that is all.
+        // Without a journal, because the filesystem is filled only once.
         let options = ["-b", "4096", "-N", &count, "-O", "^has_journal"];
         let lazily = ["-E", "lazy_itable_init=1,nodiscard"];
         mkfs(&image, inodes * 512 + (256 << 20), &[&options[..], &lazily].concat());
@@ -46,7 +47,7 @@ impl Many {
 
 impl Drop for Many {
     fn drop(&mut self) {
-        // What comes after it needs the room.
+        // Free the space for the next images.
         let _ = fs::remove_file(&self.image);
     }
 }
@@ -59,7 +60,7 @@ fn fill(directory: &Path, files: u64) -> Result<()> {
     Ok(())
 }
 
-/// The filesystem of `/file`, 1 GiB in 10,000 pieces, each beside one of another file.
+/// A filesystem with `/file`, of 1 GiB in 10,000 extents, each next to an extent of another file.
 pub(crate) struct Scattered {
     pub(crate) image: PathBuf,
 }
@@ -96,7 +97,7 @@ impl Scattered {
     }
 }
 
-/// What is at `pos` of the file: each word says where it is.
+/// Fills `data` with the contents of the file at `pos`: each word is its own position.
 pub(crate) fn mark(data: &mut [u8], pos: u64) {
     for (word, at) in data.chunks_exact_mut(8).zip((pos..).step_by(8)) {
         word.copy_from_slice(&at.to_le_bytes());

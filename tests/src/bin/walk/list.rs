@@ -7,16 +7,16 @@ use crate::command::{Served, listed, timed};
 use crate::goal::{Goal, median};
 use crate::image::{DIRECTORIES, FILES_EACH, Many};
 
-/// A read of a drive that is not busy.
+/// Latency of a read on an idle drive.
 const LATENCY: [&str; 2] = ["--latency", "80us"];
-/// How many times faster it is with read-ahead.
+/// Minimum speed-up by read-ahead.
 const FASTER: f64 = 8.0;
 const ROUNDS: usize = 3;
-/// Most memory for a million files, MiB.
+/// Maximum memory for a million files, MiB.
 const MEMORY: f64 = 200.0;
 const MILLION: f64 = 1e6;
 
-/// With and without read-ahead, by turns.
+/// Measures the time with and without read-ahead, in turns.
 pub(crate) fn speed(many: &Many) -> Result<Vec<Goal>> {
     let served = Served::new(&many.image, &LATENCY)?;
     let outputs = ["ahead", "alone"].map(|name| many.image.with_extension(name));
@@ -39,13 +39,13 @@ pub(crate) fn speed(many: &Many) -> Result<Vec<Goal>> {
     Ok(vec![Goal::least("ls -lR, read-ahead to none, times faster", alone / ahead, FASTER)])
 }
 
-/// Spread over directories, and in one.
+/// Measures the memory for files in many directories, and for files in one.
 pub(crate) fn memory(many: &Many) -> Result<Vec<Goal>> {
     let served = Served::new(&many.image, &[])?;
     let list = |path| listed(served.command("ls", &["-lR", path]));
     let (spread, one) = (list("/spread")?, list("/one")?);
     let spread_files = DIRECTORIES * FILES_EACH;
-    // A heading each, and an empty line in front of all but the first.
+    // Each directory has a heading, and an empty line before all but the first.
     let expected = [spread_files + DIRECTORIES + 2 * (DIRECTORIES + 1) - 1, many.in_one + 1];
     if [spread.lines, one.lines] != expected {
         return Err(format!("{} and {} lines were listed", spread.lines, one.lines).into());
@@ -54,7 +54,7 @@ pub(crate) fn memory(many: &Many) -> Result<Vec<Goal>> {
         return Err("read-ahead changes what is listed".into());
     }
     println!("peak of memory: {:.1} MiB spread, {:.1} MiB in one", spread.peak, one.peak);
-    // What more files in one directory need is their names; the rest stays.
+    // More files in one directory need memory only for their names.
     let each = (one.peak - spread.peak).max(0.0) / many.in_one as f64;
     let million = one.peak + each * (MILLION - many.in_one as f64);
     let name = format!("MiB for 1,000,000 files in one directory, from {}", many.in_one);

@@ -1,12 +1,13 @@
-//! Walks, fragmented files and large filesystems: what reading ahead gives, and what memory it takes.
+//! Benchmarks of walks, fragmented files and large filesystems: the speed-up by read-ahead, and the
+//! memory.
 //!
-//! `walk [--runs N]` makes images through loop mounts (as root), serves them with a latency as a drive
-//! has it, and fails where a goal is missed. Of times, ratios within one run are judged, of medians.
-//! What is below its goal in one run may be chance on a machine where others work, too: that part is
-//! measured again, up to N times (1 without the option). With `NVIO_LONG=1` the largest directories
-//! have 1,000,000 files instead of 200,000. `NVIO` is the command.
+//! `walk [--runs N]` creates images through loop mounts (as root), serves them with the latency of
+//! a drive, and fails if a goal is missed. Times are judged only as ratios of medians within one
+//! run. A missed goal may be chance on a machine with other work, so that part is measured again,
+//! up to N times (1 without the option). With `NVIO_LONG=1` the largest directories have 1,000,000
+//! files instead of 200,000. `NVIO` is the path of the command.
 
-// Rates and times that were measured; none is near the limits of its type.
+// Measured rates and times are far from the limits of their types.
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
 
 mod command;
@@ -34,7 +35,7 @@ fn main() -> Result<ExitCode> {
     let long = std::env::var_os("NVIO_LONG").is_some_and(|value| !value.is_empty());
     let folder = tempfile::tempdir()?;
     let many = image::Many::new(folder.path(), if long { 1_000_000 } else { 200_000 })?;
-    // Memory first: what this process has counts for what it starts, too.
+    // Memory first, because a child process starts with the memory of this one.
     let mut goals = list::memory(&many)?;
     goals.extend(measured(runs, || list::speed(&many))?);
     drop(many);
@@ -49,7 +50,7 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-/// The goals of a part, as the first run that meets them all has them, or the last.
+/// Returns the goals of the first run that meets them all, or of the last run.
 fn measured(runs: u32, mut part: impl FnMut() -> Result<Vec<Goal>>) -> Result<Vec<Goal>> {
     let mut run = 1;
     loop {
