@@ -121,7 +121,7 @@ fn compare(what: &str, image: &Path, mount: &Path, names: &[Vec<u8>]) -> usize {
     let mut missing = 0;
     for name in names.iter().step_by(23) {
         let theirs = fs::symlink_metadata(mounted.path.join("d").join(OsStr::from_bytes(name)));
-        let ours = fs.lookup(&[b"d/", name.as_slice()].concat());
+        let ours = fs.lookup([b"d/", name.as_slice()].concat());
         match (&theirs, &ours) {
             (Ok(theirs), Ok(ours)) => assert_eq!(theirs.ino(), u64::from(ours.number()), "{what}"),
             (Err(error), Err(Error::NotFound { .. })) if error.kind() == ErrorKind::NotFound => {

@@ -204,9 +204,9 @@ fn names_are_folded() {
         for (index, (name, others)) in names.iter().enumerate() {
             for directory in [&b"d/"[..], b"few/"].into_iter().take(1 + usize::from(index < 12)) {
                 let path = |name: &[u8]| [directory, name].concat();
-                let number = fs.lookup(&path(name)).unwrap().number();
+                let number = fs.lookup(path(name)).unwrap().number();
                 for other in others {
-                    let found = fs.lookup(&path(other)).unwrap_or_else(|error| panic!("{error}"));
+                    let found = fs.lookup(path(other)).unwrap_or_else(|error| panic!("{error}"));
                     assert_eq!(found.number(), number, "{}", other.escape_ascii());
                 }
             }

@@ -55,7 +55,7 @@ fn compare(image: &Path, step: usize) -> Filesystem {
         let entry = entry.unwrap();
         assert_eq!(theirs.remove(&entry.name), Some(u64::from(entry.inode)), "{entry:?}");
         if index % step == 0 {
-            let found = fs.lookup(&[b"d/", entry.name.as_slice()].concat()).unwrap();
+            let found = fs.lookup([b"d/", entry.name.as_slice()].concat()).unwrap();
             assert_eq!(found.number(), entry.inode, "{entry:?}");
         }
     }

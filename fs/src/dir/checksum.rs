@@ -48,6 +48,18 @@ const _: () = {
     assert!(offset_of!(RawTail, checksum) == 8);
 };
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Writes the tail with the checksum to a block of entries; `seed` is the inode's.
+pub(crate) fn seal(seed: u32, block: &mut [u8]) {
+    let Some((covered, tail)) = block.split_last_chunk_mut::<TAIL_SIZE>() else { return };
+    let tail_len = u16::try_from(TAIL_SIZE).unwrap_or(0).into();
+    let checksum = crc32c(seed, covered).into();
+    let (inode, name_len, file_type) = (U32::ZERO, 0, TAIL_TYPE);
+    if let Ok(raw) = RawTail::mut_from_bytes(tail) {
+        *raw = RawTail { inode, rec_len: tail_len, name_len, file_type, checksum };
+    }
+}
+
 /// Verifies the checksum of block `index` of a directory, if the filesystem has metadata checksums.
 pub(crate) fn verify(
     superblock: &Superblock,

@@ -48,6 +48,36 @@ pub(crate) fn decode_rec_len(raw: u16, block_size: usize) -> usize {
     }
 }
 
+/// Encodes the length of an entry, bytes: a multiple of 4 that is at most the size of the block.
+pub(crate) fn encode_rec_len(length: usize, block_size: usize) -> Option<u16> {
+    if !length.is_multiple_of(4) || length > block_size || length == 0 {
+        return None;
+    }
+    match u16::try_from(length) {
+        Ok(raw) => Some(raw),
+        Err(_) if length == 65_536 => Some(u16::MAX),
+        Err(_) => u16::try_from((length & 0xfffc) | (length >> 16)).ok(),
+    }
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Writes an entry of `length` bytes at `offset` of a block. The bytes after its name stay. Returns
+/// `None`, and writes nothing, if the name does not fit.
+pub(crate) fn write(
+    block: &mut [u8],
+    offset: usize,
+    length: usize,
+    (inode, file_type, name): (u32, u8, &[u8]),
+) -> Option<()> {
+    let rec_len = encode_rec_len(length, block.len())?.into();
+    let name_len = u8::try_from(name.len()).ok()?;
+    let bytes = block.get_mut(offset..)?.get_mut(..length)?;
+    let (raw, rest) = RawEntry::mut_from_prefix(bytes).ok()?;
+    rest.get_mut(..name.len())?.copy_from_slice(name);
+    *raw = RawEntry { inode: inode.into(), rec_len, name_len, file_type };
+    Some(())
+}
+
 /// A directory entry, borrowed from its block.
 pub(crate) struct Entry<'a> {
     /// Inode number; 0 if the entry is unused.

@@ -5,6 +5,8 @@ use std::mem::offset_of;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::format::checksum::crc32c;
+
 /// `eh_magic`.
 pub(crate) const MAGIC: u16 = 0xf30a;
 /// Maximum depth of the root, which is the number of index levels above the leaves.
@@ -55,7 +57,25 @@ const _: () = {
     assert!(offset_of!(RawExtent, start_lo) == 8 && offset_of!(RawIndex, leaf_hi) == 8);
 };
 
+impl RawHeader {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+    /// Creates the header of a node with `entries` of at most `max` entries, `depth` levels above the
+    /// leaves.
+    pub(crate) fn new(entries: u16, max: u16, depth: u16) -> Self {
+        let (magic, generation) = (MAGIC.into(), U32::ZERO);
+        Self { magic, entries: entries.into(), max: max.into(), depth: depth.into(), generation }
+    }
+}
+
 impl RawIndex {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+    /// Creates an entry for the child node in block `child`, whose first logical block is `logical`;
+    /// `None` if the block number has more than 48 bits.
+    pub(crate) fn new(logical: u32, child: u64) -> Option<Self> {
+        let (leaf_lo, leaf_hi) = split(child)?;
+        Some(Self { logical: logical.into(), leaf_lo, leaf_hi, unused: U16::ZERO })
+    }
+
     /// Returns the block of the child node.
     pub(crate) fn child(&self) -> u64 {
         join(self.leaf_lo, self.leaf_hi)
@@ -63,6 +83,19 @@ impl RawIndex {
 }
 
 impl RawExtent {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+    /// Creates an extent of `count` blocks; `None` if an extent cannot have this length, or if the
+    /// physical block number has more than 48 bits.
+    pub(crate) fn new(logical: u32, count: u16, physical: u64, unwritten: bool) -> Option<Self> {
+        let (start_lo, start_hi) = split(physical)?;
+        let length = match unwritten {
+            false => Some(count).filter(|&count| count <= WRITTEN_MAX),
+            true => count.checked_add(WRITTEN_MAX),
+        };
+        let length = length.filter(|_| count > 0)?.into();
+        Some(Self { logical: logical.into(), length, start_hi, start_lo })
+    }
+
     /// Returns the first logical block, the number of blocks, the first physical block, and true if
     /// the extent is unwritten.
     pub(crate) fn parts(&self) -> (u64, u64, u64, bool) {
@@ -97,4 +130,23 @@ pub(crate) fn clear_root(bytes: &mut [u8]) {
 /// Joins the two fields of a 48-bit block number.
 fn join(low: U32, high: U16) -> u64 {
     u64::from(low.get()) | (u64::from(high.get()) << 32)
+}
+
+/// Splits a block number into its two fields; `None` if it has more than 48 bits.
+fn split(block: u64) -> Option<(U32, U16)> {
+    let [a, b, c, d, e, f, 0, 0] = block.to_le_bytes() else { return None };
+    Some((U32::from_bytes([a, b, c, d]), U16::from_bytes([e, f])))
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Stores the checksum of a node that has a block of its own; `seed` is the inode's. The checksum
+/// follows the place of the last entry.
+pub(crate) fn seal(seed: u32, block: &mut [u8]) {
+    let Ok((header, _)) = RawHeader::ref_from_prefix(block) else { return };
+    let end = usize::from(header.max.get()).saturating_add(1).saturating_mul(ENTRY_SIZE);
+    if let Some((covered, tail)) = block.split_at_mut_checked(end)
+        && let Some(field) = tail.first_chunk_mut()
+    {
+        *field = crc32c(seed, covered).to_le_bytes();
+    }
 }

@@ -121,6 +121,56 @@ impl GroupDescriptor {
             free_inodes: count(low.free_inodes_lo, high.map(|high| high.free_inodes_hi)),
         })
     }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+    /// Writes the fields to the descriptor of `group` in `bytes`, whose other fields stay, and stores
+    /// the checksum, if the filesystem has one. `bytes` has the length of `s_desc_size`.
+    pub(crate) fn encode(&self, superblock: &Superblock, group: u32, bytes: &mut [u8]) {
+        let wide = superblock.has(IncompatFeatures::BITS64) && bytes.len() >= 64;
+        let Ok((low, rest)) = RawDescriptor::mut_from_prefix(bytes) else { return };
+        let [block_bitmap, inode_bitmap] = self.bitmaps.map(split_u64);
+        let inode_table = split_u64(self.inode_table);
+        let free_blocks = split_u32(self.free_clusters);
+        let free_inodes = split_u32(self.free_inodes);
+        let unused = split_u32(self.unused_inodes);
+        let counted = superblock.has_metadata_csum() || superblock.has_gdt_csum();
+        low.block_bitmap_lo = block_bitmap.0;
+        low.inode_bitmap_lo = inode_bitmap.0;
+        low.inode_table_lo = inode_table.0;
+        low.free_blocks_lo = free_blocks.0;
+        low.free_inodes_lo = free_inodes.0;
+        if counted {
+            low.itable_unused_lo = unused.0;
+        }
+        if let Ok((high, _)) = RawDescriptorHigh::mut_from_prefix(rest)
+            && wide
+        {
+            high.block_bitmap_hi = block_bitmap.1;
+            high.inode_bitmap_hi = inode_bitmap.1;
+            high.inode_table_hi = inode_table.1;
+            high.free_blocks_hi = free_blocks.1;
+            high.free_inodes_hi = free_inodes.1;
+            if counted {
+                high.itable_unused_hi = unused.1;
+            }
+        }
+        let Some(sum) = checksum(superblock, group, bytes) else { return };
+        if let Ok((low, _)) = RawDescriptor::mut_from_prefix(bytes) {
+            low.checksum = sum.into();
+        }
+    }
+}
+
+/// Splits a block number into its lower and upper field.
+fn split_u64(value: u64) -> (U32, U32) {
+    let [a, b, c, d, high @ ..] = value.to_le_bytes();
+    (U32::from_bytes([a, b, c, d]), U32::from_bytes(high))
+}
+
+/// Splits a count into its lower and upper field.
+fn split_u32(value: u32) -> (U16, U16) {
+    let [a, b, high @ ..] = value.to_le_bytes();
+    (U16::from_bytes([a, b]), U16::from_bytes(high))
 }
 
 /// Returns the size of a group's inode table in blocks.

@@ -337,6 +337,85 @@ impl Inode {
     }
 }
 
+impl Inode {
+    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+    /// Writes the fields to the inode in `bytes`, whose other fields stay, and stores the checksum, if
+    /// the filesystem has metadata checksums. Fields that the inode is too small for are left out.
+    pub(crate) fn encode(&self, superblock: &Superblock, bytes: &mut [u8]) {
+        let Ok((raw, rest)) = RawInode::mut_from_prefix(bytes) else { return };
+        let low = |value: u32| U16::from_bytes(split(value).0);
+        let high = |value: u32| U16::from_bytes(split(value).1);
+        raw.mode = self.mode.into();
+        (raw.uid_lo, raw.uid_hi) = (low(self.uid), high(self.uid));
+        (raw.gid_lo, raw.gid_hi) = (low(self.gid), high(self.gid));
+        raw.links = self.links.into();
+        raw.flags = self.flags.bits().into();
+        raw.generation = self.generation.into();
+        raw.block = self.block;
+        let [size_lo, size_hi] = halves(self.size);
+        raw.size_lo = size_lo;
+        if self.kind == FileType::Regular || superblock.has(IncompatFeatures::LARGEDIR) {
+            raw.size_hi = size_hi;
+        }
+        let [attributes_lo, attributes_hi] = halves(self.attribute_block);
+        raw.file_acl_lo = attributes_lo;
+        if superblock.has(IncompatFeatures::BITS64) {
+            raw.file_acl_hi = low(attributes_hi.get());
+        }
+        let [blocks_lo, blocks_hi] = halves(self.stored_blocks(superblock));
+        raw.blocks_lo = blocks_lo;
+        if superblock.ro_compat_features().contains(RoCompatFeatures::HUGE_FILE) {
+            raw.blocks_hi = low(blocks_hi.get());
+        }
+        let [atime, mtime, ctime] = [self.atime, self.mtime, self.ctime].map(Timestamp::encode);
+        (raw.atime, raw.mtime, raw.ctime) = (atime.0.into(), mtime.0.into(), ctime.0.into());
+        if let Ok((extra, _)) = RawInodeExtra::mut_from_prefix(rest) {
+            let declared = usize::from(extra.extra_isize.get());
+            let mut set = |offset: usize, field: fn(&mut RawInodeExtra) -> &mut U32, value: u32| {
+                if declared >= offset.saturating_add(size_of::<U32>()) {
+                    *field(extra) = value.into();
+                }
+            };
+            set(offset_of!(RawInodeExtra, ctime_extra), |extra| &mut extra.ctime_extra, ctime.1);
+            set(offset_of!(RawInodeExtra, mtime_extra), |extra| &mut extra.mtime_extra, mtime.1);
+            set(offset_of!(RawInodeExtra, atime_extra), |extra| &mut extra.atime_extra, atime.1);
+            if let Some((seconds, more)) = self.crtime.map(Timestamp::encode) {
+                set(offset_of!(RawInodeExtra, crtime), |extra| &mut extra.crtime, seconds);
+                set(offset_of!(RawInodeExtra, crtime_extra), |extra| &mut extra.crtime_extra, more);
+            }
+            if superblock.ro_compat_features().contains(RoCompatFeatures::PROJECT) {
+                let project = self.project.unwrap_or(0);
+                set(offset_of!(RawInodeExtra, project), |extra| &mut extra.project, project);
+            }
+        }
+        seal(superblock, self.number, bytes);
+    }
+
+    /// Returns the count of blocks as it is stored: without inline data, and in blocks of the
+    /// filesystem for huge files.
+    fn stored_blocks(&self, superblock: &Superblock) -> u64 {
+        let inline = self.inline_size.is_some() && self.kind == FileType::Regular;
+        let inline = if inline { self.size.div_ceil(512) } else { 0 };
+        let blocks = self.blocks_512.saturating_sub(inline);
+        let huge = superblock.ro_compat_features().contains(RoCompatFeatures::HUGE_FILE)
+            && self.flags.contains(InodeFlags::HUGE_FILE);
+        let shift = if huge { superblock.block_bits.saturating_sub(9) } else { 0 };
+        blocks.wrapping_shr(shift)
+    }
+}
+
+/// Splits a number into the bytes of its lower and its upper half.
+fn split(value: u32) -> ([u8; 2], [u8; 2]) {
+    let [a, b, high @ ..] = value.to_le_bytes();
+    ([a, b], high)
+}
+
+/// Splits a number into its lower and its upper half.
+fn halves(value: u64) -> [U32; 2] {
+    let [a, b, c, d, high @ ..] = value.to_le_bytes();
+    [U32::from_bytes([a, b, c, d]), U32::from_bytes(high)]
+}
+
 /// Returns the next inode in the list of orphans, which is stored in the deletion time of inode
 /// `number`.
 pub(crate) fn next_orphan(number: u32, bytes: &[u8]) -> Result<u32, Error> {

@@ -13,6 +13,8 @@ pub(crate) mod inode;
 pub(crate) mod inode_flags;
 pub(crate) mod mmp;
 pub(crate) mod raw_superblock;
+#[cfg(test)]
+mod round_trip;
 pub(crate) mod superblock;
 pub(crate) mod superblock_fields;
 pub(crate) mod time;

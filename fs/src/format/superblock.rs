@@ -408,5 +408,26 @@ pub(crate) fn checksum_of(raw: &RawSuperblock) -> u32 {
     crc32c(!0, raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered))
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Stores the checksum of the contents, if the filesystem has metadata checksums.
+pub(crate) fn seal(raw: &mut RawSuperblock) {
+    let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
+    if ro_compat.contains(RoCompatFeatures::METADATA_CSUM) {
+        raw.checksum = checksum_of(raw).into();
+    }
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Stores the counts of free blocks and free inodes. The upper half of the blocks is stored only with
+/// `64bit`.
+pub(crate) fn set_free(raw: &mut RawSuperblock, blocks: u64, inodes: u32) {
+    let [a, b, c, d, high @ ..] = blocks.to_le_bytes();
+    raw.free_blocks_lo = U32::from_bytes([a, b, c, d]);
+    if raw.incompat.get() & IncompatFeatures::BITS64.bits() != 0 {
+        raw.free_blocks_hi = U32::from_bytes(high);
+    }
+    raw.free_inodes = inodes.into();
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

@@ -28,6 +28,19 @@ impl Timestamp {
         }
     }
 
+    /// Encodes a timestamp as the fields that [`decode`](Self::decode) reads: seconds and extra. Times
+    /// outside the range of an inode become the first or the last one in it.
+    pub(crate) fn encode(self) -> (u32, u32) {
+        let (first, last) = (i64::from(i32::MIN), i64::from(i32::MAX).saturating_add(3 << 32));
+        let seconds = self.seconds.clamp(first, last);
+        let [a, b, c, d, ..] = seconds.to_le_bytes();
+        let low = u32::from_le_bytes([a, b, c, d]);
+        // The signed low half is subtracted, so that a multiple of 2^32 is left.
+        let epoch = seconds.saturating_sub(i64::from(low.cast_signed())) >> 32;
+        let epoch = u32::try_from(epoch & 0x3).unwrap_or(0);
+        (low, epoch | self.nanoseconds.min(NANOSECONDS.saturating_sub(1)) << 2)
+    }
+
     /// Converts to the standard library's type; `None` if the time is outside its range.
     pub fn to_system_time(self) -> Option<SystemTime> {
         let seconds = Duration::from_secs(self.seconds.unsigned_abs());

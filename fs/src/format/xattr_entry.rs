@@ -32,6 +32,34 @@ struct RawEntry {
 const HEADER: usize = 16;
 const _: () = assert!(size_of::<RawEntry>() == HEADER);
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Writes the header and the name of an entry at `at` of an area. `value` is the byte offset, the size
+/// and the inode of the value, 0 if the value is in the area. Returns the offset of the next entry;
+/// `None` if the entry does not fit.
+pub(crate) fn write(
+    area: &mut [u8],
+    at: usize,
+    (index, name): (u8, &[u8]),
+    value: (u16, u32, u32),
+    hash: u32,
+) -> Option<usize> {
+    let (value_offset, value_size, value_inode) = value;
+    let name_len = u8::try_from(name.len()).ok()?;
+    let next = at.checked_add(HEADER)?.checked_add(name.len().next_multiple_of(4))?;
+    let (raw, rest) = RawEntry::mut_from_prefix(area.get_mut(at..next)?).ok()?;
+    rest.fill(0);
+    rest.get_mut(..name.len())?.copy_from_slice(name);
+    *raw = RawEntry {
+        name_len,
+        name_index: index,
+        value_offset: value_offset.into(),
+        value_inode: value_inode.into(),
+        value_size: value_size.into(),
+        hash: hash.into(),
+    };
+    Some(next)
+}
+
 /// An entry: a name without its prefix, and the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry<'a> {

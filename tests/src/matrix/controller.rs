@@ -55,7 +55,7 @@ pub fn compare(
     let stride = files.len().div_ceil(READS as usize).max(1);
     for (path, node) in files.into_iter().step_by(stride) {
         let name = path.escape_ascii();
-        let inode = fs.lookup(&[b"/", &path[..]].concat())?;
+        let inode = fs.lookup([b"/", &path[..]].concat())?;
         let mut file = match fs.file(&inode) {
             Ok(file) => file,
             Err(error) => {
