@@ -6,10 +6,10 @@ use nvio_driver::spec::status;
 use nvio_driver::{Address, Controller, Options, QueuePair, Wait};
 use nvio_emulator::{Backing, DeviceFault, Emulator, EmulatorBuilder, NamespaceConfig, Service};
 
-/// Room for four queues of 64 entries.
+/// Bytes of controller memory, enough for four queues of 64 entries.
 const BYTES: u64 = 16 << 10;
 
-/// Block `n` is filled with `n`.
+/// Starts a controller on which block `n` is filled with `n`.
 fn content() -> tempfile::NamedTempFile {
     let image = tempfile::NamedTempFile::new().unwrap();
     let blocks: Vec<u8> = (0..=255u8).flat_map(|n| [n; 512]).collect();
@@ -26,14 +26,14 @@ fn emulator(
 }
 
 fn open(emulator: &Emulator, options: Options) -> Controller {
-    Controller::open_with(&Address::VfioUser(emulator.socket().to_owned()), options).unwrap()
+    Controller::open_with(&Address::vfio_user(emulator.socket()), options).unwrap()
 }
 
 fn wanted() -> Options {
     Options { controller_memory_queues: true, ..Options::default() }
 }
 
-/// Reads every block by turns with the queue full, several times, and compares.
+/// Reads every block several times with a full queue, and compares.
 fn read(controller: &Controller, queue: &mut QueuePair<u8>) {
     let namespace = controller.namespace(1).unwrap();
     let mut blocks = (0..8).flat_map(|_| 0..=255u8);
@@ -60,7 +60,7 @@ fn places(queues: &[QueuePair<u8>]) -> Vec<bool> {
     queues.iter().map(QueuePair::is_in_controller_memory).collect()
 }
 
-/// With the kinds of controller memory, and beside the other ways to tell of commands.
+/// Both kinds of controller memory, with and without shadow doorbells and interrupts.
 fn in_each_way(test: impl Fn(&Emulator, Options)) {
     let image = content();
     let ways: [fn(EmulatorBuilder) -> EmulatorBuilder; 3] = [
@@ -72,7 +72,7 @@ fn in_each_way(test: impl Fn(&Emulator, Options)) {
         let emulator = emulator(&image, way);
         for wait in [Wait::Poll, Wait::Interrupt { spin: Duration::ZERO }] {
             test(&emulator, Options { wait, ..wanted() });
-            // The server is to notice that the client has gone.
+            // Time for the server to notice that the client has closed the connection.
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -85,16 +85,17 @@ fn queues_are_there_as_long_as_there_is_room() {
         let mut queues = pairs(&controller, 6);
         assert_eq!(places(&queues), [true, true, true, true, false, false]);
         queues.iter_mut().for_each(|queue| read(&controller, queue));
-        // What one gives back is the next one's.
+        // The memory of a dropped pair is used by the next one.
         drop(queues.remove(1));
         queues.extend(pairs(&controller, 2));
         assert_eq!(places(&queues), [true, true, true, false, false, true, false]);
         queues.iter_mut().for_each(|queue| read(&controller, queue));
         assert!(queues.iter().all(|queue| queue.counters().stale == 0));
+        assert_eq!(controller.resets().unrequested(), 0);
     });
 }
 
-/// Resets, and has all of five queue pairs read afterwards.
+/// Resets the controller, and reads with each of five queue pairs afterwards.
 fn reset_and_read(emulator: &Emulator, options: Options, before: impl Fn()) {
     let controller = open(emulator, options);
     let mut queues = pairs(&controller, 5);
@@ -113,14 +114,14 @@ fn after_a_reset_queues_are_there_again() {
     in_each_way(|emulator, options| reset_and_read(emulator, options, || ()));
 }
 
-/// A reset of the function makes a controller forget what it was told of its memory.
+/// A reset of the function clears the address of the controller memory.
 #[test]
 fn after_a_reset_of_the_function_queues_are_there_again() {
     let image = content();
     let emulator = emulator(&image, |it| it.controller_memory(BYTES));
     let options = Options { wait: Wait::Interrupt { spin: Duration::ZERO }, ..wanted() };
     reset_and_read(&emulator, options, || {
-        // It does not stop within CAP.TO, so that no other reset is left.
+        // The controller does not stop within CAP.TO, so that the driver resets the function.
         emulator.inject(DeviceFault::StuckReady(Duration::from_secs(30)));
     });
 }

@@ -6,7 +6,7 @@ use crate::hostile;
 
 use std::path::Path;
 
-/// Feeds `run` every file of a corpus.
+/// Calls `run` with every file of a corpus.
 fn replay(target: &str, run: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let mut files: Vec<_> =

@@ -17,18 +17,18 @@ fn emulator(configure: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder) -> Emula
 
 fn open(emulator: &Emulator, wait: Wait) -> Controller {
     let options = Options { wait, ..Options::default() };
-    Controller::open_with(&Address::VfioUser(emulator.socket().to_owned()), options).unwrap()
+    Controller::open_with(&Address::vfio_user(emulator.socket()), options).unwrap()
 }
 
 fn interrupt(spin: Duration) -> Wait {
     Wait::Interrupt { spin }
 }
 
-/// Processor time of this thread, or, with `RUSAGE_SELF`, of the process.
+/// Returns the processor time of this thread, or with `RUSAGE_SELF` of the process.
 fn processor_time(who: libc::c_int) -> Duration {
     // SAFETY: all-zero bytes are a valid rusage.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `usage` is room for the answer.
+    // SAFETY: `usage` is the structure that the call fills.
     assert_eq!(unsafe { libc::getrusage(who, &raw mut usage) }, 0);
     let time = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
@@ -36,7 +36,7 @@ fn processor_time(who: libc::c_int) -> Duration {
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
-/// Reads at all places by turns with `depth` commands in flight, until `count` have ended.
+/// Reads all blocks in turn with `depth` commands in flight, until `count` have completed.
 fn read(
     controller: &Controller,
     namespace: &Namespace,
@@ -63,7 +63,7 @@ fn read(
     assert_eq!(queue.in_flight(), 0);
 }
 
-/// The share of a processor that this thread uses while it waits for commands that take 10 ms.
+/// Returns the share of a processor that this thread uses while it waits for commands of 10 ms.
 fn share_while_waiting(wait: Wait) -> (f64, Counters) {
     let emulator = emulator(|it| it.service(Service::new().latency(Duration::from_millis(10))));
     let controller = open(&emulator, wait);
@@ -104,7 +104,7 @@ fn an_idle_gap_between_commands_takes_hardly_any_of_a_processor() {
     assert_eq!(queue.counters().missed_interrupts, 0);
 }
 
-/// Without any polling before it, each wait is a race between going to sleep and the completion.
+/// Without polling before it, each wait is a race between falling asleep and the completion.
 #[test]
 fn no_completion_is_lost() {
     let emulator = emulator(|it| it);
@@ -122,12 +122,13 @@ fn no_completion_is_lost() {
         let counters = queue.counters();
 
         assert_eq!((counters.completed, counters.stale), (count, 0));
+        assert_eq!(controller.resets().unrequested(), 0);
         assert_eq!(counters.missed_interrupts, 0, "{counters:?}");
         sleeps += counters.sleeps;
         drop((queue, controller));
         thread::sleep(Duration::from_millis(20));
     }
-    // How often the completion comes before the sleep is a matter of how fast the two threads are.
+    // The number of completions before the sleep depends on the speed of the two threads.
     assert!(sleeps > 0, "there was no race");
 }
 
@@ -145,7 +146,7 @@ fn threads_have_vectors_of_their_own() {
             });
         }
     });
-    // The vectors are free again, as often as one likes.
+    // The vectors are free again after each round.
     for _ in 0..20 {
         let queues: Vec<QueuePair> = (0..8).map(|_| controller.queue_pair(2).unwrap()).collect();
         let mut events: Vec<_> =
@@ -154,6 +155,7 @@ fn threads_have_vectors_of_their_own() {
         events.dedup();
         assert_eq!(events.len(), 8);
     }
+    assert_eq!(controller.resets().unrequested(), 0);
 }
 
 #[test]
@@ -181,7 +183,7 @@ fn an_event_loop_can_wait_for_the_eventfd() {
     assert!(queue.event_fd().is_none() && !queue.prepare_to_sleep());
 }
 
-/// A controller opened for polling, on an emulator of its own.
+/// Opens a controller for polling, on an emulator of its own.
 fn open_other() -> (Emulator, Controller) {
     let emulator = emulator(|it| it);
     let controller = open(&emulator, Wait::Poll);
@@ -216,7 +218,7 @@ fn after_a_reset_in_flight_queues_have_their_interrupts_again() {
     assert!(counters.sleeps >= 8);
 }
 
-/// A thread that sleeps for what does not come is woken by the reset.
+/// A reset wakes a thread that sleeps for a command that does not complete.
 #[test]
 fn a_reset_wakes_those_who_sleep() {
     let emulator = emulator(|it| it.service(Service::new().latency(Duration::from_secs(20))));

@@ -26,7 +26,7 @@ impl Controller {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let disk = NamespaceConfig::new(Backing::memory(16 << 20));
     /// # let emulator = Emulator::builder().namespace(disk).start()?;
-    /// # let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+    /// # let controller = Controller::open(&Address::vfio_user(emulator.socket()))?;
     /// let arena = controller.register(DmaMemory::new(4 << 20)?)?;
     /// let buf = arena.take(1 << 20, 4096)?;
     /// assert_eq!(buf.iova(), arena.iova() + (1 << 20));

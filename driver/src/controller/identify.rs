@@ -98,7 +98,7 @@ mod tests {
         let namespace = || NamespaceConfig::new(Backing::memory(1 << 20));
         let builder = Emulator::builder().namespace(namespace());
         let emulator = builder.namespace(namespace().nsid(3).block_size(4096)).start().unwrap();
-        let address = Address::VfioUser(emulator.socket().to_owned());
+        let address = Address::vfio_user(emulator.socket());
         let controller = Controller::open(&address).unwrap();
         for (nsid, blocks) in [(1, 2048), (3, 256)] {
             assert_eq!(controller.identify_namespace(nsid).unwrap().nsze.get(), blocks);

@@ -110,7 +110,7 @@ impl WritableController {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let disk = NamespaceConfig::new(Backing::memory(16 << 20));
     /// # let emulator = Emulator::builder().namespace(disk).format_nvm(true).start()?;
-    /// # let address = Address::VfioUser(emulator.socket().to_owned());
+    /// # let address = Address::vfio_user(emulator.socket());
     /// # let options = Options { writable: true, ..Options::default() };
     /// # let controller = Controller::open_with(&address, options)?.writable()?;
     /// let namespace = controller.writable_namespace(1)?;

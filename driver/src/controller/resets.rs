@@ -17,7 +17,7 @@ use crate::error::Error;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let disk = NamespaceConfig::new(Backing::memory(1 << 20));
 /// # let emulator = Emulator::builder().namespace(disk).start()?;
-/// let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+/// let controller = Controller::open(&Address::vfio_user(emulator.socket()))?;
 /// let resets = controller.resets();
 /// controller.reset()?;
 /// assert_eq!((resets.requested(), resets.unrequested()), (1, 0));

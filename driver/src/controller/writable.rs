@@ -21,7 +21,7 @@ const ADMIN_BYTES_MAX: usize = 2 << 20;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let disk = NamespaceConfig::new(Backing::memory(1 << 20));
 /// # let emulator = Emulator::builder().namespace(disk).start()?;
-/// # let address = Address::VfioUser(emulator.socket().to_owned());
+/// # let address = Address::vfio_user(emulator.socket());
 /// let options = Options { writable: true, ..Options::default() };
 /// let controller = Controller::open_with(&address, options)?.writable()?;
 /// let namespace = controller.writable_namespace(1)?;

@@ -25,7 +25,7 @@ use crate::rejected::{Failed, Rejected};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let disk = NamespaceConfig::new(Backing::memory(16 << 20));
 /// let emulator = Emulator::builder().namespace(disk).start()?;
-/// let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+/// let controller = Controller::open(&Address::vfio_user(emulator.socket()))?;
 /// let namespace = controller.namespace(1)?;
 /// let queue = AsyncQueue::new(&controller, 64)?;
 ///
@@ -191,7 +191,7 @@ impl AsyncQueue {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let disk = NamespaceConfig::new(Backing::memory(16 << 20));
     /// # let emulator = Emulator::builder().namespace(disk).start()?;
-    /// # let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
+    /// # let controller = Controller::open(&Address::vfio_user(emulator.socket()))?;
     /// # let namespace = controller.namespace(1)?;
     /// # let queue = AsyncQueue::new(&controller, 64)?;
     /// let parts = ScatterList::new(vec![controller.alloc(4096)?, controller.alloc(4096)?], None);

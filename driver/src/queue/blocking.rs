@@ -43,7 +43,7 @@ impl<T: Clone + PartialEq> QueuePair<T> {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let disk = NamespaceConfig::new(Backing::memory(16 << 20));
     /// # let emulator = Emulator::builder().namespace(disk).start()?;
-    /// # let address = Address::VfioUser(emulator.socket().to_owned());
+    /// # let address = Address::vfio_user(emulator.socket());
     /// let options = Options { writable: true, ..Options::default() };
     /// let controller = Controller::open_with(&address, options)?;
     /// let namespace = controller.writable()?.writable_namespace(1)?;

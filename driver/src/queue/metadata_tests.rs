@@ -45,7 +45,7 @@ fn served(format: Format, sgl: bool) -> Served {
     };
     let builder = Emulator::builder().namespace(config).mdts(Some(4)).sgl(sgl);
     let emulator = builder.start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
+    let address = Address::vfio_user(emulator.socket());
     let options = Options { writable: true, ..Options::default() };
     let controller = Controller::open_with(&address, options).unwrap();
     let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();

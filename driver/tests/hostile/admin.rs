@@ -7,7 +7,7 @@ use zerocopy::little_endian::{U16, U32};
 use super::device::{Conduct, Device, Queue};
 use super::memory::Range;
 
-/// Most bytes of a log page that are asked for in one command.
+/// Most bytes of a log page requested by one command.
 const MOST: usize = 1 << 20;
 
 /// The completion of a command of the admin queue.
@@ -21,7 +21,7 @@ pub fn answer(cid: u16, status: Status, dw0: u32) -> Cqe {
 }
 
 impl Device {
-    /// Does what it was shown in the admin queue, and answers what is due.
+    /// Executes the commands in the admin queue, and posts the completions that are due.
     pub(super) fn serve(&mut self) {
         if !self.running || !self.mapped {
             return;

@@ -1,6 +1,6 @@
-//! The bytes that say what happens.
+//! The bytes that determine a run.
 
-/// Reads numbers off the front; zeroes follow the end.
+/// Reads numbers from the front. After the end, numbers are zero.
 pub struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -12,7 +12,7 @@ impl<'a> Bytes<'a> {
         self.0.is_empty()
     }
 
-    /// What was not read yet.
+    /// Bytes that were not read yet.
     pub fn rest(&self) -> &'a [u8] {
         self.0
     }
@@ -45,12 +45,12 @@ impl<'a> Bytes<'a> {
         self.u8() & 1 != 0
     }
 
-    /// A number below `end`, 1 to 256.
+    /// Returns a number below `end`, which is 1 to 256.
     pub fn below(&mut self, end: usize) -> usize {
         usize::from(self.u8()) % end
     }
 
-    /// One of `items`, which are not more than 256.
+    /// Returns one of `items`, at most 256 of them.
     pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         items[self.below(items.len())]
     }

@@ -1,10 +1,10 @@
-//! A driver at work while its device posts what it likes.
+//! A driver whose device posts arbitrary completions.
 //!
-//! Whatever that is: nothing panics or waits for ever; each command ends once, with what the device
-//! posted for its identifier or, after the device was stopped, with a status of the driver's; its
-//! memory comes back whole, and not while the device may write to it; every command is shown to
-//! the controller as it was asked for, with pointers into memory that is allocated; and the
-//! counters tell the same as an observer of the rings.
+//! Whatever the device posts: the driver does not panic or wait without a bound. Each command
+//! completes once, with the status that the device posted for its identifier or, after the device was
+//! stopped, with a status of the driver. Its memory is returned whole, and not while the device may
+//! write to it. The entry of every command is the requested one, with pointers into allocated memory.
+//! The counters agree with an observer of the rings.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,10 +22,10 @@ use super::pair::Pair;
 
 const MOST_STEPS: usize = 400;
 const MOST_PAIRS: usize = 3;
-/// Polls that find nothing until a queue looks after itself.
+/// Empty polls before a queue pair runs its health check.
 const PATIENCE: usize = 1024;
 
-/// Statuses that a device answers with.
+/// Statuses in the completions of the device.
 const STATUSES: [Status; 8] = [
     Status::SUCCESS,
     status::INVALID_FIELD,
@@ -37,7 +37,7 @@ const STATUSES: [Status; 8] = [
     Status(0x0800),
 ];
 
-/// What a dropped pair left to the device.
+/// The rings and commands of a dropped pair, which the device may still access.
 struct Left {
     qid: u16,
     number: u64,
@@ -52,11 +52,11 @@ pub(super) struct Host {
     pub(super) pairs: Vec<Pair>,
     pub(super) next: u64,
     left: Vec<Left>,
-    /// Whether the device posts without end in the end.
+    /// The device posts without a bound at the end of the run.
     floods: bool,
 }
 
-/// Does what the bytes say.
+/// Runs the driver as the bytes determine.
 pub fn run(bytes: &[u8]) {
     let bytes = &mut Bytes::new(bytes);
     let mut host = Host::new(bytes);
@@ -160,7 +160,7 @@ impl Host {
         }
     }
 
-    /// The device answers a command that it has fetched.
+    /// Posts the completion of a command that the device has fetched.
     fn complete(&mut self, bytes: &mut Bytes<'_>) {
         let mut device = lock(&self.device);
         device.fetch_all();
@@ -177,7 +177,7 @@ impl Host {
         }
     }
 
-    /// The device posts anything.
+    /// Posts an arbitrary completion.
     fn post(&mut self, bytes: &mut Bytes<'_>) {
         let index = bytes.below(MOST_PAIRS);
         let Some(pair) = self.pairs.get(index) else { return };
@@ -266,7 +266,7 @@ impl Host {
         lock(&self.device).pass(Duration::from_millis(u64::from(bytes.u8()) * 4));
     }
 
-    /// The device posts something into the admin queue.
+    /// Posts an arbitrary completion into the admin queue.
     fn post_admin(&mut self, bytes: &mut Bytes<'_>) {
         let mut device = lock(&self.device);
         let how = bytes.u8();
@@ -281,7 +281,7 @@ impl Host {
             0 => bytes.u8().into(),
             _ => bytes.u16(),
         };
-        // Whatever has this identifier next was answered with a success, and is done.
+        // The next command with this identifier completes at once, with success.
         device.foretold.insert(cid);
         device.post(0, &answer(cid, Status::SUCCESS, bytes.u8().into()));
     }
@@ -298,7 +298,7 @@ impl Host {
         }
     }
 
-    /// What the device may access is allocated, whoever holds it.
+    /// Checks that all memory that the device may access is allocated.
     fn check(&mut self) {
         let device = lock(&self.device);
         let Some(memory) = device.memory.as_ref().filter(|_| device.mapped && device.running)
@@ -314,12 +314,13 @@ impl Host {
         }
     }
 
-    /// All that is in flight ends for whoever polls, however the device goes on.
+    /// Checks that polling completes all commands in flight, whatever the device does.
     fn finish(mut self) {
         lock(&self.device).tick = Duration::from_millis(500);
         for index in 0..self.pairs.len() {
             let pair = &mut self.pairs[index];
-            // For each command a look until it is seen, overdue, and aborted, and the recovery.
+            // For each command, the health checks that see it, find it overdue and abort it, and the
+            // recovery.
             let looks = 4 * (pair.flying() + 5);
             let (rounds, polls) =
                 if self.floods { (looks * PATIENCE, 1) } else { (looks, PATIENCE) };
@@ -328,7 +329,7 @@ impl Host {
                     break;
                 }
                 if self.floods {
-                    // Every poll finds something, and nothing that ends a command.
+                    // Every poll finds completions, none of which matches a command.
                     lock(&self.device).post(pair.queue.id(), &answer(0xffff, Status::SUCCESS, 0));
                 }
                 pair.run(|queue, done| {

@@ -1,18 +1,18 @@
-//! Data that a device makes up, from few bytes.
+//! Arbitrary data of a device, generated from few bytes.
 
 use super::bytes::Bytes;
 
 /// Most changes of one structure.
 const MOST: usize = 32;
 
-/// Changes `data`, which is what an honest device has, in the way that `bytes` say.
+/// Changes `data`, the data of an honest device, as `bytes` determine.
 pub fn make_up(data: &mut [u8], bytes: &mut Bytes<'_>) {
     let how = bytes.u8();
     match how & 7 {
         0 | 1 => return,
         2 => data.fill(bytes.u8()),
         3 => {
-            // The same numbers every time.
+            // Equal numbers.
             let mut state = u32::from(bytes.u16()) | 1 << 16;
             for byte in data.iter_mut() {
                 state ^= state << 13;
@@ -22,7 +22,7 @@ pub fn make_up(data: &mut [u8], bytes: &mut Bytes<'_>) {
             }
         }
         4 => {
-            // An ascending list of numbers, but for the changes.
+            // An ascending list of numbers, except for the changes.
             let (first, step) = (bytes.u32(), u32::from(bytes.u8()));
             for (word, at) in data.chunks_exact_mut(4).zip(0u32..) {
                 word.copy_from_slice(&first.wrapping_add(at.wrapping_mul(step)).to_le_bytes());

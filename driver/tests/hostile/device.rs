@@ -1,5 +1,5 @@
-//! A device that breaks every promise but those of [`Transport`]: it leaves memory alone when it
-//! said that it does.
+//! A device that breaks every promise except those of [`Transport`]: it does not access memory after
+//! it reported so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -15,57 +15,57 @@ use nvio_driver::{Arena, Error, Mmio, Result, Transport};
 
 use super::memory::Memory;
 
-/// More calls than a driver makes that ends what it began.
+/// More calls than a driver makes for an operation that ends.
 const MOST_CALLS: u32 = 400_000;
 /// Bytes of the window of doorbells.
 const WINDOW: usize = 16 << 10;
 
-/// What answers Identify, Get Log Page and the like: the status, DW0, and the data, which is
-/// zeroes before.
+/// Executes Identify, Get Log Page and similar commands: sets the data, which is zeroes before, and
+/// returns the status and DW0.
 pub type Answers = dyn FnMut(&Sqe, &mut [u8]) -> (Status, u32) + Send;
 
-/// How registers read. The default is the truth.
+/// The values of registers. The default is their true values.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Registers {
-    /// As those of a device that was pulled out.
+    /// All ones, as of a device that was removed.
     pub gone: bool,
-    /// They cannot be read, nor written.
+    /// Reads and writes fail.
     pub broken: bool,
     pub fatal: bool,
-    /// CSTS.RDY, whatever CC.EN is.
+    /// CSTS.RDY does not depend on CC.EN.
     pub ready: Option<bool>,
-    /// For so many accesses; 0 is for ever.
+    /// Number of accesses; 0 is without a bound.
     pub left: u16,
 }
 
-/// What becomes of one admin command.
+/// The execution of an admin command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conduct {
     Honest,
-    /// It is refused with this status, if that is an error.
+    /// The command completes with this status, if that is an error.
     Refuse(Status),
-    /// It is done, and never answered.
+    /// The command is executed, and not completed.
     Silent,
-    /// It is done, and answered so much later.
+    /// The command is executed, and completed after this time.
     Late(Duration),
-    /// It is done, and another is answered.
+    /// The command is executed, and another identifier is completed.
     Other(u16),
-    /// It is done, and answered twice.
+    /// The command is executed, and completed twice.
     Twice,
-    /// It is done, and its result is this.
+    /// The command is executed, and completed with this result.
     Result(u32),
 }
 
-/// A queue pair, as the device knows it.
+/// A queue pair of the device.
 #[derive(Clone, Debug)]
 pub struct Queue {
     pub sq: Option<u64>,
     pub cq: u64,
     pub sq_entries: u32,
     pub cq_entries: u32,
-    /// Which of all queues ever this is.
+    /// Serial number of the queue pair among all of the run.
     pub number: u64,
-    /// Commands fetched and not answered.
+    /// Commands fetched and not completed.
     pub live: VecDeque<u16>,
     head: u32,
     tail: u32,
@@ -79,7 +79,7 @@ impl Queue {
         Self { sq, cq, sq_entries, cq_entries, number, live, head, tail, phase: true }
     }
 
-    /// The memory that it may access.
+    /// The memory that the device may access.
     pub fn rings(&self) -> impl Iterator<Item = (u64, usize)> {
         let sq = self.sq.map(|sq| (sq, self.sq_entries as usize * 64));
         sq.into_iter().chain([(self.cq, self.cq_entries as usize * 16)])
@@ -91,26 +91,26 @@ pub struct Device {
     pub registers: Registers,
     pub reset_fails: bool,
     pub unmap_fails: bool,
-    /// How much the clock moves each time it is read.
+    /// Time by which each read advances the clock.
     pub tick: Duration,
-    /// What becomes of the next admin commands; honest when it is empty.
+    /// The executions of the next admin commands. Without an entry, a command is executed honestly.
     pub conduct: VecDeque<Conduct>,
-    /// Status that a command is answered with when its Abort comes.
+    /// The status of a command that is aborted.
     pub aborts: Option<Status>,
-    /// What was mapped, to be looked at also when it is not any more.
+    /// The arena that was mapped, also after it was unmapped.
     pub memory: Option<Memory>,
     pub mapped: bool,
     pub running: bool,
     /// I/O queues.
     pub queues: BTreeMap<u16, Queue>,
     pub admin: Option<Queue>,
-    /// Event requests that were not answered.
+    /// Event requests that were not completed.
     pub events: VecDeque<u16>,
-    /// Identifiers in the admin queue that were answered before they were asked.
+    /// Identifiers in the admin queue that were completed before their command was submitted.
     pub foretold: BTreeSet<u16>,
     /// Shadow doorbells and event indices.
     pub shadow: Option<(u64, u64)>,
-    /// Whether anything was done that leaves memory with the device.
+    /// The device did something after which the driver must not reuse memory.
     pub dishonest: bool,
     pub(super) answers: Box<Answers>,
     pub(super) late: Vec<(Duration, Cqe)>,
@@ -118,7 +118,7 @@ pub struct Device {
     pub(super) clock: Duration,
     cap: u64,
     cc: Cc,
-    /// Whether CC.EN was set, and the device is not ready yet.
+    /// CC.EN is set, and the device is not ready yet.
     starting: bool,
     written: BTreeMap<u64, u32>,
     calls: u32,
@@ -126,7 +126,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device with these capabilities.
+    /// Creates a device with these capabilities.
     pub fn new(cap: u64, answers: Box<Answers>) -> Arc<Mutex<Self>> {
         let file = tempfile::tempfile().unwrap();
         file.set_len(WINDOW as u64).unwrap();
@@ -160,7 +160,7 @@ impl Device {
         }))
     }
 
-    /// Begins to count the calls that the driver makes until it returns.
+    /// Starts to count the calls of the driver until it returns.
     pub fn begin(&mut self) {
         self.calls = 0;
     }
@@ -182,14 +182,14 @@ impl Device {
         4 << (self.cap >> 32 & 0xf)
     }
 
-    /// Every call ends up here: the device works when it is looked at.
+    /// Runs the device. Every call of the transport does this first.
     fn enter(&mut self) {
         self.calls += 1;
         assert!(self.calls < MOST_CALLS, "the driver does not come to an end");
         self.serve();
     }
 
-    /// From here on, memory is left alone: the driver was told so.
+    /// Ends the accesses to memory, as the driver was promised.
     fn stop(&mut self) {
         self.running = false;
         self.queues.clear();
@@ -304,7 +304,7 @@ impl Device {
         }
     }
 
-    /// The doorbell of a submission queue, or of a completion queue: a register, or its shadow.
+    /// Returns the doorbell of a submission queue or of a completion queue, or its shadow.
     pub fn doorbell_at(&self, qid: u16, completion: bool, shadow: Option<(u64, u64)>) -> u32 {
         let offset = self.doorbell_offset(qid, completion);
         match shadow.filter(|_| qid != 0) {
@@ -313,7 +313,7 @@ impl Device {
         }
     }
 
-    /// Sets the shadows of a queue pair to what they are when it is created.
+    /// Resets the shadow doorbells of a queue pair to their first values.
     pub fn clear_shadow(&self, qid: u16, shadow: Option<(u64, u64)>) {
         let Some((values, events)) = shadow else { return };
         for offset in [false, true].map(|it| self.doorbell_offset(qid, it) - DOORBELLS) {
@@ -322,20 +322,20 @@ impl Device {
         }
     }
 
-    /// As when a queue is created.
+    /// Resets a doorbell to the value of a new queue.
     pub fn clear_doorbells(&self, qid: u16) {
         for offset in [false, true].map(|it| self.doorbell_offset(qid, it)) {
-            // One that does not exist is not rung.
+            // The queue has no doorbell.
             self.doorbells.write32(offset, 0).unwrap_or(());
         }
     }
 
-    /// Which queue this is; 0 if there is none.
+    /// Returns the serial number of a queue; 0 if there is none.
     pub fn number(&self, qid: u16) -> u64 {
         self.queues.get(&qid).map_or(0, |queue| queue.number)
     }
 
-    /// Commands that the driver has shown, and that were not fetched yet.
+    /// Returns the commands that the driver has rung for, and the device has not fetched.
     pub fn fetch(&mut self, qid: u16) -> Vec<Sqe> {
         let tail = self.doorbell_at(qid, false, self.shadow);
         let admin = self.admin.as_mut().filter(|_| qid == 0);
@@ -351,14 +351,14 @@ impl Device {
         fetched
     }
 
-    /// Fetches what there is of I/O commands.
+    /// Fetches the I/O commands that the driver has rung for.
     pub fn fetch_all(&mut self) {
         for qid in self.queues.keys().copied().collect::<Vec<_>>() {
             self.fetch(qid);
         }
     }
 
-    /// Posts a completion, at the tail and with the right phase.
+    /// Posts a completion at the tail, with the right phase.
     pub fn post(&mut self, qid: u16, cqe: &Cqe) {
         let admin = self.admin.as_mut().filter(|_| qid == 0);
         let Some(queue) = admin.or(self.queues.get_mut(&qid)) else { return };
@@ -387,7 +387,7 @@ pub fn lock(device: &Mutex<Device>) -> MutexGuard<'_, Device> {
     device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The driver's way to a device.
+/// The transport to a device.
 pub struct Link {
     device: Arc<Mutex<Device>>,
     doorbells: Arc<Mmio>,
@@ -401,8 +401,8 @@ impl Link {
 }
 
 // SAFETY: the device accesses memory in calls of its methods, in this thread, and only while it is
-// running. It is not after a reset, after the end of its mapping, or after CSTS was read with RDY
-// clear.
+// running. It does not run after a reset, after its memory was unmapped, or after CSTS was read with
+// RDY clear.
 unsafe impl Transport for Link {
     fn read32(&self, offset: u64) -> Result<u32> {
         lock(&self.device).read(offset)
@@ -444,7 +444,7 @@ unsafe impl Transport for Link {
 
     fn pause(&self, time: Duration) {
         let mut device = lock(&self.device);
-        // Those who sleep may sleep too long.
+        // A sleep may take too long.
         device.clock += time.max(Duration::from_millis(10));
         device.enter();
     }

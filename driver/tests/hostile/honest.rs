@@ -1,4 +1,4 @@
-//! What an honest controller says of itself.
+//! The data structures of an honest controller.
 
 use nvio_driver::spec::opcode::admin;
 use nvio_driver::spec::{
@@ -8,7 +8,7 @@ use nvio_driver::spec::{
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-/// What there is to choose.
+/// The choices for a controller.
 #[derive(Clone, Copy, Debug)]
 pub struct Honest {
     pub mdts: u8,
@@ -47,7 +47,7 @@ impl Honest {
         identify
     }
 
-    /// Answers what asks for data, or for features.
+    /// Executes a command that reads data or features.
     pub fn answer(&self, sqe: &Sqe, data: &mut [u8]) -> (Status, u32) {
         let nsid = sqe.nsid.get();
         match (sqe.opcode, sqe.cdw10.get() as u8) {

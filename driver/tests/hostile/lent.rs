@@ -1,4 +1,4 @@
-//! What a command is given, and what it must look like to the controller.
+//! The memory of a command, and its expected submission queue entry.
 
 use nvio_driver::spec::Sqe;
 use nvio_driver::{DmaBuf, ScatterList};
@@ -6,7 +6,7 @@ use nvio_driver::{DmaBuf, ScatterList};
 use super::device::Device;
 use super::memory::{Range, join};
 
-/// What a command was given, to be given back.
+/// The memory that a command holds, which its completion returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lent {
     Nothing,
@@ -27,7 +27,7 @@ impl Lent {
         Self::ScatterList(parts.data().iter().map(range).collect(), parts.metadata().map(range))
     }
 
-    /// The data, as a controller sees the first `bytes` of it.
+    /// Returns the ranges of the first `bytes` of the data.
     fn data(&self, bytes: usize) -> Vec<Range> {
         let mut data = match self {
             Self::Nothing => vec![],
@@ -55,7 +55,7 @@ impl Lent {
     }
 }
 
-/// What a command must look like to the controller.
+/// The expected submission queue entry of a command.
 #[derive(Debug)]
 pub struct Wanted {
     pub opcode: u8,
@@ -64,12 +64,12 @@ pub struct Wanted {
     pub count: u32,
     /// Bytes of data that the controller transfers.
     pub bytes: usize,
-    /// Bytes of metadata that it transfers beside them.
+    /// Bytes of metadata that the controller transfers.
     pub metadata: usize,
 }
 
 impl Wanted {
-    /// Looks at what was made of a command that was given `lent`.
+    /// Checks the entry of a command that holds `lent`.
     pub fn check(&self, sqe: &Sqe, lent: &Lent, device: &Device) {
         assert_eq!((sqe.opcode, sqe.nsid.get()), (self.opcode, 1), "{self:?}");
         assert_eq!((sqe.slba(), sqe.cdw12.get() & 0xffff), (self.lba, self.count), "{self:?}");

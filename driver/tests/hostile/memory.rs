@@ -1,5 +1,4 @@
-//! What a device sees of the host's memory, and how it finds the data of a command there
-//! (Base 4.1).
+//! The host's memory as a device accesses it, and the data pointers of commands (Base 4.1).
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -11,7 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 /// An address and a length in bytes.
 pub type Range = (u64, usize);
 
-/// The arena, mapped once more.
+/// A second mapping of the arena.
 pub struct Memory {
     arena: Arena,
     map: Mmio,
@@ -24,23 +23,23 @@ impl Memory {
         Self { arena: arena.clone(), map }
     }
 
-    /// A device must be pointed at nothing but what is allocated for it.
+    /// Checks that a range is allocated, as every range in a pointer must be.
     pub fn check(&self, (iova, bytes): Range, what: &str) {
         assert!(self.arena.is_allocated(iova, bytes), "{what}: {bytes} at {iova:#x} is not lent");
     }
 
-    /// Whether no page is allocated.
+    /// Returns true if no page is allocated.
     pub fn is_free(&self) -> bool {
         let pages = (self.arena.size() / 4096) as u64;
         (0..pages).all(|page| !self.arena.is_allocated(self.arena.iova() + page * 4096, 1))
     }
 
-    /// Gives the pages back to the system that the driver has given up for good.
+    /// Returns to the system the pages that the driver does not use again.
     pub fn discard(&self) {
         let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let [offset, bytes] = [self.arena.file_offset(), self.arena.size() as u64];
         let file = self.arena.as_fd().as_raw_fd();
-        // SAFETY: takes numbers. What is in the pages is of use to nobody any more.
+        // SAFETY: the arguments are numbers, and the content of the pages is not used again.
         let result = unsafe { libc::fallocate(file, how, offset as i64, bytes as i64) };
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
@@ -88,7 +87,7 @@ impl Memory {
         }
     }
 
-    /// Where the `bytes` of data of a command are, ranges that follow each other being one.
+    /// Returns the ranges of the `bytes` of data of a command. Adjacent ranges are joined.
     pub fn data(&self, sqe: &Sqe, bytes: usize, page_shift: u32) -> Vec<Range> {
         let mut ranges = match sqe.flags & PSDT_MASK {
             PSDT_PRP => self.prps(sqe, bytes, 1 << page_shift),
@@ -163,7 +162,7 @@ impl Memory {
     }
 }
 
-/// Makes one range of those that follow each other, and leaves out what is empty.
+/// Joins adjacent ranges, and removes empty ones.
 pub fn join(ranges: &mut Vec<Range>) {
     ranges.retain(|range| range.1 != 0);
     ranges.dedup_by(|next, range| {

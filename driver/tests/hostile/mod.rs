@@ -1,9 +1,9 @@
-//! Hostile devices against the driver: what the fuzz targets run, and what the corpora are
-//! replayed with (see `fuzz/README.md`).
+//! Hostile devices against the driver. The fuzz targets and the replay of their corpora run these
+//! functions (see `fuzz/README.md`).
 //!
-//! Each function takes any bytes, which say what a device does and what is asked of the driver,
-//! and panics when a promise of the driver is broken. Time is the device's, so that waiting costs
-//! nothing.
+//! Each function accepts any bytes, which determine the actions of the device and the requests to the
+//! driver, and panics if the driver breaks a promise. The device owns the clock, so that waiting costs
+//! no time.
 
 mod admin;
 mod bytes;

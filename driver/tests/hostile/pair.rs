@@ -1,5 +1,5 @@
-//! What is known of a queue pair from outside: what was submitted, and what the device has put
-//! into the completion ring. From that follows what may come back.
+//! A queue pair as an observer sees it: the submitted commands and the entries of the completion ring
+//! determine the possible completions.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,20 +16,20 @@ use super::memory::Range;
 struct Flying {
     cid: u16,
     lent: Lent,
-    /// Which queue of the device it was submitted to; 0 if the device had none.
+    /// Serial number of the queue of the device; 0 if the device had none.
     number: u64,
 }
 
-/// The rings of a pair, as a reader of the specification follows them.
+/// The rings of a pair, followed as the specification defines them.
 struct Rings {
-    /// As they were created; they stay where they are.
+    /// The addresses of the rings, which do not change.
     queue: Queue,
     qid: u16,
     shadow: Option<(u64, u64)>,
-    /// Contexts by identifier, of commands whose completion was not found.
+    /// Contexts, by identifier, of commands without a completion.
     cids: BTreeMap<u16, u64>,
     tail: u32,
-    /// What the device was shown of it.
+    /// The tail that the device was shown.
     rung: u32,
     head: u32,
     phase: bool,
@@ -37,13 +37,13 @@ struct Rings {
 }
 
 impl Rings {
-    /// The entry at the head, if it is new.
+    /// Returns the entry at the head, if it is new.
     fn entry(&self, device: &Device) -> Option<Cqe> {
         let cqe = device.memory().cqe(self.queue.cq, self.head);
         (cqe.phase() == self.phase).then_some(cqe)
     }
 
-    /// Passes the entry at the head; whether it matches a command.
+    /// Skips the entry at the head, and returns true if it matches a command.
     fn pass(&mut self, cqe: &Cqe) -> bool {
         self.head = (self.head + 1) % self.queue.cq_entries;
         self.phase ^= self.head == 0;
@@ -52,7 +52,8 @@ impl Rings {
         matches
     }
 
-    /// The next entry that matches a command, and how many come before it. It stays where it is.
+    /// Returns the next entry that matches a command, and the number of entries before it, without
+    /// moving the head.
     fn find(&self, device: &Device) -> Option<(Cqe, u32)> {
         let (mut head, mut phase) = (self.head, self.phase);
         for before in 0..self.queue.cq_entries {
@@ -69,12 +70,12 @@ impl Rings {
         None
     }
 
-    /// The queues are new.
+    /// Starts again with new queues.
     fn restart(&mut self, device: &Device, stale: u64) {
         let qid = self.qid;
         device.clear_doorbells(qid);
         if let Some(queue) = device.queues.get(&qid) {
-            // The submission queue may not have come to be.
+            // The device may not have created the submission queue.
             assert!(queue.sq.is_none_or(|sq| Some(sq) == self.queue.sq));
             assert_eq!(queue.cq, self.queue.cq);
             self.shadow = device.shadow;
@@ -85,7 +86,7 @@ impl Rings {
     }
 }
 
-/// A queue pair and what must be true of it.
+/// A queue pair with its observer.
 pub struct Pair {
     pub queue: QueuePair<u64>,
     device: Arc<Mutex<Device>>,
@@ -98,7 +99,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// `None` if the device does not know the queues: it lied.
+    /// `None` if the device does not have the queues, although it reported success.
     pub fn new(queue: QueuePair<u64>, device: &Arc<Mutex<Device>>) -> Option<Self> {
         let known = {
             let device = lock(device);
@@ -126,17 +127,17 @@ impl Pair {
         self.flying.len() < self.queue.capacity()
     }
 
-    /// All that the device may access because of this pair.
+    /// Returns all memory that the device may access for this pair.
     pub fn lent(&self) -> impl Iterator<Item = Range> + '_ {
         self.flying.values().flat_map(|flying| flying.lent.all()).chain(self.rings.queue.rings())
     }
 
-    /// Identifiers of commands in flight.
+    /// Returns the identifiers of commands in flight.
     pub fn identifiers(&self) -> impl Iterator<Item = u16> + '_ {
         self.flying.values().map(|flying| flying.cid)
     }
 
-    /// Notes a command that was accepted, and looks at what was made of it.
+    /// Records a command that was accepted, and checks its entry.
     pub fn accepted(&mut self, context: u64, lent: Lent, wanted: &Wanted) {
         let Rings { queue, shadow, tail, rung, cids, .. } = &mut self.rings;
         let device = lock(&self.device);
@@ -154,14 +155,14 @@ impl Pair {
         self.settle();
     }
 
-    /// Shows the device what was queued, and has it fetch that.
+    /// Rings the doorbell, and makes the device fetch the commands.
     pub fn ring(&mut self) {
         self.queue.ring();
         self.settle();
         lock(&self.device).fetch(self.rings.qid);
     }
 
-    /// Runs `call`, and holds each command that it ends against what the device did.
+    /// Runs `call`, and compares each of its completions with the entries of the device.
     pub fn run(&mut self, call: impl FnOnce(&mut QueuePair<u64>, &mut dyn FnMut(Completion<u64>))) {
         lock(&self.device).begin();
         let Self { queue, device, rings, flying, completed, errors, .. } = self;
@@ -185,7 +186,7 @@ impl Pair {
         self.settle();
     }
 
-    /// Follows the driver to where it is in the completion ring, and compares all counters.
+    /// Follows the driver's head in the completion ring, and compares all counters.
     pub fn settle(&mut self) {
         let counters = self.queue.counters();
         let rings = &mut self.rings;
@@ -197,7 +198,7 @@ impl Pair {
             rings.restart(&device, counters.stale);
         }
         let head = device.doorbell_at(qid, true, rings.shadow);
-        // A whole round leads back to the same head.
+        // A whole round of the ring leads back to the same head.
         while rings.head != head || rings.stale < counters.stale {
             let cqe = rings.entry(&device).expect("a completion is taken that was not posted");
             assert!(!rings.pass(&cqe), "a completion is lost: {cqe:?}");
@@ -212,8 +213,8 @@ impl Pair {
     }
 }
 
-/// Whether a command may end like this. `posted` is whether the device has said so, `serves` whether
-/// it still has the command's queue, `dishonest` whether there was no way to be sure of that.
+/// Returns true if a command may complete like this. `posted`: the device posted this completion.
+/// `serves`: the device still has the command's queue. `dishonest`: that cannot be known.
 fn check_end(done: Completion<u64>, ended: &Flying, posted: bool, serves: bool, dishonest: bool) {
     if !posted {
         let by_host = [status::ABORTED_BY_HOST, status::HOST_PATHING_ERROR];

@@ -1,8 +1,8 @@
-//! A driver that opens, and asks, a device that says what it likes.
+//! Opening and querying a device that returns arbitrary data.
 //!
-//! Whatever that is: nothing panics, waits for ever, or takes memory without bound; and what is
-//! accepted is within the bounds that the documentation gives, so that commands made of it are
-//! within those of the specification, and point at memory that is allocated.
+//! Whatever the data: the driver does not panic, wait without a bound, or allocate without a bound.
+//! Accepted data is within the documented bounds, so that commands made from it are within the bounds
+//! of the specification, and point at allocated memory.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -19,13 +19,14 @@ use super::memory::Memory;
 use super::{structures, wire};
 
 const MOST_STEPS: usize = 64;
-/// Most bytes of a log page that are asked for.
+/// Most bytes requested of a log page.
 const MOST_LOG: usize = 100_000;
 
-/// What the device says, as far as it was not said yet.
+/// The part of the script of the device that was not used yet.
 type Script = Arc<Mutex<Vec<u8>>>;
 
-/// Does what the bytes say: the first part is the device's, the rest is what is asked.
+/// Runs the driver as the bytes determine: the first part is the script of the device, the rest are
+/// the requests.
 pub fn run(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     if bytes.flag() {
@@ -53,7 +54,7 @@ pub fn run(bytes: &[u8]) {
     assert!(is_free || device.dishonest, "memory is still allocated in the end");
 }
 
-/// Hands the device the next bytes, as many as the first says.
+/// Passes the next bytes to the device. The first byte is their number.
 fn tell(script: &Script, bytes: &mut Bytes<'_>) {
     let count = usize::from(bytes.u8());
     let mut script = script.lock().unwrap();
@@ -92,7 +93,7 @@ fn choose(bytes: &mut Bytes<'_>) -> (u64, Options, Honest) {
     (cap, options, honest)
 }
 
-/// Answers as an honest device, with what the script changes of it.
+/// Executes a command as an honest device, with the changes of the script.
 fn answers(honest: Honest, script: Script) -> Box<Answers> {
     Box::new(move |sqe, data| {
         let (status, dw0) = honest.answer(sqe, data);
@@ -108,7 +109,7 @@ fn answers(honest: Honest, script: Script) -> Box<Answers> {
         if how & 4 != 0 {
             make_up(data, bytes);
         }
-        // The same again for as long as the script says so: lists that never end.
+        // Repeated while the script requests it, for lists without an end.
         if how & 8 == 0 {
             let left = bytes.rest().to_vec();
             *script = left;
@@ -165,7 +166,7 @@ fn ask(controller: &Controller, device: &Arc<Mutex<Device>>, bytes: &mut Bytes<'
     }
 }
 
-/// Reads at the ends of a namespace: the commands are what the structures allow.
+/// Reads at both ends of a namespace, and checks the commands.
 fn read(
     controller: &Controller,
     namespace: &Namespace,

@@ -1,4 +1,4 @@
-//! What must be true of structures that the driver has accepted.
+//! Checks of the structures that the driver has accepted.
 
 use nvio_driver::spec::{
     ChangedNamespaces, CommandEffects, ErrorLogEntry, FirmwareSlotLog, HealthLog,
@@ -6,7 +6,7 @@ use nvio_driver::spec::{
 };
 use nvio_driver::{Controller, Namespace, Options};
 
-/// Text that a device chose must not be able to drive a terminal.
+/// Text of a device must not contain characters that a terminal interprets.
 fn printable(text: &str, most: usize) {
     assert!(text.len() <= most, "{text:?}");
     assert!(text.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{text:?}");

@@ -1,4 +1,4 @@
-//! Commands of all kinds, and what each must look like.
+//! Commands of all kinds, and their expected entries.
 
 use nvio_driver::spec::opcode::nvm;
 use nvio_driver::spec::{CopyRange, DsmRange};
@@ -8,11 +8,11 @@ use super::bytes::Bytes;
 use super::completions::Host;
 use super::lent::{Lent, Wanted};
 
-/// Most blocks of a command here, for speed.
+/// Most blocks of a command in these tests, for speed.
 const MOST_BLOCKS: u32 = 1100;
 
 impl Host {
-    /// Submits a command, which may be one that cannot be.
+    /// Submits a command, which may be invalid.
     pub(super) fn submit(&mut self, bytes: &mut Bytes<'_>) {
         let index = bytes.below(3);
         if index >= self.pairs.len() {
@@ -45,7 +45,7 @@ impl Host {
         (lba, blocks.min(MOST_BLOCKS))
     }
 
-    /// A buffer that may begin inside a page.
+    /// Allocates a buffer that may begin inside a page.
     fn buffer(&self, len: usize, bytes: &mut Bytes<'_>) -> Option<DmaBuf> {
         let lead = match bytes.u8() {
             lead @ 0xc0.. => usize::from(lead & 0x3f) * 64,
@@ -66,7 +66,7 @@ impl Host {
         self.next
     }
 
-    /// Notes what became of a command.
+    /// Records the result of a submission.
     fn submitted<B>(
         &mut self,
         index: usize,
@@ -129,7 +129,7 @@ impl Host {
         self.submitted(index, result, Lent::Nothing, |()| Lent::Nothing, &wanted);
     }
 
-    /// A command with parts, and with protection information.
+    /// Submits a command with several buffers and protection information.
     fn transfer(
         &mut self,
         index: usize,
@@ -165,7 +165,7 @@ impl Host {
         self.submitted(index, result, lent, Lent::of_parts, &wanted);
     }
 
-    /// Data in several buffers, and metadata.
+    /// Allocates data in several buffers, and metadata.
     fn parts(&self, len: usize, metadata: usize, bytes: &mut Bytes<'_>) -> Option<ScatterList> {
         let mut data = vec![];
         let mut left = len;
@@ -206,7 +206,7 @@ impl Host {
         self.submitted(index, result, Lent::Nothing, |()| Lent::Nothing, &wanted);
     }
 
-    /// Dataset Management or Copy.
+    /// Submits Dataset Management or Copy.
     fn with_list(
         &mut self,
         index: usize,

@@ -1,4 +1,4 @@
-//! The wire types themselves, of any bytes.
+//! The wire types, parsed from arbitrary bytes.
 
 use nvio_driver::AsyncEvent;
 use nvio_driver::spec::namespace::{ControllerList, FormatSettings};

@@ -22,7 +22,7 @@ fn served(faults: Faults) -> (Emulator, Controller) {
     let namespace = NamespaceConfig::new(Backing::memory(16 << 20));
     let builder = Emulator::builder().namespace(namespace).mdts(None);
     let emulator = builder.faults(faults).start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
+    let address = Address::vfio_user(emulator.socket());
     let options = Options { writable: true, arena_bytes: 4 << 20, ..Options::default() };
     let controller = Controller::open_with(&address, options).unwrap();
     (emulator, controller)

@@ -16,7 +16,7 @@ struct Served {
 fn served() -> Served {
     let namespace = NamespaceConfig::new(Backing::memory(1 << 20));
     let emulator = Emulator::builder().namespace(namespace).mdts(Some(1)).start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
+    let address = Address::vfio_user(emulator.socket());
     let controller = Controller::open(&address).unwrap();
     Served { controller, _emulator: emulator }
 }

@@ -19,7 +19,7 @@ struct Served {
 
 fn served(config: Config) -> Served {
     let emulator = Emulator::builder().config(config).start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
+    let address = Address::vfio_user(emulator.socket());
     let admin_timeout = Duration::from_millis(500);
     let options = Options { writable: true, admin_timeout, ..Options::default() };
     let controller = Controller::open_with(&address, options).unwrap().writable().unwrap();

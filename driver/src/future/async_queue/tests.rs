@@ -40,7 +40,7 @@ fn served(faults: Faults) -> Served {
     let namespace = NamespaceConfig::new(Backing::memory(SIZE)).noiob(100);
     let builder = Emulator::builder().namespace(namespace).mdts(Some(2)).faults(faults);
     let emulator = builder.start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
+    let address = Address::vfio_user(emulator.socket());
     let options = Options { writable: true, ..Options::default() };
     let controller = Controller::open_with(&address, options).unwrap();
     let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
@@ -410,7 +410,7 @@ fn an_executor_with_nothing_to_do_sleeps_until_an_interrupt() {
     let slow = Service::new().latency(Duration::from_millis(20));
     let disk = NamespaceConfig::new(Backing::memory(SIZE));
     let emulator = Emulator::builder().namespace(disk).service(slow).start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
+    let address = Address::vfio_user(emulator.socket());
     let wait = Wait::Interrupt { spin: Duration::ZERO };
     let options = Options { wait, ..Options::default() };
     let controller = Controller::open_with(&address, options).unwrap();

@@ -23,7 +23,7 @@ fn served(boundary: u16, faults: Faults) -> Served {
     let namespace = NamespaceConfig::new(Backing::memory(SIZE as u64)).noiob(boundary);
     let builder = Emulator::builder().namespace(namespace).mdts(Some(4)).faults(faults);
     let emulator = builder.start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
+    let address = Address::vfio_user(emulator.socket());
     let io_timeout = Duration::from_millis(300);
     let options = Options { writable: true, io_timeout, ..Options::default() };
     let controller = Controller::open_with(&address, options).unwrap();
