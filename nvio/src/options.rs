@@ -4,8 +4,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use nvio_driver::Wait;
+use nvio_driver::{Address, Wait};
 use nvio_ext4::{BlockSource, Inspection, Recovery};
 
 use crate::device::Device;
@@ -18,6 +19,9 @@ use crate::writable::WritableVolume;
 
 /// Commands that a queue for data has in flight by default.
 const DATA_DEPTH: u16 = 128;
+
+/// Time that waiting calls poll a controller in software before they sleep.
+const SPIN: Duration = Duration::from_micros(50);
 
 /// Options for opening a [`Volume`], a [`WritableVolume`] or a [`Device`].
 ///
@@ -46,6 +50,7 @@ pub struct OpenOptions {
     image_block_bytes: u32,
     queue_depth: u16,
     journal: Option<Location>,
+    wait: Option<Wait>,
     controller: nvio_driver::Options,
     filesystem: nvio_ext4::Options,
 }
@@ -66,6 +71,7 @@ impl OpenOptions {
             image_block_bytes: 512,
             queue_depth: DATA_DEPTH,
             journal: None,
+            wait: None,
             controller: nvio_driver::Options::default(),
             filesystem: nvio_ext4::Options::default(),
         }
@@ -118,10 +124,12 @@ impl OpenOptions {
         self
     }
 
-    /// Sets how waiting calls wait: by polling, the default, or asleep until an interrupt.
+    /// Sets how waiting calls wait: by polling, or asleep until an interrupt. By default they poll a
+    /// PCI device. A vfio-user server and the embedded controller need the processor themselves, so
+    /// that waiting calls poll them for 50 microseconds and then sleep.
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
-        self.controller.wait = wait;
+        self.wait = Some(wait);
         self
     }
 
@@ -137,6 +145,7 @@ impl OpenOptions {
     /// [`open_writable`](Self::open_writable).
     #[must_use]
     pub fn controller_options(mut self, options: nvio_driver::Options) -> Self {
+        self.wait = Some(options.wait);
         self.controller = options;
         self
     }
@@ -226,7 +235,12 @@ impl OpenOptions {
     }
 
     fn device(&self, location: &Location, writable: bool) -> Result<Device, Error> {
-        let options = nvio_driver::Options { writable, ..self.controller.clone() };
+        let default = match &location.device {
+            DeviceName::Address(Address::Pci(_)) => Wait::Poll,
+            _ => Wait::Interrupt { spin: SPIN },
+        };
+        let wait = self.wait.unwrap_or(default);
+        let options = nvio_driver::Options { writable, wait, ..self.controller.clone() };
         Device::open(&location.device, self.image_block_bytes, options)
     }
 

@@ -4,7 +4,9 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nvio::emulator::{Backing, Emulator, NamespaceConfig, Service};
 use nvio::iomap::IoArgs;
 use nvio::{Error, Location, OpenOptions, Volume, WritableVolume};
 use nvio_testkit::image;
@@ -146,6 +148,26 @@ fn queues_and_futures() {
         let (memory, bytes) = asynchronous.block_on(read).unwrap();
         assert_eq!((bytes, &memory.into_bytes().unwrap()[..]), (10, &data[1..11]));
     }
+}
+
+/// A waiting thread leaves the processor to a controller in software.
+#[test]
+fn waiting_for_a_controller_in_software_sleeps() {
+    let disk = disk();
+    let slow = Service::new().latency(Duration::from_millis(20));
+    let namespace = NamespaceConfig::new(Backing::image(&disk.image, true));
+    let emulator = Emulator::builder().namespace(namespace).service(slow).start().unwrap();
+    let device = format!("vfio-user:{}", emulator.socket().display());
+    let volume = Volume::open(&device).unwrap();
+    let mut file = volume.open_file("/data").unwrap();
+    let mut queue = volume.queue().unwrap();
+    for token in 0..4 {
+        let buf = queue.alloc(4096).unwrap();
+        queue.submit_read(&mut file, token * 4096, buf, token).unwrap();
+        assert_eq!(queue.wait(|read| assert_eq!(read.result.unwrap(), 4096)).unwrap(), 1);
+    }
+    let pair = queue.device().as_disk().unwrap().pair();
+    assert!(pair.counters().sleeps >= 4, "{:?}", pair.counters());
 }
 
 #[test]

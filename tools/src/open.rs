@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use nvio::driver::Wait;
 use nvio::{Device, Inode, Inspected, Location, OpenOptions, Volume, WritableVolume};
 
 use crate::args::{ControllerArgs, VolumeArgs};
@@ -64,7 +65,11 @@ pub fn target(volume: &Volume, path: &[u8], inode: &Inode) -> Result<Option<Vec<
 
 /// Images go through the embedded controller, so that the command works on them as on a device.
 fn options(lba_size: u32) -> OpenOptions {
-    OpenOptions::new().emulate(true).arena_bytes(ARENA_BYTES).image_block_bytes(lba_size)
+    OpenOptions::new()
+        .emulate(true)
+        .wait(Wait::Poll)
+        .arena_bytes(ARENA_BYTES)
+        .image_block_bytes(lba_size)
 }
 
 fn controller_options(args: &ControllerArgs) -> OpenOptions {
