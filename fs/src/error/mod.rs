@@ -84,7 +84,7 @@ pub enum Error {
     /// This inode needs an unsupported feature; other inodes can be read.
     #[error("inode {inode}: {what}")]
     UnsupportedInode {
-        /// Returns the inode number.
+        /// Number of the inode.
         inode: u32,
         /// The unsupported feature.
         what: Unsupported,
@@ -109,7 +109,7 @@ pub enum Error {
     /// The inode is free.
     #[error("inode {inode} is not in use")]
     InodeNotInUse {
-        /// Returns the inode number.
+        /// Number of the inode.
         inode: u32,
     },
     /// A component of the path does not exist.
@@ -127,13 +127,13 @@ pub enum Error {
     /// A directory was used as a file.
     #[error("inode {inode}: is a directory")]
     IsADirectory {
-        /// Returns the inode number.
+        /// Number of the inode.
         inode: u32,
     },
     /// A file without data, or a symbolic link, was used as a regular file.
     #[error("inode {inode}: is a {kind}, not a regular file")]
     NotAFile {
-        /// Returns the inode number.
+        /// Number of the inode.
         inode: u32,
         /// Its type.
         kind: FileType,
@@ -141,7 +141,7 @@ pub enum Error {
     /// A file that is not a symbolic link was used as one.
     #[error("inode {inode}: is a {kind}, not a symbolic link")]
     NotASymlink {
-        /// Returns the inode number.
+        /// Number of the inode.
         inode: u32,
         /// Its type.
         kind: FileType,

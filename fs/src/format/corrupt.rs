@@ -44,7 +44,7 @@ impl Corrupt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StructureKind {
-    /// Returns the fields of the superblock.
+    /// The superblock.
     Superblock,
     /// The descriptor of a block group.
     GroupDescriptor,
@@ -351,7 +351,7 @@ pub(crate) enum Problem {
     /// An inode maps more blocks than the filesystem has.
     #[error("it maps more than the {limit} blocks that the filesystem has")]
     TooManyBlocks {
-        /// Returns the number of blocks.
+        /// Number of blocks of the filesystem.
         limit: u64,
     },
     /// Something that must be all there has a hole or unwritten blocks.
@@ -375,7 +375,7 @@ pub(crate) enum Problem {
     EntryInode {
         /// Byte offset in the block.
         offset: usize,
-        /// Returns the inode number.
+        /// Number of the inode.
         inode: u32,
     },
     /// A directory entry's name is empty, or contains a slash or a zero byte.
@@ -390,7 +390,7 @@ pub(crate) enum Problem {
     /// A directory entry refers to a free inode.
     #[error("an entry refers to inode {inode}, which is free")]
     NameOfFreeInode {
-        /// Returns the inode number.
+        /// Number of the inode.
         inode: u32,
     },
     /// A tag of a fast commit is not known, or has an impossible length.

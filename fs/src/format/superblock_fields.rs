@@ -21,9 +21,9 @@ pub struct SuperblockFields {
     pub uuid: [u8; 16],
     /// Magic number: 0xef53.
     pub magic: u16,
-    /// Returns the revision of the format: 0 or 1.
+    /// Revision of the format: 0 or 1.
     pub revision: u32,
-    /// Returns the compatible features.
+    /// Compatible features.
     pub compat: CompatFeatures,
     /// Incompatible features.
     pub incompat: IncompatFeatures,
@@ -84,7 +84,7 @@ pub struct SuperblockFields {
     pub mount_time: Timestamp,
     /// Time of the last write of the superblock.
     pub write_time: Timestamp,
-    /// Returns the number of mounts since the last check.
+    /// Number of mounts since the last check.
     pub mount_count: u16,
     /// Mounts after which a check is due; never if negative.
     pub max_mount_count: i16,

@@ -27,7 +27,7 @@ const INCOMPAT: &[&str] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalFields {
-    /// Returns the compatible features.
+    /// Compatible features.
     pub compat: u32,
     /// Incompatible features.
     pub incompat: u32,
