@@ -41,7 +41,7 @@ const NO_CAPABILITIES: &[u8] = b"{\"capabilities\":{}}\0";
 /// Passes messages between client and server until one of them closes the connection.
 ///
 /// # Errors
-/// What the sockets say; `InvalidData` if the client's messages cannot be told apart any more.
+/// The errors of the sockets; `InvalidData` if the bounds of the client's messages are lost.
 pub(crate) fn relay(client: &UnixStream, server: &UnixStream, shared: &Shared) -> io::Result<()> {
     let mut version_agreed = false;
     while let Some(mut request) = Message::receive(client)? {
