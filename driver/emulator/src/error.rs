@@ -91,3 +91,13 @@ pub enum Error {
     #[error("starting the emulator's threads: {0}")]
     Thread(#[source] io::Error),
 }
+
+/// Returns [`Error::Setting`] unless the value is `good`.
+pub(crate) fn require(
+    good: bool,
+    setting: &'static str,
+    value: u64,
+    allowed: &'static str,
+) -> Result<(), Error> {
+    if good { Ok(()) } else { Err(Error::Setting { setting, value, allowed }) }
+}

@@ -90,13 +90,14 @@ mod serve;
 
 pub use config::namespace::{Backing, NamespaceConfig};
 pub use config::{Config, MAX_NSID};
-pub use controller::Controller;
 pub use controller::controller_memory::ControllerMemory;
 pub use controller::doorbells::Doorbells;
+pub use controller::state::Controller;
 pub use error::Error;
+pub use faults::plan::{DeviceFault, Fault};
 pub use faults::rates::Rates;
 pub use faults::service::Service;
-pub use faults::{DeviceFault, Fault, FaultCounts, Faults, Rule};
-pub use host::memory::{Access, ClientMemory, MAX_MAPPINGS};
-pub use host::observe::Dma;
+pub use faults::{FaultCounts, Faults, Rule};
+pub use host::access::{Access, Dma};
+pub use host::memory::{ClientMemory, MAX_MAPPINGS};
 pub use serve::emulator::{Emulator, EmulatorBuilder};

@@ -1,63 +1,9 @@
 //! Abort (Base 5.1): of commands in progress, of commands whose completion was lost, and of
 //! Asynchronous Event Requests.
 
-use std::collections::VecDeque;
-
-use nvio_spec::Sqe;
-
-use crate::controller::Controller;
-use crate::faults::Plan;
-use crate::faults::delayed::{Command, MAX_HELD};
-
-/// A command that was executed and not completed. The host still waits for it.
-#[derive(Clone, Copy, Debug)]
-struct LostCommand {
-    qid: u16,
-    sqe: Sqe,
-    abortable: bool,
-}
-
-/// Commands whose completion was lost. When there are too many, the oldest are dropped.
-#[derive(Debug, Default)]
-pub(crate) struct Lost {
-    commands: VecDeque<LostCommand>,
-}
-
-impl Lost {
-    pub(crate) fn insert(&mut self, qid: u16, sqe: Sqe, abortable: bool) {
-        // A host that reuses an identifier does not wait for the earlier command.
-        self.take(qid, sqe.cid.get());
-        self.commands.truncate(MAX_HELD - 1);
-        self.commands.push_front(LostCommand { qid, sqe, abortable });
-    }
-
-    pub(crate) fn contains(&self, qid: u16, cid: u16) -> bool {
-        self.find(qid, cid).is_some()
-    }
-
-    pub(crate) fn drop_queue(&mut self, qid: u16) {
-        self.commands.retain(|lost| lost.qid != qid);
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.commands.clear();
-    }
-
-    fn find(&self, qid: u16, cid: u16) -> Option<usize> {
-        self.commands.iter().position(|lost| lost.qid == qid && lost.sqe.cid.get() == cid)
-    }
-
-    fn take(&mut self, qid: u16, cid: u16) -> Option<LostCommand> {
-        self.commands.remove(self.find(qid, cid)?)
-    }
-
-    /// Removes and returns a command that Abort may end.
-    fn abort(&mut self, qid: u16, cid: u16) -> Option<Command> {
-        let at = self.find(qid, cid).filter(|&at| self.commands[at].abortable)?;
-        let LostCommand { qid, sqe, .. } = self.commands.remove(at)?;
-        Some(Command { qid, sqe, plan: Plan::default() })
-    }
-}
+use crate::controller::state::Controller;
+use crate::faults::delayed::Command;
+use crate::faults::plan::Plan;
 
 impl Controller {
     /// Executes Abort and returns DW0, whose bit 0 is set if no command was aborted. An aborted
@@ -67,34 +13,11 @@ impl Controller {
         if qid == 0 && self.events.withdraw(cid) {
             return 0;
         }
-        let Some(conduct) = self.conduct.as_mut() else { return 1 };
-        let command = conduct.held.abort(qid, cid).or_else(|| conduct.lost.abort(qid, cid));
+        let Some(schedule) = self.schedule.as_mut() else { return 1 };
+        let command = schedule.delayed.abort(qid, cid).or_else(|| schedule.lost.abort(qid, cid));
         let Some(command) = command else { return 1 };
         let plan = Plan { aborted: true, ..Plan::default() };
-        conduct.held.insert(self.now, Command { plan, ..command });
+        schedule.delayed.insert(self.now, Command { plan, ..command });
         0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lost_commands_are_bounded_and_found_by_queue_and_identifier() {
-        let mut lost = Lost::default();
-        let sqe = |cid: u16| Sqe { cid: cid.into(), ..Sqe::default() };
-        for cid in 0..4106 {
-            lost.insert(1, sqe(cid), true);
-        }
-        assert_eq!((lost.commands.len(), MAX_HELD), (4096, 4096));
-        assert!(!lost.contains(1, 9) && lost.contains(1, 10) && !lost.contains(2, 10));
-        // A reused identifier replaces the entry.
-        lost.insert(1, sqe(10), false);
-        assert!(lost.contains(1, 10) && lost.commands.len() == MAX_HELD);
-        assert!(lost.abort(1, 10).is_none() && lost.abort(1, 11).is_some());
-        assert!(lost.abort(1, 11).is_none());
-        lost.drop_queue(1);
-        assert!(lost.commands.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use zerocopy::FromZeros;
 use zerocopy::little_endian::U32;
 
 use crate::admin::features::Features;
-use crate::controller::Controller;
+use crate::controller::state::Controller;
 
 impl Controller {
     /// Returns Supported Log Pages (Base 5.16.1.1): the pages that Get Log Page returns.

@@ -18,11 +18,12 @@ use crate::controller::registers::VERSION;
 use crate::host::sgl;
 use crate::media::namespace::Namespace;
 use crate::media::namespaces::Namespaces;
-use crate::serve::pci_config::VENDOR_ID;
 
 /// Firmware revision: the version of this crate.
 pub(crate) const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
 
+/// Vendor identifier, "NV". It is not assigned to a vendor, so that no driver's quirks apply.
+pub(crate) const VENDOR_ID: u16 = 0x4e56;
 /// Identifier of the controller (CNTLID): the only one of its subsystem.
 pub(crate) const CONTROLLER_ID: u16 = 0;
 /// DLFEAT: deallocated blocks read as zeroes; Write Zeroes can deallocate.

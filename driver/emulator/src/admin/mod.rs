@@ -1,6 +1,7 @@
 //! Admin commands (Base 5).
 
 pub(crate) mod abort;
+pub(crate) mod doorbell_buffer;
 pub(crate) mod effects;
 pub(crate) mod events;
 pub(crate) mod features;
@@ -23,9 +24,10 @@ use crate::admin::events::Event;
 use crate::admin::features::Conditions;
 use crate::admin::health::ERROR_LOG_ENTRIES;
 use crate::admin::identify::{FIRMWARE, pad};
-use crate::controller::Controller;
 use crate::controller::queue::CompletionQueue;
-use crate::host::memory::{Access, ClientMemory};
+use crate::controller::state::Controller;
+use crate::host::access::Access;
+use crate::host::memory::ClientMemory;
 use crate::host::prp::DataPointer;
 
 /// The outcome of an admin command.

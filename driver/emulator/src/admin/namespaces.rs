@@ -13,8 +13,9 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::admin::events::Event;
 use crate::admin::identify::CONTROLLER_ID;
-use crate::controller::Controller;
-use crate::host::memory::{Access, ClientMemory};
+use crate::controller::state::Controller;
+use crate::host::access::Access;
+use crate::host::memory::ClientMemory;
 use crate::host::prp::DataPointer;
 use crate::host::stream::Stream;
 

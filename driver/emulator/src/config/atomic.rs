@@ -1,8 +1,10 @@
 //! Atomic write units and boundaries (NVM 2.1.4).
 
-use crate::config::require;
-use crate::error::Error;
-use crate::nvm::protected::PIECE;
+use crate::error::{Error, require};
+
+/// Bytes of data that are processed at a time. A command of at most this size is checked as a whole
+/// before any of it is stored.
+pub(crate) const PIECE: usize = 1 << 20;
 
 /// Blocks of the largest write that is atomic, 1 to 65,536.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

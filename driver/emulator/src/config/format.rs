@@ -5,8 +5,8 @@ use nvio_spec::protection::ProtectionInfo;
 use nvio_spec::{LbaFormat, Status, status};
 use zerocopy::little_endian::U16;
 
+use crate::config::metadata::Protection;
 use crate::config::namespace::NamespaceConfig;
-use crate::nvm::protection::Protection;
 
 /// The size of a block and of its metadata, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

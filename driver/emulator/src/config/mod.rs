@@ -2,15 +2,17 @@
 
 pub(crate) mod atomic;
 pub(crate) mod format;
+pub(crate) mod metadata;
 pub(crate) mod namespace;
 
 use std::collections::BTreeSet;
 
+use nvio_spec::protection::ProtectionInfo;
+
 use crate::config::atomic::{AtomicUnits, Atomics};
 use crate::config::format::LARGEST;
-use crate::config::namespace::NamespaceConfig;
-use crate::controller::controller_memory::BufferConfig;
-use crate::error::Error;
+use crate::config::namespace::{Backing, CopyLimits, NamespaceConfig};
+use crate::error::{Error, require};
 use crate::faults::Faults;
 use crate::faults::service::Service;
 
@@ -43,6 +45,15 @@ pub struct Config {
     pub(crate) sgl: bool,
     pub(crate) controller_memory: Option<BufferConfig>,
     pub(crate) intx: bool,
+}
+
+/// The settings of a Controller Memory Buffer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BufferConfig {
+    /// Size in bytes, a multiple of 4096.
+    pub(crate) bytes: u64,
+    /// The buffer needs no CMBMSC and is at the address of its BAR, as in NVMe 1.2 and 1.3.
+    pub(crate) legacy: bool,
 }
 
 impl Default for Config {
@@ -303,13 +314,26 @@ impl Config {
     }
 }
 
-pub(crate) fn require(
-    good: bool,
-    setting: &'static str,
-    value: u64,
-    allowed: &'static str,
-) -> Result<(), Error> {
-    if good { Ok(()) } else { Err(Error::Setting { setting, value, allowed }) }
+impl NamespaceConfig {
+    /// Checks every setting but the identifier against the settings of the controller.
+    pub(crate) fn check(&self, shared: &Config) -> Result<(), Error> {
+        let size = self.block_size;
+        let good = size.is_power_of_two() && (512..=65_536).contains(&size);
+        require(good, "block_size", size.into(), "powers of two from 512 to 65536")?;
+        let bytes = self.metadata;
+        let good = bytes.is_multiple_of(4) && bytes <= 128;
+        require(good, "metadata", bytes.into(), "multiples of 4 up to 128")?;
+        let CopyLimits { range, total, ranges } = self.copy_limits;
+        require((1..=256).contains(&ranges), "copy ranges", ranges.into(), "1 to 256")?;
+        require(range >= 1, "copy range", range.into(), "1 to 65535")?;
+        let good = total >= u32::from(range);
+        require(good, "copy total", total.into(), "those of one range and above")?;
+        let fits = self.protection.is_none() || usize::from(bytes) >= ProtectionInfo::SIZE;
+        require(fits, "metadata with protection", bytes.into(), "8 bytes and above")?;
+        let is_image = matches!(self.backing, Backing::Image { .. });
+        let largest = if shared.offers_formats() && !is_image { LARGEST } else { 0 };
+        self.atomics.check(shared.atomics, size.max(largest), shared.write_cache)
+    }
 }
 
 /// Checks an Identify string, which is ASCII of fixed length. The number in the error is its
@@ -322,7 +346,6 @@ fn text(setting: &'static str, text: &str, max: usize) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::namespace::Backing;
 
     fn one() -> Config {
         Config::new().namespace(NamespaceConfig::new(Backing::null(1 << 20)))

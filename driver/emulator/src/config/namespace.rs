@@ -2,14 +2,10 @@
 
 use std::path::PathBuf;
 
-use nvio_spec::protection::{ProtectionInfo, ProtectionType};
+use nvio_spec::protection::ProtectionType;
 
 use crate::config::atomic::{AtomicUnits, Atomics, Boundary};
-use crate::config::format::LARGEST;
-use crate::config::{Config, require};
-use crate::error::Error;
-use crate::nvm::copy::CopyLimits;
-use crate::nvm::protection::{Metadata, Protection};
+use crate::config::metadata::{Metadata, Protection};
 
 /// The storage of a namespace's blocks.
 #[derive(Clone, Debug)]
@@ -46,6 +42,23 @@ impl Backing {
     /// Creates a [`Backing::Null`] of `bytes` bytes.
     pub fn null(bytes: u64) -> Self {
         Self::Null(bytes)
+    }
+}
+
+/// Limits of a Copy command (NVM 4.1.5.1, figure 97).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CopyLimits {
+    /// Blocks of one source range (MSSRL).
+    pub(crate) range: u16,
+    /// Blocks of all source ranges together (MCL).
+    pub(crate) total: u32,
+    /// Source ranges; MSRC is this number, 0's based.
+    pub(crate) ranges: u16,
+}
+
+impl Default for CopyLimits {
+    fn default() -> Self {
+        Self { range: 256, total: 4096, ranges: 128 }
     }
 }
 
@@ -149,25 +162,5 @@ impl NamespaceConfig {
     pub(crate) fn blocks_metadata(&self) -> Option<Metadata> {
         let Self { metadata: bytes, extended, protection, .. } = *self;
         (bytes != 0).then_some(Metadata { bytes, extended, protection })
-    }
-
-    /// Checks every setting but the identifier against the settings of the controller.
-    pub(crate) fn check(&self, shared: &Config) -> Result<(), Error> {
-        let size = self.block_size;
-        let good = size.is_power_of_two() && (512..=65_536).contains(&size);
-        require(good, "block_size", size.into(), "powers of two from 512 to 65536")?;
-        let bytes = self.metadata;
-        let good = bytes.is_multiple_of(4) && bytes <= 128;
-        require(good, "metadata", bytes.into(), "multiples of 4 up to 128")?;
-        let CopyLimits { range, total, ranges } = self.copy_limits;
-        require((1..=256).contains(&ranges), "copy ranges", ranges.into(), "1 to 256")?;
-        require(range >= 1, "copy range", range.into(), "1 to 65535")?;
-        let good = total >= u32::from(range);
-        require(good, "copy total", total.into(), "those of one range and above")?;
-        let fits = self.protection.is_none() || usize::from(bytes) >= ProtectionInfo::SIZE;
-        require(fits, "metadata with protection", bytes.into(), "8 bytes and above")?;
-        let is_image = matches!(self.backing, Backing::Image { .. });
-        let largest = if shared.offers_formats() && !is_image { LARGEST } else { 0 };
-        self.atomics.check(shared.atomics, size.max(largest), shared.write_cache)
     }
 }

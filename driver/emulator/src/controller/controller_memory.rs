@@ -7,12 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use nvio_spec::register::{CMB_ADDRESS_INVALID, CMBLOC, CMBMSC, CMBSTS, CMBSZ, Cmbmsc, Cmbsz};
-use nvio_spec::{SQE_SIZE, Status, status};
 use rustix::fs::FallocateFlags;
 use vm_memory::mmap::MmapRegion;
 
-use crate::controller::Controller;
-use crate::controller::queue::SubmissionQueue;
+use crate::config::BufferConfig;
 use crate::error::Error;
 use crate::host::memfd;
 
@@ -22,15 +20,6 @@ const BAR: u32 = 2;
 const CMBMSC_HIGH: u64 = CMBMSC + 4;
 /// Writable bits of CMBMSC: CRE, CMSE and CBA.
 const CMBMSC_WRITABLE: u64 = !0xffc;
-
-/// The settings of a Controller Memory Buffer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BufferConfig {
-    /// Size in bytes, a multiple of 4096.
-    pub(crate) bytes: u64,
-    /// The buffer needs no CMBMSC and is at the address of its BAR, as in NVMe 1.2 and 1.3.
-    pub(crate) legacy: bool,
-}
 
 /// The Controller Memory Buffer, in a memfd of the size of BAR 2.
 ///
@@ -68,6 +57,16 @@ impl ControllerMemory {
     /// Returns the memfd to share with a client. Its offsets are offsets in BAR 2.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// Sets the address of BAR 2; `None` for none.
+    pub(crate) fn place(&mut self, address: Option<u64>) {
+        self.bar = address;
+    }
+
+    /// Returns the memory for a queue that outlives a borrow of the buffer.
+    pub(crate) fn shared_region(&self) -> Arc<MmapRegion> {
+        Arc::clone(&self.region)
     }
 
     /// Returns the memory.
@@ -128,71 +127,5 @@ impl ControllerMemory {
         if let Err(error) = rustix::fs::fallocate(&self.file, flags, 0, self.bar_size()) {
             log::warn!("clearing the controller memory buffer: {error}");
         }
-    }
-}
-
-impl Controller {
-    /// Returns the Controller Memory Buffer (BAR 2), if there is one.
-    pub fn controller_memory(&self) -> Option<&ControllerMemory> {
-        self.registers.buffer.as_ref()
-    }
-
-    /// Sets the address of BAR 2 in the host's address space, `None` for none. It is the address of
-    /// a legacy buffer (see
-    /// [`Config::legacy_controller_memory`](crate::Config::legacy_controller_memory)).
-    pub fn place_controller_memory(&mut self, address: Option<u64>) {
-        if let Some(buffer) = &mut self.registers.buffer {
-            buffer.bar = address;
-        }
-        self.controller_memory_changed();
-    }
-
-    /// Passes the addresses of the buffer to the resolution of data pointers.
-    pub(crate) fn controller_memory_changed(&mut self) {
-        let window = self.controller_memory().and_then(ControllerMemory::window);
-        let window = window.unwrap_or_default();
-        self.segments.set_controller_memory(window.clone());
-        self.media.segments.set_controller_memory(window);
-    }
-
-    /// Creates a submission queue at `base`, in host memory or in the buffer.
-    ///
-    /// # Errors
-    /// Invalid Use of Controller Memory Buffer if only a part of it is in the buffer.
-    pub(crate) fn submission_queue(
-        &self,
-        base: u64,
-        entries: u32,
-        cqid: u16,
-    ) -> Result<SubmissionQueue, Status> {
-        let queue = SubmissionQueue::new(base, entries, cqid);
-        let Some((buffer, window)) = self.overlapping(base, u64::from(entries) * SQE_SIZE as u64)
-        else {
-            return Ok(queue);
-        };
-        let end = base.checked_add(u64::from(entries) * SQE_SIZE as u64);
-        let inside = window.start <= base && end.is_some_and(|end| end <= window.end);
-        let offset = usize::try_from(base.wrapping_sub(window.start)).ok().filter(|_| inside);
-        let offset = offset.ok_or(status::INVALID_USE_OF_CMB)?;
-        Ok(queue.in_controller_memory(Arc::clone(&buffer.region), offset))
-    }
-
-    /// Refuses a range that overlaps the buffer.
-    ///
-    /// # Errors
-    /// Invalid Use of Controller Memory Buffer.
-    pub(crate) fn refuse_controller_memory(&self, base: u64, len: u64) -> Result<(), Status> {
-        match self.overlapping(base, len) {
-            Some(_) => Err(status::INVALID_USE_OF_CMB),
-            None => Ok(()),
-        }
-    }
-
-    /// Returns the buffer and its addresses, if a range overlaps them.
-    fn overlapping(&self, base: u64, len: u64) -> Option<(&ControllerMemory, Range<u64>)> {
-        let buffer = self.controller_memory()?;
-        let window = buffer.window()?;
-        let overlaps = base < window.end && window.start < base.saturating_add(len);
-        overlaps.then_some((buffer, window))
     }
 }

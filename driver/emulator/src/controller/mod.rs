@@ -3,154 +3,29 @@
 pub(crate) mod controller_memory;
 pub(crate) mod doorbells;
 pub(crate) mod queue;
-pub(crate) mod queue_table;
+pub(crate) mod queues;
 pub(crate) mod registers;
 pub(crate) mod shadow_doorbells;
+pub(crate) mod state;
+pub(crate) mod timed;
 pub(crate) mod vector_set;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use nvio_spec::register::DOORBELLS;
-use nvio_spec::{CQE_SIZE, Cqe, Sqe, Status, error_event, status};
-use zerocopy::little_endian::{U16, U32};
+use nvio_spec::{CQE_SIZE, Sqe, Status, error_event, status};
+use zerocopy::little_endian::U16;
 
 use crate::admin::Outcome;
-use crate::admin::events::{Event, Events};
-use crate::admin::features::Features;
-use crate::admin::identify::Identity;
-use crate::config::Config;
-use crate::controller::controller_memory::ControllerMemory;
+use crate::admin::events::Event;
 use crate::controller::doorbells::{Doorbell, Doorbells};
-use crate::controller::queue::{CompletionQueue, InvalidDoorbell, SubmissionQueue, Unreachable};
-use crate::controller::registers::{Registers, Transition};
-use crate::controller::shadow_doorbells::ShadowDoorbells;
-use crate::controller::vector_set::VectorSet;
-use crate::error::Error;
-use crate::faults::schedule::{Conduct, Stuck};
+use crate::controller::queue::{CompletionQueue, InvalidDoorbell, Unreachable};
+use crate::controller::registers::Transition;
+use crate::controller::state::{BURST, Controller, completion, features, final_status};
 use crate::host::memory::ClientMemory;
-use crate::host::prp::Segments;
-use crate::media::namespaces::Namespaces;
-use crate::nvm::{Media, Settings};
-
-/// Commands fetched from one submission queue before the next queue's turn (round robin, Base
-/// 3.4.4.1). Their completions are posted together.
-const BURST: usize = 32;
-/// Largest number of interrupt vectors, the limit of MSI-X (PCI 6.8.2).
-const MAX_VECTORS: u16 = 2048;
-
-/// An NVMe controller as a state machine.
-///
-/// The owner calls [`read_register`](Self::read_register) and
-/// [`write_register`](Self::write_register) for the host's accesses to the first page of BAR0, and
-/// [`process`](Self::process) to process the commands that the doorbells announce. A controller
-/// that is stepped in the same order behaves in the same way. The owner moves the clock with
-/// [`step`](Self::step) or [`advance_to`](Self::advance_to).
-///
-/// ```
-/// use nvio_emulator::{Backing, ClientMemory, Config, Controller, NamespaceConfig};
-/// use nvio_spec::register::{CC, CSTS, Cc, Csts};
-///
-/// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
-/// let mut controller = Controller::new(&config)?;
-/// // No admin queues: enabling is refused, as the specification wants it.
-/// controller.write_register(CC, Cc::enabled(12).0);
-/// assert!(Csts(controller.read_register(CSTS)).fatal());
-/// assert_eq!(controller.process(&ClientMemory::new(), 64), 0);
-/// # Ok::<(), nvio_emulator::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct Controller {
-    pub(crate) registers: Registers,
-    pub(crate) identity: Identity,
-    pub(crate) features: Features,
-    pub(crate) events: Events,
-    pub(crate) media: Media,
-    /// Segments of an admin command's data.
-    pub(crate) segments: Segments,
-    /// Largest transfer in bytes (MDTS).
-    pub(crate) max_transfer: u64,
-    pub(crate) max_queues: u16,
-    pub(crate) doorbells: Arc<Doorbells>,
-    /// Queues by identifier; the admin queues are number 0.
-    pub(crate) sqs: Vec<Option<SubmissionQueue>>,
-    pub(crate) cqs: Vec<Option<CompletionQueue>>,
-    /// Identifiers of the submission queues, ascending.
-    pub(crate) active: Vec<u16>,
-    /// Index in `active` of the next queue to serve.
-    turn: usize,
-    interrupts: VectorSet,
-    /// Completions of a burst that have not been posted.
-    pub(crate) staged: Vec<Cqe>,
-    /// Fetched commands of a burst.
-    fetched: [Sqe; BURST],
-    /// Delays and faults, if the configuration has any.
-    pub(crate) conduct: Option<Box<Conduct>>,
-    pub(crate) stuck: Stuck,
-    /// Doorbells in host memory, while the host lends it.
-    pub(crate) shadow: Option<ShadowDoorbells>,
-    /// Doorbell Buffer Config is supported.
-    pub(crate) has_shadow: bool,
-    pub(crate) device_faults: u64,
-    /// Time at which the Keep Alive Timer expires, in nanoseconds of the clock; `None` if it was
-    /// started since the clock last moved.
-    keep_alive_until: Option<u64>,
-    /// The clock, in nanoseconds. Only the owner moves it.
-    pub(crate) now: u64,
-}
+use crate::nvm::Settings;
 
 impl Controller {
-    /// Time that [`Self::step`] adds to the clock, so that delays can be counted in steps.
-    pub const STEP: Duration = Duration::from_micros(1);
-
-    /// Creates a controller at power on and opens its backings.
-    ///
-    /// # Errors
-    /// [`Error`] for a setting that is not allowed, and for a backing that cannot be opened.
-    pub fn new(config: &Config) -> Result<Self, Error> {
-        let namespaces = Namespaces::open(&config.check()?, config)?;
-        let max_queues = config.max_queues;
-        let max_transfer =
-            config.mdts.map_or(u64::MAX, |mdts| u64::from(config.min_page_size) << mdts);
-        let vectors = MAX_VECTORS.min(max_queues + 1);
-        let slots = usize::from(max_queues) + 1;
-        Ok(Self {
-            registers: Registers::new(
-                config,
-                config.controller_memory.map(ControllerMemory::new).transpose()?,
-            ),
-            identity: Identity {
-                serial: config.serial.clone(),
-                model: config.model.clone(),
-                mdts: config.mdts.unwrap_or(0),
-                shadow_doorbells: config.shadow_doorbells,
-                atomics: config.atomics,
-                sgl: config.sgl,
-            },
-            features: features(max_queues, vectors, &namespaces),
-            events: Events::default(),
-            media: Media::new(namespaces, max_transfer),
-            segments: Segments::default(),
-            max_transfer,
-            max_queues,
-            doorbells: Arc::new(Doorbells::new(max_queues, config.doorbell_stride)?),
-            sqs: (0..slots).map(|_| None).collect(),
-            cqs: (0..slots).map(|_| None).collect(),
-            active: Vec::with_capacity(slots),
-            turn: 0,
-            interrupts: VectorSet::new(vectors),
-            staged: Vec::with_capacity(BURST),
-            fetched: [Sqe::default(); BURST],
-            conduct: Conduct::new(config),
-            stuck: Stuck::default(),
-            shadow: None,
-            has_shadow: config.shadow_doorbells,
-            device_faults: 0,
-            keep_alive_until: None,
-            now: 0,
-        })
-    }
-
     /// Returns the doorbells, which the host rings and [`Self::process`] reads.
     pub fn doorbells(&self) -> &Arc<Doorbells> {
         &self.doorbells
@@ -280,8 +155,8 @@ impl Controller {
         self.active.clear();
         self.turn = 0;
         self.staged.clear();
-        if let Some(conduct) = &mut self.conduct {
-            conduct.drop_all();
+        if let Some(schedule) = &mut self.schedule {
+            schedule.drop_all();
         }
         self.events.clear();
         self.restart_keep_alive();
@@ -331,7 +206,7 @@ impl Controller {
     }
 
     fn round(&mut self, memory: &ClientMemory, budget: usize) -> Result<usize, Unreachable> {
-        let mut done = if self.conduct.is_some() { self.finish_due(memory)? } else { 0 };
+        let mut done = if self.schedule.is_some() { self.finish_due(memory)? } else { 0 };
         for _ in 0..self.active.len() {
             if done >= budget {
                 break;
@@ -399,12 +274,10 @@ impl Controller {
             self.events.raise(Event::error(error_event::INVALID_DOORBELL_VALUE));
         }
         let most = most.min(room);
-        let done = if self.conduct.is_some() {
+        let done = if self.schedule.is_some() {
             self.serve_in_time(qid, memory, most)?
-        } else if qid == 0 {
-            self.serve_admin(memory, most)?
         } else {
-            self.serve_io(qid, memory, most)?
+            self.serve_at_once(qid, memory, most)?
         };
         self.post_staged(cqid, memory)?;
         Ok(done)
@@ -427,56 +300,67 @@ impl Controller {
         Ok((cq.room() as usize, valid))
     }
 
-    fn serve_io(
+    /// Executes up to `most` commands of one queue without delays and faults.
+    fn serve_at_once(
         &mut self,
         qid: u16,
         memory: &ClientMemory,
         most: usize,
     ) -> Result<usize, Unreachable> {
-        let settings = Settings {
-            page_shift: self.registers.cc().page_shift(),
-            write_through: self.features.write_through(),
-            sgl: self.identity.sgl,
-        };
-        let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
         let mut done = 0;
-        while done < most && !sq.is_empty() {
+        while done < most {
+            let sq = self.sqs[usize::from(qid)].as_mut().filter(|sq| !sq.is_empty());
+            let Some(sq) = sq else { break };
             let left = BURST.min(most - done);
             let count = sq.fetch(memory, &mut self.fetched[..left])?;
-            for sqe in &self.fetched[..count] {
-                let (mut status, mut dw0) = (Status::SUCCESS, 0);
-                if let Err(error) = self.media.execute(sqe, memory, settings) {
-                    (status, dw0) = (final_status(error), self.media.take_dw0());
-                    self.media.health.failed(qid, sqe, status);
-                }
+            for index in 0..count {
+                let sqe = self.fetched[index];
+                let outcome = self.execute(qid, &sqe, memory);
+                let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { break };
                 sq.consume();
-                self.staged.push(completion(sqe, qid, sq.head(), status, dw0));
+                let head = sq.head();
+                if let Some((status, dw0)) = outcome {
+                    self.log_failure(qid, &sqe, status);
+                    self.staged.push(completion(&sqe, qid, head, status, dw0));
+                }
             }
             done += count;
         }
         Ok(done)
     }
 
-    fn serve_admin(&mut self, memory: &ClientMemory, most: usize) -> Result<usize, Unreachable> {
-        let mut done = 0;
-        while done < most {
-            let Some(sq) = self.sqs[0].as_mut().filter(|sq| !sq.is_empty()) else { break };
-            let mut sqe = Sqe::default();
-            sq.fetch(memory, std::slice::from_mut(&mut sqe))?;
-            sq.consume();
-            let head = sq.head();
-            done += 1;
-            let (status, dw0) = match self.execute_admin(&sqe, memory) {
-                Ok(Outcome::Held) => continue,
-                Ok(Outcome::Done(dw0)) => (Status::SUCCESS, dw0),
-                Err(status) => (final_status(status), 0),
-            };
-            if !status.is_success() {
-                self.media.health.failed(0, &sqe, status);
-            }
-            self.staged.push(completion(&sqe, 0, head, status, dw0));
+    /// Adds a failed command to the error log.
+    #[inline]
+    pub(crate) fn log_failure(&mut self, qid: u16, sqe: &Sqe, status: Status) {
+        if !status.is_success() {
+            self.media.health.failed(qid, sqe, status);
         }
-        Ok(done)
+    }
+
+    /// Executes a command of any queue. Returns status and DW0; `None` if it waits for an event.
+    #[inline]
+    pub(crate) fn execute(
+        &mut self,
+        qid: u16,
+        sqe: &Sqe,
+        memory: &ClientMemory,
+    ) -> Option<(Status, u32)> {
+        if qid == 0 {
+            return match self.execute_admin(sqe, memory) {
+                Ok(Outcome::Held) => None,
+                Ok(Outcome::Done(dw0)) => Some((Status::SUCCESS, dw0)),
+                Err(status) => Some((final_status(status), 0)),
+            };
+        }
+        let settings = Settings {
+            page_shift: self.registers.cc().page_shift(),
+            write_through: self.features.write_through(),
+            sgl: self.identity.sgl,
+        };
+        Some(match self.media.execute(sqe, memory, settings) {
+            Ok(()) => (Status::SUCCESS, 0),
+            Err(error) => (final_status(error), self.media.take_dw0()),
+        })
     }
 
     /// Posts the completions of a burst. The queue has room, because the burst was limited to it.
@@ -521,30 +405,4 @@ impl Controller {
         }
         Ok(done)
     }
-}
-
-/// Returns the features after a reset.
-fn features(max_queues: u16, vectors: u16, namespaces: &Namespaces) -> Features {
-    Features::new(max_queues, vectors, namespaces.have_write_cache(), namespaces.notices())
-}
-
-#[inline]
-pub(crate) fn completion(sqe: &Sqe, sqid: u16, head: u16, status: Status, dw0: u32) -> Cqe {
-    Cqe {
-        dw0: U32::new(dw0),
-        dw1: U32::ZERO,
-        sqhd: U16::new(head),
-        sqid: U16::new(sqid),
-        cid: sqe.cid,
-        status_phase: Cqe::pack_status(status, false),
-    }
-}
-
-/// Sets Do Not Retry, except on a status that may be transient.
-#[cold]
-pub(crate) fn final_status(error: Status) -> Status {
-    let may_pass = error.kind() == 2
-        || [status::DATA_TRANSFER_ERROR, status::INTERNAL_ERROR, status::NAMESPACE_NOT_READY]
-            .contains(&error);
-    if may_pass { error } else { error.do_not_retry() }
 }

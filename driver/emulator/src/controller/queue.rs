@@ -8,7 +8,8 @@ use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes, VolatileMemory};
 use zerocopy::IntoBytes;
 
-use crate::host::memory::{Access, ClientMemory};
+use crate::host::access::Access;
+use crate::host::memory::ClientMemory;
 
 /// A doorbell value that is invalid for its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,13 +10,13 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use nvio_spec::{Sqe, Status, register, status};
+use nvio_spec::register;
 use vm_memory::Bytes;
 
-use crate::controller::Controller;
 use crate::controller::doorbells::Doorbells;
 use crate::controller::queue::{SubmissionQueue, Unreachable};
-use crate::host::memory::{Access, ClientMemory};
+use crate::host::access::Access;
+use crate::host::memory::ClientMemory;
 
 /// Value of a sleeping queue's doorbell. No host writes it, so every write is seen.
 const NOT_RUNG: u32 = u32::MAX;
@@ -30,6 +30,11 @@ pub(crate) struct ShadowDoorbells {
 }
 
 impl ShadowDoorbells {
+    /// Uses the pages at these I/O addresses, with `stride` bytes between doorbells.
+    pub(crate) fn new(shadow: u64, event: u64, stride: u32) -> Self {
+        Self { shadow, event, stride }
+    }
+
     /// Returns the tail of a submission queue; `None` while the queue sleeps.
     #[inline]
     pub(crate) fn sq_tail(
@@ -73,29 +78,6 @@ impl ShadowDoorbells {
             store(memory, self.event + at, head.wrapping_sub(1) & 0xffff)?;
         }
         Ok(head)
-    }
-}
-
-impl Controller {
-    /// Executes Doorbell Buffer Config (Base 5.8). I/O queues that exist continue with the values
-    /// in the host's page; the admin queue keeps its doorbells.
-    pub(crate) fn doorbell_buffer_config(
-        &mut self,
-        sqe: &Sqe,
-        memory: &ClientMemory,
-    ) -> Result<u32, Status> {
-        let page = 1 << self.registers.cc().page_shift();
-        let (shadow, event) = (sqe.prp1.get(), sqe.prp2.get());
-        let good = (shadow | event).is_multiple_of(page)
-            && shadow != event
-            && memory.find(shadow, page, Access::READ).is_some()
-            && memory.find(event, page, Access::WRITE).is_some();
-        if !good {
-            return Err(status::INVALID_FIELD);
-        }
-        let stride = self.registers.cap().doorbell_stride();
-        self.shadow = Some(ShadowDoorbells { shadow, event, stride });
-        Ok(0)
     }
 }
 

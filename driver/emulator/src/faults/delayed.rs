@@ -5,10 +5,10 @@ use std::ops::Bound;
 
 use nvio_spec::Sqe;
 
-use crate::faults::Plan;
+use crate::faults::plan::Plan;
 
 /// Largest number of delayed commands. At this number no more are fetched.
-pub(crate) const MAX_HELD: usize = 4096;
+pub(crate) const DELAYED_COMMANDS_MAX: usize = 4096;
 
 /// A delayed command.
 #[derive(Clone, Copy, Debug)]
@@ -24,14 +24,14 @@ pub(crate) type Due = (u64, u64);
 
 /// Delayed commands, ordered by due time.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct DelayedCommands {
     commands: BTreeMap<Due, Command>,
     count: u64,
 }
 
-impl Held {
+impl DelayedCommands {
     pub(crate) fn is_full(&self) -> bool {
-        self.commands.len() >= MAX_HELD
+        self.commands.len() >= DELAYED_COMMANDS_MAX
     }
 
     pub(crate) fn insert(&mut self, at: u64, command: Command) -> Due {
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn commands_come_in_due_order_and_those_of_a_queue_can_be_dropped() {
-        let mut held = Held::default();
+        let mut held = DelayedCommands::default();
         let command = |qid, cid: u16| Command {
             qid,
             sqe: Sqe { cid: cid.into(), ..Sqe::default() },
@@ -100,7 +100,7 @@ mod tests {
         for (at, qid, cid) in [(30, 1, 1), (10, 2, 2), (10, 1, 3), (20, 2, 4)] {
             held.insert(at, command(qid, cid));
         }
-        let cids = |held: &Held, now| {
+        let cids = |held: &DelayedCommands, now| {
             let mut after = (0, 0);
             std::iter::from_fn(|| {
                 after = held.next_due(after, now)?;

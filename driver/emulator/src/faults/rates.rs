@@ -5,7 +5,7 @@ use std::time::Duration;
 use nvio_spec::opcode::nvm;
 use nvio_spec::{EventType, Sqe, log_id, status};
 
-use crate::faults::{DeviceFault, Fault, Plan};
+use crate::faults::plan::{DeviceFault, Fault, Plan};
 use crate::random::Random;
 
 /// Rates of faults by seed, in parts per million of I/O commands; see [`Faults`](crate::Faults).

@@ -2,36 +2,28 @@
 
 use std::time::Duration;
 
-use nvio_spec::{Cqe, Sqe, Status, status};
-use zerocopy::little_endian::U16;
+use nvio_spec::Sqe;
 
-use crate::admin::Outcome;
-use crate::admin::abort::Lost;
-use crate::admin::events::Event;
 use crate::config::Config;
-use crate::controller::queue::Unreachable;
 use crate::controller::registers::Transition;
-use crate::controller::{Controller, completion, final_status};
-use crate::error::Error;
-use crate::faults::delayed::{Command, Due, Held};
+use crate::faults::delayed::DelayedCommands;
+use crate::faults::lost::Lost;
 use crate::faults::service::Pacer;
-use crate::faults::{DeviceFault, FaultCounts, Faults, Injector, Plan};
-use crate::host::memory::ClientMemory;
-use crate::nvm::Settings;
+use crate::faults::{FaultCounts, Injector};
 
 /// The delays and faults of a controller.
 #[derive(Debug)]
-pub(crate) struct Conduct {
-    injector: Option<Injector>,
-    pacer: Option<Pacer>,
-    pub(crate) held: Held,
+pub(crate) struct FaultSchedule {
+    pub(crate) injector: Option<Injector>,
+    pub(crate) pacer: Option<Pacer>,
+    pub(crate) delayed: DelayedCommands,
     pub(crate) lost: Lost,
     /// Identifier of the command that completed last, by submission queue.
-    last: Vec<Option<u16>>,
-    counts: FaultCounts,
+    pub(crate) last: Vec<Option<u16>>,
+    pub(crate) counts: FaultCounts,
 }
 
-impl Conduct {
+impl FaultSchedule {
     /// Creates the state; `None` if the configuration has no delays and no faults.
     pub(crate) fn new(config: &Config) -> Option<Box<Self>> {
         let pacer = (!config.service.is_immediate()).then(|| Pacer::new(config.service));
@@ -42,11 +34,11 @@ impl Conduct {
         Some(Box::new(Self::with(injector, pacer, config.max_queues)))
     }
 
-    fn with(injector: Option<Injector>, pacer: Option<Pacer>, max_queues: u16) -> Self {
+    pub(crate) fn with(injector: Option<Injector>, pacer: Option<Pacer>, max_queues: u16) -> Self {
         Self {
             injector,
             pacer,
-            held: Held::default(),
+            delayed: DelayedCommands::default(),
             lost: Lost::default(),
             last: vec![None; usize::from(max_queues) + 1],
             counts: FaultCounts::default(),
@@ -54,28 +46,28 @@ impl Conduct {
     }
 
     pub(crate) fn drop_queue(&mut self, qid: u16) {
-        self.held.drop_queue(qid);
+        self.delayed.drop_queue(qid);
         self.lost.drop_queue(qid);
         // A new queue of this number may use the identifier for a command.
         self.last[usize::from(qid)] = None;
     }
 
     pub(crate) fn drop_all(&mut self) {
-        self.held.clear();
+        self.delayed.clear();
         self.lost.clear();
         self.last.fill(None);
     }
 
     /// Returns the time at which the first delayed command is due.
     pub(crate) fn first_due(&self) -> Option<u64> {
-        self.held.first()
+        self.delayed.first()
     }
 
     /// Returns true if a completion with this identifier could be mistaken for that of `current`,
     /// of a delayed command or of a lost one.
-    fn is_outstanding(&self, qid: u16, cid: u16, current: &Sqe) -> bool {
+    pub(crate) fn is_outstanding(&self, qid: u16, cid: u16, current: &Sqe) -> bool {
         cid == current.cid.get()
-            || self.held.find(qid, cid).is_some()
+            || self.delayed.find(qid, cid).is_some()
             || self.lost.contains(qid, cid)
     }
 }
@@ -84,276 +76,9 @@ impl Conduct {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stuck {
     /// Time for which RDY stays 1 after the next reset.
-    ready: Option<Duration>,
+    pub(crate) ready: Option<Duration>,
     /// Time for which RDY stays 0 after the next enable.
-    not_ready: Option<Duration>,
+    pub(crate) not_ready: Option<Duration>,
     /// The requested transition, and the time at which it takes effect.
-    pending: Option<(u64, Transition)>,
-}
-
-impl Controller {
-    /// Sets the clock to `now`, the time since a fixed moment. The clock never goes back. The next
-    /// [`Self::process`] completes the commands that are due by then. CSTS.RDY may change at once,
-    /// if a fault delayed it.
-    pub fn advance_to(&mut self, now: Duration) {
-        self.now = self.now.max(nanos(now));
-        if let Some((at, transition)) = self.stuck.pending
-            && at <= self.now
-        {
-            self.stuck.pending = None;
-            self.transition(transition);
-        }
-    }
-
-    /// Advances the clock by [`Self::STEP`] and serves every queue once, for a controller without
-    /// threads. Returns the number of commands and completions processed.
-    pub fn step(&mut self, memory: &ClientMemory) -> usize {
-        self.advance_to(Duration::from_nanos(self.now).saturating_add(Self::STEP));
-        self.process(memory, usize::MAX)
-    }
-
-    /// Returns the time of the controller's clock.
-    pub fn now(&self) -> Duration {
-        Duration::from_nanos(self.now)
-    }
-
-    /// Returns true if an event may depend on the clock.
-    #[inline]
-    pub(crate) fn needs_clock(&self) -> bool {
-        self.conduct.is_some() || self.stuck.pending.is_some() || self.features.keep_alive() != 0
-    }
-
-    /// Returns the time until the first delayed command is due; `None` without one.
-    pub fn until_due(&self) -> Option<Duration> {
-        let at = self.conduct.as_ref()?.first_due()?;
-        Some(Duration::from_nanos(at.saturating_sub(self.now)))
-    }
-
-    /// Returns how often each fault has happened.
-    pub fn fault_counts(&self) -> FaultCounts {
-        let counts = self.conduct.as_ref().map_or_else(FaultCounts::default, |c| c.counts);
-        FaultCounts { device: self.device_faults, ..counts }
-    }
-
-    /// Replaces the faults. Commands that were fetched before keep their faults. Rules count from
-    /// here, and seeds start again.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] for a rate above a million.
-    pub fn set_faults(&mut self, faults: &Faults) -> Result<(), Error> {
-        faults.check()?;
-        let injector = (!faults.is_empty()).then(|| Injector::new(faults));
-        match &mut self.conduct {
-            Some(conduct) => conduct.injector = injector,
-            None if injector.is_some() => {
-                self.conduct = Some(Box::new(Conduct::with(injector, None, self.max_queues)));
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    /// Applies a fault to the controller now.
-    pub fn inject(&mut self, fault: DeviceFault) {
-        log::info!("fault: {fault:?}");
-        self.device_faults += 1;
-        match fault {
-            DeviceFault::Fatal => self.registers.set_fatal(),
-            DeviceFault::StuckReady(time) => self.stuck.ready = Some(time),
-            DeviceFault::StuckNotReady(time) => self.stuck.not_ready = Some(time),
-            DeviceFault::Removed => {
-                self.stuck = Stuck::default();
-                self.registers.remove();
-                self.drop_state();
-            }
-            DeviceFault::Event { kind, info, log } => self.events.raise(Event { kind, info, log }),
-        }
-    }
-
-    /// Inserts a removed device again, in the state of power on. A device that was not removed is
-    /// not changed.
-    pub fn reinsert(&mut self) {
-        if self.registers.is_removed() {
-            self.registers.reinsert();
-            self.function_reset();
-        }
-    }
-
-    /// Returns true if the device is removed.
-    pub(crate) fn is_removed(&self) -> bool {
-        self.registers.is_removed()
-    }
-
-    /// Executes a transition, or delays it if RDY is to be stuck.
-    pub(crate) fn transition_in_time(&mut self, transition: Transition) {
-        let slow = match transition {
-            Transition::Enable => {
-                // A delayed reset happens before the enable.
-                if let Some((_, Transition::Reset)) = self.stuck.pending.take() {
-                    self.transition(Transition::Reset);
-                }
-                self.stuck.not_ready.take()
-            }
-            Transition::Reset => {
-                self.stuck.pending = None;
-                self.stuck.ready.take()
-            }
-            _ => None,
-        };
-        match slow {
-            Some(time) => {
-                self.stuck.pending = Some((self.now.saturating_add(nanos(time)), transition));
-            }
-            None => self.transition(transition),
-        }
-    }
-
-    /// Drops delayed transitions, because the function is reset.
-    pub(crate) fn clear_stuck(&mut self) {
-        self.stuck = Stuck::default();
-    }
-
-    /// Fetches up to `most` commands of one queue, plans their faults and delays, and finishes the
-    /// commands that are due.
-    pub(crate) fn serve_in_time(
-        &mut self,
-        qid: u16,
-        memory: &ClientMemory,
-        most: usize,
-    ) -> Result<usize, Unreachable> {
-        let mut done = 0;
-        while done < most {
-            let Some(conduct) = self.conduct.as_mut().filter(|c| !c.held.is_full()) else { break };
-            let sq = self.sqs[usize::from(qid)].as_mut().filter(|sq| !sq.is_empty());
-            let Some(sq) = sq else { break };
-            let mut sqe = Sqe::default();
-            sq.fetch(memory, std::slice::from_mut(&mut sqe))?;
-            sq.consume();
-            done += 1;
-            let plan = conduct.injector.as_mut().map(|injector| injector.plan(qid == 0, &sqe));
-            let plan = plan.unwrap_or_default();
-            conduct.counts.late += u64::from(!plan.delay.is_zero());
-            if let Some(fault) = plan.device {
-                self.inject(fault);
-                if !self.registers.running() {
-                    break;
-                }
-            }
-            let Some(conduct) = self.conduct.as_mut() else { break };
-            let at = match conduct.pacer.as_mut().filter(|_| qid != 0) {
-                Some(pacer) => pacer.due(self.now, self.media.bytes_moved(&sqe)),
-                None => self.now,
-            };
-            let at = at.saturating_add(nanos(plan.delay));
-            let due = conduct.held.insert(at, Command { qid, sqe, plan });
-            if at <= self.now {
-                self.finish(due, memory)?;
-            }
-        }
-        Ok(done)
-    }
-
-    /// Finishes the commands that are due, while their completion queues have room.
-    pub(crate) fn finish_due(&mut self, memory: &ClientMemory) -> Result<usize, Unreachable> {
-        let (mut done, mut after) = (0, (0, 0));
-        while let Some(due) = self.conduct.as_ref().and_then(|c| c.held.next_due(after, self.now)) {
-            done += usize::from(self.finish(due, memory)?);
-            after = due;
-        }
-        Ok(done)
-    }
-
-    /// Executes a delayed command and completes it. Returns false if the completion queue is full.
-    fn finish(&mut self, due: Due, memory: &ClientMemory) -> Result<bool, Unreachable> {
-        let Some(conduct) = self.conduct.as_mut() else { return Ok(false) };
-        let Some(&Command { qid, sqe, plan }) = conduct.held.get(due) else { return Ok(false) };
-        let Some(cqid) = self.sqs[usize::from(qid)].as_ref().map(|sq| sq.cqid) else {
-            conduct.held.remove(due);
-            return Ok(false);
-        };
-        // An invalid head is reported when the queue is served.
-        let (room, _) = self.room(cqid, memory)?;
-        if room == 0 && !plan.lost {
-            return Ok(false);
-        }
-        if let Some(conduct) = self.conduct.as_mut() {
-            conduct.held.remove(due);
-        }
-        let result = match plan.status {
-            _ if plan.aborted => Some((status::ABORT_REQUESTED, 0)),
-            Some(status) => Some((status, 0)),
-            None => self.execute(qid, &sqe, memory),
-        };
-        let Some((status, dw0)) = result else { return Ok(true) };
-        if !status.is_success() {
-            self.media.health.failed(qid, &sqe, status);
-        }
-        let head = self.sqs[usize::from(qid)].as_ref().map_or(0, |sq| sq.head());
-        self.stage(&completion(&sqe, qid, head, status, dw0), &sqe, &plan, room);
-        self.post_staged(cqid, memory)?;
-        Ok(true)
-    }
-
-    /// Executes a command of any queue. Returns status and DW0; `None` if it waits for an event.
-    fn execute(&mut self, qid: u16, sqe: &Sqe, memory: &ClientMemory) -> Option<(Status, u32)> {
-        if qid == 0 {
-            return match self.execute_admin(sqe, memory) {
-                Ok(Outcome::Held) => None,
-                Ok(Outcome::Done(dw0)) => Some((Status::SUCCESS, dw0)),
-                Err(status) => Some((final_status(status), 0)),
-            };
-        }
-        let settings = Settings {
-            page_shift: self.registers.cc().page_shift(),
-            write_through: self.features.write_through(),
-            sgl: self.identity.sgl,
-        };
-        Some(match self.media.execute(sqe, memory, settings) {
-            Ok(()) => (Status::SUCCESS, 0),
-            Err(error) => (final_status(error), self.media.take_dw0()),
-        })
-    }
-
-    /// Stages the completion of a command and the extra completions of its faults, while there is
-    /// room.
-    fn stage(&mut self, cqe: &Cqe, sqe: &Sqe, plan: &Plan, room: usize) {
-        let Some(conduct) = self.conduct.as_mut() else { return };
-        let qid = cqe.sqid.get();
-        let mut spare = room.saturating_sub(usize::from(!plan.lost));
-        let mut take = |wanted: bool| {
-            let taken = wanted && spare > 0;
-            spare -= usize::from(taken);
-            taken
-        };
-        let last = &mut conduct.last[usize::from(qid)];
-        let stale = last.filter(|_| plan.stale_id);
-        *last = if plan.lost { *last } else { Some(cqe.cid.get()) };
-        let free = |id: &u16| !conduct.is_outstanding(qid, *id, sqe);
-        let (stale, unknown) = (stale.filter(free), plan.unknown_id.filter(free));
-        for (id, count) in
-            [(stale, &mut conduct.counts.stale_id), (unknown, &mut conduct.counts.unknown_id)]
-        {
-            if let Some(id) = id.filter(|_| take(true)) {
-                *count += 1;
-                let success = Cqe::pack_status(Status::SUCCESS, false);
-                self.staged.push(Cqe { cid: U16::new(id), status_phase: success, ..*cqe });
-            }
-        }
-        conduct.counts.status += u64::from(plan.status.is_some());
-        if plan.lost {
-            conduct.counts.lost += 1;
-            conduct.lost.insert(qid, *sqe, !plan.not_abortable);
-            return;
-        }
-        self.staged.push(*cqe);
-        if take(plan.duplicate) {
-            conduct.counts.duplicate += 1;
-            self.staged.push(*cqe);
-        }
-    }
-}
-
-/// Returns nanoseconds, saturating at 64 bits.
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    pub(crate) pending: Option<(u64, Transition)>,
 }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::require;
-use crate::error::Error;
+use crate::error::{Error, require};
 use crate::random::Random;
 
 /// Picoseconds in a second, so fine that rounding does not change a rate.

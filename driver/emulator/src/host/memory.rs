@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes, FileOffset, VolatileMemory, VolatileSlice};
 
-use crate::host::observe::{Dma, Observer};
+use crate::host::access::{Access, Dma, Observer};
 
 /// Largest number of mappings of a client. A driver with one arena needs one; a virtual machine
 /// needs a few dozen.
@@ -20,29 +20,6 @@ const PAGE: u64 = 4096;
 pub(crate) const SCRATCH: usize = 64 << 10;
 /// Index of the scratch memory in a [`Place`], beyond every mapping.
 const SCRATCH_INDEX: u32 = u32::MAX;
-
-/// The accesses that a mapping allows the controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
-    /// The controller may read: submission queues, PRP lists, the data of Write.
-    pub read: bool,
-    /// The controller may write: completion queues, the data of Read.
-    pub write: bool,
-}
-
-impl Access {
-    /// Reading only.
-    pub const READ: Self = Self { read: true, write: false };
-    /// Writing only.
-    pub const WRITE: Self = Self { read: false, write: true };
-    /// Reading and writing.
-    pub const READ_WRITE: Self = Self { read: true, write: true };
-
-    /// Returns true if every access of `needed` is allowed.
-    fn allows(self, needed: Self) -> bool {
-        (self.read || !needed.read) && (self.write || !needed.write)
-    }
-}
 
 #[derive(Debug)]
 struct Mapping {

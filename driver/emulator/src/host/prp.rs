@@ -6,7 +6,8 @@ use std::ops::Range;
 use nvio_spec::sgl::Descriptor;
 use nvio_spec::{Status, status};
 
-use crate::host::memory::{Access, ClientMemory, Place};
+use crate::host::access::Access;
+use crate::host::memory::{ClientMemory, Place};
 
 /// Bytes of an entry of a PRP list.
 const ENTRY: u64 = 8;

@@ -4,7 +4,8 @@ use nvio_spec::sgl::{self, DESCRIPTOR_SIZE, Descriptor};
 use nvio_spec::{Sqe, Status, status};
 use zerocopy::FromBytes;
 
-use crate::host::memory::{Access, ClientMemory, SCRATCH};
+use crate::host::access::Access;
+use crate::host::memory::{ClientMemory, SCRATCH};
 use crate::host::prp::Segments;
 
 /// Bytes of a descriptor.

@@ -83,7 +83,7 @@ impl<'a, I: Iterator<Item = Segment>> Stream<'a, I> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::memory::Access;
+    use crate::host::access::Access;
     use std::sync::Arc;
     use vm_memory::mmap::MmapRegion;
 

@@ -12,12 +12,12 @@ use vm_memory::{
     Bytes, ReadVolatile, VolatileMemory, VolatileMemoryError, VolatileSlice, WriteVolatile,
 };
 
+use crate::config::metadata::Metadata;
 use crate::config::namespace::Backing;
 use crate::error::Error;
 use crate::host::memory::mmap_error;
 use crate::media::metadata_store::Tagged;
 use crate::media::write_cache::WriteCache;
-use crate::nvm::protection::Metadata;
 use crate::random::Random;
 
 /// Zeroes to write where the filesystem cannot punch a hole.

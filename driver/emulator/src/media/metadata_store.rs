@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use nvio_spec::protection::ProtectionInfo;
 
+use crate::config::metadata::Metadata;
 use crate::config::namespace::Backing;
 use crate::error::Error;
 use crate::media::backing::Store;
-use crate::nvm::protection::Metadata;
 
 /// First bytes of the file with the metadata of an image; the version follows.
 const MAGIC: [u8; 8] = *b"nviometa";
@@ -165,7 +165,7 @@ fn header(block_shift: u32, metadata: Metadata) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nvm::protection::Protection;
+    use crate::config::metadata::Protection;
     use nvio_spec::protection::ProtectionType;
 
     fn metadata(bytes: u16) -> Metadata {

@@ -6,13 +6,12 @@ use nvio_spec::{Status, status};
 use crate::config::Config;
 use crate::config::atomic::Atomics;
 use crate::config::format::{BlockFormat, FORMATS};
-use crate::config::namespace::{Backing, NamespaceConfig};
+use crate::config::metadata::Metadata;
+use crate::config::namespace::{Backing, CopyLimits, NamespaceConfig};
 use crate::error::Error;
 use crate::media::backing::Store;
+use crate::media::failed;
 use crate::media::metadata_store::Tagged;
-use crate::nvm::copy::CopyLimits;
-use crate::nvm::failed;
-use crate::nvm::protection::Metadata;
 
 /// A namespace, attached or not.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::io;
 
 use vm_memory::{Bytes, VolatileSlice};
 
+use crate::config::metadata::Metadata;
 use crate::media::atomic_groups::Groups;
 use crate::media::backing::{Store, volatile_error};
-use crate::nvm::protection::Metadata;
 use crate::random::Random;
 
 /// Largest number of blocks that one command zeroes in the cache instead of below it.

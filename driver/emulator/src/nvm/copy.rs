@@ -4,29 +4,15 @@ use nvio_spec::protection::prinfo;
 use nvio_spec::{CopyRange, MAX_RANGES, Sqe, Status, status};
 use zerocopy::IntoBytes;
 
-use crate::host::memory::{Access, ClientMemory};
+use crate::config::atomic::PIECE;
+use crate::config::metadata::Metadata;
+use crate::host::access::Access;
+use crate::host::memory::ClientMemory;
 use crate::host::stream::Stream;
+use crate::media::failed;
 use crate::media::namespace::Namespace;
-use crate::nvm::protected::{PIECE, Staging};
-use crate::nvm::protection::{Action, Metadata, Request};
-use crate::nvm::{Media, Settings, failed, make_durable, pointer};
-
-/// Limits of a Copy command (NVM 4.1.5.1, figure 97).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CopyLimits {
-    /// Blocks of one source range (MSSRL).
-    pub(crate) range: u16,
-    /// Blocks of all source ranges together (MCL).
-    pub(crate) total: u32,
-    /// Source ranges; MSRC is this number, 0's based.
-    pub(crate) ranges: u16,
-}
-
-impl Default for CopyLimits {
-    fn default() -> Self {
-        Self { range: 256, total: 4096, ranges: 128 }
-    }
-}
+use crate::nvm::protection::{Action, Request};
+use crate::nvm::{Media, Settings, Staging, make_durable, pointer};
 
 /// CDW12 bits 11:8: the descriptor format of the source ranges.
 const FORMAT_SHIFT: u32 = 8;

@@ -4,21 +4,19 @@ pub(crate) mod copy;
 pub(crate) mod protected;
 pub(crate) mod protection;
 
-use std::io;
-
 use nvio_spec::opcode::nvm;
 use nvio_spec::{DsmRange, MAX_RANGES, NSID_ALL, Sqe, Status, status};
-use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
 use crate::admin::health::Health;
-use crate::host::memory::{Access, ClientMemory};
+use crate::host::access::Access;
+use crate::host::memory::ClientMemory;
 use crate::host::prp::{DataPointer, Segments};
 use crate::host::sgl;
 use crate::host::stream::Stream;
+use crate::media::failed;
 use crate::media::namespace::Namespace;
 use crate::media::namespaces::Namespaces;
-use crate::nvm::protected::Staging;
 use crate::random::Random;
 
 /// Bytes that Compare and Verify process at a time.
@@ -39,6 +37,15 @@ pub(crate) struct Media {
     pub(crate) staging: Staging,
     /// Source range at which the last Copy command failed.
     pub(crate) failed_range: u32,
+}
+
+/// Buffers for blocks on their way through the controller. They grow to the largest piece so far.
+#[derive(Debug, Default)]
+pub(crate) struct Staging {
+    pub(crate) data: Vec<u8>,
+    pub(crate) metadata: Vec<u8>,
+    other_data: Vec<u8>,
+    other_metadata: Vec<u8>,
 }
 
 /// Settings that apply to every command at this time.
@@ -327,16 +334,4 @@ pub(crate) fn make_durable(
         durable.map_err(|error| failed(&error, status::WRITE_FAULT))?;
     }
     Ok(())
-}
-
-/// Returns the status for an error of the backing. Client memory that the kernel could not access
-/// is an error of the transfer, not of the media.
-#[cold]
-pub(crate) fn failed(error: &io::Error, media: Status) -> Status {
-    log::warn!("backing: {error}");
-    if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
-        status::DATA_TRANSFER_ERROR
-    } else {
-        media
-    }
 }

@@ -3,28 +3,20 @@
 
 use nvio_spec::{Sqe, Status, status};
 
-use crate::host::memory::{Access, ClientMemory};
+use crate::config::atomic::PIECE;
+use crate::config::metadata::Metadata;
+use crate::host::access::Access;
+use crate::host::memory::ClientMemory;
 use crate::host::prp::{Segment, Segments};
 use crate::host::stream::Stream;
 use crate::media::backing::Store;
+use crate::media::failed;
 use crate::media::namespace::Namespace;
-use crate::nvm::protection::{Action, Metadata, Request};
-use crate::nvm::{Media, Settings, failed, make_durable, pointer};
+use crate::nvm::protection::{Action, Request};
+use crate::nvm::{Media, Settings, Staging, make_durable, pointer};
 
-/// Bytes of data that are processed at a time. A command of at most this size is checked as a whole
-/// before any of it is stored.
-pub(crate) const PIECE: usize = 1 << 20;
 /// CDW12 bit 25 of Write Zeroes: Deallocate (NVM 3.2.8).
 const DEAC: u32 = 1 << 25;
-
-/// Buffers for blocks on their way through the controller. They grow to the largest piece so far.
-#[derive(Debug, Default)]
-pub(crate) struct Staging {
-    pub(crate) data: Vec<u8>,
-    pub(crate) metadata: Vec<u8>,
-    other_data: Vec<u8>,
-    other_metadata: Vec<u8>,
-}
 
 impl Media {
     /// Executes Read (NVM 3.2.4).

@@ -17,10 +17,12 @@ use vfio_user::{DmaMapFlags, DmaUnmapFlags, IrqInfo, ServerRegion, SparseArea};
 use nvio_spec::register;
 use vm_memory::{Bytes, VolatileMemory, VolatileSlice};
 
-use crate::controller::Controller;
 use crate::controller::controller_memory::ControllerMemory;
-use crate::faults::{DeviceFault, FaultCounts};
-use crate::host::memory::{Access, ClientMemory};
+use crate::controller::state::Controller;
+use crate::faults::FaultCounts;
+use crate::faults::plan::DeviceFault;
+use crate::host::access::Access;
+use crate::host::memory::ClientMemory;
 use crate::media::backing::volatile_error;
 use crate::serve::interrupts::Interrupts;
 use crate::serve::pci_config::{CONFIG_SIZE, ConfigSpace, Effect, msix_bar_size};

@@ -10,10 +10,11 @@ use tempfile::TempDir;
 
 use crate::config::Config;
 use crate::config::namespace::NamespaceConfig;
-use crate::controller::Controller;
+use crate::controller::state::Controller;
 use crate::error::Error;
+use crate::faults::plan::DeviceFault;
 use crate::faults::service::Service;
-use crate::faults::{DeviceFault, FaultCounts, Faults};
+use crate::faults::{FaultCounts, Faults};
 use crate::serve::device::Device;
 use crate::serve::poller;
 use crate::serve::server;

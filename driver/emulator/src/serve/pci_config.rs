@@ -1,7 +1,7 @@
 //! PCI configuration space of an NVMe controller.
 
-/// Vendor identifier, "NV". It is not assigned to a vendor, so that no driver's quirks apply.
-pub(crate) const VENDOR_ID: u16 = 0x4e56;
+use crate::admin::identify::VENDOR_ID;
+
 /// Device identifier, "IO".
 const DEVICE_ID: u16 = 0x494f;
 /// Size of configuration space in bytes. There are no extended capabilities.

@@ -1,8 +1,29 @@
-//! Observation of the controller's accesses to host memory.
+//! Accesses of the controller to host memory, and their observer.
 
 use std::fmt;
 
-use crate::host::memory::Access;
+/// The accesses that a mapping allows the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The controller may read: submission queues, PRP lists, the data of Write.
+    pub read: bool,
+    /// The controller may write: completion queues, the data of Read.
+    pub write: bool,
+}
+
+impl Access {
+    /// Reading only.
+    pub const READ: Self = Self { read: true, write: false };
+    /// Writing only.
+    pub const WRITE: Self = Self { read: false, write: true };
+    /// Reading and writing.
+    pub const READ_WRITE: Self = Self { read: true, write: true };
+
+    /// Returns true if every access of `needed` is allowed.
+    pub(crate) fn allows(self, needed: Self) -> bool {
+        (self.read || !needed.read) && (self.write || !needed.write)
+    }
+}
 
 /// An access of the controller to host memory; see
 /// [`ClientMemory::observe`](crate::ClientMemory::observe).

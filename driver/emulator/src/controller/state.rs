@@ -1,0 +1,168 @@
+//! The state of a controller.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nvio_spec::{Cqe, Sqe, Status, status};
+use zerocopy::little_endian::{U16, U32};
+
+use crate::admin::events::Events;
+use crate::admin::features::Features;
+use crate::admin::identify::Identity;
+use crate::config::Config;
+use crate::controller::controller_memory::ControllerMemory;
+use crate::controller::doorbells::Doorbells;
+use crate::controller::queue::{CompletionQueue, SubmissionQueue};
+use crate::controller::registers::Registers;
+use crate::controller::shadow_doorbells::ShadowDoorbells;
+use crate::controller::vector_set::VectorSet;
+use crate::error::Error;
+use crate::faults::schedule::{FaultSchedule, Stuck};
+use crate::host::prp::Segments;
+use crate::media::namespaces::Namespaces;
+use crate::nvm::Media;
+
+/// Commands fetched from one submission queue before the next queue's turn (round robin, Base
+/// 3.4.4.1). Their completions are posted together.
+pub(crate) const BURST: usize = 32;
+/// Largest number of interrupt vectors, the limit of MSI-X (PCI 6.8.2).
+const MAX_VECTORS: u16 = 2048;
+
+/// An NVMe controller as a state machine.
+///
+/// The owner calls [`read_register`](Self::read_register) and
+/// [`write_register`](Self::write_register) for the host's accesses to the first page of BAR0, and
+/// [`process`](Self::process) to process the commands that the doorbells announce. A controller
+/// that is stepped in the same order behaves in the same way. The owner moves the clock with
+/// [`step`](Self::step) or [`advance_to`](Self::advance_to).
+///
+/// ```
+/// use nvio_emulator::{Backing, ClientMemory, Config, Controller, NamespaceConfig};
+/// use nvio_spec::register::{CC, CSTS, Cc, Csts};
+///
+/// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
+/// let mut controller = Controller::new(&config)?;
+/// // No admin queues: enabling is refused, as the specification wants it.
+/// controller.write_register(CC, Cc::enabled(12).0);
+/// assert!(Csts(controller.read_register(CSTS)).fatal());
+/// assert_eq!(controller.process(&ClientMemory::new(), 64), 0);
+/// # Ok::<(), nvio_emulator::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Controller {
+    pub(crate) registers: Registers,
+    pub(crate) identity: Identity,
+    pub(crate) features: Features,
+    pub(crate) events: Events,
+    pub(crate) media: Media,
+    /// Segments of an admin command's data.
+    pub(crate) segments: Segments,
+    /// Largest transfer in bytes (MDTS).
+    pub(crate) max_transfer: u64,
+    pub(crate) max_queues: u16,
+    pub(crate) doorbells: Arc<Doorbells>,
+    /// Queues by identifier; the admin queues are number 0.
+    pub(crate) sqs: Vec<Option<SubmissionQueue>>,
+    pub(crate) cqs: Vec<Option<CompletionQueue>>,
+    /// Identifiers of the submission queues, ascending.
+    pub(crate) active: Vec<u16>,
+    /// Index in `active` of the next queue to serve.
+    pub(crate) turn: usize,
+    pub(crate) interrupts: VectorSet,
+    /// Completions of a burst that have not been posted.
+    pub(crate) staged: Vec<Cqe>,
+    /// Fetched commands of a burst.
+    pub(crate) fetched: [Sqe; BURST],
+    /// Delays and faults, if the configuration has any.
+    pub(crate) schedule: Option<Box<FaultSchedule>>,
+    pub(crate) stuck: Stuck,
+    /// Doorbells in host memory, while the host lends it.
+    pub(crate) shadow: Option<ShadowDoorbells>,
+    /// Doorbell Buffer Config is supported.
+    pub(crate) has_shadow: bool,
+    pub(crate) device_faults: u64,
+    /// Time at which the Keep Alive Timer expires, in nanoseconds of the clock; `None` if it was
+    /// started since the clock last moved.
+    pub(crate) keep_alive_until: Option<u64>,
+    /// The clock, in nanoseconds. Only the owner moves it.
+    pub(crate) now: u64,
+}
+
+impl Controller {
+    /// Time that [`Self::step`] adds to the clock, so that delays can be counted in steps.
+    pub const STEP: Duration = Duration::from_micros(1);
+
+    /// Creates a controller at power on and opens its backings.
+    ///
+    /// # Errors
+    /// [`Error`] for a setting that is not allowed, and for a backing that cannot be opened.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let namespaces = Namespaces::open(&config.check()?, config)?;
+        let max_queues = config.max_queues;
+        let max_transfer =
+            config.mdts.map_or(u64::MAX, |mdts| u64::from(config.min_page_size) << mdts);
+        let vectors = MAX_VECTORS.min(max_queues + 1);
+        let slots = usize::from(max_queues) + 1;
+        Ok(Self {
+            registers: Registers::new(
+                config,
+                config.controller_memory.map(ControllerMemory::new).transpose()?,
+            ),
+            identity: Identity {
+                serial: config.serial.clone(),
+                model: config.model.clone(),
+                mdts: config.mdts.unwrap_or(0),
+                shadow_doorbells: config.shadow_doorbells,
+                atomics: config.atomics,
+                sgl: config.sgl,
+            },
+            features: features(max_queues, vectors, &namespaces),
+            events: Events::default(),
+            media: Media::new(namespaces, max_transfer),
+            segments: Segments::default(),
+            max_transfer,
+            max_queues,
+            doorbells: Arc::new(Doorbells::new(max_queues, config.doorbell_stride)?),
+            sqs: (0..slots).map(|_| None).collect(),
+            cqs: (0..slots).map(|_| None).collect(),
+            active: Vec::with_capacity(slots),
+            turn: 0,
+            interrupts: VectorSet::new(vectors),
+            staged: Vec::with_capacity(BURST),
+            fetched: [Sqe::default(); BURST],
+            schedule: FaultSchedule::new(config),
+            stuck: Stuck::default(),
+            shadow: None,
+            has_shadow: config.shadow_doorbells,
+            device_faults: 0,
+            keep_alive_until: None,
+            now: 0,
+        })
+    }
+}
+
+/// Returns the features after a reset.
+pub(crate) fn features(max_queues: u16, vectors: u16, namespaces: &Namespaces) -> Features {
+    Features::new(max_queues, vectors, namespaces.have_write_cache(), namespaces.notices())
+}
+
+#[inline]
+pub(crate) fn completion(sqe: &Sqe, sqid: u16, head: u16, status: Status, dw0: u32) -> Cqe {
+    Cqe {
+        dw0: U32::new(dw0),
+        dw1: U32::ZERO,
+        sqhd: U16::new(head),
+        sqid: U16::new(sqid),
+        cid: sqe.cid,
+        status_phase: Cqe::pack_status(status, false),
+    }
+}
+
+/// Sets Do Not Retry, except on a status that may be transient.
+#[cold]
+pub(crate) fn final_status(error: Status) -> Status {
+    let may_pass = error.kind() == 2
+        || [status::DATA_TRANSFER_ERROR, status::INTERNAL_ERROR, status::NAMESPACE_NOT_READY]
+            .contains(&error);
+    if may_pass { error } else { error.do_not_retry() }
+}
