@@ -4,5 +4,6 @@
 
 mod controller_memory;
 mod corpus;
+mod embedded;
 mod hostile;
 mod interrupts;

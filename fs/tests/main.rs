@@ -4,6 +4,7 @@
 
 mod async_file;
 mod common;
+mod controller;
 mod corpus;
 mod damage;
 mod damaged_trees;

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod changing_buffer;
+mod disk_reader;
 mod extents;
 mod image_queue;
 mod protected_files;

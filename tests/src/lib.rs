@@ -20,3 +20,4 @@ pub mod simulation;
 pub mod sys;
 pub mod tree;
 pub mod view;
+pub mod walk;

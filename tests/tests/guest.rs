@@ -1,9 +1,8 @@
 //! `nvio` on QEMU's NVMe device, through the kernel's VFIO and a translating IOMMU.
 //!
-//! The guest boots once per machine; its script (`tests/guest/scenario.sh`, `no-iommu.sh`) does all
-//! the work and writes a report, and each test here checks a part of the report. The guest's kernel
-//! creates the filesystems and reports their contents. Needs QEMU: `tests/run guest`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The guest boots once a machine; its script (`tests/guest/scenario.sh`, `no-iommu.sh`) does all
+//! the work and reports, and each test here judges a part of the report. The kernel of the guest
+//! makes the filesystems and says what they hold. Needs QEMU: `tests/run guest`.
 
 use std::sync::LazyLock;
 

@@ -1,9 +1,8 @@
 //! The test program `nvme-check` on QEMU's NVMe controllers, through the kernel's VFIO and a
 //! translating IOMMU.
 //!
-//! The guest boots once; its script (`tests/guest/check.sh`) runs the program on each controller,
-//! and each test here checks one role. Needs QEMU: `tests/run guest`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The guest boots once; its script (`tests/guest/check.sh`) runs the program on one controller
+//! after the other, and each test here judges one role. Needs QEMU: `tests/run guest`.
 
 use std::sync::LazyLock;
 

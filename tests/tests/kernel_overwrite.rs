@@ -2,7 +2,6 @@
 //! are the new ones, and sizes, times, maps and all other properties are unchanged.
 //!
 //! Needs root and loop devices: `tests/run kernel-ext4`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File as HostFile};

@@ -1,5 +1,4 @@
-//! The matrix: one test per image.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! The matrix: one test an image.
 
 use nvio_tests::matrix::{check, rows};
 

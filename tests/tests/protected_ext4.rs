@@ -1,6 +1,5 @@
-//! ext4 on namespaces with end-to-end protection: guards of all reads, metadata included, are
-//! checked at both ends, and overwrites generate guards.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+//! ext4 on namespaces with end-to-end protection: what is read, metadata too, has its guards
+//! checked at both ends, and what is overwritten has them made.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,6 @@
 //! shortest ones that revealed a bug. The program `sequences` plays all seeds; `tests/run
 //! sequences` runs it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use nvio_iomap::{IoFlags, MappingFlags};
 use nvio_tests::sequences::layout::Kind;
 use nvio_tests::sequences::play::{drawn, play, replay};

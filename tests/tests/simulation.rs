@@ -1,8 +1,6 @@
 //! Single scenarios of the simulation of driver and controller, and some of its seeds. The program
 //! `simulate` plays all seeds; `tests/run simulation` runs it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

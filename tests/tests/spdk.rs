@@ -1,6 +1,5 @@
 //! nvio and peers that use vfio-user as SPDK does, on both ends: the same bytes, no refusal and no
 //! reset.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

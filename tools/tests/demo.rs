@@ -36,6 +36,17 @@ fn demo(folder: &Path, args: &[&str], path: Option<&str>) -> Outcome {
 }
 
 #[test]
+fn a_sample_matches_without_a_folder() {
+    let text = common::nvio(["demo"]).text().to_lowercase();
+    let last = text.lines().last().unwrap();
+    assert!(last.contains("all") && last.contains("match"), "the closing line: {last}");
+    for word in ["files", "bytes", "iops"] {
+        assert!(text.contains(word), "no {word} in:\n{text}");
+    }
+    assert!(common::nvio(["demo", "--json"]).json().is_object());
+}
+
+#[test]
 fn a_folder_of_the_users_own_matches() {
     let folder = folder();
     let text = demo(folder.path(), &[], None).text();

@@ -13,5 +13,6 @@ mod interrupts;
 mod journal;
 mod read;
 mod refuse;
+mod server_failure;
 mod usage;
 mod write;

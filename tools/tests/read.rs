@@ -26,8 +26,13 @@ fn fill(folder: &Path) {
 
 #[test]
 fn files_are_read_whole_and_in_part_with_every_block_size() {
-    for (block, lba) in [("1024", "512"), ("4096", "512"), ("4096", "4096")] {
-        let disk = Disk::new(fill, &["-b", block]);
+    for (block, inode, lba) in [
+        ("1024", "256", "512"),
+        ("4096", "256", "512"),
+        ("4096", "256", "4096"),
+        ("4096", "128", "512"),
+    ] {
+        let disk = Disk::new(fill, &["-b", block, "-I", inode]);
         for name in ["large", "sparse", "a/hello"] {
             let expected = fs::read(disk.folder().join(name)).unwrap();
             let read = disk.run("cat", &[name, "--lba-size", lba]).ok();

@@ -1,5 +1,4 @@
 //! A vfio-user server in another process that is stopped or killed while commands are in flight.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};

@@ -12,7 +12,7 @@ use quote::{ToTokens, quote};
 use syn::{Attribute, Fields, ImplItem, Item, TraitItem, Type, Visibility};
 
 use crate::files::crates;
-use crate::module::{Import, Module, definer, flatten, is_test, name, read_crate, resolve};
+use crate::module::{Import, Module, definer, flatten, name, read_crate, resolve};
 
 /// Folder of the committed texts.
 const FOLDER: &str = "tests/api";
@@ -54,7 +54,10 @@ fn file(folder: &Path) -> PathBuf {
 
 /// Prints the lines that differ.
 fn report(file: &Path, committed: &str, now: &str) {
-    println!("{} differs from the source; if that is intended: tests/api --update", file.display());
+    println!(
+        "{} differs from the source; if that is intended: tests/check-api --update",
+        file.display()
+    );
     let (old, new): (BTreeSet<&str>, BTreeSet<&str>) =
         (committed.lines().collect(), now.lines().collect());
     old.difference(&new).for_each(|line| println!("-{line}"));
@@ -144,18 +147,19 @@ impl Api<'_> {
     /// True if `path` leads to a module and not to an item inside of it.
     fn is_module(&self, at: usize, path: &[String], target: usize) -> bool {
         let (last, parents) = path.split_last().expect("a path has a name");
-        let parent = if parents.is_empty() { Some(at) } else { resolve(self.modules, at, parents, 0) };
-        parent.is_some_and(|parent| {
-            self.modules[parent].children.contains(&(last.clone(), target))
-        })
+        let parent =
+            if parents.is_empty() { Some(at) } else { resolve(self.modules, at, parents, 0) };
+        parent.is_some_and(|parent| self.modules[parent].children.contains(&(last.clone(), target)))
     }
 
     /// Lists the types that a macro such as `bitflags!` defines, or the one with a name.
     fn macro_types(&mut self, tokens: &TokenStream, path: &str, only: Option<&str>) {
         let text = spaced(&without_docs(tokens.clone()).to_string());
         let Some(at) = text.find("pub struct ") else { return };
-        let name: String =
-            text[at + 11..].chars().take_while(|next| next.is_alphanumeric() || *next == '_').collect();
+        let name: String = text[at + 11..]
+            .chars()
+            .take_while(|next| next.is_alphanumeric() || *next == '_')
+            .collect();
         if only.is_none_or(|only| only == name) && only.is_some() {
             self.add(path, &text);
         }
@@ -241,7 +245,7 @@ impl Api<'_> {
                 head.items.clear();
                 head.attrs.clear();
                 let head = spaced(&head.to_token_stream().to_string());
-                let head = head.trim_end_matches(" {}").to_owned();
+                let head = head.trim_end_matches(['{', '}', ' ']).to_owned();
                 if item.trait_.is_some() {
                     self.add(path, &head);
                     continue;
@@ -295,7 +299,9 @@ fn strip(item: &mut Item) -> Vec<String> {
             derived.extend(list.tokens.to_string().split(',').map(|name| name.trim().to_owned()));
         }
         attributes.retain(|attribute| {
-            ["non_exhaustive", "must_use", "repr"].iter().any(|kept| attribute.path().is_ident(kept))
+            ["non_exhaustive", "must_use", "repr"]
+                .iter()
+                .any(|kept| attribute.path().is_ident(kept))
         });
     };
     match item {
@@ -370,10 +376,28 @@ fn without_docs(tokens: TokenStream) -> TokenStream {
 fn spaced(text: &str) -> String {
     let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for (from, to) in [
-        (" :: ", "::"), ("::<", "<"), (":: ", "::"), (" ::", "::"), (" < ", "<"), (" <", "<"),
-        ("< ", "<"), (" >", ">"), (" ,", ","), (" ;", ";"), (" :", ":"), ("( ", "("), (" )", ")"),
-        (" (", "("), ("& ", "&"), ("[ ", "["), (" ]", "]"), ("' ", "'"), ("# [", "#["), ("->(", "-> ("),
-        (" ?", "?"), ("? ", "?"),
+        (" :: ", "::"),
+        ("::<", "<"),
+        (":: ", "::"),
+        (" ::", "::"),
+        (" < ", "<"),
+        (" <", "<"),
+        ("< ", "<"),
+        (" >", ">"),
+        (" ,", ","),
+        (" ;", ";"),
+        (" :", ":"),
+        ("( ", "("),
+        (" )", ")"),
+        (" (", "("),
+        ("& ", "&"),
+        ("[ ", "["),
+        (" ]", "]"),
+        ("' ", "'"),
+        ("# [", "#["),
+        ("->(", "-> ("),
+        (" ?", "?"),
+        ("? ", "?"),
     ] {
         text = text.replace(from, to);
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files::{below, crates};
 use crate::graph::{Graph, cycles};
-use crate::module::{Import, Module, read_crate};
+use crate::module::{Import, Module, read_crate, resolve};
 
 /// Prints the import cycles of each crate and returns true if there are none.
 pub fn check(chosen: &[&str]) -> bool {
@@ -71,44 +71,4 @@ fn check_crate(root: &Path) -> usize {
 /// False for a re-export that the code of its own module does not use.
 fn is_used(import: &Import, module: &Module) -> bool {
     !import.is_public || module.identifiers.contains(&import.name)
-}
-
-/// Returns the module that defines the item at `path`, as seen from module `from`.
-fn resolve(modules: &[Module], from: usize, path: &[String], depth: usize) -> Option<usize> {
-    // Globs may import each other.
-    if depth > 20 {
-        return None;
-    }
-    let mut at = from;
-    for (index, segment) in path.iter().enumerate() {
-        let module = &modules[at];
-        at = match segment.as_str() {
-            "crate" => 0,
-            "self" => at,
-            "super" => module.parent,
-            name => match module.children.iter().find(|(child, _)| child == name) {
-                Some((_, child)) => *child,
-                None if index == 0 => return None,
-                None => return Some(definer(modules, at, name, depth).unwrap_or(at)),
-            },
-        };
-    }
-    Some(at)
-}
-
-/// Returns the module that defines `name`, which module `at` defines or imports.
-fn definer(modules: &[Module], at: usize, name: &str, depth: usize) -> Option<usize> {
-    let module = &modules[at];
-    if module.definitions.contains(name) {
-        return Some(at);
-    }
-    let mut imports = module.imports.iter();
-    if let Some(import) = imports.find(|import| import.name == name) {
-        return resolve(modules, at, &import.path, depth + 1);
-    }
-    let globs = module.imports.iter().filter(|import| import.name == "*");
-    globs.into_iter().find_map(|import| {
-        let target = resolve(modules, at, &import.path, depth + 1)?;
-        if target == at || depth > 20 { None } else { definer(modules, target, name, depth + 1) }
-    })
 }

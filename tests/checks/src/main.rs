@@ -4,12 +4,14 @@
 //! nvio-checks comments [CRATE...]         comment lines that begin with a forbidden word
 //! nvio-checks comments --sample SEED      30 comments drawn at random
 //! nvio-checks imports [CRATE...]          import cycles between the files of a crate
+//! nvio-checks api [--update] [CRATE...]   the public API, compared with tests/api
 //! ```
 //!
 //! CRATE is the folder of a crate, relative to the root of the repository. The exit code is 1 if
 //! a check fails.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+mod api;
 mod comments;
 mod files;
 mod graph;
@@ -28,12 +30,17 @@ fn main() -> ExitCode {
         },
         ["comments", crates @ ..] => comments::check(crates),
         ["imports", crates @ ..] => imports::check(crates),
+        ["api", "--update", crates @ ..] => api::check(crates, true),
+        ["api", crates @ ..] => api::check(crates, false),
         _ => usage(),
     };
     if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn usage() -> bool {
-    eprintln!("usage: nvio-checks comments [--sample SEED | CRATE...] | imports [CRATE...]");
+    eprintln!(
+        "usage: nvio-checks comments [--sample SEED | CRATE...] | imports [CRATE...] | \
+         api [--update] [CRATE...]"
+    );
     false
 }

@@ -26,6 +26,8 @@ pub struct Module {
     pub parent: usize,
     /// Names and indexes of the modules inside.
     pub children: Vec<(String, usize)>,
+    /// The items, without code for tests.
+    pub items: Vec<Item>,
     /// Names of the other items.
     pub definitions: BTreeSet<String>,
     /// Imports, and paths in the code.
@@ -63,11 +65,19 @@ fn read_items(
         file: file.to_owned(),
         parent,
         children: Vec::new(),
+        items: Vec::new(),
         definitions: BTreeSet::new(),
         imports: Vec::new(),
         identifiers: BTreeSet::new(),
     });
     for item in items {
+        if !is_test(attributes(&item)) {
+            let mut kept = item.clone();
+            if let Item::Mod(kept) = &mut kept {
+                kept.content = None;
+            }
+            modules[index].items.push(kept);
+        }
         match item {
             // A file elsewhere belongs to another crate.
             Item::Mod(item) if !is_test(&item.attrs) && !has_path(&item.attrs) => {
@@ -153,7 +163,7 @@ fn end_path(path: &mut Vec<String>, module: &mut Module) {
 }
 
 /// Lists the imports of a `use` item: one for each name.
-fn flatten(tree: &UseTree, path: &mut Vec<String>, is_public: bool, imports: &mut Vec<Import>) {
+pub fn flatten(tree: &UseTree, path: &mut Vec<String>, is_public: bool, imports: &mut Vec<Import>) {
     match tree {
         UseTree::Path(tree) => {
             path.push(tree.ident.to_string());
@@ -238,4 +248,44 @@ pub fn name(item: &Item) -> Option<String> {
         _ => return None,
     };
     Some(ident.to_string())
+}
+
+/// Returns the module that defines the item at `path`, as seen from module `from`.
+pub fn resolve(modules: &[Module], from: usize, path: &[String], depth: usize) -> Option<usize> {
+    // Globs may import each other.
+    if depth > 20 {
+        return None;
+    }
+    let mut at = from;
+    for (index, segment) in path.iter().enumerate() {
+        let module = &modules[at];
+        at = match segment.as_str() {
+            "crate" => 0,
+            "self" => at,
+            "super" => module.parent,
+            name => match module.children.iter().find(|(child, _)| child == name) {
+                Some((_, child)) => *child,
+                None if index == 0 => return None,
+                None => return Some(definer(modules, at, name, depth).unwrap_or(at)),
+            },
+        };
+    }
+    Some(at)
+}
+
+/// Returns the module that defines `name`, which module `at` defines or imports.
+pub fn definer(modules: &[Module], at: usize, name: &str, depth: usize) -> Option<usize> {
+    let module = &modules[at];
+    if module.definitions.contains(name) {
+        return Some(at);
+    }
+    let mut imports = module.imports.iter();
+    if let Some(import) = imports.find(|import| import.name == name) {
+        return resolve(modules, at, &import.path, depth + 1);
+    }
+    let globs = module.imports.iter().filter(|import| import.name == "*");
+    globs.into_iter().find_map(|import| {
+        let target = resolve(modules, at, &import.path, depth + 1)?;
+        if target == at || depth > 20 { None } else { definer(modules, target, name, depth + 1) }
+    })
 }

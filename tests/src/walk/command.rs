@@ -1,4 +1,4 @@
-//! Runs the command as a user does.
+//! Runs `nvio` on a served image.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -6,19 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nvio_tests::nvio::binary;
+use crate::nvio::binary;
 use sha2::{Digest, Sha256};
 
-use crate::Result;
+use crate::walk::Result;
 
-/// A running `nvio emulate` of an image, which is ended on drop.
-pub(crate) struct Served {
+/// `nvio emulate` of an image; ended when this is dropped.
+#[derive(Debug)]
+pub struct Served {
     child: Child,
     socket: PathBuf,
 }
 
 impl Served {
-    pub(crate) fn new(image: &Path, options: &[&str]) -> Result<Self> {
+    /// Serves `image` until the value is dropped.
+    pub fn new(image: &Path, options: &[&str]) -> Result<Self> {
         let socket = image.with_extension("socket");
         let mut command = Command::new(binary());
         command.arg("emulate").arg(image).arg("--socket").arg(&socket).args(options);
@@ -33,8 +35,8 @@ impl Served {
         }
     }
 
-    /// Returns the command `nvio VERB` for this image.
-    pub(crate) fn command(&self, verb: &str, arguments: &[&str]) -> Command {
+    /// Returns the command `nvio VERB` on the served image.
+    pub fn command(&self, verb: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.arg(verb).arg(format!("vfio-user:{}", self.socket.display())).args(arguments);
         command
@@ -49,8 +51,8 @@ impl Drop for Served {
     }
 }
 
-/// Runs a command with its output in a file, and returns the elapsed time.
-pub(crate) fn timed(mut command: Command, output: &Path) -> Result<Duration> {
+/// Runs a command with its output in a file, and returns the time it took.
+pub fn timed(mut command: Command, output: &Path) -> Result<Duration> {
     command.stdout(File::create(output)?);
     let start = Instant::now();
     let status = command.status()?;
@@ -61,16 +63,19 @@ pub(crate) fn timed(mut command: Command, output: &Path) -> Result<Duration> {
     }
 }
 
-/// The output of a command and its peak memory.
-pub(crate) struct Listed {
-    pub(crate) lines: u64,
-    pub(crate) hash: [u8; 32],
-    /// Peak memory, MiB.
-    pub(crate) peak: f64,
+/// Output of a command, and its peak memory.
+#[derive(Debug)]
+pub struct Listed {
+    /// Lines of the output.
+    pub lines: u64,
+    /// SHA-256 of the output.
+    pub hash: [u8; 32],
+    /// Peak resident memory of the process, in MiB.
+    pub peak: f64,
 }
 
-/// Runs a command, and reads its peak memory while it writes.
-pub(crate) fn listed(mut command: Command) -> Result<Listed> {
+/// Runs a command, and samples its memory while it writes.
+pub fn listed(mut command: Command) -> Result<Listed> {
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut stdout = child.stdout.take().ok_or("no pipe")?;
     let (mut lines, mut peak, mut hash) = (0, 0.0, Sha256::new());
@@ -83,7 +88,7 @@ pub(crate) fn listed(mut command: Command) -> Result<Listed> {
         }
         lines += bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
         hash.update(bytes);
-        // The peak only grows, and the rest of the output is less than a pipe holds.
+        // The peak only grows, and the rest of the output fits in the pipe.
         peak = peak_of(child.id()).unwrap_or(peak);
     }
     match child.wait()?.success() && peak > 0.0 {

@@ -1,34 +1,40 @@
-//! Goals: measured numbers and their bounds.
+//! Numbers with a bound.
 
-/// A measured number and its bound.
-pub(crate) struct Goal {
+/// A number and its bound.
+#[derive(Debug)]
+pub struct Goal {
     name: String,
     got: f64,
     bound: Bound,
 }
 
+#[derive(Debug)]
 enum Bound {
     Least(f64),
     Most(f64),
 }
 
 impl Goal {
-    pub(crate) fn least(name: impl Into<String>, got: f64, least: f64) -> Self {
+    /// Creates a goal that is met by `least` or more.
+    pub fn least(name: impl Into<String>, got: f64, least: f64) -> Self {
         Self { name: name.into(), got, bound: Bound::Least(least) }
     }
 
-    pub(crate) fn most(name: impl Into<String>, got: f64, most: f64) -> Self {
+    /// Creates a goal that is met by `most` or less.
+    pub fn most(name: impl Into<String>, got: f64, most: f64) -> Self {
         Self { name: name.into(), got, bound: Bound::Most(most) }
     }
 
-    pub(crate) fn is_met(&self) -> bool {
+    /// Returns true if the number is within its bound.
+    pub fn is_met(&self) -> bool {
         match self.bound {
             Bound::Least(least) => self.got >= least,
             Bound::Most(most) => self.got <= most,
         }
     }
 
-    pub(crate) fn print(&self) {
+    /// Prints the number, the bound and the verdict.
+    pub fn print(&self) {
         let (word, bound) = match self.bound {
             Bound::Least(least) => ("at least", least),
             Bound::Most(most) => ("at most", most),
@@ -39,9 +45,17 @@ impl Goal {
 }
 
 /// Returns the median.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Returns the rate that a tenth of the slices exceed. Drive and processor bound the rate of a slice,
+/// and other work on the machine only makes slices slower.
+pub fn best_tenth(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    let exceeded = rates.len() / 10;
+    rates.iter().rev().nth(exceeded).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -54,5 +68,11 @@ mod tests {
         assert!(Goal::most("", 0.5, 0.5).is_met() && !Goal::most("", f64::NAN, 0.5).is_met());
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert!(median(vec![]).is_nan());
+    }
+    #[test]
+    fn a_tenth_is_above() {
+        assert_eq!(best_tenth(vec![]), 0.0);
+        assert_eq!(best_tenth(vec![7.0]), 7.0);
+        assert_eq!(best_tenth((0..20).rev().map(f64::from).collect()), 17.0);
     }
 }

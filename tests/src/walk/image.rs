@@ -4,33 +4,38 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::sys;
 use nvio_testkit::image::{Mount, mkfs};
-use nvio_tests::sys;
 
-use crate::Result;
+use crate::walk::Result;
 
-pub(crate) const BLOCK: u64 = 4096;
-/// Numbers of directories in the tree, and of files in each.
-pub(crate) const DIRECTORIES: u64 = 1000;
-pub(crate) const FILES_EACH: u64 = 100;
-/// Size and number of extents of the fragmented file.
-pub(crate) const SIZE: u64 = 1 << 30;
-pub(crate) const EXTENTS: u64 = 10_000;
+/// Block size of the filesystems, in bytes.
+pub const BLOCK: u64 = 4096;
+/// Directories of the tree `/spread`.
+pub const DIRECTORIES: u64 = 1000;
+/// Files in each of them.
+pub const FILES_EACH: u64 = 100;
+/// Size of the file of many extents, in bytes.
+pub const SIZE: u64 = 1 << 30;
+/// Number of its extents.
+pub const EXTENTS: u64 = 10_000;
 
-/// A filesystem of many files: `/spread` with 100,000 files in 1,000 directories, and `/one` with
-/// all files in one directory.
-pub(crate) struct Many {
-    pub(crate) image: PathBuf,
-    /// Number of files in `/one`.
-    pub(crate) in_one: u64,
+/// The filesystem of many files: `/spread`, 100,000 in 1,000 directories, and `/one`, all in one.
+#[derive(Debug)]
+pub struct Many {
+    /// Path of the image.
+    pub image: PathBuf,
+    /// Files in `/one`.
+    pub in_one: u64,
 }
 
 impl Many {
-    pub(crate) fn new(folder: &Path, in_one: u64) -> Result<Self> {
+    /// Makes the image in `folder`, with `in_one` files in `/one`.
+    pub fn new(folder: &Path, in_one: u64) -> Result<Self> {
         let image = folder.join("many.img");
         let inodes = (in_one + DIRECTORIES * FILES_EACH) * 11 / 10;
         let count = inodes.to_string();
-        // Without a journal, because the filesystem is filled only once.
+        // Filling it is faster without a journal.
         let options = ["-b", "4096", "-N", &count, "-O", "^has_journal"];
         let lazily = ["-E", "lazy_itable_init=1,nodiscard"];
         mkfs(&image, inodes * 512 + (256 << 20), &[&options[..], &lazily].concat());
@@ -47,7 +52,7 @@ impl Many {
 
 impl Drop for Many {
     fn drop(&mut self) {
-        // Free the space for the next images.
+        // The images after this one need the space.
         let _ = fs::remove_file(&self.image);
     }
 }
@@ -60,13 +65,16 @@ fn fill(directory: &Path, files: u64) -> Result<()> {
     Ok(())
 }
 
-/// A filesystem with `/file`, of 1 GiB in 10,000 extents, each next to an extent of another file.
-pub(crate) struct Scattered {
-    pub(crate) image: PathBuf,
+/// The filesystem of `/file`, 1 GiB in 10,000 pieces, each beside one of another file.
+#[derive(Debug)]
+pub struct Scattered {
+    /// Path of the image.
+    pub image: PathBuf,
 }
 
 impl Scattered {
-    pub(crate) fn new(folder: &Path) -> Result<Self> {
+    /// Makes the image in `folder`.
+    pub fn new(folder: &Path) -> Result<Self> {
         let image = folder.join("scattered.img");
         mkfs(&image, SIZE * 5 / 2, &["-b", "4096", "-m", "0", "-E", "nodiscard"]);
         let mount = Mount::new(&image, &folder.join("mnt"), "nodiscard,noatime");
@@ -97,8 +105,8 @@ impl Scattered {
     }
 }
 
-/// Fills `data` with the contents of the file at `pos`: each word is its own position.
-pub(crate) fn mark(data: &mut [u8], pos: u64) {
+/// Fills `data` with the content of the file at `pos`: each word is its own position.
+pub fn mark(data: &mut [u8], pos: u64) {
     for (word, at) in data.chunks_exact_mut(8).zip((pos..).step_by(8)) {
         word.copy_from_slice(&at.to_le_bytes());
     }

@@ -7,9 +7,9 @@ use nvio_emulator::{Backing, Emulator, NamespaceConfig, Service};
 use nvio_ext4::{File, FileQueue, Filesystem, QueueSource};
 use nvio_iomap::{Disk, DiskQueue, DiskReader, IoArgs, Memory};
 
-use crate::Result;
-use crate::goal::{Goal, median};
-use crate::image::{BLOCK, EXTENTS, SIZE, Scattered, mark};
+use nvio_tests::walk::Result;
+use nvio_tests::walk::goal::{Goal, median};
+use nvio_tests::walk::image::{BLOCK, EXTENTS, SIZE, Scattered, mark};
 
 /// Length of a read, bytes.
 const LENGTH: u64 = 1 << 20;

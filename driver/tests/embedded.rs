@@ -1,6 +1,5 @@
-//! The library on the embedded controller, from registers to the bytes of a file: block sizes,
-//! namespaces, transfer limits, queues of every size, threads, and shutdown.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+//! The driver on the emulator: block sizes, namespaces, transfer limits, queues of every depth,
+//! threads, and shutdown.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,10 +8,7 @@ use std::time::{Duration, Instant};
 
 use nvio_driver::{Controller, Error, Options, QueuePair};
 use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
-use nvio_ext4::{FileQueue, Filesystem, QueueSource};
-use nvio_iomap::{Disk, DiskQueue, DiskReader};
 use nvio_testkit::controller::{open, open_with};
-use nvio_testkit::image;
 use nvio_testkit::random::Rng;
 use tempfile::TempDir;
 
@@ -108,29 +104,6 @@ fn namespaces_with_gaps_between_their_ids() {
             "namespace {nsid}: {:?}",
             controller.namespace(nsid)
         );
-    }
-}
-
-#[test]
-fn reads_larger_than_mdts_are_split() {
-    let content = Content::new(5);
-    for (power, limit) in [(1, 8 * KIB), (3, 32 * KIB), (5, 128 * KIB)] {
-        let emulator =
-            Emulator::builder().namespace(content.namespace()).mdts(Some(power)).start().unwrap();
-        let controller = open(&emulator);
-        assert_eq!(controller.max_transfer(), limit);
-        let namespace = controller.namespace(1).unwrap();
-        // A single command is rejected.
-        let mut queue: QueuePair<u64> = controller.queue_pair(4).unwrap();
-        let refused = queue.read(&namespace, 0, controller.alloc(limit + 512).unwrap(), 0);
-        assert!(matches!(refused.unwrap_err().error, Error::TransferSize { .. }));
-        // A queue to the disk splits reads at any offset and length.
-        let mut reader = DiskReader::new(&controller, &Disk::whole(&namespace), 8).unwrap();
-        for (offset, length) in [(0, SIZE), (1, SIZE - 1), (511, 3 * limit + 2), (7, limit)] {
-            let mut out = vec![0; length];
-            reader.read_at(offset as u64, &mut out).unwrap();
-            assert!(out == content.bytes[offset..offset + length], "{offset} +{length}");
-        }
     }
 }
 
@@ -313,76 +286,4 @@ fn a_controller_that_goes_away_ends_every_wait() {
     drop(controller);
     let took = begin.elapsed();
     assert!(took < Duration::from_secs(30), "{took:?}");
-}
-
-/// Creates the contents of a file with many extents: alternating data and holes of odd sizes.
-fn holes_and_data(rng: &mut Rng) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for _ in 0..150 {
-        bytes.extend(vec![0; 4096 * rng.range(1, 5) as usize]);
-        let blocks = rng.range(1, 9);
-        bytes.extend(rng.bytes(4096 * blocks));
-    }
-    bytes.extend(rng.bytes(777));
-    bytes
-}
-
-#[test]
-fn files_are_read_across_extents_and_holes() {
-    let folder = tempfile::Builder::new().prefix("nvio-embedded-").tempdir().unwrap();
-    let source = folder.path().join("source");
-    fs::create_dir_all(source.join("a/b")).unwrap();
-    let mut rng = Rng::new(16);
-    let content = holes_and_data(&mut rng);
-    fs::write(source.join("a/b/sparse"), &content).unwrap();
-    fs::write(source.join("empty"), "").unwrap();
-    let disk = folder.path().join("disk.img");
-    for block in ["1024", "2048", "4096"] {
-        image::mkfs_of_folder(&disk, 32 * MIB as u64, &source, &["-b", block]);
-        for (lba, mdts) in [(512, 1), (512, 5), (4096, 1), (4096, 5)] {
-            let backing = Backing::image(&disk, true);
-            let emulator = Emulator::builder()
-                .namespace(NamespaceConfig::new(backing).block_size(lba))
-                .mdts(Some(mdts))
-                .start()
-                .unwrap();
-            let controller = open(&emulator);
-            let whole = Disk::whole(&controller.namespace(1).unwrap());
-            let metadata = DiskReader::new(&controller, &whole, 16).unwrap();
-            let queue = DiskQueue::new(&controller, &whole, 16).unwrap();
-            let mut queue = FileQueue::new(queue);
-            let filesystem = Filesystem::open(QueueSource::new(metadata));
-            // As in the kernel, the block size of the filesystem must not be smaller than the
-            // device's.
-            if block.parse::<u32>().unwrap() < lba {
-                assert!(matches!(filesystem, Err(nvio_ext4::Error::BlockTooSmall { .. })));
-                continue;
-            }
-            let filesystem = filesystem.unwrap();
-            let inode = filesystem.lookup(b"/a/b/sparse").unwrap();
-            let mut file = filesystem.file(&inode).unwrap();
-            assert!(file.extents().count() > 100, "mke2fs keeps holes");
-            let mut out = vec![0xee; content.len() + 100];
-            assert_eq!(file.read_at(&mut queue, 0, &mut out).unwrap(), content.len());
-            assert!(out[..content.len()] == content[..], "block {block} lba {lba} mdts {mdts}");
-            for _ in 0..100 {
-                let pos = rng.range(0, content.len() as u64 + 1000) as usize;
-                let length = rng.range(0, 200_000) as usize;
-                let end = (pos + length).min(content.len());
-                let expected = &content[pos.min(end)..end];
-                let got = file.read_at(&mut queue, pos as u64, &mut out[..length]).unwrap();
-                assert!(out[..got] == *expected, "{pos} +{length}: {got} bytes");
-            }
-            // An aligned read into DMA memory.
-            let buf = controller.alloc(256 * KIB).unwrap();
-            let at = nvio_iomap::IoArgs::at(8 * KIB as u64);
-            let (memory, got) = file.read_with(&mut queue, at, buf).unwrap();
-            let buf = memory.into_dma().unwrap();
-            assert!(buf[..got] == content[8 * KIB..8 * KIB + got]);
-            assert_eq!(got, 256 * KIB);
-            let inode = filesystem.lookup(b"/empty").unwrap();
-            let mut empty = filesystem.file(&inode).unwrap();
-            assert_eq!(empty.read_at(&mut queue, 0, &mut out).unwrap(), 0);
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use nvio_ext4::File;
+use nvio_tests::walk::goal::best_tenth;
 
 use crate::Result;
 use crate::load::Load;
@@ -51,24 +52,4 @@ pub(crate) fn steady(
     }
     let rates = rates.into_iter().map(best_tenth).collect();
     Ok(Rates { ways: ways.to_vec(), rates })
-}
-
-/// Returns the rate that a tenth of the slices exceeds. Drive and processor limit the rate of a
-/// slice, and other work on the machine only lowers it.
-pub(crate) fn best_tenth(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    let exceeded = rates.len() / 10;
-    rates.iter().rev().nth(exceeded).copied().unwrap_or(0.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tenth_is_above() {
-        assert_eq!(best_tenth(vec![]), 0.0);
-        assert_eq!(best_tenth(vec![7.0]), 7.0);
-        assert_eq!(best_tenth((0..20).rev().map(f64::from).collect()), 17.0);
-    }
 }

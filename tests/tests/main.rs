@@ -1,0 +1,12 @@
+//! Tests across crates, in one program: a program for each file would be linked apart.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+
+mod guest;
+mod guest_check;
+mod kernel_overwrite;
+mod matrix;
+mod paths;
+mod protected_ext4;
+mod sequences;
+mod simulation;
+mod spdk;
