@@ -9,7 +9,6 @@ mod cp;
 mod demo;
 mod emulate;
 mod fsinfo;
-mod interrupts;
 mod journal;
 mod read;
 mod refuse;
