@@ -6,12 +6,14 @@ use crate::common;
 use std::fs;
 use std::future::poll_fn;
 use std::path::Path;
-use std::task::Poll;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use common::{Rng, assert_clean, mke2fs, pattern, run};
 use futures_util::future::join_all;
-use nvio_driver::{Address, Arena, Controller, DmaBuf, DmaMemory, Options};
-use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_driver::{Address, Arena, Controller, DmaBuf, DmaMemory, Options, Wait};
+use nvio_emulator::{Backing, Emulator, NamespaceConfig, Service};
 use nvio_ext4::{
     AsyncFile, AsyncFileQueue, Error, FileQueue, Filesystem, QueueSource, WritableFile,
 };
@@ -32,10 +34,15 @@ struct Served {
 
 impl Served {
     fn new(image: &Path) -> Self {
+        Self::with(image, Options::default(), Service::new())
+    }
+
+    fn with(image: &Path, options: Options, service: Service) -> Self {
         let namespace = NamespaceConfig::new(Backing::image(image, false));
-        let emulator = Emulator::builder().namespace(namespace).mdts(Some(3)).start().unwrap();
+        let builder = Emulator::builder().namespace(namespace).mdts(Some(3)).service(service);
+        let emulator = builder.start().unwrap();
         let address = Address::VfioUser(emulator.socket().to_owned());
-        let options = Options { writable: true, ..Options::default() };
+        let options = Options { writable: true, ..options };
         let controller = Controller::open_with(&address, options).unwrap();
         let arena = controller.register(DmaMemory::new(8 << 20).unwrap()).unwrap();
         let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
@@ -187,4 +194,35 @@ fn refusals_come_with_the_memory() {
     let (_, n) = queue.block_on(reader.read(queue, past, served.buf(512))).unwrap();
     assert_eq!(n, SIZE % 512);
     assert!(served.has_all_memory());
+}
+
+#[test]
+fn an_event_loop_sleeps_until_a_read_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, content) = image(dir.path());
+    let wait = Wait::Interrupt { spin: Duration::ZERO };
+    let slow = Service::new().latency(Duration::from_millis(20));
+    let served = Served::with(&image, Options { wait, ..Options::default() }, slow);
+    let queue = &served.queue;
+    let event = queue.event_fd().unwrap();
+    for pos in [0, 8192, 1 << 20] {
+        let mut read = pin!(served.file.read(queue, IoArgs::at(pos as u64), served.buf(4096)));
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut sleeps, mut polls) = (0, 0);
+        let (memory, n) = loop {
+            if let Poll::Ready(result) = read.as_mut().poll(&mut context) {
+                break result.unwrap();
+            }
+            if queue.prepare_to_sleep() {
+                let mut events = [rustix::event::PollFd::new(&event, rustix::event::PollFlags::IN)];
+                let limit = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+                rustix::event::poll(&mut events, Some(&limit)).unwrap();
+                sleeps += 1;
+            }
+            queue.poll();
+            polls += 1;
+        };
+        assert_eq!((n, &memory.into_dma().unwrap()[..]), (4096, &content[pos..pos + 4096]));
+        assert!(sleeps > 0 && polls < 10, "{sleeps} sleeps, {polls} polls");
+    }
 }

@@ -59,7 +59,7 @@ impl Format {
         (blocks as usize * self.block, blocks as usize * self.metadata)
     }
 
-    /// Blocks and their metadata; good protection information, if there is any.
+    /// Data and metadata of blocks, with correct protection information if the format has any.
     fn content(&self, lba: u64, blocks: u32) -> (Vec<u8>, Vec<u8>) {
         let (data, metadata) = self.lengths(blocks);
         let byte = |i: usize, salt: u64| (i as u64 * 31 / 7 + salt * 13) as u8;
@@ -97,7 +97,7 @@ impl Format {
 }
 
 impl Served {
-    /// A buffer of `bytes` that begins `lead` bytes into a page, and what is around it.
+    /// A buffer of `bytes` that begins `lead` bytes into a page, and the memory around it.
     fn buf(&self, lead: usize, bytes: usize) -> (DmaBuf, [DmaBuf; 2]) {
         let mut after = self.controller.alloc(lead + bytes + 4096).unwrap();
         after.fill(0xee);
@@ -124,7 +124,7 @@ impl Served {
         self.queue.write_with(&self.namespace, range, list, how, context).unwrap();
     }
 
-    /// All of the content in one buffer, apart or together as the namespace has it.
+    /// Content in the buffers that the format of the namespace needs.
     fn parts(&self, content: &(Vec<u8>, Vec<u8>)) -> ScatterList {
         let buf = |bytes: &[u8]| {
             let mut buf = self.controller.alloc(bytes.len()).unwrap();
@@ -145,7 +145,7 @@ impl Served {
         ended.unwrap()
     }
 
-    /// [`done`](Self::done), with the buffer put together again.
+    /// Like [`done`](Self::done), with data and metadata joined.
     fn done_joined(&mut self) -> Completion<u32> {
         let done = self.done();
         let buf = ScatterList::from_completed(done.buf).unwrap().into_joined().unwrap();
@@ -197,7 +197,7 @@ fn what_is_written_joined_is_read_apart_and_the_other_way_round() {
                 None => assert!(*data[0] == *joined, "{what}"),
             }
 
-            // Other blocks, the other way round.
+            // Other contents, written from two buffers and read into one.
             let other = format.content(lba + (1 << 32), blocks);
             let parts = it.parts(&other);
             it.queue.write_with(&it.namespace, (lba, blocks), parts, how, 3).unwrap();
@@ -231,8 +231,8 @@ fn what_the_controller_keeps_is_not_in_the_buffer() {
     }
 }
 
-/// Without protection information there is none to keep: all of the metadata is transferred,
-/// whatever the command says, and there must be room for it.
+/// In a namespace without protection information, PRACT has no effect: all of the metadata is
+/// transferred, and must have room in the buffers.
 #[test]
 fn metadata_that_is_no_protection_information_is_never_kept() {
     for extended in [false, true] {

@@ -1,4 +1,4 @@
-//! The rings against a controller made of raw memory, which can post what it likes.
+//! The rings against a controller made of raw memory, which can post any entry.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::mmio::Mmio;
 
 const QID: u16 = 3;
 
-/// The other side of a queue pair.
+/// The controller of a queue pair.
 struct Device {
     arena: Arena,
     doorbells: Arc<Mmio>,
@@ -61,7 +61,7 @@ impl Device {
         self.arena.base().wrapping_add(offset).cast()
     }
 
-    /// Commands that the doorbell has shown since the last time.
+    /// Commands up to the doorbell since the last call.
     fn take(&mut self) -> Vec<Sqe> {
         let tail = self.doorbells.read32(sq_tail_doorbell(QID, 4)).unwrap();
         let mut taken = Vec::new();
@@ -120,7 +120,7 @@ fn rings_of_any_length_wrap_in_step_with_the_phase() {
             core.ring();
             let commands = device.take();
             assert_eq!(commands.len(), batch as usize);
-            // The last first: completions come in any order.
+            // Last command first: completions come in any order.
             for sqe in commands.iter().rev() {
                 device.post(sqe.cid.get(), Status::SUCCESS);
             }
@@ -132,7 +132,7 @@ fn rings_of_any_length_wrap_in_step_with_the_phase() {
     }
 }
 
-/// A short command leaves the words alone that it does not need: they must be zero all the same.
+/// A one-page command does not write the words that it does not need, which must be zero.
 #[test]
 fn what_a_long_command_left_is_cleared_before_a_short_one_is_placed() {
     for entries in [2, 4, 8] {
@@ -230,7 +230,7 @@ fn abandoned_commands_end_once_and_the_rings_begin_again() {
     assert_eq!(ended, [(1, Status::SUCCESS), (2, status::ABORTED_BY_HOST)]);
     core.restart();
     (device.sq_head, device.cq_tail, device.phase) = (0, 0, true);
-    // A completion of before the reset, posted late.
+    // A late completion of a command from before the reset.
     device.post(old[1], Status::SUCCESS);
     assert_eq!((poll(&mut core), core.stale()), (vec![], 1));
     assert!(submit(&mut core, 3));
@@ -282,7 +282,7 @@ fn parts_move_in_and_come_back() {
     let back = ScatterList::from_completed(ended.buf).unwrap();
     assert_eq!((back.data_len(), back.metadata().map(DmaBuf::len)), (4608, Some(72)));
     assert_eq!(back.label(), 9);
-    // Neither page is whole: without SGLs, that cannot be one command.
+    // Neither page is whole, so that PRPs do not describe the data.
     let data = vec![device.arena.alloc(100).unwrap(), device.arena.alloc(412).unwrap()];
     let refused = core.submit_scattered(Sqe::write(1, 0, 1), ScatterList::new(data, None), 6);
     let (reason, parts, _) = refused.unwrap_err();
@@ -296,7 +296,8 @@ fn parts_move_in_and_come_back() {
 #[test]
 fn what_a_command_transfers_says_what_its_second_pointer_is() {
     let (mut device, mut core) = Device::with_core(4);
-    // 4096 bytes that begin inside a page, at the front of five pages: the next page, not a list.
+    // PRP2 of 4,096 bytes that begin inside a page is the next page, not a list, although the
+    // buffer has five pages.
     let mut buf = device.arena.alloc(5 * 4096).unwrap();
     drop(buf.split_to(512));
     let iova = buf.iova();

@@ -1,4 +1,4 @@
-//! Futures over a mock of a device, with an executor that polls only what was woken.
+//! Futures on a mock device, with an executor that polls only tasks that were woken.
 
 use std::cell::Cell;
 use std::pin::{Pin, pin};
@@ -15,7 +15,7 @@ type MockAsync = AsyncFileQueue<MockQueue<Tag<MockInode>>, MockInode>;
 
 const BLOCKS: usize = 2048;
 
-/// A queue with room for so many commands.
+/// A queue with room for `depth` commands, and for `waiting` futures that wait.
 fn queue(
     depth: usize,
     waiting: usize,
@@ -27,7 +27,7 @@ fn queue(
     AsyncFileQueue::with_waiting(FileQueue::new(mock), waiting)
 }
 
-/// A file that is the device.
+/// A file that maps the whole device, for `requests` requests.
 fn file(requests: usize) -> RefCell<Script> {
     let mappings = vec![Mapping::mapped(0, (BLOCKS * 512) as u64, 0); requests];
     let mut script = Script::new(mappings);
@@ -49,7 +49,7 @@ impl Wake for Flag {
 
 type Task<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// Polls each task when it was woken and not else, until none is left.
+/// Polls tasks that were woken, until all have ended.
 fn run<'a>(queue: &MockAsync, tasks: impl IntoIterator<Item = Task<'a>>) {
     let woken = || Arc::new(Flag(AtomicBool::new(true)));
     let mut tasks: Vec<_> = tasks.into_iter().map(|task| (woken(), task)).collect();
@@ -68,7 +68,7 @@ fn run<'a>(queue: &MockAsync, tasks: impl IntoIterator<Item = Task<'a>>) {
     }
 }
 
-/// Polls a future once, which is pending then.
+/// Polls a future once. It is pending afterwards.
 fn start<F: Future>(future: Pin<&mut F>) {
     assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_pending());
 }
@@ -106,7 +106,7 @@ fn many_more_futures_than_room_all_end_in_turn() {
 
 #[test]
 fn requests_of_many_commands_stall_others_but_not_for_ever() {
-    // One request fills the queue, so that the next finds no room though it has a permit.
+    // One request fills the queue, so that the next finds no room although it has a permit.
     let queue = queue(3, 100, |mock| mock.max_transfer = 512);
     let file = file(20_000);
     let tasks = (0..100u64).map(|i| {
@@ -145,7 +145,7 @@ fn who_cannot_wait_is_told_so_with_the_memory() {
     let mut waiting = pin!(read(IoFlags::empty()));
     start(waiting.as_mut());
     refused(queue.block_on(read(IoFlags::empty())).unwrap_err());
-    // The one in line gets its turn.
+    // The future that waits is served.
     let [a, b] = &mut taken;
     queue.block_on(a.as_mut()).unwrap();
     queue.block_on(waiting).unwrap();
@@ -163,7 +163,7 @@ fn futures_can_be_dropped_at_any_time() {
         for _ in 0..polls {
             queue.poll();
         }
-        // Some in flight, some in line, some that have ended unseen, and in any order.
+        // Futures in flight, waiting, and ended without being polled.
         drop([futures.remove(3), futures.remove(0)]);
         for future in &mut futures {
             let (_, n) = queue.block_on(future.as_mut()).unwrap();
@@ -191,7 +191,7 @@ fn errors_come_with_the_memory() {
     queue.block_on(read()).unwrap();
     let failed = queue.block_on(read()).unwrap_err();
     assert!(matches!(failed.error, Fail::Iomap(Error::Bio { pos: 512, .. })));
-    // No mapping is left: before anything was in flight.
+    // No mapping is left: the request fails before a command is submitted.
     let failed = queue.block_on(read()).unwrap_err();
     assert!(matches!(failed.error, Fail::Begin) && failed.payload.is_some());
     assert_eq!((queue.in_flight(), file.borrow().inode.in_flight()), (0, 0));

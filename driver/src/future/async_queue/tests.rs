@@ -1,4 +1,4 @@
-//! Futures on the embedded controller, with an executor that polls only what was woken.
+//! Futures on the embedded controller, with an executor that polls only tasks that were woken.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -391,7 +391,7 @@ fn what_wakers_and_closures_do_with_the_queue_is_no_matter() {
     }
     drop(waker);
     assert_eq!(Arc::strong_count(&meddler), 1, "no waker is kept");
-    // From inside of a command's closure.
+    // Inside of the function that submits another command.
     let mut other = Some(Box::pin(queue.flush(&served.namespace)));
     start(other.as_mut().unwrap().as_mut());
     let done = queue.block_on(queue.command((), |pair, (), ticket| {

@@ -1,4 +1,4 @@
-//! Blocking forms on the embedded controller.
+//! Blocking calls on the embedded controller.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{Address, Controller, Options};
 
 const SIZE: usize = 40 << 20;
 const BLOCK: usize = 512;
-/// Blocks that one command carries: 64 KiB.
+/// Blocks of the largest command: 64 KiB.
 const MOST: u64 = 128;
 
 struct Served {
@@ -36,7 +36,7 @@ fn pattern(bytes: usize, salt: usize) -> Vec<u8> {
     (0..bytes).map(|i| ((i + salt) % 251) as u8).collect()
 }
 
-/// How many commands `blocks` from `lba` on are: counted block by block.
+/// Number of commands of a transfer, counted block by block.
 fn commands(lba: u64, blocks: u64, boundary: u64) -> u64 {
     let (mut count, mut room) = (0, 0);
     for at in lba..lba + blocks {
@@ -52,7 +52,7 @@ fn commands(lba: u64, blocks: u64, boundary: u64) -> u64 {
 fn a_buffer_of_any_size_is_split_at_the_limit_and_at_the_boundary() {
     for boundary in [0, 24, 100, 128, 300, 4096] {
         let Served { controller, namespace, emulator: _emulator } = served(boundary, Faults::new());
-        // Fewer slots than commands.
+        // The queue has fewer entries than the transfer has commands.
         let mut queue = controller.queue_pair(7).unwrap();
         let mut expected = 0;
         for (lba, blocks) in [(0, 1), (5, 128), (23, 2), (130, 4000), (99, 0)] {
@@ -152,7 +152,7 @@ fn no_command_is_queued_after_an_error() {
 #[test]
 fn commands_of_others_come_back_to_them() {
     let Served { controller, namespace, emulator: _emulator } = served(0, Faults::new());
-    // All slots are theirs at first.
+    // At first, other commands occupy the whole queue.
     let mut queue = controller.queue_pair(3).unwrap();
     for context in 1..=3 {
         queue.read(&namespace, 8, controller.alloc(512).unwrap(), context).unwrap();
