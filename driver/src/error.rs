@@ -221,10 +221,12 @@ pub enum Error {
         /// Queues granted.
         granted: u16,
     },
-    /// Every slot of the queue is in flight: poll, then try again (EAGAIN).
+    /// The maximum number of commands is in flight. Poll, then retry (EAGAIN).
     #[error("all {capacity} slots of the queue are in flight")]
     QueueFull {
-        /// Commands that fit.
+        /// Maximum number of commands in flight
+        /// ([`QueuePair::capacity`](crate::QueuePair::capacity)); for an
+        /// [`AsyncQueue`](crate::AsyncQueue), of futures that wait.
         capacity: usize,
     },
     /// A reset was requested.
