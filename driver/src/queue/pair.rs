@@ -257,7 +257,8 @@ impl<T> QueuePair<T> {
 
     /// [`transfer`](Self::transfer) of more than a page, to the middle of a page, with protection
     /// information, or of a range that is not allowed. Separate, so that the common case is small
-    /// enough to be inlined.
+    /// enough to be inlined. Cold, so that the caller checks its conditions by branches.
+    #[cold]
     #[inline(never)]
     fn transfer_other(
         &mut self,
