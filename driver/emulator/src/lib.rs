@@ -65,10 +65,10 @@
 //! run. In an [`Emulator`] time is real, and the client decides the order of commands.
 //!
 //! # Layers
-//! [`Controller`] is a state machine without threads and sockets over [`ClientMemory`] and
+//! [`Controller`] is a state machine without threads and sockets over [`HostMemory`] and
 //! [`Doorbells`]. A test can step it and its clock. A driver in this process shares both by file:
-//! its memory with [`ClientMemory::map_file`], the doorbells with [`Doorbells::file`].
-//! [`ClientMemory::observe`] reports each access of the controller. [`Emulator`] serves the
+//! its memory with [`HostMemory::map_file`], the doorbells with [`Doorbells::file`].
+//! [`HostMemory::observe`] reports each access of the controller. [`Emulator`] serves the
 //! controller as a PCI function.
 //!
 //! # Trust
@@ -99,5 +99,5 @@ pub use faults::rates::Rates;
 pub use faults::service::Service;
 pub use faults::{FaultCounts, Faults, Rule};
 pub use host::access::{Access, Dma};
-pub use host::memory::{ClientMemory, MAX_MAPPINGS};
+pub use host::memory::{HostMemory, MAX_MAPPINGS};
 pub use serve::emulator::{Emulator, EmulatorBuilder};

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, channel};
 
 use nvio_emulator::{
-    Access, Backing, ClientMemory, Config, Controller, Dma, Fault, Faults, NamespaceConfig, Rule,
+    Access, Backing, Config, Controller, Dma, Fault, Faults, HostMemory, NamespaceConfig, Rule,
 };
 use nvio_spec::opcode::{admin, nvm};
 use nvio_spec::register::{ACQ, AQA, ASQ, CC, Cc, DOORBELLS};
@@ -180,7 +180,7 @@ fn a_driver_shares_memory_and_doorbells_by_file() {
     let mut controller = Controller::new(&config(Backing::memory(1 << 20))).unwrap();
     let arena = tempfile::tempfile_in("/dev/shm").unwrap();
     arena.set_len(64 << 10).unwrap();
-    let mut memory = ClientMemory::new();
+    let mut memory = HostMemory::new();
     memory.map_file(BASE, 64 << 10, arena.try_clone().unwrap(), 0, Access::READ_WRITE).unwrap();
     let (sender, accesses) = channel();
     memory.observe(move |dma| sender.send(dma).unwrap());

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nvio_driver::Arena;
 use nvio_driver::spec::register::{ACQ, AQA, ASQ, CC, CSTS, Cc, Csts, GONE};
-use nvio_emulator::{Access, ClientMemory, Config, Controller, DeviceFault, FaultCounts, Faults};
+use nvio_emulator::{Access, Config, Controller, DeviceFault, FaultCounts, Faults, HostMemory};
 
 use super::lend::Table;
 use super::lock;
@@ -38,7 +38,7 @@ pub struct Broken {
 /// The controller and its environment.
 pub struct Machine {
     controller: Controller,
-    memory: ClientMemory,
+    memory: HostMemory,
     rng: Rng,
     /// The table of lent memory.
     pub table: Arc<Mutex<Table>>,
@@ -64,7 +64,7 @@ impl Machine {
     ) -> Result<Self, nvio_emulator::Error> {
         let trace = Arc::new(Mutex::new(Trace::new(print)));
         let table = Arc::new(Mutex::new(Table::new(Arc::clone(&trace))));
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         let observer = Arc::clone(&table);
         memory.observe(move |dma| lock(&observer).access(dma));
         let controller = Controller::new(config)?;
@@ -159,7 +159,7 @@ impl Machine {
     /// Maps an arena for the controller.
     ///
     /// # Errors
-    /// As [`ClientMemory::map_file`].
+    /// As [`HostMemory::map_file`].
     pub fn map(&mut self, arena: &Arena) -> io::Result<()> {
         let file = || arena.as_fd().try_clone_to_owned().map(File::from);
         let size = arena.size() as u64;

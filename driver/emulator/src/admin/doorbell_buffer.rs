@@ -5,7 +5,7 @@ use nvio_spec::{Sqe, Status, status};
 use crate::controller::shadow_doorbells::ShadowDoorbells;
 use crate::controller::state::Controller;
 use crate::host::access::Access;
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 
 impl Controller {
     /// Executes Doorbell Buffer Config (Base 5.8). I/O queues that exist continue with the values
@@ -13,7 +13,7 @@ impl Controller {
     pub(crate) fn doorbell_buffer_config(
         &mut self,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
     ) -> Result<u32, Status> {
         let page = 1 << self.registers.cc().page_shift();
         let (shadow, event) = (sqe.prp1.get(), sqe.prp2.get());

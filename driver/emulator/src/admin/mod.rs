@@ -27,7 +27,7 @@ use crate::admin::identify::{FIRMWARE, pad};
 use crate::controller::queue::CompletionQueue;
 use crate::controller::state::Controller;
 use crate::host::access::Access;
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 use crate::host::prp::DataPointer;
 
 /// The outcome of an admin command.
@@ -49,7 +49,7 @@ impl Controller {
     pub(crate) fn execute_admin(
         &mut self,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
     ) -> Result<Outcome, Status> {
         // Refuse fused commands and SGLs, because PCIe has no SGLs for admin commands (Base
         // 3.3.3.1).
@@ -158,7 +158,7 @@ impl Controller {
     }
 
     /// Executes Set Features (Base 5.27).
-    fn set_features(&mut self, sqe: &Sqe, memory: &ClientMemory) -> Result<u32, Status> {
+    fn set_features(&mut self, sqe: &Sqe, memory: &HostMemory) -> Result<u32, Status> {
         let cdw10 = sqe.cdw10.get();
         // SV: no feature can be saved.
         require(cdw10 >> 31 == 0, status::FEATURE_NOT_SAVEABLE)?;
@@ -186,7 +186,7 @@ impl Controller {
     }
 
     /// Executes Get Features (Base 5.15): current values only, because ONCS bit 4 is 0.
-    fn get_features(&mut self, sqe: &Sqe, memory: &ClientMemory) -> Result<u32, Status> {
+    fn get_features(&mut self, sqe: &Sqe, memory: &HostMemory) -> Result<u32, Status> {
         let cdw10 = sqe.cdw10.get();
         require(cdw10 >> 8 & 7 == 0, status::INVALID_FIELD)?;
         if cdw10.to_le_bytes()[0] == feature_id::HOST_BEHAVIOR_SUPPORT {
@@ -206,7 +206,7 @@ impl Controller {
     }
 
     /// Executes Get Log Page (Base 5.16).
-    fn get_log_page(&mut self, sqe: &Sqe, memory: &ClientMemory) -> Result<u32, Status> {
+    fn get_log_page(&mut self, sqe: &Sqe, memory: &HostMemory) -> Result<u32, Status> {
         let cdw10 = sqe.cdw10.get();
         let log = cdw10.to_le_bytes()[0];
         let page = self.log_page(log, sqe.nsid.get())?;
@@ -268,7 +268,7 @@ impl Controller {
     }
 
     /// Writes data to the host memory of the command's data pointer, and returns DW0, 0.
-    fn send(&mut self, sqe: &Sqe, memory: &ClientMemory, data: &[u8]) -> Result<u32, Status> {
+    fn send(&mut self, sqe: &Sqe, memory: &HostMemory, data: &[u8]) -> Result<u32, Status> {
         let pointer = DataPointer::Prp {
             prp1: sqe.prp1.get(),
             prp2: sqe.prp2.get(),

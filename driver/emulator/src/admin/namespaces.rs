@@ -15,7 +15,7 @@ use crate::admin::events::Event;
 use crate::admin::identify::CONTROLLER_ID;
 use crate::controller::state::Controller;
 use crate::host::access::Access;
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 use crate::host::prp::DataPointer;
 use crate::host::stream::Stream;
 
@@ -29,7 +29,7 @@ impl Controller {
         &mut self,
         opcode: u8,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
     ) -> Result<Option<u32>, Status> {
         let namespaces = &self.media.namespaces;
         let before = namespaces.changes();
@@ -65,7 +65,7 @@ impl Controller {
         Ok(0)
     }
 
-    fn namespace_management(&mut self, sqe: &Sqe, memory: &ClientMemory) -> Result<u32, Status> {
+    fn namespace_management(&mut self, sqe: &Sqe, memory: &HostMemory) -> Result<u32, Status> {
         let nsid = sqe.nsid.get();
         match sqe.cdw10.get() & SELECT {
             manage::CREATE => {
@@ -79,7 +79,7 @@ impl Controller {
         }
     }
 
-    fn namespace_attachment(&mut self, sqe: &Sqe, memory: &ClientMemory) -> Result<u32, Status> {
+    fn namespace_attachment(&mut self, sqe: &Sqe, memory: &HostMemory) -> Result<u32, Status> {
         let nsid = sqe.nsid.get();
         let select = sqe.cdw10.get() & SELECT;
         if !matches!(select, attach::ATTACH | attach::DETACH) {
@@ -128,7 +128,7 @@ impl Controller {
     pub(crate) fn receive(
         &mut self,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         to: &mut [u8],
     ) -> Result<(), Status> {
         let pointer = DataPointer::Prp {

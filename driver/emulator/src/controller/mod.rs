@@ -22,7 +22,7 @@ use crate::controller::doorbells::{Doorbell, Doorbells};
 use crate::controller::queue::{CompletionQueue, InvalidDoorbell, Unreachable};
 use crate::controller::registers::Transition;
 use crate::controller::state::{BURST, Controller, completion, features, final_status};
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 use crate::nvm::Settings;
 
 impl Controller {
@@ -191,7 +191,7 @@ impl Controller {
     /// doorbell. An invalid doorbell value has no effect and raises Invalid Doorbell Write Value. A
     /// queue outside of host memory is fatal: CSTS.CFS is set, and no command is processed until a
     /// reset.
-    pub fn process(&mut self, memory: &ClientMemory, budget: usize) -> usize {
+    pub fn process(&mut self, memory: &HostMemory, budget: usize) -> usize {
         if !self.registers.running() {
             return 0;
         }
@@ -205,7 +205,7 @@ impl Controller {
         }
     }
 
-    fn round(&mut self, memory: &ClientMemory, budget: usize) -> Result<usize, Unreachable> {
+    fn round(&mut self, memory: &HostMemory, budget: usize) -> Result<usize, Unreachable> {
         let mut done = if self.schedule.is_some() { self.finish_due(memory)? } else { 0 };
         for _ in 0..self.active.len() {
             if done >= budget {
@@ -246,12 +246,7 @@ impl Controller {
 
     /// Executes up to `most` commands of one queue and posts their completions.
     #[inline]
-    fn serve(
-        &mut self,
-        qid: u16,
-        memory: &ClientMemory,
-        most: usize,
-    ) -> Result<usize, Unreachable> {
+    fn serve(&mut self, qid: u16, memory: &HostMemory, most: usize) -> Result<usize, Unreachable> {
         let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
         let tail = match &self.shadow {
             Some(shadow) if qid != 0 => {
@@ -289,7 +284,7 @@ impl Controller {
     pub(crate) fn room(
         &mut self,
         cqid: u16,
-        memory: &ClientMemory,
+        memory: &HostMemory,
     ) -> Result<(usize, Result<(), InvalidDoorbell>), Unreachable> {
         let Some(cq) = self.cqs[usize::from(cqid)].as_mut() else { return Ok((0, Ok(()))) };
         let head = match &self.shadow {
@@ -304,7 +299,7 @@ impl Controller {
     fn serve_at_once(
         &mut self,
         qid: u16,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         most: usize,
     ) -> Result<usize, Unreachable> {
         let mut done = 0;
@@ -343,7 +338,7 @@ impl Controller {
         &mut self,
         qid: u16,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
     ) -> Option<(Status, u32)> {
         if qid == 0 {
             return match self.execute_admin(sqe, memory) {
@@ -367,7 +362,7 @@ impl Controller {
     pub(crate) fn post_staged(
         &mut self,
         cqid: u16,
-        memory: &ClientMemory,
+        memory: &HostMemory,
     ) -> Result<(), Unreachable> {
         if self.staged.is_empty() {
             return Ok(());
@@ -383,7 +378,7 @@ impl Controller {
     }
 
     /// Completes Asynchronous Event Requests for pending events, while the admin queue has room.
-    fn post_events(&mut self, memory: &ClientMemory) -> Result<usize, Unreachable> {
+    fn post_events(&mut self, memory: &HostMemory) -> Result<usize, Unreachable> {
         let mut done = 0;
         while self.events.ready() {
             // An invalid head is reported when the admin queue is served.

@@ -9,7 +9,7 @@ use vm_memory::{Bytes, VolatileMemory};
 use zerocopy::IntoBytes;
 
 use crate::host::access::Access;
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 
 /// A doorbell value that is invalid for its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,11 +101,7 @@ impl SubmissionQueue {
     /// Reads the next commands, until `to` is full, the queue is empty or the ring ends. Returns
     /// their number. They stay in the queue until [`Self::consume`].
     #[inline]
-    pub(crate) fn fetch(
-        &self,
-        memory: &ClientMemory,
-        to: &mut [Sqe],
-    ) -> Result<usize, Unreachable> {
+    pub(crate) fn fetch(&self, memory: &HostMemory, to: &mut [Sqe]) -> Result<usize, Unreachable> {
         let end = if self.tail >= self.head { self.tail } else { self.entries };
         let count = to.len().min((end - self.head) as usize);
         let bytes = to[..count].as_mut_bytes();
@@ -114,7 +110,7 @@ impl SubmissionQueue {
 
     /// Reads the bytes of the ring from the head.
     #[inline]
-    fn read(&self, memory: &ClientMemory, bytes: &mut [u8]) -> Option<()> {
+    fn read(&self, memory: &HostMemory, bytes: &mut [u8]) -> Option<()> {
         if let Some((memory, offset)) = &self.controller_memory {
             let at = offset + self.head as usize * SQE_SIZE;
             return memory.get_slice(at, bytes.len()).ok()?.read_slice(bytes, 0).ok();
@@ -196,7 +192,7 @@ impl CompletionQueue {
     /// Posts entries, for which there must be room. The half of an entry with the phase tag is
     /// stored last, so that a host that sees the tag sees the whole entry.
     #[inline]
-    pub(crate) fn post(&mut self, memory: &ClientMemory, cqes: &[Cqe]) -> Result<(), Unreachable> {
+    pub(crate) fn post(&mut self, memory: &HostMemory, cqes: &[Cqe]) -> Result<(), Unreachable> {
         let bytes = u64::from(self.entries) * CQE_SIZE as u64;
         let unreachable = Unreachable { iova: self.base };
         let place = memory.find(self.base, bytes, Access::WRITE).ok_or(unreachable)?;
@@ -232,8 +228,8 @@ mod tests {
     use nvio_spec::status;
     use zerocopy::FromBytes;
 
-    fn memory() -> ClientMemory {
-        let mut memory = ClientMemory::new();
+    fn memory() -> HostMemory {
+        let mut memory = HostMemory::new();
         let region = Arc::new(MmapRegion::new(4096).unwrap());
         memory.map_region(0, region, Access::READ_WRITE).unwrap();
         memory

@@ -16,7 +16,7 @@ use vm_memory::Bytes;
 use crate::controller::doorbells::Doorbells;
 use crate::controller::queue::{SubmissionQueue, Unreachable};
 use crate::host::access::Access;
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 
 /// Value of a sleeping queue's doorbell. No host writes it, so every write is seen.
 const NOT_RUNG: u32 = u32::MAX;
@@ -42,7 +42,7 @@ impl ShadowDoorbells {
         qid: u16,
         sq: &mut SubmissionQueue,
         doorbells: &Doorbells,
-        memory: &ClientMemory,
+        memory: &HostMemory,
     ) -> Result<Option<u32>, Unreachable> {
         if sq.asleep && doorbells.sq_tail(qid) == NOT_RUNG {
             return Ok(None);
@@ -69,7 +69,7 @@ impl ShadowDoorbells {
         &self,
         qid: u16,
         before: u32,
-        memory: &ClientMemory,
+        memory: &HostMemory,
     ) -> Result<u32, Unreachable> {
         let at = register::cq_head_doorbell(qid, self.stride) - register::DOORBELLS;
         let head = load(memory, self.shadow + at)?;
@@ -82,7 +82,7 @@ impl ShadowDoorbells {
 }
 
 #[inline]
-fn load(memory: &ClientMemory, iova: u64) -> Result<u32, Unreachable> {
+fn load(memory: &HostMemory, iova: u64) -> Result<u32, Unreachable> {
     // The queue entries of a new tail are read after the tail.
     let value = memory.slice(iova, 4, Access::READ);
     let value = value.and_then(|slice| slice.load(0, Ordering::Acquire).ok());
@@ -90,7 +90,7 @@ fn load(memory: &ClientMemory, iova: u64) -> Result<u32, Unreachable> {
 }
 
 #[inline]
-fn store(memory: &ClientMemory, iova: u64, value: u32) -> Result<(), Unreachable> {
+fn store(memory: &HostMemory, iova: u64, value: u32) -> Result<(), Unreachable> {
     let to = memory.slice(iova, 4, Access::WRITE);
     let stored = to.and_then(|slice| slice.store(value.to_le(), 0, Ordering::Release).ok());
     stored.ok_or(Unreachable { iova })

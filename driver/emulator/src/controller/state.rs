@@ -37,7 +37,7 @@ const MAX_VECTORS: u16 = 2048;
 /// [`step`](Self::step) or [`advance_to`](Self::advance_to).
 ///
 /// ```
-/// use nvio_emulator::{Backing, ClientMemory, Config, Controller, NamespaceConfig};
+/// use nvio_emulator::{Backing, HostMemory, Config, Controller, NamespaceConfig};
 /// use nvio_spec::register::{CC, CSTS, Cc, Csts};
 ///
 /// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
@@ -45,7 +45,7 @@ const MAX_VECTORS: u16 = 2048;
 /// // No admin queues: enabling is refused, as the specification wants it.
 /// controller.write_register(CC, Cc::enabled(12).0);
 /// assert!(Csts(controller.read_register(CSTS)).fatal());
-/// assert_eq!(controller.process(&ClientMemory::new(), 64), 0);
+/// assert_eq!(controller.process(&HostMemory::new(), 64), 0);
 /// # Ok::<(), nvio_emulator::Error>(())
 /// ```
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use crate::faults::delayed::{Command, Due};
 use crate::faults::plan::{DeviceFault, Plan};
 use crate::faults::schedule::{FaultSchedule, Stuck};
 use crate::faults::{FaultCounts, Faults, Injector};
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 
 impl Controller {
     /// Sets the clock to `now`, the time since a fixed moment. The clock never goes back. The next
@@ -32,7 +32,7 @@ impl Controller {
 
     /// Advances the clock by [`Self::STEP`] and serves every queue once, for a controller without
     /// threads. Returns the number of commands and completions processed.
-    pub fn step(&mut self, memory: &ClientMemory) -> usize {
+    pub fn step(&mut self, memory: &HostMemory) -> usize {
         self.advance_to(Duration::from_nanos(self.now).saturating_add(Self::STEP));
         self.process(memory, usize::MAX)
     }
@@ -144,7 +144,7 @@ impl Controller {
     pub(crate) fn serve_in_time(
         &mut self,
         qid: u16,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         most: usize,
     ) -> Result<usize, Unreachable> {
         let mut done = 0;
@@ -182,7 +182,7 @@ impl Controller {
     }
 
     /// Finishes the commands that are due, while their completion queues have room.
-    pub(crate) fn finish_due(&mut self, memory: &ClientMemory) -> Result<usize, Unreachable> {
+    pub(crate) fn finish_due(&mut self, memory: &HostMemory) -> Result<usize, Unreachable> {
         let (mut done, mut after) = (0, (0, 0));
         while let Some(due) =
             self.schedule.as_ref().and_then(|c| c.delayed.next_due(after, self.now))
@@ -194,7 +194,7 @@ impl Controller {
     }
 
     /// Executes a delayed command and completes it. Returns false if the completion queue is full.
-    fn finish(&mut self, due: Due, memory: &ClientMemory) -> Result<bool, Unreachable> {
+    fn finish(&mut self, due: Due, memory: &HostMemory) -> Result<bool, Unreachable> {
         let Some(schedule) = self.schedule.as_mut() else { return Ok(false) };
         let Some(&Command { qid, sqe, plan }) = schedule.delayed.get(due) else { return Ok(false) };
         let Some(cqid) = self.sqs[usize::from(qid)].as_ref().map(|sq| sq.cqid) else {

@@ -26,7 +26,7 @@ impl Access {
 }
 
 /// An access of the controller to host memory; see
-/// [`ClientMemory::observe`](crate::ClientMemory::observe).
+/// [`HostMemory::observe`](crate::HostMemory::observe).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dma {
     /// First byte, an I/O virtual address.

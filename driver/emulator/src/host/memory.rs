@@ -52,14 +52,14 @@ pub(crate) struct Place {
 /// client that shortens it later kills this process with SIGBUS, as it would any server that maps
 /// client memory; the socket's permissions decide which users can do so.
 #[derive(Debug, Default)]
-pub struct ClientMemory {
+pub struct HostMemory {
     mappings: Vec<Mapping>,
     observer: Observer,
     /// Scratch memory of this process, for data that a command discards.
     scratch: OnceLock<MmapRegion>,
 }
 
-impl ClientMemory {
+impl HostMemory {
     /// Creates an empty table.
     pub fn new() -> Self {
         Self::default()
@@ -70,10 +70,10 @@ impl ClientMemory {
     /// is not mapped is not accessed. A new observer replaces the last.
     ///
     /// ```
-    /// use nvio_emulator::{ClientMemory, Dma};
+    /// use nvio_emulator::{HostMemory, Dma};
     ///
     /// let (sender, accesses) = std::sync::mpsc::channel();
-    /// let mut memory = ClientMemory::new();
+    /// let mut memory = HostMemory::new();
     /// memory.observe(move |dma: Dma| {
     ///     let _ = sender.send(dma);
     /// });
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn overlaps_and_bad_addresses_are_refused() {
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         memory.map_region(0x10000, region(4), Access::READ_WRITE).unwrap();
         let exists = Some(Errno::EXIST.raw_os_error());
         let invalid = Some(Errno::INVAL.raw_os_error());
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_range_must_be_inside_one_mapping() {
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         memory.map_region(0x2000, region(1), Access::READ_WRITE).unwrap();
         memory.map_region(0x1000, region(1), Access::READ_WRITE).unwrap();
         assert!(memory.write(0x1ff0, &[1; 16]).is_some());
@@ -311,7 +311,7 @@ mod tests {
     fn a_file_shorter_than_claimed_is_refused() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 8191]).unwrap();
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         let again = || file.try_clone().unwrap();
         let invalid = Some(Errno::INVAL.raw_os_error());
         assert_eq!(errno(memory.map_file(0, 8192, again(), 0, Access::READ)), invalid);
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded() {
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         let shared = region(1);
         for i in 0..MAX_MAPPINGS as u64 {
             memory.map_region(i * 8192, shared.clone(), Access::READ).unwrap();

@@ -7,7 +7,7 @@ use nvio_spec::sgl::Descriptor;
 use nvio_spec::{Status, status};
 
 use crate::host::access::Access;
-use crate::host::memory::{ClientMemory, Place};
+use crate::host::memory::{HostMemory, Place};
 
 /// Bytes of an entry of a PRP list.
 const ENTRY: u64 = 8;
@@ -78,7 +78,7 @@ impl Segments {
     #[inline]
     pub(crate) fn resolve(
         &mut self,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         pointer: DataPointer,
         len: u64,
         access: Access,
@@ -93,7 +93,7 @@ impl Segments {
 
     fn resolve_prp(
         &mut self,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         (prp1, prp2): (u64, u64),
         page: u64,
         len: u64,
@@ -121,7 +121,7 @@ impl Segments {
     /// the last entry of the transfer.
     fn resolve_list(
         &mut self,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         mut list: u64,
         page: u64,
         mut rest: u64,
@@ -144,7 +144,7 @@ impl Segments {
         Ok(())
     }
 
-    fn read_entry(&self, memory: &ClientMemory, iova: u64) -> Result<u64, Status> {
+    fn read_entry(&self, memory: &HostMemory, iova: u64) -> Result<u64, Status> {
         let mut bytes = [0; size_of::<u64>()];
         memory.read(iova, &mut bytes).ok_or_else(|| self.not_mapped(iova))?;
         Ok(u64::from_le_bytes(bytes))
@@ -152,7 +152,7 @@ impl Segments {
 
     fn resolve_entries(
         &mut self,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         mut list: u64,
         mut count: u64,
         page: u64,
@@ -182,7 +182,7 @@ impl Segments {
     #[inline]
     pub(crate) fn push(
         &mut self,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         iova: u64,
         len: u64,
         access: Access,
@@ -200,7 +200,7 @@ impl Segments {
     }
 
     /// Adds a range of scratch memory.
-    pub(crate) fn push_scratch(&mut self, memory: &ClientMemory, len: u64) -> Result<(), Status> {
+    pub(crate) fn push_scratch(&mut self, memory: &HostMemory, len: u64) -> Result<(), Status> {
         let place = memory.scratch().map_err(|_| status::INTERNAL_ERROR)?;
         self.list.push(Segment { place, len });
         Ok(())
@@ -219,16 +219,16 @@ mod tests {
     use vm_memory::mmap::MmapRegion;
 
     /// 64 pages from 0x10000, and two that touch: 0x100000 and 0x101000.
-    fn memory() -> ClientMemory {
+    fn memory() -> HostMemory {
         let region = |pages: usize| Arc::new(MmapRegion::new(pages * 4096).unwrap());
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         memory.map_region(0x10000, region(64), Access::READ_WRITE).unwrap();
         memory.map_region(0x100000, region(1), Access::READ_WRITE).unwrap();
         memory.map_region(0x101000, region(1), Access::READ_WRITE).unwrap();
         memory
     }
 
-    fn resolve(memory: &ClientMemory, prp1: u64, prp2: u64, len: u64) -> Result<Vec<u64>, Status> {
+    fn resolve(memory: &HostMemory, prp1: u64, prp2: u64, len: u64) -> Result<Vec<u64>, Status> {
         let mut segments = Segments::default();
         let pointer = DataPointer::Prp { prp1, prp2, page_shift: 12 };
         segments.resolve(memory, pointer, len, Access::WRITE)?;
@@ -236,7 +236,7 @@ mod tests {
         Ok(segments.iter().map(|s| s.len).collect())
     }
 
-    fn write_list(memory: &ClientMemory, at: u64, entries: impl IntoIterator<Item = u64>) {
+    fn write_list(memory: &HostMemory, at: u64, entries: impl IntoIterator<Item = u64>) {
         for (i, entry) in entries.into_iter().enumerate() {
             memory.write(at + 8 * i as u64, &entry.to_le_bytes()).unwrap();
         }

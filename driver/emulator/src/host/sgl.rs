@@ -5,7 +5,7 @@ use nvio_spec::{Sqe, Status, status};
 use zerocopy::FromBytes;
 
 use crate::host::access::Access;
-use crate::host::memory::{ClientMemory, SCRATCH};
+use crate::host::memory::{HostMemory, SCRATCH};
 use crate::host::prp::Segments;
 
 /// Bytes of a descriptor.
@@ -40,7 +40,7 @@ pub(crate) fn check(flags: u8, offered: bool) -> Result<(), Status> {
 
 /// The state of a walk through one list.
 struct Walk<'a> {
-    memory: &'a ClientMemory,
+    memory: &'a HostMemory,
     access: Access,
     /// Bytes of the transfer that no descriptor has described yet.
     rest: u64,
@@ -61,7 +61,7 @@ impl Segments {
     /// host has not mapped, or not for this access.
     pub(crate) fn resolve_sgl(
         &mut self,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         first: Descriptor,
         len: u64,
         access: Access,
@@ -77,7 +77,7 @@ impl Segments {
     /// [`Self::resolve_sgl`], with Metadata SGL Length Invalid.
     pub(crate) fn resolve_metadata(
         &mut self,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         sqe: &Sqe,
         len: u64,
         access: Access,
@@ -103,7 +103,7 @@ impl Segments {
 
     fn walk(
         &mut self,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         first: Descriptor,
         len: u64,
         access: Access,
@@ -183,7 +183,7 @@ impl Segments {
     /// Adds a range that may continue in the next mapping.
     fn push_any(
         &mut self,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         mut iova: u64,
         mut len: u64,
         access: Access,
@@ -199,7 +199,7 @@ impl Segments {
     }
 
     /// Adds bytes that are discarded.
-    fn discard(&mut self, memory: &ClientMemory, mut len: u64) -> Result<(), Status> {
+    fn discard(&mut self, memory: &HostMemory, mut len: u64) -> Result<(), Status> {
         while len > 0 {
             let now = len.min(SCRATCH as u64);
             self.push_scratch(memory, now)?;
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn metadata_is_at_an_address_or_described_by_one_descriptor() {
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         let region = Arc::new(MmapRegion::new(4096).unwrap());
         memory.map_region(0x1000, region, Access::READ_WRITE).unwrap();
         let mut segments = Segments::default();

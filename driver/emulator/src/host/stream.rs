@@ -3,20 +3,20 @@
 use nvio_spec::{Status, status};
 use vm_memory::Bytes;
 
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 use crate::host::prp::Segment;
 
 /// A position in the segments of a transfer.
 #[derive(Debug)]
 pub(crate) struct Stream<'a, I> {
-    memory: &'a ClientMemory,
+    memory: &'a HostMemory,
     segments: I,
     /// The rest of the segment at the position.
     current: Option<Segment>,
 }
 
 impl<'a, I: Iterator<Item = Segment>> Stream<'a, I> {
-    pub(crate) fn new(memory: &'a ClientMemory, segments: I) -> Self {
+    pub(crate) fn new(memory: &'a HostMemory, segments: I) -> Self {
         Self { memory, segments, current: None }
     }
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn bytes_come_in_order_across_segments() {
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         let region = Arc::new(MmapRegion::new(8192).unwrap());
         memory.map_region(0, region, Access::READ_WRITE).unwrap();
         let content: Vec<u8> = (0..=255).collect();

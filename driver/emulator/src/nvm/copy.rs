@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 use crate::config::atomic::PIECE;
 use crate::config::metadata::Metadata;
 use crate::host::access::Access;
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 use crate::host::stream::Stream;
 use crate::media::failed;
 use crate::media::namespace::Namespace;
@@ -24,7 +24,7 @@ impl Media {
     pub(crate) fn copy(
         &mut self,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         settings: Settings,
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;

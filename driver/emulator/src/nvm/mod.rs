@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use crate::admin::health::Health;
 use crate::host::access::Access;
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 use crate::host::prp::{DataPointer, Segments};
 use crate::host::sgl;
 use crate::host::stream::Stream;
@@ -79,7 +79,7 @@ impl Media {
     pub(crate) fn execute(
         &mut self,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         settings: Settings,
     ) -> Result<(), Status> {
         // Refuse fused commands and reserved bits.
@@ -108,7 +108,7 @@ impl Media {
     }
 
     #[inline]
-    fn read(&mut self, sqe: &Sqe, memory: &ClientMemory, settings: Settings) -> Result<(), Status> {
+    fn read(&mut self, sqe: &Sqe, memory: &HostMemory, settings: Settings) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
         if let Some(metadata) = namespace.metadata {
             return self.read_tagged(metadata, sqe, memory, settings);
@@ -136,12 +136,7 @@ impl Media {
     }
 
     #[inline]
-    fn write(
-        &mut self,
-        sqe: &Sqe,
-        memory: &ClientMemory,
-        settings: Settings,
-    ) -> Result<(), Status> {
+    fn write(&mut self, sqe: &Sqe, memory: &HostMemory, settings: Settings) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
         if let Some(metadata) = namespace.metadata {
             return self.write_tagged(metadata, sqe, memory, settings);
@@ -218,7 +213,7 @@ impl Media {
     fn compare(
         &mut self,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         settings: Settings,
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
@@ -273,7 +268,7 @@ impl Media {
     fn dataset_management(
         &mut self,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         settings: Settings,
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;

@@ -6,7 +6,7 @@ use nvio_spec::{Sqe, Status, status};
 use crate::config::atomic::PIECE;
 use crate::config::metadata::Metadata;
 use crate::host::access::Access;
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 use crate::host::prp::{Segment, Segments};
 use crate::host::stream::Stream;
 use crate::media::backing::Store;
@@ -25,7 +25,7 @@ impl Media {
         &mut self,
         metadata: Metadata,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         settings: Settings,
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
@@ -54,7 +54,7 @@ impl Media {
         &mut self,
         metadata: Metadata,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         settings: Settings,
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
@@ -88,7 +88,7 @@ impl Media {
         &mut self,
         metadata: Metadata,
         sqe: &Sqe,
-        memory: &ClientMemory,
+        memory: &HostMemory,
         settings: Settings,
     ) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(sqe.nsid.get())?;
@@ -245,7 +245,7 @@ impl<'a> Command<'a> {
     fn host<'m>(
         &self,
         (segments, own): (&'m mut Segments, &'m mut Segments),
-        memory: &'m ClientMemory,
+        memory: &'m HostMemory,
         settings: Settings,
         max_transfer: u64,
         access: Access,

@@ -22,7 +22,7 @@ use crate::controller::state::Controller;
 use crate::faults::FaultCounts;
 use crate::faults::plan::DeviceFault;
 use crate::host::access::Access;
-use crate::host::memory::ClientMemory;
+use crate::host::memory::HostMemory;
 use crate::media::backing::volatile_error;
 use crate::serve::interrupts::Interrupts;
 use crate::serve::pci_config::{CONFIG_SIZE, ConfigSpace, Effect, msix_bar_size};
@@ -31,7 +31,7 @@ use crate::serve::pci_config::{CONFIG_SIZE, ConfigSpace, Effect, msix_bar_size};
 #[derive(Debug)]
 pub(crate) struct Device {
     controller: Controller,
-    memory: ClientMemory,
+    memory: HostMemory,
     config: ConfigSpace,
     interrupts: Interrupts,
     /// BAR4: the MSI-X table and pending bits. Clients mask vectors through messages, so it is only
@@ -48,7 +48,7 @@ impl Device {
         let vectors = controller.vectors();
         let msix_size = usize::try_from(msix_bar_size(vectors)).unwrap_or(0);
         Self {
-            memory: ClientMemory::new(),
+            memory: HostMemory::new(),
             config: ConfigSpace::new(
                 controller.doorbells().bar_size(),
                 controller.controller_memory().map(ControllerMemory::bar_size),
@@ -306,7 +306,7 @@ impl Device {
     /// Maps client memory.
     ///
     /// # Errors
-    /// As [`ClientMemory::map_file`]; `EINVAL` without a file, because the memory is then
+    /// As [`HostMemory::map_file`]; `EINVAL` without a file, because the memory is then
     /// unreachable, or if it may be neither read nor written.
     pub(crate) fn dma_map(
         &mut self,

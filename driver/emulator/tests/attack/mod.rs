@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvio_emulator::{
-    Access, Backing, ClientMemory, Config, Controller, DeviceFault, Dma, Faults, NamespaceConfig,
+    Access, Backing, Config, Controller, DeviceFault, Dma, Faults, HostMemory, NamespaceConfig,
     Rates, Service,
 };
 use nvio_spec::protection::ProtectionType;
@@ -140,7 +140,7 @@ struct Pair {
 
 struct Host {
     controller: Controller,
-    memory: ClientMemory,
+    memory: HostMemory,
     region: Arc<MmapRegion>,
     fixed: Arc<MmapRegion>,
     /// What the host itself has in the memory that the controller may not write.
@@ -225,7 +225,7 @@ fn config(settings: u16) -> Config {
 impl Host {
     fn new(config: &Config) -> Self {
         let controller = Controller::new(config).expect("settings that are allowed");
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         let region = Arc::new(MmapRegion::new(SIZE).unwrap());
         let fixed = Arc::new(MmapRegion::new(FIXED_SIZE).unwrap());
         memory.map_region(BASE, region.clone(), Access::READ_WRITE).unwrap();

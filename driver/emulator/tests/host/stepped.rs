@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nvio_emulator::{Access, ClientMemory, Config, Controller};
+use nvio_emulator::{Access, Config, Controller, HostMemory};
 use nvio_spec::register::{ACQ, AQA, ASQ, CC, CSTS, Cc, Csts};
 use nvio_spec::{Cqe, Sqe, Status};
 use vm_memory::mmap::MmapRegion;
@@ -40,7 +40,7 @@ impl Pair {
 
 pub struct Stepped {
     pub controller: Controller,
-    pub memory: ClientMemory,
+    pub memory: HostMemory,
     region: Arc<MmapRegion>,
     pub admin: Pair,
 }
@@ -57,7 +57,7 @@ impl Stepped {
     pub fn disabled(config: &Config) -> Self {
         let controller = Controller::new(config).unwrap();
         let region = Arc::new(MmapRegion::new(SIZE).unwrap());
-        let mut memory = ClientMemory::new();
+        let mut memory = HostMemory::new();
         memory.map_region(BASE, region.clone(), Access::READ_WRITE).unwrap();
         Self { controller, memory, region, admin: Pair::new(0, 32) }
     }
