@@ -1,28 +1,28 @@
-//! What can go wrong between a file and its device.
+//! The errors of iomap.
 
 use nvio_driver::spec::Status;
 
 use crate::contract::io_args::IoFlags;
 
-/// Why a bio failed.
+/// The error of a bio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BioError {
-    /// The controller's verdict.
+    /// The status that the controller reported.
     #[error("{0}")]
     Status(Status),
-    /// What was read does not fit its guard. The log has the LBA.
+    /// The data does not match its guard. The log has the LBA.
     #[error("guard {found:#06x} in the metadata, {expected:#06x} of the data")]
     Guard {
         /// CRC of the data.
         expected: u16,
-        /// What the protection information has.
+        /// Guard in the protection information.
         found: u16,
     },
-    /// What was read belongs elsewhere. The log has the LBA.
+    /// The data belongs to another block. The log has the LBA.
     #[error("reference tag {found:#010x}, which is that of another block")]
     ReferenceTag {
-        /// What the protection information has.
+        /// Reference tag in the protection information.
         found: u32,
     },
     /// The operating system failed an access to an image; 0 where there is no error number.
@@ -31,19 +31,19 @@ pub enum BioError {
         /// The operating system's error number (errno).
         errno: i32,
     },
-    /// What was read came without all of its protection information.
+    /// The data arrived without all of its protection information.
     #[error("protection information is missing")]
     Unprotected,
 }
 
-// It goes through the path of those that do not fail: in a register.
+// Also completions without an error carry the result, in a register.
 const _: () = assert!(size_of::<Result<(), BioError>>() <= 8);
 
-/// An error of this layer.
+/// An error of iomap.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The filesystem gave a mapping that breaks the contract of
+    /// The filesystem returned a mapping that breaks the contract of
     /// [`Mapper::begin`](crate::Mapper::begin).
     #[error("mapping [{offset}, +{length}) does not serve position {pos}")]
     BadMapping {
@@ -54,7 +54,7 @@ pub enum Error {
         /// Length of the mapping.
         length: u64,
     },
-    /// The filesystem gave a mapping that is out of date, again and again.
+    /// The filesystem returned a stale mapping again and again.
     #[error("the mapping of position {pos} stays stale")]
     Stale {
         /// Position that was to be mapped.
@@ -84,8 +84,8 @@ pub enum Error {
         /// Position in the file, bytes.
         pos: u64,
     },
-    /// The mapping is inline data, but the filesystem gave no way to read it.
-    #[error("the filesystem does not give the inline data at position {pos}")]
+    /// The mapping is inline data, which the filesystem does not implement.
+    #[error("the filesystem does not implement the inline data at position {pos}")]
     NoInlineData {
         /// Position in the file, bytes.
         pos: u64,
@@ -100,7 +100,7 @@ pub enum Error {
         /// Size of the disk or partition in bytes.
         size: u64,
     },
-    /// Memory does not begin at a multiple of what the device needs (EINVAL).
+    /// The memory does not begin at a multiple of the device's alignment (EINVAL).
     #[error("memory at I/O address {iova:#x} does not begin at a multiple of {align} bytes")]
     MisalignedMemory {
         /// I/O virtual address of the first byte.
@@ -108,7 +108,7 @@ pub enum Error {
         /// Alignment needed, bytes.
         align: u64,
     },
-    /// A write would need blocks that are not there: direct I/O does not allocate any.
+    /// A write needs blocks that are not allocated. Direct I/O does not allocate.
     #[error("a write at position {pos} needs blocks to be allocated, which direct I/O does not do")]
     NoBlocks {
         /// Position in the file, bytes.
@@ -126,8 +126,8 @@ pub enum Error {
         /// Most bytes that one command can write to the mapping there, all or nothing.
         most: u64,
     },
-    /// Flags that do not go together, or not with the operation (EINVAL).
-    #[error("{0:?} cannot be asked of this operation")]
+    /// The flags are not valid for the operation (EINVAL).
+    #[error("{0:?} is not valid for this operation")]
     Flags(IoFlags),
     /// The queue is for reading only.
     #[error("the queue is for reading only")]
@@ -135,19 +135,19 @@ pub enum Error {
     /// The queue is full: wait for a completion, then try again (EAGAIN).
     #[error("the queue is full: poll it, then try again")]
     Busy,
-    /// What was asked for cannot be had without waiting (EAGAIN).
+    /// The request cannot be served without waiting (EAGAIN).
     #[error("not possible without waiting")]
     WouldBlock,
     /// The caller's memory could not be accessed (EFAULT).
     #[error("the memory of byte {at} of the request cannot be accessed")]
     Fault {
-        /// The first such byte, from the start of the request.
+        /// Offset in the request of the first such byte.
         at: u64,
     },
-    /// There is no memory to bounce through (ENOMEM).
+    /// No memory is left to bounce through (ENOMEM).
     #[error("no DMA memory to bounce through: use a larger arena")]
     NoMemory,
-    /// Direct I/O cannot do it, buffered I/O can (ENOTBLK).
+    /// Direct I/O is not possible, buffered I/O is (ENOTBLK).
     #[error("direct I/O cannot be done at position {pos}: use buffered I/O")]
     FallBack {
         /// Position in the file, bytes.
@@ -160,19 +160,19 @@ pub enum Error {
         what: &'static str,
         /// First byte of the file.
         pos: u64,
-        /// Bytes of the command; 0 where the memory had to be given up.
+        /// Bytes of the command; 0 if the memory did not come back.
         length: usize,
-        /// What happened.
+        /// The error of the bio.
         error: BioError,
     },
-    /// Data was written, but could not be made durable.
+    /// Data was written, but the flush that makes it durable failed.
     #[error("flush: {error}")]
     Flush {
-        /// What happened.
+        /// The error of the bio.
         error: BioError,
     },
-    /// A buffer did not come back whole from the queue.
-    #[error("the queue lost a part of a buffer of {length} bytes")]
+    /// Part of a buffer did not come back from the queue.
+    #[error("the queue lost part of a buffer of {length} bytes")]
     LostBuffer {
         /// Size of the buffer.
         length: usize,
@@ -189,6 +189,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Converts an error of the driver. A full queue is [`Error::Busy`].
+    pub(crate) fn from_driver(error: nvio_driver::Error) -> Self {
+        match error {
+            nvio_driver::Error::QueueFull { .. } => Self::Busy,
+            error => Self::Driver(error),
+        }
+    }
+
     /// Returns true if the queue was full. The same call succeeds after a poll or a wait has
     /// returned results.
     #[must_use]
@@ -197,15 +205,15 @@ impl Error {
     }
 }
 
-/// What this layer needs to know of a filesystem's error.
+/// The error of a filesystem, as iomap tests it.
 pub trait FileError: std::error::Error + From<Error> {
-    /// Whether the same call may succeed later (EAGAIN).
+    /// Returns true if the call may succeed later (EAGAIN).
     fn is_again(&self) -> bool;
 
-    /// Whether the queue was full: polling makes room.
+    /// Returns true if the queue was full. A poll makes room.
     fn is_busy(&self) -> bool;
 
-    /// Whether the same may succeed as buffered I/O (ENOTBLK).
+    /// Returns true if buffered I/O may succeed (ENOTBLK).
     fn is_fall_back(&self) -> bool;
 }
 

@@ -1,17 +1,17 @@
-//! iomap: from a range of a file to commands on a device.
+//! iomap: direct I/O on files, from ranges of a file to commands of a device.
 //!
-//! A filesystem answers one question, "where is this range?", by implementing [`Mapper`]. A device
-//! takes [`Bio`]s through the [`Queue`] trait, which [`DiskQueue`] implements over a queue pair of
-//! nvio's driver. Between the two stands [`FileQueue`]: it takes requests, has them mapped, splits
-//! and submits, zeroes what has no blocks, copies where the device cannot reach the memory, and
-//! gives results.
+//! A filesystem implements [`Mapper`], which maps ranges of a file to the device. A device implements
+//! [`Queue`], which accepts [`Bio`]s: [`DiskQueue`] over a queue pair of an NVMe controller,
+//! [`ImageQueue`] over a file of the host or bytes. [`FileQueue`] connects the two. It maps the range of
+//! a request, splits it into bios, zeroes memory for holes, bounces data that the device cannot access,
+//! and returns the result.
 //!
 //! ```
-//! use nvio_driver::{Address, Controller};
-//! use nvio_emulator::{Backing, Emulator, NamespaceConfig};
-//! use nvio_iomap::{Disk, DiskQueue, Error, FileQueue, OpenFile, Mapper, Mapping, Op, FileRef};
+//! use nvio_iomap::{
+//!     Error, FileQueue, FileRef, ImageQueue, Mapper, Mapping, Op, OpenFile,
+//! };
 //!
-//! /// What requests in flight have of a file: here nothing.
+//! /// The state that requests in flight share: none.
 //! struct NoState;
 //!
 //! impl OpenFile for NoState {
@@ -38,35 +38,37 @@
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let disk = NamespaceConfig::new(Backing::memory(16 << 20));
-//! let emulator = Emulator::builder().namespace(disk).start()?;
-//! let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
-//! let disk = Disk::whole(&controller.namespace(1)?);
-//! let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 32)?);
+//! let disk = vec![7; 2 << 20];
+//! let mut queue = FileQueue::new(ImageQueue::new(disk, 32)?);
 //! let mut file = OneExtent(FileRef::new(NoState));
 //!
-//! // Blocks into DMA memory, many in flight, without a copy.
+//! // Waits, at any position, into any memory.
+//! let mut bytes = [0xff; 1000];
+//! assert_eq!(queue.read_at(&mut file, 99_990, &mut bytes)?, 10, "the end of the file");
+//!
+//! // Does not wait: blocks into DMA memory, many in flight.
 //! for block in 0..8 {
-//!     queue.submit_read(&mut file, block * 4096, controller.alloc(4096)?, block)?;
+//!     let buf = queue.alloc(4096)?;
+//!     queue.submit_read(&mut file, block * 4096, buf, block)?;
 //! }
 //! queue.ring();
 //! let mut done = 0;
 //! while done < 8 {
 //!     done += queue.poll(8, |done| assert_eq!(done.result.unwrap(), 4096));
 //! }
-//!
-//! // Any bytes, into any memory, and waiting.
-//! let mut bytes = [0xff; 1000];
-//! assert_eq!(queue.read_at(&mut file, 99_990, &mut bytes)?, 10, "the end of the file");
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! # Verbs
+//! `submit_*` never waits for the result; [`FileQueue::poll`] returns it. `read_at`, `read_with`,
+//! `read_into` and their counterparts for writing wait. [`AsyncFileQueue`] has futures.
+//!
 //! # Paths
-//! A read of one block or less that is one command takes the *simple path*: its whole state goes
-//! into the queue's table of commands beside the bio. Everything else takes the *generic path*.
-//! Memory that a device cannot reach, or that may change while it is written, is *bounced*:
-//! copied through private memory. [`FileQueue::counters`] tells which way requests went, and why.
+//! A read of one block or less that is one command takes the *simple path*: the command carries all
+//! of its state. Any other request takes the *generic path*. Data is *bounced*, that is copied
+//! through private memory, if the device cannot access the caller's memory or the memory may change
+//! during a write. [`FileQueue::counters`] counts the requests of each path, with the reasons.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 

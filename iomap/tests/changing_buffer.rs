@@ -36,7 +36,7 @@ struct Rig {
     file: Scattered,
     /// The caller's memory, as the controller sees it.
     arena: Arena,
-    /// The same memory, as the one who changes it does.
+    /// The memory, as the thread that changes it maps it.
     other: Arc<MmapRegion>,
     _alone: MutexGuard<'static, ()>,
 }
@@ -69,7 +69,7 @@ fn rig(extended: bool) -> Rig {
     Rig { _emulator: emulator, queue, file, arena, other, _alone: alone }
 }
 
-/// What became of requests.
+/// Counts of results.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     good: u64,
@@ -136,7 +136,7 @@ impl Rig {
         tally
     }
 
-    /// What is stored is whole.
+    /// Verifies that every stored block has a valid guard.
     fn verify(&mut self) {
         let mut out = vec![0; BLOCKS as usize * BYTES];
         assert_eq!(self.queue.read_at(&mut self.file, 0, &mut out).unwrap(), out.len());
@@ -176,7 +176,7 @@ fn the_callers_own_memory_has() {
     let writes = rig.run(true, IoFlags::empty(), FEW);
     assert!(writes.guard_errors > 0, "{writes:?}");
     assert_eq!(rig.queue.counters().bounced, 0);
-    // What did not pass was not stored.
+    // Rejected blocks were not stored.
     rig.verify();
     let reads = rig.run(false, IoFlags::empty(), FEW);
     assert!(reads.guard_errors > 0, "{reads:?}");

@@ -161,7 +161,7 @@ fn what_the_controller_makes_the_host_finds_right() {
         let mut out = vec![0; data.len()];
         assert_eq!(it.protection.copy_out(&buf, data.len(), 0, &mut out), data.len());
         assert!(out == data, "{}", it.what);
-        // The same blocks are not right for another place.
+        // At another place these blocks do not verify.
         let moved = it.protection.verify(&buf, data.len(), lba + 1);
         match it.namespace.protection_type() {
             3 => assert_eq!(moved, Ok(())),
@@ -204,7 +204,7 @@ fn stored_damage_is_found_by_the_controller_and_by_the_host() {
         let mut buf = it.sealed(&data, lba);
         let at = (data.len() / BLOCKS as usize) * 4 + 17;
         it.protection.copy_in(&mut buf, data.len(), at, &[data[at] ^ 4]);
-        // Nothing is checked here: it is stored as it is.
+        // Without checks the controller stores the block as it is.
         assert_eq!(it.write(buf, lba, CommandOptions::default()), Status::SUCCESS);
         let (_, status) = it.read(lba, it.protection.transfer(lba));
         assert_eq!(status, status::GUARD_CHECK_ERROR, "{}", it.what);

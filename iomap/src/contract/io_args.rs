@@ -1,4 +1,4 @@
-//! What is asked for, and what comes back.
+//! The arguments, memory and results of requests.
 
 use std::fmt;
 
@@ -6,50 +6,52 @@ use bitflags::bitflags;
 use nvio_driver::DmaBuf;
 
 bitflags! {
-    /// How a request is to be served.
+    /// Options of a request.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
     pub struct IoFlags: u16 {
-        /// Fail with "again" rather than wait: for metadata, for a slot of the queue, for dirty
-        /// cached data (RWF_NOWAIT).
+        /// Fails with "again" instead of waiting for metadata, room in the queue, memory, or the
+        /// writeback of cached data (RWF_NOWAIT).
         const NOWAIT = 1 << 0;
-        /// A write is durable when it is done (RWF_DSYNC).
+        /// Makes a write durable before it completes (RWF_DSYNC).
         const DSYNC = 1 << 1;
-        /// A write is done all or not at all, also when the power fails (RWF_ATOMIC).
+        /// Writes all or nothing, also if the power fails (RWF_ATOMIC).
         const ATOMIC = 1 << 2;
-        /// Copy through private memory: the caller's may change while a write is in flight.
+        /// Copies through private memory, so that the caller's memory may change while a write is in
+        /// flight.
         const BOUNCE = 1 << 3;
-        /// When the caller's memory cannot be accessed, return what was moved before.
+        /// Returns the bytes moved before the first byte of the caller's memory that cannot be
+        /// accessed, instead of an error.
         const PARTIAL = 1 << 4;
-        /// Submitting waits until the request is done; its result comes from the next poll.
+        /// Makes the submission wait until the request is done. The next poll returns the result.
         const FORCE_WAIT = 1 << 5;
-        /// Position and length are multiples of the filesystem's block, not only the device's.
+        /// Rejects positions and lengths that are not multiples of the filesystem's block.
         const FSBLOCK_ALIGNED = 1 << 6;
-        /// Memory that would have to be faulted in counts as inaccessible.
+        /// Treats memory that is not resident as inaccessible.
         const NOFAULT = 1 << 7;
-        /// The filesystem's hooks are called: see [`OpenFile`](crate::OpenFile).
+        /// Calls the filesystem's hooks; see [`OpenFile`](crate::OpenFile).
         const HOOKS = 1 << 8;
-        /// The generic path, whatever the request is like.
+        /// Takes the generic path.
         const GENERIC = 1 << 9;
-        /// Drop the data from the cache when done.
+        /// Drops the data from the cache at completion.
         const DONTCACHE = 1 << 10;
     }
 }
 
-/// A request on a file, but for its memory and its direction.
+/// The arguments of a request on a file, apart from its memory and direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IoArgs {
-    /// First byte of the file.
+    /// Position in the file, in bytes.
     pub pos: u64,
-    /// Comes back with the result.
+    /// Number that the result carries.
     pub token: u64,
-    /// How it is to be served.
+    /// Options.
     pub flags: IoFlags,
-    /// Bytes that the caller has moved already, in front of `pos`: added to the result.
+    /// Bytes before `pos` that the caller moved already. They are added to the result.
     pub done_before: u64,
 }
 
 impl IoArgs {
-    /// A request at `pos` with neither token nor flags.
+    /// Arguments of a request at `pos`, with token 0 and no flags.
     pub const fn at(pos: u64) -> Self {
         Self { pos, token: 0, flags: IoFlags::empty(), done_before: 0 }
     }
@@ -76,19 +78,20 @@ impl IoArgs {
     }
 }
 
-/// The memory of a request. It moves in, and comes back with the result.
+/// The memory of a request. The queue owns it until the result returns it.
 #[non_exhaustive]
 pub enum Memory {
-    /// One DMA buffer: no copy.
+    /// One DMA buffer, which the device accesses without a copy.
     Dma(DmaBuf),
-    /// Several, which follow each other in the file; each a multiple of the device's block.
+    /// DMA buffers for consecutive ranges of the file. The length of each is a multiple of the
+    /// device's block.
     Vectored(Vec<DmaBuf>),
-    /// Memory that the device cannot reach: bounced.
+    /// Memory that the device cannot access. The data is bounced.
     Bytes(Vec<u8>),
 }
 
 impl Memory {
-    /// Bytes.
+    /// Length in bytes.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         match self {
@@ -98,7 +101,7 @@ impl Memory {
         }
     }
 
-    /// The DMA buffer, if it is one.
+    /// The DMA buffer, if the memory is one.
     #[inline]
     pub fn into_dma(self) -> Option<DmaBuf> {
         match self {
@@ -107,7 +110,7 @@ impl Memory {
         }
     }
 
-    /// The bytes, if they are ordinary memory.
+    /// The bytes, if the memory is [`Memory::Bytes`].
     #[inline]
     pub fn into_bytes(self) -> Option<Vec<u8>> {
         match self {
@@ -151,12 +154,13 @@ impl From<Vec<u8>> for Memory {
 /// A request that is done.
 #[derive(Debug)]
 pub struct Done<E> {
-    /// What was given with it.
+    /// Token of the request.
     pub token: u64,
-    /// Bytes moved, with those moved before; less than the memory has only at the end of the file.
+    /// Bytes moved, including [`IoArgs::done_before`]: less than the length of the memory only at
+    /// the end of the file.
     pub result: Result<usize, E>,
-    /// The memory. After an error of a read its contents are not defined. `None` if the device may
-    /// still access it: it is given up.
+    /// The memory. After a failed read its contents are undefined. `None` if the device may still
+    /// access the memory, which is then never used again.
     pub memory: Option<Memory>,
 }
 

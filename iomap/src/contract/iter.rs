@@ -3,27 +3,27 @@
 use crate::contract::mapper::{ErrorOf, Mapper, Mapping, MappingFlags, Op};
 use crate::error::Error;
 
-/// Rounds in a row that may bring nothing because the mapping was stale.
+/// Rounds in a row without progress because the mapping was stale.
 const MOST_STALE_ROUNDS: u32 = 64;
 
-/// How far an iteration came.
+/// The result of an iteration.
 #[derive(Debug)]
 pub struct Iterated<E> {
     /// Bytes processed from the start of the range.
     pub processed: u64,
-    /// Why it ended early, if not because of a body that made no progress.
+    /// The error that ended it early. `None` also if the body made no progress.
     pub error: Option<E>,
 }
 
 /// Walks `[pos, pos + length)` mapping by mapping.
 ///
-/// `body` gets each mapping with the position and the bytes of it that are of interest, and
-/// returns how many it processed. It may mark the mapping [`MappingFlags::STALE`] to have the rest
-/// mapped again. The walk ends when nothing is left, at an error, or when a round makes no
-/// progress without being stale.
+/// `body` receives each mapping with a position and a number of bytes inside it, and returns the
+/// number of bytes processed. It may mark the mapping [`MappingFlags::STALE`], and the rest is mapped
+/// again. The walk ends at the end of the range, at an error, or after a round without progress
+/// whose mapping is not stale.
 ///
-/// [`Mapper::end`] is called once for each [`Mapper::begin`] that succeeded, whatever `body` does.
-/// If it fails, that is the result only if the round had processed nothing.
+/// [`Mapper::end`] is called once for each successful [`Mapper::begin`]. Its error is the result only
+/// if the round processed nothing.
 #[inline]
 pub fn iterate<M: Mapper>(
     mapper: &mut M,
@@ -68,7 +68,8 @@ pub(crate) fn iterate_from<M: Mapper>(
     Iterated { processed, error }
 }
 
-/// One mapping: begin, body, end. Gives the bytes processed and whether the mapping went stale.
+/// Processes one mapping: begin, body, end. Returns the bytes processed, and true if the mapping is
+/// stale.
 #[inline]
 fn round<M: Mapper>(
     mapper: &mut M,
@@ -100,7 +101,7 @@ fn round<M: Mapper>(
     Ok((processed, mapping.flags.contains(MappingFlags::STALE)))
 }
 
-/// Whether a mapping is what `begin` promises for `pos`.
+/// Returns true if a mapping keeps the contract of `begin` for `pos`.
 #[inline]
 pub(crate) fn serves(mapping: &Mapping, pos: u64) -> bool {
     let stale = mapping.flags.contains(MappingFlags::STALE);

@@ -1,4 +1,4 @@
-//! The mapping contract between a filesystem and this layer.
+//! The mapping contract between a filesystem and iomap.
 
 use bitflags::bitflags;
 
@@ -8,31 +8,31 @@ use crate::error::Error;
 /// Bytes of a page, the unit of the page path.
 pub const PAGE: u32 = 4096;
 
-/// What a range of a file is backed by.
+/// The kind of a mapping.
 // As wide as the flags: then a mapping has no padding, which would be copied byte by byte.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MappingKind {
-    /// Nothing: reads give zeroes.
+    /// No blocks: reads return zeroes.
     Hole,
-    /// Space is promised but not chosen: reads come from the cache, there is nothing on the device.
+    /// Space is reserved but not allocated: the data is in the cache only.
     Delalloc,
     /// Blocks with data.
     Mapped,
-    /// Blocks without data: reads give zeroes, whatever the device holds.
+    /// Blocks without data: reads return zeroes, whatever the device holds.
     Unwritten,
     /// The data is in the filesystem's metadata; see [`Mapper::read_inline`].
     Inline,
 }
 
 bitflags! {
-    /// What else is true of a mapping. The last two are set by this crate, the others by the
-    /// filesystem.
+    /// Properties of a mapping. The filesystem sets them; a body of [`iterate`](crate::iterate) may
+    /// set [`STALE`](Self::STALE).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
     pub struct MappingFlags: u32 {
-        /// The blocks were just allocated; what lies outside the write must be zeroed.
+        /// The blocks were just allocated. Their parts outside the write must be zeroed.
         const NEW = 1 << 0;
-        /// Metadata that the data needs is not durable yet.
+        /// Metadata that the data depends on is not durable yet.
         const DIRTY = 1 << 1;
         /// The blocks are shared with another file.
         const SHARED = 1 << 2;
@@ -50,13 +50,13 @@ bitflags! {
         const ZERO_TAIL = 1 << 8;
         /// The size of the file changed under the operation.
         const SIZE_CHANGED = 1 << 14;
-        /// The mapping is no longer true; the range must be mapped again.
+        /// The mapping is out of date: the range must be mapped again.
         const STALE = 1 << 15;
     }
 }
 
 bitflags! {
-    /// What is about to be done with a range. An operation is a read unless it says otherwise.
+    /// The operation that a mapping is needed for: a read, unless a flag names another.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
     pub struct Op: u16 {
         /// Data will be written.
@@ -67,29 +67,29 @@ bitflags! {
         const REPORT = 1 << 2;
         /// The cache is bypassed.
         const DIRECT = 1 << 3;
-        /// Fail with "again" rather than wait for metadata I/O, slots or memory.
+        /// Fails with "again" instead of waiting for metadata I/O, room or memory.
         const NOWAIT = 1 << 4;
         /// Only blocks that are allocated and written may be touched.
         const OVERWRITE_ONLY = 1 << 5;
         /// All or nothing.
         const ATOMIC = 1 << 6;
-        /// Drop the data from the cache when done.
+        /// Drops the data from the cache at completion.
         const DONTCACHE = 1 << 7;
     }
 }
 
-/// Where `[offset, offset + length)` of a file is.
+/// The place of `[offset, offset + length)` of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
-    /// First byte of the file that is covered.
+    /// Position of the first byte covered.
     pub offset: u64,
     /// Bytes covered, at least 1.
     pub length: u64,
-    /// Byte address on the device of `offset`; 0 when there is none.
+    /// Byte address on the device of `offset`; 0 without blocks.
     pub addr: u64,
-    /// What is there.
+    /// The kind.
     pub kind: MappingKind,
-    /// What else is true.
+    /// Further properties.
     pub flags: MappingFlags,
 }
 
@@ -110,14 +110,14 @@ impl Mapping {
         Self { addr, kind: MappingKind::Unwritten, ..Self::hole(offset, length) }
     }
 
-    /// First byte of the file that is not covered; saturates at `u64::MAX`.
+    /// Position after the last byte covered; saturates at `u64::MAX`.
     #[inline]
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
     }
 
-    /// Device address of `pos`, which must lie in the mapping. `None` if the mapping has no
-    /// blocks, does not cover `pos`, or the address overflows.
+    /// Returns the device address of `pos`. `None` if the mapping has no blocks or does not cover
+    /// `pos`, or if the address overflows.
     #[inline]
     pub fn device_address(&self, pos: u64) -> Option<u64> {
         let has_blocks = matches!(self.kind, MappingKind::Mapped | MappingKind::Unwritten);
@@ -129,7 +129,7 @@ impl Mapping {
 /// The error of a [`Mapper`]'s filesystem.
 pub type ErrorOf<M> = <<M as Mapper>::OpenFile as OpenFile>::Error;
 
-/// What [`Mapper::page_end`] is for a file of `size` bytes in blocks of `block_size`.
+/// Returns [`Mapper::page_end`] for a file of `size` bytes in blocks of `block_size` bytes.
 #[inline]
 pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
     match plain && block_size >= PAGE {
@@ -138,12 +138,12 @@ pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
     }
 }
 
-/// A filesystem's side of one open file: it says where ranges are, and is told what became of them.
+/// An open file, as the filesystem implements it: maps ranges of the file to the device.
 pub trait Mapper {
-    /// What requests in flight have of the file.
+    /// The state that requests in flight share.
     type OpenFile: OpenFile;
 
-    /// What requests in flight have of the file.
+    /// The handle of the shared state.
     fn open_file(&self) -> &FileRef<Self::OpenFile>;
 
     /// Size of the file in bytes (i_size), less than 2^63.
@@ -152,15 +152,15 @@ pub trait Mapper {
     /// The filesystem's block in bytes, a power of two and no less than the device's.
     fn block_size(&self) -> u32;
 
-    /// The position before which a read of [`PAGE`] bytes can be one command: all of it is inside of
-    /// the file and no more than a block, and the data is plain. It is asked for with each read: a
-    /// filesystem may keep the number.
+    /// The position before which a read of [`PAGE`] bytes can be one command, because it is inside the
+    /// file, no more than a block, and plain. Each read asks for it, so a filesystem may store the
+    /// number.
     #[inline]
     fn page_end(&self) -> u64 {
         page_end(self.size(), self.block_size(), self.is_plain())
     }
 
-    /// Whether what is on the device is the data as it is: neither encrypted nor to be verified
+    /// Returns true if the device holds the data as it is: neither encrypted nor to be verified
     /// (verity).
     #[inline]
     fn is_plain(&self) -> bool {
@@ -169,18 +169,18 @@ pub trait Mapper {
 
     /// Maps the range at `pos`.
     ///
-    /// The answer must have `offset <= pos`, `length > 0`, `end() > pos` and not be
+    /// The mapping must have `offset <= pos`, `length > 0`, `end() > pos`, and must not be
     /// [`MappingFlags::STALE`]. It may be shorter or longer than `length`.
     ///
     /// # Errors
-    /// Whatever the filesystem fails with; then [`Mapper::end`] is not called.
+    /// The error of the filesystem. [`Mapper::end`] is not called then.
     fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, ErrorOf<Self>>;
 
     /// Called once for each successful [`Mapper::begin`], on every path and before the next one,
-    /// with the range that was asked for and how many bytes of it were processed.
+    /// with the arguments of `begin` and the number of bytes processed.
     ///
     /// # Errors
-    /// Ends the operation; it is the operation's result if nothing was processed.
+    /// The error ends the operation. It is the result of the operation if nothing was processed.
     #[inline]
     fn end(
         &mut self,
@@ -194,10 +194,10 @@ pub trait Mapper {
         Ok(())
     }
 
-    /// Copies the bytes at `pos` of an [`MappingKind::Inline`] mapping into `out`, whole.
+    /// Fills `out` with the bytes at `pos` of a [`MappingKind::Inline`] mapping.
     ///
     /// # Errors
-    /// If the range is not inside the inline data; always, unless the filesystem has such data.
+    /// If the range is not inside the inline data. The default always fails.
     fn read_inline(
         &mut self,
         mapping: &Mapping,
@@ -208,7 +208,7 @@ pub trait Mapper {
         Err(Error::NoInlineData { pos }.into())
     }
 
-    /// Replaces the bytes at `pos` of an [`MappingKind::Inline`] mapping, whole.
+    /// Replaces the bytes at `pos` of a [`MappingKind::Inline`] mapping by `data`.
     ///
     /// # Errors
     /// As [`read_inline`](Self::read_inline).

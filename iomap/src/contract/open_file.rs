@@ -1,66 +1,66 @@
-//! What requests in flight have of a file.
+//! The state of an open file that requests in flight share.
 
 use std::sync::{Arc, Weak};
 
 use crate::error::FileError;
 
-/// The part of a file that outlives a call: those who have it open share it with the requests that
-/// are in flight.
+/// The state of an open file, shared by its handles and the requests in flight.
 ///
-/// What has no cache and no hooks needs only the types; the rest has defaults, which cost nothing.
+/// A filesystem without cache and hooks implements only the type: the methods have defaults that
+/// cost nothing.
 pub trait OpenFile {
     /// The filesystem's error; this layer's own errors convert into it.
     type Error: FileError;
 
-    /// Writes dirty cached data of a range to the device: before it is read from there.
+    /// Writes dirty cached data of a range to the device, before a direct read of the range.
     ///
     /// # Errors
-    /// What writing fails with; an error that says "again" with `nowait`, rather than to wait.
+    /// The error of the write; with `nowait`, an error that is "again" instead of waiting.
     #[inline]
     fn write_back(&self, pos: u64, length: u64, nowait: bool) -> Result<(), Self::Error> {
         let _ = (pos, length, nowait);
         Ok(())
     }
 
-    /// Writes back and drops cached data of a range: before it is overwritten on the device, and
-    /// again when that was done, for what was cached in between. False if some of it stays.
+    /// Writes back and drops cached data of a range: before a direct write of the range, and after
+    /// it, for data that was cached meanwhile. Returns false if some of it stays cached.
     #[inline]
     fn invalidate(&self, pos: u64, length: u64) -> bool {
         let _ = (pos, length);
         true
     }
 
-    /// Whether there is cached data: then a write is not done before it was invalidated again, and
-    /// one that must not wait is refused.
+    /// Returns true if the file has cached data. A write then completes after the second
+    /// [`invalidate`](Self::invalidate), and a write that must not wait is rejected.
     #[inline]
     fn is_cached(&self) -> bool {
         false
     }
 
-    /// Called before each command of a request with [`IoFlags::HOOKS`](crate::IoFlags::HOOKS) goes
-    /// to the queue: for the `bytes` at `pos` of the file, at byte `addr` of the device.
+    /// Called before each command of a request with [`IoFlags::HOOKS`](crate::IoFlags::HOOKS) is
+    /// submitted: for the `bytes` at `pos` of the file, at byte `addr` of the device.
     ///
     /// # Errors
-    /// Ends the request.
+    /// The error fails the request.
     fn submit_io(&self, pos: u64, addr: u64, bytes: usize) -> Result<(), Self::Error> {
         let _ = (pos, addr, bytes);
         Ok(())
     }
 
-    /// Called when the last command of a request with [`IoFlags::HOOKS`](crate::IoFlags::HOOKS)
-    /// has ended, before its result is given: the place to convert unwritten extents and to move
-    /// the size of the file. Called without the flag, too, for a write to unwritten blocks or past
-    /// the end of the file. Never inside of a poll's completions.
+    /// Called after the last command of a request with [`IoFlags::HOOKS`](crate::IoFlags::HOOKS),
+    /// before its result is returned, to convert unwritten extents and to increase the size of the
+    /// file. Also called without the flag for a write to unwritten blocks or past the end of the
+    /// file. It is never called inside the poll that found the completion.
     ///
     /// # Errors
-    /// Becomes the request's, if it has none.
+    /// The error fails the request, unless it failed before.
     fn end_io(&self, end: &EndIo) -> Result<(), Self::Error> {
         let _ = end;
         Ok(())
     }
 
-    /// Hears of each request that failed, once; not of those that may be tried again, or in
-    /// another way.
+    /// Called once for each request that failed, except with an error after which a retry or
+    /// buffered I/O may succeed.
     fn report(&self, report: &Report<'_, Self::Error>) {
         let _ = report;
     }
@@ -69,35 +69,35 @@ pub trait OpenFile {
 /// The end of a request, for [`OpenFile::end_io`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndIo {
-    /// First byte of the file.
+    /// Position in the file, in bytes.
     pub pos: u64,
-    /// Bytes that were transferred; what of them is good after an error is not known.
+    /// Bytes transferred. After an error it is not known which of them are valid.
     pub bytes: u64,
-    /// Whether it was a write.
+    /// True for a write.
     pub write: bool,
-    /// Whether some of it went to blocks that are mapped as unwritten.
+    /// True if part of the request went to unwritten blocks.
     pub unwritten: bool,
-    /// Whether it failed.
+    /// True if the request failed.
     pub failed: bool,
 }
 
 /// A failure, for [`OpenFile::report`].
 #[derive(Debug)]
 pub struct Report<'a, E> {
-    /// First byte of the file.
+    /// Position in the file, in bytes.
     pub pos: u64,
-    /// Bytes that were to be transferred.
+    /// Length of the request in bytes.
     pub bytes: u64,
-    /// Whether it was a write.
+    /// True for a write.
     pub write: bool,
-    /// Why.
+    /// The error.
     pub error: &'a E,
 }
 
-/// A file's [`OpenFile`], shared by its handles. Cheap to clone.
+/// A handle of an [`OpenFile`]. Cheap to clone.
 #[derive(Debug)]
-// Requests have the inner reference, and nobody else does: the count of them is that of references,
-// so that no way out of a function can forget to lower it.
+// Only requests hold the inner reference, so their number is the number of references, and no way out
+// of a function can forget to decrement it.
 #[expect(clippy::redundant_allocation, reason = "two counts")]
 pub struct FileRef<I>(Arc<Arc<I>>);
 
@@ -113,23 +113,23 @@ impl<I> FileRef<I> {
         &self.0
     }
 
-    /// Whether both are handles of one inode.
+    /// Returns true if both are handles of one open file.
     #[inline]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Requests in flight.
+    /// Number of requests in flight.
     pub fn in_flight(&self) -> usize {
         Arc::strong_count(&*self.0) - 1
     }
 
-    /// A reference that does not keep the inode open.
+    /// A reference that does not keep the file open.
     pub fn downgrade(&self) -> WeakFileRef<I> {
         WeakFileRef { handles: Arc::downgrade(&self.0), requests: Arc::downgrade(&*self.0) }
     }
 
-    /// Raises the count of requests in flight until the result is dropped.
+    /// Increments the number of requests in flight, until the returned value is dropped.
     #[inline]
     pub(crate) fn begin_io(&self) -> InFlight<I> {
         InFlight(Arc::clone(&*self.0))
@@ -142,7 +142,7 @@ impl<I> Clone for FileRef<I> {
     }
 }
 
-/// Finds the [`FileRef`] of a file for as long as there are handles or requests of it.
+/// A reference that finds the [`FileRef`] of a file while it has handles or requests.
 #[derive(Debug)]
 pub struct WeakFileRef<I> {
     handles: Weak<Arc<I>>,
@@ -150,20 +150,20 @@ pub struct WeakFileRef<I> {
 }
 
 impl<I> WeakFileRef<I> {
-    /// A handle, if there is another or a request in flight. Those that are in flight count, also
-    /// when all handles were gone meanwhile; then the new handle is to be downgraded again.
+    /// Returns a handle, if the file has a handle or a request in flight. After a time without
+    /// handles, downgrade the new handle again: this reference does not find it.
     pub fn upgrade(&self) -> Option<FileRef<I>> {
         let handle = || self.requests.upgrade().map(Arc::new);
         self.handles.upgrade().or_else(handle).map(FileRef)
     }
 
-    /// Whether there is neither a handle nor a request any more.
+    /// Returns true if the file has neither handles nor requests.
     pub fn is_gone(&self) -> bool {
         self.requests.strong_count() == 0
     }
 }
 
-/// A request's hold on a file.
+/// A file's state, as a request in flight holds it.
 #[derive(Debug)]
 pub(crate) struct InFlight<I>(Arc<I>);
 

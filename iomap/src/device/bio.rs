@@ -1,4 +1,4 @@
-//! Block I/O: one contiguous range of a device, one buffer, and the queue that takes it.
+//! Block I/O: the bio, which is one range of a device with one buffer, and the queue for bios.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -22,11 +22,11 @@ pub struct Bio<C> {
     pub op: BioOp,
     /// First byte on the device.
     pub addr: u64,
-    /// The data. Owned by the queue until it is done.
+    /// The data. The queue owns it until completion.
     pub buf: DmaBuf,
-    /// Comes back with it.
+    /// State that the completion returns.
     pub tag: C,
-    /// Of a write: durable when it is done (Force Unit Access).
+    /// True if a write must be durable at completion (Force Unit Access).
     pub fua: bool,
 }
 
@@ -47,20 +47,19 @@ impl<C> fmt::Debug for Bio<C> {
     }
 }
 
-/// A bio or a flush that is done.
+/// The completion of a bio or a flush.
 #[derive(Debug)]
 pub struct BioDone<C> {
-    /// What was given with it.
+    /// State of the bio or flush.
     pub tag: C,
-    /// The buffer; its contents are defined only on success. Empty for a flush, and where the
-    /// memory had to be given up.
+    /// The buffer. Its contents are defined only on success. Empty for a flush, and if the memory did
+    /// not come back.
     pub buf: DmaBuf,
-    /// What became of it.
+    /// The result.
     pub result: Result<(), BioError>,
 }
 
-/// A queue to one device, for one thread. Its methods are on the I/O path. `C` comes back with what
-/// is done.
+/// A queue to one device, for one thread. Its methods are on the I/O path. Completions return `C`.
 pub trait Queue<C> {
     /// The device's logical block, as a power of two.
     fn block_shift(&self) -> u32;
@@ -68,48 +67,47 @@ pub trait Queue<C> {
     /// Size of the device in bytes.
     fn size(&self) -> u64;
 
-    /// Bios that can be in flight at once.
+    /// Maximum number of bios in flight.
     fn capacity(&self) -> usize;
 
-    /// Most bytes of one bio, a multiple of the block.
+    /// Maximum bytes of one bio, a multiple of the block.
     fn max_transfer(&self) -> usize;
 
-    /// Most bytes that a bio at byte `addr` should have, a multiple of the block and at most
-    /// [`max_transfer`](Self::max_transfer): less where the device has a boundary that a command
-    /// had better not cross.
+    /// Maximum bytes of a bio at byte `addr`, a multiple of the block and at most
+    /// [`max_transfer`](Self::max_transfer): less before a boundary that commands should not cross.
     #[inline]
     fn max_transfer_at(&self, addr: u64) -> usize {
         let _ = addr;
         self.max_transfer()
     }
 
-    /// Whether a bio of `bytes` at byte `addr` is no more than
-    /// [`max_transfer_at`](Self::max_transfer_at) there.
+    /// Returns true if a bio of `bytes` at byte `addr` has at most
+    /// [`max_transfer_at`](Self::max_transfer_at) bytes.
     #[inline]
     fn fits(&self, addr: u64, bytes: u64) -> bool {
         bytes <= self.max_transfer_at(addr) as u64
     }
 
-    /// Whether what is written may be lost with the power until it was flushed.
+    /// Returns true if a power failure may lose writes that were not flushed.
     fn has_volatile_cache(&self) -> bool {
         true
     }
 
-    /// Most bytes that a bio at byte `addr` may write so that it is written all or not at all, also
-    /// when the power fails; 0 for none.
+    /// Maximum bytes of a bio at byte `addr` that are written all or not at all, also if the power
+    /// fails; 0 for none.
     fn max_atomic_at(&self, addr: u64) -> usize {
         let _ = addr;
         0
     }
 
-    /// Whether data is protected by checksums that are made here: then the memory of a write must
-    /// not change while it is in flight, and the simple path does not serve.
+    /// Returns true if the queue adds checksums to data. The memory of a write must not change while
+    /// it is in flight then, and the simple path is off.
     #[inline]
     fn has_integrity(&self) -> bool {
         false
     }
 
-    /// Whether the device cannot take data from, or put it into, a caller's DMA buffer as it is.
+    /// Returns true if the device cannot access a caller's DMA buffer, so that all data is bounced.
     fn must_bounce(&self) -> bool {
         false
     }
@@ -121,13 +119,13 @@ pub trait Queue<C> {
     /// [`Error::ReadOnly`] if the bio is a write and the queue is no [`WriteQueue`].
     fn submit(&mut self, bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>>;
 
-    /// Whether [`read_page`](Self::read_page) may serve.
+    /// Returns true if [`read_page`](Self::read_page) may accept reads.
     fn has_pages(&self) -> bool {
         false
     }
 
-    /// Takes a read of [`PAGE`](crate::PAGE) bytes at byte `addr` into a buffer that begins on a page: the
-    /// shortest way.
+    /// Accepts a read of [`PAGE`](crate::PAGE) bytes at byte `addr` into a buffer that begins on a
+    /// page, in the fewest instructions.
     ///
     /// # Errors
     /// Returns buffer and tag. [`submit`](Self::submit) then reports the reason, or accepts the read.
@@ -137,23 +135,23 @@ pub trait Queue<C> {
         Err((buf, tag))
     }
 
-    /// Takes a flush of the device's volatile cache.
+    /// Accepts a flush of the device's volatile cache.
     ///
     /// # Errors
-    /// Gives the tag back, with the reason.
+    /// Returns the tag, with the reason.
     fn flush(&mut self, tag: C) -> Result<(), Rejected<Error, C>>;
 
-    /// Shows the device what was taken.
+    /// Shows the device the bios that were accepted.
     fn ring(&mut self);
 
-    /// Hands at most `limit` of what is done to `handler`, and tells how many. Does not wait.
+    /// Passes at most `limit` completions to `handler`, and returns their number. Does not wait.
     fn poll(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize;
 
-    /// Rings, waits until something is done, hands all that is to `done`, and tells how many; 0
-    /// when nothing is in flight.
+    /// Rings, waits for a completion, passes all there are to `done`, and returns their number: 0 if
+    /// nothing is in flight.
     ///
     /// # Errors
-    /// When the device fails or is too slow. Then buffers in flight do not come back.
+    /// If the device fails or is too slow. Buffers in flight do not come back then.
     fn wait(&mut self, done: impl FnMut(BioDone<C>)) -> Result<usize, Error>;
 
     /// The eventfd that becomes readable with a completion, if the queue has one. Call
@@ -169,10 +167,10 @@ pub trait Queue<C> {
         false
     }
 
-    /// DMA memory of so many bytes, to bounce through, beginning on a page.
+    /// Allocates DMA memory of `bytes` to bounce through. It begins on a page.
     ///
     /// # Errors
-    /// When there is none.
+    /// If no memory is left.
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error>;
 }
 

@@ -6,10 +6,10 @@ use nvio_driver::{Namespace, WritableNamespace};
 
 use crate::error::Error;
 
-/// A range of a namespace: all of it, or a partition. Cheap to clone.
+/// A range of a namespace: the whole namespace, or a partition. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// Ends where the disk does.
+    /// Handle of the namespace that ends where the disk does.
     pub(crate) namespace: Namespace,
     /// First block in the namespace.
     pub(crate) start: u64,
@@ -17,7 +17,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// All of a namespace.
+    /// The whole namespace.
     pub fn whole(namespace: &Namespace) -> Self {
         Self { namespace: namespace.clone(), start: 0, blocks: namespace.blocks() }
     }
@@ -25,8 +25,8 @@ impl Disk {
     /// The `length` bytes at `offset` of this disk: a partition.
     ///
     /// # Errors
-    /// [`Error::Misaligned`] if they are not whole blocks, [`Error::OutsideDisk`] if they are not
-    /// inside.
+    /// [`Error::Misaligned`] unless they are whole blocks, [`Error::OutsideDisk`] unless they are inside
+    /// the disk.
     pub fn slice(&self, offset: u64, length: u64) -> Result<Self, Error> {
         let (shift, align) = (self.block_shift(), u64::from(self.namespace.block_size()));
         if !(offset | length).is_multiple_of(align) {
@@ -37,7 +37,7 @@ impl Disk {
         Ok(Self { namespace: self.namespace.limited_to(start + blocks), start, blocks })
     }
 
-    /// The namespace it is on.
+    /// The namespace of the disk.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
@@ -90,7 +90,7 @@ impl AsRef<Disk> for Disk {
     }
 }
 
-/// A [`Disk`] that may be written to. Cheap to clone.
+/// A [`Disk`] that accepts writes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct WritableDisk {
     disk: Disk,
@@ -98,7 +98,7 @@ pub struct WritableDisk {
 }
 
 impl WritableDisk {
-    /// All of a namespace.
+    /// The whole namespace.
     pub fn whole(namespace: &WritableNamespace) -> Self {
         Self { disk: Disk::whole(namespace), namespace: namespace.clone() }
     }

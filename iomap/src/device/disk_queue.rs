@@ -1,5 +1,6 @@
-//! A queue pair, as the queue that bios for a disk go to.
+//! The queue for bios over a queue pair of an NVMe controller.
 
+use std::fmt;
 use std::os::fd::BorrowedFd;
 
 use nvio_driver::spec::Status;
@@ -14,10 +15,10 @@ use crate::device::disk::{Disk, DiskAccess, WritableDisk};
 use crate::device::protection::bios::ProtectedBios;
 use crate::error::{BioError, Error};
 
-/// A queue pair bound to a disk: a [`Disk`] for reading, a [`WritableDisk`] for writing, too.
+/// A queue pair bound to a disk: a [`Disk`] for reading, a [`WritableDisk`] also for writing.
 pub struct DiskQueue<C, D = Disk> {
     pair: QueuePair<C>,
-    /// The disk's blocks, as a power of two, and as a mask of the bits below.
+    /// The logical block, as a power of two and as a mask.
     block_shift: u32,
     block_mask: u64,
     /// The disk's first block in the namespace.
@@ -25,26 +26,32 @@ pub struct DiskQueue<C, D = Disk> {
     /// The disk's size in bytes.
     size: u64,
     page: PageRead,
-    /// Most bytes of a bio anywhere; 0 where that depends on the place.
+    /// Maximum bytes of a bio at any address; 0 if it depends on the address.
     most_anywhere: usize,
     disk: D,
     controller: Controller,
     volatile_cache: bool,
-    /// Most bytes of a bio.
+    /// Maximum bytes of a bio.
     max_transfer: usize,
-    /// What reads need not be guarded of: all of the disk, or, if it is protected, nothing. The
-    /// short way of a read does not ask which.
+    /// Namespace for reads without protection: the disk's, or one of no blocks if the disk is
+    /// protected. So the path of a read does not test for protection.
     plain: Namespace,
-    /// Of a protected namespace.
+    /// Protection information of bios, if the namespace is protected.
     guarded: Option<Box<ProtectedBios>>,
 }
 
+impl<C, D: fmt::Debug> fmt::Debug for DiskQueue<C, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskQueue").field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
+
 impl<C, D: DiskAccess> DiskQueue<C, D> {
-    /// A queue pair of its own with room for `depth` commands; see [`Controller::queue_pair`].
-    /// `disk` must be of a namespace of `controller`.
+    /// Creates a queue pair for `depth` commands; see [`Controller::queue_pair`]. `disk` must be on a
+    /// namespace of `controller`.
     ///
-    /// On a namespace with end-to-end protection, guards are made here before a write and checked
-    /// here after a read, as the controller does at its side.
+    /// On a namespace with end-to-end protection, the queue generates guards before a write and checks
+    /// them after a read, as the controller does at its side.
     ///
     /// # Errors
     /// As [`Controller::queue_pair`], and [`NamespaceProtection::of`](crate::NamespaceProtection::of).
@@ -64,7 +71,7 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
             block_mask: (1 << block_shift) - 1,
             start: *start,
             size,
-            // None with metadata, so that bios of protected disks do not go that way.
+            // The page path does not serve namespaces with metadata.
             page: namespace.page_read(PAGE),
             most_anywhere: if bounded { 0 } else { max_transfer },
             max_transfer,
@@ -81,19 +88,19 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
         &self.disk
     }
 
-    /// What the queue pair did.
+    /// The queue pair.
     pub fn pair(&self) -> &QueuePair<C> {
         &self.pair
     }
 
-    /// The block of the namespace that is at byte `addr` of the disk, if a block begins there.
-    /// Whether it is inside is known to the namespace, which ends where the disk does.
+    /// Returns the LBA of byte `addr` of the disk, if a block begins there. The driver checks the
+    /// range against the namespace, whose handle ends where the disk does.
     #[inline(always)]
     fn locate(&self, addr: u64) -> Option<u64> {
         (addr & self.block_mask == 0).then(|| self.start + (addr >> self.block_shift))
     }
 
-    /// The refusal of a bio that begins inside of a block.
+    /// Rejects a bio that begins inside a block.
     #[cold]
     #[inline(never)]
     fn misaligned(&self, bio: Bio<C>) -> Rejected<Error, Bio<C>> {
@@ -112,12 +119,12 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
     ) -> Rejected<Error, Bio<C>> {
         let Rejected { error, payload: (buf, tag) } = rejected;
         self.outside(Rejected {
-            error: from_driver(error),
+            error: Error::from_driver(error),
             payload: Bio { op, addr, buf, tag, fua },
         })
     }
 
-    /// What is outside of the namespace as the disk has it is outside of the disk.
+    /// Converts an error of the range of the namespace to one of the range of the disk.
     fn outside(&self, refused: Rejected<Error, Bio<C>>) -> Rejected<Error, Bio<C>> {
         let Rejected { error, payload: bio } = refused;
         let error = match error {
@@ -130,8 +137,8 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
         Rejected { error, payload: bio }
     }
 
-    /// Most bytes of a bio at a place, where there is a boundary. It is the namespace's, which a
-    /// partition need not begin at.
+    /// Maximum bytes of a bio at `addr` before a boundary of the namespace. A partition may begin
+    /// between boundaries.
     #[cold]
     fn most_at(&self, addr: u64) -> usize {
         let namespace = &self.disk.as_ref().namespace;
@@ -191,7 +198,7 @@ impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
         self.guarded.is_some()
     }
 
-    // Always: it is on the path of each read.
+    // Always, because it is on the path of each read.
     #[inline(always)]
     fn submit(&mut self, bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>> {
         if bio.op == BioOp::Write {
@@ -220,7 +227,7 @@ impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
     fn flush(&mut self, tag: C) -> Result<(), Rejected<Error, C>> {
         let namespace = &self.disk.as_ref().namespace;
         self.pair.flush(namespace, tag).map_err(|Rejected { error, payload: ((), payload) }| {
-            Rejected { error: from_driver(error), payload }
+            Rejected { error: Error::from_driver(error), payload }
         })
     }
 
@@ -274,7 +281,8 @@ impl<C, H: Handler<BioDone<C>>> Handler<Completion<C>> for Bios<'_, H> {
 }
 
 impl<C, D: DiskAccess> DiskQueue<C, D> {
-    /// What becomes of a read that is not plain: it fails, unless it is of a protected disk.
+    /// Handles a read that the plain namespace rejected: submits it with protection if the disk is
+    /// protected, else rejects it.
     #[cold]
     #[inline(never)]
     fn read_guarded(
@@ -334,20 +342,13 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
 #[inline(always)]
 fn completed<C>(completion: Completion<C>) -> BioDone<C> {
     let Completion { context: tag, buf, status, .. } = completion;
-    // The question that the driver has asked before, so that it is not asked again.
+    // The driver tests for 0 as well, so the compiler tests once.
     let result = match status {
         Status(0) => Ok(()),
         status if status.is_success() => Ok(()),
         status => Err(BioError::Status(status)),
     };
     BioDone { tag, buf, result }
-}
-
-pub(crate) fn from_driver(error: DriverError) -> Error {
-    match error {
-        DriverError::QueueFull { .. } => Error::Busy,
-        error => Error::Driver(error),
-    }
 }
 
 #[cfg(test)]

@@ -1,33 +1,33 @@
-//! The caller's memory, where a device cannot reach it.
+//! Memory of the caller that the device cannot access.
 
 use std::io::{IoSlice, IoSliceMut};
 
-/// Memory that data is copied from, for a write. Access may fail: memory of another process or of
-/// a guest can be gone, or would have to be faulted in.
+/// Memory that a write copies data from. Access may fail: memory of another process or of a guest
+/// can be unmapped, or not resident.
 pub trait Source {
-    /// Bytes.
+    /// Length in bytes.
     fn len(&self) -> usize;
 
-    /// Copies the bytes at `at` into `out`, and tells how many: fewer than there are places only
-    /// where memory cannot be accessed, or, with `nofault`, would have to be faulted in.
+    /// Copies the bytes at `at` into `out`, and returns their number: less than `out.len()` only if
+    /// memory cannot be accessed or, with `nofault`, is not resident.
     fn copy_out(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize;
 
-    /// Whether there is nothing.
+    /// Returns true if the length is 0.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Memory that data is copied to, for a read.
+/// Memory that a read copies data to.
 pub trait Sink {
-    /// Bytes.
+    /// Length in bytes.
     fn len(&self) -> usize;
 
-    /// Copies `data` to the bytes at `at`, and tells how many: fewer only where memory cannot be
-    /// accessed, or, with `nofault`, would have to be faulted in.
+    /// Copies `data` to the bytes at `at`, and returns their number: less than `data.len()` only if
+    /// memory cannot be accessed or, with `nofault`, is not resident.
     fn copy_in(&mut self, at: usize, data: &[u8], nofault: bool) -> usize;
 
-    /// Whether there is nothing.
+    /// Returns true if the length is 0.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -108,32 +108,32 @@ impl Sink for &mut [IoSliceMut<'_>] {
     }
 }
 
-/// A caller's memory with the place of the next byte to move, as an iterator over its bytes.
+/// A caller's memory with the offset of the next byte to move.
 ///
-/// A call moves the place by what it returns. When it fails, the place is where it was, so that
-/// nothing is skipped.
+/// A call advances the offset by the bytes it moved. A call that fails leaves the offset, so that a
+/// retry skips no byte.
 #[derive(Debug)]
 pub struct Cursor<U> {
     /// The memory.
     pub memory: U,
-    /// Bytes of it that were moved.
+    /// Bytes that were moved.
     pub at: usize,
 }
 
 impl<U> Cursor<U> {
-    /// At the start of `memory`.
+    /// A cursor at the start of `memory`.
     pub fn new(memory: U) -> Self {
         Self { memory, at: 0 }
     }
 }
 
-/// What a request of borrowed memory copies from or to; the other does nothing.
+/// The caller's memory of a request that waits. A request for the other direction copies nothing.
 pub(crate) trait BorrowedMemory {
     fn copy_from_user(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize;
     fn copy_to_user(&mut self, at: usize, data: &[u8], nofault: bool) -> usize;
 }
 
-/// No borrowed memory.
+/// The memory of a request that owns its memory: copies nothing.
 pub(crate) struct NoBorrowedMemory;
 
 impl BorrowedMemory for NoBorrowedMemory {

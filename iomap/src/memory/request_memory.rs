@@ -1,4 +1,4 @@
-//! The memory that a request of the generic path holds while its commands are in flight.
+//! The memory of a request of the generic path while its commands are in flight.
 
 use nvio_driver::{DmaBuf, SplitBuffer};
 
@@ -6,22 +6,22 @@ use crate::contract::io_args::Memory;
 use crate::error::Error;
 use crate::memory::borrowed::BorrowedMemory;
 
-/// What memory must be aligned to (PRP entries, NVMe Base 4.1.1).
+/// Alignment of memory in bytes (PRP entries, NVMe Base 4.1.1).
 pub(crate) const DWORD: u64 = 4;
 
-/// What the data of a request goes from or to.
+/// The memory of a request.
 #[derive(Debug)]
 pub(crate) enum RequestMemory {
-    /// DMA buffers, which follow each other: no copy.
+    /// DMA buffers, which the device accesses without a copy.
     Direct(Direct),
-    /// Memory that is copied to or from.
+    /// Memory of the request that the data is copied to or from.
     Bounced(Memory),
-    /// Memory of a caller that waits, in bytes. It is copied to or from.
+    /// Memory of a caller that waits, in bytes. The data is copied to or from it.
     Borrowed(usize),
 }
 
 impl RequestMemory {
-    /// Takes the memory of a request; `bounce` to copy what could be had without.
+    /// Holds the memory of a request. With `bounce`, DMA buffers are copied, too.
     pub(crate) fn new(memory: Memory, bounce: bool) -> Self {
         match memory {
             memory if bounce => Self::Bounced(memory),
@@ -40,7 +40,7 @@ impl RequestMemory {
         matches!(self, Self::Bounced(Memory::Bytes(_)) | Self::Borrowed(_))
     }
 
-    /// Bytes.
+    /// Length in bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Direct(direct) => direct.len(),
@@ -54,7 +54,7 @@ impl RequestMemory {
         self.into_memory().unwrap_or(Memory::Bytes(Vec::new()))
     }
 
-    /// The memory, when nothing is in flight; `None` if some of it did not come back.
+    /// Returns the memory, after all commands completed; `None` if part of it did not come back.
     pub(crate) fn into_memory(self) -> Option<Memory> {
         match self {
             Self::Direct(direct) => direct.into_memory(),
@@ -63,7 +63,8 @@ impl RequestMemory {
         }
     }
 
-    /// Copies the bytes at `at` of the memory into `out`, for a write; tells how many could be.
+    /// Copies the bytes at `at` of the memory into `out`, for a write. Returns the number of bytes
+    /// that could be accessed.
     pub(crate) fn copy_from(
         &self,
         borrowed: &mut dyn BorrowedMemory,
@@ -88,7 +89,8 @@ impl RequestMemory {
         }
     }
 
-    /// Copies `data` to the bytes at `at` of the memory, for a read; tells how many could be.
+    /// Copies `data` to the bytes at `at` of the memory, for a read. Returns the number of bytes that
+    /// could be accessed.
     pub(crate) fn copy_to(
         &mut self,
         borrowed: &mut dyn BorrowedMemory,
@@ -150,7 +152,8 @@ impl RequestMemory {
         if direct.each(at, data.len(), copy) { bytes } else { 0 }
     }
 
-    /// Zeroes the `n` bytes at `at`, of memory that is copied to; tells how many could be.
+    /// Zeroes the `n` bytes at `at` of bounced memory. Returns the number of bytes that could be
+    /// accessed.
     pub(crate) fn zero(
         &mut self,
         borrowed: &mut dyn BorrowedMemory,
@@ -183,7 +186,7 @@ fn place(out: Option<&mut [u8]>, data: &[u8]) -> usize {
     out.map_or(0, |out| copy(out, Some(data)))
 }
 
-/// Each buffer with the number of bytes before it.
+/// Returns each buffer with the number of bytes before it.
 fn starts(bufs: &[DmaBuf]) -> impl Iterator<Item = (usize, &DmaBuf)> {
     bufs.iter().scan(0, |next, buf| {
         let start = *next;
@@ -197,9 +200,9 @@ fn starts(bufs: &[DmaBuf]) -> impl Iterator<Item = (usize, &DmaBuf)> {
 pub(crate) enum Direct {
     One(Part),
     Several {
-        /// With the number of bytes before each.
+        /// Buffers, each with the number of bytes before it.
         parts: Vec<(usize, Part)>,
-        /// The one that is being cut.
+        /// Index of the buffer that is being cut.
         current: usize,
     },
 }
@@ -207,11 +210,11 @@ pub(crate) enum Direct {
 /// A buffer, or the pieces of one.
 #[derive(Debug)]
 pub(crate) enum Part {
-    /// Nothing was cut off.
+    /// A buffer that was not cut yet.
     Whole(DmaBuf),
-    /// All of it, as one piece, of so many bytes.
+    /// The length of a buffer that is in flight as one piece.
     Out(usize),
-    /// All of it came back.
+    /// A buffer that came back as one piece.
     Back(DmaBuf),
     Pieces(SplitBuffer),
 }
@@ -235,7 +238,7 @@ impl Direct {
         }
     }
 
-    /// Cuts off the next bytes: `most`, or fewer where the buffer ends. `None` at the end.
+    /// Cuts off the next `most` bytes, or fewer at the end of a buffer. `None` at the end.
     #[inline]
     pub(crate) fn cut(&mut self, most: usize) -> Option<DmaBuf> {
         match self {
@@ -250,7 +253,7 @@ impl Direct {
         }
     }
 
-    /// Takes back the piece that began at byte `at`. False if it is not what was cut off.
+    /// Puts the piece at byte `at` back. Returns false if it is not the piece that was cut off.
     #[inline]
     pub(crate) fn put(&mut self, at: usize, piece: DmaBuf) -> bool {
         match self {
@@ -263,8 +266,8 @@ impl Direct {
         }
     }
 
-    /// Cuts off the next `n` bytes, which begin at byte `at`, and puts them back; `change` gets each
-    /// piece with the number of bytes before it. False if there are fewer.
+    /// Cuts off the next `n` bytes, which begin at byte `at`, and puts them back. Passes each piece
+    /// to `change`, with the number of bytes before it. Returns false if fewer bytes are left.
     pub(crate) fn each(
         &mut self,
         at: usize,
@@ -284,7 +287,7 @@ impl Direct {
         true
     }
 
-    /// Whether a device of blocks of `block` bytes can access each buffer.
+    /// Checks that a device with blocks of `block` bytes can access each buffer.
     ///
     /// # Errors
     /// [`Error::MisalignedMemory`]; [`Error::Misaligned`] for buffers that are not whole blocks.

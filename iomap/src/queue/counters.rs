@@ -1,28 +1,28 @@
-//! What went which way, and why.
+//! Counts of requests and commands, by path and reason.
 
-/// Why a request was not served by the simple path.
+/// The reason why a request did not take the simple path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The path was switched off.
+    /// The simple path is switched off.
     Off,
-    /// A write.
+    /// The request is a write.
     Write,
     /// The memory is not one DMA buffer.
     Memory,
-    /// No byte, or more than the filesystem's block.
+    /// The length is 0, or more than the filesystem's block.
     Length,
-    /// Flags that the path does not know: FORCE_WAIT, PARTIAL, BOUNCE and others.
+    /// A flag excludes the path: GENERIC, PARTIAL, BOUNCE and others.
     Flags,
-    /// The filesystem's hooks are to be called.
+    /// The filesystem's hooks must be called.
     Hooks,
-    /// The caller has moved bytes before.
+    /// The caller moved bytes before.
     DoneBefore,
-    /// Not wholly inside the file.
+    /// The range is not inside the file.
     EndOfFile,
-    /// The file is encrypted, or to be verified.
+    /// The file is encrypted or has verity.
     Encoded,
-    /// A hole, an unwritten range, inline data: nothing that a command could read.
+    /// The mapping is a hole, unwritten or inline: no command can read it.
     NotMapped,
     /// The mapping ends before the request.
     PartlyMapped,
@@ -34,24 +34,24 @@ pub enum Reason {
 
 const REASONS: usize = Reason::Split as usize + 1;
 
-/// What a queue did since it was made.
+/// Counts since the queue was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests that the simple path served.
     pub simple: u64,
-    /// Requests that the generic path took.
+    /// Requests that the generic path served.
     pub generic: u64,
     /// Commands whose data was copied through private memory.
     pub bounced: u64,
     /// Commands of the generic path.
     pub commands: u64,
-    /// Requests whose end was left to deferred work.
+    /// Requests whose end was deferred work.
     pub deferred: u64,
     fallbacks: [u64; REASONS],
 }
 
 impl Counters {
-    /// Requests that the simple path did not serve for `reason`.
+    /// Requests that did not take the simple path, for `reason`.
     pub fn fell_back(&self, reason: Reason) -> u64 {
         self.fallbacks[reason as usize]
     }

@@ -1,4 +1,6 @@
-//! Any bytes of a disk, for those who read structures and not files.
+//! Reads of any bytes of a disk, for structures outside of files.
+
+use std::fmt;
 
 use nvio_driver::Controller;
 
@@ -13,28 +15,34 @@ use crate::queue::file_queue::FileQueue;
 use crate::queue::request::to_usize;
 use crate::queue::tag::Tag;
 
-/// Reads bytes of a disk: one range, or many at once.
+/// A reader of the bytes of a disk: of one range, or of many at once.
 pub struct DiskReader {
     queue: FileQueue<DiskQueue<Tag<Whole>>, Whole>,
     whole: WholeDisk,
     disk: Disk,
-    /// Of the next read that is not waited for.
+    /// Token of the last read that was submitted.
     token: u64,
 }
 
 /// A range that is being read.
 struct Flight<'b> {
     token: u64,
-    /// Of the range, among those that were asked for.
+    /// Index of the range in the order of the caller.
     index: usize,
-    /// Bytes of the device's block in front of the range.
+    /// Bytes of the device's block before the range.
     skip: usize,
     out: &'b mut [u8],
 }
 
+impl fmt::Debug for DiskReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskReader").field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
+
 impl DiskReader {
-    /// A reader with a queue pair of its own, with room for `depth` commands. `disk` must be of a
-    /// namespace of `controller`.
+    /// Creates a reader with its own queue pair for `depth` commands. `disk` must be on a namespace of
+    /// `controller`.
     ///
     /// # Errors
     /// As [`Controller::queue_pair`].
@@ -53,10 +61,10 @@ impl DiskReader {
         &self.disk
     }
 
-    /// Fills `out` from byte `offset` of the disk, and waits. No alignment is needed.
+    /// Fills `out` from byte `offset` of the disk, and waits. Any alignment is allowed.
     ///
     /// # Errors
-    /// [`Error::OutsideDisk`] if the range is not inside, else what the device fails with.
+    /// [`Error::OutsideDisk`] unless the range is inside the disk; the error of the device.
     pub fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         self.disk.check(offset, out.len() as u64)?;
         let read = self.queue.read_at(&mut self.whole, offset, out)?;
@@ -66,10 +74,10 @@ impl DiskReader {
         }
     }
 
-    /// Fills many ranges, each from its byte of the disk on, with as many commands in flight as the
-    /// queue has room for. Waits for all of them, and calls `done` once for each: with its index,
-    /// in no particular order. No alignment is needed. An error is that of one range, and those
-    /// are as for [`read_at`](Self::read_at); what that range then holds is of no use.
+    /// Fills many ranges, each from its offset on the disk, with as many commands in flight as the
+    /// queue has room for. Waits for all ranges, and calls `done` once for each with its index, in
+    /// any order. Any alignment is allowed. Each range has its own result, with the errors of
+    /// [`read_at`](Self::read_at); after an error the contents of the range are undefined.
     pub fn read_many<'b>(
         &mut self,
         ranges: impl IntoIterator<Item = (u64, &'b mut [u8])>,
@@ -87,10 +95,10 @@ impl DiskReader {
                         flights.push(Flight { token, index, skip, out });
                         break;
                     }
-                    // Room and memory come back with what is in flight.
+                    // Ranges in flight return room and memory.
                     Err(_) if !flights.is_empty() => self.land(&mut flights, &mut done),
                     Err(_) => {
-                        // In smaller pieces, if memory is what there is too little of.
+                        // In smaller pieces, in case memory is short.
                         done(index, self.read_at(offset, out));
                         break;
                     }
@@ -102,7 +110,7 @@ impl DiskReader {
         }
     }
 
-    /// Submits a read of the blocks that a range is in.
+    /// Submits a read of the blocks of a range. Returns its token and the bytes before the range.
     fn submit(&mut self, offset: u64, length: usize) -> Result<(u64, usize), Error> {
         self.disk.check(offset, length as u64)?;
         let mask = (1u64 << self.queue.device().block_shift()) - 1;
@@ -118,7 +126,7 @@ impl DiskReader {
         }
     }
 
-    /// Waits for some of what is in flight.
+    /// Waits for a range in flight.
     fn land(
         &mut self,
         flights: &mut Vec<Flight<'_>>,
@@ -126,14 +134,14 @@ impl DiskReader {
     ) {
         let waited = self.queue.wait(|ended| {
             let at = flights.iter().position(|flight| flight.token == ended.token);
-            // Others are those that were given up.
+            // An unknown token is that of a range that was given up.
             let Some(at) = at else { return };
             let Flight { index, skip, out, .. } = flights.swap_remove(at);
             done(index, copy(ended, skip, out));
         });
         match waited {
             Ok(1..) => {}
-            // Nothing is in flight any more, or nothing will ever end.
+            // No request is left that could complete.
             Ok(0) => give_up(flights, done, |length| Error::LostBuffer { length }),
             Err(error) => {
                 let mut error = Some(error);
@@ -145,7 +153,7 @@ impl DiskReader {
     }
 }
 
-/// Copies what has arrived.
+/// Copies the data of a range.
 fn copy(ended: Done<Error>, skip: usize, out: &mut [u8]) -> Result<(), Error> {
     let length = out.len();
     ended.result?;
@@ -165,14 +173,14 @@ fn give_up(
     }
 }
 
-/// Nothing is to be remembered of a disk.
+/// The shared state of a disk: none.
 struct Whole;
 
 impl OpenFile for Whole {
     type Error = Error;
 }
 
-/// The disk itself as a file: every byte is where it is.
+/// The disk as a file whose positions are its addresses.
 struct WholeDisk {
     shared: FileRef<Whole>,
     size: u64,

@@ -14,7 +14,7 @@ enum Form {
     BorrowedMemory,
 }
 
-/// What is asked for.
+/// The arguments of a request.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     write: bool,
@@ -102,8 +102,8 @@ fn play(case: Case, failing: usize) -> bool {
     match &result {
         Ok(n) => {
             assert_eq!(*n as u64, case.bytes, "{context}");
-            // What may fail without harm: `end` after progress, the cache after the write, memory
-            // that was had in another way.
+            // These may fail without harm: `end` after progress, the cache after the write, an
+            // allocation that a smaller one replaced.
             let events = rig.journal.events();
             let number = |event: &&Event| !matches!(event, Event::Report);
             if reached {

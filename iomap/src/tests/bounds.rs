@@ -89,7 +89,7 @@ fn results_that_nobody_takes_are_bounded() {
         rig.files.queue.failing = (0..1000).step_by(3).collect();
         let mut count = 0;
         let taken = fill(&mut rig, |rig| {
-            // Who waits is served, and takes the others' completions.
+            // A call that waits is served, and handles the completions of others.
             let memory = rig.buf(4096).into();
             let _ = rig.files.write_with(&mut rig.file, IoArgs::at(0), memory);
             count += 1;

@@ -13,7 +13,7 @@ fn a_read_writes_back_what_is_dirty_first() {
         assert_eq!(rig.file.state().write_backs, [(512, 1024)]);
         let events = rig.journal.events();
         assert_eq!(events[..2], [Event::WriteBack, Event::Begin], "{flags:?}");
-        // Of what is read: not behind the end.
+        // Only the range that is read is written back, not bytes after the end.
         rig.file.state().dirty = true;
         rig.read(at(4608, flags), 2048).unwrap();
         assert_eq!(rig.file.state().write_backs[1], (4608, 392));

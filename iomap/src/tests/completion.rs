@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::BioError;
 
-/// What one poll gives.
+/// The results of one poll.
 fn poll(rig: &mut Rig) -> Vec<Result<usize, String>> {
     let mut all = Vec::new();
     rig.files.poll(64, |done| all.push(done.result.map_err(|error| name(&error))));

@@ -90,7 +90,7 @@ fn a_read_across_the_end_is_clipped_and_shows_nothing_behind_it() {
     assert!(buf[700..1024].iter().all(|&b| b == 0), "the rest of the block");
     assert!(buf[1024..].iter().all(|&b| b == 0xee), "not touched");
     assert_eq!(rig.files.queue.log, [READ(0, 1024)]);
-    // The same through private memory.
+    // And a bounced read.
     let mut out = [0xaa; 1000];
     assert_eq!(rig.files.read_at(&mut rig.file, 100, &mut out).unwrap(), 600);
     assert_eq!(out[..600], rig.device()[100..700]);
@@ -138,7 +138,7 @@ fn misaligned_requests_transfer_nothing() {
     let mut rig = Rig::plain(64);
     rig.read(at(4096, block), 4096).unwrap();
     rig.read(at(4096, block), 8192).unwrap();
-    // What needs none is held to what it asks for.
+    // Bytes need no alignment, unless the flag asks for it.
     let error = rig.files.submit_read_with(&mut rig.file, at(100, block), vec![0; 4096].into());
     assert_eq!(name(&error.unwrap_err().error), "Misaligned");
     // BorrowedMemory memory for a write.
@@ -306,7 +306,7 @@ fn what_was_done_before_is_added() {
     assert_eq!((n, memory.len()), (1536, 512));
     rig.files.submit_write_with(&mut rig.file, io.token(9), memory).unwrap();
     assert_eq!(rig.drain()[0].result.as_ref().unwrap(), &1536);
-    // Nothing more: what was done remains the result. The cursor moves by what is new.
+    // At the end of the file `done_before` is the result. The cursor moves by the new bytes.
     rig.file.size = 1536;
     let mut out = [0; 1024];
     let mut cursor = Cursor::new(&mut out[..]);

@@ -61,8 +61,8 @@ pub(crate) enum Event {
     Complete(Command),
 }
 
-/// What the doubles of a test have in common: the order of their calls, and which one of those that
-/// may fail does.
+/// The journal that the doubles of a test share: the order of their calls, and the number of the call
+/// that fails.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Journal(Rc<Calls>);
 
@@ -104,7 +104,7 @@ impl Journal {
     }
 }
 
-/// What the inode was told, and how it is to behave.
+/// The calls that the open file received, and the behaviour that the test sets.
 #[derive(Debug, Default)]
 pub(crate) struct MockState {
     pub(crate) journal: Journal,
@@ -185,11 +185,11 @@ impl OpenFile for MockInode {
 pub(crate) struct Script {
     pub(crate) journal: Journal,
     pub(crate) mappings: VecDeque<Mapping>,
-    /// What is where, for as often as it is asked.
+    /// Mappings for any number of calls of `begin`.
     pub(crate) layout: Vec<Mapping>,
     begins: usize,
     ends: Vec<u64>,
-    /// What `begin` was asked, and `end` was told.
+    /// Arguments of the calls of `begin` and `end`.
     pub(crate) asked: Vec<(u64, u64)>,
     pub(crate) told: Vec<(Mapping, u64, u64, Op)>,
     pub(crate) ops: Vec<Op>,
@@ -201,7 +201,7 @@ pub(crate) struct Script {
     looks: Cell<u64>,
     pub(crate) block_size: u32,
     pub(crate) plain: bool,
-    /// What `begin` fails with when no mapping is left.
+    /// True if `begin` fails with "again" after the last mapping.
     pub(crate) again: bool,
     /// Inline data, as a whole.
     pub(crate) inline: Vec<u8>,
@@ -328,7 +328,7 @@ impl Mapper for Script {
     }
 }
 
-/// What a command was.
+/// A command, as the device received it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Read(u64, usize),

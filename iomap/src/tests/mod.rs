@@ -104,7 +104,7 @@ impl Rig {
         all
     }
 
-    /// Nothing is left of any request.
+    /// Asserts that no request left anything behind.
     #[track_caller]
     fn assert_idle(&self) {
         self.file.assert_balanced();

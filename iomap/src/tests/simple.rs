@@ -100,7 +100,7 @@ fn forms_that_wait_and_forms_that_do_not_are_alike() {
     rig.files.submit_read(&mut rig.file, 512, buf, 1).unwrap();
     let buf = rig.buf(512);
     rig.files.submit_read_with(&mut rig.file, IoArgs::at(512).token(2), buf.into()).unwrap();
-    // Who waits while others are in flight gets its own, and they get theirs.
+    // A call that waits while others are in flight returns its own result, and a poll the others.
     let buf = rig.buf(512);
     let (buf, n) = rig.read_dma(IoArgs::at(1024), buf).unwrap();
     assert_eq!((n, &buf[..]), (512, &rig.device()[1024..1536]));

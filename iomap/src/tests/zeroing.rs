@@ -1,4 +1,4 @@
-//! What of a block is not written and was never, is zeroed: whatever fails.
+//! Parts of blocks without data are zeroed beside a write, whatever fails.
 
 use super::*;
 use crate::tests::mock::{Command, Event};

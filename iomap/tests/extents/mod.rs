@@ -3,7 +3,7 @@
 
 use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
 
-/// Nothing is to be remembered of the file.
+/// The shared state of the file: none.
 pub struct NoState;
 
 impl OpenFile for NoState {

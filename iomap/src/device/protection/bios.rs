@@ -1,8 +1,8 @@
-//! Bios on a protected namespace: what their commands have besides the data.
+//! Bios on a protected namespace: the protection information of their commands.
 //!
-//! Guards are made of the data as it is when a bio is submitted, and checked when it comes back.
-//! Where metadata lies apart, the data moves from and to the bio's own buffer. Where it follows
-//! each block, there is no room for it in that: the data is copied.
+//! Guards are generated when a write is submitted, and checked when a read completes. If metadata
+//! lies apart, the device accesses the bio's own buffer. If it follows each block, the data is copied
+//! because the bio's buffer has no room for it.
 
 use nvio_driver::spec::protection::CheckError;
 use nvio_driver::{
@@ -12,7 +12,6 @@ use nvio_driver::{
 
 use crate::device::bio::{Bio, BioDone, BioOp};
 use crate::device::disk::Disk;
-use crate::device::disk_queue::from_driver;
 use crate::device::protection::{BadProtection, NamespaceProtection};
 use crate::error::{BioError, Error};
 
@@ -21,9 +20,10 @@ pub(crate) struct ProtectedBios {
     protection: NamespaceProtection,
     controller: Controller,
     block_shift: u32,
-    /// Most bytes of data of a bio.
+    /// Maximum bytes of data of a bio.
     most: usize,
-    /// What commands are given, without buffers yet. Each is labelled with its place in `bios`.
+    /// Scatter lists of commands that are not in flight, without buffers. The label of each is its
+    /// place in `bios`.
     idle: Vec<ScatterList>,
     bios: Box<[InFlight]>,
     /// Memory for metadata, and for blocks with metadata in between.
@@ -35,12 +35,13 @@ pub(crate) struct ProtectedBios {
 struct InFlight {
     lba: u64,
     write: bool,
-    /// The bio's buffer, where the command has a copy.
+    /// The bio's buffer, if the command has a copy.
     copied: Option<DmaBuf>,
 }
 
 impl ProtectedBios {
-    /// For at most `depth` bios at once on `disk`; `None` if it is not protected.
+    /// Creates the state for at most `depth` bios in flight on `disk`; `None` if the disk is not
+    /// protected.
     ///
     /// # Errors
     /// As [`NamespaceProtection::of`].
@@ -68,12 +69,12 @@ impl ProtectedBios {
         })))
     }
 
-    /// Most bytes of data of one bio, a multiple of the block.
+    /// Maximum bytes of data of one bio, a multiple of the block.
     pub(crate) fn max_transfer(&self) -> usize {
         self.most
     }
 
-    /// Has `queue` make a command of a bio at block `lba` of the namespace.
+    /// Submits a bio at block `lba` of the namespace by `queue`.
     ///
     /// # Errors
     /// [`Error::NoMemory`], and those of `queue`.
@@ -100,11 +101,11 @@ impl ProtectedBios {
         queue((lba, blocks), parts, how, tag).map_err(|rejected| {
             let Rejected { error, payload: (parts, tag) } = rejected;
             let buf = self.take_apart(parts);
-            Rejected { error: from_driver(error), payload: Bio { op, addr, buf, tag, fua } }
+            Rejected { error: Error::from_driver(error), payload: Bio { op, addr, buf, tag, fua } }
         })
     }
 
-    /// The end of the bio whose command ended; reads are verified.
+    /// Returns the completion of the bio of a command, after verifying a read.
     #[cold]
     #[inline(never)]
     pub(crate) fn complete<C>(&mut self, completion: Completion<C>) -> BioDone<C> {
@@ -118,12 +119,13 @@ impl ProtectedBios {
                 let result = result.and_then(|()| self.verify(&parts));
                 BioDone { tag, buf: self.take_apart(parts), result }
             }
-            // A flush, or memory that had to be given up.
+            // A flush, or memory that did not come back.
             Err(buf) => BioDone { tag, buf, result },
         }
     }
 
-    /// Puts a bio's buffer, or a copy of it, into what its command is given; sealed, for a write.
+    /// Returns the scatter list of a command, with the bio's buffer or a copy of it, and with guards
+    /// for a write.
     fn prepare(
         &mut self,
         buf: DmaBuf,
@@ -139,7 +141,7 @@ impl ProtectedBios {
             Ok(metadata_buf) => metadata_buf,
             Err(_) => {
                 idle.push(parts);
-                // What is in flight gives its memory back.
+                // Commands in flight return their memory.
                 let alone = idle.len() == bios.len();
                 return Err((if alone { Error::NoMemory } else { Error::Busy }, buf));
             }
@@ -164,7 +166,7 @@ impl ProtectedBios {
         Ok(parts)
     }
 
-    /// Checks what was read, and copies it to the bio's buffer if it is not there.
+    /// Checks the data of a read, and copies it to the bio's buffer if the command had a copy.
     fn verify(&mut self, parts: &ScatterList) -> Result<(), BioError> {
         let Self { protection, bios, .. } = self;
         let Some(bio) = of_label(bios, parts).filter(|bio| !bio.write) else { return Ok(()) };
@@ -179,7 +181,7 @@ impl ProtectedBios {
         Ok(())
     }
 
-    /// Gives a bio's buffer back out of what its command was given.
+    /// Returns the bio's buffer out of the scatter list of its command.
     fn take_apart(&mut self, mut parts: ScatterList) -> DmaBuf {
         let Self { idle, bios, pool, .. } = self;
         let (data, metadata) = parts.remove();
@@ -193,7 +195,7 @@ impl ProtectedBios {
                 idle.push(parts);
                 own
             }
-            // Not of this queue: an empty buffer.
+            // Not a list of this queue: an empty buffer.
             None => parts.into_completed(),
         }
     }
@@ -214,7 +216,7 @@ fn bad(bad: BadProtection) -> BioError {
     }
 }
 
-/// Bytes that a bio of `bytes` of data needs besides its own buffer.
+/// Returns the bytes that a command for `bytes` of data needs besides the bio's buffer.
 fn metadata_buf(protection: &NamespaceProtection, bytes: usize) -> usize {
     match protection.is_extended() {
         true => protection.buf_len(bytes),

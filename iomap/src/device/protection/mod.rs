@@ -63,13 +63,13 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::Error;
 
-/// The application tag that is written; not the value that switches checks off.
+/// The application tag of writes. It is not the value that switches checks off.
 const APPLICATION_TAG: u16 = 0;
 
-/// What there is in metadata that was not read: tags that switch no check off.
+/// Fill byte of metadata before a read: tags that do not switch checks off.
 const SPOILT: u8 = 0x5a;
 
-/// How a namespace's protection information, of types 1 to 3 with a 16-bit guard, goes with its
+/// The layout of a namespace's protection information, of types 1 to 3 with a 16-bit guard, and its
 /// data.
 ///
 /// Data and metadata of a command lie in one buffer: in an [extended](Self::is_extended) namespace
@@ -77,44 +77,44 @@ const SPOILT: u8 = 0x5a;
 /// data of all blocks. In the latter they may also lie in two buffers.
 ///
 /// Sizes of data are multiples of the block. The reference tag of a block is the low 32 bits of its
-/// LBA, of type 3, where it has no such meaning, 0; the application tag is 0 and not checked. What
-/// metadata there is besides is written as zeroes.
+/// LBA, or 0 for type 3, which does not define it. The application tag is 0 and not checked. Metadata
+/// besides is written as zeroes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceProtection {
     kind: ProtectionType,
     block_shift: u32,
     /// Bytes of metadata for each block, at least [`ProtectionInfo::SIZE`].
     metadata: usize,
-    /// Where in them the information begins.
+    /// Offset of the protection information in the metadata of a block.
     at: usize,
     extended: bool,
 }
 
-/// Data that is not what its protection information says.
+/// Data that does not match its protection information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadProtection {
     /// A block whose guard or reference tag is wrong.
     #[error("LBA {lba}: {error}")]
     Block {
-        /// The block in the namespace.
+        /// LBA in the namespace.
         lba: u64,
-        /// What is wrong with it.
+        /// The field that does not match.
         #[source]
         error: CheckError,
     },
     /// A buffer without room for the metadata of its data, or for the data.
     #[error("{bytes} bytes for blocks that are {needed} with their metadata")]
     Short {
-        /// Bytes there are.
+        /// Length of the buffer in bytes.
         bytes: usize,
-        /// Bytes there should be.
+        /// Length needed, in bytes.
         needed: usize,
     },
 }
 
 impl NamespaceProtection {
-    /// How blocks of `namespace` are protected; `None` if they are not.
+    /// Returns the protection of `namespace`; `None` if it is not protected.
     ///
     /// # Errors
     /// [`nvio_driver::Error::Unsupported`] for guards of other than 16 bits, and for a storage

@@ -201,7 +201,7 @@ fn any_bytes_go_in_and_out_and_metadata_stays_as_it_is() {
     }
 }
 
-/// What a caller gives is not to be trusted with a panic, and least of all with silence.
+/// Buffers of a caller are input: short ones are errors, neither panics nor ignored.
 #[test]
 fn buffers_that_are_too_short_do_not_pass_and_do_not_panic() {
     for it in every() {

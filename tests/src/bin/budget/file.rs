@@ -54,18 +54,6 @@ fn file_submit_generic(queue: &mut FileQueue, file: &mut File, places: &mut Plac
     queue.ring();
 }
 
-/// Submits a batch of reads of three extents each, with one doorbell write.
-#[inline(never)]
-fn file_submit_extents(queue: &mut FileQueue, file: &mut File, places: &mut Places) {
-    for (at, place) in places.iter_mut().enumerate() {
-        let Some(taken) = place.buf.take() else { break };
-        if let Err(rejected) = queue.submit_read(file, place.pos, taken, at as u64) {
-            eprintln!("a read was rejected: {}", rejected.error);
-        }
-    }
-    queue.ring();
-}
-
 /// Polls a batch of results.
 #[inline(never)]
 fn file_complete(queue: &mut FileQueue, places: &mut Places, sum: &mut u64) -> usize {
@@ -127,7 +115,7 @@ pub(crate) struct Rig {
     file: File,
     reads: Reads,
     batches: Vec<Places>,
-    /// Positions of the extents, or of the first of every three extents of one block.
+    /// Positions of the first of every three extents of one block.
     starts: Vec<u64>,
     seed: u64,
     _emulator: Emulator,
@@ -164,18 +152,10 @@ fn image_of_blocks(folder: &Path) -> Result<PathBuf, Box<dyn std::error::Error>>
     Ok(image)
 }
 
-/// Returns the positions at which reads start.
-fn starts(extents: &[Extent], reads: Reads) -> Vec<u64> {
-    match reads {
-        Reads::Simple | Reads::Generic => {
-            extents.iter().filter(|it| it.length == EXTENT * BLOCK).map(|it| it.logical).collect()
-        }
-        Reads::Extents => {
-            let three =
-                extents.windows(3).filter(|three| three.iter().all(|it| it.length == BLOCK));
-            three.filter_map(|three| three.first()).map(|extent| extent.logical).collect()
-        }
-    }
+/// Returns the positions of the first of every three extents of one block.
+fn starts(extents: &[Extent]) -> Vec<u64> {
+    let three = extents.windows(3).filter(|three| three.iter().all(|it| it.length == BLOCK));
+    three.filter_map(|three| three.first()).map(|extent| extent.logical).collect()
 }
 
 impl Rig {
@@ -188,8 +168,12 @@ impl Rig {
         let filesystem = Filesystem::open(HostFile::open(&image)?)?;
         let mut file = filesystem.file(&filesystem.lookup(b"/file")?)?;
         let extents: Vec<Extent> = file.extents().collect::<Result<_, _>>()?;
-        let starts = starts(&extents, reads);
-        if starts.len() < usize::try_from(EXTENTS * 9 / 10)? {
+        let starts = starts(&extents);
+        let enough = match reads {
+            Reads::Simple | Reads::Generic => extents.len() as u64 >= EXTENTS,
+            Reads::Extents => starts.len() as u64 >= EXTENTS * 9 / 10,
+        };
+        if !enough {
             return Err("the file has too few extents".into());
         }
 
@@ -208,21 +192,20 @@ impl Rig {
         let batches = (0..reads.batches()).map(batch);
         let batches = batches.collect::<Result<_, nvio_driver::Error>>()?;
         // Read the map into the cache before the measurement.
-        let mut pos = 0;
-        while pos < file.size() {
-            file.read_at(&mut queue, pos, &mut [0; 1])?;
-            pos += BLOCK;
+        for extent in &extents {
+            file.read_at(&mut queue, extent.logical, &mut [0; 1])?;
         }
         Ok(Self { queue, file, reads, batches, starts, seed: 1, _emulator: emulator })
     }
 
     fn pos(&mut self) -> u64 {
-        let at = random(&mut self.seed) % self.starts.len() as u64;
-        let start = self.starts.get(usize::try_from(at).unwrap_or(0)).copied().unwrap_or(0);
-        match self.reads {
-            Reads::Simple | Reads::Generic => start + random(&mut self.seed) % EXTENT * BLOCK,
-            Reads::Extents => start,
+        if self.reads == Reads::Extents {
+            let at = random(&mut self.seed) % self.starts.len() as u64;
+            return self.starts.get(usize::try_from(at).unwrap_or(0)).copied().unwrap_or(0);
         }
+        let extent = random(&mut self.seed) % EXTENTS;
+        let block = random(&mut self.seed) % EXTENT;
+        (extent * (EXTENT + 1) + block) * BLOCK
     }
 
     /// Submits and completes batches at full depth. Between them the controller has enough time to
@@ -236,9 +219,8 @@ impl Rig {
                 }
                 let Self { queue, file, batches, reads, .. } = self;
                 let submit = match reads {
-                    Reads::Simple => file_submit_simple,
+                    Reads::Simple | Reads::Extents => file_submit_simple,
                     Reads::Generic => file_submit_generic,
-                    Reads::Extents => file_submit_extents,
                 };
                 allocations::watch(|| submit(queue, file, &mut batches[i]));
             }
