@@ -95,7 +95,7 @@ mod vfs {
         // SAFETY: as above; `out_flags` is null or valid.
         unsafe {
             handle.write(OpenFile(sqlite3_file { pMethods: &METHODS }, Box::into_raw(Box::new(file))));
-            out_flags.as_mut().map(|out| *out = flags);
+            if let Some(out) = out_flags.as_mut() { *out = flags }
         }
         SQLITE_OK
     }
@@ -106,15 +106,15 @@ mod vfs {
         SQLITE_OK
     }
 
+    #[rustfmt::skip]
     unsafe extern "C" fn read(handle: Handle, to: *mut c_void, n: c_int, at: i64) -> c_int {
         // SAFETY: `open` stored the file, and `to` has room for `n` bytes.
-        let out = unsafe { slice::from_raw_parts_mut(to.cast::<u8>(), n as usize) };
-        match unsafe { &mut *(*handle.cast::<OpenFile>()).1 }.read_at(at as u64, out) {
+        let (file, out) = unsafe {
+            (&mut *(*handle.cast::<OpenFile>()).1, slice::from_raw_parts_mut(to.cast::<u8>(), n as usize))
+        };
+        match file.read_at(at as u64, out) {
             Ok(read) if read == out.len() => SQLITE_OK,
-            Ok(read) => {
-                out[read..].fill(0);
-                SQLITE_IOERR_SHORT_READ
-            }
+            Ok(read) => { out[read..].fill(0); SQLITE_IOERR_SHORT_READ }
             Err(_) => SQLITE_IOERR_READ,
         }
     }

@@ -11,6 +11,7 @@ use crate::partition;
 use crate::volume_queue::VolumeQueue;
 
 /// An open device, and the part of it that a [`Location`] selects.
+#[allow(clippy::large_enum_variant, reason = "a volume has one")]
 pub(crate) enum Storage {
     Controller { device: Device, whole: Disk, part: Disk },
     Image { block_bytes: u32, whole: ImagePart, part: ImagePart },

@@ -8,6 +8,7 @@ use nvio_iomap::{Bio, BioDone, DiskQueue, DmaBuf, Error, Handler, ImageQueue, Qu
 use crate::image::ImagePart;
 
 /// The queue under a [`Queue`](crate::Queue): that of a controller, or that of an image.
+#[allow(clippy::large_enum_variant, reason = "a box would cost a load in each call")]
 pub enum VolumeQueue<C> {
     /// A queue pair of a controller.
     Disk(DiskQueue<C>),
