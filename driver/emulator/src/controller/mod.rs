@@ -141,9 +141,9 @@ impl Controller {
         self.drop_state();
     }
 
-    /// Cuts the power and restores it. Each block in the write cache (see [`Config::write_cache`])
-    /// is stored or lost, as `seed` decides. Commands in progress are dropped, and all other state
-    /// is as at power on. Flushed data stays.
+    /// Cuts the power and restores it. Each block in the write cache (see
+    /// [`Config::write_cache`](crate::Config::write_cache)) is stored or lost, as `seed` decides.
+    /// Commands in progress are dropped, and all other state is as at power on. Flushed data stays.
     pub fn power_cut(&mut self, seed: u64) {
         self.media.power_cut(seed);
         self.function_reset();
