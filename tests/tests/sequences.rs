@@ -3,9 +3,9 @@
 //! sequences` runs it.
 
 use nvio_iomap::{IoFlags, MappingFlags};
-use nvio_tests::sequences::layout::Kind;
 use nvio_tests::sequences::play::{drawn, play, replay};
 use nvio_tests::sequences::run::run;
+use nvio_tests::sequences::strategy::Kind;
 use nvio_tests::sequences::strategy::{
     Ask, Device, Extent, File, Mischief, Sequence, Shape, Step, Trouble, Unit, Way,
 };

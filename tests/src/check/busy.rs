@@ -3,7 +3,7 @@
 use nvio_driver::{Address, Options};
 
 use super::io::random_reads;
-use super::{Runner, Verdict};
+use super::runner::{Runner, Verdict};
 
 /// Prints `busy` when the controller is open, and then reads until the program is killed.
 pub fn run(runner: &mut Runner, address: &Address) {
@@ -11,7 +11,7 @@ pub fn run(runner: &mut Runner, address: &Address) {
 }
 
 fn reads(address: &Address) -> Verdict {
-    let controller = super::open(address, Options::default())?;
+    let controller = super::runner::open(address, Options::default())?;
     let namespace = controller.namespace(1)?;
     let mut queue = controller.queue_pair(8)?;
     println!("busy");

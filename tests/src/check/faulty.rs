@@ -4,7 +4,7 @@ use nvio_driver::spec::{Status, status};
 use nvio_driver::{Address, Controller, Error, Namespace, Options, QueuePair};
 
 use super::io::{finish, read, read_and_judge};
-use super::{Runner, Verdict, ensure, ensure_eq};
+use super::runner::{Runner, Verdict, ensure, ensure_eq};
 use crate::media;
 
 struct Rig {
@@ -14,7 +14,7 @@ struct Rig {
 }
 
 fn rig(address: &Address) -> Result<Rig, Error> {
-    let controller = super::open(address, Options::default())?;
+    let controller = super::runner::open(address, Options::default())?;
     let namespace = controller.namespace(1)?;
     let queue = controller.queue_pair(64)?;
     Ok(Rig { controller, namespace, queue })
@@ -58,7 +58,7 @@ fn unreadable(address: &Address) -> Verdict {
 /// Exactly one write fails.
 fn unwritable(address: &Address) -> Verdict {
     let options = Options { writable: true, ..Options::default() };
-    let controller = super::open(address, options)?.writable()?;
+    let controller = super::runner::open(address, options)?.writable()?;
     let namespace = controller.writable_namespace(1)?;
     let mut queue = controller.queue_pair(64)?;
     let bad = media::UNWRITABLE;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nvio_driver::{Address, Controller, Options, QueuePair, Wait};
 
 use super::io::{random_reads, read_and_judge};
-use super::{Problem, Runner, Verdict, ensure, ensure_eq};
+use super::runner::{Problem, Runner, Verdict, ensure, ensure_eq};
 
 /// Pause between two reads.
 const GAP: Duration = Duration::from_millis(10);
@@ -27,7 +27,7 @@ pub fn run(runner: &mut Runner, address: &Address) {
 fn open(address: &Address) -> Result<(Controller, QueuePair<u64>), Problem> {
     let wait = Wait::Interrupt { spin: Duration::ZERO };
     let options = Options { wait, ..Options::default() };
-    let controller = super::open(address, options)?;
+    let controller = super::runner::open(address, options)?;
     let queue = controller.queue_pair(32)?;
     Ok((controller, queue))
 }

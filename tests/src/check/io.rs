@@ -5,7 +5,7 @@ use std::thread;
 use nvio_driver::spec::Status;
 use nvio_driver::{Completion, Controller, DmaBuf, Namespace, QueuePair};
 
-use super::{Problem, Verdict, ensure};
+use super::runner::{Problem, Verdict, ensure};
 use crate::media;
 use nvio_testkit::random::Rng;
 

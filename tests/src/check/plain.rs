@@ -4,7 +4,8 @@
 use nvio_driver::{Address, Controller, Error, Namespace, Options, QueuePair};
 
 use super::io::{self, finish, on_threads, random_reads, read_and_judge};
-use super::{Runner, Verdict, ensure, ensure_eq, writes};
+use super::runner::{Runner, Verdict, ensure, ensure_eq};
+use super::writes;
 use crate::media;
 
 /// Number of random reads per queue. A guest without hardware support makes some thousands per
@@ -20,7 +21,7 @@ struct Rig {
 
 fn open(address: &Address) -> Result<Controller, Error> {
     let options = Options { arena_bytes: 16 << 20, ..Options::default() };
-    super::open(address, options)
+    super::runner::open(address, options)
 }
 
 fn rig(address: &Address) -> Result<Rig, Error> {
@@ -131,7 +132,9 @@ fn out_of_range(address: &Address) -> Verdict {
         (0, 100, "multiple of 512"),
     ] {
         let Err(rejected) = queue.read(namespace, lba, controller.alloc(bytes)?, 7) else {
-            return Err(super::Problem::Failed(format!("{bytes} bytes at {lba} were taken")));
+            return Err(super::runner::Problem::Failed(format!(
+                "{bytes} bytes at {lba} were taken"
+            )));
         };
         let error = rejected.error.to_string();
         ensure!(error.contains(wanted), "{bytes} bytes at {lba}: {error}");

@@ -11,20 +11,10 @@ use nvio_driver::{
 };
 
 use super::io::finish;
-use super::writes::{known, open};
-use super::{Runner, Verdict, ensure, ensure_eq};
+use super::runner::{Runner, Verdict, ensure, ensure_eq};
+use super::writes::{NONE, known, open};
 use crate::media::{self, Layout, Metadata};
 
-/// No protection: no generation and no checks.
-pub const NONE: Protection = Protection {
-    action: false,
-    check_guard: false,
-    check_application: false,
-    check_reference: false,
-    reference: 0,
-    application: 0,
-    application_mask: 0,
-};
 /// Number of blocks that a check reads or writes, outside of the blocks with errors.
 const BLOCKS: u32 = 5;
 
@@ -83,7 +73,7 @@ fn rig(
     nsid: u32,
     layout: Layout,
     metadata: Metadata,
-) -> Result<Rig, super::Problem> {
+) -> Result<Rig, super::runner::Problem> {
     let controller = open(address)?;
     let namespace = controller.writable_namespace(nsid)?;
     let queue = controller.queue_pair(16)?;
@@ -140,14 +130,14 @@ impl Rig {
         CommandOptions { protection, ..CommandOptions::default() }
     }
 
-    fn buf(&self, bytes: &[u8]) -> Result<DmaBuf, super::Problem> {
+    fn buf(&self, bytes: &[u8]) -> Result<DmaBuf, super::runner::Problem> {
         let mut buf = self.controller.alloc(bytes.len())?;
         buf.copy_from_slice(bytes);
         Ok(buf)
     }
 
     /// Returns the memory of a command: blocks and metadata in the layout of the namespace.
-    fn parts(&self, content: &Content) -> Result<ScatterList, super::Problem> {
+    fn parts(&self, content: &Content) -> Result<ScatterList, super::runner::Problem> {
         if !self.metadata.extended {
             let metadata = Some(self.buf(&content.metadata)?);
             return Ok(ScatterList::new(vec![self.buf(&content.data)?], metadata));
@@ -178,7 +168,7 @@ impl Rig {
         lba: u64,
         count: u32,
         how: CommandOptions,
-    ) -> Result<(Status, Content), super::Problem> {
+    ) -> Result<(Status, Content), super::runner::Problem> {
         let size = self.layout.block_size as usize;
         let zeroes = Content {
             data: vec![0; count as usize * size],
@@ -196,7 +186,7 @@ impl Rig {
         lba: u64,
         content: &Content,
         how: CommandOptions,
-    ) -> Result<Status, super::Problem> {
+    ) -> Result<Status, super::runner::Problem> {
         let count = u32::try_from(content.data.len() >> self.namespace.block_shift())?;
         let parts = self.parts(content)?;
         self.queue.write_with(&self.namespace, (lba, count), parts, how, lba)?;

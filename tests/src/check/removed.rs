@@ -13,7 +13,7 @@ use nvio_driver::spec::status;
 use nvio_driver::{Address, Controller, Error, Namespace, QueuePair};
 
 use super::io::judge;
-use super::{Problem, Runner, Verdict, ensure, ensure_eq};
+use super::runner::{Problem, Runner, Verdict, ensure, ensure_eq};
 
 /// Environment variable with a shell command that removes the controller.
 const REMOVE: &str = "NVME_CHECK_REMOVE";

@@ -9,7 +9,7 @@ use nvio_driver::spec::status;
 use nvio_driver::{Address, Options, QueuePair};
 
 use super::io::{judge, random_reads};
-use super::{Problem, Runner, Verdict, ensure, ensure_eq};
+use super::runner::{Problem, Runner, Verdict, ensure, ensure_eq};
 
 /// Number of resets per check.
 const RESETS: u64 = 5;
@@ -30,7 +30,7 @@ pub fn run(runner: &mut Runner, address: &Address) {
 }
 
 fn reads(address: &Address, options: Options, depth: u16) -> Verdict {
-    let controller = super::open(address, options)?;
+    let controller = super::runner::open(address, options)?;
     let namespace = controller.namespace(1)?;
     if depth == INSIDE_DEPTH {
         // With this line, the controller's trace shows whether the queue is in host memory.
@@ -49,7 +49,7 @@ fn reads(address: &Address, options: Options, depth: u16) -> Verdict {
 /// A thread resets the controller several times. Reads that a reset aborts end with the status for
 /// that, the others with their data.
 fn resets(address: &Address, options: Options) -> Verdict {
-    let controller = super::open(address, options)?;
+    let controller = super::runner::open(address, options)?;
     let namespace = controller.namespace(1)?;
     let mut queue: QueuePair<u64> = controller.queue_pair(32)?;
     let done = AtomicBool::new(false);

@@ -3,18 +3,28 @@
 
 use nvio_driver::spec::{CopyRange, DsmRange, Status, status};
 use nvio_driver::{
-    Address, CommandOptions, Controller, DmaBuf, Error, Options, QueuePair, ScatterList,
-    WritableController, WritableNamespace,
+    Address, CommandOptions, Controller, DmaBuf, Error, Options, Protection, QueuePair,
+    ScatterList, WritableController, WritableNamespace,
 };
 
 use super::io::{self, finish, on_threads, read};
-use super::{Problem, Runner, Verdict, ensure, ensure_eq};
+use super::runner::{Problem, Runner, Verdict, ensure, ensure_eq};
 use nvio_testkit::random::Rng;
+
+/// No protection: no generation and no checks.
+pub const NONE: Protection = Protection {
+    action: false,
+    check_guard: false,
+    check_application: false,
+    check_reference: false,
+    reference: 0,
+    application: 0,
+    application_mask: 0,
+};
 
 /// Number of random writes per queue.
 const RANDOM_WRITES: usize = 300;
-const FUA: CommandOptions =
-    CommandOptions { fua: true, limited_retry: false, protection: super::protection::NONE };
+const FUA: CommandOptions = CommandOptions { fua: true, limited_retry: false, protection: NONE };
 
 pub(super) struct Rig {
     pub(super) controller: WritableController,
@@ -24,7 +34,7 @@ pub(super) struct Rig {
 
 pub(super) fn open(address: &Address) -> Result<WritableController, Error> {
     let options = Options { arena_bytes: 16 << 20, writable: true, ..Options::default() };
-    super::open(address, options)?.writable()
+    super::runner::open(address, options)?.writable()
 }
 
 pub(super) fn rig(address: &Address) -> Result<Rig, Error> {
@@ -98,7 +108,7 @@ impl Rig {
 
 /// A handle for reading cannot be used to write.
 fn not_writable(address: &Address) -> Verdict {
-    let controller = super::open(address, Options::default())?;
+    let controller = super::runner::open(address, Options::default())?;
     ensure!(matches!(controller.writable(), Err(Error::ReadOnly)), "a writable handle was given");
     Ok(())
 }

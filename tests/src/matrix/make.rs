@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::Row;
 use nvio_testkit::image::{self, Mount, text, tool};
 
 /// A step in the creation of an image.
@@ -21,6 +20,35 @@ pub enum Step {
     Image(fn(&Made) -> io::Result<()>),
     /// Run mke2fs again with a folder that the function has filled.
     Folder(fn(&Path) -> io::Result<()>),
+}
+
+/// One image of the matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Name of the image, of its test, and in `ext4-rows.md`.
+    pub name: &'static str,
+    /// Size in MiB.
+    pub mib: u64,
+    /// Options of mke2fs.
+    pub mkfs: &'static str,
+    /// Steps after mke2fs, in order.
+    pub steps: &'static [Step],
+    /// Source of the expected tree.
+    pub oracle: Oracle,
+}
+
+/// The source of the expected tree.
+#[derive(Debug, Clone, Copy)]
+pub enum Oracle {
+    /// The kernel, through a read-only mount of the image itself.
+    Kernel,
+    /// The kernel, through a mount of a copy that it may recover. `nvio` reads the original image.
+    Recovered,
+    /// debugfs, and the folder that the image was created from, for images that this kernel cannot
+    /// mount.
+    Offline,
+    /// None: the image is rejected with a line that contains all of these words.
+    Refused(&'static [&'static str]),
 }
 
 /// A created image in a folder of its own.

@@ -8,8 +8,9 @@ use nvio_iomap::{
 
 use super::effect::Effect;
 use super::filesystem::{FsError, Mood};
-use super::judge::{Pending, class};
+use super::judge::class;
 use super::memory::{Frail, Lease, fill};
+use super::pending::Pending;
 use super::request::{Class, Request};
 use super::run::Run;
 use super::source::Sources;

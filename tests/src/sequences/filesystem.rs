@@ -8,7 +8,8 @@ use nvio_iomap::{
     Report,
 };
 
-use super::layout::{Block, Kind, Layout};
+use super::layout::{Block, Layout};
+use super::strategy::Kind;
 use super::strategy::Mischief;
 use crate::simulation::lock;
 

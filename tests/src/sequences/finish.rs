@@ -78,7 +78,7 @@ impl Run<'_> {
         let (size, known) = self.fs.with(|state| {
             let blocks = &state.layout.blocks;
             let delalloc =
-                |block: &super::layout::Block| block.kind == super::layout::Kind::Delalloc;
+                |block: &super::layout::Block| block.kind == super::strategy::Kind::Delalloc;
             (state.layout.size, !blocks.iter().any(delalloc))
         });
         if !known {

@@ -2,74 +2,14 @@
 
 use nvio_iomap::{Error, IoFlags, MappingFlags, MappingKind, Memory};
 
-use super::effect::Effect;
 use super::filesystem::{FsError, Visit};
-use super::layout::Kind;
-use super::memory::Lease;
-use super::request::{Class, Request};
+use super::pending::Pending;
+use super::request::Class;
 use super::run::Run;
-use super::source::{Came, Sources};
-use super::strategy::{Mischief, Shape};
+use super::source::Came;
+use super::strategy::{Kind, Mischief, Shape};
 use super::watch::Command;
-use crate::simulation::model::Moment;
 use crate::simulation::{Checked, Wrong, ensure};
-
-/// A submitted request with everything that is known of it.
-pub struct Pending {
-    /// The request.
-    pub request: Request,
-    /// Its token.
-    pub token: u64,
-    /// Moment of the submission.
-    pub begun: Moment,
-    /// Causes that make it fail in any case.
-    pub certain: Vec<Class>,
-    /// Causes that may make it fail.
-    pub possible: Vec<Class>,
-    /// Number of other requests in flight or with unpolled results at the submission.
-    pub outstanding: usize,
-    /// Initial contents of its memory.
-    pub data: Vec<u8>,
-    /// The memory.
-    pub lease: Lease,
-    /// Mappings of the request.
-    pub visits: Vec<Visit>,
-    /// Commands of the request.
-    pub commands: Vec<Command>,
-    /// Number of commands that were rejected by a full queue.
-    pub refused: u32,
-    /// Number of failed allocations of bounce memory.
-    pub short: u32,
-    /// Number of injected failures of the filesystem.
-    pub fired: u32,
-    /// Effect of a write.
-    pub effect: Effect,
-    /// Sources of a read.
-    pub sources: Sources,
-}
-
-impl Pending {
-    /// Creates a request without results.
-    pub fn new(request: Request) -> Self {
-        Self {
-            request,
-            token: 0,
-            begun: 0,
-            certain: Vec::new(),
-            possible: Vec::new(),
-            outstanding: 0,
-            data: Vec::new(),
-            lease: Lease::default(),
-            visits: Vec::new(),
-            commands: Vec::new(),
-            refused: 0,
-            short: 0,
-            fired: 0,
-            effect: Effect::default(),
-            sources: Sources::default(),
-        }
-    }
-}
 
 /// Returns the class of an error.
 pub fn class(error: &FsError) -> Class {

@@ -2,26 +2,13 @@
 
 use nvio_iomap::MappingFlags;
 
-use super::strategy::{Device, File};
+use super::strategy::{Device, File, Kind};
 use nvio_testkit::random::Rng;
 
 /// Base-2 logarithm of the largest block size of a filesystem.
 const LARGEST: u32 = 14;
 /// Maximum size of a file's blocks, bytes.
 const MOST: u64 = 192 << 10;
-
-/// The kind of a block of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A block with data.
-    Mapped,
-    /// An allocated block without data.
-    Unwritten,
-    /// A hole.
-    Hole,
-    /// A block that is reserved but not allocated yet.
-    Delalloc,
-}
 
 /// A block of the file.
 #[derive(Clone, Copy, Debug)]

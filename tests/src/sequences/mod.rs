@@ -28,6 +28,7 @@ pub mod judge;
 pub mod layout;
 pub mod memory;
 pub mod outcome;
+pub mod pending;
 pub mod play;
 pub mod request;
 pub mod run;

@@ -2,7 +2,8 @@
 
 use nvio_iomap::{IoFlags, MappingFlags};
 
-use super::layout::{Kind, Layout};
+use super::layout::Layout;
+use super::strategy::Kind;
 use super::strategy::{Ask, Device, Mischief, Shape, Unit, Way};
 
 /// Maximum length of a request, bytes.

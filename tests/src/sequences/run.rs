@@ -11,10 +11,10 @@ use nvio_emulator::{Backing, Config, Fault, Faults, NamespaceConfig, Rates, Rule
 use nvio_iomap::{DiskQueue, Done, FileQueue, Tag, WritableDisk};
 
 use super::filesystem::{Fs, FsError, FsInode};
-use super::judge::Pending;
 use super::layout::Layout;
 use super::memory::Workshop;
 use super::outcome::Outcome;
+use super::pending::Pending;
 use super::strategy::{Sequence, Step, Trouble};
 use super::watch::{Sabotage, Seen, Watched};
 use crate::simulation::machine::Machine;

@@ -5,7 +5,18 @@ use nvio_iomap::{IoFlags, MappingFlags};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::layout::Kind;
+/// The kind of a block of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A block with data.
+    Mapped,
+    /// An allocated block without data.
+    Unwritten,
+    /// A hole.
+    Hole,
+    /// A block that is reserved but not allocated yet.
+    Delalloc,
+}
 
 /// A sequence: everything that a run does.
 #[derive(Clone, Debug)]

@@ -13,7 +13,8 @@ use nvio_ext4::{Extent, File, FileQueue, Filesystem};
 use nvio_iomap::{Disk, DiskQueue, Done, Handler, IoArgs, IoFlags, Memory};
 use nvio_testkit::image::{debugfs, mkfs_of_folder};
 
-use crate::{BATCH, DEPTH, ROUNDS, allocations, random};
+use crate::allocations;
+use crate::load::{BATCH, DEPTH, ROUNDS, random};
 
 const BLOCK: u64 = 4096;
 const EXTENTS: u64 = 1000;

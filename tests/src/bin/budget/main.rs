@@ -7,23 +7,12 @@
 
 mod allocations;
 mod file;
+mod load;
 mod raw;
 
 use std::hint::black_box;
 
 use file::Reads;
-
-/// Number of commands in flight.
-const DEPTH: u16 = 128;
-/// Number of commands per doorbell.
-const BATCH: usize = 32;
-const ROUNDS: usize = 64;
-
-/// Returns the next of a sequence of numbers below 2^31.
-fn random(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    *seed >> 33
-}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let part = std::env::args().nth(1).unwrap_or_default();

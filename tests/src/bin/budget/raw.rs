@@ -7,7 +7,7 @@ use std::time::Duration;
 use nvio_driver::{Address, Controller, DmaBuf, Namespace, QueuePair};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 
-use crate::{BATCH, DEPTH, ROUNDS, random};
+use crate::load::{BATCH, DEPTH, ROUNDS, random};
 
 const BLOCKS: u64 = 1 << 28;
 
