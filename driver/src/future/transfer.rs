@@ -32,13 +32,16 @@ where
     transfer.split.finish()
 }
 
+/// A command in flight, after its LBA.
+type Command<'q, S> = (u64, Request<'q, QueuePair<Ticket>, DmaBuf, S>);
+
 struct Transfer<'q, S, F> {
     reactor: &'q Reactor<QueuePair<Ticket>>,
     namespace: &'q Namespace,
     split: SplitTransfer,
     submit: F,
     /// Commands in flight, with their LBAs.
-    commands: Vec<(u64, Request<'q, QueuePair<Ticket>, DmaBuf, S>)>,
+    commands: Vec<Command<'q, S>>,
     /// LBA and buffer of a command that found no place in the line, while others are in flight.
     unplaced: Option<(u64, DmaBuf)>,
 }

@@ -116,8 +116,9 @@ struct Access {
     count: u32,
 }
 
-const fn argsz<T>() -> u32 {
-    size_of::<T>() as u32
+/// Returns the size of a structure for its field `argsz`, bytes.
+fn argsz<T>() -> u32 {
+    u32::try_from(size_of::<T>()).unwrap_or(u32::MAX)
 }
 
 /// A region of the device: a BAR, or configuration space.

@@ -26,8 +26,11 @@ fn limits_have_the_defaults_of_the_protocol() {
     assert!(limits(&[1, 0, 0, 0]).is_err(), "major version 1");
 }
 
-/// The body of a region's description, with a chain of capabilities: id, next, areas.
-fn described(caps: &[(u16, u32, &[(u64, u64)])]) -> Vec<u8> {
+/// A capability: its id, the offset of the next one, and its areas.
+type Capability<'a> = (u16, u32, &'a [(u64, u64)]);
+
+/// Returns the body of a region's description with a chain of capabilities.
+fn described(caps: &[Capability<'_>]) -> Vec<u8> {
     let mut body = vec![0; size_of::<RegionInfo>()];
     for (id, next, areas) in caps {
         body.extend(id.to_ne_bytes());
