@@ -58,7 +58,7 @@ fn results_come_from_poll_and_a_full_queue_is_busy() {
     let buf = queue.alloc(4096).unwrap();
     let rejected = queue.submit_read(&mut file, 0, buf, 4).unwrap_err();
     assert!(rejected.error.is_busy() && rejected.payload.len() == 4096);
-    assert!(!format!("{rejected:?}").contains("Dma"), "the contents are not printed");
+    assert!(format!("{rejected:?}").contains("4096 bytes"), "the length and no contents");
     let mut tokens = Vec::new();
     assert_eq!(queue.poll(8, |done| tokens.push((done.token, done.result.unwrap()))), 4);
     assert_eq!(tokens, [(0, 4096), (1, 4096), (2, 4096), (3, 4096)]);
