@@ -9,6 +9,10 @@ use super::page_map::PAGE_SIZE;
 use super::pages::PageRun;
 use crate::error::{Error, Result};
 
+/// [`PAGE_SIZE`] in the width of lengths.
+const PAGE: u32 = 4096;
+const _: () = assert!(PAGE as usize == PAGE_SIZE);
+
 /// A contiguous buffer that the device can access, or a part of one; at most 4 GiB less a page.
 ///
 /// It is exclusive: while a command uses it, the queue owns it. [`split_to`](Self::split_to) makes
@@ -102,17 +106,14 @@ impl DmaBuf {
     #[inline]
     pub(crate) fn is_in_one_page(&self) -> bool {
         // Neither is above 4 GiB less a page, so that the sum does not wrap.
-        const PAGE: u32 = 4096;
-        const _: () = assert!(PAGE as usize == PAGE_SIZE);
         (self.start() & (PAGE - 1)).wrapping_add(self.len32()) <= PAGE
     }
 
     /// Returns true if the buffer begins on a page and is not longer than the page.
     #[inline(always)]
     pub(crate) fn is_front_of_page(&self) -> bool {
-        // The offset in a page is above the length, so that one comparison checks both.
-        const MASK: u64 = ((PAGE_SIZE as u64 - 1) << 32) | 0xffff_ffff;
-        self.span & MASK <= PAGE_SIZE as u64
+        // Two branches: the start is needed for the address anyway.
+        self.start() & (PAGE - 1) == 0 && self.len32() <= PAGE
     }
 
     /// Returns true if the buffer has `len` bytes and begins on a page.
