@@ -8,7 +8,7 @@ use nvio_ext4::{AsyncFile, Inode, OpenInode};
 use nvio_iomap::{FileRef, Mapper, Mapping, Op};
 
 use crate::error::Error;
-use crate::volume::Inner;
+use crate::shared::Shared;
 
 /// An open regular file of a [`Volume`](crate::Volume).
 ///
@@ -48,7 +48,7 @@ pub struct File {
     file: nvio_ext4::File,
     /// Position of the stream in bytes.
     position: u64,
-    volume: Arc<Inner>,
+    volume: Arc<Shared>,
 }
 
 impl fmt::Debug for File {
@@ -61,7 +61,7 @@ impl fmt::Debug for File {
 }
 
 impl File {
-    pub(crate) fn new(file: nvio_ext4::File, volume: Arc<Inner>) -> Self {
+    pub(crate) fn new(file: nvio_ext4::File, volume: Arc<Shared>) -> Self {
         Self { file, position: 0, volume }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nvio_ext4::OpenInode;
 use nvio_iomap::{AsyncFileQueue, DiskQueue, FileQueue, Tag, WritableDisk};
 
-use crate::volume::Inner;
+use crate::shared::Shared;
 use crate::volume_queue::VolumeQueue;
 
 /// A queue for the requests of one thread, on any files of a [`Volume`](crate::Volume).
@@ -44,14 +44,14 @@ use crate::volume_queue::VolumeQueue;
 pub struct Queue<Q = VolumeQueue<Tag<OpenInode>>> {
     // Dropped before the device that it belongs to.
     queue: FileQueue<Q, OpenInode>,
-    volume: Arc<Inner>,
+    volume: Arc<Shared>,
 }
 
 /// A [`Queue`] for reading and overwriting files of a [`WritableVolume`](crate::WritableVolume).
 pub type WritableQueue = Queue<DiskQueue<Tag<OpenInode>, WritableDisk>>;
 
 impl<Q: nvio_iomap::Queue<Tag<OpenInode>>> Queue<Q> {
-    pub(crate) fn new(queue: FileQueue<Q, OpenInode>, volume: Arc<Inner>) -> Self {
+    pub(crate) fn new(queue: FileQueue<Q, OpenInode>, volume: Arc<Shared>) -> Self {
         Self { queue, volume }
     }
 
@@ -110,7 +110,7 @@ impl<Q> DerefMut for Queue<Q> {
 /// ```
 pub struct AsyncQueue<Q: nvio_iomap::Queue<Tag<OpenInode>> = VolumeQueue<Tag<OpenInode>>> {
     queue: AsyncFileQueue<Q, OpenInode>,
-    volume: Arc<Inner>,
+    volume: Arc<Shared>,
 }
 
 impl<Q: nvio_iomap::Queue<Tag<OpenInode>>> Clone for AsyncQueue<Q> {

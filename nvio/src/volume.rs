@@ -3,18 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
-use nvio_ext4::{DirEntry, Filesystem, Inode, OpenInode};
-use nvio_iomap::Tag;
+use nvio_ext4::{DirEntry, Filesystem, Inode};
 
 use crate::device::Device;
 use crate::error::Error;
 use crate::file::File;
 use crate::location::Location;
-use crate::options::{Journal, OpenOptions};
-use crate::pool::Pool;
+use crate::options::OpenOptions;
 use crate::queue::{AsyncQueue, Queue};
-use crate::storage::Storage;
-use crate::volume_queue::VolumeQueue;
+use crate::shared::Shared;
 
 /// Largest file in bytes that [`Volume::read`] reads into memory as a whole.
 pub const READ_BYTES_MAX: u64 = 1 << 30;
@@ -48,50 +45,14 @@ pub const READ_BYTES_MAX: u64 = 1 << 30;
 /// ```
 #[derive(Clone)]
 pub struct Volume {
-    inner: Arc<Inner>,
-}
-
-/// The queue of files that the blocking calls of a volume use.
-pub(crate) type ReadQueue = nvio_iomap::FileQueue<VolumeQueue<Tag<OpenInode>>, OpenInode>;
-
-/// The state that a volume shares with its files and queues.
-pub(crate) struct Inner {
-    // Fields drop in order: queues before the controller that they belong to.
-    filesystem: Filesystem,
-    readers: Pool<ReadQueue>,
-    depth: u16,
-    storage: Storage,
-    _journal: Option<Storage>,
-}
-
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.filesystem.fmt(f)
-    }
+    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for Volume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Volume").field("filesystem", &self.inner.filesystem).finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    pub(crate) fn queue(&self) -> Result<ReadQueue, Error> {
-        Ok(ReadQueue::new(self.storage.queue(self.depth)?))
-    }
-
-    /// Calls `f` with a queue of the pool.
-    pub(crate) fn with_reader<R>(&self, f: impl FnOnce(&mut ReadQueue) -> R) -> Result<R, Error> {
-        self.readers.with(|| self.queue(), f)
-    }
-
-    pub(crate) fn device(&self) -> Option<&Device> {
-        self.storage.device()
-    }
-
-    pub(crate) fn depth(&self) -> u16 {
-        self.depth
+        f.debug_struct("Volume")
+            .field("filesystem", self.shared.filesystem())
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,24 +75,8 @@ impl Volume {
         OpenOptions::new().open_bytes(bytes)
     }
 
-    pub(crate) fn new(
-        storage: Storage,
-        location: &Location,
-        options: &OpenOptions,
-        journal: Option<Journal>,
-    ) -> Result<Self, Error> {
-        let source = storage.source()?;
-        let how = options.filesystem_options();
-        let (opened, journal) = match journal {
-            None => (Filesystem::open_with(source, how), None),
-            Some(Journal { source: journal, storage }) => {
-                (Filesystem::open_with_journal(source, journal, how), storage)
-            }
-        };
-        let filesystem = opened.map_err(|error| storage.no_filesystem(location, error))?;
-        let (readers, depth) = (Pool::new(), options.depth());
-        let inner = Inner { filesystem, readers, depth, storage, _journal: journal };
-        Ok(Self { inner: Arc::new(inner) })
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared) }
     }
 
     /// Reads a whole file of at most [`READ_BYTES_MAX`] bytes.
@@ -142,7 +87,7 @@ impl Volume {
     pub fn read(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
         let path = path.as_ref();
         let mut file =
-            self.inner.filesystem.file(&self.metadata(path)?).map_err(Error::path(path))?;
+            self.shared.filesystem().file(&self.metadata(path)?).map_err(Error::path(path))?;
         let size = file.size();
         let too_large = || Error::TooLarge { path: path.into(), size, max: READ_BYTES_MAX };
         let length = usize::try_from(size.min(READ_BYTES_MAX + 1)).map_err(|_| too_large())?;
@@ -151,7 +96,7 @@ impl Volume {
             return Err(too_large());
         }
         bytes.resize(length, 0);
-        let read = self.inner.with_reader(|queue| file.read_at(queue, 0, &mut bytes))?;
+        let read = self.shared.with_reader(|queue| file.read_at(queue, 0, &mut bytes))?;
         bytes.truncate(read.map_err(Error::path(path))?);
         Ok(bytes)
     }
@@ -172,7 +117,7 @@ impl Volume {
     /// [`Error::Path`] if the path does not exist or is damaged.
     pub fn metadata(&self, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
         let path = path.as_ref();
-        self.inner.filesystem.lookup(path).map_err(Error::path(path))
+        self.shared.filesystem().lookup(path).map_err(Error::path(path))
     }
 
     /// Returns the inode at `path`, which may be a symbolic link: a link in the last component is
@@ -182,7 +127,7 @@ impl Volume {
     /// As [`metadata`](Self::metadata).
     pub fn symlink_metadata(&self, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
         let path = path.as_ref();
-        self.inner.filesystem.lookup_no_follow(path).map_err(Error::path(path))
+        self.shared.filesystem().lookup_no_follow(path).map_err(Error::path(path))
     }
 
     /// Returns true if `path` exists.
@@ -205,7 +150,7 @@ impl Volume {
     pub fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
         let path = path.as_ref();
         let inode = self.symlink_metadata(path)?;
-        self.inner.filesystem.read_link(&inode).map_err(Error::path(path))
+        self.shared.filesystem().read_link(&inode).map_err(Error::path(path))
     }
 
     /// Returns the entries of the directory at `path`, without "." and "..", in the order in which
@@ -216,8 +161,8 @@ impl Volume {
     pub fn read_dir(&self, path: impl AsRef<[u8]>) -> Result<ReadDir, Error> {
         let path = path.as_ref();
         let inode = self.metadata(path)?;
-        let entries = self.inner.filesystem.read_dir(&inode).map_err(Error::path(path))?;
-        Ok(ReadDir { entries, path: path.to_vec(), _volume: Arc::clone(&self.inner) })
+        let entries = self.shared.filesystem().read_dir(&inode).map_err(Error::path(path))?;
+        Ok(ReadDir { entries, path: path.to_vec(), _volume: Arc::clone(&self.shared) })
     }
 
     /// Opens the regular file at `path` for reading.
@@ -227,8 +172,8 @@ impl Volume {
     pub fn open_file(&self, path: impl AsRef<[u8]>) -> Result<File, Error> {
         let path = path.as_ref();
         let inode = self.metadata(path)?;
-        let file = self.inner.filesystem.file(&inode).map_err(Error::path(path))?;
-        Ok(File::new(file, Arc::clone(&self.inner)))
+        let file = self.shared.filesystem().file(&inode).map_err(Error::path(path))?;
+        Ok(File::new(file, Arc::clone(&self.shared)))
     }
 
     /// Creates a queue, for a thread that polls.
@@ -236,7 +181,7 @@ impl Volume {
     /// # Errors
     /// If the controller has no more queues, or the arena no room.
     pub fn queue(&self) -> Result<Queue, Error> {
-        Ok(Queue::new(self.inner.queue()?, Arc::clone(&self.inner)))
+        Ok(Queue::new(self.shared.queue()?, Arc::clone(&self.shared)))
     }
 
     /// Creates a queue whose requests are futures.
@@ -250,16 +195,16 @@ impl Volume {
     /// The filesystem, for everything that has no shorter form here: walks, extents, extended
     /// attributes, the superblock. Drop clones of it before the volume.
     pub fn filesystem(&self) -> &Filesystem {
-        &self.inner.filesystem
+        self.shared.filesystem()
     }
 
     /// The controller that the filesystem is on. `None` for an image that is read without one.
     pub fn device(&self) -> Option<&Device> {
-        self.inner.device()
+        self.shared.device()
     }
 
-    pub(crate) fn inner(&self) -> &Arc<Inner> {
-        &self.inner
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 }
 
@@ -268,7 +213,7 @@ impl Volume {
 pub struct ReadDir {
     entries: nvio_ext4::ReadDir,
     path: Vec<u8>,
-    _volume: Arc<Inner>,
+    _volume: Arc<Shared>,
 }
 
 impl Iterator for ReadDir {

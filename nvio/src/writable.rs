@@ -12,6 +12,7 @@ use crate::location::Location;
 use crate::options::OpenOptions;
 use crate::pool::Pool;
 use crate::queue::{Queue, WritableQueue};
+use crate::shared::Shared;
 use crate::volume::Volume;
 
 /// A [`Volume`] whose files may be overwritten. Cheap to clone; threads share it.
@@ -53,7 +54,7 @@ struct Inner {
 
 impl Inner {
     fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
-        let volume = self.volume.inner();
+        let volume = self.volume.shared();
         let device = volume.device().ok_or(Error::NoController)?;
         let queue = DiskQueue::new(device.controller(), &self.disk, volume.depth())?;
         Ok(nvio_ext4::FileQueue::new(queue))
@@ -115,8 +116,8 @@ impl WritableVolume {
         Ok(Queue::new(self.inner.queue()?, Arc::clone(self.volume_inner())))
     }
 
-    fn volume_inner(&self) -> &Arc<crate::volume::Inner> {
-        self.inner.volume.inner()
+    fn volume_inner(&self) -> &Arc<Shared> {
+        self.inner.volume.shared()
     }
 }
 
