@@ -103,7 +103,7 @@ impl std::str::FromStr for Kind {
 pub fn run(volume: &VolumeArgs, args: &FindArgs, format: Format) -> Result<ExitCode, Error> {
     let volume = open::volume(volume)?;
     let newer = match &args.newer {
-        Some(path) => Some(volume.symlink_metadata(&rooted(path))?.mtime()),
+        Some(path) => Some(volume.symlink_metadata(rooted(path))?.mtime()),
         None => None,
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
