@@ -66,7 +66,8 @@ pub enum Protected {
     Attribute,
     /// Its data is inside its inode (`inline_data`), which is metadata.
     InlineData,
-    /// The caller replaced the file in a [`WritableFile`](crate::WritableFile) by one that was opened for reading.
+    /// The caller replaced the file in a [`WritableFile`](crate::WritableFile) by one that was
+    /// opened for reading.
     NotOpened,
 }
 
