@@ -1,4 +1,4 @@
-//! The storage of a namespace: an image, memory, or none.
+//! The backing of a namespace: an image, memory, or none.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
@@ -12,30 +12,24 @@ use vm_memory::{
     Bytes, ReadVolatile, VolatileMemory, VolatileMemoryError, VolatileSlice, WriteVolatile,
 };
 
-use crate::config::metadata::Metadata;
 use crate::config::namespace::Backing;
 use crate::error::Error;
 use crate::host::memory::mmap_error;
-use crate::media::metadata_store::Tagged;
-use crate::media::write_cache::WriteCache;
-use crate::random::Random;
 
 /// Zeroes to write where the filesystem cannot punch a hole.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
-/// An open backing. Offsets and lengths are in bytes; the namespace checks that they are inside it.
+/// An open backing: bytes without metadata and without a cache. Offsets and lengths are in bytes;
+/// the namespace checks that they are inside it.
 #[derive(Debug)]
-pub(crate) enum Store {
+pub(crate) enum RawStore {
     Image(Image),
     Memory(MmapRegion),
+    /// Discards writes, and has no data to read.
     Null,
-    /// A store with a table of metadata.
-    Tagged(Box<Tagged>),
-    /// A store behind a volatile write cache.
-    Cached(Box<WriteCache>),
 }
 
-impl Store {
+impl RawStore {
     /// Opens a backing and returns it with its size in bytes.
     pub(crate) fn open(backing: &Backing) -> Result<(Self, u64), Error> {
         match backing {
@@ -55,23 +49,6 @@ impl Store {
         }
     }
 
-    /// Adds a write cache of `bytes` bytes, unless the store cannot be written.
-    pub(crate) fn cached(self, block_shift: u32, metadata: Option<Metadata>, bytes: u64) -> Self {
-        if self.can_lose_data() {
-            Self::Cached(Box::new(WriteCache::new(self, block_shift, metadata, bytes)))
-        } else {
-            self
-        }
-    }
-
-    fn can_lose_data(&self) -> bool {
-        match self {
-            Self::Null | Self::Image(Image { read_only: true, .. }) => false,
-            Self::Tagged(tagged) => tagged.data_ref().can_lose_data(),
-            _ => true,
-        }
-    }
-
     /// Reads into host memory.
     #[inline]
     pub(crate) fn read(&mut self, offset: u64, to: &mut VolatileSlice<'_>) -> io::Result<()> {
@@ -83,9 +60,19 @@ impl Store {
                 Ok(())
             }
             Self::Null => Ok(()),
-            Self::Tagged(tagged) => tagged.data().read(offset, to),
-            Self::Cached(cache) => cache.read(offset, to),
         }
+    }
+
+    /// Reads into memory of this process. Returns false if the store has no data (null).
+    pub(crate) fn read_bytes(&mut self, offset: u64, to: &mut [u8]) -> io::Result<bool> {
+        match self {
+            Self::Image(image) => image.file.read_exact_at(to, offset)?,
+            Self::Memory(region) => {
+                memory_at(region, offset, to.len())?.read_slice(to, 0).map_err(volatile_error)?;
+            }
+            Self::Null => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Writes from host memory.
@@ -98,12 +85,10 @@ impl Store {
                 Ok(())
             }
             Self::Null => Ok(()),
-            Self::Tagged(tagged) => tagged.data().write(offset, from),
-            Self::Cached(cache) => cache.write(offset, from),
         }
     }
 
-    /// Writes from memory of this process, below any cache.
+    /// Writes from memory of this process.
     pub(crate) fn write_bytes(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
         match self {
             Self::Image(image) => {
@@ -114,82 +99,22 @@ impl Store {
                 memory_at(region, offset, from.len())?.write_slice(from, 0).map_err(volatile_error)
             }
             Self::Null => Ok(()),
-            Self::Tagged(tagged) => tagged.data().write_bytes(offset, from),
-            Self::Cached(cache) => cache.write_below(offset, from),
-        }
-    }
-
-    /// Writes whole blocks with their metadata, which is empty if blocks have none.
-    pub(crate) fn write_blocks(
-        &mut self,
-        offset: u64,
-        data: &[u8],
-        metadata: &[u8],
-    ) -> io::Result<()> {
-        match self {
-            Self::Tagged(tagged) => {
-                tagged.data().write_bytes(offset, data)?;
-                tagged.write_metadata(offset, metadata)
-            }
-            Self::Cached(cache) => cache.write_blocks(offset, data, metadata),
-            _ => self.write_bytes(offset, data),
-        }
-    }
-
-    /// Writes the metadata of whole blocks from the one at `offset`; their data stays.
-    pub(crate) fn write_metadata(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Tagged(tagged) => tagged.write_metadata(offset, from),
-            Self::Cached(cache) => cache.write_metadata(offset, from),
-            Self::Image(_) | Self::Memory(_) | Self::Null => Ok(()),
-        }
-    }
-
-    /// Reads the metadata of whole blocks from the one at `offset`.
-    pub(crate) fn read_metadata(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
-        match self {
-            Self::Tagged(tagged) => tagged.read_metadata(offset, to),
-            Self::Cached(cache) => cache.read_metadata(offset, to),
-            Self::Image(_) | Self::Memory(_) | Self::Null => Ok(()),
-        }
-    }
-
-    /// Reads into memory of this process. Returns false if the store has no data (null).
-    pub(crate) fn read_bytes(&mut self, offset: u64, to: &mut [u8]) -> io::Result<bool> {
-        match self {
-            Self::Image(image) => image.file.read_exact_at(to, offset).map(|()| true),
-            Self::Memory(region) => {
-                memory_at(region, offset, to.len())?.read_slice(to, 0).map_err(volatile_error)?;
-                Ok(true)
-            }
-            Self::Null => Ok(false),
-            Self::Tagged(tagged) => tagged.data().read_bytes(offset, to),
-            Self::Cached(cache) => cache.read_bytes(offset, to),
         }
     }
 
     /// Zeroes a range.
     pub(crate) fn zero(&mut self, mut offset: u64, mut len: u64) -> io::Result<()> {
-        match self {
-            Self::Cached(cache) => return cache.zero(offset, len),
-            Self::Tagged(tagged) => return tagged.zero(offset, len),
-            _ => {}
-        }
-        if let Self::Image(image) = self
-            && image.punch(offset, len)?
-        {
+        let done = match self {
+            Self::Image(image) => image.punch(offset, len)?,
+            Self::Memory(_) => false,
+            Self::Null => true,
+        };
+        if done {
             return Ok(());
         }
         while len > 0 {
             let now = len.min(ZEROES.len() as u64);
-            let zeroes = &ZEROES[..usize::try_from(now).unwrap_or(ZEROES.len())];
-            match self {
-                Self::Image(image) => image.file.write_all_at(zeroes, offset)?,
-                Self::Memory(region) => memory_at(region, offset, zeroes.len())?
-                    .write_slice(zeroes, 0)
-                    .map_err(volatile_error)?,
-                Self::Null | Self::Tagged(_) | Self::Cached(_) => return Ok(()),
-            }
+            self.write_bytes(offset, &ZEROES[..usize::try_from(now).unwrap_or(ZEROES.len())])?;
             offset += now;
             len -= now;
         }
@@ -198,38 +123,17 @@ impl Store {
 
     /// Makes every write durable.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Image(image) => image.flush(),
-            Self::Memory(_) | Self::Null => Ok(()),
-            Self::Tagged(tagged) => tagged.flush(),
-            Self::Cached(cache) => cache.flush(),
-        }
+        if let Self::Image(image) = self { image.flush() } else { Ok(()) }
     }
 
-    /// Makes a range durable. A store without a cache flushes all its writes.
-    pub(crate) fn commit(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        match self {
-            Self::Cached(cache) => cache.commit(offset, len),
-            _ => self.flush(),
-        }
-    }
-
-    /// Cuts the power: stores or loses each block in the write cache.
-    pub(crate) fn power_cut(&mut self, random: &mut Random) -> io::Result<()> {
-        match self {
-            Self::Cached(cache) => cache.power_cut(random),
-            _ => Ok(()),
-        }
+    /// Returns true if the backing stores writes: it neither discards nor rejects them.
+    pub(crate) fn stores_writes(&self) -> bool {
+        !matches!(self, Self::Null | Self::Image(Image { read_only: true, .. }))
     }
 
     /// Returns true if writes may be lost until they are flushed.
     pub(crate) fn is_volatile(&self) -> bool {
-        match self {
-            Self::Image(image) => !image.read_only,
-            Self::Tagged(tagged) => tagged.data_ref().is_volatile(),
-            Self::Cached(_) => true,
-            Self::Memory(_) | Self::Null => false,
-        }
+        matches!(self, Self::Image(Image { read_only: false, .. }))
     }
 }
 
@@ -348,7 +252,7 @@ mod tests {
         file
     }
 
-    fn exercise(store: &mut Store) {
+    fn exercise(store: &mut RawStore) {
         let client = MmapRegion::<()>::new(8192).unwrap();
         let all = client.get_slice(0, 8192).unwrap();
         all.write_slice(&[0xa5; 8192], 0).unwrap();
@@ -372,24 +276,24 @@ mod tests {
     #[test]
     fn image_and_memory_hold_what_was_written() {
         let file = image(&[0; 8192]);
-        let (mut store, bytes) = Store::open(&Backing::image(file.path(), false)).unwrap();
+        let (mut store, bytes) = RawStore::open(&Backing::image(file.path(), false)).unwrap();
         assert_eq!(bytes, 8192);
         exercise(&mut store);
         // Without holes, zeroes are written.
-        if let Store::Image(image) = &mut store {
+        if let RawStore::Image(image) = &mut store {
             image.holes = false;
         }
         store.zero(0, 8192).unwrap();
         assert_eq!(std::fs::read(file.path()).unwrap(), [0; 8192]);
         exercise(&mut store);
-        let (mut store, _) = Store::open(&Backing::memory(8192)).unwrap();
+        let (mut store, _) = RawStore::open(&Backing::memory(8192)).unwrap();
         exercise(&mut store);
     }
 
     #[test]
     fn an_image_that_shrank_is_an_error_and_the_next_access_is_right() {
         let file = image(&[3; 8192]);
-        let (mut store, _) = Store::open(&Backing::image(file.path(), true)).unwrap();
+        let (mut store, _) = RawStore::open(&Backing::image(file.path(), true)).unwrap();
         let client = MmapRegion::<()>::new(4096).unwrap();
         let mut to = client.get_slice(0, 4096).unwrap();
         file.as_file().set_len(6000).unwrap();
@@ -403,7 +307,7 @@ mod tests {
     #[test]
     fn writers_exclude_others_and_readers_share() {
         let file = image(&[0; 4096]);
-        let open = |read_only| Store::open(&Backing::image(file.path(), read_only));
+        let open = |read_only| RawStore::open(&Backing::image(file.path(), read_only));
         let first = open(true).unwrap();
         let second = open(true).unwrap();
         assert!(matches!(open(false), Err(Error::ImageInUse { .. })));
@@ -415,7 +319,7 @@ mod tests {
     #[test]
     fn what_is_no_image_is_refused() {
         for path in ["/nonexistent/image", "/dev/null", "/"] {
-            let opened = Store::open(&Backing::image(path, true));
+            let opened = RawStore::open(&Backing::image(path, true));
             assert!(matches!(opened, Err(Error::Image { .. })), "{path}");
         }
     }

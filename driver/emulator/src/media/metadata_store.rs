@@ -7,11 +7,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nvio_spec::protection::ProtectionInfo;
+use vm_memory::VolatileSlice;
 
 use crate::config::metadata::Metadata;
 use crate::config::namespace::Backing;
 use crate::error::Error;
-use crate::media::backing::Store;
+use crate::media::backing::RawStore;
 
 /// First bytes of the file with the metadata of an image; the version follows.
 const MAGIC: [u8; 8] = *b"nviometa";
@@ -19,31 +20,116 @@ const VERSION: u8 = 1;
 /// Offset of the metadata in that file.
 const HEADER: u64 = 4096;
 
-/// A store whose blocks have metadata.
-///
-/// The table stores protection information with its bits inverted. Blocks that were never written,
-/// which are zeroes in memory and holes in files, then read as all ones, and all ones disable the
-/// checks of a block (NVM 3.2.3.2.1).
+/// The blocks of a namespace: a backing, and a table if blocks have metadata.
 #[derive(Debug)]
-pub(crate) struct Tagged {
-    data: Store,
-    table: Store,
-    /// Offset of the metadata of block 0 in the table.
-    base: u64,
-    block_shift: u32,
-    metadata: Metadata,
+pub(crate) struct BlockStore {
+    data: RawStore,
+    metadata: Option<Box<Table>>,
 }
 
-impl Tagged {
-    /// Creates a table of `blocks` blocks for `data`: a file beside an image file, otherwise
-    /// memory.
+impl BlockStore {
+    /// Creates a store of `blocks` blocks with `data`, and a table of their `metadata`, if they have
+    /// any. The table is a file beside an image file, otherwise memory.
     ///
     /// # Errors
     /// [`Error::Image`] for a file that cannot be opened, and [`Error::MetadataFormat`] for one
     /// that was made with another format; [`Error::Memory`].
     pub(crate) fn open(
         backing: &Backing,
-        data: Store,
+        data: RawStore,
+        block_shift: u32,
+        blocks: u64,
+        metadata: Option<Metadata>,
+    ) -> Result<Self, Error> {
+        let table = metadata.map(|metadata| Table::open(backing, block_shift, blocks, metadata));
+        Ok(Self { data, metadata: table.transpose()?.map(Box::new) })
+    }
+
+    /// Reads into host memory.
+    #[inline]
+    pub(crate) fn read(&mut self, offset: u64, to: &mut VolatileSlice<'_>) -> io::Result<()> {
+        self.data.read(offset, to)
+    }
+
+    /// Reads into memory of this process. Returns false if the store has no data (null).
+    pub(crate) fn read_bytes(&mut self, offset: u64, to: &mut [u8]) -> io::Result<bool> {
+        self.data.read_bytes(offset, to)
+    }
+
+    /// Reads the metadata of the blocks from `offset`, until `to` is full. Blocks without metadata
+    /// leave `to` unchanged.
+    pub(crate) fn read_metadata(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        self.metadata.as_mut().map_or(Ok(()), |table| table.read(offset, to))
+    }
+
+    /// Writes data from host memory.
+    #[inline]
+    pub(crate) fn write(&mut self, offset: u64, from: &VolatileSlice<'_>) -> io::Result<()> {
+        self.data.write(offset, from)
+    }
+
+    /// Writes data from memory of this process; the metadata stays.
+    pub(crate) fn write_bytes(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.data.write_bytes(offset, from)
+    }
+
+    /// Writes the metadata of the blocks from `offset`, until `from` is used up; their data stays.
+    pub(crate) fn write_metadata(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+        self.metadata.as_mut().map_or(Ok(()), |table| table.write(offset, from))
+    }
+
+    /// Writes whole blocks with their metadata, which is empty if blocks have none.
+    pub(crate) fn write_blocks(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        metadata: &[u8],
+    ) -> io::Result<()> {
+        self.write_bytes(offset, data)?;
+        self.write_metadata(offset, metadata)
+    }
+
+    /// Makes whole blocks unwritten.
+    pub(crate) fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        self.data.zero(offset, len)?;
+        self.metadata.as_mut().map_or(Ok(()), |table| table.zero(offset, len))
+    }
+
+    /// Makes every write durable.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.data.flush()?;
+        self.metadata.as_mut().map_or(Ok(()), |table| table.store.flush())
+    }
+
+    /// Returns true if the backing stores writes: it neither discards nor rejects them.
+    pub(crate) fn stores_writes(&self) -> bool {
+        self.data.stores_writes()
+    }
+
+    /// Returns true if writes may be lost until they are flushed.
+    pub(crate) fn is_volatile(&self) -> bool {
+        self.data.is_volatile()
+    }
+}
+
+/// A table of the metadata of blocks.
+///
+/// The table stores protection information with its bits inverted. Blocks that were never written,
+/// which are zeroes in memory and holes in files, then read as all ones, and all ones disable the
+/// checks of a block (NVM 3.2.3.2.1).
+#[derive(Debug)]
+struct Table {
+    store: RawStore,
+    /// Offset of the metadata of block 0 in the store.
+    base: u64,
+    block_shift: u32,
+    metadata: Metadata,
+}
+
+impl Table {
+    /// Opens the file beside an image file; otherwise allocates memory.
+    fn open(
+        backing: &Backing,
         block_shift: u32,
         blocks: u64,
         metadata: Metadata,
@@ -55,47 +141,28 @@ impl Tagged {
             }
             _ => None,
         };
-        let (table, base) = match beside {
+        let (store, base) = match beside {
             Some(store) => (store, HEADER),
-            None => (Store::open(&Backing::Memory(bytes))?.0, 0),
+            None => (RawStore::open(&Backing::Memory(bytes))?.0, 0),
         };
-        Ok(Self { data, table, base, block_shift, metadata })
+        Ok(Self { store, base, block_shift, metadata })
     }
 
-    pub(crate) fn data(&mut self) -> &mut Store {
-        &mut self.data
-    }
-
-    pub(crate) fn data_ref(&self) -> &Store {
-        &self.data
-    }
-
-    /// Reads the metadata of the blocks from `offset`, until `to` is full.
-    pub(crate) fn read_metadata(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
-        let at = self.place(offset);
-        self.table.read_bytes(at, to)?;
+    fn read(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        self.store.read_bytes(self.place(offset), to)?;
         self.invert(to);
         Ok(())
     }
 
-    /// Writes the metadata of the blocks from `offset`, until `from` is used up.
-    pub(crate) fn write_metadata(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+    fn write(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
         let mut inverted = from.to_vec();
         self.invert(&mut inverted);
-        let at = self.place(offset);
-        self.table.write_bytes(at, &inverted)
+        self.store.write_bytes(self.place(offset), &inverted)
     }
 
-    /// Makes whole blocks unwritten.
-    pub(crate) fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        self.data.zero(offset, len)?;
+    fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
         let bytes = (len >> self.block_shift) * u64::from(self.metadata.bytes);
-        self.table.zero(self.place(offset), bytes)
-    }
-
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.data.flush()?;
-        self.table.flush()
+        self.store.zero(self.place(offset), bytes)
     }
 
     /// Returns the place in the table of the metadata of the block at `offset` of the data.
@@ -128,7 +195,7 @@ fn open_beside(
     bytes: u64,
     block_shift: u32,
     metadata: Metadata,
-) -> Result<Option<Store>, Error> {
+) -> Result<Option<RawStore>, Error> {
     let path = path_beside(image);
     let failed = |source| Error::Image { path: path.clone(), source };
     if !path.exists() {
@@ -147,7 +214,7 @@ fn open_beside(
     if read.is_err() || !long_enough || found != header(block_shift, metadata) {
         return Err(Error::MetadataFormat { path });
     }
-    let (store, _) = Store::open(&Backing::Image { path, read_only })?;
+    let (store, _) = RawStore::open(&Backing::Image { path, read_only })?;
     Ok(Some(store))
 }
 
@@ -173,9 +240,9 @@ mod tests {
         Metadata { bytes, extended: true, protection: Some(protection) }
     }
 
-    fn open(backing: &Backing, bytes: u16) -> Result<Tagged, Error> {
-        let (data, size) = Store::open(backing).unwrap();
-        Tagged::open(backing, data, 9, size >> 9, metadata(bytes))
+    fn open(backing: &Backing, bytes: u16) -> Result<BlockStore, Error> {
+        let (data, size) = RawStore::open(backing).unwrap();
+        BlockStore::open(backing, data, 9, size >> 9, Some(metadata(bytes)))
     }
 
     #[test]
@@ -184,19 +251,19 @@ mod tests {
         image.as_file().set_len(64 << 10).unwrap();
         let on_image = Backing::image(image.path(), false);
         for backing in [Backing::memory(64 << 10), Backing::null(64 << 10), on_image.clone()] {
-            let mut tagged = open(&backing, 16).unwrap();
+            let mut blocks = open(&backing, 16).unwrap();
             let mut found = [1; 48];
-            tagged.read_metadata(512, &mut found).unwrap();
+            blocks.read_metadata(512, &mut found).unwrap();
             let unwritten = [[0; 8], [0xff; 8]].concat();
             assert_eq!(found, unwritten.repeat(3)[..]);
             let written: Vec<u8> = (0..32).collect();
-            tagged.write_metadata(1024, &written).unwrap();
-            tagged.read_metadata(1024, &mut found[..32]).unwrap();
+            blocks.write_metadata(1024, &written).unwrap();
+            blocks.read_metadata(1024, &mut found[..32]).unwrap();
             assert_eq!(found[..32], written);
-            tagged.zero(1024, 512).unwrap();
-            tagged.read_metadata(1024, &mut found[..32]).unwrap();
+            blocks.zero(1024, 512).unwrap();
+            blocks.read_metadata(1024, &mut found[..32]).unwrap();
             assert_eq!(found[..32], [&unwritten[..], &written[16..]].concat());
-            tagged.flush().unwrap();
+            blocks.flush().unwrap();
         }
         // The metadata of an image persists when it is opened again, and is sparse.
         let mut again = open(&on_image, 16).unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod backing;
 pub(crate) mod metadata_store;
 pub(crate) mod namespace;
 pub(crate) mod namespaces;
+pub(crate) mod store;
 pub(crate) mod write_cache;
 
 use std::io;

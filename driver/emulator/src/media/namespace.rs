@@ -9,9 +9,10 @@ use crate::config::format::{BlockFormat, FORMATS};
 use crate::config::metadata::Metadata;
 use crate::config::namespace::{Backing, CopyLimits, NamespaceConfig};
 use crate::error::Error;
-use crate::media::backing::Store;
+use crate::media::backing::RawStore;
 use crate::media::failed;
-use crate::media::metadata_store::Tagged;
+use crate::media::metadata_store::BlockStore;
+use crate::media::store::Store;
 
 /// A namespace, attached or not.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Namespace {
         config: &NamespaceConfig,
         shared: &Config,
     ) -> Result<Self, Error> {
-        let (store, bytes) = Store::open(&config.backing)?;
+        let (data, bytes) = RawStore::open(&config.backing)?;
         let block_size = config.block_size;
         let block_shift = block_size.trailing_zeros();
         let blocks = bytes >> block_shift;
@@ -63,22 +64,10 @@ impl Namespace {
             log::warn!("namespace {nsid}: the last {over} bytes are no whole block, and are cut");
         }
         let metadata = config.blocks_metadata();
-        let store = match metadata {
-            Some(metadata) => Store::Tagged(Box::new(Tagged::open(
-                &config.backing,
-                store,
-                block_shift,
-                blocks,
-                metadata,
-            )?)),
-            None => store,
-        };
+        let store = BlockStore::open(&config.backing, data, block_shift, blocks, metadata)?;
         Ok(Self {
             nsid,
-            store: match shared.write_cache {
-                Some(bytes) => store.cached(block_shift, metadata, bytes),
-                None => store,
-            },
+            store: Store::new(store, block_shift, metadata, shared.write_cache),
             block_shift,
             metadata,
             moves_data: !matches!(config.backing, Backing::Null(_)),

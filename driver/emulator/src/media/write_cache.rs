@@ -8,7 +8,8 @@ use vm_memory::{Bytes, VolatileSlice};
 
 use crate::config::metadata::Metadata;
 use crate::media::atomic_groups::Groups;
-use crate::media::backing::{Store, volatile_error};
+use crate::media::backing::volatile_error;
+use crate::media::metadata_store::BlockStore;
 use crate::random::Random;
 
 /// Largest number of blocks that one command zeroes in the cache instead of below it.
@@ -21,7 +22,7 @@ const MAX_ZEROED: u64 = 65_536;
 /// its group.
 #[derive(Debug)]
 pub(crate) struct WriteCache {
-    below: Store,
+    below: BlockStore,
     block_size: usize,
     /// Metadata of a block that was never written; empty if blocks have no metadata.
     unwritten: Box<[u8]>,
@@ -54,7 +55,7 @@ struct Overlap {
 impl WriteCache {
     /// Creates a cache of `bytes` bytes, at least one block.
     pub(crate) fn new(
-        below: Store,
+        below: BlockStore,
         block_shift: u32,
         metadata: Option<Metadata>,
         bytes: u64,
@@ -177,11 +178,6 @@ impl WriteCache {
             }
         }
         Ok(())
-    }
-
-    /// Writes below the cache, whose blocks stay as they are.
-    pub(crate) fn write_below(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
-        self.below.write_bytes(offset, from)
     }
 
     /// Zeroes whole blocks; a large number of them is zeroed below the cache at once.
@@ -335,6 +331,7 @@ impl WriteCache {
 mod tests {
     use super::*;
     use crate::config::namespace::Backing;
+    use crate::media::backing::RawStore;
     use vm_memory::VolatileMemory;
     use vm_memory::mmap::MmapRegion;
 
@@ -342,7 +339,9 @@ mod tests {
     const BLOCK: usize = 512;
 
     fn cache(blocks: u64) -> WriteCache {
-        let (below, _) = Store::open(&Backing::memory(SIZE as u64)).unwrap();
+        let backing = Backing::memory(SIZE as u64);
+        let (data, bytes) = RawStore::open(&backing).unwrap();
+        let below = BlockStore::open(&backing, data, 9, bytes >> 9, None).unwrap();
         WriteCache::new(below, 9, None, blocks * BLOCK as u64)
     }
 

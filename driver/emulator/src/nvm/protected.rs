@@ -9,9 +9,9 @@ use crate::host::access::Access;
 use crate::host::memory::HostMemory;
 use crate::host::prp::{Segment, Segments};
 use crate::host::stream::Stream;
-use crate::media::backing::Store;
 use crate::media::failed;
 use crate::media::namespace::Namespace;
+use crate::media::store::Store;
 use crate::nvm::protection::{Action, Request};
 use crate::nvm::{Media, Settings, Staging, make_durable, pointer};
 
