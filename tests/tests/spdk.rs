@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
-use nvio_driver::spec::{IdentifyController, IdentifyNamespace, Sqe, Status, cns};
-use nvio_driver::{Controller, QueuePair};
-use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
+use nvio_driver::spec::{IdentifyController, IdentifyNamespace, Sqe, Status, cns, status};
+use nvio_driver::{Controller, Options, QueuePair, Wait};
+use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig, Service};
 use nvio_testkit::controller;
 use nvio_testkit::host::{DATA, Host, LIST};
 use nvio_testkit::random::pattern;
@@ -146,6 +147,46 @@ fn nvio_uses_an_spdk_target_without_a_reset() {
     let target = spdk::target(builder(1 << 20));
     for client in 0..5 {
         use_as_nvio(&controller::open_with(&target, controller::writable()), client << 32);
+    }
+    assert_eq!(target.fault_counts().device, 0);
+}
+
+/// Reads block 0 asleep, until 20 waits have slept. Each command takes 2 ms, so only a thread that
+/// waits for the machine longer than that does not sleep.
+fn read_asleep(controller: &Controller, queue: &mut QueuePair<u64>) {
+    let namespace = controller.namespace(1).unwrap();
+    let before = queue.counters();
+    let mut reads = 0;
+    while queue.counters().sleeps - before.sleeps < 20 {
+        assert!(reads < 1000, "{:?}", queue.counters());
+        queue.read(&namespace, 0, controller.alloc(BLOCK as usize).unwrap(), reads).unwrap();
+        assert_eq!(queue.wait(|done| assert!(done.status.is_success())).unwrap(), 1);
+        reads += 1;
+    }
+    assert_eq!(queue.counters().missed_interrupts, 0);
+}
+
+#[test]
+fn nvio_sleeps_on_the_interrupts_of_an_spdk_target() {
+    let slow = Service::new().latency(Duration::from_millis(2));
+    let target = spdk::target(builder(1 << 20).service(slow));
+    // A client that polls finds interrupts disabled after one that has slept.
+    for wait in [Wait::Interrupt { spin: Duration::ZERO }, Wait::Poll] {
+        let options = Options { wait, ..controller::writable() };
+        let controller = controller::open_with(&target, options);
+        if wait == Wait::Poll {
+            use_as_nvio(&controller, 1);
+            continue;
+        }
+        let mut queue: QueuePair<u64> = controller.queue_pair(4).unwrap();
+        assert!(queue.event_fd().is_some());
+        read_asleep(&controller, &mut queue);
+        // A command that the queue submits before it notices the reset is aborted.
+        controller.reset().unwrap();
+        let namespace = controller.namespace(1).unwrap();
+        queue.read(&namespace, 0, controller.alloc(BLOCK as usize).unwrap(), 0).unwrap();
+        queue.wait(|done| assert_eq!(done.status, status::ABORTED_BY_HOST)).unwrap();
+        read_asleep(&controller, &mut queue);
     }
     assert_eq!(target.fault_counts().device, 0);
 }

@@ -5,6 +5,7 @@ mod iova;
 mod kernel;
 mod limit;
 pub(crate) mod open;
+mod pci_capability;
 mod pci_command;
 mod removal;
 mod vfio;

@@ -3,6 +3,7 @@
 
 mod channel;
 mod client;
+mod message_interrupts;
 
 use std::fs::File;
 use std::io;
@@ -17,8 +18,8 @@ use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_
 
 use self::channel::Fault;
 use self::client::{Client, Region};
+use self::message_interrupts::MessageInterrupts;
 use super::iova::{self, IovaRange};
-use super::vfio_irq::{self, Vectors};
 use super::{Transport, bar, pci_command};
 use crate::dma::Arena;
 use crate::error::{Error, Result};
@@ -38,7 +39,7 @@ pub(crate) struct VfioUser {
     /// Longest wait for a reply.
     reply_timeout: Duration,
     doorbells: Arc<Mmio>,
-    vectors: Vectors,
+    interrupts: MessageInterrupts,
     /// I/O virtual addresses mapped at the server.
     mapped: Mutex<Vec<Range<u64>>>,
 }
@@ -66,10 +67,10 @@ impl VfioUser {
         pci_command::check(set_command(&mut client).map_err(failed(step))?)?;
         let bar0 = client.region(VFIO_PCI_BAR0_REGION_INDEX);
         let doorbells = Arc::new(map_doorbells(bar0.map_err(failed("describe BAR0"))?)?);
-        let vectors = Vectors::choose(|index| client.irq_info(index));
+        let interrupts = MessageInterrupts::find(&mut client).map_err(failed("find interrupts"))?;
         let (socket, mapped) = (socket.to_owned(), Mutex::default());
         let client = Mutex::new(client);
-        Ok(Self { socket, client, reply_timeout, doorbells, vectors, mapped })
+        Ok(Self { socket, client, reply_timeout, doorbells, interrupts, mapped })
     }
 
     fn mapped(&self) -> MutexGuard<'_, Vec<Range<u64>>> {
@@ -99,19 +100,6 @@ fn error(socket: &Path, after: Duration, step: &'static str, fault: Fault) -> Er
         Fault::Closed => Error::Gone,
         Fault::Io(source) => Error::VfioUser { socket, step, source },
     }
-}
-
-/// Sets up eventfds for the first vectors, in messages with as many file descriptors as the server
-/// accepts.
-fn connect(client: &mut Client, index: u32, events: &[BorrowedFd<'_>]) -> Result<(), Fault> {
-    client.set_irqs(index, vfio_irq::TRIGGER, 0, 0, &[])?;
-    let mut start = 0;
-    for events in events.chunks(client.fds_max().max(1)) {
-        let count = u32::try_from(events.len()).unwrap_or(0);
-        client.set_irqs(index, vfio_irq::SET_EVENTS, start, count, events)?;
-        start += count;
-    }
-    Ok(())
 }
 
 /// Sets the bits of [`pci_command::IN_USE`], and returns the register read back.
@@ -253,7 +241,9 @@ unsafe impl Transport for VfioUser {
             return Err(Error::Unsupported { what: "a vfio-user server without a reset", detail });
         }
         self.run("reset the device", Client::reset)?;
-        pci_command::check(self.run("set the PCI Command register", set_command)?)
+        pci_command::check(self.run("set the PCI Command register", set_command)?)?;
+        // The server may have disconnected the eventfds without clearing the enable bit.
+        self.run("disable interrupts", |client| self.interrupts.disable(client))
     }
 
     fn map_bar(&self, bar: u8, offset: u64, bytes_max: u64) -> Result<Mmio> {
@@ -273,14 +263,22 @@ unsafe impl Transport for VfioUser {
     }
 
     fn interrupts(&self) -> u16 {
-        self.vectors.count
+        self.interrupts.count()
     }
 
     fn connect_interrupts(&self, events: &[BorrowedFd<'_>]) -> Result<usize> {
-        let count = events.len().min(usize::from(self.vectors.count));
+        let count = events.len().min(usize::from(self.interrupts.count()));
         let events = &events[..count];
-        let index = self.vectors.index;
-        self.run("connect interrupts", |client| connect(client, index, events))?;
+        self.run("connect interrupts", |client| self.interrupts.connect(client, events))?;
         Ok(count)
+    }
+}
+
+impl Drop for VfioUser {
+    /// Disables interrupts: a server may keep configuration space for its next client, which may
+    /// set up no eventfd.
+    fn drop(&mut self) {
+        let disabled = self.interrupts.disable(&mut self.client());
+        disabled.unwrap_or_else(|fault| log::debug!("interrupts stay enabled: {fault:?}"));
     }
 }
