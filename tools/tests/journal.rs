@@ -109,7 +109,7 @@ fn the_journal_may_be_on_another_device() {
         disk.run("ls", &["--journal", journal]).refused(&["disk.img", part]);
     };
     let image = disk.image();
-    refused(image.to_str().unwrap(), "no external journal");
+    refused(image.to_str().unwrap(), "is not an external journal");
     make(&disk.path("other"), UUID);
     refused(disk.path("other").to_str().unwrap(), UUID);
     disk.run("ls", &["--journal", "/dev/null"]).refused(&["character device"]);

@@ -88,7 +88,7 @@ fn refusals_say_what_to_do() {
     refused(
         &["small", "--offset", "9"],
         b"12345",
-        &["0 bytes were written", "13 bytes", "give less"],
+        &["0 bytes were written", "13 bytes", "write less"],
     );
     refused(&["small", "--offset", "18446744073709551615"], b"1", &["cannot grow"]);
     refused(&["sparse", "--offset", "8191"], b"12", &["/sparse", "position 8192", "`nvio map`"]);
