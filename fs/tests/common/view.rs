@@ -142,13 +142,13 @@ fn entry(fs: &Filesystem, device: &File, inode: &Inode) -> Entry {
     }
 }
 
-/// Replaces our block counts of regular files by the kernel's. A mount recounts the blocks of files
-/// that fast commits changed and of files that it truncates, while this crate returns the stored
-/// count, which is right only after a clean unmount or a full commit.
+/// Replaces our block counts of files and directories by the kernel's. A mount recounts the blocks
+/// of inodes that fast commits changed and of files that it truncates, while this crate returns the
+/// stored count, which is right only after a clean unmount or a full commit.
 pub fn ignore_recounted_blocks(ours: &mut View, theirs: &View, recounted: impl Fn(&Path) -> bool) {
     for (path, entry) in ours {
-        let is_file = entry.mode & 0o170_000 == 0o100_000;
-        if let Some(theirs) = theirs.get(path).filter(|_| is_file && recounted(path)) {
+        let has_blocks = matches!(entry.mode & 0o170_000, 0o100_000 | 0o040_000);
+        if let Some(theirs) = theirs.get(path).filter(|_| has_blocks && recounted(path)) {
             entry.blocks = theirs.blocks;
         }
     }

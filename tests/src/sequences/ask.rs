@@ -15,6 +15,7 @@ use super::request::{Class, Request};
 use super::run::Run;
 use super::source::Sources;
 use super::strategy::{Ask, Mischief, Way};
+use super::watch::Command;
 use crate::simulation::content::{self, POISON};
 use crate::simulation::{Checked, Wrong, ensure, lock};
 
@@ -70,7 +71,7 @@ impl Run<'_> {
                 None => return Ok(()),
             },
         };
-        self.learn(&mut pending);
+        self.learn(&mut pending, &called);
         self.check_path(&pending, &called, simple)?;
         self.outcome.requests += 1;
         match called {
@@ -203,8 +204,8 @@ impl Run<'_> {
     }
 
     /// Collects the calls and commands that the request has caused.
-    fn learn(&mut self, pending: &mut Pending) {
-        pending.commands = std::mem::take(&mut lock(&self.seen).commands);
+    fn learn(&mut self, pending: &mut Pending, gave: &Gave) {
+        let submitted = std::mem::take(&mut lock(&self.seen).commands);
         (pending.refused, pending.short) = {
             let seen = lock(&self.seen);
             (seen.refused, seen.short)
@@ -223,7 +224,16 @@ impl Run<'_> {
             }
             state.mood = Mood { mischief: Mischief::None, trim: 0, late: false };
         });
-        if request.write && !pending.commands.is_empty() {
+        // The queue first submits the backlog of earlier requests.
+        let own = |command: &Command| match command.write {
+            true => pending.request.write && pending.effect.allows(command),
+            false => !pending.request.write,
+        };
+        let earlier = |command: &Command| self.pending.values().any(|other| other.allows(command));
+        pending.backlogged = matches!(gave, Gave::Taken);
+        pending.possible_commands = pending.backlogged || submitted.iter().any(own);
+        pending.commands = submitted.into_iter().filter(|command| !earlier(command)).collect();
+        if request.write && pending.possible_commands {
             pending.effect.begin(&mut self.model, pending.begun);
         } else {
             pending.effect = Effect::default();

@@ -106,7 +106,8 @@ impl Run<'_> {
                 command.addr < first + moved && first < command.addr + command.len
             };
             let parts = commands.iter().filter(data).count();
-            ensure!(parts == 1 && visits.len() == 1, "an atomic write of {parts} commands");
+            let one = parts == 1 || parts == 0 && pending.possible_commands;
+            ensure!(one && visits.len() == 1, "an atomic write of {parts} commands");
         }
         self.hooks(pending, Ok(moved))?;
         if !request.write {
@@ -229,13 +230,16 @@ impl Run<'_> {
             // A request that fails before its first command has no end hook.
             Err(Class::Fault | Class::EndHook | Class::Flush) => true,
             Err(Class::FallBack) => request.faults_at().is_some() && !pending.visits.is_empty(),
-            Err(_) => !pending.commands.is_empty(),
+            Err(_) => pending.possible_commands,
         };
         let hooked = self.hooked(pending);
         if hooked == Some(false) || !told {
             return Ok(());
         }
-        let need = hooked == Some(true) || how.is_err_and(|class| class == Class::EndHook);
+        // A failure may precede the commands, which may be those of an earlier request.
+        let early = how.is_err() && pending.commands.is_empty() && pending.possible_commands;
+        let need =
+            hooked == Some(true) && !early || how.is_err_and(|class| class == Class::EndHook);
         let (found, unwritten) = self.fs.with(|state| {
             let fits = |end: &nvio_iomap::EndIo| {
                 (end.pos, end.write) == (request.pos, request.write)

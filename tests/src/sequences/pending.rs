@@ -28,8 +28,13 @@ pub struct Pending {
     pub lease: Lease,
     /// Mappings of the request.
     pub visits: Vec<Visit>,
-    /// Commands of the request.
+    /// Commands that the request has submitted, but for those that an earlier request may have
+    /// submitted from the backlog.
     pub commands: Vec<Command>,
+    /// The request is in flight, so that the backlog may contain commands of it.
+    pub backlogged: bool,
+    /// The request may have commands: in the backlog, or mixed with those of earlier requests.
+    pub possible_commands: bool,
     /// Number of commands that were rejected by a full queue.
     pub refused: u32,
     /// Number of failed allocations of bounce memory.
@@ -56,11 +61,28 @@ impl Pending {
             lease: Lease::default(),
             visits: Vec::new(),
             commands: Vec::new(),
+            backlogged: false,
+            possible_commands: false,
             refused: 0,
             short: 0,
             fired: 0,
             effect: Effect::default(),
             sources: Sources::default(),
         }
+    }
+
+    /// Returns true if the request may submit this command later, from the backlog.
+    pub fn allows(&self, command: &Command) -> bool {
+        let inside = |visit: &Visit| {
+            let mapping = &visit.mapping;
+            mapping.addr <= command.addr
+                && command.addr + command.len <= mapping.addr + mapping.length
+        };
+        self.backlogged
+            && command.write == self.request.write
+            && match command.write {
+                true => self.effect.allows(command),
+                false => self.visits.iter().any(inside),
+            }
     }
 }
