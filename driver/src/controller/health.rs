@@ -18,11 +18,11 @@ pub(crate) enum Health {
 /// The reason why a controller does not accept commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It was removed, or its server has ended.
+    /// The device was removed, or its server has ended.
     Gone,
     /// CSTS.CFS is set.
     Fatal { csts: u32 },
-    /// It did not come back from a reset.
+    /// The controller did not come back from a reset.
     Reset,
 }
 

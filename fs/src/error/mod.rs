@@ -21,7 +21,7 @@ use crate::format::uuid::Uuid;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no ext2, ext3 or ext4 superblock.
+    /// The device has no ext2, ext3 or ext4 superblock.
     #[error("not an ext4 filesystem: the magic number at byte 1080 is {magic:#06x}, not 0xef53")]
     NotExt4 {
         /// The number found at the place of the magic number.

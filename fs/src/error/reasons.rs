@@ -16,13 +16,13 @@ pub(crate) const GROUPS_MAX: u32 = 1 << 21;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotWritable {
-    /// It was not unmounted cleanly, or is mounted.
+    /// The filesystem was not unmounted cleanly, or is mounted.
     NotClean,
     /// The kernel recorded errors in it.
     HasErrors,
-    /// It has orphans, which the next mount must remove or truncate.
+    /// The filesystem has orphans, which the next mount must remove or truncate.
     HasOrphans,
-    /// It has features that forbid writes, or that this crate does not support.
+    /// The filesystem has features that forbid writes, or that this crate does not support.
     Features(RoCompatFeatures),
     /// All data is journaled (`data=journal`).
     JournalsData,

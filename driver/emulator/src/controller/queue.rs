@@ -131,7 +131,7 @@ impl SubmissionQueue {
     /// Returns the head pointer for completions (SQHD).
     #[inline]
     pub(crate) fn head(&self) -> u16 {
-        // It is below the number of entries, which is at most 65,536.
+        // The head is below the number of entries, which is at most 65,536.
         (self.head & 0xffff) as u16
     }
 }
