@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
-use syn::{Attribute, Fields, ImplItem, Item, TraitItem, Type, Visibility};
+use syn::{Attribute, Fields, ImplItem, Item, TraitItem};
 
 use crate::files::crates;
-use crate::module::{Import, Module, definer, flatten, name, read_crate, resolve};
+use crate::module::{Module, name, read_crate};
+use crate::public::{Public, impls, is_public, items};
 
 /// Folder of the committed texts.
 const FOLDER: &str = "tests/api";
@@ -67,8 +68,17 @@ fn report(file: &Path, committed: &str, now: &str) {
 /// Returns the API of the library whose root file is `root`.
 fn describe(root: &Path) -> String {
     let modules = read_crate(root);
-    let mut api = Api { modules: &modules, lines: BTreeSet::new(), seen: BTreeSet::new() };
-    api.module(0, "crate");
+    let mut api = Api { modules: &modules, lines: BTreeSet::new() };
+    for (path, public) in items(&modules) {
+        match public {
+            Public::Item { at, item } => api.item(at, item, &path),
+            Public::Macro { tokens, only: Some(only), .. } => api.macro_type(tokens, &path, &only),
+            Public::Macro { only: None, .. } | Public::Module { .. } => {}
+            Public::External { path: external, name } => {
+                api.add(&path, &format!("pub use {external} as {name}"));
+            }
+        }
+    }
     let mut text: Vec<String> = api.lines.into_iter().collect();
     text.push(String::new());
     text.join("\n")
@@ -77,8 +87,6 @@ fn describe(root: &Path) -> String {
 struct Api<'m> {
     modules: &'m [Module],
     lines: BTreeSet<String>,
-    /// Modules that were listed, with their paths.
-    seen: BTreeSet<(usize, String)>,
 }
 
 impl Api<'_> {
@@ -86,81 +94,15 @@ impl Api<'_> {
         self.lines.insert(format!("{path}: {text}"));
     }
 
-    fn module(&mut self, index: usize, path: &str) {
-        if !self.seen.insert((index, path.to_owned())) {
-            return;
-        }
-        let module = &self.modules[index];
-        for item in &module.items {
-            match item {
-                Item::Mod(item) if is_public(&item.vis) => {
-                    let name = item.ident.to_string();
-                    if let Some((_, child)) =
-                        module.children.iter().find(|(child, _)| *child == name)
-                    {
-                        self.module(*child, &format!("{path}::{name}"));
-                    }
-                }
-                Item::Use(item) if is_public(&item.vis) => {
-                    let mut imports = Vec::new();
-                    flatten(&item.tree, &mut Vec::new(), true, &mut imports);
-                    imports.iter().for_each(|import| self.import(index, import, path));
-                }
-                item if is_public(visibility(item)) => self.item(index, item, path),
-                Item::Macro(item) => self.macro_types(&item.mac.tokens, path, None),
-                _ => {}
-            }
-        }
-    }
-
-    /// Lists a re-export by its definition.
-    fn import(&mut self, at: usize, import: &Import, path: &str) {
-        let modules = self.modules;
-        let first = import.path.first().map_or("", String::as_str);
-        let local = ["crate", "self", "super"].contains(&first)
-            || modules[at].children.iter().any(|(child, _)| child == first);
-        let external = import.path.join("::");
-        let target = if local { resolve(modules, at, &import.path, 0) } else { None };
-        let Some(target) = target else {
-            return self.add(path, &format!("pub use {external} as {}", import.name));
-        };
-        if import.name == "*" {
-            return self.module(target, path);
-        }
-        let original = import.path.last().expect("a path has a name");
-        let found = modules[target].items.iter().find(|item| name(item).as_ref() == Some(original));
-        match found {
-            Some(item) => self.item(target, item, path),
-            None if self.is_module(at, &import.path, target) => {
-                self.module(target, &format!("{path}::{}", import.name));
-            }
-            None => {
-                for item in &modules[target].items {
-                    if let Item::Macro(item) = item {
-                        self.macro_types(&item.mac.tokens, path, Some(original));
-                    }
-                }
-            }
-        }
-    }
-
-    /// True if `path` leads to a module and not to an item inside of it.
-    fn is_module(&self, at: usize, path: &[String], target: usize) -> bool {
-        let (last, parents) = path.split_last().expect("a path has a name");
-        let parent =
-            if parents.is_empty() { Some(at) } else { resolve(self.modules, at, parents, 0) };
-        parent.is_some_and(|parent| self.modules[parent].children.contains(&(last.clone(), target)))
-    }
-
-    /// Lists the types that a macro such as `bitflags!` defines, or the one with a name.
-    fn macro_types(&mut self, tokens: &TokenStream, path: &str, only: Option<&str>) {
+    /// Lists the type `only` if it is the one that a macro such as `bitflags!` defines.
+    fn macro_type(&mut self, tokens: &TokenStream, path: &str, only: &str) {
         let text = spaced(&without_docs(tokens.clone()).to_string());
         let Some(at) = text.find("pub struct ") else { return };
         let name: String = text[at + 11..]
             .chars()
             .take_while(|next| next.is_alphanumeric() || *next == '_')
             .collect();
-        if only.is_none_or(|only| only == name) && only.is_some() {
+        if only == name {
             self.add(path, &text);
         }
     }
@@ -225,67 +167,33 @@ impl Api<'_> {
 
     /// Lists the methods and traits of the type that module `at` defines.
     fn impls(&mut self, at: usize, of: &str, path: &str) {
-        for (index, module) in self.modules.iter().enumerate() {
-            for item in &module.items {
-                let Item::Impl(item) = item else { continue };
-                let Type::Path(kind) = &*item.self_ty else { continue };
-                let segments: Vec<String> =
-                    kind.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-                if segments.last().is_none_or(|last| last != of) {
-                    continue;
-                }
-                let defined = match &segments[..] {
-                    [only] => definer(self.modules, index, only, 0),
-                    _ => resolve(self.modules, index, &segments, 0),
+        for item in impls(self.modules, at, of) {
+            let mut head = item.clone();
+            head.items.clear();
+            head.attrs.clear();
+            let head = spaced(&head.to_token_stream().to_string());
+            let head = head.trim_end_matches(['{', '}', ' ']).to_owned();
+            if item.trait_.is_some() {
+                self.add(path, &head);
+                continue;
+            }
+            for item in &item.items {
+                let text = match item {
+                    ImplItem::Fn(item) if is_public(&item.vis) => {
+                        format!("pub {}", item.sig.to_token_stream())
+                    }
+                    ImplItem::Const(item) if is_public(&item.vis) => {
+                        let (ident, kind) = (&item.ident, &item.ty);
+                        format!("pub {}", quote!(const #ident: #kind))
+                    }
+                    _ => continue,
                 };
-                if defined != Some(at) {
-                    continue;
-                }
-                let mut head = item.clone();
-                head.items.clear();
-                head.attrs.clear();
-                let head = spaced(&head.to_token_stream().to_string());
-                let head = head.trim_end_matches(['{', '}', ' ']).to_owned();
-                if item.trait_.is_some() {
-                    self.add(path, &head);
-                    continue;
-                }
-                for item in &item.items {
-                    let text = match item {
-                        ImplItem::Fn(item) if is_public(&item.vis) => {
-                            format!("pub {}", item.sig.to_token_stream())
-                        }
-                        ImplItem::Const(item) if is_public(&item.vis) => {
-                            let (ident, kind) = (&item.ident, &item.ty);
-                            format!("pub {}", quote!(const #ident: #kind))
-                        }
-                        _ => continue,
-                    };
-                    let text = spaced(&text);
-                    // The parameters of the block matter only if there are bounds.
-                    let plain = !head.contains('<');
-                    self.add(path, &if plain { text } else { format!("{head} {{ {text} }}") });
-                }
+                let text = spaced(&text);
+                // The parameters of the block matter only if there are bounds.
+                let plain = !head.contains('<');
+                self.add(path, &if plain { text } else { format!("{head} {{ {text} }}") });
             }
         }
-    }
-}
-
-fn is_public(visibility: &Visibility) -> bool {
-    matches!(visibility, Visibility::Public(_))
-}
-
-fn visibility(item: &Item) -> &Visibility {
-    match item {
-        Item::Const(item) => &item.vis,
-        Item::Enum(item) => &item.vis,
-        Item::Fn(item) => &item.vis,
-        Item::Static(item) => &item.vis,
-        Item::Struct(item) => &item.vis,
-        Item::Trait(item) => &item.vis,
-        Item::Type(item) => &item.vis,
-        Item::Union(item) => &item.vis,
-        _ => &Visibility::Inherited,
     }
 }
 

@@ -5,6 +5,7 @@
 //! nvio-checks comments --sample SEED      30 comments drawn at random
 //! nvio-checks imports [CRATE...]          import cycles between the files of a crate
 //! nvio-checks api [--update] [CRATE...]   the public API, compared with tests/api
+//! nvio-checks examples [CRATE...]         public items without an example
 //! ```
 //!
 //! CRATE is the folder of a crate, relative to the root of the repository. The exit code is 1 if
@@ -13,10 +14,12 @@
 
 mod api;
 mod comments;
+mod examples;
 mod files;
 mod graph;
 mod imports;
 mod module;
+mod public;
 
 use std::process::ExitCode;
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ["imports", crates @ ..] => imports::check(crates),
         ["api", "--update", crates @ ..] => api::check(crates, true),
         ["api", crates @ ..] => api::check(crates, false),
+        ["examples", crates @ ..] => examples::check(crates),
         _ => usage(),
     };
     if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -40,7 +44,7 @@ fn main() -> ExitCode {
 fn usage() -> bool {
     eprintln!(
         "usage: nvio-checks comments [--sample SEED | CRATE...] | imports [CRATE...] | \
-         api [--update] [CRATE...]"
+         api [--update] [CRATE...] | examples [CRATE...]"
     );
     false
 }
