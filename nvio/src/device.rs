@@ -25,6 +25,21 @@ const METADATA_DEPTH: u16 = 32;
 ///
 /// [`OpenOptions::open_device`](crate::OpenOptions::open_device) opens one without looking for a
 /// filesystem.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// let device = nvio::OpenOptions::new().open_device(&image)?;
+/// assert_eq!(device.controller().identify().model(), "nvio embedded controller");
+///
+/// // The only namespace, or the one that is named.
+/// let namespace = device.namespace(None)?;
+/// assert_eq!(namespace.bytes(), 8 << 20);
+/// assert_eq!(device.check_active(1)?, 1);
+/// assert!(device.check_active(2).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Device {
     // Fields drop in order: the controller is shut down before its emulator ends.
     controller: Controller,
@@ -68,12 +83,16 @@ impl Device {
     }
 
     /// The controller.
+    ///
+    /// See the [example](Self#examples).
     pub fn controller(&self) -> &Controller {
         &self.controller
     }
 
     /// Opens a namespace: the one with identifier `nsid`, or without one the only namespace, or
     /// namespace 1 if there are several.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::NoNamespaces`], [`Error::NoSuchNamespace`], or a failure of the controller.
@@ -96,6 +115,8 @@ impl Device {
     }
 
     /// Checks that `nsid` is the identifier of an active namespace, and returns it.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`namespace`](Self::namespace).

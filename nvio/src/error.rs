@@ -13,9 +13,11 @@ use crate::partition;
 ///
 /// It converts to [`std::io::Error`] with the fitting [`io::ErrorKind`]:
 ///
+/// # Examples
 /// ```
 /// let error = nvio::Volume::open("/nonexistent.img").unwrap_err();
 /// assert!(error.to_string().starts_with("cannot open /nonexistent.img: No such file"));
+/// assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
 /// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::NotFound);
 /// ```
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +150,8 @@ impl Error {
     }
 
     /// The kind of the [`io::Error`] that this error converts to.
+    ///
+    /// See the [example](Self#examples).
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Pci(_) | Self::NoNamespaces | Self::NoSuchNamespace { .. } => {

@@ -17,31 +17,31 @@ use crate::shared::Shared;
 /// remembers where its extents are, so that a range that was read once is read again without
 /// metadata. Threads open a file each.
 ///
+/// # Examples
 /// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
 /// use std::io::{BufRead, BufReader, Seek, SeekFrom};
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let image = dir.path().join("disk.img");
-/// # std::fs::create_dir(dir.path().join("folder"))?;
-/// # std::fs::write(dir.path().join("folder/list.txt"), "one\ntwo\nthree\n")?;
-/// # let made = std::process::Command::new("/sbin/mke2fs")
-/// #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
-/// #     .status()?;
-/// # assert!(made.success());
 /// let volume = nvio::Volume::open(&image)?;
 /// let mut file = volume.open_file("/list.txt")?;
-/// assert_eq!(file.size(), 14);
+/// assert_eq!((file.size(), file.metadata().uid()), (14, 0));
 ///
+/// // At a position: until the buffer or the file ends, or exactly.
 /// let mut word = [0; 3];
 /// file.read_exact_at(4, &mut word)?;
 /// assert_eq!(&word, b"two");
+/// assert_eq!(file.read_at(13, &mut word)?, 1);
 ///
+/// // As a stream.
 /// file.seek(SeekFrom::Start(4))?;
-/// let lines: Result<Vec<_>, _> = BufReader::new(file).lines().collect();
+/// let lines: Result<Vec<_>, _> = BufReader::new(&mut file).lines().collect();
 /// assert_eq!(lines?, ["two", "three"]);
-/// # Ok(())
-/// # }
+///
+/// // With the calls of the ext4 crate.
+/// let extent = file.as_ext4().extents().next().transpose()?;
+/// assert_eq!(extent.map(|extent| extent.logical), Some(0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct File {
     // Dropped before the device that it is on.
@@ -66,11 +66,15 @@ impl File {
     }
 
     /// Size in bytes.
+    ///
+    /// See the [example](Self#examples).
     pub fn size(&self) -> u64 {
         self.file.size()
     }
 
     /// The inode, as it was when the file was opened.
+    ///
+    /// See the [example](Self#examples).
     pub fn metadata(&self) -> &Inode {
         self.file.inode()
     }
@@ -78,6 +82,8 @@ impl File {
     /// Reads at byte `pos` into `out`, waits, and returns the number of bytes: less than
     /// `out.len()` only at the end of the file, 0 at or past it. Neither position nor length need
     /// be aligned. The data is copied once, from DMA memory.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::File`] if the map of the file is damaged or the device fails. The part of `out`
@@ -88,6 +94,8 @@ impl File {
     }
 
     /// Fills `out` from byte `pos`, and waits.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read_at`](Self::read_at); [`Error::UnexpectedEnd`] if the file ends before.
@@ -106,6 +114,8 @@ impl File {
     }
 
     /// The file of [`nvio_ext4`](crate::ext4), for extents and reads with flags.
+    ///
+    /// See the [example](Self#examples).
     pub fn as_ext4(&mut self) -> &mut nvio_ext4::File {
         &mut self.file
     }

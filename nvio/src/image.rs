@@ -15,6 +15,21 @@ use crate::error::Error;
 use crate::stream::Stream;
 
 /// An image, or a part of one, that is read by system calls or from memory. Cheap to clone.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use nvio::VolumeQueue;
+///
+/// let volume = nvio::Volume::open(&image)?;
+/// let queue = volume.queue()?;
+/// if let VolumeQueue::Image(queue) = queue.device() {
+///     let part: &nvio::ImagePart = queue.image();
+///     let _another = part.clone();
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct ImagePart {
     data: Data,

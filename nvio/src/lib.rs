@@ -1,22 +1,13 @@
 //! Files of ext4 filesystems on NVMe devices, read and overwritten from user space.
 //!
 //! ```
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let dir = tempfile::tempdir()?;
-//! # let image = dir.path().join("disk.img");
-//! # std::fs::create_dir_all(dir.path().join("folder/etc"))?;
-//! # std::fs::write(dir.path().join("folder/etc/hostname"), "worker-7\n")?;
-//! # let made = std::process::Command::new("/sbin/mke2fs")
-//! #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
-//! #     .status()?;
-//! # assert!(made.success());
-//! # let device = &image;
+//! # let sample = nvio_testkit::image::Sample::new();
+//! # let device = sample.path();
 //! // "0000:01:00.0", "vfio-user:SOCKET" or the path of an image.
 //! let volume = nvio::Volume::open(device)?;
 //! let text = volume.read_to_string("/etc/hostname")?;
 //! assert_eq!(text, "worker-7\n");
-//! # Ok(())
-//! # }
+//! # Ok::<(), nvio::Error>(())
 //! ```
 //!
 //! A device is the PCI address of an NVMe controller that is bound to vfio-pci, the socket of a

@@ -94,14 +94,16 @@ impl fmt::Display for DeviceName {
 ///
 /// Everything that converts to a [`DeviceName`] converts to a location: the whole namespace.
 ///
+/// # Examples
 /// ```
-/// use nvio::Location;
+/// use nvio::{DeviceName, Location};
 ///
 /// // The second partition of namespace 1.
 /// let partition = Location::new("0000:01:00.0").namespace(1).partition(2);
-/// // The bytes from 1 MiB on, in an image without a partition table.
+/// assert_eq!(partition.device().to_string(), "0000:01:00.0");
+/// // 64 MiB from byte 1 MiB on, in an image without a partition table.
 /// let range = Location::new("disk.img").bytes(1 << 20, 64 << 20);
-/// # let _ = (partition, range);
+/// assert_eq!(range.device(), &DeviceName::Image("disk.img".into()));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
@@ -120,11 +122,15 @@ pub(crate) enum Range {
 
 impl Location {
     /// The whole namespace of a device. If the device has several namespaces, namespace 1.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(device: impl Into<DeviceName>) -> Self {
         Self { device: device.into(), namespace: None, range: Range::Whole }
     }
 
     /// Selects a namespace by its identifier (NSID), 1 or more.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn namespace(mut self, nsid: u32) -> Self {
         self.namespace = Some(nsid);
@@ -132,6 +138,8 @@ impl Location {
     }
 
     /// Selects a partition by its number in the GPT or MBR, 1 or more, as Linux numbers them.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn partition(mut self, number: u32) -> Self {
         self.range = Range::Partition(number);
@@ -140,6 +148,8 @@ impl Location {
 
     /// Selects `length` bytes from byte `offset` of the namespace. Both are multiples of the
     /// logical block of the device.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn bytes(mut self, offset: u64, length: u64) -> Self {
         self.range = Range::Bytes { offset, length };
@@ -147,6 +157,8 @@ impl Location {
     }
 
     /// The name of the device.
+    ///
+    /// See the [example](Self#examples).
     pub fn device(&self) -> &DeviceName {
         &self.device
     }

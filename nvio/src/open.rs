@@ -25,6 +25,8 @@ const SPIN: Duration = Duration::from_micros(50);
 impl OpenOptions {
     /// Opens the filesystem at `location` for reading.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Open`] and others if the device cannot be opened, [`Error::Partition`],
     /// [`Error::Filesystem`] if there is no filesystem that can be read.
@@ -54,6 +56,8 @@ impl OpenOptions {
 
     /// Opens the filesystem at `location` so that its files can be overwritten.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`open`](Self::open), and [`Error::NotWritable`], which says why. A block device that the
     /// kernel has mounted is refused.
@@ -70,6 +74,8 @@ impl OpenOptions {
     /// Opens the controller of a device for reading, without looking for a filesystem. That of an
     /// image is the embedded controller.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Open`] and others if the device cannot be opened.
     pub fn open_device(&self, location: impl Into<Location>) -> Result<Device, Error> {
@@ -78,6 +84,8 @@ impl OpenOptions {
 
     /// Reads the superblock of the filesystem or the external journal at `location`, also if it
     /// cannot be opened because it needs recovery, is in use, or has unknown features.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -128,6 +136,8 @@ impl OpenOptions {
 
 /// The superblocks of a filesystem; see [`OpenOptions::inspect`]. Its methods are those of
 /// [`nvio_ext4::Inspection`].
+///
+/// See the [example](OpenOptions#examples).
 pub struct Inspected {
     // Dropped before the device that it reads from.
     inspection: Inspection,

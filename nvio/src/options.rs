@@ -11,24 +11,43 @@ const DATA_DEPTH: u16 = 128;
 /// Options for opening a [`Volume`](crate::Volume), a [`WritableVolume`](crate::WritableVolume) or
 /// a [`Device`](crate::Device).
 ///
+/// # Examples
 /// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
 /// use nvio::OpenOptions;
+/// use nvio::driver::{Options, Wait};
+/// use nvio::ext4::Recovery;
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let image = dir.path().join("disk.img");
-/// # std::fs::create_dir(dir.path().join("folder"))?;
-/// # std::fs::write(dir.path().join("folder/hello.txt"), "Hello")?;
-/// # let made = std::process::Command::new("/sbin/mke2fs")
-/// #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
-/// #     .status()?;
-/// # assert!(made.success());
-/// # let image = image.as_path();
-/// // 4 MiB of metadata in memory, DMA memory of 8 MiB.
-/// let volume = OpenOptions::new().cache_bytes(4 << 20).arena_bytes(8 << 20).open(image)?;
-/// assert_eq!(volume.read("/hello.txt")?, b"Hello");
-/// # Ok(())
-/// # }
+/// // 4 MiB of metadata in memory, read in pieces of 1 MiB.
+/// let options = OpenOptions::new().cache_bytes(4 << 20).read_ahead_bytes(1 << 20);
+/// let volume = options.open(&image)?;
+/// assert_eq!(volume.read("/hello.txt")?, b"Hello, world");
+///
+/// // The image as a device: on the embedded controller, with blocks of 4 KiB, DMA memory of 8 MiB,
+/// // queues of 32 commands, and waiting calls that poll.
+/// let options = options
+///     .emulate(true)
+///     .image_block_bytes(4096)
+///     .controller_options(Options::default())
+///     .arena_bytes(8 << 20)
+///     .queue_depth(32)
+///     .wait(Wait::Poll);
+/// let device = options.open_device(&image)?;
+/// assert_eq!(device.namespace(None)?.block_size(), 4096);
+/// drop(device);
+///
+/// // For overwriting.
+/// let volume = options.open_writable(&image)?;
+/// volume.open_writable("/hello.txt")?.write_at(0, b"J")?;
+///
+/// // The superblock of a filesystem that may not be usable.
+/// let inspected = options.inspect(&image)?;
+/// assert_eq!(inspected.superblock().blocks_count, 8192);
+///
+/// // A filesystem with its journal on another device, refused if that needs recovery.
+/// let options = OpenOptions::new().journal("0000:02:00.0").recovery(Recovery::Refuse);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
@@ -51,6 +70,8 @@ impl OpenOptions {
     /// The default options: those of [`nvio_driver::Options`](crate::driver::Options) and
     /// [`nvio_ext4::Options`](crate::ext4::Options), queues of 128 commands, images with blocks of
     /// 512 bytes, no external journal.
+    ///
+    /// See the [example](Self#examples).
     pub fn new() -> Self {
         Self {
             emulate: false,
@@ -65,6 +86,8 @@ impl OpenOptions {
 
     /// Sets the location of the journal of a filesystem whose journal is on another device. It is
     /// needed if that journal needs recovery.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn journal(mut self, journal: impl Into<Location>) -> Self {
         self.journal = Some(journal.into());
@@ -72,6 +95,8 @@ impl OpenOptions {
     }
 
     /// Sets how many bytes of metadata are kept in memory. 16 MiB by default.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.filesystem.cache_bytes = bytes;
@@ -80,6 +105,8 @@ impl OpenOptions {
 
     /// Sets how many bytes of metadata are read ahead at a time, at most a quarter of the cache.
     /// 4 MiB by default; 0 reads each block when it is needed.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn read_ahead_bytes(mut self, bytes: usize) -> Self {
         self.filesystem.read_ahead = bytes;
@@ -88,6 +115,8 @@ impl OpenOptions {
 
     /// Sets whether a journal that needs recovery is replayed in memory, the default, or the
     /// filesystem is refused.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.filesystem.recovery = recovery;
@@ -97,6 +126,8 @@ impl OpenOptions {
     /// Sets the size of the DMA arena in bytes, 64 MiB by default. It is locked in memory, which
     /// RLIMIT_MEMLOCK bounds for a PCI device: 8 MiB on most systems. A queue and its bounce
     /// memory take about 2 MiB.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn arena_bytes(mut self, bytes: usize) -> Self {
         self.controller.arena_bytes = bytes;
@@ -104,6 +135,8 @@ impl OpenOptions {
     }
 
     /// Sets how many commands a queue has in flight at most, 128 by default.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn queue_depth(mut self, commands: u16) -> Self {
         self.queue_depth = commands;
@@ -113,6 +146,8 @@ impl OpenOptions {
     /// Sets how waiting calls wait: by polling, or asleep until an interrupt. By default they poll a
     /// PCI device. A vfio-user server and the embedded controller need the processor themselves, so
     /// that waiting calls poll them for 50 microseconds and then sleep.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = Some(wait);
@@ -121,6 +156,8 @@ impl OpenOptions {
 
     /// Sets the logical block of an image in bytes, 512 by default or 4096: the unit of its
     /// partition table, and the block of the embedded controller.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn image_block_bytes(mut self, bytes: u32) -> Self {
         self.image_block_bytes = bytes;
@@ -129,6 +166,8 @@ impl OpenOptions {
 
     /// Sets all options of the driver. [`writable`](nvio_driver::Options::writable) is ignored: use
     /// [`open_writable`](Self::open_writable).
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn controller_options(mut self, options: nvio_driver::Options) -> Self {
         self.wait = Some(options.wait);
@@ -139,6 +178,8 @@ impl OpenOptions {
     /// Sets whether an image is served by the embedded NVMe controller, on threads of this process,
     /// as if it were a device. By default an image that is opened for reading is read with system
     /// calls; an image that is opened for writing always has the controller.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn emulate(mut self, emulate: bool) -> Self {
         self.emulate = emulate;

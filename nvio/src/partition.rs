@@ -20,6 +20,17 @@ const PROTECTIVE: u8 = 0xee;
 const FIRST_LOGICAL: u32 = 5;
 
 /// An error of a partition table. [`Error::Partition`](crate::Error::Partition) holds it.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use nvio::{Error, Location, PartitionError, Volume};
+///
+/// let location = Location::new(image).partition(1);
+/// let error = Volume::open(location).unwrap_err();
+/// assert!(matches!(error, Error::Partition(PartitionError::NoTable { .. })));
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The device has neither a GPT nor an MBR.

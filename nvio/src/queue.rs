@@ -16,16 +16,10 @@ use crate::volume_queue::VolumeQueue;
 /// a batch, and handed to the caller by [`poll`](FileQueue::poll) or [`wait`](FileQueue::wait),
 /// which it inherits from [`nvio_iomap::FileQueue`].
 ///
+/// # Examples
 /// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let image = dir.path().join("disk.img");
-/// # std::fs::create_dir(dir.path().join("folder"))?;
-/// # std::fs::write(dir.path().join("folder/table.db"), vec![7; 100_000])?;
-/// # let made = std::process::Command::new("/sbin/mke2fs")
-/// #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
-/// #     .status()?;
-/// # assert!(made.success());
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
 /// let volume = nvio::Volume::open(&image)?;
 /// let mut file = volume.open_file("/table.db")?;
 /// let mut queue = volume.queue()?;
@@ -38,8 +32,7 @@ use crate::volume_queue::VolumeQueue;
 /// while done < 16 {
 ///     done += queue.wait(|page| assert_eq!(page.result.unwrap(), 4096))?;
 /// }
-/// # Ok(())
-/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Queue<Q = VolumeQueue<Tag<OpenInode>>> {
     // Dropped before the device that it belongs to.
@@ -56,6 +49,8 @@ impl<Q: nvio_iomap::Queue<Tag<OpenInode>>> Queue<Q> {
     }
 
     /// Converts the queue to one whose requests are futures.
+    ///
+    /// See the [example](AsyncQueue#examples).
     pub fn into_async(self) -> AsyncQueue<Q> {
         AsyncQueue { queue: AsyncFileQueue::new(self.queue), volume: self.volume }
     }
@@ -88,25 +83,19 @@ impl<Q> DerefMut for Queue<Q> {
 /// Its methods are those of [`nvio_iomap::AsyncFileQueue`]; files are read through
 /// [`AsyncFile`](crate::AsyncFile).
 ///
+/// # Examples
 /// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let image = dir.path().join("disk.img");
-/// # std::fs::create_dir(dir.path().join("folder"))?;
-/// # std::fs::write(dir.path().join("folder/hello.txt"), "Hello")?;
-/// # let made = std::process::Command::new("/sbin/mke2fs")
-/// #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
-/// #     .status()?;
-/// # assert!(made.success());
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
 /// use nvio::iomap::IoArgs;
 ///
 /// let volume = nvio::Volume::open(&image)?;
-/// let queue = volume.async_queue()?;
+/// // As volume.async_queue() does.
+/// let queue = volume.queue()?.into_async();
 /// let file = volume.open_file("/hello.txt")?.into_async();
 /// let (memory, bytes) = queue.block_on(file.read(&queue, IoArgs::at(0), vec![0; 100]))?;
-/// assert_eq!(&memory.into_bytes().unwrap()[..bytes], b"Hello");
-/// # Ok(())
-/// # }
+/// assert_eq!(&memory.into_bytes().unwrap()[..bytes], b"Hello, world");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct AsyncQueue<Q: nvio_iomap::Queue<Tag<OpenInode>> = VolumeQueue<Tag<OpenInode>>> {
     queue: AsyncFileQueue<Q, OpenInode>,

@@ -14,6 +14,8 @@ use crate::queue::{AsyncQueue, Queue};
 use crate::shared::Shared;
 
 /// Largest file in bytes that [`Volume::read`] reads into memory as a whole.
+///
+/// See the [example](Volume#examples).
 pub const READ_BYTES_MAX: u64 = 1 << 30;
 
 /// An open filesystem on a device, for reading. Cheap to clone; threads share it.
@@ -22,26 +24,39 @@ pub const READ_BYTES_MAX: u64 = 1 << 30;
 /// are followed unless a method says otherwise. Calls that wait share a few queues of the volume;
 /// a thread that polls has a [`Queue`] of its own.
 ///
+/// # Examples
 /// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let image = dir.path().join("disk.img");
-/// # std::fs::create_dir(dir.path().join("folder"))?;
-/// # std::fs::write(dir.path().join("folder/hello.txt"), "Hello")?;
-/// # let made = std::process::Command::new("/sbin/mke2fs")
-/// #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
-/// #     .status()?;
-/// # assert!(made.success());
-/// let volume = nvio::Volume::open(&image)?;
-/// assert!(volume.exists("/hello.txt")?);
-/// assert_eq!(volume.metadata("/hello.txt")?.size(), 5);
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use nvio::Volume;
+///
+/// let volume = Volume::open(&image)?;
+/// assert_eq!(volume.read("/hello.txt")?, b"Hello, world");
+/// assert_eq!(volume.read_to_string("/etc/hostname")?, "worker-7\n");
+/// let error = volume.read("/goodbye.txt").unwrap_err();
+/// assert_eq!(error.to_string(), "/goodbye.txt: no such file or directory");
+///
+/// assert!(volume.exists("/link")?);
+/// assert_eq!(volume.metadata("/link")?.size(), 12);
+/// assert!(volume.symlink_metadata("/link")?.file_type().is_symlink());
+/// assert_eq!(volume.read_link("/link")?, b"hello.txt");
 /// for entry in volume.read_dir("/")? {
 ///     println!("{}", entry?.name.escape_ascii());
 /// }
-/// let error = volume.read("/goodbye.txt").unwrap_err();
-/// assert_eq!(error.to_string(), "/goodbye.txt: no such file or directory");
-/// # Ok(())
-/// # }
+///
+/// // For bytes at positions, for a thread that polls, and for futures.
+/// let file = volume.open_file("/hello.txt")?;
+/// let queue = volume.queue()?;
+/// let async_queue = volume.async_queue()?;
+///
+/// // The layers below. This image is read with system calls, so there is no controller.
+/// assert_eq!(volume.filesystem().block_size(), 1024);
+/// assert!(volume.device().is_none());
+///
+/// // An image in memory.
+/// let volume = Volume::from_bytes(std::fs::read(image)?)?;
+/// assert!(volume.exists("/hello.txt")?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Volume {
@@ -61,6 +76,8 @@ impl Volume {
     /// device that is bound to vfio-pci, on `vfio-user:SOCKET`, or in the image at a path. A
     /// [`Location`] also selects namespace and partition.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`OpenOptions::open`].
     pub fn open(location: impl Into<Location>) -> Result<Self, Error> {
@@ -68,6 +85,8 @@ impl Volume {
     }
 
     /// Opens the filesystem in `bytes`, an image in memory, with the default [`OpenOptions`].
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`OpenOptions::open`].
@@ -80,6 +99,8 @@ impl Volume {
     }
 
     /// Reads a whole file of at most [`READ_BYTES_MAX`] bytes.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Path`] if there is no such file or it is damaged, [`Error::TooLarge`], or a failure
@@ -103,6 +124,8 @@ impl Volume {
 
     /// Reads a whole file as text.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read`](Self::read), and [`Error::NotUtf8`].
     pub fn read_to_string(&self, path: impl AsRef<[u8]>) -> Result<String, Error> {
@@ -112,6 +135,8 @@ impl Volume {
     }
 
     /// Returns the inode at `path`: type, size, owner, times and the other fields of `stat`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Path`] if the path does not exist or is damaged.
@@ -123,6 +148,8 @@ impl Volume {
     /// Returns the inode at `path`, which may be a symbolic link: a link in the last component is
     /// not followed.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`metadata`](Self::metadata).
     pub fn symlink_metadata(&self, path: impl AsRef<[u8]>) -> Result<Inode, Error> {
@@ -131,6 +158,8 @@ impl Volume {
     }
 
     /// Returns true if `path` exists.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Path`] if that is not known, because of damage or a failure of the device.
@@ -145,6 +174,8 @@ impl Volume {
 
     /// Returns the target of the symbolic link at `path`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Path`] if there is no symbolic link, or it is damaged.
     pub fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>, Error> {
@@ -155,6 +186,8 @@ impl Volume {
 
     /// Returns the entries of the directory at `path`, without "." and "..", in the order in which
     /// they are stored.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Path`] if there is no directory, or it is damaged.
@@ -167,6 +200,8 @@ impl Volume {
 
     /// Opens the regular file at `path` for reading.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Path`] if there is no such file, or it is damaged.
     pub fn open_file(&self, path: impl AsRef<[u8]>) -> Result<File, Error> {
@@ -178,6 +213,8 @@ impl Volume {
 
     /// Creates a queue, for a thread that polls.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the controller has no more queues, or the arena no room.
     pub fn queue(&self) -> Result<Queue, Error> {
@@ -185,6 +222,8 @@ impl Volume {
     }
 
     /// Creates a queue whose requests are futures.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`queue`](Self::queue).
@@ -194,11 +233,15 @@ impl Volume {
 
     /// The filesystem, for everything that has no shorter form here: walks, extents, extended
     /// attributes, the superblock. Drop clones of it before the volume.
+    ///
+    /// See the [example](Self#examples).
     pub fn filesystem(&self) -> &Filesystem {
         self.shared.filesystem()
     }
 
     /// The controller that the filesystem is on. `None` for an image that is read without one.
+    ///
+    /// See the [example](Self#examples).
     pub fn device(&self) -> Option<&Device> {
         self.shared.device()
     }
@@ -209,6 +252,8 @@ impl Volume {
 }
 
 /// The entries of a directory; see [`Volume::read_dir`]. After an error there are no more items.
+///
+/// See the [example](Volume#examples).
 #[derive(Debug)]
 pub struct ReadDir {
     entries: nvio_ext4::ReadDir,

@@ -8,6 +8,17 @@ use nvio_iomap::{Bio, BioDone, DiskQueue, DmaBuf, Error, Handler, ImageQueue, Qu
 use crate::image::ImagePart;
 
 /// The queue under a [`Queue`](crate::Queue): that of a controller, or that of an image.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// let volume = nvio::OpenOptions::new().emulate(true).open(&image)?;
+/// let queue = volume.queue()?;
+/// let pair = queue.device().as_disk().map(|queue| queue.pair());
+/// assert!(pair.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[allow(clippy::large_enum_variant, reason = "a box would cost a load in each call")]
 pub enum VolumeQueue<C> {
     /// A queue pair of a controller.
@@ -27,6 +38,8 @@ impl<C> fmt::Debug for VolumeQueue<C> {
 
 impl<C> VolumeQueue<C> {
     /// The queue pair, if the volume is on a controller.
+    ///
+    /// See the [example](Self#examples).
     pub fn as_disk(&self) -> Option<&DiskQueue<C>> {
         match self {
             Self::Disk(queue) => Some(queue),

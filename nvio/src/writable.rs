@@ -21,23 +21,28 @@ use crate::volume::Volume;
 /// and no metadata changes, also not the time of modification. No other program may have the
 /// filesystem mounted.
 ///
+/// # Examples
 /// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let image = dir.path().join("disk.img");
-/// # std::fs::create_dir(dir.path().join("folder"))?;
-/// # std::fs::write(dir.path().join("folder/hello.txt"), "Hello, world")?;
-/// # let made = std::process::Command::new("/sbin/mke2fs")
-/// #     .args(["-q", "-t", "ext4", "-d"]).args([&dir.path().join("folder"), &image]).arg("8M")
-/// #     .status()?;
-/// # assert!(made.success());
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
 /// let volume = nvio::WritableVolume::open(&image)?;
 /// let mut file = volume.open_writable("/hello.txt")?;
 /// file.write_at(7, b"there")?;
-/// assert_eq!(volume.read("/hello.txt")?, b"Hello, there");
+/// file.write_durably_at(0, b"J")?;
+/// let mut text = [0; 12];
+/// assert_eq!(file.read_at(0, &mut text)?, 12);
+/// assert_eq!(&text, b"Jello, there");
 /// assert!(file.write_at(12, b"!").is_err(), "the file does not grow");
-/// # Ok(())
-/// # }
+///
+/// // For a thread that polls.
+/// let mut queue = volume.writable_queue()?;
+/// let mut page = queue.alloc(4096)?;
+/// page.fill(8);
+/// let mut table = volume.open_writable("/table.db")?;
+/// table.submit_write(&mut queue, 4096, page, 0)?;
+/// queue.wait(|done| assert_eq!(done.result.unwrap(), 4096))?;
+/// assert_eq!(volume.read("/table.db")?[4095..4097], [7, 8]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct WritableVolume {
@@ -98,6 +103,8 @@ impl WritableVolume {
 
     /// Opens the regular file at `path` for reading and overwriting.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Path`] if there is no such file, it is damaged, or it may not be written to: an
     /// immutable file, for instance.
@@ -109,6 +116,8 @@ impl WritableVolume {
     }
 
     /// Creates a queue for reading and overwriting, for a thread that polls.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the controller has no more queues, or the arena no room.
@@ -154,6 +163,8 @@ impl WritableFile {
     /// Reads at byte `pos` into `out`, waits, and returns the number of bytes: less than
     /// `out.len()` only at the end of the file.
     ///
+    /// See the [example](WritableVolume#examples).
+    ///
     /// # Errors
     /// As [`File::read_at`](crate::File::read_at).
     pub fn read_at(&mut self, pos: u64, out: &mut [u8]) -> Result<usize, Error> {
@@ -164,6 +175,8 @@ impl WritableFile {
     /// Overwrites the bytes from `pos` on with `data`, and waits until the device has them: in its
     /// volatile cache, if it has one. Neither position nor length need be aligned.
     ///
+    /// See the [example](WritableVolume#examples).
+    ///
     /// # Errors
     /// [`Error::File`]: a range that is not inside of the file, has a hole, or was never written is
     /// refused as a whole. After a failure of the device, it is not known which of the bytes
@@ -173,6 +186,8 @@ impl WritableFile {
     }
 
     /// Overwrites as [`write_at`](Self::write_at) does, and waits until the data is durable.
+    ///
+    /// See the [example](WritableVolume#examples).
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at).

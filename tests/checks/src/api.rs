@@ -167,7 +167,7 @@ impl Api<'_> {
 
     /// Lists the methods and traits of the type that module `at` defines.
     fn impls(&mut self, at: usize, of: &str, path: &str) {
-        for item in impls(self.modules, at, of) {
+        for (_, item) in impls(self.modules, at, of) {
             let mut head = item.clone();
             head.items.clear();
             head.attrs.clear();

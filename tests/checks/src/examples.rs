@@ -281,7 +281,7 @@ impl Reader<'_> {
     }
 
     fn methods(&mut self, at: usize, of: &str, own: &str) {
-        for block in impls(self.modules, at, of) {
+        for (at, block) in impls(self.modules, at, of) {
             if block.trait_.is_some() {
                 continue;
             }

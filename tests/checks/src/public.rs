@@ -115,8 +115,8 @@ impl<'m> List<'m> {
     }
 }
 
-/// Lists the `impl` blocks of the type `of` that module `at` defines.
-pub fn impls<'m>(modules: &'m [Module], at: usize, of: &str) -> Vec<&'m ItemImpl> {
+/// Lists the `impl` blocks of the type `of` that module `at` defines, with their modules.
+pub fn impls<'m>(modules: &'m [Module], at: usize, of: &str) -> Vec<(usize, &'m ItemImpl)> {
     let mut blocks = Vec::new();
     for (index, module) in modules.iter().enumerate() {
         for item in &module.items {
@@ -132,7 +132,7 @@ pub fn impls<'m>(modules: &'m [Module], at: usize, of: &str) -> Vec<&'m ItemImpl
                 _ => resolve(modules, index, &segments, 0),
             };
             if defined == Some(at) {
-                blocks.push(item);
+                blocks.push((index, item));
             }
         }
     }

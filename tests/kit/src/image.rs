@@ -53,6 +53,49 @@ pub fn mkfs(image: &Path, size: u64, options: &[&str]) {
     tool("mke2fs", &args);
 }
 
+/// An ext4 image for the examples in the documentation. It has the files `/etc/hostname`
+/// ("worker-7\n"), `/hello.txt` ("Hello, world"), `/list.txt` ("one\ntwo\nthree\n") and `/table.db`
+/// (100,000 bytes, each 7), and the symbolic link `/link` to `hello.txt`.
+pub struct Sample(TempDir);
+
+impl Sample {
+    /// Creates the image, of 8 MiB.
+    pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// Creates the image with options of mke2fs.
+    pub fn with(options: &[&str]) -> Self {
+        let folder = work_folder("nvio-sample");
+        let tree = folder.path().join("tree");
+        let files: [(&str, &[u8]); 4] = [
+            ("etc/hostname", b"worker-7\n"),
+            ("hello.txt", b"Hello, world"),
+            ("list.txt", b"one\ntwo\nthree\n"),
+            ("table.db", &[7; 100_000]),
+        ];
+        std::fs::create_dir_all(tree.join("etc")).expect("a folder");
+        for (name, contents) in files {
+            std::fs::write(tree.join(name), contents).expect("a file");
+        }
+        std::os::unix::fs::symlink("hello.txt", tree.join("link")).expect("a symbolic link");
+        let sample = Self(folder);
+        mkfs_of_folder(&sample.path(), 8 << 20, &tree, options);
+        sample
+    }
+
+    /// Returns the path of the image.
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("disk.img")
+    }
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Runs commands in debugfs, and fails the test if it reports an error.
 pub fn debugfs(image: &Path, lines: &[&str]) {
     let script = image.with_extension("debugfs");
