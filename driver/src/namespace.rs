@@ -76,7 +76,7 @@ impl WritableNamespace {
         Self(self.0.limited_to(blocks))
     }
 
-    /// First two dwords of a Write.
+    /// Returns the first two dwords of a Write.
     #[inline]
     pub(crate) fn write_head(&self) -> u64 {
         self.0.read_head ^ u64::from(nvm::READ ^ nvm::WRITE)
@@ -169,13 +169,13 @@ impl Namespace {
         self.metadata_size() as usize >= guard.information_size()
     }
 
-    /// Namespace ID.
+    /// Returns the namespace ID.
     #[inline]
     pub fn id(&self) -> u32 {
         self.nsid
     }
 
-    /// Number of logical blocks.
+    /// Returns the number of logical blocks.
     #[inline]
     pub fn blocks(&self) -> u64 {
         self.blocks
@@ -208,33 +208,33 @@ impl Namespace {
         PageRead { bytes, head: self.read_head, nlb, last, _identify: Arc::clone(&self.identify) }
     }
 
-    /// Bytes of data in a logical block, 512 to 65,536.
+    /// Returns the number of bytes of data in a logical block, 512 to 65,536.
     #[inline]
     pub fn block_size(&self) -> u32 {
         1 << self.block_shift
     }
 
-    /// log2 of the bytes of data in a logical block, 9 to 16.
+    /// Returns log2 of the bytes of data in a logical block, 9 to 16.
     #[inline]
     pub fn block_shift(&self) -> u32 {
         self.block_shift
     }
 
-    /// Size, bytes of data.
+    /// Returns the size in bytes of data.
     pub fn bytes(&self) -> u64 {
         self.blocks << self.block_shift
     }
 
-    /// Maximum bytes of data of one command, a multiple of the block size: the smaller of the
-    /// limits of the controller (MDTS) and of
+    /// Returns the maximum number of bytes of data of one command, a multiple of the block size:
+    /// the smaller of the limits of the controller (MDTS) and of
     /// [`Options::max_transfer`](crate::Options::max_transfer).
     #[inline]
     pub fn max_transfer(&self) -> usize {
         (self.max_blocks as usize) << self.block_shift
     }
 
-    /// Number of blocks from `lba` to the next optimal I/O boundary, which commands should not
-    /// cross (NOIOB, NVM 4.1.5.1); `None` if the namespace has none.
+    /// Returns the number of blocks from `lba` to the next optimal I/O boundary, which commands
+    /// should not cross (NOIOB, NVM 4.1.5.1); `None` if the namespace has none.
     #[inline]
     pub fn blocks_to_boundary(&self, lba: u64) -> Option<u64> {
         let boundary = u64::from(self.identify.noiob.get());
@@ -242,15 +242,15 @@ impl Namespace {
         (boundary != 0).then(|| boundary - lba % boundary)
     }
 
-    /// Number of blocks of the next command of a transfer with `left` blocks from `lba` on. The
-    /// command respects the limits and the optimal boundary. 0 only if `left` is 0.
+    /// Returns the number of blocks of the next command of a transfer with `left` blocks from `lba`
+    /// on. The command respects the limits and the optimal boundary. 0 only if `left` is 0.
     #[inline]
     pub fn blocks_of_command(&self, lba: u64, left: u64) -> u64 {
         let most = left.min(u64::from(self.max_blocks));
         self.blocks_to_boundary(lba).map_or(most, |boundary| most.min(boundary))
     }
 
-    /// Bytes of metadata of a block; 0 for none.
+    /// Returns the number of bytes of metadata of a block; 0 for none.
     pub fn metadata_size(&self) -> u32 {
         u32::from(self.identify.format().ms.get())
     }
@@ -261,7 +261,7 @@ impl Namespace {
         self.metadata_size() != 0 && self.identify.extended_metadata()
     }
 
-    /// Type of end-to-end protection, 1 to 3; 0 for none (NVM 5.2).
+    /// Returns the type of end-to-end protection, 1 to 3; 0 for none (NVM 5.2).
     pub fn protection_type(&self) -> u8 {
         self.identify.protection_type()
     }
@@ -272,8 +272,9 @@ impl Namespace {
         self.identify.dps & 1 << 3 != 0
     }
 
-    /// Maximum number of blocks from `lba` on that one write stores atomically, also across a power
-    /// failure (NVM 2.1.4); at least 1. `controller` is the controller of the namespace.
+    /// Returns the maximum number of blocks from `lba` on that one write stores atomically, also
+    /// across a power failure (NVM 2.1.4); at least 1. `controller` is the controller of the
+    /// namespace.
     pub fn atomic_blocks_at(&self, controller: &IdentifyController, lba: u64) -> u64 {
         let of_all = u64::from(controller.awupf.get()) + 1;
         // NSFEAT bit 1: NAWUPF and the other fields of the namespace are valid.
@@ -293,12 +294,13 @@ impl Namespace {
         own.min(left).max(of_all)
     }
 
-    /// Format of the guard in protection information (NVM 5.2.1).
+    /// Returns the format of the guard in protection information (NVM 5.2.1).
     pub fn guard(&self) -> GuardFormat {
         self.guard
     }
 
-    /// Number of high bits of the reference tag that are a storage tag; usually 0 (NVM 5.2.1.4).
+    /// Returns the number of high bits of the reference tag that are a storage tag; usually 0 (NVM
+    /// 5.2.1.4).
     pub fn storage_tag_bits(&self) -> u8 {
         self.storage_tag_bits
     }
@@ -310,17 +312,17 @@ impl Namespace {
             && self.metadata_size() as usize == self.guard.information_size()
     }
 
-    /// Identify Namespace data structure (NVM 4.1.5.1).
+    /// Returns the Identify Namespace data structure (NVM 4.1.5.1).
     pub fn identify(&self) -> &IdentifyNamespace {
         &self.identify
     }
 
-    /// Allocation that all handles of the namespace share.
+    /// Returns the allocation that all handles of the namespace share.
     pub(crate) fn shared(&self) -> &Arc<IdentifyNamespace> {
         &self.identify
     }
 
-    /// First two dwords of a Read.
+    /// Returns the first two dwords of a Read.
     #[inline]
     pub(crate) fn read_head(&self) -> u64 {
         self.read_head
@@ -396,7 +398,7 @@ impl Namespace {
         }))
     }
 
-    /// The error of a Write Zeroes command that failed.
+    /// Returns the error of a Write Zeroes command that failed.
     pub(crate) fn write_zeroes_error(&self, lba: u64, blocks: u32, status: Status) -> Error {
         let (command, nsid) = ("Write Zeroes", self.nsid);
         Error::Io { command, nsid, lba, blocks: blocks.into(), status }

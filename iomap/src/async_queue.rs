@@ -89,7 +89,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> AsyncFileQueue<Q, I> {
         Self(Reactor::new(queue))
     }
 
-    /// Like [`new`](Self::new), with room for `waiting` futures that wait for a place.
+    /// Creates a queue as [`new`](Self::new) does, with room for `waiting` futures that wait for a
+    /// place.
     pub fn with_waiting(queue: FileQueue<Q, I>, waiting: usize) -> Self {
         Self(Reactor::with_waiting(queue, waiting))
     }
@@ -99,7 +100,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> AsyncFileQueue<Q, I> {
         self.with_queue(|queue| queue.counters()).unwrap_or_default()
     }
 
-    /// Size of the device, bytes.
+    /// Returns the size of the device, bytes.
     pub fn device_size(&self) -> u64 {
         self.with_queue(|queue| queue.device().size()).unwrap_or(0)
     }

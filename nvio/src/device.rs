@@ -82,7 +82,7 @@ impl Device {
         Ok(Self { controller, emulator: Some(emulator), _exclusive: exclusive })
     }
 
-    /// The controller.
+    /// Returns the controller.
     ///
     /// See the [example](Self#examples).
     pub fn controller(&self) -> &Controller {
@@ -124,7 +124,7 @@ impl Device {
         among(self.controller.namespace_ids()?, nsid)
     }
 
-    /// The namespace at `location`, and the part of it that `location` selects.
+    /// Returns the namespace at `location`, and the part of it that `location` selects.
     pub(crate) fn disks(&self, location: &Location) -> Result<(Disk, Disk), Error> {
         let whole = Disk::whole(&self.namespace(location.namespace)?);
         let part = match self.byte_range(&whole, location.range)? {
@@ -134,7 +134,7 @@ impl Device {
         Ok((whole, part))
     }
 
-    /// The part of a namespace that `location` selects, for writing.
+    /// Returns the part of a namespace that `location` selects, for writing.
     pub(crate) fn writable_disk(&self, location: &Location) -> Result<WritableDisk, Error> {
         let whole = WritableDisk::whole(&self.writable_namespace(location.namespace)?);
         match self.byte_range(&whole, location.range)? {
@@ -143,7 +143,7 @@ impl Device {
         }
     }
 
-    /// First byte and length of a range, or `None` for the whole namespace.
+    /// Returns the first byte and length of a range, or `None` for the whole namespace.
     fn byte_range(&self, whole: &Disk, range: Range) -> Result<Option<(u64, u64)>, Error> {
         match range {
             Range::Whole => Ok(None),

@@ -149,7 +149,7 @@ impl Error {
         |error| Self::Path { path: path.into(), error }
     }
 
-    /// The kind of the [`io::Error`] that this error converts to.
+    /// Returns the kind of the [`io::Error`] that this error converts to.
     ///
     /// See the [example](Self#examples).
     pub fn kind(&self) -> io::ErrorKind {
@@ -225,7 +225,7 @@ fn driver_kind(error: &DriverError) -> io::ErrorKind {
     }
 }
 
-/// The kind of the first error of the operating system among an error and its causes.
+/// Returns the kind of the first error of the operating system among an error and its causes.
 fn os_kind(error: &(dyn std::error::Error + 'static)) -> io::ErrorKind {
     let mut next = Some(error);
     while let Some(cause) = next {
@@ -237,7 +237,8 @@ fn os_kind(error: &(dyn std::error::Error + 'static)) -> io::ErrorKind {
     io::ErrorKind::Other
 }
 
-/// Some errors of the filesystem begin with the path, others with the number of the inode.
+/// Prefixes an error with the path. Some errors of the filesystem begin with it already, others
+/// with the number of the inode.
 fn at_path(path: &PathName, error: &FsError) -> String {
     let (path, text) = (path.to_string(), error.to_string());
     if text.starts_with(&path) { text } else { format!("{path}: {text}") }

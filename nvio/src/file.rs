@@ -65,14 +65,14 @@ impl File {
         Self { file, position: 0, volume }
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     ///
     /// See the [example](Self#examples).
     pub fn size(&self) -> u64 {
         self.file.size()
     }
 
-    /// The inode, as it was when the file was opened.
+    /// Returns the inode, as it was when the file was opened.
     ///
     /// See the [example](Self#examples).
     pub fn metadata(&self) -> &Inode {
@@ -113,7 +113,7 @@ impl File {
         AsyncFile::new(self)
     }
 
-    /// The file of [`nvio_ext4`](crate::ext4), for extents and reads with flags.
+    /// Returns the file of [`nvio_ext4`](crate::ext4), for extents and reads with flags.
     ///
     /// See the [example](Self#examples).
     pub fn as_ext4(&mut self) -> &mut nvio_ext4::File {

@@ -61,7 +61,7 @@ impl ImagePart {
         self.range.end - self.range.start
     }
 
-    /// The `length` bytes from byte `offset` of this part.
+    /// Returns the `length` bytes from byte `offset` of this part.
     pub(crate) fn slice(&self, offset: u64, length: u64) -> Result<Self, Error> {
         let size = self.bytes();
         if offset > size || length > size - offset {

@@ -121,7 +121,7 @@ pub(crate) enum Range {
 }
 
 impl Location {
-    /// The whole namespace of a device. If the device has several namespaces, namespace 1.
+    /// Creates a location of a whole namespace: the only one of the device, or namespace 1.
     ///
     /// See the [example](Self#examples).
     pub fn new(device: impl Into<DeviceName>) -> Self {
@@ -156,7 +156,7 @@ impl Location {
         self
     }
 
-    /// The name of the device.
+    /// Returns the name of the device.
     ///
     /// See the [example](Self#examples).
     pub fn device(&self) -> &DeviceName {

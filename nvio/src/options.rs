@@ -67,7 +67,7 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// The default options: those of [`nvio_driver::Options`](crate::driver::Options) and
+    /// Returns the default options: those of [`nvio_driver::Options`](crate::driver::Options) and
     /// [`nvio_ext4::Options`](crate::ext4::Options), queues of 128 commands, images with blocks of
     /// 512 bytes, no external journal.
     ///

@@ -45,7 +45,7 @@ impl Storage {
         Ok(Self::Image { block_bytes, whole, part })
     }
 
-    /// A source of the metadata of the part.
+    /// Returns a source of the metadata of the part.
     pub(crate) fn source(&self) -> Result<Box<dyn BlockSource>, Error> {
         Ok(match self {
             Self::Controller { device, part, .. } => Box::new(device.source(part)?),
@@ -72,7 +72,7 @@ impl Storage {
         }
     }
 
-    /// The error of a filesystem that could not be opened.
+    /// Returns the error of a filesystem that could not be opened.
     pub(crate) fn no_filesystem(&self, location: &Location, error: nvio_ext4::Error) -> Error {
         let partitioned = matches!(error, nvio_ext4::Error::NotExt4 { .. })
             && location.range == Range::Whole

@@ -231,15 +231,16 @@ impl Volume {
         Ok(self.queue()?.into_async())
     }
 
-    /// The filesystem, for everything that has no shorter form here: walks, extents, extended
-    /// attributes, the superblock. Drop clones of it before the volume.
+    /// Returns the filesystem, for everything that has no shorter form here: walks, extents,
+    /// extended attributes, the superblock. Drop clones of it before the volume.
     ///
     /// See the [example](Self#examples).
     pub fn filesystem(&self) -> &Filesystem {
         self.shared.filesystem()
     }
 
-    /// The controller that the filesystem is on. `None` for an image that is read without one.
+    /// Returns the controller that the filesystem is on. `None` for an image that is read without
+    /// one.
     ///
     /// See the [example](Self#examples).
     pub fn device(&self) -> Option<&Device> {

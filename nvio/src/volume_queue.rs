@@ -37,7 +37,7 @@ impl<C> fmt::Debug for VolumeQueue<C> {
 }
 
 impl<C> VolumeQueue<C> {
-    /// The queue pair, if the volume is on a controller.
+    /// Returns the queue pair, if the volume is on a controller.
     ///
     /// See the [example](Self#examples).
     pub fn as_disk(&self) -> Option<&DiskQueue<C>> {

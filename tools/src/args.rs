@@ -90,12 +90,12 @@ pub struct MemoryArgs {
 }
 
 impl MemoryArgs {
-    /// Bytes of metadata that are kept in memory.
+    /// Returns the number of bytes of metadata that are kept in memory.
     pub fn cache_bytes(self) -> usize {
         usize::try_from(self.cache).unwrap_or(usize::MAX)
     }
 
-    /// Bytes of metadata that are read ahead at a time.
+    /// Returns the number of bytes of metadata that are read ahead at a time.
     pub fn read_ahead_bytes(self) -> usize {
         if self.no_read_ahead { 0 } else { usize::try_from(self.read_ahead).unwrap_or(usize::MAX) }
     }

@@ -131,22 +131,22 @@ impl From<driver::pci::Error> for Error {
 }
 
 impl Error {
-    /// An error about a file of this machine.
+    /// Creates an error about a file of this machine.
     pub fn host(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Host { action, path: path.to_owned(), source: source.into() }
     }
 
-    /// An error about an image that could not be served.
+    /// Creates an error about an image that could not be served.
     pub fn serve(image: &Path, error: emulator::Error) -> Self {
         nvio::Error::Emulate { image: image.to_owned(), error }.into()
     }
 
-    /// An error about a path in the filesystem; for use with `map_err`.
+    /// Returns an error about a path in the filesystem; for use with `map_err`.
     pub fn path(path: &[u8]) -> impl Fn(ext4::Error) -> Self + '_ {
         |error| nvio::Error::Path { path: path.into(), error }.into()
     }
 
-    /// An error about the filesystem as a whole.
+    /// Creates an error about the filesystem as a whole.
     pub fn filesystem(device: String, error: ext4::Error) -> Self {
         nvio::Error::Filesystem { device, partitioned: false, error }.into()
     }
@@ -156,7 +156,7 @@ impl Error {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// The error, its causes and the hint on one line.
+    /// Returns the error, its causes and the hint on one line.
     pub fn line(&self) -> String {
         let line = one_line(self);
         match self.hint() {
@@ -165,7 +165,7 @@ impl Error {
         }
     }
 
-    /// The next step for the user, where the message does not say it.
+    /// Returns the next step for the user, where the message does not say it.
     fn hint(&self) -> Option<Cow<'static, str>> {
         let hint = match self {
             Self::Library(error) => return library_hint(error),
@@ -297,7 +297,7 @@ impl Failures {
         }
     }
 
-    /// The exit code: 1 if there were failures, else 0.
+    /// Returns the exit code: 1 if there were failures, else 0.
     pub fn code(&self) -> ExitCode {
         if self.some { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }

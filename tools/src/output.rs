@@ -14,7 +14,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Standard output, locked.
+    /// Locks standard output.
     pub fn new() -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();

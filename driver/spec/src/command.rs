@@ -50,25 +50,25 @@ impl Sqe {
     /// CDW12 bit 30 of Read and Write: force unit access (NVM 3.2.4, 3.2.6).
     pub const FUA: u32 = 1 << 30;
 
-    /// A command with nothing but an opcode and a namespace.
+    /// Creates a command with an opcode and a namespace; all other fields are zero.
     #[inline]
     pub fn new(opcode: u8, nsid: u32) -> Self {
         Self { opcode, nsid: U32::new(nsid), ..Self::default() }
     }
 
-    /// Read of `blocks` logical blocks from `slba` (NVM 3.2.4); `blocks` is 1 to 65,536.
+    /// Builds a Read of `blocks` logical blocks from `slba` (NVM 3.2.4); `blocks` is 1 to 65,536.
     #[inline]
     pub fn read(nsid: u32, slba: u64, blocks: u32) -> Self {
         Self::block_io(nvm::READ, nsid, slba, blocks)
     }
 
-    /// Write of `blocks` logical blocks at `slba` (NVM 3.2.6); `blocks` is 1 to 65,536.
+    /// Builds a Write of `blocks` logical blocks at `slba` (NVM 3.2.6); `blocks` is 1 to 65,536.
     #[inline]
     pub fn write(nsid: u32, slba: u64, blocks: u32) -> Self {
         Self::block_io(nvm::WRITE, nsid, slba, blocks)
     }
 
-    /// Flush of one namespace, or of all with [`crate::NSID_ALL`] (Base 7.1).
+    /// Builds a Flush of one namespace, or of all with [`crate::NSID_ALL`] (Base 7.1).
     #[inline]
     pub fn flush(nsid: u32) -> Self {
         Self::new(nvm::FLUSH, nsid)
@@ -84,27 +84,27 @@ impl Sqe {
         sqe
     }
 
-    /// Starting LBA, CDW11:CDW10 of Read, Write and their kin.
+    /// Returns the starting LBA: CDW11:CDW10 of Read, Write, Compare and other commands on blocks.
     #[inline]
     pub fn slba(&self) -> u64 {
         u64::from(self.cdw11.get()) << 32 | u64::from(self.cdw10.get())
     }
 
-    /// Number of logical blocks, 1 to 65,536 (CDW12 bits 15:0 hold it 0's based).
+    /// Returns the number of logical blocks, 1 to 65,536 (CDW12 bits 15:0 hold it 0's based).
     #[inline]
     pub fn nlb(&self) -> u32 {
         (self.cdw12.get() & 0xffff) + 1
     }
 
-    /// Identify (Base 5.17): `cns` is one of [`crate::cns`].
+    /// Builds an Identify command (Base 5.17): `cns` is one of [`crate::cns`].
     pub fn identify(cns: u8, nsid: u32) -> Self {
         let mut sqe = Self::new(admin::IDENTIFY, nsid);
         sqe.cdw10 = U32::new(u32::from(cns));
         sqe
     }
 
-    /// Create I/O Completion Queue (Base 5.4): physically contiguous, `entries` 2 to 65,536.
-    /// With `vector`, interrupts are enabled and use it.
+    /// Builds a Create I/O Completion Queue command (Base 5.4): physically contiguous, `entries` 2
+    /// to 65,536. With `vector`, interrupts are enabled and use it.
     pub fn create_io_cq(qid: u16, entries: u32, iova: u64, vector: Option<u16>) -> Self {
         let mut sqe = Self::new(admin::CREATE_IO_CQ, 0);
         sqe.prp1 = U64::new(iova);
@@ -114,8 +114,8 @@ impl Sqe {
         sqe
     }
 
-    /// Create I/O Submission Queue (Base 5.5): physically contiguous, urgent priority class 0,
-    /// completions to queue `cqid`.
+    /// Builds a Create I/O Submission Queue command (Base 5.5): physically contiguous, urgent
+    /// priority class 0, completions to queue `cqid`.
     pub fn create_io_sq(qid: u16, entries: u32, iova: u64, cqid: u16) -> Self {
         let mut sqe = Self::new(admin::CREATE_IO_SQ, 0);
         sqe.prp1 = U64::new(iova);
@@ -124,28 +124,29 @@ impl Sqe {
         sqe
     }
 
-    /// Delete I/O Completion Queue (Base 5.6).
+    /// Builds a Delete I/O Completion Queue command (Base 5.6).
     pub fn delete_io_cq(qid: u16) -> Self {
         let mut sqe = Self::new(admin::DELETE_IO_CQ, 0);
         sqe.cdw10 = U32::new(u32::from(qid));
         sqe
     }
 
-    /// Delete I/O Submission Queue (Base 5.7).
+    /// Builds a Delete I/O Submission Queue command (Base 5.7).
     pub fn delete_io_sq(qid: u16) -> Self {
         let mut sqe = Self::new(admin::DELETE_IO_SQ, 0);
         sqe.cdw10 = U32::new(u32::from(qid));
         sqe
     }
 
-    /// Abort (Base 5.1) of the command `cid` of submission queue `sqid`.
+    /// Builds an Abort command (Base 5.1) for the command `cid` of submission queue `sqid`.
     pub fn abort(sqid: u16, cid: u16) -> Self {
         let mut sqe = Self::new(admin::ABORT, 0);
         sqe.cdw10 = U32::new(u32::from(cid) << 16 | u32::from(sqid));
         sqe
     }
 
-    /// Doorbell Buffer Config (Base 5.8): a page for doorbells, and one for event indices.
+    /// Builds a Doorbell Buffer Config command (Base 5.8): a page for doorbells, and one for event
+    /// indices.
     pub fn doorbell_buffer_config(shadow: u64, event: u64) -> Self {
         let mut sqe = Self::new(admin::DOORBELL_BUFFER_CONFIG, 0);
         sqe.prp1 = U64::new(shadow);
@@ -153,7 +154,7 @@ impl Sqe {
         sqe
     }
 
-    /// Set Features (Base 5.27), not saved across resets.
+    /// Builds a Set Features command (Base 5.27), whose value is not saved across resets.
     pub fn set_features(feature: u8, cdw11: u32) -> Self {
         let mut sqe = Self::new(admin::SET_FEATURES, 0);
         sqe.cdw10 = U32::new(u32::from(feature));
@@ -161,7 +162,7 @@ impl Sqe {
         sqe
     }
 
-    /// Get Features, current value (Base 5.15).
+    /// Builds a Get Features command for the current value (Base 5.15).
     pub fn get_features(feature: u8) -> Self {
         let mut sqe = Self::new(admin::GET_FEATURES, 0);
         sqe.cdw10 = U32::new(u32::from(feature));

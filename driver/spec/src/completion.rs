@@ -26,19 +26,19 @@ pub struct Cqe {
 const _: () = assert!(size_of::<Cqe>() == crate::CQE_SIZE);
 
 impl Cqe {
-    /// The phase tag (Base 3.3.3.2.2).
+    /// Returns the phase tag (Base 3.3.3.2.2).
     #[inline]
     pub fn phase(&self) -> bool {
         self.status_phase.get() & 1 != 0
     }
 
-    /// The status field.
+    /// Returns the status field.
     #[inline]
     pub fn status(&self) -> Status {
         Status(self.status_phase.get() >> 1)
     }
 
-    /// The status field, with the phase tag beside it, as the wire has them.
+    /// Returns the status field, with the phase tag beside it, as the wire has them.
     #[inline]
     pub fn pack_status(status: Status, phase: bool) -> U16 {
         U16::new(status.0 << 1 | u16::from(phase))
@@ -56,17 +56,17 @@ impl Status {
     /// Successful Completion.
     pub const SUCCESS: Self = Self::generic(0x00);
 
-    /// A generic command status (SCT 0h).
+    /// Creates a generic command status (SCT 0h).
     pub const fn generic(code: u8) -> Self {
         Self::new(0, code)
     }
 
-    /// A command specific status (SCT 1h).
+    /// Creates a command specific status (SCT 1h).
     pub const fn command(code: u8) -> Self {
         Self::new(1, code)
     }
 
-    /// A media and data integrity error (SCT 2h).
+    /// Creates a media and data integrity error (SCT 2h).
     pub const fn media(code: u8) -> Self {
         Self::new(2, code)
     }

@@ -243,22 +243,22 @@ const _: () = assert!(std::mem::offset_of!(IdentifyController, subnqn) == 768);
 const _: () = assert!(std::mem::offset_of!(IdentifyController, psd) == 2048);
 
 impl IdentifyController {
-    /// Serial number as text.
+    /// Returns the serial number as text.
     pub fn serial(&self) -> String {
         text(&self.sn)
     }
 
-    /// Model number as text.
+    /// Returns the model number as text.
     pub fn model(&self) -> String {
         text(&self.mn)
     }
 
-    /// Firmware revision as text.
+    /// Returns the firmware revision as text.
     pub fn firmware(&self) -> String {
         text(&self.fr)
     }
 
-    /// NVMe Qualified Name of the subsystem; empty when not reported.
+    /// Returns the NVMe Qualified Name of the subsystem; empty when not reported.
     pub fn nqn(&self) -> String {
         text(&self.subnqn)
     }
@@ -272,14 +272,14 @@ impl IdentifyController {
         }
     }
 
-    /// Whether there is a volatile write cache (VWC bit 0).
+    /// Returns true if there is a volatile write cache (VWC bit 0).
     pub fn has_write_cache(&self) -> bool {
         self.vwc & 1 != 0
     }
 }
 
-/// ASCII as the specification pads it: up to the first NUL, without surrounding spaces, and with
-/// what is not printable replaced, since a device chose it and a terminal will show it.
+/// Returns ASCII as the specification pads it: up to the first NUL, without surrounding spaces, and
+/// with what is not printable replaced, since a device chose it and a terminal will show it.
 pub(crate) fn text(field: &[u8]) -> String {
     let end = field.iter().position(|&b| b == 0).unwrap_or(field.len());
     let printable = |&b: &u8| if (0x20..0x7f).contains(&b) { char::from(b) } else { '?' };
@@ -325,29 +325,29 @@ pub struct PowerState {
 const _: () = assert!(size_of::<PowerState>() == 32);
 
 impl PowerState {
-    /// Maximum power in microwatts; 0 is not reported.
+    /// Returns the maximum power in microwatts; 0 is not reported.
     pub fn max_power(&self) -> u64 {
         let unit = if self.flags & 1 == 0 { 10_000 } else { 100 };
         u64::from(self.mp.get()) * unit
     }
 
-    /// Idle power in microwatts, where it is reported.
+    /// Returns the idle power in microwatts, where it is reported.
     pub fn idle_power(&self) -> Option<u64> {
         scaled_power(self.idlp.get(), self.ips)
     }
 
-    /// Active power in microwatts, where it is reported.
+    /// Returns the active power in microwatts, where it is reported.
     pub fn active_power(&self) -> Option<u64> {
         scaled_power(self.actp.get(), self.aps)
     }
 
-    /// Whether I/O commands are not processed in this state.
+    /// Returns true if I/O commands are not processed in this state.
     pub fn is_non_operational(&self) -> bool {
         self.flags & 2 != 0
     }
 }
 
-/// A power of the scale in bits 7:6, in microwatts.
+/// Returns a power of the scale in bits 7:6, in microwatts.
 fn scaled_power(value: u16, scale: u8) -> Option<u64> {
     match scale >> 6 {
         1 => Some(u64::from(value) * 100),
@@ -460,25 +460,26 @@ const _: () = assert!(std::mem::offset_of!(IdentifyNamespace, nguid) == 104);
 const _: () = assert!(std::mem::offset_of!(IdentifyNamespace, lbaf) == 128);
 
 impl IdentifyNamespace {
-    /// Index into `lbaf` of the format in use, 0 to 63. Bits 6:5 count only when the namespace
-    /// has more than 16 formats.
+    /// Returns the index into `lbaf` of the format in use, 0 to 63. Bits 6:5 count only when the
+    /// namespace has more than 16 formats.
     pub fn format_index(&self) -> usize {
         let low = usize::from(self.flbas & 0xf);
         let high = usize::from(self.flbas >> 5 & 3);
         if self.nlbaf > 15 { high << 4 | low } else { low }
     }
 
-    /// The format in use.
+    /// Returns the format in use.
     pub fn format(&self) -> LbaFormat {
         self.lbaf[self.format_index()]
     }
 
-    /// Whether metadata travels at the end of each block rather than in a buffer of its own.
+    /// Returns true if metadata travels at the end of each block rather than in a buffer of its
+    /// own.
     pub fn extended_metadata(&self) -> bool {
         self.flbas >> 4 & 1 != 0
     }
 
-    /// Protection information type, 0 (none) to 3.
+    /// Returns the type of protection information, 0 (none) to 3.
     pub fn protection_type(&self) -> u8 {
         self.dps & 7
     }
@@ -495,7 +496,7 @@ pub struct NamespaceList {
 const _: () = assert!(size_of::<NamespaceList>() == IDENTIFY_SIZE);
 
 impl NamespaceList {
-    /// The IDs up to the terminating 0.
+    /// Returns the IDs up to the terminating 0.
     pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
         self.nsid.iter().map(|id| id.get()).take_while(|&id| id != 0)
     }

@@ -317,7 +317,7 @@ impl Sqe {
 mod tests {
     use super::*;
 
-    /// The CRC bit by bit, as SBC-3 defines it.
+    /// Computes the CRC bit by bit, as SBC-3 defines it.
     fn by_definition(bytes: &[u8]) -> u16 {
         let mut crc = 0u16;
         for &byte in bytes {

@@ -34,26 +34,26 @@ impl Arena {
         Ok(Self::over(memory, Arc::new(claim)))
     }
 
-    /// An arena of `memory` at the addresses that were claimed for it.
+    /// Creates an arena of `memory` at the addresses that were claimed for it.
     pub(crate) fn over(memory: Arc<DmaMemory>, claim: Arc<Claim>) -> Self {
         let free = Arc::new(Mutex::new(PageMap::new(memory.size() / PAGE_SIZE)));
         let iova = claim.iova();
         Self(Arc::new(Pages { memory, iova, free, claim, _lease: None }))
     }
 
-    /// An arena of this memory that drops `lease` with its last clone and its last buffer.
+    /// Creates an arena of this memory that drops `lease` with its last clone and its last buffer.
     pub(crate) fn leased(&self, lease: Box<dyn Any + Send + Sync>) -> Self {
         let (memory, free) = (Arc::clone(&self.0.memory), Arc::clone(&self.0.free));
         let (iova, claim) = (self.0.iova, Arc::clone(&self.0.claim));
         Self(Arc::new(Pages { memory, iova, free, claim, _lease: Some(lease) }))
     }
 
-    /// Size, bytes.
+    /// Returns the size in bytes.
     pub fn size(&self) -> usize {
         self.0.memory.size()
     }
 
-    /// I/O virtual address of the first byte.
+    /// Returns the I/O virtual address of the first byte.
     pub fn iova(&self) -> u64 {
         self.0.iova
     }
@@ -73,18 +73,18 @@ impl Arena {
         (at / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).all(|page| free.is_used(page))
     }
 
-    /// Offset of the first byte in the file that [`AsFd`] returns.
+    /// Returns the offset of the first byte in the file that [`AsFd`] returns.
     pub fn file_offset(&self) -> u64 {
         self.file().1
     }
 
-    /// The file, for a vfio-user server, and the offset of the first byte in it. Valid while the
-    /// arena lives.
+    /// Returns the file, for a vfio-user server, and the offset of the first byte in it. Valid
+    /// while the arena lives.
     pub(crate) fn file(&self) -> (RawFd, u64) {
         self.0.memory.file()
     }
 
-    /// Address of the first byte, for mapping into an IOMMU.
+    /// Returns the address of the first byte, for mapping into an IOMMU.
     pub(crate) fn base(&self) -> *mut u8 {
         self.0.memory.base().as_ptr()
     }

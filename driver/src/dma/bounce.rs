@@ -95,7 +95,7 @@ impl BouncePool {
     }
 }
 
-/// Index of the smallest size that has room for `bytes`.
+/// Returns the index of the smallest size that has room for `bytes`.
 fn class_of(bytes: usize) -> Option<usize> {
     let shift = bytes.checked_next_power_of_two()?.ilog2().max(SHIFT_MIN);
     Some((shift - SHIFT_MIN) as usize).filter(|&class| class < CLASSES)

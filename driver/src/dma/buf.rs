@@ -53,15 +53,15 @@ impl DmaBuf {
     /// Maximum length of a buffer.
     pub(super) const BYTES_MAX: usize = u32::MAX as usize + 1 - PAGE_SIZE;
 
-    /// A buffer of the first `len` bytes of a run of pages. `None` if the run is shorter, or too
-    /// long for a buffer.
+    /// Returns a buffer of the first `len` bytes of a run of pages. `None` if the run is shorter,
+    /// or too long for a buffer.
     pub(super) fn new(run: PageRun, len: usize) -> Option<Self> {
         let inside = len <= run.bytes() && run.bytes() <= Self::BYTES_MAX;
         let len = u32::try_from(len).ok().filter(|_| inside)?;
         Some(Self { span: pack(0, len), pages: Arc::new(Allocation { run, carried: None }) })
     }
 
-    /// An empty buffer that carries others.
+    /// Creates an empty buffer that carries others.
     pub(super) fn carrying(carried: Carried) -> Self {
         let pages = Allocation { run: PageRun::empty(), carried: Some(carried) };
         Self { span: 0, pages: Arc::new(pages) }
@@ -77,25 +77,25 @@ impl DmaBuf {
         Arc::get_mut(&mut self.pages)?.carried.as_mut()
     }
 
-    /// I/O virtual address of the first byte.
+    /// Returns the I/O virtual address of the first byte.
     #[inline]
     pub fn iova(&self) -> u64 {
         self.pages.run.iova() + u64::from(self.start())
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.len32() as usize
     }
 
-    /// [`len`](Self::len) in its stored width.
+    /// Returns [`len`](Self::len) in its stored width.
     #[inline]
     pub(crate) fn len32(&self) -> u32 {
         (self.span & 0xffff_ffff) as u32
     }
 
-    /// Offset in the allocation.
+    /// Returns the offset in the allocation.
     #[inline]
     fn start(&self) -> u32 {
         (self.span >> 32) as u32
@@ -149,7 +149,7 @@ impl DmaBuf {
         self.len32() == 0
     }
 
-    /// Offset in the allocation of the byte after the last.
+    /// Returns the offset in the allocation of the byte after the last.
     fn end(&self) -> u32 {
         self.start() + self.len32()
     }
@@ -203,7 +203,7 @@ impl DmaBuf {
         Ok(())
     }
 
-    /// An empty buffer that marks the start of this one.
+    /// Creates an empty buffer that marks the start of this one.
     #[inline]
     pub(crate) fn mark(&self) -> Self {
         Self { span: pack(self.start(), 0), pages: Arc::clone(&self.pages) }

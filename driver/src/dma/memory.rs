@@ -104,7 +104,7 @@ impl DmaMemory {
         Ok(Self { region, base, fd, offset, huge })
     }
 
-    /// Size, bytes.
+    /// Returns the size in bytes.
     pub fn size(&self) -> usize {
         self.region.size()
     }
@@ -118,7 +118,7 @@ impl DmaMemory {
         self.base
     }
 
-    /// The file, and the offset of the first byte in it.
+    /// Returns the file, and the offset of the first byte in it.
     pub(super) fn file(&self) -> (RawFd, u64) {
         (self.fd, self.offset)
     }

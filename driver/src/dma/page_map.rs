@@ -13,7 +13,7 @@ pub(crate) struct PageMap {
 }
 
 impl PageMap {
-    /// A map of `pages` free pages.
+    /// Creates a map of `pages` free pages.
     pub(crate) fn new(pages: usize) -> Self {
         Self { used: vec![0; pages.div_ceil(64)], pages }
     }

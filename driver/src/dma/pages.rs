@@ -41,7 +41,7 @@ unsafe impl Send for PageRun {}
 unsafe impl Sync for PageRun {}
 
 impl PageRun {
-    /// `count` pages from page `first` on, which were marked as used.
+    /// Creates a run of `count` pages from page `first` on, which were marked as used.
     pub(super) fn new(pages: &Arc<Pages>, first: usize, count: usize) -> Self {
         let offset = first * PAGE_SIZE;
         // SAFETY: the pages are inside the arena's mapping.
@@ -50,7 +50,7 @@ impl PageRun {
         Self { ptr, iova, pages: Some(Arc::clone(pages)), first, count }
     }
 
-    /// A run of no pages, at no address.
+    /// Creates a run of no pages, at no address.
     pub(super) fn empty() -> Self {
         Self { ptr: NonNull::dangling(), iova: 0, pages: None, first: 0, count: 0 }
     }

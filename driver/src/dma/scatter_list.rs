@@ -16,18 +16,18 @@ use super::buf::{Carried, DmaBuf};
 pub struct ScatterList(DmaBuf);
 
 impl ScatterList {
-    /// A list of data buffers, and of a contiguous metadata buffer.
+    /// Creates a list of data buffers, and of a contiguous metadata buffer.
     pub fn new(data: Vec<DmaBuf>, metadata: Option<DmaBuf>) -> Self {
         Self::labelled(data, metadata, 0)
     }
 
-    /// A list with a number, by which its owner identifies it in a completion.
+    /// Creates a list with a number, by which its owner identifies it in a completion.
     pub fn labelled(data: Vec<DmaBuf>, metadata: Option<DmaBuf>, label: u64) -> Self {
         Self(DmaBuf::carrying(Carried { data, metadata, label }))
     }
 
-    /// A list of one buffer: `buf[..data_len]` is the data, and the rest, if there is any, is the
-    /// metadata. [`into_joined`](Self::into_joined) returns the buffer.
+    /// Creates a list of one buffer: `buf[..data_len]` is the data, and the rest, if there is any,
+    /// is the metadata. [`into_joined`](Self::into_joined) returns the buffer.
     pub fn split_at(mut buf: DmaBuf, data_len: usize) -> Self {
         match buf.split_to(data_len) {
             Some(data) if !buf.is_empty() => Self::new(vec![data], Some(buf)),
@@ -36,7 +36,7 @@ impl ScatterList {
         }
     }
 
-    /// Label of the list; 0 if it was created without one.
+    /// Returns the label of the list; 0 if it was created without one.
     pub fn label(&self) -> u64 {
         self.0.carried().map_or(0, |carried| carried.label)
     }
@@ -70,27 +70,27 @@ impl ScatterList {
             .map_or((None, None), |carried| (carried.data.pop(), carried.metadata.take()))
     }
 
-    /// Data buffers.
+    /// Returns the data buffers.
     pub fn data(&self) -> &[DmaBuf] {
         self.0.carried().map_or(&[], |carried| &carried.data)
     }
 
-    /// Data buffers, mutable.
+    /// Returns the data buffers, mutable.
     pub fn data_mut(&mut self) -> &mut [DmaBuf] {
         self.0.carried_mut().map_or(&mut [], |carried| &mut carried.data)
     }
 
-    /// Number of bytes of data.
+    /// Returns the number of bytes of data.
     pub fn data_len(&self) -> usize {
         self.data().iter().map(DmaBuf::len).sum()
     }
 
-    /// Metadata buffer.
+    /// Returns the metadata buffer.
     pub fn metadata(&self) -> Option<&DmaBuf> {
         self.0.carried()?.metadata.as_ref()
     }
 
-    /// Metadata buffer, mutable.
+    /// Returns the metadata buffer, mutable.
     pub fn metadata_mut(&mut self) -> Option<&mut DmaBuf> {
         self.0.carried_mut()?.metadata.as_mut()
     }

@@ -35,12 +35,12 @@ pub(super) struct Left {
 }
 
 impl Permits {
-    /// `permits` permits, and a line of `places` places.
+    /// Creates `permits` permits, and a line of `places` places.
     pub(super) fn new(permits: usize, places: usize) -> Self {
         Self { free: permits, line: VecDeque::new(), places, next: 0 }
     }
 
-    /// Maximum number of futures that wait.
+    /// Returns the maximum number of futures that wait.
     pub(super) fn places(&self) -> usize {
         self.places
     }

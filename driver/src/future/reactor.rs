@@ -25,11 +25,11 @@ pub trait ReactorQueue {
     /// The error of a request that was rejected.
     type Error;
 
-    /// Number of requests that can be in flight.
+    /// Returns the number of requests that can be in flight.
     fn capacity(&self) -> usize;
 
-    /// The error of a request that finds no room. `capacity` is the number of futures that can
-    /// wait.
+    /// Returns the error of a request that finds no room. `capacity` is the number of futures that
+    /// can wait.
     fn busy(capacity: usize) -> Self::Error;
 
     /// Returns true for an error that a later attempt may not meet, because requests have ended.
@@ -39,13 +39,14 @@ pub trait ReactorQueue {
     /// returns their number. Does not wait.
     fn poll(&mut self, done: &mut dyn FnMut(u64, Self::Completion)) -> usize;
 
-    /// Like [`poll`](Self::poll), but waits until a request ends; 0 if nothing is in flight.
+    /// Polls as [`poll`](Self::poll) does, but waits until a request ends; 0 if nothing is in
+    /// flight.
     ///
     /// # Errors
     /// The error of the device.
     fn wait(&mut self, done: &mut dyn FnMut(u64, Self::Completion)) -> Result<usize, Self::Error>;
 
-    /// The eventfd that becomes readable with a completion, if the queue has one.
+    /// Returns the eventfd that becomes readable with a completion, if the queue has one.
     fn event_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// Rings the doorbell, and returns true if the caller may sleep until the eventfd is readable.
@@ -100,7 +101,7 @@ impl<Q: ReactorQueue> Reactor<Q> {
         Self::with_waiting(queue, WAITING_MAX)
     }
 
-    /// Like [`new`](Self::new), with room for `waiting` futures that wait.
+    /// Creates a queue as [`new`](Self::new) does, with room for `waiting` futures that wait.
     pub fn with_waiting(queue: Q, waiting: usize) -> Self {
         let capacity = queue.capacity();
         let state = State {
@@ -111,7 +112,7 @@ impl<Q: ReactorQueue> Reactor<Q> {
         Self(Rc::new(Inner { queue: RefCell::new(queue), state: RefCell::new(state) }))
     }
 
-    /// Number of requests in flight, including those whose futures were dropped.
+    /// Returns the number of requests in flight, including those whose futures were dropped.
     pub fn in_flight(&self) -> usize {
         self.state().table.in_flight()
     }
@@ -128,8 +129,8 @@ impl<Q: ReactorQueue> Reactor<Q> {
         self.process(|queue, done| queue.poll(done))
     }
 
-    /// Like [`poll`](Self::poll), but waits until a request ends; 0 if nothing is in flight. For an
-    /// executor without other work. The wait polls, or, with
+    /// Polls as [`poll`](Self::poll) does, but waits until a request ends; 0 if nothing is in
+    /// flight. For an executor without other work. The wait polls, or, with
     /// [`Wait::Interrupt`](crate::Wait::Interrupt), polls for a while and then sleeps.
     ///
     /// # Errors
@@ -146,8 +147,8 @@ impl<Q: ReactorQueue> Reactor<Q> {
         result.map(|()| count)
     }
 
-    /// The eventfd that becomes readable with a completion, for an event loop. `None` without
-    /// [`Wait::Interrupt`](crate::Wait::Interrupt).
+    /// Returns the eventfd that becomes readable with a completion, for an event loop. `None`
+    /// without [`Wait::Interrupt`](crate::Wait::Interrupt).
     ///
     /// Before each wait for the eventfd, call [`prepare_to_sleep`](Self::prepare_to_sleep); after
     /// it, call [`poll`](Self::poll). Do not wait for more than 100 ms while requests are in

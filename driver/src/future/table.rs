@@ -41,7 +41,7 @@ impl<C> Table<C> {
         Self { entries, in_flight: 0, stalled: Vec::with_capacity(capacity) }
     }
 
-    /// Number of requests in the queue.
+    /// Returns the number of requests in the queue.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }

@@ -55,7 +55,8 @@ pub(super) struct Lists {
 // SAFETY: the lists own their memory and share it only with the device.
 unsafe impl Send for Lists {}
 
-/// Number of list pages for a transfer of `bytes` that begins anywhere in a page; at least 1.
+/// Returns the number of list pages for a transfer of `bytes` that begins anywhere in a page; at
+/// least 1.
 pub(crate) fn list_pages(bytes: usize, page_shift: u32) -> usize {
     // PRP1 describes the first page; a transfer that begins inside a page needs one page more.
     let entries = bytes.div_ceil(1 << page_shift);
@@ -72,7 +73,7 @@ impl Lists {
         Self { base, iova, page_shift, entries, sgl, _memory: memory }
     }
 
-    /// The data pointer to one range, with the lists of `slot`.
+    /// Returns the data pointer to one range, with the lists of `slot`.
     ///
     /// # Errors
     /// [`Scattered`] for a range that exceeds the lists.
@@ -95,7 +96,7 @@ impl Lists {
         Ok(DataPointer { first: range.iova, second, psdt })
     }
 
-    /// The data pointer to ranges in the order of the transfer. No range is empty.
+    /// Returns the data pointer to ranges in the order of the transfer. No range is empty.
     pub(super) fn scattered(
         &mut self,
         slot: u16,
@@ -197,7 +198,7 @@ impl Lists {
     }
 }
 
-/// Second half of a Data Block descriptor (Base 4.1.2, figure 115).
+/// Returns the second half of a Data Block descriptor (Base 4.1.2, figure 115).
 fn data_block(len: usize) -> u64 {
     // A buffer has fewer than 4 GiB.
     SGL_DATA_BLOCK | (len as u64 & 0xffff_ffff)

@@ -43,8 +43,8 @@ pub struct Protection {
 }
 
 impl Protection {
-    /// Protection of a command at block `lba` for a host without protection information: the
-    /// controller generates all of it and checks guard and reference tag.
+    /// Returns the protection of a command at block `lba` for a host without protection
+    /// information: the controller generates all of it and checks guard and reference tag.
     pub fn by_controller(namespace: &Namespace, lba: u64) -> Self {
         let protection = namespace.protection_type();
         Self {
@@ -75,8 +75,8 @@ impl CommandOptions {
         sqe.cdw15 = U32::new(u32::from(application_mask) << 16 | u32::from(application));
     }
 
-    /// Bytes that a command of `blocks` transfers by its data pointer and by its metadata pointer.
-    /// The number of blocks was checked.
+    /// Returns the numbers of bytes that a command of `blocks` transfers by its data pointer and by
+    /// its metadata pointer. The number of blocks was checked.
     fn lengths(&self, namespace: &Namespace, blocks: u32) -> (usize, usize) {
         // At most 64 Ki blocks of at most 128 KiB.
         let count = blocks as usize;

@@ -113,7 +113,7 @@ impl<T> QueuePair<T> {
         }
     }
 
-    /// Identifier of the queues, 1 to 65,534.
+    /// Returns the identifier of the queues, 1 to 65,534.
     pub fn id(&self) -> u16 {
         self.qid
     }
@@ -124,12 +124,12 @@ impl<T> QueuePair<T> {
         self.core.is_in_controller()
     }
 
-    /// Maximum number of commands in flight.
+    /// Returns the maximum number of commands in flight.
     pub fn capacity(&self) -> usize {
         self.core.capacity()
     }
 
-    /// Number of commands in flight.
+    /// Returns the number of commands in flight.
     #[inline]
     pub fn in_flight(&self) -> usize {
         self.core.in_flight()
@@ -255,9 +255,9 @@ impl<T> QueuePair<T> {
         }
     }
 
-    /// [`transfer`](Self::transfer) of more than a page, to the middle of a page, with protection
-    /// information, or of a range that is not allowed. Separate, so that the common case is small
-    /// enough to be inlined. Cold, so that the caller checks its conditions by branches.
+    /// Submits a [`transfer`](Self::transfer) of more than a page, to the middle of a page, or with
+    /// protection information, and rejects a range that is not allowed. Separate, so that the common
+    /// case is small enough to be inlined. Cold, so that the caller checks its conditions by branches.
     #[cold]
     #[inline(never)]
     fn transfer_other(
@@ -281,7 +281,7 @@ impl<T> QueuePair<T> {
         }
     }
 
-    /// A Read or a Write without metadata.
+    /// Returns a Read or a Write without metadata.
     fn command(head: u64, namespace: &Namespace, lba: u64, buf: &DmaBuf) -> Result<Sqe> {
         let blocks = namespace.check(lba, buf.len())?;
         buf.check_alignment()?;
@@ -298,7 +298,7 @@ impl<T> QueuePair<T> {
         Ok(sqe)
     }
 
-    /// The rejection of a command that found no free entry.
+    /// Returns the rejection of a command that found no free entry.
     #[cold]
     #[inline(never)]
     pub(super) fn full<P>(&self, payload: P) -> Rejected<Error, P> {
@@ -351,7 +351,7 @@ impl<T> QueuePair<T> {
         }
     }
 
-    /// [`poll`](Self::poll) with a handler, whose method the compiler can be made to inline.
+    /// Polls as [`poll`](Self::poll) does, with a handler whose method the compiler inlines.
     #[inline]
     pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<Completion<T>>) -> usize {
         if self.core.has_posted() {
@@ -497,7 +497,7 @@ impl<T> QueuePair<T> {
         self.controller.epoch() == self.epoch
     }
 
-    /// Minimum time between two health checks, milliseconds.
+    /// Returns the minimum time between two health checks, milliseconds.
     pub(super) fn check_interval_ms(&self) -> u32 {
         let bounds = self.controller.io_bounds_ms();
         CHECK_INTERVAL_MS.min(bounds.0 / 4).min(bounds.1 / 4)

@@ -50,7 +50,7 @@ impl AgeMark {
         Self(Self::SEEN | if aborted { Self::ABORTED } else { 0 } | now & Self::TIME)
     }
 
-    /// Time since the mark was made. Times in milliseconds wrap after 12 days.
+    /// Returns the time since the mark was made. Times in milliseconds wrap after 12 days.
     fn elapsed(self, now: u32) -> u32 {
         now.wrapping_sub(self.0) & Self::TIME
     }
@@ -70,12 +70,12 @@ pub(super) struct Overdue {
 }
 
 impl<T> Slot<T> {
-    /// Command identifier of the command in the slot, or of the next one.
+    /// Returns the command identifier of the command in the slot, or of the next one.
     pub(super) fn cid(&self) -> u16 {
         (self.tag >> 16) as u16
     }
 
-    /// [`cid`](Self::cid) in bits 31:16.
+    /// Returns [`cid`](Self::cid) in bits 31:16.
     #[inline]
     pub(super) fn tag(&self) -> u32 {
         self.tag
@@ -93,7 +93,7 @@ impl<T> Slot<T> {
         self.used != UNUSED
     }
 
-    /// Index of the next free slot. The slot is free.
+    /// Returns the index of the next free slot. The slot is free.
     #[inline]
     fn next_free(&self) -> u32 {
         self.link
@@ -104,8 +104,8 @@ impl<T> Slot<T> {
         self.link = index;
     }
 
-    /// Age mark of the command in the slot, if it has one. The slot is in use. Before the first
-    /// mark, `link` is still an index, which is below every mark.
+    /// Returns the age mark of the command in the slot, if it has one. The slot is in use. Before
+    /// the first mark, `link` is still an index, which is below every mark.
     fn age(&self) -> Option<AgeMark> {
         (self.link & AgeMark::SEEN != 0).then_some(AgeMark(self.link))
     }
@@ -182,7 +182,7 @@ impl<T> PendingCommands<T> {
         Some(Pending { slot, free, index, next: tag.wrapping_add(*generation) })
     }
 
-    /// Index of the slot that [`reserve`](Self::reserve) would return.
+    /// Returns the index of the slot that [`reserve`](Self::reserve) would return.
     pub(super) fn next_free(&self) -> Option<u16> {
         u16::try_from(self.free).ok().filter(|&free| usize::from(free) < self.table.len())
     }

@@ -150,7 +150,7 @@ impl<T> RawQueuePair<T> {
         self.pending.capacity()
     }
 
-    /// Entries of either ring.
+    /// Returns the number of entries of either ring.
     pub(crate) fn entries(&self) -> u32 {
         self.sq.entries()
     }
@@ -169,33 +169,33 @@ impl<T> RawQueuePair<T> {
         self.cq.set_shadow(shadow(cq_head_doorbell(qid, stride)));
     }
 
-    /// Total number of commands submitted.
+    /// Returns the total number of commands submitted.
     #[inline]
     pub(crate) fn submitted(&self) -> u64 {
         self.sq.placed() as u64
     }
 
-    /// Number of calls of [`restart`](Self::restart).
+    /// Returns the number of calls of [`restart`](Self::restart).
     pub(crate) fn restarts(&self) -> u64 {
         self.restarts
     }
 
-    /// Total number of commands that ended.
+    /// Returns the total number of commands that ended.
     pub(crate) fn ended(&self) -> u64 {
         self.ended as u64
     }
 
-    /// Total number of commands that ended with an error.
+    /// Returns the total number of commands that ended with an error.
     pub(crate) fn errors(&self) -> u64 {
         self.errors as u64
     }
 
-    /// Total number of polls that found a completion entry.
+    /// Returns the total number of polls that found a completion entry.
     pub(crate) fn busy_polls(&self) -> u64 {
         self.cq.rings()
     }
 
-    /// Total number of doorbell writes to registers.
+    /// Returns the total number of doorbell writes to registers.
     pub(crate) fn doorbells(&self) -> u64 {
         self.sq.doorbells() + self.cq.doorbells()
     }

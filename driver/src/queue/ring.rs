@@ -41,7 +41,7 @@ const _: () = assert!(size_of::<Entry>() == SQE_SIZE);
 unsafe impl Send for SubmissionRing {}
 
 impl SubmissionRing {
-    /// A ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
+    /// Creates a ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
     pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
         let base = memory.ptr().cast();
         let mut ring = Self {
@@ -77,19 +77,19 @@ impl SubmissionRing {
         self.doorbell.set_shadow(shadow);
     }
 
-    /// Index of the entry at the tail.
+    /// Returns the index of the entry at the tail.
     #[inline]
     fn tail(&self) -> u32 {
         // SAFETY: both are in the ring's memory, and `next` is not before `base`.
         index(unsafe { self.next.offset_from_unsigned(self.base) })
     }
 
-    /// Total number of commands placed.
+    /// Returns the total number of commands placed.
     pub(super) fn placed(&self) -> usize {
         self.before + self.tail() as usize
     }
 
-    /// Total number of doorbell writes to registers.
+    /// Returns the total number of doorbell writes to registers.
     pub(super) fn doorbells(&self) -> u64 {
         self.rings - self.doorbell.spared()
     }
@@ -189,7 +189,7 @@ pub(super) struct Posted {
 }
 
 impl Posted {
-    /// Command identifier in bits 15:0; bits 31:16 are undefined.
+    /// Returns the command identifier in bits 15:0; bits 31:16 are undefined.
     #[inline]
     pub(super) fn cid(self) -> u32 {
         self.last
@@ -225,7 +225,7 @@ pub(super) struct CompletionRing {
 unsafe impl Send for CompletionRing {}
 
 impl CompletionRing {
-    /// A ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
+    /// Creates a ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
     pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
         let base = memory.ptr().cast();
         // SAFETY: the memory holds `entries`; this is one past its end.
@@ -247,12 +247,12 @@ impl CompletionRing {
         (self.next, self.rung, self.old) = (self.base, 0, 0);
     }
 
-    /// Number of polls that found an entry.
+    /// Returns the number of polls that found an entry.
     pub(super) fn rings(&self) -> u64 {
         self.rings
     }
 
-    /// Total number of doorbell writes to registers.
+    /// Returns the total number of doorbell writes to registers.
     pub(super) fn doorbells(&self) -> u64 {
         self.rings - self.doorbell.spared()
     }
@@ -263,7 +263,7 @@ impl CompletionRing {
         (self.last_dword() ^ self.old) & PHASE == 0
     }
 
-    /// Last dword of the head entry, which has the phase tag.
+    /// Returns the last dword of the head entry, which has the phase tag.
     #[inline]
     fn last_dword(&self) -> u32 {
         // SAFETY: `next` is before `end`, so that it is an entry: four aligned dwords. The read is
@@ -294,7 +294,8 @@ impl CompletionRing {
         self.old ^= PHASE;
     }
 
-    /// Command specific result (DW0) of a popped entry. Valid until the next [`ring`](Self::ring).
+    /// Returns the command specific result (DW0) of a popped entry. Valid until the next
+    /// [`ring`](Self::ring).
     #[inline]
     pub(super) fn result(&self, posted: Posted) -> u32 {
         // The controller writes the phase tag last, so that DW0 must be read after it.
@@ -323,12 +324,12 @@ pub(super) struct DirtyEntries {
 }
 
 impl DirtyEntries {
-    /// An empty set for a ring of `entries`.
+    /// Creates an empty set for a ring of `entries`.
     pub(super) fn new(entries: u32) -> Self {
         Self { words: vec![0; entries.div_ceil(64) as usize].into(), entries }
     }
 
-    /// DirtyEntries an entry.
+    /// Adds an entry.
     pub(super) fn set(&mut self, at: u32) {
         if let Some(word) = self.words.get_mut(at as usize / 64) {
             *word |= 1 << (at % 64);
@@ -344,7 +345,7 @@ impl DirtyEntries {
         was
     }
 
-    /// First entry of the set from `from` on, or the number of ring entries.
+    /// Returns the first entry of the set from `from` on, or the number of ring entries.
     pub(super) fn next(&self, from: u32) -> u32 {
         let mut at = from;
         while at < self.entries {
@@ -370,12 +371,12 @@ enum Place {
 }
 
 impl RingMemory {
-    /// Memory of the arena, `bytes` long.
+    /// Creates ring memory in the arena, `bytes` long.
     pub(super) fn host(shared: Shared, bytes: usize) -> Self {
         Self { place: Place::Host(shared), bytes }
     }
 
-    /// Memory of the controller, `bytes` long. The ring writes it and never reads it.
+    /// Creates ring memory in the controller, `bytes` long. The ring writes it and never reads it.
     pub(super) fn controller(pages: ControllerPages, bytes: usize) -> Self {
         Self { place: Place::Controller(pages), bytes }
     }
@@ -387,7 +388,7 @@ impl RingMemory {
         }
     }
 
-    /// I/O virtual address, or the address on the bus of controller memory.
+    /// Returns the I/O virtual address, or the address on the bus of controller memory.
     pub(super) fn iova(&self) -> u64 {
         match &self.place {
             Place::Host(shared) => shared.iova(),

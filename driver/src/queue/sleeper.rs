@@ -18,12 +18,12 @@ impl Sleeper {
         Self { vector, spin, sleeps: 0, missed: 0 }
     }
 
-    /// Number of the vector for Create I/O Completion Queue.
+    /// Returns the number of the vector for Create I/O Completion Queue.
     pub(crate) fn vector(sleeper: &Option<Self>) -> Option<u16> {
         sleeper.as_ref().and_then(|sleeper| sleeper.vector.number())
     }
 
-    /// Number of sleeps, and number of missed interrupts.
+    /// Returns the number of sleeps, and the number of missed interrupts.
     pub(super) fn counters(sleeper: &Option<Self>) -> (u64, u64) {
         sleeper.as_ref().map_or((0, 0), |sleeper| (sleeper.sleeps, sleeper.missed))
     }

@@ -27,8 +27,8 @@ pub(crate) struct SplitTransfer {
 }
 
 impl SplitTransfer {
-    /// A transfer of all of `buf`, which may be empty, from block `lba` on. `command` is the name
-    /// for errors.
+    /// Creates a transfer of all of `buf`, which may be empty, from block `lba` on. `command` is
+    /// the name for errors.
     ///
     /// # Errors
     /// [`Error::Misaligned`] if the length is not a multiple of the block size,
@@ -75,7 +75,7 @@ impl SplitTransfer {
         self.in_flight += 1;
     }
 
-    /// Number of commands in flight.
+    /// Returns the number of commands in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -97,8 +97,8 @@ impl SplitTransfer {
         self.put(piece);
     }
 
-    /// First block and number of blocks of a piece; all blocks of the transfer for an empty buffer,
-    /// which replaces memory that was lost.
+    /// Returns the first block and the number of blocks of a piece; all blocks of the transfer for
+    /// an empty buffer, which replaces memory that was lost.
     fn blocks_of(&self, piece: &DmaBuf) -> (u64, u64) {
         let offset = piece.iova().wrapping_sub(self.iova) >> self.block_shift;
         match piece.len() as u64 >> self.block_shift {

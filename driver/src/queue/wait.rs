@@ -93,9 +93,9 @@ impl<T> QueuePair<T> {
         self.sleeper.as_ref().and_then(|sleeper| sleeper.event())
     }
 
-    /// The eventfd that becomes readable with a completion, for an event loop. `None` without
-    /// [`Wait::Interrupt`](crate::Wait::Interrupt), and if no interrupt vector is left for this
-    /// pair.
+    /// Returns the eventfd that becomes readable with a completion, for an event loop. `None`
+    /// without [`Wait::Interrupt`](crate::Wait::Interrupt), and if no interrupt vector is left for
+    /// this pair.
     ///
     /// Call [`prepare_to_sleep`](Self::prepare_to_sleep) before each wait for the eventfd, and do
     /// not read it. Call this function again after a reset of the controller, which may leave

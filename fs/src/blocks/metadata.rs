@@ -92,7 +92,7 @@ impl Metadata {
         Ok(bytes)
     }
 
-    /// The descriptor of a block group.
+    /// Returns the descriptor of a block group.
     pub(crate) fn group(&self, group: u32) -> Result<GroupDescriptor, Error> {
         if let Some(descriptor) = self.groups.get(group) {
             return Ok(descriptor);
@@ -113,7 +113,7 @@ impl Metadata {
         Ok(descriptor)
     }
 
-    /// Blocks with newer contents in the journal.
+    /// Returns the blocks with newer contents in the journal.
     pub(crate) fn overlay(&self) -> Option<&Overlay> {
         self.overlay.as_ref()
     }

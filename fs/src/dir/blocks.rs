@@ -77,7 +77,7 @@ impl Blocks {
         })
     }
 
-    /// Number of blocks of the directory.
+    /// Returns the number of blocks of the directory.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }

@@ -33,7 +33,7 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// Number of entries whose inodes are read ahead at a time.
+    /// Returns the number of entries whose inodes are read ahead at a time.
     pub(crate) fn window(&self, fs: &Filesystem) -> usize {
         // Each inode may be in a block of its own.
         let blocks = fs.superblock().block_at(fs.read_ahead());

@@ -51,7 +51,7 @@ pub struct IoArgs {
 }
 
 impl IoArgs {
-    /// Arguments of a request at `pos`, with token 0 and no flags.
+    /// Creates the arguments of a request at byte `pos`, with token 0 and no flags.
     pub const fn at(pos: u64) -> Self {
         Self { pos, token: 0, flags: IoFlags::empty(), done_before: 0 }
     }
@@ -91,7 +91,7 @@ pub enum Memory {
 }
 
 impl Memory {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         match self {
@@ -101,7 +101,7 @@ impl Memory {
         }
     }
 
-    /// The DMA buffer, if the memory is one.
+    /// Returns the DMA buffer, if the memory is one.
     #[inline]
     pub fn into_dma(self) -> Option<DmaBuf> {
         match self {
@@ -110,7 +110,7 @@ impl Memory {
         }
     }
 
-    /// The bytes, if the memory is [`Memory::Bytes`].
+    /// Returns the bytes, if the memory is [`Memory::Bytes`].
     #[inline]
     pub fn into_bytes(self) -> Option<Vec<u8>> {
         match self {

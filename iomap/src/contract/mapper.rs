@@ -94,23 +94,23 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// A hole.
+    /// Creates a mapping of a hole.
     pub const fn hole(offset: u64, length: u64) -> Self {
         let flags = MappingFlags::empty();
         Self { offset, length, addr: 0, kind: MappingKind::Hole, flags }
     }
 
-    /// Blocks with data, from byte `addr` of the device on.
+    /// Creates a mapping of blocks with data, from byte `addr` of the device on.
     pub const fn mapped(offset: u64, length: u64, addr: u64) -> Self {
         Self { addr, kind: MappingKind::Mapped, ..Self::hole(offset, length) }
     }
 
-    /// Blocks without data, from byte `addr` of the device on.
+    /// Creates a mapping of unwritten blocks, from byte `addr` of the device on.
     pub const fn unwritten(offset: u64, length: u64, addr: u64) -> Self {
         Self { addr, kind: MappingKind::Unwritten, ..Self::hole(offset, length) }
     }
 
-    /// Position after the last byte covered; saturates at `u64::MAX`.
+    /// Returns the position after the last byte covered, in bytes; saturates at `u64::MAX`.
     #[inline]
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
@@ -143,18 +143,18 @@ pub trait Mapper {
     /// The state that requests in flight share.
     type OpenFile: OpenFile;
 
-    /// The handle of the shared state.
+    /// Returns the handle of the shared state.
     fn open_file(&self) -> &FileRef<Self::OpenFile>;
 
-    /// Size of the file in bytes (i_size), less than 2^63.
+    /// Returns the size of the file in bytes (i_size), less than 2^63.
     fn size(&self) -> u64;
 
-    /// The filesystem's block in bytes, a power of two and no less than the device's.
+    /// Returns the filesystem's block in bytes, a power of two and no less than the device's.
     fn block_size(&self) -> u32;
 
-    /// The position before which a read of [`PAGE`] bytes can be one command, because it is inside the
-    /// file, no more than a block, and plain. Each read asks for it, so a filesystem may store the
-    /// number.
+    /// Returns the position before which a read of [`PAGE`] bytes can be one command, because it is
+    /// inside the file, no more than a block, and plain. Each read asks for it, so a filesystem may
+    /// store the number.
     #[inline]
     fn page_end(&self) -> u64 {
         page_end(self.size(), self.block_size(), self.is_plain())

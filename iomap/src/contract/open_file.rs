@@ -102,12 +102,12 @@ pub struct Report<'a, E> {
 pub struct FileRef<I>(Arc<Arc<I>>);
 
 impl<I> FileRef<I> {
-    /// The first handle of a file.
+    /// Returns the first handle of a file.
     pub fn new(inode: I) -> Self {
         Self(Arc::new(Arc::new(inode)))
     }
 
-    /// The state that handles and requests share.
+    /// Returns the state that handles and requests share.
     #[inline]
     pub fn state(&self) -> &I {
         &self.0
@@ -119,12 +119,12 @@ impl<I> FileRef<I> {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Number of requests in flight.
+    /// Returns the number of requests in flight.
     pub fn in_flight(&self) -> usize {
         Arc::strong_count(&*self.0) - 1
     }
 
-    /// A reference that does not keep the file open.
+    /// Returns a reference that does not keep the file open.
     pub fn downgrade(&self) -> WeakFileRef<I> {
         WeakFileRef { handles: Arc::downgrade(&self.0), requests: Arc::downgrade(&*self.0) }
     }

@@ -31,7 +31,7 @@ pub struct Bio<C> {
 }
 
 impl<C> Bio<C> {
-    /// A read of all of `buf`.
+    /// Creates a read of all of `buf`.
     #[inline(always)]
     pub fn read(addr: u64, buf: DmaBuf, tag: C) -> Self {
         Self { op: BioOp::Read, addr, buf, tag, fua: false }
@@ -61,20 +61,21 @@ pub struct BioDone<C> {
 
 /// A queue to one device, for one thread. Its methods are on the I/O path. Completions return `C`.
 pub trait Queue<C> {
-    /// The device's logical block, as a power of two.
+    /// Returns the device's logical block, as a power of two.
     fn block_shift(&self) -> u32;
 
-    /// Size of the device in bytes.
+    /// Returns the size of the device in bytes.
     fn size(&self) -> u64;
 
-    /// Maximum number of bios in flight.
+    /// Returns the maximum number of bios in flight.
     fn capacity(&self) -> usize;
 
-    /// Maximum bytes of one bio, a multiple of the block.
+    /// Returns the maximum number of bytes of one bio, a multiple of the block.
     fn max_transfer(&self) -> usize;
 
-    /// Maximum bytes of a bio at byte `addr`, a multiple of the block and at most
-    /// [`max_transfer`](Self::max_transfer): less before a boundary that commands should not cross.
+    /// Returns the maximum number of bytes of a bio at byte `addr`, a multiple of the block and at
+    /// most [`max_transfer`](Self::max_transfer): less before a boundary that commands should not
+    /// cross.
     #[inline]
     fn max_transfer_at(&self, addr: u64) -> usize {
         let _ = addr;
@@ -93,8 +94,8 @@ pub trait Queue<C> {
         true
     }
 
-    /// Maximum bytes of a bio at byte `addr` that are written all or not at all, also if the power
-    /// fails; 0 for none.
+    /// Returns the maximum number of bytes of a bio at byte `addr` that are written all or not at
+    /// all, also if the power fails; 0 for none.
     fn max_atomic_at(&self, addr: u64) -> usize {
         let _ = addr;
         0
@@ -154,7 +155,7 @@ pub trait Queue<C> {
     /// If the device fails or is too slow. Buffers in flight do not come back then.
     fn wait(&mut self, done: impl FnMut(BioDone<C>)) -> Result<usize, Error>;
 
-    /// The eventfd that becomes readable with a completion, if the queue has one. Call
+    /// Returns the eventfd that becomes readable with a completion, if the queue has one. Call
     /// [`prepare_to_sleep`](Self::prepare_to_sleep) before each wait for it, and do not read it.
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         None

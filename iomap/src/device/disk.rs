@@ -17,12 +17,12 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The whole namespace.
+    /// Creates a disk of the whole namespace.
     pub fn whole(namespace: &Namespace) -> Self {
         Self { namespace: namespace.clone(), start: 0, blocks: namespace.blocks() }
     }
 
-    /// The `length` bytes at `offset` of this disk: a partition.
+    /// Returns a disk of the `length` bytes from byte `offset` of this disk on: a partition.
     ///
     /// # Errors
     /// [`Error::Misaligned`] unless they are whole blocks, [`Error::OutsideDisk`] unless they are inside
@@ -37,18 +37,18 @@ impl Disk {
         Ok(Self { namespace: self.namespace.limited_to(start + blocks), start, blocks })
     }
 
-    /// The namespace of the disk.
+    /// Returns the namespace of the disk.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// The logical block, as a power of two.
+    /// Returns the logical block, as a power of two.
     #[inline]
     pub fn block_shift(&self) -> u32 {
         self.namespace.block_shift()
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     #[inline]
     pub fn size(&self) -> u64 {
         self.blocks << self.block_shift()
@@ -65,7 +65,7 @@ impl Disk {
 
 /// A [`Disk`] or a [`WritableDisk`].
 pub trait DiskAccess: AsRef<Disk> + Clone {
-    /// The disk as one that accepts writes, if it does.
+    /// Returns the disk as one that accepts writes, if it does.
     fn writable(&self) -> Option<&WritableDisk>;
 }
 
@@ -98,12 +98,12 @@ pub struct WritableDisk {
 }
 
 impl WritableDisk {
-    /// The whole namespace.
+    /// Creates a disk of the whole namespace.
     pub fn whole(namespace: &WritableNamespace) -> Self {
         Self { disk: Disk::whole(namespace), namespace: namespace.clone() }
     }
 
-    /// The `length` bytes at `offset` of this disk: a partition.
+    /// Returns a disk of the `length` bytes from byte `offset` of this disk on: a partition.
     ///
     /// # Errors
     /// As [`Disk::slice`].

@@ -83,12 +83,12 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
         })
     }
 
-    /// The disk.
+    /// Returns the disk.
     pub fn disk(&self) -> &D {
         &self.disk
     }
 
-    /// The queue pair.
+    /// Returns the queue pair.
     pub fn pair(&self) -> &QueuePair<C> {
         &self.pair
     }
@@ -137,8 +137,8 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
         Rejected { error, payload: bio }
     }
 
-    /// Maximum bytes of a bio at `addr` before a boundary of the namespace. A partition may begin
-    /// between boundaries.
+    /// Returns the maximum number of bytes of a bio at `addr` before a boundary of the namespace. A
+    /// partition may begin between boundaries.
     #[cold]
     fn most_at(&self, addr: u64) -> usize {
         let namespace = &self.disk.as_ref().namespace;

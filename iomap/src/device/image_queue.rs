@@ -21,7 +21,7 @@ const ARENA_BYTES: usize = 32 << 20;
 
 /// The bytes of a disk, without a controller.
 pub trait Image {
-    /// Size in bytes.
+    /// Returns the size in bytes.
     ///
     /// # Errors
     /// If the operating system does not report the size.
@@ -201,7 +201,7 @@ impl<T: Image, C> ImageQueue<T, C> {
         Ok(Self { image, size, depth, arena, done: VecDeque::with_capacity(depth) })
     }
 
-    /// The image.
+    /// Returns the image.
     pub fn image(&self) -> &T {
         &self.image
     }

@@ -5,7 +5,7 @@ use std::io::{IoSlice, IoSliceMut};
 /// Memory that a write copies data from. Access may fail: memory of another process or of a guest
 /// can be unmapped, or not resident.
 pub trait Source {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     fn len(&self) -> usize;
 
     /// Copies the bytes at `at` into `out`, and returns their number: less than `out.len()` only if
@@ -20,7 +20,7 @@ pub trait Source {
 
 /// Memory that a read copies data to.
 pub trait Sink {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     fn len(&self) -> usize;
 
     /// Copies `data` to the bytes at `at`, and returns their number: less than `data.len()` only if
@@ -121,7 +121,7 @@ pub struct Cursor<U> {
 }
 
 impl<U> Cursor<U> {
-    /// A cursor at the start of `memory`.
+    /// Creates a cursor at the start of `memory`.
     pub fn new(memory: U) -> Self {
         Self { memory, at: 0 }
     }

@@ -40,7 +40,7 @@ impl RequestMemory {
         matches!(self, Self::Bounced(Memory::Bytes(_)) | Self::Borrowed(_))
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Direct(direct) => direct.len(),
@@ -230,7 +230,7 @@ impl Direct {
         Self::Several { parts: bufs.into_iter().map(part).collect(), current: 0 }
     }
 
-    /// Bytes of all buffers, before anything is cut off.
+    /// Returns the number of bytes of all buffers, before anything is cut off.
     fn len(&self) -> usize {
         match self {
             Self::One(part) => part.len(),

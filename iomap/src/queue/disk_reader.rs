@@ -56,7 +56,7 @@ impl DiskReader {
         Ok(Self { queue, whole, disk: disk.clone(), token: 0 })
     }
 
-    /// The disk.
+    /// Returns the disk.
     pub fn disk(&self) -> &Disk {
         &self.disk
     }
@@ -222,7 +222,7 @@ mod tests {
         (0..SIZE).map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8).collect()
     }
 
-    /// An arena of less than is asked for at once, and fewer commands.
+    /// Returns an arena of less than is asked for at once, and fewer commands.
     fn reader(folder: &std::path::Path) -> (Emulator, DiskReader) {
         let image = folder.join("image");
         std::fs::write(&image, pattern()).unwrap();

@@ -95,7 +95,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         this
     }
 
-    /// The queue of bios.
+    /// Returns the queue of bios.
     pub fn device(&self) -> &Q {
         &self.queue
     }
@@ -136,8 +136,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         self.queue.alloc(bytes)
     }
 
-    /// The eventfd that becomes readable with a completion, for an event loop, if the queue of bios
-    /// has one: see [`QueuePair::event_fd`](nvio_driver::QueuePair::event_fd). Call
+    /// Returns the eventfd that becomes readable with a completion, for an event loop, if the queue
+    /// of bios has one: see [`QueuePair::event_fd`](nvio_driver::QueuePair::event_fd). Call
     /// [`prepare_to_sleep`](Self::prepare_to_sleep) before each wait for it, and do not read it.
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         self.queue.event_fd()

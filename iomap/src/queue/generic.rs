@@ -402,7 +402,7 @@ pub(crate) fn op_of(bio_op: BioOp, flags: IoFlags) -> Op {
     op
 }
 
-/// The error of a mapping that does not serve position `pos`.
+/// Returns the error of a mapping that does not serve position `pos`.
 #[cold]
 pub(crate) fn bad_mapping(mapping: &Mapping, pos: u64) -> Error {
     Error::BadMapping { pos, offset: mapping.offset, length: mapping.length }

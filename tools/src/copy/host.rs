@@ -31,7 +31,7 @@ impl Place<'_> {
         move |errno| Error::host(action, self.path, errno)
     }
 
-    /// The type of the existing file, or `None` if there is none.
+    /// Returns the type of the existing file, or `None` if there is none.
     fn kind(&self) -> Result<Option<fs::FileType>, Error> {
         match fs::statat(self.parent, self.name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(fs::FileType::from_raw_mode(stat.st_mode))),
@@ -239,13 +239,13 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The owner to set. The largest ID means "unchanged" to chown(2) and is skipped.
+/// Returns the owner to set. The largest ID means "unchanged" to chown(2) and is skipped.
 fn owner(inode: &Inode) -> (Option<Uid>, Option<Gid>) {
     let valid = |id: u32| Some(id).filter(|&id| id != u32::MAX);
     (valid(inode.uid()).map(Uid::from_raw), valid(inode.gid()).map(Gid::from_raw))
 }
 
-/// The mode to set. Without the owner, set-user-ID and set-group-ID are dropped.
+/// Returns the mode to set. Without the owner, set-user-ID and set-group-ID are dropped.
 fn mode(inode: &Inode, owned: bool) -> Mode {
     let kept = if owned { 0o7777 } else { 0o1777 };
     Mode::from_raw_mode(u32::from(inode.permissions()) & kept)
@@ -257,7 +257,7 @@ fn times(inode: &Inode) -> Timestamps {
     Timestamps { last_access: time(inode.atime()), last_modification: time(inode.mtime()) }
 }
 
-/// The last component of a path on the device, if it is the name of an entry.
+/// Returns the last component of a path on the device, if it is the name of an entry.
 pub fn base_name(path: &[u8]) -> Option<OsString> {
     let last = path.split(|&b| b == b'/').rfind(|part| !part.is_empty())?;
     is_name(last).then(|| OsStr::from_bytes(last).to_owned())

@@ -154,12 +154,12 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// The exit code: 1 if an entry could not be copied.
+    /// Returns the exit code: 1 if an entry could not be copied.
     pub fn code(&self) -> ExitCode {
         self.failures.code()
     }
 
-    /// The extended attributes of `inode`, found at `source`.
+    /// Returns the extended attributes of `inode`, found at `source`.
     fn attributes(&self, source: &[u8], inode: &Inode) -> Result<Attributes<'_>, Error> {
         Attributes::read(self.volume.filesystem(), inode, &self.refused)
             .map_err(Error::path(source))

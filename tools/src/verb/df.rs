@@ -59,7 +59,7 @@ pub fn run(args: &VolumeArgs, inodes: bool, human: bool, format: Format) -> Resu
     out.flush()
 }
 
-/// The table of df, in KiB.
+/// Returns the table of df, in KiB.
 fn table(room: &Room, inodes: bool, human: bool) -> String {
     let shown = |bytes: u64| match human {
         true => human_blocks(bytes),
@@ -82,7 +82,7 @@ fn table(room: &Room, inodes: bool, human: bool) -> String {
     table.render()
 }
 
-/// Used space as a percentage, rounded up as df rounds it.
+/// Returns the used space as a percentage, rounded up as df rounds it.
 fn percent(used: u64, available: u64) -> String {
     let (used, total) = (u128::from(used), u128::from(used) + u128::from(available));
     if total == 0 { "-".to_owned() } else { format!("{}%", (used * 100).div_ceil(total)) }

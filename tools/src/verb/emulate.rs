@@ -71,7 +71,8 @@ pub fn run(args: &EmulateArgs, format: Format) -> Result<(), Error> {
     Ok(())
 }
 
-/// The namespaces of the command line. Each list has one value for all images, or one for each.
+/// Returns the namespaces of the command line. Each list has one value for all images, or one for
+/// each.
 fn namespaces(args: &EmulateArgs) -> Result<Vec<Namespace>, Error> {
     let of = &args.namespaces;
     let images = args.images.len();
@@ -99,7 +100,7 @@ fn namespaces(args: &EmulateArgs) -> Result<Vec<Namespace>, Error> {
     Ok(numbered.collect())
 }
 
-/// The value of a list for the image at `index`.
+/// Returns the value of a list for the image at `index`.
 fn pick<T: Copy + Default>(values: &[T], index: usize) -> T {
     values.get(index).or(values.first()).copied().unwrap_or_default()
 }
@@ -144,7 +145,7 @@ fn start(args: &EmulateArgs, namespaces: &[Namespace]) -> Result<Emulator, Error
     })
 }
 
-/// The settings of the controller, without its namespaces.
+/// Returns the settings of the controller, without its namespaces.
 fn config(args: &EmulateArgs) -> Config {
     let FeatureArgs {
         mdts,
@@ -220,7 +221,7 @@ fn faults(args: &EmulateArgs) -> Faults {
     }
 }
 
-/// The image of a namespace, unless it is memory or null.
+/// Returns the image of a namespace, unless it is memory or null.
 fn image_of<'a>(args: &'a EmulateArgs, namespaces: &[Namespace], nsid: u32) -> Option<&'a Path> {
     let index = namespaces.iter().position(|namespace| namespace.nsid == nsid)?;
     match args.images.get(index)? {

@@ -216,13 +216,13 @@ impl Find<'_> {
             && number(&args.links, inode.links().into())
     }
 
-    /// Whole days since the last modification.
+    /// Returns the whole days since the last modification.
     fn age(&self, inode: &Inode) -> i128 {
         i128::from(self.now.seconds.saturating_sub(inode.mtime().seconds).div_euclid(DAY))
     }
 }
 
-/// The last component of a path, which `--name` matches.
+/// Returns the last component of a path, which `--name` matches.
 fn base(path: &[u8]) -> &[u8] {
     let last = path.split(|&byte| byte == b'/').rfind(|part| !part.is_empty());
     last.unwrap_or(b"/")

@@ -181,7 +181,8 @@ fn driven(address: &str, processes: &[u32]) -> InUse {
     InUse { device: address.to_owned(), kind: "driven", text: format!("driven by {text}") }
 }
 
-/// The table: a line for each namespace, with the columns of the controller in its first line.
+/// Returns the table: a line for each namespace, with the columns of the controller in its first
+/// line.
 fn table(found: &[Listed]) -> String {
     let headings = [
         "ADDRESS",
@@ -231,7 +232,7 @@ fn table(found: &[Listed]) -> String {
     table.render()
 }
 
-/// Bytes of a block and of its metadata: 512, 4096+8.
+/// Formats the bytes of a block and of its metadata: 512, 4096+8.
 fn lba_format(namespace: &Namespace) -> String {
     match (namespace.lba_size, namespace.metadata_size) {
         (None, _) => "-".to_owned(),

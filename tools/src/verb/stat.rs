@@ -28,8 +28,8 @@ pub struct Record<'a> {
     pub attributes: Option<&'a Attributes>,
 }
 
-/// Size in bytes as stat(2) reports it. The size of a symbolic link is the length of its target,
-/// which is stored with another length if it is encrypted.
+/// Returns the size in bytes as stat(2) reports it. The size of a symbolic link is the length of
+/// its target, which is stored with another length if it is encrypted.
 pub fn size(inode: &Inode, target: Option<&[u8]>) -> u64 {
     target.and_then(|target| target.len().try_into().ok()).unwrap_or_else(|| inode.size())
 }
@@ -96,7 +96,7 @@ impl Serialize for Record<'_> {
     }
 }
 
-/// The word for a file type.
+/// Returns the word for a file type.
 pub fn kind(kind: FileType) -> &'static str {
     match kind {
         FileType::Regular => "file",
@@ -109,12 +109,12 @@ pub fn kind(kind: FileType) -> &'static str {
     }
 }
 
-/// A mode as `ls -l` shows it.
+/// Returns a mode as `ls -l` shows it.
 pub fn mode_text(mode: u16) -> String {
     mode_bytes(mode).map(char::from).iter().collect()
 }
 
-/// A mode as `ls -l` shows it, in ASCII.
+/// Returns a mode as `ls -l` shows it, in ASCII.
 pub fn mode_bytes(mode: u16) -> [u8; 10] {
     let mut text = [b'-'; 10];
     text[0] = match FileType::from_mode(mode) {

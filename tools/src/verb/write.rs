@@ -42,8 +42,8 @@ pub fn run(args: &VolumeArgs, path: &OsString, offset: u64, dsync: bool) -> Resu
     }
 }
 
-/// The part of the buffer up to the next multiple of its length in the file, so that the next write
-/// is aligned.
+/// Returns the part of the buffer up to the next multiple of its length in the file, so that the
+/// next write is aligned.
 fn until_piece(buffer: &mut [u8], pos: u64) -> &mut [u8] {
     let before = usize::try_from(pos % BOUNCE_BYTES_MAX as u64).unwrap_or(0);
     &mut buffer[before..]

@@ -235,8 +235,8 @@ impl Config {
         self
     }
 
-    /// Whether the controller requires working interrupts, as SPDK's vfio-user target does; not by
-    /// default.
+    /// Sets whether the controller requires working interrupts, as SPDK's vfio-user target does;
+    /// not by default.
     ///
     /// Interrupts are enabled while Interrupt Disable is clear in the PCI Command register (INTx),
     /// or while MSI-X Enable is set. A completion queue with interrupts, such as the admin queue,

@@ -195,7 +195,7 @@ mod tests {
         admit(&mut message(command, body), true)
     }
 
-    /// A body of `bytes` bytes that begins with the argsz.
+    /// Returns a body of `bytes` bytes that begins with the argsz.
     fn sized(argsz: u32, bytes: usize) -> Vec<u8> {
         let mut body = argsz.to_ne_bytes().to_vec();
         body.resize(bytes, 0);

@@ -163,7 +163,7 @@ impl Client {
         Ok(Self { channel, reply_timeout, limits, regions, irqs, can_reset })
     }
 
-    /// File descriptors that the server accepts in one message.
+    /// Returns the number of file descriptors that the server accepts in one message.
     pub(super) fn fds_max(&self) -> usize {
         self.limits.fds
     }
@@ -173,7 +173,7 @@ impl Client {
         self.limits.mappings
     }
 
-    /// Whether the server can reset the device.
+    /// Returns true if the server can reset the device.
     pub(super) fn can_reset(&self) -> bool {
         self.can_reset
     }
@@ -303,7 +303,7 @@ fn parse<T: FromBytes + KnownLayout + Immutable>(
     T::read_from_prefix(body).map(|(value, _)| value).map_err(|_| invalid(what))
 }
 
-/// The limits in a version reply. The server may leave out each, or all of the JSON.
+/// Returns the limits in a version reply. The server may leave out each, or all of the JSON.
 fn limits(body: &[u8]) -> Result<Limits, Fault> {
     let (major, rest) = body.split_first_chunk::<2>().ok_or_else(|| invalid("version"))?;
     let json = rest.get(2..).ok_or_else(|| invalid("version"))?;
@@ -325,8 +325,8 @@ fn limits(body: &[u8]) -> Result<Limits, Fault> {
     })
 }
 
-/// The sparse areas in the chain of capabilities of a region, whose offsets count from the front
-/// of the reply's body.
+/// Returns the sparse areas in the chain of capabilities of a region, whose offsets count from the
+/// front of the reply's body.
 fn sparse_areas(body: &[u8], first: u32) -> Result<Vec<(u64, u64)>, Fault> {
     let broken = || invalid("capabilities of a region");
     let word = |at: usize| {

@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
         self.at
     }
 
-    /// Number of the next block.
+    /// Returns the number of the next block.
     pub(crate) fn block(&mut self) -> Result<&[u8], Error> {
         self.log.block(self.at)
     }

@@ -69,7 +69,7 @@ impl ProtectedBios {
         })))
     }
 
-    /// Maximum bytes of data of one bio, a multiple of the block.
+    /// Returns the maximum number of bytes of data of one bio, a multiple of the block.
     pub(crate) fn max_transfer(&self) -> usize {
         self.most
     }

@@ -145,25 +145,25 @@ impl NamespaceProtection {
         }))
     }
 
-    /// Whether metadata follows each block, so that data cannot be transferred without it.
+    /// Returns true if metadata follows each block, so that data cannot be transferred without it.
     #[inline]
     pub fn is_extended(&self) -> bool {
         self.extended
     }
 
-    /// Bytes of a buffer for `data_bytes` of data with their metadata.
+    /// Returns the number of bytes of a buffer for `data_bytes` of data with their metadata.
     #[inline]
     pub fn buf_len(&self, data_bytes: usize) -> usize {
         data_bytes.saturating_add(self.metadata_len(data_bytes))
     }
 
-    /// Bytes of metadata of `data_bytes` of data.
+    /// Returns the number of bytes of metadata of `data_bytes` of data.
     #[inline]
     pub fn metadata_len(&self, data_bytes: usize) -> usize {
         (data_bytes >> self.block_shift).saturating_mul(self.metadata)
     }
 
-    /// The memory of a command for `bytes` of data, of a buffer with data and metadata.
+    /// Returns the memory of a command for `bytes` of data, of a buffer with data and metadata.
     pub fn scatter_list(&self, buf: DmaBuf, bytes: usize) -> ScatterList {
         match self.extended {
             true => ScatterList::from(buf),
@@ -171,8 +171,8 @@ impl NamespaceProtection {
         }
     }
 
-    /// How the command at block `lba` transfers: the metadata is the host's, and the controller
-    /// checks guard and reference tag.
+    /// Returns the transfer options of a command at block `lba`: the metadata is the host's, and
+    /// the controller checks guard and reference tag.
     #[inline]
     pub fn transfer(&self, lba: u64) -> CommandOptions {
         let protection = nvio_driver::Protection {
@@ -246,7 +246,7 @@ impl NamespaceProtection {
         }
     }
 
-    /// [`seal`](Self::seal) where data and metadata lie apart.
+    /// Seals blocks as [`seal`](Self::seal) does, with the metadata in a buffer of its own.
     pub fn seal_apart(&self, data: &[u8], metadata: &mut [u8], lba: u64) {
         let (mut data, mut metadata) = (data, metadata);
         for lba in self.lbas(data.len(), lba) {
@@ -272,7 +272,7 @@ impl NamespaceProtection {
         }
     }
 
-    /// [`poison`](Self::poison) of metadata that lies apart.
+    /// Poisons metadata as [`poison`](Self::poison) does, in a buffer of its own.
     pub(crate) fn poison_apart(&self, metadata: &mut [u8]) {
         metadata.fill(SPOILT);
     }
@@ -300,7 +300,7 @@ impl NamespaceProtection {
         Ok(())
     }
 
-    /// [`verify`](Self::verify) where data and metadata lie apart.
+    /// Verifies blocks as [`verify`](Self::verify) does, with the metadata in a buffer of its own.
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
@@ -322,18 +322,18 @@ impl NamespaceProtection {
         Ok(())
     }
 
-    /// Bytes of data in a block.
+    /// Returns the number of bytes of data in a block.
     fn block(&self) -> usize {
         1 << self.block_shift
     }
 
-    /// The LBAs of `data_bytes` of data.
+    /// Returns the LBAs of `data_bytes` of data.
     fn lbas(&self, data_bytes: usize, lba: u64) -> impl Iterator<Item = u64> + use<> {
         (0..(data_bytes >> self.block_shift) as u64).map(move |index| lba.wrapping_add(index))
     }
 
-    /// Where in a buffer the `length` bytes from byte `at` of its data are, as far as they are
-    /// among the `data_bytes` of it.
+    /// Returns the places in a buffer of the `length` bytes from byte `at` of its data, as far as
+    /// they are among the `data_bytes` of it.
     fn runs(
         &self,
         data_bytes: usize,
@@ -354,7 +354,7 @@ impl NamespaceProtection {
         })
     }
 
-    /// The reference tag of a block.
+    /// Returns the reference tag of a block.
     fn reference(&self, lba: u64) -> u32 {
         match self.kind {
             ProtectionType::THREE => 0,
@@ -362,7 +362,7 @@ impl NamespaceProtection {
         }
     }
 
-    /// The guard of a block: of its data, and of the metadata before the information.
+    /// Returns the guard of a block: of its data, and of the metadata before the information.
     fn guard(&self, data: &[u8], metadata: &[u8]) -> u16 {
         match metadata.get(..self.at) {
             None | Some([]) => guard(data),

@@ -244,7 +244,7 @@ fn read_full<'a>(file: &File, buffer: &'a mut [u8], at: u64) -> io::Result<&'a [
     Ok(&buffer[..done])
 }
 
-/// The first position at which two pieces of `length` bytes differ.
+/// Returns the first position at which two pieces of `length` bytes differ.
 fn first_difference(got: &[u8], wanted: &[u8], length: usize) -> Option<usize> {
     if got == wanted && got.len() == length {
         return None;
@@ -282,7 +282,7 @@ fn kind_of(meta: &Metadata) -> Option<FileType> {
     })
 }
 
-/// The path on the device of an entry below `folder`.
+/// Returns the path on the device of an entry below `folder`.
 fn on_device(folder: &Path, host: &Path) -> Vec<u8> {
     let relative = host.strip_prefix(folder).unwrap_or(host);
     [b"/", relative.as_os_str().as_bytes()].concat()

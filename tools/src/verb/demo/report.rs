@@ -29,7 +29,7 @@ impl Tally {
         per_second(self.commands, self.time)
     }
 
-    /// Bytes a second.
+    /// Returns the bandwidth in bytes a second.
     fn bandwidth(&self) -> u64 {
         per_second(self.bytes, self.time)
     }
@@ -60,7 +60,7 @@ impl Report {
         })
     }
 
-    /// The table and the closing line.
+    /// Returns the table and the closing line.
     pub fn text(&self) -> String {
         let headings = ["FILES OF", "FILES", "BYTES", "TIME", "COMMANDS", "IOPS", "BANDWIDTH"];
         let mut table = Table::new(&headings, &[1, 2, 3, 4, 5, 6]);

@@ -157,7 +157,7 @@ fn groups(report: &mut Report, fields: &SuperblockFields) {
     }
 }
 
-/// A size that is stored as a power of two, or 0 if it does not fit into 64 bits.
+/// Returns a size that is stored as a power of two, or 0 if it does not fit into 64 bits.
 fn shifted(unit: u64, by: u32) -> u64 {
     if by < 32 { unit << by } else { 0 }
 }

@@ -51,7 +51,7 @@ pub fn add(report: &mut Report, superblock: &SuperblockFields, journal: &Journal
     }
 }
 
-/// The users of an external journal, a line for each.
+/// Adds the users of an external journal, a line for each.
 fn users(report: &mut Report, journal: &JournalFields) {
     let named = journal.user_list.first().is_some_and(|uuid| *uuid != [0; 16]);
     if journal.users == 0 || (journal.users == 1 && !named) {

@@ -126,7 +126,7 @@ impl Fields {
     }
 }
 
-/// An identifier of a namespace in hexadecimal, or `None` if it is zero.
+/// Returns an identifier of a namespace in hexadecimal, or `None` if it is zero.
 pub fn identifier(bytes: &[u8]) -> Option<String> {
     let is_set = bytes.iter().any(|&byte| byte != 0);
     is_set.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())

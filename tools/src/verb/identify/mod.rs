@@ -189,7 +189,8 @@ fn details(namespace: &Namespace) -> NamespaceDetails {
     }
 }
 
-/// The available formats: LBADS of 0 means unavailable (NVM 4.1.5.1), above 63 is impossible.
+/// Returns the available formats: LBADS of 0 means unavailable (NVM 4.1.5.1), above 63 is
+/// impossible.
 fn formats(identify: &IdentifyNamespace) -> Vec<LbaFormat> {
     let all = identify.lbaf.iter().enumerate().take(usize::from(identify.nlbaf).min(63) + 1);
     all.filter(|(_, format)| (9..64).contains(&format.lbads))

@@ -84,7 +84,7 @@ fn table(report: &Report) -> String {
     table.render()
 }
 
-/// Admin commands (Base 5, figure 138).
+/// Returns the name of an admin command (Base 5, figure 138).
 fn admin(opcode: u8) -> Option<&'static str> {
     Some(match opcode {
         0x00 => "Delete I/O Submission Queue",
@@ -120,7 +120,7 @@ fn admin(opcode: u8) -> Option<&'static str> {
     })
 }
 
-/// I/O commands (Base 7, NVM 3).
+/// Returns the name of an I/O command (Base 7, NVM 3).
 fn io(opcode: u8) -> Option<&'static str> {
     Some(match opcode {
         0x00 => "Flush",

@@ -111,7 +111,7 @@ fn list(controller: &Controller, format: Format) -> Result<(), Error> {
     out.flush()
 }
 
-/// The pages of a controller that does not list them (Base 5.17.2.1: LPA, OAES, OACS).
+/// Returns the pages of a controller that does not list them (Base 5.17.2.1: LPA, OAES, OACS).
 fn expected(controller: &Controller) -> Vec<u8> {
     let identify = controller.identify();
     let log = |bit: u8| identify.lpa >> bit & 1 != 0;
@@ -128,7 +128,7 @@ fn expected(controller: &Controller) -> Vec<u8> {
     mandatory.into_iter().chain(offered).collect()
 }
 
-/// The name of a page (Base 5.16.1, figure 202).
+/// Returns the name of a page (Base 5.16.1, figure 202).
 fn title(id: u8) -> &'static str {
     match id {
         0x00 => "Supported Log Pages",

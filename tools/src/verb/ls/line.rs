@@ -50,7 +50,7 @@ impl Lines {
     }
 }
 
-/// The line of an entry that cannot be read, up to the name.
+/// Returns the line of an entry that cannot be read, up to the name.
 pub fn unknown() -> String {
     let q = '?';
     format!("??????????  {q:>3} {q:>5} {q:>5} {q:>12} {q:>16} ")
