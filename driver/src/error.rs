@@ -91,7 +91,7 @@ pub enum Error {
     OutsideBar {
         /// Offset in BAR0, bytes.
         offset: u64,
-        /// Bytes that can be reached.
+        /// Length of the part that can be mapped, bytes.
         length: u64,
     },
     /// The device does not answer: it was removed or lost power, or its vfio-user server has closed
@@ -149,7 +149,7 @@ pub enum Error {
         structure: &'static str,
         /// The field.
         field: &'static str,
-        /// Its value.
+        /// Value of the field.
         value: u64,
     },
     /// The namespace does not exist or is not active.

@@ -1,4 +1,4 @@
-//! Requests that are handed back.
+//! The error of a request that was not submitted, with the memory of the request.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -36,7 +36,7 @@ pub enum BioError {
     Unprotected,
 }
 
-// Also completions without an error carry the result, in a register.
+// Completions without an error carry a `BioResult` in a register, too.
 const _: () = assert!(size_of::<Result<(), BioError>>() <= 8);
 
 /// An error of iomap.
@@ -75,7 +75,7 @@ pub enum Error {
         pos: u64,
         /// Length, bytes.
         length: u64,
-        /// Alignment needed, bytes.
+        /// Required alignment in bytes.
         align: u64,
     },
     /// The data of a delayed allocation is in the cache, which direct I/O does not look into.
@@ -105,7 +105,7 @@ pub enum Error {
     MisalignedMemory {
         /// I/O virtual address of the first byte.
         iova: u64,
-        /// Alignment needed, bytes.
+        /// Required alignment in bytes.
         align: u64,
     },
     /// A write needs blocks that are not allocated. Direct I/O does not allocate.

@@ -186,7 +186,7 @@ fn among(active: Vec<u32>, nsid: u32) -> Result<u32, Error> {
 
 fn open(address: &Address, options: Options) -> Result<Controller, Error> {
     if let Address::Pci(pci) = address {
-        // Its errors say more than a VFIO file that could not be opened.
+        // The errors of sysfs name the reason; a failed open of a VFIO file does not.
         Sysfs::new().nvme_device(*pci)?;
     }
     Controller::open_with(address, options)

@@ -116,7 +116,7 @@ impl BlockSource for ImagePart {
 /// ```
 ///
 /// # Errors
-/// [`Error::NotAnImage`]; [`Error::Image`] if the path cannot be looked at.
+/// [`Error::NotAnImage`]; [`Error::Image`] if the type of the file cannot be read.
 pub fn check(path: &Path) -> Result<(), Error> {
     let failed = |error| Error::Image { action: "open", path: path.to_owned(), error };
     let kind = fs::metadata(path).map_err(failed)?.file_type();

@@ -13,7 +13,7 @@ const DATA_DEPTH: u16 = 128;
 ///
 /// # Examples
 /// ```
-/// # let sample = nvio_testkit::image::Sample::new();
+/// # let sample = nvio_testkit::image::Sample::with(&["-b", "4096"]);
 /// # let image = sample.path();
 /// use nvio::OpenOptions;
 /// use nvio::driver::{Options, Wait};
@@ -43,7 +43,7 @@ const DATA_DEPTH: u16 = 128;
 ///
 /// // The superblock of a filesystem that may not be usable.
 /// let inspected = options.inspect(&image)?;
-/// assert_eq!(inspected.superblock().blocks_count, 8192);
+/// assert_eq!(inspected.superblock().blocks_count, 2048);
 ///
 /// // A filesystem with its journal on another device, refused if that needs recovery.
 /// let options = OpenOptions::new().journal("0000:02:00.0").recovery(Recovery::Refuse);

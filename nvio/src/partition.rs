@@ -56,7 +56,7 @@ pub enum Error {
         structure: &'static str,
         /// The field.
         field: &'static str,
-        /// Its value.
+        /// Value of the field.
         value: u64,
     },
     /// Neither copy of the GPT can be read.

@@ -70,7 +70,7 @@ impl<Q> Pool<Q> {
         }
     }
 
-    /// Counts one queue less. Waiting threads look again whether they can create one.
+    /// Decrements the number of queues, and wakes waiting threads so that one of them creates a queue.
     fn forget_one(&self) -> MutexGuard<'_, State<Q>> {
         let mut state = self.state();
         state.count -= 1;
@@ -83,7 +83,7 @@ impl<Q> Pool<Q> {
     }
 }
 
-/// Counts a queue as gone that a panic has dropped.
+/// Removes a queue from the count if a panic has dropped it.
 struct Lost<'a, Q>(&'a Pool<Q>);
 
 impl<Q> Drop for Lost<'_, Q> {

@@ -38,7 +38,7 @@ pub const READ_BYTES_MAX: u64 = 1 << 30;
 ///
 /// assert!(volume.exists("/link")?);
 /// assert_eq!(volume.metadata("/link")?.size(), 12);
-/// assert!(volume.symlink_metadata("/link")?.file_type().is_symlink());
+/// assert!(volume.symlink_metadata("/link")?.is_symlink());
 /// assert_eq!(volume.read_link("/link")?, b"hello.txt");
 /// for entry in volume.read_dir("/")? {
 ///     println!("{}", entry?.name.escape_ascii());
@@ -50,7 +50,7 @@ pub const READ_BYTES_MAX: u64 = 1 << 30;
 /// let async_queue = volume.async_queue()?;
 ///
 /// // The layers below. This image is read with system calls, so there is no controller.
-/// assert_eq!(volume.filesystem().block_size(), 1024);
+/// assert_eq!(volume.filesystem().superblock().block_size(), 1024);
 /// assert!(volume.device().is_none());
 ///
 /// // An image in memory.

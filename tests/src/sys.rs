@@ -13,15 +13,15 @@ use std::path::Path;
 pub struct Extent {
     /// Offset in the file.
     pub logical: u64,
-    /// Offset on the device of the filesystem.
+    /// Offset on the filesystem's device.
     pub physical: u64,
-    /// Length.
+    /// Length of the extent.
     pub length: u64,
-    /// Allocated, but reads as zeroes (`FIEMAP_EXTENT_UNWRITTEN`).
+    /// True if the blocks are allocated but read as zeroes (`FIEMAP_EXTENT_UNWRITTEN`).
     pub unwritten: bool,
-    /// Stored in the inode or in a block of attributes (`FIEMAP_EXTENT_DATA_INLINE`).
+    /// True if the data is in the inode or in a block of attributes (`FIEMAP_EXTENT_DATA_INLINE`).
     pub inline: bool,
-    /// The last extent of the file (`FIEMAP_EXTENT_LAST`).
+    /// True for the last extent of the file (`FIEMAP_EXTENT_LAST`).
     pub last: bool,
 }
 

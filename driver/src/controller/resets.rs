@@ -1,4 +1,4 @@
-//! How often a controller was reset, and why.
+//! The numbers of resets of a controller, requested and unrequested.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -50,7 +50,7 @@ impl PageMap {
         (first..first + count).for_each(|page| self.used[page / 64] |= 1 << (page % 64));
     }
 
-    /// Frees pages.
+    /// Marks `count` pages from page `first` on as free.
     pub(crate) fn free(&mut self, first: usize, count: usize) {
         (first..first + count).for_each(|page| self.used[page / 64] &= !(1 << (page % 64)));
     }

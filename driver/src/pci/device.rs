@@ -37,7 +37,7 @@ pub struct KernelController {
     pub serial: String,
     /// Firmware revision.
     pub firmware: String,
-    /// The block devices of its namespaces.
+    /// The block devices of the controller's namespaces.
     pub namespaces: Vec<BlockDevice>,
 }
 

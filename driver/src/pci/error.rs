@@ -98,7 +98,7 @@ pub enum Error {
     NoDriver {
         /// The driver.
         driver: String,
-        /// Why loading it failed.
+        /// Error of the attempt to load the module.
         reason: String,
     },
     /// The kernel accepted a request to bind or unbind a device, and did not carry it out in time.

@@ -16,7 +16,7 @@ pub(super) struct Mount {
     pub(super) at: PathBuf,
     /// The source, such as `/dev/nvme0n1p1`.
     pub(super) source: PathBuf,
-    /// A process with that mount namespace, if it is not this process's.
+    /// ID of a process in the mount's namespace; `None` for the namespace of this process.
     pub(super) process: Option<u32>,
 }
 

@@ -18,23 +18,24 @@ pub struct Use {
 /// The kind of a [`Use`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UseKind {
-    /// A filesystem on it is mounted.
+    /// A filesystem on the device is mounted.
     Mounted {
         /// The mount point.
         at: PathBuf,
-        /// A process in the mount namespace of the mount, if that is not this process's.
+        /// ID of a process in the mount's namespace; `None` for the namespace of this process.
         process: Option<u32>,
     },
-    /// It is a swap area.
+    /// The device is a swap area.
     Swap,
-    /// Another block device is built on it (LVM, MD, dm-crypt).
+    /// Another block device is built on the device (LVM, MD, dm-crypt).
     Held {
         /// The other device, such as `dm-0`.
         by: String,
         /// Kind and name of a device-mapper device, such as `LVM vg-root`.
         what: Option<String>,
     },
-    /// A program has opened it exclusively, or it belongs to a filesystem on several devices.
+    /// A program has opened the device exclusively, or the device belongs to a filesystem on several
+    /// devices.
     Claimed,
 }
 

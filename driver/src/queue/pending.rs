@@ -120,7 +120,7 @@ pub(super) struct Pending<'a, T> {
     slot: &'a mut Slot<T>,
     free: &'a mut u32,
     index: u32,
-    /// Next tag of the slot.
+    /// Command identifier of the slot's next command, in bits 31:16.
     next: u32,
 }
 

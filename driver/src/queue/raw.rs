@@ -40,7 +40,7 @@ impl Layout<'_> {
     /// Largest number of entries of a ring.
     pub(crate) const ENTRIES_MAX: u32 = PendingCommands::<()>::ENTRIES_MAX;
 
-    /// Allocates controller memory for the submission ring, if there is any.
+    /// Allocates controller memory for the submission ring, if the controller has any free.
     fn submission_memory(&self) -> Option<RingMemory> {
         let memory = self.controller_memory?;
         let bytes = self.entries as usize * SQE_SIZE;
@@ -86,11 +86,11 @@ pub(crate) struct RawQueuePair<T> {
     lists: Lists,
     /// Empty buffer, for commands without data.
     no_data: DmaBuf,
-    /// Commands that ended.
+    /// Number of commands that ended.
     ended: usize,
-    /// Commands that ended with an error.
+    /// Number of commands that ended with an error.
     errors: usize,
-    /// Completions that matched no command in flight.
+    /// Number of completions that matched no command in flight.
     stale: usize,
     restarts: u64,
 }

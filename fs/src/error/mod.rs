@@ -135,7 +135,7 @@ pub enum Error {
     NotAFile {
         /// Number of the inode.
         inode: u32,
-        /// Its type.
+        /// Type of the inode.
         kind: FileType,
     },
     /// A file that is not a symbolic link was used as one.
@@ -143,7 +143,7 @@ pub enum Error {
     NotASymlink {
         /// Number of the inode.
         inode: u32,
-        /// Its type.
+        /// Type of the inode.
         kind: FileType,
     },
     /// More than [`MAX_SYMLINKS`](crate::MAX_SYMLINKS) symbolic links in one lookup (ELOOP).

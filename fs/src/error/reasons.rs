@@ -18,17 +18,17 @@ pub(crate) const GROUPS_MAX: u32 = 1 << 21;
 pub enum NotWritable {
     /// The filesystem was not unmounted cleanly, or is mounted.
     NotClean,
-    /// The kernel recorded errors in it.
+    /// The kernel recorded errors in the filesystem.
     HasErrors,
     /// The filesystem has orphans, which the next mount must remove or truncate.
     HasOrphans,
     /// The filesystem has features that forbid writes, or that this crate does not support.
     Features(RoCompatFeatures),
-    /// All data is journaled (`data=journal`).
+    /// The filesystem journals all data (`data=journal`).
     JournalsData,
-    /// It was mounted or changed after it was opened.
+    /// The filesystem was mounted or changed after it was opened here.
     Changed,
-    /// It has more block groups than are supported.
+    /// The filesystem has this many block groups, more than are supported.
     Groups(u32),
 }
 
@@ -52,19 +52,20 @@ impl fmt::Display for NotWritable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protected {
-    /// It is immutable (chattr +i).
+    /// The file is immutable (chattr +i).
     Immutable,
-    /// It may only be appended to (chattr +a).
+    /// The file may only be appended to (chattr +a).
     AppendOnly,
-    /// It is protected by fs-verity.
+    /// The file is protected by fs-verity.
     Verity,
-    /// Its data is journaled (chattr +j).
+    /// The data of the file is journaled (chattr +j).
     JournalsData,
-    /// It belongs to the filesystem itself: the journal, a quota file, or another reserved inode.
+    /// The file belongs to the filesystem itself: the journal, a quota file, or another reserved
+    /// inode.
     System,
-    /// It holds the value of an extended attribute, whose hash would become wrong.
+    /// The file holds the value of an extended attribute, whose hash would become wrong.
     Attribute,
-    /// Its data is inside its inode (`inline_data`), which is metadata.
+    /// The data of the file is inside its inode (`inline_data`), which is metadata.
     InlineData,
     /// The caller replaced the file in a [`WritableFile`](crate::WritableFile) by one that was
     /// opened for reading.
@@ -94,14 +95,14 @@ pub enum WrongJournal {
     NotExternal,
     /// The device is not an external journal.
     NotAJournal,
-    /// It has another UUID than the filesystem's journal.
+    /// The device has another UUID than the filesystem's journal.
     Uuid {
         /// UUID of the device.
         found: [u8; 16],
     },
     /// The journal has this number of users instead of one.
     Users(u32),
-    /// Its only user is another filesystem.
+    /// The only user of the journal is another filesystem.
     User {
         /// UUID of the other filesystem.
         user: [u8; 16],

@@ -57,7 +57,7 @@ pub trait WritableImage: Image {}
 impl Image for File {
     fn size(&self) -> io::Result<u64> {
         use std::io::{Seek, SeekFrom};
-        // Also of a block device, whose metadata has no size.
+        // The end is sought because the metadata of a block device has no size.
         let mut file = self;
         file.seek(SeekFrom::End(0))
     }

@@ -13,9 +13,9 @@ use crate::queue::generic::{FileRange, bad_mapping, round_up};
 use crate::queue::request::{Serving, Stop, to_usize};
 use crate::queue::tag::Tag;
 
-/// The commands of a range that were submitted.
+/// The part of a range for which commands were submitted.
 pub(crate) struct Sent {
-    /// Bytes of the range, from its start.
+    /// Length of the part in bytes, from the start of the range.
     pub(crate) bytes: u64,
     /// Set if the request failed before the end of the range.
     pub(crate) stopped: Option<Stop>,
@@ -134,7 +134,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Puts the buffer of a command that was not submitted back.
     fn put_back(&mut self, serving: &mut Serving<'_, I>, at: u64, buf: DmaBuf) {
         match &mut serving.request.memory {
-            // If it does not fit, the buffer is found incomplete at the end.
+            // A piece that does not fit is not joined; the end of the request then reports the
+            // buffer as incomplete.
             RequestMemory::Direct(direct) => {
                 direct.put(to_usize(at), buf);
             }

@@ -86,7 +86,7 @@ fn what_is_left_to_do_is_deferred() {
 
 #[test]
 fn the_filesystem_hears_of_what_it_must_do() {
-    // Unwritten blocks are to be converted, and the size to be moved: also without hooks.
+    // The end hook converts unwritten blocks and raises the size. It is called without HOOKS, too.
     let mut rig = Rig::new(64, [Mapping::unwritten(0, 1 << 14, 0)]);
     rig.file.size = 1 << 14;
     rig.write(IoArgs::at(0), &pattern(4096)).unwrap();
@@ -97,10 +97,10 @@ fn the_filesystem_hears_of_what_it_must_do() {
     rig.file.size = 4095;
     rig.write(IoArgs::at(0), &pattern(4096)).unwrap();
     assert!(!rig.file.state().ends[0].unwritten);
-    // If it cannot, the write has failed.
+    // If the end hook fails, the write has failed.
     rig.file.state().fail_end_io = true;
     assert!(matches!(rig.write(IoArgs::at(0), &pattern(4096)), Err(Fail::Hook)));
-    // A plain overwrite is not its business.
+    // The end hook is not called for a plain overwrite.
     rig.file.size = 4096;
     rig.write(IoArgs::at(0), &pattern(4096)).unwrap();
     assert_eq!(rig.file.state().ends.len(), 2);
@@ -122,7 +122,7 @@ fn the_first_error_wins_and_stops_submission() {
             let first = if in_order { 0 } else { 4096 };
             assert_eq!((pos, length), (first, 2048), "{write} {in_order}");
             assert!(matches!(error, BioError::Status(_)));
-            // It is seen when the fourth waits for room.
+            // The error is seen when the fourth command waits for room.
             assert_eq!(rig.files.queue.log.len(), 3);
             assert_eq!(rig.file.state().reports.len(), 1, "once");
             rig.assert_idle();

@@ -90,7 +90,7 @@ fn a_read_across_the_end_is_clipped_and_shows_nothing_behind_it() {
     assert!(buf[700..1024].iter().all(|&b| b == 0), "the rest of the block");
     assert!(buf[1024..].iter().all(|&b| b == 0xee), "not touched");
     assert_eq!(rig.files.queue.log, [READ(0, 1024)]);
-    // And a bounced read.
+    // A bounced read.
     let mut out = [0xaa; 1000];
     assert_eq!(rig.files.read_at(&mut rig.file, 100, &mut out).unwrap(), 600);
     assert_eq!(out[..600], rig.device()[100..700]);
@@ -102,7 +102,7 @@ fn the_size_of_the_file_is_sampled_once() {
     let mut rig = Rig::plain(64);
     (rig.file.size, rig.file.growth) = (700, 512);
     assert_eq!(rig.read(at(0, IoFlags::GENERIC), 8192).unwrap().len(), 700);
-    // A write that ends at the end as it was, in the middle of a block of the filesystem.
+    // The file grows during a write that ends at the old end, in the middle of a filesystem block.
     let mut rig = Rig::plain(64);
     (rig.file.size, rig.file.growth) = (512, 1 << 20);
     rig.write(at(0, IoFlags::empty()), &pattern(BLOCK)).unwrap();

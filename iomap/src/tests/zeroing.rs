@@ -37,7 +37,7 @@ fn whole_blocks_and_old_ones_are_not_zeroed() {
     rig.write(IoArgs::at(4096), &pattern(FS)).unwrap();
     let commands = rig.files.queue.log.len();
     assert_eq!(commands, 2);
-    // Blocks that were written before, inside of the file.
+    // A write into old blocks, inside of the file, zeroes nothing either.
     let mut rig = Rig::plain(64);
     let (mut want, data) = (rig.device().to_vec(), pattern(1024));
     rig.write(IoArgs::at(512), &data).unwrap();
@@ -106,7 +106,7 @@ fn nothing_old_shows_when_commands_fail() {
 fn nothing_old_shows_when_the_submission_stops_half_way() {
     let data = FS + 512..FS + 7680;
     for mapping in fresh() {
-        // Also pieces that end inside of a block.
+        // Pieces that end inside of a block are zeroed, too.
         for (most, depth) in [(2048, 3), (512, 64), (1536, 2)] {
             let rig = || {
                 let mut queue = MockQueue::new(64);

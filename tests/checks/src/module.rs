@@ -28,7 +28,7 @@ pub struct Module {
     pub children: Vec<(String, usize)>,
     /// The items, without code for tests.
     pub items: Vec<Item>,
-    /// Names of the other items.
+    /// Names that the module defines, apart from modules.
     pub definitions: BTreeSet<String>,
     /// Imports, and paths in the code.
     pub imports: Vec<Import>,

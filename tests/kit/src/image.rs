@@ -252,7 +252,7 @@ impl Drop for Mount {
     fn drop(&mut self) {
         if let Err(error) = self.release() {
             eprintln!("{error}");
-            // At least detach it from the tree, so that no later test finds it.
+            // A lazy unmount detaches the filesystem from the tree, so that no later test finds it.
             let _ = Command::new("umount").arg("-l").arg(&self.directory).status();
         }
     }

@@ -29,7 +29,7 @@ pub fn run(runner: &mut Runner, address: &Address) {
     runner.check("unwritable", || unwritable(address));
 }
 
-/// Compares the status without Do Not Retry and More.
+/// Returns true for Unrecovered Read Error, whatever the bits Do Not Retry and More.
 fn is_read_error(found: Status) -> bool {
     found.bare() == status::UNRECOVERED_READ_ERROR
 }

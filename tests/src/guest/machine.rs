@@ -14,7 +14,7 @@ pub struct Machine {
     pub script: &'static str,
     /// The machine has a translating IOMMU.
     pub iommu: bool,
-    /// Its NVMe controllers.
+    /// NVMe controllers of the machine.
     pub controllers: &'static [Controller],
     /// QEMU's events to trace.
     pub traced: &'static [&'static str],
@@ -29,7 +29,7 @@ pub struct Controller {
     pub slot: Slot,
     /// Further properties of `-device nvme`.
     pub options: &'static str,
-    /// Its namespaces.
+    /// Namespaces of the controller.
     pub namespaces: &'static [Namespace],
 }
 

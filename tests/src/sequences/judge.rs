@@ -227,7 +227,7 @@ impl Run<'_> {
         let request = &pending.request;
         let told = match how {
             Ok(_) => true,
-            // A request that fails before its first command has no end hook.
+            // The end hook is not called for a request that fails before its first command.
             Err(Class::Fault | Class::EndHook | Class::Flush) => true,
             Err(Class::FallBack) => request.faults_at().is_some() && !pending.visits.is_empty(),
             Err(_) => pending.possible_commands,

@@ -12,7 +12,7 @@ use crate::simulation::model::Moment;
 pub struct Pending {
     /// The request.
     pub request: Request,
-    /// Its token.
+    /// Token of the request.
     pub token: u64,
     /// Moment of the submission.
     pub begun: Moment,

@@ -127,15 +127,15 @@ pub enum Step {
 /// The call that submits a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// `submit_read_with` and `submit_write_with`.
+    /// By `submit_read_with` or `submit_write_with`.
     Submit,
-    /// `submit_read` without flags; for writes this is [`Way::Submit`].
+    /// By `submit_read`, which has no flags; for writes this is [`Way::Submit`].
     Short,
-    /// `read_with` and `write_with`.
+    /// By `read_with` or `write_with`.
     Execute,
-    /// `read_dma` and `write_dma`.
+    /// By `read_dma` or `write_dma`.
     OneBuffer,
-    /// `read_into` and `write_from`.
+    /// By `read_into` or `write_from`.
     Cursor {
         /// Offset from which the memory is inaccessible, in units of 1/65,536 of the request.
         fault: Option<u16>,
@@ -144,7 +144,7 @@ pub enum Way {
         /// Bytes before the cursor.
         before: u16,
     },
-    /// `read_at` and `write_at`.
+    /// By `read_at` or `write_at`.
     Slice,
 }
 
@@ -178,9 +178,10 @@ pub enum Shape {
 pub enum Mischief {
     /// No fault.
     None,
-    /// The n-th `begin` fails; if the flag is set, with the filesystem's EAGAIN.
+    /// The n-th call of the mapper's `begin` fails; if the flag is set, with the filesystem's
+    /// EAGAIN.
     Begin(u8, bool),
-    /// The n-th `end` fails.
+    /// The n-th call of the mapper's `end` fails.
     End(u8),
     /// The n-th mapping is invalid, in one of four ways.
     Bad(u8, u8),
@@ -197,7 +198,7 @@ pub enum Mischief {
 pub struct Ask {
     /// The request is a write.
     pub write: bool,
-    /// The call that submits it.
+    /// The call that submits the request.
     pub way: Way,
     /// Unit of position and length.
     pub unit: Unit,

@@ -33,7 +33,7 @@ pub enum Sabotage {
     LyingRead,
     /// Some writes have no effect.
     LyingWrite,
-    /// Some writes go to the next block.
+    /// Some writes change the block after the right one instead.
     Misdirected,
     /// A byte is changed in some reads.
     FlippedByte,

@@ -46,11 +46,11 @@ impl Span {
 /// The accesses that the controller may make to a buffer of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lent {
-    /// None: the test holds the buffer.
+    /// No access: the test holds the buffer.
     Held,
-    /// Reads: a write or a compare is in flight.
+    /// Read access: a Write or a Compare is in flight.
     Out,
-    /// Writes: a read is in flight.
+    /// Write access: a Read is in flight.
     In,
 }
 

@@ -12,30 +12,30 @@ use crate::random::Random;
 /// All rates are 0 by default. Each fault is drawn independently, so a command can have several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// [`Fault::Status`], one of: the media error that fits the command, Internal Error, Data
+    /// Rate of [`Fault::Status`], one of: the media error that fits the command, Internal Error, Data
     /// Transfer Error, Namespace Not Ready, Command Abort Requested.
     pub status: u32,
-    /// [`Fault::Late`], by up to [`Self::late_up_to`].
+    /// Rate of [`Fault::Late`], by up to [`Self::late_up_to`].
     pub late: u32,
-    /// [`Fault::Lost`].
+    /// Rate of [`Fault::Lost`].
     pub lost: u32,
-    /// [`Fault::Duplicate`].
+    /// Rate of [`Fault::Duplicate`].
     pub duplicate: u32,
-    /// [`Fault::StaleId`].
+    /// Rate of [`Fault::StaleId`].
     pub stale_id: u32,
-    /// [`Fault::UnknownId`], with identifier FFFFh.
+    /// Rate of [`Fault::UnknownId`], with identifier FFFFh.
     pub unknown_id: u32,
-    /// [`DeviceFault::Fatal`].
+    /// Rate of [`DeviceFault::Fatal`].
     pub fatal: u32,
-    /// [`DeviceFault::StuckReady`], for up to [`Self::stuck_up_to`].
+    /// Rate of [`DeviceFault::StuckReady`], for up to [`Self::stuck_up_to`].
     pub stuck_ready: u32,
-    /// [`DeviceFault::StuckNotReady`], for up to [`Self::stuck_up_to`].
+    /// Rate of [`DeviceFault::StuckNotReady`], for up to [`Self::stuck_up_to`].
     pub stuck_not_ready: u32,
-    /// [`DeviceFault::Removed`].
+    /// Rate of [`DeviceFault::Removed`].
     pub removed: u32,
-    /// [`DeviceFault::Event`], of type SMART / Health, NVM subsystem reliability.
+    /// Rate of [`DeviceFault::Event`]: a SMART / Health event, NVM subsystem reliability degraded.
     pub event: u32,
-    /// [`Fault::NotAbortable`], for late and lost commands.
+    /// Rate of [`Fault::NotAbortable`], for late and lost commands.
     pub not_abortable: u32,
     /// Longest delay of a late command; 100 microseconds by default.
     pub late_up_to: Duration,

@@ -48,7 +48,8 @@ impl FaultSchedule {
     pub(crate) fn drop_queue(&mut self, qid: u16) {
         self.delayed.drop_queue(qid);
         self.lost.drop_queue(qid);
-        // A new queue of this number may use the identifier for a command.
+        // A command of a later queue with this number may have the same identifier, so that a
+        // duplicate or stale completion would end it.
         self.last[usize::from(qid)] = None;
     }
 

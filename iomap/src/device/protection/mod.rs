@@ -133,7 +133,7 @@ impl NamespaceProtection {
         }
         let metadata = namespace.metadata_size() as usize;
         let Some(last) = metadata.checked_sub(ProtectionInfo::SIZE) else {
-            // Not of a namespace that the driver has accepted.
+            // Not reachable: the driver rejects a namespace with such a format.
             return Ok(None);
         };
         Ok(Some(Self {
@@ -177,7 +177,7 @@ impl NamespaceProtection {
     pub fn transfer(&self, lba: u64) -> CommandOptions {
         let protection = nvio_driver::Protection {
             check_guard: true,
-            // Not to be asked for with type 3 (NVM 5.2.3).
+            // With type 3 the reference tag must not be checked (NVM 5.2.3).
             check_reference: self.kind != ProtectionType::THREE,
             reference: self.reference(lba),
             ..Default::default()

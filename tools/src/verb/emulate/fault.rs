@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use nvio_driver::spec::status;
 
-    /// The debug text of a rule, which has no other accessors.
+    /// Compares rules by their debug text, because a rule has no accessors.
     fn same(text: &str, rule: Rule) {
         assert_eq!(format!("{:?}", self::rule(text).unwrap()), format!("{rule:?}"), "{text}");
     }

@@ -16,7 +16,7 @@ use crate::table::Table;
 use controller::{PowerState, power_table};
 use field::{Fields, identifier};
 
-/// Most namespaces that are identified. A controller may have many thousands.
+/// Maximum number of namespaces that are identified. A controller may have many thousands.
 const NAMESPACES_SHOWN: usize = 128;
 
 #[derive(Serialize)]
@@ -115,7 +115,7 @@ pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
 }
 
 fn namespace_report(controller: &Controller, nsid: u32) -> NamespaceReport {
-    // Also of a namespace that the driver cannot use.
+    // A namespace that the driver cannot use is shown, too.
     let identify = controller.identify_namespace(nsid).ok();
     let identify_namespace = identify.map(|identify| namespace::fields(&identify));
     let (unusable, details) = match controller.namespace(nsid) {
@@ -289,7 +289,7 @@ mod tests {
             let bytes = vec![byte; size_of::<IdentifyController>()];
             let id = IdentifyController::read_from_bytes(&bytes).unwrap();
             let fields = controller::fields(&id, 12);
-            // One line each, whatever bytes the device sends.
+            // Each is one line, whatever bytes the device sends.
             assert_eq!(fields.table().lines().count(), 80, "{}", fields.table());
             assert!(serde_json::to_string(&fields).unwrap().contains("\"oncs\""));
             let states = controller::power_states(&id);
