@@ -26,6 +26,50 @@ use crate::queue::tag::Tag;
 /// A request with more commands than the queue has room for waits for the device while it is
 /// submitted, like [`FileQueue::submit_read_with`], and so do reads of metadata that is not in
 /// memory. Futures of large or cold ranges block the thread for that time.
+///
+/// # Examples
+/// ```
+/// # use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
+/// # struct NoState;
+/// # impl OpenFile for NoState {
+/// #     type Error = Error;
+/// # }
+/// # struct OneExtent(FileRef<NoState>);
+/// # impl Mapper for OneExtent {
+/// #     type OpenFile = NoState;
+/// #     fn open_file(&self) -> &FileRef<NoState> {
+/// #         &self.0
+/// #     }
+/// #     fn size(&self) -> u64 {
+/// #         1 << 20
+/// #     }
+/// #     fn block_size(&self) -> u32 {
+/// #         4096
+/// #     }
+/// #     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
+/// #         Ok(Mapping::mapped(0, 1 << 20, 0))
+/// #     }
+/// # }
+/// use std::cell::RefCell;
+///
+/// use nvio_iomap::{AsyncFileQueue, FileQueue, ImageQueue, IoArgs};
+///
+/// // 4,096 futures can wait for a place; `with_waiting` takes another number.
+/// let queue = AsyncFileQueue::new(FileQueue::new(ImageQueue::new(vec![7; 1 << 20], 32)?));
+/// let file = RefCell::new(OneExtent(FileRef::new(NoState)));
+/// let buf = queue.alloc(4096)?;
+/// let copied = queue.block_on(async {
+///     let (memory, bytes) = queue.read(&file, IoArgs::at(0), buf).await?;
+///     assert_eq!(bytes, 4096);
+///     queue.write(&file, IoArgs::at(8192), memory).await
+/// });
+/// assert_eq!(copied.map_err(|failed| failed.error)?.1, 4096);
+/// assert_eq!((queue.device_size(), queue.counters().commands), (1 << 20, 2));
+///
+/// let small = FileQueue::new(ImageQueue::new(vec![7; 1 << 20], 32)?);
+/// let small: AsyncFileQueue<_, NoState> = AsyncFileQueue::with_waiting(small, 16);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct AsyncFileQueue<Q: Queue<Tag<I>>, I: OpenFile>(Reactor<FileQueue<Q, I>>);
 
 impl<Q: Queue<Tag<I>>, I: OpenFile> fmt::Debug for AsyncFileQueue<Q, I> {
@@ -85,27 +129,37 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> ReactorQueue for FileQueue<Q, I> {
 impl<Q: Queue<Tag<I>>, I: OpenFile> AsyncFileQueue<Q, I> {
     /// Makes futures of the requests of `queue`, in which nothing is in flight. 4,096 futures can
     /// wait for a place.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(queue: FileQueue<Q, I>) -> Self {
         Self(Reactor::new(queue))
     }
 
     /// Creates a queue as [`new`](Self::new) does, with room for `waiting` futures that wait for a
     /// place.
+    ///
+    /// See the [example](Self#examples).
     pub fn with_waiting(queue: FileQueue<Q, I>, waiting: usize) -> Self {
         Self(Reactor::with_waiting(queue, waiting))
     }
 
     /// Counters since the queue was created.
+    ///
+    /// See the [example](Self#examples).
     pub fn counters(&self) -> Counters {
         self.with_queue(|queue| queue.counters()).unwrap_or_default()
     }
 
     /// Returns the size of the device, bytes.
+    ///
+    /// See the [example](Self#examples).
     pub fn device_size(&self) -> u64 {
         self.with_queue(|queue| queue.device().size()).unwrap_or(0)
     }
 
     /// Allocates a zeroed DMA buffer of `bytes`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// The error of a full arena.
@@ -116,6 +170,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> AsyncFileQueue<Q, I> {
     /// Reads at `io.pos` of a file into all of `memory`, with `io.flags`, and returns the memory
     /// and the number of bytes; see [`FileQueue::submit_read_with`]. `file` is borrowed while the
     /// request is submitted; `io.token` is ignored.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`FileQueue::submit_read_with`]; the error of the device; [`Error::Busy`] if too many
@@ -134,6 +190,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> AsyncFileQueue<Q, I> {
 
     /// Writes all of `memory` at `io.pos` of a file, with `io.flags`, and returns the memory and
     /// the number of bytes; see [`FileQueue::submit_write_with`].
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`FileQueue::submit_write_with`]; the error of the device; [`Error::Busy`] if too many

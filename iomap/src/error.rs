@@ -5,6 +5,8 @@ use nvio_driver::spec::Status;
 use crate::contract::io_args::IoFlags;
 
 /// The error of a bio.
+///
+/// See the [example](crate::Queue#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BioError {
@@ -36,10 +38,47 @@ pub enum BioError {
     Unprotected,
 }
 
-// Completions without an error carry a `BioResult` in a register, too.
+// Each completion carries the result, which must fit into a register.
 const _: () = assert!(size_of::<Result<(), BioError>>() <= 8);
 
 /// An error of iomap.
+///
+/// # Examples
+/// ```
+/// # use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
+/// # struct NoState;
+/// # impl OpenFile for NoState {
+/// #     type Error = Error;
+/// # }
+/// # struct OneExtent(FileRef<NoState>);
+/// # impl Mapper for OneExtent {
+/// #     type OpenFile = NoState;
+/// #     fn open_file(&self) -> &FileRef<NoState> {
+/// #         &self.0
+/// #     }
+/// #     fn size(&self) -> u64 {
+/// #         1 << 20
+/// #     }
+/// #     fn block_size(&self) -> u32 {
+/// #         4096
+/// #     }
+/// #     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
+/// #         Ok(Mapping::mapped(0, 1 << 20, 0))
+/// #     }
+/// # }
+/// # let mut file = OneExtent(FileRef::new(NoState));
+/// use nvio_iomap::{Error, FileError, FileQueue, ImageQueue, IoArgs};
+///
+/// let mut queue = FileQueue::new(ImageQueue::new(vec![7; 1 << 20], 1)?);
+/// // Blocks are 512 bytes, so DMA memory of one cannot be read at byte 100.
+/// let buf = queue.alloc(512)?;
+/// let rejected = queue.submit_read(&mut file, 100, buf, 0).unwrap_err();
+/// assert!(matches!(rejected.error, Error::Misaligned { pos: 100, .. }));
+/// // Other errors that a caller handles: room in the queue, EAGAIN, buffered I/O.
+/// let error = rejected.error;
+/// assert!(!error.is_busy() && !error.is_again() && !error.is_fall_back());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -199,6 +238,8 @@ impl Error {
 
     /// Returns true if the queue was full. The same call succeeds after a poll or a wait has
     /// returned results.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn is_busy(&self) -> bool {
         matches!(self, Self::Busy)
@@ -206,14 +247,22 @@ impl Error {
 }
 
 /// The error of a filesystem, as iomap tests it.
+///
+/// See the [example](Error#examples).
 pub trait FileError: std::error::Error + From<Error> {
     /// Returns true if the call may succeed later (EAGAIN).
+    ///
+    /// See the [example](Error#examples).
     fn is_again(&self) -> bool;
 
     /// Returns true if the queue was full. A poll makes room.
+    ///
+    /// See the [example](Error#examples).
     fn is_busy(&self) -> bool;
 
     /// Returns true if buffered I/O may succeed (ENOTBLK).
+    ///
+    /// See the [example](Error#examples).
     fn is_fall_back(&self) -> bool;
 }
 

@@ -40,6 +40,7 @@ const DATA_DEPTH: u16 = 128;
 /// // For overwriting.
 /// let volume = options.open_writable(&image)?;
 /// volume.open_writable("/hello.txt")?.write_at(0, b"J")?;
+/// drop(volume);
 ///
 /// // The superblock of a filesystem that may not be usable.
 /// let inspected = options.inspect(&image)?;

@@ -42,7 +42,8 @@ pub struct ControllerArgs {
 /// A part of a log page, undecoded.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct RawRange {
-    /// Show this many bytes of the page in hexadecimal; 512 for undecoded pages.
+    /// Show this many bytes of the page in hexadecimal. The default for pages that are not decoded
+    /// is 512.
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=LOG_BYTES_MAX))]
     pub length: Option<u32>,
     /// Begin at this byte, a multiple of 4; implies hexadecimal.
@@ -81,7 +82,7 @@ pub struct MemoryArgs {
     /// Size of the cache of inode tables, directories and other metadata.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16M")]
     pub cache: u64,
-    /// Read this much metadata ahead at a time, at most a quarter of --cache.
+    /// Amount of metadata to read ahead at a time, at most a quarter of --cache.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4M")]
     pub read_ahead: u64,
     /// Read each metadata block when it is needed.

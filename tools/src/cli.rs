@@ -69,7 +69,7 @@ pub enum Verb {
         format: Format,
     },
     /// Show a log page of the controller. Without PAGE, list the supported pages. With --namespace,
-    /// smart and undecoded pages are read for that namespace.
+    /// smart and pages that are not decoded are read for that namespace.
     Log {
         #[command(flatten)]
         device: ControllerArgs,

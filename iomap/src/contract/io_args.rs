@@ -7,6 +7,8 @@ use nvio_driver::DmaBuf;
 
 bitflags! {
     /// Options of a request.
+    ///
+    /// See the [example](IoArgs#examples).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
     pub struct IoFlags: u16 {
         /// Fails with "again" instead of waiting for metadata, room in the queue, memory, or the
@@ -38,6 +40,15 @@ bitflags! {
 }
 
 /// The arguments of a request on a file, apart from its memory and direction.
+///
+/// # Examples
+/// ```
+/// use nvio_iomap::{IoArgs, IoFlags};
+///
+/// // A durable write at byte 8192, of which the caller wrote 100 bytes before by other means.
+/// let args = IoArgs::at(8192).token(7).flags(IoFlags::DSYNC).done_before(100);
+/// assert_eq!((args.pos, args.token, args.done_before), (8192, 7, 100));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IoArgs {
     /// Position in the file, in bytes.
@@ -52,11 +63,15 @@ pub struct IoArgs {
 
 impl IoArgs {
     /// Creates the arguments of a request at byte `pos`, with token 0 and no flags.
+    ///
+    /// See the [example](Self#examples).
     pub const fn at(pos: u64) -> Self {
         Self { pos, token: 0, flags: IoFlags::empty(), done_before: 0 }
     }
 
     /// Sets [`token`](Self::token).
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub const fn token(mut self, token: u64) -> Self {
         self.token = token;
@@ -64,6 +79,8 @@ impl IoArgs {
     }
 
     /// Sets [`flags`](Self::flags).
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub const fn flags(mut self, flags: IoFlags) -> Self {
         self.flags = flags;
@@ -71,6 +88,8 @@ impl IoArgs {
     }
 
     /// Sets [`done_before`](Self::done_before).
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub const fn done_before(mut self, bytes: u64) -> Self {
         self.done_before = bytes;
@@ -79,6 +98,21 @@ impl IoArgs {
 }
 
 /// The memory of a request. The queue owns it until the result returns it.
+///
+/// # Examples
+/// ```
+/// use nvio_driver::Arena;
+/// use nvio_iomap::Memory;
+///
+/// let memory = Memory::from(vec![0; 1000]);
+/// assert_eq!(memory.len(), 1000);
+/// assert_eq!(memory.into_bytes(), Some(vec![0; 1000]));
+///
+/// let arena = Arena::detached(1 << 20)?;
+/// let memory = Memory::from(arena.alloc(4096)?);
+/// assert_eq!(memory.into_dma().map(|buf| buf.len()), Some(4096));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[non_exhaustive]
 pub enum Memory {
     /// One DMA buffer, which the device accesses without a copy.
@@ -92,6 +126,8 @@ pub enum Memory {
 
 impl Memory {
     /// Returns the length in bytes.
+    ///
+    /// See the [example](Self#examples).
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         match self {
@@ -102,6 +138,8 @@ impl Memory {
     }
 
     /// Returns the DMA buffer, if the memory is one.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn into_dma(self) -> Option<DmaBuf> {
         match self {
@@ -111,6 +149,8 @@ impl Memory {
     }
 
     /// Returns the bytes, if the memory is [`Memory::Bytes`].
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn into_bytes(self) -> Option<Vec<u8>> {
         match self {
@@ -152,6 +192,8 @@ impl From<Vec<u8>> for Memory {
 }
 
 /// A request that is done.
+///
+/// See the [example](crate::FileQueue#examples).
 #[derive(Debug)]
 pub struct Done<E> {
     /// Token of the request.
@@ -165,9 +207,13 @@ pub struct Done<E> {
 }
 
 /// A request that was not submitted, or failed, with its memory.
+///
+/// See the [example](crate::FileQueue#examples).
 pub type Rejected<E, P = Memory> = nvio_driver::Rejected<E, P>;
 
 /// A request that failed after the caller waited for it. After an error of a read the contents of
 /// the memory are undefined. The payload is `None` if the device may still access the memory: it
 /// is not reused before the controller is closed.
+///
+/// See the [example](crate::FileQueue#examples).
 pub type Failed<E> = Rejected<E, Option<Memory>>;

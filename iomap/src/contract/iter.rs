@@ -7,6 +7,8 @@ use crate::error::Error;
 const MOST_STALE_ROUNDS: u32 = 64;
 
 /// The result of an iteration.
+///
+/// See the [example](iterate#examples).
 #[derive(Debug)]
 pub struct Iterated<E> {
     /// Bytes processed from the start of the range.
@@ -24,6 +26,44 @@ pub struct Iterated<E> {
 ///
 /// [`Mapper::end`] is called once for each successful [`Mapper::begin`]. Its error is the result only
 /// if the round processed nothing.
+///
+/// # Examples
+/// ```
+/// # use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
+/// # struct NoState;
+/// # impl OpenFile for NoState {
+/// #     type Error = Error;
+/// # }
+/// # struct OneExtent(FileRef<NoState>);
+/// # impl Mapper for OneExtent {
+/// #     type OpenFile = NoState;
+/// #     fn open_file(&self) -> &FileRef<NoState> {
+/// #         &self.0
+/// #     }
+/// #     fn size(&self) -> u64 {
+/// #         1 << 20
+/// #     }
+/// #     fn block_size(&self) -> u32 {
+/// #         4096
+/// #     }
+/// #     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
+/// #         Ok(Mapping::mapped(0, 1 << 20, 0))
+/// #     }
+/// # }
+/// # let mut file = OneExtent(FileRef::new(NoState));
+/// use nvio_iomap::{MappingKind, iterate};
+///
+/// // Count the mapped bytes among the first 10,000 of a file.
+/// let mut mapped = 0;
+/// let walk = iterate(&mut file, 0, 10_000, Op::REPORT, |_, mapping, _pos, length| {
+///     if mapping.kind == MappingKind::Mapped {
+///         mapped += length;
+///     }
+///     Ok(length)
+/// });
+/// assert!(walk.error.is_none());
+/// assert_eq!((walk.processed, mapped), (10_000, 10_000));
+/// ```
 #[inline]
 pub fn iterate<M: Mapper>(
     mapper: &mut M,

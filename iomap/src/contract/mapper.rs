@@ -6,9 +6,13 @@ use crate::contract::open_file::{FileRef, OpenFile};
 use crate::error::Error;
 
 /// Bytes of a page, the unit of the page path.
+///
+/// See the [example](Mapper#examples).
 pub const PAGE: u32 = 4096;
 
 /// The kind of a mapping.
+///
+/// See the [example](Mapping#examples).
 // As wide as the flags: then a mapping has no padding, which would be copied byte by byte.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ bitflags! {
 
 bitflags! {
     /// The operation that a mapping is needed for: a read, unless a flag names another.
+    ///
+    /// See the [example](iterate#examples).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
     pub struct Op: u16 {
         /// Data will be written.
@@ -79,6 +85,22 @@ bitflags! {
 }
 
 /// The place of `[offset, offset + length)` of a file.
+///
+/// # Examples
+/// ```
+/// use nvio_iomap::{Mapping, MappingFlags, MappingKind};
+///
+/// // 1 MiB of the file from byte 4096 on is at byte 65536 of the device.
+/// let mapping = Mapping::mapped(4096, 1 << 20, 65536);
+/// assert_eq!(mapping.end(), (1 << 20) + 4096);
+/// assert_eq!(mapping.device_address(5000), Some(66440));
+/// assert_eq!(mapping.device_address(4095), None);
+///
+/// let hole = Mapping::hole(0, 4096);
+/// assert_eq!((hole.kind, hole.device_address(0)), (MappingKind::Hole, None));
+/// let fresh = Mapping { flags: MappingFlags::NEW, ..Mapping::unwritten(0, 4096, 65536) };
+/// assert_eq!(fresh.kind, MappingKind::Unwritten);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Position of the first byte covered.
@@ -95,22 +117,30 @@ pub struct Mapping {
 
 impl Mapping {
     /// Creates a mapping of a hole.
+    ///
+    /// See the [example](Self#examples).
     pub const fn hole(offset: u64, length: u64) -> Self {
         let flags = MappingFlags::empty();
         Self { offset, length, addr: 0, kind: MappingKind::Hole, flags }
     }
 
     /// Creates a mapping of blocks with data, from byte `addr` of the device on.
+    ///
+    /// See the [example](Self#examples).
     pub const fn mapped(offset: u64, length: u64, addr: u64) -> Self {
         Self { addr, kind: MappingKind::Mapped, ..Self::hole(offset, length) }
     }
 
     /// Creates a mapping of unwritten blocks, from byte `addr` of the device on.
+    ///
+    /// See the [example](Self#examples).
     pub const fn unwritten(offset: u64, length: u64, addr: u64) -> Self {
         Self { addr, kind: MappingKind::Unwritten, ..Self::hole(offset, length) }
     }
 
     /// Returns the position after the last byte covered, in bytes; saturates at `u64::MAX`.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.length)
@@ -118,6 +148,8 @@ impl Mapping {
 
     /// Returns the device address of `pos`. `None` if the mapping has no blocks or does not cover
     /// `pos`, or if the address overflows.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn device_address(&self, pos: u64) -> Option<u64> {
         let has_blocks = matches!(self.kind, MappingKind::Mapped | MappingKind::Unwritten);
@@ -130,6 +162,8 @@ impl Mapping {
 pub type ErrorOf<M> = <<M as Mapper>::OpenFile as OpenFile>::Error;
 
 /// Returns [`Mapper::page_end`] for a file of `size` bytes in blocks of `block_size` bytes.
+///
+/// See the [example](Mapper#examples).
 #[inline]
 pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
     match plain && block_size >= PAGE {
@@ -139,22 +173,98 @@ pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
 }
 
 /// An open file, as the filesystem implements it: maps ranges of the file to the device.
+///
+/// # Examples
+/// ```
+/// use nvio_iomap::{
+///     Error, ErrorOf, FileQueue, FileRef, ImageQueue, Mapper, Mapping, MappingKind, Op, OpenFile,
+///     page_end,
+/// };
+/// # struct NoState;
+/// # impl OpenFile for NoState {
+/// #     type Error = Error;
+/// # }
+///
+/// /// A file whose data is in memory, as that of a small file is in its inode.
+/// struct Inline(FileRef<NoState>, Vec<u8>);
+///
+/// impl Mapper for Inline {
+///     type OpenFile = NoState;
+///
+///     fn open_file(&self) -> &FileRef<NoState> {
+///         &self.0
+///     }
+///     fn size(&self) -> u64 {
+///         self.1.len() as u64
+///     }
+///     fn block_size(&self) -> u32 {
+///         4096
+///     }
+///     fn is_plain(&self) -> bool {
+///         true
+///     }
+///     fn page_end(&self) -> u64 {
+///         page_end(self.size(), self.block_size(), self.is_plain())
+///     }
+///     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
+///         Ok(Mapping { kind: MappingKind::Inline, ..Mapping::mapped(0, self.size(), 0) })
+///     }
+///     fn end(
+///         &mut self,
+///         _mapping: &Mapping,
+///         _pos: u64,
+///         _length: u64,
+///         _processed: u64,
+///         _op: Op,
+///     ) -> Result<(), ErrorOf<Self>> {
+///         Ok(()) // A filesystem releases here what `begin` has locked.
+///     }
+///     fn read_inline(&mut self, _: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
+///         let start = pos as usize;
+///         out.copy_from_slice(&self.1[start..start + out.len()]);
+///         Ok(())
+///     }
+///     fn write_inline(&mut self, _: &Mapping, pos: u64, data: &[u8]) -> Result<(), Error> {
+///         let start = pos as usize;
+///         self.1[start..start + data.len()].copy_from_slice(data);
+///         Ok(())
+///     }
+/// }
+///
+/// let mut queue = FileQueue::new(ImageQueue::new(vec![0; 1 << 20], 32)?);
+/// let mut file = Inline(FileRef::new(NoState), b"hello".to_vec());
+/// queue.write_at(&mut file, 0, b"J")?;
+/// let mut text = [0; 10];
+/// assert_eq!(queue.read_at(&mut file, 0, &mut text)?, 5);
+/// assert_eq!(&text[..5], b"Jello");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Mapper {
     /// The state that requests in flight share.
+    ///
+    /// See the [example](Self#examples).
     type OpenFile: OpenFile;
 
     /// Returns the handle of the shared state.
+    ///
+    /// See the [example](Self#examples).
     fn open_file(&self) -> &FileRef<Self::OpenFile>;
 
     /// Returns the size of the file in bytes (i_size), less than 2^63.
+    ///
+    /// See the [example](Self#examples).
     fn size(&self) -> u64;
 
     /// Returns the filesystem's block in bytes, a power of two and no less than the device's.
+    ///
+    /// See the [example](Self#examples).
     fn block_size(&self) -> u32;
 
     /// Returns the position before which a read of [`PAGE`] bytes can be one command, because it is
     /// inside the file, no more than a block, and plain. Each read asks for it, so a filesystem may
     /// store the number.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     fn page_end(&self) -> u64 {
         page_end(self.size(), self.block_size(), self.is_plain())
@@ -162,6 +272,8 @@ pub trait Mapper {
 
     /// Returns true if the device holds the data as it is: neither encrypted nor to be verified
     /// (verity).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     fn is_plain(&self) -> bool {
         true
@@ -172,12 +284,16 @@ pub trait Mapper {
     /// The mapping must have `offset <= pos`, `length > 0`, `end() > pos`, and must not be
     /// [`MappingFlags::STALE`]. It may be shorter or longer than `length`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// The error of the filesystem. [`Mapper::end`] is not called then.
     fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, ErrorOf<Self>>;
 
     /// Called once for each successful [`Mapper::begin`], on every path and before the next one,
     /// with the arguments of `begin` and the number of bytes processed.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// The error ends the operation. It is the result of the operation if nothing was processed.
@@ -196,6 +312,8 @@ pub trait Mapper {
 
     /// Fills `out` with the bytes at `pos` of a [`MappingKind::Inline`] mapping.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the range is not inside the inline data. The default always fails.
     fn read_inline(
@@ -209,6 +327,8 @@ pub trait Mapper {
     }
 
     /// Replaces the bytes at `pos` of a [`MappingKind::Inline`] mapping by `data`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read_inline`](Self::read_inline).

@@ -8,11 +8,79 @@ use crate::error::FileError;
 ///
 /// A filesystem without cache and hooks implements only the type: the methods have defaults that
 /// cost nothing.
+///
+/// # Examples
+/// ```
+/// use std::cell::RefCell;
+///
+/// use nvio_iomap::{Cursor, EndIo, FileQueue, ImageQueue, IoArgs, IoFlags, Report};
+/// # use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
+///
+/// /// Records the calls.
+/// #[derive(Default)]
+/// struct Calls(RefCell<Vec<&'static str>>);
+///
+/// impl OpenFile for Calls {
+///     type Error = Error;
+///
+///     fn is_cached(&self) -> bool {
+///         false
+///     }
+///     fn write_back(&self, _pos: u64, _length: u64, _nowait: bool) -> Result<(), Error> {
+///         self.0.borrow_mut().push("write_back");
+///         Ok(())
+///     }
+///     fn invalidate(&self, _pos: u64, _length: u64) -> bool {
+///         self.0.borrow_mut().push("invalidate");
+///         true
+///     }
+///     fn submit_io(&self, _pos: u64, _addr: u64, _bytes: usize) -> Result<(), Error> {
+///         self.0.borrow_mut().push("submit_io");
+///         Ok(())
+///     }
+///     fn end_io(&self, end: &EndIo) -> Result<(), Error> {
+///         self.0.borrow_mut().push(if end.failed { "failed" } else { "end_io" });
+///         Ok(())
+///     }
+///     fn report(&self, report: &Report<'_, Error>) {
+///         eprintln!("at byte {}: {}", report.pos, report.error);
+///     }
+/// }
+/// # struct OneExtent(FileRef<Calls>);
+/// # impl Mapper for OneExtent {
+/// #     type OpenFile = Calls;
+/// #     fn open_file(&self) -> &FileRef<Calls> {
+/// #         &self.0
+/// #     }
+/// #     fn size(&self) -> u64 {
+/// #         1 << 20
+/// #     }
+/// #     fn block_size(&self) -> u32 {
+/// #         4096
+/// #     }
+/// #     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
+/// #         Ok(Mapping::mapped(0, 1 << 20, 0))
+/// #     }
+/// # }
+///
+/// let mut queue = FileQueue::new(ImageQueue::new(vec![0; 1 << 20], 32)?);
+/// let mut file = OneExtent(FileRef::new(Calls::default()));
+/// let mut page = [0; 4096];
+/// let args = IoArgs::at(0).flags(IoFlags::HOOKS);
+/// queue.read_into(&mut file, args, &mut Cursor::new(&mut page[..]))?;
+/// let calls = file.0.state().0.borrow();
+/// assert!(calls.contains(&"submit_io") && calls.contains(&"end_io"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait OpenFile {
     /// The filesystem's error; this layer's own errors convert into it.
+    ///
+    /// See the [example](Self#examples).
     type Error: FileError;
 
     /// Writes dirty cached data of a range to the device, before a direct read of the range.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// The error of the write; with `nowait`, an error that is "again" instead of waiting.
@@ -24,6 +92,8 @@ pub trait OpenFile {
 
     /// Writes back and drops cached data of a range: before a direct write of the range, and after
     /// it, for data that was cached meanwhile. Returns false if some of it stays cached.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     fn invalidate(&self, pos: u64, length: u64) -> bool {
         let _ = (pos, length);
@@ -32,6 +102,8 @@ pub trait OpenFile {
 
     /// Returns true if the file has cached data. A write then completes after the second
     /// [`invalidate`](Self::invalidate), and a write that must not wait is rejected.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     fn is_cached(&self) -> bool {
         false
@@ -39,6 +111,8 @@ pub trait OpenFile {
 
     /// Called before each command of a request with [`IoFlags::HOOKS`](crate::IoFlags::HOOKS) is
     /// submitted: for the `bytes` at `pos` of the file, at byte `addr` of the device.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// The error fails the request.
@@ -52,6 +126,8 @@ pub trait OpenFile {
     /// file. Also called without the flag for a write to unwritten blocks or past the end of the
     /// file. It is never called inside the poll that found the completion.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// The error fails the request, unless it failed before.
     fn end_io(&self, end: &EndIo) -> Result<(), Self::Error> {
@@ -61,12 +137,16 @@ pub trait OpenFile {
 
     /// Called once for each request that failed, except with an error after which a retry or
     /// buffered I/O may succeed.
+    ///
+    /// See the [example](Self#examples).
     fn report(&self, report: &Report<'_, Self::Error>) {
         let _ = report;
     }
 }
 
 /// The end of a request, for [`OpenFile::end_io`].
+///
+/// See the [example](OpenFile#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndIo {
     /// Position in the file, in bytes.
@@ -82,6 +162,8 @@ pub struct EndIo {
 }
 
 /// A failure, for [`OpenFile::report`].
+///
+/// See the [example](OpenFile#examples).
 #[derive(Debug)]
 pub struct Report<'a, E> {
     /// Position in the file, in bytes.
@@ -95,6 +177,22 @@ pub struct Report<'a, E> {
 }
 
 /// A handle of an [`OpenFile`]. Cheap to clone.
+///
+/// # Examples
+/// ```
+/// use nvio_iomap::FileRef;
+///
+/// let file = FileRef::new("the state of an open file");
+/// let clone = file.clone();
+/// assert!(file.is_same(&clone));
+/// assert_eq!((clone.state().len(), clone.in_flight()), (25, 0));
+///
+/// // A cache of open files keeps weak references.
+/// let weak = file.downgrade();
+/// assert!(weak.upgrade().is_some_and(|found| found.is_same(&file)));
+/// drop((file, clone));
+/// assert!(weak.is_gone() && weak.upgrade().is_none());
+/// ```
 #[derive(Debug)]
 // Only requests hold the inner reference, so their number is the number of references, and no way out
 // of a function can forget to decrement it.
@@ -103,28 +201,38 @@ pub struct FileRef<I>(Arc<Arc<I>>);
 
 impl<I> FileRef<I> {
     /// Returns the first handle of a file.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(inode: I) -> Self {
         Self(Arc::new(Arc::new(inode)))
     }
 
     /// Returns the state that handles and requests share.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn state(&self) -> &I {
         &self.0
     }
 
     /// Returns true if both are handles of one open file.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Returns the number of requests in flight.
+    ///
+    /// See the [example](Self#examples).
     pub fn in_flight(&self) -> usize {
         Arc::strong_count(&*self.0) - 1
     }
 
     /// Returns a reference that does not keep the file open.
+    ///
+    /// See the [example](Self#examples).
     pub fn downgrade(&self) -> WeakFileRef<I> {
         WeakFileRef { handles: Arc::downgrade(&self.0), requests: Arc::downgrade(&*self.0) }
     }
@@ -152,12 +260,16 @@ pub struct WeakFileRef<I> {
 impl<I> WeakFileRef<I> {
     /// Returns a handle, if the file has a handle or a request in flight. After a time without
     /// handles, downgrade the new handle again: this reference does not find it.
+    ///
+    /// See the [example](FileRef#examples).
     pub fn upgrade(&self) -> Option<FileRef<I>> {
         let handle = || self.requests.upgrade().map(Arc::new);
         self.handles.upgrade().or_else(handle).map(FileRef)
     }
 
     /// Returns true if the file has neither handles nor requests.
+    ///
+    /// See the [example](FileRef#examples).
     pub fn is_gone(&self) -> bool {
         self.requests.strong_count() == 0
     }

@@ -7,6 +7,26 @@ use nvio_driver::{Namespace, WritableNamespace};
 use crate::error::Error;
 
 /// A range of a namespace: the whole namespace, or a partition. Cheap to clone.
+///
+/// # Examples
+/// ```
+/// # let served = nvio_testkit::controller::Served::memory(1 << 20);
+/// # let controller = &served.controller;
+/// use nvio_iomap::{Disk, DiskAccess, WritableDisk};
+///
+/// let disk = Disk::whole(&controller.namespace(1)?);
+/// assert_eq!((disk.size(), disk.block_shift(), disk.namespace().id()), (1 << 20, 9, 1));
+///
+/// // A partition: 128 KiB from byte 64 KiB on.
+/// let partition = disk.slice(64 << 10, 128 << 10)?;
+/// assert_eq!(partition.size(), 128 << 10);
+/// assert!(disk.slice(0, 2 << 20).is_err() && partition.writable().is_none());
+///
+/// let namespace = controller.writable()?.writable_namespace(1)?;
+/// let partition = WritableDisk::whole(&namespace).slice(64 << 10, 128 << 10)?;
+/// assert!(partition.writable().is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Disk {
     /// Handle of the namespace that ends where the disk does.
@@ -18,11 +38,15 @@ pub struct Disk {
 
 impl Disk {
     /// Creates a disk of the whole namespace.
+    ///
+    /// See the [example](Self#examples).
     pub fn whole(namespace: &Namespace) -> Self {
         Self { namespace: namespace.clone(), start: 0, blocks: namespace.blocks() }
     }
 
     /// Returns a disk of the `length` bytes from byte `offset` of this disk on: a partition.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Misaligned`] unless they are whole blocks, [`Error::OutsideDisk`] unless they are inside
@@ -38,17 +62,23 @@ impl Disk {
     }
 
     /// Returns the namespace of the disk.
+    ///
+    /// See the [example](Self#examples).
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
     /// Returns the logical block, as a power of two.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn block_shift(&self) -> u32 {
         self.namespace.block_shift()
     }
 
     /// Returns the size in bytes.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn size(&self) -> u64 {
         self.blocks << self.block_shift()
@@ -66,6 +96,8 @@ impl Disk {
 /// A [`Disk`] or a [`WritableDisk`].
 pub trait DiskAccess: AsRef<Disk> + Clone {
     /// Returns the disk as one that accepts writes, if it does.
+    ///
+    /// See the [example](Disk#examples).
     fn writable(&self) -> Option<&WritableDisk>;
 }
 
@@ -99,11 +131,15 @@ pub struct WritableDisk {
 
 impl WritableDisk {
     /// Creates a disk of the whole namespace.
+    ///
+    /// See the [example](Disk#examples).
     pub fn whole(namespace: &WritableNamespace) -> Self {
         Self { disk: Disk::whole(namespace), namespace: namespace.clone() }
     }
 
     /// Returns a disk of the `length` bytes from byte `offset` of this disk on: a partition.
+    ///
+    /// See the [example](Disk#examples).
     ///
     /// # Errors
     /// As [`Disk::slice`].

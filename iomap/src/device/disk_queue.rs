@@ -16,6 +16,21 @@ use crate::device::protection::bios::ProtectedBios;
 use crate::error::{BioError, Error};
 
 /// A queue pair bound to a disk: a [`Disk`] for reading, a [`WritableDisk`] also for writing.
+///
+/// # Examples
+/// ```
+/// # let served = nvio_testkit::controller::Served::memory(1 << 20);
+/// # let controller = &served.controller;
+/// use nvio_iomap::{Bio, Disk, DiskQueue, Queue};
+///
+/// let disk = Disk::whole(&controller.namespace(1)?);
+/// let mut queue = DiskQueue::new(controller, &disk, 32)?;
+/// let buf = queue.alloc(4096)?;
+/// queue.submit(Bio::read(0, buf, "token")).map_err(|rejected| rejected.error)?;
+/// queue.wait(|done| assert_eq!(done.tag, "token"))?;
+/// assert_eq!((queue.disk().size(), queue.pair().in_flight()), (1 << 20, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct DiskQueue<C, D = Disk> {
     pair: QueuePair<C>,
     /// The logical block, as a power of two and as a mask.
@@ -53,6 +68,8 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
     /// On a namespace with end-to-end protection, the queue generates guards before a write and checks
     /// them after a read, as the controller does at its side.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`Controller::queue_pair`], and [`NamespaceProtection::of`](crate::NamespaceProtection::of).
     pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error> {
@@ -84,11 +101,15 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
     }
 
     /// Returns the disk.
+    ///
+    /// See the [example](Self#examples).
     pub fn disk(&self) -> &D {
         &self.disk
     }
 
     /// Returns the queue pair.
+    ///
+    /// See the [example](Self#examples).
     pub fn pair(&self) -> &QueuePair<C> {
         &self.pair
     }

@@ -20,8 +20,25 @@ const TRANSFER_BYTES_MAX: usize = 1 << 20;
 const ARENA_BYTES: usize = 32 << 20;
 
 /// The bytes of a disk, without a controller.
+///
+/// # Examples
+/// ```
+/// use nvio_iomap::Image;
+///
+/// let mut image = vec![0; 4096];
+/// assert_eq!(Image::size(&image)?, 4096);
+/// image.write_at(512, b"hello")?;
+/// Image::flush(&mut image)?;
+/// let mut text = [0; 5];
+/// image.read_at(512, &mut text)?;
+/// assert_eq!(&text, b"hello");
+/// assert!(image.read_at(4092, &mut text).is_err(), "past the end");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Image {
     /// Returns the size in bytes.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the operating system does not report the size.
@@ -29,11 +46,15 @@ pub trait Image {
 
     /// Fills `buf` with the bytes at `addr`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the range is outside of the image, or the operating system fails to read it.
     fn read_at(&self, addr: u64, buf: &mut [u8]) -> io::Result<()>;
 
     /// Writes `data` at `addr`. Only called for a [`WritableImage`].
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the range is outside of the image, or the operating system fails to write it.
@@ -43,6 +64,8 @@ pub trait Image {
     }
 
     /// Makes earlier writes durable.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the operating system fails to write them.
@@ -136,8 +159,8 @@ impl<T: Image + ?Sized> Image for Arc<T> {
 /// Each bio is executed while it is submitted, by a system call or a copy. Its result comes from
 /// [`poll`](Queue::poll), as from a device. The logical block is 512 bytes.
 ///
+/// # Examples
 /// ```
-/// use nvio_iomap::{FileQueue, ImageQueue};
 /// # use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
 /// # struct NoState;
 /// # impl OpenFile for NoState {
@@ -150,25 +173,26 @@ impl<T: Image + ?Sized> Image for Arc<T> {
 /// #         &self.0
 /// #     }
 /// #     fn size(&self) -> u64 {
-/// #         10_000
+/// #         1 << 20
 /// #     }
 /// #     fn block_size(&self) -> u32 {
 /// #         4096
 /// #     }
 /// #     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
-/// #         Ok(Mapping::mapped(0, 12288, 8192))
+/// #         Ok(Mapping::mapped(0, 1 << 20, 0))
 /// #     }
 /// # }
-/// # fn main() -> Result<(), Error> {
 /// # let mut file = OneExtent(FileRef::new(NoState));
-/// let disk: Vec<u8> = (0..65536).map(|at| (at / 4096) as u8).collect();
+/// use nvio_iomap::{FileQueue, ImageQueue};
+///
+/// let disk: Vec<u8> = (0..1 << 20).map(|at| (at / 4096) as u8).collect();
 /// let mut queue = FileQueue::new(ImageQueue::new(disk, 32)?);
-/// // `file` maps its 10,000 bytes to byte 8,192 of the disk.
+/// // `file` maps its first byte to the first byte of the disk.
 /// let mut out = [0; 100];
 /// assert_eq!(queue.read_at(&mut file, 4046, &mut out)?, 100);
-/// assert_eq!((out[49], out[50]), (2, 3));
-/// # Ok(())
-/// # }
+/// assert_eq!((out[49], out[50]), (0, 1));
+/// assert_eq!(queue.device().image().len(), 1 << 20);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct ImageQueue<T, C> {
     image: T,
@@ -192,6 +216,8 @@ impl<T, C> fmt::Debug for ImageQueue<T, C> {
 impl<T: Image, C> ImageQueue<T, C> {
     /// Creates a queue with room for `depth` bios, at least one.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Image`] if the size of the image is not known; [`Error::Driver`] if there is no
     /// memory for buffers.
@@ -202,6 +228,8 @@ impl<T: Image, C> ImageQueue<T, C> {
     }
 
     /// Returns the image.
+    ///
+    /// See the [example](Self#examples).
     pub fn image(&self) -> &T {
         &self.image
     }

@@ -4,30 +4,64 @@ use std::io::{IoSlice, IoSliceMut};
 
 /// Memory that a write copies data from. Access may fail: memory of another process or of a guest
 /// can be unmapped, or not resident.
+///
+/// # Examples
+/// ```
+/// use nvio_iomap::{Cursor, Sink, Source};
+///
+/// let mut source: &[u8] = b"hello";
+/// let mut copy = [0; 3];
+/// assert_eq!(Source::copy_out(&mut source, 2, &mut copy, false), 3);
+/// assert_eq!((&copy, Source::len(&source), Source::is_empty(&source)), (b"llo", 5, false));
+///
+/// let mut memory = [0; 5];
+/// let mut sink = &mut memory[..];
+/// assert_eq!((Sink::len(&sink), Sink::is_empty(&sink)), (5, false));
+/// assert_eq!(sink.copy_in(0, b"abc", false), 3);
+/// assert_eq!(&memory, b"abc\0\0");
+///
+/// // The argument of `FileQueue::read_into` and `write_from`.
+/// let cursor = Cursor::new(&mut memory[..]);
+/// assert_eq!(cursor.at, 0);
+/// ```
 pub trait Source {
     /// Returns the length in bytes.
+    ///
+    /// See the [example](Self#examples).
     fn len(&self) -> usize;
 
     /// Copies the bytes at `at` into `out`, and returns their number: less than `out.len()` only if
     /// memory cannot be accessed or, with `nofault`, is not resident.
+    ///
+    /// See the [example](Self#examples).
     fn copy_out(&mut self, at: usize, out: &mut [u8], nofault: bool) -> usize;
 
     /// Returns true if the length is 0.
+    ///
+    /// See the [example](Self#examples).
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 /// Memory that a read copies data to.
+///
+/// See the [example](Source#examples).
 pub trait Sink {
     /// Returns the length in bytes.
+    ///
+    /// See the [example](Source#examples).
     fn len(&self) -> usize;
 
     /// Copies `data` to the bytes at `at`, and returns their number: less than `data.len()` only if
     /// memory cannot be accessed or, with `nofault`, is not resident.
+    ///
+    /// See the [example](Source#examples).
     fn copy_in(&mut self, at: usize, data: &[u8], nofault: bool) -> usize;
 
     /// Returns true if the length is 0.
+    ///
+    /// See the [example](Source#examples).
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -112,6 +146,8 @@ impl Sink for &mut [IoSliceMut<'_>] {
 ///
 /// A call advances the offset by the bytes it moved. A call that fails leaves the offset, so that a
 /// retry skips no byte.
+///
+/// See the [example](Source#examples).
 #[derive(Debug)]
 pub struct Cursor<U> {
     /// The memory.
@@ -122,6 +158,8 @@ pub struct Cursor<U> {
 
 impl<U> Cursor<U> {
     /// Creates a cursor at the start of `memory`.
+    ///
+    /// See the [example](Source#examples).
     pub fn new(memory: U) -> Self {
         Self { memory, at: 0 }
     }

@@ -1,6 +1,8 @@
 //! Counts of requests and commands, by path and reason.
 
 /// The reason why a request did not take the simple path.
+///
+/// See the [example](Counters#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -35,6 +37,42 @@ pub enum Reason {
 const REASONS: usize = Reason::Split as usize + 1;
 
 /// Counts since the queue was created.
+///
+/// # Examples
+/// ```
+/// # use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
+/// # struct NoState;
+/// # impl OpenFile for NoState {
+/// #     type Error = Error;
+/// # }
+/// # struct OneExtent(FileRef<NoState>);
+/// # impl Mapper for OneExtent {
+/// #     type OpenFile = NoState;
+/// #     fn open_file(&self) -> &FileRef<NoState> {
+/// #         &self.0
+/// #     }
+/// #     fn size(&self) -> u64 {
+/// #         1 << 20
+/// #     }
+/// #     fn block_size(&self) -> u32 {
+/// #         4096
+/// #     }
+/// #     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
+/// #         Ok(Mapping::mapped(0, 1 << 20, 0))
+/// #     }
+/// # }
+/// # let mut file = OneExtent(FileRef::new(NoState));
+/// use nvio_iomap::{FileQueue, ImageQueue, Reason};
+///
+/// let mut queue = FileQueue::new(ImageQueue::new(vec![7; 1 << 20], 32)?);
+/// // Ordinary memory is bounced on the generic path.
+/// queue.read_at(&mut file, 0, &mut [0; 100])?;
+/// let counters = queue.counters();
+/// assert_eq!((counters.simple, counters.generic, counters.commands), (0, 1, 1));
+/// assert_eq!(counters.bounced, 1);
+/// assert_eq!(counters.fell_back(Reason::Write), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests that the simple path served.
@@ -52,6 +90,8 @@ pub struct Counters {
 
 impl Counters {
     /// Requests that did not take the simple path, for `reason`.
+    ///
+    /// See the [example](Self#examples).
     pub fn fell_back(&self, reason: Reason) -> u64 {
         self.fallbacks[reason as usize]
     }

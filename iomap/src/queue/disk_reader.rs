@@ -16,6 +16,27 @@ use crate::queue::request::to_usize;
 use crate::queue::tag::Tag;
 
 /// A reader of the bytes of a disk: of one range, or of many at once.
+///
+/// # Examples
+/// ```
+/// # let served = nvio_testkit::controller::Served::memory(1 << 20);
+/// # let controller = &served.controller;
+/// use nvio_iomap::{Disk, DiskReader};
+///
+/// let disk = Disk::whole(&controller.namespace(1)?);
+/// let mut reader = DiskReader::new(controller, &disk, 32)?;
+/// let mut superblock = [0; 1024];
+/// reader.read_at(1024, &mut superblock)?;
+///
+/// // Several ranges in parallel.
+/// let mut blocks = [[0; 4096]; 4];
+/// let ranges = blocks.iter_mut().zip(0u64..).map(|(block, at)| (at * 65536, &mut block[..]));
+/// reader.read_many(ranges, |index, result| {
+///     assert!(result.is_ok(), "range {index}");
+/// });
+/// assert_eq!(reader.disk().size(), 1 << 20);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct DiskReader {
     queue: FileQueue<DiskQueue<Tag<Whole>>, Whole>,
     whole: WholeDisk,
@@ -44,6 +65,8 @@ impl DiskReader {
     /// Creates a reader with its own queue pair for `depth` commands. `disk` must be on a namespace of
     /// `controller`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`Controller::queue_pair`].
     pub fn new(controller: &Controller, disk: &Disk, depth: u16) -> Result<Self, Error> {
@@ -57,11 +80,15 @@ impl DiskReader {
     }
 
     /// Returns the disk.
+    ///
+    /// See the [example](Self#examples).
     pub fn disk(&self) -> &Disk {
         &self.disk
     }
 
     /// Fills `out` from byte `offset` of the disk, and waits. Any alignment is allowed.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::OutsideDisk`] unless the range is inside the disk; the error of the device.
@@ -78,6 +105,8 @@ impl DiskReader {
     /// queue has room for. Waits for all ranges, and calls `done` once for each with its index, in
     /// any order. Any alignment is allowed. Each range has its own result, with the errors of
     /// [`read_at`](Self::read_at); after an error the contents of the range are undefined.
+    ///
+    /// See the [example](Self#examples).
     pub fn read_many<'b>(
         &mut self,
         ranges: impl IntoIterator<Item = (u64, &'b mut [u8])>,

@@ -27,6 +27,80 @@ use crate::queue::tag::Tag;
 /// A request with [`IoFlags::NOWAIT`](crate::IoFlags::NOWAIT) fails with it whenever the device's
 /// queue is full. A request of more commands than fit into device and backlog waits for room.
 ///
+/// # Examples
+/// ```
+/// # use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
+/// # struct NoState;
+/// # impl OpenFile for NoState {
+/// #     type Error = Error;
+/// # }
+/// # struct OneExtent(FileRef<NoState>);
+/// # impl Mapper for OneExtent {
+/// #     type OpenFile = NoState;
+/// #     fn open_file(&self) -> &FileRef<NoState> {
+/// #         &self.0
+/// #     }
+/// #     fn size(&self) -> u64 {
+/// #         1 << 20
+/// #     }
+/// #     fn block_size(&self) -> u32 {
+/// #         4096
+/// #     }
+/// #     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
+/// #         Ok(Mapping::mapped(0, 1 << 20, 0))
+/// #     }
+/// # }
+/// # let mut file = OneExtent(FileRef::new(NoState));
+/// use nvio_iomap::{Cursor, Done, FileQueue, ImageQueue, IoArgs, IoFlags, Memory};
+///
+/// let mut queue = FileQueue::new(ImageQueue::new(vec![7; 1 << 20], 32)?);
+/// assert!(queue.in_flight_max() >= 32);
+///
+/// // Without waiting, for DMA memory or any other; `poll` returns the results.
+/// let buf = queue.alloc(4096)?;
+/// queue.submit_read(&mut file, 0, buf, 1)?;
+/// queue.submit_read_with(&mut file, IoArgs::at(4096).token(2), Memory::from(vec![0; 100]))?;
+/// assert_eq!(queue.in_flight(), 2);
+/// queue.ring();
+/// let mut tokens = Vec::new();
+/// while queue.poll(usize::MAX, |done| tokens.push(done.token)) > 0 {}
+/// tokens.sort();
+/// assert_eq!(tokens, [1, 2]);
+///
+/// // An event loop sleeps on the queue's file descriptor, if there is one.
+/// assert!(!queue.prepare_to_sleep() && queue.event_fd().is_none());
+///
+/// // Waiting: into a slice, or from the cursor's position on, or into memory that is passed on.
+/// let mut bytes = [0; 1000];
+/// assert_eq!(queue.read_at(&mut file, 10, &mut bytes)?, 1000);
+/// let mut cursor = Cursor::new(&mut bytes[..]);
+/// assert_eq!(queue.read_into(&mut file, IoArgs::at(10), &mut cursor)?, 1000);
+/// let (memory, read) = queue.read_with(&mut file, IoArgs::at(0), Memory::from(vec![0; 8192]))?;
+/// assert_eq!(read, 8192);
+///
+/// // Writing, if the device is writable.
+/// queue.write_with(&mut file, IoArgs::at(0).flags(IoFlags::DSYNC), memory)?;
+/// queue.write_at(&mut file, 100, b"hello")?;
+/// queue.write_from(&mut file, IoArgs::at(100), &mut Cursor::new(&b"hello"[..]))?;
+/// let buf = queue.alloc(4096)?;
+/// queue.submit_write(&mut file, 4096, buf, 3)?;
+/// queue.submit_write_with(&mut file, IoArgs::at(8192).token(4), Memory::from(vec![0; 512]))?;
+/// let mut handler = |done: Done<Error>| assert!(done.result.is_ok());
+/// while queue.in_flight() > 0 {
+///     queue.poll_with(usize::MAX, &mut handler);
+/// }
+///
+/// // The device, and the paths that requests took.
+/// assert_eq!(queue.device().image().len(), 1 << 20);
+/// println!("{:?}", queue.counters());
+/// // For measurements and tests: the generic path only, and the log level of now.
+/// queue.set_simple(false);
+/// queue.follow_log_level();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A retry when the queue is busy:
+///
 /// ```
 /// # use nvio_iomap::{Error, FileQueue, FileRef, ImageQueue, Mapper, Mapping, Op, OpenFile};
 /// # struct NoState;
@@ -86,6 +160,8 @@ impl<Q, I: OpenFile> fmt::Debug for FileQueue<Q, I> {
 
 impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Creates a queue over a queue of bios that has nothing in flight.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(queue: Q) -> Self {
         let mut state = QueueState::new(queue.capacity(), queue.block_shift());
         state.set_mode(Mode::INTEGRITY, queue.has_integrity() || queue.must_bounce());
@@ -96,16 +172,22 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     }
 
     /// Returns the queue of bios.
+    ///
+    /// See the [example](Self#examples).
     pub fn device(&self) -> &Q {
         &self.queue
     }
 
     /// Counts of requests and commands since the queue was created.
+    ///
+    /// See the [example](Self#examples).
     pub fn counters(&self) -> Counters {
         self.state.counters
     }
 
     /// Requests that were submitted and whose results were not returned yet.
+    ///
+    /// See the [example](Self#examples).
     pub fn in_flight(&self) -> usize {
         self.state.in_flight()
     }
@@ -113,22 +195,30 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Requests that fit at least: while fewer are in flight, a submission without
     /// [`IoFlags::NOWAIT`](crate::IoFlags::NOWAIT) does not fail with [`Error::Busy`]. It is the
     /// number of commands that the device's queue has room for.
+    ///
+    /// See the [example](Self#examples).
     pub fn in_flight_max(&self) -> usize {
         self.queue.capacity()
     }
 
     /// Switches the simple path on, as it is at first, or off, so that both paths can be compared.
+    ///
+    /// See the [example](Self#examples).
     pub fn set_simple(&mut self, on: bool) {
         self.state.set_mode(Mode::OFF, !on);
     }
 
     /// Adapts the simple path's trace points to the log's current level. Queues do so when they are
     /// created, so that trace points cost nothing while they are off.
+    ///
+    /// See the [example](Self#examples).
     pub fn follow_log_level(&mut self) {
         self.state.set_mode(Mode::TRACED, log::log_enabled!(log::Level::Trace));
     }
 
     /// Allocates a zeroed DMA buffer of `bytes`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the arena is full.
@@ -139,6 +229,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Returns the eventfd that becomes readable with a completion, for an event loop, if the queue
     /// of bios has one: see [`QueuePair::event_fd`](nvio_driver::QueuePair::event_fd). Call
     /// [`prepare_to_sleep`](Self::prepare_to_sleep) before each wait for it, and do not read it.
+    ///
+    /// See the [example](Self#examples).
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         self.queue.event_fd()
     }
@@ -149,11 +241,15 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     ///
     /// While requests are in flight, sleep for 100 ms at most, and poll afterwards: polls notice a
     /// controller that is gone and a command that is overdue.
+    ///
+    /// See the [example](Self#examples).
     pub fn prepare_to_sleep(&mut self) -> bool {
         !self.state.is_waiting() && self.queue.prepare_to_sleep()
     }
 
     /// Shows the device the commands that were submitted since the last call.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn ring(&mut self) {
         self.queue.ring();
@@ -163,12 +259,16 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     ///
     /// A request that succeeded is passed on at once. One that failed, or whose end needs the
     /// filesystem or a flush, is passed on by a later call.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Done<I::Error>)) -> usize {
         self.poll_with(limit, &mut done)
     }
 
     /// Polls as [`poll`](Self::poll) does, with a handler whose method can be inlined for certain.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<Done<I::Error>>) -> usize {
         let mut stuck = None;
@@ -206,6 +306,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
 
     /// Rings, waits for a result, passes all there are to `done`, and returns their number: 0 if
     /// nothing is in flight.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the device fails.

@@ -20,6 +20,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Submits a read of all of `buf` at `pos` of a file, without flags. The result has `token`.
     /// A read of a page takes the fewest instructions.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`submit_read_with`](Self::submit_read_with).
     // Always: with several callers the compiler would make it a function, which costs a sixth more.
@@ -139,6 +141,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Reads at `io.pos` of a file into all of `memory`, waits, and returns the memory with the
     /// number of bytes. Results of other requests are kept for the next poll.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`submit_read_with`](Self::submit_read_with), or the error of the device.
     pub fn read_with<M: Mapper<OpenFile = I>>(
@@ -218,6 +222,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// by which the cursor moves. Any alignment is allowed: the data is copied through private
     /// memory, at most 1 MiB at a time. Bytes that did not arrive are unchanged.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read_with`](Self::read_with); [`Error::WouldBlock`] with [`IoFlags::NOWAIT`];
     /// [`Error::Fault`] if the memory cannot be accessed; [`Error::NoMemory`]. After an error the
@@ -237,6 +243,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
 
     /// Reads at `pos` of a file into `out`, waits, and returns the number of bytes: less than
     /// `out.len()` only at the end of the file. See [`read_into`](Self::read_into).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read_into`](Self::read_into).

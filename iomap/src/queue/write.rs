@@ -18,6 +18,8 @@ use crate::queue::tag::Tag;
 impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Submits a write of all of `buf` at `pos` of a file, without flags. The result has `token`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`submit_write_with`](Self::submit_write_with).
     #[inline]
@@ -63,6 +65,8 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Writes all of `memory` at `io.pos` of a file, waits, and returns the memory with the number
     /// of bytes.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`submit_write_with`](Self::submit_write_with), or the error of the device.
     pub fn write_with<M: Mapper<OpenFile = I>>(
@@ -79,6 +83,8 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Writes the rest of `source` at `io.pos` of a file, waits, and returns the number of bytes, by
     /// which the cursor moves. The data is copied to private memory, at most 1 MiB at a time, so
     /// that the source may change while the write is in flight.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`write_with`](Self::write_with); [`Error::WouldBlock`] with [`IoFlags::NOWAIT`];
@@ -100,6 +106,8 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
 
     /// Writes `data` at `pos` of a file, waits, and returns the number of bytes. See
     /// [`write_from`](Self::write_from).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`write_from`](Self::write_from).

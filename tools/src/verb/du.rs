@@ -28,16 +28,16 @@ pub struct DuArgs {
     /// Show only the sum of each path.
     #[arg(short, long, conflicts_with = "max_depth")]
     summarize: bool,
-    /// Show entries at most this deep; deeper ones still count.
+    /// Show entries at most this deep. Deeper entries are counted in the sums.
     #[arg(short = 'd', long, value_name = "N")]
     max_depth: Option<usize>,
     /// Show the sum of all paths, too.
     #[arg(short = 'c', long)]
     total: bool,
-    /// Count the sizes of files, not their blocks.
+    /// Count the sizes of files, not the space that they occupy.
     #[arg(long)]
     apparent_size: bool,
-    /// As --apparent-size, in bytes.
+    /// Show the sizes of files in bytes; implies --apparent-size.
     #[arg(short, long, conflicts_with = "human")]
     bytes: bool,
 }

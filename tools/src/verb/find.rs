@@ -43,7 +43,7 @@ pub struct FindArgs {
     /// The size in units, rounded up: c bytes, b 512 bytes (the default), k, M, G.
     #[arg(long, value_name = "N[cbkMG]", allow_hyphen_values = true)]
     size: Option<Size>,
-    /// Modified this many days ago, without fractions.
+    /// Modified this many whole days ago; fractions are dropped.
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     mtime: Option<Number>,
     /// Modified later than the file at this path of the filesystem.

@@ -79,6 +79,45 @@ const SPOILT: u8 = 0x5a;
 /// Sizes of data are multiples of the block. The reference tag of a block is the low 32 bits of its
 /// LBA, or 0 for type 3, which does not define it. The application tag is 0 and not checked. Metadata
 /// besides is written as zeroes.
+///
+/// # Examples
+/// ```
+/// # use nvio_emulator::{Backing, NamespaceConfig};
+/// # use nvio_testkit::controller::Served;
+/// # let disk = NamespaceConfig::new(Backing::memory(1 << 20)).metadata(8, true);
+/// # let disk = disk.protection(nvio_driver::spec::protection::ProtectionType::ONE, false);
+/// # let served = Served::new(disk);
+/// # let controller = &served.controller;
+/// # let namespace = controller.namespace(1)?;
+/// use nvio_driver::spec::protection::ProtectionType;
+/// use nvio_iomap::NamespaceProtection;
+///
+/// let protection = NamespaceProtection::of(&namespace)?.ok_or("not protected")?;
+/// assert_eq!((protection.buf_len(1024), protection.metadata_len(1024)), (1040, 16));
+///
+/// // A buffer of two blocks with their metadata, for blocks 5 and 6.
+/// assert!(protection.is_extended(), "metadata follows each block");
+/// let mut buf = vec![0; protection.buf_len(1024)];
+/// assert_eq!(protection.copy_in(&mut buf, 1024, 0, &[7; 1000]), 1000);
+/// assert_eq!(protection.zero(&mut buf, 1024, 1000, 24), 24);
+/// protection.seal(&mut buf, 1024, 5);
+/// protection.verify(&buf, 1024, 5)?;
+/// assert!(protection.verify(&buf, 1024, 6).is_err(), "the reference tags are those of 5 and 6");
+/// let mut out = [0; 1000];
+/// assert_eq!(protection.copy_out(&buf, 1024, 0, &mut out), 1000);
+/// assert_eq!(out, [7; 1000]);
+///
+/// // Metadata in a buffer of its own.
+/// let mut metadata = [0; 16];
+/// protection.seal_apart(&[7; 1024], &mut metadata, 5);
+/// protection.verify_apart(&[7; 1024], &metadata, 5)?;
+///
+/// // The arguments of a command on block 5.
+/// let options = protection.transfer(5);
+/// let list = protection.scatter_list(controller.alloc(1040)?, 1024);
+/// assert!(options.protection.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceProtection {
     kind: ProtectionType,
@@ -91,6 +130,8 @@ pub struct NamespaceProtection {
 }
 
 /// Data that does not match its protection information.
+///
+/// See the [example](crate::NamespaceProtection#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadProtection {
@@ -115,6 +156,8 @@ pub enum BadProtection {
 
 impl NamespaceProtection {
     /// Returns the protection of `namespace`; `None` if it is not protected.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`nvio_driver::Error::Unsupported`] for guards of other than 16 bits, and for a storage
@@ -146,24 +189,32 @@ impl NamespaceProtection {
     }
 
     /// Returns true if metadata follows each block, so that data cannot be transferred without it.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn is_extended(&self) -> bool {
         self.extended
     }
 
     /// Returns the number of bytes of a buffer for `data_bytes` of data with their metadata.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn buf_len(&self, data_bytes: usize) -> usize {
         data_bytes.saturating_add(self.metadata_len(data_bytes))
     }
 
     /// Returns the number of bytes of metadata of `data_bytes` of data.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn metadata_len(&self, data_bytes: usize) -> usize {
         (data_bytes >> self.block_shift).saturating_mul(self.metadata)
     }
 
     /// Returns the memory of a command for `bytes` of data, of a buffer with data and metadata.
+    ///
+    /// See the [example](Self#examples).
     pub fn scatter_list(&self, buf: DmaBuf, bytes: usize) -> ScatterList {
         match self.extended {
             true => ScatterList::from(buf),
@@ -173,6 +224,8 @@ impl NamespaceProtection {
 
     /// Returns the transfer options of a command at block `lba`: the metadata is the host's, and
     /// the controller checks guard and reference tag.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn transfer(&self, lba: u64) -> CommandOptions {
         let protection = nvio_driver::Protection {
@@ -187,6 +240,8 @@ impl NamespaceProtection {
 
     /// Copies `data` to byte `at` of the `data_bytes` of data that `buf` is for, and gives the
     /// bytes that were there to be copied to.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn copy_in(&self, buf: &mut [u8], data_bytes: usize, at: usize, data: &[u8]) -> usize {
         let mut left = data;
@@ -201,6 +256,8 @@ impl NamespaceProtection {
 
     /// Zeroes `length` bytes at byte `at` of the `data_bytes` of data that `buf` is for, and gives
     /// the bytes that were there to be zeroed.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn zero(&self, buf: &mut [u8], data_bytes: usize, at: usize, length: usize) -> usize {
         let mut done = 0;
@@ -215,6 +272,8 @@ impl NamespaceProtection {
 
     /// Copies to `out` from byte `at` of the `data_bytes` of data in `buf`, and gives the bytes
     /// that were there.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn copy_out(&self, buf: &[u8], data_bytes: usize, at: usize, out: &mut [u8]) -> usize {
         let mut done = 0;
@@ -230,6 +289,8 @@ impl NamespaceProtection {
 
     /// Writes the metadata of all blocks in `buf`, which has `data_bytes` of data from block `lba`
     /// on. Blocks that the buffer has no room for are left out.
+    ///
+    /// See the [example](Self#examples).
     pub fn seal(&self, buf: &mut [u8], data_bytes: usize, lba: u64) {
         if !self.extended {
             if let Some((data, metadata)) = buf.split_at_mut_checked(data_bytes) {
@@ -247,6 +308,8 @@ impl NamespaceProtection {
     }
 
     /// Seals blocks as [`seal`](Self::seal) does, with the metadata in a buffer of its own.
+    ///
+    /// See the [example](Self#examples).
     pub fn seal_apart(&self, data: &[u8], metadata: &mut [u8], lba: u64) {
         let (mut data, mut metadata) = (data, metadata);
         for lba in self.lbas(data.len(), lba) {
@@ -281,6 +344,8 @@ impl NamespaceProtection {
     /// block `lba` on. Blocks whose tags switch checks off are not checked (NVM 5.2.3): those
     /// that were never written have such.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// The first block that is wrong, or that the buffer is too short.
     pub fn verify(&self, buf: &[u8], data_bytes: usize, lba: u64) -> Result<(), BadProtection> {
@@ -301,6 +366,8 @@ impl NamespaceProtection {
     }
 
     /// Verifies blocks as [`verify`](Self::verify) does, with the metadata in a buffer of its own.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`verify`](Self::verify).

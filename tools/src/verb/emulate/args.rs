@@ -19,7 +19,7 @@ pub struct EmulateArgs {
     /// which moves no data. Without --nsid the first is namespace 1, the next 2, and so on.
     #[arg(required = true, value_name = "IMAGE", value_parser = OsStringValueParser::new().try_map(source))]
     pub images: Vec<Source>,
-    /// Path of the socket. A socket that a dead process left behind is replaced.
+    /// Path of the socket. A socket left by a process that has ended is replaced.
     #[arg(long, value_name = "PATH")]
     pub socket: PathBuf,
     /// Let clients write to the images. Without it the namespaces are write protected.
@@ -58,10 +58,10 @@ pub struct NamespaceArgs {
     /// Transfer metadata at the end of each block, not in a separate buffer.
     #[arg(long)]
     pub extended: bool,
-    /// Protection information of this type in the metadata; 0 is none.
+    /// Type of the protection information in the metadata, 1 to 3; 0 is none.
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "0..3", value_parser = clap::value_parser!(u8).range(0..=3))]
     pub protection: Vec<u8>,
-    /// Protection information is in the first eight bytes of the metadata, not in the last.
+    /// Store protection information in the first eight bytes of the metadata, not in the last.
     #[arg(long)]
     pub protection_first: bool,
 }
@@ -77,7 +77,7 @@ pub struct FeatureArgs {
     /// Number of I/O queue pairs.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=65_534))]
     pub queues: u16,
-    /// Most entries of an I/O queue.
+    /// Maximum number of entries of an I/O queue.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2..=65_536))]
     pub queue_entries: u32,
     /// Smallest host page, a power of two from 4K to 128M.
@@ -98,7 +98,7 @@ pub struct FeatureArgs {
     /// Offer a Controller Memory Buffer for submission queues, of up to 1G.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub cmb: Option<u64>,
-    /// Announce the Controller Memory Buffer as before NVMe 1.4.
+    /// Announce the Controller Memory Buffer as controllers before NVMe 1.4 do.
     #[arg(long, requires = "cmb")]
     pub legacy_cmb: bool,
     /// Size of the volatile write cache of each writable namespace, 64K to 1G. SIGUSR1 then cuts
@@ -139,10 +139,10 @@ pub struct SpeedArgs {
     /// Additional latency, evenly distributed from 0 to this time.
     #[arg(long, value_name = "TIME", default_value = "0", value_parser = time)]
     pub jitter: Duration,
-    /// Most commands per second.
+    /// Maximum number of commands per second.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     pub iops: Option<u64>,
-    /// Most bytes per second, such as 7GB.
+    /// Maximum bandwidth in bytes per second, such as 7GB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub bandwidth: Option<u64>,
 }
