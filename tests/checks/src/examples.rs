@@ -2,7 +2,8 @@
 //!
 //! An item has an example if its documentation has a code block that rustdoc compiles. A link
 //! counts if the documentation that it leads to has an example. If the item is a function, that
-//! example must call it: an example of something else helps nobody.
+//! example must call it: an example of something else helps nobody. Constants of a type or of a
+//! module are values like the variants of an enum: the example of the type or module is theirs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,8 +24,15 @@ struct Entry {
     /// The type or trait that `Self` stands for.
     owner: Vec<String>,
     docs: String,
-    /// True for functions and methods, which an example calls by name.
-    is_function: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A function or method, which an example calls by name.
+    Function,
+    Constant,
+    Other,
 }
 
 /// A library: its name in paths, and its items.
@@ -64,6 +72,21 @@ pub fn check(chosen: &[&str]) -> bool {
 
 /// Returns the reason why an item has no example, or `None` if it has one.
 fn reason(entry: &Entry, library: &Library, libraries: &[Library]) -> Option<&'static str> {
+    let parent = match (entry.kind, entry.path.split_last()) {
+        (Kind::Constant, Some((_, parent))) if !parent.is_empty() => {
+            library.entries.iter().find(|found| found.path == parent)
+        }
+        _ => None,
+    };
+    let reason = own_reason(entry, library, libraries)?;
+    match parent {
+        Some(parent) => own_reason(parent, library, libraries),
+        None => Some(reason),
+    }
+}
+
+/// Returns the reason why the documentation of an item has no example.
+fn own_reason(entry: &Entry, library: &Library, libraries: &[Library]) -> Option<&'static str> {
     if example(&entry.docs).is_some() {
         return None;
     }
@@ -72,7 +95,7 @@ fn reason(entry: &Entry, library: &Library, libraries: &[Library]) -> Option<&'s
         for target in targets(&link, entry, library, libraries) {
             let Some(example) = example(&target.docs) else { continue };
             let name = entry.path.last().map_or("", String::as_str);
-            if !entry.is_function || has_word(&example, name) {
+            if entry.kind != Kind::Function || has_word(&example, name) {
                 return None;
             }
             reason = "the example that it links to does not call it";
@@ -186,7 +209,7 @@ fn read(folder: PathBuf) -> Option<Library> {
     let file = syn::parse_file(&fs::read_to_string(&root).expect("a source file"))
         .expect("a file that was read before");
     let mut reader = Reader { modules: &modules, entries: Vec::new(), seen: BTreeSet::new() };
-    reader.add(&root, "crate", None, &file.attrs, false);
+    reader.add(&root, "crate", None, &file.attrs, Kind::Other);
     for (path, public) in items(&modules) {
         match public {
             Public::Item { at, item } => reader.item(at, item, &path),
@@ -212,25 +235,18 @@ impl Reader<'_> {
         path: &str,
         owner: Option<&str>,
         attributes: &[Attribute],
-        is_function: bool,
+        kind: Kind,
     ) {
-        self.add_docs(file, path, owner, docs(attributes), is_function);
+        self.add_docs(file, path, owner, docs(attributes), kind);
     }
 
-    fn add_docs(
-        &mut self,
-        file: &Path,
-        path: &str,
-        owner: Option<&str>,
-        docs: String,
-        is_function: bool,
-    ) {
+    fn add_docs(&mut self, file: &Path, path: &str, owner: Option<&str>, docs: String, kind: Kind) {
         let split = |path: &str| path.split("::").skip(1).map(str::to_owned).collect();
         let path: Vec<String> = split(path);
         let owner = owner.map_or_else(|| path.clone(), split);
         let own = path[path.len().saturating_sub(2)..].to_vec();
         if self.seen.insert((file.to_owned(), own)) {
-            self.entries.push(Entry { file: file.to_owned(), path, owner, docs, is_function });
+            self.entries.push(Entry { file: file.to_owned(), path, owner, docs, kind });
         }
     }
 
@@ -247,7 +263,7 @@ impl Reader<'_> {
             let lines = file.lines().filter_map(|line| line.strip_prefix("//!"));
             lines.for_each(|line| text.push_str(&format!("{line}\n")));
         }
-        self.add_docs(&module.file, path, None, text, false);
+        self.add_docs(&module.file, path, None, text, Kind::Other);
     }
 
     /// Adds the type that a macro such as `bitflags!` defines.
@@ -255,7 +271,7 @@ impl Reader<'_> {
         let Some((name, docs)) = struct_of_macro(tokens.clone()) else { return };
         if only.is_none_or(|only| only == name) {
             let file = &self.modules[at].file;
-            self.add_docs(file, &format!("{path}::{name}"), None, docs, false);
+            self.add_docs(file, &format!("{path}::{name}"), None, docs, Kind::Other);
         }
     }
 
@@ -263,16 +279,21 @@ impl Reader<'_> {
         let Some(name) = name(item) else { return };
         let file = &self.modules[at].file;
         let own = format!("{path}::{name}");
-        self.add(file, &own, None, attributes(item), matches!(item, Item::Fn(_)));
+        let kind = match item {
+            Item::Fn(_) => Kind::Function,
+            Item::Const(_) => Kind::Constant,
+            _ => Kind::Other,
+        };
+        self.add(file, &own, None, attributes(item), kind);
         if let Item::Trait(item) = item {
             for item in &item.items {
-                let (name, attributes, is_function) = match item {
-                    TraitItem::Fn(item) => (&item.sig.ident, &item.attrs, true),
-                    TraitItem::Const(item) => (&item.ident, &item.attrs, false),
-                    TraitItem::Type(item) => (&item.ident, &item.attrs, false),
+                let (name, attributes, kind) = match item {
+                    TraitItem::Fn(item) => (&item.sig.ident, &item.attrs, Kind::Function),
+                    TraitItem::Const(item) => (&item.ident, &item.attrs, Kind::Constant),
+                    TraitItem::Type(item) => (&item.ident, &item.attrs, Kind::Other),
                     _ => continue,
                 };
-                self.add(file, &format!("{own}::{name}"), Some(&own), attributes, is_function);
+                self.add(file, &format!("{own}::{name}"), Some(&own), attributes, kind);
             }
         }
         if matches!(item, Item::Struct(_) | Item::Enum(_) | Item::Union(_)) {
@@ -286,17 +307,17 @@ impl Reader<'_> {
                 continue;
             }
             for item in &block.items {
-                let (name, attributes, is_function) = match item {
+                let (name, attributes, kind) = match item {
                     ImplItem::Fn(item) if is_public(&item.vis) => {
-                        (&item.sig.ident, &item.attrs, true)
+                        (&item.sig.ident, &item.attrs, Kind::Function)
                     }
                     ImplItem::Const(item) if is_public(&item.vis) => {
-                        (&item.ident, &item.attrs, false)
+                        (&item.ident, &item.attrs, Kind::Constant)
                     }
                     _ => continue,
                 };
                 let file = &self.modules[at].file;
-                self.add(file, &format!("{own}::{name}"), Some(own), attributes, is_function);
+                self.add(file, &format!("{own}::{name}"), Some(own), attributes, kind);
             }
         }
     }
@@ -373,7 +394,7 @@ mod tests {
             path: path.iter().map(|&segment| segment.to_owned()).collect(),
             owner: vec![path[0].to_owned()],
             docs: docs.to_owned(),
-            is_function: path.len() > 1,
+            kind: if path.len() > 1 { Kind::Function } else { Kind::Other },
         };
         let library = Library {
             folder: PathBuf::new(),
