@@ -9,39 +9,33 @@ use crate::file::open_inode::OpenInode;
 use crate::{Error, File, WritableFile};
 
 /// A queue of futures, for requests on files of this crate on a disk or partition.
+///
+/// See the [example](AsyncFile#examples).
 pub type AsyncFileQueue<D = Disk> =
     nvio_iomap::AsyncFileQueue<DiskQueue<Tag<OpenInode>, D>, OpenInode>;
 
 /// An open file, or a [`WritableFile`], whose reads and writes are futures. Any number of futures
 /// can be in flight. Clones are cheap and share the file; they cannot be sent to another thread.
 ///
+/// # Examples
 /// ```
-/// use futures_util::future::try_join_all;
-/// use nvio_driver::{Address, Controller};
-/// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
-/// use nvio_ext4::{AsyncFile, AsyncFileQueue, FileQueue, Filesystem, QueueSource};
-/// use nvio_iomap::{Disk, DiskQueue, DiskReader, IoArgs};
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use std::fs::File;
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let dir = tempfile::tempdir()?;
-/// # let (folder, image) = (dir.path().join("folder"), dir.path().join("disk.img"));
-/// # std::fs::create_dir(&folder)?;
-/// # std::fs::write(folder.join("data"), vec![7; 100_000])?;
-/// # let made = std::process::Command::new("/sbin/mke2fs")
-/// #     .args(["-q", "-t", "ext4", "-d"]).args([&folder, &image]).arg("8M").status()?;
-/// # assert!(made.success());
-/// # let disk = NamespaceConfig::new(Backing::image(&image, true));
-/// # let emulator = Emulator::builder().namespace(disk).start()?;
-/// let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned()))?;
-/// let disk = Disk::whole(&controller.namespace(1)?);
-/// let fs = Filesystem::open(QueueSource::new(DiskReader::new(&controller, &disk, 32)?))?;
-/// let queue = AsyncFileQueue::new(FileQueue::new(DiskQueue::new(&controller, &disk, 128)?));
-/// let file = AsyncFile::new(fs.file(&fs.lookup(b"/data")?)?);
+/// use futures_util::future::try_join_all;
+/// use nvio_ext4::{AsyncFile, Filesystem};
+/// use nvio_iomap::{AsyncFileQueue, FileQueue, ImageQueue, IoArgs};
+///
+/// let device = File::options().read(true).write(true).open(&image)?;
+/// let fs = Filesystem::open(File::open(&image)?)?;
+/// let queue = AsyncFileQueue::new(FileQueue::new(ImageQueue::new(device, 32)?));
+/// let file = AsyncFile::new(fs.file(&fs.lookup("/table.db")?)?);
 ///
 /// // Reads blocks into DMA memory, all in flight at once.
 /// let mut blocks = Vec::new();
 /// for block in 0..16 {
-///     blocks.push(file.read(&queue, IoArgs::at(block * 4096), controller.alloc(4096)?));
+///     blocks.push(file.read(&queue, IoArgs::at(block * 4096), queue.alloc(4096)?));
 /// }
 /// // Reads bytes at any position.
 /// let tail = file.read(&queue, IoArgs::at(99_000), vec![0; 5000]);
@@ -52,8 +46,14 @@ pub type AsyncFileQueue<D = Disk> =
 /// })?;
 /// assert!(blocks.iter().all(|&(_, n)| n == 4096));
 /// assert_eq!((tail.1, &tail.0.into_bytes().unwrap()[998..1001]), (1000, &[7, 7, 0][..]));
-/// # Ok(())
-/// # }
+/// assert_eq!(file.file().borrow().in_flight(), 0);
+///
+/// // Overwrites.
+/// let file = fs.writable()?.writable_file(&fs.lookup("/table.db")?)?;
+/// let file = AsyncFile::new(file);
+/// let (_, written) = queue.block_on(file.write(&queue, IoArgs::at(512), vec![8; 512]))?;
+/// assert_eq!(written, 512);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct AsyncFile<F = File>(Rc<RefCell<F>>);
@@ -66,12 +66,16 @@ impl<F> Clone for AsyncFile<F> {
 
 impl<F: Mapper<OpenFile = OpenInode>> AsyncFile<F> {
     /// Wraps an open file.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(file: F) -> Self {
         Self(Rc::new(RefCell::new(file)))
     }
 
     /// Returns the file, for its other methods. While it is borrowed, no read or write can be
     /// submitted.
+    ///
+    /// See the [example](Self#examples).
     pub fn file(&self) -> &RefCell<F> {
         &self.0
     }
@@ -79,6 +83,8 @@ impl<F: Mapper<OpenFile = OpenInode>> AsyncFile<F> {
     /// Reads at `io.pos` into all of `memory`, with `io.flags`. Returns the memory and the number
     /// of bytes read, which is smaller than the memory only at the end of the file. Position and
     /// length must be multiples of the device's logical block size, except for a `Vec<u8>`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`AsyncFileQueue::read`](nvio_iomap::AsyncFileQueue::read).
@@ -96,6 +102,8 @@ impl AsyncFile<WritableFile> {
     /// Overwrites the bytes at `io.pos` with all of `memory`, with `io.flags`. Returns the memory
     /// and the number of bytes written. Position and length must be multiples of the device's
     /// logical block size; see [`WritableFile::submit_write_with`].
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`WritableFile::submit_write_with`], and

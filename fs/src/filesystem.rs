@@ -27,6 +27,55 @@ use crate::recovery::journal::summary::JournalReplay;
 ///
 /// A clone is another handle to the same filesystem and costs a reference count. All methods may be
 /// called from several threads at the same time.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use std::fs::File;
+///
+/// use nvio_ext4::{Filesystem, Options};
+///
+/// let fs = Filesystem::open(File::open(&image)?)?;
+/// let fs = Filesystem::open_with(File::open(&image)?, Options::default().cache_bytes(4 << 20))?;
+/// // With the device of an external journal, which this filesystem does not have.
+/// let (image, journal) = (File::open(&image)?, File::open(&image)?);
+/// assert!(Filesystem::open_with_journal(image, journal, Options::default()).is_err());
+///
+/// // Names.
+/// let link = fs.lookup_no_follow("/link")?;
+/// assert_eq!(fs.read_link(&link)?, b"hello.txt");
+/// let inode = fs.lookup("/link")?;
+/// assert_eq!(inode.number(), fs.lookup("/hello.txt")?.number());
+/// for entry in fs.read_dir(&fs.root()?)? {
+///     let entry = entry?;
+///     let inode = fs.inode(entry.inode)?;
+///     println!("{:>8} {}", inode.size(), entry.name.escape_ascii());
+/// }
+/// let mut walk = fs.walk("/", &fs.root()?);
+/// while let Some(visit) = walk.step() {
+///     println!("{}", visit?.path.escape_ascii());
+/// }
+///
+/// // Contents, extents, attributes.
+/// let file = fs.file(&inode)?;
+/// assert_eq!(fs.extents(&inode)?.count(), 1);
+/// for attribute in fs.xattrs(&inode)? {
+///     println!("{}", attribute?.name.escape_ascii());
+/// }
+/// assert_eq!(fs.xattr(&inode, "user.comment")?, None);
+/// assert!(!fs.has_acl(&inode)? && fs.acl(&inode)?.is_none());
+/// assert!(fs.default_acl(&fs.root()?)?.is_none());
+///
+/// // The filesystem as a whole.
+/// assert_eq!(fs.superblock().block_size(), 1024);
+/// assert!(fs.statfs()?.free_blocks > 1000);
+/// assert!(fs.recovered().is_none(), "the journal was empty");
+/// assert_eq!(fs.io_errors(), 0);
+/// let writable = fs.writable()?;
+/// let file = writable.writable_file(&inode)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Filesystem {
     pub(crate) inner: Arc<Inner>,
@@ -54,6 +103,8 @@ impl fmt::Debug for Filesystem {
 
 impl Filesystem {
     /// Returns the counts of the journal replay; `None` if the filesystem needed no recovery.
+    ///
+    /// See the [example](Self#examples).
     pub fn recovered(&self) -> Option<JournalReplay> {
         self.inner.recovered
     }
@@ -64,11 +115,15 @@ impl Filesystem {
     }
 
     /// Returns the superblock as it was when the filesystem was opened.
+    ///
+    /// See the [example](Self#examples).
     pub fn superblock(&self) -> &Superblock {
         self.inner.metadata.superblock()
     }
 
     /// Returns the inode `number`, which may be a reserved one.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::NoSuchInode`], [`Error::InodeNotInUse`], damage to the inode or to its group's
@@ -143,6 +198,8 @@ impl Filesystem {
 
     /// Returns the root directory.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`Filesystem::inode`], or [`Error::NotADirectory`] if the inode is not a directory.
     pub fn root(&self) -> Result<Inode, Error> {
@@ -164,6 +221,8 @@ impl Filesystem {
     /// Returns the number of reads and writes of files that failed since the filesystem was opened;
     /// each is also logged. Requests that were rejected as invalid, unsupported or busy are not
     /// counted.
+    ///
+    /// See the [example](Self#examples).
     pub fn io_errors(&self) -> u64 {
         self.inner.open_inodes.io_errors()
     }

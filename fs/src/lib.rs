@@ -2,35 +2,24 @@
 //!
 //! ```
 //! use std::fs::File;
-//! use std::process::Command;
 //!
 //! use nvio_ext4::Filesystem;
 //! use nvio_iomap::{FileQueue, ImageQueue};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let dir = tempfile::tempdir()?;
-//! # let (folder, image) = (dir.path().join("folder"), dir.path().join("disk.img"));
-//! # std::fs::create_dir(&folder)?;
-//! # std::fs::write(folder.join("hello.txt"), "Hello")?;
-//! # let made = Command::new("/sbin/mke2fs")
-//! #     .args(["-q", "-t", "ext4", "-d"])
-//! #     .args([&folder, &image])
-//! #     .arg("8M")
-//! #     .status()?;
-//! # assert!(made.success());
+//! # let sample = nvio_testkit::image::Sample::new();
+//! # let image = sample.path();
 //! let fs = Filesystem::open(File::open(&image)?)?;
 //! let mut queue = FileQueue::new(ImageQueue::new(File::open(&image)?, 32)?);
 //! let mut file = fs.file(&fs.lookup("/hello.txt")?)?;
-//! let mut text = [0; 5];
-//! assert_eq!(file.read_at(&mut queue, 0, &mut text)?, 5);
-//! assert_eq!(&text, b"Hello");
+//! let mut text = [0; 12];
+//! assert_eq!(file.read_at(&mut queue, 0, &mut text)?, 12);
+//! assert_eq!(&text, b"Hello, world");
 //!
 //! for entry in fs.read_dir(&fs.root()?)? {
 //!     let entry = entry?;
 //!     println!("{:>8} {}", entry.inode, String::from_utf8_lossy(&entry.name));
 //! }
-//! # Ok(())
-//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! A [`Filesystem`] is opened on a [`BlockSource`], which reads metadata: an image file, memory, or a

@@ -45,7 +45,7 @@ const _: () = assert!(size_of::<Result<(), BioError>>() <= 8);
 ///
 /// # Examples
 /// ```
-/// # use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
+/// # use nvio_iomap::{FileRef, Mapper, Mapping, Op, OpenFile};
 /// # struct NoState;
 /// # impl OpenFile for NoState {
 /// #     type Error = Error;
@@ -67,7 +67,7 @@ const _: () = assert!(size_of::<Result<(), BioError>>() <= 8);
 /// #     }
 /// # }
 /// # let mut file = OneExtent(FileRef::new(NoState));
-/// use nvio_iomap::{Error, FileError, FileQueue, ImageQueue, IoArgs};
+/// use nvio_iomap::{Error, FileError, FileQueue, ImageQueue};
 ///
 /// let mut queue = FileQueue::new(ImageQueue::new(vec![7; 1 << 20], 1)?);
 /// // Blocks are 512 bytes, so DMA memory of one cannot be read at byte 100.

@@ -9,6 +9,27 @@ use crate::blocks::source::{BlockSource, ReadRange, SourceError};
 
 /// A source of metadata with a queue pair of its own. Concurrent readers are serialised by a mutex;
 /// reads of file data use other queue pairs and do not wait.
+///
+/// # Examples
+/// ```
+/// # use nvio_emulator::{Backing, NamespaceConfig};
+/// # use nvio_testkit::controller::Served;
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let served = Served::new(NamespaceConfig::new(Backing::image(sample.path(), true)));
+/// # let controller = &served.controller;
+/// use nvio_ext4::{FileQueue, Filesystem, QueueSource};
+/// use nvio_iomap::{Disk, DiskQueue, DiskReader};
+///
+/// // `controller` is an open NVMe controller. Metadata and file data have queue pairs of their own.
+/// let disk = Disk::whole(&controller.namespace(1)?);
+/// let fs = Filesystem::open(QueueSource::new(DiskReader::new(controller, &disk, 32)?))?;
+/// let mut queue = FileQueue::new(DiskQueue::new(controller, &disk, 128)?);
+/// let mut file = fs.file(&fs.lookup("/hello.txt")?)?;
+/// let mut text = [0; 12];
+/// file.read_at(&mut queue, 0, &mut text)?;
+/// assert_eq!(&text, b"Hello, world");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct QueueSource {
     queue: Mutex<DiskReader>,
     size: u64,
@@ -27,6 +48,8 @@ impl fmt::Debug for QueueSource {
 
 impl QueueSource {
     /// Creates a source from a reader of the disk or partition that holds the filesystem.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(queue: DiskReader) -> Self {
         let disk = queue.disk();
         let (size, block_size) = (disk.size(), disk.namespace().block_size());

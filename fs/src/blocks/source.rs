@@ -6,24 +6,71 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// An error of a source.
+///
+/// See the [example](BlockSource#examples).
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A source of metadata: a device, a partition or an image.
 ///
 /// Offsets are in bytes from the start of the filesystem. Requests may have any alignment and any
 /// length up to 256 KiB. They are within [`Self::size`]. Several threads may read at the same time.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use nvio_ext4::{BlockSource, Filesystem, ReadRange, SourceError};
+///
+/// /// An image in memory.
+/// struct Bytes(Vec<u8>);
+///
+/// impl BlockSource for Bytes {
+///     fn size(&self) -> u64 {
+///         self.0.len() as u64
+///     }
+///     fn block_size(&self) -> u32 {
+///         512
+///     }
+///     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {
+///         let data = usize::try_from(offset).ok().and_then(|start| self.0.get(start..));
+///         let data = data.and_then(|data| data.get(..buf.len())).ok_or("outside of the image")?;
+///         buf.copy_from_slice(data);
+///         Ok(())
+///     }
+///     fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
+///         // A device reads them in parallel.
+///         for range in ranges {
+///             range.result = self.read(range.offset, range.buf);
+///         }
+///     }
+/// }
+///
+/// let source = Bytes(std::fs::read(image)?);
+/// let mut superblock = [0; 1024];
+/// let mut ranges = [ReadRange::new(1024, &mut superblock)];
+/// source.read_many(&mut ranges);
+/// assert!(ranges[0].result.is_ok());
+/// let fs = Filesystem::open(source)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait BlockSource: Send + Sync {
     /// Returns the size of the device in bytes. It is called once, when the filesystem is opened.
+    ///
+    /// See the [example](Self#examples).
     fn size(&self) -> u64;
 
     /// Returns the logical block size of the device in bytes, or 1 if the source has none. A
     /// filesystem with smaller blocks is rejected. It is called once, when the filesystem is
     /// opened.
+    ///
+    /// See the [example](Self#examples).
     fn block_size(&self) -> u32 {
         1
     }
 
     /// Fills `buf` with the bytes at `offset`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// Any error of the device, or a range past its end. The contents of `buf` are then undefined.
@@ -31,6 +78,8 @@ pub trait BlockSource: Send + Sync {
 
     /// Fills several buffers, and stores the result of each in its range. A source that supports it
     /// keeps many requests in flight; the default implementation reads one range after the other.
+    ///
+    /// See the [example](Self#examples).
     fn read_many(&self, ranges: &mut [ReadRange<'_>]) {
         for range in ranges {
             range.result = self.read(range.offset, range.buf);
@@ -39,6 +88,8 @@ pub trait BlockSource: Send + Sync {
 }
 
 /// One of several ranges to read; see [`BlockSource::read_many`].
+///
+/// See the [example](BlockSource#examples).
 #[derive(Debug)]
 pub struct ReadRange<'b> {
     /// First byte, from the start of the filesystem.
@@ -51,6 +102,8 @@ pub struct ReadRange<'b> {
 
 impl<'b> ReadRange<'b> {
     /// Creates a range whose result is an error until it is read.
+    ///
+    /// See the [example](BlockSource#examples).
     pub fn new(offset: u64, buf: &'b mut [u8]) -> Self {
         Self { offset, buf, result: Err(io::Error::from(io::ErrorKind::NotConnected).into()) }
     }

@@ -32,6 +32,8 @@ use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 
 /// A directory entry.
+///
+/// See the [example](crate::Filesystem#examples).
 #[derive(Clone, PartialEq, Eq)]
 pub struct DirEntry {
     /// Number of the inode that the entry refers to.
@@ -63,6 +65,8 @@ impl fmt::Debug for DirEntry {
 /// ancestor, so a tree walk must compare with all directories above.
 ///
 /// After an error the iterator ends.
+///
+/// See the [example](crate::Filesystem#examples).
 pub struct ReadDir {
     /// The blocks; `None` for a new directory whose blocks were never written.
     blocks: Option<Blocks>,
@@ -194,6 +198,8 @@ impl std::iter::FusedIterator for ReadDir {}
 
 impl Filesystem {
     /// Returns the entries of the directory `inode`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::NotADirectory`], damage. The iterator fails with damage to the directory's map or

@@ -7,12 +7,16 @@ use crate::format::dir_entry::NAME_MAX;
 use crate::format::inode::Inode;
 
 /// Maximum number of symbolic links that one lookup follows.
+///
+/// See the [example](crate::Filesystem#examples).
 pub const MAX_SYMLINKS: u32 = 40;
 
 impl Filesystem {
     /// Returns the inode of `path`. Paths start at the root, with or without a leading slash.
     /// Symbolic links are followed, the last component included; ".." at the root is the root; a
     /// path with a trailing slash must be a directory. A path is text or any other bytes.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::SymlinkLoop`],
@@ -24,6 +28,8 @@ impl Filesystem {
 
     /// Returns the inode of `path`. If the last component is a symbolic link, it is not followed,
     /// unless a slash comes after it.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`Filesystem::lookup`].

@@ -16,6 +16,8 @@ impl Filesystem {
     /// the link is encrypted, the result is the kernel's no-key form, which does not resolve to a
     /// file.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::NotASymlink`], damage, or a failure of the source.
     pub fn read_link(&self, inode: &Inode) -> Result<Vec<u8>, Error> {

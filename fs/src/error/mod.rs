@@ -18,6 +18,26 @@ use crate::format::uuid::Uuid;
 
 /// An error of this crate. [`Display`](fmt::Display) prints one line, with the next step for the
 /// user where there is one.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// # let fs = nvio_ext4::Filesystem::open(std::fs::File::open(&image)?)?;
+/// use std::io::ErrorKind;
+///
+/// use nvio_ext4::{Error, Subject};
+///
+/// let error = fs.lookup("/etc/missing").unwrap_err();
+/// assert_eq!(error.to_string(), "/etc/missing: no such file or directory");
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// assert!(matches!(error, Error::NotFound { .. }));
+/// assert_eq!(std::io::Error::from(error).kind(), ErrorKind::NotFound);
+///
+/// let error = fs.read_dir(&fs.lookup("/hello.txt")?).unwrap_err();
+/// assert!(matches!(error, Error::NotADirectory { subject: Subject::Inode(_), .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -265,6 +285,8 @@ impl Structure {
 impl Error {
     /// Returns the kind of the [`io::Error`] that this error converts to. If the operating system
     /// reported an error to the source or the queue, the kind is the one of that error.
+    ///
+    /// See the [example](Self#examples).
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } | Self::NoSuchInode { .. } | Self::InodeNotInUse { .. } => {
@@ -363,6 +385,8 @@ impl Error {
 }
 
 /// A feature that is unsupported for an inode.
+///
+/// See the [example](Error#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unsupported {
@@ -379,6 +403,8 @@ impl fmt::Display for Unsupported {
 }
 
 /// The file that an error is about: its path where that is known, else its inode.
+///
+/// See the [example](Error#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// An inode, by number.

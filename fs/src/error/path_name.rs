@@ -3,11 +3,22 @@
 use std::fmt;
 
 /// A path in an error message: any bytes, printed on one line with unprintable characters escaped.
+///
+/// # Examples
+/// ```
+/// use nvio_ext4::PathName;
+///
+/// let name = PathName::from(&b"/tmp/a\nb"[..]);
+/// assert_eq!(name.as_bytes(), b"/tmp/a\nb");
+/// println!("{name}");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathName(Box<[u8]>);
 
 impl PathName {
     /// Returns the bytes of the path.
+    ///
+    /// See the [example](Self#examples).
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

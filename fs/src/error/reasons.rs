@@ -13,6 +13,8 @@ pub(crate) const SEQUENCE_FSCK: u32 = 0xe24d_4d50;
 pub(crate) const GROUPS_MAX: u32 = 1 << 21;
 
 /// The reason why a filesystem cannot be written to.
+///
+/// See the [example](crate::WritableFile#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotWritable {
@@ -49,6 +51,8 @@ impl fmt::Display for NotWritable {
 }
 
 /// The reason why a file cannot be written to.
+///
+/// See the [example](crate::WritableFile#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protected {
@@ -88,6 +92,8 @@ impl fmt::Display for Protected {
 }
 
 /// The reason why a device is not the journal of a filesystem.
+///
+/// See the [example](crate::Filesystem#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WrongJournal {
@@ -128,6 +134,8 @@ impl fmt::Display for WrongJournal {
 }
 
 /// The host that uses the filesystem, according to the multi-mount protection block.
+///
+/// See the [example](crate::Error#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MmpHolder {
     /// Name of the host that last wrote the block.

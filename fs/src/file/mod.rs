@@ -26,6 +26,8 @@ use crate::map::inline;
 impl Filesystem {
     /// Opens the regular file `inode`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::IsADirectory`], [`Error::NotAFile`]; [`Error::UnsupportedInode`] for an encrypted
     /// file; damage if the size is above the maximum of a file.
@@ -58,6 +60,8 @@ impl Filesystem {
 
     /// Returns the extents of an inode with blocks: a file, a directory, or a long symbolic link.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::NotAFile`] for an inode without blocks.
     pub fn extents(&self, inode: &Inode) -> Result<Extents, Error> {
@@ -73,6 +77,47 @@ impl Filesystem {
 
 /// An open regular file. It caches its map, so that a range that was mapped before needs no
 /// metadata I/O.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// # let fs = nvio_ext4::Filesystem::open(std::fs::File::open(&image)?)?;
+/// use std::io::IoSliceMut;
+///
+/// use nvio_iomap::{FileQueue, ImageQueue, IoArgs};
+///
+/// let mut queue = FileQueue::new(ImageQueue::new(std::fs::File::open(&image)?, 32)?);
+/// let mut file = fs.file(&fs.lookup("/table.db")?)?;
+/// assert_eq!((file.size(), file.inode().uid()), (100_000, 0));
+/// assert_eq!(file.open_inode().number(), file.inode().number());
+/// assert_eq!(file.filesystem().superblock().block_size(), 1024);
+/// for extent in file.extents() {
+///     let extent = extent?;
+///     println!("{} bytes at {} are at {}", extent.length, extent.logical, extent.physical);
+/// }
+///
+/// // Waits: into memory of any kind, at any position.
+/// let mut bytes = [0; 1000];
+/// assert_eq!(file.read_at(&mut queue, 99_990, &mut bytes)?, 10, "the end of the file");
+/// let (mut head, mut body) = ([0; 16], [0; 100]);
+/// let mut parts = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)];
+/// assert_eq!(file.read_vectored_at(&mut queue, 0, &mut parts)?, 116);
+/// let (_, n) = file.read_with(&mut queue, IoArgs::at(0), vec![0; 5000])?;
+/// assert_eq!(n, 5000);
+///
+/// // Does not wait: blocks into DMA memory without a copy, or bytes into other memory.
+/// for block in 0..8 {
+///     let buf = queue.alloc(4096)?;
+///     file.submit_read(&mut queue, block * 4096, buf, block)?;
+/// }
+/// file.submit_read_with(&mut queue, IoArgs::at(1).token(8), vec![0; 100])?;
+/// queue.ring();
+/// while file.in_flight() > 0 {
+///     queue.poll(usize::MAX, |done| assert!(done.result.is_ok(), "request {}", done.token));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct File {
     cache: MapCache,
     shared: FileRef<OpenInode>,
@@ -93,28 +138,38 @@ impl fmt::Debug for File {
 
 impl File {
     /// Returns the size in bytes.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn size(&self) -> u64 {
         self.inode.size()
     }
 
     /// Returns the inode as it was when the file was opened.
+    ///
+    /// See the [example](Self#examples).
     pub fn inode(&self) -> &Inode {
         &self.inode
     }
 
     /// Returns the filesystem of the file.
+    ///
+    /// See the [example](Self#examples).
     pub fn filesystem(&self) -> &Filesystem {
         &self.fs
     }
 
     /// Returns the number of reads and writes of this file that are in flight through any of its
     /// handles.
+    ///
+    /// See the [example](Self#examples).
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight()
     }
 
     /// Returns the state shared by all handles of this file.
+    ///
+    /// See the [example](Self#examples).
     pub fn open_inode(&self) -> &OpenInode {
         self.shared.state()
     }
@@ -138,6 +193,8 @@ impl File {
     }
 
     /// Returns the extents of the file in order; see [`Extents`].
+    ///
+    /// See the [example](Self#examples).
     pub fn extents(&self) -> Extents {
         Extents::new(&self.fs, &self.inode)
     }

@@ -18,6 +18,8 @@ pub struct OpenInode {
 
 impl OpenInode {
     /// Returns the inode number.
+    ///
+    /// See the [example](crate::File#examples).
     pub fn number(&self) -> u32 {
         self.number
     }

@@ -74,6 +74,8 @@ impl File {
     /// memory need be aligned. The data is copied from DMA memory of the queue;
     /// [`read_with`](Self::read_with) avoids the copy.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// Damage to the file's map, or a failure of the device. Bytes of `out` that were not read are
     /// unchanged.
@@ -88,6 +90,8 @@ impl File {
 
     /// Reads at `pos` into the slices of `out` in order, like [`read_at`](Self::read_at).
     /// [`FileQueue::read_into`](nvio_iomap::FileQueue::read_into) reads into other kinds of memory.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read_at`](Self::read_at).
@@ -104,6 +108,8 @@ impl File {
     /// the number of bytes. Results of other requests that complete meanwhile are kept for the next
     /// poll.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`FileQueue::read_with`](nvio_iomap::FileQueue::read_with).
     pub fn read_with<Q: Queue<Tag<OpenInode>>>(
@@ -118,6 +124,8 @@ impl File {
     /// Submits a read at `pos` into all of `buf`. The queue's [`poll`](nvio_iomap::FileQueue::poll)
     /// returns its result with `token`. This is the fastest form of a read, if `buf` is one block
     /// of the filesystem.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`FileQueue::submit_read_with`](nvio_iomap::FileQueue::submit_read_with).
@@ -134,6 +142,8 @@ impl File {
 
     /// Submits a read at `io.pos` into all of `memory`, with `io.flags`. The queue's
     /// [`poll`](nvio_iomap::FileQueue::poll) returns its result with `io.token`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`FileQueue::submit_read_with`](nvio_iomap::FileQueue::submit_read_with).

@@ -38,6 +38,8 @@ impl Filesystem {
     /// filesystem must not be mounted anywhere while it is written to, not even read-only.
     /// Multi-mount protection is checked, but not acquired.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::NotWritable`], [`Error::NeedsRecovery`] or [`Error::InUse`], according to the
     /// current superblock; damage to a group descriptor or to the journal's inode; a failure of the
@@ -73,6 +75,8 @@ impl WritableFilesystem {
     /// Opens the regular file `inode` for reading and overwriting.
     ///
     /// Swap files are not recognised: the kernel does not mark them.
+    ///
+    /// See the [example](crate::WritableFile#examples).
     ///
     /// # Errors
     /// As [`Filesystem::file`]; [`Error::Protected`].

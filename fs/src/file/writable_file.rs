@@ -15,6 +15,42 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::map::builder::hole;
 
 /// A [`File`] that can be overwritten; see [`WritableFilesystem`](crate::WritableFilesystem).
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// # let fs = nvio_ext4::Filesystem::open(std::fs::File::open(&image)?)?;
+/// use std::fs::File;
+/// use std::io::IoSlice;
+///
+/// use nvio_iomap::{Cursor, FileQueue, ImageQueue, IoArgs, IoFlags};
+///
+/// let device = File::options().read(true).write(true).open(&image)?;
+/// let mut queue = FileQueue::new(ImageQueue::new(device, 32)?);
+/// // Fails if the filesystem needs recovery, has errors, or is mounted.
+/// let writable = fs.writable()?;
+/// let mut file = writable.writable_file(&fs.lookup("/table.db")?)?;
+///
+/// // Waits: bytes of any memory at any position inside of the file.
+/// file.write_at(&mut queue, 99_995, b"nvio!")?;
+/// assert!(file.write_at(&mut queue, 99_996, b"nvio!").is_err(), "past the end");
+/// file.write_vectored_at(&mut queue, 0, &[IoSlice::new(b"head"), IoSlice::new(b"body")])?;
+/// let durably = IoArgs::at(8192).flags(IoFlags::DSYNC);
+/// file.write_from(&mut queue, durably, &mut Cursor::new(&b"text"[..]))?;
+/// let (buf, n) = file.write_with(&mut queue, durably, vec![8; 4096])?;
+/// assert_eq!((buf.len(), n), (4096, 4096));
+///
+/// // Does not wait.
+/// let buf = queue.alloc(4096)?;
+/// file.submit_write(&mut queue, 16384, buf, 1)?;
+/// file.submit_write_with(&mut queue, IoArgs::at(20480).token(2), vec![9; 512])?;
+/// queue.ring();
+/// while file.in_flight() > 0 {
+///     queue.poll(usize::MAX, |done| assert!(done.result.is_ok(), "request {}", done.token));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct WritableFile {
     file: File,
     /// The inode that may be written to. It can differ from `file`, which the caller can replace.

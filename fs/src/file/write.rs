@@ -73,6 +73,8 @@ impl WritableFile {
     /// blocks at both ends are read, changed and written, so no other write to them may be in
     /// flight. The data is copied.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Hole`], [`Error::Unwritten`], [`Error::PastEnd`], or damage to the file's map:
     /// nothing was written. After a failure of the device, any part of the range may have been
@@ -88,6 +90,8 @@ impl WritableFile {
 
     /// Writes the slices of `data` in order from `pos` on, like [`write_at`](Self::write_at).
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`write_at`](Self::write_at).
     pub fn write_vectored_at<Q: WriteQueue<Tag<OpenInode>>>(
@@ -102,6 +106,8 @@ impl WritableFile {
     /// Writes the rest of `source` at `io.pos`, with `io.flags`, waits, and returns the number of
     /// bytes, by which the cursor advances. See [`write_at`](Self::write_at). With
     /// [`IoFlags::ATOMIC`], position and length must be aligned.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at), and
@@ -206,6 +212,8 @@ impl WritableFile {
     /// Writes all of `memory` at `io.pos`, with `io.flags`, waits, and returns the memory and the
     /// number of bytes. Position and length must be multiples of the device's logical block size.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`write_at`](Self::write_at), and
     /// [`FileQueue::write_with`](nvio_iomap::FileQueue::write_with).
@@ -226,6 +234,8 @@ impl WritableFile {
     /// returns its result with `token`. Position and length must be multiples of the device's
     /// logical block size.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`submit_write_with`](Self::submit_write_with).
     pub fn submit_write<Q: WriteQueue<Tag<OpenInode>>>(
@@ -241,6 +251,8 @@ impl WritableFile {
     /// Submits a write of all of `memory` at `io.pos`, with `io.flags`. The queue's
     /// [`poll`](nvio_iomap::FileQueue::poll) returns its result with `io.token`. Position and
     /// length must be multiples of the device's logical block size.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at), and

@@ -4,6 +4,22 @@ use std::fmt;
 
 /// A broken rule of an on-disk structure. [`Display`](fmt::Display) prints one line: the structure,
 /// its place, and the rule.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use nvio_ext4::{Error, Filesystem, StructureKind};
+///
+/// let mut image = std::fs::read(image)?;
+/// image[1024 + 4] ^= 1; // The number of blocks in the superblock.
+/// let Err(Error::Corrupt(damage)) = Filesystem::open(image) else { panic!("damage was not found") };
+/// assert_eq!(damage.structure(), StructureKind::Superblock);
+/// assert!(damage.is_checksum());
+/// assert_eq!((damage.inode(), damage.group()), (None, None));
+/// println!("{damage}, block {:?}", damage.block());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt {structure}: {problem}; run e2fsck")]
 pub struct Corrupt {
@@ -13,34 +29,46 @@ pub struct Corrupt {
 
 impl Corrupt {
     /// Returns the kind of the damaged structure.
+    ///
+    /// See the [example](Self#examples).
     pub fn structure(&self) -> StructureKind {
         self.structure.place().kind
     }
 
     /// Returns the damaged block of the filesystem, or `None` if the structure does not fill a
     /// block. For a block of the journal, this is its block number in the log.
+    ///
+    /// See the [example](Self#examples).
     pub fn block(&self) -> Option<u64> {
         self.structure.place().block
     }
 
     /// Returns the number of the damaged inode, or of the inode that owns the damaged structure.
+    ///
+    /// See the [example](Self#examples).
     pub fn inode(&self) -> Option<u32> {
         self.structure.place().inode
     }
 
     /// Returns the block group of the damaged structure.
+    ///
+    /// See the [example](Self#examples).
     pub fn group(&self) -> Option<u32> {
         self.structure.place().group
     }
 
     /// Returns true if the checksum is wrong or missing: the structure was changed by something
     /// that does not maintain checksums.
+    ///
+    /// See the [example](Self#examples).
     pub fn is_checksum(&self) -> bool {
         matches!(self.problem, Problem::Checksum { .. } | Problem::NoChecksum)
     }
 }
 
 /// A kind of on-disk structure.
+///
+/// See the [example](Corrupt#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StructureKind {

@@ -7,6 +7,8 @@ use bitflags::bitflags;
 
 bitflags! {
     /// Features that neither readers nor writers need to support.
+    ///
+    /// See the [example](crate::Superblock#examples).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct CompatFeatures: u32 {
         /// Blocks are preallocated to directories.
@@ -42,6 +44,8 @@ bitflags! {
 
 bitflags! {
     /// Features that readers must support.
+    ///
+    /// See the [example](crate::Superblock#examples).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct IncompatFeatures: u32 {
         /// Compressed files (never in the kernel).
@@ -83,6 +87,8 @@ bitflags! {
 
 bitflags! {
     /// Features that writers must support, but readers need not.
+    ///
+    /// See the [example](crate::Superblock#examples).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct RoCompatFeatures: u32 {
         /// Not all groups have a copy of the superblock.

@@ -3,6 +3,15 @@
 use std::fmt;
 
 /// The type of a file.
+///
+/// # Examples
+/// ```
+/// use nvio_ext4::FileType;
+///
+/// assert_eq!(FileType::from_mode(0o100644), Some(FileType::Regular));
+/// assert_eq!(FileType::from_mode(0o040755), Some(FileType::Directory));
+/// assert_eq!(FileType::from_mode(0), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileType {
     /// A regular file.
@@ -23,6 +32,8 @@ pub enum FileType {
 
 impl FileType {
     /// Returns the type in the upper four bits of a mode.
+    ///
+    /// See the [example](Self#examples).
     pub fn from_mode(mode: u16) -> Option<Self> {
         Some(match mode & 0xf000 {
             0x1000 => Self::Fifo,

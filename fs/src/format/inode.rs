@@ -81,6 +81,28 @@ const _: () = {
 };
 
 /// A parsed and checked inode: the attributes of a file and the root of its map.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// # let fs = nvio_ext4::Filesystem::open(std::fs::File::open(&image)?)?;
+/// use nvio_ext4::{FileType, InodeFlags};
+///
+/// let inode = fs.lookup("/table.db")?;
+/// assert!(inode.is_file() && !inode.is_dir() && !inode.is_symlink());
+/// assert_eq!((inode.kind(), inode.size()), (FileType::Regular, 100_000));
+/// assert_eq!(inode.permissions(), inode.mode() & 0o7777);
+/// assert_eq!((inode.uid(), inode.gid(), inode.links()), (0, 0, 1));
+/// assert!(inode.number() > 10, "the first inodes are reserved");
+/// assert_eq!(inode.blocks_512(), 196, "98 blocks of 1 KiB");
+/// assert!(inode.flags().contains(InodeFlags::EXTENTS) && !inode.has_inline_data());
+/// println!("written {:?}, read {:?}", inode.mtime(), inode.atime());
+/// println!("changed {:?}, created {:?}", inode.ctime(), inode.crtime());
+/// println!("generation {}, project {:?}", inode.generation(), inode.project());
+/// assert_eq!(inode.rdev(), None, "only devices have a number");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Inode {
     number: u32,
@@ -192,103 +214,143 @@ impl Inode {
     }
 
     /// Returns the inode number, from 1.
+    ///
+    /// See the [example](Self#examples).
     pub fn number(&self) -> u32 {
         self.number
     }
 
     /// Returns the file type.
+    ///
+    /// See the [example](Self#examples).
     pub fn kind(&self) -> FileType {
         self.kind
     }
 
     /// Returns true for a directory.
+    ///
+    /// See the [example](Self#examples).
     pub fn is_dir(&self) -> bool {
         self.kind == FileType::Directory
     }
 
     /// Returns true for a regular file.
+    ///
+    /// See the [example](Self#examples).
     pub fn is_file(&self) -> bool {
         self.kind == FileType::Regular
     }
 
     /// Returns true for a symbolic link.
+    ///
+    /// See the [example](Self#examples).
     pub fn is_symlink(&self) -> bool {
         self.kind == FileType::Symlink
     }
 
     /// Returns type and permissions, in the encoding of `st_mode`.
+    ///
+    /// See the [example](Self#examples).
     pub fn mode(&self) -> u16 {
         self.mode
     }
 
     /// Returns the lower twelve bits of the mode.
+    ///
+    /// See the [example](Self#examples).
     pub fn permissions(&self) -> u16 {
         self.mode & 0o7777
     }
 
     /// Returns the user id of the owner.
+    ///
+    /// See the [example](Self#examples).
     pub fn uid(&self) -> u32 {
         self.uid
     }
 
     /// Returns the group id of the owner.
+    ///
+    /// See the [example](Self#examples).
     pub fn gid(&self) -> u32 {
         self.gid
     }
 
     /// Returns the size in bytes, at most 2^63 - 1.
+    ///
+    /// See the [example](Self#examples).
     pub fn size(&self) -> u64 {
         self.size
     }
 
     /// Returns the link count. It is 1 for a directory with more subdirectories than the field can
     /// count.
+    ///
+    /// See the [example](Self#examples).
     pub fn links(&self) -> u32 {
         self.links.into()
     }
 
     /// Returns the stored count of allocated blocks, metadata included, in units of 512 bytes. The
     /// next mount may correct it if it replays fast commits or truncates orphans.
+    ///
+    /// See the [example](Self#examples).
     pub fn blocks_512(&self) -> u64 {
         self.blocks_512
     }
 
     /// Returns the flags.
+    ///
+    /// See the [example](Self#examples).
     pub fn flags(&self) -> InodeFlags {
         self.flags
     }
 
     /// Returns the generation, which changes when the inode number is reused.
+    ///
+    /// See the [example](Self#examples).
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
     /// Returns the time of the last access.
+    ///
+    /// See the [example](Self#examples).
     pub fn atime(&self) -> Timestamp {
         self.atime
     }
 
     /// Returns the time of the last change of the contents.
+    ///
+    /// See the [example](Self#examples).
     pub fn mtime(&self) -> Timestamp {
         self.mtime
     }
 
     /// Returns the time of the last change of the inode.
+    ///
+    /// See the [example](Self#examples).
     pub fn ctime(&self) -> Timestamp {
         self.ctime
     }
 
     /// Returns the creation time; `None` if the inode is too small to store it.
+    ///
+    /// See the [example](Self#examples).
     pub fn crtime(&self) -> Option<Timestamp> {
         self.crtime
     }
 
     /// Returns the project id; `None` if the inode is too small to store it.
+    ///
+    /// See the [example](Self#examples).
     pub fn project(&self) -> Option<u32> {
         self.project
     }
 
     /// Returns major and minor number of a device; `None` for other file types.
+    ///
+    /// See the [example](Self#examples).
     pub fn rdev(&self) -> Option<(u32, u32)> {
         if !matches!(self.kind, FileType::CharDevice | FileType::BlockDevice) {
             return None;
@@ -317,6 +379,8 @@ impl Inode {
     }
 
     /// Returns true if the data is stored inside the inode (`inline_data`).
+    ///
+    /// See the [example](Self#examples).
     pub fn has_inline_data(&self) -> bool {
         self.inline_size.is_some()
     }

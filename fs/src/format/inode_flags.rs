@@ -4,6 +4,8 @@ use bitflags::bitflags;
 
 bitflags! {
     /// Flags of an inode. lsattr prints most of them.
+    ///
+    /// See the [example](crate::Inode#examples).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct InodeFlags: u32 {
         /// Secure deletion.

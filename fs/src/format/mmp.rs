@@ -35,6 +35,8 @@ const CHECKSUM_OFFSET: usize = offset_of!(RawMmp, checksum);
 const _: () = assert!(size_of::<RawMmp>() == 1024 && CHECKSUM_OFFSET == 0x3fc);
 
 /// The fields of the multi-mount protection block.
+///
+/// See the [example](crate::Inspection#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MmpFields {

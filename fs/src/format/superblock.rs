@@ -27,6 +27,36 @@ const JOURNAL_MODE: u32 = 0x60;
 const JOURNAL_MODE_DATA: u32 = 0x20;
 
 /// A parsed and checked superblock.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::with(&["-L", "data"]);
+/// # let fs = nvio_ext4::Filesystem::open(std::fs::File::open(sample.path())?)?;
+/// use nvio_ext4::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
+///
+/// let sb = fs.superblock();
+/// assert_eq!((sb.label(), sb.last_mounted()), (&b"data"[..], &b""[..]));
+/// println!("UUID {:x?}, revision {}", sb.uuid(), sb.revision());
+///
+/// // Sizes.
+/// assert_eq!(sb.size(), sb.blocks_count() * u64::from(sb.block_size()));
+/// assert_eq!(sb.cluster_size(), sb.block_size());
+/// assert!(sb.free_blocks_count() + sb.reserved_blocks_count() < sb.blocks_count());
+/// assert_eq!(sb.inodes_count(), sb.groups_count() * sb.inodes_per_group());
+/// assert!(sb.free_inodes_count() < sb.inodes_count() && sb.inode_size() >= 128);
+/// assert_eq!(sb.blocks_per_group(), 8192);
+///
+/// // State.
+/// assert!(sb.is_clean() && !sb.has_errors());
+/// assert_eq!((sb.error_count(), sb.mount_count()), (0, 0));
+/// println!("created {:?}, checked {:?}", sb.mkfs_time(), sb.last_check());
+/// println!("mounted {:?}, written {:?}", sb.mount_time(), sb.write_time());
+///
+/// assert!(sb.compat_features().contains(CompatFeatures::HAS_JOURNAL));
+/// assert!(sb.incompat_features().contains(IncompatFeatures::EXTENTS));
+/// assert!(sb.ro_compat_features().contains(RoCompatFeatures::SPARSE_SUPER));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Superblock {
     pub(crate) block_bits: u32,
@@ -164,123 +194,171 @@ impl Superblock {
     }
 
     /// Returns the block size in bytes: a power of two from 1,024 to 65,536.
+    ///
+    /// See the [example](Self#examples).
     pub fn block_size(&self) -> u32 {
         1u32.wrapping_shl(self.block_bits)
     }
 
     /// Returns the number of blocks.
+    ///
+    /// See the [example](Self#examples).
     pub fn blocks_count(&self) -> u64 {
         self.blocks_count
     }
 
     /// Returns the size of the filesystem in bytes.
+    ///
+    /// See the [example](Self#examples).
     pub fn size(&self) -> u64 {
         self.blocks_count.saturating_mul(u64::from(self.block_size()))
     }
 
     /// Returns the unit of allocation in bytes: the block size, or more with `bigalloc`.
+    ///
+    /// See the [example](Self#examples).
     pub fn cluster_size(&self) -> u32 {
         self.cluster_size
     }
 
     /// Returns the number of free blocks (clusters with `bigalloc`) when the superblock was last
     /// written.
+    ///
+    /// See the [example](Self#examples).
     pub fn free_blocks_count(&self) -> u64 {
         self.free_blocks
     }
 
     /// Returns the number of blocks reserved for root.
+    ///
+    /// See the [example](Self#examples).
     pub fn reserved_blocks_count(&self) -> u64 {
         self.reserved_blocks
     }
 
     /// Returns the number of inodes, which is also the largest inode number.
+    ///
+    /// See the [example](Self#examples).
     pub fn inodes_count(&self) -> u32 {
         self.inodes_count
     }
 
     /// Returns the number of free inodes when the superblock was last written.
+    ///
+    /// See the [example](Self#examples).
     pub fn free_inodes_count(&self) -> u32 {
         self.free_inodes
     }
 
     /// Returns the size of an inode in bytes: a power of two from 128 to the block size.
+    ///
+    /// See the [example](Self#examples).
     pub fn inode_size(&self) -> u16 {
         self.inode_size
     }
 
     /// Returns the number of inodes in each block group.
+    ///
+    /// See the [example](Self#examples).
     pub fn inodes_per_group(&self) -> u32 {
         self.inodes_per_group
     }
 
     /// Returns the number of blocks in each block group but the last.
+    ///
+    /// See the [example](Self#examples).
     pub fn blocks_per_group(&self) -> u32 {
         self.blocks_per_group
     }
 
     /// Returns the number of block groups.
+    ///
+    /// See the [example](Self#examples).
     pub fn groups_count(&self) -> u32 {
         self.groups_count
     }
 
     /// Returns the label: at most 16 bytes in any encoding.
+    ///
+    /// See the [example](Self#examples).
     pub fn label(&self) -> &[u8] {
         until_nul(&self.label)
     }
 
     /// Returns the UUID.
+    ///
+    /// See the [example](Self#examples).
     pub fn uuid(&self) -> [u8; 16] {
         self.uuid
     }
 
     /// Returns the path of the last mount point: at most 64 bytes.
+    ///
+    /// See the [example](Self#examples).
     pub fn last_mounted(&self) -> &[u8] {
         until_nul(&self.last_mounted)
     }
 
     /// Returns the time of the last mount; the epoch if there was none.
+    ///
+    /// See the [example](Self#examples).
     pub fn mount_time(&self) -> Timestamp {
         self.mount_time
     }
 
     /// Returns the time of the last write of the superblock.
+    ///
+    /// See the [example](Self#examples).
     pub fn write_time(&self) -> Timestamp {
         self.write_time
     }
 
     /// Returns the time when the filesystem was created.
+    ///
+    /// See the [example](Self#examples).
     pub fn mkfs_time(&self) -> Timestamp {
         self.mkfs_time
     }
 
     /// Returns the time of the last check by e2fsck.
+    ///
+    /// See the [example](Self#examples).
     pub fn last_check(&self) -> Timestamp {
         self.last_check
     }
 
     /// Returns the number of mounts since the last check.
+    ///
+    /// See the [example](Self#examples).
     pub fn mount_count(&self) -> u16 {
         self.mount_count
     }
 
     /// Returns the revision of the format: 0 or 1.
+    ///
+    /// See the [example](Self#examples).
     pub fn revision(&self) -> u32 {
         self.revision
     }
 
     /// Returns true if the filesystem was unmounted cleanly. It is also true while one with a
     /// journal is mounted.
+    ///
+    /// See the [example](Self#examples).
     pub fn is_clean(&self) -> bool {
         self.state & 0x1 != 0
     }
 
     /// Returns true if the kernel recorded errors and e2fsck has not repaired them.
+    ///
+    /// See the [example](Self#examples).
     pub fn has_errors(&self) -> bool {
         self.state & 0x2 != 0
     }
 
     /// Returns the number of errors that the kernel recorded since the last check.
+    ///
+    /// See the [example](Self#examples).
     pub fn error_count(&self) -> u32 {
         self.error_count
     }
@@ -309,16 +387,22 @@ impl Superblock {
     }
 
     /// Returns the compatible features.
+    ///
+    /// See the [example](Self#examples).
     pub fn compat_features(&self) -> CompatFeatures {
         self.compat
     }
 
     /// Returns the incompatible features, all of which this crate supports.
+    ///
+    /// See the [example](Self#examples).
     pub fn incompat_features(&self) -> IncompatFeatures {
         self.incompat
     }
 
     /// Returns the features that writers must support. Unknown bits may be set.
+    ///
+    /// See the [example](Self#examples).
     pub fn ro_compat_features(&self) -> RoCompatFeatures {
         self.ro_compat
     }

@@ -154,6 +154,8 @@ pub struct SuperblockFields {
 }
 
 /// An error recorded by the kernel.
+///
+/// See the [example](crate::Inspection#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ErrorRecord {

@@ -5,6 +5,17 @@ use std::time::{Duration, SystemTime};
 const NANOSECONDS: u32 = 1_000_000_000;
 
 /// A point in time with the range that an inode can store.
+///
+/// # Examples
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// use nvio_ext4::Timestamp;
+///
+/// let time = Timestamp { seconds: 1_000_000_000, nanoseconds: 500 };
+/// let since = time.to_system_time().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+/// assert_eq!(since, Some(Duration::new(1_000_000_000, 500)));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01 00:00 UTC: -2^31 to 2^34 - 2^31 - 1 on disk.
@@ -42,6 +53,8 @@ impl Timestamp {
     }
 
     /// Converts to the standard library's type; `None` if the time is outside its range.
+    ///
+    /// See the [example](Self#examples).
     pub fn to_system_time(self) -> Option<SystemTime> {
         let seconds = Duration::from_secs(self.seconds.unsigned_abs());
         let whole = if self.seconds < 0 {

@@ -10,6 +10,8 @@ use crate::map::builder::LOGICAL_END;
 use crate::map::run::MapRun;
 
 /// An extent of a file: a contiguous range of the file that is contiguous on the device.
+///
+/// See the [example](crate::File#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// First byte in the file.
@@ -35,6 +37,8 @@ pub struct Extent {
 /// The items are those of FIEMAP, except that the kernel may merge adjacent extents.
 ///
 /// After an error the iterator ends.
+///
+/// See the [example](crate::File#examples).
 #[derive(Debug)]
 pub struct Extents {
     fs: Filesystem,

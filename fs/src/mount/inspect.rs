@@ -22,6 +22,24 @@ use crate::recovery::journal::fields::JournalFields;
 ///
 /// The journal is not replayed, and multi-mount protection is not checked. An inspection shows
 /// stored fields and gives no access to files.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use nvio_ext4::Inspection;
+///
+/// let inspection = Inspection::open(std::fs::File::open(&image)?)?;
+/// let fields = inspection.superblock();
+/// assert_eq!((fields.magic, fields.blocks_count), (0xef53, 8192));
+/// if let Some(journal) = inspection.journal()? {
+///     assert_eq!(journal.block_size, 1024);
+///     println!("features of the journal: {}", journal.features().join(" "));
+///     println!("checksums: {} {}", journal.has_checksum(), journal.has_commit_checksum());
+/// }
+/// assert!(inspection.mmp()?.is_none(), "no multi-mount protection");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Inspection {
     fields: SuperblockFields,
     content: Content,
@@ -41,6 +59,8 @@ impl fmt::Debug for Inspection {
 impl Inspection {
     /// Reads the superblock on `source`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the source holds neither a filesystem nor an external journal, is damaged, or has an
     /// unknown incompatible feature; if the source fails.
@@ -59,12 +79,16 @@ impl Inspection {
     }
 
     /// Returns the fields of the superblock.
+    ///
+    /// See the [example](Self#examples).
     pub fn superblock(&self) -> &SuperblockFields {
         &self.fields
     }
 
     /// Returns the superblock of the journal: the external journal itself, or the journal inside
     /// the filesystem.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If it is damaged or cannot be found, or the source fails.
@@ -76,6 +100,8 @@ impl Inspection {
     }
 
     /// Returns the multi-mount protection block, if there is one.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If it is damaged, or the source fails.

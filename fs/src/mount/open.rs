@@ -38,6 +38,8 @@ impl Filesystem {
 
     /// Opens the filesystem on `source`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`Filesystem::open`].
     pub fn open_with(source: impl BlockSource + 'static, options: Options) -> Result<Self, Error> {
@@ -46,6 +48,8 @@ impl Filesystem {
 
     /// Opens the filesystem on `source` with its external journal on `journal`. The log is read
     /// only if it needs recovery, but the journal must always be the filesystem's.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`Filesystem::open`]; [`Error::WrongJournal`].

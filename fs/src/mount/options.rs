@@ -1,6 +1,8 @@
 //! Options for opening a filesystem.
 
 /// The handling of a filesystem whose journal needs recovery.
+///
+/// See the [example](Options#examples).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recovery {
@@ -13,6 +15,22 @@ pub enum Recovery {
 }
 
 /// Options for opening a filesystem.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use nvio_ext4::{Filesystem, Options, Recovery};
+///
+/// let options = Options::default()
+///     .cache_bytes(4 << 20)
+///     .read_ahead(1 << 20)
+///     .cached_inodes(1000)
+///     .extents_per_file(10_000)
+///     .recovery(Recovery::Refuse);
+/// let fs = Filesystem::open_with(std::fs::File::open(&image)?, options)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
@@ -48,6 +66,8 @@ impl Default for Options {
 
 impl Options {
     /// Sets [`cache_bytes`](Self::cache_bytes).
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
@@ -55,6 +75,8 @@ impl Options {
     }
 
     /// Sets [`read_ahead`](Self::read_ahead).
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn read_ahead(mut self, bytes: usize) -> Self {
         self.read_ahead = bytes;
@@ -62,6 +84,8 @@ impl Options {
     }
 
     /// Sets [`cached_inodes`](Self::cached_inodes).
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn cached_inodes(mut self, inodes: usize) -> Self {
         self.cached_inodes = inodes;
@@ -69,6 +93,8 @@ impl Options {
     }
 
     /// Sets [`extents_per_file`](Self::extents_per_file).
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn extents_per_file(mut self, extents: usize) -> Self {
         self.extents_per_file = extents;
@@ -76,6 +102,8 @@ impl Options {
     }
 
     /// Sets [`recovery`](Self::recovery).
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;

@@ -18,6 +18,8 @@ const RESERVED_MAX: u64 = 4096;
 ///
 /// The counts are those of the group descriptors after the replay of the journal. The blocks of
 /// orphans are in use: the kernel frees them when it mounts the filesystem writable.
+///
+/// See the [example](Filesystem#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StatFs {
@@ -39,6 +41,8 @@ pub struct StatFs {
 
 impl Filesystem {
     /// Returns the usage of the filesystem. Reads all group descriptors.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// Damage to a group descriptor or the journal's superblock, or a failure of the source.

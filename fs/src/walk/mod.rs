@@ -58,29 +58,38 @@ pub struct Visit<'w> {
 
 /// A tree walk, created by [`Filesystem::walk`].
 ///
-/// ```no_run
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let fs = nvio_ext4::Filesystem::open(std::fs::File::open("disk.img")?)?;
-/// use nvio_ext4::WalkEvent;
-///
-/// let mut walk = fs.walk(b"/usr", &fs.lookup(b"/usr")?);
-/// while let Some(visit) = walk.step() {
-///     match visit {
-///         Ok(visit) if visit.event == WalkEvent::Entry => {
-///             println!("{:>12} {}", visit.inode.size(), visit.path.escape_ascii());
-///         }
-///         Ok(_) => {}
-///         // The walk continues after an error.
-///         Err(error) => eprintln!("{}: {error}", walk.path().escape_ascii()),
-///     }
-/// }
-/// # Ok(())
-/// # }
-/// ```
-///
 /// The walk keeps in memory the names of the directories on the current path, and about 4 bytes for
 /// each directory of the tree. Inodes and directories are read ahead within
 /// [`Options::read_ahead`](crate::Options::read_ahead), so that many reads are in flight.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// # let fs = nvio_ext4::Filesystem::open(std::fs::File::open(&image)?)?;
+/// use nvio_ext4::{WalkEvent, WalkOrder};
+///
+/// let mut walk = fs.walk("/", &fs.root()?).order(WalkOrder::DepthFirst).max_depth(10);
+/// let mut paths = Vec::new();
+/// while let Some(visit) = walk.step() {
+///     match visit {
+///         Ok(visit) => {
+///             let (event, is_lost) = (visit.event, visit.name == b"lost+found");
+///             if event != WalkEvent::Leave {
+///                 paths.push(visit.path.to_vec());
+///             }
+///             if event == WalkEvent::Enter && is_lost {
+///                 walk.skip();
+///             }
+///         }
+///         // The walk continues after an error.
+///         Err(error) => eprintln!("{}: {error}", walk.path().escape_ascii()),
+///     }
+///     let _branch = if walk.is_last() { "└" } else { "├" };
+/// }
+/// assert!(paths.contains(&b"/etc/hostname".to_vec()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Walk {
     fs: Filesystem,
     order: WalkOrder,
@@ -136,6 +145,8 @@ impl Filesystem {
     /// Starts a walk through `inode` and everything below it, in the order
     /// [`WalkOrder::DepthFirst`]. Paths in the walk begin with `path`. If `inode` is not a
     /// directory, the walk yields one [`WalkEvent::Entry`].
+    ///
+    /// See the [example](Self#examples).
     pub fn walk(&self, path: impl AsRef<[u8]>, inode: &Inode) -> Walk {
         let path = path.as_ref();
         Walk {
@@ -157,6 +168,8 @@ impl Filesystem {
 
 impl Walk {
     /// Sets the order.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn order(mut self, order: WalkOrder) -> Self {
         self.order = order;
@@ -164,6 +177,8 @@ impl Walk {
     }
 
     /// Sets the maximum depth of directories to enter. With 0, only the start is entered.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn max_depth(mut self, depth: usize) -> Self {
         self.max_depth = depth;
@@ -171,17 +186,23 @@ impl Walk {
     }
 
     /// Returns the path of the last step, or of the last error.
+    ///
+    /// See the [example](Self#examples).
     pub fn path(&self) -> &[u8] {
         &self.path
     }
 
     /// Returns true if the last [`WalkEvent::Entry`], or the entry that failed, is the last of its
     /// directory.
+    ///
+    /// See the [example](Self#examples).
     pub fn is_last(&self) -> bool {
         self.stack.last().is_none_or(|frame| frame.listing.get(frame.next).is_none())
     }
 
     /// Does not enter the directory whose [`WalkEvent::Entry`] was the last step.
+    ///
+    /// See the [example](Self#examples).
     pub fn skip(&mut self) {
         match self.order {
             WalkOrder::DepthFirst => self.todo = Todo::GoOn,
@@ -194,6 +215,8 @@ impl Walk {
     }
 
     /// Returns the next step, or `None` at the end.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// Damage to a directory or to the inode of an entry; an unsupported inode; a directory that

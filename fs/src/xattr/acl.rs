@@ -12,6 +12,8 @@ const XATTR_VERSION: u32 = 2;
 const NO_ID: u32 = u32::MAX;
 
 /// The user or group that an entry applies to.
+///
+/// See the [example](Acl#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AclTag {
@@ -30,6 +32,8 @@ pub enum AclTag {
 }
 
 /// An entry of an access control list.
+///
+/// See the [example](Acl#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AclEntry {
     /// The user or group.
@@ -40,6 +44,24 @@ pub struct AclEntry {
 
 /// An access control list. [`Display`](fmt::Display) prints it like `getfacl -n`, one entry per
 /// line.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// # let fs = nvio_ext4::Filesystem::open(std::fs::File::open(&image)?)?;
+/// use nvio_ext4::AclTag;
+///
+/// // `None` for a file whose permissions are its mode.
+/// if let Some(acl) = fs.acl(&fs.lookup("/hello.txt")?)? {
+///     for entry in acl.entries() {
+///         if let AclTag::User(uid) = entry.tag {
+///             println!("user {uid}: {:03b}", entry.permissions);
+///         }
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acl {
     entries: Vec<AclEntry>,
@@ -47,6 +69,8 @@ pub struct Acl {
 
 impl Acl {
     /// Returns the entries in stored order.
+    ///
+    /// See the [example](Self#examples).
     pub fn entries(&self) -> &[AclEntry] {
         &self.entries
     }

@@ -20,6 +20,8 @@ use crate::xattr::acl::Acl;
 use crate::xattr::value_inode::Reference;
 
 /// An extended attribute.
+///
+/// See the [example](crate::Filesystem#examples).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Xattr {
     /// The whole name, such as `user.mime_type`, in any encoding, without zero bytes.
@@ -65,6 +67,8 @@ impl From<Entry<'_>> for Found {
 /// it.
 ///
 /// An error concerns one value; more items may follow.
+///
+/// See the [example](crate::Filesystem#examples).
 pub struct Xattrs {
     fs: Filesystem,
     owner: (u32, u32),
@@ -112,6 +116,8 @@ impl Filesystem {
     /// Returns the extended attributes of `inode` that `listxattr` lists for root, with their
     /// values in the form that `getxattr` returns.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// Damage to the attributes, or a failure of the source. The iterator fails with damage to a
     /// value in another inode, or to an access control list.
@@ -124,6 +130,8 @@ impl Filesystem {
 
     /// Returns the value of the extended attribute `name` (such as `user.mime_type`) of `inode`;
     /// `None` if the attribute does not exist.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`Filesystem::xattrs`] and its iterator.
@@ -141,6 +149,8 @@ impl Filesystem {
 
     /// Returns the access control list of `inode`, if there is one.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`Filesystem::xattr`].
     pub fn acl(&self, inode: &Inode) -> Result<Option<Acl>, Error> {
@@ -150,6 +160,8 @@ impl Filesystem {
     /// Returns the default access control list of the directory `inode`, which new files in it
     /// inherit, if there is one.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`Filesystem::xattr`].
     pub fn default_acl(&self, inode: &Inode) -> Result<Option<Acl>, Error> {
@@ -158,6 +170,8 @@ impl Filesystem {
 
     /// Returns true if `inode` has an access control list of either kind, without reading its
     /// value.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`Filesystem::xattrs`].

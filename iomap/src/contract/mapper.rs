@@ -232,11 +232,11 @@ pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
 /// }
 ///
 /// let mut queue = FileQueue::new(ImageQueue::new(vec![0; 1 << 20], 32)?);
-/// let mut file = Inline(FileRef::new(NoState), b"hello".to_vec());
-/// queue.write_at(&mut file, 0, b"J")?;
-/// let mut text = [0; 10];
-/// assert_eq!(queue.read_at(&mut file, 0, &mut text)?, 5);
-/// assert_eq!(&text[..5], b"Jello");
+/// let mut file = Inline(FileRef::new(NoState), vec![1; 1000]);
+/// queue.write_at(&mut file, 0, &[2; 512])?;
+/// let mut bytes = [0; 4];
+/// assert_eq!(queue.read_at(&mut file, 510, &mut bytes)?, 4);
+/// assert_eq!(bytes, [2, 2, 1, 1]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Mapper {

@@ -59,7 +59,7 @@ use crate::queue::tag::Tag;
 /// // Without waiting, for DMA memory or any other; `poll` returns the results.
 /// let buf = queue.alloc(4096)?;
 /// queue.submit_read(&mut file, 0, buf, 1)?;
-/// queue.submit_read_with(&mut file, IoArgs::at(4096).token(2), Memory::from(vec![0; 100]))?;
+/// queue.submit_read_with(&mut file, IoArgs::at(4096).token(2), Memory::from(vec![0; 512]))?;
 /// assert_eq!(queue.in_flight(), 2);
 /// queue.ring();
 /// let mut tokens = Vec::new();
@@ -80,8 +80,8 @@ use crate::queue::tag::Tag;
 ///
 /// // Writing, if the device is writable.
 /// queue.write_with(&mut file, IoArgs::at(0).flags(IoFlags::DSYNC), memory)?;
-/// queue.write_at(&mut file, 100, b"hello")?;
-/// queue.write_from(&mut file, IoArgs::at(100), &mut Cursor::new(&b"hello"[..]))?;
+/// queue.write_at(&mut file, 512, &[8; 512])?;
+/// queue.write_from(&mut file, IoArgs::at(1024), &mut Cursor::new(&[9; 512][..]))?;
 /// let buf = queue.alloc(4096)?;
 /// queue.submit_write(&mut file, 4096, buf, 3)?;
 /// queue.submit_write_with(&mut file, IoArgs::at(8192).token(4), Memory::from(vec![0; 512]))?;

@@ -24,6 +24,8 @@ const INCOMPAT: &[&str] = &[
 /// The fields of a journal's superblock as they are stored.
 ///
 /// Magic number and checksum are verified. The fields are not checked further.
+///
+/// See the [example](crate::Inspection#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalFields {
@@ -119,6 +121,8 @@ impl JournalFields {
 
     /// Returns the names of the features as dumpe2fs prints them. A feature without a name is
     /// `FEATURE_`, its set (C, I or R), and the number of its bit.
+    ///
+    /// See the [example](crate::Inspection#examples).
     pub fn features(&self) -> Vec<String> {
         let sets = [
             ('C', self.compat, &["journal_checksum"][..]),
@@ -140,11 +144,15 @@ impl JournalFields {
     }
 
     /// Returns true if commit blocks store a CRC-32 of their transaction.
+    ///
+    /// See the [example](crate::Inspection#examples).
     pub fn has_commit_checksum(&self) -> bool {
         self.compat & COMPAT_CHECKSUM != 0
     }
 
     /// Returns true if all blocks, the superblock included, have checksums.
+    ///
+    /// See the [example](crate::Inspection#examples).
     pub fn has_checksum(&self) -> bool {
         self.incompat & (INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3) != 0
     }

@@ -1,6 +1,8 @@
 //! The summary of a recovery.
 
 /// The counts of a journal replay.
+///
+/// See the [example](crate::Filesystem#examples).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JournalReplay {

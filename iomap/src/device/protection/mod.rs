@@ -115,7 +115,7 @@ const SPOILT: u8 = 0x5a;
 /// // The arguments of a command on block 5.
 /// let options = protection.transfer(5);
 /// let list = protection.scatter_list(controller.alloc(1040)?, 1024);
-/// assert!(options.protection.is_some());
+/// assert!(options.protection.check_guard);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
