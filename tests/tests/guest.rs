@@ -156,7 +156,7 @@ guest_tests! {
         assert!(a["iommu_group"].is_u64(), "{a}");
         let text = IOMMU.stdout("list-text");
         let line = text.lines().find(|line| line.starts_with(DEVICE_A)).unwrap();
-        for word in ["QEMU NVMe Ctrl", "nvio-a", " nvme ", "n1", "671 MB", " 512 "] {
+        for word in ["QEMU NVMe Ctrl", "nvio-a", " nvme ", "n1", "640.00 MiB", " 512 "] {
             assert!(line.contains(word), "no {word} in {text}");
         }
     }

@@ -81,7 +81,7 @@ guest_tests! {
         assert_eq!(pi["namespaces"][1]["metadata_size"], 8);
         let text = CHECK.stdout("list");
         let line = text.lines().find(|line| line.starts_with("0000:00:12.0")).unwrap();
-        for word in ["QEMU NVMe Ctrl", "nvio-pi", "vfio-pci", "nsid 1", "2.10 MB", "512+8"] {
+        for word in ["QEMU NVMe Ctrl", "nvio-pi", "vfio-pci", "nsid 1", "2.00 MiB", "512+8"] {
             assert!(line.contains(word), "no {word} in {text}");
         }
     }

@@ -1,7 +1,6 @@
 //! Options that several verbs share.
 
 use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use nvio::DeviceName;
 
 use crate::units::size;
@@ -29,7 +28,7 @@ pub struct Human {
 #[derive(Clone, Debug, Args)]
 pub struct ControllerArgs {
     /// PCI address, vfio-user:SOCKET or image.
-    #[arg(value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
+    #[arg(value_name = "DEVICE")]
     pub device: DeviceName,
     /// Namespace ID. By default the only namespace, or 1 if there are several.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -38,21 +37,6 @@ pub struct ControllerArgs {
     #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
     pub lba_size: u32,
 }
-
-/// A part of a log page, undecoded.
-#[derive(Clone, Copy, Debug, Args)]
-pub struct RawRange {
-    /// Show this many bytes of the page in hexadecimal. The default for pages that are not decoded
-    /// is 512.
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=LOG_BYTES_MAX))]
-    pub length: Option<u32>,
-    /// Begin at this byte, a multiple of 4; implies hexadecimal.
-    #[arg(long, value_name = "BYTES")]
-    pub offset: Option<u64>,
-}
-
-/// Most bytes of a log page that are shown.
-const LOG_BYTES_MAX: i64 = 16 << 20;
 
 /// A filesystem on a controller.
 #[derive(Clone, Debug, Args)]
@@ -64,7 +48,7 @@ pub struct VolumeArgs {
     pub partition: Option<u32>,
     /// Device of an external journal; DEVICE again if the journal is on another namespace or
     /// partition of it. Needed if the journal needs recovery.
-    #[arg(long, value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
+    #[arg(long, value_name = "DEVICE")]
     pub journal: Option<DeviceName>,
     /// Namespace ID of the journal.
     #[arg(long, value_name = "N", requires = "journal", value_parser = clap::value_parser!(u32).range(1..))]
@@ -80,25 +64,20 @@ pub struct VolumeArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct MemoryArgs {
     /// Size of the cache of inode tables, directories and other metadata.
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "16M")]
-    pub cache: u64,
+    #[arg(long, value_name = "SIZE", value_parser = size::<usize>, default_value = "16M")]
+    pub cache: usize,
     /// Amount of metadata to read ahead at a time, at most a quarter of --cache.
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4M")]
-    pub read_ahead: u64,
+    #[arg(long, value_name = "SIZE", value_parser = size::<usize>, default_value = "4M")]
+    pub read_ahead: usize,
     /// Read each metadata block when it is needed.
     #[arg(long, conflicts_with = "read_ahead")]
     pub no_read_ahead: bool,
 }
 
 impl MemoryArgs {
-    /// Returns the number of bytes of metadata that are kept in memory.
-    pub fn cache_bytes(self) -> usize {
-        usize::try_from(self.cache).unwrap_or(usize::MAX)
-    }
-
     /// Returns the number of bytes of metadata that are read ahead at a time.
     pub fn read_ahead_bytes(self) -> usize {
-        if self.no_read_ahead { 0 } else { usize::try_from(self.read_ahead).unwrap_or(usize::MAX) }
+        if self.no_read_ahead { 0 } else { self.read_ahead }
     }
 }
 

@@ -2,11 +2,10 @@
 
 use nvio::Volume;
 use nvio_ext4::{Acl, Inode, Xattr};
-use serde::ser::{SerializeMap, SerializeSeq};
-use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 use crate::name;
+use crate::record::Record;
 
 /// The extended attributes and access control lists of an inode.
 pub struct Attributes {
@@ -34,18 +33,14 @@ impl Attributes {
 
     /// Adds `xattrs` to a JSON object, and the access control lists as `acl` and `default_acl` if
     /// there are any.
-    ///
-    /// # Errors
-    /// If the serializer fails.
-    pub fn entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        map.serialize_entry("xattrs", &List(&self.xattrs))?;
+    pub fn add_to(&self, record: &mut Record) {
+        record.json("xattrs", entries(&self.xattrs));
         for (key, acl) in [("acl", &self.acl), ("default_acl", &self.default_acl)] {
             if let Some(acl) = acl {
-                let lines: Vec<String> = acl.entries().iter().map(ToString::to_string).collect();
-                map.serialize_entry(key, &lines)?;
+                let lines = acl.entries().iter().map(ToString::to_string);
+                record.json(key, lines.collect::<Vec<String>>());
             }
         }
-        Ok(())
     }
 
     /// Lines of a heading and a value: access control lists as getfacl prints them, other
@@ -64,27 +59,14 @@ impl Attributes {
     }
 }
 
-struct List<'a>(&'a [Xattr]);
-
-impl Serialize for List<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-        for xattr in self.0 {
-            list.serialize_element(&One(xattr))?;
-        }
-        list.end()
-    }
-}
-
-struct One<'a>(&'a Xattr);
-
-impl Serialize for One<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        name::entry(&mut map, "name", &self.0.name)?;
-        name::entry(&mut map, "value", &self.0.value)?;
-        map.end()
-    }
+fn entries(xattrs: &[Xattr]) -> Vec<Record> {
+    let entry = |Xattr { name, value }: &Xattr| {
+        let mut entry = Record::default();
+        entry.json_bytes("name", name);
+        entry.json_bytes("value", value);
+        entry
+    };
+    xattrs.iter().map(entry).collect()
 }
 
 /// Formats a value for setfattr: in quotes if it is text, else as a hexadecimal number.
@@ -115,7 +97,7 @@ mod tests {
         let xattr =
             |name: &[u8], value: &[u8]| Xattr { name: name.to_vec(), value: value.to_vec() };
         let list = [xattr(b"user.a", b"text"), xattr(b"user.\xff", &[0xfe, 0])];
-        let json = serde_json::to_value(List(&list)).unwrap();
+        let json = serde_json::to_value(entries(&list)).unwrap();
         assert_eq!(json[0], serde_json::json!({ "name": "user.a", "value": "text" }));
         assert_eq!(
             json[1],

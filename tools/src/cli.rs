@@ -1,21 +1,17 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use nvio::DeviceName;
-use nvio_driver::pci::PciAddress;
 
-use crate::args::{ControllerArgs, Format, Human, RawRange, VolumeArgs, lba_size};
+use crate::error::Error;
 use crate::name;
-use crate::verb::du::DuArgs;
-use crate::verb::emulate::args::EmulateArgs;
-use crate::verb::find::FindArgs;
-use crate::verb::log::LogName;
+use crate::verb::{
+    bind, cat, cp, demo, df, du, emulate, find, fsinfo, identify, list, log, ls, map, ns, reset,
+    smart, stat, tree, write,
+};
 
 /// Exit code of wrong usage.
 const USAGE: u8 = 2;
@@ -35,236 +31,62 @@ pub struct Cli {
     pub verb: Verb,
 }
 
-/// A verb with its options.
+/// A verb with its options, each in a file of `verb`. Its comment is the help.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List the NVMe controllers of this machine, their drivers and their users. Idle controllers
-    /// bound to vfio-pci are reset to identify them.
-    List {
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Unbind a controller from the driver of the kernel and bind it to vfio-pci.
-    Bind {
-        /// PCI address, such as 0000:01:00.0.
-        address: PciAddress,
-    },
-    /// Bind a controller to the driver it had before `nvio bind`.
-    Unbind {
-        /// PCI address, such as 0000:01:00.0.
-        address: PciAddress,
-    },
-    /// Show the Identify data of a controller and its namespaces.
-    Identify {
-        #[command(flatten)]
-        device: ControllerArgs,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Show the health of a drive: temperature, wear, errors (SMART / Health Information).
-    Smart {
-        #[command(flatten)]
-        device: ControllerArgs,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Show a log page of the controller. Without PAGE, list the supported pages. With --namespace,
-    /// smart and pages that are not decoded are read for that namespace.
-    Log {
-        #[command(flatten)]
-        device: ControllerArgs,
-        /// error, smart, firmware, changed-ns, effects, supported, or the number of any other page.
-        page: Option<LogName>,
-        #[command(flatten)]
-        range: RawRange,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Show the namespaces of a controller: sizes, formats, identifiers.
-    Ns {
-        #[command(flatten)]
-        device: ControllerArgs,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Reset a controller, bring it up, and shut it down: a function level reset, CC.EN cleared
-    /// and set, the first commands, CC.SHN. Commands of other users are lost. A PCI device must be
-    /// bound to vfio-pci.
-    Reset {
-        /// PCI address or vfio-user:SOCKET.
-        #[arg(value_name = "DEVICE", value_parser = OsStringValueParser::new().map(DeviceName::from))]
-        device: DeviceName,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Show the superblock of a filesystem in the format of `dumpe2fs -h`. Works on a filesystem
-    /// that needs recovery or is in use, and on an external journal.
-    Fsinfo {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Show used and free space of a filesystem as df does, without its own metadata.
-    #[command(disable_help_flag = true)]
-    Df {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        /// Show inodes instead of blocks.
-        #[arg(short, long)]
-        inodes: bool,
-        #[command(flatten)]
-        human: Human,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Show the space that files and directories occupy on the device, as du does, in KiB. A file
-    /// with several names counts once.
-    #[command(disable_help_flag = true)]
-    Du {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        #[command(flatten)]
-        args: DuArgs,
-        #[command(flatten)]
-        human: Human,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Find entries of a directory and below it, as find does. All conditions must hold.
+    List(list::List),
+    Bind(bind::Bind),
+    Unbind(bind::Unbind),
+    Identify(identify::Identify),
+    Smart(smart::Smart),
+    Log(log::Log),
+    Ns(ns::Ns),
+    Reset(reset::Reset),
+    Fsinfo(fsinfo::Fsinfo),
+    Df(df::Df),
+    Du(du::Du),
+    Find(Box<find::Find>),
+    Tree(tree::Tree),
+    Ls(ls::Ls),
+    Stat(stat::Stat),
+    Map(map::Map),
+    Cat(cat::Cat),
+    Write(write::Write),
+    Cp(cp::Cp),
+    Emulate(Box<emulate::Emulate>),
+    Demo(demo::Demo),
+}
+
+impl Verb {
+    /// Runs the verb, and returns the exit code.
     ///
-    /// N is a number: 5 is exactly 5, +5 is more, -5 is less.
-    Find {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        #[command(flatten)]
-        args: Box<FindArgs>,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Show a directory and the entries below it as a tree.
-    Tree {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        /// Path in the filesystem.
-        #[arg(default_value = "/")]
-        path: OsString,
-        /// Descend at most this deep; 1 is the entries of the directory itself.
-        #[arg(short = 'L', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-        max_depth: Option<u32>,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// List directories. All names except . and .. are shown; sizes are exact, times are UTC.
-    Ls {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        /// Paths in the filesystem.
-        #[arg(default_value = "/")]
-        paths: Vec<OsString>,
-        /// Show mode, links, owner, size and time.
-        #[arg(short, long)]
-        long: bool,
-        /// List the directories below, too.
-        #[arg(short = 'R', long)]
-        recursive: bool,
-        /// With --long and --json, show extended attributes and access control lists, too.
-        #[arg(long, requires_all = ["long", "json"])]
-        xattrs: bool,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Show the fields of an inode. Symbolic links are not followed.
-    Stat {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        /// Paths in the filesystem.
-        #[arg(required = true)]
-        paths: Vec<OsString>,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Show the extents of files as filefrag does. Physical positions are counted from the start of
-    /// the filesystem, in blocks; in bytes with --json.
-    Map {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        /// Paths in the filesystem.
-        #[arg(required = true)]
-        paths: Vec<OsString>,
-        #[command(flatten)]
-        format: Format,
-    },
-    /// Write files to standard output, one after the other.
-    Cat {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        /// Paths in the filesystem.
-        #[arg(required = true)]
-        paths: Vec<OsString>,
-        /// Skip this many bytes of each file.
-        #[arg(long, value_name = "BYTES", default_value_t = 0)]
-        offset: u64,
-        /// Write at most this many bytes of each file.
-        #[arg(long, value_name = "BYTES")]
-        length: Option<u64>,
-    },
-    /// Overwrite bytes of a file with standard input. The file keeps its size, its blocks and its
-    /// times: only existing bytes are replaced. The filesystem must not be mounted.
-    Write {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        /// Path in the filesystem.
-        path: OsString,
-        /// Begin at this byte of the file.
-        #[arg(long, value_name = "BYTES", default_value_t = 0)]
-        offset: u64,
-        /// Make each MiB durable before reading the next. By default data is durable when the
-        /// command exits.
-        #[arg(long)]
-        dsync: bool,
-    },
-    /// Copy files from the device to this machine as cp -a does: holes stay holes; links, modes and
-    /// times are kept, and owners if run by root. No file is written through a symbolic link.
-    Cp {
-        #[command(flatten)]
-        volume: VolumeArgs,
-        /// Paths in the filesystem.
-        #[arg(required = true)]
-        paths: Vec<OsString>,
-        /// The target on this machine: a directory to copy into, or a new name.
-        #[arg(required = true)]
-        target: PathBuf,
-        /// Copy directories with all their entries.
-        #[arg(short, long)]
-        recursive: bool,
-    },
-    /// Serve images as an NVMe controller over vfio-user, a namespace for each, until SIGINT or
-    /// SIGTERM. It serves one client at a time: nvio itself as vfio-user:SOCKET, SPDK, or a virtual
-    /// machine. A line on standard output announces that clients can connect.
-    ///
-    /// SIZE is a whole number of bytes, or one with K, M, G, T (powers of 1024), kB, MB, GB or TB
-    /// (powers of 1000). TIME is a whole number with ns, us, ms or s.
-    Emulate {
-        // Before the other options, which have headings.
-        #[command(flatten)]
-        format: Format,
-        #[command(flatten)]
-        args: Box<EmulateArgs>,
-    },
-    /// Make an ext4 image of a folder, read every file back through the whole stack, and compare.
-    Demo {
-        /// The folder. Without it, one with files of many types is created.
-        folder: Option<PathBuf>,
-        /// Logical block of the embedded controller in bytes.
-        #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
-        lba_size: u32,
-        /// Keep the image and print its path.
-        #[arg(long)]
-        keep: bool,
-        #[command(flatten)]
-        format: Format,
-    },
+    /// # Errors
+    /// The error that ended it.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        match self {
+            Self::List(verb) => verb.run(),
+            Self::Bind(verb) => verb.run(),
+            Self::Unbind(verb) => verb.run(),
+            Self::Identify(verb) => verb.run(),
+            Self::Smart(verb) => verb.run(),
+            Self::Log(verb) => verb.run(),
+            Self::Ns(verb) => verb.run(),
+            Self::Reset(verb) => verb.run(),
+            Self::Fsinfo(verb) => verb.run(),
+            Self::Df(verb) => verb.run(),
+            Self::Du(verb) => verb.run(),
+            Self::Find(verb) => verb.run(),
+            Self::Tree(verb) => verb.run(),
+            Self::Ls(verb) => verb.run(),
+            Self::Stat(verb) => verb.run(),
+            Self::Map(verb) => verb.run(),
+            Self::Cat(verb) => verb.run(),
+            Self::Write(verb) => verb.run(),
+            Self::Cp(verb) => verb.run(),
+            Self::Emulate(verb) => verb.run(),
+            Self::Demo(verb) => verb.run(),
+        }
+    }
 }
 
 /// Parses the command line. Wrong usage is reported on one line of standard error.
@@ -285,17 +107,17 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitC
     })
 }
 
-/// Formats the first paragraph of the message of clap as one line.
+/// Formats the message of clap as one line: the mistake, a similar word that would be right, the
+/// form of the verb, and the option that shows more.
 fn usage_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return "no verb given; `nvio --help` lists them".to_owned();
     }
     let text = error.render().to_string();
-    let paragraph = text.split("\n\n").next().unwrap_or_default();
-    let words: Vec<&str> = paragraph.split_whitespace().collect();
-    let line = words.join(" ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line);
-    name::one_line(&format!("{line}; `nvio --help` or `nvio VERB --help` shows the form"))
+    let squeezed = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    let paragraphs: Vec<String> = text.split("\n\n").map(squeezed).collect();
+    let line = paragraphs.join("; ");
+    name::one_line(line.strip_prefix("error: ").unwrap_or(&line))
 }
 
 /// Starts logging to standard error, at the level of -v or of RUST_LOG.
@@ -318,6 +140,8 @@ pub fn start_log(verbose: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nvio::DeviceName;
+    use std::path::PathBuf;
 
     fn parsed(line: &str) -> Cli {
         Cli::try_parse_from(line.split(' ')).unwrap()
@@ -335,49 +159,45 @@ mod tests {
 
     #[test]
     fn forms_of_the_verbs() {
-        let Verb::Ls { volume, paths, long, recursive, xattrs, format } =
-            parsed("nvio ls -lR --json disk.img --partition 2 --namespace 3").verb
+        let Verb::Ls(ls) = parsed("nvio ls -lR --json disk.img --partition 2 --namespace 3").verb
         else {
             panic!("not ls")
         };
-        assert_eq!(paths, ["/"]);
-        assert!(long && recursive && format.json && !xattrs);
+        assert_eq!(ls.paths, ["/"]);
+        assert!(ls.long && ls.recursive && ls.format.json && !ls.xattrs);
+        let volume = ls.volume;
         assert_eq!((volume.partition, volume.controller.namespace), (Some(2), Some(3)));
         assert_eq!(volume.controller.lba_size, 512);
         let default = nvio::ext4::Options::default();
-        assert_eq!(volume.memory.cache_bytes(), default.cache_bytes);
+        assert_eq!(volume.memory.cache, default.cache_bytes);
         assert_eq!(volume.memory.read_ahead_bytes(), default.read_ahead);
-        let Verb::Cat { volume, .. } =
-            parsed("nvio cat disk.img /a --cache 1G --no-read-ahead").verb
+        let Verb::Cat(cat) = parsed("nvio cat disk.img /a --cache 1G --no-read-ahead").verb else {
+            panic!("not cat")
+        };
+        assert_eq!(cat.volume.memory.cache, 1 << 30);
+        assert_eq!(cat.volume.memory.read_ahead_bytes(), 0);
+
+        let Verb::Cat(cat) = parsed("nvio -v cat 0000:01:00.0 --offset 5 /a /b --length 3K").verb
         else {
             panic!("not cat")
         };
-        assert_eq!(volume.memory.cache_bytes(), 1 << 30);
-        assert_eq!(volume.memory.read_ahead_bytes(), 0);
+        assert_eq!((cat.paths.len(), cat.offset, cat.length), (2, 5, Some(3 << 10)));
 
-        let Verb::Cat { paths, offset, length, .. } =
-            parsed("nvio -v cat 0000:01:00.0 --offset 5 /a /b").verb
-        else {
-            panic!("not cat")
-        };
-        assert_eq!((paths.len(), offset, length), (2, 5, None));
-
-        let Verb::Stat { volume, .. } =
+        let Verb::Stat(stat) =
             parsed("nvio stat disk.img /a --journal journal.img --journal-partition 2").verb
         else {
             panic!("not stat")
         };
+        let volume = stat.volume;
         assert_eq!(volume.journal, Some(DeviceName::Image("journal.img".into())));
         assert_eq!((volume.journal_namespace, volume.journal_partition), (None, Some(2)));
 
-        let Verb::Write { path, offset, dsync, .. } =
-            parsed("nvio write disk.img /a --offset 7 --dsync").verb
-        else {
+        let Verb::Write(write) = parsed("nvio write disk.img /a --offset 7 --dsync").verb else {
             panic!("not write")
         };
-        assert_eq!((path, offset, dsync), ("/a".into(), 7, true));
+        assert_eq!((write.path, write.offset, write.dsync), ("/a".into(), 7, true));
 
-        let Verb::Emulate { args, .. } = parsed(
+        let Verb::Emulate(emulate) = parsed(
             "nvio emulate --socket s disk.img memory:64M ./null:1 --lba-size 512,4096,512 \
              --fault lost,op=read,nth=2 --fault-rate lost=1,late=2 --jitter 5us",
         )
@@ -385,17 +205,14 @@ mod tests {
         else {
             panic!("not emulate")
         };
+        let args = emulate.args;
         assert_eq!((args.images.len(), &args.namespaces.lba_size[..]), (3, &[512, 4096, 512][..]));
         assert_eq!((args.faults.fault.len(), args.faults.fault_rate.len()), (1, 2));
         assert_eq!(args.speed.jitter, std::time::Duration::from_micros(5));
 
-        let Verb::Cp { paths, target, recursive, .. } =
-            parsed("nvio cp -r disk.img /a /b out").verb
-        else {
-            panic!("not cp")
-        };
-        assert_eq!((paths.len(), recursive), (2, true));
-        assert_eq!(target, PathBuf::from("out"));
+        let Verb::Cp(cp) = parsed("nvio cp -r disk.img /a /b out").verb else { panic!("not cp") };
+        assert_eq!((cp.paths.len(), cp.recursive), (2, true));
+        assert_eq!(cp.target, PathBuf::from("out"));
     }
 
     #[test]
@@ -403,11 +220,14 @@ mod tests {
         for (line, part) in [
             ("nvio", "no verb given"),
             ("nvio frob", "'frob'"),
+            ("nvio identfy", "a similar subcommand exists: 'identify'"),
+            ("nvio find disk.img --maxdeth 1", "a similar argument exists: '--maxdepth'"),
+            ("nvio cat disk.img --offse 1", "Usage: nvio cat"),
             ("nvio cat", "<DEVICE>"),
             ("nvio cat disk.img", "<PATHS>"),
             ("nvio write disk.img", "<PATH>"),
             ("nvio write disk.img /a /b", "'/b'"),
-            ("nvio write disk.img /a --offset 1K", "1K"),
+            ("nvio write disk.img /a --offset 1Q", "a size is bytes"),
             ("nvio cp disk.img /a", "required arguments were not provided: <PATHS>"),
             ("nvio bind disk.img", "\"disk.img\" is not a PCI address"),
             ("nvio ls disk.img --partition 0", "0 is not in 1..=1024"),
@@ -431,7 +251,7 @@ mod tests {
             ("nvio emulate a --socket s --legacy-cmb", "--cmb <SIZE>"),
             ("nvio emulate a --socket s --latency 5", "ns, us, ms or s"),
             ("nvio emulate a --socket s --iops 0", "0 is not in 1..=1000000000000"),
-            ("nvio emulate a --socket s --fault frob", "is no fault"),
+            ("nvio emulate a --socket s --fault frob", "is not a fault"),
             ("nvio emulate a --socket s --fault-rate lost=2000000", "parts per million"),
             ("nvio cat disk.img / --offset -1", "-1"),
             ("nvio cat disk.img / --offset \u{1b}[2J", "offset"),

@@ -1,7 +1,6 @@
 //! The errors of the command, and how one is printed: on one line, with the next step to take.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -57,16 +56,12 @@ pub enum Error {
         source: io::Error,
     },
     /// The path of a directory was given where a file is needed.
-    #[error("{path} is a directory; `nvio ls` lists it, `nvio cp -r` copies it")]
+    #[error("{path} is a directory; {advice}")]
     Directory {
         /// The path, safe for a terminal.
         path: String,
-    },
-    /// A directory was to be copied without `--recursive`.
-    #[error("{path} is a directory; `nvio cp -r` copies it with all its contents")]
-    DirectoryNotCopied {
-        /// The path, safe for a terminal.
-        path: String,
+        /// The commands for directories.
+        advice: &'static str,
     },
     /// A directory entry has a name that no directory can have.
     #[error("{path}: the directory has an entry with the impossible name {entry:?}; run e2fsck")]
@@ -136,6 +131,12 @@ impl Error {
         Self::Host { action, path: path.to_owned(), source: source.into() }
     }
 
+    /// Creates an error about a directory whose bytes were to be read or written.
+    pub fn directory(path: &[u8]) -> Self {
+        let advice = "`nvio ls` lists it, `nvio cp -r` copies it";
+        Self::Directory { path: name::escaped(path), advice }
+    }
+
     /// Creates an error about an image that could not be served.
     pub fn serve(image: &Path, error: emulator::Error) -> Self {
         nvio::Error::Emulate { image: image.to_owned(), error }.into()
@@ -169,7 +170,7 @@ impl Error {
     fn hint(&self) -> Option<Cow<'static, str>> {
         let hint = match self {
             Self::Library(error) => return library_hint(error),
-            Self::Emulate(error) => return emulator_hint(error).map(Cow::Borrowed),
+            Self::Emulate(error) => return emulator_hint(error),
             Self::Write { source: ext4::Error::PastEnd { .. }, .. } => {
                 "write less, or mount the filesystem and make the file larger"
             }
@@ -177,7 +178,7 @@ impl Error {
                 source: ext4::Error::Hole { .. } | ext4::Error::Unwritten { .. },
                 ..
             } => "`nvio map` shows the extents that have data, which alone can be overwritten",
-            Self::Host { source, .. } => return permission_hint(source).map(Cow::Borrowed),
+            Self::Host { source, .. } => return permission_hint(source),
             _ => return None,
         };
         Some(hint.into())
@@ -187,9 +188,9 @@ impl Error {
 fn library_hint(error: &nvio::Error) -> Option<Cow<'static, str>> {
     let hint = match error {
         nvio::Error::Open { error, .. } | nvio::Error::Driver(error) => return driver_hint(error),
-        nvio::Error::Pci(error) => return pci_hint(error).map(Cow::Borrowed),
-        nvio::Error::Emulate { error, .. } => return emulator_hint(error).map(Cow::Borrowed),
-        nvio::Error::Image { error, .. } => return permission_hint(error).map(Cow::Borrowed),
+        nvio::Error::Pci(error) => return pci_hint(error),
+        nvio::Error::Emulate { error, .. } => return emulator_hint(error),
+        nvio::Error::Image { error, .. } => return permission_hint(error),
         nvio::Error::NotAnImage { kind: "socket", .. } => "write it as vfio-user:SOCKET",
         nvio::Error::NotAnImage { .. } => {
             "DEVICE is a PCI address, vfio-user:SOCKET or the path of an image"
@@ -214,7 +215,7 @@ fn driver_hint(error: &driver::Error) -> Option<Cow<'static, str>> {
         driver::Error::NotBound { address, .. } => {
             return Some(format!("run `nvio bind {address}` first").into());
         }
-        driver::Error::Pci(error) => return pci_hint(error).map(Cow::Borrowed),
+        driver::Error::Pci(error) => return pci_hint(error),
         driver::Error::VfioUser { .. } if was_hung_up_on(error) => {
             "the server serves one client at a time, and may have one"
         }
@@ -226,45 +227,37 @@ fn driver_hint(error: &driver::Error) -> Option<Cow<'static, str>> {
     Some(hint.into())
 }
 
-fn pci_hint(error: &driver::pci::Error) -> Option<&'static str> {
-    match error {
-        driver::pci::Error::NoDevice { .. } | driver::pci::Error::NotNvme { .. } => {
-            Some("`nvio list` shows the NVMe controllers of this machine")
-        }
-        _ => None,
-    }
+fn pci_hint(error: &driver::pci::Error) -> Option<Cow<'static, str>> {
+    use driver::pci::Error::{NoDevice, NotNvme};
+    let is_other = matches!(error, NoDevice { .. } | NotNvme { .. });
+    is_other.then_some("`nvio list` shows the NVMe controllers of this machine".into())
 }
 
-fn emulator_hint(error: &emulator::Error) -> Option<&'static str> {
-    match error {
-        emulator::Error::TooSmall { .. } => Some("it is too small to be a disk image"),
-        _ => None,
-    }
+fn emulator_hint(error: &emulator::Error) -> Option<Cow<'static, str>> {
+    let is_small = matches!(error, emulator::Error::TooSmall { .. });
+    is_small.then_some("it is too small to be a disk image".into())
 }
 
-fn permission_hint(error: &io::Error) -> Option<&'static str> {
+fn permission_hint(error: &io::Error) -> Option<Cow<'static, str>> {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => Some("this needs other permissions, or root"),
-        io::ErrorKind::ResourceBusy => Some("it may be mounted"),
+        io::ErrorKind::PermissionDenied => Some("this needs other permissions, or root".into()),
+        io::ErrorKind::ResourceBusy => Some("it may be mounted".into()),
         _ => None,
     }
 }
 
 /// Returns true if a server accepted the connection and then closed it.
 fn was_hung_up_on(error: &driver::Error) -> bool {
-    let mut next: Option<&dyn std::error::Error> = Some(error);
-    while let Some(cause) = next {
-        if let Some(error) = cause.downcast_ref::<io::Error>() {
-            return matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::UnexpectedEof
-            );
-        }
-        next = cause.source();
-    }
-    false
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    let error = causes(error).find_map(|cause| cause.downcast_ref::<io::Error>());
+    error.is_some_and(|error| matches!(error.kind(), ConnectionReset | BrokenPipe | UnexpectedEof))
+}
+
+/// Returns an error and its causes.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |cause| cause.source())
 }
 
 /// Failures that do not end a command. Each is printed when it happens; the exit code reports at
@@ -304,25 +297,18 @@ impl Failures {
 }
 
 /// Joins an error and its causes on one line, each printed once.
-pub fn one_line(error: &dyn std::error::Error) -> String {
+pub fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        let text = cause.to_string();
+    for text in causes(error).map(ToString::to_string) {
         // A message may begin or end with the message before it.
         match parts.last_mut() {
             Some(last) if text.starts_with(last.as_str()) => *last = text,
             Some(last) if last.ends_with(&text) || last.contains(&format!("{text}: ")) => {}
             _ => parts.push(text),
         }
-        next = cause.source();
     }
-    let mut line = String::new();
-    for part in parts.iter().filter(|part| !part.is_empty()) {
-        let separator = if line.is_empty() { "" } else { ": " };
-        let _ = write!(line, "{separator}{part}");
-    }
-    name::one_line(&line)
+    parts.retain(|part| !part.is_empty());
+    name::one_line(&parts.join(": "))
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@ mod attributes;
 mod cli;
 mod copy;
 mod error;
+mod listing;
 mod mkfs;
 mod name;
 mod open;
 mod output;
 mod progress;
-mod run;
-mod table;
+mod record;
 mod time;
 mod units;
 mod users;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     cli::start_log(cli.verbose);
-    match run::run(&cli.verb) {
+    match cli.verb.run() {
         Ok(code) => code,
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,10 +1,12 @@
 //! Creates an ext4 image of a folder with mke2fs of e2fsprogs.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use walkdir::WalkDir;
 
 use crate::error::Error;
 
@@ -38,26 +40,18 @@ struct Need {
 /// Estimates the space for `folder`. The estimate is generous, because the image is sparse.
 fn measure(folder: &Path) -> Result<Need, Error> {
     let mut need = Need { bytes: 64 << 20, inodes: 1024 };
-    let mut directories = vec![folder.to_owned()];
-    let mut seen = std::collections::HashSet::new();
-    while let Some(directory) = directories.pop() {
-        let error = |error: io::Error| Error::host("read", &directory, error);
-        for entry in fs::read_dir(&directory).map_err(error)? {
-            let entry = entry.map_err(error)?;
-            let path = entry.path();
-            let meta = entry.metadata().map_err(|error| Error::host("read", &path, error))?;
-            if meta.nlink() > 1 && !meta.is_dir() && !seen.insert((meta.dev(), entry.ino())) {
-                continue;
-            }
-            let blocks = meta.blocks().saturating_mul(512).div_ceil(BLOCK).saturating_add(2);
-            // Blocks of extent trees and directories take far less than a sixteenth.
-            let bytes = blocks.saturating_mul(BLOCK);
-            need.bytes = need.bytes.saturating_add(bytes).saturating_add(bytes / 16);
-            need.inodes = need.inodes.saturating_add(1);
-            if meta.is_dir() {
-                directories.push(path);
-            }
+    let mut seen = HashSet::new();
+    for entry in WalkDir::new(folder).min_depth(1) {
+        let entry = entry.map_err(|error| Error::host("read", folder, error))?;
+        let meta = entry.metadata().map_err(|error| Error::host("read", entry.path(), error))?;
+        if meta.nlink() > 1 && !meta.is_dir() && !seen.insert((meta.dev(), meta.ino())) {
+            continue;
         }
+        let blocks = meta.blocks().saturating_mul(512).div_ceil(BLOCK).saturating_add(2);
+        // Blocks of extent trees and directories take far less than a sixteenth.
+        let bytes = blocks.saturating_mul(BLOCK);
+        need.bytes = need.bytes.saturating_add(bytes).saturating_add(bytes / 16);
+        need.inodes = need.inodes.saturating_add(1);
     }
     need.bytes =
         need.bytes.saturating_add(need.inodes.saturating_mul(256)).next_multiple_of(1 << 20);

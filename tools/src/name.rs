@@ -3,8 +3,6 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use serde::ser::SerializeMap;
-
 /// Escapes everything in `bytes` that could control a terminal or break a line: control characters
 /// as Rust writes them (`\n`, `\u{1b}`), bytes that are not UTF-8 as `\xff`. Backslashes stay
 /// single, because the names are read by people, not parsed.
@@ -39,27 +37,20 @@ pub fn rooted(path: &OsStr) -> Vec<u8> {
     if bytes.starts_with(b"/") { bytes.to_vec() } else { [b"/", bytes].concat() }
 }
 
+/// Returns the last component of a path; `/` for the root directory.
+pub fn base_name(path: &[u8]) -> &[u8] {
+    let last = path.split(|&byte| byte == b'/').rfind(|part| !part.is_empty());
+    last.unwrap_or(b"/")
+}
+
 /// Formats bytes as two hexadecimal digits each.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Adds `key` to a JSON object: the bytes as text and, if they are not UTF-8, also as `key_hex`.
-///
-/// # Errors
-/// If the serializer fails.
-pub fn entry<M: SerializeMap>(map: &mut M, key: &str, bytes: &[u8]) -> Result<(), M::Error> {
-    map.serialize_entry(key, &String::from_utf8_lossy(bytes))?;
-    if std::str::from_utf8(bytes).is_err() {
-        map.serialize_entry(&format!("{key}_hex"), &hex(bytes))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde::Serializer;
 
     #[test]
     fn a_name_cannot_drive_a_terminal() {
@@ -69,19 +60,5 @@ mod tests {
         assert_eq!(escaped(b"x\xff\xc3"), "x\\xff\\xc3");
         assert_eq!(escaped("gpj.\u{202e}exe".as_bytes()), "gpj.\\u{202e}exe");
         assert_eq!(escaped("\u{9b}2J".as_bytes()), "\\u{9b}2J");
-    }
-
-    #[test]
-    fn json_keeps_bytes_that_are_not_utf8() {
-        let json = |bytes: &[u8]| {
-            let mut out = Vec::new();
-            let mut serializer = serde_json::Serializer::new(&mut out);
-            let mut map = serializer.serialize_map(None).unwrap();
-            entry(&mut map, "path", bytes).unwrap();
-            SerializeMap::end(map).unwrap();
-            String::from_utf8(out).unwrap()
-        };
-        assert_eq!(json(b"/a\"b\n"), r#"{"path":"/a\"b\n"}"#);
-        assert_eq!(json(b"/\xffz"), "{\"path\":\"/\u{fffd}z\",\"path_hex\":\"2fff7a\"}");
     }
 }

@@ -17,7 +17,7 @@ const ARENA_BYTES: usize = 8 << 20;
 /// # Errors
 /// If it cannot be reached, or the image cannot be served.
 pub fn device(args: &ControllerArgs) -> Result<Device, Error> {
-    Ok(controller_options(args).open_device(args.device.clone())?)
+    Ok(options(args.lba_size).open_device(args.device.clone())?)
 }
 
 /// Opens a filesystem for reading.
@@ -72,13 +72,9 @@ fn options(lba_size: u32) -> OpenOptions {
         .image_block_bytes(lba_size)
 }
 
-fn controller_options(args: &ControllerArgs) -> OpenOptions {
-    options(args.lba_size)
-}
-
 fn volume_options(args: &VolumeArgs) -> OpenOptions {
-    let options = controller_options(&args.controller)
-        .cache_bytes(args.memory.cache_bytes())
+    let options = options(args.controller.lba_size)
+        .cache_bytes(args.memory.cache)
         .read_ahead_bytes(args.memory.read_ahead_bytes());
     match &args.journal {
         None => options,

@@ -1,9 +1,12 @@
 //! Standard output: text, names, sizes, JSON.
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::process::ExitCode;
 
+use indicatif::HumanBytes;
 use serde::Serialize;
 
+use crate::args::Format;
 use crate::error::Error;
 use crate::name;
 
@@ -54,6 +57,19 @@ impl Output {
         if self.terminal { self.text(&name::escaped(bytes)) } else { self.bytes(bytes) }
     }
 
+    /// Writes a line with a name and, if it is a symbolic link, its target.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn name_line(&mut self, bytes: &[u8], target: Option<&[u8]>) -> Result<(), Error> {
+        self.name(bytes)?;
+        if let Some(target) = target {
+            self.text(" -> ")?;
+            self.name(target)?;
+        }
+        self.text("\n")
+    }
+
     /// Writes a JSON document, indented.
     ///
     /// # Errors
@@ -85,7 +101,6 @@ impl Output {
 #[derive(Default)]
 pub struct JsonArray {
     begun: bool,
-    element: Vec<u8>,
 }
 
 impl JsonArray {
@@ -96,10 +111,7 @@ impl JsonArray {
     pub fn push(&mut self, out: &mut Output, value: &impl Serialize) -> Result<(), Error> {
         out.text(if self.begun { ",\n" } else { "[\n" })?;
         self.begun = true;
-        // Collected first, because the serializer writes a few bytes at a time.
-        self.element.clear();
-        serde_json::to_writer(&mut self.element, value).map_err(json_error)?;
-        out.bytes(&self.element)
+        serde_json::to_writer(&mut out.out, value).map_err(json_error)
     }
 
     /// Ends the array.
@@ -115,62 +127,47 @@ fn json_error(error: serde_json::Error) -> Error {
     Error::Output(error.into())
 }
 
-/// Formats a size in powers of 1000, as drives are sold, with three digits.
-pub fn human_size(bytes: u64) -> String {
-    scaled(bytes, &["B", "kB", "MB", "GB", "TB", "PB", "EB"])
+/// Prints a report: as JSON, or as the text that `text` formats.
+///
+/// # Errors
+/// [`Error::Output`].
+pub fn print(
+    format: Format,
+    report: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<ExitCode, Error> {
+    let mut out = Output::new();
+    if format.json {
+        out.json(report)?;
+    } else {
+        out.text(&text())?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Formats a size exactly, and in the largest unit that is a power of 1024.
+pub fn exact_size(bytes: u128) -> String {
+    match u64::try_from(bytes) {
+        Ok(small) => format!("{bytes} bytes ({})", HumanBytes(small)),
+        Err(_) => format!("{bytes} bytes"),
+    }
 }
 
 /// Formats a size as du -h and df -h do: in powers of 1024, rounded up, with one decimal below 10.
 pub fn human_blocks(bytes: u64) -> String {
-    if bytes < 1024 {
-        return bytes.to_string();
-    }
-    let (bytes, mut unit) = (u128::from(bytes), 1024);
-    for letter in ["K", "M", "G", "T", "P"] {
-        let tenths = (bytes * 10).div_ceil(unit);
+    let mut unit = 1;
+    for letter in ["K", "M", "G", "T", "P", "E"].into_iter().filter(|_| bytes >= 1024) {
+        unit *= 1024;
+        let [tenths, whole] = [10, 1].map(|part| (u128::from(bytes) * part).div_ceil(unit));
         if tenths < 100 {
             return format!("{}.{}{letter}", tenths / 10, tenths % 10);
         }
-        let whole = bytes.div_ceil(unit);
         if whole < 1024 {
             return format!("{whole}{letter}");
         }
-        unit *= 1024;
     }
-    let tenths = (bytes * 10).div_ceil(unit);
-    if tenths < 100 {
-        return format!("{}.{}E", tenths / 10, tenths % 10);
-    }
-    format!("{}E", bytes.div_ceil(unit))
-}
-
-/// Formats a number such as 1.25 M.
-pub fn human_count(count: u64) -> String {
-    scaled(count, &["", "k", "M", "G", "T", "P", "E"]).trim_end().to_owned()
-}
-
-fn scaled(value: u64, units: &[&str]) -> String {
-    if value < 1000 {
-        return format!("{value} {}", units[0]);
-    }
-    let value = u128::from(value);
-    let mut scale = 1000;
-    for unit in &units[1..] {
-        // The most decimals that leave three digits after rounding.
-        for (decimals, factor) in [(2, 100), (1, 10), (0, 1)] {
-            let rounded = (value * factor + scale / 2) / scale;
-            if rounded < 1000 {
-                let (whole, rest) = (rounded / factor, rounded % factor);
-                return match decimals {
-                    0 => format!("{whole} {unit}"),
-                    _ => format!("{whole}.{rest:0decimals$} {unit}"),
-                };
-            }
-        }
-        scale *= 1000;
-    }
-    // Not reached: the last unit covers 64 bits.
-    format!("{value} {}", units[0])
+    bytes.to_string()
 }
 
 #[cfg(test)]
@@ -178,23 +175,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_three_digits() {
+    fn sizes_are_shown_in_powers_of_1024() {
         for (bytes, shown) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1000, "1.00 kB"),
-            (1005, "1.01 kB"),
-            (9_994, "9.99 kB"),
-            (9_995, "10.0 kB"),
-            (99_949, "99.9 kB"),
-            (99_950, "100 kB"),
-            (999_499, "999 kB"),
-            (999_500, "1.00 MB"),
-            (512 << 20, "537 MB"),
-            (1_920_383_410_176, "1.92 TB"),
-            (u64::MAX, "18.4 EB"),
+            (0, "0 bytes (0 B)"),
+            (1023, "1023 bytes (1023 B)"),
+            (1024, "1024 bytes (1.00 KiB)"),
+            (512 << 20, "536870912 bytes (512.00 MiB)"),
+            (1_920_383_410_176, "1920383410176 bytes (1.75 TiB)"),
+            (u64::MAX.into(), "18446744073709551615 bytes (16.00 EiB)"),
+            (1 << 64, "18446744073709551616 bytes"),
         ] {
-            assert_eq!(human_size(bytes), shown);
+            assert_eq!(exact_size(bytes), shown);
         }
         for (bytes, shown) in [
             (0, "0"),
@@ -211,7 +202,5 @@ mod tests {
         ] {
             assert_eq!(human_blocks(bytes), shown);
         }
-        assert_eq!(human_count(1_234_567), "1.23 M");
-        assert_eq!(human_count(12), "12");
     }
 }

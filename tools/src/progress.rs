@@ -13,18 +13,18 @@ pub fn bar(bytes: u64) -> ProgressBar {
 
 /// Creates a spinner for work of unknown size, with the bytes so far and the rate.
 pub fn spinner() -> ProgressBar {
-    let bar = ProgressBar::new_spinner();
-    style(&bar, "{spinner} {bytes}  {bytes_per_sec}  {wide_msg}");
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+    ticking("{spinner} {bytes}  {bytes_per_sec}  {wide_msg}")
 }
 
 /// Creates a spinner for a step without a measure.
 pub fn step(what: &'static str) -> ProgressBar {
+    ticking("{spinner} {wide_msg}").with_message(what)
+}
+
+fn ticking(template: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
-    style(&bar, "{spinner} {wide_msg}");
+    style(&bar, template);
     bar.enable_steady_tick(Duration::from_millis(200));
-    bar.set_message(what);
     bar
 }
 

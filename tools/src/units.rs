@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// Parses a size in bytes: a whole number, alone or with K, M, G or T (powers of 1024), or with kB,
 /// MB, GB or TB (powers of 1000).
 ///
 /// # Errors
 /// A message that says which part is wrong.
-pub fn size(text: &str) -> Result<u64, String> {
+pub fn size<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let (number, unit) = split(text)?;
     let factor = match unit {
         "" | "B" => 1,
@@ -21,23 +23,20 @@ pub fn size(text: &str) -> Result<u64, String> {
         "TB" => 1_000_000_000_000,
         _ => return Err("a size is bytes, or ends in K, M, G, T, kB, MB, GB or TB".to_owned()),
     };
-    number.checked_mul(factor).ok_or_else(|| "it does not fit into 64 bits".to_owned())
+    let bytes = number.checked_mul(factor).and_then(|bytes| T::try_from(bytes).ok());
+    bytes.ok_or_else(|| format!("it does not fit into {} bits", 8 * size_of::<T>()))
 }
 
-/// Parses a time: a whole number with ns, us, ms or s; 0 needs no unit.
+/// Parses a time: numbers with ns, us, ms, s, m or h; 0 needs no unit.
 ///
 /// # Errors
 /// A message that says which part is wrong.
-pub fn time(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text)?;
-    match unit {
-        "" if number == 0 => Ok(Duration::ZERO),
-        "ns" => Ok(Duration::from_nanos(number)),
-        "us" => Ok(Duration::from_micros(number)),
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        _ => Err("a time ends in ns, us, ms or s".to_owned()),
+pub fn time(text: &str) -> Result<Duration, &'static str> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
     }
+    let time = text.parse::<SignedDuration>().ok().and_then(|time| time.try_into().ok());
+    time.ok_or("a time ends in ns, us, ms or s; m and h are longer units")
 }
 
 /// Parses a whole number, in decimal or with 0x in hexadecimal.
@@ -79,15 +78,17 @@ mod tests {
             ("7GB", 7_000_000_000),
             ("16777215T", 16_777_215 << 40),
         ] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
+            assert_eq!(size::<u64>(text), Ok(bytes), "{text}");
         }
         for text in ["", "K", "-1", "+1", "1.5G", "1 K", "1k", "16777216T", "99999999999999999999"]
         {
-            assert!(size(text).is_err(), "{text}");
+            assert!(size::<u64>(text).is_err(), "{text}");
         }
+        assert_eq!(size::<u32>("4G"), Err("it does not fit into 32 bits".to_owned()));
         assert_eq!(time("80us"), Ok(Duration::from_micros(80)));
         assert_eq!((time("0"), time("2s")), (Ok(Duration::ZERO), Ok(Duration::from_secs(2))));
-        assert!(time("5").is_err() && time("5m").is_err() && time("us").is_err());
+        assert_eq!(time("5m"), Ok(Duration::from_secs(300)));
+        assert!(["", "5", "5q", "us", "-5ms", "00"].iter().all(|text| time(text).is_err()));
         assert_eq!((number::<u8>("0xff"), number::<u16>("10")), (Ok(255), Ok(10)));
         assert!(number::<u8>("256").is_err() && number::<u64>("0x+1").is_err());
     }

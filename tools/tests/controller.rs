@@ -77,7 +77,7 @@ fn smart_shows_every_field() {
         "Temperature               37 °C",
         "Available spare           100 % (threshold 10 %)",
         "Endurance used            0 %",
-        "Data read                 512000 bytes (512 kB)",
+        "Data read                 512000 bytes (500.00 KiB)",
         "Read commands             1",
         "Error log entries         2",
     ] {

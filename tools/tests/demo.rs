@@ -51,7 +51,10 @@ fn a_folder_of_the_users_own_matches() {
     let folder = folder();
     let text = demo(folder.path(), &[], None).text();
     let last = text.lines().last().unwrap();
-    assert_eq!(last, "All 2 files (203 kB) match, and so do 1 directories and 1 symbolic links.");
+    assert_eq!(
+        last,
+        "All 2 files (198.24 KiB) match, and so do 1 directories and 1 symbolic links."
+    );
     for lba in ["512", "4096"] {
         let json = demo(folder.path(), &["--json", "--lba-size", lba], None).json();
         assert_eq!((&json["matched"], &json["total"]["files"]), (&true.into(), &2.into()));

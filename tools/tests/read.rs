@@ -53,10 +53,29 @@ fn several_files_are_written_one_after_the_other() {
     let disk = Disk::new(fill, &[]);
     assert_eq!(disk.run("cat", &["/a/hello", "/a/link", "a/second"]).text(), "hello\n".repeat(3));
     assert_eq!(disk.run("cat", &["a/link", "a/hello", "--length", "2"]).text(), "hehe");
+    assert_eq!(disk.run("cat", &["a/hello", "--offset", "1K", "--length", "1G"]).text(), "");
     // The files before the failure have been written.
     let outcome = disk.run("cat", &["a/hello", "none"]);
     assert_eq!((outcome.code, &*outcome.stdout), (1, &b"hello\n"[..]));
     assert_eq!(outcome.stderr, "nvio: /none: no such file or directory\n");
+}
+
+#[test]
+fn the_paths_after_a_missing_one_are_shown() {
+    let disk = Disk::new(fill, &[]);
+    let outcome = disk.run("cat", &["/none", "a/hello", "a"]);
+    assert_eq!((outcome.code, &*outcome.stdout), (1, &b"hello\n"[..]));
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    assert_eq!(lines[0], "nvio: /none: no such file or directory");
+    assert!(lines.len() == 2 && lines[1].starts_with("nvio: /a is a directory"), "{lines:?}");
+    for verb in ["stat", "map"] {
+        let outcome = disk.run(verb, &["--json", "/none", "a/hello"]);
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (1, 1), "{verb}");
+        let json: serde_json::Value = serde_json::from_slice(&outcome.stdout).unwrap();
+        let paths: Vec<_> = json.as_array().unwrap().iter().map(|found| &found["path"]).collect();
+        assert_eq!(paths, ["/a/hello"], "{verb}");
+        disk.run(verb, &["--json", "/none"]).refused(&["/none: no such file or directory"]);
+    }
 }
 
 #[test]
@@ -185,7 +204,7 @@ fn identify_shows_the_size_and_the_format_in_use() {
         assert_eq!(report["active_namespaces"], serde_json::json!([1]));
     }
     let text = disk.run("identify", &[]).text();
-    assert!(text.contains("50331648 bytes (50.3 MB)") && text.contains("in use"), "{text}");
+    assert!(text.contains("50331648 bytes (48.00 MiB)") && text.contains("in use"), "{text}");
 }
 
 #[test]

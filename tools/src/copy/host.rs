@@ -8,13 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use nvio_ext4::{FileType, Inode, Timestamp};
+use nvio_ext4::{Inode, Timestamp};
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry_name::is_name;
 use super::xattr::Attributes;
 use crate::error::Error;
+use crate::name;
 
 /// A name in an open directory.
 pub struct Place<'a> {
@@ -60,6 +61,13 @@ impl Place<'_> {
             }
             Some(kind) => Err(self.in_the_way(kind)),
         }
+    }
+
+    /// Sets the metadata of a link or a special file, which cannot be opened for reading.
+    fn set_metadata(&self, inode: &Inode, attributes: &Attributes<'_>) -> Result<(), Error> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(self.parent, self.name, flags, Mode::empty());
+        set_metadata(fd.map_err(self.error("open"))?.as_fd(), inode, attributes, self.path)
     }
 }
 
@@ -140,10 +148,9 @@ pub fn finish(
     set_metadata(file.as_fd(), inode, attributes, place.path)
 }
 
-/// Sets owner, extended attributes, mode, access control lists and times of an open file or
-/// directory, in this order: a change of the owner clears bits of the mode and removes
-/// capabilities, the mode may forbid setting attributes and changes a list, and all of them change
-/// the times.
+/// Sets owner, extended attributes, mode, access control lists and times of a file, in this order: a
+/// change of the owner clears bits of the mode and removes capabilities, the mode may forbid setting
+/// attributes and changes a list, and all of them change the times.
 pub fn set_metadata(
     fd: BorrowedFd<'_>,
     inode: &Inode,
@@ -151,16 +158,28 @@ pub fn set_metadata(
     path: &Path,
 ) -> Result<(), Error> {
     let error = |action| move |errno: Errno| Error::host(action, path, errno);
-    let owned = is_root();
+    // The descriptor of a link or a special file is only a path. Some system calls refuse it, but
+    // /proc has a name for it.
+    let name_of_fd = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let owned = rustix::process::geteuid().is_root();
     if owned {
         let (uid, gid) = owner(inode);
-        fs::fchown(fd, uid, gid).map_err(error("set the owner of"))?;
+        fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH).map_err(error("set the owner of"))?;
     }
-    let set = |name: &OsStr, value: &[u8]| fs::fsetxattr(fd, name, value, XattrFlags::empty());
+    let set = |name: &OsStr, value: &[u8]| {
+        let flags = XattrFlags::empty();
+        fs::fsetxattr(fd, name, value, flags)
+            .or_else(|_| fs::setxattr(&name_of_fd, name, value, flags))
+    };
     attributes.set(path, false, set);
-    fs::fchmod(fd, mode(inode, owned)).map_err(error("set the mode of"))?;
+    // A symbolic link has no mode.
+    if !inode.is_symlink() {
+        let mode = mode(inode, owned);
+        let set = fs::fchmod(fd, mode).or_else(|_| fs::chmod(&name_of_fd, mode));
+        set.map_err(error("set the mode of"))?;
+    }
     attributes.set(path, true, set);
-    fs::futimens(fd, &times(inode)).map_err(error("set the times of"))
+    fs::utimensat(fd, "", &times(inode), AtFlags::EMPTY_PATH).map_err(error("set the times of"))
 }
 
 /// Creates a symbolic link, in place of an existing one.
@@ -173,9 +192,7 @@ pub fn symlink(
     place.clear(|kind| kind == fs::FileType::Symlink)?;
     fs::symlinkat(OsStr::from_bytes(target), place.parent, place.name)
         .map_err(place.error("make the link"))?;
-    set_owner_at(inode, place)?;
-    set_attributes_at(attributes, place);
-    set_times_at(inode, place)
+    place.set_metadata(inode, attributes)
 }
 
 /// Creates a hard link to a file that was copied before.
@@ -186,57 +203,15 @@ pub fn link(first: &Path, inode: &Inode, place: &Place<'_>) -> Result<(), Error>
         .map_err(place.error("make the link"))
 }
 
-/// Creates a pipe, a socket or a device node. The mode is set after the owner, whose change clears
-/// bits of it.
+/// Creates a pipe, a socket or a device node.
 pub fn special(inode: &Inode, attributes: &Attributes<'_>, place: &Place<'_>) -> Result<(), Error> {
-    let kind = match inode.kind() {
-        FileType::CharDevice => fs::FileType::CharacterDevice,
-        FileType::BlockDevice => fs::FileType::BlockDevice,
-        FileType::Socket => fs::FileType::Socket,
-        _ => fs::FileType::Fifo,
-    };
+    let kind = fs::FileType::from_raw_mode(inode.mode().into());
     let (major, minor) = inode.rdev().unwrap_or_default();
     place.clear(|there| there == kind)?;
     let device = fs::makedev(major, minor);
     fs::mknodat(place.parent, place.name, kind, Mode::RUSR | Mode::WUSR, device)
         .map_err(place.error("make the special file"))?;
-    set_owner_at(inode, place)?;
-    fs::chmodat(place.parent, place.name, mode(inode, is_root()), AtFlags::empty())
-        .map_err(place.error("set the mode of"))?;
-    set_attributes_at(attributes, place);
-    set_times_at(inode, place)
-}
-
-/// Sets the owner of a file that cannot be opened, if the process may.
-fn set_owner_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
-    if !is_root() {
-        return Ok(());
-    }
-    let (uid, gid) = owner(inode);
-    fs::chownat(place.parent, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(place.error("set the owner of"))
-}
-
-/// Sets the extended attributes of a file that cannot be opened. No system call takes a name in an
-/// open directory, but /proc has a path of that directory.
-fn set_attributes_at(attributes: &Attributes<'_>, place: &Place<'_>) {
-    let parent = format!("/proc/self/fd/{}", place.parent.as_raw_fd());
-    let path = Path::new(&parent).join(place.name);
-    for lists in [false, true] {
-        attributes.set(place.path, lists, |name, value| {
-            fs::lsetxattr(&path, name, value, XattrFlags::empty())
-        });
-    }
-}
-
-/// Sets the times of a file that cannot be opened.
-fn set_times_at(inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
-    fs::utimensat(place.parent, place.name, &times(inode), AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(place.error("set the times of"))
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+    place.set_metadata(inode, attributes)
 }
 
 /// Returns the owner to set. The largest ID means "unchanged" to chown(2) and is skipped.
@@ -259,7 +234,7 @@ fn times(inode: &Inode) -> Timestamps {
 
 /// Returns the last component of a path on the device, if it is the name of an entry.
 pub fn base_name(path: &[u8]) -> Option<OsString> {
-    let last = path.split(|&b| b == b'/').rfind(|part| !part.is_empty())?;
+    let last = name::base_name(path);
     is_name(last).then(|| OsStr::from_bytes(last).to_owned())
 }
 

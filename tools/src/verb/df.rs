@@ -1,85 +1,77 @@
 //! `nvio df`: used and free space of a filesystem.
 
-use serde::Serialize;
+use std::process::ExitCode;
 
-use crate::args::{Format, VolumeArgs};
+use clap::Args;
+
+use crate::args::{Format, Human, VolumeArgs};
 use crate::error::Error;
+use crate::name::one_line;
 use crate::open;
-use crate::output::{Output, human_blocks};
-use crate::table::Table;
+use crate::output::{human_blocks, print};
+use crate::record::Record;
 
-/// The JSON object: the fields of statvfs(3), and sizes in bytes.
-#[derive(Serialize)]
-struct Room {
-    device: String,
-    block_size: u32,
-    blocks: u64,
-    free_blocks: u64,
-    available_blocks: u64,
-    size: u64,
-    used: u64,
-    free: u64,
-    available: u64,
-    inodes: u32,
-    free_inodes: u64,
-    name_max: u32,
+/// Show used and free space of a filesystem as df does, without its own metadata.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct Df {
+    #[command(flatten)]
+    volume: VolumeArgs,
+    /// Show inodes instead of blocks.
+    #[arg(short, long)]
+    inodes: bool,
+    #[command(flatten)]
+    human: Human,
+    #[command(flatten)]
+    format: Format,
 }
 
-/// Prints the space in blocks, or inodes.
-///
-/// # Errors
-/// If the filesystem cannot be opened, or a group descriptor is damaged.
-pub fn run(args: &VolumeArgs, inodes: bool, human: bool, format: Format) -> Result<(), Error> {
-    let volume = open::volume(args)?;
-    let device = args.controller.device.to_string();
-    let statfs =
-        volume.filesystem().statfs().map_err(|error| Error::filesystem(device.clone(), error))?;
-    let bytes = |blocks: u64| blocks.saturating_mul(statfs.block_size.into());
-    let used_blocks = statfs.blocks.saturating_sub(statfs.free_blocks);
-    let room = Room {
-        device,
-        block_size: statfs.block_size,
-        blocks: statfs.blocks,
-        free_blocks: statfs.free_blocks,
-        available_blocks: statfs.available_blocks,
-        size: bytes(statfs.blocks),
-        used: bytes(used_blocks),
-        free: bytes(statfs.free_blocks),
-        available: bytes(statfs.available_blocks),
-        inodes: statfs.files,
-        free_inodes: statfs.free_files,
-        name_max: statfs.name_max,
-    };
-    let mut out = Output::new();
-    if format.json {
-        out.json(&room)?;
-    } else {
-        out.text(&table(&room, inodes, human))?;
+impl Df {
+    /// Prints the space in blocks, or inodes. JSON has the fields of statvfs(3), and sizes in bytes.
+    ///
+    /// # Errors
+    /// If the filesystem cannot be opened, or a group descriptor is damaged.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let volume = open::volume(&self.volume)?;
+        let device = self.volume.controller.device.to_string();
+        let statfs = volume.filesystem().statfs();
+        let statfs = statfs.map_err(|error| Error::filesystem(device.clone(), error))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(statfs.block_size.into());
+        let used = bytes(statfs.blocks.saturating_sub(statfs.free_blocks));
+        let (size, available) = (bytes(statfs.blocks), bytes(statfs.available_blocks));
+        let (files, free_files) = (u64::from(statfs.files), statfs.free_files);
+        let mut room = Record::default();
+        room.text("Filesystem", one_line(&device));
+        room.json("device", device);
+        room.json("block_size", statfs.block_size);
+        room.json("blocks", statfs.blocks);
+        room.json("free_blocks", statfs.free_blocks);
+        room.json("available_blocks", statfs.available_blocks);
+        room.json("size", size);
+        room.json("used", used);
+        room.json("free", bytes(statfs.free_blocks));
+        room.json("available", available);
+        room.json("inodes", files);
+        room.json("free_inodes", free_files);
+        room.json("name_max", statfs.name_max);
+        if self.inodes {
+            let used = files.saturating_sub(free_files);
+            let counts = [("Inodes", files), ("IUsed", used), ("IFree", free_files)];
+            counts.into_iter().for_each(|(heading, count)| room.text(heading, count.to_string()));
+            room.text("IUse%", percent(used, free_files));
+        } else {
+            let total = if self.human.human { "Size" } else { "1K-blocks" };
+            let sizes = [(total, size), ("Used", used), ("Available", available)];
+            sizes.into_iter().for_each(|(heading, bytes)| room.text(heading, self.size(bytes)));
+            room.text("Use%", percent(used, available));
+        }
+        print(self.format, &room, || Record::table([&room], &[1, 2, 3, 4]))
     }
-    out.flush()
-}
 
-/// Returns the table of df, in KiB.
-fn table(room: &Room, inodes: bool, human: bool) -> String {
-    let shown = |bytes: u64| match human {
-        true => human_blocks(bytes),
-        false => bytes.div_ceil(1024).to_string(),
-    };
-    let (headings, cells) = if inodes {
-        let used = u64::from(room.inodes).saturating_sub(room.free_inodes);
-        let cells =
-            [room.inodes.into(), used, room.free_inodes].map(|count: u64| count.to_string());
-        (["Filesystem", "Inodes", "IUsed", "IFree", "IUse%"], (cells, used, room.free_inodes))
-    } else {
-        let total = if human { "Size" } else { "1K-blocks" };
-        let cells = [room.size, room.used, room.available].map(shown);
-        (["Filesystem", total, "Used", "Available", "Use%"], (cells, room.used, room.available))
-    };
-    let (cells, used, available) = cells;
-    let mut table = Table::new(&headings, &[1, 2, 3, 4]);
-    let device = crate::name::one_line(&room.device);
-    table.row([device].into_iter().chain(cells).chain([percent(used, available)]));
-    table.render()
+    /// Formats a size in KiB, or in a larger unit.
+    fn size(&self, bytes: u64) -> String {
+        if self.human.human { human_blocks(bytes) } else { bytes.div_ceil(1024).to_string() }
+    }
 }
 
 /// Returns the used space as a percentage, rounded up as df rounds it.

@@ -3,77 +3,73 @@
 pub mod args;
 mod fault;
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::process::ExitCode;
 
+use clap::Args;
 use nvio_driver::spec::protection::ProtectionType;
 use nvio_emulator::{Backing, Config, Emulator, Faults, NamespaceConfig, Service};
-use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use self::args::{EmulateArgs, FeatureArgs, Source};
+use self::args::{EmulateArgs, Source};
 
 use crate::args::Format;
 use crate::error::Error;
 use crate::name;
 use crate::output::Output;
+use crate::record::Record;
 
-/// The JSON line that announces the controller.
-#[derive(Serialize)]
-struct Served {
-    /// The DEVICE argument for clients.
-    device: String,
-    writable: bool,
-    namespaces: Vec<Namespace>,
-}
-
-/// A namespace of the controller.
-#[derive(Serialize)]
-struct Namespace {
-    nsid: u32,
-    image: String,
-    lba_size: u32,
-    #[serde(skip)]
-    noiob: u16,
-    #[serde(skip)]
-    metadata: u16,
-    #[serde(skip)]
-    protection: Option<ProtectionType>,
-}
-
-/// Serves images until SIGINT or SIGTERM. Then it disconnects the client, flushes the images and
-/// removes the socket. SIGUSR1 simulates a power cut.
+/// Serve images as an NVMe controller over vfio-user, a namespace for each.
 ///
-/// # Errors
-/// If an image cannot be opened, the socket cannot be created, or options contradict each other.
-pub fn run(args: &EmulateArgs, format: Format) -> Result<(), Error> {
-    // Installed before the socket exists: a signal would leave it behind.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(Error::Signals)?;
-    let namespaces = namespaces(args)?;
-    let emulator = start(args, &namespaces)?;
-    match say(args, namespaces, emulator.socket(), format) {
-        // The reader of the line is gone; clients may connect all the same.
-        Err(error) if error.is_closed_pipe() => {}
-        said => said?,
-    }
-    let mut seed = args.seed;
-    for signal in signals.forever() {
-        if signal != SIGUSR1 {
-            log::info!("ending: signal {signal}");
-            break;
-        }
-        log::info!("power cut, seed {seed}");
-        emulator.power_cut(seed);
-        seed = seed.wrapping_add(1);
-    }
-    log::info!("{:?}", emulator.fault_counts());
-    drop(emulator);
-    Ok(())
+/// It serves until SIGINT or SIGTERM, one client at a time: nvio itself as vfio-user:SOCKET, SPDK, or a virtual machine. A
+/// line on standard output announces that clients can connect.
+///
+/// SIZE is a whole number of bytes, or one with K, M, G, T (powers of 1024), kB, MB, GB or TB
+/// (powers of 1000). TIME is a whole number with ns, us, ms or s.
+#[derive(Debug, Args)]
+pub struct Emulate {
+    // Before the other options, which have headings.
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    pub args: EmulateArgs,
 }
 
-/// Returns the namespaces of the command line. Each list has one value for all images, or one for
-/// each.
-fn namespaces(args: &EmulateArgs) -> Result<Vec<Namespace>, Error> {
+impl Emulate {
+    /// Serves images until SIGINT or SIGTERM. Then it disconnects the client, flushes the images and
+    /// removes the socket. SIGUSR1 simulates a power cut.
+    ///
+    /// # Errors
+    /// If an image cannot be opened, the socket cannot be created, or options contradict each other.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        // Installed before the socket exists: a signal would leave it behind.
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(Error::Signals)?;
+        let (emulator, namespaces) = start(&self.args)?;
+        match say(&self.args, namespaces, emulator.socket(), self.format) {
+            // The reader of the line is gone; clients may connect all the same.
+            Err(error) if error.is_closed_pipe() => {}
+            said => said?,
+        }
+        let mut seed = self.args.seed;
+        for signal in signals.forever() {
+            if signal != SIGUSR1 {
+                log::info!("ending: signal {signal}");
+                break;
+            }
+            log::info!("power cut, seed {seed}");
+            emulator.power_cut(seed);
+            seed = seed.wrapping_add(1);
+        }
+        log::info!("{:?}", emulator.fault_counts());
+        drop(emulator);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Checks that each list of values has one value for all images, or one for each.
+fn check_lists(args: &EmulateArgs) -> Result<(), Error> {
     let of = &args.namespaces;
     let images = args.images.len();
     for (option, values) in [
@@ -88,16 +84,7 @@ fn namespaces(args: &EmulateArgs) -> Result<Vec<Namespace>, Error> {
             return Err(Error::ValuesForImages { option, values, images });
         }
     }
-    let mut nsids = 1..;
-    let numbered = args.images.iter().enumerate().map(|(index, source)| Namespace {
-        nsid: of.nsid.get(index).copied().or_else(|| nsids.next()).unwrap_or(u32::MAX),
-        image: display(source),
-        lba_size: pick(&of.lba_size, index),
-        noiob: pick(&of.noiob, index),
-        metadata: pick(&of.metadata, index),
-        protection: ProtectionType::new(pick(&of.protection, index)),
-    });
-    Ok(numbered.collect())
+    Ok(())
 }
 
 /// Returns the value of a list for the image at `index`.
@@ -113,88 +100,84 @@ fn display(source: &Source) -> String {
     }
 }
 
-fn start(args: &EmulateArgs, namespaces: &[Namespace]) -> Result<Emulator, Error> {
+/// Starts the controller. The records describe its namespaces.
+fn start(args: &EmulateArgs) -> Result<(Emulator, Vec<Record>), Error> {
+    check_lists(args)?;
+    let of = &args.namespaces;
     let mut config = config(args);
-    for (source, namespace) in args.images.iter().zip(namespaces) {
+    let mut namespaces = Vec::new();
+    let mut image_of = HashMap::new();
+    for (index, source) in args.images.iter().enumerate() {
+        let nsid = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        let nsid = of.nsid.get(index).copied().unwrap_or(nsid);
+        let lba_size = pick(&of.lba_size, index);
         let backing = match source {
             Source::Image(path) => {
                 nvio::check_image(path)?;
+                image_of.insert(nsid, path);
                 Backing::image(path, !args.writable)
             }
             Source::Memory(bytes) => Backing::memory(*bytes),
             Source::Null(bytes) => Backing::null(*bytes),
         };
-        let of = &args.namespaces;
-        let mut configured = NamespaceConfig::new(backing)
-            .nsid(namespace.nsid)
-            .block_size(namespace.lba_size)
-            .noiob(namespace.noiob)
-            .metadata(namespace.metadata, of.extended);
-        if let Some(kind) = namespace.protection {
-            configured = configured.protection(kind, of.protection_first);
+        let mut namespace = NamespaceConfig::new(backing)
+            .nsid(nsid)
+            .block_size(lba_size)
+            .noiob(pick(&of.noiob, index))
+            .metadata(pick(&of.metadata, index), of.extended);
+        if let Some(kind) = ProtectionType::new(pick(&of.protection, index)) {
+            namespace = namespace.protection(kind, of.protection_first);
         }
-        config = config.namespace(configured);
+        config = config.namespace(namespace);
+        let mut record = Record::default();
+        record.json("nsid", nsid);
+        record.json("image", display(source));
+        record.json("lba_size", lba_size);
+        namespaces.push(record);
     }
-    let started = Emulator::builder().config(config).socket(&args.socket).start();
-    started.map_err(|source| match source {
-        nvio_emulator::Error::TooSmall { nsid, .. } => match image_of(args, namespaces, nsid) {
-            Some(image) => Error::serve(image, source),
-            None => Error::Emulate(source),
-        },
-        _ => Error::Emulate(source),
-    })
+    match Emulator::builder().config(config).socket(&args.socket).start() {
+        Ok(emulator) => Ok((emulator, namespaces)),
+        Err(error @ nvio_emulator::Error::TooSmall { nsid, .. }) => {
+            Err(match image_of.get(&nsid) {
+                Some(image) => Error::serve(image, error),
+                None => Error::Emulate(error),
+            })
+        }
+        Err(error) => Err(Error::Emulate(error)),
+    }
 }
 
 /// Returns the settings of the controller, without its namespaces.
 fn config(args: &EmulateArgs) -> Config {
-    let FeatureArgs {
-        mdts,
-        queues,
-        queue_entries,
-        min_page_size,
-        max_page_size,
-        doorbell_stride,
-        shadow_doorbells,
-        sgl,
-        cmb,
-        legacy_cmb,
-        write_cache,
-        atomic,
-        atomic_power_fail,
-        format_nvm,
-        unallocated,
-        intx,
-        serial,
-        model,
-    } = &args.controller;
+    let of = &args.controller;
     let mut config = Config::new()
-        .mdts(Some(*mdts).filter(|&power| power != 0))
-        .max_queues(*queues)
-        .max_queue_entries(*queue_entries)
-        .page_sizes(*min_page_size, *max_page_size)
-        .doorbell_stride(*doorbell_stride)
-        .shadow_doorbells(*shadow_doorbells)
-        .sgl(*sgl)
-        .atomic_writes(*atomic, *atomic_power_fail)
-        .format_nvm(*format_nvm)
-        .intx(*intx)
+        .mdts(Some(of.mdts).filter(|&power| power != 0))
+        .max_queues(of.queues)
+        .max_queue_entries(of.queue_entries)
+        .page_sizes(of.min_page_size, of.max_page_size)
+        .doorbell_stride(of.doorbell_stride)
+        .shadow_doorbells(of.shadow_doorbells)
+        .sgl(of.sgl)
+        .atomic_writes(of.atomic, of.atomic_power_fail)
+        .format_nvm(of.format_nvm)
+        .intx(of.intx)
         .service(service(args))
         .faults(faults(args));
-    config = match cmb {
-        Some(bytes) if *legacy_cmb => config.legacy_controller_memory(*bytes),
-        Some(bytes) => config.controller_memory(*bytes),
+    config = match of.cmb {
+        Some(bytes) if of.legacy_cmb => config.legacy_controller_memory(bytes),
+        Some(bytes) => config.controller_memory(bytes),
         None => config,
     };
-    if let Some(bytes) = unallocated {
-        config = config.namespace_management(*bytes);
+    if let Some(bytes) = of.unallocated {
+        config = config.namespace_management(bytes);
     }
-    if let Some(bytes) = write_cache {
-        config = config.write_cache(*bytes);
+    if let Some(bytes) = of.write_cache {
+        config = config.write_cache(bytes);
     }
-    if let Some(serial) = serial {
+    if let Some(serial) = &of.serial {
         config = config.serial(serial);
     }
-    if let Some(model) = model {
+    if let Some(model) = &of.model {
         config = config.model(model);
     }
     config
@@ -221,33 +204,27 @@ fn faults(args: &EmulateArgs) -> Faults {
     }
 }
 
-/// Returns the image of a namespace, unless it is memory or null.
-fn image_of<'a>(args: &'a EmulateArgs, namespaces: &[Namespace], nsid: u32) -> Option<&'a Path> {
-    let index = namespaces.iter().position(|namespace| namespace.nsid == nsid)?;
-    match args.images.get(index)? {
-        Source::Image(path) => Some(path),
-        _ => None,
-    }
-}
-
 fn say(
     args: &EmulateArgs,
-    namespaces: Vec<Namespace>,
+    namespaces: Vec<Record>,
     socket: &Path,
     format: Format,
 ) -> Result<(), Error> {
     // Absolute, because a client may run in another directory.
     let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
     let device = format!("vfio-user:{}", name::escaped(socket.as_os_str().as_encoded_bytes()));
-    let served = Served { device, writable: args.writable, namespaces };
+    let count = namespaces.len();
     let mut out = Output::new();
     if format.json {
+        let mut served = Record::default();
+        served.json("device", device);
+        served.json("writable", args.writable);
+        served.json("namespaces", namespaces);
         out.json_line(&served)?;
     } else {
-        let count = served.namespaces.len();
         let namespaces = if count == 1 { "namespace" } else { "namespaces" };
-        let how = if served.writable { "writable" } else { "read-only" };
-        out.line(&format!("serving {count} {namespaces}, {how}, on {}", served.device))?;
+        let how = if args.writable { "writable" } else { "read-only" };
+        out.line(&format!("serving {count} {namespaces}, {how}, on {device}"))?;
     }
     out.flush()
 }

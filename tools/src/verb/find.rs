@@ -5,37 +5,41 @@ mod number;
 mod perm;
 
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use nvio::Volume;
-use nvio_ext4::{FileType, Inode, Timestamp, WalkEvent};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use nvio_ext4::{FileType, Inode, Timestamp, Visit, WalkEvent};
 
+use self::glob::Glob;
 use self::number::{Number, Size};
 use self::perm::Permissions;
-use super::stat::Record;
+use super::stat::{self, KINDS};
 use crate::args::{Format, VolumeArgs};
-use crate::error::{Error, Failures};
-use crate::name::rooted;
+use crate::error::Error;
+use crate::listing::Listing;
+use crate::name::{base_name, rooted};
 use crate::open;
-use crate::output::{JsonArray, Output};
 
 const DAY: i64 = 86_400;
 
-/// The paths and conditions of `nvio find`.
-#[derive(Clone, Debug, Args)]
-pub struct FindArgs {
+/// Find entries of a directory and below it, as find does. All conditions must hold.
+///
+/// N is a number: 5 is exactly 5, +5 is more, -5 is less.
+#[derive(Debug, Args)]
+pub struct Find {
+    #[command(flatten)]
+    volume: VolumeArgs,
     /// Paths in the filesystem.
     #[arg(default_value = "/")]
     paths: Vec<OsString>,
     /// The name matches a shell pattern: *, ? and [a-z].
-    #[arg(long, value_name = "PATTERN")]
-    name: Option<OsString>,
+    #[arg(long, value_name = "PATTERN", value_parser = OsStringValueParser::new().try_map(Glob::new))]
+    name: Option<Glob>,
     /// The whole path matches a shell pattern; * and ? match slashes, too.
-    #[arg(long, value_name = "PATTERN")]
-    path: Option<OsString>,
+    #[arg(long, value_name = "PATTERN", value_parser = OsStringValueParser::new().try_map(Glob::new))]
+    path: Option<Glob>,
     /// The type is one of these, separated by commas: f file, d directory, l symbolic link, p pipe,
     /// s socket, b block device, c character device.
     #[arg(long = "type", value_name = "fdlpsbc", value_delimiter = ',')]
@@ -73,6 +77,8 @@ pub struct FindArgs {
     /// End each path with a zero byte, not a newline.
     #[arg(long, conflicts_with = "json")]
     print0: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// A file type, by its letter.
@@ -83,116 +89,75 @@ impl std::str::FromStr for Kind {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(match text {
-            "f" => FileType::Regular,
-            "d" => FileType::Directory,
-            "l" => FileType::Symlink,
-            "p" => FileType::Fifo,
-            "s" => FileType::Socket,
-            "b" => FileType::BlockDevice,
-            "c" => FileType::CharDevice,
-            _ => return Err("a type is one of f d l p s b c; separate several by commas"),
-        }))
+        let mut kinds = KINDS.iter().filter(|(_, letter, _)| text.chars().eq([*letter]));
+        let kind = kinds.next().map(|(kind, ..)| Self(*kind));
+        kind.ok_or("a type is one of f d l p s b c; separate several by commas")
     }
 }
 
-/// Prints the paths that meet all conditions. JSON has the fields of `nvio ls -l`.
-///
-/// # Errors
-/// If the filesystem cannot be opened or standard output fails. Other failures are printed.
-pub fn run(volume: &VolumeArgs, args: &FindArgs, format: Format) -> Result<ExitCode, Error> {
-    let volume = open::volume(volume)?;
-    let newer = match &args.newer {
-        Some(path) => Some(volume.symlink_metadata(rooted(path))?.mtime()),
-        None => None,
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let mut find = Find {
-        volume: &volume,
-        args,
-        newer,
-        now: Timestamp { seconds: now, nanoseconds: 0 },
-        json: format.json,
-        out: Output::new(),
-        array: JsonArray::default(),
-        failures: Failures::default(),
-    };
-    for path in &args.paths {
-        find.operand(&rooted(path))?;
-    }
-    let Find { mut out, array, failures, .. } = find;
-    if format.json {
-        array.end(&mut out)?;
-    }
-    out.flush()?;
-    Ok(failures.code())
-}
-
-struct Find<'a> {
-    volume: &'a Volume,
-    args: &'a FindArgs,
-    newer: Option<Timestamp>,
-    now: Timestamp,
-    json: bool,
-    out: Output,
-    array: JsonArray,
-    failures: Failures,
-}
-
-impl Find<'_> {
-    fn operand(&mut self, path: &[u8]) -> Result<(), Error> {
-        let Some(inode) = self.failures.absorb(self.volume.symlink_metadata(path))? else {
-            return Ok(());
+impl Find {
+    /// Prints the paths that meet all conditions. JSON has the fields of `nvio ls -l`.
+    ///
+    /// # Errors
+    /// If the filesystem cannot be opened or standard output fails. Other failures are printed.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let volume = open::volume(&self.volume)?;
+        let newer = match &self.newer {
+            Some(path) => Some(volume.symlink_metadata(rooted(path))?.mtime()),
+            None => None,
         };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let mut listing = Listing::new(&volume, self.format);
+        let search = Search { args: self, newer, now };
+        listing.paths(&self.paths, |listing, path| search.operand(listing, path))?;
+        listing.end()
+    }
+}
+
+struct Search<'a> {
+    args: &'a Find,
+    newer: Option<Timestamp>,
+    /// Seconds since 1970.
+    now: i64,
+}
+
+impl Search<'_> {
+    fn operand(&self, listing: &mut Listing<'_>, path: &[u8]) -> Result<(), Error> {
+        let inode = listing.volume.symlink_metadata(path)?;
         // Entries of the path are at depth 1, and the walk enters their directory at depth 0.
         let Some(deepest) = self.args.maxdepth.unwrap_or(usize::MAX).checked_sub(1) else {
-            return self.visit(path, base(path), &inode, 0);
+            let (event, name) = (WalkEvent::Entry, base_name(path));
+            return self.visit(listing, &Visit { event, path, name, inode: &inode, depth: 0 });
         };
-        let mut walk = self.volume.filesystem().walk(path, &inode).max_depth(deepest);
+        let mut walk = listing.volume.filesystem().walk(path, &inode).max_depth(deepest);
         while let Some(step) = walk.step() {
-            match step {
-                Ok(visit) => {
-                    let is_operand = visit.event == WalkEvent::Enter && visit.depth == 0;
-                    if is_operand || (visit.event == WalkEvent::Entry && visit.depth == 0) {
-                        self.visit(path, base(path), visit.inode, 0)?;
-                    } else if visit.event == WalkEvent::Entry {
-                        self.visit(visit.path, visit.name, visit.inode, visit.depth)?;
-                    }
-                }
-                Err(error) => {
-                    let error = Error::path(walk.path())(error);
-                    self.failures.report(&error);
-                }
-            }
+            let shown = match step {
+                Ok(visit) if visit.event == WalkEvent::Leave => continue,
+                // A directory below the path was visited as an entry before it is entered.
+                Ok(visit) if visit.event == WalkEvent::Enter && visit.depth > 0 => continue,
+                Ok(visit) => self.visit(listing, &visit),
+                Err(error) => Err(Error::path(walk.path())(error)),
+            };
+            listing.failures.absorb(shown)?;
         }
         Ok(())
     }
 
-    fn visit(
-        &mut self,
-        path: &[u8],
-        name: &[u8],
-        inode: &Inode,
-        depth: usize,
-    ) -> Result<(), Error> {
-        if depth < self.args.mindepth || !self.matches(path, name, inode) {
+    fn visit(&self, listing: &mut Listing<'_>, visit: &Visit<'_>) -> Result<(), Error> {
+        let &Visit { path, inode, depth, .. } = visit;
+        if depth < self.args.mindepth || !self.matches(path, base_name(path), inode) {
             return Ok(());
         }
-        if self.json {
-            let Some(target) = self.failures.absorb(open::target(self.volume, path, inode))? else {
-                return Ok(());
-            };
-            let target = target.as_deref();
-            let record = Record { path, inode, target, all: true, attributes: None };
-            return self.array.push(&mut self.out, &record);
+        if listing.is_json() {
+            let target = open::target(listing.volume, path, inode)?;
+            return listing.push(&stat::full(path, inode, target.as_deref()));
         }
         if self.args.print0 {
-            self.out.bytes(path)?;
-            return self.out.bytes(b"\0");
+            listing.out.bytes(path)?;
+            return listing.out.bytes(b"\0");
         }
-        self.out.name(path)?;
-        self.out.line("")
+        listing.out.name_line(path, None)
     }
 
     fn matches(&self, path: &[u8], name: &[u8], inode: &Inode) -> bool {
@@ -200,8 +165,8 @@ impl Find<'_> {
         let number = |wanted: &Option<Number>, value: u64| {
             wanted.is_none_or(|wanted| wanted.matches(i128::from(value)))
         };
-        let glob = |pattern: &Option<OsString>, text: &[u8]| {
-            pattern.as_ref().is_none_or(|pattern| glob::matches(pattern.as_bytes(), text))
+        let glob = |pattern: &Option<Glob>, text: &[u8]| {
+            pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
         };
         glob(&args.name, name)
             && glob(&args.path, path)
@@ -218,12 +183,6 @@ impl Find<'_> {
 
     /// Returns the whole days since the last modification.
     fn age(&self, inode: &Inode) -> i128 {
-        i128::from(self.now.seconds.saturating_sub(inode.mtime().seconds).div_euclid(DAY))
+        i128::from(self.now.saturating_sub(inode.mtime().seconds).div_euclid(DAY))
     }
-}
-
-/// Returns the last component of a path, which `--name` matches.
-fn base(path: &[u8]) -> &[u8] {
-    let last = path.split(|&byte| byte == b'/').rfind(|part| !part.is_empty());
-    last.unwrap_or(b"/")
 }

@@ -15,40 +15,54 @@ mod journal;
 mod mmp;
 mod report;
 
+use std::process::ExitCode;
+
+use clap::Args;
+
 use crate::args::{Format, VolumeArgs};
 use crate::error::Error;
 use crate::open;
 use crate::output::Output;
 use report::Report;
 
-/// Prints the superblock, the superblock of the journal and the multi-mount protection block.
+/// Show the superblock of a filesystem in the format of `dumpe2fs -h`.
 ///
-/// # Errors
-/// If there is neither a filesystem nor a journal, or one of the structures is damaged. The others
-/// have been printed by then.
-pub fn run(args: &VolumeArgs, format: Format) -> Result<(), Error> {
-    let inspection = open::inspection(args)?;
-    let superblock = inspection.superblock();
-    let mut report = Report::default();
-    fields::add(&mut report, superblock);
-    let mut damage = None;
-    match inspection.journal() {
-        Ok(Some(found)) => journal::add(&mut report, superblock, &found),
-        Ok(None) => (),
-        Err(error) => damage = Some(error),
+/// Works on a filesystem that needs recovery or is in use, and on an external journal.
+#[derive(Debug, Args)]
+pub struct Fsinfo {
+    #[command(flatten)]
+    volume: VolumeArgs,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Fsinfo {
+    /// Prints the superblock, the superblock of the journal and the multi-mount protection block.
+    ///
+    /// # Errors
+    /// If there is neither a filesystem nor a journal, or one of the structures is damaged. The
+    /// others have been printed by then.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let inspection = open::inspection(&self.volume)?;
+        let superblock = inspection.superblock();
+        let mut report = Report::default();
+        fields::add(&mut report, superblock);
+        let journal = inspection.journal().map(|found| {
+            found.iter().for_each(|found| journal::add(&mut report, superblock, found));
+        });
+        let mmp = inspection.mmp().map(|found| {
+            found.iter().for_each(|found| mmp::add(&mut report, found));
+        });
+        let mut out = Output::new();
+        if self.format.json {
+            out.json(&report)?
+        } else {
+            report.print(&mut out)?
+        }
+        out.flush()?;
+        drop(inspection);
+        let device = || self.volume.controller.device.to_string();
+        let damaged = journal.and(mmp).map_err(|error| Error::filesystem(device(), error));
+        damaged.map(|()| ExitCode::SUCCESS)
     }
-    match inspection.mmp() {
-        Ok(Some(found)) => mmp::add(&mut report, &found),
-        Ok(None) => (),
-        Err(error) => damage = damage.or(Some(error)),
-    }
-    let mut out = Output::new();
-    if format.json {
-        out.json(&report)?
-    } else {
-        report.text(&mut out)?
-    }
-    out.flush()?;
-    drop(inspection);
-    damage.map_or(Ok(()), |error| Err(Error::filesystem(args.controller.device.to_string(), error)))
 }

@@ -1,6 +1,10 @@
 //! `nvio list`: the NVMe controllers of this machine, from sysfs, and from Identify data for those
 //! that are bound to vfio-pci.
 
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::HumanBytes;
 use nvio_driver::pci::{BlockDevice, NvmeDevice, Sysfs, Use, UseKind, VFIO_PCI};
 use nvio_driver::spec::IdentifyNamespace;
 use nvio_driver::{Address, Controller, Options};
@@ -8,8 +12,8 @@ use serde::Serialize;
 
 use crate::args::Format;
 use crate::error::{Error, one_line};
-use crate::output::{Output, human_size};
-use crate::table::Table;
+use crate::output::print;
+use crate::record::Record;
 
 /// Most namespaces of a controller that are identified.
 const NAMESPACES_MAX: usize = 128;
@@ -58,25 +62,31 @@ struct InUse {
     text: String,
 }
 
-/// Lists the controllers.
+/// List the NVMe controllers of this machine, their drivers and their users.
 ///
-/// # Errors
-/// If sysfs cannot be read.
-pub fn run(format: Format) -> Result<(), Error> {
-    let sysfs = Sysfs::new();
-    let mut found = Vec::new();
-    for device in sysfs.nvme_devices()? {
-        found.push(listed(&sysfs, &device)?);
+/// Idle controllers bound to vfio-pci are reset to identify them.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    format: Format,
+}
+
+impl List {
+    /// Lists the controllers.
+    ///
+    /// # Errors
+    /// If sysfs cannot be read.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let sysfs = Sysfs::new();
+        let mut found = Vec::new();
+        for device in sysfs.nvme_devices()? {
+            found.push(listed(&sysfs, &device)?);
+        }
+        print(self.format, &found, || match found.is_empty() {
+            true => "no NVMe controllers\n".to_owned(),
+            false => table(&found),
+        })
     }
-    let mut out = Output::new();
-    if format.json {
-        out.json(&found)?;
-    } else if found.is_empty() {
-        out.line("no NVMe controllers")?;
-    } else {
-        out.text(&table(&found))?;
-    }
-    out.flush()
 }
 
 fn listed(sysfs: &Sysfs, device: &NvmeDevice) -> Result<Listed, Error> {
@@ -145,7 +155,7 @@ fn of_kernel(block: &BlockDevice) -> Namespace {
     }
 }
 
-/// The contents of `identify` are not trusted.
+/// Describes a namespace. The contents of `identify` are not trusted.
 fn of_controller(nsid: u32, identify: &IdentifyNamespace) -> Namespace {
     let format = identify.format();
     let lba_size = 1u64.checked_shl(format.lbads.into());
@@ -184,52 +194,46 @@ fn driven(address: &str, processes: &[u32]) -> InUse {
 /// Returns the table: a line for each namespace, with the columns of the controller in its first
 /// line.
 fn table(found: &[Listed]) -> String {
-    let headings = [
-        "ADDRESS",
-        "MODEL",
-        "SERIAL",
-        "FIRMWARE",
-        "DRIVER",
-        "GROUP",
-        "NAMESPACE",
-        "SIZE",
-        "LBA",
-        "IN USE BY",
-    ];
-    let mut table = Table::new(&headings, &[5, 7, 8]);
-    let dash = |text: Option<&str>| text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned();
+    let mut rows = Vec::new();
     for controller in found {
-        let mut first = vec![
-            controller.address.clone(),
-            dash(controller.model.as_deref()),
-            dash(controller.serial.as_deref()),
-            dash(controller.firmware.as_deref()),
-            dash(controller.driver.as_deref()),
-            dash(controller.iommu_group.map(|group| group.to_string()).as_deref()),
-        ];
-        let uses = |is_of: &dyn Fn(&InUse) -> bool| {
-            let uses = controller.in_use_by.iter().filter(|found| is_of(found));
-            let texts: Vec<&str> = uses.map(|found| found.text.as_str()).collect();
-            dash(Some(&texts.join(", ")))
-        };
-        if controller.namespaces.is_empty() {
-            first.extend(["-", "-", "-"].map(str::to_owned));
-            let note = controller.unknown.as_ref().map(|why| format!("unknown: {why}"));
-            first.push(note.unwrap_or_else(|| uses(&|_| true)));
-            table.row(first);
-            continue;
-        }
-        for namespace in &controller.namespaces {
-            let mut row = std::mem::replace(&mut first, vec![String::new(); 6]);
-            let nsid = namespace.nsid.map(|nsid| format!("nsid {nsid}"));
-            row.push(namespace.device.clone().or(nsid).unwrap_or_default());
-            row.push(human_size(namespace.size));
-            row.push(lba_format(namespace));
-            row.push(uses(&|found| namespace.has(&found.device)));
-            table.row(row);
-        }
+        let none = controller.namespaces.is_empty().then_some(None);
+        let namespaces = controller.namespaces.iter().map(Some).chain(none);
+        rows.extend(namespaces.enumerate().map(|(at, namespace)| controller.row(at, namespace)));
     }
-    table.render()
+    Record::table(&rows, &[5, 7, 8])
+}
+
+impl Listed {
+    /// Returns the row of the namespace at `index`, or of a controller without namespaces.
+    fn row(&self, index: usize, namespace: Option<&Namespace>) -> Record {
+        let mut row = Record::default();
+        let group = self.iommu_group.map(|group| group.to_string());
+        for (heading, text) in [
+            ("ADDRESS", Some(&self.address)),
+            ("MODEL", self.model.as_ref()),
+            ("SERIAL", self.serial.as_ref()),
+            ("FIRMWARE", self.firmware.as_ref()),
+            ("DRIVER", self.driver.as_ref()),
+            ("GROUP", group.as_ref()),
+        ] {
+            let text = text.map(String::as_str).filter(|text| !text.is_empty()).unwrap_or("-");
+            row.text(heading, if index == 0 { text } else { "" });
+        }
+        let dash = || "-".to_owned();
+        row.text("NAMESPACE", namespace.map_or_else(dash, Namespace::name));
+        row.text("SIZE", namespace.map_or_else(dash, |of| HumanBytes(of.size).to_string()));
+        row.text("LBA", namespace.map_or_else(dash, lba_format));
+        let is_of = |found: &&InUse| namespace.is_none_or(|of| of.has(&found.device));
+        let uses: Vec<&str> =
+            self.in_use_by.iter().filter(is_of).map(|found| found.text.as_str()).collect();
+        let note = match (&self.unknown, namespace) {
+            (Some(why), None) => format!("unknown: {why}"),
+            _ if uses.is_empty() => dash(),
+            _ => uses.join(", "),
+        };
+        row.text("IN USE BY", note);
+        row
+    }
 }
 
 /// Formats the bytes of a block and of its metadata: 512, 4096+8.
@@ -242,6 +246,12 @@ fn lba_format(namespace: &Namespace) -> String {
 }
 
 impl Namespace {
+    /// Returns the block device of the kernel, or else the number.
+    fn name(&self) -> String {
+        let nsid = self.nsid.map(|nsid| format!("nsid {nsid}"));
+        self.device.clone().or(nsid).unwrap_or_default()
+    }
+
     /// Returns true if `device` is the block device of this namespace or a partition of it.
     fn has(&self, device: &str) -> bool {
         self.device.as_deref() == Some(device)

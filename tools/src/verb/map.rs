@@ -1,110 +1,100 @@
 //! `nvio map`: prints the extents of files.
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
+use clap::Args;
 use nvio_ext4::Extent;
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
 
 use crate::args::{Format, VolumeArgs};
 use crate::error::Error;
-use crate::name::{self, rooted};
+use crate::listing::Listing;
 use crate::open;
-use crate::output::{JsonArray, Output};
-use crate::table::Table;
+use crate::output::Output;
+use crate::record::Record;
 
-/// The extents of a file in bytes, for JSON.
-struct Map<'a> {
-    path: &'a [u8],
-    size: u64,
-    block_size: u32,
-    extents: &'a [Extent],
-}
-
-#[derive(Serialize)]
-struct ExtentRecord {
-    logical: u64,
-    physical: u64,
-    length: u64,
-    unwritten: bool,
-    inline: bool,
-    last: bool,
-}
-
-impl Serialize for Map<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let record = |extent: &Extent| {
-            let &Extent { logical, physical, length, unwritten, inline, last } = extent;
-            ExtentRecord { logical, physical, length, unwritten, inline, last }
-        };
-        let mut map = serializer.serialize_map(None)?;
-        name::entry(&mut map, "path", self.path)?;
-        map.serialize_entry("size", &self.size)?;
-        map.serialize_entry("block_size", &self.block_size)?;
-        let extents: Vec<ExtentRecord> = self.extents.iter().map(record).collect();
-        map.serialize_entry("extents", &extents)?;
-        map.end()
-    }
-}
-
-/// Prints extents. JSON is an object for one path, and an array for several.
+/// Show the extents of files as filefrag does.
 ///
-/// # Errors
-/// If a path cannot be found, has no blocks, or its map is damaged.
-pub fn run(args: &VolumeArgs, paths: &[OsString], format: Format) -> Result<(), Error> {
-    let volume = open::volume(args)?;
-    let mut out = Output::new();
-    let mut array = JsonArray::default();
-    for path in paths {
-        let path = rooted(path);
-        let inode = volume.metadata(&path)?;
-        let extents = volume.filesystem().extents(&inode).map_err(Error::path(&path))?;
-        let extents: Vec<Extent> = extents.collect::<Result<_, _>>().map_err(Error::path(&path))?;
-        let block_size = volume.filesystem().superblock().block_size();
-        let map = Map { path: &path, size: inode.size(), block_size, extents: &extents };
-        match (format.json, paths.len()) {
-            (true, 1) => out.json(&map)?,
-            (true, _) => array.push(&mut out, &map)?,
-            (false, _) => text(&mut out, &map)?,
-        }
-    }
-    if format.json && paths.len() > 1 {
-        array.end(&mut out)?;
-    }
-    out.flush()
+/// Physical positions are counted from the start of the filesystem, in blocks; in bytes with --json.
+#[derive(Debug, Args)]
+pub struct Map {
+    #[command(flatten)]
+    volume: VolumeArgs,
+    /// Paths in the filesystem.
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+    #[command(flatten)]
+    format: Format,
 }
 
-/// Prints extents in blocks of the filesystem, as filefrag -v does.
-fn text(out: &mut Output, map: &Map<'_>) -> Result<(), Error> {
-    let block = u64::from(map.block_size).max(1);
-    let blocks = map.size.div_ceil(block);
-    out.text("File size of ")?;
-    out.name(map.path)?;
-    out.line(&format!(" is {} ({blocks} blocks of {block} bytes)", map.size))?;
-    let headings = ["ext", "logical_offset", "physical_offset", "length", "expected", "flags"];
-    let mut table = Table::new(&headings, &[0, 1, 2, 3, 4]);
+impl Map {
+    /// Prints extents. JSON is an object for one path, and an array for several.
+    ///
+    /// # Errors
+    /// If the filesystem cannot be opened or standard output fails. Other failures are printed.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let volume = open::volume(&self.volume)?;
+        let block_size = volume.filesystem().superblock().block_size();
+        let mut listing = Listing::of_paths(&volume, self.format, &self.paths);
+        listing.paths(&self.paths, |listing, path| {
+            let inode = volume.metadata(path)?;
+            let extents = volume.filesystem().extents(&inode).map_err(Error::path(path))?;
+            let extents = extents.collect::<Result<Vec<_>, _>>().map_err(Error::path(path))?;
+            let extents = records(&extents, inode.size(), block_size.into());
+            if !listing.is_json() {
+                return text(&mut listing.out, path, inode.size(), block_size.into(), &extents);
+            }
+            let mut map = Record::default();
+            map.json_bytes("path", path);
+            map.json("size", inode.size());
+            map.json("block_size", block_size);
+            map.json("extents", extents);
+            listing.push(&map)
+        })?;
+        listing.end()
+    }
+}
+
+/// Describes extents: in blocks of the filesystem, as filefrag -v does; in bytes in JSON.
+fn records(extents: &[Extent], size: u64, block: u64) -> Vec<Record> {
     let mut expected = None;
-    for (index, extent) in map.extents.iter().enumerate() {
-        let (logical, physical) = (extent.logical / block, extent.physical / block);
+    let mut records = Vec::with_capacity(extents.len());
+    for (index, extent) in extents.iter().enumerate() {
+        let &Extent { logical, physical, length, unwritten, inline, last } = extent;
         // Inline data is smaller than a block.
-        let length = extent.length.div_ceil(block);
-        let range = |first: u64| format!("{first}..{}", (first + length).saturating_sub(1));
-        let jump = expected.filter(|&expected| expected != physical);
-        expected = Some(physical + length);
-        table.row([
-            index.to_string(),
-            range(logical),
-            range(physical),
-            length.to_string(),
-            jump.map_or(String::new(), |block: u64| block.to_string()),
-            flags(extent, map.size),
-        ]);
+        let blocks = length.div_ceil(block);
+        let range = |first: u64| format!("{first}..{}", (first + blocks).saturating_sub(1));
+        let first = physical / block;
+        let jump: Option<u64> = expected.filter(|&expected| expected != first);
+        expected = Some(first + blocks);
+        let mut record = Record::default();
+        record.text("ext", index.to_string());
+        record.field("logical_offset", "logical", range(logical / block), logical);
+        record.field("physical_offset", "physical", range(first), physical);
+        record.field("length", "length", blocks.to_string(), length);
+        record.text("expected", jump.map_or(String::new(), |block| block.to_string()));
+        record.json("unwritten", unwritten);
+        record.json("inline", inline);
+        record.json("last", last);
+        record.text("flags", flags(extent, size));
+        records.push(record);
     }
-    if !map.extents.is_empty() {
-        out.text(&table.render())?;
-    }
-    out.name(map.path)?;
-    let count = map.extents.len();
+    records
+}
+
+fn text(
+    out: &mut Output,
+    path: &[u8],
+    size: u64,
+    block: u64,
+    extents: &[Record],
+) -> Result<(), Error> {
+    out.text("File size of ")?;
+    out.name(path)?;
+    out.line(&format!(" is {size} ({} blocks of {block} bytes)", size.div_ceil(block)))?;
+    out.text(&Record::table(extents, &[0, 1, 2, 3, 4]))?;
+    out.name(path)?;
+    let count = extents.len();
     out.line(&format!(": {count} extent{} found", if count == 1 { "" } else { "s" }))
 }
 

@@ -1,132 +1,93 @@
 //! `nvio ns`: the namespaces of a controller.
 
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::HumanBytes;
 use nvio_driver::Controller;
 use nvio_driver::spec::IdentifyNamespace;
-use serde::Serialize;
 
 use super::identify::field::identifier;
 use crate::args::{ControllerArgs, Format};
-use crate::error::Error;
+use crate::error::{Error, one_line};
 use crate::open;
-use crate::output::{Output, human_size};
-use crate::table::Table;
+use crate::output::print;
+use crate::record::Record;
 
-#[derive(Serialize)]
-struct Namespace {
-    nsid: u32,
-    size: u64,
-    capacity: u64,
-    used: u64,
-    /// Index of the LBA format in use.
-    format: usize,
-    lba_size: u64,
-    metadata_size: u16,
-    /// Metadata is transferred at the end of each block, not in a separate buffer.
-    metadata_extended: bool,
-    /// Type of end-to-end protection; 0 is none.
-    protection_type: u8,
-    write_protected: bool,
-    nguid: Option<String>,
-    eui64: Option<String>,
-    /// The reason why this driver cannot use the namespace.
-    unusable: Option<String>,
+/// Show the namespaces of a controller: sizes, formats, identifiers.
+#[derive(Debug, Args)]
+pub struct Ns {
+    #[command(flatten)]
+    device: ControllerArgs,
+    #[command(flatten)]
+    format: Format,
 }
 
-/// Prints the active namespaces, or one of them.
-///
-/// # Errors
-/// If the controller cannot be opened or identified.
-pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
-    let device = open::device(args)?;
-    let controller = device.controller();
-    let shown = match args.namespace {
-        Some(nsid) => vec![device.check_active(nsid)?],
-        None => controller.namespace_ids()?,
-    };
-    let mut namespaces = Vec::with_capacity(shown.len());
-    for nsid in shown {
-        namespaces.push(namespace(controller, nsid)?);
+impl Ns {
+    /// Prints the active namespaces, or one of them.
+    ///
+    /// # Errors
+    /// If the controller cannot be opened or identified.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let device = open::device(&self.device)?;
+        let controller = device.controller();
+        let shown = match self.device.namespace {
+            Some(nsid) => vec![device.check_active(nsid)?],
+            None => controller.namespace_ids()?,
+        };
+        let namespaces = shown.into_iter().map(|nsid| namespace(controller, nsid));
+        let namespaces = namespaces.collect::<Result<Vec<Record>, Error>>()?;
+        print(self.format, &namespaces, || match namespaces.is_empty() {
+            true => "no active namespaces\n".to_owned(),
+            false => table(&namespaces),
+        })
     }
-    let mut out = Output::new();
-    if format.json {
-        out.json(&namespaces)?;
-    } else if namespaces.is_empty() {
-        out.line("no active namespaces")?;
-    } else {
-        out.text(&table(&namespaces))?;
-    }
-    out.flush()
 }
 
-fn namespace(controller: &Controller, nsid: u32) -> Result<Namespace, Error> {
+fn namespace(controller: &Controller, nsid: u32) -> Result<Record, Error> {
     let identify = controller.identify_namespace(nsid)?;
-    let unusable = controller.namespace(nsid).err().map(|error| crate::error::one_line(&error));
+    let unusable = controller.namespace(nsid).err().map(|error| one_line(&error));
     Ok(described(nsid, &identify, unusable))
 }
 
-/// The contents of `identify` are not trusted.
-fn described(nsid: u32, identify: &IdentifyNamespace, unusable: Option<String>) -> Namespace {
+/// Describes a namespace. The contents of `identify` are not trusted.
+fn described(nsid: u32, identify: &IdentifyNamespace, unusable: Option<String>) -> Record {
     let format = identify.format();
     let lba_size = 1u64.checked_shl(format.lbads.into()).unwrap_or(0);
-    let bytes = |blocks: u64| blocks.saturating_mul(lba_size);
-    Namespace {
-        nsid,
-        size: bytes(identify.nsze.get()),
-        capacity: bytes(identify.ncap.get()),
-        used: bytes(identify.nuse.get()),
-        format: identify.format_index(),
-        lba_size,
-        metadata_size: format.ms.get(),
-        metadata_extended: identify.extended_metadata(),
-        protection_type: identify.protection_type(),
-        write_protected: identify.nsattr & 1 != 0,
-        nguid: identifier(&identify.nguid),
-        eui64: identifier(&identify.eui64),
-        unusable,
-    }
+    let [size, capacity, used] = [identify.nsze, identify.ncap, identify.nuse]
+        .map(|blocks| blocks.get().saturating_mul(lba_size));
+    let metadata = match (format.ms.get(), identify.extended_metadata()) {
+        (0, _) => "none".to_owned(),
+        (bytes, true) => format!("{bytes} extended"),
+        (bytes, false) => format!("{bytes} separate"),
+    };
+    let protection = match identify.protection_type() {
+        0 => "none".to_owned(),
+        kind => format!("type {kind}"),
+    };
+    let write_protected = identify.nsattr & 1 != 0;
+    let note = write_protected.then_some("write protected");
+    let notes: Vec<&str> = note.into_iter().chain(unusable.as_deref()).collect();
+    let notes = notes.join("; ");
+    let mut record = Record::default();
+    record.value("NSID", "nsid", nsid);
+    record.field("SIZE", "size", HumanBytes(size).to_string(), size);
+    record.json("capacity", capacity);
+    record.field("USED", "used", HumanBytes(used).to_string(), used);
+    record.value("FORMAT", "format", identify.format_index());
+    record.value("LBA", "lba_size", lba_size);
+    record.field("METADATA", "metadata_size", metadata, format.ms.get());
+    record.json("metadata_extended", identify.extended_metadata());
+    record.field("PROTECTION", "protection_type", protection, identify.protection_type());
+    record.json("write_protected", write_protected);
+    record.optional("NGUID", "nguid", identifier(&identify.nguid));
+    record.optional("EUI-64", "eui64", identifier(&identify.eui64));
+    record.field("NOTE", "unusable", notes, unusable);
+    record
 }
 
-fn table(namespaces: &[Namespace]) -> String {
-    let headings = [
-        "NSID",
-        "SIZE",
-        "USED",
-        "FORMAT",
-        "LBA",
-        "METADATA",
-        "PROTECTION",
-        "NGUID",
-        "EUI-64",
-        "NOTE",
-    ];
-    let mut table = Table::new(&headings, &[0, 1, 2, 3, 4]);
-    let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    for namespace in namespaces {
-        let metadata = match (namespace.metadata_size, namespace.metadata_extended) {
-            (0, _) => "none".to_owned(),
-            (bytes, true) => format!("{bytes} extended"),
-            (bytes, false) => format!("{bytes} separate"),
-        };
-        let protection = match namespace.protection_type {
-            0 => "none".to_owned(),
-            kind => format!("type {kind}"),
-        };
-        let write = namespace.write_protected.then(|| "write protected".to_owned());
-        let notes: Vec<String> = write.into_iter().chain(namespace.unusable.clone()).collect();
-        table.row([
-            namespace.nsid.to_string(),
-            human_size(namespace.size),
-            human_size(namespace.used),
-            namespace.format.to_string(),
-            namespace.lba_size.to_string(),
-            metadata,
-            protection,
-            dash(&namespace.nguid),
-            dash(&namespace.eui64),
-            notes.join("; "),
-        ]);
-    }
-    table.render()
+fn table(namespaces: &[Record]) -> String {
+    Record::table(namespaces, &[0, 1, 2, 3, 4])
 }
 
 #[cfg(test)]
@@ -148,7 +109,7 @@ mod tests {
         let cells: Vec<&str> = text.lines().nth(1).unwrap().split("  ").map(str::trim).collect();
         let cells: Vec<&str> = cells.into_iter().filter(|cell| !cell.is_empty()).collect();
         let nguid = "000000000000000000000000000000ab";
-        let wanted = ["3", "4.10 GB", "1.02 GB", "1", "4096", "8 extended", "type 2", nguid];
+        let wanted = ["3", "3.81 GiB", "976.56 MiB", "1", "4096", "8 extended", "type 2", nguid];
         assert_eq!(cells[..8], wanted);
         assert_eq!(cells[8..], ["0100000000000000", "no driver"]);
     }

@@ -1,64 +1,63 @@
 //! `nvio reset`: resets a controller and brings it up once.
 
+use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::Args;
 use nvio::DeviceName;
-use serde::Serialize;
 
 use crate::args::{ControllerArgs, Format};
 use crate::error::Error;
+use crate::name::one_line;
 use crate::open;
-use crate::output::Output;
+use crate::output::print;
+use crate::record::Record;
 
-#[derive(Serialize)]
-struct Report {
-    device: String,
-    model: String,
-    serial: String,
-    firmware: String,
-    active_namespaces: usize,
-    /// Time from the reset to the end of the first commands.
-    ready_milliseconds: u128,
+/// Reset a controller, bring it up, and shut it down.
+///
+/// The steps are a function level reset, CC.EN cleared and set, the first commands, and CC.SHN.
+/// Commands of other users are lost. A PCI device must be bound to vfio-pci.
+#[derive(Debug, Args)]
+pub struct Reset {
+    /// PCI address or vfio-user:SOCKET.
+    #[arg(value_name = "DEVICE")]
+    device: DeviceName,
+    #[command(flatten)]
+    format: Format,
 }
 
-/// Resets the function, brings the controller up, identifies it, and shuts it down.
-///
-/// # Errors
-/// If the device is an image, or the controller does not become ready.
-pub fn run(name: &DeviceName, format: Format) -> Result<(), Error> {
-    if let DeviceName::Image(image) = name {
-        return Err(Error::NothingToReset { image: image.clone() });
+impl Reset {
+    /// Resets the function, brings the controller up, identifies it, and shuts it down.
+    ///
+    /// # Errors
+    /// If the device is an image, or the controller does not become ready.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        if let DeviceName::Image(image) = &self.device {
+            return Err(Error::NothingToReset { image: image.clone() });
+        }
+        let begin = Instant::now();
+        // Opening a controller resets its function first.
+        let args = ControllerArgs { device: self.device.clone(), namespace: None, lba_size: 512 };
+        let device = open::device(&args)?;
+        let active = device.controller().namespace_ids()?.len();
+        let milliseconds = begin.elapsed().as_millis();
+        let identify = device.controller().identify();
+        let (model, serial, firmware) = (identify.model(), identify.serial(), identify.firmware());
+        let namespaces = if active == 1 { "namespace" } else { "namespaces" };
+        let text = format!(
+            "{}: function reset, controller ready after {milliseconds} ms, shut down again\n\
+             {model}, serial {serial}, firmware {firmware}, {active} active {namespaces}\n",
+            one_line(&self.device.to_string())
+        );
+        let mut report = Record::default();
+        report.json("device", self.device.to_string());
+        report.json("model", model);
+        report.json("serial", serial);
+        report.json("firmware", firmware);
+        report.json("active_namespaces", active);
+        report.json("ready_milliseconds", milliseconds);
+        // Shut the controller down before reporting success.
+        drop(device);
+        print(self.format, &report, || text)
     }
-    let begin = Instant::now();
-    // Opening a controller resets its function first.
-    let args = ControllerArgs { device: name.clone(), namespace: None, lba_size: 512 };
-    let device = open::device(&args)?;
-    let active_namespaces = device.controller().namespace_ids()?.len();
-    let ready_milliseconds = begin.elapsed().as_millis();
-    let identify = device.controller().identify();
-    let report = Report {
-        device: name.to_string(),
-        model: identify.model(),
-        serial: identify.serial(),
-        firmware: identify.firmware(),
-        active_namespaces,
-        ready_milliseconds,
-    };
-    // Shut the controller down before reporting success.
-    drop(device);
-    let mut out = Output::new();
-    if format.json {
-        out.json(&report)?;
-    } else {
-        out.line(&format!(
-            "{}: function reset, controller ready after {ready_milliseconds} ms, shut down again",
-            crate::name::one_line(&report.device)
-        ))?;
-        let Report { model, serial, firmware, .. } = &report;
-        let count = if active_namespaces == 1 { "namespace" } else { "namespaces" };
-        out.line(&format!(
-            "{model}, serial {serial}, firmware {firmware}, {active_namespaces} active {count}"
-        ))?;
-    }
-    out.flush()
 }

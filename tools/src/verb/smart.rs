@@ -1,13 +1,17 @@
 //! `nvio smart`: the health of a drive.
 
+use std::process::ExitCode;
+
+use clap::Args;
 use nvio_driver::Controller;
 use nvio_driver::spec::{HealthLog, critical_warning};
-use serde::Serialize;
+use serde_json::json;
 
 use crate::args::{ControllerArgs, Format};
 use crate::error::Error;
 use crate::open;
-use crate::output::{Output, human_size};
+use crate::output::{exact_size, print};
+use crate::record::Record;
 
 /// Bits of the critical warning, and the text for each.
 const WARNINGS: [(u8, &str); 6] = [
@@ -19,66 +23,95 @@ const WARNINGS: [(u8, &str); 6] = [
     (critical_warning::PERSISTENT_MEMORY, "persistent memory region read-only or unreliable"),
 ];
 
-#[derive(Serialize)]
-struct Report {
-    critical_warning: u8,
-    critical_warnings: Vec<String>,
-    /// Null if the controller does not report it.
-    temperature_celsius: Option<i32>,
-    warning_temperature_celsius: Option<i32>,
-    critical_temperature_celsius: Option<i32>,
-    temperature_sensors: Vec<Sensor>,
-    available_spare_percent: u8,
-    available_spare_threshold_percent: u8,
-    percentage_used: u8,
-    endurance_group_warning: u8,
-    data_read_bytes: u128,
-    data_written_bytes: u128,
-    host_read_commands: u128,
-    host_write_commands: u128,
-    controller_busy_minutes: u128,
-    power_cycles: u128,
-    power_on_hours: u128,
-    unsafe_shutdowns: u128,
-    media_errors: u128,
-    error_log_entries: u128,
-    warning_temperature_minutes: u32,
-    critical_temperature_minutes: u32,
-    /// Transitions of host-controlled thermal management, for temperatures 1 and 2.
-    thermal_management_transitions: [u32; 2],
-    thermal_management_seconds: [u32; 2],
+/// Show the health of a drive: temperature, wear, errors (SMART / Health Information).
+#[derive(Debug, Args)]
+pub struct Smart {
+    #[command(flatten)]
+    device: ControllerArgs,
+    #[command(flatten)]
+    format: Format,
 }
 
-#[derive(Serialize)]
-struct Sensor {
-    sensor: usize,
-    celsius: i32,
-}
-
-/// Prints SMART / Health Information of the controller or of a namespace.
-///
-/// # Errors
-/// If the controller cannot be opened, or the log page cannot be read.
-pub fn run(args: &ControllerArgs, format: Format) -> Result<(), Error> {
-    let device = open::device(args)?;
-    show(device.controller(), args.namespace, format)
+impl Smart {
+    /// Prints SMART / Health Information of the controller or of a namespace.
+    ///
+    /// # Errors
+    /// If the controller cannot be opened, or the log page cannot be read.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let device = open::device(&self.device)?;
+        show(device.controller(), self.device.namespace, self.format)
+    }
 }
 
 /// Prints SMART / Health Information of an open controller.
 ///
 /// # Errors
 /// If the log page cannot be read.
-pub fn show(controller: &Controller, nsid: Option<u32>, format: Format) -> Result<(), Error> {
+pub fn show(controller: &Controller, nsid: Option<u32>, format: Format) -> Result<ExitCode, Error> {
     let log = controller.health(nsid)?;
     let identify = controller.identify();
     let report = report(&log, identify.wctemp.get(), identify.cctemp.get());
-    let mut out = Output::new();
-    if format.json {
-        out.json(&report)?
-    } else {
-        out.text(&text(&report))?
+    print(format, &report, || text(&report))
+}
+
+fn report(log: &HealthLog, warning: u16, critical: u16) -> Record {
+    let mut report = Record::default();
+    let warnings = warnings(log.critical_warning);
+    let text = if warnings.is_empty() { "none".to_owned() } else { warnings.join(", ") };
+    report.json("critical_warning", log.critical_warning);
+    report.field("Critical warning", "critical_warnings", text, warnings);
+    for (heading, key, kelvin) in [
+        ("Temperature", "temperature_celsius", log.temperature()),
+        ("Warning temperature", "warning_temperature_celsius", warning),
+        ("Critical temperature", "critical_temperature_celsius", critical),
+    ] {
+        report.field(heading, key, degrees(celsius(kelvin)), celsius(kelvin));
     }
-    out.flush()
+    let mut sensors = Vec::new();
+    for (number, kelvin) in (1..).zip(log.temperature_sensors) {
+        let Some(celsius) = celsius(kelvin.get()) else { continue };
+        report.text(format!("Temperature sensor {number}"), degrees(Some(celsius)));
+        sensors.push(json!({ "sensor": number, "celsius": celsius }));
+    }
+    report.json("temperature_sensors", sensors);
+    let (spare, threshold) = (log.available_spare, log.available_spare_threshold);
+    let text = format!("{spare} % (threshold {threshold} %)");
+    report.field("Available spare", "available_spare_percent", text, spare);
+    report.json("available_spare_threshold_percent", threshold);
+    report.unit("Endurance used", "percentage_used", log.percentage_used, "%");
+    let warning = log.endurance_group_warning;
+    let text = format!("{warning:#04x}");
+    report.field("Endurance group warning", "endurance_group_warning", text, warning);
+    for (heading, key, units) in [
+        ("Data read", "data_read_bytes", log.data_units_read),
+        ("Data written", "data_written_bytes", log.data_units_written),
+    ] {
+        let bytes = HealthLog::data_unit_bytes(units);
+        report.field(heading, key, exact_size(bytes), bytes);
+    }
+    report.value("Read commands", "host_read_commands", log.host_reads.get());
+    report.value("Write commands", "host_write_commands", log.host_writes.get());
+    report.unit("Controller busy", "controller_busy_minutes", log.busy_minutes.get(), "min");
+    report.value("Power cycles", "power_cycles", log.power_cycles.get());
+    report.unit("Power on", "power_on_hours", log.power_on_hours.get(), "h");
+    report.value("Unsafe shutdowns", "unsafe_shutdowns", log.unsafe_shutdowns.get());
+    report.value("Media errors", "media_errors", log.media_errors.get());
+    report.value("Error log entries", "error_log_entries", log.error_log_entries.get());
+    let (warning, critical) = (log.warning_temperature_minutes, log.critical_temperature_minutes);
+    report.unit("Above warning temp.", "warning_temperature_minutes", warning.get(), "min");
+    report.unit("Above critical temp.", "critical_temperature_minutes", critical.get(), "min");
+    let transitions = log.thermal_transitions.map(|count| count.get());
+    let seconds = log.thermal_seconds.map(|seconds| seconds.get());
+    for (at, (count, seconds)) in (1..).zip(transitions.into_iter().zip(seconds)) {
+        report.text(format!("Thermal management {at}"), format!("{count} times, {seconds} s"));
+    }
+    report.json("thermal_management_transitions", transitions);
+    report.json("thermal_management_seconds", seconds);
+    report
+}
+
+fn text(report: &Record) -> String {
+    report.render("", 26)
 }
 
 /// Converts Kelvin to Celsius. 0 means that the temperature is not reported.
@@ -86,36 +119,8 @@ fn celsius(kelvin: u16) -> Option<i32> {
     (kelvin != 0).then(|| i32::from(kelvin) - 273)
 }
 
-fn report(log: &HealthLog, warning: u16, critical: u16) -> Report {
-    let sensors = (1..).zip(log.temperature_sensors.iter());
-    let sensors = sensors
-        .filter_map(|(sensor, kelvin)| Some(Sensor { sensor, celsius: celsius(kelvin.get())? }));
-    Report {
-        critical_warning: log.critical_warning,
-        critical_warnings: warnings(log.critical_warning),
-        temperature_celsius: celsius(log.temperature()),
-        warning_temperature_celsius: celsius(warning),
-        critical_temperature_celsius: celsius(critical),
-        temperature_sensors: sensors.collect(),
-        available_spare_percent: log.available_spare,
-        available_spare_threshold_percent: log.available_spare_threshold,
-        percentage_used: log.percentage_used,
-        endurance_group_warning: log.endurance_group_warning,
-        data_read_bytes: HealthLog::data_unit_bytes(log.data_units_read),
-        data_written_bytes: HealthLog::data_unit_bytes(log.data_units_written),
-        host_read_commands: log.host_reads.get(),
-        host_write_commands: log.host_writes.get(),
-        controller_busy_minutes: log.busy_minutes.get(),
-        power_cycles: log.power_cycles.get(),
-        power_on_hours: log.power_on_hours.get(),
-        unsafe_shutdowns: log.unsafe_shutdowns.get(),
-        media_errors: log.media_errors.get(),
-        error_log_entries: log.error_log_entries.get(),
-        warning_temperature_minutes: log.warning_temperature_minutes.get(),
-        critical_temperature_minutes: log.critical_temperature_minutes.get(),
-        thermal_management_transitions: log.thermal_transitions.map(|count| count.get()),
-        thermal_management_seconds: log.thermal_seconds.map(|seconds| seconds.get()),
-    }
+fn degrees(celsius: Option<i32>) -> String {
+    celsius.map_or("-".to_owned(), |celsius| format!("{celsius} °C"))
 }
 
 fn warnings(bits: u8) -> Vec<String> {
@@ -126,49 +131,6 @@ fn warnings(bits: u8) -> Vec<String> {
         names.push(format!("reserved bits {rest:#04x}"));
     }
     names
-}
-
-fn text(report: &Report) -> String {
-    let mut text = String::new();
-    let mut line = |key: &str, value: String| text.push_str(&format!("{key:<26}{value}\n"));
-    let degrees = |celsius: Option<i32>| celsius.map_or("-".to_owned(), |c| format!("{c} °C"));
-    let warnings = report.critical_warnings.join(", ");
-    line("Critical warning", if warnings.is_empty() { "none".to_owned() } else { warnings });
-    line("Temperature", degrees(report.temperature_celsius));
-    line("Warning temperature", degrees(report.warning_temperature_celsius));
-    line("Critical temperature", degrees(report.critical_temperature_celsius));
-    for Sensor { sensor, celsius } in &report.temperature_sensors {
-        line(&format!("Temperature sensor {sensor}"), degrees(Some(*celsius)));
-    }
-    let threshold = report.available_spare_threshold_percent;
-    let spare = report.available_spare_percent;
-    line("Available spare", format!("{spare} % (threshold {threshold} %)"));
-    line("Endurance used", format!("{} %", report.percentage_used));
-    line("Endurance group warning", format!("{:#04x}", report.endurance_group_warning));
-    line("Data read", size(report.data_read_bytes));
-    line("Data written", size(report.data_written_bytes));
-    line("Read commands", report.host_read_commands.to_string());
-    line("Write commands", report.host_write_commands.to_string());
-    line("Controller busy", format!("{} min", report.controller_busy_minutes));
-    line("Power cycles", report.power_cycles.to_string());
-    line("Power on", format!("{} h", report.power_on_hours));
-    line("Unsafe shutdowns", report.unsafe_shutdowns.to_string());
-    line("Media errors", report.media_errors.to_string());
-    line("Error log entries", report.error_log_entries.to_string());
-    line("Above warning temp.", format!("{} min", report.warning_temperature_minutes));
-    line("Above critical temp.", format!("{} min", report.critical_temperature_minutes));
-    let thermal = report.thermal_management_transitions.iter();
-    for (at, (count, seconds)) in (1..).zip(thermal.zip(report.thermal_management_seconds)) {
-        line(&format!("Thermal management {at}"), format!("{count} times, {seconds} s"));
-    }
-    text
-}
-
-fn size(bytes: u128) -> String {
-    match u64::try_from(bytes) {
-        Ok(small) => format!("{bytes} bytes ({})", human_size(small)),
-        Err(_) => format!("{bytes} bytes"),
-    }
 }
 
 #[cfg(test)]
@@ -191,14 +153,13 @@ mod tests {
             _ => first.get(at).copied().unwrap_or(0),
         });
         let report = report(&log, 343, 0);
-        assert_eq!(
-            report.critical_warnings,
-            ["spare below its threshold", "media read-only", "reserved bits 0x40"]
-        );
-        assert_eq!(report.temperature_celsius, Some(27));
-        assert_eq!(report.warning_temperature_celsius, Some(70));
-        assert_eq!(report.critical_temperature_celsius, None);
-        assert_eq!(report.temperature_sensors.len(), 1);
+        let json = serde_json::to_value(&report).unwrap();
+        let warnings = ["spare below its threshold", "media read-only", "reserved bits 0x40"];
+        assert_eq!(json["critical_warnings"], json!(warnings));
+        assert_eq!(json["temperature_celsius"], 27);
+        assert_eq!(json["warning_temperature_celsius"], 70);
+        assert_eq!(json["critical_temperature_celsius"], json!(null));
+        assert_eq!(json["temperature_sensors"], json!([{ "sensor": 2, "celsius": -1 }]));
         let shown = text(&report);
         for line in [
             "Temperature               27 °C",
@@ -207,7 +168,7 @@ mod tests {
             "Available spare           7 % (threshold 10 %)",
             "Endurance used            130 %",
             "Data read                 0 bytes (0 B)",
-            "Data written              8589934592000 bytes (8.59 TB)",
+            "Data written              8589934592000 bytes (7.81 TiB)",
         ] {
             assert!(shown.lines().any(|found| found == line), "no {line:?} in\n{shown}");
         }

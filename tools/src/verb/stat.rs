@@ -1,31 +1,94 @@
 //! `nvio stat`: the fields of an inode.
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
-use nvio_ext4::{FileType, Inode, Timestamp};
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use clap::Args;
+use nvio_ext4::{FileType, Inode};
+use serde_json::json;
 
 use crate::args::{Format, VolumeArgs};
 use crate::attributes::Attributes;
 use crate::error::Error;
-use crate::name::{self, rooted};
+use crate::listing::Listing;
 use crate::open;
-use crate::output::{JsonArray, Output};
-use crate::time;
+use crate::output::Output;
+use crate::record::Record;
+use crate::time::{self, Time};
 
-/// An inode and its path, for JSON.
-pub struct Record<'a> {
-    /// The path.
-    pub path: &'a [u8],
-    /// The inode.
-    pub inode: &'a Inode,
-    /// The target of a symbolic link.
-    pub target: Option<&'a [u8]>,
-    /// Adds blocks, flags and the other fields that `ls -l` does not show.
-    pub all: bool,
-    /// Extended attributes, if they are shown.
-    pub attributes: Option<&'a Attributes>,
+/// Show the fields of an inode. Symbolic links are not followed.
+#[derive(Debug, Args)]
+pub struct Stat {
+    #[command(flatten)]
+    pub volume: VolumeArgs,
+    /// Paths in the filesystem.
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+    #[command(flatten)]
+    format: Format,
+}
+
+impl Stat {
+    /// Prints inodes. JSON is an object for one path, and an array for several.
+    ///
+    /// # Errors
+    /// If the filesystem cannot be opened or standard output fails. Other failures are printed.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let volume = open::volume(&self.volume)?;
+        let mut listing = Listing::of_paths(&volume, self.format, &self.paths);
+        listing.paths(&self.paths, |listing, path| {
+            let inode = &volume.symlink_metadata(path)?;
+            let target = open::target(&volume, path, inode)?;
+            let attributes = Attributes::read(&volume, path, inode)?;
+            if !listing.is_json() {
+                return text(&mut listing.out, path, inode, target.as_deref(), &attributes);
+            }
+            let mut record = full(path, inode, target.as_deref());
+            attributes.add_to(&mut record);
+            listing.push(&record)
+        })?;
+        listing.end()
+    }
+}
+
+/// Describes an inode for JSON: the path, the type and the number.
+pub fn brief(path: &[u8], inode: &Inode) -> Record {
+    let mut record = Record::default();
+    record.json_bytes("path", path);
+    record.json("kind", kind(inode.kind()));
+    record.json("inode", inode.number());
+    record
+}
+
+/// Describes an inode for JSON: the fields that `ls -l` shows.
+pub fn long(path: &[u8], inode: &Inode, target: Option<&[u8]>) -> Record {
+    let mut record = brief(path, inode);
+    record.json("mode", format!("{:07o}", inode.mode()));
+    record.json("uid", inode.uid());
+    record.json("gid", inode.gid());
+    record.json("size", size(inode, target));
+    record.json("links", inode.links());
+    record.json("mtime", Time::from(inode.mtime()));
+    record.json("atime", Time::from(inode.atime()));
+    record.json("ctime", Time::from(inode.ctime()));
+    if let Some(target) = target {
+        record.json_bytes("target", target);
+    }
+    if let Some((major, minor)) = inode.rdev() {
+        record.json("rdev", json!({ "major": major, "minor": minor }));
+    }
+    record
+}
+
+/// Describes an inode for JSON: all fields.
+pub fn full(path: &[u8], inode: &Inode, target: Option<&[u8]>) -> Record {
+    let mut record = long(path, inode, target);
+    record.json("crtime", inode.crtime().map(Time::from));
+    record.json("blocks_512", inode.blocks_512());
+    record.json("flags", format!("{:#010x}", inode.flags().bits()));
+    record.json("generation", inode.generation());
+    record.json("project", inode.project());
+    record
 }
 
 /// Returns the size in bytes as stat(2) reports it. The size of a symbolic link is the length of
@@ -34,154 +97,54 @@ pub fn size(inode: &Inode, target: Option<&[u8]>) -> u64 {
     target.and_then(|target| target.len().try_into().ok()).unwrap_or_else(|| inode.size())
 }
 
-#[derive(Serialize)]
-struct Time {
-    seconds: i64,
-    nanoseconds: u32,
-}
+/// The file types: the letter of find, which is that of ls except for files, and the word.
+pub const KINDS: [(FileType, char, &str); 7] = [
+    (FileType::Regular, 'f', "file"),
+    (FileType::Directory, 'd', "directory"),
+    (FileType::Symlink, 'l', "symlink"),
+    (FileType::CharDevice, 'c', "character-device"),
+    (FileType::BlockDevice, 'b', "block-device"),
+    (FileType::Fifo, 'p', "fifo"),
+    (FileType::Socket, 's', "socket"),
+];
 
-impl From<Timestamp> for Time {
-    fn from(time: Timestamp) -> Self {
-        Self { seconds: time.seconds, nanoseconds: time.nanoseconds }
-    }
-}
-
-#[derive(Serialize)]
-struct DeviceNumber {
-    major: u32,
-    minor: u32,
-}
-
-/// A mode as octal text.
-struct Octal(u16);
-
-impl Serialize for Octal {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:07o}", self.0))
-    }
-}
-
-impl Serialize for Record<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let inode = self.inode;
-        let mut map = serializer.serialize_map(None)?;
-        name::entry(&mut map, "path", self.path)?;
-        map.serialize_entry("kind", kind(inode.kind()))?;
-        map.serialize_entry("mode", &Octal(inode.mode()))?;
-        map.serialize_entry("uid", &inode.uid())?;
-        map.serialize_entry("gid", &inode.gid())?;
-        map.serialize_entry("size", &size(inode, self.target))?;
-        map.serialize_entry("links", &inode.links())?;
-        map.serialize_entry("inode", &inode.number())?;
-        map.serialize_entry("mtime", &Time::from(inode.mtime()))?;
-        map.serialize_entry("atime", &Time::from(inode.atime()))?;
-        map.serialize_entry("ctime", &Time::from(inode.ctime()))?;
-        if let Some(target) = self.target {
-            name::entry(&mut map, "target", target)?;
-        }
-        if let Some((major, minor)) = inode.rdev() {
-            map.serialize_entry("rdev", &DeviceNumber { major, minor })?;
-        }
-        if self.all {
-            map.serialize_entry("crtime", &inode.crtime().map(Time::from))?;
-            map.serialize_entry("blocks_512", &inode.blocks_512())?;
-            map.serialize_entry("flags", &format!("{:#010x}", inode.flags().bits()))?;
-            map.serialize_entry("generation", &inode.generation())?;
-            map.serialize_entry("project", &inode.project())?;
-        }
-        if let Some(attributes) = self.attributes {
-            attributes.entries(&mut map)?;
-        }
-        map.end()
-    }
-}
-
-/// Returns the word for a file type.
-pub fn kind(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Regular => "file",
-        FileType::Directory => "directory",
-        FileType::Symlink => "symlink",
-        FileType::CharDevice => "character-device",
-        FileType::BlockDevice => "block-device",
-        FileType::Fifo => "fifo",
-        FileType::Socket => "socket",
-    }
+fn kind(kind: FileType) -> &'static str {
+    KINDS.iter().find(|(known, ..)| *known == kind).map_or("unknown", |(_, _, word)| word)
 }
 
 /// Returns a mode as `ls -l` shows it.
 pub fn mode_text(mode: u16) -> String {
-    mode_bytes(mode).map(char::from).iter().collect()
-}
-
-/// Returns a mode as `ls -l` shows it, in ASCII.
-pub fn mode_bytes(mode: u16) -> [u8; 10] {
-    let mut text = [b'-'; 10];
-    text[0] = match FileType::from_mode(mode) {
-        Some(FileType::Regular) => b'-',
-        Some(FileType::Directory) => b'd',
-        Some(FileType::Symlink) => b'l',
-        Some(FileType::CharDevice) => b'c',
-        Some(FileType::BlockDevice) => b'b',
-        Some(FileType::Fifo) => b'p',
-        Some(FileType::Socket) => b's',
-        None => b'?',
-    };
+    let kind = FileType::from_mode(mode);
+    let letter =
+        KINDS.iter().find(|(known, ..)| Some(*known) == kind).map(|(_, letter, _)| *letter);
+    let mut text = String::from(match letter {
+        Some('f') => '-',
+        letter => letter.unwrap_or('?'),
+    });
     // Set-user-ID, set-group-ID and sticky replace an x.
-    let classes = [(6, 0o4000, b's'), (3, 0o2000, b's'), (0, 0o1000, b't')];
-    for (part, (shift, special, letter)) in text[1..].chunks_exact_mut(3).zip(classes) {
+    let classes = [(6, 0o4000, 's'), (3, 0o2000, 's'), (0, 0o1000, 't')];
+    for (shift, special, letter) in classes {
         let bits = mode >> shift;
-        let set = |bit: u16, letter: u8| if bits & bit != 0 { letter } else { b'-' };
+        let set = |bit: u16, letter: char| if bits & bit != 0 { letter } else { '-' };
         let execute = match (mode & special != 0, bits & 1 != 0) {
-            (false, _) => set(1, b'x'),
+            (false, _) => set(1, 'x'),
             (true, true) => letter,
             (true, false) => letter.to_ascii_uppercase(),
         };
-        part.copy_from_slice(&[set(4, b'r'), set(2, b'w'), execute]);
+        text.extend([set(4, 'r'), set(2, 'w'), execute]);
     }
     text
 }
 
-/// Prints inodes. JSON is an object for one path, and an array for several.
-///
-/// # Errors
-/// If a path cannot be found or read.
-pub fn run(args: &VolumeArgs, paths: &[OsString], format: Format) -> Result<(), Error> {
-    let volume = open::volume(args)?;
-    let mut out = Output::new();
-    let mut array = JsonArray::default();
-    for path in paths {
-        let path = rooted(path);
-        let inode = volume.symlink_metadata(&path)?;
-        let target = open::target(&volume, &path, &inode)?;
-        let attributes = Attributes::read(&volume, &path, &inode)?;
-        let record = Record {
-            path: &path,
-            inode: &inode,
-            target: target.as_deref(),
-            all: true,
-            attributes: Some(&attributes),
-        };
-        match (format.json, paths.len()) {
-            (true, 1) => out.json(&record)?,
-            (true, _) => array.push(&mut out, &record)?,
-            (false, _) => text(&mut out, &record)?,
-        }
-    }
-    if format.json && paths.len() > 1 {
-        array.end(&mut out)?;
-    }
-    out.flush()
-}
-
-fn text(out: &mut Output, record: &Record<'_>) -> Result<(), Error> {
-    let inode = record.inode;
+fn text(
+    out: &mut Output,
+    path: &[u8],
+    inode: &Inode,
+    target: Option<&[u8]>,
+    attributes: &Attributes,
+) -> Result<(), Error> {
     out.text("    Path: ")?;
-    out.name(record.path)?;
-    if let Some(target) = record.target {
-        out.text(" -> ")?;
-        out.name(target)?;
-    }
+    out.name_line(path, target)?;
     let mode = inode.mode();
     let device = inode.rdev().map(|(major, minor)| format!("  Device: {major}:{minor}"));
     let times = [
@@ -190,10 +153,9 @@ fn text(out: &mut Output, record: &Record<'_>) -> Result<(), Error> {
         ("  Change", Some(inode.ctime())),
         ("   Birth", inode.crtime()),
     ];
-    out.line("")?;
     out.line(&format!(
         "    Size: {}  Blocks: {} of 512  Kind: {}{}",
-        size(inode, record.target),
+        size(inode, target),
         inode.blocks_512(),
         inode.kind(),
         device.unwrap_or_default()
@@ -209,7 +171,7 @@ fn text(out: &mut Output, record: &Record<'_>) -> Result<(), Error> {
     for (key, value) in times {
         out.line(&format!("{key}: {}", value.map_or("-".to_owned(), time::utc)))?;
     }
-    for (heading, line) in record.attributes.iter().flat_map(|attributes| attributes.lines()) {
+    for (heading, line) in attributes.lines() {
         out.line(&format!("{heading:>8}: {line}"))?;
     }
     Ok(())

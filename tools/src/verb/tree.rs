@@ -4,115 +4,86 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-use nvio::Volume;
+use clap::Args;
 use nvio_ext4::{Inode, WalkEvent};
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
 
-use super::stat::kind;
+use super::stat;
 use crate::args::{Format, VolumeArgs};
-use crate::error::{Error, Failures};
-use crate::name::{self, rooted};
+use crate::error::Error;
+use crate::listing::Listing;
+use crate::name::{base_name, rooted};
 use crate::open;
-use crate::output::{JsonArray, Output};
 
-/// An entry of the JSON array, in the order of the tree.
-struct Entry<'a> {
-    path: &'a [u8],
-    inode: &'a Inode,
-    depth: usize,
-    target: Option<&'a [u8]>,
-}
-
-impl Serialize for Entry<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        name::entry(&mut map, "path", self.path)?;
-        map.serialize_entry("kind", kind(self.inode.kind()))?;
-        map.serialize_entry("inode", &self.inode.number())?;
-        map.serialize_entry("depth", &self.depth)?;
-        if let Some(target) = self.target {
-            name::entry(&mut map, "target", target)?;
-        }
-        map.end()
-    }
-}
-
-/// Draws the tree, and prints the number of directories and files below its root.
-///
-/// # Errors
-/// If the filesystem cannot be opened, the path does not exist, or standard output fails. Other
-/// failures are printed, and the entry is marked in the tree.
-pub fn run(
-    args: &VolumeArgs,
-    path: &OsString,
+/// Show a directory and the entries below it as a tree.
+#[derive(Debug, Args)]
+pub struct Tree {
+    #[command(flatten)]
+    volume: VolumeArgs,
+    /// Path in the filesystem.
+    #[arg(default_value = "/")]
+    path: OsString,
+    /// Descend at most this deep; 1 is the entries of the directory itself.
+    #[arg(short = 'L', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_depth: Option<u32>,
+    #[command(flatten)]
     format: Format,
-) -> Result<ExitCode, Error> {
-    let volume = open::volume(args)?;
-    let root = rooted(path);
-    let inode = volume.metadata(&root)?;
-    let deepest = max_depth.map_or(usize::MAX, |depth| depth as usize - 1);
-    let mut walk = volume.filesystem().walk(&root, &inode).max_depth(deepest);
-    let mut tree = Tree::new(&volume, format.json);
-    if !tree.json {
-        tree.out.name(path.as_bytes())?;
-        tree.out.line("")?;
-    }
-    let mut failures = Failures::default();
-    let mut depth = 0;
-    // True if the walk enters the directory of the last line next.
-    let mut entering = true;
-    while let Some(step) = walk.step() {
-        let found = match step {
-            Ok(visit) => {
-                entering = visit.event == WalkEvent::Entry && visit.inode.is_dir();
-                depth = visit.depth + usize::from(visit.event == WalkEvent::Enter);
-                if visit.event != WalkEvent::Entry || visit.depth == 0 {
-                    continue;
-                }
-                Ok(visit.inode.clone())
-            }
-            Err(error) => Err(Error::path(walk.path())(error)),
-        };
-        let found = match found {
-            Ok(inode) => tree.entry(walk.path(), &inode, depth, walk.is_last()),
-            Err(error) if std::mem::take(&mut entering) => Err(error),
-            Err(error) => {
-                tree.unreadable(walk.path(), depth, walk.is_last())?;
-                Err(error)
-            }
-        };
-        failures.absorb(found)?;
-    }
-    tree.end()?;
-    Ok(failures.code())
 }
 
-struct Tree<'a> {
-    volume: &'a Volume,
-    json: bool,
-    out: Output,
-    array: JsonArray,
+impl Tree {
+    /// Draws the tree, and prints the number of directories and files below its root.
+    ///
+    /// # Errors
+    /// If the filesystem cannot be opened, the path does not exist, or standard output fails. Other
+    /// failures are printed, and the entry is marked in the tree.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let volume = open::volume(&self.volume)?;
+        let root = rooted(&self.path);
+        let inode = volume.metadata(&root)?;
+        let deepest = self.max_depth.map_or(usize::MAX, |depth| depth as usize - 1);
+        let mut walk = volume.filesystem().walk(&root, &inode).max_depth(deepest);
+        let listing = Listing::new(&volume, self.format);
+        let mut drawing = Drawing { listing, lasts: Vec::new(), directories: 0, files: 0 };
+        if !drawing.listing.is_json() {
+            drawing.listing.out.name_line(self.path.as_bytes(), None)?;
+        }
+        let mut depth = 0;
+        // True if the walk enters the directory of the last line next.
+        let mut entering = true;
+        while let Some(step) = walk.step() {
+            let found = match step {
+                Ok(visit) => {
+                    entering = visit.event == WalkEvent::Entry && visit.inode.is_dir();
+                    depth = visit.depth + usize::from(visit.event == WalkEvent::Enter);
+                    if visit.event != WalkEvent::Entry || visit.depth == 0 {
+                        continue;
+                    }
+                    Ok(visit.inode.clone())
+                }
+                Err(error) => Err(Error::path(walk.path())(error)),
+            };
+            let found = match found {
+                Ok(inode) => drawing.entry(walk.path(), &inode, depth, walk.is_last()),
+                Err(error) if std::mem::take(&mut entering) => Err(error),
+                Err(error) => {
+                    drawing.unreadable(walk.path(), depth, walk.is_last())?;
+                    Err(error)
+                }
+            };
+            drawing.listing.failures.absorb(found)?;
+        }
+        drawing.end()
+    }
+}
+
+struct Drawing<'a> {
+    listing: Listing<'a>,
     /// For each level from the root: true if the entry is the last of its directory.
     lasts: Vec<bool>,
     directories: u64,
     files: u64,
 }
 
-impl<'a> Tree<'a> {
-    fn new(volume: &'a Volume, json: bool) -> Self {
-        Self {
-            volume,
-            json,
-            out: Output::new(),
-            array: JsonArray::default(),
-            lasts: Vec::new(),
-            directories: 0,
-            files: 0,
-        }
-    }
-
+impl Drawing<'_> {
     fn entry(
         &mut self,
         path: &[u8],
@@ -122,55 +93,49 @@ impl<'a> Tree<'a> {
     ) -> Result<(), Error> {
         let counter = if inode.is_dir() { &mut self.directories } else { &mut self.files };
         *counter += 1;
-        let target = open::target(self.volume, path, inode);
+        let target = open::target(self.listing.volume, path, inode);
         let known = target.as_ref().ok().and_then(|target| target.as_deref());
-        if self.json {
-            self.array.push(&mut self.out, &Entry { path, inode, depth, target: known })?;
-        } else {
-            self.branch(path, depth, is_last)?;
+        if self.listing.is_json() {
+            let mut record = stat::brief(path, inode);
+            record.json("depth", depth);
             if let Some(target) = known {
-                self.out.text(" -> ")?;
-                self.out.name(target)?;
+                record.json_bytes("target", target);
             }
-            self.out.line("")?;
+            self.listing.push(&record)?;
+        } else {
+            self.branch(depth, is_last)?;
+            self.listing.out.name_line(base_name(path), known)?;
         }
         target.map(|_| ())
     }
 
     fn unreadable(&mut self, path: &[u8], depth: usize, is_last: bool) -> Result<(), Error> {
-        if self.json {
+        if self.listing.is_json() {
             return Ok(());
         }
-        self.branch(path, depth, is_last)?;
-        self.out.line(" [cannot be read]")
+        self.branch(depth, is_last)?;
+        self.listing.out.name(base_name(path))?;
+        self.listing.out.line(" [cannot be read]")
     }
 
-    /// Prints the branches and the name of an entry.
-    fn branch(&mut self, path: &[u8], depth: usize, is_last: bool) -> Result<(), Error> {
+    /// Prints the branches before the name of an entry.
+    fn branch(&mut self, depth: usize, is_last: bool) -> Result<(), Error> {
         self.lasts.resize(depth.saturating_sub(1), false);
         for &above in &self.lasts {
-            self.out.text(if above { "    " } else { "\u{2502}\u{a0}\u{a0} " })?;
+            self.listing.out.text(if above { "    " } else { "\u{2502}\u{a0}\u{a0} " })?;
         }
         self.lasts.push(is_last);
-        self.out.text(if is_last {
-            "\u{2514}\u{2500}\u{2500} "
-        } else {
-            "\u{251c}\u{2500}\u{2500} "
-        })?;
-        self.out.name(path.rsplit(|&byte| byte == b'/').next().unwrap_or_default())
+        let corner = if is_last { '\u{2514}' } else { '\u{251c}' };
+        self.listing.out.text(&format!("{corner}\u{2500}\u{2500} "))
     }
 
-    fn end(mut self) -> Result<(), Error> {
-        if self.json {
-            self.array.end(&mut self.out)?;
-        } else {
-            let s = if self.files == 1 { "" } else { "s" };
-            let directories = match self.directories {
-                1 => "1 directory".to_owned(),
-                count => format!("{count} directories"),
-            };
-            self.out.line(&format!("\n{directories}, {} file{s}", self.files))?;
+    fn end(mut self) -> Result<ExitCode, Error> {
+        if !self.listing.is_json() {
+            let directories = if self.directories == 1 { "directory" } else { "directories" };
+            let files = if self.files == 1 { "file" } else { "files" };
+            let (d, f) = (self.directories, self.files);
+            self.listing.out.line(&format!("\n{d} {directories}, {f} {files}"))?;
         }
-        self.out.flush()
+        self.listing.end()
     }
 }

@@ -1,15 +1,16 @@
 //! Compares a folder with the files on the device.
 
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nvio::{Queue, Volume};
 use nvio_ext4::{FileType, Inode, WalkEvent};
 use nvio_iomap::BOUNCE_BYTES_MAX;
+use walkdir::WalkDir;
 
 use crate::error::{Error, one_line};
 
@@ -60,6 +61,26 @@ pub struct Findings {
     pub first: Vec<Difference>,
 }
 
+/// The reason why a path is not equal on both sides.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The path differs, or cannot be read on the device.
+    #[error("{0}")]
+    Difference(String),
+    /// The path cannot be read on this machine.
+    #[error(transparent)]
+    Host(#[from] Error),
+}
+
+impl From<nvio_ext4::Error> for Failure {
+    fn from(error: nvio_ext4::Error) -> Self {
+        Self::Difference(match error {
+            nvio_ext4::Error::NotFound { .. } => "is not on the device".to_owned(),
+            error => one_line(&error),
+        })
+    }
+}
+
 /// A comparison in progress.
 pub struct Check<'a> {
     volume: &'a Volume,
@@ -79,7 +100,7 @@ impl<'a> Check<'a> {
             volume,
             queue: volume.queue()?,
             buffer: vec![0; BOUNCE_BYTES_MAX],
-            expected: vec![0; BOUNCE_BYTES_MAX],
+            expected: Vec::with_capacity(BOUNCE_BYTES_MAX),
             findings: Findings::default(),
         })
     }
@@ -94,22 +115,15 @@ impl<'a> Check<'a> {
     /// # Errors
     /// If `folder` cannot be read. A failure on the device counts as a difference.
     pub fn folder(&mut self, folder: &Path) -> Result<(), Error> {
-        let mut directories: Vec<PathBuf> = vec![folder.to_owned()];
-        while let Some(directory) = directories.pop() {
-            let failed = |error: io::Error| Error::host("read", &directory, error);
-            let mut paths = Vec::new();
-            for entry in fs::read_dir(&directory).map_err(failed)? {
-                paths.push(entry.map_err(failed)?.path());
-            }
-            paths.sort();
-            for host in paths {
-                let meta = host.symlink_metadata().map_err(|e| Error::host("read", &host, e))?;
-                let path = on_device(folder, &host);
-                let same = self.path(&path, &host, &meta)?;
-                same.unwrap_or_else(|what| self.differs(path, what));
-                if meta.is_dir() {
-                    directories.push(host);
-                }
+        for entry in WalkDir::new(folder).min_depth(1).sort_by_file_name() {
+            let entry = entry.map_err(|error| Error::host("read", folder, error))?;
+            let host = entry.path();
+            let meta = entry.metadata().map_err(|error| Error::host("read", host, error))?;
+            let path = on_device(folder, host);
+            match self.path(&path, host, &meta) {
+                Ok(()) => {}
+                Err(Failure::Difference(what)) => self.differs(path, what),
+                Err(Failure::Host(error)) => return Err(error),
             }
         }
         Ok(())
@@ -145,40 +159,24 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Compares one path. The inner error is the difference, the outer one a failure of this
-    /// machine.
-    fn path(
-        &mut self,
-        path: &[u8],
-        host: &Path,
-        meta: &Metadata,
-    ) -> Result<Result<(), String>, Error> {
+    fn path(&mut self, path: &[u8], host: &Path, meta: &Metadata) -> Result<(), Failure> {
         let start = Instant::now();
-        let inode = match self.volume.filesystem().lookup_no_follow(path) {
-            Ok(inode) => inode,
-            Err(nvio_ext4::Error::NotFound { .. }) => {
-                return Ok(Err("is not on the device".to_owned()));
-            }
-            Err(error) => return Ok(Err(one_line(&error))),
-        };
-        if let Err(what) = same_inode(&inode, meta) {
-            return Ok(Err(what));
-        }
+        let inode = self.volume.filesystem().lookup_no_follow(path)?;
+        same_inode(&inode, meta).map_err(Failure::Difference)?;
         match inode.kind() {
             FileType::Directory => self.findings.directories += 1,
             FileType::Symlink => {
                 self.findings.symlinks += 1;
                 let wanted = fs::read_link(host).map_err(|e| Error::host("read", host, e))?;
-                return Ok(match self.volume.filesystem().read_link(&inode) {
-                    Ok(target) if target == wanted.as_os_str().as_bytes() => Ok(()),
-                    Ok(_) => Err("has another target".to_owned()),
-                    Err(error) => Err(one_line(&error)),
-                });
+                let target = self.volume.filesystem().read_link(&inode)?;
+                if target != wanted.as_os_str().as_bytes() {
+                    return Err(Failure::Difference("has another target".to_owned()));
+                }
             }
-            FileType::Regular => return self.file(&inode, host, start),
+            FileType::Regular => self.file(&inode, host, start)?,
             _ => {}
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Commands that were submitted to the device.
@@ -186,36 +184,26 @@ impl<'a> Check<'a> {
         self.queue.device().as_disk().map_or(0, |queue| queue.pair().counters().submitted)
     }
 
-    fn file(
-        &mut self,
-        inode: &Inode,
-        host: &Path,
-        start: Instant,
-    ) -> Result<Result<(), String>, Error> {
-        let source = File::open(host).map_err(|error| Error::host("read", host, error))?;
-        let mut file = match self.volume.filesystem().file(inode) {
-            Ok(file) => file,
-            Err(error) => return Ok(Err(one_line(&error))),
-        };
+    fn file(&mut self, inode: &Inode, host: &Path, start: Instant) -> Result<(), Failure> {
+        let failed = |error: io::Error| Error::host("read", host, error);
+        let source = File::open(host).map_err(failed)?;
+        let mut file = self.volume.filesystem().file(inode)?;
         let size = file.size();
         let before = self.submitted();
         let mut time = start.elapsed();
         let mut at = 0;
         let mut same = Ok(());
-        while at < size {
+        while at < size && same.is_ok() {
             let part = usize::try_from(size - at).unwrap_or(usize::MAX).min(self.buffer.len());
             let begin = Instant::now();
             let read = file.read_at(&mut self.queue, at, &mut self.buffer[..part]);
             time += begin.elapsed();
-            let got = match read {
-                Ok(count) => &self.buffer[..count],
-                Err(error) => return Ok(Err(one_line(&error))),
-            };
-            let wanted = read_full(&source, &mut self.expected[..part], at);
-            let wanted = wanted.map_err(|error| Error::host("read", host, error))?;
-            if let Some(index) = first_difference(got, wanted, part) {
-                same = Err(format!("byte {} differs", at + index as u64));
-                break;
+            let got = &self.buffer[..read?];
+            self.expected.clear();
+            (&source).take(part as u64).read_to_end(&mut self.expected).map_err(failed)?;
+            if let Some(index) = first_difference(got, &self.expected, part) {
+                let what = format!("byte {} differs", at + index as u64);
+                same = Err(Failure::Difference(what));
             }
             at += part as u64;
         }
@@ -226,22 +214,8 @@ impl<'a> Check<'a> {
         tally.bytes += size;
         tally.commands += commands;
         tally.time += time;
-        Ok(same)
+        same
     }
-}
-
-/// Reads until `buffer` is full or the file ends.
-fn read_full<'a>(file: &File, buffer: &'a mut [u8], at: u64) -> io::Result<&'a [u8]> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], at + done as u64) {
-            Ok(0) => break,
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(&buffer[..done])
 }
 
 /// Returns the first position at which two pieces of `length` bytes differ.
@@ -254,7 +228,7 @@ fn first_difference(got: &[u8], wanted: &[u8], length: usize) -> Option<usize> {
 }
 
 fn same_inode(inode: &Inode, meta: &Metadata) -> Result<(), String> {
-    let kind = kind_of(meta);
+    let kind = u16::try_from(meta.mode()).ok().and_then(FileType::from_mode);
     if kind != Some(inode.kind()) {
         return Err(format!("is a {} on the device", inode.kind()));
     }
@@ -266,20 +240,6 @@ fn same_inode(inode: &Inode, meta: &Metadata) -> Result<(), String> {
         return Err(format!("has mode {:04o} on the device", inode.permissions()));
     }
     Ok(())
-}
-
-fn kind_of(meta: &Metadata) -> Option<FileType> {
-    let kind = meta.file_type();
-    Some(match () {
-        () if kind.is_file() => FileType::Regular,
-        () if kind.is_dir() => FileType::Directory,
-        () if kind.is_symlink() => FileType::Symlink,
-        () if kind.is_fifo() => FileType::Fifo,
-        () if kind.is_socket() => FileType::Socket,
-        () if kind.is_char_device() => FileType::CharDevice,
-        () if kind.is_block_device() => FileType::BlockDevice,
-        () => return None,
-    })
 }
 
 /// Returns the path on the device of an entry below `folder`.

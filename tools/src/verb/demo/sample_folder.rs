@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
+use fastrand::Rng;
+
 use crate::error::Error;
 
 /// Small files: number, and largest size in bytes.
@@ -22,13 +24,14 @@ const DEPTH: usize = 40;
 /// # Errors
 /// If a file cannot be created.
 pub fn fill(folder: &Path) -> Result<(), Error> {
-    let mut random = Random(0x6e76_696f);
+    // A fixed seed: files differ, runs do not.
+    let mut random = Rng::with_seed(0x6e76_696f);
     for (name, (count, largest)) in [("small", SMALL), ("medium", MEDIUM)] {
         for number in 0..count {
             let group = format!("{name}/group-{:02}", number % 20);
             let path = folder.join(group).join(format!("{name}-{number:04}"));
             // Every tenth file has a whole number of blocks.
-            let size = random.below(largest + 1);
+            let size = random.u64(..=largest);
             let size = if number % 10 == 0 { size & !4095 } else { size };
             write(&path, size, &mut random)?;
         }
@@ -45,33 +48,33 @@ pub fn fill(folder: &Path) -> Result<(), Error> {
 }
 
 /// Creates a file with data of odd sizes between holes, and a hole at the end.
-fn sparse(path: &Path, random: &mut Random) -> Result<(), Error> {
+fn sparse(path: &Path, random: &mut Rng) -> Result<(), Error> {
     let file = create(path)?;
     let result = (0..64u64).try_for_each(|number| {
-        let mut data = vec![0; usize::try_from(1 + random.below(40_000)).unwrap_or(1)];
+        let mut data = vec![0; usize::try_from(random.u64(1..=40_000)).unwrap_or(1)];
         random.fill(&mut data);
-        file.write_all_at(&data, (number << 19) + random.below(60_000))
+        file.write_all_at(&data, (number << 19) + random.u64(..60_000))
     });
     result
         .and_then(|()| file.set_len((64 << 19) + 999))
         .map_err(|error| Error::host("write", path, error))
 }
 
-fn deep(folder: &Path, random: &mut Random) -> Result<(), Error> {
+fn deep(folder: &Path, random: &mut Rng) -> Result<(), Error> {
     let mut path = folder.join("deep");
     for level in 0..DEPTH {
         path.push(format!("level-{level:02}"));
-        write(&path.join("file"), random.below(5000), random)?;
+        write(&path.join("file"), random.u64(..5000), random)?;
     }
     Ok(())
 }
 
 /// Creates unusual names and links.
-fn odd(folder: &Path, random: &mut Random) -> Result<(), Error> {
+fn odd(folder: &Path, random: &mut Rng) -> Result<(), Error> {
     let odd = folder.join("odd");
     for name in ["with blank", "ünïcødé-漢字", "new\nline", "-dash", ".hidden", &"n".repeat(255)]
     {
-        write(&odd.join(name), random.below(3000), random)?;
+        write(&odd.join(name), random.u64(..3000), random)?;
     }
     let empty = odd.join("empty-directory");
     fs::create_dir(&empty).map_err(|error| Error::host("make", &empty, error))?;
@@ -85,21 +88,18 @@ fn odd(folder: &Path, random: &mut Random) -> Result<(), Error> {
     fs::hard_link(odd.join(".hidden"), &second).map_err(|error| Error::host("make", &second, error))
 }
 
-fn write(path: &Path, size: u64, random: &mut Random) -> Result<(), Error> {
+fn write(path: &Path, size: u64, random: &mut Rng) -> Result<(), Error> {
     let file = create(path)?;
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;
     while done < size {
         let part = usize::try_from(size - done).unwrap_or(usize::MAX).min(buffer.len());
         random.fill(&mut buffer[..part]);
-        write_at(&file, &buffer[..part], done, path)?;
+        file.write_all_at(&buffer[..part], done)
+            .map_err(|error| Error::host("write", path, error))?;
         done += part as u64;
     }
     Ok(())
-}
-
-fn write_at(file: &File, data: &[u8], at: u64, path: &Path) -> Result<(), Error> {
-    file.write_all_at(data, at).map_err(|error| Error::host("write", path, error))
 }
 
 fn create(path: &Path) -> Result<File, Error> {
@@ -107,31 +107,6 @@ fn create(path: &Path) -> Result<File, Error> {
     fs::create_dir_all(parent)
         .and_then(|()| File::create_new(path))
         .map_err(|error: io::Error| Error::host("make", path, error))
-}
-
-/// SplitMix64 with a fixed seed: files differ, runs do not.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Draws a number below `limit`, which is not 0. The slight bias does not matter here.
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            let word = self.next().to_le_bytes();
-            chunk.copy_from_slice(&word[..chunk.len()]);
-        }
-    }
 }
 
 #[cfg(test)]

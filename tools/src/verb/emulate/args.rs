@@ -81,13 +81,13 @@ pub struct FeatureArgs {
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(2..=65_536))]
     pub queue_entries: u32,
     /// Smallest host page, a power of two from 4K to 128M.
-    #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = page_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4K", value_parser = size::<u32>)]
     pub min_page_size: u32,
     /// Largest host page, a power of two from the smallest to 128M.
-    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = page_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = size::<u32>)]
     pub max_page_size: u32,
     /// Bytes from one doorbell to the next, a power of two from 4 to 128K.
-    #[arg(long, value_name = "SIZE", default_value = "4", value_parser = page_size)]
+    #[arg(long, value_name = "SIZE", default_value = "4", value_parser = size::<u32>)]
     pub doorbell_stride: u32,
     /// Offer shadow doorbells in host memory (Doorbell Buffer Config).
     #[arg(long)]
@@ -96,14 +96,14 @@ pub struct FeatureArgs {
     #[arg(long)]
     pub sgl: bool,
     /// Offer a Controller Memory Buffer for submission queues, of up to 1G.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size::<u64>)]
     pub cmb: Option<u64>,
     /// Announce the Controller Memory Buffer as controllers before NVMe 1.4 do.
     #[arg(long, requires = "cmb")]
     pub legacy_cmb: bool,
     /// Size of the volatile write cache of each writable namespace, 64K to 1G. SIGUSR1 then cuts
     /// the power: each block in the cache is stored or lost, and the controller is reset.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size::<u64>)]
     pub write_cache: Option<u64>,
     /// Blocks of the largest atomic write.
     #[arg(long, value_name = "BLOCKS", default_value_t = 1)]
@@ -115,7 +115,7 @@ pub struct FeatureArgs {
     #[arg(long)]
     pub format_nvm: bool,
     /// Offer namespace management, with this much memory for new namespaces.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size::<u64>)]
     pub unallocated: Option<u64>,
     /// Require working interrupts, as SPDK's target does: until the client sets Interrupt Disable
     /// in the PCI Command register or connects an eventfd, the first completion sets CSTS.CFS.
@@ -143,7 +143,7 @@ pub struct SpeedArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     pub iops: Option<u64>,
     /// Maximum bandwidth in bytes per second, such as 7GB.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size::<u64>)]
     pub bandwidth: Option<u64>,
 }
 
@@ -197,9 +197,4 @@ fn source(text: OsString) -> Result<Source, String> {
         (_, Some(bytes)) => Ok(Source::Null(size(bytes)?)),
         _ => Ok(Source::Image(text.into())),
     }
-}
-
-fn page_size(text: &str) -> Result<u32, String> {
-    let bytes = size(text)?;
-    u32::try_from(bytes).map_err(|_| "it does not fit into 32 bits".to_owned())
 }

@@ -70,10 +70,7 @@ pub fn rule(text: &str) -> Result<Rule, String> {
 }
 
 fn key_and_value(part: &str) -> (&str, Option<&str>) {
-    match part.split_once('=') {
-        Some((key, value)) => (key, Some(value)),
-        None => (part, None),
-    }
+    part.split_once('=').map_or((part, None), |(key, value)| (key, Some(value)))
 }
 
 fn command(name: &str) -> Option<(bool, u8)> {
@@ -126,8 +123,8 @@ fn fault(text: &str) -> Result<Fault, String> {
         ("removed", None) => device(DeviceFault::Removed),
         ("event", Some(event)) => device(self::event(event)?),
         _ => Err(format!(
-            "{text:?} is no fault: status=, late=, lost, not-abortable, duplicate, stale-id, \
-             unknown-id=, fatal, stuck-ready=, stuck-not-ready=, removed and event= are"
+            "{text:?} is not a fault; faults are status=, late=, lost, not-abortable, duplicate, \
+             stale-id, unknown-id=, fatal, stuck-ready=, stuck-not-ready=, removed and event="
         )),
     }
 }
@@ -248,10 +245,10 @@ mod tests {
     #[test]
     fn text_that_is_not_a_rule_is_refused() {
         for (text, part) in [
-            ("", "no fault"),
-            ("frob", "no fault"),
-            ("lost=1", "no fault"),
-            ("late", "no fault"),
+            ("", "is not a fault"),
+            ("frob", "is not a fault"),
+            ("lost=1", "is not a fault"),
+            ("late", "is not a fault"),
             ("late=5", "ns, us, ms or s"),
             ("status=frob", "is not a status"),
             ("status=8/0", "0 to 7"),

@@ -1,108 +1,101 @@
 //! Shell patterns: `*`, `?`, `[a-z]`, `[!a-z]`, and a backslash before a literal character.
 //! A character is a UTF-8 character, or a byte that is not part of one.
 
-/// Returns true if the pattern matches all of `text`. The time is at most the product of both
-/// lengths.
-pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (pattern, text);
-    // The pattern after the last star, and the text at which it is tried next.
-    let mut retry: Option<(&[u8], &[u8])> = None;
-    loop {
-        if let [b'*', rest @ ..] = p {
-            p = rest;
-            retry = Some((rest, t));
-            continue;
+use std::borrow::Cow;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use regex::Regex;
+
+/// A shell pattern, as a regular expression.
+#[derive(Clone, Debug)]
+pub struct Glob(Regex);
+
+impl Glob {
+    /// Translates a pattern.
+    ///
+    /// # Errors
+    /// If the pattern is too long.
+    pub fn new(pattern: OsString) -> Result<Self, regex::Error> {
+        let pattern = text(pattern.as_bytes());
+        let mut rest = pattern.chars();
+        let mut regex = String::from(r"(?s)\A");
+        while let Some(c) = rest.next() {
+            match c {
+                '*' => regex += ".*",
+                '?' => regex.push('.'),
+                '[' if let Some((set, after)) = set(rest.as_str()) => {
+                    regex += &set;
+                    rest = after.chars();
+                }
+                '\\' => regex += &literal(rest.next().unwrap_or(c)),
+                _ => regex += &literal(c),
+            }
         }
-        if let Some((rest_p, rest_t)) = one(p, t) {
-            (p, t) = (rest_p, rest_t);
-            continue;
-        }
-        if p.is_empty() && t.is_empty() {
-            return true;
-        }
-        // The star matches one more character.
-        let Some((after, from)) = retry else { return false };
-        let Some((_, rest)) = character(from) else { return false };
-        retry = Some((after, rest));
-        (p, t) = (after, rest);
+        Regex::new(&(regex + r"\z")).map(Self)
+    }
+
+    /// Returns true if the pattern matches all of `name`.
+    pub fn matches(&self, name: &[u8]) -> bool {
+        self.0.is_match(&text(name))
     }
 }
 
-/// Matches the first element of the pattern, which is not a star, against the first character of
-/// the text, and returns the rest of both.
-fn one<'p, 't>(pattern: &'p [u8], text: &'t [u8]) -> Option<(&'p [u8], &'t [u8])> {
-    let (found, rest) = character(text)?;
-    match pattern {
-        [b'?', after @ ..] => Some((after, rest)),
-        [b'[', after @ ..] if let Some((is_in, after)) = set(after, found) => {
-            is_in.then_some((after, rest))
-        }
-        [b'\\', after @ ..] if !after.is_empty() => {
-            let (wanted, after) = character(after)?;
-            (wanted == found).then_some((after, rest))
-        }
-        _ => {
-            let (wanted, after) = character(pattern)?;
-            (wanted == found).then_some((after, rest))
-        }
-    }
-}
-
-/// Returns whether `found` is in the set that `pattern` begins with, up to the closing bracket, and
-/// the rest of the pattern. Returns `None` if the bracket is missing: the opening bracket is then a
-/// character.
-fn set(pattern: &[u8], found: u32) -> Option<(bool, &[u8])> {
-    let (negated, mut rest) = match pattern {
-        [b'!' | b'^', rest @ ..] => (true, rest),
-        _ => (false, pattern),
-    };
-    let (mut is_in, mut first) = (false, true);
+/// Translates the set that `pattern` begins with, up to the closing bracket, and returns the rest of
+/// the pattern. Returns `None` if the bracket is missing: the opening bracket is then a character.
+fn set(pattern: &str) -> Option<(String, &str)> {
+    let members = pattern.strip_prefix(['!', '^']).unwrap_or(pattern);
+    // A class without characters: the set may have no other member.
+    let mut class = String::from(r"[^\x{0}-\x{10ffff}]");
+    let mut rest = members.chars();
     loop {
-        if let [b']', after @ ..] = rest
-            && !first
-        {
-            return Some((is_in != negated, after));
-        }
-        first = false;
-        let (low, after) = member(rest)?;
-        rest = after;
+        let is_first = rest.as_str().len() == members.len();
+        let low = match rest.next()? {
+            ']' if !is_first => break,
+            '\\' => rest.next()?,
+            c => c,
+        };
         let mut high = low;
-        if let [b'-', after @ ..] = rest
-            && after.first().is_some_and(|&byte| byte != b']')
+        if let Some(after) = rest.as_str().strip_prefix('-').filter(|after| !after.starts_with(']'))
         {
-            (high, rest) = member(after)?;
+            rest = after.chars();
+            high = match rest.next()? {
+                '\\' => rest.next()?,
+                c => c,
+            };
         }
-        is_in |= (low..=high).contains(&found);
+        if low <= high {
+            class += &format!("{}-{}", literal(low), literal(high));
+        }
     }
+    let not = if members.len() < pattern.len() { "^" } else { "" };
+    Some((format!("[{not}{class}]"), rest.as_str()))
 }
 
-fn member(text: &[u8]) -> Option<(u32, &[u8])> {
-    match text {
-        [b'\\', rest @ ..] if !rest.is_empty() => character(rest),
-        _ => character(text),
-    }
+fn literal(c: char) -> String {
+    regex::escape(c.encode_utf8(&mut [0; 4]))
 }
 
-/// Splits the first character from the rest. A byte that is not part of a UTF-8 character is mapped
-/// to a number that no character has.
-fn character(text: &[u8]) -> Option<(u32, &[u8])> {
-    let (&first, rest) = text.split_first()?;
-    let length = match first {
-        0xc2..=0xdf => 2,
-        0xe0..=0xef => 3,
-        0xf0..=0xf4 => 4,
-        _ => 1,
-    };
-    let whole = text.get(..length).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    match whole.and_then(|text| text.chars().next()) {
-        Some(c) => Some((c.into(), &text[length..])),
-        None => Some((0x11_0000 + u32::from(first), rest)),
+/// Converts bytes that are not UTF-8 to characters for private use.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.into();
     }
+    let private = |&byte: &u8| char::from_u32(0x10_ff00 + u32::from(byte)).unwrap_or('\u{fffd}');
+    let characters = bytes
+        .utf8_chunks()
+        .flat_map(|chunk| chunk.valid().chars().chain(chunk.invalid().iter().map(private)));
+    characters.collect::<String>().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    fn matches(pattern: &[u8], text: &[u8]) -> bool {
+        Glob::new(OsString::from_vec(pattern.to_vec())).unwrap().matches(text)
+    }
 
     #[test]
     fn patterns() {
@@ -121,6 +114,10 @@ mod tests {
             ("[\\]a]", &["]", "a"], &["\\"]),
             ("[\u{e0}-\u{ef}]", &["\u{e4}"], &["a"]),
             ("[a", &["[a"], &["a"]),
+            ("[z-a]x", &[], &["z", "zx", "ax"]),
+            ("[!z-a]", &["z", "\u{e4}"], &["", "ab"]),
+            ("??", &["ab", "\u{e4}a"], &["\u{e4}", "a"]),
+            ("a.(b|c)+", &["a.(b|c)+"], &["axb"]),
             ("\\*", &["*"], &["a", "\\*"]),
             ("a\\", &["a\\"], &["a"]),
             ("**a**b**", &["ab", "xaxbx"], &["ba"]),

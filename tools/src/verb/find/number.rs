@@ -51,14 +51,9 @@ impl FromStr for Size {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (digits, unit) = match text.as_bytes().last() {
-            Some(b'c') => (&text[..text.len() - 1], 1),
-            Some(b'b') => (&text[..text.len() - 1], 512),
-            Some(b'k') => (&text[..text.len() - 1], 1 << 10),
-            Some(b'M') => (&text[..text.len() - 1], 1 << 20),
-            Some(b'G') => (&text[..text.len() - 1], 1 << 30),
-            _ => (text, 512),
-        };
+        let units = [("c", 1), ("b", 512), ("k", 1 << 10), ("M", 1 << 20), ("G", 1 << 30)];
+        let split = |(letter, unit)| Some((text.strip_suffix(letter)?, unit));
+        let (digits, unit) = units.into_iter().find_map(split).unwrap_or((text, 512));
         let wrong = "it is a number with c, b, k, M or G, and + for more or - for less";
         Ok(Self { number: digits.parse().map_err(|_| wrong)?, unit })
     }

@@ -3,7 +3,6 @@
 use nvio_ext4::{
     CompatFeatures, ErrorRecord, IncompatFeatures, RoCompatFeatures, SuperblockFields, Timestamp,
 };
-use serde_json::json;
 
 use super::report::Report;
 use crate::users;
@@ -70,10 +69,10 @@ fn identity(report: &mut Report, fields: &SuperblockFields) {
         _ => "unknown",
     };
     let text = format!("{} ({revision})", fields.revision);
-    report.value("Filesystem revision #", text, json!(fields.revision));
+    report.value("Filesystem revision #", text, fields.revision);
     let words = fields.compat.words().chain(fields.incompat.words());
-    let words: Vec<String> = words.chain(fields.ro_compat.words()).map(Into::into).collect();
-    report.words("Filesystem features", &words, "(none)");
+    let words = words.chain(fields.ro_compat.words()).map(Into::into).collect();
+    report.words("Filesystem features", words);
 }
 
 fn policy(report: &mut Report, fields: &SuperblockFields) {
@@ -83,9 +82,9 @@ fn policy(report: &mut Report, fields: &SuperblockFields) {
         // dumpe2fs prints a blank after each.
         let text: String = names.iter().map(|name| format!("{name} ")).collect();
         let text = if names.is_empty() { "(none)".to_owned() } else { text };
-        report.value("Filesystem flags", text, json!(names));
+        report.value("Filesystem flags", text, names);
     }
-    report.words("Default mount options", &mount_options(fields.default_mount_options), "(none)");
+    report.words("Default mount options", mount_options(fields.default_mount_options));
     if !fields.mount_options.is_empty() {
         report.bytes("Mount options", &fields.mount_options, "");
     }
@@ -167,37 +166,31 @@ fn history(report: &mut Report, fields: &SuperblockFields) {
         report.time("Filesystem created", fields.mkfs_time);
     }
     if fields.mount_time == Timestamp::default() {
-        report.value("Last mount time", "n/a", json!(null));
+        report.value("Last mount time", "n/a", ());
     } else {
         report.time("Last mount time", fields.mount_time);
     }
     report.time("Last write time", fields.write_time);
     report.number("Mount count", fields.mount_count);
     let most = fields.max_mount_count;
-    report.value("Maximum mount count", most.to_string(), json!(most));
+    report.value("Maximum mount count", most.to_string(), most);
     report.time("Last checked", fields.last_check);
     let interval = fields.check_interval;
-    report.value(
-        "Check interval",
-        format!("{interval} ({})", interval_text(interval)),
-        json!(interval),
-    );
+    let text = format!("{interval} ({})", interval_text(interval));
+    report.value("Check interval", text, interval);
     if interval != 0 {
         let seconds = fields.last_check.seconds.saturating_add(interval.into());
         report.time("Next check after", Timestamp { seconds, nanoseconds: 0 });
     }
     if fields.kbytes_written != 0 {
-        report.value(
-            "Lifetime writes",
-            written(fields.kbytes_written),
-            json!(fields.kbytes_written),
-        );
+        let kib = fields.kbytes_written;
+        report.value("Lifetime writes", written(kib), kib);
     }
     let (uid, gid) = (fields.reserved_uid, fields.reserved_gid);
     let user = users::user(uid.into()).unwrap_or_else(|| "unknown".to_owned());
     let group = users::group(gid.into()).unwrap_or_else(|| "unknown".to_owned());
-    report.value("Reserved blocks uid", format!("{uid} (user {user})"), json!(uid));
-    report.value("Reserved blocks gid", format!("{gid} (group {group})"), json!(gid));
+    report.value("Reserved blocks uid", format!("{uid} (user {user})"), uid);
+    report.value("Reserved blocks gid", format!("{gid} (group {group})"), gid);
 }
 
 /// Formats an interval as months of 30 days, weeks, days, and a time of day.
@@ -263,7 +256,7 @@ fn journal(report: &mut Report, fields: &SuperblockFields) {
     if !backups.is_empty() {
         // dumpe2fs prints a blank after each.
         let text: String = backups.iter().map(|group| format!("{group} ")).collect();
-        report.value("Backup block groups", text, json!(backups));
+        report.value("Backup block groups", text, backups);
     }
     let (inode, id, blocks, list) = fields.snapshot;
     if inode != 0 {
@@ -276,41 +269,25 @@ fn journal(report: &mut Report, fields: &SuperblockFields) {
 
 fn errors(report: &mut Report, fields: &SuperblockFields) {
     report.nonzero("FS Error count", fields.error_count);
-    error(report, &fields.first_error, &FIRST_ERROR);
-    error(report, &fields.last_error, &LAST_ERROR);
+    error(report, &fields.first_error, "First");
+    error(report, &fields.last_error, "Last");
 }
 
-/// The keys of an error record: time, function, line, inode, block and code.
-const FIRST_ERROR: [&str; 6] = [
-    "First error time",
-    "First error function",
-    "First error line #",
-    "First error inode #",
-    "First error block #",
-    "First error err",
-];
-const LAST_ERROR: [&str; 6] = [
-    "Last error time",
-    "Last error function",
-    "Last error line #",
-    "Last error inode #",
-    "Last error block #",
-    "Last error err",
-];
-
-fn error(report: &mut Report, record: &ErrorRecord, keys: &[&'static str; 6]) {
+/// Adds the record of the first or the last error.
+fn error(report: &mut Report, record: &ErrorRecord, which: &str) {
     if record.time == Timestamp::default() {
         return;
     }
-    let [time, function, line, inode, block, code] = *keys;
-    report.time(time, record.time);
-    report.bytes(function, &record.function, "");
-    report.number(line, record.line);
-    report.nonzero(inode, record.inode);
-    report.nonzero(block, record.block);
+    let key = |field: &str| format!("{which} error {field}");
+    report.time(&key("time"), record.time);
+    report.bytes(&key("function"), &record.function, "");
+    report.number(&key("line #"), record.line);
+    report.nonzero(&key("inode #"), record.inode);
+    report.nonzero(&key("block #"), record.block);
     if let Some(at) = usize::from(record.code).checked_sub(1) {
         let unknown = || format!("UNKNOWN_ERRCODE_{}", record.code);
-        report.word(code, ERROR_CODES.get(at).map_or_else(unknown, |&name| name.to_owned()));
+        let name = ERROR_CODES.get(at).map_or_else(unknown, |&name| name.to_owned());
+        report.word(&key("err"), name);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The fields of the journal superblock in the words and the order of dumpe2fs.
 
 use nvio_ext4::{CompatFeatures, JournalFields, SuperblockFields};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::report::{Report, uuid_json, uuid_text};
 
@@ -10,12 +10,12 @@ const CHECKSUM_CRC32C: u8 = 4;
 
 /// Adds all fields. `superblock` is the superblock of the filesystem or of the journal device.
 pub fn add(report: &mut Report, superblock: &SuperblockFields, journal: &JournalFields) {
-    report.words("Journal features", &journal.features(), "(none)");
+    report.words("Journal features", journal.features());
     // In KiB, truncated to 32 bits.
     let size = (journal.block_size / 1024).wrapping_mul(journal.max_len);
     let text = if size < 8192 { format!("{size}k") } else { format!("{}M", size >> 10) };
     let bytes = u64::from(journal.block_size) * u64::from(journal.max_len);
-    report.value("Total journal size", text, json!(bytes));
+    report.value("Total journal size", text, bytes);
     let block_size = 1024u64.checked_shl(superblock.log_block_size);
     if block_size != Some(journal.block_size.into()) {
         report.number("Journal block size", journal.block_size);
@@ -28,11 +28,8 @@ pub fn add(report: &mut Report, superblock: &SuperblockFields, journal: &Journal
     if journal.first != 1 {
         report.number("Journal first block", journal.first);
     }
-    report.value(
-        "Journal sequence",
-        format!("{:#010x}", journal.sequence),
-        json!(journal.sequence),
-    );
+    let sequence = journal.sequence;
+    report.value("Journal sequence", format!("{sequence:#010x}"), sequence);
     report.number("Journal start", journal.start);
     if journal.users != 1 {
         report.number("Journal number of users", journal.users);
@@ -47,7 +44,7 @@ pub fn add(report: &mut Report, superblock: &SuperblockFields, journal: &Journal
     }
     users(report, journal);
     if journal.error != 0 {
-        report.value("Journal errno", journal.error.to_string(), json!(journal.error));
+        report.value("Journal errno", journal.error.to_string(), journal.error);
     }
 }
 
@@ -57,7 +54,8 @@ fn users(report: &mut Report, journal: &JournalFields) {
     if journal.users == 0 || (journal.users == 1 && !named) {
         return;
     }
-    let lines: Vec<String> = journal.user_list.iter().map(|&uuid| uuid_text(uuid)).collect();
+    let mut lines = journal.user_list.iter().map(|&uuid| uuid_text(uuid));
     let values: Vec<Value> = journal.user_list.iter().map(|&uuid| uuid_json(uuid)).collect();
-    report.value("Journal users", lines.join(&format!("\n{:26}", "")), json!(values));
+    report.value("Journal users", lines.next().unwrap_or_default(), values);
+    lines.for_each(|line| report.more(line));
 }

@@ -1,54 +1,40 @@
 //! Keys and values in the format of dumpe2fs, and as JSON.
 
-use std::collections::HashSet;
-
-use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::{Value, json};
+use serde_json::Value;
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::{name, time};
+use crate::record::Record;
+use crate::time::{self, Time};
 use nvio_ext4::Timestamp;
 
 /// Column of the values.
 const COLUMN: usize = 26;
 
-/// Fields in the order in which they are printed.
+/// Fields in the order in which they are printed, under the keys of dumpe2fs without the colon.
 #[derive(Default)]
-pub struct Report {
-    items: Vec<Item>,
-}
-
-struct Item {
-    /// The key of dumpe2fs, without the colon.
-    key: &'static str,
-    shown: Shown,
-}
-
-enum Shown {
-    /// A value as text and as JSON.
-    Value { text: String, json: Value },
-    /// Untrusted bytes, and the text for an empty value.
-    Bytes { bytes: Vec<u8>, none: Option<&'static str> },
-    /// Nested fields.
-    Section(Vec<(&'static str, String, Value)>),
-}
+pub struct Report(Record);
 
 impl Report {
     /// Adds a value that differs between text and JSON.
-    pub fn value(&mut self, key: &'static str, text: impl Into<String>, json: Value) {
-        self.items.push(Item { key, shown: Shown::Value { text: text.into(), json } });
+    pub fn value(&mut self, key: &str, text: impl Into<Vec<u8>>, json: impl Serialize + 'static) {
+        self.0.field(key.to_owned(), json_key(key), text, json);
+    }
+
+    /// Adds a line of text for the key above it.
+    pub fn more(&mut self, text: String) {
+        self.0.text("", text);
     }
 
     /// Adds a number.
-    pub fn number(&mut self, key: &'static str, number: impl Into<u64>) {
-        let number = number.into();
-        self.value(key, number.to_string(), json!(number));
+    pub fn number(&mut self, key: &str, number: impl Into<u64>) {
+        self.0.value(key.to_owned(), json_key(key), number.into());
     }
 
     /// Adds a number, unless it is 0.
-    pub fn nonzero(&mut self, key: &'static str, number: impl Into<u64>) {
+    pub fn nonzero(&mut self, key: &str, number: impl Into<u64>) {
         let number = number.into();
         if number != 0 {
             self.number(key, number);
@@ -56,84 +42,76 @@ impl Report {
     }
 
     /// Adds a word or a sentence.
-    pub fn word(&mut self, key: &'static str, word: impl Into<String>) {
-        let word = word.into();
-        self.value(key, word.clone(), Value::String(word));
+    pub fn word(&mut self, key: &str, word: impl Into<String>) {
+        self.0.value(key.to_owned(), json_key(key), word.into());
     }
 
     /// Adds a checksum or a seed, in hexadecimal.
-    pub fn hex(&mut self, key: &'static str, number: u32) {
+    pub fn hex(&mut self, key: &str, number: u32) {
         self.word(key, format!("{number:#010x}"));
     }
 
     /// Adds words: separated by blanks as text, an array in JSON.
-    pub fn words(&mut self, key: &'static str, words: &[String], none: &str) {
-        let text = if words.is_empty() { none.to_owned() } else { words.join(" ") };
-        self.value(key, text, json!(words));
+    pub fn words(&mut self, key: &str, words: Vec<String>) {
+        let text = if words.is_empty() { "(none)".to_owned() } else { words.join(" ") };
+        self.value(key, text, words);
     }
 
     /// Adds a UUID.
-    pub fn uuid(&mut self, key: &'static str, uuid: [u8; 16]) {
-        let text = uuid_text(uuid);
-        let json = uuid_json(uuid);
-        self.value(key, text, json);
+    pub fn uuid(&mut self, key: &str, uuid: [u8; 16]) {
+        self.value(key, uuid_text(uuid), uuid_json(uuid));
     }
 
     /// Adds a UUID, unless it is zero.
-    pub fn uuid_if_any(&mut self, key: &'static str, uuid: [u8; 16]) {
+    pub fn uuid_if_any(&mut self, key: &str, uuid: [u8; 16]) {
         if uuid != [0; 16] {
             self.uuid(key, uuid);
         }
     }
 
     /// Adds a time: in the time zone of the machine as text, an object in JSON.
-    pub fn time(&mut self, key: &'static str, at: Timestamp) {
-        self.value(key, time::local(at), time_json(at));
+    pub fn time(&mut self, key: &str, at: Timestamp) {
+        self.value(key, time::local(at), Time::from(at));
     }
 
     /// Adds untrusted bytes as text, or `none` if there are none.
-    pub fn bytes(&mut self, key: &'static str, bytes: &[u8], none: &'static str) {
-        let none = Some(none).filter(|_| bytes.is_empty());
-        self.items.push(Item { key, shown: Shown::Bytes { bytes: bytes.to_vec(), none } });
+    pub fn bytes(&mut self, key: &str, bytes: &[u8], none: &'static str) {
+        match bytes.is_empty() {
+            true => self.value(key, none, ""),
+            false => self.0.bytes(key.to_owned(), json_key(key), bytes),
+        }
     }
 
     /// Adds a heading with nested fields.
-    pub fn section(&mut self, key: &'static str, items: Vec<(&'static str, String, Value)>) {
-        self.items.push(Item { key, shown: Shown::Section(items) });
+    pub fn section(&mut self, key: &str, fields: Record) {
+        self.0.text(key.to_owned(), "");
+        for (nested, text) in fields.lines() {
+            self.0.text(format!("    {nested}"), text);
+        }
+        self.0.json(json_key(key), fields);
     }
 
     /// Writes the lines.
     ///
     /// # Errors
     /// [`Error::Output`].
-    pub fn text(&self, out: &mut Output) -> Result<(), Error> {
-        for Item { key, shown } in &self.items {
-            let heading = heading(key);
-            match shown {
-                Shown::Value { text, .. } => out.line(&format!("{heading}{text}"))?,
-                Shown::Bytes { bytes, none } => {
-                    out.text(&heading)?;
-                    out.name(none.map_or(bytes.as_slice(), str::as_bytes))?;
-                    out.line("")?;
-                }
-                Shown::Section(items) => {
-                    out.line(&format!("{key}:"))?;
-                    for (key, text, _) in items {
-                        out.text(&format!("    {key}: "))?;
-                        out.name(text.as_bytes())?;
-                        out.line("")?;
-                    }
-                }
-            }
+    pub fn print(&self, out: &mut Output) -> Result<(), Error> {
+        for (key, text) in self.0.lines() {
+            out.text(&heading(key))?;
+            out.name_line(text, None)?;
         }
         Ok(())
     }
 }
 
-/// Formats a key and its colon up to the column of the value. Two keys of dumpe2fs have a tab.
+/// Formats a key and its colon up to the column of the value. Two keys of dumpe2fs have a tab, and
+/// the values of a section follow the colon.
 fn heading(key: &str) -> String {
     match key {
+        "" => " ".repeat(COLUMN),
         "Inode size" | "Journal device" => format!("{key}:\t{:10}", ""),
+        "MMP_block" => format!("{key}:"),
+        _ if key.starts_with(' ') => format!("{key}: "),
         _ => format!("{:COLUMN$}", format!("{key}:")),
     }
 }
@@ -145,47 +123,19 @@ fn json_key(key: &str) -> String {
 }
 
 pub fn uuid_text(uuid: [u8; 16]) -> String {
-    if uuid == [0; 16] {
-        return "<none>".to_owned();
+    match Uuid::from_bytes(uuid) {
+        uuid if uuid.is_nil() => "<none>".to_owned(),
+        uuid => uuid.to_string(),
     }
-    let mut text = String::with_capacity(36);
-    for (at, byte) in uuid.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }
 
 pub fn uuid_json(uuid: [u8; 16]) -> Value {
     if uuid == [0; 16] { Value::Null } else { Value::String(uuid_text(uuid)) }
 }
 
-fn time_json(time: Timestamp) -> Value {
-    json!({ "seconds": time.seconds, "nanoseconds": time.nanoseconds })
-}
-
 impl Serialize for Report {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        let mut seen = HashSet::new();
-        for Item { key, shown } in &self.items {
-            let key = json_key(key);
-            if !seen.insert(key.clone()) {
-                continue;
-            }
-            match shown {
-                Shown::Value { json, .. } => map.serialize_entry(&key, json)?,
-                Shown::Bytes { bytes, .. } => name::entry(&mut map, &key, bytes)?,
-                Shown::Section(items) => {
-                    let items =
-                        items.iter().map(|(key, _, json)| ((*key).to_owned(), json.clone()));
-                    map.serialize_entry(&key, &Value::Object(items.collect()))?;
-                }
-            }
-        }
-        map.end()
+        self.0.serialize(serializer)
     }
 }
 

@@ -1,11 +1,10 @@
 //! The fields of Identify Controller (Base 5.17.2.1, figure 275).
 
-use nvio_driver::spec::IdentifyController;
 use nvio_driver::spec::register::Version;
-use serde::Serialize;
+use nvio_driver::spec::{IdentifyController, PowerState};
 
-use super::field::{Fields, identifier};
-use crate::table::Table;
+use super::field::Fields;
+use crate::record::Record;
 
 /// Decodes all fields in the order of the specification. `page_shift` is CAP.MPSMIN as a power of
 /// two.
@@ -18,8 +17,10 @@ pub fn fields(id: &IdentifyController, page_shift: u32) -> Fields {
     fields
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    identifier(bytes).unwrap_or_else(|| "-".to_owned())
+/// Formats the IEEE OUI, which is stored with the least significant byte first.
+pub fn oui(id: &IdentifyController) -> String {
+    let [low, middle, high] = id.ieee;
+    format!("{high:02x}-{middle:02x}-{low:02x}")
 }
 
 fn celsius(kelvin: u16) -> String {
@@ -43,8 +44,7 @@ fn capabilities(fields: &mut Fields, id: &IdentifyController, page_shift: u32) {
     fields.text("FR", "firmware revision", id.firmware());
     let burst = if id.rab & 7 == 7 { "no limit".to_owned() } else { power_of_two(id.rab & 7) };
     fields.meaning("RAB", "recommended arbitration burst", id.rab, format!("{burst} commands"));
-    let [low, middle, high] = id.ieee;
-    fields.text("IEEE", "OUI", format!("{high:02x}-{middle:02x}-{low:02x}"));
+    fields.text("IEEE", "OUI", oui(id));
     const CMIC: [(u8, &str); 4] = [
         (0, "several ports"),
         (1, "several controllers"),
@@ -91,12 +91,8 @@ fn capabilities(fields: &mut Fields, id: &IdentifyController, page_shift: u32) {
         (15, "extended LBA formats"),
     ];
     fields.bits("CTRATT", "controller attributes", id.ctratt.get(), &CTRATT);
-    fields.bits(
-        "RRLS",
-        "read recovery levels",
-        id.rrls.get(),
-        &[(4, "default"), (15, "fast fail")],
-    );
+    let levels = [(4, "default"), (15, "fast fail")];
+    fields.bits("RRLS", "read recovery levels", id.rrls.get(), &levels);
     let kind = match id.cntrltype {
         0 => "not reported",
         1 => "I/O controller",
@@ -105,14 +101,15 @@ fn capabilities(fields: &mut Fields, id: &IdentifyController, page_shift: u32) {
         _ => "reserved",
     };
     fields.meaning("CNTRLTYPE", "controller type", id.cntrltype, kind);
-    fields.text("FGUID", "FRU GUID", hexadecimal(&id.fguid));
+    fields.identifier("FGUID", "FRU GUID", &id.fguid);
     for (name, time) in ["CRDT1", "CRDT2", "CRDT3"].into_iter().zip(id.crdt) {
         fields.meaning(name, "command retry delay time", time.get(), "100 ms");
     }
     const NVMSR: [(u8, &str); 2] = [(0, "storage device"), (1, "enclosure")];
     fields.bits("NVMSR", "NVM subsystem report", id.nvmsr, &NVMSR);
-    fields.bits("VWCI", "VPD write cycle information", id.vwci & 0x80, &[(7, "valid")]);
-    fields.also(format!("{} cycles remain", id.vwci & 0x7f));
+    let cycles = (0x7f, format!("{} cycles remain", id.vwci & 0x7f));
+    let valid = [(7, "valid")];
+    fields.bits_and_number("VWCI", "VPD write cycle information", id.vwci, &valid, cycles);
     const MEC: [(u8, &str); 2] = [(0, "SMBus or I2C"), (1, "PCIe VDM")];
     fields.bits("MEC", "management endpoint capabilities", id.mec, &MEC);
 }
@@ -135,17 +132,13 @@ fn admin(fields: &mut Fields, id: &IdentifyController) {
     fields.bits("OACS", "optional admin commands", id.oacs.get(), &OACS);
     fields.zeroes_based("ACL", "abort command limit", id.acl, "at once");
     fields.zeroes_based("AERL", "asynchronous event request limit", id.aerl, "at once");
-    fields.bits(
-        "FRMW",
-        "firmware updates",
-        id.frmw & 0xf1,
-        &[
-            (0, "slot 1 read-only"),
-            (4, "activation without reset"),
-            (5, "multiple update detection"),
-        ],
-    );
-    fields.also(format!("{} slots", id.frmw >> 1 & 7));
+    const FRMW: [(u8, &str); 3] = [
+        (0, "slot 1 read-only"),
+        (4, "activation without reset"),
+        (5, "multiple update detection"),
+    ];
+    let slots = (0xe, format!("{} slots", id.frmw >> 1 & 7));
+    fields.bits_and_number("FRMW", "firmware updates", id.frmw, &FRMW, slots);
     const LPA: [(u8, &str); 7] = [
         (0, "health of each namespace"),
         (1, "commands supported and effects"),
@@ -248,12 +241,13 @@ fn nvm(fields: &mut Fields, id: &IdentifyController) {
         (3, "no format of all namespaces at once"),
     ];
     fields.bits("FNA", "Format NVM attributes", id.fna, &FNA);
-    fields.bits("VWC", "volatile write cache", id.vwc & !6, &[(0, "present")]);
-    fields.also(match id.vwc >> 1 & 3 {
-        2 => "Flush is of one namespace".to_owned(),
-        3 => "Flush may be of all namespaces".to_owned(),
-        _ => "whether Flush may be of all namespaces is not reported".to_owned(),
-    });
+    let flush = match id.vwc >> 1 & 3 {
+        2 => "Flush is of one namespace",
+        3 => "Flush may be of all namespaces",
+        _ => "whether Flush may be of all namespaces is not reported",
+    };
+    let (present, flush) = ([(0, "present")], (6, flush.to_owned()));
+    fields.bits_and_number("VWC", "volatile write cache", id.vwc, &present, flush);
     fields.zeroes_based("AWUN", "atomic write unit, normal", id.awun.get(), "blocks");
     fields.zeroes_based("AWUPF", "atomic write unit, power fail", id.awupf.get(), "blocks");
     let vendor = [(0, "the format of the specification")];
@@ -275,71 +269,55 @@ fn nvm(fields: &mut Fields, id: &IdentifyController) {
         (21, "transport SGL data block"),
         (22, "SGLs in CMB submission queues"),
     ];
-    fields.bits("SGLS", "scatter gather lists", sgls & !3, &SGLS);
-    fields.also(match sgls & 3 {
-        1 => "any alignment".to_owned(),
-        2 => "dword alignment".to_owned(),
-        _ => "none".to_owned(),
-    });
+    let alignment = match sgls & 3 {
+        1 => "any alignment",
+        2 => "dword alignment",
+        _ => "none",
+    };
+    let alignment = (3, alignment.to_owned());
+    fields.bits_and_number("SGLS", "scatter gather lists", sgls, &SGLS, alignment);
     fields.number("MNAN", "most namespaces", id.mnan.get());
     fields.number("MAXDNA", "most attachments in the domain", id.maxdna.get());
     fields.number("MAXCNA", "most controllers of a namespace", id.maxcna.get());
     fields.text("SUBNQN", "subsystem NQN", id.nqn());
 }
 
-/// A power state (Base 5.17.2.1, figure 276).
-#[derive(Serialize)]
-pub struct PowerState {
-    /// Null if the controller does not report it.
-    max_microwatts: Option<u64>,
-    idle_microwatts: Option<u64>,
-    active_microwatts: Option<u64>,
-    operational: bool,
-    entry_microseconds: u32,
-    exit_microseconds: u32,
-    /// Relative throughput and latency, 0 is best.
-    read: [u8; 2],
-    write: [u8; 2],
-}
-
-/// Decodes the supported power states.
-pub fn power_states(id: &IdentifyController) -> Vec<PowerState> {
-    let states = id.psd.iter().take(usize::from(id.npss.min(31)) + 1);
-    let states = states.map(|state| PowerState {
-        max_microwatts: Some(state.max_power()).filter(|&power| power != 0),
-        idle_microwatts: state.idle_power(),
-        active_microwatts: state.active_power(),
-        operational: !state.is_non_operational(),
-        entry_microseconds: state.enlat.get(),
-        exit_microseconds: state.exlat.get(),
-        read: [state.rrt & 31, state.rrl & 31],
-        write: [state.rwt & 31, state.rwl & 31],
-    });
-    states.collect()
-}
-
-/// Formats power states as a table, in watts.
-pub fn power_table(states: &[PowerState]) -> String {
+/// Describes the supported power states (Base 5.17.2.1, figure 276). Relative throughput and latency
+/// are 0 for the best state.
+pub fn power_states(id: &IdentifyController) -> Vec<Record> {
+    let states = id.psd.iter().take(usize::from(id.npss.min(31)) + 1).enumerate();
     let watts = |power: Option<u64>| match power {
         None => "-".to_owned(),
         Some(power) => format!("{}.{:04}", power / 1_000_000, power % 1_000_000 / 100),
     };
-    let headings =
-        ["  STATE", "MAX W", "IDLE W", "ACTIVE W", "ENTRY µs", "EXIT µs", "READ", "WRITE", ""];
-    let mut table = Table::new(&headings, &[0, 1, 2, 3, 4, 5]);
-    for (index, state) in states.iter().enumerate() {
-        let relative = |[throughput, latency]: [u8; 2]| format!("{throughput}/{latency}");
-        table.row([
-            index.to_string(),
-            watts(state.max_microwatts),
-            watts(state.idle_microwatts),
-            watts(state.active_microwatts),
-            state.entry_microseconds.to_string(),
-            state.exit_microseconds.to_string(),
-            relative(state.read),
-            relative(state.write),
-            if state.operational { String::new() } else { "non-operational".to_owned() },
-        ]);
-    }
-    table.render()
+    let record = |(index, state): (usize, &PowerState)| {
+        let most = Some(state.max_power()).filter(|&power| power != 0);
+        let mut record = Record::default();
+        record.text("  STATE", index.to_string());
+        for (heading, key, power) in [
+            ("MAX W", "max_microwatts", most),
+            ("IDLE W", "idle_microwatts", state.idle_power()),
+            ("ACTIVE W", "active_microwatts", state.active_power()),
+        ] {
+            record.field(heading, key, watts(power), power);
+        }
+        record.value("ENTRY µs", "entry_microseconds", state.enlat.get());
+        record.value("EXIT µs", "exit_microseconds", state.exlat.get());
+        for (heading, key, throughput, latency) in [
+            ("READ", "read", state.rrt & 31, state.rrl & 31),
+            ("WRITE", "write", state.rwt & 31, state.rwl & 31),
+        ] {
+            record.field(heading, key, format!("{throughput}/{latency}"), [throughput, latency]);
+        }
+        let operational = !state.is_non_operational();
+        let text = if operational { "" } else { "non-operational" };
+        record.field("", "operational", text, operational);
+        record
+    };
+    states.map(record).collect()
+}
+
+/// Formats power states as a table, in watts.
+pub fn power_table(states: &[Record]) -> String {
+    Record::table(states, &[0, 1, 2, 3, 4, 5])
 }

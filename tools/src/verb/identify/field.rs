@@ -1,52 +1,28 @@
 //! Fields of Identify structures: names, titles, values, and the meaning of values.
 
+use std::fmt::Display;
+
 use serde::{Serialize, Serializer};
 
-use crate::table::Table;
+use crate::name::hex;
+use crate::record::Record;
 
-/// The fields of a structure in the order of the specification.
+/// The fields of a structure in the order of the specification, each with its name there.
 #[derive(Default)]
-pub struct Fields(Vec<Field>);
-
-struct Field {
-    /// The name in the specification.
-    name: &'static str,
-    title: &'static str,
-    value: Value,
-    meaning: Vec<String>,
-}
-
-/// A value in JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-enum Value {
-    Number(u128),
-    Text(String),
-}
-
-/// A field in JSON.
-#[derive(Serialize)]
-struct Entry<'a> {
-    title: &'static str,
-    value: &'a Value,
-    /// The meaning of the value, bit by bit for bit fields.
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    meaning: &'a [String],
-}
+pub struct Fields(Vec<(&'static str, Record)>);
 
 /// A JSON object whose keys are the names of the specification in lower case.
 impl Serialize for Fields {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|Field { name, title, value, meaning }| {
-            (name.to_ascii_lowercase(), Entry { title, value, meaning })
-        }))
+        serializer
+            .collect_map(self.0.iter().map(|(name, field)| (name.to_ascii_lowercase(), field)))
     }
 }
 
 impl Fields {
     /// Adds a number without an explanation.
     pub fn number(&mut self, name: &'static str, title: &'static str, value: impl Into<u128>) {
-        self.push(name, title, Value::Number(value.into()), Vec::new());
+        self.push(name, title, value.into(), Vec::new());
     }
 
     /// Adds a number and its meaning.
@@ -57,7 +33,7 @@ impl Fields {
         value: impl Into<u128>,
         meaning: impl Into<String>,
     ) {
-        self.push(name, title, Value::Number(value.into()), vec![meaning.into()]);
+        self.push(name, title, value.into(), vec![meaning.into()]);
     }
 
     /// Adds a 0's based number and its unit.
@@ -72,9 +48,14 @@ impl Fields {
         self.meaning(name, title, value, format!("{} {unit}", value.saturating_add(1)));
     }
 
-    /// Adds text, or bytes in hexadecimal.
+    /// Adds text.
     pub fn text(&mut self, name: &'static str, title: &'static str, text: String) {
-        self.push(name, title, Value::Text(text), Vec::new());
+        self.push(name, title, text, Vec::new());
+    }
+
+    /// Adds an identifier in hexadecimal; zero means that there is none.
+    pub fn identifier(&mut self, name: &'static str, title: &'static str, bytes: &[u8]) {
+        self.text(name, title, identifier(bytes).unwrap_or_else(|| "-".to_owned()));
     }
 
     /// Adds a bit field, with the meaning of each set bit. Bits without a name are shown by number.
@@ -86,50 +67,63 @@ impl Fields {
         names: &[(u8, &'static str)],
     ) {
         let value = value.into();
-        let is_set = |bit: u8| value >> bit & 1 != 0;
-        let named = names.iter().filter(|(bit, _)| is_set(*bit));
-        let mut meaning: Vec<String> = named.map(|(_, text)| (*text).to_owned()).collect();
-        let is_named = |bit: u8| names.iter().any(|(named, _)| *named == bit);
-        let rest = (0..64).filter(|&bit| is_set(bit) && !is_named(bit));
-        meaning.extend(rest.map(|bit| format!("bit {bit}")));
-        self.push(name, title, Value::Number(value.into()), meaning);
+        self.push(name, title, value, meanings(value, names));
     }
 
-    /// Adds a meaning to the last field.
-    pub fn also(&mut self, meaning: String) {
-        if let Some(field) = self.0.last_mut() {
-            field.meaning.push(meaning);
-        }
+    /// Adds a bit field in which the bits of `mask` are a number, with the meaning `number`.
+    pub fn bits_and_number(
+        &mut self,
+        name: &'static str,
+        title: &'static str,
+        value: impl Into<u64>,
+        names: &[(u8, &'static str)],
+        (mask, number): (u64, String),
+    ) {
+        let value = value.into();
+        let mut meaning = meanings(value & !mask, names);
+        meaning.push(number);
+        self.push(name, title, value, meaning);
     }
 
     fn push(
         &mut self,
         name: &'static str,
         title: &'static str,
-        value: Value,
+        value: impl Display + Serialize + 'static,
         meaning: Vec<String>,
     ) {
-        self.0.push(Field { name, title, value, meaning });
+        let mut field = Record::default();
+        field.text("  FIELD", format!("  {name}"));
+        field.value("VALUE", "value", value);
+        field.value("", "title", title);
+        field.text("MEANING", meaning.join(", "));
+        if !meaning.is_empty() {
+            field.json("meaning", meaning);
+        }
+        self.0.push((name, field));
     }
 
     /// Formats a line for each field.
     pub fn table(&self) -> String {
-        let mut table = Table::new(&["  FIELD", "VALUE", "", "MEANING"], &[]);
-        for Field { name, title, value, meaning } in &self.0 {
-            let value = match value {
-                Value::Number(number) => number.to_string(),
-                Value::Text(text) => text.clone(),
-            };
-            table.row([format!("  {name}"), value, (*title).to_owned(), meaning.join(", ")]);
-        }
-        table.render()
+        Record::table(self.0.iter().map(|(_, field)| field), &[])
     }
+}
+
+/// Returns the meanings of the bits that are set.
+fn meanings(value: u64, names: &[(u8, &str)]) -> Vec<String> {
+    let is_set = |bit: u8| value >> bit & 1 != 0;
+    let named = names.iter().filter(|(bit, _)| is_set(*bit));
+    let mut meanings: Vec<String> = named.map(|(_, text)| (*text).to_owned()).collect();
+    let is_named = |bit: u8| names.iter().any(|(named, _)| *named == bit);
+    let rest = (0..64).filter(|&bit| is_set(bit) && !is_named(bit));
+    meanings.extend(rest.map(|bit| format!("bit {bit}")));
+    meanings
 }
 
 /// Returns an identifier of a namespace in hexadecimal, or `None` if it is zero.
 pub fn identifier(bytes: &[u8]) -> Option<String> {
     let is_set = bytes.iter().any(|&byte| byte != 0);
-    is_set.then(|| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    is_set.then(|| hex(bytes))
 }
 
 #[cfg(test)]

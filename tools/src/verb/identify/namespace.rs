@@ -2,7 +2,7 @@
 
 use nvio_driver::spec::IdentifyNamespace;
 
-use super::field::{Fields, identifier};
+use super::field::Fields;
 
 /// Decodes all fields in the order of the specification.
 pub fn fields(id: &IdentifyNamespace) -> Fields {
@@ -38,11 +38,12 @@ fn formats(fields: &mut Fields, id: &IdentifyNamespace) {
         (4, "in the last bytes of the metadata"),
     ];
     fields.bits("DPC", "protection capabilities", id.dpc, &DPC);
-    fields.bits("DPS", "protection in use", id.dps & !7, &[(3, "in the first bytes")]);
-    fields.also(match id.protection_type() {
+    let kind = match id.protection_type() {
         0 => "none".to_owned(),
         kind => format!("type {kind}"),
-    });
+    };
+    let place = [(3, "in the first bytes")];
+    fields.bits_and_number("DPS", "protection in use", id.dps, &place, (7, kind));
     fields.bits("NMIC", "sharing", id.nmic, &[(0, "may be shared")]);
     const RESCAP: [(u8, &str); 8] = [
         (0, "persist through power loss"),
@@ -61,12 +62,13 @@ fn formats(fields: &mut Fields, id: &IdentifyNamespace) {
     };
     fields.meaning("FPI", "format progress", id.fpi, progress);
     let deallocate = [(3, "Write Zeroes deallocates"), (4, "guard of deallocated blocks is a CRC")];
-    fields.bits("DLFEAT", "deallocate features", id.dlfeat & !7, &deallocate);
-    fields.also(match id.dlfeat & 7 {
-        1 => "deallocated blocks read as zeroes".to_owned(),
-        2 => "deallocated blocks read as ones".to_owned(),
-        _ => "contents of deallocated blocks are not reported".to_owned(),
-    });
+    let contents = match id.dlfeat & 7 {
+        1 => "deallocated blocks read as zeroes",
+        2 => "deallocated blocks read as ones",
+        _ => "contents of deallocated blocks are not reported",
+    };
+    let contents = (7, contents.to_owned());
+    fields.bits_and_number("DLFEAT", "deallocate features", id.dlfeat, &deallocate, contents);
 }
 
 fn limits(fields: &mut Fields, id: &IdentifyNamespace) {
@@ -90,7 +92,6 @@ fn limits(fields: &mut Fields, id: &IdentifyNamespace) {
     fields.bits("NSATTR", "attributes", id.nsattr, &[(0, "write protected")]);
     fields.number("NVMSETID", "NVM set", id.nvmsetid.get());
     fields.number("ENDGID", "endurance group", id.endgid.get());
-    let text = |bytes: &[u8]| identifier(bytes).unwrap_or_else(|| "-".to_owned());
-    fields.text("NGUID", "namespace GUID", text(&id.nguid));
-    fields.text("EUI64", "EUI-64", text(&id.eui64));
+    fields.identifier("NGUID", "namespace GUID", &id.nguid);
+    fields.identifier("EUI64", "EUI-64", &id.eui64);
 }

@@ -1,13 +1,14 @@
 //! The log page Commands Supported and Effects.
 
+use std::process::ExitCode;
+
 use nvio_driver::Controller;
 use nvio_driver::spec::CommandEffects;
-use serde::Serialize;
 
 use crate::args::Format;
 use crate::error::Error;
-use crate::output::Output;
-use crate::table::Table;
+use crate::output::print;
+use crate::record::Record;
 
 /// Bits of an entry (Base 5.16.1.6, figure 211).
 const EFFECTS: [(u32, &str); 5] = [
@@ -18,70 +19,46 @@ const EFFECTS: [(u32, &str); 5] = [
     (CommandEffects::UUID_SELECTION, "UUID selection"),
 ];
 
-#[derive(Serialize)]
-struct Report {
-    admin: Vec<Command>,
-    io: Vec<Command>,
-}
-
-#[derive(Serialize)]
-struct Command {
-    opcode: u8,
-    name: Option<&'static str>,
-    effects: Vec<&'static str>,
-    /// The entry of the controller.
-    entry: u32,
-}
-
 /// Prints the commands that a controller supports.
 ///
 /// # Errors
 /// If the page cannot be read.
-pub fn show(controller: &Controller, format: Format) -> Result<(), Error> {
+pub fn show(controller: &Controller, format: Format) -> Result<ExitCode, Error> {
     let log = controller.command_effects()?;
-    let report = Report { admin: commands(&log.admin, admin), io: commands(&log.io, io) };
-    let mut out = Output::new();
-    if format.json {
-        out.json(&report)?;
-    } else {
-        out.text(&table(&report))?;
-    }
-    out.flush()
+    let (admin, io) = (commands("admin", &log.admin), commands("I/O", &log.io));
+    let table = Record::table(admin.iter().chain(&io), &[]);
+    let mut report = Record::default();
+    report.json("admin", admin);
+    report.json("io", io);
+    print(format, &report, || table)
 }
 
-fn commands<T: Copy + Into<u32>>(
-    entries: &[T; 256],
-    name: fn(u8) -> Option<&'static str>,
-) -> Vec<Command> {
-    let numbered = (0..=u8::MAX).map(|opcode| (opcode, entries[usize::from(opcode)].into()));
+/// Describes the supported commands of a kind: `admin` or `I/O`.
+fn commands<T: Copy + Into<u32>>(kind: &'static str, entries: &[T; 256]) -> Vec<Record> {
+    let numbered = (0..=u8::MAX).zip(entries.iter().map(|&entry| entry.into()));
     let supported = numbered.filter(|(_, entry)| entry & CommandEffects::SUPPORTED != 0);
-    supported.map(|(opcode, entry)| command(opcode, name(opcode), entry)).collect()
+    supported.map(|(opcode, entry)| command(kind, opcode, entry)).collect()
 }
 
-fn command(opcode: u8, name: Option<&'static str>, entry: u32) -> Command {
+fn command(kind: &'static str, opcode: u8, entry: u32) -> Record {
+    let (name, first_vendor) =
+        if kind == "admin" { (admin(opcode), 0xc0) } else { (io(opcode), 0x80) };
+    let other = if opcode >= first_vendor { "vendor specific" } else { "unknown" };
     let known = EFFECTS.iter().filter(|(bit, _)| entry & bit != 0);
     let mut effects: Vec<&str> = known.map(|(_, effect)| *effect).collect();
-    match CommandEffects::submission(entry) {
-        0 => {}
-        1 => effects.push("alone on its namespace"),
-        2 => effects.push("alone on the controller"),
-        _ => effects.push("reserved execution restriction"),
-    }
-    Command { opcode, name, effects, entry }
-}
-
-fn table(report: &Report) -> String {
-    let mut table = Table::new(&["KIND", "OPCODE", "COMMAND", "EFFECTS"], &[]);
-    for (kind, first_vendor, commands) in
-        [("admin", 0xc0, &report.admin), ("I/O", 0x80, &report.io)]
-    {
-        for Command { opcode, name, effects, .. } in commands {
-            let other = if *opcode >= first_vendor { "vendor specific" } else { "unknown" };
-            let name = name.unwrap_or(other).to_owned();
-            table.row([kind.to_owned(), format!("{opcode:#04x}"), name, effects.join(", ")]);
-        }
-    }
-    table.render()
+    effects.extend(match CommandEffects::submission(entry) {
+        0 => None,
+        1 => Some("alone on its namespace"),
+        2 => Some("alone on the controller"),
+        _ => Some("reserved execution restriction"),
+    });
+    let mut record = Record::default();
+    record.text("KIND", kind);
+    record.field("OPCODE", "opcode", format!("{opcode:#04x}"), opcode);
+    record.field("COMMAND", "name", name.unwrap_or(other), name);
+    record.field("EFFECTS", "effects", effects.join(", "), effects);
+    record.json("entry", entry);
+    record
 }
 
 /// Returns the name of an admin command (Base 5, figure 138).
@@ -146,13 +123,15 @@ mod tests {
 
     #[test]
     fn effects_are_named_and_any_entry_can_be_shown() {
-        let write = command(0x01, io(0x01), 0x0001_0003);
-        assert_eq!(write.effects, ["changes blocks", "alone on its namespace"]);
+        let write = serde_json::to_value(command("I/O", 0x01, 0x0001_0003)).unwrap();
+        let effects = ["changes blocks", "alone on its namespace"];
+        assert_eq!(write["effects"], serde_json::json!(effects));
         let all = [u32::MAX; 256];
-        let text = table(&Report { admin: commands(&all, admin), io: commands(&all, io) });
+        let records = ["admin", "I/O"].map(|kind| commands(kind, &all)).into_iter().flatten();
+        let text = Record::table(&records.collect::<Vec<_>>(), &[]);
         assert_eq!(text.lines().count(), 513);
         assert!(text.contains("reserved execution restriction"));
         assert!(text.lines().any(|line| line.starts_with("I/O    0x80    vendor specific")));
-        assert!(commands(&[!1u32; 256], io).is_empty());
+        assert!(commands("I/O", &[!1u32; 256]).is_empty());
     }
 }

@@ -4,17 +4,20 @@ mod effects;
 mod page;
 mod raw;
 
+use std::process::ExitCode;
 use std::str::FromStr;
 
+use clap::Args;
 use nvio_driver::Controller;
 use nvio_driver::spec::{log_id, lpa};
-use serde::Serialize;
 
-use crate::args::{ControllerArgs, Format, RawRange};
+use self::raw::RawRange;
+use crate::args::{ControllerArgs, Format};
 use crate::error::Error;
 use crate::open;
-use crate::output::Output;
-use crate::table::Table;
+use crate::output::print;
+use crate::record::Record;
+use crate::units::number;
 use crate::verb::smart;
 
 /// The log page that a command line names.
@@ -38,77 +41,72 @@ impl FromStr for LogName {
         if let Some((_, id)) = NAMES.iter().find(|(name, _)| *name == text) {
             return Ok(Self(*id));
         }
-        let number = match text.strip_prefix("0x") {
-            Some(digits) => u8::from_str_radix(digits, 16),
-            None => text.parse(),
-        };
         let allowed =
             "a page is error, smart, firmware, changed-ns, effects, supported, or 0 to 255";
-        number.map(Self).map_err(|_| allowed)
+        number(text).map(Self).map_err(|_| allowed)
     }
 }
 
-/// Prints a log page, or the list of pages.
+/// Show a log page of the controller. Without PAGE, list the supported pages.
 ///
-/// # Errors
-/// If the controller cannot be opened or does not have the page.
-pub fn run(
-    args: &ControllerArgs,
+/// With --namespace, smart and pages that are not decoded are read for that namespace.
+#[derive(Debug, Args)]
+pub struct Log {
+    #[command(flatten)]
+    device: ControllerArgs,
+    /// error, smart, firmware, changed-ns, effects, supported, or the number of any other page.
     page: Option<LogName>,
+    #[command(flatten)]
     range: RawRange,
+    #[command(flatten)]
     format: Format,
-) -> Result<(), Error> {
-    let device = open::device(args)?;
-    let controller = device.controller();
-    let is_raw = range.length.is_some() || range.offset.is_some();
-    match page.map(|LogName(id)| id) {
-        Some(id) if is_raw => raw::show(controller, id, args.namespace, range, format),
-        None | Some(log_id::SUPPORTED_LOG_PAGES) => list(controller, format),
-        Some(log_id::ERROR_INFORMATION) => page::errors(controller, format),
-        Some(log_id::HEALTH) => smart::show(controller, args.namespace, format),
-        Some(log_id::FIRMWARE_SLOT) => page::firmware(controller, format),
-        Some(log_id::CHANGED_NAMESPACES) => page::changed_namespaces(controller, format),
-        Some(log_id::COMMAND_EFFECTS) => effects::show(controller, format),
-        Some(id) => raw::show(controller, id, args.namespace, range, format),
+}
+
+impl Log {
+    /// Prints a log page, or the list of pages.
+    ///
+    /// # Errors
+    /// If the controller cannot be opened or does not have the page.
+    pub fn run(&self) -> Result<ExitCode, Error> {
+        let &Self { range, format, .. } = self;
+        let device = open::device(&self.device)?;
+        let (controller, nsid) = (device.controller(), self.device.namespace);
+        match self.page.map(|LogName(id)| id) {
+            Some(id) if range.is_given() => raw::show(controller, id, nsid, range, format),
+            None | Some(log_id::SUPPORTED_LOG_PAGES) => list(controller, format),
+            Some(log_id::ERROR_INFORMATION) => page::errors(controller, format),
+            Some(log_id::HEALTH) => smart::show(controller, nsid, format),
+            Some(log_id::FIRMWARE_SLOT) => page::firmware(controller, format),
+            Some(log_id::CHANGED_NAMESPACES) => page::changed_namespaces(controller, format),
+            Some(log_id::COMMAND_EFFECTS) => effects::show(controller, format),
+            Some(id) => raw::show(controller, id, nsid, range, format),
+        }
     }
 }
 
-#[derive(Serialize)]
-struct Pages {
-    /// True if the controller lists its pages. Otherwise these are the mandatory pages and those
-    /// that Identify Controller announces.
-    reported: bool,
-    pages: Vec<Page>,
-}
-
-#[derive(Serialize)]
-struct Page {
-    id: u8,
-    /// The PAGE argument of `nvio log`.
-    name: Option<&'static str>,
-    title: &'static str,
-}
-
-fn list(controller: &Controller, format: Format) -> Result<(), Error> {
+fn list(controller: &Controller, format: Format) -> Result<ExitCode, Error> {
     let reported = controller.identify().lpa & lpa::SUPPORTED_LOG_PAGES != 0;
-    let ids = match reported {
+    let ids: Vec<u8> = match reported {
         true => controller.supported_log_pages()?.ids().collect(),
         false => expected(controller),
     };
-    let name = |id| NAMES.iter().find(|(_, known)| *known == id).map(|(name, _)| *name);
-    let pages = ids.into_iter().map(|id| Page { id, name: name(id), title: title(id) });
-    let pages = Pages { reported, pages: pages.collect() };
-    let mut out = Output::new();
-    if format.json {
-        out.json(&pages)?;
-    } else {
-        let mut table = Table::new(&["ID", "PAGE", "CONTENTS"], &[]);
-        for Page { id, name, title } in &pages.pages {
-            table.row([format!("{id:#04x}"), name.unwrap_or("-").into(), (*title).into()]);
-        }
-        out.text(&table.render())?;
-    }
-    out.flush()
+    let page = |&id: &u8| {
+        let name = NAMES.iter().find(|(_, known)| *known == id).map(|(name, _)| *name);
+        let mut page = Record::default();
+        page.field("ID", "id", format!("{id:#04x}"), id);
+        // The PAGE argument.
+        page.optional("PAGE", "name", name);
+        page.value("CONTENTS", "title", title(id));
+        page
+    };
+    let pages: Vec<Record> = ids.iter().map(page).collect();
+    let table = Record::table(&pages, &[]);
+    let mut report = Record::default();
+    // True if the controller lists its pages. Otherwise these are the mandatory pages and those
+    // that Identify Controller announces.
+    report.json("reported", reported);
+    report.json("pages", pages);
+    print(format, &report, || table)
 }
 
 /// Returns the pages of a controller that does not list them (Base 5.17.2.1: LPA, OAES, OACS).

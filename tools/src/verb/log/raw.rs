@@ -1,22 +1,47 @@
 //! Log pages in hexadecimal.
 
+use std::process::ExitCode;
+
+use clap::Args;
 use nvio_driver::spec::NSID_ALL;
 use nvio_driver::{Controller, LogPage};
-use serde::Serialize;
 
-use crate::args::{Format, RawRange};
+use crate::args::Format;
 use crate::error::Error;
-use crate::output::Output;
+use crate::name::hex;
+use crate::output::print;
+use crate::record::Record;
+use crate::units::size;
 
 /// Bytes shown by default: the size of the most common pages.
-const DEFAULT_LENGTH: u32 = 512;
+const DEFAULT_LENGTH: usize = 512;
 const BYTES_PER_LINE: usize = 16;
 
-#[derive(Serialize)]
-struct Report {
-    id: u8,
-    offset: u64,
-    hex: String,
+/// Most bytes of a log page that are shown.
+const BYTES_MAX: usize = 16 << 20;
+
+/// A part of a log page, undecoded.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct RawRange {
+    /// Show this many bytes of the page in hexadecimal. The default for pages that are not decoded
+    /// is 512.
+    #[arg(long, value_name = "SIZE", value_parser = length)]
+    length: Option<usize>,
+    /// Begin at this byte, a multiple of 4; implies hexadecimal.
+    #[arg(long, value_name = "SIZE", value_parser = size::<u64>)]
+    offset: Option<u64>,
+}
+
+impl RawRange {
+    /// Returns true if the page shall not be decoded.
+    pub fn is_given(self) -> bool {
+        self.length.is_some() || self.offset.is_some()
+    }
+}
+
+fn length(text: &str) -> Result<usize, String> {
+    let bytes = Some(size(text)?).filter(|bytes| (1..=BYTES_MAX).contains(bytes));
+    bytes.ok_or_else(|| format!("{text} is not in 1..={BYTES_MAX}"))
 }
 
 /// Prints bytes of log page `id`.
@@ -29,23 +54,20 @@ pub fn show(
     nsid: Option<u32>,
     range: RawRange,
     format: Format,
-) -> Result<(), Error> {
+) -> Result<ExitCode, Error> {
     let offset = range.offset.unwrap_or(0);
-    let length = range.length.unwrap_or(DEFAULT_LENGTH);
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    let mut bytes = vec![0; range.length.unwrap_or(DEFAULT_LENGTH)];
     let page = LogPage { nsid: nsid.unwrap_or(NSID_ALL), ..LogPage::new(id) };
     controller.read_log_page(page, offset, &mut bytes)?;
-    let mut out = Output::new();
-    if format.json {
-        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        out.json(&Report { id, offset, hex })?;
-    } else {
-        for (index, part) in bytes.chunks(BYTES_PER_LINE).enumerate() {
-            let at = offset.saturating_add((index * BYTES_PER_LINE) as u64);
-            out.line(&line(at, part))?;
-        }
-    }
-    out.flush()
+    let mut report = Record::default();
+    report.json("id", id);
+    report.json("offset", offset);
+    report.json("hex", hex(&bytes));
+    print(format, &report, || {
+        let positions = (offset..).step_by(BYTES_PER_LINE);
+        let lines = positions.zip(bytes.chunks(BYTES_PER_LINE));
+        lines.map(|(at, part)| line(at, part) + "\n").collect()
+    })
 }
 
 /// Formats lines of offset, bytes, and ASCII.

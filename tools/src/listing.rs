@@ -1,0 +1,94 @@
+//! Runs a verb on several paths of a filesystem. Each failure is printed when it happens, and the
+//! other paths are still shown.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use nvio::Volume;
+use serde::Serialize;
+
+use crate::args::Format;
+use crate::error::{Error, Failures};
+use crate::name::rooted;
+use crate::output::{JsonArray, Output};
+
+/// The form of the output.
+enum Form {
+    Text,
+    /// A JSON object for the only path.
+    Object,
+    Array(JsonArray),
+}
+
+/// The output of a verb.
+pub struct Listing<'a> {
+    /// The filesystem.
+    pub volume: &'a Volume,
+    /// Standard output.
+    pub out: Output,
+    /// Failures so far.
+    pub failures: Failures,
+    form: Form,
+}
+
+impl<'a> Listing<'a> {
+    /// Begins an output that is an array in JSON.
+    pub fn new(volume: &'a Volume, format: Format) -> Self {
+        let form = if format.json { Form::Array(JsonArray::default()) } else { Form::Text };
+        Self { volume, out: Output::new(), failures: Failures::default(), form }
+    }
+
+    /// Begins an output that has one value for each path: in JSON an object if there is only one
+    /// path, else an array.
+    pub fn of_paths(volume: &'a Volume, format: Format, paths: &[OsString]) -> Self {
+        let mut listing = Self::new(volume, format);
+        if format.json && paths.len() == 1 {
+            listing.form = Form::Object;
+        }
+        listing
+    }
+
+    /// Returns true if the output is JSON.
+    pub fn is_json(&self) -> bool {
+        !matches!(self.form, Form::Text)
+    }
+
+    /// Calls `each` for every path, and prints its failures.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn paths(
+        &mut self,
+        paths: &[OsString],
+        mut each: impl FnMut(&mut Self, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for path in paths {
+            let done = each(self, &rooted(path));
+            self.failures.absorb(done)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a value in JSON.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn push(&mut self, value: &impl Serialize) -> Result<(), Error> {
+        match &mut self.form {
+            Form::Array(array) => array.push(&mut self.out, value),
+            _ => self.out.json(value),
+        }
+    }
+
+    /// Ends the output, and returns the exit code: 1 if there were failures, else 0.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn end(mut self) -> Result<ExitCode, Error> {
+        if let Form::Array(array) = self.form {
+            array.end(&mut self.out)?;
+        }
+        self.out.flush()?;
+        Ok(self.failures.code())
+    }
+}
