@@ -9,6 +9,7 @@ use crate::pci::address::PciAddress;
 /// The address of a controller: a PCI function bound to vfio-pci, or the socket of a vfio-user
 /// server.
 ///
+/// # Examples
 /// ```
 /// use nvio_driver::Address;
 ///
@@ -25,6 +26,8 @@ pub enum Address {
 }
 
 /// The error of text that is neither a PCI address nor `vfio-user:` and a path.
+///
+/// See the [example](crate::Address#examples).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither a PCI address (0000:01:00.0) nor vfio-user:SOCKET")]
 pub struct ParseAddressError(String);

@@ -7,6 +7,7 @@ use nvio_spec::EventType;
 /// An asynchronous event (Base 5.2.1, figure 145). The controller repeats it only after its log page
 /// was read with [`LogPage::clear_event`](crate::LogPage::clear_event).
 ///
+/// # Examples
 /// ```
 /// use nvio_driver::AsyncEvent;
 /// use nvio_driver::spec::EventType;
@@ -26,6 +27,8 @@ pub struct AsyncEvent {
 
 impl AsyncEvent {
     /// Decodes DW0 of the request's completion.
+    ///
+    /// See the [example](Self#examples).
     pub fn from_dword(dw0: u32) -> Self {
         let [kind, info, log_page, _] = dw0.to_le_bytes();
         Self { kind: EventType(kind & 0b111), info, log_page }

@@ -11,6 +11,7 @@ use crate::pci::address::PciAddress;
 
 /// An error of the driver: of the system, of a controller, or of a request.
 ///
+/// # Examples
 /// ```
 /// use nvio_driver::{Address, Controller, Error};
 ///
@@ -284,6 +285,8 @@ pub enum Error {
 }
 
 /// The result of a function of this crate.
+///
+/// See the [example](crate::Error#examples).
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Returns the step that makes a file of VFIO accessible.

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 ///
 /// A [`Transport`](crate::Transport) maps the window of the doorbells.
 ///
+/// # Examples
 /// ```
 /// use std::os::fd::AsFd;
 ///
@@ -46,6 +47,8 @@ unsafe impl Sync for Mmio {}
 
 impl Mmio {
     /// Maps `len` bytes of `fd` at `fd_offset` as a window that starts at offset `start` of its BAR.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::System`] if the mapping fails.
@@ -97,6 +100,8 @@ impl Mmio {
 
     /// Reads the register at `offset`, a multiple of 4.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::OutsideBar`].
     pub fn read32(&self, offset: u64) -> Result<u32> {
@@ -106,6 +111,8 @@ impl Mmio {
     }
 
     /// Writes the register at `offset`, a multiple of 4.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::OutsideBar`].

@@ -18,6 +18,38 @@ const BLOCKS_MAX: u32 = 0xffff;
 
 /// An active namespace in the state in which it was identified. Cheap to clone. Commands that
 /// change the namespace need a [`WritableNamespace`].
+///
+/// # Examples
+/// ```
+/// # let served = nvio_testkit::controller::Served::memory(16 << 20);
+/// # let controller = &served.controller;
+/// let namespace = controller.namespace(1)?;
+/// assert_eq!((namespace.id(), namespace.blocks(), namespace.block_size()), (1, 32768, 512));
+/// assert_eq!((namespace.bytes(), namespace.block_shift()), (16 << 20, 9));
+/// assert_eq!(namespace.max_transfer() % 512, 0);
+/// println!("{:?}", namespace.identify());
+///
+/// // No metadata and no protection information.
+/// assert_eq!((namespace.metadata_size(), namespace.protection_type()), (0, 0));
+/// assert!(!namespace.extended_metadata() && !namespace.protection_first());
+/// println!("{:?}, storage tag of {} bits", namespace.guard(), namespace.storage_tag_bits());
+///
+/// // How a transfer of 10,000 blocks is cut, and how many blocks are written atomically.
+/// assert_eq!(namespace.blocks_to_boundary(0), None);
+/// let first = namespace.blocks_of_command(0, 10_000);
+/// assert_eq!(first, 10_000.min(namespace.max_transfer() as u64 / 512));
+/// println!("{} blocks", namespace.atomic_blocks_at(controller.identify(), 0));
+///
+/// // A handle that ends where a partition does, and reads of a page in the fewest instructions.
+/// let partition = namespace.limited_to(1000);
+/// assert_eq!(partition.blocks(), 1000);
+/// let page = namespace.page_read(4096);
+/// assert!(page.serves());
+/// let mut queue = controller.queue_pair(8)?;
+/// queue.read_page(&page, 0, controller.alloc(4096)?, ()).map_err(|_| "rejected")?;
+/// queue.wait(|done| assert!(done.status.is_success()))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Namespace {
     blocks: u64,
@@ -40,6 +72,8 @@ pub struct Namespace {
 /// A prepared read of a fixed length into buffers that begin on a page: the command without its
 /// LBA, with the checks that do not depend on it done. See
 /// [`QueuePair::read_page`](crate::QueuePair::read_page).
+///
+/// See the [example](Namespace#examples).
 #[derive(Clone, Debug)]
 pub struct PageRead {
     pub(crate) bytes: u64,
@@ -55,6 +89,8 @@ pub struct PageRead {
 
 impl PageRead {
     /// Returns true if the namespace supports such reads.
+    ///
+    /// See the [example](Namespace#examples).
     pub fn serves(&self) -> bool {
         self.bytes != u64::MAX
     }
@@ -62,6 +98,8 @@ impl PageRead {
 
 /// A namespace for commands that change it; see
 /// [`WritableController::writable_namespace`](crate::WritableController::writable_namespace).
+///
+/// See the [example](crate::WritableController#examples).
 #[derive(Clone, Debug)]
 pub struct WritableNamespace(Namespace);
 
@@ -71,6 +109,8 @@ impl WritableNamespace {
     }
 
     /// Returns the namespace limited to its first `blocks`; see [`Namespace::limited_to`].
+    ///
+    /// See the [example](Namespace#examples).
     #[must_use]
     pub fn limited_to(&self, blocks: u64) -> Self {
         Self(self.0.limited_to(blocks))
@@ -170,12 +210,16 @@ impl Namespace {
     }
 
     /// Returns the namespace ID.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn id(&self) -> u32 {
         self.nsid
     }
 
     /// Returns the number of logical blocks.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn blocks(&self) -> u64 {
         self.blocks
@@ -183,6 +227,8 @@ impl Namespace {
 
     /// Returns a handle that can access only the first `blocks`, for a partition: the blocks up to
     /// its end.
+    ///
+    /// See the [example](Self#examples).
     #[must_use]
     pub fn limited_to(&self, blocks: u64) -> Self {
         let blocks = blocks.min(self.blocks);
@@ -195,6 +241,8 @@ impl Namespace {
     /// Prepares reads of `bytes`, a multiple of the block size and at most a page. For other
     /// lengths, and for blocks with metadata, the result does not [serve](PageRead::serves) any
     /// read.
+    ///
+    /// See the [example](Self#examples).
     pub fn page_read(&self, bytes: u32) -> PageRead {
         let nlb = u64::from(bytes >> self.block_shift).wrapping_sub(1);
         let last = self.blocks.checked_sub(nlb.wrapping_add(1));
@@ -209,18 +257,24 @@ impl Namespace {
     }
 
     /// Returns the number of bytes of data in a logical block, 512 to 65,536.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn block_size(&self) -> u32 {
         1 << self.block_shift
     }
 
     /// Returns log2 of the bytes of data in a logical block, 9 to 16.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn block_shift(&self) -> u32 {
         self.block_shift
     }
 
     /// Returns the size in bytes of data.
+    ///
+    /// See the [example](Self#examples).
     pub fn bytes(&self) -> u64 {
         self.blocks << self.block_shift
     }
@@ -228,6 +282,8 @@ impl Namespace {
     /// Returns the maximum number of bytes of data of one command, a multiple of the block size:
     /// the smaller of the limits of the controller (MDTS) and of
     /// [`Options::max_transfer`](crate::Options::max_transfer).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn max_transfer(&self) -> usize {
         (self.max_blocks as usize) << self.block_shift
@@ -235,6 +291,8 @@ impl Namespace {
 
     /// Returns the number of blocks from `lba` to the next optimal I/O boundary, which commands
     /// should not cross (NOIOB, NVM 4.1.5.1); `None` if the namespace has none.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn blocks_to_boundary(&self, lba: u64) -> Option<u64> {
         let boundary = u64::from(self.identify.noiob.get());
@@ -244,6 +302,8 @@ impl Namespace {
 
     /// Returns the number of blocks of the next command of a transfer with `left` blocks from `lba`
     /// on. The command respects the limits and the optimal boundary. 0 only if `left` is 0.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn blocks_of_command(&self, lba: u64, left: u64) -> u64 {
         let most = left.min(u64::from(self.max_blocks));
@@ -251,23 +311,31 @@ impl Namespace {
     }
 
     /// Returns the number of bytes of metadata of a block; 0 for none.
+    ///
+    /// See the [example](Self#examples).
     pub fn metadata_size(&self) -> u32 {
         u32::from(self.identify.format().ms.get())
     }
 
     /// Returns true if the metadata follows each block in the data buffer, false if it is in a
     /// buffer of its own.
+    ///
+    /// See the [example](Self#examples).
     pub fn extended_metadata(&self) -> bool {
         self.metadata_size() != 0 && self.identify.extended_metadata()
     }
 
     /// Returns the type of end-to-end protection, 1 to 3; 0 for none (NVM 5.2).
+    ///
+    /// See the [example](Self#examples).
     pub fn protection_type(&self) -> u8 {
         self.identify.protection_type()
     }
 
     /// Returns true if the protection information is at the start of the metadata, false if it is
     /// at the end.
+    ///
+    /// See the [example](Self#examples).
     pub fn protection_first(&self) -> bool {
         self.identify.dps & 1 << 3 != 0
     }
@@ -275,6 +343,8 @@ impl Namespace {
     /// Returns the maximum number of blocks from `lba` on that one write stores atomically, also
     /// across a power failure (NVM 2.1.4); at least 1. `controller` is the controller of the
     /// namespace.
+    ///
+    /// See the [example](Self#examples).
     pub fn atomic_blocks_at(&self, controller: &IdentifyController, lba: u64) -> u64 {
         let of_all = u64::from(controller.awupf.get()) + 1;
         // NSFEAT bit 1: NAWUPF and the other fields of the namespace are valid.
@@ -295,12 +365,16 @@ impl Namespace {
     }
 
     /// Returns the format of the guard in protection information (NVM 5.2.1).
+    ///
+    /// See the [example](Self#examples).
     pub fn guard(&self) -> GuardFormat {
         self.guard
     }
 
     /// Returns the number of high bits of the reference tag that are a storage tag; usually 0 (NVM
     /// 5.2.1.4).
+    ///
+    /// See the [example](Self#examples).
     pub fn storage_tag_bits(&self) -> u8 {
         self.storage_tag_bits
     }
@@ -313,6 +387,8 @@ impl Namespace {
     }
 
     /// Returns the Identify Namespace data structure (NVM 4.1.5.1).
+    ///
+    /// See the [example](Self#examples).
     pub fn identify(&self) -> &IdentifyNamespace {
         &self.identify
     }

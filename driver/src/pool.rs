@@ -2,6 +2,20 @@
 
 /// A table of at most `capacity` values. The free entries form a list through the table, so that
 /// inserting and removing a value takes constant time and no memory.
+///
+/// # Examples
+/// ```
+/// use nvio_driver::Pool;
+///
+/// let mut pool = Pool::new(2);
+/// let first = pool.insert("first")?;
+/// let second = pool.reserve().ok_or("the table is full")?;
+/// assert_eq!(pool.get_mut(second), None);
+/// pool.put(second, "second");
+/// assert_eq!(pool.insert("third"), Err("third"), "the table is full");
+/// assert_eq!(pool.remove(first), Some("first"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Pool<T> {
     entries: Box<[Entry<T>]>,
@@ -23,6 +37,8 @@ const NONE: u32 = u32::MAX;
 
 impl<T> Pool<T> {
     /// Allocates an empty table of `capacity` entries, at most 2^32 - 1.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(capacity: u32) -> Self {
         let entry =
             |index: u32| Entry::Free { next: if index + 1 < capacity { index + 1 } else { NONE } };
@@ -32,6 +48,8 @@ impl<T> Pool<T> {
 
     /// Reserves a free entry and returns its index; `None` if the table is full. A reserved entry
     /// takes a value through [`put`](Self::put), or is freed by [`remove`](Self::remove).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn reserve(&mut self) -> Option<u32> {
         let index = self.free;
@@ -44,6 +62,8 @@ impl<T> Pool<T> {
     }
 
     /// Stores a value in a reserved entry.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn put(&mut self, index: u32, value: T) {
         if let Some(entry @ Entry::Reserved) = self.entries.get_mut(index as usize) {
@@ -52,6 +72,8 @@ impl<T> Pool<T> {
     }
 
     /// Stores a value in a free entry and returns the index of the entry.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// Returns the value if the table is full.
@@ -67,6 +89,8 @@ impl<T> Pool<T> {
     }
 
     /// Returns the value at `index`; `None` for an empty entry.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn get_mut(&mut self, index: u32) -> Option<&mut T> {
         match self.entries.get_mut(index as usize) {
@@ -76,6 +100,8 @@ impl<T> Pool<T> {
     }
 
     /// Removes the value at `index`; `None` for an empty entry.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn remove(&mut self, index: u32) -> Option<T> {
         let entry = self.entries.get_mut(index as usize)?;

@@ -10,6 +10,8 @@ use crate::error::Error;
 ///
 /// The `Debug` form of the payloads in this crate prints the length of a buffer, never its
 /// contents.
+///
+/// See the [example](crate::QueuePair#examples).
 #[derive(Debug)]
 pub struct Rejected<E, P> {
     /// Reason of the rejection.
@@ -21,6 +23,8 @@ pub struct Rejected<E, P> {
 /// A request that was executed and failed. After a failed read the contents of the memory are
 /// undefined. The payload is `None` if the device could not be stopped and may still access the
 /// memory, which is then never used again.
+///
+/// See the [example](crate::QueuePair#examples).
 pub type Failed<E, M> = Rejected<E, Option<M>>;
 
 impl<E: fmt::Display, P> fmt::Display for Rejected<E, P> {

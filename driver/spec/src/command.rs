@@ -9,6 +9,50 @@ use crate::opcode::{admin, nvm};
 ///
 /// The data pointer is named `prp1`/`prp2`; with SGLs the same 16 bytes hold one descriptor
 /// ([`Sqe::sgl`]).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::namespace::FormatSettings;
+/// use nvio_spec::protection::prinfo;
+/// use nvio_spec::sgl::Descriptor;
+/// use nvio_spec::{CopyRange, NSID_ALL, Sqe, cns, feature_id, log_id, opcode};
+///
+/// // Admin commands.
+/// let identify = Sqe::identify(cns::CONTROLLER, 0);
+/// assert_eq!((identify.opcode, identify.cdw10.get()), (opcode::admin::IDENTIFY, 1));
+/// let admin = [
+///     Sqe::create_io_cq(1, 64, 0x10000, Some(1)),
+///     Sqe::create_io_sq(1, 64, 0x20000, 1),
+///     Sqe::delete_io_sq(1),
+///     Sqe::delete_io_cq(1),
+///     Sqe::abort(1, 17),
+///     Sqe::doorbell_buffer_config(0x30000, 0x31000),
+///     Sqe::set_features(feature_id::VOLATILE_WRITE_CACHE, 1),
+///     Sqe::get_features(feature_id::NUMBER_OF_QUEUES),
+///     Sqe::get_log_page(log_id::HEALTH, NSID_ALL, 0, 128, true),
+///     Sqe::format_nvm(1, FormatSettings::default()),
+///     Sqe::create_namespace(),
+///     Sqe::delete_namespace(2),
+///     Sqe::attach_namespace(2),
+///     Sqe::detach_namespace(2),
+///     Sqe::new(opcode::admin::KEEP_ALIVE, 0),
+/// ];
+///
+/// // Commands of the NVM command set.
+/// let read = Sqe::read(1, 2048, 8);
+/// assert_eq!((read.slba(), read.nlb()), (2048, 8));
+/// let write = Sqe::write(1, 0, 8).with_prinfo(prinfo::PRACT).with_tags(100, 7, 0xffff);
+/// assert_eq!((write.prinfo(), write.initial_ref_tag()), (prinfo::PRACT, 100));
+/// assert_eq!((write.app_tag(), write.app_mask()), (7, 0xffff));
+/// assert_eq!(CopyRange::new(0, 8).blocks(), 8);
+/// let copy = Sqe::copy(1, 4096, 1).with_copy_read_prinfo(prinfo::PRCHK);
+/// let others = [Sqe::flush(NSID_ALL), Sqe::deallocate(1, 1)];
+///
+/// // A data pointer that is an SGL.
+/// let mut scattered = Sqe::read(1, 0, 8);
+/// scattered.set_sgl(Descriptor::data_block(0x40000, 4096));
+/// assert_eq!(scattered.sgl().length.get(), 4096);
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Sqe {
@@ -51,24 +95,32 @@ impl Sqe {
     pub const FUA: u32 = 1 << 30;
 
     /// Creates a command with an opcode and a namespace; all other fields are zero.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn new(opcode: u8, nsid: u32) -> Self {
         Self { opcode, nsid: U32::new(nsid), ..Self::default() }
     }
 
     /// Builds a Read of `blocks` logical blocks from `slba` (NVM 3.2.4); `blocks` is 1 to 65,536.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn read(nsid: u32, slba: u64, blocks: u32) -> Self {
         Self::block_io(nvm::READ, nsid, slba, blocks)
     }
 
     /// Builds a Write of `blocks` logical blocks at `slba` (NVM 3.2.6); `blocks` is 1 to 65,536.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn write(nsid: u32, slba: u64, blocks: u32) -> Self {
         Self::block_io(nvm::WRITE, nsid, slba, blocks)
     }
 
     /// Builds a Flush of one namespace, or of all with [`crate::NSID_ALL`] (Base 7.1).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn flush(nsid: u32) -> Self {
         Self::new(nvm::FLUSH, nsid)
@@ -85,18 +137,24 @@ impl Sqe {
     }
 
     /// Returns the starting LBA: CDW11:CDW10 of Read, Write, Compare and other commands on blocks.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn slba(&self) -> u64 {
         u64::from(self.cdw11.get()) << 32 | u64::from(self.cdw10.get())
     }
 
     /// Returns the number of logical blocks, 1 to 65,536 (CDW12 bits 15:0 hold it 0's based).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn nlb(&self) -> u32 {
         (self.cdw12.get() & 0xffff) + 1
     }
 
     /// Builds an Identify command (Base 5.17): `cns` is one of [`crate::cns`].
+    ///
+    /// See the [example](Self#examples).
     pub fn identify(cns: u8, nsid: u32) -> Self {
         let mut sqe = Self::new(admin::IDENTIFY, nsid);
         sqe.cdw10 = U32::new(u32::from(cns));
@@ -105,6 +163,8 @@ impl Sqe {
 
     /// Builds a Create I/O Completion Queue command (Base 5.4): physically contiguous, `entries` 2
     /// to 65,536. With `vector`, interrupts are enabled and use it.
+    ///
+    /// See the [example](Self#examples).
     pub fn create_io_cq(qid: u16, entries: u32, iova: u64, vector: Option<u16>) -> Self {
         let mut sqe = Self::new(admin::CREATE_IO_CQ, 0);
         sqe.prp1 = U64::new(iova);
@@ -116,6 +176,8 @@ impl Sqe {
 
     /// Builds a Create I/O Submission Queue command (Base 5.5): physically contiguous, urgent
     /// priority class 0, completions to queue `cqid`.
+    ///
+    /// See the [example](Self#examples).
     pub fn create_io_sq(qid: u16, entries: u32, iova: u64, cqid: u16) -> Self {
         let mut sqe = Self::new(admin::CREATE_IO_SQ, 0);
         sqe.prp1 = U64::new(iova);
@@ -125,6 +187,8 @@ impl Sqe {
     }
 
     /// Builds a Delete I/O Completion Queue command (Base 5.6).
+    ///
+    /// See the [example](Self#examples).
     pub fn delete_io_cq(qid: u16) -> Self {
         let mut sqe = Self::new(admin::DELETE_IO_CQ, 0);
         sqe.cdw10 = U32::new(u32::from(qid));
@@ -132,6 +196,8 @@ impl Sqe {
     }
 
     /// Builds a Delete I/O Submission Queue command (Base 5.7).
+    ///
+    /// See the [example](Self#examples).
     pub fn delete_io_sq(qid: u16) -> Self {
         let mut sqe = Self::new(admin::DELETE_IO_SQ, 0);
         sqe.cdw10 = U32::new(u32::from(qid));
@@ -139,6 +205,8 @@ impl Sqe {
     }
 
     /// Builds an Abort command (Base 5.1) for the command `cid` of submission queue `sqid`.
+    ///
+    /// See the [example](Self#examples).
     pub fn abort(sqid: u16, cid: u16) -> Self {
         let mut sqe = Self::new(admin::ABORT, 0);
         sqe.cdw10 = U32::new(u32::from(cid) << 16 | u32::from(sqid));
@@ -147,6 +215,8 @@ impl Sqe {
 
     /// Builds a Doorbell Buffer Config command (Base 5.8): a page for doorbells, and one for event
     /// indices.
+    ///
+    /// See the [example](Self#examples).
     pub fn doorbell_buffer_config(shadow: u64, event: u64) -> Self {
         let mut sqe = Self::new(admin::DOORBELL_BUFFER_CONFIG, 0);
         sqe.prp1 = U64::new(shadow);
@@ -155,6 +225,8 @@ impl Sqe {
     }
 
     /// Builds a Set Features command (Base 5.27), whose value is not saved across resets.
+    ///
+    /// See the [example](Self#examples).
     pub fn set_features(feature: u8, cdw11: u32) -> Self {
         let mut sqe = Self::new(admin::SET_FEATURES, 0);
         sqe.cdw10 = U32::new(u32::from(feature));
@@ -163,6 +235,8 @@ impl Sqe {
     }
 
     /// Builds a Get Features command for the current value (Base 5.15).
+    ///
+    /// See the [example](Self#examples).
     pub fn get_features(feature: u8) -> Self {
         let mut sqe = Self::new(admin::GET_FEATURES, 0);
         sqe.cdw10 = U32::new(u32::from(feature));

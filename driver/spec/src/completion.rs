@@ -6,6 +6,16 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A completion queue entry, 16 bytes (Base 3.3.3.2, figure 90).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::{Cqe, Status, status};
+///
+/// let mut cqe = Cqe::default();
+/// cqe.status_phase = Cqe::pack_status(status::LBA_OUT_OF_RANGE, true);
+/// assert!(cqe.phase());
+/// assert_eq!(cqe.status(), status::LBA_OUT_OF_RANGE);
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Cqe {
@@ -27,18 +37,24 @@ const _: () = assert!(size_of::<Cqe>() == crate::CQE_SIZE);
 
 impl Cqe {
     /// Returns the phase tag (Base 3.3.3.2.2).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn phase(&self) -> bool {
         self.status_phase.get() & 1 != 0
     }
 
     /// Returns the status field.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn status(&self) -> Status {
         Status(self.status_phase.get() >> 1)
     }
 
     /// Returns the status field, with the phase tag beside it, as the wire has them.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn pack_status(status: Status, phase: bool) -> U16 {
         U16::new(status.0 << 1 | u16::from(phase))
@@ -49,6 +65,24 @@ impl Cqe {
 ///
 /// Bits 7:0 are the status code (SC), bits 10:8 its type (SCT), bits 12:11 the command retry
 /// delay (CRD), bit 13 More (M) and bit 14 Do Not Retry (DNR).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::{Status, status};
+///
+/// let failed = status::UNRECOVERED_READ_ERROR.do_not_retry();
+/// assert!(!failed.is_success() && failed.dnr());
+/// assert_eq!((failed.kind(), failed.code()), (2, 0x81));
+/// assert_eq!(failed.bare(), status::UNRECOVERED_READ_ERROR);
+/// assert_eq!(Status::named("unrecovered-read-error"), Some(failed.bare()));
+/// println!("{:?}", failed.name());
+///
+/// // Values without a name: by type and code.
+/// assert_eq!(Status::generic(0), Status::SUCCESS);
+/// assert_eq!(Status::command(0x80), Status::new(1, 0x80));
+/// assert_eq!(Status::media(0x81), failed.bare());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Status(pub u16);
 
@@ -57,64 +91,88 @@ impl Status {
     pub const SUCCESS: Self = Self::generic(0x00);
 
     /// Creates a generic command status (SCT 0h).
+    ///
+    /// See the [example](Self#examples).
     pub const fn generic(code: u8) -> Self {
         Self::new(0, code)
     }
 
     /// Creates a command specific status (SCT 1h).
+    ///
+    /// See the [example](Self#examples).
     pub const fn command(code: u8) -> Self {
         Self::new(1, code)
     }
 
     /// Creates a media and data integrity error (SCT 2h).
+    ///
+    /// See the [example](Self#examples).
     pub const fn media(code: u8) -> Self {
         Self::new(2, code)
     }
 
     /// Creates a status of this type (0 to 7) and code.
+    ///
+    /// See the [example](Self#examples).
     pub const fn new(kind: u8, code: u8) -> Self {
         Self((kind as u16 & 7) << 8 | code as u16)
     }
 
     /// Sets Do Not Retry.
+    ///
+    /// See the [example](Self#examples).
     pub const fn do_not_retry(self) -> Self {
         Self(self.0 | 1 << 14)
     }
 
     /// Returns true if the command succeeded: type and code are both 0.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub const fn is_success(self) -> bool {
         self.0 & 0x7ff == 0
     }
 
     /// Returns the status code (SC).
+    ///
+    /// See the [example](Self#examples).
     pub const fn code(self) -> u8 {
         (self.0 & 0xff) as u8
     }
 
     /// Returns the status code type (SCT).
+    ///
+    /// See the [example](Self#examples).
     pub const fn kind(self) -> u8 {
         (self.0 >> 8 & 7) as u8
     }
 
     /// Returns true if a retry would fail, too (DNR).
+    ///
+    /// See the [example](Self#examples).
     pub const fn dnr(self) -> bool {
         self.0 >> 14 & 1 != 0
     }
 
     /// Returns type and code without retry delay, More and DNR, for comparison with the constants
     /// of [`status`].
+    ///
+    /// See the [example](Self#examples).
     pub const fn bare(self) -> Self {
         Self(self.0 & 0x7ff)
     }
 
     /// Returns the specification's name, if this crate has it.
+    ///
+    /// See the [example](Self#examples).
     pub fn name(self) -> Option<&'static str> {
         let at = status::NAMES.binary_search_by_key(&self.bare().0, |(known, _)| known.0).ok()?;
         Some(status::NAMES[at].1)
     }
 
     /// Returns the status whose [`Self::name`] is `name`, in any case and with - for _.
+    ///
+    /// See the [example](Self#examples).
     pub fn named(name: &str) -> Option<Self> {
         let same = |known: &&(Self, &str)| name.replace('-', "_").eq_ignore_ascii_case(known.1);
         status::NAMES.iter().find(same).map(|(known, _)| *known)
@@ -136,6 +194,13 @@ impl fmt::Debug for Status {
 }
 
 /// Status values by name (Base figures 94 to 101, NVM figures 9 to 15).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::{Status, status};
+///
+/// assert_eq!(status::INVALID_FIELD, Status::generic(2));
+/// ```
 pub mod status {
     use super::Status;
 

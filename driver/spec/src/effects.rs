@@ -6,6 +6,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Scope: bits 31:20 of an entry of [`CommandEffects`](crate::CommandEffects) and of
 /// [`FeatureEffects`] (Base figures 211 and 255).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::scope;
+///
+/// assert_eq!(scope::NAMESPACE & scope::MASK, scope::NAMESPACE);
+/// ```
 pub mod scope {
     /// A namespace.
     pub const NAMESPACE: u32 = 1 << 20;
@@ -18,6 +25,16 @@ pub mod scope {
 }
 
 /// Feature Identifiers Supported and Effects, 1024 bytes (Base 5.16.1.18).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::{FeatureEffects, feature_id};
+/// use zerocopy::FromZeros;
+///
+/// let mut page = FeatureEffects::new_zeroed();
+/// page.feature[usize::from(feature_id::ARBITRATION)].set(FeatureEffects::SUPPORTED);
+/// assert_eq!(page.ids().collect::<Vec<_>>(), [feature_id::ARBITRATION]);
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FeatureEffects {
@@ -33,6 +50,8 @@ impl FeatureEffects {
     pub const SUPPORTED: u32 = 1;
 
     /// Returns the identifiers of the supported features, ascending.
+    ///
+    /// See the [example](Self#examples).
     pub fn ids(&self) -> impl Iterator<Item = u8> + '_ {
         let supported = |id: &u8| self.feature[usize::from(*id)].get() & Self::SUPPORTED != 0;
         (0..=u8::MAX).filter(supported)
@@ -40,6 +59,8 @@ impl FeatureEffects {
 }
 
 /// NVMe-MI Commands Supported and Effects, 4096 bytes (Base 5.16.1.19).
+///
+/// See the [example](crate::FeatureEffects#examples).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ManagementEffects {

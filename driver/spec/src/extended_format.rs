@@ -7,6 +7,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{IDENTIFY_SIZE, IdentifyController};
 
 /// The NVM command set's own Identify Namespace, 4096 bytes (CNS 05h, CSI 00h; NVM 4.1.5.3).
+///
+/// See the [example](crate::ExtendedFormat#examples).
 #[repr(C)]
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct IdentifyNvmNamespace {
@@ -31,9 +33,22 @@ const _: () = assert!(size_of::<IdentifyNvmNamespace>() == IDENTIFY_SIZE);
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
+/// # Examples
+/// ```
+/// use nvio_spec::{ExtendedFormat, GuardFormat};
+///
+/// // What a controller without extended formats reports.
+/// let format = ExtendedFormat::default();
+/// assert_eq!((format.storage_tag_bits(), format.pif()), (0, 0));
+/// let guard = format.guard().ok_or("a reserved format")?;
+/// assert_eq!((guard, guard.bits(), guard.information_size()), (GuardFormat::Bits16, 16, 8));
+/// # Ok::<(), &str>(())
+/// ```
 pub struct ExtendedFormat(pub U32);
 
 /// Width of a guard: Protection Information Format (NVM 4.1.5.3).
+///
+/// See the [example](crate::ExtendedFormat#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GuardFormat {
     /// 16 bits, in information of 8 bytes.
@@ -46,6 +61,8 @@ pub enum GuardFormat {
 
 impl GuardFormat {
     /// Returns the bits of a guard.
+    ///
+    /// See the [example](crate::ExtendedFormat#examples).
     pub const fn bits(self) -> u8 {
         match self {
             Self::Bits16 => 16,
@@ -55,6 +72,8 @@ impl GuardFormat {
     }
 
     /// Returns the bytes of protection information (NVM 5.2.1).
+    ///
+    /// See the [example](crate::ExtendedFormat#examples).
     pub const fn information_size(self) -> usize {
         match self {
             Self::Bits16 => 8,
@@ -65,18 +84,24 @@ impl GuardFormat {
 
 impl ExtendedFormat {
     /// Returns the number of high bits of the reference tag that are a storage tag (STS, bits 6:0).
+    ///
+    /// See the [example](Self#examples).
     pub fn storage_tag_bits(self) -> u8 {
         let [low, ..] = self.0.to_bytes();
         low & 0x7f
     }
 
     /// Returns PIF, bits 8:7.
+    ///
+    /// See the [example](Self#examples).
     pub fn pif(self) -> u8 {
         let [low, high, ..] = self.0.to_bytes();
         low >> 7 | (high & 1) << 1
     }
 
     /// Returns the width of the guard; `None` for the reserved value.
+    ///
+    /// See the [example](Self#examples).
     pub fn guard(self) -> Option<GuardFormat> {
         match self.pif() {
             0 => Some(GuardFormat::Bits16),
@@ -90,6 +115,8 @@ impl ExtendedFormat {
 impl IdentifyController {
     /// Returns true if formats may be extended; [`IdentifyNvmNamespace`] then describes them
     /// (CTRATT bit 15, ELBAS; Base figure 275).
+    ///
+    /// See the [example](Self#examples).
     pub fn has_extended_formats(&self) -> bool {
         self.ctratt.get() & 1 << 15 != 0
     }

@@ -3,6 +3,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Feature identifiers (Base 5.27.1, figure 316).
+///
+/// See the [example](crate::Sqe#examples).
 pub mod feature_id {
     /// Arbitration (Base 5.27.1.1).
     pub const ARBITRATION: u8 = 0x01;
@@ -31,6 +33,8 @@ pub mod feature_id {
 }
 
 /// Host Behavior Support, 512 bytes of data (Base 5.27.1.18).
+///
+/// See the [example](crate::Sqe#examples).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct HostBehaviorSupport {
@@ -48,6 +52,15 @@ const _: () = assert!(size_of::<HostBehaviorSupport>() == 512);
 
 /// Number of Queues: what was asked for, or what was granted (Base 5.27.1.5). Counts are real
 /// numbers, 1 to 65,535; the wire has them 0's based.
+///
+/// # Examples
+/// ```
+/// use nvio_spec::QueueCount;
+///
+/// let requested = QueueCount { submission: 4, completion: 4 };
+/// assert_eq!(requested.to_dword(), 0x0003_0003, "both numbers are 0's based");
+/// assert_eq!(QueueCount::from_dword(0x0003_0003), Some(requested));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueCount {
     /// I/O submission queues.
@@ -59,12 +72,16 @@ pub struct QueueCount {
 impl QueueCount {
     /// Decodes CDW11 of the command, or DW0 of its completion. `None` if a count is 65,536, which
     /// the specification does not allow.
+    ///
+    /// See the [example](Self#examples).
     pub fn from_dword(dword: u32) -> Option<Self> {
         let count = |half: u32| u16::try_from((half & 0xffff) + 1).ok();
         Some(Self { submission: count(dword)?, completion: count(dword >> 16)? })
     }
 
     /// Encodes to CDW11 or DW0. A count of 0 is taken as 1.
+    ///
+    /// See the [example](Self#examples).
     pub fn to_dword(self) -> u32 {
         let half = |count: u16| u32::from(count.saturating_sub(1));
         half(self.completion) << 16 | half(self.submission)

@@ -6,6 +6,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::IDENTIFY_SIZE;
 
 /// Values of the Controller or Namespace Structure field (Base 5.17.1, figure 273).
+///
+/// See the [example](crate::Sqe#examples).
 pub mod cns {
     /// Identify Namespace (NVM 4.1.5.1).
     pub const NAMESPACE: u8 = 0x00;
@@ -31,6 +33,8 @@ pub mod cns {
 
 /// Identify Controller of the NVM command set, 4096 bytes (NVM 4.1.5.4, figure 103). A field of 0 is
 /// unlimited.
+///
+/// See the [example](crate::IdentifyController#examples).
 #[repr(C)]
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct IdentifyNvmController {
@@ -53,6 +57,25 @@ pub struct IdentifyNvmController {
 const _: () = assert!(size_of::<IdentifyNvmController>() == IDENTIFY_SIZE);
 
 /// Identify Controller, 4096 bytes (Base 5.17.2.1, figure 275).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::IdentifyController;
+/// use zerocopy::FromZeros;
+///
+/// // The controller fills the structure; a driver reads it from 4096 bytes of memory.
+/// let mut identify = IdentifyController::new_zeroed();
+/// identify.mn = *b"Model of a drive                        ";
+/// identify.mdts = 5;
+/// assert_eq!(identify.model(), "Model of a drive");
+/// assert_eq!((identify.serial(), identify.firmware(), identify.nqn()), Default::default());
+/// assert_eq!(identify.max_transfer(12), Some(128 << 10), "32 pages of 4 KiB");
+/// assert!(!identify.has_write_cache() && !identify.has_extended_formats());
+///
+/// let state = &identify.psd[0];
+/// assert_eq!((state.max_power(), state.idle_power(), state.active_power()), (0, None, None));
+/// assert!(!state.is_non_operational());
+/// ```
 #[repr(C)]
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct IdentifyController {
@@ -244,27 +267,37 @@ const _: () = assert!(std::mem::offset_of!(IdentifyController, psd) == 2048);
 
 impl IdentifyController {
     /// Returns the serial number as text.
+    ///
+    /// See the [example](Self#examples).
     pub fn serial(&self) -> String {
         text(&self.sn)
     }
 
     /// Returns the model number as text.
+    ///
+    /// See the [example](Self#examples).
     pub fn model(&self) -> String {
         text(&self.mn)
     }
 
     /// Returns the firmware revision as text.
+    ///
+    /// See the [example](Self#examples).
     pub fn firmware(&self) -> String {
         text(&self.fr)
     }
 
     /// Returns the NVMe Qualified Name of the subsystem; empty when not reported.
+    ///
+    /// See the [example](Self#examples).
     pub fn nqn(&self) -> String {
         text(&self.subnqn)
     }
 
     /// Returns the largest transfer of one command in bytes, from the smallest page size as a power
     /// of two (CAP.MPSMIN). `None` is unlimited, as is a limit beyond 64 bits.
+    ///
+    /// See the [example](Self#examples).
     pub fn max_transfer(&self, min_page_shift: u32) -> Option<u64> {
         match self.mdts {
             0 => None,
@@ -273,6 +306,8 @@ impl IdentifyController {
     }
 
     /// Returns true if there is a volatile write cache (VWC bit 0).
+    ///
+    /// See the [example](Self#examples).
     pub fn has_write_cache(&self) -> bool {
         self.vwc & 1 != 0
     }
@@ -287,6 +322,8 @@ pub(crate) fn text(field: &[u8]) -> String {
 }
 
 /// A power state descriptor, 32 bytes (Base 5.17.2.1, figure 276).
+///
+/// See the [example](crate::IdentifyController#examples).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct PowerState {
@@ -326,22 +363,30 @@ const _: () = assert!(size_of::<PowerState>() == 32);
 
 impl PowerState {
     /// Returns the maximum power in microwatts; 0 is not reported.
+    ///
+    /// See the [example](crate::IdentifyController#examples).
     pub fn max_power(&self) -> u64 {
         let unit = if self.flags & 1 == 0 { 10_000 } else { 100 };
         u64::from(self.mp.get()) * unit
     }
 
     /// Returns the idle power in microwatts, where it is reported.
+    ///
+    /// See the [example](crate::IdentifyController#examples).
     pub fn idle_power(&self) -> Option<u64> {
         scaled_power(self.idlp.get(), self.ips)
     }
 
     /// Returns the active power in microwatts, where it is reported.
+    ///
+    /// See the [example](crate::IdentifyController#examples).
     pub fn active_power(&self) -> Option<u64> {
         scaled_power(self.actp.get(), self.aps)
     }
 
     /// Returns true if I/O commands are not processed in this state.
+    ///
+    /// See the [example](crate::IdentifyController#examples).
     pub fn is_non_operational(&self) -> bool {
         self.flags & 2 != 0
     }
@@ -357,6 +402,8 @@ fn scaled_power(value: u16, scale: u8) -> Option<u64> {
 }
 
 /// An LBA format, 4 bytes (NVM 4.1.5.1, figure 98).
+///
+/// See the [example](crate::IdentifyNamespace#examples).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct LbaFormat {
@@ -371,6 +418,20 @@ pub struct LbaFormat {
 const _: () = assert!(size_of::<LbaFormat>() == 4);
 
 /// Identify Namespace for the NVM command set, 4096 bytes (NVM 4.1.5.1, figure 97).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::IdentifyNamespace;
+/// use zerocopy::FromZeros;
+///
+/// let mut identify = IdentifyNamespace::new_zeroed();
+/// identify.lbaf[1].lbads = 12;
+/// identify.nlbaf = 1;
+/// identify.flbas = 1;
+/// assert_eq!((identify.format_index(), identify.format().lbads), (1, 12));
+/// assert!(!identify.extended_metadata());
+/// assert_eq!(identify.protection_type(), 0);
+/// ```
 #[repr(C)]
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct IdentifyNamespace {
@@ -462,6 +523,8 @@ const _: () = assert!(std::mem::offset_of!(IdentifyNamespace, lbaf) == 128);
 impl IdentifyNamespace {
     /// Returns the index into `lbaf` of the format in use, 0 to 63. Bits 6:5 count only when the
     /// namespace has more than 16 formats.
+    ///
+    /// See the [example](Self#examples).
     pub fn format_index(&self) -> usize {
         let low = usize::from(self.flbas & 0xf);
         let high = usize::from(self.flbas >> 5 & 3);
@@ -469,23 +532,40 @@ impl IdentifyNamespace {
     }
 
     /// Returns the format in use.
+    ///
+    /// See the [example](Self#examples).
     pub fn format(&self) -> LbaFormat {
         self.lbaf[self.format_index()]
     }
 
     /// Returns true if metadata travels at the end of each block rather than in a buffer of its
     /// own.
+    ///
+    /// See the [example](Self#examples).
     pub fn extended_metadata(&self) -> bool {
         self.flbas >> 4 & 1 != 0
     }
 
     /// Returns the type of protection information, 0 (none) to 3.
+    ///
+    /// See the [example](Self#examples).
     pub fn protection_type(&self) -> u8 {
         self.dps & 7
     }
 }
 
 /// A list of namespace IDs, ascending, ended by 0 (Base 5.17.2.2).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::NamespaceList;
+/// use zerocopy::FromZeros;
+///
+/// let mut list = NamespaceList::new_zeroed();
+/// list.nsid[0].set(1);
+/// list.nsid[1].set(7);
+/// assert_eq!(list.ids().collect::<Vec<_>>(), [1, 7]);
+/// ```
 #[repr(C)]
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct NamespaceList {
@@ -497,6 +577,8 @@ const _: () = assert!(size_of::<NamespaceList>() == IDENTIFY_SIZE);
 
 impl NamespaceList {
     /// Returns the IDs up to the terminating 0.
+    ///
+    /// See the [example](Self#examples).
     pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
         self.nsid.iter().map(|id| id.get()).take_while(|&id| id != 0)
     }

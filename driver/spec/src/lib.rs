@@ -51,12 +51,22 @@ pub use log_page::{
 pub use range::{CopyRange, DsmRange, MAX_RANGES};
 
 /// Size in bytes of a submission queue entry (Base 3.3.3.1).
+///
+/// See the [example](crate::Sqe#examples).
 pub const SQE_SIZE: usize = 64;
 /// Size in bytes of a completion queue entry (Base 3.3.3.2).
+///
+/// See the [example](crate::Cqe#examples).
 pub const CQE_SIZE: usize = 16;
 /// Size in bytes of every Identify data structure (Base 5.17).
+///
+/// See the [example](crate::IdentifyController#examples).
 pub const IDENTIFY_SIZE: usize = 4096;
 /// NSID that addresses all namespaces (Base 3.2.1.2).
+///
+/// See the [example](crate::Sqe#examples).
 pub const NSID_ALL: u32 = 0xffff_ffff;
 /// PCI class code (base, sub-class, interface) of an NVMe I/O controller (PCIe 3.8.1).
+///
+/// See the [example](crate::register#examples).
 pub const PCI_CLASS: u32 = 0x01_08_02;

@@ -8,6 +8,8 @@ use crate::opcode::admin;
 use crate::{Sqe, Status};
 
 /// Log page identifiers (Base 5.16.1, figure 202).
+///
+/// See the [example](crate::Sqe#examples).
 pub mod log_id {
     /// Supported Log Pages (Base 5.16.1.1).
     pub const SUPPORTED_LOG_PAGES: u8 = 0x00;
@@ -28,6 +30,8 @@ pub mod log_id {
 }
 
 /// Log Page Attributes: bits of LPA in Identify Controller (Base 5.17.2.1, figure 275).
+///
+/// See the [example](crate::SupportedLogPages#examples).
 pub mod lpa {
     /// SMART / Health Information is kept for each namespace.
     pub const HEALTH_PER_NAMESPACE: u8 = 1;
@@ -44,6 +48,8 @@ impl Sqe {
     /// Creates a Get Log Page command (Base 5.16) of `dwords` dwords, at least 1, from byte `offset`.
     /// With `retain`, the events of the page stay masked (RAE). Lengths above 4096 dwords and offsets need
     /// [`lpa::EXTENDED_DATA`].
+    ///
+    /// See the [example](Self#examples).
     pub fn get_log_page(id: u8, nsid: u32, offset: u64, dwords: u32, retain: bool) -> Self {
         let mut sqe = Self::new(admin::GET_LOG_PAGE, nsid);
         // NUMD is a 0's based value.
@@ -58,6 +64,16 @@ impl Sqe {
 }
 
 /// Supported Log Pages, 1024 bytes (Base 5.16.1.1, figure 204).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::{SupportedLogPages, log_id};
+/// use zerocopy::FromZeros;
+///
+/// let mut log = SupportedLogPages::new_zeroed();
+/// log.page[usize::from(log_id::HEALTH)].set(1);
+/// assert_eq!(log.ids().collect::<Vec<_>>(), [log_id::HEALTH]);
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SupportedLogPages {
@@ -69,12 +85,25 @@ const _: () = assert!(size_of::<SupportedLogPages>() == 1024);
 
 impl SupportedLogPages {
     /// Returns the identifiers of the supported log pages, ascending.
+    ///
+    /// See the [example](Self#examples).
     pub fn ids(&self) -> impl Iterator<Item = u8> + '_ {
         (0..=u8::MAX).filter(|&id| self.page[usize::from(id)].get() & 1 != 0)
     }
 }
 
 /// One entry of the Error Information log, 64 bytes (Base 5.16.1.2, figure 206).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::{ErrorLogEntry, Status};
+/// use zerocopy::FromZeros;
+///
+/// let entry = ErrorLogEntry::new_zeroed();
+/// assert_eq!(entry.status(), Status::SUCCESS);
+/// println!("byte and bit of the parameter: {:?}", entry.parameter());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ErrorLogEntry {
@@ -111,11 +140,15 @@ const _: () = assert!(std::mem::offset_of!(ErrorLogEntry, command_specific) == 3
 
 impl ErrorLogEntry {
     /// Returns the status of the completion.
+    ///
+    /// See the [example](Self#examples).
     pub fn status(&self) -> Status {
         Status(self.status.get() >> 1)
     }
 
     /// Returns byte and bit of the command's parameter in error, if the controller reports them.
+    ///
+    /// See the [example](Self#examples).
     pub fn parameter(&self) -> Option<(u8, u8)> {
         let [byte, bit] = self.parameter_error_location.get().to_le_bytes();
         (self.parameter_error_location.get() != 0xffff).then_some((byte, bit & 7))
@@ -139,6 +172,19 @@ pub mod critical_warning {
 }
 
 /// SMART / Health Information, 512 bytes (Base 5.16.1.3, figure 207).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::{HealthLog, critical_warning};
+/// use zerocopy::FromZeros;
+///
+/// let mut log = HealthLog::new_zeroed();
+/// log.composite_temperature = 300_u16.to_le_bytes();
+/// assert_eq!(log.temperature(), 300, "kelvins");
+/// log.data_units_read.set(2);
+/// assert_eq!(HealthLog::data_unit_bytes(log.data_units_read), 1_024_000);
+/// assert_eq!(log.critical_warning & critical_warning::SPARE, 0);
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct HealthLog {
@@ -198,18 +244,34 @@ const _: () = assert!(std::mem::offset_of!(HealthLog, reserved_232) == 232);
 
 impl HealthLog {
     /// Returns the composite temperature in kelvin.
+    ///
+    /// See the [example](Self#examples).
     pub fn temperature(&self) -> u16 {
         u16::from_le_bytes(self.composite_temperature)
     }
 
     /// Converts data units to bytes, saturating at 128 bits. Controllers round the units, and report
     /// 0 if they do not count them.
+    ///
+    /// See the [example](Self#examples).
     pub fn data_unit_bytes(units: U128) -> u128 {
         units.get().saturating_mul(512_000)
     }
 }
 
 /// Firmware Slot Information, 512 bytes (Base 5.16.1.4, figure 208).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::FirmwareSlotLog;
+/// use zerocopy::FromZeros;
+///
+/// let mut log = FirmwareSlotLog::new_zeroed();
+/// log.active = 0x21;
+/// log.revision[0] = *b"1.0     ";
+/// assert_eq!((log.active_slot(), log.next_slot()), (1, Some(2)));
+/// assert_eq!(log.slots().next(), Some((1, "1.0".to_owned())));
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FirmwareSlotLog {
@@ -227,16 +289,22 @@ const _: () = assert!(size_of::<FirmwareSlotLog>() == 512);
 
 impl FirmwareSlotLog {
     /// Returns the slot of the running firmware, 1 to 7 for a conforming controller.
+    ///
+    /// See the [example](Self#examples).
     pub fn active_slot(&self) -> u8 {
         self.active & 7
     }
 
     /// Returns the slot that the next controller level reset activates, if the controller reports it.
+    ///
+    /// See the [example](Self#examples).
     pub fn next_slot(&self) -> Option<u8> {
         Some(self.active >> 4 & 7).filter(|&slot| slot != 0)
     }
 
     /// Returns the slots of 1 to 7 that hold firmware, each with its revision.
+    ///
+    /// See the [example](Self#examples).
     pub fn slots(&self) -> impl Iterator<Item = (u8, String)> + '_ {
         let used = (1..).zip(&self.revision).filter(|(_, bytes)| bytes.iter().any(|&b| b != 0));
         used.map(|(slot, bytes)| (slot, text(bytes)))
@@ -244,6 +312,17 @@ impl FirmwareSlotLog {
 }
 
 /// Changed Namespace List, 4096 bytes (Base 5.16.1.5).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::ChangedNamespaces;
+/// use zerocopy::FromZeros;
+///
+/// let mut log = ChangedNamespaces::new_zeroed();
+/// log.nsid[0].set(3);
+/// assert!(!log.is_overflowed());
+/// assert_eq!(log.ids().collect::<Vec<_>>(), [3]);
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ChangedNamespaces {
@@ -255,11 +334,15 @@ const _: () = assert!(size_of::<ChangedNamespaces>() == 4096);
 
 impl ChangedNamespaces {
     /// Returns true if more namespaces changed than the list has room for: any may have changed.
+    ///
+    /// See the [example](Self#examples).
     pub fn is_overflowed(&self) -> bool {
         self.nsid[0].get() == crate::NSID_ALL
     }
 
     /// Returns the namespaces of the list; none if it overflowed.
+    ///
+    /// See the [example](Self#examples).
     pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
         let ids = self.nsid.iter().map(|id| id.get());
         ids.take_while(|&id| id != 0 && id != crate::NSID_ALL)
@@ -267,6 +350,17 @@ impl ChangedNamespaces {
 }
 
 /// Commands Supported and Effects, 4096 bytes (Base 5.16.1.6, figure 210).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::{CommandEffects, opcode};
+/// use zerocopy::FromZeros;
+///
+/// let mut log = CommandEffects::new_zeroed();
+/// let effects = CommandEffects::SUPPORTED | CommandEffects::CHANGES_CONTENT;
+/// log.io[usize::from(opcode::nvm::WRITE)].set(effects);
+/// assert_eq!(CommandEffects::submission(effects), 0, "may be submitted with any other command");
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CommandEffects {
@@ -296,12 +390,25 @@ impl CommandEffects {
 
     /// Returns Command Submission and Execution (CSE) of an entry: 0 no restriction, 1 one command at
     /// a time for the namespace, 2 one for the controller; other values are reserved.
+    ///
+    /// See the [example](Self#examples).
     pub fn submission(entry: u32) -> u8 {
         (entry >> 16 & 7) as u8
     }
 }
 
 /// Asynchronous event types: bits 2:0 of DW0 of the completion (Base 5.2.1, figure 145).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::{EventType, error_event, health_event};
+///
+/// // DW0 of a completion of Asynchronous Event Request.
+/// let dw0: u32 = 0x0002_0101;
+/// assert_eq!(EventType((dw0 & 7) as u8), EventType::HEALTH);
+/// assert_eq!((dw0 >> 8) as u8, health_event::TEMPERATURE);
+/// assert_eq!(error_event::INVALID_DOORBELL_REGISTER, 0);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventType(pub u8);
 
@@ -315,6 +422,8 @@ impl EventType {
 }
 
 /// Asynchronous event information of type Error: bits 15:8 of DW0 (Base 5.2.1, figure 146).
+///
+/// See the [example](crate::EventType#examples).
 pub mod error_event {
     /// A doorbell of a queue that does not exist was written.
     pub const INVALID_DOORBELL_REGISTER: u8 = 0x00;
@@ -326,6 +435,8 @@ pub mod error_event {
 
 /// Asynchronous event information of type SMART / Health: bits 15:8 of DW0 (Base 5.2.1, figure
 /// 147).
+///
+/// See the [example](crate::EventType#examples).
 pub mod health_event {
     /// The reliability of the NVM subsystem is degraded.
     pub const RELIABILITY: u8 = 0x00;

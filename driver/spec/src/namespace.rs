@@ -1,5 +1,7 @@
 //! Management of namespaces: Format NVM (Base 5.14), Namespace Management (Base 5.23) and Namespace
 //! Attachment (Base 5.22).
+//!
+//! See the [example](FormatSettings#examples).
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
@@ -9,6 +11,8 @@ use crate::protection::{ProtectionType, dps};
 use crate::{IDENTIFY_SIZE, Sqe};
 
 /// Optional Admin Command Support: bits of OACS in Identify Controller (Base 5.17.2.1).
+///
+/// See the [example](crate::namespace::FormatSettings#examples).
 pub mod oacs {
     /// Format NVM.
     pub const FORMAT_NVM: u16 = 1 << 1;
@@ -20,9 +24,13 @@ pub mod oacs {
 
 /// Namespace Attribute Notices: the bit of OAES in Identify Controller, and of Asynchronous Event
 /// Configuration (Base 5.17.2.1, 5.27.1.9).
+///
+/// See the [example](crate::Sqe#examples).
 pub const NAMESPACE_ATTRIBUTE_NOTICES: u32 = 1 << 8;
 
 /// Asynchronous event information of type Notice: bits 15:8 of DW0 (Base 5.2.1, figure 148).
+///
+/// See the [example](crate::EventType#examples).
 pub mod notice_event {
     /// Namespaces were attached, detached or changed; the Changed Namespace List has their
     /// identifiers.
@@ -30,6 +38,8 @@ pub mod notice_event {
 }
 
 /// Secure Erase Settings: SES (Base 5.14, figure 189).
+///
+/// See the [example](crate::namespace::FormatSettings#examples).
 pub mod erase {
     /// No secure erase.
     pub const NONE: u8 = 0;
@@ -41,6 +51,18 @@ pub mod erase {
 
 /// Format of a namespace: CDW10 of Format NVM (Base 5.14, NVM 4.1.2), and FLBAS and DPS of a
 /// namespace to be created.
+///
+/// # Examples
+/// ```
+/// use nvio_spec::namespace::{FormatSettings, erase};
+///
+/// let settings = FormatSettings { index: 1, erase: erase::USER_DATA, ..FormatSettings::default() };
+/// assert_eq!(settings.to_dword(), 0x201);
+/// assert_eq!(FormatSettings::from_dword(0x201), settings);
+/// assert_eq!(settings.protection_type(), None);
+/// // The format of an existing namespace.
+/// assert_eq!(FormatSettings::from_namespace(1, 0).index, 1);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FormatSettings {
     /// Index of the LBA format, 0 to 63 (LBAFL, LBAFU).
@@ -57,6 +79,8 @@ pub struct FormatSettings {
 
 impl FormatSettings {
     /// Encodes the settings to CDW10.
+    ///
+    /// See the [example](Self#examples).
     pub fn to_dword(self) -> u32 {
         let Self { index, extended, protection, first, erase } = self;
         u32::from(index & 0xf)
@@ -68,6 +92,8 @@ impl FormatSettings {
     }
 
     /// Decodes CDW10.
+    ///
+    /// See the [example](Self#examples).
     pub fn from_dword(dword: u32) -> Self {
         let [low, high, ..] = dword.to_le_bytes();
         Self {
@@ -80,6 +106,8 @@ impl FormatSettings {
     }
 
     /// Decodes FLBAS and DPS, the fields of Namespace Management.
+    ///
+    /// See the [example](Self#examples).
     pub fn from_namespace(flbas: u8, dps: u8) -> Self {
         Self {
             index: flbas & 0xf | (flbas >> 5 & 3) << 4,
@@ -91,12 +119,16 @@ impl FormatSettings {
     }
 
     /// Returns the type of protection; `None` for no protection and for reserved values.
+    ///
+    /// See the [example](Self#examples).
     pub fn protection_type(self) -> Option<ProtectionType> {
         ProtectionType::new(self.protection)
     }
 }
 
 /// Selection of Namespace Management: CDW10 bits 3:0 (Base 5.23, figure 244).
+///
+/// See the [example](crate::Sqe#examples).
 pub mod manage {
     /// Create a namespace.
     pub const CREATE: u32 = 0;
@@ -105,6 +137,8 @@ pub mod manage {
 }
 
 /// Selection of Namespace Attachment: CDW10 bits 3:0 (Base 5.22, figure 241).
+///
+/// See the [example](crate::Sqe#examples).
 pub mod attach {
     /// Attach controllers.
     pub const ATTACH: u32 = 0;
@@ -113,6 +147,14 @@ pub mod attach {
 }
 
 /// A list of controller identifiers, ascending, 4096 bytes (Base 4.4.1, figure 137).
+///
+/// # Examples
+/// ```
+/// use nvio_spec::namespace::ControllerList;
+///
+/// let list = ControllerList::new(&[1, 4]);
+/// assert_eq!(list.ids().map(Iterator::collect), Some(vec![1, 4]));
+/// ```
 #[repr(C)]
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ControllerList {
@@ -126,6 +168,8 @@ const _: () = assert!(size_of::<ControllerList>() == IDENTIFY_SIZE);
 
 impl ControllerList {
     /// Creates a list of these identifiers. Identifiers beyond 2047 are dropped.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(ids: &[u16]) -> Self {
         let mut list = Self::new_zeroed();
         for (to, &from) in list.ids.iter_mut().zip(ids) {
@@ -136,6 +180,8 @@ impl ControllerList {
     }
 
     /// Returns the identifiers; `None` if the count exceeds the list.
+    ///
+    /// See the [example](Self#examples).
     pub fn ids(&self) -> Option<impl Iterator<Item = u16> + '_> {
         let ids = self.ids.get(..usize::from(self.count.get()))?;
         Some(ids.iter().map(|id| id.get()))
@@ -145,6 +191,8 @@ impl ControllerList {
 impl Sqe {
     /// Creates a Format NVM command (Base 5.14) for one namespace, or for all with
     /// [`crate::NSID_ALL`]. It destroys their data.
+    ///
+    /// See the [example](Self#examples).
     pub fn format_nvm(nsid: u32, settings: FormatSettings) -> Self {
         let mut sqe = Self::new(admin::FORMAT_NVM, nsid);
         sqe.cdw10 = U32::new(settings.to_dword());
@@ -154,6 +202,8 @@ impl Sqe {
     /// Creates a Namespace Management command that creates a namespace (Base 5.23). Its data is
     /// NSZE, NCAP, FLBAS, DPS and NMIC of an [`crate::IdentifyNamespace`]. DW0 of the completion is
     /// the identifier.
+    ///
+    /// See the [example](Self#examples).
     pub fn create_namespace() -> Self {
         let mut sqe = Self::new(admin::NAMESPACE_MANAGEMENT, 0);
         sqe.cdw10 = U32::new(manage::CREATE);
@@ -162,6 +212,8 @@ impl Sqe {
 
     /// Creates a Namespace Management command that deletes one namespace, or all with
     /// [`crate::NSID_ALL`] (Base 5.23).
+    ///
+    /// See the [example](Self#examples).
     pub fn delete_namespace(nsid: u32) -> Self {
         let mut sqe = Self::new(admin::NAMESPACE_MANAGEMENT, nsid);
         sqe.cdw10 = U32::new(manage::DELETE);
@@ -170,6 +222,8 @@ impl Sqe {
 
     /// Creates a Namespace Attachment command that attaches the controllers of a
     /// [`ControllerList`] (Base 5.22).
+    ///
+    /// See the [example](Self#examples).
     pub fn attach_namespace(nsid: u32) -> Self {
         let mut sqe = Self::new(admin::NAMESPACE_ATTACHMENT, nsid);
         sqe.cdw10 = U32::new(attach::ATTACH);
@@ -178,6 +232,8 @@ impl Sqe {
 
     /// Creates a Namespace Attachment command that detaches the controllers of a
     /// [`ControllerList`] (Base 5.22).
+    ///
+    /// See the [example](Self#examples).
     pub fn detach_namespace(nsid: u32) -> Self {
         let mut sqe = Self::new(admin::NAMESPACE_ATTACHMENT, nsid);
         sqe.cdw10 = U32::new(attach::DETACH);

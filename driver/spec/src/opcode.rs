@@ -1,6 +1,16 @@
 //! Command opcodes.
+//!
+//! # Examples
+//! ```
+//! use nvio_spec::{Sqe, opcode};
+//!
+//! assert_eq!(Sqe::flush(1).opcode, opcode::nvm::FLUSH);
+//! assert_eq!(Sqe::abort(1, 2).opcode, opcode::admin::ABORT);
+//! ```
 
 /// Admin commands (Base 5, figure 138).
+///
+/// See the [example](crate::opcode#examples).
 pub mod admin {
     /// Delete I/O Submission Queue (Base 5.7).
     pub const DELETE_IO_SQ: u8 = 0x00;
@@ -35,6 +45,8 @@ pub mod admin {
 }
 
 /// Commands of the NVM command set (NVM 3.2, figure 16; Flush is Base 7.1).
+///
+/// See the [example](crate::opcode#examples).
 pub mod nvm {
     /// Flush (Base 7.1).
     pub const FLUSH: u8 = 0x00;

@@ -4,8 +4,12 @@
 //! a guard, which is a CRC of the data, an application tag, which the host defines, and a reference
 //! tag, which identifies the block's place.
 //!
+//! # Examples
 //! ```
-//! use nvio_spec::protection::{Expected, ProtectionInfo, ProtectionType, guard, prinfo};
+//! use nvio_spec::protection::{
+//!     Expected, ProtectionInfo, ProtectionType, guard, guard_after, prinfo,
+//! };
+//! use nvio_spec::status;
 //!
 //! let data = [0x5a; 512];
 //! let stored = ProtectionInfo::new(guard(&data), 7, 1000);
@@ -13,7 +17,19 @@
 //!     Expected { guard: guard(&data), app_tag: 7, app_mask: 0xffff, ref_tag: 1000 };
 //! assert!(stored.check(ProtectionType::ONE, prinfo::PRCHK, &expected).is_ok());
 //! let moved = Expected { ref_tag: 1001, ..expected };
-//! assert!(stored.check(ProtectionType::ONE, prinfo::PRCHK, &moved).is_err());
+//! let error = stored.check(ProtectionType::ONE, prinfo::PRCHK, &moved).unwrap_err();
+//! assert_eq!(error.status(), status::REFERENCE_TAG_CHECK_ERROR);
+//!
+//! // A guard of data in two pieces.
+//! assert_eq!(guard_after(guard(&data[..100]), &data[100..]), guard(&data));
+//!
+//! // Tags that switch checks off, and guards that no check needs.
+//! let kind = ProtectionType::new(1).ok_or("no such type")?;
+//! assert_eq!((kind.number(), kind.ref_tag(1000, 2)), (1, 1002));
+//! assert!(kind.allows_initial_ref_tag(1000, 1000), "the low bits of the LBA");
+//! assert!(ProtectionInfo::new(0, 0xffff, 0).is_unchecked(kind));
+//! assert!(!stored.needs_guard(kind, prinfo::PRCHK_REF_TAG));
+//! # Ok::<(), &str>(())
 //! ```
 
 use crc_fast::{CrcAlgorithm, Digest, checksum};
@@ -22,8 +38,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Sqe, Status, status};
 
-/// The Protection Information field: bits of CDW12 of Read, Write and their kin (NVM 3.1,
+/// The Protection Information field: bits of CDW12 of Read, Write and other commands with protection information (NVM 3.1,
 /// figure 9). Copy has the field twice: these bits apply to the blocks it writes.
+///
+/// See the [example](crate::protection#examples).
 pub mod prinfo {
     /// Protection Information Action: insert when writing, strip when reading.
     pub const PRACT: u32 = 1 << 29;
@@ -42,6 +60,8 @@ pub mod prinfo {
 }
 
 /// Metadata Capabilities: bits of MC in Identify Namespace (NVM 4.1.5.1, figure 97).
+///
+/// See the [example](crate::IdentifyNamespace#examples).
 pub mod mc {
     /// Metadata can be transferred at the end of each block.
     pub const EXTENDED: u8 = 1;
@@ -50,6 +70,8 @@ pub mod mc {
 }
 
 /// Data Protection Capabilities: bits of DPC in Identify Namespace (NVM 4.1.5.1, figure 97).
+///
+/// See the [example](crate::protection#examples).
 pub mod dpc {
     /// Types 1, 2 and 3 are supported, a bit each from bit 0.
     pub const TYPES: u8 = 0b111;
@@ -60,6 +82,8 @@ pub mod dpc {
 }
 
 /// Data Protection Type Settings: bits of DPS in Identify Namespace (NVM 4.1.5.1, figure 97).
+///
+/// See the [example](crate::protection#examples).
 pub mod dps {
     /// The type, 0 for none.
     pub const TYPE: u8 = 0b111;
@@ -74,23 +98,35 @@ pub const UNCHECKED_APP_TAG: u16 = 0xffff;
 pub const UNCHECKED_REF_TAG: u32 = 0xffff_ffff;
 
 /// A type of protection, 1 to 3 (NVM 5.2). Zero is no protection; other values are reserved.
+///
+/// See the [example](crate::protection#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProtectionType(u8);
 
 impl ProtectionType {
     /// The reference tag is the low 32 bits of the LBA.
+    ///
+    /// See the [example](crate::protection#examples).
     pub const ONE: Self = Self(1);
     /// The host chooses the reference tag of the first block, and the tag counts up from there.
+    ///
+    /// See the [example](crate::protection#examples).
     pub const TWO: Self = Self(2);
     /// The host defines the reference tag, which is not checked.
+    ///
+    /// See the [example](crate::protection#examples).
     pub const THREE: Self = Self(3);
 
     /// Returns the type with this number; `None` for 0 and for reserved numbers.
+    ///
+    /// See the [example](crate::protection#examples).
     pub const fn new(number: u8) -> Option<Self> {
         if matches!(number, 1..=3) { Some(Self(number)) } else { None }
     }
 
     /// Returns the number of the type, 1 to 3.
+    ///
+    /// See the [example](crate::protection#examples).
     pub const fn number(self) -> u8 {
         self.0
     }
@@ -98,6 +134,8 @@ impl ProtectionType {
     /// Returns the reference tag of the block `index` blocks into a command whose first block has
     /// the tag `initial`. With type 3 all blocks have the initial tag, because the host defines its
     /// meaning.
+    ///
+    /// See the [example](crate::protection#examples).
     #[inline]
     pub const fn ref_tag(self, initial: u32, index: u32) -> u32 {
         if self.0 == 3 { initial } else { initial.wrapping_add(index) }
@@ -105,6 +143,8 @@ impl ProtectionType {
 
     /// Returns true if a command that starts at `slba` may have the initial reference tag
     /// `initial`: with type 1 it has to be the low 32 bits of `slba` (NVM 5.2.3).
+    ///
+    /// See the [example](crate::protection#examples).
     #[inline]
     pub const fn allows_initial_ref_tag(self, initial: u32, slba: u64) -> bool {
         self.0 != 1 || initial as u64 == slba & 0xffff_ffff
@@ -112,6 +152,8 @@ impl ProtectionType {
 }
 
 /// Protection information with a 16-bit guard, 8 bytes, big-endian (NVM 5.2.1.1, figure 114).
+///
+/// See the [example](crate::protection#examples).
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -128,6 +170,8 @@ pub struct ProtectionInfo {
 const _: () = assert!(size_of::<ProtectionInfo>() == ProtectionInfo::SIZE);
 
 /// The values that protection information is compared with.
+///
+/// See the [example](crate::protection#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// Guard of the data that was read.
@@ -141,6 +185,8 @@ pub struct Expected {
 }
 
 /// A check that failed, with the values that differ.
+///
+/// See the [example](crate::protection#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
     /// The guard does not match the data.
@@ -174,6 +220,8 @@ pub enum CheckError {
 impl CheckError {
     /// Returns the status with which a controller completes the command (NVM 3.1.2, Base figure
     /// 101).
+    ///
+    /// See the [example](crate::protection#examples).
     pub const fn status(&self) -> Status {
         match self {
             Self::Guard { .. } => status::GUARD_CHECK_ERROR,
@@ -185,19 +233,27 @@ impl CheckError {
 
 impl ProtectionInfo {
     /// Size of the structure in bytes.
+    ///
+    /// See the [example](crate::protection#examples).
     pub const SIZE: usize = 8;
 
     /// Information of a block that was never written: every check passes (NVM 3.2.3.2.1).
+    ///
+    /// See the [example](crate::protection#examples).
     pub const UNWRITTEN: Self =
         Self { guard: U16::MAX_VALUE, app_tag: U16::MAX_VALUE, ref_tag: U32::MAX_VALUE };
 
     /// Creates protection information from its values.
+    ///
+    /// See the [example](crate::protection#examples).
     #[inline]
     pub fn new(guard: u16, app_tag: u16, ref_tag: u32) -> Self {
         Self { guard: U16::new(guard), app_tag: U16::new(app_tag), ref_tag: U32::new(ref_tag) }
     }
 
     /// Returns true if the tags disable all checks of the block (NVM 5.2.3).
+    ///
+    /// See the [example](crate::protection#examples).
     #[inline]
     pub fn is_unchecked(&self, kind: ProtectionType) -> bool {
         self.app_tag.get() == UNCHECKED_APP_TAG
@@ -208,6 +264,8 @@ impl ProtectionInfo {
     /// tag, reference tag. The reference tag of type 3 is not checked.
     ///
     /// `expected.guard` is used only if [`Self::needs_guard`] returns true.
+    ///
+    /// See the [example](crate::protection#examples).
     ///
     /// # Errors
     /// The first check that fails.
@@ -239,6 +297,8 @@ impl ProtectionInfo {
     }
 
     /// Returns true if [`Self::check`] compares the guard. Otherwise it need not be computed.
+    ///
+    /// See the [example](crate::protection#examples).
     #[inline]
     pub fn needs_guard(&self, kind: ProtectionType, checks: u32) -> bool {
         checks & prinfo::PRCHK_GUARD != 0 && !self.is_unchecked(kind)
@@ -246,6 +306,8 @@ impl ProtectionInfo {
 }
 
 /// Returns the guard of `bytes`: CRC-16/T10-DIF (polynomial 8BB7h, from 0, not reflected; SBC-3).
+///
+/// See the [example](crate::protection#examples).
 #[inline]
 pub fn guard(bytes: &[u8]) -> u16 {
     low_half(checksum(CrcAlgorithm::Crc16T10Dif, bytes))
@@ -255,6 +317,8 @@ pub fn guard(bytes: &[u8]) -> u16 {
 ///
 /// If the protection information is the last bytes of the metadata, the guard covers the data and
 /// then the metadata before the information (NVM 5.2.1).
+///
+/// See the [example](crate::protection#examples).
 #[inline]
 pub fn guard_after(before: u16, bytes: &[u8]) -> u16 {
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc16T10Dif, u64::from(before));
@@ -270,6 +334,8 @@ fn low_half(crc: u64) -> u16 {
 
 impl Sqe {
     /// Replaces the bits of [`prinfo`].
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn with_prinfo(mut self, prinfo: u32) -> Self {
         let rest = self.cdw12.get() & !prinfo::MASK;
@@ -279,6 +345,8 @@ impl Sqe {
 
     /// Sets the tags: the reference tag of the first block (ILBRT or EILBRT,
     /// CDW14), and the application tag with its mask (LBAT and LBATM, or ELBAT and ELBATM, CDW15).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn with_tags(mut self, ref_tag: u32, app_tag: u16, app_mask: u16) -> Self {
         self.cdw14.set(ref_tag);
@@ -288,24 +356,32 @@ impl Sqe {
 
     /// Returns the bits of [`prinfo`]: of Read, Write and their kin, and of the blocks that Copy
     /// writes.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn prinfo(&self) -> u32 {
         self.cdw12.get() & prinfo::MASK
     }
 
     /// Returns the reference tag of the first block (ILBRT or EILBRT).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn initial_ref_tag(&self) -> u32 {
         self.cdw14.get()
     }
 
     /// Returns the application tag (LBAT or ELBAT).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn app_tag(&self) -> u16 {
         (self.cdw15.get() & 0xffff) as u16
     }
 
     /// Returns the mask of the application tag (LBATM or ELBATM).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn app_mask(&self) -> u16 {
         (self.cdw15.get() >> 16) as u16

@@ -8,9 +8,13 @@ use crate::opcode::nvm;
 use crate::protection::prinfo;
 
 /// Most ranges of one Dataset Management or Copy command.
+///
+/// See the [example](crate::Sqe#examples).
 pub const MAX_RANGES: usize = 256;
 
 /// A range of Dataset Management, 16 bytes (NVM 3.2.3, figure 41).
+///
+/// See the [example](crate::Sqe#examples).
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -28,12 +32,16 @@ const _: () = assert!(size_of::<DsmRange>() == 16);
 
 impl DsmRange {
     /// Creates a range of `blocks` blocks from `slba`, with these context attributes.
+    ///
+    /// See the [example](crate::Sqe#examples).
     pub fn new(attributes: u32, blocks: u32, slba: u64) -> Self {
         Self { attributes: U32::new(attributes), blocks: U32::new(blocks), slba: U64::new(slba) }
     }
 }
 
 /// A source range entry of Copy, descriptor format 0, 32 bytes (NVM 3.2.2, figure 34).
+///
+/// See the [example](crate::Sqe#examples).
 #[repr(C)]
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -62,6 +70,8 @@ const _: () = assert!(std::mem::offset_of!(CopyRange, ref_tag) == 24);
 impl CopyRange {
     /// Creates a range of `blocks` blocks from `slba`, 1 to 65,536. The expected reference tag is
     /// the one of type 1.
+    ///
+    /// See the [example](crate::Sqe#examples).
     pub fn new(slba: u64, blocks: u32) -> Self {
         Self {
             slba: U64::new(slba),
@@ -72,6 +82,8 @@ impl CopyRange {
     }
 
     /// Returns the number of blocks, 1 to 65,536.
+    ///
+    /// See the [example](crate::Sqe#examples).
     pub fn blocks(&self) -> u32 {
         u32::from(self.nlb.get()) + 1
     }
@@ -83,6 +95,8 @@ impl Sqe {
 
     /// Creates a Dataset Management command (NVM 3.2.3) that deallocates `ranges` [`DsmRange`]s, 1
     /// to 256.
+    ///
+    /// See the [example](Self#examples).
     pub fn deallocate(nsid: u32, ranges: u32) -> Self {
         let mut sqe = Self::new(nvm::DATASET_MANAGEMENT, nsid);
         sqe.cdw10 = U32::new(ranges.wrapping_sub(1) & 0xff);
@@ -92,6 +106,8 @@ impl Sqe {
 
     /// Creates a Copy command (NVM 3.2.2) of `ranges` [`CopyRange`]s, 1 to 256, to the blocks from
     /// `destination`.
+    ///
+    /// See the [example](Self#examples).
     pub fn copy(nsid: u32, destination: u64, ranges: u32) -> Self {
         // SDLBA has the place of SLBA.
         let mut sqe = Self::write(nsid, destination, 1);
@@ -101,6 +117,8 @@ impl Sqe {
     }
 
     /// Replaces the bits of [`prinfo`] for the blocks that Copy reads (PRINFOR, CDW12 bits 15:12).
+    ///
+    /// See the [example](Self#examples).
     pub fn with_copy_read_prinfo(mut self, prinfo: u32) -> Self {
         let mask = prinfo::MASK >> prinfo::COPY_READ_SHIFT;
         let rest = self.cdw12.get() & !mask;

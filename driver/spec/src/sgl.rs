@@ -1,4 +1,20 @@
 //! Scatter gather lists (Base 4.1.2).
+//!
+//! # Examples
+//! ```
+//! use nvio_spec::Sqe;
+//! use nvio_spec::sgl::Descriptor;
+//!
+//! let list = [
+//!     Descriptor::data_block(0x10000, 4096),
+//!     Descriptor::bit_bucket(512),
+//!     Descriptor::segment(0x20000, 16),
+//! ];
+//! assert!(list[2].is_segment() && !list[0].is_segment());
+//! let mut read = Sqe::read(1, 0, 16);
+//! read.set_sgl(Descriptor::last_segment(0x30000, 3));
+//! assert_eq!(read.sgl().address.get(), 0x30000);
+//! ```
 
 use std::fmt;
 
@@ -23,6 +39,8 @@ pub const FUSE_MASK: u8 = 0b11;
 pub const DESCRIPTOR_SIZE: usize = size_of::<Descriptor>();
 
 /// SGL Support: bits of SGLS in Identify Controller (Base 5.17.2.1, figure 275).
+///
+/// See the [example](crate::sgl#examples).
 pub mod support {
     /// SGLs can be used; data blocks may begin and end at any byte. Value of bits 1:0.
     pub const BYTE_ALIGNED: u32 = 1;
@@ -43,6 +61,8 @@ pub mod support {
 }
 
 /// An SGL descriptor, 16 bytes (Base 4.1.2.1, figure 115).
+///
+/// See the [example](crate::sgl#examples).
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Descriptor {
@@ -60,34 +80,50 @@ const _: () = assert!(size_of::<Descriptor>() == 16);
 
 impl Descriptor {
     /// Identifier of a Data Block, sub type address (Base 4.1.2.1, figure 118).
+    ///
+    /// See the [example](crate::sgl#examples).
     pub const DATA_BLOCK: u8 = 0x00;
     /// Identifier of a Bit Bucket: bytes of a read that are discarded.
+    ///
+    /// See the [example](crate::sgl#examples).
     pub const BIT_BUCKET: u8 = 0x10;
     /// Identifier of a Segment: the next segment, whose last descriptor is another Segment or a Last
     /// Segment.
+    ///
+    /// See the [example](crate::sgl#examples).
     pub const SEGMENT: u8 = 0x20;
     /// Identifier of a Last Segment: the next segment is the last.
+    ///
+    /// See the [example](crate::sgl#examples).
     pub const LAST_SEGMENT: u8 = 0x30;
 
     /// Creates a Data Block of `length` bytes at `address`.
+    ///
+    /// See the [example](crate::sgl#examples).
     #[inline]
     pub fn data_block(address: u64, length: u32) -> Self {
         Self::new(Self::DATA_BLOCK, address, length)
     }
 
     /// Creates a Bit Bucket: a read discards `length` bytes.
+    ///
+    /// See the [example](crate::sgl#examples).
     pub fn bit_bucket(length: u32) -> Self {
         Self::new(Self::BIT_BUCKET, 0, length)
     }
 
     /// Creates a Segment: `descriptors` descriptors at `address`, a multiple of 8. The last one is a
     /// segment.
+    ///
+    /// See the [example](crate::sgl#examples).
     pub fn segment(address: u64, descriptors: u32) -> Self {
         Self::new(Self::SEGMENT, address, descriptors.saturating_mul(16))
     }
 
     /// Creates a Last Segment: `descriptors` descriptors at `address`, a multiple of 8. None is a
     /// segment.
+    ///
+    /// See the [example](crate::sgl#examples).
     pub fn last_segment(address: u64, descriptors: u32) -> Self {
         Self::new(Self::LAST_SEGMENT, address, descriptors.saturating_mul(16))
     }
@@ -103,6 +139,8 @@ impl Descriptor {
     }
 
     /// Returns true for a Segment and a Last Segment.
+    ///
+    /// See the [example](crate::sgl#examples).
     #[inline]
     pub fn is_segment(&self) -> bool {
         matches!(self.identifier, Self::SEGMENT | Self::LAST_SEGMENT)
@@ -118,6 +156,8 @@ impl fmt::Debug for Descriptor {
 
 impl Sqe {
     /// Returns the descriptor in the place of the PRP entries (SGL1).
+    ///
+    /// See the [example](crate::Sqe#examples).
     #[inline]
     pub fn sgl(&self) -> Descriptor {
         let mut descriptor = Descriptor::new_zeroed();
@@ -128,6 +168,8 @@ impl Sqe {
     }
 
     /// Stores a descriptor in the place of the PRP entries, and sets PSDT. MPTR stays an address.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn set_sgl(&mut self, descriptor: Descriptor) {
         let (first, second) = descriptor.as_bytes().split_at(8);

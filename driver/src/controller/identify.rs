@@ -17,6 +17,8 @@ impl Controller {
     /// Returns the Identify Namespace data structure of an active namespace (NVM 4.1.5.1), also if
     /// [`namespace`](Self::namespace) does not support its format.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::NoNamespace`] if the namespace is not active; if the command fails.
     pub fn identify_namespace(&self, nsid: u32) -> Result<Box<IdentifyNamespace>> {

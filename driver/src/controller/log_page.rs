@@ -18,6 +18,7 @@ const SHORT_COMMAND_BYTES_MAX: usize = 16 << 10;
 
 /// A log page to be read by [`Controller::read_log_page`].
 ///
+/// # Examples
 /// ```
 /// use nvio_driver::LogPage;
 /// use nvio_driver::spec::log_id;
@@ -47,6 +48,8 @@ pub struct LogPage {
 
 impl LogPage {
     /// Returns the page `id` of the controller. Reading it does not clear its event.
+    ///
+    /// See the [example](Self#examples).
     pub const fn new(id: u8) -> Self {
         Self { id, nsid: NSID_ALL, clear_event: false }
     }
@@ -56,6 +59,8 @@ impl Controller {
     /// Reads `out.len()` bytes of a log page at byte `offset`, a multiple of 4, by several commands
     /// if the controller's limits require them. For bytes after the end of the page, the controller
     /// returns zeroes or an error.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Command`] if the controller rejects the page or the range; [`Error::Misaligned`] for
@@ -68,6 +73,19 @@ impl Controller {
     }
 
     /// Reads a log page into a structure.
+    ///
+    /// See the [example](crate::Controller#examples).
+    ///
+    /// ```
+    /// # let served = nvio_testkit::controller::Served::memory(16 << 20);
+    /// # let controller = &served.controller;
+    /// use nvio_driver::LogPage;
+    /// use nvio_driver::spec::{HealthLog, log_id};
+    ///
+    /// let health: Box<HealthLog> = controller.log_page(LogPage::new(log_id::HEALTH))?;
+    /// println!("{} kelvins", health.temperature());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page).
@@ -82,6 +100,8 @@ impl Controller {
 
     /// Reads SMART / Health Information (Base 5.16.1.3) of the controller, or of a namespace.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page); [`Error::Unsupported`] if the controller has no
     /// page for each namespace, and one is requested.
@@ -95,6 +115,8 @@ impl Controller {
 
     /// Reads the entries of the Error Information log (Base 5.16.1.2), newest first.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page).
     pub fn error_log(&self) -> Result<Vec<ErrorLogEntry>> {
@@ -107,6 +129,8 @@ impl Controller {
 
     /// Reads Firmware Slot Information (Base 5.16.1.4).
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page).
     pub fn firmware_slots(&self) -> Result<Box<FirmwareSlotLog>> {
@@ -116,6 +140,8 @@ impl Controller {
     /// Reads the namespaces that changed since the page was last read (Base 5.16.1.5). Reading empties
     /// the list and clears its event.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page), also if the controller does not have this page.
     pub fn changed_namespaces(&self) -> Result<Box<ChangedNamespaces>> {
@@ -123,6 +149,8 @@ impl Controller {
     }
 
     /// Reads Commands Supported and Effects (Base 5.16.1.6).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page); [`Error::Unsupported`] without the page.
@@ -132,6 +160,8 @@ impl Controller {
     }
 
     /// Reads Supported Log Pages (Base 5.16.1.1).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read_log_page`](Self::read_log_page); [`Error::Unsupported`] without the page.

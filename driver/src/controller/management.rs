@@ -73,6 +73,8 @@ impl Controller {
     /// Returns the IDs of all namespaces, attached to this controller or not, ascending (Base
     /// 5.17.2.13).
     ///
+    /// See the [example](crate::WritableController#examples).
+    ///
     /// # Errors
     /// [`Error::Unsupported`] without namespace management; if the command fails, or the list is
     /// not ascending.
@@ -156,6 +158,8 @@ impl WritableController {
 
     /// Formats all namespaces of the controller at once; see [`format`](Self::format).
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`format`](Self::format), also if the controller does not support this.
     pub fn format_all(&self, format: FormatSettings, bound: Duration) -> Result<()> {
@@ -168,6 +172,8 @@ impl WritableController {
 
     /// Creates a namespace (Base 5.23), which is attached to no controller, and returns its ID. The
     /// command takes at most `bound`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Unsupported`] without namespace management; [`Error::Command`] if the controller
@@ -202,6 +208,8 @@ impl WritableController {
     /// namespace must have no handle, and the controller is reset first; see
     /// [`format`](Self::format). The command takes at most `bound`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Unsupported`] without namespace management; [`Error::NamespaceInUse`];
     /// [`Error::Command`] if the controller rejects the command.
@@ -216,6 +224,8 @@ impl WritableController {
     /// Attaches a namespace to controllers of the subsystem (Base 5.22), given by their IDs. The ID of
     /// this controller is [`cntlid`](crate::spec::IdentifyController::cntlid).
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Unsupported`] without namespace management; [`Error::Command`] if the controller
     /// rejects the command.
@@ -229,6 +239,8 @@ impl WritableController {
     /// Detaches a namespace from controllers (Base 5.22). Its data stays, but is inaccessible. The
     /// namespace must have no handle, and the controller is reset first; see
     /// [`format`](Self::format).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`attach_namespace`](Self::attach_namespace); [`Error::NamespaceInUse`].

@@ -49,11 +49,61 @@ use crate::transport::open::open;
 /// (CC.SHN), disabled and reset, and this process's memory is unmapped.
 ///
 /// The [crate](crate) has an example.
+///
+/// # Examples
+/// ```
+/// # let served = nvio_testkit::controller::Served::memory(16 << 20);
+/// use nvio_driver::{Address, Controller, LogPage, Options};
+/// use nvio_driver::spec::log_id;
+///
+/// # let address = Address::vfio_user(served.emulator.socket());
+/// # drop(served.controller);
+/// // `address` is a PCI function bound to vfio-pci, or the socket of a vfio-user server.
+/// let options = Options { queues: 4, writable: true, ..Options::default() };
+/// let controller = Controller::open_with(&address, options)?;
+/// println!("{}, NVMe {}", controller.identify().model(), controller.version());
+/// println!("{:?}", controller.capabilities());
+/// println!("{} queues, {} bytes a command", controller.granted_queues(), controller.max_transfer());
+/// println!("scatter gather lists: {}", controller.has_sgl());
+///
+/// // Namespaces, queues, memory.
+/// assert_eq!(controller.namespace_ids()?, [1]);
+/// let namespace = controller.namespace(1)?;
+/// println!("{:?}", controller.identify_namespace(1)?);
+/// let mut queue = controller.queue_pair(64)?;
+/// queue.read(&namespace, 0, controller.alloc(4096)?, ())?;
+/// queue.wait(|done| assert!(done.status.is_success()))?;
+/// assert!(controller.arena().size() > 0);
+/// let for_writing = controller.writable()?;
+///
+/// // Log pages.
+/// println!("{:?}", controller.health(None)?);
+/// println!("{:?}", controller.supported_log_pages()?);
+/// println!("{:?}, {:?}", controller.error_log()?, controller.firmware_slots()?);
+/// println!("{:?}", controller.changed_namespaces()?);
+/// println!("{:?}", controller.command_effects()?);
+/// let mut raw = [0; 512];
+/// controller.read_log_page(LogPage::new(log_id::HEALTH), 0, &mut raw)?;
+///
+/// // Events that the controller reports, and resets.
+/// while let Some(event) = controller.next_event() {
+///     println!("{event:?}");
+/// }
+/// controller.poll_events(|event| println!("{event:?}"));
+/// drop((queue, namespace));
+/// controller.reset()?;
+/// assert_eq!(controller.resets().requested(), 1);
+/// # drop((for_writing, controller));
+/// # let controller = Controller::open(&address)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Controller(pub(crate) Arc<Inner>);
 
 impl Controller {
     /// Opens the controller at `address` with the default [`Options`].
+    ///
+    /// See the [example](crate).
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
@@ -63,6 +113,8 @@ impl Controller {
 
     /// Opens the controller at `address`: resets it, brings it up (Base 3.5.1), identifies it and
     /// requests queues.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the device cannot be reached, is not an NVMe controller, fails, or does not become ready
@@ -74,6 +126,8 @@ impl Controller {
 
     /// Opens the controller behind `transport`.
     ///
+    /// See the [example](crate::Transport#examples).
+    ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
     pub fn open_on(transport: Box<dyn Transport>, options: Options) -> Result<Self> {
@@ -83,6 +137,8 @@ impl Controller {
     /// Resets the controller and brings it up again. Commands in flight complete with
     /// [`ABORTED_BY_HOST`](nvio_spec::status::ABORTED_BY_HOST), and queue pairs continue afterwards.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the controller does not come up again. It accepts no commands then.
     pub fn reset(&self) -> Result<()> {
@@ -90,18 +146,24 @@ impl Controller {
     }
 
     /// Returns the numbers of resets since the controller was opened.
+    ///
+    /// See the [example](Self#examples).
     pub fn resets(&self) -> Resets {
         self.0.resets.clone()
     }
 
     /// Returns the oldest asynchronous event that was not returned yet. Events are received while
     /// admin commands run, while queue pairs are polled, and by [`poll_events`](Self::poll_events).
+    ///
+    /// See the [example](Self#examples).
     pub fn next_event(&self) -> Option<AsyncEvent> {
         self.0.events.pop()
     }
 
     /// Calls `handler` for each asynchronous event that has arrived, and returns their number. Never
     /// waits.
+    ///
+    /// See the [example](Self#examples).
     pub fn poll_events(&self, mut handler: impl FnMut(AsyncEvent)) -> usize {
         self.0.note_events();
         let mut count = 0;
@@ -114,41 +176,57 @@ impl Controller {
     }
 
     /// Returns true if the controller accepts SGLs (SGLS of Identify Controller, Base 5.17.2.1).
+    ///
+    /// See the [example](Self#examples).
     pub fn has_sgl(&self) -> bool {
         self.0.has_sgl()
     }
 
     /// Returns the controller's capabilities (Base 3.1.3.1).
+    ///
+    /// See the [example](Self#examples).
     pub fn capabilities(&self) -> Cap {
         self.0.cap
     }
 
     /// Returns the version of the specification that the controller reports.
+    ///
+    /// See the [example](Self#examples).
     pub fn version(&self) -> Version {
         self.0.version
     }
 
     /// Returns the Identify Controller data structure (Base 5.17.2.1).
+    ///
+    /// See the [example](Self#examples).
     pub fn identify(&self) -> &IdentifyController {
         &self.0.identify
     }
 
     /// Returns the number of I/O queue pairs that the controller granted.
+    ///
+    /// See the [example](Self#examples).
     pub fn granted_queues(&self) -> u16 {
         self.0.managed().granted
     }
 
     /// Returns the most bytes of one command, the smaller of MDTS and [`Options::max_transfer`].
+    ///
+    /// See the [example](Self#examples).
     pub fn max_transfer(&self) -> usize {
         self.0.max_transfer
     }
 
     /// Returns the arena from which buffers are allocated.
+    ///
+    /// See the [example](Self#examples).
     pub fn arena(&self) -> &Arena {
         &self.0.arena
     }
 
     /// Allocates a zeroed buffer of `bytes`; see [`Arena::alloc`].
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::ArenaFull`].
@@ -159,6 +237,8 @@ impl Controller {
     /// Returns the IDs of the active namespaces, ascending (Base 5.17.2.2). A controller without
     /// namespaces is not an error.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the command fails, or the list is not ascending.
     pub fn namespace_ids(&self) -> Result<Vec<u32>> {
@@ -166,6 +246,8 @@ impl Controller {
     }
 
     /// Returns an active namespace (NVM 4.1.5.1).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::NoNamespace`] if the namespace is not active; [`Error::Unsupported`], with the

@@ -45,6 +45,18 @@ pub struct Options {
 }
 
 /// The way to wait for completions; see [`Options::wait`].
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use nvio_driver::{Options, Wait};
+///
+/// // Poll for 20 microseconds before each sleep.
+/// let wait = Wait::Interrupt { spin: Duration::from_micros(20) };
+/// let options = Options { wait, ..Options::default() };
+/// assert_eq!(Options::default().wait, Wait::Poll);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
     /// Polling: the lowest latency, at the cost of a whole processor.

@@ -20,6 +20,8 @@ impl Controller {
     /// if the controller has shorter queues; see [`QueuePair::capacity`]. The number of entries of
     /// its rings is a power of two.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::NoQueue`] if all granted queues are in use; [`Error::Command`] if the controller
     /// rejects the command; [`Error::ArenaFull`]; the error of a controller that has failed.

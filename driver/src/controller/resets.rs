@@ -10,6 +10,7 @@ use crate::error::Error;
 /// A clone stays connected with its controller, and keeps the numbers when that is closed. A
 /// controller that is gone cannot be reset, so its end is not counted.
 ///
+/// # Examples
 /// ```
 /// use nvio_driver::{Address, Controller};
 /// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
@@ -36,12 +37,16 @@ struct Counts {
 impl Resets {
     /// Returns the number of resets that [`Controller::reset`](crate::Controller::reset) made, and
     /// calls that change namespaces.
+    ///
+    /// See the [example](Self#examples).
     pub fn requested(&self) -> u64 {
         self.0.requested.load(Ordering::Relaxed)
     }
 
     /// Returns the number of resets that the driver made because the controller failed, or did not
     /// complete a command in time.
+    ///
+    /// See the [example](Self#examples).
     pub fn unrequested(&self) -> u64 {
         self.0.unrequested.load(Ordering::Relaxed)
     }

@@ -19,12 +19,30 @@ use crate::error::{Error, Result};
 /// it. Each controller has one arena; others are made of memory that was
 /// [registered](crate::Controller::register). Cheap to clone; the memory lives until the last
 /// clone and the last buffer are dropped.
+///
+/// # Examples
+/// ```
+/// use nvio_driver::Arena;
+///
+/// // Memory without a controller; that of a controller is `Controller::arena`.
+/// let arena = Arena::detached(4 << 20)?;
+/// assert_eq!(arena.size(), 4 << 20);
+/// let buf = arena.alloc(8192)?;
+/// assert!(arena.is_allocated(buf.iova(), 8192));
+/// // The pages at an offset that the caller chose.
+/// let buf = arena.take(1 << 20, 4096)?;
+/// assert_eq!(buf.iova(), arena.iova() + (1 << 20));
+/// println!("offset {} in its file, huge pages: {}", arena.file_offset(), arena.huge_pages());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Arena(Arc<Pages>);
 
 impl Arena {
     /// Allocates an arena of `bytes`, rounded up to 2 MiB, that no device can access, for tests of
     /// code that works with buffers. A device that is given one of its buffers does not find it.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::System`] if the memory cannot be allocated.
@@ -49,22 +67,30 @@ impl Arena {
     }
 
     /// Returns the size in bytes.
+    ///
+    /// See the [example](Self#examples).
     pub fn size(&self) -> usize {
         self.0.memory.size()
     }
 
     /// Returns the I/O virtual address of the first byte.
+    ///
+    /// See the [example](Self#examples).
     pub fn iova(&self) -> u64 {
         self.0.iova
     }
 
     /// Returns true if the arena consists of 2 MiB pages.
+    ///
+    /// See the [example](Self#examples).
     pub fn huge_pages(&self) -> bool {
         self.0.memory.huge_pages()
     }
 
     /// Returns true if every page of the `bytes` at the I/O virtual address `iova` is allocated. A
     /// device accesses only allocated pages; a transport that executes the accesses can check that.
+    ///
+    /// See the [example](Self#examples).
     pub fn is_allocated(&self, iova: u64, bytes: usize) -> bool {
         let offset = iova.checked_sub(self.0.iova).and_then(|at| usize::try_from(at).ok());
         let end = offset.and_then(|at| at.checked_add(bytes)).filter(|&end| end <= self.size());
@@ -74,6 +100,8 @@ impl Arena {
     }
 
     /// Returns the offset of the first byte in the file that [`AsFd`] returns.
+    ///
+    /// See the [example](Self#examples).
     pub fn file_offset(&self) -> u64 {
         self.file().1
     }
@@ -91,6 +119,8 @@ impl Arena {
 
     /// Allocates a zeroed buffer of `bytes` that begins on a page.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::ArenaFull`] if there is no free contiguous range of that size.
     pub fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
@@ -103,6 +133,8 @@ impl Arena {
 
     /// Allocates the `bytes` at `offset`, a multiple of [`PAGE_SIZE`], and keeps their contents:
     /// for registered memory whose layout has a meaning. The last page is allocated whole.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::InUse`] if a buffer has one of the pages; [`Error::ArenaFull`] if the pages are not

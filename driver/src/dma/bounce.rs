@@ -3,6 +3,8 @@
 use super::buf::DmaBuf;
 
 /// Maximum number of bytes that one copy bounces.
+///
+/// See the [example](BouncePool#examples).
 pub const BOUNCE_BYTES_MAX: usize = 1 << 20;
 
 /// log2 of the smallest buffer: a page.
@@ -15,6 +17,20 @@ const KEPT_BYTES_MAX: usize = 16 * BOUNCE_BYTES_MAX;
 
 /// DMA buffers by size. Buffers that come back are kept for the next request, so that the I/O path
 /// allocates no memory.
+///
+/// # Examples
+/// ```
+/// use nvio_driver::{Arena, BouncePool};
+///
+/// let arena = Arena::detached(4 << 20)?;
+/// let mut pool = BouncePool::default();
+/// let buf = pool.take(10_000, |bytes| arena.alloc(bytes))?;
+/// pool.put(buf);
+/// // At least 4096 bytes if memory is short.
+/// let (buf, bytes) = pool.take_some(1 << 20, 4096, |bytes| arena.alloc(bytes))?;
+/// assert_eq!((bytes, buf.len() <= BouncePool::BUFFER_BYTES_MAX), (1 << 20, true));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct BouncePool {
     free: [Vec<DmaBuf>; CLASSES],
@@ -27,6 +43,8 @@ impl BouncePool {
 
     /// Returns a buffer of `bytes` with undefined contents. `alloc` allocates the memory if no
     /// buffer is kept.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// The error of `alloc`, also after all kept buffers were freed.
@@ -50,6 +68,8 @@ impl BouncePool {
     /// Returns a buffer of `bytes`, or of less if memory is short, and its length. `bytes` is
     /// halved down to `least`, a power of two of which `bytes` is a multiple, or `bytes` itself.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// The error of `alloc` for `least` bytes.
     pub fn take_some<E>(
@@ -69,6 +89,8 @@ impl BouncePool {
     }
 
     /// Keeps a buffer for the next request, or frees it.
+    ///
+    /// See the [example](Self#examples).
     pub fn put(&mut self, mut buf: DmaBuf) {
         if !buf.reclaim() || self.kept_bytes + buf.len() > KEPT_BYTES_MAX {
             return;

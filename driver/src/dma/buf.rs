@@ -18,14 +18,25 @@ const _: () = assert!(PAGE as usize == PAGE_SIZE);
 /// It is exclusive: while a command uses it, the queue owns it. [`split_to`](Self::split_to) makes
 /// two disjoint buffers of one; the pages are freed when the last part is dropped.
 ///
+/// # Examples
 /// ```
-/// # fn main() -> Result<(), nvio_driver::Error> {
-/// let arena = nvio_driver::Arena::detached(2 << 20)?;
+/// use nvio_driver::Arena;
+///
+/// let arena = Arena::detached(2 << 20)?;
 /// let mut buf = arena.alloc(8192)?;
 /// buf[..5].copy_from_slice(b"hello");
-/// assert_eq!(buf.iova(), arena.iova());
-/// # Ok(())
-/// # }
+/// assert_eq!((buf.iova(), buf.len(), buf.is_empty()), (arena.iova(), 8192, false));
+///
+/// // Two disjoint buffers, each for a command of its own, and one buffer again.
+/// let mut page = buf.split_to(4096).ok_or("too short")?;
+/// assert!(page.is_page(4096) && page.is_aligned());
+/// page.join(buf).map_err(|_| "not neighbours")?;
+///
+/// page.truncate(100);
+/// assert_eq!(page.len(), 100);
+/// assert!(page.reclaim(), "no other part exists");
+/// assert_eq!(page.len(), 8192);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 // Two words, because it is moved twice for each command.
 pub struct DmaBuf {
@@ -78,12 +89,16 @@ impl DmaBuf {
     }
 
     /// Returns the I/O virtual address of the first byte.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn iova(&self) -> u64 {
         self.pages.run.iova() + u64::from(self.start())
     }
 
     /// Returns the length in bytes.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn len(&self) -> usize {
         self.len32() as usize
@@ -117,6 +132,8 @@ impl DmaBuf {
     }
 
     /// Returns true if the buffer has `len` bytes and begins on a page.
+    ///
+    /// See the [example](Self#examples).
     #[inline(always)]
     pub fn is_page(&self, len: u64) -> bool {
         // The length and the offset in a page, in one comparison: allocations begin on a page.
@@ -126,6 +143,8 @@ impl DmaBuf {
 
     /// Returns true if the buffer begins at a multiple of four bytes, as controllers require (Base
     /// 4.1.1).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn is_aligned(&self) -> bool {
         // Allocations begin on a page.
@@ -145,6 +164,8 @@ impl DmaBuf {
     }
 
     /// Returns true if the buffer has no bytes.
+    ///
+    /// See the [example](Self#examples).
     pub fn is_empty(&self) -> bool {
         self.len32() == 0
     }
@@ -162,6 +183,8 @@ impl DmaBuf {
 
     /// Splits the first `at` bytes off into a buffer of their own. `None`, and nothing changes, if
     /// the buffer is shorter.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn split_to(&mut self, at: usize) -> Option<Self> {
         let at = u32::try_from(at).ok()?;
@@ -173,6 +196,8 @@ impl DmaBuf {
 
     /// Shortens the buffer to its first `len` bytes. A shorter buffer is unchanged. No buffer has
     /// the rest until [`reclaim`](Self::reclaim).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         let len = u32::try_from(len).unwrap_or(u32::MAX).min(self.len32());
@@ -181,6 +206,8 @@ impl DmaBuf {
 
     /// Extends the buffer to all pages of its allocation, and returns true, if no other part of the
     /// allocation exists.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn reclaim(&mut self) -> bool {
         // No other part of the pages, no mark, and no way to make one while this is borrowed.
@@ -191,6 +218,8 @@ impl DmaBuf {
     }
 
     /// Appends `next`, which was split off the end of this buffer.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// Returns `next` if it is not the direct continuation.

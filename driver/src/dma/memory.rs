@@ -14,6 +14,29 @@ use crate::error::{Error, Result};
 /// Memory that can be mapped for a device, and that only its owner accesses.
 ///
 /// [`Controller::register`](crate::Controller::register) makes an [`Arena`](crate::Arena) of it.
+///
+/// # Examples
+/// ```
+/// # let served = nvio_testkit::controller::Served::memory(16 << 20);
+/// # let controller = &served.controller;
+/// use std::fs::File;
+///
+/// use nvio_driver::DmaMemory;
+///
+/// let memory = DmaMemory::new(4 << 20)?;
+/// assert_eq!(memory.size(), 4 << 20);
+/// println!("huge pages: {}", memory.huge_pages());
+/// let arena = controller.register(memory)?;
+///
+/// // Memory that another process has created, such as that of a virtual machine.
+/// # let file = tempfile::tempfile()?;
+/// # file.set_len(4 << 20)?;
+/// let shared: File = file;
+/// // SAFETY: the file is as long, and is not truncated while it is registered.
+/// let memory = unsafe { DmaMemory::from_file(shared, 0, 4 << 20)? };
+/// let arena = controller.register(memory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct DmaMemory {
     /// The mapping. It keeps the file open, and is unmapped when dropped.
     region: MmapRegion<()>,
@@ -33,6 +56,8 @@ unsafe impl Sync for DmaMemory {}
 impl DmaMemory {
     /// Allocates zeroed memory of `bytes`, rounded up to 2 MiB: a memfd of 2 MiB pages if the
     /// system has any, of ordinary pages otherwise.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::System`] if the memory cannot be allocated.
@@ -57,6 +82,8 @@ impl DmaMemory {
     /// Maps the `bytes` at `offset` of a memory file: a memfd, or a file on tmpfs or hugetlbfs.
     /// Missing pages are allocated now. `offset` and `bytes` are multiples of
     /// [`PAGE_SIZE`](crate::PAGE_SIZE) and of the file's own page size.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Misaligned`]; [`Error::OutsideFile`]; [`Error::System`] if the file cannot be
@@ -105,11 +132,15 @@ impl DmaMemory {
     }
 
     /// Returns the size in bytes.
+    ///
+    /// See the [example](Self#examples).
     pub fn size(&self) -> usize {
         self.region.size()
     }
 
     /// Returns true if the memory consists of pages of 2 MiB or more.
+    ///
+    /// See the [example](Self#examples).
     pub fn huge_pages(&self) -> bool {
         self.huge
     }

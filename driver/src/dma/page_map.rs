@@ -2,6 +2,8 @@
 
 /// Granularity of allocation, bytes. It is the memory page size of queues, unless a controller
 /// does not support it.
+///
+/// See the [example](crate::DmaBuf#examples).
 pub const PAGE_SIZE: usize = 4096;
 
 pub(super) const HUGE_PAGE_SIZE: usize = 2 << 20;

@@ -6,6 +6,21 @@ use super::buf::DmaBuf;
 ///
 /// Pieces are cut off the front and returned in any order. Pieces are owned and disjoint, so that
 /// the number of bytes that came back proves that no piece is missing.
+///
+/// # Examples
+/// ```
+/// use nvio_driver::{Arena, SplitBuffer};
+///
+/// let mut buffer = SplitBuffer::new(Arena::detached(2 << 20)?.alloc(10_000)?);
+/// let first = buffer.cut(4096).ok_or("too short")?;
+/// let second = buffer.cut_at_most(8192).ok_or("too short")?;
+/// assert_eq!(second.len(), 5904);
+/// // The pieces come back in any order.
+/// buffer.put(second).map_err(|_| "not a piece")?;
+/// buffer.put(first).map_err(|_| "not a piece")?;
+/// assert_eq!(buffer.finish().map_err(|_| "a piece is missing")?.len(), 10_000);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SplitBuffer {
     /// Empty buffer at the start of the pieces that were cut.
@@ -18,11 +33,15 @@ pub struct SplitBuffer {
 
 impl SplitBuffer {
     /// Splits `buf`, of which no piece is cut yet.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(buf: DmaBuf) -> Self {
         Self { start: buf.mark(), rest: buf, cut: 0, returned: 0 }
     }
 
     /// Cuts off the next `len` bytes; `None` if fewer are left.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn cut(&mut self, len: usize) -> Option<DmaBuf> {
         let piece = self.rest.split_to(len)?;
@@ -31,6 +50,8 @@ impl SplitBuffer {
     }
 
     /// Cuts off the next `most` bytes, or the rest if it is shorter; `None` at the end.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn cut_at_most(&mut self, most: usize) -> Option<DmaBuf> {
         let len = self.rest.len().min(most);
@@ -38,6 +59,8 @@ impl SplitBuffer {
     }
 
     /// Returns a piece to the buffer.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// Returns the piece if it is not from this buffer, or has more bytes than are missing.
@@ -52,6 +75,8 @@ impl SplitBuffer {
     }
 
     /// Returns the whole buffer.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// Returns `self` if a piece is missing.

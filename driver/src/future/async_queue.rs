@@ -18,26 +18,32 @@ use crate::rejected::{Failed, Rejected};
 ///
 /// It dereferences to a [`Reactor`], which has the functions that poll the queue and wake futures.
 ///
+/// # Examples
 /// ```
-/// use nvio_driver::{Address, AsyncQueue, Controller};
-/// use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+/// # let served = nvio_testkit::controller::Served::memory(16 << 20);
+/// # let controller = &served.controller;
+/// # let namespace = controller.writable()?.writable_namespace(1)?;
+/// use nvio_driver::AsyncQueue;
+/// use nvio_driver::spec::DsmRange;
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let disk = NamespaceConfig::new(Backing::memory(16 << 20));
-/// let emulator = Emulator::builder().namespace(disk).start()?;
-/// let controller = Controller::open(&Address::vfio_user(emulator.socket()))?;
-/// let namespace = controller.namespace(1)?;
-/// let queue = AsyncQueue::new(&controller, 64)?;
+/// // `namespace` is a `WritableNamespace`. 64 commands in flight; 4,096 futures can wait for a place,
+/// // or as many as `with_waiting` takes.
+/// let queue = AsyncQueue::new(controller, 64)?;
+/// queue.block_on(async {
+///     let mut buf = controller.alloc(4096)?;
+///     buf.fill(7);
+///     let buf = queue.write(&namespace, 0, buf).await?;
+///     queue.flush(&namespace).await?;
+///     let buf = queue.read(&namespace, 0, buf).await?;
+///     assert!(buf.iter().all(|&byte| byte == 7));
 ///
-/// let both = async {
-///     // 4 MiB, more than one command transfers.
-///     let large = queue.read(&namespace, 0, controller.alloc(4 << 20)?).await?;
-///     let small = queue.read(&namespace, 8, controller.alloc(4096)?).await?;
-///     Ok::<_, nvio_driver::Error>(large.len() + small.len())
-/// };
-/// assert_eq!(queue.block_on(both)?, (4 << 20) + 4096);
-/// # Ok(())
-/// # }
+///     queue.write_zeroes(&namespace, 0, 8, false).await?;
+///     queue.deallocate(&namespace, &[DsmRange::new(0, 8, 8)], buf).await?;
+///     Ok::<_, Box<dyn std::error::Error>>(())
+/// })?;
+/// assert_eq!(queue.counters().completed, 5);
+/// let another = AsyncQueue::with_waiting(controller, 8, 16)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct AsyncQueue(Reactor<QueuePair<Ticket>>);
@@ -54,6 +60,8 @@ impl AsyncQueue {
     /// Creates a queue pair with room for `depth` commands; see [`Controller::queue_pair`]. 4,096
     /// futures can wait for a place.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`Controller::queue_pair`].
     pub fn new(controller: &Controller, depth: u16) -> Result<Self> {
@@ -63,6 +71,8 @@ impl AsyncQueue {
     /// Creates a queue pair with room for `depth` commands, and for `waiting` futures that wait for
     /// a place.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`Controller::queue_pair`].
     pub fn with_waiting(controller: &Controller, depth: u16, waiting: usize) -> Result<Self> {
@@ -70,12 +80,16 @@ impl AsyncQueue {
     }
 
     /// Counters of the queue pair since it was created.
+    ///
+    /// See the [example](Self#examples).
     pub fn counters(&self) -> Counters {
         self.with_queue(|pair| pair.counters()).unwrap_or_default()
     }
 
     /// Reads all of `buf` from block `lba` on, in several commands if necessary; see
     /// [`Blocking::read`](crate::Blocking::read).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Misaligned`] and [`Error::OutOfRange`] before a command is submitted;
@@ -100,6 +114,8 @@ impl AsyncQueue {
     /// Writes all of `buf` from block `lba` on, in several commands if necessary. The data is
     /// durable after a [`flush`](Self::flush) that begins when the write has ended.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read`](Self::read). Blocks after those of the error may have been written, too.
     pub async fn write(
@@ -119,6 +135,8 @@ impl AsyncQueue {
 
     /// Makes completed writes durable (Base 7.1).
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::Command`]; [`Error::QueueFull`] if too many futures wait; the error of a
     /// controller that has failed.
@@ -134,6 +152,8 @@ impl AsyncQueue {
     /// Zeroes `blocks` from block `lba` on (NVM 3.2.8), in several commands one after the other if
     /// necessary. With `deallocate`, the controller may deallocate the blocks if they read as
     /// zeroes afterwards.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -159,6 +179,8 @@ impl AsyncQueue {
 
     /// Deallocates at most 256 ranges; see [`QueuePair::deallocate`]. The list of ranges is written
     /// into `buf`, which is returned.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Command`]; as [`QueuePair::deallocate`]; [`Error::QueueFull`] if too many futures

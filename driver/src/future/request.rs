@@ -36,6 +36,8 @@ impl<Q: ReactorQueue> Reactor<Q> {
     /// if the queue rejected the request as busy. With `nowait`, a request that would have to wait
     /// is rejected.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// The error of `submit`, and the queue's error for a full queue.
     pub async fn submit<P>(

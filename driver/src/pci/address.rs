@@ -5,12 +5,17 @@ use std::str::FromStr;
 
 /// The address of a function on the PCI buses, as `lspci -D` writes it: `domain:bus:device.function`.
 ///
+/// # Examples
 /// ```
 /// use nvio_driver::pci::PciAddress;
 ///
 /// let address: PciAddress = "01:00.0".parse()?;
 /// assert_eq!(address.to_string(), "0000:01:00.0");
-/// # Ok::<(), nvio_driver::pci::ParsePciAddressError>(())
+/// assert_eq!((address.domain(), address.bus()), (0, 1));
+/// assert_eq!((address.device(), address.function()), (0, 0));
+/// assert_eq!(PciAddress::new(0, 1, 0, 0), Some(address));
+/// assert!("01:00.9".parse::<PciAddress>().is_err(), "functions are 0 to 7");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PciAddress {
@@ -22,26 +27,36 @@ pub struct PciAddress {
 
 impl PciAddress {
     /// Returns the address with these parts; `None` if `device` is above 31 or `function` above 7.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(domain: u32, bus: u8, device: u8, function: u8) -> Option<Self> {
         (device < 32 && function < 8).then_some(Self { domain, bus, device, function })
     }
 
     /// Returns the PCI domain (segment). Domains of a VMD driver are above 0xffff.
+    ///
+    /// See the [example](Self#examples).
     pub fn domain(self) -> u32 {
         self.domain
     }
 
     /// Returns the bus, 0 to 255.
+    ///
+    /// See the [example](Self#examples).
     pub fn bus(self) -> u8 {
         self.bus
     }
 
     /// Returns the device on the bus, 0 to 31.
+    ///
+    /// See the [example](Self#examples).
     pub fn device(self) -> u8 {
         self.device
     }
 
     /// Returns the function of the device, 0 to 7.
+    ///
+    /// See the [example](Self#examples).
     pub fn function(self) -> u8 {
         self.function
     }

@@ -20,6 +20,8 @@ const SCAN_TIMEOUT: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(5);
 
 /// The result of [`Sysfs::bind`].
+///
+/// See the [example](Sysfs#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bound {
     /// The IOMMU group, whose file is `/dev/vfio/<group>`.
@@ -31,6 +33,8 @@ pub struct Bound {
 }
 
 /// The result of [`Sysfs::unbind`].
+///
+/// See the [example](crate::pci::Sysfs#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unbound {
     /// The controller's driver now; `None` if it had none before `bind`.
@@ -44,6 +48,8 @@ pub struct Unbound {
 impl Sysfs {
     /// Moves an NVMe controller from its driver to vfio-pci. A controller that is bound to vfio-pci
     /// is left as it is. If a step fails, the former state is restored.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::GroupShared`], [`Error::NoIommu`], [`Error::NoDriver`],
@@ -80,6 +86,8 @@ impl Sysfs {
     /// Moves a controller back to the driver it had before [`Sysfs::bind`], or to `nvme` if that is
     /// not known, and restores its `driver_override`. A controller that is bound to a driver other
     /// than vfio-pci is left as it is.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Driven`], [`Error::NoDriver`], [`Error::BindTimeout`], or if a file cannot be read or
@@ -203,6 +211,8 @@ impl Sysfs {
 
     /// Returns the processes that drive the device through VFIO, as far as `/proc` shows them to this
     /// process. `None` if there are none, or if this process may not open the group's file.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the device's IOMMU group cannot be read.

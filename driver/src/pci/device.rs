@@ -12,6 +12,8 @@ use super::sysfs::Sysfs;
 const ENTRIES_MAX: usize = 4096;
 
 /// An NVMe controller: a PCI function of class 0x010802. [`Sysfs::nvme_devices`] lists them.
+///
+/// See the [example](crate::pci::Sysfs#examples).
 #[derive(Clone, Debug)]
 pub struct NvmeDevice {
     /// The controller's address.
@@ -27,6 +29,8 @@ pub struct NvmeDevice {
 }
 
 /// A controller as the kernel's `nvme` driver shows it; see [`NvmeDevice::controller`].
+///
+/// See the [example](crate::pci::Sysfs#examples).
 #[derive(Clone, Debug)]
 pub struct KernelController {
     /// The kernel's name, such as `nvme0`.
@@ -42,6 +46,8 @@ pub struct KernelController {
 }
 
 /// The number of a block device; see [`BlockDevice::number`].
+///
+/// See the [example](crate::pci::Sysfs#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceNumber {
     /// Major number.
@@ -65,6 +71,8 @@ impl fmt::Display for DeviceNumber {
 }
 
 /// The block device of a namespace; see [`NvmeDevice::namespaces`].
+///
+/// See the [example](crate::pci::Sysfs#examples).
 #[derive(Clone, Debug)]
 pub struct BlockDevice {
     /// The name in `/dev`.
@@ -82,6 +90,8 @@ pub struct BlockDevice {
 }
 
 /// A partition of a namespace; see [`BlockDevice::partitions`].
+///
+/// See the [example](crate::pci::Sysfs#examples).
 #[derive(Clone, Debug)]
 pub struct Partition {
     /// The name in `/dev`.
@@ -94,6 +104,8 @@ pub struct Partition {
 
 impl NvmeDevice {
     /// Returns the controller's block devices; none unless it is bound to `nvme`.
+    ///
+    /// See the [example](crate::pci::Sysfs#examples).
     pub fn namespaces(&self) -> &[BlockDevice] {
         self.controller.as_ref().map_or(&[], |controller| &controller.namespaces)
     }
@@ -101,6 +113,8 @@ impl NvmeDevice {
 
 impl Sysfs {
     /// Returns all NVMe controllers, sorted by address.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If a directory or attribute cannot be read, or an attribute cannot be parsed.
@@ -124,6 +138,8 @@ impl Sysfs {
 
     /// Returns the NVMe controller at `address`.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::NoDevice`] and [`Error::NotNvme`]; if a directory or attribute cannot be read or
     /// parsed.
@@ -146,6 +162,8 @@ impl Sysfs {
     }
 
     /// Returns the driver that a PCI device is bound to.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the link cannot be read.

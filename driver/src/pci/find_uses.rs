@@ -27,6 +27,8 @@ impl Sysfs {
     /// Returns the uses of the block devices of `device`, partitions included. Empty if the device
     /// has no block devices.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If a file of sysfs or procfs cannot be read.
     pub fn uses(&self, device: &NvmeDevice) -> Result<Vec<Use>, Error> {

@@ -8,6 +8,8 @@ use super::sysfs::{Sysfs, VFIO_PCI};
 impl Sysfs {
     /// Returns the IOMMU group of a PCI device. `None` if no IOMMU translates for it.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the link cannot be read, or its target is not a number.
     pub fn iommu_group(&self, address: PciAddress) -> Result<Option<u32>, Error> {

@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Another device in a controller's IOMMU group, whose driver keeps the group from user space. See
 /// [`Error::GroupShared`](super::Error::GroupShared).
+///
+/// See the [example](crate::pci::Sysfs#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
     /// The device's address, as sysfs names it.

@@ -26,6 +26,38 @@ type WriteFn = dyn Fn(&Path, &[u8]) -> io::Result<()> + Send + Sync;
 /// The files below `/sys`, `/proc`, `/dev` and `/run` that describe and control PCI devices.
 ///
 /// The [module](super) has an example.
+///
+/// # Examples
+/// ```no_run
+/// use nvio_driver::pci::Sysfs;
+///
+/// let sysfs = Sysfs::new();
+/// for device in sysfs.nvme_devices()? {
+///     println!("{} is bound to {:?}", device.address, device.driver);
+///     for disk in device.namespaces() {
+///         println!("  {}: {} bytes", disk.name, disk.bytes);
+///     }
+///     for used in sysfs.uses(&device)? {
+///         println!("  {used}");
+///     }
+/// }
+///
+/// // As root: take a controller from the kernel, and give it back.
+/// let address = "0000:01:00.0".parse()?;
+/// let device = sysfs.nvme_device(address)?;
+/// println!("driver {:?}, IOMMU group {:?}", sysfs.driver(address)?, sysfs.iommu_group(address)?);
+/// let bound = sysfs.bind(address)?;
+/// println!("use /dev/vfio/{}", bound.group);
+/// if let Some(processes) = sysfs.driven_by(address)? {
+///     println!("driven by the processes {processes:?}");
+/// }
+/// let unbound = sysfs.unbind(address)?;
+/// println!("bound to {:?} again", unbound.driver);
+///
+/// // The files of another root, for tests.
+/// let other = Sysfs::at("/tmp/root");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Sysfs {
     root: PathBuf,
@@ -50,11 +82,15 @@ impl fmt::Debug for Sysfs {
 
 impl Sysfs {
     /// Returns the files of this machine.
+    ///
+    /// See the [example](Self#examples).
     pub fn new() -> Self {
         Self::at("/")
     }
 
     /// Returns the files below `root`.
+    ///
+    /// See the [example](Self#examples).
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// A use of a block device, because of which its controller cannot be unbound from the kernel's
 /// driver. [`Sysfs::uses`](super::Sysfs::uses) finds them.
+///
+/// See the [example](crate::pci::Sysfs#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Use {
     /// The block device, such as `nvme0n1p2`.
@@ -16,6 +18,8 @@ pub struct Use {
 }
 
 /// The kind of a [`Use`].
+///
+/// See the [example](crate::pci::Sysfs#examples).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UseKind {
     /// A filesystem on the device is mounted.

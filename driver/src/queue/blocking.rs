@@ -61,6 +61,8 @@ impl<T: Clone + PartialEq> QueuePair<T> {
     /// let mut word = [0; 4];
     /// blocking.read_bytes(&namespace, 1, &mut word)?;
     /// assert_eq!(&word, b"ello");
+    /// blocking.write_bytes(&namespace, 0, b"J")?;
+    /// blocking.write_zeroes(&namespace, 8, 8, false)?;
     /// # Ok(())
     /// # }
     /// ```
@@ -71,6 +73,8 @@ impl<T: Clone + PartialEq> QueuePair<T> {
 
 impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
     /// Reads all of `buf` from block `lba` on. The length is a multiple of the block size.
+    ///
+    /// See the [example](crate::QueuePair::blocking).
     ///
     /// # Errors
     /// [`Error::Misaligned`] and [`Error::OutOfRange`] before a command is submitted;
@@ -91,6 +95,8 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
     /// Writes all of `buf` from block `lba` on. The length is a multiple of the block size. The
     /// data is durable after [`flush`](Self::flush).
     ///
+    /// See the [example](crate::QueuePair::blocking).
+    ///
     /// # Errors
     /// As [`read`](Self::read). Blocks after those of the error may have been written, too.
     pub fn write(
@@ -107,6 +113,8 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
 
     /// Reads bytes from byte `offset` of the namespace on into `out`, and copies them through DMA
     /// memory. Offset and length need no alignment.
+    ///
+    /// See the [example](crate::QueuePair::blocking).
     ///
     /// # Errors
     /// As [`read`](Self::read), and [`Error::ArenaFull`]. The bytes of `out` before the block of
@@ -132,6 +140,10 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
 
     /// Writes `data` at byte `offset` of the namespace, and copies it through DMA memory. Offset
     /// and length are multiples of the block size: there is no read-modify-write.
+    ///
+    /// See the [example](crate::QueuePair::blocking).
+    ///
+    /// See the [example](crate::QueuePair::blocking).
     ///
     /// # Errors
     /// As [`write`](Self::write), and [`Error::ArenaFull`].
@@ -174,6 +186,8 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
 
     /// Makes completed writes durable (Base 7.1).
     ///
+    /// See the [example](crate::QueuePair::blocking).
+    ///
     /// # Errors
     /// [`Error::Command`], and the error of a controller that has failed.
     pub fn flush(&mut self, namespace: &Namespace) -> Result<()> {
@@ -186,6 +200,10 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
     /// Zeroes `blocks` from block `lba` on (NVM 3.2.8), in several commands one after the other if
     /// necessary. With `deallocate`, the controller may deallocate the blocks if they read as
     /// zeroes afterwards.
+    ///
+    /// See the [example](crate::QueuePair::blocking).
+    ///
+    /// See the [example](crate::QueuePair::blocking).
     ///
     /// # Errors
     /// As [`write`](Self::write).

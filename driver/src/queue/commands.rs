@@ -20,6 +20,8 @@ const WRITE_ZEROES_DEALLOCATE: u32 = 1 << 25;
 impl<T> QueuePair<T> {
     /// Submits a flush of the namespace's volatile write cache (Base 7.1).
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::QueueFull`], and the error of a controller that has failed.
     pub fn flush(
@@ -31,6 +33,8 @@ impl<T> QueuePair<T> {
     }
 
     /// Submits a read with metadata, protection information or scattered buffers (NVM 3.2.4).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read`](Self::read); [`Error::Scattered`].
@@ -48,6 +52,8 @@ impl<T> QueuePair<T> {
     /// Submits a write with metadata, protection information, scattered buffers, or Force Unit
     /// Access (NVM 3.2.6).
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read_with`](Self::read_with).
     pub fn write_with(
@@ -63,6 +69,8 @@ impl<T> QueuePair<T> {
 
     /// Submits a comparison of the stored blocks with the data of `list` (NVM 3.2.1). The status of
     /// a difference is [`COMPARE_FAILURE`](nvio_spec::status::COMPARE_FAILURE).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read_with`](Self::read_with).
@@ -80,6 +88,8 @@ impl<T> QueuePair<T> {
     /// Submits a check that blocks are readable and that their protection information is correct
     /// (NVM 3.2.5). No data is transferred, so that one command covers up to 65,535 blocks.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read`](Self::read).
     pub fn verify(
@@ -95,6 +105,8 @@ impl<T> QueuePair<T> {
     /// Submits zeroing of blocks (NVM 3.2.8). With `deallocate`, the controller may deallocate them
     /// if they read as zeroes afterwards. No data is transferred, so that one command covers up to
     /// 65,535 blocks.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -113,6 +125,8 @@ impl<T> QueuePair<T> {
     /// Submits the deallocation of at most 256 ranges (Dataset Management, NVM 3.2.3). The list of
     /// ranges is written into `buf`, 16 bytes each. The contents of deallocated blocks depend on
     /// the controller.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read`](Self::read); [`Error::TransferSize`] for the number of ranges, and for a `buf`
@@ -135,6 +149,8 @@ impl<T> QueuePair<T> {
     /// Submits a copy of ranges of the namespace to the blocks from `lba` on, in order (Copy with
     /// descriptors of format 0, NVM 3.2.2). The list of ranges is written into `buf`, 32 bytes
     /// each. The namespace limits the ranges and blocks of one command (MSRC, MSSRL, MCL).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`deallocate`](Self::deallocate).
@@ -162,6 +178,22 @@ impl<T> QueuePair<T> {
 
     /// Submits any I/O command. This function sets the identifier and the data and metadata
     /// pointers; the rest of `sqe` is sent unchanged.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// ```
+    /// # let served = nvio_testkit::controller::Served::memory(16 << 20);
+    /// # let controller = &served.controller;
+    /// use nvio_driver::ScatterList;
+    /// use nvio_driver::spec::Sqe;
+    ///
+    /// let mut queue = controller.queue_pair(8)?;
+    /// let list = ScatterList::new(vec![controller.alloc(4096)?], None);
+    /// // SAFETY: the command reads 8 blocks of 512 bytes, the length of the buffer.
+    /// unsafe { queue.raw(&controller.writable()?, Sqe::read(1, 0, 8), list, ())? };
+    /// queue.wait(|done| assert!(done.status.is_success()))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::QueueFull`], [`Error::Scattered`], and the error of a controller that has failed.

@@ -5,6 +5,8 @@ use nvio_spec::Status;
 use crate::dma::DmaBuf;
 
 /// A command that ended.
+///
+/// See the [example](crate::QueuePair#examples).
 #[derive(Debug)]
 pub struct Completion<T> {
     /// Context that was submitted with the command.
@@ -27,8 +29,35 @@ pub struct Completion<T> {
 ///
 /// Every closure that accepts a record is a handler. A type of its own can mark the method
 /// `#[inline(always)]`, where the compiler would not inline a closure.
+///
+/// # Examples
+/// ```
+/// # let served = nvio_testkit::controller::Served::memory(16 << 20);
+/// # let controller = &served.controller;
+/// use nvio_driver::{Completion, Handler};
+///
+/// /// Counts commands that failed.
+/// struct Failures(usize);
+///
+/// impl Handler<Completion<u64>> for Failures {
+///     #[inline(always)]
+///     fn completed(&mut self, done: Completion<u64>) {
+///         self.0 += usize::from(!done.status.is_success());
+///     }
+/// }
+///
+/// let mut queue = controller.queue_pair(8)?;
+/// queue.read(&controller.namespace(1)?, 0, controller.alloc(4096)?, 1)?;
+/// let mut failures = Failures(0);
+/// queue.ring();
+/// while queue.poll_with(8, &mut failures) == 0 {}
+/// assert_eq!(failures.0, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Handler<R> {
     /// Accepts the record of one ended command, bio or request.
+    ///
+    /// See the [example](Self#examples).
     fn completed(&mut self, record: R);
 }
 

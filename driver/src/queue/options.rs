@@ -11,6 +11,8 @@ use crate::namespace::Namespace;
 pub(super) const FUA: u32 = 1 << 30;
 
 /// Options of a Read, Write or Compare.
+///
+/// See the [example](Protection#examples).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommandOptions {
     /// Force Unit Access: a write is durable when it completes, a read comes from the media.
@@ -22,6 +24,22 @@ pub struct CommandOptions {
 }
 
 /// End-to-end protection of one command (NVM 5.2). The default checks nothing.
+///
+/// # Examples
+/// ```
+/// # use nvio_emulator::{Backing, NamespaceConfig};
+/// # let disk = NamespaceConfig::new(Backing::memory(1 << 20)).metadata(8, false);
+/// # let disk = disk.protection(nvio_driver::spec::protection::ProtectionType::ONE, false);
+/// # let served = nvio_testkit::controller::Served::new(disk);
+/// # let namespace = served.controller.namespace(1)?;
+/// use nvio_driver::{CommandOptions, Protection};
+///
+/// // The controller makes and checks protection information; the host has none.
+/// let protection = Protection::by_controller(&namespace, 8);
+/// let options = CommandOptions { protection, ..CommandOptions::default() };
+/// assert!(options.protection.action && options.protection.check_guard);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
     /// PRACT: the controller generates the protection information of a write, and removes it after
@@ -45,6 +63,8 @@ pub struct Protection {
 impl Protection {
     /// Returns the protection of a command at block `lba` for a host without protection
     /// information: the controller generates all of it and checks guard and reference tag.
+    ///
+    /// See the [example](Self#examples).
     pub fn by_controller(namespace: &Namespace, lba: u64) -> Self {
         let protection = namespace.protection_type();
         Self {

@@ -39,6 +39,65 @@ const CHECK_INTERVAL_MS: u32 = 100;
 /// in flight.
 ///
 /// Dropping the pair deletes its queues. The buffers of commands in flight are then lost.
+///
+/// # Examples
+/// ```
+/// # let served = nvio_testkit::controller::Served::memory(16 << 20);
+/// # let controller = &served.controller;
+/// # let namespace = controller.writable()?.writable_namespace(1)?;
+/// use nvio_driver::spec::{CopyRange, DsmRange};
+/// use nvio_driver::{CommandOptions, Completion, ScatterList};
+///
+/// // `namespace` is a `WritableNamespace`. The context of a command is any type, here a text.
+/// let mut queue = controller.queue_pair(64)?;
+/// queue.write(&namespace, 0, controller.alloc(4096)?, "write")?;
+/// queue.write_through(&namespace, 8, controller.alloc(4096)?, "write")?;
+/// queue.write_zeroes(&namespace, (16, 8), false, CommandOptions::default(), "zeroes")?;
+/// queue.ring();
+/// let mut ended = 0;
+/// while ended < 3 {
+///     ended += queue.poll(32, |done| assert!(done.status.is_success(), "{}", done.context));
+/// }
+///
+/// // Reads after the writes have ended: the device orders nothing.
+/// queue.read(&namespace, 0, controller.alloc(4096)?, "read")?;
+/// let page = namespace.page_read(4096);
+/// queue.read_page(&page, 8, controller.alloc(4096)?, "page").map_err(|_| "rejected")?;
+/// queue.verify(&namespace, (0, 8), CommandOptions::default(), "verify")?;
+/// queue.flush(&namespace, "flush")?;
+/// assert_eq!(queue.in_flight(), 4);
+/// while queue.in_flight() > 0 {
+///     queue.wait(|done| assert!(done.status.is_success(), "{}", done.context))?;
+/// }
+///
+/// // Several buffers in one command, with options.
+/// let list = || Ok::<_, nvio_driver::Error>(ScatterList::new(vec![controller.alloc(4096)?], None));
+/// let fua = CommandOptions { fua: true, ..CommandOptions::default() };
+/// queue.write_with(&namespace, (0, 8), list()?, fua, "write")?;
+/// queue.wait(|done| assert!(done.status.is_success()))?;
+/// queue.read_with(&namespace, (0, 8), list()?, fua, "read")?;
+/// queue.compare(&namespace, (0, 8), list()?, CommandOptions::default(), "compare")?;
+/// queue.copy(&namespace, 100, &[CopyRange::new(0, 8)], controller.alloc(4096)?, "copy")?;
+/// let range = DsmRange::new(0, 8, 200);
+/// queue.deallocate(&namespace, &[range], controller.alloc(4096)?, "deallocate")?;
+/// while queue.in_flight() > 0 {
+///     let mut handler = |done: Completion<&str>| assert!(done.status.is_success(), "{}", done.context);
+///     queue.poll_with(32, &mut handler);
+///     // One completion without a closure, and the health check that empty polls also run.
+///     if queue.is_ready() {
+///         println!("{:?}", queue.pop().map(|done| done.context));
+///     }
+///     queue.check(|done| println!("{} ended at a reset", done.context));
+/// }
+///
+/// // An event loop sleeps on the interrupt's file descriptor, if the controller has interrupts.
+/// if let (true, Some(fd)) = (queue.prepare_to_sleep(), queue.event_fd()) {
+///     println!("wait until {fd:?} is readable, then poll");
+/// }
+/// println!("queue {} of {} commands: {:?}", queue.id(), queue.capacity(), queue.counters());
+/// println!("in controller memory: {}", queue.is_in_controller_memory());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct QueuePair<T = u64> {
     pub(super) core: ManuallyDrop<RawQueuePair<T>>,
     /// Empty polls until the next health check.
@@ -63,6 +122,8 @@ pub struct QueuePair<T = u64> {
 }
 
 /// Counters of a queue pair since it was created.
+///
+/// See the [example](crate::QueuePair#examples).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Commands submitted.
@@ -114,28 +175,38 @@ impl<T> QueuePair<T> {
     }
 
     /// Returns the identifier of the queues, 1 to 65,534.
+    ///
+    /// See the [example](Self#examples).
     pub fn id(&self) -> u16 {
         self.qid
     }
 
     /// Returns true if the submission queue is in the Controller Memory Buffer; see
     /// [`Options::controller_memory_queues`](crate::Options::controller_memory_queues).
+    ///
+    /// See the [example](Self#examples).
     pub fn is_in_controller_memory(&self) -> bool {
         self.core.is_in_controller()
     }
 
     /// Returns the maximum number of commands in flight.
+    ///
+    /// See the [example](Self#examples).
     pub fn capacity(&self) -> usize {
         self.core.capacity()
     }
 
     /// Returns the number of commands in flight.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn in_flight(&self) -> usize {
         self.core.in_flight()
     }
 
     /// Counters since the pair was created.
+    ///
+    /// See the [example](Self#examples).
     pub fn counters(&self) -> Counters {
         let idle = self.idle_polls + u64::from(self.granted_polls - self.polls_until_check);
         let (sleeps, missed_interrupts) = Sleeper::counters(&self.sleeper);
@@ -159,6 +230,8 @@ impl<T> QueuePair<T> {
     /// If the metadata is protection information alone, the controller checks it and removes it.
     /// Other metadata needs [`read_with`](Self::read_with).
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// [`Error::QueueFull`] if [`capacity`](Self::capacity) commands are in flight;
     /// [`Error::Misaligned`], [`Error::TransferSize`] and [`Error::OutOfRange`] for a range that
@@ -178,6 +251,8 @@ impl<T> QueuePair<T> {
     }
 
     /// Submits a prepared read: [`read`](Self::read) with fewer checks.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// Returns buffer and context if the buffer has another length or does not begin on a page, if
@@ -203,6 +278,8 @@ impl<T> QueuePair<T> {
     /// The data is durable after a [`flush`](Self::flush) that is submitted when the write has
     /// completed.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read`](Self::read).
     #[inline(always)]
@@ -217,6 +294,8 @@ impl<T> QueuePair<T> {
     }
 
     /// Submits a write that is durable when it completes (Force Unit Access).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -310,12 +389,16 @@ impl<T> QueuePair<T> {
     }
 
     /// Shows the controller the commands that were submitted since the last call: one store.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn ring(&mut self) {
         self.core.ring();
     }
 
     /// Returns true if [`poll`](Self::poll) would find a completion: one load.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn is_ready(&self) -> bool {
         self.core.has_posted()
@@ -324,6 +407,8 @@ impl<T> QueuePair<T> {
     /// Passes at most `limit` completions to `done`, and returns their number. One call processes
     /// at most one round of the ring, and does not wait; but after 1,024 empty polls it runs the
     /// health check of [`check`](Self::check).
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn poll(&mut self, limit: usize, mut done: impl FnMut(Completion<T>)) -> usize {
         // Most polls find nothing.
@@ -352,6 +437,8 @@ impl<T> QueuePair<T> {
     }
 
     /// Polls as [`poll`](Self::poll) does, with a handler whose method the compiler inlines.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn poll_with(&mut self, limit: usize, handler: &mut impl Handler<Completion<T>>) -> usize {
         if self.core.has_posted() {
@@ -379,6 +466,8 @@ impl<T> QueuePair<T> {
 
     /// Returns one completion, if there is one: [`poll`](Self::poll) for callers that wait for a
     /// single command.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn pop(&mut self) -> Option<Completion<T>> {
         match self.core.process_one() {
@@ -431,6 +520,8 @@ impl<T> QueuePair<T> {
     ///
     /// A healthy controller is accessed at most ten times a second. Otherwise this may take as long
     /// as an admin command and a reset.
+    ///
+    /// See the [example](Self#examples).
     pub fn check(&mut self, mut done: impl FnMut(Completion<T>)) -> usize {
         let mut count = 0;
         while let Some(ended) = self.check_one() {

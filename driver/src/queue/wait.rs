@@ -20,6 +20,8 @@ impl<T> QueuePair<T> {
     /// Polls. With [`Wait::Interrupt`](crate::Wait::Interrupt), polls for a while and then sleeps.
     /// The health check of [`check`](Self::check) runs meanwhile.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// None at present, because every command in flight ends, if necessary by a reset of the
     /// controller.
@@ -100,6 +102,8 @@ impl<T> QueuePair<T> {
     /// Call [`prepare_to_sleep`](Self::prepare_to_sleep) before each wait for the eventfd, and do
     /// not read it. Call this function again after a reset of the controller, which may leave
     /// fewer vectors.
+    ///
+    /// See the [example](Self#examples).
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         self.event().map(EventFd::as_fd)
     }
@@ -112,6 +116,8 @@ impl<T> QueuePair<T> {
     /// Sleep for at most 100 ms while commands are in flight, and call `poll` afterwards. A poll
     /// that finds nothing then runs the health check, because nothing else notices a controller
     /// that is gone, or a command that is overdue.
+    ///
+    /// See the [example](Self#examples).
     pub fn prepare_to_sleep(&mut self) -> bool {
         self.ring();
         let Some(event) = self.event() else { return false };

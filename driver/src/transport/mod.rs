@@ -35,9 +35,87 @@ use crate::mmio::Mmio;
 /// longer writes to them. After [`reset`](Self::reset) has returned `Ok`, and while CSTS.RDY, as
 /// [`read32`](Self::read32) returns it, is clear, the device must not access any arena. After
 /// [`unmap`](Self::unmap) has returned `Ok`, the device must not access that arena.
+///
+/// # Examples
+/// ```
+/// use std::ops::Range;
+/// use std::os::fd::BorrowedFd;
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use nvio_driver::{Arena, Mmio, Result, Transport};
+///
+/// /// Prints each access to a register.
+/// struct Traced<T>(T);
+///
+/// // SAFETY: the calls that buffers depend on (`map`, `unmap`, `reset`) are those of `T`.
+/// unsafe impl<T: Transport> Transport for Traced<T> {
+///     fn read32(&self, offset: u64) -> Result<u32> {
+///         let value = self.0.read32(offset)?;
+///         println!("{offset:#x}: read {value:#x}");
+///         Ok(value)
+///     }
+///     fn write32(&self, offset: u64, value: u32) -> Result<()> {
+///         println!("{offset:#x}: write {value:#x}");
+///         self.0.write32(offset, value)
+///     }
+///     fn read64(&self, offset: u64) -> Result<u64> {
+///         self.0.read64(offset)
+///     }
+///     fn write64(&self, offset: u64, value: u64) -> Result<()> {
+///         self.0.write64(offset, value)
+///     }
+///     fn csts_within(&self, within: Duration) -> Result<u32> {
+///         self.0.csts_within(within)
+///     }
+///     fn read32_present(&self, offset: u64) -> Result<u32> {
+///         self.0.read32_present(offset)
+///     }
+///     fn doorbells(&self) -> &Arc<Mmio> {
+///         self.0.doorbells()
+///     }
+///     fn map_bar(&self, bar: u8, offset: u64, bytes_max: u64) -> Result<Mmio> {
+///         self.0.map_bar(bar, offset, bytes_max)
+///     }
+///     fn bar_address(&self, bar: u8) -> Result<u64> {
+///         self.0.bar_address(bar)
+///     }
+///     fn choose_iova(&self, bytes: u64, used: &[Range<u64>]) -> Result<u64> {
+///         self.0.choose_iova(bytes, used)
+///     }
+///     fn map(&self, arena: &Arena) -> Result<()> {
+///         self.0.map(arena)
+///     }
+///     fn unmap(&self, arena: &Arena) -> Result<()> {
+///         self.0.unmap(arena)
+///     }
+///     fn reset(&self) -> Result<()> {
+///         self.0.reset()
+///     }
+///     fn interrupts(&self) -> u16 {
+///         self.0.interrupts()
+///     }
+///     fn connect_interrupts(&self, events: &[BorrowedFd<'_>]) -> Result<usize> {
+///         self.0.connect_interrupts(events)
+///     }
+///     fn now(&self) -> Duration {
+///         self.0.now()
+///     }
+///     fn pause(&self, time: Duration) {
+///         self.0.pause(time);
+///     }
+/// }
+///
+/// fn open<T: Transport + 'static>(transport: T) -> Result<nvio_driver::Controller> {
+///     nvio_driver::Controller::open_on(Box::new(Traced(transport)), nvio_driver::Options::default())
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub unsafe trait Transport: Send + Sync {
     /// Reads the register at `offset` of BAR0, a multiple of 4. A device that is gone reads as all
     /// ones.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If the register cannot be read.
@@ -45,16 +123,22 @@ pub unsafe trait Transport: Send + Sync {
 
     /// Writes the register at `offset` of BAR0, a multiple of 4.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the register cannot be written.
     fn write32(&self, offset: u64, value: u32) -> Result<()>;
 
     /// Returns the window of BAR0 that starts at the doorbells.
+    ///
+    /// See the [example](Self#examples).
     fn doorbells(&self) -> &Arc<Mmio>;
 
     /// Chooses a range of I/O virtual addresses, `bytes` long and 2 MiB aligned, that the device can
     /// access and that overlaps none of the ranges in `used`, which are in ascending order. Returns
     /// its first address.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If there is no such range.
@@ -62,11 +146,15 @@ pub unsafe trait Transport: Send + Sync {
 
     /// Makes the arena visible to the device at its I/O virtual address.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If mapping fails, or a part of the range is mapped already. Nothing is mapped then.
     fn map(&self, arena: &Arena) -> Result<()>;
 
     /// Hides the arena from the device, which may fault on the range afterwards.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If unmapping fails. The device may still access the arena then.
@@ -74,12 +162,16 @@ pub unsafe trait Transport: Send + Sync {
 
     /// Resets the function, and enables bus mastering again.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the reset fails. The device may still access the arena then.
     fn reset(&self) -> Result<()>;
 
     /// Maps at most `bytes_max` bytes of BAR `bar`, 0 to 5, at `offset`, a multiple of 4096. The
     /// window is a multiple of 4096 bytes, and shorter if the BAR ends before.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If there is no such BAR, or no page at `offset` that can be mapped.
@@ -90,6 +182,8 @@ pub unsafe trait Transport: Send + Sync {
 
     /// Returns the address of BAR `bar` on the device's bus.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// If the address is not known.
     fn bar_address(&self, bar: u8) -> Result<u64> {
@@ -98,12 +192,16 @@ pub unsafe trait Transport: Send + Sync {
     }
 
     /// Returns the number of interrupt vectors of the device; 0 if the transport delivers none.
+    ///
+    /// See the [example](Self#examples).
     fn interrupts(&self) -> u16 {
         0
     }
 
     /// Connects vectors 0 to `events.len() - 1` to their eventfds, after disconnecting all vectors.
     /// Returns the number of connected vectors, counted from vector 0: the system may have fewer.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// If no vector can be connected. There are no interrupts then.
@@ -113,17 +211,23 @@ pub unsafe trait Transport: Send + Sync {
     }
 
     /// Returns the time of a monotonic clock with which timeouts are measured.
+    ///
+    /// See the [example](Self#examples).
     fn now(&self) -> Duration {
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
         ORIGIN.elapsed()
     }
 
     /// Sleeps for `time` between two looks at a register or a queue.
+    ///
+    /// See the [example](Self#examples).
     fn pause(&self, time: Duration) {
         std::thread::sleep(time);
     }
 
     /// Reads a 64-bit register as two halves, low first (Base 3.1.3 allows it).
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`read32`](Self::read32).
@@ -133,6 +237,8 @@ pub unsafe trait Transport: Send + Sync {
     }
 
     /// Writes a 64-bit register as two halves, low first.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`write32`](Self::write32).
@@ -144,6 +250,8 @@ pub unsafe trait Transport: Send + Sync {
     /// Reads CSTS. A transport that waits for the value of a register waits at most `within`, or a
     /// minimum of its own.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// As [`read32_present`](Self::read32_present).
     fn csts_within(&self, within: Duration) -> Result<u32> {
@@ -152,6 +260,8 @@ pub unsafe trait Transport: Send + Sync {
     }
 
     /// Reads a register whose value is never all ones on a device that is present.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Gone`]; as [`read32`](Self::read32).

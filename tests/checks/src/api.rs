@@ -73,7 +73,7 @@ fn describe(root: &Path) -> String {
         match public {
             Public::Item { at, item } => api.item(at, item, &path),
             Public::Macro { tokens, only: Some(only), .. } => api.macro_type(tokens, &path, &only),
-            Public::Macro { only: None, .. } | Public::Module { .. } => {}
+            Public::Macro { only: None, .. } | Public::Module(_) => {}
             Public::External { path: external, name } => {
                 api.add(&path, &format!("pub use {external} as {name}"));
             }

@@ -214,7 +214,7 @@ fn read(folder: PathBuf) -> Option<Library> {
         match public {
             Public::Item { at, item } => reader.item(at, item, &path),
             Public::Macro { at, tokens, only } => reader.macro_type(at, tokens, &path, only),
-            Public::Module { at, child } => reader.module(at, child, &path),
+            Public::Module(index) => reader.module(index, &path),
             Public::External { .. } => {}
         }
     }
@@ -251,8 +251,9 @@ impl Reader<'_> {
     }
 
     /// Adds a module, whose documentation is in its file or beside its declaration.
-    fn module(&mut self, at: usize, child: usize, path: &str) {
-        let (parent, module) = (&self.modules[at], &self.modules[child]);
+    fn module(&mut self, index: usize, path: &str) {
+        let module = &self.modules[index];
+        let parent = &self.modules[module.parent];
         let declared = parent.items.iter().find_map(|item| match item {
             Item::Mod(item) if path.ends_with(&format!("::{}", item.ident)) => Some(&item.attrs),
             _ => None,

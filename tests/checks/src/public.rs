@@ -15,8 +15,8 @@ pub enum Public<'m> {
     /// The tokens of a macro such as `bitflags!` in module `at`. `only` is the type that is
     /// re-exported; without it each type of the macro is public.
     Macro { at: usize, tokens: &'m TokenStream, only: Option<String> },
-    /// A module, which module `at` declares.
-    Module { at: usize, child: usize },
+    /// A module, by its index.
+    Module(usize),
     /// An item of another crate.
     External { path: String, name: String },
 }
@@ -52,7 +52,7 @@ impl<'m> List<'m> {
                     let child = module.children.iter().find(|(child, _)| *child == name);
                     if let Some(&(_, child)) = child {
                         let path = format!("{path}::{name}");
-                        self.add(&path, Public::Module { at: index, child });
+                        self.add(&path, Public::Module(child));
                         self.module(child, &path);
                     }
                 }
@@ -93,7 +93,9 @@ impl<'m> List<'m> {
         match found {
             Some(item) => self.add(path, Public::Item { at: target, item }),
             None if self.is_module(at, &import.path, target) => {
-                self.module(target, &format!("{path}::{}", import.name));
+                let path = format!("{path}::{}", import.name);
+                self.add(&path, Public::Module(target));
+                self.module(target, &path);
             }
             None => {
                 for item in &modules[target].items {
