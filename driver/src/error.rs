@@ -164,7 +164,7 @@ pub enum Error {
     NamespaceInUse {
         /// The namespace ID.
         nsid: u32,
-        /// Handles, clones included.
+        /// Number of handles, clones included.
         handles: usize,
     },
     /// The controller formats or erases all namespaces at once, and has others.

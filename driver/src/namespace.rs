@@ -272,7 +272,7 @@ impl Namespace {
         self.block_shift
     }
 
-    /// Returns the size in bytes of data.
+    /// Returns the size in bytes, without metadata.
     ///
     /// See the [example](Self#examples).
     pub fn bytes(&self) -> u64 {

@@ -186,7 +186,7 @@ pub enum Error {
     /// No memory is left to bounce through (ENOMEM).
     #[error("no DMA memory to bounce through: use a larger arena")]
     NoMemory,
-    /// Direct I/O is not possible, buffered I/O is (ENOTBLK).
+    /// Direct I/O is not possible, but buffered I/O is (ENOTBLK).
     #[error("direct I/O cannot be done at position {pos}: use buffered I/O")]
     FallBack {
         /// Position in the file, bytes.

@@ -41,7 +41,7 @@ struct Rig {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// One at a time: each keeps three threads busy.
+/// Lock of the tests, which run one at a time because each keeps three threads busy.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn rig(extended: bool) -> Rig {
@@ -169,7 +169,7 @@ fn what_is_bounced_never_has_a_wrong_guard() {
     }
 }
 
-/// So that the test above can fail.
+/// Shows that the test with bounced writes can fail: without bouncing there are guard errors.
 #[test]
 fn the_callers_own_memory_has() {
     let mut rig = rig(false);
@@ -182,7 +182,7 @@ fn the_callers_own_memory_has() {
     assert!(reads.guard_errors > 0, "{reads:?}");
 }
 
-/// Where metadata follows each block, there is always a copy.
+/// Data is always copied if metadata follows each block.
 #[test]
 fn blocks_with_metadata_in_between_never_have() {
     let mut rig = rig(true);

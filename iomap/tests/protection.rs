@@ -107,8 +107,8 @@ impl Rig {
         }
     }
 
-    /// How the controller makes and takes away protection information by itself, and the memory
-    /// of it.
+    /// Returns the options with which the controller inserts and strips protection information,
+    /// and the memory of such a command.
     fn by_controller(&self, lba: u64) -> (CommandOptions, ScatterList) {
         let protection = nvio_driver::Protection::by_controller(&self.namespace, lba);
         let how = CommandOptions { protection, ..CommandOptions::default() };

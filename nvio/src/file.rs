@@ -12,7 +12,7 @@ use crate::shared::Shared;
 
 /// An open regular file of a [`Volume`](crate::Volume).
 ///
-/// It is read at positions with [`read_at`](Self::read_at), as a stream with [`io::Read`] and
+/// A file is read at positions with [`read_at`](Self::read_at), as a stream with [`io::Read`] and
 /// [`io::Seek`], or through a [`Queue`](crate::Queue), which takes it as its first argument. It
 /// remembers where its extents are, so that a range that was read once is read again without
 /// metadata. Threads open a file each.

@@ -15,7 +15,7 @@ const ARENA_BYTES: usize = 8 << 20;
 /// Opens a controller.
 ///
 /// # Errors
-/// If it cannot be reached, or the image cannot be served.
+/// If the device cannot be opened, or the image cannot be served.
 pub fn device(args: &ControllerArgs) -> Result<Device, Error> {
     Ok(options(args.lba_size).open_device(args.device.clone())?)
 }

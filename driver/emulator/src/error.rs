@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 
 /// An error of configuring or starting an emulator.
+///
+/// See the [example](crate).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -298,7 +298,7 @@ fn namespaces_are_created_attached_used_detached_and_deleted() {
     assert_eq!(capacity(&mut host), (6, 3));
     assert_eq!((active(&mut host), allocated(&mut host)), (vec![1, 3], vec![1, 2, 3]));
     assert_eq!(list(&mut host, cns::ALLOCATED_NAMESPACES, 2), [3]);
-    // It is there, and not for this controller.
+    // Namespace 2 exists and is not attached to this controller.
     assert_eq!(namespace(&mut host, 2).nsze.get(), 0);
     let bytes = identify(&mut host, cns::ALLOCATED_NAMESPACE, 2).unwrap();
     let found = IdentifyNamespace::read_from_bytes(&bytes).unwrap();

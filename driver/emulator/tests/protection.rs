@@ -266,7 +266,7 @@ fn the_controller_inserts_and_strips() {
             rest[it.at()..][..8].copy_from_slice(info.as_bytes());
             assert_eq!(metadata, rest);
         }
-        // And as the host gets it: without it, or whole if there is more.
+        // A read with PRACT strips the information, or transfers all metadata if that has other bytes.
         let stored = metadata;
         it.host.write(DATA, &[0xcc; 32 << 10]);
         it.host.write(META, &[0x99; 4096]);

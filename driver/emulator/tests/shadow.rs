@@ -161,7 +161,7 @@ fn after_a_reset_the_pages_are_the_hosts_own() {
     assert_eq!(host.step(), 0);
     assert!(host.read(SHADOW, 4096) == [0x0b; 4096]);
     assert!(host.read(EVENT, 4096) == [0xee; 4096]);
-    // And they can be lent again.
+    // The host can lend the pages again.
     host.write(SHADOW, &[0; 4096]);
     host.set(CC, 0);
     host.enable();

@@ -214,7 +214,7 @@ fn a_client_may_come_after_one_that_was_killed() {
             .unwrap();
         let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains("busy")));
-        // It is being served, with I/O in flight.
+        // The first client is connected, with I/O in flight.
         assert!(vfio_user::Client::new(emulator.socket()).is_err());
         victim.kill().unwrap();
         victim.wait().unwrap();

@@ -200,7 +200,7 @@ pub enum CheckError {
     /// The application tag differs.
     #[error("application tag {found:#06x} instead of {expected:#06x}, by mask {mask:#06x}")]
     AppTag {
-        /// The tag asked for.
+        /// The expected tag.
         expected: u16,
         /// Tag in the protection information.
         found: u16,
@@ -210,7 +210,7 @@ pub enum CheckError {
     /// The reference tag differs: the block belongs to another place.
     #[error("reference tag {found:#010x} instead of {expected:#010x}")]
     RefTag {
-        /// The tag asked for.
+        /// The expected tag.
         expected: u32,
         /// Tag in the protection information.
         found: u32,
@@ -354,7 +354,7 @@ impl Sqe {
         self
     }
 
-    /// Returns the bits of [`prinfo`]: of Read, Write and their kin, and of the blocks that Copy
+    /// Returns the bits of [`prinfo`]: of Read, Write and others, and of the blocks that Copy
     /// writes.
     ///
     /// See the [example](Self#examples).

@@ -80,7 +80,7 @@ impl SplitTransfer {
         self.in_flight
     }
 
-    /// Notes that a command was rejected.
+    /// Records that a command was rejected.
     pub(crate) fn rejected(&mut self, lba: u64, piece: DmaBuf, error: Error) {
         self.fail(lba, error);
         self.put(piece);

@@ -218,7 +218,7 @@ pub unsafe trait Transport: Send + Sync {
         ORIGIN.elapsed()
     }
 
-    /// Sleeps for `time` between two looks at a register or a queue.
+    /// Sleeps for `time` between two reads of a register or polls of a queue.
     ///
     /// See the [example](Self#examples).
     fn pause(&self, time: Duration) {

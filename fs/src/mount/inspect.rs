@@ -91,7 +91,7 @@ impl Inspection {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// If it is damaged or cannot be found, or the source fails.
+    /// If the journal is damaged or cannot be found, or the source fails.
     pub fn journal(&self) -> Result<Option<JournalFields>, Error> {
         match &self.content {
             Content::Filesystem(fs) => JournalFields::internal(fs),
@@ -104,7 +104,7 @@ impl Inspection {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// If it is damaged, or the source fails.
+    /// If the block is damaged, or the source fails.
     pub fn mmp(&self) -> Result<Option<MmpFields>, Error> {
         match &self.content {
             Content::Filesystem(fs) => mmp::read(fs),

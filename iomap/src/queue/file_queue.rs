@@ -266,7 +266,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         self.poll_with(limit, &mut done)
     }
 
-    /// Polls as [`poll`](Self::poll) does, with a handler whose method can be inlined for certain.
+    /// Polls as [`poll`](Self::poll) does, with a handler whose method the compiler inlines.
     ///
     /// See the [example](Self#examples).
     #[inline]

@@ -4,7 +4,7 @@ use crate::contract::open_file::InFlight;
 
 /// The state that iomap adds to each command of a [`Queue`](crate::Queue).
 ///
-/// It is small, so that the queue's table of commands in flight stores it beside the bio in one
+/// A tag is small, so that the queue's table of commands in flight stores it beside the bio in one
 /// cache line.
 // Words rather than variants with fields, which would be copied as a whole.
 #[derive(Debug)]

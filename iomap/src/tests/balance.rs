@@ -1,5 +1,5 @@
-//! Whatever call fails: each `begin` meets one `end`, nothing stays in flight, all memory comes
-//! back, and the queue goes on.
+//! Balance after a failure of each single call: `begin` is followed by one `end`, nothing stays in
+//! flight, all memory comes back, and the queue can be used.
 
 use super::*;
 use crate::memory::borrowed::Cursor;

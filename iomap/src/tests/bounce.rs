@@ -71,7 +71,7 @@ fn the_device_sees_private_memory_only() {
     }
     let commands = rig.files.queue.log.len() as u64;
     assert_eq!(rig.files.counters().bounced, commands);
-    // Also where the device says so.
+    // A device that requires it has each request bounced.
     let mut queue = MockQueue::new(64);
     queue.must_bounce = true;
     let mut rig = Rig::over(queue, [Mapping::mapped(0, 1 << 15, 0)]);
@@ -114,7 +114,7 @@ fn a_short_copy_takes_back_all_that_was_not_written() {
             let Error::Fault { at } = iomap(error) else { panic!() };
             assert_eq!(at, whole, "the first byte that was not taken");
             assert_eq!(source.at, 0, "as it was");
-            // No garbage: what is on the device is data, zeroes in fresh blocks, or as it was.
+            // The device has the data, zeroes in fresh blocks, or its old contents; no garbage.
             let at = whole as usize;
             assert_eq!(rig.device()[..at], data[..at]);
             let fresh = mapping.kind == MappingKind::Unwritten;

@@ -22,7 +22,7 @@ fn a_request_may_need_more_commands_than_there_is_room_for() {
             let buf = rig.buf(512);
             rig.files.submit_read(&mut rig.file, token * 512, buf, token).unwrap();
         }
-        // 16 commands, where one more fits in.
+        // A request of 16 commands, of which one fits into the queue.
         let buf = rig.buf(64 * BLOCK);
         rig.files.submit_read_with(&mut rig.file, at(0, flags).token(3), buf.into()).unwrap();
         let done = rig.drain();
@@ -105,7 +105,7 @@ fn results_that_nobody_takes_are_bounded() {
         assert!(taken < 12, "{taken}");
         assert_eq!(rig.drain().len(), taken);
         assert_eq!(count, taken + 1);
-        // And there is room again.
+        // After the results were polled there is room again.
         let buf = rig.buf(512);
         rig.files.submit_read(&mut rig.file, 0, buf, 7).unwrap();
         rig.drain();

@@ -1,4 +1,4 @@
-//! How requests end: inline when nothing is left to do, else from deferred work.
+//! Completion of requests: in the poll when nothing is left to do, otherwise by deferred work.
 
 use super::*;
 use crate::error::BioError;

@@ -19,7 +19,7 @@ fn plain_overwrites_are_written_through_and_not_flushed() {
     assert_eq!(log, [Command::WriteThrough(512, 2048), Command::WriteThrough(2560, 1024)]);
     let log = log_of(&mut rig, IoArgs::at(512), 3072);
     assert_eq!(log, [Command::Write(512, 2048), Command::Write(2560, 1024)]);
-    // Neither is needed without a cache that can be lost.
+    // Without a volatile cache, a write needs neither FUA nor a flush.
     rig.files.queue.volatile_cache = false;
     assert_eq!(log_of(&mut rig, at(512, DSYNC), 512), [Command::Write(512, 512)]);
 }
@@ -86,12 +86,12 @@ fn inline_data_is_flushed() {
 #[test]
 fn a_flush_that_fails_is_the_result() {
     let mut rig = Rig::new(64, [Mapping::unwritten(0, 8192, 0)]);
-    // It fails on the device.
+    // The flush fails on the device.
     rig.files.queue.failing = vec![2];
     assert_eq!(name(&rig.write(at(0, DSYNC), &pattern(4096)).unwrap_err()), "Flush");
     rig.assert_idle();
     assert_eq!(rig.file.state().reports.len(), 1);
-    // It is not taken at all.
+    // The queue rejects the flush.
     let mut rig = Rig::new(64, [Mapping::unwritten(0, 8192, 0)]);
     for number in 0.. {
         rig.journal = crate::tests::mock::Journal::default();

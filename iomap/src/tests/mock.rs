@@ -13,7 +13,7 @@ use crate::contract::open_file::{EndIo, FileRef, OpenFile, Report};
 use crate::device::bio::{Bio, BioDone, BioOp, Queue, WriteQueue};
 use crate::error::{BioError, Error, FileError};
 
-/// Which part failed.
+/// The call that failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fail {
     #[error("begin")]

@@ -227,7 +227,7 @@ fn a_page_is_read_as_any_other_block() {
     assert_eq!((done.token, done.result.unwrap()), (7, 4096));
     assert_eq!(done.memory.unwrap().into_dma().unwrap()[..], plain.device()[512..4608]);
     assert_eq!(plain.files.counters().simple, 1);
-    // Not for it: the end of the file, alignment, encryption.
+    // The end of the file, unaligned ranges and encrypted files do not take the simple path.
     read(&mut plain, 8192).unwrap();
     assert_eq!(plain.files.counters().fell_back(Reason::EndOfFile), 1);
     assert_eq!(plain.drain()[0].result.as_ref().unwrap(), &1808);
@@ -378,7 +378,7 @@ fn a_command_is_gone_from_the_queue_when_its_end_is_told() {
             let buf = rig.buf(512);
             rig.files.submit_read(&mut rig.file, 0, buf, token).unwrap();
         }
-        // One at a time: as many fit in again.
+        // Each completion makes room for one more request.
         let mut done = 0;
         assert_eq!(rig.files.poll(1, |_| done += 1), 1);
         assert_eq!(rig.file.inode.in_flight(), 2);

@@ -145,7 +145,7 @@ fn a_tail_without_memory_to_zero_it_is_an_error_and_waits_for_what_is_in_flight(
     rig.files.queue.allocations = 0;
     assert_eq!(name(&rig.write(IoArgs::at(0), &pattern(512)).unwrap_err()), "NoMemory");
     rig.assert_idle();
-    // One buffer, which the data is bounced through first.
+    // One buffer is enough: the data is bounced through it first, and the zeroes after that.
     rig.files.queue.allocations = 1;
     rig.write(at(0, IoFlags::BOUNCE), &pattern(512)).unwrap();
     assert_eq!(rig.device()[4096..4608], pattern(512));

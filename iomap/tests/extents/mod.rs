@@ -34,7 +34,7 @@ impl Scattered {
         self.extents() * (Self::EXTENT + Self::BLOCK)
     }
 
-    /// Where on the disk byte `pos` is.
+    /// Returns the address on the disk of byte `pos` of the file.
     pub fn address(&self, pos: u64) -> u64 {
         let extent = self.extents() - 1 - pos / Self::EXTENT;
         extent * (Self::EXTENT + Self::BLOCK) + Self::BLOCK + pos % Self::EXTENT

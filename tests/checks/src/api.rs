@@ -309,6 +309,6 @@ fn spaced(text: &str) -> String {
     ] {
         text = text.replace(from, to);
     }
-    // An arrow and a bound stand apart.
+    // rustfmt puts spaces around an arrow.
     text.replace("->", " -> ").replace("  ", " ").replace(" -> >", " -> ").trim().to_owned()
 }

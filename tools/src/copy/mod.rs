@@ -67,7 +67,8 @@ impl<'a> Copier<'a> {
     /// Copies `inode`, found at `source`, to `target`; a directory with all its entries.
     ///
     /// # Errors
-    /// If it cannot be read, or the target not be created. Failures below a directory are printed.
+    /// If `source` cannot be read or the target cannot be created. Failures below a directory are
+    /// printed.
     pub fn copy(&mut self, source: &[u8], inode: &Inode, target: &Path) -> Result<(), Error> {
         let (parent, name) = host::parent_and_name(target)?;
         let parent = host::open_directory(&parent)?;
@@ -83,7 +84,8 @@ impl<'a> Copier<'a> {
     /// Copies the entries of a directory into a directory of this machine.
     ///
     /// # Errors
-    /// If it cannot be read, or the target not be created. Failures below a directory are printed.
+    /// If `source` cannot be read or the target cannot be created. Failures below a directory are
+    /// printed.
     pub fn copy_into(&mut self, source: &[u8], inode: &Inode, target: &Path) -> Result<(), Error> {
         let fd = host::open_directory(target)?;
         self.tree(source, inode, fd, target);

@@ -17,6 +17,8 @@ use crate::faults::Faults;
 use crate::faults::service::Service;
 
 /// Largest namespace identifier that can be configured, so that the active namespaces fit one list.
+///
+/// See the [example](crate::NamespaceConfig#examples).
 pub const MAX_NSID: u32 = 1024;
 /// Largest size of the doorbell area in bytes, which bounds queues times stride.
 const MAX_DOORBELL_AREA: u64 = 64 << 20;
@@ -24,6 +26,38 @@ const MAX_DOORBELL_AREA: u64 = 64 << 20;
 /// The settings of a controller. [`Config::default`] is a controller like a common drive, without
 /// namespaces: 64 queue pairs of up to 4096 entries, transfers of up to 128 KiB, host pages of 4 to
 /// 64 KiB. See [`Controller`](crate::Controller) for an example.
+///
+/// # Examples
+/// ```
+/// use nvio_emulator::{Backing, Config, Controller, Faults, NamespaceConfig, Service};
+///
+/// let config = Config::new()
+///     .namespace(NamespaceConfig::new(Backing::memory(1 << 20)))
+///     .serial("TEST0001")
+///     .model("A drive")
+///     .mdts(Some(5))
+///     .max_queues(4)
+///     .max_queue_entries(256)
+///     .doorbell_stride(4)
+///     .page_sizes(4096, 65536)
+///     .faults(Faults::new())
+///     .service(Service::new())
+///     .write_cache(1 << 20)
+///     .atomic_writes(8, 1)
+///     .format_nvm(true)
+///     .namespace_management(16 << 20)
+///     .shadow_doorbells(true)
+///     .sgl(true)
+///     .controller_memory(1 << 20)
+///     .intx(false);
+/// let controller = Controller::new(&config)?;
+///
+/// // A buffer that is announced as before NVMe 1.4.
+/// let namespace = NamespaceConfig::new(Backing::memory(1 << 20));
+/// let legacy = Config::new().namespace(namespace).legacy_controller_memory(1 << 20);
+/// let controller = Controller::new(&legacy)?;
+/// # Ok::<(), nvio_emulator::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) namespaces: Vec<NamespaceConfig>,
@@ -84,24 +118,32 @@ impl Default for Config {
 
 impl Config {
     /// Creates the settings of [`Config::default`].
+    ///
+    /// See the [example](Self#examples).
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds a namespace. At least one is required, unless [`Self::namespace_management`] is
     /// offered.
+    ///
+    /// See the [example](Self#examples).
     pub fn namespace(mut self, namespace: NamespaceConfig) -> Self {
         self.namespaces.push(namespace);
         self
     }
 
     /// Sets the serial number: up to 20 characters of printable ASCII.
+    ///
+    /// See the [example](Self#examples).
     pub fn serial(mut self, serial: impl Into<String>) -> Self {
         self.serial = serial.into();
         self
     }
 
     /// Sets the model number: up to 40 characters of printable ASCII.
+    ///
+    /// See the [example](Self#examples).
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = model.into();
         self
@@ -109,24 +151,32 @@ impl Config {
 
     /// Sets the largest transfer of one command: the smallest host page times two to this power, 1
     /// to 15. With `None` only the number of blocks is limited, to 65,536 (MDTS, Base 5.17.2.1).
+    ///
+    /// See the [example](Self#examples).
     pub fn mdts(mut self, power: Option<u8>) -> Self {
         self.mdts = power;
         self
     }
 
     /// Sets the largest number of I/O queue pairs that the controller grants, 1 to 65,534.
+    ///
+    /// See the [example](Self#examples).
     pub fn max_queues(mut self, pairs: u16) -> Self {
         self.max_queues = pairs;
         self
     }
 
     /// Sets the largest number of entries of an I/O queue, 2 to 65,536 (CAP.MQES).
+    ///
+    /// See the [example](Self#examples).
     pub fn max_queue_entries(mut self, entries: u32) -> Self {
         self.max_queue_entries = entries;
         self
     }
 
     /// Sets the bytes from one doorbell to the next: a power of two, 4 to 131,072 (CAP.DSTRD).
+    ///
+    /// See the [example](Self#examples).
     pub fn doorbell_stride(mut self, bytes: u32) -> Self {
         self.doorbell_stride = bytes;
         self
@@ -134,6 +184,8 @@ impl Config {
 
     /// Sets the smallest and largest host page in bytes: powers of two, 4 KiB to 128 MiB
     /// (CAP.MPSMIN and CAP.MPSMAX).
+    ///
+    /// See the [example](Self#examples).
     pub fn page_sizes(mut self, min: u32, max: u32) -> Self {
         self.min_page_size = min;
         self.max_page_size = max;
@@ -141,12 +193,16 @@ impl Config {
     }
 
     /// Sets the faults; none by default.
+    ///
+    /// See the [example](Self#examples).
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
     }
 
     /// Sets the speed of I/O commands; the speed of the machine by default.
+    ///
+    /// See the [example](Self#examples).
     pub fn service(mut self, service: Service) -> Self {
         self.service = service;
         self
@@ -160,6 +216,8 @@ impl Config {
     ///
     /// Without it only an image has a volatile cache, the page cache of this machine, which a
     /// simulated power cut does not lose.
+    ///
+    /// See the [example](Self#examples).
     pub fn write_cache(mut self, bytes: u64) -> Self {
         self.write_cache = Some(bytes);
         self
@@ -173,6 +231,8 @@ impl Config {
     /// whole, even without a Flush; writes that overlap are stored or lost together. The unit has
     /// to fit the cache, and 1 MiB. Commands are executed one after the other, so every write is
     /// atomic in normal operation.
+    ///
+    /// See the [example](Self#examples).
     pub fn atomic_writes(mut self, normal: u32, power_fail: u32) -> Self {
         self.atomics = AtomicUnits { normal, power_fail };
         self
@@ -182,6 +242,8 @@ impl Config {
     /// then have blocks of 512 bytes with 0 or 8 bytes of metadata, and blocks of 4096 bytes with
     /// 0, 8 or 64 bytes. A format destroys their data. An image keeps its format and is zeroed.
     /// User data can be erased, but not cryptographically.
+    ///
+    /// See the [example](Self#examples).
     pub fn format_nvm(mut self, offered: bool) -> Self {
         self.format_nvm = offered;
         self
@@ -191,6 +253,8 @@ impl Config {
     /// `unallocated` bytes of memory for new namespaces. There can be up to [`MAX_NSID`]
     /// namespaces. Deleting one returns its capacity to the unallocated bytes; the file of an image
     /// stays as it is. A new controller has the configured namespaces again.
+    ///
+    /// See the [example](Self#examples).
     pub fn namespace_management(mut self, unallocated: u64) -> Self {
         self.unallocated = Some(unallocated);
         self
@@ -206,6 +270,8 @@ impl Config {
     ///
     /// The host has to ring this controller whenever EventIdx requests it: an I/O submission queue
     /// that was empty is not read before its doorbell is written.
+    ///
+    /// See the [example](Self#examples).
     pub fn shadow_doorbells(mut self, offered: bool) -> Self {
         self.shadow_doorbells = offered;
         self
@@ -214,6 +280,8 @@ impl Config {
     /// Offers SGLs for I/O commands (Base 4.1.2; SGLS), with data blocks of any alignment and bit
     /// buckets; not by default. A list describes exactly the transferred bytes, in at most 65,536
     /// descriptors.
+    ///
+    /// See the [example](Self#examples).
     pub fn sgl(mut self, offered: bool) -> Self {
         self.sgl = offered;
         self
@@ -222,6 +290,8 @@ impl Config {
     /// Adds a Controller Memory Buffer of this many bytes, a multiple of 4096 up to 1 GiB, in BAR
     /// 2, for submission queues (Base 8.5; CAP.CMBS). The host enables it with CMBMSC, which sets
     /// the addresses of queues in it.
+    ///
+    /// See the [example](Self#examples).
     pub fn controller_memory(mut self, bytes: u64) -> Self {
         self.controller_memory = Some(BufferConfig { bytes, legacy: false });
         self
@@ -230,6 +300,8 @@ impl Config {
     /// Adds a Controller Memory Buffer as before NVMe 1.4: it needs no enabling, and its addresses
     /// are those of BAR 2 in PCI configuration space, with memory space enabled. A BAR 2 at address
     /// 0 is not placed.
+    ///
+    /// See the [example](Self#examples).
     pub fn legacy_controller_memory(mut self, bytes: u64) -> Self {
         self.controller_memory = Some(BufferConfig { bytes, legacy: true });
         self
@@ -243,6 +315,8 @@ impl Config {
     /// then needs an eventfd for its vector: the first completion without one sets CSTS.CFS. While
     /// interrupts are disabled, no eventfd is signalled. By default an eventfd is signalled
     /// whenever there is one.
+    ///
+    /// See the [example](Self#examples).
     pub fn intx(mut self, required: bool) -> Self {
         self.intx = required;
         self

@@ -8,6 +8,16 @@ use crate::config::atomic::{AtomicUnits, Atomics, Boundary};
 use crate::config::metadata::{Metadata, Protection};
 
 /// The storage of a namespace's blocks.
+///
+/// # Examples
+/// ```
+/// use nvio_emulator::{Backing, NamespaceConfig};
+///
+/// let image = NamespaceConfig::new(Backing::image("disk.img", true));
+/// let memory = NamespaceConfig::new(Backing::memory(64 << 20));
+/// // 1 TiB that stores nothing: for measurements.
+/// let null = NamespaceConfig::new(Backing::null(1 << 40));
+/// ```
 #[derive(Clone, Debug)]
 pub enum Backing {
     /// A file or a block device.
@@ -30,16 +40,22 @@ pub enum Backing {
 
 impl Backing {
     /// Creates a [`Backing::Image`].
+    ///
+    /// See the [example](Self#examples).
     pub fn image(path: impl Into<PathBuf>, read_only: bool) -> Self {
         Self::Image { path: path.into(), read_only }
     }
 
     /// Creates a [`Backing::Memory`] of `bytes` bytes.
+    ///
+    /// See the [example](Self#examples).
     pub fn memory(bytes: u64) -> Self {
         Self::Memory(bytes)
     }
 
     /// Creates a [`Backing::Null`] of `bytes` bytes.
+    ///
+    /// See the [example](Self#examples).
     pub fn null(bytes: u64) -> Self {
         Self::Null(bytes)
     }
@@ -63,6 +79,25 @@ impl Default for CopyLimits {
 }
 
 /// The settings of a namespace; see [`Backing`] for an example.
+///
+/// # Examples
+/// ```
+/// use nvio_emulator::{Backing, Config, Controller, NamespaceConfig};
+/// use nvio_spec::protection::ProtectionType;
+///
+/// // Blocks of 4 KiB with eight bytes of protection information, as namespace 5.
+/// let namespace = NamespaceConfig::new(Backing::memory(1 << 20))
+///     .nsid(5)
+///     .block_size(4096)
+///     .metadata(8, false)
+///     .protection(ProtectionType::ONE, false)
+///     .noiob(32)
+///     .copy_limits(64, 256, 4)
+///     .atomic_writes(4, 2)
+///     .atomic_boundary(8, 0);
+/// let controller = Controller::new(&Config::new().namespace(namespace))?;
+/// # Ok::<(), nvio_emulator::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct NamespaceConfig {
     pub(crate) backing: Backing,
@@ -79,6 +114,8 @@ pub struct NamespaceConfig {
 impl NamespaceConfig {
     /// Creates a namespace on `backing`, with blocks of 512 bytes without metadata, the next free
     /// identifier and no optimal I/O boundary.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(backing: Backing) -> Self {
         Self {
             backing,
@@ -94,6 +131,8 @@ impl NamespaceConfig {
     }
 
     /// Sets the size of a logical block in bytes: a power of two, 512 to 65,536.
+    ///
+    /// See the [example](Self#examples).
     pub fn block_size(mut self, bytes: u32) -> Self {
         self.block_size = bytes;
         self
@@ -101,12 +140,16 @@ impl NamespaceConfig {
 
     /// Sets the identifier, 1 to [`MAX_NSID`](crate::MAX_NSID). Without it, the identifier follows
     /// that of the namespace before. Identifiers left out are inactive namespaces.
+    ///
+    /// See the [example](Self#examples).
     pub fn nsid(mut self, nsid: u32) -> Self {
         self.nsid = Some(nsid);
         self
     }
 
     /// Sets the optimal I/O boundary in blocks, 0 for none (NOIOB, NVM 4.1.5.1).
+    ///
+    /// See the [example](Self#examples).
     pub fn noiob(mut self, blocks: u16) -> Self {
         self.noiob = blocks;
         self
@@ -120,6 +163,8 @@ impl NamespaceConfig {
     /// the name. The file is created if it does not exist, and refused if it was created with other
     /// settings. The metadata of other backings is in memory. A program that changes the image
     /// alone leaves stale metadata.
+    ///
+    /// See the [example](Self#examples).
     pub fn metadata(mut self, bytes: u16, extended: bool) -> Self {
         (self.metadata, self.extended) = (bytes, extended);
         self
@@ -129,6 +174,8 @@ impl NamespaceConfig {
     /// the metadata or the last (NVM 5.2; DPS). The first bytes are for controllers before version
     /// 1.4, which this one imitates. Blocks that were never written are not checked, nor are reads
     /// of a null backing.
+    ///
+    /// See the [example](Self#examples).
     pub fn protection(mut self, kind: ProtectionType, first: bool) -> Self {
         self.protection = Some(Protection { kind, first });
         self
@@ -137,6 +184,8 @@ impl NamespaceConfig {
     /// Sets the limits of a Copy command (NVM 4.1.5.1): `range` blocks of one source range (MSSRL),
     /// `total` blocks of all ranges (MCL), and `ranges` source ranges, up to 256 (MSRC). The
     /// defaults are 256, 4096 and 128.
+    ///
+    /// See the [example](Self#examples).
     pub fn copy_limits(mut self, range: u16, total: u32, ranges: u16) -> Self {
         self.copy_limits = CopyLimits { range, total, ranges };
         self
@@ -144,6 +193,8 @@ impl NamespaceConfig {
 
     /// Sets the blocks of the largest write that is atomic in this namespace, not less than
     /// [`Config::atomic_writes`](crate::Config::atomic_writes) (NAWUN, NAWUPF; NSFEAT bit 1).
+    ///
+    /// See the [example](Self#examples).
     pub fn atomic_writes(mut self, normal: u32, power_fail: u32) -> Self {
         self.atomics.own = Some(AtomicUnits { normal, power_fail });
         self
@@ -153,6 +204,8 @@ impl NamespaceConfig {
     /// that crosses one is atomic only up to the units of every namespace (NABSN and NABSPF, NABO).
     /// `blocks` is not less than the units of [`Self::atomic_writes`]; `offset` is at most
     /// `blocks`.
+    ///
+    /// See the [example](Self#examples).
     pub fn atomic_boundary(mut self, blocks: u32, offset: u16) -> Self {
         self.atomics.boundary = Some(Boundary { blocks, offset });
         self

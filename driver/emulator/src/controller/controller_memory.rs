@@ -25,6 +25,18 @@ const CMBMSC_WRITABLE: u64 = !0xffc;
 ///
 /// The memory is shared with the client, like [`Doorbells`](crate::Doorbells). Its content belongs
 /// to the client; a reset of the function clears it.
+///
+/// # Examples
+/// ```
+/// use nvio_emulator::{Backing, Config, Controller, NamespaceConfig};
+///
+/// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
+/// let controller = Controller::new(&config.controller_memory(1 << 20))?;
+/// let memory = controller.controller_memory().expect("it was configured");
+/// assert_eq!(memory.bar_size(), 1 << 20);
+/// println!("a client maps {:?}", memory.file());
+/// # Ok::<(), nvio_emulator::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ControllerMemory {
     region: Arc<MmapRegion>,
@@ -50,11 +62,15 @@ impl ControllerMemory {
 
     /// Returns the size of BAR 2 in bytes, a power of two. The buffer is at its start. Memory
     /// beyond the size in CMBSZ is unused.
+    ///
+    /// See the [example](Self#examples).
     pub fn bar_size(&self) -> u64 {
         self.region.size() as u64
     }
 
     /// Returns the memfd to share with a client. Its offsets are offsets in BAR 2.
+    ///
+    /// See the [example](Self#examples).
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -69,7 +85,7 @@ impl ControllerMemory {
         Arc::clone(&self.region)
     }
 
-    /// Returns the memory.
+    /// Returns the mapping of the buffer in this process.
     pub(crate) fn region(&self) -> &MmapRegion {
         &self.region
     }

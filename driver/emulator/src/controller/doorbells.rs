@@ -17,6 +17,20 @@ use crate::host::memfd;
 /// The file is as large as BAR0, so that offsets in it are offsets in the BAR. Its first page, the
 /// registers, is unused. It is sealed against resizing, so that a client cannot remove the pages
 /// that the controller maps.
+///
+/// # Examples
+/// ```
+/// use nvio_emulator::{Backing, Config, Controller, NamespaceConfig};
+///
+/// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
+/// let controller = Controller::new(&config)?;
+/// let doorbells = controller.doorbells();
+/// doorbells.ring_sq(0, 1);
+/// doorbells.ring_cq(0, 2);
+/// assert_eq!((doorbells.sq_tail(0), doorbells.cq_head(0)), (1, 2));
+/// println!("a client maps {:?}, {} bytes", doorbells.file(), doorbells.bar_size());
+/// # Ok::<(), nvio_emulator::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Doorbells {
     region: MmapRegion,
@@ -41,33 +55,45 @@ impl Doorbells {
     }
 
     /// Returns the size of BAR0 in bytes, a power of two.
+    ///
+    /// See the [example](Self#examples).
     pub fn bar_size(&self) -> u64 {
         self.region.size() as u64
     }
 
     /// Returns the memfd to share with a client. Its offsets are offsets in BAR0.
+    ///
+    /// See the [example](Self#examples).
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
     /// Returns the tail doorbell of submission queue `qid`; 0 for a queue without one.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn sq_tail(&self, qid: u16) -> u32 {
         self.load(register::sq_tail_doorbell(qid, self.stride))
     }
 
     /// Returns the head doorbell of completion queue `qid`; 0 for a queue without one.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn cq_head(&self, qid: u16) -> u32 {
         self.load(register::cq_head_doorbell(qid, self.stride))
     }
 
     /// Rings the tail doorbell of submission queue `qid`, as a host does.
+    ///
+    /// See the [example](Self#examples).
     pub fn ring_sq(&self, qid: u16, tail: u32) {
         self.store(register::sq_tail_doorbell(qid, self.stride), tail);
     }
 
     /// Rings the head doorbell of completion queue `qid`, as a host does.
+    ///
+    /// See the [example](Self#examples).
     pub fn ring_cq(&self, qid: u16, head: u32) {
         self.store(register::cq_head_doorbell(qid, self.stride), head);
     }

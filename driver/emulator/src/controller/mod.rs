@@ -27,28 +27,38 @@ use crate::nvm::Settings;
 
 impl Controller {
     /// Returns the doorbells, which the host rings and [`Self::process`] reads.
+    ///
+    /// See the [example](Self#examples).
     pub fn doorbells(&self) -> &Arc<Doorbells> {
         &self.doorbells
     }
 
     /// Returns the number of interrupt vectors, 1 to 2048.
+    ///
+    /// See the [example](Self#examples).
     pub fn vectors(&self) -> u16 {
         self.interrupts.len()
     }
 
     /// Returns the vectors with new completions since the last call.
+    ///
+    /// See the [example](Self#examples).
     pub fn take_interrupts(&mut self) -> impl Iterator<Item = u16> + '_ {
         self.interrupts.take()
     }
 
     /// Returns the interrupt mask (INTMS), which applies to pin-based interrupts and MSI (PCIe
     /// 3.5).
+    ///
+    /// See the [example](Self#examples).
     pub fn interrupt_mask(&self) -> u32 {
         self.registers.interrupt_mask()
     }
 
     /// Returns true if [`Self::process`] may have work: the controller is ready, has not failed and
     /// was not shut down.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn is_running(&self) -> bool {
         self.registers.running()
@@ -56,6 +66,8 @@ impl Controller {
 
     /// Reads the 32 bits at `offset` of BAR0. Offsets that are not a multiple of 4, reserved or
     /// unsupported read as 0. A 64-bit register is read in two halves.
+    ///
+    /// See the [example](Self#examples).
     pub fn read_register(&self, offset: u64) -> u32 {
         if offset >= DOORBELLS && !self.registers.is_removed() {
             self.doorbells.load(offset)
@@ -68,6 +80,8 @@ impl Controller {
     /// that are not a multiple of 4 are ignored. A doorbell of a queue that does not exist raises
     /// the asynchronous event Write to Invalid Doorbell Register (Base 5.2.1). Writes through
     /// shared memory raise no such event, because the controller does not see them.
+    ///
+    /// See the [example](Self#examples).
     pub fn write_register(&mut self, offset: u64, value: u32) {
         if offset >= DOORBELLS {
             return self.write_doorbell(offset, value);
@@ -131,6 +145,8 @@ impl Controller {
     }
 
     /// Resets all state except stored data, as for a function level reset and a new host.
+    ///
+    /// See the [example](Self#examples).
     pub fn function_reset(&mut self) {
         if self.registers.running() {
             self.media.health.unsafe_shutdowns += 1;
@@ -144,6 +160,8 @@ impl Controller {
     /// Cuts the power and restores it. Each block in the write cache (see
     /// [`Config::write_cache`](crate::Config::write_cache)) is stored or lost, as `seed` decides.
     /// Commands in progress are dropped, and all other state is as at power on. Flushed data stays.
+    ///
+    /// See the [example](Self#examples).
     pub fn power_cut(&mut self, seed: u64) {
         self.media.power_cut(seed);
         self.function_reset();
@@ -175,6 +193,8 @@ impl Controller {
     }
 
     /// Makes every write durable, outside of any command. Errors are logged.
+    ///
+    /// See the [example](Self#examples).
     pub fn flush(&mut self) {
         self.media.shutdown();
     }
@@ -191,6 +211,8 @@ impl Controller {
     /// doorbell. An invalid doorbell value has no effect and raises Invalid Doorbell Write Value. A
     /// queue outside of host memory is fatal: CSTS.CFS is set, and no command is processed until a
     /// reset.
+    ///
+    /// See the [example](Self#examples).
     pub fn process(&mut self, memory: &HostMemory, budget: usize) -> usize {
         if !self.registers.running() {
             return 0;

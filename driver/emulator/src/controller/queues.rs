@@ -64,6 +64,8 @@ impl Controller {
 
 impl Controller {
     /// Returns the Controller Memory Buffer (BAR 2), if there is one.
+    ///
+    /// See the [example](Self#examples).
     pub fn controller_memory(&self) -> Option<&ControllerMemory> {
         self.registers.buffer.as_ref()
     }
@@ -71,6 +73,8 @@ impl Controller {
     /// Sets the address of BAR 2 in the host's address space, `None` for none. It is the address of
     /// a legacy buffer (see
     /// [`Config::legacy_controller_memory`](crate::Config::legacy_controller_memory)).
+    ///
+    /// See the [example](Self#examples).
     pub fn place_controller_memory(&mut self, address: Option<u64>) {
         if let Some(buffer) = &mut self.registers.buffer {
             buffer.place(address);

@@ -36,16 +36,48 @@ const MAX_VECTORS: u16 = 2048;
 /// that is stepped in the same order behaves in the same way. The owner moves the clock with
 /// [`step`](Self::step) or [`advance_to`](Self::advance_to).
 ///
+/// # Examples
 /// ```
-/// use nvio_emulator::{Backing, HostMemory, Config, Controller, NamespaceConfig};
+/// use nvio_emulator::{
+///     Backing, Config, Controller, DeviceFault, Faults, HostMemory, NamespaceConfig,
+/// };
 /// use nvio_spec::register::{CC, CSTS, Cc, Csts};
 ///
-/// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
-/// let mut controller = Controller::new(&config)?;
-/// // No admin queues: enabling is refused, as the specification wants it.
+/// let namespace = NamespaceConfig::new(Backing::memory(1 << 20));
+/// let config = Config::new().namespace(namespace).controller_memory(1 << 20);
+/// let mut controller = Controller::new(&config.write_cache(64 << 10))?;
+/// // No admin queues: enabling is refused, as the specification requires.
 /// controller.write_register(CC, Cc::enabled(12).0);
 /// assert!(Csts(controller.read_register(CSTS)).fatal());
-/// assert_eq!(controller.process(&HostMemory::new(), 64), 0);
+/// controller.function_reset();
+/// assert!(!controller.is_running());
+///
+/// // The host's memory, doorbells and memory of the controller are shared with a driver by file.
+/// let memory = HostMemory::new();
+/// println!("{:?}", controller.doorbells().file());
+/// controller.place_controller_memory(Some(0x1000_0000));
+/// println!("{:?}", controller.controller_memory().map(|memory| memory.bar_size()));
+///
+/// // Commands are processed when the caller says so, by its own clock or in steps.
+/// assert_eq!(controller.process(&memory, 64), 0);
+/// assert_eq!(controller.step(&memory), 0);
+/// assert_eq!(controller.now(), Controller::STEP);
+/// controller.advance_to(2 * Controller::STEP);
+/// assert_eq!(controller.until_due(), None, "no command is delayed");
+///
+/// // Interrupts that became pending, of the vectors that are not masked.
+/// for vector in controller.take_interrupts() {
+///     println!("interrupt {vector}");
+/// }
+/// println!("{} vectors, mask {:#x}", controller.vectors(), controller.interrupt_mask());
+///
+/// // Faults: by rules from now on, at once, and a power cut that loses cached writes by seed.
+/// controller.set_faults(&Faults::new())?;
+/// controller.inject(DeviceFault::Removed);
+/// controller.reinsert();
+/// controller.power_cut(17);
+/// controller.flush();
+/// println!("{:?}", controller.fault_counts());
 /// # Ok::<(), nvio_emulator::Error>(())
 /// ```
 #[derive(Debug)]
@@ -93,6 +125,8 @@ impl Controller {
     pub const STEP: Duration = Duration::from_micros(1);
 
     /// Creates a controller at power on and opens its backings.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error`] for a setting that is not allowed, and for a backing that cannot be opened.

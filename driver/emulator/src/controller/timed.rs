@@ -20,6 +20,8 @@ impl Controller {
     /// Sets the clock to `now`, the time since a fixed moment. The clock never goes back. The next
     /// [`Self::process`] completes the commands that are due by then. CSTS.RDY may change at once,
     /// if a fault delayed it.
+    ///
+    /// See the [example](Self#examples).
     pub fn advance_to(&mut self, now: Duration) {
         self.now = self.now.max(nanos(now));
         if let Some((at, transition)) = self.stuck.pending
@@ -32,12 +34,16 @@ impl Controller {
 
     /// Advances the clock by [`Self::STEP`] and serves every queue once, for a controller without
     /// threads. Returns the number of commands and completions processed.
+    ///
+    /// See the [example](Self#examples).
     pub fn step(&mut self, memory: &HostMemory) -> usize {
         self.advance_to(Duration::from_nanos(self.now).saturating_add(Self::STEP));
         self.process(memory, usize::MAX)
     }
 
     /// Returns the time of the controller's clock.
+    ///
+    /// See the [example](Self#examples).
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.now)
     }
@@ -49,12 +55,16 @@ impl Controller {
     }
 
     /// Returns the time until the first delayed command is due; `None` without one.
+    ///
+    /// See the [example](Self#examples).
     pub fn until_due(&self) -> Option<Duration> {
         let at = self.schedule.as_ref()?.first_due()?;
         Some(Duration::from_nanos(at.saturating_sub(self.now)))
     }
 
     /// Returns how often each fault has happened.
+    ///
+    /// See the [example](Self#examples).
     pub fn fault_counts(&self) -> FaultCounts {
         let counts = self.schedule.as_ref().map_or_else(FaultCounts::default, |c| c.counts);
         FaultCounts { device: self.device_faults, ..counts }
@@ -62,6 +72,8 @@ impl Controller {
 
     /// Replaces the faults. Commands that were fetched before keep their faults. Rules count from
     /// here, and seeds start again.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::Setting`] for a rate above a million.
@@ -80,6 +92,8 @@ impl Controller {
     }
 
     /// Applies a fault to the controller now.
+    ///
+    /// See the [example](Self#examples).
     pub fn inject(&mut self, fault: DeviceFault) {
         log::info!("fault: {fault:?}");
         self.device_faults += 1;
@@ -98,6 +112,8 @@ impl Controller {
 
     /// Inserts a removed device again, in the state of power on. A device that was not removed is
     /// not changed.
+    ///
+    /// See the [example](Self#examples).
     pub fn reinsert(&mut self) {
         if self.registers.is_removed() {
             self.registers.reinsert();

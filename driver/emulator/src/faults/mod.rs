@@ -19,14 +19,20 @@ use crate::random::{MILLION, Random};
 
 /// A fault of a script, and the commands that it applies to.
 ///
+/// # Examples
 /// ```
+/// use std::time::Duration;
+///
 /// use nvio_emulator::{Fault, Rule};
-/// use nvio_spec::{opcode::nvm, status};
+/// use nvio_spec::{opcode, status};
 ///
 /// // LBA 1000 of namespace 1 cannot be read.
 /// let bad = Fault::Status(status::UNRECOVERED_READ_ERROR);
-/// let rule = Rule::new(bad).opcode(nvm::READ).nsid(1).lbas(1000..1001);
-/// # let _ = rule;
+/// let rule = Rule::new(bad).opcode(opcode::nvm::READ).nsid(1).lbas(1000..1001);
+/// // The third write is lost; from the tenth Identify command on, two are late.
+/// let rule = Rule::new(Fault::Lost).opcode(opcode::nvm::WRITE).nth(3);
+/// let late = Fault::Late(Duration::from_millis(5));
+/// let rule = Rule::admin(late).opcode(opcode::admin::IDENTIFY).from(10).times(2);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -41,23 +47,31 @@ pub struct Rule {
 
 impl Rule {
     /// Creates a rule for every I/O command.
+    ///
+    /// See the [example](Self#examples).
     pub fn new(fault: Fault) -> Self {
         let (opcode, nsid, lbas) = (None, None, None);
         Self { fault, admin: false, opcode, nsid, lbas, first: 1, times: u64::MAX }
     }
 
     /// Creates a rule for every admin command.
+    ///
+    /// See the [example](Self#examples).
     pub fn admin(fault: Fault) -> Self {
         Self { admin: true, ..Self::new(fault) }
     }
 
     /// Restricts the rule to this opcode.
+    ///
+    /// See the [example](Self#examples).
     pub fn opcode(mut self, opcode: u8) -> Self {
         self.opcode = Some(opcode);
         self
     }
 
     /// Restricts the rule to this namespace.
+    ///
+    /// See the [example](Self#examples).
     pub fn nsid(mut self, nsid: u32) -> Self {
         self.nsid = Some(nsid);
         self
@@ -65,23 +79,31 @@ impl Rule {
 
     /// Restricts the rule to I/O commands whose range of LBAs in CDW10 to CDW12 overlaps this
     /// range. Flush and Dataset Management have no such range.
+    ///
+    /// See the [example](Self#examples).
     pub fn lbas(mut self, lbas: Range<u64>) -> Self {
         self.lbas = Some(lbas);
         self
     }
 
     /// Restricts the rule to the `nth` command that matches the other conditions, from 1.
+    ///
+    /// See the [example](Self#examples).
     pub fn nth(self, nth: u64) -> Self {
         self.from(nth).times(1)
     }
 
     /// Restricts the rule to the `nth` matching command and later ones.
+    ///
+    /// See the [example](Self#examples).
     pub fn from(mut self, nth: u64) -> Self {
         self.first = nth.max(1);
         self
     }
 
     /// Restricts the rule to this number of commands.
+    ///
+    /// See the [example](Self#examples).
     pub fn times(mut self, times: u64) -> Self {
         self.times = times;
         self
@@ -106,6 +128,19 @@ fn overlaps(sqe: &Sqe, lbas: &Range<u64>) -> bool {
 
 /// The faults of a controller: rules and rates. Without them a controller has no faults, and no
 /// cost for them. See [`Rule`] for an example.
+///
+/// # Examples
+/// ```
+/// use nvio_emulator::{Backing, Config, Controller, Fault, Faults, NamespaceConfig, Rates, Rule};
+///
+/// // One command in ten thousand is lost, by seed 7, and the first command is completed twice.
+/// let rates = Rates { lost: 100, ..Rates::default() };
+/// let faults = Faults::new().seeded(7, rates).rule(Rule::new(Fault::Duplicate).nth(1));
+/// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
+/// let controller = Controller::new(&config.faults(faults))?;
+/// assert_eq!(controller.fault_counts().lost, 0);
+/// # Ok::<(), nvio_emulator::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     rules: Vec<Rule>,
@@ -114,12 +149,16 @@ pub struct Faults {
 
 impl Faults {
     /// Creates an empty set.
+    ///
+    /// See the [example](Self#examples).
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds a rule. Every rule that matches a command applies. If faults exclude each other, the
     /// last added one applies.
+    ///
+    /// See the [example](Self#examples).
     pub fn rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
         self
@@ -127,6 +166,8 @@ impl Faults {
 
     /// Adds faults at these rates. `seed` decides them: commands in the same order have the same
     /// faults.
+    ///
+    /// See the [example](Self#examples).
     pub fn seeded(mut self, seed: u64, rates: Rates) -> Self {
         self.seeded = Some((seed, rates));
         self
@@ -144,6 +185,8 @@ impl Faults {
 }
 
 /// Counts of the faults since the controller was created.
+///
+/// See the [example](crate::Emulator#examples).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FaultCounts {

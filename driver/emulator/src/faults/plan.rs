@@ -5,6 +5,8 @@ use std::time::Duration;
 use nvio_spec::{EventType, Status};
 
 /// A fault of one command, or caused by it.
+///
+/// See the [example](crate::Rule#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -33,6 +35,8 @@ pub enum Fault {
 }
 
 /// A fault of the controller.
+///
+/// See the [example](crate::Emulator#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceFault {

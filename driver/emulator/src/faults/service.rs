@@ -14,6 +14,7 @@ const SECOND: u128 = 1_000_000_000_000;
 /// completes after the latency. Commands overlap, and a queue that is deep enough reaches the caps.
 /// The default is the speed of the machine. Admin commands have no delay.
 ///
+/// # Examples
 /// ```
 /// use std::time::Duration;
 /// use nvio_emulator::Service;
@@ -37,11 +38,15 @@ pub struct Service {
 
 impl Service {
     /// Creates a model without latency and caps.
+    ///
+    /// See the [example](Self#examples).
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets the shortest time from a command's start to its completion.
+    ///
+    /// See the [example](Self#examples).
     pub fn latency(mut self, time: Duration) -> Self {
         self.latency = time;
         self
@@ -49,18 +54,24 @@ impl Service {
 
     /// Adds up to `most` to the latency, evenly distributed. `seed` decides the time of each
     /// command.
+    ///
+    /// See the [example](Self#examples).
     pub fn jitter(mut self, most: Duration, seed: u64) -> Self {
         (self.jitter, self.seed) = (most, seed);
         self
     }
 
     /// Limits the commands a second, 1 to 10^12.
+    ///
+    /// See the [example](Self#examples).
     pub fn iops(mut self, commands: u64) -> Self {
         self.iops = Some(commands);
         self
     }
 
     /// Limits the bytes a second of reads, writes and compares together, 1 to 10^12.
+    ///
+    /// See the [example](Self#examples).
     pub fn bandwidth(mut self, bytes: u64) -> Self {
         self.bandwidth = Some(bytes);
         self

@@ -3,6 +3,8 @@
 use std::fmt;
 
 /// The accesses that a mapping allows the controller.
+///
+/// See the [example](crate::HostMemory#examples).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// The controller may read: submission queues, PRP lists, the data of Write.
@@ -13,10 +15,16 @@ pub struct Access {
 
 impl Access {
     /// Reading only.
+    ///
+    /// See the [example](crate::HostMemory#examples).
     pub const READ: Self = Self { read: true, write: false };
     /// Writing only.
+    ///
+    /// See the [example](crate::HostMemory#examples).
     pub const WRITE: Self = Self { read: false, write: true };
     /// Reading and writing.
+    ///
+    /// See the [example](crate::HostMemory#examples).
     pub const READ_WRITE: Self = Self { read: true, write: true };
 
     /// Returns true if every access of `needed` is allowed.

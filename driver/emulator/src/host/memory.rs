@@ -12,6 +12,8 @@ use crate::host::access::{Access, Dma, Observer};
 
 /// Largest number of mappings of a client. A driver with one arena needs one; a virtual machine
 /// needs a few dozen.
+///
+/// See the [example](crate::HostMemory#examples).
 pub const MAX_MAPPINGS: usize = 1024;
 
 /// Granularity of mappings in bytes: the page of an IOMMU.
@@ -51,6 +53,33 @@ pub(crate) struct Place {
 /// is not, even if they touch. The file behind a mapping has to be long enough when it is mapped. A
 /// client that shortens it later kills this process with SIGBUS, as it would any server that maps
 /// client memory; the socket's permissions decide which users can do so.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+///
+/// use nvio_emulator::{Access, HostMemory};
+/// use vm_memory::MmapRegion;
+///
+/// let mut memory = HostMemory::new();
+/// // Memory of a client, by its file, and of this process.
+/// let file = tempfile::tempfile()?;
+/// file.set_len(8192)?;
+/// memory.map_file(0x10000, 8192, file, 0, Access::READ_WRITE)?;
+/// memory.map_region(0x20000, Arc::new(MmapRegion::new(4096)?), Access::READ)?;
+///
+/// assert_eq!(memory.write(0x10010, b"hello"), Some(()));
+/// let mut text = [0; 5];
+/// assert_eq!(memory.read(0x10010, &mut text), Some(()));
+/// assert_eq!(&text, b"hello");
+/// assert_eq!(memory.write(0x20000, b"hello"), None, "the controller may only read it");
+/// assert!(memory.slice(0x10000, 8192, Access::WRITE).is_some());
+/// assert!(memory.slice(0x10000, 8193, Access::WRITE).is_none());
+///
+/// memory.unmap(0x20000, 4096)?;
+/// memory.clear();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct HostMemory {
     mappings: Vec<Mapping>,
@@ -61,6 +90,8 @@ pub struct HostMemory {
 
 impl HostMemory {
     /// Creates an empty table.
+    ///
+    /// See the [example](Self#examples).
     pub fn new() -> Self {
         Self::default()
     }
@@ -86,6 +117,8 @@ impl HostMemory {
     }
 
     /// Maps `size` bytes of `file`, from `offset` on, at `iova`.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// `EINVAL` if an address or the size is not a multiple of 4096, if the size is 0, the range
@@ -119,6 +152,8 @@ impl HostMemory {
     }
 
     /// Maps a region of this process at `iova`, for a host in this process, such as a test.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`Self::map_file`].
@@ -155,6 +190,8 @@ impl HostMemory {
 
     /// Removes the mapping with exactly this address and size.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// `ENOENT` if there is no such mapping.
     pub fn unmap(&mut self, iova: u64, size: u64) -> io::Result<()> {
@@ -165,6 +202,8 @@ impl HostMemory {
     }
 
     /// Removes every mapping.
+    ///
+    /// See the [example](Self#examples).
     pub fn clear(&mut self) {
         self.mappings.clear();
     }
@@ -235,18 +274,24 @@ impl HostMemory {
 
     /// Returns `len` bytes of host memory at `iova` for an access now, if one mapping holds them
     /// and allows `needed`.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn slice(&self, iova: u64, len: u64, needed: Access) -> Option<VolatileSlice<'_>> {
         self.at(self.find(iova, len, needed)?, len)
     }
 
     /// Copies host memory at `iova` to `to`; `None` if it is not readable.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn read(&self, iova: u64, to: &mut [u8]) -> Option<()> {
         self.slice(iova, to.len() as u64, Access::READ)?.read_slice(to, 0).ok()
     }
 
     /// Copies `from` to host memory at `iova`; `None` if it is not writable.
+    ///
+    /// See the [example](Self#examples).
     #[inline]
     pub fn write(&self, iova: u64, from: &[u8]) -> Option<()> {
         self.slice(iova, from.len() as u64, Access::WRITE)?.write_slice(from, 0).ok()

@@ -272,7 +272,7 @@ mod tests {
         let list = 0x20000 + 4096 - 24;
         write_list(&memory, list, [0x30000, 0x32000, 0x34000]);
         assert_eq!(resolve(&memory, 0x10000, list, 4 * 4096), Ok(vec![4096; 4]));
-        // Four do not: the third slot points to the next page.
+        // Four entries do not fit: the third slot points to the next page.
         write_list(&memory, list, [0x30000, 0x32000, 0x22000]);
         write_list(&memory, 0x22000, [0x34000, 0x36000]);
         assert_eq!(resolve(&memory, 0x10000, list, 5 * 4096), Ok(vec![4096; 5]));

@@ -31,7 +31,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Decodes the fields of Read, Write and their kin.
+    /// Decodes the fields of a command on blocks, such as Read and Write.
     pub(crate) fn of(sqe: &Sqe) -> Self {
         Self {
             prinfo: sqe.prinfo(),

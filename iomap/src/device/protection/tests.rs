@@ -75,7 +75,7 @@ fn metadata_is_byte_for_byte_what_the_specification_says() {
 fn every_layout_is_sealed_block_by_block() {
     for it in every() {
         let data = pattern(5 * it.block());
-        // So that the reference tag wraps.
+        // The reference tag wraps at this LBA.
         let lba = 0x7_ffff_fffd;
         let tags = [0xffff_fffd, 0xffff_fffe, 0xffff_ffff, 0, 1u32];
         let metadata: Vec<_> = (data.chunks(it.block()).zip(tags))
