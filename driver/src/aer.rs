@@ -4,8 +4,8 @@ use std::fmt;
 
 use nvio_spec::EventType;
 
-/// An asynchronous event (Base 5.2.1, figure 145). The controller repeats it only after its log page
-/// was read with [`LogPage::clear_event`](crate::LogPage::clear_event).
+/// An asynchronous event (Base 5.2.1, figure 145). The controller repeats it only after its log
+/// page was read with [`LogPage::clear_event`](crate::LogPage::clear_event).
 ///
 /// # Examples
 /// ```

@@ -239,8 +239,8 @@ pub enum Error {
     /// The controller was opened read-only.
     #[error("the controller was opened read-only, without Options::writable")]
     ReadOnly,
-    /// The buffers of a command cannot be described by PRPs, and the controller does not support SGLs
-    /// that describe them.
+    /// The buffers of a command cannot be described by PRPs, and the controller does not support
+    /// SGLs that describe them.
     #[error(
         "the buffers of a command begin or end inside a page, and the controller has no SGLs \
          or not enough room for them"

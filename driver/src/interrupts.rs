@@ -23,8 +23,8 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Sets up `wanted` vectors, or fewer if the device or the system has fewer. `None` if there are
-    /// no vectors, so that queues are polled.
+    /// Sets up `wanted` vectors, or fewer if the device or the system has fewer. `None` if there
+    /// are no vectors, so that queues are polled.
     pub(crate) fn new(transport: &dyn Transport, wanted: u16) -> Result<Option<Arc<Self>>> {
         let count = transport.interrupts().min(wanted);
         let events = (0..count).map(|_| EventFd::new()).collect::<Result<Vec<_>>>()?;
@@ -39,8 +39,8 @@ impl Interrupts {
         Ok((connected > 0).then(|| Arc::new(interrupts)))
     }
 
-    /// Connects the vectors to their eventfds, at first and after each reset of the function. Queues
-    /// whose vector cannot be connected are polled.
+    /// Connects the vectors to their eventfds, at first and after each reset of the function.
+    /// Queues whose vector cannot be connected are polled.
     pub(crate) fn connect(&self, transport: &dyn Transport) {
         let events: Vec<_> = self.events.iter().map(EventFd::as_fd).collect();
         let connected = match events.len() {
@@ -126,8 +126,8 @@ impl EventFd {
         (&self.0).write_all(&1u64.to_ne_bytes()).unwrap_or(());
     }
 
-    /// Sleeps until a signal, or for `timeout`, rounded up to milliseconds. Returns true if there is a
-    /// signal.
+    /// Sleeps until a signal, or for `timeout`, rounded up to milliseconds. Returns true if there
+    /// is a signal.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
         let millis = timeout.as_nanos().div_ceil(1_000_000);
         let millis = libc::c_int::try_from(millis).unwrap_or(libc::c_int::MAX);

@@ -13,7 +13,8 @@ use volatile::VolatilePtr;
 use crate::dma::{PAGE_SIZE, Shared};
 use crate::error::{Error, Result};
 
-/// A mapped window of a BAR, unmapped when dropped. Offsets count from the start of the BAR, in bytes.
+/// A mapped window of a BAR, unmapped when dropped. Offsets count from the start of the BAR, in
+/// bytes.
 ///
 /// A [`Transport`](crate::Transport) maps the window of the doorbells.
 ///
@@ -46,7 +47,8 @@ unsafe impl Send for Mmio {}
 unsafe impl Sync for Mmio {}
 
 impl Mmio {
-    /// Maps `len` bytes of `fd` at `fd_offset` as a window that starts at offset `start` of its BAR.
+    /// Maps `len` bytes of `fd` at `fd_offset` as a window that starts at offset `start` of its
+    /// BAR.
     ///
     /// See the [example](Self#examples).
     ///
@@ -55,7 +57,8 @@ impl Mmio {
     pub fn map(fd: BorrowedFd<'_>, fd_offset: u64, start: u64, len: usize) -> Result<Self> {
         let offset = libc::off_t::try_from(fd_offset)
             .map_err(|_| Error::OutsideBar { offset: fd_offset, length: len as u64 })?;
-        // SAFETY: a new shared mapping at an address that the kernel chooses overlaps no Rust object.
+        // SAFETY: a new shared mapping at an address that the kernel chooses overlaps no Rust
+        // object.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -170,7 +173,8 @@ impl Doorbell {
         }
     }
 
-    /// Returns the number of rings without a write to the register, which the controller did not need.
+    /// Returns the number of rings without a write to the register, which the controller did not
+    /// need.
     pub(crate) fn spared(&self) -> u64 {
         self.spared
     }
@@ -236,8 +240,8 @@ unsafe impl Send for DoorbellMemory {}
 unsafe impl Sync for DoorbellMemory {}
 
 impl Shadow {
-    /// Returns the shadow of the doorbell at `offset` of the BAR, for a queue of `entries` entries, a
-    /// power of two. `None` if the doorbell is outside of the page.
+    /// Returns the shadow of the doorbell at `offset` of the BAR, for a queue of `entries` entries,
+    /// a power of two. `None` if the doorbell is outside of the page.
     pub(crate) fn new(memory: &Arc<DoorbellMemory>, offset: u64, entries: u32) -> Option<Self> {
         let at = usize::try_from(offset.checked_sub(DOORBELLS)?).ok()?;
         if at % 4 != 0 || at.checked_add(4)? > PAGE_SIZE {

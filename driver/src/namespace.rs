@@ -27,7 +27,7 @@ const BLOCKS_MAX: u32 = 0xffff;
 /// assert_eq!((namespace.id(), namespace.blocks(), namespace.block_size()), (1, 32768, 512));
 /// assert_eq!((namespace.bytes(), namespace.block_shift()), (16 << 20, 9));
 /// assert_eq!(namespace.max_transfer() % 512, 0);
-/// println!("{:?}", namespace.identify());
+/// println!("{} blocks in use", namespace.identify().nuse);
 ///
 /// // No metadata and no protection information.
 /// assert_eq!((namespace.metadata_size(), namespace.protection_type()), (0, 0));

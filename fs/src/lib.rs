@@ -22,8 +22,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`Filesystem`] is opened on a [`BlockSource`], which reads metadata: an image file, memory, or a
-//! device.
+//! A [`Filesystem`] is opened on a [`BlockSource`], which reads metadata: an image file, memory, or
+//! a device.
 //!
 //! - [`Filesystem::lookup`] resolves a path to an [`Inode`], which has the fields of `stat`;
 //!   [`Filesystem::read_dir`] and [`Filesystem::read_link`] return names and targets.
@@ -50,15 +50,15 @@
 //! A filesystem that was not unmounted is read in the state that the next mount would recover, and
 //! the device is not changed: the journal is replayed in memory. Each replaced block needs 16 bytes
 //! of memory, because its new contents are read from the log. All versions of the journal are
-//! supported, checksums are verified, and damage that the kernel rejects is [`Error::Corrupt`]. Pass
-//! a journal on another device to [`Filesystem::open_with_journal`]. [`Filesystem::recovered`]
+//! supported, checksums are verified, and damage that the kernel rejects is [`Error::Corrupt`].
+//! Pass a journal on another device to [`Filesystem::open_with_journal`]. [`Filesystem::recovered`]
 //! returns the counts of the replay. [`Options::recovery`] can reject such filesystems; their files
 //! can never be written to.
 //!
 //! # Trust
-//! The contents of a device are untrusted input. All checksums are verified, every number is checked
-//! before it is used, and every loop is bounded. Damage is reported as [`Error::Corrupt`], which
-//! names the structure and the rule that it breaks. Memory is bounded by [`Options`].
+//! The contents of a device are untrusted input. All checksums are verified, every number is
+//! checked before it is used, and every loop is bounded. Damage is reported as [`Error::Corrupt`],
+//! which names the structure and the rule that it breaks. Memory is bounded by [`Options`].
 //!
 //! # Live filesystems
 //! No other program may write to the filesystem while it is open here, because metadata is cached

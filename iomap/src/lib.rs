@@ -1,10 +1,10 @@
 //! iomap: direct I/O on files, from ranges of a file to commands of a device.
 //!
-//! A filesystem implements [`Mapper`], which maps ranges of a file to the device. A device implements
-//! [`Queue`], which accepts [`Bio`]s: [`DiskQueue`] over a queue pair of an NVMe controller,
-//! [`ImageQueue`] over a file of the host or bytes. [`FileQueue`] connects the two. It maps the range of
-//! a request, splits it into bios, zeroes memory for holes, bounces data that the device cannot access,
-//! and returns the result.
+//! A filesystem implements [`Mapper`], which maps ranges of a file to the device. A device
+//! implements [`Queue`], which accepts [`Bio`]s: [`DiskQueue`] over a queue pair of an NVMe
+//! controller, [`ImageQueue`] over a file of the host or bytes. [`FileQueue`] connects the two. It
+//! maps the range of a request, splits it into bios, zeroes memory for holes, bounces data that the
+//! device cannot access, and returns the result.
 //!
 //! ```
 //! use nvio_iomap::{

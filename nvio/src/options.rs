@@ -144,9 +144,9 @@ impl OpenOptions {
         self
     }
 
-    /// Sets how waiting calls wait: by polling, or asleep until an interrupt. By default they poll a
-    /// PCI device. A vfio-user server and the embedded controller need the processor themselves, so
-    /// that waiting calls poll them for 50 microseconds and then sleep.
+    /// Sets how waiting calls wait: by polling, or asleep until an interrupt. By default they poll
+    /// a PCI device. A vfio-user server and the embedded controller need the processor themselves,
+    /// so that waiting calls poll them for 50 microseconds and then sleep.
     ///
     /// See the [example](Self#examples).
     #[must_use]

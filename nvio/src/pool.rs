@@ -70,7 +70,8 @@ impl<Q> Pool<Q> {
         }
     }
 
-    /// Decrements the number of queues, and wakes waiting threads so that one of them creates a queue.
+    /// Decrements the number of queues, and wakes waiting threads so that one of them creates a
+    /// queue.
     fn forget_one(&self) -> MutexGuard<'_, State<Q>> {
         let mut state = self.state();
         state.count -= 1;

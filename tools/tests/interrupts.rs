@@ -1,4 +1,5 @@
-//! A client of `nvio emulate` that waits by interrupts: its process has no thread besides, and the waits hardly poll.
+//! A client of `nvio emulate` that waits by interrupts: its process has no thread besides, and the
+//! waits hardly poll.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -39,8 +39,8 @@
 //! - With [`Config::intx`], interrupts are treated as SPDK's target treats them.
 //!
 //! # Metadata
-//! Blocks may have metadata, interleaved or in a separate buffer. It may hold protection information
-//! of types 1 to 3 with a 16-bit guard, which commands check, insert and strip
+//! Blocks may have metadata, interleaved or in a separate buffer. It may hold protection
+//! information of types 1 to 3 with a 16-bit guard, which commands check, insert and strip
 //! ([`NamespaceConfig::metadata`], [`NamespaceConfig::protection`]). A write of up to 1 MiB that
 //! fails a check stores no block. MDTS counts interleaved metadata (CTRATT.MEM is 0).
 //!
@@ -58,11 +58,11 @@
 //! Without it, a command completes when its data has been transferred.
 //!
 //! # Faults
-//! [`Faults`] are injected by script ([`Rule`]) and by seed ([`Rates`]): commands that complete with
-//! any status, late, never, twice or with a wrong identifier, and a controller that fails, does not
-//! become ready, or is removed. [`Controller::inject`] and [`Emulator::inject`] inject a fault now.
-//! With a [`Controller`] that is stepped, time is counted in steps, and a seed decides the whole
-//! run. In an [`Emulator`] time is real, and the client decides the order of commands.
+//! [`Faults`] are injected by script ([`Rule`]) and by seed ([`Rates`]): commands that complete
+//! with any status, late, never, twice or with a wrong identifier, and a controller that fails,
+//! does not become ready, or is removed. [`Controller::inject`] and [`Emulator::inject`] inject a
+//! fault now. With a [`Controller`] that is stepped, time is counted in steps, and a seed decides
+//! the whole run. In an [`Emulator`] time is real, and the client decides the order of commands.
 //!
 //! # Layers
 //! [`Controller`] is a state machine without threads and sockets over [`HostMemory`] and

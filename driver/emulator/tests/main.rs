@@ -1,4 +1,5 @@
-//! Integration tests of the emulator, in one program: a program for each file would be linked apart.
+//! Integration tests of the emulator, in one program: a program for each file would be linked
+//! apart.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::cast_possible_truncation)]
 

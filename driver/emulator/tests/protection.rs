@@ -266,7 +266,8 @@ fn the_controller_inserts_and_strips() {
             rest[it.at()..][..8].copy_from_slice(info.as_bytes());
             assert_eq!(metadata, rest);
         }
-        // A read with PRACT strips the information, or transfers all metadata if that has other bytes.
+        // A read with PRACT strips the information, or, if the metadata has other bytes, transfers
+        // all of it.
         let stored = metadata;
         it.host.write(DATA, &[0xcc; 32 << 10]);
         it.host.write(META, &[0x99; 4096]);

@@ -31,8 +31,8 @@ pub mod cns {
     pub const CONTROLLERS: u8 = 0x13;
 }
 
-/// Identify Controller of the NVM command set, 4096 bytes (NVM 4.1.5.4, figure 103). A field of 0 is
-/// unlimited.
+/// Identify Controller of the NVM command set, 4096 bytes (NVM 4.1.5.4, figure 103). A field of 0
+/// is unlimited.
 ///
 /// See the [example](crate::IdentifyController#examples).
 #[repr(C)]

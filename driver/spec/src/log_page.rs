@@ -45,9 +45,9 @@ pub mod lpa {
 }
 
 impl Sqe {
-    /// Creates a Get Log Page command (Base 5.16) of `dwords` dwords, at least 1, from byte `offset`.
-    /// With `retain`, the events of the page stay masked (RAE). Lengths above 4096 dwords and offsets need
-    /// [`lpa::EXTENDED_DATA`].
+    /// Creates a Get Log Page command (Base 5.16) of `dwords` dwords, at least 1, from byte
+    /// `offset`. With `retain`, the events of the page stay masked (RAE). Lengths above 4096 dwords
+    /// and offsets need [`lpa::EXTENDED_DATA`].
     ///
     /// See the [example](Self#examples).
     pub fn get_log_page(id: u8, nsid: u32, offset: u64, dwords: u32, retain: bool) -> Self {
@@ -250,8 +250,8 @@ impl HealthLog {
         u16::from_le_bytes(self.composite_temperature)
     }
 
-    /// Converts data units to bytes, saturating at 128 bits. Controllers round the units, and report
-    /// 0 if they do not count them.
+    /// Converts data units to bytes, saturating at 128 bits. Controllers round the units, and
+    /// report 0 if they do not count them.
     ///
     /// See the [example](Self#examples).
     pub fn data_unit_bytes(units: U128) -> u128 {
@@ -295,7 +295,8 @@ impl FirmwareSlotLog {
         self.active & 7
     }
 
-    /// Returns the slot that the next controller level reset activates, if the controller reports it.
+    /// Returns the slot that the next controller level reset activates, if the controller reports
+    /// it.
     ///
     /// See the [example](Self#examples).
     pub fn next_slot(&self) -> Option<u8> {
@@ -388,8 +389,8 @@ impl CommandEffects {
     /// UUID selection is supported.
     pub const UUID_SELECTION: u32 = 1 << 19;
 
-    /// Returns Command Submission and Execution (CSE) of an entry: 0 no restriction, 1 one command at
-    /// a time for the namespace, 2 one for the controller; other values are reserved.
+    /// Returns Command Submission and Execution (CSE) of an entry: 0 no restriction, 1 one command
+    /// at a time for the namespace, 2 one for the controller; other values are reserved.
     ///
     /// See the [example](Self#examples).
     pub fn submission(entry: u32) -> u8 {

@@ -56,7 +56,8 @@ pub mod erase {
 /// ```
 /// use nvio_spec::namespace::{FormatSettings, erase};
 ///
-/// let settings = FormatSettings { index: 1, erase: erase::USER_DATA, ..FormatSettings::default() };
+/// let erase = erase::USER_DATA;
+/// let settings = FormatSettings { index: 1, erase, ..FormatSettings::default() };
 /// assert_eq!(settings.to_dword(), 0x201);
 /// assert_eq!(FormatSettings::from_dword(0x201), settings);
 /// assert_eq!(settings.protection_type(), None);

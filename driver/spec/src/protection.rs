@@ -38,8 +38,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Sqe, Status, status};
 
-/// The Protection Information field: bits of CDW12 of Read, Write and other commands with protection information (NVM 3.1,
-/// figure 9). Copy has the field twice: these bits apply to the blocks it writes.
+/// The Protection Information field: bits of CDW12 of Read, Write and other commands with
+/// protection information (NVM 3.1, figure 9). Copy has the field twice: these bits apply to the
+/// blocks it writes.
 ///
 /// See the [example](crate::protection#examples).
 pub mod prinfo {
@@ -55,7 +56,8 @@ pub mod prinfo {
     pub const PRCHK: u32 = PRCHK_GUARD | PRCHK_APP_TAG | PRCHK_REF_TAG;
     /// The whole field.
     pub const MASK: u32 = PRACT | PRCHK;
-    /// Bits by which the field is further right in CDW12 of Copy, for the blocks it reads (PRINFOR).
+    /// Bits by which the field is further right in CDW12 of Copy, for the blocks it reads
+    /// (PRINFOR).
     pub const COPY_READ_SHIFT: u32 = 14;
 }
 

@@ -143,8 +143,8 @@ impl Cap {
         12 + (self.0 >> 52 & 0xf) as u32
     }
 
-    /// Returns true if CMBMSC can enable a Controller Memory Buffer (CMBS). A controller of NVMe 1.3
-    /// may have a buffer without this bit: then CMBSZ is not 0.
+    /// Returns true if CMBMSC can enable a Controller Memory Buffer (CMBS). A controller of NVMe
+    /// 1.3 may have a buffer without this bit: then CMBSZ is not 0.
     ///
     /// See the [example](crate::register#examples).
     pub const fn controller_memory(self) -> bool {
@@ -180,8 +180,8 @@ impl std::fmt::Display for Version {
 pub struct Cc(pub u32);
 
 impl Cc {
-    /// Creates the value of an enabled controller: NVM command set, round robin, entry sizes 64 and 16, host pages of
-    /// `1 << page_shift` bytes.
+    /// Creates the value of an enabled controller: NVM command set, round robin, entry sizes 64 and
+    /// 16, host pages of `1 << page_shift` bytes.
     ///
     /// See the [example](crate::register#examples).
     pub const fn enabled(page_shift: u32) -> Self {

@@ -87,8 +87,8 @@ impl Descriptor {
     ///
     /// See the [example](crate::sgl#examples).
     pub const BIT_BUCKET: u8 = 0x10;
-    /// Identifier of a Segment: the next segment, whose last descriptor is another Segment or a Last
-    /// Segment.
+    /// Identifier of a Segment: the next segment, whose last descriptor is another Segment or a
+    /// Last Segment.
     ///
     /// See the [example](crate::sgl#examples).
     pub const SEGMENT: u8 = 0x20;
@@ -112,8 +112,8 @@ impl Descriptor {
         Self::new(Self::BIT_BUCKET, 0, length)
     }
 
-    /// Creates a Segment: `descriptors` descriptors at `address`, a multiple of 8. The last one is a
-    /// segment.
+    /// Creates a Segment: `descriptors` descriptors at `address`, a multiple of 8. The last one is
+    /// a segment.
     ///
     /// See the [example](crate::sgl#examples).
     pub fn segment(address: u64, descriptors: u32) -> Self {

@@ -115,7 +115,8 @@ pub(super) fn restart(inner: &Inner, managed: &mut Managed) -> Result<()> {
     Ok(())
 }
 
-/// Sends the settings that a controller loses by a reset: number of queues, shadow doorbells, events.
+/// Sends the settings that a controller loses by a reset: number of queues, shadow doorbells,
+/// events.
 fn configure(inner: &Inner, managed: &mut Managed) -> Result<()> {
     let transport = &*inner.transport;
     let admin = &mut managed.admin;
@@ -141,8 +142,8 @@ const EVENTS: u32 = 0x1f;
 /// Namespace attribute and firmware activation notices, if OAES has them.
 const NOTICES: u32 = 1 << 8 | 1 << 9;
 
-/// Allocates the pages for Doorbell Buffer Config, if the controller supports that command and a page
-/// has room for the doorbells of all queues.
+/// Allocates the pages for Doorbell Buffer Config, if the controller supports that command and a
+/// page has room for the doorbells of all queues.
 fn doorbell_memory(
     arena: &Arena,
     cap: Cap,

@@ -1,6 +1,6 @@
 //! The Controller Memory Buffer: memory of the controller, in a BAR, for submission queues (Base
-//! 3.1.3.11, 3.1.3.12, 3.1.3.16, 3.1.3.17 and 8.5). The controller then fetches commands from its own
-//! memory, not over the bus.
+//! 3.1.3.11, 3.1.3.12, 3.1.3.16, 3.1.3.17 and 8.5). The controller then fetches commands from its
+//! own memory, not over the bus.
 
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,8 +30,8 @@ pub(crate) struct ControllerMemory {
 }
 
 impl ControllerMemory {
-    /// Finds the buffer of a disabled controller, maps it and enables it. `None` if the controller has
-    /// no buffer for submission queues.
+    /// Finds the buffer of a disabled controller, maps it and enables it. `None` if the controller
+    /// has no buffer for submission queues.
     ///
     /// # Errors
     /// [`Error::Invalid`] and [`Error::Unsupported`] for a buffer that cannot be used; the error of
@@ -66,8 +66,8 @@ impl ControllerMemory {
             check_place(address, bytes, cap, arena).map(|()| address)
         });
         let (address, claim) = match on_bus {
-            // The claim fails if another controller of this process has claimed the addresses; arenas
-            // do not overlap them in that case either.
+            // The claim fails if another controller of this process has claimed the addresses;
+            // arenas do not overlap them in that case either.
             Ok(address) => (address, Claim::new(len, |_| Ok(address)).ok()),
             // With CMBMSC, any free address can be used.
             Err(error) if announced => {
@@ -86,7 +86,8 @@ impl ControllerMemory {
         Ok(Some(Arc::new(memory)))
     }
 
-    /// Sets the address of the buffer in a disabled controller, which a reset of the function clears.
+    /// Sets the address of the buffer in a disabled controller, which a reset of the function
+    /// clears.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the controller rejects the address.

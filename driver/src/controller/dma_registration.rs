@@ -13,9 +13,9 @@ impl Controller {
     /// Makes memory visible to the controller at a free I/O virtual address, and returns its arena.
     /// Buffers of that arena are used like those of [`alloc`](Self::alloc).
     ///
-    /// The memory is unregistered when the arena's last clone and its last buffer are dropped, which
-    /// takes a system call or a vfio-user message. A buffer stays with its command until that has
-    /// completed, so that no command loses its memory. The memory is also unmapped when the
+    /// The memory is unregistered when the arena's last clone and its last buffer are dropped,
+    /// which takes a system call or a vfio-user message. A buffer stays with its command until that
+    /// has completed, so that no command loses its memory. The memory is also unmapped when the
     /// controller is closed, or fails and cannot be stopped otherwise; the memory itself stays with
     /// its owner.
     ///

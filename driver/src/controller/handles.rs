@@ -1,8 +1,8 @@
 //! The namespace handles in use.
 //!
-//! Buffers are allocated for the block size that a handle reports. If a namespace with a handle were
-//! formatted to larger blocks, the controller would write past the end of buffers. Commands that
-//! change a namespace therefore require that it has no handle.
+//! Buffers are allocated for the block size that a handle reports. If a namespace with a handle
+//! were formatted to larger blocks, the controller would write past the end of buffers. Commands
+//! that change a namespace therefore require that it has no handle.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -25,7 +25,8 @@ impl Handles {
         list.push(Arc::downgrade(namespace.shared()));
     }
 
-    /// Checks that a namespace, or with [`NSID_ALL`] every namespace, has no handle besides `given`.
+    /// Checks that a namespace, or with [`NSID_ALL`] every namespace, has no handle besides
+    /// `given`.
     ///
     /// # Errors
     /// [`Error::NamespaceInUse`].

@@ -41,8 +41,8 @@ pub struct LogPage {
     pub id: u8,
     /// ID of the page's namespace; [`NSID_ALL`] for a page of the controller.
     pub nsid: u32,
-    /// Reading the page to its end allows the controller to repeat the page's asynchronous event (RAE
-    /// cleared).
+    /// Reading the page to its end allows the controller to repeat the page's asynchronous event
+    /// (RAE cleared).
     pub clear_event: bool,
 }
 
@@ -63,9 +63,9 @@ impl Controller {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// [`Error::Command`] if the controller rejects the page or the range; [`Error::Misaligned`] for
-    /// the offset; [`Error::Unsupported`] if the range needs an offset, and the controller accepts
-    /// none.
+    /// [`Error::Command`] if the controller rejects the page or the range; [`Error::Misaligned`]
+    /// for the offset; [`Error::Unsupported`] if the range needs an offset, and the controller
+    /// accepts none.
     pub fn read_log_page(&self, page: LogPage, offset: u64, out: &mut [u8]) -> Result<()> {
         let extended = self.has_log_attribute(lpa::EXTENDED_DATA);
         let bytes_max = if extended { COMMAND_BYTES_MAX } else { SHORT_COMMAND_BYTES_MAX };
@@ -137,8 +137,8 @@ impl Controller {
         self.log_page(LogPage::new(log_id::FIRMWARE_SLOT))
     }
 
-    /// Reads the namespaces that changed since the page was last read (Base 5.16.1.5). Reading empties
-    /// the list and clears its event.
+    /// Reads the namespaces that changed since the page was last read (Base 5.16.1.5). Reading
+    /// empties the list and clears its event.
     ///
     /// See the [example](Self#examples).
     ///
@@ -228,8 +228,8 @@ impl Controller {
     }
 }
 
-/// Returns the entries with an error, each once. If an error is logged between two commands, the last
-/// entry of a piece is also the first of the next.
+/// Returns the entries with an error, each once. If an error is logged between two commands, the
+/// last entry of a piece is also the first of the next.
 fn in_use(log: Vec<ErrorLogEntry>) -> Vec<ErrorLogEntry> {
     let mut seen = BTreeSet::from([0]);
     log.into_iter().filter(|entry| seen.insert(entry.error_count.get())).collect()

@@ -1,10 +1,10 @@
 //! Changing namespaces: Format NVM, Namespace Management and Namespace Attachment (Base 5.14, 5.23,
 //! 5.22).
 //!
-//! These commands destroy stored data or make it inaccessible, and are sent only on explicit request.
-//! The namespace must have no handle, and the controller is reset first, so that no command for the
-//! former format is executed afterwards. A namespace that another controller or host changes is
-//! reported by an asynchronous event only.
+//! These commands destroy stored data or make it inaccessible, and are sent only on explicit
+//! request. The namespace must have no handle, and the controller is reset first, so that no
+//! command for the former format is executed afterwards. A namespace that another controller or
+//! host changes is reported by an asynchronous event only.
 
 use std::time::Duration;
 
@@ -98,9 +98,10 @@ impl WritableController {
     /// Formats a namespace (Base 5.14), which destroys all its data, and returns a new handle. The
     /// command takes at most `bound`, which may have to be minutes or hours.
     ///
-    /// The namespace must have no other handle. The controller is reset first: commands in flight on
-    /// any of its queues, also of other namespaces, complete with
-    /// [`ABORTED_BY_HOST`](crate::spec::status::ABORTED_BY_HOST). Queue pairs wait during the format.
+    /// The namespace must have no other handle. The controller is reset first: commands in flight
+    /// on any of its queues, also of other namespaces, complete with
+    /// [`ABORTED_BY_HOST`](crate::spec::status::ABORTED_BY_HOST). Queue pairs wait during the
+    /// format.
     ///
     /// ```
     /// use std::time::Duration;
@@ -221,8 +222,8 @@ impl WritableController {
         self.inner().execute_alone("Namespace Management (delete)", sqe, None, bound).map(drop)
     }
 
-    /// Attaches a namespace to controllers of the subsystem (Base 5.22), given by their IDs. The ID of
-    /// this controller is [`cntlid`](crate::spec::IdentifyController::cntlid).
+    /// Attaches a namespace to controllers of the subsystem (Base 5.22), given by their IDs. The ID
+    /// of this controller is [`cntlid`](crate::spec::IdentifyController::cntlid).
     ///
     /// See the [example](Self#examples).
     ///
@@ -318,8 +319,8 @@ impl Inner {
         result
     }
 
-    /// Resets the controller, and runs an admin command that takes at most `bound`. No I/O command that
-    /// was submitted before is executed during or after it.
+    /// Resets the controller, and runs an admin command that takes at most `bound`. No I/O command
+    /// that was submitted before is executed during or after it.
     fn execute_alone(
         &self,
         name: &'static str,

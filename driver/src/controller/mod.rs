@@ -63,13 +63,14 @@ use crate::transport::open::open;
 /// let controller = Controller::open_with(&address, options)?;
 /// println!("{}, NVMe {}", controller.identify().model(), controller.version());
 /// println!("{:?}", controller.capabilities());
-/// println!("{} queues, {} bytes a command", controller.granted_queues(), controller.max_transfer());
+/// println!("{} queues", controller.granted_queues());
+/// println!("{} bytes a command", controller.max_transfer());
 /// println!("scatter gather lists: {}", controller.has_sgl());
 ///
 /// // Namespaces, queues, memory.
 /// assert_eq!(controller.namespace_ids()?, [1]);
 /// let namespace = controller.namespace(1)?;
-/// println!("{:?}", controller.identify_namespace(1)?);
+/// println!("{} blocks", controller.identify_namespace(1)?.nsze);
 /// let mut queue = controller.queue_pair(64)?;
 /// queue.read(&namespace, 0, controller.alloc(4096)?, ())?;
 /// queue.wait(|done| assert!(done.status.is_success()))?;
@@ -77,11 +78,14 @@ use crate::transport::open::open;
 /// let for_writing = controller.writable()?;
 ///
 /// // Log pages.
-/// println!("{:?}", controller.health(None)?);
-/// println!("{:?}", controller.supported_log_pages()?);
-/// println!("{:?}, {:?}", controller.error_log()?, controller.firmware_slots()?);
-/// println!("{:?}", controller.changed_namespaces()?);
-/// println!("{:?}", controller.command_effects()?);
+/// println!("{} kelvins", controller.health(None)?.temperature());
+/// println!("firmware slot {}", controller.firmware_slots()?.active_slot());
+/// println!("{} errors", controller.error_log()?.len());
+/// let pages: Vec<u8> = controller.supported_log_pages()?.ids().collect();
+/// if pages.contains(&log_id::CHANGED_NAMESPACES) {
+///     println!("{:?}", controller.changed_namespaces()?.ids().next());
+/// }
+/// let effects = controller.command_effects()?;
 /// let mut raw = [0; 512];
 /// controller.read_log_page(LogPage::new(log_id::HEALTH), 0, &mut raw)?;
 ///
@@ -135,7 +139,8 @@ impl Controller {
     }
 
     /// Resets the controller and brings it up again. Commands in flight complete with
-    /// [`ABORTED_BY_HOST`](nvio_spec::status::ABORTED_BY_HOST), and queue pairs continue afterwards.
+    /// [`ABORTED_BY_HOST`](nvio_spec::status::ABORTED_BY_HOST), and queue pairs continue
+    /// afterwards.
     ///
     /// See the [example](Self#examples).
     ///
@@ -160,8 +165,8 @@ impl Controller {
         self.0.events.pop()
     }
 
-    /// Calls `handler` for each asynchronous event that has arrived, and returns their number. Never
-    /// waits.
+    /// Calls `handler` for each asynchronous event that has arrived, and returns their number.
+    /// Never waits.
     ///
     /// See the [example](Self#examples).
     pub fn poll_events(&self, mut handler: impl FnMut(AsyncEvent)) -> usize {

@@ -62,8 +62,8 @@ pub enum Wait {
     /// Polling: the lowest latency, at the cost of a whole processor.
     #[default]
     Poll,
-    /// Polling for a while, then sleeping until an interrupt (PCIe 3.5). Queue pairs without a vector
-    /// of MSI-X or MSI are polled.
+    /// Polling for a while, then sleeping until an interrupt (PCIe 3.5). Queue pairs without a
+    /// vector of MSI-X or MSI are polled.
     Interrupt {
         /// Time of polling before each sleep. A sleep costs two system calls and the wake-up.
         spin: Duration,
@@ -72,7 +72,8 @@ pub enum Wait {
 
 impl Default for Options {
     /// Returns the defaults: an arena of 64 MiB, 64 queue pairs, 10 s for admin commands, 30 s for
-    /// I/O, transfers of at most 2 MiB, read-only, shadow doorbells, queues in host memory, polling.
+    /// I/O, transfers of at most 2 MiB, read-only, shadow doorbells, queues in host memory,
+    /// polling.
     fn default() -> Self {
         Self {
             arena_bytes: 64 << 20,

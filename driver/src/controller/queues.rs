@@ -148,8 +148,8 @@ impl Inner {
 }
 
 impl Managed {
-    /// Returns the error of a failed creation, and true if the controller may know the queue all the
-    /// same.
+    /// Returns the error of a failed creation, and true if the controller may know the queue all
+    /// the same.
     fn not_created(&self, epoch: u32, error: Error) -> (Error, bool) {
         let refused = matches!(error, Error::Command { .. } | Error::QueueFull { .. });
         (error, !refused && !self.is_stopped_since(epoch))

@@ -1,5 +1,6 @@
 //! Recovery of a controller that has failed: it is stopped, so that it no longer writes to memory,
-//! and brought up again. Queue pairs notice the new epoch, and create their queues again themselves.
+//! and brought up again. Queue pairs notice the new epoch, and create their queues again
+//! themselves.
 
 use std::sync::atomic::Ordering;
 
@@ -87,8 +88,8 @@ impl Inner {
         }
     }
 
-    /// Ends the controller's access to memory: by disabling it, else by a reset of the function, else
-    /// by unmapping the memory.
+    /// Ends the controller's access to memory: by disabling it, else by a reset of the function,
+    /// else by unmapping the memory.
     fn stop(&self, managed: &mut Managed, gone: bool) -> Result<()> {
         let transport = &*self.transport;
         if !managed.mapped {

@@ -35,7 +35,8 @@ const ADMIN_BYTES_MAX: usize = 2 << 20;
 /// queue.wait(|done| assert!(done.status.is_success()))?;
 /// drop((queue, namespace));
 ///
-/// // Namespaces are created, attached to controllers, and formatted. Each call waits at most `bound`.
+/// // Namespaces are created, attached to controllers, and formatted. Each call waits at most
+/// // `bound`.
 /// let bound = Duration::from_secs(600);
 /// let new = NewNamespace { blocks: 2048, format: FormatSettings::default(), shared: false };
 /// let nsid = controller.create_namespace(new, bound)?;
@@ -92,8 +93,8 @@ impl WritableController {
         self.namespace(nsid).map(WritableNamespace::new)
     }
 
-    /// Runs any admin command, and returns DW0 of its completion and the buffer. The driver sets the
-    /// command's identifier and data pointer.
+    /// Runs any admin command, and returns DW0 of its completion and the buffer. The driver sets
+    /// the command's identifier and data pointer.
     ///
     /// See the [example](Self#examples).
     ///

@@ -15,8 +15,8 @@ const _: () = assert!(PAGE as usize == PAGE_SIZE);
 
 /// A contiguous buffer that the device can access, or a part of one; at most 4 GiB less a page.
 ///
-/// A buffer is exclusive: while a command uses it, the queue owns it. [`split_to`](Self::split_to) makes
-/// two disjoint buffers of one; the pages are freed when the last part is dropped.
+/// A buffer is exclusive: while a command uses it, the queue owns it. [`split_to`](Self::split_to)
+/// makes two disjoint buffers of one; the pages are freed when the last part is dropped.
 ///
 /// # Examples
 /// ```

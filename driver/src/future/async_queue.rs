@@ -26,8 +26,8 @@ use crate::rejected::{Failed, Rejected};
 /// use nvio_driver::AsyncQueue;
 /// use nvio_driver::spec::DsmRange;
 ///
-/// // `namespace` is a `WritableNamespace`. 64 commands in flight; 4,096 futures can wait for a place,
-/// // or as many as `with_waiting` takes.
+/// // `namespace` is a `WritableNamespace`. 64 commands are in flight; 4,096 futures can wait for a
+/// // place, or as many as `with_waiting` takes.
 /// let queue = AsyncQueue::new(controller, 64)?;
 /// queue.block_on(async {
 ///     let mut buf = controller.alloc(4096)?;

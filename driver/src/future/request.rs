@@ -9,8 +9,8 @@ use crate::rejected::Rejected;
 /// The future of one request: it waits for a place, submits the request, and returns its
 /// completion.
 ///
-/// If the future is dropped while the request is in flight, the queue keeps the memory until the request
-/// ends.
+/// If the future is dropped while the request is in flight, the queue keeps the memory until the
+/// request ends.
 pub(super) struct Request<'q, Q: ReactorQueue, P, S> {
     reactor: &'q Reactor<Q>,
     submit: S,

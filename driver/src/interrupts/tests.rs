@@ -95,8 +95,8 @@ fn open(offered: u16, left: usize) -> (Emulator, Controller, Arc<AtomicUsize>) {
     (emulator, Controller::open_on(Box::new(few), options).unwrap(), left)
 }
 
-/// Reads with each queue pair, and returns which of them slept. A pair with a vector may be too slow
-/// to sleep on a busy machine, so it reads until it has slept.
+/// Reads with each queue pair, and returns which of them slept. A pair with a vector may be too
+/// slow to sleep on a busy machine, so it reads until it has slept.
 fn who_sleeps(controller: &Controller, queues: &mut [QueuePair]) -> Vec<bool> {
     const READS: (u64, u64) = (4, 1000);
     let namespace = controller.namespace(1).unwrap();

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The address of a function on the PCI buses, as `lspci -D` writes it: `domain:bus:device.function`.
+/// The address of a function on the PCI buses, as `lspci -D` writes it:
+/// `domain:bus:device.function`.
 ///
 /// # Examples
 /// ```

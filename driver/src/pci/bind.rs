@@ -15,7 +15,8 @@ use super::sysfs::{Sysfs, VFIO_PCI};
 
 /// The driver of a device without a record.
 const DEFAULT_DRIVER: &str = "nvme";
-/// Longest wait for the kernel to find namespaces after `nvme` is bound; a controller may have none.
+/// Longest wait for the kernel to find namespaces after `nvme` is bound; a controller may have
+/// none.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(5);
 
@@ -90,8 +91,8 @@ impl Sysfs {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// [`Error::Driven`], [`Error::NoDriver`], [`Error::BindTimeout`], or if a file cannot be read or
-    /// written.
+    /// [`Error::Driven`], [`Error::NoDriver`], [`Error::BindTimeout`], or if a file cannot be read
+    /// or written.
     pub fn unbind(&self, address: PciAddress) -> Result<Unbound, Error> {
         let device = self.nvme_device(address)?;
         let already = device.driver.as_deref().is_some_and(|driver| driver != VFIO_PCI);
@@ -209,8 +210,8 @@ impl Sysfs {
         Ok(device.namespaces().iter().map(|namespace| namespace.name.clone()).collect())
     }
 
-    /// Returns the processes that drive the device through VFIO, as far as `/proc` shows them to this
-    /// process. `None` if there are none, or if this process may not open the group's file.
+    /// Returns the processes that drive the device through VFIO, as far as `/proc` shows them to
+    /// this process. `None` if there are none, or if this process may not open the group's file.
     ///
     /// See the [example](Self#examples).
     ///

@@ -8,7 +8,8 @@ use super::address::{ParsePciAddressError, PciAddress};
 use super::neighbour::Neighbour;
 use super::usage::Use;
 
-/// An error of [`pci`](super). A message ends with the step that removes the cause, if there is one.
+/// An error of [`pci`](super). A message ends with the step that removes the cause, if there is
+/// one.
 ///
 /// ```
 /// use nvio_driver::pci::{Error, Sysfs};
@@ -111,8 +112,8 @@ pub enum Error {
         /// The bound of the wait.
         waited: Duration,
     },
-    /// Another process drives the device through VFIO. Unbinding would wait for that process without
-    /// a bound.
+    /// Another process drives the device through VFIO. Unbinding would wait for that process
+    /// without a bound.
     #[error("{address} is open in {}; end that first", holders(.processes))]
     Driven {
         /// Address of the device.

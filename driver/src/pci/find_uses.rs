@@ -134,8 +134,8 @@ impl Sysfs {
         }))
     }
 
-    /// Opens a block device with O_EXCL, as the kernel itself claims one. A claim on the whole device
-    /// and a claim on a partition exclude each other.
+    /// Opens a block device with O_EXCL, as the kernel itself claims one. A claim on the whole
+    /// device and a claim on a partition exclude each other.
     fn claim(&self, namespace: &BlockDevice) -> Result<Claim, Error> {
         let path = self.path("dev").join(&namespace.name);
         let is_node = std::fs::metadata(&path).is_ok_and(|meta| {

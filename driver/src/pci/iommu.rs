@@ -96,8 +96,8 @@ impl Sysfs {
         Ok(format!("{}, and reboot", steps.join(", ")))
     }
 
-    /// Returns the vendor of the IOMMU: from the firmware's table, else from the processor. A virtual
-    /// machine's processor does not decide, and QEMU's IOMMU is Intel's.
+    /// Returns the vendor of the IOMMU: from the firmware's table, else from the processor. A
+    /// virtual machine's processor does not decide, and QEMU's IOMMU is Intel's.
     fn vendor(&self, cpuinfo: &[u8]) -> Option<Vendor> {
         let table = [Vendor::Intel, Vendor::Amd].into_iter().find(|&vendor| self.has_table(vendor));
         table.or_else(|| match field(cpuinfo, b"vendor_id")? {

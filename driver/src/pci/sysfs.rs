@@ -157,8 +157,8 @@ impl Sysfs {
         }
     }
 
-    /// Reads the last component of a link's target, which names a driver or a group in sysfs. `None`
-    /// if there is no such link.
+    /// Reads the last component of a link's target, which names a driver or a group in sysfs.
+    /// `None` if there is no such link.
     pub(super) fn link_name(&self, path: &Path) -> Result<Option<String>, Error> {
         match fs::read_link(path) {
             Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),

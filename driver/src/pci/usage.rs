@@ -38,8 +38,8 @@ pub enum UseKind {
         /// Kind and name of a device-mapper device, such as `LVM vg-root`.
         what: Option<String>,
     },
-    /// A program has opened the device exclusively, or the device belongs to a filesystem on several
-    /// devices.
+    /// A program has opened the device exclusively, or the device belongs to a filesystem on
+    /// several devices.
     Claimed,
 }
 

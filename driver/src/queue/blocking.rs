@@ -61,7 +61,7 @@ impl<T: Clone + PartialEq> QueuePair<T> {
     /// let mut word = [0; 4];
     /// blocking.read_bytes(&namespace, 1, &mut word)?;
     /// assert_eq!(&word, b"ello");
-    /// blocking.write_bytes(&namespace, 0, b"J")?;
+    /// blocking.write_bytes(&namespace, 512, &[7; 512])?;
     /// blocking.write_zeroes(&namespace, 8, 8, false)?;
     /// # Ok(())
     /// # }

@@ -71,7 +71,10 @@ const CHECK_INTERVAL_MS: u32 = 100;
 /// }
 ///
 /// // Several buffers in one command, with options.
-/// let list = || Ok::<_, nvio_driver::Error>(ScatterList::new(vec![controller.alloc(4096)?], None));
+/// let list = || {
+///     let data = vec![controller.alloc(4096)?];
+///     Ok::<_, nvio_driver::Error>(ScatterList::new(data, None))
+/// };
 /// let fua = CommandOptions { fua: true, ..CommandOptions::default() };
 /// queue.write_with(&namespace, (0, 8), list()?, fua, "write")?;
 /// queue.wait(|done| assert!(done.status.is_success()))?;
@@ -80,8 +83,9 @@ const CHECK_INTERVAL_MS: u32 = 100;
 /// queue.copy(&namespace, 100, &[CopyRange::new(0, 8)], controller.alloc(4096)?, "copy")?;
 /// let range = DsmRange::new(0, 8, 200);
 /// queue.deallocate(&namespace, &[range], controller.alloc(4096)?, "deallocate")?;
+/// queue.ring();
 /// while queue.in_flight() > 0 {
-///     let mut handler = |done: Completion<&str>| assert!(done.status.is_success(), "{}", done.context);
+///     let mut handler = |done: Completion<&str>| assert!(done.status.is_success());
 ///     queue.poll_with(32, &mut handler);
 ///     // One completion without a closure, and the health check that empty polls also run.
 ///     if queue.is_ready() {
@@ -335,8 +339,9 @@ impl<T> QueuePair<T> {
     }
 
     /// Submits a [`transfer`](Self::transfer) of more than a page, to the middle of a page, or with
-    /// protection information, and rejects a range that is not allowed. Separate, so that the common
-    /// case is small enough to be inlined. Cold, so that the caller checks its conditions by branches.
+    /// protection information, and rejects a range that is not allowed. Separate, so that the
+    /// common case is small enough to be inlined. Cold, so that the caller checks its conditions by
+    /// branches.
     #[cold]
     #[inline(never)]
     fn transfer_other(

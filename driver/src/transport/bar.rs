@@ -44,8 +44,8 @@ pub(super) fn doorbell_window(bar_size: u64) -> Result<usize> {
     Ok((available.min(DOORBELL_BYTES_MAX) & !4095) as usize)
 }
 
-/// Returns the length of the window that [`Transport::map_bar`](super::Transport::map_bar) maps in a
-/// BAR of `size` bytes, of which only `areas` (offset and length) can be mapped.
+/// Returns the length of the window that [`Transport::map_bar`](super::Transport::map_bar) maps in
+/// a BAR of `size` bytes, of which only `areas` (offset and length) can be mapped.
 pub(super) fn mappable(
     areas: impl IntoIterator<Item = (u64, u64)>,
     size: u64,

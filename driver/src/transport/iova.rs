@@ -32,8 +32,8 @@ pub(super) struct IovaRange {
     last: u64,
 }
 
-/// Returns the ranges that the kernel reports. If the kernel reports none, the range is 39 bits, the
-/// smallest of IOMMUs.
+/// Returns the ranges that the kernel reports. If the kernel reports none, the range is 39 bits,
+/// the smallest of IOMMUs.
 pub(super) fn ranges(container: &VfioContainer) -> Result<Vec<IovaRange>> {
     let header = get_info(container, size_of::<vfio_iommu_type1_info>())?;
     let needed = word(&header, 0) as usize;
@@ -154,8 +154,8 @@ impl IovaRange {
     }
 }
 
-/// Returns an address for `bytes` outside of the ranges in `used`, which are in ascending order: the
-/// first one from [`PREFERRED`] on, else the first of all.
+/// Returns an address for `bytes` outside of the ranges in `used`, which are in ascending order:
+/// the first one from [`PREFERRED`] on, else the first of all.
 pub(super) fn choose(ranges: &[IovaRange], bytes: u64, used: &[Range<u64>]) -> Result<u64> {
     let place = |from| ranges.iter().find_map(|range| range.place(from, bytes, used));
     // Not address 0, the most likely value of a broken pointer.

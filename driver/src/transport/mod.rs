@@ -43,7 +43,7 @@ use crate::mmio::Mmio;
 /// use std::sync::Arc;
 /// use std::time::Duration;
 ///
-/// use nvio_driver::{Arena, Mmio, Result, Transport};
+/// use nvio_driver::{Arena, Controller, Mmio, Options, Result, Transport};
 ///
 /// /// Prints each access to a register.
 /// struct Traced<T>(T);
@@ -106,8 +106,8 @@ use crate::mmio::Mmio;
 ///     }
 /// }
 ///
-/// fn open<T: Transport + 'static>(transport: T) -> Result<nvio_driver::Controller> {
-///     nvio_driver::Controller::open_on(Box::new(Traced(transport)), nvio_driver::Options::default())
+/// fn open<T: Transport + 'static>(transport: T) -> Result<Controller> {
+///     Controller::open_on(Box::new(Traced(transport)), Options::default())
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -134,9 +134,9 @@ pub unsafe trait Transport: Send + Sync {
     /// See the [example](Self#examples).
     fn doorbells(&self) -> &Arc<Mmio>;
 
-    /// Chooses a range of I/O virtual addresses, `bytes` long and 2 MiB aligned, that the device can
-    /// access and that overlaps none of the ranges in `used`, which are in ascending order. Returns
-    /// its first address.
+    /// Chooses a range of I/O virtual addresses, `bytes` long and 2 MiB aligned, that the device
+    /// can access and that overlaps none of the ranges in `used`, which are in ascending order.
+    /// Returns its first address.
     ///
     /// See the [example](Self#examples).
     ///

@@ -14,8 +14,8 @@ const CAPABILITIES_MAX: u64 = (0x100 - HEADER_END) / 4;
 const POINTER_MASK: u32 = 0xfc;
 
 /// Returns the offset of the first capability with identifier `id`, in bytes: a multiple of 4, 0x40
-/// to 0xfc. `None` if the list has no such capability, leaves its 192 bytes, or does not end. `read`
-/// returns the dword of configuration space at an offset.
+/// to 0xfc. `None` if the list has no such capability, leaves its 192 bytes, or does not end.
+/// `read` returns the dword of configuration space at an offset.
 ///
 /// # Errors
 /// As `read`.

@@ -116,8 +116,8 @@ fn reset_function(device: &VfioDevice) -> Result<()> {
     }
 }
 
-/// Sets up vectors, starting at 0. Returns 0, or the smaller number of vectors that the kernel could
-/// set up, which vfio-ioctls reports as success.
+/// Sets up vectors, starting at 0. Returns 0, or the smaller number of vectors that the kernel
+/// could set up, which vfio-ioctls reports as success.
 fn set_irqs(device: &VfioDevice, index: u32, flags: u32, events: &[RawFd]) -> io::Result<usize> {
     /// `_IO(VFIO_TYPE, VFIO_BASE + 10)`: VFIO_DEVICE_SET_IRQS.
     const SET_IRQS: libc::c_ulong = 0x3b << 8 | (100 + 10);

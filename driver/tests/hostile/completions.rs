@@ -1,10 +1,10 @@
 //! A driver whose device posts arbitrary completions.
 //!
 //! Whatever the device posts: the driver does not panic or wait without a bound. Each command
-//! completes once, with the status that the device posted for its identifier or, after the device was
-//! stopped, with a status of the driver. Its memory is returned whole, and not while the device may
-//! write to it. The entry of every command is the requested one, with pointers into allocated memory.
-//! The counters agree with an observer of the rings.
+//! completes once, with the status that the device posted for its identifier or, after the device
+//! was stopped, with a status of the driver. Its memory is returned whole, and not while the device
+//! may write to it. The entry of every command is the requested one, with pointers into allocated
+//! memory. The counters agree with an observer of the rings.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -319,8 +319,8 @@ impl Host {
         lock(&self.device).tick = Duration::from_millis(500);
         for index in 0..self.pairs.len() {
             let pair = &mut self.pairs[index];
-            // For each command, the health checks that see it, find it overdue and abort it, and the
-            // recovery.
+            // For each command, the health checks that see it, find it overdue and abort it, and
+            // the recovery.
             let looks = 4 * (pair.flying() + 5);
             let (rounds, polls) =
                 if self.floods { (looks * PATIENCE, 1) } else { (looks, PATIENCE) };

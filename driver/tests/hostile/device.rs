@@ -1,5 +1,5 @@
-//! A device that breaks every promise except those of [`Transport`]: it does not access memory after
-//! it reported so.
+//! A device that breaks every promise except those of [`Transport`]: it does not access memory
+//! after it reported so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -401,8 +401,8 @@ impl Link {
 }
 
 // SAFETY: the device accesses memory in calls of its methods, in this thread, and only while it is
-// running. It does not run after a reset, after its memory was unmapped, or after CSTS was read with
-// RDY clear.
+// running. It does not run after a reset, after its memory was unmapped, or after CSTS was read
+// with RDY clear.
 unsafe impl Transport for Link {
     fn read32(&self, offset: u64) -> Result<u32> {
         lock(&self.device).read(offset)

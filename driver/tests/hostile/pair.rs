@@ -1,5 +1,5 @@
-//! A queue pair as an observer sees it: the submitted commands and the entries of the completion ring
-//! determine the possible completions.
+//! A queue pair as an observer sees it: the submitted commands and the entries of the completion
+//! ring determine the possible completions.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

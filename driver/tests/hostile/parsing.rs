@@ -1,8 +1,8 @@
 //! Opening and querying a device that returns arbitrary data.
 //!
 //! Whatever the data: the driver does not panic, wait without a bound, or allocate without a bound.
-//! Accepted data is within the documented bounds, so that commands made from it are within the bounds
-//! of the specification, and point at allocated memory.
+//! Accepted data is within the documented bounds, so that commands made from it are within the
+//! bounds of the specification, and point at allocated memory.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};

@@ -15,8 +15,8 @@ use crate::format::superblock::Superblock;
 const INODE_READ: u64 = 64 << 10;
 
 impl Metadata {
-    /// Returns the unchecked bytes of inode `number` in its table. `near` is the location of the last
-    /// inode, which saves lookups in the caches.
+    /// Returns the unchecked bytes of inode `number` in its table. `near` is the location of the
+    /// last inode, which saves lookups in the caches.
     pub(crate) fn table_bytes(&self, number: u32, near: &mut Near) -> Result<InodeBytes, Error> {
         let place = self.inode_place(number, near)?;
         let at = place.block();

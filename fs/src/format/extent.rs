@@ -59,8 +59,8 @@ const _: () = {
 
 impl RawHeader {
     #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
-    /// Creates the header of a node with `entries` of at most `max` entries, `depth` levels above the
-    /// leaves.
+    /// Creates the header of a node with `entries` of at most `max` entries, `depth` levels above
+    /// the leaves.
     pub(crate) fn new(entries: u16, max: u16, depth: u16) -> Self {
         let (magic, generation) = (MAGIC.into(), U32::ZERO);
         Self { magic, entries: entries.into(), max: max.into(), depth: depth.into(), generation }
@@ -69,8 +69,8 @@ impl RawHeader {
 
 impl RawIndex {
     #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
-    /// Creates an entry for the child node in block `child`, whose first logical block is `logical`;
-    /// `None` if the block number has more than 48 bits.
+    /// Creates an entry for the child node in block `child`, whose first logical block is
+    /// `logical`; `None` if the block number has more than 48 bits.
     pub(crate) fn new(logical: u32, child: u64) -> Option<Self> {
         let (leaf_lo, leaf_hi) = split(child)?;
         Some(Self { logical: logical.into(), leaf_lo, leaf_hi, unused: U16::ZERO })

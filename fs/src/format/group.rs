@@ -123,8 +123,8 @@ impl GroupDescriptor {
     }
 
     #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
-    /// Writes the fields to the descriptor of `group` in `bytes`, whose other fields stay, and stores
-    /// the checksum, if the filesystem has one. `bytes` has the length of `s_desc_size`.
+    /// Writes the fields to the descriptor of `group` in `bytes`, whose other fields stay, and
+    /// stores the checksum, if the filesystem has one. `bytes` has the length of `s_desc_size`.
     pub(crate) fn encode(&self, superblock: &Superblock, group: u32, bytes: &mut [u8]) {
         let wide = superblock.has(IncompatFeatures::BITS64) && bytes.len() >= 64;
         let Ok((low, rest)) = RawDescriptor::mut_from_prefix(bytes) else { return };

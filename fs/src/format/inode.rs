@@ -403,8 +403,9 @@ impl Inode {
 
 impl Inode {
     #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
-    /// Writes the fields to the inode in `bytes`, whose other fields stay, and stores the checksum, if
-    /// the filesystem has metadata checksums. Fields that the inode is too small for are left out.
+    /// Writes the fields to the inode in `bytes`, whose other fields stay, and stores the checksum,
+    /// if the filesystem has metadata checksums. Fields that the inode is too small for are left
+    /// out.
     pub(crate) fn encode(&self, superblock: &Superblock, bytes: &mut [u8]) {
         let Ok((raw, rest)) = RawInode::mut_from_prefix(bytes) else { return };
         let low = |value: u32| U16::from_bytes(split(value).0);

@@ -502,8 +502,8 @@ pub(crate) fn seal(raw: &mut RawSuperblock) {
 }
 
 #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
-/// Stores the counts of free blocks and free inodes. The upper half of the blocks is stored only with
-/// `64bit`.
+/// Stores the counts of free blocks and free inodes. The upper half of the blocks is stored only
+/// with `64bit`.
 pub(crate) fn set_free(raw: &mut RawSuperblock, blocks: u64, inodes: u32) {
     let [a, b, c, d, high @ ..] = blocks.to_le_bytes();
     raw.free_blocks_lo = U32::from_bytes([a, b, c, d]);

@@ -39,8 +39,8 @@ impl Timestamp {
         }
     }
 
-    /// Encodes a timestamp as the fields that [`decode`](Self::decode) reads: seconds and extra. Times
-    /// outside the range of an inode become the first or the last one in it.
+    /// Encodes a timestamp as the fields that [`decode`](Self::decode) reads: seconds and extra.
+    /// Times outside the range of an inode become the first or the last one in it.
     pub(crate) fn encode(self) -> (u32, u32) {
         let (first, last) = (i64::from(i32::MIN), i64::from(i32::MAX).saturating_add(3 << 32));
         let seconds = self.seconds.clamp(first, last);

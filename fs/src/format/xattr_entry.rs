@@ -33,9 +33,9 @@ const HEADER: usize = 16;
 const _: () = assert!(size_of::<RawEntry>() == HEADER);
 
 #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
-/// Writes the header and the name of an entry at `at` of an area. `value` is the byte offset, the size
-/// and the inode of the value, 0 if the value is in the area. Returns the offset of the next entry;
-/// `None` if the entry does not fit.
+/// Writes the header and the name of an entry at `at` of an area. `value` is the byte offset, the
+/// size and the inode of the value, 0 if the value is in the area. Returns the offset of the next
+/// entry; `None` if the entry does not fit.
 pub(crate) fn write(
     area: &mut [u8],
     at: usize,

@@ -11,8 +11,8 @@ use crate::format::xattr_body;
 use crate::map::builder::{LOGICAL_END, RunBuilder};
 use crate::map::run::MapRun;
 
-/// Returns all inline data in `bytes`, the bytes of inode `number`. The file may be smaller or larger;
-/// the rest of a larger file is zeroes.
+/// Returns all inline data in `bytes`, the bytes of inode `number`. The file may be smaller or
+/// larger; the rest of a larger file is zeroes.
 pub(crate) fn data(superblock: &Superblock, number: u32, bytes: &[u8]) -> Result<Box<[u8]>, Error> {
     // Parse the inode again, because its block may have been read again since.
     let inode = Inode::parse(superblock, number, bytes)?;

@@ -47,8 +47,8 @@ impl FileMap<'_> {
         Ok(endless_hole(superblock.bytes(end)))
     }
 
-    /// Reads the part of the map that contains logical block `logical`, without a pending truncation
-    /// of the file.
+    /// Reads the part of the map that contains logical block `logical`, without a pending
+    /// truncation of the file.
     fn stored_run(&self, logical: u64) -> Result<MapRun, Error> {
         let Self { metadata, inode, changes, .. } = *self;
         let superblock = metadata.superblock();
@@ -68,9 +68,9 @@ impl FileMap<'_> {
         }
     }
 
-    /// Reads the part of the map that contains logical block `logical`, for reads of data. Blocks that
-    /// have newer contents in the journal are mapped as [`MappingKind::Inline`], each separately, at
-    /// their physical address.
+    /// Reads the part of the map that contains logical block `logical`, for reads of data. Blocks
+    /// that have newer contents in the journal are mapped as [`MappingKind::Inline`], each
+    /// separately, at their physical address.
     pub(crate) fn data_run(&self, logical: u64) -> Result<MapRun, Error> {
         let run = self.run_at(logical)?;
         let Some(overlay) = self.metadata.overlay() else { return Ok(run) };
@@ -92,8 +92,8 @@ impl FileMap<'_> {
         Ok(MapRun::new(run.start()..run.end(), mappings.into()))
     }
 
-    /// Reads ahead the blocks that [`run_at`](Self::run_at) needs for `logical` and the blocks after
-    /// it, for sequential access.
+    /// Reads ahead the blocks that [`run_at`](Self::run_at) needs for `logical` and the blocks
+    /// after it, for sequential access.
     pub(crate) fn prefetch(&self, logical: u64) {
         let Self { metadata, inode, .. } = *self;
         let is_inline = inode.flags().contains(InodeFlags::INLINE_DATA);
@@ -150,8 +150,8 @@ fn truncate(run: MapRun, end: u64) -> MapRun {
     MapRun::new(run.start()..end, before.map(cut).collect())
 }
 
-/// Appends `mapping` to `mappings`, with an inline mapping for each block whose physical address is in
-/// `homes`. A block has `size` bytes.
+/// Appends `mapping` to `mappings`, with an inline mapping for each block whose physical address is
+/// in `homes`. A block has `size` bytes.
 fn cut_out(
     mapping: Mapping,
     homes: impl Iterator<Item = u64>,

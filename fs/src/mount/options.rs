@@ -37,9 +37,10 @@ pub struct Options {
     /// Capacity of the cache of metadata blocks (inode tables, directories, extent blocks), bytes.
     /// Default 16 MiB.
     pub cache_bytes: usize,
-    /// Maximum length of one read-ahead of metadata in bytes, limited to a quarter of `cache_bytes`:
-    /// the neighbours of an inode, the next blocks of a directory or of a file's map, and the next
-    /// inodes of a [`Walk`](crate::Walk). The blocks of a read-ahead are read in parallel ([`BlockSource::read_many`](crate::BlockSource::read_many)). 0 disables read-ahead.
+    /// Maximum length of one read-ahead of metadata in bytes, limited to a quarter of
+    /// `cache_bytes`: the neighbours of an inode, the next blocks of a directory or of a file's
+    /// map, and the next inodes of a [`Walk`](crate::Walk). The blocks of a read-ahead are read in
+    /// parallel ([`BlockSource::read_many`](crate::BlockSource::read_many)). 0 disables read-ahead.
     /// Default 4 MiB.
     pub read_ahead: usize,
     /// Maximum number of cached inodes, of about 300 bytes each. Default 4,096.

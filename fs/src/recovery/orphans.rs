@@ -25,8 +25,8 @@ const WRITABLE: RoCompatFeatures =
 #[derive(Default)]
 struct Orphans(HashSet<u32>);
 
-/// Reads the list of orphans and the orphan file, if the kernel would process them. Returns the numbers
-/// of the inodes that the next mount truncates to their sizes.
+/// Reads the list of orphans and the orphan file, if the kernel would process them. Returns the
+/// numbers of the inodes that the next mount truncates to their sizes.
 ///
 /// # Errors
 /// Damage to the orphan file, with which the kernel refuses to mount; more orphans than the

@@ -18,8 +18,8 @@ bitflags! {
         const DSYNC = 1 << 1;
         /// Writes all or nothing, also if the power fails (RWF_ATOMIC).
         const ATOMIC = 1 << 2;
-        /// Copies through private memory, so that the caller's memory may change while a write is in
-        /// flight.
+        /// Copies through private memory, so that the caller's memory may change while a write is
+        /// in flight.
         const BOUNCE = 1 << 3;
         /// Returns the bytes moved before the first byte of the caller's memory that cannot be
         /// accessed, instead of an error.

@@ -20,12 +20,12 @@ pub struct Iterated<E> {
 /// Walks `[pos, pos + length)` mapping by mapping.
 ///
 /// `body` receives each mapping with a position and a number of bytes inside it, and returns the
-/// number of bytes processed. It may mark the mapping [`MappingFlags::STALE`], and the rest is mapped
-/// again. The walk ends at the end of the range, at an error, or after a round without progress
-/// whose mapping is not stale.
+/// number of bytes processed. It may mark the mapping [`MappingFlags::STALE`], and the rest is
+/// mapped again. The walk ends at the end of the range, at an error, or after a round without
+/// progress whose mapping is not stale.
 ///
-/// [`Mapper::end`] is called once for each successful [`Mapper::begin`]. Its error is the result only
-/// if the round processed nothing.
+/// [`Mapper::end`] is called once for each successful [`Mapper::begin`]. Its error is the result
+/// only if the round processed nothing.
 ///
 /// # Examples
 /// ```
@@ -75,8 +75,8 @@ pub fn iterate<M: Mapper>(
     iterate_from(mapper, None, (pos, length), op, body)
 }
 
-/// Iterates as [`iterate`] does. `first` is the mapping of the first round, if [`Mapper::begin`] was
-/// called for it already, with `pos` and `length`.
+/// Iterates as [`iterate`] does. `first` is the mapping of the first round, if [`Mapper::begin`]
+/// was called for it already, with `pos` and `length`.
 #[inline]
 pub(crate) fn iterate_from<M: Mapper>(
     mapper: &mut M,

@@ -194,8 +194,8 @@ pub struct Report<'a, E> {
 /// assert!(weak.is_gone() && weak.upgrade().is_none());
 /// ```
 #[derive(Debug)]
-// Only requests hold the inner reference, so their number is the number of references, and no way out
-// of a function can forget to decrement it.
+// Only requests hold the inner reference, so their number is the number of references, and no way
+// out of a function can forget to decrement it.
 #[expect(clippy::redundant_allocation, reason = "two counts")]
 pub struct FileRef<I>(Arc<Arc<I>>);
 

@@ -60,8 +60,8 @@ impl<C> fmt::Debug for Bio<C> {
 pub struct BioDone<C> {
     /// State of the bio or flush.
     pub tag: C,
-    /// The buffer. Its contents are defined only on success. Empty for a flush, and if the memory did
-    /// not come back.
+    /// The buffer. Its contents are defined only on success. Empty for a flush, and if the memory
+    /// did not come back.
     pub buf: DmaBuf,
     /// The result.
     pub result: Result<(), BioError>,
@@ -161,8 +161,8 @@ pub trait Queue<C> {
         0
     }
 
-    /// Returns true if the queue adds checksums to data. The memory of a write must not change while
-    /// it is in flight then, and the simple path is off.
+    /// Returns true if the queue adds checksums to data. The memory of a write must not change
+    /// while it is in flight then, and the simple path is off.
     ///
     /// See the [example](Self#examples).
     #[inline]
@@ -182,8 +182,8 @@ pub trait Queue<C> {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// Returns the bio: with [`Error::Busy`] if [`capacity`](Self::capacity) bios are in flight; with
-    /// [`Error::ReadOnly`] if the bio is a write and the queue is no [`WriteQueue`].
+    /// Returns the bio: with [`Error::Busy`] if [`capacity`](Self::capacity) bios are in flight;
+    /// with [`Error::ReadOnly`] if the bio is a write and the queue is no [`WriteQueue`].
     fn submit(&mut self, bio: Bio<C>) -> Result<(), Rejected<Error, Bio<C>>>;
 
     /// Returns true if [`read_page`](Self::read_page) may accept reads.
@@ -199,7 +199,8 @@ pub trait Queue<C> {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// Returns buffer and tag. [`submit`](Self::submit) then reports the reason, or accepts the read.
+    /// Returns buffer and tag. [`submit`](Self::submit) then reports the reason, or accepts the
+    /// read.
     #[inline]
     fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
         let _ = addr;
@@ -224,8 +225,8 @@ pub trait Queue<C> {
     /// See the [example](Self#examples).
     fn poll(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize;
 
-    /// Rings, waits for a completion, passes all there are to `done`, and returns their number: 0 if
-    /// nothing is in flight.
+    /// Rings, waits for a completion, passes all there are to `done`, and returns their number: 0
+    /// if nothing is in flight.
     ///
     /// See the [example](Self#examples).
     ///

@@ -49,8 +49,8 @@ impl Disk {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// [`Error::Misaligned`] unless they are whole blocks, [`Error::OutsideDisk`] unless they are inside
-    /// the disk.
+    /// [`Error::Misaligned`] unless they are whole blocks, [`Error::OutsideDisk`] unless they are
+    /// inside the disk.
     pub fn slice(&self, offset: u64, length: u64) -> Result<Self, Error> {
         let (shift, align) = (self.block_shift(), u64::from(self.namespace.block_size()));
         if !(offset | length).is_multiple_of(align) {

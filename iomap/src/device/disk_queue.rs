@@ -62,16 +62,17 @@ impl<C, D: fmt::Debug> fmt::Debug for DiskQueue<C, D> {
 }
 
 impl<C, D: DiskAccess> DiskQueue<C, D> {
-    /// Creates a queue pair for `depth` commands; see [`Controller::queue_pair`]. `disk` must be on a
-    /// namespace of `controller`.
+    /// Creates a queue pair for `depth` commands; see [`Controller::queue_pair`]. `disk` must be on
+    /// a namespace of `controller`.
     ///
-    /// On a namespace with end-to-end protection, the queue generates guards before a write and checks
-    /// them after a read, as the controller does at its side.
+    /// On a namespace with end-to-end protection, the queue generates guards before a write and
+    /// checks them after a read, as the controller does at its side.
     ///
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// As [`Controller::queue_pair`], and [`NamespaceProtection::of`](crate::NamespaceProtection::of).
+    /// As [`Controller::queue_pair`], and
+    /// [`NamespaceProtection::of`](crate::NamespaceProtection::of).
     pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error> {
         let pair = controller.queue_pair(depth)?;
         let guarded = ProtectedBios::of(controller, disk.as_ref(), pair.capacity())?;

@@ -89,8 +89,8 @@ impl RequestMemory {
         }
     }
 
-    /// Copies `data` to the bytes at `at` of the memory, for a read. Returns the number of bytes that
-    /// could be accessed.
+    /// Copies `data` to the bytes at `at` of the memory, for a read. Returns the number of bytes
+    /// that could be accessed.
     pub(crate) fn copy_to(
         &mut self,
         borrowed: &mut dyn BorrowedMemory,
@@ -117,8 +117,8 @@ impl RequestMemory {
         }
     }
 
-    /// Copies `bytes` at `at` of any memory into `out`, which is whole blocks. Returns the number of
-    /// bytes that could be accessed.
+    /// Copies `bytes` at `at` of any memory into `out`, which is whole blocks. Returns the number
+    /// of bytes that could be accessed.
     pub(crate) fn copy_blocks_from(
         &mut self,
         borrowed: &mut dyn BorrowedMemory,

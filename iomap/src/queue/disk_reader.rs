@@ -62,8 +62,8 @@ impl fmt::Debug for DiskReader {
 }
 
 impl DiskReader {
-    /// Creates a reader with its own queue pair for `depth` commands. `disk` must be on a namespace of
-    /// `controller`.
+    /// Creates a reader with its own queue pair for `depth` commands. `disk` must be on a namespace
+    /// of `controller`.
     ///
     /// See the [example](Self#examples).
     ///

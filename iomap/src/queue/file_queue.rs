@@ -334,7 +334,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         queue.wait(|bio| state.keep(bio, serving.as_deref_mut()))
     }
 
-    /// Waits until a request ends, so that its entry of the pool is free. Returns false if none can.
+    /// Waits until a request ends, so that its entry of the pool is free. Returns false if none
+    /// can.
     #[cold]
     pub(crate) fn wait_for_any(&mut self) -> bool {
         let before = self.state.ready.len();

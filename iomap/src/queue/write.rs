@@ -42,8 +42,8 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     ///
     /// # Errors
     /// The error that occurred before any command was submitted: [`Error::Misaligned`], an error of
-    /// the filesystem, [`Error::NoBlocks`], [`Error::NotAtomic`], [`Error::FallBack`] if cached data
-    /// cannot be dropped; [`Error::Busy`] or [`Error::WouldBlock`] if a retry may succeed.
+    /// the filesystem, [`Error::NoBlocks`], [`Error::NotAtomic`], [`Error::FallBack`] if cached
+    /// data cannot be dropped; [`Error::Busy`] or [`Error::WouldBlock`] if a retry may succeed.
     pub fn submit_write_with<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
@@ -80,8 +80,8 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         result(self.execute_generic(file, new, &mut NoBorrowedMemory)?)
     }
 
-    /// Writes the rest of `source` at `io.pos` of a file, waits, and returns the number of bytes, by
-    /// which the cursor moves. The data is copied to private memory, at most 1 MiB at a time, so
+    /// Writes the rest of `source` at `io.pos` of a file, waits, and returns the number of bytes,
+    /// by which the cursor moves. The data is copied to private memory, at most 1 MiB at a time, so
     /// that the source may change while the write is in flight.
     ///
     /// See the [example](Self#examples).

@@ -38,8 +38,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         }
     }
 
-    /// Writes to allocated blocks. Zeroes the parts of blocks that the write does not cover and that
-    /// hold no data of the file: beside the range in new blocks, and past the end of the file.
+    /// Writes to allocated blocks. Zeroes the parts of blocks that the write does not cover and
+    /// that hold no data of the file: beside the range in new blocks, and past the end of the file.
     pub(crate) fn write_blocks(
         &mut self,
         serving: &mut Serving<'_, I>,

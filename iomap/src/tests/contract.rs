@@ -134,7 +134,8 @@ fn an_error_of_end_counts_only_if_nothing_was_processed() {
         rig.file.fail_end(0);
         assert_eq!(rig.read(at(0, flags), BLOCK).unwrap().len(), 512, "{flags:?}");
     }
-    // The simple path does not serve a hole; the generic path does, from the mapping of one `begin`.
+    // The simple path does not serve a hole; the generic path does, from the mapping of one
+    // `begin`.
     let mut rig = Rig::new(64, [Mapping::hole(0, 4096)]);
     rig.file.fail_end(0);
     assert_eq!(rig.read(IoArgs::at(0), BLOCK).unwrap(), [0; 512]);

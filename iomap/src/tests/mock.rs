@@ -61,8 +61,8 @@ pub(crate) enum Event {
     Complete(Command),
 }
 
-/// The journal that the doubles of a test share: the order of their calls, and the number of the call
-/// that fails.
+/// The journal that the doubles of a test share: the order of their calls, and the number of the
+/// call that fails.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Journal(Rc<Calls>);
 

@@ -1,5 +1,5 @@
-//! Role `idle`: waiting for interrupts, with hardly any polls (PCIe 3.5). Namespace 2 is slow: a read
-//! spends most of its time waiting for it.
+//! Role `idle`: waiting for interrupts, with hardly any polls (PCIe 3.5). Namespace 2 is slow: a
+//! read spends most of its time waiting for it.
 
 use std::thread;
 use std::time::Duration;

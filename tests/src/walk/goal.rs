@@ -50,8 +50,8 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Returns the rate that a tenth of the slices exceed. Drive and processor bound the rate of a slice,
-/// and other work on the machine only makes slices slower.
+/// Returns the rate that a tenth of the slices exceed. Drive and processor bound the rate of a
+/// slice, and other work on the machine only makes slices slower.
 pub fn best_tenth(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     let exceeded = rates.len() / 10;

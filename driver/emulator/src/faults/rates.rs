@@ -12,8 +12,8 @@ use crate::random::Random;
 /// All rates are 0 by default. Each fault is drawn independently, so a command can have several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rates {
-    /// Rate of [`Fault::Status`], one of: the media error that fits the command, Internal Error, Data
-    /// Transfer Error, Namespace Not Ready, Command Abort Requested.
+    /// Rate of [`Fault::Status`], one of: the media error that fits the command, Internal Error,
+    /// Data Transfer Error, Namespace Not Ready, Command Abort Requested.
     pub status: u32,
     /// Rate of [`Fault::Late`], by up to [`Self::late_up_to`].
     pub late: u32,

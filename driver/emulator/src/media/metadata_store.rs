@@ -28,8 +28,8 @@ pub(crate) struct BlockStore {
 }
 
 impl BlockStore {
-    /// Creates a store of `blocks` blocks with `data`, and a table of their `metadata`, if they have
-    /// any. The table is a file beside an image file, otherwise memory.
+    /// Creates a store of `blocks` blocks with `data`, and a table of their `metadata`, if they
+    /// have any. The table is a file beside an image file, otherwise memory.
     ///
     /// # Errors
     /// [`Error::Image`] for a file that cannot be opened, and [`Error::MetadataFormat`] for one

@@ -11,9 +11,9 @@
 //! # Longer messages
 //! libvfio-user accepts every body that holds at least the structure of its command, and clients
 //! rely on it: SPDK's sends `VFIO_USER_DEVICE_GET_REGION_INFO` with a body as long as the reply may
-//! be (argsz, 4064 bytes), of which only the structure is not zero. The gate passes on the structure
-//! and drops the rest. `argsz` stays as it is, because it bounds the body of the reply; a value
-//! below the size of the reply's structure is refused.
+//! be (argsz, 4064 bytes), of which only the structure is not zero. The gate passes on the
+//! structure and drops the rest. `argsz` stays as it is, because it bounds the body of the reply; a
+//! value below the size of the reply's structure is refused.
 //!
 //! Descriptors that arrive with a command that takes none are closed, and the command goes on:
 //! SPDK's client sends the region's descriptor with `VFIO_USER_DMA_UNMAP`.

@@ -220,7 +220,8 @@ fn futures_can_be_dropped_in_every_state() {
     while queue.in_flight() > 0 {
         queue.poll();
     }
-    // Two have ended and were not polled. One of them, and one that was granted a place, are dropped.
+    // Two have ended and were not polled. One of them, and one that was granted a place, are
+    // dropped.
     drop(reads.remove(3));
     drop(reads.remove(1));
     for read in reads {

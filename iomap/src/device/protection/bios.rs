@@ -1,8 +1,8 @@
 //! Bios on a protected namespace: the protection information of their commands.
 //!
 //! Guards are generated when a write is submitted, and checked when a read completes. If metadata
-//! lies apart, the device accesses the bio's own buffer. If it follows each block, the data is copied
-//! because the bio's buffer has no room for it.
+//! lies apart, the device accesses the bio's own buffer. If it follows each block, the data is
+//! copied because the bio's buffer has no room for it.
 
 use nvio_driver::spec::protection::CheckError;
 use nvio_driver::{
@@ -124,8 +124,8 @@ impl ProtectedBios {
         }
     }
 
-    /// Returns the scatter list of a command, with the bio's buffer or a copy of it, and with guards
-    /// for a write.
+    /// Returns the scatter list of a command, with the bio's buffer or a copy of it, and with
+    /// guards for a write.
     fn prepare(
         &mut self,
         buf: DmaBuf,

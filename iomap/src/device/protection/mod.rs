@@ -77,8 +77,8 @@ const SPOILT: u8 = 0x5a;
 /// data of all blocks. In the latter they may also lie in two buffers.
 ///
 /// Sizes of data are multiples of the block. The reference tag of a block is the low 32 bits of its
-/// LBA, or 0 for type 3, which does not define it. The application tag is 0 and not checked. Metadata
-/// besides is written as zeroes.
+/// LBA, or 0 for type 3, which does not define it. The application tag is 0 and not checked.
+/// Metadata besides is written as zeroes.
 ///
 /// # Examples
 /// ```
