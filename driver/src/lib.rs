@@ -54,6 +54,7 @@
 //! Data from a device is never trusted: identifiers are checked against a table, sizes against
 //! bounds, and every wait has a bound.
 
+#![doc(html_root_url = "https://docs.rs/nvio-driver/0.1.0")]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -63,6 +63,7 @@
 //! # Live filesystems
 //! No other program may write to the filesystem while it is open here, because metadata is cached
 //! and changes on the device are not noticed.
+#![doc(html_root_url = "https://docs.rs/nvio-ext4/0.1.0")]
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),

@@ -69,6 +69,7 @@
 //! of its state. Any other request takes the *generic path*. Data is *bounced*, that is copied
 //! through private memory, if the device cannot access the caller's memory or the memory may change
 //! during a write. [`FileQueue::counters`] counts the requests of each path, with the reasons.
+#![doc(html_root_url = "https://docs.rs/nvio-iomap/0.1.0")]
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 

@@ -75,6 +75,7 @@
 //! Messages, commands, queues and data pointers are treated as hostile. A client shares its memory
 //! as files, and truncating such a file while it is mapped kills the process that maps it with
 //! SIGBUS. Therefore only this user can connect to the sockets.
+#![doc(html_root_url = "https://docs.rs/nvio-emulator/0.1.0")]
 #![forbid(unsafe_code)]
 
 mod admin;

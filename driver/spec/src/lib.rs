@@ -1,8 +1,8 @@
 //! The NVMe wire types: registers, queue entries, and the data structures of commands.
 //!
 //! The driver, which is the host, and the embedded controller share this crate. It has no I/O and
-//! no `unsafe`. Every structure is `#[repr(C)]`, little-endian and
-//! of asserted size, so that it can be read from and written to bytes with [`zerocopy`].
+//! no `unsafe`. Every structure is `#[repr(C)]`, little-endian and of asserted size, so that it can
+//! be read from and written to bytes with [`zerocopy`](https://docs.rs/zerocopy).
 //!
 //! Values that a device chooses (status codes, opcodes, identify fields) are numbers with named
 //! constants, never closed enums: a value without a constant stays representable.
@@ -19,6 +19,7 @@
 //! assert_eq!(read.as_bytes().len(), 64);
 //! assert_eq!((read.slba(), read.nlb()), (2048, 8));
 //! ```
+#![doc(html_root_url = "https://docs.rs/nvio-spec/0.1.0")]
 #![forbid(unsafe_code)]
 
 mod command;
