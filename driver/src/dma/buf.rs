@@ -1,6 +1,5 @@
 //! Owned DMA buffers.
 
-use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -39,6 +38,8 @@ const _: () = assert!(PAGE as usize == PAGE_SIZE);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 // Two words, because it is moved twice for each command.
+#[derive(derive_more::Debug)]
+#[debug("DmaBuf({} bytes at {:#x})", self.len32(), self.iova())]
 pub struct DmaBuf {
     /// `len` in the low half, and `start`, the offset in the allocation, in the high half. One
     /// word, because they are moved together. `start + len` is inside the allocation.
@@ -277,12 +278,6 @@ impl DerefMut for DmaBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.ptr().as_ptr(), self.len()) }
-    }
-}
-
-impl fmt::Debug for DmaBuf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DmaBuf({} bytes at {:#x})", self.len32(), self.iova())
     }
 }
 

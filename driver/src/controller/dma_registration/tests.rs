@@ -51,11 +51,11 @@ fn reaches(controller: &Controller, iova: u64) -> bool {
 
 /// Returns true if the arena that the transport mapped reports the page as allocated.
 fn is_allocated(controller: &Controller, iova: u64) -> bool {
-    controller.0.registered.table().ranges[&iova].arena.is_allocated(iova, 1)
+    controller.0.registered.table.lock().ranges[&iova].arena.is_allocated(iova, 1)
 }
 
 fn mapped(controller: &Controller) -> usize {
-    let table = controller.0.registered.table();
+    let table = controller.0.registered.table.lock();
     table.ranges.values().filter(|range| range.mapped).count()
 }
 
@@ -228,7 +228,7 @@ fn nothing_is_in_reach_of_a_controller_that_is_gone() {
     let refused = controller.register(DmaMemory::new(1).unwrap()).unwrap_err();
     assert!(matches!(refused, Error::Gone), "{refused}");
     drop(arena);
-    assert!(controller.0.registered.table().ranges.is_empty());
+    assert!(controller.0.registered.table.lock().ranges.is_empty());
 }
 
 /// A transport that maps everything, and fails to unmap on request.
