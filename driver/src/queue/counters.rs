@@ -1,6 +1,8 @@
 //! Counters of a queue pair.
 
 /// Counters of a queue pair since it was created.
+///
+/// See the [example](crate::QueuePair#examples).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Commands submitted.
