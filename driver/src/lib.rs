@@ -74,6 +74,8 @@ pub mod pci;
 mod pool;
 mod queue;
 mod rejected;
+#[cfg(test)]
+mod served;
 mod transport;
 
 pub use address::{Address, ParseAddressError};
