@@ -372,7 +372,7 @@ guest_tests! {
         check_refusal(&IOMMU, "not-there", &["0000:00:1e.7"]);
     }
 
-    what_is_not_there_is_refused {
+    missing_namespaces_and_files_are_refused {
         check_refusal(&IOMMU, "no-namespace", &["2"]);
         check_refusal(&IOMMU, "no-file", &["/no/such/file"]);
     }

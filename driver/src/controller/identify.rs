@@ -80,16 +80,16 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Address;
+    use crate::Options;
+    use crate::served::Served;
     use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 
     #[test]
     fn only_active_namespaces_are_identified() {
         let namespace = || NamespaceConfig::new(Backing::memory(1 << 20));
         let builder = Emulator::builder().namespace(namespace());
-        let emulator = builder.namespace(namespace().nsid(3).block_size(4096)).start().unwrap();
-        let address = Address::vfio_user(emulator.socket());
-        let controller = Controller::open(&address).unwrap();
+        let builder = builder.namespace(namespace().nsid(3).block_size(4096));
+        let Served { controller, emulator: _emulator } = Served::start(builder, Options::default());
         for (nsid, blocks) in [(1, 2048), (3, 256)] {
             assert_eq!(controller.identify_namespace(nsid).unwrap().nsze.get(), blocks);
         }

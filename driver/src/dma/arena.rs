@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allocated_is_known_by_its_address() {
+    fn allocated_pages_are_known_by_address() {
         let arena = Arena::detached(1).unwrap();
         let (first, second) = (arena.alloc(1).unwrap(), arena.alloc(PAGE_SIZE).unwrap());
         let at = first.iova();

@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_is_reclaimed_only_when_nobody_has_it() {
+    fn split_off_memory_is_reclaimed_after_its_last_owner() {
         let arena = Arena::detached(1).unwrap();
         let mut buf = arena.alloc(8192).unwrap();
         buf.truncate(100);

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_file_or_not_whole_pages_is_refused() {
+    fn range_outside_the_file_or_of_partial_pages_is_refused() {
         // SAFETY: nothing is mapped.
         let refused = |offset, bytes| unsafe {
             DmaMemory::from_file(file(2 * 4096), offset, bytes).unwrap_err()

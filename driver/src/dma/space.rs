@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_device_sees_is_apart_as_well() {
+    fn address_ranges_without_a_device_do_not_overlap() {
         let claims = [1, 4 << 20, 1].map(|bytes| Claim::detached(bytes, 2 << 20).unwrap());
         for claim in &claims {
             assert!(claim.iova() >= DETACHED && claim.iova().is_multiple_of(2 << 20));

@@ -134,7 +134,7 @@ fn rings_of_any_length_wrap_in_step_with_the_phase() {
 
 /// A one-page command does not write the words that it does not need, which must be zero.
 #[test]
-fn what_a_long_command_left_is_cleared_before_a_short_one_is_placed() {
+fn words_of_a_long_command_are_cleared_before_a_short_one() {
     for entries in [2, 4, 8] {
         let (mut device, mut core) = Device::with_core(entries);
         for round in 0..100u32 {
@@ -299,7 +299,7 @@ fn parts_move_in_and_come_back() {
 }
 
 #[test]
-fn what_a_command_transfers_says_what_its_second_pointer_is() {
+fn length_of_the_transfer_determines_the_second_pointer() {
     let (mut device, mut core) = Device::with_core(4);
     // PRP2 of 4,096 bytes that begin inside a page is the next page, not a list, although the
     // buffer has five pages.

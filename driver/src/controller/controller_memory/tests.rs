@@ -125,7 +125,7 @@ fn an_older_memory_is_where_its_bar_is() {
 }
 
 #[test]
-fn what_is_not_for_queues_is_no_memory() {
+fn controller_memory_without_queue_support_is_ignored() {
     for size in [0, Cmbsz::new(16, Cmbsz::LISTS | Cmbsz::WRITE_DATA).0] {
         let found = Fake::new(&[(CMBSZ, size), (CMBLOC, 2)], 1 << 31).find(ANNOUNCED);
         assert!(found.unwrap().is_none(), "{size:#x}");
@@ -133,7 +133,7 @@ fn what_is_not_for_queues_is_no_memory() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn invalid_controller_memory_is_refused() {
     let find = |size, location, bar, cap| {
         Fake::new(&[(CMBSZ, size), (CMBLOC, location)], bar).find(cap).map(|found| found.is_some())
     };
