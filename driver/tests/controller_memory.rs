@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use nvio_driver::spec::status;
-use nvio_driver::{Controller, Options, QueuePair, Wait};
+use nvio_driver::{Address, Controller, Options, QueuePair, Wait};
 use nvio_emulator::{Backing, DeviceFault, Emulator, EmulatorBuilder, NamespaceConfig, Service};
-use nvio_testkit::controller::open_at;
 
 /// Bytes of controller memory, enough for four queues of 64 entries.
 const BYTES: u64 = 16 << 10;
@@ -27,7 +26,7 @@ fn emulator(
 }
 
 fn open(emulator: &Emulator, options: Options) -> Controller {
-    open_at(emulator.socket(), options)
+    Controller::open_with(&Address::vfio_user(emulator.socket()), options).unwrap()
 }
 
 fn wanted() -> Options {

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::blocks::block_cache::Block;
@@ -10,16 +9,15 @@ use crate::blocks::cache::Cache;
 use crate::blocks::inode_table::{InodeBytes, Near};
 use crate::blocks::metadata::Metadata;
 use crate::dir::changes::NameChanges;
-use crate::error::Error;
+use crate::error::{Error, Subject};
 use crate::file::open_inode::OpenInodes;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::group::GroupDescriptor;
 use crate::format::inode;
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
 use crate::map::{FileMap, inline};
 use crate::mount::options::Options;
-use crate::number;
+use crate::number::{InodeNumber, PhysicalBlock, as_u64};
 use crate::recovery::fast_commit::changes::FastCommit;
 use crate::recovery::journal::summary::JournalReplay;
 
@@ -84,7 +82,7 @@ pub struct Filesystem {
 /// The state shared by all handles of a filesystem.
 pub(crate) struct Inner {
     pub metadata: Metadata,
-    pub inodes: Cache<u32, Inode>,
+    pub inodes: Cache<InodeNumber, Inode>,
     /// Size of the device, bytes.
     pub device: u64,
     pub options: Options,
@@ -92,7 +90,7 @@ pub(crate) struct Inner {
     pub open_inodes: Arc<OpenInodes>,
     pub fast_commit: OnceLock<FastCommit>,
     /// The numbers of the inodes that the next mount truncates to their sizes.
-    pub orphans: OnceLock<HashSet<u32>>,
+    pub orphans: OnceLock<HashSet<InodeNumber>>,
 }
 
 impl fmt::Debug for Filesystem {
@@ -128,7 +126,8 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NoSuchInode`], [`Error::InodeNotInUse`], damage to the inode or to its group's
     /// descriptor, or a failure of the source.
-    pub fn inode(&self, number: u32) -> Result<Inode, Error> {
+    pub fn inode(&self, number: impl Into<InodeNumber>) -> Result<Inode, Error> {
+        let number = number.into();
         if let Some(inode) = self.inner.inodes.get(number) {
             return Ok(inode);
         }
@@ -141,7 +140,11 @@ impl Filesystem {
     }
 
     /// Parses an inode and applies the changes of recovery to it.
-    pub(crate) fn parse_inode(&self, number: u32, bytes: &InodeBytes) -> Result<Inode, Error> {
+    pub(crate) fn parse_inode(
+        &self,
+        number: InodeNumber,
+        bytes: &InodeBytes,
+    ) -> Result<Inode, Error> {
         Inode::parse(self.superblock(), number, bytes).map_err(|error| match error {
             // Some versions of mkfs do not initialise the end of an inode table.
             Error::Corrupt(_) if bytes.may_be_stale => Error::InodeNotInUse { inode: number },
@@ -150,7 +153,7 @@ impl Filesystem {
     }
 
     /// Returns the bytes of inode `number`, unchecked, from its table or from a fast commit.
-    pub(crate) fn inode_bytes(&self, number: u32) -> Result<InodeBytes, Error> {
+    pub(crate) fn inode_bytes(&self, number: InodeNumber) -> Result<InodeBytes, Error> {
         self.inode_bytes_near(number, &mut Near::default())
     }
 
@@ -158,7 +161,7 @@ impl Filesystem {
     /// the last inode, which saves lookups in the caches.
     pub(crate) fn inode_bytes_near(
         &self,
-        number: u32,
+        number: InodeNumber,
         near: &mut Near,
     ) -> Result<InodeBytes, Error> {
         match self.inner.fast_commit.get().and_then(|changes| changes.inode(number)) {
@@ -187,12 +190,12 @@ impl Filesystem {
     }
 
     /// Returns the changes of fast commits to a directory's names.
-    pub(crate) fn name_changes(&self, directory: u32) -> Option<&Arc<NameChanges>> {
+    pub(crate) fn name_changes(&self, directory: InodeNumber) -> Option<&Arc<NameChanges>> {
         self.inner.fast_commit.get()?.names(directory)
     }
 
     /// Returns the inode after `number` in the list of orphans; 0 after the last.
-    pub(crate) fn next_orphan(&self, number: u32) -> Result<u32, Error> {
+    pub(crate) fn next_orphan(&self, number: InodeNumber) -> Result<InodeNumber, Error> {
         inode::next_orphan(number, &self.inode_bytes(number)?)
     }
 
@@ -203,15 +206,15 @@ impl Filesystem {
     /// # Errors
     /// As [`Filesystem::inode`], or [`Error::NotADirectory`] if the inode is not a directory.
     pub fn root(&self) -> Result<Inode, Error> {
-        let root = self.named_inode(number::ROOT, Structure::Superblock)?;
+        let root = self.named_inode(InodeNumber::ROOT, Structure::Superblock)?;
         if root.is_dir() {
             return Ok(root);
         }
-        Err(Error::NotADirectory { subject: crate::error::Subject::Inode(number::ROOT) })
+        Err(Error::NotADirectory { subject: Subject::Inode(InodeNumber::ROOT) })
     }
 
     /// Returns the inode that the structure `by` refers to. A reference to a free inode is damage.
-    pub(crate) fn named_inode(&self, number: u32, by: Structure) -> Result<Inode, Error> {
+    pub(crate) fn named_inode(&self, number: InodeNumber, by: Structure) -> Result<Inode, Error> {
         self.inode(number).map_err(|error| match error {
             Error::InodeNotInUse { inode } => by.corrupt(Problem::NameOfFreeInode { inode }),
             error => error,
@@ -240,34 +243,20 @@ impl Filesystem {
         self.inner.device
     }
 
-    /// Reads the superblock from the device again.
-    pub(crate) fn superblock_now(&self) -> Result<Superblock, Error> {
-        self.inner.metadata.superblock_now()
-    }
-
-    /// Reads a block from the device again. The caller has checked the number.
-    pub(crate) fn block_now(&self, number: u64) -> Result<Vec<u8>, Error> {
-        self.inner.metadata.block_now(number)
-    }
-
-    pub(crate) fn group(&self, group: u32) -> Result<GroupDescriptor, Error> {
-        self.inner.metadata.group(group)
-    }
-
     /// Returns a block of metadata. The caller has checked the number.
-    pub(crate) fn block(&self, number: u64) -> Result<Block, Error> {
+    pub(crate) fn block(&self, number: PhysicalBlock) -> Result<Block, Error> {
         self.inner.metadata.block(number)
     }
 
     /// Returns the maximum of one read-ahead in bytes; 0 if read-ahead is off.
     pub(crate) fn read_ahead(&self) -> u64 {
-        self.superblock().bytes(u64::try_from(self.inner.metadata.ahead()).unwrap_or(0))
+        self.superblock().bytes(as_u64(self.inner.metadata.ahead()))
     }
 
     /// Reads ahead blocks that will be needed, in parallel, from the first on up to the limit of a
     /// read-ahead. Numbers may be out of range or repeated. A block that fails is read again when
     /// it is needed.
-    pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = Range<u64>>) {
+    pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = PhysicalBlock>) {
         self.inner.metadata.prefetch(wanted);
     }
 }

@@ -123,6 +123,7 @@ pub use map::extents::{Extent, Extents};
 pub use mount::inspect::Inspection;
 pub use mount::options::{Options, Recovery};
 pub use mount::statfs::StatFs;
+pub use number::{InodeNumber, PhysicalBlock};
 pub use recovery::journal::fields::JournalFields;
 pub use recovery::journal::summary::JournalReplay;
 pub use walk::{Visit, Walk, WalkEvent, WalkOrder};

@@ -163,7 +163,7 @@ fn journals_on_another_device() {
     let (ours, journal) = (path("image"), path("journal"));
     for open in OPENINGS {
         let first = image(dir.path(), "-t ext4 -b 4096 -O ^has_journal");
-        let user = common::open(&ours).superblock().uuid();
+        let user = common::open(&ours).superblock().uuid;
         external(&journal, UUID, 1, user);
         debugfs(&ours, &["feature has_journal", &format!("ssv journal_uuid {UUID}")]);
 
@@ -208,7 +208,7 @@ fn journals_on_another_device() {
     }
 
     // A shared journal, and the journal of another filesystem.
-    let fs = common::open(&path("theirs")).superblock().uuid();
+    let fs = common::open(&path("theirs")).superblock().uuid;
     let refusal = |users: u8, user: [u8; 16]| {
         external(&journal, UUID, users, user);
         let (image, journal) = (File::open(&ours).unwrap(), File::open(&journal).unwrap());

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{debugfs, mke2fs, pattern};
 use nvio_ext4::{
-    BlockSource, Error, FileType, Filesystem, IncompatFeatures, Options, Recovery, SourceError,
-    Unsupported,
+    BlockSource, Error, FileType, Filesystem, IncompatFeatures, InodeNumber, Options, Recovery,
+    SourceError, Unsupported,
 };
 
 /// Options of mke2fs, most of them with block sizes that a kernel with small pages cannot mount.
@@ -41,7 +41,7 @@ const VARIANTS: &[&str] = &[
 ];
 
 #[test]
-fn files_that_mke2fs_stored_are_read_back() {
+fn what_was_put_in_comes_out() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     let pieces = fill(&source);
@@ -207,7 +207,7 @@ fn paths() {
 }
 
 #[test]
-fn wrong_types_of_files_are_refused() {
+fn what_is_not_what_was_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let fs = common::open(&small(dir.path(), &["-t", "ext4"]));
     let (directory, file, link) = (
@@ -220,7 +220,7 @@ fn wrong_types_of_files_are_refused() {
     assert!(matches!(fs.read_dir(&file), Err(Error::NotADirectory { .. })));
     assert!(matches!(fs.read_link(&file), Err(Error::NotASymlink { .. })));
     assert!(matches!(fs.extents(&link), Err(Error::NotAFile { .. })));
-    let count = fs.superblock().inodes_count();
+    let count = fs.superblock().inodes_count;
     assert!(matches!(fs.inode(0), Err(Error::NoSuchInode { .. })));
     assert!(matches!(fs.inode(count + 1), Err(Error::NoSuchInode { .. })));
     assert!(matches!(fs.inode(count), Err(Error::InodeNotInUse { .. })));
@@ -335,7 +335,7 @@ fn inodes_that_are_refused() {
         ],
     );
     let fs = common::open(&image);
-    assert!(fs.superblock().incompat_features().contains(IncompatFeatures::ENCRYPT));
+    assert!(fs.superblock().incompat.contains(IncompatFeatures::ENCRYPT));
     let file = fs.lookup(b"a/b/file").unwrap();
     let encrypted =
         |error| matches!(error, Error::UnsupportedInode { what: Unsupported::Encrypted, .. });
@@ -412,7 +412,7 @@ fn metadata_is_read_in_large_pieces_and_once() {
         fs.read_dir(&many)
             .unwrap()
             .map(|entry| fs.inode(entry.unwrap().inode).unwrap().number())
-            .collect::<std::collections::BTreeSet<u32>>()
+            .collect::<std::collections::BTreeSet<InodeNumber>>()
             .len()
     };
     assert_eq!(list(), 4000);

@@ -77,7 +77,7 @@ fn sum(image: &Path) -> Vec<u8> {
 /// Links files into the list of orphans, in order.
 fn chain(image: &Path, fs: &Filesystem, cuts: &[Cut]) {
     let numbers: Vec<u32> =
-        cuts.iter().map(|(name, _)| fs.lookup(name.as_bytes()).unwrap().number()).collect();
+        cuts.iter().map(|(name, _)| fs.lookup(name.as_bytes()).unwrap().number().get()).collect();
     let mut lines = vec![format!("set_super_value last_orphan {}", numbers[0])];
     for (at, (name, size)) in cuts.iter().enumerate() {
         let next = numbers.get(at + 1).copied().unwrap_or(0);

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use common::mke2fs;
-use nvio_ext4::{BlockSource, Error, FileType, Filesystem, Options, ReadRange, SourceError};
+use nvio_ext4::{
+    BlockSource, Error, FileType, Filesystem, InodeNumber, Options, ReadRange, SourceError,
+};
 use nvio_iomap::{Mapper, Op};
 use tempfile::TempDir;
 
@@ -101,8 +103,8 @@ impl Images {
 fn inodes(fs: &Filesystem) -> Vec<u32> {
     let many = fs.lookup(b"/many").unwrap();
     let entries = fs.read_dir(&many).unwrap().map(Result::unwrap);
-    let numbers: Vec<u32> = entries.map(|entry| entry.inode).collect();
-    numbers.iter().map(|&number| fs.inode(number).unwrap().number()).collect()
+    let numbers: Vec<InodeNumber> = entries.map(|entry| entry.inode).collect();
+    numbers.iter().map(|&number| fs.inode(number).unwrap().number().get()).collect()
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn with_it_far_fewer_times_and_never_the_same_twice() {
 }
 
 #[test]
-fn random_reads_of_a_file_read_single_leaves() {
+fn who_jumps_about_in_a_file_reads_single_leaves() {
     let images = Images::new();
     let image = images.make(&["-t", "ext4", "-b", "4096"]);
     let recorder = Recorder::new(&image);
@@ -181,7 +183,7 @@ fn blocks_of_pointers_are_read_ahead_too() {
 }
 
 #[test]
-fn block_whose_read_ahead_failed_is_read_when_needed() {
+fn what_could_not_be_read_ahead_is_read_when_it_is_needed() {
     let images = Images::new();
     let image = images.make(&["-t", "ext4", "-b", "1024"]);
     let recorder = Recorder::new(&image);

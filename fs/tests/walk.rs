@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Rng, debugfs, mke2fs};
 use nvio_ext4::{
-    BlockSource, Filesystem, Inode, Options, ReadRange, SourceError, Walk, WalkEvent, WalkOrder,
+    BlockSource, Filesystem, Inode, InodeNumber, Options, ReadRange, SourceError, Walk, WalkEvent,
+    WalkOrder,
 };
 
 /// An expected step of a walk: event, path, name, inode, depth.
-type Step = (WalkEvent, Vec<u8>, Vec<u8>, u32, usize);
+type Step = (WalkEvent, Vec<u8>, Vec<u8>, InodeNumber, usize);
 
 fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let slash: &[u8] = if directory.ends_with(b"/") { b"" } else { b"/" };
@@ -22,7 +23,7 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// Returns the path, name and inode of each entry, sorted by name.
 fn entries(fs: &Filesystem, path: &[u8], directory: &Inode) -> Vec<(Vec<u8>, Vec<u8>, Inode)> {
-    let mut names: Vec<(Vec<u8>, u32)> = fs
+    let mut names: Vec<(Vec<u8>, InodeNumber)> = fs
         .read_dir(directory)
         .unwrap()
         .map(|entry| entry.map(|entry| (entry.name, entry.inode)).unwrap())
@@ -212,7 +213,7 @@ fn parts_of_a_tree() {
 }
 
 #[test]
-fn walk_reports_damage_and_continues() {
+fn what_is_damaged_is_told_and_the_rest_walked() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     for name in ["a/below", "b", "c", "d"] {

@@ -226,7 +226,7 @@ fn no_changed_byte_goes_unseen() {
         match shown(&bytes).unwrap_err() {
             Error::Corrupt(corrupt) => {
                 assert_eq!(corrupt.structure(), StructureKind::Attributes, "byte {at}");
-                assert_eq!(corrupt.block(), Some(block as u64));
+                assert_eq!(corrupt.block(), Some((block as u64).into()));
             }
             other => panic!("byte {at}: {other}"),
         }

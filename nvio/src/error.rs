@@ -257,7 +257,7 @@ mod tests {
         let path = PathName::from(&b"/a"[..]);
         let error = Error::path(b"/a")(FsError::NotFound { path });
         assert_eq!(error.to_string(), "/a: no such file or directory");
-        let error = Error::path(b"/a")(FsError::IsADirectory { inode: 2 });
+        let error = Error::path(b"/a")(FsError::IsADirectory { inode: 2.into() });
         assert_eq!(error.to_string(), "/a: inode 2: is a directory");
     }
 
@@ -271,6 +271,9 @@ mod tests {
         assert_eq!(kind(source.into()), io::ErrorKind::PermissionDenied);
         let busy = FsError::from(IomapError::Busy);
         assert_eq!(kind(busy.into()), io::ErrorKind::WouldBlock);
-        assert_eq!(kind(FsError::IsADirectory { inode: 2 }.into()), io::ErrorKind::IsADirectory);
+        assert_eq!(
+            kind(FsError::IsADirectory { inode: 2.into() }.into()),
+            io::ErrorKind::IsADirectory
+        );
     }
 }

@@ -9,8 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nvio_driver::spec::{Status, status};
-use nvio_driver::{Controller, Error, Options, Wait};
-use nvio_testkit::controller::open_at;
+use nvio_driver::{Address, Controller, Error, Options, Wait};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -45,7 +44,7 @@ impl Server {
             wait,
             ..Options::default()
         };
-        open_at(&self.socket, options)
+        Controller::open_with(&Address::VfioUser(self.socket.clone()), options).unwrap()
     }
 
     fn signal(&self, signal: Signal) {

@@ -195,7 +195,9 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn format_nvm(nsid: u32, settings: FormatSettings) -> Self {
-        Self { cdw10: U32::new(settings.to_dword()), ..Self::new(admin::FORMAT_NVM, nsid) }
+        let mut sqe = Self::new(admin::FORMAT_NVM, nsid);
+        sqe.cdw10 = U32::new(settings.to_dword());
+        sqe
     }
 
     /// Creates a Namespace Management command that creates a namespace (Base 5.23). Its data is
@@ -204,7 +206,9 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn create_namespace() -> Self {
-        Self { cdw10: U32::new(manage::CREATE), ..Self::new(admin::NAMESPACE_MANAGEMENT, 0) }
+        let mut sqe = Self::new(admin::NAMESPACE_MANAGEMENT, 0);
+        sqe.cdw10 = U32::new(manage::CREATE);
+        sqe
     }
 
     /// Creates a Namespace Management command that deletes one namespace, or all with
@@ -212,7 +216,9 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn delete_namespace(nsid: u32) -> Self {
-        Self { cdw10: U32::new(manage::DELETE), ..Self::new(admin::NAMESPACE_MANAGEMENT, nsid) }
+        let mut sqe = Self::new(admin::NAMESPACE_MANAGEMENT, nsid);
+        sqe.cdw10 = U32::new(manage::DELETE);
+        sqe
     }
 
     /// Creates a Namespace Attachment command that attaches the controllers of a
@@ -220,7 +226,9 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn attach_namespace(nsid: u32) -> Self {
-        Self { cdw10: U32::new(attach::ATTACH), ..Self::new(admin::NAMESPACE_ATTACHMENT, nsid) }
+        let mut sqe = Self::new(admin::NAMESPACE_ATTACHMENT, nsid);
+        sqe.cdw10 = U32::new(attach::ATTACH);
+        sqe
     }
 
     /// Creates a Namespace Attachment command that detaches the controllers of a
@@ -228,7 +236,9 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn detach_namespace(nsid: u32) -> Self {
-        Self { cdw10: U32::new(attach::DETACH), ..Self::new(admin::NAMESPACE_ATTACHMENT, nsid) }
+        let mut sqe = Self::new(admin::NAMESPACE_ATTACHMENT, nsid);
+        sqe.cdw10 = U32::new(attach::DETACH);
+        sqe
     }
 }
 

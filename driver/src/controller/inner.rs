@@ -1,13 +1,12 @@
 //! The state that a controller shares with its queue pairs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use nvio_spec::IdentifyController;
 use nvio_spec::register::{Cap, Version};
-use parking_lot::Mutex;
 
 use super::controller_memory::ControllerMemory;
 use super::handles::Handles;
@@ -17,7 +16,7 @@ use super::registered::Registered;
 use super::resets::Resets;
 use crate::admin;
 use crate::aer::AsyncEvent;
-use crate::dma::Arena;
+use crate::dma::{Arena, DmaBuf};
 use crate::error::Result;
 use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
@@ -40,7 +39,7 @@ pub(crate) struct Inner {
     pub(super) transport: Box<dyn Transport>,
     /// The memory besides the arena that the device sees.
     pub(super) registered: Registered,
-    pub(crate) arena: Arena,
+    pub(super) arena: Arena,
     pub(super) cap: Cap,
     pub(super) version: Version,
     pub(super) identify: Box<IdentifyController>,
@@ -54,6 +53,23 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    pub(super) fn managed(&self) -> MutexGuard<'_, Managed> {
+        self.managed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn handles(&self) -> MutexGuard<'_, Handles> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn free_queues(&self) -> MutexGuard<'_, Vec<u16>> {
+        self.free_queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Allocates a buffer in the arena.
+    pub(crate) fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
+        self.arena.alloc(bytes)
+    }
+
     /// Returns true if the controller accepts SGLs without an alignment (Base figure 275, SGLS bits
     /// 1:0).
     pub(super) fn has_sgl(&self) -> bool {
@@ -69,7 +85,7 @@ impl Inner {
 
     /// Returns the epoch and the health.
     pub(crate) fn lifecycle(&self) -> (u32, Health) {
-        let managed = self.managed.lock();
+        let managed = self.managed();
         (managed.epoch, managed.health)
     }
 
@@ -80,10 +96,10 @@ impl Inner {
 
     /// Stores the events that the controller has posted, unless the admin queue is in use.
     pub(crate) fn note_events(&self) {
-        if let Some(mut managed) = self.managed.try_lock()
+        if let Ok(mut managed) = self.managed.try_lock()
             && managed.health == Health::Live
         {
-            managed.admin.poll();
+            managed.admin.note_events();
         }
     }
 

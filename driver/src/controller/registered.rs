@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::dma::{Arena, Claim, DmaMemory};
 use crate::error::{Error, Result};
@@ -13,7 +11,7 @@ use crate::transport::Transport;
 /// The registered memory of a controller, by its I/O virtual address.
 #[derive(Default)]
 pub(super) struct Registered {
-    pub(super) table: Mutex<Table>,
+    table: Mutex<Table>,
 }
 
 #[derive(Default)]
@@ -30,30 +28,29 @@ pub(super) struct Range {
     pub(super) mapped: bool,
 }
 
-/// Maps memory for the device at a free I/O virtual address.
-pub(super) fn map(transport: &dyn Transport, memory: Arc<DmaMemory>) -> Result<Arena> {
-    let bytes = memory.size();
-    let claim = Claim::new(bytes, |used| transport.choose_iova(bytes as u64, used))?;
-    let arena = Arena::over(memory, Arc::new(claim));
-    transport.map(&arena).map(|()| arena)
-}
-
 impl Registered {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Maps memory at a free I/O virtual address.
     pub(super) fn add(&self, transport: &dyn Transport, memory: Arc<DmaMemory>) -> Result<Arena> {
         // Locked until the range is in the table, so that `revoke` does not miss it.
-        let mut table = self.table.lock();
+        let mut table = self.table();
         if table.revoked {
             return Err(Error::ResetFailed);
         }
-        let arena = map(transport, memory)?;
+        let bytes = memory.size();
+        let claim = Claim::new(bytes, |used| transport.choose_iova(bytes as u64, used))?;
+        let arena = Arena::over(memory, Arc::new(claim));
+        transport.map(&arena)?;
         table.ranges.insert(arena.iova(), Range { arena: arena.clone(), mapped: true });
         Ok(arena)
     }
 
     /// Unmaps the memory at `iova`, which has no buffers any more.
     pub(super) fn remove(&self, transport: &dyn Transport, iova: u64) {
-        let mut table = self.table.lock();
+        let mut table = self.table();
         let Entry::Occupied(mut place) = table.ranges.entry(iova) else { return };
         match place.get_mut().end(transport) {
             Ok(()) => drop(place.remove()),
@@ -68,7 +65,7 @@ impl Registered {
     /// # Errors
     /// The first error. The device may still access memory then.
     pub(super) fn revoke(&self, transport: &dyn Transport) -> Result<()> {
-        let mut table = self.table.lock();
+        let mut table = self.table();
         table.revoked = true;
         let mut result = Ok(());
         // Every range is tried, even after an error.

@@ -30,7 +30,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.resets.log();
         let (mapped, health) = {
-            let managed = self.managed.lock();
+            let managed = self.managed();
             (managed.mapped, managed.health)
         };
         if health == Health::Live {

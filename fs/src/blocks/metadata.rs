@@ -1,6 +1,5 @@
 //! Blocks of metadata: cached, read ahead, or read from the source.
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -17,6 +16,7 @@ use crate::format::group::GroupDescriptor;
 use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::format::superblock::Superblock;
 use crate::mount::options::Options;
+use crate::number::{PhysicalBlock, as_usize};
 
 /// Maximum number of cached group descriptors.
 const DESCRIPTORS: usize = 4096;
@@ -50,7 +50,7 @@ impl Metadata {
         options: &Options,
     ) -> Self {
         let block_size = superblock.block_size();
-        let size = usize::try_from(block_size).unwrap_or(usize::MAX);
+        let size = as_usize(block_size);
         let capacity = options.cache_bytes.checked_div(size).unwrap_or(0);
         let cache = BlockCache::new(capacity);
         // A read-ahead must not evict its own blocks before they are used, so limit it to a quarter
@@ -71,24 +71,24 @@ impl Metadata {
     }
 
     /// Returns the block `number`.
-    pub(crate) fn block(&self, number: u64) -> Result<Block, Error> {
+    pub(crate) fn block(&self, number: PhysicalBlock) -> Result<Block, Error> {
         if let Some(block) = self.cache.get(number) {
             return Ok(block);
         }
-        let mut bytes = vec![0; usize::try_from(self.block_size).unwrap_or(0)];
+        let mut bytes = vec![0; as_usize(self.block_size)];
         self.read(number, &mut bytes)?;
         Ok(self.keep(number, &bytes))
     }
 
     /// Returns true if the block `number` is cached.
-    pub(crate) fn is_cached(&self, number: u64) -> bool {
+    pub(crate) fn is_cached(&self, number: PhysicalBlock) -> bool {
         self.cache.contains(number)
     }
 
     /// Reads the block `number` from the device again.
-    pub(crate) fn block_now(&self, number: u64) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; usize::try_from(self.block_size).unwrap_or(0)];
-        read(&*self.source, number.saturating_mul(self.block_size.into()), &mut bytes)?;
+    pub(crate) fn block_now(&self, number: PhysicalBlock) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; as_usize(self.block_size)];
+        read(&*self.source, self.superblock.address(number), &mut bytes)?;
         Ok(bytes)
     }
 
@@ -100,13 +100,13 @@ impl Metadata {
         let superblock = &self.superblock;
         let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
         let (number, offset) = group::location(superblock, group);
-        if number >= superblock.blocks_count() {
+        if number >= superblock.end() {
             return Err(corrupt(Problem::BlockRange { start: number, count: 1 }));
         }
         let block = self.block(number)?;
         let bytes = block
             .get(offset..)
-            .and_then(|rest| rest.get(..usize::from(superblock.descriptor_size)))
+            .and_then(|rest| rest.get(..usize::from(superblock.geometry.descriptor_size)))
             .ok_or_else(|| corrupt(Problem::Missing { logical: u64::from(group) }))?;
         let descriptor = GroupDescriptor::parse(superblock, group, bytes)?;
         self.groups.insert(group, descriptor);
@@ -130,12 +130,11 @@ impl Metadata {
     ///
     /// Blocks that fail are not cached. They are read again when they are needed, and the error is
     /// returned then.
-    pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = Range<u64>>) {
-        let end = self.superblock.blocks_count();
-        let mut numbers: Vec<u64> = wanted
+    pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = PhysicalBlock>) {
+        let end = self.superblock.end();
+        let mut numbers: Vec<PhysicalBlock> = wanted
             .into_iter()
-            .flat_map(|range| range.start.min(end)..range.end.min(end))
-            .filter(|&number| !self.cache.contains(number))
+            .filter(|&number| number < end && !self.cache.contains(number))
             .take(self.ahead)
             .collect();
         if numbers.is_empty() {
@@ -151,16 +150,16 @@ impl Metadata {
     }
 
     /// Reads the sorted blocks `numbers` into `arrived` and inserts them into the cache.
-    fn read_ahead(&self, numbers: &[u64], arrived: &mut Vec<u8>) {
-        let size = usize::try_from(self.block_size).unwrap_or(1).max(1);
+    fn read_ahead(&self, numbers: &[PhysicalBlock], arrived: &mut Vec<u8>) {
+        let size = as_usize(self.block_size).max(1);
         let bytes = numbers.len().saturating_mul(size);
         if arrived.len() < bytes {
             arrived.resize(bytes, 0);
         }
         // Adjacent blocks become one read.
-        let most = usize::try_from(PIECE).unwrap_or(1).checked_div(size).unwrap_or(1).max(1);
+        let most = as_usize(PIECE).checked_div(size).unwrap_or(1).max(1);
         let runs =
-            numbers.chunk_by(|&a, &b| a.checked_add(1) == Some(b)).flat_map(|run| run.chunks(most));
+            numbers.chunk_by(|a, &b| a.checked_add(1) == Some(b)).flat_map(|run| run.chunks(most));
         let mut left = arrived.as_mut_slice();
         let mut ranges: Vec<ReadRange<'_>> = Vec::new();
         for run in runs.clone() {
@@ -169,45 +168,37 @@ impl Metadata {
                 return;
             };
             left = rest;
-            let start = run.first().copied().unwrap_or(0);
-            ranges.push(ReadRange::new(start.saturating_mul(self.block_size.into()), buf));
+            let start = run.first().copied().unwrap_or_default();
+            ranges.push(ReadRange::new(self.superblock.address(start), buf));
         }
         self.source.read_many(&mut ranges);
-        for (run, range) in runs.zip(ranges) {
-            let ReadRange { offset, buf, result, .. } = range;
-            let start = run.first().copied().unwrap_or(0);
-            let patched = match (&self.overlay, result) {
-                (_, Err(error)) => Err(error.to_string()),
-                (None, Ok(())) => Ok(()),
-                (Some(overlay), Ok(())) => {
-                    overlay.patch(start, buf).map_err(|error| error.to_string())
-                }
-            };
-            if let Err(error) = patched {
+        for (run, ReadRange { offset, buf, result, .. }) in runs.zip(ranges) {
+            if let Err(error) = result {
                 log::debug!("read-ahead at byte {offset}: {error}");
                 continue;
             }
-            for (&number, bytes) in run.iter().zip(buf.chunks_exact(size)) {
-                self.keep(number, bytes);
+            for (&number, bytes) in run.iter().zip(buf.chunks_exact_mut(size)) {
+                match self.overlay.as_ref().map(|overlay| overlay.read(number, bytes)) {
+                    Some(Err(error)) => log::debug!("read-ahead of block {number}: {error}"),
+                    _ => drop(self.keep(number, bytes)),
+                }
             }
         }
     }
 
     /// Inserts a block into the cache. All blocks enter the cache here.
-    fn keep(&self, number: u64, bytes: &[u8]) -> Block {
+    fn keep(&self, number: PhysicalBlock, bytes: &[u8]) -> Block {
         let block: Block = bytes.into();
         self.cache.insert(number, Arc::clone(&block));
         block
     }
 
-    /// Fills `bytes`, a multiple of the block size, from block `number` on.
-    fn read(&self, number: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        let offset = number.saturating_mul(self.block_size.into());
-        let Some(overlay) = &self.overlay else { return read(&*self.source, offset, bytes) };
-        if !overlay.has_all(number, bytes) {
-            read(&*self.source, offset, bytes)?;
+    /// Fills `bytes` with the contents of a block.
+    fn read(&self, number: PhysicalBlock, bytes: &mut [u8]) -> Result<(), Error> {
+        match &self.overlay {
+            Some(overlay) if overlay.read(number, bytes)? => Ok(()),
+            _ => read(&*self.source, self.superblock.address(number), bytes),
         }
-        overlay.patch(number, bytes)
     }
 }
 
@@ -222,14 +213,15 @@ pub(crate) fn replayed_superblock(
     overlay: &Overlay,
     before: &Superblock,
 ) -> Result<Superblock, Error> {
-    let (number, size) = (before.superblock_block(), before.block_size());
-    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-    read(source, number.saturating_mul(size.into()), &mut bytes)?;
-    overlay.patch(number, &mut bytes)?;
-    let offset = SUPERBLOCK_OFFSET.saturating_sub(number.saturating_mul(size.into()));
-    let raw = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
+    let number = before.superblock_block();
+    let mut bytes = vec![0; as_usize(before.block_size())];
+    if !overlay.read(number, &mut bytes)? {
+        read(source, before.address(number), &mut bytes)?;
+    }
+    let offset = SUPERBLOCK_OFFSET.saturating_sub(before.address(number));
+    let raw = bytes.get(as_usize(offset)..);
     let raw = raw.and_then(|bytes| RawSuperblock::ref_from_prefix(bytes).ok());
-    let missing = || Structure::Superblock.corrupt(Problem::Missing { logical: number });
+    let missing = || Structure::Superblock.corrupt(Problem::Missing { logical: number.into() });
     Superblock::parse(raw.ok_or_else(missing)?.0)
 }
 

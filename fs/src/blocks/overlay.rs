@@ -1,12 +1,12 @@
 //! The overlay of blocks that have newer contents in the journal.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::blocks::read::read;
 use crate::blocks::source::BlockSource;
 use crate::error::Error;
+use crate::number::{BlockRun, PhysicalBlock};
 
 /// `h_magic`: the first four bytes of the blocks of a log.
 pub(crate) const MAGIC: u32 = 0xc03b_3998;
@@ -35,7 +35,7 @@ impl Copy {
 /// copies: 16 bytes per block. The log must not change during the life of the overlay.
 pub(crate) struct Overlay {
     /// Sorted by block number.
-    entries: Box<[(u64, Copy)]>,
+    entries: Box<[(PhysicalBlock, Copy)]>,
     /// The device that holds the log.
     source: Arc<dyn BlockSource>,
     block_size: u32,
@@ -43,7 +43,7 @@ pub(crate) struct Overlay {
 
 impl Overlay {
     pub(crate) fn new(
-        copies: HashMap<u64, Copy>,
+        copies: HashMap<PhysicalBlock, Copy>,
         source: Arc<dyn BlockSource>,
         block_size: u32,
     ) -> Self {
@@ -57,42 +57,21 @@ impl Overlay {
         self.entries.len()
     }
 
-    /// Returns the blocks of `range` that are in the overlay, in order.
-    pub(crate) fn blocks(&self, range: Range<u64>) -> impl Iterator<Item = u64> {
-        self.within(range).iter().map(|&(block, _)| block)
-    }
-
-    /// Returns true if all blocks of `bytes`, which begin with block `number`, are in the overlay.
-    pub(crate) fn has_all(&self, number: u64, bytes: &[u8]) -> bool {
-        let range = self.range(number, bytes);
-        let blocks = range.end.saturating_sub(range.start);
-        u64::try_from(self.within(range).len()).is_ok_and(|replaced| replaced == blocks)
-    }
-
-    fn range(&self, number: u64, bytes: &[u8]) -> Range<u64> {
-        let size = usize::try_from(self.block_size).unwrap_or(1).max(1);
-        let count = u64::try_from(bytes.len().div_ceil(size)).unwrap_or(0);
-        number..number.saturating_add(count)
-    }
-
-    fn within(&self, range: Range<u64>) -> &[(u64, Copy)] {
-        let from = self.entries.partition_point(|&(block, _)| block < range.start);
+    /// Returns the blocks of `run` that are in the overlay, in order.
+    pub(crate) fn blocks(&self, run: BlockRun) -> impl Iterator<Item = PhysicalBlock> {
+        let from = self.entries.partition_point(|&(block, _)| block < run.start());
         let rest = self.entries.get(from..).unwrap_or_default();
-        let count = rest.partition_point(|&(block, _)| block < range.end);
-        rest.get(..count).unwrap_or_default()
+        rest.iter().map(|&(block, _)| block).take_while(move |&block| block < run.end())
     }
 
-    /// Replaces the blocks of `bytes`, which begin with block `number`, that are in the overlay.
-    pub(crate) fn patch(&self, number: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        let size = usize::try_from(self.block_size).unwrap_or(1).max(1);
-        for &(block, copy) in self.within(self.range(number, bytes)) {
-            let index = usize::try_from(block.saturating_sub(number)).unwrap_or(usize::MAX);
-            let Some(bytes) = bytes.chunks_mut(size).nth(index) else { continue };
-            read(&*self.source, copy.place().saturating_mul(self.block_size.into()), bytes)?;
-            if let Some(first) = bytes.first_chunk_mut::<4>().filter(|_| copy.is_escaped()) {
-                *first = MAGIC.to_be_bytes();
-            }
+    /// Reads `block` into `bytes` if it is in the overlay, and returns true then.
+    pub(crate) fn read(&self, block: PhysicalBlock, bytes: &mut [u8]) -> Result<bool, Error> {
+        let found = self.entries.binary_search_by_key(&block, |&(block, _)| block).ok();
+        let Some(&(_, copy)) = found.and_then(|at| self.entries.get(at)) else { return Ok(false) };
+        read(&*self.source, copy.place().saturating_mul(self.block_size.into()), bytes)?;
+        if let Some(first) = bytes.first_chunk_mut::<4>().filter(|_| copy.is_escaped()) {
+            *first = MAGIC.to_be_bytes();
         }
-        Ok(())
+        Ok(true)
     }
 }

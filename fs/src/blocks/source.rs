@@ -1,5 +1,6 @@
 //! The interface through which metadata is read.
 
+use crate::number::as_u64;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -124,7 +125,7 @@ impl BlockSource for File {
 
 impl BlockSource for [u8] {
     fn size(&self) -> u64 {
-        u64::try_from(self.len()).unwrap_or(u64::MAX)
+        as_u64(self.len())
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), SourceError> {

@@ -13,23 +13,19 @@ use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 use crate::map::extents::Extents;
+use crate::number::{BlockRun, PhysicalBlock, as_u64};
 
 /// Size of the first read-ahead in a directory, bytes. Later ones are larger.
 const READ_FIRST: u32 = 16 << 10;
 
 /// Returns the number of blocks of the directory `inode`, or an error if its size is invalid.
 pub(crate) fn count(superblock: &Superblock, inode: &Inode) -> Result<u64, Error> {
-    let corrupt = |problem| Structure::Directory(inode.number()).corrupt(problem);
-    let (value, block_size) = (inode.size(), u64::from(superblock.block_size()));
-    if value == 0 || value & block_size.saturating_sub(1) != 0 {
-        let rule = "must be a multiple of the block size, and not 0";
-        return Err(corrupt(Problem::Field { field: "size", value, rule }));
-    }
-    let max = superblock.size();
-    if value > max {
-        return Err(corrupt(Problem::TooLarge { field: "size", value, max }));
-    }
-    Ok(superblock.block_at(value))
+    let (structure, size) = (Structure::Directory(inode.number()), inode.size());
+    let is_good = size != 0 && size.is_multiple_of(superblock.block_size().into());
+    structure.ensure(is_good, "size", size, "must be a multiple of the block size, and not 0")?;
+    Problem::verify_max("size", size, superblock.size())
+        .map_err(|problem| structure.corrupt(problem))?;
+    Ok(superblock.whole_blocks(size))
 }
 
 /// An iterator over the blocks of a directory, with read-ahead and verified checksums.
@@ -40,7 +36,7 @@ pub(crate) struct Blocks {
     /// The error that ended `extents`.
     failed: Option<Error>,
     /// Extents found so far: first logical block, first physical block, and length in blocks.
-    runs: VecDeque<(u64, u64, u64)>,
+    runs: VecDeque<(u64, BlockRun)>,
     /// The parts of a directory that is stored inside its inode. They are formatted like blocks.
     inline: Option<vec::IntoIter<Block>>,
     /// Index of the next block to return.
@@ -58,7 +54,7 @@ impl Blocks {
     pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Result<Self, Error> {
         let (inline, count) = if inode.has_inline_data() {
             let parts = inline::parts(fs.superblock(), inode, &fs.inline_data(inode)?)?;
-            let count = u64::try_from(parts.len()).unwrap_or(u64::MAX);
+            let count = as_u64(parts.len());
             (Some(parts.into_iter()), count)
         } else {
             (None, count(fs.superblock(), inode)?)
@@ -121,21 +117,21 @@ impl Blocks {
     /// the one before, because a caller that has read several blocks is likely to read on.
     fn read_ahead(&mut self, index: u64) {
         let superblock = self.fs.superblock();
-        let piece = superblock.block_at(u64::from(self.piece).min(self.fs.read_ahead())).max(1);
+        let piece = u64::from(self.piece).min(self.fs.read_ahead());
+        let piece = superblock.whole_blocks(piece).max(1);
         self.piece = self.piece.saturating_mul(4).min(READ_MAX);
         self.ahead = index.saturating_add(piece).min(self.count);
-        let ends_before = |run: &(u64, u64, u64), block| run.0.saturating_add(run.2) < block;
-        while self.failed.is_none()
-            && self.runs.back().is_none_or(|run| ends_before(run, self.ahead))
-        {
+        let ahead = self.ahead;
+        let ends_before =
+            |&(start, run): &(u64, BlockRun)| start.saturating_add(run.count()) < ahead;
+        while self.failed.is_none() && self.runs.back().is_none_or(ends_before) {
             match self.extents.next() {
                 Some(Ok(extent)) if !extent.unwritten => self.runs.push_back((
-                    superblock.block_at(extent.logical),
-                    superblock.block_at(extent.physical),
-                    superblock.block_at(extent.length),
+                    superblock.whole_blocks(extent.logical),
+                    superblock.blocks_at(extent.physical, extent.length),
                 )),
                 Some(Ok(extent)) => {
-                    self.failed = Some(self.missing(superblock.block_at(extent.logical)));
+                    self.failed = Some(self.missing(superblock.whole_blocks(extent.logical)));
                     break;
                 }
                 Some(Err(error)) => {
@@ -145,22 +141,22 @@ impl Blocks {
                 None => break,
             }
         }
-        let ahead = self.ahead;
-        self.fs.prefetch(self.runs.iter().map(|&(start, physical, length)| {
-            let skip = index.saturating_sub(start).min(length);
-            let end = ahead.saturating_sub(start).min(length);
-            physical.saturating_add(skip)..physical.saturating_add(end)
+        self.fs.prefetch(self.runs.iter().flat_map(|&(start, run)| {
+            let skip = index.saturating_sub(start);
+            run.part(skip, ahead.saturating_sub(start.max(index))).blocks()
         }));
     }
 
     /// Returns the physical block of block `index`. In a hole, advances past it and returns `None`.
-    fn find(&mut self, index: u64) -> Result<Option<u64>, Error> {
-        while let Some(&(start, physical, length)) = self.runs.front() {
-            match index.checked_sub(start) {
-                Some(skip) if skip < length => return Ok(Some(physical.saturating_add(skip))),
-                Some(_) => drop(self.runs.pop_front()),
-                None => return self.skip(start.min(self.count)),
+    fn find(&mut self, index: u64) -> Result<Option<PhysicalBlock>, Error> {
+        while let Some(&(start, run)) = self.runs.front() {
+            let Some(skip) = index.checked_sub(start) else {
+                return self.skip(start.min(self.count));
+            };
+            if let Some(block) = run.get(skip) {
+                return Ok(Some(block));
             }
+            self.runs.pop_front();
         }
         match self.failed.take() {
             Some(error) => Err(error),
@@ -170,7 +166,7 @@ impl Blocks {
 
     /// Skips a hole that ends before block `end`. The kernel also skips holes in directories
     /// without a hash tree, except in block 0.
-    fn skip(&mut self, end: u64) -> Result<Option<u64>, Error> {
+    fn skip(&mut self, end: u64) -> Result<Option<PhysicalBlock>, Error> {
         let index = self.index;
         if index == 0 || self.inode.flags().contains(InodeFlags::INDEX) {
             return Err(self.missing(index));

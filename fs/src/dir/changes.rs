@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::format::file_type::FileType;
+use crate::number::InodeNumber;
 
 /// The change of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameChange {
     /// The name was added or replaced, and refers to this inode.
-    For(u32, FileType),
+    For(InodeNumber, FileType),
     /// The name was removed.
     Removed,
 }
@@ -41,7 +42,7 @@ impl NameChanges {
     }
 
     /// Returns the added names, sorted.
-    pub(crate) fn added(&self) -> impl Iterator<Item = (&[u8], u32, FileType)> {
+    pub(crate) fn added(&self) -> impl Iterator<Item = (&[u8], InodeNumber, FileType)> {
         self.changes.iter().filter_map(|(name, change)| match *change {
             NameChange::For(inode, kind) => Some((&**name, inode, kind)),
             NameChange::Removed => None,

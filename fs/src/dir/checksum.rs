@@ -40,7 +40,7 @@ struct RawNodeTail {
 
 const TAIL_SIZE: usize = 12;
 /// Byte offset of the root's entries, after ".", ".." and the root's own fields.
-const ROOT_START: usize = 32;
+pub(crate) const ROOT_START: usize = 32;
 
 const _: () = {
     assert!(size_of::<RawTail>() == TAIL_SIZE && size_of::<RawNodeTail>() == node::ENTRY);
@@ -60,6 +60,19 @@ pub(crate) fn seal(seed: u32, block: &mut [u8]) {
     }
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Writes the tail with the checksum to a node of a hash tree whose entries begin at `start`;
+/// `seed` is the inode's.
+pub(crate) fn seal_node(seed: u32, block: &mut [u8], start: usize) {
+    let Ok((_, computed)) = node_sums(seed, block, start) else { return };
+    let counts = block.get(start..).and_then(|rest| RawCountLimit::ref_from_prefix(rest).ok());
+    let limit = counts.map_or(0, |(counts, _)| usize::from(counts.limit.get()));
+    let tail = block.get_mut(limit.saturating_mul(node::ENTRY).saturating_add(start)..);
+    if let Some((tail, _)) = tail.and_then(|tail| RawNodeTail::mut_from_prefix(tail).ok()) {
+        tail.checksum = computed.into();
+    }
+}
+
 /// Verifies the checksum of block `index` of a directory, if the filesystem has metadata checksums.
 pub(crate) fn verify(
     superblock: &Superblock,
@@ -75,7 +88,7 @@ pub(crate) fn verify(
         Some(start) => node_sums(inode.checksum_seed, block, start)?,
         None => leaf(inode.checksum_seed, block)?,
     };
-    if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+    Problem::verify_checksum(stored, computed)
 }
 
 /// Returns the stored and the computed checksum of a block of entries.
@@ -117,12 +130,9 @@ fn node_start(index: u64, block: &[u8]) -> Option<usize> {
 fn node_sums(seed: u32, block: &[u8], start: usize) -> Result<(u32, u32), Problem> {
     let rest = block.get(start..).unwrap_or_default();
     let (counts, _) = RawCountLimit::ref_from_prefix(rest).map_err(|_| Problem::NoChecksum)?;
-    let (count, limit) = (usize::from(counts.count.get()), usize::from(counts.limit.get()));
-    if count > limit {
-        let (value, max) = (counts.count.get().into(), counts.limit.get().into());
-        return Err(Problem::TooLarge { field: "count of hash entries", value, max });
-    }
-    let end = |entries: usize| entries.saturating_mul(node::ENTRY).saturating_add(start);
+    let (count, limit) = (counts.count.get(), counts.limit.get());
+    Problem::verify_max("count of hash entries", count, limit)?;
+    let end = |entries: u16| usize::from(entries).saturating_mul(node::ENTRY).saturating_add(start);
     let covered = block.get(..end(count)).ok_or(Problem::NoChecksum)?;
     let (tail, _) = block
         .get(end(limit)..)

@@ -41,7 +41,7 @@ impl Names {
         if !directory.flags().contains(InodeFlags::ENCRYPT) {
             return Self::Plain;
         }
-        let orders = superblock.compat_features().contains(CompatFeatures::DIR_INDEX);
+        let orders = superblock.compat.contains(CompatFeatures::DIR_INDEX);
         Self::NoKey(if has_own_hashes(superblock, directory) {
             Hashes::Own
         } else if has_tree(superblock, directory) {

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::{BLOCK_AREA, Inode};
 use crate::format::superblock::Superblock;
-use crate::number;
+use crate::number::InodeNumber;
 
 /// Size of the parent's inode number, bytes. It replaces the entries "." and "..".
 const PARENT: usize = 4;
@@ -24,9 +24,8 @@ pub(crate) fn parts(
     let (parent, entries) = block
         .split_first_chunk::<PARENT>()
         .ok_or_else(|| structure.corrupt(Problem::NoInlineData))?;
-    let parent = u32::from_le_bytes(*parent);
-    let allowed = superblock.first_inode..=superblock.inodes_count();
-    if parent != number::ROOT && !allowed.contains(&parent) {
+    let parent = InodeNumber::from(u32::from_le_bytes(*parent));
+    if parent != InodeNumber::ROOT && !superblock.inodes().contains(&parent) {
         return Err(structure.corrupt(Problem::EntryInode { offset: 0, inode: parent }));
     }
     Ok([entries, rest].into_iter().filter(|part| !part.is_empty()).map(Block::from).collect())

@@ -30,6 +30,7 @@ use crate::format::dir_entry::{Directory, Entry};
 use crate::format::features::IncompatFeatures;
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
+use crate::number::InodeNumber;
 
 /// A directory entry.
 ///
@@ -37,7 +38,7 @@ use crate::format::inode::Inode;
 #[derive(Clone, PartialEq, Eq)]
 pub struct DirEntry {
     /// Number of the inode that the entry refers to.
-    pub inode: u32,
+    pub inode: InodeNumber,
     /// The name: 1 to 255 bytes in any encoding, without slash and zero byte. In an encrypted
     /// directory this is the kernel's no-key name, an encoding of the encrypted name, which lookups
     /// accept.
@@ -157,7 +158,7 @@ impl ReadDir {
     /// `Break`.
     pub(crate) fn each(
         &mut self,
-        mut visit: impl FnMut(u32, &[u8], Option<FileType>) -> ControlFlow<()>,
+        mut visit: impl FnMut(InodeNumber, &[u8], Option<FileType>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let has_kind = self.has_kind;
         let stopped = self.visit(|names, entry| {
@@ -209,7 +210,7 @@ impl Filesystem {
     }
 
     /// Returns the inode number of the entry `name` in the directory `inode`.
-    pub(crate) fn find(&self, inode: &Inode, name: &[u8]) -> Result<Option<u32>, Error> {
+    pub(crate) fn find(&self, inode: &Inode, name: &[u8]) -> Result<Option<InodeNumber>, Error> {
         let superblock = self.superblock();
         let Some(query) = Query::new(superblock, inode, name) else { return Ok(None) };
         let changes = self.name_changes(inode.number());
@@ -253,7 +254,7 @@ fn find_in_block(
     block: &[u8],
     index: u64,
     query: &Query<'_>,
-) -> Result<Option<u32>, Error> {
+) -> Result<Option<InodeNumber>, Error> {
     let mut offset = 0;
     while let Some(entry) = directory.entry(block, index, offset)? {
         if entry.inode != 0 && !entry.is_dot() && query.matches(entry.name) {

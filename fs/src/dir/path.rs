@@ -5,6 +5,7 @@ use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::dir_entry::NAME_MAX;
 use crate::format::inode::Inode;
+use crate::number::InodeNumber;
 
 /// Maximum number of symbolic links that one lookup follows.
 ///
@@ -108,7 +109,7 @@ struct Trail {
 }
 
 impl Trail {
-    fn contains(&self, number: u32) -> bool {
+    fn contains(&self, number: InodeNumber) -> bool {
         self.here.number() == number || self.above.iter().any(|inode| inode.number() == number)
     }
 

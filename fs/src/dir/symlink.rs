@@ -1,7 +1,5 @@
 //! Targets of symbolic links.
 
-use nvio_iomap::MappingKind;
-
 use crate::dir::nokey_name;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
@@ -10,6 +8,8 @@ use crate::format::dir_entry::ENCRYPTED_MIN;
 use crate::format::dir_hash::Hash;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
+use crate::map::blocks::FileBlocks;
+use crate::number::{LogicalBlock, as_usize};
 
 impl Filesystem {
     /// Returns the target of the symbolic link `inode`: 1 byte to a block, without zero bytes. If
@@ -33,11 +33,8 @@ impl Filesystem {
             let (_, fits) = inode.block.split_last().unwrap_or((&0, &[]));
             return target(inode, fits);
         }
-        let run = self.map(inode).run_at(0)?;
-        let mapped = run.find(0).filter(|mapping| mapping.kind == MappingKind::Mapped);
-        let corrupt = |problem| Structure::Symlink(number).corrupt(problem);
-        let mapping = mapped.ok_or_else(|| corrupt(Problem::Missing { logical: 0 }))?;
-        target(inode, &self.block(self.superblock().block_at(mapping.addr))?)
+        let mut blocks = FileBlocks::new(self.map(inode));
+        target(inode, &blocks.read(LogicalBlock::START, Structure::Symlink(number))?)
     }
 }
 
@@ -48,7 +45,7 @@ fn target(inode: &Inode, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     if inode.flags().contains(InodeFlags::ENCRYPT) {
         return encrypted_target(bytes).ok_or_else(wrong);
     }
-    let target = bytes.get(..usize::try_from(size).unwrap_or(usize::MAX)).ok_or_else(wrong)?;
+    let target = bytes.get(..as_usize(size)).ok_or_else(wrong)?;
     if target.is_empty() || target.contains(&0) { Err(wrong()) } else { Ok(target.to_vec()) }
 }
 

@@ -15,6 +15,7 @@ use crate::format::corrupt::{Corrupt, Problem, Structure};
 use crate::format::features::IncompatFeatures;
 use crate::format::file_type::FileType;
 use crate::format::uuid::Uuid;
+use crate::number::InodeNumber;
 
 /// An error of this crate. [`Display`](fmt::Display) prints one line, with the next step for the
 /// user where there is one.
@@ -105,7 +106,7 @@ pub enum Error {
     #[error("inode {inode}: {what}")]
     UnsupportedInode {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
         /// The unsupported feature.
         what: Unsupported,
     },
@@ -122,7 +123,7 @@ pub enum Error {
     #[error("there is no inode {inode}: inodes are numbered from 1 to {count}")]
     NoSuchInode {
         /// The requested number.
-        inode: u32,
+        inode: InodeNumber,
         /// The filesystem's count of inodes.
         count: u32,
     },
@@ -130,7 +131,7 @@ pub enum Error {
     #[error("inode {inode} is not in use")]
     InodeNotInUse {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// A component of the path does not exist.
     #[error("{path}: no such file or directory")]
@@ -148,13 +149,13 @@ pub enum Error {
     #[error("inode {inode}: is a directory")]
     IsADirectory {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// A file without data, or a symbolic link, was used as a regular file.
     #[error("inode {inode}: is a {kind}, not a regular file")]
     NotAFile {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
         /// Type of the inode.
         kind: FileType,
     },
@@ -162,7 +163,7 @@ pub enum Error {
     #[error("inode {inode}: is a {kind}, not a symbolic link")]
     NotASymlink {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
         /// Type of the inode.
         kind: FileType,
     },
@@ -182,7 +183,7 @@ pub enum Error {
     #[error("inode {inode}: directories are nested more than {limit} deep")]
     TooDeep {
         /// Number of the directory's inode.
-        inode: u32,
+        inode: InodeNumber,
         /// The limit, directories.
         limit: usize,
     },
@@ -191,7 +192,7 @@ pub enum Error {
     #[error("inode {inode}: the mapping of position {pos} is not cached")]
     WouldBlock {
         /// The file's inode number.
-        inode: u32,
+        inode: InodeNumber,
         /// The position to map, bytes.
         pos: u64,
     },
@@ -202,7 +203,7 @@ pub enum Error {
     #[error("inode {inode} cannot be written to: {why}")]
     Protected {
         /// The file's inode number.
-        inode: u32,
+        inode: InodeNumber,
         /// The reason.
         why: Protected,
     },
@@ -210,7 +211,7 @@ pub enum Error {
     #[error("inode {inode}: position {pos} is in a hole, and blocks cannot be allocated")]
     Hole {
         /// The file's inode number.
-        inode: u32,
+        inode: InodeNumber,
         /// The first position in a hole, bytes.
         pos: u64,
     },
@@ -221,7 +222,7 @@ pub enum Error {
     )]
     Unwritten {
         /// The file's inode number.
-        inode: u32,
+        inode: InodeNumber,
         /// The first position in a hole, bytes.
         pos: u64,
     },
@@ -232,7 +233,7 @@ pub enum Error {
     )]
     PastEnd {
         /// The file's inode number.
-        inode: u32,
+        inode: InodeNumber,
         /// First byte after the range.
         end: u64,
         /// Size of the file, bytes.
@@ -250,13 +251,13 @@ pub enum Error {
     #[error("inode {inode} is open for reading only")]
     ReadOnly {
         /// The file's inode number.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// Inline data was asked of a file that has none.
     #[error("inode {inode} has no inline data")]
     NoInlineData {
         /// The file's inode number.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// Metadata could not be read from the device.
     #[error("reading {length} bytes of metadata at byte {offset}: {error}")]
@@ -279,6 +280,18 @@ impl Structure {
     #[cold]
     pub(crate) fn corrupt(self, problem: Problem) -> Error {
         Error::Corrupt(Box::new(Corrupt { structure: self, problem }))
+    }
+
+    /// Returns an error unless `good`: the value of `field` violates `rule`.
+    pub(crate) fn ensure(
+        self,
+        good: bool,
+        field: &'static str,
+        value: impl Into<u64>,
+        rule: &'static str,
+    ) -> Result<(), Error> {
+        let value = value.into();
+        if good { Ok(()) } else { Err(self.corrupt(Problem::Field { field, value, rule })) }
     }
 }
 
@@ -387,19 +400,12 @@ impl Error {
 /// A feature that is unsupported for an inode.
 ///
 /// See the [example](Error#examples).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unsupported {
     /// The contents are encrypted (`encrypt`), and this crate has no key.
+    #[error("is encrypted (feature encrypt), which is not supported")]
     Encrypted,
-}
-
-impl fmt::Display for Unsupported {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Encrypted => "is encrypted (feature encrypt), which is not supported",
-        })
-    }
 }
 
 /// The file that an error is about: its path where that is known, else its inode.
@@ -408,7 +414,7 @@ impl fmt::Display for Unsupported {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// An inode, by number.
-    Inode(u32),
+    Inode(InodeNumber),
     /// A path as the caller passed it.
     Path(PathName),
 }
@@ -439,7 +445,7 @@ mod tests {
         assert_eq!(kind(source), ErrorKind::PermissionDenied);
         assert_eq!(kind(nvio_iomap::Error::Busy.into()), ErrorKind::WouldBlock);
         assert_eq!(kind(Error::NotFound { path: b"/a"[..].into() }), ErrorKind::NotFound);
-        assert_eq!(kind(Error::IsADirectory { inode: 2 }), ErrorKind::IsADirectory);
+        assert_eq!(kind(Error::IsADirectory { inode: 2.into() }), ErrorKind::IsADirectory);
         assert_eq!(kind(Error::NotExt4 { magic: 0 }), ErrorKind::InvalidData);
     }
 
@@ -447,7 +453,7 @@ mod tests {
     fn one_line_messages() {
         let error = Error::NotADirectory { subject: Subject::Path(b"/etc/x".as_slice().into()) };
         assert_eq!(error.to_string(), "/etc/x: not a directory");
-        let error = Error::NotAFile { inode: 12, kind: FileType::Fifo };
+        let error = Error::NotAFile { inode: 12.into(), kind: FileType::Fifo };
         assert_eq!(error.to_string(), "inode 12: is a fifo, not a regular file");
     }
 }

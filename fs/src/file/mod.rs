@@ -18,10 +18,10 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
-use crate::map::builder::LOGICAL_END;
 use crate::map::cache::MapCache;
 use crate::map::extents::Extents;
 use crate::map::inline;
+use crate::number::LogicalBlock;
 
 impl Filesystem {
     /// Opens the regular file `inode`.
@@ -39,11 +39,8 @@ impl Filesystem {
             kind => return Err(Error::NotAFile { inode: number, kind }),
         }
         check_readable(inode)?;
-        let (value, max) = (inode.size(), self.superblock().bytes(LOGICAL_END));
-        if value > max {
-            let problem = Problem::TooLarge { field: "size", value, max };
-            return Err(Structure::Inode(number).corrupt(problem));
-        }
+        Problem::verify_max("size", inode.size(), self.superblock().position(LogicalBlock::END))
+            .map_err(|problem| Structure::Inode(number).corrupt(problem))?;
         let block_size = self.superblock().block_size();
         let is_plain = !inode.flags().intersects(InodeFlags::ENCRYPT.union(InodeFlags::VERITY));
         Ok(File {
@@ -185,7 +182,7 @@ impl File {
         if mapping.kind != MappingKind::Inline {
             return Err(no_data());
         }
-        let block = self.fs.block(self.fs.superblock().block_at(mapping.addr))?;
+        let block = self.fs.block(self.fs.superblock().physical_at(mapping.addr))?;
         let start = pos.checked_sub(mapping.offset).and_then(|at| usize::try_from(at).ok());
         let bytes = start.and_then(|start| block.get(start..)?.get(..out.len()));
         out.copy_from_slice(bytes.ok_or_else(no_data)?);
@@ -211,7 +208,7 @@ impl File {
             if self.inode.has_inline_data() {
                 self.inline = self.fs.inline_data(&self.inode)?;
             }
-            let logical = self.fs.superblock().block_at(pos);
+            let logical = self.fs.superblock().logical_at(pos);
             // The byte before `pos` is mapped, so the reader is sequential: read ahead the next
             // leaves.
             if pos.checked_sub(1).is_none_or(|before| self.cache.select(before)) {
@@ -223,7 +220,7 @@ impl File {
         // After the last logical block, only the byte at `u64::MAX` is in no mapping.
         let Self { fs, inode, cache, .. } = self;
         cache.find_selected(pos).ok_or_else(|| {
-            let logical = fs.superblock().block_at(pos);
+            let logical = fs.superblock().whole_blocks(pos);
             Structure::BlockMap { inode: inode.number() }.corrupt(Problem::Missing { logical })
         })
     }

@@ -7,20 +7,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nvio_iomap::{FileRef, OpenFile, Report, WeakFileRef};
 
 use crate::error::Error;
+use crate::number::InodeNumber;
 
 /// The state that all handles and requests of an open file share; see [`OpenFile`]. It exists once
 /// for each open inode.
 #[derive(Debug)]
 pub struct OpenInode {
     all: Arc<OpenInodes>,
-    number: u32,
+    number: InodeNumber,
 }
 
 impl OpenInode {
     /// Returns the inode number.
     ///
     /// See the [example](crate::File#examples).
-    pub fn number(&self) -> u32 {
+    pub fn number(&self) -> InodeNumber {
         self.number
     }
 }
@@ -49,14 +50,14 @@ impl Drop for OpenInode {
 /// The open inodes of a filesystem, by number. The references are weak.
 #[derive(Debug, Default)]
 pub(crate) struct OpenInodes {
-    inodes: Mutex<HashMap<u32, WeakFileRef<OpenInode>>>,
+    inodes: Mutex<HashMap<InodeNumber, WeakFileRef<OpenInode>>>,
     /// Number of failed reads and writes.
     io_errors: AtomicU64,
 }
 
 impl OpenInodes {
     /// Returns the shared state of inode `number`, and creates it if the inode is not open.
-    pub(crate) fn open(self: &Arc<Self>, number: u32) -> FileRef<OpenInode> {
+    pub(crate) fn open(self: &Arc<Self>, number: InodeNumber) -> FileRef<OpenInode> {
         let mut open = self.lock();
         let known = open.get(&number).and_then(WeakFileRef::upgrade);
         // The state is created only if there is none, so none is dropped while the lock is held.
@@ -72,14 +73,14 @@ impl OpenInodes {
     }
 
     /// Removes a dropped inode, unless it was opened again.
-    fn remove(&self, number: u32) {
+    fn remove(&self, number: InodeNumber) {
         let mut open = self.lock();
         if open.get(&number).is_some_and(WeakFileRef::is_gone) {
             open.remove(&number);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, WeakFileRef<OpenInode>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<InodeNumber, WeakFileRef<OpenInode>>> {
         self.inodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -45,12 +45,12 @@ impl Filesystem {
     /// current superblock; damage to a group descriptor or to the journal's inode; a failure of the
     /// source.
     pub fn writable(&self) -> Result<WritableFilesystem, Error> {
-        let now = self.superblock_now()?;
+        let now = self.metadata().superblock_now()?;
         let refuse = |why| Err(Error::NotWritable(why));
         if now.has(IncompatFeatures::RECOVER) {
             return Err(Error::NeedsRecovery);
         }
-        let unknown = now.ro_compat_features().bits() & !RoCompatFeatures::OVERWRITABLE.bits();
+        let unknown = now.ro_compat.bits() & !RoCompatFeatures::OVERWRITABLE.bits();
         match () {
             () if !now.is_same(self.superblock()) => return refuse(NotWritable::Changed),
             () if unknown != 0 => {
@@ -83,7 +83,7 @@ impl WritableFilesystem {
     pub fn writable_file(&self, inode: &Inode) -> Result<WritableFile, Error> {
         let file = self.fs.file(inode)?;
         let number = inode.number();
-        let reserved = number < self.superblock().first_inode;
+        let reserved = number < self.superblock().geometry.first_inode;
         let flagged = [
             (InodeFlags::IMMUTABLE, Protected::Immutable),
             (InodeFlags::APPEND, Protected::AppendOnly),

@@ -103,9 +103,9 @@ impl WritableFile {
         }
         if mapping != self.sound {
             let superblock = self.file.filesystem().superblock();
-            let start = superblock.block_at(mapping.addr);
-            let count = superblock.block_at(mapping.length);
-            if let Some(area) = self.system_zone.overlap(start, count) {
+            let blocks = superblock.blocks_at(mapping.addr, mapping.length);
+            if let Some(area) = self.system_zone.overlap(blocks) {
+                let (start, count) = (blocks.start(), blocks.count());
                 let problem = Problem::Overlap { start, count, area };
                 return Err(Structure::BlockMap { inode }.corrupt(problem));
             }

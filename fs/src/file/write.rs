@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::file::open_inode::OpenInode;
 use crate::file::read::Queued;
 use crate::file::writable_file::WritableFile;
+use crate::number::{as_u64, as_usize};
 
 /// # Overwriting
 /// A write must be inside the file, in blocks that were written before: not in holes, not in
@@ -297,13 +298,4 @@ impl<S: Source> Source for Part<'_, S> {
         let out = out.get_mut(..n).unwrap_or_default();
         self.source.copy_out(self.at.saturating_add(at), out, nofault)
     }
-}
-
-fn as_u64(bytes: usize) -> u64 {
-    u64::try_from(bytes).unwrap_or(u64::MAX)
-}
-
-/// Converts a number of bytes in memory. Only 64-bit targets are supported.
-fn as_usize(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX)
 }

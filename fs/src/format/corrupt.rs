@@ -1,9 +1,8 @@
 //! Errors of damage: the damaged structure, its place, and the rule that it breaks.
 
-use std::fmt;
-
-/// A broken rule of an on-disk structure. [`Display`](fmt::Display) prints one line: the structure,
-/// its place, and the rule.
+use crate::number::{InodeNumber, PhysicalBlock};
+/// A broken rule of an on-disk structure. [`Display`](std::fmt::Display) prints one line: the
+/// structure, its place, and the rule.
 ///
 /// # Examples
 /// ```
@@ -32,29 +31,32 @@ impl Corrupt {
     ///
     /// See the [example](Self#examples).
     pub fn structure(&self) -> StructureKind {
-        self.structure.place().kind
+        self.structure.place().0
     }
 
     /// Returns the damaged block of the filesystem, or `None` if the structure does not fill a
     /// block. For a block of the journal, this is its block number in the log.
     ///
     /// See the [example](Self#examples).
-    pub fn block(&self) -> Option<u64> {
-        self.structure.place().block
+    pub fn block(&self) -> Option<PhysicalBlock> {
+        self.structure.place().1
     }
 
     /// Returns the number of the damaged inode, or of the inode that owns the damaged structure.
     ///
     /// See the [example](Self#examples).
-    pub fn inode(&self) -> Option<u32> {
-        self.structure.place().inode
+    pub fn inode(&self) -> Option<InodeNumber> {
+        self.structure.place().2
     }
 
     /// Returns the block group of the damaged structure.
     ///
     /// See the [example](Self#examples).
     pub fn group(&self) -> Option<u32> {
-        self.structure.place().group
+        match self.structure {
+            Structure::GroupDescriptor(group) => Some(group),
+            _ => None,
+        }
     }
 
     /// Returns true if the checksum is wrong or missing: the structure was changed by something
@@ -102,193 +104,144 @@ pub enum StructureKind {
     FastCommit,
 }
 
-/// The kind and the place of an on-disk structure.
-struct Place {
-    kind: StructureKind,
-    block: Option<u64>,
-    inode: Option<u32>,
-    group: Option<u32>,
-}
-
-impl Place {
-    fn new(kind: StructureKind) -> Self {
-        Self { kind, block: None, inode: None, group: None }
-    }
-
-    fn block(self, block: u64) -> Self {
-        Self { block: Some(block), ..self }
-    }
-
-    fn inode(self, inode: u32) -> Self {
-        Self { inode: Some(inode), ..self }
-    }
-
-    fn group(self, group: u32) -> Self {
-        Self { group: Some(group), ..self }
-    }
-}
+/// The kind of an on-disk structure, and the numbers of its block and inode.
+type Place = (StructureKind, Option<PhysicalBlock>, Option<InodeNumber>);
 
 /// An on-disk structure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Structure {
     /// The primary superblock, at byte 1024.
+    #[error("superblock")]
     Superblock,
     /// The descriptor of a block group, by group number.
+    #[error("group descriptor {0}")]
     GroupDescriptor(u32),
     /// The multi-mount protection block, by block number in the filesystem.
-    MmpBlock(u64),
+    #[error("multi-mount protection block {0}")]
+    MmpBlock(PhysicalBlock),
     /// An inode, by number.
-    Inode(u32),
+    #[error("inode {0}")]
+    Inode(InodeNumber),
     /// The root of an extent tree, which is inside the inode.
+    #[error("extent tree root of inode {inode}")]
     ExtentRoot {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// A block of an extent tree.
+    #[error("extent block {block} of inode {inode}")]
     ExtentBlock {
         /// Block number in the filesystem.
-        block: u64,
+        block: PhysicalBlock,
         /// Number of the inode that owns the tree.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// The fifteen block pointers of an inode without extents.
+    #[error("block pointers of inode {inode}")]
     BlockPointers {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// An indirect block.
+    #[error("indirect block {block} of inode {inode}")]
     IndirectBlock {
         /// Block number in the filesystem.
-        block: u64,
+        block: PhysicalBlock,
         /// Number of the inode that owns the block.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// The block map of an inode, as a whole.
+    #[error("block map of inode {inode}")]
     BlockMap {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// A directory as a whole, by inode number.
-    Directory(u32),
+    #[error("directory, inode {0}")]
+    Directory(InodeNumber),
     /// A block of a directory.
+    #[error("directory block {index} of inode {inode}")]
     DirectoryBlock {
         /// Number of the directory's inode.
-        inode: u32,
+        inode: InodeNumber,
         /// Index of the block in the directory, from 0.
         index: u64,
     },
     /// The target of a symbolic link, by inode number.
-    Symlink(u32),
+    #[error("symbolic link, inode {0}")]
+    Symlink(InodeNumber),
     /// A block of the orphan file.
+    #[error("block {index} of the orphan file")]
     OrphanFile {
         /// Index of the block in the file, from 0.
         index: u64,
     },
     /// The log of the journal as a whole.
+    #[error("journal")]
     Journal,
     /// The superblock of the journal.
+    #[error("superblock of the journal")]
     JournalSuperblock,
     /// A block of the journal, by its block number in the log.
+    #[error("journal, block {0} of the log")]
     JournalBlock(u32),
     /// The superblock of the device that holds an external journal.
+    #[error("superblock of the journal's device")]
     JournalDevice,
     /// The extended attributes inside an inode.
+    #[error("extended attributes inside inode {inode}")]
     Attributes {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// A block of extended attributes.
+    #[error("extended attribute block {block} of inode {inode}")]
     AttributeBlock {
         /// Block number in the filesystem.
-        block: u64,
+        block: PhysicalBlock,
         /// Number of an inode that refers to this block.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// An inode that holds the value of an extended attribute.
+    #[error("inode {value}, an attribute value of inode {inode}")]
     AttributeInode {
         /// Number of the inode that holds the value.
-        value: u32,
+        value: InodeNumber,
         /// Number of the inode that owns the attribute.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// A POSIX access control list, by inode number.
-    Acl(u32),
+    #[error("access control list of inode {0}")]
+    Acl(InodeNumber),
     /// Data inside of an inode, by inode number.
-    InlineData(u32),
+    #[error("inline data of inode {0}")]
+    InlineData(InodeNumber),
     /// A block of the fast-commit area.
+    #[error("fast commit block {index}")]
     FastCommit {
         /// Index of the block in the area, from 0.
         index: u32,
     },
 }
 
-impl fmt::Display for Structure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Superblock => write!(f, "superblock"),
-            Self::GroupDescriptor(group) => write!(f, "group descriptor {group}"),
-            Self::MmpBlock(block) => write!(f, "multi-mount protection block {block}"),
-            Self::Inode(inode) => write!(f, "inode {inode}"),
-            Self::ExtentRoot { inode } => write!(f, "extent tree root of inode {inode}"),
-            Self::ExtentBlock { block, inode } => {
-                write!(f, "extent block {block} of inode {inode}")
-            }
-            Self::BlockPointers { inode } => write!(f, "block pointers of inode {inode}"),
-            Self::IndirectBlock { block, inode } => {
-                write!(f, "indirect block {block} of inode {inode}")
-            }
-            Self::BlockMap { inode } => write!(f, "block map of inode {inode}"),
-            Self::Directory(inode) => write!(f, "directory, inode {inode}"),
-            Self::DirectoryBlock { inode, index } => {
-                write!(f, "directory block {index} of inode {inode}")
-            }
-            Self::Symlink(inode) => write!(f, "symbolic link, inode {inode}"),
-            Self::OrphanFile { index } => write!(f, "block {index} of the orphan file"),
-            Self::Journal => write!(f, "journal"),
-            Self::JournalSuperblock => write!(f, "superblock of the journal"),
-            Self::JournalBlock(block) => write!(f, "journal, block {block} of the log"),
-            Self::JournalDevice => write!(f, "superblock of the journal's device"),
-            Self::Attributes { inode } => write!(f, "extended attributes inside inode {inode}"),
-            Self::AttributeBlock { block, inode } => {
-                write!(f, "extended attribute block {block} of inode {inode}")
-            }
-            Self::AttributeInode { value, inode } => {
-                write!(f, "inode {value}, an attribute value of inode {inode}")
-            }
-            Self::Acl(inode) => write!(f, "access control list of inode {inode}"),
-            Self::InlineData(inode) => write!(f, "inline data of inode {inode}"),
-            Self::FastCommit { index } => write!(f, "fast commit block {index}"),
-        }
-    }
-}
-
 /// A kind of metadata with a fixed place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Area {
     /// A superblock, group descriptors, or the space reserved for more descriptors.
+    #[error("superblocks and group descriptors")]
     Descriptors,
     /// A block bitmap or an inode bitmap.
+    #[error("a bitmap")]
     Bitmap,
     /// An inode table.
+    #[error("an inode table")]
     InodeTable,
     /// The multi-mount protection block.
+    #[error("the multi-mount protection block")]
     MmpBlock,
     /// A file of the filesystem itself, by inode number: the journal, quotas, or the orphan file.
-    SystemFile(u32),
-}
-
-impl fmt::Display for Area {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Descriptors => write!(f, "superblocks and group descriptors"),
-            Self::Bitmap => write!(f, "a bitmap"),
-            Self::InodeTable => write!(f, "an inode table"),
-            Self::MmpBlock => write!(f, "the multi-mount protection block"),
-            Self::SystemFile(inode) => {
-                write!(f, "the journal or another system file, inode {inode}")
-            }
-        }
-    }
+    #[error("the journal or another system file, inode {0}")]
+    SystemFile(InodeNumber),
 }
 
 /// The rule that a structure breaks.
@@ -345,7 +298,7 @@ pub(crate) enum Problem {
     #[error("{count} block(s) from block {start} are not data blocks of this filesystem")]
     BlockRange {
         /// First block of the range.
-        start: u64,
+        start: PhysicalBlock,
         /// Length of the range, blocks.
         count: u64,
     },
@@ -353,7 +306,7 @@ pub(crate) enum Problem {
     #[error("{count} block(s) from block {start} overlap {area}")]
     Overlap {
         /// First block of the range.
-        start: u64,
+        start: PhysicalBlock,
         /// Length of the range, blocks.
         count: u64,
         /// The number found.
@@ -404,7 +357,7 @@ pub(crate) enum Problem {
         /// Byte offset in the block.
         offset: usize,
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// A directory entry's name is empty, or contains a slash or a zero byte.
     #[error("the entry at byte {offset} has a name that is empty or has a slash or zero byte")]
@@ -419,7 +372,7 @@ pub(crate) enum Problem {
     #[error("an entry refers to inode {inode}, which is free")]
     NameOfFreeInode {
         /// Number of the inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// A tag of a fast commit is not known, or has an impossible length.
     #[error("the tag {tag:#x} at byte {offset} is unknown, or {length} bytes is an invalid length")]
@@ -435,7 +388,7 @@ pub(crate) enum Problem {
     #[error("it contains inode {inode}, which is one of its ancestors")]
     DirectoryLoop {
         /// Number of the directory's inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// The transactions of a log do not come to an end.
     #[error("its transactions need more blocks than the log has ({blocks})")]
@@ -453,7 +406,7 @@ pub(crate) enum Problem {
     #[error("it contains a second entry for directory inode {inode}")]
     DirectoryTwice {
         /// Number of the directory's inode.
-        inode: u32,
+        inode: InodeNumber,
     },
     /// The name of an extended attribute extends past its inode or block, or contains a zero byte.
     #[error("the attribute at byte {offset} has a name that does not fit, or has a zero byte")]
@@ -493,40 +446,68 @@ pub(crate) enum Problem {
 
 impl Structure {
     fn place(self) -> Place {
-        let place = Place::new;
+        use StructureKind as Kind;
         match self {
-            Self::Superblock => place(StructureKind::Superblock),
-            Self::GroupDescriptor(group) => place(StructureKind::GroupDescriptor).group(group),
-            Self::MmpBlock(block) => place(StructureKind::MmpBlock).block(block),
-            Self::Inode(inode) => place(StructureKind::Inode).inode(inode),
-            Self::ExtentRoot { inode } => place(StructureKind::ExtentTree).inode(inode),
-            Self::ExtentBlock { block, inode } => {
-                place(StructureKind::ExtentTree).block(block).inode(inode)
-            }
-            Self::BlockPointers { inode } => place(StructureKind::BlockPointers).inode(inode),
-            Self::IndirectBlock { block, inode } => {
-                place(StructureKind::BlockPointers).block(block).inode(inode)
-            }
-            Self::BlockMap { inode } => place(StructureKind::BlockMap).inode(inode),
+            Self::Superblock => (Kind::Superblock, None, None),
+            Self::GroupDescriptor(_) => (Kind::GroupDescriptor, None, None),
+            Self::MmpBlock(block) => (Kind::MmpBlock, Some(block), None),
+            Self::Inode(inode) => (Kind::Inode, None, Some(inode)),
+            Self::ExtentRoot { inode } => (Kind::ExtentTree, None, Some(inode)),
+            Self::ExtentBlock { block, inode } => (Kind::ExtentTree, Some(block), Some(inode)),
+            Self::BlockPointers { inode } => (Kind::BlockPointers, None, Some(inode)),
+            Self::IndirectBlock { block, inode } => (Kind::BlockPointers, Some(block), Some(inode)),
+            Self::BlockMap { inode } => (Kind::BlockMap, None, Some(inode)),
             Self::Directory(inode) | Self::DirectoryBlock { inode, .. } => {
-                place(StructureKind::Directory).inode(inode)
+                (Kind::Directory, None, Some(inode))
             }
-            Self::Symlink(inode) => place(StructureKind::Symlink).inode(inode),
-            Self::OrphanFile { .. } => place(StructureKind::OrphanFile),
+            Self::Symlink(inode) => (Kind::Symlink, None, Some(inode)),
+            Self::OrphanFile { .. } => (Kind::OrphanFile, None, None),
             Self::Journal | Self::JournalSuperblock | Self::JournalDevice => {
-                place(StructureKind::Journal)
+                (Kind::Journal, None, None)
             }
-            Self::JournalBlock(block) => place(StructureKind::Journal).block(block.into()),
-            Self::Attributes { inode } | Self::Acl(inode) => {
-                place(StructureKind::Attributes).inode(inode)
-            }
-            Self::AttributeBlock { block, inode } => {
-                place(StructureKind::Attributes).block(block).inode(inode)
-            }
-            Self::AttributeInode { value, .. } => place(StructureKind::Attributes).inode(value),
-            Self::InlineData(inode) => place(StructureKind::InlineData).inode(inode),
-            Self::FastCommit { .. } => place(StructureKind::FastCommit),
+            Self::JournalBlock(block) => (Kind::Journal, Some(u64::from(block).into()), None),
+            Self::Attributes { inode } | Self::Acl(inode) => (Kind::Attributes, None, Some(inode)),
+            Self::AttributeBlock { block, inode } => (Kind::Attributes, Some(block), Some(inode)),
+            Self::AttributeInode { value, .. } => (Kind::Attributes, None, Some(value)),
+            Self::InlineData(inode) => (Kind::InlineData, None, Some(inode)),
+            Self::FastCommit { .. } => (Kind::FastCommit, None, None),
         }
+    }
+}
+
+impl Problem {
+    /// Returns an error unless `value` is at most `max`.
+    pub(crate) fn verify_max(
+        field: &'static str,
+        value: impl Into<u64>,
+        max: impl Into<u64>,
+    ) -> Result<(), Self> {
+        let (value, max) = (value.into(), max.into());
+        if value <= max { Ok(()) } else { Err(Self::TooLarge { field, value, max }) }
+    }
+
+    /// Returns an error unless `value` is `expected`.
+    pub(crate) fn verify_value(
+        field: &'static str,
+        value: impl Into<u64>,
+        expected: impl Into<u64>,
+    ) -> Result<(), Self> {
+        let (value, expected) = (value.into(), expected.into());
+        if value == expected { Ok(()) } else { Err(Self::Mismatch { field, value, expected }) }
+    }
+
+    /// Returns an error unless the checksums are equal.
+    pub(crate) fn verify_checksum(stored: u32, computed: u32) -> Result<(), Self> {
+        if stored == computed { Ok(()) } else { Err(Self::Checksum { stored, computed }) }
+    }
+
+    /// Returns an error unless the magic number is `expected`.
+    pub(crate) fn verify_magic(
+        found: impl Into<u32>,
+        expected: impl Into<u32>,
+    ) -> Result<(), Self> {
+        let (found, expected) = (found.into(), expected.into());
+        if found == expected { Ok(()) } else { Err(Self::Magic { found, expected }) }
     }
 }
 
@@ -540,16 +521,19 @@ mod tests {
             crate::error::Error::Corrupt(corrupt) => *corrupt,
             other => panic!("{other}"),
         };
-        let block = Structure::ExtentBlock { block: 1000, inode: 12 };
+        let block = Structure::ExtentBlock { block: 1000.into(), inode: 12.into() };
         let found = corrupt(block, Problem::Checksum { stored: 1, computed: 2 });
         assert_eq!(found.structure(), StructureKind::ExtentTree);
-        assert_eq!((found.block(), found.inode(), found.group()), (Some(1000), Some(12), None));
+        assert_eq!(
+            (found.block(), found.inode(), found.group()),
+            (Some(1000.into()), Some(12.into()), None)
+        );
         assert!(found.is_checksum());
         let expected = "corrupt extent block 1000 of inode 12: its checksum is 0x1, but 0x2 was \
                         computed; run e2fsck";
         assert_eq!(found.to_string(), expected);
 
-        let range = Problem::BlockRange { start: 0, count: 1 };
+        let range = Problem::BlockRange { start: 0.into(), count: 1 };
         let found = corrupt(Structure::GroupDescriptor(7), range);
         assert_eq!(found.structure(), StructureKind::GroupDescriptor);
         assert_eq!((found.block(), found.inode(), found.group()), (None, None, Some(7)));

@@ -1,6 +1,7 @@
 //! Directory entries: a name and an inode number.
 
 use std::mem::offset_of;
+use std::ops::RangeInclusive;
 
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -11,7 +12,7 @@ use crate::format::dir_hash::Hash;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
-use crate::number;
+use crate::number::InodeNumber;
 
 /// Longest name, bytes.
 pub(crate) const NAME_MAX: usize = 255;
@@ -67,21 +68,21 @@ pub(crate) fn write(
     block: &mut [u8],
     offset: usize,
     length: usize,
-    (inode, file_type, name): (u32, u8, &[u8]),
+    (inode, file_type, name): (InodeNumber, u8, &[u8]),
 ) -> Option<()> {
     let rec_len = encode_rec_len(length, block.len())?.into();
     let name_len = u8::try_from(name.len()).ok()?;
     let bytes = block.get_mut(offset..)?.get_mut(..length)?;
     let (raw, rest) = RawEntry::mut_from_prefix(bytes).ok()?;
     rest.get_mut(..name.len())?.copy_from_slice(name);
-    *raw = RawEntry { inode: inode.into(), rec_len, name_len, file_type };
+    *raw = RawEntry { inode: inode.get().into(), rec_len, name_len, file_type };
     Some(())
 }
 
 /// A directory entry, borrowed from its block.
 pub(crate) struct Entry<'a> {
     /// Inode number; 0 if the entry is unused.
-    pub inode: u32,
+    pub inode: InodeNumber,
     pub name: &'a [u8],
     pub file_type: u8,
     /// The bytes of the entry after its name.
@@ -105,9 +106,9 @@ impl Entry<'_> {
 
 /// The directory that an entry belongs to, with the limits for checking entries.
 pub(crate) struct Directory {
-    pub inode: u32,
-    inodes_count: u32,
-    first_inode: u32,
+    pub inode: InodeNumber,
+    /// The numbers of the inodes that are not reserved.
+    inodes: RangeInclusive<InodeNumber>,
     /// Names are encrypted: they may contain any bytes, but have a minimum length.
     is_encrypted: bool,
 }
@@ -116,8 +117,7 @@ impl Directory {
     pub(crate) fn new(superblock: &Superblock, inode: &Inode) -> Self {
         Self {
             inode: inode.number(),
-            inodes_count: superblock.inodes_count(),
-            first_inode: superblock.first_inode,
+            inodes: superblock.inodes(),
             is_encrypted: inode.flags().contains(InodeFlags::ENCRYPT),
         }
     }
@@ -152,7 +152,7 @@ impl Directory {
             return corrupt(Problem::EntryLength { offset, rec_len, name_len });
         };
         let entry = Entry {
-            inode: raw.inode.get(),
+            inode: raw.inode.into(),
             name,
             file_type: raw.file_type,
             rest: rest.get(needed.next_multiple_of(4)..rec_len).unwrap_or_default(),
@@ -176,11 +176,10 @@ impl Directory {
     /// Returns true if the entry's inode exists and is not reserved. A directory does not contain
     /// itself, and no directory contains the root.
     fn may_refer(&self, entry: &Entry<'_>) -> bool {
-        if entry.is_dot() {
-            return entry.inode == number::ROOT
-                || (self.first_inode..=self.inodes_count).contains(&entry.inode);
+        match self.inodes.contains(&entry.inode) {
+            true => entry.is_dot() || entry.inode != self.inode,
+            false => entry.is_dot() && entry.inode == InodeNumber::ROOT,
         }
-        (self.first_inode..=self.inodes_count).contains(&entry.inode) && entry.inode != self.inode
     }
 }
 
@@ -188,8 +187,9 @@ impl Directory {
 mod tests {
     use super::*;
 
-    const DIRECTORY: Directory =
-        Directory { inode: 20, inodes_count: 1000, first_inode: 11, is_encrypted: false };
+    fn directory() -> Directory {
+        Directory { inode: 20.into(), inodes: 11.into()..=1000.into(), is_encrypted: false }
+    }
 
     /// Writes an entry at `at` and returns the offset of the next one.
     fn put(block: &mut [u8], at: usize, inode: u32, rec_len: u16, name: &[u8]) -> usize {
@@ -204,12 +204,12 @@ mod tests {
     fn names(block: &[u8]) -> Result<Vec<(u32, Vec<u8>)>, String> {
         let (mut names, mut offset) = (Vec::new(), 0);
         while let Some(entry) =
-            DIRECTORY.entry(block, 0, offset).map_err(|error| error.to_string())?
+            directory().entry(block, 0, offset).map_err(|error| error.to_string())?
         {
             assert!(entry.next > offset);
             offset = entry.next;
             if entry.inode != 0 {
-                names.push((entry.inode, entry.name.to_vec()));
+                names.push((entry.inode.get(), entry.name.to_vec()));
             }
         }
         Ok(names)

@@ -42,6 +42,16 @@ impl Function {
             _ => None,
         }
     }
+
+    /// Encodes the function as in the root of a hash tree.
+    pub(crate) fn to_raw(self) -> u8 {
+        match self {
+            Self::Legacy => 0,
+            Self::HalfMd4 => 1,
+            Self::Tea => 2,
+            Self::SipHash => 6,
+        }
+    }
 }
 
 /// The hash of a name.

@@ -6,6 +6,8 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::checksum::crc32c;
+use crate::format::halves::join_64;
+use crate::number::{LogicalBlock, PhysicalBlock};
 
 /// `eh_magic`.
 pub(crate) const MAGIC: u16 = 0xf30a;
@@ -58,7 +60,6 @@ const _: () = {
 };
 
 impl RawHeader {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
     /// Creates the header of a node with `entries` of at most `max` entries, `depth` levels above
     /// the leaves.
     pub(crate) fn new(entries: u16, max: u16, depth: u16) -> Self {
@@ -71,13 +72,13 @@ impl RawIndex {
     #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
     /// Creates an entry for the child node in block `child`, whose first logical block is
     /// `logical`; `None` if the block number has more than 48 bits.
-    pub(crate) fn new(logical: u32, child: u64) -> Option<Self> {
+    pub(crate) fn new(logical: LogicalBlock, child: PhysicalBlock) -> Option<Self> {
         let (leaf_lo, leaf_hi) = split(child)?;
-        Some(Self { logical: logical.into(), leaf_lo, leaf_hi, unused: U16::ZERO })
+        Some(Self { logical: logical.get().into(), leaf_lo, leaf_hi, unused: U16::ZERO })
     }
 
     /// Returns the block of the child node.
-    pub(crate) fn child(&self) -> u64 {
+    pub(crate) fn child(&self) -> PhysicalBlock {
         join(self.leaf_lo, self.leaf_hi)
     }
 }
@@ -86,24 +87,29 @@ impl RawExtent {
     #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
     /// Creates an extent of `count` blocks; `None` if an extent cannot have this length, or if the
     /// physical block number has more than 48 bits.
-    pub(crate) fn new(logical: u32, count: u16, physical: u64, unwritten: bool) -> Option<Self> {
+    pub(crate) fn new(
+        logical: LogicalBlock,
+        count: u16,
+        physical: PhysicalBlock,
+        unwritten: bool,
+    ) -> Option<Self> {
         let (start_lo, start_hi) = split(physical)?;
         let length = match unwritten {
             false => Some(count).filter(|&count| count <= WRITTEN_MAX),
             true => count.checked_add(WRITTEN_MAX),
         };
         let length = length.filter(|_| count > 0)?.into();
-        Some(Self { logical: logical.into(), length, start_hi, start_lo })
+        Some(Self { logical: logical.get().into(), length, start_hi, start_lo })
     }
 
     /// Returns the first logical block, the number of blocks, the first physical block, and true if
     /// the extent is unwritten.
-    pub(crate) fn parts(&self) -> (u64, u64, u64, bool) {
+    pub(crate) fn parts(&self) -> (LogicalBlock, u32, PhysicalBlock, bool) {
         let length = self.length.get();
         let unwritten = length.checked_sub(WRITTEN_MAX).filter(|&more| more > 0);
         let physical = join(self.start_lo, self.start_hi);
-        let count = u64::from(unwritten.unwrap_or(length));
-        (self.logical.get().into(), count, physical, unwritten.is_some())
+        let count = u32::from(unwritten.unwrap_or(length));
+        (self.logical.into(), count, physical, unwritten.is_some())
     }
 }
 
@@ -115,26 +121,18 @@ pub(crate) fn is_root(bytes: &[u8]) -> bool {
 /// Writes the root of an empty tree to `i_block`.
 pub(crate) fn clear_root(bytes: &mut [u8]) {
     if let Ok((header, _)) = RawHeader::mut_from_prefix(bytes) {
-        let max = ENTRIES_IN_ROOT.into();
-        let zero = U16::ZERO;
-        *header = RawHeader {
-            magic: MAGIC.into(),
-            entries: zero,
-            max,
-            depth: zero,
-            generation: U32::ZERO,
-        };
+        *header = RawHeader::new(0, ENTRIES_IN_ROOT, 0);
     }
 }
 
 /// Joins the two fields of a 48-bit block number.
-fn join(low: U32, high: U16) -> u64 {
-    u64::from(low.get()) | (u64::from(high.get()) << 32)
+fn join(low: U32, high: U16) -> PhysicalBlock {
+    join_64(low, u32::from(high.get()).into()).into()
 }
 
 /// Splits a block number into its two fields; `None` if it has more than 48 bits.
-fn split(block: u64) -> Option<(U32, U16)> {
-    let [a, b, c, d, e, f, 0, 0] = block.to_le_bytes() else { return None };
+fn split(block: PhysicalBlock) -> Option<(U32, U16)> {
+    let [a, b, c, d, e, f, 0, 0] = block.get().to_le_bytes() else { return None };
     Some((U32::from_bytes([a, b, c, d]), U16::from_bytes([e, f])))
 }
 

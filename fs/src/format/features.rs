@@ -1,9 +1,8 @@
 //! Feature bits of the superblock.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use bitflags::bitflags;
+use bitflags::{Flag, Flags, bitflags};
 
 bitflags! {
     /// Features that neither readers nor writers need to support.
@@ -130,136 +129,68 @@ bitflags! {
     }
 }
 
-/// Bits and their names in e2fsprogs.
-const COMPAT: &[(u32, &str)] = &[
-    (0x1, "dir_prealloc"),
-    (0x2, "imagic_inodes"),
-    (0x4, "has_journal"),
-    (0x8, "ext_attr"),
-    (0x10, "resize_inode"),
-    (0x20, "dir_index"),
-    (0x40, "lazy_bg"),
-    (0x100, "snapshot_bitmap"),
-    (0x200, "sparse_super2"),
-    (0x400, "fast_commit"),
-    (0x800, "stable_inodes"),
-    (0x1000, "orphan_file"),
+/// Flags whose names in e2fsprogs differ from the names of their constants.
+const NAMES: &[(&str, &str)] = &[
+    ("EXCLUDE_BITMAP", "snapshot_bitmap"),
+    ("RECOVER", "needs_recovery"),
+    ("EXTENTS", "extent"),
+    ("BITS64", "64bit"),
+    ("CSUM_SEED", "metadata_csum_seed"),
+    ("LARGEDIR", "large_dir"),
+    ("GDT_CSUM", "uninit_bg"),
+    ("READONLY", "read-only"),
 ];
+/// Flags that e2fsprogs has no name for, because they were never used.
+const UNNAMED: &[&str] = &["EXCLUDE_INODE", "BTREE_DIR", "HAS_SNAPSHOT"];
 
-const INCOMPAT: &[(u32, &str)] = &[
-    (0x1, "compression"),
-    (0x2, "filetype"),
-    (0x4, "needs_recovery"),
-    (0x8, "journal_dev"),
-    (0x10, "meta_bg"),
-    (0x40, "extent"),
-    (0x80, "64bit"),
-    (0x100, "mmp"),
-    (0x200, "flex_bg"),
-    (0x400, "ea_inode"),
-    (0x1000, "dirdata"),
-    (0x2000, "metadata_csum_seed"),
-    (0x4000, "large_dir"),
-    (0x8000, "inline_data"),
-    (0x10000, "encrypt"),
-    (0x20000, "casefold"),
-];
-
-const RO_COMPAT: &[(u32, &str)] = &[
-    (0x1, "sparse_super"),
-    (0x2, "large_file"),
-    (0x8, "huge_file"),
-    (0x10, "uninit_bg"),
-    (0x20, "dir_nlink"),
-    (0x40, "extra_isize"),
-    (0x100, "quota"),
-    (0x200, "bigalloc"),
-    (0x400, "metadata_csum"),
-    (0x800, "replica"),
-    (0x1000, "read-only"),
-    (0x2000, "project"),
-    (0x4000, "shared_blocks"),
-    (0x8000, "verity"),
-    (0x10000, "orphan_present"),
-];
+/// Returns the set bits from the lowest, each with its name in e2fsprogs if it has one.
+fn named<F: Flags<Bits = u32>>(features: F) -> impl Iterator<Item = (u32, Option<String>)> {
+    let bits = features.bits();
+    let set = (0..u32::BITS).filter_map(|shift| 1u32.checked_shl(shift));
+    set.filter(move |bit| bits & bit != 0).map(|bit| {
+        let flag = F::FLAGS.iter().find(|flag| flag.value().bits() == bit).map(Flag::name);
+        let flag = flag.filter(|name| !UNNAMED.contains(name));
+        let name = |flag: &str| {
+            let renamed = NAMES.iter().find(|(constant, _)| *constant == flag);
+            renamed.map_or_else(|| flag.to_lowercase(), |&(_, name)| name.to_owned())
+        };
+        (bit, flag.map(name))
+    })
+}
 
 /// Returns the names of the set bits as dumpe2fs prints them, from the lowest bit. A bit without a
 /// name is `FEATURE_`, `kind` and its number.
-fn words(
-    bits: u32,
-    table: &'static [(u32, &str)],
-    kind: char,
-) -> impl Iterator<Item = Cow<'static, str>> {
-    named(bits, table).map(move |(bit, name)| match name {
-        Some(name) => Cow::Borrowed(name),
-        None => Cow::Owned(format!("FEATURE_{kind}{}", bit.trailing_zeros())),
+fn words<F: Flags<Bits = u32>>(features: F, kind: char) -> impl Iterator<Item = String> {
+    named(features).map(move |(bit, name)| {
+        name.unwrap_or_else(|| format!("FEATURE_{kind}{}", bit.trailing_zeros()))
     })
 }
 
-/// Returns the set bits from the lowest, each with its name if it has one.
-fn named(
-    bits: u32,
-    table: &'static [(u32, &str)],
-) -> impl Iterator<Item = (u32, Option<&'static str>)> {
-    (0..32u32).filter_map(move |shift| {
-        let bit = 1u32.checked_shl(shift)? & bits;
-        let name = table.iter().find(|&&(known, _)| known == bit).map(|&(_, name)| name);
-        (bit != 0).then_some((bit, name))
-    })
+/// Implements `words` and `Display` for a set of features.
+macro_rules! print_words {
+    ($features:ty, $kind:literal) => {
+        impl $features {
+            /// Returns the names of the set bits as dumpe2fs prints them, from the lowest bit. A
+            /// bit without a name is
+            #[doc = concat!("`FEATURE_", $kind, "`")]
+            /// and its number, 0 to 31.
+            pub fn words(self) -> impl Iterator<Item = String> {
+                words(self, $kind)
+            }
+        }
+
+        /// Prints the [words](Self::words), separated by spaces.
+        impl fmt::Display for $features {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.words().collect::<Vec<_>>().join(" "))
+            }
+        }
+    };
 }
 
-fn list(
-    f: &mut fmt::Formatter<'_>,
-    mut words: impl Iterator<Item = Cow<'static, str>>,
-) -> fmt::Result {
-    words.next().map_or(Ok(()), |first| f.write_str(&first))?;
-    words.try_for_each(|word| write!(f, " {word}"))
-}
-
-impl CompatFeatures {
-    /// Returns the names of the set bits as dumpe2fs prints them, from the lowest bit. A bit
-    /// without a name is `FEATURE_C` and its number, 0 to 31.
-    pub fn words(self) -> impl Iterator<Item = Cow<'static, str>> {
-        words(self.bits(), COMPAT, 'C')
-    }
-}
-
-/// Prints the [words](Self::words), separated by spaces.
-impl fmt::Display for CompatFeatures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, self.words())
-    }
-}
-
-impl IncompatFeatures {
-    /// Returns the names of the set bits as dumpe2fs prints them, from the lowest bit. A bit
-    /// without a name is `FEATURE_I` and its number, 0 to 31.
-    pub fn words(self) -> impl Iterator<Item = Cow<'static, str>> {
-        words(self.bits(), INCOMPAT, 'I')
-    }
-}
-
-/// Prints the [words](Self::words), separated by spaces.
-impl fmt::Display for IncompatFeatures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, self.words())
-    }
-}
-
-impl RoCompatFeatures {
-    /// Returns the names of the set bits as dumpe2fs prints them, from the lowest bit. A bit
-    /// without a name is `FEATURE_R` and its number, 0 to 31.
-    pub fn words(self) -> impl Iterator<Item = Cow<'static, str>> {
-        words(self.bits(), RO_COMPAT, 'R')
-    }
-}
-
-/// Prints the [words](Self::words), separated by spaces.
-impl fmt::Display for RoCompatFeatures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, self.words())
-    }
-}
+print_words!(CompatFeatures, 'C');
+print_words!(IncompatFeatures, 'I');
+print_words!(RoCompatFeatures, 'R');
 
 impl IncompatFeatures {
     /// The features that this crate reads. With `ENCRYPT` it reads everything that needs no key,
@@ -280,9 +211,9 @@ impl IncompatFeatures {
     /// Returns the error message that rejects these features.
     pub(crate) fn refusal(self) -> String {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
-        for (bit, name) in named(self.bits(), INCOMPAT) {
+        for (bit, name) in named(self) {
             match name {
-                Some(name) => known.push(name.to_owned()),
+                Some(name) => known.push(name),
                 None => unknown.push(format!("{bit:#x}")),
             }
         }
@@ -337,30 +268,20 @@ mod tests {
 
     #[test]
     fn every_flag_has_its_name() {
-        // Some features that were never used have no name in e2fsprogs.
-        let unnamed = [
-            CompatFeatures::EXCLUDE_INODE.bits(),
-            0,
-            (RoCompatFeatures::BTREE_DIR | RoCompatFeatures::HAS_SNAPSHOT).bits(),
-        ];
-        let all = |bits: u32, table: &[(u32, &str)], unnamed: u32| {
-            assert_eq!(table.iter().fold(0, |all, entry| all | entry.0) | unnamed, bits);
-        };
-        let bits = |names: &mut dyn Iterator<Item = u32>| names.fold(0, |all, bit| all | bit);
-        all(
-            bits(&mut CompatFeatures::all().iter_names().map(|(_, f)| f.bits())),
-            COMPAT,
-            unnamed[0],
+        assert_eq!(
+            CompatFeatures::from_bits_retain(0x1fff).to_string(),
+            "dir_prealloc imagic_inodes has_journal ext_attr resize_inode dir_index lazy_bg \
+             FEATURE_C7 snapshot_bitmap sparse_super2 fast_commit stable_inodes orphan_file"
         );
-        all(
-            bits(&mut IncompatFeatures::all().iter_names().map(|(_, f)| f.bits())),
-            INCOMPAT,
-            unnamed[1],
+        assert_eq!(
+            IncompatFeatures::from_bits_retain(0x3_f7df).to_string(),
+            "compression filetype needs_recovery journal_dev meta_bg extent 64bit mmp flex_bg \
+             ea_inode dirdata metadata_csum_seed large_dir inline_data encrypt casefold"
         );
-        all(
-            bits(&mut RoCompatFeatures::all().iter_names().map(|(_, f)| f.bits())),
-            RO_COMPAT,
-            unnamed[2],
+        assert_eq!(
+            RoCompatFeatures::from_bits_retain(0x1_ffff).to_string(),
+            "sparse_super large_file FEATURE_R2 huge_file uninit_bg dir_nlink extra_isize FEATURE_R7 \
+             quota bigalloc metadata_csum replica read-only project shared_blocks verity orphan_present"
         );
     }
 

@@ -3,7 +3,8 @@
 use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
-use crate::format::raw_superblock::RawSuperblock;
+use crate::format::superblock_fields::SuperblockFields;
+use crate::number::InodeNumber;
 
 /// Inode size before revision 1, bytes, which is also the smallest.
 const INODE_SIZE_MIN: u16 = 128;
@@ -12,51 +13,39 @@ const FIRST_INODE_OLD: u32 = 11;
 /// `s_log_block_size` for blocks of 64 KiB, the largest.
 const LOG_BLOCK_SIZE_MAX: u32 = 6;
 
-/// Returns the error of a damaged superblock.
-pub(crate) fn bad(problem: Problem) -> Error {
-    Structure::Superblock.corrupt(problem)
-}
-
-/// Returns an error if `field` violates `rule`.
-pub(crate) fn ensure(
+/// Returns an error if `field` of the superblock violates `rule`.
+fn ensure(
     good: bool,
     field: &'static str,
     value: impl Into<u64>,
     rule: &'static str,
 ) -> Result<(), Error> {
-    if good { Ok(()) } else { Err(bad(Problem::Field { field, value: value.into(), rule })) }
+    Structure::Superblock.ensure(good, field, value, rule)
 }
 
 /// The checked fields of the superblock that determine the layout of the filesystem.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
     pub block_bits: u32,
     pub cluster_size: u32,
-    pub blocks_count: u64,
     pub groups_count: u32,
     pub inode_size: u16,
-    pub first_inode: u32,
+    pub first_inode: InodeNumber,
     pub descriptor_size: u16,
 }
 
 impl Geometry {
     /// Checks the fields against each other and against what the format allows.
-    pub(crate) fn parse(
-        raw: &RawSuperblock,
-        incompat: IncompatFeatures,
-        ro_compat: RoCompatFeatures,
-    ) -> Result<Self, Error> {
-        let log = raw.log_block_size.get();
+    pub(crate) fn parse(fields: &SuperblockFields) -> Result<Self, Error> {
+        let log = fields.log_block_size;
         ensure(log <= LOG_BLOCK_SIZE_MAX, "log block size", log, "at most 6 (64 KiB)")?;
         let block_bits = log.saturating_add(10);
         let block_size = 1u32.wrapping_shl(block_bits);
-        let cluster_size = cluster_size(raw, ro_compat)?;
-        let (inode_size, first_inode) = inode_size(raw, block_size)?;
-        let descriptor_size = descriptor_size(raw, incompat)?;
+        let cluster_size = cluster_size(fields)?;
+        let (inode_size, first_inode) = inode_size(fields, block_size)?;
+        let descriptor_size = descriptor_size(fields)?;
 
-        let wide = incompat.contains(IncompatFeatures::BITS64);
-        let high = if wide { u64::from(raw.blocks_count_hi.get()) << 32 } else { 0 };
-        let blocks_count = u64::from(raw.blocks_count_lo.get()) | high;
-        let first = raw.first_data_block.get();
+        let (blocks_count, first) = (fields.blocks_count, fields.first_data_block);
         let bigalloc = cluster_size != block_size;
         let rule = "must be 1 with 1 KiB blocks (0 with bigalloc), else 0";
         let good = first == u32::from(log == 0) || (bigalloc && first == 0);
@@ -64,21 +53,18 @@ impl Geometry {
         let rule = "must be above the first data block";
         ensure(u64::from(first) < blocks_count, "blocks count", blocks_count, rule)?;
 
-        let groups_count = groups_count(raw, blocks_count, block_size, cluster_size)?;
-        let inodes_per_group = raw.inodes_per_group.get();
+        let groups_count = groups_count(fields, block_size, cluster_size)?;
+        let inodes_per_group = fields.inodes_per_group;
         let max = block_size.saturating_mul(8);
         let rule = "must be from 1 to the number of bits in a block";
         let good = inodes_per_group != 0 && inodes_per_group <= max;
         ensure(good, "inodes per group", inodes_per_group, rule)?;
         let expected = u64::from(groups_count).saturating_mul(u64::from(inodes_per_group));
-        let value = u64::from(raw.inodes_count.get());
-        if value != expected {
-            return Err(bad(Problem::Mismatch { field: "inodes count", value, expected }));
-        }
+        Problem::verify_value("inodes count", fields.inodes_count, expected)
+            .map_err(|problem| Structure::Superblock.corrupt(problem))?;
         Ok(Self {
             block_bits,
             cluster_size,
-            blocks_count,
             groups_count,
             inode_size,
             first_inode,
@@ -89,10 +75,10 @@ impl Geometry {
 
 /// Returns the cluster size in bytes, which is the block size without `bigalloc`. With `bigalloc`,
 /// files are still mapped in blocks: the cluster size matters only for allocation.
-fn cluster_size(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<u32, Error> {
-    let (log, block_log) = (raw.log_cluster_size.get(), raw.log_block_size.get());
+fn cluster_size(fields: &SuperblockFields) -> Result<u32, Error> {
+    let (log, block_log) = (fields.log_cluster_size, fields.log_block_size);
     let field = "log cluster size";
-    if ro_compat.contains(RoCompatFeatures::BIGALLOC) {
+    if fields.ro_compat.contains(RoCompatFeatures::BIGALLOC) {
         // 512 MiB is the maximum in e2fsprogs and the kernel.
         let good = log >= block_log && log <= 19;
         ensure(good, field, log, "must be from the log block size to 19")?;
@@ -102,48 +88,44 @@ fn cluster_size(raw: &RawSuperblock, ro_compat: RoCompatFeatures) -> Result<u32,
     Ok(1024u32.wrapping_shl(log))
 }
 
-fn inode_size(raw: &RawSuperblock, block_size: u32) -> Result<(u16, u32), Error> {
-    if raw.revision.get() == 0 {
-        return Ok((INODE_SIZE_MIN, FIRST_INODE_OLD));
+fn inode_size(fields: &SuperblockFields, block_size: u32) -> Result<(u16, InodeNumber), Error> {
+    if fields.revision == 0 {
+        return Ok((INODE_SIZE_MIN, FIRST_INODE_OLD.into()));
     }
-    let size = raw.inode_size.get();
+    let size = fields.inode_size;
     let good = size.is_power_of_two() && size >= INODE_SIZE_MIN && u32::from(size) <= block_size;
     ensure(good, "inode size", size, "must be a power of two from 128 to the block size")?;
-    let first = raw.first_inode.get();
-    ensure(first >= FIRST_INODE_OLD, "first inode", first, "must be at least 11")?;
+    let first = fields.first_inode;
+    ensure(first.get() >= FIRST_INODE_OLD, "first inode", first, "must be at least 11")?;
     Ok((size, first))
 }
 
-fn descriptor_size(raw: &RawSuperblock, incompat: IncompatFeatures) -> Result<u16, Error> {
-    if !incompat.contains(IncompatFeatures::BITS64) {
+fn descriptor_size(fields: &SuperblockFields) -> Result<u16, Error> {
+    if !fields.incompat.contains(IncompatFeatures::BITS64) {
         return Ok(32);
     }
-    let size = raw.descriptor_size.get();
+    let size = fields.descriptor_size;
     let good = size.is_power_of_two() && (64..=1024).contains(&size);
     ensure(good, "descriptor size", size, "must be a power of two from 64 to 1024")?;
     Ok(size)
 }
 
 fn groups_count(
-    raw: &RawSuperblock,
-    blocks_count: u64,
+    fields: &SuperblockFields,
     block_size: u32,
     cluster_size: u32,
 ) -> Result<u32, Error> {
-    let per_group = raw.blocks_per_group.get();
+    let per_group = fields.blocks_per_group;
     let ratio = cluster_size.checked_div(block_size).unwrap_or(1);
     // The block bitmap is one block with one bit for each cluster of the group.
     let max = u64::from(block_size).saturating_mul(8).saturating_mul(u64::from(ratio));
     let good = per_group != 0 && u64::from(per_group) <= max;
-    ensure(
-        good,
-        "blocks per group",
-        per_group,
-        "must be from 1 to the blocks that a bitmap covers",
-    )?;
-    let blocks = blocks_count.saturating_sub(u64::from(raw.first_data_block.get()));
+    let rule = "must be from 1 to the blocks that a bitmap covers";
+    ensure(good, "blocks per group", per_group, rule)?;
+    let blocks = fields.blocks_count.saturating_sub(fields.first_data_block.into());
     let groups = blocks.div_ceil(u64::from(per_group).max(1));
     u32::try_from(groups).map_err(|_| {
-        bad(Problem::TooLarge { field: "groups count", value: groups, max: u64::from(u32::MAX) })
+        let (field, max) = ("groups count", u32::MAX.into());
+        Structure::Superblock.corrupt(Problem::TooLarge { field, value: groups, max })
     })
 }

@@ -3,15 +3,19 @@
 use std::mem::offset_of;
 
 use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::Error;
 use crate::format::checksum::{crc16, crc32c};
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::features::{IncompatFeatures, RoCompatFeatures};
+use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
+use crate::format::halves::{join_32, join_64, split_32, split_64};
 use crate::format::superblock::Superblock;
+use crate::number::as_usize;
+use crate::number::{BlockRun, PhysicalBlock};
 
-/// `struct ext4_group_desc`, the first 32 bytes.
+/// `struct ext4_group_desc`. Descriptors of 32 bytes end after the checksum, and the upper halves
+/// of their fields are zero.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct RawDescriptor {
@@ -27,12 +31,6 @@ struct RawDescriptor {
     inode_bitmap_csum_lo: U16,
     itable_unused_lo: U16,
     checksum: U16,
-}
-
-/// The second half of the descriptor, present with `64bit`.
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawDescriptorHigh {
     block_bitmap_hi: U32,
     inode_bitmap_hi: U32,
     inode_table_hi: U32,
@@ -47,24 +45,21 @@ struct RawDescriptorHigh {
 }
 
 const CHECKSUM_OFFSET: usize = offset_of!(RawDescriptor, checksum);
-/// First byte after the checksum.
-const CHECKSUM_END: usize = CHECKSUM_OFFSET + 2;
 
 const _: () = {
-    assert!(size_of::<RawDescriptor>() == 32 && size_of::<RawDescriptorHigh>() == 32);
-    assert!(CHECKSUM_OFFSET == 0x1e);
-    assert!(offset_of!(RawDescriptorHigh, inode_table_hi) == 0x28 - 0x20);
-    assert!(offset_of!(RawDescriptorHigh, itable_unused_hi) == 0x32 - 0x20);
+    assert!(size_of::<RawDescriptor>() == 64 && CHECKSUM_OFFSET == 0x1e);
+    assert!(offset_of!(RawDescriptor, inode_table_hi) == 0x28);
+    assert!(offset_of!(RawDescriptor, itable_unused_hi) == 0x32);
 };
 
-/// The checked fields of a group descriptor that a reader needs.
+/// The checked fields of a group descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupDescriptor {
     /// Blocks of the block bitmap and the inode bitmap. They are not checked, because readers do
     /// not use the bitmaps.
-    pub bitmaps: [u64; 2],
-    /// First block of the inode table.
-    pub inode_table: u64,
+    pub bitmaps: [PhysicalBlock; 2],
+    /// The inode table.
+    pub inode_table: BlockRun,
     /// Inodes at the end of the table that were never used; 0 if the filesystem has no descriptor
     /// checksums, because the count is maintained only with those.
     pub unused_inodes: u32,
@@ -72,111 +67,98 @@ pub(crate) struct GroupDescriptor {
     pub free_clusters: u32,
     /// Count of free inodes in the descriptor.
     pub free_inodes: u32,
+    /// Count of directories.
+    pub used_dirs: u32,
+    /// Bits that tell which bitmaps and tables were initialised.
+    pub flags: u16,
+    /// Checksums of the block bitmap and the inode bitmap; 16 bits in descriptors of 32 bytes.
+    pub bitmap_checksums: [u32; 2],
+}
+
+impl RawDescriptor {
+    /// Reads a descriptor of any size.
+    fn read(bytes: &[u8]) -> Self {
+        let mut raw = Self::new_zeroed();
+        raw.as_mut_bytes().iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        raw
+    }
 }
 
 impl GroupDescriptor {
-    /// Parses and checks the descriptor of `group`. `bytes` has the length of `s_desc_size`.
+    /// Parses descriptor `group`. `bytes` has the length of `s_desc_size`.
     pub(crate) fn parse(superblock: &Superblock, group: u32, bytes: &[u8]) -> Result<Self, Error> {
         let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
-        let (Ok((low, rest)), size) = (RawDescriptor::ref_from_prefix(bytes), bytes.len()) else {
-            return Err(corrupt(Problem::Missing { logical: u64::from(group) }));
-        };
-        let high = RawDescriptorHigh::ref_from_prefix(rest).ok().map(|(high, _)| high);
-        let high = high.filter(|_| superblock.has(IncompatFeatures::BITS64) && size >= 64);
-
-        let stored = low.checksum.get();
-        if let Some(computed) = checksum(superblock, group, bytes)
-            && stored != computed
-        {
-            let (stored, computed) = (stored.into(), computed.into());
-            return Err(corrupt(Problem::Checksum { stored, computed }));
+        let raw = RawDescriptor::read(bytes);
+        if let Some(computed) = checksum(superblock, group, bytes) {
+            Problem::verify_checksum(raw.checksum.get().into(), computed.into())
+                .map_err(corrupt)?;
         }
-        let join = |low: U32, high: Option<U32>| {
-            u64::from(low.get()) | high.map_or(0, |high| u64::from(high.get()) << 32)
-        };
-        let inode_table = join(low.inode_table_lo, high.map(|high| high.inode_table_hi));
-        let bitmaps = [
-            join(low.block_bitmap_lo, high.map(|high| high.block_bitmap_hi)),
-            join(low.inode_bitmap_lo, high.map(|high| high.inode_bitmap_hi)),
-        ];
-        let blocks = inode_table_blocks(superblock);
-        if !superblock.is_data_range(inode_table, blocks) {
-            return Err(corrupt(Problem::BlockRange { start: inode_table, count: blocks }));
-        }
-        let count = |low: U16, high: Option<U16>| {
-            u32::from(low.get()) | high.map_or(0, |high| u32::from(high.get()) << 16)
-        };
-        let unused = count(low.itable_unused_lo, high.map(|high| high.itable_unused_hi));
-        let counted = superblock.has_metadata_csum() || superblock.has_gdt_csum();
-        let max = superblock.inodes_per_group;
-        if counted && unused > max {
-            let (field, value, max) = ("count of unused inodes", unused.into(), max.into());
-            return Err(corrupt(Problem::TooLarge { field, value, max }));
+        let table = join_64(raw.inode_table_lo, raw.inode_table_hi).into();
+        let inode_table =
+            superblock.data_blocks(table, inode_table_blocks(superblock)).map_err(corrupt)?;
+        let unused = join_32(raw.itable_unused_lo, raw.itable_unused_hi);
+        let counted = counts_unused(superblock);
+        if counted {
+            Problem::verify_max("count of unused inodes", unused, superblock.inodes_per_group)
+                .map_err(corrupt)?;
         }
         Ok(Self {
-            bitmaps,
+            bitmaps: [
+                join_64(raw.block_bitmap_lo, raw.block_bitmap_hi).into(),
+                join_64(raw.inode_bitmap_lo, raw.inode_bitmap_hi).into(),
+            ],
             inode_table,
             unused_inodes: if counted { unused } else { 0 },
-            free_clusters: count(low.free_blocks_lo, high.map(|high| high.free_blocks_hi)),
-            free_inodes: count(low.free_inodes_lo, high.map(|high| high.free_inodes_hi)),
+            free_clusters: join_32(raw.free_blocks_lo, raw.free_blocks_hi),
+            free_inodes: join_32(raw.free_inodes_lo, raw.free_inodes_hi),
+            used_dirs: join_32(raw.used_dirs_lo, raw.used_dirs_hi),
+            flags: raw.flags.get(),
+            bitmap_checksums: [
+                join_32(raw.block_bitmap_csum_lo, raw.block_bitmap_csum_hi),
+                join_32(raw.inode_bitmap_csum_lo, raw.inode_bitmap_csum_hi),
+            ],
         })
     }
 
     #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
-    /// Writes the fields to the descriptor of `group` in `bytes`, whose other fields stay, and
-    /// stores the checksum, if the filesystem has one. `bytes` has the length of `s_desc_size`.
+    /// Writes the fields to the descriptor in `bytes`, whose other fields stay, and stores the
+    /// checksum, if the filesystem has them. Upper halves that the descriptor is too short for are
+    /// left out.
     pub(crate) fn encode(&self, superblock: &Superblock, group: u32, bytes: &mut [u8]) {
-        let wide = superblock.has(IncompatFeatures::BITS64) && bytes.len() >= 64;
-        let Ok((low, rest)) = RawDescriptor::mut_from_prefix(bytes) else { return };
-        let [block_bitmap, inode_bitmap] = self.bitmaps.map(split_u64);
-        let inode_table = split_u64(self.inode_table);
-        let free_blocks = split_u32(self.free_clusters);
-        let free_inodes = split_u32(self.free_inodes);
-        let unused = split_u32(self.unused_inodes);
-        let counted = superblock.has_metadata_csum() || superblock.has_gdt_csum();
-        low.block_bitmap_lo = block_bitmap.0;
-        low.inode_bitmap_lo = inode_bitmap.0;
-        low.inode_table_lo = inode_table.0;
-        low.free_blocks_lo = free_blocks.0;
-        low.free_inodes_lo = free_inodes.0;
-        if counted {
-            low.itable_unused_lo = unused.0;
+        let mut raw = RawDescriptor::read(bytes);
+        let ([blocks, inodes], [blocks_sum, inodes_sum]) = (self.bitmaps, self.bitmap_checksums);
+        (raw.block_bitmap_lo, raw.block_bitmap_hi) = split_64(blocks.get());
+        (raw.inode_bitmap_lo, raw.inode_bitmap_hi) = split_64(inodes.get());
+        (raw.inode_table_lo, raw.inode_table_hi) = split_64(self.inode_table.start().get());
+        (raw.free_blocks_lo, raw.free_blocks_hi) = split_32(self.free_clusters);
+        (raw.free_inodes_lo, raw.free_inodes_hi) = split_32(self.free_inodes);
+        (raw.used_dirs_lo, raw.used_dirs_hi) = split_32(self.used_dirs);
+        (raw.block_bitmap_csum_lo, raw.block_bitmap_csum_hi) = split_32(blocks_sum);
+        (raw.inode_bitmap_csum_lo, raw.inode_bitmap_csum_hi) = split_32(inodes_sum);
+        raw.flags = self.flags.into();
+        if counts_unused(superblock) {
+            (raw.itable_unused_lo, raw.itable_unused_hi) = split_32(self.unused_inodes);
         }
-        if let Ok((high, _)) = RawDescriptorHigh::mut_from_prefix(rest)
-            && wide
-        {
-            high.block_bitmap_hi = block_bitmap.1;
-            high.inode_bitmap_hi = inode_bitmap.1;
-            high.inode_table_hi = inode_table.1;
-            high.free_blocks_hi = free_blocks.1;
-            high.free_inodes_hi = free_inodes.1;
-            if counted {
-                high.itable_unused_hi = unused.1;
-            }
-        }
-        let Some(sum) = checksum(superblock, group, bytes) else { return };
-        if let Ok((low, _)) = RawDescriptor::mut_from_prefix(bytes) {
-            low.checksum = sum.into();
+        let mut copy = |raw: &RawDescriptor| {
+            bytes.iter_mut().zip(raw.as_bytes()).for_each(|(to, from)| *to = *from);
+            checksum(superblock, group, bytes)
+        };
+        if let Some(sum) = copy(&raw) {
+            raw.checksum = sum.into();
+            copy(&raw);
         }
     }
 }
 
-/// Splits a block number into its lower and upper field.
-fn split_u64(value: u64) -> (U32, U32) {
-    let [a, b, c, d, high @ ..] = value.to_le_bytes();
-    (U32::from_bytes([a, b, c, d]), U32::from_bytes(high))
-}
-
-/// Splits a count into its lower and upper field.
-fn split_u32(value: u32) -> (U16, U16) {
-    let [a, b, high @ ..] = value.to_le_bytes();
-    (U16::from_bytes([a, b]), U16::from_bytes(high))
+/// Returns true if descriptors count the inodes that were never used.
+fn counts_unused(superblock: &Superblock) -> bool {
+    superblock.has_metadata_csum() || superblock.has_gdt_csum()
 }
 
 /// Returns the size of a group's inode table in blocks.
 pub(crate) fn inode_table_blocks(superblock: &Superblock) -> u64 {
     let inodes = u64::from(superblock.inodes_per_group);
-    let bytes = inodes.saturating_mul(u64::from(superblock.inode_size));
+    let bytes = inodes.saturating_mul(u64::from(superblock.geometry.inode_size));
     bytes.div_ceil(u64::from(superblock.block_size()).max(1))
 }
 
@@ -184,7 +166,7 @@ pub(crate) fn inode_table_blocks(superblock: &Superblock) -> u64 {
 /// checksums.
 fn checksum(superblock: &Superblock, group: u32, bytes: &[u8]) -> Option<u16> {
     let (before, rest) = bytes.split_at_checked(CHECKSUM_OFFSET)?;
-    let after = rest.get(CHECKSUM_END.checked_sub(CHECKSUM_OFFSET)?..)?;
+    let after = rest.get(size_of::<U16>()..)?;
     let number = group.to_le_bytes();
     if superblock.has_metadata_csum() {
         let crc = crc32c(crc32c(superblock.checksum_seed, &number), before);
@@ -193,7 +175,7 @@ fn checksum(superblock: &Superblock, group: u32, bytes: &[u8]) -> Option<u16> {
     } else if superblock.has_gdt_csum() {
         // The checksum field is skipped. The bytes after it are covered only if descriptors are
         // longer than 32 bytes.
-        let crc = crc16(crc16(crc16(!0, &superblock.uuid()), &number), before);
+        let crc = crc16(crc16(crc16(!0, &superblock.uuid), &number), before);
         let after = if superblock.has(IncompatFeatures::BITS64) { after } else { &[] };
         Some(crc16(crc, after))
     } else {
@@ -202,16 +184,16 @@ fn checksum(superblock: &Superblock, group: u32, bytes: &[u8]) -> Option<u16> {
 }
 
 /// Returns the block that holds the descriptor of `group`, and the byte offset in that block.
-pub(crate) fn location(superblock: &Superblock, group: u32) -> (u64, usize) {
-    let size = u32::from(superblock.descriptor_size);
+pub(crate) fn location(superblock: &Superblock, group: u32) -> (PhysicalBlock, usize) {
+    let size = u32::from(superblock.geometry.descriptor_size);
     let per_block = superblock.block_size().checked_div(size).unwrap_or(1).max(1);
     let index = group.checked_div(per_block).unwrap_or(0);
     let in_block = group.checked_rem(per_block).unwrap_or(0).saturating_mul(size);
-    let offset = usize::try_from(in_block).unwrap_or(usize::MAX);
+    let offset = as_usize(in_block);
 
     if !superblock.has(IncompatFeatures::META_BG) || index < superblock.first_meta_bg {
-        let first = superblock.superblock_block().saturating_add(1);
-        return (first.saturating_add(u64::from(index)), offset);
+        let first = superblock.superblock_block().get().saturating_add(1);
+        return (first.saturating_add(u64::from(index)).into(), offset);
     }
     // With meta_bg, each run of groups whose descriptors fill one block stores that block in its
     // first group, after the superblock copy if the group has one.
@@ -221,7 +203,7 @@ pub(crate) fn location(superblock: &Superblock, group: u32) -> (u64, usize) {
         // With 1 KiB blocks in larger clusters, group 0 starts one block before the superblock.
         skip = skip.saturating_add(1);
     }
-    (superblock.group_start(first_group).saturating_add(skip), offset)
+    (superblock.group_start(first_group).get().saturating_add(skip).into(), offset)
 }
 
 /// Returns the number of blocks at the start of `group` that hold a superblock, group descriptors,
@@ -238,7 +220,7 @@ pub(crate) fn descriptor_blocks(superblock: &Superblock, group: u32) -> u64 {
         return fixed.saturating_sub(u64::from(superblock.first_data_block));
     }
     let copy = has_superblock(superblock, group);
-    let size = u32::from(superblock.descriptor_size);
+    let size = u32::from(superblock.geometry.descriptor_size);
     let per_block = superblock.block_size().checked_div(size).unwrap_or(1).max(1);
     let index = group.checked_div(per_block).unwrap_or(0);
     if superblock.has(IncompatFeatures::META_BG) && index >= superblock.first_meta_bg {
@@ -251,7 +233,8 @@ pub(crate) fn descriptor_blocks(superblock: &Superblock, group: u32) -> u64 {
     if !copy {
         return 0;
     }
-    let descriptors = superblock.last_fixed_block().saturating_sub(superblock.superblock_block());
+    let descriptors =
+        superblock.last_fixed_block().saturating_sub(superblock.superblock_block().get());
     descriptors.saturating_add(1).saturating_add(reserved)
 }
 
@@ -260,11 +243,10 @@ pub(crate) fn has_superblock(superblock: &Superblock, group: u32) -> bool {
     if group == 0 {
         return true;
     }
-    if superblock.compat_features().contains(crate::format::features::CompatFeatures::SPARSE_SUPER2)
-    {
+    if superblock.compat.contains(CompatFeatures::SPARSE_SUPER2) {
         return superblock.backup_groups.contains(&group);
     }
-    if group == 1 || !superblock.ro_compat_features().contains(RoCompatFeatures::SPARSE_SUPER) {
+    if group == 1 || !superblock.ro_compat.contains(RoCompatFeatures::SPARSE_SUPER) {
         return true;
     }
     [3, 5, 7].iter().any(|&base| is_power_of(group, base))
@@ -284,7 +266,7 @@ mod tests {
     use crate::format::superblock::tests::{sample, seal};
 
     fn descriptor(superblock: &Superblock, group: u32, table: u64) -> Vec<u8> {
-        let mut bytes = vec![0; usize::from(superblock.descriptor_size)];
+        let mut bytes = vec![0; usize::from(superblock.geometry.descriptor_size)];
         bytes[8..12].copy_from_slice(&(table as u32).to_le_bytes());
         if bytes.len() >= 64 {
             bytes[0x28..0x2c].copy_from_slice(&((table >> 32) as u32).to_le_bytes());
@@ -301,11 +283,14 @@ mod tests {
         let bytes = descriptor(&superblock, 0, 77);
         let group = GroupDescriptor::parse(&superblock, 0, &bytes).unwrap();
         let expected = GroupDescriptor {
-            bitmaps: [0, 0],
-            inode_table: 77,
+            bitmaps: [0.into(), 0.into()],
+            inode_table: BlockRun::new(77.into(), 128).unwrap(),
             unused_inodes: 100,
             free_clusters: 0,
             free_inodes: 0,
+            used_dirs: 0,
+            flags: 0,
+            bitmap_checksums: [0, 0],
         };
         assert_eq!(group, expected);
     }
@@ -317,7 +302,7 @@ mod tests {
         raw.ro_compat = 0x7b.into();
         raw.incompat = 0x242.into();
         let crc16 = Superblock::parse(&seal(raw)).unwrap();
-        assert_eq!((crc32c.descriptor_size, crc16.descriptor_size), (64, 32));
+        assert_eq!((crc32c.geometry.descriptor_size, crc16.geometry.descriptor_size), (64, 32));
         for superblock in [crc32c, crc16] {
             let sound = descriptor(&superblock, 3, 77);
             GroupDescriptor::parse(&superblock, 3, &sound).unwrap();
@@ -360,14 +345,17 @@ mod tests {
         raw.first_meta_bg = 1.into();
         let superblock = Superblock::parse(&seal(raw.clone())).unwrap();
         // A block of 4 KiB holds 64 descriptors of 64 bytes.
-        assert_eq!(location(&superblock, 63), (1, 63 * 64));
-        assert_eq!(location(&superblock, 64), (64 * 32768, 0));
-        assert_eq!(location(&superblock, 130), (128 * 32768, 2 * 64));
+        assert_eq!(location(&superblock, 63), ((1).into(), 63 * 64));
+        assert_eq!(location(&superblock, 64), ((64 * 32768).into(), 0));
+        assert_eq!(location(&superblock, 130), ((128 * 32768).into(), 2 * 64));
         // The first block of descriptors follows the superblock even if first_meta_bg is 0.
-        assert_eq!((location(&superblock, 0), descriptor_blocks(&superblock, 0)), ((1, 0), 2));
+        assert_eq!(
+            (location(&superblock, 0), descriptor_blocks(&superblock, 0)),
+            ((1.into(), 0), 2)
+        );
         raw.first_meta_bg = 0.into();
         let spread = Superblock::parse(&seal(raw)).unwrap();
-        assert_eq!((location(&spread, 0), descriptor_blocks(&spread, 0)), ((1, 0), 2));
+        assert_eq!((location(&spread, 0), descriptor_blocks(&spread, 0)), ((1.into(), 0), 2));
         // Group 64 is not a power of 3, 5 or 7, so no copy of the superblock precedes its
         // descriptors.
         assert!(!has_superblock(&superblock, 64));

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 use std::ops::Range;
 
 use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::error::Error;
 use crate::format::checksum::crc32c;
@@ -12,10 +12,12 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::extent;
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::file_type::FileType;
+use crate::format::halves::{join_32, join_64, split_32, split_64};
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 use crate::format::time::Timestamp;
 use crate::format::xattr_body;
+use crate::number::{InodeNumber, PhysicalBlock, as_u64};
 
 /// Size of the part that all inodes have, bytes.
 const BASE_SIZE: usize = 128;
@@ -105,7 +107,7 @@ const _: () = {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Inode {
-    number: u32,
+    number: InodeNumber,
     kind: FileType,
     mode: u16,
     uid: u32,
@@ -121,7 +123,7 @@ pub struct Inode {
     crtime: Option<Timestamp>,
     project: Option<u32>,
     /// Block of extended attributes, or 0.
-    pub(crate) attribute_block: u64,
+    pub(crate) attribute_block: PhysicalBlock,
     /// Byte offset of the extended attributes inside the inode.
     attributes_at: usize,
     /// The space for attributes inside the inode begins with its magic number.
@@ -137,14 +139,17 @@ pub struct Inode {
 
 impl Inode {
     /// Parses and checks inode `number`. `bytes` has the length of `s_inode_size`.
-    pub(crate) fn parse(superblock: &Superblock, number: u32, bytes: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn parse(
+        superblock: &Superblock,
+        number: InodeNumber,
+        bytes: &[u8],
+    ) -> Result<Self, Error> {
         let corrupt = |problem| Structure::Inode(number).corrupt(problem);
         let Ok((raw, rest)) = RawInode::ref_from_prefix(bytes) else {
             return Err(corrupt(Problem::Missing { logical: 0 }));
         };
-        let extra = Extra::parse(superblock, rest).map_err(corrupt)?;
-        let checksum_seed = crc32c(superblock.checksum_seed, &number.to_le_bytes());
-        let checksum_seed = crc32c(checksum_seed, raw.generation.as_bytes());
+        let extra = Extra::parse(rest).map_err(corrupt)?;
+        let checksum_seed = checksum_seed(superblock, number, raw);
         if superblock.has_metadata_csum() {
             verify_checksum(checksum_seed, raw, &extra, bytes).map_err(|problem| {
                 // An inode table that was never initialised contains zeroes or old data.
@@ -164,16 +169,11 @@ impl Inode {
             .ok_or_else(|| corrupt(Problem::Field { field: "mode", value: mode.into(), rule }))?;
         let flags = InodeFlags::from_bits_retain(raw.flags.get());
         let size = size(superblock, kind, raw);
-        let max = i64::MAX.unsigned_abs();
-        if size > max {
-            return Err(corrupt(Problem::TooLarge { field: "size", value: size, max }));
-        }
+        Problem::verify_max("size", size, i64::MAX.unsigned_abs()).map_err(corrupt)?;
         let both = InodeFlags::INLINE_DATA.union(InodeFlags::EXTENTS);
-        if flags.contains(both) {
-            let (field, value) = ("flags", flags.bits().into());
-            let rule = "inline data and extents exclude each other";
-            return Err(corrupt(Problem::Field { field, value, rule }));
-        }
+        let rule = "inline data and extents exclude each other";
+        let is_good = !flags.contains(both);
+        Structure::Inode(number).ensure(is_good, "flags", flags.bits(), rule)?;
         let inline_size = if flags.contains(InodeFlags::INLINE_DATA) {
             let space = bytes.get(extra.end..).unwrap_or_default();
             inline_size(superblock, space)
@@ -187,23 +187,23 @@ impl Inode {
             // data as a hole.
             blocks_512 = blocks_512.saturating_add(size.div_ceil(512));
         }
-        let time = |seconds: U32, more: Option<u32>| Timestamp::decode(seconds.get(), more);
+        let time = |seconds: U32, more: U32| Timestamp::decode(seconds.get(), Some(more.get()));
         Ok(Self {
             number,
             kind,
             mode,
-            uid: u32::from(raw.uid_lo.get()) | (u32::from(raw.uid_hi.get()) << 16),
-            gid: u32::from(raw.gid_lo.get()) | (u32::from(raw.gid_hi.get()) << 16),
+            uid: join_32(raw.uid_lo, raw.uid_hi),
+            gid: join_32(raw.gid_lo, raw.gid_hi),
             size,
             links: raw.links.get(),
             blocks_512,
             flags,
             generation: raw.generation.get(),
-            atime: time(raw.atime, extra.atime),
-            mtime: time(raw.mtime, extra.mtime),
-            ctime: time(raw.ctime, extra.ctime),
-            crtime: extra.crtime.map(|seconds| Timestamp::decode(seconds, extra.crtime_extra)),
-            project: extra.project,
+            atime: time(raw.atime, extra.raw.atime_extra),
+            mtime: time(raw.mtime, extra.raw.mtime_extra),
+            ctime: time(raw.ctime, extra.raw.ctime_extra),
+            crtime: extra.crtime(),
+            project: extra.project(superblock),
             attribute_block: attribute_block(superblock, raw),
             attributes_at: extra.end,
             has_attribute_space: xattr_body::is_there(bytes.get(extra.end..).unwrap_or_default()),
@@ -216,7 +216,7 @@ impl Inode {
     /// Returns the inode number, from 1.
     ///
     /// See the [example](Self#examples).
-    pub fn number(&self) -> u32 {
+    pub fn number(&self) -> InodeNumber {
         self.number
     }
 
@@ -408,50 +408,43 @@ impl Inode {
     /// out.
     pub(crate) fn encode(&self, superblock: &Superblock, bytes: &mut [u8]) {
         let Ok((raw, rest)) = RawInode::mut_from_prefix(bytes) else { return };
-        let low = |value: u32| U16::from_bytes(split(value).0);
-        let high = |value: u32| U16::from_bytes(split(value).1);
         raw.mode = self.mode.into();
-        (raw.uid_lo, raw.uid_hi) = (low(self.uid), high(self.uid));
-        (raw.gid_lo, raw.gid_hi) = (low(self.gid), high(self.gid));
+        (raw.uid_lo, raw.uid_hi) = split_32(self.uid);
+        (raw.gid_lo, raw.gid_hi) = split_32(self.gid);
         raw.links = self.links.into();
         raw.flags = self.flags.bits().into();
         raw.generation = self.generation.into();
         raw.block = self.block;
-        let [size_lo, size_hi] = halves(self.size);
+        let (size_lo, size_hi) = split_64(self.size);
         raw.size_lo = size_lo;
         if self.kind == FileType::Regular || superblock.has(IncompatFeatures::LARGEDIR) {
             raw.size_hi = size_hi;
         }
-        let [attributes_lo, attributes_hi] = halves(self.attribute_block);
+        let (attributes_lo, attributes_hi) = split_64(self.attribute_block.get());
         raw.file_acl_lo = attributes_lo;
         if superblock.has(IncompatFeatures::BITS64) {
-            raw.file_acl_hi = low(attributes_hi.get());
+            (raw.file_acl_hi, _) = split_32(attributes_hi.get());
         }
-        let [blocks_lo, blocks_hi] = halves(self.stored_blocks(superblock));
+        let (blocks_lo, blocks_hi) = split_64(self.stored_blocks(superblock));
         raw.blocks_lo = blocks_lo;
-        if superblock.ro_compat_features().contains(RoCompatFeatures::HUGE_FILE) {
-            raw.blocks_hi = low(blocks_hi.get());
+        if superblock.ro_compat.contains(RoCompatFeatures::HUGE_FILE) {
+            (raw.blocks_hi, _) = split_32(blocks_hi.get());
         }
         let [atime, mtime, ctime] = [self.atime, self.mtime, self.ctime].map(Timestamp::encode);
         (raw.atime, raw.mtime, raw.ctime) = (atime.0.into(), mtime.0.into(), ctime.0.into());
-        if let Ok((extra, _)) = RawInodeExtra::mut_from_prefix(rest) {
-            let declared = usize::from(extra.extra_isize.get());
-            let mut set = |offset: usize, field: fn(&mut RawInodeExtra) -> &mut U32, value: u32| {
-                if declared >= offset.saturating_add(size_of::<U32>()) {
-                    *field(extra) = value.into();
-                }
-            };
-            set(offset_of!(RawInodeExtra, ctime_extra), |extra| &mut extra.ctime_extra, ctime.1);
-            set(offset_of!(RawInodeExtra, mtime_extra), |extra| &mut extra.mtime_extra, mtime.1);
-            set(offset_of!(RawInodeExtra, atime_extra), |extra| &mut extra.atime_extra, atime.1);
+        if let Ok((stored, _)) = RawInodeExtra::mut_from_prefix(rest) {
+            let mut extra = stored.clone();
+            (extra.atime_extra, extra.mtime_extra) = (atime.1.into(), mtime.1.into());
+            extra.ctime_extra = ctime.1.into();
             if let Some((seconds, more)) = self.crtime.map(Timestamp::encode) {
-                set(offset_of!(RawInodeExtra, crtime), |extra| &mut extra.crtime, seconds);
-                set(offset_of!(RawInodeExtra, crtime_extra), |extra| &mut extra.crtime_extra, more);
+                (extra.crtime, extra.crtime_extra) = (seconds.into(), more.into());
             }
-            if superblock.ro_compat_features().contains(RoCompatFeatures::PROJECT) {
-                let project = self.project.unwrap_or(0);
-                set(offset_of!(RawInodeExtra, project), |extra| &mut extra.project, project);
+            if superblock.ro_compat.contains(RoCompatFeatures::PROJECT) {
+                extra.project = self.project.unwrap_or(0).into();
             }
+            let declared = usize::from(stored.extra_isize.get());
+            let fields = stored.as_mut_bytes().iter_mut().zip(extra.as_bytes());
+            fields.take(declared).for_each(|(to, from)| *to = *from);
         }
         seal(superblock, self.number, bytes);
     }
@@ -462,31 +455,19 @@ impl Inode {
         let inline = self.inline_size.is_some() && self.kind == FileType::Regular;
         let inline = if inline { self.size.div_ceil(512) } else { 0 };
         let blocks = self.blocks_512.saturating_sub(inline);
-        let huge = superblock.ro_compat_features().contains(RoCompatFeatures::HUGE_FILE)
+        let huge = superblock.ro_compat.contains(RoCompatFeatures::HUGE_FILE)
             && self.flags.contains(InodeFlags::HUGE_FILE);
-        let shift = if huge { superblock.block_bits.saturating_sub(9) } else { 0 };
+        let shift = if huge { superblock.geometry.block_bits.saturating_sub(9) } else { 0 };
         blocks.wrapping_shr(shift)
     }
 }
 
-/// Splits a number into the bytes of its lower and its upper half.
-fn split(value: u32) -> ([u8; 2], [u8; 2]) {
-    let [a, b, high @ ..] = value.to_le_bytes();
-    ([a, b], high)
-}
-
-/// Splits a number into its lower and its upper half.
-fn halves(value: u64) -> [U32; 2] {
-    let [a, b, c, d, high @ ..] = value.to_le_bytes();
-    [U32::from_bytes([a, b, c, d]), U32::from_bytes(high)]
-}
-
 /// Returns the next inode in the list of orphans, which is stored in the deletion time of inode
 /// `number`.
-pub(crate) fn next_orphan(number: u32, bytes: &[u8]) -> Result<u32, Error> {
+pub(crate) fn next_orphan(number: InodeNumber, bytes: &[u8]) -> Result<InodeNumber, Error> {
     let raw = RawInode::ref_from_prefix(bytes);
     let missing = |_| Structure::Inode(number).corrupt(Problem::Missing { logical: 0 });
-    raw.map(|(raw, _)| raw.dtime.get()).map_err(missing)
+    raw.map(|(raw, _)| raw.dtime.into()).map_err(missing)
 }
 
 /// Byte offset of the link count.
@@ -524,21 +505,20 @@ pub(crate) fn free(bytes: &mut [u8]) {
 }
 
 /// Updates the checksum of the inode.
-pub(crate) fn seal(superblock: &Superblock, number: u32, bytes: &mut [u8]) {
+pub(crate) fn seal(superblock: &Superblock, number: InodeNumber, bytes: &mut [u8]) {
     if !superblock.has_metadata_csum() {
         return;
     }
     let Ok((raw, rest)) = RawInode::ref_from_prefix(bytes) else { return };
-    let has_high = Extra::parse(superblock, rest).is_ok_and(|extra| extra.checksum_hi.is_some());
-    let seed = crc32c(superblock.checksum_seed, &number.to_le_bytes());
-    let seed = crc32c(seed, raw.generation.as_bytes());
-    let [a, b, c, d] = computed_checksum(seed, has_high, bytes).to_le_bytes();
+    let has_high = Extra::parse(rest).is_ok_and(|extra| extra.has_checksum());
+    let seed = checksum_seed(superblock, number, raw);
+    let (low, high) = split_32(computed_checksum(seed, has_high, bytes));
     if let Ok((raw, rest)) = RawInode::mut_from_prefix(bytes) {
-        raw.checksum_lo = U16::from_bytes([a, b]);
+        raw.checksum_lo = low;
         if let Ok((extra, _)) = RawInodeExtra::mut_from_prefix(rest)
             && has_high
         {
-            extra.checksum_hi = U16::from_bytes([c, d]);
+            extra.checksum_hi = high;
         }
     }
 }
@@ -547,13 +527,12 @@ pub(crate) fn seal(superblock: &Superblock, number: u32, bytes: &mut [u8]) {
 /// upper half was once another field.
 fn size(superblock: &Superblock, kind: FileType, raw: &RawInode) -> u64 {
     let wide = kind == FileType::Regular || superblock.has(IncompatFeatures::LARGEDIR);
-    let high = if wide { u64::from(raw.size_hi.get()) << 32 } else { 0 };
-    u64::from(raw.size_lo.get()) | high
+    join_64(raw.size_lo, if wide { raw.size_hi } else { U32::ZERO })
 }
 
 fn blocks_512(superblock: &Superblock, flags: InodeFlags, raw: &RawInode) -> u64 {
     let low = u64::from(raw.blocks_lo.get());
-    if !superblock.ro_compat_features().contains(RoCompatFeatures::HUGE_FILE) {
+    if !superblock.ro_compat.contains(RoCompatFeatures::HUGE_FILE) {
         return low;
     }
     let blocks = low | (u64::from(raw.blocks_hi.get()) << 32);
@@ -561,88 +540,88 @@ fn blocks_512(superblock: &Superblock, flags: InodeFlags, raw: &RawInode) -> u64
     blocks.saturating_mul(u64::from(unit))
 }
 
-fn attribute_block(superblock: &Superblock, raw: &RawInode) -> u64 {
+fn attribute_block(superblock: &Superblock, raw: &RawInode) -> PhysicalBlock {
     let wide = superblock.has(IncompatFeatures::BITS64);
     let high = if wide { u64::from(raw.file_acl_hi.get()) << 32 } else { 0 };
-    u64::from(raw.file_acl_lo.get()) | high
+    (u64::from(raw.file_acl_lo.get()) | high).into()
 }
 
 /// Returns the capacity for inline data in bytes, or `None` if the inode has no attribute for it.
 fn inline_size(superblock: &Superblock, space: &[u8]) -> Result<Option<u64>, Problem> {
-    let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let rest = xattr_body::inline_data(superblock, space)?;
-    Ok(rest.map(|rest| length(&[0; BLOCK_AREA]).saturating_add(length(rest))))
+    Ok(rest.map(|rest| as_u64(BLOCK_AREA.saturating_add(rest.len()))))
 }
 
 /// The fields after byte 128 that the inode declares.
 struct Extra {
+    /// The fields, of which those after the declared size are zero.
+    raw: RawInodeExtra,
+    /// Bytes of `raw` that are declared.
+    size: usize,
     /// Byte offset after the last declared field, where extended attributes may start; `usize::MAX`
     /// if the inode has no room for them.
     end: usize,
-    checksum_hi: Option<u16>,
-    atime: Option<u32>,
-    ctime: Option<u32>,
-    mtime: Option<u32>,
-    crtime: Option<u32>,
-    crtime_extra: Option<u32>,
-    project: Option<u32>,
 }
 
 impl Extra {
-    const NONE: Self = Self {
-        end: usize::MAX,
-        checksum_hi: None,
-        atime: None,
-        ctime: None,
-        mtime: None,
-        crtime: None,
-        crtime_extra: None,
-        project: None,
-    };
-
-    fn parse(superblock: &Superblock, bytes: &[u8]) -> Result<Self, Problem> {
-        let Ok((raw, _)) = RawInodeExtra::ref_from_prefix(bytes) else {
-            return Ok(Self::NONE);
+    fn parse(bytes: &[u8]) -> Result<Self, Problem> {
+        let mut raw = RawInodeExtra::new_zeroed();
+        let Ok((stored, _)) = RawInodeExtra::ref_from_prefix(bytes) else {
+            return Ok(Self { raw, size: 0, end: usize::MAX });
         };
-        let declared = usize::from(raw.extra_isize.get());
+        let value = stored.extra_isize.get();
+        let declared = usize::from(value);
         if declared > bytes.len() || declared % 4 != 0 {
             let rule = "must be a multiple of 4 and fit in the inode";
-            let value = raw.extra_isize.get().into();
-            return Err(Problem::Field { field: "extra size", value, rule });
+            return Err(Problem::Field { field: "extra size", value: value.into(), rule });
         }
         // An inode with size 0 was created before these fields existed. Like the kernel, treat its
         // times as zeroes and not as missing; checksum and project id are missing.
-        let silent = declared == 0;
-        let size = if silent { size_of::<RawInodeExtra>() } else { declared };
-        // A field is present if it ends within the declared size.
-        let field = |field: U32, offset: usize| {
-            (size >= offset.saturating_add(size_of::<U32>())).then(|| field.get())
+        let (size, end) = match declared {
+            0 => (size_of::<RawInodeExtra>(), usize::MAX),
+            _ => (declared, BASE_SIZE.saturating_add(declared)),
         };
-        let has_project = superblock.ro_compat_features().contains(RoCompatFeatures::PROJECT);
-        let project = if has_project && !silent { raw.project } else { 0.into() };
-        Ok(Self {
-            end: if silent { usize::MAX } else { BASE_SIZE.saturating_add(declared) },
-            checksum_hi: (declared >= 4).then(|| raw.checksum_hi.get()),
-            ctime: field(raw.ctime_extra, offset_of!(RawInodeExtra, ctime_extra)),
-            mtime: field(raw.mtime_extra, offset_of!(RawInodeExtra, mtime_extra)),
-            atime: field(raw.atime_extra, offset_of!(RawInodeExtra, atime_extra)),
-            crtime: field(raw.crtime, offset_of!(RawInodeExtra, crtime)),
-            crtime_extra: field(raw.crtime_extra, offset_of!(RawInodeExtra, crtime_extra)),
-            project: field(project, offset_of!(RawInodeExtra, project)),
-        })
+        let fields = raw.as_mut_bytes().iter_mut().zip(stored.as_bytes());
+        fields.take(size).for_each(|(to, from)| *to = *from);
+        Ok(Self { raw, size, end })
     }
+
+    /// Returns true if the field of 32 bits at `offset` is declared.
+    fn has(&self, offset: usize) -> bool {
+        self.size >= offset.saturating_add(size_of::<U32>())
+    }
+
+    fn has_checksum(&self) -> bool {
+        self.raw.extra_isize.get() >= 4
+    }
+
+    fn crtime(&self) -> Option<Timestamp> {
+        let time = || Timestamp::decode(self.raw.crtime.get(), Some(self.raw.crtime_extra.get()));
+        self.has(offset_of!(RawInodeExtra, crtime)).then(time)
+    }
+
+    fn project(&self, superblock: &Superblock) -> Option<u32> {
+        let is_stored =
+            superblock.ro_compat.contains(RoCompatFeatures::PROJECT) && self.raw.extra_isize != 0;
+        let project = if is_stored { self.raw.project.get() } else { 0 };
+        self.has(offset_of!(RawInodeExtra, project)).then_some(project)
+    }
+}
+
+/// Returns the seed for the checksums of the inode and of its blocks.
+fn checksum_seed(superblock: &Superblock, number: InodeNumber, raw: &RawInode) -> u32 {
+    let seed = crc32c(superblock.checksum_seed, &number.get().to_le_bytes());
+    crc32c(seed, raw.generation.as_bytes())
 }
 
 /// Verifies the checksum of the whole inode. An inode without room for the upper half stores only
 /// the lower 16 bits.
 fn verify_checksum(seed: u32, raw: &RawInode, extra: &Extra, bytes: &[u8]) -> Result<(), Problem> {
-    let computed = computed_checksum(seed, extra.checksum_hi.is_some(), bytes);
-    let low = u32::from(raw.checksum_lo.get());
-    let (stored, computed) = match extra.checksum_hi {
-        Some(high) => (low | (u32::from(high) << 16), computed),
-        None => (low, computed & 0xffff),
-    };
-    if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+    let computed = computed_checksum(seed, extra.has_checksum(), bytes);
+    match extra.has_checksum() {
+        true => Problem::verify_checksum(join_32(raw.checksum_lo, extra.raw.checksum_hi), computed),
+        false => Problem::verify_checksum(raw.checksum_lo.get().into(), computed & 0xffff),
+    }
 }
 
 /// Computes the checksum of an inode, with zeroes in its checksum fields. Most inodes fit in `head`

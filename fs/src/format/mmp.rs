@@ -10,6 +10,7 @@ use crate::format::checksum::crc32c;
 use crate::format::corrupt::Problem;
 use crate::format::superblock::Superblock;
 use crate::format::time::Timestamp;
+use crate::number::PhysicalBlock;
 
 /// "MMP" after a zero byte.
 const MAGIC: u32 = 0x004d_4d50;
@@ -59,22 +60,17 @@ impl MmpFields {
     /// Parses block `number` and verifies its checksum, if the filesystem has metadata checksums.
     pub(crate) fn parse(
         superblock: &Superblock,
-        number: u64,
+        number: PhysicalBlock,
         block: &[u8],
     ) -> Result<Self, Problem> {
         let Ok((raw, _)) = RawMmp::ref_from_prefix(block) else {
-            return Err(Problem::Missing { logical: number });
+            return Err(Problem::Missing { logical: number.into() });
         };
-        if raw.magic != MAGIC {
-            return Err(Problem::Magic { found: raw.magic.get(), expected: MAGIC });
-        }
+        Problem::verify_magic(raw.magic, MAGIC)?;
         if superblock.has_metadata_csum() {
             let covered = block.get(..CHECKSUM_OFFSET).unwrap_or_default();
-            let stored = raw.checksum.get();
             let computed = crc32c(superblock.checksum_seed, covered);
-            if stored != computed {
-                return Err(Problem::Checksum { stored, computed });
-            }
+            Problem::verify_checksum(raw.checksum.get(), computed)?;
         }
         let name = |bytes: &[u8]| bytes.split(|&byte| byte == 0).next().unwrap_or_default().into();
         Ok(Self {

@@ -9,6 +9,7 @@ pub(crate) mod features;
 pub(crate) mod file_type;
 pub(crate) mod geometry;
 pub(crate) mod group;
+pub(crate) mod halves;
 pub(crate) mod inode;
 pub(crate) mod inode_flags;
 pub(crate) mod mmp;

@@ -6,14 +6,19 @@ use std::os::unix::fs::FileExt;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::dir;
+use crate::dir::htree::root::{self, Root};
+use crate::dir::htree::{lookup, node};
 use crate::filesystem::Filesystem;
 use crate::format::dir_entry::{self, Directory};
+use crate::format::dir_hash::Function;
 use crate::format::extent::{self, ENTRY_SIZE, RawExtent, RawHeader, RawIndex};
 use crate::format::group::{self, GroupDescriptor};
 use crate::format::inode::Inode;
 use crate::format::raw_superblock::RawSuperblock;
 use crate::format::superblock::{self, Superblock};
 use crate::format::xattr_entry;
+use crate::number::{LogicalBlock, PhysicalBlock};
+use crate::xattr;
 
 /// Filesystems with a tree of files: with and without `64bit`, with each kind of checksums, with
 /// small inodes, and with inline data.
@@ -47,10 +52,12 @@ fn images() -> Vec<(&'static str, Vec<u8>, Filesystem)> {
             .status()
             .unwrap();
         assert!(made.success(), "{options}");
-        let set = "ea_set /small user.name value";
-        let mut debugfs = std::process::Command::new("/sbin/debugfs");
-        let output = debugfs.args(["-w", "-R", set]).arg(&file).output().unwrap();
-        assert!(output.status.success());
+        let long = format!("ea_set /sparse user.name {}", "v".repeat(200));
+        for set in ["ea_set /small user.name value", &long] {
+            let mut debugfs = std::process::Command::new("/sbin/debugfs");
+            let output = debugfs.args(["-w", "-R", set]).arg(&file).output().unwrap();
+            assert!(output.status.success());
+        }
         let bytes = std::fs::read(&file).unwrap();
         std::fs::remove_file(file).unwrap();
         let fs = Filesystem::open(bytes.clone()).unwrap();
@@ -60,7 +67,7 @@ fn images() -> Vec<(&'static str, Vec<u8>, Filesystem)> {
 }
 
 fn inodes(fs: &Filesystem) -> Vec<Inode> {
-    (1..=fs.superblock().inodes_count()).filter_map(|number| fs.inode(number).ok()).collect()
+    (1..=fs.superblock().inodes_count).filter_map(|number| fs.inode(number).ok()).collect()
 }
 
 #[test]
@@ -70,19 +77,20 @@ fn superblocks_and_group_descriptors() {
         let parsed = Superblock::parse(&raw).unwrap();
         raw.checksum = 0.into();
         superblock::set_free(&mut raw, 0, 0);
-        superblock::set_free(&mut raw, parsed.free_blocks_count(), parsed.free_inodes_count());
+        superblock::set_free(&mut raw, parsed.free_blocks, parsed.free_inodes);
         superblock::seal(&mut raw);
         assert_eq!(raw.as_bytes(), &bytes[1024..2048], "{options}");
 
         for group in 0..parsed.groups_count() {
             let (block, offset) = group::location(&parsed, group);
-            let at = parsed.bytes(block) as usize + offset;
-            let stored = &bytes[at..][..usize::from(parsed.descriptor_size)];
-            let descriptor = fs.group(group).unwrap();
+            let at = parsed.address(block) as usize + offset;
+            let stored = &bytes[at..][..usize::from(parsed.geometry.descriptor_size)];
+            let descriptor = fs.metadata().group(group).unwrap();
             let mut encoded = stored.to_vec();
-            // The bitmaps, the table, free blocks and free inodes, and the checksum.
-            encoded[..16].fill(0);
-            encoded[30..32].fill(0);
+            // All fields except for the snapshot's bitmap, which is not used.
+            encoded[..20].fill(0);
+            encoded[24..28].fill(0);
+            encoded[30..].fill(0);
             descriptor.encode(&parsed, group, &mut encoded);
             assert_eq!(encoded, stored, "{options}: group {group}");
             assert_eq!(GroupDescriptor::parse(&parsed, group, &encoded).unwrap(), descriptor);
@@ -119,13 +127,12 @@ fn extent_trees() {
             if depth == 0 {
                 let extent = RawExtent::ref_from_bytes(entry).unwrap();
                 let (logical, count, physical, unwritten) = extent.parts();
-                let (logical, count) = (logical as u32, count as u16);
-                let extent = RawExtent::new(logical, count, physical, unwritten).unwrap();
+                let extent = RawExtent::new(logical, count as u16, physical, unwritten).unwrap();
                 encoded.extend(extent.as_bytes());
             } else {
                 let index = RawIndex::ref_from_bytes(entry).unwrap();
                 children.push(index.child());
-                let index = RawIndex::new(index.logical.get(), index.child()).unwrap();
+                let index = RawIndex::new(index.logical.into(), index.child()).unwrap();
                 encoded.extend(index.as_bytes());
             }
         }
@@ -137,7 +144,7 @@ fn extent_trees() {
         for inode in inodes(&fs).iter().filter(|inode| extent::is_root(&inode.block)) {
             let (_, children) = again(&inode.block);
             for child in children {
-                let at = fs.superblock().bytes(child) as usize;
+                let at = fs.superblock().address(child) as usize;
                 let stored = &bytes[at..][..fs.superblock().block_size() as usize];
                 let (node, _) = again(stored);
                 let mut encoded = stored.to_vec();
@@ -154,14 +161,16 @@ fn extent_trees() {
         }
     }
     assert!(blocks > 3, "{blocks}");
-    assert!(
-        RawExtent::new(0, 0, 1, false).is_none() && RawExtent::new(0, 1, 1 << 48, false).is_none()
-    );
-    assert!(RawExtent::new(0, 32_769, 1, false).is_none());
-    assert!(RawExtent::new(0, 32_768, 1, true).is_none());
-    let longest = RawExtent::new(7, 32_767, 1 << 40, true).unwrap();
-    assert_eq!(longest.parts(), (7, 32_767, 1 << 40, true));
-    assert!(RawIndex::new(0, u64::MAX).is_none());
+    let start = LogicalBlock::START;
+    let new = |count, physical: u64, unwritten| {
+        RawExtent::new(start, count, physical.into(), unwritten).is_some()
+    };
+    assert!(!new(0, 1, false) && !new(1, 1 << 48, false));
+    assert!(!new(32_769, 1, false) && !new(32_768, 1, true));
+    let seven = LogicalBlock::or_end(7);
+    let longest = RawExtent::new(seven, 32_767, (1 << 40).into(), true).unwrap();
+    assert_eq!(longest.parts(), (seven, 32_767, (1 << 40).into(), true));
+    assert!(RawIndex::new(start, u64::MAX.into()).is_none());
 }
 
 #[test]
@@ -201,8 +210,71 @@ fn directory_blocks() {
         assert_eq!(dir_entry::encode_rec_len(block_size + 4, block_size), None);
     }
     assert_eq!(dir_entry::encode_rec_len(13, 1024), None);
-    assert!(dir_entry::write(&mut [0; 64], 56, 12, (12, 1, b"a")).is_none());
-    assert!(dir_entry::write(&mut [0; 64], 0, 12, (12, 1, b"longer")).is_none());
+    assert!(dir_entry::write(&mut [0; 64], 56, 12, (12.into(), 1, b"a")).is_none());
+    assert!(dir_entry::write(&mut [0; 64], 0, 12, (12.into(), 1, b"longer")).is_none());
+}
+
+/// Indexes the directories of an image, which mke2fs leaves as lists.
+fn with_indexes(bytes: &[u8]) -> Vec<u8> {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(image.path(), bytes).unwrap();
+    let mut e2fsck = std::process::Command::new("/sbin/e2fsck");
+    let output = e2fsck.args(["-f", "-y", "-D"]).arg(image.path()).output().unwrap();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+    std::fs::read(image.path()).unwrap()
+}
+
+#[test]
+fn hash_trees() {
+    let mut found = 0;
+    for (options, bytes, _) in images() {
+        let bytes = with_indexes(&bytes);
+        let fs = Filesystem::open(bytes.clone()).unwrap();
+        let superblock = fs.superblock();
+        for inode in inodes(&fs).iter().filter(|inode| lookup::has_tree(superblock, inode)) {
+            let first = fs.extents(inode).unwrap().next().unwrap().unwrap();
+            let size = superblock.block_size() as usize;
+            let stored = &bytes[first.physical as usize..][..size];
+            let parsed = Root::parse(superblock, stored.into(), false).unwrap();
+            let start = dir::checksum::ROOT_START;
+            let entries: Vec<(u32, u32)> = (0..)
+                .map_while(|at| Some((parsed.node.hash(at)?, parsed.node.child(at)?)))
+                .collect();
+            let mut encoded = stored.to_vec();
+            encoded[24..start + 8 * entries.len()].fill(0);
+            let limit = node::limit(superblock, size - start);
+            root::write(&mut encoded, parsed.function, parsed.levels).unwrap();
+            node::write(&mut encoded, start, limit, &entries).unwrap();
+            if superblock.has_metadata_csum() {
+                encoded[size - 4..].fill(0);
+                dir::checksum::seal_node(inode.checksum_seed, &mut encoded, start);
+            }
+            assert_eq!(encoded, stored, "{options}: inode {}", inode.number());
+            found += 1;
+        }
+    }
+    assert!(found >= 2, "{found}");
+    assert!(node::write(&mut [0; 64], 8, 2, &[(0, 1), (2, 3), (4, 5)]).is_none());
+    assert!(node::write(&mut [0; 64], 8, 2, &[]).is_none());
+    assert!(root::write(&mut [0; 31], Function::Tea, 0).is_none());
+    for function in [Function::Legacy, Function::HalfMd4, Function::Tea, Function::SipHash] {
+        assert_eq!(Function::from_raw(function.to_raw()), Some(function));
+    }
+}
+
+#[test]
+fn attribute_blocks() {
+    for (options, bytes, fs) in images() {
+        let number = fs.lookup("/sparse").unwrap().attribute_block;
+        assert_ne!(number, PhysicalBlock::default(), "{options}");
+        let at = fs.superblock().address(number) as usize;
+        let stored = &bytes[at..][..fs.superblock().block_size() as usize];
+        let mut encoded = stored.to_vec();
+        encoded[..32].fill(0);
+        let field = |at: usize| u32::from_le_bytes(stored[at..at + 4].try_into().unwrap());
+        xattr::block::seal(fs.superblock(), number, (field(4), field(12)), &mut encoded);
+        assert_eq!(encoded, stored, "{options}");
+    }
 }
 
 #[test]

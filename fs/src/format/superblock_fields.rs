@@ -5,6 +5,7 @@ use zerocopy::little_endian::U32;
 use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::format::raw_superblock::RawSuperblock;
 use crate::format::time::Timestamp;
+use crate::number::{InodeNumber, PhysicalBlock};
 
 /// The fields of a superblock as they are stored. Magic number and checksum are verified. The
 /// fields are not checked against each other or against the device, so any field may have any
@@ -99,7 +100,7 @@ pub struct SuperblockFields {
     /// Group that may use the reserved blocks.
     pub reserved_gid: u16,
     /// First inode that is not reserved. This field and the next are valid from revision 1 on.
-    pub first_inode: u32,
+    pub first_inode: InodeNumber,
     /// Size of an inode in bytes.
     pub inode_size: u16,
     /// Bytes after the first 128 that all inodes have.
@@ -109,11 +110,11 @@ pub struct SuperblockFields {
     /// UUID of the external journal.
     pub journal_uuid: [u8; 16],
     /// Inode of the journal; 0 if there is none in the filesystem.
-    pub journal_inode: u32,
+    pub journal_inode: InodeNumber,
     /// Device number of the external journal when the superblock was written.
     pub journal_device: u32,
     /// First inode of the list of orphans, which are to be freed or truncated; 0 for none.
-    pub last_orphan: u32,
+    pub last_orphan: InodeNumber,
     /// Hash function of names: 0 legacy, 1 half MD4, 2 TEA.
     pub default_hash_version: u8,
     /// Secret seed of the hashes.
@@ -132,11 +133,11 @@ pub struct SuperblockFields {
     /// The last error since the last check.
     pub last_error: ErrorRecord,
     /// Block of multi-mount protection.
-    pub mmp_block: u64,
+    pub mmp_block: PhysicalBlock,
     /// Seconds between two updates of the multi-mount protection block.
     pub mmp_interval: u16,
     /// Inodes of user, group and project quota; 0 for none.
-    pub quota_inodes: [u32; 3],
+    pub quota_inodes: [InodeNumber; 3],
     /// Type of the metadata checksums: 1 for CRC-32C.
     pub checksum_type: u8,
     /// Checksum of the superblock.
@@ -150,7 +151,7 @@ pub struct SuperblockFields {
     /// Bit 0: names with an invalid encoding are rejected.
     pub encoding_flags: u16,
     /// Inode of the orphan file, with the feature `orphan_file`.
-    pub orphan_file_inode: u32,
+    pub orphan_file_inode: InodeNumber,
 }
 
 /// An error recorded by the kernel.
@@ -166,9 +167,9 @@ pub struct ErrorRecord {
     /// Line number in the kernel's source file.
     pub line: u32,
     /// Inode; 0 if no inode was involved.
-    pub inode: u32,
+    pub inode: InodeNumber,
     /// Block; 0 if no block was involved.
-    pub block: u64,
+    pub block: PhysicalBlock,
     /// Error code in ext4's own numbering; 0 if none was recorded.
     pub code: u8,
 }
@@ -235,14 +236,14 @@ impl SuperblockFields {
             kbytes_written: raw.kbytes_written.get(),
             reserved_uid: raw.reserved_uid.get(),
             reserved_gid: raw.reserved_gid.get(),
-            first_inode: raw.first_inode.get(),
+            first_inode: raw.first_inode.into(),
             inode_size: raw.inode_size.get(),
             min_extra_isize: raw.min_extra_isize.get(),
             want_extra_isize: raw.want_extra_isize.get(),
             journal_uuid: raw.journal_uuid,
-            journal_inode: raw.journal_inode.get(),
+            journal_inode: raw.journal_inode.into(),
             journal_device: raw.journal_device.get(),
-            last_orphan: raw.last_orphan.get(),
+            last_orphan: raw.last_orphan.into(),
             default_hash_version: raw.default_hash_version,
             hash_seed: zerocopy::transmute!(raw.hash_seed),
             journal_backup_type: raw.journal_backup_type,
@@ -258,24 +259,24 @@ impl SuperblockFields {
                 time: wide_time(raw.first_error_time, first_hi),
                 function: until_nul(&raw.first_error_function).to_vec(),
                 line: raw.first_error_line.get(),
-                inode: raw.first_error_inode.get(),
-                block: raw.first_error_block.get(),
+                inode: raw.first_error_inode.into(),
+                block: raw.first_error_block.get().into(),
                 code: first_code,
             },
             last_error: ErrorRecord {
                 time: wide_time(raw.last_error_time, last_hi),
                 function: until_nul(&raw.last_error_function).to_vec(),
                 line: raw.last_error_line.get(),
-                inode: raw.last_error_inode.get(),
-                block: raw.last_error_block.get(),
+                inode: raw.last_error_inode.into(),
+                block: raw.last_error_block.get().into(),
                 code: last_code,
             },
-            mmp_block: raw.mmp_block.get(),
+            mmp_block: raw.mmp_block.get().into(),
             mmp_interval: raw.mmp_interval.get(),
             quota_inodes: [
-                raw.user_quota_inode.get(),
-                raw.group_quota_inode.get(),
-                raw.project_quota_inode.get(),
+                raw.user_quota_inode.into(),
+                raw.group_quota_inode.into(),
+                raw.project_quota_inode.into(),
             ],
             checksum_type: raw.checksum_type,
             checksum: raw.checksum.get(),
@@ -283,7 +284,7 @@ impl SuperblockFields {
             checksum_seed: raw.checksum_seed.get(),
             encoding: raw.encoding.get(),
             encoding_flags: raw.encoding_flags.get(),
-            orphan_file_inode: raw.orphan_file_inode.get(),
+            orphan_file_inode: raw.orphan_file_inode.into(),
         }
     }
 }

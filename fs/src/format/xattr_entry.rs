@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::format::corrupt::Problem;
 use crate::format::features::IncompatFeatures;
 use crate::format::superblock::Superblock;
-use crate::number;
+use crate::number::{InodeNumber, as_usize};
 
 /// `EXT4_XATTR_MAGIC`.
 pub(crate) const MAGIC: u32 = 0xea02_0000;
@@ -76,7 +76,7 @@ pub(crate) enum Value<'a> {
     Here(&'a [u8]),
     /// A value in an inode of its own.
     Inode {
-        number: u32,
+        number: InodeNumber,
         /// Size of the value, bytes.
         size: u32,
         /// Hash of the name and the value.
@@ -125,15 +125,12 @@ fn value<'a>(
     offset: usize,
     raw: &RawEntry,
 ) -> Result<Value<'a>, Problem> {
-    let (size, number) = (raw.value_size.get(), raw.value_inode.get());
-    if size > VALUE_MAX {
-        let (value, max) = (size.into(), VALUE_MAX.into());
-        return Err(Problem::TooLarge { field: "size of an attribute", value, max });
-    }
+    let (size, number) = (raw.value_size.get(), InodeNumber::from(raw.value_inode));
+    Problem::verify_max("size of an attribute", size, VALUE_MAX)?;
     if number != 0 {
         let allowed = superblock.has(IncompatFeatures::EA_INODE)
-            && (superblock.first_inode..=superblock.inodes_count()).contains(&number)
-            && number != number::ROOT;
+            && superblock.inodes().contains(&number)
+            && number != InodeNumber::ROOT;
         return match allowed {
             true => Ok(Value::Inode { number, size, hash: raw.hash.get() }),
             false => Err(Problem::EntryInode { offset, inode: number }),
@@ -143,7 +140,7 @@ fn value<'a>(
         return Ok(Value::Here(&[]));
     }
     let start = usize::from(raw.value_offset.get());
-    let length = usize::try_from(size).unwrap_or(usize::MAX);
+    let length = as_usize(size);
     // The value's padding to a multiple of four bytes must be inside the area, too.
     let padded = area.get(start..start.saturating_add(length.next_multiple_of(4)));
     let value = padded.filter(|_| start >= names_end).and_then(|padded| padded.get(..length));
@@ -210,7 +207,7 @@ mod tests {
         area[44] = 7;
         let superblock = superblock(0x400);
         let found = entries(&superblock, &area, 8).unwrap();
-        assert_eq!(found[1].value, Value::Inode { number: 20, size: 5, hash: 7 });
+        assert_eq!(found[1].value, Value::Inode { number: 20.into(), size: 5, hash: 7 });
         area[36] = 0;
         area[40] = 0;
         let found = entries(&superblock, &area, 8).unwrap();

@@ -1,79 +1,85 @@
 //! The builder of runs.
 
+use std::ops::Range;
+
 use nvio_iomap::{Mapping, MappingFlags, MappingKind};
 
 use crate::format::superblock::Superblock;
 use crate::map::run::MapRun;
-
-/// First logical block that no file has: logical block numbers have 32 bits, and the largest is
-/// reserved.
-pub(crate) const LOGICAL_END: u64 = 0xffff_ffff;
+use crate::number::{LogicalBlock, PhysicalBlock};
 
 /// A builder of a [`MapRun`] from mappings in logical order.
 pub(crate) struct RunBuilder<'a> {
     superblock: &'a Superblock,
-    start: u64,
+    start: LogicalBlock,
     /// First logical block that is not covered yet.
-    next: u64,
+    next: LogicalBlock,
     mappings: Vec<Mapping>,
 }
 
 impl<'a> RunBuilder<'a> {
-    pub(crate) fn new(superblock: &'a Superblock, start: u64, capacity: usize) -> Self {
+    pub(crate) fn new(superblock: &'a Superblock, start: LogicalBlock, capacity: usize) -> Self {
         let mappings = Vec::with_capacity(capacity);
         Self { superblock, start, next: start, mappings }
     }
 
-    /// Appends `count` blocks at logical block `logical`. A gap to the end of the previous mapping
-    /// becomes a hole.
-    pub(crate) fn push(&mut self, logical: u64, count: u64, physical: u64, kind: MappingKind) {
-        self.hole_until(logical);
-        self.mappings.push(Mapping {
-            offset: self.superblock.bytes(logical),
-            length: self.superblock.bytes(count),
-            addr: self.superblock.bytes(physical),
-            kind,
-            flags: MappingFlags::empty(),
-        });
-        self.next = logical.saturating_add(count);
+    /// Appends the blocks of `range`, which are stored from `physical` on. A gap to the end of the
+    /// previous mapping becomes a hole.
+    pub(crate) fn push(
+        &mut self,
+        range: Range<LogicalBlock>,
+        physical: PhysicalBlock,
+        kind: MappingKind,
+    ) {
+        self.hole_until(range.start);
+        let (offset, length) = self.bytes(&range);
+        let (addr, flags) = (self.superblock.address(physical), MappingFlags::empty());
+        self.mappings.push(Mapping { offset, length, addr, kind, flags });
+        self.next = range.end;
     }
 
     /// Appends blocks like [`push`](Self::push), but extends the previous mapping if both are
     /// adjacent in the file and on the device and of the same kind.
     pub(crate) fn push_joined(
         &mut self,
-        logical: u64,
-        count: u64,
-        physical: u64,
+        range: Range<LogicalBlock>,
+        physical: PhysicalBlock,
         kind: MappingKind,
     ) {
-        let (offset, addr) = (self.superblock.bytes(logical), self.superblock.bytes(physical));
+        let ((offset, length), addr) = (self.bytes(&range), self.superblock.address(physical));
         match self.mappings.last_mut() {
             Some(last)
                 if last.kind == kind
                     && last.end() == offset
                     && last.addr.checked_add(last.length) == Some(addr) =>
             {
-                last.length = last.length.saturating_add(self.superblock.bytes(count));
+                last.length = last.length.saturating_add(length);
                 last.flags = MappingFlags::MERGED;
-                self.next = logical.saturating_add(count);
+                self.next = range.end;
             }
-            _ => self.push(logical, count, physical, kind),
+            _ => self.push(range, physical, kind),
         }
     }
 
-    fn hole_until(&mut self, logical: u64) {
-        if let Some(count) = logical.checked_sub(self.next).filter(|&count| count > 0) {
-            self.mappings
-                .push(hole(self.superblock.bytes(self.next), self.superblock.bytes(count)));
+    /// Returns the first byte of a range and its length.
+    fn bytes(&self, range: &Range<LogicalBlock>) -> (u64, u64) {
+        let length = self.superblock.bytes(range.end.since(range.start).into());
+        (self.superblock.position(range.start), length)
+    }
+
+    /// Adds a hole up to `logical`, if there is a gap.
+    fn hole_until(&mut self, logical: LogicalBlock) {
+        if self.next < logical {
+            let (offset, length) = self.bytes(&(self.next..logical));
+            self.mappings.push(hole(offset, length));
             self.next = logical;
         }
     }
 
-    /// Ends the run before logical block `end`.
-    pub(crate) fn finish(mut self, end: u64) -> MapRun {
+    /// Returns the run, whose last mapping is a hole if it ends before `end`.
+    pub(crate) fn finish(mut self, end: LogicalBlock) -> MapRun {
         self.hole_until(end);
-        let range = self.superblock.bytes(self.start)..self.superblock.bytes(end);
+        let range = self.superblock.position(self.start)..self.superblock.position(end);
         MapRun::new(range, self.mappings.into())
     }
 }

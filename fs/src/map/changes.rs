@@ -3,28 +3,29 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use nvio_iomap::{Mapping, MappingKind};
+use nvio_iomap::MappingKind;
 
 use crate::format::superblock::Superblock;
 use crate::map::builder::RunBuilder;
 use crate::map::run::MapRun;
+use crate::number::{BlockRun, LogicalBlock};
 
 /// The change of a range of logical blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Change {
-    end: u64,
+    end: LogicalBlock,
     /// [`Mapped`](MappingKind::Mapped), [`Unwritten`](MappingKind::Unwritten) or
     /// [`Hole`](MappingKind::Hole).
     kind: MappingKind,
-    /// First physical block; 0 for a hole.
-    physical: u64,
+    /// The blocks; none for a hole.
+    physical: BlockRun,
 }
 
 /// The ranges of logical blocks that differ from the file's extent tree.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MapChanges {
     /// Changes by their first logical block, without overlap.
-    changes: BTreeMap<u64, Change>,
+    changes: BTreeMap<LogicalBlock, Change>,
 }
 
 impl MapChanges {
@@ -33,17 +34,17 @@ impl MapChanges {
     }
 
     /// Maps the range to the blocks from `physical` on.
-    pub(crate) fn map(&mut self, range: Range<u64>, physical: u64, unwritten: bool) {
+    pub(crate) fn map(&mut self, range: Range<LogicalBlock>, physical: BlockRun, unwritten: bool) {
         let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
         self.insert(range, kind, physical);
     }
 
     /// Unmaps the range.
-    pub(crate) fn remove(&mut self, range: Range<u64>) {
-        self.insert(range, MappingKind::Hole, 0);
+    pub(crate) fn remove(&mut self, range: Range<LogicalBlock>) {
+        self.insert(range, MappingKind::Hole, BlockRun::default());
     }
 
-    fn insert(&mut self, range: Range<u64>, kind: MappingKind, physical: u64) {
+    fn insert(&mut self, range: Range<LogicalBlock>, kind: MappingKind, physical: BlockRun) {
         if range.is_empty() {
             return;
         }
@@ -62,7 +63,7 @@ impl MapChanges {
     }
 
     /// Inserts the part after `end` of a change that starts at `start`.
-    fn insert_rest(&mut self, start: u64, change: Change, end: u64) {
+    fn insert_rest(&mut self, start: LogicalBlock, change: Change, end: LogicalBlock) {
         if change.end > end {
             self.changes.insert(end, change.from(start, end));
         }
@@ -70,7 +71,7 @@ impl MapChanges {
 
     /// Applies the changes to a run of the stored map.
     pub(crate) fn apply(&self, superblock: &Superblock, leaf: MapRun) -> MapRun {
-        let (start, end) = (superblock.block_at(leaf.start()), superblock.block_at(leaf.end()));
+        let (start, end) = (superblock.logical_at(leaf.start()), superblock.logical_at(leaf.end()));
         // A change may begin before the run.
         let first = self.changes.range(..=start).next_back().map_or(start, |(&first, _)| first);
         let mut changes = self.changes.range(first..end.max(first)).peekable();
@@ -86,9 +87,8 @@ impl MapChanges {
             let from = first.max(start);
             push_stored(&mut built, superblock, &leaf, next..from);
             if change.kind != MappingKind::Hole {
-                let count = change.end.min(end).saturating_sub(from);
-                let physical = change.from(first, from).physical;
-                built.push_joined(from, count, physical, change.kind);
+                let physical = change.from(first, from).physical.start();
+                built.push_joined(from..change.end.min(end), physical, change.kind);
             }
             next = change.end.min(end);
         }
@@ -99,12 +99,8 @@ impl MapChanges {
 
 impl Change {
     /// Returns the part from block `at` on of a change that starts at `start`.
-    fn from(self, start: u64, at: u64) -> Self {
-        let physical = match self.kind {
-            MappingKind::Hole => 0,
-            _ => self.physical.saturating_add(at.saturating_sub(start)),
-        };
-        Self { physical, ..self }
+    fn from(self, start: LogicalBlock, at: LogicalBlock) -> Self {
+        Self { physical: self.physical.part(at.since(start).into(), u64::MAX), ..self }
     }
 }
 
@@ -113,23 +109,19 @@ fn push_stored(
     built: &mut RunBuilder<'_>,
     superblock: &Superblock,
     leaf: &MapRun,
-    range: Range<u64>,
+    range: Range<LogicalBlock>,
 ) {
-    let [start, end] = [range.start, range.end].map(|block| superblock.bytes(block));
+    let [start, end] = [range.start, range.end].map(|block| superblock.position(block));
     let from = leaf.mappings().partition_point(|mapping| mapping.end() <= start);
     let mappings = leaf.mappings().get(from..).unwrap_or_default();
-    for &Mapping { offset, length, addr, kind, .. } in
-        mappings.iter().take_while(|mapping| mapping.offset < end)
-    {
-        let first = offset.max(start);
-        let last = offset.saturating_add(length).min(end);
-        if kind == MappingKind::Hole || last <= first {
-            continue;
+    for mapping in mappings.iter().take_while(|mapping| mapping.offset < end) {
+        let (first, last) = (mapping.offset.max(start), mapping.end().min(end));
+        if mapping.kind != MappingKind::Hole
+            && let Some(address) = mapping.device_address(first)
+        {
+            let blocks = superblock.logical_at(first)..superblock.logical_at(last);
+            built.push_joined(blocks, superblock.physical_at(address), mapping.kind);
         }
-        let physical = addr.saturating_add(first.saturating_sub(offset));
-        let [first, count, physical] =
-            [first, last.saturating_sub(first), physical].map(|bytes| superblock.block_at(bytes));
-        built.push_joined(first, count, physical, kind);
     }
 }
 
@@ -143,15 +135,19 @@ mod tests {
     /// The expected state of 64 blocks: physical block, and whether it is unwritten.
     type Model = Vec<Option<(u64, bool)>>;
 
+    fn logical(blocks: &Range<u64>) -> Range<LogicalBlock> {
+        LogicalBlock::or_end(blocks.start)..LogicalBlock::or_end(blocks.end)
+    }
+
     fn leaf(superblock: &Superblock, model: &Model, blocks: Range<u64>) -> MapRun {
-        let mut built = RunBuilder::new(superblock, blocks.start, 0);
+        let mut built = RunBuilder::new(superblock, LogicalBlock::or_end(blocks.start), 0);
         for block in blocks.clone() {
             if let Some((physical, unwritten)) = model[block as usize] {
                 let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
-                built.push_joined(block, 1, physical, kind);
+                built.push_joined(logical(&(block..block + 1)), physical.into(), kind);
             }
         }
-        built.finish(blocks.end)
+        built.finish(LogicalBlock::or_end(blocks.end))
     }
 
     fn check(leaf: &MapRun, model: &Model, blocks: Range<u64>) {
@@ -186,10 +182,11 @@ mod tests {
                 let end = (start + 1 + below(20)).min(64);
                 let (physical, unwritten) = (2000 + below(100), below(2) == 0);
                 if below(3) == 0 {
-                    ranges.remove(start..end);
+                    ranges.remove(logical(&(start..end)));
                     model[start as usize..end as usize].fill(None);
                 } else {
-                    ranges.map(start..end, physical, unwritten);
+                    let run = BlockRun::new(physical.into(), end - start).unwrap();
+                    ranges.map(logical(&(start..end)), run, unwritten);
                     for block in start..end {
                         model[block as usize] = Some((physical + block - start, unwritten));
                     }

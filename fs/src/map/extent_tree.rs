@@ -12,25 +12,26 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::extent::{DEPTH_MAX, ENTRY_SIZE, MAGIC, RawExtent, RawHeader, RawIndex};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
-use crate::map::builder::{LOGICAL_END, RunBuilder};
+use crate::map::builder::RunBuilder;
 use crate::map::leaves;
 use crate::map::run::MapRun;
+use crate::number::{LogicalBlock, PhysicalBlock};
 
 /// A node, with the range of logical blocks `[low, high)` that its parent assigns to it.
 struct Node<'a> {
     superblock: &'a Superblock,
     bytes: &'a [u8],
     structure: Structure,
-    low: u64,
-    high: u64,
+    low: LogicalBlock,
+    high: LogicalBlock,
 }
 
 /// The result of a search in an index node.
 enum Step {
     /// Continue with the node in this block, which maps the logical blocks `[low, high)`.
-    Down { block: u64, low: u64, high: u64 },
+    Down { block: PhysicalBlock, low: LogicalBlock, high: LogicalBlock },
     /// A hole before the first child.
-    Hole { start: u64, end: u64 },
+    Hole { start: LogicalBlock, end: LogicalBlock },
 }
 
 /// Returns the root of an inode's tree.
@@ -39,13 +40,17 @@ fn root<'a>(metadata: &'a Metadata, inode: &'a Inode) -> Node<'a> {
         superblock: metadata.superblock(),
         bytes: &inode.block,
         structure: Structure::ExtentRoot { inode: inode.number() },
-        low: 0,
-        high: LOGICAL_END,
+        low: LogicalBlock::START,
+        high: LogicalBlock::END,
     }
 }
 
 /// Reads the leaf that contains logical block `logical`.
-pub(crate) fn leaf(metadata: &Metadata, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
+pub(crate) fn leaf(
+    metadata: &Metadata,
+    inode: &Inode,
+    logical: LogicalBlock,
+) -> Result<MapRun, Error> {
     let superblock = metadata.superblock();
     let root = root(metadata, inode);
     let header = root.header(None)?;
@@ -79,19 +84,25 @@ pub(crate) fn leaf(metadata: &Metadata, inode: &Inode, logical: u64) -> Result<M
 /// Reads ahead the leaf that contains logical block `logical` and the leaves after it, unless the
 /// first is cached. Nodes on the path are checked only as far as necessary; they are checked fully
 /// when they are used.
-pub(crate) fn prefetch(metadata: &Metadata, inode: &Inode, logical: u64) -> Option<()> {
+pub(crate) fn prefetch(metadata: &Metadata, inode: &Inode, logical: LogicalBlock) -> Option<()> {
     let superblock = metadata.superblock();
     let structure = Structure::ExtentRoot { inode: inode.number() };
     let mut bytes: &[u8] = &inode.block;
     let mut block: Block;
     let mut depth = None;
     loop {
-        let node = Node { superblock, bytes, structure, low: 0, high: LOGICAL_END };
+        let node = Node {
+            superblock,
+            bytes,
+            structure,
+            low: LogicalBlock::START,
+            high: LogicalBlock::END,
+        };
         let header = node.header(depth).ok()?;
         // The loop ends, because the depth decreases in each iteration.
         let below = header.depth.get().checked_sub(1)?;
         let entries: &[RawIndex] = node.entries(header).ok()?;
-        let after = entries.partition_point(|entry| u64::from(entry.logical.get()) <= logical);
+        let after = entries.partition_point(|entry| LogicalBlock::from(entry.logical) <= logical);
         let rest = entries.get(after.checked_sub(1)?..)?;
         let mut children = rest.iter().map(|entry| entry.child());
         let child = children.next()?;
@@ -106,7 +117,7 @@ pub(crate) fn prefetch(metadata: &Metadata, inode: &Inode, logical: u64) -> Opti
 }
 
 /// Returns the block of the root's first child; `None` if the root is a leaf.
-pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
+pub(crate) fn first_below(inode: &Inode) -> Option<PhysicalBlock> {
     let (header, entries) = RawHeader::ref_from_prefix(&inode.block).ok()?;
     let (first, _) = RawIndex::ref_from_prefix(entries).ok()?;
     let is_index =
@@ -114,11 +125,13 @@ pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
     is_index.then(|| first.child())
 }
 
-fn read_node(metadata: &Metadata, number: u64, structure: Structure) -> Result<Block, Error> {
-    if metadata.superblock().is_data_range(number, 1) {
-        return metadata.block(number);
-    }
-    Err(structure.corrupt(Problem::BlockRange { start: number, count: 1 }))
+fn read_node(
+    metadata: &Metadata,
+    number: PhysicalBlock,
+    structure: Structure,
+) -> Result<Block, Error> {
+    let blocks = metadata.superblock().data_blocks(number, 1u32);
+    metadata.block(blocks.map_err(|problem| structure.corrupt(problem))?.start())
 }
 
 /// Verifies the checksum of a block, which is stored after the space for the last entry.
@@ -133,10 +146,7 @@ fn verify_checksum(node: &Node<'_>, header: &RawHeader, inode: &Inode) -> Result
         return Err(node.structure.corrupt(Problem::NoChecksum));
     };
     let computed = crc32c(inode.checksum_seed, covered);
-    if stored == computed {
-        return Ok(());
-    }
-    Err(node.structure.corrupt(Problem::Checksum { stored, computed }))
+    Problem::verify_checksum(stored, computed).map_err(|problem| node.structure.corrupt(problem))
 }
 
 impl<'a> Node<'a> {
@@ -144,37 +154,31 @@ impl<'a> Node<'a> {
         self.structure.corrupt(problem)
     }
 
+    /// Returns the error for an entry that is not after the one before, or not inside the node.
+    fn out_of_order(&self, entry: u16, start: LogicalBlock, end: u64, low: LogicalBlock) -> Error {
+        let (start, low, high) = (start.into(), low.into(), self.high.into());
+        self.corrupt(Problem::ExtentOrder { entry, start, end, low, high })
+    }
+
     /// Parses and checks the header. `depth` is the depth according to the parent, or `None` for
     /// the root. Nodes other than the root must not be empty.
     fn header(&self, depth: Option<u16>) -> Result<&'a RawHeader, Error> {
         let Ok((header, _)) = RawHeader::ref_from_prefix(self.bytes) else {
-            return Err(self.corrupt(Problem::Missing { logical: self.low }));
+            return Err(self.corrupt(Problem::Missing { logical: self.low.into() }));
         };
-        let found = header.magic.get();
-        if found != MAGIC {
-            let (found, expected) = (found.into(), MAGIC.into());
-            return Err(self.corrupt(Problem::Magic { found, expected }));
-        }
+        let corrupt = |problem| self.corrupt(problem);
+        Problem::verify_magic(header.magic, MAGIC).map_err(corrupt)?;
         let fits = self.bytes.len().checked_div(ENTRY_SIZE).unwrap_or(0).saturating_sub(1);
         let fits = u16::try_from(fits).unwrap_or(u16::MAX);
         let (entries, max) = (header.entries.get(), header.max.get());
-        let too_large = |field, value: u16, max: u16| {
-            self.corrupt(Problem::TooLarge { field, value: value.into(), max: max.into() })
-        };
-        if max > fits {
-            return Err(too_large("room for entries", max, fits));
-        }
-        if entries > max {
-            return Err(too_large("count of entries", entries, max));
-        }
+        Problem::verify_max("room for entries", max, fits).map_err(corrupt)?;
+        Problem::verify_max("count of entries", entries, max).map_err(corrupt)?;
         let value = header.depth.get();
         match depth {
-            None if value > DEPTH_MAX => return Err(too_large("depth", value, DEPTH_MAX)),
-            Some(expected) if value != expected => {
-                let (value, expected) = (value.into(), expected.into());
-                return Err(self.corrupt(Problem::Mismatch { field: "depth", value, expected }));
+            None => Problem::verify_max("depth", value, DEPTH_MAX).map_err(corrupt)?,
+            Some(expected) => {
+                Problem::verify_value("depth", value, expected).map_err(corrupt)?;
             }
-            _ => (),
         }
         if entries == 0 && (depth.is_some() || value > 0) {
             return Err(self.corrupt(Problem::EmptyNode));
@@ -190,31 +194,30 @@ impl<'a> Node<'a> {
         let entries = self.bytes.get(ENTRY_SIZE..).unwrap_or_default();
         <[T]>::ref_from_prefix_with_elems(entries, usize::from(header.entries.get()))
             .map(|(entries, _)| entries)
-            .map_err(|_| self.corrupt(Problem::Missing { logical: self.low }))
+            .map_err(|_| self.corrupt(Problem::Missing { logical: self.low.into() }))
     }
 
     /// Checks an index node and returns the child that contains `logical`.
-    fn step(&self, header: &RawHeader, logical: u64) -> Result<Step, Error> {
+    fn step(&self, header: &RawHeader, logical: LogicalBlock) -> Result<Step, Error> {
         let entries: &[RawIndex] = self.entries(header)?;
-        let starts = || entries.iter().map(|entry| u64::from(entry.logical.get()));
+        let starts = || entries.iter().map(|entry| LogicalBlock::from(entry.logical));
         // Each child maps the blocks from its own start to the start of the next one.
         let ends = starts().skip(1).chain([self.high]);
         let mut low = self.low;
         for (entry, (start, end)) in (0u16..).zip(starts().zip(ends)) {
             if start < low || start >= end || end > self.high {
-                let high = self.high;
-                return Err(self.corrupt(Problem::ExtentOrder { entry, start, end, low, high }));
+                return Err(self.out_of_order(entry, start, end.into(), low));
             }
             low = end;
         }
-        let after = entries.partition_point(|entry| u64::from(entry.logical.get()) <= logical);
+        let after = entries.partition_point(|entry| LogicalBlock::from(entry.logical) <= logical);
         let Some(entry) = after.checked_sub(1).and_then(|at| entries.get(at)) else {
             let end = starts().next().unwrap_or(self.high);
             return Ok(Step::Hole { start: self.low, end });
         };
         Ok(Step::Down {
             block: entry.child(),
-            low: entry.logical.get().into(),
+            low: entry.logical.into(),
             high: starts().nth(after).unwrap_or(self.high),
         })
     }
@@ -228,15 +231,14 @@ impl<'a> Node<'a> {
         for (entry, extent) in (0u16..).zip(entries) {
             let (start, count, physical, unwritten) = extent.parts();
             let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
-            let end = start.saturating_add(count);
-            if start < low || end <= start || end > self.high {
-                let high = self.high;
-                return Err(self.corrupt(Problem::ExtentOrder { entry, start, end, low, high }));
-            }
-            if !self.superblock.is_data_range(physical, count) {
-                return Err(self.corrupt(Problem::BlockRange { start: physical, count }));
-            }
-            leaf.push(start, count, physical, kind);
+            let end = start.checked_add(count).filter(|&end| end > start && end <= self.high);
+            let Some(end) = end.filter(|_| start >= low) else {
+                let end = u64::from(start).saturating_add(count.into());
+                return Err(self.out_of_order(entry, start, end, low));
+            };
+            let blocks = self.superblock.data_blocks(physical, count);
+            let blocks = blocks.map_err(|problem| self.corrupt(problem))?;
+            leaf.push(start..end, blocks.start(), kind);
             low = end;
         }
         Ok(leaf.finish(self.high))

@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::{BLOCK_FIELD, Inode};
-use crate::map::builder::LOGICAL_END;
 use crate::map::run::MapRun;
+use crate::number::LogicalBlock;
 
 /// An extent of a file: a contiguous range of the file that is contiguous on the device.
 ///
@@ -44,7 +44,7 @@ pub struct Extents {
     fs: Filesystem,
     inode: Inode,
     /// First logical block of the next run.
-    next_run: u64,
+    next_run: LogicalBlock,
     run: Option<MapRun>,
     /// Index of the next mapping in the run.
     at: usize,
@@ -59,7 +59,7 @@ impl Extents {
         Self {
             fs: fs.clone(),
             inode: inode.clone(),
-            next_run: 0,
+            next_run: LogicalBlock::START,
             run: None,
             at: 0,
             held: None,
@@ -83,19 +83,19 @@ impl Extents {
                 let (inline, last) = (false, false);
                 return Ok(Some(Extent { logical, physical, length, unwritten, inline, last }));
             }
-            if self.next_run >= LOGICAL_END {
+            if self.next_run >= LogicalBlock::END {
                 return Ok(None);
             }
             if self.inode.has_inline_data() {
-                self.next_run = LOGICAL_END;
+                self.next_run = LogicalBlock::END;
                 return inline_extent(&self.fs, &self.inode);
             }
             let map = self.fs.map(&self.inode);
             map.prefetch(self.next_run);
             let run = map.run_at(self.next_run)?;
             // The loop ends, because each run ends after the block that was requested.
-            self.next_run =
-                self.fs.superblock().block_at(run.end()).max(self.next_run.saturating_add(1));
+            // A run covers the block that it was asked for, so that it ends after it.
+            self.next_run = self.fs.superblock().logical_at(run.end());
             self.run = Some(run);
             self.at = 0;
         }
@@ -104,8 +104,8 @@ impl Extents {
     /// Counts the blocks of an extent. A file has at most as many blocks as the filesystem, because
     /// logical blocks do not share physical blocks. This bounds the cost of a cyclic map.
     fn count(&mut self, length: u64) -> Result<(), Error> {
-        let limit = self.fs.superblock().blocks_count();
-        self.blocks = self.blocks.saturating_add(self.fs.superblock().block_at(length));
+        let limit = self.fs.superblock().blocks_count;
+        self.blocks = self.blocks.saturating_add(self.fs.superblock().whole_blocks(length));
         if self.blocks <= limit {
             return Ok(());
         }
@@ -115,7 +115,7 @@ impl Extents {
 
     /// Ends the iteration.
     fn stop(&mut self) {
-        self.next_run = LOGICAL_END;
+        self.next_run = LogicalBlock::END;
         self.run = None;
         self.held = None;
     }

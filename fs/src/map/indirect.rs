@@ -4,171 +4,170 @@ use nvio_iomap::MappingKind;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
+use crate::blocks::block_cache::Block;
 use crate::blocks::metadata::Metadata;
 use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
-use crate::map::builder::{LOGICAL_END, RunBuilder};
-use crate::map::leaves;
+use crate::map::builder::RunBuilder;
+use crate::map::leaves::{self, LEAVES_AHEAD};
 use crate::map::run::MapRun;
+use crate::number::{LogicalBlock, PhysicalBlock, as_usize};
 
 /// Number of direct pointers in the inode.
-const DIRECT: usize = 12;
+const DIRECT: u32 = 12;
 
 /// Returns the mappings of the pointer block that contains logical block `logical`.
-pub(crate) fn run(metadata: &Metadata, inode: &Inode, logical: u64) -> Result<MapRun, Error> {
+pub(crate) fn run(
+    metadata: &Metadata,
+    inode: &Inode,
+    logical: LogicalBlock,
+) -> Result<MapRun, Error> {
     let superblock = metadata.superblock();
     let structure = Structure::BlockPointers { inode: inode.number() };
-    let Ok(pointers) = <[U32]>::ref_from_bytes(&inode.block) else {
-        return Err(structure.corrupt(Problem::Missing { logical }));
-    };
-    let (direct, indirect) = pointers.split_at_checked(DIRECT).unwrap_or_default();
-    let per_block = u64::from(superblock.block_size() >> 2);
-    let mut start = u64::try_from(direct.len()).unwrap_or(0);
-    if logical < start {
+    let (direct, indirect) =
+        pointers(&inode.block).split_at_checked(as_usize(DIRECT)).unwrap_or_default();
+    if logical.get() < DIRECT {
         return data(superblock, structure, 0, direct);
     }
-    // Each indirect pointer maps `per_block` times as many blocks as the one before.
-    let mut span = 1u64;
-    for (levels, pointer) in (1u32..).zip(indirect) {
-        span = span.saturating_mul(per_block);
-        let end = start.saturating_add(span);
-        if logical < end {
-            let tree = Tree { levels, span, start };
-            return tree.run(metadata, inode, structure, pointer.get(), logical);
+    match Tree::of(superblock, indirect, logical) {
+        Ok(tree) => tree.run(metadata, inode, structure, logical),
+        // The logical block is above the maximum of the pointers.
+        Err(end) => {
+            let hole = RunBuilder::new(superblock, LogicalBlock::or_end(end), 1);
+            Ok(hole.finish(LogicalBlock::END))
         }
-        start = end;
     }
-    // The logical block is above the maximum of the pointers.
-    Ok(RunBuilder::new(superblock, start, 1).finish(LOGICAL_END.max(start.saturating_add(1))))
 }
 
 /// Reads ahead the pointer block that contains logical block `logical` and those after it, unless
 /// the first is cached.
-pub(crate) fn prefetch(metadata: &Metadata, inode: &Inode, logical: u64) -> Option<()> {
+pub(crate) fn prefetch(metadata: &Metadata, inode: &Inode, logical: LogicalBlock) -> Option<()> {
     let superblock = metadata.superblock();
-    let per_block = u64::from(superblock.block_size() >> 2);
-    let pointers = <[U32]>::ref_from_bytes(&inode.block).ok()?;
-    let (direct, indirect) = pointers.split_at_checked(DIRECT)?;
-    let mut left = logical.checked_sub(u64::try_from(direct.len()).unwrap_or(u64::MAX))?;
-    let mut span = per_block;
-    for (levels, pointer) in (1u32..).zip(indirect) {
-        if left < span {
-            return prefetch_below(metadata, (levels, span, pointer.get()), left);
-        }
-        left = left.saturating_sub(span);
-        span = span.saturating_mul(per_block);
+    let structure = Structure::BlockMap { inode: inode.number() };
+    let (_, indirect) = pointers(&inode.block).split_at_checked(as_usize(DIRECT))?;
+    if logical.get() < DIRECT {
+        return None;
     }
+    let mut tree = Tree::of(superblock, indirect, logical).ok()?;
+    let mut following: Vec<PhysicalBlock> = Vec::new();
+    while tree.levels > 1 {
+        let block = tree.read(metadata, structure).ok()?;
+        let (below, rest) = tree.below(superblock, pointers(&block), logical)?;
+        let rest = rest.iter().map(|&pointer| PhysicalBlock::from(u64::from(pointer)));
+        following = rest.filter(|&block| block != 0).take(LEAVES_AHEAD).collect();
+        tree = below;
+    }
+    leaves::prefetch(metadata, tree.block(), following);
     None
 }
 
-/// Reads ahead below one pointer of the inode. `left` is the distance from the first logical block
-/// that the pointer maps; `levels` is the number of pointer blocks on the path to the data.
-fn prefetch_below(
-    metadata: &Metadata,
-    (levels, mut span, mut pointer): (u32, u64, u32),
-    mut left: u64,
-) -> Option<()> {
-    let superblock = metadata.superblock();
-    let per_block = u64::from(superblock.block_size() >> 2);
-    for level in (1..=levels).rev() {
-        let number = u64::from(pointer);
-        if level == 1 {
-            leaves::prefetch(metadata, number, []);
-            return None;
-        }
-        let structure = Structure::BlockMap { inode: 0 };
-        check(superblock, structure, number).ok()?;
-        let block = metadata.block(number).ok()?;
-        let pointers = <[U32]>::ref_from_bytes(&block).ok()?;
-        span = span.checked_div(per_block)?;
-        let index = left.checked_div(span)?;
-        left = left.checked_rem(span)?;
-        let mut rest = pointers.get(usize::try_from(index).ok()?..)?.iter();
-        pointer = rest.next()?.get();
-        if level == 2 {
-            let behind = rest.map(|pointer| u64::from(pointer.get())).filter(|&next| next != 0);
-            leaves::prefetch(metadata, pointer.into(), behind);
-            return None;
-        }
-    }
-    None
-}
-
-/// The tree below an indirect pointer of the inode.
+/// The tree below a pointer.
 struct Tree {
     /// Number of pointer blocks on the path to the data.
     levels: u32,
-    /// Number of logical blocks mapped.
-    span: u64,
     /// First logical block mapped.
     start: u64,
+    pointer: U32,
+}
+
+/// Returns the base-2 logarithm of the number of blocks that a tree maps. A block has at most 2^14
+/// pointers, and a tree at most three levels.
+fn span_bits(superblock: &Superblock, levels: u32) -> u32 {
+    superblock.geometry.block_bits.wrapping_sub(2).wrapping_mul(levels)
 }
 
 impl Tree {
+    /// Returns the tree of an indirect pointer in the inode that maps `logical`, or the first block
+    /// after all trees.
+    fn of(superblock: &Superblock, indirect: &[U32], logical: LogicalBlock) -> Result<Self, u64> {
+        let mut start = u64::from(DIRECT);
+        for (levels, &pointer) in (1..).zip(indirect) {
+            let end = start.wrapping_add(1u64.wrapping_shl(span_bits(superblock, levels)));
+            if u64::from(logical) < end {
+                return Ok(Self { levels, start, pointer });
+            }
+            start = end;
+        }
+        Err(start)
+    }
+
+    /// Returns the tree one level below that maps `logical`, and the pointers after its own.
+    fn below<'p>(
+        &self,
+        superblock: &Superblock,
+        pointers: &'p [U32],
+        logical: LogicalBlock,
+    ) -> Option<(Self, &'p [U32])> {
+        let levels = self.levels.checked_sub(1)?;
+        let bits = span_bits(superblock, levels);
+        let index = u64::from(logical).checked_sub(self.start)?.wrapping_shr(bits);
+        let (&pointer, rest) = pointers.get(as_usize(index)..)?.split_first()?;
+        let start = self.start.wrapping_add(index.wrapping_shl(bits));
+        Some((Self { levels, start, pointer }, rest))
+    }
+
+    fn block(&self) -> PhysicalBlock {
+        u64::from(self.pointer).into()
+    }
+
+    /// Reads the pointer block at the top of the tree.
+    fn read(&self, metadata: &Metadata, structure: Structure) -> Result<Block, Error> {
+        let blocks = metadata.superblock().data_blocks(self.block(), 1u32);
+        metadata.block(blocks.map_err(|problem| structure.corrupt(problem))?.start())
+    }
+
     fn run(
-        self,
+        mut self,
         metadata: &Metadata,
         inode: &Inode,
         mut structure: Structure,
-        mut pointer: u32,
-        logical: u64,
+        logical: LogicalBlock,
     ) -> Result<MapRun, Error> {
         let superblock = metadata.superblock();
-        let per_block = u64::from(superblock.block_size() >> 2);
-        let Self { mut levels, mut span, mut start } = self;
         loop {
-            if pointer == 0 {
-                let end = start.saturating_add(span);
-                return Ok(RunBuilder::new(superblock, start, 1).finish(end));
+            if self.pointer == 0 {
+                let span = 1u64.wrapping_shl(span_bits(superblock, self.levels));
+                let hole = RunBuilder::new(superblock, LogicalBlock::or_end(self.start), 1);
+                return Ok(hole.finish(LogicalBlock::or_end(self.start.wrapping_add(span))));
             }
-            let number = u64::from(pointer);
-            check(superblock, structure, number)?;
-            structure = Structure::IndirectBlock { block: number, inode: inode.number() };
-            let block = metadata.block(number)?;
-            let Ok(pointers) = <[U32]>::ref_from_bytes(&block) else {
-                return Err(structure.corrupt(Problem::Missing { logical }));
-            };
-            levels = levels.saturating_sub(1);
-            if levels == 0 {
-                return data(superblock, structure, start, pointers);
+            let block = self.read(metadata, structure)?;
+            structure = Structure::IndirectBlock { block: self.block(), inode: inode.number() };
+            if self.levels == 1 {
+                return data(superblock, structure, self.start, pointers(&block));
             }
-            span = span.checked_div(per_block).unwrap_or(1).max(1);
-            let index = logical.saturating_sub(start).checked_div(span).unwrap_or(0);
-            start = start.saturating_add(index.saturating_mul(span));
-            let at = usize::try_from(index).unwrap_or(usize::MAX);
-            let next = pointers.get(at).map(|pointer| pointer.get());
-            pointer = next.ok_or_else(|| structure.corrupt(Problem::Missing { logical }))?;
+            let missing = || structure.corrupt(Problem::Missing { logical: logical.into() });
+            let below = self.below(superblock, pointers(&block), logical);
+            (self, _) = below.ok_or_else(missing)?;
         }
     }
 }
 
-/// Builds a run from pointers to data blocks. A pointer of 0 is a hole.
+/// Returns the pointers of a block or of an inode.
+fn pointers(bytes: &[u8]) -> &[U32] {
+    <[U32]>::ref_from_bytes(bytes).unwrap_or_default()
+}
+
+/// Returns the mappings of a block of pointers to data.
 fn data(
     superblock: &Superblock,
     structure: Structure,
     start: u64,
     pointers: &[U32],
 ) -> Result<MapRun, Error> {
-    let mut leaf = RunBuilder::new(superblock, start, 0);
-    let mut logical = start;
-    for pointer in pointers {
-        let physical = u64::from(pointer.get());
-        if physical != 0 {
-            check(superblock, structure, physical)?;
-            leaf.push_joined(logical, 1, physical, MappingKind::Mapped);
+    let mut next = LogicalBlock::or_end(start);
+    let mut leaf = RunBuilder::new(superblock, next, 0);
+    for &pointer in pointers {
+        let Some(after) = next.checked_add(1) else { break };
+        if pointer != 0 {
+            let block = superblock.data_blocks(u64::from(pointer).into(), 1u32);
+            let block = block.map_err(|problem| structure.corrupt(problem))?;
+            leaf.push_joined(next..after, block.start(), MappingKind::Mapped);
         }
-        logical = logical.saturating_add(1);
+        next = after;
     }
-    Ok(leaf.finish(logical))
-}
-
-fn check(superblock: &Superblock, structure: Structure, block: u64) -> Result<(), Error> {
-    if superblock.is_data_range(block, 1) {
-        return Ok(());
-    }
-    Err(structure.corrupt(Problem::BlockRange { start: block, count: 1 }))
+    Ok(leaf.finish(next))
 }
 
 #[cfg(test)]

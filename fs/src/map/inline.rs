@@ -8,12 +8,17 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
 use crate::format::xattr_body;
-use crate::map::builder::{LOGICAL_END, RunBuilder};
+use crate::map::builder::RunBuilder;
 use crate::map::run::MapRun;
+use crate::number::{InodeNumber, LogicalBlock, PhysicalBlock, as_usize};
 
 /// Returns all inline data in `bytes`, the bytes of inode `number`. The file may be smaller or
 /// larger; the rest of a larger file is zeroes.
-pub(crate) fn data(superblock: &Superblock, number: u32, bytes: &[u8]) -> Result<Box<[u8]>, Error> {
+pub(crate) fn data(
+    superblock: &Superblock,
+    number: InodeNumber,
+    bytes: &[u8],
+) -> Result<Box<[u8]>, Error> {
     // Parse the inode again, because its block may have been read again since.
     let inode = Inode::parse(superblock, number, bytes)?;
     let rest = xattr_body::inline_data(superblock, inode.attribute_space(bytes))
@@ -22,13 +27,13 @@ pub(crate) fn data(superblock: &Superblock, number: u32, bytes: &[u8]) -> Result
     Ok([&inode.block, rest].concat().into())
 }
 
-fn missing(inode: u32) -> Error {
+fn missing(inode: InodeNumber) -> Error {
     Structure::InlineData(inode).corrupt(Problem::NoInlineData)
 }
 
 /// Copies the bytes at `pos` of a file with this inline data. Bytes after the data are zero.
 pub(crate) fn copy(data: &[u8], pos: u64, out: &mut [u8]) {
-    let start = usize::try_from(pos).unwrap_or(usize::MAX);
+    let start = as_usize(pos);
     let data = data.get(start..).unwrap_or_default();
     let length = data.len().min(out.len());
     if let (Some((copied, rest)), Some(data)) =
@@ -44,9 +49,10 @@ pub(crate) fn run(superblock: &Superblock, inode: &Inode) -> Result<MapRun, Erro
     if !inode.has_inline_data() {
         return Err(missing(inode.number()));
     }
-    let mut builder = RunBuilder::new(superblock, 0, 2);
-    builder.push(0, 1, 0, MappingKind::Inline);
-    Ok(builder.finish(LOGICAL_END))
+    let mut builder = RunBuilder::new(superblock, LogicalBlock::START, 2);
+    let first = LogicalBlock::START..LogicalBlock::or_end(1);
+    builder.push(first, PhysicalBlock::default(), MappingKind::Inline);
+    Ok(builder.finish(LogicalBlock::END))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The map of a file: logical blocks to physical blocks.
 
+pub(crate) mod blocks;
 pub(crate) mod builder;
 pub(crate) mod cache;
 pub(crate) mod changes;
@@ -10,17 +11,16 @@ pub(crate) mod inline;
 pub(crate) mod leaves;
 pub(crate) mod run;
 
-use std::ops::Range;
-
 use nvio_iomap::{Mapping, MappingKind};
 
 use crate::blocks::metadata::Metadata;
 use crate::error::Error;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
-use crate::map::builder::{LOGICAL_END, hole};
+use crate::map::builder::hole;
 use crate::map::changes::MapChanges;
 use crate::map::run::MapRun;
+use crate::number::{BlockRun, LogicalBlock, PhysicalBlock};
 
 /// The map of an inode: the metadata to read it from, and the changes of recovery.
 #[derive(Clone, Copy)]
@@ -35,25 +35,26 @@ pub(crate) struct FileMap<'a> {
 
 impl FileMap<'_> {
     /// Reads the part of the map that contains logical block `logical`.
-    pub(crate) fn run_at(&self, logical: u64) -> Result<MapRun, Error> {
+    pub(crate) fn run_at(&self, logical: LogicalBlock) -> Result<MapRun, Error> {
         if !self.is_truncated {
             return self.stored_run(logical);
         }
         let superblock = self.metadata.superblock();
-        let end = self.inode.size().div_ceil(superblock.bytes(1).max(1)).min(LOGICAL_END);
+        let blocks = self.inode.size().div_ceil(superblock.block_size().into());
+        let end = LogicalBlock::or_end(blocks);
         if logical < end {
-            return Ok(truncate(self.stored_run(logical)?, superblock.bytes(end)));
+            return Ok(truncate(self.stored_run(logical)?, superblock.position(end)));
         }
-        Ok(endless_hole(superblock.bytes(end)))
+        Ok(endless_hole(superblock.position(end)))
     }
 
     /// Reads the part of the map that contains logical block `logical`, without a pending
     /// truncation of the file.
-    fn stored_run(&self, logical: u64) -> Result<MapRun, Error> {
+    fn stored_run(&self, logical: LogicalBlock) -> Result<MapRun, Error> {
         let Self { metadata, inode, changes, .. } = *self;
         let superblock = metadata.superblock();
-        if logical >= LOGICAL_END {
-            return Ok(endless_hole(superblock.bytes(LOGICAL_END)));
+        if logical >= LogicalBlock::END {
+            return Ok(endless_hole(superblock.position(LogicalBlock::END)));
         }
         if inode.flags().contains(InodeFlags::INLINE_DATA) {
             inline::run(superblock, inode)
@@ -71,22 +72,21 @@ impl FileMap<'_> {
     /// Reads the part of the map that contains logical block `logical`, for reads of data. Blocks
     /// that have newer contents in the journal are mapped as [`MappingKind::Inline`], each
     /// separately, at their physical address.
-    pub(crate) fn data_run(&self, logical: u64) -> Result<MapRun, Error> {
+    pub(crate) fn data_run(&self, logical: LogicalBlock) -> Result<MapRun, Error> {
         let run = self.run_at(logical)?;
         let Some(overlay) = self.metadata.overlay() else { return Ok(run) };
         let superblock = self.metadata.superblock();
         let replaced = |mapping: &Mapping| {
-            let start = superblock.block_at(mapping.addr);
-            let end = start.saturating_add(superblock.block_at(mapping.length));
             let is_data = mapping.kind == MappingKind::Mapped;
-            overlay.blocks(start..if is_data { end } else { start })
+            let length = if is_data { mapping.length } else { 0 };
+            overlay.blocks(superblock.blocks_at(mapping.addr, length))
         };
         if run.mappings().iter().all(|mapping| replaced(mapping).next().is_none()) {
             return Ok(run);
         }
         let mut mappings = Vec::with_capacity(run.mappings().len());
         for mapping in run.mappings() {
-            let homes = replaced(mapping).map(|block| superblock.bytes(block));
+            let homes = replaced(mapping).map(|block| superblock.address(block));
             cut_out(*mapping, homes, superblock.bytes(1), &mut mappings);
         }
         Ok(MapRun::new(run.start()..run.end(), mappings.into()))
@@ -94,10 +94,10 @@ impl FileMap<'_> {
 
     /// Reads ahead the blocks that [`run_at`](Self::run_at) needs for `logical` and the blocks
     /// after it, for sequential access.
-    pub(crate) fn prefetch(&self, logical: u64) {
+    pub(crate) fn prefetch(&self, logical: LogicalBlock) {
         let Self { metadata, inode, .. } = *self;
         let is_inline = inode.flags().contains(InodeFlags::INLINE_DATA);
-        if metadata.ahead() == 0 || logical >= LOGICAL_END || is_inline {
+        if metadata.ahead() == 0 || logical >= LogicalBlock::END || is_inline {
             return;
         }
         if inode.flags().contains(InodeFlags::EXTENTS) {
@@ -108,16 +108,14 @@ impl FileMap<'_> {
     }
 
     /// Returns the physical blocks of the first `bytes` of the file.
-    pub(crate) fn first_blocks(&self, bytes: u64) -> Result<Vec<Range<u64>>, Error> {
+    pub(crate) fn first_blocks(&self, bytes: u64) -> Result<Vec<BlockRun>, Error> {
         let superblock = self.metadata.superblock();
-        let run = self.run_at(0)?;
+        let run = self.run_at(LogicalBlock::START)?;
         let mapped = run.mappings().iter().filter(|mapping| mapping.kind == MappingKind::Mapped);
         let ranges = mapped.map_while(|mapping| {
             let length = bytes.checked_sub(mapping.offset)?.min(mapping.length);
-            let end = mapping.addr.saturating_add(length);
-            // Round up to the end of the last block.
-            let up = u64::from(superblock.block_size()).saturating_sub(1);
-            Some(superblock.block_at(mapping.addr)..superblock.block_at(end.saturating_add(up)))
+            let count = length.div_ceil(superblock.block_size().into());
+            BlockRun::new(superblock.physical_at(mapping.addr), count)
         });
         Ok(ranges.collect())
     }
@@ -125,7 +123,7 @@ impl FileMap<'_> {
 
 /// Returns the block of a file's map that contains the mappings of its first blocks; `None` if they
 /// are in the inode.
-pub(crate) fn first_below(inode: &Inode) -> Option<u64> {
+pub(crate) fn first_below(inode: &Inode) -> Option<PhysicalBlock> {
     if inode.flags().contains(InodeFlags::EXTENTS) {
         return extent_tree::first_below(inode);
     }

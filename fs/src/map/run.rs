@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::number::as_usize;
 use nvio_iomap::Mapping;
 
 /// A contiguous part of a file's map. The mappings are sorted and cover the range without gaps.
@@ -106,7 +107,7 @@ impl MapRun {
     fn bucket(&self, pos: u64) -> usize {
         // Positions before the start wrap around, and are past the last bucket.
         let bucket = pos.wrapping_sub(self.start).wrapping_shr(self.shift);
-        usize::try_from(bucket).unwrap_or(usize::MAX)
+        as_usize(bucket)
     }
 
     /// Searches the mappings of a bucket.

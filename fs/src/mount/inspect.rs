@@ -7,8 +7,8 @@ use crate::blocks::source::BlockSource;
 use crate::blocks::{metadata, read};
 use crate::error::Error;
 use crate::filesystem::Filesystem;
+use crate::format::corrupt::Structure;
 use crate::format::features::IncompatFeatures;
-use crate::format::geometry;
 use crate::format::mmp::MmpFields;
 use crate::format::raw_superblock::{SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
 use crate::format::superblock;
@@ -115,7 +115,8 @@ impl Inspection {
     /// Reads the journal's superblock, which is in the block after the filesystem superblock.
     fn external_journal(&self, source: &dyn BlockSource) -> Result<JournalFields, Error> {
         let log = self.fields.log_block_size;
-        geometry::ensure(log <= 6, "log block size", log, "at most 6 (64 KiB)")?;
+        let rule = "at most 6 (64 KiB)";
+        Structure::Superblock.ensure(log <= 6, "log block size", log, rule)?;
         let block_size = SUPERBLOCK_OFFSET.wrapping_shl(log);
         let offset = if log == 0 { block_size.saturating_mul(2) } else { block_size };
         let (needed, device) = (offset.saturating_add(SUPERBLOCK_OFFSET), source.size());

@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::error::reasons::MmpHolder;
 use crate::filesystem::Filesystem;
-use crate::format::corrupt::{Problem, Structure};
+use crate::format::corrupt::Structure;
 use crate::format::features::IncompatFeatures;
 use crate::format::mmp::{MmpFields, SEQUENCE_CLEAN};
 
@@ -26,10 +26,8 @@ pub(crate) fn read(fs: &Filesystem) -> Result<Option<MmpFields>, Error> {
     }
     let number = superblock.mmp_block;
     let corrupt = |problem| Structure::MmpBlock(number).corrupt(problem);
-    if !superblock.is_data_range(number, 1) {
-        return Err(corrupt(Problem::BlockRange { start: number, count: 1 }));
-    }
+    superblock.data_blocks(number, 1u32).map_err(corrupt)?;
     // Read from the device, because other hosts update the block.
-    let block = fs.block_now(number)?;
+    let block = fs.metadata().block_now(number)?;
     MmpFields::parse(superblock, number, &block).map(Some).map_err(corrupt)
 }

@@ -71,7 +71,7 @@ impl Filesystem {
         check_size(fs.superblock(), fs.device_size())?;
         mmp::check(&fs)?;
         let superblock = fs.superblock();
-        let has_journal = superblock.compat_features().contains(CompatFeatures::HAS_JOURNAL);
+        let has_journal = superblock.compat.contains(CompatFeatures::HAS_JOURNAL);
         if !superblock.has(IncompatFeatures::RECOVER) || !has_journal {
             if let Some(journal) = journal {
                 external::identify(&fs, &*journal)?;
@@ -107,11 +107,8 @@ impl Filesystem {
         // The log may contain a newer superblock.
         let before = self.superblock();
         let superblock = metadata::replayed_superblock(&*source, &overlay, before)?;
-        let (value, expected) = (superblock.block_size().into(), before.block_size().into());
-        if value != expected {
-            let problem = Problem::Mismatch { field: "block size", value, expected };
-            return Err(Structure::Superblock.corrupt(problem));
-        }
+        Problem::verify_value("block size", superblock.block_size(), before.block_size())
+            .map_err(|problem| Structure::Superblock.corrupt(problem))?;
         check_size(&superblock, self.device_size())?;
         let (device, options) = (self.device_size(), self.options());
         let mut fs = Self::over(source, superblock, Some(overlay), device, options);
@@ -182,7 +179,7 @@ impl Filesystem {
 
 /// Rejects a filesystem that is larger than its device.
 fn check_size(superblock: &Superblock, device: u64) -> Result<(), Error> {
-    let needed = superblock.blocks_count().checked_mul(u64::from(superblock.block_size()));
+    let needed = superblock.blocks_count.checked_mul(u64::from(superblock.block_size()));
     match needed {
         Some(needed) if needed <= device => Ok(()),
         _ => Err(Error::Truncated { needed: needed.unwrap_or(u64::MAX), device }),

@@ -7,6 +7,7 @@ use crate::filesystem::Filesystem;
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::group;
 use crate::format::superblock::Superblock;
+use crate::number::PhysicalBlock;
 use crate::recovery::journal::fields::JournalFields;
 
 /// Number of groups whose descriptors are read ahead at a time.
@@ -51,25 +52,22 @@ impl Filesystem {
         let mut usage = Usage::default();
         let groups: Vec<u32> = (0..superblock.groups_count()).collect();
         for groups in groups.chunks(AHEAD) {
-            self.prefetch(groups.iter().map(|&group| {
-                let (block, _) = group::location(superblock, group);
-                block..block.saturating_add(1)
-            }));
+            self.prefetch(groups.iter().map(|&group| group::location(superblock, group).0));
             for &group in groups {
                 usage.add(self, group)?;
             }
         }
         let overhead = self.overhead(usage.metadata)?;
         let per_cluster = u64::from(blocks_per_cluster(superblock));
-        let blocks = superblock.blocks_count();
+        let blocks = superblock.blocks_count;
         let free_blocks = usage.free_clusters.saturating_mul(per_cluster);
-        let reserved = superblock.reserved_blocks_count().saturating_add(kept_back(superblock));
+        let reserved = superblock.reserved_blocks.saturating_add(kept_back(superblock));
         Ok(StatFs {
             block_size: superblock.block_size(),
             blocks: blocks.saturating_sub(overhead.saturating_mul(per_cluster)),
             free_blocks,
             available_blocks: free_blocks.saturating_sub(reserved),
-            files: superblock.inodes_count(),
+            files: superblock.inodes_count,
             free_files: usage.free_inodes,
             name_max: 255,
         })
@@ -80,7 +78,7 @@ impl Filesystem {
         let superblock = self.superblock();
         let stored = u64::from(superblock.overhead_clusters);
         // With bigalloc, the kernel uses the stored count if it is plausible.
-        if is_bigalloc(superblock) && stored != 0 && stored <= superblock.blocks_count() {
+        if is_bigalloc(superblock) && stored != 0 && stored <= superblock.blocks_count {
             return Ok(stored);
         }
         let per_cluster = u64::from(blocks_per_cluster(superblock)).max(1);
@@ -89,7 +87,7 @@ impl Filesystem {
         let journal = match JournalFields::internal(self)? {
             Some(journal) => {
                 let inode = self.inode(superblock.journal_inode)?;
-                clusters(superblock.block_at(inode.size()).min(journal.max_len.into()))
+                clusters(superblock.whole_blocks(inode.size()).min(journal.max_len.into()))
             }
             None => 0,
         };
@@ -98,7 +96,7 @@ impl Filesystem {
 }
 
 fn is_bigalloc(superblock: &Superblock) -> bool {
-    superblock.ro_compat_features().contains(RoCompatFeatures::BIGALLOC)
+    superblock.ro_compat.contains(RoCompatFeatures::BIGALLOC)
 }
 
 fn blocks_per_cluster(superblock: &Superblock) -> u32 {
@@ -112,7 +110,7 @@ fn kept_back(superblock: &Superblock) -> u64 {
         return 0;
     }
     let per_cluster = u64::from(blocks_per_cluster(superblock)).max(1);
-    let clusters = superblock.blocks_count().checked_div(per_cluster).unwrap_or(0);
+    let clusters = superblock.blocks_count.checked_div(per_cluster).unwrap_or(0);
     let kept = clusters.checked_div(50).unwrap_or(0).min(RESERVED_MAX);
     kept.saturating_mul(per_cluster)
 }
@@ -137,7 +135,7 @@ struct Metadata {
 impl Usage {
     fn add(&mut self, fs: &Filesystem, number: u32) -> Result<(), Error> {
         let superblock = fs.superblock();
-        let descriptor = fs.group(number)?;
+        let descriptor = fs.metadata().group(number)?;
         let more = |count: &mut u64, by: u32| *count = count.saturating_add(by.into());
         more(&mut self.free_clusters, descriptor.free_clusters);
         more(&mut self.free_inodes, descriptor.free_inodes);
@@ -146,7 +144,7 @@ impl Usage {
         let start = group::descriptor_blocks(superblock, number);
         if !is_bigalloc(superblock) {
             // With blocks of 1 KiB, the blocks before the superblock are not counted.
-            let skipped = if number == 0 { superblock.superblock_block() } else { 0 };
+            let skipped = if number == 0 { superblock.superblock_block().get() } else { 0 };
             let skipped = skipped.saturating_sub(superblock.first_data_block.into());
             let blocks = start.saturating_sub(skipped).saturating_add(table).saturating_add(2);
             self.metadata.blocks = self.metadata.blocks.saturating_add(blocks);
@@ -160,19 +158,19 @@ impl Usage {
         self.metadata.add(superblock, first, start.saturating_sub(kept));
         self.metadata.add(superblock, blocks, 1);
         self.metadata.add(superblock, inodes, 1);
-        self.metadata.add(superblock, descriptor.inode_table, table);
+        self.metadata.add(superblock, descriptor.inode_table.start(), table);
         Ok(())
     }
 }
 
 impl Metadata {
-    fn add(&mut self, superblock: &Superblock, start: u64, count: u64) {
+    fn add(&mut self, superblock: &Superblock, start: PhysicalBlock, count: u64) {
         let per_cluster = u64::from(blocks_per_cluster(superblock)).max(1);
         let cluster = |block: u64| block.checked_div(per_cluster).unwrap_or(0);
-        let Some(last) = count.checked_sub(1).map(|more| start.saturating_add(more)) else {
+        let Some(last) = count.checked_sub(1).map(|more| start.get().saturating_add(more)) else {
             return;
         };
-        self.clusters.push(cluster(start)..cluster(last).saturating_add(1));
+        self.clusters.push(cluster(start.get())..cluster(last).saturating_add(1));
     }
 
     /// Returns the number of clusters, each counted once.

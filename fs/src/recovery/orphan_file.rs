@@ -12,6 +12,7 @@ use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 use crate::map::extents::Extent;
+use crate::number::{InodeNumber, PhysicalBlock};
 
 /// `ob_magic`.
 const MAGIC: u32 = 0x0b10_ca04;
@@ -32,48 +33,38 @@ struct RawTail {
 /// Damage to the file, a failure of the source, or the error of `visit`.
 pub(crate) fn read(
     fs: &Filesystem,
-    mut visit: impl FnMut(u32) -> Result<(), Error>,
+    mut visit: impl FnMut(InodeNumber) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let superblock = fs.superblock();
     let inode = fs.named_inode(superblock.orphan_file_inode, Structure::Superblock)?;
     let corrupt = |problem| Structure::Inode(inode.number()).corrupt(problem);
-    if inode.size() > SIZE_MAX {
-        let (field, value, max) = ("size of the orphan file", inode.size(), SIZE_MAX);
-        return Err(corrupt(Problem::TooLarge { field, value, max }));
-    }
+    Problem::verify_max("size of the orphan file", inode.size(), SIZE_MAX).map_err(corrupt)?;
     if inode.flags().contains(InodeFlags::INLINE_DATA) {
         return Err(corrupt(Problem::Missing { logical: 0 }));
     }
-    let count = superblock.block_at(inode.size());
-    let piece = superblock.block_at(READ_MAX.into()).max(1);
-    let mut next = 0;
+    let count = superblock.whole_blocks(inode.size());
+    let piece = superblock.whole_blocks(READ_MAX.into()).max(1);
+    let mut next = 0u64;
     for extent in fs.extents(&inode)? {
         let Extent { logical, physical, length, unwritten, .. } = extent?;
-        let [logical, physical, length] =
-            [logical, physical, length].map(|bytes| superblock.block_at(bytes));
         if next >= count {
             break;
         }
-        if logical != next || unwritten {
+        if superblock.whole_blocks(logical) != next || unwritten {
             return Err(corrupt(Problem::Missing { logical: next }));
         }
-        let length = length.min(count.saturating_sub(next));
-        let mut done = 0;
-        while done < length {
-            let start = physical.saturating_add(done);
-            let blocks = piece.min(length.saturating_sub(done));
-            let range = start..start.saturating_add(blocks);
-            fs.prefetch([range.clone()]);
-            for number in range {
-                let block = fs.block(number)?;
-                for entry in entries(superblock, &inode, next, number, &block)? {
-                    if entry.get() != 0 {
-                        visit(entry.get())?;
-                    }
-                }
-                next = next.saturating_add(1);
+        let run = superblock.blocks_at(physical, length).part(0, count.saturating_sub(next));
+        for (index, number) in (0u64..).zip(run.blocks()) {
+            if index.is_multiple_of(piece) {
+                fs.prefetch(run.part(index, piece).blocks());
             }
-            done = done.saturating_add(blocks);
+            let block = fs.block(number)?;
+            for &entry in entries(superblock, &inode, next, number, &block)? {
+                if entry != 0 {
+                    visit(entry.into())?;
+                }
+            }
+            next = next.saturating_add(1);
         }
     }
     if next < count {
@@ -88,7 +79,7 @@ fn entries<'a>(
     superblock: &Superblock,
     inode: &Inode,
     index: u64,
-    number: u64,
+    number: PhysicalBlock,
     block: &'a [u8],
 ) -> Result<&'a [U32], Error> {
     let corrupt = |problem| Err(Structure::OrphanFile { index }.corrupt(problem));
@@ -100,7 +91,7 @@ fn entries<'a>(
         return corrupt(Problem::Magic { found, expected: MAGIC });
     }
     if superblock.has_metadata_csum() {
-        let seed = crc32c(inode.checksum_seed, &number.to_le_bytes());
+        let seed = crc32c(inode.checksum_seed, &number.get().to_le_bytes());
         let (stored, computed) = (tail.checksum.get(), crc32c(seed, entries));
         if stored != computed {
             return corrupt(Problem::Checksum { stored, computed });
@@ -140,7 +131,7 @@ mod tests {
     fn numbers(image: Image) -> Result<Vec<u32>, String> {
         let mut numbers = Vec::new();
         read(&image.open(), |number| {
-            numbers.push(number);
+            numbers.push(number.get());
             Ok(())
         })
         .map(|()| numbers)

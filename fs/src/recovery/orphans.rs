@@ -13,6 +13,7 @@ use crate::format::features::{CompatFeatures, RoCompatFeatures};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
+use crate::number::{InodeNumber, as_u64};
 use crate::recovery::orphan_file;
 
 /// Maximum number of list entries to follow, and of inodes to be truncated.
@@ -23,7 +24,7 @@ const WRITABLE: RoCompatFeatures =
     RoCompatFeatures::OVERWRITABLE.union(RoCompatFeatures::ORPHAN_PRESENT);
 
 #[derive(Default)]
-struct Orphans(HashSet<u32>);
+struct Orphans(HashSet<InodeNumber>);
 
 /// Reads the list of orphans and the orphan file, if the kernel would process them. Returns the
 /// numbers of the inodes that the next mount truncates to their sizes.
@@ -31,11 +32,11 @@ struct Orphans(HashSet<u32>);
 /// # Errors
 /// Damage to the orphan file, with which the kernel refuses to mount; more orphans than the
 /// maximum; a failure of the source. Damage to the list ends the list, as in the kernel.
-pub(crate) fn read(fs: &Filesystem) -> Result<HashSet<u32>, Error> {
+pub(crate) fn read(fs: &Filesystem) -> Result<HashSet<InodeNumber>, Error> {
     let mut orphans = Orphans::default();
     let superblock = fs.superblock();
-    let has_file = superblock.compat_features().contains(CompatFeatures::ORPHAN_FILE)
-        && superblock.ro_compat_features().contains(RoCompatFeatures::ORPHAN_PRESENT);
+    let has_file = superblock.compat.contains(CompatFeatures::ORPHAN_FILE)
+        && superblock.ro_compat.contains(RoCompatFeatures::ORPHAN_PRESENT);
     if !is_cleaned_up(superblock) {
         return Ok(orphans.0);
     }
@@ -50,7 +51,7 @@ impl Orphans {
     /// Follows the list, which is linked through the deletion times of the inodes.
     fn read_list(&mut self, fs: &Filesystem) -> Result<(), Error> {
         let mut seen = HashSet::new();
-        let mut number = fs.superblock().last_orphan();
+        let mut number = fs.superblock().last_orphan;
         while number != 0 {
             if !seen.insert(number) {
                 log::warn!("the list of orphans returns to inode {number}: the rest is ignored");
@@ -72,14 +73,13 @@ impl Orphans {
 
     /// Adds an inode, if it is to be truncated, and returns the next one of the list. Returns
     /// `None` if the inode cannot be an orphan.
-    fn add(&mut self, fs: &Filesystem, number: u32) -> Result<Option<u32>, Error> {
+    fn add(&mut self, fs: &Filesystem, number: InodeNumber) -> Result<Option<InodeNumber>, Error> {
         let superblock = fs.superblock();
-        let possible = superblock.first_inode..=superblock.inodes_count();
-        if !possible.contains(&number) {
+        if !superblock.inodes().contains(&number) {
             return Ok(None);
         }
         let next = match fs.next_orphan(number) {
-            Ok(next) if next <= superblock.inodes_count() => next,
+            Ok(next) if next <= *superblock.inodes().end() => next,
             Ok(_) | Err(Error::Corrupt(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
@@ -98,19 +98,14 @@ impl Orphans {
 }
 
 fn check_count(count: usize) -> Result<(), Error> {
-    if count <= ORPHANS_MAX {
-        return Ok(());
-    }
-    let (value, max) = (u64::try_from(count), u64::try_from(ORPHANS_MAX));
-    let (value, max) = (value.unwrap_or(u64::MAX), max.unwrap_or(u64::MAX));
-    let field = "count of orphans";
-    Err(Structure::Superblock.corrupt(Problem::TooLarge { field, value, max }))
+    Problem::verify_max("count of orphans", as_u64(count), as_u64(ORPHANS_MAX))
+        .map_err(|problem| Structure::Superblock.corrupt(problem))
 }
 
 /// Returns true if the kernel processes orphans when it mounts the filesystem. It does not if it
 /// recorded errors, or if there are features that prevent writes.
 fn is_cleaned_up(superblock: &Superblock) -> bool {
-    let features = superblock.ro_compat_features();
+    let features = superblock.ro_compat;
     let known = features.contains(RoCompatFeatures::READONLY) || WRITABLE.contains(features);
     known && !superblock.has_errors()
 }
@@ -159,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn orphan_with_a_name_ends_at_its_size() {
+    fn what_is_in_the_list_ends_at_its_size() {
         assert_eq!(blocks(&open([13, 14, 0], 1)), [2; 3]);
         assert_eq!(blocks(&open([14, 0, 0], 1)), [2, 4, 2]);
     }
@@ -173,8 +168,8 @@ mod tests {
     }
 
     #[test]
-    fn orphan_without_links_is_gone() {
+    fn what_has_no_links_is_gone() {
         let fs = open([13, 14, 0], 0);
-        assert!(matches!(fs.inode(13), Err(Error::InodeNotInUse { inode: 13 })));
+        assert!(matches!(fs.inode(13), Err(Error::InodeNotInUse { inode }) if inode == 13));
     }
 }

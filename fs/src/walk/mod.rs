@@ -12,6 +12,7 @@ use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
+use crate::number::InodeNumber;
 use crate::walk::readahead::{Ahead, LOOKED_THROUGH};
 use crate::walk::sorted_entries::{Item, Listing};
 
@@ -101,7 +102,7 @@ pub struct Walk {
     /// The inode of `path`.
     inode: Inode,
     stack: Vec<Frame>,
-    seen: HashSet<u32>,
+    seen: HashSet<InodeNumber>,
     /// The location of the last inode that was read.
     near: Near,
     ahead: Ahead,
@@ -362,7 +363,7 @@ impl Walk {
     }
 
     /// Reads an inode, which is usually near the one before.
-    fn read(&mut self, number: u32) -> Result<Inode, Error> {
+    fn read(&mut self, number: InodeNumber) -> Result<Inode, Error> {
         let bytes = self.fs.inode_bytes_near(number, &mut self.near)?;
         self.fs.parse_inode(number, &bytes)
     }

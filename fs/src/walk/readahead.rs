@@ -10,6 +10,7 @@ use crate::filesystem::Filesystem;
 use crate::format::inode::Inode;
 
 use crate::map;
+use crate::number::{BlockRun, InodeNumber, as_u64, as_usize};
 
 /// Maximum number of directories to read ahead at a time.
 const DIRECTORIES: usize = 128;
@@ -28,20 +29,20 @@ const WINDOW: usize = 1024;
 #[derive(Default)]
 pub(crate) struct Ahead {
     /// Directories that were read ahead and are not entered yet.
-    directories: HashSet<u32>,
-    numbers: Vec<u32>,
+    directories: HashSet<InodeNumber>,
+    numbers: Vec<InodeNumber>,
 }
 
 impl Ahead {
     /// Returns the number of entries whose inodes are read ahead at a time.
     pub(crate) fn window(&self, fs: &Filesystem) -> usize {
         // Each inode may be in a block of its own.
-        let blocks = fs.superblock().block_at(fs.read_ahead());
-        usize::try_from(blocks).unwrap_or(usize::MAX).clamp(1, WINDOW)
+        let blocks = fs.superblock().whole_blocks(fs.read_ahead());
+        as_usize(blocks).clamp(1, WINDOW)
     }
 
     /// Reads ahead the inodes `coming`.
-    pub(crate) fn inodes(&mut self, fs: &Filesystem, coming: impl Iterator<Item = u32>) {
+    pub(crate) fn inodes(&mut self, fs: &Filesystem, coming: impl Iterator<Item = InodeNumber>) {
         if fs.read_ahead() == 0 {
             return;
         }
@@ -52,12 +53,16 @@ impl Ahead {
     }
 
     /// Removes a directory that is being entered, and returns true if it was read ahead.
-    pub(crate) fn has(&mut self, number: u32) -> bool {
+    pub(crate) fn has(&mut self, number: InodeNumber) -> bool {
         self.directories.remove(&number)
     }
 
     /// Reads ahead directories, the inodes of their entries, and their subdirectories.
-    pub(crate) fn directories(&mut self, fs: &Filesystem, coming: impl Iterator<Item = u32>) {
+    pub(crate) fn directories(
+        &mut self,
+        fs: &Filesystem,
+        coming: impl Iterator<Item = InodeNumber>,
+    ) {
         if fs.read_ahead() == 0 {
             return;
         }
@@ -66,14 +71,14 @@ impl Ahead {
             self.directories.clear();
         }
         // The directories in the order of the walk, each with a flag: already read.
-        let mut order: Vec<(u32, bool)> = coming
+        let mut order: Vec<(InodeNumber, bool)> = coming
             .filter(|number| !self.directories.contains(number))
             .take(DIRECTORIES)
             .map(|number| (number, false))
             .collect();
-        let mut left = fs.superblock().block_at(fs.read_ahead());
+        let mut left = fs.superblock().whole_blocks(fs.read_ahead());
         for _ in 0..LEVELS {
-            let level: Vec<u32> =
+            let level: Vec<InodeNumber> =
                 order.iter().filter(|(_, read)| !read).map(|&(number, _)| number).collect();
             if level.is_empty() || left == 0 {
                 break;
@@ -95,38 +100,43 @@ impl Ahead {
     /// Reads ahead the directories of one level and the inodes of their entries, and subtracts the
     /// blocks from `left`. Returns pairs of a directory and a subdirectory in it, in the order of
     /// the directories.
-    fn level(&mut self, fs: &Filesystem, level: &[u32], left: &mut u64) -> Vec<(u32, u32)> {
+    fn level(
+        &mut self,
+        fs: &Filesystem,
+        level: &[InodeNumber],
+        left: &mut u64,
+    ) -> Vec<(InodeNumber, InodeNumber)> {
         self.inodes(fs, level.iter().copied());
         let inodes = level.iter().filter_map(|&number| fs.inode(number).ok());
         let directories: Vec<Inode> = inodes.filter(Inode::is_dir).collect();
-        let one = |number: u64| number..number.saturating_add(1);
-        fs.prefetch(directories.iter().filter_map(map::first_below).map(one));
+        fs.prefetch(directories.iter().filter_map(map::first_below));
         let first = |directory: &Inode| fs.map(directory).first_blocks(FIRST).unwrap_or_default();
-        fs.prefetch(directories.iter().flat_map(first));
+        fs.prefetch(directories.iter().flat_map(first).flat_map(BlockRun::blocks));
 
         let (mut below, mut blocks) = (Vec::new(), Vec::new());
-        let mut count = 0u64;
         for directory in &directories {
             self.directories.insert(directory.number());
             if directory.size() <= FIRST {
                 self.entries(fs, directory, &mut below);
-                for range in fs.metadata().inode_blocks(&self.numbers) {
-                    count = count.saturating_add(range.end.saturating_sub(range.start));
-                    blocks.push(range);
-                }
-                if count >= *left {
+                blocks.extend(fs.metadata().inode_blocks(&self.numbers));
+                if as_u64(blocks.len()) >= *left {
                     break;
                 }
             }
         }
-        *left = left.saturating_sub(count);
+        *left = left.saturating_sub(as_u64(blocks.len()));
         fs.prefetch(blocks);
         below
     }
 
     /// Collects the inode numbers of a directory's entries in `self.numbers`, sorted, and appends
     /// the subdirectories to `below`.
-    fn entries(&mut self, fs: &Filesystem, directory: &Inode, below: &mut Vec<(u32, u32)>) {
+    fn entries(
+        &mut self,
+        fs: &Filesystem,
+        directory: &Inode,
+        below: &mut Vec<(InodeNumber, InodeNumber)>,
+    ) {
         self.numbers.clear();
         // Errors are reported when the directory is entered.
         let Ok(mut entries) = fs.read_dir(directory) else { return };

@@ -7,6 +7,7 @@ use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
+use crate::number::{InodeNumber, as_usize};
 
 /// The entries of a directory. Each uses 24 bytes and the bytes of its name.
 #[derive(Default)]
@@ -28,7 +29,7 @@ pub(crate) struct Item {
     /// File type, if it is known.
     pub kind: Option<FileType>,
     /// Number of the inode.
-    pub inode: u32,
+    pub inode: InodeNumber,
 }
 
 const _: () = assert!(size_of::<Item>() == 24);
@@ -58,7 +59,7 @@ impl Listing {
     }
 
     /// Appends an entry. Returns `None` if the names exceed 4 GiB.
-    fn push(&mut self, inode: u32, name: &[u8], kind: Option<FileType>) -> Option<()> {
+    fn push(&mut self, inode: InodeNumber, name: &[u8], kind: Option<FileType>) -> Option<()> {
         let at = u32::try_from(self.names.len()).ok()?;
         let length = u8::try_from(name.len()).ok()?;
         self.names.extend_from_slice(name);
@@ -128,7 +129,7 @@ impl Listing {
 }
 
 fn name_of<'n>(names: &'n [u8], item: &Item) -> &'n [u8] {
-    let start = usize::try_from(item.at).unwrap_or(usize::MAX);
+    let start = as_usize(item.at);
     names.get(start..).and_then(|rest| rest.get(..usize::from(item.length))).unwrap_or_default()
 }
 
@@ -139,7 +140,7 @@ mod tests {
     fn sorted(names: &[&str]) -> Vec<String> {
         let mut listing = Listing::default();
         for (inode, name) in names.iter().enumerate() {
-            listing.push(inode as u32, name.as_bytes(), None).unwrap();
+            listing.push((inode as u32).into(), name.as_bytes(), None).unwrap();
         }
         listing.sort();
         let name = |item: &Item| String::from_utf8(listing.name(item).to_vec()).unwrap();
@@ -177,7 +178,7 @@ mod tests {
         }
         let mut listing = Listing::default();
         for name in &names {
-            listing.push(1, name, Some(FileType::Regular)).unwrap();
+            listing.push(1.into(), name, Some(FileType::Regular)).unwrap();
         }
         listing.sort();
         names.sort();
@@ -189,7 +190,9 @@ mod tests {
     fn directories_stay_in_order() {
         let mut listing = Listing::default();
         for (inode, kind) in [(1, FileType::Directory), (2, FileType::Fifo)].repeat(3) {
-            listing.push(inode, format!("{}", 9 - listing.len()).as_bytes(), Some(kind)).unwrap();
+            listing
+                .push(inode.into(), format!("{}", 9 - listing.len()).as_bytes(), Some(kind))
+                .unwrap();
         }
         listing.sort();
         let only = listing.directories();

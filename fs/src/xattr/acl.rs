@@ -157,11 +157,8 @@ impl fmt::Display for Acl {
 
 fn after_version(bytes: &[u8], expected: u32) -> Result<&[u8], Problem> {
     let (version, rest) = bytes.split_first_chunk().ok_or(Problem::AclEntry { offset: 0 })?;
-    let (value, expected) = (u32::from_le_bytes(*version).into(), expected.into());
-    if value == expected {
-        return Ok(rest);
-    }
-    Err(Problem::Mismatch { field: "version", value, expected })
+    Problem::verify_value("version", u32::from_le_bytes(*version), expected)?;
+    Ok(rest)
 }
 
 fn tag_and_permissions(bytes: &[u8; 4]) -> (u16, u16) {

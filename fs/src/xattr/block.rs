@@ -3,12 +3,13 @@
 use std::mem::offset_of;
 
 use zerocopy::little_endian::U32;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::checksum::crc32c;
 use crate::format::corrupt::Problem;
 use crate::format::superblock::Superblock;
 use crate::format::xattr_entry::MAGIC;
+use crate::number::PhysicalBlock;
 
 /// `struct ext4_xattr_header`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -24,27 +25,53 @@ struct RawHeader {
 
 /// Size of the header, bytes. The entries follow it.
 pub(crate) const HEADER: usize = 32;
-const _: () = assert!(size_of::<RawHeader>() == HEADER && offset_of!(RawHeader, checksum) == 16);
+const CHECKSUM: usize = offset_of!(RawHeader, checksum);
+const _: () = assert!(size_of::<RawHeader>() == HEADER && CHECKSUM == 16);
 
 /// Checks the header and the checksum of block `number`.
-pub(crate) fn check(superblock: &Superblock, number: u64, block: &[u8]) -> Result<(), Problem> {
-    let Ok((header, rest)) = RawHeader::ref_from_prefix(block) else {
+pub(crate) fn check(
+    superblock: &Superblock,
+    number: PhysicalBlock,
+    block: &[u8],
+) -> Result<(), Problem> {
+    let Ok((header, _)) = RawHeader::ref_from_prefix(block) else {
         return Err(Problem::Missing { logical: 0 });
     };
-    if header.magic != MAGIC {
-        return Err(Problem::Magic { found: header.magic.get(), expected: MAGIC });
-    }
-    if header.blocks != 1 {
-        let value = header.blocks.get().into();
-        return Err(Problem::Mismatch { field: "count of blocks", value, expected: 1 });
-    }
+    Problem::verify_magic(header.magic, MAGIC)?;
+    Problem::verify_value("count of blocks", header.blocks.get(), 1u32)?;
     if !superblock.has_metadata_csum() {
         return Ok(());
     }
-    let seed = crc32c(superblock.checksum_seed, &number.to_le_bytes());
-    let before = block.get(..offset_of!(RawHeader, checksum)).unwrap_or_default();
+    Problem::verify_checksum(header.checksum.get(), checksum(superblock, number, block))
+}
+
+/// Computes the checksum of block `number`, with a checksum field of zero.
+fn checksum(superblock: &Superblock, number: PhysicalBlock, block: &[u8]) -> u32 {
+    let seed = crc32c(superblock.checksum_seed, &number.get().to_le_bytes());
+    let (before, rest) = block.split_at_checked(CHECKSUM).unwrap_or_default();
     let crc = crc32c(crc32c(seed, before), &[0; 4]);
-    let computed = crc32c(crc32c(crc, header.reserved.as_bytes()), rest);
-    let stored = header.checksum.get();
-    if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+    crc32c(crc, rest.get(size_of::<U32>()..).unwrap_or_default())
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Writes the header of block `number`, whose entries and values are in `block`: the number of
+/// inodes that share it, and the hash of all attributes.
+pub(crate) fn seal(
+    superblock: &Superblock,
+    number: PhysicalBlock,
+    (references, hash): (u32, u32),
+    block: &mut [u8],
+) {
+    let mut header = RawHeader::new_zeroed();
+    (header.magic, header.blocks) = (MAGIC.into(), 1.into());
+    (header.references, header.hash) = (references.into(), hash.into());
+    let mut copy = |header: &RawHeader| {
+        block.iter_mut().zip(header.as_bytes()).for_each(|(to, from)| *to = *from);
+        checksum(superblock, number, block)
+    };
+    let sum = copy(&header);
+    if superblock.has_metadata_csum() {
+        header.checksum = sum.into();
+        copy(&header);
+    }
 }

@@ -2,7 +2,7 @@
 //! inodes of their own.
 
 pub(crate) mod acl;
-mod block;
+pub(crate) mod block;
 mod hash;
 mod name;
 mod value_inode;
@@ -16,6 +16,7 @@ use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
 use crate::format::xattr_body;
 use crate::format::xattr_entry::{self, Entry, Value};
+use crate::number::{InodeNumber, PhysicalBlock};
 use crate::xattr::acl::Acl;
 use crate::xattr::value_inode::Reference;
 
@@ -49,7 +50,7 @@ struct Found {
 
 enum FoundValue {
     Here(Vec<u8>),
-    Inode { number: u32, size: u32, hash: u32 },
+    Inode { number: InodeNumber, size: u32, hash: u32 },
 }
 
 impl From<Entry<'_>> for Found {
@@ -71,7 +72,7 @@ impl From<Entry<'_>> for Found {
 /// See the [example](crate::Filesystem#examples).
 pub struct Xattrs {
     fs: Filesystem,
-    owner: (u32, u32),
+    owner: (InodeNumber, u32),
     found: vec::IntoIter<Found>,
 }
 
@@ -97,7 +98,11 @@ impl std::iter::FusedIterator for Xattrs {}
 
 /// Returns a value in the form that `getxattr` returns; `None` for an access control list without
 /// entries, which is the same as no list.
-fn value(fs: &Filesystem, owner: (u32, u32), found: Found) -> Result<Option<Vec<u8>>, Error> {
+fn value(
+    fs: &Filesystem,
+    owner: (InodeNumber, u32),
+    found: Found,
+) -> Result<Option<Vec<u8>>, Error> {
     let Found { index, rest, value } = found;
     let value = match value {
         FoundValue::Here(value) => value,
@@ -208,9 +213,7 @@ impl Filesystem {
         if block == 0 {
             return Ok(());
         }
-        if !superblock.is_data_range(block, 1) {
-            return Err(corrupt(Problem::BlockRange { start: block, count: 1 }));
-        }
+        superblock.data_blocks(block, 1u32).map_err(corrupt)?;
         let bytes = self.block(block)?;
         for entry in block_entries(superblock, block, &bytes).map_err(|problem| {
             Structure::AttributeBlock { block, inode: number }.corrupt(problem)
@@ -223,7 +226,7 @@ impl Filesystem {
 
 fn block_entries<'a>(
     superblock: &Superblock,
-    number: u64,
+    number: PhysicalBlock,
     block: &'a [u8],
 ) -> Result<Vec<Entry<'a>>, Problem> {
     block::check(superblock, number, block)?;

@@ -1,7 +1,5 @@
 //! Values of extended attributes in inodes of their own (`ea_inode`).
 
-use nvio_iomap::MappingKind;
-
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::checksum::crc32c;
@@ -9,17 +7,18 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
-use crate::map::run::MapRun;
+use crate::map::blocks::FileBlocks;
+use crate::number::{InodeNumber, LogicalBlock, as_usize};
 use crate::xattr::hash;
 
 /// A reference from an entry to a value in an inode.
 pub(crate) struct Reference<'a> {
     /// Number and generation of the inode that owns the attribute.
-    pub(crate) owner: (u32, u32),
+    pub(crate) owner: (InodeNumber, u32),
     /// The attribute's name without its prefix.
     pub(crate) name: &'a [u8],
     /// Number of the inode that holds the value.
-    pub(crate) number: u32,
+    pub(crate) number: InodeNumber,
     /// Size of the value, bytes, at most [`VALUE_MAX`](crate::format::xattr_entry::VALUE_MAX).
     pub(crate) size: u32,
     /// Hash of the name and the value.
@@ -36,18 +35,12 @@ impl Reference<'_> {
             return corrupt(Problem::EntryInode { offset: 0, inode: number });
         }
         let inode = fs.named_inode(number, structure)?;
-        if inode.kind() != FileType::Regular || !inode.flags().contains(InodeFlags::EA_INODE) {
-            let (field, value) = ("flags", inode.flags().bits().into());
-            return corrupt(Problem::Field {
-                field,
-                value,
-                rule: "the inode does not hold an attribute",
-            });
-        }
-        if inode.size() != u64::from(size) {
-            let (value, expected) = (inode.size(), size.into());
-            return corrupt(Problem::Mismatch { field: "size", value, expected });
-        }
+        let flags = inode.flags();
+        let is_good = inode.kind() == FileType::Regular && flags.contains(InodeFlags::EA_INODE);
+        let rule = "the inode does not hold an attribute";
+        structure.ensure(is_good, "flags", flags.bits(), rule)?;
+        Problem::verify_value("size", inode.size(), size)
+            .map_err(|problem| structure.corrupt(problem))?;
         let value = self.contents(fs, &inode, structure)?;
         self.verify(fs, &inode, &value).map_err(|problem| structure.corrupt(problem))?;
         Ok(value)
@@ -60,23 +53,12 @@ impl Reference<'_> {
         inode: &Inode,
         structure: Structure,
     ) -> Result<Vec<u8>, Error> {
-        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        let size = as_usize(self.size);
         let mut value = Vec::with_capacity(size);
-        let superblock = fs.superblock();
-        let blocks = u64::from(self.size).div_ceil(superblock.bytes(1));
-        let mut run = None;
-        for logical in 0..blocks {
-            let pos = superblock.bytes(logical);
-            let found = run.as_ref().and_then(|run: &MapRun| run.find(pos).copied());
-            let mapping = match found {
-                Some(mapping) => Some(mapping),
-                None => run.insert(fs.map(inode).run_at(logical)?).find(pos).copied(),
-            };
-            let address = mapping
-                .filter(|mapping| mapping.kind == MappingKind::Mapped)
-                .and_then(|mapping| mapping.device_address(pos))
-                .ok_or_else(|| structure.corrupt(Problem::Missing { logical }))?;
-            let block = fs.block(superblock.block_at(address))?;
+        let count = u64::from(self.size).div_ceil(fs.superblock().block_size().into());
+        let mut blocks = FileBlocks::new(fs.map(inode));
+        for logical in (0..count).map(LogicalBlock::or_end) {
+            let block = blocks.read(logical, structure)?;
             let left = size.saturating_sub(value.len());
             value.extend_from_slice(block.get(..left.min(block.len())).unwrap_or_default());
         }
@@ -104,8 +86,7 @@ impl Reference<'_> {
         }
         let of_entry = hash::entry(self.name, computed);
         if ![of_entry, hash::entry_signed(self.name, computed)].contains(&self.hash) {
-            let (value, expected) = (self.hash.into(), of_entry.into());
-            return Err(Problem::Mismatch { field: "hash of the entry", value, expected });
+            return Problem::verify_value("hash of the entry", self.hash, of_entry);
         }
         Ok(())
     }
@@ -142,7 +123,8 @@ mod tests {
     ) -> Result<Vec<u8>, String> {
         let name = b"gro\xdf";
         let hash = hash::entry(name, crc32c(fs.superblock().checksum_seed, VALUE));
-        let mut reference = Reference { owner: (12, 0), name, number: 13, size: 5000, hash };
+        let mut reference =
+            Reference { owner: (12.into(), 0), name, number: 13.into(), size: 5000, hash };
         change(&mut reference);
         reference.read(fs).map_err(|error| error.to_string())
     }
@@ -164,21 +146,24 @@ mod tests {
             bytes[0x10] = 12;
         });
         assert_eq!(read(&fs, |_| ()).unwrap(), VALUE);
-        read(&fs, |it| it.owner = (14, 0)).unwrap_err();
-        read(&fs, |it| it.owner = (12, 1)).unwrap_err();
+        read(&fs, |it| it.owner = (14.into(), 0)).unwrap_err();
+        read(&fs, |it| it.owner = (12.into(), 1)).unwrap_err();
     }
 
     #[test]
-    fn damaged_value_inodes_are_refused() {
+    fn what_is_no_value() {
         let fs = filesystem(|_| ());
         let told = |change: fn(&mut Reference<'static>)| read(&fs, change).unwrap_err();
         assert!(told(|it| it.hash ^= 1).contains("hash of the entry is"));
         assert!(told(|it| it.size = 4999).contains("size is 5000, not 4999"));
-        assert!(told(|it| it.number = 12).contains("the entry at byte 0 refers to inode 12"));
         assert!(
-            told(|it| (it.owner, it.number) = ((13, 0), 12)).contains("does not hold an attribute")
+            told(|it| it.number = 12.into()).contains("the entry at byte 0 refers to inode 12")
         );
-        assert!(told(|it| it.number = 14).contains("refers to inode 14, which is free"));
+        assert!(
+            told(|it| (it.owner, it.number) = ((13.into(), 0), 12.into()))
+                .contains("does not hold an attribute")
+        );
+        assert!(told(|it| it.number = 14.into()).contains("refers to inode 14, which is free"));
         let damaged = |change: fn(&mut [u8])| read(&filesystem(change), |_| ()).unwrap_err();
         assert!(damaged(|bytes| bytes[0x8] ^= 1).contains("its checksum is"));
         let hole = damaged(|bytes| bytes[0x28 + 16] = 1);

@@ -137,7 +137,7 @@ pub fn orphans(image: &mut Vec<u8>) {
     let layout = Layout::new(image.as_slice().into());
     let fs = Filesystem::open(image.clone()).unwrap();
     let [listed, filed] =
-        [&b"large"[..], b"prealloc"].map(|path| fs.lookup(path).unwrap().number());
+        [&b"large"[..], b"prealloc"].map(|path| fs.lookup(path).unwrap().number().get());
     let file = layout.places.iter().find(|place| place.kind == "orphan block").unwrap();
     let mut set = |start: usize, length: usize, seal: Seal, values: &[(usize, usize, u64)]| {
         let bytes = &mut image[start..start + length];
@@ -208,7 +208,7 @@ pub fn fast_commits(image: &mut [u8], last: &[u8]) {
     let layout = Layout::new((&*image).into());
     let after = Layout::new(last.into());
     let fs = Filesystem::open(last.to_vec()).unwrap();
-    let number = |path: &[u8]| fs.lookup(path).unwrap().number();
+    let number = |path: &[u8]| fs.lookup(path).unwrap().number().get();
     let superblock = layout.places.iter().find(|place| place.kind == "journal superblock").unwrap();
     let bytes = &mut image[superblock.start..][..superblock.length];
     let (length, incompat) = (get_be(bytes, 16, 4), get_be(bytes, 40, 4));

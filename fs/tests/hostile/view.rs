@@ -174,7 +174,7 @@ fn list(
         let facts = match inode {
             Ok(inode) => {
                 let facts = Facts {
-                    entry: (number, kind),
+                    entry: (number.get(), kind),
                     stat: Ok(Stat::of(&inode)),
                     contents: told(contents(fs, image, &inode)),
                     extents: told(extents(fs, &inode)),
@@ -186,7 +186,7 @@ fn list(
                 facts
             }
             Err(error) => Facts {
-                entry: (number, kind),
+                entry: (number.get(), kind),
                 stat: Err(error.clone()),
                 contents: Err(error.clone()),
                 extents: Err(error.clone()),
@@ -199,7 +199,7 @@ fn list(
 
 fn lookup(fs: &Filesystem, path: &[u8]) -> Part<u32> {
     match fs.lookup_no_follow(path) {
-        Ok(inode) => Ok(inode.number()),
+        Ok(inode) => Ok(inode.number().get()),
         Err(Error::NotFound { .. }) => Ok(0),
         Err(error) => told(Err(error)),
     }
@@ -265,7 +265,7 @@ fn piece(
 }
 
 fn extents(fs: &Filesystem, inode: &Inode) -> Result<u64, Error> {
-    let most = fs.superblock().blocks_count();
+    let most = fs.superblock().blocks_count;
     let extents = match fs.extents(inode) {
         Ok(extents) => extents,
         Err(Error::NotAFile { .. }) => return Ok(0),

@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 
 use nvio_ext4::{
-    BlockSource, Error, FileType, Filesystem, Inode, InodeFlags, Options, Timestamp, Unsupported,
+    BlockSource, Error, FileType, Filesystem, Inode, InodeFlags, InodeNumber, Options, Timestamp,
+    Unsupported,
 };
 use nvio_iomap::{Mapper, MappingKind, Op};
 
@@ -57,7 +58,7 @@ struct Walk {
     device: HostFile,
     found: Found,
     /// Visited inodes that have several names.
-    linked: BTreeMap<u32, Node>,
+    linked: BTreeMap<InodeNumber, Node>,
     /// Number of remaining lookups of missing names.
     searches: usize,
 }
@@ -132,7 +133,7 @@ impl Walk {
     }
 
     /// Checks that the path resolves to the inode in its directory entry.
-    fn search(&mut self, path: &[u8], number: u32) {
+    fn search(&mut self, path: &[u8], number: InodeNumber) {
         match self.fs.lookup_no_follow(path) {
             Ok(inode) if inode.number() == number => {}
             Ok(inode) => {
@@ -144,7 +145,7 @@ impl Walk {
     }
 
     /// Like [`Self::search`], in upper case and in lower case.
-    fn search_folded(&mut self, directory: &[u8], name: &[u8], number: u32) {
+    fn search_folded(&mut self, directory: &[u8], name: &[u8], number: InodeNumber) {
         let Ok(text) = std::str::from_utf8(name) else { return };
         for name in [text.to_uppercase(), text.to_lowercase()] {
             self.search(&[directory, b"/", name.as_bytes()].concat(), number);

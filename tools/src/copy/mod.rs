@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use nvio::{Queue, Volume};
-use nvio_ext4::{FileType, Inode, Visit, WalkEvent};
+use nvio_ext4::{FileType, Inode, InodeNumber, Visit, WalkEvent};
 use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use crate::error::{Error, Failures};
@@ -34,7 +34,7 @@ pub struct Copier<'a> {
     buffer: Vec<u8>,
     progress: ProgressBar,
     /// Copies of files with several names, by inode number.
-    links: HashMap<u32, PathBuf>,
+    links: HashMap<InodeNumber, PathBuf>,
     refused: Refused,
     failures: Failures,
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Args;
-use nvio_ext4::{Inode, WalkEvent};
+use nvio_ext4::{Inode, InodeNumber, WalkEvent};
 
 use crate::args::{Format, Human, VolumeArgs};
 use crate::error::Error;
@@ -78,7 +78,7 @@ struct Usage<'a> {
     args: &'a Du,
     listing: Listing<'a>,
     /// Inodes that were counted: files with several names, and with several paths every inode.
-    seen: HashSet<u32>,
+    seen: HashSet<InodeNumber>,
     /// Greatest depth that is shown.
     most: usize,
 }

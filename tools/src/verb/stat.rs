@@ -56,7 +56,7 @@ pub fn brief(path: &[u8], inode: &Inode) -> Record {
     let mut record = Record::default();
     record.json_bytes("path", path);
     record.json("kind", kind(inode.kind()));
-    record.json("inode", inode.number());
+    record.json("inode", inode.number().get());
     record
 }
 

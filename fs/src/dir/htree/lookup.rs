@@ -10,7 +10,7 @@ use crate::dir::htree::node::{Node, Unusable};
 use crate::dir::htree::root::Root;
 use crate::dir::key::Query;
 use crate::error::Error;
-use crate::format::corrupt::{Problem, Structure};
+use crate::format::corrupt::Structure;
 use crate::format::dir_entry::{RawEntry, decode_rec_len};
 use crate::format::dir_hash::{Chars, Hash};
 use crate::format::features::CompatFeatures;
@@ -18,6 +18,7 @@ use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
 use crate::format::superblock::Superblock;
 use crate::map::FileMap;
+use crate::number::as_u64;
 
 /// Size of the hash that entries store in encrypted directories that ignore case, bytes.
 const OWN_HASH: usize = 8;
@@ -26,7 +27,7 @@ const OWN_HASH: usize = 8;
 pub(crate) fn has_tree(superblock: &Superblock, inode: &Inode) -> bool {
     inode.flags().contains(InodeFlags::INDEX)
         && !inode.has_inline_data()
-        && superblock.compat_features().contains(CompatFeatures::DIR_INDEX)
+        && superblock.compat.contains(CompatFeatures::DIR_INDEX)
 }
 
 /// The reason why a tree search stopped.
@@ -97,12 +98,9 @@ fn index_block(
     // ".".
     let front = RawEntry::ref_from_prefix(&block).ok();
     let length = front.map_or(0, |(entry, _)| decode_rec_len(entry.rec_len.get(), block.len()));
-    if index != 0 && length != block.len() {
-        let (field, rule) =
-            ("first entry's length", "must be the block's in a node of a hash tree");
-        let value = u64::try_from(length).unwrap_or(0);
-        return Err(structure.corrupt(Problem::Field { field, value, rule }));
-    }
+    let rule = "must be the block's in a node of a hash tree";
+    let is_good = index == 0 || length == block.len();
+    structure.ensure(is_good, "first entry's length", as_u64(length), rule)?;
     checksum::verify(superblock, inode, index, &block)
         .map_err(|problem| structure.corrupt(problem))?;
     Ok(block)

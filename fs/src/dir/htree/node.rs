@@ -112,6 +112,26 @@ impl Node {
     }
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Writes the entries of a node: hashes and blocks. The hash of the first one is not stored.
+/// Returns `None` if there are none, or more than `limit`, the capacity.
+pub(crate) fn write(
+    block: &mut [u8],
+    start: usize,
+    limit: u16,
+    entries: &[(u32, u32)],
+) -> Option<()> {
+    let rest = block.get_mut(start..)?;
+    let count = u16::try_from(entries.len()).ok().filter(|count| (1..=limit).contains(count))?;
+    let (raw, _) = <[RawEntry]>::mut_from_prefix_with_elems(rest, entries.len()).ok()?;
+    for (raw, &(hash, block)) in raw.iter_mut().zip(entries) {
+        *raw = RawEntry { hash: hash.into(), block: block.into() };
+    }
+    let (counts, _) = RawCountLimit::mut_from_prefix(rest).ok()?;
+    *counts = RawCountLimit { limit: limit.into(), count: count.into() };
+    Some(())
+}
+
 /// Returns the number of entries that fit into `space` bytes of a node, less the space for its
 /// checksum.
 pub(crate) fn limit(superblock: &Superblock, space: usize) -> u16 {

@@ -65,3 +65,12 @@ impl Root {
         Ok(Self { function, levels, node })
     }
 }
+
+#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
+/// Writes the root's own fields to its block.
+pub(crate) fn write(block: &mut [u8], function: Function, levels: u8) -> Option<()> {
+    let (info, _) = RawRootInfo::mut_from_prefix(block.get_mut(INFO..)?).ok()?;
+    let (hash_version, info_length) = (function.to_raw(), 8);
+    *info = RawRootInfo { reserved: U32::ZERO, hash_version, info_length, levels, flags: 0 };
+    Some(())
+}

@@ -9,7 +9,7 @@ pub(crate) fn raw_inode(
     number: u32,
     change: impl FnOnce(&mut [u8]),
 ) -> Vec<u8> {
-    let mut bytes = vec![0; usize::from(superblock.inode_size)];
+    let mut bytes = vec![0; usize::from(superblock.geometry.inode_size)];
     bytes[0..2].copy_from_slice(&0o100_644u16.to_le_bytes());
     bytes[0x1a] = 1;
     bytes[0x22] = 0x8;
@@ -49,7 +49,7 @@ fn fields() {
         bytes[0x10..0x14].copy_from_slice(&0xffff_fffeu32.to_le_bytes());
         bytes[0x88..0x8c].copy_from_slice(&((999 << 2) | 1u32).to_le_bytes());
     });
-    let inode = Inode::parse(&superblock, 12, &bytes).unwrap();
+    let inode = Inode::parse(&superblock, 12.into(), &bytes).unwrap();
     assert_eq!((inode.kind(), inode.permissions()), (FileType::Regular, 0o644));
     assert_eq!((inode.uid(), inode.size()), (0x5678_1234, 0x12_89ab_cdef));
     assert_eq!((inode.blocks_512(), inode.links()), (7 | 2 << 32, 1));
@@ -62,12 +62,12 @@ fn every_byte_is_covered() {
     for size in [128, 256, 1024] {
         let superblock = superblock(|raw| raw.inode_size = size.into());
         let sound = raw_inode(&superblock, 12, |_| ());
-        Inode::parse(&superblock, 12, &sound).unwrap();
-        assert!(Inode::parse(&superblock, 13, &sound).is_err(), "inode number");
+        Inode::parse(&superblock, 12.into(), &sound).unwrap();
+        assert!(Inode::parse(&superblock, 13.into(), &sound).is_err(), "inode number");
         for at in 0..sound.len() {
             let mut bytes = sound.clone();
             bytes[at] ^= 0x40;
-            assert!(Inode::parse(&superblock, 12, &bytes).is_err(), "size {size} byte {at}");
+            assert!(Inode::parse(&superblock, 12.into(), &bytes).is_err(), "size {size} byte {at}");
         }
     }
 }
@@ -77,7 +77,7 @@ fn small_extra_sizes() {
     let superblock = superblock(|_| ());
     for (size, good) in [(0, true), (4, true), (24, true), (128, true), (6, false), (132, false)] {
         let bytes = raw_inode(&superblock, 12, |bytes| bytes[0x80] = size);
-        let inode = Inode::parse(&superblock, 12, &bytes);
+        let inode = Inode::parse(&superblock, 12.into(), &bytes);
         assert_eq!(inode.is_ok(), good, "{size}");
         if let Ok(inode) = inode {
             // An extra size of 0 means that all fields are present.
@@ -90,7 +90,9 @@ fn small_extra_sizes() {
 fn impossible_inodes() {
     let superblock = superblock(|_| ());
     let parse = |change: fn(&mut [u8])| {
-        Inode::parse(&superblock, 12, &raw_inode(&superblock, 12, change)).unwrap_err().to_string()
+        Inode::parse(&superblock, 12.into(), &raw_inode(&superblock, 12, change))
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(parse(|bytes| bytes[0x1a] = 0), "inode 12 is not in use");
     assert_eq!(parse(|bytes| bytes[..2].fill(0)), "inode 12 is not in use");
@@ -107,7 +109,7 @@ fn devices() {
             bytes[0x28..0x2c].copy_from_slice(&old.to_le_bytes());
             bytes[0x2c..0x30].copy_from_slice(&new.to_le_bytes());
         });
-        Inode::parse(&superblock, 12, &bytes).unwrap().rdev()
+        Inode::parse(&superblock, 12.into(), &bytes).unwrap().rdev()
     };
     assert_eq!(rdev(0x0803, 0), Some((8, 3)));
     assert_eq!(rdev(0, 0x1234_5678), Some((0x456, 0x1_2378)));
@@ -120,5 +122,5 @@ fn huge_files_count_blocks() {
         bytes[0x1c] = 3;
         bytes[0x22] |= 0x4;
     });
-    assert_eq!(Inode::parse(&superblock, 12, &bytes).unwrap().blocks_512(), 24);
+    assert_eq!(Inode::parse(&superblock, 12.into(), &bytes).unwrap().blocks_512(), 24);
 }

@@ -44,9 +44,9 @@ fn message(change: impl FnOnce(&mut RawSuperblock)) -> String {
 #[test]
 fn a_sound_superblock() {
     let superblock = Superblock::parse(&sample()).unwrap();
-    assert_eq!((superblock.block_size(), superblock.blocks_count()), (4096, 8192));
+    assert_eq!((superblock.block_size(), superblock.blocks_count), (4096, 8192));
     assert_eq!((superblock.groups_count(), superblock.inode_size()), (1, 256));
-    assert_eq!((superblock.label(), superblock.size()), (&b"data"[..], 32 << 20));
+    assert_eq!((&superblock.label[..], superblock.size()), (&b"data"[..], 32 << 20));
     assert_eq!(superblock.checksum_seed, crc32c(!0, b"0123456789abcdef"));
 }
 
@@ -91,7 +91,7 @@ fn unknown_ro_compat_bits_are_no_obstacle() {
     let mut raw = sample();
     raw.ro_compat = (0x46b | 0x8000_0000).into();
     let superblock = Superblock::parse(&seal(raw)).unwrap();
-    assert_eq!(superblock.ro_compat_features().bits() >> 31, 1);
+    assert_eq!(superblock.ro_compat.bits() >> 31, 1);
 }
 
 #[test]

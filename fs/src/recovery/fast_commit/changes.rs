@@ -6,12 +6,13 @@ use std::sync::Arc;
 use crate::blocks::block_cache::Block;
 use crate::dir::changes::NameChanges;
 use crate::map::changes::MapChanges;
+use crate::number::InodeNumber;
 
 /// The patches of all fast commits.
 #[derive(Debug, Default)]
 pub(crate) struct FastCommit {
-    pub inodes: HashMap<u32, Patch>,
-    pub names: HashMap<u32, Arc<NameChanges>>,
+    pub inodes: HashMap<InodeNumber, Patch>,
+    pub names: HashMap<InodeNumber, Arc<NameChanges>>,
     /// Total size of the patched inodes, bytes.
     pub bytes: usize,
     /// Number of fast commits.
@@ -33,17 +34,17 @@ impl FastCommit {
     }
 
     /// Returns the bytes of inode `number`, if it was replaced.
-    pub(crate) fn inode(&self, number: u32) -> Option<&Block> {
+    pub(crate) fn inode(&self, number: InodeNumber) -> Option<&Block> {
         self.inodes.get(&number)?.bytes.as_ref()
     }
 
     /// Returns the changes of an inode's map, if there are any.
-    pub(crate) fn ranges(&self, number: u32) -> Option<&MapChanges> {
+    pub(crate) fn ranges(&self, number: InodeNumber) -> Option<&MapChanges> {
         self.inodes.get(&number).map(|patch| &patch.ranges).filter(|ranges| !ranges.is_empty())
     }
 
     /// Returns the changes of a directory's names, if there are any.
-    pub(crate) fn names(&self, directory: u32) -> Option<&Arc<NameChanges>> {
+    pub(crate) fn names(&self, directory: InodeNumber) -> Option<&Arc<NameChanges>> {
         self.names.get(&directory)
     }
 }

@@ -13,9 +13,8 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode;
 use crate::format::inode::Inode;
 use crate::format::inode_flags::InodeFlags;
-use crate::map::builder::LOGICAL_END;
 use crate::map::changes::MapChanges;
-use crate::number;
+use crate::number::{InodeNumber, LogicalBlock, as_u64};
 use crate::recovery::fast_commit::changes::{FastCommit, Patch};
 use crate::recovery::fast_commit::scan::Scan;
 use crate::recovery::fast_commit::tag;
@@ -88,11 +87,10 @@ impl Replay<'_> {
     fn tag(&mut self, tag: &Tag<'_>) -> Result<(), Error> {
         match *tag {
             Tag::AddRange { inode, logical, count, physical, unwritten } => {
-                if !self.fs.superblock().is_data_range(physical, count) {
-                    return Err(self.corrupt(Problem::BlockRange { start: physical, count }));
-                }
+                let blocks = self.fs.superblock().data_blocks(physical, count);
+                let blocks = blocks.map_err(|problem| self.corrupt(problem))?;
                 if let Some(range) = self.range(inode, logical, count)? {
-                    self.patch(inode).ranges.map(range, physical, unwritten);
+                    self.patch(inode).ranges.map(range, blocks, unwritten);
                 }
                 Ok(())
             }
@@ -123,25 +121,30 @@ impl Replay<'_> {
 
     /// Returns the range of logical blocks of an inode with extents; `None` if there is no such
     /// inode.
-    fn range(&self, number: u32, logical: u64, count: u64) -> Result<Option<Range<u64>>, Error> {
-        let end = logical.saturating_add(count);
-        if end > LOGICAL_END {
-            let (start, low, high) = (logical, 0, LOGICAL_END);
-            return Err(self.corrupt(Problem::ExtentOrder { entry: 0, start, end, low, high }));
-        }
+    fn range(
+        &self,
+        number: InodeNumber,
+        logical: LogicalBlock,
+        count: u32,
+    ) -> Result<Option<Range<LogicalBlock>>, Error> {
+        let Some(end) = logical.checked_add(count) else {
+            let (start, high) = (u64::from(logical), LogicalBlock::END.into());
+            let end = start.saturating_add(count.into());
+            return Err(self.corrupt(Problem::ExtentOrder { entry: 0, start, end, low: 0, high }));
+        };
         let inode = self.inode(number)?;
         let has_extents = |inode: &Inode| inode.flags().contains(InodeFlags::EXTENTS);
         Ok(inode.filter(has_extents).map(|_| logical..end))
     }
 
-    fn patch(&mut self, number: u32) -> &mut Patch {
+    fn patch(&mut self, number: InodeNumber) -> &mut Patch {
         self.found.inodes.entry(number).or_default()
     }
 
     /// Returns the inode in its current state; `None` if it is not in use, or is reserved.
-    fn inode(&self, number: u32) -> Result<Option<Inode>, Error> {
+    fn inode(&self, number: InodeNumber) -> Result<Option<Inode>, Error> {
         let superblock = self.fs.superblock();
-        if number != number::ROOT && number < superblock.first_inode {
+        if number != InodeNumber::ROOT && number < superblock.geometry.first_inode {
             return Ok(None);
         }
         let parsed = match self.found.inode(number) {
@@ -160,29 +163,30 @@ impl Replay<'_> {
     }
 
     /// Returns the bytes of an inode in its current state.
-    fn bytes(&self, number: u32) -> Result<Vec<u8>, Error> {
+    fn bytes(&self, number: InodeNumber) -> Result<Vec<u8>, Error> {
         match self.found.inode(number) {
             Some(bytes) => Ok(bytes.to_vec()),
             None => Ok(self.fs.inode_bytes(number)?.to_vec()),
         }
     }
 
-    fn set_bytes(&mut self, number: u32, mut bytes: Vec<u8>) -> Result<(), Error> {
+    fn set_bytes(&mut self, number: InodeNumber, mut bytes: Vec<u8>) -> Result<(), Error> {
         inode::seal(self.fs.superblock(), number, &mut bytes);
         let size = bytes.len();
         let patch = self.patch(number);
         if patch.bytes.replace(bytes.into()).is_none() {
             self.found.bytes = self.found.bytes.saturating_add(size);
         }
-        if self.found.bytes <= INODES_MAX {
-            return Ok(());
-        }
-        let [value, max] =
-            [self.found.bytes, INODES_MAX].map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
-        Err(self.corrupt(Problem::TooLarge { field: "size of all inodes", value, max }))
+        let size = as_u64(self.found.bytes);
+        Problem::verify_max("size of all inodes", size, as_u64(INODES_MAX))
+            .map_err(|problem| self.corrupt(problem))
     }
 
-    fn set_links(&mut self, number: u32, change: impl FnOnce(u16) -> u16) -> Result<(), Error> {
+    fn set_links(
+        &mut self,
+        number: InodeNumber,
+        change: impl FnOnce(u16) -> u16,
+    ) -> Result<(), Error> {
         let mut bytes = self.bytes(number)?;
         let field = bytes.get_mut(inode::LINKS_OFFSET..);
         if let Some((links, _)) = field.and_then(|field| U16::mut_from_prefix(field).ok()) {
@@ -192,7 +196,7 @@ impl Replay<'_> {
     }
 
     /// Returns the inode that a name refers to in the current state.
-    fn find(&self, directory: &Inode, name: &[u8]) -> Result<Option<u32>, Error> {
+    fn find(&self, directory: &Inode, name: &[u8]) -> Result<Option<InodeNumber>, Error> {
         let names = self.found.names(directory.number());
         match names.and_then(|names| names.get(name)) {
             Some(NameChange::For(inode, _)) => Ok(Some(inode)),
@@ -202,11 +206,11 @@ impl Replay<'_> {
         }
     }
 
-    fn directory(&self, number: u32) -> Result<Option<Inode>, Error> {
+    fn directory(&self, number: InodeNumber) -> Result<Option<Inode>, Error> {
         Ok(self.inode(number)?.filter(Inode::is_dir))
     }
 
-    fn names(&mut self, directory: u32) -> &mut NameChanges {
+    fn names(&mut self, directory: InodeNumber) -> &mut NameChanges {
         Arc::make_mut(self.found.names.entry(directory).or_default())
     }
 
@@ -255,7 +259,7 @@ impl Replay<'_> {
     }
 
     /// Frees an inode and drops its patches.
-    fn free(&mut self, number: u32) -> Result<(), Error> {
+    fn free(&mut self, number: InodeNumber) -> Result<(), Error> {
         let mut bytes = self.bytes(number)?;
         inode::free(&mut bytes);
         self.found.names.remove(&number);
@@ -265,7 +269,7 @@ impl Replay<'_> {
 
     /// Checks the stored inode before it is patched. It keeps parts such as its map, and gets a new
     /// checksum, which would hide damage to these parts.
-    fn check_stored(&self, number: u32) -> Result<(), Error> {
+    fn check_stored(&self, number: InodeNumber) -> Result<(), Error> {
         if self.found.inode(number).is_some() {
             return Ok(());
         }
@@ -275,7 +279,7 @@ impl Replay<'_> {
         }
     }
 
-    fn replace_inode(&mut self, number: u32, fresh: &[u8]) -> Result<(), Error> {
+    fn replace_inode(&mut self, number: InodeNumber, fresh: &[u8]) -> Result<(), Error> {
         self.check_stored(number)?;
         let mut bytes = match self.bytes(number) {
             Ok(bytes) => bytes,

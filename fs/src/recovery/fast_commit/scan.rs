@@ -53,8 +53,7 @@ impl Scan {
             };
             match tag {
                 Tag::Head { features, .. } if features != 0 => {
-                    let rule = "must be 0";
-                    let value = features.into();
+                    let (value, rule) = (features.into(), "must be 0");
                     return Err(corrupt(Problem::Field { field: "features", value, rule }));
                 }
                 // The fast commit belongs to an earlier transaction.

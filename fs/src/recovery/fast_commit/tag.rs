@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::dir_entry::NAME_MAX;
 use crate::format::extent::RawExtent;
+use crate::number::{InodeNumber, LogicalBlock, PhysicalBlock};
 
 /// `struct ext4_fc_tl`, the header of each tag.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -72,8 +73,8 @@ const _: () = {
 /// A name in a directory, and the inode that it refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Name<'a> {
-    pub directory: u32,
-    pub inode: u32,
+    pub directory: InodeNumber,
+    pub inode: InodeNumber,
     pub name: &'a [u8],
 }
 
@@ -81,9 +82,15 @@ pub(crate) struct Name<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tag<'a> {
     /// Blocks of a file were mapped.
-    AddRange { inode: u32, logical: u64, count: u64, physical: u64, unwritten: bool },
+    AddRange {
+        inode: InodeNumber,
+        logical: LogicalBlock,
+        count: u32,
+        physical: PhysicalBlock,
+        unwritten: bool,
+    },
     /// Blocks of a file were unmapped.
-    DelRange { inode: u32, logical: u64, count: u64 },
+    DelRange { inode: InodeNumber, logical: LogicalBlock, count: u32 },
     /// A new inode was created with this name.
     Create(Name<'a>),
     /// A name was added for an existing inode.
@@ -91,7 +98,7 @@ pub(crate) enum Tag<'a> {
     /// A name was removed.
     Unlink(Name<'a>),
     /// The first bytes of an inode.
-    Inode { number: u32, bytes: &'a [u8] },
+    Inode { number: InodeNumber, bytes: &'a [u8] },
     /// Padding up to the end of a block.
     Pad,
     /// The end of a fast commit.
@@ -130,12 +137,12 @@ fn parse(tag: u16, value: &[u8], inode_size: usize) -> Option<Tag<'_>> {
         1 => {
             let raw = RawAddRange::read_from_bytes(value).ok()?;
             let (logical, count, physical, unwritten) = raw.extent.parts();
-            Tag::AddRange { inode: raw.inode.get(), logical, count, physical, unwritten }
+            Tag::AddRange { inode: raw.inode.into(), logical, count, physical, unwritten }
         }
         2 => {
             let raw = RawDelRange::read_from_bytes(value).ok()?;
-            let (logical, count) = (raw.logical.get().into(), raw.count.get().into());
-            Tag::DelRange { inode: raw.inode.get(), logical, count }
+            let (logical, count) = (raw.logical.into(), raw.count.get());
+            Tag::DelRange { inode: raw.inode.into(), logical, count }
         }
         3 => Tag::Create(name(value)?),
         4 => Tag::Link(name(value)?),
@@ -145,7 +152,7 @@ fn parse(tag: u16, value: &[u8], inode_size: usize) -> Option<Tag<'_>> {
             if !(INODE_MIN..=inode_size).contains(&bytes.len()) {
                 return None;
             }
-            Tag::Inode { number: number.get(), bytes }
+            Tag::Inode { number: (*number).into(), bytes }
         }
         7 => Tag::Pad,
         8 => {
@@ -163,5 +170,5 @@ fn parse(tag: u16, value: &[u8], inode_size: usize) -> Option<Tag<'_>> {
 fn name(value: &[u8]) -> Option<Name<'_>> {
     let (raw, name) = RawName::ref_from_prefix(value).ok()?;
     let fits = (1..=NAME_MAX).contains(&name.len());
-    fits.then(|| Name { directory: raw.directory.get(), inode: raw.inode.get(), name })
+    fits.then(|| Name { directory: raw.directory.into(), inode: raw.inode.into(), name })
 }

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use zerocopy::{FromZeros, IntoBytes};
-
-use crate::blocks::read::read;
+use crate::blocks::metadata;
 use crate::blocks::source::BlockSource;
 use crate::error::Error;
 use crate::error::reasons::WrongJournal;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
-use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::format::halves::join_64;
 use crate::format::superblock::{MAGIC, checksum_of};
 use crate::recovery::journal::log::{Journal, Log};
 use crate::recovery::journal::superblock::JournalSuperblock;
@@ -27,27 +25,20 @@ pub(crate) fn identify(fs: &Filesystem, source: &dyn BlockSource) -> Result<u32,
         return Err(wrong(WrongJournal::NotExternal));
     }
     let device = source.size();
-    let needed = SUPERBLOCK_OFFSET.saturating_mul(2);
-    if device < needed {
-        return Err(Error::Truncated { needed, device });
-    }
-    let mut raw = RawSuperblock::new_zeroed();
-    read(source, SUPERBLOCK_OFFSET, raw.as_mut_bytes())?;
+    let raw = metadata::read_raw_superblock(source)?;
     let incompat = IncompatFeatures::from_bits_retain(raw.incompat.get());
     if raw.magic != MAGIC || !incompat.contains(IncompatFeatures::JOURNAL_DEV) {
         return Err(wrong(WrongJournal::NotAJournal));
     }
     let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
     if ro_compat.contains(RoCompatFeatures::METADATA_CSUM) {
-        let (stored, computed) = (raw.checksum.get(), checksum_of(&raw));
-        if stored != computed {
-            return Err(Structure::JournalDevice.corrupt(Problem::Checksum { stored, computed }));
-        }
+        Problem::verify_checksum(raw.checksum.get(), checksum_of(&raw))
+            .map_err(|problem| Structure::JournalDevice.corrupt(problem))?;
     }
     if raw.uuid != superblock.journal_uuid {
         return Err(wrong(WrongJournal::Uuid { found: raw.uuid }));
     }
-    let blocks = u64::from(raw.blocks_count_lo.get()) | u64::from(raw.blocks_count_hi.get()) << 32;
+    let blocks = join_64(raw.blocks_count_lo, raw.blocks_count_hi);
     let needed = blocks.saturating_mul(u64::from(superblock.block_size()));
     if needed > device {
         return Err(Error::Truncated { needed, device });
@@ -61,12 +52,12 @@ pub(crate) fn find(fs: &Filesystem, source: Arc<dyn BlockSource>) -> Result<Jour
     let block_size = fs.superblock().block_size();
     let mut log = Log::on_device(source, block_size, blocks);
     // The journal's superblock is in the block after the filesystem superblock.
-    let number = u32::try_from(fs.superblock().superblock_block()).unwrap_or(0).saturating_add(1);
+    let number = if block_size == 1024 { 2 } else { 1 };
     let superblock = JournalSuperblock::parse(log.block(number)?, block_size, blocks)?;
     if superblock.users != 1 {
         return Err(wrong(WrongJournal::Users(superblock.users)));
     }
-    if superblock.user != fs.superblock().uuid() {
+    if superblock.user != fs.superblock().uuid {
         return Err(wrong(WrongJournal::User { user: superblock.user }));
     }
     Ok(Journal { log, superblock })

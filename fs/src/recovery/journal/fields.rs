@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::features::CompatFeatures;
+use crate::number::as_usize;
 use crate::recovery::journal::superblock::{
     COMPAT_CHECKSUM, FAST_COMMIT_BLOCKS, INCOMPAT_CSUM_V2, INCOMPAT_CSUM_V3, RawJournalSuperblock,
     verify_checksum,
@@ -64,7 +65,7 @@ impl JournalFields {
     /// journal's file.
     pub(crate) fn internal(fs: &Filesystem) -> Result<Option<Self>, Error> {
         let (superblock, number) = (fs.superblock(), fs.superblock().journal_inode);
-        let has_journal = superblock.compat_features().contains(CompatFeatures::HAS_JOURNAL);
+        let has_journal = superblock.compat.contains(CompatFeatures::HAS_JOURNAL);
         if !has_journal || number == 0 {
             return Ok(None);
         }
@@ -74,7 +75,7 @@ impl JournalFields {
         let Some(extent) = first else {
             return Err(Structure::JournalSuperblock.corrupt(Problem::Missing { logical: 0 }));
         };
-        let block = fs.block_now(superblock.block_at(extent.physical))?;
+        let block = fs.metadata().block_now(superblock.physical_at(extent.physical))?;
         Self::parse(&block).map(Some)
     }
 
@@ -84,10 +85,7 @@ impl JournalFields {
         let Ok((raw, _)) = RawJournalSuperblock::ref_from_prefix(bytes) else {
             return Err(corrupt(Problem::Missing { logical: 0 }));
         };
-        let found = raw.header.magic.get();
-        if found != MAGIC {
-            return Err(corrupt(Problem::Magic { found, expected: MAGIC }));
-        }
+        Problem::verify_magic(raw.header.magic.get(), MAGIC).map_err(corrupt)?;
         let fields = Self::of(raw);
         if fields.has_checksum() {
             verify_checksum(bytes, raw)?;
@@ -97,7 +95,7 @@ impl JournalFields {
 
     fn of(raw: &RawJournalSuperblock) -> Self {
         let users = raw.users.get();
-        let listed = usize::try_from(users).unwrap_or(usize::MAX).clamp(1, raw.user_list.len());
+        let listed = as_usize(users).clamp(1, raw.user_list.len());
         Self {
             compat: raw.compat.get(),
             incompat: raw.incompat.get(),
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn superblocks_that_are_not_a_journal() {
+    fn what_is_no_journal() {
         for bytes in [&[][..], &[0; 1024], &sample()[..1023]] {
             let error = JournalFields::parse(bytes).unwrap_err().to_string();
             assert!(error.starts_with("corrupt superblock of the journal: "), "{error}");

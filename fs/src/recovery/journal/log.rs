@@ -9,6 +9,7 @@ use crate::blocks::source::{BlockSource, ReadRange};
 use crate::error::Error;
 use crate::file::File;
 use crate::format::corrupt::{Problem, Structure};
+use crate::number::as_usize;
 use crate::recovery::journal::superblock::JournalSuperblock;
 
 /// Maximum length of one read-ahead in a log, bytes. Its pieces are read in parallel.
@@ -48,7 +49,7 @@ impl Log {
     pub(crate) fn in_file(file: File, source: Arc<dyn BlockSource>) -> Self {
         let superblock = file.filesystem().superblock();
         let block_size = superblock.block_size();
-        let blocks = superblock.block_at(file.size()).min(superblock.blocks_count());
+        let blocks = superblock.whole_blocks(file.size()).min(superblock.blocks_count);
         let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
         let place = Place::File(Box::new(file));
         Self { place, source, block_size, blocks, first: 0, window: Vec::new() }
@@ -98,7 +99,7 @@ impl Log {
             let problem = Problem::TooLarge { field: "block", value, max };
             return Err(Structure::Journal.corrupt(problem));
         }
-        let size = usize::try_from(self.block_size).unwrap_or(usize::MAX);
+        let size = as_usize(self.block_size);
         let start = |first: u32| {
             let index = usize::try_from(number.checked_sub(first)?).ok()?;
             index.checked_mul(size)
@@ -121,7 +122,7 @@ impl Log {
         let most = u64::from(WINDOW.checked_div(self.block_size).unwrap_or(1).max(1));
         let bytes = run.min(left).min(most).saturating_mul(self.block_size.into());
         self.window.clear();
-        self.window.resize(usize::try_from(bytes).unwrap_or(0), 0);
+        self.window.resize(as_usize(bytes), 0);
         self.first = number;
         let start = place.saturating_mul(self.block_size.into());
         let offsets = (start..).step_by(PIECE);

@@ -33,7 +33,7 @@ use crate::blocks::source::BlockSource;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
-use crate::format::file_type::FileType;
+use crate::number::as_u64;
 use crate::recovery::journal::log::{Journal, Log};
 use crate::recovery::journal::revoke::Revoked;
 use crate::recovery::journal::summary::JournalReplay;
@@ -87,15 +87,8 @@ pub(crate) fn find_internal(
 ) -> Result<Journal, Error> {
     let number = fs.superblock().journal_inode;
     let inode = fs.named_inode(number, Structure::Superblock)?;
-    if inode.kind() != FileType::Regular {
-        let rule = "the journal must be a regular file";
-        let value = inode.mode().into();
-        return Err(Structure::Inode(number).corrupt(Problem::Field {
-            field: "mode",
-            value,
-            rule,
-        }));
-    }
+    let (is_good, rule) = (inode.is_file(), "the journal must be a regular file");
+    Structure::Inode(number).ensure(is_good, "mode", inode.mode(), rule)?;
     let mut log = Log::in_file(fs.file(&inode)?, source);
     let (block_size, blocks) = (fs.superblock().block_size(), log.blocks());
     let superblock = JournalSuperblock::parse(log.block(0)?, block_size, blocks)?;
@@ -124,7 +117,7 @@ pub(crate) fn recover(fs: &Filesystem, journal: Journal) -> Result<Recovered, Er
     };
     let replay = replay::replay(fs, &mut log, &superblock, (start, scan.end), &revoked)?;
     let overlay = Overlay::new(replay.copies, source, block_size);
-    let blocks = u64::try_from(overlay.len()).unwrap_or(u64::MAX);
+    let blocks = as_u64(overlay.len());
     let summary = JournalReplay {
         transactions: scan.transactions,
         blocks,

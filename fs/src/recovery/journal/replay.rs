@@ -6,6 +6,7 @@ use crate::blocks::overlay::Copy;
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
+use crate::number::PhysicalBlock;
 use crate::recovery::journal::block;
 use crate::recovery::journal::block::Kind;
 use crate::recovery::journal::log::{Log, Walk};
@@ -18,7 +19,7 @@ use crate::recovery::journal::tail;
 #[derive(Default)]
 pub(crate) struct Replay {
     /// Newest copy of each block.
-    pub copies: HashMap<u64, Copy>,
+    pub copies: HashMap<PhysicalBlock, Copy>,
     /// Number of copies in the log that are revoked.
     pub revoked: u64,
 }
@@ -135,8 +136,7 @@ impl Pass<'_> {
         }
         // Compare with the size of the device, because the superblock on the device may be older
         // than a resize.
-        let size = u64::from(self.fs.superblock().block_size());
-        if tag.block >= self.fs.device_size().checked_div(size).unwrap_or(0) {
+        if tag.block >= self.fs.superblock().physical_at(self.fs.device_size()) {
             let problem = Problem::BlockRange { start: tag.block, count: 1 };
             return Err(Structure::JournalBlock(descriptor).corrupt(problem));
         }

@@ -6,6 +6,7 @@ use zerocopy::big_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::corrupt::Problem;
+use crate::number::{PhysicalBlock, as_u64, as_usize};
 use crate::recovery::journal::block::RawHeader;
 use crate::recovery::journal::block::is_later;
 use crate::recovery::journal::superblock::JournalSuperblock;
@@ -27,12 +28,12 @@ const _: () = assert!(HEADER_SIZE == 16);
 #[derive(Default)]
 pub(crate) struct Revoked {
     /// Last transaction that revokes each block.
-    blocks: HashMap<u64, Option<u32>>,
+    blocks: HashMap<PhysicalBlock, Option<u32>>,
 }
 
 impl Revoked {
     /// Registers `block`, so that its revokes are stored.
-    pub(crate) fn expect(&mut self, block: u64) {
+    pub(crate) fn expect(&mut self, block: PhysicalBlock) {
         self.blocks.insert(block, None);
     }
 
@@ -46,24 +47,23 @@ impl Revoked {
         let tail = if superblock.has_tails() { 4 } else { 0 };
         let max = bytes.len().saturating_sub(tail);
         let count = RawRevoke::ref_from_prefix(bytes).map_or(0, |(raw, _)| raw.count.get());
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        if count > max {
-            let [value, max] = [count, max].map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX));
-            return Err(Problem::TooLarge { field: "bytes in use", value, max });
-        }
+        Problem::verify_max("bytes in use", count, as_u64(max))?;
+        let count = as_usize(count);
         let records = bytes.get(HEADER_SIZE..count).unwrap_or_default();
         if superblock.wide {
             let (records, _) = records.as_chunks::<8>();
-            records.iter().for_each(|&record| self.insert(u64::from_be_bytes(record), sequence));
+            records
+                .iter()
+                .for_each(|&record| self.insert(u64::from_be_bytes(record).into(), sequence));
         } else {
             let (records, _) = records.as_chunks::<4>();
-            let block = |record| u64::from(u32::from_be_bytes(record));
+            let block = |record| u64::from(u32::from_be_bytes(record)).into();
             records.iter().for_each(|&record| self.insert(block(record), sequence));
         }
         Ok(())
     }
 
-    fn insert(&mut self, block: u64, sequence: u32) {
+    fn insert(&mut self, block: PhysicalBlock, sequence: u32) {
         if let Some(last) = self.blocks.get_mut(&block)
             && last.is_none_or(|last| is_later(sequence, last))
         {
@@ -73,7 +73,7 @@ impl Revoked {
 
     /// Returns true if the copy of `block` in transaction `sequence` must not be replayed. A
     /// transaction that revokes a block contains no valid copy of it.
-    pub(crate) fn is_revoked(&self, block: u64, sequence: u32) -> bool {
+    pub(crate) fn is_revoked(&self, block: PhysicalBlock, sequence: u32) -> bool {
         self.blocks
             .get(&block)
             .copied()

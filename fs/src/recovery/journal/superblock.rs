@@ -118,7 +118,7 @@ fn bad(problem: Problem) -> Error {
 }
 
 fn ensure(good: bool, field: &'static str, value: u32, rule: &'static str) -> Result<(), Error> {
-    if good { Ok(()) } else { Err(bad(Problem::Field { field, value: value.into(), rule })) }
+    Structure::JournalSuperblock.ensure(good, field, value, rule)
 }
 
 impl JournalSuperblock {
@@ -128,10 +128,7 @@ impl JournalSuperblock {
         let Ok((raw, _)) = RawJournalSuperblock::ref_from_prefix(bytes) else {
             return Err(bad(Problem::Missing { logical: 0 }));
         };
-        let found = raw.header.magic.get();
-        if found != MAGIC {
-            return Err(bad(Problem::Magic { found, expected: MAGIC }));
-        }
+        Problem::verify_magic(raw.header.magic.get(), MAGIC).map_err(bad)?;
         let kind = raw.header.kind.get();
         let rule = "must be that of a superblock, 3 or 4";
         ensure(matches!(kind, block::SUPERBLOCK_V1 | block::SUPERBLOCK_V2), "type", kind, rule)?;
@@ -149,18 +146,11 @@ impl JournalSuperblock {
             verify_checksum(bytes, raw)?;
         }
 
-        let value = raw.block_size.get();
-        if value != block_size {
-            let (value, expected) = (value.into(), block_size.into());
-            return Err(bad(Problem::Mismatch { field: "block size", value, expected }));
-        }
-        let (value, max) = (raw.max_len.get(), blocks);
-        if value > max {
-            let (value, max) = (value.into(), max.into());
-            return Err(bad(Problem::TooLarge { field: "blocks", value, max }));
-        }
+        Problem::verify_value("block size", raw.block_size.get(), block_size).map_err(bad)?;
+        Problem::verify_max("blocks", raw.max_len.get(), blocks).map_err(bad)?;
         let fast_commit = fast_commit(raw, incompat)?;
-        let end = fast_commit.as_ref().map_or(value, |area| area.start.saturating_sub(1));
+        let end =
+            fast_commit.as_ref().map_or(raw.max_len.get(), |area| area.start.saturating_sub(1));
         let first = raw.first.get();
         ensure(first != 0 && first < end, "first block of the log", first, "must be inside it")?;
         let log = first..end;

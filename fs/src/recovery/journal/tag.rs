@@ -6,6 +6,7 @@ use zerocopy::{Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::checksum::crc32c;
 use crate::format::corrupt::Problem;
+use crate::number::PhysicalBlock;
 use crate::recovery::journal::block::RawHeader;
 use crate::recovery::journal::superblock::{Checksums, JournalSuperblock};
 
@@ -44,7 +45,7 @@ const _: () = assert!(size_of::<RawTag>() == 8 && size_of::<RawTag3>() == 16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     /// Block number in the filesystem.
-    pub block: u64,
+    pub block: PhysicalBlock,
     /// The first four bytes are [`MAGIC`](crate::blocks::overlay::MAGIC), and are stored as zeroes.
     pub escaped: bool,
     checksum: u32,
@@ -65,7 +66,7 @@ impl Tag {
         };
         let seed = crc32c(superblock.seed, &sequence.to_be_bytes());
         let (stored, computed) = (self.checksum, crc32c(seed, data) & mask);
-        if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+        Problem::verify_checksum(stored, computed)
     }
 }
 
@@ -132,6 +133,6 @@ impl Iterator for Tags<'_> {
 impl Tags<'_> {
     fn tag(&self, low: u32, high: u32, checksum: u32, flags: u16) -> Tag {
         let high = if self.wide { u64::from(high) << 32 } else { 0 };
-        Tag { block: u64::from(low) | high, escaped: flags & ESCAPE != 0, checksum }
+        Tag { block: (u64::from(low) | high).into(), escaped: flags & ESCAPE != 0, checksum }
     }
 }

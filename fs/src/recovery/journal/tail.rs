@@ -15,5 +15,5 @@ pub(crate) fn verify_tail(superblock: &JournalSuperblock, bytes: &[u8]) -> Resul
     };
     let stored = u32::from_be_bytes(*tail);
     let computed = crc32c(crc32c(superblock.seed, covered), &[0; 4]);
-    if stored == computed { Ok(()) } else { Err(Problem::Checksum { stored, computed }) }
+    Problem::verify_checksum(stored, computed)
 }

@@ -211,7 +211,7 @@ impl HandMade {
     pub(super) fn check(&self, expected: &[(u64, u8)]) {
         let fs = self.open().unwrap();
         for &(number, byte) in expected {
-            let block = fs.block(number).unwrap();
+            let block = fs.block(number.into()).unwrap();
             assert!(block.iter().all(|&is| is == byte), "block {number}: {}", block[0]);
         }
     }

@@ -56,7 +56,7 @@ fn walk(image: &Path, options: Options) -> Result<Walked> {
         let visit = visit?;
         entries += 1;
         hash.update(visit.path);
-        hash.update(visit.inode.number().to_le_bytes());
+        hash.update(visit.inode.number().get().to_le_bytes());
         hash.update(visit.inode.size().to_le_bytes());
     }
     Ok(Walked {

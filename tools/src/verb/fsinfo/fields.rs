@@ -71,7 +71,7 @@ fn identity(report: &mut Report, fields: &SuperblockFields) {
     let text = format!("{} ({revision})", fields.revision);
     report.value("Filesystem revision #", text, fields.revision);
     let words = fields.compat.words().chain(fields.incompat.words());
-    let words = words.chain(fields.ro_compat.words()).map(Into::into).collect();
+    let words = words.chain(fields.ro_compat.words()).collect();
     report.words("Filesystem features", words);
 }
 
