@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use nvio_driver::pci::Sysfs;
@@ -13,9 +12,8 @@ use nvio_iomap::{Disk, DiskReader, WritableDisk};
 
 use crate::error::Error;
 use crate::image;
-use crate::location::{DeviceName, Location, Range};
-use crate::partition;
-use crate::stream::Stream;
+use crate::location::{DeviceName, Location};
+use crate::range;
 
 /// Commands that a queue for metadata or partition tables has in flight.
 const METADATA_DEPTH: u16 = 32;
@@ -127,7 +125,7 @@ impl Device {
     /// Returns the namespace at `location`, and the part of it that `location` selects.
     pub(crate) fn disks(&self, location: &Location) -> Result<(Disk, Disk), Error> {
         let whole = Disk::whole(&self.namespace(location.namespace)?);
-        let part = match self.byte_range(&whole, location.range)? {
+        let part = match self.byte_range(&whole, location)? {
             None => whole.clone(),
             Some((offset, length)) => whole.slice(offset, length)?,
         };
@@ -137,42 +135,27 @@ impl Device {
     /// Returns the part of a namespace that `location` selects, for writing.
     pub(crate) fn writable_disk(&self, location: &Location) -> Result<WritableDisk, Error> {
         let whole = WritableDisk::whole(&self.writable_namespace(location.namespace)?);
-        match self.byte_range(&whole, location.range)? {
+        match self.byte_range(&whole, location)? {
             None => Ok(whole),
             Some((offset, length)) => Ok(whole.slice(offset, length)?),
         }
     }
 
-    /// Returns the first byte and length of a range, or `None` for the whole namespace.
-    fn byte_range(&self, whole: &Disk, range: Range) -> Result<Option<(u64, u64)>, Error> {
+    /// Returns first byte and length of the range of `location`, or `None` for the whole namespace.
+    fn byte_range(&self, whole: &Disk, location: &Location) -> Result<Option<(u64, u64)>, Error> {
+        let block_bytes = whole.namespace().block_size();
+        let range = range::byte_range(location, block_bytes, || self.source(whole))?;
         match range {
-            Range::Whole => Ok(None),
-            Range::Bytes { offset, length } => Ok(Some((offset, length))),
-            Range::Partition(number) => {
-                let mut reader = self.table_reader(whole)?;
-                let block_size = whole.namespace().block_size();
-                let found = partition::find(&mut reader, number, block_size, whole.size())?;
-                Ok(Some((found.offset, found.length)))
+            Some((offset, _)) if !offset.is_multiple_of(block_bytes.into()) => {
+                Err(Error::Misaligned { offset, block_bytes })
             }
+            range => Ok(range),
         }
     }
 
     /// Creates a source of metadata, with a separate queue.
     pub(crate) fn source(&self, disk: &Disk) -> Result<QueueSource, Error> {
         Ok(QueueSource::new(DiskReader::new(&self.controller, disk, METADATA_DEPTH)?))
-    }
-
-    /// Returns true if the device seems to have a partition table. For hints: errors count as no.
-    pub(crate) fn is_partitioned(&self, whole: &Disk) -> bool {
-        self.table_reader(whole).is_ok_and(|mut reader| {
-            partition::is_partitioned(&mut reader, whole.namespace().block_size(), whole.size())
-        })
-    }
-
-    fn table_reader(&self, disk: &Disk) -> Result<impl Read + Seek + use<>, Error> {
-        let mut reader = DiskReader::new(&self.controller, disk, METADATA_DEPTH)?;
-        let read_at = move |at, buf: &mut [u8]| reader.read_at(at, buf).map_err(io::Error::other);
-        Ok(Stream::new(disk.size(), read_at))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The error type of the library.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -7,7 +8,8 @@ use nvio_driver::Error as DriverError;
 use nvio_ext4::{Error as FsError, PathName};
 use nvio_iomap::{Error as IomapError, FileError as _};
 
-use crate::partition;
+use crate::partition::{self, PartitionTable};
+use crate::recognise::Format;
 
 /// An error of this library. [`Display`](std::fmt::Display) prints one line with the cause.
 ///
@@ -91,11 +93,44 @@ pub enum Error {
     Filesystem {
         /// The name of the device.
         device: String,
-        /// The filesystem was searched in the whole namespace, which has a partition table.
-        partitioned: bool,
         /// The error of the filesystem.
         #[source]
         error: FsError,
+    },
+    /// The device holds something else than an ext4 filesystem.
+    #[error("{device}: not an ext4 filesystem{found}")]
+    NotExt4 {
+        /// The name of the device.
+        device: String,
+        /// The contents of the device.
+        found: Box<Found>,
+    },
+    /// The device has no partition table.
+    #[error("{device}: {error}{}", held(.format.as_ref()))]
+    Unpartitioned {
+        /// The name of the device.
+        device: String,
+        /// The recognised contents of the whole device.
+        format: Option<&'static Format>,
+        /// The error of the table.
+        #[source]
+        error: partition::Error,
+    },
+    /// The offset is not before the end of the device or the partition.
+    #[error("the offset {offset} is not inside of the {size} bytes of the device or partition")]
+    Offset {
+        /// The offset in bytes.
+        offset: u64,
+        /// Size of the device or partition in bytes.
+        size: u64,
+    },
+    /// The filesystem begins inside of a block of a device that reads whole blocks.
+    #[error("byte {offset} is inside of a block: the device has {block_bytes}-byte blocks")]
+    Misaligned {
+        /// First byte of the filesystem.
+        offset: u64,
+        /// Logical block in bytes.
+        block_bytes: u32,
     },
     /// The filesystem can be read, but not written to.
     #[error("{device}: {error}")]
@@ -144,6 +179,55 @@ pub enum Error {
     },
 }
 
+/// The contents of a device that has no ext4 filesystem at the selected place.
+///
+/// See the [example](Format#examples).
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Found {
+    /// The format at the place.
+    pub format: Option<&'static Format>,
+    /// The number of the selected partition.
+    pub partition: Option<u32>,
+    /// The partitions of the device.
+    pub partitions: Option<PartitionTable>,
+}
+
+impl Found {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.format.is_none() && self.partitions.is_none()
+    }
+}
+
+/// Continues the sentence "not an ext4 filesystem".
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { format, partition, partitions } = self;
+        match (format, partition, partitions) {
+            // A disk image may begin with the magic number of a boot format.
+            (_, None, Some(table)) => {
+                write!(f, " but a disk with partitions; the {} has {table}", table.scheme)?;
+                return warn(f, table);
+            }
+            (Some(format), ..) => write!(f, " but {}; {}", format.object, format.advice)?,
+            _ => {}
+        }
+        if let (Some(number), Some(table)) = (partition, partitions) {
+            write!(f, "; partition {number} was selected, and the {} has {table}", table.scheme)?;
+            warn(f, table)?;
+        }
+        Ok(())
+    }
+}
+
+fn warn(f: &mut fmt::Formatter<'_>, table: &PartitionTable) -> fmt::Result {
+    table.warnings.iter().try_for_each(|warning| write!(f, "; {warning}"))
+}
+
+fn held(format: Option<&&'static Format>) -> String {
+    format.map(|format| format!("; the whole device is {}", format.object)).unwrap_or_default()
+}
+
 impl Error {
     pub(crate) fn path(path: &[u8]) -> impl Fn(FsError) -> Self + '_ {
         |error| Self::Path { path: path.into(), error }
@@ -160,7 +244,12 @@ impl Error {
             Self::Open { error, .. } | Self::Driver(error) => driver_kind(error),
             Self::Emulate { error, .. } => os_kind(error),
             Self::Image { error, .. } => error.kind(),
-            Self::NotAnImage { .. } | Self::NoController => io::ErrorKind::InvalidInput,
+            Self::NotAnImage { .. }
+            | Self::NoController
+            | Self::Offset { .. }
+            | Self::Misaligned { .. } => io::ErrorKind::InvalidInput,
+            Self::Unpartitioned { .. } => io::ErrorKind::NotFound,
+            Self::NotExt4 { .. } => io::ErrorKind::InvalidData,
             Self::Partition(error) => match error {
                 partition::Error::NoTable { .. } | partition::Error::NoPartition { .. } => {
                     io::ErrorKind::NotFound

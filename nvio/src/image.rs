@@ -1,7 +1,7 @@
 //! Images: files and bytes that are read without a controller, and checks of their paths.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -12,7 +12,6 @@ use nvio_iomap::Image;
 use rustix::fs::OFlags;
 
 use crate::error::Error;
-use crate::stream::Stream;
 
 /// An image, or a part of one, that is read by system calls or from memory. Cheap to clone.
 ///
@@ -69,11 +68,6 @@ impl ImagePart {
         }
         let start = self.range.start + offset;
         Ok(Self { data: self.data.clone(), range: start..start + length })
-    }
-
-    pub(crate) fn stream(&self) -> impl Read + Seek + use<> {
-        let image = self.clone();
-        Stream::new(self.bytes(), move |at, buf: &mut [u8]| image.fill(at, buf))
     }
 
     /// Fills `buf` from byte `at` of the part.
@@ -156,9 +150,6 @@ mod tests {
         assert!(part.fill(1, &mut out).is_err() && part.fill(u64::MAX, &mut out).is_err());
         assert!(image.slice(11, 0).is_err() && image.slice(5, 6).is_err());
         assert!(image.slice(1, u64::MAX).is_err());
-        let mut text = String::new();
-        part.stream().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "3456");
     }
 
     #[test]

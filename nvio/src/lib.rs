@@ -13,7 +13,7 @@
 //! A device is the PCI address of an NVMe controller that is bound to vfio-pci, the socket of a
 //! vfio-user server, or the path of an image. An image is read with system calls, or, with
 //! [`OpenOptions::emulate`], through an embedded NVMe controller on threads of this process. A
-//! [`Location`] selects namespace, partition or byte range; [`OpenOptions`] set the size of caches,
+//! [`Location`] selects namespace, partition, byte range or byte offset; [`OpenOptions`] set the size of caches,
 //! the depth of queues, and the device of an external journal.
 //!
 //! # Ways to read
@@ -49,15 +49,16 @@ mod options;
 mod partition;
 mod pool;
 mod queue;
+mod range;
+mod recognise;
 mod shared;
 mod storage;
-mod stream;
 mod volume;
 mod volume_queue;
 mod writable;
 
 pub use device::Device;
-pub use error::Error;
+pub use error::{Error, Found};
 pub use file::File;
 pub use image::{ImagePart, check as check_image};
 pub use location::{DeviceName, Location};
@@ -68,8 +69,9 @@ pub use nvio_ext4::{AsyncFile, DirEntry, FileType, Inode};
 pub use nvio_iomap as iomap;
 pub use open::Inspected;
 pub use options::OpenOptions;
-pub use partition::Error as PartitionError;
+pub use partition::{Error as PartitionError, Partition, PartitionKind, PartitionTable, Scheme};
 pub use queue::{AsyncQueue, Queue, WritableQueue};
+pub use recognise::Format;
 pub use volume::{READ_BYTES_MAX, ReadDir, Volume};
 pub use volume_queue::VolumeQueue;
 pub use writable::{WritableFile, WritableVolume};

@@ -110,6 +110,8 @@ pub struct Location {
     pub(crate) device: DeviceName,
     pub(crate) namespace: Option<u32>,
     pub(crate) range: Range,
+    /// Bytes of the range before the filesystem.
+    pub(crate) skip: u64,
 }
 
 /// The range of a namespace.
@@ -125,7 +127,7 @@ impl Location {
     ///
     /// See the [example](Self#examples).
     pub fn new(device: impl Into<DeviceName>) -> Self {
-        Self { device: device.into(), namespace: None, range: Range::Whole }
+        Self { device: device.into(), namespace: None, range: Range::Whole, skip: 0 }
     }
 
     /// Selects a namespace by its identifier (NSID), 1 or more.
@@ -153,6 +155,22 @@ impl Location {
     #[must_use]
     pub fn bytes(mut self, offset: u64, length: u64) -> Self {
         self.range = Range::Bytes { offset, length };
+        self
+    }
+
+    /// Skips the first `bytes` bytes of the namespace, partition or range: the filesystem begins
+    /// after them. On a controller they must be whole blocks; an image may have any offset, and is
+    /// read without a controller if the offset is not a multiple of its block.
+    ///
+    /// # Examples
+    /// ```
+    /// // A logical partition of an Android super image, 1 MiB from its start.
+    /// let location = nvio::Location::new("super.img").offset(1 << 20);
+    /// # let _ = location;
+    /// ```
+    #[must_use]
+    pub fn offset(mut self, bytes: u64) -> Self {
+        self.skip = bytes;
         self
     }
 

@@ -10,10 +10,12 @@ use nvio_driver::{Address, Wait};
 use nvio_ext4::Inspection;
 
 use crate::device::Device;
-use crate::error::Error;
+use crate::error::{Error, Found};
 use crate::image::ImagePart;
-use crate::location::{DeviceName, Location};
+use crate::location::{DeviceName, Location, Range};
 use crate::options::OpenOptions;
+use crate::partition::{self, PartitionTable};
+use crate::recognise;
 use crate::shared::{Journal, Shared};
 use crate::storage::Storage;
 use crate::volume::Volume;
@@ -97,13 +99,42 @@ impl OpenOptions {
         Ok(Inspected { inspection, _storage: storage })
     }
 
+    /// Reads the partition table of a device, and recognises the contents of the partitions. The
+    /// partition or range of `location` is ignored.
+    ///
+    /// See the [example](PartitionTable#examples).
+    ///
+    /// # Errors
+    /// [`Error::Open`] and others if the device cannot be opened, [`Error::Partition`] if the table is
+    /// damaged, [`Error::Unpartitioned`] if there is none.
+    pub fn partitions(&self, location: impl Into<Location>) -> Result<PartitionTable, Error> {
+        let location = location.into();
+        let whole = Location { range: Range::Whole, skip: 0, ..location };
+        let storage = self.storage(&whole)?;
+        storage.partitions().map_err(|error| match error {
+            Error::Partition(error @ partition::Error::NoTable { .. }) => {
+                let format = storage.format();
+                Error::Unpartitioned { device: whole.device.to_string(), format, error }
+            }
+            error => error,
+        })
+    }
+
     fn storage(&self, location: &Location) -> Result<Storage, Error> {
         match &location.device {
-            DeviceName::Image(path) if !self.emulate => {
+            DeviceName::Image(path) if !self.emulate || self.is_between_blocks(location) => {
                 Storage::of_image(ImagePart::open(path)?, location, self.image_block_bytes)
             }
-            _ => Storage::of_device(self.device(location, false)?, location),
+            _ => match self.device(location, false) {
+                Ok(device) => Storage::of_device(device, location),
+                Err(error) => Err(small_file(error)),
+            },
         }
+    }
+
+    /// Returns true if the filesystem begins inside of a block, which no command can read alone.
+    fn is_between_blocks(&self, location: &Location) -> bool {
+        !location.skip.is_multiple_of(self.image_block_bytes.into())
     }
 
     fn device(&self, location: &Location, writable: bool) -> Result<Device, Error> {
@@ -131,6 +162,21 @@ impl OpenOptions {
         }
         let storage = self.storage(journal)?;
         Ok(Some(Journal { source: storage.source()?, storage: Some(storage) }))
+    }
+}
+
+/// Replaces the error of a file that is smaller than a block, if it is a file of another format.
+fn small_file(error: Error) -> Error {
+    let Error::Emulate { image, error: nvio_emulator::Error::TooSmall { .. } } = &error else {
+        return error;
+    };
+    let format = ImagePart::open(image).ok().and_then(|file| recognise::at(&file, 0, file.bytes()));
+    match format {
+        None => error,
+        Some(_) => {
+            let found = Box::new(Found { format, ..Found::default() });
+            Error::NotExt4 { device: image.display().to_string(), found }
+        }
     }
 }
 

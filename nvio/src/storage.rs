@@ -4,10 +4,12 @@ use nvio_ext4::{BlockSource, OpenInode};
 use nvio_iomap::{Disk, DiskQueue, ImageQueue, Tag};
 
 use crate::device::Device;
-use crate::error::Error;
+use crate::error::{Error, Found};
 use crate::image::ImagePart;
 use crate::location::{Location, Range};
-use crate::partition;
+use crate::partition::{self, PartitionTable};
+use crate::range::byte_range;
+use crate::recognise::{self, Format};
 use crate::volume_queue::VolumeQueue;
 
 /// An open device, and the part of it that a [`Location`] selects.
@@ -33,14 +35,9 @@ impl Storage {
         if let Some(nsid) = location.namespace.filter(|&nsid| nsid != 1) {
             return Err(Error::NoSuchNamespace { nsid, active: vec![1] });
         }
-        let part = match location.range {
-            Range::Whole => whole.clone(),
-            Range::Bytes { offset, length } => whole.slice(offset, length)?,
-            Range::Partition(number) => {
-                let size = whole.bytes();
-                let found = partition::find(&mut whole.stream(), number, block_bytes, size)?;
-                whole.slice(found.offset, found.length)?
-            }
+        let part = match byte_range(location, block_bytes, || Ok(whole.clone()))? {
+            None => whole.clone(),
+            Some((offset, length)) => whole.slice(offset, length)?,
         };
         Ok(Self::Image { block_bytes, whole, part })
     }
@@ -72,20 +69,56 @@ impl Storage {
         }
     }
 
-    /// Returns the error of a filesystem that could not be opened.
-    pub(crate) fn no_filesystem(&self, location: &Location, error: nvio_ext4::Error) -> Error {
-        let partitioned = matches!(error, nvio_ext4::Error::NotExt4 { .. })
-            && location.range == Range::Whole
-            && self.is_partitioned();
-        Error::Filesystem { device: location.device.to_string(), partitioned, error }
+    /// Returns the partition table of the device, with the contents of the partitions.
+    pub(crate) fn partitions(&self) -> Result<PartitionTable, Error> {
+        Ok(partition::list(&*self.whole_source()?, self.block_bytes())?)
     }
 
-    fn is_partitioned(&self) -> bool {
+    /// Returns the error of a filesystem that could not be opened. The error names another format or
+    /// a partition table that is there instead.
+    pub(crate) fn no_filesystem(&self, location: &Location, error: nvio_ext4::Error) -> Error {
+        let device = location.device.to_string();
+        let is_other = matches!(error, nvio_ext4::Error::NotExt4 { .. });
+        let format = self.format();
+        if !is_other && format.is_none_or(Format::is_ext) {
+            return Error::Filesystem { device, error };
+        }
+        let (partition, partitions) = self.other_partitions(location);
+        let found = Found { format, partition, partitions };
+        match found.is_nothing() {
+            true => Error::Filesystem { device, error },
+            false => Error::NotExt4 { device, found: Box::new(found) },
+        }
+    }
+
+    /// Returns the recognised format of the part. Errors count as none, because the answer is only a hint.
+    pub(crate) fn format(&self) -> Option<&'static Format> {
+        let part = self.source().ok()?;
+        recognise::at(&*part, 0, part.size())
+    }
+
+    /// Returns the partitions of the device, for a user who did not select one of them or the wrong one.
+    fn other_partitions(&self, location: &Location) -> (Option<u32>, Option<PartitionTable>) {
+        let partition = match location.range {
+            Range::Bytes { .. } => return (None, None),
+            Range::Whole if location.skip > 0 => return (None, None),
+            Range::Whole => None,
+            Range::Partition(number) => Some(number),
+        };
+        (partition, self.partitions().ok())
+    }
+
+    fn whole_source(&self) -> Result<Box<dyn BlockSource>, Error> {
+        Ok(match self {
+            Self::Controller { device, whole, .. } => Box::new(device.source(whole)?),
+            Self::Image { whole, .. } => Box::new(whole.clone()),
+        })
+    }
+
+    fn block_bytes(&self) -> u32 {
         match self {
-            Self::Controller { device, whole, .. } => device.is_partitioned(whole),
-            Self::Image { whole, block_bytes, .. } => {
-                partition::is_partitioned(&mut whole.stream(), *block_bytes, whole.bytes())
-            }
+            Self::Controller { whole, .. } => whole.namespace().block_size(),
+            Self::Image { block_bytes, .. } => *block_bytes,
         }
     }
 }

@@ -187,20 +187,52 @@ fn parts_of_an_image() {
     for emulate in [false, true] {
         let options = OpenOptions::new().emulate(emulate);
         let image = || Location::new(disk.image.as_path());
-        for part in
-            [image().partition(1), image().bytes(start, length), image().namespace(1).partition(1)]
-        {
+        for part in [
+            image().partition(1),
+            image().bytes(start, length),
+            image().namespace(1).partition(1),
+            image().offset(start),
+            image().bytes(512, start + length - 512).offset(start - 512),
+        ] {
             let volume = options.open(part).unwrap();
             assert_eq!(volume.read("/etc/hostname").unwrap(), b"worker-7\n");
         }
         let error = options.open(image()).unwrap_err();
-        assert!(matches!(error, Error::Filesystem { partitioned: true, .. }), "{error}");
+        let Error::NotExt4 { found, .. } = &error else { panic!("{error}") };
+        let content = found.partitions.as_ref().unwrap().partitions[0].content.unwrap();
+        assert_eq!((content.name, found.partition), ("ext4", None));
+        assert_eq!(options.partitions(image()).unwrap().partitions.len(), 1);
         assert!(
             options.open(image().partition(2)).unwrap_err().to_string().contains("partition 2")
         );
         let error = options.open(image().namespace(2)).unwrap_err();
         assert!(matches!(error, Error::NoSuchNamespace { nsid: 2, .. }), "{error}");
         assert!(options.open(image().bytes(start, u64::MAX)).is_err());
+        for past in [start + length, u64::MAX] {
+            let error = options.open(image().offset(past)).unwrap_err();
+            assert!(
+                matches!(error, Error::Offset { size, .. } if size == start + length),
+                "{error}"
+            );
+        }
+    }
+}
+
+/// An offset inside of a block: an image needs no controller there, and a controller cannot.
+#[test]
+fn filesystems_between_blocks() {
+    let disk = disk();
+    let filesystem = fs::read(&disk.image).unwrap();
+    for (header, block) in [(64, 512), (512, 4096), (1000, 4096)] {
+        fs::write(&disk.image, [vec![0x27; header], filesystem.clone()].concat()).unwrap();
+        for emulate in [false, true] {
+            let options = OpenOptions::new().emulate(emulate).image_block_bytes(block);
+            let location = Location::new(disk.image.as_path()).offset(header as u64);
+            let volume = options.open(location.clone()).unwrap();
+            assert_eq!(volume.read("/data").unwrap(), pattern(1, DATA_BYTES));
+            let error = options.open_writable(location).unwrap_err();
+            assert!(matches!(error, Error::Misaligned { block_bytes, .. } if block_bytes == block));
+        }
     }
 }
 

@@ -43,9 +43,14 @@ pub struct ControllerArgs {
 pub struct VolumeArgs {
     #[command(flatten)]
     pub controller: ControllerArgs,
-    /// Partition number (GPT or MBR). By default the filesystem is the whole namespace.
+    /// Partition number (GPT or MBR), which `nvio partitions` shows. By default the filesystem is
+    /// the whole namespace.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub partition: Option<u32>,
+    /// Begin at this byte of the device or partition: for a filesystem without a partition table,
+    /// in firmware or an Android super image.
+    #[arg(long, value_name = "SIZE", value_parser = size::<u64>)]
+    pub fs_offset: Option<u64>,
     /// Device of an external journal; DEVICE again if the journal is on another namespace or
     /// partition of it. Needed if the journal needs recovery.
     #[arg(long, value_name = "DEVICE")]

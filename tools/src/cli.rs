@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use crate::error::Error;
 use crate::name;
 use crate::verb::{
-    bind, cat, cp, demo, df, du, emulate, find, fsinfo, identify, list, log, ls, map, ns, reset,
-    smart, stat, tree, write,
+    bind, cat, cp, demo, df, du, emulate, find, fsinfo, identify, list, log, ls, map, ns,
+    partitions, reset, smart, stat, tree, write,
 };
 
 /// Exit code of wrong usage.
@@ -41,6 +41,7 @@ pub enum Verb {
     Smart(smart::Smart),
     Log(log::Log),
     Ns(ns::Ns),
+    Partitions(partitions::Partitions),
     Reset(reset::Reset),
     Fsinfo(fsinfo::Fsinfo),
     Df(df::Df),
@@ -71,6 +72,7 @@ impl Verb {
             Self::Smart(verb) => verb.run(),
             Self::Log(verb) => verb.run(),
             Self::Ns(verb) => verb.run(),
+            Self::Partitions(verb) => verb.run(),
             Self::Reset(verb) => verb.run(),
             Self::Fsinfo(verb) => verb.run(),
             Self::Df(verb) => verb.run(),

@@ -149,7 +149,7 @@ impl Error {
 
     /// Creates an error about the filesystem as a whole.
     pub fn filesystem(device: String, error: ext4::Error) -> Self {
-        nvio::Error::Filesystem { device, partitioned: false, error }.into()
+        nvio::Error::Filesystem { device, error }.into()
     }
 
     /// Returns true if the reader of standard output has closed it, which is not a failure.
@@ -199,8 +199,15 @@ fn library_hint(error: &nvio::Error) -> Option<Cow<'static, str>> {
         nvio::Error::Partition(PartitionError::NoTable { .. }) => {
             "leave out --partition to read the whole device, or try another --lba-size for an image"
         }
-        nvio::Error::Filesystem { partitioned: true, .. } => {
-            "the device has a partition table: choose a partition with --partition N"
+        nvio::Error::Partition(
+            PartitionError::NoPartition { .. } | PartitionError::Extended { .. },
+        ) => "choose a partition with --partition N",
+        nvio::Error::Partition(PartitionError::OtherBlockSize { table, .. }) => {
+            return Some(other_block_size(table));
+        }
+        nvio::Error::NotExt4 { found, .. } => return not_ext4_hint(found),
+        nvio::Error::Filesystem { error: ext4::Error::Truncated { .. }, .. } => {
+            "the image or partition is incomplete: copy it again in full"
         }
         nvio::Error::Filesystem { error: ext4::Error::NeedsJournal { .. }, .. } => {
             "name the device of the journal with --journal DEVICE"
@@ -208,6 +215,30 @@ fn library_hint(error: &nvio::Error) -> Option<Cow<'static, str>> {
         _ => return None,
     };
     Some(hint.into())
+}
+
+fn not_ext4_hint(found: &nvio::Found) -> Option<Cow<'static, str>> {
+    if let Some(table) = &found.partitions {
+        return Some(match table.is_for_other_blocks() {
+            true => other_block_size(table),
+            false if found.partition.is_some() => "choose another with --partition N".into(),
+            false => "choose a partition with --partition N".into(),
+        });
+    }
+    match found.format?.name {
+        "Android super" => Some("--fs-offset SIZE reads a filesystem at a byte offset".into()),
+        "ext4 journal" => Some("name this one with --journal DEVICE".into()),
+        _ => None,
+    }
+}
+
+fn other_block_size(table: &nvio::PartitionTable) -> Cow<'static, str> {
+    let size = table.block_size;
+    format!(
+        "for an image add --lba-size {size}; on a device select a filesystem by its start, with \
+         --fs-offset SIZE"
+    )
+    .into()
 }
 
 fn driver_hint(error: &driver::Error) -> Option<Cow<'static, str>> {

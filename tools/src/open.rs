@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use nvio::driver::Wait;
-use nvio::{Device, Inode, Inspected, Location, OpenOptions, Volume, WritableVolume};
+use nvio::{
+    Device, Inode, Inspected, Location, OpenOptions, PartitionTable, Volume, WritableVolume,
+};
 
 use crate::args::{ControllerArgs, VolumeArgs};
 use crate::error::Error;
@@ -18,6 +20,15 @@ const ARENA_BYTES: usize = 8 << 20;
 /// If the device cannot be opened, or the image cannot be served.
 pub fn device(args: &ControllerArgs) -> Result<Device, Error> {
     Ok(options(args.lba_size).open_device(args.device.clone())?)
+}
+
+/// Reads the partition table of a namespace.
+///
+/// # Errors
+/// If the device cannot be opened, or has no table that can be read.
+pub fn partitions(args: &ControllerArgs) -> Result<PartitionTable, Error> {
+    let location = part(Location::new(args.device.clone()), args.namespace, None);
+    Ok(options(args.lba_size).partitions(location)?)
 }
 
 /// Opens a filesystem for reading.
@@ -87,7 +98,8 @@ fn volume_options(args: &VolumeArgs) -> OpenOptions {
 
 fn location(args: &VolumeArgs) -> Location {
     let device = Location::new(args.controller.device.clone());
-    part(device, args.controller.namespace, args.partition)
+    let part = part(device, args.controller.namespace, args.partition);
+    part.offset(args.fs_offset.unwrap_or(0))
 }
 
 fn part(mut location: Location, namespace: Option<u32>, partition: Option<u32>) -> Location {

@@ -234,15 +234,28 @@ fn partitions_of_both_kinds() {
         // Positions are from the start of the partition.
         let map = on("map", &["--json", "--partition", number, "large"]).json();
         assert_eq!(map, disk.run("map", &["--json", "large"]).json());
-        on("ls", &["--partition", "9"]).refused(&["there is no partition 9", label_name(label)]);
-        on("ls", &["--partition", "1"]).refused(&["not an ext4 filesystem"]);
-        on("ls", &[]).refused(&["not an ext4 filesystem", "--partition N"]);
+        on("ls", &["--partition", "9"]).refused(&[
+            "there is no partition 9",
+            label_name(label),
+            "--partition N",
+        ]);
+        on("ls", &["--partition", "1"]).refused(&[
+            "not an ext4 filesystem",
+            label_name(label),
+            "--partition N",
+        ]);
+        on("ls", &[]).refused(&["not an ext4 filesystem", label_name(label), "--partition N"]);
     }
     disk.run("ls", &["--partition", "1"]).refused(&["no partition table"]);
 }
 
 fn label_name(label: &str) -> &'static str {
-    if label == "gpt" { "the GPT has 1, 2" } else { "the MBR has 1, 5" }
+    match label {
+        "gpt" => {
+            "the GPT has 1 (1M at 1M, Linux filesystem), 2 (48M at 4M, Linux filesystem, ext4)"
+        }
+        _ => "5 (48M at 4M, Linux, ext4)",
+    }
 }
 
 /// A reader that closes the pipe causes neither an error nor a message.

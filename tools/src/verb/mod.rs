@@ -15,6 +15,7 @@ pub mod log;
 pub mod ls;
 pub mod map;
 pub mod ns;
+pub mod partitions;
 pub mod reset;
 pub mod smart;
 pub mod stat;
