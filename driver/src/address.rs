@@ -1,6 +1,5 @@
 //! The address of a controller.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -17,11 +16,12 @@ use crate::pci::address::PciAddress;
 /// assert!(matches!("vfio-user:/run/nvme.sock".parse(), Ok(Address::VfioUser(_))));
 /// assert!("disk.img".parse::<Address>().is_err());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, derive_more::Display)]
 pub enum Address {
     /// A PCI function.
     Pci(PciAddress),
     /// The socket of a vfio-user server.
+    #[display("vfio-user:{}", _0.display())]
     VfioUser(PathBuf),
 }
 
@@ -54,15 +54,6 @@ impl FromStr for Address {
             Some("") => Err(error()),
             Some(socket) => Ok(Self::VfioUser(socket.into())),
             None => text.parse().map(Self::Pci).map_err(|_| error()),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pci(address) => address.fmt(f),
-            Self::VfioUser(socket) => write!(f, "vfio-user:{}", socket.display()),
         }
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use nvio_spec::register::Csts;
-use nvio_spec::{Sqe, Status};
+use nvio_spec::{IDENTIFY_SIZE, Sqe, Status};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::aer::AsyncEvent;
-use crate::dma::DmaBuf;
+use crate::dma::{Arena, DmaBuf};
 use crate::error::{Error, Result};
 use crate::queue::completion::Completion;
 use crate::queue::raw::{Layout, RawQueuePair};
@@ -40,10 +41,49 @@ pub(crate) struct Admin {
     events: Arc<ArrayQueue<AsyncEvent>>,
 }
 
-/// The result of an admin command: DW0 of the completion and the buffer.
+/// An admin command, its data, and its name for errors.
+pub(crate) struct Command {
+    name: &'static str,
+    sqe: Sqe,
+    buf: Option<DmaBuf>,
+    /// Longest time of the command, if it is not the usual one.
+    bound: Option<Duration>,
+}
+
+impl Command {
+    pub(crate) fn new(name: &'static str, sqe: Sqe) -> Self {
+        Self { name, sqe, buf: None, bound: None }
+    }
+
+    /// Creates an Identify command, with a buffer of `arena`.
+    pub(crate) fn identify(arena: &Arena, cns: u8, nsid: u32) -> Result<Self> {
+        Ok(Self::new("Identify", Sqe::identify(cns, nsid)).with(arena.alloc(IDENTIFY_SIZE)?))
+    }
+
+    pub(crate) fn with(self, buf: DmaBuf) -> Self {
+        Self { buf: Some(buf), ..self }
+    }
+
+    /// Lets the command take at most `bound`.
+    pub(crate) fn within(self, bound: Duration) -> Self {
+        Self { bound: Some(bound), ..self }
+    }
+}
+
+/// The result of an admin command: DW0 of the completion and the buffer, empty for a command without
+/// data.
 pub(crate) struct Answer {
     pub(crate) dw0: u32,
-    pub(crate) buf: Option<DmaBuf>,
+    pub(crate) buf: DmaBuf,
+}
+
+impl Answer {
+    /// Decodes the buffer, which has the length of `D`.
+    pub(crate) fn decode<D: FromBytes + KnownLayout + Immutable>(&self) -> Result<D> {
+        let invalid =
+            |_| Error::invalid("data of an admin command", "length", self.buf.len() as u64);
+        D::read_from_bytes(&self.buf).map_err(invalid)
+    }
 }
 
 impl Admin {
@@ -55,12 +95,9 @@ impl Admin {
         Ok(Self { core: RawQueuePair::new(layout)?, timeout, events })
     }
 
-    pub(crate) fn sq_iova(&self) -> u64 {
-        self.core.sq_iova()
-    }
-
-    pub(crate) fn cq_iova(&self) -> u64 {
-        self.core.cq_iova()
+    /// I/O virtual addresses of submission ring and completion ring.
+    pub(crate) fn ring_iovas(&self) -> (u64, u64) {
+        self.core.ring_iovas()
     }
 
     /// Drops the commands in flight of a controller that was stopped, or with `lost` could not be
@@ -70,12 +107,7 @@ impl Admin {
         self.core.restart();
     }
 
-    /// Sets the longest time of a command, and returns the former one.
-    pub(crate) fn set_timeout(&mut self, timeout: Duration) -> Duration {
-        std::mem::replace(&mut self.timeout, timeout)
-    }
-
-    /// Runs one command. `name` is for errors.
+    /// Runs one command.
     ///
     /// # Errors
     /// [`Error::Command`] if the controller completes the command with an error. After any other
@@ -83,10 +115,9 @@ impl Admin {
     pub(crate) fn execute(
         &mut self,
         transport: &dyn Transport,
-        name: &'static str,
-        sqe: Sqe,
-        buf: Option<DmaBuf>,
+        command: Command,
     ) -> Result<Answer> {
+        let Command { name, sqe, buf, bound } = command;
         let capacity = self.core.capacity();
         let submitted = match buf {
             Some(buf) => self.core.submit_buf(sqe, buf, Kind::Command).is_ok(),
@@ -96,14 +127,16 @@ impl Admin {
             return Err(Error::QueueFull { capacity });
         }
         self.core.ring();
-        let (status, answer) = self.wait(transport, name)?;
-        match status.is_success() {
-            true => Ok(answer),
-            false => Err(Error::Command { command: name, status }),
-        }
+        let (status, answer) = self.wait(transport, name, bound.unwrap_or(self.timeout))?;
+        Error::of_status(name, status).map(|()| answer)
     }
 
-    fn wait(&mut self, transport: &dyn Transport, name: &'static str) -> Result<(Status, Answer)> {
+    fn wait(
+        &mut self,
+        transport: &dyn Transport,
+        what: &'static str,
+        bound: Duration,
+    ) -> Result<(Status, Answer)> {
         let begin = transport.now();
         let mut health = begin + HEALTH_INTERVAL;
         loop {
@@ -113,19 +146,20 @@ impl Admin {
                 return Ok(answer);
             }
             let elapsed = now.saturating_sub(begin);
-            if elapsed >= self.timeout {
-                return Err(Error::Timeout { what: name, after: self.timeout });
+            if elapsed >= bound {
+                return Err(Error::Timeout { what, after: bound });
             }
             if now >= health {
                 health = now + HEALTH_INTERVAL;
-                check_alive(transport, self.timeout - elapsed)?;
+                check_alive(transport, bound - elapsed)?;
             }
             transport.pause(PAUSE);
         }
     }
 
-    /// Handles posted completions: stores events, and returns the answer to the command in flight.
-    fn poll(&mut self) -> Option<(Status, Answer)> {
+    /// Handles posted completions: stores events, and returns the answer to the command in flight, if
+    /// there is one.
+    pub(crate) fn poll(&mut self) -> Option<(Status, Answer)> {
         let Self { core, events, .. } = self;
         if !core.has_posted() {
             return None;
@@ -133,8 +167,7 @@ impl Admin {
         let (mut answer, mut again) = (None, 0);
         core.process(usize::MAX, &mut |ended: Completion<Kind>| match ended.context {
             Kind::Command => {
-                let answered = Answer { dw0: ended.result, buf: Some(ended.buf) };
-                answer = Some((ended.status, answered));
+                answer = Some((ended.status, Answer { dw0: ended.result, buf: ended.buf }));
             }
             Kind::EventRequest if ended.status.is_success() => {
                 again += 1;
@@ -164,11 +197,6 @@ impl Admin {
             }
         }
         self.core.ring();
-    }
-
-    /// Stores the events that the controller has posted while no command is in flight.
-    pub(crate) fn note_events(&mut self) {
-        self.poll();
     }
 }
 

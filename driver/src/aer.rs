@@ -1,7 +1,5 @@
 //! Asynchronous events (Base 5.2).
 
-use std::fmt;
-
 use nvio_spec::EventType;
 
 /// An asynchronous event (Base 5.2.1, figure 145). The controller repeats it only after its log
@@ -15,7 +13,11 @@ use nvio_spec::EventType;
 /// let event = AsyncEvent::from_dword(0x0003_0102);
 /// assert_eq!((event.kind, event.info, event.log_page), (EventType::NOTICE, 1, 3));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, derive_more::Display)]
+#[display(
+    "asynchronous event of type {}, information {info:#04x}, log page {log_page:#04x}",
+    kind.0
+)]
 pub struct AsyncEvent {
     /// Type of the event: error, health, notice, and others.
     pub kind: EventType,
@@ -32,13 +34,5 @@ impl AsyncEvent {
     pub fn from_dword(dw0: u32) -> Self {
         let [kind, info, log_page, _] = dw0.to_le_bytes();
         Self { kind: EventType(kind & 0b111), info, log_page }
-    }
-}
-
-impl fmt::Display for AsyncEvent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind: EventType(kind), info, log_page } = self;
-        write!(f, "asynchronous event of type {kind}, information {info:#04x}, ")?;
-        write!(f, "log page {log_page:#04x}")
     }
 }

@@ -284,6 +284,30 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Returns the function that makes the error of the system call `call`.
+    pub(crate) fn system<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::System { call, source: source.into() }
+    }
+
+    /// Returns the error of a command that completed with `status`, if it is one.
+    pub(crate) fn of_status(command: &'static str, status: Status) -> Result<()> {
+        if status.is_success() { Ok(()) } else { Err(Self::Command { command, status }) }
+    }
+
+    pub(crate) fn invalid(
+        structure: &'static str,
+        field: &'static str,
+        value: impl Into<u64>,
+    ) -> Self {
+        Self::Invalid { structure, field, value: value.into() }
+    }
+
+    pub(crate) fn unsupported(what: &'static str, detail: impl Into<String>) -> Self {
+        Self::Unsupported { what, detail: detail.into() }
+    }
+}
+
 /// The result of a function of this crate.
 ///
 /// See the [example](crate::Error#examples).

@@ -4,11 +4,15 @@
 //! every other reader. Pairs without a vector poll.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::transport::Transport;
@@ -34,7 +38,7 @@ impl Interrupts {
         let interrupts = Self { events, connected: AtomicUsize::new(0), free: Mutex::new(free) };
         interrupts.connect(transport);
         let connected = interrupts.connected();
-        interrupts.free().retain(|&vector| usize::from(vector) < connected);
+        interrupts.free.lock().retain(|&vector| usize::from(vector) < connected);
         log::debug!("{connected} of {wanted} interrupt vectors are connected");
         Ok((connected > 0).then(|| Arc::new(interrupts)))
     }
@@ -62,10 +66,6 @@ impl Interrupts {
     pub(crate) fn wake_all(&self) {
         self.events.iter().for_each(EventFd::signal);
     }
-
-    fn free(&self) -> MutexGuard<'_, Vec<u16>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A vector, assigned to one queue pair until this is dropped.
@@ -77,7 +77,7 @@ pub(crate) struct Vector {
 impl Vector {
     /// Assigns a free vector.
     pub(crate) fn take(interrupts: &Arc<Interrupts>) -> Option<Self> {
-        let number = interrupts.free().pop()?;
+        let number = interrupts.free.lock().pop()?;
         Some(Self { interrupts: Arc::clone(interrupts), number })
     }
 
@@ -94,7 +94,7 @@ impl Vector {
 
 impl Drop for Vector {
     fn drop(&mut self) {
-        self.interrupts.free().push(self.number);
+        self.interrupts.free.lock().push(self.number);
     }
 }
 
@@ -103,12 +103,8 @@ pub(crate) struct EventFd(File);
 
 impl EventFd {
     fn new() -> Result<Self> {
-        // SAFETY: takes numbers only.
-        match unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) } {
-            -1 => Err(Error::System { call: "eventfd", source: io::Error::last_os_error() }),
-            // SAFETY: the descriptor is new and has no other owner.
-            fd => Ok(Self(unsafe { File::from_raw_fd(fd) })),
-        }
+        let created = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        Ok(Self(created.map_err(Error::system("eventfd"))?.into()))
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -126,24 +122,18 @@ impl EventFd {
         (&self.0).write_all(&1u64.to_ne_bytes()).unwrap_or(());
     }
 
-    /// Sleeps until a signal, or for `timeout`, rounded up to milliseconds. Returns true if there
-    /// is a signal.
+    /// Sleeps until a signal, or for `timeout`. Returns true if there is a signal.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
-        let millis = timeout.as_nanos().div_ceil(1_000_000);
-        let millis = libc::c_int::try_from(millis).unwrap_or(libc::c_int::MAX);
-        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: `poll` is one pollfd, of an open descriptor, and outlives the call.
-        match unsafe { libc::poll(&raw mut poll, 1, millis) } {
-            -1 => {
-                let error = io::Error::last_os_error();
-                // A signal to the process ends the sleep early, which is allowed.
-                if error.kind() != ErrorKind::Interrupted {
-                    log::warn!("waiting for an interrupt: {error}");
-                    std::thread::sleep(timeout.min(Duration::from_millis(1)));
-                }
+        let bound = Timespec::try_from(timeout).ok();
+        match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], bound.as_ref()) {
+            Ok(ready) => ready > 0,
+            // A signal to the process ends the sleep early, which is allowed.
+            Err(Errno::INTR) => false,
+            Err(errno) => {
+                log::warn!("waiting for an interrupt: {errno}");
+                std::thread::sleep(timeout.min(Duration::from_millis(1)));
                 false
             }
-            ready => ready > 0,
         }
     }
 }

@@ -48,9 +48,9 @@
 //!
 //! # Safety
 //!
-//! `unsafe` is confined to the modules that own device registers (`mmio`), DMA memory (`dma`) and
-//! the rings (`queue`), and to the calls that map memory into an IOMMU (`transport`) or wait for
-//! interrupts (`interrupts`). Raw pass-through is unsafe to call, and [`Transport`] to implement.
+//! `unsafe` is confined to the modules that own device registers (`mmio`), DMA memory (`dma`),
+//! controller memory (`controller_memory`) and the rings (`queue`), and to the calls that map memory
+//! into an IOMMU (`transport`). Raw pass-through is unsafe to call, and [`Transport`] to implement.
 //! Data from a device is never trusted: identifiers are checked against a table, sizes against
 //! bounds, and every wait has a bound.
 
@@ -74,6 +74,8 @@ pub mod pci;
 mod pool;
 mod queue;
 mod rejected;
+#[cfg(test)]
+mod served;
 mod transport;
 
 pub use address::{Address, ParseAddressError};
@@ -94,5 +96,5 @@ pub use namespace::{Namespace, PageRead, WritableNamespace};
 pub use nvio_spec as spec;
 pub use pool::Pool;
 pub use queue::{Blocking, CommandOptions, Completion, Counters, Handler, Protection, QueuePair};
-pub use rejected::{Failed, Rejected};
+pub use rejected::{Failed, Rejected, SubmitResult, TransferResult};
 pub use transport::Transport;

@@ -1,13 +1,14 @@
 //! Memory-mapped device registers and doorbells.
 
 use std::arch::x86_64::_mm_sfence;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use nvio_spec::register::DOORBELLS;
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use volatile::VolatilePtr;
 
 use crate::dma::{PAGE_SIZE, Shared};
@@ -55,24 +56,13 @@ impl Mmio {
     /// # Errors
     /// [`Error::System`] if the mapping fails.
     pub fn map(fd: BorrowedFd<'_>, fd_offset: u64, start: u64, len: usize) -> Result<Self> {
-        let offset = libc::off_t::try_from(fd_offset)
-            .map_err(|_| Error::OutsideBar { offset: fd_offset, length: len as u64 })?;
-        // SAFETY: a new shared mapping at an address that the kernel chooses overlaps no Rust
-        // object.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                offset,
-            )
-        };
-        match NonNull::new(base.cast::<u8>()) {
-            Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => Ok(Self { base, start, len }),
-            _ => Err(Error::System { call: "mmap of a BAR", source: io::Error::last_os_error() }),
-        }
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new shared mapping at an address that the kernel chooses overlaps no Rust object.
+        let base =
+            unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, fd, fd_offset) };
+        let base = base.map_err(Error::system("mmap of a BAR"))?;
+        let null = || Error::system("mmap of a BAR")(Errno::NOMEM);
+        Ok(Self { base: NonNull::new(base.cast()).ok_or_else(null)?, start, len })
     }
 
     /// Returns the length of the window, bytes.
@@ -131,7 +121,7 @@ impl Drop for Mmio {
     fn drop(&mut self) {
         // SAFETY: `map` made the mapping of `len` bytes at `base`; every `Doorbell` in it holds a
         // reference to `self`, so none is left.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+        unsafe { munmap(self.base.as_ptr().cast(), self.len) }.unwrap_or(());
     }
 }
 
@@ -233,11 +223,6 @@ pub(crate) struct DoorbellMemory {
     pub(crate) values: Shared,
     pub(crate) events: Shared,
 }
-
-// SAFETY: the device shares the pages, and the words of a doorbell belong to one queue.
-unsafe impl Send for DoorbellMemory {}
-// SAFETY: as above.
-unsafe impl Sync for DoorbellMemory {}
 
 impl Shadow {
     /// Returns the shadow of the doorbell at `offset` of the BAR, for a queue of `entries` entries,

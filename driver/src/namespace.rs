@@ -1,6 +1,5 @@
 //! Namespaces: the block devices of a controller.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use nvio_spec::opcode::nvm;
@@ -50,7 +49,8 @@ const BLOCKS_MAX: u32 = 0xffff;
 /// queue.wait(|done| assert!(done.status.is_success()))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Namespace {nsid} ({blocks} blocks of {})", self.block_size())]
 pub struct Namespace {
     blocks: u64,
     /// First two dwords of a Read.
@@ -100,7 +100,7 @@ impl PageRead {
 /// [`WritableController::writable_namespace`](crate::WritableController::writable_namespace).
 ///
 /// See the [example](crate::WritableController#examples).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, derive_more::Deref)]
 pub struct WritableNamespace(Namespace);
 
 impl WritableNamespace {
@@ -120,14 +120,6 @@ impl WritableNamespace {
     #[inline]
     pub(crate) fn write_head(&self) -> u64 {
         self.0.read_head ^ u64::from(nvm::READ ^ nvm::WRITE)
-    }
-}
-
-impl Deref for WritableNamespace {
-    type Target = Namespace;
-
-    fn deref(&self) -> &Namespace {
-        &self.0
     }
 }
 
@@ -162,29 +154,23 @@ impl Namespace {
         let each = (1 << block_shift) + beside;
         let max_blocks = (max_transfer / each).min(BLOCKS_MAX as usize);
         if max_blocks == 0 {
-            return Err(invalid(
-                "LBADS, with blocks above the largest transfer,",
-                block_shift.into(),
-            ));
+            let field = "LBADS, with blocks above the largest transfer,";
+            return Err(invalid(field, block_shift.into()));
         }
-        let max_blocks = u32::try_from(max_blocks).unwrap_or(BLOCKS_MAX);
-        let most = u64::from(max_blocks);
-        let plain_blocks = if metadata == 0 && most <= blocks { most } else { 0 };
-        let plain_end = blocks - plain_blocks;
-        let read_head = u64::from(nsid) << 32 | u64::from(nvm::READ);
-        let identify = Arc::new(identify);
-        Ok(Self {
+        let whole = Self {
             blocks,
-            read_head,
+            read_head: u64::from(nsid) << 32 | u64::from(nvm::READ),
             block_shift,
-            plain_blocks,
-            plain_end,
-            max_blocks,
+            plain_blocks: 0,
+            plain_end: blocks,
+            max_blocks: u32::try_from(max_blocks).unwrap_or(BLOCKS_MAX),
             nsid,
             guard: GuardFormat::Bits16,
             storage_tag_bits: 0,
-            identify,
-        })
+            identify: Arc::new(identify),
+        };
+        // Sets the plain blocks.
+        Ok(whole.limited_to(blocks))
     }
 
     /// Adds the Identify data of the namespace's protection information.
@@ -196,17 +182,13 @@ impl Namespace {
             Error::Invalid { structure, field, value }
         };
         self.guard = format.guard().ok_or_else(|| invalid("PIF", format.pif().into()))?;
-        if self.protection_type() != 0 && !self.has_room(self.guard) {
+        let has_room = self.metadata_size() as usize >= self.guard.information_size();
+        if self.protection_type() != 0 && !has_room {
             let bits = self.guard.bits();
             return Err(invalid("PIF, with metadata that is too short,", bits.into()));
         }
         self.storage_tag_bits = format.storage_tag_bits();
         Ok(self)
-    }
-
-    /// Returns true if the metadata has room for protection information with this guard.
-    fn has_room(&self, guard: GuardFormat) -> bool {
-        self.metadata_size() as usize >= guard.information_size()
     }
 
     /// Returns the namespace ID.
@@ -424,13 +406,9 @@ impl Namespace {
         self.check_range(lba, blocks)
     }
 
-    /// Checks that `blocks` at `lba` exist.
-    pub(crate) fn check_range(&self, lba: u64, blocks: u32) -> Result<()> {
-        self.check_block_range(lba, u64::from(blocks))
-    }
-
     /// Checks that `blocks` at `lba` exist, in any number of commands.
-    pub(crate) fn check_block_range(&self, lba: u64, blocks: u64) -> Result<()> {
+    pub(crate) fn check_range(&self, lba: u64, blocks: impl Into<u64>) -> Result<()> {
+        let blocks = blocks.into();
         match self.blocks.checked_sub(lba) {
             Some(left) if blocks <= left => Ok(()),
             _ => Err(self.out_of_range(lba, blocks)),
@@ -439,12 +417,15 @@ impl Namespace {
 
     /// Converts `bytes` at `lba` to a number of blocks, which exist, in any number of commands.
     pub(crate) fn check_bytes(&self, lba: u64, bytes: u64) -> Result<u64> {
-        let align = u64::from(self.block_size());
-        if !bytes.is_multiple_of(align) {
-            return Err(Error::Misaligned { value: bytes, align });
+        let blocks = self.whole_blocks(bytes)?;
+        self.check_range(lba, blocks).map(|()| blocks)
+    }
+
+    fn whole_blocks(&self, bytes: u64) -> Result<u64> {
+        match u64::from(self.block_size()) {
+            align if bytes.is_multiple_of(align) => Ok(bytes >> self.block_shift),
+            align => Err(Error::Misaligned { value: bytes, align }),
         }
-        let blocks = bytes >> self.block_shift;
-        self.check_block_range(lba, blocks).map(|()| blocks)
     }
 
     /// Checks that `bytes` at byte `offset` exist.
@@ -464,7 +445,7 @@ impl Namespace {
         lba: u64,
         blocks: u64,
     ) -> Result<impl Iterator<Item = (u64, u32)> + use<>> {
-        self.check_block_range(lba, blocks)?;
+        self.check_range(lba, blocks)?;
         let (mut at, end) = (lba, lba + blocks);
         Ok(std::iter::from_fn(move || {
             let count = u32::try_from(end - at).unwrap_or(u32::MAX).min(BLOCKS_MAX);
@@ -474,10 +455,13 @@ impl Namespace {
         }))
     }
 
-    /// Returns the error of a Write Zeroes command that failed.
-    pub(crate) fn write_zeroes_error(&self, lba: u64, blocks: u32, status: Status) -> Error {
-        let (command, nsid) = ("Write Zeroes", self.nsid);
-        Error::Io { command, nsid, lba, blocks: blocks.into(), status }
+    /// Returns the error of a Write Zeroes command that completed with `status`, if it is one.
+    pub(crate) fn check_write_zeroes(&self, lba: u64, blocks: u32, status: Status) -> Result<()> {
+        let (command, nsid, blocks) = ("Write Zeroes", self.nsid, blocks.into());
+        match status.is_success() {
+            true => Ok(()),
+            false => Err(Error::Io { command, nsid, lba, blocks, status }),
+        }
     }
 
     fn out_of_range(&self, lba: u64, blocks: u64) -> Error {
@@ -487,19 +471,10 @@ impl Namespace {
     /// Converts `bytes` at `lba` to a number of blocks, which exist and which one command can
     /// transfer.
     pub(crate) fn check(&self, lba: u64, bytes: usize) -> Result<u32> {
-        let block = u64::from(self.block_size());
-        if !(bytes as u64).is_multiple_of(block) {
-            return Err(Error::Misaligned { value: bytes as u64, align: block });
-        }
         let too_large = Error::TransferSize { bytes, max: self.max_transfer() };
-        let blocks = u32::try_from(bytes >> self.block_shift).map_err(|_| too_large)?;
+        let blocks = self.whole_blocks(bytes as u64)?;
+        let blocks = u32::try_from(blocks).map_err(|_| too_large)?;
         self.check_blocks(lba, blocks).map(|()| blocks)
-    }
-}
-
-impl std::fmt::Debug for Namespace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Namespace {} ({} blocks of {})", self.nsid, self.blocks, self.block_size())
     }
 }
 

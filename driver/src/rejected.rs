@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::dma::DmaBuf;
 use crate::error::Error;
 
 /// A request that was not submitted, or failed. `payload` is everything that the caller passed by
@@ -12,7 +13,8 @@ use crate::error::Error;
 /// contents.
 ///
 /// See the [example](crate::QueuePair#examples).
-#[derive(Debug)]
+#[derive(Debug, derive_more::Display)]
+#[display("{error}")]
 pub struct Rejected<E, P> {
     /// Reason of the rejection.
     pub error: E,
@@ -27,11 +29,28 @@ pub struct Rejected<E, P> {
 /// See the [example](crate::QueuePair#examples).
 pub type Failed<E, M> = Rejected<E, Option<M>>;
 
-impl<E: fmt::Display, P> fmt::Display for Rejected<E, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
+/// The result of a call that submits a command: its memory `M` and its context `T` come back if the
+/// command is rejected.
+///
+/// ```
+/// use nvio_driver::{DmaBuf, Namespace, QueuePair, SubmitResult};
+///
+/// fn read_first(queue: &mut QueuePair, disk: &Namespace, buf: DmaBuf) -> SubmitResult<DmaBuf, u64> {
+///     queue.read(disk, 0, buf, 7)
+/// }
+/// ```
+pub type SubmitResult<M, T> = Result<(), Rejected<Error, (M, T)>>;
+
+/// The result of a transfer of any size: its buffer, or the error with the buffer.
+///
+/// ```
+/// use nvio_driver::{AsyncQueue, DmaBuf, Namespace, TransferResult};
+///
+/// async fn read_first(queue: &AsyncQueue, disk: &Namespace, buf: DmaBuf) -> TransferResult {
+///     queue.read(disk, 0, buf).await
+/// }
+/// ```
+pub type TransferResult = Result<DmaBuf, Failed<Error, DmaBuf>>;
 
 impl<E: StdError, P: fmt::Debug> StdError for Rejected<E, P> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use nvio_driver::spec::status;
-use nvio_driver::{Address, Controller, Options, QueuePair, Wait};
+use nvio_driver::{Controller, Options, QueuePair, Wait};
 use nvio_emulator::{Backing, DeviceFault, Emulator, EmulatorBuilder, NamespaceConfig, Service};
+use nvio_testkit::controller::open_at;
 
 /// Bytes of controller memory, enough for four queues of 64 entries.
 const BYTES: u64 = 16 << 10;
@@ -26,7 +27,7 @@ fn emulator(
 }
 
 fn open(emulator: &Emulator, options: Options) -> Controller {
-    Controller::open_with(&Address::vfio_user(emulator.socket()), options).unwrap()
+    open_at(emulator.socket(), options)
 }
 
 fn wanted() -> Options {

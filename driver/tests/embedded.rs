@@ -209,7 +209,7 @@ fn queue_pairs_run_out_and_come_back() {
 }
 
 #[test]
-fn what_the_namespace_does_not_have_is_refused() {
+fn commands_that_the_namespace_lacks_are_refused() {
     let content = Content::new(12);
     let emulator = Emulator::builder().namespace(content.namespace()).start().unwrap();
     let controller = open(&emulator);

@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nvio_driver::spec::status;
-use nvio_driver::{Address, Controller, Counters, DmaBuf, Namespace, Options, QueuePair, Wait};
+use nvio_driver::{Controller, Counters, DmaBuf, Namespace, Options, QueuePair, Wait};
 use nvio_emulator::{Backing, DeviceFault, Emulator, EmulatorBuilder, NamespaceConfig, Service};
+use nvio_testkit::controller::open_at;
 
 const MIB: u64 = 1 << 20;
 
@@ -17,7 +18,7 @@ fn emulator(configure: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder) -> Emula
 
 fn open(emulator: &Emulator, wait: Wait) -> Controller {
     let options = Options { wait, ..Options::default() };
-    Controller::open_with(&Address::vfio_user(emulator.socket()), options).unwrap()
+    open_at(emulator.socket(), options)
 }
 
 fn interrupt(spin: Duration) -> Wait {

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use common::{Rng, assert_clean, mke2fs, pattern, run};
 use futures_util::future::join_all;
-use nvio_driver::{Address, Arena, Controller, DmaBuf, DmaMemory, Options, Wait};
+use nvio_driver::{Arena, DmaBuf, DmaMemory, Options, Wait};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig, Service};
 use nvio_ext4::{
     AsyncFile, AsyncFileQueue, Error, FileQueue, Filesystem, QueueSource, WritableFile,
 };
 use nvio_iomap::{DiskQueue, DiskReader, IoArgs, IoFlags, WritableDisk};
+use nvio_testkit::controller;
 
 const SIZE: usize = 4_000_000;
 const DEPTH: u16 = 16;
@@ -28,8 +29,7 @@ struct Served {
     fs: Filesystem,
     /// A separate arena, so that lost memory is detected.
     arena: Arena,
-    _controller: Controller,
-    _emulator: Emulator,
+    _served: controller::Served,
 }
 
 impl Served {
@@ -40,25 +40,22 @@ impl Served {
     fn with(image: &Path, options: Options, service: Service) -> Self {
         let namespace = NamespaceConfig::new(Backing::image(image, false));
         let builder = Emulator::builder().namespace(namespace).mdts(Some(3)).service(service);
-        let emulator = builder.start().unwrap();
-        let address = Address::VfioUser(emulator.socket().to_owned());
-        let options = Options { writable: true, ..options };
-        let controller = Controller::open_with(&address, options).unwrap();
+        let served = controller::Served::start(builder, Options { writable: true, ..options });
+        let controller = &served.controller;
         let arena = controller.register(DmaMemory::new(8 << 20).unwrap()).unwrap();
-        let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
+        let namespace = served.writable_namespace();
         let disk = WritableDisk::whole(&namespace);
-        let source = QueueSource::new(DiskReader::new(&controller, &disk, 16).unwrap());
+        let source = QueueSource::new(DiskReader::new(controller, &disk, 16).unwrap());
         let fs = Filesystem::open(source).unwrap();
         let writable = fs.writable().unwrap();
         let file = writable.writable_file(&fs.lookup(b"/file").unwrap()).unwrap();
-        let queue = FileQueue::new(DiskQueue::new(&controller, &disk, DEPTH).unwrap());
+        let queue = FileQueue::new(DiskQueue::new(controller, &disk, DEPTH).unwrap());
         Self {
             queue: AsyncFileQueue::new(queue),
             file: AsyncFile::new(file),
             fs,
             arena,
-            _controller: controller,
-            _emulator: emulator,
+            _served: served,
         }
     }
 

@@ -41,7 +41,7 @@ const VARIANTS: &[&str] = &[
 ];
 
 #[test]
-fn what_was_put_in_comes_out() {
+fn files_that_mke2fs_stored_are_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     let pieces = fill(&source);
@@ -207,7 +207,7 @@ fn paths() {
 }
 
 #[test]
-fn what_is_not_what_was_asked_for() {
+fn wrong_types_of_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let fs = common::open(&small(dir.path(), &["-t", "ext4"]));
     let (directory, file, link) = (

@@ -11,20 +11,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Rng, assert_clean, debugfs, mke2fs, pattern, run};
-use nvio_driver::{Address, Controller, Options};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{
     Error, FileQueue, Filesystem, NotWritable, Protected, QueueSource, WritableFile,
     WritableFilesystem,
 };
 use nvio_iomap::{DiskQueue, DiskReader, IoArgs, IoFlags, Memory, WritableDisk};
+use nvio_testkit::controller;
 use tempfile::TempDir;
 
 /// An image served by a controller of its own.
 struct Served {
-    controller: Controller,
+    device: controller::Served,
     disk: WritableDisk,
-    _emulator: Emulator,
 }
 
 impl Served {
@@ -32,17 +31,13 @@ impl Served {
         let namespace = NamespaceConfig::new(Backing::image(image, false)).block_size(block);
         let emulator =
             Emulator::builder().namespace(namespace).write_cache(1 << 20).atomic_writes(15, 15);
-        let emulator = emulator.start().unwrap();
-        let address = Address::VfioUser(emulator.socket().to_owned());
-        let options = Options { writable: true, ..Options::default() };
-        let controller = Controller::open_with(&address, options).unwrap();
-        let disk =
-            WritableDisk::whole(&controller.writable().unwrap().writable_namespace(1).unwrap());
-        Self { controller, disk, _emulator: emulator }
+        let device = controller::Served::start(emulator, controller::writable());
+        let disk = WritableDisk::whole(&device.writable_namespace());
+        Self { device, disk }
     }
 
     fn open(&self) -> Filesystem {
-        let reader = DiskReader::new(&self.controller, &self.disk, 16).unwrap();
+        let reader = DiskReader::new(&self.device.controller, &self.disk, 16).unwrap();
         Filesystem::open(QueueSource::new(reader)).unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -51,7 +46,7 @@ impl Served {
     }
 
     fn queue(&self) -> FileQueue<WritableDisk> {
-        FileQueue::new(DiskQueue::new(&self.controller, &self.disk, 32).unwrap())
+        FileQueue::new(DiskQueue::new(&self.device.controller, &self.disk, 32).unwrap())
     }
 }
 
@@ -181,7 +176,7 @@ fn write_one(
     let (pos, length) = if form < 2 { (pos, length) } else { (start, end - start) };
     let data = pattern(seed, length as usize);
     let dma = |data: &[u8]| {
-        let mut buf = served.controller.alloc(data.len()).unwrap();
+        let mut buf = served.device.controller.alloc(data.len()).unwrap();
         buf.copy_from_slice(data);
         buf
     };
@@ -329,7 +324,7 @@ fn with_gaps() -> Image {
 }
 
 #[test]
-fn what_has_no_blocks_is_refused_before_anything_is_written() {
+fn unallocated_range_is_refused_before_any_write() {
     let image = with_gaps();
     let before = image.bytes();
     let served = Served::new(&image.path(), 512);
@@ -348,7 +343,7 @@ fn what_has_no_blocks_is_refused_before_anything_is_written() {
         };
         told(file.write_at(&mut queue, pos, &data).unwrap_err());
         if pos.is_multiple_of(512) && length.is_multiple_of(512) {
-            let mut buf = served.controller.alloc(length).unwrap();
+            let mut buf = served.device.controller.alloc(length).unwrap();
             buf.fill(0xcd);
             let failed = file.write_with(&mut queue, IoArgs::at(pos), buf).unwrap_err();
             told(failed.error);
@@ -375,7 +370,7 @@ fn what_has_no_blocks_is_refused_before_anything_is_written() {
     // An empty write succeeds, and a NOWAIT write fails if the mapping is not cached.
     assert_eq!(gaps.write_at(&mut queue, 20_000, &[]).unwrap(), 0);
     let io = IoArgs::at(0).flags(IoFlags::NOWAIT);
-    let buf = served.controller.alloc(512).unwrap();
+    let buf = served.device.controller.alloc(512).unwrap();
     let failed = fs.writable_file(gaps.inode()).unwrap().write_with(&mut queue, io, buf);
     assert!(
         matches!(failed.unwrap_err().error, Error::WouldBlock { inode, pos: 0 } if inode == 12)
@@ -406,7 +401,7 @@ fn a_queue_to_another_device_is_refused() {
     let fs = served.writable();
     let mut file = fs.writable_file(&fs.lookup(b"/gaps").unwrap()).unwrap();
     let mut queue = elsewhere.queue();
-    let buf = || elsewhere.controller.alloc(512).unwrap();
+    let buf = || elsewhere.device.controller.alloc(512).unwrap();
     let refused = |error: Error| assert!(matches!(error, Error::OtherDevice { .. }), "{error}");
     refused(file.write_at(&mut queue, 0, b"x").unwrap_err());
     refused(file.write_with(&mut queue, IoArgs::at(0), buf()).unwrap_err().error);
@@ -424,7 +419,7 @@ fn handles_share_the_count_of_what_is_in_flight() {
     let inode = fs.lookup(b"/gaps").unwrap();
     let (mut writer, mut reader) = (fs.writable_file(&inode).unwrap(), fs.file(&inode).unwrap());
     let mut queue = served.queue();
-    let buf = || served.controller.alloc(4096).unwrap();
+    let buf = || served.device.controller.alloc(4096).unwrap();
     writer.submit_write_with(&mut queue, IoArgs::at(0), buf()).unwrap();
     reader.submit_read(&mut queue, 4096, buf(), 1).unwrap();
     assert_eq!((writer.in_flight(), reader.in_flight()), (2, 2));
@@ -551,15 +546,16 @@ fn inline_data_is_read_but_not_written() {
         let middle = size / 2;
         let read = file.read_at(&mut queue, middle as u64, &mut bytes).unwrap();
         assert_eq!(bytes[..read], expected[middle..]);
-        let buf = served.controller.alloc(4096).unwrap();
+        let buf = served.device.controller.alloc(4096).unwrap();
         let (memory, read) = file.read_with(&mut queue, IoArgs::at(0), buf).unwrap();
         let buf = memory.into_dma().unwrap();
         assert_eq!((read, &buf[..size]), (size, &expected[..]));
         assert!(buf[size..size.next_multiple_of(512)].iter().all(|&byte| byte == 0));
-        let buf = served.controller.alloc(512).unwrap();
+        let buf = served.device.controller.alloc(512).unwrap();
         file.submit_read(&mut queue, 0, buf, 7).unwrap();
         let io = IoArgs::at(0).flags(IoFlags::NOWAIT).token(8);
-        file.submit_read_with(&mut queue, io, served.controller.alloc(1024).unwrap()).unwrap();
+        file.submit_read_with(&mut queue, io, served.device.controller.alloc(1024).unwrap())
+            .unwrap();
         let mut done = Vec::new();
         while done.len() < 2 {
             queue.poll(8, |end| done.push((end.token, end.result.unwrap())));

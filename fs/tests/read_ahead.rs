@@ -150,7 +150,7 @@ fn with_it_far_fewer_times_and_never_the_same_twice() {
 }
 
 #[test]
-fn who_jumps_about_in_a_file_reads_single_leaves() {
+fn random_reads_of_a_file_read_single_leaves() {
     let images = Images::new();
     let image = images.make(&["-t", "ext4", "-b", "4096"]);
     let recorder = Recorder::new(&image);
@@ -183,7 +183,7 @@ fn blocks_of_pointers_are_read_ahead_too() {
 }
 
 #[test]
-fn what_could_not_be_read_ahead_is_read_when_it_is_needed() {
+fn block_whose_read_ahead_failed_is_read_when_needed() {
     let images = Images::new();
     let image = images.make(&["-t", "ext4", "-b", "1024"]);
     let recorder = Recorder::new(&image);

@@ -213,7 +213,7 @@ fn parts_of_a_tree() {
 }
 
 #[test]
-fn what_is_damaged_is_told_and_the_rest_walked() {
+fn walk_reports_damage_and_continues() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");
     for name in ["a/below", "b", "c", "d"] {

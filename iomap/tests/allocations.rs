@@ -4,12 +4,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use nvio_driver::{Address, Controller, DmaBuf, Options};
-use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_driver::DmaBuf;
 use nvio_iomap::{
     Cursor, Disk, DiskQueue, Error, FileQueue, FileRef, IoArgs, IoFlags, Mapper, Mapping, Memory,
     Op, OpenFile, WritableDisk,
 };
+use nvio_testkit::controller::Served;
 
 thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
@@ -69,15 +69,6 @@ impl Mapper for Extents {
     }
 }
 
-fn controller() -> (Emulator, Controller) {
-    let disk = NamespaceConfig::new(Backing::memory(8 << 20));
-    let emulator = Emulator::builder().namespace(disk).start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
-    let options = Options { writable: true, ..Options::default() };
-    let controller = Controller::open_with(&address, options).unwrap();
-    (emulator, controller)
-}
-
 /// Allocations of the round with the fewest, when what is kept is there. A look at a controller
 /// that is slow to answer, which goes over a socket here, is not of the path.
 fn allocations(rounds: u64, mut one: impl FnMut(u64)) -> u64 {
@@ -92,7 +83,7 @@ fn allocations(rounds: u64, mut one: impl FnMut(u64)) -> u64 {
 
 #[test]
 fn reads_allocate_nothing() {
-    let (_emulator, controller) = controller();
+    let Served { controller, emulator: _emulator } = Served::memory(8 << 20);
     let disk = Disk::whole(&controller.namespace(1).unwrap());
     let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 32).unwrap());
     let mut file = Extents(FileRef::new(NoState));
@@ -131,7 +122,7 @@ fn reads_allocate_nothing() {
 
 #[test]
 fn reads_into_ordinary_memory_allocate_nothing() {
-    let (_emulator, controller) = controller();
+    let Served { controller, emulator: _emulator } = Served::memory(8 << 20);
     let disk = Disk::whole(&controller.namespace(1).unwrap());
     let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 32).unwrap());
     let mut file = Extents(FileRef::new(NoState));
@@ -144,7 +135,7 @@ fn reads_into_ordinary_memory_allocate_nothing() {
 
 #[test]
 fn overwrites_allocate_nothing() {
-    let (_emulator, controller) = controller();
+    let Served { controller, emulator: _emulator } = Served::memory(8 << 20);
     let disk = WritableDisk::whole(&controller.writable().unwrap().writable_namespace(1).unwrap());
     let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 32).unwrap());
     let mut file = Extents(FileRef::new(NoState));

@@ -13,11 +13,12 @@ use std::thread;
 use extents::{NoState, Scattered};
 use nvio_driver::spec::protection::ProtectionType;
 use nvio_driver::spec::status;
-use nvio_driver::{Address, Arena, Controller, DmaMemory, Options};
+use nvio_driver::{Arena, DmaMemory, Options};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_iomap::{
     BioError, DiskQueue, DmaBuf, Done, Error, FileQueue, IoArgs, IoFlags, Memory, Tag, WritableDisk,
 };
+use nvio_testkit::controller::{self, Served};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 /// Bytes of one request.
@@ -49,11 +50,10 @@ fn rig(extended: bool) -> Rig {
     let file = Scattered::new(BLOCKS * BYTES as u64);
     let config = NamespaceConfig::new(Backing::memory(file.disk_bytes())).metadata(8, extended);
     let config = config.protection(ProtectionType::ONE, false);
-    let emulator = Emulator::builder().namespace(config).start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
-    let options = Options { writable: true, arena_bytes: 4 << 20, ..Options::default() };
-    let controller = Controller::open_with(&address, options).unwrap();
-    let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
+    let options = Options { arena_bytes: 4 << 20, ..controller::writable() };
+    let served = Served::start(Emulator::builder().namespace(config), options);
+    let namespace = served.writable_namespace();
+    let Served { controller, emulator } = served;
     let disk = WritableDisk::whole(&namespace);
     let queue = FileQueue::new(DiskQueue::new(&controller, &disk, DEPTH).unwrap());
     let memory = tempfile::tempfile_in("/dev/shm").unwrap();
@@ -158,7 +158,7 @@ fn change(memory: &MmapRegion, stop: &AtomicBool) {
 }
 
 #[test]
-fn what_is_bounced_never_has_a_wrong_guard() {
+fn bounced_write_never_has_a_wrong_guard() {
     for (extended, writes) in [(false, WRITES), (true, FEW)] {
         let mut rig = rig(extended);
         let tally = rig.run(true, IoFlags::BOUNCE, writes);

@@ -6,12 +6,13 @@ use extents::{NoState, Scattered};
 use nvio_driver::spec::opcode::nvm;
 use nvio_driver::spec::protection::ProtectionType;
 use nvio_driver::spec::{Status, status};
-use nvio_driver::{Address, CommandOptions, Controller, Options, QueuePair, WritableNamespace};
+use nvio_driver::{CommandOptions, Options, QueuePair, WritableNamespace};
 use nvio_emulator::{Backing, Emulator, Fault, Faults, NamespaceConfig, Rule};
 use nvio_iomap::{
     BioError, Cursor, DiskQueue, DmaBuf, Error, FileQueue, IoArgs, IoFlags, Memory,
     NamespaceProtection, Reason, Tag, WritableDisk,
 };
+use nvio_testkit::controller::{self, Served, Watched};
 
 /// Bytes of the file, which ends inside of a block.
 const SIZE: usize = 300 * 1024 + 777;
@@ -29,7 +30,7 @@ struct Format {
 
 struct Rig {
     _emulator: Emulator,
-    controller: Controller,
+    controller: Watched,
     namespace: WritableNamespace,
     queue: Queue,
     file: Scattered,
@@ -56,11 +57,10 @@ fn rig(format: Format, faults: Faults) -> Rig {
     let config = config.metadata(metadata, extended);
     let config = config.protection(ProtectionType::new(kind).unwrap(), first);
     let builder = Emulator::builder().namespace(config).mdts(Some(5)).faults(faults);
-    let emulator = builder.start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
-    let options = Options { writable: true, arena_bytes: 16 << 20, ..Options::default() };
-    let controller = Controller::open_with(&address, options).unwrap();
-    let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
+    let options = Options { arena_bytes: 16 << 20, ..controller::writable() };
+    let served = Served::start(builder, options);
+    let namespace = served.writable_namespace();
+    let Served { controller, emulator } = served;
     let disk = WritableDisk::whole(&namespace).slice(64 << 10, file.disk_bytes()).unwrap();
     let queue = FileQueue::new(DiskQueue::new(&controller, &disk, 8).unwrap());
     let protection = NamespaceProtection::of(&namespace).unwrap().unwrap();
@@ -246,7 +246,7 @@ fn damage_on_the_disk_is_an_error_and_no_data() {
 
 /// A controller that says that it has read, and has not: it checked nothing.
 #[test]
-fn what_did_not_arrive_is_found_by_the_host() {
+fn missing_data_is_detected_by_the_host() {
     let lie = Rule::new(Fault::Status(Status::SUCCESS)).opcode(nvm::READ);
     for format in formats() {
         let mut it = rig(format, Faults::new().rule(lie.clone().from(2)));
@@ -270,8 +270,7 @@ fn what_did_not_arrive_is_found_by_the_host() {
 #[test]
 fn without_protection_the_simple_path_serves() {
     let config = NamespaceConfig::new(Backing::memory(1 << 20)).block_size(4096);
-    let emulator = Emulator::builder().namespace(config).start().unwrap();
-    let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned())).unwrap();
+    let Served { controller, emulator: _emulator } = Served::new(config);
     let disk = nvio_iomap::Disk::whole(&controller.namespace(1).unwrap());
     let mut queue = FileQueue::new(DiskQueue::new(&controller, &disk, 8).unwrap());
     let mut file = Scattered::new(100_000);

@@ -3,18 +3,18 @@
 use nvio_driver::spec::protection::{CheckError, ProtectionType};
 use nvio_driver::spec::{Status, status};
 use nvio_driver::{
-    Address, CommandOptions, Completion, Controller, DmaBuf, Options, QueuePair, ScatterList,
-    WritableNamespace,
+    CommandOptions, Completion, DmaBuf, Options, QueuePair, ScatterList, WritableNamespace,
 };
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_iomap::{BadProtection, NamespaceProtection};
+use nvio_testkit::controller::{self, Served, Watched};
 
 /// Blocks of a command, of a namespace of 64.
 const BLOCKS: u32 = 9;
 
 struct Rig {
     _emulator: Emulator,
-    controller: Controller,
+    controller: Watched,
     namespace: WritableNamespace,
     queue: QueuePair<()>,
     protection: NamespaceProtection,
@@ -36,11 +36,10 @@ fn rig(block: u32, metadata: u16, extended: bool, kind: u8, first: bool) -> Rig 
     let config = NamespaceConfig::new(Backing::memory(64 * u64::from(block))).block_size(block);
     let config = config.metadata(metadata, extended);
     let config = config.protection(ProtectionType::new(kind).unwrap(), first);
-    let emulator = Emulator::builder().namespace(config).start().unwrap();
-    let address = Address::VfioUser(emulator.socket().to_owned());
-    let options = Options { writable: true, arena_bytes: 4 << 20, ..Options::default() };
-    let controller = Controller::open_with(&address, options).unwrap();
-    let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
+    let options = Options { arena_bytes: 4 << 20, ..controller::writable() };
+    let served = Served::start(Emulator::builder().namespace(config), options);
+    let namespace = served.writable_namespace();
+    let Served { controller, emulator } = served;
     let protection = NamespaceProtection::of(&namespace).unwrap().unwrap();
     assert_eq!(protection.is_extended(), extended);
     let queue = controller.queue_pair(4).unwrap();
@@ -126,7 +125,7 @@ impl Rig {
 }
 
 #[test]
-fn what_the_host_seals_the_controller_finds_right() {
+fn guards_made_by_the_host_pass_the_controllers_checks() {
     for mut it in rigs() {
         let (lba, data) = (7, it.data(1));
         let (buf, how) = (it.sealed(&data, lba), it.all_checks(lba));
@@ -144,7 +143,7 @@ fn what_the_host_seals_the_controller_finds_right() {
 }
 
 #[test]
-fn what_the_controller_makes_the_host_finds_right() {
+fn guards_made_by_the_controller_pass_the_hosts_checks() {
     for mut it in rigs() {
         let (lba, data) = (31, it.data(2));
         let (how, mut parts) = it.by_controller(lba);
@@ -253,12 +252,15 @@ fn data_and_metadata_may_lie_apart() {
 }
 
 #[test]
-fn what_is_not_protected_is_none() {
+fn unprotected_namespace_has_no_protection() {
     let plain = NamespaceConfig::new(Backing::memory(1 << 20));
     let tagged = plain.clone().metadata(16, true);
-    let emulator = Emulator::builder().namespace(plain).namespace(tagged).start().unwrap();
-    let controller = Controller::open(&Address::VfioUser(emulator.socket().to_owned())).unwrap();
+    let builder = Emulator::builder().namespace(plain).namespace(tagged);
+    let served = Served::start(builder, Options::default());
     for nsid in [1, 2] {
-        assert_eq!(NamespaceProtection::of(&controller.namespace(nsid).unwrap()).unwrap(), None);
+        assert_eq!(
+            NamespaceProtection::of(&served.controller.namespace(nsid).unwrap()).unwrap(),
+            None
+        );
     }
 }

@@ -106,7 +106,7 @@ fn every_test_of_the_table_exists() {
 }
 
 #[test]
-fn what_does_not_exist_is_noticed() {
+fn missing_proof_is_detected() {
     for (test, why) in [
         ("nvio_iomap::tests::simple::no_such_test", "not in"),
         ("nvio_iomap::tests::nowhere::a_test", "no such module"),

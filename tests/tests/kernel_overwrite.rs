@@ -12,13 +12,13 @@ use std::path::Path;
 use std::process::Command;
 use std::task::Poll;
 
-use nvio_driver::{Address, Controller, Options};
-use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_emulator::{Backing, NamespaceConfig};
 use nvio_ext4::{
     AsyncFile, AsyncFileQueue, Error, FileQueue, Filesystem, NotWritable, Protected, QueueSource,
     WritableFile,
 };
 use nvio_iomap::{DiskQueue, DiskReader, IoArgs, IoFlags, WritableDisk};
+use nvio_testkit::controller;
 use nvio_testkit::image::{self, Mount};
 use nvio_testkit::random::Rng;
 use nvio_tests::sys::{self, Extent};
@@ -90,27 +90,22 @@ fn populate(top: &Path) -> Vec<String> {
 /// A filesystem on the embedded controller.
 struct Served {
     fs: Filesystem,
-    controller: Controller,
+    device: controller::Served,
     disk: WritableDisk,
-    _emulator: Emulator,
 }
 
 impl Served {
     fn new(image: &Path, block: u32) -> Self {
         let namespace = NamespaceConfig::new(Backing::image(image, false)).block_size(block);
-        let emulator = Emulator::builder().namespace(namespace).start().unwrap();
-        let address = Address::VfioUser(emulator.socket().to_owned());
-        let options = Options { writable: true, ..Options::default() };
-        let controller = Controller::open_with(&address, options).unwrap();
-        let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
-        let disk = WritableDisk::whole(&namespace);
-        let reader = DiskReader::new(&controller, &disk, 16).unwrap();
+        let device = controller::Served::writable(namespace);
+        let disk = WritableDisk::whole(&device.writable_namespace());
+        let reader = DiskReader::new(&device.controller, &disk, 16).unwrap();
         let fs = Filesystem::open(QueueSource::new(reader)).unwrap();
-        Self { fs, controller, disk, _emulator: emulator }
+        Self { fs, device, disk }
     }
 
     fn queue(&self) -> FileQueue<WritableDisk> {
-        FileQueue::new(DiskQueue::new(&self.controller, &self.disk, 64).unwrap())
+        FileQueue::new(DiskQueue::new(&self.device.controller, &self.disk, 64).unwrap())
     }
 }
 
@@ -181,7 +176,7 @@ fn check(name: &str, mkfs: &str, block: u32) {
         let (start, end) = (range.start.next_multiple_of(align), range.end / align * align);
         if start < end && rng.range(0, 2) == 0 {
             let data = &data[..(end - start) as usize];
-            let mut buf = served.controller.alloc(data.len()).unwrap();
+            let mut buf = served.device.controller.alloc(data.len()).unwrap();
             buf.copy_from_slice(data);
             let flags = *rng.pick(&[IoFlags::empty(), IoFlags::DSYNC, IoFlags::BOUNCE]);
             let io = IoArgs::at(start).flags(flags);
@@ -269,7 +264,7 @@ variants! {
 
 #[test]
 #[ignore = "needs root and loop devices: tests/run kernel-ext4"]
-fn what_the_kernel_has_mounted_is_not_written_to() {
+fn mounted_filesystem_is_not_written_to() {
     let work = tempfile::Builder::new().prefix("nvio-kernel-overwrite-").tempdir().unwrap();
     let (disk, mount_point) = (work.path().join("disk.img"), work.path().join("mnt"));
     for (options, journal) in [("-b 4096", true), ("-b 4096 -O ^has_journal", false)] {

@@ -5,15 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nvio_driver::spec::protection::ProtectionType;
-use nvio_driver::{
-    Address, CommandOptions, Controller, Options, QueuePair, ScatterList, WritableNamespace,
-};
+use nvio_driver::{CommandOptions, QueuePair, ScatterList, WritableNamespace};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::{File, FileQueue, Filesystem, OpenInode, QueueSource};
 use nvio_iomap::{
     Cursor, Disk, DiskQueue, DiskReader, FileRef, IoArgs, IoFlags, Mapper, Mapping, MappingKind,
     NamespaceProtection, Op, Reason, WritableDisk,
 };
+use nvio_testkit::controller::{Served, Watched};
 use nvio_testkit::image;
 use nvio_testkit::random::Rng;
 
@@ -66,7 +65,7 @@ const FORMATS: [Format; 4] = [
 
 struct Rig {
     _emulator: Emulator,
-    controller: Controller,
+    controller: Watched,
     namespace: WritableNamespace,
     pair: QueuePair<()>,
     protection: NamespaceProtection,
@@ -78,11 +77,9 @@ impl Rig {
         let config = NamespaceConfig::new(Backing::memory(SIZE as u64)).block_size(format.block);
         let config = config.metadata(format.metadata, format.extended);
         let config = config.protection(ProtectionType::new(format.kind).unwrap(), false);
-        let emulator = Emulator::builder().namespace(config).start().unwrap();
-        let address = Address::VfioUser(emulator.socket().to_owned());
-        let options = Options { writable: true, ..Options::default() };
-        let controller = Controller::open_with(&address, options).unwrap();
-        let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
+        let served = Served::writable(config);
+        let namespace = served.writable_namespace();
+        let Served { controller, emulator } = served;
         let protection = NamespaceProtection::of(&namespace).unwrap().unwrap();
         let pair = controller.queue_pair(4).unwrap();
         let mut rig = Self { _emulator: emulator, controller, namespace, pair, protection };

@@ -156,7 +156,7 @@ fn an_atomic_write_is_not_bounced_in_parts() {
 }
 
 #[test]
-fn who_waits_waits_for_room_in_the_table_of_requests() {
+fn waiting_call_waits_for_room_in_the_request_table() {
     let hooked = Ask { flags: IoFlags::HOOKS, units: 0, ..ASK };
     let forced = Ask { flags: IoFlags::HOOKS | IoFlags::FORCE_WAIT, ..hooked.clone() };
     let read = Ask { units: 1, shape: Shape::Dma(0), flags: IoFlags::GENERIC, ..ASK };
@@ -166,7 +166,7 @@ fn who_waits_waits_for_room_in_the_table_of_requests() {
 }
 
 #[test]
-fn what_is_written_in_front_of_a_fault_is_made_known() {
+fn bytes_written_before_a_fault_are_reported() {
     let way = Way::Cursor { fault: Some(0x9000), soft: false, before: 0 };
     let flags = IoFlags::PARTIAL | IoFlags::HOOKS;
     let ask = Ask { write: true, units: 16, way, flags, ..ASK };

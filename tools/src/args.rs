@@ -87,11 +87,8 @@ impl MemoryArgs {
 }
 
 pub(crate) fn lba_size(text: &str) -> Result<u32, &'static str> {
-    match text {
-        "512" => Ok(512),
-        "4096" => Ok(4096),
-        _ => Err("a block is 512 or 4096 bytes"),
-    }
+    let bytes = size(text).ok().filter(|bytes| [512, 4096].contains(bytes));
+    bytes.ok_or("a block is 512 or 4096 bytes")
 }
 
 pub(crate) fn identify_text<const MOST: usize>(text: &str) -> Result<String, String> {

@@ -173,11 +173,14 @@ mod tests {
         let default = nvio::ext4::Options::default();
         assert_eq!(volume.memory.cache, default.cache_bytes);
         assert_eq!(volume.memory.read_ahead_bytes(), default.read_ahead);
-        let Verb::Cat(cat) = parsed("nvio cat disk.img /a --cache 1G --no-read-ahead").verb else {
+        let Verb::Cat(cat) =
+            parsed("nvio cat disk.img /a --cache 1G --no-read-ahead --lba-size 4K").verb
+        else {
             panic!("not cat")
         };
         assert_eq!(cat.volume.memory.cache, 1 << 30);
         assert_eq!(cat.volume.memory.read_ahead_bytes(), 0);
+        assert_eq!(cat.volume.controller.lba_size, 4096);
 
         let Verb::Cat(cat) = parsed("nvio -v cat 0000:01:00.0 --offset 5 /a /b --length 3K").verb
         else {

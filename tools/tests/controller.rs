@@ -6,8 +6,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use common::{Outcome, nvio};
-use nvio_driver::{Address, Controller};
 use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+use nvio_testkit::controller::{Watched, open};
 
 const SIZES: [u64; 2] = [3 << 20, 8 << 20];
 
@@ -37,8 +37,8 @@ impl Served {
     }
 
     /// The same controller, opened by the driver in this process.
-    fn controller(&self) -> Controller {
-        Controller::open(&Address::VfioUser(self.emulator.socket().to_owned())).unwrap()
+    fn controller(&self) -> Watched {
+        open(&self.emulator)
     }
 
     /// Makes commands fail, because no log page BFh exists.

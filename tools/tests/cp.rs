@@ -120,7 +120,7 @@ fn operands_and_targets() {
 }
 
 #[test]
-fn nothing_leaves_the_target() {
+fn copy_stays_inside_the_target() {
     let disk = Disk::new(fill, &[]);
     let (target, outside) = (disk.path("copy"), disk.path("outside"));
     fs::create_dir(&target).unwrap();

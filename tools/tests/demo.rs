@@ -77,7 +77,7 @@ fn the_image_is_kept_on_request() {
 
 /// A mke2fs that spoils what the real one made.
 #[test]
-fn what_differs_is_found() {
+fn differing_contents_are_found() {
     for (spoil, what) in [
         // One byte in the middle of a file.
         (

@@ -374,7 +374,7 @@ fn a_signal_cuts_the_power_and_the_next_client_finds_it_on() {
 }
 
 #[test]
-fn what_cannot_be_served_is_named() {
+fn image_that_cannot_be_served_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (socket, good, empty) =
         (folder.path().join("nvme"), folder.path().join("good"), folder.path().join("empty"));

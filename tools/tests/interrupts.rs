@@ -11,7 +11,8 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use nvio_driver::{Address, Controller, Options, QueuePair, Wait};
+use nvio_driver::{Options, QueuePair, Wait};
+use nvio_testkit::controller::open_at;
 
 /// Number of threads of this process.
 fn threads() -> usize {
@@ -37,7 +38,7 @@ fn a_process_that_reads_now_and_then_hardly_polls() {
     let before = threads();
     let wait = Wait::Interrupt { spin: Duration::ZERO };
     let options = Options { wait, ..Options::default() };
-    let controller = Controller::open_with(&Address::VfioUser(socket), options).unwrap();
+    let controller = open_at(&socket, options);
     let namespace = controller.namespace(1).unwrap();
     let mut queue: QueuePair = controller.queue_pair(1).unwrap();
     assert_eq!(threads(), before, "a thread that could use the processor");

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nvio_driver::spec::{Status, status};
-use nvio_driver::{Address, Controller, Error, Options, Wait};
+use nvio_driver::{Controller, Error, Options, Wait};
+use nvio_testkit::controller::open_at;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -44,7 +45,7 @@ impl Server {
             wait,
             ..Options::default()
         };
-        Controller::open_with(&Address::VfioUser(self.socket.clone()), options).unwrap()
+        open_at(&self.socket, options)
     }
 
     fn signal(&self, signal: Signal) {

@@ -295,7 +295,7 @@ const CONDITIONS: [(&str, &str); 37] = [
 ];
 
 #[test]
-fn what_find_finds() {
+fn find_agrees_with_findutils() {
     let disk = Disk::new(fill, &["-b", "1024"]);
     let Some(mount) = Mount::new(&disk) else { return };
     let inode = String::from_utf8(mount.shows("stat", &["-c", "%i", "a/b"])).unwrap();
@@ -323,7 +323,7 @@ fn what_find_finds() {
 
 /// Without root: against the folder that the image is of.
 #[test]
-fn what_is_found_in_the_folder() {
+fn find_agrees_with_find_in_the_source_folder() {
     let disk = Disk::new(fill, &[]);
     let folder = disk.folder();
     let expected = must("find", &[folder.as_ref(), "-name".as_ref(), "*o*".as_ref()]);
@@ -386,7 +386,7 @@ fn trees() {
 
 /// One inode that cannot be read is told of; the rest is shown, and the exit code is 1.
 #[test]
-fn what_cannot_be_read_is_left_out() {
+fn unreadable_paths_are_left_out() {
     let disk = Disk::new(fill, &["-I", "256"]);
     disk.debugfs("set_inode_field a/b/c/more mode 0");
     disk.debugfs("set_inode_field a/b/c/d mode 0");

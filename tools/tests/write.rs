@@ -67,7 +67,7 @@ fn bytes_are_replaced_and_nothing_else() {
 }
 
 #[test]
-fn nothing_and_a_part_of_a_small_file() {
+fn empty_and_partial_writes_of_a_small_file() {
     let disk = Disk::new(fill, &[]);
     write(&disk, &["small"], b"").ok();
     write(&disk, &["/small", "--offset", "7"], b"nvio!").ok();
@@ -106,7 +106,7 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn what_cannot_be_written_to_is_refused() {
+fn files_that_cannot_be_written_to_are_refused() {
     let disk = Disk::new(fill, &[]);
     let folder = disk.folder();
     let run = |device: &Path| {

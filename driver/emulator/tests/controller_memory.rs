@@ -220,7 +220,7 @@ fn the_admin_submission_queue_may_be_in_it_and_its_completion_queue_not() {
 }
 
 #[test]
-fn what_was_in_it_is_gone_after_a_reset_of_the_function() {
+fn controller_memory_is_empty_after_a_function_reset() {
     let mut host = Stepped::new(&config().controller_memory(BYTES));
     push(&host, 0, &mut Pair::new(1, 16), Sqe::read(1, 2, 3));
     let first = |host: &Stepped| {

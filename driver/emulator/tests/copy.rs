@@ -196,7 +196,7 @@ fn protection_information_is_passed_or_made_anew() {
 }
 
 #[test]
-fn what_fails_names_the_range() {
+fn failed_copy_names_its_range() {
     let (mut host, mut pair) = protected(ProtectionType::ONE, 8);
     // Block 9 has the protection information of another.
     let read = Sqe::read(1, 8, 1);

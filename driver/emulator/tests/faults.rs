@@ -425,7 +425,7 @@ fn admin_commands_can_be_lost_and_late_too() {
 }
 
 #[test]
-fn what_is_due_waits_for_room_and_extra_completions_are_left_out() {
+fn due_completions_wait_for_room_and_extra_ones_are_dropped() {
     let late = Rule::new(Fault::Late(steps(2)));
     let twice = Rule::new(Fault::Duplicate);
     let (mut host, _) = host(Faults::new().rule(late).rule(twice));

@@ -98,7 +98,7 @@ fn detach(host: &mut Stepped, nsid: u32) -> Status {
 }
 
 #[test]
-fn what_is_not_offered_is_not_there() {
+fn commands_that_are_not_offered_are_unsupported() {
     let config = || Config::new().namespace(memory());
     for (config, format, manages) in [
         (config(), false, false),
@@ -344,7 +344,7 @@ fn namespaces_are_created_attached_used_detached_and_deleted() {
 }
 
 #[test]
-fn what_cannot_be_created_says_why() {
+fn namespace_that_cannot_be_created_has_a_status_with_the_reason() {
     let mut host = managed();
     for (blocks, flbas, dps, expected) in [
         (0, 0, 0, status::INVALID_FIELD),

@@ -143,7 +143,7 @@ fn shadow_doorbells_are_seen() {
 }
 
 #[test]
-fn what_is_not_done_is_not_seen() {
+fn commands_without_a_transfer_are_not_observed() {
     // Nothing is moved for the null backing.
     let (mut host, accesses) = observed(&config(Backing::null(1 << 20)));
     let mut pair = host.create(1, 16);

@@ -179,7 +179,7 @@ fn data_and_metadata_come_back_as_they_were_written() {
 }
 
 #[test]
-fn what_fails_a_check_is_named_and_not_stored() {
+fn write_that_fails_a_check_is_reported_and_not_stored() {
     for (bytes, extended, kind, first) in every_way().filter(|way| way.2 != 0) {
         let mut it = Protected::new(bytes, extended, kind, first);
         let old = pattern(8, 1);

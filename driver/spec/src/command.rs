@@ -128,12 +128,13 @@ impl Sqe {
 
     #[inline]
     fn block_io(opcode: u8, nsid: u32, slba: u64, blocks: u32) -> Self {
-        let mut sqe = Self::new(opcode, nsid);
-        sqe.cdw10 = U32::new((slba & 0xffff_ffff) as u32);
-        sqe.cdw11 = U32::new((slba >> 32) as u32);
         // NLB is a 0's based value.
-        sqe.cdw12 = U32::new(blocks.wrapping_sub(1) & 0xffff);
-        sqe
+        Self {
+            cdw10: U32::new((slba & 0xffff_ffff) as u32),
+            cdw11: U32::new((slba >> 32) as u32),
+            cdw12: U32::new(blocks.wrapping_sub(1) & 0xffff),
+            ..Self::new(opcode, nsid)
+        }
     }
 
     /// Returns the starting LBA: CDW11:CDW10 of Read, Write, Compare and other commands on blocks.
@@ -156,9 +157,7 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn identify(cns: u8, nsid: u32) -> Self {
-        let mut sqe = Self::new(admin::IDENTIFY, nsid);
-        sqe.cdw10 = U32::new(u32::from(cns));
-        sqe
+        Self { cdw10: U32::new(u32::from(cns)), ..Self::new(admin::IDENTIFY, nsid) }
     }
 
     /// Builds a Create I/O Completion Queue command (Base 5.4): physically contiguous, `entries` 2
@@ -166,12 +165,13 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn create_io_cq(qid: u16, entries: u32, iova: u64, vector: Option<u16>) -> Self {
-        let mut sqe = Self::new(admin::CREATE_IO_CQ, 0);
-        sqe.prp1 = U64::new(iova);
-        sqe.cdw10 = U32::new(entries.wrapping_sub(1) << 16 | u32::from(qid));
         let interrupt = vector.map_or(0, |v| u32::from(v) << 16 | 0b10);
-        sqe.cdw11 = U32::new(interrupt | 0b01);
-        sqe
+        Self {
+            prp1: U64::new(iova),
+            cdw10: U32::new(entries.wrapping_sub(1) << 16 | u32::from(qid)),
+            cdw11: U32::new(interrupt | 0b01),
+            ..Self::new(admin::CREATE_IO_CQ, 0)
+        }
     }
 
     /// Builds a Create I/O Submission Queue command (Base 5.5): physically contiguous, urgent
@@ -179,38 +179,36 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn create_io_sq(qid: u16, entries: u32, iova: u64, cqid: u16) -> Self {
-        let mut sqe = Self::new(admin::CREATE_IO_SQ, 0);
-        sqe.prp1 = U64::new(iova);
-        sqe.cdw10 = U32::new(entries.wrapping_sub(1) << 16 | u32::from(qid));
-        sqe.cdw11 = U32::new(u32::from(cqid) << 16 | 0b01);
-        sqe
+        Self {
+            prp1: U64::new(iova),
+            cdw10: U32::new(entries.wrapping_sub(1) << 16 | u32::from(qid)),
+            cdw11: U32::new(u32::from(cqid) << 16 | 0b01),
+            ..Self::new(admin::CREATE_IO_SQ, 0)
+        }
     }
 
     /// Builds a Delete I/O Completion Queue command (Base 5.6).
     ///
     /// See the [example](Self#examples).
     pub fn delete_io_cq(qid: u16) -> Self {
-        let mut sqe = Self::new(admin::DELETE_IO_CQ, 0);
-        sqe.cdw10 = U32::new(u32::from(qid));
-        sqe
+        Self { cdw10: U32::new(u32::from(qid)), ..Self::new(admin::DELETE_IO_CQ, 0) }
     }
 
     /// Builds a Delete I/O Submission Queue command (Base 5.7).
     ///
     /// See the [example](Self#examples).
     pub fn delete_io_sq(qid: u16) -> Self {
-        let mut sqe = Self::new(admin::DELETE_IO_SQ, 0);
-        sqe.cdw10 = U32::new(u32::from(qid));
-        sqe
+        Self { cdw10: U32::new(u32::from(qid)), ..Self::new(admin::DELETE_IO_SQ, 0) }
     }
 
     /// Builds an Abort command (Base 5.1) for the command `cid` of submission queue `sqid`.
     ///
     /// See the [example](Self#examples).
     pub fn abort(sqid: u16, cid: u16) -> Self {
-        let mut sqe = Self::new(admin::ABORT, 0);
-        sqe.cdw10 = U32::new(u32::from(cid) << 16 | u32::from(sqid));
-        sqe
+        Self {
+            cdw10: U32::new(u32::from(cid) << 16 | u32::from(sqid)),
+            ..Self::new(admin::ABORT, 0)
+        }
     }
 
     /// Builds a Doorbell Buffer Config command (Base 5.8): a page for doorbells, and one for event
@@ -218,29 +216,29 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn doorbell_buffer_config(shadow: u64, event: u64) -> Self {
-        let mut sqe = Self::new(admin::DOORBELL_BUFFER_CONFIG, 0);
-        sqe.prp1 = U64::new(shadow);
-        sqe.prp2 = U64::new(event);
-        sqe
+        Self {
+            prp1: U64::new(shadow),
+            prp2: U64::new(event),
+            ..Self::new(admin::DOORBELL_BUFFER_CONFIG, 0)
+        }
     }
 
     /// Builds a Set Features command (Base 5.27), whose value is not saved across resets.
     ///
     /// See the [example](Self#examples).
     pub fn set_features(feature: u8, cdw11: u32) -> Self {
-        let mut sqe = Self::new(admin::SET_FEATURES, 0);
-        sqe.cdw10 = U32::new(u32::from(feature));
-        sqe.cdw11 = U32::new(cdw11);
-        sqe
+        Self {
+            cdw10: U32::new(u32::from(feature)),
+            cdw11: U32::new(cdw11),
+            ..Self::new(admin::SET_FEATURES, 0)
+        }
     }
 
     /// Builds a Get Features command for the current value (Base 5.15).
     ///
     /// See the [example](Self#examples).
     pub fn get_features(feature: u8) -> Self {
-        let mut sqe = Self::new(admin::GET_FEATURES, 0);
-        sqe.cdw10 = U32::new(u32::from(feature));
-        sqe
+        Self { cdw10: U32::new(u32::from(feature)), ..Self::new(admin::GET_FEATURES, 0) }
     }
 }
 

@@ -78,8 +78,7 @@ impl Cqe {
 /// println!("{:?}", failed.name());
 ///
 /// // Values without a name: by type and code.
-/// assert_eq!(Status::generic(0), Status::SUCCESS);
-/// assert_eq!(Status::command(0x80), Status::new(1, 0x80));
+/// assert_eq!(Status::new(0, 0), Status::SUCCESS);
 /// assert_eq!(Status::media(0x81), failed.bare());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -88,21 +87,7 @@ pub struct Status(pub u16);
 
 impl Status {
     /// Successful Completion.
-    pub const SUCCESS: Self = Self::generic(0x00);
-
-    /// Creates a generic command status (SCT 0h).
-    ///
-    /// See the [example](Self#examples).
-    pub const fn generic(code: u8) -> Self {
-        Self::new(0, code)
-    }
-
-    /// Creates a command specific status (SCT 1h).
-    ///
-    /// See the [example](Self#examples).
-    pub const fn command(code: u8) -> Self {
-        Self::new(1, code)
-    }
+    pub const SUCCESS: Self = Self::new(0, 0x00);
 
     /// Creates a media and data integrity error (SCT 2h).
     ///
@@ -199,7 +184,7 @@ impl fmt::Debug for Status {
 /// ```
 /// use nvio_spec::{Status, status};
 ///
-/// assert_eq!(status::INVALID_FIELD, Status::generic(2));
+/// assert_eq!(status::INVALID_FIELD, Status::new(0, 2));
 /// ```
 pub mod status {
     use super::Status;

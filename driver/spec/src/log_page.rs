@@ -51,15 +51,16 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn get_log_page(id: u8, nsid: u32, offset: u64, dwords: u32, retain: bool) -> Self {
-        let mut sqe = Self::new(admin::GET_LOG_PAGE, nsid);
         // NUMD is a 0's based value.
         let numd = dwords.saturating_sub(1);
         let rae = u32::from(retain) << 15;
-        sqe.cdw10 = U32::new((numd & 0xffff) << 16 | rae | u32::from(id));
-        sqe.cdw11 = U32::new(numd >> 16);
-        sqe.cdw12 = U32::new((offset & 0xffff_ffff) as u32);
-        sqe.cdw13 = U32::new((offset >> 32) as u32);
-        sqe
+        Self {
+            cdw10: U32::new((numd & 0xffff) << 16 | rae | u32::from(id)),
+            cdw11: U32::new(numd >> 16),
+            cdw12: U32::new((offset & 0xffff_ffff) as u32),
+            cdw13: U32::new((offset >> 32) as u32),
+            ..Self::new(admin::GET_LOG_PAGE, nsid)
+        }
     }
 }
 

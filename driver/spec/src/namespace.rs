@@ -195,9 +195,7 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn format_nvm(nsid: u32, settings: FormatSettings) -> Self {
-        let mut sqe = Self::new(admin::FORMAT_NVM, nsid);
-        sqe.cdw10 = U32::new(settings.to_dword());
-        sqe
+        Self { cdw10: U32::new(settings.to_dword()), ..Self::new(admin::FORMAT_NVM, nsid) }
     }
 
     /// Creates a Namespace Management command that creates a namespace (Base 5.23). Its data is
@@ -206,9 +204,7 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn create_namespace() -> Self {
-        let mut sqe = Self::new(admin::NAMESPACE_MANAGEMENT, 0);
-        sqe.cdw10 = U32::new(manage::CREATE);
-        sqe
+        Self { cdw10: U32::new(manage::CREATE), ..Self::new(admin::NAMESPACE_MANAGEMENT, 0) }
     }
 
     /// Creates a Namespace Management command that deletes one namespace, or all with
@@ -216,9 +212,7 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn delete_namespace(nsid: u32) -> Self {
-        let mut sqe = Self::new(admin::NAMESPACE_MANAGEMENT, nsid);
-        sqe.cdw10 = U32::new(manage::DELETE);
-        sqe
+        Self { cdw10: U32::new(manage::DELETE), ..Self::new(admin::NAMESPACE_MANAGEMENT, nsid) }
     }
 
     /// Creates a Namespace Attachment command that attaches the controllers of a
@@ -226,9 +220,7 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn attach_namespace(nsid: u32) -> Self {
-        let mut sqe = Self::new(admin::NAMESPACE_ATTACHMENT, nsid);
-        sqe.cdw10 = U32::new(attach::ATTACH);
-        sqe
+        Self { cdw10: U32::new(attach::ATTACH), ..Self::new(admin::NAMESPACE_ATTACHMENT, nsid) }
     }
 
     /// Creates a Namespace Attachment command that detaches the controllers of a
@@ -236,9 +228,7 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn detach_namespace(nsid: u32) -> Self {
-        let mut sqe = Self::new(admin::NAMESPACE_ATTACHMENT, nsid);
-        sqe.cdw10 = U32::new(attach::DETACH);
-        sqe
+        Self { cdw10: U32::new(attach::DETACH), ..Self::new(admin::NAMESPACE_ATTACHMENT, nsid) }
     }
 }
 

@@ -98,10 +98,11 @@ impl Sqe {
     ///
     /// See the [example](Self#examples).
     pub fn deallocate(nsid: u32, ranges: u32) -> Self {
-        let mut sqe = Self::new(nvm::DATASET_MANAGEMENT, nsid);
-        sqe.cdw10 = U32::new(ranges.wrapping_sub(1) & 0xff);
-        sqe.cdw11 = U32::new(Self::DSM_DEALLOCATE);
-        sqe
+        Self {
+            cdw10: U32::new(ranges.wrapping_sub(1) & 0xff),
+            cdw11: U32::new(Self::DSM_DEALLOCATE),
+            ..Self::new(nvm::DATASET_MANAGEMENT, nsid)
+        }
     }
 
     /// Creates a Copy command (NVM 3.2.2) of `ranges` [`CopyRange`]s, 1 to 256, to the blocks from
@@ -110,10 +111,11 @@ impl Sqe {
     /// See the [example](Self#examples).
     pub fn copy(nsid: u32, destination: u64, ranges: u32) -> Self {
         // SDLBA has the place of SLBA.
-        let mut sqe = Self::write(nsid, destination, 1);
-        sqe.opcode = nvm::COPY;
-        sqe.cdw12 = U32::new(ranges.wrapping_sub(1) & 0xff);
-        sqe
+        Self {
+            opcode: nvm::COPY,
+            cdw12: U32::new(ranges.wrapping_sub(1) & 0xff),
+            ..Self::write(nsid, destination, 1)
+        }
     }
 
     /// Replaces the bits of [`prinfo`] for the blocks that Copy reads (PRINFOR, CDW12 bits 15:12).

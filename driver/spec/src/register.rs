@@ -155,7 +155,8 @@ impl Cap {
 /// The value of VS (Base 3.1.3.2).
 ///
 /// See the [example](crate::register#examples).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, derive_more::Display)]
+#[display("{}.{}.{}", _0 >> 16, _0 >> 8 & 0xff, _0 & 0xff)]
 pub struct Version(pub u32);
 
 impl Version {
@@ -164,12 +165,6 @@ impl Version {
     /// See the [example](crate::register#examples).
     pub const fn new(major: u16, minor: u8, tertiary: u8) -> Self {
         Self((major as u32) << 16 | (minor as u32) << 8 | tertiary as u32)
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}.{}", self.0 >> 16, self.0 >> 8 & 0xff, self.0 & 0xff)
     }
 }
 

@@ -16,8 +16,6 @@
 //! assert_eq!(read.sgl().address.get(), 0x30000);
 //! ```
 
-use std::fmt;
-
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -63,8 +61,10 @@ pub mod support {
 /// An SGL descriptor, 16 bytes (Base 4.1.2.1, figure 115).
 ///
 /// See the [example](crate::sgl#examples).
+#[derive(derive_more::Debug)]
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[debug("Descriptor({identifier:#04x}, {length} at {address:#x})")]
 pub struct Descriptor {
     /// Address of the data or of the next segment; reserved in a Bit Bucket.
     pub address: U64,
@@ -144,13 +144,6 @@ impl Descriptor {
     #[inline]
     pub fn is_segment(&self) -> bool {
         matches!(self.identifier, Self::SEGMENT | Self::LAST_SEGMENT)
-    }
-}
-
-impl fmt::Debug for Descriptor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, length, identifier, .. } = self;
-        write!(f, "Descriptor({identifier:#04x}, {length} at {address:#x})")
     }
 }
 

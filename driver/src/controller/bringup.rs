@@ -1,24 +1,23 @@
 //! Bring-up: from a function that was just reset to a controller that accepts I/O (Base 3.5.1).
 
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_queue::ArrayQueue;
 use nvio_spec::register::{CAP, CSTS, Cap, DOORBELLS, GONE, VS, Version, cq_head_doorbell};
-use nvio_spec::{IDENTIFY_SIZE, IdentifyController, QueueCount, Sqe, cns, feature_id};
-use zerocopy::FromBytes;
+use nvio_spec::{IdentifyController, QueueCount, Sqe, cns, feature_id};
+use parking_lot::Mutex;
 
 use super::controller_memory::ControllerMemory;
 use super::enable::{disable, enable};
 use super::health::{Health, Managed};
 use super::inner::Inner;
 use super::options::{Options, Wait};
-use super::registered::Registered;
+use super::registered::{Registered, map};
 use super::resets::Resets;
-use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin};
+use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin, Command};
 use crate::aer::AsyncEvent;
-use crate::dma::{Arena, Claim, DmaMemory, PAGE_SIZE};
+use crate::dma::{Arena, DmaMemory, PAGE_SIZE};
 use crate::error::{Error, Result};
 use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
@@ -33,11 +32,7 @@ pub(super) fn bring_up(transport: Box<dyn Transport>, options: Options) -> Resul
     let cap = capabilities(&*transport)?;
     let version = Version(transport.read32_present(VS)?);
     disable(&*transport, cap)?;
-    let memory = Arc::new(DmaMemory::new(options.arena_bytes)?);
-    let bytes = memory.size();
-    let claim = Claim::new(bytes, |used| transport.choose_iova(bytes as u64, used))?;
-    let arena = Arena::over(memory, Arc::new(claim));
-    transport.map(&arena)?;
+    let arena = map(&*transport, Arc::new(DmaMemory::new(options.arena_bytes)?))?;
     // After an error, closing the transport unmaps the memory from the device, before the arena is
     // unmapped from this process.
     let result = first(transport, cap, version, arena.clone(), options);
@@ -54,14 +49,16 @@ fn first(
     options: Options,
 ) -> Result<Inner> {
     let events = Arc::new(ArrayQueue::new(EVENTS_MAX));
-    let controller_memory = controller_memory(&*transport, cap, &arena, &options)?;
-    let mut admin = admin_queue(&*transport, &arena, cap, options.admin_timeout, &events)?;
+    let device = Device { transport: &*transport, cap, arena: &arena, options: &options };
+    let controller_memory = device.controller_memory()?;
+    let mut admin = device.admin_queue(&events)?;
     enable(&*transport, cap, &admin)?;
-    let identify = identify(&*transport, &arena, &mut admin)?;
+    let identify = device.identify(&mut admin)?;
+    let doorbell_memory = device.doorbell_memory(&identify)?;
     let mdts = identify.max_transfer(cap.min_page_shift()).unwrap_or(u64::MAX);
     let most = options.max_transfer.max(1 << cap.min_page_shift());
     let inner = Inner {
-        doorbell_memory: doorbell_memory(&arena, cap, &identify, &options)?,
+        doorbell_memory,
         controller_memory,
         resets: Resets::default(),
         interrupts: OnceLock::new(),
@@ -87,11 +84,11 @@ fn first(
         options,
     };
     let granted = {
-        let mut managed = inner.managed();
+        let mut managed = inner.managed.lock();
         configure(&inner, &mut managed)?;
         managed.granted
     };
-    *inner.free_queues() = (1..=granted).rev().collect();
+    *inner.free_queues.lock() = (1..=granted).rev().collect();
     if inner.options.wait != Wait::Poll {
         match Interrupts::new(&*inner.transport, granted.saturating_add(1))? {
             Some(interrupts) => drop(inner.interrupts.set(interrupts)),
@@ -123,11 +120,12 @@ fn configure(inner: &Inner, managed: &mut Managed) -> Result<()> {
     managed.granted = queues(transport, admin, inner.options.queues)?;
     if let Some(memory) = &inner.doorbell_memory {
         let sqe = Sqe::doorbell_buffer_config(memory.values.iova(), memory.events.iova());
-        admin.execute(transport, "Doorbell Buffer Config", sqe, None)?;
+        admin.execute(transport, Command::new("Doorbell Buffer Config", sqe))?;
     }
     let wanted = EVENTS | inner.identify.oaes.get() & NOTICES;
     let sqe = Sqe::set_features(feature_id::ASYNC_EVENT_CONFIGURATION, wanted);
-    match admin.execute(transport, "Set Features (Asynchronous Event Configuration)", sqe, None) {
+    let name = "Set Features (Asynchronous Event Configuration)";
+    match admin.execute(transport, Command::new(name, sqe)) {
         Err(error @ Error::Command { .. }) => log::debug!("{error}"),
         other => drop(other?),
     }
@@ -142,47 +140,80 @@ const EVENTS: u32 = 0x1f;
 /// Namespace attribute and firmware activation notices, if OAES has them.
 const NOTICES: u32 = 1 << 8 | 1 << 9;
 
-/// Allocates the pages for Doorbell Buffer Config, if the controller supports that command and a
-/// page has room for the doorbells of all queues.
-fn doorbell_memory(
-    arena: &Arena,
+/// A controller before its first use.
+struct Device<'a> {
+    transport: &'a dyn Transport,
     cap: Cap,
-    identify: &IdentifyController,
-    options: &Options,
-) -> Result<Option<Arc<DoorbellMemory>>> {
-    let offered = identify.oacs.get() & OACS_DOORBELL_BUFFER_CONFIG != 0;
-    let last = cq_head_doorbell(options.queues, cap.doorbell_stride()) - DOORBELLS;
-    if !offered || !options.shadow_doorbells || last >= PAGE_SIZE as u64 {
-        return Ok(None);
-    }
-    let page = 1 << cap.min_page_shift();
-    let (values, events) = (arena.share(page, page)?, arena.share(page, page)?);
-    Ok(Some(Arc::new(DoorbellMemory { values, events })))
+    arena: &'a Arena,
+    options: &'a Options,
 }
 
-/// Finds the controller's memory for submission queues, if it is wanted and usable.
-fn controller_memory(
-    transport: &dyn Transport,
-    cap: Cap,
-    arena: &Arena,
-    options: &Options,
-) -> Result<Option<Arc<ControllerMemory>>> {
-    if !options.controller_memory_queues {
-        return Ok(None);
+impl Device<'_> {
+    fn admin_queue(&self, events: &Arc<ArrayQueue<AsyncEvent>>) -> Result<Admin> {
+        let layout = Layout {
+            arena: self.arena,
+            controller_memory: None,
+            doorbells: self.transport.doorbells(),
+            stride: self.cap.doorbell_stride(),
+            page_shift: self.cap.min_page_shift(),
+            list_pages: 1,
+            sgl: false,
+            qid: 0,
+            depth: ADMIN_DEPTH,
+            entries: ADMIN_ENTRIES,
+        };
+        Admin::new(&layout, self.options.admin_timeout, Arc::clone(events))
     }
-    match ControllerMemory::find(transport, cap, arena) {
-        Ok(Some(memory)) => {
-            log::debug!("{} bytes of controller memory for submission queues", memory.len());
-            Ok(Some(memory))
+
+    fn identify(&self, admin: &mut Admin) -> Result<Box<IdentifyController>> {
+        let command = Command::identify(self.arena, cns::CONTROLLER, 0)?;
+        let identify: IdentifyController = admin.execute(self.transport, command)?.decode()?;
+        // Bits 3:0 are the size that must be used: 64 and 16 bytes for the NVM command set.
+        for (field, value, size) in [("SQES", identify.sqes, 6), ("CQES", identify.cqes, 4)] {
+            if value & 0xf != size {
+                return Err(Error::invalid("Identify Controller", field, value));
+            }
         }
-        Ok(None) => {
-            log::warn!("the controller has no memory for queues: they are in host memory");
-            Ok(None)
+        Ok(Box::new(identify))
+    }
+
+    /// Allocates the pages for Doorbell Buffer Config, if the controller supports that command and a page
+    /// has room for the doorbells of all queues.
+    fn doorbell_memory(
+        &self,
+        identify: &IdentifyController,
+    ) -> Result<Option<Arc<DoorbellMemory>>> {
+        let offered = identify.oacs.get() & OACS_DOORBELL_BUFFER_CONFIG != 0;
+        let last = cq_head_doorbell(self.options.queues, self.cap.doorbell_stride()) - DOORBELLS;
+        if !offered || !self.options.shadow_doorbells || last >= PAGE_SIZE as u64 {
+            return Ok(None);
         }
-        Err(Error::Gone) => Err(Error::Gone),
-        Err(error) => {
-            log::warn!("the controller memory cannot be used, queues are in host memory: {error}");
-            Ok(None)
+        let page = 1 << self.cap.min_page_shift();
+        let (values, events) = (self.arena.share(page, page)?, self.arena.share(page, page)?);
+        Ok(Some(Arc::new(DoorbellMemory { values, events })))
+    }
+
+    /// Finds the controller's memory for submission queues, if it is wanted and usable.
+    fn controller_memory(&self) -> Result<Option<Arc<ControllerMemory>>> {
+        if !self.options.controller_memory_queues {
+            return Ok(None);
+        }
+        match ControllerMemory::find(self.transport, self.cap, self.arena) {
+            Ok(Some(memory)) => {
+                log::debug!("{} bytes of controller memory for submission queues", memory.len());
+                Ok(Some(memory))
+            }
+            Ok(None) => {
+                log::warn!("the controller has no memory for queues: they are in host memory");
+                Ok(None)
+            }
+            Err(Error::Gone) => Err(Error::Gone),
+            Err(error) => {
+                log::warn!(
+                    "the controller memory cannot be used, queues are in host memory: {error}"
+                );
+                Ok(None)
+            }
         }
     }
 }
@@ -195,77 +226,25 @@ fn capabilities(transport: &dyn Transport) -> Result<Cap> {
     }
     if !cap.nvm_command_set() {
         let detail = format!("CAP is {:#018x}", cap.0);
-        return Err(Error::Unsupported {
-            what: "a controller without the NVM command set",
-            detail,
-        });
+        return Err(Error::unsupported("a controller without the NVM command set", detail));
     }
     if cap.max_queue_entries() < 2 {
-        let value = u64::from(cap.max_queue_entries());
-        return Err(Error::Invalid { structure: "CAP", field: "MQES", value });
+        return Err(Error::invalid("CAP", "MQES", cap.max_queue_entries()));
     }
     // The arena is aligned to 2 MiB. No known device has larger pages.
     if cap.min_page_shift() > 21 || cap.min_page_shift() > cap.max_page_shift() {
-        let value = u64::from(cap.min_page_shift());
-        return Err(Error::Invalid { structure: "CAP", field: "MPSMIN", value });
+        return Err(Error::invalid("CAP", "MPSMIN", cap.min_page_shift()));
     }
     Ok(cap)
-}
-
-fn admin_queue(
-    transport: &dyn Transport,
-    arena: &Arena,
-    cap: Cap,
-    timeout: Duration,
-    events: &Arc<ArrayQueue<AsyncEvent>>,
-) -> Result<Admin> {
-    let layout = Layout {
-        arena,
-        controller_memory: None,
-        doorbells: transport.doorbells(),
-        stride: cap.doorbell_stride(),
-        page_shift: cap.min_page_shift(),
-        list_pages: 1,
-        sgl: false,
-        qid: 0,
-        depth: ADMIN_DEPTH,
-        entries: ADMIN_ENTRIES,
-    };
-    Admin::new(&layout, timeout, Arc::clone(events))
-}
-
-fn identify(
-    transport: &dyn Transport,
-    arena: &Arena,
-    admin: &mut Admin,
-) -> Result<Box<IdentifyController>> {
-    let buf = Some(arena.alloc(IDENTIFY_SIZE)?);
-    let sqe = Sqe::identify(cns::CONTROLLER, 0);
-    let answer = admin.execute(transport, "Identify Controller", sqe, buf)?;
-    let bytes = answer.buf.as_deref().unwrap_or(&[]);
-    let invalid = |field, value| Error::Invalid { structure: "Identify Controller", field, value };
-    let identify = IdentifyController::read_from_bytes(bytes)
-        .map_err(|_| invalid("length", bytes.len() as u64))?;
-    // Bits 3:0 are the size that must be used: 64 and 16 bytes for the NVM command set.
-    if identify.sqes & 0xf != 6 {
-        return Err(invalid("SQES", u64::from(identify.sqes)));
-    }
-    if identify.cqes & 0xf != 4 {
-        return Err(invalid("CQES", u64::from(identify.cqes)));
-    }
-    Ok(Box::new(identify))
 }
 
 /// Requests queue pairs, and returns the granted number (Base 5.27.1.5).
 fn queues(transport: &dyn Transport, admin: &mut Admin, wanted: u16) -> Result<u16> {
     let ask = QueueCount { submission: wanted, completion: wanted };
     let sqe = Sqe::set_features(feature_id::NUMBER_OF_QUEUES, ask.to_dword());
-    let answer = admin.execute(transport, "Set Features (Number of Queues)", sqe, None)?;
-    let granted = QueueCount::from_dword(answer.dw0).ok_or(Error::Invalid {
-        structure: "Set Features (Number of Queues)",
-        field: "DW0",
-        value: u64::from(answer.dw0),
-    })?;
+    let name = "Set Features (Number of Queues)";
+    let dw0 = admin.execute(transport, Command::new(name, sqe))?.dw0;
+    let granted = QueueCount::from_dword(dw0).ok_or(Error::invalid(name, "DW0", dw0))?;
     // A controller may grant more than requested.
     Ok(granted.submission.min(granted.completion).min(wanted.max(1)))
 }

@@ -2,14 +2,14 @@
 //! 3.1.3.11, 3.1.3.12, 3.1.3.16, 3.1.3.17 and 8.5). The controller then fetches commands from its
 //! own memory, not over the bus.
 
-use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use nvio_spec::register::{
     CMB_ADDRESS_INVALID, CMBLOC, CMBMSC, CMBSTS, CMBSZ, Cap, Cmbloc, Cmbmsc, Cmbsz,
 };
+use parking_lot::Mutex;
 
-use crate::dma::{Arena, Claim, PAGE_SIZE, PageMap};
+use crate::dma::{Arena, Claim, PAGE_SIZE, PageMap, Shared};
 use crate::error::{Error, Result};
 use crate::mmio::Mmio;
 use crate::transport::Transport;
@@ -51,10 +51,8 @@ impl ControllerMemory {
             return Ok(None);
         }
         let invalid = |field, value| Error::Invalid { structure: "CMBSZ", field, value };
-        let unit = invalid("SZU", u64::from(size.0 >> 8 & 0xf));
-        let Some((bytes, offset)) = size.bytes().zip(location.offset(size)) else {
-            return Err(unit);
-        };
+        let unit = || invalid("SZU", u64::from(size.0 >> 8 & 0xf));
+        let (bytes, offset) = size.bytes().zip(location.offset(size)).ok_or_else(unit)?;
         if bytes == 0 {
             return Err(invalid("SZ", 0));
         }
@@ -98,16 +96,19 @@ impl ControllerMemory {
         set_control(transport, Cmbmsc::enabled(self.address))?;
         match transport.read32_present(CMBSTS)? {
             status if status & CMB_ADDRESS_INVALID == 0 => Ok(()),
-            _ => Err(Error::Invalid { structure: "CMBMSC", field: "CBA", value: self.address }),
+            _ => Err(Error::invalid("CMBMSC", "CBA", self.address)),
         }
     }
 
-    /// Allocates `bytes` at a multiple of `align`. `None` if they are not free.
-    pub(crate) fn take(self: &Arc<Self>, bytes: usize, align: usize) -> Option<ControllerPages> {
+    /// Allocates `bytes` at a multiple of `align`, to be written only, because reads are slow.
+    /// `None` if they are not free.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize, align: usize) -> Option<Shared> {
         let count = bytes.div_ceil(PAGE_SIZE);
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = free.allocate(count, align.div_ceil(PAGE_SIZE))?;
-        Some(ControllerPages { memory: Arc::clone(self), first, count })
+        let first = self.free.lock().allocate(count, align.div_ceil(PAGE_SIZE))?;
+        let pages = Pages { memory: Arc::clone(self), first, count };
+        let at = first * PAGE_SIZE;
+        // SAFETY: the pages are inside the window, which `pages` keeps, and exclusive.
+        Some(unsafe { Shared::new(self.window.at(at), self.address + at as u64, bytes, pages) })
     }
 
     /// Returns the size of the mapped part, bytes.
@@ -116,24 +117,19 @@ impl ControllerMemory {
     }
 }
 
-/// Returns the end of a range; `None` if it wraps.
-fn end(start: u64, bytes: u64) -> Option<u64> {
-    start.checked_add(bytes)
-}
-
 /// Checks that queues can be at `address`: it must be aligned to the controller's pages, and the
 /// range must not overlap the arena.
 fn check_place(address: u64, bytes: u64, cap: Cap, arena: &Arena) -> Result<()> {
-    let arena_end = end(arena.iova(), arena.size() as u64);
-    let (Some(end), Some(arena_end)) = (end(address, bytes), arena_end) else {
-        return Err(Error::Invalid { structure: "CMBSZ", field: "SZ", value: bytes });
+    let arena_end = arena.iova().checked_add(arena.size() as u64);
+    let (Some(end), Some(arena_end)) = (address.checked_add(bytes), arena_end) else {
+        return Err(Error::invalid("CMBSZ", "SZ", bytes));
     };
     if address < arena_end && arena.iova() < end {
         let detail = format!("{address:#x} to {end:#x}, arena at {:#x}", arena.iova());
-        return Err(Error::Unsupported {
-            what: "a controller memory at the addresses of the arena",
+        return Err(Error::unsupported(
+            "a controller memory at the addresses of the arena",
             detail,
-        });
+        ));
     }
     let align = 1 << cap.min_page_shift();
     match address.is_multiple_of(align) {
@@ -148,28 +144,16 @@ fn set_control(transport: &dyn Transport, control: Cmbmsc) -> Result<()> {
     transport.write32(CMBMSC, (control.0 & 0xffff_ffff) as u32)
 }
 
-/// A run of pages of the buffer, freed when dropped. It is only written, because reads are slow.
-pub(crate) struct ControllerPages {
+/// A run of pages of the buffer, freed when dropped.
+struct Pages {
     memory: Arc<ControllerMemory>,
     first: usize,
     count: usize,
 }
 
-impl ControllerPages {
-    pub(crate) fn ptr(&self) -> NonNull<u8> {
-        self.memory.window.at(self.first * PAGE_SIZE)
-    }
-
-    /// Returns the controller's address of the first byte.
-    pub(crate) fn iova(&self) -> u64 {
-        self.memory.address + (self.first * PAGE_SIZE) as u64
-    }
-}
-
-impl Drop for ControllerPages {
+impl Drop for Pages {
     fn drop(&mut self) {
-        let mut free = self.memory.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.free(self.first, self.count);
+        self.memory.free.lock().free(self.first, self.count);
     }
 }
 

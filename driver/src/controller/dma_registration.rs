@@ -39,7 +39,7 @@ impl Controller {
     /// IOMMU; [`Error::Unsupported`] if the IOMMU's ranges have no room for it; the error of a
     /// controller that has failed.
     pub fn register(&self, memory: DmaMemory) -> Result<Arena> {
-        self.0.managed().check()?;
+        self.0.managed.lock().check()?;
         let inner = &self.0;
         let arena = inner.registered.add(&*inner.transport, Arc::new(memory))?;
         let lease = Lease { controller: Arc::downgrade(inner), iova: arena.iova() };

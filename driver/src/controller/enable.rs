@@ -15,8 +15,9 @@ const READY_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 pub(super) fn enable(transport: &dyn Transport, cap: Cap, admin: &Admin) -> Result<()> {
     let size = ADMIN_ENTRIES - 1;
     transport.write32(AQA, size << 16 | size)?;
-    transport.write64(ASQ, admin.sq_iova())?;
-    transport.write64(ACQ, admin.cq_iova())?;
+    let (sq, cq) = admin.ring_iovas();
+    transport.write64(ASQ, sq)?;
+    transport.write64(ACQ, cq)?;
     transport.write32(CC, Cc::enabled(cap.min_page_shift()).0)?;
     wait_for(transport, "CSTS.RDY to be set", ready_timeout(cap), Csts::ready)
 }

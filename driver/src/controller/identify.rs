@@ -1,12 +1,11 @@
 //! The Identify command (Base 5.17).
 
-use nvio_spec::{
-    IDENTIFY_SIZE, IdentifyNamespace, IdentifyNvmNamespace, NamespaceList, Sqe, cns, status,
-};
+use nvio_spec::{IdentifyNamespace, IdentifyNvmNamespace, NamespaceList, cns, status};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::Controller;
 use super::inner::Inner;
+use crate::admin::Command;
 use crate::error::{Error, Result};
 use crate::namespace::Namespace;
 
@@ -22,39 +21,31 @@ impl Controller {
     /// # Errors
     /// [`Error::NoNamespace`] if the namespace is not active; if the command fails.
     pub fn identify_namespace(&self, nsid: u32) -> Result<Box<IdentifyNamespace>> {
-        match self.0.identify_as::<IdentifyNamespace>(cns::NAMESPACE, nsid) {
-            Err(Error::Command { status, .. }) if status.bare() == status::INVALID_NAMESPACE => {
-                Err(Error::NoNamespace { nsid })
-            }
-            // The structure of an inactive namespace is zeroes.
-            Ok(identify) if identify.nsze.get() == 0 => Err(Error::NoNamespace { nsid }),
-            other => Ok(Box::new(other?)),
-        }
+        self.0.identify_namespace(nsid).map(Box::new)
     }
 }
 
 impl Inner {
     /// Reads an Identify data structure.
     fn identify_as<D: FromBytes + KnownLayout + Immutable>(&self, cns: u8, nsid: u32) -> Result<D> {
-        let buf = self.arena.alloc(IDENTIFY_SIZE)?;
-        let answer = self.execute("Identify", Sqe::identify(cns, nsid), Some(buf))?;
-        let bytes = answer.buf.as_deref().unwrap_or(&[]);
-        D::read_from_bytes(bytes).map_err(|_| Error::Invalid {
-            structure: "Identify",
-            field: "length",
-            value: bytes.len() as u64,
-        })
+        self.execute(Command::identify(&self.arena, cns, nsid)?)?.decode()
+    }
+
+    /// Reads the data structure of an active namespace.
+    fn identify_namespace(&self, nsid: u32) -> Result<IdentifyNamespace> {
+        match self.identify_as::<IdentifyNamespace>(cns::NAMESPACE, nsid) {
+            Err(Error::Command { status, .. }) if status.bare() == status::INVALID_NAMESPACE => {
+                Err(Error::NoNamespace { nsid })
+            }
+            // The structure of an inactive namespace is zeroes.
+            Ok(identify) if identify.nsze.get() == 0 => Err(Error::NoNamespace { nsid }),
+            other => other,
+        }
     }
 
     /// Returns an active namespace.
     pub(super) fn identify_active(&self, nsid: u32) -> Result<Namespace> {
-        let identify = match self.identify_as(cns::NAMESPACE, nsid) {
-            Err(Error::Command { status, .. }) if status.bare() == status::INVALID_NAMESPACE => {
-                return Err(Error::NoNamespace { nsid });
-            }
-            other => other?,
-        };
-        let namespace = Namespace::new(nsid, identify, self.max_transfer)?;
+        let namespace = Namespace::new(nsid, self.identify_namespace(nsid)?, self.max_transfer)?;
         // Only protection information needs the extended formats.
         if namespace.protection_type() == 0 || !self.identify.has_extended_formats() {
             return Ok(namespace);
@@ -72,11 +63,8 @@ impl Inner {
             let before = ids.len();
             for id in list.ids() {
                 if id <= ids.last().copied().unwrap_or(0) || ids.len() >= NAMESPACES_MAX {
-                    return Err(Error::Invalid {
-                        structure: "Namespace ID list",
-                        field: "an ID out of order, or above the limit of IDs,",
-                        value: u64::from(id),
-                    });
+                    let field = "an ID out of order, or above the limit of IDs,";
+                    return Err(Error::invalid("Namespace ID list", field, id));
                 }
                 ids.push(id);
             }
@@ -92,16 +80,16 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Address;
+    use crate::Options;
+    use crate::served::Served;
     use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 
     #[test]
     fn only_active_namespaces_are_identified() {
         let namespace = || NamespaceConfig::new(Backing::memory(1 << 20));
         let builder = Emulator::builder().namespace(namespace());
-        let emulator = builder.namespace(namespace().nsid(3).block_size(4096)).start().unwrap();
-        let address = Address::vfio_user(emulator.socket());
-        let controller = Controller::open(&address).unwrap();
+        let builder = builder.namespace(namespace().nsid(3).block_size(4096));
+        let Served { controller, emulator: _emulator } = Served::start(builder, Options::default());
         for (nsid, blocks) in [(1, 2048), (3, 256)] {
             assert_eq!(controller.identify_namespace(nsid).unwrap().nsze.get(), blocks);
         }

@@ -1,12 +1,13 @@
 //! The state that a controller shares with its queue pairs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use nvio_spec::IdentifyController;
 use nvio_spec::register::{Cap, Version};
+use parking_lot::Mutex;
 
 use super::controller_memory::ControllerMemory;
 use super::handles::Handles;
@@ -16,7 +17,7 @@ use super::registered::Registered;
 use super::resets::Resets;
 use crate::admin;
 use crate::aer::AsyncEvent;
-use crate::dma::{Arena, DmaBuf};
+use crate::dma::Arena;
 use crate::error::Result;
 use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
@@ -39,7 +40,7 @@ pub(crate) struct Inner {
     pub(super) transport: Box<dyn Transport>,
     /// The memory besides the arena that the device sees.
     pub(super) registered: Registered,
-    pub(super) arena: Arena,
+    pub(crate) arena: Arena,
     pub(super) cap: Cap,
     pub(super) version: Version,
     pub(super) identify: Box<IdentifyController>,
@@ -53,23 +54,6 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn managed(&self) -> MutexGuard<'_, Managed> {
-        self.managed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn handles(&self) -> MutexGuard<'_, Handles> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn free_queues(&self) -> MutexGuard<'_, Vec<u16>> {
-        self.free_queues.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Allocates a buffer in the arena.
-    pub(crate) fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
-        self.arena.alloc(bytes)
-    }
-
     /// Returns true if the controller accepts SGLs without an alignment (Base figure 275, SGLS bits
     /// 1:0).
     pub(super) fn has_sgl(&self) -> bool {
@@ -85,7 +69,7 @@ impl Inner {
 
     /// Returns the epoch and the health.
     pub(crate) fn lifecycle(&self) -> (u32, Health) {
-        let managed = self.managed();
+        let managed = self.managed.lock();
         (managed.epoch, managed.health)
     }
 
@@ -96,10 +80,10 @@ impl Inner {
 
     /// Stores the events that the controller has posted, unless the admin queue is in use.
     pub(crate) fn note_events(&self) {
-        if let Ok(mut managed) = self.managed.try_lock()
+        if let Some(mut managed) = self.managed.try_lock()
             && managed.health == Health::Live
         {
-            managed.admin.note_events();
+            managed.admin.poll();
         }
     }
 

@@ -9,6 +9,7 @@ use nvio_spec::{
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::Controller;
+use crate::admin::Command;
 use crate::error::{Error, Result};
 
 /// Most bytes of one command, because the arena is for I/O.
@@ -177,7 +178,7 @@ impl Controller {
     fn require_log(&self, what: &'static str, attribute: u8) -> Result<()> {
         match self.has_log_attribute(attribute) {
             true => Ok(()),
-            false => Err(Error::Unsupported { what, detail: self.lpa_detail() }),
+            false => Err(Error::unsupported(what, self.lpa_detail())),
         }
     }
 
@@ -199,7 +200,7 @@ impl Controller {
         let one = offset == 0 && out.len() <= bytes_max;
         if !one && !self.has_log_attribute(lpa::EXTENDED_DATA) {
             let what = "a log page from an offset, or in several commands,";
-            return Err(Error::Unsupported { what, detail: self.lpa_detail() });
+            return Err(Error::unsupported(what, self.lpa_detail()));
         }
         let mut at = offset;
         let mut pieces = out.chunks_mut(bytes_max).peekable();
@@ -207,7 +208,7 @@ impl Controller {
             // The event is cleared with the last piece, after the whole page was read.
             let retain = pieces.peek().is_some() || !page.clear_event;
             self.read_log_piece(page, at, piece, retain)?;
-            let overflow = Error::Invalid { structure: "log page", field: "offset", value: at };
+            let overflow = Error::invalid("log page", "offset", at);
             at = at.checked_add(piece.len() as u64).ok_or(overflow)?;
         }
         Ok(())
@@ -220,10 +221,9 @@ impl Controller {
         let buf = self.alloc(bytes)?;
         let dwords = u32::try_from(bytes / 4).unwrap_or(u32::MAX);
         let sqe = Sqe::get_log_page(page.id, page.nsid, at, dwords, retain);
-        let answer = self.0.execute("Get Log Page", sqe, Some(buf))?;
-        let read = answer.buf.as_deref().and_then(|buf| buf.get(..out.len()));
-        let lost = Error::Invalid { structure: "log page", field: "length", value: bytes as u64 };
-        out.copy_from_slice(read.ok_or(lost)?);
+        let answer = self.0.execute(Command::new("Get Log Page", sqe).with(buf))?;
+        let lost = || Error::invalid("log page", "length", bytes as u64);
+        out.copy_from_slice(answer.buf.get(..out.len()).ok_or_else(lost)?);
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::Controller;
 use super::inner::Inner;
 use super::writable::WritableController;
-use crate::admin::Answer;
+use crate::admin::Command;
 use crate::dma::DmaBuf;
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, WritableNamespace};
@@ -86,10 +86,7 @@ impl Controller {
     fn require(&self, bit: u16, what: &'static str) -> Result<()> {
         match self.identify().oacs.get() {
             oacs if oacs & bit != 0 => Ok(()),
-            oacs => {
-                let detail = format!("the controller's OACS is {oacs:#06x}");
-                Err(Error::Unsupported { what, detail })
-            }
+            oacs => Err(Error::unsupported(what, format!("the controller's OACS is {oacs:#06x}"))),
         }
     }
 }
@@ -143,7 +140,7 @@ impl WritableController {
             return Err(invalid("index of the format", format.index.into()));
         }
         let inner = self.inner();
-        let mut handles = inner.handles();
+        let mut handles = inner.handles.lock();
         let formats_all = formats_all(self.identify().fna, format.erase);
         if formats_all && self.all_namespaces()?.len() > 1 {
             return Err(Error::FormatsAll { nsid });
@@ -151,7 +148,8 @@ impl WritableController {
         let scope = if formats_all { NSID_ALL } else { nsid };
         handles.check_none(scope, Some(&namespace))?;
         drop(namespace);
-        inner.execute_alone("Format NVM", Sqe::format_nvm(nsid, format), None, bound)?;
+        let command = Command::new("Format NVM", Sqe::format_nvm(nsid, format));
+        inner.execute_alone(command.within(bound))?;
         let fresh = inner.identify_active(nsid)?;
         handles.add(&fresh);
         Ok(WritableNamespace::new(fresh))
@@ -165,10 +163,8 @@ impl WritableController {
     /// As [`format`](Self::format), also if the controller does not support this.
     pub fn format_all(&self, format: FormatSettings, bound: Duration) -> Result<()> {
         self.check_format(format)?;
-        let inner = self.inner();
-        let handles = inner.handles();
-        handles.check_none(NSID_ALL, None)?;
-        inner.execute_alone("Format NVM", Sqe::format_nvm(NSID_ALL, format), None, bound).map(drop)
+        let command = Command::new("Format NVM", Sqe::format_nvm(NSID_ALL, format));
+        self.change_unused(NSID_ALL, command.within(bound))
     }
 
     /// Creates a namespace (Base 5.23), which is attached to no controller, and returns its ID. The
@@ -190,17 +186,12 @@ impl WritableController {
         data.flbas = index & 0xf | u8::from(extended) << 4 | (index >> 4) << 5;
         data.dps = protection | u8::from(first) << 3;
         data.nmic = if new.shared { NMIC_SHARED } else { 0 };
-        let inner = self.inner();
-        let mut buf = self.alloc(size_of::<IdentifyNamespace>())?;
-        buf.copy_from_slice(data.as_bytes());
-        let name = "Namespace Management (create)";
-        let answer = inner.execute_within(name, Sqe::create_namespace(), Some(buf), bound)?;
-        match answer.dw0 {
-            0 | NSID_ALL => Err(Error::Invalid {
-                structure: "Namespace Management",
-                field: "ID of the namespace created",
-                value: answer.dw0.into(),
-            }),
+        let create = Command::new("Namespace Management (create)", Sqe::create_namespace());
+        let create = create.with(self.copied(data.as_bytes())?).within(bound);
+        match self.inner().execute(create)?.dw0 {
+            nsid @ (0 | NSID_ALL) => {
+                Err(Error::invalid("Namespace Management", "ID of the namespace created", nsid))
+            }
             nsid => Ok(nsid),
         }
     }
@@ -216,10 +207,8 @@ impl WritableController {
     /// [`Error::Command`] if the controller rejects the command.
     pub fn delete_namespace(&self, nsid: u32, bound: Duration) -> Result<()> {
         self.require(oacs::NAMESPACE_MANAGEMENT, "namespace management")?;
-        let handles = self.inner().handles();
-        handles.check_none(nsid, None)?;
-        let sqe = Sqe::delete_namespace(nsid);
-        self.inner().execute_alone("Namespace Management (delete)", sqe, None, bound).map(drop)
+        let delete = Command::new("Namespace Management (delete)", Sqe::delete_namespace(nsid));
+        self.change_unused(nsid, delete.within(bound))
     }
 
     /// Attaches a namespace to controllers of the subsystem (Base 5.22), given by their IDs. The ID
@@ -232,9 +221,8 @@ impl WritableController {
     /// rejects the command.
     pub fn attach_namespace(&self, nsid: u32, controllers: &[u16]) -> Result<()> {
         self.require(oacs::NAMESPACE_MANAGEMENT, "namespace management")?;
-        let buf = self.controller_list(controllers)?;
-        let (name, sqe) = ("Namespace Attachment (attach)", Sqe::attach_namespace(nsid));
-        self.inner().execute(name, sqe, Some(buf)).map(drop)
+        let attach = Command::new("Namespace Attachment (attach)", Sqe::attach_namespace(nsid));
+        self.inner().execute(attach.with(self.controller_list(controllers)?)).map(drop)
     }
 
     /// Detaches a namespace from controllers (Base 5.22). Its data stays, but is inaccessible. The
@@ -247,16 +235,26 @@ impl WritableController {
     /// As [`attach_namespace`](Self::attach_namespace); [`Error::NamespaceInUse`].
     pub fn detach_namespace(&self, nsid: u32, controllers: &[u16]) -> Result<()> {
         self.require(oacs::NAMESPACE_MANAGEMENT, "namespace management")?;
-        let handles = self.inner().handles();
-        handles.check_none(nsid, None)?;
-        let buf = self.controller_list(controllers)?;
-        let bound = self.inner().options.admin_timeout;
-        let (name, sqe) = ("Namespace Attachment (detach)", Sqe::detach_namespace(nsid));
-        self.inner().execute_alone(name, sqe, Some(buf), bound).map(drop)
+        let detach = Command::new("Namespace Attachment (detach)", Sqe::detach_namespace(nsid));
+        self.change_unused(nsid, detach.with(self.controller_list(controllers)?))
     }
 
     fn inner(&self) -> &Inner {
         &self.0.0
+    }
+
+    /// Runs a command that changes a namespace, or all with [`NSID_ALL`], without a handle.
+    fn change_unused(&self, nsid: u32, command: Command) -> Result<()> {
+        let handles = self.inner().handles.lock();
+        handles.check_none(nsid, None)?;
+        self.inner().execute_alone(command).map(drop)
+    }
+
+    /// Copies the data of a command to a buffer.
+    fn copied(&self, data: &[u8]) -> Result<DmaBuf> {
+        let mut buf = self.alloc(data.len())?;
+        buf.copy_from_slice(data);
+        Ok(buf)
     }
 
     fn check_format(&self, format: FormatSettings) -> Result<()> {
@@ -264,7 +262,7 @@ impl WritableController {
         let fna = self.identify().fna;
         if format.erase == erase::CRYPTOGRAPHIC && fna & fna::CRYPTOGRAPHIC == 0 {
             let detail = format!("the controller's FNA is {fna:#04x}");
-            return Err(Error::Unsupported { what: "cryptographic erase", detail });
+            return Err(Error::unsupported("cryptographic erase", detail));
         }
         // The fields of the command are narrower than those of the settings.
         match format {
@@ -288,9 +286,7 @@ impl WritableController {
         if usize::from(list.count.get()) != ids.len() {
             return Err(invalid("number of controllers", ids.len() as u64));
         }
-        let mut buf = self.alloc(size_of::<ControllerList>())?;
-        buf.copy_from_slice(list.as_bytes());
-        Ok(buf)
+        self.copied(list.as_bytes())
     }
 }
 
@@ -301,42 +297,6 @@ fn invalid(field: &'static str, value: u64) -> Error {
 /// Returns true if a format of one namespace with this secure erase affects all namespaces.
 fn formats_all(fna: u8, erase: u8) -> bool {
     fna & fna::FORMAT_ALL != 0 || (erase != erase::NONE && fna & fna::ERASE_ALL != 0)
-}
-
-impl Inner {
-    /// Runs an admin command that takes at most `bound`.
-    fn execute_within(
-        &self,
-        name: &'static str,
-        sqe: Sqe,
-        buf: Option<DmaBuf>,
-        bound: Duration,
-    ) -> Result<Answer> {
-        let mut managed = self.managed();
-        let usual = managed.admin.set_timeout(bound);
-        let result = self.execute_in(&mut managed, name, sqe, buf);
-        managed.admin.set_timeout(usual);
-        result
-    }
-
-    /// Resets the controller, and runs an admin command that takes at most `bound`. No I/O command
-    /// that was submitted before is executed during or after it.
-    fn execute_alone(
-        &self,
-        name: &'static str,
-        sqe: Sqe,
-        buf: Option<DmaBuf>,
-        bound: Duration,
-    ) -> Result<Answer> {
-        let mut managed = self.managed();
-        managed.check()?;
-        self.recover_in(&mut managed, &Error::ResetRequested);
-        managed.check()?;
-        let usual = managed.admin.set_timeout(bound);
-        let result = self.execute_in(&mut managed, name, sqe, buf);
-        managed.admin.set_timeout(usual);
-        result
-    }
 }
 
 #[cfg(test)]

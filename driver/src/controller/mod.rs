@@ -18,7 +18,6 @@ pub(crate) mod resets;
 mod shutdown;
 pub(crate) mod writable;
 
-use std::fmt;
 use std::sync::Arc;
 
 use nvio_spec::register::{Cap, Version};
@@ -101,7 +100,8 @@ use crate::transport::open::open;
 /// # let controller = Controller::open(&address)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Controller(version {}, {:?})", self.version(), self.0.resets)]
 pub struct Controller(pub(crate) Arc<Inner>);
 
 impl Controller {
@@ -212,7 +212,7 @@ impl Controller {
     ///
     /// See the [example](Self#examples).
     pub fn granted_queues(&self) -> u16 {
-        self.0.managed().granted
+        self.0.managed.lock().granted
     }
 
     /// Returns the most bytes of one command, the smaller of MDTS and [`Options::max_transfer`].
@@ -236,7 +236,7 @@ impl Controller {
     /// # Errors
     /// [`Error::ArenaFull`].
     pub fn alloc(&self, bytes: usize) -> Result<DmaBuf> {
-        self.0.alloc(bytes)
+        self.0.arena.alloc(bytes)
     }
 
     /// Returns the IDs of the active namespaces, ascending (Base 5.17.2.2). A controller without
@@ -259,17 +259,9 @@ impl Controller {
     /// property, if its format is not supported.
     pub fn namespace(&self, nsid: u32) -> Result<Namespace> {
         // Locked until the handle is in the table, so that the namespace is not formatted before.
-        let mut handles = self.0.handles();
+        let mut handles = self.0.handles.lock();
         let namespace = self.0.identify_active(nsid)?;
         handles.add(&namespace);
         Ok(namespace)
-    }
-}
-
-impl fmt::Debug for Controller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("Controller");
-        debug.field("version", &self.0.version).field("resets", &self.0.resets);
-        debug.finish_non_exhaustive()
     }
 }

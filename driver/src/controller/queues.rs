@@ -8,6 +8,7 @@ use super::Controller;
 use super::health::Managed;
 use super::inner::Inner;
 use super::options::Wait;
+use crate::admin::Command;
 use crate::error::{Error, Result};
 use crate::interrupts::Vector;
 use crate::queue::data_pointer::list_pages;
@@ -27,12 +28,12 @@ impl Controller {
     /// rejects the command; [`Error::ArenaFull`]; the error of a controller that has failed.
     pub fn queue_pair<T>(&self, depth: u16) -> Result<QueuePair<T>> {
         let inner = &self.0;
-        let granted = inner.managed().granted;
-        let qid = inner.free_queues().pop().ok_or(Error::NoQueue { granted })?;
+        let granted = inner.managed.lock().granted;
+        let qid = inner.free_queues.lock().pop().ok_or(Error::NoQueue { granted })?;
         let sleeper = inner.sleeper();
         let core = inner.layout(qid, depth).and_then(|layout| RawQueuePair::new(&layout));
         let mut core = core.inspect_err(|_| inner.release_queues(qid))?;
-        match inner.create_queues(qid, &mut core, Sleeper::vector(&sleeper)) {
+        match inner.create_queues(qid, &mut core, sleeper.vector()) {
             Ok(epoch) => Ok(QueuePair::new(core, Arc::clone(inner), qid, epoch, sleeper)),
             Err((error, false)) => {
                 inner.release_queues(qid);
@@ -41,7 +42,7 @@ impl Controller {
             Err((error, true)) => {
                 // The controller may know the queues, so their memory is never used again.
                 std::mem::forget(core);
-                inner.managed().stranded.push(qid);
+                inner.managed.lock().stranded.push(qid);
                 Err(error)
             }
         }
@@ -75,10 +76,11 @@ impl Inner {
         })
     }
 
-    /// Returns the interrupt of a new queue pair; `None` if it is polled.
-    fn sleeper(&self) -> Option<Sleeper> {
-        let Wait::Interrupt { spin } = self.options.wait else { return None };
-        self.interrupts.get().and_then(Vector::take).map(|vector| Sleeper::new(vector, spin))
+    /// Assigns an interrupt vector to a queue pair, if one is free.
+    fn sleeper(&self) -> Sleeper {
+        let Wait::Interrupt { spin } = self.options.wait else { return Sleeper::default() };
+        let vector = self.interrupts.get().and_then(Vector::take);
+        Sleeper { vector, spin, ..Sleeper::default() }
     }
 
     /// Creates the completion queue, with interrupts if it has a vector, then the submission queue,
@@ -92,7 +94,7 @@ impl Inner {
         core: &mut RawQueuePair<T>,
         vector: Option<u16>,
     ) -> Result<u32, (Error, bool)> {
-        let mut managed = self.managed();
+        let mut managed = self.managed.lock();
         managed.check().map_err(|error| (error, false))?;
         let granted = managed.granted;
         if qid > granted {
@@ -101,24 +103,23 @@ impl Inner {
         core.use_shadow(self.doorbell_memory.as_ref(), qid, self.cap.doorbell_stride());
         let epoch = managed.epoch;
         let entries = core.entries();
-        let create_cq = Sqe::create_io_cq(qid, entries, core.cq_iova(), vector);
-        let create_sq = Sqe::create_io_sq(qid, entries, core.sq_iova(), qid);
-        self.execute_in(&mut managed, "Create I/O Completion Queue", create_cq, None)
+        let (sq, cq) = core.ring_iovas();
+        let create_cq = Sqe::create_io_cq(qid, entries, cq, vector);
+        let create_sq = Sqe::create_io_sq(qid, entries, sq, qid);
+        let create_cq = Command::new("Create I/O Completion Queue", create_cq);
+        let create_sq = Command::new("Create I/O Submission Queue", create_sq);
+        self.execute_in(&mut managed, create_cq)
             .map_err(|error| managed.not_created(epoch, error))?;
-        let name = "Create I/O Submission Queue";
-        let Err(error) = self.execute_in(&mut managed, name, create_sq, None) else {
-            return Ok(epoch);
-        };
+        let Err(error) = self.execute_in(&mut managed, create_sq) else { return Ok(epoch) };
         let (error, known) = managed.not_created(epoch, error);
-        let undo = Sqe::delete_io_cq(qid);
-        let undone = self.execute_in(&mut managed, "Delete I/O Completion Queue", undo, None);
+        let undone = self.execute_in(&mut managed, delete_cq(qid));
         let gone = managed.is_stopped_since(epoch) || (undone.is_ok() && !known);
         Err((error, !gone))
     }
 
     /// Deletes the queues of an epoch. The controller does not access their memory afterwards.
     pub(crate) fn delete_queues(&self, qid: u16, epoch: u32) -> Result<()> {
-        let mut managed = self.managed();
+        let mut managed = self.managed.lock();
         let result = self.delete_in(&mut managed, qid, epoch);
         match &result {
             Ok(()) => self.release_queues(qid),
@@ -129,22 +130,26 @@ impl Inner {
 
     /// Frees the identifier of queues that the controller does not know.
     pub(crate) fn release_queues(&self, qid: u16) {
-        self.free_queues().push(qid);
+        self.free_queues.lock().push(qid);
     }
 
     fn delete_in(&self, managed: &mut Managed, qid: u16, epoch: u32) -> Result<()> {
-        let names = ["Delete I/O Submission Queue", "Delete I/O Completion Queue"];
-        for (name, sqe) in names.into_iter().zip([Sqe::delete_io_sq(qid), Sqe::delete_io_cq(qid)]) {
+        let delete_sq = Command::new("Delete I/O Submission Queue", Sqe::delete_io_sq(qid));
+        for command in [delete_sq, delete_cq(qid)] {
             if managed.is_stopped_since(epoch) {
                 return Ok(());
             }
-            match self.execute_in(managed, name, sqe, None) {
+            match self.execute_in(managed, command) {
                 Err(_) if managed.is_stopped_since(epoch) => return Ok(()),
                 other => other?,
             };
         }
         Ok(())
     }
+}
+
+fn delete_cq(qid: u16) -> Command {
+    Command::new("Delete I/O Completion Queue", Sqe::delete_io_cq(qid))
 }
 
 impl Managed {

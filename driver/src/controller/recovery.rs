@@ -10,32 +10,29 @@ use super::bringup::restart;
 use super::enable::disable;
 use super::health::{Failure, Health, Managed};
 use super::inner::Inner;
-use crate::admin::Answer;
-use crate::dma::DmaBuf;
+use crate::admin::{Answer, Command};
 use crate::error::{Error, Result};
 
 impl Inner {
     /// Runs one admin command; see [`execute_in`](Self::execute_in).
-    pub(super) fn execute(
-        &self,
-        name: &'static str,
-        sqe: Sqe,
-        buf: Option<DmaBuf>,
-    ) -> Result<Answer> {
-        self.execute_in(&mut self.managed(), name, sqe, buf)
+    pub(super) fn execute(&self, command: Command) -> Result<Answer> {
+        self.execute_in(&mut self.managed.lock(), command)
+    }
+
+    /// Resets the controller, and runs one admin command. No I/O command that was submitted before is
+    /// executed during or after it.
+    pub(super) fn execute_alone(&self, command: Command) -> Result<Answer> {
+        let mut managed = self.managed.lock();
+        managed.check()?;
+        self.recover_in(&mut managed, &Error::ResetRequested);
+        self.execute_in(&mut managed, command)
     }
 
     /// Runs one admin command. A controller that does not complete it is reset, and the error is
     /// returned.
-    pub(super) fn execute_in(
-        &self,
-        managed: &mut Managed,
-        name: &'static str,
-        sqe: Sqe,
-        buf: Option<DmaBuf>,
-    ) -> Result<Answer> {
+    pub(super) fn execute_in(&self, managed: &mut Managed, command: Command) -> Result<Answer> {
         managed.check()?;
-        let result = managed.admin.execute(&*self.transport, name, sqe, buf);
+        let result = managed.admin.execute(&*self.transport, command);
         match &result {
             Ok(_) | Err(Error::Command { .. } | Error::QueueFull { .. }) => {}
             Err(error) => self.recover_in(managed, error),
@@ -45,7 +42,7 @@ impl Inner {
 
     /// Resets the controller because of `why`, unless it was reset after `epoch`.
     pub(crate) fn recover(&self, epoch: u32, why: &Error) {
-        let mut managed = self.managed();
+        let mut managed = self.managed.lock();
         if managed.epoch == epoch {
             self.recover_in(&mut managed, why);
         }
@@ -53,7 +50,7 @@ impl Inner {
 
     /// Resets the controller on request.
     pub(super) fn reset(&self) -> Result<()> {
-        let mut managed = self.managed();
+        let mut managed = self.managed.lock();
         self.recover_in(&mut managed, &Error::ResetRequested);
         managed.check()
     }
@@ -71,7 +68,7 @@ impl Inner {
         };
         managed.health = match restarted {
             Ok(()) => {
-                self.free_queues().append(&mut managed.stranded);
+                self.free_queues.lock().append(&mut managed.stranded);
                 Health::Live
             }
             Err(error) => {
@@ -117,13 +114,13 @@ impl Inner {
 
     /// Aborts a command (Base 5.1). A controller that does not complete the Abort is reset.
     pub(crate) fn abort(&self, epoch: u32, qid: u16, cid: u16) {
-        let mut managed = self.managed();
+        let mut managed = self.managed.lock();
         if managed.epoch != epoch {
             return;
         }
         log::warn!("aborting command {cid:#06x} of queue {qid}: no completion in time");
-        let aborted = self.execute_in(&mut managed, "Abort", Sqe::abort(qid, cid), None);
-        if let Err(error) = aborted {
+        let abort = Command::new("Abort", Sqe::abort(qid, cid));
+        if let Err(error) = self.execute_in(&mut managed, abort) {
             log::warn!("{error}");
         }
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::dma::{Arena, Claim, DmaMemory};
 use crate::error::{Error, Result};
@@ -11,7 +13,7 @@ use crate::transport::Transport;
 /// The registered memory of a controller, by its I/O virtual address.
 #[derive(Default)]
 pub(super) struct Registered {
-    table: Mutex<Table>,
+    pub(super) table: Mutex<Table>,
 }
 
 #[derive(Default)]
@@ -28,29 +30,30 @@ pub(super) struct Range {
     pub(super) mapped: bool,
 }
 
-impl Registered {
-    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Maps memory for the device at a free I/O virtual address.
+pub(super) fn map(transport: &dyn Transport, memory: Arc<DmaMemory>) -> Result<Arena> {
+    let bytes = memory.size();
+    let claim = Claim::new(bytes, |used| transport.choose_iova(bytes as u64, used))?;
+    let arena = Arena::over(memory, Arc::new(claim));
+    transport.map(&arena).map(|()| arena)
+}
 
+impl Registered {
     /// Maps memory at a free I/O virtual address.
     pub(super) fn add(&self, transport: &dyn Transport, memory: Arc<DmaMemory>) -> Result<Arena> {
         // Locked until the range is in the table, so that `revoke` does not miss it.
-        let mut table = self.table();
+        let mut table = self.table.lock();
         if table.revoked {
             return Err(Error::ResetFailed);
         }
-        let bytes = memory.size();
-        let claim = Claim::new(bytes, |used| transport.choose_iova(bytes as u64, used))?;
-        let arena = Arena::over(memory, Arc::new(claim));
-        transport.map(&arena)?;
+        let arena = map(transport, memory)?;
         table.ranges.insert(arena.iova(), Range { arena: arena.clone(), mapped: true });
         Ok(arena)
     }
 
     /// Unmaps the memory at `iova`, which has no buffers any more.
     pub(super) fn remove(&self, transport: &dyn Transport, iova: u64) {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         let Entry::Occupied(mut place) = table.ranges.entry(iova) else { return };
         match place.get_mut().end(transport) {
             Ok(()) => drop(place.remove()),
@@ -65,7 +68,7 @@ impl Registered {
     /// # Errors
     /// The first error. The device may still access memory then.
     pub(super) fn revoke(&self, transport: &dyn Transport) -> Result<()> {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         table.revoked = true;
         let mut result = Ok(());
         // Every range is tried, even after an error.

@@ -68,15 +68,11 @@ impl Resets {
 
     /// Logs the numbers of a controller that is being closed.
     pub(super) fn log(&self) {
-        match (self.requested(), self.unrequested()) {
-            (requested, 0) => {
-                log::info!("closing the controller after {requested} requested, 0 other resets");
-            }
-            (requested, other) => {
-                log::warn!(
-                    "closing the controller after {requested} requested, {other} other resets"
-                );
-            }
-        }
+        let (requested, other) = (self.requested(), self.unrequested());
+        let level = if other == 0 { log::Level::Info } else { log::Level::Warn };
+        log::log!(
+            level,
+            "closing the controller after {requested} requested, {other} other resets"
+        );
     }
 }

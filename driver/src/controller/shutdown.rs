@@ -30,7 +30,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.resets.log();
         let (mapped, health) = {
-            let managed = self.managed();
+            let managed = self.managed.lock();
             (managed.mapped, managed.health)
         };
         if health == Health::Live {

@@ -1,10 +1,9 @@
 //! Controllers that accept commands which change stored data.
 
-use std::ops::Deref;
-
 use nvio_spec::Sqe;
 
 use super::Controller;
+use crate::admin::Command;
 use crate::dma::DmaBuf;
 use crate::error::{Error, Result};
 use crate::namespace::WritableNamespace;
@@ -55,16 +54,8 @@ const ADMIN_BYTES_MAX: usize = 2 << 20;
 /// println!("{formatted:?}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, derive_more::Deref)]
 pub struct WritableController(pub(super) Controller);
-
-impl Deref for WritableController {
-    type Target = Controller;
-
-    fn deref(&self) -> &Controller {
-        &self.0
-    }
-}
 
 impl Controller {
     /// Returns a handle of this controller that can write.
@@ -123,7 +114,8 @@ impl WritableController {
         if bytes > ADMIN_BYTES_MAX {
             return Err(Error::TransferSize { bytes, max: ADMIN_BYTES_MAX });
         }
-        let answer = self.0.0.execute("an admin command", sqe, buf)?;
-        Ok((answer.dw0, answer.buf))
+        let command = Command::new("an admin command", sqe);
+        let answer = self.0.0.execute(buf.into_iter().fold(command, Command::with))?;
+        Ok((answer.dw0, Some(answer.buf)))
     }
 }

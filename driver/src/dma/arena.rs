@@ -1,9 +1,10 @@
 //! The DMA arena: one range of memory, one range of I/O virtual addresses.
 
 use std::any::Any;
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::buf::DmaBuf;
 use super::memory::DmaMemory;
@@ -32,10 +33,11 @@ use crate::error::{Error, Result};
 /// // The pages at an offset that the caller chose.
 /// let buf = arena.take(1 << 20, 4096)?;
 /// assert_eq!(buf.iova(), arena.iova() + (1 << 20));
-/// println!("offset {} in its file, huge pages: {}", arena.file_offset(), arena.huge_pages());
+/// println!("offset {} in its file", arena.file_offset());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Arena({} bytes at {:#x})", self.size(), self.iova())]
 pub struct Arena(Arc<Pages>);
 
 impl Arena {
@@ -80,13 +82,6 @@ impl Arena {
         self.0.iova
     }
 
-    /// Returns true if the arena consists of 2 MiB pages.
-    ///
-    /// See the [example](Self#examples).
-    pub fn huge_pages(&self) -> bool {
-        self.0.memory.huge_pages()
-    }
-
     /// Returns true if every page of the `bytes` at the I/O virtual address `iova` is allocated. A
     /// device accesses only allocated pages; a transport that executes the accesses can check that.
     ///
@@ -95,7 +90,7 @@ impl Arena {
         let offset = iova.checked_sub(self.0.iova).and_then(|at| usize::try_from(at).ok());
         let end = offset.and_then(|at| at.checked_add(bytes)).filter(|&end| end <= self.size());
         let (Some(at), Some(end)) = (offset, end) else { return false };
-        let free = self.0.free();
+        let free = self.0.free.lock();
         (at / PAGE_SIZE..end.div_ceil(PAGE_SIZE)).all(|page| free.is_used(page))
     }
 
@@ -149,7 +144,7 @@ impl Arena {
         if !inside || bytes > DmaBuf::BYTES_MAX {
             return Err(outside());
         }
-        if !self.0.free().claim(first, pages) {
+        if !self.0.free.lock().claim(first, pages) {
             return Err(Error::InUse { offset, bytes });
         }
         DmaBuf::new(PageRun::new(&self.0, first, pages), bytes).ok_or_else(outside)
@@ -158,23 +153,20 @@ impl Arena {
     /// Allocates zeroed memory that host and device access at the same time: queues. It begins at a
     /// multiple of `align`, a power of two.
     pub(crate) fn share(&self, bytes: usize, align: usize) -> Result<Shared> {
-        Ok(Shared::new(self.allocate(bytes, align)?))
+        let run = self.allocate(bytes, align)?;
+        // SAFETY: the run is exclusive, and at least `bytes` long.
+        Ok(unsafe { Shared::new(run.ptr(), run.iova(), bytes, run) })
     }
 
     fn allocate(&self, bytes: usize, align: usize) -> Result<PageRun> {
         let pages = bytes.div_ceil(PAGE_SIZE);
         let first = self
             .0
-            .free()
+            .free
+            .lock()
             .allocate(pages, align.div_ceil(PAGE_SIZE))
             .ok_or(Error::ArenaFull { bytes, arena: self.size() })?;
         Ok(PageRun::new(&self.0, first, pages))
-    }
-}
-
-impl fmt::Debug for Arena {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Arena({} bytes at {:#x})", self.size(), self.iova())
     }
 }
 
@@ -207,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allocated_is_known_by_its_address() {
+    fn allocated_pages_are_known_by_address() {
         let arena = Arena::detached(1).unwrap();
         let (first, second) = (arena.alloc(1).unwrap(), arena.alloc(PAGE_SIZE).unwrap());
         let at = first.iova();

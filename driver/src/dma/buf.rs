@@ -1,6 +1,5 @@
 //! Owned DMA buffers.
 
-use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -39,6 +38,8 @@ const _: () = assert!(PAGE as usize == PAGE_SIZE);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 // Two words, because it is moved twice for each command.
+#[derive(derive_more::Debug)]
+#[debug("DmaBuf({} bytes at {:#x})", self.len32(), self.iova())]
 pub struct DmaBuf {
     /// `len` in the low half, and `start`, the offset in the allocation, in the high half. One
     /// word, because they are moved together. `start + len` is inside the allocation.
@@ -280,12 +281,6 @@ impl DerefMut for DmaBuf {
     }
 }
 
-impl fmt::Debug for DmaBuf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DmaBuf({} bytes at {:#x})", self.len32(), self.iova())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::Arena;
@@ -308,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_is_reclaimed_only_when_nobody_has_it() {
+    fn split_off_memory_is_reclaimed_after_its_last_owner() {
         let arena = Arena::detached(1).unwrap();
         let mut buf = arena.alloc(8192).unwrap();
         buf.truncate(100);

@@ -1,11 +1,12 @@
 //! The memory of an arena: a shared mapping of a file, which a vfio-user server can map, too.
 
-use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
 
+use rustix::fs::{FallocateFlags, MemfdFlags};
+use rustix::io::Errno;
 use vm_memory::{FileOffset, MmapRegion};
 
 use super::page_map::{HUGE_PAGE_SIZE, PAGE_SIZE};
@@ -25,7 +26,6 @@ use crate::error::{Error, Result};
 ///
 /// let memory = DmaMemory::new(4 << 20)?;
 /// assert_eq!(memory.size(), 4 << 20);
-/// println!("huge pages: {}", memory.huge_pages());
 /// let arena = controller.register(memory)?;
 ///
 /// // Memory that another process has created, such as that of a virtual machine.
@@ -37,14 +37,12 @@ use crate::error::{Error, Result};
 /// let arena = controller.register(memory)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(derive_more::Debug)]
+#[debug("DmaMemory({} bytes)", self.size())]
 pub struct DmaMemory {
     /// The mapping. It keeps the file open, and is unmapped when dropped.
     region: MmapRegion<()>,
     base: NonNull<u8>,
-    fd: RawFd,
-    /// Offset of the first byte in the file.
-    offset: u64,
-    huge: bool,
 }
 
 // SAFETY: `base` points into `region`, which lives as long. The memory is accessed through the
@@ -68,15 +66,13 @@ impl DmaMemory {
             .ok_or(Error::ArenaFull { bytes, arena: usize::MAX })?;
         // Huge pages are populated now, so that a missing page is an error here and not a SIGBUS
         // later.
-        let huge = memfd(len, libc::MFD_HUGETLB)
-            .and_then(|file| map(file, 0, len, libc::MAP_POPULATE).map(|region| (region, true)));
-        let (region, huge) = huge
-            .or_else(|why| {
-                log::debug!("no 2 MiB pages for DMA memory ({why}): using ordinary pages");
-                memfd(len, 0).and_then(|file| map(file, 0, len, 0)).map(|region| (region, false))
-            })
-            .map_err(|source| Error::System { call: "memfd for DMA memory", source })?;
-        Self::of(region, huge)
+        let huge = memfd(len, MemfdFlags::HUGETLB)
+            .and_then(|file| map(file, 0, len, libc::MAP_POPULATE))
+            .inspect_err(|why| log::debug!("no 2 MiB pages for DMA memory ({why})"));
+        let region = huge
+            .or_else(|_| memfd(len, MemfdFlags::empty()).and_then(|file| map(file, 0, len, 0)))
+            .map_err(Error::system("memfd for DMA memory"))?;
+        Self::of(region)
     }
 
     /// Maps the `bytes` at `offset` of a memory file: a memfd, or a file on tmpfs or hugetlbfs.
@@ -107,28 +103,22 @@ impl DmaMemory {
                 return Err(Error::Misaligned { value, align: page });
             }
         }
-        let system = |call| move |source| Error::System { call, source };
-        let size = file.metadata().map_err(system("fstat of a file for DMA"))?.len();
+        let size = file.metadata().map_err(Error::system("fstat of a file for DMA"))?.len();
         let end = offset.checked_add(bytes as u64);
         if bytes == 0 || end.is_none_or(|end| end > size) {
             return Err(Error::OutsideFile { offset, bytes, size });
         }
         // An access to a page without memory would be a SIGBUS.
-        allocate(&file, offset, bytes).map_err(system("fallocate of a file for DMA"))?;
-        let huge = file_page_size(&file).map_err(system("fstatfs of a file for DMA"))?
-            >= HUGE_PAGE_SIZE as u64;
-        let region = map(file, offset, bytes, 0).map_err(system("mmap of a file for DMA"))?;
-        Self::of(region, huge)
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), offset, bytes as u64) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(Error::system("fallocate of a file for DMA")(errno)),
+        }
+        Self::of(map(file, offset, bytes, 0).map_err(Error::system("mmap of a file for DMA"))?)
     }
 
-    fn of(region: MmapRegion<()>, huge: bool) -> Result<Self> {
-        let (fd, offset) =
-            region.file_offset().map_or((-1, 0), |at| (at.file().as_raw_fd(), at.start()));
-        let base = NonNull::new(region.as_ptr()).ok_or_else(|| Error::System {
-            call: "mmap of DMA memory",
-            source: io::Error::from_raw_os_error(libc::ENOMEM),
-        })?;
-        Ok(Self { region, base, fd, offset, huge })
+    fn of(region: MmapRegion<()>) -> Result<Self> {
+        let null = || Error::system("mmap of DMA memory")(Errno::NOMEM);
+        Ok(Self { base: NonNull::new(region.as_ptr()).ok_or_else(null)?, region })
     }
 
     /// Returns the size in bytes.
@@ -138,37 +128,18 @@ impl DmaMemory {
         self.region.size()
     }
 
-    /// Returns true if the memory consists of pages of 2 MiB or more.
-    ///
-    /// See the [example](Self#examples).
-    pub fn huge_pages(&self) -> bool {
-        self.huge
-    }
-
     pub(super) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
     /// Returns the file, and the offset of the first byte in it.
     pub(super) fn file(&self) -> (RawFd, u64) {
-        (self.fd, self.offset)
+        self.region.file_offset().map_or((-1, 0), |at| (at.file().as_raw_fd(), at.start()))
     }
 }
 
-impl fmt::Debug for DmaMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DmaMemory({} bytes)", self.size())
-    }
-}
-
-fn memfd(len: usize, flags: libc::c_uint) -> io::Result<File> {
-    // SAFETY: the name is a NUL-terminated string.
-    let fd = unsafe { libc::memfd_create(c"nvio-arena".as_ptr(), libc::MFD_CLOEXEC | flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` was just created and has no other owner.
-    let file = unsafe { File::from_raw_fd(fd) };
+fn memfd(len: usize, flags: MemfdFlags) -> io::Result<File> {
+    let file = File::from(rustix::fs::memfd_create(c"nvio-arena", MemfdFlags::CLOEXEC | flags)?);
     file.set_len(len as u64)?;
     Ok(file)
 }
@@ -182,33 +153,6 @@ fn map(file: File, offset: u64, len: usize, flags: i32) -> io::Result<MmapRegion
             other => io::Error::other(other.to_string()),
         }
     })
-}
-
-/// Allocates memory for a range of a file, if its filesystem supports that.
-fn allocate(file: &File, offset: u64, bytes: usize) -> io::Result<()> {
-    let too_large = |_| io::Error::from_raw_os_error(libc::EFBIG);
-    let offset = libc::off_t::try_from(offset).map_err(too_large)?;
-    let bytes = libc::off_t::try_from(bytes).map_err(too_large)?;
-    // SAFETY: the call takes no pointer, and does not change the contents of the file.
-    match unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, bytes) } {
-        0 => Ok(()),
-        _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
-            error => Err(error),
-        },
-    }
-}
-
-/// Returns the page size of a file on hugetlbfs; 0 for other files.
-fn file_page_size(file: &File) -> io::Result<u64> {
-    // SAFETY: all zeroes are a valid value of the structure.
-    let mut info: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `info` has room for the result.
-    match unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut info) } {
-        0 if info.f_type == libc::HUGETLBFS_MAGIC => Ok(u64::try_from(info.f_bsize).unwrap_or(0)),
-        0 => Ok(0),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 #[cfg(test)]
@@ -233,7 +177,7 @@ mod tests {
         let other = file.try_clone().unwrap();
         // SAFETY: the file is read after the memory was dropped.
         let memory = unsafe { DmaMemory::from_file(file, 4096, 3 * 4096) }.unwrap();
-        assert_eq!((memory.size(), memory.huge_pages()), (3 * 4096, false));
+        assert_eq!(memory.size(), 3 * 4096);
         let claim = Claim::detached(memory.size(), 4096).unwrap();
         let arena = Arena::over(Arc::new(memory), Arc::new(claim));
         let mut buf = arena.take(4096, 4096).unwrap();
@@ -247,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_file_or_not_whole_pages_is_refused() {
+    fn range_outside_the_file_or_of_partial_pages_is_refused() {
         // SAFETY: nothing is mapped.
         let refused = |offset, bytes| unsafe {
             DmaMemory::from_file(file(2 * 4096), offset, bytes).unwrap_err()

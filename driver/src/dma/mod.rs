@@ -23,5 +23,5 @@ pub use page_map::PAGE_SIZE;
 pub(crate) use page_map::PageMap;
 pub(crate) use pages::Shared;
 pub use scatter_list::ScatterList;
-pub(crate) use space::Claim;
+pub(crate) use space::{Claim, first_free};
 pub use split_buffer::SplitBuffer;

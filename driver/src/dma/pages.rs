@@ -2,7 +2,9 @@
 
 use std::any::Any;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::memory::DmaMemory;
 use super::page_map::{PAGE_SIZE, PageMap};
@@ -19,11 +21,7 @@ pub(super) struct Pages {
     pub(super) _lease: Option<Box<dyn Any + Send + Sync>>,
 }
 
-impl Pages {
-    pub(super) fn free(&self) -> MutexGuard<'_, PageMap> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Pages {}
 
 /// A run of pages of an arena, freed when dropped.
 pub(super) struct PageRun {
@@ -73,28 +71,54 @@ impl PageRun {
 impl Drop for PageRun {
     fn drop(&mut self) {
         if let Some(pages) = &self.pages {
-            pages.free().free(self.first, self.count);
+            pages.free.lock().free(self.first, self.count);
         }
     }
 }
 
-/// Memory that host and device access at the same time. There are no references into it, only
-/// pointers for volatile access.
-pub(crate) struct Shared(PageRun);
+/// Memory that host and device access at the same time: pages of an arena, or of the controller.
+/// There are no references into it, only pointers for volatile access.
+pub(crate) struct Shared {
+    ptr: NonNull<u8>,
+    iova: u64,
+    bytes: usize,
+    /// Keeps the memory.
+    _owner: Box<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the memory is not tied to a thread.
+unsafe impl Send for Shared {}
+// SAFETY: there is no access through `&self`, only pointers.
+unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// Zeroes a run that nothing else accesses yet.
-    pub(super) fn new(run: PageRun) -> Self {
-        // SAFETY: the run is exclusive, and `bytes` long.
-        unsafe { run.ptr().write_bytes(0, run.bytes()) };
-        Self(run)
+    /// Zeroes memory that nothing else accesses yet.
+    ///
+    /// # Safety
+    /// `ptr` is valid for writes of `bytes` bytes, and exclusive, until `owner` is dropped.
+    pub(crate) unsafe fn new(
+        ptr: NonNull<u8>,
+        iova: u64,
+        bytes: usize,
+        owner: impl Any + Send + Sync,
+    ) -> Self {
+        let mut shared = Self { ptr, iova, bytes, _owner: Box::new(owner) };
+        shared.clear();
+        shared
     }
 
     pub(crate) fn ptr(&self) -> NonNull<u8> {
-        self.0.ptr()
+        self.ptr
     }
 
+    /// I/O virtual address, or the address on the bus of controller memory.
     pub(crate) fn iova(&self) -> u64 {
-        self.0.iova()
+        self.iova
+    }
+
+    /// Zeroes the memory. The device must not access it.
+    pub(crate) fn clear(&mut self) {
+        // SAFETY: the memory is `bytes` long, and `&mut self` is the only access to it.
+        unsafe { self.ptr.write_bytes(0, self.bytes) };
     }
 }

@@ -4,7 +4,8 @@
 //! controller's memory, its address must fault there, and must not belong to other memory.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 
@@ -18,10 +19,6 @@ const DETACHED: u64 = 1 << 62;
 #[derive(Debug)]
 pub(crate) struct Claim(Range<u64>);
 
-fn used() -> MutexGuard<'static, Vec<Range<u64>>> {
-    USED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Claim {
     /// Claims `bytes` at the address that `choose` returns. The ranges that are in use are its
     /// argument, in ascending order.
@@ -32,7 +29,7 @@ impl Claim {
         bytes: usize,
         choose: impl FnOnce(&[Range<u64>]) -> Result<u64>,
     ) -> Result<Self> {
-        let mut used = used();
+        let mut used = USED.lock();
         let iova = choose(&used)?;
         let taken = Error::MappingExists { iova, bytes };
         let Some(end) = iova.checked_add(bytes as u64) else { return Err(taken) };
@@ -46,18 +43,8 @@ impl Claim {
 
     /// Claims `bytes` that no device can access, at a multiple of `align`, a power of two.
     pub(super) fn detached(bytes: usize, align: usize) -> Result<Self> {
-        Self::new(bytes, |used| {
-            let mut start = DETACHED;
-            let above = used.partition_point(|other| other.end <= DETACHED);
-            for other in &used[above..] {
-                if other.start.saturating_sub(start) >= bytes as u64 {
-                    break;
-                }
-                let next = other.end.checked_next_multiple_of(align as u64);
-                start = next.ok_or(Error::ArenaFull { bytes, arena: usize::MAX })?;
-            }
-            Ok(start)
-        })
+        let full = Error::ArenaFull { bytes, arena: usize::MAX };
+        Self::new(bytes, |used| first_free(DETACHED, bytes as u64, align as u64, used).ok_or(full))
     }
 
     pub(crate) fn iova(&self) -> u64 {
@@ -65,9 +52,21 @@ impl Claim {
     }
 }
 
+/// Returns the first multiple of `align`, not below `from`, at which `bytes` are outside of the ranges
+/// in `used`, which are in ascending order.
+pub(crate) fn first_free(from: u64, bytes: u64, align: u64, used: &[Range<u64>]) -> Option<u64> {
+    let mut start = from.checked_next_multiple_of(align)?;
+    for taken in used {
+        if taken.start < start.checked_add(bytes)? && start < taken.end {
+            start = taken.end.checked_next_multiple_of(align)?;
+        }
+    }
+    Some(start)
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut used = used();
+        let mut used = USED.lock();
         if let Ok(at) = used.binary_search_by_key(&self.0.start, |other| other.start) {
             used.remove(at);
         }
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_device_sees_is_apart_as_well() {
+    fn address_ranges_without_a_device_do_not_overlap() {
         let claims = [1, 4 << 20, 1].map(|bytes| Claim::detached(bytes, 2 << 20).unwrap());
         for claim in &claims {
             assert!(claim.iova() >= DETACHED && claim.iova().is_multiple_of(2 << 20));

@@ -1,7 +1,5 @@
 //! Futures of NVMe commands.
 
-use std::ops::Deref;
-
 use nvio_spec::DsmRange;
 
 use super::reactor::Reactor;
@@ -12,7 +10,7 @@ use crate::dma::DmaBuf;
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, WritableNamespace};
 use crate::queue::{CommandOptions, Completion, Counters, QueuePair, SplitTransfer};
-use crate::rejected::{Failed, Rejected};
+use crate::rejected::{Failed, Rejected, SubmitResult, TransferResult};
 
 /// A queue pair whose commands are futures. Cheap to clone; it stays on one thread.
 ///
@@ -45,16 +43,8 @@ use crate::rejected::{Failed, Rejected};
 /// let another = AsyncQueue::with_waiting(controller, 8, 16)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, derive_more::Deref)]
 pub struct AsyncQueue(Reactor<QueuePair<Ticket>>);
-
-impl Deref for AsyncQueue {
-    type Target = Reactor<QueuePair<Ticket>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
 
 impl AsyncQueue {
     /// Creates a queue pair with room for `depth` commands; see [`Controller::queue_pair`]. 4,096
@@ -96,17 +86,10 @@ impl AsyncQueue {
     /// [`Error::Io`] with the lowest blocks that failed, and their status; [`Error::QueueFull`] if
     /// too many futures wait; the error of a controller that has failed. The contents of the
     /// buffer are then undefined.
-    pub async fn read(
-        &self,
-        namespace: &Namespace,
-        lba: u64,
-        buf: DmaBuf,
-    ) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
+    pub async fn read(&self, namespace: &Namespace, lba: u64, buf: DmaBuf) -> TransferResult {
         let split = SplitTransfer::new("Read", namespace, lba, buf)?;
-        transfer::run(self, namespace, split, |lba| {
-            move |pair: &mut QueuePair<Ticket>, token, piece| {
-                without_ticket(pair.read(namespace, lba, piece, Ticket(token)))
-            }
+        transfer::run(self, namespace, split, |pair, lba, piece, ticket| {
+            pair.read(namespace, lba, piece, ticket)
         })
         .await
     }
@@ -123,12 +106,10 @@ impl AsyncQueue {
         namespace: &WritableNamespace,
         lba: u64,
         buf: DmaBuf,
-    ) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
+    ) -> TransferResult {
         let split = SplitTransfer::new("Write", namespace, lba, buf)?;
-        transfer::run(self, namespace, split, |lba| {
-            move |pair: &mut QueuePair<Ticket>, token, piece| {
-                without_ticket(pair.write(namespace, lba, piece, Ticket(token)))
-            }
+        transfer::run(self, namespace, split, |pair, lba, piece, ticket| {
+            pair.write(namespace, lba, piece, ticket)
         })
         .await
     }
@@ -142,11 +123,8 @@ impl AsyncQueue {
     /// controller that has failed.
     pub async fn flush(&self, namespace: &Namespace) -> Result<()> {
         let flush = self.command((), |pair, (), ticket| pair.flush(namespace, ticket));
-        match flush.await {
-            Ok(done) if done.status.is_success() => Ok(()),
-            Ok(done) => Err(Error::Command { command: "Flush", status: done.status }),
-            Err(rejected) => Err(rejected.error),
-        }
+        let done = flush.await.map_err(|rejected| rejected.error)?;
+        Error::of_status("Flush", done.status)
     }
 
     /// Zeroes `blocks` from block `lba` on (NVM 3.2.8), in several commands one after the other if
@@ -170,9 +148,7 @@ impl AsyncQueue {
                 pair.write_zeroes(namespace, (lba, blocks), deallocate, options, ticket)
             });
             let done = zero.await.map_err(|rejected| rejected.error)?;
-            if !done.status.is_success() {
-                return Err(namespace.write_zeroes_error(lba, blocks, done.status));
-            }
+            namespace.check_write_zeroes(lba, blocks, done.status)?;
         }
         Ok(())
     }
@@ -190,16 +166,16 @@ impl AsyncQueue {
         namespace: &WritableNamespace,
         ranges: &[DsmRange],
         buf: DmaBuf,
-    ) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
+    ) -> TransferResult {
         let command =
             self.command(buf, |pair, buf, ticket| pair.deallocate(namespace, ranges, buf, ticket));
-        match command.await {
-            Ok(Completion { buf, status, .. }) if status.is_success() => Ok(buf),
-            Ok(Completion { buf, status, .. }) => {
-                let error = Error::Command { command: "Dataset Management", status };
-                Err(Failed { error, payload: Some(buf) })
-            }
-            Err(Rejected { error, payload }) => Err(Failed { error, payload: Some(payload) }),
+        let (buf, result) = match command.await {
+            Ok(done) => (done.buf, Error::of_status("Dataset Management", done.status)),
+            Err(Rejected { error, payload }) => (payload, Err(error)),
+        };
+        match result {
+            Ok(()) => Ok(buf),
+            Err(error) => Err(Failed { error, payload: Some(buf) }),
         }
     }
 
@@ -231,11 +207,7 @@ impl AsyncQueue {
     pub async fn command<M>(
         &self,
         memory: M,
-        mut submit: impl FnMut(
-            &mut QueuePair<Ticket>,
-            M,
-            Ticket,
-        ) -> Result<(), Rejected<Error, (M, Ticket)>>,
+        mut submit: impl FnMut(&mut QueuePair<Ticket>, M, Ticket) -> SubmitResult<M, Ticket>,
     ) -> Result<Completion<()>, Rejected<Error, M>> {
         let request = self.submit(memory, false, |pair, token, memory| {
             without_ticket(submit(pair, memory, Ticket(token)))

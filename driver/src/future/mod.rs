@@ -4,7 +4,6 @@
 //! [`AsyncQueue`] is the reactor of a queue pair.
 
 mod async_queue;
-mod permits;
 mod reactor;
 mod request;
 mod table;

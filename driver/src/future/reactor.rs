@@ -1,13 +1,13 @@
 //! The engine of all futures: it polls one queue and wakes the futures of its requests.
 
 use std::cell::{RefCell, RefMut};
-use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::permits::Permits;
+use tokio::sync::Semaphore;
+
 use super::table::{Outcome, Table};
 
 /// Default number of futures that can wait for room in the queue.
@@ -143,31 +143,27 @@ pub trait ReactorQueue {
 /// let small = Reactor::with_waiting(Echo(Vec::new()), 16);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Reactor<Q: ReactorQueue>(Rc<Inner<Q>>);
+#[derive(derive_more::Debug)]
+#[debug("Reactor({} requests in flight)", self.in_flight())]
+pub struct Reactor<Q: ReactorQueue>(pub(super) Rc<Inner<Q>>);
 
-struct Inner<Q: ReactorQueue> {
+pub(super) struct Inner<Q: ReactorQueue> {
     /// Borrowed while a request is submitted, and by [`Reactor::poll`].
     queue: RefCell<Q>,
     /// Never borrowed while code outside of this module runs.
-    state: RefCell<State<Q::Completion>>,
-}
-
-pub(super) struct State<C> {
-    pub(super) permits: Permits,
-    pub(super) table: Table<C>,
+    table: RefCell<Table<Q::Completion>>,
+    /// A permit for each request that can be in flight, in the order of the requests.
+    pub(super) permits: Semaphore,
+    /// A permit for each future that can wait for one.
+    pub(super) line: Semaphore,
+    waiting_max: usize,
     /// Wakers of one poll. Kept, so that a poll allocates no memory.
-    wakers: Vec<Waker>,
+    wakers: RefCell<Vec<Waker>>,
 }
 
 impl<Q: ReactorQueue> Clone for Reactor<Q> {
     fn clone(&self) -> Self {
         Self(Rc::clone(&self.0))
-    }
-}
-
-impl<Q: ReactorQueue> fmt::Debug for Reactor<Q> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reactor").field("in_flight", &self.in_flight()).finish_non_exhaustive()
     }
 }
 
@@ -184,19 +180,21 @@ impl<Q: ReactorQueue> Reactor<Q> {
     /// See the [example](Self#examples).
     pub fn with_waiting(queue: Q, waiting: usize) -> Self {
         let capacity = queue.capacity();
-        let state = State {
-            permits: Permits::new(capacity, waiting),
-            table: Table::new(capacity),
-            wakers: Vec::new(),
-        };
-        Self(Rc::new(Inner { queue: RefCell::new(queue), state: RefCell::new(state) }))
+        Self(Rc::new(Inner {
+            queue: RefCell::new(queue),
+            table: RefCell::new(Table::new(capacity)),
+            permits: Semaphore::new(capacity.min(Semaphore::MAX_PERMITS)),
+            line: Semaphore::new(waiting.min(Semaphore::MAX_PERMITS)),
+            waiting_max: waiting,
+            wakers: RefCell::default(),
+        }))
     }
 
     /// Returns the number of requests in flight, including those whose futures were dropped.
     ///
     /// See the [example](Self#examples).
     pub fn in_flight(&self) -> usize {
-        self.state().table.in_flight()
+        self.table().in_flight()
     }
 
     /// Calls `f` with the queue. `None` if the queue is in use, because the caller is a function
@@ -204,7 +202,7 @@ impl<Q: ReactorQueue> Reactor<Q> {
     ///
     /// See the [example](Self#examples).
     pub fn with_queue<R>(&self, f: impl FnOnce(&mut Q) -> R) -> Option<R> {
-        self.0.queue.try_borrow_mut().ok().map(|mut queue| f(&mut queue))
+        self.queue().map(|mut queue| f(&mut queue))
     }
 
     /// Rings the doorbell, processes completions, wakes their futures, and returns the number of
@@ -269,28 +267,23 @@ impl<Q: ReactorQueue> Reactor<Q> {
         poll: impl FnOnce(&mut Q, &mut dyn FnMut(u64, Q::Completion)) -> usize,
     ) -> usize {
         // A function that submits a request finds no completions.
-        let Ok(mut queue) = self.0.queue.try_borrow_mut() else { return 0 };
-        let mut wakers = std::mem::take(&mut self.state().wakers);
+        let Some(mut queue) = self.queue() else { return 0 };
+        let mut wakers = self.0.wakers.take();
+        let mut orphans = 0;
         let count = poll(&mut queue, &mut |token, completion| {
-            let outcome = {
-                let mut state = self.state();
-                let outcome = state.table.complete(token, completion);
-                if let Outcome::Orphan(_) = outcome {
-                    wakers.extend(state.permits.release());
-                }
-                outcome
-            };
+            let outcome = self.table().complete(token, completion);
             match outcome {
-                Outcome::Wake(waker) => wakers.push(waker),
-                Outcome::Orphan(_) => {}
+                Outcome::Wake(waker) => wakers.extend(waker),
+                Outcome::Orphan(_) => orphans += 1,
                 Outcome::Unknown(_) => log::warn!("a request ended that no future submitted"),
             }
         });
-        self.state().table.wake_stalled(&mut wakers);
+        self.table().wake_stalled(&mut wakers);
         drop(queue);
         // Wakers run any code, so that nothing is borrowed here.
+        self.0.permits.add_permits(orphans);
         wakers.drain(..).for_each(Waker::wake);
-        self.state().wakers = wakers;
+        self.0.wakers.replace(wakers);
         count
     }
 
@@ -333,26 +326,16 @@ impl<Q: ReactorQueue> Reactor<Q> {
         }
     }
 
-    pub(super) fn state(&self) -> RefMut<'_, State<Q::Completion>> {
-        self.0.state.borrow_mut()
+    pub(super) fn table(&self) -> RefMut<'_, Table<Q::Completion>> {
+        self.0.table.borrow_mut()
+    }
+
+    /// The error of a request that finds no room.
+    pub(super) fn busy(&self) -> Q::Error {
+        Q::busy(self.0.waiting_max)
     }
 
     pub(super) fn queue(&self) -> Option<RefMut<'_, Q>> {
         self.0.queue.try_borrow_mut().ok()
-    }
-
-    /// Returns a permit, and wakes the future that receives it.
-    pub(super) fn release_permit(&self) {
-        let next = self.state().permits.release();
-        next.into_iter().for_each(Waker::wake);
-    }
-
-    /// Notes that the future of a request was dropped.
-    pub(super) fn abandon(&self, at: u32) {
-        let (entry, free) = self.state().table.abandon(at);
-        drop(entry);
-        if free {
-            self.release_permit();
-        }
     }
 }

@@ -13,12 +13,17 @@ pub(super) struct Table<C> {
     stalled: Vec<u32>,
 }
 
-/// State of a request.
-pub(super) enum Entry<C> {
-    /// Not submitted, because the queue was busy. The waker is `None` when it was woken.
-    Stalled(Option<Waker>),
+/// A request, and the waker of its future while that waits.
+pub(super) struct Entry<C> {
+    state: State<C>,
+    waker: Option<Waker>,
+}
+
+enum State<C> {
+    /// Not in the queue.
+    Idle,
     /// In the queue; a future waits for it.
-    InFlight(Waker),
+    InFlight,
     /// In the queue; its future was dropped.
     Orphan,
     /// Ended; its future has not returned the completion yet.
@@ -28,8 +33,8 @@ pub(super) enum Entry<C> {
 /// The effect of a completion. The caller drops the values when nothing is borrowed.
 pub(super) enum Outcome<C> {
     /// A future waits. Wake it.
-    Wake(Waker),
-    /// The future was dropped. The entry and its permit are free.
+    Wake(Option<Waker>),
+    /// The future was dropped. The entry is free, its permit is not yet.
     Orphan(C),
     /// No request in the queue has this token.
     Unknown(C),
@@ -48,30 +53,30 @@ impl<C> Table<C> {
 
     /// Allocates an entry for a request that is about to be submitted.
     pub(super) fn insert(&mut self) -> Option<u32> {
-        self.entries.insert(Entry::Stalled(None)).ok()
+        self.entries.insert(Entry { state: State::Idle, waker: None }).ok()
     }
 
-    /// Notes that a request is in the queue. Returns the old entry, to be dropped.
-    pub(super) fn launch(&mut self, at: u32, waker: Waker) -> Option<Entry<C>> {
-        let entry = self.entries.get_mut(at)?;
-        self.in_flight += 1;
-        Some(std::mem::replace(entry, Entry::InFlight(waker)))
+    /// Notes that a request is in the queue.
+    pub(super) fn launch(&mut self, at: u32) {
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.state = State::InFlight;
+            self.in_flight += 1;
+        }
     }
 
-    /// Notes that the queue rejected a request as busy. The next poll wakes `waker`. Returns the
-    /// old entry, to be dropped.
-    pub(super) fn stall(&mut self, at: u32, waker: Waker) -> Option<Entry<C>> {
-        let entry = self.entries.get_mut(at)?;
+    /// Notes that the queue rejected a request as busy. The next poll wakes `waker`. Returns a
+    /// waker that it replaces, to be dropped.
+    pub(super) fn stall(&mut self, at: u32, waker: &Waker) -> Option<Waker> {
         if !self.stalled.contains(&at) {
             self.stalled.push(at);
         }
-        Some(std::mem::replace(entry, Entry::Stalled(Some(waker))))
+        self.entries.get_mut(at)?.set_waker(waker)
     }
 
     /// Appends the wakers of all stalled requests to `wakers`.
     pub(super) fn wake_stalled(&mut self, wakers: &mut Vec<Waker>) {
         for at in self.stalled.drain(..) {
-            if let Some(Entry::Stalled(waker)) = self.entries.get_mut(at) {
+            if let Some(Entry { state: State::Idle, waker }) = self.entries.get_mut(at) {
                 wakers.extend(waker.take());
             }
         }
@@ -81,15 +86,12 @@ impl<C> Table<C> {
     pub(super) fn complete(&mut self, token: u64, completion: C) -> Outcome<C> {
         let at = u32::try_from(token).unwrap_or(u32::MAX);
         match self.entries.get_mut(at) {
-            Some(entry @ Entry::InFlight(_)) => {
+            Some(Entry { state: state @ State::InFlight, waker }) => {
                 self.in_flight -= 1;
-                match std::mem::replace(entry, Entry::Ended(completion)) {
-                    Entry::InFlight(waker) => Outcome::Wake(waker),
-                    // Not reachable: the pattern above is the state.
-                    _ => Outcome::Wake(Waker::noop().clone()),
-                }
+                *state = State::Ended(completion);
+                Outcome::Wake(waker.take())
             }
-            Some(Entry::Orphan) => {
+            Some(Entry { state: State::Orphan, .. }) => {
                 self.in_flight -= 1;
                 self.entries.remove(at);
                 Outcome::Orphan(completion)
@@ -98,33 +100,41 @@ impl<C> Table<C> {
         }
     }
 
-    /// Returns the completion of a request that ended, and frees the entry.
+    /// Returns the completion of a request that ended.
     ///
     /// # Errors
     /// The request has not ended: `waker` is stored, and a waker that it replaces is returned, to
     /// be dropped.
     pub(super) fn take(&mut self, at: u32, waker: &Waker) -> Result<C, Option<Waker>> {
-        match self.entries.get_mut(at) {
-            Some(Entry::InFlight(known)) if !known.will_wake(waker) => {
-                Err(Some(std::mem::replace(known, waker.clone())))
+        let entry = self.entries.get_mut(at).ok_or(None)?;
+        match std::mem::replace(&mut entry.state, State::Idle) {
+            State::Ended(completion) => Ok(completion),
+            other => {
+                entry.state = other;
+                Err(entry.set_waker(waker))
             }
-            Some(Entry::Ended(_)) => match self.entries.remove(at) {
-                Some(Entry::Ended(completion)) => Ok(completion),
-                _ => Err(None),
-            },
-            _ => Err(None),
         }
     }
 
-    /// Notes that the future of a request was dropped or gives up. Returns the old entry, to be
-    /// dropped, and whether the entry is free.
-    pub(super) fn abandon(&mut self, at: u32) -> (Option<Entry<C>>, bool) {
-        match self.entries.get_mut(at) {
-            Some(entry @ Entry::InFlight(_)) => {
-                (Some(std::mem::replace(entry, Entry::Orphan)), false)
-            }
-            Some(Entry::Ended(_) | Entry::Stalled(_)) => (self.entries.remove(at), true),
-            Some(Entry::Orphan) | None => (None, false),
+    /// Notes that the future of a request was dropped, or has ended. Returns the entry if it is
+    /// free now, to be dropped.
+    ///
+    /// # Errors
+    /// The request is in the queue: its waker is returned, to be dropped.
+    pub(super) fn abandon(&mut self, at: u32) -> Result<Option<Entry<C>>, Option<Waker>> {
+        if let Some(Entry { state: state @ State::InFlight, waker }) = self.entries.get_mut(at) {
+            *state = State::Orphan;
+            return Err(waker.take());
+        }
+        Ok(self.entries.remove(at))
+    }
+}
+
+impl<C> Entry<C> {
+    fn set_waker(&mut self, waker: &Waker) -> Option<Waker> {
+        match &self.waker {
+            Some(known) if known.will_wake(waker) => None,
+            _ => self.waker.replace(waker.clone()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use super::reactor::ReactorQueue;
 use crate::error::{Error, Result};
 use crate::queue::{Completion, QueuePair};
-use crate::rejected::Rejected;
+use crate::rejected::{Rejected, SubmitResult};
 
 /// The context of a command of an [`AsyncQueue`](super::AsyncQueue); see
 /// [`AsyncQueue::command`](super::AsyncQueue::command).
@@ -54,7 +54,7 @@ fn untie(completion: Completion<Ticket>, done: &mut dyn FnMut(u64, Completion<()
 
 /// Removes the ticket from a rejected command.
 pub(super) fn without_ticket<M>(
-    submitted: Result<(), Rejected<Error, (M, Ticket)>>,
+    submitted: SubmitResult<M, Ticket>,
 ) -> Result<(), Rejected<Error, M>> {
     submitted.map_err(|Rejected { error, payload: (payload, _) }| Rejected { error, payload })
 }

@@ -5,20 +5,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::address::PciAddress;
 use super::error::Error;
 use super::record::Record;
-use super::sysfs::{Sysfs, VFIO_PCI};
+use super::sysfs::{Sysfs, VFIO_PCI, poll_for};
 
 /// The driver of a device without a record.
 const DEFAULT_DRIVER: &str = "nvme";
 /// Longest wait for the kernel to find namespaces after `nvme` is bound; a controller may have
 /// none.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(3);
-const TICK: Duration = Duration::from_millis(5);
 
 /// The result of [`Sysfs::bind`].
 ///
@@ -176,15 +174,10 @@ impl Sysfs {
     }
 
     fn await_driver(&self, address: PciAddress, driver: Option<&str>) -> Result<(), Error> {
-        let deadline = Instant::now() + self.timeout;
-        while self.driver(address)?.as_deref() != driver {
-            if Instant::now() >= deadline {
-                let driver = driver.map(str::to_owned);
-                return Err(Error::BindTimeout { address, driver, waited: self.timeout });
-            }
-            sleep(TICK);
-        }
-        Ok(())
+        let waited = self.timeout;
+        let bound = || Ok((self.driver(address)?.as_deref() == driver).then_some(()));
+        let timeout = Error::BindTimeout { address, driver: driver.map(str::to_owned), waited };
+        poll_for::<_, Error>(waited, bound)?.ok_or(timeout)
     }
 
     /// Waits for the kernel to find namespaces, so that a mount can follow at once, and returns
@@ -194,15 +187,11 @@ impl Sysfs {
         address: PciAddress,
         driver: Option<&str>,
     ) -> Result<Vec<String>, Error> {
-        let deadline = Instant::now() + SCAN_TIMEOUT.min(self.timeout);
-        loop {
+        let found = || {
             let names = self.block_names(address)?;
-            let done = !names.is_empty() || driver != Some("nvme");
-            if done || Instant::now() >= deadline {
-                return Ok(names);
-            }
-            sleep(TICK);
-        }
+            Ok((!names.is_empty() || driver != Some("nvme")).then_some(names))
+        };
+        Ok(poll_for::<_, Error>(SCAN_TIMEOUT.min(self.timeout), found)?.unwrap_or_default())
     }
 
     fn block_names(&self, address: PciAddress) -> Result<Vec<String>, Error> {

@@ -1,6 +1,5 @@
 //! NVMe controllers and their block devices, as sysfs shows them.
 
-use std::fmt;
 use std::path::Path;
 
 use super::address::PciAddress;
@@ -48,7 +47,8 @@ pub struct KernelController {
 /// The number of a block device; see [`BlockDevice::number`].
 ///
 /// See the [example](crate::pci::Sysfs#examples).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, derive_more::Display)]
+#[display("{major}:{minor}")]
 pub struct DeviceNumber {
     /// Major number.
     pub major: u32,
@@ -61,12 +61,6 @@ impl DeviceNumber {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once(':')?;
         Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
-    }
-}
-
-impl fmt::Display for DeviceNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.major, self.minor)
     }
 }
 

@@ -1,20 +1,16 @@
 //! Finding the uses of a controller's block devices.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::address::PciAddress;
 use super::device::{BlockDevice, DeviceNumber, NvmeDevice};
 use super::error::Error;
 use super::mounts::Mount;
 use super::sysfs::Sysfs;
 use super::usage::{Use, UseKind};
-
-/// Exclusive claims on the block devices of a controller, which prevent mounts and holders.
-#[derive(Debug, Default)]
-pub(super) struct Claims {
-    _files: Vec<File>,
-}
 
 /// One block device or partition.
 struct Target<'a> {
@@ -41,28 +37,21 @@ impl Sysfs {
                 self.uses_of(&target, &mounts, &swaps, &mut uses)?;
             }
             // Last, because a rejected claim does not name its owner.
-            if uses.len() == before && matches!(self.claim(namespace)?, Claim::Refused) {
-                uses.push(Use { device: namespace.name.clone(), kind: UseKind::Claimed });
+            if uses.len() == before {
+                match self.claim(device.address, namespace) {
+                    Err(Error::InUse { uses: claimed, .. }) => uses.extend(claimed),
+                    other => drop(other?),
+                }
             }
         }
         Ok(uses)
     }
 
-    /// Claims all block devices of `device`, or fails with the first that is in use.
-    pub(super) fn claims(&self, device: &NvmeDevice) -> Result<Claims, Error> {
-        let mut files = Vec::new();
-        for namespace in device.namespaces() {
-            match self.claim(namespace)? {
-                Claim::Granted(file) => files.push(file),
-                Claim::NoNode => {}
-                Claim::Refused => {
-                    let kind = UseKind::Claimed;
-                    let uses = vec![Use { device: namespace.name.clone(), kind }];
-                    return Err(Error::InUse { address: device.address, uses });
-                }
-            }
-        }
-        Ok(Claims { _files: files })
+    /// Claims all block devices of `device`, or fails with the first that is in use. The open files
+    /// prevent mounts and holders.
+    pub(super) fn claims(&self, device: &NvmeDevice) -> Result<Vec<File>, Error> {
+        let claim = |namespace| self.claim(device.address, namespace).transpose();
+        device.namespaces().iter().filter_map(claim).collect()
     }
 
     fn targets<'a>(&self, namespace: &'a BlockDevice) -> Vec<Target<'a>> {
@@ -134,33 +123,33 @@ impl Sysfs {
         }))
     }
 
-    /// Opens a block device with O_EXCL, as the kernel itself claims one. A claim on the whole
-    /// device and a claim on a partition exclude each other.
-    fn claim(&self, namespace: &BlockDevice) -> Result<Claim, Error> {
+    /// Opens a block device with O_EXCL, as the kernel itself claims one. A claim on the whole device
+    /// and a claim on a partition exclude each other. `None` if this process cannot claim it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if the device is claimed.
+    fn claim(&self, address: PciAddress, namespace: &BlockDevice) -> Result<Option<File>, Error> {
         let path = self.path("dev").join(&namespace.name);
         let is_node = std::fs::metadata(&path).is_ok_and(|meta| {
             meta.file_type().is_block_device() && number_of(meta.rdev()) == namespace.number
         });
         if !is_node {
             log::debug!("{} is not a node of {}: not claimed", path.display(), namespace.number);
-            return Ok(Claim::NoNode);
+            return Ok(None);
         }
         let mut options = OpenOptions::new();
         let file = options.read(true).custom_flags(libc::O_EXCL | libc::O_NONBLOCK).open(&path);
         match file {
-            Ok(file) => Ok(Claim::Granted(file)),
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(Claim::Refused),
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                let claimed = Use { device: namespace.name.clone(), kind: UseKind::Claimed };
+                Err(Error::InUse { address, uses: vec![claimed] })
+            }
             // Without the permission, the kernel's tables decide; binding needs root anyway.
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(Claim::NoNode),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
             Err(error) => Err(Error::io("open", path, error)),
         }
     }
-}
-
-enum Claim {
-    Granted(File),
-    Refused,
-    NoNode,
 }
 
 fn number_of(rdev: u64) -> DeviceNumber {

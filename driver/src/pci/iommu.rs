@@ -15,10 +15,8 @@ impl Sysfs {
     pub fn iommu_group(&self, address: PciAddress) -> Result<Option<u32>, Error> {
         let path = self.device_dir(address).join("iommu_group");
         let Some(name) = self.link_name(&path)? else { return Ok(None) };
-        match name.parse() {
-            Ok(group) => Ok(Some(group)),
-            Err(_) => Err(Error::malformed(path, &name, "a link to a group number")),
-        }
+        let group = name.parse().map(Some);
+        group.map_err(|_| Error::malformed(path, &name, "a link to a group number"))
     }
 
     /// Returns the group of `address`, if user space can use it.
@@ -29,11 +27,9 @@ impl Sysfs {
         let Some(group) = self.iommu_group(address)? else {
             return Err(Error::NoIommu { address, advice: self.iommu_advice()? });
         };
-        let others = self.neighbours(address)?;
-        if others.is_empty() {
-            Ok(group)
-        } else {
-            Err(Error::GroupShared { address, group, others })
+        match self.neighbours(address)? {
+            others if others.is_empty() => Ok(group),
+            others => Err(Error::GroupShared { address, group, others }),
         }
     }
 
@@ -69,12 +65,9 @@ impl Sysfs {
                        command line does not turn it off"
                 .to_owned());
         };
-        let (switch, firmware) = match vendor {
-            Vendor::Intel => ("intel_iommu=on", "Intel VT-d"),
-            Vendor::Amd => ("amd_iommu=on", "AMD-Vi (often just called IOMMU)"),
-        };
+        let Vendor { switch, firmware, .. } = vendor;
         let cmdline = self.attribute(&self.path("proc/cmdline"))?.unwrap_or_default();
-        let has_switch = cmdline.split_ascii_whitespace().any(|word| word == switch);
+        let has_switch = cmdline.split_ascii_whitespace().any(|word| word == *switch);
         let mut steps = Vec::new();
         if !has_switch {
             steps.push(format!(
@@ -96,33 +89,37 @@ impl Sysfs {
         Ok(format!("{}, and reboot", steps.join(", ")))
     }
 
-    /// Returns the vendor of the IOMMU: from the firmware's table, else from the processor. A
-    /// virtual machine's processor does not decide, and QEMU's IOMMU is Intel's.
-    fn vendor(&self, cpuinfo: &[u8]) -> Option<Vendor> {
-        let table = [Vendor::Intel, Vendor::Amd].into_iter().find(|&vendor| self.has_table(vendor));
+    /// Returns the vendor of the IOMMU: from the firmware's table, else from the processor. A virtual
+    /// machine's processor does not decide, and QEMU's IOMMU is Intel's.
+    fn vendor(&self, cpuinfo: &[u8]) -> Option<&'static Vendor> {
+        let table = [&INTEL, &AMD].into_iter().find(|vendor| self.has_table(vendor));
         table.or_else(|| match field(cpuinfo, b"vendor_id")? {
-            _ if is_guest(cpuinfo) => Some(Vendor::Intel),
-            "GenuineIntel" => Some(Vendor::Intel),
-            "AuthenticAMD" | "HygonGenuine" => Some(Vendor::Amd),
+            _ if is_guest(cpuinfo) => Some(&INTEL),
+            "GenuineIntel" => Some(&INTEL),
+            "AuthenticAMD" | "HygonGenuine" => Some(&AMD),
             _ => None,
         })
     }
 
     /// Returns true if the firmware describes an IOMMU of this vendor.
-    fn has_table(&self, vendor: Vendor) -> bool {
-        let table = match vendor {
-            Vendor::Intel => "DMAR",
-            Vendor::Amd => "IVRS",
-        };
-        self.path("sys/firmware/acpi/tables").join(table).exists()
+    fn has_table(&self, vendor: &Vendor) -> bool {
+        self.path("sys/firmware/acpi/tables").join(vendor.table).exists()
     }
 }
 
-#[derive(Clone, Copy)]
-enum Vendor {
-    Intel,
-    Amd,
+/// A vendor of IOMMUs.
+struct Vendor {
+    /// The firmware's table that describes the IOMMU.
+    table: &'static str,
+    /// The word on the kernel's command line that turns it on.
+    switch: &'static str,
+    /// Its name in the firmware's setup.
+    firmware: &'static str,
 }
+
+const INTEL: Vendor = Vendor { table: "DMAR", switch: "intel_iommu=on", firmware: "Intel VT-d" };
+const AMD: Vendor =
+    Vendor { table: "IVRS", switch: "amd_iommu=on", firmware: "AMD-Vi (often just called IOMMU)" };
 
 fn is_guest(cpuinfo: &[u8]) -> bool {
     let mut flags = field(cpuinfo, b"flags").unwrap_or_default().split_ascii_whitespace();

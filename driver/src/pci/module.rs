@@ -3,11 +3,9 @@
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::sysfs::Sysfs;
+use super::sysfs::{Sysfs, poll_for};
 
 /// Longest message of modprobe that is kept, bytes.
 const OUTPUT_BYTES_MAX: u64 = 1024;
@@ -27,9 +25,8 @@ impl Sysfs {
     }
 
     fn modprobe(&self, module: &str) -> Result<(), String> {
-        let (name, arguments) = match self.modprobe.split_first() {
-            Some((name, arguments)) => (name.as_str(), arguments),
-            None => return Err("no modprobe".to_owned()),
+        let Some((name, arguments)) = self.modprobe.split_first() else {
+            return Err("no modprobe".to_owned());
         };
         let start = |program: &Path| spawn(program, arguments, module);
         // An ordinary user's PATH often lacks /sbin.
@@ -39,18 +36,11 @@ impl Sysfs {
                 _ => Err(error),
             })
             .map_err(|error| format!("{name}: {error}"))?;
-        let deadline = Instant::now() + self.timeout;
-        let status = loop {
-            match child.try_wait() {
-                Ok(Some(status)) => break status,
-                Ok(None) if Instant::now() < deadline => sleep(Duration::from_millis(10)),
-                Ok(None) => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return Err(format!("{name} did not end within {:?}", self.timeout));
-                }
-                Err(error) => return Err(format!("{name}: {error}")),
-            }
+        let ended = poll_for(self.timeout, || child.try_wait());
+        let Some(status) = ended.map_err(|error| format!("{name}: {error}"))? else {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(format!("{name} did not end within {:?}", self.timeout));
         };
         if status.success() {
             Ok(())

@@ -1,11 +1,10 @@
 //! Access to the files of sysfs and procfs.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::address::PciAddress;
 use super::error::Error;
@@ -58,7 +57,8 @@ type WriteFn = dyn Fn(&Path, &[u8]) -> io::Result<()> + Send + Sync;
 /// let other = Sysfs::at("/tmp/root");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Sysfs({root:?})")]
 pub struct Sysfs {
     root: PathBuf,
     /// The command that loads the module named by its last argument.
@@ -71,12 +71,6 @@ pub struct Sysfs {
 impl Default for Sysfs {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl fmt::Debug for Sysfs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sysfs").field("root", &self.root).finish_non_exhaustive()
     }
 }
 
@@ -148,33 +142,22 @@ impl Sysfs {
 
     /// Reads a table of procfs. `None` if it does not exist or this process may not read it.
     pub(super) fn table(&self, path: &Path) -> Option<Vec<u8>> {
-        match read_at_most(path, TABLE_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                log::debug!("{error}");
-                None
-            }
-        }
+        let read = read_at_most(path, TABLE_BYTES_MAX);
+        read.inspect_err(|error| log::debug!("{error}")).ok().flatten()
     }
 
     /// Reads the last component of a link's target, which names a driver or a group in sysfs.
     /// `None` if there is no such link.
     pub(super) fn link_name(&self, path: &Path) -> Result<Option<String>, Error> {
-        match fs::read_link(path) {
-            Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
-            Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(Error::io("read the link", path, error)),
-        }
+        let target = unless_absent(fs::read_link(path), "read the link", path)?;
+        let name = |target: PathBuf| Some(target.file_name()?.to_string_lossy().into_owned());
+        Ok(target.and_then(name))
     }
 
     /// Lists the names in a directory, sorted; empty if there is no such directory. Names that are
     /// not UTF-8 are left out: the kernel creates none.
     pub(super) fn names(&self, path: &Path) -> Result<Vec<String>, Error> {
-        let entries = match fs::read_dir(path) {
-            Ok(entries) => entries,
-            Err(error) if is_absent(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(Error::io("list", path, error)),
-        };
+        let entries = unless_absent(fs::read_dir(path), "list", path)?.into_iter().flatten();
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| Error::io("list", path, error))?;
@@ -191,20 +174,43 @@ impl Sysfs {
     }
 }
 
-/// Returns true if the error means that a file does not exist. Attributes of a device that is being
-/// removed return ENODEV and ENXIO.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-        || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+/// Returns `None` if a file does not exist. Attributes of a device that is being removed return
+/// ENODEV and ENXIO.
+fn unless_absent<T>(
+    result: io::Result<T>,
+    action: &'static str,
+    path: &Path,
+) -> Result<Option<T>, Error> {
+    let absent = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+    };
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if absent(&error) => Ok(None),
+        Err(error) => Err(Error::io(action, path, error)),
+    }
 }
 
 fn read_at_most(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
     let mut bytes = Vec::new();
-    let result = File::open(path).and_then(|file| file.take(bytes_max).read_to_end(&mut bytes));
-    match result {
-        Ok(_) => Ok(Some(bytes)),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(Error::io("read", path, error)),
+    let read = File::open(path).and_then(|file| file.take(bytes_max).read_to_end(&mut bytes));
+    Ok(unless_absent(read, "read", path)?.map(|_| bytes))
+}
+
+/// Calls `look` until it returns a value, for at most `bound`, and returns the value.
+pub(super) fn poll_for<T, E>(
+    bound: Duration,
+    mut look: impl FnMut() -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    const TICK: Duration = Duration::from_millis(5);
+    let deadline = Instant::now() + bound;
+    loop {
+        let found = look()?;
+        if found.is_some() || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        std::thread::sleep(TICK);
     }
 }
 

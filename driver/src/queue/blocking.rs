@@ -9,7 +9,7 @@ use super::split_transfer::SplitTransfer;
 use crate::dma::{BOUNCE_BYTES_MAX, BouncePool, DmaBuf};
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, WritableNamespace};
-use crate::rejected::{Failed, Rejected};
+use crate::rejected::{Failed, Rejected, SubmitResult, TransferResult};
 
 /// Blocking calls of a queue pair; see [`QueuePair::blocking`].
 ///
@@ -17,17 +17,13 @@ use crate::rejected::{Failed, Rejected};
 /// optimal boundary ([`Namespace::blocks_of_command`]). The commands are in flight together, up to
 /// the capacity of the queue. After an error no further command is submitted, and the call returns
 /// when the commands in flight have ended.
+#[derive(derive_more::Debug)]
+#[debug("Blocking({queue:?})")]
 pub struct Blocking<'q, T, F> {
     queue: &'q mut QueuePair<T>,
     mark: T,
     others: F,
     bounce: BouncePool,
-}
-
-impl<T, F> std::fmt::Debug for Blocking<'_, T, F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Blocking({:?})", self.queue)
-    }
 }
 
 impl<T: Clone + PartialEq> QueuePair<T> {
@@ -80,12 +76,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
     /// [`Error::Misaligned`] and [`Error::OutOfRange`] before a command is submitted;
     /// [`Error::Io`] with the lowest blocks that failed, and their status; the error of a
     /// controller that has failed. The contents of the buffer are then undefined.
-    pub fn read(
-        &mut self,
-        namespace: &Namespace,
-        lba: u64,
-        buf: DmaBuf,
-    ) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
+    pub fn read(&mut self, namespace: &Namespace, lba: u64, buf: DmaBuf) -> TransferResult {
         let split = SplitTransfer::new("Read", namespace, lba, buf)?;
         self.transfer(namespace, split, |queue, lba, piece, mark| {
             queue.read(namespace, lba, piece, mark)
@@ -104,7 +95,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
         namespace: &WritableNamespace,
         lba: u64,
         buf: DmaBuf,
-    ) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
+    ) -> TransferResult {
         let split = SplitTransfer::new("Write", namespace, lba, buf)?;
         self.transfer(namespace, split, |queue, lba, piece, mark| {
             queue.write(namespace, lba, piece, mark)
@@ -173,7 +164,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
 
     fn bounce_buffer(&mut self, bytes: usize) -> Result<DmaBuf> {
         let Self { queue, bounce, .. } = self;
-        bounce.take(bytes, |bytes| queue.controller.alloc(bytes))
+        bounce.take(bytes, |bytes| queue.controller.arena.alloc(bytes))
     }
 
     /// Keeps the bounce buffer of a transfer that failed, and returns the error.
@@ -191,10 +182,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
     /// # Errors
     /// [`Error::Command`], and the error of a controller that has failed.
     pub fn flush(&mut self, namespace: &Namespace) -> Result<()> {
-        match self.command(|queue, mark| queue.flush(namespace, mark))? {
-            status if status.is_success() => Ok(()),
-            status => Err(Error::Command { command: "Flush", status }),
-        }
+        Error::of_status("Flush", self.command(|queue, mark| queue.flush(namespace, mark))?)
     }
 
     /// Zeroes `blocks` from block `lba` on (NVM 3.2.8), in several commands one after the other if
@@ -219,10 +207,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
             let status = self.command(|queue, mark| {
                 queue.write_zeroes(namespace, (lba, blocks), deallocate, options, mark)
             })?;
-            match status.is_success() {
-                true => Ok(()),
-                false => Err(namespace.write_zeroes_error(lba, blocks, status)),
-            }
+            namespace.check_write_zeroes(lba, blocks, status)
         })
     }
 
@@ -231,13 +216,10 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
         &mut self,
         namespace: &Namespace,
         mut split: SplitTransfer,
-        mut submit: impl FnMut(
-            &mut QueuePair<T>,
-            u64,
-            DmaBuf,
-            T,
-        ) -> Result<(), Rejected<Error, (DmaBuf, T)>>,
-    ) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
+        mut submit: impl FnMut(&mut QueuePair<T>, u64, DmaBuf, T) -> SubmitResult<DmaBuf, T>,
+    ) -> TransferResult {
+        // After an error the queue keeps the commands in flight.
+        let lost = |error| Failed { error, payload: None };
         self.notice_reset();
         while let Some((lba, mut piece)) = split.next_command(namespace) {
             loop {
@@ -250,7 +232,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
                         if self.is_busy() =>
                     {
                         piece = buf;
-                        self.wait(&mut split)?;
+                        self.wait(|done| split.completed(done.buf, done.status)).map_err(lost)?;
                     }
                     Err(Rejected { error, payload: (buf, _) }) => {
                         break split.rejected(lba, buf, error);
@@ -259,7 +241,7 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
             }
         }
         while split.in_flight() > 0 && self.is_busy() {
-            self.wait(&mut split)?;
+            self.wait(|done| split.completed(done.buf, done.status)).map_err(lost)?;
         }
         split.finish()
     }
@@ -274,20 +256,16 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
         self.queue.in_flight() > 0
     }
 
-    /// Waits until a command ends. After an error the queue keeps the commands in flight.
-    fn wait(&mut self, split: &mut SplitTransfer) -> Result<(), Failed<Error, DmaBuf>> {
+    /// Waits until a command ends, and passes those of this call to `own`.
+    fn wait(&mut self, mut own: impl FnMut(Completion<T>)) -> Result<()> {
         let Self { queue, mark, others, .. } = self;
-        let waited = queue.wait(|done| match done.context == *mark {
-            true => split.completed(done.buf, done.status),
-            false => others(done),
-        });
-        waited.map(drop).map_err(|error| Failed { error, payload: None })
+        queue.wait(|done| if done.context == *mark { own(done) } else { others(done) }).map(drop)
     }
 
     /// Executes one command without data.
     fn command(
         &mut self,
-        mut submit: impl FnMut(&mut QueuePair<T>, T) -> Result<(), Rejected<Error, ((), T)>>,
+        mut submit: impl FnMut(&mut QueuePair<T>, T) -> SubmitResult<(), T>,
     ) -> Result<Status> {
         self.notice_reset();
         while let Err(rejected) = submit(self.queue, self.mark.clone()) {
@@ -296,13 +274,9 @@ impl<T: Clone + PartialEq, F: FnMut(Completion<T>)> Blocking<'_, T, F> {
                 error => return Err(error),
             };
         }
-        let Self { queue, mark, others, .. } = self;
         let mut status = None;
-        while status.is_none() && queue.in_flight() > 0 {
-            queue.wait(|done| match done.context == *mark {
-                true => status = Some(done.status),
-                false => others(done),
-            })?;
+        while status.is_none() && self.is_busy() {
+            self.wait(|done| status = Some(done.status))?;
         }
         status.ok_or(Error::ResetFailed)
     }

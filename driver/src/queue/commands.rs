@@ -12,7 +12,7 @@ use crate::controller::writable::WritableController;
 use crate::dma::{DmaBuf, ScatterList};
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, WritableNamespace};
-use crate::rejected::Rejected;
+use crate::rejected::{Rejected, SubmitResult};
 
 /// CDW12 bit 25 of Write Zeroes: the blocks may be deallocated.
 const WRITE_ZEROES_DEALLOCATE: u32 = 1 << 25;
@@ -24,11 +24,7 @@ impl<T> QueuePair<T> {
     ///
     /// # Errors
     /// [`Error::QueueFull`], and the error of a controller that has failed.
-    pub fn flush(
-        &mut self,
-        namespace: &Namespace,
-        context: T,
-    ) -> Result<(), Rejected<Error, ((), T)>> {
+    pub fn flush(&mut self, namespace: &Namespace, context: T) -> SubmitResult<(), T> {
         self.submit_bare(Sqe::flush(namespace.id()), context)
     }
 
@@ -45,7 +41,7 @@ impl<T> QueuePair<T> {
         list: ScatterList,
         options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+    ) -> SubmitResult<ScatterList, T> {
         self.submit_with(nvm::READ, namespace, (lba, blocks), list, options, context)
     }
 
@@ -63,7 +59,7 @@ impl<T> QueuePair<T> {
         list: ScatterList,
         options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+    ) -> SubmitResult<ScatterList, T> {
         self.submit_with(nvm::WRITE, namespace, (lba, blocks), list, options, context)
     }
 
@@ -81,7 +77,7 @@ impl<T> QueuePair<T> {
         list: ScatterList,
         options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+    ) -> SubmitResult<ScatterList, T> {
         self.submit_with(nvm::COMPARE, namespace, (lba, blocks), list, options, context)
     }
 
@@ -98,7 +94,7 @@ impl<T> QueuePair<T> {
         (lba, blocks): (u64, u32),
         options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<Error, ((), T)>> {
+    ) -> SubmitResult<(), T> {
         self.submit_range(nvm::VERIFY, namespace, (lba, blocks), options, 0, context)
     }
 
@@ -117,7 +113,7 @@ impl<T> QueuePair<T> {
         deallocate: bool,
         options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<Error, ((), T)>> {
+    ) -> SubmitResult<(), T> {
         let flags = if deallocate { WRITE_ZEROES_DEALLOCATE } else { 0 };
         self.submit_range(nvm::WRITE_ZEROES, namespace, (lba, blocks), options, flags, context)
     }
@@ -137,13 +133,11 @@ impl<T> QueuePair<T> {
         ranges: &[DsmRange],
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
+    ) -> SubmitResult<DmaBuf, T> {
         let check = |range: &DsmRange| namespace.check_range(range.slba.get(), range.blocks.get());
         let checked = ranges.iter().try_for_each(check);
-        let mut sqe = Sqe::new(nvm::DATASET_MANAGEMENT, namespace.id());
-        sqe.cdw10 = U32::new(zeroes_based(ranges.len()));
-        sqe.cdw11 = U32::new(Sqe::DSM_DEALLOCATE);
-        self.submit_list(sqe, checked, (ranges.len(), ranges.as_bytes()), buf, context)
+        let command = checked.map(|()| Sqe::deallocate(namespace.id(), count(ranges)));
+        self.submit_list(command, (ranges.len(), ranges.as_bytes()), buf, context)
     }
 
     /// Submits a copy of ranges of the namespace to the blocks from `lba` on, in order (Copy with
@@ -161,19 +155,17 @@ impl<T> QueuePair<T> {
         ranges: &[CopyRange],
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
+    ) -> SubmitResult<DmaBuf, T> {
         let mut total = 0u32;
         let checked = ranges.iter().try_for_each(|range| {
-            let blocks = u32::from(range.nlb.get()) + 1;
+            let blocks = range.blocks();
             // At most 256 times 65,536.
             total = total.saturating_add(blocks);
             namespace.check_range(range.slba.get(), blocks)
         });
         let checked = checked.and_then(|()| namespace.check_range(lba, total));
-        let mut sqe = Sqe::read(namespace.id(), lba, 1);
-        sqe.opcode = nvm::COPY;
-        sqe.cdw12 = U32::new(zeroes_based(ranges.len()));
-        self.submit_list(sqe, checked, (ranges.len(), ranges.as_bytes()), buf, context)
+        let command = checked.map(|()| Sqe::copy(namespace.id(), lba, count(ranges)));
+        self.submit_list(command, (ranges.len(), ranges.as_bytes()), buf, context)
     }
 
     /// Submits any I/O command. This function sets the identifier and the data and metadata
@@ -207,11 +199,11 @@ impl<T> QueuePair<T> {
         sqe: Sqe,
         list: ScatterList,
         context: T,
-    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+    ) -> SubmitResult<ScatterList, T> {
         self.submit_scattered(sqe, list, context)
     }
 
-    fn submit_bare(&mut self, sqe: Sqe, context: T) -> Result<(), Rejected<Error, ((), T)>> {
+    fn submit_bare(&mut self, sqe: Sqe, context: T) -> SubmitResult<(), T> {
         self.core.submit(sqe, context).map_err(|context| self.full(((), context)))
     }
 
@@ -223,7 +215,7 @@ impl<T> QueuePair<T> {
         options: CommandOptions,
         flags: u32,
         context: T,
-    ) -> Result<(), Rejected<Error, ((), T)>> {
+    ) -> SubmitResult<(), T> {
         let checked = match blocks {
             0 | 0x1_0000.. => Err(Error::TransferSize { bytes: 0, max: 0 }),
             _ => namespace.check_range(lba, blocks),
@@ -231,9 +223,7 @@ impl<T> QueuePair<T> {
         if let Err(error) = checked {
             return Err(Rejected { error, payload: ((), context) });
         }
-        let mut sqe = Sqe::read(namespace.id(), lba, blocks);
-        sqe.opcode = opcode;
-        options.apply(&mut sqe);
+        let mut sqe = options.command(opcode, namespace, lba, blocks);
         sqe.cdw12 = U32::new(sqe.cdw12.get() | flags);
         self.submit_bare(sqe, context)
     }
@@ -246,14 +236,12 @@ impl<T> QueuePair<T> {
         list: ScatterList,
         options: CommandOptions,
         context: T,
-    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+    ) -> SubmitResult<ScatterList, T> {
         let checked = namespace.check_blocks(lba, blocks);
         if let Err(error) = checked.and_then(|()| options.check(namespace, blocks, &list)) {
             return Err(Rejected { error, payload: (list, context) });
         }
-        let mut sqe = Sqe::read(namespace.id(), lba, blocks);
-        sqe.opcode = opcode;
-        options.apply(&mut sqe);
+        let sqe = options.command(opcode, namespace, lba, blocks);
         self.submit_scattered(sqe, list, context)
     }
 
@@ -262,7 +250,7 @@ impl<T> QueuePair<T> {
         sqe: Sqe,
         list: ScatterList,
         context: T,
-    ) -> Result<(), Rejected<Error, (ScatterList, T)>> {
+    ) -> SubmitResult<ScatterList, T> {
         self.core.submit_scattered(sqe, list, context).map_err(|(reason, list, context)| {
             let payload = (list, context);
             match reason {
@@ -272,35 +260,26 @@ impl<T> QueuePair<T> {
         })
     }
 
-    /// Submits a command whose data is a list of ranges.
+    /// Submits a command whose data is a list of `count` ranges, which is copied to `buf`, if its
+    /// checks succeeded.
     fn submit_list(
         &mut self,
-        sqe: Sqe,
-        checked: Result<()>,
+        command: Result<Sqe>,
         (count, list): (usize, &[u8]),
         mut buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
-        let checked = checked.and(buf.check_alignment());
+    ) -> SubmitResult<DmaBuf, T> {
+        let command = command.and_then(|sqe| buf.check_alignment().map(|()| sqe));
+        let len = buf.len();
         let room = buf.get_mut(..list.len()).filter(|_| (1..=MAX_RANGES).contains(&count));
-        let checked = checked.and(match room {
-            Some(room) => {
-                room.copy_from_slice(list);
-                Ok(())
-            }
-            None => Err(Error::TransferSize { bytes: list.len(), max: buf.len().min(8192) }),
-        });
-        match checked {
-            Ok(()) => {
-                let submitted = self.core.submit_prefix(sqe, list.len(), buf, context);
-                submitted.map_err(|payload| self.full(payload))
-            }
-            Err(error) => Err(Rejected { error, payload: (buf, context) }),
-        }
+        let copied = room
+            .map(|room| room.copy_from_slice(list))
+            .ok_or(Error::TransferSize { bytes: list.len(), max: len.min(8192) });
+        self.submit_checked(command.and_then(|sqe| copied.map(|()| sqe)), list.len(), buf, context)
     }
 }
 
-/// Encodes a count of 1 to 256, which was checked, as a 0's based field.
-fn zeroes_based(count: usize) -> u32 {
-    u32::try_from(count.wrapping_sub(1) & 0xff).unwrap_or(0)
+/// The number of ranges of a command, of which one has at most [`MAX_RANGES`].
+fn count<R>(ranges: &[R]) -> u32 {
+    u32::try_from(ranges.len()).unwrap_or(u32::MAX)
 }

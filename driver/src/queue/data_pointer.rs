@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_for_the_lists_has_no_pointer() {
+    fn transfer_too_long_for_its_lists_has_no_pointer() {
         let mut lists = lists(12, 1, false);
         let range = |pages: usize| Range { iova: 0x10_0000, len: pages << 12 };
         assert!(lists.contiguous(0, range(513)).is_ok());

@@ -5,7 +5,8 @@ use nvio_spec::protection::{ProtectionInfo, ProtectionType, guard_after};
 use zerocopy::IntoBytes;
 
 use super::{CommandOptions, Completion, Protection, QueuePair};
-use crate::{Address, Controller, DmaBuf, Error, Options, ScatterList, WritableNamespace};
+use crate::served::{Served, writable};
+use crate::{Controller, DmaBuf, Error, ScatterList, WritableNamespace};
 
 /// The format of a namespace.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +17,7 @@ struct Format {
     kind: u8,
 }
 
-struct Served {
+struct Rig {
     _emulator: Emulator,
     controller: Controller,
     namespace: WritableNamespace,
@@ -35,7 +36,7 @@ fn formats() -> impl Iterator<Item = Format> {
 }
 
 /// A namespace of 1,024 blocks, on a controller that transfers 64 KiB a command.
-fn served(format: Format, sgl: bool) -> Served {
+fn rig(format: Format, sgl: bool) -> Rig {
     let Format { block, metadata, extended, kind } = format;
     let config = NamespaceConfig::new(Backing::memory(1024 * block as u64));
     let config = config.block_size(block as u32).metadata(metadata as u16, extended);
@@ -44,13 +45,11 @@ fn served(format: Format, sgl: bool) -> Served {
         None => config,
     };
     let builder = Emulator::builder().namespace(config).mdts(Some(4)).sgl(sgl);
-    let emulator = builder.start().unwrap();
-    let address = Address::vfio_user(emulator.socket());
-    let options = Options { writable: true, ..Options::default() };
-    let controller = Controller::open_with(&address, options).unwrap();
-    let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
+    let served = Served::start(builder, writable());
+    let namespace = served.writable_namespace();
+    let Served { controller, emulator } = served;
     let queue = controller.queue_pair(4).unwrap();
-    Served { _emulator: emulator, controller, namespace, queue, format }
+    Rig { _emulator: emulator, controller, namespace, queue, format }
 }
 
 impl Format {
@@ -96,7 +95,7 @@ impl Format {
     }
 }
 
-impl Served {
+impl Rig {
     /// A buffer of `bytes` that begins `lead` bytes into a page, and the memory around it.
     fn buf(&self, lead: usize, bytes: usize) -> (DmaBuf, [DmaBuf; 2]) {
         let mut after = self.controller.alloc(lead + bytes + 4096).unwrap();
@@ -168,9 +167,9 @@ impl Served {
 }
 
 #[test]
-fn what_is_written_joined_is_read_apart_and_the_other_way_round() {
+fn data_and_metadata_written_together_are_read_apart_and_vice_versa() {
     for (format, sgl) in formats().flat_map(|format| [(format, false), (format, true)]) {
-        let mut it = served(format, sgl);
+        let mut it = rig(format, sgl);
         let most = (it.namespace.max_transfer() / format.block) as u32;
         for (lba, blocks, lead) in
             [(0, 1, 0), (3, 7, 512), (20, 8, 4), (40, 9, 3584), (1024 - u64::from(most), most, 0)]
@@ -213,10 +212,10 @@ fn what_is_written_joined_is_read_apart_and_the_other_way_round() {
 }
 
 #[test]
-fn what_the_controller_keeps_is_not_in_the_buffer() {
+fn metadata_that_the_controller_strips_is_not_in_the_buffer() {
     for extended in [false, true] {
         let format = Format { block: 512, metadata: 8, extended, kind: 1 };
-        let mut it = served(format, false);
+        let mut it = rig(format, false);
         let (data, metadata) = format.content(9, 20);
         let protection = Protection { action: true, ..format.checks(9).protection };
         let how = CommandOptions { protection, ..CommandOptions::default() };
@@ -237,7 +236,7 @@ fn what_the_controller_keeps_is_not_in_the_buffer() {
 fn metadata_that_is_no_protection_information_is_never_kept() {
     for extended in [false, true] {
         let format = Format { block: 512, metadata: 8, extended, kind: 0 };
-        let mut it = served(format, false);
+        let mut it = rig(format, false);
         let content = format.content(5, 16);
         let protection = Protection { action: true, ..Protection::default() };
         let how = CommandOptions { protection, ..CommandOptions::default() };
@@ -259,10 +258,10 @@ fn metadata_that_is_no_protection_information_is_never_kept() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_by_name() {
+fn wrong_lengths_are_refused_by_name() {
     for (extended, metadata) in [(false, 16), (true, 16), (false, 0)] {
         let format = Format { block: 512, metadata, extended, kind: 0 };
-        let mut it = served(format, false);
+        let mut it = rig(format, false);
         let most = (it.namespace.max_transfer() / 512) as u32;
         let how = CommandOptions::default();
         let each = 512 + metadata;
@@ -304,7 +303,7 @@ fn what_does_not_fit_is_refused_by_name() {
 
 #[test]
 fn buffers_that_no_address_describes_are_rejected_by_every_command() {
-    let mut it = served(Format { block: 512, metadata: 0, extended: false, kind: 0 }, true);
+    let mut it = rig(Format { block: 512, metadata: 0, extended: false, kind: 0 }, true);
     for lead in 1..8 {
         let buf = |bytes| it.buf(lead, bytes).0;
         let (read, write, through) = (buf(512), buf(1024), buf(8192));
@@ -336,7 +335,7 @@ fn buffers_that_no_address_describes_are_rejected_by_every_command() {
 #[test]
 fn a_full_queue_gives_the_buffer_back() {
     let format = Format { block: 512, metadata: 8, extended: false, kind: 1 };
-    let mut it = served(format, false);
+    let mut it = rig(format, false);
     for context in 0..4 {
         let buf = it.controller.alloc(520).unwrap();
         let how = CommandOptions::default();

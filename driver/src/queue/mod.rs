@@ -3,6 +3,7 @@
 mod blocking;
 mod commands;
 pub(crate) mod completion;
+mod counters;
 pub(crate) mod data_pointer;
 #[cfg(test)]
 mod metadata_tests;
@@ -19,6 +20,7 @@ mod wait;
 
 pub use blocking::Blocking;
 pub use completion::{Completion, Handler};
+pub use counters::Counters;
 pub use options::{CommandOptions, Protection};
-pub use pair::{Counters, QueuePair};
+pub use pair::QueuePair;
 pub(crate) use split_transfer::SplitTransfer;

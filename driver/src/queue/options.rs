@@ -1,14 +1,15 @@
 //! Options of commands: durability and end-to-end protection (NVM 3.2.4, 3.2.6, 5.2).
 
 use nvio_spec::Sqe;
+use nvio_spec::protection::prinfo;
 use zerocopy::little_endian::U32;
 
 use crate::dma::{DmaBuf, ScatterList};
 use crate::error::{Error, Result};
 use crate::namespace::Namespace;
 
-/// Force Unit Access, in CDW12.
-pub(super) const FUA: u32 = 1 << 30;
+/// Limited Retry, in CDW12.
+const LIMITED_RETRY: u32 = 1 << 31;
 
 /// Options of a Read, Write or Compare.
 ///
@@ -78,21 +79,22 @@ impl Protection {
 }
 
 impl CommandOptions {
-    /// Sets CDW12, CDW14 and CDW15 of a command.
-    pub(super) fn apply(&self, sqe: &mut Sqe) {
-        let bit = |set: bool, at: u32| u32::from(set) << at;
-        let Protection { action, check_guard, check_application, check_reference, .. } =
-            self.protection;
-        let flags = bit(self.limited_retry, 31)
-            | if self.fua { FUA } else { 0 }
-            | bit(action, 29)
-            | bit(check_guard, 28)
-            | bit(check_application, 27)
-            | bit(check_reference, 26);
+    /// Returns a command on `blocks` at `lba`, which were checked.
+    pub(super) fn command(&self, opcode: u8, namespace: &Namespace, lba: u64, blocks: u32) -> Sqe {
+        let protection = &self.protection;
+        let flags = [
+            (self.limited_retry, LIMITED_RETRY),
+            (self.fua, Sqe::FUA),
+            (protection.action, prinfo::PRACT),
+            (protection.check_guard, prinfo::PRCHK_GUARD),
+            (protection.check_application, prinfo::PRCHK_APP_TAG),
+            (protection.check_reference, prinfo::PRCHK_REF_TAG),
+        ];
+        let flags = flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag);
+        let Protection { reference, application, application_mask, .. } = self.protection;
+        let mut sqe = Sqe { opcode, ..Sqe::read(namespace.id(), lba, blocks) };
         sqe.cdw12 = U32::new(sqe.cdw12.get() | flags);
-        sqe.cdw14 = U32::new(self.protection.reference);
-        let Protection { application, application_mask, .. } = self.protection;
-        sqe.cdw15 = U32::new(u32::from(application_mask) << 16 | u32::from(application));
+        sqe.with_tags(reference, application, application_mask)
     }
 
     /// Returns the numbers of bytes that a command of `blocks` transfers by its data pointer and by

@@ -7,7 +7,8 @@ use nvio_spec::Sqe;
 use zerocopy::little_endian::U32;
 
 use super::completion::{Completion, Handler};
-use super::options::{CommandOptions, FUA, Protection};
+use super::counters::Counters;
+use super::options::{CommandOptions, Protection};
 use super::raw::{Processed, RawQueuePair};
 use super::sleeper::Sleeper;
 use crate::controller::health::{Failure, Health};
@@ -15,7 +16,7 @@ use crate::controller::inner::Inner;
 use crate::dma::DmaBuf;
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, PageRead, WritableNamespace};
-use crate::rejected::Rejected;
+use crate::rejected::{Rejected, SubmitResult};
 
 /// Empty polls after which a queue pair runs its health check.
 pub(super) const POLLS_PER_CHECK: u32 = 1 << 10;
@@ -102,6 +103,8 @@ const CHECK_INTERVAL_MS: u32 = 100;
 /// println!("in controller memory: {}", queue.is_in_controller_memory());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(derive_more::Debug)]
+#[debug("QueuePair {qid} ({} of {} commands in flight)", self.in_flight(), self.capacity())]
 pub struct QueuePair<T = u64> {
     pub(super) core: ManuallyDrop<RawQueuePair<T>>,
     /// Empty polls until the next health check.
@@ -122,36 +125,7 @@ pub struct QueuePair<T = u64> {
     granted_polls: u32,
     /// Polls whose completions all matched no command. For a caller they are empty.
     stale_only_polls: u64,
-    pub(super) sleeper: Option<Sleeper>,
-}
-
-/// Counters of a queue pair since it was created.
-///
-/// See the [example](crate::QueuePair#examples).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Commands submitted.
-    pub submitted: u64,
-    /// Commands that ended.
-    pub completed: u64,
-    /// Commands that ended with an error.
-    pub errors: u64,
-    /// Polls.
-    pub polls: u64,
-    /// Polls that found no completion.
-    pub idle_polls: u64,
-    /// Doorbell writes to registers, of both queues.
-    pub doorbells: u64,
-    /// Completions that matched no command in flight: late, duplicated or invented.
-    pub stale: u64,
-    /// Resets of the controller after which the queues were created again, requested ones included;
-    /// see [`Resets`](crate::Resets).
-    pub resets: u64,
-    /// Sleeps of [`QueuePair::wait`].
-    pub sleeps: u64,
-    /// Completions that came without an interrupt, and were found at the end of a sleep. If it is
-    /// not 0, interrupts of the device are lost.
-    pub missed_interrupts: u64,
+    pub(super) sleeper: Sleeper,
 }
 
 impl<T> QueuePair<T> {
@@ -160,7 +134,7 @@ impl<T> QueuePair<T> {
         controller: Arc<Inner>,
         qid: u16,
         epoch: u32,
-        sleeper: Option<Sleeper>,
+        sleeper: Sleeper,
     ) -> Self {
         Self {
             core: ManuallyDrop::new(core),
@@ -190,7 +164,7 @@ impl<T> QueuePair<T> {
     ///
     /// See the [example](Self#examples).
     pub fn is_in_controller_memory(&self) -> bool {
-        self.core.is_in_controller()
+        self.core.is_in_controller
     }
 
     /// Returns the maximum number of commands in flight.
@@ -213,19 +187,10 @@ impl<T> QueuePair<T> {
     /// See the [example](Self#examples).
     pub fn counters(&self) -> Counters {
         let idle = self.idle_polls + u64::from(self.granted_polls - self.polls_until_check);
-        let (sleeps, missed_interrupts) = Sleeper::counters(&self.sleeper);
-        Counters {
-            submitted: self.core.submitted(),
-            completed: self.core.ended(),
-            errors: self.core.errors(),
-            polls: self.core.busy_polls() - self.stale_only_polls + idle,
-            idle_polls: idle,
-            doorbells: self.core.doorbells(),
-            stale: self.core.stale(),
-            resets: self.core.restarts(),
-            sleeps,
-            missed_interrupts,
-        }
+        let Sleeper { sleeps, missed: missed_interrupts, .. } = self.sleeper;
+        let core = self.core.counters();
+        let polls = core.polls - self.stale_only_polls + idle;
+        Counters { polls, idle_polls: idle, sleeps, missed_interrupts, ..core }
     }
 
     /// Submits a read of `buf.len()` bytes at block `lba` (NVM 3.2.4). The length is a multiple of
@@ -250,7 +215,7 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
+    ) -> SubmitResult<DmaBuf, T> {
         self.transfer(namespace.read_head(), namespace, lba, buf, context)
     }
 
@@ -293,7 +258,7 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
+    ) -> SubmitResult<DmaBuf, T> {
         self.transfer(namespace.write_head(), namespace, lba, buf, context)
     }
 
@@ -309,14 +274,10 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
-        match Self::command(namespace.write_head(), namespace, lba, &buf) {
-            Ok(mut sqe) => {
-                sqe.cdw12 = U32::new(sqe.cdw12.get() | FUA);
-                self.core.submit_buf(sqe, buf, context).map_err(|payload| self.full(payload))
-            }
-            Err(error) => Err(Rejected { error, payload: (buf, context) }),
-        }
+    ) -> SubmitResult<DmaBuf, T> {
+        let command = Self::command(namespace.write_head(), namespace, lba, &buf);
+        let durable = |sqe: Sqe| Sqe { cdw12: U32::new(sqe.cdw12.get() | Sqe::FUA), ..sqe };
+        self.submit_checked(command.map(durable), buf.len(), buf, context)
     }
 
     #[inline(always)]
@@ -327,7 +288,7 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
+    ) -> SubmitResult<DmaBuf, T> {
         let nlb = namespace.plain(lba, buf.len32());
         let Some(nlb) = nlb.filter(|_| buf.is_front_of_page()) else {
             return self.transfer_other(head, namespace, lba, buf, context);
@@ -351,15 +312,27 @@ impl<T> QueuePair<T> {
         lba: u64,
         buf: DmaBuf,
         context: T,
-    ) -> Result<(), Rejected<Error, (DmaBuf, T)>> {
+    ) -> SubmitResult<DmaBuf, T> {
         let nlb = namespace.plain(lba, buf.len32());
         if let Some(nlb) = nlb.filter(|_| buf.is_in_one_page() && buf.is_aligned()) {
             let submitted = self.core.submit_page(head, lba, nlb, buf, context);
             return submitted.map_err(|payload| self.full(payload));
         }
-        match Self::command(head, namespace, lba, &buf) {
+        self.submit_checked(Self::command(head, namespace, lba, &buf), buf.len(), buf, context)
+    }
+
+    /// Submits a command whose data is the first `len` bytes of `buf`, if its checks succeeded.
+    pub(super) fn submit_checked(
+        &mut self,
+        command: Result<Sqe>,
+        len: usize,
+        buf: DmaBuf,
+        context: T,
+    ) -> SubmitResult<DmaBuf, T> {
+        match command {
             Ok(sqe) => {
-                self.core.submit_buf(sqe, buf, context).map_err(|payload| self.full(payload))
+                let submitted = self.core.submit_prefix(sqe, len, buf, context);
+                submitted.map_err(|payload| self.full(payload))
             }
             Err(error) => Err(Rejected { error, payload: (buf, context) }),
         }
@@ -369,17 +342,18 @@ impl<T> QueuePair<T> {
     fn command(head: u64, namespace: &Namespace, lba: u64, buf: &DmaBuf) -> Result<Sqe> {
         let blocks = namespace.check(lba, buf.len())?;
         buf.check_alignment()?;
-        let mut sqe = Sqe::read(namespace.id(), lba, blocks);
-        [sqe.opcode, ..] = head.to_le_bytes();
+        let [opcode, ..] = head.to_le_bytes();
         let metadata = namespace.metadata_size();
-        if namespace.protection_type() != 0 && metadata == 8 {
-            let protection = Protection::by_controller(namespace, lba);
-            CommandOptions { protection, ..Default::default() }.apply(&mut sqe);
-        } else if metadata != 0 {
-            let needed = blocks as usize * metadata as usize;
-            return Err(Error::MetadataSize { bytes: 0, needed });
-        }
-        Ok(sqe)
+        let protection = match metadata {
+            0 => Protection::default(),
+            8 if namespace.protection_type() != 0 => Protection::by_controller(namespace, lba),
+            _ => {
+                let needed = blocks as usize * metadata as usize;
+                return Err(Error::MetadataSize { bytes: 0, needed });
+            }
+        };
+        let options = CommandOptions { protection, ..Default::default() };
+        Ok(options.command(opcode, namespace, lba, blocks))
     }
 
     /// Returns the rejection of a command that found no free entry.
@@ -568,7 +542,7 @@ impl<T> QueuePair<T> {
     fn recreate_queues(&mut self, epoch: u32) {
         self.core.restart();
         self.epoch = epoch;
-        let vector = Sleeper::vector(&self.sleeper);
+        let vector = self.sleeper.vector();
         self.failure = match self.controller.create_queues(self.qid, &mut self.core, vector) {
             Ok(epoch) => {
                 (self.epoch, self.exists_on_device) = (epoch, true);
@@ -584,7 +558,7 @@ impl<T> QueuePair<T> {
         };
         if let Some(failure) = self.failure {
             log::warn!("queue pair {} is closed: {}", self.qid, failure.error());
-            self.core.close();
+            self.core.pending.close();
         }
     }
 
@@ -616,25 +590,18 @@ impl<T> QueuePair<T> {
         }
         // All overdue commands in one check, so that none waits for the next interval. An Abort
         // takes time, so that the clock is read for each command.
-        while let Some(overdue) = self.core.find_overdue(self.controller.millis(), bounds) {
+        while let Some(overdue) = self.core.pending.find_overdue(self.controller.millis(), bounds) {
             if overdue.aborted {
                 let after = self.controller.io_timeout();
                 let error = Error::Timeout { what: "a command that was aborted", after };
                 return self.controller.recover(self.epoch, &error);
             }
             self.controller.abort(self.epoch, self.qid, overdue.cid);
-            self.core.mark_aborted(overdue.cid, self.controller.millis());
+            self.core.pending.mark_aborted(overdue.cid, self.controller.millis());
             if !self.is_current() {
                 return;
             }
         }
-    }
-}
-
-impl<T> std::fmt::Debug for QueuePair<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (id, in_flight, capacity) = (self.qid, self.in_flight(), self.capacity());
-        write!(f, "QueuePair {id} ({in_flight} of {capacity} commands in flight)")
     }
 }
 

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_flight_is_dropped_once_with_the_table() {
+    fn pending_commands_are_dropped_once_with_the_table() {
         let request = std::rc::Rc::new(());
         let mut slots = PendingCommands::new(3);
         let first = insert(&mut slots, request.clone());

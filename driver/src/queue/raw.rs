@@ -7,11 +7,12 @@ use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe, Status};
 use zerocopy::little_endian::{U16, U64};
 
 use super::completion::{Completion, Handler};
+use super::counters::Counters;
 use super::data_pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
-use super::pending::{Overdue, PendingCommands};
-use super::ring::{CompletionRing, Posted, RingMemory, SubmissionRing};
+use super::pending::PendingCommands;
+use super::ring::{CompletionRing, Posted, SubmissionRing};
 use crate::controller::controller_memory::ControllerMemory;
-use crate::dma::{Arena, DmaBuf, ScatterList};
+use crate::dma::{Arena, DmaBuf, ScatterList, Shared};
 use crate::error::{Error, Result};
 use crate::mmio::{Doorbell, DoorbellMemory, Mmio, Shadow};
 
@@ -41,19 +42,19 @@ impl Layout<'_> {
     pub(crate) const ENTRIES_MAX: u32 = PendingCommands::<()>::ENTRIES_MAX;
 
     /// Allocates controller memory for the submission ring, if the controller has any free.
-    fn submission_memory(&self) -> Option<RingMemory> {
+    fn submission_memory(&self) -> Option<Shared> {
         let memory = self.controller_memory?;
         let bytes = self.entries as usize * SQE_SIZE;
         let pages = memory.take(bytes, 1 << self.page_shift);
         if pages.is_none() {
             log::debug!("no {bytes} bytes of controller memory for queue {}", self.qid);
         }
-        pages.map(|pages| RingMemory::controller(pages, bytes))
+        pages
     }
 }
 
 /// Memory and context of a command in flight.
-struct Request<T> {
+pub(super) struct Request<T> {
     /// Empty for a command without data; carries the [`ScatterList`] of a command with several
     /// buffers.
     buf: DmaBuf,
@@ -82,10 +83,12 @@ pub(super) enum NotSubmitted {
 pub(crate) struct RawQueuePair<T> {
     sq: SubmissionRing,
     cq: CompletionRing,
-    pending: PendingCommands<Request<T>>,
+    pub(super) pending: PendingCommands<Request<T>>,
     lists: Lists,
     /// Empty buffer, for commands without data.
     no_data: DmaBuf,
+    /// Whether the submission ring is in memory of the controller.
+    pub(super) is_in_controller: bool,
     /// Number of commands that ended.
     ended: usize,
     /// Number of commands that ended with an error.
@@ -108,25 +111,24 @@ impl<T> RawQueuePair<T> {
             return Err(Error::Invalid { structure: "queue", field: "entries", value });
         }
         let page = 1usize << page_shift;
-        let ring = |entry| {
-            let bytes = entries as usize * entry;
-            arena.share(bytes, page).map(|shared| RingMemory::host(shared, bytes))
-        };
-        let (sq, cq) =
-            (layout.submission_memory().map_or_else(|| ring(SQE_SIZE), Ok)?, ring(CQE_SIZE)?);
+        let ring = |entry| arena.share(entries as usize * entry, page);
+        let controller_memory = layout.submission_memory();
+        let is_in_controller = controller_memory.is_some();
+        let sq = controller_memory.map_or_else(|| ring(SQE_SIZE), Ok)?;
         let lists = usize::from(depth) * layout.list_pages * LIST_BYTES;
         let lists = arena.share(lists, LIST_BYTES)?;
         let mut tail = Doorbell::new(doorbells, sq_tail_doorbell(qid, stride))?;
-        if sq.is_controller() {
+        if is_in_controller {
             tail.set_entries_combine();
         }
         let head = Doorbell::new(doorbells, cq_head_doorbell(qid, stride))?;
         Ok(Self {
             sq: SubmissionRing::new(sq, entries, tail),
-            cq: CompletionRing::new(cq, entries, head),
+            cq: CompletionRing::new(ring(CQE_SIZE)?, entries, head),
             pending: PendingCommands::new(depth),
             lists: Lists::new(lists, layout.list_pages, page_shift, layout.sgl),
             no_data: arena.alloc(0)?,
+            is_in_controller,
             ended: 0,
             errors: 0,
             stale: 0,
@@ -134,16 +136,9 @@ impl<T> RawQueuePair<T> {
         })
     }
 
-    pub(crate) fn sq_iova(&self) -> u64 {
-        self.sq.iova()
-    }
-
-    pub(super) fn is_in_controller(&self) -> bool {
-        self.sq.is_in_controller()
-    }
-
-    pub(crate) fn cq_iova(&self) -> u64 {
-        self.cq.iova()
+    /// I/O virtual addresses of submission ring and completion ring.
+    pub(crate) fn ring_iovas(&self) -> (u64, u64) {
+        (self.sq.memory.iova(), self.cq.memory.iova())
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -152,7 +147,7 @@ impl<T> RawQueuePair<T> {
 
     /// Returns the number of entries of either ring.
     pub(crate) fn entries(&self) -> u32 {
-        self.sq.entries()
+        self.sq.entries
     }
 
     /// Uses the shadow doorbells in `memory`, or the registers if it has no place for this queue.
@@ -165,39 +160,23 @@ impl<T> RawQueuePair<T> {
     ) {
         let entries = self.entries();
         let shadow = |offset| memory.and_then(|memory| Shadow::new(memory, offset, entries));
-        self.sq.set_shadow(shadow(sq_tail_doorbell(qid, stride)));
-        self.cq.set_shadow(shadow(cq_head_doorbell(qid, stride)));
+        self.sq.doorbell.set_shadow(shadow(sq_tail_doorbell(qid, stride)));
+        self.cq.doorbell.set_shadow(shadow(cq_head_doorbell(qid, stride)));
     }
 
-    /// Returns the total number of commands submitted.
-    #[inline]
-    pub(crate) fn submitted(&self) -> u64 {
-        self.sq.placed() as u64
-    }
-
-    /// Returns the number of calls of [`restart`](Self::restart).
-    pub(crate) fn restarts(&self) -> u64 {
-        self.restarts
-    }
-
-    /// Returns the total number of commands that ended.
-    pub(crate) fn ended(&self) -> u64 {
-        self.ended as u64
-    }
-
-    /// Returns the total number of commands that ended with an error.
-    pub(crate) fn errors(&self) -> u64 {
-        self.errors as u64
-    }
-
-    /// Returns the total number of polls that found a completion entry.
-    pub(crate) fn busy_polls(&self) -> u64 {
-        self.cq.rings()
-    }
-
-    /// Returns the total number of doorbell writes to registers.
-    pub(crate) fn doorbells(&self) -> u64 {
-        self.sq.doorbells() + self.cq.doorbells()
+    /// Returns the counters of the rings. `polls` are those that found a completion entry.
+    pub(crate) fn counters(&self) -> Counters {
+        let spared = self.sq.doorbell.spared() + self.cq.doorbell.spared();
+        Counters {
+            submitted: self.sq.placed() as u64,
+            completed: self.ended as u64,
+            errors: self.errors as u64,
+            polls: self.cq.rings,
+            doorbells: self.sq.rings + self.cq.rings - spared,
+            stale: self.stale as u64,
+            resets: self.restarts,
+            ..Counters::default()
+        }
     }
 
     #[inline]
@@ -205,19 +184,21 @@ impl<T> RawQueuePair<T> {
         self.sq.placed() - self.ended
     }
 
-    pub(crate) fn stale(&self) -> u64 {
-        self.stale as u64
-    }
-
     /// Submits a command without data.
     ///
     /// # Errors
     /// Returns the context if every entry is in flight.
     #[inline]
-    pub(crate) fn submit(&mut self, mut sqe: Sqe, context: T) -> Result<(), T> {
-        let Some(slot) = self.pending.reserve() else { return Err(context) };
+    pub(crate) fn submit(&mut self, sqe: Sqe, context: T) -> Result<(), T> {
+        let buf = self.no_data.mark();
+        self.push(sqe, buf, context).map_err(|(_, context)| context)
+    }
+
+    /// Writes a complete command to the ring.
+    fn push(&mut self, mut sqe: Sqe, buf: DmaBuf, context: T) -> Result<(), (DmaBuf, T)> {
+        let Some(slot) = self.pending.reserve() else { return Err((buf, context)) };
         sqe.cid = U16::new(slot.cid());
-        slot.fill(Request { buf: self.no_data.mark(), context });
+        slot.fill(Request { buf, context });
         self.sq.push(sqe);
         Ok(())
     }
@@ -276,12 +257,8 @@ impl<T> RawQueuePair<T> {
         let index = self.pending.next_free();
         let pointer = index.and_then(|index| self.lists.contiguous(index, range).ok());
         let Some(pointer) = pointer else { return Err((buf, context)) };
-        let Some(slot) = self.pending.reserve() else { return Err((buf, context)) };
         set_data_pointer(&mut sqe, pointer);
-        sqe.cid = U16::new(slot.cid());
-        slot.fill(Request { buf, context });
-        self.sq.push(sqe);
-        Ok(())
+        self.push(sqe, buf, context)
     }
 
     /// Submits a command whose memory is `list`. Its length is within the limits of the controller.
@@ -409,21 +386,6 @@ impl<T> RawQueuePair<T> {
         self.sq.restart();
         self.cq.restart();
         self.pending.open();
-    }
-
-    /// Rejects all commands until [`restart`](Self::restart).
-    pub(crate) fn close(&mut self) {
-        self.pending.close();
-    }
-
-    /// Returns a command that is overdue; see [`PendingCommands::find_overdue`].
-    pub(super) fn find_overdue(&mut self, now: u32, bounds: (u32, u32)) -> Option<Overdue> {
-        self.pending.find_overdue(now, bounds)
-    }
-
-    /// Notes the Abort of a command; see [`PendingCommands::mark_aborted`].
-    pub(crate) fn mark_aborted(&mut self, cid: u16, now: u32) {
-        self.pending.mark_aborted(cid, now);
     }
 }
 

@@ -5,9 +5,8 @@ use std::sync::atomic::{Ordering, fence};
 
 use nvio_spec::{Cqe, SQE_SIZE, Sqe, Status};
 
-use crate::controller::controller_memory::ControllerPages;
 use crate::dma::Shared;
-use crate::mmio::{Doorbell, Shadow};
+use crate::mmio::Doorbell;
 
 /// The submission ring. It cannot overflow, because fewer commands can be pending than it has
 /// entries.
@@ -23,15 +22,15 @@ pub(super) struct SubmissionRing {
     base: NonNull<Entry>,
     /// Tail that was last written to the doorbell.
     rung: u32,
-    entries: u32,
-    doorbell: Doorbell,
+    pub(super) entries: u32,
+    pub(super) doorbell: Doorbell,
     /// Entries in which words that a one-page command does not write are not zero.
     dirty: DirtyEntries,
     /// Commands placed in earlier rounds of the ring.
     before: usize,
     /// Number of doorbell writes.
-    rings: u64,
-    memory: RingMemory,
+    pub(super) rings: u64,
+    pub(super) memory: Shared,
 }
 
 type Entry = [u64; 8];
@@ -42,7 +41,7 @@ unsafe impl Send for SubmissionRing {}
 
 impl SubmissionRing {
     /// Creates a ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
-    pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
+    pub(super) fn new(memory: Shared, entries: u32, doorbell: Doorbell) -> Self {
         let base = memory.ptr().cast();
         let mut ring = Self {
             next: base,
@@ -60,23 +59,6 @@ impl SubmissionRing {
         ring
     }
 
-    pub(super) fn iova(&self) -> u64 {
-        self.memory.iova()
-    }
-
-    pub(super) fn entries(&self) -> u32 {
-        self.entries
-    }
-
-    /// Returns true if the ring is in memory of the controller.
-    pub(super) fn is_in_controller(&self) -> bool {
-        self.memory.is_controller()
-    }
-
-    pub(super) fn set_shadow(&mut self, shadow: Option<Shadow>) {
-        self.doorbell.set_shadow(shadow);
-    }
-
     /// Returns the index of the entry at the tail.
     #[inline]
     fn tail(&self) -> u32 {
@@ -87,11 +69,6 @@ impl SubmissionRing {
     /// Returns the total number of commands placed.
     pub(super) fn placed(&self) -> usize {
         self.before + self.tail() as usize
-    }
-
-    /// Returns the total number of doorbell writes to registers.
-    pub(super) fn doorbells(&self) -> u64 {
-        self.rings - self.doorbell.spared()
     }
 
     /// Empties the ring. The controller must not know the queue.
@@ -214,11 +191,11 @@ pub(super) struct CompletionRing {
     old: u32,
     /// Head that was last written to the doorbell.
     rung: u32,
-    doorbell: Doorbell,
+    pub(super) doorbell: Doorbell,
     /// Number of polls that found an entry.
-    rings: u64,
+    pub(super) rings: u64,
     base: NonNull<Cqe>,
-    memory: RingMemory,
+    pub(super) memory: Shared,
 }
 
 // SAFETY: as for `SubmissionRing`.
@@ -226,35 +203,17 @@ unsafe impl Send for CompletionRing {}
 
 impl CompletionRing {
     /// Creates a ring of `entries`, a power of two, in `memory`, which is large enough and zeroed.
-    pub(super) fn new(memory: RingMemory, entries: u32, doorbell: Doorbell) -> Self {
+    pub(super) fn new(memory: Shared, entries: u32, doorbell: Doorbell) -> Self {
         let base = memory.ptr().cast();
         // SAFETY: the memory holds `entries`; this is one past its end.
         let end = unsafe { base.add(entries as usize) };
         Self { next: base, end, old: 0, rung: 0, doorbell, rings: 0, base, memory }
     }
 
-    pub(super) fn iova(&self) -> u64 {
-        self.memory.iova()
-    }
-
-    pub(super) fn set_shadow(&mut self, shadow: Option<Shadow>) {
-        self.doorbell.set_shadow(shadow);
-    }
-
     /// Empties the ring. The controller must not know the queue.
     pub(super) fn restart(&mut self) {
         self.memory.clear();
         (self.next, self.rung, self.old) = (self.base, 0, 0);
-    }
-
-    /// Returns the number of polls that found an entry.
-    pub(super) fn rings(&self) -> u64 {
-        self.rings
-    }
-
-    /// Returns the total number of doorbell writes to registers.
-    pub(super) fn doorbells(&self) -> u64 {
-        self.rings - self.doorbell.spared()
     }
 
     /// Returns true if the controller has posted no new entry.
@@ -356,55 +315,6 @@ impl DirtyEntries {
             at = (at | 63) + 1;
         }
         self.entries
-    }
-}
-
-/// The memory of a ring.
-pub(super) struct RingMemory {
-    place: Place,
-    bytes: usize,
-}
-
-enum Place {
-    Host(Shared),
-    Controller(ControllerPages),
-}
-
-impl RingMemory {
-    /// Creates ring memory in the arena, `bytes` long.
-    pub(super) fn host(shared: Shared, bytes: usize) -> Self {
-        Self { place: Place::Host(shared), bytes }
-    }
-
-    /// Creates ring memory in the controller, `bytes` long. The ring writes it and never reads it.
-    pub(super) fn controller(pages: ControllerPages, bytes: usize) -> Self {
-        Self { place: Place::Controller(pages), bytes }
-    }
-
-    pub(super) fn ptr(&self) -> NonNull<u8> {
-        match &self.place {
-            Place::Host(shared) => shared.ptr(),
-            Place::Controller(pages) => pages.ptr(),
-        }
-    }
-
-    /// Returns the I/O virtual address, or the address on the bus of controller memory.
-    pub(super) fn iova(&self) -> u64 {
-        match &self.place {
-            Place::Host(shared) => shared.iova(),
-            Place::Controller(pages) => pages.iova(),
-        }
-    }
-
-    /// Returns true for memory of the controller.
-    pub(super) fn is_controller(&self) -> bool {
-        matches!(self.place, Place::Controller(_))
-    }
-
-    /// Zeroes the memory. The controller must not know the queue.
-    pub(super) fn clear(&mut self) {
-        // SAFETY: the memory is `bytes` long, and `&mut self` is the only access to it.
-        unsafe { self.ptr().write_bytes(0, self.bytes) };
     }
 }
 

@@ -5,7 +5,7 @@ use nvio_spec::Status;
 use crate::dma::{DmaBuf, SplitBuffer};
 use crate::error::{Error, Result};
 use crate::namespace::Namespace;
-use crate::rejected::Failed;
+use crate::rejected::{Failed, TransferResult};
 
 /// A transfer that is split into commands. No command exceeds the limits of the namespace or
 /// crosses its optimal boundary.
@@ -130,12 +130,9 @@ impl SplitTransfer {
     ///
     /// # Errors
     /// The error at the lowest LBA. The blocks before it were transferred.
-    pub(crate) fn finish(self) -> Result<DmaBuf, Failed<Error, DmaBuf>> {
-        let missing = Error::Invalid {
-            structure: "transfer",
-            field: "number of blocks that did not come back",
-            value: self.end - self.first,
-        };
+    pub(crate) fn finish(self) -> TransferResult {
+        let field = "number of blocks that did not come back";
+        let missing = Error::invalid("transfer", field, self.end - self.first);
         let (complete, error) = (self.next == self.end, self.failed.map(|(_, error)| error));
         match (self.buffer.finish().ok(), error) {
             (Some(buf), None) if complete => Ok(buf),

@@ -51,7 +51,7 @@ impl Device {
             entries,
         };
         let core = RawQueuePair::new(&layout).unwrap();
-        let (sq, cq) = (core.sq_iova(), core.cq_iova());
+        let (sq, cq) = core.ring_iovas();
         (Self { arena, doorbells, entries, sq, cq, sq_head: 0, cq_tail: 0, phase: true }, core)
     }
 
@@ -128,13 +128,13 @@ fn rings_of_any_length_wrap_in_step_with_the_phase() {
             assert_eq!(poll(&mut core), want);
             assert_eq!(device.head(), device.cq_tail);
         }
-        assert_eq!((core.in_flight(), core.stale()), (0, 0));
+        assert_eq!((core.in_flight(), core.counters().stale), (0, 0));
     }
 }
 
 /// A one-page command does not write the words that it does not need, which must be zero.
 #[test]
-fn what_a_long_command_left_is_cleared_before_a_short_one_is_placed() {
+fn words_of_a_long_command_are_cleared_before_a_short_one() {
     for entries in [2, 4, 8] {
         let (mut device, mut core) = Device::with_core(entries);
         for round in 0..100u32 {
@@ -187,21 +187,21 @@ fn made_up_doubled_and_stale_completions_are_counted_and_dropped() {
     let (mut device, mut core) = Device::with_core(8);
     device.post(0, Status::SUCCESS);
     device.post(0xffff, Status::SUCCESS);
-    assert_eq!((poll(&mut core), core.stale()), (vec![], 2));
+    assert_eq!((poll(&mut core), core.counters().stale), (vec![], 2));
 
     submit(&mut core, 70);
     core.ring();
     let first = device.take()[0].cid.get();
     device.post(first, Status::SUCCESS);
     device.post(first, Status::SUCCESS);
-    assert_eq!((poll(&mut core), core.stale()), (vec![(70, Status::SUCCESS)], 3));
+    assert_eq!((poll(&mut core), core.counters().stale), (vec![(70, Status::SUCCESS)], 3));
 
     // The slot is used again: the late completion belongs to the first command.
     submit(&mut core, 71);
     core.ring();
     let second = device.take()[0].cid.get();
     device.post(first, Status::SUCCESS);
-    assert_eq!((poll(&mut core), core.stale(), core.in_flight()), (vec![], 4, 1));
+    assert_eq!((poll(&mut core), core.counters().stale, core.in_flight()), (vec![], 4, 1));
     device.post(second, Status::SUCCESS);
     assert_eq!(poll(&mut core), [(71, Status::SUCCESS)]);
 }
@@ -213,7 +213,11 @@ fn a_device_that_posts_for_ever_does_not_keep_the_poll() {
         device.post(0x7777, Status::SUCCESS);
     }
     assert_eq!(poll(&mut core), []);
-    assert_eq!((core.stale(), device.head()), (3, 3), "one round less one, and the doorbell");
+    assert_eq!(
+        (core.counters().stale, device.head()),
+        (3, 3),
+        "one round less one, and the doorbell"
+    );
 }
 
 #[test]
@@ -232,20 +236,21 @@ fn abandoned_commands_end_once_and_the_rings_begin_again() {
     (device.sq_head, device.cq_tail, device.phase) = (0, 0, true);
     // A late completion of a command from before the reset.
     device.post(old[1], Status::SUCCESS);
-    assert_eq!((poll(&mut core), core.stale()), (vec![], 1));
+    assert_eq!((poll(&mut core), core.counters().stale), (vec![], 1));
     assert!(submit(&mut core, 3));
     core.ring();
     let new = device.take()[0].cid.get();
     assert!(!old.contains(&new));
     device.post(new, Status::SUCCESS);
     assert_eq!(poll(&mut core), [(3, Status::SUCCESS)]);
-    assert_eq!((core.submitted(), core.ended(), core.errors()), (3, 3, 1));
+    let counters = core.counters();
+    assert_eq!((counters.submitted, counters.completed, counters.errors), (3, 3, 1));
 }
 
 #[test]
 fn a_closed_queue_takes_nothing_until_it_begins_again() {
     let (_device, mut core) = Device::with_core(4);
-    core.close();
+    core.pending.close();
     assert!(!submit(&mut core, 1));
     core.restart();
     assert!(submit(&mut core, 1));
@@ -294,7 +299,7 @@ fn parts_move_in_and_come_back() {
 }
 
 #[test]
-fn what_a_command_transfers_says_what_its_second_pointer_is() {
+fn length_of_the_transfer_determines_the_second_pointer() {
     let (mut device, mut core) = Device::with_core(4);
     // PRP2 of 4,096 bytes that begin inside a page is the next page, not a list, although the
     // buffer has five pages.

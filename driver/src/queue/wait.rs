@@ -27,7 +27,7 @@ impl<T> QueuePair<T> {
     /// controller.
     pub fn wait(&mut self, mut done: impl FnMut(Completion<T>)) -> Result<usize> {
         self.ring();
-        match self.event() {
+        match self.sleeper.event() {
             Some(_) => Ok(self.wait_asleep(&mut done)),
             None => Ok(self.wait_polling(&mut done)),
         }
@@ -44,7 +44,7 @@ impl<T> QueuePair<T> {
     }
 
     fn wait_asleep(&mut self, done: &mut dyn FnMut(Completion<T>)) -> usize {
-        let spin = self.sleeper.as_ref().map_or(Duration::ZERO, |sleeper| sleeper.spin);
+        let spin = self.sleeper.spin;
         let mut sleep_at = self.controller.now() + spin;
         while self.in_flight() > 0 {
             let count = match self.poll_times(POLLS_PER_CLOCK, done) {
@@ -81,18 +81,11 @@ impl<T> QueuePair<T> {
             return 0;
         }
         let longest = Duration::from_millis(u64::from(self.check_interval_ms()));
-        let Some(event) = self.event() else { return 0 };
+        let Some(event) = self.sleeper.event() else { return 0 };
         let woken = event.wait(longest);
         let missed = !woken && self.is_ready() && !event.wait(INTERRUPT_DELAY_MAX);
-        let id = self.id();
-        if let Some(sleeper) = &mut self.sleeper {
-            sleeper.count_sleep(id, missed);
-        }
+        self.sleeper.count_sleep(self.id(), missed);
         if woken { 0 } else { self.check(done) }
-    }
-
-    fn event(&self) -> Option<&EventFd> {
-        self.sleeper.as_ref().and_then(|sleeper| sleeper.event())
     }
 
     /// Returns the eventfd that becomes readable with a completion, for an event loop. `None`
@@ -105,7 +98,7 @@ impl<T> QueuePair<T> {
     ///
     /// See the [example](Self#examples).
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.event().map(EventFd::as_fd)
+        self.sleeper.event().map(EventFd::as_fd)
     }
 
     /// Rings the doorbell, and returns true if the caller may sleep until
@@ -120,7 +113,7 @@ impl<T> QueuePair<T> {
     /// See the [example](Self#examples).
     pub fn prepare_to_sleep(&mut self) -> bool {
         self.ring();
-        let Some(event) = self.event() else { return false };
+        let Some(event) = self.sleeper.event() else { return false };
         // In this order: a completion that is posted after the look at the ring signals the eventfd
         // again, and the look finds earlier completions.
         event.clear();

@@ -11,14 +11,13 @@ const DOORBELL_BYTES_MAX: u64 = 1 << 20;
 pub(super) fn region(bar: u8) -> Result<u32> {
     match bar {
         0..=5 => Ok(u32::from(bar)),
-        _ => Err(Error::Invalid { structure: "CMBLOC", field: "BIR", value: u64::from(bar) }),
+        _ => Err(Error::invalid("CMBLOC", "BIR", bar)),
     }
 }
 
 /// Returns the error for a BAR without an address.
 pub(super) fn unplaced(bar: u8) -> Error {
-    let detail = format!("BAR {bar}");
-    Error::Unsupported { what: "a BAR without an address", detail }
+    Error::unsupported("a BAR without an address", format!("BAR {bar}"))
 }
 
 /// Returns the offset of a BAR in configuration space, bytes.

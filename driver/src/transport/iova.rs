@@ -13,6 +13,8 @@ use vfio_bindings::bindings::vfio::{
 };
 use vfio_ioctls::{VfioContainer, VfioIommufd};
 
+use super::info_chain;
+use crate::dma::first_free;
 use crate::error::{Error, Result};
 
 /// `_IO(VFIO_TYPE, VFIO_BASE + 12)`: VFIO_IOMMU_GET_INFO.
@@ -40,13 +42,7 @@ pub(super) fn ranges(container: &VfioContainer) -> Result<Vec<IovaRange>> {
     let bytes = match needed {
         n if n <= header.len() => header,
         n if n <= INFO_BYTES_MAX => get_info(container, n)?,
-        n => {
-            return Err(Error::Invalid {
-                structure: "VFIO_IOMMU_GET_INFO",
-                field: "argsz",
-                value: n as u64,
-            });
-        }
+        n => return Err(Error::invalid("VFIO_IOMMU_GET_INFO", "argsz", n as u64)),
     };
     let found = parse(&bytes);
     Ok(if found.is_empty() { vec![IovaRange { first: 0, last: (1 << 39) - 1 }] } else { found })
@@ -72,7 +68,9 @@ pub(super) fn ioas_ranges(iommu: &VfioIommufd) -> Result<Vec<IovaRange>> {
         let count = request.num_iovas as usize;
         if answer == 0 {
             found.truncate(count);
-            return Ok(found.iter().map(IovaRange::from).collect());
+            let range =
+                |range: iommu_iova_range| IovaRange { first: range.start, last: range.last };
+            return Ok(found.into_iter().map(range).collect());
         }
         let source = io::Error::last_os_error();
         let too_many = source.raw_os_error() == Some(libc::EMSGSIZE);
@@ -84,12 +82,6 @@ pub(super) fn ioas_ranges(iommu: &VfioIommufd) -> Result<Vec<IovaRange>> {
     }
 }
 
-impl From<&iommu_iova_range> for IovaRange {
-    fn from(range: &iommu_iova_range) -> Self {
-        Self { first: range.start, last: range.last }
-    }
-}
-
 fn get_info(container: &VfioContainer, len: usize) -> Result<Vec<u8>> {
     let len = len.next_multiple_of(8);
     let mut buffer = vec![0u64; len / 8];
@@ -98,42 +90,29 @@ fn get_info(container: &VfioContainer, len: usize) -> Result<Vec<u8>> {
     // writes no further.
     let answer = unsafe { libc::ioctl(container.as_raw_fd(), GET_INFO, buffer.as_mut_ptr()) };
     if answer != 0 {
-        let source = io::Error::last_os_error();
-        return Err(Error::System { call: "VFIO_IOMMU_GET_INFO", source });
+        return Err(Error::system("VFIO_IOMMU_GET_INFO")(io::Error::last_os_error()));
     }
     Ok(buffer.iter().flat_map(|word| word.to_ne_bytes()).collect())
 }
 
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let at = at.min(bytes.len());
-    bytes[at..].first_chunk().map_or(0, |&chunk| u32::from_ne_bytes(chunk))
-}
-
-fn long(bytes: &[u8], at: usize) -> u64 {
-    let at = at.min(bytes.len());
-    bytes[at..].first_chunk().map_or(0, |&chunk| u64::from_ne_bytes(chunk))
+/// Returns the `u32` at offset `at` of the reply; 0 if it is shorter.
+fn word(reply: &[u8], at: usize) -> u32 {
+    let bytes = reply.get(at..).and_then(|bytes| bytes.first_chunk());
+    bytes.map_or(0, |&bytes| u32::from_ne_bytes(bytes))
 }
 
 /// Returns the ranges in the chain of capabilities after the fixed part of the reply.
 fn parse(info: &[u8]) -> Vec<IovaRange> {
-    let mut at = match word(info, 4) & VFIO_IOMMU_INFO_CAPS {
+    let first = match word(info, 4) & VFIO_IOMMU_INFO_CAPS {
         0 => 0,
-        _ => word(info, std::mem::offset_of!(vfio_iommu_type1_info, cap_offset)) as usize,
+        _ => word(info, std::mem::offset_of!(vfio_iommu_type1_info, cap_offset)),
     };
-    while at != 0 && at < info.len() {
-        let (id, next) = (word(info, at) & 0xffff, word(info, at + 4) as usize);
-        if id == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE {
-            let fits = info.len().saturating_sub(at + 16) / 16;
-            let count = (word(info, at + 8) as usize).min(fits);
-            return (0..count)
-                .map(|i| at + 16 + 16 * i)
-                .map(|at| IovaRange { first: long(info, at), last: long(info, at + 8) })
-                .collect();
-        }
-        // Offsets must grow, or the chain could be a loop.
-        at = if next > at { next } else { 0 };
+    let mut pairs = Vec::new();
+    let id = VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE;
+    if info_chain::collect_pairs(info, first, id, &mut pairs).is_none() {
+        log::debug!("VFIO_IOMMU_GET_INFO: the capabilities are broken");
     }
-    Vec::new()
+    pairs.into_iter().map(|(first, last)| IovaRange { first, last }).collect()
 }
 
 impl IovaRange {
@@ -142,13 +121,7 @@ impl IovaRange {
 
     /// Returns the first free address in the range, not below `from`, with room for `bytes`.
     fn place(&self, from: u64, bytes: u64, used: &[Range<u64>]) -> Option<u64> {
-        let mut start = self.first.max(from).checked_next_multiple_of(HUGE_PAGE)?;
-        // The used ranges are ascending, so one pass is enough.
-        for taken in used {
-            if taken.start < start.checked_add(bytes)? && start < taken.end {
-                start = taken.end.checked_next_multiple_of(HUGE_PAGE)?;
-            }
-        }
+        let start = first_free(self.first.max(from), bytes, HUGE_PAGE, used)?;
         let last = start.checked_add(bytes)?.checked_sub(1)?;
         (last <= self.last).then_some(start)
     }

@@ -1,8 +1,7 @@
 //! The limits because of which the kernel fails to map memory for DMA, with their values.
 
-use std::io;
-
 use iommufd_ioctls::IommufdError;
+use rustix::process::{Resource, getrlimit};
 use vfio_ioctls::VfioError;
 
 use crate::dma::Arena;
@@ -29,27 +28,14 @@ fn limit_reached(errno: i32, iova: u64, bytes: usize) -> Option<Error> {
         libc::ENOSPC => Some(Error::MappingLimit { limit: entry_limit() }),
         // RLIMIT_MEMLOCK, or not enough memory.
         libc::ENOMEM => {
-            let (limit, locked) = (memory_lock_limit().ok()?, locked_bytes().ok()?);
+            let limit = getrlimit(Resource::Memlock).current?;
+            let locked = locked_in(&std::fs::read_to_string("/proc/self/status").ok()?);
+            let locked = locked.unwrap_or(0);
             let over = locked.saturating_add(bytes as u64) > limit;
             over.then_some(Error::MemoryLock { bytes, locked, limit })
         }
         _ => None,
     }
-}
-
-fn memory_lock_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the answer.
-    match unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } {
-        0 => Ok(limit.rlim_cur),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Returns the bytes that count against RLIMIT_MEMLOCK now.
-fn locked_bytes() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    Ok(locked_in(&status).unwrap_or(0))
 }
 
 /// Returns VmLck of `/proc/self/status`, the bytes that mlock and VFIO have locked.
@@ -76,7 +62,7 @@ mod tests {
         let full = limit_reached(libc::ENOSPC, iova, bytes);
         assert!(matches!(full, Some(Error::MappingLimit { limit: 1.. })));
         assert!(limit_reached(libc::EFAULT, iova, bytes).is_none());
-        let limit = memory_lock_limit().unwrap();
+        let limit = getrlimit(Resource::Memlock).current.unwrap_or(libc::RLIM_INFINITY);
         match limit_reached(libc::ENOMEM, iova, usize::MAX) {
             None => assert_eq!(limit, libc::RLIM_INFINITY),
             Some(Error::MemoryLock { bytes, limit: named, .. }) => {
@@ -95,6 +81,6 @@ mod tests {
         );
         assert_eq!(locked_in("VmPeak:\t  100 kB\n"), None);
         assert_eq!(locked_in("VmLck:\t many kB\n"), None);
-        assert!(locked_bytes().is_ok());
+        assert!(locked_in(&std::fs::read_to_string("/proc/self/status").unwrap()).is_some());
     }
 }

@@ -1,6 +1,7 @@
 //! Transports: access to a controller's registers, its doorbells and its view of host memory.
 
 mod bar;
+mod info_chain;
 mod iova;
 mod kernel;
 mod limit;
@@ -177,7 +178,7 @@ pub unsafe trait Transport: Send + Sync {
     /// If there is no such BAR, or no page at `offset` that can be mapped.
     fn map_bar(&self, bar: u8, offset: u64, bytes_max: u64) -> Result<Mmio> {
         let detail = format!("BAR {bar}, {offset:#x} + {bytes_max:#x}");
-        Err(Error::Unsupported { what: "a transport that maps no BAR", detail })
+        Err(Error::unsupported("a transport that maps no BAR", detail))
     }
 
     /// Returns the address of BAR `bar` on the device's bus.
@@ -187,8 +188,8 @@ pub unsafe trait Transport: Send + Sync {
     /// # Errors
     /// If the address is not known.
     fn bar_address(&self, bar: u8) -> Result<u64> {
-        let detail = format!("BAR {bar}");
-        Err(Error::Unsupported { what: "a transport that does not know where BARs are", detail })
+        let what = "a transport that does not know where BARs are";
+        Err(Error::unsupported(what, format!("BAR {bar}")))
     }
 
     /// Returns the number of interrupt vectors of the device; 0 if the transport delivers none.
@@ -207,7 +208,7 @@ pub unsafe trait Transport: Send + Sync {
     /// If no vector can be connected. There are no interrupts then.
     fn connect_interrupts(&self, events: &[BorrowedFd<'_>]) -> Result<usize> {
         let detail = format!("{} vectors asked for", events.len());
-        Err(Error::Unsupported { what: "a transport without interrupts", detail })
+        Err(Error::unsupported("a transport without interrupts", detail))
     }
 
     /// Returns the time of a monotonic clock with which timeouts are measured.

@@ -38,10 +38,9 @@ pub(super) fn check(command: u16) -> Result<()> {
     match command {
         0xffff => Err(Error::Gone),
         command if command & NEEDED == NEEDED => Ok(()),
-        command => Err(Error::Invalid {
-            structure: "PCI configuration space",
-            field: "Command, after bus mastering was enabled,",
-            value: u64::from(command),
-        }),
+        command => {
+            let field = "Command, after bus mastering was enabled,";
+            Err(Error::invalid("PCI configuration space", field, command))
+        }
     }
 }

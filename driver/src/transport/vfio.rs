@@ -42,18 +42,12 @@ pub(crate) struct Vfio {
 }
 
 /// The device of vfio-ioctls, which panics if it is dropped while its function is being removed.
+#[derive(derive_more::Deref)]
 struct Device {
+    #[deref(forward)]
     device: ManuallyDrop<VfioDevice>,
     sysfs: PathBuf,
     removal: Removal,
-}
-
-impl std::ops::Deref for Device {
-    type Target = VfioDevice;
-
-    fn deref(&self) -> &VfioDevice {
-        &self.device
-    }
 }
 
 impl Drop for Device {
@@ -112,7 +106,7 @@ fn reset_function(device: &VfioDevice) -> Result<()> {
     // SAFETY: the call takes no argument, and `device` is open.
     match unsafe { libc::ioctl(device.as_raw_fd(), RESET) } {
         0 => Ok(()),
-        _ => Err(Error::System { call: "VFIO_DEVICE_RESET", source: io::Error::last_os_error() }),
+        _ => Err(Error::system("VFIO_DEVICE_RESET")(io::Error::last_os_error())),
     }
 }
 

@@ -10,10 +10,11 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nvio_spec::register::{CSTS, DOORBELLS, GONE};
+use parking_lot::Mutex;
 use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 
 use self::channel::Fault;
@@ -60,7 +61,7 @@ impl VfioUser {
             }
         };
         let mut client = Client::connect(socket, reply_timeout).map_err(failed("connect"))?;
-        if client.can_reset() {
+        if client.can_reset {
             client.reset().map_err(failed("reset the device"))?;
         }
         let step = "set the PCI Command register";
@@ -73,21 +74,13 @@ impl VfioUser {
         Ok(Self { socket, client, reply_timeout, doorbells, interrupts, mapped })
     }
 
-    fn mapped(&self) -> MutexGuard<'_, Vec<Range<u64>>> {
-        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn client(&self) -> MutexGuard<'_, Client> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Runs commands on the connection; `step` names them in errors.
     fn run<T>(
         &self,
         step: &'static str,
         commands: impl FnOnce(&mut Client) -> Result<T, Fault>,
     ) -> Result<T> {
-        commands(&mut self.client())
+        commands(&mut self.client.lock())
             .map_err(|fault| error(&self.socket, self.reply_timeout, step, fault))
     }
 }
@@ -104,8 +97,7 @@ fn error(socket: &Path, after: Duration, step: &'static str, fault: Fault) -> Er
 
 /// Sets the bits of [`pci_command::IN_USE`], and returns the register read back.
 fn set_command(client: &mut Client) -> Result<u16, Fault> {
-    const REGISTER: (u32, u64) = (VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET);
-    let (region, offset) = REGISTER;
+    let (region, offset) = (VFIO_PCI_CONFIG_REGION_INDEX, pci_command::OFFSET);
     let command = u16::from_le_bytes(client.read(region, offset)?) | pci_command::IN_USE;
     client.write(region, offset, command.to_le_bytes())?;
     Ok(u16::from_le_bytes(client.read(region, offset)?))
@@ -114,9 +106,9 @@ fn set_command(client: &mut Client) -> Result<u16, Fault> {
 /// Maps the doorbells, which the server must share as memory.
 fn map_doorbells(bar0: Option<Region>) -> Result<Mmio> {
     let size = bar0.as_ref().map_or(0, |region| region.size);
-    let not_shared = || Error::Unsupported {
-        what: "a vfio-user server that does not share its doorbells",
-        detail: format!("BAR0 has {size:#x} bytes, none of them to be mapped"),
+    let not_shared = || {
+        let detail = format!("BAR0 has {size:#x} bytes, none of them to be mapped");
+        Error::unsupported("a vfio-user server that does not share its doorbells", detail)
     };
     let region = bar0.ok_or_else(not_shared)?;
     let window = bar::doorbell_window(region.size)?;
@@ -162,9 +154,7 @@ fn place_bar(client: &mut Client, bar: u8) -> Result<u64, Fault> {
 
 /// Checks that a window is inside the server's file, because a store beyond its end is a SIGBUS.
 fn check_backed(file: &File, start: u64, len: u64) -> Result<()> {
-    let metadata = file
-        .metadata()
-        .map_err(|source| Error::System { call: "fstat of the doorbells", source })?;
+    let metadata = file.metadata().map_err(Error::system("fstat of the doorbells"))?;
     match start.checked_add(len) {
         Some(end) if end <= metadata.len() => Ok(()),
         _ => Err(Error::OutsideBar { offset: start, length: metadata.len() }),
@@ -205,13 +195,13 @@ unsafe impl Transport for VfioUser {
 
     fn map(&self, arena: &Arena) -> Result<()> {
         let (iova, bytes) = (arena.iova(), arena.size());
-        let mut mapped = self.mapped();
+        let mut mapped = self.mapped.lock();
         let range = iova..iova.saturating_add(bytes as u64);
         // A server may accept an overlap without an error.
         if mapped.iter().any(|other| other.start < range.end && range.start < other.end) {
             return Err(Error::MappingExists { iova, bytes });
         }
-        let limit = self.client().mappings_max();
+        let limit = self.client.lock().limits.mappings;
         if mapped.len() >= limit {
             return Err(Error::MappingLimit { limit });
         }
@@ -219,26 +209,24 @@ unsafe impl Transport for VfioUser {
         let sent =
             self.run("map DMA memory", |client| client.dma_map(file.0, file.1, iova, bytes as u64));
         match sent {
-            Ok(()) => mapped.push(range),
             Err(Error::VfioUser { source, .. }) if source.raw_os_error() == Some(libc::ENOSPC) => {
-                return Err(Error::MappingLimit { limit: mapped.len() });
+                Err(Error::MappingLimit { limit: mapped.len() })
             }
-            Err(other) => return Err(other),
+            other => other.map(|()| mapped.push(range)),
         }
-        Ok(())
     }
 
     fn unmap(&self, arena: &Arena) -> Result<()> {
         let (iova, size) = (arena.iova(), arena.size() as u64);
         self.run("unmap DMA memory", |client| client.dma_unmap(iova, size))?;
-        self.mapped().retain(|other| other.start != iova);
+        self.mapped.lock().retain(|other| other.start != iova);
         Ok(())
     }
 
     fn reset(&self) -> Result<()> {
-        if !self.client().can_reset() {
-            let detail = format!("{}", self.socket.display());
-            return Err(Error::Unsupported { what: "a vfio-user server without a reset", detail });
+        if !self.client.lock().can_reset {
+            let detail = self.socket.display().to_string();
+            return Err(Error::unsupported("a vfio-user server without a reset", detail));
         }
         self.run("reset the device", Client::reset)?;
         pci_command::check(self.run("set the PCI Command register", set_command)?)?;
@@ -278,7 +266,7 @@ impl Drop for VfioUser {
     /// Disables interrupts: a server may keep configuration space for its next client, which may
     /// set up no eventfd.
     fn drop(&mut self) {
-        let disabled = self.interrupts.disable(&mut self.client());
+        let disabled = self.interrupts.disable(&mut self.client.lock());
         disabled.unwrap_or_else(|fault| log::debug!("interrupts stay enabled: {fault:?}"));
     }
 }

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_used_stays() {
+    fn recently_used_blocks_stay_in_the_cache() {
         let cache = Cache::<u64, Block>::new(4);
         for number in 0..100 {
             cache.insert(number, block(0));

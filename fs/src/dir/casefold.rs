@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_folded() {
+    fn characters_that_are_not_folded() {
         assert_eq!(fold(b"A\xff"), None);
         assert_eq!(fold(b"A\xed\xa0\x80"), None, "a surrogate");
         assert_eq!(fold(b"A\xc0\xaf"), None, "longer than it needs to be");

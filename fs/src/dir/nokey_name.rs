@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_name() {
+    fn names_that_are_not_nokey_names() {
         for name in
             [&b""[..], b"abc", b"not base64!", b"AAAAAAAAAAA", b"AAAAAAAAAAAAA", &[b'A'; 251]]
         {

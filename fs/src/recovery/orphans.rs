@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_list_ends_at_its_size() {
+    fn orphan_with_a_name_ends_at_its_size() {
         assert_eq!(blocks(&open([13, 14, 0], 1)), [2; 3]);
         assert_eq!(blocks(&open([14, 0, 0], 1)), [2, 4, 2]);
     }
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_links_is_gone() {
+    fn orphan_without_links_is_gone() {
         let fs = open([13, 14, 0], 0);
         assert!(matches!(fs.inode(13), Err(Error::InodeNotInUse { inode }) if inode == 13));
     }

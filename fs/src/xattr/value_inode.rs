@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_value() {
+    fn damaged_value_inodes_are_refused() {
         let fs = filesystem(|_| ());
         let told = |change: fn(&mut Reference<'static>)| read(&fs, change).unwrap_err();
         assert!(told(|it| it.hash ^= 1).contains("hash of the entry is"));

@@ -124,7 +124,7 @@ fn requests_of_many_commands_stall_others_but_not_for_ever() {
 }
 
 #[test]
-fn who_cannot_wait_is_told_so_with_the_memory() {
+fn future_that_may_not_wait_is_refused_with_its_memory() {
     let queue = queue(2, 1, |_| {});
     let file = file(10);
     let read = |flags| queue.read(&file, IoArgs::at(0).flags(flags), queue.alloc(512).unwrap());

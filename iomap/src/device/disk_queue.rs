@@ -377,15 +377,13 @@ fn completed<C>(completion: Completion<C>) -> BioDone<C> {
 mod tests {
     use super::*;
     use crate::queue::disk_reader::DiskReader;
-    use nvio_driver::Address;
+    use nvio_driver::Options;
     use nvio_emulator::{Backing, Emulator, NamespaceConfig};
+    use nvio_testkit::controller::Served;
 
-    fn served(boundary: u16) -> (Emulator, Controller) {
+    fn served(boundary: u16) -> Served {
         let namespace = NamespaceConfig::new(Backing::memory(1 << 20)).noiob(boundary);
-        let emulator = Emulator::builder().namespace(namespace).mdts(Some(2)).start().unwrap();
-        let address = Address::VfioUser(emulator.socket().to_owned());
-        let controller = Controller::open(&address).unwrap();
-        (emulator, controller)
+        Served::start(Emulator::builder().namespace(namespace).mdts(Some(2)), Options::default())
     }
 
     #[test]
@@ -393,7 +391,7 @@ mod tests {
         let cases =
             [(0, [16384, 16384, 16384]), (24, [8192, 512, 4096]), (64, [16384, 16384, 12288])];
         for (boundary, expected) in cases {
-            let (_emulator, controller) = served(boundary);
+            let Served { controller, emulator: _emulator } = served(boundary);
             let whole = Disk::whole(&controller.namespace(1).unwrap());
             let partition = whole.slice(8 * 512, 512 << 10).unwrap();
             let queue = DiskQueue::<()>::new(&controller, &partition, 8).unwrap();

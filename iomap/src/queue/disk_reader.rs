@@ -239,9 +239,10 @@ impl Mapper for WholeDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nvio_driver::Options;
     use nvio_driver::spec::Status;
-    use nvio_driver::{Address, Options};
     use nvio_emulator::{Backing, Emulator, Fault, Faults, NamespaceConfig, Rule};
+    use nvio_testkit::controller::Served;
 
     const SIZE: u64 = 4 << 20;
     /// Reads of this block fail.
@@ -256,15 +257,12 @@ mod tests {
         let image = folder.join("image");
         std::fs::write(&image, pattern()).unwrap();
         let bad = Rule::new(Fault::Status(Status(0x0281 << 1))).lbas(BAD..BAD + 1);
-        let emulator = Emulator::builder()
+        let builder = Emulator::builder()
             .namespace(NamespaceConfig::new(Backing::image(&image, true)))
             .mdts(Some(4))
-            .faults(Faults::new().rule(bad))
-            .start()
-            .unwrap();
-        let address = Address::VfioUser(emulator.socket().to_owned());
+            .faults(Faults::new().rule(bad));
         let options = Options { arena_bytes: 2 << 20, ..Options::default() };
-        let controller = Controller::open_with(&address, options).unwrap();
+        let Served { controller, emulator } = Served::start(builder, options);
         let disk = Disk::whole(&controller.namespace(1).unwrap());
         let reader = DiskReader::new(&controller, &disk, 8).unwrap();
         (emulator, reader)

@@ -195,7 +195,7 @@ fn whatever_call_fails_when_it_is_bounced() {
 }
 
 #[test]
-fn what_is_refused_leaves_nothing_in_flight() {
+fn refused_request_leaves_none_in_flight() {
     let mut rig = Rig::plain(8);
     for (pos, bytes, flags) in [
         (1, 512, IoFlags::empty()),

@@ -43,7 +43,7 @@ fn a_request_may_need_more_commands_than_there_is_room_for() {
 }
 
 #[test]
-fn what_finds_no_room_at_all_is_busy_and_comes_back() {
+fn request_without_room_is_busy_and_returns_its_memory() {
     let mut rig = Rig::plain(64);
     for flags in [IoFlags::empty(), IoFlags::GENERIC, IoFlags::BOUNCE] {
         let taken = fill(&mut rig, |rig| {
@@ -114,7 +114,7 @@ fn results_that_nobody_takes_are_bounded() {
 }
 
 #[test]
-fn who_waits_finds_room_when_all_others_were_refused() {
+fn waiting_call_finds_room_after_others_were_refused() {
     let mut rig = Rig::plain(64);
     let submit = |rig: &mut Rig| {
         let memory = rig.buf(512).into();

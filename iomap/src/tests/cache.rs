@@ -60,7 +60,7 @@ fn data_that_cannot_be_dropped_sends_the_write_to_the_cache() {
 }
 
 #[test]
-fn what_stays_in_the_cache_after_a_write_is_not_an_error_of_the_write() {
+fn failed_invalidation_is_not_an_error_of_the_write() {
     let mut rig = Rig::plain(64);
     rig.file.state().cached = true;
     // The second invalidation, behind: invalidate, begin, submit, end, complete.

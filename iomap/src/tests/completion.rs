@@ -19,7 +19,7 @@ fn submit(rig: &mut Rig, write: bool, io: IoArgs, bytes: u64) {
 }
 
 #[test]
-fn what_succeeds_ends_in_the_poll_that_finds_it() {
+fn successful_request_ends_in_the_poll_that_finds_it() {
     let mut rig = Rig::plain(64);
     for (write, flags, bytes) in [
         (false, IoFlags::empty(), 512),
@@ -57,7 +57,7 @@ fn errors_are_told_by_the_next_poll_and_not_where_they_are_found() {
 }
 
 #[test]
-fn what_is_left_to_do_is_deferred() {
+fn remaining_work_is_deferred() {
     let unwritten = Mapping::unwritten(0, 1 << 14, 0);
     let dirty = with(Mapping::mapped(0, 1 << 14, 0), MappingFlags::DIRTY);
     let plain = Mapping::mapped(0, 1 << 14, 0);
@@ -213,7 +213,7 @@ fn memory_that_was_given_up_does_not_come_back() {
 }
 
 #[test]
-fn what_comes_too_late_does_not_reach_the_memory_of_another() {
+fn late_data_does_not_reach_memory_of_another_request() {
     let mut rig = Rig::plain(64);
     rig.files.queue.dead = true;
     let (mut first, mut second) = ([0xaa; 512], [0xaa; 512]);

@@ -25,7 +25,7 @@ fn plain_overwrites_are_written_through_and_not_flushed() {
 }
 
 #[test]
-fn what_depends_on_metadata_is_flushed_once_at_the_end() {
+fn write_that_depends_on_metadata_is_flushed_once_at_the_end() {
     let plain = Mapping::mapped(0, 8192, 0);
     for (mapping, flushed) in [
         (with(plain, MappingFlags::DIRTY), true),
@@ -108,7 +108,7 @@ fn a_flush_that_fails_is_the_result() {
 }
 
 #[test]
-fn what_failed_is_not_flushed() {
+fn failed_write_is_not_flushed() {
     let mut rig = Rig::new(64, [Mapping::unwritten(0, 8192, 0)]);
     rig.files.queue.failing = vec![0];
     assert_eq!(name(&rig.write(at(0, DSYNC), &pattern(4096)).unwrap_err()), "Bio");

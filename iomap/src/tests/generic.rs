@@ -298,7 +298,7 @@ fn vectors_of_memory_are_one_run_of_the_file() {
 }
 
 #[test]
-fn what_was_done_before_is_added() {
+fn bytes_done_before_are_added() {
     let mut rig = Rig::plain(64);
     let io = IoArgs::at(1024).done_before(1024);
     let memory = rig.buf(512);

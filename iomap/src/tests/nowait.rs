@@ -108,7 +108,7 @@ fn zeroes_beside_the_data_are_not_waited_for() {
 }
 
 #[test]
-fn what_needs_no_wait_is_done() {
+fn nowait_requests_that_need_no_wait_succeed() {
     for flags in [NOWAIT, NOWAIT | IoFlags::GENERIC] {
         let mut rig = Rig::plain(64);
         assert_eq!(rig.read(at(512, flags), 512).unwrap(), rig.device()[512..1024]);
@@ -118,7 +118,7 @@ fn what_needs_no_wait_is_done() {
 }
 
 #[test]
-fn nothing_ends_but_by_a_poll() {
+fn requests_end_only_in_a_poll() {
     let mut rig = Rig::plain(64);
     for (token, bytes) in [(0, 512), (1, 2048), (2, 1024)] {
         let buf = rig.buf(bytes);

@@ -56,7 +56,7 @@ fn a_block_or_less_is_simple() {
 }
 
 #[test]
-fn what_is_not_for_it_takes_the_generic_path() {
+fn unsuitable_reads_take_the_generic_path() {
     let plain = || Rig::plain(64);
     assert_eq!(reason_of(&mut plain(), IoArgs::at(0), 4608), Some(Reason::Length));
     assert_eq!(reason_of(&mut plain(), IoArgs::at(0), 0), Some(Reason::Length));
@@ -113,7 +113,7 @@ fn forms_that_wait_and_forms_that_do_not_are_alike() {
 }
 
 #[test]
-fn who_waits_for_room_gets_it() {
+fn waiting_for_room_succeeds() {
     let mut rig = Rig::plain(64);
     for token in 0..3 {
         let buf = rig.buf(512);

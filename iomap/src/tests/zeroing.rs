@@ -69,7 +69,7 @@ fn stale(rig: &Rig, pos: u64, data: &[u8], end: u64) -> Vec<usize> {
 }
 
 #[test]
-fn nothing_old_shows_when_commands_fail() {
+fn failed_commands_reveal_no_stale_data() {
     for mapping in fresh() {
         for flags in [IoFlags::empty(), IoFlags::BOUNCE] {
             // Head, three pieces of data, tail.
@@ -103,7 +103,7 @@ fn nothing_old_shows_when_commands_fail() {
 }
 
 #[test]
-fn nothing_old_shows_when_the_submission_stops_half_way() {
+fn partial_submission_reveals_no_stale_data() {
     let data = FS + 512..FS + 7680;
     for mapping in fresh() {
         // Pieces that end inside of a block are zeroed, too.

@@ -1,8 +1,9 @@
 //! Controllers of nvio-driver on the embedded emulator.
 
 use std::ops::Deref;
+use std::path::Path;
 
-use nvio_driver::{Address, Controller, Options};
+use nvio_driver::{Address, Controller, Options, WritableNamespace};
 use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
 
 /// A controller that this process serves, and drives over vfio-user.
@@ -37,6 +38,12 @@ impl Served {
         let emulator = builder.start().expect("the emulator starts");
         Self { controller: open_with(&emulator, options), emulator }
     }
+
+    /// Opens namespace 1 of a writable controller.
+    pub fn writable_namespace(&self) -> WritableNamespace {
+        let controller = self.controller.writable().expect("a writable controller");
+        controller.writable_namespace(1).expect("a namespace")
+    }
 }
 
 /// Returns the default options with write access.
@@ -45,7 +52,7 @@ pub fn writable() -> Options {
 }
 
 /// A controller that the test expects to work: it fails the test, when it is dropped, if the
-/// driver had to reset it. A test that injects such a fault opens a [`Controller`] instead.
+/// driver had to reset it. A test that injects such a fault uses [`open_at`] instead.
 #[derive(Debug)]
 pub struct Watched(Controller);
 
@@ -73,6 +80,10 @@ pub fn open(emulator: &Emulator) -> Watched {
 
 /// Opens the controller that `emulator` serves.
 pub fn open_with(emulator: &Emulator, options: Options) -> Watched {
-    let address = Address::VfioUser(emulator.socket().to_owned());
-    Watched(Controller::open_with(&address, options).expect("the controller opens"))
+    Watched(open_at(emulator.socket(), options))
+}
+
+/// Opens the controller that is served at `socket`, possibly by another process.
+pub fn open_at(socket: &Path, options: Options) -> Controller {
+    Controller::open_with(&Address::vfio_user(socket), options).expect("the controller opens")
 }

@@ -1,15 +1,17 @@
 //! Creates and describes test trees where only the kernel is available, as in the guest: `ext4-tree
-//! populate DIRECTORY ENTRIES SEED` and `ext4-tree view DIRECTORY`. Names that ignore case:
+//! populate DIRECTORY ENTRIES SEED` and `ext4-tree view DIRECTORY`. Sums of files: `ext4-tree sums
+//! DIRECTORY LIST`, and `ext4-tree slices SIZES` for the standard input. Names that ignore case:
 //! `ext4-tree fold DIRECTORY`, `ext4-tree fold-compare IMAGE MOUNT` and `ext4-tree
 //! fold-compare-encrypted IMAGE MOUNT`.
 
 use std::env;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use nvio_tests::tree::{self, Options};
-use nvio_tests::{folded, view};
+use nvio_tests::{folded, sums, view};
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -40,6 +42,17 @@ fn run(args: &[&str]) -> io::Result<()> {
             println!("{}", view::to_json(&view::of_kernel(Path::new(directory))?));
             Ok(())
         }
+        ["sums", directory, list] => {
+            print_lines(&sums::of_files(Path::new(directory), &fs::read(list)?)?);
+            Ok(())
+        }
+        ["slices", sizes] => {
+            let sizes = fs::read_to_string(sizes)?;
+            let sizes: Result<Vec<u64>, _> = sizes.lines().map(str::parse).collect();
+            let sizes = sizes.map_err(io::Error::other)?;
+            print_lines(&sums::of_slices(io::stdin().lock(), &sizes)?);
+            Ok(())
+        }
         ["fold", directory] => folded::make(Path::new(directory)),
         ["fold-compare", image, mount] => {
             let (found, not_found) = folded::compare(Path::new(image), Path::new(mount))?;
@@ -52,7 +65,11 @@ fn run(args: &[&str]) -> io::Result<()> {
         }
         _ => Err(io::Error::other(
             "usage: ext4-tree populate DIRECTORY ENTRIES SEED | view DIRECTORY | \
-             fold DIRECTORY | fold-compare IMAGE MOUNT | fold-compare-encrypted IMAGE MOUNT",
+             sums DIRECTORY LIST | slices SIZES | fold DIRECTORY | fold-compare IMAGE MOUNT | fold-compare-encrypted IMAGE MOUNT",
         )),
     }
+}
+
+fn print_lines(lines: &[String]) {
+    lines.iter().for_each(|line| println!("{line}"));
 }

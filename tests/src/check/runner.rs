@@ -11,7 +11,7 @@ use std::time::Duration;
 use nvio_driver::{Address, Controller, Error, Options, Resets};
 
 /// Maximum time of one check. A check that takes longer hangs, and ends the program.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_secs(600);
 /// Exit code after a check that hung.
 const HUNG: i32 = 3;
 

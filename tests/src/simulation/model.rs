@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_succeeded_is_there_and_what_failed_may_be() {
+    fn successful_writes_are_present_and_failed_ones_may_be() {
         let mut model = Model::new([1], false);
         assert_eq!(possible(&mut model), [0]);
         write(&mut model, 1, DONE);

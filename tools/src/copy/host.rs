@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_through_a_link() {
+    fn copy_does_not_write_through_a_link() {
         let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let precious = outside.path().join("precious");
         std_fs::write(&precious, "precious").unwrap();

@@ -27,7 +27,7 @@ use crate::record::Record;
 /// line on standard output announces that clients can connect.
 ///
 /// SIZE is a whole number of bytes, or one with K, M, G, T (powers of 1024), kB, MB, GB or TB
-/// (powers of 1000). TIME is a whole number with ns, us, ms or s.
+/// (powers of 1000). TIME is a number with ns, us, ms, s, m or h.
 #[derive(Debug, Args)]
 pub struct Emulate {
     // Before the other options, which have headings.

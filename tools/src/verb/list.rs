@@ -15,7 +15,7 @@ use crate::error::{Error, one_line};
 use crate::output::print;
 use crate::record::Record;
 
-/// Most namespaces of a controller that are identified.
+/// Maximum number of namespaces of a controller that are identified.
 const NAMESPACES_MAX: usize = 128;
 
 #[derive(Serialize)]

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused() {
+    fn file_that_is_not_an_image_is_refused() {
         for path in ["/nonexistent/image", "/dev/null", "/"] {
             let opened = RawStore::open(&Backing::image(path, true));
             assert!(matches!(opened, Err(Error::Image { .. })), "{path}");

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_written_is_unchecked_and_what_was_comes_back() {
+    fn unwritten_metadata_is_unchecked_and_written_metadata_returns() {
         let image = tempfile::NamedTempFile::new().unwrap();
         image.as_file().set_len(64 << 10).unwrap();
         let on_image = Backing::image(image.path(), false);

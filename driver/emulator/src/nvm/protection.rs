@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inserted_passes_its_checks_and_covers_what_it_should() {
+    fn inserted_protection_passes_its_checks_and_covers_the_right_bytes() {
         for first in [false, true] {
             for bytes in [8, 16, 64] {
                 let metadata = metadata(bytes, 1, first);

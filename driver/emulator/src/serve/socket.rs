@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_socket_stays() {
+    fn file_that_is_not_a_socket_is_not_removed() {
         let directory = private_directory().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, "keep").unwrap();

@@ -37,7 +37,7 @@ unsafe impl Transport for Fake {
     }
 
     fn write32(&self, offset: u64, value: u32) -> Result<()> {
-        self.written.lock().unwrap().push((offset, value));
+        self.written.lock().push((offset, value));
         Ok(())
     }
 
@@ -82,7 +82,7 @@ fn an_announced_memory_is_known_by_its_address_on_the_bus() {
     let fake = Fake::new(&[(CMBSZ, SIZE), (CMBLOC, 4 << 12 | 2)], 0x12_8000_0000);
     let memory = fake.find(ANNOUNCED).unwrap().unwrap();
     assert_eq!(memory.take(1, PAGE_SIZE).unwrap().iova(), 0x12_8000_4000);
-    assert_eq!(fake.written.lock().unwrap()[2..], [(CMBMSC + 4, 0x12), (CMBMSC, 0x8000_4003)]);
+    assert_eq!(fake.written.lock()[2..], [(CMBMSC + 4, 0x12), (CMBMSC, 0x8000_4003)]);
     // The addresses are not used for an arena.
     assert!(Claim::new(4096, |_| Ok(0x12_8000_4000)).is_err());
     drop(memory);
@@ -105,7 +105,7 @@ fn an_announced_memory_in_the_place_of_the_arena_is_placed_where_nothing_else_is
         (CMBMSC + 4, (control >> 32) as u32),
         (CMBMSC, control as u32),
     ];
-    assert_eq!(*fake.written.lock().unwrap(), expected);
+    assert_eq!(*fake.written.lock(), expected);
     assert_eq!(memory.len(), 64 << 10);
     let first = memory.take(1, PAGE_SIZE).unwrap();
     let second = memory.take(8192, 8192).unwrap();
@@ -120,12 +120,12 @@ fn an_announced_memory_in_the_place_of_the_arena_is_placed_where_nothing_else_is
 fn an_older_memory_is_where_its_bar_is() {
     let fake = Fake::new(&[(CMBSZ, SIZE), (CMBLOC, 4 << 12 | 2)], 0x8000_0000);
     let memory = fake.find(Cap(0)).unwrap().unwrap();
-    assert!(fake.written.lock().unwrap().is_empty());
+    assert!(fake.written.lock().is_empty());
     assert_eq!(memory.take(1, PAGE_SIZE).unwrap().iova(), 0x8000_4000);
 }
 
 #[test]
-fn what_is_not_for_queues_is_no_memory() {
+fn controller_memory_without_queue_support_is_ignored() {
     for size in [0, Cmbsz::new(16, Cmbsz::LISTS | Cmbsz::WRITE_DATA).0] {
         let found = Fake::new(&[(CMBSZ, size), (CMBLOC, 2)], 1 << 31).find(ANNOUNCED);
         assert!(found.unwrap().is_none(), "{size:#x}");
@@ -133,7 +133,7 @@ fn what_is_not_for_queues_is_no_memory() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn invalid_controller_memory_is_refused() {
     let find = |size, location, bar, cap| {
         Fake::new(&[(CMBSZ, size), (CMBLOC, location)], bar).find(cap).map(|found| found.is_some())
     };

@@ -15,16 +15,15 @@ use super::*;
 use crate::dma::Claim;
 use crate::error::Error;
 use crate::mmio::Mmio;
+use crate::served::{Served, writable};
 use crate::transport::Transport;
-use crate::{Address, DmaBuf, Options, PAGE_SIZE};
+use crate::{DmaBuf, Options, PAGE_SIZE};
 
 fn served(faults: Faults) -> (Emulator, Controller) {
     let namespace = NamespaceConfig::new(Backing::memory(16 << 20));
     let builder = Emulator::builder().namespace(namespace).mdts(None);
-    let emulator = builder.faults(faults).start().unwrap();
-    let address = Address::vfio_user(emulator.socket());
-    let options = Options { writable: true, arena_bytes: 4 << 20, ..Options::default() };
-    let controller = Controller::open_with(&address, options).unwrap();
+    let options = Options { arena_bytes: 4 << 20, ..writable() };
+    let Served { controller, emulator } = Served::start(builder.faults(faults), options);
     (emulator, controller)
 }
 
@@ -51,11 +50,11 @@ fn reaches(controller: &Controller, iova: u64) -> bool {
 
 /// Returns true if the arena that the transport mapped reports the page as allocated.
 fn is_allocated(controller: &Controller, iova: u64) -> bool {
-    controller.0.registered.table().ranges[&iova].arena.is_allocated(iova, 1)
+    controller.0.registered.table.lock().ranges[&iova].arena.is_allocated(iova, 1)
 }
 
 fn mapped(controller: &Controller) -> usize {
-    let table = controller.0.registered.table();
+    let table = controller.0.registered.table.lock();
     table.ranges.values().filter(|range| range.mapped).count()
 }
 
@@ -84,7 +83,7 @@ fn a_files_bytes_go_to_the_device_and_come_back() {
 }
 
 #[test]
-fn what_was_unregistered_is_out_of_reach_and_the_rest_is_not() {
+fn unregistered_memory_is_unreachable_and_other_memory_is_reachable() {
     let (_emulator, controller) = served(Faults::new());
     let register = || controller.register(DmaMemory::new(2 << 20).unwrap()).unwrap();
     let (first, second) = (register(), register());
@@ -212,7 +211,7 @@ fn a_command_in_flight_keeps_its_memory() {
 }
 
 #[test]
-fn nothing_is_in_reach_of_a_controller_that_is_gone() {
+fn controller_that_is_gone_reaches_no_memory() {
     let lost = Rule::new(Fault::Lost).opcode(nvm::READ);
     let (emulator, controller) = served(Faults::new().rule(lost));
     let arena = controller.register(DmaMemory::new(1).unwrap()).unwrap();
@@ -228,7 +227,7 @@ fn nothing_is_in_reach_of_a_controller_that_is_gone() {
     let refused = controller.register(DmaMemory::new(1).unwrap()).unwrap_err();
     assert!(matches!(refused, Error::Gone), "{refused}");
     drop(arena);
-    assert!(controller.0.registered.table().ranges.is_empty());
+    assert!(controller.0.registered.table.lock().ranges.is_empty());
 }
 
 /// A transport that maps everything, and fails to unmap on request.

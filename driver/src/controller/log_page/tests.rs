@@ -5,20 +5,13 @@ use nvio_spec::{opcode, status};
 use zerocopy::little_endian::U64;
 
 use super::*;
-use crate::Address;
-
-struct Served {
-    controller: Controller,
-    _emulator: Emulator,
-}
+use crate::Options;
+use crate::served::Served;
 
 /// A controller with transfers of at most 8 KiB.
 fn served() -> Served {
     let namespace = NamespaceConfig::new(Backing::memory(1 << 20));
-    let emulator = Emulator::builder().namespace(namespace).mdts(Some(1)).start().unwrap();
-    let address = Address::vfio_user(emulator.socket());
-    let controller = Controller::open(&address).unwrap();
-    Served { controller, _emulator: emulator }
+    Served::start(Emulator::builder().namespace(namespace).mdts(Some(1)), Options::default())
 }
 
 /// Reads a page that the controller does not have, so that a command fails.

@@ -99,7 +99,7 @@ fn whichever_write_fails_all_is_as_before() {
 }
 
 #[test]
-fn what_the_kernel_silently_does_not_do_is_noticed() {
+fn write_that_the_kernel_ignores_is_detected() {
     for ignored in [1, 2] {
         let (fake, sysfs) = machine();
         fake.behaviour.lock().unwrap().ignored = vec![ignored];

@@ -6,30 +6,22 @@ use nvio_emulator::{Backing, DeviceFault, Emulator, Fault, Faults, NamespaceConf
 use nvio_spec::{opcode::nvm, status};
 
 use super::*;
-use crate::{Address, Controller, Options};
+use crate::Options;
+use crate::served::{Served, writable};
 
 const SIZE: usize = 40 << 20;
 const BLOCK: usize = 512;
 /// Blocks of the largest command: 64 KiB.
 const MOST: u64 = 128;
 
-struct Served {
-    emulator: Emulator,
-    controller: Controller,
-    namespace: WritableNamespace,
-}
-
-fn served(boundary: u16, faults: Faults) -> Served {
+fn start(boundary: u16, faults: Faults) -> (Served, WritableNamespace) {
     let namespace = NamespaceConfig::new(Backing::memory(SIZE as u64)).noiob(boundary);
     let builder = Emulator::builder().namespace(namespace).mdts(Some(4)).faults(faults);
-    let emulator = builder.start().unwrap();
-    let address = Address::vfio_user(emulator.socket());
     let io_timeout = Duration::from_millis(300);
-    let options = Options { writable: true, io_timeout, ..Options::default() };
-    let controller = Controller::open_with(&address, options).unwrap();
-    let namespace = controller.writable().unwrap().writable_namespace(1).unwrap();
+    let served = Served::start(builder, Options { io_timeout, ..writable() });
+    let namespace = served.writable_namespace();
     assert_eq!(namespace.max_transfer() as u64, MOST * BLOCK as u64);
-    Served { emulator, controller, namespace }
+    (served, namespace)
 }
 
 fn pattern(bytes: usize, salt: usize) -> Vec<u8> {
@@ -51,7 +43,8 @@ fn commands(lba: u64, blocks: u64, boundary: u64) -> u64 {
 #[test]
 fn a_buffer_of_any_size_is_split_at_the_limit_and_at_the_boundary() {
     for boundary in [0, 24, 100, 128, 300, 4096] {
-        let Served { controller, namespace, emulator: _emulator } = served(boundary, Faults::new());
+        let (Served { controller, emulator: _emulator }, namespace) =
+            start(boundary, Faults::new());
         // The queue has fewer entries than the transfer has commands.
         let mut queue = controller.queue_pair(7).unwrap();
         let mut expected = 0;
@@ -72,7 +65,7 @@ fn a_buffer_of_any_size_is_split_at_the_limit_and_at_the_boundary() {
 
 #[test]
 fn any_bytes_are_read_and_whole_blocks_written() {
-    let Served { controller, namespace, emulator: _emulator } = served(100, Faults::new());
+    let (Served { controller, emulator: _emulator }, namespace) = start(100, Faults::new());
     let mut queue = controller.queue_pair(16).unwrap();
     let mut blocking = queue.blocking((), drop);
     let model = pattern(5 << 20, 3);
@@ -118,7 +111,7 @@ fn any_bytes_are_read_and_whole_blocks_written() {
 fn an_error_names_the_command_of_the_lowest_block_and_the_buffer_comes_back() {
     let bad = |at: u64| Rule::new(Fault::Status(status::UNRECOVERED_READ_ERROR)).lbas(at..at + 1);
     let faults = Faults::new().rule(bad(500)).rule(bad(310));
-    let Served { controller, namespace, emulator: _emulator } = served(100, faults);
+    let (Served { controller, emulator: _emulator }, namespace) = start(100, faults);
     let mut queue = controller.queue_pair(32).unwrap();
     let mut blocking = queue.blocking(0, drop);
     let buf = controller.alloc(1000 * BLOCK).unwrap();
@@ -141,7 +134,7 @@ fn an_error_names_the_command_of_the_lowest_block_and_the_buffer_comes_back() {
 #[test]
 fn no_command_is_queued_after_an_error() {
     let bad = Rule::new(Fault::Status(status::UNRECOVERED_READ_ERROR)).lbas(0..1);
-    let Served { controller, namespace, emulator: _emulator } = served(0, Faults::new().rule(bad));
+    let (Served { controller, emulator: _emulator }, namespace) = start(0, Faults::new().rule(bad));
     let mut queue = controller.queue_pair(1).unwrap();
     let buf = controller.alloc(640 << 10).unwrap();
     let failed = queue.blocking(0, drop).read(&namespace, 0, buf).unwrap_err();
@@ -151,7 +144,7 @@ fn no_command_is_queued_after_an_error() {
 
 #[test]
 fn commands_of_others_come_back_to_them() {
-    let Served { controller, namespace, emulator: _emulator } = served(0, Faults::new());
+    let (Served { controller, emulator: _emulator }, namespace) = start(0, Faults::new());
     // At first, other commands occupy the whole queue.
     let mut queue = controller.queue_pair(3).unwrap();
     for context in 1..=3 {
@@ -172,7 +165,8 @@ fn commands_of_others_come_back_to_them() {
 #[test]
 fn a_command_that_is_lost_ends_in_its_bound() {
     let lost = Rule::new(Fault::Lost).opcode(nvm::READ).nth(2);
-    let Served { controller, namespace, emulator: _emulator } = served(0, Faults::new().rule(lost));
+    let (Served { controller, emulator: _emulator }, namespace) =
+        start(0, Faults::new().rule(lost));
     let mut queue = controller.queue_pair(8).unwrap();
     let mut blocking = queue.blocking(0, drop);
     let buf = controller.alloc(256 << 10).unwrap();
@@ -183,7 +177,7 @@ fn a_command_that_is_lost_ends_in_its_bound() {
 
 #[test]
 fn a_reset_while_nobody_polls_is_no_error() {
-    let Served { controller, namespace, emulator: _emulator } = served(0, Faults::new());
+    let (Served { controller, emulator: _emulator }, namespace) = start(0, Faults::new());
     let mut queue = controller.queue_pair(8).unwrap();
     for _ in 0..3 {
         controller.reset().unwrap();
@@ -197,7 +191,7 @@ fn a_reset_while_nobody_polls_is_no_error() {
 #[test]
 fn a_controller_that_is_gone_ends_every_form_with_an_error() {
     let gone = Rule::new(Fault::Device(DeviceFault::Removed)).opcode(nvm::READ).nth(2);
-    let Served { controller, namespace, emulator } = served(0, Faults::new().rule(gone));
+    let (Served { controller, emulator }, namespace) = start(0, Faults::new().rule(gone));
     let mut queue = controller.queue_pair(8).unwrap();
     let mut blocking = queue.blocking(0, drop);
     let buf = controller.alloc(1 << 20).unwrap();
@@ -214,7 +208,7 @@ fn a_controller_that_is_gone_ends_every_form_with_an_error() {
 
 #[test]
 fn zeroes_of_any_number_of_blocks() {
-    let Served { controller, namespace, emulator: _emulator } = served(0, Faults::new());
+    let (Served { controller, emulator: _emulator }, namespace) = start(0, Faults::new());
     let mut queue = controller.queue_pair(8).unwrap();
     let mut blocking = queue.blocking(0, drop);
     let ends = [9 * 512, 70_010 * 512];

@@ -11,6 +11,7 @@ use vfio_bindings::bindings::vfio::{
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::channel::{Channel, FDS_MAX, Fault, Reply, invalid};
+use crate::transport::info_chain;
 
 /// Numbers of the commands.
 mod command {
@@ -36,11 +37,11 @@ const DMA_READ_WRITE: u32 = 0b11;
 
 /// The limits of the server.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+pub(super) struct Limits {
     /// File descriptors in a message.
-    fds: usize,
+    pub(super) fds: usize,
     /// Ranges of memory mapped at once.
-    mappings: usize,
+    pub(super) mappings: usize,
 }
 
 /// DEVICE_GET_INFO.
@@ -140,10 +141,10 @@ pub(super) struct Client {
     channel: Channel,
     /// Longest wait for a reply.
     reply_timeout: Duration,
-    limits: Limits,
+    pub(super) limits: Limits,
     regions: u32,
     irqs: u32,
-    can_reset: bool,
+    pub(super) can_reset: bool,
 }
 
 impl Client {
@@ -152,34 +153,34 @@ impl Client {
         let mut channel = Channel::connect(path, reply_timeout)?;
         let version = channel.call(command::VERSION, VERSION, &[], reply_timeout)?;
         let limits = limits(&version.body)?;
+        let mut client =
+            Self { channel, reply_timeout, limits, regions: 0, irqs: 0, can_reset: false };
         let ask = DeviceInfo { argsz: argsz::<DeviceInfo>(), flags: 0, regions: 0, irqs: 0 };
-        let reply = channel.call(command::DEVICE_GET_INFO, ask.as_bytes(), &[], reply_timeout)?;
-        let info: DeviceInfo = parse(&reply.body, "device information")?;
+        let (info, _) = client.ask(command::DEVICE_GET_INFO, ask, "device information")?;
         if info.flags & VFIO_DEVICE_FLAGS_PCI == 0 {
             return Err(invalid("a device that is not a PCI device"));
         }
-        let can_reset = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
-        let (regions, irqs) = (info.regions, info.irqs);
-        Ok(Self { channel, reply_timeout, limits, regions, irqs, can_reset })
-    }
-
-    /// Returns the number of file descriptors that the server accepts in one message.
-    pub(super) fn fds_max(&self) -> usize {
-        self.limits.fds
-    }
-
-    /// Ranges of memory that the server accepts.
-    pub(super) fn mappings_max(&self) -> usize {
-        self.limits.mappings
-    }
-
-    /// Returns true if the server can reset the device.
-    pub(super) fn can_reset(&self) -> bool {
-        self.can_reset
+        client.can_reset = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
+        (client.regions, client.irqs) = (info.regions, info.irqs);
+        Ok(client)
     }
 
     fn call(&mut self, command: u16, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<Reply, Fault> {
         self.channel.call(command, body, fds, self.reply_timeout)
+    }
+
+    /// Sends a structure, and returns it as the server has filled it in, with the whole reply. `what`
+    /// is for errors.
+    fn ask<T: FromBytes + IntoBytes + KnownLayout + Immutable>(
+        &mut self,
+        command: u16,
+        ask: T,
+        what: &'static str,
+    ) -> Result<(T, Reply), Fault> {
+        let reply = self.call(command, ask.as_bytes(), &[])?;
+        // The reply may be longer.
+        let (filled, _) = T::read_from_prefix(&reply.body).map_err(|_| invalid(what))?;
+        Ok((filled, reply))
     }
 
     /// Resets the device.
@@ -264,9 +265,7 @@ impl Client {
 
     fn region_info(&mut self, index: u32, argsz: u32) -> Result<(RegionInfo, Reply), Fault> {
         let ask = RegionInfo { argsz, flags: 0, index, cap_offset: 0, size: 0, offset: 0 };
-        let reply = self.call(command::DEVICE_GET_REGION_INFO, ask.as_bytes(), &[])?;
-        let info: RegionInfo = parse(&reply.body, "region information")?;
-        Ok((info, reply))
+        self.ask(command::DEVICE_GET_REGION_INFO, ask, "region information")
     }
 
     /// Returns flags and number of the interrupts of a VFIO index; `None` if there is no such
@@ -276,9 +275,8 @@ impl Client {
             return None;
         }
         let ask = IrqInfo { argsz: argsz::<IrqInfo>(), flags: 0, index, count: 0 };
-        let reply = self.call(command::DEVICE_GET_IRQ_INFO, ask.as_bytes(), &[]).ok()?;
-        let info: IrqInfo = parse(&reply.body, "interrupt information").ok()?;
-        Some((info.flags, info.count))
+        let asked = self.ask(command::DEVICE_GET_IRQ_INFO, ask, "interrupt information");
+        asked.ok().map(|(info, _)| (info.flags, info.count))
     }
 
     /// Sets up `count` interrupts of a VFIO index, from `start` on.
@@ -295,15 +293,7 @@ impl Client {
     }
 }
 
-/// Reads a structure from the front of a reply, which may be longer.
-fn parse<T: FromBytes + KnownLayout + Immutable>(
-    body: &[u8],
-    what: &'static str,
-) -> Result<T, Fault> {
-    T::read_from_prefix(body).map(|(value, _)| value).map_err(|_| invalid(what))
-}
-
-/// Returns the limits in a version reply. The server may leave out each, or all of the JSON.
+/// The limits in a version reply. The server may leave out each, or all of the JSON.
 fn limits(body: &[u8]) -> Result<Limits, Fault> {
     let (major, rest) = body.split_first_chunk::<2>().ok_or_else(|| invalid("version"))?;
     let json = rest.get(2..).ok_or_else(|| invalid("version"))?;
@@ -328,34 +318,9 @@ fn limits(body: &[u8]) -> Result<Limits, Fault> {
 /// Returns the sparse areas in the chain of capabilities of a region, whose offsets count from the
 /// front of the reply's body.
 fn sparse_areas(body: &[u8], first: u32) -> Result<Vec<(u64, u64)>, Fault> {
-    let broken = || invalid("capabilities of a region");
-    let word = |at: usize| {
-        let bytes = body.get(at..)?.first_chunk().copied()?;
-        Some(u32::from_ne_bytes(bytes))
-    };
-    let long = |at: usize| {
-        let bytes = body.get(at..)?.first_chunk().copied()?;
-        Some(u64::from_ne_bytes(bytes))
-    };
     let mut areas = Vec::new();
-    let mut at = first as usize;
-    while at != 0 {
-        let id = word(at).ok_or_else(broken)? & 0xffff;
-        let next = word(at + 4).ok_or_else(broken)? as usize;
-        if id == VFIO_REGION_INFO_CAP_SPARSE_MMAP {
-            let count = word(at + 8).ok_or_else(broken)? as usize;
-            if count > body.len().saturating_sub(at + 16) / 16 {
-                return Err(broken());
-            }
-            let places = (0..count).map(|index| at + 16 + 16 * index);
-            areas.extend(places.filter_map(|place| long(place).zip(long(place + 8))));
-        }
-        // Offsets must grow, or the chain could be a loop.
-        if next != 0 && next <= at {
-            return Err(broken());
-        }
-        at = next;
-    }
+    info_chain::collect_pairs(body, first, VFIO_REGION_INFO_CAP_SPARSE_MMAP, &mut areas)
+        .ok_or_else(|| invalid("capabilities of a region"))?;
     Ok(areas)
 }
 

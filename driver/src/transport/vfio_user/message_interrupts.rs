@@ -101,7 +101,7 @@ impl MessageInterrupts {
     fn try_connect(&self, client: &mut Client, events: &[BorrowedFd<'_>]) -> Result<(), Fault> {
         self.release(client)?;
         let mut start = 0;
-        for events in events.chunks(client.fds_max().max(1)) {
+        for events in events.chunks(client.limits.fds.max(1)) {
             let count = u32::try_from(events.len()).unwrap_or(0);
             client.set_irqs(self.vectors.index, vfio_irq::SET_EVENTS, start, count, events)?;
             start += count;

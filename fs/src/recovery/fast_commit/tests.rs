@@ -267,7 +267,7 @@ fn only_what_is_whole_counts() {
 }
 
 #[test]
-fn what_makes_no_sense_is_damage() {
+fn contradicting_fast_commits_are_damage() {
     let message = |tags: &[Vec<u8>]| open(Bytes::with(tags)).err().unwrap();
     assert!(message(&[add(FILE, &extent(0, 1, 1))]).contains("1 block(s) from block 1 are not"));
     assert!(message(&[add(FILE, &extent(!0, 1, 2000))]).contains("outside [0, 4294967295)"));

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_journal() {
+    fn superblocks_that_are_not_a_journal() {
         for bytes in [&[][..], &[0; 1024], &sample()[..1023]] {
             let error = JournalFields::parse(bytes).unwrap_err().to_string();
             assert!(error.starts_with("corrupt superblock of the journal: "), "{error}");

@@ -212,7 +212,7 @@ fn a_first_sector_of_a_commit_block_is_enough() {
 }
 
 #[test]
-fn what_an_older_journal_left() {
+fn blocks_of_an_older_journal_are_ignored() {
     // A stale transaction with the expected number, whose commit block is older than the one
     // before.
     for number in [5, 7, 8] {
@@ -338,7 +338,7 @@ fn logs_that_are_not_there() {
 }
 
 #[test]
-fn nothing_to_replay() {
+fn empty_journal_replays_no_block() {
     let mut log = HandMade::new(V3);
     log.fill(&[(A, 1)]).commit();
     log.superblock(|bytes| bytes[0x1c..0x20].fill(0));
@@ -347,7 +347,7 @@ fn nothing_to_replay() {
 }
 
 #[test]
-fn what_is_asked_for() {
+fn refused_recovery_returns_an_error() {
     let mut log = HandMade::new(V3);
     log.fill(&[(A, 1)]).commit();
     let refuse = Options::default().recovery(Recovery::Refuse);

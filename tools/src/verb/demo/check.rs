@@ -21,7 +21,7 @@ pub const CLASSES: [(&str, u64); 4] = [
     ("up to 1 MiB", 1 << 20),
     ("above 1 MiB", u64::MAX),
 ];
-/// Most differences that are kept.
+/// Maximum number of differences that are kept.
 const SHOWN: usize = 20;
 
 /// Files that were read, and the time for it.

@@ -51,9 +51,9 @@ pub struct NamespaceArgs {
     /// Optimal I/O boundary in blocks; 0 is none.
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "BLOCKS")]
     pub noiob: Vec<u16>,
-    /// Metadata of each block in bytes, a multiple of 4 up to 128; 0 is none. The metadata of an
+    /// Size of the metadata of each block, a multiple of 4 up to 128; 0 is none. The metadata of an
     /// image is kept in the file IMAGE.meta.
-    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "BYTES")]
+    #[arg(long, value_delimiter = ',', default_value = "0", value_name = "SIZE", value_parser = size::<u16>)]
     pub metadata: Vec<u16>,
     /// Transfer metadata at the end of each block, not in a separate buffer.
     #[arg(long)]

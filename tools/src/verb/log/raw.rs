@@ -17,10 +17,10 @@ use crate::units::size;
 const DEFAULT_LENGTH: usize = 512;
 const BYTES_PER_LINE: usize = 16;
 
-/// Most bytes of a log page that are shown.
+/// Maximum number of bytes of a log page that are shown.
 const BYTES_MAX: usize = 16 << 20;
 
-/// A part of a log page, undecoded.
+/// A part of a log page that is not decoded.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct RawRange {
     /// Show this many bytes of the page in hexadecimal. The default for pages that are not decoded

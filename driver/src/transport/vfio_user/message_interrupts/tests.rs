@@ -25,13 +25,13 @@ fn open(emulator: &Emulator) -> VfioUser {
 
 fn control(device: &VfioUser) -> u16 {
     let (_, offset) = device.interrupts.control.unwrap();
-    u16::from_le_bytes(device.client().read(VFIO_PCI_CONFIG_REGION_INDEX, offset).unwrap())
+    u16::from_le_bytes(device.client.lock().read(VFIO_PCI_CONFIG_REGION_INDEX, offset).unwrap())
 }
 
 fn set_control(device: &VfioUser, value: u16) {
     let (_, offset) = device.interrupts.control.unwrap();
     let value = value.to_le_bytes();
-    device.client().write(VFIO_PCI_CONFIG_REGION_INDEX, offset, value).unwrap();
+    device.client.lock().write(VFIO_PCI_CONFIG_REGION_INDEX, offset, value).unwrap();
 }
 
 #[test]
@@ -62,10 +62,10 @@ fn a_failed_connection_and_an_earlier_client_leave_msi_x_disabled() {
     device.connect_interrupts(&[null.as_fd()]).unwrap();
     // One vector more than the server has.
     let many = vec![null.as_fd(); usize::from(device.interrupts()) + 1];
-    assert!(device.interrupts.connect(&mut device.client(), &many).is_err());
+    assert!(device.interrupts.connect(&mut device.client.lock(), &many).is_err());
     assert_eq!(control(&device), DISABLED);
     set_control(&device, 1 << 15);
-    let found = MessageInterrupts::find(&mut device.client()).unwrap();
+    let found = MessageInterrupts::find(&mut device.client.lock()).unwrap();
     assert_eq!(found.control, Some((Capability::MsiX, 0x92)));
     assert_eq!(control(&device), DISABLED);
 }
@@ -76,7 +76,7 @@ fn a_server_without_the_capability_connects_its_vectors() {
     let device = open(&emulator);
     let without = MessageInterrupts { control: None, ..device.interrupts };
     let null = File::open("/dev/null").unwrap();
-    without.connect(&mut device.client(), &[null.as_fd()]).unwrap();
+    without.connect(&mut device.client.lock(), &[null.as_fd()]).unwrap();
     assert_eq!(control(&device), DISABLED);
 }
 
