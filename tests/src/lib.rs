@@ -17,6 +17,7 @@ pub mod nvio;
 mod points;
 pub mod sequences;
 pub mod simulation;
+pub mod simulator;
 pub mod sums;
 pub mod sys;
 pub mod tree;

@@ -1,23 +1,21 @@
 //! Single scenarios of the simulation of driver and controller, and some of its seeds. The program
 //! `simulate` plays all seeds; `tests/run simulation` runs it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nvio_driver::spec::{Status, status};
-use nvio_driver::{
-    Controller, DmaBuf, Error, Options, QueuePair, WritableController, WritableNamespace,
-};
+use nvio_driver::{DmaBuf, Error, Options, QueuePair, WritableController, WritableNamespace};
 use nvio_emulator::{Backing, Config, DeviceFault, Fault, Faults, NamespaceConfig, Rule};
-use nvio_tests::simulation::bound::Bounds;
-use nvio_tests::simulation::buffers::Buffers;
-use nvio_tests::simulation::content;
-use nvio_tests::simulation::lend::Lent;
-use nvio_tests::simulation::lock;
-use nvio_tests::simulation::machine::{Broken, Machine};
 use nvio_tests::simulation::mix::Mix;
 use nvio_tests::simulation::run::run;
-use nvio_tests::simulation::transport::Simulated;
+use nvio_tests::simulator::bound::Bounds;
+use nvio_tests::simulator::buffers::Buffers;
+use nvio_tests::simulator::content;
+use nvio_tests::simulator::device::Device;
+use nvio_tests::simulator::lend::Lent;
+use nvio_tests::simulator::lock;
+use nvio_tests::simulator::machine::{Broken, Machine};
 
 const BLOCK: usize = 4096;
 /// A time longer than all timeouts of commands.
@@ -31,7 +29,7 @@ struct Rig {
     namespace: WritableNamespace,
     buffers: Buffers,
     controller: WritableController,
-    machine: Arc<Mutex<Machine>>,
+    device: Device,
     bounds: Bounds,
 }
 
@@ -39,9 +37,8 @@ impl Rig {
     fn new(config: impl FnOnce(Config) -> Config) -> Self {
         let disk = NamespaceConfig::new(Backing::memory(1 << 20)).block_size(4096);
         let config = config(Config::new().namespace(disk));
-        let machine = Machine::new(&config, 1, 1 << 32, false).unwrap();
-        let buffers = Buffers::new(&machine.table);
-        let machine = Arc::new(Mutex::new(machine));
+        let mut device = Device::new(&config, 1, 1 << 32, false).unwrap();
+        let buffers = Buffers::new(&device.with(|machine| Arc::clone(&machine.table)));
         let options = Options {
             arena_bytes: 4 << 20,
             admin_timeout: Duration::from_millis(20),
@@ -50,10 +47,9 @@ impl Rig {
             ..Options::default()
         };
         let bounds = Bounds::new(&options, Duration::from_millis(10));
-        let transport = Box::new(Simulated::new(&machine).unwrap());
-        let controller = Controller::open_on(transport, options).unwrap().writable().unwrap();
+        let controller = device.open(options).unwrap();
         let namespace = controller.writable_namespace(1).unwrap();
-        Self { namespace, buffers, controller, machine, bounds }
+        Self { namespace, buffers, controller, device, bounds }
     }
 
     fn shadow() -> Self {
@@ -61,11 +57,11 @@ impl Rig {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
-        act(&mut lock(&self.machine))
+        self.device.with(act)
     }
 
     fn faults(&self, faults: Faults) {
-        self.with(|machine| machine.set_faults(&faults)).unwrap();
+        self.device.set_faults(&faults).unwrap();
     }
 
     fn inject(&self, fault: DeviceFault) {
@@ -122,7 +118,7 @@ impl Rig {
 
     /// Checks that the controller has accessed only lent memory.
     fn check(&self) {
-        self.with(|machine| assert_eq!(lock(&machine.table).wrong(), None));
+        assert_eq!(self.device.check_accesses(), Ok(()));
     }
 
     /// Checks that writes and reads on this pair succeed.

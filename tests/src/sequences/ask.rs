@@ -16,8 +16,8 @@ use super::run::Run;
 use super::source::Sources;
 use super::strategy::{Ask, Mischief, Way};
 use super::watch::Command;
-use crate::simulation::content::{self, POISON};
-use crate::simulation::{Checked, Wrong, ensure, lock};
+use crate::simulator::content::{self, POISON};
+use crate::simulator::{Checked, Wrong, ensure, lock};
 
 /// Maximum size of the memory of all requests in flight, bytes.
 const MOST_OUT: u64 = 512 << 10;
@@ -58,7 +58,7 @@ impl Run<'_> {
             seen.commands.clear();
             (seen.refused, seen.short) = (0, 0);
         }
-        self.say(|| format!("request {token}: {request:?}"));
+        self.device.say(|| format!("request {token}: {request:?}"));
         let simple = self.queue()?.counters().simple;
         let begun = self.model.moment();
         let outstanding = self.pending.len();
@@ -89,7 +89,7 @@ impl Run<'_> {
                 self.ended(pending, Err(error), Some(memory))?;
                 if busy && self.rng.range(0, 2) == 0 {
                     // Let time pass, as callers do that receive `Busy`.
-                    self.with(|machine| machine.pass(Duration::from_micros(50), usize::MAX));
+                    self.device.with(|machine| machine.pass(Duration::from_micros(50), usize::MAX));
                     self.poll(usize::MAX)?;
                 }
                 Ok(())

@@ -8,7 +8,7 @@ use super::filesystem::Visit;
 use super::layout::Layout;
 use super::request::Request;
 use super::watch::Command;
-use crate::simulation::model::{Ending, Model, Moment};
+use crate::simulator::model::{Ending, Model, Moment};
 
 /// Bit of a write's token that marks zeroes in place of its data.
 const INSTEAD: u64 = 1 << 62;

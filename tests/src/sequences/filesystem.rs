@@ -11,7 +11,7 @@ use nvio_iomap::{
 use super::layout::{Block, Layout};
 use super::strategy::Kind;
 use super::strategy::Mischief;
-use crate::simulation::lock;
+use crate::simulator::lock;
 
 /// The errors of the filesystem.
 #[derive(Debug, thiserror::Error)]

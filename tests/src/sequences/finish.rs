@@ -6,13 +6,13 @@ use std::time::Duration;
 use nvio_emulator::Faults;
 
 use super::outcome::Outcome;
-use super::run::{IO_TIMEOUT, Run, finish_one, wrong};
+use super::run::{IO_TIMEOUT, Run, finish_one};
 use super::source::{Came, Sources};
 use super::strategy::{Ask, Mischief, Shape, Unit, Way};
 use super::{filesystem::Mood, request::Request};
-use crate::simulation::buffers::span;
-use crate::simulation::lend::Lent;
-use crate::simulation::{Checked, Wrong, content, ensure, lock};
+use crate::simulator::buffers::span;
+use crate::simulator::lend::Lent;
+use crate::simulator::{Checked, Wrong, content, ensure, lock, wrong};
 
 /// Maximum number of results after the last request. It is larger than any queue.
 const MOST: usize = 10_000;
@@ -22,34 +22,33 @@ const ATTEMPTS: u32 = 3;
 impl Run<'_> {
     /// Ends the run.
     pub(super) fn finish(mut self) -> Checked<Outcome> {
-        self.say(|| "the end".into());
+        self.device.say(|| "the end".into());
         self.drain()?;
-        self.with(|machine| machine.set_faults(&Faults::new()))
-            .map_err(|error| wrong("no faults", &error))?;
+        self.device.set_faults(&Faults::new())?;
         lock(&self.seen).most = usize::MAX;
         self.fs.with(|state| state.fail_end_hook = false);
         // Late commands complete now, and must not access memory.
         for _ in 0..4 {
-            self.with(|machine| machine.pass(IO_TIMEOUT, usize::MAX));
+            self.device.with(|machine| machine.pass(IO_TIMEOUT, usize::MAX));
         }
         self.check()?;
         self.read_file()?;
         self.shut_queue()?;
         if self.sequence.seed.is_multiple_of(2) {
             let seed = self.rng.next_u64();
-            self.with(|machine| machine.power_cut(seed));
+            self.device.with(|machine| machine.power_cut(seed));
             self.model.power_cut();
             self.controller.reset().map_err(|error| wrong("after the power cut", &error))?;
         }
         self.read_device()?;
         self.check()?;
-        self.check_pages()?;
-        let counts = self.with(|machine| machine.fault_counts());
+        self.device.check_pages()?;
+        let counts = self.device.with(|machine| machine.fault_counts());
         let seen = lock(&self.seen).total;
         self.outcome.commands = seen;
         self.outcome.faults = counts.status + counts.late + counts.lost + counts.device;
         self.outcome.mishaps = self.mishaps;
-        self.outcome.hash = self.with(|machine| lock(&machine.trace).hash());
+        self.outcome.hash = self.device.with(|machine| lock(&machine.trace).hash());
         Ok(self.outcome.clone())
     }
 
@@ -129,7 +128,7 @@ impl Run<'_> {
         let left = queue.device().inner().pair().in_flight();
         ensure!(left == 0, "{left} commands are in flight");
         drop(queue);
-        self.check_pages()
+        self.device.check_pages()
     }
 
     /// Checks that every block of the device holds a possible value.
@@ -149,7 +148,7 @@ impl Run<'_> {
             lock(&self.workshop.table).set(at, Lent::In);
             let asked = pair.read(&self.namespace, lba, buf, ());
             asked.map_err(|rejected| failed(rejected.error))?;
-            let buf = finish_one(&mut pair, &self.machine).map_err(failed)?;
+            let buf = finish_one(&mut pair, &self.device).map_err(failed)?;
             lock(&self.workshop.table).forget(at);
             let buf = buf.ok_or(Wrong(format!("block {lba} cannot be read")))?;
             self.model.moment();
@@ -167,7 +166,7 @@ impl Run<'_> {
             lba += blocks;
         }
         drop(pair);
-        self.with(|machine| machine.pass(Duration::from_millis(1), usize::MAX));
+        self.device.with(|machine| machine.pass(Duration::from_millis(1), usize::MAX));
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use super::run::Run;
 use super::source::Came;
 use super::strategy::{Kind, Mischief, Shape};
 use super::watch::Command;
-use crate::simulation::{Checked, Wrong, ensure};
+use crate::simulator::{Checked, Wrong, ensure};
 
 /// Returns the class of an error.
 pub fn class(error: &FsError) -> Class {
@@ -51,7 +51,7 @@ impl Run<'_> {
     ) -> Checked {
         self.model.moment();
         let token = pending.token;
-        self.say(|| format!("request {token} ends: {result:?}"));
+        self.device.say(|| format!("request {token} ends: {result:?}"));
         let lease = std::mem::take(&mut pending.lease);
         let bytes = match memory {
             Some(memory) => self.workshop.take_back(memory, lease)?,

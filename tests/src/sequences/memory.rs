@@ -7,10 +7,10 @@ use nvio_iomap::{Memory, Sink, Source};
 
 use super::strategy::Shape;
 use super::watch::Seen;
-use crate::simulation::buffers::span;
-use crate::simulation::content::POISON;
-use crate::simulation::lend::{Lent, Span, Table};
-use crate::simulation::{Checked, Wrong, ensure, lock};
+use crate::simulator::buffers::span;
+use crate::simulator::content::POISON;
+use crate::simulator::lend::{Lent, Span, Table};
+use crate::simulator::{Checked, Wrong, ensure, lock};
 
 /// The initial state of a request's memory, for comparison after its return.
 #[derive(Debug, Default)]

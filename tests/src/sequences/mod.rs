@@ -4,7 +4,7 @@
 //! A [`strategy`] draws a device, a file with its [`layout`], and the steps: reads and overwrites
 //! of all kinds, and faults of the controller, of the caller's [`memory`] and of the
 //! [`filesystem`]. A [`run`] executes them on the stepped clock of the
-//! [`simulation`](crate::simulation), so that a failing sequence fails again, and [`play`] shrinks
+//! [`simulation`](crate::simulator), so that a failing sequence fails again, and [`play`] shrinks
 //! it with proptest.
 //!
 //! The checks:

@@ -6,7 +6,7 @@ use super::memory::Lease;
 use super::request::{Class, Request};
 use super::source::Sources;
 use super::watch::Command;
-use crate::simulation::model::Moment;
+use crate::simulator::model::Moment;
 
 /// A submitted request with everything that is known of it.
 pub struct Pending {

@@ -17,10 +17,9 @@ use super::outcome::Outcome;
 use super::pending::Pending;
 use super::strategy::{Sequence, Step, Trouble};
 use super::watch::{Sabotage, Seen, Watched};
-use crate::simulation::machine::Machine;
-use crate::simulation::model::{Ending, Model};
-use crate::simulation::transport::Simulated;
-use crate::simulation::{Checked, Wrong, content, ensure, lock};
+use crate::simulator::device::Device;
+use crate::simulator::model::{Ending, Model};
+use crate::simulator::{Checked, Wrong, content, ensure, lock, wrong};
 use nvio_testkit::random::Rng;
 
 /// Token of the write that initialises every block.
@@ -40,7 +39,7 @@ pub type Queue = FileQueue<Watched<Tag<FsInode>>, FsInode>;
 pub fn run(sequence: &Sequence, sabotage: Sabotage, print: bool) -> Checked<Outcome> {
     let mut run = Run::new(sequence, sabotage, print)?;
     for (index, step) in sequence.steps.iter().enumerate() {
-        run.say(|| format!("step {index}: {step:?}"));
+        run.device.say(|| format!("step {index}: {step:?}"));
         run.step(step).map_err(|Wrong(why)| Wrong(format!("step {index}: {why}")))?;
     }
     run.finish()
@@ -55,7 +54,7 @@ pub struct Run<'a> {
     pub(super) controller: WritableController,
     pub(super) workshop: Workshop,
     pub(super) seen: Arc<Mutex<Seen>>,
-    pub(super) machine: Arc<Mutex<Machine>>,
+    pub(super) device: Device,
     pub(super) model: Model,
     pub(super) sequence: &'a Sequence,
     pub(super) rng: Rng,
@@ -69,37 +68,28 @@ pub struct Run<'a> {
     pub(super) failures: u64,
     /// Moment of the last power cut.
     pub(super) cut: u64,
-    pages: usize,
     simple: bool,
-}
-
-pub(super) fn wrong(what: &str, error: &impl std::fmt::Display) -> Wrong {
-    Wrong(format!("{what}: {error}"))
 }
 
 impl<'a> Run<'a> {
     fn new(sequence: &'a Sequence, sabotage: Sabotage, print: bool) -> Checked<Self> {
         let layout = Layout::new(&sequence.device, &sequence.file);
-        let machine = Machine::new(&config(sequence, &layout), sequence.seed, 1 << 32, print)
-            .map_err(|error| wrong("the settings of the controller", &error))?;
+        let mut device = Device::new(&config(sequence, &layout), sequence.seed, 1 << 32, print)?;
         let seen = Arc::new(Mutex::new(Seen { most: usize::MAX, ..Seen::default() }));
-        let workshop = Workshop { table: Arc::clone(&machine.table), seen: Arc::clone(&seen) };
-        let machine = Arc::new(Mutex::new(machine));
+        let table = device.with(|machine| Arc::clone(&machine.table));
+        let workshop = Workshop { table, seen: Arc::clone(&seen) };
         let failed = |error: nvio_driver::Error| wrong("opening the controller", &error);
-        let transport = Simulated::new(&machine).map_err(failed)?;
-        let controller =
-            Controller::open_on(Box::new(transport), options(sequence)).map_err(failed)?;
-        let controller = controller.writable().map_err(failed)?;
+        let controller = device.open(options(sequence))?;
         let namespace = controller.writable_namespace(1).map_err(failed)?;
         let mut model = Model::new([layout.device_blocks], sequence.device.cached);
-        prepare(&controller, &namespace, &machine, &mut model).map_err(failed)?;
-        let pages = allocated(&controller);
+        prepare(&controller, &namespace, &device, &mut model).map_err(failed)?;
+        device.count_pages();
         let disk = WritableDisk::whole(&namespace);
         let queue = DiskQueue::new(&controller, &disk, sequence.depth)
             .map_err(|error| wrong("the queue", &error))?;
         let timing = (sequence.seed ^ 1, IO_TIMEOUT);
         let watched =
-            Watched::new(queue, Arc::clone(&machine), Arc::clone(&seen), timing, sabotage);
+            Watched::new(queue, Arc::clone(device.machine()), Arc::clone(&seen), timing, sabotage);
         let bytes = layout.block;
         let inline = Rng::new(sequence.seed).bytes(bytes);
         let fs = Fs::new(layout, inline);
@@ -111,7 +101,7 @@ impl<'a> Run<'a> {
             controller,
             workshop,
             seen,
-            machine,
+            device,
             model,
             sequence,
             rng: Rng::new(sequence.seed ^ 2),
@@ -121,7 +111,6 @@ impl<'a> Run<'a> {
             mishaps: 0,
             failures: 0,
             cut: 0,
-            pages,
             simple: true,
         };
         run.set_faults(sabotage)?;
@@ -148,15 +137,7 @@ impl<'a> Run<'a> {
             Sabotage::LyingWrite => faults = faults.rule(lie(nvm::WRITE).nth(3)),
             _ => {}
         }
-        self.with(|machine| machine.set_faults(&faults)).map_err(|error| wrong("the rates", &error))
-    }
-
-    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
-        act(&mut lock(&self.machine))
-    }
-
-    pub(super) fn say(&self, line: impl FnOnce() -> String) {
-        self.with(|machine| lock(&machine.trace).say(line));
+        self.device.set_faults(&faults)
     }
 
     pub(super) fn queue(&mut self) -> Checked<&mut Queue> {
@@ -169,7 +150,7 @@ impl<'a> Run<'a> {
 
     /// Returns true if the device may have failed.
     pub(super) fn is_disturbed(&self) -> bool {
-        let counts = self.with(|machine| machine.fault_counts());
+        let counts = self.device.with(|machine| machine.fault_counts());
         counts.status + counts.late + counts.lost + counts.device + self.mishaps > 0
     }
 
@@ -181,7 +162,7 @@ impl<'a> Run<'a> {
             Step::Wait => self.wait().map(drop)?,
             Step::Pass(time, budget) => {
                 let time = Duration::from_micros((*time).into());
-                self.with(|machine| machine.pass(time, *budget));
+                self.device.with(|machine| machine.pass(time, *budget));
             }
             Step::Simple(on) => {
                 self.simple = *on;
@@ -205,7 +186,7 @@ impl<'a> Run<'a> {
     pub(super) fn power_cut(&mut self) -> Checked {
         self.mishaps += 1;
         let seed = self.rng.next_u64();
-        self.with(|machine| machine.power_cut(seed));
+        self.device.with(|machine| machine.power_cut(seed));
         self.model.power_cut();
         self.cut = self.model.moment();
         // The host resets the controller after a power cut. The simulation covers hosts that do not
@@ -257,9 +238,7 @@ impl<'a> Run<'a> {
 
     /// Checks the invariants.
     pub(super) fn check(&mut self) -> Checked {
-        if let Some(wrong) = self.with(|machine| lock(&machine.table).wrong().map(str::to_owned)) {
-            return Err(Wrong(wrong));
-        }
+        self.device.check_accesses()?;
         if let Some(wrong) = lock(&self.seen).wrong.clone() {
             return Err(Wrong(wrong));
         }
@@ -270,20 +249,6 @@ impl<'a> Run<'a> {
         ensure!(counted <= known, "{counted} requests are in flight, and {known} are known");
         Ok(())
     }
-
-    /// Checks that no memory has leaked, after all buffers were returned.
-    pub(super) fn check_pages(&self) -> Checked {
-        let (before, now) = (self.pages, allocated(&self.controller));
-        ensure!(before == now, "{before} pages of the arena became {now}");
-        Ok(())
-    }
-}
-
-/// Returns the number of allocated pages in the arena.
-fn allocated(controller: &Controller) -> usize {
-    let arena = controller.arena();
-    let pages = (arena.iova()..arena.iova() + arena.size() as u64).step_by(4096);
-    pages.filter(|&page| arena.is_allocated(page, 1)).count()
 }
 
 fn options(sequence: &Sequence) -> Options {
@@ -324,13 +289,13 @@ fn config(sequence: &Sequence, layout: &Layout) -> Config {
 fn prepare(
     controller: &Controller,
     namespace: &WritableNamespace,
-    machine: &Mutex<Machine>,
+    device: &Device,
     model: &mut Model,
 ) -> Result<(), nvio_driver::Error> {
     let mut pair = controller.queue_pair::<()>(32)?;
     let block = namespace.block_size() as usize;
     let most = namespace.max_transfer().min(64 << 10) / block;
-    let table = Arc::clone(&lock(machine).table);
+    let table = device.with(|machine| Arc::clone(&machine.table));
     let mut lba = 0;
     let begun = model.moment();
     while lba < namespace.blocks() {
@@ -340,19 +305,19 @@ fn prepare(
             content::fill(bytes, FIRST, content::place(1, at));
             model.write_begins(0, at, FIRST, FIRST);
         }
-        let at = crate::simulation::buffers::span(&buf);
-        lock(&table).set(at, crate::simulation::lend::Lent::Out);
+        let at = crate::simulator::buffers::span(&buf);
+        lock(&table).set(at, crate::simulator::lend::Lent::Out);
         if let Err(rejected) = pair.write(namespace, lba, buf, ()) {
             return Err(rejected.error);
         }
-        finish_one(&mut pair, machine)?;
+        finish_one(&mut pair, device)?;
         lock(&table).forget(at);
         lba += blocks;
     }
     if let Err(rejected) = pair.flush(namespace, ()) {
         return Err(rejected.error);
     }
-    finish_one(&mut pair, machine)?;
+    finish_one(&mut pair, device)?;
     model.moment();
     for lba in 0..namespace.blocks() {
         model.write_ends(0, lba, FIRST, begun, Ending::Done { durable: true });
@@ -363,14 +328,14 @@ fn prepare(
 /// Waits for the only command in flight, and returns its buffer.
 pub(super) fn finish_one(
     pair: &mut QueuePair<()>,
-    machine: &Mutex<Machine>,
+    device: &Device,
 ) -> Result<Option<DmaBuf>, nvio_driver::Error> {
     pair.ring();
     for _ in 0..100 {
         if pair.is_ready() {
             break;
         }
-        lock(machine).pass(Duration::from_micros(100), usize::MAX);
+        device.with(|machine| machine.pass(Duration::from_micros(100), usize::MAX));
     }
     let mut done = None;
     pair.wait(|completion| done = Some(completion))?;

@@ -5,9 +5,9 @@ use nvio_iomap::MappingKind;
 
 use super::filesystem::{State, Visit};
 use super::request::Request;
-use crate::simulation::content::{self, POISON};
-use crate::simulation::model::{Model, Moment};
-use crate::simulation::{Checked, Wrong, ensure};
+use crate::simulator::content::{self, POISON};
+use crate::simulator::model::{Model, Moment};
+use crate::simulator::{Checked, Wrong, ensure};
 
 /// The origin of bytes in a read.
 #[derive(Clone, Debug)]

@@ -9,10 +9,10 @@ use nvio_iomap::{
     Bio, BioDone, BioOp, DiskQueue, Error, Handler, Queue, Rejected, WritableDisk, WriteQueue,
 };
 
-use crate::simulation::buffers::span;
-use crate::simulation::lend::{Lent, Span};
-use crate::simulation::lock;
-use crate::simulation::machine::Machine;
+use crate::simulator::buffers::span;
+use crate::simulator::lend::{Lent, Span};
+use crate::simulator::lock;
+use crate::simulator::machine::Machine;
 use nvio_testkit::random::Rng;
 
 /// Time and number of the steps of a wait, before a command is considered lost.
@@ -134,7 +134,7 @@ impl<C> Watched<C> {
 
 /// Records a returned buffer: one of the test must no longer be accessed, others are no longer in
 /// the table.
-fn returned(table: &mut crate::simulation::lend::Table, user: &[Span], at: Span) {
+fn returned(table: &mut crate::simulator::lend::Table, user: &[Span], at: Span) {
     match user.iter().any(|own| own.iova <= at.iova && at.end() <= own.end()) {
         true => table.set(at, Lent::Held),
         false => table.forget(at),
@@ -143,7 +143,7 @@ fn returned(table: &mut crate::simulation::lend::Table, user: &[Span], at: Span)
 
 /// The processing of each completed command.
 struct Ends {
-    table: Arc<Mutex<crate::simulation::lend::Table>>,
+    table: Arc<Mutex<crate::simulator::lend::Table>>,
     seen: Arc<Mutex<Seen>>,
     hides: bool,
     flips: bool,

@@ -3,12 +3,12 @@
 use nvio_driver::spec::{Status, status};
 use nvio_driver::{Completion, DmaBuf, ScatterList};
 
-use super::buffers::span;
-use super::lend::Span;
-use super::model::Ending;
 use super::request::{Kind, Request};
 use super::run::Run;
-use super::{Checked, Wrong, content, ensure};
+use crate::simulator::buffers::span;
+use crate::simulator::lend::Span;
+use crate::simulator::model::Ending;
+use crate::simulator::{Checked, Wrong, content, ensure};
 
 impl Run<'_> {
     /// Polls one queue pair.
@@ -21,7 +21,7 @@ impl Run<'_> {
 
     /// Rings the doorbell of a queue pair, polls all completions, and lets it run its health check.
     pub(super) fn attend(&mut self, lane: usize) -> Checked {
-        let (now, bounds) = (self.now(), self.bounds);
+        let (now, bounds) = (self.device.now(), self.bounds);
         self.lanes[lane].attend(now, &bounds);
         self.lanes[lane].pair.ring();
         while self.lanes[lane].pair.is_ready() {
@@ -30,7 +30,7 @@ impl Run<'_> {
         let mut done = Vec::new();
         let count = self.lanes[lane].pair.check(|completion| done.push(completion));
         ensure!(count == done.len(), "check says {count} and gave {}", done.len());
-        let now = self.now();
+        let now = self.device.now();
         self.lanes[lane].attended(now);
         self.deliver(lane, done)?;
         self.lanes[lane].check_ages(now, &bounds)
@@ -38,11 +38,11 @@ impl Run<'_> {
 
     /// Waits for a completion like a blocking caller.
     pub(super) fn wait(&mut self, lane: usize) -> Checked {
-        let (now, bounds) = (self.now(), self.bounds);
+        let (now, bounds) = (self.device.now(), self.bounds);
         self.lanes[lane].attend(now, &bounds);
         let mut done = Vec::new();
         let waited = self.lanes[lane].pair.wait(|completion| done.push(completion));
-        let now = self.now();
+        let now = self.device.now();
         self.lanes[lane].attended(now);
         let empty = self.lanes[lane].requests.is_empty();
         ensure!(waited.is_ok(), "waiting fails");
@@ -57,9 +57,9 @@ impl Run<'_> {
     /// Checks the completion of a request.
     fn judge(&mut self, lane: usize, done: Completion<u64>) -> Checked {
         let Completion { context: token, buf, status, .. } = done;
-        self.note("completion", &[token, lane as u64, status.0.into()]);
+        self.device.note("completion", &[token, lane as u64, status.0.into()]);
         self.model.moment();
-        let (now, bounds) = (self.now(), self.bounds);
+        let (now, bounds) = (self.device.now(), self.bounds);
         let from = &mut self.lanes[lane];
         let Some(request) = from.requests.remove(&token) else {
             return Err(Wrong(format!(

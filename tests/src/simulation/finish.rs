@@ -3,11 +3,11 @@
 use nvio_driver::Error;
 use nvio_emulator::Faults;
 
-use super::machine::{Broken, Machine};
 use super::mix::chance;
-use super::run::{Run, wrong};
+use super::run::Run;
 use super::submit::Asked;
-use super::{Checked, Wrong, ensure};
+use crate::simulator::machine::{Broken, Machine};
+use crate::simulator::{Checked, Wrong, ensure};
 
 /// Maximum number of attempts to recover the controller. Pending faults may make several attempts
 /// fail, and a controller that was given up is opened again.
@@ -16,8 +16,7 @@ const ATTEMPTS: u32 = 6;
 impl Run<'_> {
     /// Ends the run.
     pub(super) fn finish(&mut self) -> Checked {
-        self.with(|machine| machine.set_faults(&Faults::new()))
-            .map_err(|error| wrong("no faults", &error))?;
+        self.device.set_faults(&Faults::new())?;
         self.drain()?;
         self.linger()?;
         let mut attempts = 0;
@@ -47,19 +46,19 @@ impl Run<'_> {
     fn linger(&mut self) -> Checked {
         let late = self.mix.rates.late_up_to.max(self.mix.options.io_timeout);
         for _ in 0..4 {
-            self.with(|machine| machine.pass(late / 2, usize::MAX));
+            self.device.with(|machine| machine.pass(late / 2, usize::MAX));
         }
         self.check()
     }
 
     /// Returns true if all queue pairs work, and otherwise starts their recovery.
     fn settle(&mut self) -> Checked<bool> {
-        let works = self.controller()?.namespace(1);
+        let works = self.device.controller()?.namespace(1);
         if let Err(error) = works {
-            self.say(|| format!("the controller does not work: {error}"));
+            self.device.say(|| format!("the controller does not work: {error}"));
             // A controller that was only stuck can be reset.
             self.outcome.resets += 1;
-            let back = self.controller()?.reset().is_ok();
+            let back = self.device.controller()?.reset().is_ok();
             let gone = matches!(error, Error::Gone);
             ensure!(!back || !gone, "a removed controller is back after a reset");
             if !back {
@@ -98,14 +97,15 @@ impl Run<'_> {
         }
         self.buffers.clear();
         let cut = chance(&mut self.rng, 50);
-        self.with(|machine| machine.broken = Broken::default());
-        self.close();
-        self.with(Machine::unplug_memory);
-        self.with(Machine::replug);
+        self.device.with(|machine| machine.broken = Broken::default());
+        self.spaces.clear();
+        self.device.close();
+        self.device.with(Machine::unplug_memory);
+        self.device.with(Machine::replug);
         if cut {
             let seed = self.rng.next_u64();
             self.outcome.power_cuts += 1;
-            self.with(|machine| machine.power_cut(seed));
+            self.device.with(|machine| machine.power_cut(seed));
             self.model.power_cut();
         }
         self.leaky = false;
@@ -136,7 +136,7 @@ impl Run<'_> {
 
     /// Checks that exactly the faked completions were counted as stale.
     fn check_stale(&mut self) -> Checked {
-        let counts = self.with(|machine| machine.fault_counts());
+        let counts = self.device.with(|machine| machine.fault_counts());
         let extra = counts.duplicate + counts.stale_id + counts.unknown_id;
         let counters = self.lanes.iter().map(|lane| lane.pair.counters());
         let here: u64 = counters.map(|counters| counters.stale).sum();
@@ -161,11 +161,14 @@ impl Run<'_> {
             self.drop_lane(0)?;
         }
         self.buffers.clear();
-        self.check_pages()?;
-        let unrequested = self.controller()?.resets().unrequested();
+        if !self.leaky {
+            self.device.check_pages()?;
+        }
+        let unrequested = self.device.controller()?.resets().unrequested();
         let expected = self.is_disturbed() || self.mix.is_broken();
         ensure!(expected || unrequested == 0, "{unrequested} resets without a fault");
-        self.close();
+        self.spaces.clear();
+        self.device.close();
         self.linger()
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use nvio_driver::QueuePair;
 
-use super::bound::Bounds;
 use super::request::Request;
-use super::{Checked, ensure};
+use crate::simulator::bound::Bounds;
+use crate::simulator::{Checked, ensure};
 
 /// A queue pair with its requests.
 pub struct Lane {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nvio_driver::DmaBuf;
 
-use super::lend::{Lent, Span};
 use super::mix::{Mix, chance};
-use super::model::Moment;
+use crate::simulator::lend::{Lent, Span};
+use crate::simulator::model::Moment;
 use nvio_testkit::random::Rng;
 
 /// The kind of a request.

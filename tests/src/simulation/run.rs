@@ -1,23 +1,23 @@
 //! The run of one seed: a controller at power on, a driver, and random turns.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nvio_driver::spec::EventType;
-use nvio_driver::{Controller, Error, WritableController, WritableNamespace};
+use nvio_driver::{Error, WritableNamespace};
 use nvio_emulator::DeviceFault;
 
-use super::bound::Bounds;
-use super::buffers::Buffers;
 use super::lane::Lane;
-use super::lock;
-use super::machine::{Broken, Machine};
 use super::mix::{Mix, chance};
-use super::model::Model;
 use super::outcome::Outcome;
 use super::request::Limits;
-use super::transport::Simulated;
-use super::{Checked, Wrong, ensure};
+use crate::simulator::bound::Bounds;
+use crate::simulator::buffers::Buffers;
+use crate::simulator::device::Device;
+use crate::simulator::lock;
+use crate::simulator::machine::{Broken, Machine};
+use crate::simulator::model::Model;
+use crate::simulator::{Checked, ensure, wrong};
 use nvio_testkit::random::Rng;
 
 /// Plays a seed. Returns its counts, and the error if there is one.
@@ -36,9 +36,8 @@ pub struct Run<'a> {
     pub(super) lanes: Vec<Lane>,
     pub(super) buffers: Buffers,
     pub(super) spaces: Vec<WritableNamespace>,
-    controller: Option<WritableController>,
     pub(super) mix: &'a Mix,
-    machine: Arc<Mutex<Machine>>,
+    pub(super) device: Device,
     pub(super) rng: Rng,
     pub(super) bounds: Bounds,
     pub(super) model: Model,
@@ -48,12 +47,6 @@ pub struct Run<'a> {
     pub(super) strict: bool,
     /// Memory was given up, because the driver could not stop the controller.
     pub(super) leaky: bool,
-    /// Pages of the arena that the driver uses without queue pairs.
-    pages: usize,
-}
-
-pub(super) fn wrong(what: &str, error: &impl std::fmt::Display) -> Wrong {
-    Wrong(format!("{what}: {error}"))
 }
 
 impl<'a> Run<'a> {
@@ -62,16 +55,14 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Any failure, because faults are not enabled yet.
     pub fn new(mix: &'a Mix, print: bool) -> Checked<Self> {
-        let machine = Machine::new(mix.config(), mix.seed, mix.iova, print)
-            .map_err(|error| wrong("the settings of the controller", &error))?;
+        let device = Device::new(mix.config(), mix.seed, mix.iova, print)?;
         let sizes = mix.spaces.iter().map(|space| space.blocks);
         let mut run = Self {
             lanes: Vec::new(),
-            buffers: Buffers::new(&machine.table),
+            buffers: Buffers::new(&device.with(|machine| Arc::clone(&machine.table))),
             spaces: Vec::new(),
-            controller: None,
             mix,
-            machine: Arc::new(Mutex::new(machine)),
+            device,
             rng: Rng::new(mix.seed.wrapping_mul(3)),
             bounds: Bounds::new(&mix.options, mix.rates.stuck_up_to),
             model: Model::new(sizes, mix.cache.is_some()),
@@ -79,7 +70,6 @@ impl<'a> Run<'a> {
             outcome: Outcome { runs: 1, ..Outcome::default() },
             strict: false,
             leaky: false,
-            pages: 0,
         };
         run.open()?;
         Ok(run)
@@ -90,9 +80,9 @@ impl<'a> Run<'a> {
         for &depth in &mix.depths {
             self.add_lane(depth)?;
         }
-        self.with(|machine| machine.set_faults(&mix.faults()))
-            .map_err(|error| wrong("the rates", &error))?;
-        self.with(|machine| machine.broken = Broken { reset: mix.no_reset, unmap: mix.no_unmap });
+        self.device.set_faults(&mix.faults())?;
+        self.device
+            .with(|machine| machine.broken = Broken { reset: mix.no_reset, unmap: mix.no_unmap });
         for _ in 0..mix.turns {
             self.mishaps()?;
             self.turn()?;
@@ -104,45 +94,15 @@ impl<'a> Run<'a> {
     /// Opens the controller.
     pub(super) fn open(&mut self) -> Checked {
         let failed = |error: Error| wrong("opening a controller without faults", &error);
-        let transport = Simulated::new(&self.machine).map_err(failed)?;
-        let options = self.mix.options.clone();
-        let controller = Controller::open_on(Box::new(transport), options).map_err(failed)?;
-        let controller = controller.writable().map_err(failed)?;
+        let controller = self.device.open(self.mix.options.clone())?;
         let ids = controller.namespace_ids().map_err(failed)?;
         ensure!(ids.len() == self.mix.spaces.len(), "namespaces {ids:?}");
         let spaces = ids.iter().map(|&id| controller.writable_namespace(id));
         self.spaces = spaces.collect::<Result<_, _>>().map_err(failed)?;
-        self.controller = Some(controller);
-        self.pages = self.allocated();
+        self.device.count_pages();
         let sizes = self.spaces.iter().map(|space| space.block_size().into()).collect();
-        self.with(|machine| lock(&machine.table).set_block_sizes(sizes));
+        self.device.with(|machine| lock(&machine.table).set_block_sizes(sizes));
         Ok(())
-    }
-
-    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
-        act(&mut lock(&self.machine))
-    }
-
-    pub(super) fn now(&self) -> Duration {
-        self.with(|machine| machine.now())
-    }
-
-    pub(super) fn note(&self, what: &'static str, numbers: &[u64]) {
-        self.with(|machine| lock(&machine.trace).note(what, numbers));
-    }
-
-    pub(super) fn say(&self, line: impl FnOnce() -> String) {
-        self.with(|machine| lock(&machine.trace).say(line));
-    }
-
-    pub(super) fn controller(&self) -> Checked<WritableController> {
-        self.controller.clone().ok_or(Wrong("no controller is open".into()))
-    }
-
-    /// Closes the controller. All queue pairs must have been dropped.
-    pub(super) fn close(&mut self) {
-        self.controller = None;
-        self.spaces.clear();
     }
 
     pub(super) fn limits(&self, space: usize) -> Limits {
@@ -152,28 +112,13 @@ impl<'a> Run<'a> {
             block_size,
             blocks: namespace.blocks(),
             most: (namespace.max_transfer() / block_size) as u64,
-            sgl: self.controller.as_ref().is_some_and(|controller| controller.has_sgl()),
+            sgl: self.device.controller().is_ok_and(|controller| controller.has_sgl()),
         }
-    }
-
-    /// Returns the number of allocated pages in the arena.
-    fn allocated(&self) -> usize {
-        let Some(controller) = &self.controller else { return 0 };
-        let arena = controller.arena();
-        let pages = (arena.iova()..arena.iova() + arena.size() as u64).step_by(4096);
-        pages.filter(|&page| arena.is_allocated(page, 1)).count()
-    }
-
-    /// Checks that no memory has leaked, after all buffers were returned.
-    pub(super) fn check_pages(&self) -> Checked {
-        let (before, now) = (self.pages, self.allocated());
-        ensure!(self.leaky || before == now, "{before} pages of the arena became {now}");
-        Ok(())
     }
 
     /// Returns true if requests may fail.
     pub(super) fn is_disturbed(&self) -> bool {
-        let counts = self.with(|machine| machine.fault_counts());
+        let counts = self.device.with(|machine| machine.fault_counts());
         let Outcome { resets, power_cuts, removals, .. } = self.outcome;
         let commands = counts.status + counts.late + counts.lost + counts.device;
         commands + resets + power_cuts + removals > 0 || !self.mix.admin.is_empty()
@@ -189,9 +134,7 @@ impl<'a> Run<'a> {
 
     /// Checks the invariants.
     pub(super) fn check(&self) -> Checked {
-        if let Some(wrong) = self.with(|machine| lock(&machine.table).wrong().map(str::to_owned)) {
-            return Err(Wrong(wrong));
-        }
+        self.device.check_accesses()?;
         self.lanes.iter().try_for_each(Lane::check_counters)
     }
 
@@ -207,16 +150,16 @@ impl<'a> Run<'a> {
         }
         if happens(&mut self.rng, mishaps.blink) {
             self.outcome.removals += 1;
-            self.with(Machine::replug);
+            self.device.with(Machine::replug);
         }
         if happens(&mut self.rng, mishaps.fatal) {
-            self.with(|machine| machine.inject(DeviceFault::Fatal));
+            self.device.with(|machine| machine.inject(DeviceFault::Fatal));
         }
         if happens(&mut self.rng, mishaps.stuck) {
             let most = u64::try_from(self.mix.rates.stuck_up_to.as_micros()).unwrap_or(u64::MAX);
             let time = Duration::from_micros(self.rng.range(0, most + 1));
             let at_one = chance(&mut self.rng, 50);
-            self.with(|machine| {
+            self.device.with(|machine| {
                 machine.inject(match at_one {
                     true => DeviceFault::StuckReady(time),
                     false => DeviceFault::StuckNotReady(time),
@@ -225,11 +168,11 @@ impl<'a> Run<'a> {
         }
         if happens(&mut self.rng, mishaps.removal) {
             self.outcome.removals += 1;
-            self.with(|machine| machine.inject(DeviceFault::Removed));
+            self.device.with(|machine| machine.inject(DeviceFault::Removed));
         }
         if happens(&mut self.rng, mishaps.event) {
             let event = DeviceFault::Event { kind: EventType::NOTICE, info: 1, log: 3 };
-            self.with(|machine| machine.inject(event));
+            self.device.with(|machine| machine.inject(event));
         }
         if happens(&mut self.rng, mishaps.pairs) {
             self.change_lanes()?;
@@ -240,8 +183,8 @@ impl<'a> Run<'a> {
     /// Resets the controller through the driver, with commands in flight.
     pub(super) fn reset(&mut self) -> Checked {
         self.outcome.resets += 1;
-        let result = self.controller()?.reset();
-        self.note("reset", &[u64::from(result.is_ok())]);
+        let result = self.device.controller()?.reset();
+        self.device.note("reset", &[u64::from(result.is_ok())]);
         match result {
             Err(error) if !self.may_fail() => Err(wrong("a reset failed", &error)),
             _ => Ok(()),
@@ -251,12 +194,12 @@ impl<'a> Run<'a> {
     pub(super) fn power_cut(&mut self) {
         self.outcome.power_cuts += 1;
         let seed = self.rng.next_u64();
-        self.with(|machine| machine.power_cut(seed));
+        self.device.with(|machine| machine.power_cut(seed));
         self.model.power_cut();
         if chance(&mut self.rng, 50) {
             // Half of the hosts notice the power cut and reset the controller.
             self.outcome.resets += 1;
-            let _ = self.controller().map(|controller| controller.reset());
+            let _ = self.device.controller().map(|controller| controller.reset());
         }
     }
 
@@ -275,7 +218,7 @@ impl<'a> Run<'a> {
             640..840 => {
                 let time = Duration::from_micros(self.rng.range(0, 200));
                 let budget = *self.rng.pick(&[0, 1, 4, usize::MAX]);
-                self.with(|machine| machine.pass(time, budget));
+                self.device.with(|machine| machine.pass(time, budget));
                 Ok(())
             }
             840..930 => self.attend(lane),
@@ -287,11 +230,11 @@ impl<'a> Run<'a> {
             // clock.
             970..975 if self.mix.options.io_timeout.as_millis() < 10 => self.wait(lane),
             _ => {
-                let controller = self.controller()?;
+                let controller = self.device.controller()?;
                 let mut kinds = Vec::new();
                 controller.poll_events(|event| kinds.push(u64::from(event.kind.0)));
                 self.outcome.events += kinds.len() as u64;
-                self.note("events", &kinds);
+                self.device.note("events", &kinds);
                 Ok(())
             }
         }
@@ -300,13 +243,13 @@ impl<'a> Run<'a> {
     /// Advances the clock and attends to every queue pair.
     pub(super) fn pass_time(&mut self) -> Checked {
         let time = self.bounds.attention / 2;
-        self.with(|machine| machine.pass(time, usize::MAX));
+        self.device.with(|machine| machine.pass(time, usize::MAX));
         (0..self.lanes.len()).try_for_each(|lane| self.attend(lane))
     }
 
     /// Creates a queue pair.
     pub(super) fn add_lane(&mut self, depth: u16) -> Checked {
-        let controller = self.controller()?;
+        let controller = self.device.controller()?;
         let pair = match controller.queue_pair::<u64>(depth) {
             Ok(pair) => pair,
             Err(Error::NoQueue { .. } | Error::ArenaFull { .. }) => return Ok(()),
@@ -320,8 +263,8 @@ impl<'a> Run<'a> {
         let capacity = pair.capacity();
         let fits = capacity > 0 && capacity <= usize::from(depth);
         ensure!(fits, "a depth of {depth} became {capacity}");
-        self.note("new queue pair", &[pair.id().into(), capacity as u64]);
-        let now = self.now();
+        self.device.note("new queue pair", &[pair.id().into(), capacity as u64]);
+        let now = self.device.now();
         self.lanes.push(Lane::new(pair, now));
         Ok(())
     }
@@ -338,9 +281,9 @@ impl<'a> Run<'a> {
 
     /// Returns the counts of the run.
     fn outcome(&self) -> Outcome {
-        let (counts, now) = self.with(|machine| (machine.fault_counts(), machine.now()));
+        let (counts, now) = self.device.with(|machine| (machine.fault_counts(), machine.now()));
         let mut outcome = self.outcome.clone();
-        self.with(|machine| {
+        self.device.with(|machine| {
             outcome.hash = lock(&machine.trace).hash();
             let table = lock(&machine.table);
             outcome.accesses = table.accesses();

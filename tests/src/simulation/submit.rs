@@ -3,11 +3,12 @@
 use nvio_driver::spec::DsmRange;
 use nvio_driver::{CommandOptions, DmaBuf, Error, Rejected, ScatterList};
 
-use super::buffers::span;
 use super::mix::chance;
 use super::request::{Draft, Kind, Request};
-use super::run::{Run, wrong};
-use super::{Checked, content, ensure};
+use super::run::Run;
+use crate::simulator::buffers::span;
+use crate::simulator::wrong;
+use crate::simulator::{Checked, content, ensure};
 
 /// The result of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Run<'_> {
 
     /// Submits one request.
     pub(super) fn submit(&mut self, lane: usize, draft: Draft) -> Checked<Asked> {
-        let controller = self.controller()?;
+        let controller = self.device.controller()?;
         let Some(pieces) = self.buffers.take(&controller, &draft.pieces) else {
             self.buffers.clear();
             return Ok(Asked::No);
@@ -70,8 +71,8 @@ impl Run<'_> {
             data.iter().for_each(|buf| self.buffers.mark(buf, lent));
         }
         let spans = data.iter().map(span).collect();
-        self.note("submit", &[token, lane as u64, data.len() as u64]);
-        self.say(|| format!("request {token}: {draft:?}"));
+        self.device.note("submit", &[token, lane as u64, data.len() as u64]);
+        self.device.say(|| format!("request {token}: {draft:?}"));
         let refused = self.ask(lane, &draft, data, token);
         if let Err((error, data)) = refused {
             data.into_iter().chain(guards).for_each(|buf| self.buffers.keep(buf));
@@ -84,7 +85,7 @@ impl Run<'_> {
             }
         }
         self.outcome.requests += 1;
-        let (at, bounds) = (self.now(), self.bounds);
+        let (at, bounds) = (self.device.now(), self.bounds);
         let lane = &mut self.lanes[lane];
         let excused = lane.neglected(at, &bounds);
         let request = Request { draft, begun, at, excused, spans, guards, values };
@@ -166,7 +167,7 @@ impl Run<'_> {
     /// Checks that a rejection is justified.
     fn refused(&mut self, lane: usize, draft: &Draft, error: &Error) -> Checked<Asked> {
         let pair = &self.lanes[lane].pair;
-        self.say(|| format!("refused: {error}"));
+        self.device.say(|| format!("refused: {error}"));
         match error {
             Error::QueueFull { capacity } => {
                 let full = pair.in_flight() == *capacity && *capacity == pair.capacity();
@@ -196,10 +197,10 @@ impl Run<'_> {
         // The memory of the queue is lost if the controller refuses to delete it or cannot be
         // stopped.
         self.leaky |= !self.mix.admin.is_empty() || self.mix.is_broken();
-        self.note("drop queue pair", &[lane.pair.id().into(), requests.len() as u64]);
+        self.device.note("drop queue pair", &[lane.pair.id().into(), requests.len() as u64]);
         self.outcome.lanes_dropped += 1;
         drop(lane.pair);
-        let arena = self.controller()?.arena().clone();
+        let arena = self.device.controller()?.arena().clone();
         self.model.moment();
         for (token, request) in requests {
             self.outcome.dropped += 1;
