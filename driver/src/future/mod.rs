@@ -4,6 +4,7 @@
 //! [`AsyncQueue`] is the reactor of a queue pair.
 
 mod async_queue;
+mod permits;
 mod reactor;
 mod request;
 mod table;

@@ -6,8 +6,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Semaphore;
-
+use super::permits::Permits;
 use super::table::{Outcome, Table};
 
 /// Default number of futures that can wait for room in the queue.
@@ -145,18 +144,16 @@ pub trait ReactorQueue {
 /// ```
 #[derive(derive_more::Debug)]
 #[debug("Reactor({} requests in flight)", self.in_flight())]
-pub struct Reactor<Q: ReactorQueue>(pub(super) Rc<Inner<Q>>);
+pub struct Reactor<Q: ReactorQueue>(Rc<Inner<Q>>);
 
-pub(super) struct Inner<Q: ReactorQueue> {
+struct Inner<Q: ReactorQueue> {
     /// Borrowed while a request is submitted, and by [`Reactor::poll`].
     queue: RefCell<Q>,
     /// Never borrowed while code outside of this module runs.
     table: RefCell<Table<Q::Completion>>,
-    /// A permit for each request that can be in flight, in the order of the requests.
-    pub(super) permits: Semaphore,
-    /// A permit for each future that can wait for one.
-    pub(super) line: Semaphore,
-    waiting_max: usize,
+    /// A permit for each request that can be in flight. Never borrowed while code outside of this
+    /// module runs.
+    permits: RefCell<Permits>,
     /// Wakers of one poll. Kept, so that a poll allocates no memory.
     wakers: RefCell<Vec<Waker>>,
 }
@@ -183,9 +180,7 @@ impl<Q: ReactorQueue> Reactor<Q> {
         Self(Rc::new(Inner {
             queue: RefCell::new(queue),
             table: RefCell::new(Table::new(capacity)),
-            permits: Semaphore::new(capacity.min(Semaphore::MAX_PERMITS)),
-            line: Semaphore::new(waiting.min(Semaphore::MAX_PERMITS)),
-            waiting_max: waiting,
+            permits: RefCell::new(Permits::new(capacity, waiting)),
             wakers: RefCell::default(),
         }))
     }
@@ -269,19 +264,17 @@ impl<Q: ReactorQueue> Reactor<Q> {
         // A function that submits a request finds no completions.
         let Some(mut queue) = self.queue() else { return 0 };
         let mut wakers = self.0.wakers.take();
-        let mut orphans = 0;
         let count = poll(&mut queue, &mut |token, completion| {
             let outcome = self.table().complete(token, completion);
             match outcome {
                 Outcome::Wake(waker) => wakers.extend(waker),
-                Outcome::Orphan(_) => orphans += 1,
+                Outcome::Orphan(_) => wakers.extend(self.permits().release()),
                 Outcome::Unknown(_) => log::warn!("a request ended that no future submitted"),
             }
         });
         self.table().wake_stalled(&mut wakers);
         drop(queue);
         // Wakers run any code, so that nothing is borrowed here.
-        self.0.permits.add_permits(orphans);
         wakers.drain(..).for_each(Waker::wake);
         self.0.wakers.replace(wakers);
         count
@@ -330,9 +323,19 @@ impl<Q: ReactorQueue> Reactor<Q> {
         self.0.table.borrow_mut()
     }
 
+    pub(super) fn permits(&self) -> RefMut<'_, Permits> {
+        self.0.permits.borrow_mut()
+    }
+
+    /// Releases a permit, and wakes the future that receives it.
+    pub(super) fn release_permit(&self) {
+        let next = self.permits().release();
+        next.into_iter().for_each(Waker::wake);
+    }
+
     /// The error of a request that finds no room.
     pub(super) fn busy(&self) -> Q::Error {
-        Q::busy(self.0.waiting_max)
+        Q::busy(self.permits().places())
     }
 
     pub(super) fn queue(&self) -> Option<RefMut<'_, Q>> {

@@ -1,7 +1,8 @@
 //! The future of one request.
 
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
+use super::permits::{Checked, Left, Turn};
 use super::reactor::{Reactor, ReactorQueue};
 use crate::rejected::Rejected;
 
@@ -19,55 +20,69 @@ impl<Q: ReactorQueue> Reactor<Q> {
     /// The error of `submit`, and the queue's error for a full queue.
     pub async fn submit<P>(
         &self,
-        mut payload: P,
+        payload: P,
         nowait: bool,
-        mut submit: impl FnMut(&mut Q, u64, P) -> Result<(), Rejected<Q::Error, P>>,
+        submit: impl FnMut(&mut Q, u64, P) -> Result<(), Rejected<Q::Error, P>>,
     ) -> Result<Q::Completion, Rejected<Q::Error, P>> {
         let Some(place) = Place::reserve(self, nowait).await else {
             return Err(Rejected { error: self.busy(), payload });
         };
-        loop {
-            let submitted = match self.queue() {
-                Some(mut queue) => submit(&mut queue, u64::from(place.at), payload),
-                // The caller is a function that submits another request.
-                None => Err(Rejected { error: self.busy(), payload }),
-            };
-            let Err(rejected) = submitted else { break };
-            // A later poll finds room only if another request ends.
-            if nowait || !Q::is_busy(&rejected.error) || self.in_flight() == 0 {
-                return Err(rejected);
-            }
-            payload = rejected.payload;
-            place.next_poll().await;
-        }
-        self.table().launch(place.at);
-        Ok(place.completion().await)
+        place.submit(payload, nowait, submit).await?;
+        let completion = std::future::poll_fn(|context| place.poll(context)).await;
+        Ok(completion)
     }
 }
 
 /// A permit and an entry in the table of requests.
 ///
 /// If it is dropped while the request is in flight, both are free when the request has ended.
-struct Place<'q, Q: ReactorQueue> {
+pub(super) struct Place<'q, Q: ReactorQueue> {
     reactor: &'q Reactor<Q>,
     at: u32,
 }
 
 impl<'q, Q: ReactorQueue> Place<'q, Q> {
     /// Waits for a permit. `None` if the line is full, or if `nowait` and no permit is free.
-    async fn reserve(reactor: &'q Reactor<Q>, nowait: bool) -> Option<Self> {
-        let permit = match reactor.0.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(_) if nowait => return None,
-            Err(_) => {
-                let _place_in_line = reactor.0.line.try_acquire().ok()?;
-                reactor.0.permits.acquire().await.ok()?
+    pub(super) async fn reserve(reactor: &'q Reactor<Q>, nowait: bool) -> Option<Self> {
+        if !reactor.permits().try_acquire() {
+            if nowait {
+                return None;
             }
-        };
-        // The table has as many entries as there are permits.
-        let at = reactor.table().insert()?;
-        permit.forget();
-        Some(Self { reactor, at })
+            let mut waiting = Waiting { reactor, turn: None };
+            std::future::poll_fn(|context| waiting.poll(context)).await?;
+        }
+        let inserted = reactor.table().insert();
+        if inserted.is_none() {
+            // The table has as many entries as there are permits.
+            reactor.release_permit();
+        }
+        inserted.map(|at| Self { reactor, at })
+    }
+
+    /// Submits the request; see [`Reactor::submit`].
+    pub(super) async fn submit<P>(
+        &self,
+        mut payload: P,
+        nowait: bool,
+        mut submit: impl FnMut(&mut Q, u64, P) -> Result<(), Rejected<Q::Error, P>>,
+    ) -> Result<(), Rejected<Q::Error, P>> {
+        let reactor = self.reactor;
+        loop {
+            let submitted = match reactor.queue() {
+                Some(mut queue) => submit(&mut queue, u64::from(self.at), payload),
+                // The caller is a function that submits another request.
+                None => Err(Rejected { error: reactor.busy(), payload }),
+            };
+            let Err(rejected) = submitted else { break };
+            // A later poll finds room only if another request ends.
+            if nowait || !Q::is_busy(&rejected.error) || reactor.in_flight() == 0 {
+                return Err(rejected);
+            }
+            payload = rejected.payload;
+            self.next_poll().await;
+        }
+        reactor.table().launch(self.at);
+        Ok(())
     }
 
     /// Waits for the next poll of the queue.
@@ -85,16 +100,14 @@ impl<'q, Q: ReactorQueue> Place<'q, Q> {
         .await;
     }
 
-    /// Waits for the completion of the request, which is in flight.
-    async fn completion(&self) -> Q::Completion {
-        std::future::poll_fn(|context| {
-            let taken = self.reactor.table().take(self.at, context.waker());
-            match taken {
-                Ok(completion) => Poll::Ready(completion),
-                Err(_old) => Poll::Pending,
-            }
-        })
-        .await
+    /// Returns the completion of the request, which is in flight.
+    pub(super) fn poll(&self, context: &Context<'_>) -> Poll<Q::Completion> {
+        // The borrow ends before the old waker is dropped, because that runs any code.
+        let taken = self.reactor.table().take(self.at, context.waker());
+        match taken {
+            Ok(completion) => Poll::Ready(completion),
+            Err(_old) => Poll::Pending,
+        }
     }
 }
 
@@ -102,7 +115,43 @@ impl<Q: ReactorQueue> Drop for Place<'_, Q> {
     fn drop(&mut self) {
         let abandoned = self.reactor.table().abandon(self.at);
         if abandoned.is_ok() {
-            self.reactor.0.permits.add_permits(1);
+            self.reactor.release_permit();
         }
+    }
+}
+
+/// A place in the line of futures that wait for a permit. It is left when this is dropped.
+struct Waiting<'q, Q: ReactorQueue> {
+    reactor: &'q Reactor<Q>,
+    turn: Option<Turn>,
+}
+
+impl<Q: ReactorQueue> Waiting<'_, Q> {
+    /// Waits for the permit; `None` if the line is full.
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Option<()>> {
+        let waker = context.waker();
+        let Some(turn) = self.turn.take() else {
+            let joined = self.reactor.permits().join(waker.clone());
+            self.turn = joined.ok();
+            return if self.turn.is_some() { Poll::Pending } else { Poll::Ready(None) };
+        };
+        // The borrow ends before the old waker is dropped, because that runs any code.
+        let checked = self.reactor.permits().check(turn, waker);
+        match checked {
+            Checked::Granted => Poll::Ready(Some(())),
+            Checked::Waiting(turn, _old) => {
+                self.turn = Some(turn);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<Q: ReactorQueue> Drop for Waiting<'_, Q> {
+    fn drop(&mut self) {
+        let Some(turn) = self.turn.take() else { return };
+        let Left { next, own } = self.reactor.permits().leave(turn);
+        drop(own);
+        next.into_iter().for_each(Waker::wake);
     }
 }

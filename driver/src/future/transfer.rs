@@ -1,16 +1,14 @@
 //! The future of a transfer of any size.
 
-use std::task::Poll;
-
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use std::task::{Context, Poll};
 
 use super::reactor::Reactor;
+use super::request::Place;
 use super::ticket::{Ticket, without_ticket};
 use crate::dma::DmaBuf;
 use crate::error::Error;
 use crate::namespace::Namespace;
-use crate::queue::{QueuePair, SplitTransfer};
+use crate::queue::{Completion, QueuePair, SplitTransfer};
 use crate::rejected::{Rejected, SubmitResult, TransferResult};
 
 /// Maximum number of commands of one transfer in flight, so that transfers share the queue.
@@ -24,46 +22,69 @@ pub(super) async fn run(
     mut split: SplitTransfer,
     submit: impl Fn(&mut QueuePair<Ticket>, u64, DmaBuf, Ticket) -> SubmitResult<DmaBuf, Ticket>,
 ) -> TransferResult {
-    let submit = &submit;
-    let command = |lba, piece, nowait| async move {
-        let submitted = reactor.submit(piece, nowait, |pair, token, piece| {
-            without_ticket(submit(pair, lba, piece, Ticket(token)))
-        });
-        (lba, submitted.await)
-    };
-    let mut commands = FuturesUnordered::new();
+    let mut commands: Vec<Place<'_, _>> = Vec::with_capacity(WINDOW);
     // A command that found no room. It is submitted again when another of the transfer has ended.
     let mut stalled = None;
-    let mut is_full = false;
     loop {
+        while commands.len() < WINDOW
+            && let Some((lba, piece)) = stalled.take().or_else(|| split.next_command(namespace))
+        {
+            // A transfer waits in the line of futures with one command at most.
+            let nowait = !commands.is_empty();
+            match launch(reactor, piece, nowait, |pair, piece, ticket| {
+                submit(pair, lba, piece, ticket)
+            })
+            .await
+            {
+                Ok(place) => commands.push(place),
+                Err(Rejected { error: Error::QueueFull { .. }, payload }) if nowait => {
+                    stalled = Some((lba, payload));
+                    break;
+                }
+                Err(Rejected { error, payload }) => split.rejected(lba, payload, error),
+            }
+        }
+        if commands.is_empty() {
+            break;
+        }
+        let (at, done) = std::future::poll_fn(|context| first_done(&commands, context)).await;
+        commands.swap_remove(at);
+        split.completed(done.buf, done.status);
         if split.has_failed()
             && let Some((_, piece)) = stalled.take()
         {
             split.put(piece);
         }
-        let next = match !is_full && commands.len() < WINDOW {
-            true => stalled.take().or_else(|| split.next_command(namespace)),
-            false => None,
-        };
-        let ended = match next {
-            Some((lba, piece)) => {
-                // A transfer waits in the line of futures with one command at most.
-                commands.push(command(lba, piece, !commands.is_empty()));
-                std::future::poll_fn(|context| Poll::Ready(commands.poll_next_unpin(context))).await
-            }
-            None => Poll::Ready(commands.next().await),
-        };
-        let Poll::Ready(ended) = ended else { continue };
-        let Some((lba, result)) = ended else { break };
-        is_full = false;
-        match result {
-            Ok(completion) => split.completed(completion.buf, completion.status),
-            Err(Rejected { error: Error::QueueFull { .. }, payload }) if !commands.is_empty() => {
-                stalled = Some((lba, payload));
-                is_full = true;
-            }
-            Err(Rejected { error, payload }) => split.rejected(lba, payload, error),
-        }
     }
     split.finish()
+}
+
+/// Submits one command. With `nowait`, a command that would have to wait is rejected.
+async fn launch<'q>(
+    reactor: &'q Reactor<QueuePair<Ticket>>,
+    piece: DmaBuf,
+    nowait: bool,
+    mut submit: impl FnMut(&mut QueuePair<Ticket>, DmaBuf, Ticket) -> SubmitResult<DmaBuf, Ticket>,
+) -> Result<Place<'q, QueuePair<Ticket>>, Rejected<Error, DmaBuf>> {
+    let Some(place) = Place::reserve(reactor, nowait).await else {
+        return Err(Rejected { error: reactor.busy(), payload: piece });
+    };
+    let submitted = place.submit(piece, nowait, |pair, token, piece| {
+        without_ticket(submit(pair, piece, Ticket(token)))
+    });
+    submitted.await?;
+    Ok(place)
+}
+
+/// Returns the index and the completion of a command that has ended.
+fn first_done(
+    commands: &[Place<'_, QueuePair<Ticket>>],
+    context: &Context<'_>,
+) -> Poll<(usize, Completion<()>)> {
+    for (at, place) in commands.iter().enumerate() {
+        if let Poll::Ready(done) = place.poll(context) {
+            return Poll::Ready((at, done));
+        }
+    }
+    Poll::Pending
 }
