@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nvio_driver::spec::status;
 use nvio_driver::{Controller, Options, QueuePair, Wait};
-use nvio_emulator::{Backing, DeviceFault, Emulator, EmulatorBuilder, NamespaceConfig, Service};
+use nvio_emulator::{Backing, Config, DeviceFault, Emulator, NamespaceConfig, Service};
 use nvio_testkit::controller::open_at;
 
 /// Bytes of controller memory, enough for four queues of 64 entries.
@@ -18,10 +18,7 @@ fn content() -> tempfile::NamedTempFile {
     image
 }
 
-fn emulator(
-    image: &tempfile::NamedTempFile,
-    configure: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder,
-) -> Emulator {
+fn emulator(image: &tempfile::NamedTempFile, configure: impl FnOnce(Config) -> Config) -> Emulator {
     let namespace = NamespaceConfig::new(Backing::image(image.path(), true));
     configure(Emulator::builder().namespace(namespace)).start().unwrap()
 }
@@ -64,7 +61,7 @@ fn places(queues: &[QueuePair<u8>]) -> Vec<bool> {
 /// Both kinds of controller memory, with and without shadow doorbells and interrupts.
 fn in_each_way(test: impl Fn(&Emulator, Options)) {
     let image = content();
-    let ways: [fn(EmulatorBuilder) -> EmulatorBuilder; 3] = [
+    let ways: [fn(Config) -> Config; 3] = [
         |it| it.controller_memory(BYTES),
         |it| it.legacy_controller_memory(BYTES),
         |it| it.controller_memory(BYTES).shadow_doorbells(true),

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nvio_driver::{Controller, Error, Options, QueuePair};
-use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
+use nvio_emulator::{Backing, Config, Emulator, NamespaceConfig};
 use nvio_testkit::controller::{open, open_with};
 use nvio_testkit::random::Rng;
 use tempfile::TempDir;
@@ -159,7 +159,7 @@ fn a_full_queue_gives_the_command_back() {
 #[test]
 fn doorbells_with_a_stride_and_large_host_pages() {
     let content = Content::new(9);
-    let configure = |builder: EmulatorBuilder| builder.namespace(content.namespace());
+    let configure = |builder: Config| builder.namespace(content.namespace());
     for stride in [4, 8, 64, 4096] {
         let emulator =
             configure(Emulator::builder()).doorbell_stride(stride).max_queues(8).start().unwrap();

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use nvio_driver::spec::status;
 use nvio_driver::{Controller, Counters, DmaBuf, Namespace, Options, QueuePair, Wait};
-use nvio_emulator::{Backing, DeviceFault, Emulator, EmulatorBuilder, NamespaceConfig, Service};
+use nvio_emulator::{Backing, Config, DeviceFault, Emulator, NamespaceConfig, Service};
 use nvio_testkit::controller::open_at;
 
 const MIB: u64 = 1 << 20;
 
-fn emulator(configure: impl FnOnce(EmulatorBuilder) -> EmulatorBuilder) -> Emulator {
+fn emulator(configure: impl FnOnce(Config) -> Config) -> Emulator {
     let builder = Emulator::builder().namespace(NamespaceConfig::new(Backing::memory(MIB)));
     configure(builder).start().unwrap()
 }

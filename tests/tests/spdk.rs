@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nvio_driver::spec::{IdentifyController, IdentifyNamespace, Sqe, Status, cns, status};
 use nvio_driver::{Controller, Options, QueuePair, Wait};
-use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig, Service};
+use nvio_emulator::{Backing, Config, Emulator, NamespaceConfig, Service};
 use nvio_testkit::controller;
 use nvio_testkit::host::{DATA, Host, LIST};
 use nvio_testkit::random::pattern;
@@ -23,7 +23,7 @@ const LENGTH: usize = 128 << 10;
 /// Memory space, bus mastering and Interrupt Disable: the bits that SPDK's client sets.
 const COMMAND: u16 = 0x0406;
 
-fn builder(bytes: u64) -> EmulatorBuilder {
+fn builder(bytes: u64) -> Config {
     Emulator::builder().namespace(NamespaceConfig::new(Backing::memory(bytes)).block_size(4096))
 }
 

@@ -2,6 +2,7 @@
 //! completion statuses.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// An error of configuring or starting an emulator.
@@ -98,8 +99,18 @@ pub enum Error {
 pub(crate) fn require(
     good: bool,
     setting: &'static str,
-    value: u64,
+    value: impl Into<u64>,
     allowed: &'static str,
 ) -> Result<(), Error> {
-    if good { Ok(()) } else { Err(Error::Setting { setting, value, allowed }) }
+    if good { Ok(()) } else { Err(Error::Setting { setting, value: value.into(), allowed }) }
+}
+
+/// Returns [`Error::Setting`] unless the value is in a range.
+pub(crate) fn require_in<T: Into<u64> + PartialOrd>(
+    range: RangeInclusive<T>,
+    setting: &'static str,
+    value: T,
+    allowed: &'static str,
+) -> Result<(), Error> {
+    require(range.contains(&value), setting, value, allowed)
 }

@@ -90,7 +90,7 @@ mod random;
 mod serve;
 
 pub use config::namespace::{Backing, NamespaceConfig};
-pub use config::{Config, MAX_NSID};
+pub use config::{Config, NSID_MAX};
 pub use controller::controller_memory::ControllerMemory;
 pub use controller::doorbells::Doorbells;
 pub use controller::state::Controller;
@@ -100,5 +100,5 @@ pub use faults::rates::Rates;
 pub use faults::service::Service;
 pub use faults::{FaultCounts, Faults, Rule};
 pub use host::access::{Access, Dma};
-pub use host::memory::{HostMemory, MAX_MAPPINGS};
-pub use serve::emulator::{Emulator, EmulatorBuilder};
+pub use host::memory::{HostMemory, MAPPINGS_MAX};
+pub use serve::emulator::Emulator;

@@ -247,7 +247,7 @@ fn map_bar2(host: &Host) -> MmapRegion {
 }
 
 fn served(config: Config) -> (Emulator, Host) {
-    let emulator = Emulator::builder().config(config).start().unwrap();
+    let emulator = config.start().unwrap();
     let host = Host::connect(emulator.socket());
     (emulator, host)
 }

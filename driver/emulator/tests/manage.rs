@@ -112,7 +112,7 @@ fn commands_that_are_not_offered_are_unsupported() {
         assert_eq!(controller.oacs.get() & oacs::NAMESPACE_MANAGEMENT != 0, manages);
         let notices = controller.oaes.get() & NAMESPACE_ATTRIBUTE_NOTICES != 0;
         assert_eq!(notices, format || manages);
-        assert_eq!(controller.nn.get(), if manages { nvio_emulator::MAX_NSID } else { 1 });
+        assert_eq!(controller.nn.get(), if manages { nvio_emulator::NSID_MAX } else { 1 });
         let page = Sqe::get_log_page(log_id::COMMAND_EFFECTS, 0, 0, 1024, false);
         assert!(host.admin(with_data(page, DATA, 0)).status().is_success());
         let effects = CommandEffects::read_from_bytes(&host.read(DATA, 4096)).unwrap();
@@ -388,7 +388,7 @@ fn namespace_that_cannot_be_created_has_a_status_with_the_reason() {
 fn identifiers_end_at_the_largest() {
     let config = Config::new().namespace_management(1025 * 4096);
     let mut host = Stepped::new(&config);
-    for expected in 1..=nvio_emulator::MAX_NSID {
+    for expected in 1..=nvio_emulator::NSID_MAX {
         assert_eq!(create(&mut host, 1, 2, 0), Ok(expected));
     }
     assert_eq!(create(&mut host, 1, 2, 0), Err(status::NAMESPACE_ID_UNAVAILABLE));

@@ -4,7 +4,7 @@ use crate::stepped;
 
 use std::sync::atomic::{Ordering, fence};
 
-use nvio_emulator::{Backing, Config, Controller, Emulator, Fault, Faults, NamespaceConfig, Rule};
+use nvio_emulator::{Backing, Config, Controller, Fault, Faults, NamespaceConfig, Rule};
 use nvio_spec::opcode::admin;
 use nvio_spec::register::CC;
 use nvio_spec::{IdentifyController, Sqe, Status, cns, status};
@@ -202,7 +202,7 @@ fn a_shadow_that_is_unmapped_in_use_is_fatal() {
 
 #[test]
 fn no_command_is_overlooked_when_host_and_controller_race() {
-    let emulator = Emulator::builder().config(config()).start().unwrap();
+    let emulator = config().start().unwrap();
     let mut host = Host::connect(emulator.socket());
     let (shadow, event) = (host::DATA + (1 << 20), host::DATA + (1 << 20) + 4096);
     let lend = with_data(Sqe::new(admin::DOORBELL_BUFFER_CONFIG, 0), shadow, event);

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use nvio_driver::{Address, Controller, Options, WritableNamespace};
-use nvio_emulator::{Backing, Emulator, EmulatorBuilder, NamespaceConfig};
+use nvio_emulator::{Backing, Config, Emulator, NamespaceConfig};
 
 /// A controller that this process serves, and drives over vfio-user.
 ///
@@ -34,7 +34,7 @@ impl Served {
     }
 
     /// Starts the emulator that `builder` describes, and opens its controller with `options`.
-    pub fn start(builder: EmulatorBuilder, options: Options) -> Self {
+    pub fn start(builder: Config, options: Options) -> Self {
         let emulator = builder.start().expect("the emulator starts");
         Self { controller: open_with(&emulator, options), emulator }
     }

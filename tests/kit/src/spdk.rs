@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use nvio_emulator::{Emulator, EmulatorBuilder};
+use nvio_emulator::{Config, Emulator};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -43,7 +43,7 @@ mod command {
 /// the PCI Command register, the first completion without an eventfd sets CSTS.CFS.
 ///
 /// It serves one client after another on its socket. A test starts its own.
-pub fn target(builder: EmulatorBuilder) -> Emulator {
+pub fn target(builder: Config) -> Emulator {
     builder.intx(true).start().expect("the target starts")
 }
 

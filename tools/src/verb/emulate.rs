@@ -135,7 +135,7 @@ fn start(args: &EmulateArgs) -> Result<(Emulator, Vec<Record>), Error> {
         record.json("lba_size", lba_size);
         namespaces.push(record);
     }
-    match Emulator::builder().config(config).socket(&args.socket).start() {
+    match config.socket(&args.socket).start() {
         Ok(emulator) => Ok((emulator, namespaces)),
         Err(error @ nvio_emulator::Error::TooSmall { nsid, .. }) => {
             Err(match image_of.get(&nsid) {

@@ -14,8 +14,7 @@ impl Controller {
             return 0;
         }
         let Some(schedule) = self.schedule.as_mut() else { return 1 };
-        let command = schedule.delayed.abort(qid, cid).or_else(|| schedule.lost.abort(qid, cid));
-        let Some(command) = command else { return 1 };
+        let Some(command) = schedule.delayed.abort(qid, cid) else { return 1 };
         let plan = Plan { aborted: true, ..Plan::default() };
         schedule.delayed.insert(self.now, Command { plan, ..command });
         0

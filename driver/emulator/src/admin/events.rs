@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use nvio_spec::{EventType, Status, log_id, status};
 
 /// Largest number of outstanding requests; AERL of Identify is this number, 0's based.
-pub(crate) const REQUEST_LIMIT: u8 = 4;
+pub(crate) const REQUESTS_MAX: u8 = 4;
 /// Events kept without a request. Later ones are dropped, because the log page has their data.
-const EVENT_LIMIT: usize = 16;
+const EVENTS_MAX: usize = 16;
 
 /// An asynchronous event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Events {
         if self.requests.contains(&cid) || self.withdrawn.contains(&cid) {
             return Err(status::COMMAND_ID_CONFLICT);
         }
-        if self.requests.len() + self.withdrawn.len() >= usize::from(REQUEST_LIMIT) {
+        if self.requests.len() + self.withdrawn.len() >= usize::from(REQUESTS_MAX) {
             return Err(status::AER_LIMIT_EXCEEDED);
         }
         self.requests.push(cid);
@@ -73,7 +73,7 @@ impl Events {
 
     /// Adds an event, unless an equal event is pending.
     pub(crate) fn raise(&mut self, event: Event) {
-        if self.waiting.len() < EVENT_LIMIT && !self.waiting.contains(&event) {
+        if self.waiting.len() < EVENTS_MAX && !self.waiting.contains(&event) {
             self.waiting.push_back(event);
         }
     }

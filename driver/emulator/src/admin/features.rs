@@ -1,7 +1,17 @@
 //! Features of the controller (Base 5.27.1).
 
-use nvio_spec::{HostBehaviorSupport, QueueCount, Status, critical_warning, feature_id, status};
+use std::collections::BTreeMap;
+
+use nvio_spec::{
+    FeatureEffects, HostBehaviorSupport, QueueCount, Status, critical_warning, feature_id, scope,
+    status,
+};
 use zerocopy::FromZeros;
+use zerocopy::little_endian::U32;
+
+use crate::admin::fields::{low_half, require};
+use crate::config::Config;
+use crate::media::namespaces::Namespaces;
 
 /// Composite temperature threshold at reset, kelvin (Base 5.27.1.3).
 pub(crate) const WARNING_TEMPERATURE: u16 = 343;
@@ -10,82 +20,72 @@ pub(crate) const TEMPERATURE: u16 = 310;
 /// Granularity of the Keep Alive Timer in units of 100 ms (KAS).
 pub(crate) const KEEP_ALIVE_GRANULARITY: u16 = 1;
 
+/// The features: identifier, writable bits of CDW11, and scope. A controller may lack some; see
+/// [`Features::writable`].
+const FEATURES: [(u8, u32, u32); 12] = [
+    (feature_id::ARBITRATION, 0xffff_ff07, scope::CONTROLLER),
+    (feature_id::POWER_MANAGEMENT, 0, scope::CONTROLLER),
+    (feature_id::TEMPERATURE_THRESHOLD, 0xffff, scope::CONTROLLER),
+    (feature_id::ERROR_RECOVERY, 0xffff, scope::NAMESPACE),
+    (feature_id::VOLATILE_WRITE_CACHE, 1, scope::CONTROLLER),
+    (feature_id::NUMBER_OF_QUEUES, u32::MAX, scope::CONTROLLER),
+    (feature_id::INTERRUPT_COALESCING, 0xffff, scope::CONTROLLER),
+    (feature_id::INTERRUPT_VECTOR_CONFIGURATION, 0x1_ffff, scope::CONTROLLER),
+    (feature_id::WRITE_ATOMICITY_NORMAL, 1, scope::CONTROLLER),
+    (feature_id::ASYNC_EVENT_CONFIGURATION, 0xff, scope::CONTROLLER),
+    (feature_id::KEEP_ALIVE_TIMER, u32::MAX, scope::CONTROLLER),
+    (feature_id::HOST_BEHAVIOR_SUPPORT, 0, scope::CONTROLLER),
+];
+
 /// The current values of the features. No value can be saved.
 #[derive(Debug)]
 pub(crate) struct Features {
-    arbitration: u32,
-    over_temperature: u16,
-    under_temperature: u16,
-    error_recovery: u32,
-    write_cache: bool,
-    coalescing: u32,
-    /// Vectors for which coalescing is disabled.
-    coalescing_disabled: Vec<bool>,
-    write_atomicity: u32,
-    events: u32,
-    /// Milliseconds (KATO), a multiple of the granularity; 0 is disabled.
-    keep_alive: u32,
+    /// Values that the host has set, by identifier and selector: the type of a temperature
+    /// threshold, an interrupt vector, otherwise 0.
+    values: BTreeMap<(u8, u16), u32>,
     host_behavior: HostBehaviorSupport,
-    max_queues: u16,
-    granted: QueueCount,
+    /// Largest number of I/O queue pairs.
+    queues_max: u16,
+    vectors: u16,
     has_write_cache: bool,
-    /// Supported bits of Asynchronous Event Configuration.
-    event_mask: u32,
-}
-
-/// The state of the controller that features depend on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Conditions {
-    /// An I/O queue exists.
-    pub(crate) io_queues_exist: bool,
-    /// The namespace identifier is that of an active namespace, or the broadcast value.
-    pub(crate) nsid_is_active: bool,
-    /// The namespace identifier is 0: the command names no namespace.
-    pub(crate) nsid_is_zero: bool,
+    /// Supported notices (OAES).
+    notices: u32,
 }
 
 impl Features {
-    /// Creates the values at reset of a controller that grants up to `max_queues` I/O queue pairs,
-    /// has `vectors` interrupt vectors, and supports these `notices` (OAES).
-    pub(crate) fn new(max_queues: u16, vectors: u16, has_write_cache: bool, notices: u32) -> Self {
+    /// Creates the values at reset.
+    pub(crate) fn new(config: &Config, namespaces: &Namespaces) -> Self {
         Self {
-            arbitration: 0,
-            over_temperature: WARNING_TEMPERATURE,
-            under_temperature: 0,
-            error_recovery: 0,
-            write_cache: has_write_cache,
-            coalescing: 0,
-            coalescing_disabled: vec![false; usize::from(vectors)],
-            write_atomicity: 0,
-            events: 0,
-            keep_alive: 0,
+            values: BTreeMap::new(),
             host_behavior: HostBehaviorSupport::new_zeroed(),
-            max_queues,
-            granted: QueueCount { submission: max_queues, completion: max_queues },
-            has_write_cache,
-            event_mask: 0xff | notices,
+            queues_max: config.max_queues,
+            vectors: config.vectors(),
+            has_write_cache: namespaces.have_write_cache(),
+            notices: namespaces.notices(),
         }
     }
 
     /// Returns true if the host enabled one of these notices.
     pub(crate) fn wants(&self, notices: u32) -> bool {
-        self.events & notices != 0
+        self.value(feature_id::ASYNC_EVENT_CONFIGURATION, 0) & notices != 0
     }
 
     /// Returns the bits of Critical Warning in the SMART / Health log (Base 5.16.1.3).
     pub(crate) fn critical_warning(&self) -> u8 {
-        let inside = self.under_temperature < TEMPERATURE && TEMPERATURE < self.over_temperature;
+        let threshold = |kind| low_half(self.value(feature_id::TEMPERATURE_THRESHOLD, kind));
+        let inside = threshold(1) < TEMPERATURE && TEMPERATURE < threshold(0);
         if inside { 0 } else { critical_warning::TEMPERATURE }
     }
 
     /// Returns the bits of Critical Warning for which the host enabled events (Base 5.27.1.9).
     pub(crate) fn notified_warnings(&self) -> u8 {
-        self.critical_warning() & self.events.to_le_bytes()[0]
+        let events = self.value(feature_id::ASYNC_EVENT_CONFIGURATION, 0);
+        self.critical_warning() & events.to_le_bytes()[0]
     }
 
     /// Returns the Keep Alive Timeout in milliseconds; 0 is disabled.
     pub(crate) fn keep_alive(&self) -> u32 {
-        self.keep_alive
+        self.value(feature_id::KEEP_ALIVE_TIMER, 0)
     }
 
     /// Returns Host Behavior Support.
@@ -106,105 +106,97 @@ impl Features {
 
     /// Returns the granted queues: identifiers up to these may be created.
     pub(crate) fn granted(&self) -> QueueCount {
-        self.granted
-    }
-
-    /// Returns true if the Volatile Write Cache feature is supported.
-    pub(crate) fn has_write_cache(&self) -> bool {
-        self.has_write_cache
+        let granted = QueueCount::from_dword(self.value(feature_id::NUMBER_OF_QUEUES, 0));
+        granted.unwrap_or(QueueCount { submission: 0, completion: 0 })
     }
 
     /// Returns true if every write must be durable before it completes.
+    #[inline]
     pub(crate) fn write_through(&self) -> bool {
-        self.has_write_cache && !self.write_cache
+        self.has_write_cache && self.value(feature_id::VOLATILE_WRITE_CACHE, 0) == 0
     }
 
     /// Sets a feature and returns DW0 of the completion.
-    pub(crate) fn set(&mut self, id: u8, value: u32, when: Conditions) -> Result<u32, Status> {
-        match id {
-            feature_id::ARBITRATION => self.arbitration = value & 0xffff_ff07,
+    pub(crate) fn set(&mut self, id: u8, value: u32) -> Result<u32, Status> {
+        let writable = self.writable(id).ok_or(status::INVALID_FIELD)?;
+        let selector = self.selector(id, value)?;
+        let value = match id {
             // Power state 0 is the only one.
-            feature_id::POWER_MANAGEMENT if value & 0x1f == 0 => {}
-            feature_id::TEMPERATURE_THRESHOLD => *self.threshold(value)? = low_half(value),
-            feature_id::ERROR_RECOVERY => {
-                require(when.nsid_is_active, status::INVALID_NAMESPACE)?;
-                // DULBE needs a namespace that reports deallocated blocks, and none does.
-                require(value & 1 << 16 == 0, status::INVALID_FIELD)?;
-                self.error_recovery = value & 0xffff;
+            feature_id::POWER_MANAGEMENT if value & 0x1f != 0 => return Err(status::INVALID_FIELD),
+            // DULBE needs a namespace that reports deallocated blocks, and none does.
+            feature_id::ERROR_RECOVERY if value & 1 << 16 != 0 => {
+                return Err(status::INVALID_FIELD);
             }
-            feature_id::VOLATILE_WRITE_CACHE if self.has_write_cache => {
-                self.write_cache = value & 1 != 0;
-            }
-            feature_id::NUMBER_OF_QUEUES => return self.grant(value, when),
-            feature_id::INTERRUPT_COALESCING => self.coalescing = value & 0xffff,
-            feature_id::INTERRUPT_VECTOR_CONFIGURATION => {
-                *self.vector(value)? = value & 1 << 16 != 0;
-            }
-            feature_id::WRITE_ATOMICITY_NORMAL => self.write_atomicity = value & 1,
-            feature_id::ASYNC_EVENT_CONFIGURATION => self.events = value & self.event_mask,
+            feature_id::NUMBER_OF_QUEUES => self.grant(value)?,
             feature_id::KEEP_ALIVE_TIMER => {
                 let unit = u32::from(KEEP_ALIVE_GRANULARITY) * 100;
-                self.keep_alive = value.checked_next_multiple_of(unit).unwrap_or(u32::MAX);
+                value.checked_next_multiple_of(unit).unwrap_or(u32::MAX)
             }
-            _ => return Err(status::INVALID_FIELD),
-        }
-        Ok(0)
+            _ => value & writable,
+        };
+        self.values.insert((id, selector), value);
+        Ok(if id == feature_id::NUMBER_OF_QUEUES { value } else { 0 })
     }
 
     /// Returns the current value of a feature, DW0 of the completion.
-    pub(crate) fn get(&mut self, id: u8, cdw11: u32, when: Conditions) -> Result<u32, Status> {
-        Ok(match id {
-            feature_id::ARBITRATION => self.arbitration,
-            feature_id::POWER_MANAGEMENT => 0,
-            feature_id::TEMPERATURE_THRESHOLD => u32::from(*self.threshold(cdw11)?),
-            feature_id::ERROR_RECOVERY => {
-                require(when.nsid_is_active || when.nsid_is_zero, status::INVALID_NAMESPACE)?;
-                self.error_recovery
-            }
-            feature_id::VOLATILE_WRITE_CACHE if self.has_write_cache => self.write_cache.into(),
-            feature_id::NUMBER_OF_QUEUES => self.granted.to_dword(),
-            feature_id::INTERRUPT_COALESCING => self.coalescing,
-            feature_id::INTERRUPT_VECTOR_CONFIGURATION => {
-                cdw11 & 0xffff | u32::from(*self.vector(cdw11)?) << 16
-            }
-            feature_id::WRITE_ATOMICITY_NORMAL => self.write_atomicity,
-            feature_id::ASYNC_EVENT_CONFIGURATION => self.events,
-            feature_id::KEEP_ALIVE_TIMER => self.keep_alive,
-            _ => return Err(status::INVALID_FIELD),
-        })
+    pub(crate) fn get(&self, id: u8, cdw11: u32) -> Result<u32, Status> {
+        self.writable(id).ok_or(status::INVALID_FIELD)?;
+        Ok(self.value(id, self.selector(id, cdw11)?))
     }
 
-    /// Sets Number of Queues (Base 5.27.1.5): grants the requested queues, up to the maximum.
-    fn grant(&mut self, value: u32, when: Conditions) -> Result<u32, Status> {
-        let asked = QueueCount::from_dword(value).ok_or(status::INVALID_FIELD)?;
-        require(!when.io_queues_exist, status::COMMAND_SEQUENCE_ERROR)?;
-        self.granted = QueueCount {
-            submission: asked.submission.min(self.max_queues),
-            completion: asked.completion.min(self.max_queues),
-        };
-        Ok(self.granted.to_dword())
+    /// Returns Feature Identifiers Supported and Effects (Base 5.16.1.18). No feature changes user
+    /// data or the capabilities of the controller.
+    pub(crate) fn effects(&self) -> FeatureEffects {
+        let mut page = FeatureEffects::new_zeroed();
+        for (id, _, scope) in FEATURES.into_iter().filter(|(id, ..)| self.writable(*id).is_some()) {
+            page.feature[usize::from(id)] = U32::new(FeatureEffects::SUPPORTED | scope);
+        }
+        page
     }
 
-    /// Returns the threshold that TMPSEL and THSEL select: of the composite temperature only.
-    fn threshold(&mut self, value: u32) -> Result<&mut u16, Status> {
-        match (value >> 16 & 0xf, value >> 20 & 3) {
-            // All sensors: the composite temperature is the only one.
-            (0 | 0xf, 0) => Ok(&mut self.over_temperature),
-            (0 | 0xf, 1) => Ok(&mut self.under_temperature),
-            _ => Err(status::INVALID_FIELD),
+    /// Returns the writable bits of a feature; `None` if the controller lacks it.
+    fn writable(&self, id: u8) -> Option<u32> {
+        let (.., writable, _) = *FEATURES.iter().find(|(feature, ..)| *feature == id)?;
+        match id {
+            feature_id::VOLATILE_WRITE_CACHE => self.has_write_cache.then_some(writable),
+            feature_id::ASYNC_EVENT_CONFIGURATION => Some(writable | self.notices),
+            _ => Some(writable),
         }
     }
 
-    fn vector(&mut self, value: u32) -> Result<&mut bool, Status> {
-        let vector = usize::from(low_half(value));
-        self.coalescing_disabled.get_mut(vector).ok_or(status::INVALID_FIELD)
+    /// Returns the present value of a feature.
+    fn value(&self, id: u8, selector: u16) -> u32 {
+        let all = QueueCount { submission: self.queues_max, completion: self.queues_max };
+        self.values.get(&(id, selector)).copied().unwrap_or_else(|| match (id, selector) {
+            (feature_id::TEMPERATURE_THRESHOLD, 0) => WARNING_TEMPERATURE.into(),
+            (feature_id::VOLATILE_WRITE_CACHE, _) => 1,
+            (feature_id::NUMBER_OF_QUEUES, _) => all.to_dword(),
+            (feature_id::INTERRUPT_VECTOR_CONFIGURATION, vector) => vector.into(),
+            _ => 0,
+        })
     }
-}
 
-fn low_half(value: u32) -> u16 {
-    (value & 0xffff) as u16
-}
+    /// Returns the selector in CDW11: a temperature threshold of the composite temperature, or an
+    /// interrupt vector.
+    fn selector(&self, id: u8, cdw11: u32) -> Result<u16, Status> {
+        match (id, low_half(cdw11), cdw11 >> 16 & 0xf, cdw11 >> 20 & 3) {
+            // All sensors: the composite temperature is the only one.
+            (feature_id::TEMPERATURE_THRESHOLD, _, 0 | 0xf, kind @ 0..=1) => Ok(low_half(kind)),
+            (feature_id::TEMPERATURE_THRESHOLD, ..) => Err(status::INVALID_FIELD),
+            (feature_id::INTERRUPT_VECTOR_CONFIGURATION, vector, ..) => {
+                require(vector < self.vectors, status::INVALID_FIELD).map(|()| vector)
+            }
+            _ => Ok(0),
+        }
+    }
 
-fn require(good: bool, otherwise: Status) -> Result<(), Status> {
-    if good { Ok(()) } else { Err(otherwise) }
+    /// Returns the granted part of the requested queues (Base 5.27.1.5).
+    fn grant(&self, value: u32) -> Result<u32, Status> {
+        let QueueCount { submission, completion } =
+            QueueCount::from_dword(value).ok_or(status::INVALID_FIELD)?;
+        let granted = |asked: u16| asked.min(self.queues_max);
+        let queues =
+            QueueCount { submission: granted(submission), completion: granted(completion) };
+        Ok(queues.to_dword())
+    }
 }

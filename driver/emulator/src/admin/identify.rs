@@ -12,9 +12,11 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::admin::events as event;
 use crate::admin::features::{KEEP_ALIVE_GRANULARITY, WARNING_TEMPERATURE};
 use crate::admin::health;
-use crate::config::atomic::AtomicUnits;
+use crate::config::Config;
 use crate::config::format::{BlockFormat, FORMATS};
+use crate::config::namespace::NamespaceConfig;
 use crate::controller::registers::VERSION;
+use crate::controller::state::Controller;
 use crate::host::sgl;
 use crate::media::namespace::Namespace;
 use crate::media::namespaces::Namespaces;
@@ -29,128 +31,102 @@ pub(crate) const CONTROLLER_ID: u16 = 0;
 /// DLFEAT: deallocated blocks read as zeroes; Write Zeroes can deallocate.
 const DEALLOCATED_ARE_ZEROES: u8 = 0b1001;
 
-/// The controller's properties in Identify.
-#[derive(Debug)]
-pub(crate) struct Identity {
-    pub(crate) serial: String,
-    pub(crate) model: String,
-    pub(crate) mdts: u8,
-    pub(crate) shadow_doorbells: bool,
-    pub(crate) atomics: AtomicUnits,
-    /// SGLs are supported.
-    pub(crate) sgl: bool,
-}
-
-impl Identity {
+impl Controller {
     /// Returns the data structure of an Identify command.
-    pub(crate) fn identify(
-        &self,
-        sqe: &Sqe,
-        namespaces: &Namespaces,
-    ) -> Result<[u8; IDENTIFY_SIZE], Status> {
-        let nsid = sqe.nsid.get();
+    pub(crate) fn identify(&self, sqe: &Sqe) -> Result<Vec<u8>, Status> {
+        let (nsid, namespaces) = (sqe.nsid.get(), &self.media.namespaces);
         // CNS is the low byte. The controller identifier above applies to other structures.
         match sqe.cdw10.as_bytes()[0] {
             cns::NAMESPACE => namespace(nsid, namespaces, namespaces.active(nsid)),
-            cns::CONTROLLER => Ok(self.controller(namespaces)),
+            cns::CONTROLLER => Ok(identify_controller(&self.config, namespaces)),
             cns::ACTIVE_NAMESPACES => identifiers(nsid, namespaces.iter()),
-            cns::NAMESPACE_DESCRIPTORS => self.descriptors(nsid, namespaces),
+            cns::NAMESPACE_DESCRIPTORS => descriptors(&self.config, nsid, namespaces),
             // CSI selects the NVM command set, which has no limits besides MDTS here.
             cns::COMMAND_SET_CONTROLLER if sqe.cdw11.get() >> 24 == 0 => {
-                Ok(to_array(IdentifyNvmController::new_zeroed().as_bytes()))
+                Ok(IdentifyNvmController::new_zeroed().as_bytes().to_vec())
             }
             cns if namespaces.can_be_managed() => allocated(cns, sqe, namespaces),
             _ => Err(status::INVALID_FIELD),
         }
     }
+}
 
-    fn controller(&self, namespaces: &Namespaces) -> [u8; IDENTIFY_SIZE] {
-        let mut data = IdentifyController::new_zeroed();
-        data.vid = U16::new(VENDOR_ID);
-        data.ssvid = U16::new(VENDOR_ID);
-        pad(&mut data.sn, &self.serial);
-        pad(&mut data.mn, &self.model);
-        pad(&mut data.fr, FIRMWARE);
-        data.mdts = self.mdts;
-        data.cntlid = U16::new(CONTROLLER_ID);
-        data.ver = U32::new(VERSION.0);
-        // CNTRLTYPE, byte 111: an I/O controller.
-        data.cntrltype = 1;
-        // Doorbell Buffer Config.
-        data.oacs = U16::new(
-            if self.shadow_doorbells { oacs::DOORBELL_BUFFER_CONFIG } else { 0 }
-                | if namespaces.can_be_formatted() { oacs::FORMAT_NVM } else { 0 }
-                | if namespaces.can_be_managed() { oacs::NAMESPACE_MANAGEMENT } else { 0 },
-        );
-        data.oaes = U32::new(namespaces.notices());
-        data.acl = 3;
-        data.aerl = event::REQUEST_LIMIT - 1;
-        // One read-only firmware slot.
-        data.frmw = 0b11;
-        data.lpa = lpa::COMMAND_EFFECTS | lpa::EXTENDED_DATA | lpa::SUPPORTED_LOG_PAGES;
-        data.elpe = health::ERROR_LOG_ENTRIES - 1;
-        data.wctemp = U16::new(WARNING_TEMPERATURE);
-        data.cctemp = U16::new(WARNING_TEMPERATURE + 10);
-        data.tnvmcap = U128::new(namespaces.bytes());
-        data.unvmcap = U128::new(namespaces.unallocated().into());
-        data.kas = U16::new(KEEP_ALIVE_GRANULARITY);
-        data.sqes = 0x66;
-        data.cqes = 0x44;
-        data.nn = U32::new(namespaces.number());
-        // Compare, Dataset Management, Write Zeroes, Verify, Copy.
-        data.oncs = U16::new(1 | 1 << 2 | 1 << 3 | 1 << 7 | 1 << 8);
-        // Copy descriptor format 0.
-        data.cdfs = U16::new(1);
-        // A cache is present or not; Flush accepts the broadcast identifier.
-        data.vwc = 0b110 | u8::from(namespaces.have_write_cache());
-        data.sgls = U32::new(if self.sgl { sgl::SUPPORT } else { 0 });
-        data.awun = zeroes_based(self.atomics.normal);
-        data.awupf = zeroes_based(self.atomics.power_fail);
-        let nqn = format!("nqn.2014.08.org.nvmexpress:uuid:{}", hyphenated(self.uuid(0, 0)));
-        data.subnqn[..nqn.len()].copy_from_slice(nqn.as_bytes());
-        data.psd[0].mp = U16::new(100);
-        to_array(data.as_bytes())
-    }
+fn identify_controller(config: &Config, namespaces: &Namespaces) -> Vec<u8> {
+    let mut data = IdentifyController::new_zeroed();
+    data.vid = U16::new(VENDOR_ID);
+    data.ssvid = U16::new(VENDOR_ID);
+    pad(&mut data.sn, &config.serial);
+    pad(&mut data.mn, &config.model);
+    pad(&mut data.fr, FIRMWARE);
+    data.mdts = config.mdts.unwrap_or(0);
+    data.cntlid = U16::new(CONTROLLER_ID);
+    data.ver = U32::new(VERSION.0);
+    // CNTRLTYPE, byte 111: an I/O controller.
+    data.cntrltype = 1;
+    data.oacs = U16::new(
+        if config.shadow_doorbells { oacs::DOORBELL_BUFFER_CONFIG } else { 0 }
+            | if config.format_nvm { oacs::FORMAT_NVM } else { 0 }
+            | if namespaces.can_be_managed() { oacs::NAMESPACE_MANAGEMENT } else { 0 },
+    );
+    data.oaes = U32::new(namespaces.notices());
+    data.acl = 3;
+    data.aerl = event::REQUESTS_MAX - 1;
+    // One read-only firmware slot.
+    data.frmw = 0b11;
+    data.lpa = lpa::COMMAND_EFFECTS | lpa::EXTENDED_DATA | lpa::SUPPORTED_LOG_PAGES;
+    data.elpe = health::ERROR_LOG_ENTRIES - 1;
+    data.wctemp = U16::new(WARNING_TEMPERATURE);
+    data.cctemp = U16::new(WARNING_TEMPERATURE + 10);
+    data.tnvmcap = U128::new(namespaces.bytes());
+    data.unvmcap = U128::new(namespaces.unallocated().into());
+    data.kas = U16::new(KEEP_ALIVE_GRANULARITY);
+    data.sqes = 0x66;
+    data.cqes = 0x44;
+    data.nn = U32::new(namespaces.number());
+    // Compare, Dataset Management, Write Zeroes, Verify, Copy.
+    data.oncs = U16::new(1 | 1 << 2 | 1 << 3 | 1 << 7 | 1 << 8);
+    // Copy descriptor format 0.
+    data.cdfs = U16::new(1);
+    // A cache is present or not; Flush accepts the broadcast identifier.
+    data.vwc = 0b110 | u8::from(namespaces.have_write_cache());
+    data.sgls = U32::new(if config.sgl { sgl::SUPPORT } else { 0 });
+    data.awun = zeroes_based(config.atomics.normal);
+    data.awupf = zeroes_based(config.atomics.power_fail);
+    let nqn = format!("nqn.2014.08.org.nvmexpress:uuid:{}", hyphenated(uuid(config, 0, 0)));
+    data.subnqn[..nqn.len()].copy_from_slice(nqn.as_bytes());
+    data.psd[0].mp = U16::new(100);
+    data.as_bytes().to_vec()
+}
 
-    /// Returns the namespace identification descriptors: a UUID (Base 5.17.2.3).
-    fn descriptors(
-        &self,
-        nsid: u32,
-        namespaces: &Namespaces,
-    ) -> Result<[u8; IDENTIFY_SIZE], Status> {
-        let namespace = namespaces.active(nsid).ok_or(status::INVALID_NAMESPACE)?;
-        let mut data = [0; IDENTIFY_SIZE];
-        // NIDT 3h, a UUID of 16 bytes.
-        data[..4].copy_from_slice(&[3, 16, 0, 0]);
-        data[4..20].copy_from_slice(&self.uuid(nsid, namespace.created));
-        Ok(data)
-    }
+/// Returns the namespace identification descriptors: a UUID (Base 5.17.2.3).
+fn descriptors(config: &Config, nsid: u32, namespaces: &Namespaces) -> Result<Vec<u8>, Status> {
+    let namespace = namespaces.active(nsid).ok_or(status::INVALID_NAMESPACE)?;
+    let mut data = vec![0; IDENTIFY_SIZE];
+    // NIDT 3h, a UUID of 16 bytes.
+    data[..4].copy_from_slice(&[3, 16, 0, 0]);
+    data[4..20].copy_from_slice(&uuid(config, nsid, namespace.created).to_be_bytes());
+    Ok(data)
+}
 
-    /// Returns a UUID (version 8, RFC 9562), which depends on the serial number, the namespace
-    /// identifier and the number of the created namespace only.
-    fn uuid(&self, nsid: u32, created: u32) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        for (half, chunk) in bytes.chunks_exact_mut(8).enumerate() {
-            // FNV-1a, of 64 bits.
-            let mut hash = 0xcbf2_9ce4_8422_2325u64;
-            let seed = [u8::from(half != 0)].into_iter().chain(nsid.to_le_bytes());
-            let created = created.to_le_bytes().into_iter().filter(|_| created != 0);
-            for byte in self.serial.bytes().chain(seed).chain(created) {
-                hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-            }
-            chunk.copy_from_slice(&hash.to_be_bytes());
-        }
-        bytes[6] = bytes[6] & 0x0f | 0x80;
-        bytes[8] = bytes[8] & 0x3f | 0x80;
-        bytes
-    }
+/// Returns a UUID (version 8, RFC 9562), which depends on the serial number, the namespace
+/// identifier and the number of the created namespace only.
+fn uuid(config: &Config, nsid: u32, created: u32) -> u128 {
+    let half = |seed: u8| {
+        let created = created.to_le_bytes().into_iter().filter(|_| created != 0);
+        let bytes = config.serial.bytes().chain([seed]).chain(nsid.to_le_bytes()).chain(created);
+        // FNV-1a, of 64 bits.
+        let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        u128::from(bytes.fold(0xcbf2_9ce4_8422_2325, mix))
+    };
+    let (version, variant) = (0xf << 76, 0b11 << 62);
+    (half(0) << 64 | half(1)) & !version & !variant | 8 << 76 | 0b10 << 62
 }
 
 fn describe(data: &mut IdentifyNamespace, namespace: &Namespace) {
     data.nsze = U64::new(namespace.blocks);
     data.ncap = U64::new(namespace.blocks);
     data.nuse = U64::new(namespace.blocks);
-    let atomics = &namespace.atomics;
+    let NamespaceConfig { atomics, copy_limits, noiob, .. } = &namespace.config;
     if let Some(own) = atomics.own {
         // NSABP: the namespace has atomic units of its own.
         data.nsfeat |= 1 << 1;
@@ -162,10 +138,10 @@ fn describe(data: &mut IdentifyNamespace, namespace: &Namespace) {
         data.nabspf = data.nabsn;
         data.nabo = U16::new(boundary.offset);
     }
-    data.mssrl = U16::new(namespace.copy_limits.range);
-    data.mcl = U32::new(namespace.copy_limits.total);
-    data.msrc = namespace.copy_limits.ranges.saturating_sub(1).to_le_bytes()[0];
-    data.noiob = U16::new(namespace.noiob);
+    data.mssrl = U16::new(copy_limits.range);
+    data.mcl = U32::new(copy_limits.total);
+    data.msrc = copy_limits.ranges.saturating_sub(1).to_le_bytes()[0];
+    data.noiob = U16::new(*noiob);
     data.nvmcap = U128::new(u128::from(namespace.blocks) << namespace.block_shift);
     data.dlfeat = DEALLOCATED_ARE_ZEROES;
     data.nsattr = namespace.write_protected.into();
@@ -175,7 +151,7 @@ fn describe(data: &mut IdentifyNamespace, namespace: &Namespace) {
     let can_change = formats.len() > 1;
     if can_change {
         capabilities(data);
-        data.dpc |= if namespace.allows_first() { dpc::FIRST } else { 0 };
+        data.dpc |= if namespace.allows_first { dpc::FIRST } else { 0 };
     }
     if let Some(metadata) = namespace.metadata {
         data.flbas |= u8::from(metadata.extended) << 4;
@@ -208,7 +184,7 @@ fn namespace(
     nsid: u32,
     namespaces: &Namespaces,
     found: Option<&Namespace>,
-) -> Result<[u8; IDENTIFY_SIZE], Status> {
+) -> Result<Vec<u8>, Status> {
     let mut data = IdentifyNamespace::new_zeroed();
     if nsid == NSID_ALL && namespaces.can_be_managed() {
         list_formats(&mut data, &FORMATS);
@@ -220,12 +196,12 @@ fn namespace(
     if let Some(namespace) = found {
         describe(&mut data, namespace);
     }
-    Ok(to_array(data.as_bytes()))
+    Ok(data.as_bytes().to_vec())
 }
 
 /// Returns the data structures of controllers with namespace management (Base 5.17.2.9 to
 /// 5.17.2.12).
-fn allocated(cns: u8, sqe: &Sqe, namespaces: &Namespaces) -> Result<[u8; IDENTIFY_SIZE], Status> {
+fn allocated(cns: u8, sqe: &Sqe, namespaces: &Namespaces) -> Result<Vec<u8>, Status> {
     let nsid = sqe.nsid.get();
     let mut all = namespaces.allocated();
     match cns {
@@ -245,7 +221,7 @@ fn allocated(cns: u8, sqe: &Sqe, namespaces: &Namespaces) -> Result<[u8; IDENTIF
             let is_listed = !of_namespace || namespaces.active(nsid).is_some();
             let from = sqe.cdw10.get() >> 16;
             let ids = &[CONTROLLER_ID][..usize::from(is_listed && from <= CONTROLLER_ID.into())];
-            Ok(to_array(ControllerList::new(ids).as_bytes()))
+            Ok(ControllerList::new(ids).as_bytes().to_vec())
         }
         _ => Err(status::INVALID_FIELD),
     }
@@ -255,7 +231,7 @@ fn allocated(cns: u8, sqe: &Sqe, namespaces: &Namespaces) -> Result<[u8; IDENTIF
 fn identifiers<'a>(
     nsid: u32,
     namespaces: impl Iterator<Item = &'a Namespace>,
-) -> Result<[u8; IDENTIFY_SIZE], Status> {
+) -> Result<Vec<u8>, Status> {
     if nsid >= NSID_ALL - 1 {
         return Err(status::INVALID_NAMESPACE);
     }
@@ -264,7 +240,7 @@ fn identifiers<'a>(
     for (entry, id) in data.nsid.iter_mut().zip(above) {
         *entry = U32::new(id);
     }
-    Ok(to_array(data.as_bytes()))
+    Ok(data.as_bytes().to_vec())
 }
 
 /// Encodes a count of 1 to 65,536 as a 0's based value.
@@ -280,13 +256,7 @@ pub(crate) fn pad(field: &mut [u8], text: &str) {
     }
 }
 
-fn hyphenated(uuid: [u8; 16]) -> String {
-    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+fn hyphenated(uuid: u128) -> String {
+    let hex = format!("{uuid:032x}");
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-fn to_array(bytes: &[u8]) -> [u8; IDENTIFY_SIZE] {
-    let mut array = [0; IDENTIFY_SIZE];
-    array.copy_from_slice(bytes);
-    array
 }

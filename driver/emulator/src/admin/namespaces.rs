@@ -1,61 +1,20 @@
 //! Format NVM, Namespace Management and Namespace Attachment (Base 5.14, 5.23, 5.22).
 
-use nvio_spec::namespace::{
-    ControllerList, FormatSettings, NAMESPACE_ATTRIBUTE_NOTICES, attach, erase, manage,
-    notice_event,
-};
-use nvio_spec::opcode::admin;
-use nvio_spec::{
-    ChangedNamespaces, CommandEffects, EventType, IdentifyNamespace, Sqe, Status, log_id, status,
-};
+use nvio_spec::namespace::{ControllerList, FormatSettings, attach, erase, manage};
+use nvio_spec::{ChangedNamespaces, IdentifyNamespace, Sqe, Status, status};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::admin::events::Event;
 use crate::admin::identify::CONTROLLER_ID;
 use crate::controller::state::Controller;
-use crate::host::access::Access;
-use crate::host::memory::HostMemory;
-use crate::host::prp::DataPointer;
-use crate::host::stream::Stream;
+use crate::host::request::Request;
 
 /// Mask of the operation, CDW10 bits 3:0.
 const SELECT: u32 = 0xf;
 
 impl Controller {
-    /// Executes a command that changes namespaces and returns DW0; `None` if the command is not
-    /// supported.
-    pub(crate) fn manage(
-        &mut self,
-        opcode: u8,
-        sqe: &Sqe,
-        memory: &HostMemory,
-    ) -> Result<Option<u32>, Status> {
-        let namespaces = &self.media.namespaces;
-        let before = namespaces.changes();
-        let result = match opcode {
-            admin::FORMAT_NVM if namespaces.can_be_formatted() => self.format_nvm(sqe),
-            admin::NAMESPACE_MANAGEMENT if namespaces.can_be_managed() => {
-                self.namespace_management(sqe, memory)
-            }
-            admin::NAMESPACE_ATTACHMENT if namespaces.can_be_managed() => {
-                self.namespace_attachment(sqe, memory)
-            }
-            _ => return Ok(None),
-        };
-        // A failed format of all namespaces may have changed some.
-        let changed = self.media.namespaces.changes() != before;
-        if changed && self.features.wants(NAMESPACE_ATTRIBUTE_NOTICES) {
-            self.events.raise(Event {
-                kind: EventType::NOTICE,
-                info: notice_event::NAMESPACE_ATTRIBUTE_CHANGED,
-                log: log_id::CHANGED_NAMESPACES,
-            });
-        }
-        result.map(Some)
-    }
-
-    fn format_nvm(&mut self, sqe: &Sqe) -> Result<u32, Status> {
+    /// Executes Format NVM.
+    pub(crate) fn format_nvm(&mut self, sqe: &Sqe) -> Result<u32, Status> {
         let settings = FormatSettings::from_dword(sqe.cdw10.get());
         // FNA announces no cryptographic erase.
         if !matches!(settings.erase, erase::NONE | erase::USER_DATA) {
@@ -65,12 +24,13 @@ impl Controller {
         Ok(0)
     }
 
-    fn namespace_management(&mut self, sqe: &Sqe, memory: &HostMemory) -> Result<u32, Status> {
-        let nsid = sqe.nsid.get();
+    /// Executes Namespace Management.
+    pub(crate) fn namespace_management(&mut self, request: Request<'_>) -> Result<u32, Status> {
+        let (sqe, nsid) = (request.sqe, request.nsid());
         match sqe.cdw10.get() & SELECT {
             manage::CREATE => {
                 let mut data = IdentifyNamespace::new_zeroed();
-                self.receive(sqe, memory, data.as_mut_bytes())?;
+                self.media.transfers.receive(request, data.as_mut_bytes())?;
                 let settings = check_new(sqe, &data)?;
                 self.media.namespaces.create(data.nsze.get(), settings)
             }
@@ -79,14 +39,15 @@ impl Controller {
         }
     }
 
-    fn namespace_attachment(&mut self, sqe: &Sqe, memory: &HostMemory) -> Result<u32, Status> {
-        let nsid = sqe.nsid.get();
-        let select = sqe.cdw10.get() & SELECT;
+    /// Executes Namespace Attachment.
+    pub(crate) fn namespace_attachment(&mut self, request: Request<'_>) -> Result<u32, Status> {
+        let nsid = request.nsid();
+        let select = request.sqe.cdw10.get() & SELECT;
         if !matches!(select, attach::ATTACH | attach::DETACH) {
             return Err(status::INVALID_FIELD);
         }
         let mut list = ControllerList::new_zeroed();
-        self.receive(sqe, memory, list.as_mut_bytes())?;
+        self.media.transfers.receive(request, list.as_mut_bytes())?;
         // There is one controller, so only one list is valid.
         if !list.ids().is_some_and(|ids| ids.eq([CONTROLLER_ID])) {
             return Err(status::CONTROLLER_LIST_INVALID);
@@ -106,38 +67,6 @@ impl Controller {
             *to = U32::new(nsid);
         }
         page
-    }
-
-    /// Adds the supported commands of this file to the effects.
-    pub(crate) fn add_management(&self, page: &mut CommandEffects) {
-        let namespaces = &self.media.namespaces;
-        let supported = CommandEffects::SUPPORTED;
-        if namespaces.can_be_formatted() {
-            let changes = CommandEffects::CHANGES_CONTENT | CommandEffects::CHANGES_NAMESPACE;
-            page.admin[usize::from(admin::FORMAT_NVM)] = U32::new(supported | changes);
-        }
-        if namespaces.can_be_managed() {
-            for opcode in [admin::NAMESPACE_MANAGEMENT, admin::NAMESPACE_ATTACHMENT] {
-                let changes = CommandEffects::CHANGES_INVENTORY;
-                page.admin[usize::from(opcode)] = U32::new(supported | changes);
-            }
-        }
-    }
-
-    /// Reads data from the host memory of the command's data pointer.
-    pub(crate) fn receive(
-        &mut self,
-        sqe: &Sqe,
-        memory: &HostMemory,
-        to: &mut [u8],
-    ) -> Result<(), Status> {
-        let pointer = DataPointer::Prp {
-            prp1: sqe.prp1.get(),
-            prp2: sqe.prp2.get(),
-            page_shift: self.registers.cc().page_shift(),
-        };
-        self.segments.resolve(memory, pointer, to.len() as u64, Access::READ)?;
-        Stream::new(memory, self.segments.iter()).get(to)
     }
 }
 

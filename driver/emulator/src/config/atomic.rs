@@ -1,10 +1,10 @@
 //! Atomic write units and boundaries (NVM 2.1.4).
 
-use crate::error::{Error, require};
+use crate::error::{Error, require, require_in};
 
 /// Bytes of data that are processed at a time. A command of at most this size is checked as a whole
 /// before any of it is stored.
-pub(crate) const PIECE: usize = 1 << 20;
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
 /// Blocks of the largest write that is atomic, 1 to 65,536.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,10 +24,8 @@ impl Default for AtomicUnits {
 impl AtomicUnits {
     pub(crate) fn check(self) -> Result<(), Error> {
         let Self { normal, power_fail } = self;
-        let good = (1..=65_536).contains(&normal);
-        require(good, "atomic_writes normal", normal.into(), "1 to 65536")?;
-        let good = (1..=normal).contains(&power_fail);
-        require(good, "atomic_writes power_fail", power_fail.into(), "1 to normal")
+        require_in(1..=65_536, "atomic_writes normal", normal, "1 to 65536")?;
+        require_in(1..=normal, "atomic_writes power_fail", power_fail, "1 to normal")
     }
 }
 
@@ -80,10 +78,10 @@ impl Atomics {
         let units = self.own.unwrap_or(all);
         units.check()?;
         let least = "at least those of every namespace";
-        require(units.normal >= all.normal, "atomic_writes normal", units.normal.into(), least)?;
+        require(units.normal >= all.normal, "atomic_writes normal", units.normal, least)?;
         let power_fail = u64::from(units.power_fail);
         require(units.power_fail >= all.power_fail, "atomic_writes power_fail", power_fail, least)?;
-        let most = write_cache.unwrap_or(u64::MAX).min(PIECE as u64);
+        let most = write_cache.unwrap_or(u64::MAX).min(PIECE_BYTES as u64);
         let bytes = power_fail * u64::from(block_size);
         // Every controller guarantees one block.
         let fits = power_fail == 1 || bytes <= most;
@@ -91,11 +89,11 @@ impl Atomics {
         let Some(Boundary { blocks, offset }) = self.boundary else { return Ok(()) };
         let good = (2..=65_536).contains(&blocks) && blocks >= units.normal;
         let allowed = "2 to 65536, and atomic_writes normal";
-        require(good, "atomic_boundary", blocks.into(), allowed)?;
+        require(good, "atomic_boundary", blocks, allowed)?;
         let good = u32::from(offset) <= blocks;
-        require(good, "atomic_boundary offset", offset.into(), "those up to the boundary")?;
+        require(good, "atomic_boundary offset", offset, "those up to the boundary")?;
         // The units of every namespace hold across boundaries (NVM 2.1.4.3).
-        require(all.normal == 1, "atomic_writes normal", all.normal.into(), "1 with a boundary")
+        require(all.normal == 1, "atomic_writes normal", all.normal, "1 with a boundary")
     }
 }
 

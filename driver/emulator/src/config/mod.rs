@@ -6,22 +6,26 @@ pub(crate) mod metadata;
 pub(crate) mod namespace;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use nvio_spec::protection::ProtectionInfo;
 
 use crate::config::atomic::{AtomicUnits, Atomics};
 use crate::config::format::LARGEST;
 use crate::config::namespace::{Backing, CopyLimits, NamespaceConfig};
-use crate::error::{Error, require};
+use crate::error::{Error, require, require_in};
 use crate::faults::Faults;
 use crate::faults::service::Service;
 
 /// Largest namespace identifier that can be configured, so that the active namespaces fit one list.
 ///
 /// See the [example](crate::NamespaceConfig#examples).
-pub const MAX_NSID: u32 = 1024;
+pub const NSID_MAX: u32 = 1024;
 /// Largest size of the doorbell area in bytes, which bounds queues times stride.
-const MAX_DOORBELL_AREA: u64 = 64 << 20;
+const DOORBELL_AREA_BYTES_MAX: u64 = 64 << 20;
+
+/// Largest number of interrupt vectors, the limit of MSI-X (PCI 6.8.2).
+const VECTORS_MAX: u16 = 2048;
 
 /// The settings of a controller. [`Config::default`] is a controller like a common drive, without
 /// namespaces: 64 queue pairs of up to 4096 entries, transfers of up to 128 KiB, host pages of 4 to
@@ -79,6 +83,7 @@ pub struct Config {
     pub(crate) sgl: bool,
     pub(crate) controller_memory: Option<BufferConfig>,
     pub(crate) intx: bool,
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// The settings of a Controller Memory Buffer.
@@ -112,6 +117,7 @@ impl Default for Config {
             sgl: false,
             controller_memory: None,
             intx: false,
+            socket: None,
         }
     }
 }
@@ -250,7 +256,7 @@ impl Config {
     }
 
     /// Offers Namespace Management and Namespace Attachment (Base 5.23, 5.22; OACS bit 3), with
-    /// `unallocated` bytes of memory for new namespaces. There can be up to [`MAX_NSID`]
+    /// `unallocated` bytes of memory for new namespaces. There can be up to [`NSID_MAX`]
     /// namespaces. Deleting one returns its capacity to the unallocated bytes; the file of an image
     /// stays as it is. A new controller has the configured namespaces again.
     ///
@@ -258,6 +264,11 @@ impl Config {
     pub fn namespace_management(mut self, unallocated: u64) -> Self {
         self.unallocated = Some(unallocated);
         self
+    }
+
+    /// Returns the number of interrupt vectors: one for each completion queue, as far as they go.
+    pub(crate) fn vectors(&self) -> u16 {
+        VECTORS_MAX.min(self.max_queues + 1)
     }
 
     /// Returns true if namespaces that are not images have several formats.
@@ -322,34 +333,37 @@ impl Config {
         self
     }
 
+    /// Sets the path of the socket of an [`Emulator`](crate::Emulator). The default is in a private
+    /// directory that only this user can enter. A socket of a dead process is replaced.
+    ///
+    /// See the [example](Self::start).
+    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket = Some(path.into());
+        self
+    }
+
     /// Checks every setting and assigns namespace identifiers, ascending.
     pub(crate) fn check(&self) -> Result<Vec<(u32, NamespaceConfig)>, Error> {
-        let power_of_two = |setting, value: u32, min: u32, max: u32, allowed| {
-            let good = value.is_power_of_two() && (min..=max).contains(&value);
-            require(good, setting, value.into(), allowed)
-        };
-        let pages = "powers of two from 4096 to 134217728";
-        power_of_two("page_sizes min", self.min_page_size, 1 << 12, 1 << 27, pages)?;
-        power_of_two("page_sizes max", self.max_page_size, 1 << 12, 1 << 27, pages)?;
-        let ordered = self.min_page_size <= self.max_page_size;
-        require(ordered, "page_sizes max", self.max_page_size.into(), "min and above")?;
-        let strides = "powers of two from 4 to 131072";
-        power_of_two("doorbell_stride", self.doorbell_stride, 4, 128 << 10, strides)?;
-        let entries = self.max_queue_entries;
-        let good = (2..=65_536).contains(&entries);
-        require(good, "max_queue_entries", entries.into(), "2 to 65536")?;
-        let good = (1..=65_534).contains(&self.max_queues);
-        require(good, "max_queues", self.max_queues.into(), "1 to 65534")?;
+        let (min, max) = (self.min_page_size, self.max_page_size);
+        for (setting, size) in [("page_sizes min", min), ("page_sizes max", max)] {
+            let good = size.is_power_of_two() && (1 << 12..=1 << 27).contains(&size);
+            require(good, setting, size, "powers of two from 4096 to 134217728")?;
+        }
+        require(min <= max, "page_sizes max", max, "min and above")?;
+        let stride = self.doorbell_stride;
+        let good = stride.is_power_of_two() && (4..=128 << 10).contains(&stride);
+        require(good, "doorbell_stride", stride, "powers of two from 4 to 131072")?;
+        require_in(2..=65_536, "max_queue_entries", self.max_queue_entries, "2 to 65536")?;
+        require_in(1..=65_534, "max_queues", self.max_queues, "1 to 65534")?;
         let area = 2 * (u64::from(self.max_queues) + 1) * u64::from(self.doorbell_stride);
-        require(area <= MAX_DOORBELL_AREA, "doorbell area", area, "64 MiB")?;
+        require(area <= DOORBELL_AREA_BYTES_MAX, "doorbell area", area, "64 MiB")?;
         let fits = !self.shadow_doorbells || area <= u64::from(self.min_page_size);
         require(fits, "area of shadow doorbells", area, "the smallest page")?;
         if let Some(mdts) = self.mdts {
-            require((1..=15).contains(&mdts), "mdts", mdts.into(), "1 to 15")?;
+            require_in(1..=15, "mdts", mdts, "1 to 15")?;
         }
         if let Some(bytes) = self.write_cache {
-            let good = (64 << 10..=1 << 30).contains(&bytes);
-            require(good, "write_cache", bytes, "64 KiB to 1 GiB")?;
+            require_in(64 << 10..=1 << 30, "write_cache", bytes, "64 KiB to 1 GiB")?;
         }
         self.atomics.check()?;
         if self.unallocated.is_some() {
@@ -375,7 +389,7 @@ impl Config {
         let mut numbered = Vec::with_capacity(self.namespaces.len());
         for namespace in &self.namespaces {
             let nsid = namespace.nsid.unwrap_or(next);
-            require((1..=MAX_NSID).contains(&nsid), "nsid", nsid.into(), "1 to 1024")?;
+            require_in(1..=NSID_MAX, "nsid", nsid, "1 to 1024")?;
             if !seen.insert(nsid) {
                 return Err(Error::DuplicateNamespace { nsid });
             }
@@ -391,19 +405,17 @@ impl Config {
 impl NamespaceConfig {
     /// Checks every setting but the identifier against the settings of the controller.
     pub(crate) fn check(&self, shared: &Config) -> Result<(), Error> {
-        let size = self.block_size;
+        let (size, metadata) = (self.block_size, self.metadata);
         let good = size.is_power_of_two() && (512..=65_536).contains(&size);
-        require(good, "block_size", size.into(), "powers of two from 512 to 65536")?;
-        let bytes = self.metadata;
-        let good = bytes.is_multiple_of(4) && bytes <= 128;
-        require(good, "metadata", bytes.into(), "multiples of 4 up to 128")?;
+        require(good, "block_size", size, "powers of two from 512 to 65536")?;
+        let good = metadata.is_multiple_of(4) && metadata <= 128;
+        require(good, "metadata", metadata, "multiples of 4 up to 128")?;
         let CopyLimits { range, total, ranges } = self.copy_limits;
-        require((1..=256).contains(&ranges), "copy ranges", ranges.into(), "1 to 256")?;
-        require(range >= 1, "copy range", range.into(), "1 to 65535")?;
-        let good = total >= u32::from(range);
-        require(good, "copy total", total.into(), "those of one range and above")?;
-        let fits = self.protection.is_none() || usize::from(bytes) >= ProtectionInfo::SIZE;
-        require(fits, "metadata with protection", bytes.into(), "8 bytes and above")?;
+        require_in(1..=256, "copy ranges", ranges, "1 to 256")?;
+        require(range >= 1, "copy range", range, "1 to 65535")?;
+        require(total >= range.into(), "copy total", total, "those of one range and above")?;
+        let fits = self.protection.is_none() || usize::from(metadata) >= ProtectionInfo::SIZE;
+        require(fits, "metadata with protection", metadata, "8 bytes and above")?;
         let is_image = matches!(self.backing, Backing::Image { .. });
         let largest = if shared.offers_formats() && !is_image { LARGEST } else { 0 };
         self.atomics.check(shared.atomics, size.max(largest), shared.write_cache)

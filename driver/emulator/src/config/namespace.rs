@@ -138,7 +138,7 @@ impl NamespaceConfig {
         self
     }
 
-    /// Sets the identifier, 1 to [`MAX_NSID`](crate::MAX_NSID). Without it, the identifier follows
+    /// Sets the identifier, 1 to [`NSID_MAX`](crate::NSID_MAX). Without it, the identifier follows
     /// that of the namespace before. Identifiers left out are inactive namespaces.
     ///
     /// See the [example](Self#examples).

@@ -8,22 +8,24 @@ pub(crate) mod registers;
 pub(crate) mod shadow_doorbells;
 pub(crate) mod state;
 pub(crate) mod timed;
-pub(crate) mod vector_set;
 
 use std::sync::Arc;
 
 use nvio_spec::register::DOORBELLS;
-use nvio_spec::{CQE_SIZE, Sqe, Status, error_event, status};
+use nvio_spec::{CQE_SIZE, Cqe, Sqe, Status, error_event, status};
 use zerocopy::little_endian::U16;
 
-use crate::admin::Outcome;
 use crate::admin::events::Event;
+use crate::admin::features::Features;
 use crate::controller::doorbells::{Doorbell, Doorbells};
-use crate::controller::queue::{CompletionQueue, InvalidDoorbell, Unreachable};
+use crate::controller::queue::{CompletionQueue, InvalidDoorbell, SubmissionQueue, Unreachable};
 use crate::controller::registers::Transition;
-use crate::controller::state::{BURST, Controller, completion, features, final_status};
+use crate::controller::state::{BURST, Controller, completion, final_status};
+use crate::faults::plan::Plan;
+use crate::faults::schedule::Stuck;
 use crate::host::memory::HostMemory;
-use crate::nvm::Settings;
+use crate::host::request::Request;
+use crate::host::sgl;
 
 impl Controller {
     /// Returns the doorbells, which the host rings and [`Self::process`] reads.
@@ -37,14 +39,14 @@ impl Controller {
     ///
     /// See the [example](Self#examples).
     pub fn vectors(&self) -> u16 {
-        self.interrupts.len()
+        self.config.vectors()
     }
 
     /// Returns the vectors with new completions since the last call.
     ///
     /// See the [example](Self#examples).
     pub fn take_interrupts(&mut self) -> impl Iterator<Item = u16> + '_ {
-        self.interrupts.take()
+        self.interrupts.drain(..)
     }
 
     /// Returns the interrupt mask (INTMS), which applies to pin-based interrupts and MSI (PCIe
@@ -93,7 +95,7 @@ impl Controller {
     /// Executes the transition that a register write requested.
     pub(crate) fn transition(&mut self, transition: Transition) {
         match transition {
-            Transition::None | Transition::InterruptMask => {}
+            Transition::None => {}
             Transition::ControllerMemory => self.controller_memory_changed(),
             Transition::Enable => self.enable(),
             Transition::Reset => self.controller_reset(),
@@ -106,8 +108,8 @@ impl Controller {
             return;
         }
         let exists = match self.doorbells.decode(offset) {
-            Some(Doorbell::SqTail(qid)) => self.sq_exists(qid),
-            Some(Doorbell::CqHead(qid)) => self.cq(qid).is_some(),
+            Some(Doorbell::SqTail(qid)) => self.sqs.contains_key(&qid),
+            Some(Doorbell::CqHead(qid)) => self.cqs.contains_key(&qid),
             None => false,
         };
         if exists {
@@ -133,8 +135,8 @@ impl Controller {
             return self.registers.set_fatal();
         };
         self.doorbells.clear();
-        self.insert_cq(0, CompletionQueue::new(acq, acq_entries, Some(0)));
-        self.insert_sq(0, queue);
+        self.cqs.insert(0, CompletionQueue::new(acq, acq_entries, Some(0)));
+        self.sqs.insert(0, queue);
         self.registers.set_ready();
     }
 
@@ -153,7 +155,7 @@ impl Controller {
         }
         self.registers.function_reset();
         self.controller_memory_changed();
-        self.clear_stuck();
+        self.stuck = Stuck::default();
         self.drop_state();
     }
 
@@ -168,9 +170,8 @@ impl Controller {
     }
 
     pub(crate) fn drop_state(&mut self) {
-        self.sqs.iter_mut().for_each(|queue| *queue = None);
-        self.cqs.iter_mut().for_each(|queue| *queue = None);
-        self.active.clear();
+        self.sqs.clear();
+        self.cqs.clear();
         self.turn = 0;
         self.staged.clear();
         if let Some(schedule) = &mut self.schedule {
@@ -182,7 +183,7 @@ impl Controller {
         self.shadow = None;
         self.interrupts.clear();
         self.media.namespaces.clear_changed();
-        self.features = features(self.max_queues, self.vectors(), &self.media.namespaces);
+        self.features = Features::new(&self.config, &self.media.namespaces);
         self.doorbells.clear();
     }
 
@@ -229,13 +230,13 @@ impl Controller {
 
     fn round(&mut self, memory: &HostMemory, budget: usize) -> Result<usize, Unreachable> {
         let mut done = if self.schedule.is_some() { self.finish_due(memory)? } else { 0 };
-        for _ in 0..self.active.len() {
+        for _ in 0..self.sqs.len() {
             if done >= budget {
                 break;
             }
-            // A command may have deleted queues, so read the list again.
-            let Some(&qid) = self.active.get(self.turn).or(self.active.first()) else { break };
-            self.turn = if self.turn + 1 >= self.active.len() { 0 } else { self.turn + 1 };
+            let next = self.sqs.range(self.turn..).next().or_else(|| self.sqs.first_key_value());
+            let Some((&qid, _)) = next else { break };
+            self.turn = qid.wrapping_add(1);
             done += self.serve(qid, memory, BURST.min(budget - done))?;
             // A fault may have stopped the controller.
             if !self.registers.running() {
@@ -269,7 +270,7 @@ impl Controller {
     /// Executes up to `most` commands of one queue and posts their completions.
     #[inline]
     fn serve(&mut self, qid: u16, memory: &HostMemory, most: usize) -> Result<usize, Unreachable> {
-        let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { return Ok(0) };
+        let Some(sq) = self.sqs.get_mut(&qid) else { return Ok(0) };
         let tail = match &self.shadow {
             Some(shadow) if qid != 0 => {
                 let tail = shadow.sq_tail(qid, sq, &self.doorbells, memory)?;
@@ -290,12 +291,7 @@ impl Controller {
             log::warn!("queue {qid}: a doorbell value the queue cannot have");
             self.events.raise(Event::error(error_event::INVALID_DOORBELL_VALUE));
         }
-        let most = most.min(room);
-        let done = if self.schedule.is_some() {
-            self.serve_in_time(qid, memory, most)?
-        } else {
-            self.serve_at_once(qid, memory, most)?
-        };
+        let done = self.fetch(qid, memory, most.min(room))?;
         self.post_staged(cqid, memory)?;
         Ok(done)
     }
@@ -308,7 +304,7 @@ impl Controller {
         cqid: u16,
         memory: &HostMemory,
     ) -> Result<(usize, Result<(), InvalidDoorbell>), Unreachable> {
-        let Some(cq) = self.cqs[usize::from(cqid)].as_mut() else { return Ok((0, Ok(()))) };
+        let Some(cq) = self.cqs.get_mut(&cqid) else { return Ok((0, Ok(()))) };
         let head = match &self.shadow {
             Some(shadow) if cqid != 0 => shadow.cq_head(cqid, cq.head(), memory)?,
             _ => self.doorbells.cq_head(cqid),
@@ -317,28 +313,25 @@ impl Controller {
         Ok((cq.room() as usize, valid))
     }
 
-    /// Executes up to `most` commands of one queue without delays and faults.
-    fn serve_at_once(
-        &mut self,
-        qid: u16,
-        memory: &HostMemory,
-        most: usize,
-    ) -> Result<usize, Unreachable> {
+    /// Fetches up to `most` commands of one queue. Executes each of them, or plans its delay and its
+    /// faults.
+    fn fetch(&mut self, qid: u16, memory: &HostMemory, most: usize) -> Result<usize, Unreachable> {
         let mut done = 0;
-        while done < most {
-            let sq = self.sqs[usize::from(qid)].as_mut().filter(|sq| !sq.is_empty());
-            let Some(sq) = sq else { break };
-            let left = BURST.min(most - done);
-            let count = sq.fetch(memory, &mut self.fetched[..left])?;
+        while done < most && self.registers.running() {
+            let burst = match &self.schedule {
+                None => BURST.min(most - done),
+                Some(schedule) if schedule.delayed.is_full() => break,
+                Some(_) => 1,
+            };
+            let Some(sq) = self.sqs.get(&qid).filter(|sq| !sq.is_empty()) else { break };
+            let count = sq.fetch(memory, &mut self.fetched[..burst])?;
             for index in 0..count {
                 let sqe = self.fetched[index];
-                let outcome = self.execute(qid, &sqe, memory);
-                let Some(sq) = self.sqs[usize::from(qid)].as_mut() else { break };
-                sq.consume();
-                let head = sq.head();
-                if let Some((status, dw0)) = outcome {
-                    self.log_failure(qid, &sqe, status);
-                    self.staged.push(completion(&sqe, qid, head, status, dw0));
+                self.sqs.get_mut(&qid).map(SubmissionQueue::consume);
+                if self.schedule.is_some() {
+                    self.delay(qid, &sqe, memory)?;
+                } else if let Some(cqe) = self.execute(qid, &sqe, memory, &Plan::default()) {
+                    self.staged.push(cqe);
                 }
             }
             done += count;
@@ -346,38 +339,47 @@ impl Controller {
         Ok(done)
     }
 
-    /// Adds a failed command to the error log.
-    #[inline]
-    pub(crate) fn log_failure(&mut self, qid: u16, sqe: &Sqe, status: Status) {
-        if !status.is_success() {
-            self.media.health.failed(qid, sqe, status);
-        }
-    }
-
-    /// Executes a command of any queue. Returns status and DW0; `None` if it waits for an event.
+    /// Executes a command of any queue, unless its faults `plan` another status. Logs a failure.
+    /// Returns the completion; `None` if the command waits for an event.
     #[inline]
     pub(crate) fn execute(
         &mut self,
         qid: u16,
         sqe: &Sqe,
         memory: &HostMemory,
-    ) -> Option<(Status, u32)> {
-        if qid == 0 {
-            return match self.execute_admin(sqe, memory) {
-                Ok(Outcome::Held) => None,
-                Ok(Outcome::Done(dw0)) => Some((Status::SUCCESS, dw0)),
-                Err(status) => Some((final_status(status), 0)),
-            };
-        }
-        let settings = Settings {
+        plan: &Plan,
+    ) -> Option<Cqe> {
+        let request = Request {
+            sqe,
+            memory,
             page_shift: self.registers.cc().page_shift(),
             write_through: self.features.write_through(),
-            sgl: self.identity.sgl,
         };
-        Some(match self.media.execute(sqe, memory, settings) {
-            Ok(()) => (Status::SUCCESS, 0),
-            Err(error) => (final_status(error), self.media.take_dw0()),
-        })
+        let (status, dw0) = match plan.status {
+            _ if plan.aborted => (status::ABORT_REQUESTED, 0),
+            Some(status) => (status, 0),
+            None if qid == 0 => match self.execute_admin(request) {
+                Ok(dw0) => (Status::SUCCESS, dw0?),
+                Err(error) => (final_status(error), 0),
+            },
+            None => match self.execute_io(request) {
+                Ok(()) => (Status::SUCCESS, 0),
+                Err(error) => (final_status(error), self.media.take_dw0()),
+            },
+        };
+        if !status.is_success() {
+            self.media.health.failed(qid, sqe, status);
+        }
+        let head = self.sqs.get(&qid).map_or(0, SubmissionQueue::head);
+        Some(completion(sqe, qid, head, status, dw0))
+    }
+
+    /// Executes an I/O command. Fused commands, reserved flags, and SGLs unless they are offered, are
+    /// refused.
+    #[inline]
+    fn execute_io(&mut self, request: Request<'_>) -> Result<(), Status> {
+        sgl::check(request.sqe.flags, self.config.sgl)?;
+        self.media.execute(request)
     }
 
     /// Posts the completions of a burst. The queue has room, because the burst was limited to it.
@@ -389,10 +391,12 @@ impl Controller {
         if self.staged.is_empty() {
             return Ok(());
         }
-        if let Some(cq) = self.cqs[usize::from(cqid)].as_mut() {
+        if let Some(cq) = self.cqs.get_mut(&cqid) {
             cq.post(memory, &self.staged)?;
-            if let Some(vector) = cq.vector {
-                self.interrupts.insert(vector);
+            if let Some(vector) = cq.vector
+                && let Err(at) = self.interrupts.binary_search(&vector)
+            {
+                self.interrupts.insert(at, vector);
             }
         }
         self.staged.clear();
@@ -407,7 +411,7 @@ impl Controller {
             if self.room(0, memory)?.0 == 0 {
                 break;
             }
-            let Some(sq) = self.sqs[0].as_ref() else { break };
+            let Some(sq) = self.sqs.get(&0) else { break };
             let (cid, status, dw0) = match self.events.take_withdrawn() {
                 Some(cid) => (cid, status::ABORT_REQUESTED, 0),
                 None => match self.events.meet() {

@@ -5,64 +5,19 @@ use std::ops::Range;
 use nvio_spec::{SQE_SIZE, Status, status};
 
 use crate::controller::controller_memory::ControllerMemory;
-use crate::controller::queue::{CompletionQueue, SubmissionQueue};
+use crate::controller::queue::SubmissionQueue;
 use crate::controller::state::Controller;
 
 impl Controller {
-    pub(crate) fn cq(&self, qid: u16) -> Option<&CompletionQueue> {
-        self.cqs.get(usize::from(qid))?.as_ref()
-    }
-
-    pub(crate) fn sq_exists(&self, qid: u16) -> bool {
-        self.sqs.get(usize::from(qid)).is_some_and(Option::is_some)
-    }
-
     pub(crate) fn has_io_queues(&self) -> bool {
-        self.cqs.iter().skip(1).any(Option::is_some)
+        self.cqs.keys().any(|&qid| qid != 0)
     }
 
     /// Returns true if a submission queue completes to `cqid`.
     pub(crate) fn cq_is_used(&self, cqid: u16) -> bool {
-        self.sqs.iter().flatten().any(|sq| sq.cqid == cqid)
+        self.sqs.values().any(|sq| sq.cqid == cqid)
     }
 
-    pub(crate) fn insert_cq(&mut self, qid: u16, queue: CompletionQueue) {
-        if let Some(slot) = self.cqs.get_mut(usize::from(qid)) {
-            *slot = Some(queue);
-        }
-    }
-
-    pub(crate) fn remove_cq(&mut self, qid: u16) {
-        if let Some(slot) = self.cqs.get_mut(usize::from(qid)) {
-            *slot = None;
-        }
-    }
-
-    pub(crate) fn insert_sq(&mut self, qid: u16, queue: SubmissionQueue) {
-        if let Some(slot) = self.sqs.get_mut(usize::from(qid)) {
-            *slot = Some(queue);
-            self.list_active();
-        }
-    }
-
-    pub(crate) fn remove_sq(&mut self, qid: u16) {
-        if let Some(slot) = self.sqs.get_mut(usize::from(qid)) {
-            *slot = None;
-            self.list_active();
-            if let Some(schedule) = &mut self.schedule {
-                schedule.drop_queue(qid);
-            }
-        }
-    }
-
-    fn list_active(&mut self) {
-        self.active.clear();
-        let existing = (0..=self.max_queues).zip(&self.sqs).filter(|(_, sq)| sq.is_some());
-        self.active.extend(existing.map(|(qid, _)| qid));
-    }
-}
-
-impl Controller {
     /// Returns the Controller Memory Buffer (BAR 2), if there is one.
     ///
     /// See the [example](Self#examples).
@@ -85,9 +40,7 @@ impl Controller {
     /// Passes the addresses of the buffer to the resolution of data pointers.
     pub(crate) fn controller_memory_changed(&mut self) {
         let window = self.controller_memory().and_then(ControllerMemory::window);
-        let window = window.unwrap_or_default();
-        self.segments.set_controller_memory(window.clone());
-        self.media.segments.set_controller_memory(window);
+        self.media.transfers.data.controller_memory = window.unwrap_or_default();
     }
 
     /// Creates a submission queue at `base`, in host memory or in the buffer.

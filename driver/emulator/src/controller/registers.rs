@@ -30,8 +30,6 @@ pub(crate) enum Transition {
     Reset,
     /// CC.SHN requested a shutdown.
     Shutdown,
-    /// The interrupt mask changed.
-    InterruptMask,
     /// The addresses of the Controller Memory Buffer may have changed.
     ControllerMemory,
 }
@@ -67,17 +65,12 @@ impl Registers {
             | pages(config.max_page_size) << 52
             // CMBS.
             | u64::from(announced) << 57;
-        Self {
-            cap: Cap(cap),
-            cc: 0,
-            csts: 0,
-            interrupt_mask: 0,
-            aqa: 0,
-            asq: 0,
-            acq: 0,
-            removed: false,
-            buffer,
-        }
+        Self::power_on(Cap(cap), buffer)
+    }
+
+    fn power_on(cap: Cap, buffer: Option<ControllerMemory>) -> Self {
+        let (cc, csts, interrupt_mask, aqa, asq, acq) = (0, 0, 0, 0, 0, 0);
+        Self { cap, cc, csts, interrupt_mask, aqa, asq, acq, removed: false, buffer }
     }
 
     /// Reads the 32 bits at an offset. Reserved and unsupported registers read as 0.
@@ -110,10 +103,7 @@ impl Registers {
         match offset {
             _ if self.removed => {}
             register::INTMS => self.interrupt_mask |= value,
-            register::INTMC => {
-                self.interrupt_mask &= !value;
-                return Transition::InterruptMask;
-            }
+            register::INTMC => self.interrupt_mask &= !value,
             register::CC => return self.write_cc(value & CC_WRITABLE),
             register::CMBMSC..register::CMBSTS => {
                 if let Some(buffer) = &mut self.buffer {
@@ -235,12 +225,11 @@ impl Registers {
 
     /// Resets the registers for a reset of the function, to the values of power on.
     pub(crate) fn function_reset(&mut self) {
-        let (cap, removed, mut buffer) = (self.cap, self.removed, self.buffer.take());
+        let mut buffer = self.buffer.take();
         if let Some(buffer) = &mut buffer {
             buffer.reset();
         }
-        let (cc, csts, interrupt_mask, aqa, asq, acq) = (0, 0, 0, 0, 0, 0);
-        *self = Self { cap, cc, csts, interrupt_mask, aqa, asq, acq, removed, buffer };
+        *self = Self { removed: self.removed, ..Self::power_on(self.cap, buffer) };
     }
 }
 
@@ -317,7 +306,7 @@ mod tests {
     fn the_interrupt_mask_is_set_and_cleared_by_bits() {
         let mut registers = Registers::new(&Config::new(), None);
         registers.write(register::INTMS, 0b1010);
-        assert_eq!(registers.write(register::INTMC, 0b0010), Transition::InterruptMask);
+        assert_eq!(registers.write(register::INTMC, 0b0010), Transition::None);
         assert_eq!(registers.read(register::INTMS), 0b1000);
         assert_eq!(registers.read(register::INTMC), 0b1000);
     }

@@ -1,5 +1,6 @@
 //! The state of a controller.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,25 +9,20 @@ use zerocopy::little_endian::{U16, U32};
 
 use crate::admin::events::Events;
 use crate::admin::features::Features;
-use crate::admin::identify::Identity;
 use crate::config::Config;
 use crate::controller::controller_memory::ControllerMemory;
 use crate::controller::doorbells::Doorbells;
 use crate::controller::queue::{CompletionQueue, SubmissionQueue};
 use crate::controller::registers::Registers;
 use crate::controller::shadow_doorbells::ShadowDoorbells;
-use crate::controller::vector_set::VectorSet;
 use crate::error::Error;
 use crate::faults::schedule::{FaultSchedule, Stuck};
-use crate::host::prp::Segments;
 use crate::media::namespaces::Namespaces;
 use crate::nvm::Media;
 
 /// Commands fetched from one submission queue before the next queue's turn (round robin, Base
 /// 3.4.4.1). Their completions are posted together.
 pub(crate) const BURST: usize = 32;
-/// Largest number of interrupt vectors, the limit of MSI-X (PCI 6.8.2).
-const MAX_VECTORS: u16 = 2048;
 
 /// An NVMe controller as a state machine.
 ///
@@ -82,25 +78,19 @@ const MAX_VECTORS: u16 = 2048;
 /// ```
 #[derive(Debug)]
 pub struct Controller {
+    pub(crate) config: Arc<Config>,
     pub(crate) registers: Registers,
-    pub(crate) identity: Identity,
     pub(crate) features: Features,
     pub(crate) events: Events,
     pub(crate) media: Media,
-    /// Segments of an admin command's data.
-    pub(crate) segments: Segments,
-    /// Largest transfer in bytes (MDTS).
-    pub(crate) max_transfer: u64,
-    pub(crate) max_queues: u16,
     pub(crate) doorbells: Arc<Doorbells>,
     /// Queues by identifier; the admin queues are number 0.
-    pub(crate) sqs: Vec<Option<SubmissionQueue>>,
-    pub(crate) cqs: Vec<Option<CompletionQueue>>,
-    /// Identifiers of the submission queues, ascending.
-    pub(crate) active: Vec<u16>,
-    /// Index in `active` of the next queue to serve.
-    pub(crate) turn: usize,
-    pub(crate) interrupts: VectorSet,
+    pub(crate) sqs: BTreeMap<u16, SubmissionQueue>,
+    pub(crate) cqs: BTreeMap<u16, CompletionQueue>,
+    /// Least identifier of the submission queue that is served next.
+    pub(crate) turn: u16,
+    /// Interrupt vectors with new completions, ascending.
+    pub(crate) interrupts: Vec<u16>,
     /// Completions of a burst that have not been posted.
     pub(crate) staged: Vec<Cqe>,
     /// Fetched commands of a burst.
@@ -110,8 +100,6 @@ pub struct Controller {
     pub(crate) stuck: Stuck,
     /// Doorbells in host memory, while the host lends it.
     pub(crate) shadow: Option<ShadowDoorbells>,
-    /// Doorbell Buffer Config is supported.
-    pub(crate) has_shadow: bool,
     pub(crate) device_faults: u64,
     /// Time at which the Keep Alive Timer expires, in nanoseconds of the clock; `None` if it was
     /// started since the clock last moved.
@@ -131,53 +119,33 @@ impl Controller {
     /// # Errors
     /// [`Error`] for a setting that is not allowed, and for a backing that cannot be opened.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let namespaces = Namespaces::open(&config.check()?, config)?;
-        let max_queues = config.max_queues;
-        let max_transfer =
+        let namespaces = config.check()?;
+        let config = Arc::new(Config { namespaces: Vec::new(), ..config.clone() });
+        let namespaces = Namespaces::open(&namespaces, &config)?;
+        let transfer_bytes_max =
             config.mdts.map_or(u64::MAX, |mdts| u64::from(config.min_page_size) << mdts);
-        let vectors = MAX_VECTORS.min(max_queues + 1);
-        let slots = usize::from(max_queues) + 1;
+        let buffer = config.controller_memory.map(ControllerMemory::new).transpose()?;
         Ok(Self {
-            registers: Registers::new(
-                config,
-                config.controller_memory.map(ControllerMemory::new).transpose()?,
-            ),
-            identity: Identity {
-                serial: config.serial.clone(),
-                model: config.model.clone(),
-                mdts: config.mdts.unwrap_or(0),
-                shadow_doorbells: config.shadow_doorbells,
-                atomics: config.atomics,
-                sgl: config.sgl,
-            },
-            features: features(max_queues, vectors, &namespaces),
+            registers: Registers::new(&config, buffer),
+            features: Features::new(&config, &namespaces),
             events: Events::default(),
-            media: Media::new(namespaces, max_transfer),
-            segments: Segments::default(),
-            max_transfer,
-            max_queues,
-            doorbells: Arc::new(Doorbells::new(max_queues, config.doorbell_stride)?),
-            sqs: (0..slots).map(|_| None).collect(),
-            cqs: (0..slots).map(|_| None).collect(),
-            active: Vec::with_capacity(slots),
+            media: Media::new(namespaces, transfer_bytes_max),
+            doorbells: Arc::new(Doorbells::new(config.max_queues, config.doorbell_stride)?),
+            sqs: BTreeMap::new(),
+            cqs: BTreeMap::new(),
             turn: 0,
-            interrupts: VectorSet::new(vectors),
+            interrupts: Vec::new(),
             staged: Vec::with_capacity(BURST),
             fetched: [Sqe::default(); BURST],
-            schedule: FaultSchedule::new(config),
+            schedule: FaultSchedule::new(&config),
             stuck: Stuck::default(),
             shadow: None,
-            has_shadow: config.shadow_doorbells,
             device_faults: 0,
             keep_alive_until: None,
             now: 0,
+            config,
         })
     }
-}
-
-/// Returns the features after a reset.
-pub(crate) fn features(max_queues: u16, vectors: u16, namespaces: &Namespaces) -> Features {
-    Features::new(max_queues, vectors, namespaces.have_write_cache(), namespaces.notices())
 }
 
 #[inline]

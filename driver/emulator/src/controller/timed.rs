@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use nvio_spec::{Cqe, Sqe, Status, status};
+use nvio_spec::{Cqe, Sqe, Status};
 use zerocopy::little_endian::U16;
 
 use crate::admin::events::Event;
 use crate::controller::queue::Unreachable;
 use crate::controller::registers::Transition;
-use crate::controller::state::{Controller, completion};
+use crate::controller::state::Controller;
 use crate::error::Error;
 use crate::faults::delayed::{Command, Due};
 use crate::faults::plan::{DeviceFault, Plan};
@@ -58,7 +58,7 @@ impl Controller {
     ///
     /// See the [example](Self#examples).
     pub fn until_due(&self) -> Option<Duration> {
-        let at = self.schedule.as_ref()?.first_due()?;
+        let at = self.schedule.as_ref()?.delayed.first()?;
         Some(Duration::from_nanos(at.saturating_sub(self.now)))
     }
 
@@ -83,8 +83,7 @@ impl Controller {
         match &mut self.schedule {
             Some(schedule) => schedule.injector = injector,
             None if injector.is_some() => {
-                self.schedule =
-                    Some(Box::new(FaultSchedule::with(injector, None, self.max_queues)));
+                self.schedule = Some(Box::new(FaultSchedule::with(injector, None)));
             }
             None => {}
         }
@@ -150,51 +149,34 @@ impl Controller {
         }
     }
 
-    /// Drops delayed transitions, because the function is reset.
-    pub(crate) fn clear_stuck(&mut self) {
-        self.stuck = Stuck::default();
-    }
-
-    /// Fetches up to `most` commands of one queue, plans their faults and delays, and finishes the
-    /// commands that are due.
-    pub(crate) fn serve_in_time(
+    /// Plans the faults and the delay of a command, and finishes it if it is due.
+    pub(crate) fn delay(
         &mut self,
         qid: u16,
+        sqe: &Sqe,
         memory: &HostMemory,
-        most: usize,
-    ) -> Result<usize, Unreachable> {
-        let mut done = 0;
-        while done < most {
-            let Some(schedule) = self.schedule.as_mut().filter(|c| !c.delayed.is_full()) else {
-                break;
-            };
-            let sq = self.sqs[usize::from(qid)].as_mut().filter(|sq| !sq.is_empty());
-            let Some(sq) = sq else { break };
-            let mut sqe = Sqe::default();
-            sq.fetch(memory, std::slice::from_mut(&mut sqe))?;
-            sq.consume();
-            done += 1;
-            let plan = schedule.injector.as_mut().map(|injector| injector.plan(qid == 0, &sqe));
-            let plan = plan.unwrap_or_default();
-            schedule.counts.late += u64::from(!plan.delay.is_zero());
-            if let Some(fault) = plan.device {
-                self.inject(fault);
-                if !self.registers.running() {
-                    break;
-                }
-            }
-            let Some(schedule) = self.schedule.as_mut() else { break };
-            let at = match schedule.pacer.as_mut().filter(|_| qid != 0) {
-                Some(pacer) => pacer.due(self.now, self.media.bytes_moved(&sqe)),
-                None => self.now,
-            };
-            let at = at.saturating_add(nanos(plan.delay));
-            let due = schedule.delayed.insert(at, Command { qid, sqe, plan });
-            if at <= self.now {
-                self.finish(due, memory)?;
+    ) -> Result<(), Unreachable> {
+        let Some(schedule) = &mut self.schedule else { return Ok(()) };
+        let plan = schedule.injector.as_mut().map(|injector| injector.plan(qid == 0, sqe));
+        let plan = plan.unwrap_or_default();
+        schedule.counts.late += u64::from(!plan.delay.is_zero());
+        if let Some(fault) = plan.device {
+            self.inject(fault);
+            if !self.registers.running() {
+                return Ok(());
             }
         }
-        Ok(done)
+        let Some(schedule) = &mut self.schedule else { return Ok(()) };
+        let at = match schedule.pacer.as_mut().filter(|_| qid != 0) {
+            Some(pacer) => pacer.due(self.now, self.media.bytes_moved(sqe)),
+            None => self.now,
+        };
+        let at = at.saturating_add(nanos(plan.delay));
+        let due = schedule.delayed.insert(at, Command { qid, sqe: *sqe, plan });
+        if at <= self.now {
+            self.finish(due, memory)?;
+        }
+        Ok(())
     }
 
     /// Finishes the commands that are due, while their completion queues have room.
@@ -211,9 +193,9 @@ impl Controller {
 
     /// Executes a delayed command and completes it. Returns false if the completion queue is full.
     fn finish(&mut self, due: Due, memory: &HostMemory) -> Result<bool, Unreachable> {
-        let Some(schedule) = self.schedule.as_mut() else { return Ok(false) };
+        let Some(schedule) = &mut self.schedule else { return Ok(false) };
         let Some(&Command { qid, sqe, plan }) = schedule.delayed.get(due) else { return Ok(false) };
-        let Some(cqid) = self.sqs[usize::from(qid)].as_ref().map(|sq| sq.cqid) else {
+        let Some(cqid) = self.sqs.get(&qid).map(|sq| sq.cqid) else {
             schedule.delayed.remove(due);
             return Ok(false);
         };
@@ -222,19 +204,13 @@ impl Controller {
         if room == 0 && !plan.lost {
             return Ok(false);
         }
-        if let Some(schedule) = self.schedule.as_mut() {
+        if let Some(schedule) = &mut self.schedule {
             schedule.delayed.remove(due);
         }
-        let result = match plan.status {
-            _ if plan.aborted => Some((status::ABORT_REQUESTED, 0)),
-            Some(status) => Some((status, 0)),
-            None => self.execute(qid, &sqe, memory),
-        };
-        let Some((status, dw0)) = result else { return Ok(true) };
-        self.log_failure(qid, &sqe, status);
-        let head = self.sqs[usize::from(qid)].as_ref().map_or(0, |sq| sq.head());
-        self.stage(&completion(&sqe, qid, head, status, dw0), &sqe, &plan, room);
-        self.post_staged(cqid, memory)?;
+        if let Some(cqe) = self.execute(qid, &sqe, memory, &plan) {
+            self.stage(&cqe, &sqe, &plan, room);
+            self.post_staged(cqid, memory)?;
+        }
         Ok(true)
     }
 
@@ -249,9 +225,10 @@ impl Controller {
             spare -= usize::from(taken);
             taken
         };
-        let last = &mut schedule.last[usize::from(qid)];
-        let stale = last.filter(|_| plan.stale_id);
-        *last = if plan.lost { *last } else { Some(cqe.cid.get()) };
+        let stale = schedule.last.get(&qid).copied().filter(|_| plan.stale_id);
+        if !plan.lost {
+            schedule.last.insert(qid, cqe.cid.get());
+        }
         let free = |id: &u16| !schedule.is_outstanding(qid, *id, sqe);
         let (stale, unknown) = (stale.filter(free), plan.unknown_id.filter(free));
         for (id, count) in
@@ -266,7 +243,7 @@ impl Controller {
         schedule.counts.status += u64::from(plan.status.is_some());
         if plan.lost {
             schedule.counts.lost += 1;
-            schedule.lost.insert(qid, *sqe, !plan.not_abortable);
+            schedule.delayed.lose(Command { qid, sqe: *sqe, plan: *plan });
             return;
         }
         self.staged.push(*cqe);

@@ -1,16 +1,17 @@
-//! Delayed commands: fetched, and not due yet.
+//! Delayed commands, which are fetched and not due yet, and commands whose completion was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use nvio_spec::Sqe;
 
 use crate::faults::plan::Plan;
 
-/// Largest number of delayed commands. At this number no more are fetched.
+/// Largest number of delayed commands, at which no more are fetched, and of lost commands, at which
+/// the oldest are dropped.
 pub(crate) const DELAYED_COMMANDS_MAX: usize = 4096;
 
-/// A delayed command.
+/// A command that the host waits for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Command {
     pub(crate) qid: u16,
@@ -18,15 +19,24 @@ pub(crate) struct Command {
     pub(crate) plan: Plan,
 }
 
+impl Command {
+    fn is(&self, qid: u16, cid: u16) -> bool {
+        self.qid == qid && self.sqe.cid.get() == cid
+    }
+}
+
 /// The due time of a command in nanoseconds, and its number, which orders commands that are due at
 /// one time.
 pub(crate) type Due = (u64, u64);
 
-/// Delayed commands, ordered by due time.
+/// Delayed and lost commands.
 #[derive(Debug, Default)]
 pub(crate) struct DelayedCommands {
+    /// Delayed commands, ordered by due time.
     commands: BTreeMap<Due, Command>,
     count: u64,
+    /// Commands that were executed and not completed, the newest first.
+    lost: VecDeque<Command>,
 }
 
 impl DelayedCommands {
@@ -61,27 +71,38 @@ impl DelayedCommands {
         self.commands.keys().next().map(|&(at, _)| at)
     }
 
-    /// Finds the command of this queue and identifier.
-    pub(crate) fn find(&self, qid: u16, cid: u16) -> Option<Due> {
-        let same = |command: &Command| command.qid == qid && command.sqe.cid.get() == cid;
-        self.commands.iter().find(|(_, command)| same(command)).map(|(due, _)| *due)
+    /// Adds a command that was executed and whose completion is lost.
+    pub(crate) fn lose(&mut self, command: Command) {
+        // A host that reuses an identifier does not wait for the earlier command.
+        self.lost.retain(|lost| !lost.is(command.qid, command.sqe.cid.get()));
+        self.lost.truncate(DELAYED_COMMANDS_MAX - 1);
+        self.lost.push_front(command);
+    }
+
+    /// Returns true if the host waits for a command of this queue and identifier.
+    pub(crate) fn contains(&self, qid: u16, cid: u16) -> bool {
+        self.commands.values().chain(&self.lost).any(|command| command.is(qid, cid))
     }
 
     /// Removes and returns a command that Abort may end.
     pub(crate) fn abort(&mut self, qid: u16, cid: u16) -> Option<Command> {
-        let due = self.find(qid, cid)?;
-        let abortable = !self.commands.get(&due)?.plan.not_abortable;
-        abortable.then(|| self.commands.remove(&due))?
+        let found = |command: &Command| command.is(qid, cid) && !command.plan.not_abortable;
+        if let Some((&due, _)) = self.commands.iter().find(|(_, command)| found(command)) {
+            return self.commands.remove(&due);
+        }
+        self.lost.remove(self.lost.iter().position(found)?)
     }
 
     /// Drops the commands of a queue.
     pub(crate) fn drop_queue(&mut self, qid: u16) {
         self.commands.retain(|_, command| command.qid != qid);
+        self.lost.retain(|command| command.qid != qid);
     }
 
     /// Drops every command.
     pub(crate) fn clear(&mut self) {
         self.commands.clear();
+        self.lost.clear();
     }
 }
 
@@ -110,10 +131,32 @@ mod tests {
         };
         assert_eq!((cids(&held, 9), cids(&held, 20)), (vec![], vec![2, 3, 4]));
         assert_eq!(cids(&held, u64::MAX), [2, 3, 4, 1]);
-        assert_eq!(held.find(1, 2), None);
-        assert!(held.find(2, 2).is_some_and(|due| held.remove(due).is_some()));
+        assert!(!held.contains(1, 2) && held.abort(1, 2).is_none());
+        assert!(held.contains(2, 2) && held.abort(2, 2).is_some());
         held.drop_queue(1);
         assert_eq!((cids(&held, 100), held.first()), (vec![4], Some(20)));
         assert_eq!(held.next_due((50, 1), 20), None);
+    }
+
+    #[test]
+    fn lost_commands_are_bounded_and_found_by_queue_and_identifier() {
+        let mut held = DelayedCommands::default();
+        let command = |cid: u16, not_abortable| Command {
+            qid: 1,
+            sqe: Sqe { cid: cid.into(), ..Sqe::default() },
+            plan: Plan { not_abortable, ..Plan::default() },
+        };
+        for cid in 0..4106 {
+            held.lose(command(cid, false));
+        }
+        assert_eq!((held.lost.len(), DELAYED_COMMANDS_MAX), (4096, 4096));
+        assert!(!held.contains(1, 9) && held.contains(1, 10) && !held.contains(2, 10));
+        // A reused identifier replaces the entry.
+        held.lose(command(10, true));
+        assert!(held.contains(1, 10) && held.lost.len() == DELAYED_COMMANDS_MAX);
+        assert!(held.abort(1, 10).is_none() && held.abort(1, 11).is_some());
+        assert!(held.abort(1, 11).is_none());
+        held.drop_queue(1);
+        assert!(held.lost.is_empty());
     }
 }

@@ -1,7 +1,6 @@
 //! Faults of commands and of the controller, by script and by seed.
 
 pub(crate) mod delayed;
-pub(crate) mod lost;
 pub(crate) mod plan;
 pub(crate) mod rates;
 pub(crate) mod schedule;
@@ -178,9 +177,8 @@ impl Faults {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let rates = self.seeded.iter().flat_map(|(_, rates)| rates.all());
-        let largest = rates.max().unwrap_or(0);
-        require(largest <= MILLION, "a rate of faults", largest.into(), "0 to 1000000")
+        let largest = self.seeded.map_or(0, |(_, rates)| rates.largest());
+        require(largest <= MILLION, "a rate of faults", largest, "0 to 1000000")
     }
 }
 

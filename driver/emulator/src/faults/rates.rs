@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nvio_spec::opcode::nvm;
-use nvio_spec::{EventType, Sqe, log_id, status};
+use nvio_spec::{EventType, Sqe, Status, log_id, status};
 
 use crate::faults::plan::{DeviceFault, Fault, Plan};
 use crate::random::Random;
@@ -65,21 +65,34 @@ impl Default for Rates {
 }
 
 impl Rates {
-    pub(crate) fn all(&self) -> [u32; 12] {
+    /// Returns each fault with its rate.
+    pub(crate) fn faults(
+        &self,
+        status: Status,
+        late: Duration,
+        stuck: Duration,
+    ) -> [(Fault, u32); 12] {
+        let event = DeviceFault::Event { kind: EventType::HEALTH, info: 0, log: log_id::HEALTH };
         [
-            self.status,
-            self.late,
-            self.lost,
-            self.duplicate,
-            self.stale_id,
-            self.unknown_id,
-            self.fatal,
-            self.stuck_ready,
-            self.stuck_not_ready,
-            self.removed,
-            self.event,
-            self.not_abortable,
+            (Fault::Status(status), self.status),
+            (Fault::Late(late), self.late),
+            (Fault::Lost, self.lost),
+            (Fault::Duplicate, self.duplicate),
+            (Fault::StaleId, self.stale_id),
+            (Fault::UnknownId(u16::MAX), self.unknown_id),
+            (Fault::Device(DeviceFault::Fatal), self.fatal),
+            (Fault::Device(DeviceFault::StuckReady(stuck)), self.stuck_ready),
+            (Fault::Device(DeviceFault::StuckNotReady(stuck)), self.stuck_not_ready),
+            (Fault::Device(DeviceFault::Removed), self.removed),
+            (Fault::Device(event), self.event),
+            (Fault::NotAbortable, self.not_abortable),
         ]
+    }
+
+    /// Returns the largest rate.
+    pub(crate) fn largest(&self) -> u32 {
+        let faults = self.faults(Status::SUCCESS, Duration::ZERO, Duration::ZERO);
+        faults.into_iter().map(|(_, rate)| rate).max().unwrap_or(0)
     }
 }
 
@@ -103,22 +116,7 @@ pub(crate) fn draw(plan: &mut Plan, random: &mut Random, rates: &Rates, sqe: &Sq
     let chosen = choice[usize::try_from(random.below(choice.len() as u64)).unwrap_or(0)];
     let late = up_to(random, rates.late_up_to);
     let stuck = up_to(random, rates.stuck_up_to);
-    let event = DeviceFault::Event { kind: EventType::HEALTH, info: 0, log: log_id::HEALTH };
-    let faults = [
-        Fault::Status(chosen),
-        Fault::Late(late),
-        Fault::Lost,
-        Fault::Duplicate,
-        Fault::StaleId,
-        Fault::UnknownId(u16::MAX),
-        Fault::Device(DeviceFault::Fatal),
-        Fault::Device(DeviceFault::StuckReady(stuck)),
-        Fault::Device(DeviceFault::StuckNotReady(stuck)),
-        Fault::Device(DeviceFault::Removed),
-        Fault::Device(event),
-        Fault::NotAbortable,
-    ];
-    for (fault, rate) in faults.into_iter().zip(rates.all()) {
+    for (fault, rate) in rates.faults(chosen, late, stuck) {
         if random.chance(rate) {
             plan.apply(fault);
         }

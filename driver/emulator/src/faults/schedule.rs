@@ -1,5 +1,6 @@
 //! Delays and faults: commands are kept until they are due, and completed as their faults plan.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nvio_spec::Sqe;
@@ -7,7 +8,6 @@ use nvio_spec::Sqe;
 use crate::config::Config;
 use crate::controller::registers::Transition;
 use crate::faults::delayed::DelayedCommands;
-use crate::faults::lost::Lost;
 use crate::faults::service::Pacer;
 use crate::faults::{FaultCounts, Injector};
 
@@ -17,9 +17,8 @@ pub(crate) struct FaultSchedule {
     pub(crate) injector: Option<Injector>,
     pub(crate) pacer: Option<Pacer>,
     pub(crate) delayed: DelayedCommands,
-    pub(crate) lost: Lost,
     /// Identifier of the command that completed last, by submission queue.
-    pub(crate) last: Vec<Option<u16>>,
+    pub(crate) last: BTreeMap<u16, u16>,
     pub(crate) counts: FaultCounts,
 }
 
@@ -31,45 +30,30 @@ impl FaultSchedule {
         if injector.is_none() && pacer.is_none() {
             return None;
         }
-        Some(Box::new(Self::with(injector, pacer, config.max_queues)))
+        Some(Box::new(Self::with(injector, pacer)))
     }
 
-    pub(crate) fn with(injector: Option<Injector>, pacer: Option<Pacer>, max_queues: u16) -> Self {
-        Self {
-            injector,
-            pacer,
-            delayed: DelayedCommands::default(),
-            lost: Lost::default(),
-            last: vec![None; usize::from(max_queues) + 1],
-            counts: FaultCounts::default(),
-        }
+    pub(crate) fn with(injector: Option<Injector>, pacer: Option<Pacer>) -> Self {
+        let (delayed, last) = (DelayedCommands::default(), BTreeMap::new());
+        Self { injector, pacer, delayed, last, counts: FaultCounts::default() }
     }
 
     pub(crate) fn drop_queue(&mut self, qid: u16) {
         self.delayed.drop_queue(qid);
-        self.lost.drop_queue(qid);
         // A command of a later queue with this number may have the same identifier, so that a
         // duplicate or stale completion would end it.
-        self.last[usize::from(qid)] = None;
+        self.last.remove(&qid);
     }
 
     pub(crate) fn drop_all(&mut self) {
         self.delayed.clear();
-        self.lost.clear();
-        self.last.fill(None);
-    }
-
-    /// Returns the time at which the first delayed command is due.
-    pub(crate) fn first_due(&self) -> Option<u64> {
-        self.delayed.first()
+        self.last.clear();
     }
 
     /// Returns true if a completion with this identifier could be mistaken for that of `current`,
     /// of a delayed command or of a lost one.
     pub(crate) fn is_outstanding(&self, qid: u16, cid: u16, current: &Sqe) -> bool {
-        cid == current.cid.get()
-            || self.delayed.find(qid, cid).is_some()
-            || self.lost.contains(qid, cid)
+        cid == current.cid.get() || self.delayed.contains(qid, cid)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, require};
+use crate::error::{Error, require_in};
 use crate::random::Random;
 
 /// Picoseconds in a second, so fine that rounding does not change a rate.
@@ -87,7 +87,7 @@ impl Service {
     pub(crate) fn check(&self) -> Result<(), Error> {
         for (setting, cap) in [("iops", self.iops), ("bandwidth", self.bandwidth)] {
             if let Some(cap) = cap {
-                require((1..=1_000_000_000_000).contains(&cap), setting, cap, "1 to 10^12")?;
+                require_in(1..=1_000_000_000_000, setting, cap, "1 to 10^12")?;
             }
         }
         Ok(())

@@ -54,8 +54,7 @@ impl Observer {
         self.0 = Some(Box::new(observer));
     }
 
-    /// Notifies the observer of an access. The address is computed only if there is an observer;
-    /// `None` is an access to memory that is not the host's.
+    /// Notifies the observer of an access. The address is computed only if there is an observer.
     #[inline]
     pub(crate) fn tell(&self, iova: impl FnOnce() -> Option<u64>, len: u64, access: Access) {
         if let Some(observer) = &self.0 {

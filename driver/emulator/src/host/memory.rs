@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use vm_memory::mmap::MmapRegion;
@@ -14,14 +14,10 @@ use crate::host::access::{Access, Dma, Observer};
 /// needs a few dozen.
 ///
 /// See the [example](crate::HostMemory#examples).
-pub const MAX_MAPPINGS: usize = 1024;
+pub const MAPPINGS_MAX: usize = 1024;
 
 /// Granularity of mappings in bytes: the page of an IOMMU.
 const PAGE: u64 = 4096;
-/// Bytes of the scratch memory, which receives discarded data.
-pub(crate) const SCRATCH: usize = 64 << 10;
-/// Index of the scratch memory in a [`Place`], beyond every mapping.
-const SCRATCH_INDEX: u32 = u32::MAX;
 
 #[derive(Debug)]
 struct Mapping {
@@ -43,7 +39,7 @@ impl Mapping {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) mapping: u32,
-    access: Access,
+    pub(crate) access: Access,
     pub(crate) offset: u64,
 }
 
@@ -84,8 +80,6 @@ pub(crate) struct Place {
 pub struct HostMemory {
     mappings: Vec<Mapping>,
     observer: Observer,
-    /// Scratch memory of this process, for data that a command discards.
-    scratch: OnceLock<MmapRegion>,
 }
 
 impl HostMemory {
@@ -123,7 +117,7 @@ impl HostMemory {
     /// # Errors
     /// `EINVAL` if an address or the size is not a multiple of 4096, if the size is 0, the range
     /// wraps, or the file is shorter than the range; `EEXIST` if the range overlaps a mapping;
-    /// `ENOSPC` if there are [`MAX_MAPPINGS`] already; the errors of `mmap`.
+    /// `ENOSPC` if there are [`MAPPINGS_MAX`] already; the errors of `mmap`.
     pub fn map_file(
         &mut self,
         iova: u64,
@@ -176,7 +170,7 @@ impl HostMemory {
         if self.mappings.iter().any(overlaps) {
             return Err(Errno::EXIST.into());
         }
-        if self.mappings.len() >= MAX_MAPPINGS {
+        if self.mappings.len() >= MAPPINGS_MAX {
             return Err(Errno::NOSPC.into());
         }
         Ok(())
@@ -233,18 +227,6 @@ impl HostMemory {
         Some(len.min(left))
     }
 
-    /// Returns a place in the scratch memory, which has [`SCRATCH`] bytes.
-    ///
-    /// # Errors
-    /// The errors of `mmap`.
-    pub(crate) fn scratch(&self) -> io::Result<Place> {
-        if self.scratch.get().is_none() {
-            let region = MmapRegion::new(SCRATCH).map_err(mmap_error)?;
-            let _ = self.scratch.set(region);
-        }
-        Ok(Place { mapping: SCRATCH_INDEX, access: Access::WRITE, offset: 0 })
-    }
-
     /// Returns the memory of a place that [`Self::find`] returned, and notifies the observer of an
     /// access to all of it.
     #[inline]
@@ -264,11 +246,7 @@ impl HostMemory {
     /// Returns the memory of a place. The caller reports its accesses with [`Self::will_access`].
     #[inline]
     pub(crate) fn unobserved(&self, place: Place, len: u64) -> Option<VolatileSlice<'_>> {
-        let region = match self.mappings.get(place.mapping as usize) {
-            Some(mapping) => &*mapping.region,
-            None if place.mapping == SCRATCH_INDEX => self.scratch.get()?,
-            None => return None,
-        };
+        let region = &self.mappings.get(place.mapping as usize)?.region;
         region.get_slice(usize::try_from(place.offset).ok()?, usize::try_from(len).ok()?).ok()
     }
 
@@ -376,7 +354,7 @@ mod tests {
     fn the_table_is_bounded() {
         let mut memory = HostMemory::new();
         let shared = region(1);
-        for i in 0..MAX_MAPPINGS as u64 {
+        for i in 0..MAPPINGS_MAX as u64 {
             memory.map_region(i * 8192, shared.clone(), Access::READ).unwrap();
         }
         let full = memory.map_region(1 << 40, shared, Access::READ);

@@ -1,209 +1,56 @@
-//! Data pointers and physical region pages: from a command's data pointer to ranges of host memory
-//! (Base 4.1.1). SGLs are in [`crate::sgl`].
+//! Physical region pages: the pages of a transfer, and lists of them (Base 4.1.1).
 
-use std::ops::Range;
-
-use nvio_spec::sgl::Descriptor;
 use nvio_spec::{Status, status};
+use zerocopy::little_endian::U64;
 
-use crate::host::access::Access;
-use crate::host::memory::{HostMemory, Place};
+use crate::host::segments::Walk;
 
 /// Bytes of an entry of a PRP list.
-const ENTRY: u64 = 8;
-/// List entries that are read at a time.
-const CHUNK: usize = 64;
+const ENTRY_BYTES: u64 = 8;
 
-/// A contiguous range of host memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub(crate) place: Place,
-    pub(crate) len: u64,
-}
-
-/// The data pointer of a command.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum DataPointer {
-    /// Two PRP entries.
-    Prp {
-        prp1: u64,
-        prp2: u64,
-        /// Host page size as a power of two (CC.MPS).
-        page_shift: u32,
-    },
-    /// The first descriptor of an SGL.
-    Sgl(Descriptor),
-}
-
-/// The ranges of one transfer, in order. The list is reused by every command, so that commands do
-/// not allocate.
-#[derive(Debug, Default)]
-pub(crate) struct Segments {
-    list: Vec<Segment>,
-    /// The addresses of the Controller Memory Buffer, which is for submission queues only.
-    controller_memory: Range<u64>,
-}
-
-impl Segments {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Segment> + '_ {
-        self.list.iter().copied()
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.list.clear();
-    }
-
-    pub(crate) fn set_controller_memory(&mut self, addresses: Range<u64>) {
-        self.controller_memory = addresses;
-    }
-
-    /// Returns the status for an address that is not in host memory.
-    #[cold]
-    pub(crate) fn not_mapped(&self, iova: u64) -> Status {
-        if self.controller_memory.contains(&iova) {
-            status::INVALID_USE_OF_CMB
-        } else {
-            status::DATA_TRANSFER_ERROR
-        }
-    }
-
-    /// Resolves a transfer of `len` bytes that needs `access` to host memory. Every range is
-    /// checked before a byte is transferred.
+impl Walk<'_> {
+    /// Resolves two PRP entries with pages of `page` bytes.
     ///
     /// # Errors
-    /// For PRPs: PRP Offset Invalid for an entry with an offset that is not allowed, and Data
-    /// Transfer Error for a page or a list that the host has not mapped, or not for this access.
-    /// For SGLs as [`Self::resolve_sgl`]. Invalid Use of Controller Memory Buffer for addresses in
-    /// that buffer.
-    #[inline]
-    pub(crate) fn resolve(
-        &mut self,
-        memory: &HostMemory,
-        pointer: DataPointer,
-        len: u64,
-        access: Access,
-    ) -> Result<(), Status> {
-        match pointer {
-            DataPointer::Prp { prp1, prp2, page_shift } => {
-                self.resolve_prp(memory, (prp1, prp2), 1 << page_shift, len, access)
-            }
-            DataPointer::Sgl(first) => self.resolve_sgl(memory, first, len, access),
-        }
-    }
-
-    fn resolve_prp(
-        &mut self,
-        memory: &HostMemory,
-        (prp1, prp2): (u64, u64),
-        page: u64,
-        len: u64,
-        access: Access,
-    ) -> Result<(), Status> {
-        self.list.clear();
-        let offset = prp1 & (page - 1);
+    /// PRP Offset Invalid for an entry with an offset that is not allowed.
+    pub(crate) fn prp(&mut self, prp1: u64, prp2: u64, page: u64) -> Result<(), Status> {
         // Bits 1:0 of an offset are zero.
         if !prp1.is_multiple_of(4) {
             return Err(status::PRP_OFFSET_INVALID);
         }
-        let first = len.min(page - offset);
-        self.push(memory, prp1, first, access)?;
-        match len - first {
+        let offset = prp1 & (page - 1);
+        self.push(prp1, self.rest.min(page - offset))?;
+        match self.rest {
             0 => Ok(()),
-            rest if rest <= page => {
-                require_no_offset(prp2, page)?;
-                self.push(memory, prp2, rest, access)
-            }
-            rest => self.resolve_list(memory, prp2, page, rest, access),
+            rest if rest <= page => self.push_page(prp2, page),
+            _ => self.prp_list(prp2, page),
         }
     }
 
     /// Walks a PRP list. The last entry of each of its pages points to the next page, unless it is
     /// the last entry of the transfer.
-    fn resolve_list(
-        &mut self,
-        memory: &HostMemory,
-        mut list: u64,
-        page: u64,
-        mut rest: u64,
-        access: Access,
-    ) -> Result<(), Status> {
-        if !list.is_multiple_of(ENTRY) {
+    fn prp_list(&mut self, mut list: u64, page: u64) -> Result<(), Status> {
+        if !list.is_multiple_of(ENTRY_BYTES) {
             return Err(status::PRP_OFFSET_INVALID);
         }
-        while rest > 0 {
-            let slots = (page - (list & (page - 1))) / ENTRY;
-            let entries = rest.div_ceil(page);
-            let chained = entries > slots;
-            let data = if chained { slots - 1 } else { entries };
-            self.resolve_entries(memory, list, data, page, &mut rest, access)?;
-            if chained {
-                list = self.read_entry(memory, list + (slots - 1) * ENTRY)?;
-                require_no_offset(list, page)?;
-            }
+        while self.rest > 0 {
+            let slots = (page - (list & (page - 1))) / ENTRY_BYTES;
+            let entries = self.rest.div_ceil(page);
+            self.entries(list, entries.min(slots), |walk, entry: U64, left| {
+                if left > 0 || entries <= slots {
+                    return walk.push_page(entry.get(), page);
+                }
+                list = entry.get();
+                require_no_offset(list, page)
+            })?;
         }
         Ok(())
     }
 
-    fn read_entry(&self, memory: &HostMemory, iova: u64) -> Result<u64, Status> {
-        let mut bytes = [0; size_of::<u64>()];
-        memory.read(iova, &mut bytes).ok_or_else(|| self.not_mapped(iova))?;
-        Ok(u64::from_le_bytes(bytes))
-    }
-
-    fn resolve_entries(
-        &mut self,
-        memory: &HostMemory,
-        mut list: u64,
-        mut count: u64,
-        page: u64,
-        rest: &mut u64,
-        access: Access,
-    ) -> Result<(), Status> {
-        let mut bytes = [0; CHUNK * size_of::<u64>()];
-        while count > 0 {
-            let now = count.min(CHUNK as u64);
-            let wanted = usize::try_from(now * ENTRY).unwrap_or(bytes.len());
-            memory.read(list, &mut bytes[..wanted]).ok_or_else(|| self.not_mapped(list))?;
-            for entry in bytes[..wanted].as_chunks().0 {
-                let entry = u64::from_le_bytes(*entry);
-                require_no_offset(entry, page)?;
-                let len = page.min(*rest);
-                self.push(memory, entry, len, access)?;
-                *rest -= len;
-            }
-            count -= now;
-            // The list stays within one page, so this wraps only at the end of memory.
-            list = list.wrapping_add(now * ENTRY);
-        }
-        Ok(())
-    }
-
-    /// Adds a range. It joins the range before it if it continues that in the same mapping.
-    #[inline]
-    pub(crate) fn push(
-        &mut self,
-        memory: &HostMemory,
-        iova: u64,
-        len: u64,
-        access: Access,
-    ) -> Result<(), Status> {
-        let place = memory.find(iova, len, access).ok_or_else(|| self.not_mapped(iova))?;
-        if let Some(last) = self.list.last_mut()
-            && last.place.mapping == place.mapping
-            && last.place.offset + last.len == place.offset
-        {
-            last.len += len;
-        } else {
-            self.list.push(Segment { place, len });
-        }
-        Ok(())
-    }
-
-    /// Adds a range of scratch memory.
-    pub(crate) fn push_scratch(&mut self, memory: &HostMemory, len: u64) -> Result<(), Status> {
-        let place = memory.scratch().map_err(|_| status::INTERNAL_ERROR)?;
-        self.list.push(Segment { place, len });
-        Ok(())
+    /// Adds a page after the first.
+    fn push_page(&mut self, iova: u64, page: u64) -> Result<(), Status> {
+        require_no_offset(iova, page)?;
+        self.push(iova, page.min(self.rest))
     }
 }
 
@@ -215,6 +62,9 @@ fn require_no_offset(entry: u64, page: u64) -> Result<(), Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::access::Access;
+    use crate::host::memory::HostMemory;
+    use crate::host::segments::{DataPointer, Segments};
     use std::sync::Arc;
     use vm_memory::mmap::MmapRegion;
 

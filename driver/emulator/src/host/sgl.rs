@@ -2,20 +2,16 @@
 
 use nvio_spec::sgl::{self, DESCRIPTOR_SIZE, Descriptor};
 use nvio_spec::{Sqe, Status, status};
-use zerocopy::FromBytes;
 
 use crate::host::access::Access;
-use crate::host::memory::{HostMemory, SCRATCH};
-use crate::host::prp::Segments;
+use crate::host::segments::Walk;
 
 /// Bytes of a descriptor.
-const UNIT: u32 = 16;
-const _: () = assert!(UNIT as usize == DESCRIPTOR_SIZE);
-/// Descriptors that are read at a time.
-const CHUNK: u32 = 32;
+const DESCRIPTOR_BYTES: u32 = 16;
+const _: () = assert!(DESCRIPTOR_BYTES as usize == DESCRIPTOR_SIZE);
 /// Largest number of descriptors of one transfer, in all its segments together. It also ends a list
 /// that is a cycle.
-const MAX_DESCRIPTORS: u32 = 65_536;
+const DESCRIPTORS_MAX: u32 = 65_536;
 
 /// Value of SGLS in Identify if SGLs are offered. Lists longer than the transfer and addresses that
 /// are offsets are not supported.
@@ -38,50 +34,32 @@ pub(crate) fn check(flags: u8, offered: bool) -> Result<(), Status> {
     }
 }
 
-/// The state of a walk through one list.
-struct Walk<'a> {
-    memory: &'a HostMemory,
-    access: Access,
-    /// Bytes of the transfer that no descriptor has described yet.
-    rest: u64,
-    /// Number of descriptors that may follow.
-    left: u32,
-    /// Status for a list that is too short or too long.
-    wrong_length: Status,
-}
-
-impl Segments {
-    /// Resolves a transfer of `len` bytes that needs `access`. `first` is the descriptor of the
-    /// command. Every range is checked before a byte is transferred.
+impl Walk<'_> {
+    /// Resolves a scatter gather list. `first` is the descriptor of the command.
     ///
     /// # Errors
     /// SGL Descriptor Type Invalid, Invalid SGL Segment Descriptor and Invalid Number of SGL
-    /// Descriptors (Base figure 94), the last also for cyclic lists; Data SGL Length Invalid for a
-    /// list that does not describe exactly `len` bytes; Data Transfer Error for memory that the
-    /// host has not mapped, or not for this access.
-    pub(crate) fn resolve_sgl(
-        &mut self,
-        memory: &HostMemory,
-        first: Descriptor,
-        len: u64,
-        access: Access,
-    ) -> Result<(), Status> {
-        self.walk(memory, first, len, access, status::DATA_SGL_LENGTH_INVALID)
+    /// Descriptors (Base figure 94), the last also for cyclic lists; `wrong_length` for a list that
+    /// does not describe exactly the transferred bytes.
+    pub(crate) fn sgl(&mut self, first: Descriptor, wrong_length: Status) -> Result<(), Status> {
+        let mut next = Some(first).filter(Descriptor::is_segment);
+        if next.is_none() {
+            self.describe(&first, wrong_length)?;
+        }
+        let mut left = DESCRIPTORS_MAX;
+        while let Some(segment) = next {
+            next = self.segment(&segment, &mut left, wrong_length)?;
+        }
+        if self.rest == 0 { Ok(()) } else { Err(wrong_length) }
     }
 
-    /// Resolves `len` bytes of metadata in a separate buffer by MPTR, which is an address, or the
-    /// address of one descriptor (Base 3.3.3.1, PSDT).
+    /// Resolves metadata by MPTR, which is an address, or the address of one descriptor (Base
+    /// 3.3.3.1, PSDT).
     ///
     /// # Errors
     /// Invalid Field in Command for an address that is not aligned; for a descriptor as
-    /// [`Self::resolve_sgl`], with Metadata SGL Length Invalid.
-    pub(crate) fn resolve_metadata(
-        &mut self,
-        memory: &HostMemory,
-        sqe: &Sqe,
-        len: u64,
-        access: Access,
-    ) -> Result<(), Status> {
+    /// [`Self::sgl`], with Metadata SGL Length Invalid.
+    pub(crate) fn mptr(&mut self, sqe: &Sqe) -> Result<(), Status> {
         let mptr = sqe.mptr.get();
         let (alignment, is_list) = match sqe.flags & sgl::PSDT_MASK {
             sgl::PSDT_PRP => (4, false),
@@ -92,77 +70,46 @@ impl Segments {
             return Err(status::INVALID_FIELD);
         }
         if !is_list {
-            self.clear();
-            return self.push(memory, mptr, len, access);
+            return self.push(mptr, self.rest);
         }
-        let mut bytes = [0; DESCRIPTOR_SIZE];
-        memory.read(mptr, &mut bytes).ok_or_else(|| self.not_mapped(mptr))?;
-        let first = Descriptor::read_from_bytes(&bytes).unwrap_or_default();
-        self.walk(memory, first, len, access, status::METADATA_SGL_LENGTH_INVALID)
-    }
-
-    fn walk(
-        &mut self,
-        memory: &HostMemory,
-        first: Descriptor,
-        len: u64,
-        access: Access,
-        wrong_length: Status,
-    ) -> Result<(), Status> {
-        self.clear();
-        let left = MAX_DESCRIPTORS;
-        let mut walk = Walk { memory, access, rest: len, left, wrong_length };
-        let mut next = Some(first).filter(Descriptor::is_segment);
-        if next.is_none() {
-            self.describe(&mut walk, &first)?;
-        }
-        while let Some(segment) = next {
-            next = self.segment(&mut walk, &segment)?;
-        }
-        if walk.rest == 0 { Ok(()) } else { Err(wrong_length) }
+        self.entries(mptr, 1, |walk, first: Descriptor, _| {
+            walk.sgl(first, status::METADATA_SGL_LENGTH_INVALID)
+        })
     }
 
     /// Reads one segment and returns the descriptor of the next.
     fn segment(
         &mut self,
-        walk: &mut Walk<'_>,
         segment: &Descriptor,
+        descriptors_left: &mut u32,
+        wrong_length: Status,
     ) -> Result<Option<Descriptor>, Status> {
         let is_last = segment.identifier == Descriptor::LAST_SEGMENT;
-        let (mut at, size) = (segment.address.get(), segment.length.get());
-        if size == 0 || !size.is_multiple_of(UNIT) || !at.is_multiple_of(8) {
+        let (at, size) = (segment.address.get(), segment.length.get());
+        if size == 0 || !size.is_multiple_of(DESCRIPTOR_BYTES) || !at.is_multiple_of(8) {
             return Err(status::INVALID_SGL_SEGMENT_DESCRIPTOR);
         }
-        let mut count = size / UNIT;
-        walk.left = walk.left.checked_sub(count).ok_or(status::INVALID_SGL_DESCRIPTOR_COUNT)?;
-        let mut bytes = [0; CHUNK as usize * DESCRIPTOR_SIZE];
-        while count > 0 {
-            let now = count.min(CHUNK);
-            let part = &mut bytes[..now as usize * DESCRIPTOR_SIZE];
-            walk.memory.read(at, part).ok_or_else(|| self.not_mapped(at))?;
-            count -= now;
-            for (index, entry) in (1..=now).zip(part.as_chunks::<DESCRIPTOR_SIZE>().0) {
-                let descriptor = Descriptor::read_from_bytes(entry).unwrap_or_default();
-                let ends = count == 0 && index == now;
-                match (descriptor.is_segment(), is_last, ends) {
-                    (true, false, true) => return Ok(Some(descriptor)),
-                    (true, false, false) => return Err(status::INVALID_SGL_DESCRIPTOR_COUNT),
-                    // A segment follows the last one, or a segment that is not the last has no
-                    // next.
-                    (true, true, _) | (false, false, true) => {
-                        return Err(status::INVALID_SGL_SEGMENT_DESCRIPTOR);
-                    }
-                    (false, ..) => self.describe(walk, &descriptor)?,
+        let count = size / DESCRIPTOR_BYTES;
+        let left = descriptors_left.checked_sub(count);
+        *descriptors_left = left.ok_or(status::INVALID_SGL_DESCRIPTOR_COUNT)?;
+        let mut next = None;
+        self.entries(at, count.into(), |walk, descriptor: Descriptor, left| {
+            match (descriptor.is_segment(), is_last, left) {
+                (true, false, 0) => next = Some(descriptor),
+                (true, false, _) => return Err(status::INVALID_SGL_DESCRIPTOR_COUNT),
+                // A segment follows the last one, or a segment that is not the last has no next.
+                (true, true, _) | (false, false, 0) => {
+                    return Err(status::INVALID_SGL_SEGMENT_DESCRIPTOR);
                 }
+                (false, ..) => walk.describe(&descriptor, wrong_length)?,
             }
-            // If this wraps, the address is not mapped.
-            at = at.wrapping_add(u64::from(now * UNIT));
-        }
-        Ok(None)
+            Ok(())
+        })?;
+        Ok(next)
     }
 
     /// Adds the bytes of a data descriptor.
-    fn describe(&mut self, walk: &mut Walk<'_>, descriptor: &Descriptor) -> Result<(), Status> {
+    fn describe(&mut self, descriptor: &Descriptor, wrong_length: Status) -> Result<(), Status> {
         let len = u64::from(descriptor.length.get());
         let is_bucket = match descriptor.identifier {
             Descriptor::DATA_BLOCK => false,
@@ -170,48 +117,25 @@ impl Segments {
             _ => return Err(status::SGL_DESCRIPTOR_TYPE_INVALID),
         };
         // Data from the host has no bytes to discard.
-        if len == 0 || is_bucket && walk.access == Access::READ {
+        if len == 0 || is_bucket && self.access == Access::READ {
             return Ok(());
         }
-        walk.rest = walk.rest.checked_sub(len).ok_or(walk.wrong_length)?;
+        if len > self.rest {
+            return Err(wrong_length);
+        }
         if is_bucket {
-            return self.discard(walk.memory, len);
+            self.discard(len);
+            return Ok(());
         }
-        self.push_any(walk.memory, descriptor.address.get(), len, walk.access)
-    }
-
-    /// Adds a range that may continue in the next mapping.
-    fn push_any(
-        &mut self,
-        memory: &HostMemory,
-        mut iova: u64,
-        mut len: u64,
-        access: Access,
-    ) -> Result<(), Status> {
-        while len > 0 {
-            let now = memory.reach(iova, len).ok_or_else(|| self.not_mapped(iova))?;
-            self.push(memory, iova, now, access)?;
-            len -= now;
-            // The end of a mapping is not beyond the end of the address space.
-            iova = iova.wrapping_add(now);
-        }
-        Ok(())
-    }
-
-    /// Adds bytes that are discarded.
-    fn discard(&mut self, memory: &HostMemory, mut len: u64) -> Result<(), Status> {
-        while len > 0 {
-            let now = len.min(SCRATCH as u64);
-            self.push_scratch(memory, now)?;
-            len -= now;
-        }
-        Ok(())
+        self.push_any(descriptor.address.get(), len)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::memory::HostMemory;
+    use crate::host::segments::Segments;
     use std::sync::Arc;
     use vm_memory::mmap::MmapRegion;
     use zerocopy::IntoBytes;
@@ -225,7 +149,10 @@ mod tests {
         let mut resolve = |flags, mptr: u64| {
             let sqe = Sqe { flags, mptr: mptr.into(), ..Sqe::default() };
             segments.resolve_metadata(&memory, &sqe, 64, Access::WRITE)?;
-            Ok(segments.iter().map(|segment| (segment.place.offset, segment.len)).collect())
+            Ok(segments
+                .iter()
+                .map(|segment| (segment.place.unwrap().offset, segment.len))
+                .collect())
         };
         let (prp, sgl, list) = (sgl::PSDT_PRP, sgl::PSDT_SGL, sgl::PSDT_SGL_MPTR_SGL);
         assert_eq!(resolve(prp, 0x1004), Ok(vec![(4, 64)]));

@@ -1,10 +1,10 @@
 //! The data of a command as a stream of bytes across its segments.
 
 use nvio_spec::{Status, status};
-use vm_memory::Bytes;
+use vm_memory::{Bytes, VolatileSlice};
 
 use crate::host::memory::HostMemory;
-use crate::host::prp::Segment;
+use crate::host::segments::Segment;
 
 /// A position in the segments of a transfer.
 #[derive(Debug)]
@@ -20,61 +20,68 @@ impl<'a, I: Iterator<Item = Segment>> Stream<'a, I> {
         Self { memory, segments, current: None }
     }
 
+    /// Passes the memory of the next `len` bytes to `run`, with the number of bytes before it.
+    ///
+    /// # Errors
+    /// Data Transfer Error if the transfer has fewer bytes, and the errors of `run`.
+    #[inline]
+    pub(crate) fn each(
+        &mut self,
+        len: u64,
+        mut run: impl FnMut(u64, VolatileSlice<'_>) -> Result<(), Status>,
+    ) -> Result<(), Status> {
+        let mut at = 0;
+        while at < len {
+            let part = self.take(len - at)?;
+            if let Some(place) = part.place {
+                let memory = self.memory.at(place, part.len);
+                run(at, memory.ok_or(status::DATA_TRANSFER_ERROR)?)?;
+            }
+            at += part.len;
+        }
+        Ok(())
+    }
+
     /// Reads the next bytes from host memory.
     ///
     /// # Errors
-    /// Data Transfer Error if the transfer has fewer bytes.
-    pub(crate) fn get(&mut self, mut to: &mut [u8]) -> Result<(), Status> {
-        while !to.is_empty() {
-            let part = self.take(to.len())?;
-            let from = self.memory.at(part.place, part.len);
-            let from = from.ok_or(status::DATA_TRANSFER_ERROR)?;
-            let (now, later) = to.split_at_mut(from.len());
-            from.read_slice(now, 0).map_err(|_| status::DATA_TRANSFER_ERROR)?;
-            to = later;
-        }
-        Ok(())
+    /// As [`Self::each`].
+    pub(crate) fn get(&mut self, to: &mut [u8]) -> Result<(), Status> {
+        self.each(to.len() as u64, |at, from| {
+            let to = usize::try_from(at).ok().and_then(|at| to.get_mut(at..at + from.len()));
+            let read = to.map(|to| from.read_slice(to, 0));
+            read.and_then(Result::ok).ok_or(status::DATA_TRANSFER_ERROR)
+        })
     }
 
     /// Writes the next bytes to host memory.
     ///
     /// # Errors
-    /// As [`Self::get`].
-    pub(crate) fn put(&mut self, mut from: &[u8]) -> Result<(), Status> {
-        while !from.is_empty() {
-            let part = self.take(from.len())?;
-            let to = self.memory.at(part.place, part.len);
-            let to = to.ok_or(status::DATA_TRANSFER_ERROR)?;
-            let (now, later) = from.split_at(to.len());
-            to.write_slice(now, 0).map_err(|_| status::DATA_TRANSFER_ERROR)?;
-            from = later;
-        }
-        Ok(())
+    /// As [`Self::each`].
+    pub(crate) fn put(&mut self, from: &[u8]) -> Result<(), Status> {
+        self.each(from.len() as u64, |at, to| {
+            let from = usize::try_from(at).ok().and_then(|at| from.get(at..at + to.len()));
+            let written = from.map(|from| to.write_slice(from, 0));
+            written.and_then(Result::ok).ok_or(status::DATA_TRANSFER_ERROR)
+        })
     }
 
     /// Skips bytes.
-    pub(crate) fn skip(&mut self, mut len: usize) -> Result<(), Status> {
+    pub(crate) fn skip(&mut self, mut len: u64) -> Result<(), Status> {
         while len > 0 {
-            let part = self.take(len)?;
-            len -= usize::try_from(part.len).unwrap_or(len).min(len);
+            len -= self.take(len)?.len;
         }
         Ok(())
     }
 
     /// Returns the next contiguous part, of 1 to `most` bytes.
-    fn take(&mut self, most: usize) -> Result<Segment, Status> {
-        let segment = match self.current.take() {
-            Some(segment) => segment,
-            None => {
-                let next = self.segments.find(|segment| segment.len > 0);
-                next.ok_or(status::DATA_TRANSFER_ERROR)?
-            }
-        };
-        let len = segment.len.min(most as u64);
+    #[inline]
+    fn take(&mut self, most: u64) -> Result<Segment, Status> {
+        let next = self.current.take().or_else(|| self.segments.find(|segment| segment.len > 0));
+        let segment = next.ok_or(status::DATA_TRANSFER_ERROR)?;
+        let len = segment.len.min(most);
         if len < segment.len {
-            let mut rest = Segment { len: segment.len - len, ..segment };
-            rest.place.offset += len;
-            self.current = Some(rest);
+            self.current = Some(segment.after(len));
         }
         Ok(Segment { len, ..segment })
     }
@@ -96,7 +103,7 @@ mod tests {
         memory.write(0, &content).unwrap();
         let segments = |ranges: &[(u64, u64)]| {
             let find = |&(at, len): &(u64, u64)| Segment {
-                place: memory.find(at, len, Access::READ_WRITE).unwrap(),
+                place: memory.find(at, len, Access::READ_WRITE),
                 len,
             };
             ranges.iter().map(find).collect::<Vec<_>>()

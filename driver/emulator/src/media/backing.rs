@@ -2,22 +2,20 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 use vm_memory::mmap::MmapRegion;
-use vm_memory::{
-    Bytes, ReadVolatile, VolatileMemory, VolatileMemoryError, VolatileSlice, WriteVolatile,
-};
+use vm_memory::{ReadVolatile, VolatileMemory, VolatileMemoryError, VolatileSlice, WriteVolatile};
 
 use crate::config::namespace::Backing;
 use crate::error::Error;
 use crate::host::memory::mmap_error;
 
-/// Zeroes to write where the filesystem cannot punch a hole.
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+/// Bytes of zeroes that are written together where no hole can be punched.
+const ZEROES_BYTES: usize = 64 << 10;
 
 /// An open backing: bytes without metadata and without a cache. Offsets and lengths are in bytes;
 /// the namespace checks that they are inside it.
@@ -49,57 +47,31 @@ impl RawStore {
         }
     }
 
-    /// Reads into host memory.
+    /// Reads the bytes from `offset`. Returns false if the store has no data (null).
     #[inline]
-    pub(crate) fn read(&mut self, offset: u64, to: &mut VolatileSlice<'_>) -> io::Result<()> {
+    pub(crate) fn read(&mut self, offset: u64, to: &mut VolatileSlice<'_>) -> io::Result<bool> {
         match self {
-            Self::Image(image) => image.read(offset, to),
+            Self::Image(image) => image.read(offset, to)?,
             Self::Memory(region) => {
                 memory_at(region, offset, to.len())?
                     .copy_to_volatile_slice(to.offset(0).map_err(volatile_error)?);
-                Ok(())
-            }
-            Self::Null => Ok(()),
-        }
-    }
-
-    /// Reads into memory of this process. Returns false if the store has no data (null).
-    pub(crate) fn read_bytes(&mut self, offset: u64, to: &mut [u8]) -> io::Result<bool> {
-        match self {
-            Self::Image(image) => image.file.read_exact_at(to, offset)?,
-            Self::Memory(region) => {
-                memory_at(region, offset, to.len())?.read_slice(to, 0).map_err(volatile_error)?;
             }
             Self::Null => return Ok(false),
         }
         Ok(true)
     }
 
-    /// Writes from host memory.
+    /// Writes bytes from `offset`.
     #[inline]
     pub(crate) fn write(&mut self, offset: u64, from: &VolatileSlice<'_>) -> io::Result<()> {
         match self {
-            Self::Image(image) => image.write(offset, from),
+            Self::Image(image) => image.write(offset, from)?,
             Self::Memory(region) => {
                 from.copy_to_volatile_slice(memory_at(region, offset, from.len())?);
-                Ok(())
             }
-            Self::Null => Ok(()),
+            Self::Null => {}
         }
-    }
-
-    /// Writes from memory of this process.
-    pub(crate) fn write_bytes(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Image(image) => {
-                image.dirty = true;
-                image.file.write_all_at(from, offset)
-            }
-            Self::Memory(region) => {
-                memory_at(region, offset, from.len())?.write_slice(from, 0).map_err(volatile_error)
-            }
-            Self::Null => Ok(()),
-        }
+        Ok(())
     }
 
     /// Zeroes a range.
@@ -112,11 +84,13 @@ impl RawStore {
         if done {
             return Ok(());
         }
+        let most = usize::try_from(len).unwrap_or(ZEROES_BYTES).min(ZEROES_BYTES);
+        let mut zeroes = vec![0; most];
         while len > 0 {
-            let now = len.min(ZEROES.len() as u64);
-            self.write_bytes(offset, &ZEROES[..usize::try_from(now).unwrap_or(ZEROES.len())])?;
-            offset += now;
-            len -= now;
+            let now = usize::try_from(len).unwrap_or(most).min(most);
+            self.write(offset, &VolatileSlice::from(&mut zeroes[..now]))?;
+            offset += now as u64;
+            len -= now as u64;
         }
         Ok(())
     }
@@ -245,6 +219,7 @@ impl Image {
 mod tests {
     use super::*;
     use std::io::Write;
+    use vm_memory::Bytes;
 
     fn image(bytes: &[u8]) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -268,7 +243,7 @@ mod tests {
         all.read_slice(&mut found, 0).unwrap();
         assert!(found == expected);
         found.fill(1);
-        assert!(store.read_bytes(0, &mut found).unwrap());
+        assert!(store.read(0, &mut VolatileSlice::from(&mut found[..])).unwrap());
         assert!(found == expected);
         store.flush().unwrap();
     }

@@ -2,25 +2,22 @@
 
 pub(crate) mod atomic_groups;
 pub(crate) mod backing;
-pub(crate) mod metadata_store;
+pub(crate) mod metadata_table;
 pub(crate) mod namespace;
 pub(crate) mod namespaces;
 pub(crate) mod store;
-pub(crate) mod write_cache;
 
 use std::io;
 
 use nvio_spec::{Status, status};
 use rustix::io::Errno;
 
-/// Returns the status for an error of the backing. Client memory that the kernel could not access
-/// is an error of the transfer, not of the media.
-#[cold]
-pub(crate) fn failed(error: &io::Error, media: Status) -> Status {
-    log::warn!("backing: {error}");
-    if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) {
-        status::DATA_TRANSFER_ERROR
-    } else {
-        media
+/// Returns the conversion of a backing's errors to a status: `media`, except for client memory that
+/// the kernel could not access, which is an error of the transfer.
+pub(crate) fn failed(media: Status) -> impl FnOnce(io::Error) -> Status {
+    move |error| {
+        log::warn!("backing: {error}");
+        let is_transfer = error.raw_os_error() == Some(Errno::FAULT.raw_os_error());
+        if is_transfer { status::DATA_TRANSFER_ERROR } else { media }
     }
 }

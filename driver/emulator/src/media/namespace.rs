@@ -4,14 +4,12 @@ use nvio_spec::namespace::FormatSettings;
 use nvio_spec::{Status, status};
 
 use crate::config::Config;
-use crate::config::atomic::Atomics;
 use crate::config::format::{BlockFormat, FORMATS};
 use crate::config::metadata::Metadata;
-use crate::config::namespace::{Backing, CopyLimits, NamespaceConfig};
+use crate::config::namespace::{Backing, NamespaceConfig};
 use crate::error::Error;
 use crate::media::backing::RawStore;
 use crate::media::failed;
-use crate::media::metadata_store::BlockStore;
 use crate::media::store::Store;
 
 /// A namespace, attached or not.
@@ -28,17 +26,16 @@ pub(crate) struct Namespace {
     /// Size in logical blocks.
     pub(crate) blocks: u64,
     pub(crate) write_protected: bool,
-    pub(crate) noiob: u16,
-    pub(crate) copy_limits: CopyLimits,
-    pub(crate) atomics: Atomics,
+    /// The namespace is attached to the controller, and therefore active.
+    pub(crate) attached: bool,
     /// Blocks of a write that is atomic in every namespace when the power fails (AWUPF).
     atomic_anywhere: u32,
     /// Settings of the namespace in its present format.
-    config: NamespaceConfig,
+    pub(crate) config: NamespaceConfig,
     /// Format with which the namespace was configured.
     configured: BlockFormat,
     /// Protection information may be the first bytes of the metadata, because it was configured so.
-    allows_first: bool,
+    pub(crate) allows_first: bool,
     /// Number of the namespace among those created since power on, from 1; 0 for a configured one.
     pub(crate) created: u32,
     /// The controller offers formats for it.
@@ -63,19 +60,15 @@ impl Namespace {
         if over != 0 {
             log::warn!("namespace {nsid}: the last {over} bytes are no whole block, and are cut");
         }
-        let metadata = config.blocks_metadata();
-        let store = BlockStore::open(&config.backing, data, block_shift, blocks, metadata)?;
         Ok(Self {
             nsid,
-            store: Store::new(store, block_shift, metadata, shared.write_cache),
+            store: Store::open(config, data, blocks, shared.write_cache)?,
             block_shift,
-            metadata,
+            metadata: config.blocks_metadata(),
             moves_data: !matches!(config.backing, Backing::Null(_)),
             blocks,
             write_protected: matches!(config.backing, Backing::Image { read_only: true, .. }),
-            noiob: config.noiob,
-            copy_limits: config.copy_limits,
-            atomics: config.atomics,
+            attached: true,
             atomic_anywhere: shared.atomics.power_fail,
             config: config.clone(),
             configured: config.block_format(),
@@ -102,11 +95,6 @@ impl Namespace {
         let current = self.config.block_format();
         let index = self.formats().iter().position(|format| *format == current);
         index.and_then(|index| u8::try_from(index).ok()).unwrap_or(0)
-    }
-
-    /// Returns true if protection information may be the first bytes of the metadata.
-    pub(crate) fn allows_first(&self) -> bool {
-        self.allows_first
     }
 
     /// Returns true if the format can change. An image keeps its format.
@@ -138,7 +126,7 @@ impl Namespace {
         if !self.is_reformattable() {
             let erased = self.store.zero(0, self.blocks << self.block_shift);
             let erased = erased.and_then(|()| self.store.flush());
-            return erased.map_err(|error| failed(&error, status::WRITE_FAULT));
+            return erased.map_err(failed(status::WRITE_FAULT));
         }
         let new = Self::open(self.nsid, config, shared).map_err(|error| {
             log::error!("namespace {}: {error}", self.nsid);
@@ -147,6 +135,13 @@ impl Namespace {
         let Self { created, configured, allows_first, .. } = *self;
         *self = Self { created, configured, allows_first, ..new };
         Ok(())
+    }
+
+    /// Makes every write durable. An error is logged, because no command waits for it.
+    pub(crate) fn flush_and_log(&mut self) {
+        if let Err(error) = self.store.flush() {
+            log::error!("namespace {}: flush: {error}", self.nsid);
+        }
     }
 
     /// Returns the size in bytes, without metadata.
@@ -172,15 +167,13 @@ impl Namespace {
         write: impl FnOnce(&mut Store) -> Result<(), Status>,
     ) -> Result<(), Status> {
         let (slba, blocks) = (offset >> self.block_shift, len >> self.block_shift);
-        let cache = match &mut self.store {
-            Store::Cached(cache) if self.atomics.hold(slba, blocks, self.atomic_anywhere) => cache,
-            store => return write(store),
-        };
-        cache.reserve(offset, len).map_err(|error| failed(&error, status::WRITE_FAULT))?;
-        write(&mut self.store)?;
-        if let Store::Cached(cache) = &mut self.store {
-            cache.bind(offset, len);
+        let is_atomic = self.config.atomics.hold(slba, blocks, self.atomic_anywhere);
+        if !self.store.has_cache() || !is_atomic {
+            return write(&mut self.store);
         }
+        self.store.reserve(offset, len).map_err(failed(status::WRITE_FAULT))?;
+        write(&mut self.store)?;
+        self.store.bind(offset, len);
         Ok(())
     }
 

@@ -1,25 +1,24 @@
 //! The namespaces of the controller: attached, detached, created and deleted.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use nvio_spec::namespace::{FormatSettings, NAMESPACE_ATTRIBUTE_NOTICES};
 use nvio_spec::{NSID_ALL, Status, status};
 
 use crate::config::format::FORMATS;
 use crate::config::namespace::{Backing, NamespaceConfig};
-use crate::config::{Config, MAX_NSID};
+use crate::config::{Config, NSID_MAX};
 use crate::error::Error;
 use crate::media::namespace::Namespace;
 
 /// The namespaces of the controller, attached to it or not.
 #[derive(Debug)]
 pub(crate) struct Namespaces {
-    /// Attached namespaces, ordered by identifier.
+    /// Namespaces, ordered by identifier.
     list: Vec<Namespace>,
-    /// Detached namespaces, ordered by identifier.
-    detached: Vec<Namespace>,
     /// Settings of the controller, without its namespaces.
-    shared: Config,
+    shared: Arc<Config>,
     /// Unallocated bytes in which namespaces can be created; `None` without namespace management.
     unallocated: Option<u64>,
     /// Number of namespaces created since power on.
@@ -31,23 +30,20 @@ pub(crate) struct Namespaces {
 }
 
 impl Namespaces {
-    pub(crate) fn open(configs: &[(u32, NamespaceConfig)], shared: &Config) -> Result<Self, Error> {
+    pub(crate) fn open(
+        configs: &[(u32, NamespaceConfig)],
+        shared: &Arc<Config>,
+    ) -> Result<Self, Error> {
         let open = |(nsid, config): &(u32, NamespaceConfig)| Namespace::open(*nsid, config, shared);
         let list = configs.iter().map(open).collect::<Result<_, _>>()?;
         Ok(Self {
             list,
-            detached: Vec::new(),
-            shared: Config { namespaces: Vec::new(), ..shared.clone() },
+            shared: Arc::clone(shared),
             unallocated: shared.unallocated,
             created: 0,
             changed: BTreeSet::new(),
             changes: 0,
         })
-    }
-
-    /// Returns true if Format NVM is supported.
-    pub(crate) fn can_be_formatted(&self) -> bool {
-        self.shared.format_nvm
     }
 
     /// Returns true if namespaces can be created, deleted, attached and detached.
@@ -57,37 +53,39 @@ impl Namespaces {
 
     /// Returns the notices that changes of namespaces raise (OAES).
     pub(crate) fn notices(&self) -> u32 {
-        let can_change = self.can_be_formatted() || self.can_be_managed();
-        if can_change { NAMESPACE_ATTRIBUTE_NOTICES } else { 0 }
+        if self.shared.offers_formats() { NAMESPACE_ATTRIBUTE_NOTICES } else { 0 }
     }
 
+    /// Returns the active namespaces, ordered by identifier.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Namespace> {
-        self.list.iter()
+        self.list.iter().filter(|namespace| namespace.attached)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Namespace> {
-        self.list.iter_mut()
+        self.list.iter_mut().filter(|namespace| namespace.attached)
     }
 
     /// Returns the largest identifier that may be valid (NN).
     pub(crate) fn number(&self) -> u32 {
         if self.can_be_managed() {
-            return MAX_NSID;
+            return NSID_MAX;
         }
         self.list.last().map_or(0, |namespace| namespace.nsid)
     }
 
-    /// Returns every namespace, ordered by identifier.
+    /// Returns every namespace, attached or not, ordered by identifier.
     pub(crate) fn allocated(&self) -> impl Iterator<Item = &Namespace> {
-        let mut all: Vec<&Namespace> = self.list.iter().chain(&self.detached).collect();
-        all.sort_by_key(|namespace| namespace.nsid);
-        all.into_iter()
+        self.list.iter()
+    }
+
+    /// Returns the place of a namespace in the list.
+    fn find(&self, nsid: u32) -> Option<usize> {
+        self.list.binary_search_by_key(&nsid, |namespace| namespace.nsid).ok()
     }
 
     /// Returns the active namespace with this identifier.
     pub(crate) fn active(&self, nsid: u32) -> Option<&Namespace> {
-        let at = self.list.binary_search_by_key(&nsid, |namespace| namespace.nsid).ok()?;
-        Some(&self.list[at])
+        self.find(nsid).map(|at| &self.list[at]).filter(|namespace| namespace.attached)
     }
 
     /// Returns the namespace of an I/O command.
@@ -97,22 +95,22 @@ impl Namespaces {
     /// Invalid Field in Command for an inactive one (Base 3.2.1.5).
     #[inline]
     pub(crate) fn for_command(&mut self, nsid: u32) -> Result<&mut Namespace, Status> {
-        match self.list.binary_search_by_key(&nsid, |namespace| namespace.nsid) {
-            Ok(at) => Ok(&mut self.list[at]),
-            Err(_) => Err(self.missing(nsid)),
+        match self.find(nsid) {
+            Some(at) if self.list[at].attached => Ok(&mut self.list[at]),
+            _ => Err(self.missing(nsid)),
         }
     }
 
     /// Returns true if a namespace may lose writes until they are flushed.
     pub(crate) fn have_write_cache(&self) -> bool {
         self.can_be_managed() && self.shared.write_cache.is_some()
-            || self.list.iter().any(|namespace| namespace.store.is_volatile())
+            || self.iter().any(|namespace| namespace.store.is_volatile())
     }
 
     /// Returns the bytes of all namespaces and the unallocated bytes (TNVMCAP).
     pub(crate) fn bytes(&self) -> u128 {
-        let allocated = self.list.iter().chain(&self.detached);
-        let allocated: u128 = allocated.map(|namespace| u128::from(namespace.bytes())).sum();
+        let bytes = |namespace: &Namespace| u128::from(namespace.bytes());
+        let allocated: u128 = self.list.iter().map(bytes).sum();
         allocated + u128::from(self.unallocated())
     }
 
@@ -146,20 +144,16 @@ impl Namespaces {
     /// As [`Self::for_command`] and [`Namespace::formatted`], before anything is erased; what
     /// [`Namespace::format`] says.
     pub(crate) fn format(&mut self, nsid: u32, settings: FormatSettings) -> Result<(), Status> {
-        let range = match nsid {
-            NSID_ALL => 0..self.list.len(),
-            _ => {
-                let nsid = self.for_command(nsid)?.nsid;
-                let at = self.list.partition_point(|namespace| namespace.nsid < nsid);
-                at..at + 1
-            }
-        };
-        let configs =
-            self.list[range.clone()].iter().map(|namespace| namespace.formatted(settings));
-        let configs = configs.collect::<Result<Vec<_>, _>>()?;
-        for (at, config) in range.zip(configs) {
+        if nsid != NSID_ALL {
+            self.for_command(nsid)?;
+        }
+        let wanted = |namespace: &Namespace| nsid == NSID_ALL || namespace.nsid == nsid;
+        let all = self.iter().filter(|namespace| wanted(namespace));
+        let configs = all.map(|namespace| Ok((namespace.nsid, namespace.formatted(settings)?)));
+        for (nsid, config) in configs.collect::<Result<Vec<_>, _>>()? {
+            let Some(at) = self.find(nsid) else { continue };
             self.list[at].format(&config, &self.shared)?;
-            self.note_change(self.list[at].nsid);
+            self.note_change(nsid);
         }
         Ok(())
     }
@@ -178,7 +172,7 @@ impl Namespaces {
         let bytes = bytes.ok_or(status::NAMESPACE_INSUFFICIENT_CAPACITY)?;
         config.backing = Backing::Memory(bytes);
         let is_free = |nsid: &u32| self.allocated().all(|namespace| namespace.nsid != *nsid);
-        let nsid = (1..=MAX_NSID).find(is_free).ok_or(status::NAMESPACE_ID_UNAVAILABLE)?;
+        let nsid = (1..=NSID_MAX).find(is_free).ok_or(status::NAMESPACE_ID_UNAVAILABLE)?;
         let opened = Namespace::open(nsid, &config, &self.shared);
         let mut namespace = opened.map_err(|error| {
             log::error!("namespace {nsid}: {error}");
@@ -186,8 +180,10 @@ impl Namespaces {
         })?;
         self.created = self.created.saturating_add(1);
         namespace.created = self.created;
+        namespace.attached = false;
         self.unallocated = Some(self.unallocated() - bytes);
-        insert(&mut self.detached, namespace);
+        let at = self.list.partition_point(|other| other.nsid < nsid);
+        self.list.insert(at, namespace);
         Ok(nsid)
     }
 
@@ -197,21 +193,17 @@ impl Namespaces {
     /// # Errors
     /// As [`Self::for_command`], for a namespace that is not allocated.
     pub(crate) fn delete(&mut self, nsid: u32) -> Result<(), Status> {
-        let wanted = |namespace: &Namespace| nsid == NSID_ALL || namespace.nsid == nsid;
-        if nsid != NSID_ALL && !self.allocated().any(wanted) {
+        if nsid != NSID_ALL && self.find(nsid).is_none() {
             return Err(self.missing(nsid));
         }
-        let mut freed = 0;
-        let active: Vec<_> = self.list.extract_if(.., |namespace| wanted(namespace)).collect();
-        for mut namespace in active {
-            freed += namespace.bytes();
-            flush(&mut namespace);
-            self.note_change(namespace.nsid);
+        let wanted = |namespace: &mut Namespace| nsid == NSID_ALL || namespace.nsid == nsid;
+        for mut namespace in self.list.extract_if(.., wanted).collect::<Vec<_>>() {
+            self.unallocated = Some(self.unallocated().saturating_add(namespace.bytes()));
+            if namespace.attached {
+                namespace.flush_and_log();
+                self.note_change(namespace.nsid);
+            }
         }
-        for namespace in self.detached.extract_if(.., |namespace| wanted(namespace)) {
-            freed += namespace.bytes();
-        }
-        self.unallocated = Some(self.unallocated().saturating_add(freed));
         Ok(())
     }
 
@@ -220,11 +212,10 @@ impl Namespaces {
     /// # Errors
     /// Namespace Already Attached; as [`Self::for_command`] for a namespace that is not allocated.
     pub(crate) fn attach(&mut self, nsid: u32) -> Result<(), Status> {
-        if self.active(nsid).is_some() {
+        let at = self.find(nsid).ok_or_else(|| self.missing(nsid))?;
+        if std::mem::replace(&mut self.list[at].attached, true) {
             return Err(status::NAMESPACE_ALREADY_ATTACHED);
         }
-        let namespace = take(&mut self.detached, nsid).ok_or_else(|| self.missing(nsid))?;
-        insert(&mut self.list, namespace);
         self.note_change(nsid);
         Ok(())
     }
@@ -234,13 +225,11 @@ impl Namespaces {
     /// # Errors
     /// Namespace Not Attached; as [`Self::for_command`] for a namespace that is not allocated.
     pub(crate) fn detach(&mut self, nsid: u32) -> Result<(), Status> {
-        let Some(mut namespace) = take(&mut self.list, nsid) else {
-            let is_allocated = self.detached.iter().any(|namespace| namespace.nsid == nsid);
-            let missing = self.missing(nsid);
-            return Err(if is_allocated { status::NAMESPACE_NOT_ATTACHED } else { missing });
-        };
-        flush(&mut namespace);
-        insert(&mut self.detached, namespace);
+        let at = self.find(nsid).ok_or_else(|| self.missing(nsid))?;
+        if !std::mem::replace(&mut self.list[at].attached, false) {
+            return Err(status::NAMESPACE_NOT_ATTACHED);
+        }
+        self.list[at].flush_and_log();
         self.note_change(nsid);
         Ok(())
     }
@@ -249,24 +238,5 @@ impl Namespaces {
     fn missing(&self, nsid: u32) -> Status {
         let is_invalid = nsid == 0 || nsid > self.number();
         if is_invalid { status::INVALID_NAMESPACE } else { status::INVALID_FIELD }
-    }
-}
-
-/// Inserts a namespace into a list ordered by identifier.
-fn insert(list: &mut Vec<Namespace>, namespace: Namespace) {
-    let at = list.partition_point(|other| other.nsid < namespace.nsid);
-    list.insert(at, namespace);
-}
-
-/// Removes a namespace from a list, if it is there.
-fn take(list: &mut Vec<Namespace>, nsid: u32) -> Option<Namespace> {
-    let at = list.binary_search_by_key(&nsid, |namespace| namespace.nsid).ok()?;
-    Some(list.remove(at))
-}
-
-/// Flushes a namespace that is removed. An error is logged, because no command waits for it.
-fn flush(namespace: &mut Namespace) {
-    if let Err(error) = namespace.store.flush() {
-        log::error!("namespace {}: flush: {error}", namespace.nsid);
     }
 }

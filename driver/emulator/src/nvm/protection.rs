@@ -21,7 +21,7 @@ pub(crate) struct Action {
 
 /// The protection fields of a command and its first LBA.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
+pub(crate) struct Checks {
     /// Bits of [`prinfo`].
     pub(crate) prinfo: u32,
     pub(crate) slba: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Request {
     pub(crate) app_mask: u16,
 }
 
-impl Request {
+impl Checks {
     /// Decodes the fields of a command on blocks, such as Read and Write.
     pub(crate) fn of(sqe: &Sqe) -> Self {
         Self {
@@ -150,8 +150,8 @@ mod tests {
         Metadata { bytes, extended: false, protection }
     }
 
-    fn request(prinfo: u32, ref_tag: u32) -> Request {
-        Request { prinfo, slba: 100, ref_tag, app_tag: 0x1234, app_mask: 0xffff }
+    fn request(prinfo: u32, ref_tag: u32) -> Checks {
+        Checks { prinfo, slba: 100, ref_tag, app_tag: 0x1234, app_mask: 0xffff }
     }
 
     #[test]

@@ -28,13 +28,13 @@ use vfio_bindings::bindings::vfio::{
 use vfio_user::Command;
 use zerocopy::native_endian::{U16, U32};
 
-use crate::serve::message::{Header, MAX_FDS, Message};
+use crate::serve::message::{FDS_MAX, Header, Message};
 use crate::serve::shared::Shared;
 
 /// Largest JSON that a version message may carry.
-const MAX_VERSION_DATA: usize = 4096;
+const VERSION_DATA_BYTES_MAX: usize = 4096;
 /// Largest access to a region, as negotiated (`max_data_xfer_size`).
-const MAX_ACCESS: u32 = 1 << 20;
+const ACCESS_BYTES_MAX: u32 = 1 << 20;
 /// JSON for a client that sends none.
 const NO_CAPABILITIES: &[u8] = b"{\"capabilities\":{}}\0";
 
@@ -142,7 +142,7 @@ fn check_irqs(message: &Message) -> Result<(), Errno> {
     if field(4) & VFIO_IRQ_SET_DATA_BOOL != 0 {
         return Err(Errno::OPNOTSUPP);
     }
-    let fits = field(8) < VFIO_PCI_NUM_IRQS && message.fds.len() <= MAX_FDS;
+    let fits = field(8) < VFIO_PCI_NUM_IRQS && message.fds.len() <= FDS_MAX;
     if fits { Ok(()) } else { Err(Errno::INVAL) }
 }
 
@@ -152,7 +152,7 @@ const ACCESS: usize = 16;
 /// Returns the length of an access if its region exists and the length is within the limit.
 fn access(body: &[u8]) -> Option<usize> {
     dword(body, 8).filter(|&region| region < VFIO_PCI_NUM_REGIONS)?;
-    let count = dword(body, 12).filter(|&count| count <= MAX_ACCESS)?;
+    let count = dword(body, 12).filter(|&count| count <= ACCESS_BYTES_MAX)?;
     usize::try_from(count).ok()
 }
 
@@ -161,7 +161,7 @@ fn access(body: &[u8]) -> Option<usize> {
 fn admit_version(body: &mut Vec<u8>) -> Result<(), Errno> {
     let (major, json) = body.split_first_chunk::<2>().ok_or(Errno::INVAL)?;
     let json = json.get(2..).ok_or(Errno::INVAL)?;
-    if u16::from_ne_bytes(*major) != 0 || json.len() > MAX_VERSION_DATA {
+    if u16::from_ne_bytes(*major) != 0 || json.len() > VERSION_DATA_BYTES_MAX {
         return Err(Errno::INVAL);
     }
     if json.is_empty() {

@@ -13,9 +13,9 @@ use zerocopy::native_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Largest number of descriptors of one message, which is the server's limit.
-pub(crate) const MAX_FDS: usize = 16;
+pub(crate) const FDS_MAX: usize = 16;
 /// Largest body in bytes: the largest negotiated transfer, and the header of an access.
-pub(crate) const MAX_BODY: usize = (1 << 20) + 64;
+pub(crate) const BODY_BYTES_MAX: usize = (1 << 20) + 64;
 
 /// The header of every message, in the byte order of the machine.
 #[repr(C)]
@@ -67,7 +67,7 @@ impl Message {
         }
         (&mut &*stream).read_exact(&mut bytes[received..])?;
         let size = usize::try_from(message.header.size.get()).unwrap_or(usize::MAX);
-        let body = size.checked_sub(HEADER_SIZE).filter(|&body| body <= MAX_BODY);
+        let body = size.checked_sub(HEADER_SIZE).filter(|&body| body <= BODY_BYTES_MAX);
         let body = body.ok_or_else(|| invalid("message size"))?;
         message.body.resize(body, 0);
         (&mut &*stream).read_exact(&mut message.body)?;
@@ -89,7 +89,7 @@ impl Message {
 }
 
 fn receive_fds(stream: &UnixStream, to: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(to)];
     let received = loop {
@@ -111,7 +111,7 @@ fn receive_fds(stream: &UnixStream, to: &mut [u8], fds: &mut Vec<OwnedFd>) -> io
 }
 
 fn send_fds(stream: &UnixStream, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(invalid("number of descriptors"));

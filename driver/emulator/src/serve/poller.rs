@@ -56,7 +56,7 @@ pub(crate) fn poll(shared: &Shared) {
     let mut idle = Idle::default();
     while let Some(mut device) = shared.active_device() {
         let done = device.process(BUDGET);
-        let due = device.until_due();
+        let due = device.controller.until_due();
         drop(device);
         if done > 0 {
             idle.end();

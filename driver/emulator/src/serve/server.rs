@@ -132,7 +132,7 @@ fn session(client: &UnixStream, shared: &Shared, path: PathBuf) -> io::Result<()
     let to_server = connected?;
     let (irqs, regions) = {
         let device = shared.device();
-        (device.irqs(), device.regions())
+        (device.interrupts.describe(), device.regions())
     };
     let server = Server::from_owned_fd(listener.into(), true, irqs, regions);
     std::thread::scope(|scope| {

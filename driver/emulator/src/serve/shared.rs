@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use vfio_user::{DmaMapFlags, DmaUnmapFlags, ServerBackend};
 
+use crate::host::access::Access;
 use crate::serve::device::Device;
 
 /// The device behind a lock, which both threads hold briefly.
@@ -35,11 +36,12 @@ impl Shared {
         }
     }
 
-    /// Locks the device for a message.
+    /// Locks the device for a message, and sets its clock.
     pub(crate) fn device(&self) -> MutexGuard<'_, Device> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let device = self.lock();
+        let mut device = self.lock();
         self.waiting.fetch_sub(1, Ordering::SeqCst);
+        device.set_clock();
         device
     }
 
@@ -113,16 +115,36 @@ impl ServerBackend for Messages<'_> {
         size: u64,
         fd: Option<File>,
     ) -> io::Result<()> {
-        self.0.message(|device| device.dma_map(flags, offset, address, size, fd))
+        let access = Access {
+            read: flags.contains(DmaMapFlags::READ),
+            write: flags.contains(DmaMapFlags::WRITE),
+        };
+        self.0.message(|device| {
+            // Memory without a file is unreachable.
+            let file = fd.filter(|_| access.read || access.write);
+            let file = file.ok_or_else(|| io::Error::from(Errno::INVAL))?;
+            device.memory.map_file(address, size, file, offset, access)
+        })
     }
 
     fn dma_unmap(&mut self, flags: DmaUnmapFlags, address: u64, size: u64) -> io::Result<()> {
-        self.0.message(|device| device.dma_unmap(flags, address, size))
+        self.0.message(|device| {
+            if flags.contains(DmaUnmapFlags::GET_DIRTY_PAGE_INFO) {
+                return Err(Errno::OPNOTSUPP.into());
+            }
+            if flags.contains(DmaUnmapFlags::UNMAP_ALL) {
+                device.memory.clear();
+                return Ok(());
+            }
+            device.memory.unmap(address, size)
+        })
     }
 
+    /// Executes a function level reset. Mappings, interrupts and configuration space stay, because
+    /// the kernel's VFIO saves and restores them for its clients, too.
     fn reset(&mut self) -> io::Result<()> {
         self.0.message(|device| {
-            device.reset();
+            device.controller.function_reset();
             Ok(())
         })
     }
@@ -135,6 +157,6 @@ impl ServerBackend for Messages<'_> {
         count: u32,
         fds: Vec<File>,
     ) -> io::Result<()> {
-        self.0.message(|device| device.set_irqs(index, flags, start, count, fds))
+        self.0.message(|device| device.interrupts.set(index, flags, start, count, fds))
     }
 }

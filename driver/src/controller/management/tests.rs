@@ -21,7 +21,7 @@ struct Managed {
 fn start(config: Config) -> Managed {
     let admin_timeout = Duration::from_millis(500);
     let options = Options { admin_timeout, ..writable() };
-    let served = Served::start(Emulator::builder().config(config), options);
+    let served = Served::start(config, options);
     Managed { controller: served.controller.writable().unwrap(), emulator: served.emulator }
 }
 

@@ -46,7 +46,7 @@ pub struct NamespaceArgs {
     #[arg(long, value_parser = lba_size, value_delimiter = ',', default_value = "512", value_name = "512|4096")]
     pub lba_size: Vec<u32>,
     /// Namespace identifiers, one for each image.
-    #[arg(long, value_delimiter = ',', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=nvio_emulator::MAX_NSID as i64))]
+    #[arg(long, value_delimiter = ',', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=nvio_emulator::NSID_MAX as i64))]
     pub nsid: Vec<u32>,
     /// Optimal I/O boundary in blocks; 0 is none.
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "BLOCKS")]

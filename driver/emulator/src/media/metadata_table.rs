@@ -1,4 +1,4 @@
-//! Blocks with metadata: the backing stores the data, and a table beside it stores the metadata.
+//! The metadata of blocks: a table beside the data, in a file or in memory.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -20,105 +20,13 @@ const VERSION: u8 = 1;
 /// Offset of the metadata in that file.
 const HEADER: u64 = 4096;
 
-/// The blocks of a namespace: a backing, and a table if blocks have metadata.
-#[derive(Debug)]
-pub(crate) struct BlockStore {
-    data: RawStore,
-    metadata: Option<Box<Table>>,
-}
-
-impl BlockStore {
-    /// Creates a store of `blocks` blocks with `data`, and a table of their `metadata`, if they
-    /// have any. The table is a file beside an image file, otherwise memory.
-    ///
-    /// # Errors
-    /// [`Error::Image`] for a file that cannot be opened, and [`Error::MetadataFormat`] for one
-    /// that was made with another format; [`Error::Memory`].
-    pub(crate) fn open(
-        backing: &Backing,
-        data: RawStore,
-        block_shift: u32,
-        blocks: u64,
-        metadata: Option<Metadata>,
-    ) -> Result<Self, Error> {
-        let table = metadata.map(|metadata| Table::open(backing, block_shift, blocks, metadata));
-        Ok(Self { data, metadata: table.transpose()?.map(Box::new) })
-    }
-
-    /// Reads into host memory.
-    #[inline]
-    pub(crate) fn read(&mut self, offset: u64, to: &mut VolatileSlice<'_>) -> io::Result<()> {
-        self.data.read(offset, to)
-    }
-
-    /// Reads into memory of this process. Returns false if the store has no data (null).
-    pub(crate) fn read_bytes(&mut self, offset: u64, to: &mut [u8]) -> io::Result<bool> {
-        self.data.read_bytes(offset, to)
-    }
-
-    /// Reads the metadata of the blocks from `offset`, until `to` is full. Blocks without metadata
-    /// leave `to` unchanged.
-    pub(crate) fn read_metadata(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
-        self.metadata.as_mut().map_or(Ok(()), |table| table.read(offset, to))
-    }
-
-    /// Writes data from host memory.
-    #[inline]
-    pub(crate) fn write(&mut self, offset: u64, from: &VolatileSlice<'_>) -> io::Result<()> {
-        self.data.write(offset, from)
-    }
-
-    /// Writes data from memory of this process; the metadata stays.
-    pub(crate) fn write_bytes(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
-        self.data.write_bytes(offset, from)
-    }
-
-    /// Writes the metadata of the blocks from `offset`, until `from` is used up; their data stays.
-    pub(crate) fn write_metadata(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
-        self.metadata.as_mut().map_or(Ok(()), |table| table.write(offset, from))
-    }
-
-    /// Writes whole blocks with their metadata, which is empty if blocks have none.
-    pub(crate) fn write_blocks(
-        &mut self,
-        offset: u64,
-        data: &[u8],
-        metadata: &[u8],
-    ) -> io::Result<()> {
-        self.write_bytes(offset, data)?;
-        self.write_metadata(offset, metadata)
-    }
-
-    /// Makes whole blocks unwritten.
-    pub(crate) fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        self.data.zero(offset, len)?;
-        self.metadata.as_mut().map_or(Ok(()), |table| table.zero(offset, len))
-    }
-
-    /// Makes every write durable.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.data.flush()?;
-        self.metadata.as_mut().map_or(Ok(()), |table| table.store.flush())
-    }
-
-    /// Returns true if the backing stores writes: it neither discards nor rejects them.
-    pub(crate) fn stores_writes(&self) -> bool {
-        self.data.stores_writes()
-    }
-
-    /// Returns true if writes may be lost until they are flushed.
-    pub(crate) fn is_volatile(&self) -> bool {
-        self.data.is_volatile()
-    }
-}
-
-/// A table of the metadata of blocks.
+/// The metadata of each block of a namespace.
 ///
 /// The table stores protection information with its bits inverted. Blocks that were never written,
 /// which are zeroes in memory and holes in files, then read as all ones, and all ones disable the
 /// checks of a block (NVM 3.2.3.2.1).
 #[derive(Debug)]
-struct Table {
+pub(crate) struct MetadataTable {
     store: RawStore,
     /// Offset of the metadata of block 0 in the store.
     base: u64,
@@ -126,9 +34,13 @@ struct Table {
     metadata: Metadata,
 }
 
-impl Table {
+impl MetadataTable {
     /// Opens the file beside an image file; otherwise allocates memory.
-    fn open(
+    ///
+    /// # Errors
+    /// [`Error::Image`] for a file that cannot be opened, and [`Error::MetadataFormat`] for one
+    /// that was made with another format; [`Error::Memory`].
+    pub(crate) fn open(
         backing: &Backing,
         block_shift: u32,
         blocks: u64,
@@ -148,21 +60,29 @@ impl Table {
         Ok(Self { store, base, block_shift, metadata })
     }
 
-    fn read(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
-        self.store.read_bytes(self.place(offset), to)?;
+    /// Reads the metadata of the blocks from `offset` of the data, until `to` is full.
+    pub(crate) fn read(&mut self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        self.store.read(self.place(offset), &mut VolatileSlice::from(&mut *to))?;
         self.invert(to);
         Ok(())
     }
 
-    fn write(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
+    /// Writes the metadata of the blocks from `offset` of the data, until `from` is used up.
+    pub(crate) fn write(&mut self, offset: u64, from: &[u8]) -> io::Result<()> {
         let mut inverted = from.to_vec();
         self.invert(&mut inverted);
-        self.store.write_bytes(self.place(offset), &inverted)
+        self.store.write(self.place(offset), &VolatileSlice::from(&mut inverted[..]))
     }
 
-    fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
+    /// Makes whole blocks unwritten.
+    pub(crate) fn zero(&mut self, offset: u64, len: u64) -> io::Result<()> {
         let bytes = (len >> self.block_shift) * u64::from(self.metadata.bytes);
         self.store.zero(self.place(offset), bytes)
+    }
+
+    /// Makes every write durable.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.store.flush()
     }
 
     /// Returns the place in the table of the metadata of the block at `offset` of the data.
@@ -240,9 +160,9 @@ mod tests {
         Metadata { bytes, extended: true, protection: Some(protection) }
     }
 
-    fn open(backing: &Backing, bytes: u16) -> Result<BlockStore, Error> {
-        let (data, size) = RawStore::open(backing).unwrap();
-        BlockStore::open(backing, data, 9, size >> 9, Some(metadata(bytes)))
+    fn open(backing: &Backing, bytes: u16) -> Result<MetadataTable, Error> {
+        let (_, size) = RawStore::open(backing).unwrap();
+        MetadataTable::open(backing, 9, size >> 9, metadata(bytes))
     }
 
     #[test]
@@ -251,31 +171,31 @@ mod tests {
         image.as_file().set_len(64 << 10).unwrap();
         let on_image = Backing::image(image.path(), false);
         for backing in [Backing::memory(64 << 10), Backing::null(64 << 10), on_image.clone()] {
-            let mut blocks = open(&backing, 16).unwrap();
+            let mut table = open(&backing, 16).unwrap();
             let mut found = [1; 48];
-            blocks.read_metadata(512, &mut found).unwrap();
+            table.read(512, &mut found).unwrap();
             let unwritten = [[0; 8], [0xff; 8]].concat();
             assert_eq!(found, unwritten.repeat(3)[..]);
             let written: Vec<u8> = (0..32).collect();
-            blocks.write_metadata(1024, &written).unwrap();
-            blocks.read_metadata(1024, &mut found[..32]).unwrap();
+            table.write(1024, &written).unwrap();
+            table.read(1024, &mut found[..32]).unwrap();
             assert_eq!(found[..32], written);
-            blocks.zero(1024, 512).unwrap();
-            blocks.read_metadata(1024, &mut found[..32]).unwrap();
+            table.zero(1024, 512).unwrap();
+            table.read(1024, &mut found[..32]).unwrap();
             assert_eq!(found[..32], [&unwritten[..], &written[16..]].concat());
-            blocks.flush().unwrap();
+            table.flush().unwrap();
         }
         // The metadata of an image persists when it is opened again, and is sparse.
         let mut again = open(&on_image, 16).unwrap();
         let mut found = [0; 16];
-        again.read_metadata(1536, &mut found).unwrap();
+        again.read(1536, &mut found).unwrap();
         assert_eq!(found[..], (16..32).collect::<Vec<u8>>());
         drop(again);
         assert!(matches!(open(&on_image, 8), Err(Error::MetadataFormat { .. })));
         std::fs::remove_file(path_beside(image.path())).unwrap();
         // A read-only image does not create it.
         let read_only = Backing::image(image.path(), true);
-        open(&read_only, 16).unwrap().read_metadata(0, &mut found).unwrap();
+        open(&read_only, 16).unwrap().read(0, &mut found).unwrap();
         assert_eq!(found[8..], [0xff; 8]);
         assert!(!path_beside(image.path()).exists());
     }
