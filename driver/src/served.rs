@@ -1,7 +1,7 @@
 //! Controllers on the embedded emulator, for the unit tests of this crate. Other crates use those of
 //! `tests/kit`, which depends on this crate.
 
-use nvio_emulator::{Emulator, EmulatorBuilder};
+use nvio_emulator::{Config, Emulator};
 
 use crate::{Address, Controller, Options, WritableNamespace};
 
@@ -13,7 +13,7 @@ pub(crate) struct Served {
 
 impl Served {
     /// Starts the emulator that `builder` describes, and opens its controller with `options`.
-    pub fn start(builder: EmulatorBuilder, options: Options) -> Self {
+    pub fn start(builder: Config, options: Options) -> Self {
         let emulator = builder.start().unwrap();
         let address = Address::vfio_user(emulator.socket());
         let controller = Controller::open_with(&address, options).unwrap();

@@ -1,7 +1,9 @@
 //! Hostile hosts against the embedded controller's decoding of commands.
 #![no_main]
 
-#[path = "../../driver/emulator/tests/attack/mod.rs"]
-mod attack;
+#[path = "../../driver/emulator/tests/hostile/program.rs"]
+mod program;
 
-libfuzzer_sys::fuzz_target!(|program: &[u8]| attack::run(program));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    program::run(bytes);
+});

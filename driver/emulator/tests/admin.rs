@@ -572,4 +572,13 @@ fn interrupts_are_due_for_the_queues_that_want_them() {
     assert!(host.run(&mut pair, Sqe::flush(1)).status().is_success());
     assert_eq!(host.controller.take_interrupts().collect::<Vec<_>>(), [5]);
     assert_eq!(host.controller.take_interrupts().count(), 0);
+    // Each vector once, in ascending order, whatever the order of completions.
+    for _ in 0..2 {
+        assert!(host.run(&mut pair, Sqe::flush(1)).status().is_success());
+        assert_eq!(host.admin_status(Sqe::get_features(feature_id::ARBITRATION)), Status::SUCCESS);
+    }
+    assert_eq!(host.controller.take_interrupts().collect::<Vec<_>>(), [0, 5]);
+    assert!(host.run(&mut pair, Sqe::flush(1)).status().is_success());
+    host.controller.function_reset();
+    assert_eq!(host.controller.take_interrupts().count(), 0);
 }

@@ -5,11 +5,9 @@
 
 mod admin;
 mod atomic;
-mod attack;
 mod cache;
 mod controller_memory;
 mod copy;
-mod corpus;
 mod faults;
 mod hostile;
 mod io;

@@ -25,6 +25,8 @@ pub(crate) struct Namespace {
     pub(crate) moves_data: bool,
     /// Size in logical blocks.
     pub(crate) blocks: u64,
+    /// Size of the backing in bytes, also if the last block of the present format is cut.
+    pub(crate) bytes: u64,
     pub(crate) write_protected: bool,
     /// The namespace is attached to the controller, and therefore active.
     pub(crate) attached: bool,
@@ -67,6 +69,7 @@ impl Namespace {
             metadata: config.blocks_metadata(),
             moves_data: !matches!(config.backing, Backing::Null(_)),
             blocks,
+            bytes,
             write_protected: matches!(config.backing, Backing::Image { read_only: true, .. }),
             attached: true,
             atomic_anywhere: shared.atomics.power_fail,
@@ -142,11 +145,6 @@ impl Namespace {
         if let Err(error) = self.store.flush() {
             log::error!("namespace {}: flush: {error}", self.nsid);
         }
-    }
-
-    /// Returns the size in bytes, without metadata.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.blocks << self.block_shift
     }
 
     /// Checks a range of blocks and returns its offset and length in bytes.

@@ -109,7 +109,7 @@ impl Namespaces {
 
     /// Returns the bytes of all namespaces and the unallocated bytes (TNVMCAP).
     pub(crate) fn bytes(&self) -> u128 {
-        let bytes = |namespace: &Namespace| u128::from(namespace.bytes());
+        let bytes = |namespace: &Namespace| u128::from(namespace.bytes);
         let allocated: u128 = self.list.iter().map(bytes).sum();
         allocated + u128::from(self.unallocated())
     }
@@ -198,7 +198,7 @@ impl Namespaces {
         }
         let wanted = |namespace: &mut Namespace| nsid == NSID_ALL || namespace.nsid == nsid;
         for mut namespace in self.list.extract_if(.., wanted).collect::<Vec<_>>() {
-            self.unallocated = Some(self.unallocated().saturating_add(namespace.bytes()));
+            self.unallocated = Some(self.unallocated().saturating_add(namespace.bytes));
             if namespace.attached {
                 namespace.flush_and_log();
                 self.note_change(namespace.nsid);

@@ -1,5 +1,5 @@
-//! A hostile host that does what bytes say: the body of a fuzz target, and of the test that
-//! replays its corpus.
+//! A hostile host that does what bytes say: the body of a fuzz target, and of the tests that replay
+//! its corpus and programs drawn by seed.
 //!
 //! The bytes are a program over a stepped controller and a small memory: commands, lists of data
 //! pointers, doorbells, registers, resets and faults. Whatever they are, the controller does not
@@ -12,13 +12,14 @@ use nvio_emulator::{
     Access, Backing, Config, Controller, DeviceFault, Dma, Faults, HostMemory, NamespaceConfig,
     Rates, Service,
 };
+use nvio_spec::namespace::ControllerList;
 use nvio_spec::protection::ProtectionType;
 use nvio_spec::register::{ACQ, AQA, ASQ, CC, CMBMSC, CSTS, Cc, Cmbmsc, Csts, INTMC, INTMS, NSSR};
 use nvio_spec::sgl::Descriptor;
-use nvio_spec::{Cqe, EventType, Sqe, cns};
+use nvio_spec::{Cqe, EventType, IdentifyController, IdentifyNamespace, NSID_ALL, Sqe, cns};
 use vm_memory::mmap::MmapRegion;
 use vm_memory::{Bytes, VolatileMemory};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// The host's memory, which the controller may read and write.
 const BASE: u64 = 0x10_0000;
@@ -32,8 +33,15 @@ const WINDOW_SIZE: u64 = 16 << 10;
 /// Bytes of each queue's place in memory: a submission queue and a completion queue of up to 64
 /// entries.
 const QUEUE: u64 = 8 << 10;
+/// Where the data of Namespace Management and of Namespace Attachment are.
+const NAMESPACE: u64 = BASE + 10 * QUEUE;
+const CONTROLLERS: u64 = NAMESPACE + 4096;
+/// Where the data of the last commands are.
+const DATA: u64 = BASE + 8 * QUEUE;
 /// Most steps of a program; what follows is left out.
 const MOST_STEPS: usize = 256;
+/// Bytes in which namespaces can be created.
+const UNALLOCATED: u64 = 64 << 10;
 /// Most commands handled in one go.
 const BUDGET: usize = 64;
 
@@ -138,7 +146,19 @@ struct Pair {
     cid: u16,
 }
 
+/// The ends of a program's commands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    pub succeeded: u32,
+    pub failed: u32,
+    /// How often the controller stopped.
+    pub stops: u32,
+}
+
 struct Host {
+    outcome: Outcome,
+    /// Most commands and completions of one go.
+    most: usize,
     controller: Controller,
     memory: HostMemory,
     region: Arc<MmapRegion>,
@@ -154,32 +174,69 @@ fn overlap(iova: u64, len: usize, start: u64, size: usize) -> Option<(usize, usi
     Some((at, len.min(size - at)))
 }
 
+/// Settings of a program, in its first two bytes: the bits of [`config`], and these.
+pub mod setting {
+    /// The controller is disabled when the program begins.
+    pub const DISABLED: u16 = 1;
+    pub const SGL: u16 = 1 << 3;
+    pub const FORMAT_NVM: u16 = 1 << 5;
+    pub const WRITE_CACHE: u16 = 1 << 8;
+    pub const NAMESPACE_MANAGEMENT: u16 = 1 << 9;
+    pub const LATENCY: u16 = 1 << 10;
+    pub const FAULTS: u16 = 1 << 11;
+    /// Namespaces have everything that they can have.
+    pub const RICH: u16 = 1 << 12;
+    /// Transfers have no limit but the number of blocks.
+    pub const NO_MDTS: u16 = 1 << 13;
+    /// The host begins again whenever the controller has stopped.
+    pub const RESTARTS: u16 = 1 << 14;
+}
+
 /// Runs a program.
-pub fn run(bytes: &[u8]) {
+pub fn run(bytes: &[u8]) -> Outcome {
     let mut program = Program(bytes);
     let settings = program.half();
-    let mut host = Host::new(&config(settings));
-    if settings & 1 == 0 {
+    let mut host = Host::new(&config(settings), settings);
+    if settings & setting::DISABLED == 0 {
         host.start();
     }
     for _ in 0..MOST_STEPS {
         if program.0.is_empty() {
             break;
         }
+        let ran = host.controller.is_running();
         host.step(&mut program);
+        if !host.controller.is_running() {
+            host.outcome.stops += u32::from(ran);
+            if settings & setting::RESTARTS != 0 {
+                host.start();
+            }
+        }
     }
-    host.check();
+    host.check(settings)
 }
 
 /// The controller that the first bytes ask for.
 fn config(settings: u16) -> Config {
     let bit = |n: u16| settings >> n & 1 != 0;
     let namespace = |bytes| NamespaceConfig::new(Backing::memory(bytes));
+    let protected =
+        |extended, kind, first| namespace(64 << 10).metadata(16, extended).protection(kind, first);
     let tagged = namespace(64 << 10).block_size(4096).metadata(8, bit(1));
-    let mut config = Config::new()
-        .namespace(namespace(64 << 10))
-        .namespace(tagged.protection(ProtectionType::ONE, bit(2)))
-        .namespace(namespace(64 << 10).metadata(16, !bit(1)).nsid(4))
+    let plain = [
+        namespace(64 << 10),
+        tagged.protection(ProtectionType::ONE, bit(2)),
+        namespace(64 << 10).metadata(16, !bit(1)).nsid(4),
+    ];
+    let rich = [
+        protected(false, ProtectionType::ONE, false),
+        protected(true, ProtectionType::TWO, true).copy_limits(64, 128, 16),
+        NamespaceConfig::new(Backing::null(1 << 30)).metadata(8, true),
+    ];
+    let namespaces = if settings & setting::RICH != 0 { rich } else { plain };
+    let mut config = namespaces
+        .into_iter()
+        .fold(Config::new(), Config::namespace)
         .max_queues(3)
         .max_queue_entries(64)
         .sgl(bit(3))
@@ -190,16 +247,22 @@ fn config(settings: u16) -> Config {
         2 => config.legacy_controller_memory(WINDOW_SIZE),
         _ => config,
     };
-    if bit(8) {
+    if settings & setting::RICH != 0 {
+        config = config.atomic_writes(16, 8);
+    }
+    if settings & setting::NO_MDTS != 0 {
+        config = config.mdts(None);
+    }
+    if settings & setting::WRITE_CACHE != 0 {
         config = config.write_cache(64 << 10);
     }
-    if bit(9) {
-        config = config.namespace_management(64 << 10);
+    if settings & setting::NAMESPACE_MANAGEMENT != 0 {
+        config = config.namespace_management(UNALLOCATED);
     }
-    if bit(10) {
+    if settings & setting::LATENCY != 0 {
         config = config.service(Service::new().latency(Controller::STEP * 2));
     }
-    if bit(11) {
+    if settings & setting::FAULTS != 0 {
         let often = 100_000;
         let rates = Rates {
             status: often,
@@ -223,7 +286,7 @@ fn config(settings: u16) -> Config {
 }
 
 impl Host {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, settings: u16) -> Self {
         let controller = Controller::new(config).expect("settings that are allowed");
         let mut memory = HostMemory::new();
         let region = Arc::new(MmapRegion::new(SIZE).unwrap());
@@ -237,7 +300,11 @@ impl Host {
             assert!(allowed && dma.len > 0, "{dma:x?}");
         });
         let (kept, pairs) = (vec![0; FIXED_SIZE], Default::default());
-        Self { controller, memory, region, fixed, kept, pairs }
+        let is_delayed = settings & (setting::LATENCY | setting::FAULTS) != 0;
+        // Events, and commands that are due, come on top.
+        let most = if is_delayed { 8192 } else { BUDGET + 4 };
+        let outcome = Outcome::default();
+        Self { outcome, most, controller, memory, region, fixed, kept, pairs }
     }
 
     /// Writes as the host does: anywhere in its memory; what is elsewhere is left out.
@@ -306,8 +373,7 @@ impl Host {
 
     fn work(&mut self) {
         let done = self.controller.process(&self.memory, BUDGET);
-        // Events, and what is due, come on top.
-        assert!(done <= 8192, "{done} commands with a budget of {BUDGET}");
+        assert!(done <= self.most, "{done} commands with a budget of {BUDGET}");
         assert!(self.controller.take_interrupts().all(|vector| vector < 4));
     }
 
@@ -323,6 +389,10 @@ impl Host {
             let cqe = Cqe::read_from_bytes(&bytes).unwrap();
             if cqe.phase() != pair.phase {
                 break;
+            }
+            match cqe.status().is_success() {
+                true => self.outcome.succeeded += 1,
+                false => self.outcome.failed += 1,
             }
             taken.push(cqe);
             pair.head = (pair.head + 1) % 64;
@@ -353,7 +423,14 @@ impl Host {
                 self.ring(qid);
                 self.work();
             }
-            6 => drop(self.take(qid)),
+            6 => match op >> 6 {
+                1 => self.create_namespace(program),
+                2 => {
+                    let nsid = program.byte().into();
+                    self.attach_namespace(nsid);
+                }
+                _ => drop(self.take(qid)),
+            },
             7 => {
                 let (at, entries) = (program.address(), program.byte() % 32);
                 for entry in 0..u64::from(entries) {
@@ -442,24 +519,98 @@ impl Host {
         self.work();
     }
 
+    /// Creates a namespace, usually one that can be created.
+    fn create_namespace(&mut self, program: &mut Program<'_>) {
+        let mut data = IdentifyNamespace::new_zeroed();
+        let blocks = u64::from(program.number());
+        (data.nsze, data.ncap) = (blocks.into(), blocks.into());
+        (data.flbas, data.dps) = (program.byte() & 0x1f, program.byte() & 0xf);
+        self.write(NAMESPACE, data.as_bytes());
+        self.run(0, Sqe { prp1: NAMESPACE.into(), ..Sqe::create_namespace() });
+    }
+
+    fn attach_namespace(&mut self, nsid: u32) -> Option<Cqe> {
+        self.write(CONTROLLERS, ControllerList::new(&[0]).as_bytes());
+        self.run(0, Sqe { prp1: CONTROLLERS.into(), ..Sqe::attach_namespace(nsid) })
+    }
+
+    /// Runs a command, for as long as delayed ones take. Gives the last completion.
+    fn run(&mut self, qid: u16, sqe: Sqe) -> Option<Cqe> {
+        self.push(qid, sqe);
+        self.ring(qid);
+        for _ in 0..8 {
+            self.controller.step(&self.memory);
+        }
+        self.take(qid).pop()
+    }
+
+    /// Runs a command that has to succeed.
+    fn succeed(&mut self, qid: u16, sqe: Sqe) -> Cqe {
+        let cqe = self.run(qid, sqe).expect("a completion");
+        let cid = self.pairs[usize::from(qid)].cid;
+        assert!(cqe.status().is_success() && cqe.cid.get() == cid, "{cqe:?} of {sqe:?}");
+        cqe
+    }
+
+    fn read(&self, iova: u64, bytes: &mut [u8]) {
+        let at = usize::try_from(iova - BASE).unwrap();
+        self.region.as_volatile_slice().read_slice(bytes, at).unwrap();
+    }
+
+    fn identify_controller(&mut self) -> IdentifyController {
+        self.succeed(0, Sqe { prp1: DATA.into(), ..Sqe::identify(cns::CONTROLLER, 0) });
+        let mut bytes = [0; 4096];
+        self.read(DATA, &mut bytes);
+        IdentifyController::read_from_bytes(&bytes).unwrap()
+    }
+
     /// Whatever was done, a reset makes it good again, and nothing was written where it may not.
-    fn check(mut self) {
+    fn check(mut self, settings: u16) -> Outcome {
         let mut found = vec![0; FIXED_SIZE];
         self.fixed.as_volatile_slice().read_slice(&mut found, 0).unwrap();
         assert!(found == self.kept, "memory was written that is only for reading");
+        let outcome = self.outcome;
         self.start();
         let csts = Csts(self.controller.read_register(CSTS));
         assert!(csts.ready() && !csts.fatal() && self.controller.is_running(), "{csts:?}");
-        let mut identify = Sqe::identify(cns::CONTROLLER, 0);
-        identify.prp1 = (BASE + 8 * QUEUE).into();
-        self.push(0, identify);
-        self.ring(0);
-        self.work();
-        let last = self.take(0).pop().expect("a completion");
-        assert!(last.status().is_success() && last.cid.get() == self.pairs[0].cid, "{last:?}");
-        let mut vendor = [0; 2];
-        let at = 8 * QUEUE as usize;
-        self.region.as_volatile_slice().read_slice(&mut vendor, at).unwrap();
-        assert_eq!(&vendor, b"VN");
+        assert_eq!(self.identify_controller().vid.to_bytes(), *b"VN");
+        self.controller.set_faults(&Faults::new()).unwrap();
+        let manages = settings & setting::NAMESPACE_MANAGEMENT != 0;
+        if manages {
+            self.make_one_namespace(settings);
+        }
+        if manages || settings & (setting::FORMAT_NVM | setting::RICH) == 0 {
+            self.check_block(settings as u8);
+        }
+        self.register(CC, Cc::enabled(12).disabled().0.into());
+        assert_eq!(self.controller.read_register(CSTS), 0);
+        outcome
+    }
+
+    /// Leaves one namespace, of 64 blocks of 512 bytes. All capacity that there was is there again.
+    fn make_one_namespace(&mut self, settings: u16) {
+        self.succeed(0, Sqe::delete_namespace(NSID_ALL));
+        let mut data = IdentifyNamespace::new_zeroed();
+        (data.nsze, data.ncap) = (64.into(), 64.into());
+        self.write(NAMESPACE, data.as_bytes());
+        let create = Sqe { prp1: NAMESPACE.into(), ..Sqe::create_namespace() };
+        assert_eq!(self.succeed(0, create).dw0.get(), 1);
+        let attached = self.attach_namespace(1).expect("a completion");
+        assert!(attached.status().is_success(), "{attached:?}");
+        let configured =
+            if settings & setting::RICH != 0 { (128 << 10) + (1 << 30) } else { 192 << 10 };
+        let controller = self.identify_controller();
+        assert_eq!(controller.tnvmcap.get(), configured + u128::from(UNALLOCATED));
+        assert_eq!(controller.tnvmcap.get() - controller.unvmcap.get(), 64 * 512);
+    }
+
+    /// A block of namespace 1 is read as it was written.
+    fn check_block(&mut self, seed: u8) {
+        self.write(DATA, &[seed; 512]);
+        self.succeed(1, Sqe { prp1: DATA.into(), ..Sqe::write(1, 5, 1) });
+        self.succeed(1, Sqe { prp1: (DATA + 512).into(), ..Sqe::read(1, 5, 1) });
+        let mut found = [0; 512];
+        self.read(DATA + 512, &mut found);
+        assert_eq!(found, [seed; 512]);
     }
 }
