@@ -1,7 +1,6 @@
 //! An open controller, and its emulator if the device is an image.
 
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 
 use nvio_driver::pci::Sysfs;
@@ -12,6 +11,7 @@ use nvio_iomap::{Disk, DiskReader, WritableDisk};
 
 use crate::error::Error;
 use crate::image;
+use crate::in_use;
 use crate::location::{DeviceName, Location};
 use crate::range;
 
@@ -42,8 +42,6 @@ pub struct Device {
     // Fields drop in order: the controller is shut down before its emulator ends.
     controller: Controller,
     emulator: Option<Emulator>,
-    /// Keeps the kernel from mounting a block device that is written to as an image.
-    _exclusive: Option<File>,
 }
 
 impl fmt::Debug for Device {
@@ -61,7 +59,7 @@ impl Device {
         match name {
             DeviceName::Address(address) => {
                 let controller = open(address, options)?;
-                Ok(Self { controller, emulator: None, _exclusive: None })
+                Ok(Self { controller, emulator: None })
             }
             DeviceName::Image(image) => Self::emulate(image, image_block_bytes, options),
         }
@@ -69,7 +67,13 @@ impl Device {
 
     fn emulate(image: &Path, block_bytes: u32, options: Options) -> Result<Self, Error> {
         image::check(image)?;
-        let exclusive = if options.writable { image::claim(image)? } else { None };
+        if options.writable {
+            // The emulator then keeps the kernel from mounting a block device.
+            let failed = |error| Error::Image { action: "open", path: image.to_owned(), error };
+            if let Some(user) = in_use::user(image).map_err(failed)? {
+                return Err(Error::ImageInUse { path: image.to_owned(), user });
+            }
+        }
         let backing = Backing::image(image, !options.writable);
         let namespace = NamespaceConfig::new(backing).block_size(block_bytes);
         let emulator = Emulator::builder().namespace(namespace).start();
@@ -77,7 +81,7 @@ impl Device {
             emulator.map_err(|error| Error::Emulate { image: image.to_owned(), error })?;
         let address = Address::VfioUser(emulator.socket().to_owned());
         let controller = Controller::open_with(&address, options)?;
-        Ok(Self { controller, emulator: Some(emulator), _exclusive: exclusive })
+        Ok(Self { controller, emulator: Some(emulator) })
     }
 
     /// Returns the controller.

@@ -8,6 +8,7 @@ use nvio_driver::Error as DriverError;
 use nvio_ext4::{Error as FsError, PathName};
 use nvio_iomap::{Error as IomapError, FileError as _};
 
+use crate::in_use::ImageUser;
 use crate::partition::{self, PartitionTable};
 use crate::recognise::Format;
 
@@ -59,6 +60,15 @@ pub enum Error {
         /// The error of the operating system.
         #[source]
         error: io::Error,
+    },
+    /// An image that is to be written to is in use: mounted, attached to a loop device, or open for
+    /// writing in another process.
+    #[error("{} is in use: {user}", .path.display())]
+    ImageInUse {
+        /// The image.
+        path: PathBuf,
+        /// The user.
+        user: ImageUser,
     },
     /// A path that is neither a regular file nor a block device.
     #[error("{} is a {kind}, not an image", .path.display())]
@@ -244,6 +254,7 @@ impl Error {
             Self::Open { error, .. } | Self::Driver(error) => driver_kind(error),
             Self::Emulate { error, .. } => os_kind(error),
             Self::Image { error, .. } => error.kind(),
+            Self::ImageInUse { .. } => io::ErrorKind::ResourceBusy,
             Self::NotAnImage { .. }
             | Self::NoController
             | Self::Offset { .. }

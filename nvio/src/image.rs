@@ -3,13 +3,12 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use nvio_ext4::{BlockSource, SourceError};
 use nvio_iomap::Image;
-use rustix::fs::OFlags;
 
 use crate::error::Error;
 
@@ -122,18 +121,6 @@ pub fn check(path: &Path) -> Result<(), Error> {
         () if kind.is_char_device() => refuse("character device"),
         () => refuse("pipe"),
     }
-}
-
-/// Opens a block device exclusively (O_EXCL), which fails if it is mounted and keeps it from being
-/// mounted. Returns `None` for a regular file.
-pub(crate) fn claim(path: &Path) -> Result<Option<File>, Error> {
-    if !fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device()) {
-        return Ok(None);
-    }
-    let flags = OFlags::EXCL.bits().cast_signed();
-    let file = File::options().read(true).write(true).custom_flags(flags).open(path);
-    let failed = |error| Error::Image { action: "open exclusively", path: path.to_owned(), error };
-    file.map(Some).map_err(failed)
 }
 
 #[cfg(test)]

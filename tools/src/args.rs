@@ -1,5 +1,7 @@
 //! Options that several verbs share.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use nvio::DeviceName;
 
@@ -63,6 +65,18 @@ pub struct VolumeArgs {
     pub journal_partition: Option<u32>,
     #[command(flatten)]
     pub memory: MemoryArgs,
+}
+
+impl VolumeArgs {
+    /// Returns the images among the devices.
+    pub fn images(&self) -> Vec<PathBuf> {
+        let devices = [Some(&self.controller.device), self.journal.as_ref()];
+        let image = |device: &'_ DeviceName| match device {
+            DeviceName::Image(path) => Some(path.clone()),
+            DeviceName::Address(_) => None,
+        };
+        devices.into_iter().flatten().filter_map(image).collect()
+    }
 }
 
 /// Options of the metadata cache.

@@ -71,6 +71,34 @@ pub enum Error {
         /// The name, safe for a terminal.
         entry: String,
     },
+    /// A directory has two entries of one name.
+    #[error(
+        "{path}: the directory has a second entry of this name, which is not copied; run e2fsck"
+    )]
+    NameTwice {
+        /// The path, safe for a terminal.
+        path: String,
+    },
+    /// A file that this copy has created would have been replaced.
+    #[error("will not overwrite just-created {target} with {by}")]
+    JustCreated {
+        /// The target.
+        target: PathBuf,
+        /// The path in the filesystem, safe for a terminal.
+        by: String,
+    },
+    /// The image that is copied from would have been replaced.
+    #[error("will not overwrite {target}: it is the image that is copied from")]
+    IsTheImage {
+        /// The target.
+        target: PathBuf,
+    },
+    /// The device failed while a file was being copied.
+    #[error("{path} is not copied: its data was not read to the end")]
+    ReadsLost {
+        /// The path, safe for a terminal.
+        path: String,
+    },
     /// The target of a copy exists and has another type.
     #[error("{target} exists and is {kind}; remove it first")]
     InTheWay {
@@ -191,6 +219,7 @@ fn library_hint(error: &nvio::Error) -> Option<Cow<'static, str>> {
         nvio::Error::Pci(error) => return pci_hint(error),
         nvio::Error::Emulate { error, .. } => return emulator_hint(error),
         nvio::Error::Image { error, .. } => return permission_hint(error),
+        nvio::Error::ImageInUse { .. } => "unmount it, or end its user first",
         nvio::Error::NotAnImage { kind: "socket", .. } => "write it as vfio-user:SOCKET",
         nvio::Error::NotAnImage { .. } => {
             "DEVICE is a PCI address, vfio-user:SOCKET or the path of an image"

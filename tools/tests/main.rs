@@ -6,6 +6,7 @@ mod attributes;
 mod common;
 mod controller;
 mod cp;
+mod cp_existing;
 mod demo;
 mod emulate;
 mod formats;

@@ -4,7 +4,7 @@ use crate::common;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -17,6 +17,10 @@ fn fill(folder: &Path) {
     let sparse = File::create(folder.join("sparse")).unwrap();
     sparse.write_all_at(&pattern(8192, 2), 0).unwrap();
     sparse.set_len(2_000_000).unwrap();
+    // A hole after 2 MiB.
+    let holey = File::create(folder.join("holey")).unwrap();
+    holey.write_all_at(&pattern(2 << 20, 3), 0).unwrap();
+    holey.write_all_at(&pattern(8192, 4), (2 << 20) + 65_536).unwrap();
 }
 
 /// `nvio write IMAGE REST...` with this on standard input.
@@ -95,7 +99,23 @@ fn refusals_say_what_to_do() {
     assert!(fs::read(disk.image()).unwrap() == before);
     // The first MiB fits, what follows does not.
     let data = vec![b'x'; 4 << 20];
-    refused(&["large"], &data, &["2097152 bytes were written", "3000001 bytes"]);
+    refused(&["large"], &data, &["0 bytes were written", "3000001 bytes"]);
+    refused(&["large", "--offset", "1000000"], &data[..2_000_002], &["0 bytes were written"]);
+    refused(&["holey"], &data[..(2 << 20) + 70_000], &["0 bytes were written", "position 2097152"]);
+    refused(&["holey", "--offset", "5"], &data[..(2 << 20) - 4], &["position 2097152"]);
+    let mut file = fs::File::create(disk.path("input")).unwrap();
+    file.write_all(&data).unwrap();
+    let mut from_file = command([OsStr::new("write"), disk.image().as_ref(), "/large".as_ref()]);
+    let output = from_file.stdin(File::open(disk.path("input")).unwrap()).output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("0 bytes were written"));
+    assert!(fs::read(disk.image()).unwrap() == before);
+    // The part before the hole, from a file that is read from its middle.
+    let mut input = File::open(disk.path("input")).unwrap();
+    input.seek(SeekFrom::Start(2 << 20)).unwrap();
+    let mut from_file = command([OsStr::new("write"), disk.image().as_ref(), "/holey".as_ref()]);
+    assert!(from_file.stdin(input).status().unwrap().success());
+    let holey = disk.run("cat", &["/holey"]).ok();
+    assert!(holey[..2 << 20] == data[..2 << 20]);
     assert_clean(&disk);
     disk.debugfs("sif /small flags 0x80010");
     refused(&["small"], b"x", &["/small", "immutable", "chattr -i"]);
@@ -116,4 +136,30 @@ fn files_that_cannot_be_written_to_are_refused() {
     run(&folder).refused(&["is a directory"]);
     run(&disk.path("none.img")).refused(&["none.img"]);
     run(Path::new("/dev/null")).refused(&["character device"]);
+}
+
+/// An image that another process writes to, or has locked.
+#[test]
+fn an_image_in_use_is_refused() {
+    let disk = Disk::new(fill, &[]);
+    let before = fs::read(disk.image()).unwrap();
+    fs::hard_link(disk.image(), disk.path("other-name")).unwrap();
+    for (script, part) in [
+        ("exec 3<>\"$0\"; echo; read x", "has it open for writing"),
+        ("exec 3>>\"$0\"; echo; read x", "has it open for writing"),
+    ] {
+        let mut user = std::process::Command::new("sh");
+        user.args(["-c", script]).arg(disk.path("other-name"));
+        let mut user = user.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Read::read_exact(user.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let outcome = write(&disk, &["small"], b"x");
+        assert_eq!(outcome.stderr.matches("disk.img").count(), 1, "{}", outcome.stderr);
+        outcome.refused(&["disk.img is in use", part, "(sh)"]);
+        // Reading is not refused.
+        assert_eq!(disk.run("cat", &["small"]).text(), "hello, world\n");
+        drop(user.stdin.take());
+        user.wait().unwrap();
+    }
+    assert!(fs::read(disk.image()).unwrap() == before);
+    write(&disk, &["small"], b"H").ok();
 }

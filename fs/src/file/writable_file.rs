@@ -32,6 +32,10 @@ use crate::map::builder::hole;
 /// let writable = fs.writable()?;
 /// let mut file = writable.writable_file(&fs.lookup("/table.db")?)?;
 ///
+/// // Checks a range without writing to it.
+/// file.check_range(0, 100_000)?;
+/// assert!(file.check_range(99_996, 5).is_err(), "past the end");
+///
 /// // Waits: bytes of any memory at any position inside of the file.
 /// file.write_at(&mut queue, 99_995, b"nvio!")?;
 /// assert!(file.write_at(&mut queue, 99_996, b"nvio!").is_err(), "past the end");
@@ -112,6 +116,20 @@ impl WritableFile {
             self.sound = mapping;
         }
         Ok(mapping)
+    }
+
+    /// Checks that the bytes from `pos` on can be overwritten. A caller that divides a large write
+    /// checks it as a whole first, because each write checks its own range only.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::PastEnd`], [`Error::Hole`], [`Error::Unwritten`], or damage to the map.
+    pub fn check_range(&mut self, pos: u64, length: u64) -> Result<(), Error> {
+        match length {
+            0 => Ok(()),
+            length => self.begin_write(pos, length, Op::WRITE).map(drop),
+        }
     }
 
     /// Checks the whole range before the first command is submitted, so that a rejected write has

@@ -6,147 +6,209 @@
 
 mod entry_name;
 mod host;
+mod place;
+mod transfers;
 mod xattr;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use indicatif::ProgressBar;
-use nvio::{Queue, Volume};
+use nvio::Volume;
 use nvio_ext4::{FileType, Inode, InodeNumber, Visit, WalkEvent};
-use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use crate::error::{Error, Failures};
-use crate::name::escaped;
+use crate::name::{base_name, escaped};
 use crate::open;
 use entry_name::is_name;
-use host::Place;
+use place::{FileId, Folder, Guarded, Place, Unfinished};
+use transfers::{Entry, Transfer, Transfers};
 use xattr::{Attributes, Refused};
 
 /// A copy in progress.
 pub struct Copier<'a> {
     volume: &'a Volume,
-    queue: Queue,
-    buffer: Vec<u8>,
+    transfers: Transfers,
     progress: ProgressBar,
-    /// Copies of files with several names, by inode number.
-    links: HashMap<InodeNumber, PathBuf>,
+    /// Files with several names, by inode number.
+    links: HashMap<InodeNumber, Links>,
+    guarded: Guarded,
     refused: Refused,
     failures: Failures,
 }
 
-/// A directory whose entries are being copied.
-struct Frame {
-    fd: OwnedFd,
-    /// Its path on this machine, for messages and hard links.
-    path: PathBuf,
+/// The names of a file that has several.
+enum Links {
+    /// The file is being copied. These names are waiting for it.
+    Copying(Vec<Entry>),
+    /// The file was copied to this path.
+    Copied(PathBuf, FileId),
+}
+
+/// A directory on the current path of a walk.
+struct Level {
+    /// `None` if the directory could not be created.
+    folder: Option<Rc<Folder>>,
+    /// The name of the last entry.
+    last: Vec<u8>,
+}
+
+impl Level {
+    fn new(folder: Option<Rc<Folder>>) -> Self {
+        Self { folder, last: Vec::new() }
+    }
 }
 
 impl<'a> Copier<'a> {
-    /// Creates a copier that shows its progress on `progress`.
+    /// Creates a copier of `paths` paths that shows its progress on `progress`. It does not replace
+    /// `images`.
     ///
     /// # Errors
     /// If the controller has no more queues.
-    pub fn new(volume: &'a Volume, progress: ProgressBar) -> Result<Self, Error> {
+    pub fn new(
+        volume: &'a Volume,
+        progress: ProgressBar,
+        paths: usize,
+        images: &[PathBuf],
+    ) -> Result<Self, Error> {
         host::allow_deep_trees();
+        let images = images.iter().filter_map(|path| rustix::fs::stat(path).ok());
+        let images = images.map(|stat| FileId::from(&stat)).collect();
         Ok(Self {
             volume,
-            queue: volume.queue()?,
-            buffer: vec![0; BOUNCE_BYTES_MAX],
+            transfers: Transfers::new(volume, progress.clone())?,
             progress,
             links: HashMap::new(),
+            guarded: Guarded { images, made: (paths > 1).then(Default::default) },
             refused: Refused::default(),
             failures: Failures::default(),
         })
     }
 
-    /// Copies `inode`, found at `source`, to `target`; a directory with all its entries.
+    /// Opens the directory that paths are copied into, or that has the target.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn folder(path: &Path) -> Result<Rc<Folder>, Error> {
+        Folder::open(path).map(Rc::new)
+    }
+
+    /// Copies `inode`, found at `source`, to `name` in `folder`; a directory with all its entries.
     ///
     /// # Errors
     /// If `source` cannot be read or the target cannot be created. Failures below a directory are
     /// printed.
-    pub fn copy(&mut self, source: &[u8], inode: &Inode, target: &Path) -> Result<(), Error> {
-        let (parent, name) = host::parent_and_name(target)?;
-        let parent = host::open_directory(&parent)?;
-        let place = Place { parent: parent.as_fd(), name, path: target };
-        if !inode.is_dir() {
-            return self.leaf(source, inode, &place);
+    pub fn copy(
+        &mut self,
+        source: &[u8],
+        inode: &Inode,
+        folder: &Rc<Folder>,
+        name: &OsStr,
+    ) -> Result<(), Error> {
+        let entry = Entry {
+            source: source.to_owned(),
+            inode: inode.clone(),
+            folder: Rc::clone(folder),
+            name: name.to_owned(),
+        };
+        if inode.is_dir() {
+            let folder = host::make_directory(&place(&entry, &self.guarded))?;
+            self.tree(source, inode, folder);
+            return Ok(());
         }
-        let fd = host::make_directory(&place)?;
-        self.tree(source, inode, fd, target);
-        Ok(())
+        let copied = self.leaf(entry);
+        self.settle();
+        copied
     }
 
     /// Copies the entries of a directory into a directory of this machine.
     ///
     /// # Errors
-    /// If `source` cannot be read or the target cannot be created. Failures below a directory are
-    /// printed.
+    /// If the target cannot be opened. Failures below the directory are printed.
     pub fn copy_into(&mut self, source: &[u8], inode: &Inode, target: &Path) -> Result<(), Error> {
-        let fd = host::open_directory(target)?;
-        self.tree(source, inode, fd, target);
+        let folder = Folder::open(target)?;
+        self.tree(source, inode, folder);
         Ok(())
     }
 
     /// Copies a tree without recursion, because it may be deeper than the stack of a thread. An
     /// entry that cannot be copied is printed, and left out with everything below it.
-    fn tree(&mut self, source: &[u8], inode: &Inode, fd: OwnedFd, at: &Path) {
-        let mut first = Some(Frame { fd, path: at.to_owned() });
-        // `None` for a directory that could not be created.
-        let mut stack: Vec<Option<Frame>> = Vec::new();
+    fn tree(&mut self, source: &[u8], inode: &Inode, folder: Folder) {
+        let mut first = Some(folder);
+        let mut stack: Vec<Level> = Vec::new();
         let mut walk = self.volume.filesystem().walk(source, inode);
         while let Some(visit) = walk.step() {
             let copied = match visit {
                 Ok(visit) => match first.take() {
                     Some(first) => {
-                        stack.push(Some(first));
+                        stack.push(Level::new(Some(Rc::new(first))));
                         Ok(())
                     }
                     None => self.visit(&visit, &mut stack),
                 },
-                Err(error) => Err(Error::path(walk.path())(error)),
+                Err(error) => {
+                    if let Some(level) = stack.last_mut() {
+                        level.last = base_name(walk.path()).to_owned();
+                    }
+                    Err(Error::path(walk.path())(error))
+                }
             };
+            if matches!(copied, Err(Error::NameTwice { .. })) {
+                walk.skip();
+            }
             self.report(copied);
+            self.settle();
         }
     }
 
-    fn visit(&mut self, visit: &Visit<'_>, stack: &mut Vec<Option<Frame>>) -> Result<(), Error> {
+    fn visit(&mut self, visit: &Visit<'_>, stack: &mut Vec<Level>) -> Result<(), Error> {
         let &Visit { event, path: source, name, inode, .. } = visit;
         if event == WalkEvent::Leave {
-            let Some(frame) = stack.pop().flatten() else { return Ok(()) };
-            // Last, because each new entry changes the time of its directory.
-            let attributes = self.attributes(source, inode)?;
-            return host::set_metadata(frame.fd.as_fd(), inode, &attributes, &frame.path);
+            if let Some(folder) = stack.pop().and_then(|level| level.folder) {
+                folder.metadata.set(Some((source.to_owned(), inode.clone())));
+                self.release(folder);
+            }
+            return Ok(());
         }
-        if event == WalkEvent::Enter {
-            stack.push(None);
-        }
-        let above = stack.iter().rev().nth(usize::from(event == WalkEvent::Enter));
-        let Some(Some(above)) = above else { return Ok(()) };
+        let Some(above) = stack.last_mut() else { return Ok(()) };
         // The filesystem has checked the name. This check keeps the copy inside its target.
         if !is_name(name) {
             let (path, entry) = (escaped(source), escaped(name));
             return Err(Error::BadName { path, entry });
         }
-        let name = OsStr::from_bytes(name);
-        let path = above.path.join(name);
-        let place = Place { parent: above.fd.as_fd(), name, path: &path };
-        match event {
-            WalkEvent::Enter => {
-                let fd = host::make_directory(&place)?;
-                if let Some(made) = stack.last_mut() {
-                    *made = Some(Frame { fd, path });
-                }
-                Ok(())
+        // Entries are sorted by name.
+        if event == WalkEvent::Entry && above.last == name {
+            return Err(Error::NameTwice { path: escaped(source) });
+        }
+        name.clone_into(&mut above.last);
+        let folder = above.folder.clone();
+        let entry = folder.map(|folder| Entry {
+            source: source.to_owned(),
+            inode: inode.clone(),
+            folder,
+            name: OsStr::from_bytes(name).to_owned(),
+        });
+        match (event, entry) {
+            (WalkEvent::Enter, None) => stack.push(Level::new(None)),
+            (WalkEvent::Enter, Some(entry)) => {
+                let folder = host::make_directory(&place(&entry, &self.guarded)).map(Rc::new);
+                let (folder, made) = match folder {
+                    Ok(folder) => (Some(folder), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                stack.push(Level::new(folder));
+                return made;
             }
             // Created when the walk enters it.
-            _ if inode.is_dir() => Ok(()),
-            _ => self.leaf(source, inode, &place),
+            (_, Some(entry)) if !entry.inode.is_dir() => return self.leaf(entry),
+            _ => {}
         }
+        Ok(())
     }
 
     /// Prints a failure.
@@ -156,72 +218,155 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Returns the exit code: 1 if an entry could not be copied.
-    pub fn code(&self) -> ExitCode {
+    /// Waits until everything that was begun is copied.
+    pub fn drain(&mut self) {
+        loop {
+            let drained = self.transfers.drain();
+            self.report(drained);
+            if !self.settle() {
+                return;
+            }
+        }
+    }
+
+    /// Ends the copy, and returns the exit code: 1 if an entry could not be copied.
+    pub fn end(mut self) -> ExitCode {
+        self.drain();
+        let Transfers { count, waits, .. } = self.transfers;
+        log::info!("{count} reads of data, with {waits} waits for the device");
         self.failures.code()
     }
 
-    /// Returns the extended attributes of `inode`, found at `source`.
-    fn attributes(&self, source: &[u8], inode: &Inode) -> Result<Attributes<'_>, Error> {
-        Attributes::read(self.volume.filesystem(), inode, &self.refused)
-            .map_err(Error::path(source))
-    }
-
-    /// Copies an entry that is not a directory.
-    fn leaf(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
-        self.progress.set_message(escaped(source));
-        if inode.links() <= 1 {
-            return self.content(source, inode, place);
-        }
-        if let Some(first) = self.links.get(&inode.number()) {
-            return host::link(first, inode, place);
-        }
-        self.content(source, inode, place)?;
-        self.links.insert(inode.number(), place.path.to_owned());
-        Ok(())
-    }
-
-    fn content(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
-        if inode.kind() == FileType::Regular {
-            return self.file(source, inode, place);
-        }
-        let attributes = self.attributes(source, inode)?;
-        match inode.kind() {
-            FileType::Symlink => {
-                let target = open::target(self.volume, source, inode)?.unwrap_or_default();
-                host::symlink(&target, inode, &attributes, place)
+    /// Ends the files whose contents were copied. Returns true if there were some.
+    fn settle(&mut self) -> bool {
+        let mut some = false;
+        loop {
+            let ended = self.transfers.take_ended();
+            if ended.is_empty() {
+                return some;
             }
-            _ => host::special(inode, &attributes, place),
+            some = true;
+            ended.into_iter().for_each(|transfer| self.finish(transfer));
         }
     }
 
-    /// Copies a regular file. Only written extents are copied: holes and unwritten ranges stay
-    /// holes.
-    fn file(&mut self, source: &[u8], inode: &Inode, place: &Place<'_>) -> Result<(), Error> {
-        let failed = Error::path(source);
-        let mut file = self.volume.filesystem().file(inode).map_err(&failed)?;
-        let size = file.size();
-        let target = host::create(place)?;
-        for extent in file.extents() {
-            let extent = extent.map_err(&failed)?;
-            let end = extent.logical.saturating_add(extent.length).min(size);
-            let mut at = extent.logical;
-            while !extent.unwritten && at < end {
-                let part = usize::try_from(end - at).unwrap_or(usize::MAX).min(self.buffer.len());
-                let buffer = &mut self.buffer[..part];
-                let read = file.read_at(&mut self.queue, at, buffer);
-                let read = read.map_err(&failed)?;
-                host::write_at(&target, &self.buffer[..read], at, place)?;
-                self.progress.inc(read as u64);
-                at += read as u64;
-                if read == 0 {
-                    break;
+    /// Gives a file its metadata and its names.
+    fn finish(&mut self, transfer: Transfer) {
+        let Transfer { entry, target, result, written, .. } = transfer;
+        let place = place(&entry, &self.guarded);
+        let copied = result.and_then(|()| {
+            let Entry { source, inode, .. } = &entry;
+            let attributes = Attributes::read(self.volume.filesystem(), inode, &self.refused)
+                .map_err(Error::path(source))?;
+            if written < inode.size() {
+                let resized = target.file().set_len(inode.size());
+                resized.map_err(|error| Error::host("write to", &place.path(), error))?;
+            }
+            host::set_metadata(target.file().as_fd(), inode, &attributes, &place.path())?;
+            target.finish(&place)
+        });
+        self.linked(&entry, copied);
+        self.release(entry.folder);
+    }
+
+    /// Ends the copy of an entry, and links the names that were waiting for it. If it failed, the
+    /// contents are copied to the next name.
+    fn linked(&mut self, entry: &Entry, copied: Result<FileId, Error>) {
+        let path = entry.folder.path.join(&entry.name);
+        let (links, copied) = match copied {
+            Ok(id) if entry.inode.links() > 1 => {
+                (self.links.insert(entry.inode.number(), Links::Copied(path, id)), Ok(()))
+            }
+            Ok(_) => (None, Ok(())),
+            Err(error) => (self.links.remove(&entry.inode.number()), Err(error)),
+        };
+        self.report(copied);
+        if let Some(Links::Copying(waiting)) = links {
+            for entry in waiting {
+                let copied = self.leaf(entry);
+                self.report(copied);
+            }
+        }
+    }
+
+    /// Sets the metadata of a directory after its last entry was created, because each new entry
+    /// changes the time of its directory.
+    fn release(&mut self, folder: Rc<Folder>) {
+        let Some(folder) = Rc::into_inner(folder) else { return };
+        let Some((source, inode)) = folder.metadata.take() else { return };
+        let attributes = Attributes::read(self.volume.filesystem(), &inode, &self.refused);
+        let set = attributes.map_err(Error::path(&source)).and_then(|attributes| {
+            host::set_metadata(folder.fd.as_fd(), &inode, &attributes, &folder.path)
+        });
+        self.report(set);
+    }
+
+    /// Copies an entry that is not a directory, or begins to.
+    fn leaf(&mut self, entry: Entry) -> Result<(), Error> {
+        self.progress.set_message(escaped(&entry.source));
+        if entry.inode.links() > 1 {
+            match self.links.get_mut(&entry.inode.number()) {
+                Some(Links::Copying(waiting)) => {
+                    waiting.push(entry);
+                    return Ok(());
+                }
+                Some(Links::Copied(first, id)) => {
+                    let place = place(&entry, &self.guarded);
+                    let linked = host::link(first, *id, &entry.inode, &place);
+                    if !matches!(linked, Ok(false)) {
+                        self.release(entry.folder);
+                        return linked.map(drop);
+                    }
+                }
+                None => {
+                    self.links.insert(entry.inode.number(), Links::Copying(Vec::new()));
                 }
             }
         }
-        let attributes = self.attributes(source, inode)?;
-        host::finish(&target, size, inode, &attributes, place)
+        if entry.inode.kind() == FileType::Regular {
+            return self.file(entry);
+        }
+        let copied = self.other(&entry);
+        self.linked(&entry, copied);
+        self.release(entry.folder);
+        Ok(())
+    }
+
+    /// Begins to copy a regular file.
+    fn file(&mut self, entry: Entry) -> Result<(), Error> {
+        let file = self.volume.filesystem().file(&entry.inode);
+        let opened = file.map_err(Error::path(&entry.source)).and_then(|file| {
+            let target = Unfinished::new(&entry.folder, &place(&entry, &self.guarded))?;
+            Ok((file, target))
+        });
+        match opened {
+            Ok((file, target)) => self.transfers.start(file, entry, target),
+            Err(error) => {
+                self.linked(&entry, Err(error));
+                self.release(entry.folder);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a symbolic link or a special file.
+    fn other(&self, entry: &Entry) -> Result<FileId, Error> {
+        let Entry { source, inode, .. } = entry;
+        let place = place(entry, &self.guarded);
+        let attributes = Attributes::read(self.volume.filesystem(), inode, &self.refused)
+            .map_err(Error::path(source))?;
+        match inode.kind() {
+            FileType::Symlink => {
+                let target = open::target(self.volume, source, inode)?.unwrap_or_default();
+                host::symlink(&target, inode, &attributes, &place)
+            }
+            _ => host::special(inode, &attributes, &place),
+        }
     }
 }
 
-pub use host::base_name;
+fn place<'p>(entry: &'p Entry, guarded: &'p Guarded) -> Place<'p> {
+    Place { folder: &entry.folder, name: &entry.name, source: &entry.source, guarded }
+}
+
+pub use host::{base_name as entry_name_of, parent_and_name};

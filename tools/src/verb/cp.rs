@@ -1,6 +1,8 @@
 //! `nvio cp`: copies files from the device to this machine.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,16 +11,17 @@ use nvio::Volume;
 use nvio_ext4::Inode;
 
 use crate::args::VolumeArgs;
-use crate::copy::{Copier, base_name};
+use crate::copy::{Copier, entry_name_of, parent_and_name};
 use crate::error::Error;
-use crate::name::{self, rooted};
+use crate::name::{self, escaped, rooted};
 use crate::open;
 use crate::progress;
 
 /// Copy files from the device to this machine as cp -a does.
 ///
 /// Holes stay holes; links, modes and times are kept, and owners if run by root. No file is written
-/// through a symbolic link.
+/// through a symbolic link. An existing file is replaced when its copy is complete; its other names
+/// keep the old contents.
 #[derive(Debug, Args)]
 pub struct Cp {
     #[command(flatten)]
@@ -43,7 +46,7 @@ impl Cp {
     /// not a directory. All other failures are printed, and the copy continues.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let into = self.target.is_dir();
-        if self.paths.len() > 1 && !into {
+        if !into && (self.paths.len() > 1 || self.target.as_os_str().as_bytes().ends_with(b"/")) {
             return Err(Error::TargetNotDirectory { target: self.target.clone() });
         }
         let volume = open::volume(&self.volume)?;
@@ -54,19 +57,40 @@ impl Cp {
             [Ok(inode)] if inode.is_file() => progress::bar(inode.size()),
             _ => progress::spinner(),
         };
-        let mut copier = Copier::new(&volume, progress.clone())?;
+        let images = self.volume.images();
+        let mut copier = Copier::new(&volume, progress.clone(), sources.len(), &images)?;
+        let (parent, name) = match into {
+            true => (self.target.clone(), None),
+            false => parent_and_name(&self.target).map(|(parent, name)| (parent, Some(name)))?,
+        };
+        let folder = Copier::folder(&parent)?;
+        let (mut paths, mut names) = (HashSet::new(), HashSet::new());
         for (source, inode) in sources.iter().zip(found) {
-            let target = &self.target;
-            let copied = inode.and_then(|inode| match (into, base_name(source)) {
-                (false, _) => copier.copy(source, &inode, target),
-                (true, Some(name)) => copier.copy(source, &inode, &target.join(name)),
-                (true, None) => copier.copy_into(source, &inode, target),
+            if !paths.insert(components(source)) {
+                let path = escaped(source);
+                progress.suspend(|| eprintln!("nvio: warning: {path} is given more than once"));
+                continue;
+            }
+            let name = name.map(OsStr::to_owned).or_else(|| entry_name_of(source));
+            if !names.insert(name.clone()) || name.is_none() {
+                // A file of this name may be in flight, and the first one stays.
+                copier.drain();
+            }
+            let copied = inode.and_then(|inode| match name {
+                Some(name) => copier.copy(source, &inode, &folder, &name),
+                None => copier.copy_into(source, &inode, &self.target),
             });
             copier.report(copied);
         }
+        let code = copier.end();
         progress.finish_and_clear();
-        Ok(copier.code())
+        Ok(code)
     }
+}
+
+/// Splits a path, so that doubled slashes make no difference.
+fn components(path: &[u8]) -> Vec<&[u8]> {
+    path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect()
 }
 
 /// Looks up a source as cp does: with -r a symbolic link is copied, without -r its target.

@@ -1,7 +1,9 @@
 //! `nvio write`: overwrites bytes of a file with standard input.
 
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -15,8 +17,8 @@ use crate::units::size;
 
 /// Overwrite bytes of a file with standard input.
 ///
-/// The file keeps its size, its blocks and its times: only existing bytes are replaced. The
-/// filesystem must not be mounted.
+/// The file keeps its size, its blocks and its times: only existing bytes are replaced. Input that
+/// does not fit is refused before its first byte is written. The filesystem must not be mounted.
 #[derive(Debug, Args)]
 pub struct Write {
     #[command(flatten)]
@@ -37,7 +39,8 @@ impl Write {
     ///
     /// # Errors
     /// If the filesystem or the file cannot be written to, or the range is not inside of the file.
-    /// The bytes before the failure have been written.
+    /// A range that cannot be written as a whole is refused before its first byte. If the device
+    /// fails, the bytes before the failure have been written.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let volume = open::writable_volume(&self.volume)?;
         let path = rooted(&self.path);
@@ -46,9 +49,15 @@ impl Write {
             return Err(Error::directory(&path));
         }
         let mut file = volume.open_writable(&path)?;
+        let room = file.size().saturating_sub(self.offset);
+        let mut input = Input::read(room).map_err(|source| Error::Input { written: 0, source })?;
+        let refused = |written| {
+            let path = name::escaped(&path);
+            move |source| Error::Write { path, written, source }
+        };
+        file.check_range(self.offset, input.length).map_err(refused(0))?;
         let mut queue = volume.writable_queue()?;
         let flags = if self.dsync { IoFlags::DSYNC } else { IoFlags::empty() };
-        let mut input = io::stdin().lock();
         let mut buffer = Vec::with_capacity(BOUNCE_BYTES_MAX);
         let mut written = 0;
         loop {
@@ -56,16 +65,45 @@ impl Write {
             // Up to the next multiple of the buffer's size, so that the next write is aligned.
             let most = BOUNCE_BYTES_MAX as u64 - pos % BOUNCE_BYTES_MAX as u64;
             buffer.clear();
-            let read = input.by_ref().take(most).read_to_end(&mut buffer);
+            let read = input.data.by_ref().take(most).read_to_end(&mut buffer);
             read.map_err(|source| Error::Input { written, source })?;
             if buffer.is_empty() {
                 return Ok(ExitCode::SUCCESS);
             }
             let io = IoArgs::at(pos).flags(flags);
             let done = file.write_from(&mut queue, io, &mut Cursor::new(&*buffer));
-            let path = || name::escaped(&path);
-            let done = done.map_err(|source| Error::Write { path: path(), written, source })?;
-            written += done as u64;
+            written += done.map_err(refused(written))? as u64;
         }
     }
+}
+
+/// Standard input, whose length is known before its first byte is written.
+struct Input {
+    data: Box<dyn Read>,
+    length: u64,
+}
+
+impl Input {
+    /// Finds the length of standard input. A pipe is read to its end: up to 1 MiB into memory, more
+    /// into a temporary file without a name. At most one byte more is read than there is `room` for,
+    /// because a longer input is refused anyway.
+    fn read(room: u64) -> io::Result<Self> {
+        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        if let Some(length) = rest(&stdin)? {
+            return Ok(Self { data: Box::new(stdin.take(length)), length });
+        }
+        let mut spool = tempfile::spooled_tempfile(BOUNCE_BYTES_MAX);
+        let length = io::copy(&mut stdin.take(room.saturating_add(1)), &mut spool)?;
+        spool.rewind()?;
+        Ok(Self { data: Box::new(spool), length })
+    }
+}
+
+/// Returns the bytes from the position of a regular file to its end, or `None` for another file.
+fn rest(mut file: &File) -> io::Result<Option<u64>> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(metadata.len().saturating_sub(file.stream_position()?)))
 }
