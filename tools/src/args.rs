@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ColorChoice};
 use nvio::DeviceName;
 
 use crate::units::size;
@@ -24,6 +24,21 @@ pub struct Human {
     /// Print help.
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+}
+
+/// Colours of names.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ColorArgs {
+    /// Colour names as LS_COLORS says. By default on a terminal, unless NO_COLOR is set.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "auto",
+        default_missing_value = "always"
+    )]
+    pub color: ColorChoice,
 }
 
 /// A controller.

@@ -1,16 +1,19 @@
 //! The command line.
 
+mod groups;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::Error;
 use crate::name;
+use crate::verb::find::gnu;
 use crate::verb::{
-    bind, cat, cp, demo, df, du, emulate, find, fsinfo, identify, list, log, ls, map, ns,
-    partitions, reset, smart, stat, tree, write,
+    bind, cat, completions, cp, demo, df, du, emulate, find, fsinfo, identify, list, log, ls, man,
+    map, ns, partitions, reset, smart, stat, tree, write,
 };
 
 /// Exit code of wrong usage.
@@ -22,8 +25,9 @@ const USAGE: u8 = 2;
 /// vfio-user:SOCKET, or the path of an image, which is served by an embedded NVMe controller.
 #[derive(Debug, Parser)]
 #[command(name = "nvio", version, max_term_width = 100)]
+#[command(subcommand_value_name = "VERB")]
 pub struct Cli {
-    /// Log to standard error: -v info, -vv debug, -vvv trace. RUST_LOG works, too.
+    /// Log to standard error: -v the steps of nvio, -vv debug, -vvv trace. RUST_LOG works, too.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// The verb.
@@ -56,6 +60,8 @@ pub enum Verb {
     Cp(cp::Cp),
     Emulate(Box<emulate::Emulate>),
     Demo(demo::Demo),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 impl Verb {
@@ -87,6 +93,8 @@ impl Verb {
             Self::Cp(verb) => verb.run(),
             Self::Emulate(verb) => verb.run(),
             Self::Demo(verb) => verb.run(),
+            Self::Completions(verb) => verb.run(definition()),
+            Self::Man(verb) => verb.run(definition()),
         }
     }
 }
@@ -96,7 +104,7 @@ impl Verb {
 /// # Errors
 /// The exit code, for help and version (0) and for wrong usage (2).
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
-    Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
+    try_parse(arguments.into_iter().collect()).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A closed pipe is not a failure.
             let _ = error.print();
@@ -107,6 +115,40 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitC
             ExitCode::from(USAGE)
         }
     })
+}
+
+/// Returns the definition of the command line.
+pub fn definition() -> Command {
+    groups::with_groups(Cli::command())
+}
+
+fn try_parse(mut arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let command = definition();
+    let find = gnu::position(&arguments).zip(command.find_subcommand("find"));
+    if let Some((position, find)) = find {
+        let rest = arguments.split_off(position + 1);
+        arguments.extend(gnu::rewrite(rest, find));
+    }
+    let mut command = command;
+    let verb = arguments.iter().skip(1).find_map(|argument| command.find_subcommand(argument));
+    let verb = verb.map(|verb| verb.get_name().to_owned());
+    parse_with(&mut command, arguments).map_err(|error| with_usage(error, &mut command, verb))
+}
+
+fn parse_with(command: &mut Command, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// Adds the form of the verb to an error that does not have it, such as that of a wrong value.
+fn with_usage(mut error: clap::Error, command: &mut Command, verb: Option<String>) -> clap::Error {
+    let Some(verb) = verb.and_then(|name| command.find_subcommand_mut(name)) else {
+        return error;
+    };
+    if error.get(ContextKind::Usage).is_none() {
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(verb.render_usage()));
+    }
+    error.format(verb)
 }
 
 /// Formats the message of clap as one line: the mistake, a similar word that would be right, the
@@ -127,7 +169,7 @@ pub fn start_log(verbose: u8) {
     let level = match verbose {
         // The command prints each error once. The driver logs some of them, too.
         0 => "off,nvio=error,nvio_driver=off",
-        1 => "info",
+        1 => "warn,nvio=info",
         2 => "debug",
         _ => "trace",
     };
@@ -146,17 +188,16 @@ mod tests {
     use std::path::PathBuf;
 
     fn parsed(line: &str) -> Cli {
-        Cli::try_parse_from(line.split(' ')).unwrap()
+        try_parse(line.split(' ').map(OsString::from).collect()).unwrap()
     }
 
     fn refused(line: &str) -> String {
-        usage_line(&Cli::try_parse_from(line.split(' ')).unwrap_err())
+        usage_line(&try_parse(line.split(' ').map(OsString::from).collect()).unwrap_err())
     }
 
     #[test]
     fn the_definition_holds_together() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]
@@ -227,6 +268,17 @@ mod tests {
             ("nvio frob", "'frob'"),
             ("nvio identfy", "a similar subcommand exists: 'identify'"),
             ("nvio find disk.img --maxdeth 1", "a similar argument exists: '--maxdepth'"),
+            ("nvio find disk.img -nmae x", "a similar argument exists: '--name'"),
+            ("nvio find disk.img -nmae x", "Usage: nvio find"),
+            ("nvio find disk.img -size 5x", "for '--size <N[SUFFIX]>'"),
+            ("nvio find disk.img -size 5x", "Usage: nvio find"),
+            ("nvio ls disk.img --cache 1Q", "Usage: nvio ls"),
+            ("nvio find disk.img -name x -o", "Usage: nvio find"),
+            ("nvio find disk.img ( -name x", "a ( without a )"),
+            ("nvio find disk.img -name x -o", "an operator has no test"),
+            ("nvio find disk.img -name", "a value is required for '--name <PATTERN>'"),
+            ("nvio ls disk.img --recursiv", "a similar argument exists: '--recursive'"),
+            ("nvio ls disk.img --xattrs", "--long"),
             ("nvio cat disk.img --offse 1", "Usage: nvio cat"),
             ("nvio cat", "<DEVICE>"),
             ("nvio cat disk.img", "<PATHS>"),

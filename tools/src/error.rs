@@ -63,6 +63,12 @@ pub enum Error {
         /// The commands for directories.
         advice: &'static str,
     },
+    /// A directory was reached by two paths.
+    #[error("{path}: the directory was already listed by another path; run e2fsck")]
+    DirectoryTwice {
+        /// The second path, safe for a terminal.
+        path: String,
+    },
     /// A directory entry has a name that no directory can have.
     #[error("{path}: the directory has an entry with the impossible name {entry:?}; run e2fsck")]
     BadName {
@@ -163,6 +169,11 @@ impl Error {
     pub fn directory(path: &[u8]) -> Self {
         let advice = "`nvio ls` lists it, `nvio cp -r` copies it";
         Self::Directory { path: name::escaped(path), advice }
+    }
+
+    /// Creates an error about a directory that was listed before.
+    pub fn directory_twice(path: &[u8]) -> Self {
+        Self::DirectoryTwice { path: name::escaped(path) }
     }
 
     /// Creates an error about an image that could not be served.

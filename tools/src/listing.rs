@@ -4,12 +4,12 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use nvio::Volume;
+use nvio::{Inode, Volume};
 use serde::Serialize;
 
 use crate::args::Format;
 use crate::error::{Error, Failures};
-use crate::name::rooted;
+use crate::name::{escaped, rooted};
 use crate::output::{JsonArray, Output};
 
 /// The form of the output.
@@ -63,10 +63,36 @@ impl<'a> Listing<'a> {
         mut each: impl FnMut(&mut Self, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         for path in paths {
-            let done = each(self, &rooted(path));
+            let path = rooted(path);
+            log::debug!("reading {}", escaped(&path));
+            let done = each(self, &path);
             self.failures.absorb(done)?;
         }
         Ok(())
+    }
+
+    /// Writes a line with the name of an entry, coloured by its type, and the target if it is a
+    /// symbolic link.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn entry_line(
+        &mut self,
+        path: &[u8],
+        shown: &[u8],
+        inode: &Inode,
+        target: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        if !self.out.has_colors() {
+            return self.out.name_line(shown, target);
+        }
+        let resolved = inode.is_symlink().then(|| self.volume.metadata(path).ok());
+        self.out.colored_name(shown, inode, resolved.as_ref().map(Option::as_ref))?;
+        if let Some(target) = target {
+            self.out.text(" -> ")?;
+            self.out.colored_target(target, resolved.flatten().as_ref())?;
+        }
+        self.out.text("\n")
     }
 
     /// Writes a value in JSON.

@@ -4,6 +4,7 @@
 mod args;
 mod attributes;
 mod cli;
+mod colors;
 mod copy;
 mod error;
 mod listing;
@@ -13,6 +14,7 @@ mod open;
 mod output;
 mod progress;
 mod record;
+mod steps;
 mod time;
 mod units;
 mod users;

@@ -9,6 +9,7 @@ use nvio::{
 
 use crate::args::{ControllerArgs, VolumeArgs};
 use crate::error::Error;
+use crate::steps;
 
 /// Size of the DMA arena in bytes. Two queues and their bounce memory need about 4 MiB. Most
 /// systems let a user lock 8 MiB, so that root is not needed, and pinning them is quick.
@@ -19,7 +20,9 @@ const ARENA_BYTES: usize = 8 << 20;
 /// # Errors
 /// If the device cannot be opened, or the image cannot be served.
 pub fn device(args: &ControllerArgs) -> Result<Device, Error> {
-    Ok(options(args.lba_size).open_device(args.device.clone())?)
+    let device = options(args.lba_size).open_device(args.device.clone())?;
+    steps::controller_opened(args, &device);
+    Ok(device)
 }
 
 /// Reads the partition table of a namespace.
@@ -36,7 +39,9 @@ pub fn partitions(args: &ControllerArgs) -> Result<PartitionTable, Error> {
 /// # Errors
 /// If device, namespace, partition or filesystem cannot be opened.
 pub fn volume(args: &VolumeArgs) -> Result<Volume, Error> {
-    Ok(volume_options(args).open(location(args))?)
+    let volume = volume_options(args).open(location(args))?;
+    steps::volume_opened(args, &volume);
+    Ok(volume)
 }
 
 /// Opens a filesystem whose files are to be overwritten.
@@ -44,7 +49,9 @@ pub fn volume(args: &VolumeArgs) -> Result<Volume, Error> {
 /// # Errors
 /// If device, namespace, partition or filesystem cannot be opened for writing.
 pub fn writable_volume(args: &VolumeArgs) -> Result<WritableVolume, Error> {
-    Ok(volume_options(args).open_writable(location(args))?)
+    let volume = volume_options(args).open_writable(location(args))?;
+    steps::volume_opened(args, &volume);
+    Ok(volume)
 }
 
 /// Opens the filesystem in an image.

@@ -3,10 +3,13 @@
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
 
+use clap::ColorChoice;
 use indicatif::HumanBytes;
+use nvio::Inode;
 use serde::Serialize;
 
 use crate::args::Format;
+use crate::colors::Colors;
 use crate::error::Error;
 use crate::name;
 
@@ -14,6 +17,7 @@ use crate::name;
 pub struct Output {
     out: BufWriter<StdoutLock<'static>>,
     terminal: bool,
+    colors: Colors,
 }
 
 impl Output {
@@ -21,7 +25,18 @@ impl Output {
     pub fn new() -> Self {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
-        Self { out: BufWriter::with_capacity(64 << 10, stdout.lock()), terminal }
+        let out = BufWriter::with_capacity(64 << 10, stdout.lock());
+        Self { out, terminal, colors: Colors::default() }
+    }
+
+    /// Chooses whether names are coloured.
+    pub fn color(&mut self, choice: ColorChoice) {
+        self.colors = Colors::new(choice, self.terminal);
+    }
+
+    /// Returns true if names are coloured.
+    pub fn has_colors(&self) -> bool {
+        self.colors.are_used()
     }
 
     /// Writes bytes as they are.
@@ -68,6 +83,37 @@ impl Output {
             self.name(target)?;
         }
         self.text("\n")
+    }
+
+    /// Writes the name of an entry in its colour. `target` is the inode that a symbolic link leads
+    /// to, or `Some(None)` if it leads to none.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn colored_name(
+        &mut self,
+        bytes: &[u8],
+        inode: &Inode,
+        target: Option<Option<&Inode>>,
+    ) -> Result<(), Error> {
+        let color = self.colors.of_name(bytes, inode, target);
+        self.between(&color, bytes)
+    }
+
+    /// Writes the target of a symbolic link in the colour of the inode that it leads to.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn colored_target(&mut self, bytes: &[u8], inode: Option<&Inode>) -> Result<(), Error> {
+        let color = self.colors.of_target(bytes, inode);
+        self.between(&color, bytes)
+    }
+
+    /// Writes a name between the sequences that begin and end its colour.
+    fn between(&mut self, (begin, end): &(String, String), bytes: &[u8]) -> Result<(), Error> {
+        self.text(begin)?;
+        self.name(bytes)?;
+        self.text(end)
     }
 
     /// Writes a JSON document, indented.

@@ -4,16 +4,24 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-/// Parses a size in bytes: a whole number, alone or with K, M, G or T (powers of 1024), or with kB,
-/// MB, GB or TB (powers of 1000).
+/// Parses a size in bytes: a whole number, alone or with K, M, G or T (powers of 1024; k is K), or
+/// with kB, MB, GB or TB (powers of 1000).
 ///
 /// # Errors
 /// A message that says which part is wrong.
 pub fn size<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let (number, unit) = split(text)?;
-    let factor = match unit {
-        "" | "B" => 1,
-        "K" | "KiB" => 1 << 10,
+    let factor = if unit.is_empty() { Some(1) } else { factor(unit) };
+    let factor = factor.ok_or("a size is bytes, or ends in K, M, G, T, kB, MB, GB or TB")?;
+    let bytes = number.checked_mul(factor).and_then(|bytes| T::try_from(bytes).ok());
+    bytes.ok_or_else(|| format!("it does not fit into {} bits", 8 * size_of::<T>()))
+}
+
+/// Returns the bytes of a suffix of sizes.
+pub fn factor(suffix: &str) -> Option<u64> {
+    Some(match suffix {
+        "B" => 1,
+        "K" | "k" | "KiB" => 1 << 10,
         "M" | "MiB" => 1 << 20,
         "G" | "GiB" => 1 << 30,
         "T" | "TiB" => 1 << 40,
@@ -21,10 +29,8 @@ pub fn size<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
         "TB" => 1_000_000_000_000,
-        _ => return Err("a size is bytes, or ends in K, M, G, T, kB, MB, GB or TB".to_owned()),
-    };
-    let bytes = number.checked_mul(factor).and_then(|bytes| T::try_from(bytes).ok());
-    bytes.ok_or_else(|| format!("it does not fit into {} bits", 8 * size_of::<T>()))
+        _ => return None,
+    })
 }
 
 /// Parses a time: numbers with ns, us, ms, s, m or h; 0 needs no unit.
@@ -74,13 +80,14 @@ mod tests {
             ("0", 0),
             ("4096", 4096),
             ("64K", 64 << 10),
+            ("1k", 1 << 10),
             ("3MiB", 3 << 20),
             ("7GB", 7_000_000_000),
             ("16777215T", 16_777_215 << 40),
         ] {
             assert_eq!(size::<u64>(text), Ok(bytes), "{text}");
         }
-        for text in ["", "K", "-1", "+1", "1.5G", "1 K", "1k", "16777216T", "99999999999999999999"]
+        for text in ["", "K", "-1", "+1", "1.5G", "1 K", "1m", "16777216T", "99999999999999999999"]
         {
             assert!(size::<u64>(text).is_err(), "{text}");
         }

@@ -6,9 +6,10 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
+use common::mount::Mount;
 use common::{Disk, must, nvio, pattern};
 use serde_json::json;
 
@@ -51,47 +52,6 @@ fn fill_plain(folder: &Path) {
         [("a/none", "2001-02-03"), ("a/one", "40 days ago"), ("a/b/block", "3 days ago")]
     {
         must("touch", &["-d".as_ref(), when.as_ref(), path(name).as_ref()]);
-    }
-}
-
-/// A read-only mount of an image, for root.
-struct Mount {
-    at: PathBuf,
-}
-
-impl Mount {
-    /// `None` where there can be none.
-    fn new(disk: &Disk) -> Option<Self> {
-        Self::with(disk, "loop,ro")
-    }
-
-    fn with(disk: &Disk, options: &str) -> Option<Self> {
-        let at = disk.path("mnt");
-        let _ = fs::create_dir(&at);
-        let image = disk.image();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "ext4", "-o", options]).arg(image).arg(&at).stderr(Stdio::null());
-        if !mount.status().is_ok_and(|status| status.success()) {
-            println!("SKIPPED: loop mounts need root");
-            return None;
-        }
-        Some(Self { at })
-    }
-
-    /// What a command shows that is run at the mount.
-    fn shows(&self, program: &str, args: &[&str]) -> Vec<u8> {
-        let mut command = Command::new(program);
-        let output = command.args(args).current_dir(&self.at).env("LC_ALL", "C.UTF-8").output();
-        let output = output.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{program} {args:?}: {said}");
-        output.stdout
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.at).status();
     }
 }
 

@@ -8,7 +8,7 @@ use nvio_driver::pci::{PciAddress, Sysfs, VFIO_PCI};
 use crate::error::Error;
 use crate::output::Output;
 
-/// Unbind a controller from the driver of the kernel and bind it to vfio-pci.
+/// Bind a controller to vfio-pci instead of the driver of the kernel.
 #[derive(Debug, Args)]
 pub struct Bind {
     /// PCI address, such as 0000:01:00.0.

@@ -11,7 +11,9 @@ use crate::open;
 use crate::output::{human_blocks, print};
 use crate::record::Record;
 
-/// Show used and free space of a filesystem as df does, without its own metadata.
+/// Show used and free space of a filesystem as df does.
+///
+/// The space of its own metadata is not counted.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct Df {

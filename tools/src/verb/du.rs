@@ -15,9 +15,9 @@ use crate::open;
 use crate::output::human_blocks;
 use crate::record::Record;
 
-/// Show the space that files and directories occupy on the device, as du does, in KiB.
+/// Show the space that files and directories occupy, as du does.
 ///
-/// A file with several names counts once.
+/// Sizes are in KiB. A file with several names counts once.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct Du {

@@ -1,123 +1,117 @@
 //! `nvio find`: entries below a directory that meet conditions.
 
+mod expression;
 mod glob;
+pub mod gnu;
 mod number;
+mod options;
 mod perm;
+mod test;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use clap::Args;
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use nvio_ext4::{FileType, Inode, Timestamp, Visit, WalkEvent};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use nvio_ext4::{Inode, Visit, WalkEvent};
 
-use self::glob::Glob;
-use self::number::{Number, Size};
-use self::perm::Permissions;
-use super::stat::{self, KINDS};
+use self::expression::Expression;
+use self::test::Test;
+use super::stat;
 use crate::args::{Format, VolumeArgs};
 use crate::error::Error;
 use crate::listing::Listing;
 use crate::name::{base_name, rooted};
 use crate::open;
 
-const DAY: i64 = 86_400;
-
-/// Find entries of a directory and below it, as find does. All conditions must hold.
+/// Find entries of a directory and below it, as find does.
 ///
-/// N is a number: 5 is exactly 5, +5 is more, -5 is less.
+/// Options may have one dash, as in find: -name '*.gz' -type f. All tests must hold, unless they are
+/// joined by -o; ! negates a test, and ( ) groups. N is a number: 5 is exactly 5, +5 is more, -5 is
+/// less.
 #[derive(Debug, Args)]
-pub struct Find {
+struct FindArgs {
     #[command(flatten)]
     volume: VolumeArgs,
     /// Paths in the filesystem.
     #[arg(default_value = "/")]
     paths: Vec<OsString>,
-    /// The name matches a shell pattern: *, ? and [a-z].
-    #[arg(long, value_name = "PATTERN", value_parser = OsStringValueParser::new().try_map(Glob::new))]
-    name: Option<Glob>,
-    /// The whole path matches a shell pattern; * and ? match slashes, too.
-    #[arg(long, value_name = "PATTERN", value_parser = OsStringValueParser::new().try_map(Glob::new))]
-    path: Option<Glob>,
-    /// The type is one of these, separated by commas: f file, d directory, l symbolic link, p pipe,
-    /// s socket, b block device, c character device.
-    #[arg(long = "type", value_name = "fdlpsbc", value_delimiter = ',')]
-    kinds: Vec<Kind>,
-    /// The size in units, rounded up: c bytes, b 512 bytes (the default), k, M, G.
-    #[arg(long, value_name = "N[cbkMG]", allow_hyphen_values = true)]
-    size: Option<Size>,
-    /// Modified this many whole days ago; fractions are dropped.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    mtime: Option<Number>,
-    /// Modified later than the file at this path of the filesystem.
-    #[arg(long, value_name = "PATH")]
-    newer: Option<OsString>,
-    /// The user ID of the owner.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    uid: Option<Number>,
-    /// The group ID.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    gid: Option<Number>,
-    /// The permissions in octal: exactly these; with - all of these; with / any of these.
-    #[arg(long, value_name = "[-/]MODE", allow_hyphen_values = true)]
-    perm: Option<Permissions>,
-    /// The inode number.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    inum: Option<Number>,
-    /// The number of hard links.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    links: Option<Number>,
     /// Descend at most this deep; 0 is PATHS themselves.
     #[arg(long, value_name = "N")]
     maxdepth: Option<usize>,
     /// Show only entries at least this deep.
     #[arg(long, value_name = "N", default_value_t = 0)]
     mindepth: usize,
+    /// End each path with a newline, which is the default.
+    #[arg(long, conflicts_with_all = ["print0", "json"])]
+    print: bool,
     /// End each path with a zero byte, not a newline.
     #[arg(long, conflicts_with = "json")]
     print0: bool,
+    /// Stay on the filesystem, which is always so.
+    #[arg(long, alias = "mount")]
+    xdev: bool,
     #[command(flatten)]
     format: Format,
 }
 
-/// A file type, by its letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Kind(FileType);
+/// The verb: its options, and the expression of its tests.
+#[derive(Debug)]
+pub struct Find {
+    args: FindArgs,
+    expression: Expression,
+}
 
-impl std::str::FromStr for Kind {
-    type Err = &'static str;
+impl FromArgMatches for Find {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let options = options::options();
+        let ids = options.iter().map(|option| option.get_id().as_str());
+        let expression = Expression::of_matches(matches, ids)?;
+        Ok(Self { args: FindArgs::from_arg_matches(matches)?, expression })
+    }
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut kinds = KINDS.iter().filter(|(_, letter, _)| text.chars().eq([*letter]));
-        let kind = kinds.next().map(|(kind, ..)| Self(*kind));
-        kind.ok_or("a type is one of f d l p s b c; separate several by commas")
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Find {
+    fn augment_args(command: Command) -> Command {
+        FindArgs::augment_args(command).args(options::options())
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
     }
 }
 
 impl Find {
-    /// Prints the paths that meet all conditions. JSON has the fields of `nvio ls -l`.
+    /// Prints the paths for which the expression holds. JSON has the fields of `nvio ls -l`.
     ///
     /// # Errors
     /// If the filesystem cannot be opened or standard output fails. Other failures are printed.
     pub fn run(&self) -> Result<ExitCode, Error> {
-        let volume = open::volume(&self.volume)?;
-        let newer = match &self.newer {
-            Some(path) => Some(volume.symlink_metadata(rooted(path))?.mtime()),
-            None => None,
-        };
+        let volume = open::volume(&self.args.volume)?;
+        let mut expression = self.expression.clone();
+        expression.for_each(&mut |test| {
+            if let Test::Newer(path) = test {
+                *test = Test::NewerThan(volume.symlink_metadata(rooted(path))?.mtime());
+            }
+            Ok::<(), Error>(())
+        })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let mut listing = Listing::new(&volume, self.format);
-        let search = Search { args: self, newer, now };
-        listing.paths(&self.paths, |listing, path| search.operand(listing, path))?;
+        let mut listing = Listing::new(&volume, self.args.format);
+        let search = Search { args: &self.args, expression, now };
+        listing.paths(&self.args.paths, |listing, path| search.operand(listing, path))?;
         listing.end()
     }
 }
 
 struct Search<'a> {
-    args: &'a Find,
-    newer: Option<Timestamp>,
+    args: &'a FindArgs,
+    expression: Expression,
     /// Seconds since 1970.
     now: i64,
 }
@@ -146,7 +140,23 @@ impl Search<'_> {
 
     fn visit(&self, listing: &mut Listing<'_>, visit: &Visit<'_>) -> Result<(), Error> {
         let &Visit { path, inode, depth, .. } = visit;
-        if depth < self.args.mindepth || !self.matches(path, base_name(path), inode) {
+        if depth < self.args.mindepth {
+            return Ok(());
+        }
+        let mut failure = None;
+        let holds = self.expression.holds(&mut |test| {
+            test.passes(path, inode, self.now, || match is_empty(listing, path, inode) {
+                Ok(is_empty) => is_empty,
+                Err(error) => {
+                    failure = Some(error);
+                    false
+                }
+            })
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if !holds {
             return Ok(());
         }
         if listing.is_json() {
@@ -159,30 +169,16 @@ impl Search<'_> {
         }
         listing.out.name_line(path, None)
     }
+}
 
-    fn matches(&self, path: &[u8], name: &[u8], inode: &Inode) -> bool {
-        let args = self.args;
-        let number = |wanted: &Option<Number>, value: u64| {
-            wanted.is_none_or(|wanted| wanted.matches(i128::from(value)))
-        };
-        let glob = |pattern: &Option<Glob>, text: &[u8]| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(text))
-        };
-        glob(&args.name, name)
-            && glob(&args.path, path)
-            && (args.kinds.is_empty() || args.kinds.contains(&Kind(inode.kind())))
-            && args.size.is_none_or(|size| size.matches(inode.size()))
-            && args.mtime.is_none_or(|days| days.matches(self.age(inode)))
-            && self.newer.is_none_or(|newer| inode.mtime() > newer)
-            && number(&args.uid, inode.uid().into())
-            && number(&args.gid, inode.gid().into())
-            && args.perm.is_none_or(|perm| perm.matches(inode.permissions()))
-            && number(&args.inum, inode.number().into())
-            && number(&args.links, inode.links().into())
+/// Returns true if a directory has no entries.
+fn is_empty(listing: &Listing<'_>, path: &[u8], inode: &Inode) -> Result<bool, Error> {
+    let entries = listing.volume.filesystem().read_dir(inode).map_err(Error::path(path))?;
+    for entry in entries {
+        let name = entry.map_err(Error::path(path))?.name;
+        if ![&b"."[..], b".."].contains(&name.as_slice()) {
+            return Ok(false);
+        }
     }
-
-    /// Returns the whole days since the last modification.
-    fn age(&self, inode: &Inode) -> i128 {
-        i128::from(self.now.saturating_sub(inode.mtime().seconds).div_euclid(DAY))
-    }
+    Ok(true)
 }

@@ -25,7 +25,7 @@ use crate::open;
 use crate::output::Output;
 use report::Report;
 
-/// Show the superblock of a filesystem in the format of `dumpe2fs -h`.
+/// Show the superblock of a filesystem, as `dumpe2fs -h`.
 ///
 /// Works on a filesystem that needs recovery or is in use, and on an external journal.
 #[derive(Debug, Args)]

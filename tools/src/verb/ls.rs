@@ -1,6 +1,8 @@
-//! `nvio ls`: lists directories, one entry at a time.
+//! `nvio ls`: lists directories.
 
 mod line;
+mod order;
+mod sorted;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -9,16 +11,21 @@ use clap::Args;
 use nvio_ext4::{Inode, WalkEvent, WalkOrder};
 
 use super::stat;
-use crate::args::{Format, VolumeArgs};
+use crate::args::{ColorArgs, Format, Human, VolumeArgs};
 use crate::attributes::Attributes;
 use crate::error::Error;
 use crate::listing::Listing;
 use crate::name::{base_name, rooted};
 use crate::open;
 use line::Lines;
+use order::Order;
 
-/// List directories. All names except . and .. are shown; sizes are exact, times are UTC.
+/// List directories as ls does, one name a line.
+///
+/// All names except . and .. are shown. Times are UTC, owners are numbers, and sizes are exact
+/// unless -h is given. Directories are listed after the other PATHS.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct Ls {
     #[command(flatten)]
     pub volume: VolumeArgs,
@@ -28,12 +35,36 @@ pub struct Ls {
     /// Show mode, links, owner, size and time.
     #[arg(short, long)]
     pub long: bool,
+    /// Show . and .., too.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Show all names except . and .., which is the default.
+    #[arg(short = 'A', long, overrides_with = "all")]
+    pub almost_all: bool,
+    /// Show one name a line, which is the default.
+    #[arg(short = '1')]
+    pub one: bool,
+    /// Show directories themselves, not their entries.
+    #[arg(short, long, conflicts_with = "recursive")]
+    pub directory: bool,
+    /// Show the inode number.
+    #[arg(short, long)]
+    pub inode: bool,
+    /// Show owners as numbers, which is the default.
+    #[arg(short, long)]
+    pub numeric_uid_gid: bool,
     /// List the directories below, too.
     #[arg(short = 'R', long)]
     pub recursive: bool,
-    /// With --long and --json, show extended attributes and access control lists, too.
-    #[arg(long, requires_all = ["long", "json"])]
+    #[command(flatten)]
+    order: Order,
+    /// With --long, show extended attributes and access control lists, too.
+    #[arg(long, requires = "long")]
     pub xattrs: bool,
+    #[command(flatten)]
+    pub human: Human,
+    #[command(flatten)]
+    pub color: ColorArgs,
     #[command(flatten)]
     pub format: Format,
 }
@@ -45,11 +76,32 @@ impl Ls {
     /// If the filesystem cannot be opened or standard output fails. Other failures are printed.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let volume = open::volume(&self.volume)?;
-        let listing = Listing::new(&volume, self.format);
-        let mut lister = Lister { args: self, listing, lines: Lines::default(), first: true };
+        let mut listing = Listing::new(&volume, self.format);
+        listing.out.color(self.color.color);
+        let lines = Lines::new(self.human.human);
+        let mut lister = Lister { args: self, listing, lines, first: true };
+        let mut found = Vec::new();
         for path in &self.paths {
-            let listed = lister.operand(&rooted(path));
-            lister.listing.failures.absorb(listed)?;
+            let path = rooted(path);
+            let inode = lister.operand(&path);
+            if let Some(inode) = lister.listing.failures.absorb(inode)? {
+                found.push((path, inode));
+            }
+        }
+        found.sort_by(|a, b| self.order.compare((&a.0, Some(&a.1)), (&b.0, Some(&b.1))));
+        let (directories, others): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|(_, inode)| inode.is_dir() && !self.directory);
+        for (path, inode) in others {
+            lister.first = false;
+            let shown = lister.entry(&path, &path, &inode);
+            lister.listing.failures.absorb(shown)?;
+        }
+        for (path, inode) in directories {
+            if self.order.is_default() && !self.all {
+                lister.walk(&path, &inode)?;
+            } else {
+                lister.sorted(&path, &inode)?;
+            }
         }
         lister.listing.end()
     }
@@ -64,19 +116,18 @@ struct Lister<'a> {
 }
 
 impl Lister<'_> {
-    fn operand(&mut self, path: &[u8]) -> Result<(), Error> {
-        // As ls does: a link is followed unless its own details are to be shown.
-        let inode = if self.args.long {
-            self.listing.volume.symlink_metadata(path)?
-        } else {
-            self.listing.volume.metadata(path)?
-        };
-        if !inode.is_dir() {
-            self.first = false;
-            return self.entry(path, path, &inode);
-        }
+    /// Looks up a path of the command line. As in ls, a symbolic link is followed unless its own
+    /// details are to be shown.
+    fn operand(&self, path: &[u8]) -> Result<Inode, Error> {
+        let volume = self.listing.volume;
+        let itself = self.args.long || self.args.directory;
+        Ok(if itself { volume.symlink_metadata(path) } else { volume.metadata(path) }?)
+    }
+
+    /// Lists a directory by name, one entry at a time, because it may have millions.
+    fn walk(&mut self, path: &[u8], inode: &Inode) -> Result<(), Error> {
         let max_depth = if self.args.recursive { usize::MAX } else { 0 };
-        let walk = self.listing.volume.filesystem().walk(path, &inode);
+        let walk = self.listing.volume.filesystem().walk(path, inode);
         let mut walk = walk.order(WalkOrder::ByDirectory).max_depth(max_depth);
         // True while the walk is in the entries of a directory.
         let mut inside = false;
@@ -108,6 +159,9 @@ impl Lister<'_> {
         if self.listing.is_json() {
             return Ok(());
         }
+        if self.args.inode {
+            self.listing.out.text(&line::unknown_inode())?;
+        }
         if self.args.long {
             self.listing.out.text(&line::unknown())?;
         }
@@ -126,24 +180,41 @@ impl Lister<'_> {
     }
 
     fn entry(&mut self, path: &[u8], shown: &[u8], inode: &Inode) -> Result<(), Error> {
+        if self.listing.is_json() {
+            return self.json(path, inode);
+        }
+        let volume = self.listing.volume;
+        if self.args.inode {
+            self.listing.out.text(&line::inode_number(inode))?;
+        }
         if !self.args.long {
-            if self.listing.is_json() {
-                return self.listing.push(&stat::brief(path, inode));
-            }
-            return self.listing.out.name_line(shown, None);
+            return self.listing.entry_line(path, shown, inode, None);
+        }
+        let target = open::target(volume, path, inode)?;
+        let target = target.as_deref();
+        let has_acl = volume.filesystem().has_acl(inode).map_err(Error::path(path))?;
+        let attributes = match self.args.xattrs {
+            true => Attributes::read(volume, path, inode)?.lines(),
+            false => Vec::new(),
+        };
+        self.listing.out.bytes(self.lines.begin(inode, stat::size(inode, target), has_acl))?;
+        self.listing.entry_line(path, shown, inode, target)?;
+        for (heading, line) in attributes {
+            self.listing.out.line(&format!("    {heading}: {line}"))?;
+        }
+        Ok(())
+    }
+
+    fn json(&mut self, path: &[u8], inode: &Inode) -> Result<(), Error> {
+        if !self.args.long {
+            return self.listing.push(&stat::brief(path, inode));
         }
         let volume = self.listing.volume;
         let target = open::target(volume, path, inode)?;
-        let target = target.as_deref();
-        if self.listing.is_json() {
-            let mut record = stat::long(path, inode, target);
-            if self.args.xattrs {
-                Attributes::read(volume, path, inode)?.add_to(&mut record);
-            }
-            return self.listing.push(&record);
+        let mut record = stat::long(path, inode, target.as_deref());
+        if self.args.xattrs {
+            Attributes::read(volume, path, inode)?.add_to(&mut record);
         }
-        let has_acl = volume.filesystem().has_acl(inode).map_err(Error::path(path))?;
-        self.listing.out.bytes(self.lines.begin(inode, stat::size(inode, target), has_acl))?;
-        self.listing.out.name_line(shown, target)
+        self.listing.push(&record)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod bind;
 pub mod cat;
+pub mod completions;
 pub mod cp;
 pub mod demo;
 pub mod df;
@@ -13,6 +14,7 @@ pub mod identify;
 pub mod list;
 pub mod log;
 pub mod ls;
+pub mod man;
 pub mod map;
 pub mod ns;
 pub mod partitions;

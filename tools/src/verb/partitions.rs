@@ -12,7 +12,9 @@ use crate::open;
 use crate::output::print;
 use crate::record::Record;
 
-/// List the partitions of a device: number, start and size in bytes, type, name and content.
+/// List the partitions of a device and their contents.
+///
+/// Each has a number, its start and size in bytes, type, name and content.
 #[derive(Debug, Args)]
 pub struct Partitions {
     #[command(flatten)]

@@ -23,7 +23,9 @@ const WARNINGS: [(u8, &str); 6] = [
     (critical_warning::PERSISTENT_MEMORY, "persistent memory region read-only or unreliable"),
 ];
 
-/// Show the health of a drive: temperature, wear, errors (SMART / Health Information).
+/// Show the health of a drive: temperature, wear, errors.
+///
+/// The source is the log page SMART / Health Information.
 #[derive(Debug, Args)]
 pub struct Smart {
     #[command(flatten)]

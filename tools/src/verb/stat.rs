@@ -16,7 +16,9 @@ use crate::output::Output;
 use crate::record::Record;
 use crate::time::{self, Time};
 
-/// Show the fields of an inode. Symbolic links are not followed.
+/// Show the fields of inodes.
+///
+/// Symbolic links are not followed.
 #[derive(Debug, Args)]
 pub struct Stat {
     #[command(flatten)]

@@ -8,7 +8,7 @@ use clap::Args;
 use nvio_ext4::{Inode, WalkEvent};
 
 use super::stat;
-use crate::args::{Format, VolumeArgs};
+use crate::args::{ColorArgs, Format, VolumeArgs};
 use crate::error::Error;
 use crate::listing::Listing;
 use crate::name::{base_name, rooted};
@@ -26,6 +26,8 @@ pub struct Tree {
     #[arg(short = 'L', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_depth: Option<u32>,
     #[command(flatten)]
+    color: ColorArgs,
+    #[command(flatten)]
     format: Format,
 }
 
@@ -41,7 +43,8 @@ impl Tree {
         let inode = volume.metadata(&root)?;
         let deepest = self.max_depth.map_or(usize::MAX, |depth| depth as usize - 1);
         let mut walk = volume.filesystem().walk(&root, &inode).max_depth(deepest);
-        let listing = Listing::new(&volume, self.format);
+        let mut listing = Listing::new(&volume, self.format);
+        listing.out.color(self.color.color);
         let mut drawing = Drawing { listing, lasts: Vec::new(), directories: 0, files: 0 };
         if !drawing.listing.is_json() {
             drawing.listing.out.name_line(self.path.as_bytes(), None)?;
@@ -104,7 +107,7 @@ impl Drawing<'_> {
             self.listing.push(&record)?;
         } else {
             self.branch(depth, is_last)?;
-            self.listing.out.name_line(base_name(path), known)?;
+            self.listing.entry_line(path, base_name(path), inode, known)?;
         }
         target.map(|_| ())
     }

@@ -1,6 +1,8 @@
 //! Images made by mke2fs, and the command run on them as a user would.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod mount;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 /// A shell pattern, as a regular expression.
 #[derive(Clone, Debug)]
@@ -17,6 +17,18 @@ impl Glob {
     /// # Errors
     /// If the pattern is too long.
     pub fn new(pattern: OsString) -> Result<Self, regex::Error> {
+        Self::with_case(pattern, false)
+    }
+
+    /// Translates a pattern that matches upper and lower case alike.
+    ///
+    /// # Errors
+    /// If the pattern is too long.
+    pub fn ignoring_case(pattern: OsString) -> Result<Self, regex::Error> {
+        Self::with_case(pattern, true)
+    }
+
+    fn with_case(pattern: OsString, ignore_case: bool) -> Result<Self, regex::Error> {
         let pattern = text(pattern.as_bytes());
         let mut rest = pattern.chars();
         let mut regex = String::from(r"(?s)\A");
@@ -32,7 +44,7 @@ impl Glob {
                 _ => regex += &literal(c),
             }
         }
-        Regex::new(&(regex + r"\z")).map(Self)
+        RegexBuilder::new(&(regex + r"\z")).case_insensitive(ignore_case).build().map(Self)
     }
 
     /// Returns true if the pattern matches all of `name`.

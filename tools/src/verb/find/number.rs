@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::str::FromStr;
 
+use crate::units::factor;
+
 /// A condition `N`, `+N` or `-N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Number {
@@ -14,6 +16,16 @@ impl Number {
     /// Returns true if a value meets the condition.
     pub fn matches(self, value: i128) -> bool {
         value.cmp(&i128::from(self.value)) == self.order
+    }
+
+    /// Returns true if an age in seconds meets the condition in minutes. As in find, 5 is the fifth
+    /// minute, which begins after four, and +5 and -5 compare with five minutes exactly.
+    pub fn matches_minutes(self, age: i128) -> bool {
+        let bound = i128::from(self.value) * 60;
+        match self.order {
+            Ordering::Equal => (bound - 60..bound).contains(&age),
+            order => age.cmp(&bound) == order,
+        }
     }
 }
 
@@ -51,11 +63,16 @@ impl FromStr for Size {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let units = [("c", 1), ("b", 512), ("k", 1 << 10), ("M", 1 << 20), ("G", 1 << 30)];
-        let split = |(letter, unit)| Some((text.strip_suffix(letter)?, unit));
-        let (digits, unit) = units.into_iter().find_map(split).unwrap_or((text, 512));
-        let wrong = "it is a number with c, b, k, M or G, and + for more or - for less";
-        Ok(Self { number: digits.parse().map_err(|_| wrong)?, unit })
+        let end = text.trim_end_matches(|c: char| c.is_ascii_alphabetic()).len();
+        let (digits, suffix) = text.split_at(end);
+        let unit = match suffix {
+            "" | "b" => Some(512),
+            "c" => Some(1),
+            "w" => Some(2),
+            suffix => factor(suffix),
+        };
+        let wrong = "it is a number with c, b, k, M, G or T, and + for more or - for less";
+        Ok(Self { number: digits.parse().map_err(|_| wrong)?, unit: unit.ok_or(wrong)? })
     }
 }
 
@@ -74,6 +91,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn minutes_are_counted_as_find_counts_them() {
+        let matches = |text: &str, age| text.parse::<Number>().unwrap().matches_minutes(age);
+        assert!(matches("5", 240) && matches("5", 299) && !matches("5", 239) && !matches("5", 300));
+        assert!(matches("-5", 299) && !matches("-5", 300));
+        assert!(matches("+5", 301) && !matches("+5", 300));
+    }
+
     /// As find(1) rounds: 1 MiB and a byte are 2 MiB.
     #[test]
     fn sizes_are_rounded_up() {
@@ -81,6 +106,7 @@ mod tests {
         assert!(matches("1M", 1) && matches("1M", 1 << 20) && matches("2M", (1 << 20) + 1));
         assert!(matches("-1M", 0) && !matches("-1M", 1) && matches("+1M", (1 << 20) + 1));
         assert!(matches("3", 1025) && matches("3b", 1536) && matches("5c", 5));
+        assert!(matches("1T", 1) && matches("2kB", 1001) && matches("3w", 5));
         assert!("5x".parse::<Size>().is_err() && "k".parse::<Size>().is_err());
     }
 }

@@ -47,8 +47,9 @@ impl FromStr for LogName {
     }
 }
 
-/// Show a log page of the controller. Without PAGE, list the supported pages.
+/// Show a log page of the controller.
 ///
+/// Without PAGE, the supported pages are listed.
 /// With --namespace, smart and pages that are not decoded are read for that namespace.
 #[derive(Debug, Args)]
 pub struct Log {

@@ -2,12 +2,15 @@
 
 use nvio_ext4::Inode;
 
+use crate::output::human_blocks;
 use crate::time;
 use crate::verb::stat::mode_text;
 
 /// Formats lines in a buffer that is used again.
 #[derive(Default)]
 pub struct Lines {
+    /// True if sizes are shown in K, M, G.
+    human: bool,
     line: Vec<u8>,
     /// The last formatted minute since 1970, and its text: files of a tree often have equal times.
     minute: Option<i64>,
@@ -15,6 +18,11 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Creates the buffer. `human` selects sizes in K, M, G.
+    pub fn new(human: bool) -> Self {
+        Self { human, ..Self::default() }
+    }
+
     /// Formats the line of `inode`, which ends with a space before the name.
     pub fn begin(&mut self, inode: &Inode, size: u64, has_acl: bool) -> &[u8] {
         let Self { line, time, .. } = self;
@@ -25,6 +33,7 @@ impl Lines {
         line.push(b' ');
         let size = match inode.rdev() {
             Some((major, minor)) => format!("{major}, {minor}"),
+            None if self.human => human_blocks(size),
             None => size.to_string(),
         };
         let (links, uid, gid) = (inode.links(), inode.uid(), inode.gid());
@@ -40,6 +49,16 @@ impl Lines {
         line.push(b' ');
         line
     }
+}
+
+/// Formats the column of the inode number.
+pub fn inode_number(inode: &Inode) -> String {
+    format!("{:>8} ", inode.number())
+}
+
+/// Returns the column of an inode number that is not known.
+pub fn unknown_inode() -> String {
+    format!("{:>8} ", '?')
 }
 
 /// Returns the line of an entry that cannot be read, up to the name.
