@@ -6,6 +6,7 @@
 //! nvio-checks imports [CRATE...]          import cycles between the files of a crate
 //! nvio-checks api [--update] [CRATE...]   the public API, compared with tests/api
 //! nvio-checks examples [CRATE...]         public items without an example
+//! nvio-checks dependencies                licenses, bans and sources, by deny.toml
 //! ```
 //!
 //! CRATE is the folder of a crate, relative to the root of the repository. The exit code is 1 if
@@ -14,6 +15,7 @@
 
 mod api;
 mod comments;
+mod dependencies;
 mod examples;
 mod files;
 mod graph;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["imports", crates @ ..] => imports::check(crates),
         ["api", "--update", crates @ ..] => api::check(crates, true),
         ["api", crates @ ..] => api::check(crates, false),
+        ["dependencies"] => dependencies::check(),
         ["examples", crates @ ..] => examples::check(crates),
         _ => usage(),
     };
@@ -44,7 +47,7 @@ fn main() -> ExitCode {
 fn usage() -> bool {
     eprintln!(
         "usage: nvio-checks comments [--sample SEED | CRATE...] | imports [CRATE...] | \
-         api [--update] [CRATE...] | examples [CRATE...]"
+         api [--update] [CRATE...] | examples [CRATE...] | dependencies"
     );
     false
 }
