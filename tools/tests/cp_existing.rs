@@ -196,9 +196,9 @@ fn the_first_of_two_entries_of_one_name_is_copied() {
 fn many_files_are_copied_in_few_waits() {
     let disk = Disk::new(
         |folder| {
-            for number in 0..1000_u32 {
+            for number in 0..4000_u32 {
                 let path = folder.join(format!("file-{number:04}"));
-                fs::write(path, pattern(number as usize % 5000, number)).unwrap();
+                fs::write(path, pattern(number as usize % 4000, number)).unwrap();
             }
             let sparse = fs::File::create(folder.join("sparse")).unwrap();
             for piece in 0..100 {
@@ -218,5 +218,7 @@ fn many_files_are_copied_in_few_waits() {
     let line = outcome.stderr.lines().find(|line| line.contains("reads of data")).unwrap();
     let numbers: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
     let [reads, waits] = numbers[..] else { panic!("{line}") };
-    assert!(reads >= 1000 && waits * 40 < reads, "{line}");
+    // A queue of 64 commands needs a device round for 64 reads. The copy takes at most 1.5 times as
+    // many, besides those of the walk.
+    assert!(reads >= 4000 && waits * 64 * 2 <= reads * 3, "{line}");
 }

@@ -7,6 +7,7 @@ mod common;
 mod controller;
 mod cp;
 mod cp_existing;
+mod cp_kernel;
 mod demo;
 mod emulate;
 mod familiar;
