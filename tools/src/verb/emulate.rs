@@ -21,10 +21,11 @@ use crate::name;
 use crate::output::Output;
 use crate::record::Record;
 
-/// Serve images as an NVMe controller over vfio-user, a namespace for each.
+/// Serve images as an NVMe controller over vfio-user.
 ///
-/// It serves until SIGINT or SIGTERM, one client at a time: nvio itself as vfio-user:SOCKET, SPDK, or a virtual machine. A
-/// line on standard output announces that clients can connect.
+/// Each image is a namespace. The controller serves until SIGINT or SIGTERM, one client at a time:
+/// nvio itself as vfio-user:SOCKET, SPDK, or a virtual machine. A line on standard output announces
+/// that clients can connect.
 ///
 /// SIZE is a whole number of bytes, or one with K, M, G, T (powers of 1024), kB, MB, GB or TB
 /// (powers of 1000). TIME is a number with ns, us, ms, s, m or h.

@@ -62,7 +62,7 @@ struct InUse {
     text: String,
 }
 
-/// List the NVMe controllers of this machine, their drivers and their users.
+/// List the NVMe controllers of this machine and their users.
 ///
 /// Idle controllers bound to vfio-pci are reset to identify them.
 #[derive(Debug, Args)]
