@@ -111,6 +111,9 @@ fn push_stored(
     leaf: &MapRun,
     range: Range<LogicalBlock>,
 ) {
+    if range.is_empty() {
+        return;
+    }
     let [start, end] = [range.start, range.end].map(|block| superblock.position(block));
     let from = leaf.mappings().partition_point(|mapping| mapping.end() <= start);
     let mappings = leaf.mappings().get(from..).unwrap_or_default();
@@ -152,6 +155,7 @@ mod tests {
 
     fn check(leaf: &MapRun, model: &Model, blocks: Range<u64>) {
         assert_eq!((leaf.start(), leaf.end()), (blocks.start * BLOCK, blocks.end * BLOCK));
+        assert!(leaf.mappings().iter().all(|mapping| mapping.length > 0), "an empty mapping");
         for block in blocks {
             let found = leaf.find(block * BLOCK).unwrap();
             let at = (found.addr + block * BLOCK - found.offset) / BLOCK;
