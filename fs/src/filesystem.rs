@@ -11,7 +11,7 @@ use crate::blocks::metadata::Metadata;
 use crate::dir::changes::NameChanges;
 use crate::error::{Error, Subject};
 use crate::file::open_inode::OpenInodes;
-use crate::format::corrupt::{Problem, Structure};
+use crate::format::corrupt::{Corrupt, Problem, Structure};
 use crate::format::inode;
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
@@ -69,7 +69,7 @@ use crate::recovery::journal::summary::JournalReplay;
 /// assert_eq!(fs.superblock().block_size(), 1024);
 /// assert!(fs.statfs()?.free_blocks > 1000);
 /// assert!(fs.recovered().is_none(), "the journal was empty");
-/// assert_eq!(fs.io_errors(), 0);
+/// assert_eq!((fs.io_errors(), fs.take_damage().len()), (0, 0));
 /// let writable = fs.writable()?;
 /// let file = writable.writable_file(&inode)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -105,6 +105,23 @@ impl Filesystem {
     /// See the [example](Self#examples).
     pub fn recovered(&self) -> Option<JournalReplay> {
         self.inner.recovered
+    }
+
+    /// Returns the damage that was found and that no call failed for, since the last call: a group
+    /// descriptor with a wrong checksum, a hash tree that cannot be used, a broken list of orphans.
+    /// At most 1,024 are listed.
+    ///
+    /// See the [example](Self#examples).
+    pub fn take_damage(&self) -> Vec<Corrupt> {
+        self.metadata().damage().take()
+    }
+
+    /// Adds damage that a read went around. Other errors are only logged.
+    pub(crate) fn add_damage(&self, error: Error) {
+        match error {
+            Error::Corrupt(damage) => self.metadata().damage().add(*damage),
+            error => log::warn!("{error}"),
+        }
     }
 
     /// Returns the reader of metadata blocks.

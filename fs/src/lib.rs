@@ -117,6 +117,7 @@ pub use format::inode::Inode;
 pub use format::inode_flags::InodeFlags;
 pub use format::mmp::MmpFields;
 pub use format::superblock::Superblock;
+pub use format::superblock_copy::SuperblockCopy;
 pub use format::superblock_fields::{ErrorRecord, SuperblockFields};
 pub use format::time::Timestamp;
 pub use map::extents::{Extent, Extents};

@@ -22,5 +22,6 @@ mod mke2fs;
 mod orphans;
 mod overwrite;
 mod read_ahead;
+mod rescue;
 mod walk;
 mod xattr;

@@ -94,7 +94,7 @@ impl OpenOptions {
     pub fn inspect(&self, location: impl Into<Location>) -> Result<Inspected, Error> {
         let location = location.into();
         let storage = self.storage(&location)?;
-        let inspection = Inspection::open(storage.source()?)
+        let inspection = Inspection::open_with(storage.source()?, self.filesystem)
             .map_err(|error| storage.no_filesystem(&location, error))?;
         Ok(Inspected { inspection, _storage: storage })
     }

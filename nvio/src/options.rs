@@ -46,6 +46,14 @@ const DATA_DEPTH: u16 = 128;
 /// let inspected = options.inspect(&image)?;
 /// assert_eq!(inspected.superblock().blocks_count, 2048);
 ///
+/// // For rescuing data: a copy of the superblock, without the journal, whoever uses it.
+/// let options = OpenOptions::new()
+///     .superblock(8193)
+///     .superblock_block_bytes(1024)
+///     .recovery(Recovery::Skip)
+///     .ignore_mmp(true);
+/// assert!(options.open(&image).is_err(), "an image of 8 MiB in blocks of 4 KiB has one group");
+///
 /// // A filesystem with its journal on another device, refused if that needs recovery.
 /// let options = OpenOptions::new().journal("0000:02:00.0").recovery(Recovery::Refuse);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -114,13 +122,43 @@ impl OpenOptions {
         self
     }
 
-    /// Sets whether a journal that needs recovery is replayed in memory, the default, or the
-    /// filesystem is refused.
+    /// Sets whether a journal that needs recovery is replayed in memory, the default, or skipped, or
+    /// the filesystem is refused.
     ///
     /// See the [example](Self#examples).
     #[must_use]
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.filesystem.recovery = recovery;
+        self
+    }
+
+    /// Sets the number of the block with the copy of the superblock to use, like `e2fsck -b`, for a
+    /// filesystem whose primary superblock is damaged. It cannot be written to then.
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn superblock(mut self, block: u64) -> Self {
+        self.filesystem.superblock = Some(block);
+        self
+    }
+
+    /// Sets the size in bytes of the blocks that [`superblock`](Self::superblock) counts. By default
+    /// all sizes are tried.
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn superblock_block_bytes(mut self, bytes: u32) -> Self {
+        self.filesystem.block_size = Some(bytes);
+        self
+    }
+
+    /// Sets whether a filesystem is read even if multi-mount protection says that another host uses
+    /// it. It cannot be written to then.
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn ignore_mmp(mut self, ignore: bool) -> Self {
+        self.filesystem.ignore_mmp = ignore;
         self
     }
 

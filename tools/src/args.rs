@@ -79,6 +79,8 @@ pub struct VolumeArgs {
     #[arg(long, value_name = "N", requires = "journal", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub journal_partition: Option<u32>,
     #[command(flatten)]
+    pub rescue: RescueArgs,
+    #[command(flatten)]
     pub memory: MemoryArgs,
 }
 
@@ -92,6 +94,23 @@ impl VolumeArgs {
         };
         devices.into_iter().flatten().filter_map(image).collect()
     }
+}
+
+/// Options for reading a damaged filesystem. Nothing is written to it.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct RescueArgs {
+    /// Use the copy of the superblock in this block, as e2fsck -b does.
+    #[arg(long, value_name = "BLOCK")]
+    pub superblock: Option<u64>,
+    /// Block size that --superblock counts in. By default all sizes are tried.
+    #[arg(long, value_name = "SIZE", requires = "superblock", value_parser = block_size)]
+    pub block_size: Option<u32>,
+    /// Do not read the journal, as mount -o ro,noload. The newest changes may be missing.
+    #[arg(long)]
+    pub noload: bool,
+    /// Read the filesystem even if multi-mount protection says that another host uses it.
+    #[arg(long)]
+    pub ignore_mmp: bool,
 }
 
 /// Options of the metadata cache.
@@ -113,6 +132,12 @@ impl MemoryArgs {
     pub fn read_ahead_bytes(self) -> usize {
         if self.no_read_ahead { 0 } else { self.read_ahead }
     }
+}
+
+fn block_size(text: &str) -> Result<u32, String> {
+    let bytes = size::<u32>(text)?;
+    let is_good = bytes.is_power_of_two() && (1024..=65_536).contains(&bytes);
+    if is_good { Ok(bytes) } else { Err("a power of two from 1024 to 65536".to_owned()) }
 }
 
 pub(crate) fn lba_size(text: &str) -> Result<u32, &'static str> {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 
-use nvio::{PartitionError, driver, emulator, ext4};
+use nvio::{PartitionError, Volume, driver, emulator, ext4};
 
 use crate::name;
 
@@ -358,6 +358,13 @@ impl Failures {
                 self.report(&error);
                 Ok(None)
             }
+        }
+    }
+
+    /// Prints the damage that was found in a filesystem and that no path failed for.
+    pub fn damage(&mut self, volume: &Volume) {
+        for damage in volume.filesystem().take_damage() {
+            self.report(&nvio::Error::from(ext4::Error::from(damage)).into());
         }
     }
 

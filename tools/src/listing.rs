@@ -106,11 +106,13 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// Ends the output, and returns the exit code: 1 if there were failures, else 0.
+    /// Ends the output, prints the damage that was found, and returns the exit code: 1 if there were
+    /// failures or damage, else 0.
     ///
     /// # Errors
     /// [`Error::Output`].
     pub fn end(mut self) -> Result<ExitCode, Error> {
+        self.failures.damage(self.volume);
         if let Form::Array(array) = self.form {
             array.end(&mut self.out)?;
         }

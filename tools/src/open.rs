@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use nvio::driver::Wait;
+use nvio::ext4::Recovery;
 use nvio::{
     Device, Inode, Inspected, Location, OpenOptions, PartitionTable, Volume, WritableVolume,
 };
@@ -91,9 +92,19 @@ fn options(lba_size: u32) -> OpenOptions {
 }
 
 fn volume_options(args: &VolumeArgs) -> OpenOptions {
-    let options = options(args.controller.lba_size)
+    let mut options = options(args.controller.lba_size)
         .cache_bytes(args.memory.cache)
-        .read_ahead_bytes(args.memory.read_ahead_bytes());
+        .read_ahead_bytes(args.memory.read_ahead_bytes())
+        .ignore_mmp(args.rescue.ignore_mmp);
+    if args.rescue.noload {
+        options = options.recovery(Recovery::Skip);
+    }
+    if let Some(block) = args.rescue.superblock {
+        options = options.superblock(block);
+    }
+    if let Some(bytes) = args.rescue.block_size {
+        options = options.superblock_block_bytes(bytes);
+    }
     match &args.journal {
         None => options,
         Some(device) => {

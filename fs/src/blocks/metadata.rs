@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::blocks::block_cache::{Block, BlockCache};
 use crate::blocks::cache::Cache;
+use crate::blocks::damage::DamageList;
 use crate::blocks::overlay::Overlay;
 use crate::blocks::read::read;
 use crate::blocks::source::{BlockSource, ReadRange};
@@ -38,16 +39,19 @@ pub(crate) struct Metadata {
     ahead: usize,
     /// Reusable buffer of a read-ahead.
     arrived: Mutex<Vec<u8>>,
+    /// Damage that reads went around.
+    damage: Arc<DamageList>,
 }
 
 impl Metadata {
     /// Creates a reader of the blocks of a filesystem from `source`, or from the log for blocks in
-    /// `overlay`. `options` bounds the cache and the read-ahead.
+    /// `overlay`. `options` bounds the cache and the read-ahead. Damage is added to `damage`.
     pub(crate) fn new(
         source: Arc<dyn BlockSource>,
         overlay: Option<Overlay>,
         superblock: Superblock,
         options: &Options,
+        damage: Arc<DamageList>,
     ) -> Self {
         let block_size = superblock.block_size();
         let size = as_usize(block_size);
@@ -57,7 +61,7 @@ impl Metadata {
         // of the cache.
         let ahead = options.read_ahead.checked_div(size).unwrap_or(0).min(capacity >> 2);
         let (groups, arrived) = (Cache::new(DESCRIPTORS), Mutex::default());
-        Self { source, overlay, superblock, block_size, cache, groups, ahead, arrived }
+        Self { source, overlay, superblock, block_size, cache, groups, ahead, arrived, damage }
     }
 
     /// Returns the superblock as it was when the filesystem was opened.
@@ -92,7 +96,13 @@ impl Metadata {
         Ok(bytes)
     }
 
-    /// Returns the descriptor of a block group.
+    /// Returns the list of damage that reads went around.
+    pub(crate) fn damage(&self) -> &Arc<DamageList> {
+        &self.damage
+    }
+
+    /// Returns the descriptor of a block group. A wrong checksum is added to the list of damage:
+    /// like the kernel for a read-only mount, reads only need the place of the inode table.
     pub(crate) fn group(&self, group: u32) -> Result<GroupDescriptor, Error> {
         if let Some(descriptor) = self.groups.get(group) {
             return Ok(descriptor);
@@ -109,6 +119,9 @@ impl Metadata {
             .and_then(|rest| rest.get(..usize::from(superblock.geometry.descriptor_size)))
             .ok_or_else(|| corrupt(Problem::Missing { logical: u64::from(group) }))?;
         let descriptor = GroupDescriptor::parse(superblock, group, bytes)?;
+        if let Err(damage) = GroupDescriptor::verify(superblock, group, bytes) {
+            self.damage.add(damage);
+        }
         self.groups.insert(group, descriptor);
         Ok(descriptor)
     }
@@ -216,13 +229,16 @@ pub(crate) fn replayed_superblock(
     let number = before.superblock_block();
     let mut bytes = vec![0; as_usize(before.block_size())];
     if !overlay.read(number, &mut bytes)? {
+        if before.is_copy() {
+            return Ok(before.clone());
+        }
         read(source, before.address(number), &mut bytes)?;
     }
     let offset = SUPERBLOCK_OFFSET.saturating_sub(before.address(number));
     let raw = bytes.get(as_usize(offset)..);
     let raw = raw.and_then(|bytes| RawSuperblock::ref_from_prefix(bytes).ok());
     let missing = || Structure::Superblock.corrupt(Problem::Missing { logical: number.into() });
-    Superblock::parse(raw.ok_or_else(missing)?.0)
+    Ok(Superblock::parse(raw.ok_or_else(missing)?.0)?.with_descriptors_of(before))
 }
 
 /// Reads the superblock on `source` without checking it.

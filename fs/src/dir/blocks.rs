@@ -15,6 +15,8 @@ use crate::format::superblock::Superblock;
 use crate::map::extents::Extents;
 use crate::number::{BlockRun, PhysicalBlock, as_u64};
 
+/// Maximum number of reads that fail one after the other. The device may be gone then.
+const FAILURES_MAX: u32 = 8;
 /// Size of the first read-ahead in a directory, bytes. Later ones are larger.
 const READ_FIRST: u32 = 16 << 10;
 
@@ -33,8 +35,12 @@ pub(crate) struct Blocks {
     fs: Filesystem,
     inode: Inode,
     extents: Extents,
-    /// The error that ended `extents`.
+    /// The error of the part of the map after `runs`.
     failed: Option<Error>,
+    /// The error of the part of the map at `index` was returned.
+    is_gap: bool,
+    /// Number of reads that failed one after the other.
+    failures: u32,
     /// Extents found so far: first logical block, first physical block, and length in blocks.
     runs: VecDeque<(u64, BlockRun)>,
     /// The parts of a directory that is stored inside its inode. They are formatted like blocks.
@@ -64,6 +70,8 @@ impl Blocks {
             inode: inode.clone(),
             extents: fs.extents(inode)?,
             failed: None,
+            is_gap: false,
+            failures: 0,
             runs: VecDeque::new(),
             inline,
             index: 0,
@@ -82,7 +90,8 @@ impl Blocks {
         self.fs.superblock()
     }
 
-    /// Returns the next block and its index.
+    /// Returns the next block and its index. After an error, the next call continues after the part
+    /// of the directory that cannot be read.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Block)>, Error> {
         let block = match &mut self.inline {
             // Parts inside the inode are covered by the inode's checksum.
@@ -105,11 +114,25 @@ impl Blocks {
                 self.read_ahead(index);
             }
             let Some(number) = self.find(index)? else { continue };
-            let block = self.fs.block(number)?;
+            self.is_gap = false;
+            let block = match self.fs.block(number) {
+                Ok(block) => block,
+                Err(error) => {
+                    self.failures = self.failures.saturating_add(1);
+                    let is_gone = self.failures >= FAILURES_MAX;
+                    self.index = if is_gone { self.count } else { index.saturating_add(1) };
+                    return Err(error);
+                }
+            };
+            self.failures = 0;
             let structure = Structure::DirectoryBlock { inode: self.inode.number(), index };
-            checksum::verify(self.fs.superblock(), &self.inode, index, &block)
-                .map_err(|problem| structure.corrupt(problem))?;
-            return Ok(Some(block));
+            return match checksum::verify(self.fs.superblock(), &self.inode, index, &block) {
+                Ok(()) => Ok(Some(block)),
+                Err(problem) => {
+                    self.index = index.saturating_add(1);
+                    Err(structure.corrupt(problem))
+                }
+            };
         }
     }
 
@@ -159,7 +182,11 @@ impl Blocks {
             self.runs.pop_front();
         }
         match self.failed.take() {
-            Some(error) => Err(error),
+            Some(error) => {
+                // Continue with the next part of the map.
+                (self.is_gap, self.ahead) = (true, index);
+                Err(error)
+            }
             None => self.skip(self.count),
         }
     }
@@ -168,11 +195,14 @@ impl Blocks {
     /// without a hash tree, except in block 0.
     fn skip(&mut self, end: u64) -> Result<Option<PhysicalBlock>, Error> {
         let index = self.index;
+        self.index = end;
+        if std::mem::take(&mut self.is_gap) {
+            return Ok(None);
+        }
         if index == 0 || self.inode.flags().contains(InodeFlags::INDEX) {
             return Err(self.missing(index));
         }
         log::debug!("directory, inode {}: a hole from block {index} to {end}", self.inode.number());
-        self.index = end;
         Ok(None)
     }
 

@@ -65,7 +65,8 @@ impl fmt::Debug for DirEntry {
 /// directory itself or to the root, but on a damaged filesystem a deeper entry may refer to an
 /// ancestor, so a tree walk must compare with all directories above.
 ///
-/// After an error the iterator ends.
+/// Damage is an error, and the iterator continues after the entry, the block or the part of the map
+/// that is damaged. It ends after eight reads that failed one after the other.
 ///
 /// See the [example](crate::Filesystem#examples).
 pub struct ReadDir {
@@ -118,7 +119,7 @@ impl ReadDir {
     }
 
     /// Calls `visit` for each entry until it returns `Some`. The next call resumes after that
-    /// entry.
+    /// entry, or, after an error, after the entry or the block that it concerns.
     fn visit<T>(
         &mut self,
         mut visit: impl FnMut(&Names, &Entry<'_>) -> Option<T>,
@@ -136,8 +137,19 @@ impl ReadDir {
                     None => return Ok(None),
                 },
             };
-            while let Some(entry) = self.directory.entry(block, *index, self.offset)? {
+            loop {
+                let offset = self.offset;
+                let entry = match self.directory.entry(block, *index, offset) {
+                    Ok(Some(entry)) => entry,
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.current = None;
+                        self.offset = 0;
+                        return Err(error);
+                    }
+                };
                 self.offset = entry.next;
+                self.directory.check(*index, offset, &entry)?;
                 let changed = self.changes.as_ref();
                 if entry.inode != 0
                     && !entry.is_dot()
@@ -155,22 +167,27 @@ impl ReadDir {
 
 impl ReadDir {
     /// Calls `visit` with the inode number, the name and the type of each entry until it returns
-    /// `Break`.
+    /// `Break`, and `failed` with each error.
     pub(crate) fn each(
         &mut self,
         mut visit: impl FnMut(InodeNumber, &[u8], Option<FileType>) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
+        mut failed: impl FnMut(Error),
+    ) {
         let has_kind = self.has_kind;
-        let stopped = self.visit(|names, entry| {
-            let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
-            visit(entry.inode, &names.show(entry), kind).break_value()
-        })?;
-        if stopped.is_none()
-            && let Some((_, added)) = &mut self.changes
-        {
+        loop {
+            let stopped = self.visit(|names, entry| {
+                let kind = if has_kind { FileType::from_entry(entry.file_type) } else { None };
+                visit(entry.inode, &names.show(entry), kind).break_value()
+            });
+            match stopped {
+                Ok(Some(())) => return,
+                Ok(None) => break,
+                Err(error) => failed(error),
+            }
+        }
+        if let Some((_, added)) = &mut self.changes {
             let _ = added.try_for_each(|entry| visit(entry.inode, &entry.name, entry.kind));
         }
-        Ok(())
     }
 }
 
@@ -190,7 +207,7 @@ impl Iterator for ReadDir {
             (Ok(None), Some((_, added))) => Ok(added.next()),
             (next, _) => next,
         };
-        self.done = !matches!(next, Ok(Some(_)));
+        self.done = matches!(next, Ok(None));
         next.transpose()
     }
 }
@@ -231,19 +248,48 @@ impl Filesystem {
         }
         // Trees still contain the names that fast commits have removed, so directories that ignore
         // case and have changes are searched in order.
+        let mut failed = None;
         if !folded && lookup::has_tree(superblock, inode) {
             let directory = Directory::new(superblock, inode);
             let search = |index, block: &Block| find_in_block(&directory, block, index, &query);
             match lookup::find(self.map(inode), &query, search) {
                 Ok(None) if query.may_be_elsewhere(superblock) => (),
                 Ok(found) => return Ok(found),
-                Err(Stop::Failed(error)) => return Err(error),
+                // Another block may have the name, or the entry that the tree does not lead to.
+                Err(Stop::Failed(error)) => failed = Some(error),
                 Err(Stop::Unusable(why)) => {
                     log::debug!("inode {}: its hash tree is unusable: {why}", inode.number());
                 }
             }
         }
-        self.read_dir(inode)?.visit(|_, entry| query.matches(entry.name).then_some(entry.inode))
+        let mut entries = self.read_dir(inode)?;
+        loop {
+            let found = entries.visit(|_, entry| query.matches(entry.name).then_some(entry.inode));
+            match (found, failed) {
+                (Ok(Some(found)), damage) => {
+                    damage.into_iter().for_each(|error| self.add_damage(error));
+                    return Ok(Some(found));
+                }
+                (Ok(None), None) => return Ok(None),
+                // A part that cannot be read may have the name.
+                (Ok(None), Some(error)) => return Err(error),
+                (Err(error), before) => failed = before.or(Some(error)),
+            }
+        }
+    }
+
+    /// Returns the inode number in the entry ".." of a directory; `None` if it cannot be read.
+    pub(crate) fn parent(&self, inode: &Inode) -> Option<InodeNumber> {
+        let mut blocks = Blocks::new(self, inode).ok()?;
+        if inode.has_inline_data() {
+            let (parent, _) = inode.block.split_first_chunk()?;
+            return Some(u32::from_le_bytes(*parent).into());
+        }
+        let (_, block) = blocks.next().ok()??;
+        let directory = Directory::new(self.superblock(), inode);
+        let first = directory.entry(&block, 0, 0).ok()??;
+        let second = directory.entry(&block, 0, first.next).ok()??;
+        (second.name == b"..").then_some(second.inode)
     }
 }
 
@@ -258,6 +304,7 @@ fn find_in_block(
     let mut offset = 0;
     while let Some(entry) = directory.entry(block, index, offset)? {
         if entry.inode != 0 && !entry.is_dot() && query.matches(entry.name) {
+            directory.check(index, offset, &entry)?;
             return Ok(Some(entry.inode));
         }
         offset = entry.next;

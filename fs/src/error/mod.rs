@@ -14,6 +14,7 @@ use crate::error::reasons::{MmpHolder, NotWritable, Protected, WrongJournal};
 use crate::format::corrupt::{Corrupt, Problem, Structure};
 use crate::format::features::IncompatFeatures;
 use crate::format::file_type::FileType;
+use crate::format::superblock_copy::SuperblockCopy;
 use crate::format::uuid::Uuid;
 use crate::number::InodeNumber;
 
@@ -47,6 +48,14 @@ pub enum Error {
     NotExt4 {
         /// The number found at the place of the magic number.
         magic: u16,
+    },
+    /// The superblock cannot be used, but there are copies of it.
+    #[error("{error}; copies of the superblock are in blocks {}", list(.copies))]
+    BadSuperblock {
+        /// The error of the superblock.
+        error: Box<Error>,
+        /// The first copies that were found.
+        copies: Box<[SuperblockCopy]>,
     },
     /// The device is smaller than the filesystem.
     #[error("truncated: the filesystem has {needed} bytes, the device only {device}")]
@@ -324,6 +333,7 @@ impl Error {
             | Self::Unwritten { .. } => ErrorKind::Unsupported,
             Self::InUse(_) => ErrorKind::ResourceBusy,
             Self::NotExt4 { .. }
+            | Self::BadSuperblock { .. }
             | Self::Truncated { .. }
             | Self::BlockTooSmall { .. }
             | Self::WrongJournal(_)
@@ -336,6 +346,11 @@ impl Error {
     }
 }
 
+/// Joins the places of copies by commas.
+fn list(copies: &[SuperblockCopy]) -> String {
+    copies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// Returns the kind of the first error of the operating system among an error and its causes.
 fn system_kind(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
     let causes = std::iter::successors(Some(error), |&cause| cause.source());
@@ -346,6 +361,12 @@ fn system_kind(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::new(error.kind(), error)
+    }
+}
+
+impl From<Corrupt> for Error {
+    fn from(damage: Corrupt) -> Self {
+        Self::Corrupt(Box::new(damage))
     }
 }
 

@@ -33,6 +33,9 @@ pub enum NotWritable {
     /// The filesystem journals all data (`data=journal`).
     #[error("its data is journaled (data=journal)")]
     JournalsData,
+    /// The filesystem was opened with an option for rescuing data.
+    #[error("it was opened with an option for rescuing data, which is for reading only")]
+    Rescue,
     /// The filesystem was mounted or changed after it was opened here.
     #[error("it was mounted or changed since it was opened")]
     Changed,

@@ -89,7 +89,7 @@ impl Filesystem {
 /// assert_eq!((file.size(), file.inode().uid()), (100_000, 0));
 /// assert_eq!(file.open_inode().number(), file.inode().number());
 /// assert_eq!(file.filesystem().superblock().block_size(), 1024);
-/// for extent in file.extents() {
+/// for extent in file.extents().until(file.size()) {
 ///     let extent = extent?;
 ///     println!("{} bytes at {} are at {}", extent.length, extent.logical, extent.physical);
 /// }

@@ -42,11 +42,14 @@ impl Filesystem {
     ///
     /// # Errors
     /// [`Error::NotWritable`], [`Error::NeedsRecovery`] or [`Error::InUse`], according to the
-    /// current superblock; damage to a group descriptor or to the journal's inode; a failure of the
-    /// source.
+    /// current superblock; damage to a group descriptor, to the journal's inode, or any other that
+    /// was found before; a failure of the source.
     pub fn writable(&self) -> Result<WritableFilesystem, Error> {
-        let now = self.metadata().superblock_now()?;
         let refuse = |why| Err(Error::NotWritable(why));
+        if self.options().is_rescue() {
+            return refuse(NotWritable::Rescue);
+        }
+        let now = self.metadata().superblock_now()?;
         if now.has(IncompatFeatures::RECOVER) {
             return Err(Error::NeedsRecovery);
         }
@@ -67,7 +70,11 @@ impl Filesystem {
             () => (),
         }
         mmp::check(self)?;
-        Ok(WritableFilesystem { fs: self.clone(), system_zone: Arc::new(SystemZone::of(self)?) })
+        let system_zone = Arc::new(SystemZone::of(self)?);
+        match self.metadata().damage().first() {
+            Some(damage) => Err(Error::Corrupt(Box::new(damage))),
+            None => Ok(WritableFilesystem { fs: self.clone(), system_zone }),
+        }
     }
 }
 

@@ -365,6 +365,36 @@ pub(crate) enum Problem {
         /// Byte offset in the block.
         offset: usize,
     },
+    /// A directory has an entry "." or ".." after its first two entries.
+    #[error("the entry at byte {offset} is a second \".\" or \"..\"")]
+    SecondDot {
+        /// Byte offset in the block.
+        offset: usize,
+    },
+    /// A directory has two entries of the same name.
+    #[error("it has a second entry of this name, for inode {inode}")]
+    NameTwice {
+        /// Number of the second entry's inode.
+        inode: InodeNumber,
+    },
+    /// A directory has more problems than are reported one by one.
+    #[error("it has {count} more problems")]
+    MoreProblems {
+        /// Number of the problems that are not reported.
+        count: u64,
+    },
+    /// There is no superblock where the caller selected one.
+    #[error("block {block} has no copy of it, whatever the block size")]
+    NoSuperblock {
+        /// The selected block.
+        block: u64,
+    },
+    /// The list of orphans refers to an inode that cannot be an orphan, or returns to one.
+    #[error("its list of orphans is broken at inode {inode}, and the rest of it is ignored")]
+    OrphanList {
+        /// Number of the inode.
+        inode: InodeNumber,
+    },
     /// A directory block has no room for its checksum.
     #[error("it has no checksum")]
     NoChecksum,

@@ -122,8 +122,8 @@ impl Directory {
         }
     }
 
-    /// Parses and checks the entry at `offset` of block `index`. Returns `None` at the end of the
-    /// block.
+    /// Parses the entry at `offset` of block `index`, and checks its lengths. Returns `None` at the
+    /// end of the block.
     pub(crate) fn entry<'a>(
         &self,
         block: &'a [u8],
@@ -158,19 +158,30 @@ impl Directory {
             rest: rest.get(needed.next_multiple_of(4)..rec_len).unwrap_or_default(),
             next: offset.saturating_add(rec_len),
         };
-        if entry.inode != 0 {
-            if self.is_encrypted && !entry.is_dot() {
-                if name_len < ENCRYPTED_MIN {
-                    return corrupt(Problem::EntryLength { offset, rec_len, name_len });
-                }
-            } else if name.is_empty() || name.iter().any(|&byte| byte == b'/' || byte == 0) {
-                return corrupt(Problem::EntryName { offset });
-            }
-            if !self.may_refer(&entry) {
-                return corrupt(Problem::EntryInode { offset, inode: entry.inode });
-            }
-        }
         Ok(Some(entry))
+    }
+
+    /// Checks the name and the inode number of the entry that was parsed at `offset` of block
+    /// `index`. The entries after a wrong one can be parsed.
+    pub(crate) fn check(&self, index: u64, offset: usize, entry: &Entry<'_>) -> Result<(), Error> {
+        let Entry { inode, name, .. } = *entry;
+        if inode == 0 {
+            return Ok(());
+        }
+        let (rec_len, name_len) = (entry.next.saturating_sub(offset), name.len());
+        let is_bad = || name.is_empty() || name.iter().any(|&byte| byte == b'/' || byte == 0);
+        let problem = if self.is_encrypted && !entry.is_dot() && name_len < ENCRYPTED_MIN {
+            Problem::EntryLength { offset, rec_len, name_len }
+        } else if (!self.is_encrypted || entry.is_dot()) && is_bad() {
+            Problem::EntryName { offset }
+        } else if !self.may_refer(entry) {
+            Problem::EntryInode { offset, inode }
+        } else if entry.is_dot() && (index > 0 || offset > ENTRY_MIN) {
+            Problem::SecondDot { offset }
+        } else {
+            return Ok(());
+        };
+        Err(Structure::DirectoryBlock { inode: self.inode, index }.corrupt(problem))
     }
 
     /// Returns true if the entry's inode exists and is not reserved. A directory does not contain
@@ -203,10 +214,10 @@ mod tests {
 
     fn names(block: &[u8]) -> Result<Vec<(u32, Vec<u8>)>, String> {
         let (mut names, mut offset) = (Vec::new(), 0);
-        while let Some(entry) =
-            directory().entry(block, 0, offset).map_err(|error| error.to_string())?
-        {
+        let text = |error: Error| error.to_string();
+        while let Some(entry) = directory().entry(block, 0, offset).map_err(text)? {
             assert!(entry.next > offset);
+            directory().check(0, offset, &entry).map_err(text)?;
             offset = entry.next;
             if entry.inode != 0 {
                 names.push((entry.inode.get(), entry.name.to_vec()));
@@ -261,6 +272,11 @@ mod tests {
         assert!(message(|block| block[16] = 20).contains("refers to inode 20"), "itself");
         assert!(message(|block| block[16] = 2).contains("refers to inode 2"), "the root");
         assert!(message(|block| block[16] = 8).contains("refers to inode 8"), "the journal");
+        let dots = message(|block| {
+            block[22] = 2;
+            block[24..26].copy_from_slice(b"..");
+        });
+        assert!(dots.contains("byte 16 is a second \".\" or \"..\""), "{dots}");
     }
 
     #[test]

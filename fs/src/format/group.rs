@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 use crate::error::Error;
 use crate::format::checksum::{crc16, crc32c};
-use crate::format::corrupt::{Problem, Structure};
+use crate::format::corrupt::{Corrupt, Problem, Structure};
 use crate::format::features::{CompatFeatures, IncompatFeatures, RoCompatFeatures};
 use crate::format::halves::{join_32, join_64, split_32, split_64};
 use crate::format::superblock::Superblock;
@@ -85,14 +85,20 @@ impl RawDescriptor {
 }
 
 impl GroupDescriptor {
-    /// Parses descriptor `group`. `bytes` has the length of `s_desc_size`.
+    /// Verifies the checksum of descriptor `group`, if the filesystem has them.
+    pub(crate) fn verify(superblock: &Superblock, group: u32, bytes: &[u8]) -> Result<(), Corrupt> {
+        let Some(computed) = checksum(superblock, group, bytes) else { return Ok(()) };
+        let stored = RawDescriptor::read(bytes).checksum.get();
+        let structure = Structure::GroupDescriptor(group);
+        Problem::verify_checksum(stored.into(), computed.into())
+            .map_err(|problem| Corrupt { structure, problem })
+    }
+
+    /// Parses descriptor `group` without verifying its checksum. `bytes` has the length of
+    /// `s_desc_size`.
     pub(crate) fn parse(superblock: &Superblock, group: u32, bytes: &[u8]) -> Result<Self, Error> {
         let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
         let raw = RawDescriptor::read(bytes);
-        if let Some(computed) = checksum(superblock, group, bytes) {
-            Problem::verify_checksum(raw.checksum.get().into(), computed.into())
-                .map_err(corrupt)?;
-        }
         let table = join_64(raw.inode_table_lo, raw.inode_table_hi).into();
         let inode_table =
             superblock.data_blocks(table, inode_table_blocks(superblock)).map_err(corrupt)?;
@@ -192,14 +198,19 @@ pub(crate) fn location(superblock: &Superblock, group: u32) -> (PhysicalBlock, u
     let offset = as_usize(in_block);
 
     if !superblock.has(IncompatFeatures::META_BG) || index < superblock.first_meta_bg {
-        let first = superblock.superblock_block().get().saturating_add(1);
+        let first = superblock.used_block().get().saturating_add(1);
         return (first.saturating_add(u64::from(index)).into(), offset);
     }
     // With meta_bg, each run of groups whose descriptors fill one block stores that block in its
     // first group, after the superblock copy if the group has one.
-    let first_group = index.saturating_mul(per_block);
+    let mut first_group = index.saturating_mul(per_block);
+    // The second group of the run has a copy of that block.
+    let second = first_group.saturating_add(1);
+    if superblock.is_copy() && second < superblock.groups_count() {
+        first_group = second;
+    }
     let mut skip = u64::from(has_superblock(superblock, first_group));
-    if superblock.superblock_block() == 1 && index == 0 && superblock.first_data_block == 0 {
+    if first_group == 0 && superblock.superblock_block() == 1 && superblock.first_data_block == 0 {
         // With 1 KiB blocks in larger clusters, group 0 starts one block before the superblock.
         skip = skip.saturating_add(1);
     }
@@ -305,12 +316,12 @@ mod tests {
         assert_eq!((crc32c.geometry.descriptor_size, crc16.geometry.descriptor_size), (64, 32));
         for superblock in [crc32c, crc16] {
             let sound = descriptor(&superblock, 3, 77);
-            GroupDescriptor::parse(&superblock, 3, &sound).unwrap();
-            assert!(GroupDescriptor::parse(&superblock, 4, &sound).is_err(), "group number");
+            GroupDescriptor::verify(&superblock, 3, &sound).unwrap();
+            assert!(GroupDescriptor::verify(&superblock, 4, &sound).is_err(), "group number");
             for at in 0..sound.len() {
                 let mut bytes = sound.clone();
                 bytes[at] ^= 0x10;
-                let error = GroupDescriptor::parse(&superblock, 3, &bytes).unwrap_err();
+                let error = GroupDescriptor::verify(&superblock, 3, &bytes).unwrap_err();
                 let start = "corrupt group descriptor 3: its checksum is";
                 assert!(error.to_string().starts_with(start), "byte {at}: {error}");
             }
@@ -354,10 +365,17 @@ mod tests {
             ((1.into(), 0), 2)
         );
         raw.first_meta_bg = 0.into();
-        let spread = Superblock::parse(&seal(raw)).unwrap();
+        let spread = Superblock::parse(&seal(raw.clone())).unwrap();
         assert_eq!((location(&spread, 0), descriptor_blocks(&spread, 0)), ((1.into(), 0), 2));
         // Group 64 is not a power of 3, 5 or 7, so no copy of the superblock precedes its
         // descriptors.
         assert!(!has_superblock(&superblock, 64));
+        // The descriptors that belong to a copy of the superblock: after the copy, and in the second
+        // group of each run.
+        raw.first_meta_bg = 1.into();
+        let copy = Superblock::parse_copy(&seal(raw), 98_304.into()).unwrap();
+        assert_eq!(location(&copy, 63), (98_305.into(), 63 * 64));
+        assert_eq!(location(&copy, 130), ((129 * 32768).into(), 2 * 64));
+        assert_eq!(location(&copy, 70), ((65 * 32768).into(), 6 * 64));
     }
 }

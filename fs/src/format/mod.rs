@@ -17,6 +17,7 @@ pub(crate) mod raw_superblock;
 #[cfg(test)]
 mod round_trip;
 pub(crate) mod superblock;
+pub(crate) mod superblock_copy;
 pub(crate) mod superblock_fields;
 pub(crate) mod time;
 pub(crate) mod uuid;

@@ -93,6 +93,7 @@ fn superblocks_and_group_descriptors() {
             encoded[30..].fill(0);
             descriptor.encode(&parsed, group, &mut encoded);
             assert_eq!(encoded, stored, "{options}: group {group}");
+            GroupDescriptor::verify(&parsed, group, &encoded).unwrap();
             assert_eq!(GroupDescriptor::parse(&parsed, group, &encoded).unwrap(), descriptor);
         }
     }

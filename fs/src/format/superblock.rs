@@ -68,6 +68,8 @@ pub struct Superblock {
     pub(crate) hash: HashParameters,
     /// Seed of the checksums of other structures.
     pub(crate) checksum_seed: u32,
+    /// Block of the copy that these fields were read from; `None` for the primary superblock.
+    copy: Option<PhysicalBlock>,
 }
 
 impl Deref for Superblock {
@@ -102,7 +104,23 @@ impl Superblock {
         let hash = HashParameters::new(seed, fields.flags, fields.default_hash_version);
         let has_seed = fields.incompat.contains(IncompatFeatures::CSUM_SEED);
         let checksum_seed = if has_seed { fields.checksum_seed } else { crc32c(!0, &fields.uuid) };
-        Ok(Self { fields, geometry, hash, checksum_seed })
+        Ok(Self { fields, geometry, hash, checksum_seed, copy: None })
+    }
+
+    /// Parses a copy of the superblock in block `block`.
+    pub(crate) fn parse_copy(raw: &RawSuperblock, block: PhysicalBlock) -> Result<Self, Error> {
+        Ok(Self { copy: Some(block), ..Self::parse(raw)? })
+    }
+
+    /// Returns true if the fields were read from a copy of the superblock, which is not updated
+    /// when the filesystem is mounted.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.copy.is_some()
+    }
+
+    /// Returns these fields with the group descriptors of the copy that `before` was read from.
+    pub(crate) fn with_descriptors_of(self, before: &Self) -> Self {
+        Self { copy: before.copy, ..self }
     }
 
     /// Returns the block size in bytes: a power of two from 1,024 to 65,536.
@@ -236,6 +254,11 @@ impl Superblock {
     /// Returns the block that contains the primary superblock.
     pub(crate) fn superblock_block(&self) -> PhysicalBlock {
         self.physical_at(SUPERBLOCK_OFFSET)
+    }
+
+    /// Returns the block of the superblock in use, which the group descriptors in use follow.
+    pub(crate) fn used_block(&self) -> PhysicalBlock {
+        self.copy.unwrap_or_else(|| self.superblock_block())
     }
 
     /// Checks that `count` blocks from `start` can belong to files or directories: they are inside

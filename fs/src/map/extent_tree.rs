@@ -12,10 +12,12 @@ use crate::format::corrupt::{Problem, Structure};
 use crate::format::extent::{DEPTH_MAX, ENTRY_SIZE, MAGIC, RawExtent, RawHeader, RawIndex};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
+use crate::map::after_end::AfterEnd;
 use crate::map::builder::RunBuilder;
 use crate::map::leaves;
 use crate::map::run::MapRun;
-use crate::number::{LogicalBlock, PhysicalBlock};
+use crate::map::unmapped::Unmapped;
+use crate::number::{BlockRun, LogicalBlock, PhysicalBlock};
 
 /// A node, with the range of logical blocks `[low, high)` that its parent assigns to it.
 struct Node<'a> {
@@ -50,13 +52,26 @@ pub(crate) fn leaf(
     metadata: &Metadata,
     inode: &Inode,
     logical: LogicalBlock,
+) -> Result<MapRun, Unmapped> {
+    let mut end = LogicalBlock::END;
+    descend(metadata, inode, logical, &mut end).map_err(|error| Unmapped { error, end })
+}
+
+/// Reads the leaf that contains logical block `logical`, and sets `end` to the end of the last node
+/// on the path.
+fn descend(
+    metadata: &Metadata,
+    inode: &Inode,
+    logical: LogicalBlock,
+    end: &mut LogicalBlock,
 ) -> Result<MapRun, Error> {
     let superblock = metadata.superblock();
+    let after_end = AfterEnd::of(metadata, inode);
     let root = root(metadata, inode);
     let header = root.header(None)?;
     let mut depth = header.depth.get();
     if depth == 0 {
-        return root.leaf(header);
+        return root.leaf(header, &after_end);
     }
     let mut step = root.step(header, logical)?;
     loop {
@@ -66,6 +81,7 @@ pub(crate) fn leaf(
             }
             Step::Down { block, low, high } => (block, low, high),
         };
+        *end = high;
         // The loop runs at most DEPTH_MAX times, because `header` checks the depth of the root, and
         // that the depth of each node is one less than its parent's.
         depth = depth.saturating_sub(1);
@@ -75,7 +91,7 @@ pub(crate) fn leaf(
         let header = node.header(Some(depth))?;
         verify_checksum(&node, header, inode)?;
         if depth == 0 {
-            return node.leaf(header);
+            return node.leaf(header, &after_end);
         }
         step = node.step(header, logical)?;
     }
@@ -222,26 +238,48 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// Checks a leaf and returns its mappings.
-    fn leaf(&self, header: &RawHeader) -> Result<MapRun, Error> {
+    /// Checks a leaf and returns its mappings. Wrong entries after the end of the file are left
+    /// out if all entries after them are there, too.
+    fn leaf(&self, header: &RawHeader, after_end: &AfterEnd<'_>) -> Result<MapRun, Error> {
         let entries: &[RawExtent] = self.entries(header)?;
         let capacity = entries.len().saturating_mul(2).saturating_add(1);
         let mut leaf = RunBuilder::new(self.superblock, self.low, capacity);
         let mut low = self.low;
         for (entry, extent) in (0u16..).zip(entries) {
-            let (start, count, physical, unwritten) = extent.parts();
-            let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
-            let end = start.checked_add(count).filter(|&end| end > start && end <= self.high);
-            let Some(end) = end.filter(|_| start >= low) else {
-                let end = u64::from(start).saturating_add(count.into());
-                return Err(self.out_of_order(entry, start, end, low));
+            let (end, blocks, kind) = match self.extent(entry, extent, low) {
+                Ok(checked) => checked,
+                Err(error) => {
+                    let mut rest = entries.iter().skip(entry.into());
+                    if rest.all(|extent| after_end.contains(extent.parts().0)) {
+                        after_end.ignore(error);
+                        break;
+                    }
+                    return Err(error);
+                }
             };
-            let blocks = self.superblock.data_blocks(physical, count);
-            let blocks = blocks.map_err(|problem| self.corrupt(problem))?;
-            leaf.push(start..end, blocks.start(), kind);
+            leaf.push(extent.parts().0..end, blocks.start(), kind);
             low = end;
         }
         Ok(leaf.finish(self.high))
+    }
+
+    /// Checks an entry of a leaf, which may begin at `low`. Returns its end, its blocks and their
+    /// kind.
+    fn extent(
+        &self,
+        entry: u16,
+        extent: &RawExtent,
+        low: LogicalBlock,
+    ) -> Result<(LogicalBlock, BlockRun, MappingKind), Error> {
+        let (start, count, physical, unwritten) = extent.parts();
+        let kind = if unwritten { MappingKind::Unwritten } else { MappingKind::Mapped };
+        let end = start.checked_add(count).filter(|&end| end > start && end <= self.high);
+        let Some(end) = end.filter(|_| start >= low) else {
+            let end = u64::from(start).saturating_add(count.into());
+            return Err(self.out_of_order(entry, start, end, low));
+        };
+        let blocks = self.superblock.data_blocks(physical, count);
+        Ok((end, blocks.map_err(|problem| self.corrupt(problem))?, kind))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::{BLOCK_FIELD, Inode};
 use crate::map::run::MapRun;
+use crate::map::unmapped::Unmapped;
 use crate::number::LogicalBlock;
 
 /// An extent of a file: a contiguous range of the file that is contiguous on the device.
@@ -36,7 +37,8 @@ pub struct Extent {
 ///
 /// The items are those of FIEMAP, except that the kernel may merge adjacent extents.
 ///
-/// After an error the iterator ends.
+/// A part of the map that cannot be read is one error, and the iterator continues after it. It ends
+/// after 1,024 errors, and if the file has more blocks than the filesystem.
 ///
 /// See the [example](crate::File#examples).
 #[derive(Debug)]
@@ -52,7 +54,15 @@ pub struct Extents {
     held: Option<Extent>,
     /// Number of blocks in the extents so far.
     blocks: u64,
+    /// First logical block that is not of interest.
+    end: LogicalBlock,
+    /// The error of a part of the map after `held`, and the number of errors so far.
+    failed: Option<Error>,
+    failures: u32,
 }
+
+/// Maximum number of errors of one iteration.
+const FAILURES_MAX: u32 = 1024;
 
 impl Extents {
     pub(crate) fn new(fs: &Filesystem, inode: &Inode) -> Self {
@@ -64,7 +74,21 @@ impl Extents {
             at: 0,
             held: None,
             blocks: 0,
+            end: LogicalBlock::END,
+            failed: None,
+            failures: 0,
         }
+    }
+
+    /// Ends the iteration before the part of the map that begins at or after byte `pos`, and does
+    /// not read that part. Extents that begin before `pos` are not cut.
+    ///
+    /// See the [example](crate::File#examples).
+    #[must_use]
+    pub fn until(mut self, pos: u64) -> Self {
+        let superblock = self.fs.superblock();
+        self.end = LogicalBlock::or_end(pos.div_ceil(superblock.block_size().into()));
+        self
     }
 
     /// Returns the next extent, with `last` not set.
@@ -83,7 +107,7 @@ impl Extents {
                 let (inline, last) = (false, false);
                 return Ok(Some(Extent { logical, physical, length, unwritten, inline, last }));
             }
-            if self.next_run >= LogicalBlock::END {
+            if self.next_run >= self.end {
                 return Ok(None);
             }
             if self.inode.has_inline_data() {
@@ -92,7 +116,14 @@ impl Extents {
             }
             let map = self.fs.map(&self.inode);
             map.prefetch(self.next_run);
-            let run = map.run_at(self.next_run)?;
+            let run = match map.run_at(self.next_run) {
+                Ok(run) => run,
+                Err(Unmapped { error, end }) => {
+                    self.next_run = end;
+                    self.run = None;
+                    return Err(error);
+                }
+            };
             // The loop ends, because each run ends after the block that was requested.
             // A run covers the block that it was asked for, so that it ends after it.
             self.next_run = self.fs.superblock().logical_at(run.end());
@@ -110,6 +141,7 @@ impl Extents {
             return Ok(());
         }
         let structure = Structure::BlockMap { inode: self.inode.number() };
+        self.stop();
         Err(structure.corrupt(Problem::TooManyBlocks { limit }))
     }
 
@@ -117,7 +149,6 @@ impl Extents {
     fn stop(&mut self) {
         self.next_run = LogicalBlock::END;
         self.run = None;
-        self.held = None;
     }
 }
 
@@ -125,6 +156,9 @@ impl Iterator for Extents {
     type Item = Result<Extent, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.failed.take() {
+            return Some(Err(error));
+        }
         loop {
             match self.advance() {
                 Ok(Some(extent)) => {
@@ -136,8 +170,13 @@ impl Iterator for Extents {
                     return self.held.take().map(|last| Ok(Extent { last: true, ..last }));
                 }
                 Err(error) => {
-                    self.stop();
-                    return Some(Err(error));
+                    self.failures = self.failures.saturating_add(1);
+                    if self.failures >= FAILURES_MAX {
+                        self.stop();
+                    }
+                    let Some(before) = self.held.take() else { return Some(Err(error)) };
+                    self.failed = Some(error);
+                    return Some(Ok(before));
                 }
             }
         }

@@ -10,9 +10,11 @@ use crate::error::Error;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
+use crate::map::after_end::AfterEnd;
 use crate::map::builder::RunBuilder;
 use crate::map::leaves::{self, LEAVES_AHEAD};
 use crate::map::run::MapRun;
+use crate::map::unmapped::Unmapped;
 use crate::number::{LogicalBlock, PhysicalBlock, as_usize};
 
 /// Number of direct pointers in the inode.
@@ -23,16 +25,30 @@ pub(crate) fn run(
     metadata: &Metadata,
     inode: &Inode,
     logical: LogicalBlock,
+) -> Result<MapRun, Unmapped> {
+    let mut end = u64::from(DIRECT);
+    descend(metadata, inode, logical, &mut end)
+        .map_err(|error| Unmapped { error, end: LogicalBlock::or_end(end) })
+}
+
+/// Returns the mappings of the pointer block that contains logical block `logical`, and sets `end`
+/// to the end of the last tree on the path.
+fn descend(
+    metadata: &Metadata,
+    inode: &Inode,
+    logical: LogicalBlock,
+    end: &mut u64,
 ) -> Result<MapRun, Error> {
     let superblock = metadata.superblock();
+    let after_end = AfterEnd::of(metadata, inode);
     let structure = Structure::BlockPointers { inode: inode.number() };
     let (direct, indirect) =
         pointers(&inode.block).split_at_checked(as_usize(DIRECT)).unwrap_or_default();
     if logical.get() < DIRECT {
-        return data(superblock, structure, 0, direct);
+        return data(superblock, structure, (0, direct), &after_end);
     }
     match Tree::of(superblock, indirect, logical) {
-        Ok(tree) => tree.run(metadata, inode, structure, logical),
+        Ok(tree) => tree.run(metadata, (inode, structure), logical, &after_end, end),
         // The logical block is above the maximum of the pointers.
         Err(end) => {
             let hole = RunBuilder::new(superblock, LogicalBlock::or_end(end), 1);
@@ -121,21 +137,23 @@ impl Tree {
     fn run(
         mut self,
         metadata: &Metadata,
-        inode: &Inode,
-        mut structure: Structure,
+        (inode, mut structure): (&Inode, Structure),
         logical: LogicalBlock,
+        after_end: &AfterEnd<'_>,
+        end: &mut u64,
     ) -> Result<MapRun, Error> {
         let superblock = metadata.superblock();
         loop {
+            let span = 1u64.wrapping_shl(span_bits(superblock, self.levels));
+            *end = self.start.wrapping_add(span);
             if self.pointer == 0 {
-                let span = 1u64.wrapping_shl(span_bits(superblock, self.levels));
                 let hole = RunBuilder::new(superblock, LogicalBlock::or_end(self.start), 1);
-                return Ok(hole.finish(LogicalBlock::or_end(self.start.wrapping_add(span))));
+                return Ok(hole.finish(LogicalBlock::or_end(*end)));
             }
             let block = self.read(metadata, structure)?;
             structure = Structure::IndirectBlock { block: self.block(), inode: inode.number() };
             if self.levels == 1 {
-                return data(superblock, structure, self.start, pointers(&block));
+                return data(superblock, structure, (self.start, pointers(&block)), after_end);
             }
             let missing = || structure.corrupt(Problem::Missing { logical: logical.into() });
             let below = self.below(superblock, pointers(&block), logical);
@@ -149,21 +167,26 @@ fn pointers(bytes: &[u8]) -> &[U32] {
     <[U32]>::ref_from_bytes(bytes).unwrap_or_default()
 }
 
-/// Returns the mappings of a block of pointers to data.
+/// Returns the mappings of a block of pointers to data, which begins at logical block `start`. Wrong
+/// pointers after the end of the file are left out.
 fn data(
     superblock: &Superblock,
     structure: Structure,
-    start: u64,
-    pointers: &[U32],
+    (start, pointers): (u64, &[U32]),
+    after_end: &AfterEnd<'_>,
 ) -> Result<MapRun, Error> {
     let mut next = LogicalBlock::or_end(start);
     let mut leaf = RunBuilder::new(superblock, next, 0);
     for &pointer in pointers {
         let Some(after) = next.checked_add(1) else { break };
         if pointer != 0 {
-            let block = superblock.data_blocks(u64::from(pointer).into(), 1u32);
-            let block = block.map_err(|problem| structure.corrupt(problem))?;
-            leaf.push_joined(next..after, block.start(), MappingKind::Mapped);
+            match superblock.data_blocks(u64::from(pointer).into(), 1u32) {
+                Ok(block) => leaf.push_joined(next..after, block.start(), MappingKind::Mapped),
+                Err(problem) if after_end.contains(next) => {
+                    after_end.ignore(structure.corrupt(problem));
+                }
+                Err(problem) => return Err(structure.corrupt(problem)),
+            }
         }
         next = after;
     }

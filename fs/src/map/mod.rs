@@ -1,5 +1,6 @@
 //! The map of a file: logical blocks to physical blocks.
 
+pub(crate) mod after_end;
 pub(crate) mod blocks;
 pub(crate) mod builder;
 pub(crate) mod cache;
@@ -10,6 +11,7 @@ pub(crate) mod indirect;
 pub(crate) mod inline;
 pub(crate) mod leaves;
 pub(crate) mod run;
+pub(crate) mod unmapped;
 
 use nvio_iomap::{Mapping, MappingKind};
 
@@ -20,6 +22,7 @@ use crate::format::inode_flags::InodeFlags;
 use crate::map::builder::hole;
 use crate::map::changes::MapChanges;
 use crate::map::run::MapRun;
+use crate::map::unmapped::Unmapped;
 use crate::number::{BlockRun, LogicalBlock, PhysicalBlock};
 
 /// The map of an inode: the metadata to read it from, and the changes of recovery.
@@ -35,7 +38,7 @@ pub(crate) struct FileMap<'a> {
 
 impl FileMap<'_> {
     /// Reads the part of the map that contains logical block `logical`.
-    pub(crate) fn run_at(&self, logical: LogicalBlock) -> Result<MapRun, Error> {
+    pub(crate) fn run_at(&self, logical: LogicalBlock) -> Result<MapRun, Unmapped> {
         if !self.is_truncated {
             return self.stored_run(logical);
         }
@@ -50,7 +53,7 @@ impl FileMap<'_> {
 
     /// Reads the part of the map that contains logical block `logical`, without a pending
     /// truncation of the file.
-    fn stored_run(&self, logical: LogicalBlock) -> Result<MapRun, Error> {
+    fn stored_run(&self, logical: LogicalBlock) -> Result<MapRun, Unmapped> {
         let Self { metadata, inode, changes, .. } = *self;
         let superblock = metadata.superblock();
         if logical >= LogicalBlock::END {
@@ -58,6 +61,7 @@ impl FileMap<'_> {
         }
         if inode.flags().contains(InodeFlags::INLINE_DATA) {
             inline::run(superblock, inode)
+                .map_err(|error| Unmapped { error, end: LogicalBlock::END })
         } else if inode.flags().contains(InodeFlags::EXTENTS) {
             let leaf = extent_tree::leaf(metadata, inode, logical)?;
             Ok(match changes {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::blocks::read;
 use crate::blocks::source::BlockSource;
-use crate::blocks::{metadata, read};
 use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::Structure;
@@ -16,6 +16,7 @@ use crate::format::superblock::Superblock;
 use crate::format::superblock_fields::SuperblockFields;
 use crate::mount::mmp;
 use crate::mount::options::Options;
+use crate::mount::superblock::{chosen_raw, with_copies};
 use crate::recovery::journal::fields::JournalFields;
 
 /// The superblocks of a filesystem or an external journal, as they are on the device.
@@ -27,9 +28,11 @@ use crate::recovery::journal::fields::JournalFields;
 /// ```
 /// # let sample = nvio_testkit::image::Sample::new();
 /// # let image = sample.path();
-/// use nvio_ext4::Inspection;
+/// use nvio_ext4::{Inspection, Options};
 ///
 /// let inspection = Inspection::open(std::fs::File::open(&image)?)?;
+/// let same = Inspection::open_with(std::fs::File::open(&image)?, Options::default())?;
+/// assert_eq!(same.superblock(), inspection.superblock());
 /// let fields = inspection.superblock();
 /// assert_eq!((fields.magic, fields.blocks_count), (0xef53, 8192));
 /// if let Some(journal) = inspection.journal()? {
@@ -65,14 +68,26 @@ impl Inspection {
     /// If the source holds neither a filesystem nor an external journal, is damaged, or has an
     /// unknown incompatible feature; if the source fails.
     pub fn open(source: impl BlockSource + 'static) -> Result<Self, Error> {
-        let raw = metadata::read_raw_superblock(&source)?;
-        superblock::verify(&raw)?;
+        Self::open_with(source, Options::default())
+    }
+
+    /// Reads the superblock on `source` that `options` selects.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`Inspection::open`].
+    pub fn open_with(source: impl BlockSource + 'static, options: Options) -> Result<Self, Error> {
+        let (raw, copy) = chosen_raw(&source, &options)?;
+        superblock::verify(&raw).map_err(|error| with_copies(&source, error))?;
         let fields = SuperblockFields::of(&raw);
         let content = if fields.incompat.contains(IncompatFeatures::JOURNAL_DEV) {
             Content::Journal(Box::new(source))
         } else {
-            let superblock = Superblock::parse(&raw)?;
-            let options = Options::default();
+            let superblock = match copy {
+                Some(block) => Superblock::parse_copy(&raw, block)?,
+                None => Superblock::parse(&raw)?,
+            };
             Content::Filesystem(Filesystem::as_it_is(Arc::new(source), superblock, options)?)
         };
         Ok(Self { fields, content })

@@ -5,3 +5,4 @@ pub(crate) mod mmp;
 pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod statfs;
+pub(crate) mod superblock;

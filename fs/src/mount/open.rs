@@ -1,8 +1,10 @@
 //! Opening a filesystem, with recovery in memory.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use crate::blocks::cache::Cache;
+use crate::blocks::damage::DamageList;
 use crate::blocks::metadata;
 use crate::blocks::metadata::Metadata;
 use crate::blocks::overlay::Overlay;
@@ -15,6 +17,7 @@ use crate::format::features::{CompatFeatures, IncompatFeatures};
 use crate::format::superblock::Superblock;
 use crate::mount::mmp;
 use crate::mount::options::{Options, Recovery};
+use crate::mount::superblock;
 #[cfg(test)]
 use crate::recovery::fast_commit::changes::FastCommit;
 use crate::recovery::fast_commit::replay::replay;
@@ -28,7 +31,7 @@ impl Filesystem {
     /// Opens the filesystem on `source` with the default [`Options`].
     ///
     /// # Errors
-    /// If `source` does not hold an ext4 filesystem; if the filesystem is damaged, larger than the
+    /// If `source` does not hold an ext4 filesystem; if the filesystem is damaged beyond reading, larger than the
     /// device, or has smaller blocks than the device; if the journal is needed and is damaged or on
     /// another device; if another host uses the filesystem; if it has an unsupported feature; if
     /// the source fails.
@@ -66,19 +69,29 @@ impl Filesystem {
         journal: Option<Arc<dyn BlockSource>>,
         options: Options,
     ) -> Result<Self, Error> {
-        let superblock = metadata::read_superblock(&*source)?;
+        let superblock = superblock::chosen(&*source, &options)?;
         let fs = Self::as_it_is(Arc::clone(&source), superblock, options)?;
         check_size(fs.superblock(), fs.device_size())?;
-        mmp::check(&fs)?;
+        if !options.ignore_mmp {
+            mmp::check(&fs)?;
+        }
+        if options.recovery == Recovery::Skip {
+            let _ = fs.inner.orphans.set(HashSet::new());
+            return Ok(fs);
+        }
         let superblock = fs.superblock();
         let has_journal = superblock.compat.contains(CompatFeatures::HAS_JOURNAL);
-        if !superblock.has(IncompatFeatures::RECOVER) || !has_journal {
+        let must_recover = has_journal && superblock.has(IncompatFeatures::RECOVER);
+        // A copy of the superblock does not say whether the journal needs recovery, but an internal
+        // journal does.
+        let may_recover = has_journal && superblock.is_copy() && !superblock.has_external_journal();
+        if !must_recover && !may_recover {
             if let Some(journal) = journal {
                 external::identify(&fs, &*journal)?;
             }
             return fs.with_orphans();
         }
-        if options.recovery == Recovery::Refuse {
+        if must_recover && options.recovery == Recovery::Refuse {
             return Err(Error::NeedsRecovery);
         }
         let journal = match journal {
@@ -89,6 +102,10 @@ impl Filesystem {
             None => journal::find_internal(&fs, Arc::clone(&source))?,
         };
         let recovered = journal::recover(&fs, journal)?;
+        let is_empty = recovered.summary == JournalReplay::default();
+        if !must_recover && (is_empty || options.recovery == Recovery::Refuse) {
+            return if is_empty { fs.with_orphans() } else { Err(Error::NeedsRecovery) };
+        }
         fs.recovered_to(source, recovered)
     }
 
@@ -111,7 +128,8 @@ impl Filesystem {
             .map_err(|problem| Structure::Superblock.corrupt(problem))?;
         check_size(&superblock, self.device_size())?;
         let (device, options) = (self.device_size(), self.options());
-        let mut fs = Self::over(source, superblock, Some(overlay), device, options);
+        let damage = Arc::clone(self.metadata().damage());
+        let mut fs = Self::over(source, superblock, Some(overlay), (device, options), damage);
         let changes = match fast_commit_area {
             Some(mut area) => replay(&fs, &mut area, next_tid)?,
             None => None,
@@ -151,7 +169,7 @@ impl Filesystem {
             return Err(Error::BlockTooSmall { block, device: device_block });
         }
         let device = source.size();
-        Ok(Self::over(source, superblock, None, device, options))
+        Ok(Self::over(source, superblock, None, (device, options), Arc::default()))
     }
 
     /// Creates a filesystem from a checked superblock.
@@ -159,12 +177,12 @@ impl Filesystem {
         source: Arc<dyn BlockSource>,
         superblock: Superblock,
         overlay: Option<Overlay>,
-        device: u64,
-        options: Options,
+        (device, options): (u64, Options),
+        damage: Arc<DamageList>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                metadata: Metadata::new(source, overlay, superblock, &options),
+                metadata: Metadata::new(source, overlay, superblock, &options, damage),
                 inodes: Cache::new(options.cached_inodes),
                 device,
                 options,

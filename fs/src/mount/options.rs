@@ -12,6 +12,10 @@ pub enum Recovery {
     Replay,
     /// Fail with [`Error::NeedsRecovery`](crate::Error::NeedsRecovery).
     Refuse,
+    /// Do not read the journal, the fast commits and the orphans, like the kernel's `ro,noload`:
+    /// for a filesystem whose journal is damaged or lost. Changes in the journal are missing, and
+    /// metadata may be inconsistent. The filesystem cannot be written to.
+    Skip,
 }
 
 /// Options for opening a filesystem.
@@ -20,7 +24,7 @@ pub enum Recovery {
 /// ```
 /// # let sample = nvio_testkit::image::Sample::new();
 /// # let image = sample.path();
-/// use nvio_ext4::{Filesystem, Options, Recovery};
+/// use nvio_ext4::{Error, Filesystem, Options, Recovery, SuperblockCopy};
 ///
 /// let options = Options::default()
 ///     .cache_bytes(4 << 20)
@@ -29,6 +33,21 @@ pub enum Recovery {
 ///     .extents_per_file(10_000)
 ///     .recovery(Recovery::Refuse);
 /// let fs = Filesystem::open_with(std::fs::File::open(&image)?, options)?;
+///
+/// // For rescuing data: the superblock is lost, and so is the journal.
+/// # let image = nvio_testkit::image::Sample::with(&["-b", "1024", "-g", "1024"]);
+/// # let image = image.path();
+/// let mut image = std::fs::read(&image)?;
+/// image[1024..2048].fill(0);
+/// let error = Filesystem::open(image.clone()).unwrap_err();
+/// let Error::BadSuperblock { copies, .. } = error else { panic!("{error}") };
+/// let SuperblockCopy { block, block_size } = copies[0];
+/// let options = Options::default()
+///     .superblock(block)
+///     .block_size(block_size)
+///     .recovery(Recovery::Skip)
+///     .ignore_mmp(true);
+/// assert!(Filesystem::open_with(image, options)?.lookup("/hello.txt").is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +70,16 @@ pub struct Options {
     pub extents_per_file: usize,
     /// Handling of a journal that needs recovery. Default [`Recovery::Replay`].
     pub recovery: Recovery,
+    /// Number of the block with the copy of the superblock to use, like `e2fsck -b`; the group
+    /// descriptors that follow the copy are used, too. `None`, the default, is the primary
+    /// superblock. The filesystem cannot be written to with a copy.
+    pub superblock: Option<u64>,
+    /// Size in bytes of the blocks that [`superblock`](Self::superblock) counts. `None`, the
+    /// default, tries all sizes.
+    pub block_size: Option<u32>,
+    /// Read the filesystem even if multi-mount protection says that another host uses it. It cannot
+    /// be written to then. Default false.
+    pub ignore_mmp: bool,
 }
 
 impl Default for Options {
@@ -61,6 +90,9 @@ impl Default for Options {
             cached_inodes: 4096,
             extents_per_file: 65_536,
             recovery: Recovery::default(),
+            superblock: None,
+            block_size: None,
+            ignore_mmp: false,
         }
     }
 }
@@ -109,5 +141,37 @@ impl Options {
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;
         self
+    }
+
+    /// Sets [`superblock`](Self::superblock).
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn superblock(mut self, block: u64) -> Self {
+        self.superblock = Some(block);
+        self
+    }
+
+    /// Sets [`block_size`](Self::block_size).
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn block_size(mut self, bytes: u32) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+
+    /// Sets [`ignore_mmp`](Self::ignore_mmp).
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn ignore_mmp(mut self, ignore: bool) -> Self {
+        self.ignore_mmp = ignore;
+        self
+    }
+
+    /// Returns true if an option for rescuing data is set, which rules out writes.
+    pub(crate) fn is_rescue(&self) -> bool {
+        self.superblock.is_some() || self.ignore_mmp || self.recovery == Recovery::Skip
     }
 }

@@ -7,6 +7,7 @@ use crate::filesystem::Filesystem;
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::group;
 use crate::format::superblock::Superblock;
+use crate::mount::options::Recovery;
 use crate::number::PhysicalBlock;
 use crate::recovery::journal::fields::JournalFields;
 
@@ -84,7 +85,13 @@ impl Filesystem {
         let per_cluster = u64::from(blocks_per_cluster(superblock)).max(1);
         let clusters = |blocks: u64| blocks.div_ceil(per_cluster);
         let before = u64::from(superblock.first_data_block).checked_div(per_cluster).unwrap_or(0);
-        let journal = match JournalFields::internal(self)? {
+        let skips = self.options().recovery == Recovery::Skip;
+        let journal = match if skips { None } else { JournalFields::internal(self)? } {
+            // The kernel counts the blocks of a journal that it did not load, too.
+            None if skips && superblock.journal_inode != 0 => {
+                let inode = self.inode(superblock.journal_inode);
+                clusters(superblock.whole_blocks(inode.map_or(0, |inode| inode.size())))
+            }
             Some(journal) => {
                 let inode = self.inode(superblock.journal_inode)?;
                 clusters(superblock.whole_blocks(inode.size()).min(journal.max_len.into()))

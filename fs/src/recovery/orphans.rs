@@ -54,16 +54,14 @@ impl Orphans {
         let mut number = fs.superblock().last_orphan;
         while number != 0 {
             if !seen.insert(number) {
-                log::warn!("the list of orphans returns to inode {number}: the rest is ignored");
+                fs.add_damage(broken(number));
                 break;
             }
             check_count(seen.len())?;
             match self.add(fs, number)? {
                 Some(next) => number = next,
                 None => {
-                    log::warn!(
-                        "inode {number} in the list of orphans is not an orphan: the rest is ignored"
-                    );
+                    fs.add_damage(broken(number));
                     break;
                 }
             }
@@ -95,6 +93,11 @@ impl Orphans {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns the damage of a list that is wrong at inode `number`.
+fn broken(inode: InodeNumber) -> Error {
+    Structure::Superblock.corrupt(Problem::OrphanList { inode })
 }
 
 fn check_count(count: usize) -> Result<(), Error> {

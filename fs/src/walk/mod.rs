@@ -4,7 +4,7 @@ pub(crate) mod readahead;
 pub(crate) mod sorted_entries;
 
 use std::collections::HashSet;
-use std::fmt;
+use std::{fmt, vec};
 
 use crate::blocks::inode_table::Near;
 use crate::error::Error;
@@ -103,6 +103,10 @@ pub struct Walk {
     inode: Inode,
     stack: Vec<Frame>,
     seen: HashSet<InodeNumber>,
+    /// Directories that were entered a second time, at their own place.
+    again: HashSet<InodeNumber>,
+    /// The last error concerns an entry that was not visited.
+    at_entry: bool,
     /// The location of the last inode that was read.
     near: Near,
     ahead: Ahead,
@@ -131,6 +135,8 @@ struct Frame {
     next: usize,
     /// Index of the first entry whose inode was not read ahead.
     ahead: usize,
+    /// The errors of the directory that are still to be returned.
+    errors: vec::IntoIter<Error>,
     /// All entries were visited, and `listing` now contains only the directories to enter.
     given: bool,
 }
@@ -160,6 +166,8 @@ impl Filesystem {
             inode: inode.clone(),
             stack: Vec::new(),
             seen: HashSet::new(),
+            again: HashSet::new(),
+            at_entry: false,
             near: Near::default(),
             ahead: Ahead::default(),
             spare: Listing::default(),
@@ -201,6 +209,15 @@ impl Walk {
         self.stack.last().is_none_or(|frame| frame.listing.get(frame.next).is_none())
     }
 
+    /// Returns true if the last error concerns the entry at [`path`](Self::path), which therefore was
+    /// not visited. Other errors concern the directory at `path`: it cannot be entered, or not all
+    /// of its entries can be read.
+    ///
+    /// See the [example](Self#examples).
+    pub fn failed_at_entry(&self) -> bool {
+        self.at_entry
+    }
+
     /// Does not enter the directory whose [`WalkEvent::Entry`] was the last step.
     ///
     /// See the [example](Self#examples).
@@ -223,8 +240,10 @@ impl Walk {
     /// Damage to a directory or to the inode of an entry; an unsupported inode; a directory that
     /// was visited before, or is nested too deep ([`Error::TooDeep`]: 4,096); a failure of the
     /// source. [`path`](Self::path) returns the path of the error. The walk then continues after
-    /// it: a directory that cannot be read is not entered, and none of its entries are returned.
+    /// it. The errors of a directory's blocks and names follow its [`WalkEvent::Enter`]; the
+    /// entries that can be read come after them.
     pub fn step(&mut self) -> Option<Result<Visit<'_>, Error>> {
+        self.at_entry = false;
         match std::mem::replace(&mut self.todo, Todo::GoOn) {
             Todo::Begin if self.inode.is_dir() => return Some(self.enter()),
             Todo::Begin => return Some(Ok(self.visit(WalkEvent::Entry, 0))),
@@ -233,6 +252,9 @@ impl Walk {
         }
         loop {
             let frame = self.stack.last_mut()?;
+            if let Some(error) = frame.errors.next() {
+                return Some(Err(error));
+            }
             let index = frame.next;
             let Some(item) = frame.listing.get(index).copied() else {
                 match self.leave() {
@@ -248,6 +270,7 @@ impl Walk {
             self.name = self.path.len();
             self.path.extend_from_slice(frame.listing.name(&item));
             if !frame.given {
+                self.at_entry = true;
                 return Some(self.entry(index, item));
             }
             return Some(match self.fs.inode(item.inode) {
@@ -282,10 +305,15 @@ impl Walk {
         if depth > DEPTH_MAX {
             return Err(Error::TooDeep { inode: number, limit: DEPTH_MAX });
         }
+        let mut twice = None;
         if !self.seen.insert(number) {
             let above = self.stack.last().map_or(number, |frame| frame.inode.number());
             let problem = Problem::DirectoryTwice { inode: number };
-            return Err(Structure::Directory(above).corrupt(problem));
+            let error = Structure::Directory(above).corrupt(problem);
+            if !self.is_at_home(above) {
+                return Err(error);
+            }
+            twice = Some(error);
         }
         if !self.ahead.has(number) {
             let coming = self.stack.iter().rev();
@@ -297,10 +325,14 @@ impl Walk {
             self.ahead.directories(&self.fs, std::iter::once(number).chain(directories));
         }
         let mut listing = std::mem::take(&mut self.spare);
-        if let Err(error) = listing.read(&self.fs, &self.inode) {
-            self.spare = listing;
-            return Err(error);
-        }
+        let errors = match listing.read(&self.fs, &self.inode) {
+            Ok(errors) => errors,
+            Err(error) => {
+                self.spare = listing;
+                return Err(error);
+            }
+        };
+        let errors: Vec<Error> = twice.into_iter().chain(errors).collect();
         self.stack.push(Frame {
             inode: self.inode.clone(),
             path: self.path.len(),
@@ -308,9 +340,19 @@ impl Walk {
             listing,
             next: 0,
             ahead: 0,
+            errors: errors.into_iter(),
             given: false,
         });
         Ok(self.visit(WalkEvent::Enter, depth))
+    }
+
+    /// Returns true if the directory at `path` may be entered a second time: it was entered through
+    /// another directory, but its ".." is `above`, and it is not on the current path. This holds
+    /// once for each directory, so that a walk ends.
+    fn is_at_home(&mut self, above: InodeNumber) -> bool {
+        let number = self.inode.number();
+        let is_open = self.stack.iter().any(|frame| frame.inode.number() == number);
+        !is_open && self.fs.parent(&self.inode) == Some(above) && self.again.insert(number)
     }
 
     /// Leaves the current directory. Returns its depth after its last entry, or `None` after its

@@ -140,13 +140,14 @@ impl Ahead {
         self.numbers.clear();
         // Errors are reported when the directory is entered.
         let Ok(mut entries) = fs.read_dir(directory) else { return };
-        let _ = entries.each(|inode, _, kind| {
+        let visit = |inode, _: &[u8], kind| {
             self.numbers.push(inode);
             if kind == Some(FileType::Directory) && below.len() < DIRECTORIES {
                 below.push((directory.number(), inode));
             }
             ControlFlow::Continue(())
-        });
+        };
+        entries.each(visit, |_| ());
         self.numbers.sort_unstable();
     }
 }

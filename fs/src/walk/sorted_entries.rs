@@ -35,22 +35,39 @@ pub(crate) struct Item {
 const _: () = assert!(size_of::<Item>() == 24);
 
 impl Listing {
-    /// Replaces the contents by the entries of a directory, sorted by name. Entries with equal
-    /// names keep their order.
-    pub(crate) fn read(&mut self, fs: &Filesystem, directory: &Inode) -> Result<(), Error> {
+    /// Replaces the contents by the entries of a directory that can be read, sorted by name.
+    /// Returns the errors of the others.
+    pub(crate) fn read(&mut self, fs: &Filesystem, directory: &Inode) -> Result<Vec<Error>, Error> {
         self.clear();
         let mut too_large = false;
-        fs.read_dir(directory)?.each(|inode, name, kind| {
+        let mut errors = Errors::default();
+        let visit = |inode, name: &[u8], kind| {
             too_large = self.push(inode, name, kind).is_none();
             if too_large { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        };
+        fs.read_dir(directory)?.each(visit, |error| errors.add(error));
+        let structure = Structure::Directory(directory.number());
         if too_large {
             let (value, max) = (directory.size(), u32::MAX.into());
             let problem = Problem::TooLarge { field: "length of all names", value, max };
-            return Err(Structure::Directory(directory.number()).corrupt(problem));
+            return Err(structure.corrupt(problem));
         }
         self.sort();
-        Ok(())
+        self.drop_repeated(|inode| errors.add(structure.corrupt(Problem::NameTwice { inode })));
+        Ok(errors.finish(structure))
+    }
+
+    /// Removes entries whose name is that of the entry before, which a lookup finds, and calls
+    /// `dropped` with the inode number of each.
+    fn drop_repeated(&mut self, mut dropped: impl FnMut(InodeNumber)) {
+        let Self { names, items } = self;
+        items.dedup_by(|item, before| {
+            let is_same = name_of(names, item) == name_of(names, before);
+            if is_same {
+                dropped(item.inode);
+            }
+            is_same
+        });
     }
 
     pub(crate) fn clear(&mut self) {
@@ -125,6 +142,35 @@ impl Listing {
             let _ = only.push(item.inode, self.name(item), item.kind);
         }
         only
+    }
+}
+
+/// Maximum number of errors of one directory that are reported one by one.
+const ERRORS_MAX: usize = 1024;
+
+/// The errors of a directory.
+#[derive(Default)]
+struct Errors {
+    first: Vec<Error>,
+    /// Number of errors after the first ones.
+    more: u64,
+}
+
+impl Errors {
+    fn add(&mut self, error: Error) {
+        if self.first.len() < ERRORS_MAX {
+            self.first.push(error);
+        } else {
+            self.more = self.more.saturating_add(1);
+        }
+    }
+
+    fn finish(mut self, structure: Structure) -> Vec<Error> {
+        let count = self.more;
+        if count > 0 {
+            self.first.push(structure.corrupt(Problem::MoreProblems { count }));
+        }
+        self.first
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Xattrs {
     fs: Filesystem,
     owner: (InodeNumber, u32),
     found: vec::IntoIter<Found>,
+    /// The error of the attributes that could not be listed, which is the last item.
+    failed: Option<Error>,
 }
 
 impl fmt::Debug for Xattrs {
@@ -86,11 +88,12 @@ impl Iterator for Xattrs {
     type Item = Result<Xattr, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.found.find_map(|found| {
+        let next = self.found.find_map(|found| {
             let name = name::whole(found.index, &found.rest)?;
             let value = value(&self.fs, self.owner, found).transpose()?;
             Some(value.map(|value| Xattr { name, value }))
-        })
+        });
+        next.or_else(|| self.failed.take().map(Err))
     }
 }
 
@@ -124,13 +127,15 @@ impl Filesystem {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// Damage to the attributes, or a failure of the source. The iterator fails with damage to a
-    /// value in another inode, or to an access control list.
+    /// Damage to the inode. The iterator fails with damage to attributes, after those that can be
+    /// read, to a value in another inode, or to an access control list, and with a failure of the
+    /// source.
     pub fn xattrs(&self, inode: &Inode) -> Result<Xattrs, Error> {
         let mut found = Vec::new();
-        self.each_attribute(inode, |entry| found.push(Found::from(entry)))?;
+        let listed = self.each_attribute(inode, |entry| found.push(Found::from(entry)))?;
         let owner = (inode.number(), inode.generation());
-        Ok(Xattrs { fs: self.clone(), owner, found: found.into_iter() })
+        let found = found.into_iter();
+        Ok(Xattrs { fs: self.clone(), owner, found, failed: listed.err() })
     }
 
     /// Returns the value of the extended attribute `name` (such as `user.mime_type`) of `inode`;
@@ -143,13 +148,17 @@ impl Filesystem {
     pub fn xattr(&self, inode: &Inode, name: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>, Error> {
         let name = name.as_ref();
         let mut found = None;
-        self.each_attribute(inode, |entry| {
+        let listed = self.each_attribute(inode, |entry| {
             if found.is_none() && name::whole(entry.index, entry.name).as_deref() == Some(name) {
                 found = Some(Found::from(entry));
             }
         })?;
         let owner = (inode.number(), inode.generation());
-        found.map_or(Ok(None), |found| value(self, owner, found))
+        match found {
+            Some(found) => value(self, owner, found),
+            // The attribute may be one of those that could not be listed.
+            None => listed.map(|()| None),
+        }
     }
 
     /// Returns the access control list of `inode`, if there is one.
@@ -182,10 +191,10 @@ impl Filesystem {
     /// As [`Filesystem::xattrs`].
     pub fn has_acl(&self, inode: &Inode) -> Result<bool, Error> {
         let mut has = false;
-        self.each_attribute(inode, |entry| {
+        let listed = self.each_attribute(inode, |entry| {
             has |= matches!(entry.index, name::ACL_ACCESS | name::ACL_DEFAULT);
         })?;
-        Ok(has)
+        if has { Ok(true) } else { listed.map(|()| false) }
     }
 
     fn acl_of(&self, inode: &Inode, name: &[u8]) -> Result<Option<Acl>, Error> {
@@ -194,33 +203,38 @@ impl Filesystem {
         acl.map(Some).map_err(|problem| Structure::Acl(inode.number()).corrupt(problem))
     }
 
-    /// Calls `with` for each attribute, including those that programs cannot see.
-    fn each_attribute(&self, inode: &Inode, mut with: impl FnMut(Entry<'_>)) -> Result<(), Error> {
+    /// Calls `with` for each attribute that can be listed, including those that programs cannot
+    /// see. The inner result is the first error of the others.
+    fn each_attribute(
+        &self,
+        inode: &Inode,
+        mut with: impl FnMut(Entry<'_>),
+    ) -> Result<Result<(), Error>, Error> {
         if !inode.may_have_attributes() {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let (superblock, number) = (self.superblock(), inode.number());
         let bytes = self.inode_bytes(number)?;
         // Parse the inode again, because its block may have been read again since.
         let inode = Inode::parse(superblock, number, &bytes)?;
         let corrupt = |problem| Structure::Attributes { inode: number }.corrupt(problem);
-        for entry in
-            xattr_body::attributes(superblock, inode.attribute_space(&bytes)).map_err(corrupt)?
-        {
-            with(entry);
-        }
+        let inside = xattr_body::attributes(superblock, inode.attribute_space(&bytes));
+        let inside = inside.map_err(corrupt).map(|entries| entries.into_iter().for_each(&mut with));
         let block = inode.attribute_block;
         if block == 0 {
-            return Ok(());
+            return Ok(inside);
         }
-        superblock.data_blocks(block, 1u32).map_err(corrupt)?;
-        let bytes = self.block(block)?;
-        for entry in block_entries(superblock, block, &bytes).map_err(|problem| {
-            Structure::AttributeBlock { block, inode: number }.corrupt(problem)
-        })? {
-            with(entry);
-        }
-        Ok(())
+        let mut read = || {
+            superblock.data_blocks(block, 1u32).map_err(corrupt)?;
+            let bytes = self.block(block)?;
+            let entries = block_entries(superblock, block, &bytes).map_err(|problem| {
+                Structure::AttributeBlock { block, inode: number }.corrupt(problem)
+            })?;
+            entries.into_iter().for_each(&mut with);
+            Ok(())
+        };
+        let outside = read();
+        Ok(inside.and(outside))
     }
 }
 

@@ -10,6 +10,7 @@ mod place;
 mod transfers;
 mod xattr;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -39,6 +40,8 @@ pub struct Copier<'a> {
     links: HashMap<InodeNumber, Links>,
     guarded: Guarded,
     refused: Refused,
+    /// Errors of attributes that could not be read, which are still to be printed.
+    unread: RefCell<Vec<Error>>,
     failures: Failures,
 }
 
@@ -86,6 +89,7 @@ impl<'a> Copier<'a> {
             links: HashMap::new(),
             guarded: Guarded { images, made: (paths > 1).then(Default::default) },
             refused: Refused::default(),
+            unread: RefCell::default(),
             failures: Failures::default(),
         })
     }
@@ -213,7 +217,7 @@ impl<'a> Copier<'a> {
 
     /// Prints a failure.
     pub fn report(&mut self, copied: Result<(), Error>) {
-        if let Err(error) = copied {
+        for error in self.unread.take().into_iter().chain(copied.err()) {
             self.progress.suspend(|| self.failures.report(&error));
         }
     }
@@ -234,6 +238,7 @@ impl<'a> Copier<'a> {
         self.drain();
         let Transfers { count, waits, .. } = self.transfers;
         log::info!("{count} reads of data, with {waits} waits for the device");
+        self.failures.damage(self.volume);
         self.failures.code()
     }
 
@@ -256,8 +261,7 @@ impl<'a> Copier<'a> {
         let place = place(&entry, &self.guarded);
         let copied = result.and_then(|()| {
             let Entry { source, inode, .. } = &entry;
-            let attributes = Attributes::read(self.volume.filesystem(), inode, &self.refused)
-                .map_err(Error::path(source))?;
+            let attributes = self.attributes(source, inode);
             if written < inode.size() {
                 let resized = target.file().set_len(inode.size());
                 resized.map_err(|error| Error::host("write to", &place.path(), error))?;
@@ -267,6 +271,14 @@ impl<'a> Copier<'a> {
         });
         self.linked(&entry, copied);
         self.release(entry.folder);
+    }
+
+    /// Returns the extended attributes of `inode`, found at `source`. Those that cannot be read are
+    /// left out, and their errors are printed with the result of the copy.
+    fn attributes(&self, source: &[u8], inode: &Inode) -> Attributes<'_> {
+        let (attributes, errors) = Attributes::read(self.volume.filesystem(), inode, &self.refused);
+        self.unread.borrow_mut().extend(errors.into_iter().map(Error::path(source)));
+        attributes
     }
 
     /// Ends the copy of an entry, and links the names that were waiting for it. If it failed, the
@@ -294,10 +306,8 @@ impl<'a> Copier<'a> {
     fn release(&mut self, folder: Rc<Folder>) {
         let Some(folder) = Rc::into_inner(folder) else { return };
         let Some((source, inode)) = folder.metadata.take() else { return };
-        let attributes = Attributes::read(self.volume.filesystem(), &inode, &self.refused);
-        let set = attributes.map_err(Error::path(&source)).and_then(|attributes| {
-            host::set_metadata(folder.fd.as_fd(), &inode, &attributes, &folder.path)
-        });
+        let attributes = self.attributes(&source, &inode);
+        let set = host::set_metadata(folder.fd.as_fd(), &inode, &attributes, &folder.path);
         self.report(set);
     }
 
@@ -353,8 +363,7 @@ impl<'a> Copier<'a> {
     fn other(&self, entry: &Entry) -> Result<FileId, Error> {
         let Entry { source, inode, .. } = entry;
         let place = place(entry, &self.guarded);
-        let attributes = Attributes::read(self.volume.filesystem(), inode, &self.refused)
-            .map_err(Error::path(source))?;
+        let attributes = self.attributes(source, inode);
         match inode.kind() {
             FileType::Symlink => {
                 let target = open::target(self.volume, source, inode)?.unwrap_or_default();

@@ -112,7 +112,7 @@ impl Transfers {
 
     fn submit_all(&mut self, number: u64, file: &mut File) -> Result<(), Error> {
         let size = file.size();
-        for extent in file.extents() {
+        for extent in file.extents().until(size) {
             let extent = extent.map_err(|error| self.error(number, error))?;
             let end = extent.logical.saturating_add(extent.length).min(size);
             let mut pos = extent.logical;

@@ -23,17 +23,22 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    /// Reads the attributes of an inode.
-    ///
-    /// # Errors
-    /// If the attributes are damaged.
+    /// Reads the attributes of an inode. Returns those that can be read, and the errors of the
+    /// others.
     pub fn read(
         filesystem: &Filesystem,
         inode: &Inode,
         refused: &'a Refused,
-    ) -> Result<Self, nvio_ext4::Error> {
-        let all = filesystem.xattrs(inode)?.collect::<Result<_, _>>()?;
-        Ok(Self { all, refused })
+    ) -> (Self, Vec<nvio_ext4::Error>) {
+        let (mut all, mut errors) = (Vec::new(), Vec::new());
+        match filesystem.xattrs(inode) {
+            Ok(xattrs) => xattrs.for_each(|xattr| match xattr {
+                Ok(xattr) => all.push(xattr),
+                Err(error) => errors.push(error),
+            }),
+            Err(error) => errors.push(error),
+        }
+        (Self { all, refused }, errors)
     }
 
     /// Calls `set` for each attribute of the file at `path`: for the access control lists, or for

@@ -129,23 +129,17 @@ impl Lister<'_> {
         let max_depth = if self.args.recursive { usize::MAX } else { 0 };
         let walk = self.listing.volume.filesystem().walk(path, inode);
         let mut walk = walk.order(WalkOrder::ByDirectory).max_depth(max_depth);
-        // True while the walk is in the entries of a directory.
-        let mut inside = false;
         while let Some(visit) = walk.step() {
             match visit {
                 Ok(visit) if visit.event == WalkEvent::Entry => {
                     let shown = self.entry(visit.path, visit.name, visit.inode);
                     self.listing.failures.absorb(shown)?;
                 }
-                Ok(visit) => {
-                    inside = visit.event == WalkEvent::Enter;
-                    if inside {
-                        self.heading(visit.path)?;
-                    }
-                }
+                Ok(visit) if visit.event == WalkEvent::Enter => self.heading(visit.path)?,
+                Ok(_) => {}
                 Err(error) => {
                     self.listing.failures.report(&Error::path(walk.path())(error));
-                    if inside {
+                    if walk.failed_at_entry() {
                         self.unreadable(walk.path())?;
                     }
                 }
@@ -192,7 +186,8 @@ impl Lister<'_> {
         }
         let target = open::target(volume, path, inode)?;
         let target = target.as_deref();
-        let has_acl = volume.filesystem().has_acl(inode).map_err(Error::path(path))?;
+        let has_acl = volume.filesystem().has_acl(inode).map_err(Error::path(path));
+        let has_acl = self.listing.failures.absorb(has_acl)?.unwrap_or(false);
         let attributes = match self.args.xattrs {
             true => Attributes::read(volume, path, inode)?.lines(),
             false => Vec::new(),

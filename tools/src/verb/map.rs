@@ -39,7 +39,11 @@ impl Map {
         listing.paths(&self.paths, |listing, path| {
             let inode = volume.metadata(path)?;
             let extents = volume.filesystem().extents(&inode).map_err(Error::path(path))?;
-            let extents = extents.collect::<Result<Vec<_>, _>>().map_err(Error::path(path))?;
+            let mut found = Vec::new();
+            for extent in extents {
+                found.extend(listing.failures.absorb(extent.map_err(Error::path(path)))?);
+            }
+            let extents = found;
             let extents = records(&extents, inode.size(), block_size.into());
             if !listing.is_json() {
                 return text(&mut listing.out, path, inode.size(), block_size.into(), &extents);

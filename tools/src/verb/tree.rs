@@ -50,12 +50,9 @@ impl Tree {
             drawing.listing.out.name_line(self.path.as_bytes(), None)?;
         }
         let mut depth = 0;
-        // True if the walk enters the directory of the last line next.
-        let mut entering = true;
         while let Some(step) = walk.step() {
             let found = match step {
                 Ok(visit) => {
-                    entering = visit.event == WalkEvent::Entry && visit.inode.is_dir();
                     depth = visit.depth + usize::from(visit.event == WalkEvent::Enter);
                     if visit.event != WalkEvent::Entry || visit.depth == 0 {
                         continue;
@@ -66,9 +63,10 @@ impl Tree {
             };
             let found = match found {
                 Ok(inode) => drawing.entry(walk.path(), &inode, depth, walk.is_last()),
-                Err(error) if std::mem::take(&mut entering) => Err(error),
                 Err(error) => {
-                    drawing.unreadable(walk.path(), depth, walk.is_last())?;
+                    if walk.failed_at_entry() {
+                        drawing.unreadable(walk.path(), depth, walk.is_last())?;
+                    }
                     Err(error)
                 }
             };

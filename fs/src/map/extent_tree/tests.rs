@@ -13,7 +13,7 @@ const INODE: u32 = 12;
 fn with_root(image: &mut Image, root: &[u8]) {
     image.inode(INODE, |bytes| {
         bytes[4..8].copy_from_slice(&0xffff_f000u32.to_le_bytes());
-        bytes[0x6c..0x70].copy_from_slice(&0xffeu32.to_le_bytes());
+        bytes[0x6c..0x70].copy_from_slice(&0xfffu32.to_le_bytes());
         bytes[0x28..0x28 + root.len()].copy_from_slice(root);
     });
 }
@@ -222,7 +222,8 @@ fn more_blocks_than_there_are() {
     let extents: Vec<_> = (0..3).map(|at| extent(at * 4000, 4000, 2000)).collect();
     with_root(&mut image, &node(0, 4, &extents));
     let mut listed = file(image).extents();
-    assert!(listed.next().unwrap().is_ok());
+    // Two extents are within the limit.
+    assert!(listed.next().unwrap().is_ok() && listed.next().unwrap().is_ok());
     let message = listed.next().unwrap().unwrap_err().to_string();
     assert!(message.contains("it maps more than the 8192 blocks"), "{message}");
     assert!(listed.next().is_none() && listed.next().is_none());

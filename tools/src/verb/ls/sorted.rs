@@ -74,7 +74,7 @@ impl Lister<'_> {
                 }
                 Err(error) => {
                     self.listing.failures.report(&Error::path(walk.path())(error));
-                    if !entered {
+                    if !walk.failed_at_entry() {
                         continue;
                     }
                     None
