@@ -15,6 +15,7 @@ use crate::device::bio::{Queue, WriteQueue};
 use crate::error::{Error, FileError};
 use crate::queue::counters::Counters;
 use crate::queue::file_queue::FileQueue;
+use crate::queue::read::not_submitted;
 use crate::queue::tag::Tag;
 
 /// A [`FileQueue`] whose requests are futures. Cheap to clone; it stays on one thread.
@@ -233,12 +234,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> AsyncFileQueue<Q, I> {
             }
         });
         match request.await {
-            Ok(Done { result: Ok(n), memory: Some(memory), .. }) => Ok((memory, n)),
-            Ok(Done { result: Ok(length), memory: None, .. }) => {
-                Err(Failed { error: Error::LostBuffer { length }.into(), payload: None })
-            }
-            Ok(Done { result: Err(error), memory: payload, .. }) => Err(Failed { error, payload }),
-            Err(Rejected { error, payload }) => Err(Failed { error, payload: Some(payload) }),
+            Ok(done) => done.into_result(),
+            Err(rejected) => Err(not_submitted(rejected)),
         }
     }
 }

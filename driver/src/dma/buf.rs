@@ -113,7 +113,7 @@ impl DmaBuf {
 
     /// Returns the offset in the allocation.
     #[inline]
-    fn start(&self) -> u32 {
+    pub(super) fn start(&self) -> u32 {
         (self.span >> 32) as u32
     }
 
@@ -172,6 +172,7 @@ impl DmaBuf {
     }
 
     /// Returns the offset in the allocation of the byte after the last.
+    #[inline]
     fn end(&self) -> u32 {
         self.start() + self.len32()
     }
@@ -188,11 +189,14 @@ impl DmaBuf {
     /// See the [example](Self#examples).
     #[inline]
     pub fn split_to(&mut self, at: usize) -> Option<Self> {
-        let at = u32::try_from(at).ok()?;
-        let left = self.len32().checked_sub(at)?;
-        let front = Self { span: pack(self.start(), at), pages: Arc::clone(&self.pages) };
-        self.span = pack(self.start() + at, left);
-        Some(front)
+        if at > self.len() {
+            return None;
+        }
+        let at = at as u64;
+        let front = self.span - (self.len() as u64 - at);
+        // `at` from the length to the start, in one addition.
+        self.span += (at << 32) - at;
+        Some(Self { span: front, pages: Arc::clone(&self.pages) })
     }
 
     /// Shortens the buffer to its first `len` bytes. A shorter buffer is unchanged. No buffer has
@@ -239,21 +243,21 @@ impl DmaBuf {
         Self { span: pack(self.start(), 0), pages: Arc::clone(&self.pages) }
     }
 
-    /// Returns true if this buffer lies in the `len` bytes from the start of `mark`.
+    /// Returns true if this buffer lies before `rest`, and not before offset `start`, in one
+    /// allocation with it.
     #[inline]
-    pub(super) fn within(&self, mark: &Self, len: u32) -> bool {
-        Arc::ptr_eq(&self.pages, &mark.pages)
-            && self.start() >= mark.start()
-            && self.end() <= mark.start() + len
+    pub(super) fn is_between(&self, start: u32, rest: &Self) -> bool {
+        Arc::ptr_eq(&self.pages, &rest.pages) && self.start() >= start && self.end() <= rest.start()
     }
 
-    /// Extends this buffer over the `len` bytes that follow it.
+    /// Extends this buffer over the `len` bytes before it.
     ///
     /// # Safety
     /// The bytes must belong to the allocation of this buffer, and no other buffer may cover any of
     /// them.
-    pub(super) unsafe fn grow_over(&mut self, len: u32) {
-        self.span = pack(self.start(), self.len32() + len);
+    #[inline]
+    pub(super) unsafe fn grow_back(&mut self, len: u32) {
+        self.span = pack(self.start() - len, self.len32() + len);
     }
 }
 

@@ -23,11 +23,11 @@ use super::buf::DmaBuf;
 /// ```
 #[derive(Debug)]
 pub struct SplitBuffer {
-    /// Empty buffer at the start of the pieces that were cut.
-    start: DmaBuf,
     /// Rest of the buffer after the pieces.
     rest: DmaBuf,
-    cut: u32,
+    /// Offset of the first piece in the allocation.
+    start: u32,
+    /// Bytes of the pieces that came back.
     returned: u32,
 }
 
@@ -35,8 +35,30 @@ impl SplitBuffer {
     /// Splits `buf`, of which no piece is cut yet.
     ///
     /// See the [example](Self#examples).
+    #[inline]
     pub fn new(buf: DmaBuf) -> Self {
-        Self { start: buf.mark(), rest: buf, cut: 0, returned: 0 }
+        Self { start: buf.start(), rest: buf, returned: 0 }
+    }
+
+    /// Returns the rest of the buffer, of which no piece is cut yet.
+    ///
+    /// See the [example](Self#examples).
+    pub fn rest(&self) -> &DmaBuf {
+        &self.rest
+    }
+
+    /// Returns the number of bytes of the pieces that were cut off.
+    #[inline]
+    fn cut_bytes(&self) -> u32 {
+        self.rest.start() - self.start
+    }
+
+    /// Returns true if all pieces that were cut off came back.
+    ///
+    /// See the [example](Self#examples).
+    #[inline]
+    pub fn is_whole(&self) -> bool {
+        self.returned == self.cut_bytes()
     }
 
     /// Cuts off the next `len` bytes; `None` if fewer are left.
@@ -44,9 +66,7 @@ impl SplitBuffer {
     /// See the [example](Self#examples).
     #[inline]
     pub fn cut(&mut self, len: usize) -> Option<DmaBuf> {
-        let piece = self.rest.split_to(len)?;
-        self.cut += piece.len32();
-        Some(piece)
+        self.rest.split_to(len)
     }
 
     /// Cuts off the next `most` bytes, or the rest if it is shorter; `None` at the end.
@@ -63,13 +83,13 @@ impl SplitBuffer {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// Returns the piece if it is not from this buffer, or has more bytes than are missing.
+    /// Returns the piece if it is not from this buffer.
     #[inline]
     pub fn put(&mut self, piece: DmaBuf) -> Result<(), DmaBuf> {
-        let missing = self.cut - self.returned;
-        if piece.len32() > missing || !piece.within(&self.start, self.cut) {
+        if !piece.is_between(self.start, &self.rest) {
             return Err(piece);
         }
+        // No more than was cut off, because pieces are disjoint and owned.
         self.returned += piece.len32();
         Ok(())
     }
@@ -80,19 +100,17 @@ impl SplitBuffer {
     ///
     /// # Errors
     /// Returns `self` if a piece is missing.
+    #[inline]
     pub fn finish(mut self) -> Result<DmaBuf, Self> {
-        if self.returned != self.cut {
+        let cut = self.cut_bytes();
+        if self.returned != cut {
             return Err(self);
         }
-        // SAFETY: the `cut` bytes after `start` were cut off as owned, disjoint pieces. Pieces of
+        // SAFETY: the `cut` bytes before `rest` were cut off as owned, disjoint pieces. Pieces of
         // `cut` bytes from that range came back by value and were dropped in `put`, so that no
         // buffer covers any of the bytes.
-        unsafe { self.start.grow_over(self.cut) };
-        match self.start.join(self.rest) {
-            Ok(()) => Ok(self.start),
-            // Not reachable, because `rest` begins where the pieces end.
-            Err(_) => Ok(self.start),
-        }
+        unsafe { self.rest.grow_back(cut) };
+        Ok(self.rest)
     }
 }
 

@@ -137,6 +137,32 @@ impl Memory {
         }
     }
 
+    /// Passes the `n` bytes at `at`, in runs, to `visit`, each with the number of bytes before it.
+    /// Returns the number of bytes passed: fewer than `n` at the end of the memory.
+    pub(crate) fn visit(
+        &mut self,
+        at: usize,
+        n: usize,
+        mut visit: impl FnMut(usize, &mut [u8]),
+    ) -> usize {
+        let (mut start, mut done) = (0, 0);
+        let mut pass = |buf: &mut [u8]| {
+            let from = (at + done).checked_sub(start).and_then(|from| buf.get_mut(from..));
+            if let Some(run) = from {
+                let bytes = run.len().min(n - done);
+                visit(done, &mut run[..bytes]);
+                done += bytes;
+            }
+            start += buf.len();
+        };
+        match self {
+            Self::Dma(buf) => pass(buf),
+            Self::Bytes(bytes) => pass(bytes),
+            Self::Vectored(bufs) => bufs.iter_mut().for_each(|buf| pass(buf)),
+        }
+        done
+    }
+
     /// Returns the DMA buffer, if the memory is one.
     ///
     /// See the [example](Self#examples).

@@ -77,7 +77,7 @@ pub fn iterate<M: Mapper>(
 
 /// Iterates as [`iterate`] does. `first` is the mapping of the first round, if [`Mapper::begin`]
 /// was called for it already, with `pos` and `length`.
-#[inline]
+#[inline(always)]
 pub(crate) fn iterate_from<M: Mapper>(
     mapper: &mut M,
     mut first: Option<Mapping>,
@@ -85,21 +85,39 @@ pub(crate) fn iterate_from<M: Mapper>(
     op: Op,
     mut body: impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, ErrorOf<M>>,
 ) -> Iterated<ErrorOf<M>> {
-    let mut processed = 0;
-    let mut stale_rounds = 0;
+    let (mut processed, mut stale_rounds) = (0, 0);
     let error = loop {
         let (at, left) = (pos.saturating_add(processed), length - processed);
         if left == 0 {
             break None;
         }
-        match round(mapper, first.take(), (at, left), op, &mut body) {
-            Err(error) => break Some(error),
-            Ok((0, false)) => break None,
-            Ok((0, true)) if stale_rounds == MOST_STALE_ROUNDS => {
+        let mut mapping = match first.take() {
+            Some(mapping) => mapping,
+            None => match mapper.begin(at, left, op) {
+                Ok(mapping) => mapping,
+                Err(error) => break Some(error),
+            },
+        };
+        let here = left.min(mapping.bytes_from(at));
+        let result = match here {
+            0 => Err(bad_mapping(&mapping, at).into()),
+            _ => body(mapper, &mut mapping, at, here),
+        };
+        let result = result.and_then(|n| match n <= here {
+            true => Ok(n),
+            false => Err(Error::AdvanceTooFar { by: n, left: here }.into()),
+        });
+        let n = *result.as_ref().unwrap_or(&0);
+        let ended = mapper.end(&mapping, at, left, n, op);
+        let stale = mapping.flags.contains(MappingFlags::STALE);
+        match (result, ended) {
+            (Err(error), _) | (Ok(0), Err(error)) => break Some(error),
+            (Ok(0), Ok(())) if !stale => break None,
+            (Ok(0), Ok(())) if stale_rounds == MOST_STALE_ROUNDS => {
                 break Some(Error::Stale { pos: at }.into());
             }
-            Ok((0, true)) => stale_rounds += 1,
-            Ok((n, _)) => {
+            (Ok(0), Ok(())) => stale_rounds += 1,
+            (Ok(n), _) => {
                 processed += n;
                 stale_rounds = 0;
             }
@@ -108,44 +126,10 @@ pub(crate) fn iterate_from<M: Mapper>(
     Iterated { processed, error }
 }
 
-/// Processes one mapping: begin, body, end. Returns the bytes processed, and true if the mapping is
-/// stale.
-#[inline]
-fn round<M: Mapper>(
-    mapper: &mut M,
-    begun: Option<Mapping>,
-    (pos, length): (u64, u64),
-    op: Op,
-    body: &mut impl FnMut(&mut M, &mut Mapping, u64, u64) -> Result<u64, ErrorOf<M>>,
-) -> Result<(u64, bool), ErrorOf<M>> {
-    let mut mapping = match begun {
-        Some(mapping) => mapping,
-        None => mapper.begin(pos, length, op)?,
-    };
-    let result = if serves(&mapping, pos) {
-        let here = length.min(mapping.end() - pos);
-        match body(mapper, &mut mapping, pos, here) {
-            Ok(n) if n > here => Err(Error::AdvanceTooFar { by: n, left: here }.into()),
-            other => other,
-        }
-    } else {
-        let Mapping { offset, length, .. } = mapping;
-        Err(Error::BadMapping { pos, offset, length }.into())
-    };
-    let processed = *result.as_ref().unwrap_or(&0);
-    let ended = mapper.end(&mapping, pos, length, processed, op);
-    result?;
-    if processed == 0 {
-        ended?;
-    }
-    Ok((processed, mapping.flags.contains(MappingFlags::STALE)))
-}
-
-/// Returns true if a mapping keeps the contract of `begin` for `pos`.
-#[inline]
-pub(crate) fn serves(mapping: &Mapping, pos: u64) -> bool {
-    let stale = mapping.flags.contains(MappingFlags::STALE);
-    mapping.offset <= pos && mapping.length > 0 && mapping.end() > pos && !stale
+/// The error of a mapping that does not serve position `pos`.
+#[cold]
+pub(crate) fn bad_mapping(mapping: &Mapping, pos: u64) -> Error {
+    Error::BadMapping { pos, offset: mapping.offset, length: mapping.length }
 }
 
 #[cfg(test)]

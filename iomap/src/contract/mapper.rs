@@ -146,6 +146,18 @@ impl Mapping {
         self.offset.saturating_add(self.length)
     }
 
+    /// Returns the number of bytes from `pos` to the end of the mapping; 0 if the mapping breaks the
+    /// contract of [`Mapper::begin`] for `pos`.
+    #[inline]
+    pub(crate) fn bytes_from(&self, pos: u64) -> u64 {
+        match pos.checked_sub(self.offset) {
+            Some(before) if !self.flags.contains(MappingFlags::STALE) => {
+                self.length.saturating_sub(before)
+            }
+            _ => 0,
+        }
+    }
+
     /// Returns the device address of `pos`. `None` if the mapping has no blocks or does not cover
     /// `pos`, or if the address overflows.
     ///

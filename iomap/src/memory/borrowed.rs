@@ -2,6 +2,8 @@
 
 use std::io::{IoSlice, IoSliceMut};
 
+use crate::contract::io_args::IoArgs;
+
 /// Memory that a write copies data from. Access may fail: memory of another process or of a guest
 /// can be unmapped, or not resident.
 ///
@@ -162,6 +164,12 @@ impl<U> Cursor<U> {
     /// See the [example](Source#examples).
     pub fn new(memory: U) -> Self {
         Self { memory, at: 0 }
+    }
+
+    /// Moves by the `n` bytes of a request that succeeded, of which some were moved before it.
+    pub(crate) fn advance(&mut self, io: &IoArgs, n: usize) {
+        let before = usize::try_from(io.done_before).unwrap_or(usize::MAX);
+        self.at = self.at.saturating_add(n.saturating_sub(before));
     }
 }
 

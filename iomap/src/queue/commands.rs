@@ -1,111 +1,84 @@
-//! The data commands of a request of the generic path, in the caller's memory or bounced.
+//! The commands of a request of the generic path, in the caller's memory or bounced.
 
 use nvio_driver::{BOUNCE_BYTES_MAX, DmaBuf, Rejected};
 
+use crate::contract::bytes::{round_up, to_usize};
 use crate::contract::io_args::IoFlags;
+use crate::contract::iter::bad_mapping;
 use crate::contract::mapper::Mapping;
 use crate::contract::open_file::OpenFile;
 use crate::device::bio::{Bio, BioOp, Queue};
 use crate::error::Error;
-use crate::memory::request_memory::RequestMemory;
+use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
 use crate::queue::file_queue::FileQueue;
-use crate::queue::generic::{FileRange, bad_mapping, round_up};
-use crate::queue::request::{Serving, Stop, to_usize};
+use crate::queue::generic::FileRange;
+use crate::queue::request::{Request, Serving};
 use crate::queue::tag::Tag;
 
-/// The part of a range for which commands were submitted.
-pub(crate) struct Sent {
-    /// Length of the part in bytes, from the start of the range.
-    pub(crate) bytes: u64,
-    /// Set if the request failed before the end of the range.
-    pub(crate) stopped: Option<Stop>,
-}
-
 impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
-    /// Submits the data commands of a range.
-    ///
-    /// # Errors
-    /// [`Stop`] if the range as a whole is invalid.
+    /// Submits the data commands of a range, and returns the bytes of it that were submitted:
+    /// fewer than all only if the request has failed.
     pub(crate) fn transfer(
         &mut self,
         serving: &mut Serving<'_, I>,
         mapping: &Mapping,
         range: &FileRange,
-    ) -> Result<Sent, Stop> {
-        let block = self.block();
+    ) -> u64 {
         // Bounced data may start and end inside a block.
-        let head = range.pos & (block - 1);
+        let head = range.pos & self.state.block_mask;
         let addr = mapping.device_address(range.pos).and_then(|addr| addr.checked_sub(head));
         let Some(mut addr) = addr else {
-            return Err(serving.request.stop(bad_mapping(mapping, range.pos)));
+            serving.request.fail(bad_mapping(mapping, range.pos));
+            return 0;
         };
         let (op, fua) = (serving.request.op, range.fua);
-        let atomic = serving.request.has(IoFlags::ATOMIC);
-        let (mut at, mut skip) = (range.at, head);
-        let mut left = round_up(range.bytes + head, block);
+        let mut left = round_up(range.bytes + head, self.block());
+        let (mut done, mut skip) = (0, head);
         while left > 0 {
             let most = to_usize(left).min(self.queue.max_transfer_at(addr));
-            let stopped =
-                |at: u64| Sent { bytes: (at - range.at).min(range.bytes), stopped: Some(Stop) };
-            let Some(buf) = self.next_buf(serving, most, at) else { return Ok(stopped(at)) };
+            let (pos, at) = (range.pos + done, range.at + done);
+            let buf = match serving.request.memory.cut(most) {
+                Some(buf) => buf,
+                None => match self.bounce(serving, most, to_usize(at)) {
+                    Some(buf) => buf,
+                    None => return done,
+                },
+            };
             let bytes = buf.len() as u64;
-            if atomic && bytes < left {
-                self.put_back(serving, at, buf);
-                let error = Error::NotAtomic { pos: range.pos, length: left, most: bytes };
-                return Err(serving.request.stop(error));
-            }
             // `skip` is less than a block.
-            let tag = Tag::data(serving.index, u32::try_from(skip).unwrap_or(u32::MAX), at);
-            let bio = Bio { op, addr, buf, tag, fua };
-            let pos = range.pos + (at - range.at);
-            if let Err(buf) = self.send(serving, bio, pos) {
-                self.put_back(serving, at, buf);
-                return Ok(stopped(at));
+            let tag = Tag::data(serving.request.index, (skip & 0xffff_ffff) as u32, at);
+            if !self.send(serving, Bio { op, addr, buf, tag, fua }, pos) {
+                return done;
             }
             addr = addr.saturating_add(bytes);
-            at += bytes - skip;
+            done += bytes - skip;
             left -= bytes;
             skip = 0;
         }
-        Ok(Sent { bytes: range.bytes, stopped: None })
+        range.bytes
     }
 
-    /// Returns the buffer of the next command: at most `most` bytes of the request's own memory, or
-    /// of private memory, with the data of a write. `None` if the request fails.
-    #[inline]
-    fn next_buf(&mut self, serving: &mut Serving<'_, I>, most: usize, at: u64) -> Option<DmaBuf> {
-        let RequestMemory::Direct(direct) = &mut serving.request.memory else {
-            return self.bounce(serving, most, to_usize(at));
-        };
-        let buf = direct.cut(most);
-        if buf.is_none() {
-            serving.request.fail(Error::LostBuffer { length: most });
-        }
-        buf
-    }
-
-    /// Returns private memory for the next command, with the data of a write.
+    /// Returns private memory for the next data command, with the data of a write. `None` if the
+    /// request has failed.
+    #[cold]
+    #[inline(never)]
     fn bounce(&mut self, serving: &mut Serving<'_, I>, most: usize, at: usize) -> Option<DmaBuf> {
+        let request = &mut serving.request;
+        if request.memory.is_direct() {
+            request.fail(Error::LostBuffer { length: most });
+            return None;
+        }
         let want = most.min(BOUNCE_BYTES_MAX);
-        let least = match serving.request.has(IoFlags::ATOMIC) {
-            true => want,
-            false => to_usize(self.block()),
-        };
-        let nowait = serving.request.has(IoFlags::NOWAIT);
-        let mut buf = match self.bounce_buf(serving, (want, least), nowait) {
-            Ok(buf) => buf,
-            Err(error) => {
-                serving.request.fail(error);
-                return None;
-            }
-        };
+        let (atomic, nowait) = (request.has(IoFlags::ATOMIC), request.has(IoFlags::NOWAIT));
+        let least = if atomic { want } else { to_usize(self.block()) };
+        let mut buf = self.bounce_buf(serving, (want, least), nowait)?;
         self.state.counters.bounced += 1;
-        let Serving { request, borrowed, .. } = serving;
+        let Serving { request, borrowed } = serving;
         if request.is_write() {
             let nofault = request.has(IoFlags::NOFAULT);
             let copied = request.memory.copy_from(*borrowed, at, &mut buf, nofault);
             if copied < buf.len() {
-                request.fault_at(at as u64);
+                request.fault_at(at);
                 self.state.bounce.put(buf);
                 return None;
             }
@@ -114,128 +87,163 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     }
 
     /// Returns private memory of `want` bytes, or less if memory is short, but at least `least`.
-    /// Waits for commands in flight to return theirs, unless `nowait`.
+    /// Waits for commands in flight to return theirs, unless `nowait`. `None` if there is none, and
+    /// the request has failed.
     pub(crate) fn bounce_buf(
         &mut self,
         serving: &mut Serving<'_, I>,
         (want, least): (usize, usize),
         nowait: bool,
-    ) -> Result<DmaBuf, Error> {
+    ) -> Option<DmaBuf> {
         loop {
             let Self { queue, state } = self;
             match state.bounce.take_some(want, least, |bytes| queue.alloc(bytes)) {
-                Ok((buf, _)) => return Ok(buf),
-                Err(_) if !nowait && self.wait_some(Some(serving))? > 0 => {}
-                Err(_) => return Err(Error::NoMemory),
+                Ok((buf, _)) => return Some(buf),
+                Err(_) if nowait => break,
+                Err(_) => {}
+            }
+            match self.wait_some(Some(&mut serving.request), serving.borrowed) {
+                Ok(1..) => {}
+                Ok(0) => break,
+                Err(error) => {
+                    serving.request.fail(error);
+                    return None;
+                }
             }
         }
+        serving.request.fail(Error::NoMemory);
+        None
     }
 
-    /// Puts the buffer of a command that was not submitted back.
-    fn put_back(&mut self, serving: &mut Serving<'_, I>, at: u64, buf: DmaBuf) {
-        match &mut serving.request.memory {
-            // A piece that does not fit is not joined; the end of the request then reports the
-            // buffer as incomplete.
-            RequestMemory::Direct(direct) => {
-                direct.put(to_usize(at), buf);
-            }
-            _ => self.state.bounce.put(buf),
-        }
-    }
-
-    /// Submits a bio of a request. If the device's queue is full, the bio waits in the backlog; a
-    /// submitter that waits for the result waits for room.
-    ///
-    /// # Errors
-    /// The buffer; the request has failed.
+    /// Submits a bio of a request, which is for position `pos` of the file. Returns false if the
+    /// request has failed.
     pub(crate) fn send(
         &mut self,
         serving: &mut Serving<'_, I>,
-        mut bio: Bio<Tag<I>>,
+        bio: Bio<Tag<I>>,
         pos: u64,
-    ) -> Result<(), DmaBuf> {
-        let pad = bio.tag.is_pad();
-        if serving.request.has(IoFlags::HOOKS) {
-            let open_file = serving.request.in_flight.state();
-            if let Err(error) = open_file.submit_io(pos, bio.addr, bio.buf.len()) {
-                serving.request.fail(error);
-                return Err(bio.buf);
-            }
+    ) -> bool {
+        let refused = serving.request.has(IoFlags::HOOKS) && !serving.request.show(&bio, pos);
+        // After the first error only zeroes are written, which hide old data.
+        if refused || (serving.request.failed && !bio.tag.is_pad()) {
+            return self.put_back(&mut serving.request, bio);
         }
-        loop {
-            // After the first error only zeroes are written, which hide old data.
-            if serving.request.has_failed() && !pad {
-                return Err(bio.buf);
-            }
-            match self.submit_bio(bio) {
-                Ok(()) => break,
-                Err(Rejected { error: Error::Busy, payload: refused }) => {
-                    bio = refused;
-                    match self.wait_for_room(serving, pad) {
-                        Room::Device => {}
-                        Room::Backlog => {
-                            self.state.backlog.push_back(bio);
-                            break;
-                        }
-                        Room::None => return Err(bio.buf),
-                    }
-                }
-                Err(Rejected { error, payload: bio }) => {
-                    serving.request.fail(error);
-                    return Err(bio.buf);
-                }
-            }
+        if let Err(rejected) = self.submit_bio(bio)
+            && !self.send_later(&mut serving.request, serving.borrowed, rejected)
+        {
+            return false;
         }
         serving.request.refs += 1;
         serving.request.commands += 1;
-        self.state.counters.commands += 1;
-        Ok(())
+        true
     }
 
-    #[inline]
-    fn submit_bio(&mut self, bio: Bio<Tag<I>>) -> Result<(), Rejected<Error, Bio<Tag<I>>>> {
-        match bio.op {
-            BioOp::Read => self.submit_read_bio(bio.addr, bio.buf, bio.tag),
-            BioOp::Write => self.queue.submit(bio),
-        }
-    }
-
-    /// Finds room for a bio that the device's queue did not accept. On [`Room::None`] the request
-    /// has failed.
+    /// Submits a read of a request that has counted it already. Returns false if the request has
+    /// failed.
     #[cold]
-    fn wait_for_room(&mut self, serving: &mut Serving<'_, I>, pad: bool) -> Room {
-        let Serving { request, .. } = serving;
-        let may_wait = pad || !request.has(IoFlags::NOWAIT);
-        let submitted = request.commands > 0;
-        if may_wait && !request.waited && self.state.has_backlog_room() {
-            let accepted = submitted || self.may_wait();
-            if accepted {
-                return Room::Backlog;
-            }
+    #[inline(never)]
+    pub(crate) fn send_read(&mut self, request: &mut Request<I>, bio: Bio<Tag<I>>) -> bool {
+        request.refs -= 1;
+        request.commands -= 1;
+        let sent = match request.failed {
+            true => self.put_back(request, bio),
+            false => match self.queue.submit(bio) {
+                Ok(()) => true,
+                Err(rejected) => self.send_later(request, &mut NoBorrowedMemory, rejected),
+            },
+        };
+        request.refs += u32::from(sent);
+        request.commands += u32::from(sent);
+        sent && !request.failed
+    }
+
+    /// Submits a bio that was rejected, if it can be. Returns false if the request has failed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn send_later(
+        &mut self,
+        request: &mut Request<I>,
+        borrowed: &mut dyn BorrowedMemory,
+        rejected: Rejected<Error, Bio<Tag<I>>>,
+    ) -> bool {
+        let how = (request.has(IoFlags::NOWAIT), request.wait != 0);
+        let Err(rejected) = self.submit_later(rejected, how, Some(request), borrowed) else {
+            return true;
+        };
+        let Rejected { error, payload: bio } = rejected;
+        if bio.tag.is_pad() || !request.failed {
+            request.fail(error);
         }
-        if !may_wait || !(request.waited || submitted) {
-            request.fail(Error::Busy);
-            return Room::None;
-        }
-        match self.wait_some(Some(serving)) {
-            Ok(1..) => Room::Device,
-            Ok(0) => {
-                serving.request.fail(Error::Busy);
-                Room::None
+        self.put_back(request, bio)
+    }
+
+    /// Puts the buffer of a bio back that was not submitted. Returns false.
+    #[cold]
+    fn put_back(&mut self, request: &mut Request<I>, bio: Bio<Tag<I>>) -> bool {
+        let Bio { tag, buf, .. } = bio;
+        request.put_buf(tag.part().1, tag.at, buf, &mut self.state.bounce);
+        false
+    }
+
+    /// Submits a bio that was rejected because the device's queue is full. The bio waits in the
+    /// backlog, or the call waits for room if the submitter waits for the result, or has submitted
+    /// commands of the request `own` already.
+    ///
+    /// # Errors
+    /// The bio with the reason; with [`Error::Busy`] also if the request has failed meanwhile.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn submit_later(
+        &mut self,
+        rejected: Rejected<Error, Bio<Tag<I>>>,
+        (nowait, waited): (bool, bool),
+        mut own: Option<&mut Request<I>>,
+        borrowed: &mut dyn BorrowedMemory,
+    ) -> Result<(), Rejected<Error, Bio<Tag<I>>>> {
+        let pad = rejected.payload.tag.is_pad();
+        let begun = own.as_ref().is_some_and(|request| request.commands > 0);
+        let mut result = Err(rejected);
+        loop {
+            let bio = match result {
+                Err(Rejected { error: Error::Busy, payload }) => payload,
+                other => return other,
+            };
+            if (nowait && !pad) || !(waited || begun || self.may_wait()) {
+                return Err(Rejected { error: Error::Busy, payload: bio });
             }
-            Err(error) => {
-                serving.request.fail(error);
-                Room::None
+            if !waited && self.state.has_backlog_room() {
+                self.state.backlog.push_back(bio);
+                return Ok(());
             }
+            let completed = self.wait_some(own.as_deref_mut(), borrowed);
+            let failed = !pad && own.as_ref().is_some_and(|request| request.failed);
+            result = match completed {
+                Ok(1..) if !failed => self.submit_bio(bio),
+                Ok(_) => return Err(Rejected { error: Error::Busy, payload: bio }),
+                Err(error) => return Err(Rejected { error, payload: bio }),
+            };
         }
     }
-}
 
-/// The place for a bio that the device's queue did not accept.
-enum Room {
-    /// The device's queue may accept it now.
-    Device,
-    /// The backlog.
-    Backlog,
-    None,
+    /// Returns true if a request whose first command finds no room may wait in the backlog.
+    fn may_wait(&self) -> bool {
+        self.state.in_flight() < self.in_flight_max() && self.state.has_backlog_room()
+    }
+
+    /// Submits a bio, a read of a page by the device's page path.
+    #[inline(always)]
+    pub(crate) fn submit_bio(
+        &mut self,
+        bio: Bio<Tag<I>>,
+    ) -> Result<(), Rejected<Error, Bio<Tag<I>>>> {
+        if bio.op != BioOp::Read || !bio.buf.is_page(self.state.page) {
+            return self.queue.submit(bio);
+        }
+        let Bio { addr, buf, tag, .. } = bio;
+        match self.queue.read_page(addr, buf, tag) {
+            Ok(()) => Ok(()),
+            // It reports the reason.
+            Err((buf, tag)) => self.queue.submit(Bio::read(addr, buf, tag)),
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use nvio_driver::Controller;
 
+use crate::contract::bytes::to_usize;
 use crate::contract::io_args::{Done, IoArgs, Memory};
 use crate::contract::mapper::{Mapper, Mapping, Op};
 use crate::contract::open_file::{FileRef, OpenFile};
@@ -12,7 +13,6 @@ use crate::device::disk::Disk;
 use crate::device::disk_queue::DiskQueue;
 use crate::error::Error;
 use crate::queue::file_queue::FileQueue;
-use crate::queue::request::to_usize;
 use crate::queue::tag::Tag;
 
 /// A reader of the bytes of a disk: of one range, or of many at once.

@@ -6,11 +6,12 @@ use std::os::fd::BorrowedFd;
 use nvio_driver::{DmaBuf, Handler};
 
 use crate::contract::io_args::{Done, Failed, Memory, Rejected};
-use crate::contract::open_file::OpenFile;
-use crate::device::bio::{BioDone, Queue};
-use crate::error::Error;
+use crate::contract::open_file::{InFlight, OpenFile};
+use crate::device::bio::{Bio, BioDone, Queue};
+use crate::error::{BioError, Error};
+use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
 use crate::queue::counters::Counters;
-use crate::queue::request::Serving;
+use crate::queue::request::{Failure, Request};
 use crate::queue::state::{Mode, QueueState, Work};
 use crate::queue::tag::Tag;
 
@@ -315,54 +316,62 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         loop {
             self.work(usize::MAX);
             let count = self.state.hand_out(usize::MAX, &mut done);
-            if count > 0 || (self.wait_some(None)? == 0 && !self.state.is_waiting()) {
+            if count > 0 {
                 return Ok(count);
+            }
+            let completed = self.wait_some(None, &mut NoBorrowedMemory)?;
+            if completed == 0 && !self.state.is_waiting() {
+                return Ok(0);
             }
         }
     }
 
-    /// Waits for completions, for the submission or wait of `serving`, and returns their number: 0
-    /// if nothing is in flight.
+    /// Waits for completions, and returns their number: 0 if nothing is in flight. `own` is the
+    /// request that is being submitted, and `borrowed` the memory of the caller that waits.
     pub(crate) fn wait_some(
         &mut self,
-        mut serving: Option<&mut Serving<'_, I>>,
+        mut own: Option<&mut Request<I>>,
+        borrowed: &mut dyn BorrowedMemory,
     ) -> Result<usize, Error> {
         if !self.state.backlog.is_empty() {
-            self.submit_backlog(serving.as_deref_mut());
+            self.submit_backlog(own.as_deref_mut());
         }
         let Self { queue, state } = self;
-        queue.wait(|bio| state.keep(bio, serving.as_deref_mut()))
+        queue.wait(|bio| state.complete(bio, own.as_deref_mut(), borrowed))
     }
 
-    /// Waits until a request ends, so that its entry of the pool is free. Returns false if none
-    /// can.
+    /// Waits until a request ends, so that the table of requests has room. Returns false if none can.
     #[cold]
     pub(crate) fn wait_for_any(&mut self) -> bool {
         let before = self.state.ready.len();
         self.work(usize::MAX);
-        self.state.ready.len() > before || matches!(self.wait_some(None), Ok(1..))
+        self.state.ready.len() > before
+            || matches!(self.wait_some(None, &mut NoBorrowedMemory), Ok(1..))
     }
 
-    /// Waits for the read of one command whose submitter waits.
-    pub(crate) fn wait_for_simple(&mut self) -> Result<Done<I::Error>, Failed<I::Error>> {
+    /// Waits for the result of the request that was submitted last, with the number of
+    /// [`begin_wait`](QueueState::begin_wait). Results of other requests are kept for the next poll.
+    ///
+    /// # Errors
+    /// If the device fails. The memory of the request does not come back.
+    pub(crate) fn wait_for(
+        &mut self,
+        borrowed: &mut dyn BorrowedMemory,
+    ) -> Result<Done<I::Error>, Failed<I::Error>> {
         self.state.returned += 1;
         loop {
             self.work(usize::MAX);
             if let Some(done) = self.state.waited.take() {
                 return Ok(done);
             }
-            let before = self.state.deferred.len();
-            let error = match self.wait_some(None) {
-                Err(error) => error,
-                Ok(0) if before == 0 && self.state.deferred.is_empty() => {
-                    match self.state.waited.take() {
-                        Some(done) => return Ok(done),
-                        None => Error::LostBuffer { length: 0 },
-                    }
+            let error = match self.wait_some(None, borrowed) {
+                Ok(0) if self.state.deferred.is_empty() && self.state.waited.is_none() => {
+                    Error::LostBuffer { length: 0 }
                 }
                 Ok(_) => continue,
+                Err(error) => error,
             };
-            self.state.set_mode(Mode::LOST, true);
+            self.state.give_up();
             return Err(Failed { error: error.into(), payload: None });
         }
     }
@@ -373,7 +382,9 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         let mut submitted = self.submit_backlog(None);
         for _ in 0..self.state.deferred.len().min(most) {
             match self.state.deferred.pop_front() {
-                Some(Work::Simple { failed, error }) => self.state.fail_simple(failed, error),
+                Some(Work::Simple { in_flight, id, at, buf, error }) => {
+                    self.state.fail_simple(in_flight, (id, at), buf, error);
+                }
                 Some(Work::Request(index)) => submitted |= self.end(index),
                 None => break,
             }
@@ -386,7 +397,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
 
     /// Submits the bios of the backlog as far as the device's queue has room. Returns true if it
     /// accepted any.
-    fn submit_backlog(&mut self, mut serving: Option<&mut Serving<'_, I>>) -> bool {
+    fn submit_backlog(&mut self, mut own: Option<&mut Request<I>>) -> bool {
         let mut submitted = false;
         while let Some(bio) = self.state.backlog.pop_front() {
             match self.queue.submit(bio) {
@@ -395,15 +406,17 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
                     self.state.backlog.push_front(bio);
                     break;
                 }
-                Err(Rejected { error, payload: bio }) => {
-                    self.state.fail_backlogged(bio, error, serving.as_deref_mut());
+                Err(Rejected { error, payload: Bio { tag, buf, .. } }) => {
+                    let (failure, own) = (Some(Failure::Rejected(error)), own.as_deref_mut());
+                    // Reporting it is work, so that there is no result yet.
+                    self.state.end_command(tag, buf, failure, own, &mut NoBorrowedMemory);
                 }
             }
         }
         submitted
     }
 
-    /// Ends a request of the pool as far as possible. Returns true if a command was submitted.
+    /// Ends a request of the table as far as possible. Returns true if a command was submitted.
     fn end(&mut self, index: u32) -> bool {
         let Self { queue, state } = self;
         let Some(request) = state.requests.get_mut(index) else { return false };
@@ -423,8 +436,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
                 Err(Rejected { error, .. }) => request.fail(error),
             }
         }
-        if let Some(done) = state.finish(index) {
-            state.push(done);
+        if let Some((wait, done)) = state.finish(index) {
+            state.keep(wait, done);
         }
         false
     }
@@ -441,16 +454,44 @@ struct Settling<'c, I: OpenFile, H> {
 impl<I: OpenFile, H: Handler<Done<I::Error>>> Handler<BioDone<Tag<I>>> for Settling<'_, I, H> {
     #[inline(always)]
     fn completed(&mut self, bio: BioDone<Tag<I>>) {
-        if bio.result.is_err() || bio.tag.in_flight.is_none() {
-            self.kept += 1;
-            return self.state.keep(bio, None);
+        // Words, because values of several words would be copied through the stack.
+        let BioDone { tag: Tag { in_flight, id, at }, buf, result } = bio;
+        if let Err(error) = result {
+            return self.keep((in_flight, id, at), buf, Err(error));
         }
-        let BioDone { tag, buf, .. } = bio;
-        // Before the handler runs, which then finds the file's count of requests lowered.
-        drop(tag.in_flight);
-        let memory = Some(Memory::Dma(buf));
-        let result = Ok(memory.as_ref().map_or(0, Memory::len));
-        self.handler.completed(Done { token: tag.id, result, memory });
+        if let Some(in_flight) = in_flight {
+            // Before the handler runs, which then finds the file's count of requests lowered.
+            drop(in_flight);
+            let result = Ok(buf.len());
+            return self.handler.completed(Done {
+                token: id,
+                result,
+                memory: Some(Memory::Dma(buf)),
+            });
+        }
+        match self.state.end_data(id, buf) {
+            Ok(Some((token, bytes, buf))) => {
+                let (result, memory) = (Ok(bytes), Some(Memory::Dma(buf)));
+                self.handler.completed(Done { token, result, memory });
+            }
+            Ok(None) => self.kept += 1,
+            Err(buf) => self.keep((None, id, at), buf, Ok(())),
+        }
+    }
+}
+
+impl<I: OpenFile, H> Settling<'_, I, H> {
+    #[cold]
+    #[inline(never)]
+    fn keep(
+        &mut self,
+        (in_flight, id, at): (Option<InFlight<I>>, u64, u64),
+        buf: DmaBuf,
+        result: Result<(), BioError>,
+    ) {
+        self.kept += 1;
+        let bio = BioDone { tag: Tag { in_flight, id, at }, buf, result };
+        self.state.complete(bio, None, &mut NoBorrowedMemory);
     }
 }
 
@@ -461,6 +502,6 @@ struct Keeping<'c, I: OpenFile> {
 
 impl<I: OpenFile> Handler<BioDone<Tag<I>>> for Keeping<'_, I> {
     fn completed(&mut self, bio: BioDone<Tag<I>>) {
-        self.state.keep(bio, None);
+        self.state.complete(bio, None, &mut NoBorrowedMemory);
     }
 }

@@ -3,16 +3,16 @@
 use nvio_driver::DmaBuf;
 
 use crate::contract::io_args::{Done, Failed, IoArgs, IoFlags, Memory, Rejected};
-use crate::contract::mapper::{ErrorOf, Mapper};
+use crate::contract::mapper::{ErrorOf, Mapper, PAGE};
 use crate::contract::open_file::OpenFile;
-use crate::device::bio::Queue;
+use crate::device::bio::{Bio, BioOp, Queue};
 use crate::error::{Error, FileError};
-use crate::memory::borrowed::{Cursor, NoBorrowedMemory, Sink, ToSink};
+use crate::memory::borrowed::{BorrowedMemory, Cursor, NoBorrowedMemory, Sink, ToSink};
 use crate::memory::request_memory::RequestMemory;
 use crate::queue::counters::Reason;
 use crate::queue::file_queue::FileQueue;
-use crate::queue::generic::NewRequest;
-use crate::queue::route::Route;
+use crate::queue::generic::{NewRequest, op_of};
+use crate::queue::route::{Read, one_range};
 use crate::queue::simple::Stopped;
 use crate::queue::tag::Tag;
 
@@ -33,33 +33,62 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         buf: DmaBuf,
         token: u64,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
-        match self.page(file, pos, buf, token) {
-            Ok(()) => {
-                self.state.counters.simple += 1;
-                Ok(())
-            }
-            Err(stopped) => self.continue_page(file, pos, token, stopped),
+        // Fewer questions than those of `route`, each of which answers several.
+        let usual = buf.is_page(self.state.page);
+        if !usual || pos >= file.page_end() || pos & self.state.block_mask != 0 {
+            return self.read_buf(file, &IoArgs::at(pos).token(token), buf, 0);
         }
+        let count = u64::from(PAGE);
+        let in_flight = file.open_file().begin_io();
+        if let Err(error) = file.open_file().state().write_back(pos, count, false) {
+            return self.continue_page(file, (pos, token), Stopped::Filesystem(error, buf));
+        }
+        let op = op_of(BioOp::Read, IoFlags::empty());
+        let mapping = match file.begin(pos, count, op) {
+            Ok(mapping) => mapping,
+            Err(error) => {
+                return self.continue_page(file, (pos, token), Stopped::Filesystem(error, buf));
+            }
+        };
+        let Some(addr) = one_range(&mapping, pos, count) else {
+            let stopped = Stopped::Mapping(mapping, in_flight, buf);
+            return self.continue_page(file, (pos, token), stopped);
+        };
+        let _ = file.end(&mapping, pos, count, count, op);
+        let submitted = self.queue.read_page(addr, buf, Tag::simple(in_flight, token, pos));
+        self.state.counters.simple += 1;
+        if let Err((buf, tag)) = submitted {
+            return self.page_refused(file, (pos, token), Bio::read(addr, buf, tag));
+        }
+        Ok(())
     }
 
-    /// Continues a read that is not a page, or that stopped on the page path.
+    /// Submits a page that the device's page path did not accept, for the reason.
+    #[cold]
+    #[inline(never)]
+    fn page_refused<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        io: (u64, u64),
+        bio: Bio<Tag<I>>,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        let Err(rejected) = self.queue.submit(bio) else { return Ok(()) };
+        self.state.counters.simple -= 1;
+        self.continue_page(file, io, Stopped::Device(rejected))
+    }
+
+    /// Continues a read that stopped on the page path.
     #[cold]
     #[inline(never)]
     fn continue_page<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
-        pos: u64,
-        token: u64,
+        (pos, token): (u64, u64),
         stopped: Stopped<I>,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
         let io = IoArgs::at(pos).token(token);
-        match stopped {
-            Stopped::Early(buf) => self.submit_read_with(file, io, Memory::Dma(buf)),
-            stopped => {
-                let size = file.size();
-                self.continue_read(file, (&io, size), stopped, true)
-            }
-        }
+        let read = Read { io, size: file.size(), wait: 0, simple: true };
+        self.continue_read(file, &read, stopped)
     }
 
     /// Submits a read at `io.pos` of a file into all of `memory`. Position and length must be
@@ -79,63 +108,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         io: IoArgs,
         memory: Memory,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
-        if self.state.mode.is_full() {
-            return Err(Rejected { error: Error::Busy.into(), payload: memory });
-        }
-        if io.flags.contains(IoFlags::FORCE_WAIT) {
-            let done = self.read_with(file, io, memory);
-            return self.force(io, done);
-        }
-        let buf = match memory {
-            Memory::Dma(buf) => buf,
-            memory => {
-                let new = self.new_read(file.size(), &io, memory);
-                return self.submit_generic(file, new);
-            }
-        };
-        let size = file.size();
-        let simple = match self.route(file, size, &io, &buf) {
-            Route::Simple => true,
-            Route::OneCommand(reason) => {
-                self.count_reason(reason);
-                false
-            }
-            Route::Generic(reason) => return self.submit_routed(file, size, &io, reason, buf),
-        };
-        let traced = simple && self.state.mode.is_traced();
-        if traced {
-            trace_begin(io.pos, buf.len());
-        }
-        let tag = |in_flight| Tag::simple(in_flight, io.token, io.pos);
-        match self.one_command(file, (io.pos, io.flags), buf, tag) {
-            Ok(()) if simple => self.state.counters.simple += 1,
-            Ok(()) => {
-                self.state.counters.generic += 1;
-                self.state.counters.commands += 1;
-            }
-            Err(stopped) => return self.continue_read(file, (&io, size), stopped, simple),
-        }
-        if traced {
-            trace_queued(io.pos);
-        }
-        Ok(())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn submit_routed<M: Mapper<OpenFile = I>>(
-        &mut self,
-        file: &mut M,
-        size: u64,
-        io: &IoArgs,
-        reason: Option<Reason>,
-        buf: DmaBuf,
-    ) -> Result<(), Rejected<ErrorOf<M>>> {
-        if let Some(reason) = reason {
-            self.count_reason(reason);
-        }
-        let memory = self.hold(Memory::Dma(buf), io.flags);
-        self.submit_generic(file, NewRequest::read(*io, memory, size))
+        self.read(file, &io, memory, 0)
     }
 
     /// Reads at `io.pos` of a file into all of `memory`, waits, and returns the memory with the
@@ -151,71 +124,50 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         io: IoArgs,
         memory: Memory,
     ) -> Result<(Memory, usize), Failed<ErrorOf<M>>> {
-        let size = file.size();
-        let new = match memory {
-            Memory::Dma(buf) => match self.route(file, size, &io, &buf) {
-                Route::Simple => match self.execute_simple(file, (&io, size), buf)? {
-                    Executed::Done(done) => return result(done),
-                    Executed::Generic(new) => new,
-                },
-                Route::OneCommand(reason) | Route::Generic(Some(reason)) => {
-                    self.count_reason(reason);
-                    NewRequest::read(io, self.hold(Memory::Dma(buf), io.flags), size)
-                }
-                Route::Generic(None) => {
-                    NewRequest::read(io, self.hold(Memory::Dma(buf), io.flags), size)
-                }
-            },
-            memory => self.new_read(size, &io, memory),
-        };
-        result(self.execute_generic(file, new, &mut NoBorrowedMemory)?)
+        let wait = self.state.begin_wait();
+        self.read(file, &io, memory, wait).map_err(not_submitted)?;
+        self.wait_for(&mut NoBorrowedMemory)?.into_result()
     }
 
-    /// Reads one block or less, and waits; or returns the request for the generic path.
-    fn execute_simple<M: Mapper<OpenFile = I>>(
+    /// Submits a read. `wait` is the number of the wait for its result; 0 if a poll returns it.
+    #[inline]
+    fn read<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
-        (io, size): (&IoArgs, u64),
-        mut buf: DmaBuf,
-    ) -> Result<Executed<I>, Failed<ErrorOf<M>>> {
-        let traced = self.state.mode.is_traced();
-        if traced {
-            trace_begin(io.pos, buf.len());
-        }
-        loop {
-            let wait = self.state.begin_wait();
-            let tag = |in_flight| Tag::waited(in_flight, wait, io.pos);
-            let Err(stopped) = self.one_command(file, (io.pos, io.flags), buf, tag) else {
-                self.state.counters.simple += 1;
-                if traced {
-                    trace_queued(io.pos);
-                }
-                return self.wait_for_simple().map(Executed::Done);
-            };
-            match stopped {
-                Stopped::Device(Rejected { error: Error::Busy, payload: bio })
-                    if !io.flags.contains(IoFlags::NOWAIT) =>
-                {
-                    let error = match self.wait_some(None) {
-                        Ok(1..) => {
-                            buf = bio.buf;
-                            continue;
-                        }
-                        Ok(0) => Error::Busy,
-                        Err(error) => error,
-                    };
-                    return Err(Failed { error: error.into(), payload: Some(bio.buf.into()) });
-                }
-                stopped => {
-                    return match self.stopped_read(file, (io, size), stopped, true) {
-                        Ok(new) => Ok(Executed::Generic(new)),
-                        Err(Rejected { error, payload }) => {
-                            Err(Failed { error, payload: Some(payload) })
-                        }
-                    };
-                }
+        io: &IoArgs,
+        memory: Memory,
+        wait: u64,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        match memory {
+            Memory::Dma(buf) => self.read_buf(file, io, buf, wait),
+            memory => {
+                let read = Read { io: *io, size: file.size(), wait, simple: false };
+                self.read_memory(file, &read, memory)
             }
         }
+    }
+
+    /// Submits a read that is not one command, and counts why it is not simple.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn read_memory<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        read: &Read,
+        memory: Memory,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        let Read { io, wait, .. } = *read;
+        if wait == 0 && self.state.mode.is_full() {
+            return Err(Rejected { error: Error::Busy.into(), payload: memory });
+        }
+        if wait == 0 && io.flags.contains(IoFlags::FORCE_WAIT) {
+            let done = self.read_with(file, io, memory);
+            return self.force(io, done);
+        }
+        if let Some(reason) = self.why_not_simple(file, read, &memory) {
+            self.state.counters.fall_back(reason);
+        }
+        self.start_read(file, read, memory, None)
     }
 
     /// Reads at `io.pos` of a file into the rest of `sink`, waits, and returns the number of bytes,
@@ -234,11 +186,13 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         io: IoArgs,
         sink: &mut Cursor<S>,
     ) -> Result<usize, ErrorOf<M>> {
-        let length = sink.memory.len().saturating_sub(sink.at);
-        self.count_reason(Reason::Memory);
-        let new = NewRequest::read(io, RequestMemory::Borrowed(length), file.size());
-        let done = self.execute_generic(file, new, &mut ToSink(sink));
-        moved(sink, &io, done)
+        let memory = RequestMemory::Borrowed(sink.memory.len().saturating_sub(sink.at));
+        self.state.counters.fall_back(Reason::Memory);
+        let (size, wait) = (file.size(), self.state.begin_wait());
+        let new = NewRequest { op: BioOp::Read, io, memory, size, wait, first: None };
+        let n = self.execute(file, new, &mut ToSink(sink))?;
+        sink.advance(&io, n);
+        Ok(n)
     }
 
     /// Reads at `pos` of a file into `out`, waits, and returns the number of bytes: less than
@@ -257,10 +211,15 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         self.read_into(file, IoArgs::at(pos), &mut Cursor::new(out))
     }
 
-    /// Returns a read into memory other than one DMA buffer, and counts why it is not simple.
-    fn new_read(&mut self, size: u64, io: &IoArgs, memory: Memory) -> NewRequest<I> {
-        self.count_reason(self.why_not_simple(io).unwrap_or(Reason::Memory));
-        NewRequest::read(*io, self.hold(memory, io.flags), size)
+    /// Starts a request of borrowed memory, and waits for its result.
+    pub(crate) fn execute<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        new: NewRequest<I>,
+        borrowed: &mut dyn BorrowedMemory,
+    ) -> Result<usize, ErrorOf<M>> {
+        self.start(file, new, borrowed).map_err(|rejected| rejected.error)?;
+        self.wait_for(borrowed).map_err(|failed| failed.error)?.result
     }
 
     /// Returns the memory as a request holds it.
@@ -280,47 +239,25 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             Err(Failed { error, payload }) => Done { token, result: Err(error), memory: payload },
         };
         self.state.forced += 1;
-        self.state.push(done);
+        self.state.keep(0, done);
         Ok(())
     }
 }
 
-/// A read of one block or less that was waited for.
-enum Executed<I: OpenFile> {
-    Done(Done<I::Error>),
-    /// The request that the generic path must serve instead.
-    Generic(NewRequest<I>),
-}
-
-#[cold]
-fn trace_begin(pos: u64, bytes: usize) {
-    log::trace!("simple read at {pos}: {bytes} bytes");
-}
-
-#[cold]
-fn trace_queued(pos: u64) {
-    log::trace!("read at {pos} is queued");
-}
-
-/// Returns memory and number of bytes of a request of owned memory.
-pub(crate) fn result<E: FileError>(done: Done<E>) -> Result<(Memory, usize), Failed<E>> {
-    match done {
-        Done { result: Ok(n), memory: Some(memory), .. } => Ok((memory, n)),
-        Done { result: Ok(length), memory: None, .. } => {
-            Err(Failed { error: Error::LostBuffer { length }.into(), payload: None })
+impl<E: FileError> Done<E> {
+    /// Returns memory and number of bytes of a request of owned memory.
+    pub(crate) fn into_result(self) -> Result<(Memory, usize), Failed<E>> {
+        match (self.result, self.memory) {
+            (Ok(n), Some(memory)) => Ok((memory, n)),
+            (Ok(length), None) => {
+                Err(Failed { error: Error::LostBuffer { length }.into(), payload: None })
+            }
+            (Err(error), payload) => Err(Failed { error, payload }),
         }
-        Done { result: Err(error), memory, .. } => Err(Failed { error, payload: memory }),
     }
 }
 
-/// Moves a cursor by the bytes of a request that succeeded.
-pub(crate) fn moved<U, E: FileError>(
-    cursor: &mut Cursor<U>,
-    io: &IoArgs,
-    done: Result<Done<E>, Failed<E>>,
-) -> Result<usize, E> {
-    let n = done.map_err(|failed| failed.error)?.result?;
-    let before = usize::try_from(io.done_before).unwrap_or(usize::MAX);
-    cursor.at = cursor.at.saturating_add(n.saturating_sub(before));
-    Ok(n)
+/// Returns a request that was rejected as one that failed.
+pub(crate) fn not_submitted<E>(rejected: Rejected<E>) -> Failed<E> {
+    Failed { error: rejected.error, payload: Some(rejected.payload) }
 }

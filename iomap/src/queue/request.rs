@@ -1,183 +1,263 @@
 //! The state of a request of the generic path.
 
-use nvio_driver::DmaBuf;
+use std::mem::{forget, replace};
 
-use crate::contract::io_args::{Done, IoArgs, IoFlags, Memory};
+use nvio_driver::{BouncePool, DmaBuf};
+
+use crate::contract::bytes::to_usize;
+use crate::contract::io_args::{Done, IoArgs, IoFlags};
 use crate::contract::open_file::{EndIo, InFlight, OpenFile, Report};
-use crate::device::bio::BioOp;
+use crate::device::bio::{Bio, BioOp};
 use crate::error::{BioError, Error, FileError};
 use crate::memory::borrowed::BorrowedMemory;
 use crate::memory::request_memory::RequestMemory;
+use crate::queue::tag::{Part, Tag};
 
-/// A request of the generic path.
+/// A request of the generic path. Its submitter owns it until all of it is submitted; then the
+/// table of requests has it until its last command completes.
 pub(crate) struct Request<I: OpenFile> {
-    pub(crate) in_flight: InFlight<I>,
-    pub(crate) io: IoArgs,
-    pub(crate) op: BioOp,
-    /// True if the submitter waits for the result.
-    pub(crate) waited: bool,
+    /// Its number in the table of requests, which its commands carry.
+    pub(crate) index: u32,
     /// Commands in flight, plus one until the submission ends.
     pub(crate) refs: u32,
     /// Commands that were submitted.
     pub(crate) commands: u32,
+    /// True if a poll may return the result at once: a read of whole blocks into one buffer, without
+    /// hooks and not waited for, that did not fail.
+    pub(crate) quick: bool,
+    /// True after an error or a fault: no further data is submitted.
+    pub(crate) failed: bool,
+    pub(crate) op: BioOp,
+    /// True if part of a write goes to unwritten blocks.
+    pub(crate) unwritten: bool,
+    /// True if the write needs a flush to be durable.
+    pub(crate) flush: bool,
+    /// True after the filesystem's end hook was called.
+    ended: bool,
+    /// The file, until the request is done.
+    in_flight: Option<InFlight<I>>,
+    pub(crate) memory: RequestMemory,
+    pub(crate) io: IoArgs,
     /// Bytes of the file from `io.pos`; a read is clipped to the end of the file.
     pub(crate) count: u64,
     /// Size of the file at submission, in bytes.
     pub(crate) size: u64,
     /// Bytes that were served without a command, or submitted.
     pub(crate) moved: u64,
+    /// Number of the wait for the result; 0 if a poll returns it.
+    pub(crate) wait: u64,
     /// The first error.
-    pub(crate) error: Option<I::Error>,
+    error: Option<I::Error>,
     /// Offset in the request of the first byte of the caller's memory that could not be accessed.
-    pub(crate) fault: Option<u64>,
-    /// True if part of a write goes to unwritten blocks.
-    pub(crate) unwritten: bool,
-    /// True if the write needs a flush to be durable.
-    pub(crate) flush: bool,
-    /// True after the filesystem's end hook was called.
-    pub(crate) ended: bool,
-    pub(crate) memory: RequestMemory,
+    fault: Option<u64>,
 }
 
-/// A request while it is submitted or waited for: a local variable of the submitter. It moves to
-/// the pool if it has commands in flight when the submitter returns.
+/// The failure of a command.
+pub(crate) enum Failure {
+    /// On the device.
+    Bio(BioError),
+    /// When it was submitted from the backlog.
+    Rejected(Error),
+}
+
+/// A request that is being submitted.
 pub(crate) struct Serving<'b, I: OpenFile> {
-    /// The entry of the pool that is reserved for the request. Its commands carry the number.
-    pub(crate) index: u32,
-    pub(crate) request: Request<I>,
+    pub(crate) request: Box<Request<I>>,
     /// The caller's memory, for a request of borrowed memory.
     pub(crate) borrowed: &'b mut dyn BorrowedMemory,
 }
 
-/// The request has failed, so its submission stops. The error or fault is in the request.
-pub(crate) struct Stop;
-
 impl<I: OpenFile> Request<I> {
+    /// A request that is not in use.
+    pub(crate) fn idle(index: u32) -> Self {
+        Self {
+            index,
+            refs: 0,
+            commands: 0,
+            quick: false,
+            failed: false,
+            op: BioOp::Read,
+            unwritten: false,
+            flush: false,
+            ended: false,
+            in_flight: None,
+            memory: RequestMemory::Borrowed(0),
+            io: IoArgs::at(0),
+            count: 0,
+            size: 0,
+            moved: 0,
+            wait: 0,
+            error: None,
+            fault: None,
+        }
+    }
+
+    /// Begins to submit a request that was idle.
+    #[inline(always)]
+    pub(crate) fn begin(
+        &mut self,
+        in_flight: InFlight<I>,
+        (op, io): (BioOp, IoArgs),
+        (count, size): (u64, u64),
+        memory: RequestMemory,
+        wait: u64,
+    ) {
+        (self.refs, self.commands, self.moved) = (1, 0, 0);
+        (self.quick, self.failed) = (false, false);
+        (self.unwritten, self.flush, self.ended) = (false, false, false);
+        (self.op, self.io, self.count, self.size, self.wait) = (op, io, count, size, wait);
+        self.fault = None;
+        // An idle request has neither, so that there is nothing to drop.
+        forget(self.in_flight.replace(in_flight));
+        forget(replace(&mut self.memory, memory));
+    }
+
     pub(crate) fn is_write(&self) -> bool {
         self.op == BioOp::Write
     }
 
+    #[inline]
+    pub(crate) fn has(&self, flag: IoFlags) -> bool {
+        self.io.flags.contains(flag)
+    }
+
+    /// The state of the file.
+    #[inline]
+    pub(crate) fn file(&self) -> Option<&I> {
+        self.in_flight.as_ref().map(InFlight::state)
+    }
+
     /// Records an error, unless there is one.
+    #[cold]
     pub(crate) fn fail(&mut self, error: impl Into<I::Error>) {
+        (self.quick, self.failed) = (false, true);
         if self.error.is_none() {
             self.error = Some(error.into());
         }
     }
 
-    /// Records an error and returns the sign to stop.
-    #[cold]
-    pub(crate) fn stop(&mut self, error: impl Into<I::Error>) -> Stop {
-        self.fail(error);
-        Stop
-    }
-
     /// Records the failure of a command of `length` bytes at byte `at` of the request.
     #[cold]
-    pub(crate) fn fail_bio(&mut self, at: u64, length: usize, error: BioError) {
+    pub(crate) fn fail_command(&mut self, part: Part, at: u64, length: usize, failure: Failure) {
+        let error = match failure {
+            Failure::Rejected(error) => return self.fail(error),
+            Failure::Bio(error) => error,
+        };
         let what = if self.is_write() { "write" } else { "read" };
+        let (at, length) = match part {
+            Part::Data { .. } => (at, length),
+            Part::Pad => (self.count, 0),
+            Part::Flush => return self.fail(Error::Flush { error }),
+        };
         let pos = self.io.pos.saturating_add(at);
         self.fail(Error::Bio { what, pos, length, error });
     }
 
     /// Records that byte `at` of the caller's memory could not be accessed.
-    pub(crate) fn fault_at(&mut self, at: u64) {
-        self.fault = Some(self.fault.map_or(at, |before| before.min(at)));
-    }
-
-    /// Returns true if no further command may be submitted.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.error.is_some() || self.fault.is_some()
-    }
-
-    pub(crate) fn has(&self, flag: IoFlags) -> bool {
-        self.io.flags.contains(flag)
+    #[cold]
+    pub(crate) fn fault_at(&mut self, at: usize) {
+        (self.quick, self.failed) = (false, true);
+        self.fault = Some(self.fault.map_or(at as u64, |before| before.min(at as u64)));
     }
 
     /// Returns the bytes of a range of `n` bytes at `pos` that were served, after its submission.
-    pub(crate) fn served(&self, (pos, n): (u64, u64), served: Result<(), Stop>) -> u64 {
-        match (served, self.fault) {
-            (Err(Stop), _) if self.error.is_some() => 0,
-            (_, Some(fault)) => fault.saturating_sub(pos - self.io.pos).min(n),
-            (Ok(()), None) => n,
-            (Err(Stop), None) => 0,
+    #[inline]
+    pub(crate) fn served(&self, pos: u64, n: u64) -> u64 {
+        match (self.failed, &self.error, self.fault) {
+            (false, ..) => n,
+            (true, None, Some(fault)) => fault.saturating_sub(pos - self.io.pos).min(n),
+            (true, ..) => 0,
         }
     }
 
-    /// Puts the buffer of a data command back, whose data `arrived` or not. Returns a buffer that
-    /// was bounced through, after a read's data was copied to the caller's memory.
+    /// Calls the filesystem's hook for a bio at position `pos`, before it is submitted. Returns
+    /// false if the hook fails the request.
+    #[cold]
+    pub(crate) fn show(&mut self, bio: &Bio<Tag<I>>, pos: u64) -> bool {
+        let shown = self.file().map(|file| file.submit_io(pos, bio.addr, bio.buf.len()));
+        let Some(Err(error)) = shown else { return true };
+        self.fail(error);
+        false
+    }
+
+    /// Puts the buffer of a command back to where it came from.
     #[inline]
-    pub(crate) fn put_data(
+    pub(crate) fn put_buf(&mut self, part: Part, at: u64, buf: DmaBuf, bounce: &mut BouncePool) {
+        let length = buf.len();
+        match part {
+            Part::Flush => {}
+            Part::Data { .. } if self.memory.is_direct() => {
+                if !self.memory.put(to_usize(at), buf) {
+                    self.fail(Error::LostBuffer { length });
+                }
+            }
+            Part::Data { .. } | Part::Pad => bounce.put(buf),
+        }
+    }
+
+    /// Copies the data of a command that arrived to the caller's memory. It is for byte `at` of the
+    /// request, and begins at byte `skip` of `buf`.
+    pub(crate) fn copy_back(
         &mut self,
         (skip, at): (u32, u64),
-        mut buf: DmaBuf,
-        arrived: bool,
+        buf: &DmaBuf,
         borrowed: &mut dyn BorrowedMemory,
-    ) -> Option<DmaBuf> {
-        let length = buf.len();
-        let (write, left) = (self.is_write(), to_usize(self.count - at.min(self.count)));
-        if let RequestMemory::Direct(direct) = &mut self.memory {
-            // Bytes past the end of the file must not show.
-            if !write && length > left {
-                buf[left..].fill(0);
-            }
-            if !direct.put(to_usize(at), buf) {
-                self.fail(Error::LostBuffer { length });
-            }
-            return None;
+    ) {
+        let data = buf.get(skip as usize..).unwrap_or(&[]);
+        let n = data.len().min(to_usize(self.count.saturating_sub(at)));
+        let (at, nofault) = (to_usize(at), self.has(IoFlags::NOFAULT));
+        let copied = self.memory.copy_to(borrowed, at, &data[..n], nofault);
+        if copied < n {
+            self.fault_at(at + copied);
         }
-        if !write && arrived {
-            let skip = skip as usize;
-            let n = left.min(length.saturating_sub(skip));
-            let data = buf.get(skip..skip + n).unwrap_or(&[]);
-            let nofault = self.has(IoFlags::NOFAULT);
-            let copied = self.memory.copy_to(borrowed, to_usize(at), data, nofault);
-            if copied < n {
-                self.fault_at(at + copied as u64);
-            }
-        }
-        Some(buf)
     }
 
     /// Returns the bytes moved, or `None` after a failure. With [`IoFlags::PARTIAL`] a fault ends
     /// the request where it occurred, unless that is its first byte.
     fn outcome(&self) -> Option<u64> {
-        let fault = self.fault.unwrap_or(u64::MAX);
-        let moved = fault > 0 && (self.fault.is_none() || self.has(IoFlags::PARTIAL));
-        (moved && self.error.is_none()).then(|| self.moved.min(fault))
+        match self.fault {
+            _ if self.error.is_some() => None,
+            None => Some(self.moved),
+            Some(fault) if fault > 0 && self.has(IoFlags::PARTIAL) => Some(self.moved.min(fault)),
+            Some(_) => None,
+        }
     }
 
     /// Returns true if the end of the request needs deferred work: an error to report, a hook of
     /// the filesystem, cached data to invalidate, or a flush.
+    #[inline]
     pub(crate) fn has_work(&self) -> bool {
+        let cached = || self.is_write() && self.file().is_some_and(OpenFile::is_cached);
         let ended = self.ended && self.error.is_none();
-        let cached = self.is_write() && self.in_flight.state().is_cached();
-        !ended && (self.has_failed() || self.flush || self.is_hooked() || cached)
+        (self.failed || self.flush || self.is_hooked() || cached()) && !ended
     }
 
     /// Returns true if the filesystem's end hook must be called: on request, or because blocks
     /// must be converted or the size of the file must grow before the write is complete.
+    #[inline]
     fn is_hooked(&self) -> bool {
-        let end = self.io.pos.saturating_add(self.count);
-        self.has(IoFlags::HOOKS) || self.unwritten || (self.is_write() && end > self.size)
+        let grows = self.is_write() && self.io.pos.saturating_add(self.count) > self.size;
+        self.has(IoFlags::HOOKS) || self.unwritten || grows
     }
 
     /// Calls the filesystem's end hook and invalidates cached data, once.
     pub(crate) fn end(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
+        if replace(&mut self.ended, true) {
             return;
         }
         let (write, unwritten) = (self.is_write(), self.unwritten);
         let (pos, outcome) = (self.io.pos, self.outcome());
-        if self.is_hooked() {
-            let bytes = outcome.unwrap_or(self.moved);
-            let end = EndIo { pos, bytes, write, unwritten, failed: outcome.is_none() };
-            if let Err(error) = self.in_flight.state().end_io(&end) {
-                self.fail(error);
-            }
+        let bytes = outcome.unwrap_or(self.moved);
+        let end = EndIo { pos, bytes, write, unwritten, failed: outcome.is_none() };
+        let hooked = self.file().filter(|_| self.is_hooked());
+        if let Some(Err(error)) = hooked.map(|file| file.end_io(&end)) {
+            self.fail(error);
         }
-        let written = self.outcome().filter(|&bytes| write && bytes > 0);
         // Data that was cached while the write was in flight.
-        if written.is_some_and(|bytes| !self.in_flight.state().invalidate(pos, bytes)) {
+        let written = self.outcome().filter(|&bytes| write && bytes > 0);
+        if let (Some(bytes), Some(file)) = (written, self.file())
+            && !file.invalidate(pos, bytes)
+        {
             log::warn!("cached data at position {pos} is stale: a write went past it");
         }
     }
@@ -187,41 +267,71 @@ impl<I: OpenFile> Request<I> {
         self.flush && self.outcome().is_some_and(|bytes| bytes > 0)
     }
 
-    /// Returns the result, after all work is done.
-    pub(crate) fn finish(self) -> Done<I::Error> {
-        let token = self.io.token;
-        let borrowed = matches!(self.memory, RequestMemory::Borrowed(_));
-        let (pos, count, write, before) =
-            (self.io.pos, self.count, self.is_write(), self.io.done_before);
-        let (partial, outcome) = (self.has(IoFlags::PARTIAL), self.outcome());
-        let error = self.error.or_else(|| {
-            self.fault.filter(|&at| at == 0 || !partial).map(|at| match partial && before > 0 {
-                // A retry without progress.
-                true => Error::FallBack { pos }.into(),
-                false => Error::Fault { at }.into(),
-            })
-        });
-        let memory = self.memory.into_memory();
-        let error = match &memory {
-            None if error.is_none() && !borrowed => {
-                Some(Error::LostBuffer { length: to_usize(count) }.into())
-            }
-            _ => error,
-        };
-        let result = match error {
-            None => Ok(to_usize(outcome.unwrap_or(0).saturating_add(before))),
-            Some(error) => {
-                report(self.in_flight.state(), pos, count, write, &error);
-                Err(error)
-            }
-        };
-        log::trace!("request at {pos} is done: {result:?}");
-        Done { token, result, memory }
+    /// Ends a [`quick`](Self::quick) request, and returns its buffer; `None` if a piece is missing.
+    #[inline(always)]
+    pub(crate) fn finish_quick(&mut self) -> Option<DmaBuf> {
+        drop(self.in_flight.take());
+        match replace(&mut self.memory, RequestMemory::Borrowed(0)) {
+            RequestMemory::One(memory) => memory.finish().ok(),
+            _ => None,
+        }
     }
 
-    /// Returns the memory of a request that has no command in flight.
-    pub(crate) fn into_memory(self) -> Memory {
-        self.memory.into_memory().unwrap_or(Memory::Bytes(Vec::new()))
+    /// Ends the request after all work is done, and returns its result.
+    pub(crate) fn finish(&mut self, block_mask: u64) -> Done<I::Error> {
+        let file = self.in_flight.take();
+        let memory = replace(&mut self.memory, RequestMemory::Borrowed(0));
+        let (direct, owned) = (memory.is_direct(), !matches!(memory, RequestMemory::Borrowed(_)));
+        let mut memory = memory.into_memory();
+        let past_end = self.count.wrapping_neg() & block_mask;
+        if past_end > 0 && direct && !self.is_write() {
+            // Bytes of the last block past the end of the file must not show.
+            let (at, n) = (to_usize(self.count), to_usize(past_end));
+            memory.as_mut().map(|memory| memory.visit(at, n, |_, run| run.fill(0)));
+        }
+        let lost = owned && memory.is_none();
+        let result = match self.failed || lost {
+            false => Ok(to_usize(self.moved.saturating_add(self.io.done_before))),
+            true => self.failed_result(file.as_ref(), lost),
+        };
+        log::trace!("request at {} is done: {result:?}", self.io.pos);
+        Done { token: self.io.token, result, memory }
+    }
+
+    /// Returns the result of a request after an error or a fault, or if its memory is `lost`.
+    /// Reports an error.
+    #[cold]
+    #[inline(never)]
+    fn failed_result(&mut self, file: Option<&InFlight<I>>, lost: bool) -> Result<usize, I::Error> {
+        let (pos, before) = (self.io.pos, self.io.done_before);
+        let partial = self.has(IoFlags::PARTIAL);
+        let error = match (self.error.take(), self.fault) {
+            (Some(error), _) => error,
+            // A retry without progress.
+            (None, Some(0)) if partial && before > 0 => Error::FallBack { pos }.into(),
+            (None, Some(at)) if at == 0 || !partial => Error::Fault { at }.into(),
+            (None, _) if lost => Error::LostBuffer { length: to_usize(self.count) }.into(),
+            (None, fault) => {
+                let moved = self.moved.min(fault.unwrap_or(u64::MAX));
+                return Ok(to_usize(moved.saturating_add(before)));
+            }
+        };
+        if let Some(file) = file {
+            report(file.state(), pos, self.count, self.is_write(), &error);
+        }
+        Err(error)
+    }
+
+    /// Returns the memory of a request that was not accepted, and releases the file.
+    pub(crate) fn abandon(&mut self) -> RequestMemory {
+        self.in_flight = None;
+        replace(&mut self.memory, RequestMemory::Borrowed(0))
+    }
+
+    /// Returns the error of a request of which no command was submitted.
+    #[inline]
+    pub(crate) fn take_early_error(&mut self) -> Option<I::Error> {
+        if self.failed && self.commands == 0 { self.error.take() } else { None }
     }
 }
 
@@ -231,12 +341,4 @@ pub(crate) fn report<I: OpenFile>(file: &I, pos: u64, bytes: u64, write: bool, e
     if !error.is_again() && !error.is_fall_back() {
         file.report(&Report { pos, bytes, write, error });
     }
-}
-
-/// Converts a number of bytes in memory. The crate is for hosts of 64 bits.
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "checked below")]
-pub(crate) fn to_usize(bytes: u64) -> usize {
-    const _: () = assert!(size_of::<usize>() == size_of::<u64>());
-    bytes as usize
 }

@@ -2,8 +2,7 @@
 
 use nvio_driver::DmaBuf;
 
-use crate::contract::io_args::{IoArgs, IoFlags};
-use crate::contract::iter::serves;
+use crate::contract::io_args::{IoArgs, IoFlags, Memory};
 use crate::contract::mapper::{Mapper, Mapping, MappingFlags, MappingKind};
 use crate::contract::open_file::OpenFile;
 use crate::device::bio::Queue;
@@ -11,14 +10,26 @@ use crate::queue::counters::Reason;
 use crate::queue::file_queue::FileQueue;
 use crate::queue::tag::Tag;
 
+/// A read into one DMA buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Read {
+    pub(crate) io: IoArgs,
+    /// Size of the file, in bytes.
+    pub(crate) size: u64,
+    /// Number of the wait for the result; 0 if a poll returns it.
+    pub(crate) wait: u64,
+    /// True on the simple path.
+    pub(crate) simple: bool,
+}
+
 /// The way of a read into one DMA buffer. The mapping may still send it to the generic path.
 pub(crate) enum Route {
     /// At most a block of the filesystem, and one command: the simple path.
     Simple,
-    /// One command, but not the simple path, for this reason.
+    /// One command if the mapping allows, but not the simple path, for this reason.
     OneCommand(Reason),
-    /// Any number of commands, for this reason. `None` if the request is invalid.
-    Generic(Option<Reason>),
+    /// Neither, or invalid.
+    Other,
 }
 
 /// Flags that do not change how one block is read.
@@ -40,8 +51,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     pub(crate) fn route<M: Mapper<OpenFile = I>>(
         &self,
         file: &M,
-        size: u64,
         io: &IoArgs,
+        size: u64,
         buf: &DmaBuf,
     ) -> Route {
         let IoArgs { pos, flags, done_before, .. } = *io;
@@ -54,10 +65,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         let aligned = (pos | count) & align_mask == 0 && buf.is_aligned();
         let plain = ONE_COMMAND.contains(flags) && done_before == 0 && file.is_plain();
         let one = count > 0 && inside && aligned && plain && !self.state.mode.has_integrity();
-        if !one {
-            return Route::Generic(self.why_generic(file, size, io, buf));
-        }
         match () {
+            () if !one => Route::Other,
             () if flags.intersects(IoFlags::GENERIC) => Route::OneCommand(Reason::Flags),
             () if self.state.mode.is_off() => Route::OneCommand(Reason::Off),
             () if !SIMPLE.contains(flags) => Route::OneCommand(Reason::Flags),
@@ -66,39 +75,28 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         }
     }
 
-    /// Returns the reason why the arguments alone exclude the simple path.
-    pub(crate) fn why_not_simple(&self, io: &IoArgs) -> Option<Reason> {
-        let flags = io.flags;
-        match () {
-            () if flags.contains(IoFlags::GENERIC) => Some(Reason::Flags),
-            () if self.state.mode.is_off() => Some(Reason::Off),
-            () if io.done_before != 0 => Some(Reason::DoneBefore),
-            () if flags.contains(IoFlags::HOOKS) => Some(Reason::Hooks),
-            () if !SIMPLE.contains(flags) => Some(Reason::Flags),
-            () => None,
-        }
-    }
-
-    /// Returns the reason why a read is not one command; `None` if it is misaligned, which the
-    /// generic path reports.
-    #[cold]
-    #[inline(never)]
-    fn why_generic<M: Mapper<OpenFile = I>>(
+    /// Returns the reason why a read is not simple; `None` if it is misaligned, which the generic
+    /// path reports.
+    pub(crate) fn why_not_simple<M: Mapper<OpenFile = I>>(
         &self,
         file: &M,
-        size: u64,
-        io: &IoArgs,
-        buf: &DmaBuf,
+        read: &Read,
+        memory: &Memory,
     ) -> Option<Reason> {
-        let count = buf.len() as u64;
-        let outside = size.checked_sub(count).is_none_or(|last| io.pos > last);
-        match self.why_not_simple(io) {
-            Some(reason) => Some(reason),
-            None if count == 0 || count > u64::from(file.block_size()) => Some(Reason::Length),
-            None if outside => Some(Reason::EndOfFile),
-            None if !file.is_plain() => Some(Reason::Encoded),
-            None if self.state.mode.has_integrity() => Some(Reason::Integrity),
-            None => None,
+        let Read { io: IoArgs { pos, flags, done_before, .. }, size, .. } = *read;
+        let count = memory.len() as u64;
+        match memory {
+            _ if flags.contains(IoFlags::GENERIC) => Some(Reason::Flags),
+            _ if self.state.mode.is_off() => Some(Reason::Off),
+            _ if done_before != 0 => Some(Reason::DoneBefore),
+            _ if flags.contains(IoFlags::HOOKS) => Some(Reason::Hooks),
+            _ if !SIMPLE.contains(flags) => Some(Reason::Flags),
+            Memory::Vectored(_) | Memory::Bytes(_) => Some(Reason::Memory),
+            _ if count == 0 || count > u64::from(file.block_size()) => Some(Reason::Length),
+            _ if size.checked_sub(count).is_none_or(|last| pos > last) => Some(Reason::EndOfFile),
+            _ if !file.is_plain() => Some(Reason::Encoded),
+            _ if self.state.mode.has_integrity() => Some(Reason::Integrity),
+            Memory::Dma(_) => None,
         }
     }
 }
@@ -119,11 +117,11 @@ pub(crate) fn one_range(mapping: &Mapping, pos: u64, count: u64) -> Option<u64> 
 /// Returns the reason why one command does not serve a mapping; `None` if the mapping breaks the
 /// contract.
 pub(crate) fn why_split(mapping: &Mapping, pos: u64, count: u64) -> Option<Reason> {
-    match () {
-        () if !serves(mapping, pos) => None,
-        () if mapping.kind != MappingKind::Mapped => Some(Reason::NotMapped),
-        () if mapping.flags.intersects(UNFIT) => Some(Reason::Integrity),
-        () if count > mapping.end() - pos => Some(Reason::PartlyMapped),
-        () => mapping.device_address(pos).map(|_| Reason::Split),
+    match mapping.bytes_from(pos) {
+        0 => None,
+        _ if mapping.kind != MappingKind::Mapped => Some(Reason::NotMapped),
+        _ if mapping.flags.intersects(UNFIT) => Some(Reason::Integrity),
+        bytes if count > bytes => Some(Reason::PartlyMapped),
+        _ => mapping.device_address(pos).map(|_| Reason::Split),
     }
 }

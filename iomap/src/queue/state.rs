@@ -2,22 +2,25 @@
 
 use std::collections::VecDeque;
 
-use nvio_driver::{BouncePool, DmaBuf, Handler, Pool};
+use nvio_driver::{BouncePool, DmaBuf, Handler};
 
+use crate::contract::bytes::to_usize;
 use crate::contract::io_args::{Done, Memory};
 use crate::contract::mapper::PAGE;
 use crate::contract::open_file::{InFlight, OpenFile};
 use crate::device::bio::{Bio, BioDone};
-use crate::error::{BioError, Error};
+use crate::error::Error;
 use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
+use crate::memory::request_memory::RequestMemory;
 use crate::queue::counters::Counters;
-use crate::queue::request::{Request, Serving, report};
+use crate::queue::request::{Failure, Request, report};
+use crate::queue::requests::Requests;
 use crate::queue::tag::{Part, Tag, WAITED};
 
 /// All of a file queue but the device.
 pub(crate) struct QueueState<I: OpenFile> {
-    /// Requests of the generic path that have commands in flight.
-    pub(crate) requests: Pool<Request<I>>,
+    /// Requests of the generic path.
+    pub(crate) requests: Requests<I>,
     /// Bios of submitted requests that found the device's queue full, in order.
     pub(crate) backlog: VecDeque<Bio<Tag<I>>>,
     /// Work that may not run inside the poll that found it.
@@ -25,7 +28,7 @@ pub(crate) struct QueueState<I: OpenFile> {
     /// Results that the next poll returns.
     pub(crate) ready: VecDeque<Done<I::Error>>,
     /// Number of the last wait. A result with another number is dropped: its submitter gave up.
-    pub(crate) wait: u64,
+    wait: u64,
     /// The result that the submitter waits for.
     pub(crate) waited: Option<Done<I::Error>>,
     pub(crate) bounce: BouncePool,
@@ -88,19 +91,10 @@ impl Mode {
 
 /// Work that may not run inside the poll that found it.
 pub(crate) enum Work<I: OpenFile> {
-    /// A read of one command that failed.
-    Simple { failed: FailedSimple<I>, error: Error },
-    /// The end of a request in the pool.
+    /// The end of a read of one command that failed.
+    Simple { in_flight: InFlight<I>, id: u64, at: u64, buf: DmaBuf, error: Error },
+    /// The end of a request of the table.
     Request(u32),
-}
-
-/// A read of one command that failed.
-pub(crate) struct FailedSimple<I> {
-    in_flight: InFlight<I>,
-    waited: bool,
-    token: u64,
-    pos: u64,
-    buf: DmaBuf,
 }
 
 impl<I: OpenFile> QueueState<I> {
@@ -109,7 +103,7 @@ impl<I: OpenFile> QueueState<I> {
         // A request of holes needs an entry but no command.
         let requests = u32::try_from(2 * depth).unwrap_or(u32::MAX);
         Self {
-            requests: Pool::new(requests),
+            requests: Requests::new(requests),
             backlog: VecDeque::with_capacity(4 * depth),
             deferred: VecDeque::with_capacity(4 * depth),
             ready: VecDeque::with_capacity(4 * depth),
@@ -154,12 +148,6 @@ impl<I: OpenFile> QueueState<I> {
         self.set_mode(Mode::FULL, full);
     }
 
-    /// Keeps a result for the next poll.
-    pub(crate) fn push(&mut self, done: Done<I::Error>) {
-        self.ready.push_back(done);
-        self.count_results();
-    }
-
     pub(crate) fn defer(&mut self, work: Work<I>) {
         self.counters.deferred += 1;
         self.deferred.push_back(work);
@@ -180,37 +168,108 @@ impl<I: OpenFile> QueueState<I> {
         count
     }
 
-    /// Handles a completion, and keeps the result if the request is done.
-    #[inline(never)]
-    pub(crate) fn keep(&mut self, bio: BioDone<Tag<I>>, serving: Option<&mut Serving<'_, I>>) {
-        if let Some(done) = self.complete(bio, serving) {
-            self.push(done);
+    /// Starts a wait, and returns its number, which is not 0.
+    pub(crate) fn begin_wait(&mut self) -> u64 {
+        self.wait += 1;
+        self.waited = None;
+        self.wait
+    }
+
+    /// Ends the wait without a result. Completions may still arrive.
+    #[cold]
+    pub(crate) fn give_up(&mut self) {
+        self.set_mode(Mode::LOST, true);
+        self.wait += 1;
+    }
+
+    /// Keeps a result for the next poll, or for the wait of that number.
+    pub(crate) fn keep(&mut self, wait: u64, done: Done<I::Error>) {
+        match wait {
+            0 => {
+                self.ready.push_back(done);
+                self.count_results();
+            }
+            wait if wait == self.wait => self.waited = Some(done),
+            _ => log::warn!("a request ended after its submitter gave up"),
         }
     }
 
-    /// Handles a completion, during the submission of `serving` or the wait for it. Returns the
-    /// result of a request that is done. The result of `serving` is for its submitter.
-    fn complete(
+    /// Takes a request whose submission ended: into the table, or its result if it is done.
+    #[inline(always)]
+    pub(crate) fn submitted(&mut self, mut request: Box<Request<I>>) {
+        self.counters.generic += 1;
+        self.counters.commands += u64::from(request.commands);
+        request.refs -= 1;
+        let (index, done) = (request.index, request.refs == 0);
+        self.requests.put(request);
+        if done {
+            self.end_request(index);
+        }
+    }
+
+    /// Ends a request without commands in flight, or defers its work.
+    #[cold]
+    #[inline(never)]
+    fn end_request(&mut self, index: u32) {
+        match self.requests.get_mut(index).is_some_and(|request| request.has_work()) {
+            true => self.defer(Work::Request(index)),
+            false => {
+                if let Some((wait, done)) = self.finish(index) {
+                    self.keep(wait, done);
+                }
+            }
+        }
+    }
+
+    /// Handles a completion, and keeps the result if the request is done. `own` is the request that
+    /// is being submitted, and `borrowed` the memory of the caller that waits.
+    #[inline(never)]
+    pub(crate) fn complete(
         &mut self,
         bio: BioDone<Tag<I>>,
-        serving: Option<&mut Serving<'_, I>>,
-    ) -> Option<Done<I::Error>> {
+        own: Option<&mut Request<I>>,
+        borrowed: &mut dyn BorrowedMemory,
+    ) {
         let BioDone { tag, buf, result } = bio;
+        let failure = result.err().map(Failure::Bio);
+        if let Some((wait, done)) = self.end_command(tag, buf, failure, own, borrowed) {
+            self.keep(wait, done);
+        }
+    }
+
+    /// Ends a command. Returns the result if its request is done and needs no work, with the number
+    /// of the wait for it.
+    pub(crate) fn end_command(
+        &mut self,
+        tag: Tag<I>,
+        buf: DmaBuf,
+        failure: Option<Failure>,
+        own: Option<&mut Request<I>>,
+        borrowed: &mut dyn BorrowedMemory,
+    ) -> Option<(u64, Done<I::Error>)> {
         let (index, part) = tag.part();
         let Tag { in_flight, id, at } = tag;
         if let Some(in_flight) = in_flight {
-            return self.complete_simple(in_flight, (id, at), buf, result);
+            return self.end_simple(in_flight, (id, at), buf, failure);
         }
         let Self { requests, bounce, .. } = self;
-        if let Some(Serving { index: own, request, borrowed }) = serving
-            && *own == index
+        let (request, submitting) = match own {
+            Some(own) if own.index == index => (own, true),
+            _ => (requests.get_mut(index)?, false),
+        };
+        if let Some(failure) = failure {
+            request.fail_command(part, at, buf.len(), failure);
+        } else if let Part::Data { skip } = part
+            && !(request.memory.is_direct() || request.is_write())
         {
-            end_command(request, (part, at), buf, result, bounce, *borrowed);
-            return None;
+            // The memory of a submitter that gave up is gone.
+            let borrowed: &mut dyn BorrowedMemory =
+                if request.wait == self.wait { borrowed } else { &mut NoBorrowedMemory };
+            request.copy_back((skip, at), &buf, borrowed);
         }
-        let request = requests.get_mut(index)?;
-        end_command(request, (part, at), buf, result, bounce, &mut NoBorrowedMemory);
-        if request.refs > 0 {
+        request.put_buf(part, at, buf, bounce);
+        request.refs = request.refs.wrapping_sub(1);
+        if submitting || request.refs > 0 {
             return None;
         }
         if request.has_work() {
@@ -220,158 +279,84 @@ impl<I: OpenFile> QueueState<I> {
         self.finish(index)
     }
 
-    /// Handles the completion of a read of one command.
-    fn complete_simple(
+    /// Ends a data command that succeeded, of a request of one buffer: the most frequent completion
+    /// of the generic path. Returns token, bytes and buffer if the request is done and
+    /// [`quick`](Request::quick).
+    ///
+    /// # Errors
+    /// The buffer if the command is another.
+    #[inline(always)]
+    pub(crate) fn end_data(
+        &mut self,
+        id: u64,
+        buf: DmaBuf,
+    ) -> Result<Option<(u64, usize, DmaBuf)>, DmaBuf> {
+        let (index, Part::Data { .. }) = Tag::<I>::part_of(id) else { return Err(buf) };
+        let Some(request) = self.requests.get_mut(index) else { return Err(buf) };
+        let RequestMemory::One(memory) = &mut request.memory else { return Err(buf) };
+        memory.put(buf)?;
+        request.refs -= 1;
+        if request.refs > 0 {
+            return Ok(None);
+        }
+        if !request.quick || !memory.is_whole() {
+            self.end_request(index);
+            return Ok(None);
+        }
+        let (token, moved) = (request.io.token, request.moved);
+        let Some(buf) = request.finish_quick() else { return Ok(None) };
+        self.requests.recycle(index);
+        Ok(Some((token, to_usize(moved), buf)))
+    }
+
+    /// Ends a read of one command.
+    fn end_simple(
         &mut self,
         in_flight: InFlight<I>,
-        (token, at): (u64, u64),
+        (id, at): (u64, u64),
         buf: DmaBuf,
-        result: Result<(), BioError>,
-    ) -> Option<Done<I::Error>> {
-        let (waited, pos) = (at & WAITED != 0, at & !WAITED);
+        failure: Option<Failure>,
+    ) -> Option<(u64, Done<I::Error>)> {
+        let pos = at & !WAITED;
         log::trace!("simple read at {pos} is done");
-        if let Err(error) = result {
-            let error = Error::Bio { what: "read", pos, length: buf.len(), error };
-            self.defer_simple(in_flight, (token, at), buf, error);
-            return None;
-        }
-        drop(in_flight);
-        let result = Ok(buf.len());
-        let done = Done { token, result, memory: Some(Memory::Dma(buf)) };
-        if !waited {
-            return Some(done);
-        }
-        self.deliver_waited(done);
+        let error = match failure {
+            None => {
+                drop(in_flight);
+                let (wait, token) = Tag::<I>::wait_and_token(id, at);
+                let result = Ok(buf.len());
+                return Some((wait, Done { token, result, memory: Some(Memory::Dma(buf)) }));
+            }
+            Some(Failure::Bio(error)) => Error::Bio { what: "read", pos, length: buf.len(), error },
+            Some(Failure::Rejected(error)) => error,
+        };
+        self.defer(Work::Simple { in_flight, id, at, buf, error });
         None
     }
 
-    /// Defers the failure of a read of one command.
-    #[cold]
-    pub(crate) fn defer_simple(
+    /// Reports the failure of a read of one command, and keeps the result.
+    pub(crate) fn fail_simple(
         &mut self,
         in_flight: InFlight<I>,
-        (token, at): (u64, u64),
+        (id, at): (u64, u64),
         buf: DmaBuf,
         error: Error,
     ) {
-        let (waited, pos) = (at & WAITED != 0, at & !WAITED);
-        let failed = FailedSimple { in_flight, waited, token, pos, buf };
-        self.defer(Work::Simple { failed, error });
-    }
-
-    /// Reports the failure of a read of one command, and keeps the result.
-    pub(crate) fn fail_simple(&mut self, failed: FailedSimple<I>, error: Error) {
-        let FailedSimple { in_flight, waited, token, pos, buf } = failed;
-        let error = error.into();
+        let (error, pos) = (error.into(), at & !WAITED);
         report(in_flight.state(), pos, buf.len() as u64, false, &error);
         drop(in_flight);
         log::trace!("simple read at {pos} failed: {error}");
         let memory = (!buf.is_empty()).then_some(Memory::Dma(buf));
-        let done = Done { token, result: Err(error), memory };
-        match waited {
-            true => self.deliver_waited(done),
-            false => self.push(done),
-        }
+        let (wait, token) = Tag::<I>::wait_and_token(id, at);
+        self.keep(wait, Done { token, result: Err(error), memory });
     }
 
-    /// Handles a bio of the backlog that the device rejected.
-    #[cold]
-    pub(crate) fn fail_backlogged(
-        &mut self,
-        bio: Bio<Tag<I>>,
-        error: Error,
-        serving: Option<&mut Serving<'_, I>>,
-    ) {
-        let Bio { tag, buf, .. } = bio;
-        let (index, part) = tag.part();
-        let Tag { in_flight, id, at } = tag;
-        if let Some(in_flight) = in_flight {
-            return self.defer_simple(in_flight, (id, at), buf, error);
-        }
-        let Self { requests, bounce, .. } = self;
-        let own = serving.filter(|serving| serving.index == index);
-        let (request, own) = match own {
-            Some(serving) => (&mut serving.request, true),
-            None => match requests.get_mut(index) {
-                Some(request) => (request, false),
-                None => return,
-            },
-        };
-        request.fail(error);
-        put_buf(request, (part, at), buf, false, bounce, &mut NoBorrowedMemory);
-        request.refs = request.refs.saturating_sub(1);
-        if !own && request.refs == 0 {
-            self.defer(Work::Request(index));
-        }
-    }
-
-    /// Removes a request that is done from the pool. Returns its result, unless its submitter gave
-    /// up.
-    pub(crate) fn finish(&mut self, index: u32) -> Option<Done<I::Error>> {
-        let request = self.requests.remove(index)?;
-        let waited = request.waited;
-        let done = request.finish();
-        if waited {
-            log::warn!("a request ended after its submitter gave up");
-            return None;
-        }
-        Some(done)
-    }
-
-    /// Stores the result of a read that the submitter waits for.
-    fn deliver_waited(&mut self, done: Done<I::Error>) {
-        match done.token == self.wait {
-            true => self.waited = Some(done),
-            false => log::warn!("a request ended after its submitter gave up"),
-        }
-    }
-
-    /// Starts a wait, and returns its number.
-    pub(crate) fn begin_wait(&mut self) -> u64 {
-        self.wait = self.wait.wrapping_add(1);
-        self.waited = None;
-        self.wait
-    }
-}
-
-/// Ends a command of a request.
-#[inline]
-fn end_command<I: OpenFile>(
-    request: &mut Request<I>,
-    (part, at): (Part, u64),
-    buf: DmaBuf,
-    result: Result<(), BioError>,
-    bounce: &mut BouncePool,
-    borrowed: &mut dyn BorrowedMemory,
-) {
-    let arrived = result.is_ok();
-    if let Err(error) = result {
-        match part {
-            Part::Data { .. } => request.fail_bio(at, buf.len(), error),
-            Part::Pad => request.fail_bio(request.count, 0, error),
-            Part::Flush => request.fail(Error::Flush { error }),
-        }
-    }
-    put_buf(request, (part, at), buf, arrived, bounce, borrowed);
-    request.refs = request.refs.saturating_sub(1);
-}
-
-/// Puts the buffer of a command back to where it came from.
-#[inline]
-fn put_buf<I: OpenFile>(
-    request: &mut Request<I>,
-    (part, at): (Part, u64),
-    buf: DmaBuf,
-    arrived: bool,
-    bounce: &mut BouncePool,
-    borrowed: &mut dyn BorrowedMemory,
-) {
-    let bounced = match part {
-        Part::Data { skip } => request.put_data((skip, at), buf, arrived, borrowed),
-        Part::Pad => Some(buf),
-        Part::Flush => None,
-    };
-    if let Some(buf) = bounced {
-        bounce.put(buf);
+    /// Takes a request that is done from the table, and returns its result with the number of the
+    /// wait for it.
+    #[inline(never)]
+    pub(crate) fn finish(&mut self, index: u32) -> Option<(u64, Done<I::Error>)> {
+        let mut request = self.requests.take(index)?;
+        let (wait, done) = (request.wait, request.finish(self.block_mask));
+        self.requests.put_idle(request);
+        Some((wait, done))
     }
 }

@@ -9,11 +9,11 @@ use crate::contract::open_file::InFlight;
 // Words rather than variants with fields, which would be copied as a whole.
 #[derive(Debug)]
 pub struct Tag<I> {
-    /// The file, for a read of one command. `None` for a command of a request in the pool.
+    /// The file, for a read of one command. `None` for a command of a request in the table.
     pub(crate) in_flight: Option<InFlight<I>>,
-    /// The caller's token or the number of a wait; for a request in the pool see [`Part`].
+    /// The caller's token or the number of a wait; for a request in the table see [`Part`].
     pub(crate) id: u64,
-    /// Position in the file, with [`WAITED`] if the submitter waits; for a request in the pool the
+    /// Position in the file, with [`WAITED`] if the submitter waits; for a request in the table the
     /// offset in the request.
     pub(crate) at: u64,
 }
@@ -21,7 +21,7 @@ pub struct Tag<I> {
 /// Marks a position whose submitter waits. Positions in files are below it.
 pub(crate) const WAITED: u64 = 1 << 63;
 
-/// The purpose of a command of a request in the pool.
+/// The purpose of a command of a request in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// A data command. Its buffer starts `skip` bytes before the requested position, because the
@@ -47,6 +47,11 @@ impl<I> Tag<I> {
         Self { in_flight: Some(in_flight), id: wait, at: pos | WAITED }
     }
 
+    /// Returns the number of the wait for a read of one command, or 0, and its token.
+    pub(crate) fn wait_and_token(id: u64, at: u64) -> (u64, u64) {
+        if at & WAITED == 0 { (0, id) } else { (id, 0) }
+    }
+
     /// `skip` is less than a block.
     #[inline(always)]
     pub(crate) fn data(request: u32, skip: u32, at: u64) -> Self {
@@ -65,15 +70,21 @@ impl<I> Tag<I> {
         self.in_flight.is_none() && self.id & Self::PAD != 0
     }
 
-    /// Returns the request's entry in the pool and the purpose of the command.
+    /// Returns the request's entry in the table and the purpose of the command.
+    #[inline]
+    pub(crate) fn part(&self) -> (u32, Part) {
+        Self::part_of(self.id)
+    }
+
+    /// Returns [`part`](Self::part) of the command with this `id`.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "made of numbers of that size")]
-    pub(crate) fn part(&self) -> (u32, Part) {
-        let part = match self.id & (Self::PAD | Self::FLUSH) {
-            0 => Part::Data { skip: (self.id >> 32) as u32 & 0xff_ffff },
+    pub(crate) fn part_of(id: u64) -> (u32, Part) {
+        let part = match id & (Self::PAD | Self::FLUSH) {
+            0 => Part::Data { skip: (id >> 32) as u32 & 0xff_ffff },
             Self::PAD => Part::Pad,
             _ => Part::Flush,
         };
-        (self.id as u32, part)
+        (id as u32, part)
     }
 }

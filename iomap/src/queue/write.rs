@@ -5,14 +5,14 @@ use nvio_driver::DmaBuf;
 use crate::contract::io_args::{Failed, IoArgs, IoFlags, Memory, Rejected};
 use crate::contract::mapper::{ErrorOf, Mapper};
 use crate::contract::open_file::OpenFile;
-use crate::device::bio::WriteQueue;
+use crate::device::bio::{BioOp, WriteQueue};
 use crate::error::Error;
 use crate::memory::borrowed::{Cursor, FromSource, NoBorrowedMemory, Source};
 use crate::memory::request_memory::RequestMemory;
 use crate::queue::counters::Reason;
 use crate::queue::file_queue::FileQueue;
 use crate::queue::generic::NewRequest;
-use crate::queue::read::{moved, result};
+use crate::queue::read::not_submitted;
 use crate::queue::tag::Tag;
 
 impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
@@ -57,9 +57,20 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             let done = self.write_with(file, io, memory);
             return self.force(io, done);
         }
-        self.count_reason(Reason::Write);
-        let new = NewRequest::write(io, self.hold(memory, io.flags), file.size());
-        self.submit_generic(file, new)
+        self.write(file, io, memory, 0)
+    }
+
+    fn write<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        io: IoArgs,
+        memory: Memory,
+        wait: u64,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        self.state.counters.fall_back(Reason::Write);
+        let (memory, size) = (self.hold(memory, io.flags), file.size());
+        let new = NewRequest { op: BioOp::Write, io, memory, size, wait, first: None };
+        self.start(file, new, &mut NoBorrowedMemory)
     }
 
     /// Writes all of `memory` at `io.pos` of a file, waits, and returns the memory with the number
@@ -75,9 +86,9 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         io: IoArgs,
         memory: Memory,
     ) -> Result<(Memory, usize), Failed<ErrorOf<M>>> {
-        self.count_reason(Reason::Write);
-        let new = NewRequest::write(io, self.hold(memory, io.flags), file.size());
-        result(self.execute_generic(file, new, &mut NoBorrowedMemory)?)
+        let wait = self.state.begin_wait();
+        self.write(file, io, memory, wait).map_err(not_submitted)?;
+        self.wait_for(&mut NoBorrowedMemory)?.into_result()
     }
 
     /// Writes the rest of `source` at `io.pos` of a file, waits, and returns the number of bytes,
@@ -97,11 +108,13 @@ impl<Q: WriteQueue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         io: IoArgs,
         source: &mut Cursor<S>,
     ) -> Result<usize, ErrorOf<M>> {
-        let length = source.memory.len().saturating_sub(source.at);
-        self.count_reason(Reason::Write);
-        let new = NewRequest::write(io, RequestMemory::Borrowed(length), file.size());
-        let done = self.execute_generic(file, new, &mut FromSource(source));
-        moved(source, &io, done)
+        let memory = RequestMemory::Borrowed(source.memory.len().saturating_sub(source.at));
+        self.state.counters.fall_back(Reason::Write);
+        let (size, wait) = (file.size(), self.state.begin_wait());
+        let new = NewRequest { op: BioOp::Write, io, memory, size, wait, first: None };
+        let n = self.execute(file, new, &mut FromSource(source))?;
+        source.advance(&io, n);
+        Ok(n)
     }
 
     /// Writes `data` at `pos` of a file, waits, and returns the number of bytes. See
