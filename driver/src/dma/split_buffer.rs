@@ -89,7 +89,8 @@ impl SplitBuffer {
         if !piece.is_between(self.start, &self.rest) {
             return Err(piece);
         }
-        // No more than was cut off, because pieces are disjoint and owned.
+        // Each byte counts at most once: a byte of a dropped piece is in a buffer again only after
+        // `finish`, or after `DmaBuf::reclaim`, which fails as long as `rest` exists.
         self.returned += piece.len32();
         Ok(())
     }
@@ -106,9 +107,10 @@ impl SplitBuffer {
         if self.returned != cut {
             return Err(self);
         }
-        // SAFETY: the `cut` bytes before `rest` were cut off as owned, disjoint pieces. Pieces of
-        // `cut` bytes from that range came back by value and were dropped in `put`, so that no
-        // buffer covers any of the bytes.
+        // SAFETY: `put` counted bytes only of buffers that lie in the `cut` bytes before `rest`, and
+        // dropped them. It counted no byte twice, because buffers are disjoint and cannot be cloned,
+        // and because no buffer gets bytes back that `put` dropped. So `cut` bytes counted are all
+        // bytes of the range, and no buffer covers any of them.
         unsafe { self.rest.grow_back(cut) };
         Ok(self.rest)
     }
@@ -132,16 +134,111 @@ mod tests {
         assert_eq!((buf.len(), buf.iova()), (1000, arena.iova()));
     }
 
-    #[test]
-    fn strangers_and_shrunk_pieces_are_not_taken_for_the_missing_ones() {
-        let arena = Arena::detached(1).unwrap();
+    /// A buffer of 1,000 bytes, with its first 600 bytes cut off, and its arena.
+    fn cut_in_two() -> (Arena, SplitBuffer, DmaBuf) {
+        let arena = Arena::detached(2).unwrap();
         let mut pieces = SplitBuffer::new(arena.alloc(1000).unwrap());
-        let mut piece = pieces.cut(600).unwrap();
-        let stranger = pieces.put(arena.alloc(600).unwrap()).unwrap_err();
-        assert_eq!(stranger.len(), 600);
-        let half = piece.split_to(300).unwrap();
-        pieces.put(half).unwrap();
-        drop(piece);
+        let piece = pieces.cut(600).unwrap();
+        (arena, pieces, piece)
+    }
+
+    #[test]
+    fn a_piece_of_another_buffer_is_returned() {
+        let (arena, mut pieces, piece) = cut_in_two();
+        let other = pieces.put(arena.alloc(600).unwrap()).unwrap_err();
+        assert_eq!(other.len(), 600);
+        // A part of the allocation, but not of the range that was split.
+        let mut whole = arena.alloc(1000).unwrap();
+        let before = whole.split_to(100).unwrap();
+        let mut after = whole;
+        let mut middle = SplitBuffer::new(after.split_to(100).unwrap());
+        let cut = middle.cut(100).unwrap();
+        let before = middle.put(before).unwrap_err();
+        let after = middle.put(after).unwrap_err();
+        assert_eq!((before.len(), after.len()), (100, 800));
+        assert!(middle.finish().is_err(), "its own piece is missing");
+        drop((cut, pieces, piece));
+    }
+
+    #[test]
+    fn a_piece_counts_once_even_if_its_bytes_are_split_again() {
+        let (_arena, mut pieces, piece) = cut_in_two();
+        // The piece is split by a second owner, and one half goes to each.
+        let mut inner = SplitBuffer::new(piece);
+        let (half, other_half) = (inner.cut(300).unwrap(), inner.cut(300).unwrap());
+        inner.put(half).unwrap();
+        pieces.put(other_half).unwrap();
+        let mut inner = inner.finish().unwrap_err();
+        let pieces = pieces.finish().unwrap_err();
+        assert!(!inner.is_whole() && !pieces.is_whole());
+        assert!(inner.cut(1).is_none(), "no byte of it is left");
+    }
+
+    #[test]
+    fn a_dropped_piece_does_not_come_back_by_reclaim() {
+        let (_arena, mut pieces, mut piece) = cut_in_two();
+        let first = piece.split_to(300).unwrap();
+        pieces.put(first).unwrap();
+        assert!(!piece.reclaim() && piece.len() == 300, "the rest of the buffer exists");
+        pieces.put(piece).unwrap();
+        assert_eq!(pieces.finish().unwrap().len(), 1000);
+    }
+
+    #[test]
+    fn a_forgotten_or_shrunk_piece_is_missing() {
+        let (_arena, pieces, piece) = cut_in_two();
+        std::mem::forget(piece);
         assert!(pieces.finish().is_err());
+        let (_arena, mut pieces, mut piece) = cut_in_two();
+        piece.truncate(599);
+        pieces.put(piece).unwrap();
+        assert!(pieces.finish().is_err());
+    }
+
+    #[test]
+    fn buffers_stay_disjoint_whatever_is_done_with_pieces() {
+        let mut random = 7u64;
+        let mut below = |bound: usize| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 33) as usize % bound.max(1)
+        };
+        let mut finished = 0;
+        let arena = Arena::detached(1).unwrap();
+        for _ in 0..2000 {
+            let (mut bufs, mut splits) = (vec![arena.alloc(64).unwrap()], Vec::new());
+            let base = bufs[0].iova();
+            for _ in 0..40 {
+                let (split, buf) = (below(splits.len()), below(bufs.len()));
+                match below(6) {
+                    0 if !bufs.is_empty() => splits.push(SplitBuffer::new(bufs.swap_remove(buf))),
+                    1 if !bufs.is_empty() => bufs[buf].truncate(63 - below(4)),
+                    2 if !bufs.is_empty() => {
+                        bufs[buf].reclaim();
+                    }
+                    3 if !splits.is_empty() => bufs.extend(splits[split].cut(1 + below(20))),
+                    4 if !splits.is_empty() && !bufs.is_empty() => {
+                        let piece = bufs.swap_remove(buf);
+                        bufs.extend(splits[split].put(piece).err());
+                    }
+                    5 if !splits.is_empty() => match splits.swap_remove(split).finish() {
+                        Ok(buf) => {
+                            finished += 1;
+                            bufs.push(buf);
+                        }
+                        Err(split) => splits.push(split),
+                    },
+                    _ => {}
+                }
+                let mut owned = [false; 4096];
+                let rests = splits.iter().map(SplitBuffer::rest);
+                for buf in bufs.iter().chain(rests) {
+                    let start = (buf.iova() - base) as usize;
+                    for byte in &mut owned[start..start + buf.len()] {
+                        assert!(!std::mem::replace(byte, true), "two buffers have one byte");
+                    }
+                }
+            }
+        }
+        assert!(finished > 1000, "{finished}");
     }
 }
