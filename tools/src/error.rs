@@ -249,6 +249,19 @@ fn library_hint(error: &nvio::Error) -> Option<Cow<'static, str>> {
         nvio::Error::Filesystem { error: ext4::Error::Truncated { .. }, .. } => {
             "the image or partition is incomplete: copy it again in full"
         }
+        nvio::Error::Filesystem { error: ext4::Error::BadSuperblock { copies, .. }, .. } => {
+            return copies.first().map(|copy| {
+                format!("read the filesystem with --superblock {}", copy.block).into()
+            });
+        }
+        nvio::Error::Filesystem { error: ext4::Error::Corrupt(damage), .. }
+            if damage.structure() == ext4::StructureKind::Journal =>
+        {
+            "read the filesystem without its journal with --noload"
+        }
+        nvio::Error::Filesystem { error: ext4::Error::InUse(_), .. } => {
+            "--ignore-mmp reads it nevertheless"
+        }
         nvio::Error::Filesystem { error: ext4::Error::NeedsJournal { .. }, .. } => {
             "name the device of the journal with --journal DEVICE"
         }
