@@ -1,5 +1,7 @@
 //! Options for opening devices and filesystems.
 
+use std::time::Duration;
+
 use nvio_driver::Wait;
 use nvio_ext4::Recovery;
 
@@ -15,6 +17,8 @@ const DATA_DEPTH: u16 = 128;
 /// ```
 /// # let sample = nvio_testkit::image::Sample::with(&["-b", "4096"]);
 /// # let image = sample.path();
+/// use std::time::Duration;
+///
 /// use nvio::OpenOptions;
 /// use nvio::driver::{Options, Wait};
 /// use nvio::ext4::Recovery;
@@ -25,13 +29,15 @@ const DATA_DEPTH: u16 = 128;
 /// assert_eq!(volume.read("/hello.txt")?, b"Hello, world");
 ///
 /// // The image as a device: on the embedded controller, with blocks of 4 KiB, DMA memory of 8 MiB,
-/// // queues of 32 commands, and waiting calls that poll.
+/// // queues of 32 commands, bounds of time, and waiting calls that poll.
 /// let options = options
 ///     .emulate(true)
 ///     .image_block_bytes(4096)
 ///     .controller_options(Options::default())
 ///     .arena_bytes(8 << 20)
 ///     .queue_depth(32)
+///     .timeout(Duration::from_secs(90))
+///     .admin_timeout(Duration::from_secs(20))
 ///     .wait(Wait::Poll);
 /// let device = options.open_device(&image)?;
 /// assert_eq!(device.namespace(None)?.block_size(), 4096);
@@ -179,6 +185,26 @@ impl OpenOptions {
     #[must_use]
     pub fn queue_depth(mut self, commands: u16) -> Self {
         self.queue_depth = commands;
+        self
+    }
+
+    /// Sets the longest time of an I/O command: 60 s by default, because network
+    /// volumes may stall for longer than 30 s. A command that takes longer is aborted, if necessary
+    /// by a reset of the controller.
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.controller.io_timeout = time;
+        self
+    }
+
+    /// Sets the longest time of an admin command, 10 s by default.
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn admin_timeout(mut self, time: Duration) -> Self {
+        self.controller.admin_timeout = time;
         self
     }
 

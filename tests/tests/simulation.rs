@@ -35,17 +35,16 @@ struct Rig {
 
 impl Rig {
     fn new(config: impl FnOnce(Config) -> Config) -> Self {
+        let (admin_timeout, io_timeout) = (Duration::from_millis(20), Duration::from_millis(50));
+        Self::open(config, Options { admin_timeout, io_timeout, ..Options::default() })
+    }
+
+    fn open(config: impl FnOnce(Config) -> Config, options: Options) -> Self {
         let disk = NamespaceConfig::new(Backing::memory(1 << 20)).block_size(4096);
         let config = config(Config::new().namespace(disk));
         let mut device = Device::new(&config, 1, 1 << 32, false).unwrap();
         let buffers = Buffers::new(&device.with(|machine| Arc::clone(&machine.table)));
-        let options = Options {
-            arena_bytes: 4 << 20,
-            admin_timeout: Duration::from_millis(20),
-            io_timeout: Duration::from_millis(50),
-            writable: true,
-            ..Options::default()
-        };
+        let options = Options { arena_bytes: 4 << 20, writable: true, ..options };
         let bounds = Bounds::new(&options, Duration::from_millis(10));
         let controller = device.open(options).unwrap();
         let namespace = controller.writable_namespace(1).unwrap();
@@ -157,6 +156,22 @@ impl Rig {
 
 fn statuses(ended: &[(u64, Status, Option<u64>)]) -> Vec<Status> {
     ended.iter().map(|(_, status, _)| status.bare()).collect()
+}
+
+#[test]
+fn a_volume_that_stalls_for_35_seconds_is_waited_for() {
+    let mut rig = Rig::open(|config| config, Options::default());
+    let mut pair = rig.controller.queue_pair(16).unwrap();
+    rig.write(&mut pair, 3, 77);
+    rig.end(&mut pair);
+    rig.faults(Faults::new().rule(Rule::new(Fault::Late(Duration::from_secs(35)))));
+    rig.read(&mut pair, 3);
+    rig.write(&mut pair, 4, 78);
+    let ended = rig.end(&mut pair);
+    assert_eq!(statuses(&ended), [Status::SUCCESS; 2]);
+    assert_eq!(ended[0].2, Some(77));
+    assert_eq!(rig.controller.resets().unrequested(), 0);
+    assert!(rig.with(|machine| machine.now()) >= Duration::from_secs(35));
 }
 
 #[test]

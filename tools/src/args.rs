@@ -1,11 +1,12 @@
 //! Options that several verbs share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ColorChoice};
-use nvio::DeviceName;
+use nvio::{DeviceName, OpenOptions};
 
-use crate::units::size;
+use crate::units::{size, time};
 
 /// Text or JSON.
 #[derive(Clone, Copy, Debug, Args)]
@@ -53,6 +54,34 @@ pub struct ControllerArgs {
     /// Logical block of an image in bytes.
     #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
     pub lba_size: u32,
+    #[command(flatten)]
+    pub bounds: BoundArgs,
+}
+
+/// Bounds of the commands to a controller.
+#[derive(Clone, Debug, Args)]
+pub struct BoundArgs {
+    /// Longest time of an I/O command before it is aborted, such as 90s or 5m.
+    #[arg(long, value_parser = bound, default_value = "60s", value_name = "TIME")]
+    pub timeout: Duration,
+    /// Longest time of an admin command before the controller is reset.
+    #[arg(long, value_parser = bound, default_value = "10s", value_name = "TIME")]
+    pub admin_timeout: Duration,
+}
+
+impl BoundArgs {
+    /// Adds the bounds to the options of a device.
+    pub fn apply(&self, options: OpenOptions) -> OpenOptions {
+        options.timeout(self.timeout).admin_timeout(self.admin_timeout)
+    }
+}
+
+/// Parses a time of at least a millisecond, the resolution of time-outs.
+fn bound(text: &str) -> Result<Duration, &'static str> {
+    match time(text)? {
+        short if short < Duration::from_millis(1) => Err("expected at least 1ms"),
+        time => Ok(time),
+    }
 }
 
 /// A filesystem on a controller.

@@ -21,7 +21,7 @@ const ARENA_BYTES: usize = 8 << 20;
 /// # Errors
 /// If the device cannot be opened, or the image cannot be served.
 pub fn device(args: &ControllerArgs) -> Result<Device, Error> {
-    let device = options(args.lba_size).open_device(args.device.clone())?;
+    let device = controller_options(args).open_device(args.device.clone())?;
     steps::controller_opened(args, &device);
     Ok(device)
 }
@@ -32,7 +32,7 @@ pub fn device(args: &ControllerArgs) -> Result<Device, Error> {
 /// If the device cannot be opened, or has no table that can be read.
 pub fn partitions(args: &ControllerArgs) -> Result<PartitionTable, Error> {
     let location = part(Location::new(args.device.clone()), args.namespace, None);
-    Ok(options(args.lba_size).partitions(location)?)
+    Ok(controller_options(args).partitions(location)?)
 }
 
 /// Opens a filesystem for reading.
@@ -91,8 +91,12 @@ fn options(lba_size: u32) -> OpenOptions {
         .image_block_bytes(lba_size)
 }
 
+fn controller_options(args: &ControllerArgs) -> OpenOptions {
+    args.bounds.apply(options(args.lba_size))
+}
+
 fn volume_options(args: &VolumeArgs) -> OpenOptions {
-    let mut options = options(args.controller.lba_size)
+    let mut options = controller_options(&args.controller)
         .cache_bytes(args.memory.cache)
         .read_ahead_bytes(args.memory.read_ahead_bytes())
         .ignore_mmp(args.rescue.ignore_mmp);

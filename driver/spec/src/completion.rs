@@ -72,7 +72,7 @@ impl Cqe {
 ///
 /// let failed = status::UNRECOVERED_READ_ERROR.do_not_retry();
 /// assert!(!failed.is_success() && failed.dnr());
-/// assert_eq!((failed.kind(), failed.code()), (2, 0x81));
+/// assert_eq!((failed.kind(), failed.code(), failed.crd()), (2, 0x81, 0));
 /// assert_eq!(failed.bare(), status::UNRECOVERED_READ_ERROR);
 /// assert_eq!(Status::named("unrecovered-read-error"), Some(failed.bare()));
 /// println!("{:?}", failed.name());
@@ -139,6 +139,13 @@ impl Status {
         self.0 >> 14 & 1 != 0
     }
 
+    /// Returns the command retry delay (CRD): 0, or the number of a delay in Identify Controller.
+    ///
+    /// See the [example](Self#examples).
+    pub const fn crd(self) -> u8 {
+        (self.0 >> 11 & 3) as u8
+    }
+
     /// Returns type and code without retry delay, More and DNR, for comparison with the constants
     /// of [`status`].
     ///
@@ -166,9 +173,17 @@ impl Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name().unwrap_or("unknown status");
+        let vendor = self.kind() == 7 || self.code() >= 0xc0;
+        let other = if vendor { "vendor specific status" } else { "unknown status" };
+        let name = self.name().unwrap_or(other);
         write!(f, "{name} (SCT {:#x}, SC {:#04x})", self.kind(), self.code())?;
-        if self.dnr() { f.write_str(", do not retry") } else { Ok(()) }
+        let more = match self.bare() {
+            status::HOST_PATHING_ERROR => ", the device is gone",
+            status::ABORTED_BY_HOST => ", the controller was reset",
+            _ if self.dnr() => ", do not retry",
+            _ => "",
+        };
+        f.write_str(more)
     }
 }
 
@@ -216,6 +231,10 @@ pub mod status {
         ABORT_REQUESTED = (0, 0x07);
         /// Aborted because its submission queue was deleted.
         ABORTED_SQ_DELETION = (0, 0x08);
+        /// Aborted because the other command of a fused operation failed.
+        ABORTED_FAILED_FUSED = (0, 0x09);
+        /// Aborted because the other command of a fused operation is missing.
+        ABORTED_MISSING_FUSED = (0, 0x0a);
         /// The namespace is unknown or its format is not supported.
         INVALID_NAMESPACE = (0, 0x0b);
         /// Commands in an invalid order.
@@ -236,8 +255,48 @@ pub mod status {
         PRP_OFFSET_INVALID = (0, 0x13);
         /// The length is above the atomic write unit.
         ATOMIC_WRITE_UNIT_EXCEEDED = (0, 0x14);
+        /// The command was denied for lack of access rights.
+        OPERATION_DENIED = (0, 0x15);
+        /// An SGL descriptor has an offset that is not allowed.
+        SGL_OFFSET_INVALID = (0, 0x16);
+        /// Host identifiers of 64 and 128 bits are used at once.
+        HOST_IDENTIFIER_INCONSISTENT_FORMAT = (0, 0x18);
+        /// The keep alive timer has expired.
+        KEEP_ALIVE_TIMER_EXPIRED = (0, 0x19);
+        /// The keep alive timeout is invalid.
+        KEEP_ALIVE_TIMEOUT_INVALID = (0, 0x1a);
+        /// Aborted by a reservation that was preempted.
+        ABORTED_PREEMPT = (0, 0x1b);
+        /// The last sanitize operation failed, and has not been recovered from.
+        SANITIZE_FAILED = (0, 0x1c);
+        /// A sanitize operation is in progress.
+        SANITIZE_IN_PROGRESS = (0, 0x1d);
+        /// The length or address of an SGL data block has the wrong granularity.
+        SGL_DATA_BLOCK_GRANULARITY_INVALID = (0, 0x1e);
+        /// The command is not supported in a queue in the controller memory buffer.
+        COMMAND_NOT_SUPPORTED_FOR_QUEUE_IN_CMB = (0, 0x1f);
         /// The namespace is write protected.
         NAMESPACE_WRITE_PROTECTED = (0, 0x20);
+        /// The controller was interrupted and could not complete the command.
+        COMMAND_INTERRUPTED = (0, 0x21);
+        /// The transport had an error that may not last.
+        TRANSIENT_TRANSPORT_ERROR = (0, 0x22);
+        /// The command is prohibited by Command and Feature Lockdown.
+        PROHIBITED_BY_LOCKDOWN = (0, 0x23);
+        /// The media that an admin command needs is not ready.
+        ADMIN_MEDIA_NOT_READY = (0, 0x24);
+        /// The key tag is invalid.
+        INVALID_KEY_TAG = (0, 0x25);
+        /// The host has not enabled dispersed namespaces.
+        HOST_DISPERSED_NAMESPACE_NOT_ENABLED = (0, 0x26);
+        /// The host identifier is not set.
+        HOST_IDENTIFIER_NOT_INITIALIZED = (0, 0x27);
+        /// The media encryption key is wrong.
+        INCORRECT_KEY = (0, 0x28);
+        /// Flexible Data Placement is disabled in the endurance group.
+        FDP_DISABLED = (0, 0x29);
+        /// The list of placement handles is invalid.
+        INVALID_PLACEMENT_HANDLE_LIST = (0, 0x2a);
         /// An LBA is beyond the size of the namespace.
         LBA_OUT_OF_RANGE = (0, 0x80);
         /// The capacity of the namespace is exceeded.
@@ -260,18 +319,34 @@ pub mod status {
         AER_LIMIT_EXCEEDED = (1, 0x05);
         /// The firmware slot is invalid.
         INVALID_FIRMWARE_SLOT = (1, 0x06);
+        /// The firmware image is invalid.
+        INVALID_FIRMWARE_IMAGE = (1, 0x07);
         /// The interrupt vector is invalid.
         INVALID_INTERRUPT_VECTOR = (1, 0x08);
         /// The log page is invalid.
         INVALID_LOG_PAGE = (1, 0x09);
         /// The format requested is not supported.
         INVALID_FORMAT = (1, 0x0a);
+        /// The firmware is activated by a conventional reset.
+        FIRMWARE_NEEDS_CONVENTIONAL_RESET = (1, 0x0b);
         /// A completion queue is deleted before its submission queues.
         INVALID_QUEUE_DELETION = (1, 0x0c);
         /// The feature cannot be saved.
         FEATURE_NOT_SAVEABLE = (1, 0x0d);
         /// The feature cannot be changed.
         FEATURE_NOT_CHANGEABLE = (1, 0x0e);
+        /// The feature is not specific to a namespace.
+        FEATURE_NOT_NAMESPACE_SPECIFIC = (1, 0x0f);
+        /// The firmware is activated by a reset of the NVM subsystem.
+        FIRMWARE_NEEDS_SUBSYSTEM_RESET = (1, 0x10);
+        /// The firmware is activated by a reset of the controller.
+        FIRMWARE_NEEDS_CONTROLLER_RESET = (1, 0x11);
+        /// Activation of the firmware would exceed the maximum time (MTFA).
+        FIRMWARE_NEEDS_MORE_TIME = (1, 0x12);
+        /// Activation of the firmware is prohibited.
+        FIRMWARE_ACTIVATION_PROHIBITED = (1, 0x13);
+        /// The ranges of the firmware image or boot partition overlap.
+        OVERLAPPING_RANGE = (1, 0x14);
         /// There is not enough unallocated capacity.
         NAMESPACE_INSUFFICIENT_CAPACITY = (1, 0x15);
         /// The controller has as many namespaces as it supports.
@@ -286,10 +361,54 @@ pub mod status {
         THIN_PROVISIONING_NOT_SUPPORTED = (1, 0x1b);
         /// The list of controllers is invalid.
         CONTROLLER_LIST_INVALID = (1, 0x1c);
+        /// A device self-test is in progress.
+        SELF_TEST_IN_PROGRESS = (1, 0x1d);
+        /// The boot partition is locked.
+        BOOT_PARTITION_WRITE_PROHIBITED = (1, 0x1e);
+        /// The controller identifier is invalid.
+        INVALID_CONTROLLER_ID = (1, 0x1f);
+        /// The secondary controller is in the wrong state.
+        INVALID_SECONDARY_CONTROLLER_STATE = (1, 0x20);
+        /// The number of controller resources is invalid.
+        INVALID_NUMBER_OF_CONTROLLER_RESOURCES = (1, 0x21);
+        /// The resource identifier is invalid.
+        INVALID_RESOURCE_ID = (1, 0x22);
+        /// Sanitize is prohibited while the persistent memory region is enabled.
+        SANITIZE_PROHIBITED_WITH_PMR = (1, 0x23);
         /// The ANA group identifier is not supported.
         ANA_GROUP_ID_INVALID = (1, 0x24);
+        /// The namespace cannot be attached because of its ANA state.
+        ANA_ATTACH_FAILED = (1, 0x25);
+        /// The capacity for the configuration is not available.
+        INSUFFICIENT_CAPACITY = (1, 0x26);
+        /// The controller has as many namespaces attached as it allows.
+        NAMESPACE_ATTACHMENT_LIMIT_EXCEEDED = (1, 0x27);
+        /// Prohibition of the command is not supported.
+        LOCKDOWN_NOT_SUPPORTED = (1, 0x28);
         /// The I/O command set is not supported.
         IO_COMMAND_SET_NOT_SUPPORTED = (1, 0x29);
+        /// The I/O command set is not enabled.
+        IO_COMMAND_SET_NOT_ENABLED = (1, 0x2a);
+        /// The combination of I/O command sets is not supported.
+        IO_COMMAND_SET_COMBINATION_REJECTED = (1, 0x2b);
+        /// The I/O command set is invalid.
+        INVALID_IO_COMMAND_SET = (1, 0x2c);
+        /// No identifier of a domain or endurance group is available.
+        IDENTIFIER_UNAVAILABLE = (1, 0x2d);
+        /// The namespace is dispersed.
+        NAMESPACE_IS_DISPERSED = (1, 0x2e);
+        /// The discovery information is invalid.
+        INVALID_DISCOVERY_INFORMATION = (1, 0x2f);
+        /// The zoning data structure is locked.
+        ZONING_DATA_STRUCTURE_LOCKED = (1, 0x30);
+        /// The zoning data structure does not exist.
+        ZONING_DATA_STRUCTURE_NOT_FOUND = (1, 0x31);
+        /// The discovery controller lacks resources.
+        INSUFFICIENT_DISCOVERY_RESOURCES = (1, 0x32);
+        /// The function is disabled.
+        REQUESTED_FUNCTION_DISABLED = (1, 0x33);
+        /// The originator of the zone group is invalid.
+        ZONEGROUP_ORIGINATOR_INVALID = (1, 0x34);
         /// The attributes in the command conflict.
         CONFLICTING_ATTRIBUTES = (1, 0x80);
         /// The protection information settings are invalid.
@@ -298,6 +417,38 @@ pub mod status {
         WRITE_TO_READ_ONLY_RANGE = (1, 0x82);
         /// A limit on the size of the command is exceeded.
         COMMAND_SIZE_LIMIT_EXCEEDED = (1, 0x83);
+        /// The namespace or its format is invalid for the command.
+        INVALID_NAMESPACE_OR_FORMAT = (1, 0x84);
+        /// The namespaces of a copy are not compatible.
+        INCOMPATIBLE_NAMESPACE_OR_FORMAT = (1, 0x85);
+        /// A fast copy is not possible.
+        FAST_COPY_NOT_POSSIBLE = (1, 0x86);
+        /// The source and the destination of a copy overlap.
+        OVERLAPPING_IO_RANGE = (1, 0x87);
+        /// A namespace of the copy cannot be reached.
+        NAMESPACE_NOT_REACHABLE = (1, 0x88);
+        /// The controller lacks resources for the command.
+        INSUFFICIENT_RESOURCES = (1, 0x89);
+        /// The zone operation is invalid.
+        INVALID_ZONE_OPERATION_REQUEST = (1, 0xb6);
+        /// No resources are left for a zone random write area.
+        ZRWA_RESOURCES_UNAVAILABLE = (1, 0xb7);
+        /// The command crosses the boundary of a zone.
+        ZONE_BOUNDARY_ERROR = (1, 0xb8);
+        /// The zone is full.
+        ZONE_IS_FULL = (1, 0xb9);
+        /// The zone is read-only.
+        ZONE_IS_READ_ONLY = (1, 0xba);
+        /// The zone is offline.
+        ZONE_IS_OFFLINE = (1, 0xbb);
+        /// The write does not begin at the write pointer of the zone.
+        ZONE_INVALID_WRITE = (1, 0xbc);
+        /// The controller allows no more active zones.
+        TOO_MANY_ACTIVE_ZONES = (1, 0xbd);
+        /// The controller allows no more open zones.
+        TOO_MANY_OPEN_ZONES = (1, 0xbe);
+        /// The zone cannot change to this state.
+        INVALID_ZONE_STATE_TRANSITION = (1, 0xbf);
         /// The write could not be committed to the media.
         WRITE_FAULT = (2, 0x80);
         /// The data could not be recovered from the media.
@@ -314,6 +465,18 @@ pub mod status {
         ACCESS_DENIED = (2, 0x86);
         /// A read of a deallocated or unwritten block.
         DEALLOCATED_OR_UNWRITTEN_BLOCK = (2, 0x87);
+        /// The end-to-end storage tag check failed.
+        STORAGE_TAG_CHECK_ERROR = (2, 0x88);
+        /// The path to the namespace had an internal error.
+        INTERNAL_PATH_ERROR = (3, 0x00);
+        /// The ANA group is in the Persistent Loss state.
+        ASYMMETRIC_ACCESS_PERSISTENT_LOSS = (3, 0x01);
+        /// The ANA group is in the Inaccessible state.
+        ASYMMETRIC_ACCESS_INACCESSIBLE = (3, 0x02);
+        /// The ANA group is changing its state.
+        ASYMMETRIC_ACCESS_TRANSITION = (3, 0x03);
+        /// The controller found an error of the path.
+        CONTROLLER_PATHING_ERROR = (3, 0x60);
         /// The host could not reach the controller. No controller sends this.
         HOST_PATHING_ERROR = (3, 0x70);
         /// The host ended the command, by a reset of the controller. No controller sends this.
@@ -341,6 +504,7 @@ mod tests {
         assert!(cqe.phase());
         assert_eq!(cqe.status(), status);
         assert_eq!(cqe.status().bare(), status::UNRECOVERED_READ_ERROR);
+        assert_eq!((status.crd(), Status(status.0 | 2 << 11).crd()), (0, 2));
         assert!(cqe.status().dnr() && !cqe.status().is_success());
     }
 
@@ -348,6 +512,9 @@ mod tests {
     fn names_are_ordered_for_the_search_and_unknown_values_are_printable() {
         assert!(status::NAMES.windows(2).all(|w| w[0].0.0 < w[1].0.0));
         assert_eq!(status::LBA_OUT_OF_RANGE.name(), Some("LBA_OUT_OF_RANGE"));
-        assert_eq!(Status::new(7, 0xee).to_string(), "unknown status (SCT 0x7, SC 0xee)");
+        assert_eq!(Status::new(7, 0xee).to_string(), "vendor specific status (SCT 0x7, SC 0xee)");
+        let gone = status::HOST_PATHING_ERROR.to_string();
+        assert!(gone.ends_with("the device is gone"), "{gone}");
+        assert_eq!(Status::new(1, 0x7f).to_string(), "unknown status (SCT 0x1, SC 0x7f)");
     }
 }

@@ -71,15 +71,16 @@ pub enum Wait {
 }
 
 impl Default for Options {
-    /// Returns the defaults: an arena of 64 MiB, 64 queue pairs, 10 s for admin commands, 30 s for
-    /// I/O, transfers of at most 2 MiB, read-only, shadow doorbells, queues in host memory,
+    /// Returns the defaults: an arena of 64 MiB, 64 queue pairs, 10 s for admin commands, 60 s for
+    /// I/O, because network volumes may stall for longer than 30 s, transfers of at most 2 MiB,
+    /// read-only, shadow doorbells, queues in host memory,
     /// polling.
     fn default() -> Self {
         Self {
             arena_bytes: 64 << 20,
             queues: 64,
             admin_timeout: Duration::from_secs(10),
-            io_timeout: Duration::from_secs(30),
+            io_timeout: Duration::from_secs(60),
             max_transfer: 2 << 20,
             writable: false,
             shadow_doorbells: true,

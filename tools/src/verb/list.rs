@@ -10,7 +10,7 @@ use nvio_driver::spec::IdentifyNamespace;
 use nvio_driver::{Address, Controller, Options};
 use serde::Serialize;
 
-use crate::args::Format;
+use crate::args::{BoundArgs, Format};
 use crate::error::{Error, one_line};
 use crate::output::print;
 use crate::record::Record;
@@ -68,6 +68,8 @@ struct InUse {
 #[derive(Debug, Args)]
 pub struct List {
     #[command(flatten)]
+    bounds: BoundArgs,
+    #[command(flatten)]
     format: Format,
 }
 
@@ -78,18 +80,25 @@ impl List {
     /// If sysfs cannot be read.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let sysfs = Sysfs::new();
+        let options = self.options();
         let mut found = Vec::new();
         for device in sysfs.nvme_devices()? {
-            found.push(listed(&sysfs, &device)?);
+            found.push(listed(&sysfs, &device, &options)?);
         }
         print(self.format, &found, || match found.is_empty() {
             true => "no NVMe controllers\n".to_owned(),
             false => table(&found),
         })
     }
+
+    fn options(&self) -> Options {
+        let BoundArgs { timeout: io_timeout, admin_timeout } = self.bounds;
+        let bounded = Options { io_timeout, admin_timeout, ..Options::default() };
+        Options { arena_bytes: 2 << 20, queues: 1, ..bounded }
+    }
 }
 
-fn listed(sysfs: &Sysfs, device: &NvmeDevice) -> Result<Listed, Error> {
+fn listed(sysfs: &Sysfs, device: &NvmeDevice, options: &Options) -> Result<Listed, Error> {
     let uses = sysfs.uses(device)?;
     let kernel = device.controller.as_ref();
     let mut listed = Listed {
@@ -111,7 +120,7 @@ fn listed(sysfs: &Sysfs, device: &NvmeDevice) -> Result<Listed, Error> {
     }
     match sysfs.driven_by(device.address)? {
         Some(processes) => listed.in_use_by.push(driven(&listed.address, &processes)),
-        None => listed.identify(Address::Pci(device.address)),
+        None => listed.identify(Address::Pci(device.address), options.clone()),
     }
     Ok(listed)
 }
@@ -119,8 +128,7 @@ fn listed(sysfs: &Sysfs, device: &NvmeDevice) -> Result<Listed, Error> {
 impl Listed {
     /// Identifies a controller that no process drives, which resets it. If it cannot be opened, the
     /// data of sysfs remains.
-    fn identify(&mut self, address: Address) {
-        let options = Options { arena_bytes: 2 << 20, queues: 1, ..Options::default() };
+    fn identify(&mut self, address: Address, options: Options) {
         if let Err(error) =
             Controller::open_with(&address, options).and_then(|found| self.add(&found))
         {
@@ -289,7 +297,7 @@ mod tests {
         let builder = Emulator::builder().namespace(namespace(512));
         let emulator = builder.namespace(namespace(4096).nsid(4)).start().unwrap();
         let mut listed = unidentified();
-        listed.identify(Address::VfioUser(emulator.socket().to_owned()));
+        listed.identify(Address::VfioUser(emulator.socket().to_owned()), Options::default());
         assert_eq!(listed.unknown, None);
         let text = table(&[listed]);
         let lines: Vec<&str> = text.lines().collect();
@@ -301,7 +309,7 @@ mod tests {
     #[test]
     fn a_controller_that_cannot_be_opened_has_a_reason() {
         let mut listed = unidentified();
-        listed.identify(Address::VfioUser("/no/such/socket".into()));
+        listed.identify(Address::VfioUser("/no/such/socket".into()), Options::default());
         assert!(listed.unknown.as_ref().unwrap().contains("/no/such/socket"));
         assert!(table(&[listed]).contains("unknown: vfio-user server /no/such/socket"));
         let mut listed = unidentified();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use nvio::DeviceName;
 
-use crate::args::{ControllerArgs, Format};
+use crate::args::{BoundArgs, ControllerArgs, Format};
 use crate::error::Error;
 use crate::name::one_line;
 use crate::open;
@@ -23,6 +23,8 @@ pub struct Reset {
     #[arg(value_name = "DEVICE")]
     device: DeviceName,
     #[command(flatten)]
+    bounds: BoundArgs,
+    #[command(flatten)]
     format: Format,
 }
 
@@ -37,7 +39,8 @@ impl Reset {
         }
         let begin = Instant::now();
         // Opening a controller resets its function first.
-        let args = ControllerArgs { device: self.device.clone(), namespace: None, lba_size: 512 };
+        let (device, bounds) = (self.device.clone(), self.bounds.clone());
+        let args = ControllerArgs { device, namespace: None, lba_size: 512, bounds };
         let device = open::device(&args)?;
         let active = device.controller().namespace_ids()?.len();
         let milliseconds = begin.elapsed().as_millis();
