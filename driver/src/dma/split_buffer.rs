@@ -15,9 +15,12 @@ use super::buf::DmaBuf;
 /// let first = buffer.cut(4096).ok_or("too short")?;
 /// let second = buffer.cut_at_most(8192).ok_or("too short")?;
 /// assert_eq!(second.len(), 5904);
+/// assert_eq!(buffer.rest().len(), 0);
 /// // The pieces come back in any order.
 /// buffer.put(second).map_err(|_| "not a piece")?;
+/// assert!(!buffer.is_whole());
 /// buffer.put(first).map_err(|_| "not a piece")?;
+/// assert!(buffer.is_whole());
 /// assert_eq!(buffer.finish().map_err(|_| "a piece is missing")?.len(), 10_000);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

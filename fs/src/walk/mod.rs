@@ -84,7 +84,10 @@ pub struct Visit<'w> {
 ///             }
 ///         }
 ///         // The walk continues after an error.
-///         Err(error) => eprintln!("{}: {error}", walk.path().escape_ascii()),
+///         Err(error) => {
+///             let lost = if walk.failed_at_entry() { "skipped" } else { "not listed in full" };
+///             eprintln!("{}: {lost}: {error}", walk.path().escape_ascii());
+///         }
 ///     }
 ///     let _branch = if walk.is_last() { "└" } else { "├" };
 /// }
