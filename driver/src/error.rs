@@ -213,7 +213,7 @@ pub enum Error {
     MappingExists {
         /// First address.
         iova: u64,
-        /// Bytes.
+        /// Length in bytes.
         bytes: usize,
     },
     /// All I/O queues that the controller granted are in use.

@@ -14,6 +14,9 @@ use nvio_ext4::{
 };
 use tempfile::TempDir;
 
+/// A change of the first 16 KiB of an image.
+type Change = fn(&mut [u8]);
+
 /// An image of a folder: `dir` with 60 names in three blocks of 1 KiB, `other/file`, and `hello`.
 struct Disk {
     dir: TempDir,
@@ -371,7 +374,7 @@ fn copies_of_the_superblock_are_found_and_used() {
         let sound = image(dir.path(), size, options);
         let what = format!("{size} {options:?}");
         let (all, _) = walk(&common::open(&sound));
-        let changes: [(&str, fn(&mut [u8])); 3] = [
+        let changes: [(&str, Change); 3] = [
             ("magic number", |bytes| bytes[1080..1082].fill(0)),
             ("checksum", |bytes| bytes[2044] ^= 1),
             ("superblock and descriptors", |bytes| {

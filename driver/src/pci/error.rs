@@ -57,7 +57,7 @@ pub enum Error {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// The content, at most 64 characters of it.
+        /// At most 64 characters of its content.
         content: String,
         /// The expected form of the content.
         expected: &'static str,

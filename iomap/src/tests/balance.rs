@@ -41,7 +41,7 @@ fn play(case: Case, failing: usize) -> bool {
     }
     let mut rig = Rig::over(queue, layout());
     if case.pos >= 1 << 20 {
-        // A file of inline data.
+        // The file has inline data.
         rig.file.layout = vec![inline(4096)];
         rig.file.inline = vec![7; 4096];
     }

@@ -35,7 +35,7 @@ impl Many {
         let image = folder.join("many.img");
         let inodes = (in_one + DIRECTORIES * FILES_EACH) * 11 / 10;
         let count = inodes.to_string();
-        // Filling it is faster without a journal.
+        // The kernel fills the image faster without a journal.
         let options = ["-b", "4096", "-N", &count, "-O", "^has_journal"];
         let lazily = ["-E", "lazy_itable_init=1,nodiscard"];
         mkfs(&image, inodes * 512 + (256 << 20), &[&options[..], &lazily].concat());

@@ -156,8 +156,8 @@ impl Device {
         }
     }
 
-    /// Checks an access to a region. Registers are accessed in aligned units of 32 bits, or of 64,
-    /// which are two of them.
+    /// Checks an access to a region. Accesses to registers are aligned, and are 4 or 8 bytes
+    /// long.
     fn check_access(&self, region: u32, offset: u64, len: usize) -> io::Result<()> {
         let end = offset.checked_add(len as u64);
         let inside = end.is_some_and(|end| end <= self.region_size(region));

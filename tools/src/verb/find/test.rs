@@ -11,9 +11,9 @@ use crate::name::base_name;
 
 const DAY: i64 = 86_400;
 
-/// A number of an inode.
+/// Function that returns a numeric property of an inode.
 pub type Field = fn(&Inode) -> u64;
-/// A time of an inode.
+/// Function that returns a time of an inode.
 pub type Time = fn(&Inode) -> Timestamp;
 
 /// A test of an entry.
