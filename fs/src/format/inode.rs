@@ -96,7 +96,7 @@ const _: () = {
 /// assert_eq!((inode.kind(), inode.size()), (FileType::Regular, 100_000));
 /// assert_eq!(inode.permissions(), inode.mode() & 0o7777);
 /// assert_eq!((inode.uid(), inode.gid(), inode.links()), (0, 0, 1));
-/// assert!(inode.number() > 10, "the first inodes are reserved");
+/// assert!(inode.number().get() > 10, "the first inodes are reserved");
 /// assert_eq!(inode.blocks_512(), 196, "98 blocks of 1 KiB");
 /// assert!(inode.flags().contains(InodeFlags::EXTENTS) && !inode.has_inline_data());
 /// println!("written {:?}, read {:?}", inode.mtime(), inode.atime());

@@ -34,11 +34,11 @@ pub enum Recovery {
 ///     .recovery(Recovery::Refuse);
 /// let fs = Filesystem::open_with(std::fs::File::open(&image)?, options)?;
 ///
-/// // For rescuing data: the superblock is lost, and so is the journal.
+/// // For rescuing data: the magic number of the superblock is lost, and the journal is not read.
 /// # let image = nvio_testkit::image::Sample::with(&["-b", "1024", "-g", "1024"]);
 /// # let image = image.path();
 /// let mut image = std::fs::read(&image)?;
-/// image[1024..2048].fill(0);
+/// image[1080..1082].fill(0);
 /// let error = Filesystem::open(image.clone()).unwrap_err();
 /// let Error::BadSuperblock { copies, .. } = error else { panic!("{error}") };
 /// let SuperblockCopy { block, block_size } = copies[0];
