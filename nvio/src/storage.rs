@@ -78,7 +78,11 @@ impl Storage {
     /// a partition table that is there instead.
     pub(crate) fn no_filesystem(&self, location: &Location, error: nvio_ext4::Error) -> Error {
         let device = location.device.to_string();
-        let is_other = matches!(error, nvio_ext4::Error::NotExt4 { .. });
+        let cause = match &error {
+            nvio_ext4::Error::BadSuperblock { error, .. } => error,
+            error => error,
+        };
+        let is_other = matches!(cause, nvio_ext4::Error::NotExt4 { .. });
         let format = self.format();
         if !is_other && format.is_none_or(Format::is_ext) {
             return Error::Filesystem { device, error };

@@ -14,7 +14,7 @@ use crate::format::file_type::FileType;
 use crate::format::inode::Inode;
 use crate::number::InodeNumber;
 use crate::walk::readahead::{Ahead, LOOKED_THROUGH};
-use crate::walk::sorted_entries::{Item, Listing};
+use crate::walk::sorted_entries::{Failed, Item, Listing};
 
 /// Maximum depth of nested directories.
 const DEPTH_MAX: usize = 4096;
@@ -139,7 +139,7 @@ struct Frame {
     /// Index of the first entry whose inode was not read ahead.
     ahead: usize,
     /// The errors of the directory that are still to be returned.
-    errors: vec::IntoIter<Error>,
+    errors: vec::IntoIter<Failed>,
     /// All entries were visited, and `listing` now contains only the directories to enter.
     given: bool,
 }
@@ -178,6 +178,16 @@ impl Filesystem {
     }
 }
 
+/// Appends a name to the path of a directory. Returns the offset of the name.
+fn push_name(path: &mut Vec<u8>, name: &[u8]) -> usize {
+    if path.last() != Some(&b'/') {
+        path.push(b'/');
+    }
+    let at = path.len();
+    path.extend_from_slice(name);
+    at
+}
+
 impl Walk {
     /// Sets the order.
     ///
@@ -213,8 +223,8 @@ impl Walk {
     }
 
     /// Returns true if the last error concerns the entry at [`path`](Self::path), which therefore was
-    /// not visited. Other errors concern the directory at `path`: it cannot be entered, or not all
-    /// of its entries can be read.
+    /// not visited. Other errors concern the directory at `path`, which cannot be entered or not be
+    /// read in full, or a second entry of the name at `path`.
     ///
     /// See the [example](Self#examples).
     pub fn failed_at_entry(&self) -> bool {
@@ -255,7 +265,11 @@ impl Walk {
         }
         loop {
             let frame = self.stack.last_mut()?;
-            if let Some(error) = frame.errors.next() {
+            if let Some(Failed { name, error }) = frame.errors.next() {
+                self.path.truncate(frame.path);
+                if !name.is_empty() {
+                    push_name(&mut self.path, &name);
+                }
                 return Some(Err(error));
             }
             let index = frame.next;
@@ -267,11 +281,7 @@ impl Walk {
             };
             frame.next = index.saturating_add(1);
             self.path.truncate(frame.path);
-            if self.path.last() != Some(&b'/') {
-                self.path.push(b'/');
-            }
-            self.name = self.path.len();
-            self.path.extend_from_slice(frame.listing.name(&item));
+            self.name = push_name(&mut self.path, frame.listing.name(&item));
             if !frame.given {
                 self.at_entry = true;
                 return Some(self.entry(index, item));
@@ -335,7 +345,8 @@ impl Walk {
                 return Err(error);
             }
         };
-        let errors: Vec<Error> = twice.into_iter().chain(errors).collect();
+        let twice = twice.map(|error| Failed { name: Box::default(), error });
+        let errors: Vec<Failed> = twice.into_iter().chain(errors).collect();
         self.stack.push(Frame {
             inode: self.inode.clone(),
             path: self.path.len(),

@@ -37,7 +37,11 @@ const _: () = assert!(size_of::<Item>() == 24);
 impl Listing {
     /// Replaces the contents by the entries of a directory that can be read, sorted by name.
     /// Returns the errors of the others.
-    pub(crate) fn read(&mut self, fs: &Filesystem, directory: &Inode) -> Result<Vec<Error>, Error> {
+    pub(crate) fn read(
+        &mut self,
+        fs: &Filesystem,
+        directory: &Inode,
+    ) -> Result<Vec<Failed>, Error> {
         self.clear();
         let mut too_large = false;
         let mut errors = Errors::default();
@@ -45,7 +49,7 @@ impl Listing {
             too_large = self.push(inode, name, kind).is_none();
             if too_large { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        fs.read_dir(directory)?.each(visit, |error| errors.add(error));
+        fs.read_dir(directory)?.each(visit, |error| errors.add(&[], error));
         let structure = Structure::Directory(directory.number());
         if too_large {
             let (value, max) = (directory.size(), u32::MAX.into());
@@ -53,18 +57,21 @@ impl Listing {
             return Err(structure.corrupt(problem));
         }
         self.sort();
-        self.drop_repeated(|inode| errors.add(structure.corrupt(Problem::NameTwice { inode })));
+        self.drop_repeated(|name, inode| {
+            errors.add(name, structure.corrupt(Problem::NameTwice { inode }));
+        });
         Ok(errors.finish(structure))
     }
 
     /// Removes entries whose name is that of the entry before, which a lookup finds, and calls
-    /// `dropped` with the inode number of each.
-    fn drop_repeated(&mut self, mut dropped: impl FnMut(InodeNumber)) {
+    /// `dropped` with the name and the inode number of each.
+    fn drop_repeated(&mut self, mut dropped: impl FnMut(&[u8], InodeNumber)) {
         let Self { names, items } = self;
         items.dedup_by(|item, before| {
-            let is_same = name_of(names, item) == name_of(names, before);
+            let name = name_of(names, item);
+            let is_same = name == name_of(names, before);
             if is_same {
-                dropped(item.inode);
+                dropped(name, item.inode);
             }
             is_same
         });
@@ -148,27 +155,35 @@ impl Listing {
 /// Maximum number of errors of one directory that are reported one by one.
 const ERRORS_MAX: usize = 1024;
 
+/// An error of a directory, or of one of its names.
+pub(crate) struct Failed {
+    /// The name; empty for an error of the directory.
+    pub name: Box<[u8]>,
+    pub error: Error,
+}
+
 /// The errors of a directory.
 #[derive(Default)]
 struct Errors {
-    first: Vec<Error>,
+    first: Vec<Failed>,
     /// Number of errors after the first ones.
     more: u64,
 }
 
 impl Errors {
-    fn add(&mut self, error: Error) {
+    fn add(&mut self, name: &[u8], error: Error) {
         if self.first.len() < ERRORS_MAX {
-            self.first.push(error);
+            self.first.push(Failed { name: name.into(), error });
         } else {
             self.more = self.more.saturating_add(1);
         }
     }
 
-    fn finish(mut self, structure: Structure) -> Vec<Error> {
+    fn finish(mut self, structure: Structure) -> Vec<Failed> {
         let count = self.more;
         if count > 0 {
-            self.first.push(structure.corrupt(Problem::MoreProblems { count }));
+            let error = structure.corrupt(Problem::MoreProblems { count });
+            self.first.push(Failed { name: Box::default(), error });
         }
         self.first
     }

@@ -25,7 +25,7 @@ pub(super) static EXT3: Format = format("ext3", "an ext3 filesystem", "", &[]);
 pub(super) static EXT4: Format = format("ext4", "an ext4 filesystem", "", &[]);
 pub(super) static EXT_JOURNAL: Format = format(
     "ext4 journal",
-    "the external journal of an ext4 filesystem",
+    "the external journal of an ext4 filesystem (journal_dev)",
     "open the device of the filesystem instead",
     &[],
 );

@@ -156,7 +156,7 @@ impl<'a> Copier<'a> {
                     None => self.visit(&visit, &mut stack),
                 },
                 Err(error) => {
-                    if let Some(level) = stack.last_mut() {
+                    if let Some(level) = stack.last_mut().filter(|_| walk.failed_at_entry()) {
                         level.last = base_name(walk.path()).to_owned();
                     }
                     Err(Error::path(walk.path())(error))
