@@ -403,7 +403,7 @@ fn copies_of_the_superblock_are_found_and_used() {
                     copies
                 }
                 Ok(_) if wiped == "checksum" && features.contains("^metadata_csum") => continue,
-                // Nothing is left that says that groups have another size than usual.
+                // The size of groups is lost with the superblock, and it is not the usual one.
                 Err(Error::NotExt4 { .. }) if features.contains("-g") && wiped.contains("and") => {
                     continue;
                 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, OFlags};
 
 /// A process that is being started has the open files of its parent until it executes its program.
-/// It is not a user, so a process is looked for this many times, with a pause.
+/// Such a process is not a user, so the search is repeated this many times, with a pause.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 

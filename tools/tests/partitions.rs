@@ -123,7 +123,7 @@ fn a_card_that_was_copied_up_to_the_end_of_the_filesystem() {
     assert_eq!(value["partitions"][0]["table_size"], 512_000_000);
     assert_eq!(value["partitions"][1]["size"], 0);
     assert_eq!(listed.stderr.lines().count(), 2, "{}", listed.stderr);
-    // It ends before the filesystem does.
+    // The image ends before the filesystem does.
     File::options().write(true).open(&image).unwrap().set_len(20 * MIB).unwrap();
     on(&image, "ls", &["--partition", "1"]).refused(&["truncated", "copy it again"]);
 }

@@ -77,7 +77,7 @@ impl Drop for PageRun {
 }
 
 /// Memory that host and device access at the same time: pages of an arena, or of the controller.
-/// There are no references into it, only pointers for volatile access.
+/// Code holds no references into the memory, only pointers for volatile access.
 pub(crate) struct Shared {
     ptr: NonNull<u8>,
     iova: u64,

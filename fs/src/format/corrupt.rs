@@ -383,7 +383,7 @@ pub(crate) enum Problem {
         /// Number of the problems that are not reported.
         count: u64,
     },
-    /// There is no superblock where the caller selected one.
+    /// The block that the caller selected is not a superblock.
     #[error("block {block} has no copy of it, whatever the block size")]
     NoSuperblock {
         /// The selected block.

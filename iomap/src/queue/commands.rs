@@ -242,7 +242,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         let Bio { addr, buf, tag, .. } = bio;
         match self.queue.read_page(addr, buf, tag) {
             Ok(()) => Ok(()),
-            // It reports the reason.
+            // `submit` reports the reason of the failure.
             Err((buf, tag)) => self.queue.submit(Bio::read(addr, buf, tag)),
         }
     }

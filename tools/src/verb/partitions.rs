@@ -57,7 +57,7 @@ fn described(partition: &Partition) -> Record {
     record.value("NUMBER", "number", partition.number);
     record.value("START", "start", partition.start);
     record.value("SIZE", "size", partition.size);
-    // It is more than the size if the device ends before the partition does.
+    // The table has a larger size if the device ends before the partition does.
     record.json("table_size", partition.table_size);
     record.field("TYPE", "type", partition.kind.to_string(), partition.kind.code());
     record.json("type_name", partition.kind.to_string());
