@@ -1,7 +1,7 @@
 //! A command that is executed, and the transfer of its data.
 
 use nvio_spec::sgl::PSDT_PRP;
-use nvio_spec::{Sqe, Status};
+use nvio_spec::{Sqe, Status, status};
 
 use crate::host::access::Access;
 use crate::host::memory::HostMemory;
@@ -56,6 +56,24 @@ pub(crate) struct Transfers {
 impl Transfers {
     pub(crate) fn new(bytes_max: u64) -> Self {
         Self { bytes_max, data: Segments::default(), metadata: Segments::default() }
+    }
+
+    /// Resolves the `len` bytes of data of a command without metadata.
+    ///
+    /// # Errors
+    /// Invalid Field in Command for a transfer above MDTS; as [`Segments::resolve`].
+    #[inline]
+    pub(crate) fn resolve(
+        &mut self,
+        request: Request<'_>,
+        len: u64,
+        access: Access,
+    ) -> Result<&Segments, Status> {
+        if len > self.bytes_max {
+            return Err(status::INVALID_FIELD);
+        }
+        self.data.resolve(request.memory, request.pointer(), len, access)?;
+        Ok(&self.data)
     }
 
     /// Reads the data of a command from host memory.

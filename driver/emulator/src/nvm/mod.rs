@@ -11,6 +11,7 @@ use zerocopy::IntoBytes;
 use crate::admin::health::Health;
 use crate::host::access::Access;
 use crate::host::request::{Request, Transfers};
+use crate::host::stream::Stream;
 use crate::media::failed;
 use crate::media::namespaces::Namespaces;
 use crate::nvm::blocks::{Blocks, Staging};
@@ -76,20 +77,36 @@ impl Media {
     #[inline]
     fn read(&mut self, request: Request<'_>) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(request.nsid())?;
+        if namespace.metadata.is_some() {
+            return self.read_with_metadata(request);
+        }
+        let (offset, len) = namespace.range(request.sqe.slba(), request.sqe.nlb())?;
+        let data = self.transfers.resolve(request, len, Access::WRITE)?;
+        let store = &mut namespace.store;
+        if request.fua() {
+            store.commit(offset, len).map_err(failed(status::WRITE_FAULT))?;
+        }
+        if namespace.moves_data {
+            Stream::new(request.memory, data.iter()).each(len, |at, mut to| {
+                let read = store.read(offset + at, &mut to);
+                read.map(drop).map_err(failed(status::UNRECOVERED_READ_ERROR))
+            })?;
+        }
+        self.health.reads += 1;
+        self.health.bytes_read += len;
+        Ok(())
+    }
+
+    /// Reads blocks with metadata, which is checked in a buffer.
+    fn read_with_metadata(&mut self, request: Request<'_>) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(request.nsid())?;
         let blocks = Blocks::of(namespace, request.sqe, false)?;
         let mut host = blocks.in_host(&mut self.transfers, request, Access::WRITE)?;
         let store = &mut namespace.store;
         blocks.commit(store, request.fua())?;
-        if blocks.metadata.is_some() {
-            for piece in blocks.pieces() {
-                let has_data = blocks.read(store, piece, &mut self.staging)?;
-                host.put(&self.staging, has_data)?;
-            }
-        } else if namespace.moves_data {
-            host.data.each(blocks.len, |at, mut to| {
-                let read = store.read(blocks.offset + at, &mut to);
-                read.map(drop).map_err(failed(status::UNRECOVERED_READ_ERROR))
-            })?;
+        for piece in blocks.pieces() {
+            let has_data = blocks.read(store, piece, &mut self.staging)?;
+            host.put(&self.staging, has_data)?;
         }
         self.health.reads += 1;
         self.health.bytes_read += blocks.len;
@@ -101,22 +118,38 @@ impl Media {
     #[inline]
     fn write(&mut self, request: Request<'_>) -> Result<(), Status> {
         let namespace = self.namespaces.for_command(request.nsid())?;
+        if namespace.metadata.is_some() {
+            return self.write_with_metadata(request);
+        }
+        let (offset, len) = namespace.range(request.sqe.slba(), request.sqe.nlb())?;
+        namespace.check_writable()?;
+        let data = self.transfers.resolve(request, len, Access::READ)?;
+        if namespace.moves_data {
+            namespace.atomically((offset, len), |store| {
+                Stream::new(request.memory, data.iter()).each(len, |at, from| {
+                    store.write(offset + at, &from).map_err(failed(status::WRITE_FAULT))
+                })
+            })?;
+        }
+        if request.fua() || request.write_through {
+            namespace.store.commit(offset, len).map_err(failed(status::WRITE_FAULT))?;
+        }
+        self.health.writes += 1;
+        self.health.bytes_written += len;
+        Ok(())
+    }
+
+    /// Writes blocks with metadata, which is checked or inserted in a buffer.
+    fn write_with_metadata(&mut self, request: Request<'_>) -> Result<(), Status> {
+        let namespace = self.namespaces.for_command(request.nsid())?;
         let blocks = Blocks::of(namespace, request.sqe, true)?;
         namespace.check_writable()?;
         let mut host = blocks.in_host(&mut self.transfers, request, Access::READ)?;
-        let (moves_data, staging) = (namespace.moves_data, &mut self.staging);
+        let staging = &mut self.staging;
         namespace.atomically((blocks.offset, blocks.len), |store| {
-            if blocks.metadata.is_some() {
-                return blocks.pieces().try_for_each(|piece| {
-                    blocks.receive(&mut host, piece, staging)?;
-                    staging.write(store, piece.offset)
-                });
-            }
-            if !moves_data {
-                return Ok(());
-            }
-            host.data.each(blocks.len, |at, from| {
-                store.write(blocks.offset + at, &from).map_err(failed(status::WRITE_FAULT))
+            blocks.pieces().try_for_each(|piece| {
+                blocks.receive(&mut host, piece, staging)?;
+                staging.write(store, piece.offset)
             })
         })?;
         blocks.commit(&mut namespace.store, request.fua() || request.write_through)?;
