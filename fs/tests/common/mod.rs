@@ -125,7 +125,9 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.path).status();
+        if let Err(error) = nvio_testkit::image::unmount(&self.path) {
+            eprintln!("{error}");
+        }
     }
 }
 

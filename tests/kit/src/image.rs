@@ -231,21 +231,25 @@ impl Mount {
     }
 
     fn release(&mut self) -> io::Result<()> {
-        // Retries, because another test's thread may hold our descriptors between its fork and its
-        // exec.
-        for _ in 0..100 {
-            if !self.mounted {
-                return Ok(());
-            }
-            let mut umount = Command::new("umount");
-            umount.arg(&self.directory).stderr(Stdio::null());
-            self.mounted = !umount.status()?.success();
-            if self.mounted {
-                thread::sleep(Duration::from_millis(50));
-            }
+        if self.mounted {
+            unmount(&self.directory)?;
+            self.mounted = false;
         }
-        Err(io::Error::other(format!("{} stays mounted", self.directory.display())))
+        Ok(())
     }
+}
+
+/// Unmounts a directory. Retries, because a process that another thread starts has the open files
+/// of this one until it executes its program.
+pub fn unmount(directory: &Path) -> io::Result<()> {
+    for _ in 0..100 {
+        let mut umount = Command::new("umount");
+        if umount.arg(directory).stderr(Stdio::null()).status()?.success() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Err(io::Error::other(format!("{} stays mounted", directory.display())))
 }
 
 impl Drop for Mount {

@@ -44,6 +44,8 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.at).status();
+        if let Err(error) = nvio_testkit::image::unmount(&self.at) {
+            eprintln!("{error}");
+        }
     }
 }
