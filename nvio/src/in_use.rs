@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, OFlags};
 
-/// A process that is being started has the open files of its parent until it executes its program.
-/// Such a process is not a user, so the search is repeated this many times, with a pause.
+/// Number of searches for a user, with a pause after each. A process that is being started has the
+/// open files of its parent until it executes its program, and is not a user.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 
