@@ -215,6 +215,16 @@ impl Image {
     }
 }
 
+impl Drop for Image {
+    /// Unlocks the file. Closing it is not enough: a process that another thread starts has the open
+    /// files of this one, and their locks, until it executes its program.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            log::warn!("the image stays locked: {error}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,6 +299,16 @@ mod tests {
         drop((first, second));
         let _writer = open(false).unwrap();
         assert!(matches!(open(true), Err(Error::ImageInUse { .. })));
+    }
+
+    #[test]
+    fn the_lock_ends_with_the_image_although_a_forked_process_has_the_file() {
+        let file = image(&[0; 4096]);
+        let (store, _) = RawStore::open(&Backing::image(file.path(), false)).unwrap();
+        let RawStore::Image(image) = store else { panic!("a file is an image") };
+        let _inherited = image.file.try_clone().unwrap();
+        drop(image);
+        RawStore::open(&Backing::image(file.path(), false)).unwrap();
     }
 
     #[test]
