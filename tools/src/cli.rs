@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::name;
 use crate::verb::find::gnu;
 use crate::verb::{
-    bind, cat, completions, cp, demo, df, du, emulate, find, fsinfo, identify, list, log, ls, man,
-    map, ns, partitions, reset, smart, stat, tree, write,
+    bind, cat, completions, cp, demo, df, du, emulate, find, fsinfo, identify, list, log,
+    ls, man, map, ns, partitions, reset, sha256, smart, stat, tree, write,
 };
 
 /// Exit code of wrong usage.
@@ -56,6 +56,7 @@ pub enum Verb {
     Stat(stat::Stat),
     Map(map::Map),
     Cat(cat::Cat),
+    Sha256(sha256::Sha256),
     Write(write::Write),
     Cp(cp::Cp),
     Emulate(Box<emulate::Emulate>),
@@ -89,6 +90,7 @@ impl Verb {
             Self::Stat(verb) => verb.run(),
             Self::Map(verb) => verb.run(),
             Self::Cat(verb) => verb.run(),
+            Self::Sha256(verb) => verb.run(),
             Self::Write(verb) => verb.run(),
             Self::Cp(verb) => verb.run(),
             Self::Emulate(verb) => verb.run(),

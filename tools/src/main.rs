@@ -5,6 +5,7 @@ mod args;
 mod attributes;
 mod cli;
 mod colors;
+mod contents;
 mod copy;
 mod error;
 mod listing;

@@ -19,5 +19,6 @@ mod partitions;
 mod read;
 mod refuse;
 mod server_failure;
+mod sha256;
 mod usage;
 mod write;

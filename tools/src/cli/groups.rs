@@ -4,7 +4,7 @@ use clap::Command;
 
 /// Headings, and the verbs below each.
 const GROUPS: [(&str, &[&str]); 7] = [
-    ("Read files", &["ls", "find", "tree", "stat", "cat", "cp"]),
+    ("Read files", &["ls", "find", "tree", "stat", "cat", "sha256", "cp"]),
     ("Write files", &["write"]),
     ("Inspect a filesystem", &["fsinfo", "df", "du", "map", "partitions"]),
     ("Devices of this machine", &["list", "bind", "unbind"]),

@@ -19,6 +19,7 @@ pub mod map;
 pub mod ns;
 pub mod partitions;
 pub mod reset;
+pub mod sha256;
 pub mod smart;
 pub mod stat;
 pub mod tree;
