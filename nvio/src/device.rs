@@ -1,6 +1,7 @@
 //! An open controller, and its emulator if the device is an image.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
 use nvio_driver::pci::Sysfs;
@@ -9,11 +10,13 @@ use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 use nvio_ext4::QueueSource;
 use nvio_iomap::{Disk, DiskReader, WritableDisk};
 
-use crate::error::Error;
+use crate::error::{Error, Found};
 use crate::image;
 use crate::in_use;
-use crate::location::{DeviceName, Location};
+use crate::location::{self, DeviceName, Location};
+use crate::partition;
 use crate::range;
+use crate::recognise;
 
 /// Commands that a queue for metadata or partition tables has in flight.
 const METADATA_DEPTH: u16 = 32;
@@ -36,6 +39,13 @@ const METADATA_DEPTH: u16 = 32;
 /// assert_eq!(namespace.bytes(), 8 << 20);
 /// assert_eq!(device.check_active(1)?, 1);
 /// assert!(device.check_active(2).is_err());
+///
+/// // The bytes that a location selects, and their contents.
+/// let location = nvio::Location::new(image.as_path()).offset(1 << 20);
+/// assert_eq!(device.byte_range(&location)?, 1 << 20..8 << 20);
+/// let contents = device.contents(&nvio::Location::new(image.as_path()))?;
+/// assert!(contents.format.is_some_and(|format| format.is_ext()));
+/// assert!(contents.partitions.is_none());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Device {
@@ -126,10 +136,46 @@ impl Device {
         among(self.controller.namespace_ids()?, nsid)
     }
 
+    /// Returns the bytes of the namespace that `location` selects: all of them, a partition, or a
+    /// range. The device of `location` is ignored.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`namespace`](Self::namespace); [`Error::Partition`] if there is no such partition;
+    /// [`Error::Offset`] and [`Error::Misaligned`] for a range.
+    pub fn byte_range(&self, location: &Location) -> Result<Range<u64>, Error> {
+        let whole = Disk::whole(&self.namespace(location.namespace)?);
+        Ok(match self.part_of(&whole, location)? {
+            None => 0..whole.size(),
+            Some((offset, length)) => offset..offset.saturating_add(length),
+        })
+    }
+
+    /// Recognises the contents of the bytes that `location` selects: another format, a filesystem
+    /// or, on a whole namespace, a partition table. The device of `location` is ignored.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`byte_range`](Self::byte_range). Bytes that cannot be read are not recognised.
+    pub fn contents(&self, location: &Location) -> Result<Found, Error> {
+        let (whole, part) = self.disks(location)?;
+        let source = self.source(&part)?;
+        let format = recognise::at(&source, 0, part.size());
+        let partitions = match location.range {
+            location::Range::Whole if location.skip == 0 => {
+                partition::list(&source, whole.namespace().block_size()).ok()
+            }
+            _ => None,
+        };
+        Ok(Found { format, partition: None, partitions })
+    }
+
     /// Returns the namespace at `location`, and the part of it that `location` selects.
     pub(crate) fn disks(&self, location: &Location) -> Result<(Disk, Disk), Error> {
         let whole = Disk::whole(&self.namespace(location.namespace)?);
-        let part = match self.byte_range(&whole, location)? {
+        let part = match self.part_of(&whole, location)? {
             None => whole.clone(),
             Some((offset, length)) => whole.slice(offset, length)?,
         };
@@ -139,14 +185,14 @@ impl Device {
     /// Returns the part of a namespace that `location` selects, for writing.
     pub(crate) fn writable_disk(&self, location: &Location) -> Result<WritableDisk, Error> {
         let whole = WritableDisk::whole(&self.writable_namespace(location.namespace)?);
-        match self.byte_range(&whole, location)? {
+        match self.part_of(&whole, location)? {
             None => Ok(whole),
             Some((offset, length)) => Ok(whole.slice(offset, length)?),
         }
     }
 
     /// Returns first byte and length of the range of `location`, or `None` for the whole namespace.
-    fn byte_range(&self, whole: &Disk, location: &Location) -> Result<Option<(u64, u64)>, Error> {
+    fn part_of(&self, whole: &Disk, location: &Location) -> Result<Option<(u64, u64)>, Error> {
         let block_bytes = whole.namespace().block_size();
         let range = range::byte_range(location, block_bytes, || self.source(whole))?;
         match range {

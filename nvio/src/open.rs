@@ -84,6 +84,17 @@ impl OpenOptions {
         self.device(&location.into(), false)
     }
 
+    /// Opens the controller of a device so that [`Device::controller`] can be made
+    /// [`writable`](crate::driver::Controller::writable), which gives access to all stored data.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`open_device`](Self::open_device), and [`Error::ImageInUse`].
+    pub fn open_writable_device(&self, location: impl Into<Location>) -> Result<Device, Error> {
+        self.device(&location.into(), true)
+    }
+
     /// Reads the superblock of the filesystem or the external journal at `location`, also if it
     /// cannot be opened because it needs recovery, is in use, or has unknown features.
     ///

@@ -47,6 +47,9 @@ const DATA_DEPTH: u16 = 128;
 /// let volume = options.open_writable(&image)?;
 /// volume.open_writable("/hello.txt")?.write_at(0, b"J")?;
 /// drop(volume);
+/// let device = options.open_writable_device(&image)?;
+/// assert!(device.controller().writable().is_ok());
+/// drop(device);
 ///
 /// // The superblock of a filesystem that may not be usable.
 /// let inspected = options.inspect(&image)?;

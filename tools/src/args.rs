@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ColorChoice};
 use nvio::{DeviceName, OpenOptions};
 
+use crate::error::Error;
 use crate::units::{size, time};
 
 /// Text or JSON.
@@ -81,6 +82,27 @@ fn bound(text: &str) -> Result<Duration, &'static str> {
     match time(text)? {
         short if short < Duration::from_millis(1) => Err("expected at least 1ms"),
         time => Ok(time),
+    }
+}
+
+/// The confirmation of a command that destroys stored data.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DestroyArgs {
+    /// Confirm that stored data is destroyed, without which nothing is changed.
+    #[arg(long)]
+    pub yes_destroy_data: bool,
+}
+
+impl DestroyArgs {
+    /// Checks that the user has confirmed.
+    ///
+    /// # Errors
+    /// [`Error::Unconfirmed`].
+    pub fn check(self, device: &DeviceName) -> Result<(), Error> {
+        match self.yes_destroy_data {
+            true => Ok(()),
+            false => Err(Error::Unconfirmed { device: device.to_string() }),
+        }
     }
 }
 

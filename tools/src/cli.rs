@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::name;
 use crate::verb::find::gnu;
 use crate::verb::{
-    bind, cat, completions, cp, demo, df, du, emulate, find, fsinfo, identify, list, log,
+    bind, blocks, cat, completions, cp, demo, df, du, emulate, find, fsinfo, identify, list, log,
     ls, man, map, ns, partitions, reset, sha256, smart, stat, tree, write,
 };
 
@@ -47,6 +47,8 @@ pub enum Verb {
     Ns(ns::Ns),
     Partitions(partitions::Partitions),
     Reset(reset::Reset),
+    ReadBlocks(blocks::read::ReadBlocks),
+    WriteBlocks(blocks::write::WriteBlocks),
     Fsinfo(fsinfo::Fsinfo),
     Df(df::Df),
     Du(du::Du),
@@ -81,6 +83,8 @@ impl Verb {
             Self::Ns(verb) => verb.run(),
             Self::Partitions(verb) => verb.run(),
             Self::Reset(verb) => verb.run(),
+            Self::ReadBlocks(verb) => verb.run(),
+            Self::WriteBlocks(verb) => verb.run(),
             Self::Fsinfo(verb) => verb.run(),
             Self::Df(verb) => verb.run(),
             Self::Du(verb) => verb.run(),

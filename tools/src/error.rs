@@ -47,6 +47,55 @@ pub enum Error {
         /// The error of the filesystem.
         source: ext4::Error,
     },
+    /// The user has not confirmed that stored data is to be destroyed.
+    #[error("this destroys data of {device}; confirm it with --yes-destroy-data")]
+    Unconfirmed {
+        /// The device.
+        device: String,
+    },
+    /// Blocks were to be written to a device that is not empty.
+    #[error("{device} holds {contents}; choose another --partition, or overwrite it with --force")]
+    HasContents {
+        /// The device.
+        device: String,
+        /// The contents, with an article.
+        contents: String,
+    },
+    /// A number of blocks that no device has.
+    #[error("{blocks} blocks are more bytes than 64 bits can count")]
+    TooManyBlocks {
+        /// The number.
+        blocks: u64,
+    },
+    /// A range is not inside of the device.
+    #[error(
+        "{length} bytes at byte {offset} are not inside of the namespace or partition, which has \
+         {size} bytes"
+    )]
+    OutsideDevice {
+        /// First byte of the range.
+        offset: u64,
+        /// Length of the range in bytes.
+        length: u64,
+        /// Size of the namespace or partition in bytes.
+        size: u64,
+    },
+    /// Blocks can only be written as a whole.
+    #[error("{bytes} bytes are not a multiple of the block of {block} bytes; pad the input")]
+    NotWholeBlocks {
+        /// The position or the length.
+        bytes: u64,
+        /// Logical block in bytes.
+        block: u64,
+    },
+    /// Only a part of the blocks was written.
+    #[error("{written} bytes were written: {source}")]
+    WriteBlocks {
+        /// Bytes that were written, counted from the offset.
+        written: u64,
+        /// The cause.
+        source: Box<Error>,
+    },
     /// Standard input could not be read.
     #[error("cannot read standard input, {written} bytes of which were written")]
     Input {

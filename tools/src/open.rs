@@ -26,6 +26,16 @@ pub fn device(args: &ControllerArgs) -> Result<Device, Error> {
     Ok(device)
 }
 
+/// Opens a controller whose stored data is to be changed.
+///
+/// # Errors
+/// As [`device`], and if the image is in use.
+pub fn writable_device(args: &ControllerArgs) -> Result<Device, Error> {
+    let device = controller_options(args).open_writable_device(args.device.clone())?;
+    steps::controller_opened(args, &device);
+    Ok(device)
+}
+
 /// Reads the partition table of a namespace.
 ///
 /// # Errors
@@ -124,7 +134,8 @@ fn location(args: &VolumeArgs) -> Location {
     part.offset(args.fs_offset.unwrap_or(0))
 }
 
-fn part(mut location: Location, namespace: Option<u32>, partition: Option<u32>) -> Location {
+/// Selects a namespace and a partition.
+pub fn part(mut location: Location, namespace: Option<u32>, partition: Option<u32>) -> Location {
     if let Some(nsid) = namespace {
         location = location.namespace(nsid);
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod attributes;
+mod blocks;
 mod common;
 mod controller;
 mod cp;

@@ -3,10 +3,11 @@
 use clap::Command;
 
 /// Headings, and the verbs below each.
-const GROUPS: [(&str, &[&str]); 7] = [
+const GROUPS: [(&str, &[&str]); 8] = [
     ("Read files", &["ls", "find", "tree", "stat", "cat", "sha256", "cp"]),
     ("Write files", &["write"]),
     ("Inspect a filesystem", &["fsinfo", "df", "du", "map", "partitions"]),
+    ("Raw blocks", &["read-blocks", "write-blocks"]),
     ("Devices of this machine", &["list", "bind", "unbind"]),
     ("Controllers", &["identify", "ns", "smart", "log", "reset"]),
     ("Test without hardware", &["demo", "emulate"]),

@@ -1,6 +1,7 @@
 //! The verbs of the command, each in a file.
 
 pub mod bind;
+pub mod blocks;
 pub mod cat;
 pub mod completions;
 pub mod cp;

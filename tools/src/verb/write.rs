@@ -89,7 +89,7 @@ impl Input {
     /// because a longer input is refused anyway.
     fn read(room: u64) -> io::Result<Self> {
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        if let Some(length) = rest(&stdin)? {
+        if let Some(length) = remaining(&stdin)? {
             return Ok(Self { data: Box::new(stdin.take(length)), length });
         }
         let mut spool = tempfile::spooled_tempfile(BOUNCE_BYTES_MAX);
@@ -100,7 +100,10 @@ impl Input {
 }
 
 /// Returns the bytes from the position of a regular file to its end, or `None` for another file.
-fn rest(mut file: &File) -> io::Result<Option<u64>> {
+///
+/// # Errors
+/// If the position cannot be read.
+pub fn remaining(mut file: &File) -> io::Result<Option<u64>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Ok(None);
