@@ -28,7 +28,7 @@ make() {
     must mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "/dev/$2"
     must mount -t ext4 -o noatime "/dev/$2" /mnt
     must ext4-tree populate /mnt 60 "${#1}"
-    must dd if=/dev/urandom of=/mnt/large bs=1M count=36 conv=fsync 2>/dev/null
+    must dd if=/dev/urandom of=/mnt/large bs=1M count=16 conv=fsync 2>/dev/null
     must umount /mnt
     must mount -t ext4 -o ro,noatime "/dev/$2" /mnt
     ext4-tree view /mnt | section "$1.view"

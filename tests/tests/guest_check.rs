@@ -2,7 +2,7 @@
 //! translating IOMMU.
 //!
 //! The guest boots once; its script (`tests/guest/check.sh`) runs the program on one controller
-//! after the other, and each test here judges one role. Needs QEMU: `tests/run guest`.
+//! after the other, and each test here judges one role. Needs QEMU: `tests/run guest-check`.
 
 use std::sync::LazyLock;
 
@@ -42,7 +42,7 @@ macro_rules! guest_tests {
     ($($name:ident $body:block)*) => {
         $(
             #[test]
-            #[ignore = "needs QEMU and a kernel package: tests/run guest"]
+            #[ignore = "needs QEMU and a kernel package: tests/run guest-check"]
             fn $name() $body
         )*
     };

@@ -12,9 +12,9 @@ use super::runner::{Problem, Runner, Verdict, ensure, ensure_eq};
 /// Pause between two reads.
 const GAP: Duration = Duration::from_millis(10);
 /// Reads with a pause.
-const READS: u64 = 200;
+const READS: u64 = 80;
 /// Reads without a gap.
-const BUSY_READS: usize = 5_000;
+const BUSY_READS: usize = 2_000;
 /// Polls of a wait before a sleep, and after the last one, at most.
 const POLLS_PER_SLEEP: u64 = 65;
 
