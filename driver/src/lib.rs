@@ -73,6 +73,7 @@ mod namespace;
 pub mod pci;
 mod pool;
 mod queue;
+mod quirks;
 mod rejected;
 #[cfg(test)]
 mod served;
@@ -96,5 +97,6 @@ pub use namespace::{Namespace, PageRead, WritableNamespace};
 pub use nvio_spec as spec;
 pub use pool::Pool;
 pub use queue::{Blocking, CommandOptions, Completion, Counters, Handler, Protection, QueuePair};
+pub use quirks::{ParseQuirkError, PciId, Quirk, Quirks};
 pub use rejected::{Failed, Rejected, SubmitResult, TransferResult};
 pub use transport::Transport;

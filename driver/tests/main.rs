@@ -8,3 +8,4 @@ mod corpus;
 mod embedded;
 mod hostile;
 mod interrupts;
+mod quirks;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nvio_driver::Wait;
+use nvio_driver::{Quirk, Wait};
 use nvio_ext4::Recovery;
 
 use crate::location::Location;
@@ -20,7 +20,7 @@ const DATA_DEPTH: u16 = 128;
 /// use std::time::Duration;
 ///
 /// use nvio::OpenOptions;
-/// use nvio::driver::{Options, Wait};
+/// use nvio::driver::{Options, Quirk, Wait};
 /// use nvio::ext4::Recovery;
 ///
 /// // 4 MiB of metadata in memory, read in pieces of 1 MiB.
@@ -29,7 +29,7 @@ const DATA_DEPTH: u16 = 128;
 /// assert_eq!(volume.read("/hello.txt")?, b"Hello, world");
 ///
 /// // The image as a device: on the embedded controller, with blocks of 4 KiB, DMA memory of 8 MiB,
-/// // queues of 32 commands, bounds of time, and waiting calls that poll.
+/// // queues of 32 commands, bounds of time, a workaround, and waiting calls that poll.
 /// let options = options
 ///     .emulate(true)
 ///     .image_block_bytes(4096)
@@ -38,6 +38,7 @@ const DATA_DEPTH: u16 = 128;
 ///     .queue_depth(32)
 ///     .timeout(Duration::from_secs(90))
 ///     .admin_timeout(Duration::from_secs(20))
+///     .quirk(Quirk::SlowReady)
 ///     .wait(Wait::Poll);
 /// let device = options.open_device(&image)?;
 /// assert_eq!(device.namespace(None)?.block_size(), 4096);
@@ -208,6 +209,15 @@ impl OpenOptions {
     #[must_use]
     pub fn admin_timeout(mut self, time: Duration) -> Self {
         self.controller.admin_timeout = time;
+        self
+    }
+
+    /// Adds a workaround for the controller, besides those that are known of its PCI ID.
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn quirk(mut self, quirk: Quirk) -> Self {
+        self.controller.quirks = self.controller.quirks.with(quirk);
         self
     }
 

@@ -1,9 +1,12 @@
 //! Options that several verbs share.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ColorChoice};
+use nvio::driver::Quirk;
 use nvio::{DeviceName, OpenOptions};
 
 use crate::error::Error;
@@ -56,25 +59,38 @@ pub struct ControllerArgs {
     #[arg(long, value_parser = lba_size, default_value = "512", value_name = "512|4096")]
     pub lba_size: u32,
     #[command(flatten)]
-    pub bounds: BoundArgs,
+    pub driver: DriverArgs,
 }
 
-/// Bounds of the commands to a controller.
+/// Bounds of the commands to a controller, and workarounds for it.
 #[derive(Clone, Debug, Args)]
-pub struct BoundArgs {
+pub struct DriverArgs {
     /// Longest time of an I/O command before it is aborted, such as 90s or 5m.
     #[arg(long, value_parser = bound, default_value = "60s", value_name = "TIME")]
     pub timeout: Duration,
     /// Longest time of an admin command before the controller is reset.
     #[arg(long, value_parser = bound, default_value = "10s", value_name = "TIME")]
     pub admin_timeout: Duration,
+    /// Work around a controller that differs from the specification, besides the known ones. May be
+    /// repeated.
+    #[arg(long = "quirk", value_name = "NAME", value_parser = names::<Quirk>(Quirk::ALL.map(|quirk| (quirk.name(), quirk.about()))))]
+    pub quirks: Vec<Quirk>,
 }
 
-impl BoundArgs {
-    /// Adds the bounds to the options of a device.
+impl DriverArgs {
+    /// Adds the bounds and the workarounds to the options of a device.
     pub fn apply(&self, options: OpenOptions) -> OpenOptions {
-        options.timeout(self.timeout).admin_timeout(self.admin_timeout)
+        let bounded = options.timeout(self.timeout).admin_timeout(self.admin_timeout);
+        self.quirks.iter().fold(bounded, |options, quirk| options.quirk(*quirk))
     }
+}
+
+/// Returns a parser of values that have these names and descriptions.
+pub fn names<T: FromStr<Err: std::error::Error + Send + Sync> + Clone + Send + Sync + 'static>(
+    names: impl IntoIterator<Item = (&'static str, &'static str)>,
+) -> impl TypedValueParser<Value = T> {
+    let values = names.into_iter().map(|(name, about)| PossibleValue::new(name).help(about));
+    PossibleValuesParser::new(values).try_map(|name| name.parse())
 }
 
 /// Parses a time of at least a millisecond, the resolution of time-outs.

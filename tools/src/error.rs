@@ -349,6 +349,12 @@ fn driver_hint(error: &driver::Error) -> Option<Cow<'static, str>> {
             return Some(format!("run `nvio bind {address}` first").into());
         }
         driver::Error::Pci(error) => return pci_hint(error),
+        driver::Error::Timeout {
+            what: "CSTS.RDY to be set" | "CSTS.RDY to be cleared", ..
+        } => "--quirk slow-ready waits longer for a slow controller",
+        driver::Error::NoQueue { .. } => {
+            "end other users of the controller; `nvio identify`, `smart` and `log` need no I/O queue"
+        }
         driver::Error::VfioUser { .. } if was_hung_up_on(error) => {
             "the server serves one client at a time, and may have one"
         }

@@ -102,7 +102,7 @@ fn options(lba_size: u32) -> OpenOptions {
 }
 
 fn controller_options(args: &ControllerArgs) -> OpenOptions {
-    args.bounds.apply(options(args.lba_size))
+    args.driver.apply(options(args.lba_size))
 }
 
 fn volume_options(args: &VolumeArgs) -> OpenOptions {

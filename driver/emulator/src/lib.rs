@@ -64,6 +64,9 @@
 //! fault now. With a [`Controller`] that is stepped, time is counted in steps, and a seed decides
 //! the whole run. In an [`Emulator`] time is real, and the client decides the order of commands.
 //!
+//! # Quirks
+//! A [`Quirk`] makes the controller old, or different from the specification as real ones are.
+//!
 //! # Layers
 //! [`Controller`] is a state machine without threads and sockets over [`HostMemory`] and
 //! [`Doorbells`]. A test can step it and its clock. A driver in this process shares both by file:
@@ -90,6 +93,7 @@ mod random;
 mod serve;
 
 pub use config::namespace::{Backing, NamespaceConfig};
+pub use config::quirk::{ParseQuirkError, Quirk};
 pub use config::{Config, NSID_MAX};
 pub use controller::controller_memory::ControllerMemory;
 pub use controller::doorbells::Doorbells;

@@ -90,6 +90,9 @@ pub struct Sqe {
 
 const _: () = assert!(size_of::<Sqe>() == crate::SQE_SIZE);
 
+/// Queue Priority of Create I/O Submission Queue (Base 5.5, QPRIO).
+const MEDIUM_PRIORITY: u32 = 0b10;
+
 impl Sqe {
     /// CDW12 bit 30 of Read and Write: force unit access (NVM 3.2.4, 3.2.6).
     pub const FUA: u32 = 1 << 30;
@@ -174,15 +177,16 @@ impl Sqe {
         }
     }
 
-    /// Builds a Create I/O Submission Queue command (Base 5.5): physically contiguous, urgent
-    /// priority class 0, completions to queue `cqid`.
+    /// Builds a Create I/O Submission Queue command (Base 5.5): physically contiguous, of
+    /// medium priority, completions to queue `cqid`. With round robin arbitration the priority does
+    /// not matter; some drives change to weighted round robin by themselves if a queue is urgent.
     ///
     /// See the [example](Self#examples).
     pub fn create_io_sq(qid: u16, entries: u32, iova: u64, cqid: u16) -> Self {
         Self {
             prp1: U64::new(iova),
             cdw10: U32::new(entries.wrapping_sub(1) << 16 | u32::from(qid)),
-            cdw11: U32::new(u32::from(cqid) << 16 | 0b01),
+            cdw11: U32::new(u32::from(cqid) << 16 | MEDIUM_PRIORITY << 1 | 0b01),
             ..Self::new(admin::CREATE_IO_SQ, 0)
         }
     }
@@ -265,6 +269,6 @@ mod tests {
         assert_eq!(bytes[2..4], [0xcd, 0xab]);
         assert_eq!(bytes[24..32], 0x1122_3344_5566_7788u64.to_le_bytes());
         assert_eq!(bytes[40..44], (1023u32 << 16 | 3).to_le_bytes());
-        assert_eq!(bytes[44..48], (5u32 << 16 | 1).to_le_bytes());
+        assert_eq!(bytes[44..48], (5u32 << 16 | 0b101).to_le_bytes());
     }
 }

@@ -9,19 +9,20 @@ use nvio_spec::{IdentifyController, QueueCount, Sqe, cns, feature_id};
 use parking_lot::Mutex;
 
 use super::controller_memory::ControllerMemory;
-use super::enable::{disable, enable};
+use super::enable::{disable, enable, pause_for};
 use super::health::{Health, Managed};
 use super::inner::Inner;
 use super::options::{Options, Wait};
 use super::registered::{Registered, map};
 use super::resets::Resets;
-use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin, Command};
+use crate::admin::{ADMIN_DEPTH, ADMIN_ENTRIES, Admin, Answer, Command};
 use crate::aer::AsyncEvent;
 use crate::dma::{Arena, DmaMemory, PAGE_SIZE};
 use crate::error::{Error, Result};
 use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
 use crate::queue::raw::Layout;
+use crate::quirks::{Quirk, Quirks};
 use crate::transport::Transport;
 
 /// Most asynchronous events that are stored until the caller polls for them.
@@ -29,13 +30,14 @@ const EVENTS_MAX: usize = 64;
 
 /// Resets and enables the controller behind `transport`.
 pub(super) fn bring_up(transport: Box<dyn Transport>, options: Options) -> Result<Inner> {
+    let quirks = quirks(&*transport, &options)?;
     let cap = capabilities(&*transport)?;
     let version = Version(transport.read32_present(VS)?);
-    disable(&*transport, cap)?;
+    disable(&*transport, (cap, quirks))?;
     let arena = map(&*transport, Arc::new(DmaMemory::new(options.arena_bytes)?))?;
     // After an error, closing the transport unmaps the memory from the device, before the arena is
     // unmapped from this process.
-    let result = first(transport, cap, version, arena.clone(), options);
+    let result = first(transport, (cap, quirks), version, arena.clone(), options);
     drop(arena);
     result
 }
@@ -43,16 +45,16 @@ pub(super) fn bring_up(transport: Box<dyn Transport>, options: Options) -> Resul
 /// Enables the controller for the first time.
 fn first(
     transport: Box<dyn Transport>,
-    cap: Cap,
+    (cap, quirks): (Cap, Quirks),
     version: Version,
     arena: Arena,
     options: Options,
 ) -> Result<Inner> {
     let events = Arc::new(ArrayQueue::new(EVENTS_MAX));
-    let device = Device { transport: &*transport, cap, arena: &arena, options: &options };
+    let device = Device { transport: &*transport, cap, quirks, arena: &arena, options: &options };
     let controller_memory = device.controller_memory()?;
     let mut admin = device.admin_queue(&events)?;
-    enable(&*transport, cap, &admin)?;
+    enable(&*transport, (cap, quirks), &admin)?;
     let identify = device.identify(&mut admin)?;
     let doorbell_memory = device.doorbell_memory(&identify)?;
     let mdts = identify.max_transfer(cap.min_page_shift()).unwrap_or(u64::MAX);
@@ -67,6 +69,7 @@ fn first(
             health: Health::Live,
             epoch: 0,
             granted: 0,
+            shadow: false,
             mapped: true,
             stranded: Vec::new(),
         }),
@@ -76,6 +79,7 @@ fn first(
         registered: Registered::default(),
         arena,
         cap,
+        quirks,
         version,
         identify,
         max_transfer: usize::try_from(mdts).unwrap_or(usize::MAX).min(most),
@@ -88,8 +92,8 @@ fn first(
         configure(&inner, &mut managed)?;
         managed.granted
     };
-    *inner.free_queues.lock() = (1..=granted).rev().collect();
-    if inner.options.wait != Wait::Poll {
+    *inner.free_queues.lock() = (1..=granted).collect();
+    if inner.options.wait != Wait::Poll && !quirks.has(Quirk::NoInterrupts) {
         match Interrupts::new(&*inner.transport, granted.saturating_add(1))? {
             Some(interrupts) => drop(inner.interrupts.set(interrupts)),
             None => log::warn!("the device has no interrupts: queues are polled"),
@@ -103,7 +107,7 @@ pub(super) fn restart(inner: &Inner, managed: &mut Managed) -> Result<()> {
     if let Some(memory) = &inner.controller_memory {
         memory.enable(&*inner.transport)?;
     }
-    enable(&*inner.transport, inner.cap, &managed.admin)?;
+    enable(&*inner.transport, (inner.cap, inner.quirks), &managed.admin)?;
     configure(inner, managed)?;
     // A reset of the function disconnects its interrupts.
     if let Some(interrupts) = inner.interrupts.get() {
@@ -120,17 +124,26 @@ fn configure(inner: &Inner, managed: &mut Managed) -> Result<()> {
     managed.granted = queues(transport, admin, inner.options.queues)?;
     if let Some(memory) = &inner.doorbell_memory {
         let sqe = Sqe::doorbell_buffer_config(memory.values.iova(), memory.events.iova());
-        admin.execute(transport, Command::new("Doorbell Buffer Config", sqe))?;
+        let command = Command::new("Doorbell Buffer Config", sqe);
+        managed.shadow = accepted(admin.execute(transport, command))?;
     }
     let wanted = EVENTS | inner.identify.oaes.get() & NOTICES;
     let sqe = Sqe::set_features(feature_id::ASYNC_EVENT_CONFIGURATION, wanted);
     let name = "Set Features (Asynchronous Event Configuration)";
-    match admin.execute(transport, Command::new(name, sqe)) {
-        Err(error @ Error::Command { .. }) => log::debug!("{error}"),
-        other => drop(other?),
-    }
+    accepted(admin.execute(transport, Command::new(name, sqe)))?;
     admin.request_first_events(inner.identify.aerl);
     Ok(())
+}
+
+/// Returns true if a controller accepted a command that the driver can do without.
+fn accepted(answer: Result<Answer>) -> Result<bool> {
+    match answer {
+        Err(error @ Error::Command { .. }) => {
+            log::debug!("{error}");
+            Ok(false)
+        }
+        other => other.map(|_| true),
+    }
 }
 
 /// Doorbell Buffer Config, in OACS (Base figure 275).
@@ -144,6 +157,7 @@ const NOTICES: u32 = 1 << 8 | 1 << 9;
 struct Device<'a> {
     transport: &'a dyn Transport,
     cap: Cap,
+    quirks: Quirks,
     arena: &'a Arena,
     options: &'a Options,
 }
@@ -185,7 +199,8 @@ impl Device<'_> {
     ) -> Result<Option<Arc<DoorbellMemory>>> {
         let offered = identify.oacs.get() & OACS_DOORBELL_BUFFER_CONFIG != 0;
         let last = cq_head_doorbell(self.options.queues, self.cap.doorbell_stride()) - DOORBELLS;
-        if !offered || !self.options.shadow_doorbells || last >= PAGE_SIZE as u64 {
+        let wanted = self.options.shadow_doorbells && !self.quirks.has(Quirk::NoShadowDoorbells);
+        if !offered || !wanted || last >= PAGE_SIZE as u64 {
             return Ok(None);
         }
         let page = 1 << self.cap.min_page_shift();
@@ -218,6 +233,22 @@ impl Device<'_> {
     }
 }
 
+/// Returns the quirks of the controller, after the delay that it needs before its first access.
+fn quirks(transport: &dyn Transport, options: &Options) -> Result<Quirks> {
+    let id = transport.pci_id();
+    let quirks = id.map_or(Quirks::NONE, Quirks::of).and(options.quirks);
+    if quirks != Quirks::NONE {
+        let id = id.map_or_else(|| "the controller".to_owned(), |id| id.to_string());
+        log::info!("quirks of {id}: {quirks}");
+    }
+    if quirks.has(Quirk::WideEntries) {
+        let what = "a controller with submission queue entries of 128 bytes";
+        return Err(Error::unsupported(what, "only the kernel's driver can use it"));
+    }
+    pause_for(transport, quirks, Quirk::DelayBeforeInit);
+    Ok(quirks)
+}
+
 /// Reads CAP, and checks that the driver supports such a controller.
 fn capabilities(transport: &dyn Transport) -> Result<Cap> {
     let cap = Cap(transport.read64(CAP)?);
@@ -238,13 +269,29 @@ fn capabilities(transport: &dyn Transport) -> Result<Cap> {
     Ok(cap)
 }
 
-/// Requests queue pairs, and returns the granted number (Base 5.27.1.5).
+/// Requests queue pairs, and returns the granted number (Base 5.27.1.5). A controller that refuses
+/// the command may have told the number before; otherwise it has one pair, the least that the
+/// specification allows.
 fn queues(transport: &dyn Transport, admin: &mut Admin, wanted: u16) -> Result<u16> {
     let ask = QueueCount { submission: wanted, completion: wanted };
-    let sqe = Sqe::set_features(feature_id::NUMBER_OF_QUEUES, ask.to_dword());
-    let name = "Set Features (Number of Queues)";
-    let dw0 = admin.execute(transport, Command::new(name, sqe))?.dw0;
-    let granted = QueueCount::from_dword(dw0).ok_or(Error::invalid(name, "DW0", dw0))?;
+    let (feature, wanted) = (feature_id::NUMBER_OF_QUEUES, wanted.max(1));
+    let set = Command::new(NUMBER_OF_QUEUES, Sqe::set_features(feature, ask.to_dword()));
+    let dw0 = match admin.execute(transport, set) {
+        Err(error @ Error::Command { .. }) => {
+            let get = Command::new("Get Features", Sqe::get_features(feature));
+            let dw0 = match admin.execute(transport, get) {
+                Err(Error::Command { .. }) => 0,
+                other => other?.dw0,
+            };
+            log::warn!("{error}: the controller has the I/O queues that it says or one pair");
+            dw0
+        }
+        other => other?.dw0,
+    };
+    let granted =
+        QueueCount::from_dword(dw0).ok_or(Error::invalid(NUMBER_OF_QUEUES, "DW0", dw0))?;
     // A controller may grant more than requested.
-    Ok(granted.submission.min(granted.completion).min(wanted.max(1)))
+    Ok(granted.submission.min(granted.completion).min(wanted))
 }
+
+const NUMBER_OF_QUEUES: &str = "Set Features (Number of Queues)";

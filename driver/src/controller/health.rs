@@ -63,6 +63,8 @@ pub(crate) struct Managed {
     pub(crate) epoch: u32,
     /// I/O queue pairs granted.
     pub(crate) granted: u16,
+    /// The controller accepted Doorbell Buffer Config since it was enabled.
+    pub(crate) shadow: bool,
     /// The controller sees the arena.
     pub(crate) mapped: bool,
     /// Identifiers of deleted queues that the controller may know until it is reset. They are not

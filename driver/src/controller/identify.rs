@@ -1,14 +1,21 @@
 //! The Identify command (Base 5.17).
 
+use nvio_spec::register::Version;
 use nvio_spec::{IdentifyNamespace, IdentifyNvmNamespace, NamespaceList, cns, status};
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Controller;
 use super::inner::Inner;
 use crate::admin::Command;
 use crate::error::{Error, Result};
 use crate::namespace::Namespace;
+use crate::quirks::Quirk;
 
+/// Most identifiers that are looked at one by one, because a controller may report any number.
+const SCANNED_MAX: u32 = 1024;
+/// Length of the part of Identify Controller that tells controllers apart: PCI vendor, serial number,
+/// model and firmware revision (Base figure 275).
+const IDENTITY_BYTES: usize = 72;
 /// Most namespaces accepted of a controller.
 const NAMESPACES_MAX: usize = 1 << 16;
 
@@ -26,9 +33,19 @@ impl Controller {
 }
 
 impl Inner {
-    /// Reads an Identify data structure.
+    /// Reads an Identify data structure other than that of the controller.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the controller answers with Identify Controller, as some do for each
+    /// CNS that they do not know.
     fn identify_as<D: FromBytes + KnownLayout + Immutable>(&self, cns: u8, nsid: u32) -> Result<D> {
-        self.execute(Command::identify(&self.arena, cns, nsid)?)?.decode()
+        let answer = self.execute(Command::identify(&self.arena, cns, nsid)?)?;
+        let identity = &self.identify.as_bytes()[..IDENTITY_BYTES];
+        if answer.buf.starts_with(identity) && identity.iter().any(|&byte| byte != 0) {
+            let detail = format!("the controller answers CNS {cns:#04x} with Identify Controller");
+            return Err(Error::unsupported("a data structure of Identify", detail));
+        }
+        answer.decode()
     }
 
     /// Reads the data structure of an active namespace.
@@ -52,6 +69,34 @@ impl Inner {
         }
         let formats: IdentifyNvmNamespace = self.identify_as(cns::COMMAND_SET_NAMESPACE, nsid)?;
         namespace.extended(&formats)
+    }
+
+    /// Returns the identifiers of the active namespaces: from the list of them, or by looking at each
+    /// identifier, if the controller has no list. NVMe 1.0 has none, and some controllers answer
+    /// with other data.
+    pub(super) fn active_namespaces(&self) -> Result<Vec<u32>> {
+        let has_lists = self.version >= Version::new(1, 1, 0);
+        if has_lists && !self.quirks.has(Quirk::IdentifyCns) {
+            match self.list_namespaces(cns::ACTIVE_NAMESPACES) {
+                Err(error @ (Error::Command { .. } | Error::Unsupported { .. })) => {
+                    log::debug!("namespaces are looked for one by one: {error}");
+                }
+                listed => return listed,
+            }
+        }
+        let number = self.identify.nn.get();
+        if number > SCANNED_MAX {
+            log::warn!("only {SCANNED_MAX} of {number} possible namespaces are looked for");
+        }
+        let mut active = Vec::new();
+        for nsid in 1..=number.min(SCANNED_MAX) {
+            match self.identify_namespace(nsid) {
+                Ok(_) => active.push(nsid),
+                Err(Error::NoNamespace { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(active)
     }
 
     /// Returns a list of namespace IDs, ascending, read by as many commands as needed.

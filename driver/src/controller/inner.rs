@@ -1,5 +1,6 @@
 //! The state that a controller shares with its queue pairs.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::dma::Arena;
 use crate::error::Result;
 use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
+use crate::quirks::{Quirk, Quirks};
 use crate::transport::Transport;
 
 /// The state that a controller shares with its queue pairs.
@@ -42,12 +44,14 @@ pub(crate) struct Inner {
     pub(super) registered: Registered,
     pub(crate) arena: Arena,
     pub(super) cap: Cap,
+    pub(crate) quirks: Quirks,
     pub(super) version: Version,
     pub(super) identify: Box<IdentifyController>,
     /// Most bytes of one command.
     pub(super) max_transfer: usize,
-    /// Identifiers of I/O queues that are not in use.
-    pub(super) free_queues: Mutex<Vec<u16>>,
+    /// Identifiers of I/O queues that are not in use. The one that was freed first is used next,
+    /// because some controllers refuse an identifier for a while after its queues were deleted.
+    pub(super) free_queues: Mutex<VecDeque<u16>>,
     /// Locked before `managed` by a caller that locks both.
     pub(super) handles: Mutex<Handles>,
     pub(super) options: Options,
@@ -57,7 +61,7 @@ impl Inner {
     /// Returns true if the controller accepts SGLs without an alignment (Base figure 275, SGLS bits
     /// 1:0).
     pub(super) fn has_sgl(&self) -> bool {
-        self.identify.sgls.get() & 0b11 == 0b01
+        self.identify.sgls.get() & 0b11 == 0b01 && !self.quirks.has(Quirk::NoSgl)
     }
 
     /// Returns the number of times the controller was stopped. Queues of an earlier epoch do not

@@ -20,8 +20,8 @@ pub(crate) mod writable;
 
 use std::sync::Arc;
 
+use nvio_spec::IdentifyController;
 use nvio_spec::register::{Cap, Version};
-use nvio_spec::{IdentifyController, cns};
 
 use self::bringup::bring_up;
 use self::inner::Inner;
@@ -34,6 +34,7 @@ use crate::dma::{Arena, DmaBuf};
 use crate::error::Error;
 use crate::error::Result;
 use crate::namespace::Namespace;
+use crate::quirks::Quirks;
 use crate::transport::Transport;
 use crate::transport::open::open;
 
@@ -62,7 +63,7 @@ use crate::transport::open::open;
 /// let controller = Controller::open_with(&address, options)?;
 /// println!("{}, NVMe {}", controller.identify().model(), controller.version());
 /// println!("{:?}", controller.capabilities());
-/// println!("{} queues", controller.granted_queues());
+/// println!("{} queues, quirks: {}", controller.granted_queues(), controller.quirks());
 /// println!("{} bytes a command", controller.max_transfer());
 /// println!("scatter gather lists: {}", controller.has_sgl());
 ///
@@ -201,6 +202,14 @@ impl Controller {
         self.0.version
     }
 
+    /// Returns the workarounds in use: those that are known of the PCI function, and those of
+    /// [`Options::quirks`].
+    ///
+    /// See the [example](Self#examples).
+    pub fn quirks(&self) -> Quirks {
+        self.0.quirks
+    }
+
     /// Returns the Identify Controller data structure (Base 5.17.2.1).
     ///
     /// See the [example](Self#examples).
@@ -247,7 +256,7 @@ impl Controller {
     /// # Errors
     /// If the command fails, or the list is not ascending.
     pub fn namespace_ids(&self) -> Result<Vec<u32>> {
-        self.0.list_namespaces(cns::ACTIVE_NAMESPACES)
+        self.0.active_namespaces()
     }
 
     /// Returns an active namespace (NVM 4.1.5.1).

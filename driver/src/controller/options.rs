@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::quirks::Quirks;
+
 /// The options of [`Controller::open_with`](crate::Controller::open_with).
 ///
 /// ```
@@ -42,6 +44,8 @@ pub struct Options {
     pub controller_memory_queues: bool,
     /// The way in which [`QueuePair::wait`](crate::QueuePair::wait) waits.
     pub wait: Wait,
+    /// Workarounds, besides those that are known of the PCI function ([`Quirks::of`]).
+    pub quirks: Quirks,
 }
 
 /// The way to wait for completions; see [`Options::wait`].
@@ -74,7 +78,7 @@ impl Default for Options {
     /// Returns the defaults: an arena of 64 MiB, 64 queue pairs, 10 s for admin commands, 60 s for
     /// I/O, because network volumes may stall for longer than 30 s, transfers of at most 2 MiB,
     /// read-only, shadow doorbells, queues in host memory,
-    /// polling.
+    /// polling, no quirks besides the known ones.
     fn default() -> Self {
         Self {
             arena_bytes: 64 << 20,
@@ -86,6 +90,7 @@ impl Default for Options {
             shadow_doorbells: true,
             controller_memory_queues: false,
             wait: Wait::Poll,
+            quirks: Quirks::NONE,
         }
     }
 }

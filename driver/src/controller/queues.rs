@@ -1,10 +1,12 @@
 //! Creating and deleting I/O queues (Base 5.4 to 5.7).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use nvio_spec::Sqe;
+use nvio_spec::{Sqe, status};
 
 use super::Controller;
+use super::enable::pause_for;
 use super::health::Managed;
 use super::inner::Inner;
 use super::options::Wait;
@@ -15,6 +17,12 @@ use crate::queue::data_pointer::list_pages;
 use crate::queue::pair::QueuePair;
 use crate::queue::raw::{Layout, RawQueuePair};
 use crate::queue::sleeper::Sleeper;
+use crate::quirks::Quirk;
+
+/// Longest time in which a controller may refuse the identifiers of queues that were deleted.
+const IDENTIFIER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between two attempts to use an identifier.
+const IDENTIFIER_PAUSE: Duration = Duration::from_millis(1);
 
 impl Controller {
     /// Creates a queue pair for `depth` commands in flight, 1 to 4,095. The pair has room for fewer
@@ -27,9 +35,25 @@ impl Controller {
     /// [`Error::NoQueue`] if all granted queues are in use; [`Error::Command`] if the controller
     /// rejects the command; [`Error::ArenaFull`]; the error of a controller that has failed.
     pub fn queue_pair<T>(&self, depth: u16) -> Result<QueuePair<T>> {
+        let begin = self.0.now();
+        loop {
+            match self.create_pair(depth) {
+                // Other identifiers may be free, and this one may become usable.
+                Err(Error::Command { status, .. })
+                    if status.bare() == status::INVALID_QUEUE_ID
+                        && self.0.now().saturating_sub(begin) < IDENTIFIER_TIMEOUT =>
+                {
+                    self.0.transport.pause(IDENTIFIER_PAUSE);
+                }
+                created => return created,
+            }
+        }
+    }
+
+    fn create_pair<T>(&self, depth: u16) -> Result<QueuePair<T>> {
         let inner = &self.0;
         let granted = inner.managed.lock().granted;
-        let qid = inner.free_queues.lock().pop().ok_or(Error::NoQueue { granted })?;
+        let qid = inner.free_queues.lock().pop_front().ok_or(Error::NoQueue { granted })?;
         let sleeper = inner.sleeper();
         let core = inner.layout(qid, depth).and_then(|layout| RawQueuePair::new(&layout));
         let mut core = core.inspect_err(|_| inner.release_queues(qid))?;
@@ -53,7 +77,10 @@ impl Inner {
     fn layout(&self, qid: u16, depth: u16) -> Result<Layout<'_>> {
         // A power of two, so that the rings wrap with a mask, and above the number of commands in
         // flight, so that a full ring differs from an empty one.
-        let entries_max = self.cap.max_queue_entries().min(Layout::ENTRIES_MAX);
+        let entries_max = match self.quirks.has(Quirk::OneCommand) {
+            true => 2,
+            false => self.cap.max_queue_entries().min(Layout::ENTRIES_MAX),
+        };
         let entries_max = if entries_max.is_power_of_two() {
             entries_max
         } else {
@@ -100,7 +127,8 @@ impl Inner {
         if qid > granted {
             return Err((Error::NoQueue { granted }, false));
         }
-        core.use_shadow(self.doorbell_memory.as_ref(), qid, self.cap.doorbell_stride());
+        let shadow = self.doorbell_memory.as_ref().filter(|_| managed.shadow);
+        core.use_shadow(shadow, qid, self.cap.doorbell_stride());
         let epoch = managed.epoch;
         let entries = core.entries();
         let (sq, cq) = core.ring_iovas();
@@ -110,7 +138,10 @@ impl Inner {
         let create_sq = Command::new("Create I/O Submission Queue", create_sq);
         self.execute_in(&mut managed, create_cq)
             .map_err(|error| managed.not_created(epoch, error))?;
-        let Err(error) = self.execute_in(&mut managed, create_sq) else { return Ok(epoch) };
+        let Err(error) = self.execute_in(&mut managed, create_sq) else {
+            pause_for(&*self.transport, self.quirks, Quirk::DelayAfterQueue);
+            return Ok(epoch);
+        };
         let (error, known) = managed.not_created(epoch, error);
         let undone = self.execute_in(&mut managed, delete_cq(qid));
         let gone = managed.is_stopped_since(epoch) || (undone.is_ok() && !known);
@@ -130,7 +161,7 @@ impl Inner {
 
     /// Frees the identifier of queues that the controller does not know.
     pub(crate) fn release_queues(&self, qid: u16) {
-        self.free_queues.lock().push(qid);
+        self.free_queues.lock().push_back(qid);
     }
 
     fn delete_in(&self, managed: &mut Managed, qid: u16, epoch: u32) -> Result<()> {

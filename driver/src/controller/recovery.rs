@@ -68,7 +68,7 @@ impl Inner {
         };
         managed.health = match restarted {
             Ok(()) => {
-                self.free_queues.lock().append(&mut managed.stranded);
+                self.free_queues.lock().extend(managed.stranded.drain(..));
                 Health::Live
             }
             Err(error) => {
@@ -93,11 +93,11 @@ impl Inner {
             return self.registered.revoke(transport);
         }
         if !gone {
-            match disable(transport, self.cap) {
+            match disable(transport, (self.cap, self.quirks)) {
                 Ok(()) => return Ok(()),
                 Err(error) => log::warn!("the controller cannot be disabled: {error}"),
             }
-            match transport.reset().and_then(|()| disable(transport, self.cap)) {
+            match transport.reset().and_then(|()| disable(transport, (self.cap, self.quirks))) {
                 Ok(()) => return Ok(()),
                 Err(error) => log::warn!("the function cannot be reset: {error}"),
             }

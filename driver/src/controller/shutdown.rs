@@ -21,7 +21,7 @@ impl Inner {
         let reported = Duration::from_micros(u64::from(self.identify.rtd3e.get()));
         let bound = reported.clamp(SHUTDOWN_TIMEOUT.0, SHUTDOWN_TIMEOUT.1);
         let shut = wait_for(transport, "shutdown", bound, Csts::shutdown_complete);
-        disable(transport, self.cap)?;
+        disable(transport, (self.cap, self.quirks))?;
         shut
     }
 }

@@ -12,6 +12,7 @@ use crate::controller::writable::WritableController;
 use crate::dma::{DmaBuf, ScatterList};
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, WritableNamespace};
+use crate::quirks::Quirk;
 use crate::rejected::{Rejected, SubmitResult};
 
 /// CDW12 bit 25 of Write Zeroes: the blocks may be deallocated.
@@ -105,7 +106,8 @@ impl<T> QueuePair<T> {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// As [`read`](Self::read); [`Error::Unsupported`] with
+    /// [`Quirk::NoWriteZeroes`](crate::Quirk::NoWriteZeroes).
     pub fn write_zeroes(
         &mut self,
         namespace: &WritableNamespace,
@@ -114,6 +116,10 @@ impl<T> QueuePair<T> {
         options: CommandOptions,
         context: T,
     ) -> SubmitResult<(), T> {
+        if self.controller.quirks.has(Quirk::NoWriteZeroes) {
+            let error = Error::unsupported("Write Zeroes", Quirk::NoWriteZeroes.name());
+            return Err(Rejected { error, payload: ((), context) });
+        }
         let flags = if deallocate { WRITE_ZEROES_DEALLOCATE } else { 0 };
         self.submit_range(nvm::WRITE_ZEROES, namespace, (lba, blocks), options, flags, context)
     }

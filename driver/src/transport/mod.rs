@@ -23,6 +23,7 @@ use nvio_spec::register::{CSTS, GONE};
 use crate::dma::Arena;
 use crate::error::{Error, Result};
 use crate::mmio::Mmio;
+use crate::quirks::PciId;
 
 /// Access to a controller. The I/O path does not call it: queues hold their doorbells, which are
 /// plain stores in every transport.
@@ -190,6 +191,14 @@ pub unsafe trait Transport: Send + Sync {
     fn bar_address(&self, bar: u8) -> Result<u64> {
         let what = "a transport that does not know where BARs are";
         Err(Error::unsupported(what, format!("BAR {bar}")))
+    }
+
+    /// Returns the identifiers of the PCI function, by which the driver knows its quirks. By default
+    /// there are none.
+    ///
+    /// See the [example](Self#examples).
+    fn pci_id(&self) -> Option<PciId> {
+        None
     }
 
     /// Returns the number of interrupt vectors of the device; 0 if the transport delivers none.

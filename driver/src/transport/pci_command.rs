@@ -5,6 +5,10 @@ use vfio_ioctls::VfioDevice;
 
 use crate::error::{Error, Result};
 
+/// Offset of vendor and device ID, bytes (PCI Local Bus 3.0, 6.2.1).
+pub(super) const ID: u64 = 0;
+/// Offset of subsystem vendor and subsystem ID, bytes (PCI Local Bus 3.0, 6.2.4).
+pub(super) const SUBSYSTEM_ID: u64 = 0x2c;
 /// Offset of the register, bytes.
 pub(super) const OFFSET: u64 = 4;
 /// The function responds to accesses to its BARs.

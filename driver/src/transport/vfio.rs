@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::mmio::Mmio;
 use crate::pci::address::PciAddress;
 use crate::pci::sysfs::{Sysfs, VFIO_PCI};
+use crate::quirks::PciId;
 
 /// Bytes of BAR0 before the doorbells.
 const REGISTER_BYTES: usize = 4096;
@@ -236,6 +237,15 @@ unsafe impl Transport for Vfio {
             0 => Err(bar::unplaced(bar)),
             address => Ok(address),
         }
+    }
+
+    fn pci_id(&self) -> Option<PciId> {
+        let dword = |at| {
+            let mut bytes = [0; 4];
+            self.device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut bytes, at);
+            bytes
+        };
+        Some(PciId::of_config(dword(pci_command::ID), dword(pci_command::SUBSYSTEM_ID)))
     }
 
     fn interrupts(&self) -> u16 {

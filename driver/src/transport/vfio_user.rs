@@ -25,6 +25,7 @@ use super::{Transport, bar, pci_command};
 use crate::dma::Arena;
 use crate::error::{Error, Result};
 use crate::mmio::Mmio;
+use crate::quirks::PciId;
 
 /// Shortest wait for a reply, whatever the options are: a server replies in microseconds, but has
 /// to be scheduled first.
@@ -248,6 +249,13 @@ unsafe impl Transport for VfioUser {
             0 => Err(bar::unplaced(bar)),
             address => Ok(address),
         }
+    }
+
+    fn pci_id(&self) -> Option<PciId> {
+        let dword = |at| {
+            self.run("read the PCI ID", |client| client.read(VFIO_PCI_CONFIG_REGION_INDEX, at)).ok()
+        };
+        Some(PciId::of_config(dword(pci_command::ID)?, dword(pci_command::SUBSYSTEM_ID)?))
     }
 
     fn interrupts(&self) -> u16 {

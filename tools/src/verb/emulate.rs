@@ -175,6 +175,10 @@ fn config(args: &EmulateArgs) -> Config {
     if let Some(bytes) = of.write_cache {
         config = config.write_cache(bytes);
     }
+    if let Some((vendor, device)) = of.pci_id {
+        config = config.pci_id(vendor, device);
+    }
+    config = of.quirks.iter().fold(config, |config, quirk| config.quirk(*quirk));
     if let Some(serial) = &of.serial {
         config = config.serial(serial);
     }

@@ -7,10 +7,10 @@ use clap::Args;
 use indicatif::HumanBytes;
 use nvio_driver::pci::{BlockDevice, NvmeDevice, Sysfs, Use, UseKind, VFIO_PCI};
 use nvio_driver::spec::IdentifyNamespace;
-use nvio_driver::{Address, Controller, Options};
+use nvio_driver::{Address, Controller, Options, Quirks};
 use serde::Serialize;
 
-use crate::args::{BoundArgs, Format};
+use crate::args::{DriverArgs, Format};
 use crate::error::{Error, one_line};
 use crate::output::print;
 use crate::record::Record;
@@ -68,7 +68,7 @@ struct InUse {
 #[derive(Debug, Args)]
 pub struct List {
     #[command(flatten)]
-    bounds: BoundArgs,
+    driver: DriverArgs,
     #[command(flatten)]
     format: Format,
 }
@@ -92,9 +92,10 @@ impl List {
     }
 
     fn options(&self) -> Options {
-        let BoundArgs { timeout: io_timeout, admin_timeout } = self.bounds;
+        let DriverArgs { timeout: io_timeout, admin_timeout, ref quirks } = self.driver;
+        let quirks = quirks.iter().copied().fold(Quirks::NONE, Quirks::with);
         let bounded = Options { io_timeout, admin_timeout, ..Options::default() };
-        Options { arena_bytes: 2 << 20, queues: 1, ..bounded }
+        Options { arena_bytes: 2 << 20, queues: 1, quirks, ..bounded }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use nvio::DeviceName;
 
-use crate::args::{BoundArgs, ControllerArgs, Format};
+use crate::args::{ControllerArgs, DriverArgs, Format};
 use crate::error::Error;
 use crate::name::one_line;
 use crate::open;
@@ -23,7 +23,7 @@ pub struct Reset {
     #[arg(value_name = "DEVICE")]
     device: DeviceName,
     #[command(flatten)]
-    bounds: BoundArgs,
+    driver: DriverArgs,
     #[command(flatten)]
     format: Format,
 }
@@ -39,8 +39,8 @@ impl Reset {
         }
         let begin = Instant::now();
         // Opening a controller resets its function first.
-        let (device, bounds) = (self.device.clone(), self.bounds.clone());
-        let args = ControllerArgs { device, namespace: None, lba_size: 512, bounds };
+        let (device, driver) = (self.device.clone(), self.driver.clone());
+        let args = ControllerArgs { device, namespace: None, lba_size: 512, driver };
         let device = open::device(&args)?;
         let active = device.controller().namespace_ids()?.len();
         let milliseconds = begin.elapsed().as_millis();

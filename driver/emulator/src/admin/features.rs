@@ -11,6 +11,7 @@ use zerocopy::little_endian::U32;
 
 use crate::admin::fields::{low_half, require};
 use crate::config::Config;
+use crate::config::quirk::Quirk;
 use crate::media::namespaces::Namespaces;
 
 /// Composite temperature threshold at reset, kelvin (Base 5.27.1.3).
@@ -50,18 +51,22 @@ pub(crate) struct Features {
     has_write_cache: bool,
     /// Supported notices (OAES).
     notices: u32,
+    /// Number of Queues is supported.
+    has_queue_count: bool,
 }
 
 impl Features {
     /// Creates the values at reset.
     pub(crate) fn new(config: &Config, namespaces: &Namespaces) -> Self {
+        let has_queue_count = !config.has_quirk(Quirk::NoQueueCount);
         Self {
             values: BTreeMap::new(),
             host_behavior: HostBehaviorSupport::new_zeroed(),
-            queues_max: config.max_queues,
+            queues_max: if has_queue_count { config.max_queues } else { 1 },
             vectors: config.vectors(),
             has_write_cache: namespaces.have_write_cache(),
             notices: namespaces.notices(),
+            has_queue_count,
         }
     }
 
@@ -158,6 +163,7 @@ impl Features {
     fn writable(&self, id: u8) -> Option<u32> {
         let (.., writable, _) = *FEATURES.iter().find(|(feature, ..)| *feature == id)?;
         match id {
+            feature_id::NUMBER_OF_QUEUES => self.has_queue_count.then_some(writable),
             feature_id::VOLATILE_WRITE_CACHE => self.has_write_cache.then_some(writable),
             feature_id::ASYNC_EVENT_CONFIGURATION => Some(writable | self.notices),
             _ => Some(writable),

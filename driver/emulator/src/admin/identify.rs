@@ -15,6 +15,7 @@ use crate::admin::health;
 use crate::config::Config;
 use crate::config::format::{BlockFormat, FORMATS};
 use crate::config::namespace::NamespaceConfig;
+use crate::config::quirk::Quirk;
 use crate::controller::registers::VERSION;
 use crate::controller::state::Controller;
 use crate::host::sgl;
@@ -35,6 +36,14 @@ impl Controller {
     /// Returns the data structure of an Identify command.
     pub(crate) fn identify(&self, sqe: &Sqe) -> Result<Vec<u8>, Status> {
         let (nsid, namespaces) = (sqe.nsid.get(), &self.media.namespaces);
+        match sqe.cdw10.as_bytes()[0] {
+            cns::NAMESPACE | cns::CONTROLLER => {}
+            _ if self.config.has_quirk(Quirk::IdentifyController) => {
+                return Ok(identify_controller(&self.config, namespaces));
+            }
+            _ if self.config.has_quirk(Quirk::Version10) => return Err(status::INVALID_FIELD),
+            _ => {}
+        }
         // CNS is the low byte. The controller identifier above applies to other structures.
         match sqe.cdw10.as_bytes()[0] {
             cns::NAMESPACE => namespace(nsid, namespaces, namespaces.active(nsid)),
@@ -60,11 +69,15 @@ fn identify_controller(config: &Config, namespaces: &Namespaces) -> Vec<u8> {
     pad(&mut data.fr, FIRMWARE);
     data.mdts = config.mdts.unwrap_or(0);
     data.cntlid = U16::new(CONTROLLER_ID);
-    data.ver = U32::new(VERSION.0);
-    // CNTRLTYPE, byte 111: an I/O controller.
-    data.cntrltype = 1;
+    // NVMe 1.0 has neither VER nor CNTRLTYPE.
+    if !config.has_quirk(Quirk::Version10) {
+        data.ver = U32::new(VERSION.0);
+        // An I/O controller.
+        data.cntrltype = 1;
+    }
+    let offers_doorbells = config.shadow_doorbells || config.has_quirk(Quirk::NoDoorbellBuffer);
     data.oacs = U16::new(
-        if config.shadow_doorbells { oacs::DOORBELL_BUFFER_CONFIG } else { 0 }
+        if offers_doorbells { oacs::DOORBELL_BUFFER_CONFIG } else { 0 }
             | if config.format_nvm { oacs::FORMAT_NVM } else { 0 }
             | if namespaces.can_be_managed() { oacs::NAMESPACE_MANAGEMENT } else { 0 },
     );

@@ -24,6 +24,7 @@ use crate::admin::events::Event;
 use crate::admin::fields::{high_half, low_half, require};
 use crate::admin::health::ERROR_LOG_ENTRIES;
 use crate::admin::identify::{FIRMWARE, pad};
+use crate::config::quirk::Quirk;
 use crate::controller::queue::CompletionQueue;
 use crate::controller::state::Controller;
 use crate::host::request::Request;
@@ -32,6 +33,10 @@ use crate::host::request::Request;
 const CONTIGUOUS: u32 = 1;
 /// IEN: interrupts are enabled.
 const INTERRUPTS: u32 = 1 << 1;
+/// QPRIO of an urgent queue, in bits 2:1.
+const URGENT: u32 = 0;
+/// Times that the identifier of a deleted queue is refused, with [`Quirk::QueuesRest`].
+const RESTS: u8 = 4;
 
 impl Controller {
     /// Executes an admin command. Returns DW0; `None` if the command waits for an event.
@@ -90,6 +95,7 @@ impl Controller {
         let (qid, entries) = self.queue_to_create(sqe, self.features.granted().completion)?;
         require(self.registers.cc().cqe_shift() == 4, status::INVALID_QUEUE_SIZE)?;
         require(!self.cqs.contains_key(&qid), status::INVALID_QUEUE_ID)?;
+        self.refuse_resting(qid)?;
         let cdw11 = sqe.cdw11.get();
         let vector = (cdw11 & INTERRUPTS != 0).then(|| high_half(cdw11));
         let known = vector.is_none_or(|vector| vector < self.vectors());
@@ -110,7 +116,9 @@ impl Controller {
         let in_range = (1..=self.features.granted().completion).contains(&cqid);
         require(in_range, status::INVALID_QUEUE_ID)?;
         require(self.cqs.contains_key(&cqid), status::COMPLETION_QUEUE_INVALID)?;
-        let queue = self.submission_queue(self.queue_base(sqe)?, entries, cqid)?;
+        let mut queue = self.submission_queue(self.queue_base(sqe)?, entries, cqid)?;
+        let is_urgent = sqe.cdw11.get() >> 1 & 3 == URGENT;
+        queue.starves = is_urgent && self.config.has_quirk(Quirk::Weighted);
         self.doorbells().ring_sq(qid, 0);
         self.sqs.insert(qid, queue);
         Ok(0)
@@ -153,7 +161,20 @@ impl Controller {
         require(qid != 0 && self.cqs.contains_key(&qid), status::INVALID_QUEUE_ID)?;
         require(!self.cq_is_used(qid), status::INVALID_QUEUE_DELETION)?;
         self.cqs.remove(&qid);
+        if self.config.has_quirk(Quirk::QueuesRest) {
+            self.resting.insert(qid, RESTS);
+        }
         Ok(0)
+    }
+
+    /// Refuses the identifier of a queue that was deleted, a few times.
+    fn refuse_resting(&mut self, qid: u16) -> Result<(), Status> {
+        let Some(left) = self.resting.get_mut(&qid) else { return Ok(()) };
+        *left -= 1;
+        if *left == 0 {
+            self.resting.remove(&qid);
+        }
+        Err(status::INVALID_QUEUE_ID)
     }
 
     /// Executes Set Features (Base 5.27).

@@ -4,6 +4,7 @@ pub(crate) mod atomic;
 pub(crate) mod format;
 pub(crate) mod metadata;
 pub(crate) mod namespace;
+pub(crate) mod quirk;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use nvio_spec::protection::ProtectionInfo;
 use crate::config::atomic::{AtomicUnits, Atomics};
 use crate::config::format::LARGEST;
 use crate::config::namespace::{Backing, CopyLimits, NamespaceConfig};
+use crate::config::quirk::Quirk;
 use crate::error::{Error, require, require_in};
 use crate::faults::Faults;
 use crate::faults::service::Service;
@@ -33,7 +35,7 @@ const VECTORS_MAX: u16 = 2048;
 ///
 /// # Examples
 /// ```
-/// use nvio_emulator::{Backing, Config, Controller, Faults, NamespaceConfig, Service};
+/// use nvio_emulator::{Backing, Config, Controller, Faults, NamespaceConfig, Quirk, Service};
 ///
 /// let config = Config::new()
 ///     .namespace(NamespaceConfig::new(Backing::memory(1 << 20)))
@@ -53,7 +55,9 @@ const VECTORS_MAX: u16 = 2048;
 ///     .shadow_doorbells(true)
 ///     .sgl(true)
 ///     .controller_memory(1 << 20)
-///     .intx(false);
+///     .intx(false)
+///     .pci_id(0x144d, 0xa821)
+///     .quirk(Quirk::OnesAfterReset);
 /// let controller = Controller::new(&config)?;
 ///
 /// // A buffer that is announced as before NVMe 1.4.
@@ -83,6 +87,9 @@ pub struct Config {
     pub(crate) sgl: bool,
     pub(crate) controller_memory: Option<BufferConfig>,
     pub(crate) intx: bool,
+    pub(crate) quirks: Vec<Quirk>,
+    /// PCI vendor and device ID; `None` for those of the emulator.
+    pub(crate) pci_id: Option<(u16, u16)>,
     pub(crate) socket: Option<PathBuf>,
 }
 
@@ -117,6 +124,8 @@ impl Default for Config {
             sgl: false,
             controller_memory: None,
             intx: false,
+            quirks: Vec::new(),
+            pci_id: None,
             socket: None,
         }
     }
@@ -330,6 +339,27 @@ impl Config {
     /// See the [example](Self#examples).
     pub fn intx(mut self, required: bool) -> Self {
         self.intx = required;
+        self
+    }
+
+    /// Adds a difference from the specification or from a usual controller.
+    ///
+    /// See the [example](Self#examples).
+    pub fn quirk(mut self, quirk: Quirk) -> Self {
+        self.quirks.push(quirk);
+        self
+    }
+
+    pub(crate) fn has_quirk(&self, quirk: Quirk) -> bool {
+        self.quirks.contains(&quirk)
+    }
+
+    /// Sets the PCI vendor and device ID of an [`Emulator`](crate::Emulator), by which a driver knows
+    /// the quirks of a controller. The default is not assigned to any vendor.
+    ///
+    /// See the [example](Self#examples).
+    pub fn pci_id(mut self, vendor: u16, device: u16) -> Self {
+        self.pci_id = Some((vendor, device));
         self
     }
 

@@ -172,6 +172,7 @@ impl Controller {
     pub(crate) fn drop_state(&mut self) {
         self.sqs.clear();
         self.cqs.clear();
+        self.resting.clear();
         self.turn = 0;
         self.staged.clear();
         if let Some(schedule) = &mut self.schedule {
@@ -270,7 +271,7 @@ impl Controller {
     /// Executes up to `most` commands of one queue and posts their completions.
     #[inline]
     fn serve(&mut self, qid: u16, memory: &HostMemory, most: usize) -> Result<usize, Unreachable> {
-        let Some(sq) = self.sqs.get_mut(&qid) else { return Ok(0) };
+        let Some(sq) = self.sqs.get_mut(&qid).filter(|sq| !sq.starves) else { return Ok(0) };
         let tail = match &self.shadow {
             Some(shadow) if qid != 0 => {
                 let tail = shadow.sq_tail(qid, sq, &self.doorbells, memory)?;

@@ -47,6 +47,8 @@ pub(crate) struct SubmissionQueue {
     doorbell: Seen,
     /// The queue was empty. Its shadow doorbell is not read until the doorbell register is written.
     pub(crate) asleep: bool,
+    /// The arbitration has no turn for the queue.
+    pub(crate) starves: bool,
     /// Completion queue of its commands.
     pub(crate) cqid: u16,
     /// Controller memory that holds the queue, and the offset in it; `None` for host memory.
@@ -62,6 +64,7 @@ impl SubmissionQueue {
             tail: 0,
             doorbell: Seen::default(),
             asleep: false,
+            starves: false,
             cqid,
             controller_memory: None,
         }

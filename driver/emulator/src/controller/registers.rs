@@ -1,8 +1,11 @@
 //! The controller's registers: the first page of BAR0 (Base 3.1.3).
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use nvio_spec::register::{self, Cap, Cc, Csts, Version};
 
 use crate::config::Config;
+use crate::config::quirk::Quirk;
 use crate::controller::controller_memory::ControllerMemory;
 
 /// The version of the specification whose mandatory features are supported.
@@ -10,6 +13,8 @@ pub(crate) const VERSION: Version = Version::new(1, 4, 0);
 /// CAP.TO, in units of 500 ms. A change of CC takes effect at once; the time covers a machine so
 /// loaded that the server's thread does not run.
 const TIMEOUT: u64 = 20;
+/// Reads that return all ones after a reset, with [`Quirk::OnesAfterReset`].
+const ONES: u32 = 40;
 /// Writable bits of CC: all defined bits except CRIME.
 const CC_WRITABLE: u32 = 0x00ff_fff1;
 /// Fields of CC that may change only while the controller is disabled: CSS, MPS and AMS.
@@ -46,6 +51,11 @@ pub(crate) struct Registers {
     acq: u64,
     /// The device is removed.
     removed: bool,
+    version: Version,
+    /// Reads that return all ones after each reset by CC.EN.
+    ones: u32,
+    /// Reads left that return all ones.
+    ones_left: AtomicU32,
     /// The Controller Memory Buffer, with its registers.
     pub(crate) buffer: Option<ControllerMemory>,
 }
@@ -57,7 +67,7 @@ impl Registers {
         let cap = u64::from(config.max_queue_entries - 1)
             // CQR: I/O queues are physically contiguous.
             | 1 << 16
-            | TIMEOUT << 24
+            | if config.has_quirk(Quirk::ShortTimeout) { 0 } else { TIMEOUT << 24 }
             | u64::from(config.doorbell_stride.trailing_zeros() - 2) << 32
             // CSS: the NVM command set.
             | 1 << 37
@@ -65,25 +75,47 @@ impl Registers {
             | pages(config.max_page_size) << 52
             // CMBS.
             | u64::from(announced) << 57;
-        Self::power_on(Cap(cap), buffer)
+        let is_old = config.has_quirk(Quirk::Version10);
+        let version = if is_old { Version::new(1, 0, 0) } else { VERSION };
+        let ones = if config.has_quirk(Quirk::OnesAfterReset) { ONES } else { 0 };
+        Self::power_on((Cap(cap), version, ones), buffer)
     }
 
-    fn power_on(cap: Cap, buffer: Option<ControllerMemory>) -> Self {
+    fn power_on(
+        (cap, version, ones): (Cap, Version, u32),
+        buffer: Option<ControllerMemory>,
+    ) -> Self {
         let (cc, csts, interrupt_mask, aqa, asq, acq) = (0, 0, 0, 0, 0, 0);
-        Self { cap, cc, csts, interrupt_mask, aqa, asq, acq, removed: false, buffer }
+        let (removed, ones_left) = (false, AtomicU32::new(0));
+        Self {
+            cap,
+            cc,
+            csts,
+            interrupt_mask,
+            aqa,
+            asq,
+            acq,
+            removed,
+            version,
+            ones,
+            ones_left,
+            buffer,
+        }
     }
 
     /// Reads the 32 bits at an offset. Reserved and unsupported registers read as 0.
     pub(crate) fn read(&self, offset: u64) -> u32 {
         let low = |value: u64| (value & 0xffff_ffff) as u32;
         let high = |value: u64| (value >> 32) as u32;
-        if self.removed {
+        let less = |left: u32| left.checked_sub(1);
+        let (order, left) = (Ordering::Relaxed, &self.ones_left);
+        if self.removed || self.ones != 0 && left.fetch_update(order, order, less).is_ok() {
             return register::GONE;
         }
         match offset {
             register::CAP => low(self.cap.0),
             0x04 => high(self.cap.0),
-            register::VS => VERSION.0,
+            register::VS => self.version.0,
             register::INTMS | register::INTMC => self.interrupt_mask,
             register::CC => self.cc,
             register::CSTS => self.csts,
@@ -221,6 +253,7 @@ impl Registers {
     pub(crate) fn controller_reset(&mut self) {
         self.csts = 0;
         self.interrupt_mask = 0;
+        self.ones_left = AtomicU32::new(self.ones);
     }
 
     /// Resets the registers for a reset of the function, to the values of power on.
@@ -229,7 +262,8 @@ impl Registers {
         if let Some(buffer) = &mut buffer {
             buffer.reset();
         }
-        *self = Self { removed: self.removed, ..Self::power_on(self.cap, buffer) };
+        let constant = (self.cap, self.version, self.ones);
+        *self = Self { removed: self.removed, ..Self::power_on(constant, buffer) };
     }
 }
 

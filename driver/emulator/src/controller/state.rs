@@ -89,6 +89,8 @@ pub struct Controller {
     pub(crate) cqs: BTreeMap<u16, CompletionQueue>,
     /// Least identifier of the submission queue that is served next.
     pub(crate) turn: u16,
+    /// Identifiers of deleted queues that are refused, and how many times.
+    pub(crate) resting: BTreeMap<u16, u8>,
     /// Interrupt vectors with new completions, ascending.
     pub(crate) interrupts: Vec<u16>,
     /// Completions of a burst that have not been posted.
@@ -134,6 +136,7 @@ impl Controller {
             sqs: BTreeMap::new(),
             cqs: BTreeMap::new(),
             turn: 0,
+            resting: BTreeMap::new(),
             interrupts: Vec::new(),
             staged: Vec::with_capacity(BURST),
             fetched: [Sqe::default(); BURST],

@@ -6,6 +6,7 @@ use nvio_spec::{Cqe, Sqe, Status};
 use zerocopy::little_endian::U16;
 
 use crate::admin::events::Event;
+use crate::config::quirk::Quirk;
 use crate::controller::queue::Unreachable;
 use crate::controller::registers::Transition;
 use crate::controller::state::Controller;
@@ -15,6 +16,9 @@ use crate::faults::plan::{DeviceFault, Plan};
 use crate::faults::schedule::{FaultSchedule, Stuck};
 use crate::faults::{FaultCounts, Faults, Injector};
 use crate::host::memory::HostMemory;
+
+/// Time until CSTS.RDY is set, with [`Quirk::ShortTimeout`].
+const SLOW_READY: Duration = Duration::from_millis(600);
 
 impl Controller {
     /// Sets the clock to `now`, the time since a fixed moment. The clock never goes back. The next
@@ -133,7 +137,8 @@ impl Controller {
                 if let Some((_, Transition::Reset)) = self.stuck.pending.take() {
                     self.transition(Transition::Reset);
                 }
-                self.stuck.not_ready.take()
+                let slow = self.config.has_quirk(Quirk::ShortTimeout).then_some(SLOW_READY);
+                self.stuck.not_ready.take().or(slow)
             }
             Transition::Reset => {
                 self.stuck.pending = None;

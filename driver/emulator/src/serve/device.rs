@@ -16,12 +16,13 @@ use vfio_user::{ServerRegion, SparseArea};
 use nvio_spec::register;
 use vm_memory::{Bytes, VolatileMemory, VolatileSlice};
 
+use crate::admin::identify::VENDOR_ID;
 use crate::controller::controller_memory::ControllerMemory;
 use crate::controller::state::Controller;
 use crate::host::memory::HostMemory;
 use crate::media::backing::volatile_error;
 use crate::serve::interrupts::Interrupts;
-use crate::serve::pci_config::{CONFIG_SIZE, ConfigSpace, Effect, msix_bar_size};
+use crate::serve::pci_config::{CONFIG_SIZE, ConfigSpace, DEVICE_ID, Effect, msix_bar_size};
 
 /// A controller with its PCI function, its interrupts and the client's memory.
 #[derive(Debug)]
@@ -47,7 +48,8 @@ impl Device {
                 controller.doorbells().bar_size(),
                 controller.controller_memory().map(ControllerMemory::bar_size),
                 vectors,
-            ),
+            )
+            .identified_by(controller.config.pci_id.unwrap_or((VENDOR_ID, DEVICE_ID))),
             interrupts: Interrupts::new(vectors),
             msix: vec![0; msix_size],
             controller,

@@ -3,7 +3,7 @@
 use crate::admin::identify::VENDOR_ID;
 
 /// Device identifier, "IO".
-const DEVICE_ID: u16 = 0x494f;
+pub(crate) const DEVICE_ID: u16 = 0x494f;
 /// Size of configuration space in bytes. There are no extended capabilities.
 pub(crate) const CONFIG_SIZE: u64 = 4096;
 
@@ -87,6 +87,15 @@ impl ConfigSpace {
         space.put(usize::from(MSIX_CAP) + 8, (msix_size / 2 + 4).to_le_bytes());
         space.initial = space.bytes;
         space
+    }
+
+    /// Sets vendor and device ID, those of the subsystem too.
+    pub(crate) fn identified_by(mut self, (vendor, device): (u16, u16)) -> Self {
+        for (at, id) in [(0, vendor), (2, device), (SUBSYSTEM, vendor), (SUBSYSTEM + 2, device)] {
+            self.put(at, id.to_le_bytes());
+        }
+        self.initial = self.bytes;
+        self
     }
 
     fn put<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {

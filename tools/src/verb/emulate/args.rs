@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use nvio_emulator::Rule;
+use nvio_emulator::{Quirk, Rule};
 
 use super::fault::{Rate, rate, rule};
-use crate::args::{identify_text, lba_size};
+use crate::args::{identify_text, lba_size, names};
 use crate::units::{size, time};
 
 /// The controller that is served.
@@ -121,6 +121,12 @@ pub struct FeatureArgs {
     /// in the PCI Command register or connects an eventfd, the first completion sets CSTS.CFS.
     #[arg(long)]
     pub intx: bool,
+    /// Play an old or unusual controller. May be repeated.
+    #[arg(long = "quirk", value_name = "NAME", value_parser = names::<Quirk>(Quirk::ALL.map(|quirk| (quirk.name(), quirk.about()))))]
+    pub quirks: Vec<Quirk>,
+    /// PCI vendor and device ID in hexadecimal, by which drivers know the quirks of a controller.
+    #[arg(long, value_name = "VENDOR:DEVICE", value_parser = pci_id)]
+    pub pci_id: Option<(u16, u16)>,
     /// Serial number: up to 20 characters of printable ASCII.
     #[arg(long, value_parser = identify_text::<20>)]
     pub serial: Option<String>,
@@ -197,4 +203,11 @@ fn source(text: OsString) -> Result<Source, String> {
         (_, Some(bytes)) => Ok(Source::Null(size(bytes)?)),
         _ => Ok(Source::Image(text.into())),
     }
+}
+
+/// Parses two identifiers in hexadecimal, such as `144d:a821`.
+fn pci_id(text: &str) -> Result<(u16, u16), &'static str> {
+    let half = |text| u16::from_str_radix(text, 16).ok();
+    let ids = text.split_once(':').and_then(|(vendor, device)| half(vendor).zip(half(device)));
+    ids.ok_or("expected two hexadecimal numbers, such as 144d:a821")
 }
