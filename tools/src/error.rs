@@ -96,6 +96,26 @@ pub enum Error {
         /// The cause.
         source: Box<Error>,
     },
+    /// A path with wildcards names no file.
+    #[error("{path}: no name matches the pattern; `nvio ls` lists the names of a directory")]
+    NoMatch {
+        /// The pattern, safe for a terminal.
+        path: String,
+    },
+    /// A pattern matches more names than the command keeps.
+    #[error("{path}: the pattern matches more than {max} names; use `nvio find`")]
+    TooManyMatches {
+        /// The pattern, safe for a terminal.
+        path: String,
+        /// Limit.
+        max: usize,
+    },
+    /// A pattern is too long to be translated.
+    #[error("{path}: the pattern is too long")]
+    LongPattern {
+        /// The pattern, safe for a terminal.
+        path: String,
+    },
     /// Standard input could not be read.
     #[error("cannot read standard input, {written} bytes of which were written")]
     Input {

@@ -1,7 +1,6 @@
 //! Runs a verb on several paths of a filesystem. Each failure is printed when it happens, and the
 //! other paths are still shown.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use nvio::{Inode, Volume};
@@ -9,7 +8,8 @@ use serde::Serialize;
 
 use crate::args::Format;
 use crate::error::{Error, Failures};
-use crate::name::{escaped, rooted};
+use crate::name::escaped;
+use crate::operand::{Operand, Operands};
 use crate::output::{JsonArray, Output};
 
 /// The form of the output.
@@ -38,11 +38,11 @@ impl<'a> Listing<'a> {
         Self { volume, out: Output::new(), failures: Failures::default(), form }
     }
 
-    /// Begins an output that has one value for each path: in JSON an object if there is only one
-    /// path, else an array.
-    pub fn of_paths(volume: &'a Volume, format: Format, paths: &[OsString]) -> Self {
+    /// Begins an output that has one value for each file: in JSON an object if only one file is
+    /// named, else an array.
+    pub fn of_operands(volume: &'a Volume, format: Format, operands: &Operands) -> Self {
         let mut listing = Self::new(volume, format);
-        if format.json && paths.len() == 1 {
+        if format.json && operands.is_single {
             listing.form = Form::Object;
         }
         listing
@@ -53,19 +53,20 @@ impl<'a> Listing<'a> {
         !matches!(self.form, Form::Text)
     }
 
-    /// Calls `each` for every path, and prints its failures.
+    /// Calls `each` for every file, and prints its failures.
     ///
     /// # Errors
     /// [`Error::Output`].
-    pub fn paths(
+    pub fn operands(
         &mut self,
-        paths: &[OsString],
-        mut each: impl FnMut(&mut Self, &[u8]) -> Result<(), Error>,
+        operands: Operands,
+        mut each: impl FnMut(&mut Self, &Operand) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for path in paths {
-            let path = rooted(path);
-            log::debug!("reading {}", escaped(&path));
-            let done = each(self, &path);
+        for operand in operands.all {
+            let done = operand.and_then(|operand| {
+                log::debug!("reading {}", escaped(&operand.path));
+                each(self, &operand)
+            });
             self.failures.absorb(done)?;
         }
         Ok(())

@@ -15,6 +15,7 @@ mod familiar;
 mod formats;
 mod fsinfo;
 mod journal;
+mod operands;
 mod packaging;
 mod partitions;
 mod read;

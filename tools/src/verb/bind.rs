@@ -8,7 +8,7 @@ use nvio_driver::pci::{PciAddress, Sysfs, VFIO_PCI};
 use crate::error::Error;
 use crate::output::Output;
 
-/// Bind a controller to vfio-pci instead of the driver of the kernel.
+/// Bind a controller to vfio-pci instead of the kernel's driver.
 #[derive(Debug, Args)]
 pub struct Bind {
     /// PCI address, such as 0000:01:00.0.

@@ -10,6 +10,7 @@ use crate::contents::Contents;
 use crate::error::Error;
 use crate::listing::Listing;
 use crate::open;
+use crate::operand::{InodeArgs, Operands};
 use crate::units::size;
 
 /// Write files to standard output, one after the other.
@@ -17,9 +18,11 @@ use crate::units::size;
 pub struct Cat {
     #[command(flatten)]
     pub volume: VolumeArgs,
-    /// Paths in the filesystem.
-    #[arg(required = true)]
+    /// Paths in the filesystem: names, shell patterns, or <N> for inode N.
+    #[arg(required_unless_present = "inode")]
     pub paths: Vec<OsString>,
+    #[command(flatten)]
+    inodes: InodeArgs,
     /// Skip this many bytes of each file.
     #[arg(long, value_name = "SIZE", value_parser = size::<u64>, default_value = "0")]
     pub offset: u64,
@@ -38,8 +41,9 @@ impl Cat {
         let mut contents = Contents::new(&volume)?;
         let end = self.offset.saturating_add(self.length.unwrap_or(u64::MAX));
         let mut listing = Listing::new(&volume, Format { json: false });
-        listing.paths(&self.paths, |listing, path| {
-            let inode = volume.metadata(path)?;
+        let operands = Operands::new(&volume, &self.paths, &self.inodes);
+        listing.operands(operands, |listing, operand| {
+            let (path, inode) = (&*operand.path, operand.metadata(&volume)?);
             if inode.is_dir() {
                 return Err(Error::directory(path));
             }

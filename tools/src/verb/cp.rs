@@ -13,8 +13,9 @@ use nvio_ext4::Inode;
 use crate::args::VolumeArgs;
 use crate::copy::{Copier, entry_name_of, parent_and_name};
 use crate::error::Error;
-use crate::name::{self, escaped, rooted};
+use crate::name::escaped;
 use crate::open;
+use crate::operand::{InodeArgs, Operand, Operands};
 use crate::progress;
 
 /// Copy files from the device to this machine as cp -a does.
@@ -23,12 +24,15 @@ use crate::progress;
 /// through a symbolic link. An existing file is replaced when its copy is complete; its other names
 /// keep the old contents.
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub struct Cp {
     #[command(flatten)]
     volume: VolumeArgs,
-    /// Paths in the filesystem.
-    #[arg(required = true)]
+    /// Paths in the filesystem: names, shell patterns, or <N> for inode N.
+    #[arg(required_unless_present = "inode")]
     pub paths: Vec<OsString>,
+    #[command(flatten)]
+    inodes: InodeArgs,
     /// The target on this machine: a directory to copy into, or a new name.
     #[arg(required = true)]
     pub target: PathBuf,
@@ -45,16 +49,20 @@ impl Cp {
     /// If the filesystem cannot be opened, or several paths were to be copied to a target that is
     /// not a directory. All other failures are printed, and the copy continues.
     pub fn run(&self) -> Result<ExitCode, Error> {
+        let volume = open::volume(&self.volume)?;
+        let operands = Operands::new(&volume, &self.paths, &self.inodes).all;
         let into = self.target.is_dir();
-        if !into && (self.paths.len() > 1 || self.target.as_os_str().as_bytes().ends_with(b"/")) {
+        if !into && (operands.len() > 1 || self.target.as_os_str().as_bytes().ends_with(b"/")) {
             return Err(Error::TargetNotDirectory { target: self.target.clone() });
         }
-        let volume = open::volume(&self.volume)?;
-        let sources: Vec<Vec<u8>> = self.paths.iter().map(|path| rooted(path)).collect();
-        let lookup = |source: &Vec<u8>| lookup(&volume, source, self.recursive);
-        let found: Vec<Result<Inode, Error>> = sources.iter().map(lookup).collect();
-        let progress = match &found[..] {
-            [Ok(inode)] if inode.is_file() => progress::bar(inode.size()),
+        let lookup = |operand: Operand| {
+            let inode = lookup(&volume, &operand, self.recursive)?;
+            Ok((operand.path, inode))
+        };
+        let sources: Vec<Result<(Vec<u8>, Inode), Error>> =
+            operands.into_iter().map(|operand| operand.and_then(lookup)).collect();
+        let progress = match &sources[..] {
+            [Ok((_, inode))] if inode.is_file() => progress::bar(inode.size()),
             _ => progress::spinner(),
         };
         let images = self.volume.images();
@@ -65,21 +73,28 @@ impl Cp {
         };
         let folder = Copier::folder(&parent)?;
         let (mut paths, mut names) = (HashSet::new(), HashSet::new());
-        for (source, inode) in sources.iter().zip(found) {
-            if !paths.insert(components(source)) {
-                let path = escaped(source);
+        for source in sources {
+            let (source, inode) = match source {
+                Ok(source) => source,
+                Err(error) => {
+                    copier.report(Err(error));
+                    continue;
+                }
+            };
+            if !paths.insert(components(&source)) {
+                let path = escaped(&source);
                 progress.suspend(|| eprintln!("nvio: warning: {path} is given more than once"));
                 continue;
             }
-            let name = name.map(OsStr::to_owned).or_else(|| entry_name_of(source));
+            let name = name.map(OsStr::to_owned).or_else(|| entry_name_of(&source));
             if !names.insert(name.clone()) || name.is_none() {
                 // A file of this name may be in flight, and the first one stays.
                 copier.drain();
             }
-            let copied = inode.and_then(|inode| match name {
-                Some(name) => copier.copy(source, &inode, &folder, &name),
-                None => copier.copy_into(source, &inode, &self.target),
-            });
+            let copied = match name {
+                Some(name) => copier.copy(&source, &inode, &folder, &name),
+                None => copier.copy_into(&source, &inode, &self.target),
+            };
             copier.report(copied);
         }
         let code = copier.end();
@@ -89,19 +104,20 @@ impl Cp {
 }
 
 /// Splits a path, so that doubled slashes make no difference.
-fn components(path: &[u8]) -> Vec<&[u8]> {
-    path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect()
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    let parts = path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    parts.map(<[u8]>::to_vec).collect()
 }
 
 /// Looks up a source as cp does: with -r a symbolic link is copied, without -r its target.
-fn lookup(volume: &Volume, source: &[u8], recursive: bool) -> Result<Inode, Error> {
+fn lookup(volume: &Volume, source: &Operand, recursive: bool) -> Result<Inode, Error> {
     if recursive {
-        return Ok(volume.symlink_metadata(source)?);
+        return source.symlink_metadata(volume);
     }
-    let inode = volume.metadata(source)?;
+    let inode = source.metadata(volume)?;
     if inode.is_dir() {
         let advice = "`nvio cp -r` copies it with all its contents";
-        return Err(Error::Directory { path: name::escaped(source), advice });
+        return Err(Error::Directory { path: escaped(&source.path), advice });
     }
     Ok(inode)
 }

@@ -5,13 +5,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::ArgPredicate;
 use nvio_ext4::{Inode, InodeNumber, WalkEvent};
 
 use crate::args::{Format, Human, VolumeArgs};
 use crate::error::Error;
 use crate::listing::Listing;
-use crate::name::rooted;
 use crate::open;
+use crate::operand::{InodeArgs, Operand, Operands};
 use crate::output::human_blocks;
 use crate::record::Record;
 
@@ -23,9 +24,11 @@ use crate::record::Record;
 pub struct Du {
     #[command(flatten)]
     volume: VolumeArgs,
-    /// Paths in the filesystem.
-    #[arg(default_value = "/")]
+    /// Paths in the filesystem: names, shell patterns, or <N> for inode N.
+    #[arg(default_value = "/", default_value_if("inode", ArgPredicate::IsPresent, None))]
     paths: Vec<OsString>,
+    #[command(flatten)]
+    inodes: InodeArgs,
     /// Show files too, not only directories.
     #[arg(short, long, conflicts_with = "summarize")]
     all: bool,
@@ -60,10 +63,12 @@ impl Du {
         let volume = open::volume(&self.volume)?;
         let listing = Listing::new(&volume, self.format);
         let most = if self.summarize { 0 } else { self.max_depth.unwrap_or(usize::MAX) };
-        let mut usage = Usage { args: self, listing, seen: HashSet::new(), most };
+        let operands = Operands::new(&volume, &self.paths, &self.inodes);
+        let several = operands.all.len() > 1;
+        let mut usage = Usage { args: self, listing, seen: HashSet::new(), several, most };
         let mut total = 0u64;
-        for path in &self.paths {
-            let sum = usage.operand(&rooted(path));
+        for operand in operands.all {
+            let sum = operand.and_then(|operand| usage.operand(&operand));
             let sum = usage.listing.failures.absorb(sum)?.unwrap_or(0);
             total = total.saturating_add(sum);
         }
@@ -79,14 +84,16 @@ struct Usage<'a> {
     listing: Listing<'a>,
     /// Inodes that were counted: files with several names, and with several paths every inode.
     seen: HashSet<InodeNumber>,
+    /// Several files are named.
+    several: bool,
     /// Greatest depth that is shown.
     most: usize,
 }
 
 impl Usage<'_> {
     /// Prints a path and the entries below it, and returns the sum.
-    fn operand(&mut self, path: &[u8]) -> Result<u64, Error> {
-        let inode = self.listing.volume.symlink_metadata(path)?;
+    fn operand(&mut self, operand: &Operand) -> Result<u64, Error> {
+        let (path, inode) = (&*operand.path, operand.symlink_metadata(self.listing.volume)?);
         let mut walk = self.listing.volume.filesystem().walk(path, &inode);
         // The bytes so far of each directory that is open.
         let mut stack: Vec<u64> = Vec::new();
@@ -143,7 +150,7 @@ impl Usage<'_> {
 
     /// Returns true if the inode was not counted yet.
     fn is_new(&mut self, inode: &Inode) -> bool {
-        let once = self.args.paths.len() > 1 || (!inode.is_dir() && inode.links() > 1);
+        let once = self.several || (!inode.is_dir() && inode.links() > 1);
         !once || self.seen.insert(inode.number())
     }
 

@@ -1,7 +1,6 @@
 //! `nvio find`: entries below a directory that meet conditions.
 
 mod expression;
-mod glob;
 pub mod gnu;
 mod number;
 mod options;
@@ -12,6 +11,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use clap::builder::ArgPredicate;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use nvio_ext4::{Inode, Visit, WalkEvent};
 
@@ -23,6 +23,7 @@ use crate::error::Error;
 use crate::listing::Listing;
 use crate::name::{base_name, rooted};
 use crate::open;
+use crate::operand::{InodeArgs, Operand, Operands};
 
 /// Find entries of a directory and below it, as find does.
 ///
@@ -33,9 +34,11 @@ use crate::open;
 struct FindArgs {
     #[command(flatten)]
     volume: VolumeArgs,
-    /// Paths in the filesystem.
-    #[arg(default_value = "/")]
+    /// Paths in the filesystem: names, shell patterns, or <N> for inode N.
+    #[arg(default_value = "/", default_value_if("inode", ArgPredicate::IsPresent, None))]
     paths: Vec<OsString>,
+    #[command(flatten)]
+    inodes: InodeArgs,
     /// Descend at most this deep; 0 is PATHS themselves.
     #[arg(long, value_name = "N")]
     maxdepth: Option<usize>,
@@ -104,7 +107,8 @@ impl Find {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let mut listing = Listing::new(&volume, self.args.format);
         let search = Search { args: &self.args, expression, now };
-        listing.paths(&self.args.paths, |listing, path| search.operand(listing, path))?;
+        let operands = Operands::new(&volume, &self.args.paths, &self.args.inodes);
+        listing.operands(operands, |listing, operand| search.operand(listing, operand))?;
         listing.end()
     }
 }
@@ -117,8 +121,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn operand(&self, listing: &mut Listing<'_>, path: &[u8]) -> Result<(), Error> {
-        let inode = listing.volume.symlink_metadata(path)?;
+    fn operand(&self, listing: &mut Listing<'_>, operand: &Operand) -> Result<(), Error> {
+        let (path, inode) = (&*operand.path, operand.symlink_metadata(listing.volume)?);
         // Entries of the path are at depth 1, and the walk enters their directory at depth 0.
         let Some(deepest) = self.args.maxdepth.unwrap_or(usize::MAX).checked_sub(1) else {
             let (event, name) = (WalkEvent::Entry, base_name(path));

@@ -15,8 +15,9 @@ use crate::args::{ColorArgs, Format, Human, VolumeArgs};
 use crate::attributes::Attributes;
 use crate::error::Error;
 use crate::listing::Listing;
-use crate::name::{base_name, rooted};
+use crate::name::base_name;
 use crate::open;
+use crate::operand::{InodeArgs, Operand, Operands};
 use line::Lines;
 use order::Order;
 
@@ -29,7 +30,7 @@ use order::Order;
 pub struct Ls {
     #[command(flatten)]
     pub volume: VolumeArgs,
-    /// Paths in the filesystem.
+    /// Paths in the filesystem: names, shell patterns, or <N> for inode N.
     #[arg(default_value = "/")]
     pub paths: Vec<OsString>,
     /// Show mode, links, owner, size and time.
@@ -79,14 +80,16 @@ impl Ls {
         let mut listing = Listing::new(&volume, self.format);
         listing.out.color(self.color.color);
         let lines = Lines::new(self.human.human);
-        let mut lister = Lister { args: self, listing, lines, first: true };
+        let operands = Operands::new(&volume, &self.paths, &InodeArgs::default()).all;
+        let several = operands.len() > 1;
+        let mut lister = Lister { args: self, listing, lines, several, first: true };
         let mut found = Vec::new();
-        for path in &self.paths {
-            let path = rooted(path);
-            let inode = lister.operand(&path);
-            if let Some(inode) = lister.listing.failures.absorb(inode)? {
-                found.push((path, inode));
-            }
+        for operand in operands {
+            let looked_up = operand.and_then(|operand| {
+                let inode = lister.operand(&operand)?;
+                Ok((operand.path, inode))
+            });
+            found.extend(lister.listing.failures.absorb(looked_up)?);
         }
         found.sort_by(|a, b| self.order.compare((&a.0, Some(&a.1)), (&b.0, Some(&b.1))));
         let (directories, others): (Vec<_>, Vec<_>) =
@@ -111,6 +114,8 @@ struct Lister<'a> {
     args: &'a Ls,
     listing: Listing<'a>,
     lines: Lines,
+    /// Several files are named.
+    several: bool,
     /// True until something was printed.
     first: bool,
 }
@@ -118,10 +123,10 @@ struct Lister<'a> {
 impl Lister<'_> {
     /// Looks up a path of the command line. As in ls, a symbolic link is followed unless its own
     /// details are to be shown.
-    fn operand(&self, path: &[u8]) -> Result<Inode, Error> {
+    fn operand(&self, operand: &Operand) -> Result<Inode, Error> {
         let volume = self.listing.volume;
         let itself = self.args.long || self.args.directory;
-        Ok(if itself { volume.symlink_metadata(path) } else { volume.metadata(path) }?)
+        if itself { operand.symlink_metadata(volume) } else { operand.metadata(volume) }
     }
 
     /// Lists a directory by name, one entry at a time, because it may have millions.
@@ -163,7 +168,7 @@ impl Lister<'_> {
     }
 
     fn heading(&mut self, directory: &[u8]) -> Result<(), Error> {
-        let several = self.args.recursive || self.args.paths.len() > 1;
+        let several = self.args.recursive || self.several;
         if several && !self.listing.is_json() {
             self.listing.out.text(if self.first { "" } else { "\n" })?;
             self.listing.out.name(directory)?;

@@ -10,6 +10,7 @@ use crate::args::{Format, VolumeArgs};
 use crate::error::Error;
 use crate::listing::Listing;
 use crate::open;
+use crate::operand::{InodeArgs, Operands};
 use crate::output::Output;
 use crate::record::Record;
 
@@ -20,9 +21,11 @@ use crate::record::Record;
 pub struct Map {
     #[command(flatten)]
     volume: VolumeArgs,
-    /// Paths in the filesystem.
-    #[arg(required = true)]
+    /// Paths in the filesystem: names, shell patterns, or <N> for inode N.
+    #[arg(required_unless_present = "inode")]
     paths: Vec<OsString>,
+    #[command(flatten)]
+    inodes: InodeArgs,
     #[command(flatten)]
     format: Format,
 }
@@ -35,9 +38,10 @@ impl Map {
     pub fn run(&self) -> Result<ExitCode, Error> {
         let volume = open::volume(&self.volume)?;
         let block_size = volume.filesystem().superblock().block_size();
-        let mut listing = Listing::of_paths(&volume, self.format, &self.paths);
-        listing.paths(&self.paths, |listing, path| {
-            let inode = volume.metadata(path)?;
+        let operands = Operands::new(&volume, &self.paths, &self.inodes);
+        let mut listing = Listing::of_operands(&volume, self.format, &operands);
+        listing.operands(operands, |listing, operand| {
+            let (path, inode) = (&*operand.path, operand.metadata(&volume)?);
             let extents = volume.filesystem().extents(&inode).map_err(Error::path(path))?;
             let mut found = Vec::new();
             for extent in extents {

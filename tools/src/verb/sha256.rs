@@ -1,7 +1,6 @@
 //! `nvio sha256`: checksums of files.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -13,8 +12,9 @@ use crate::args::{Format, VolumeArgs};
 use crate::contents::Contents;
 use crate::error::Error;
 use crate::listing::Listing;
-use crate::name::{escaped, hex, rooted};
+use crate::name::{escaped, hex};
 use crate::open;
+use crate::operand::{InodeArgs, Operand, Operands};
 use crate::record::Record;
 
 /// Show the SHA-256 of files, for sha256sum -c.
@@ -25,9 +25,11 @@ use crate::record::Record;
 pub struct Sha256 {
     #[command(flatten)]
     volume: VolumeArgs,
-    /// Paths in the filesystem.
-    #[arg(required = true)]
+    /// Paths in the filesystem: names, shell patterns, or <N> for inode N.
+    #[arg(required_unless_present = "inode")]
     paths: Vec<OsString>,
+    #[command(flatten)]
+    inodes: InodeArgs,
     /// Include the files below directories, but not the targets of symbolic links there.
     #[arg(short, long)]
     recursive: bool,
@@ -42,72 +44,64 @@ impl Sha256 {
     /// If the filesystem cannot be opened or standard output fails. Other failures are printed.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let volume = open::volume(&self.volume)?;
-        let listing = match self.recursive {
+        let operands = Operands::new(&volume, &self.paths, &self.inodes);
+        let mut listing = match self.recursive {
             true => Listing::new(&volume, self.format),
-            false => Listing::of_paths(&volume, self.format, &self.paths),
+            false => Listing::of_operands(&volume, self.format, &operands),
         };
-        let mut sums = Sums { listing, contents: Contents::new(&volume)?, prefix: 0 };
-        for path in &self.paths {
-            sums.operand(path, self.recursive)?;
-        }
-        sums.listing.end()
+        let mut sums =
+            Sums { recursive: self.recursive, contents: Contents::new(&volume)?, prefix: 0 };
+        listing.operands(operands, |listing, operand| sums.operand(listing, operand))?;
+        listing.end()
     }
 }
 
 struct Sums<'a> {
-    listing: Listing<'a>,
+    recursive: bool,
     contents: Contents<'a>,
     /// Number of bytes of absolute paths that the names in the output begin after.
     prefix: usize,
 }
 
 impl Sums<'_> {
-    fn operand(&mut self, path: &OsStr, recursive: bool) -> Result<(), Error> {
-        self.prefix = usize::from(!path.as_bytes().starts_with(b"/"));
-        let path = rooted(path);
-        let volume = self.listing.volume;
-        let inode = volume.metadata(&path);
-        let Some(inode) = self.listing.failures.absorb(inode)? else { return Ok(()) };
+    fn operand(&mut self, listing: &mut Listing<'_>, operand: &Operand) -> Result<(), Error> {
+        self.prefix = operand.added;
+        let (path, inode) = (&*operand.path, operand.metadata(listing.volume)?);
         if !inode.is_dir() {
-            return self.file(&path, &inode);
+            return self.file(listing, path, &inode);
         }
-        if !recursive {
+        if !self.recursive {
             let advice = "`nvio sha256 -r` includes the files below it";
-            let error = Error::Directory { path: escaped(&path), advice };
-            self.listing.failures.report(&error);
-            return Ok(());
+            return Err(Error::Directory { path: escaped(path), advice });
         }
-        let mut walk = volume.filesystem().walk(&path, &inode);
+        let mut walk = listing.volume.filesystem().walk(path, &inode);
         while let Some(step) = walk.step() {
             match step {
                 Ok(visit) if visit.event == WalkEvent::Entry && visit.inode.is_file() => {
-                    self.file(visit.path, visit.inode)?;
+                    let shown = self.file(listing, visit.path, visit.inode);
+                    listing.failures.absorb(shown)?;
                 }
                 Ok(_) => {}
-                Err(error) => self.listing.failures.report(&Error::path(walk.path())(error)),
+                Err(error) => listing.failures.report(&Error::path(walk.path())(error)),
             }
         }
         Ok(())
     }
 
-    /// Prints the line of a file, or its failure.
-    fn file(&mut self, path: &[u8], inode: &Inode) -> Result<(), Error> {
+    fn file(&mut self, listing: &mut Listing<'_>, path: &[u8], inode: &Inode) -> Result<(), Error> {
         let mut hasher = Hasher::new();
-        let read = self.contents.read(path, inode, (0, u64::MAX), |piece| {
+        self.contents.read(path, inode, (0, u64::MAX), |piece| {
             hasher.update(piece);
             Ok(())
-        });
-        if self.listing.failures.absorb(read)?.is_none() {
-            return Ok(());
-        }
+        })?;
         let sum = hex(&hasher.finalize());
-        if self.listing.is_json() {
+        if listing.is_json() {
             let mut record = Record::default();
             record.json_bytes("path", path);
             record.json("sha256", sum);
-            return self.listing.push(&record);
+            return listing.push(&record);
         }
-        self.listing.out.bytes(&line(&sum, path.get(self.prefix..).unwrap_or_default()))
+        listing.out.bytes(&line(&sum, path.get(self.prefix..).unwrap_or_default()))
     }
 }
 

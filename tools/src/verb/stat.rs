@@ -12,6 +12,7 @@ use crate::attributes::Attributes;
 use crate::error::Error;
 use crate::listing::Listing;
 use crate::open;
+use crate::operand::{InodeArgs, Operands};
 use crate::output::Output;
 use crate::record::Record;
 use crate::time::{self, Time};
@@ -23,9 +24,11 @@ use crate::time::{self, Time};
 pub struct Stat {
     #[command(flatten)]
     pub volume: VolumeArgs,
-    /// Paths in the filesystem.
-    #[arg(required = true)]
+    /// Paths in the filesystem: names, shell patterns, or <N> for inode N.
+    #[arg(required_unless_present = "inode")]
     paths: Vec<OsString>,
+    #[command(flatten)]
+    inodes: InodeArgs,
     #[command(flatten)]
     format: Format,
 }
@@ -37,9 +40,10 @@ impl Stat {
     /// If the filesystem cannot be opened or standard output fails. Other failures are printed.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let volume = open::volume(&self.volume)?;
-        let mut listing = Listing::of_paths(&volume, self.format, &self.paths);
-        listing.paths(&self.paths, |listing, path| {
-            let inode = &volume.symlink_metadata(path)?;
+        let operands = Operands::new(&volume, &self.paths, &self.inodes);
+        let mut listing = Listing::of_operands(&volume, self.format, &operands);
+        listing.operands(operands, |listing, operand| {
+            let (path, inode) = (&*operand.path, &operand.symlink_metadata(&volume)?);
             let target = open::target(&volume, path, inode)?;
             let attributes = Attributes::read(&volume, path, inode)?;
             if !listing.is_json() {

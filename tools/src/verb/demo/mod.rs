@@ -18,7 +18,7 @@ use crate::output::print;
 use crate::{mkfs, progress};
 use check::Check;
 
-/// Make an ext4 image of a folder, read every file back, and compare.
+/// Make an ext4 image of a folder, read all files back, and compare.
 ///
 /// The files are read through the whole stack: controller, driver, iomap and filesystem.
 #[derive(Debug, Args)]

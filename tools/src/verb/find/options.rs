@@ -9,8 +9,8 @@ use clap::{Arg, ArgAction};
 use nvio_ext4::Inode;
 
 use super::expression::Token;
-use super::glob::Glob;
 use super::test::{Field, Test, Time};
+use crate::glob::Glob;
 use crate::verb::stat::KINDS;
 
 /// Parses file types: letters of find, separated by commas.

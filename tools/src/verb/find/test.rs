@@ -4,9 +4,9 @@ use std::ffi::OsString;
 
 use nvio_ext4::{FileType, Inode, Timestamp};
 
-use super::glob::Glob;
 use super::number::{Number, Size};
 use super::perm::Permissions;
+use crate::glob::Glob;
 use crate::name::base_name;
 
 const DAY: i64 = 86_400;
