@@ -1,4 +1,5 @@
-//! Images: files and bytes that are read without a controller, and checks of their paths.
+//! Images: files and bytes that are read without a controller, and checks of their paths. A device
+//! whose only queue pair is shared by metadata and files is read in the same way.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +13,8 @@ use nvio_iomap::Image;
 
 use crate::error::Error;
 
-/// An image, or a part of one, that is read by system calls or from memory. Cheap to clone.
+/// An image, or a part of one, that is read by system calls, from memory, or through the only queue
+/// pair of a device. Cheap to clone.
 ///
 /// # Examples
 /// ```
@@ -39,6 +41,7 @@ pub struct ImagePart {
 enum Data {
     File(Arc<File>),
     Bytes(Arc<[u8]>),
+    Device(Arc<dyn BlockSource>),
 }
 
 impl ImagePart {
@@ -53,6 +56,12 @@ impl ImagePart {
     pub(crate) fn from_bytes(bytes: Arc<[u8]>) -> Self {
         let size = bytes.len() as u64;
         Self { data: Data::Bytes(bytes), range: 0..size }
+    }
+
+    /// Reads a device through `source`, which has its only queue pair.
+    pub(crate) fn of_device(source: impl BlockSource + 'static) -> Self {
+        let size = source.size();
+        Self { data: Data::Device(Arc::new(source)), range: 0..size }
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -78,6 +87,9 @@ impl ImagePart {
         match &self.data {
             Data::File(file) => file.read_exact_at(buf, self.range.start + at),
             Data::Bytes(bytes) => Image::read_at(&**bytes, self.range.start + at, buf),
+            Data::Device(source) => {
+                source.read(self.range.start + at, buf).map_err(io::Error::other)
+            }
         }
     }
 }

@@ -15,14 +15,37 @@ use crate::volume_queue::VolumeQueue;
 /// An open device, and the part of it that a [`Location`] selects.
 #[allow(clippy::large_enum_variant, reason = "a volume has one")]
 pub(crate) enum Storage {
-    Controller { device: Device, whole: Disk, part: Disk },
-    Image { block_bytes: u32, whole: ImagePart, part: ImagePart },
+    Controller {
+        device: Device,
+        whole: Disk,
+        part: Disk,
+    },
+    /// A controller with one pair of I/O queues, which metadata and files share.
+    OnePair {
+        whole: ImagePart,
+        part: ImagePart,
+        block_bytes: u32,
+        device: Device,
+    },
+    Image {
+        block_bytes: u32,
+        whole: ImagePart,
+        part: ImagePart,
+    },
 }
 
 impl Storage {
     /// Selects a part of a controller's namespace.
     pub(crate) fn of_device(device: Device, location: &Location) -> Result<Self, Error> {
         let (whole, part) = device.disks(location)?;
+        if device.controller().granted_queues() < 2 {
+            log::info!("the controller has one pair of I/O queues: files are read like metadata");
+            let block_bytes = whole.namespace().block_size();
+            let range = device.byte_range(location)?;
+            let whole = ImagePart::of_device(device.source(&whole)?);
+            let part = whole.slice(range.start, range.end - range.start)?;
+            return Ok(Self::OnePair { whole, part, block_bytes, device });
+        }
         Ok(Self::Controller { device, whole, part })
     }
 
@@ -46,7 +69,7 @@ impl Storage {
     pub(crate) fn source(&self) -> Result<Box<dyn BlockSource>, Error> {
         Ok(match self {
             Self::Controller { device, part, .. } => Box::new(device.source(part)?),
-            Self::Image { part, .. } => Box::new(part.clone()),
+            Self::OnePair { part, .. } | Self::Image { part, .. } => Box::new(part.clone()),
         })
     }
 
@@ -56,7 +79,7 @@ impl Storage {
             Self::Controller { device, part, .. } => {
                 VolumeQueue::Disk(DiskQueue::new(device.controller(), part, depth)?)
             }
-            Self::Image { part, .. } => {
+            Self::OnePair { part, .. } | Self::Image { part, .. } => {
                 VolumeQueue::Image(ImageQueue::new(part.clone(), depth.into())?)
             }
         })
@@ -64,7 +87,7 @@ impl Storage {
 
     pub(crate) fn device(&self) -> Option<&Device> {
         match self {
-            Self::Controller { device, .. } => Some(device),
+            Self::Controller { device, .. } | Self::OnePair { device, .. } => Some(device),
             Self::Image { .. } => None,
         }
     }
@@ -115,14 +138,14 @@ impl Storage {
     fn whole_source(&self) -> Result<Box<dyn BlockSource>, Error> {
         Ok(match self {
             Self::Controller { device, whole, .. } => Box::new(device.source(whole)?),
-            Self::Image { whole, .. } => Box::new(whole.clone()),
+            Self::OnePair { whole, .. } | Self::Image { whole, .. } => Box::new(whole.clone()),
         })
     }
 
     fn block_bytes(&self) -> u32 {
         match self {
             Self::Controller { whole, .. } => whole.namespace().block_size(),
-            Self::Image { block_bytes, .. } => *block_bytes,
+            Self::OnePair { block_bytes, .. } | Self::Image { block_bytes, .. } => *block_bytes,
         }
     }
 }

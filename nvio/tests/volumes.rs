@@ -278,3 +278,23 @@ fn an_image_that_ends_early_is_an_error() {
     assert_eq!(kind(Volume::open("/nonexistent/disk.img").unwrap_err()), ErrorKind::NotFound);
     assert_eq!(kind(Volume::open("/").unwrap_err()), ErrorKind::InvalidInput);
 }
+
+#[test]
+fn a_controller_with_one_pair_of_queues_is_read() {
+    let disk = disk();
+    let namespace = NamespaceConfig::new(Backing::image(&disk.image, true));
+    let emulator = Emulator::builder().namespace(namespace).max_queues(1).start().unwrap();
+    let device = format!("vfio-user:{}", emulator.socket().display());
+    let volume = Volume::open(&*device).unwrap();
+    assert_eq!(volume.read("/data").unwrap(), pattern(1, DATA_BYTES));
+    let mut file = volume.open_file("/data").unwrap();
+    let mut queue = volume.queue().unwrap();
+    let buf = queue.alloc(4096).unwrap();
+    queue.submit_read(&mut file, 8192, buf, 0).unwrap();
+    queue.wait(|page| assert_eq!(page.result.unwrap(), 4096)).unwrap();
+    // The identity of the device is known, and its queue is in use.
+    let controller = volume.device().unwrap().controller();
+    assert_eq!(controller.granted_queues(), 1);
+    let refused = controller.queue_pair::<()>(1).err().unwrap();
+    assert!(matches!(refused, nvio::driver::Error::NoQueue { granted: 1 }), "{refused}");
+}

@@ -373,7 +373,7 @@ fn driver_hint(error: &driver::Error) -> Option<Cow<'static, str>> {
             what: "CSTS.RDY to be set" | "CSTS.RDY to be cleared", ..
         } => "--quirk slow-ready waits longer for a slow controller",
         driver::Error::NoQueue { .. } => {
-            "end other users of the controller; `nvio identify`, `smart` and `log` need no I/O queue"
+            "reading needs one pair of I/O queues, writing two; `nvio identify`, `smart` and `log` need none"
         }
         driver::Error::VfioUser { .. } if was_hung_up_on(error) => {
             "the server serves one client at a time, and may have one"

@@ -34,7 +34,8 @@ pub(super) fn bring_up(transport: Box<dyn Transport>, options: Options) -> Resul
     let cap = capabilities(&*transport)?;
     let version = Version(transport.read32_present(VS)?);
     disable(&*transport, (cap, quirks))?;
-    let arena = map(&*transport, Arc::new(DmaMemory::new(options.arena_bytes)?))?;
+    let arena =
+        map(&*transport, Arc::new(DmaMemory::near(options.arena_bytes, transport.memory_node())?))?;
     // After an error, closing the transport unmaps the memory from the device, before the arena is
     // unmapped from this process.
     let result = first(transport, (cap, quirks), version, arena.clone(), options);

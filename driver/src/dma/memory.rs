@@ -7,8 +7,10 @@ use std::ptr::NonNull;
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
 use rustix::io::Errno;
+use rustix::mm::{Advice, madvise};
 use vm_memory::{FileOffset, MmapRegion};
 
+use super::numa;
 use super::page_map::{HUGE_PAGE_SIZE, PAGE_SIZE};
 use crate::error::{Error, Result};
 
@@ -53,24 +55,37 @@ unsafe impl Sync for DmaMemory {}
 
 impl DmaMemory {
     /// Allocates zeroed memory of `bytes`, rounded up to 2 MiB: a memfd of 2 MiB pages if the
-    /// system has any, of ordinary pages otherwise.
+    /// system has any and lets this process use them, of ordinary pages otherwise.
     ///
     /// See the [example](Self#examples).
     ///
     /// # Errors
     /// [`Error::System`] if the memory cannot be allocated.
     pub fn new(bytes: usize) -> Result<Self> {
+        Self::near(bytes, None)
+    }
+
+    /// Allocates memory as [`new`](Self::new) does, on the memory node `node` if it has free pages.
+    pub(crate) fn near(bytes: usize, node: Option<u32>) -> Result<Self> {
         let len = bytes
             .max(1)
             .checked_next_multiple_of(HUGE_PAGE_SIZE)
             .ok_or(Error::ArenaFull { bytes, arena: usize::MAX })?;
-        // Huge pages are populated now, so that a missing page is an error here and not a SIGBUS
-        // later.
-        let huge = memfd(len, MemfdFlags::HUGETLB)
-            .and_then(|file| map(file, 0, len, libc::MAP_POPULATE))
+        let mapped = |flags| {
+            let region = map(memfd(len, flags)?, 0, len)?;
+            // Before the first page exists.
+            if let Some(node) = node
+                && let Err(why) = numa::prefer(&region, node)
+            {
+                log::debug!("DMA memory is on any memory node, not on node {node}: {why}");
+            }
+            Ok(region)
+        };
+        let huge = mapped(MemfdFlags::HUGETLB)
+            .and_then(|region| populate(&region).map(|()| region))
             .inspect_err(|why| log::debug!("no 2 MiB pages for DMA memory ({why})"));
         let region = huge
-            .or_else(|_| memfd(len, MemfdFlags::empty()).and_then(|file| map(file, 0, len, 0)))
+            .or_else(|_: io::Error| mapped(MemfdFlags::empty()))
             .map_err(Error::system("memfd for DMA memory"))?;
         Self::of(region)
     }
@@ -113,7 +128,7 @@ impl DmaMemory {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(Error::system("fallocate of a file for DMA")(errno)),
         }
-        Self::of(map(file, offset, bytes, 0).map_err(Error::system("mmap of a file for DMA"))?)
+        Self::of(map(file, offset, bytes).map_err(Error::system("mmap of a file for DMA"))?)
     }
 
     fn of(region: MmapRegion<()>) -> Result<Self> {
@@ -144,14 +159,28 @@ fn memfd(len: usize, flags: MemfdFlags) -> io::Result<File> {
     Ok(file)
 }
 
-fn map(file: File, offset: u64, len: usize, flags: i32) -> io::Result<MmapRegion<()>> {
+/// Allocates the pages of a mapping. A page that a cgroup's limit of huge pages forbids is an error
+/// here; at its first use it would be a SIGBUS, which MAP_POPULATE does not prevent.
+fn populate(region: &MmapRegion<()>) -> io::Result<()> {
+    // SAFETY: the range is that of the mapping, and populating it changes no contents.
+    let populated =
+        unsafe { madvise(region.as_ptr().cast(), region.size(), Advice::LinuxPopulateWrite) };
+    match (populated, region.file_offset()) {
+        // Before Linux 5.14.
+        (Err(Errno::INVAL), Some(at)) => {
+            let flags = FallocateFlags::empty();
+            Ok(rustix::fs::fallocate(at.file(), flags, at.start(), region.size() as u64)?)
+        }
+        (populated, _) => Ok(populated?),
+    }
+}
+
+fn map(file: File, offset: u64, len: usize) -> io::Result<MmapRegion<()>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let file = FileOffset::new(file, offset);
-    MmapRegion::build(Some(file), len, protection, libc::MAP_SHARED | flags).map_err(|error| {
-        match error {
-            vm_memory::mmap::MmapRegionError::Mmap(source) => source,
-            other => io::Error::other(other.to_string()),
-        }
+    MmapRegion::build(Some(file), len, protection, libc::MAP_SHARED).map_err(|error| match error {
+        vm_memory::mmap::MmapRegionError::Mmap(source) => source,
+        other => io::Error::other(other.to_string()),
     })
 }
 
@@ -188,6 +217,26 @@ mod tests {
         let mut read = [0; 6];
         other.read_exact_at(&mut read, 2 * 4096).unwrap();
         assert_eq!(&read, b"after!");
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_allocated_is_an_error_and_not_a_signal() {
+        let short = file(4096);
+        let region = map(short.try_clone().unwrap(), 0, 2 * 4096).unwrap();
+        // A file that is shorter than the mapping, because a cgroup needs root.
+        assert_eq!(populate(&region).unwrap_err().raw_os_error(), Some(libc::EFAULT));
+        short.set_len(2 * 4096).unwrap();
+        populate(&region).unwrap();
+    }
+
+    #[test]
+    fn memory_is_allocated_whatever_the_node() {
+        for node in [0, 1, 63, 1023, 1024, u32::MAX] {
+            let memory = DmaMemory::near(1, Some(node)).unwrap();
+            assert_eq!(memory.size(), HUGE_PAGE_SIZE);
+        }
+        let region = map(memfd(4096, MemfdFlags::empty()).unwrap(), 0, 4096).unwrap();
+        assert_eq!(numa::prefer(&region, 1024).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

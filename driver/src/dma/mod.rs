@@ -9,6 +9,7 @@ mod arena;
 mod bounce;
 mod buf;
 mod memory;
+mod numa;
 mod page_map;
 mod pages;
 mod scatter_list;

@@ -24,6 +24,7 @@ pub(crate) mod error;
 mod fake;
 mod find_uses;
 mod iommu;
+mod memory_node;
 mod module;
 mod mounts;
 mod neighbour;

@@ -45,7 +45,7 @@ use crate::quirks::PciId;
 /// use std::sync::Arc;
 /// use std::time::Duration;
 ///
-/// use nvio_driver::{Arena, Controller, Mmio, Options, Result, Transport};
+/// use nvio_driver::{Arena, Controller, Mmio, Options, PciId, Result, Transport};
 ///
 /// /// Prints each access to a register.
 /// struct Traced<T>(T);
@@ -93,6 +93,12 @@ use crate::quirks::PciId;
 ///     }
 ///     fn reset(&self) -> Result<()> {
 ///         self.0.reset()
+///     }
+///     fn pci_id(&self) -> Option<PciId> {
+///         self.0.pci_id()
+///     }
+///     fn memory_node(&self) -> Option<u32> {
+///         self.0.memory_node()
 ///     }
 ///     fn interrupts(&self) -> u16 {
 ///         self.0.interrupts()
@@ -198,6 +204,14 @@ pub unsafe trait Transport: Send + Sync {
     ///
     /// See the [example](Self#examples).
     fn pci_id(&self) -> Option<PciId> {
+        None
+    }
+
+    /// Returns the memory node that is nearest to the device, if the machine has several. By default
+    /// it is not known.
+    ///
+    /// See the [example](Self#examples).
+    fn memory_node(&self) -> Option<u32> {
         None
     }
 

@@ -40,6 +40,7 @@ pub(crate) struct Vfio {
     iommu: Arc<dyn VfioOps>,
     ranges: Vec<IovaRange>,
     vectors: Vectors,
+    memory_node: Option<u32>,
 }
 
 /// The device of vfio-ioctls, which panics if it is dropped while its function is being removed.
@@ -81,7 +82,8 @@ impl Vfio {
         let doorbells = Arc::new(map_bar0(&device, DOORBELLS, window)?);
         let irq = |index| device.get_irq_info(index).map(|irq| (irq.flags, irq.count));
         let vectors = Vectors::choose(irq);
-        Ok(Self { registers, doorbells, device, iommu, ranges, vectors })
+        let memory_node = Sysfs::new().memory_node(address);
+        Ok(Self { registers, doorbells, device, iommu, ranges, vectors, memory_node })
     }
 }
 
@@ -246,6 +248,10 @@ unsafe impl Transport for Vfio {
             bytes
         };
         Some(PciId::of_config(dword(pci_command::ID), dword(pci_command::SUBSYSTEM_ID)))
+    }
+
+    fn memory_node(&self) -> Option<u32> {
+        self.memory_node
     }
 
     fn interrupts(&self) -> u16 {

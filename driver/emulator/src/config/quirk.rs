@@ -1,6 +1,5 @@
 //! Quirks: controllers that are old, or that differ from the specification as real ones do.
 
-use std::fmt;
 use std::str::FromStr;
 
 /// A difference from the specification, or from a usual controller.
@@ -15,7 +14,7 @@ use std::str::FromStr;
 ///     .quirk(Quirk::Version10)
 ///     .quirk("short-timeout".parse()?);
 /// for quirk in Quirk::ALL {
-///     println!("{quirk}: {}", quirk.about());
+///     println!("{}: {}", quirk.name(), quirk.about());
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -94,12 +93,6 @@ impl Quirk {
             Self::Weighted => "weighted arbitration by itself, with nothing for urgent queues",
             Self::QueuesRest => "the identifier of a deleted queue is refused four times",
         }
-    }
-}
-
-impl fmt::Display for Quirk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 
