@@ -13,7 +13,7 @@ use crate::name;
 use crate::verb::find::gnu;
 use crate::verb::{
     bind, blocks, cat, completions, cp, demo, df, du, emulate, find, fsinfo, identify, list, log,
-    ls, man, map, ns, partitions, reset, sha256, smart, stat, tree, write,
+    ls, man, map, ns, partitions, reset, sha256, smart, stat, tar, tree, write,
 };
 
 /// Exit code of wrong usage.
@@ -61,6 +61,7 @@ pub enum Verb {
     Sha256(sha256::Sha256),
     Write(write::Write),
     Cp(cp::Cp),
+    Tar(tar::Tar),
     Emulate(Box<emulate::Emulate>),
     Demo(demo::Demo),
     Completions(completions::Completions),
@@ -97,6 +98,7 @@ impl Verb {
             Self::Sha256(verb) => verb.run(),
             Self::Write(verb) => verb.run(),
             Self::Cp(verb) => verb.run(),
+            Self::Tar(verb) => verb.run(),
             Self::Emulate(verb) => verb.run(),
             Self::Demo(verb) => verb.run(),
             Self::Completions(verb) => verb.run(definition()),

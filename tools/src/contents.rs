@@ -1,6 +1,9 @@
 //! The contents of files, read piece by piece.
 
+use std::ops::Range;
+
 use nvio::{Inode, Queue, Volume};
+use nvio_ext4::File;
 use nvio_iomap::BOUNCE_BYTES_MAX;
 
 use crate::error::Error;
@@ -21,21 +24,28 @@ impl<'a> Contents<'a> {
         Ok(Self { volume, queue: volume.queue()?, buffer: vec![0; BOUNCE_BYTES_MAX] })
     }
 
-    /// Calls `each` with the pieces of the bytes from `offset` to `end`, or to the end of the file
-    /// if it comes first. Holes are zeroes. `path` is the file of `inode`, for errors.
+    /// Opens the file of `inode`, found at `path`.
+    ///
+    /// # Errors
+    /// If it is not a regular file, or cannot be read.
+    pub fn open(&self, path: &[u8], inode: &Inode) -> Result<File, Error> {
+        self.volume.filesystem().file(inode).map_err(Error::path(path))
+    }
+
+    /// Calls `each` with the pieces of a range of a file, or of the part before the end of the file.
+    /// Holes are zeroes. `path` is for errors.
     ///
     /// # Errors
     /// If the file cannot be read, or the error of `each`.
     pub fn read(
         &mut self,
         path: &[u8],
-        inode: &Inode,
-        (offset, end): (u64, u64),
+        file: &mut File,
+        range: Range<u64>,
         mut each: impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut file = self.volume.filesystem().file(inode).map_err(Error::path(path))?;
-        let end = end.min(file.size());
-        let mut at = offset;
+        let end = range.end.min(file.size());
+        let mut at = range.start;
         while at < end {
             let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(self.buffer.len());
             let piece = self.buffer.get_mut(..most).unwrap_or_default();

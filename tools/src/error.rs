@@ -116,6 +116,27 @@ pub enum Error {
         /// The pattern, safe for a terminal.
         path: String,
     },
+    /// An archive would have been written to a terminal.
+    #[error(
+        "refusing to write an archive to a terminal; redirect it, or name a file with --output"
+    )]
+    ArchiveToTerminal,
+    /// A file became a part of an archive, but not all of its data could be read.
+    #[error("{source}; the archive has zeroes from byte {at} of the file on")]
+    Zeroed {
+        /// Bytes of the data that were read.
+        at: u64,
+        /// The cause.
+        source: Box<Error>,
+    },
+    /// A file that an archive cannot hold.
+    #[error("{path} is not archived: {reason}")]
+    NotArchived {
+        /// The path, safe for a terminal.
+        path: String,
+        /// The reason.
+        reason: &'static str,
+    },
     /// Standard input could not be read.
     #[error("cannot read standard input, {written} bytes of which were written")]
     Input {

@@ -18,6 +18,7 @@ mod output;
 mod progress;
 mod record;
 mod steps;
+mod target;
 mod time;
 mod units;
 mod users;

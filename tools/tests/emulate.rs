@@ -26,7 +26,7 @@ fn disk(seed: u32) -> Disk {
 }
 
 /// A running emulator; killed when it is dropped.
-struct Server {
+pub struct Server {
     child: Child,
     socket: PathBuf,
     /// The line that said it was ready.
@@ -34,7 +34,7 @@ struct Server {
 }
 
 impl Server {
-    fn start<S: AsRef<OsStr>>(socket: &Path, args: impl IntoIterator<Item = S>) -> Self {
+    pub fn start<S: AsRef<OsStr>>(socket: &Path, args: impl IntoIterator<Item = S>) -> Self {
         let mut child = emulate(socket, args).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
@@ -55,7 +55,7 @@ impl Server {
         command(first.into_iter().chain(rest.iter().map(OsStr::new)))
     }
 
-    fn run(&self, verb: &str, rest: &[&str]) -> Outcome {
+    pub fn run(&self, verb: &str, rest: &[&str]) -> Outcome {
         let device = self.device();
         let first = [OsStr::new(verb), &device];
         nvio(first.into_iter().chain(rest.iter().map(OsStr::new)))

@@ -22,5 +22,6 @@ mod read;
 mod refuse;
 mod server_failure;
 mod sha256;
+mod tar;
 mod usage;
 mod write;

@@ -4,7 +4,7 @@ use clap::Command;
 
 /// Headings, and the verbs below each.
 const GROUPS: [(&str, &[&str]); 8] = [
-    ("Read files", &["ls", "find", "tree", "stat", "cat", "sha256", "cp"]),
+    ("Read files", &["ls", "find", "tree", "stat", "cat", "sha256", "cp", "tar"]),
     ("Write files", &["write"]),
     ("Inspect a filesystem", &["fsinfo", "df", "du", "map", "partitions"]),
     ("Raw blocks", &["read-blocks", "write-blocks"]),

@@ -47,7 +47,8 @@ impl Cat {
             if inode.is_dir() {
                 return Err(Error::directory(path));
             }
-            contents.read(path, &inode, (self.offset, end), |piece| listing.out.bytes(piece))
+            let mut file = contents.open(path, &inode)?;
+            contents.read(path, &mut file, self.offset..end, |piece| listing.out.bytes(piece))
         })?;
         listing.end()
     }

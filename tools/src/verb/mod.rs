@@ -23,5 +23,6 @@ pub mod reset;
 pub mod sha256;
 pub mod smart;
 pub mod stat;
+pub mod tar;
 pub mod tree;
 pub mod write;

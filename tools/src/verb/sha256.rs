@@ -90,7 +90,8 @@ impl Sums<'_> {
 
     fn file(&mut self, listing: &mut Listing<'_>, path: &[u8], inode: &Inode) -> Result<(), Error> {
         let mut hasher = Hasher::new();
-        self.contents.read(path, inode, (0, u64::MAX), |piece| {
+        let mut file = self.contents.open(path, inode)?;
+        self.contents.read(path, &mut file, 0..u64::MAX, |piece| {
             hasher.update(piece);
             Ok(())
         })?;

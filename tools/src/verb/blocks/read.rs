@@ -1,7 +1,5 @@
 //! `nvio read-blocks`: writes blocks of a device to standard output or to a file.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,9 +10,10 @@ use super::{BlockArgs, DEPTH};
 use crate::args::Format;
 use crate::error::Error;
 use crate::open;
-use crate::output::{Output, print};
+use crate::output::print;
 use crate::progress;
 use crate::record::Record;
+use crate::target::Target;
 
 /// Write blocks of a device to standard output or to a file.
 ///
@@ -42,7 +41,7 @@ impl ReadBlocks {
         let part = self.blocks.part(&device)?;
         let namespace = device.namespace(Some(part.nsid))?;
         let length = part.length.unwrap_or_else(|| part.room());
-        let mut target = Target::new(self.output.clone())?;
+        let mut target = Target::new(self.output.as_deref())?;
         let mut queue = device.controller().queue_pair(DEPTH)?;
         let mut blocking = queue.blocking((), drop);
         let progress = progress::bar(length);
@@ -52,7 +51,7 @@ impl ReadBlocks {
             let most = usize::try_from(length - done).unwrap_or(usize::MAX).min(buffer.len());
             let piece = buffer.get_mut(..most).unwrap_or_default();
             blocking.read_bytes(&namespace, part.begin + done, piece)?;
-            target.write(piece)?;
+            target.bytes(piece)?;
             done += most as u64;
             progress.set_position(done);
         }
@@ -67,35 +66,5 @@ impl ReadBlocks {
         report.json("bytes", length);
         report.json("block_size", part.block);
         print(Format { json: true }, &report, String::new)
-    }
-}
-
-/// The output of the verb.
-enum Target {
-    Stdout(Output),
-    File(File, PathBuf),
-}
-
-impl Target {
-    fn new(path: Option<PathBuf>) -> Result<Self, Error> {
-        let Some(path) = path else { return Ok(Self::Stdout(Output::new())) };
-        let file = File::create_new(&path).map_err(|error| Error::host("create", &path, error))?;
-        Ok(Self::File(file, path))
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        match self {
-            Self::Stdout(out) => out.bytes(bytes),
-            Self::File(file, path) => {
-                file.write_all(bytes).map_err(|error| Error::host("write to", path, error))
-            }
-        }
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        match self {
-            Self::Stdout(out) => out.flush(),
-            Self::File(..) => Ok(()),
-        }
     }
 }
