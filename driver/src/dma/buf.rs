@@ -237,6 +237,15 @@ impl DmaBuf {
         Ok(())
     }
 
+    /// Drops a buffer that is not the last part of its allocation. Dropping an `Arc` would first
+    /// store it in memory, for the case that it is the last.
+    #[inline(always)]
+    pub(super) fn drop_part(self) {
+        if let Some(last) = Arc::into_inner(self.pages) {
+            drop_pages(last);
+        }
+    }
+
     /// Creates an empty buffer that marks the start of this one.
     #[inline]
     pub(crate) fn mark(&self) -> Self {
@@ -259,6 +268,12 @@ impl DmaBuf {
     pub(super) unsafe fn grow_back(&mut self, len: u32) {
         self.span = pack(self.start() - len, self.len32() + len);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn drop_pages(pages: Allocation) {
+    drop(pages);
 }
 
 #[inline]

@@ -95,6 +95,8 @@ pub(crate) struct RawQueuePair<T> {
     errors: usize,
     /// Number of completions that matched no command in flight.
     stale: usize,
+    /// Number of them in the last call of [`process`](Self::process).
+    stale_of_poll: usize,
     restarts: u64,
 }
 
@@ -132,6 +134,7 @@ impl<T> RawQueuePair<T> {
             ended: 0,
             errors: 0,
             stale: 0,
+            stale_of_poll: 0,
             restarts: 0,
         })
     }
@@ -312,7 +315,7 @@ impl<T> RawQueuePair<T> {
     ) -> usize {
         // The bound protects the caller from a device that never stops posting.
         let limit = limit.min(self.pending.capacity());
-        let before = self.stale;
+        self.stale_of_poll = 0;
         let mut left = limit;
         while left != 0 {
             let Some(posted) = self.cq.pop() else { break };
@@ -323,7 +326,7 @@ impl<T> RawQueuePair<T> {
             }
         }
         self.cq.ring();
-        let matched = limit - left - (self.stale - before);
+        let matched = limit - left - self.stale_of_poll;
         self.ended += matched;
         matched
     }
@@ -362,6 +365,7 @@ impl<T> RawQueuePair<T> {
     #[inline(never)]
     fn count_stale(&mut self, cid: u32) {
         self.stale += 1;
+        self.stale_of_poll += 1;
         log::warn!("a completion with identifier {cid:#06x} matches no command");
     }
 

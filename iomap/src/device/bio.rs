@@ -199,8 +199,8 @@ pub trait Queue<C> {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// Returns buffer and tag. [`submit`](Self::submit) then reports the reason, or accepts the
-    /// read.
+    /// Returns buffer and tag, always if the buffer is not such a page. [`submit`](Self::submit)
+    /// then reports the reason, or accepts the read.
     #[inline]
     fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
         let _ = addr;

@@ -260,10 +260,10 @@ impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
 
     #[inline(always)]
     fn poll(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize {
-        if self.guarded.is_some() {
-            return self.poll_guarded(limit, handler);
+        match &mut self.guarded {
+            None => self.pair.poll_with(limit, &mut Bios(handler)),
+            Some(guarded) => self.pair.poll_with(limit, &mut GuardedBios(guarded, handler)),
         }
-        self.pair.poll_with(limit, &mut Bios(handler))
     }
 
     fn wait(&mut self, mut done: impl FnMut(BioDone<C>)) -> Result<usize, Error> {
@@ -299,6 +299,16 @@ impl<C, H: Handler<BioDone<C>>> Handler<Completion<C>> for Bios<'_, H> {
     #[inline(always)]
     fn completed(&mut self, completion: Completion<C>) {
         self.0.completed(completed(completion));
+    }
+}
+
+/// Passes the completions of a queue pair of a protected disk to a handler of bios.
+struct GuardedBios<'h, H>(&'h mut ProtectedBios, &'h mut H);
+
+impl<C, H: Handler<BioDone<C>>> Handler<Completion<C>> for GuardedBios<'_, H> {
+    #[inline(always)]
+    fn completed(&mut self, completion: Completion<C>) {
+        self.1.completed(self.0.complete(completion));
     }
 }
 
@@ -346,18 +356,6 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
             false => pair.write(namespace, lba, buf, tag),
         };
         submitted.map_err(|rejected| self.refused(rejected, op, addr, fua))
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn poll_guarded(&mut self, limit: usize, handler: &mut impl Handler<BioDone<C>>) -> usize {
-        let Self { pair, guarded, .. } = self;
-        pair.poll(limit, |completion| {
-            handler.completed(match guarded {
-                Some(guarded) => guarded.complete(completion),
-                None => completed(completion),
-            });
-        })
     }
 }
 

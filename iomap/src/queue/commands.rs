@@ -9,7 +9,7 @@ use crate::contract::mapper::Mapping;
 use crate::contract::open_file::OpenFile;
 use crate::device::bio::{Bio, BioOp, Queue};
 use crate::error::Error;
-use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
+use crate::memory::borrowed::BorrowedMemory;
 use crate::queue::file_queue::FileQueue;
 use crate::queue::generic::FileRange;
 use crate::queue::request::{Request, Serving};
@@ -46,7 +46,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             };
             let bytes = buf.len() as u64;
             // `skip` is less than a block.
-            let tag = Tag::data(serving.request.index, (skip & 0xffff_ffff) as u32, at);
+            let tag = Tag::data(serving.request.index, (skip & 0xffff_ffff) as u32, pos);
             if !self.send(serving, Bio { op, addr, buf, tag, fua }, pos) {
                 return done;
             }
@@ -138,25 +138,6 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         true
     }
 
-    /// Submits a read of a request that has counted it already. Returns false if the request has
-    /// failed.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn send_read(&mut self, request: &mut Request<I>, bio: Bio<Tag<I>>) -> bool {
-        request.refs -= 1;
-        request.commands -= 1;
-        let sent = match request.failed {
-            true => self.put_back(request, bio),
-            false => match self.queue.submit(bio) {
-                Ok(()) => true,
-                Err(rejected) => self.send_later(request, &mut NoBorrowedMemory, rejected),
-            },
-        };
-        request.refs += u32::from(sent);
-        request.commands += u32::from(sent);
-        sent && !request.failed
-    }
-
     /// Submits a bio that was rejected, if it can be. Returns false if the request has failed.
     #[cold]
     #[inline(never)]
@@ -181,7 +162,8 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     #[cold]
     fn put_back(&mut self, request: &mut Request<I>, bio: Bio<Tag<I>>) -> bool {
         let Bio { tag, buf, .. } = bio;
-        request.put_buf(tag.part().1, tag.at, buf, &mut self.state.bounce);
+        let at = request.offset(tag.at);
+        request.put_buf(tag.part().1, at, buf, &mut self.state.bounce);
         false
     }
 

@@ -1,6 +1,7 @@
 //! The queue that files are read and written through: results, waiting, deferred work.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::os::fd::BorrowedFd;
 
 use nvio_driver::{DmaBuf, Handler};
@@ -12,7 +13,7 @@ use crate::error::{BioError, Error};
 use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
 use crate::queue::counters::Counters;
 use crate::queue::request::{Failure, Request};
-use crate::queue::state::{Mode, QueueState, Work};
+use crate::queue::state::{Mode, QueueState, QuickDone, Work};
 use crate::queue::tag::Tag;
 
 /// A queue for requests on any number of files, for one thread.
@@ -419,7 +420,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     /// Ends a request of the table as far as possible. Returns true if a command was submitted.
     fn end(&mut self, index: u32) -> bool {
         let Self { queue, state } = self;
-        let Some(request) = state.requests.get_mut(index) else { return false };
+        let Some(request) = state.requests.get_mut(index.into()) else { return false };
         request.end();
         if request.wants_flush() {
             request.flush = false;
@@ -456,43 +457,46 @@ impl<I: OpenFile, H: Handler<Done<I::Error>>> Handler<BioDone<Tag<I>>> for Settl
     fn completed(&mut self, bio: BioDone<Tag<I>>) {
         // Words, because values of several words would be copied through the stack.
         let BioDone { tag: Tag { in_flight, id, at }, buf, result } = bio;
-        if let Err(error) = result {
-            return self.keep((in_flight, id, at), buf, Err(error));
-        }
-        if let Some(in_flight) = in_flight {
-            // Before the handler runs, which then finds the file's count of requests lowered.
-            drop(in_flight);
-            let result = Ok(buf.len());
-            return self.handler.completed(Done {
-                token: id,
-                result,
-                memory: Some(Memory::Dma(buf)),
-            });
-        }
-        match self.state.end_data(id, buf) {
-            Ok(Some((token, bytes, buf))) => {
-                let (result, memory) = (Ok(bytes), Some(Memory::Dma(buf)));
-                self.handler.completed(Done { token, result, memory });
+        let QuickDone { in_flight, token, bytes, buf } = match (result, in_flight) {
+            (Err(error), in_flight) => {
+                self.kept += 1;
+                return keep(self.state, (in_flight, id, at), buf, Err(error));
             }
-            Ok(None) => self.kept += 1,
-            Err(buf) => self.keep((None, id, at), buf, Ok(())),
-        }
+            (Ok(()), Some(in_flight)) => {
+                QuickDone { in_flight: Some(in_flight), token: id, bytes: buf.len(), buf }
+            }
+            (Ok(()), None) => match self.state.end_data(id, buf) {
+                Ok(Some(done)) => done,
+                Ok(None) => {
+                    self.kept += 1;
+                    return;
+                }
+                Err(buf) => {
+                    self.kept += 1;
+                    return keep(self.state, (None, id, at), buf, Ok(()));
+                }
+            },
+        };
+        // Otherwise an unwind would find `buf` in memory, and each completion would store it.
+        let buf = ManuallyDrop::new(buf);
+        // Before the handler runs, which then finds the file's count of requests lowered.
+        drop(in_flight);
+        let memory = Some(Memory::Dma(ManuallyDrop::into_inner(buf)));
+        self.handler.completed(Done { token, result: Ok(bytes), memory });
     }
 }
 
-impl<I: OpenFile, H> Settling<'_, I, H> {
-    #[cold]
-    #[inline(never)]
-    fn keep(
-        &mut self,
-        (in_flight, id, at): (Option<InFlight<I>>, u64, u64),
-        buf: DmaBuf,
-        result: Result<(), BioError>,
-    ) {
-        self.kept += 1;
-        let bio = BioDone { tag: Tag { in_flight, id, at }, buf, result };
-        self.state.complete(bio, None, &mut NoBorrowedMemory);
-    }
+/// Ends a command whose result is not passed on at once.
+#[cold]
+#[inline(never)]
+fn keep<I: OpenFile>(
+    state: &mut QueueState<I>,
+    (in_flight, id, at): (Option<InFlight<I>>, u64, u64),
+    buf: DmaBuf,
+    result: Result<(), BioError>,
+) {
+    let bio = BioDone { tag: Tag { in_flight, id, at }, buf, result };
+    state.complete(bio, None, &mut NoBorrowedMemory);
 }
 
 /// Keeps all results.

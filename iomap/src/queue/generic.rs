@@ -13,7 +13,7 @@ use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
 use crate::memory::request_memory::RequestMemory;
 use crate::queue::file_queue::FileQueue;
 use crate::queue::request::{Request, Serving, report};
-use crate::queue::route::{Read, one_range};
+use crate::queue::route::{Read, data_at};
 use crate::queue::tag::Tag;
 
 /// A request before the generic path accepts it.
@@ -90,68 +90,120 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     ///
     /// # Errors
     /// The error that occurred before any command was submitted, with the memory.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn read_runs<M: Mapper<OpenFile = I>>(
         &mut self,
         file: &mut M,
-        read: &Read,
+        Read { io, size, wait, simple }: Read,
         buf: DmaBuf,
         (mut mapping, in_flight): (Mapping, InFlight<I>),
+        (mut addr, mut bytes): (u64, u64),
     ) -> Result<(), Rejected<ErrorOf<M>>> {
-        let Read { io, size, wait, .. } = *read;
         let Some(mut request) = self.state.requests.take_idle() else {
-            return self.start_read(file, read, buf.into(), Some((mapping, in_flight)));
+            let read = Read { io, size, wait, simple };
+            return self.start_read(file, &read, buf.into(), Some((mapping, in_flight)));
         };
-        let (mut pos, end, op) = (io.pos, io.pos + buf.len() as u64, op_of(BioOp::Read, io.flags));
-        let memory = RequestMemory::One(SplitBuffer::new(buf));
-        request.begin(in_flight, (BioOp::Read, io), (end - pos, size), memory, wait);
-        request.quick = wait == 0;
-        log::trace!("request at {pos}: {} bytes", end - pos);
-        let mut sent = 0;
-        let rest = loop {
-            let left = end - pos;
-            let n = left.min(mapping.bytes_from(pos));
-            let Some(addr) = one_range(&mapping, pos, n) else { break Some(mapping) };
-            if n == 0 || n & self.state.block_mask != 0 || !self.queue.fits(addr, n) {
-                break Some(mapping);
+        let (count, op) = (buf.len() as u64, op_of(BioOp::Read, io.flags));
+        let (mut memory, mut pos, mut sent) = (SplitBuffer::new(buf), io.pos, 0);
+        let stop = loop {
+            let left = memory.rest().len() as u64;
+            let n = left.min(bytes);
+            let whole = n & self.state.block_mask == 0;
+            if n != self.state.page && !(whole && self.queue.fits(addr, n)) {
+                break RunStop::Mapping(mapping);
             }
-            let RequestMemory::One(memory) = &mut request.memory else { break Some(mapping) };
-            let Some(piece) = memory.cut(to_usize(n)) else { break Some(mapping) };
-            let tag = Tag::data(request.index, 0, pos - io.pos);
-            let refused = match piece.is_page(self.state.page) {
-                true => self.queue.read_page(addr, piece, tag).err(),
-                false => Some((piece, tag)),
-            };
-            sent += 1;
-            if let Some((piece, tag)) = refused {
-                (request.refs, request.commands) = (request.refs + sent, request.commands + sent);
-                sent = 0;
-                if !self.send_read(&mut request, Bio::read(addr, piece, tag)) {
-                    break Some(mapping);
-                }
-            }
-            // An error of `end` counts only if nothing was processed.
+            let Some(piece) = memory.cut(to_usize(n)) else { break RunStop::Mapping(mapping) };
+            // Before the command, so that the mapping is not in use any more. An error of `end`
+            // counts only if nothing was processed.
             let _ = file.end(&mapping, pos, left, n, op);
-            pos += n;
-            if pos == end {
-                break None;
+            let tag = Tag::data(request.index, 0, pos);
+            // A piece that is not a page is refused, too.
+            if let Err((piece, tag)) = self.queue.read_page(addr, piece, tag)
+                && let Err(rejected) = self.queue.submit(Bio::read(addr, piece, tag))
+            {
+                break RunStop::Device(rejected);
             }
-            mapping = match file.begin(pos, end - pos, op) {
-                Ok(mapping) => mapping,
-                Err(error) => {
-                    request.fail(error);
-                    break None;
+            (pos, sent) = (pos + n, sent + 1);
+            let left = memory.rest().len() as u64;
+            if left == 0 {
+                if wait == 0 {
+                    request.begin_quick(in_flight, io, count, memory, sent);
+                    self.state.submitted(request);
+                    return Ok(());
                 }
+                break RunStop::End;
+            }
+            mapping = match file.begin(pos, left, op) {
+                Ok(mapping) => mapping,
+                Err(error) => break RunStop::Filesystem(error),
             };
+            match data_at(&mapping, pos) {
+                Some(data) => (addr, bytes) = data,
+                None => break RunStop::Mapping(mapping),
+            }
         };
-        (request.refs, request.commands) = (request.refs + sent, request.commands + sent);
-        request.moved = pos - io.pos;
+        request.begin(
+            in_flight,
+            (BioOp::Read, io),
+            (count, size),
+            RequestMemory::One(memory),
+            wait,
+        );
+        (request.refs, request.commands, request.moved) = (1 + sent, sent, pos - io.pos);
+        self.continue_runs(file, request, stop)
+    }
+
+    /// Continues a read of several mappings that stopped.
+    ///
+    /// # Errors
+    /// The error that occurred before any command was submitted, with the memory.
+    #[cold]
+    #[inline(never)]
+    fn continue_runs<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        mut request: Box<Request<I>>,
+        stop: RunStop<I>,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        log::trace!("request at {}: {} bytes", request.io.pos, request.count);
+        let rest = match stop {
+            RunStop::Mapping(mapping) => Some(mapping),
+            RunStop::Filesystem(error) => {
+                request.fail(error);
+                None
+            }
+            RunStop::End => None,
+            RunStop::Device(rejected) => self.continue_piece(file, &mut request, rejected),
+        };
         if rest.is_some() {
             let mut serving = Serving { request, borrowed: &mut NoBorrowedMemory };
             self.walk(file, &mut serving, rest);
             request = serving.request;
         }
         self.end_submission(file, request)
+    }
+
+    /// Submits a piece of a read that the device rejected, and returns the mapping of the bytes after
+    /// it; `None` at the end of the request, and after an error.
+    fn continue_piece<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        request: &mut Request<I>,
+        rejected: Rejected<Error, Bio<Tag<I>>>,
+    ) -> Option<Mapping> {
+        let bytes = rejected.payload.buf.len() as u64;
+        if !self.send_later(request, &mut NoBorrowedMemory, rejected) {
+            return None;
+        }
+        request.refs += 1;
+        request.commands += 1;
+        request.moved += bytes;
+        let (pos, left) = (request.io.pos + request.moved, request.count - request.moved);
+        if request.failed || left == 0 {
+            return None;
+        }
+        let next = file.begin(pos, left, op_of(BioOp::Read, request.io.flags));
+        next.map_err(|error| request.fail(error)).ok()
     }
 
     /// Hands a request that was submitted to the table of requests.
@@ -342,6 +394,18 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     pub(crate) fn block(&self) -> u64 {
         self.state.block_mask + 1
     }
+}
+
+/// The step at which a read of several mappings stopped.
+enum RunStop<I: OpenFile> {
+    /// At a mapping that does not serve the next bytes as they are.
+    Mapping(Mapping),
+    /// At `begin` of the next mapping.
+    Filesystem(I::Error),
+    /// At the end of the buffer: the submitter waits for the result.
+    End,
+    /// At the device. `end` of the mapping was called.
+    Device(Rejected<Error, Bio<Tag<I>>>),
 }
 
 fn rejected<E>(error: E, memory: RequestMemory) -> Rejected<E> {

@@ -36,7 +36,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         // Fewer questions than those of `route`, each of which answers several.
         let usual = buf.is_page(self.state.page);
         if !usual || pos >= file.page_end() || pos & self.state.block_mask != 0 {
-            return self.read_buf(file, &IoArgs::at(pos).token(token), buf, 0);
+            return self.read_plain(file, pos, buf, token);
         }
         let count = u64::from(PAGE);
         let in_flight = file.open_file().begin_io();

@@ -2,7 +2,7 @@
 
 use std::mem::{forget, replace};
 
-use nvio_driver::{BouncePool, DmaBuf};
+use nvio_driver::{BouncePool, DmaBuf, SplitBuffer};
 
 use crate::contract::bytes::to_usize;
 use crate::contract::io_args::{Done, IoArgs, IoFlags};
@@ -18,13 +18,12 @@ use crate::queue::tag::{Part, Tag};
 pub(crate) struct Request<I: OpenFile> {
     /// Its number in the table of requests, which its commands carry.
     pub(crate) index: u32,
+    /// The number of the next idle request, if this one is idle.
+    pub(crate) next_idle: u32,
     /// Commands in flight, plus one until the submission ends.
     pub(crate) refs: u32,
     /// Commands that were submitted.
     pub(crate) commands: u32,
-    /// True if a poll may return the result at once: a read of whole blocks into one buffer, without
-    /// hooks and not waited for, that did not fail.
-    pub(crate) quick: bool,
     /// True after an error or a fault: no further data is submitted.
     pub(crate) failed: bool,
     pub(crate) op: BioOp,
@@ -37,6 +36,9 @@ pub(crate) struct Request<I: OpenFile> {
     /// The file, until the request is done.
     in_flight: Option<InFlight<I>>,
     pub(crate) memory: RequestMemory,
+    /// The memory of a request whose result a poll may return at once: a read of whole blocks into
+    /// one buffer, without hooks and not waited for, that did not fail.
+    pub(crate) quick: Option<SplitBuffer>,
     pub(crate) io: IoArgs,
     /// Bytes of the file from `io.pos`; a read is clipped to the end of the file.
     pub(crate) count: u64,
@@ -72,9 +74,9 @@ impl<I: OpenFile> Request<I> {
     pub(crate) fn idle(index: u32) -> Self {
         Self {
             index,
+            next_idle: index + 1,
             refs: 0,
             commands: 0,
-            quick: false,
             failed: false,
             op: BioOp::Read,
             unwritten: false,
@@ -82,6 +84,7 @@ impl<I: OpenFile> Request<I> {
             ended: false,
             in_flight: None,
             memory: RequestMemory::Borrowed(0),
+            quick: None,
             io: IoArgs::at(0),
             count: 0,
             size: 0,
@@ -92,7 +95,8 @@ impl<I: OpenFile> Request<I> {
         }
     }
 
-    /// Begins to submit a request that was idle.
+    /// Begins to submit a request that was idle: what is not set here is as [`idle`](Self::idle)
+    /// made it.
     #[inline(always)]
     pub(crate) fn begin(
         &mut self,
@@ -103,13 +107,33 @@ impl<I: OpenFile> Request<I> {
         wait: u64,
     ) {
         (self.refs, self.commands, self.moved) = (1, 0, 0);
-        (self.quick, self.failed) = (false, false);
-        (self.unwritten, self.flush, self.ended) = (false, false, false);
         (self.op, self.io, self.count, self.size, self.wait) = (op, io, count, size, wait);
-        self.fault = None;
         // An idle request has neither, so that there is nothing to drop.
         forget(self.in_flight.replace(in_flight));
         forget(replace(&mut self.memory, memory));
+    }
+
+    /// Begins a [`quick`](Self::quick) request that was idle, after its `commands` were submitted.
+    #[inline(always)]
+    pub(crate) fn begin_quick(
+        &mut self,
+        in_flight: InFlight<I>,
+        io: IoArgs,
+        count: u64,
+        memory: SplitBuffer,
+        commands: u32,
+    ) {
+        (self.refs, self.commands, self.moved) = (1 + commands, commands, count);
+        (self.io, self.count) = (io, count);
+        forget(self.in_flight.replace(in_flight));
+        forget(self.quick.replace(memory));
+    }
+
+    /// Makes a [`quick`](Self::quick) request one that needs work.
+    pub(crate) fn slow_down(&mut self) {
+        if let Some(memory) = self.quick.take() {
+            self.memory = RequestMemory::One(memory);
+        }
     }
 
     pub(crate) fn is_write(&self) -> bool {
@@ -121,6 +145,12 @@ impl<I: OpenFile> Request<I> {
         self.io.flags.contains(flag)
     }
 
+    /// Returns the offset in the request of position `pos` of the file.
+    #[inline]
+    pub(crate) fn offset(&self, pos: u64) -> u64 {
+        pos.saturating_sub(self.io.pos)
+    }
+
     /// The state of the file.
     #[inline]
     pub(crate) fn file(&self) -> Option<&I> {
@@ -130,7 +160,7 @@ impl<I: OpenFile> Request<I> {
     /// Records an error, unless there is one.
     #[cold]
     pub(crate) fn fail(&mut self, error: impl Into<I::Error>) {
-        (self.quick, self.failed) = (false, true);
+        self.failed = true;
         if self.error.is_none() {
             self.error = Some(error.into());
         }
@@ -156,7 +186,7 @@ impl<I: OpenFile> Request<I> {
     /// Records that byte `at` of the caller's memory could not be accessed.
     #[cold]
     pub(crate) fn fault_at(&mut self, at: usize) {
-        (self.quick, self.failed) = (false, true);
+        self.failed = true;
         self.fault = Some(self.fault.map_or(at as u64, |before| before.min(at as u64)));
     }
 
@@ -267,18 +297,22 @@ impl<I: OpenFile> Request<I> {
         self.flush && self.outcome().is_some_and(|bytes| bytes > 0)
     }
 
-    /// Ends a [`quick`](Self::quick) request, and returns its buffer; `None` if a piece is missing.
+    /// Ends a [`quick`](Self::quick) request, and returns its file and its buffer. Returns `None`,
+    /// and nothing changes, if a piece is missing.
     #[inline(always)]
-    pub(crate) fn finish_quick(&mut self) -> Option<DmaBuf> {
-        drop(self.in_flight.take());
-        match replace(&mut self.memory, RequestMemory::Borrowed(0)) {
-            RequestMemory::One(memory) => memory.finish().ok(),
-            _ => None,
+    pub(crate) fn finish_quick(&mut self) -> Option<(Option<InFlight<I>>, DmaBuf)> {
+        match self.quick.take()?.finish() {
+            Ok(buf) => Some((self.in_flight.take(), buf)),
+            Err(memory) => {
+                self.quick = Some(memory);
+                None
+            }
         }
     }
 
     /// Ends the request after all work is done, and returns its result.
     pub(crate) fn finish(&mut self, block_mask: u64) -> Done<I::Error> {
+        self.slow_down();
         let file = self.in_flight.take();
         let memory = replace(&mut self.memory, RequestMemory::Borrowed(0));
         let (direct, owned) = (memory.is_direct(), !matches!(memory, RequestMemory::Borrowed(_)));

@@ -104,14 +104,21 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
 /// Returns the device address of `count` bytes at `pos`, if the mapping covers them with data.
 #[inline(always)]
 pub(crate) fn one_range(mapping: &Mapping, pos: u64, count: u64) -> Option<u64> {
+    let (addr, bytes) = data_at(mapping, pos)?;
+    (count <= bytes).then_some(addr)
+}
+
+/// Returns the device address of `pos` and the number of bytes from there to the end of the
+/// mapping, if it covers `pos` with data.
+#[inline(always)]
+pub(crate) fn data_at(mapping: &Mapping, pos: u64) -> Option<(u64, u64)> {
     let Mapping { offset, length, addr, kind, flags } = *mapping;
     // Wraps for a mapping past `pos`, and is larger than any length then.
     let before = pos.wrapping_sub(offset);
-    let whole = length.checked_sub(before).is_some_and(|left| count <= left);
-    if kind != MappingKind::Mapped || flags.intersects(UNFIT) || !whole {
+    if kind != MappingKind::Mapped || flags.intersects(UNFIT) || before >= length {
         return None;
     }
-    addr.checked_add(before)
+    Some((addr.checked_add(before)?, length - before))
 }
 
 /// Returns the reason why one command does not serve a mapping; `None` if the mapping breaks the

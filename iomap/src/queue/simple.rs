@@ -12,7 +12,8 @@ use crate::memory::borrowed::NoBorrowedMemory;
 use crate::queue::file_queue::FileQueue;
 use crate::queue::generic::{NewRequest, op_of};
 use crate::queue::request::report;
-use crate::queue::route::{Read, Route, one_range, why_split};
+use crate::queue::route::{Read, Route, data_at, why_split};
+use crate::queue::state::Mode;
 use crate::queue::tag::Tag;
 
 /// The step at which a read of one command stopped.
@@ -26,8 +27,8 @@ pub(crate) enum Stopped<I: OpenFile> {
 }
 
 impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
-    /// Submits a read of one DMA buffer by the path that [`route`](Self::route) chooses. `wait` is
-    /// the number of the wait for its result; 0 if a poll returns it.
+    /// Submits a read of one DMA buffer. `wait` is the number of the wait for its result; 0 if a
+    /// poll returns it.
     #[inline(never)]
     pub(crate) fn read_buf<M: Mapper<OpenFile = I>>(
         &mut self,
@@ -36,12 +37,42 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         buf: DmaBuf,
         wait: u64,
     ) -> Result<(), Rejected<ErrorOf<M>>> {
+        self.read_routed::<M, false>(file, *io, buf, wait)
+    }
+
+    /// Submits a read of one DMA buffer without flags. Separate from [`read_buf`](Self::read_buf),
+    /// so that the compiler removes the tests of flags and of waiting.
+    #[inline(never)]
+    pub(crate) fn read_plain<M: Mapper<OpenFile = I>>(
+        &mut self,
+        file: &mut M,
+        pos: u64,
+        buf: DmaBuf,
+        token: u64,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
+        // Otherwise `route` asks for each mode.
+        if self.state.mode != Mode::default() {
+            return self.read_buf(file, &IoArgs::at(pos).token(token), buf, 0);
+        }
+        self.read_routed::<M, true>(file, IoArgs::at(pos).token(token), buf, 0)
+    }
+
+    /// Submits a read by the path that [`route`](Self::route) chooses. With `INLINE_RUNS`, a read of
+    /// several mappings is submitted without a further call, which would copy all arguments.
+    #[inline(always)]
+    fn read_routed<M: Mapper<OpenFile = I>, const INLINE_RUNS: bool>(
+        &mut self,
+        file: &mut M,
+        io: IoArgs,
+        buf: DmaBuf,
+        wait: u64,
+    ) -> Result<(), Rejected<ErrorOf<M>>> {
         if self.state.mode.is_full() && wait == 0 {
             return Err(Rejected { error: Error::Busy.into(), payload: buf.into() });
         }
         let size = file.size();
-        let read = |simple| Read { io: *io, size, wait, simple };
-        let simple = match self.route(file, io, size, &buf) {
+        let read = |simple| Read { io, size, wait, simple };
+        let simple = match self.route(file, &io, size, &buf) {
             Route::Simple => true,
             Route::OneCommand(reason) => {
                 self.state.counters.fall_back(reason);
@@ -49,7 +80,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             }
             Route::Other => return self.read_memory(file, &read(false), buf.into()),
         };
-        let (IoArgs { pos, flags, token, .. }, count) = (*io, buf.len() as u64);
+        let (IoArgs { pos, flags, token, .. }, count) = (io, buf.len() as u64);
         let traced = simple && self.state.mode.is_traced();
         if traced {
             trace_begin(pos, count);
@@ -66,13 +97,15 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
                 return self.continue_read(file, &read(simple), Stopped::Filesystem(error, buf));
             }
         };
-        let addr = match one_range(&mapping, pos, count) {
-            Some(addr) if self.queue.fits(addr, count) => addr,
-            _ if simple => {
+        let addr = match data_at(&mapping, pos) {
+            Some((addr, bytes)) if count <= bytes && self.queue.fits(addr, count) => addr,
+            Some(data) if INLINE_RUNS && !simple => {
+                return self.read_runs(file, read(simple), buf, (mapping, in_flight), data);
+            }
+            _ => {
                 let stopped = Stopped::Mapping(mapping, in_flight, buf);
                 return self.continue_read(file, &read(simple), stopped);
             }
-            _ => return self.read_runs(file, &read(simple), buf, (mapping, in_flight)),
         };
         // An error of `end` counts only if nothing was processed.
         let _ = file.end(&mapping, pos, count, count, op);
@@ -123,7 +156,15 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
                 if let Some(reason) = reason {
                     self.state.counters.fall_back(reason);
                 }
-                return self.read_runs(file, read, buf, (mapping, in_flight));
+                match data_at(&mapping, io.pos) {
+                    Some(data) => {
+                        return self.read_runs(file, *read, buf, (mapping, in_flight), data);
+                    }
+                    None => {
+                        let first = Some((mapping, in_flight));
+                        return self.start_read(file, read, buf.into(), first);
+                    }
+                }
             }
             Stopped::Device(rejected) => {
                 let how = (io.flags.contains(IoFlags::NOWAIT), wait != 0);

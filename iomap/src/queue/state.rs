@@ -11,7 +11,6 @@ use crate::contract::open_file::{InFlight, OpenFile};
 use crate::device::bio::{Bio, BioDone};
 use crate::error::Error;
 use crate::memory::borrowed::{BorrowedMemory, NoBorrowedMemory};
-use crate::memory::request_memory::RequestMemory;
 use crate::queue::counters::Counters;
 use crate::queue::request::{Failure, Request, report};
 use crate::queue::requests::Requests;
@@ -87,6 +86,15 @@ impl Mode {
     fn with(self, bit: u8, on: bool) -> Self {
         Self(if on { self.0 | bit } else { self.0 & !bit })
     }
+}
+
+/// The result of a request that needs no work.
+pub(crate) struct QuickDone<I> {
+    /// The file, until the result is passed on.
+    pub(crate) in_flight: Option<InFlight<I>>,
+    pub(crate) token: u64,
+    pub(crate) bytes: usize,
+    pub(crate) buf: DmaBuf,
 }
 
 /// Work that may not run inside the poll that found it.
@@ -211,7 +219,7 @@ impl<I: OpenFile> QueueState<I> {
     #[cold]
     #[inline(never)]
     fn end_request(&mut self, index: u32) {
-        match self.requests.get_mut(index).is_some_and(|request| request.has_work()) {
+        match self.requests.get_mut(index.into()).is_some_and(|request| request.has_work()) {
             true => self.defer(Work::Request(index)),
             false => {
                 if let Some((wait, done)) = self.finish(index) {
@@ -248,15 +256,17 @@ impl<I: OpenFile> QueueState<I> {
         borrowed: &mut dyn BorrowedMemory,
     ) -> Option<(u64, Done<I::Error>)> {
         let (index, part) = tag.part();
-        let Tag { in_flight, id, at } = tag;
+        let Tag { in_flight, id, at: pos } = tag;
         if let Some(in_flight) = in_flight {
-            return self.end_simple(in_flight, (id, at), buf, failure);
+            return self.end_simple(in_flight, (id, pos), buf, failure);
         }
         let Self { requests, bounce, .. } = self;
         let (request, submitting) = match own {
             Some(own) if own.index == index => (own, true),
-            _ => (requests.get_mut(index)?, false),
+            _ => (requests.get_mut(index.into())?, false),
         };
+        request.slow_down();
+        let at = request.offset(pos);
         if let Some(failure) = failure {
             request.fail_command(part, at, buf.len(), failure);
         } else if let Part::Data { skip } = part
@@ -279,9 +289,9 @@ impl<I: OpenFile> QueueState<I> {
         self.finish(index)
     }
 
-    /// Ends a data command that succeeded, of a request of one buffer: the most frequent completion
-    /// of the generic path. Returns token, bytes and buffer if the request is done and
-    /// [`quick`](Request::quick).
+    /// Ends a data command that succeeded, of a request that is [`quick`](Request::quick): the most
+    /// frequent completion of the generic path. Its `id` is the index of its request; other commands
+    /// have larger ones. Returns the request's result if it is done.
     ///
     /// # Errors
     /// The buffer if the command is another.
@@ -290,23 +300,23 @@ impl<I: OpenFile> QueueState<I> {
         &mut self,
         id: u64,
         buf: DmaBuf,
-    ) -> Result<Option<(u64, usize, DmaBuf)>, DmaBuf> {
-        let (index, Part::Data { .. }) = Tag::<I>::part_of(id) else { return Err(buf) };
-        let Some(request) = self.requests.get_mut(index) else { return Err(buf) };
-        let RequestMemory::One(memory) = &mut request.memory else { return Err(buf) };
+    ) -> Result<Option<QuickDone<I>>, DmaBuf> {
+        let Some(entry) = self.requests.get(id) else { return Err(buf) };
+        let request = &mut *entry.request;
+        let Some(memory) = &mut request.quick else { return Err(buf) };
         memory.put(buf)?;
         request.refs -= 1;
         if request.refs > 0 {
             return Ok(None);
         }
-        if !request.quick || !memory.is_whole() {
+        let Some((in_flight, buf)) = request.finish_quick() else {
+            let index = request.index;
             self.end_request(index);
             return Ok(None);
-        }
-        let (token, moved) = (request.io.token, request.moved);
-        let Some(buf) = request.finish_quick() else { return Ok(None) };
-        self.requests.recycle(index);
-        Ok(Some((token, to_usize(moved), buf)))
+        };
+        let (token, bytes) = (request.io.token, to_usize(request.moved));
+        entry.recycle();
+        Ok(Some(QuickDone { in_flight, token, bytes, buf }))
     }
 
     /// Ends a read of one command.
@@ -350,13 +360,13 @@ impl<I: OpenFile> QueueState<I> {
         self.keep(wait, Done { token, result: Err(error), memory });
     }
 
-    /// Takes a request that is done from the table, and returns its result with the number of the
+    /// Ends a request of the table that is done, and returns its result with the number of the
     /// wait for it.
     #[inline(never)]
     pub(crate) fn finish(&mut self, index: u32) -> Option<(u64, Done<I::Error>)> {
-        let mut request = self.requests.take(index)?;
+        let request = self.requests.get_mut(index.into())?;
         let (wait, done) = (request.wait, request.finish(self.block_mask));
-        self.requests.put_idle(request);
+        self.requests.recycle(index);
         Some((wait, done))
     }
 }

@@ -13,8 +13,7 @@ pub struct Tag<I> {
     pub(crate) in_flight: Option<InFlight<I>>,
     /// The caller's token or the number of a wait; for a request in the table see [`Part`].
     pub(crate) id: u64,
-    /// Position in the file, with [`WAITED`] if the submitter waits; for a request in the table the
-    /// offset in the request.
+    /// Position in the file, with [`WAITED`] if the submitter of a read of one command waits.
     pub(crate) at: u64,
 }
 
@@ -52,10 +51,11 @@ impl<I> Tag<I> {
         if at & WAITED == 0 { (0, id) } else { (id, 0) }
     }
 
-    /// `skip` is less than a block.
+    /// `skip` is less than a block. Without it, the tag's `id` is the number of the request.
     #[inline(always)]
-    pub(crate) fn data(request: u32, skip: u32, at: u64) -> Self {
-        Self { in_flight: None, id: u64::from(request) | u64::from(skip & 0xff_ffff) << 32, at }
+    pub(crate) fn data(request: u32, skip: u32, pos: u64) -> Self {
+        let id = u64::from(request) | u64::from(skip & 0xff_ffff) << 32;
+        Self { in_flight: None, id, at: pos }
     }
 
     pub(crate) fn pad(request: u32) -> Self {
@@ -71,20 +71,13 @@ impl<I> Tag<I> {
     }
 
     /// Returns the request's entry in the table and the purpose of the command.
-    #[inline]
-    pub(crate) fn part(&self) -> (u32, Part) {
-        Self::part_of(self.id)
-    }
-
-    /// Returns [`part`](Self::part) of the command with this `id`.
-    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "made of numbers of that size")]
-    pub(crate) fn part_of(id: u64) -> (u32, Part) {
-        let part = match id & (Self::PAD | Self::FLUSH) {
-            0 => Part::Data { skip: (id >> 32) as u32 & 0xff_ffff },
+    pub(crate) fn part(&self) -> (u32, Part) {
+        let part = match self.id & (Self::PAD | Self::FLUSH) {
+            0 => Part::Data { skip: (self.id >> 32) as u32 & 0xff_ffff },
             Self::PAD => Part::Pad,
             _ => Part::Flush,
         };
-        (id as u32, part)
+        (self.id as u32, part)
     }
 }

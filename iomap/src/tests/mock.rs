@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use nvio_driver::spec::Status;
 use nvio_driver::{Arena, DmaBuf, Handler, Rejected};
 
-use crate::contract::mapper::{Mapper, Mapping, Op};
+use crate::contract::mapper::{Mapper, Mapping, Op, PAGE};
 use crate::contract::open_file::{EndIo, FileRef, OpenFile, Report};
 use crate::device::bio::{Bio, BioDone, BioOp, Queue, WriteQueue};
 use crate::error::{BioError, Error, FileError};
@@ -526,7 +526,7 @@ impl<C> Queue<C> for MockQueue<C> {
 
     fn read_page(&mut self, addr: u64, buf: DmaBuf, tag: C) -> Result<(), (DmaBuf, C)> {
         let serves = addr.is_multiple_of(512) && addr.saturating_add(4096) <= self.size();
-        if !serves || self.in_flight.len() == self.depth {
+        if !serves || !buf.is_page(u64::from(PAGE)) || self.in_flight.len() == self.depth {
             return Err((buf, tag));
         }
         let bio = Bio { op: BioOp::Read, addr, buf, tag, fua: false };

@@ -352,7 +352,8 @@ fn the_state_of_a_request_goes_with_its_command() {
     rig.files.submit_read(&mut rig.file, 0, buf, 1).unwrap();
     assert_eq!(rig.files.queue.iovas, [iova], "the caller's buffer itself");
     assert_eq!(rig.journal.count(|event| matches!(event, Event::Alloc(_))), allocated);
-    assert!(rig.files.state.requests.get_mut(0).is_none(), "no entry of the table of requests");
+    let first = rig.files.state.requests.take_idle().map(|request| request.index);
+    assert_eq!(first, Some(0), "no entry of the table of requests");
     assert_eq!(rig.files.poll(1, |done| assert_eq!(done.token, 1)), 1);
 }
 
