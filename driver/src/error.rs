@@ -99,6 +99,9 @@ pub enum Error {
     /// the connection.
     #[error("the controller is gone: it was removed, or its server has ended")]
     Gone,
+    /// [`Controller::shut_down`](crate::Controller::shut_down) was called.
+    #[error("the controller was shut down")]
+    ShutDown,
     /// The controller reports a fatal error (CSTS.CFS).
     #[error("the controller reports a fatal error (CSTS {csts:#010x})")]
     Fatal {

@@ -17,6 +17,7 @@ use crate::location::{self, DeviceName, Location};
 use crate::partition;
 use crate::range;
 use crate::recognise;
+use crate::shutdown::{Shutdown, Ticket};
 
 /// Commands that a queue for metadata or partition tables has in flight.
 const METADATA_DEPTH: u16 = 32;
@@ -52,6 +53,15 @@ pub struct Device {
     // Fields drop in order: the controller is shut down before its emulator ends.
     controller: Controller,
     emulator: Option<Emulator>,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            ticket.closing();
+        }
+    }
 }
 
 impl fmt::Debug for Device {
@@ -65,33 +75,20 @@ impl Device {
         name: &DeviceName,
         image_block_bytes: u32,
         options: Options,
+        shutdown: Option<&Shutdown>,
     ) -> Result<Self, Error> {
-        match name {
-            DeviceName::Address(address) => {
-                let controller = open(address, options)?;
-                Ok(Self { controller, emulator: None })
+        let mut ticket = shutdown.map(Shutdown::opening).transpose()?;
+        let (controller, emulator) = match name {
+            DeviceName::Address(address) => (open(address, options)?, None),
+            DeviceName::Image(image) => {
+                let (controller, emulator) = emulate(image, image_block_bytes, options)?;
+                (controller, Some(emulator))
             }
-            DeviceName::Image(image) => Self::emulate(image, image_block_bytes, options),
+        };
+        if let Some(ticket) = &mut ticket {
+            ticket.opened(&controller);
         }
-    }
-
-    fn emulate(image: &Path, block_bytes: u32, options: Options) -> Result<Self, Error> {
-        image::check(image)?;
-        if options.writable {
-            // The emulator then keeps the kernel from mounting a block device.
-            let failed = |error| Error::Image { action: "open", path: image.to_owned(), error };
-            if let Some(user) = in_use::user(image).map_err(failed)? {
-                return Err(Error::ImageInUse { path: image.to_owned(), user });
-            }
-        }
-        let backing = Backing::image(image, !options.writable);
-        let namespace = NamespaceConfig::new(backing).block_size(block_bytes);
-        let emulator = Emulator::builder().namespace(namespace).start();
-        let emulator =
-            emulator.map_err(|error| Error::Emulate { image: image.to_owned(), error })?;
-        let address = Address::VfioUser(emulator.socket().to_owned());
-        let controller = Controller::open_with(&address, options)?;
-        Ok(Self { controller, emulator: Some(emulator) })
+        Ok(Self { controller, emulator, ticket })
     }
 
     /// Returns the controller.
@@ -215,6 +212,28 @@ fn among(active: Vec<u32>, nsid: u32) -> Result<u32, Error> {
         _ if active.contains(&nsid) => Ok(nsid),
         _ => Err(Error::NoSuchNamespace { nsid, active }),
     }
+}
+
+/// Opens an image on the embedded controller.
+fn emulate(
+    image: &Path,
+    block_bytes: u32,
+    options: Options,
+) -> Result<(Controller, Emulator), Error> {
+    image::check(image)?;
+    if options.writable {
+        // The emulator then keeps the kernel from mounting a block device.
+        let failed = |error| Error::Image { action: "open", path: image.to_owned(), error };
+        if let Some(user) = in_use::user(image).map_err(failed)? {
+            return Err(Error::ImageInUse { path: image.to_owned(), user });
+        }
+    }
+    let backing = Backing::image(image, !options.writable);
+    let namespace = NamespaceConfig::new(backing).block_size(block_bytes);
+    let started = Emulator::builder().namespace(namespace).connect();
+    let (emulator, connection) =
+        started.map_err(|error| Error::Emulate { image: image.to_owned(), error })?;
+    Ok((Controller::open_stream(connection, options)?, emulator))
 }
 
 fn open(address: &Address, options: Options) -> Result<Controller, Error> {

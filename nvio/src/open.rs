@@ -155,7 +155,8 @@ impl OpenOptions {
         };
         let wait = self.wait.unwrap_or(default);
         let options = nvio_driver::Options { writable, wait, ..self.controller.clone() };
-        Device::open(&location.device, self.image_block_bytes, options)
+        let shutdown = self.shutdown.as_ref();
+        Device::open(&location.device, self.image_block_bytes, options, shutdown)
     }
 
     /// Opens the external journal. Its device is opened only if it is not that of the filesystem.

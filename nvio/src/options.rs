@@ -6,6 +6,7 @@ use nvio_driver::{Quirk, Wait};
 use nvio_ext4::Recovery;
 
 use crate::location::Location;
+use crate::shutdown::Shutdown;
 
 /// Commands that a queue for data has in flight by default.
 const DATA_DEPTH: u16 = 128;
@@ -75,6 +76,7 @@ pub struct OpenOptions {
     pub(crate) queue_depth: u16,
     pub(crate) journal: Option<Location>,
     pub(crate) wait: Option<Wait>,
+    pub(crate) shutdown: Option<Shutdown>,
     pub(crate) controller: nvio_driver::Options,
     pub(crate) filesystem: nvio_ext4::Options,
 }
@@ -98,6 +100,7 @@ impl OpenOptions {
             queue_depth: DATA_DEPTH,
             journal: None,
             wait: None,
+            shutdown: None,
             controller: nvio_driver::Options::default(),
             filesystem: nvio_ext4::Options::default(),
         }
@@ -229,6 +232,15 @@ impl OpenOptions {
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = Some(wait);
+        self
+    }
+
+    /// Lets `shutdown` shut the devices down that are opened with these options.
+    ///
+    /// See the [example](Shutdown#examples).
+    #[must_use]
+    pub fn shutdown(mut self, shutdown: &Shutdown) -> Self {
+        self.shutdown = Some(shutdown.clone());
         self
     }
 

@@ -9,6 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::Error;
+use crate::interrupt;
 use crate::name;
 use crate::verb::find::gnu;
 use crate::verb::{
@@ -74,6 +75,10 @@ impl Verb {
     /// # Errors
     /// The error that ended it.
     pub fn run(&self) -> Result<ExitCode, Error> {
+        // The emulator waits for signals itself.
+        if !matches!(self, Self::Emulate(_)) {
+            interrupt::watch().map_err(Error::Signals)?;
+        }
         match self {
             Self::List(verb) => verb.run(),
             Self::Bind(verb) => verb.run(),
@@ -119,7 +124,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitC
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("nvio: {}", usage_line(&error));
+            interrupt::say(&usage_line(&error));
             ExitCode::from(USAGE)
         }
     })

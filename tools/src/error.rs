@@ -7,6 +7,7 @@ use std::process::{ExitCode, ExitStatus};
 
 use nvio::{PartitionError, Volume, driver, emulator, ext4};
 
+use crate::interrupt;
 use crate::name;
 
 /// An error that ends a command.
@@ -451,7 +452,7 @@ impl Failures {
     /// Prints a failure to standard error.
     pub fn report(&mut self, error: &Error) {
         self.some = true;
-        eprintln!("nvio: {}", error.line());
+        interrupt::say(&error.line());
     }
 
     /// Returns the value, or prints the failure and returns `None`. A failure of standard output

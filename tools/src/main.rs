@@ -9,6 +9,7 @@ mod contents;
 mod copy;
 mod error;
 mod glob;
+mod interrupt;
 mod listing;
 mod mkfs;
 mod name;
@@ -32,12 +33,14 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     cli::start_log(cli.verbose);
-    match cli.verb.run() {
+    let code = match cli.verb.run() {
         Ok(code) => code,
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nvio: {}", error.line());
+            interrupt::say(&error.line());
             ExitCode::FAILURE
         }
-    }
+    };
+    interrupt::finish();
+    code
 }

@@ -9,6 +9,7 @@ use std::process::{Command, Output, Stdio};
 use walkdir::WalkDir;
 
 use crate::error::Error;
+use crate::interrupt;
 
 const MKE2FS: &str = "mke2fs";
 const INSTALL: [&str; 4] = ["apt-get", "install", "-y", "e2fsprogs"];
@@ -21,8 +22,11 @@ const BLOCK: u64 = 4096;
 pub fn image_of(folder: &Path, image: &Path) -> Result<(), Error> {
     let mke2fs = find_or_install()?;
     let need = measure(folder)?;
-    File::create_new(image)
-        .and_then(|file| file.set_len(need.bytes))
+    let file = {
+        let _no_signal_removes_the_folder = interrupt::hold();
+        File::create_new(image)
+    };
+    file.and_then(|file| file.set_len(need.bytes))
         .map_err(|error| Error::host("make", image, error))?;
     let mut command = Command::new(mke2fs);
     command.args(["-q", "-F", "-t", "ext4", "-b", &BLOCK.to_string()]);
@@ -65,7 +69,7 @@ fn find_or_install() -> Result<PathBuf, Error> {
     if !rustix::process::geteuid().is_root() || find(INSTALL[0]).is_none() {
         return Err(Error::NoMke2fs);
     }
-    eprintln!("nvio: mke2fs is missing, running `{}`", INSTALL.join(" "));
+    interrupt::say(&format!("mke2fs is missing, running `{}`", INSTALL.join(" ")));
     let output = run(Command::new(INSTALL[0]).args(&INSTALL[1..]))?;
     if !output.status.success() {
         return Err(failed(INSTALL[0], &output));

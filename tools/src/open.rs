@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use nvio::driver::Wait;
+use nvio::driver::{Address, Options, Wait};
 use nvio::ext4::Recovery;
 use nvio::{
-    Device, Inode, Inspected, Location, OpenOptions, PartitionTable, Volume, WritableVolume,
+    Device, DeviceName, Inode, Inspected, Location, OpenOptions, PartitionTable, Volume,
+    WritableVolume,
 };
 
 use crate::args::{ControllerArgs, VolumeArgs};
 use crate::error::Error;
+use crate::interrupt;
 use crate::steps;
 
 /// Size of the DMA arena in bytes. Two queues and their bounce memory need about 4 MiB. Most
@@ -34,6 +36,15 @@ pub fn writable_device(args: &ControllerArgs) -> Result<Device, Error> {
     let device = controller_options(args).open_writable_device(args.device.clone())?;
     steps::controller_opened(args, &device);
     Ok(device)
+}
+
+/// Opens a controller with these options of the driver.
+///
+/// # Errors
+/// If the device cannot be opened.
+pub fn controller(address: Address, options: Options) -> Result<Device, Error> {
+    let options = OpenOptions::new().controller_options(options).shutdown(&interrupt::SHUTDOWN);
+    Ok(options.open_device(DeviceName::Address(address))?)
 }
 
 /// Reads the partition table of a namespace.
@@ -97,6 +108,7 @@ fn options(lba_size: u32) -> OpenOptions {
     OpenOptions::new()
         .emulate(true)
         .wait(Wait::Poll)
+        .shutdown(&interrupt::SHUTDOWN)
         .arena_bytes(ARENA_BYTES)
         .image_block_bytes(lba_size)
 }

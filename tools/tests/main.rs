@@ -22,6 +22,7 @@ mod read;
 mod refuse;
 mod server_failure;
 mod sha256;
+mod signals;
 mod tar;
 mod usage;
 mod write;

@@ -24,6 +24,8 @@ pub(crate) enum Failure {
     Fatal { csts: u32 },
     /// The controller did not come back from a reset.
     Reset,
+    /// This process has shut the controller down.
+    ShutDown,
 }
 
 impl Failure {
@@ -33,6 +35,7 @@ impl Failure {
             Self::Gone => Error::Gone,
             Self::Fatal { csts } => Error::Fatal { csts },
             Self::Reset => Error::ResetFailed,
+            Self::ShutDown => Error::ShutDown,
         }
     }
 
@@ -49,6 +52,7 @@ impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         match error {
             Error::Gone => Self::Gone,
+            Error::ShutDown => Self::ShutDown,
             Error::Fatal { csts } => Self::Fatal { csts: *csts },
             _ => Self::Reset,
         }

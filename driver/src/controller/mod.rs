@@ -18,7 +18,9 @@ pub(crate) mod resets;
 mod shutdown;
 pub(crate) mod writable;
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nvio_spec::IdentifyController;
 use nvio_spec::register::{Cap, Version};
@@ -36,7 +38,7 @@ use crate::error::Result;
 use crate::namespace::Namespace;
 use crate::quirks::Quirks;
 use crate::transport::Transport;
-use crate::transport::open::open;
+use crate::transport::open::{open, open_stream};
 
 /// An NVMe controller that this process drives. Cheap to clone; shared between threads.
 ///
@@ -97,8 +99,16 @@ use crate::transport::open::open;
 /// drop((queue, namespace));
 /// controller.reset()?;
 /// assert_eq!(controller.resets().requested(), 1);
+///
+/// // From the thread that handles signals: no command is accepted any more.
+/// controller.shut_down()?;
+/// assert!(controller.namespace_ids().is_err());
 /// # drop((for_writing, controller));
-/// # let controller = Controller::open(&address)?;
+///
+/// // A server that is already connected.
+/// # let socket = served.emulator.socket();
+/// let stream = std::os::unix::net::UnixStream::connect(socket)?;
+/// let controller = Controller::open_stream(stream, Options::default())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, derive_more::Debug)]
@@ -125,8 +135,7 @@ impl Controller {
     /// If the device cannot be reached, is not an NVMe controller, fails, or does not become ready
     /// within CAP.TO.
     pub fn open_with(address: &Address, options: Options) -> Result<Self> {
-        let reply_timeout = options.admin_timeout.min(options.io_timeout);
-        Self::open_on(open(address, reply_timeout)?, options)
+        Self::open_on(open(address, reply_timeout(&options))?, options)
     }
 
     /// Opens the controller behind `transport`.
@@ -149,6 +158,33 @@ impl Controller {
     /// If the controller does not come up again. It accepts no commands then.
     pub fn reset(&self) -> Result<()> {
         self.0.reset()
+    }
+
+    /// Shuts the controller down (CC.SHN, Base 3.6.1) and disables it, for a program that has to end
+    /// while another thread uses the controller. The last drop shuts a controller down otherwise.
+    ///
+    /// Commands in flight complete with
+    /// [`ABORTED_BY_HOST`](nvio_spec::status::ABORTED_BY_HOST); the controller may have executed
+    /// them. Later calls fail with [`Error::ShutDown`](crate::Error::ShutDown). An admin command or
+    /// a reset in progress ends first. Does nothing if the controller has failed or was shut down.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// If the controller does not report that the shutdown is complete. It is disabled all the same.
+    pub fn shut_down(&self) -> Result<()> {
+        self.0.shut_down()
+    }
+
+    /// Opens the controller that a vfio-user server serves on `stream`, a connected socket, as
+    /// [`open_with`](Self::open_with) does with the path of a socket.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub fn open_stream(stream: UnixStream, options: Options) -> Result<Self> {
+        Self::open_on(open_stream(stream, reply_timeout(&options))?, options)
     }
 
     /// Returns the numbers of resets since the controller was opened.
@@ -273,4 +309,9 @@ impl Controller {
         handles.add(&namespace);
         Ok(namespace)
     }
+}
+
+/// Returns the longest wait for the reply of a vfio-user server.
+fn reply_timeout(options: &Options) -> Duration {
+    options.admin_timeout.min(options.io_timeout)
 }

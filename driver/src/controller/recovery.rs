@@ -51,6 +51,9 @@ impl Inner {
     /// Resets the controller on request.
     pub(super) fn reset(&self) -> Result<()> {
         let mut managed = self.managed.lock();
+        if managed.check().is_err_and(|error| matches!(error, Error::ShutDown)) {
+            return Err(Error::ShutDown);
+        }
         self.recover_in(&mut managed, &Error::ResetRequested);
         managed.check()
     }
@@ -87,7 +90,7 @@ impl Inner {
 
     /// Ends the controller's access to memory: by disabling it, else by a reset of the function,
     /// else by unmapping the memory.
-    fn stop(&self, managed: &mut Managed, gone: bool) -> Result<()> {
+    pub(super) fn stop(&self, managed: &mut Managed, gone: bool) -> Result<()> {
         let transport = &*self.transport;
         if !managed.mapped {
             return self.registered.revoke(transport);

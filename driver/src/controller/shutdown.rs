@@ -1,11 +1,12 @@
 //! Shutdown of a controller (Base 3.6).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nvio_spec::register::{CC, Cc, Csts};
 
 use super::enable::{disable, wait_for};
-use super::health::Health;
+use super::health::{Failure, Health};
 use super::inner::Inner;
 use crate::error::{Error, Result};
 
@@ -13,16 +14,33 @@ use crate::error::{Error, Result};
 const SHUTDOWN_TIMEOUT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
 
 impl Inner {
-    /// Shuts the controller down (normal shutdown), and disables it (Base 3.6.1).
-    fn shut_down(&self) -> Result<()> {
+    /// Shuts the controller down while others may use it. Queue pairs notice the new epoch.
+    pub(super) fn shut_down(&self) -> Result<()> {
+        let mut managed = self.managed.lock();
+        if managed.health != Health::Live {
+            return Ok(());
+        }
+        let notified = self.notify();
+        let gone = matches!(notified, Err(Error::Gone));
+        let stopped = self.stop(&mut managed, gone).is_ok();
+        managed.admin.restart(!stopped);
+        managed.epoch = managed.epoch.wrapping_add(1);
+        managed.health = Health::Failed { failure: Failure::ShutDown, stopped };
+        self.epoch.store(managed.epoch, Ordering::Release);
+        if let Some(interrupts) = self.interrupts.get() {
+            interrupts.wake_all();
+        }
+        notified
+    }
+
+    /// Notifies the controller of a normal shutdown, and waits until it is complete (Base 3.6.1).
+    fn notify(&self) -> Result<()> {
         let transport = &*self.transport;
         let cc = Cc(transport.read32_present(CC)?);
         transport.write32(CC, cc.shutdown().0)?;
         let reported = Duration::from_micros(u64::from(self.identify.rtd3e.get()));
         let bound = reported.clamp(SHUTDOWN_TIMEOUT.0, SHUTDOWN_TIMEOUT.1);
-        let shut = wait_for(transport, "shutdown", bound, Csts::shutdown_complete);
-        disable(transport, (self.cap, self.quirks))?;
-        shut
+        wait_for(transport, "shutdown", bound, Csts::shutdown_complete)
     }
 }
 
@@ -34,7 +52,9 @@ impl Drop for Inner {
             (managed.mapped, managed.health)
         };
         if health == Health::Live {
-            self.shut_down().unwrap_or_else(|error| match error {
+            let notified = self.notify();
+            let shut = disable(&*self.transport, (self.cap, self.quirks)).and(notified);
+            shut.unwrap_or_else(|error| match error {
                 Error::Gone => log::warn!("the controller was removed"),
                 error => log::warn!("orderly shutdown failed: {error}"),
             });

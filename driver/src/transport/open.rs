@@ -1,5 +1,6 @@
 //! Opening the transport of an address.
 
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::Transport;
@@ -15,4 +16,12 @@ pub(crate) fn open(address: &Address, reply_timeout: Duration) -> Result<Box<dyn
         Address::Pci(pci) => Box::new(Vfio::open(*pci)?),
         Address::VfioUser(socket) => Box::new(VfioUser::connect(socket, reply_timeout)?),
     })
+}
+
+/// Opens the transport to the controller that a vfio-user server serves on `stream`.
+pub(crate) fn open_stream(
+    stream: UnixStream,
+    reply_timeout: Duration,
+) -> Result<Box<dyn Transport>> {
+    Ok(Box::new(VfioUser::on_stream(stream, reply_timeout)?))
 }

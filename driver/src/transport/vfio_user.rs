@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use nvio_spec::register::{CSTS, DOORBELLS, GONE};
 use parking_lot::Mutex;
 use vfio_bindings::bindings::vfio::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 
-use self::channel::Fault;
+use self::channel::{Channel, Fault};
 use self::client::{Client, Region};
 use self::message_interrupts::MessageInterrupts;
 use super::iova::{self, IovaRange};
@@ -51,6 +52,22 @@ impl VfioUser {
     /// or [`REPLY_TIMEOUT_MIN`] if that is longer.
     pub(crate) fn connect(socket: &Path, reply_timeout: Duration) -> Result<Self> {
         let reply_timeout = reply_timeout.max(REPLY_TIMEOUT_MIN);
+        Self::set_up(Channel::connect(socket, reply_timeout), socket, reply_timeout)
+    }
+
+    /// Uses the server at the other end of `stream`; see [`connect`](Self::connect).
+    pub(crate) fn on_stream(stream: UnixStream, reply_timeout: Duration) -> Result<Self> {
+        let reply_timeout = reply_timeout.max(REPLY_TIMEOUT_MIN);
+        let channel = stream.set_nonblocking(true).map(|()| Channel::over(stream.into()));
+        Self::set_up(channel.map_err(Fault::Io), Path::new("(connected)"), reply_timeout)
+    }
+
+    /// Prepares the device at the end of a connection. `socket` is for errors.
+    fn set_up(
+        channel: Result<Channel, Fault>,
+        socket: &Path,
+        reply_timeout: Duration,
+    ) -> Result<Self> {
         let failed = |step| {
             move |fault| match fault {
                 // Without a controller yet, there is none that could be gone.
@@ -61,7 +78,8 @@ impl VfioUser {
                 other => error(socket, reply_timeout, step, other),
             }
         };
-        let mut client = Client::connect(socket, reply_timeout).map_err(failed("connect"))?;
+        let client = channel.and_then(|channel| Client::new(channel, reply_timeout));
+        let mut client = client.map_err(failed("connect"))?;
         if client.can_reset {
             client.reset().map_err(failed("reset the device"))?;
         }

@@ -14,6 +14,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::Error;
+use crate::interrupt::{self, Temporary};
 use crate::name::escaped;
 
 /// The identity of a file on this machine: its device and its inode.
@@ -154,6 +155,7 @@ impl Place<'_> {
         }
         self.check_replaceable(kind)?;
         let spare = spare_name();
+        let _no_signal_leaves_the_spare_name = interrupt::hold();
         make(&spare).map_err(failed)?;
         let renamed = fs::renameat(self.parent(), &spare, self.parent(), self.name);
         // The name is left if the rename failed, or if both names were one file.
@@ -207,7 +209,7 @@ fn spare_name() -> OsString {
 pub struct Unfinished {
     file: File,
     /// The temporary name, on filesystems that have no files without a name.
-    spare: Option<OsString>,
+    spare: Option<(Temporary, OsString)>,
     folder: Rc<Folder>,
 }
 
@@ -228,8 +230,10 @@ impl Unfinished {
         }
         let spare = spare_name();
         let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let fd = fs::openat(&folder.fd, &spare, flags | new, mode);
-        Ok(unfinished(fd.map_err(place.error("make"))?, Some(spare)))
+        let create = || fs::openat(&folder.fd, &spare, flags | new, mode);
+        let (temporary, fd) =
+            Temporary::create(create, |_| folder.path.join(&spare)).map_err(place.error("make"))?;
+        Ok(unfinished(fd, Some((temporary, spare))))
     }
 
     /// Returns the file.
@@ -244,7 +248,7 @@ impl Unfinished {
     pub fn finish(mut self, place: &Place<'_>) -> Result<FileId, Error> {
         let id = FileId::from(&fs::fstat(&self.file).map_err(place.error("look at"))?);
         let parent = self.folder.fd.as_fd();
-        if let Some(spare) = &self.spare {
+        if let Some((_, spare)) = &self.spare {
             place.check_replaceable(FileType::RegularFile)?;
             let renamed = fs::renameat(parent, spare, parent, place.name);
             renamed.map_err(place.error("make"))?;
@@ -263,7 +267,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Some(spare) = &self.spare {
+        if let Some((_, spare)) = &self.spare {
             let _ = fs::unlinkat(&self.folder.fd, spare, AtFlags::empty());
         }
     }
@@ -288,8 +292,10 @@ mod tests {
         let mut new = Unfinished::new(folder, &place)?;
         if has_name {
             let spare = spare_name();
-            new.file = File::create_new(folder.path.join(&spare)).unwrap();
-            new.spare = Some(spare);
+            let path = folder.path.join(&spare);
+            let created = Temporary::create(|| File::create_new(&path), |_| path.clone());
+            let (temporary, file) = created.unwrap();
+            (new.file, new.spare) = (file, Some((temporary, spare)));
         }
         new.file().write_all(b"new").unwrap();
         new.finish(&place)

@@ -13,7 +13,8 @@ use nvio_ext4::Inode;
 use crate::args::VolumeArgs;
 use crate::copy::{Copier, entry_name_of, parent_and_name};
 use crate::error::Error;
-use crate::name::escaped;
+use crate::interrupt;
+use crate::name::{self, escaped};
 use crate::open;
 use crate::operand::{InodeArgs, Operand, Operands};
 use crate::progress;
@@ -65,6 +66,9 @@ impl Cp {
             [Ok((_, inode))] if inode.is_file() => progress::bar(inode.size()),
             _ => progress::spinner(),
         };
+        let target = self.target.display().to_string();
+        let report = format!("{target}: the copy is incomplete, each file in it is complete");
+        interrupt::report_at_end(name::one_line(&report));
         let images = self.volume.images();
         let mut copier = Copier::new(&volume, progress.clone(), sources.len(), &images)?;
         let (parent, name) = match into {
@@ -83,7 +87,8 @@ impl Cp {
             };
             if !paths.insert(components(&source)) {
                 let path = escaped(&source);
-                progress.suspend(|| eprintln!("nvio: warning: {path} is given more than once"));
+                let warning = format!("warning: {path} is given more than once");
+                progress.suspend(|| interrupt::say(&warning));
                 continue;
             }
             let name = name.map(OsStr::to_owned).or_else(|| entry_name_of(&source));

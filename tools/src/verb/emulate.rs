@@ -10,20 +10,20 @@ use std::process::ExitCode;
 use clap::Args;
 use nvio_driver::spec::protection::ProtectionType;
 use nvio_emulator::{Backing, Config, Emulator, Faults, NamespaceConfig, Service};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGUSR1;
 
 use self::args::{EmulateArgs, Source};
 
 use crate::args::Format;
 use crate::error::Error;
+use crate::interrupt;
 use crate::name;
 use crate::output::Output;
 use crate::record::Record;
 
 /// Serve images as an NVMe controller over vfio-user.
 ///
-/// Each image is a namespace. The controller serves until SIGINT or SIGTERM, one client at a time:
+/// Each image is a namespace. The controller serves until SIGINT, SIGTERM or SIGHUP, one client at a time:
 /// nvio itself as vfio-user:SOCKET, SPDK, or a virtual machine. A line on standard output announces
 /// that clients can connect.
 ///
@@ -39,14 +39,14 @@ pub struct Emulate {
 }
 
 impl Emulate {
-    /// Serves images until SIGINT or SIGTERM. Then it disconnects the client, flushes the images and
+    /// Serves images until SIGINT, SIGTERM or SIGHUP. Then it disconnects the client, flushes the images and
     /// removes the socket. SIGUSR1 simulates a power cut.
     ///
     /// # Errors
     /// If an image cannot be opened, the socket cannot be created, or options contradict each other.
     pub fn run(&self) -> Result<ExitCode, Error> {
         // Installed before the socket exists: a signal would leave it behind.
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1]).map_err(Error::Signals)?;
+        let mut signals = interrupt::catch(&[SIGUSR1]).map_err(Error::Signals)?;
         let (emulator, namespaces) = start(&self.args)?;
         match say(&self.args, namespaces, emulator.socket(), self.format) {
             // The reader of the line is gone; clients may connect all the same.

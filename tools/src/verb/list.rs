@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::args::{DriverArgs, Format};
 use crate::error::{Error, one_line};
+use crate::open;
 use crate::output::print;
 use crate::record::Record;
 
@@ -130,9 +131,8 @@ impl Listed {
     /// Identifies a controller that no process drives, which resets it. If it cannot be opened, the
     /// data of sysfs remains.
     fn identify(&mut self, address: Address, options: Options) {
-        if let Err(error) =
-            Controller::open_with(&address, options).and_then(|found| self.add(&found))
-        {
+        let opened = open::controller(address, options);
+        if let Err(error) = opened.and_then(|device| Ok(self.add(device.controller())?)) {
             self.unknown = Some(one_line(&error));
         }
     }

@@ -7,6 +7,7 @@ use nvio::Partition;
 
 use crate::args::{ControllerArgs, Format};
 use crate::error::Error;
+use crate::interrupt;
 use crate::name;
 use crate::open;
 use crate::output::print;
@@ -45,7 +46,7 @@ impl Partitions {
             false => text,
         })?;
         for warning in &found.warnings {
-            eprintln!("nvio: {}", name::one_line(&format!("{device}: {warning}")));
+            interrupt::say(&name::one_line(&format!("{device}: {warning}")));
         }
         Ok(code)
     }

@@ -11,6 +11,7 @@ use nvio_iomap::{BOUNCE_BYTES_MAX, Cursor, IoArgs, IoFlags};
 
 use crate::args::VolumeArgs;
 use crate::error::Error;
+use crate::interrupt;
 use crate::name::{self, rooted};
 use crate::open;
 use crate::units::size;
@@ -61,6 +62,8 @@ impl Write {
         let mut buffer = Vec::with_capacity(BOUNCE_BYTES_MAX);
         let mut written = 0;
         loop {
+            let path = name::escaped(&path);
+            interrupt::report_at_end(format!("{path}: at least {written} bytes were written"));
             let pos = self.offset.saturating_add(written);
             // Up to the next multiple of the buffer's size, so that the next write is aligned.
             let most = BOUNCE_BYTES_MAX as u64 - pos % BOUNCE_BYTES_MAX as u64;

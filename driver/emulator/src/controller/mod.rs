@@ -190,6 +190,7 @@ impl Controller {
 
     /// Executes a normal or abrupt shutdown by CC.SHN (Base 3.6): makes every write durable.
     fn shutdown(&mut self) {
+        log::info!("shutdown notification");
         self.media.shutdown();
         self.registers.set_shutdown_complete();
     }

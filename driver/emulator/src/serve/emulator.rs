@@ -1,6 +1,7 @@
 //! The emulator: a controller with threads and a socket.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -37,28 +38,54 @@ impl Config {
     /// ```
     pub fn start(self) -> Result<Emulator, Error> {
         let controller = Controller::new(&self)?;
-        let directory = private_directory()?;
-        let path = self.socket.unwrap_or_else(|| directory.path().join("nvme"));
-        let (socket, listener) = Socket::bind(&path)?;
-        let thread_error = |error: rustix::io::Errno| Error::Thread(error.into());
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(thread_error)?);
-        let shared = Arc::new(Shared::new(Device::new(controller)));
-        // From here on, dropping the emulator ends its threads.
-        let mut emulator = Emulator {
-            shared: Arc::clone(&shared),
-            stop: Arc::clone(&stop),
-            threads: Vec::with_capacity(2),
-            socket,
-            directory,
+        let (directory, path) = match self.socket {
+            Some(path) => (None, path),
+            None => {
+                let directory = private_directory()?;
+                let path = directory.path().join("nvme");
+                (Some(directory), path)
+            }
         };
-        let polled = Arc::clone(&shared);
-        emulator.spawn("nvio-emu-poll", move || poller::poll(&polled))?;
-        let inner = emulator.directory.path().to_owned();
-        emulator.spawn("nvio-emu-accept", move || {
-            server::serve(&listener, &stop, &shared, &inner);
-        })?;
+        let (socket, listener) = Socket::bind(&path)?;
+        let mut emulator = Emulator::idle(controller)?;
+        emulator.listening = Some(Listening { socket, _directory: directory });
+        let (stop, shared) = (Arc::clone(&emulator.stop), Arc::clone(&emulator.shared));
+        emulator.spawn_poller()?;
+        emulator.spawn("nvio-emu-accept", move || server::serve(&listener, &stop, &shared))?;
         Ok(emulator)
     }
+
+    /// Starts an emulator for the one client that gets the returned connection. Nothing is created
+    /// in the filesystem; [`socket`](Self::socket) is ignored.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Examples
+    /// ```
+    /// use nvio_emulator::{Backing, Config, NamespaceConfig};
+    ///
+    /// let config = Config::new().namespace(NamespaceConfig::new(Backing::memory(1 << 20)));
+    /// let (emulator, connection) = config.connect()?;
+    /// assert_eq!(emulator.socket(), std::path::Path::new(""));
+    /// println!("a vfio-user client speaks on {connection:?}");
+    /// # Ok::<(), nvio_emulator::Error>(())
+    /// ```
+    pub fn connect(self) -> Result<(Emulator, UnixStream), Error> {
+        let (ours, clients) = UnixStream::pair().map_err(Error::Thread)?;
+        let mut emulator = Emulator::idle(Controller::new(&self)?)?;
+        let (stop, shared) = (Arc::clone(&emulator.stop), Arc::clone(&emulator.shared));
+        emulator.spawn_poller()?;
+        emulator.spawn("nvio-emu-serve", move || server::serve_one(ours, &stop, &shared))?;
+        Ok((emulator, clients))
+    }
+}
+
+/// The socket of an emulator, and the directory that was created for it.
+#[derive(Debug)]
+struct Listening {
+    socket: Socket,
+    _directory: Option<TempDir>,
 }
 
 /// A running NVMe controller that vfio-user clients can connect to, one at a time.
@@ -85,11 +112,22 @@ pub struct Emulator {
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
     threads: Vec<JoinHandle<()>>,
-    socket: Socket,
-    directory: TempDir,
+    listening: Option<Listening>,
 }
 
 impl Emulator {
+    /// Returns an emulator without threads.
+    fn idle(controller: Controller) -> Result<Self, Error> {
+        let stop =
+            eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| Error::Thread(error.into()))?;
+        Ok(Self {
+            shared: Arc::new(Shared::new(Device::new(controller))),
+            stop: Arc::new(stop),
+            threads: Vec::with_capacity(2),
+            listening: None,
+        })
+    }
+
     /// Returns the settings of [`Config::default`], to which at least one namespace has to be
     /// added. [`Config::start`] starts the emulator.
     ///
@@ -98,11 +136,11 @@ impl Emulator {
         Config::new()
     }
 
-    /// Returns the path of the socket.
+    /// Returns the path of the socket, which is empty after [`Config::connect`].
     ///
     /// See the [example](Self#examples).
     pub fn socket(&self) -> &Path {
-        self.socket.path()
+        self.listening.as_ref().map_or(Path::new(""), |listening| listening.socket.path())
     }
 
     /// Applies a fault to the controller now; see [`Controller::inject`]. A removed device is
@@ -126,6 +164,11 @@ impl Emulator {
     /// See the [example](Self#examples).
     pub fn fault_counts(&self) -> FaultCounts {
         self.shared.device().controller.fault_counts()
+    }
+
+    fn spawn_poller(&mut self) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        self.spawn("nvio-emu-poll", move || poller::poll(&shared))
     }
 
     fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {

@@ -3,11 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vfio_user::Server;
 
 use crate::serve::gate;
@@ -16,6 +17,9 @@ use crate::serve::shared::{Messages, Shared};
 /// Time that a second client waits for the end of the first. A connection outlives the process that
 /// closed it if that process has just forked, and the next client often connects within that time.
 const GRACE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Attempts to be the first at a listener of our own.
+const PRIVATE_ATTEMPTS: u32 = 16;
 
 /// The connection of a client and the thread that serves it.
 struct Session {
@@ -44,14 +48,21 @@ impl Session {
     }
 }
 
+/// Serves the client at the other end of `client` until `stop` becomes readable.
+pub(crate) fn serve_one(client: UnixStream, stop: &OwnedFd, shared: &Arc<Shared>) {
+    match start(client, shared) {
+        Ok(session) => {
+            let mut poll = [PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN)];
+            while rustix::event::poll(&mut poll, None) == Err(Errno::INTR) {}
+            session.end();
+        }
+        Err(error) => log::error!("starting a session: {error}"),
+    }
+}
+
 /// Accepts clients until `stop` becomes readable. The connection of a client that connects during
 /// another's session is closed.
-pub(crate) fn serve(
-    listener: &UnixListener,
-    stop: &OwnedFd,
-    shared: &Arc<Shared>,
-    directory: &Path,
-) {
+pub(crate) fn serve(listener: &UnixListener, stop: &OwnedFd, shared: &Arc<Shared>) {
     let mut session: Option<Session> = None;
     loop {
         match wait(listener, stop) {
@@ -80,7 +91,7 @@ pub(crate) fn serve(
             log::info!("a client is served already: the second is refused");
             continue;
         }
-        match start(client, shared, directory) {
+        match start(client, shared) {
             Ok(started) => session = Some(started),
             Err(error) => log::error!("starting a session: {error}"),
         }
@@ -99,19 +110,18 @@ fn wait(listener: &UnixListener, stop: &OwnedFd) -> io::Result<bool> {
     loop {
         match rustix::event::poll(&mut poll, None) {
             Ok(_) => return Ok(poll[0].revents().is_empty()),
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-fn start(client: UnixStream, shared: &Arc<Shared>, directory: &Path) -> io::Result<Session> {
+fn start(client: UnixStream, shared: &Arc<Shared>) -> io::Result<Session> {
     let stream = client.try_clone()?;
     let shared = Arc::clone(shared);
-    let path = directory.join("server");
     let thread = std::thread::Builder::new().name("nvio-emu-session".into()).spawn(move || {
         log::info!("client connected");
-        match session(&stream, &shared, path) {
+        match session(&stream, &shared) {
             Ok(()) => log::info!("client disconnected"),
             Err(error) => log::warn!("client disconnected: {error}"),
         }
@@ -123,18 +133,13 @@ fn start(client: UnixStream, shared: &Arc<Shared>, directory: &Path) -> io::Resu
 }
 
 /// Runs a server for one client, behind the gate.
-fn session(client: &UnixStream, shared: &Shared, path: PathBuf) -> io::Result<()> {
-    // The server accepts its connection itself. It gets a listener of its own, with our connection
-    // waiting in it, in a private directory.
-    let listener = UnixListener::bind(&path)?;
-    let connected = UnixStream::connect(&path);
-    let _ = std::fs::remove_file(&path);
-    let to_server = connected?;
+fn session(client: &UnixStream, shared: &Shared) -> io::Result<()> {
+    let (listener, to_server) = private_connection()?;
     let (irqs, regions) = {
         let device = shared.device();
         (device.interrupts.describe(), device.regions())
     };
-    let server = Server::from_owned_fd(listener.into(), true, irqs, regions);
+    let server = Server::from_owned_fd(listener, true, irqs, regions);
     std::thread::scope(|scope| {
         let run = move || server.run(&mut Messages(shared));
         let running =
@@ -149,4 +154,53 @@ fn session(client: &UnixStream, shared: &Shared, path: PathBuf) -> io::Result<()
         }
         relayed
     })
+}
+
+/// Returns a listener whose only connection, which waits to be accepted, is the one returned.
+///
+/// The server accepts its connection itself, so that a pair of sockets is not enough. The listener
+/// has an abstract address, which leaves no file. Other processes can connect to it, too, but its
+/// backlog has room for one connection: if ours is in it, no other was there before.
+fn private_connection() -> io::Result<(OwnedFd, UnixStream)> {
+    let mut last = Errno::AGAIN;
+    for _ in 0..PRIVATE_ATTEMPTS {
+        let socket = || {
+            let flags = SocketFlags::CLOEXEC;
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        };
+        let (listener, connection) = (socket()?, socket()?);
+        // The kernel chooses the name.
+        rustix::net::bind(&listener, &SocketAddrUnix::new_unnamed())?;
+        rustix::net::listen(&listener, 0)?;
+        rustix::io::ioctl_fionbio(&connection, true)?;
+        match rustix::net::connect(&connection, &rustix::net::getsockname(&listener)?) {
+            Ok(()) => {
+                rustix::io::ioctl_fionbio(&connection, false)?;
+                return Ok((listener, connection.into()));
+            }
+            Err(errno) => last = errno,
+        }
+    }
+    Err(last.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_has_one_connection() {
+        let (listener, mut connection) = private_connection().unwrap();
+        let address = rustix::net::getsockname(&listener).unwrap();
+        let flags = SocketFlags::NONBLOCK;
+        let other = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let other = other.unwrap();
+        assert_eq!(rustix::net::connect(&other, &address), Err(Errno::AGAIN));
+
+        let accepted = rustix::net::accept(&listener).unwrap();
+        io::Write::write_all(&mut connection, b"ours").unwrap();
+        let mut bytes = [0; 4];
+        io::Read::read_exact(&mut UnixStream::from(accepted), &mut bytes).unwrap();
+        assert_eq!(&bytes, b"ours");
+    }
 }

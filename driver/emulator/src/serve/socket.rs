@@ -73,8 +73,8 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Creates a private directory, mode 0700, which is removed when it is dropped. It holds the
-/// default socket, and the socket between the gate and the server.
+/// Creates a private directory for the default socket, mode 0700, which is removed when it is
+/// dropped.
 pub(crate) fn private_directory() -> Result<TempDir, Error> {
     let only_me = Permissions::from_mode(0o700);
     let made = tempfile::Builder::new().prefix("nvio-").permissions(only_me).tempdir();

@@ -108,7 +108,8 @@ impl Channel {
         Ok(Self::over(socket))
     }
 
-    fn over(socket: OwnedFd) -> Self {
+    /// Uses a connected socket, which does not block.
+    pub(super) fn over(socket: OwnedFd) -> Self {
         Self {
             socket,
             next_id: 0,

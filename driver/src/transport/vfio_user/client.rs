@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 use std::time::Duration;
 
 use vfio_bindings::bindings::vfio::{
@@ -148,9 +147,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects to the server at `path`, whose replies are waited for at most `reply_timeout`.
-    pub(super) fn connect(path: &Path, reply_timeout: Duration) -> Result<Self, Fault> {
-        let mut channel = Channel::connect(path, reply_timeout)?;
+    /// Agrees on a version with the server, whose replies are waited for at most `reply_timeout`.
+    pub(super) fn new(mut channel: Channel, reply_timeout: Duration) -> Result<Self, Fault> {
         let version = channel.call(command::VERSION, VERSION, &[], reply_timeout)?;
         let limits = limits(&version.body)?;
         let mut client =

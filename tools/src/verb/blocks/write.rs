@@ -12,6 +12,7 @@ use nvio_driver::BOUNCE_BYTES_MAX;
 use super::{BlockArgs, DEPTH, Part};
 use crate::args::{DestroyArgs, Format};
 use crate::error::Error;
+use crate::interrupt;
 use crate::open;
 use crate::output::print;
 use crate::progress;
@@ -115,6 +116,7 @@ fn overwrite(device: &Device, part: &Part, mut input: Input) -> Result<u64, Erro
     let mut buffer = Vec::with_capacity(BOUNCE_BYTES_MAX);
     let mut written = 0;
     loop {
+        interrupt::report_at_end(format!("at least {written} bytes were written"));
         buffer.clear();
         let read = input.data.by_ref().take(BOUNCE_BYTES_MAX as u64).read_to_end(&mut buffer);
         read.map_err(|source| Error::Input { written, source })?;

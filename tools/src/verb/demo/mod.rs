@@ -13,6 +13,7 @@ use clap::Args;
 
 use crate::args::{Format, lba_size};
 use crate::error::Error;
+use crate::interrupt::Temporary;
 use crate::open;
 use crate::output::print;
 use crate::{mkfs, progress};
@@ -43,8 +44,9 @@ impl Demo {
     /// If the folder cannot be read, the image cannot be created, or the filesystem cannot be opened.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let temporary = std::env::temp_dir();
-        let work = tempfile::Builder::new().prefix("nvio-demo-").tempdir();
-        let work = work.map_err(|error| Error::host("make a directory in", &temporary, error))?;
+        let create = || tempfile::Builder::new().prefix("nvio-demo-").tempdir();
+        let (_temporary, work) = Temporary::create(create, |work| work.path().to_owned())
+            .map_err(|error| Error::host("make a directory in", &temporary, error))?;
         let own = work.path().join("folder");
         let folder = match &self.folder {
             Some(folder) => {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use fastrand::Rng;
 
 use crate::error::Error;
+use crate::interrupt;
 
 /// Small files: number, and largest size in bytes.
 const SMALL: (u64, u64) = (400, 16 << 10);
@@ -104,6 +105,8 @@ fn write(path: &Path, size: u64, random: &mut Rng) -> Result<(), Error> {
 
 fn create(path: &Path) -> Result<File, Error> {
     let parent: PathBuf = path.parent().map(Path::to_owned).unwrap_or_default();
+    // A folder that a signal has removed is not created again.
+    let _no_signal = interrupt::hold();
     fs::create_dir_all(parent)
         .and_then(|()| File::create_new(path))
         .map_err(|error: io::Error| Error::host("make", path, error))
