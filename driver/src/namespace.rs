@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nvio_spec::opcode::nvm;
 use nvio_spec::{
     ExtendedFormat, GuardFormat, IdentifyController, IdentifyNamespace, IdentifyNvmNamespace,
-    Status,
+    InformationFormat, Status,
 };
 
 use crate::dma::PAGE_SIZE;
@@ -32,6 +32,7 @@ const BLOCKS_MAX: u32 = 0xffff;
 /// assert_eq!((namespace.metadata_size(), namespace.protection_type()), (0, 0));
 /// assert!(!namespace.extended_metadata() && !namespace.protection_first());
 /// println!("{:?}, storage tag of {} bits", namespace.guard(), namespace.storage_tag_bits());
+/// assert_eq!(namespace.information().size(), 8);
 ///
 /// // How a transfer of 10,000 blocks is cut, and how many blocks are written atomically.
 /// assert_eq!(namespace.blocks_to_boundary(0), None);
@@ -64,8 +65,7 @@ pub struct Namespace {
     /// Maximum number of blocks of a command that transfers data.
     max_blocks: u32,
     nsid: u32,
-    guard: GuardFormat,
-    storage_tag_bits: u8,
+    information: InformationFormat,
     identify: Arc<IdentifyNamespace>,
 }
 
@@ -165,8 +165,7 @@ impl Namespace {
             plain_end: blocks,
             max_blocks: u32::try_from(max_blocks).unwrap_or(BLOCKS_MAX),
             nsid,
-            guard: GuardFormat::Bits16,
-            storage_tag_bits: 0,
+            information: InformationFormat::USUAL,
             identify: Arc::new(identify),
         };
         // Sets the plain blocks.
@@ -181,13 +180,14 @@ impl Namespace {
             let structure = "Identify Namespace of the NVM command set";
             Error::Invalid { structure, field, value }
         };
-        self.guard = format.guard().ok_or_else(|| invalid("PIF", format.pif().into()))?;
-        let has_room = self.metadata_size() as usize >= self.guard.information_size();
+        let guard = format.guard().ok_or_else(|| invalid("PIF", format.pif().into()))?;
+        let has_room = self.metadata_size() as usize >= guard.information_size();
         if self.protection_type() != 0 && !has_room {
-            let bits = self.guard.bits();
-            return Err(invalid("PIF, with metadata that is too short,", bits.into()));
+            return Err(invalid("PIF, with metadata that is too short,", guard.bits().into()));
         }
-        self.storage_tag_bits = format.storage_tag_bits();
+        let bits = format.storage_tag_bits();
+        let information = InformationFormat::new(guard, bits);
+        self.information = information.ok_or_else(|| invalid("STS", bits.into()))?;
         Ok(self)
     }
 
@@ -350,7 +350,7 @@ impl Namespace {
     ///
     /// See the [example](Self#examples).
     pub fn guard(&self) -> GuardFormat {
-        self.guard
+        self.information.guard()
     }
 
     /// Returns the number of high bits of the reference tag that are a storage tag; usually 0 (NVM
@@ -358,14 +358,21 @@ impl Namespace {
     ///
     /// See the [example](Self#examples).
     pub fn storage_tag_bits(&self) -> u8 {
-        self.storage_tag_bits
+        self.information.storage_tag_bits()
+    }
+
+    /// Returns the format of the protection information (NVM 5.2.1).
+    ///
+    /// See the [example](Self#examples).
+    #[inline]
+    pub fn information(&self) -> InformationFormat {
+        self.information
     }
 
     /// Returns true if the metadata is protection information alone, so that a command with
     /// [`Protection::action`](crate::Protection::action) transfers no metadata.
     pub(crate) fn is_only_protection(&self) -> bool {
-        self.protection_type() != 0
-            && self.metadata_size() as usize == self.guard.information_size()
+        self.protection_type() != 0 && self.metadata_size() as usize == self.information.size()
     }
 
     /// Returns the Identify Namespace data structure (NVM 4.1.5.1).
@@ -521,8 +528,9 @@ mod tests {
         assert!(usual.is_only_protection() && !with(16, 0).unwrap().is_only_protection());
         let wide = with(16, 2 << 7 | 5).unwrap();
         assert_eq!((wide.guard(), wide.storage_tag_bits()), (GuardFormat::Bits64, 5));
-        assert!(wide.is_only_protection() && !with(20, 1 << 7).unwrap().is_only_protection());
+        assert!(wide.is_only_protection() && !with(20, 1 << 7 | 16).unwrap().is_only_protection());
         let refused = |metadata, elbaf| with(metadata, elbaf).unwrap_err().to_string();
+        assert!(refused(16, 1 << 7).contains("STS is 0"), "a guard of 32 bits has a storage tag");
         assert!(refused(16, 3 << 7).contains("PIF is 3"));
         assert!(refused(12, 2 << 7).contains("too short"));
         let bare = Namespace::new(1, identify(100, 12, 0), 1 << 20).unwrap();

@@ -13,18 +13,18 @@ pub enum BioError {
     /// The status that the controller reported.
     #[error("{0}")]
     Status(Status),
-    /// The data does not match its guard. The log has the LBA.
+    /// The data does not match its guard. The log has the LBA, and all bits of a wider guard.
     #[error("guard {found:#06x} in the metadata, {expected:#06x} of the data")]
     Guard {
-        /// CRC of the data.
+        /// CRC of the data, the low 16 bits.
         expected: u16,
-        /// Guard in the protection information.
+        /// Guard in the protection information, the low 16 bits.
         found: u16,
     },
     /// The data belongs to another block. The log has the LBA.
     #[error("reference tag {found:#010x}, which is that of another block")]
     ReferenceTag {
-        /// Reference tag in the protection information.
+        /// Reference tag in the protection information, the low 32 bits.
         found: u32,
     },
     /// The operating system failed an access to an image; 0 where there is no error number.

@@ -5,7 +5,7 @@ use crate::extents;
 use extents::{NoState, Scattered};
 use nvio_driver::spec::opcode::nvm;
 use nvio_driver::spec::protection::ProtectionType;
-use nvio_driver::spec::{Status, status};
+use nvio_driver::spec::{GuardFormat, InformationFormat, Status, status};
 use nvio_driver::{CommandOptions, Options, QueuePair, WritableNamespace};
 use nvio_emulator::{Backing, Emulator, Fault, Faults, NamespaceConfig, Rule};
 use nvio_iomap::{
@@ -26,6 +26,7 @@ struct Format {
     extended: bool,
     kind: u8,
     first: bool,
+    information: InformationFormat,
 }
 
 struct Rig {
@@ -43,19 +44,37 @@ fn formats() -> impl Iterator<Item = Format> {
     sizes.flat_map(|(block, metadata)| {
         [false, true].into_iter().flat_map(move |extended| {
             let kinds = [(1, false), (2, true), (3, false)];
-            kinds.map(|(kind, first)| Format { block, metadata, extended, kind, first })
+            kinds.into_iter().flat_map(move |(kind, first)| {
+                informations(metadata).map(move |information| Format {
+                    block,
+                    metadata,
+                    extended,
+                    kind,
+                    first,
+                    information,
+                })
+            })
         })
     })
 }
 
+/// Formats of the protection information for which the metadata has room.
+fn informations(metadata: u16) -> impl Iterator<Item = InformationFormat> {
+    use GuardFormat::{Bits16, Bits32, Bits64};
+    let all = [(Bits16, 0), (Bits16, 8), (Bits32, 16), (Bits32, 40), (Bits64, 0), (Bits64, 12)];
+    let all = all.map(|(guard, bits)| InformationFormat::new(guard, bits).unwrap());
+    all.into_iter().filter(move |format| format.size() <= usize::from(metadata))
+}
+
 /// A disk that begins inside of the namespace, as a partition does.
 fn rig(format: Format, faults: Faults) -> Rig {
-    let Format { block, metadata, extended, kind, first } = format;
+    let Format { block, metadata, extended, kind, first, information } = format;
     let file = Scattered::new(SIZE as u64);
     let bytes = file.disk_bytes() + (64 << 10);
     let config = NamespaceConfig::new(Backing::memory(bytes)).block_size(block);
     let config = config.metadata(metadata, extended);
     let config = config.protection(ProtectionType::new(kind).unwrap(), first);
+    let config = config.information(information);
     let builder = Emulator::builder().namespace(config).mdts(Some(5)).faults(faults);
     let options = Options { arena_bytes: 16 << 20, ..controller::writable() };
     let served = Served::start(builder, options);
@@ -63,7 +82,7 @@ fn rig(format: Format, faults: Faults) -> Rig {
     let Served { controller, emulator } = served;
     let disk = WritableDisk::whole(&namespace).slice(64 << 10, file.disk_bytes()).unwrap();
     let queue = FileQueue::new(DiskQueue::new(&controller, &disk, 8).unwrap());
-    let protection = NamespaceProtection::of(&namespace).unwrap().unwrap();
+    let protection = NamespaceProtection::of(&namespace).unwrap();
     let what = format!("{format:?}");
     Rig { _emulator: emulator, controller, namespace, queue, file, protection, what }
 }
@@ -277,4 +296,27 @@ fn without_protection_the_simple_path_serves() {
     queue.submit_read(&mut file, 4096, controller.alloc(4096).unwrap(), 1).unwrap();
     queue.wait(|done| assert_eq!(done.result.unwrap(), 4096)).unwrap();
     assert_eq!(queue.counters().simple, 1);
+}
+
+#[test]
+fn metadata_without_protection_is_written_as_zeroes_and_passed_over() {
+    for (block, metadata, extended) in
+        [(512, 8, false), (512, 8, true), (512, 64, true), (4096, 4, false), (4096, 128, true)]
+    {
+        let mut file = Scattered::new(SIZE as u64);
+        let config = NamespaceConfig::new(Backing::memory(file.disk_bytes())).block_size(block);
+        let builder = Emulator::builder().namespace(config.metadata(metadata, extended));
+        let served = Served::start(builder, controller::writable());
+        let disk = WritableDisk::whole(&served.writable_namespace());
+        let queue = DiskQueue::new(&served.controller, &disk, 8).unwrap();
+        let mut queue: Queue = FileQueue::new(queue);
+        let mut whole = pattern(SIZE, 3);
+        whole.resize(SIZE.next_multiple_of(Scattered::BLOCK as usize), 0);
+        let mut buf = served.controller.alloc(whole.len()).unwrap();
+        buf.copy_from_slice(&whole);
+        queue.write_with(&mut file, IoArgs::at(0), buf.into()).unwrap();
+        let mut read = vec![0; SIZE];
+        assert_eq!(queue.read_at(&mut file, 0, &mut read).unwrap(), SIZE, "{metadata} {extended}");
+        assert!(read == whole[..SIZE], "{block} + {metadata}, extended {extended}");
+    }
 }

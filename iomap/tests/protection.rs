@@ -40,7 +40,7 @@ fn rig(block: u32, metadata: u16, extended: bool, kind: u8, first: bool) -> Rig 
     let served = Served::start(Emulator::builder().namespace(config), options);
     let namespace = served.writable_namespace();
     let Served { controller, emulator } = served;
-    let protection = NamespaceProtection::of(&namespace).unwrap().unwrap();
+    let protection = NamespaceProtection::of(&namespace).unwrap();
     assert_eq!(protection.is_extended(), extended);
     let queue = controller.queue_pair(4).unwrap();
     let what = format!("{block} + {metadata}, extended {extended}, type {kind}, first {first}");
@@ -258,9 +258,6 @@ fn unprotected_namespace_has_no_protection() {
     let builder = Emulator::builder().namespace(plain).namespace(tagged);
     let served = Served::start(builder, Options::default());
     for nsid in [1, 2] {
-        assert_eq!(
-            NamespaceProtection::of(&served.controller.namespace(nsid).unwrap()).unwrap(),
-            None
-        );
+        assert_eq!(NamespaceProtection::of(&served.controller.namespace(nsid).unwrap()), None);
     }
 }

@@ -80,7 +80,7 @@ impl Rig {
         let served = Served::writable(config);
         let namespace = served.writable_namespace();
         let Served { controller, emulator } = served;
-        let protection = NamespaceProtection::of(&namespace).unwrap().unwrap();
+        let protection = NamespaceProtection::of(&namespace).unwrap();
         let pair = controller.queue_pair(4).unwrap();
         let mut rig = Self { _emulator: emulator, controller, namespace, pair, protection };
         for (index, piece) in image.chunks(PIECE).enumerate() {

@@ -40,8 +40,9 @@
 //!
 //! # Metadata
 //! Blocks may have metadata, interleaved or in a separate buffer. It may hold protection
-//! information of types 1 to 3 with a 16-bit guard, which commands check, insert and strip
-//! ([`NamespaceConfig::metadata`], [`NamespaceConfig::protection`]). A write of up to 1 MiB that
+//! information of types 1 to 3 with a guard of 16, 32 or 64 bits, which commands check, insert and
+//! strip ([`NamespaceConfig::metadata`], [`NamespaceConfig::protection`],
+//! [`NamespaceConfig::information`]). A write of up to 1 MiB that
 //! fails a check stores no block. MDTS counts interleaved metadata (CTRATT.MEM is 0).
 //!
 //! # Formats and namespaces

@@ -42,6 +42,9 @@ const _: () = assert!(size_of::<IdentifyNvmNamespace>() == IDENTIFY_SIZE);
 /// assert_eq!((format.storage_tag_bits(), format.pif()), (0, 0));
 /// let guard = format.guard().ok_or("a reserved format")?;
 /// assert_eq!((guard, guard.bits(), guard.information_size()), (GuardFormat::Bits16, 16, 8));
+///
+/// let format = ExtendedFormat::new(GuardFormat::Bits32, 16);
+/// assert_eq!((format.storage_tag_bits(), format.guard()), (16, Some(GuardFormat::Bits32)));
 /// # Ok::<(), &str>(())
 /// ```
 pub struct ExtendedFormat(pub U32);
@@ -83,6 +86,18 @@ impl GuardFormat {
 }
 
 impl ExtendedFormat {
+    /// Creates the format of a guard, and of a storage tag of up to 64 bits.
+    ///
+    /// See the [example](Self#examples).
+    pub const fn new(guard: GuardFormat, storage_tag_bits: u8) -> Self {
+        let pif = match guard {
+            GuardFormat::Bits16 => 0,
+            GuardFormat::Bits32 => 1,
+            GuardFormat::Bits64 => 2,
+        };
+        Self(U32::new(pif << 7 | (storage_tag_bits & 0x7f) as u32))
+    }
+
     /// Returns the number of high bits of the reference tag that are a storage tag (STS, bits 6:0).
     ///
     /// See the [example](Self#examples).

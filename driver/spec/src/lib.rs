@@ -28,6 +28,7 @@ mod effects;
 mod extended_format;
 mod feature;
 mod identify;
+mod information;
 mod log_page;
 pub mod namespace;
 pub mod opcode;
@@ -45,6 +46,7 @@ pub use identify::{
     IdentifyController, IdentifyNamespace, IdentifyNvmController, LbaFormat, NamespaceList,
     PowerState, cns,
 };
+pub use information::{ExpectedTags, Information, InformationFormat};
 pub use log_page::{
     ChangedNamespaces, CommandEffects, ErrorLogEntry, EventType, FirmwareSlotLog, HealthLog,
     SupportedLogPages, critical_warning, error_event, health_event, log_id, lpa,

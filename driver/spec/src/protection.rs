@@ -192,12 +192,12 @@ pub struct Expected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
     /// The guard does not match the data.
-    #[error("guard {found:#06x} in the metadata, {expected:#06x} of the data")]
+    #[error("guard {found:#x} in the metadata, {expected:#x} of the data")]
     Guard {
         /// CRC of the data.
-        expected: u16,
+        expected: u64,
         /// Guard in the protection information.
-        found: u16,
+        found: u64,
     },
     /// The application tag differs.
     #[error("application tag {found:#06x} instead of {expected:#06x}, by mask {mask:#06x}")]
@@ -210,12 +210,12 @@ pub enum CheckError {
         mask: u16,
     },
     /// The reference tag differs: the block belongs to another place.
-    #[error("reference tag {found:#010x} instead of {expected:#010x}")]
+    #[error("reference tag {found:#x} instead of {expected:#x}")]
     RefTag {
         /// The expected tag.
-        expected: u32,
+        expected: u64,
         /// Tag in the protection information.
-        found: u32,
+        found: u64,
     },
 }
 
@@ -284,7 +284,7 @@ impl ProtectionInfo {
         let Expected { guard, app_tag, app_mask: mask, ref_tag } = *expected;
         let found = self.guard.get();
         if checks & prinfo::PRCHK_GUARD != 0 && found != guard {
-            return Err(CheckError::Guard { expected: guard, found });
+            return Err(CheckError::Guard { expected: guard.into(), found: found.into() });
         }
         let found = self.app_tag.get();
         if checks & prinfo::PRCHK_APP_TAG != 0 && (found ^ app_tag) & mask != 0 {
@@ -293,7 +293,7 @@ impl ProtectionInfo {
         let found = self.ref_tag.get();
         let has_ref_tag = kind != ProtectionType::THREE;
         if checks & prinfo::PRCHK_REF_TAG != 0 && has_ref_tag && found != ref_tag {
-            return Err(CheckError::RefTag { expected: ref_tag, found });
+            return Err(CheckError::RefTag { expected: ref_tag.into(), found: found.into() });
         }
         Ok(())
     }
@@ -458,7 +458,7 @@ mod tests {
         assert_eq!(guard.status(), status::GUARD_CHECK_ERROR);
         assert_eq!(app_tag.status(), status::APPLICATION_TAG_CHECK_ERROR);
         assert_eq!(ref_tag.status(), status::REFERENCE_TAG_CHECK_ERROR);
-        assert_eq!(ref_tag.to_string(), "reference tag 0x00000003 instead of 0x00000004");
+        assert_eq!(ref_tag.to_string(), "reference tag 0x3 instead of 0x4");
     }
 
     #[test]

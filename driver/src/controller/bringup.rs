@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_queue::ArrayQueue;
 use nvio_spec::register::{CAP, CSTS, Cap, DOORBELLS, GONE, VS, Version, cq_head_doorbell};
-use nvio_spec::{IdentifyController, QueueCount, Sqe, cns, feature_id};
+use nvio_spec::{HostBehaviorSupport, IdentifyController, QueueCount, Sqe, cns, feature_id};
 use parking_lot::Mutex;
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::controller_memory::ControllerMemory;
 use super::enable::{disable, enable, pause_for};
@@ -127,6 +128,14 @@ fn configure(inner: &Inner, managed: &mut Managed) -> Result<()> {
         let sqe = Sqe::doorbell_buffer_config(memory.values.iova(), memory.events.iova());
         let command = Command::new("Doorbell Buffer Config", sqe);
         managed.shadow = accepted(admin.execute(transport, command))?;
+    }
+    if inner.identify.has_extended_formats() {
+        let mut buf = inner.arena.alloc(size_of::<HostBehaviorSupport>())?;
+        let behaviour = HostBehaviorSupport { lbafee: 1, ..HostBehaviorSupport::new_zeroed() };
+        buf.copy_from_slice(behaviour.as_bytes());
+        let sqe = Sqe::set_features(feature_id::HOST_BEHAVIOR_SUPPORT, 0);
+        let name = "Set Features (Host Behavior Support)";
+        accepted(admin.execute(transport, Command::new(name, sqe).with(buf)))?;
     }
     let wanted = EVENTS | inner.identify.oaes.get() & NOTICES;
     let sqe = Sqe::set_features(feature_id::ASYNC_EVENT_CONFIGURATION, wanted);

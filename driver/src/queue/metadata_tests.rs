@@ -88,7 +88,7 @@ impl Format {
         let protection = Protection {
             check_guard: checked,
             check_reference: checked,
-            reference: lba as u32,
+            reference: lba,
             ..Protection::default()
         };
         CommandOptions { protection, ..CommandOptions::default() }

@@ -53,8 +53,10 @@ pub struct Protection {
     /// PRCHK: check the reference tag.
     pub check_reference: bool,
     /// Reference tag of the first block. With types 1 and 2 the tag of each following block is one
-    /// higher. With type 1 it is the low 32 bits of the LBA.
-    pub reference: u32,
+    /// higher. With type 1 it is the low bits of the LBA, usually 32
+    /// ([`InformationFormat::ref_tag_bits`](crate::spec::InformationFormat::ref_tag_bits)). Higher
+    /// bits than the tag has are ignored.
+    pub reference: u64,
     /// Application tag of all blocks.
     pub application: u16,
     /// Mask of the bits of the application tag that are checked.
@@ -72,7 +74,7 @@ impl Protection {
             action: true,
             check_guard: true,
             check_reference: protection < 3,
-            reference: (lba & 0xffff_ffff) as u32,
+            reference: lba,
             ..Self::default()
         }
     }
@@ -94,7 +96,8 @@ impl CommandOptions {
         let Protection { reference, application, application_mask, .. } = self.protection;
         let mut sqe = Sqe { opcode, ..Sqe::read(namespace.id(), lba, blocks) };
         sqe.cdw12 = U32::new(sqe.cdw12.get() | flags);
-        sqe.with_tags(reference, application, application_mask)
+        let tags = (0, reference);
+        namespace.information().with_tags(sqe, tags, application, application_mask)
     }
 
     /// Returns the numbers of bytes that a command of `blocks` transfers by its data pointer and by

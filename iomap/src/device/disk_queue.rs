@@ -48,10 +48,10 @@ pub struct DiskQueue<C, D = Disk> {
     volatile_cache: bool,
     /// Maximum bytes of a bio.
     max_transfer: usize,
-    /// Namespace for reads without protection: the disk's, or one of no blocks if the disk is
-    /// protected. So the path of a read does not test for protection.
+    /// Namespace for reads without metadata: the disk's, or one of no blocks if its blocks have
+    /// metadata. So the path of a read does not test for it.
     plain: Namespace,
-    /// Protection information of bios, if the namespace is protected.
+    /// Metadata of bios, if the blocks have any.
     guarded: Option<Box<ProtectedBios>>,
 }
 
@@ -66,16 +66,16 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
     /// a namespace of `controller`.
     ///
     /// On a namespace with end-to-end protection, the queue generates guards before a write and
-    /// checks them after a read, as the controller does at its side.
+    /// checks them after a read, as the controller does at its side. Other metadata is written as
+    /// zeroes, and not looked at.
     ///
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// As [`Controller::queue_pair`], and
-    /// [`NamespaceProtection::of`](crate::NamespaceProtection::of).
+    /// As [`Controller::queue_pair`].
     pub fn new(controller: &Controller, disk: &D, depth: u16) -> Result<Self, Error> {
         let pair = controller.queue_pair(depth)?;
-        let guarded = ProtectedBios::of(controller, disk.as_ref(), pair.capacity())?;
+        let guarded = ProtectedBios::of(controller, disk.as_ref(), pair.capacity());
         let volatile_cache = controller.identify().has_write_cache();
         let Disk { namespace, start, .. } = disk.as_ref();
         let block_shift = namespace.block_shift();

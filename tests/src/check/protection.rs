@@ -122,7 +122,7 @@ impl Rig {
             check_application: true,
             // For type 3 there is no rule (NVM 5.2.1.4.3).
             check_reference: self.metadata.protection < 3,
-            reference: (lba & 0xffff_ffff) as u32,
+            reference: lba,
             application: media::APPLICATION_TAG,
             application_mask: u16::MAX,
             ..NONE
@@ -218,14 +218,8 @@ fn identify(rig: &mut Rig) -> Verdict {
     ensure_eq!(namespace.protection_first(), metadata.first, "whether protection comes first");
     let bits = if metadata.guard64 { 64 } else { 16 };
     ensure_eq!(namespace.guard().bits(), bits, "bits of a guard");
-    // The file layer supports only guards of 16 bits.
-    match nvio_iomap::NamespaceProtection::of(namespace) {
-        Ok(of) => {
-            ensure!(bits == 16, "a guard of 64 bits is taken for one of 16");
-            ensure_eq!(of.is_some(), metadata.protection != 0, "whether files are protected");
-        }
-        Err(error) => ensure!(error.to_string().contains("64 bits"), "{error}"),
-    }
+    let protection = nvio_iomap::NamespaceProtection::of(namespace);
+    ensure_eq!(protection.is_some(), metadata.protection != 0, "whether files are protected");
     Ok(())
 }
 

@@ -78,6 +78,7 @@ fn check_lists(args: &EmulateArgs) -> Result<(), Error> {
         ("--noiob", of.noiob.len()),
         ("--metadata", of.metadata.len()),
         ("--protection", of.protection.len()),
+        ("--guard", of.guard.len()),
         ("--nsid", of.nsid.len()),
     ] {
         let good = values == images || values == 1 && option != "--nsid" || values == 0;
@@ -125,7 +126,8 @@ fn start(args: &EmulateArgs) -> Result<(Emulator, Vec<Record>), Error> {
             .nsid(nsid)
             .block_size(lba_size)
             .noiob(pick(&of.noiob, index))
-            .metadata(pick(&of.metadata, index), of.extended);
+            .metadata(pick(&of.metadata, index), of.extended)
+            .information(pick(&of.guard, index));
         if let Some(kind) = ProtectionType::new(pick(&of.protection, index)) {
             namespace = namespace.protection(kind, of.protection_first);
         }

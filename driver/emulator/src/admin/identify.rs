@@ -3,8 +3,9 @@
 use nvio_spec::namespace::{ControllerList, oacs};
 use nvio_spec::protection::{dpc, mc};
 use nvio_spec::{
-    IDENTIFY_SIZE, IdentifyController, IdentifyNamespace, IdentifyNvmController, NSID_ALL,
-    NamespaceList, Sqe, Status, cns, lpa, status,
+    ExtendedFormat, IDENTIFY_SIZE, IdentifyController, IdentifyNamespace, IdentifyNvmController,
+    IdentifyNvmNamespace, InformationFormat, NSID_ALL, NamespaceList, Sqe, Status, cns, lpa,
+    status,
 };
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromZeros, IntoBytes};
@@ -29,6 +30,8 @@ pub(crate) const FIRMWARE: &str = env!("CARGO_PKG_VERSION");
 pub(crate) const VENDOR_ID: u16 = 0x4e56;
 /// Identifier of the controller (CNTLID): the only one of its subsystem.
 pub(crate) const CONTROLLER_ID: u16 = 0;
+/// CTRATT: formats may be extended.
+const ELBAS: u32 = 1 << 15;
 /// DLFEAT: deallocated blocks read as zeroes; Write Zeroes can deallocate.
 const DEALLOCATED_ARE_ZEROES: u8 = 0b1001;
 
@@ -53,6 +56,9 @@ impl Controller {
             // CSI selects the NVM command set, which has no limits besides MDTS here.
             cns::COMMAND_SET_CONTROLLER if sqe.cdw11.get() >> 24 == 0 => {
                 Ok(IdentifyNvmController::new_zeroed().as_bytes().to_vec())
+            }
+            cns::COMMAND_SET_NAMESPACE if sqe.cdw11.get() >> 24 == 0 => {
+                Ok(extended_formats(namespaces.active(nsid)))
             }
             cns if namespaces.can_be_managed() => allocated(cns, sqe, namespaces),
             _ => Err(status::INVALID_FIELD),
@@ -81,6 +87,9 @@ fn identify_controller(config: &Config, namespaces: &Namespaces) -> Vec<u8> {
             | if config.format_nvm { oacs::FORMAT_NVM } else { 0 }
             | if namespaces.can_be_managed() { oacs::NAMESPACE_MANAGEMENT } else { 0 },
     );
+    let is_extended =
+        |namespace: &Namespace| namespace.config.information != InformationFormat::USUAL;
+    data.ctratt = U32::new(if namespaces.iter().any(is_extended) { ELBAS } else { 0 });
     data.oaes = U32::new(namespaces.notices());
     data.acl = 3;
     data.aerl = event::REQUESTS_MAX - 1;
@@ -133,6 +142,17 @@ fn uuid(config: &Config, nsid: u32, created: u32) -> u128 {
     };
     let (version, variant) = (0xf << 76, 0b11 << 62);
     (half(0) << 64 | half(1)) & !version & !variant | 8 << 76 | 0b10 << 62
+}
+
+/// Returns the formats of the protection information of a namespace (NVM 4.1.5.3).
+fn extended_formats(namespace: Option<&Namespace>) -> Vec<u8> {
+    let mut data = IdentifyNvmNamespace::new_zeroed();
+    if let Some(namespace) = namespace {
+        let information = namespace.config.information;
+        let format = ExtendedFormat::new(information.guard(), information.storage_tag_bits());
+        data.elbaf[..namespace.formats().len()].fill(format);
+    }
+    data.as_bytes().to_vec()
 }
 
 fn describe(data: &mut IdentifyNamespace, namespace: &Namespace) {

@@ -1,7 +1,6 @@
 //! LBA formats, and the settings of a namespace after a format (NVM 4.1.2, 4.1.5.1).
 
 use nvio_spec::namespace::FormatSettings;
-use nvio_spec::protection::ProtectionInfo;
 use nvio_spec::{LbaFormat, Status, status};
 use zerocopy::little_endian::U16;
 
@@ -57,9 +56,12 @@ impl NamespaceConfig {
         let first = settings.first;
         let protection = match settings.protection {
             0 => None,
-            _ => Some(Protection { kind: settings.protection_type().ok_or(invalid)?, first }),
+            _ => {
+                let kind = settings.protection_type().ok_or(invalid)?;
+                Some(Protection { kind, first, format: self.information })
+            }
         };
-        let fits = usize::from(format.metadata) >= ProtectionInfo::SIZE;
+        let fits = usize::from(format.metadata) >= self.information.size();
         if protection.is_some() && (!fits || first && !allows_first) {
             return Err(invalid);
         }

@@ -1,6 +1,9 @@
 //! The metadata of a block, and the place of protection information in it (NVM 4.1.5.1, 5.2).
 
-use nvio_spec::protection::{ProtectionInfo, ProtectionType, dps};
+use std::ops::Range;
+
+use nvio_spec::InformationFormat;
+use nvio_spec::protection::{ProtectionType, dps};
 
 /// The metadata of each block of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,7 @@ pub(crate) struct Protection {
     pub(crate) kind: ProtectionType,
     /// The information is the first bytes of the metadata, not the last.
     pub(crate) first: bool,
+    pub(crate) format: InformationFormat,
 }
 
 impl Metadata {
@@ -26,10 +30,12 @@ impl Metadata {
         usize::from(self.bytes)
     }
 
-    /// Returns the offset of the protection information in the metadata.
-    pub(crate) fn protection_offset(&self) -> Option<usize> {
-        let last = self.len().checked_sub(ProtectionInfo::SIZE)?;
-        self.protection.map(|protection| if protection.first { 0 } else { last })
+    /// Returns the place of the protection information in the metadata.
+    pub(crate) fn protection_place(&self) -> Option<Range<usize>> {
+        let Protection { first, format, .. } = self.protection?;
+        let last = self.len().checked_sub(format.size())?;
+        let at = if first { 0 } else { last };
+        Some(at..at + format.size())
     }
 
     /// Returns DPS of Identify Namespace.
@@ -42,8 +48,8 @@ impl Metadata {
     /// Returns the metadata of a block that was never written (NVM 3.2.3.2.1).
     pub(crate) fn unwritten(&self) -> Box<[u8]> {
         let mut bytes = vec![0; self.len()].into_boxed_slice();
-        if let Some(at) = self.protection_offset() {
-            bytes[at..at + ProtectionInfo::SIZE].fill(0xff);
+        if let Some(place) = self.protection_place() {
+            bytes[place].fill(0xff);
         }
         bytes
     }
@@ -51,6 +57,6 @@ impl Metadata {
     /// Returns true if the metadata is only protection information. With PRACT it is then not
     /// transferred.
     pub(crate) fn is_only_protection(&self) -> bool {
-        self.protection.is_some() && self.len() == ProtectionInfo::SIZE
+        self.protection.is_some_and(|protection| self.len() == protection.format.size())
     }
 }

@@ -9,8 +9,6 @@ pub(crate) mod quirk;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use nvio_spec::protection::ProtectionInfo;
-
 use crate::config::atomic::{AtomicUnits, Atomics};
 use crate::config::format::LARGEST;
 use crate::config::namespace::{Backing, CopyLimits, NamespaceConfig};
@@ -444,8 +442,9 @@ impl NamespaceConfig {
         require_in(1..=256, "copy ranges", ranges, "1 to 256")?;
         require(range >= 1, "copy range", range, "1 to 65535")?;
         require(total >= range.into(), "copy total", total, "those of one range and above")?;
-        let fits = self.protection.is_none() || usize::from(metadata) >= ProtectionInfo::SIZE;
-        require(fits, "metadata with protection", metadata, "8 bytes and above")?;
+        let needed = self.protection.map_or(0, |protection| protection.format.size());
+        let fits = usize::from(metadata) >= needed;
+        require(fits, "metadata with protection", metadata, "the protection information")?;
         let is_image = matches!(self.backing, Backing::Image { .. });
         let largest = if shared.offers_formats() && !is_image { LARGEST } else { 0 };
         self.atomics.check(shared.atomics, size.max(largest), shared.write_cache)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nvio_spec::InformationFormat;
 use nvio_spec::protection::ProtectionType;
 
 use crate::config::atomic::{AtomicUnits, Atomics, Boundary};
@@ -83,6 +84,7 @@ impl Default for CopyLimits {
 /// # Examples
 /// ```
 /// use nvio_emulator::{Backing, Config, Controller, NamespaceConfig};
+/// use nvio_spec::InformationFormat;
 /// use nvio_spec::protection::ProtectionType;
 ///
 /// // Blocks of 4 KiB with eight bytes of protection information, as namespace 5.
@@ -91,6 +93,7 @@ impl Default for CopyLimits {
 ///     .block_size(4096)
 ///     .metadata(8, false)
 ///     .protection(ProtectionType::ONE, false)
+///     .information(InformationFormat::USUAL)
 ///     .noiob(32)
 ///     .copy_limits(64, 256, 4)
 ///     .atomic_writes(4, 2)
@@ -107,6 +110,7 @@ pub struct NamespaceConfig {
     pub(crate) metadata: u16,
     pub(crate) extended: bool,
     pub(crate) protection: Option<Protection>,
+    pub(crate) information: InformationFormat,
     pub(crate) copy_limits: CopyLimits,
     pub(crate) atomics: Atomics,
 }
@@ -125,6 +129,7 @@ impl NamespaceConfig {
             metadata: 0,
             extended: false,
             protection: None,
+            information: InformationFormat::USUAL,
             copy_limits: CopyLimits::default(),
             atomics: Atomics::default(),
         }
@@ -177,7 +182,17 @@ impl NamespaceConfig {
     ///
     /// See the [example](Self#examples).
     pub fn protection(mut self, kind: ProtectionType, first: bool) -> Self {
-        self.protection = Some(Protection { kind, first });
+        self.protection = Some(Protection { kind, first, format: self.information });
+        self
+    }
+
+    /// Sets the format of the protection information (NVM 5.2.1); a 16-bit guard without a storage
+    /// tag by default. The metadata needs at least [`InformationFormat::size`] bytes.
+    ///
+    /// See the [example](Self#examples).
+    pub fn information(mut self, format: InformationFormat) -> Self {
+        self.information = format;
+        self.protection = self.protection.map(|protection| Protection { format, ..protection });
         self
     }
 

@@ -6,7 +6,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use nvio_spec::protection::ProtectionInfo;
 use vm_memory::VolatileSlice;
 
 use crate::config::metadata::Metadata;
@@ -91,9 +90,9 @@ impl MetadataTable {
     }
 
     fn invert(&self, bytes: &mut [u8]) {
-        let Some(at) = self.metadata.protection_offset() else { return };
+        let Some(place) = self.metadata.protection_place() else { return };
         for block in bytes.chunks_exact_mut(self.metadata.len()) {
-            for byte in &mut block[at..at + ProtectionInfo::SIZE] {
+            for byte in &mut block[place.clone()] {
                 *byte = !*byte;
             }
         }
@@ -156,7 +155,11 @@ mod tests {
     use nvio_spec::protection::ProtectionType;
 
     fn metadata(bytes: u16) -> Metadata {
-        let protection = Protection { kind: ProtectionType::TWO, first: false };
+        let protection = Protection {
+            kind: ProtectionType::TWO,
+            first: false,
+            format: nvio_spec::InformationFormat::USUAL,
+        };
         Metadata { bytes, extended: true, protection: Some(protection) }
     }
 

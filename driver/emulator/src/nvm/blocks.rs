@@ -1,7 +1,6 @@
 //! The blocks of a command, which are transferred, stored and checked with their metadata (NVM
 //! 5.2.2).
 
-use nvio_spec::protection::ProtectionInfo;
 use nvio_spec::{Sqe, Status, status};
 
 use crate::config::atomic::PIECE_BYTES;
@@ -75,7 +74,8 @@ impl Blocks {
     /// As [`Self::new`].
     #[inline]
     pub(crate) fn of(namespace: &Namespace, sqe: &Sqe, writes: bool) -> Result<Self, Status> {
-        Self::new(namespace, Checks::of(sqe), sqe.nlb(), writes)
+        let checks = Checks::of(sqe, namespace.config.information);
+        Self::new(namespace, checks, sqe.nlb(), writes)
     }
 
     /// Returns `count` blocks of a namespace. `writes` is true if PRACT inserts protection
@@ -212,9 +212,9 @@ impl Blocks {
         let sent = sent.metadata.chunks_exact(metadata.len());
         let mut pairs = sent.zip(stored.metadata.chunks_exact(metadata.len()));
         same_data
-            && pairs.all(|(one, other)| match metadata.protection_offset() {
-                Some(0) => one[ProtectionInfo::SIZE..] == other[ProtectionInfo::SIZE..],
-                Some(at) => one[..at] == other[..at],
+            && pairs.all(|(one, other)| match metadata.protection_place() {
+                Some(place) if place.start == 0 => one[place.end..] == other[place.end..],
+                Some(place) => one[..place.start] == other[..place.start],
                 None => one == other,
             })
     }

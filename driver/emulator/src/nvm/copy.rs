@@ -1,7 +1,7 @@
 //! Copy: blocks of several ranges of a namespace to one range (NVM 3.2.2).
 
 use nvio_spec::protection::prinfo;
-use nvio_spec::{CopyRange, MAX_RANGES, Sqe, Status, status};
+use nvio_spec::{CopyRange, GuardFormat, MAX_RANGES, Sqe, Status, status};
 use zerocopy::IntoBytes;
 
 use crate::config::namespace::CopyLimits;
@@ -22,7 +22,8 @@ impl Media {
         let namespace = self.namespaces.for_command(request.nsid())?;
         let cdw12 = request.sqe.cdw12.get();
         let (count, format) = (cdw12 & 0xff, cdw12 >> FORMAT_SHIFT & 0xf);
-        if format != 0 {
+        // The format is for guards of 16 bits (NVM 3.2.2).
+        if format != 0 || namespace.config.information.guard() != GuardFormat::Bits16 {
             return Err(status::INVALID_FIELD);
         }
         if count >= u32::from(namespace.config.copy_limits.ranges) {
@@ -72,13 +73,14 @@ fn check(
         let checks = Checks {
             prinfo: read_prinfo,
             slba: range.slba.get(),
-            ref_tag: range.ref_tag.get(),
+            tags: (0, range.ref_tag.get().into()),
             app_tag: range.app_tag.get(),
             app_mask: range.app_mask.get(),
         };
         Blocks::new(namespace, checks, range.blocks(), false)
     };
-    let destination = Blocks::new(namespace, Checks::of(sqe), blocks, true)?;
+    let destination =
+        Blocks::new(namespace, Checks::of(sqe, namespace.config.information), blocks, true)?;
     let sources = list.iter().map(source).collect::<Result<_, _>>()?;
     // Protection information that is stripped from the source is inserted at the destination.
     if (read_prinfo ^ sqe.prinfo()) & prinfo::PRACT != 0 {

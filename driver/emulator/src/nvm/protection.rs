@@ -1,8 +1,7 @@
 //! Processing of protection information (NVM 5.2).
 
-use nvio_spec::protection::{Expected, ProtectionInfo, ProtectionType, guard, guard_after, prinfo};
-use nvio_spec::{Sqe, Status, status};
-use zerocopy::{FromBytes, IntoBytes};
+use nvio_spec::protection::{ProtectionType, prinfo};
+use nvio_spec::{ExpectedTags, Information, InformationFormat, Sqe, Status, status};
 
 use crate::config::metadata::{Metadata, Protection};
 
@@ -14,7 +13,8 @@ pub(crate) struct Action {
     /// Offset of the information in the metadata.
     at: usize,
     prinfo: u32,
-    ref_tag: u32,
+    /// Storage tag and reference tag of the first block.
+    tags: (u64, u64),
     app_tag: u16,
     app_mask: u16,
 }
@@ -25,18 +25,19 @@ pub(crate) struct Checks {
     /// Bits of [`prinfo`].
     pub(crate) prinfo: u32,
     pub(crate) slba: u64,
-    pub(crate) ref_tag: u32,
+    /// Storage tag and reference tag of the first block.
+    pub(crate) tags: (u64, u64),
     pub(crate) app_tag: u16,
     pub(crate) app_mask: u16,
 }
 
 impl Checks {
-    /// Decodes the fields of a command on blocks, such as Read and Write.
-    pub(crate) fn of(sqe: &Sqe) -> Self {
+    /// Decodes the fields of a command on blocks, such as Read and Write, with tags of this format.
+    pub(crate) fn of(sqe: &Sqe, format: InformationFormat) -> Self {
         Self {
             prinfo: sqe.prinfo(),
             slba: sqe.slba(),
-            ref_tag: sqe.initial_ref_tag(),
+            tags: format.tags_of(sqe),
             app_tag: sqe.app_tag(),
             app_mask: sqe.app_mask(),
         }
@@ -53,18 +54,20 @@ impl Checks {
         metadata: Metadata,
         inserts: bool,
     ) -> Result<Option<Action>, Status> {
-        let (Some(protection), Some(at)) = (metadata.protection, metadata.protection_offset())
+        let (Some(protection), Some(place)) = (metadata.protection, metadata.protection_place())
         else {
             return Ok(None);
         };
         let checks_ref_tag = self.prinfo & prinfo::PRCHK_REF_TAG != 0;
         let uses_ref_tag = checks_ref_tag || inserts && self.prinfo & prinfo::PRACT != 0;
-        let good = protection.kind.allows_initial_ref_tag(self.ref_tag, self.slba);
-        if uses_ref_tag && !good || checks_ref_tag && protection.kind == ProtectionType::THREE {
+        let Protection { kind, format, .. } = protection;
+        let good = format.allows_initial_ref_tag(kind, self.tags.1, self.slba);
+        if uses_ref_tag && !good || checks_ref_tag && kind == ProtectionType::THREE {
             return Err(status::INVALID_PROTECTION_INFORMATION);
         }
-        let Self { prinfo, ref_tag, app_tag, app_mask, .. } = self;
-        Ok(Some(Action { metadata, protection, at, prinfo, ref_tag, app_tag, app_mask }))
+        let Self { prinfo, tags, app_tag, app_mask, .. } = self;
+        let at = place.start;
+        Ok(Some(Action { metadata, protection, at, prinfo, tags, app_tag, app_mask }))
     }
 }
 
@@ -98,21 +101,18 @@ impl Action {
         if !self.checks() {
             return Ok(());
         }
-        let kind = self.protection.kind;
+        let Protection { kind, format, .. } = self.protection;
         let blocks = data.chunks_exact(block_size).zip(metadata.chunks_exact(self.metadata.len()));
         for (index, (data, metadata)) in (index..).zip(blocks) {
-            let Ok((info, _)) = ProtectionInfo::ref_from_prefix(&metadata[self.at..]) else {
-                continue;
-            };
-            let guard =
-                if info.needs_guard(kind, self.prinfo) { self.guard(data, metadata) } else { 0 };
-            let expected = Expected {
-                guard,
+            let Some(info) = format.read(&metadata[self.at..]) else { continue };
+            let needed = format.needs_guard(&info, kind, self.prinfo);
+            let expected = ExpectedTags {
+                guard: if needed { self.guard(data, metadata) } else { 0 },
                 app_tag: self.app_tag,
                 app_mask: self.app_mask,
-                ref_tag: kind.ref_tag(self.ref_tag, index),
+                ref_tag: format.ref_tag(kind, self.tags.1, index),
             };
-            info.check(kind, self.prinfo, &expected).map_err(|error| {
+            format.check(&info, kind, self.prinfo, &expected).map_err(|error| {
                 log::debug!("block {index} of a command: {error}");
                 error.status()
             })?;
@@ -123,21 +123,22 @@ impl Action {
     /// Inserts the protection information of blocks, of which the first is `index` blocks into the
     /// command.
     pub(crate) fn insert(&self, index: u32, block_size: usize, data: &[u8], metadata: &mut [u8]) {
+        let Protection { kind, format, .. } = self.protection;
+        let (storage_tag, initial) = self.tags;
         let blocks =
             data.chunks_exact(block_size).zip(metadata.chunks_exact_mut(self.metadata.len()));
         for (index, (data, metadata)) in (index..).zip(blocks) {
-            let ref_tag = self.protection.kind.ref_tag(self.ref_tag, index);
-            let info = ProtectionInfo::new(self.guard(data, metadata), self.app_tag, ref_tag);
-            metadata[self.at..self.at + ProtectionInfo::SIZE].copy_from_slice(info.as_bytes());
+            let (guard, app_tag) = (self.guard(data, metadata), self.app_tag);
+            let ref_tag = format.ref_tag(kind, initial, index);
+            let info = Information { guard, app_tag, storage_tag, ref_tag };
+            // There is room: the settings were checked.
+            format.write(&info, &mut metadata[self.at..]);
         }
     }
 
     /// Returns the guard of a block: of its data and the metadata before the information.
-    fn guard(&self, data: &[u8], metadata: &[u8]) -> u16 {
-        match self.at {
-            0 => guard(data),
-            at => guard_after(guard(data), &metadata[..at]),
-        }
+    fn guard(&self, data: &[u8], metadata: &[u8]) -> u64 {
+        self.protection.format.guard_of(data, &metadata[..self.at])
     }
 }
 
@@ -146,12 +147,16 @@ mod tests {
     use super::*;
 
     fn metadata(bytes: u16, kind: u8, first: bool) -> Metadata {
-        let protection = ProtectionType::new(kind).map(|kind| Protection { kind, first });
+        let protection = ProtectionType::new(kind).map(|kind| Protection {
+            kind,
+            first,
+            format: InformationFormat::USUAL,
+        });
         Metadata { bytes, extended: false, protection }
     }
 
-    fn request(prinfo: u32, ref_tag: u32) -> Checks {
-        Checks { prinfo, slba: 100, ref_tag, app_tag: 0x1234, app_mask: 0xffff }
+    fn request(prinfo: u32, ref_tag: u64) -> Checks {
+        Checks { prinfo, slba: 100, tags: (0, ref_tag), app_tag: 0x1234, app_mask: 0xffff }
     }
 
     #[test]
@@ -159,7 +164,7 @@ mod tests {
         for first in [false, true] {
             for bytes in [8, 16, 64] {
                 let metadata = metadata(bytes, 1, first);
-                let at = metadata.protection_offset().unwrap();
+                let at = metadata.protection_place().unwrap().start;
                 assert_eq!(at, if first { 0 } else { usize::from(bytes) - 8 });
                 let action = request(prinfo::PRCHK, 100).action(metadata, true).unwrap().unwrap();
                 let (mut data, mut meta) = ([7u8; 1024], vec![9u8; 2 * metadata.len()]);

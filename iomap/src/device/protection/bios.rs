@@ -1,4 +1,5 @@
-//! Bios on a protected namespace: the protection information of their commands.
+//! Bios on a namespace with metadata: the metadata of their commands, and protection information in
+//! it if the namespace is protected.
 //!
 //! Guards are generated when a write is submitted, and checked when a read completes. If metadata
 //! lies apart, the device accesses the bio's own buffer. If it follows each block, the data is
@@ -40,25 +41,18 @@ struct InFlight {
 }
 
 impl ProtectedBios {
-    /// Creates the state for at most `depth` bios in flight on `disk`; `None` if the disk is not
-    /// protected.
-    ///
-    /// # Errors
-    /// As [`NamespaceProtection::of`].
-    pub(crate) fn of(
-        controller: &Controller,
-        disk: &Disk,
-        depth: usize,
-    ) -> Result<Option<Box<Self>>, Error> {
+    /// Creates the state for at most `depth` bios in flight on `disk`; `None` if its blocks have no
+    /// metadata.
+    pub(crate) fn of(controller: &Controller, disk: &Disk, depth: usize) -> Option<Box<Self>> {
         let namespace = disk.namespace();
-        let Some(protection) = NamespaceProtection::of(namespace)? else { return Ok(None) };
+        let protection = NamespaceProtection::of_metadata(namespace)?;
         let block = namespace.block_size() as usize;
         let mut most = namespace.max_transfer();
         while most > block && metadata_buf(&protection, most) > BouncePool::BUFFER_BYTES_MAX {
             most = ((most / 2) & !(block - 1)).max(block);
         }
         let parts = |label| ScatterList::labelled(Vec::with_capacity(1), None, label);
-        Ok(Some(Box::new(Self {
+        Some(Box::new(Self {
             protection,
             controller: controller.clone(),
             block_shift: namespace.block_shift(),
@@ -66,7 +60,7 @@ impl ProtectedBios {
             idle: (0..depth as u64).map(parts).collect(),
             bios: (0..depth).map(|_| InFlight::default()).collect(),
             pool: BouncePool::default(),
-        })))
+        }))
     }
 
     /// Returns the maximum number of bytes of data of one bio, a multiple of the block.
@@ -205,10 +199,11 @@ fn bad(bad: BadProtection) -> BioError {
     log::warn!("a read gave what is not protected: {bad}");
     match bad {
         BadProtection::Block { error: CheckError::Guard { expected, found }, .. } => {
-            BioError::Guard { expected, found }
+            let low = |guard: u64| (guard & 0xffff) as u16;
+            BioError::Guard { expected: low(expected), found: low(found) }
         }
         BadProtection::Block { error: CheckError::RefTag { found, .. }, .. } => {
-            BioError::ReferenceTag { found }
+            BioError::ReferenceTag { found: (found & 0xffff_ffff) as u32 }
         }
         // Application tags are not checked.
         BadProtection::Block { error: CheckError::AppTag { .. }, .. }

@@ -19,7 +19,7 @@
 //! let controller = Controller::open_with(&address, options)?;
 //! let namespace = controller.writable()?.writable_namespace(1)?;
 //! let mut queue = controller.queue_pair(4)?;
-//! let protection = NamespaceProtection::of(&namespace)?.ok_or("it is not protected")?;
+//! let protection = NamespaceProtection::of(&namespace).ok_or("it is not protected")?;
 //!
 //! let (data, lba) = ([7; 1024], 5);
 //! let mut buf = controller.alloc(protection.buf_len(data.len()))?;
@@ -54,14 +54,9 @@ mod tests;
 
 use std::ops::Range;
 
-use nvio_driver::spec::GuardFormat;
-use nvio_driver::spec::protection::{
-    CheckError, Expected, ProtectionInfo, ProtectionType, guard, guard_after, prinfo,
-};
-use nvio_driver::{CommandOptions, DmaBuf, Error as DriverError, Namespace, ScatterList};
-use zerocopy::{FromBytes, IntoBytes};
-
-use crate::error::Error;
+use nvio_driver::spec::protection::{CheckError, ProtectionType, prinfo};
+use nvio_driver::spec::{ExpectedTags, Information, InformationFormat};
+use nvio_driver::{CommandOptions, DmaBuf, Namespace, ScatterList};
 
 /// The application tag of writes. It is not the value that switches checks off.
 const APPLICATION_TAG: u16 = 0;
@@ -69,16 +64,16 @@ const APPLICATION_TAG: u16 = 0;
 /// Fill byte of metadata before a read: tags that do not switch checks off.
 const SPOILT: u8 = 0x5a;
 
-/// The layout of a namespace's protection information, of types 1 to 3 with a 16-bit guard, and its
-/// data.
+/// The layout of a namespace's data and its protection information, of types 1 to 3 with a guard of
+/// 16, 32 or 64 bits.
 ///
 /// Data and metadata of a command lie in one buffer: in an [extended](Self::is_extended) namespace
 /// the metadata follows each block, in another namespace the metadata of all blocks follows the
 /// data of all blocks. In the latter they may also lie in two buffers.
 ///
-/// Sizes of data are multiples of the block. The reference tag of a block is the low 32 bits of its
-/// LBA, or 0 for type 3, which does not define it. The application tag is 0 and not checked.
-/// Metadata besides is written as zeroes.
+/// Sizes of data are multiples of the block. The reference tag of a block is the low bits of its
+/// LBA, or 0 for type 3, which does not define it. The storage tag is 0; it and the application tag
+/// are not checked. Metadata besides is written as zeroes.
 ///
 /// # Examples
 /// ```
@@ -92,7 +87,7 @@ const SPOILT: u8 = 0x5a;
 /// use nvio_driver::spec::protection::ProtectionType;
 /// use nvio_iomap::NamespaceProtection;
 ///
-/// let protection = NamespaceProtection::of(&namespace)?.ok_or("not protected")?;
+/// let protection = NamespaceProtection::of(&namespace).ok_or("not protected")?;
 /// assert_eq!((protection.buf_len(1024), protection.metadata_len(1024)), (1040, 16));
 ///
 /// // A buffer of two blocks with their metadata, for blocks 5 and 6.
@@ -120,9 +115,11 @@ const SPOILT: u8 = 0x5a;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamespaceProtection {
-    kind: ProtectionType,
+    /// The type; `None` for metadata without protection information.
+    kind: Option<ProtectionType>,
+    information: InformationFormat,
     block_shift: u32,
-    /// Bytes of metadata for each block, at least [`ProtectionInfo::SIZE`].
+    /// Bytes of metadata for each block, at least those of the protection information.
     metadata: usize,
     /// Offset of the protection information in the metadata of a block.
     at: usize,
@@ -158,34 +155,25 @@ impl NamespaceProtection {
     /// Returns the protection of `namespace`; `None` if it is not protected.
     ///
     /// See the [example](Self#examples).
-    ///
-    /// # Errors
-    /// [`nvio_driver::Error::Unsupported`] for guards of other than 16 bits, and for a storage
-    /// tag.
-    pub fn of(namespace: &Namespace) -> Result<Option<Self>, Error> {
-        let Some(kind) = ProtectionType::new(namespace.protection_type()) else { return Ok(None) };
-        let unsupported = |what, bits: u8| {
-            Err(Error::Driver(DriverError::Unsupported { what, detail: format!("{bits} bits") }))
-        };
-        match (namespace.guard(), namespace.storage_tag_bits()) {
-            (GuardFormat::Bits16, 0) => {}
-            (GuardFormat::Bits16, bits) => {
-                return unsupported("protection information with a storage tag", bits);
-            }
-            (guard, _) => return unsupported("a guard of protection information", guard.bits()),
-        }
-        let metadata = namespace.metadata_size() as usize;
-        let Some(last) = metadata.checked_sub(ProtectionInfo::SIZE) else {
-            // Not reachable: the driver rejects a namespace with such a format.
-            return Ok(None);
-        };
-        Ok(Some(Self {
+    pub fn of(namespace: &Namespace) -> Option<Self> {
+        Self::of_metadata(namespace).filter(|layout| layout.kind.is_some())
+    }
+
+    /// Returns the layout of a namespace whose blocks have metadata; `None` for other ones.
+    pub(crate) fn of_metadata(namespace: &Namespace) -> Option<Self> {
+        let kind = ProtectionType::new(namespace.protection_type());
+        let (information, metadata) = (namespace.information(), namespace.metadata_size() as usize);
+        let needed = if kind.is_some() { information.size() } else { 0 };
+        // Not reachable for a protected namespace: the driver rejects such a format.
+        let last = metadata.checked_sub(needed).filter(|_| metadata > 0)?;
+        Some(Self {
             kind,
+            information,
             block_shift: namespace.block_shift(),
             metadata,
             at: if namespace.protection_first() { 0 } else { last },
             extended: namespace.extended_metadata(),
-        }))
+        })
     }
 
     /// Returns true if metadata follows each block, so that data cannot be transferred without it.
@@ -228,11 +216,12 @@ impl NamespaceProtection {
     /// See the [example](Self#examples).
     #[inline]
     pub fn transfer(&self, lba: u64) -> CommandOptions {
+        let Some(kind) = self.kind else { return CommandOptions::default() };
         let protection = nvio_driver::Protection {
             check_guard: true,
             // With type 3 the reference tag must not be checked (NVM 5.2.3).
-            check_reference: self.kind != ProtectionType::THREE,
-            reference: self.reference(lba),
+            check_reference: kind != ProtectionType::THREE,
+            reference: self.reference(kind, lba),
             ..Default::default()
         };
         CommandOptions { protection, ..CommandOptions::default() }
@@ -422,44 +411,47 @@ impl NamespaceProtection {
     }
 
     /// Returns the reference tag of a block.
-    fn reference(&self, lba: u64) -> u32 {
-        match self.kind {
+    fn reference(&self, kind: ProtectionType, lba: u64) -> u64 {
+        match kind {
             ProtectionType::THREE => 0,
-            _ => (lba & 0xffff_ffff) as u32,
+            kind => self.information.ref_tag(kind, lba, 0),
         }
     }
 
     /// Returns the guard of a block: of its data, and of the metadata before the information.
-    fn guard(&self, data: &[u8], metadata: &[u8]) -> u16 {
-        match metadata.get(..self.at) {
-            None | Some([]) => guard(data),
-            Some(before) => guard_after(guard(data), before),
-        }
+    fn guard(&self, data: &[u8], metadata: &[u8]) -> u64 {
+        self.information.guard_of(data, metadata.get(..self.at).unwrap_or_default())
     }
 
     fn seal_block(&self, data: &[u8], metadata: &mut [u8], lba: u64) {
         metadata.fill(0);
-        let guard = self.guard(data, metadata);
-        let info = ProtectionInfo::new(guard, APPLICATION_TAG, self.reference(lba));
+        let Some(kind) = self.kind else { return };
+        let information = Information {
+            guard: self.guard(data, metadata),
+            app_tag: APPLICATION_TAG,
+            storage_tag: 0,
+            ref_tag: self.reference(kind, lba),
+        };
         if let Some(place) = metadata.get_mut(self.at..) {
-            let _written = info.write_to_prefix(place);
+            let _written = self.information.write(&information, place);
         }
     }
 
     fn verify_block(&self, data: &[u8], metadata: &[u8], lba: u64) -> Result<(), BadProtection> {
+        let Some(kind) = self.kind else { return Ok(()) };
         let place = metadata.get(self.at..).unwrap_or(&[]);
-        let Ok((info, _)) = ProtectionInfo::read_from_prefix(place) else {
+        let Some(found) = self.information.read(place) else {
             return Err(BadProtection::Short { bytes: metadata.len(), needed: self.metadata });
         };
         let checks = prinfo::PRCHK_GUARD | prinfo::PRCHK_REF_TAG;
-        let needed = info.needs_guard(self.kind, checks);
-        let expected = Expected {
+        let needed = self.information.needs_guard(&found, kind, checks);
+        let expected = ExpectedTags {
             guard: if needed { self.guard(data, metadata) } else { 0 },
             app_tag: 0,
             app_mask: 0,
-            ref_tag: self.reference(lba),
+            ref_tag: self.reference(kind, lba),
         };
-        let checked = info.check(self.kind, checks, &expected);
+        let checked = self.information.check(&found, kind, checks, &expected);
         checked.map_err(|error| BadProtection::Block { lba, error })
     }
 }

@@ -8,7 +8,15 @@ fn protection(
     extended: bool,
 ) -> NamespaceProtection {
     let at = if first { 0 } else { metadata - 8 };
-    NamespaceProtection { kind, block_shift: shift, metadata, at, extended }
+    let information = InformationFormat::USUAL;
+    NamespaceProtection {
+        kind: Some(kind),
+        information,
+        block_shift: shift,
+        metadata,
+        at,
+        extended,
+    }
 }
 
 fn every() -> impl Iterator<Item = NamespaceProtection> {
@@ -80,7 +88,7 @@ fn every_layout_is_sealed_block_by_block() {
         let tags = [0xffff_fffd, 0xffff_fffe, 0xffff_ffff, 0, 1u32];
         let metadata: Vec<_> = (data.chunks(it.block()).zip(tags))
             .map(|(block, tag)| {
-                let tag = if it.kind.number() == 3 { 0 } else { tag };
+                let tag = if it.kind.unwrap().number() == 3 { 0 } else { tag };
                 let mut metadata = vec![0; it.metadata];
                 let crc = crc(&[block, &metadata[..it.at]]).to_be_bytes();
                 metadata[it.at..it.at + 2].copy_from_slice(&crc);
@@ -133,10 +141,10 @@ fn every_wrong_byte_of_data_guard_and_tag_is_found_in_its_block() {
             let mut moved = good.clone();
             moved[info + 7] ^= 1;
             let found = it.verify(&moved, data.len(), 90);
-            match it.kind {
+            match it.kind.unwrap() {
                 ProtectionType::THREE => assert_eq!(found, Ok(())),
                 _ => {
-                    let tags = (90 + block as u32, (90 + block as u32) ^ 1);
+                    let tags = (90 + block as u64, (90 + block as u64) ^ 1);
                     let error = CheckError::RefTag { expected: tags.0, found: tags.1 };
                     assert_eq!(found, Err(BadProtection::Block { lba, error }));
                 }
@@ -164,7 +172,7 @@ fn tags_that_switch_checks_off_are_respected() {
         // The application tag alone does it but with type 3.
         metadata[1][it.at + 4] = 0;
         let found = it.verify(&together(&it, &data, &metadata), data.len(), 3);
-        assert_eq!(found.is_err(), it.kind == ProtectionType::THREE);
+        assert_eq!(found.is_err(), it.kind == Some(ProtectionType::THREE));
         metadata[1][it.at + 2] = 0;
         let found = it.verify(&together(&it, &data, &metadata), data.len(), 3);
         assert!(matches!(found, Err(BadProtection::Block { lba: 4, .. })), "{it:?}");
@@ -232,7 +240,7 @@ fn commands_check_what_their_type_has() {
     for it in every() {
         let how = it.transfer(0x5_0000_0007);
         assert!(!how.fua && !how.protection.action && how.protection.check_guard);
-        let checks = it.kind != ProtectionType::THREE;
+        let checks = it.kind != Some(ProtectionType::THREE);
         assert_eq!(how.protection.check_reference, checks);
         assert_eq!(how.protection.reference, if checks { 7 } else { 0 });
         assert!(!how.protection.check_application);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use nvio_driver::spec::{GuardFormat, InformationFormat};
 use nvio_emulator::{Quirk, Rule};
 
 use super::fault::{Rate, rate, rule};
@@ -61,7 +62,11 @@ pub struct NamespaceArgs {
     /// Type of the protection information in the metadata, 1 to 3; 0 is none.
     #[arg(long, value_delimiter = ',', default_value = "0", value_name = "0..3", value_parser = clap::value_parser!(u8).range(0..=3))]
     pub protection: Vec<u8>,
-    /// Store protection information in the first eight bytes of the metadata, not in the last.
+    /// Bits of the guard in the protection information. With 32, the reference tag has 64 bits and a
+    /// storage tag 16.
+    #[arg(long, value_delimiter = ',', default_value = "16", value_name = "16|32|64", value_parser = information)]
+    pub guard: Vec<InformationFormat>,
+    /// Store protection information in the first bytes of the metadata, not in the last.
     #[arg(long)]
     pub protection_first: bool,
 }
@@ -210,4 +215,15 @@ fn pci_id(text: &str) -> Result<(u16, u16), &'static str> {
     let half = |text| u16::from_str_radix(text, 16).ok();
     let ids = text.split_once(':').and_then(|(vendor, device)| half(vendor).zip(half(device)));
     ids.ok_or("expected two hexadecimal numbers, such as 144d:a821")
+}
+
+/// Parses the width of a guard.
+fn information(text: &str) -> Result<InformationFormat, &'static str> {
+    let format = match text {
+        "16" => Some(InformationFormat::USUAL),
+        "32" => InformationFormat::new(GuardFormat::Bits32, 16),
+        "64" => InformationFormat::new(GuardFormat::Bits64, 0),
+        _ => None,
+    };
+    format.ok_or("a guard has 16, 32 or 64 bits")
 }
