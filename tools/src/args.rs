@@ -47,7 +47,7 @@ pub struct ColorArgs {
 }
 
 /// A controller.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, PartialEq, Args)]
 pub struct ControllerArgs {
     /// PCI address, vfio-user:SOCKET or image.
     #[arg(value_name = "DEVICE")]
@@ -63,7 +63,7 @@ pub struct ControllerArgs {
 }
 
 /// Bounds of the commands to a controller, and workarounds for it.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, PartialEq, Args)]
 pub struct DriverArgs {
     /// Longest time of an I/O command before it is aborted, such as 90s or 5m.
     #[arg(long, value_parser = bound, default_value = "60s", value_name = "TIME")]
@@ -123,7 +123,7 @@ impl DestroyArgs {
 }
 
 /// A filesystem on a controller.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, PartialEq, Args)]
 pub struct VolumeArgs {
     #[command(flatten)]
     pub controller: ControllerArgs,
@@ -164,7 +164,7 @@ impl VolumeArgs {
 }
 
 /// Options for reading a damaged filesystem. Nothing is written to it.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Copy, Debug, PartialEq, Args)]
 pub struct RescueArgs {
     /// Use the copy of the superblock in this block, as e2fsck -b does.
     #[arg(long, value_name = "BLOCK")]
@@ -181,7 +181,7 @@ pub struct RescueArgs {
 }
 
 /// Options of the metadata cache.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Copy, Debug, PartialEq, Args)]
 pub struct MemoryArgs {
     /// Size of the cache of inode tables, directories and other metadata.
     #[arg(long, value_name = "SIZE", value_parser = size::<usize>, default_value = "16M")]

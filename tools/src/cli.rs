@@ -7,14 +7,18 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use nvio::DeviceName;
 
+use crate::args::VolumeArgs;
 use crate::error::Error;
 use crate::interrupt;
 use crate::name;
+use crate::verb::batch::Line;
 use crate::verb::find::gnu;
 use crate::verb::{
-    bind, blocks, cat, completions, cp, demo, df, du, emulate, find, fsinfo, identify, list, log,
-    ls, man, map, ns, partitions, reset, sha256, smart, stat, tar, tree, write,
+    batch, bind, blocks, cat, completions, cp, demo, df, du, emulate, find, format, fsinfo,
+    identify, list, log, ls, man, manage, map, ns, partitions, reset, sha256, smart, stat, tar,
+    tree, write,
 };
 
 /// Exit code of wrong usage.
@@ -48,6 +52,11 @@ pub enum Verb {
     Ns(ns::Ns),
     Partitions(partitions::Partitions),
     Reset(reset::Reset),
+    Format(format::FormatVerb),
+    CreateNs(manage::create::CreateNs),
+    DeleteNs(manage::delete::DeleteNs),
+    AttachNs(manage::attach::AttachNs),
+    DetachNs(manage::attach::DetachNs),
     ReadBlocks(blocks::read::ReadBlocks),
     WriteBlocks(blocks::write::WriteBlocks),
     Fsinfo(fsinfo::Fsinfo),
@@ -63,6 +72,7 @@ pub enum Verb {
     Write(write::Write),
     Cp(cp::Cp),
     Tar(tar::Tar),
+    Batch(batch::Batch),
     Emulate(Box<emulate::Emulate>),
     Demo(demo::Demo),
     Completions(completions::Completions),
@@ -89,6 +99,11 @@ impl Verb {
             Self::Ns(verb) => verb.run(),
             Self::Partitions(verb) => verb.run(),
             Self::Reset(verb) => verb.run(),
+            Self::Format(verb) => verb.run(),
+            Self::CreateNs(verb) => verb.run(),
+            Self::DeleteNs(verb) => verb.run(),
+            Self::AttachNs(verb) => verb.run(),
+            Self::DetachNs(verb) => verb.run(),
             Self::ReadBlocks(verb) => verb.run(),
             Self::WriteBlocks(verb) => verb.run(),
             Self::Fsinfo(verb) => verb.run(),
@@ -104,6 +119,7 @@ impl Verb {
             Self::Write(verb) => verb.run(),
             Self::Cp(verb) => verb.run(),
             Self::Tar(verb) => verb.run(),
+            Self::Batch(verb) => verb.run(plain(verb.device())?, run_line),
             Self::Emulate(verb) => verb.run(),
             Self::Demo(verb) => verb.run(),
             Self::Completions(verb) => verb.run(definition()),
@@ -151,6 +167,62 @@ fn try_parse(mut arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
 fn parse_with(command: &mut Command, arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let matches = command.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches)
+}
+
+/// Verbs that can be lines of a batch: they open a device for reading, and do not read standard input.
+const IN_BATCH: [&str; 16] = [
+    "ls",
+    "find",
+    "tree",
+    "stat",
+    "map",
+    "cat",
+    "sha256",
+    "cp",
+    "tar",
+    "df",
+    "du",
+    "identify",
+    "ns",
+    "smart",
+    "log",
+    "read-blocks",
+];
+
+/// Returns the arguments of a line that has no options of a device.
+fn plain(device: &DeviceName) -> Result<VolumeArgs, Error> {
+    let words = ["nvio".into(), "df".into(), batch::name_of(device)].to_vec();
+    match try_parse(words).map_err(|error| Error::Usage(usage_line(&error)))?.verb {
+        Verb::Df(df) => Ok(df.volume),
+        _ => Err(Error::Usage("df is not a verb".to_owned())),
+    }
+}
+
+/// Runs a line of a batch.
+fn run_line(line: Line) -> Result<ExitCode, Error> {
+    let Line { words, device, json } = line;
+    let mut words = words.into_iter();
+    let name = words.next().unwrap_or_default().to_string_lossy().into_owned();
+    if !IN_BATCH.contains(&name.as_str()) {
+        return Err(Error::NotInBatch { verb: name::one_line(&name) });
+    }
+    let mut arguments = vec![OsString::from("nvio"), name.clone().into(), device];
+    arguments.extend(words);
+    if json {
+        let definition = definition();
+        let verb = definition.find_subcommand(&name);
+        let has_json = verb
+            .is_some_and(|verb| verb.get_arguments().any(|argument| argument.get_id() == "json"));
+        match (has_json, name.as_str()) {
+            (true, _) if !arguments.iter().any(|argument| argument == "--json") => {
+                arguments.push("--json".into());
+            }
+            (true, _) | (false, "cp") => {}
+            (false, _) => return Err(Error::NoJson { verb: name }),
+        }
+    }
+    let cli = try_parse(arguments).map_err(|error| Error::Usage(usage_line(&error)))?;
+    cli.verb.run()
 }
 
 /// Adds the form of the verb to an error that does not have it, such as that of a wrong value.

@@ -138,6 +138,54 @@ pub enum Error {
         /// The reason.
         reason: &'static str,
     },
+    /// The namespace has no such format.
+    #[error(
+        "namespace {nsid} has no format of {block_size}-byte blocks with {metadata} bytes of metadata; \
+         `nvio identify` lists its formats"
+    )]
+    NoFormat {
+        /// Logical block in bytes.
+        block_size: u32,
+        /// Bytes of metadata of each block.
+        metadata: u16,
+        /// The namespace.
+        nsid: u32,
+    },
+    /// The verb changes a namespace that the user must name.
+    #[error("name the namespace with --namespace N; `nvio ns` lists those that are attached")]
+    NoNamespaceGiven,
+    /// The logical block of a format is not known, because no namespace has it.
+    #[error("no active namespace has this format; give the size in blocks with --blocks")]
+    UnknownBlockSize,
+    /// A line of a batch could not be run, or has failed.
+    #[error("line {line}: {reason}")]
+    BatchLine {
+        /// Number of the line, from 1.
+        line: u64,
+        /// The error, safe for a terminal.
+        reason: String,
+    },
+    /// The lines of a batch could not be read.
+    #[error("cannot read the lines of the batch")]
+    Lines {
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// A verb that cannot be a line of a batch.
+    #[error("{verb:?} is not a verb of a batch; `nvio help batch` lists them")]
+    NotInBatch {
+        /// The verb, safe for a terminal.
+        verb: String,
+    },
+    /// A verb that writes bytes to standard output, where JSON is expected.
+    #[error("{verb} has no JSON; run it in a batch without --json")]
+    NoJson {
+        /// The verb.
+        verb: String,
+    },
+    /// The usage of a verb in a batch is wrong.
+    #[error("{0}")]
+    Usage(String),
     /// Standard input could not be read.
     #[error("cannot read standard input, {written} bytes of which were written")]
     Input {
@@ -469,6 +517,11 @@ impl Failures {
                 Ok(None)
             }
         }
+    }
+
+    /// Records a failure that was printed.
+    pub fn note(&mut self) {
+        self.some = true;
     }
 
     /// Prints the damage that was found in a filesystem and that no path failed for.

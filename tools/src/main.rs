@@ -18,6 +18,7 @@ mod operand;
 mod output;
 mod progress;
 mod record;
+mod session;
 mod steps;
 mod target;
 mod time;

@@ -12,6 +12,7 @@ use nvio::{
 use crate::args::{ControllerArgs, VolumeArgs};
 use crate::error::Error;
 use crate::interrupt;
+use crate::session;
 use crate::steps;
 
 /// Size of the DMA arena in bytes. Two queues and their bounce memory need about 4 MiB. Most
@@ -26,6 +27,21 @@ pub fn device(args: &ControllerArgs) -> Result<Device, Error> {
     let device = controller_options(args).open_device(args.device.clone())?;
     steps::controller_opened(args, &device);
     Ok(device)
+}
+
+/// Calls `run` with an open controller: that of the batch, or one that is opened for the call.
+///
+/// # Errors
+/// As [`device`], or the error of `run`.
+pub fn with_device<T>(
+    args: &ControllerArgs,
+    run: impl FnOnce(&Device) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let volume = session::device(args);
+    match volume.as_ref().and_then(Volume::device) {
+        Some(device) => run(device),
+        None => run(&device(args)?),
+    }
 }
 
 /// Opens a controller whose stored data is to be changed.
@@ -61,6 +77,9 @@ pub fn partitions(args: &ControllerArgs) -> Result<PartitionTable, Error> {
 /// # Errors
 /// If device, namespace, partition or filesystem cannot be opened.
 pub fn volume(args: &VolumeArgs) -> Result<Volume, Error> {
+    if let Some(volume) = session::volume(args) {
+        return Ok(volume);
+    }
     let volume = volume_options(args).open(location(args))?;
     steps::volume_opened(args, &volume);
     Ok(volume)

@@ -1,5 +1,6 @@
 //! Standard output: text, names, sizes, JSON.
 
+use std::cell::Cell;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
 
@@ -12,6 +13,23 @@ use crate::args::Format;
 use crate::colors::Colors;
 use crate::error::Error;
 use crate::name;
+
+thread_local! {
+    /// JSON documents are written without newlines.
+    static COMPACT: Cell<bool> = const { Cell::new(false) };
+    /// A JSON document was begun.
+    static HAS_OUTPUT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `run`, during which JSON documents are written without newlines, and returns its result, and
+/// true if a document was written.
+pub fn compact<T>(run: impl FnOnce() -> T) -> (T, bool) {
+    COMPACT.set(true);
+    HAS_OUTPUT.set(false);
+    let result = run();
+    COMPACT.set(false);
+    (result, HAS_OUTPUT.get())
+}
 
 /// Buffered standard output. A closed pipe is an error that ends the command quietly.
 pub struct Output {
@@ -121,6 +139,10 @@ impl Output {
     /// # Errors
     /// [`Error::Output`].
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), Error> {
+        if COMPACT.get() {
+            HAS_OUTPUT.set(true);
+            return self.compact_json(value);
+        }
         serde_json::to_writer_pretty(&mut self.out, value).map_err(json_error)?;
         self.text("\n")
     }
@@ -130,8 +152,16 @@ impl Output {
     /// # Errors
     /// [`Error::Output`].
     pub fn json_line(&mut self, value: &impl Serialize) -> Result<(), Error> {
-        serde_json::to_writer(&mut self.out, value).map_err(json_error)?;
+        self.compact_json(value)?;
         self.text("\n")
+    }
+
+    /// Writes a JSON document without white space or a newline.
+    ///
+    /// # Errors
+    /// [`Error::Output`].
+    pub fn compact_json(&mut self, value: &impl Serialize) -> Result<(), Error> {
+        serde_json::to_writer(&mut self.out, value).map_err(json_error)
     }
 
     /// Writes the buffer. Dropping writes it, too, but ignores errors.
@@ -155,9 +185,13 @@ impl JsonArray {
     /// # Errors
     /// [`Error::Output`].
     pub fn push(&mut self, out: &mut Output, value: &impl Serialize) -> Result<(), Error> {
-        out.text(if self.begun { ",\n" } else { "[\n" })?;
+        out.text(if self.begun { "," } else { "[" })?;
+        if !COMPACT.get() {
+            out.text("\n")?;
+        }
+        HAS_OUTPUT.set(true);
         self.begun = true;
-        serde_json::to_writer(&mut out.out, value).map_err(json_error)
+        out.compact_json(value)
     }
 
     /// Ends the array.
@@ -165,7 +199,13 @@ impl JsonArray {
     /// # Errors
     /// [`Error::Output`].
     pub fn end(self, out: &mut Output) -> Result<(), Error> {
-        out.text(if self.begun { "\n]\n" } else { "[]\n" })
+        HAS_OUTPUT.set(true);
+        match (COMPACT.get(), self.begun) {
+            (true, true) => out.text("]"),
+            (true, false) => out.text("[]"),
+            (false, true) => out.text("\n]\n"),
+            (false, false) => out.text("[]\n"),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod attributes;
+mod batch;
 mod blocks;
 mod common;
 mod controller;
@@ -15,6 +16,7 @@ mod familiar;
 mod formats;
 mod fsinfo;
 mod journal;
+mod manage;
 mod operands;
 mod packaging;
 mod partitions;

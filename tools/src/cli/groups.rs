@@ -3,13 +3,15 @@
 use clap::Command;
 
 /// Headings, and the verbs below each.
-const GROUPS: [(&str, &[&str]); 8] = [
+const GROUPS: [(&str, &[&str]); 10] = [
     ("Read files", &["ls", "find", "tree", "stat", "cat", "sha256", "cp", "tar"]),
     ("Write files", &["write"]),
     ("Inspect a filesystem", &["fsinfo", "df", "du", "map", "partitions"]),
     ("Raw blocks", &["read-blocks", "write-blocks"]),
     ("Devices of this machine", &["list", "bind", "unbind"]),
     ("Controllers", &["identify", "ns", "smart", "log", "reset"]),
+    ("Change namespaces", &["format", "create-ns", "delete-ns", "attach-ns", "detach-ns"]),
+    ("Many verbs at once", &["batch"]),
     ("Test without hardware", &["demo", "emulate"]),
     ("Install", &["completions", "help"]),
 ];

@@ -18,7 +18,7 @@ use crate::record::Record;
 #[command(disable_help_flag = true)]
 pub struct Df {
     #[command(flatten)]
-    volume: VolumeArgs,
+    pub volume: VolumeArgs,
     /// Show inodes instead of blocks.
     #[arg(short, long)]
     inodes: bool,

@@ -1,5 +1,6 @@
 //! The verbs of the command, each in a file.
 
+pub mod batch;
 pub mod bind;
 pub mod blocks;
 pub mod cat;
@@ -10,12 +11,14 @@ pub mod df;
 pub mod du;
 pub mod emulate;
 pub mod find;
+pub mod format;
 pub mod fsinfo;
 pub mod identify;
 pub mod list;
 pub mod log;
 pub mod ls;
 pub mod man;
+pub mod manage;
 pub mod map;
 pub mod ns;
 pub mod partitions;

@@ -29,17 +29,18 @@ impl Ns {
     /// # Errors
     /// If the controller cannot be opened or identified.
     pub fn run(&self) -> Result<ExitCode, Error> {
-        let device = open::device(&self.device)?;
-        let controller = device.controller();
-        let shown = match self.device.namespace {
-            Some(nsid) => vec![device.check_active(nsid)?],
-            None => controller.namespace_ids()?,
-        };
-        let namespaces = shown.into_iter().map(|nsid| namespace(controller, nsid));
-        let namespaces = namespaces.collect::<Result<Vec<Record>, Error>>()?;
-        print(self.format, &namespaces, || match namespaces.is_empty() {
-            true => "no active namespaces\n".to_owned(),
-            false => table(&namespaces),
+        open::with_device(&self.device, |device| {
+            let controller = device.controller();
+            let shown = match self.device.namespace {
+                Some(nsid) => vec![device.check_active(nsid)?],
+                None => controller.namespace_ids()?,
+            };
+            let namespaces = shown.into_iter().map(|nsid| namespace(controller, nsid));
+            let namespaces = namespaces.collect::<Result<Vec<Record>, Error>>()?;
+            print(self.format, &namespaces, || match namespaces.is_empty() {
+                true => "no active namespaces\n".to_owned(),
+                false => table(&namespaces),
+            })
         })
     }
 }

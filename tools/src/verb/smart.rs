@@ -40,8 +40,9 @@ impl Smart {
     /// # Errors
     /// If the controller cannot be opened, or the log page cannot be read.
     pub fn run(&self) -> Result<ExitCode, Error> {
-        let device = open::device(&self.device)?;
-        show(device.controller(), self.device.namespace, self.format)
+        open::with_device(&self.device, |device| {
+            show(device.controller(), self.device.namespace, self.format)
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use nvio::{Device, Location};
 use crate::args::ControllerArgs;
 use crate::error::Error;
 use crate::open;
+use crate::session;
 use crate::units::{number, size};
 
 /// Number of commands in flight.
@@ -54,16 +55,17 @@ struct Part {
 
 impl BlockArgs {
     fn location(&self) -> Location {
-        open::part(
-            Location::new(self.controller.device.clone()),
-            self.controller.namespace,
-            self.partition,
-        )
+        let device = Location::new(self.controller.device.clone());
+        open::part(device, self.namespace(), self.partition.or(session::place().1))
+    }
+
+    fn namespace(&self) -> Option<u32> {
+        self.controller.namespace.or(session::place().0)
     }
 
     /// Finds the range on the device.
     fn part(&self, device: &Device) -> Result<Part, Error> {
-        let namespace = device.namespace(self.controller.namespace)?;
+        let namespace = device.namespace(self.namespace())?;
         let whole = device.byte_range(&self.location())?;
         let block = u64::from(namespace.block_size());
         let in_bytes =

@@ -37,34 +37,35 @@ impl ReadBlocks {
     /// # Errors
     /// If the device cannot be opened or read, the range is not inside of it, or the output fails.
     pub fn run(&self) -> Result<ExitCode, Error> {
-        let device = open::device(&self.blocks.controller)?;
-        let part = self.blocks.part(&device)?;
-        let namespace = device.namespace(Some(part.nsid))?;
-        let length = part.length.unwrap_or_else(|| part.room());
-        let mut target = Target::new(self.output.as_deref())?;
-        let mut queue = device.controller().queue_pair(DEPTH)?;
-        let mut blocking = queue.blocking((), drop);
-        let progress = progress::bar(length);
-        let mut buffer = vec![0; BOUNCE_BYTES_MAX];
-        let mut done = 0;
-        while done < length {
-            let most = usize::try_from(length - done).unwrap_or(usize::MAX).min(buffer.len());
-            let piece = buffer.get_mut(..most).unwrap_or_default();
-            blocking.read_bytes(&namespace, part.begin + done, piece)?;
-            target.bytes(piece)?;
-            done += most as u64;
-            progress.set_position(done);
-        }
-        progress.finish_and_clear();
-        target.end()?;
-        if !self.json {
-            return Ok(ExitCode::SUCCESS);
-        }
-        let mut report = Record::default();
-        report.json("namespace", part.nsid);
-        report.json("offset", part.offset());
-        report.json("bytes", length);
-        report.json("block_size", part.block);
-        print(Format { json: true }, &report, String::new)
+        open::with_device(&self.blocks.controller, |device| {
+            let part = self.blocks.part(device)?;
+            let namespace = device.namespace(Some(part.nsid))?;
+            let length = part.length.unwrap_or_else(|| part.room());
+            let mut target = Target::new(self.output.as_deref())?;
+            let mut queue = device.controller().queue_pair(DEPTH)?;
+            let mut blocking = queue.blocking((), drop);
+            let progress = progress::bar(length);
+            let mut buffer = vec![0; BOUNCE_BYTES_MAX];
+            let mut done = 0;
+            while done < length {
+                let most = usize::try_from(length - done).unwrap_or(usize::MAX).min(buffer.len());
+                let piece = buffer.get_mut(..most).unwrap_or_default();
+                blocking.read_bytes(&namespace, part.begin + done, piece)?;
+                target.bytes(piece)?;
+                done += most as u64;
+                progress.set_position(done);
+            }
+            progress.finish_and_clear();
+            target.end()?;
+            if !self.json {
+                return Ok(ExitCode::SUCCESS);
+            }
+            let mut report = Record::default();
+            report.json("namespace", part.nsid);
+            report.json("offset", part.offset());
+            report.json("bytes", length);
+            report.json("block_size", part.block);
+            print(Format { json: true }, &report, String::new)
+        })
     }
 }

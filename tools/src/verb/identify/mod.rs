@@ -35,45 +35,46 @@ impl Identify {
     /// # Errors
     /// If the controller cannot be opened, or Identify fails.
     pub fn run(&self) -> Result<ExitCode, Error> {
-        let device = open::device(&self.device)?;
-        let controller = device.controller();
-        let active = controller.namespace_ids()?;
-        let shown: Vec<u32> = match self.device.namespace {
-            Some(nsid) => vec![device.check_active(nsid)?],
-            None => active.iter().copied().take(NAMESPACES_SHOWN).collect(),
-        };
-        let page_shift = controller.capabilities().min_page_shift();
-        let fields = controller::fields(controller.identify(), page_shift);
-        let states = controller::power_states(controller.identify());
-        let mut report = summary(controller, active);
-        let mut text = report.render("", 22);
-        let mut tables = format!("\nIdentify Controller\n{}", fields.table());
-        tables += &format!("\nPower states\n{}", controller::power_table(&states));
-        let mut namespaces = Vec::new();
-        for nsid in shown {
-            let mut record = Record::default();
-            record.json("nsid", nsid);
-            let formats = match controller.namespace(nsid) {
-                Ok(namespace) => details(&mut record, &namespace),
-                Err(error) => {
-                    record.value("Cannot be used", "unusable", one_line(&error));
-                    String::new()
-                }
+        open::with_device(&self.device, |device| {
+            let controller = device.controller();
+            let active = controller.namespace_ids()?;
+            let shown: Vec<u32> = match self.device.namespace {
+                Some(nsid) => vec![device.check_active(nsid)?],
+                None => active.iter().copied().take(NAMESPACES_SHOWN).collect(),
             };
-            text += &format!("\nNamespace {nsid}\n{}{formats}", record.render("  ", 20));
-            // A namespace that the driver cannot use is shown, too.
-            let identify = controller.identify_namespace(nsid).ok();
-            let fields = identify.map(|identify| namespace::fields(&identify));
-            if let Some(fields) = &fields {
-                tables += &format!("\nIdentify Namespace {nsid}\n{}", fields.table());
+            let page_shift = controller.capabilities().min_page_shift();
+            let fields = controller::fields(controller.identify(), page_shift);
+            let states = controller::power_states(controller.identify());
+            let mut report = summary(controller, active);
+            let mut text = report.render("", 22);
+            let mut tables = format!("\nIdentify Controller\n{}", fields.table());
+            tables += &format!("\nPower states\n{}", controller::power_table(&states));
+            let mut namespaces = Vec::new();
+            for nsid in shown {
+                let mut record = Record::default();
+                record.json("nsid", nsid);
+                let formats = match controller.namespace(nsid) {
+                    Ok(namespace) => details(&mut record, &namespace),
+                    Err(error) => {
+                        record.value("Cannot be used", "unusable", one_line(&error));
+                        String::new()
+                    }
+                };
+                text += &format!("\nNamespace {nsid}\n{}{formats}", record.render("  ", 20));
+                // A namespace that the driver cannot use is shown, too.
+                let identify = controller.identify_namespace(nsid).ok();
+                let fields = identify.map(|identify| namespace::fields(&identify));
+                if let Some(fields) = &fields {
+                    tables += &format!("\nIdentify Namespace {nsid}\n{}", fields.table());
+                }
+                record.json("identify_namespace", fields);
+                namespaces.push(record);
             }
-            record.json("identify_namespace", fields);
-            namespaces.push(record);
-        }
-        report.json("identify_controller", fields);
-        report.json("power_states", states);
-        report.json("namespaces", namespaces);
-        print(self.format, &report, || text + &tables)
+            report.json("identify_controller", fields);
+            report.json("power_states", states);
+            report.json("namespaces", namespaces);
+            print(self.format, &report, || text + &tables)
+        })
     }
 }
 

@@ -70,18 +70,19 @@ impl Log {
     /// If the controller cannot be opened or does not have the page.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let &Self { range, format, .. } = self;
-        let device = open::device(&self.device)?;
-        let (controller, nsid) = (device.controller(), self.device.namespace);
-        match self.page.map(|LogName(id)| id) {
-            Some(id) if range.is_given() => raw::show(controller, id, nsid, range, format),
-            None | Some(log_id::SUPPORTED_LOG_PAGES) => list(controller, format),
-            Some(log_id::ERROR_INFORMATION) => page::errors(controller, format),
-            Some(log_id::HEALTH) => smart::show(controller, nsid, format),
-            Some(log_id::FIRMWARE_SLOT) => page::firmware(controller, format),
-            Some(log_id::CHANGED_NAMESPACES) => page::changed_namespaces(controller, format),
-            Some(log_id::COMMAND_EFFECTS) => effects::show(controller, format),
-            Some(id) => raw::show(controller, id, nsid, range, format),
-        }
+        open::with_device(&self.device, |device| {
+            let (controller, nsid) = (device.controller(), self.device.namespace);
+            match self.page.map(|LogName(id)| id) {
+                Some(id) if range.is_given() => raw::show(controller, id, nsid, range, format),
+                None | Some(log_id::SUPPORTED_LOG_PAGES) => list(controller, format),
+                Some(log_id::ERROR_INFORMATION) => page::errors(controller, format),
+                Some(log_id::HEALTH) => smart::show(controller, nsid, format),
+                Some(log_id::FIRMWARE_SLOT) => page::firmware(controller, format),
+                Some(log_id::CHANGED_NAMESPACES) => page::changed_namespaces(controller, format),
+                Some(log_id::COMMAND_EFFECTS) => effects::show(controller, format),
+                Some(id) => raw::show(controller, id, nsid, range, format),
+            }
+        })
     }
 }
 
