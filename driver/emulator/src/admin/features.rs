@@ -38,12 +38,18 @@ const FEATURES: [(u8, u32, u32); 12] = [
     (feature_id::HOST_BEHAVIOR_SUPPORT, 0, scope::CONTROLLER),
 ];
 
+/// Bound of the identifiers in [`FEATURES`].
+const IDS_MAX: usize = 32;
+
 /// The current values of the features. No value can be saved.
 #[derive(Debug)]
 pub(crate) struct Features {
-    /// Values that the host has set, by identifier and selector: the type of a temperature
-    /// threshold, an interrupt vector, otherwise 0.
-    values: BTreeMap<(u8, u16), u32>,
+    /// Values that the host has set, by identifier: features without a selector. Some are asked for
+    /// in each command.
+    values: [Option<u32>; IDS_MAX],
+    /// Values that the host has set, by identifier and selector, which is not 0: the type of a
+    /// temperature threshold, an interrupt vector.
+    selected: BTreeMap<(u8, u16), u32>,
     host_behavior: HostBehaviorSupport,
     /// Largest number of I/O queue pairs.
     queues_max: u16,
@@ -60,7 +66,8 @@ impl Features {
     pub(crate) fn new(config: &Config, namespaces: &Namespaces) -> Self {
         let has_queue_count = !config.has_quirk(Quirk::NoQueueCount);
         Self {
-            values: BTreeMap::new(),
+            values: [None; IDS_MAX],
+            selected: BTreeMap::new(),
             host_behavior: HostBehaviorSupport::new_zeroed(),
             queues_max: if has_queue_count { config.max_queues } else { 1 },
             vectors: config.vectors(),
@@ -139,7 +146,10 @@ impl Features {
             }
             _ => value & writable,
         };
-        self.values.insert((id, selector), value);
+        match self.values.get_mut(usize::from(id)) {
+            Some(plain) if selector == 0 => *plain = Some(value),
+            _ => drop(self.selected.insert((id, selector), value)),
+        }
         Ok(if id == feature_id::NUMBER_OF_QUEUES { value } else { 0 })
     }
 
@@ -173,7 +183,11 @@ impl Features {
     /// Returns the present value of a feature.
     fn value(&self, id: u8, selector: u16) -> u32 {
         let all = QueueCount { submission: self.queues_max, completion: self.queues_max };
-        self.values.get(&(id, selector)).copied().unwrap_or_else(|| match (id, selector) {
+        let set = match selector {
+            0 => self.values.get(usize::from(id)).copied().flatten(),
+            _ => self.selected.get(&(id, selector)).copied(),
+        };
+        set.unwrap_or_else(|| match (id, selector) {
             (feature_id::TEMPERATURE_THRESHOLD, 0) => WARNING_TEMPERATURE.into(),
             (feature_id::VOLATILE_WRITE_CACHE, _) => 1,
             (feature_id::NUMBER_OF_QUEUES, _) => all.to_dword(),

@@ -94,7 +94,7 @@ impl Controller {
     fn create_cq(&mut self, sqe: &Sqe) -> Result<u32, Status> {
         let (qid, entries) = self.queue_to_create(sqe, self.features.granted().completion)?;
         require(self.registers.cc().cqe_shift() == 4, status::INVALID_QUEUE_SIZE)?;
-        require(!self.cqs.contains_key(&qid), status::INVALID_QUEUE_ID)?;
+        require(!self.cqs.contains(qid), status::INVALID_QUEUE_ID)?;
         self.refuse_resting(qid)?;
         let cdw11 = sqe.cdw11.get();
         let vector = (cdw11 & INTERRUPTS != 0).then(|| high_half(cdw11));
@@ -111,11 +111,11 @@ impl Controller {
     fn create_sq(&mut self, sqe: &Sqe) -> Result<u32, Status> {
         let (qid, entries) = self.queue_to_create(sqe, self.features.granted().submission)?;
         require(self.registers.cc().sqe_shift() == 6, status::INVALID_QUEUE_SIZE)?;
-        require(!self.sqs.contains_key(&qid), status::INVALID_QUEUE_ID)?;
+        require(!self.sqs.contains(qid), status::INVALID_QUEUE_ID)?;
         let cqid = high_half(sqe.cdw11.get());
         let in_range = (1..=self.features.granted().completion).contains(&cqid);
         require(in_range, status::INVALID_QUEUE_ID)?;
-        require(self.cqs.contains_key(&cqid), status::COMPLETION_QUEUE_INVALID)?;
+        require(self.cqs.contains(cqid), status::COMPLETION_QUEUE_INVALID)?;
         let mut queue = self.submission_queue(self.queue_base(sqe)?, entries, cqid)?;
         let is_urgent = sqe.cdw11.get() >> 1 & 3 == URGENT;
         queue.starves = is_urgent && self.config.has_quirk(Quirk::Weighted);
@@ -148,7 +148,7 @@ impl Controller {
     /// dropped.
     fn delete_sq(&mut self, sqe: &Sqe) -> Result<u32, Status> {
         let qid = low_half(sqe.cdw10.get());
-        require(qid != 0 && self.sqs.remove(&qid).is_some(), status::INVALID_QUEUE_ID)?;
+        require(qid != 0 && self.sqs.remove(qid), status::INVALID_QUEUE_ID)?;
         if let Some(schedule) = &mut self.schedule {
             schedule.drop_queue(qid);
         }
@@ -158,9 +158,9 @@ impl Controller {
     /// Executes Delete I/O Completion Queue (Base 5.6).
     fn delete_cq(&mut self, sqe: &Sqe) -> Result<u32, Status> {
         let qid = low_half(sqe.cdw10.get());
-        require(qid != 0 && self.cqs.contains_key(&qid), status::INVALID_QUEUE_ID)?;
+        require(qid != 0 && self.cqs.contains(qid), status::INVALID_QUEUE_ID)?;
         require(!self.cq_is_used(qid), status::INVALID_QUEUE_DELETION)?;
-        self.cqs.remove(&qid);
+        self.cqs.remove(qid);
         if self.config.has_quirk(Quirk::QueuesRest) {
             self.resting.insert(qid, RESTS);
         }

@@ -3,6 +3,7 @@
 pub(crate) mod controller_memory;
 pub(crate) mod doorbells;
 pub(crate) mod queue;
+pub(crate) mod queue_table;
 pub(crate) mod queues;
 pub(crate) mod registers;
 pub(crate) mod shadow_doorbells;
@@ -108,8 +109,8 @@ impl Controller {
             return;
         }
         let exists = match self.doorbells.decode(offset) {
-            Some(Doorbell::SqTail(qid)) => self.sqs.contains_key(&qid),
-            Some(Doorbell::CqHead(qid)) => self.cqs.contains_key(&qid),
+            Some(Doorbell::SqTail(qid)) => self.sqs.contains(qid),
+            Some(Doorbell::CqHead(qid)) => self.cqs.contains(qid),
             None => false,
         };
         if exists {
@@ -236,8 +237,7 @@ impl Controller {
             if done >= budget {
                 break;
             }
-            let next = self.sqs.range(self.turn..).next().or_else(|| self.sqs.first_key_value());
-            let Some((&qid, _)) = next else { break };
+            let Some(qid) = self.sqs.next(self.turn).or_else(|| self.sqs.next(0)) else { break };
             self.turn = qid.wrapping_add(1);
             done += self.serve(qid, memory, BURST.min(budget - done))?;
             // A fault may have stopped the controller.
@@ -272,7 +272,7 @@ impl Controller {
     /// Executes up to `most` commands of one queue and posts their completions.
     #[inline]
     fn serve(&mut self, qid: u16, memory: &HostMemory, most: usize) -> Result<usize, Unreachable> {
-        let Some(sq) = self.sqs.get_mut(&qid).filter(|sq| !sq.starves) else { return Ok(0) };
+        let Some(sq) = self.sqs.get_mut(qid).filter(|sq| !sq.starves) else { return Ok(0) };
         let tail = match &self.shadow {
             Some(shadow) if qid != 0 => {
                 let tail = shadow.sq_tail(qid, sq, &self.doorbells, memory)?;
@@ -306,7 +306,7 @@ impl Controller {
         cqid: u16,
         memory: &HostMemory,
     ) -> Result<(usize, Result<(), InvalidDoorbell>), Unreachable> {
-        let Some(cq) = self.cqs.get_mut(&cqid) else { return Ok((0, Ok(()))) };
+        let Some(cq) = self.cqs.get_mut(cqid) else { return Ok((0, Ok(()))) };
         let head = match &self.shadow {
             Some(shadow) if cqid != 0 => shadow.cq_head(cqid, cq.head(), memory)?,
             _ => self.doorbells.cq_head(cqid),
@@ -325,20 +325,38 @@ impl Controller {
                 Some(schedule) if schedule.delayed.is_full() => break,
                 Some(_) => 1,
             };
-            let Some(sq) = self.sqs.get(&qid).filter(|sq| !sq.is_empty()) else { break };
-            let count = sq.fetch(memory, &mut self.fetched[..burst])?;
-            for index in 0..count {
-                let sqe = self.fetched[index];
-                self.sqs.get_mut(&qid).map(SubmissionQueue::consume);
-                if self.schedule.is_some() {
-                    self.delay(qid, &sqe, memory)?;
-                } else if let Some(cqe) = self.execute(qid, &sqe, memory, &Plan::default()) {
-                    self.staged.push(cqe);
-                }
+            // Not in use while the commands are executed, so that none is copied.
+            let mut fetched = std::mem::take(&mut self.fetched);
+            let count = self.execute_burst(qid, memory, &mut fetched[..burst]);
+            self.fetched = fetched;
+            match count? {
+                0 => break,
+                count => done += count,
             }
-            done += count;
         }
         Ok(done)
+    }
+
+    /// Fetches commands of one queue until `fetched` is full, the queue is empty or the ring ends,
+    /// executes or delays them, and returns their number.
+    #[inline]
+    fn execute_burst(
+        &mut self,
+        qid: u16,
+        memory: &HostMemory,
+        fetched: &mut [Sqe],
+    ) -> Result<usize, Unreachable> {
+        let Some(sq) = self.sqs.get(qid).filter(|sq| !sq.is_empty()) else { return Ok(0) };
+        let count = sq.fetch(memory, fetched)?;
+        for sqe in &fetched[..count] {
+            self.sqs.get_mut(qid).map(SubmissionQueue::consume);
+            if self.schedule.is_some() {
+                self.delay(qid, sqe, memory)?;
+            } else if let Some(cqe) = self.execute(qid, sqe, memory, &Plan::default()) {
+                self.staged.push(cqe);
+            }
+        }
+        Ok(count)
     }
 
     /// Executes a command of any queue, unless its faults `plan` another status. Logs a failure.
@@ -372,7 +390,7 @@ impl Controller {
         if !status.is_success() {
             self.media.health.failed(qid, sqe, status);
         }
-        let head = self.sqs.get(&qid).map_or(0, SubmissionQueue::head);
+        let head = self.sqs.get(qid).map_or(0, SubmissionQueue::head);
         Some(completion(sqe, qid, head, status, dw0))
     }
 
@@ -393,7 +411,7 @@ impl Controller {
         if self.staged.is_empty() {
             return Ok(());
         }
-        if let Some(cq) = self.cqs.get_mut(&cqid) {
+        if let Some(cq) = self.cqs.get_mut(cqid) {
             cq.post(memory, &self.staged)?;
             if let Some(vector) = cq.vector
                 && let Err(at) = self.interrupts.binary_search(&vector)
@@ -413,7 +431,7 @@ impl Controller {
             if self.room(0, memory)?.0 == 0 {
                 break;
             }
-            let Some(sq) = self.sqs.get(&0) else { break };
+            let Some(sq) = self.sqs.get(0) else { break };
             let (cid, status, dw0) = match self.events.take_withdrawn() {
                 Some(cid) => (cid, status::ABORT_REQUESTED, 0),
                 None => match self.events.meet() {

@@ -10,12 +10,12 @@ use crate::controller::state::Controller;
 
 impl Controller {
     pub(crate) fn has_io_queues(&self) -> bool {
-        self.cqs.keys().any(|&qid| qid != 0)
+        self.cqs.next(1).is_some()
     }
 
     /// Returns true if a submission queue completes to `cqid`.
     pub(crate) fn cq_is_used(&self, cqid: u16) -> bool {
-        self.sqs.values().any(|sq| sq.cqid == cqid)
+        self.sqs.iter().any(|(_, sq)| sq.cqid == cqid)
     }
 
     /// Returns the Controller Memory Buffer (BAR 2), if there is one.

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::controller::controller_memory::ControllerMemory;
 use crate::controller::doorbells::Doorbells;
 use crate::controller::queue::{CompletionQueue, SubmissionQueue};
+use crate::controller::queue_table::QueueTable;
 use crate::controller::registers::Registers;
 use crate::controller::shadow_doorbells::ShadowDoorbells;
 use crate::error::Error;
@@ -85,8 +86,8 @@ pub struct Controller {
     pub(crate) media: Media,
     pub(crate) doorbells: Arc<Doorbells>,
     /// Queues by identifier; the admin queues are number 0.
-    pub(crate) sqs: BTreeMap<u16, SubmissionQueue>,
-    pub(crate) cqs: BTreeMap<u16, CompletionQueue>,
+    pub(crate) sqs: QueueTable<SubmissionQueue>,
+    pub(crate) cqs: QueueTable<CompletionQueue>,
     /// Least identifier of the submission queue that is served next.
     pub(crate) turn: u16,
     /// Identifiers of deleted queues that are refused, and how many times.
@@ -96,7 +97,7 @@ pub struct Controller {
     /// Completions of a burst that have not been posted.
     pub(crate) staged: Vec<Cqe>,
     /// Fetched commands of a burst.
-    pub(crate) fetched: [Sqe; BURST],
+    pub(crate) fetched: Vec<Sqe>,
     /// Delays and faults, if the configuration has any.
     pub(crate) schedule: Option<Box<FaultSchedule>>,
     pub(crate) stuck: Stuck,
@@ -133,13 +134,13 @@ impl Controller {
             events: Events::default(),
             media: Media::new(namespaces, transfer_bytes_max),
             doorbells: Arc::new(Doorbells::new(config.max_queues, config.doorbell_stride)?),
-            sqs: BTreeMap::new(),
-            cqs: BTreeMap::new(),
+            sqs: QueueTable::default(),
+            cqs: QueueTable::default(),
             turn: 0,
             resting: BTreeMap::new(),
             interrupts: Vec::new(),
             staged: Vec::with_capacity(BURST),
-            fetched: [Sqe::default(); BURST],
+            fetched: vec![Sqe::default(); BURST],
             schedule: FaultSchedule::new(&config),
             stuck: Stuck::default(),
             shadow: None,

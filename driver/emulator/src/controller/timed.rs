@@ -200,7 +200,7 @@ impl Controller {
     fn finish(&mut self, due: Due, memory: &HostMemory) -> Result<bool, Unreachable> {
         let Some(schedule) = &mut self.schedule else { return Ok(false) };
         let Some(&Command { qid, sqe, plan }) = schedule.delayed.get(due) else { return Ok(false) };
-        let Some(cqid) = self.sqs.get(&qid).map(|sq| sq.cqid) else {
+        let Some(cqid) = self.sqs.get(qid).map(|sq| sq.cqid) else {
             schedule.delayed.remove(due);
             return Ok(false);
         };
