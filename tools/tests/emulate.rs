@@ -406,3 +406,53 @@ fn image_that_cannot_be_served_is_named() {
         Outcome { code, stdout: output.stdout, stderr }.refused(parts);
     }
 }
+
+#[test]
+fn files_on_old_and_unusual_controllers_are_read() {
+    let disk = disk(7);
+    let socket = disk.path("nvme");
+    let image = disk.image();
+    let quirks = nvio_emulator::Quirk::ALL.map(|quirk| vec!["--quirk", quirk.name()]);
+    let mut controllers = quirks.to_vec();
+    // No pair is left for the metadata.
+    controllers.push(vec!["--queues", "1"]);
+    for metadata in [
+        "--metadata 8",
+        "--metadata 64 --extended",
+        "--metadata 16 --protection 1 --guard 32",
+        "--metadata 16 --extended --protection 1 --guard 64",
+    ] {
+        controllers.push(metadata.split(' ').collect());
+    }
+    for options in controllers {
+        let args = options.iter().map(OsStr::new).chain([image.as_os_str()]);
+        let server = Server::start(&socket, args);
+        for verb in ["identify", "smart", "log"] {
+            server.run(verb, &[]).ok();
+        }
+        assert!(server.run("cat", &["large"]).ok() == pattern(LARGE, 7), "{options:?}");
+        drop(server);
+        // The metadata of another format.
+        let _ = fs::remove_file(disk.path("disk.img.meta"));
+    }
+}
+
+#[test]
+fn quirks_are_added_by_name_and_known_by_pci_id() {
+    let disk = disk(8);
+    let socket = disk.path("nvme");
+    let image = disk.image();
+    let args = ["--pci-id", "8086:5845"].map(OsStr::new).into_iter().chain([image.as_os_str()]);
+    let server = Server::start(&socket, args);
+    let said = |rest: &[&str]| {
+        let output = server.command("identify", rest).arg("-v").output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let known = said(&[]);
+    assert!(known.contains("quirks of 8086:5845: identify-cns, no-write-zeroes"), "{known}");
+    let added = said(&["--quirk", "no-sgl", "--quirk", "one-command"]);
+    assert!(added.contains("identify-cns, one-command, no-sgl, no-write-zeroes"), "{added}");
+    let refused = server.run("identify", &["--quirk", "other"]);
+    assert!(refused.code == 2 && refused.stderr.contains("slow-ready"), "{}", refused.stderr);
+}
