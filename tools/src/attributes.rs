@@ -1,9 +1,11 @@
 //! Extended attributes and access control lists, as text and as JSON.
 
+use std::collections::HashSet;
+
 use nvio::Volume;
 use nvio_ext4::{Acl, Inode, Xattr};
 
-use crate::error::Error;
+use crate::error::{Error, Failures};
 use crate::name;
 use crate::record::Record;
 
@@ -15,20 +17,33 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Reads the attributes of `inode`, found at `path`.
-    ///
-    /// # Errors
-    /// If the attributes are damaged.
-    pub fn read(volume: &Volume, path: &[u8], inode: &Inode) -> Result<Self, Error> {
+    /// Reads the attributes of `inode`, found at `path`. Those that are damaged are left out, and
+    /// each damage is reported once.
+    pub fn read(volume: &Volume, path: &[u8], inode: &Inode, failures: &mut Failures) -> Self {
         let filesystem = volume.filesystem();
-        let read = || {
-            Ok(Self {
-                xattrs: filesystem.xattrs(inode)?.collect::<Result<_, _>>()?,
-                acl: filesystem.acl(inode)?,
-                default_acl: filesystem.default_acl(inode)?,
+        let (mut xattrs, mut errors) = (Vec::new(), Vec::new());
+        match filesystem.xattrs(inode) {
+            Ok(all) => all.for_each(|xattr| match xattr {
+                Ok(xattr) => xattrs.push(xattr),
+                Err(error) => errors.push(error),
+            }),
+            Err(error) => errors.push(error),
+        }
+        let mut list = |list: Result<Option<Acl>, nvio_ext4::Error>| {
+            list.unwrap_or_else(|error| {
+                errors.push(error);
+                None
             })
         };
-        read().map_err(Error::path(path))
+        let (acl, default_acl) = (list(filesystem.acl(inode)), list(filesystem.default_acl(inode)));
+        let mut reported = HashSet::new();
+        for error in errors {
+            // A damaged block fails for the attributes and for the lists.
+            if reported.insert(error.to_string()) {
+                failures.report(&Error::path(path)(error));
+            }
+        }
+        Self { xattrs, acl, default_acl }
     }
 
     /// Adds `xattrs` to a JSON object, and the access control lists as `acl` and `default_acl` if

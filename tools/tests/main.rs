@@ -22,6 +22,7 @@ mod packaging;
 mod partitions;
 mod read;
 mod refuse;
+mod rescue;
 mod server_failure;
 mod sha256;
 mod signals;

@@ -192,9 +192,13 @@ impl Lister<'_> {
         let target = open::target(volume, path, inode)?;
         let target = target.as_deref();
         let has_acl = volume.filesystem().has_acl(inode).map_err(Error::path(path));
-        let has_acl = self.listing.failures.absorb(has_acl)?.unwrap_or(false);
+        let has_acl = match self.args.xattrs {
+            // Their damage is reported below.
+            true => has_acl.unwrap_or(false),
+            false => self.listing.failures.absorb(has_acl)?.unwrap_or(false),
+        };
         let attributes = match self.args.xattrs {
-            true => Attributes::read(volume, path, inode)?.lines(),
+            true => Attributes::read(volume, path, inode, &mut self.listing.failures).lines(),
             false => Vec::new(),
         };
         self.listing.out.bytes(self.lines.begin(inode, stat::size(inode, target), has_acl))?;
@@ -213,7 +217,8 @@ impl Lister<'_> {
         let target = open::target(volume, path, inode)?;
         let mut record = stat::long(path, inode, target.as_deref());
         if self.args.xattrs {
-            Attributes::read(volume, path, inode)?.add_to(&mut record);
+            let failures = &mut self.listing.failures;
+            Attributes::read(volume, path, inode, failures).add_to(&mut record);
         }
         self.listing.push(&record)
     }

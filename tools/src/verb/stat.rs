@@ -45,7 +45,7 @@ impl Stat {
         listing.operands(operands, |listing, operand| {
             let (path, inode) = (&*operand.path, &operand.symlink_metadata(&volume)?);
             let target = open::target(&volume, path, inode)?;
-            let attributes = Attributes::read(&volume, path, inode)?;
+            let attributes = Attributes::read(&volume, path, inode, &mut listing.failures);
             if !listing.is_json() {
                 return text(&mut listing.out, path, inode, target.as_deref(), &attributes);
             }
