@@ -73,6 +73,20 @@ mount_again() {
     run "$1.e2fsck" e2fsck -fn "/dev/$2"
 }
 
+# huge_limits: nvio identifies $device in cgroups whose limits forbid 2 MiB pages.
+huge_limits() {
+    must mkdir /tmp/cgroup
+    must mount -t cgroup2 cgroup2 /tmp/cgroup
+    echo +hugetlb >/tmp/cgroup/cgroup.subtree_control
+    for limit in max rsvd.max; do
+        group=/tmp/cgroup/$limit
+        must mkdir $group
+        echo 0 >$group/hugetlb.2MB.$limit
+        run huge-$limit sh -c "echo \$\$ >$group/cgroup.procs && exec nvio identify $device"
+        section huge-$limit.events <$group/hugetlb.2MB.events
+    done
+}
+
 kernel_driver
 modprobe vfio_iommu_type1
 modprobe vfio-pci
@@ -108,6 +122,7 @@ read_back lba512 1
 # Once with ordinary pages, once with large ones for the DMA memory.
 echo 64 >/proc/sys/vm/nr_hugepages
 cat /proc/sys/vm/nr_hugepages | section hugepages
+huge_limits
 read_back lba4096 3
 run no-namespace nvio ls $a / --namespace 2
 run no-file nvio cat $a /no/such/file

@@ -265,6 +265,14 @@ guest_tests! {
         assert_eq!(IOMMU.text("hugepages").trim(), "64");
     }
 
+    huge_pages_that_a_cgroup_forbids_are_not_used {
+        for limit in ["huge-max", "huge-rsvd.max"] {
+            assert!(IOMMU.stdout(limit).contains("QEMU NVMe Ctrl"), "{limit}");
+            // The number of times that the kernel refused a page.
+            assert_ne!(IOMMU.text(&format!("{limit}.events")).trim(), "max 0", "{limit}");
+        }
+    }
+
     success_leaves_standard_error_empty {
         let noisy: Vec<String> = IOMMU
             .outcomes()
