@@ -82,6 +82,7 @@ mod transport;
 pub use address::{Address, ParseAddressError};
 pub use aer::AsyncEvent;
 pub use controller::Controller;
+pub use controller::feature::FeatureValue;
 pub use controller::log_page::LogPage;
 pub use controller::management::NewNamespace;
 pub use controller::options::{Options, Wait};

@@ -16,9 +16,9 @@ use crate::name;
 use crate::verb::batch::Line;
 use crate::verb::find::gnu;
 use crate::verb::{
-    batch, bind, blocks, cat, completions, cp, demo, df, du, emulate, find, format, fsinfo,
-    identify, list, log, ls, man, manage, map, ns, partitions, reset, sha256, smart, stat, tar,
-    tree, write,
+    batch, bind, blocks, cat, completions, cp, demo, df, du, emulate, feature, find, format,
+    fsinfo, identify, list, log, ls, man, manage, map, ns, partitions, reset, sha256, smart, stat,
+    tar, tree, write,
 };
 
 /// Exit code of wrong usage.
@@ -52,6 +52,8 @@ pub enum Verb {
     Ns(ns::Ns),
     Partitions(partitions::Partitions),
     Reset(reset::Reset),
+    GetFeature(feature::get::GetFeature),
+    SetFeature(feature::set::SetFeature),
     Format(format::FormatVerb),
     CreateNs(manage::create::CreateNs),
     DeleteNs(manage::delete::DeleteNs),
@@ -99,6 +101,8 @@ impl Verb {
             Self::Ns(verb) => verb.run(),
             Self::Partitions(verb) => verb.run(),
             Self::Reset(verb) => verb.run(),
+            Self::GetFeature(verb) => verb.run(),
+            Self::SetFeature(verb) => verb.run(),
             Self::Format(verb) => verb.run(),
             Self::CreateNs(verb) => verb.run(),
             Self::DeleteNs(verb) => verb.run(),
@@ -170,7 +174,7 @@ fn parse_with(command: &mut Command, arguments: Vec<OsString>) -> Result<Cli, cl
 }
 
 /// Verbs that can be lines of a batch: they open a device for reading, and do not read standard input.
-const IN_BATCH: [&str; 16] = [
+const IN_BATCH: [&str; 17] = [
     "ls",
     "find",
     "tree",
@@ -187,6 +191,7 @@ const IN_BATCH: [&str; 16] = [
     "smart",
     "log",
     "read-blocks",
+    "get-feature",
 ];
 
 /// Returns the arguments of a line that has no options of a device.

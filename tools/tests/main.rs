@@ -13,6 +13,7 @@ mod cp_kernel;
 mod demo;
 mod emulate;
 mod familiar;
+mod features;
 mod formats;
 mod fsinfo;
 mod journal;

@@ -4,6 +4,7 @@ mod bringup;
 pub(crate) mod controller_memory;
 mod dma_registration;
 mod enable;
+pub(crate) mod feature;
 mod handles;
 pub(crate) mod health;
 mod identify;

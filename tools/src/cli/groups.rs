@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 10] = [
     ("Inspect a filesystem", &["fsinfo", "df", "du", "map", "partitions"]),
     ("Raw blocks", &["read-blocks", "write-blocks"]),
     ("Devices of this machine", &["list", "bind", "unbind"]),
-    ("Controllers", &["identify", "ns", "smart", "log", "reset"]),
+    ("Controllers", &["identify", "ns", "smart", "log", "get-feature", "set-feature", "reset"]),
     ("Change namespaces", &["format", "create-ns", "delete-ns", "attach-ns", "detach-ns"]),
     ("Many verbs at once", &["batch"]),
     ("Test without hardware", &["demo", "emulate"]),

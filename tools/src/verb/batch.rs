@@ -22,8 +22,8 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Run verbs on a device that is opened once.
 ///
 /// Each line is a verb with its arguments, but without DEVICE, in the quotes of a shell: cat '/a b'.
-/// The verbs are ls, find, tree, stat, map, cat, sha256, cp, tar, df, du, identify, ns, smart, log and
-/// read-blocks. Empty lines and lines that begin with # are skipped. A line that fails is reported, and
+/// The verbs are ls, find, tree, stat, map, cat, sha256, cp, tar, df, du, identify, ns, smart, log,
+/// get-feature and read-blocks. Empty lines and lines that begin with # are skipped. A line that fails is reported, and
 /// the next is run.
 #[derive(Debug, Args)]
 pub struct Batch {

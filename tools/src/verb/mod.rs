@@ -10,6 +10,7 @@ pub mod demo;
 pub mod df;
 pub mod du;
 pub mod emulate;
+pub mod feature;
 pub mod find;
 pub mod format;
 pub mod fsinfo;
