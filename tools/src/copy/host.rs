@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use nvio_ext4::{Inode, Timestamp};
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -75,7 +76,8 @@ pub fn set_metadata(
     // The descriptor of a link or a special file is only a path. Some system calls refuse it, but
     // /proc has a name for it.
     let name_of_fd = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let owned = rustix::process::geteuid().is_root();
+    static IS_ROOT: LazyLock<bool> = LazyLock::new(|| rustix::process::geteuid().is_root());
+    let owned = *IS_ROOT;
     if owned {
         let (uid, gid) = owner(inode);
         fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH).map_err(error("set the owner of"))?;

@@ -254,10 +254,15 @@ impl Unfinished {
             renamed.map_err(place.error("make"))?;
             self.spare = None;
         } else {
-            // The call that does not need /proc is for root only.
-            let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
             place.put(FileType::RegularFile, "make", |name| {
-                fs::linkat(fs::CWD, &*file, parent, name, AtFlags::SYMLINK_FOLLOW)
+                match fs::linkat(&self.file, "", parent, name, AtFlags::EMPTY_PATH) {
+                    // The quick call is for root only. /proc has a name for the file.
+                    Err(Errno::NOENT) => {
+                        let file = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                        fs::linkat(fs::CWD, &*file, parent, name, AtFlags::SYMLINK_FOLLOW)
+                    }
+                    linked => linked,
+                }
             })?;
         }
         place.made(id);
