@@ -49,10 +49,11 @@ macro_rules! guest_tests {
 }
 
 /// The checks of a protected namespace.
-const PROTECTED: [&str; 7] = [
+const PROTECTED: [&str; 8] = [
     "identify",
     "read",
     "write",
+    "bios",
     "wrong-guard-of-the-host",
     "wrong-tags-of-the-host",
     "write-with-a-wrong-guard",
@@ -167,7 +168,7 @@ guest_tests! {
         ] {
             names.extend(PROTECTED.iter().chain(more).map(|name| format!("{namespace}/{name}")));
         }
-        let plain = ["identify", "read", "write"];
+        let plain = ["identify", "read", "write", "bios"];
         names.extend(plain.map(|name| format!("plain-extended/{name}")));
         checks("pi", &names.iter().map(String::as_str).collect::<Vec<_>>());
     }

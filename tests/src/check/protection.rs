@@ -10,6 +10,8 @@ use nvio_driver::{
     WritableNamespace,
 };
 
+use nvio_iomap::{Bio, BioOp, DiskQueue, Queue, WritableDisk};
+
 use super::io::finish;
 use super::runner::{Runner, Verdict, ensure, ensure_eq};
 use super::writes::{NONE, known, open};
@@ -52,13 +54,14 @@ pub fn run(runner: &mut Runner, address: &Address) {
         check("identify", identify);
         check("read", read_what_the_host_wrote);
         check("write", write_and_read);
+        check("bios", bios);
         if metadata.protection != 0 {
             check("wrong-guard-of-the-host", wrong_guard_of_the_host);
             check("wrong-tags-of-the-host", wrong_tags_of_the_host);
             check("write-with-a-wrong-guard", write_with_a_wrong_guard);
             check("verify", verify);
         }
-        // The driver does not handle guards of 64 bits yet.
+        // The check knows protection information of 8 bytes.
         if metadata.protection != 0 && !metadata.guard64 {
             check("controller-makes-it", controller_makes_it);
         }
@@ -242,6 +245,33 @@ fn write_and_read(rig: &mut Rig) -> Verdict {
             let wanted = rig.host(lba, 1);
             rig.expect(lba, &wanted)?;
         }
+    }
+    Ok(())
+}
+
+/// Bios of the file layer: their guards of blocks that the host wrote agree with the host's, and QEMU
+/// checks those of blocks that they write.
+fn bios(rig: &mut Rig) -> Verdict {
+    let disk = WritableDisk::whole(&rig.namespace);
+    let mut queue: DiskQueue<(), _> = DiskQueue::new(&rig.controller, &disk, 4)?;
+    let addr = |lba: u64| lba << rig.namespace.block_shift();
+    let wanted = rig.host(100, BLOCKS).data;
+    let written = new_content(&rig.layout, rig.metadata, 360, BLOCKS).data;
+    let mut buf = queue.alloc(written.len())?;
+    buf.copy_from_slice(&written);
+    for (bio, wanted) in [
+        (Bio::read(addr(100), queue.alloc(wanted.len())?, ()), &wanted),
+        (Bio { op: BioOp::Write, ..Bio::read(addr(360), buf, ()) }, &written),
+        (Bio::read(addr(360), queue.alloc(written.len())?, ()), &written),
+    ] {
+        let mut done = None;
+        queue.submit(bio).map_err(|rejected| rejected.error)?;
+        while done.is_none() {
+            queue.wait(|bio| done = Some(bio))?;
+        }
+        let Some(done) = done else { continue };
+        ensure!(done.result.is_ok(), "a bio of {BLOCKS} blocks: {:?}", done.result);
+        ensure!(done.buf[..] == wanted[..], "the data of a bio is wrong");
     }
     Ok(())
 }
