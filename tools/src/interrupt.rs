@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -87,6 +88,11 @@ fn end(signal: i32) -> ! {
         print(report);
     }
     signal_hook::low_level::exit(128 + signal)
+}
+
+/// Returns the exit code of a verb that a signal ended.
+pub fn exit_code(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
 
 /// Keeps a signal from ending the process as long as the guard lives. After a signal this does not

@@ -70,11 +70,11 @@ impl Server {
         cat
     }
 
-    /// Ends it by a signal: exit code 0, nothing left of the socket, and soon.
+    /// Ends it by a signal: its exit code, nothing left of the socket, and soon.
     fn end(mut self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         let status = within(Duration::from_secs(20), || self.child.try_wait().unwrap());
-        assert_eq!(status.code(), Some(0));
+        assert_eq!(status.code(), Some(128 + signal.as_raw()));
         assert!(!self.socket.exists());
     }
 }

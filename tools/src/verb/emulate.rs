@@ -40,7 +40,8 @@ pub struct Emulate {
 
 impl Emulate {
     /// Serves images until SIGINT, SIGTERM or SIGHUP. Then it disconnects the client, flushes the images and
-    /// removes the socket. SIGUSR1 simulates a power cut.
+    /// removes the socket. SIGUSR1 simulates a power cut. The exit code is
+    /// 128 and the number of the signal.
     ///
     /// # Errors
     /// If an image cannot be opened, the socket cannot be created, or options contradict each other.
@@ -54,9 +55,11 @@ impl Emulate {
             said => said?,
         }
         let mut seed = self.args.seed;
+        let mut code = ExitCode::SUCCESS;
         for signal in signals.forever() {
             if signal != SIGUSR1 {
                 log::info!("ending: signal {signal}");
+                code = interrupt::exit_code(signal);
                 break;
             }
             log::info!("power cut, seed {seed}");
@@ -65,7 +68,7 @@ impl Emulate {
         }
         log::info!("{:?}", emulator.fault_counts());
         drop(emulator);
-        Ok(ExitCode::SUCCESS)
+        Ok(code)
     }
 }
 
