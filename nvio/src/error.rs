@@ -122,8 +122,7 @@ pub enum Error {
         device: String,
         /// The recognised contents of the whole device.
         format: Option<&'static Format>,
-        /// The error of the table.
-        #[source]
+        /// The error of the table, which is part of the message.
         error: partition::Error,
     },
     /// The offset is not before the end of the device or the partition.
