@@ -312,7 +312,7 @@ mod tests {
         let mut listed = unidentified();
         listed.identify(Address::VfioUser("/no/such/socket".into()), Options::default());
         assert!(listed.unknown.as_ref().unwrap().contains("/no/such/socket"));
-        assert!(table(&[listed]).contains("unknown: vfio-user server /no/such/socket"));
+        assert!(table(&[listed]).contains("unknown: cannot open vfio-user:/no/such/socket: "));
         let mut listed = unidentified();
         listed.in_use_by.push(driven("0000:02:00.0", &[12, 34]));
         assert!(table(&[listed]).ends_with("driven by processes 12, 34\n"));
