@@ -9,3 +9,4 @@ mod embedded;
 mod hostile;
 mod interrupts;
 mod quirks;
+mod retries;

@@ -10,6 +10,8 @@ use crate::shutdown::Shutdown;
 
 /// Commands that a queue for data has in flight by default.
 const DATA_DEPTH: u16 = 128;
+/// Repetitions of a command after errors by default. Linux has the same number.
+const RETRIES: u8 = 5;
 
 /// Options for opening a [`Volume`](crate::Volume), a [`WritableVolume`](crate::WritableVolume) or
 /// a [`Device`](crate::Device).
@@ -40,6 +42,7 @@ const DATA_DEPTH: u16 = 128;
 ///     .timeout(Duration::from_secs(90))
 ///     .admin_timeout(Duration::from_secs(20))
 ///     .quirk(Quirk::SlowReady)
+///     .retries(2)
 ///     .wait(Wait::Poll);
 /// let device = options.open_device(&image)?;
 /// assert_eq!(device.namespace(None)?.block_size(), 4096);
@@ -89,8 +92,8 @@ impl Default for OpenOptions {
 
 impl OpenOptions {
     /// Returns the default options: those of [`nvio_driver::Options`](crate::driver::Options) and
-    /// [`nvio_ext4::Options`](crate::ext4::Options), queues of 128 commands, images with blocks of
-    /// 512 bytes, no external journal.
+    /// [`nvio_ext4::Options`](crate::ext4::Options), but 5 repetitions of a command after errors;
+    /// queues of 128 commands, images with blocks of 512 bytes, no external journal.
     ///
     /// See the [example](Self#examples).
     pub fn new() -> Self {
@@ -101,7 +104,10 @@ impl OpenOptions {
             journal: None,
             wait: None,
             shutdown: None,
-            controller: nvio_driver::Options::default(),
+            controller: nvio_driver::Options {
+                retries: RETRIES,
+                ..nvio_driver::Options::default()
+            },
             filesystem: nvio_ext4::Options::default(),
         }
     }
@@ -195,7 +201,7 @@ impl OpenOptions {
         self
     }
 
-    /// Sets the longest time of an I/O command: 60 s by default, because network
+    /// Sets the longest time of an I/O command, for each attempt: 60 s by default, because network
     /// volumes may stall for longer than 30 s. A command that takes longer is aborted, if necessary
     /// by a reset of the controller.
     ///
@@ -221,6 +227,16 @@ impl OpenOptions {
     #[must_use]
     pub fn quirk(mut self, quirk: Quirk) -> Self {
         self.controller.quirks = self.controller.quirks.with(quirk);
+        self
+    }
+
+    /// Sets how many times a read or a write is repeated after an error that may pass: 5 by
+    /// default. See [`nvio_driver::Options::retries`](crate::driver::Options::retries).
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn retries(mut self, times: u8) -> Self {
+        self.controller.retries = times;
         self
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nvio_driver::spec::opcode::nvm;
 use nvio_driver::spec::{Status, status};
 use nvio_driver::{DmaBuf, Error, Options, QueuePair, WritableController, WritableNamespace};
 use nvio_emulator::{Backing, Config, DeviceFault, Fault, Faults, NamespaceConfig, Rule};
@@ -172,6 +173,42 @@ fn a_volume_that_stalls_for_35_seconds_is_waited_for() {
     assert_eq!(ended[0].2, Some(77));
     assert_eq!(rig.controller.resets().unrequested(), 0);
     assert!(rig.with(|machine| machine.now()) >= Duration::from_secs(35));
+}
+
+#[test]
+fn a_repetition_after_a_reset_reads_the_right_block_beside_other_commands() {
+    let (admin_timeout, io_timeout) = (Duration::from_millis(20), Duration::from_millis(50));
+    let options = Options { admin_timeout, io_timeout, retries: 3, ..Options::default() };
+    let mut rig = Rig::open(|config| config, options);
+    let mut pair = rig.controller.queue_pair(16).unwrap();
+    rig.goes_on(&mut pair, 500);
+    let lost = Rule::new(Fault::Lost).opcode(nvm::READ).times(2);
+    let stuck = Rule::new(Fault::NotAbortable).opcode(nvm::READ).times(2);
+    rig.faults(Faults::new().rule(lost).rule(stuck));
+    (30..36).for_each(|lba| rig.read(&mut pair, lba));
+    let ended = rig.end(&mut pair);
+    let expected: Vec<_> = (30..36).map(|lba| (lba, Status::SUCCESS, Some(500 + lba))).collect();
+    assert_eq!(ended, expected);
+    assert_eq!((rig.controller.resets().unrequested(), pair.counters().errors), (1, 0));
+    assert_eq!(pair.counters().retries, 2);
+    rig.goes_on(&mut pair, 900);
+}
+
+#[test]
+fn the_retry_delay_of_the_controller_passes_before_the_second_attempt() {
+    let options = Options { retries: 1, ..Options::default() };
+    let mut rig = Rig::open(|config| config.crdt([20, 0, 0]), options);
+    let mut pair = rig.controller.queue_pair(16).unwrap();
+    rig.write(&mut pair, 3, 77);
+    rig.end(&mut pair);
+    // Command Retry Delay 1: 2 s.
+    let delayed = Status(status::NAMESPACE_NOT_READY.0 | 1 << 11);
+    rig.faults(Faults::new().rule(Rule::new(Fault::Status(delayed)).times(1)));
+    let begin = rig.with(|machine| machine.now());
+    rig.read(&mut pair, 3);
+    assert_eq!(rig.end(&mut pair), [(3, Status::SUCCESS, Some(77))]);
+    let took = rig.with(|machine| machine.now()) - begin;
+    assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(3), "{took:?}");
 }
 
 #[test]

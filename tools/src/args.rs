@@ -71,6 +71,9 @@ pub struct DriverArgs {
     /// Longest time of an admin command before the controller is reset.
     #[arg(long, value_parser = bound, default_value = "10s", value_name = "TIME")]
     pub admin_timeout: Duration,
+    /// Repeat a read or write this many times after an error that may pass.
+    #[arg(long, default_value = "5", value_name = "N")]
+    pub retries: u8,
     /// Work around a controller that differs from the specification, besides the known ones. May be
     /// repeated.
     #[arg(long = "quirk", value_name = "NAME", value_parser = names::<Quirk>(Quirk::ALL.map(|quirk| (quirk.name(), quirk.about()))))]
@@ -81,6 +84,7 @@ impl DriverArgs {
     /// Adds the bounds and the workarounds to the options of a device.
     pub fn apply(&self, options: OpenOptions) -> OpenOptions {
         let bounded = options.timeout(self.timeout).admin_timeout(self.admin_timeout);
+        let bounded = bounded.retries(self.retries);
         self.quirks.iter().fold(bounded, |options, quirk| options.quirk(*quirk))
     }
 }

@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
 use crate::queue::raw::Layout;
+use crate::queue::retry::RetryPolicy;
 use crate::quirks::{Quirk, Quirks};
 use crate::transport::Transport;
 
@@ -70,6 +71,7 @@ fn first(
             admin,
             health: Health::Live,
             epoch: 0,
+            requested: 0,
             granted: 0,
             shadow: false,
             mapped: true,
@@ -141,6 +143,7 @@ fn configure(inner: &Inner, managed: &mut Managed) -> Result<()> {
     let sqe = Sqe::set_features(feature_id::ASYNC_EVENT_CONFIGURATION, wanted);
     let name = "Set Features (Asynchronous Event Configuration)";
     accepted(admin.execute(transport, Command::new(name, sqe)))?;
+    enable_retry_delays(inner, admin)?;
     admin.request_first_events(inner.identify.aerl);
     Ok(())
 }
@@ -154,6 +157,21 @@ fn accepted(answer: Result<Answer>) -> Result<bool> {
         }
         other => other.map(|_| true),
     }
+}
+
+/// Lets the controller send Command Retry Delays, if it has any (Base 5.27.1.18).
+fn enable_retry_delays(inner: &Inner, admin: &mut Admin) -> Result<()> {
+    let has_delays = inner.identify.crdt.iter().any(|delay| delay.get() != 0);
+    if inner.options.retries == 0 || !has_delays {
+        return Ok(());
+    }
+    let mut behavior = HostBehaviorSupport::new_zeroed();
+    behavior.acre = 1;
+    let mut buf = inner.arena.alloc(size_of::<HostBehaviorSupport>())?;
+    buf.copy_from_slice(behavior.as_bytes());
+    let sqe = Sqe::set_features(feature_id::HOST_BEHAVIOR_SUPPORT, 0);
+    let command = Command::new("Set Features (Host Behavior Support)", sqe).with(buf);
+    accepted(admin.execute(&*inner.transport, command)).map(drop)
 }
 
 /// Doorbell Buffer Config, in OACS (Base figure 275).
@@ -185,6 +203,7 @@ impl Device<'_> {
             qid: 0,
             depth: ADMIN_DEPTH,
             entries: ADMIN_ENTRIES,
+            retry: RetryPolicy::default(),
         };
         Admin::new(&layout, self.options.admin_timeout, Arc::clone(events))
     }

@@ -65,6 +65,8 @@ pub(crate) struct Managed {
     pub(crate) health: Health,
     /// Number of times the controller was stopped.
     pub(crate) epoch: u32,
+    /// Last epoch that began with a reset on request. No command from before it is repeated.
+    pub(crate) requested: u32,
     /// I/O queue pairs granted.
     pub(crate) granted: u16,
     /// The controller accepted Doorbell Buffer Config since it was enabled.

@@ -77,6 +77,11 @@ impl Inner {
         (managed.epoch, managed.health)
     }
 
+    /// Returns true if the controller was reset on request after `epoch`.
+    pub(crate) fn was_reset_on_request(&self, epoch: u32) -> bool {
+        self.managed.lock().requested.wrapping_sub(epoch).cast_signed() > 0
+    }
+
     /// Fails if the controller is gone or has failed.
     pub(crate) fn check_alive(&self) -> Result<()> {
         admin::check_alive(&*self.transport, Duration::MAX)

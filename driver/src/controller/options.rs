@@ -25,10 +25,24 @@ pub struct Options {
     /// The smaller of this and [`io_timeout`](Self::io_timeout), but at least 1 s, is also the
     /// longest wait for a reply of a vfio-user server.
     pub admin_timeout: Duration,
-    /// Longest time of an I/O command. A command that takes longer is aborted. The controller is
+    /// Longest time of an I/O command, for each attempt. A command that takes longer is aborted. The controller is
     /// reset if the aborted command does not complete within the smaller of this time and
     /// [`admin_timeout`](Self::admin_timeout).
     pub io_timeout: Duration,
+    /// Number of times that a command is submitted again after an error, before its submitter sees
+    /// the error: after a status without Do Not Retry, after
+    /// [`io_timeout`](Self::io_timeout), and after a reset of the controller that was not requested.
+    /// 0 by default.
+    ///
+    /// Read, Verify, Write and Write Zeroes are repeated, whose second execution has the effect of
+    /// the first. Compare, Copy, Dataset Management, Flush and all others are not. The first
+    /// repetition follows at once, further ones after 100 ms, or after the controller's Command
+    /// Retry Delay (Base figure 93); a delay of `io_timeout` or more is not waited for. Attempts are
+    /// counted in [`Counters::retries`](crate::Counters::retries).
+    ///
+    /// A command is read back from its submission ring. If as many later commands as the ring has
+    /// entries were submitted before it failed, it is not repeated.
+    pub retries: u8,
     /// Most bytes of one command; the controller's own limit (MDTS) may be lower. Above 2 MiB, the
     /// PRP lists of each command of a queue need more than a page of the arena.
     pub max_transfer: usize,
@@ -76,8 +90,8 @@ pub enum Wait {
 
 impl Default for Options {
     /// Returns the defaults: an arena of 64 MiB, 64 queue pairs, 10 s for admin commands, 60 s for
-    /// I/O, because network volumes may stall for longer than 30 s, transfers of at most 2 MiB,
-    /// read-only, shadow doorbells, queues in host memory,
+    /// I/O, because network volumes may stall for longer than 30 s, no repetitions of commands,
+    /// transfers of at most 2 MiB, read-only, shadow doorbells, queues in host memory,
     /// polling, no quirks besides the known ones.
     fn default() -> Self {
         Self {
@@ -85,6 +99,7 @@ impl Default for Options {
             queues: 64,
             admin_timeout: Duration::from_secs(10),
             io_timeout: Duration::from_secs(60),
+            retries: 0,
             max_transfer: 2 << 20,
             writable: false,
             shadow_doorbells: true,

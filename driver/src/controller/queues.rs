@@ -16,6 +16,7 @@ use crate::interrupts::Vector;
 use crate::queue::data_pointer::list_pages;
 use crate::queue::pair::QueuePair;
 use crate::queue::raw::{Layout, RawQueuePair};
+use crate::queue::retry::RetryPolicy;
 use crate::queue::sleeper::Sleeper;
 use crate::quirks::Quirk;
 
@@ -100,7 +101,17 @@ impl Inner {
             qid,
             depth,
             entries,
+            retry: self.retry_policy(),
         })
+    }
+
+    fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy {
+            most: self.options.retries,
+            delays_ms: self.identify.crdt.map(|delay| u32::from(delay.get()) * 100),
+            // A command that waits is not overdue.
+            longest_ms: self.io_bounds_ms().0.saturating_sub(1),
+        }
     }
 
     /// Assigns an interrupt vector to a queue pair, if one is free.

@@ -64,6 +64,9 @@ impl Inner {
         let stopped = self.stop(managed, matches!(why, Error::Gone));
         managed.admin.restart(stopped.is_err());
         managed.epoch = managed.epoch.wrapping_add(1);
+        if matches!(why, Error::ResetRequested) {
+            managed.requested = managed.epoch;
+        }
         let restarted = match &stopped {
             Ok(()) if managed.mapped => restart(self, managed),
             // A controller that had failed before keeps its first reason.

@@ -11,6 +11,9 @@ pub struct Counters {
     pub completed: u64,
     /// Commands that ended with an error.
     pub errors: u64,
+    /// Attempts after the first: submissions of a command again after an error, which its submitter
+    /// did not see. See [`Options::retries`](crate::Options::retries).
+    pub retries: u64,
     /// Polls.
     pub polls: u64,
     /// Polls that found no completion.

@@ -11,6 +11,7 @@ mod options;
 pub(crate) mod pair;
 mod pending;
 pub(crate) mod raw;
+pub(crate) mod retry;
 mod ring;
 pub(crate) mod sleeper;
 mod split_transfer;

@@ -117,6 +117,8 @@ pub struct QueuePair<T = u64> {
     failure: Option<Failure>,
     /// Whether the controller may know the queues.
     exists_on_device: bool,
+    /// Last epoch in which commands were kept for repetition.
+    kept_in: u32,
     /// Time of the last health check, in milliseconds of the controller's clock.
     last_check_ms: u32,
     /// Empty polls up to the last health check.
@@ -144,6 +146,7 @@ impl<T> QueuePair<T> {
             epoch,
             failure: None,
             exists_on_device: true,
+            kept_in: epoch,
             last_check_ms: 0,
             idle_polls: 0,
             granted_polls: POLLS_PER_CHECK,
@@ -513,8 +516,10 @@ impl<T> QueuePair<T> {
             self.check_overdue();
         }
         if self.is_current() {
-            return None;
+            let failure = self.failure.unwrap_or(Failure::Reset);
+            return self.core.end_given_up(failure.status());
         }
+        self.core.retries.held = true;
         // First the completions that were posted before the reset.
         for _ in 0..self.core.capacity() {
             match self.core.process_one() {
@@ -528,7 +533,13 @@ impl<T> QueuePair<T> {
             Health::Live => (Failure::Reset.status(), false),
             Health::Failed { failure, stopped } => (failure.status(), !stopped),
         };
-        let ended = self.core.abandon(status, lost);
+        if health != Health::Live || self.controller.was_reset_on_request(self.epoch) {
+            self.core.give_up();
+        } else if self.kept_in != epoch {
+            self.core.keep_for_repetition();
+        }
+        self.kept_in = epoch;
+        let ended = self.core.end_given_up(status).or_else(|| self.core.abandon(status, lost));
         if ended.is_none() {
             self.recreate_queues(epoch);
         }
@@ -538,7 +549,7 @@ impl<T> QueuePair<T> {
     /// Creates the queues again after a reset. No command is in flight.
     fn recreate_queues(&mut self, epoch: u32) {
         self.core.restart();
-        self.epoch = epoch;
+        let before = std::mem::replace(&mut self.epoch, epoch);
         let vector = self.sleeper.vector();
         self.failure = match self.controller.create_queues(self.qid, &mut self.core, vector) {
             Ok(epoch) => {
@@ -556,6 +567,12 @@ impl<T> QueuePair<T> {
         if let Some(failure) = self.failure {
             log::warn!("queue pair {} is closed: {}", self.qid, failure.error());
             self.core.pending.close();
+        }
+        self.core.retries.held = false;
+        // The namespaces may have changed.
+        match self.failure.is_some() || self.controller.was_reset_on_request(before) {
+            true => self.core.give_up(),
+            false => self.core.repeat(None),
         }
     }
 
@@ -585,6 +602,7 @@ impl<T> QueuePair<T> {
         if let Err(error) = self.controller.check_alive() {
             return self.controller.recover(self.epoch, &error);
         }
+        self.core.repeat(Some(now));
         // All overdue commands in one check, so that none waits for the next interval. An Abort
         // takes time, so that the clock is read for each command.
         while let Some(overdue) = self.core.pending.find_overdue(self.controller.millis(), bounds) {

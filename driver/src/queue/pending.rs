@@ -89,6 +89,11 @@ impl<T> Slot<T> {
         self.used = self.tag;
     }
 
+    /// Gives the command in the slot another identifier and a new age.
+    pub(super) fn rename(&mut self, tag: u32) {
+        (self.used, self.tag, self.link) = (tag, tag, NONE);
+    }
+
     fn is_used(&self) -> bool {
         self.used != UNUSED
     }
@@ -125,6 +130,11 @@ pub(super) struct Pending<'a, T> {
 }
 
 impl<T> Pending<'_, T> {
+    /// Returns the slot, its index, and the tag of its next command.
+    pub(super) fn slot(&mut self) -> (&mut Slot<T>, (u32, u32)) {
+        (self.slot, (self.index, self.next))
+    }
+
     /// Frees the slot and returns the request.
     #[inline]
     pub(super) fn remove(self) -> T {
@@ -182,14 +192,21 @@ impl<T> PendingCommands<T> {
         Some(Pending { slot, free, index, next: tag.wrapping_add(*generation) })
     }
 
+    /// Returns the identifiers of all commands.
+    pub(super) fn cids(&self) -> Vec<u16> {
+        self.table.iter().filter(|slot| slot.is_used()).map(Slot::cid).collect()
+    }
+
     /// Returns the index of the slot that [`reserve`](Self::reserve) would return.
     pub(super) fn next_free(&self) -> Option<u16> {
         u16::try_from(self.free).ok().filter(|&free| usize::from(free) < self.table.len())
     }
 
-    /// Removes any request in flight.
-    pub(super) fn remove_any(&mut self) -> Option<T> {
-        let cid = self.table.iter().find(|slot| slot.is_used())?.cid();
+    /// Removes any request in flight, except in a slot that `skips` returns true for.
+    pub(super) fn remove_any(&mut self, skips: impl Fn(usize, u16) -> bool) -> Option<T> {
+        let mut slots = self.table.iter().enumerate();
+        let (_, slot) = slots.find(|(index, slot)| slot.is_used() && !skips(*index, slot.cid()))?;
+        let cid = slot.cid();
         self.find(u32::from(cid)).map(Pending::remove)
     }
 
@@ -237,7 +254,7 @@ impl<T> PendingCommands<T> {
 
 impl<T> Drop for PendingCommands<T> {
     fn drop(&mut self) {
-        while self.remove_any().is_some() {}
+        while self.remove_any(|_, _| false).is_some() {}
     }
 }
 
@@ -277,9 +294,9 @@ mod tests {
         assert!(slots.reserve().is_none());
         assert_eq!(slots.capacity(), 2);
         slots.close();
-        assert_eq!(slots.remove_any(), Some(1));
-        assert_eq!(slots.remove_any(), Some(2));
-        assert!(slots.remove_any().is_none());
+        assert_eq!(slots.remove_any(|_, _| false), Some(1));
+        assert_eq!(slots.remove_any(|_, _| false), Some(2));
+        assert!(slots.remove_any(|_, _| false).is_none());
         slots.open();
         assert!(
             slots.reserve().is_some() && slots.reserve().is_some() && slots.reserve().is_none()

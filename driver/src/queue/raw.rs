@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use nvio_spec::register::{cq_head_doorbell, sq_tail_doorbell};
-use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe, Status};
+use nvio_spec::{CQE_SIZE, SQE_SIZE, Sqe, Status, status};
 use zerocopy::little_endian::{U16, U64};
 
 use super::completion::{Completion, Handler};
 use super::counters::Counters;
 use super::data_pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
 use super::pending::PendingCommands;
+use super::retry::{Retries, RetryPolicy};
 use super::ring::{CompletionRing, Posted, SubmissionRing};
 use crate::controller::controller_memory::ControllerMemory;
 use crate::dma::{Arena, DmaBuf, ScatterList, Shared};
@@ -35,6 +36,7 @@ pub(crate) struct Layout<'a> {
     pub(crate) depth: u16,
     /// Entries of either ring, a power of two from 2 to [`Layout::ENTRIES_MAX`].
     pub(crate) entries: u32,
+    pub(crate) retry: RetryPolicy,
 }
 
 impl Layout<'_> {
@@ -91,13 +93,13 @@ pub(crate) struct RawQueuePair<T> {
     pub(super) is_in_controller: bool,
     /// Number of commands that ended.
     ended: usize,
-    /// Number of commands that ended with an error.
-    errors: usize,
-    /// Number of completions that matched no command in flight.
-    stale: usize,
+    /// Number of completions after which no command ended: they matched none, or their command is
+    /// repeated.
+    unmatched: usize,
     /// Number of them in the last call of [`process`](Self::process).
-    stale_of_poll: usize,
+    unmatched_of_poll: usize,
     restarts: u64,
+    pub(super) retries: Retries,
 }
 
 impl<T> RawQueuePair<T> {
@@ -132,10 +134,10 @@ impl<T> RawQueuePair<T> {
             no_data: arena.alloc(0)?,
             is_in_controller,
             ended: 0,
-            errors: 0,
-            stale: 0,
-            stale_of_poll: 0,
+            unmatched: 0,
+            unmatched_of_poll: 0,
             restarts: 0,
+            retries: Retries::new(layout.retry, depth),
         })
     }
 
@@ -170,13 +172,15 @@ impl<T> RawQueuePair<T> {
     /// Returns the counters of the rings. `polls` are those that found a completion entry.
     pub(crate) fn counters(&self) -> Counters {
         let spared = self.sq.doorbell.spared() + self.cq.doorbell.spared();
+        let Retries { errors, kept, repeated, .. } = self.retries;
         Counters {
-            submitted: self.sq.placed() as u64,
-            completed: self.ended as u64,
-            errors: self.errors as u64,
+            submitted: (self.sq.placed() - repeated) as u64,
+            completed: (self.ended - repeated) as u64,
+            errors: errors as u64,
+            retries: repeated as u64,
             polls: self.cq.rings,
             doorbells: self.sq.rings + self.cq.rings - spared,
-            stale: self.stale as u64,
+            stale: (self.unmatched - kept) as u64,
             resets: self.restarts,
             ..Counters::default()
         }
@@ -315,18 +319,26 @@ impl<T> RawQueuePair<T> {
     ) -> usize {
         // The bound protects the caller from a device that never stops posting.
         let limit = limit.min(self.pending.capacity());
-        self.stale_of_poll = 0;
+        self.unmatched_of_poll = 0;
         let mut left = limit;
         while left != 0 {
             let Some(posted) = self.cq.pop() else { break };
             left -= 1;
+            if posted.status().0 != 0 {
+                // A second call of the handler: where both paths join, the compiler would test the
+                // status again.
+                if let Some(completion) = self.complete_failed(posted) {
+                    handler.completed(completion);
+                }
+                continue;
+            }
             if let Some(completion) = self.complete(posted) {
                 let result = self.cq.result(posted);
                 handler.completed(Completion { result, ..completion });
             }
         }
         self.cq.ring();
-        let matched = limit - left - self.stale_of_poll;
+        let matched = limit - left - self.unmatched_of_poll;
         self.ended += matched;
         matched
     }
@@ -337,35 +349,64 @@ impl<T> RawQueuePair<T> {
         let Some(posted) = self.cq.pop() else { return Processed::Empty };
         let result = self.cq.result(posted);
         self.cq.ring();
-        match self.complete(posted) {
+        let completion = match posted.status().0 {
+            0 => self.complete(posted).map(|completion| Completion { result, ..completion }),
+            _ => self.complete_failed(posted),
+        };
+        match completion {
             Some(completion) => {
                 self.ended += 1;
-                Processed::Completed(Completion { result, ..completion })
+                Processed::Completed(completion)
             }
             None => Processed::Stale,
         }
     }
 
+    /// Ends the command of a completion with status 0.
     #[inline(always)]
     fn complete(&mut self, posted: Posted) -> Option<Completion<T>> {
         let Some(pending) = self.pending.find(posted.cid()) else {
             self.count_stale(posted.cid() & 0xffff);
             return None;
         };
-        let status = posted.status();
         let Request { buf, context } = pending.remove();
-        if status.0 != 0 {
-            // Bits other than type and code are hints for callers that retry.
-            self.errors += usize::from(!status.is_success());
+        Some(Completion { context, buf, status: Status::SUCCESS, result: 0 })
+    }
+
+    /// Ends the command of a completion with another status, unless it is repeated.
+    #[cold]
+    #[inline(never)]
+    fn complete_failed(&mut self, posted: Posted) -> Option<Completion<T>> {
+        let (status, result) = (posted.status(), self.cq.result(posted));
+        if self.repeats(posted.cid(), status) {
+            return None;
         }
-        Some(Completion { context, buf, status, result: 0 })
+        self.complete(posted).map(|completion| Completion { status, result, ..completion })
+    }
+
+    /// Handles a completion with a status other than 0. Returns true if its command is repeated,
+    /// and so has not ended.
+    fn repeats(&mut self, cid: u32, status: Status) -> bool {
+        let Some(mut pending) = self.pending.find(cid) else { return false };
+        let (slot, names) = pending.slot();
+        let repeated = self.retries.note(&self.sq, slot, names, status);
+        if repeated {
+            self.count_unmatched();
+            self.repeat(None);
+        }
+        repeated
+    }
+
+    /// Counts a completion after which no command ended.
+    fn count_unmatched(&mut self) {
+        self.unmatched += 1;
+        self.unmatched_of_poll += 1;
     }
 
     #[cold]
     #[inline(never)]
     fn count_stale(&mut self, cid: u32) {
-        self.stale += 1;
-        self.stale_of_poll += 1;
+        self.count_unmatched();
         log::warn!("a completion with identifier {cid:#06x} matches no command");
     }
 
@@ -374,18 +415,76 @@ impl<T> RawQueuePair<T> {
     /// With `lost`, the controller may still write to the memory of the command. The memory is
     /// leaked, and the completion has an empty buffer.
     pub(crate) fn abandon(&mut self, status: Status, lost: bool) -> Option<Completion<T>> {
-        let Request { mut buf, context } = self.pending.remove_any()?;
+        let retries = &self.retries;
+        let mut request = self.pending.remove_any(|index, cid| retries.is_waiting(index, cid))?;
         if lost {
-            std::mem::forget(std::mem::replace(&mut buf, self.no_data.mark()));
+            std::mem::forget(std::mem::replace(&mut request.buf, self.no_data.mark()));
         }
-        self.ended += 1;
-        self.errors += 1;
-        Some(Completion { context, buf, status, result: 0 })
+        Some(self.end(request, status))
     }
 
-    /// Resets the rings. No command is in flight, and the controller does not know the queues.
+    fn end(&mut self, Request { buf, context }: Request<T>, status: Status) -> Completion<T> {
+        self.ended += 1;
+        self.retries.errors += 1;
+        Completion { context, buf, status, result: 0 }
+    }
+
+    /// Submits the commands again that have waited long enough at the time `now_ms`, and without a
+    /// time, those that need not wait.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn repeat(&mut self, now_ms: Option<u32>) {
+        if self.retries.held || self.retries.given_up {
+            return;
+        }
+        while let Some(sqe) = self.retries.next_due(now_ms) {
+            let cid = sqe.cid.get();
+            // A device that invents completions may have ended the command.
+            if let Some(mut pending) = self.pending.find(cid.into()) {
+                log::debug!("repeating a command as {cid:#06x}");
+                pending.slot().0.rename(u32::from(cid) << 16);
+                self.sq.push(sqe);
+                // The former attempt.
+                self.ended += 1;
+                self.retries.repeated += 1;
+            }
+        }
+        self.sq.ring();
+    }
+
+    /// Keeps the commands in flight that can be repeated after a reset. The controller was stopped.
+    pub(super) fn keep_for_repetition(&mut self) {
+        for cid in self.pending.cids() {
+            if let Some(mut pending) = self.pending.find(cid.into()) {
+                let (slot, names) = pending.slot();
+                self.retries.keep(&self.sq, slot, names, status::ABORTED_BY_HOST);
+            }
+        }
+    }
+
+    /// Gives up the commands that wait to be repeated: [`end_given_up`](Self::end_given_up) ends
+    /// them.
+    pub(super) fn give_up(&mut self) {
+        self.retries.given_up = true;
+    }
+
+    /// Ends a command that was given up with `status`, if there is one.
+    pub(super) fn end_given_up(&mut self, status: Status) -> Option<Completion<T>> {
+        while self.retries.given_up
+            && let Some(sqe) = self.retries.next_due(None)
+        {
+            if let Some(pending) = self.pending.find(sqe.cid.get().into()) {
+                let request = pending.remove();
+                return Some(self.end(request, status));
+            }
+        }
+        self.retries.given_up = false;
+        None
+    }
+
+    /// Resets the rings. No command is in flight except those that wait to be repeated, and the
+    /// controller does not know the queues.
     pub(crate) fn restart(&mut self) {
-        debug_assert_eq!(self.in_flight(), 0);
         self.restarts += 1;
         self.sq.restart();
         self.cq.restart();

@@ -136,6 +136,19 @@ impl SubmissionRing {
         self.limit = unsafe { self.base.add(limit) };
     }
 
+    /// Returns the last command with this identifier, unless a later one has its entry.
+    #[cold]
+    pub(super) fn find(&self, cid: u16) -> Option<Sqe> {
+        let tail = self.tail();
+        (1..=self.entries).find_map(|age| {
+            let at = tail.wrapping_sub(age) & (self.entries - 1);
+            // SAFETY: `at` is less than the number of entries, which is a power of two. The device
+            // does not write the ring, and all bytes of it are initialised.
+            let sqe: Sqe = zerocopy::transmute!(unsafe { self.base.add(at as usize).read() });
+            (sqe.cid.get() == cid).then_some(sqe)
+        })
+    }
+
     /// Writes the tail to the doorbell if commands were placed since the last call.
     #[inline]
     pub(super) fn ring(&mut self) {

@@ -11,8 +11,11 @@ use zerocopy::little_endian::{U16, U32};
 use super::completion::Completion;
 use super::raw::{Layout, RawQueuePair};
 use super::raw::{NotSubmitted, Processed};
+use super::retry::RetryPolicy;
 use crate::dma::{Arena, DmaBuf, ScatterList};
 use crate::mmio::Mmio;
+
+mod retries;
 
 const QID: u16 = 3;
 
@@ -34,6 +37,10 @@ impl Device {
     }
 
     fn with_depth(entries: u32, depth: u16) -> (Self, RawQueuePair<u32>) {
+        Self::with_retries(entries, depth, RetryPolicy::default())
+    }
+
+    fn with_retries(entries: u32, depth: u16, retry: RetryPolicy) -> (Self, RawQueuePair<u32>) {
         let arena = Arena::detached(2 << 20).unwrap();
         let file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
@@ -49,6 +56,7 @@ impl Device {
             qid: QID,
             depth,
             entries,
+            retry,
         };
         let core = RawQueuePair::new(&layout).unwrap();
         let (sq, cq) = core.ring_iovas();
@@ -71,6 +79,11 @@ impl Device {
             self.sq_head = (self.sq_head + 1) % self.entries;
         }
         taken
+    }
+
+    /// Identifier of the last command up to the doorbell.
+    fn sq_cid(&mut self) -> u16 {
+        self.take().last().unwrap().cid.get()
     }
 
     fn post(&mut self, cid: u16, status: Status) {

@@ -10,6 +10,9 @@ use nvio_emulator::{Backing, Config, Fault, Faults, NamespaceConfig, Rates, Rule
 
 use nvio_testkit::random::Rng;
 
+/// So many repetitions that faults do not hit all attempts of a command by chance.
+pub const RETRIES_MANY: u8 = 40;
+
 /// A namespace to create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
@@ -87,7 +90,9 @@ impl Mix {
         let cache = chance(rng, 50).then(|| 64 << rng.range(10, 14));
         let lanes = rng.range(1, 5);
         let depths = (0..lanes).map(|_| depth(rng)).collect::<Vec<_>>();
-        let options = options(rng);
+        let mut options = options(rng);
+        // With its own generator, so that each seed keeps its other choices.
+        options.retries = *Rng::new(seed ^ 0x7e7e).pick(&[0, 0, 1, 3, RETRIES_MANY]);
         let config = config(rng, &spaces, cache, &options);
         let mut mix = Self {
             seed,
@@ -296,6 +301,7 @@ mod tests {
         assert!(some(|m| m.rates.removed > 0) && some(|m| m.mishaps.removal > 0));
         assert!(some(|m| m.mishaps.power_cut > 0 && m.cache.is_some()));
         assert!(some(|m| m.no_reset) && some(|m| m.no_unmap) && some(|m| !m.admin.is_empty()));
+        assert!(some(|m| m.options.retries == 0) && some(|m| m.options.retries == RETRIES_MANY));
         assert!(some(|m| m.depths.len() == 4) && some(|m| m.spaces.len() == 2));
     }
 }

@@ -37,6 +37,11 @@ impl Kind {
         matches!(self, Self::Write | Self::Zeroes { .. } | Self::Deallocate)
     }
 
+    /// Returns true if the driver may repeat the request after an error.
+    pub fn is_repeatable(self) -> bool {
+        matches!(self, Self::Read | Self::Write | Self::Zeroes { .. } | Self::Verify)
+    }
+
     /// Returns the access of the controller to its buffers; `None` if it has no buffers.
     pub fn lends(self) -> Option<Lent> {
         match self {
@@ -73,6 +78,8 @@ pub struct Request {
     pub begun: Moment,
     /// Time of the submission.
     pub at: Duration,
+    /// Number of commands and repetitions that its queue pair had submitted before.
+    pub placed: u64,
     /// Time for which its queue pair had been neglected before.
     pub excused: Duration,
     /// Addresses of its buffers.

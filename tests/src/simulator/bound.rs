@@ -8,6 +8,8 @@ use nvio_driver::Options;
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Minimum time between two health checks of a queue pair.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Time before all repetitions of a command but the first.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Resolution of the clock for timeouts.
 const ROUNDING: Duration = Duration::from_millis(2);
 
@@ -32,7 +34,11 @@ impl Bounds {
         let look = interval + attention + ROUNDING;
         // Found overdue by the first check, aborted at the second, given up at the third.
         let waited = look + command + look + admin + aborted + look;
-        Self { attention, request: waited + Self::reset(admin, stuck.min(READY_TIMEOUT)) }
+        let attempt = waited + Self::reset(admin, stuck.min(READY_TIMEOUT));
+        // Before a repetition, a health check begins a pause, and one ends it.
+        let pause = RETRY_PAUSE.min(command) + 2 * look;
+        let retries = u32::from(options.retries);
+        Self { attention, request: attempt * (1 + retries) + pause * retries }
     }
 
     /// Returns the maximum duration of a reset: the controller is stopped by CC.EN, then by a reset

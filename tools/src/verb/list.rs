@@ -93,9 +93,9 @@ impl List {
     }
 
     fn options(&self) -> Options {
-        let DriverArgs { timeout: io_timeout, admin_timeout, ref quirks } = self.driver;
+        let DriverArgs { timeout: io_timeout, admin_timeout, retries, ref quirks } = self.driver;
         let quirks = quirks.iter().copied().fold(Quirks::NONE, Quirks::with);
-        let bounded = Options { io_timeout, admin_timeout, ..Options::default() };
+        let bounded = Options { io_timeout, admin_timeout, retries, ..Options::default() };
         Options { arena_bytes: 2 << 20, queues: 1, quirks, ..bounded }
     }
 }

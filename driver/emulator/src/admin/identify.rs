@@ -74,6 +74,7 @@ fn identify_controller(config: &Config, namespaces: &Namespaces) -> Vec<u8> {
     pad(&mut data.mn, &config.model);
     pad(&mut data.fr, FIRMWARE);
     data.mdts = config.mdts.unwrap_or(0);
+    data.crdt = config.crdt.map(U16::new);
     data.cntlid = U16::new(CONTROLLER_ID);
     // NVMe 1.0 has neither VER nor CNTRLTYPE.
     if !config.has_quirk(Quirk::Version10) {

@@ -40,6 +40,7 @@ const VECTORS_MAX: u16 = 2048;
 ///     .serial("TEST0001")
 ///     .model("A drive")
 ///     .mdts(Some(5))
+///     .crdt([10, 50, 100])
 ///     .max_queues(4)
 ///     .max_queue_entries(256)
 ///     .doorbell_stride(4)
@@ -70,6 +71,7 @@ pub struct Config {
     pub(crate) serial: String,
     pub(crate) model: String,
     pub(crate) mdts: Option<u8>,
+    pub(crate) crdt: [u16; 3],
     pub(crate) max_queues: u16,
     pub(crate) max_queue_entries: u32,
     pub(crate) doorbell_stride: u32,
@@ -107,6 +109,7 @@ impl Default for Config {
             serial: "NVIO00000001".into(),
             model: "nvio embedded controller".into(),
             mdts: Some(5),
+            crdt: [0; 3],
             max_queues: 64,
             max_queue_entries: 4096,
             doorbell_stride: 4,
@@ -168,6 +171,16 @@ impl Config {
     /// See the [example](Self#examples).
     pub fn mdts(mut self, power: Option<u8>) -> Self {
         self.mdts = power;
+        self
+    }
+
+    /// Sets Command Retry Delay Times 1 to 3 in units of 100 ms, 0 by default (CRDT1 to CRDT3, Base
+    /// 5.17.2.1). Statuses of faults carry a Command Retry Delay only after the host has enabled
+    /// it (ACRE).
+    ///
+    /// See the [example](Self#examples).
+    pub fn crdt(mut self, delays: [u16; 3]) -> Self {
+        self.crdt = delays;
         self
     }
 

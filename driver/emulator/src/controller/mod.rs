@@ -377,7 +377,7 @@ impl Controller {
         };
         let (status, dw0) = match plan.status {
             _ if plan.aborted => (status::ABORT_REQUESTED, 0),
-            Some(status) => (status, 0),
+            Some(status) => (self.allowed_delay(status), 0),
             None if qid == 0 => match self.execute_admin(request) {
                 Ok(dw0) => (Status::SUCCESS, dw0?),
                 Err(error) => (final_status(error), 0),
@@ -392,6 +392,15 @@ impl Controller {
         }
         let head = self.sqs.get(qid).map_or(0, SubmissionQueue::head);
         Some(completion(sqe, qid, head, status, dw0))
+    }
+
+    /// Returns an injected status, without a Command Retry Delay unless the host enabled them
+    /// (Base 5.27.1.18).
+    fn allowed_delay(&self, status: Status) -> Status {
+        match self.features.host_behavior().acre {
+            0 => Status(status.0 & !(0b11 << 11)),
+            _ => status,
+        }
     }
 
     /// Executes an I/O command. Fused commands, reserved flags, and SGLs unless they are offered, are
