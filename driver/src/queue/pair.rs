@@ -10,6 +10,7 @@ use super::completion::{Completion, Handler};
 use super::counters::Counters;
 use super::options::{CommandOptions, Protection};
 use super::raw::{Processed, RawQueuePair};
+use super::ring::Posted;
 use super::sleeper::Sleeper;
 use crate::controller::health::{Failure, Health};
 use crate::controller::inner::Inner;
@@ -451,11 +452,22 @@ impl<T> QueuePair<T> {
     pub fn pop(&mut self) -> Option<Completion<T>> {
         match self.core.process_one() {
             Processed::Completed(completion) => Some(completion),
+            Processed::Failed(posted) => self.pop_failed(posted),
             other => {
                 self.stale_only_polls += u64::from(matches!(other, Processed::Stale));
                 if self.count_empty_poll() { None } else { self.run_health_check_once() }
             }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn pop_failed(&mut self, posted: Posted) -> Option<Completion<T>> {
+        let completion = self.core.process_failed(posted);
+        if completion.is_none() {
+            self.stale_only_polls += 1;
+        }
+        completion
     }
 
     /// Counts a poll that found nothing. Returns false if the health check is due.
@@ -524,6 +536,12 @@ impl<T> QueuePair<T> {
         for _ in 0..self.core.capacity() {
             match self.core.process_one() {
                 Processed::Completed(completion) => return Some(completion),
+                Processed::Failed(posted) => {
+                    let completion = self.core.process_failed(posted);
+                    if completion.is_some() {
+                        return completion;
+                    }
+                }
                 Processed::Stale => {}
                 Processed::Empty => break,
             }

@@ -66,6 +66,8 @@ pub(super) struct Request<T> {
 /// The result of [`RawQueuePair::process_one`].
 pub(crate) enum Processed<T> {
     Completed(Completion<T>),
+    /// An entry with a status other than 0, for [`RawQueuePair::process_failed`].
+    Failed(Posted),
     /// A completion that matches no command in flight.
     Stale,
     /// An empty completion ring.
@@ -347,19 +349,28 @@ impl<T> RawQueuePair<T> {
     #[inline(always)]
     pub(crate) fn process_one(&mut self) -> Processed<T> {
         let Some(posted) = self.cq.pop() else { return Processed::Empty };
+        if posted.status().0 != 0 {
+            return Processed::Failed(posted);
+        }
         let result = self.cq.result(posted);
         self.cq.ring();
-        let completion = match posted.status().0 {
-            0 => self.complete(posted).map(|completion| Completion { result, ..completion }),
-            _ => self.complete_failed(posted),
-        };
-        match completion {
+        match self.complete(posted) {
             Some(completion) => {
                 self.ended += 1;
-                Processed::Completed(completion)
+                Processed::Completed(Completion { result, ..completion })
             }
             None => Processed::Stale,
         }
+    }
+
+    /// Ends the command of an entry with an error, unless it is repeated.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn process_failed(&mut self, posted: Posted) -> Option<Completion<T>> {
+        let completion = self.complete_failed(posted);
+        self.cq.ring();
+        self.ended += usize::from(completion.is_some());
+        completion
     }
 
     /// Ends the command of a completion with status 0.

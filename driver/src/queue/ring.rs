@@ -172,7 +172,7 @@ fn index(at: usize) -> u32 {
 
 /// A completion queue entry that was popped.
 #[derive(Clone, Copy)]
-pub(super) struct Posted {
+pub(crate) struct Posted {
     /// Last dword: command identifier, phase tag and status.
     last: u32,
     entry: NonNull<Cqe>,
