@@ -122,7 +122,7 @@ fn writes_that_could_do_harm_are_refused() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("not inside"));
     assert!(fs::read(disk).unwrap() == contents);
-    // That of a pipe is not.
+    // The length of a pipe is not known before the write.
     let outcome = run("write-blocks", disk, &[yes, "--lba", "1"], &contents);
     outcome.refused(&["bytes were written", "not inside"]);
 }

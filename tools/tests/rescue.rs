@@ -102,7 +102,7 @@ fn a_damaged_journal_is_left_out_on_request() {
         fs::read_to_string(out.join("many/a-file-with-a-rather-long-name-59")).unwrap(),
         "59\n"
     );
-    // It is not written to either way.
+    // A write is refused with and without `--noload`.
     let before = fs::read(disk.image()).unwrap();
     for options in [&["/hello"][..], &["/hello", "--noload"]] {
         assert_eq!(disk.run("write", options).code, 1);

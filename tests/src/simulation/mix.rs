@@ -10,7 +10,7 @@ use nvio_emulator::{Backing, Config, Fault, Faults, NamespaceConfig, Rates, Rule
 
 use nvio_testkit::random::Rng;
 
-/// So many repetitions that faults do not hit all attempts of a command by chance.
+/// Number of repetitions that is large enough for one attempt of each command to meet no fault.
 pub const RETRIES_MANY: u8 = 40;
 
 /// A namespace to create.

@@ -131,7 +131,7 @@ impl Action {
             let (guard, app_tag) = (self.guard(data, metadata), self.app_tag);
             let ref_tag = format.ref_tag(kind, initial, index);
             let info = Information { guard, app_tag, storage_tag, ref_tag };
-            // There is room: the settings were checked.
+            // `Config` was checked: the metadata of a block has room for it.
             format.write(&info, &mut metadata[self.at..]);
         }
     }
