@@ -6,7 +6,6 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -49,9 +48,8 @@ fn fill(source: &Path, count: usize, longest: u64) {
 
 /// Runs e2fsck to build a tree for every directory.
 fn index(image: &Path) {
-    let output = Command::new("e2fsck")
+    let output = nvio_testkit::image::command("e2fsck")
         .args(["-f", "-y", "-D", image.to_str().unwrap()])
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .output()
         .unwrap();
     // Exit code 1 means "errors corrected": directories were rebuilt.

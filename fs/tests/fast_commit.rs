@@ -89,7 +89,7 @@ const STEPS: &[Step] = &[
             file.write_all_at(&pattern(index, 10), (index * 4 + 2) * bed.block).unwrap();
         }
         file.sync_all().unwrap();
-        file.write_all_at(&pattern(7, 10), 900_000 * bed.block).unwrap();
+        file.write_all_at(&pattern(7, 10), 70_000 * bed.block).unwrap();
         file.sync_all().unwrap();
     }),
     ("tree cut short", |bed, top| truncate(&top.join("d/tree"), bed.block * 9)),

@@ -17,10 +17,8 @@ use nvio_iomap::{Mapper, MappingKind, Op};
 
 /// Runs a command and returns its standard output. Panics with its output if it fails.
 pub fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
-    let output = Command::new(program)
+    let output = nvio_testkit::image::command(program)
         .args(arguments)
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("MKE2FS_SKIP_CHECK_MSG", "1")
         .output()
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(
@@ -51,9 +49,8 @@ pub fn mke2fs(image: &Path, size: &str, options: &[&str], source: Option<&Path>)
 pub fn debugfs(image: &Path, lines: &[&str]) {
     let script = image.with_extension("debugfs");
     fs::write(&script, lines.join("\n")).unwrap();
-    let output = Command::new("debugfs")
+    let output = nvio_testkit::image::command("debugfs")
         .args(["-w", "-f", script.to_str().unwrap(), image.to_str().unwrap()])
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("DEBUGFS_PAGER", "__none__")
         .output()
         .unwrap();

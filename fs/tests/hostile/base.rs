@@ -232,12 +232,8 @@ impl Recipe {
 }
 
 pub fn tool(name: &str) -> Command {
-    let mut command = Command::new(name);
-    command
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("E2FSPROGS_FAKE_TIME", "1735787045")
-        .env("MKE2FS_SKIP_CHECK_MSG", "1")
-        .env("DEBUGFS_PAGER", "__none__");
+    let mut command = nvio_testkit::image::command(name);
+    command.env("E2FSPROGS_FAKE_TIME", "1735787045").env("DEBUGFS_PAGER", "__none__");
     command
 }
 

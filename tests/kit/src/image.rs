@@ -13,14 +13,20 @@ use tempfile::TempDir;
 /// Folders of the tools of e2fsprogs, which are not in every user's PATH.
 const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Returns the command that starts `program` of a system's folders. The path is absolute: with a
+/// name and a `PATH` of its own, each start would copy the page tables of the whole test process.
+pub fn command(program: &str) -> Command {
+    let mut paths = SEARCHED.split(':').map(|folder| Path::new(folder).join(program));
+    let path = paths.find(|path| path.exists());
+    let mut command = Command::new(path.unwrap_or_else(|| program.into()));
+    command.env("PATH", SEARCHED).env("MKE2FS_SKIP_CHECK_MSG", "1");
+    command
+}
+
 /// Runs `program`, and fails the test with its output if it fails.
 pub fn tool(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(args)
-        .env("PATH", SEARCHED)
-        .env("MKE2FS_SKIP_CHECK_MSG", "1")
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output =
+        command(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(
         output.status.success(),
         "{program} {args:?}: {}\n{}{}",
@@ -114,10 +120,9 @@ pub fn debugfs_bytes(image: &Path, args: &[&str]) -> Vec<u8> {
 }
 
 fn run_debugfs(image: &Path, args: &[&str]) -> Output {
-    let output = Command::new("debugfs")
+    let output = command("debugfs")
         .args(args)
         .arg(image)
-        .env("PATH", SEARCHED)
         .env("DEBUGFS_PAGER", "__none__")
         .output()
         .unwrap_or_else(|error| panic!("debugfs: {error}"));

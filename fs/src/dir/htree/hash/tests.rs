@@ -1,7 +1,5 @@
 //! Comparison with debugfs, which computes hashes with code of its own.
 
-use std::process::Command;
-
 use super::*;
 
 /// The seed in the notation of debugfs and of the superblock.
@@ -72,12 +70,7 @@ fn debugfs_agrees() {
 pub(crate) fn dx_hash(folder: &std::path::Path, script: &[u8]) -> Vec<(u32, u32)> {
     let path = folder.join("script");
     std::fs::write(&path, script).unwrap();
-    let output = Command::new("debugfs")
-        .arg("-f")
-        .arg(&path)
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .output()
-        .unwrap();
+    let output = nvio_testkit::image::command("debugfs").arg("-f").arg(&path).output().unwrap();
     let hex = |text: &str| u32::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
     let mut hashes = Vec::new();
     for line in output.stdout.split(|&byte| byte == b'\n') {
