@@ -40,6 +40,8 @@ pub struct Machine {
     controller: Controller,
     memory: HostMemory,
     rng: Rng,
+    /// Time passes only while the driver waits.
+    host_is_idle: bool,
     /// The table of lent memory.
     pub table: Arc<Mutex<Table>>,
     /// The trace of the run.
@@ -69,7 +71,14 @@ impl Machine {
         memory.observe(move |dma| lock(&observer).access(dma));
         let controller = Controller::new(config)?;
         let (rng, broken) = (Rng::new(seed), Broken::default());
-        Ok(Self { controller, memory, rng, table, trace, broken, iova })
+        let host_is_idle = false;
+        Ok(Self { controller, memory, rng, host_is_idle, table, trace, broken, iova })
+    }
+
+    /// Makes time pass only while the driver waits, up to the next completion, as with a host whose
+    /// instructions take no time: a run then takes the time of its device. No seed is used.
+    pub fn count_device_time(&mut self) {
+        self.host_is_idle = true;
     }
 
     /// Returns the time.
@@ -78,22 +87,33 @@ impl Machine {
     }
 
     /// Advances the clock and lets the controller process up to `budget` commands and completions.
-    pub fn pass(&mut self, time: Duration, budget: usize) {
+    /// Returns their number.
+    pub fn pass(&mut self, time: Duration, budget: usize) -> usize {
         let now = self.controller.now() + time;
         self.controller.advance_to(now);
         lock(&self.trace).now = now;
-        self.controller.process(&self.memory, budget);
+        self.controller.process(&self.memory, budget)
     }
 
     /// Advances the clock during an action of the driver.
     fn meanwhile(&mut self, time: Duration) {
+        if self.host_is_idle {
+            self.pass(Duration::ZERO, usize::MAX);
+            return;
+        }
         let budget = self.rng.range(0, MOST_MEANWHILE + 1);
         self.pass(time, usize::try_from(budget).unwrap_or(0));
     }
 
     /// Returns the time to the driver.
     pub fn look(&mut self) -> Duration {
-        self.meanwhile(LOOK);
+        if !self.host_is_idle {
+            self.meanwhile(LOOK);
+        } else if self.pass(Duration::ZERO, usize::MAX) == 0 {
+            // The driver reads the clock after polls in vain: it waits for a command.
+            let next = self.controller.until_due().unwrap_or(LOOK);
+            self.pass(next, usize::MAX);
+        }
         self.now()
     }
 

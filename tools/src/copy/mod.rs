@@ -7,7 +7,8 @@
 mod entry_name;
 mod host;
 mod place;
-mod transfers;
+mod reads;
+mod transfer;
 mod xattr;
 
 use std::cell::RefCell;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use indicatif::ProgressBar;
-use nvio::Volume;
+use nvio::{Queue, Volume};
 use nvio_ext4::{FileType, Inode, InodeNumber, Visit, WalkEvent};
 
 use crate::error::{Error, Failures};
@@ -28,13 +29,14 @@ use crate::name::{base_name, escaped};
 use crate::open;
 use entry_name::is_name;
 use place::{FileId, Folder, Guarded, Place, Unfinished};
-use transfers::{Entry, Transfer, Transfers};
+use reads::Reads;
+use transfer::{Entry, Transfer};
 use xattr::{Attributes, Refused};
 
 /// A copy in progress.
 pub struct Copier<'a> {
     volume: &'a Volume,
-    transfers: Transfers,
+    reads: Reads<Transfer, Queue>,
     progress: ProgressBar,
     /// Files with several names, by inode number.
     links: HashMap<InodeNumber, Links>,
@@ -82,9 +84,10 @@ impl<'a> Copier<'a> {
         host::allow_deep_trees();
         let images = images.iter().filter_map(|path| rustix::fs::stat(path).ok());
         let images = images.map(|stat| FileId::from(&stat)).collect();
+        let block = volume.filesystem().superblock().block_size().into();
         Ok(Self {
             volume,
-            transfers: Transfers::new(volume, progress.clone())?,
+            reads: Reads::new(volume.queue()?, block),
             progress,
             links: HashMap::new(),
             guarded: Guarded { images, made: (paths > 1).then(Default::default) },
@@ -225,8 +228,8 @@ impl<'a> Copier<'a> {
     /// Waits until everything that was begun is copied.
     pub fn drain(&mut self) {
         loop {
-            let drained = self.transfers.drain();
-            self.report(drained);
+            let drained = self.reads.drain();
+            self.report(drained.map_err(|error| nvio::Error::from(error).into()));
             if !self.settle() {
                 return;
             }
@@ -236,7 +239,7 @@ impl<'a> Copier<'a> {
     /// Ends the copy, and returns the exit code: 1 if an entry could not be copied.
     pub fn end(mut self) -> ExitCode {
         self.drain();
-        let Transfers { count, waits, .. } = self.transfers;
+        let Reads { count, waits, .. } = self.reads;
         log::info!("{count} reads of data, with {waits} waits for the device");
         self.failures.damage(self.volume);
         self.failures.code()
@@ -246,7 +249,7 @@ impl<'a> Copier<'a> {
     fn settle(&mut self) -> bool {
         let mut some = false;
         loop {
-            let ended = self.transfers.take_ended();
+            let ended = self.reads.take_ended();
             if ended.is_empty() {
                 return some;
             }
@@ -350,7 +353,9 @@ impl<'a> Copier<'a> {
             Ok((file, target))
         });
         match opened {
-            Ok((file, target)) => self.transfers.start(file, entry, target),
+            Ok((file, target)) => {
+                self.reads.start(file, Transfer::new(entry, target, self.progress.clone()));
+            }
             Err(error) => {
                 self.linked(&entry, Err(error));
                 self.release(entry.folder);

@@ -1,5 +1,5 @@
-//! Walks, fragmented files and large filesystems, judged by counts: device rounds, commands, blocks
-//! that are read, and memory.
+//! Walks, copies, fragmented files and large filesystems, judged by counts: device rounds, modelled
+//! time, commands, blocks that are read, and memory.
 //!
 //! The images are made through loop mounts (as root). With `NVIO_LONG=1` the largest directory has
 //! 1,000,000 files instead of 200,000. `NVIO` is the command. The exit code is 1 if a goal is
@@ -8,6 +8,8 @@
 // Counts and sizes, none near the limits of its type.
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
+mod copy;
+mod drive;
 mod huge;
 mod memory;
 mod pieces;
@@ -28,7 +30,9 @@ fn main() -> Result<ExitCode> {
     goals.extend(rounds::measure(&many)?);
     drop(many);
     goals.push(huge::measure(folder.path())?);
-    goals.push(pieces::measure(&Scattered::new(folder.path())?)?);
+    let scattered = Scattered::new(folder.path())?;
+    goals.push(pieces::measure(&scattered)?);
+    goals.extend(copy::measure(folder.path(), &scattered)?);
     println!();
     goals.iter().for_each(Goal::print);
     match goals.iter().all(Goal::is_met) {
