@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symli
 use std::path::Path;
 
 use common::{Disk, must, pattern};
+use rustix::fs::{XattrFlags, lgetxattr, lsetxattr};
 
 fn fill(folder: &Path) {
     fs::create_dir_all(folder.join("a/b/c")).unwrap();
@@ -97,6 +98,41 @@ fn times_have_nanoseconds() {
     assert_eq!(target.join("file").metadata().unwrap().mtime_nsec(), 987_654_321);
     assert_eq!(target.join("absolute").symlink_metadata().unwrap().mtime_nsec(), 987_654_321);
     assert_eq!(target.join("b").metadata().unwrap().mtime(), 1_000_000_007);
+}
+
+#[test]
+fn modes_and_owners_do_not_depend_on_the_umask() {
+    let modes =
+        [0, 0o004, 0o400, 0o444, 0o600, 0o644, 0o664, 0o777, 0o1644, 0o2755, 0o4755, 0o6711];
+    let fill = |folder: &Path| {
+        for mode in modes {
+            let path = folder.join(format!("{mode:o}"));
+            fs::write(&path, "data").unwrap();
+            // Owners of files, if root runs the test.
+            let owner = (mode % 3 == 0).then_some(1234);
+            let _ = std::os::unix::fs::chown(&path, owner, owner);
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    let disk = Disk::new(fill, &[]);
+    disk.debugfs("ea_set /444 user.kept value");
+    for umask in ["000", "022", "077"] {
+        let target = disk.path(umask);
+        fs::create_dir(&target).unwrap();
+        let script = format!("umask {umask}; exec \"$0\" cp -r \"$1\" / \"$2\"");
+        let nvio = OsStr::new(env!("CARGO_BIN_EXE_nvio"));
+        let image = disk.image();
+        let args = [script.as_ref(), nvio, image.as_ref(), target.as_ref()];
+        must("sh", &[&[OsStr::new("-c")], &args[..]].concat());
+        assert_same(&disk.folder(), &target);
+        let probe = target.join("probe");
+        fs::write(&probe, "").unwrap();
+        if lsetxattr(&probe, "user.kept", b"value", XattrFlags::empty()).is_ok() {
+            let mut value = [0; 5];
+            lgetxattr(target.join("444"), "user.kept", &mut value).unwrap();
+            assert_eq!(&value, b"value");
+        }
+    }
 }
 
 #[test]

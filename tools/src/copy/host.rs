@@ -66,11 +66,15 @@ pub fn write_at(
 /// change of the owner clears bits of the mode and removes capabilities, the mode may forbid setting
 /// attributes and changes a list, and all of them change the times. Lists that the file inherited
 /// from its directory, or had before, are removed.
+///
+/// `new` has the owner and the mode of a file that was just created and has no list: those that are
+/// right are not set again.
 pub fn set_metadata(
     fd: BorrowedFd<'_>,
     inode: &Inode,
     attributes: &Attributes<'_>,
     path: &Path,
+    new: Option<&fs::Stat>,
 ) -> Result<(), Error> {
     let error = |action| move |errno: Errno| Error::host(action, path, errno);
     // The descriptor of a link or a special file is only a path. Some system calls refuse it, but
@@ -78,8 +82,12 @@ pub fn set_metadata(
     let name_of_fd = format!("/proc/self/fd/{}", fd.as_raw_fd());
     static IS_ROOT: LazyLock<bool> = LazyLock::new(|| rustix::process::geteuid().is_root());
     let owned = *IS_ROOT;
-    if owned {
-        let (uid, gid) = owner(inode);
+    let (uid, gid) = owner(inode);
+    let has_owner = |stat: &fs::Stat| {
+        uid.is_none_or(|uid| uid.as_raw() == stat.st_uid)
+            && gid.is_none_or(|gid| gid.as_raw() == stat.st_gid)
+    };
+    if owned && !new.is_some_and(has_owner) {
         fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH).map_err(error("set the owner of"))?;
     }
     let set = |name: &OsStr, value: &[u8]| {
@@ -88,8 +96,10 @@ pub fn set_metadata(
             .or_else(|_| fs::setxattr(&name_of_fd, name, value, flags))
     };
     attributes.set(path, false, set);
+    let mode = mode(inode, owned);
+    let has_mode = |stat: &fs::Stat| Mode::from_raw_mode(stat.st_mode) == mode;
     // A symbolic link has no mode and no lists.
-    if !inode.is_symlink() {
+    if !inode.is_symlink() && !new.is_some_and(has_mode) {
         let remove = |name: &str| {
             let removed = match fs::fremovexattr(fd, name) {
                 Err(Errno::BADF) => fs::removexattr(&name_of_fd, name),
@@ -100,11 +110,12 @@ pub fn set_metadata(
                 Err(errno) => Err(error("remove the access control list of")(errno)),
             }
         };
-        remove("system.posix_acl_access")?;
+        if new.is_none() {
+            remove("system.posix_acl_access")?;
+        }
         if inode.is_dir() {
             remove("system.posix_acl_default")?;
         }
-        let mode = mode(inode, owned);
         let set = fs::fchmod(fd, mode).or_else(|_| fs::chmod(&name_of_fd, mode));
         set.map_err(error("set the mode of"))?;
     }
@@ -169,7 +180,7 @@ fn set_metadata_of(
     let fd = fd.map_err(place.error("open"))?;
     let id = FileId::from(&fs::fstat(&fd).map_err(place.error("look at"))?);
     place.made(id);
-    set_metadata(fd.as_fd(), inode, attributes, &place.path())?;
+    set_metadata(fd.as_fd(), inode, attributes, &place.path(), None)?;
     Ok(id)
 }
 
@@ -181,6 +192,12 @@ fn kind(inode: &Inode) -> fs::FileType {
 fn owner(inode: &Inode) -> (Option<Uid>, Option<Gid>) {
     let valid = |id: u32| Some(id).filter(|&id| id != u32::MAX);
     (valid(inode.uid()).map(Uid::from_raw), valid(inode.gid()).map(Gid::from_raw))
+}
+
+/// Returns the permissions of a new file. The owner may write, so that attributes can be set, and
+/// the other bits of the mode are set after the owner.
+pub fn permissions(inode: &Inode) -> Mode {
+    Mode::from_raw_mode(u32::from(inode.permissions()) & 0o777) | Mode::RUSR | Mode::WUSR
 }
 
 /// Returns the mode to set. Without the owner, set-user-ID and set-group-ID are dropped.

@@ -269,8 +269,9 @@ impl<'a> Copier<'a> {
                 let resized = target.file().set_len(inode.size());
                 resized.map_err(|error| Error::host("write to", &place.path(), error))?;
             }
-            host::set_metadata(target.file().as_fd(), inode, &attributes, &place.path())?;
-            target.finish(&place)
+            target.finish(&place, |file, new| {
+                host::set_metadata(file, inode, &attributes, &place.path(), new)
+            })
         });
         self.linked(&entry, copied);
         self.release(entry.folder);
@@ -310,7 +311,7 @@ impl<'a> Copier<'a> {
         let Some(folder) = Rc::into_inner(folder) else { return };
         let Some((source, inode)) = folder.metadata.take() else { return };
         let attributes = self.attributes(&source, &inode);
-        let set = host::set_metadata(folder.fd.as_fd(), &inode, &attributes, &folder.path);
+        let set = host::set_metadata(folder.fd.as_fd(), &inode, &attributes, &folder.path, None);
         self.report(set);
     }
 
@@ -349,7 +350,11 @@ impl<'a> Copier<'a> {
     fn file(&mut self, entry: Entry) -> Result<(), Error> {
         let file = self.volume.filesystem().file(&entry.inode);
         let opened = file.map_err(Error::path(&entry.source)).and_then(|file| {
-            let target = Unfinished::new(&entry.folder, &place(&entry, &self.guarded))?;
+            let target = Unfinished::new(
+                &entry.folder,
+                &place(&entry, &self.guarded),
+                host::permissions(&entry.inode),
+            )?;
             Ok((file, target))
         });
         match opened {

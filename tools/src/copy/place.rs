@@ -1,6 +1,6 @@
 //! Names in the directories of a copy, and how a file gets a name without loss of another one.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -39,6 +39,8 @@ pub struct Folder {
     pub path: PathBuf,
     /// Files that the copy has created here, unless [`Guarded`] has them.
     made: RefCell<HashSet<FileId>>,
+    /// New files have an access control list.
+    has_default_list: OnceCell<bool>,
     /// The path and the inode to take the metadata from, after the last entry was created.
     pub metadata: Cell<Option<(Vec<u8>, Inode)>>,
 }
@@ -46,7 +48,16 @@ pub struct Folder {
 impl Folder {
     /// Creates the record of an open directory.
     pub fn new(fd: OwnedFd, path: PathBuf) -> Self {
-        Self { fd, path, made: RefCell::default(), metadata: Cell::default() }
+        let (made, has_default_list) = (RefCell::default(), OnceCell::new());
+        Self { fd, path, made, has_default_list, metadata: Cell::default() }
+    }
+
+    /// Returns true if new files may inherit an access control list.
+    fn has_default_list(&self) -> bool {
+        *self.has_default_list.get_or_init(|| {
+            let size = fs::fgetxattr(&self.fd, "system.posix_acl_default", &mut [0_u8; 0]);
+            !matches!(size, Err(Errno::NODATA | Errno::OPNOTSUPP))
+        })
     }
 
     /// Opens a directory that the user named. Symbolic links are followed here.
@@ -214,12 +225,13 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// Creates an empty file in `folder`.
+    /// Creates an empty file in `folder`. A file without a name has the permissions `mode`, one with
+    /// a temporary name is private.
     ///
     /// # Errors
     /// If the directory cannot be written to.
-    pub fn new(folder: &Rc<Folder>, place: &Place<'_>) -> Result<Self, Error> {
-        let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    pub fn new(folder: &Rc<Folder>, place: &Place<'_>, mode: Mode) -> Result<Self, Error> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let unfinished =
             |fd: OwnedFd, spare| Self { file: fd.into(), spare, folder: folder.clone() };
         match fs::openat(&folder.fd, ".", flags | OFlags::TMPFILE, mode) {
@@ -230,7 +242,8 @@ impl Unfinished {
         }
         let spare = spare_name();
         let new = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let create = || fs::openat(&folder.fd, &spare, flags | new, mode);
+        let private = Mode::RUSR | Mode::WUSR;
+        let create = || fs::openat(&folder.fd, &spare, flags | new, private);
         let (temporary, fd) =
             Temporary::create(create, |_| folder.path.join(&spare)).map_err(place.error("make"))?;
         Ok(unfinished(fd, Some((temporary, spare))))
@@ -241,12 +254,19 @@ impl Unfinished {
         &self.file
     }
 
-    /// Gives the file its name, in place of an existing regular file, and returns its identity.
+    /// Gives the file its metadata and its name, in place of an existing regular file, and returns
+    /// its identity.
     ///
     /// # Errors
-    /// As [`Place::put`].
-    pub fn finish(mut self, place: &Place<'_>) -> Result<FileId, Error> {
-        let id = FileId::from(&fs::fstat(&self.file).map_err(place.error("look at"))?);
+    /// If the metadata cannot be set, and as [`Place::put`].
+    pub fn finish(
+        mut self,
+        place: &Place<'_>,
+        set_metadata: impl FnOnce(BorrowedFd<'_>, Option<&Stat>) -> Result<(), Error>,
+    ) -> Result<FileId, Error> {
+        let stat = fs::fstat(&self.file).map_err(place.error("look at"))?;
+        let id = FileId::from(&stat);
+        set_metadata(self.file.as_fd(), Some(&stat).filter(|_| !self.folder.has_default_list()))?;
         let parent = self.folder.fd.as_fd();
         if let Some((_, spare)) = &self.spare {
             place.check_replaceable(FileType::RegularFile)?;
@@ -294,7 +314,7 @@ mod tests {
     fn create(folder: &Rc<Folder>, name: &str, has_name: bool) -> Result<FileId, Error> {
         let guarded = Guarded::default();
         let place = place(folder, &guarded, name);
-        let mut new = Unfinished::new(folder, &place)?;
+        let mut new = Unfinished::new(folder, &place, Mode::RUSR | Mode::WUSR)?;
         if has_name {
             let spare = spare_name();
             let path = folder.path.join(&spare);
@@ -303,7 +323,7 @@ mod tests {
             (new.file, new.spare) = (file, Some((temporary, spare)));
         }
         new.file().write_all(b"new").unwrap();
-        new.finish(&place)
+        new.finish(&place, |_, _| Ok(()))
     }
 
     #[test]
