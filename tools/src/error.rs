@@ -252,11 +252,15 @@ pub enum Error {
         /// The type of the target, with an article.
         kind: &'static str,
     },
-    /// Several paths were to be copied to a target that is not a directory.
-    #[error("{target} is not a directory; several paths can only be copied into a directory")]
+    /// Paths were to be copied into a target that is not a directory.
+    #[error("{target} {state}; {advice}")]
     TargetNotDirectory {
         /// The target.
         target: PathBuf,
+        /// The target is missing or another file.
+        state: &'static str,
+        /// The next step.
+        advice: &'static str,
     },
     /// An operation on a file of this machine failed.
     #[error("cannot {action} {path}")]

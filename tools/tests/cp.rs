@@ -141,7 +141,8 @@ fn operands_and_targets() {
     let target = disk.path("target");
     let to = target.to_str().unwrap();
     disk.run("cp", &["/a", to]).refused(&["/a is a directory", "cp -r"]);
-    disk.run("cp", &["/a/file", "/a/sparse", to]).refused(&["is not a directory"]);
+    disk.run("cp", &["/a/file", "/a/sparse", to])
+        .refused(&["target does not exist; several paths"]);
     disk.run("cp", &["/none", to]).refused(&["/none"]);
     assert!(!target.exists());
     disk.run("cp", &["/a/b/second", to]).ok();

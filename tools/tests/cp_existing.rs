@@ -136,9 +136,25 @@ fn other_types_are_in_the_way() {
     copy(&disk, &["/large"], &target).refused(&["is a special file"]);
     copy(&disk, &["/large"], Path::new("/dev/null")).refused(&["is a special file"]);
     assert_eq!(read(disk.path("precious")), "precious");
-    let missing = format!("{}/none/", target.display());
-    copy(&disk, &["/d1/file"], Path::new(&missing)).refused(&["is not a directory"]);
     assert_names(&target, &["file", "large", "linked"]);
+}
+
+#[test]
+fn a_target_that_must_be_a_directory() {
+    let disk = Disk::new(fill, &[]);
+    let target = new_folder(&disk, "target");
+    fs::write(target.join("there"), "there").unwrap();
+    for (name, state) in
+        [("none", "none/ does not exist; "), ("there", "there/ is not a directory; ")]
+    {
+        let path = target.join(name).join("");
+        let one = "leave out the slash to copy to that name";
+        copy(&disk, &["/d1/file"], &path).refused(&[&format!("{state}{one}")]);
+        let several = "several paths can only be copied into a directory";
+        copy(&disk, &["/d1/file", "/large"], &path).refused(&[&format!("{state}{several}")]);
+    }
+    copy(&disk, &["/d1/file", "/large"], &target.join("none")).refused(&["none does not exist"]);
+    assert_names(&target, &["there"]);
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn each_verb_with_paths_takes_patterns() {
     // The three above, the name that is not UTF-8, and the file that was named.
     assert_eq!(fs::read_dir(&target).unwrap().count(), 5);
     disk.run("cp", &["/var/log/?.gz", disk.path("none").to_str().unwrap()])
-        .refused(&["not a directory"]);
+        .refused(&["does not exist; several paths"]);
     let outcome = disk.run("cat", &["/none*", "/x"]);
     assert_eq!((outcome.code, &*outcome.stdout), (1, &b"x"[..]));
     assert_eq!(

@@ -54,7 +54,7 @@ impl Cp {
         let operands = Operands::new(&volume, &self.paths, &self.inodes).all;
         let into = self.target.is_dir();
         if !into && (operands.len() > 1 || self.target.as_os_str().as_bytes().ends_with(b"/")) {
-            return Err(Error::TargetNotDirectory { target: self.target.clone() });
+            return Err(self.not_a_directory(operands.len()));
         }
         let lookup = |operand: Operand| {
             let inode = lookup(&volume, &operand, self.recursive)?;
@@ -105,6 +105,20 @@ impl Cp {
         let code = copier.end();
         progress.finish_and_clear();
         Ok(code)
+    }
+
+    /// Returns the error of a target that must be a directory.
+    fn not_a_directory(&self, paths: usize) -> Error {
+        let components: PathBuf = self.target.components().collect();
+        let state = match components.symlink_metadata() {
+            Ok(_) => "is not a directory",
+            Err(_) => "does not exist",
+        };
+        let advice = match paths {
+            0 | 1 => "leave out the slash to copy to that name",
+            _ => "several paths can only be copied into a directory",
+        };
+        Error::TargetNotDirectory { target: self.target.clone(), state, advice }
     }
 }
 
