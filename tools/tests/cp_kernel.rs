@@ -46,7 +46,7 @@ fn existing(target: &Path) {
 }
 
 /// Type, mode, owners, links, size, time, lists and contents of everything below a directory.
-fn seen(top: &Path) -> BTreeMap<String, String> {
+pub fn seen(top: &Path) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {

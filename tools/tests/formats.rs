@@ -73,6 +73,50 @@ fn other_images_and_filesystems() {
     refused(&image, &["a Linux swap area", "it holds no files"]);
 }
 
+/// Byte, magic number with the fields that file(1) tests, its word, and that of the message.
+const BY_FILE: [(u64, &[u8], &str, &str); 22] = [
+    (0, b"QFI\xfb\0\0\0\x03", "QCOW", "qcow2"),
+    (0, b"KDMV\x01\0\0\0", "VMware", "VMDK"),
+    (0, &[0x3a, 0xff, 0x26, 0xed, 1, 0, 0, 0], "Android sparse", "Android sparse"),
+    (0, b"LUKS\xba\xbe\0\x02", "LUKS", "LUKS"),
+    (512, b"LABELONE\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0LVM2 001", "LVM2", "LVM2"),
+    (0, b"XFSB\0\0\x10\0", "XFS", "XFS"),
+    (65_600, b"_BHRfS_M", "BTRFS", "Btrfs"),
+    (0, b"hsqs", "Squashfs", "SquashFS"),
+    (0, b"-rom1fs-", "romfs", "romfs"),
+    (1024, &[0xe2, 0xe1, 0xf5, 0xe0], "EROFS", "EROFS"),
+    (1024, &[0x10, 0x20, 0xf5, 0xf2], "F2FS", "F2FS"),
+    (32_769, b"CD001", "ISO 9660", "ISO 9660"),
+    (0, b"\x89LZO\0\x0d\x0a\x1a\x0a", "lzop", "lzop"),
+    (0, b"PK\x03\x04", "Zip", "zip"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7-zip", "7z"),
+    (0, b"Rar!\x1a\x07\0", "RAR", "RAR"),
+    (0, b"UBI#\x01", "UBI", "UBI"),
+    (65_588, b"ReIsEr2Fs", "ReiserFS", "ReiserFS"),
+    (0, b"EVF\x09\x0d\x0a\xff\0", "EnCase", "EnCase"),
+    (32, b"NXSB", "APFS", "APFS"),
+    (0, b"MSWIM\0\0\0", "WIM", "WIM"),
+    (0, b"070701", "cpio", "cpio"),
+];
+
+#[test]
+fn file_and_nvio_name_the_same_formats() {
+    let work = tempfile::tempdir().unwrap();
+    let image = work.path().join("other.img");
+    for (at, magic, of_file, of_nvio) in BY_FILE {
+        let file = File::create(&image).unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write_all_at(magic, at).unwrap();
+        let Ok(output) = Command::new("file").arg("-b").arg(&image).output() else {
+            eprintln!("not run: there is no file(1)");
+            return;
+        };
+        let described = String::from_utf8_lossy(&output.stdout);
+        assert!(described.contains(of_file), "{of_file}: {described}");
+        refused(&image, &["not an ext4 filesystem but", of_nvio]);
+    }
+}
+
 #[test]
 fn the_device_of_a_journal() {
     let disk = Disk::new(|_| (), &[]);

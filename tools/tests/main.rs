@@ -5,6 +5,7 @@
 mod attributes;
 mod batch;
 mod blocks;
+mod by_kernel;
 mod common;
 mod controller;
 mod cp;
