@@ -8,7 +8,6 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
 #![allow(missing_docs)]
 
-mod copy;
 mod fragmented;
 mod huge;
 mod list;
@@ -24,7 +23,6 @@ fn main() -> Result<()> {
     drop(many);
     goals.extend(huge::measure(folder.path())?);
     goals.extend(fragmented::measure(&Scattered::new(folder.path())?)?);
-    goals.push(copy::speed()?);
     println!();
     goals.iter().for_each(Goal::print);
     Ok(())
