@@ -8,7 +8,7 @@ use nvio_spec::{
     InformationFormat, Status,
 };
 
-use crate::dma::PAGE_SIZE;
+use crate::dma::{DmaBuf, PAGE_SIZE};
 use crate::error::{Error, Result};
 
 /// Maximum number of blocks of one command. NLB could encode one block more, but then the check of
@@ -57,11 +57,13 @@ pub struct Namespace {
     /// First two dwords of a Read.
     read_head: u64,
     block_shift: u32,
-    /// Maximum number of blocks of a command without metadata on the shortest path; 0 if blocks
-    /// have metadata, or if the namespace is smaller than that.
-    plain_blocks: u64,
-    /// Last LBA from which `plain_blocks` are inside the namespace.
-    plain_end: u64,
+    /// Maximum number of blocks of a command on the shortest path, whose data lies in one memory
+    /// page; 0 if blocks have metadata, or if the namespace is smaller than that.
+    page_blocks: u64,
+    /// Last LBA from which `page_blocks` are inside the namespace.
+    page_end: u64,
+    /// Rotation of [`DmaBuf::span_in_page`] that makes a number of blocks of it.
+    span_rotation: u32,
     /// Maximum number of blocks of a command that transfers data.
     max_blocks: u32,
     nsid: u32,
@@ -161,14 +163,15 @@ impl Namespace {
             blocks,
             read_head: u64::from(nsid) << 32 | u64::from(nvm::READ),
             block_shift,
-            plain_blocks: 0,
-            plain_end: blocks,
+            page_blocks: 0,
+            page_end: blocks,
+            span_rotation: DmaBuf::SPAN_SHIFT + block_shift,
             max_blocks: u32::try_from(max_blocks).unwrap_or(BLOCKS_MAX),
             nsid,
             information: InformationFormat::USUAL,
             identify: Arc::new(identify),
         };
-        // Sets the plain blocks.
+        // Sets the blocks of a page.
         Ok(whole.limited_to(blocks))
     }
 
@@ -214,10 +217,10 @@ impl Namespace {
     #[must_use]
     pub fn limited_to(&self, blocks: u64) -> Self {
         let blocks = blocks.min(self.blocks);
-        let most = u64::from(self.max_blocks);
-        let has_plain = self.metadata_size() == 0 && most <= blocks;
-        let plain_blocks = if has_plain { most } else { 0 };
-        Self { blocks, plain_blocks, plain_end: blocks - plain_blocks, ..self.clone() }
+        let most = u64::from(self.max_blocks).min(PAGE_SIZE as u64 >> self.block_shift);
+        let has_pages = self.metadata_size() == 0 && most <= blocks;
+        let page_blocks = if has_pages { most } else { 0 };
+        Self { blocks, page_blocks, page_end: blocks - page_blocks, ..self.clone() }
     }
 
     /// Prepares reads of `bytes`, a multiple of the block size and at most a page. For other
@@ -393,15 +396,21 @@ impl Namespace {
         self.read_head
     }
 
-    /// Converts `bytes` at `lba` to a 0's based number of blocks, if one command can transfer them
-    /// without metadata. `None` also near the end of the namespace, where
-    /// [`check`](Self::check) decides.
+    /// Converts a [`DmaBuf::span_in_page`] at `lba` to a 0's based number of blocks, if one
+    /// command can transfer it without metadata, and the buffer is not longer than a page and
+    /// begins on one. `None` also near the end of the namespace, where [`check`](Self::check)
+    /// decides.
     #[inline]
-    pub(crate) fn plain(&self, lba: u64, bytes: u32) -> Option<u64> {
-        // The rotation makes high bits of the low bits of a length that is not a multiple of the
-        // block size, and 0 less one is the largest number: one comparison for three conditions.
-        let nlb = u64::from(bytes.rotate_right(self.block_shift).wrapping_sub(1));
-        (nlb < self.plain_blocks && lba <= self.plain_end).then_some(nlb)
+    pub(crate) fn blocks_in_page(&self, lba: u64, span: u64) -> Option<u64> {
+        // First, because the compiler then checks both conditions by branches.
+        if lba > self.page_end {
+            return None;
+        }
+        // The rotation makes a number of blocks of the length, and high bits of the low bits of a
+        // length that is not a multiple of the block size. An offset in the page is above the
+        // length, and 0 less one is the largest number: one comparison for four conditions.
+        let nlb = span.rotate_right(self.span_rotation).wrapping_sub(1);
+        (nlb < self.page_blocks).then_some(nlb)
     }
 
     /// Checks that `blocks` at `lba` exist, and that one command can transfer them.
@@ -499,6 +508,11 @@ mod tests {
         identify
     }
 
+    /// The span of a buffer of `bytes` that begins on a page.
+    fn span(bytes: u32) -> u64 {
+        u64::from(bytes) << DmaBuf::SPAN_SHIFT
+    }
+
     #[test]
     fn what_cannot_be_is_refused_by_field() {
         let refused = |identify| Namespace::new(1, identify, 1 << 20).unwrap_err().to_string();
@@ -541,10 +555,12 @@ mod tests {
     fn only_what_one_command_can_carry_passes() {
         let namespace = Namespace::new(1, identify(100, 12, 0), 64 << 10).unwrap();
         assert_eq!((namespace.bytes(), namespace.max_transfer()), (409_600, 65_536));
-        assert_eq!((namespace.plain(84, 4096), namespace.check(99, 4096).unwrap()), (Some(0), 1));
-        assert_eq!(namespace.plain(84, 65_536), Some(15));
+        assert_eq!(namespace.blocks_in_page(99, span(4096)), Some(0));
+        assert_eq!(namespace.check(99, 4096).unwrap(), 1);
+        assert_eq!(namespace.check(84, 65_536).unwrap(), 16);
+        assert_eq!(namespace.blocks_in_page(84, span(8192)), None, "two pages");
         let refused = |lba, bytes: u32| {
-            assert_eq!(namespace.plain(lba, bytes), None);
+            assert_eq!(namespace.blocks_in_page(lba, span(bytes)), None);
             namespace.check(lba, bytes as usize).unwrap_err()
         };
         assert!(matches!(refused(0, 0), Error::TransferSize { .. }));
@@ -571,9 +587,15 @@ mod tests {
             let namespace = Namespace::new(1, identify(1 << 20, shift, 0), usize::MAX).unwrap();
             let lengths = (0..1 << 18).chain((1 << 20..u32::MAX).step_by(0x7fe3));
             for bytes in lengths.chain([u32::MAX, 0xffff << shift.min(15)]) {
-                let checked =
-                    namespace.check(0, bytes as usize).ok().map(|blocks| u64::from(blocks) - 1);
-                assert_eq!(namespace.plain(0, bytes), checked, "{bytes} bytes, shift {shift}");
+                let checked = namespace.check(0, bytes as usize).ok();
+                let checked = checked.filter(|_| bytes as usize <= PAGE_SIZE);
+                let checked = checked.map(|blocks| u64::from(blocks) - 1);
+                let found = namespace.blocks_in_page(0, span(bytes));
+                assert_eq!(found, checked, "{bytes} bytes, shift {shift}");
+            }
+            for offset in 1..4096 {
+                let span = span(4096) | offset << 52;
+                assert_eq!(namespace.blocks_in_page(0, span), None, "offset {offset}");
             }
         }
     }
@@ -600,10 +622,13 @@ mod tests {
         let namespace = Namespace::new(1, identify(100, 12, 0), 64 << 10).unwrap();
         let limited = namespace.limited_to(50);
         assert_eq!((limited.blocks(), namespace.limited_to(500).blocks()), (50, 100));
-        assert_eq!((limited.plain(34, 65_536), limited.plain(35, 4096)), (Some(15), None));
+        assert_eq!(limited.blocks_in_page(49, span(4096)), Some(0));
+        assert_eq!(limited.blocks_in_page(50, span(4096)), None);
         assert!(limited.check(49, 4096).is_ok());
         assert!(matches!(limited.check(50, 4096), Err(Error::OutOfRange { .. })));
-        assert_eq!(namespace.limited_to(8).plain(0, 4096), None, "less than a transfer");
+        assert_eq!(namespace.limited_to(0).blocks_in_page(0, span(4096)), None);
+        let small = Namespace::new(1, identify(100, 9, 0), 64 << 10).unwrap().limited_to(7);
+        assert_eq!(small.blocks_in_page(0, span(512)), None, "less than a page");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::dma::Arena;
 use crate::error::Result;
 use crate::interrupts::Interrupts;
 use crate::mmio::DoorbellMemory;
+use crate::queue::pending::BOUND_MS_MAX;
 use crate::quirks::{Quirk, Quirks};
 use crate::transport::Transport;
 
@@ -113,8 +114,9 @@ impl Inner {
     /// Returns the longest time of a command until it is aborted, and of an aborted command until
     /// the controller is reset, in milliseconds.
     pub(crate) fn io_bounds_ms(&self) -> (u32, u32) {
-        let millis =
-            |time: Duration| u32::try_from(time.as_millis()).unwrap_or(1 << 29).min(1 << 29);
+        let millis = |time: Duration| {
+            u32::try_from(time.as_millis()).unwrap_or(BOUND_MS_MAX).min(BOUND_MS_MAX)
+        };
         let command = millis(self.options.io_timeout);
         (command, command.min(millis(self.options.admin_timeout)))
     }

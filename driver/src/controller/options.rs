@@ -25,9 +25,9 @@ pub struct Options {
     /// The smaller of this and [`io_timeout`](Self::io_timeout), but at least 1 s, is also the
     /// longest wait for a reply of a vfio-user server.
     pub admin_timeout: Duration,
-    /// Longest time of an I/O command, for each attempt. A command that takes longer is aborted. The controller is
-    /// reset if the aborted command does not complete within the smaller of this time and
-    /// [`admin_timeout`](Self::admin_timeout).
+    /// Longest time of an I/O command, for each attempt; more than 9 hours count as 9 hours. A
+    /// command that takes longer is aborted. The controller is reset if the aborted command does
+    /// not complete within the smaller of this time and [`admin_timeout`](Self::admin_timeout).
     pub io_timeout: Duration,
     /// Number of times that a command is submitted again after an error, before its submitter sees
     /// the error: after a status without Do Not Retry, after
@@ -39,9 +39,6 @@ pub struct Options {
     /// repetition follows at once, further ones after 100 ms, or after the controller's Command
     /// Retry Delay (Base figure 93); a delay of `io_timeout` or more is not waited for. Attempts are
     /// counted in [`Counters::retries`](crate::Counters::retries).
-    ///
-    /// A command is read back from its submission ring. If as many later commands as the ring has
-    /// entries were submitted before it failed, it is not repeated.
     pub retries: u8,
     /// Most bytes of one command; the controller's own limit (MDTS) may be lower. Above 2 MiB, the
     /// PRP lists of each command of a queue need more than a page of the arena.

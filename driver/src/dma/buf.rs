@@ -62,6 +62,8 @@ pub(super) struct Carried {
 }
 
 impl DmaBuf {
+    /// Bit of [`span_in_page`](Self::span_in_page) where the length begins.
+    pub(crate) const SPAN_SHIFT: u32 = u32::BITS - PAGE.trailing_zeros();
     /// Maximum length of a buffer.
     pub(super) const BYTES_MAX: usize = u32::MAX as usize + 1 - PAGE_SIZE;
 
@@ -125,11 +127,17 @@ impl DmaBuf {
         (self.start() & (PAGE - 1)).wrapping_add(self.len32()) <= PAGE
     }
 
-    /// Returns true if the buffer begins on a page and is not longer than the page.
+    /// Returns the offset in the page in bits 63:52, and the length in bits 51:20. The other bits
+    /// are zero.
     #[inline(always)]
-    pub(crate) fn is_front_of_page(&self) -> bool {
-        // Two branches: the start is needed for the address anyway.
-        self.start() & (PAGE - 1) == 0 && self.len32() <= PAGE
+    pub(crate) fn span_in_page(&self) -> u64 {
+        // Allocations begin on a page.
+        self.span << Self::SPAN_SHIFT
+    }
+
+    /// Returns [`span_in_page`](Self::span_in_page) as if the buffer began on a page.
+    pub(crate) fn span_without_offset(&self) -> u64 {
+        u64::from(self.len32()) << Self::SPAN_SHIFT
     }
 
     /// Returns true if the buffer has `len` bytes and begins on a page.

@@ -293,8 +293,7 @@ impl<T> QueuePair<T> {
         buf: DmaBuf,
         context: T,
     ) -> SubmitResult<DmaBuf, T> {
-        let nlb = namespace.plain(lba, buf.len32());
-        let Some(nlb) = nlb.filter(|_| buf.is_front_of_page()) else {
+        let Some(nlb) = namespace.blocks_in_page(lba, buf.span_in_page()) else {
             return self.transfer_other(head, namespace, lba, buf, context);
         };
         match self.core.submit_page(head, lba, nlb, buf, context) {
@@ -317,10 +316,12 @@ impl<T> QueuePair<T> {
         buf: DmaBuf,
         context: T,
     ) -> SubmitResult<DmaBuf, T> {
-        let nlb = namespace.plain(lba, buf.len32());
-        if let Some(nlb) = nlb.filter(|_| buf.is_in_one_page() && buf.is_aligned()) {
-            let submitted = self.core.submit_page(head, lba, nlb, buf, context);
-            return submitted.map_err(|payload| self.full(payload));
+        if buf.is_in_one_page() && buf.is_aligned() {
+            let span = buf.span_without_offset();
+            if let Some(nlb) = namespace.blocks_in_page(lba, span) {
+                let submitted = self.core.submit_page(head, lba, nlb, buf, context);
+                return submitted.map_err(|payload| self.full(payload));
+            }
         }
         self.submit_checked(Self::command(head, namespace, lba, &buf), buf.len(), buf, context)
     }

@@ -22,37 +22,63 @@ pub(super) struct PendingCommands<T> {
 pub(super) struct Slot<T> {
     /// Initialised while the slot is in use. An `Option` costs a fifth of a completion.
     request: MaybeUninit<T>,
-    /// `tag` of a slot in use; [`UNUSED`] in a free slot.
-    used: u32,
-    /// Two fields in one: see [`next_free`](Self::next_free) and [`age`](Self::age).
+    /// First two dwords of the command in the slot, its identifier included; [`UNUSED`] in a free
+    /// slot.
+    head: u64,
+    /// First block of a command of one page.
+    slba: u64,
+    /// Three fields in one: see [`next_free`](Self::next_free), [`age`](Self::age) and
+    /// [`page_command`](Self::page_command).
     link: u32,
     /// Identifier of the command in the slot, or of the next one, in bits 31:16: its place in the
     /// first dword of an SQE.
     tag: u32,
 }
 
-/// Value of `used` in a free slot. No tag has it, because bits 15:0 of a tag are clear.
-const UNUSED: u32 = u32::MAX;
+/// Value of `head` in a free slot. No command has it, because identifier ffffh is never used.
+const UNUSED: u64 = u64::MAX;
 const NONE: u32 = u16::MAX as u32;
+
+/// Bits of `link` of a slot in use that are the number of blocks of a command of one page, 0's
+/// based: at most 8 blocks of 512 bytes.
+const NLB_MASK: u32 = 0xf;
+/// Value of these bits for other commands.
+const NOT_PAGE: u32 = 0xf;
+
+/// The fields of a command whose data lies in one memory page; all others are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageCommand {
+    /// First two dwords, with the identifier of the command.
+    pub(super) head: u64,
+    pub(super) slba: u64,
+    /// Number of blocks, 0's based, less than 15.
+    pub(super) nlb: u32,
+}
+
+/// Largest time bound of a command, milliseconds: half of the time after which age marks wrap.
+pub(crate) const BOUND_MS_MAX: u32 = 1 << 25;
+const _: () = assert!(BOUND_MS_MAX <= AgeMark::TIME / 2 + 1);
 
 /// The time at which [`PendingCommands::find_overdue`] first saw a command.
 ///
-/// The mark costs nothing on the I/O path, because freeing a slot overwrites it.
+/// The mark costs nothing on the I/O path, because submitting a command overwrites it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct AgeMark(u32);
 
 impl AgeMark {
     const SEEN: u32 = 1 << 31;
     const ABORTED: u32 = 1 << 30;
-    const TIME: u32 = Self::ABORTED - 1;
+    const TIME_SHIFT: u32 = NLB_MASK.trailing_ones();
+    const TIME: u32 = (Self::ABORTED >> Self::TIME_SHIFT) - 1;
 
     fn new(now: u32, aborted: bool) -> Self {
-        Self(Self::SEEN | if aborted { Self::ABORTED } else { 0 } | now & Self::TIME)
+        let time = (now & Self::TIME) << Self::TIME_SHIFT;
+        Self(Self::SEEN | if aborted { Self::ABORTED } else { 0 } | time)
     }
 
-    /// Returns the time since the mark was made. Times in milliseconds wrap after 12 days.
+    /// Returns the time since the mark was made. Times in milliseconds wrap after 18 hours.
     fn elapsed(self, now: u32) -> u32 {
-        now.wrapping_sub(self.0) & Self::TIME
+        now.wrapping_sub(self.0 >> Self::TIME_SHIFT) & Self::TIME
     }
 
     fn is_aborted(self) -> bool {
@@ -81,21 +107,50 @@ impl<T> Slot<T> {
         self.tag
     }
 
-    /// Stores the request of a command that is about to be submitted.
+    /// Stores the request of a command that is about to be submitted, whose first two dwords are
+    /// `head`.
     #[inline]
-    pub(super) fn fill(&mut self, request: T) {
-        debug_assert_eq!(self.used, UNUSED);
+    pub(super) fn fill(&mut self, request: T, head: u64) {
+        debug_assert!(!self.is_used() && cid_of(head) == self.cid());
         self.request.write(request);
-        self.used = self.tag;
+        self.head = head;
+        self.link = NOT_PAGE;
+    }
+
+    /// Stores the request of a command of one page that is about to be submitted. Unlike
+    /// [`fill`](Self::fill), this stores all that [`page_command`](Self::page_command) needs: two
+    /// instructions more than the identifier alone.
+    #[inline(always)]
+    pub(super) fn fill_page(&mut self, request: T, PageCommand { head, slba, nlb }: PageCommand) {
+        debug_assert!(!self.is_used() && cid_of(head) == self.cid() && nlb < NOT_PAGE);
+        self.request.write(request);
+        self.head = head;
+        self.slba = slba;
+        self.link = nlb;
+    }
+
+    /// Returns the command in the slot, which is in use, if [`fill_page`](Self::fill_page) stored
+    /// it.
+    pub(super) fn page_command(&self) -> Option<PageCommand> {
+        let Self { head, slba, link, .. } = *self;
+        let nlb = link & NLB_MASK;
+        (nlb != NOT_PAGE).then_some(PageCommand { head, slba, nlb })
+    }
+
+    /// Returns the request of a slot in use.
+    pub(super) fn request(&self) -> Option<&T> {
+        // SAFETY: a slot in use has a request: see `Pending::remove`.
+        self.is_used().then(|| unsafe { self.request.assume_init_ref() })
     }
 
     /// Gives the command in the slot another identifier and a new age.
     pub(super) fn rename(&mut self, tag: u32) {
-        (self.used, self.tag, self.link) = (tag, tag, NONE);
+        self.head = self.head & !TAG_MASK | u64::from(tag);
+        (self.tag, self.link) = (tag, self.link & NLB_MASK);
     }
 
     fn is_used(&self) -> bool {
-        self.used != UNUSED
+        self.head != UNUSED
     }
 
     /// Returns the index of the next free slot. The slot is free.
@@ -110,14 +165,23 @@ impl<T> Slot<T> {
     }
 
     /// Returns the age mark of the command in the slot, if it has one. The slot is in use. Before
-    /// the first mark, `link` is still an index, which is below every mark.
+    /// the first mark, `link` is a number of blocks, which is below every mark.
     fn age(&self) -> Option<AgeMark> {
         (self.link & AgeMark::SEEN != 0).then_some(AgeMark(self.link))
     }
 
     fn set_age(&mut self, mark: AgeMark) {
-        self.link = mark.0;
+        self.link = mark.0 | self.link & NLB_MASK;
     }
+}
+
+/// Bits of the first two dwords of a command that are its identifier.
+const TAG_MASK: u64 = 0xffff_0000;
+
+/// Returns the identifier in the first two dwords of a command.
+#[inline]
+fn cid_of(head: u64) -> u16 {
+    ((head >> 16) & 0xffff) as u16
 }
 
 /// A slot in use.
@@ -125,27 +189,28 @@ pub(super) struct Pending<'a, T> {
     slot: &'a mut Slot<T>,
     free: &'a mut u32,
     index: u32,
-    /// Command identifier of the slot's next command, in bits 31:16.
-    next: u32,
+    /// Increment of a tag when its slot is freed.
+    generation: u32,
 }
 
 impl<T> Pending<'_, T> {
     /// Returns the slot, its index, and the tag of its next command.
     pub(super) fn slot(&mut self) -> (&mut Slot<T>, (u32, u32)) {
-        (self.slot, (self.index, self.next))
+        let next = self.slot.tag.wrapping_add(self.generation);
+        (self.slot, (self.index, next))
     }
 
     /// Frees the slot and returns the request.
     #[inline]
     pub(super) fn remove(self) -> T {
-        let Self { slot, free, index, next } = self;
-        slot.used = UNUSED;
-        slot.tag = next;
+        let Self { slot, free, index, generation } = self;
+        slot.head = UNUSED;
+        slot.tag = slot.tag.wrapping_add(generation);
         slot.set_next_free(*free);
         *free = index;
-        // SAFETY: only `fill` sets `used`, after writing the request, and only this function clears
-        // it. A `Pending` exists only for a slot with `used` set, and is consumed here. So the
-        // request is initialised and is moved out once.
+        // SAFETY: only `fill` and `fill_page` set `head`, after writing the request, and only this
+        // function clears it. A `Pending` exists only for a slot with `head` set, and is consumed
+        // here. So the request is initialised and is moved out once.
         unsafe { slot.request.assume_init_read() }
     }
 }
@@ -161,7 +226,7 @@ impl<T> PendingCommands<T> {
         let slot = |index| {
             let link = if index + 1 < capacity { u32::from(index) + 1 } else { NONE };
             let tag = u32::from(index) << 16;
-            Slot { request: MaybeUninit::uninit(), used: UNUSED, link, tag }
+            Slot { request: MaybeUninit::uninit(), head: UNUSED, slba: 0, link, tag }
         };
         let generation = (index_mask + 1) << 16;
         Self { table: (0..capacity).map(slot).collect(), free: 0, index_mask, generation }
@@ -184,12 +249,13 @@ impl<T> PendingCommands<T> {
     #[inline]
     pub(super) fn find(&mut self, cid: u32) -> Option<Pending<'_, T>> {
         let Self { table, free, index_mask, generation } = self;
-        let (index, tag) = (cid & *index_mask, cid << 16);
+        let index = cid & *index_mask;
         let slot = table.get_mut(index as usize)?;
-        if slot.used != tag {
+        // A free slot does not have the identifier of any command that has an index.
+        if cid_of(slot.head) != (cid & 0xffff) as u16 {
             return None;
         }
-        Some(Pending { slot, free, index, next: tag.wrapping_add(*generation) })
+        Some(Pending { slot, free, index, generation: *generation })
     }
 
     /// Returns the identifiers of all commands.
@@ -264,12 +330,17 @@ mod tests {
 
     fn insert<T>(slots: &mut PendingCommands<T>, request: T) -> u16 {
         let slot = slots.reserve().unwrap();
-        slot.fill(request);
+        slot.fill(request, slot.tag().into());
         slot.cid()
     }
 
     fn remove<T>(slots: &mut PendingCommands<T>, cid: u16) -> Option<T> {
         slots.find(u32::from(cid)).map(Pending::remove)
+    }
+
+    #[test]
+    fn a_slot_with_40_bytes_of_its_request_is_one_cache_line() {
+        assert_eq!(size_of::<Slot<[u64; 5]>>(), 64);
     }
 
     #[test]

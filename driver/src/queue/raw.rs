@@ -9,7 +9,8 @@ use zerocopy::little_endian::{U16, U64};
 use super::completion::{Completion, Handler};
 use super::counters::Counters;
 use super::data_pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
-use super::pending::PendingCommands;
+use super::pending::{PageCommand, PendingCommands};
+use super::request::Request;
 use super::retry::{Retries, RetryPolicy};
 use super::ring::{CompletionRing, Posted, SubmissionRing};
 use crate::controller::controller_memory::ControllerMemory;
@@ -53,14 +54,6 @@ impl Layout<'_> {
         }
         pages
     }
-}
-
-/// Memory and context of a command in flight.
-pub(super) struct Request<T> {
-    /// Empty for a command without data; carries the [`ScatterList`] of a command with several
-    /// buffers.
-    buf: DmaBuf,
-    context: T,
 }
 
 /// The result of [`RawQueuePair::process_one`].
@@ -207,13 +200,37 @@ impl<T> RawQueuePair<T> {
     fn push(&mut self, mut sqe: Sqe, buf: DmaBuf, context: T) -> Result<(), (DmaBuf, T)> {
         let Some(slot) = self.pending.reserve() else { return Err((buf, context)) };
         sqe.cid = U16::new(slot.cid());
-        slot.fill(Request { buf, context });
-        self.sq.push(sqe);
+        slot.fill(Request { buf, context }, head_of(&sqe));
+        self.place(sqe);
         Ok(())
     }
 
+    /// Places a complete command, whose slot is filled, in the ring.
+    fn place(&mut self, sqe: Sqe) {
+        if self.sq.push(sqe) {
+            self.prepare_entry();
+        }
+    }
+
+    /// Prepares the ring's entry for the next command. If the last command of the entry is still in
+    /// flight, and its slot does not describe it, it is saved for a repetition.
+    #[cold]
+    #[inline(never)]
+    fn prepare_entry(&mut self) {
+        let Self { sq, pending, retries, .. } = self;
+        let saves = retries.are_possible();
+        let overwritten = sq.prepare(|cid| saves && pending.find(cid.into()).is_some());
+        if let Some(sqe) = overwritten
+            && let Some(mut pending) = pending.find(sqe.cid.get().into())
+        {
+            let (_, (index, _)) = pending.slot();
+            retries.save(index, sqe);
+        }
+    }
+
     /// Submits a Read, Write or Compare whose data lies in one memory page; see
-    /// [`SubmissionRing::push_page`]. Bits 31:16 of `head`, the command identifier, are zero.
+    /// [`SubmissionRing::push_page`]. Bits 31:16 of `head`, the command identifier, are zero, and
+    /// `nlb` is less than 8.
     ///
     /// # Errors
     /// Returns buffer and context if every entry is in flight.
@@ -229,8 +246,13 @@ impl<T> RawQueuePair<T> {
         let Some(slot) = self.pending.reserve() else { return Err((buf, context)) };
         let iova = buf.iova();
         let head = head | u64::from(slot.tag());
-        slot.fill(Request { buf, context });
-        self.sq.push_page(head, iova, slba, nlb);
+        #[expect(clippy::cast_possible_truncation, reason = "a page has at most 8 blocks")]
+        let command = PageCommand { head, slba, nlb: nlb as u32 };
+        slot.fill_page(Request { buf, context }, command);
+        // Last, so that no register is live across the rare call.
+        if self.sq.push_page(head, iova, slba, nlb) {
+            self.prepare_entry();
+        }
         Ok(())
     }
 
@@ -294,8 +316,8 @@ impl<T> RawQueuePair<T> {
             return Err((NotSubmitted::Full, list, context));
         };
         sqe.cid = U16::new(slot.cid());
-        slot.fill(Request { buf: list.into_completed(), context });
-        self.sq.push(sqe);
+        slot.fill(Request { buf: list.into_completed(), context }, head_of(&sqe));
+        self.place(sqe);
         Ok(())
     }
 
@@ -454,7 +476,7 @@ impl<T> RawQueuePair<T> {
             if let Some(mut pending) = self.pending.find(cid.into()) {
                 log::debug!("repeating a command as {cid:#06x}");
                 pending.slot().0.rename(u32::from(cid) << 16);
-                self.sq.push(sqe);
+                self.place(sqe);
                 // The former attempt.
                 self.ended += 1;
                 self.retries.repeated += 1;
@@ -506,6 +528,12 @@ impl<T> RawQueuePair<T> {
 fn ranges(list: &ScatterList) -> impl Iterator<Item = Range> + Clone {
     let data = list.data().iter().filter(|buf| !buf.is_empty());
     data.map(|buf| Range { iova: buf.iova(), len: buf.len() })
+}
+
+/// Returns the first two dwords of a command.
+fn head_of(sqe: &Sqe) -> u64 {
+    let [head, ..]: [U64; 8] = zerocopy::transmute!(*sqe);
+    head.get()
 }
 
 fn set_data_pointer(sqe: &mut Sqe, pointer: DataPointer) {

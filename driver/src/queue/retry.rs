@@ -1,15 +1,17 @@
 //! Commands that are submitted again after an error, before their submitter sees it.
 //!
-//! The command is read back from the submission ring, so that the I/O path stores nothing for it.
-//! The slot stays in use, with a new identifier, so that a late completion of an earlier attempt
-//! matches no command. Overlapping writes of the caller are not reordered: a command that is
+//! A command of one page is rebuilt from its slot, which stores its head and LBA beside the buffer.
+//! Any other command is read back from the submission ring, or from [`Retries::saved`] if later
+//! commands needed its entry. The slot stays in use, with a new identifier, so that a late
+//! completion of an earlier attempt matches no command. Overlapping writes of the caller are not reordered: a command that is
 //! repeated has not ended, and the device orders nothing among commands in flight.
 
 use nvio_spec::opcode::nvm;
 use nvio_spec::{Sqe, Status, status};
-use zerocopy::little_endian::U16;
+use zerocopy::little_endian::{U16, U64};
 
-use super::pending::Slot;
+use super::pending::{PageCommand, Slot};
+use super::request::Request;
 use super::ring::SubmissionRing;
 
 /// Shortest time before all repetitions of a command but the first, milliseconds.
@@ -33,6 +35,9 @@ pub(super) struct Retries {
     policy: RetryPolicy,
     /// The last repetition of each slot.
     last: Box<[Repetition]>,
+    /// The last command of each slot that is not of one page, and whose entry in the submission
+    /// ring was overwritten before it ended.
+    saved: Box<[Sqe]>,
     /// Commands to be repeated, at most one for each slot.
     waiting: Vec<Waiting>,
     /// The commands in `waiting` end instead.
@@ -70,6 +75,7 @@ impl Retries {
         Self {
             policy,
             last: vec![Repetition::default(); slots].into(),
+            saved: vec![Sqe::default(); slots].into(),
             waiting: Vec::with_capacity(slots),
             given_up: false,
             held: false,
@@ -79,12 +85,36 @@ impl Retries {
         }
     }
 
+    /// Returns true if any command is repeated.
+    pub(super) fn are_possible(&self) -> bool {
+        !self.saved.is_empty()
+    }
+
+    /// Saves a command in flight whose entry in the submission ring is about to be overwritten.
+    pub(super) fn save(&mut self, index: u32, sqe: Sqe) {
+        if let Some(saved) = self.saved.get_mut(index as usize) {
+            *saved = sqe;
+        }
+    }
+
+    /// Returns the command of a slot in use.
+    fn command<T>(&self, sq: &SubmissionRing, slot: &Slot<Request<T>>, index: u32) -> Option<Sqe> {
+        if let Some(command) = slot.page_command() {
+            return slot.request().map(|request| page_sqe(command, request.buf.iova()));
+        }
+        sq.find(slot.cid()).or_else(|| {
+            // Saved before its entry in the ring was overwritten.
+            let saved = self.saved.get(index as usize).copied();
+            saved.filter(|sqe| sqe.cid.get() == slot.cid())
+        })
+    }
+
     /// Notes that the command of `slot` has ended with a status other than 0. Returns true if it is
     /// repeated: it then has not ended, and `next` is its identifier.
     pub(super) fn note<T>(
         &mut self,
         sq: &SubmissionRing,
-        slot: &mut Slot<T>,
+        slot: &mut Slot<Request<T>>,
         (index, next): (u32, u32),
         status: Status,
     ) -> bool {
@@ -103,18 +133,18 @@ impl Retries {
     pub(super) fn keep<T>(
         &mut self,
         sq: &SubmissionRing,
-        slot: &mut Slot<T>,
+        slot: &mut Slot<Request<T>>,
         (index, next): (u32, u32),
         status: Status,
     ) -> bool {
         let room = self.waiting.len() < self.waiting.capacity();
-        let Some(last) = self.last.get_mut(index as usize).filter(|_| room) else { return false };
+        let Some(last) = self.last.get(index as usize).filter(|_| room) else { return false };
         let own = last.cid == slot.cid();
         let before = if own { last.number } else { 0 };
         if (own && last.waits) || before >= self.policy.most || !is_transient(status) {
             return false;
         }
-        let Some(sqe) = sq.find(slot.cid()).filter(is_idempotent) else { return false };
+        let Some(sqe) = self.command(sq, slot, index).filter(is_idempotent) else { return false };
         let delay_ms = match status.crd() {
             crd @ 1..=3 => self.policy.delays_ms[usize::from(crd) - 1],
             _ if before == 0 => 0,
@@ -124,7 +154,9 @@ impl Retries {
             return false;
         }
         slot.rename(next);
-        *last = Repetition { cid: slot.cid(), number: before + 1, waits: true };
+        if let Some(last) = self.last.get_mut(index as usize) {
+            *last = Repetition { cid: slot.cid(), number: before + 1, waits: true };
+        }
         let sqe = Sqe { cid: U16::new(slot.cid()), ..sqe };
         self.waiting.push(Waiting { sqe, index, delay_ms, since_ms: None });
         true
@@ -153,6 +185,12 @@ impl Retries {
         }
         Some(sqe)
     }
+}
+
+/// Returns a Read, Write or Compare of one page at `iova`.
+fn page_sqe(PageCommand { head, slba, nlb }: PageCommand, iova: u64) -> Sqe {
+    let words = [head, 0, 0, iova, 0, slba, nlb.into(), 0];
+    zerocopy::transmute!(words.map(U64::new))
 }
 
 /// Returns true if a second attempt can succeed. A command that the host aborted can always.

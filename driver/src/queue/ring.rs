@@ -12,8 +12,8 @@ use crate::mmio::Doorbell;
 /// entries.
 ///
 /// Most commands are Reads and Writes of one memory page, and half of their words are zero. These
-/// words are not written: they are zero from the start, and an entry in which another command wrote
-/// them is cleared before its next use.
+/// words are not written: they are zero from the start, and the entry of another command is cleared
+/// before its next use.
 pub(super) struct SubmissionRing {
     /// Entry at the tail.
     next: NonNull<Entry>,
@@ -24,8 +24,11 @@ pub(super) struct SubmissionRing {
     rung: u32,
     pub(super) entries: u32,
     pub(super) doorbell: Doorbell,
-    /// Entries in which words that a one-page command does not write are not zero.
+    /// Entries of commands that [`push`](Self::push) wrote.
     dirty: DirtyEntries,
+    /// Identifier of the command in each dirty entry. The ring itself may be in memory of the
+    /// controller, which is slow to read.
+    cids: Box<[u16]>,
     /// Commands placed in earlier rounds of the ring.
     before: usize,
     /// Number of doorbell writes.
@@ -51,11 +54,12 @@ impl SubmissionRing {
             entries,
             doorbell,
             dirty: DirtyEntries::new(entries),
+            cids: vec![0; entries as usize].into(),
             before: 0,
             rings: 0,
             memory,
         };
-        ring.prepare();
+        ring.prepare(|_| false);
         ring
     }
 
@@ -75,77 +79,86 @@ impl SubmissionRing {
     pub(super) fn restart(&mut self) {
         self.before = self.placed();
         (self.next, self.rung) = (self.base, 0);
-        self.prepare();
+        self.prepare(|_| false);
     }
 
-    /// Writes a command at the tail. The controller reads it after [`ring`](Self::ring).
-    pub(super) fn push(&mut self, sqe: Sqe) {
+    /// Writes a command at the tail. The controller reads it after [`ring`](Self::ring). Returns
+    /// true if [`prepare`](Self::prepare) must be called.
+    #[must_use]
+    pub(super) fn push(&mut self, sqe: Sqe) -> bool {
         let entry: Entry = zerocopy::transmute!(sqe);
-        let clean = [entry[1], entry[2], entry[4], entry[7]] == [0; 4];
         let tail = self.tail();
-        if !clean {
-            self.dirty.set(tail);
+        self.dirty.set(tail);
+        if let Some(cid) = self.cids.get_mut(tail as usize) {
+            *cid = sqe.cid.get();
         }
         // SAFETY: `next` is an entry of the ring. The controller does not read it before the
         // doorbell write, which follows a fence, so that the write need not be volatile.
         unsafe { self.next.write(entry) };
-        self.advance();
+        self.advance()
     }
 
     /// Writes a Read, Write or Compare at the tail whose data lies in one memory page, without
-    /// metadata. `head` is the first two dwords, `nlb` is 0's based (NVM 3.2).
+    /// metadata. `head` is the first two dwords, `nlb` is 0's based (NVM 3.2). Returns true if
+    /// [`prepare`](Self::prepare) must be called.
     #[inline]
-    pub(super) fn push_page(&mut self, head: u64, prp1: u64, slba: u64, nlb: u64) {
+    #[must_use]
+    pub(super) fn push_page(&mut self, head: u64, prp1: u64, slba: u64, nlb: u64) -> bool {
         let at = self.next.cast::<u64>();
         for (word, value) in [(0, head), (3, prp1), (5, slba), (6, nlb)] {
             // SAFETY: as in `push`; an entry has eight words, and the others are zero.
             unsafe { at.add(word).write(value.to_le()) };
         }
-        // Last, so that no register is live across the rare call.
-        self.advance();
+        self.advance()
     }
 
     #[inline]
-    fn advance(&mut self) {
+    fn advance(&mut self) -> bool {
         // SAFETY: `next` is before the end of the ring, so this is at most the end.
         self.next = unsafe { self.next.add(1) };
-        if self.next == self.limit {
-            self.prepare();
-        }
+        self.next == self.limit
     }
 
     /// Clears the entry at the tail if it is dirty, wraps at the end, and finds the next entry to
-    /// prepare.
+    /// prepare. Returns the command that was cleared, if its identifier `is_in_flight`.
     ///
     /// The controller has fetched the last command of the entry, because a command that was placed
     /// later has ended: fewer commands can be pending than there are entries.
-    #[cold]
-    #[inline(never)]
-    fn prepare(&mut self) {
+    pub(super) fn prepare(&mut self, mut is_in_flight: impl FnMut(u16) -> bool) -> Option<Sqe> {
         if self.tail() == self.entries {
             self.before += self.entries as usize;
             self.next = self.base;
         }
         let tail = self.tail();
+        let mut cleared = None;
         if self.dirty.clear(tail) {
+            let cid = self.cids.get(tail as usize);
+            if cid.is_some_and(|&cid| is_in_flight(cid)) {
+                // SAFETY: `next` is an entry of the ring, and all bytes of it are initialised.
+                cleared = Some(zerocopy::transmute!(unsafe { self.next.read() }));
+            }
             // SAFETY: `next` is an entry of the ring, and the controller does not read it now.
             unsafe { self.next.write([0; 8]) };
         }
         let limit = self.dirty.next(tail + 1) as usize;
         // SAFETY: at most the number of entries, so that this is at most the end of the ring.
         self.limit = unsafe { self.base.add(limit) };
+        cleared
     }
 
-    /// Returns the last command with this identifier, unless a later one has its entry.
+    /// Returns the last command with this identifier that [`push`](Self::push) wrote, unless its
+    /// entry was prepared for a later one.
     #[cold]
     pub(super) fn find(&self, cid: u16) -> Option<Sqe> {
         let tail = self.tail();
         (1..=self.entries).find_map(|age| {
             let at = tail.wrapping_sub(age) & (self.entries - 1);
+            if !self.dirty.contains(at) || self.cids.get(at as usize) != Some(&cid) {
+                return None;
+            }
             // SAFETY: `at` is less than the number of entries, which is a power of two. The device
             // does not write the ring, and all bytes of it are initialised.
-            let sqe: Sqe = zerocopy::transmute!(unsafe { self.base.add(at as usize).read() });
-            (sqe.cid.get() == cid).then_some(sqe)
+            Some(zerocopy::transmute!(unsafe { self.base.add(at as usize).read() }))
         })
     }
 
@@ -308,6 +321,12 @@ impl DirtyEntries {
         }
     }
 
+    /// Returns true if the set has an entry.
+    pub(super) fn contains(&self, at: u32) -> bool {
+        let word = self.words.get(at as usize / 64);
+        word.is_some_and(|word| word >> (at % 64) & 1 != 0)
+    }
+
     /// Removes an entry. Returns true if the set had it.
     pub(super) fn clear(&mut self, at: u32) -> bool {
         let Some(word) = self.words.get_mut(at as usize / 64) else { return false };
@@ -350,7 +369,7 @@ mod tests {
                 at = marks.next(at + 1);
             }
             assert_eq!(found, set);
-            assert!(marks.clear(1) && !marks.clear(1));
+            assert!(marks.contains(1) && marks.clear(1) && !marks.clear(1) && !marks.contains(1));
             assert_eq!(marks.next(1), set.get(2).copied().unwrap_or(entries));
         }
     }

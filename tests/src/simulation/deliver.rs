@@ -88,7 +88,7 @@ impl Run<'_> {
         self.check_memory(&request, &data, status)?;
         let verdict = match status.is_success() {
             true => self.succeeded(token, &request, &data),
-            false => self.failed(lane, token, &request, status),
+            false => self.failed(token, &request, status),
         };
         data.into_iter().chain(request.guards).for_each(|buf| self.buffers.keep(buf));
         verdict
@@ -162,7 +162,7 @@ impl Run<'_> {
         })
     }
 
-    fn failed(&mut self, lane: usize, token: u64, request: &Request, status: Status) -> Checked {
+    fn failed(&mut self, token: u64, request: &Request, status: Status) -> Checked {
         let draft = &request.draft;
         if status.bare() == status::COMPARE_FAILURE {
             ensure!(draft.kind == Kind::Compare, "{status}: {request:?}");
@@ -179,13 +179,13 @@ impl Run<'_> {
         self.write_failed(token, request, by_host);
         let may = self.is_disturbed() && !self.strict;
         ensure!(may, "request {token} fails without a cause: {status}: {request:?}");
-        let hidden = self.must_be_repeated(lane, request, status);
+        let hidden = self.must_be_repeated(request, status);
         ensure!(!hidden, "request {token} was not repeated: {status}: {request:?}");
         Ok(())
     }
 
     /// Returns true if further attempts of a failed request would have succeeded.
-    fn must_be_repeated(&self, lane: usize, request: &Request, status: Status) -> bool {
+    fn must_be_repeated(&self, request: &Request, status: Status) -> bool {
         let is_bounded = self.mix.options.retries < RETRIES_MANY;
         let was_aborted = status.bare() == status::ABORT_REQUESTED;
         if is_bounded || !request.draft.kind.is_repeatable() || (status.dnr() && !was_aborted) {
@@ -194,12 +194,7 @@ impl Run<'_> {
         // A reset on request ends commands, and so does the end of the controller.
         let by_host =
             [status::ABORTED_BY_HOST, status::HOST_PATHING_ERROR].contains(&status.bare());
-        if by_host && (self.outcome.resets + self.outcome.removals > 0 || self.may_fail()) {
-            return false;
-        }
-        // A later command may have replaced it in the submission ring.
-        let later = self.lanes[lane].placed() - request.placed;
-        later <= self.lanes[lane].pair.capacity() as u64
+        !by_host || (self.outcome.resets + self.outcome.removals == 0 && !self.may_fail())
     }
 
     /// Records a failed write, which may have been executed. If the host ended the command and the

@@ -33,12 +33,6 @@ impl Lane {
         Self { pair, requests, submitted: 0, ended: (0, 0), attended: now, neglected }
     }
 
-    /// Returns the number of commands and repetitions that the pair has submitted.
-    pub fn placed(&self) -> u64 {
-        let counters = self.pair.counters();
-        counters.submitted + counters.retries
-    }
-
     /// Returns the total time for which the pair was neglected.
     pub fn neglected(&self, now: Duration, bounds: &Bounds) -> Duration {
         let gap = now.saturating_sub(self.attended);

@@ -78,8 +78,6 @@ pub struct Request {
     pub begun: Moment,
     /// Time of the submission.
     pub at: Duration,
-    /// Number of commands and repetitions that its queue pair had submitted before.
-    pub placed: u64,
     /// Time for which its queue pair had been neglected before.
     pub excused: Duration,
     /// Addresses of its buffers.

@@ -88,8 +88,7 @@ impl Run<'_> {
         let (at, bounds) = (self.device.now(), self.bounds);
         let lane = &mut self.lanes[lane];
         let excused = lane.neglected(at, &bounds);
-        let placed = lane.placed();
-        let request = Request { draft, begun, at, placed, excused, spans, guards, values };
+        let request = Request { draft, begun, at, excused, spans, guards, values };
         lane.requests.insert(token, request);
         lane.submitted += 1;
         Ok(Asked::Yes)

@@ -104,19 +104,82 @@ fn the_delay_of_the_controller_is_respected() {
     assert_eq!(poll(&mut core), [(1, Status::SUCCESS)]);
 }
 
-#[test]
-fn a_command_that_was_overwritten_in_the_ring_is_not_repeated() {
-    let (mut device, mut core) = Device::with_retries(4, 3, POLICY);
-    submit_read(&device, &mut core, 1, 1);
-    let slow = device.sq_cid();
-    for context in 10..14 {
-        submit_read(&device, &mut core, 2, context);
+/// Submits and completes `count` reads.
+fn overtake(device: &mut Device, core: &mut RawQueuePair<u32>, count: u32, page: bool) {
+    for context in 10..10 + count {
+        match page {
+            true => submit_page(device, core, 2, context),
+            false => submit_read(device, core, 2, context),
+        }
         let cid = device.sq_cid();
         device.post(cid, Status::SUCCESS);
-        assert_eq!(poll(&mut core), [(context, Status::SUCCESS)]);
+        assert_eq!(poll(core), [(context, Status::SUCCESS)]);
     }
-    device.post(slow, status::INTERNAL_ERROR);
-    assert_eq!(poll(&mut core), [(1, status::INTERNAL_ERROR)]);
+}
+
+/// Submits a read of one page as the shortest path does.
+fn submit_page(device: &Device, core: &mut RawQueuePair<u32>, lba: u64, context: u32) {
+    let buf = device.arena.alloc(4096).unwrap();
+    let head = u64::from(nvm::READ) | 9 << 32;
+    assert!(core.submit_page(head, lba, 7, buf, context).is_ok());
+    core.ring();
+}
+
+/// Returns the command without its identifier.
+fn anonymous(sqe: &Sqe) -> Vec<u8> {
+    Sqe { cid: U16::new(0), ..*sqe }.as_bytes().to_vec()
+}
+
+#[test]
+fn a_command_that_was_overwritten_in_the_ring_is_repeated_as_it_was() {
+    for later in [0, 1, 3, 4, 5, 9, 200] {
+        for (page, others) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (mut device, mut core) = Device::with_retries(4, 3, POLICY);
+            let all_set = Sqe { cdw3: U32::new(3), cdw15: U32::new(5), ..Sqe::read(9, 1 << 40, 8) };
+            match page {
+                true => submit_page(&device, &mut core, 0x12_3456_789a, 1),
+                false => {
+                    let buf = device.arena.alloc(5 << 12).unwrap();
+                    core.submit_buf(all_set, buf, 1).unwrap();
+                    core.ring();
+                }
+            }
+            let mut last = device.take()[0];
+            // Both repetitions have the entry of a later command, too.
+            for _ in 0..2 {
+                overtake(&mut device, &mut core, later, others);
+                device.post(last.cid.get(), status::INTERNAL_ERROR);
+                assert_eq!(poll(&mut core), [], "{later} later commands, page: {page}");
+                core.repeat(Some(0));
+                core.repeat(Some(1000));
+                let again = device.take()[0];
+                assert_eq!(anonymous(&again), anonymous(&last));
+                assert_ne!(again.cid, last.cid);
+                last = again;
+            }
+            overtake(&mut device, &mut core, later, others);
+            device.post(last.cid.get(), status::INTERNAL_ERROR);
+            assert_eq!(poll(&mut core), [(1, status::INTERNAL_ERROR)]);
+        }
+    }
+}
+
+#[test]
+fn a_command_that_is_old_or_aborted_is_repeated_with_all_its_blocks() {
+    let (mut device, mut core) = Device::with_retries(4, 3, POLICY);
+    submit_page(&device, &mut core, 77, 1);
+    let first = device.take()[0];
+    overtake(&mut device, &mut core, 5, true);
+    // The mark of its age is beside the number of its blocks.
+    assert!(core.pending.find_overdue(u32::MAX, (100, 100)).is_none());
+    core.pending.mark_aborted(first.cid.get(), 5);
+    device.post(first.cid.get(), status::ABORT_REQUESTED);
+    assert_eq!(poll(&mut core), []);
+    let second = device.take()[0];
+    assert_eq!(anonymous(&second), anonymous(&first));
+    assert_eq!(core.pending.find_overdue(u32::MAX, (100, 100)), None, "a new age");
+    assert_eq!(core.pending.find_overdue(98, (100, 100)), None);
+    assert!(core.pending.find_overdue(99, (100, 100)).is_some());
 }
 
 #[test]
