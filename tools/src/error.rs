@@ -398,6 +398,14 @@ fn library_hint(error: &nvio::Error) -> Option<Cow<'static, str>> {
             });
         }
         nvio::Error::Filesystem { error: ext4::Error::Corrupt(damage), .. }
+        | nvio::Error::Path { error: ext4::Error::Corrupt(damage), .. }
+        | nvio::Error::File(ext4::Error::Corrupt(damage))
+            if damage.sound_copy().is_some() =>
+        {
+            let copy = damage.sound_copy()?;
+            return Some(format!("read the copies with --superblock {}", copy.block).into());
+        }
+        nvio::Error::Filesystem { error: ext4::Error::Corrupt(damage), .. }
             if damage.structure() == ext4::StructureKind::Journal =>
         {
             "read the filesystem without its journal with --noload"

@@ -57,10 +57,8 @@ mod tests {
 
     #[test]
     fn damage_is_listed_and_taken_once() {
-        let corrupt = |group| Corrupt {
-            structure: Structure::GroupDescriptor(group),
-            problem: Problem::Checksum { stored: 1, computed: 2 },
-        };
+        let problem = Problem::Checksum { stored: 1, computed: 2 };
+        let corrupt = |group| Corrupt::new(Structure::GroupDescriptor(group), problem);
         let list = DamageList::default();
         assert!(list.first().is_none() && list.take().is_empty());
         for group in [1, 2, 1] {

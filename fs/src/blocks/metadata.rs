@@ -1,21 +1,23 @@
 //! Blocks of metadata: cached, read ahead, or read from the source.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::blocks::block_cache::{Block, BlockCache};
 use crate::blocks::cache::Cache;
 use crate::blocks::damage::DamageList;
+use crate::blocks::descriptor_copy;
 use crate::blocks::overlay::Overlay;
 use crate::blocks::read::read;
 use crate::blocks::source::{BlockSource, ReadRange};
 use crate::error::Error;
-use crate::format::corrupt::{Problem, Structure};
+use crate::format::corrupt::{Corrupt, Problem, Structure};
 use crate::format::group;
 use crate::format::group::GroupDescriptor;
 use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
 use crate::format::superblock::Superblock;
+use crate::format::superblock_copy::SuperblockCopy;
 use crate::mount::options::Options;
 use crate::number::{PhysicalBlock, as_usize};
 
@@ -41,6 +43,8 @@ pub(crate) struct Metadata {
     arrived: Mutex<Vec<u8>>,
     /// Damage that reads went around.
     damage: Arc<DamageList>,
+    /// The result of the search for a copy of the group descriptors, after the first damage.
+    sound_copy: OnceLock<Option<SuperblockCopy>>,
 }
 
 impl Metadata {
@@ -61,7 +65,18 @@ impl Metadata {
         // of the cache.
         let ahead = options.read_ahead.checked_div(size).unwrap_or(0).min(capacity >> 2);
         let (groups, arrived) = (Cache::new(DESCRIPTORS), Mutex::default());
-        Self { source, overlay, superblock, block_size, cache, groups, ahead, arrived, damage }
+        Self {
+            source,
+            overlay,
+            superblock,
+            block_size,
+            cache,
+            groups,
+            ahead,
+            arrived,
+            damage,
+            sound_copy: OnceLock::new(),
+        }
     }
 
     /// Returns the superblock as it was when the filesystem was opened.
@@ -118,12 +133,31 @@ impl Metadata {
             .get(offset..)
             .and_then(|rest| rest.get(..usize::from(superblock.geometry.descriptor_size)))
             .ok_or_else(|| corrupt(Problem::Missing { logical: u64::from(group) }))?;
-        let descriptor = GroupDescriptor::parse(superblock, group, bytes)?;
+        let descriptor = GroupDescriptor::parse(superblock, group, bytes)
+            .map_err(|error| self.with_sound_copy(error, group))?;
         if let Err(damage) = GroupDescriptor::verify(superblock, group, bytes) {
-            self.damage.add(damage);
+            self.damage.add(Corrupt { sound_copy: self.sound_copy(group), ..damage });
         }
         self.groups.insert(group, descriptor);
         Ok(descriptor)
+    }
+
+    /// Adds the place of a sound copy to the error of a group descriptor.
+    #[cold]
+    fn with_sound_copy(&self, error: Error, group: u32) -> Error {
+        match error {
+            Error::Corrupt(damage) => {
+                Corrupt { sound_copy: self.sound_copy(group), ..*damage }.into()
+            }
+            error => error,
+        }
+    }
+
+    /// Returns the copy of the superblock whose descriptors are sound, as far as the first damaged
+    /// group shows.
+    fn sound_copy(&self, group: u32) -> Option<SuperblockCopy> {
+        let search = || descriptor_copy::sound_copy(&*self.source, &self.superblock, group);
+        *self.sound_copy.get_or_init(search)
     }
 
     /// Returns the blocks with newer contents in the journal.

@@ -3,6 +3,7 @@
 pub(crate) mod block_cache;
 pub(crate) mod cache;
 pub(crate) mod damage;
+pub(crate) mod descriptor_copy;
 pub(crate) mod inode_table;
 pub(crate) mod metadata;
 pub(crate) mod overlay;

@@ -288,7 +288,7 @@ impl Structure {
     /// Returns the error for `problem` in this structure.
     #[cold]
     pub(crate) fn corrupt(self, problem: Problem) -> Error {
-        Error::Corrupt(Box::new(Corrupt { structure: self, problem }))
+        Error::Corrupt(Box::new(Corrupt::new(self, problem)))
     }
 
     /// Returns an error unless `good`: the value of `field` violates `rule`.

@@ -1,6 +1,8 @@
 //! Errors of damage: the damaged structure, its place, and the rule that it breaks.
 
+use crate::format::superblock_copy::SuperblockCopy;
 use crate::number::{InodeNumber, PhysicalBlock};
+
 /// A broken rule of an on-disk structure. [`Display`](std::fmt::Display) prints one line: the
 /// structure, its place, and the rule.
 ///
@@ -15,7 +17,7 @@ use crate::number::{InodeNumber, PhysicalBlock};
 /// let Err(Error::Corrupt(damage)) = Filesystem::open(image) else { panic!("damage was not found") };
 /// assert_eq!(damage.structure(), StructureKind::Superblock);
 /// assert!(damage.is_checksum());
-/// assert_eq!((damage.inode(), damage.group()), (None, None));
+/// assert_eq!((damage.inode(), damage.group(), damage.sound_copy()), (None, None, None));
 /// println!("{damage}, block {:?}", damage.block());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -24,9 +26,24 @@ use crate::number::{InodeNumber, PhysicalBlock};
 pub struct Corrupt {
     pub(crate) structure: Structure,
     pub(crate) problem: Problem,
+    /// See [`sound_copy`](Self::sound_copy).
+    pub(crate) sound_copy: Option<SuperblockCopy>,
 }
 
 impl Corrupt {
+    /// Creates the error for `problem` in `structure`.
+    pub(crate) fn new(structure: Structure, problem: Problem) -> Self {
+        Self { structure, problem, sound_copy: None }
+    }
+
+    /// Returns the copy of the superblock for [`Options::superblock`](crate::Options::superblock)
+    /// that goes with a sound copy of the damaged group descriptor, if one was found.
+    ///
+    /// See the [example](Self#examples).
+    pub fn sound_copy(&self) -> Option<SuperblockCopy> {
+        self.sound_copy
+    }
+
     /// Returns the kind of the damaged structure.
     ///
     /// See the [example](Self#examples).

@@ -91,7 +91,7 @@ impl GroupDescriptor {
         let stored = RawDescriptor::read(bytes).checksum.get();
         let structure = Structure::GroupDescriptor(group);
         Problem::verify_checksum(stored.into(), computed.into())
-            .map_err(|problem| Corrupt { structure, problem })
+            .map_err(|problem| Corrupt::new(structure, problem))
     }
 
     /// Parses descriptor `group` without verifying its checksum. `bytes` has the length of
