@@ -25,6 +25,7 @@ mod time;
 mod units;
 mod users;
 mod verb;
+mod warning;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::interrupt;
 use crate::session;
 use crate::steps;
+use crate::warning;
 
 /// Size of the DMA arena in bytes. Two queues and their bounce memory need about 4 MiB. Most
 /// systems let a user lock 8 MiB, so that root is not needed, and pinning them is quick.
@@ -82,6 +83,7 @@ pub fn volume(args: &VolumeArgs) -> Result<Volume, Error> {
     }
     let volume = volume_options(args).open(location(args))?;
     steps::volume_opened(args, &volume);
+    warning::volume_opened(args, &volume);
     Ok(volume)
 }
 
@@ -92,6 +94,7 @@ pub fn volume(args: &VolumeArgs) -> Result<Volume, Error> {
 pub fn writable_volume(args: &VolumeArgs) -> Result<WritableVolume, Error> {
     let volume = volume_options(args).open_writable(location(args))?;
     steps::volume_opened(args, &volume);
+    warning::volume_opened(args, &volume);
     Ok(volume)
 }
 

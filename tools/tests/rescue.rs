@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
 use common::{Disk, Outcome, must, pattern};
 
@@ -93,8 +94,6 @@ fn a_damaged_journal_is_left_out_on_request() {
         disk.run(verb, &[path]).refused(&["journal", "--noload"]);
         disk.run(verb, &[path, "--noload"]).ok();
     }
-    disk.run("df", &[]).refused(&["journal", "--noload"]);
-    assert!(disk.run("df", &["--noload", "-i"]).text().contains("Inodes"));
     assert_eq!(disk.run("cat", &["/hello", "--noload"]).text(), "hello\n");
     let out = disk.path("out");
     disk.run("cp", &["-r", "--noload", "/", out.to_str().unwrap()]).ok();
@@ -108,6 +107,121 @@ fn a_damaged_journal_is_left_out_on_request() {
         assert_eq!(disk.run("write", options).code, 1);
     }
     assert!(fs::read(disk.image()).unwrap() == before);
+}
+
+/// A number of `dumpe2fs -h`, which fails at a damaged journal after it has printed the superblock.
+fn dumped(disk: &Disk, key: &str) -> u64 {
+    let dumpe2fs = Command::new("dumpe2fs").arg("-h").arg(disk.image()).output().unwrap();
+    let said = String::from_utf8(dumpe2fs.stdout).unwrap();
+    let line = said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {key} in {said}")).trim().parse().unwrap()
+}
+
+#[test]
+fn space_is_counted_without_a_damaged_journal() {
+    for needs_recovery in [true, false] {
+        for features in ["^metadata_csum", "metadata_csum"] {
+            let disk = disk(features);
+            let whole = disk.run("df", &["--json"]).json();
+            let journal = blocks(&disk, "<8>")[0];
+            if needs_recovery {
+                disk.debugfs("feature needs_recovery");
+            }
+            edit(&disk, |bytes| bytes[journal * BLOCK..][..1024].fill(0xff));
+            for options in [&[][..], &["-i"]] {
+                let df = disk.run("df", options);
+                assert_eq!((df.code, df.stderr.lines().count()), (0, 1), "{}", df.stderr);
+                let warned =
+                    ["nvio: warning: ", "journal"].iter().all(|part| df.stderr.contains(part));
+                assert!(warned && !df.stderr.contains("--noload"), "{}", df.stderr);
+                assert_eq!(df.stdout, disk.run("df", &[options, &["--noload"]].concat()).ok());
+            }
+            let df = disk.run("df", &["--json"]);
+            let df: serde_json::Value = serde_json::from_slice(&df.stdout).unwrap();
+            assert_eq!(df, whole, "{features}");
+            for (field, key) in [
+                ("free_blocks", "Free blocks"),
+                ("inodes", "Inode count"),
+                ("free_inodes", "Free inodes"),
+                ("block_size", "Block size"),
+            ] {
+                assert_eq!(df[field], dumped(&disk, key), "{key}");
+            }
+            let overhead = dumped(&disk, "Block count") - df["blocks"].as_u64().unwrap();
+            assert_eq!(overhead, dumped(&disk, "Overhead clusters"));
+        }
+    }
+}
+
+#[test]
+fn errors_that_the_kernel_recorded_are_a_warning() {
+    let disk = disk("^has_journal");
+    let silent = disk.run("cat", &["/hello"]).ok();
+    disk.debugfs("set_super_value state 3");
+    let cat = disk.run("cat", &["/hello"]);
+    assert_eq!((cat.code, &cat.stdout), (0, &silent));
+    assert!(cat.stderr.contains("warning: ") && cat.stderr.contains("e2fsck -f"), "{}", cat.stderr);
+    let function = "ext4_lookup";
+    for (field, value) in [
+        ("error_count", "3"),
+        ("last_error_time", "20240229123456"),
+        ("last_error_ino", "77"),
+        ("last_error_line", "1855"),
+        ("last_error_func", function),
+        ("last_error_block", "4321"),
+    ] {
+        disk.debugfs(&format!("set_super_value {field} {value}"));
+    }
+    // The oracle reads the same.
+    let numbers = [
+        (dumped(&disk, "FS Error count"), "3 errors"),
+        (dumped(&disk, "Last error line #"), "ext4_lookup:1855"),
+        (dumped(&disk, "Last error inode #"), "inode 77"),
+        (dumped(&disk, "Last error block #"), "block 4321"),
+    ];
+    let out = disk.path("out");
+    let out = out.to_str().unwrap();
+    for (verb, args) in [
+        ("cat", &["/hello"][..]),
+        ("ls", &["-l", "/", "/many"]),
+        ("stat", &["/hello"]),
+        ("df", &[]),
+        ("cp", &["-r", "/", out]),
+        ("sha256", &["/hello"]),
+    ] {
+        let outcome = disk.run(verb, args);
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (0, 1), "{}", outcome.stderr);
+        for (number, part) in numbers {
+            assert!(part.contains(&number.to_string()));
+            assert!(outcome.stderr.contains(part), "no {part:?} in {}", outcome.stderr);
+        }
+        assert!(outcome.stderr.contains("2024-02-29 12:34:56"), "{}", outcome.stderr);
+    }
+    // `fsinfo` shows the fields and needs no warning.
+    let fields = disk.run("fsinfo", &["--json"]).json();
+    assert_eq!(fields["fs_error_count"], 3);
+    assert_eq!(fields["filesystem_state"], "clean with errors");
+    assert_eq!(fields["last_error_function"], function);
+}
+
+#[test]
+fn damaged_group_descriptors_name_a_copy_that_is_sound() {
+    for features in ["metadata_csum,^has_journal", "^metadata_csum,^uninit_bg,^has_journal"] {
+        let disk = disk(features);
+        // The inode table of the first group.
+        edit(&disk, |bytes| bytes[2 * BLOCK + 8..][..4].fill(0xff));
+        for copy in [8193, 24_577, 40_961] {
+            let named = format!("--superblock {copy}");
+            disk.run("cat", &["/hello"]).refused(&["group", &named]);
+            let cat = disk.run("cat", &["/hello", "--superblock", &copy.to_string()]);
+            assert_eq!(cat.text(), "hello\n");
+            // This copy is damaged, too: the next one is named.
+            edit(&disk, |bytes| bytes[(copy + 1) * BLOCK + 8..][..4].fill(0xff));
+        }
+        let cat = disk.run("cat", &["/hello"]);
+        assert!(!cat.stderr.contains("--superblock"), "{}", cat.stderr);
+        cat.refused(&["group"]);
+    }
 }
 
 #[test]

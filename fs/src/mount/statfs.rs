@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::filesystem::Filesystem;
 use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::group;
+use crate::format::inode::Inode;
 use crate::format::superblock::Superblock;
 use crate::mount::options::Recovery;
 use crate::number::PhysicalBlock;
@@ -42,12 +43,14 @@ pub struct StatFs {
 }
 
 impl Filesystem {
-    /// Returns the usage of the filesystem. Reads all group descriptors.
+    /// Returns the usage of the filesystem. Reads all group descriptors. If the superblock of the
+    /// journal is damaged, which [`take_damage`](Self::take_damage) reports, the size of the
+    /// journal is that of its inode.
     ///
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// Damage to a group descriptor or the journal's superblock, or a failure of the source.
+    /// Damage to a group descriptor, or a failure of the source.
     pub fn statfs(&self) -> Result<StatFs, Error> {
         let superblock = self.superblock();
         let mut usage = Usage::default();
@@ -85,20 +88,35 @@ impl Filesystem {
         let per_cluster = u64::from(blocks_per_cluster(superblock)).max(1);
         let clusters = |blocks: u64| blocks.div_ceil(per_cluster);
         let before = u64::from(superblock.first_data_block).checked_div(per_cluster).unwrap_or(0);
-        let skips = self.options().recovery == Recovery::Skip;
-        let journal = match if skips { None } else { JournalFields::internal(self)? } {
-            // The kernel counts the blocks of a journal that it did not load, too.
-            None if skips && superblock.journal_inode != 0 => {
-                let inode = self.inode(superblock.journal_inode);
-                clusters(superblock.whole_blocks(inode.map_or(0, |inode| inode.size())))
-            }
-            Some(journal) => {
-                let inode = self.inode(superblock.journal_inode)?;
-                clusters(superblock.whole_blocks(inode.size()).min(journal.max_len.into()))
-            }
-            None => 0,
-        };
+        let journal = clusters(self.journal_blocks()?);
         Ok(metadata.clusters().saturating_add(before).saturating_add(journal))
+    }
+
+    /// Returns the number of blocks of an internal journal.
+    fn journal_blocks(&self) -> Result<u64, Error> {
+        let superblock = self.superblock();
+        let loaded = match self.options().recovery {
+            Recovery::Skip => None,
+            _ => match JournalFields::internal(self) {
+                Ok(None) => return Ok(0),
+                Ok(Some(journal)) => Some(journal),
+                Err(error @ Error::Corrupt(_)) => {
+                    self.add_damage(error);
+                    None
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        if superblock.journal_inode == 0 {
+            return Ok(0);
+        }
+        let blocks = |inode: Inode| superblock.whole_blocks(inode.size());
+        let inode = self.inode(superblock.journal_inode);
+        match loaded {
+            Some(journal) => Ok(blocks(inode?).min(journal.max_len.into())),
+            // The kernel counts the blocks of a journal that it did not load, too.
+            None => Ok(inode.map_or(0, blocks)),
+        }
     }
 }
 

@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use nvio::{Volume, ext4};
 
 use crate::args::{Format, Human, VolumeArgs};
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::name::one_line;
 use crate::open;
 use crate::output::{human_blocks, print};
 use crate::record::Record;
+use crate::warning::warn;
 
 /// Show used and free space of a filesystem as df does.
 ///
@@ -30,14 +32,18 @@ pub struct Df {
 
 impl Df {
     /// Prints the space in blocks, or inodes. JSON has the fields of statvfs(3), and sizes in bytes.
+    /// A damaged journal is left out, with a warning.
     ///
     /// # Errors
     /// If the filesystem cannot be opened, or a group descriptor is damaged.
     pub fn run(&self) -> Result<ExitCode, Error> {
-        let volume = open::volume(&self.volume)?;
+        let volume = self.open()?;
         let device = self.volume.controller.device.to_string();
         let statfs = volume.filesystem().statfs();
         let statfs = statfs.map_err(|error| Error::filesystem(device.clone(), error))?;
+        for damage in volume.filesystem().take_damage() {
+            warn(&error::one_line(&Error::filesystem(device.clone(), damage.into())));
+        }
         let bytes = |blocks: u64| blocks.saturating_mul(statfs.block_size.into());
         let used = bytes(statfs.blocks.saturating_sub(statfs.free_blocks));
         let (size, available) = (bytes(statfs.blocks), bytes(statfs.available_blocks));
@@ -70,10 +76,33 @@ impl Df {
         print(self.format, &room, || Record::table([&room], &[1, 2, 3, 4]))
     }
 
+    /// Opens the filesystem: without its journal if that is damaged.
+    fn open(&self) -> Result<Volume, Error> {
+        let error = match open::volume(&self.volume) {
+            Err(error) if is_damage(&error) && !self.volume.rescue.noload => error,
+            opened => return opened,
+        };
+        let mut args = self.volume.clone();
+        args.rescue.noload = true;
+        // Other damage is an error with and without the journal.
+        let Ok(volume) = open::volume(&args) else { return Err(error) };
+        warn(&format!(
+            "{}; the journal is left out, and the newest changes may be missing",
+            error::one_line(&error)
+        ));
+        Ok(volume)
+    }
+
     /// Formats a size in KiB, or in a larger unit.
     fn size(&self, bytes: u64) -> String {
         if self.human.human { human_blocks(bytes) } else { bytes.div_ceil(1024).to_string() }
     }
+}
+
+/// Returns true if a structure of the filesystem is damaged.
+fn is_damage(error: &Error) -> bool {
+    let Error::Library(nvio::Error::Filesystem { error, .. }) = error else { return false };
+    matches!(error, ext4::Error::Corrupt(_))
 }
 
 /// Returns the used space as a percentage, rounded up as df rounds it.
