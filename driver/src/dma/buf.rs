@@ -4,6 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::frozen::FrozenBuf;
 use super::page_map::PAGE_SIZE;
 use super::pages::PageRun;
 use crate::error::{Error, Result};
@@ -252,6 +253,23 @@ impl DmaBuf {
         if let Some(last) = Arc::into_inner(self.pages) {
             drop_pages(last);
         }
+    }
+
+    /// Makes the buffer readable for the host and the device at the same time.
+    ///
+    /// See the [example](FrozenBuf#examples).
+    pub fn freeze(self) -> FrozenBuf {
+        FrozenBuf::new(self)
+    }
+
+    /// Returns true if no other part of the allocation and no mark exists.
+    pub(super) fn is_only_part(&mut self) -> bool {
+        Arc::get_mut(&mut self.pages).is_some()
+    }
+
+    /// Creates a buffer of the same memory. The caller writes to neither while both exist.
+    pub(super) fn alias(&self) -> Self {
+        Self { span: self.span, pages: Arc::clone(&self.pages) }
     }
 
     /// Creates an empty buffer that marks the start of this one.

@@ -8,6 +8,7 @@
 mod arena;
 mod bounce;
 mod buf;
+mod frozen;
 mod memory;
 mod numa;
 mod page_map;
@@ -19,6 +20,7 @@ mod split_buffer;
 pub use arena::Arena;
 pub use bounce::{BOUNCE_BYTES_MAX, BouncePool};
 pub use buf::DmaBuf;
+pub use frozen::FrozenBuf;
 pub use memory::DmaMemory;
 pub use page_map::PAGE_SIZE;
 pub(crate) use page_map::PageMap;

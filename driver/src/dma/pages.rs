@@ -21,8 +21,6 @@ pub(super) struct Pages {
     pub(super) _lease: Option<Box<dyn Any + Send + Sync>>,
 }
 
-impl Pages {}
-
 /// A run of pages of an arena, freed when dropped.
 pub(super) struct PageRun {
     ptr: NonNull<u8>,

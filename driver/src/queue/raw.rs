@@ -14,7 +14,7 @@ use super::request::Request;
 use super::retry::{Retries, RetryPolicy};
 use super::ring::{CompletionRing, Posted, SubmissionRing};
 use crate::controller::controller_memory::ControllerMemory;
-use crate::dma::{Arena, DmaBuf, ScatterList, Shared};
+use crate::dma::{Arena, DmaBuf, FrozenBuf, ScatterList, Shared};
 use crate::error::{Error, Result};
 use crate::mmio::{Doorbell, DoorbellMemory, Mmio, Shadow};
 
@@ -279,12 +279,37 @@ impl<T> RawQueuePair<T> {
     /// which the limits of the controller exclude.
     pub(super) fn submit_prefix(
         &mut self,
-        mut sqe: Sqe,
+        sqe: Sqe,
         len: usize,
         buf: DmaBuf,
         context: T,
     ) -> Result<(), (DmaBuf, T)> {
         let range = Range { iova: buf.iova(), len };
+        self.submit_range(sqe, range, buf, context)
+    }
+
+    /// Submits a command whose data is the memory that `frozen` shares, which the command keeps.
+    ///
+    /// # Errors
+    /// As [`submit_prefix`](Self::submit_prefix).
+    pub(super) fn submit_frozen(
+        &mut self,
+        sqe: Sqe,
+        frozen: &FrozenBuf,
+        context: T,
+    ) -> Result<(), T> {
+        let range = Range { iova: frozen.iova(), len: frozen.len() };
+        let submitted = self.submit_range(sqe, range, frozen.as_buf().mark(), context);
+        submitted.map_err(|(_, context)| context)
+    }
+
+    fn submit_range(
+        &mut self,
+        mut sqe: Sqe,
+        range: Range,
+        buf: DmaBuf,
+        context: T,
+    ) -> Result<(), (DmaBuf, T)> {
         let index = self.pending.next_free();
         let pointer = index.and_then(|index| self.lists.contiguous(index, range).ok());
         let Some(pointer) = pointer else { return Err((buf, context)) };
