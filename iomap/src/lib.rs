@@ -74,6 +74,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 mod async_queue;
+mod cache;
 mod contract;
 mod device;
 mod error;
@@ -83,6 +84,7 @@ mod queue;
 mod tests;
 
 pub use async_queue::AsyncFileQueue;
+pub use cache::{CachedFile, PageCache, Ticket};
 pub use contract::io_args::{Done, Failed, IoArgs, IoFlags, Memory, Rejected};
 pub use contract::iter::{Iterated, iterate};
 pub use contract::mapper::{

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 
-use nvio_driver::{DmaBuf, Handler, Rejected};
+use nvio_driver::{DmaBuf, FrozenBuf, Handler, Rejected};
 
 use crate::error::{BioError, Error};
 
@@ -266,4 +266,54 @@ pub trait Queue<C> {
     label = "a write needs a queue that accepts writes",
     note = "open the controller with `Options {{ writable: true, .. }}` and make the `DiskQueue` of a `WritableDisk`; an image must be a `std::fs::File` or a `Vec<u8>`"
 )]
-pub trait WriteQueue<C>: Queue<C> {}
+pub trait WriteQueue<C>: Queue<C> {
+    /// Accepts a write of memory that the host may read meanwhile, to byte `addr`. With `fua` it is
+    /// durable at completion. The memory can be thawed after the completion, whose buffer is another.
+    ///
+    /// The default copies the memory: a queue overrides it if the device can read it in place.
+    ///
+    /// # Examples
+    /// ```
+    /// use nvio_iomap::{BioDone, ImageQueue, Queue, WriteQueue};
+    ///
+    /// let mut queue: ImageQueue<Vec<u8>, &str> = ImageQueue::new(vec![0; 1 << 20], 4)?;
+    /// let mut buf = queue.alloc(4096)?;
+    /// buf.fill(7);
+    /// let frozen = buf.freeze();
+    /// queue.write_frozen(8192, &frozen, false, "page").map_err(|rejected| rejected.error)?;
+    /// queue.wait(|done| assert!(done.result.is_ok()))?;
+    /// assert_eq!(queue.image()[8191..8193], [0, 7]);
+    /// assert!(frozen.thaw().is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Returns the tag: with the errors of [`submit`](Queue::submit), or if there is no memory for a
+    /// copy.
+    fn write_frozen(
+        &mut self,
+        addr: u64,
+        frozen: &FrozenBuf,
+        fua: bool,
+        tag: C,
+    ) -> Result<(), Rejected<Error, C>> {
+        write_copied(self, addr, frozen, fua, tag)
+    }
+}
+
+/// Submits a write of a copy of the memory.
+pub(super) fn write_copied<C, Q: WriteQueue<C> + ?Sized>(
+    queue: &mut Q,
+    addr: u64,
+    frozen: &FrozenBuf,
+    fua: bool,
+    tag: C,
+) -> Result<(), Rejected<Error, C>> {
+    let mut buf = match queue.alloc(frozen.len()) {
+        Ok(buf) => buf,
+        Err(error) => return Err(Rejected { error, payload: tag }),
+    };
+    buf.copy_from_slice(frozen);
+    let submitted = queue.submit(Bio { op: BioOp::Write, addr, buf, tag, fua });
+    submitted.map_err(|Rejected { error, payload }| Rejected { error, payload: payload.tag })
+}

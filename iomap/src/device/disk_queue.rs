@@ -5,12 +5,12 @@ use std::os::fd::BorrowedFd;
 
 use nvio_driver::spec::Status;
 use nvio_driver::{
-    Completion, Controller, DmaBuf, Error as DriverError, Handler, Namespace, PageRead, QueuePair,
-    Rejected,
+    Completion, Controller, DmaBuf, Error as DriverError, FrozenBuf, Handler, Namespace, PageRead,
+    QueuePair, Rejected,
 };
 
 use crate::contract::mapper::PAGE;
-use crate::device::bio::{Bio, BioDone, BioOp, Queue, WriteQueue};
+use crate::device::bio::{Bio, BioDone, BioOp, Queue, WriteQueue, write_copied};
 use crate::device::disk::{Disk, DiskAccess, WritableDisk};
 use crate::device::protection::bios::ProtectedBios;
 use crate::error::{BioError, Error};
@@ -146,17 +146,20 @@ impl<C, D: DiskAccess> DiskQueue<C, D> {
         })
     }
 
-    /// Converts an error of the range of the namespace to one of the range of the disk.
+    /// Converts the error of a bio from one of the range of the namespace to one of the range of the
+    /// disk.
     fn outside(&self, refused: Rejected<Error, Bio<C>>) -> Rejected<Error, Bio<C>> {
         let Rejected { error, payload: bio } = refused;
-        let error = match error {
+        Rejected { error: self.of_disk(error, bio.addr, bio.buf.len()), payload: bio }
+    }
+
+    fn of_disk(&self, error: Error, addr: u64, length: usize) -> Error {
+        match error {
             Error::Driver(DriverError::OutOfRange { .. }) => {
-                let (addr, length) = (bio.addr, bio.buf.len() as u64);
-                Error::OutsideDisk { addr, length, size: self.size }
+                Error::OutsideDisk { addr, length: length as u64, size: self.size }
             }
             error => error,
-        };
-        Rejected { error, payload: bio }
+        }
     }
 
     /// Returns the maximum number of bytes of a bio at `addr` before a boundary of the namespace. A
@@ -290,7 +293,30 @@ impl<C, D: DiskAccess> Queue<C> for DiskQueue<C, D> {
     }
 }
 
-impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {}
+impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {
+    fn write_frozen(
+        &mut self,
+        addr: u64,
+        frozen: &FrozenBuf,
+        fua: bool,
+        tag: C,
+    ) -> Result<(), Rejected<Error, C>> {
+        if self.guarded.is_some() {
+            return write_copied(self, addr, frozen, fua, tag);
+        }
+        let Some(lba) = self.locate(addr) else {
+            let (length, align) = (frozen.len() as u64, self.block_mask + 1);
+            let error = Error::Misaligned { pos: addr, length, align };
+            return Err(Rejected { error, payload: tag });
+        };
+        let namespace = &self.disk.namespace;
+        let submitted = self.pair.write_frozen(namespace, lba, frozen, fua, tag);
+        submitted.map_err(|Rejected { error, payload: ((), payload) }| Rejected {
+            error: self.of_disk(Error::from_driver(error), addr, frozen.len()),
+            payload,
+        })
+    }
+}
 
 /// Passes the completions of a queue pair to a handler of bios.
 struct Bios<'h, H>(&'h mut H);

@@ -1,0 +1,442 @@
+//! Folios: aligned ranges of a file in DMA memory.
+//!
+//! A folio is idle, or the device reads or writes its memory. The lock of a folio is held while
+//! bytes are copied, never while a command is submitted or waited for.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use nvio_driver::{DmaBuf, FrozenBuf, SplitBuffer};
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use super::bits::BlockSet;
+use crate::contract::bytes::to_usize;
+use crate::error::BioError;
+
+/// `bytes` bytes of a file from byte `pos` on, which is a multiple of `bytes`.
+pub(super) struct Folio {
+    pub(super) pos: u64,
+    pub(super) bytes: u32,
+    block_shift: u32,
+    /// The folio was used since eviction looked at it.
+    used: AtomicBool,
+    state: RwLock<State>,
+}
+
+struct State {
+    memory: Memory,
+    /// Blocks whose memory is the content of the file.
+    uptodate: BlockSet,
+    /// Blocks that the device does not have yet. All are up to date.
+    dirty: BlockSet,
+    /// Blocks that a command reads into other memory.
+    patching: bool,
+    /// Error of the last read of the device, until a reader has returned it.
+    failed: Option<BioError>,
+}
+
+/// The memory of a folio.
+enum Memory {
+    /// Nobody but the holder of the lock uses it.
+    Idle(DmaBuf),
+    /// Commands read into it.
+    Filling { buffer: SplitBuffer, commands: u32 },
+    /// Commands write it to the device. It must not change.
+    Writing { frozen: FrozenBuf, commands: u32 },
+    /// The folio was evicted, or the device kept its memory.
+    Gone,
+}
+
+/// The result of an access to a folio.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Number of bytes that were copied, at least one.
+    Copied(usize),
+    /// The first block is not up to date.
+    Missing,
+    /// Commands use the memory: wait for them.
+    Busy,
+    /// The folio is no longer part of the cache: look for another.
+    Gone,
+    /// The device failed to read a block.
+    Failed(BioError),
+    /// The caller's memory could not be accessed.
+    Fault,
+}
+
+/// Part of a folio, for one command.
+pub(super) struct Piece<B> {
+    /// Blocks of the folio.
+    pub(super) blocks: Range<u32>,
+    /// Byte address on the device.
+    pub(super) addr: u64,
+    pub(super) memory: B,
+}
+
+/// Where blocks of a folio are on the device. Blocks without an address are zeroes.
+pub(super) struct Place {
+    pub(super) blocks: Range<u32>,
+    pub(super) addr: Option<u64>,
+}
+
+/// The change of the number of dirty blocks by a write, and the bytes that it copied.
+pub(super) struct Written {
+    pub(super) access: Access,
+    pub(super) new_dirty: u32,
+}
+
+impl Folio {
+    /// Creates a folio without content.
+    pub(super) fn new(pos: u64, memory: DmaBuf, block_shift: u32) -> Self {
+        let bytes = u32::try_from(memory.len()).unwrap_or(0);
+        let empty = BlockSet::new(bytes >> block_shift);
+        let state = State {
+            memory: Memory::Idle(memory),
+            uptodate: empty.clone(),
+            dirty: empty,
+            patching: false,
+            failed: None,
+        };
+        Self { pos, bytes, block_shift, used: AtomicBool::new(true), state: RwLock::new(state) }
+    }
+
+    /// Returns the position in the file of the byte after the last.
+    pub(super) fn end(&self) -> u64 {
+        self.pos + u64::from(self.bytes)
+    }
+
+    pub(super) fn blocks(&self) -> Range<u32> {
+        0..self.bytes >> self.block_shift
+    }
+
+    /// Returns the blocks of `[start, end)`, positions in the file inside the folio, rounded out.
+    fn blocks_of(&self, range: &Range<u64>) -> Range<u32> {
+        let block = |pos: u64| u32::try_from(pos >> self.block_shift).unwrap_or(u32::MAX);
+        let (start, end) = (range.start - self.pos, range.end - self.pos);
+        block(start)..block(end + (1 << self.block_shift) - 1)
+    }
+
+    /// Returns the bytes of the folio that blocks have.
+    fn bytes_of(&self, blocks: &Range<u32>) -> Range<usize> {
+        (blocks.start as usize) << self.block_shift..(blocks.end as usize) << self.block_shift
+    }
+
+    /// Returns true if the folio was used since the last call.
+    pub(super) fn take_used(&self) -> bool {
+        self.used.swap(false, Relaxed)
+    }
+
+    /// Copies bytes from `pos` of the file on into `out`, as far as they are up to date.
+    #[inline]
+    pub(super) fn read(&self, pos: u64, out: &mut [u8]) -> Access {
+        let state = self.state.read();
+        let at = to_usize(pos - self.pos);
+        let bytes = match &state.memory {
+            Memory::Idle(buf) => &buf[..],
+            Memory::Writing { frozen, .. } => &frozen[..],
+            Memory::Filling { .. } => return Access::Busy,
+            Memory::Gone => return Access::Gone,
+        };
+        let most = out.len().min(bytes.len() - at);
+        let blocks = self.blocks_of(&(pos..pos + most as u64));
+        let n = match state.uptodate.contains(blocks.clone()) {
+            true => most,
+            false => match self.uptodate_prefix(&state, &blocks, pos) {
+                0 => return self.unreadable(state),
+                n => n.min(most),
+            },
+        };
+        out[..n].copy_from_slice(&bytes[at..at + n]);
+        self.used.store(true, Relaxed);
+        Access::Copied(n)
+    }
+
+    /// Returns the number of bytes from `pos` on that are up to date.
+    fn uptodate_prefix(&self, state: &State, blocks: &Range<u32>, pos: u64) -> usize {
+        let run = state.uptodate.run(blocks.start, true).filter(|run| run.start == blocks.start);
+        run.map_or(0, |run| self.bytes_of(&run).end - to_usize(pos - self.pos))
+    }
+
+    #[cold]
+    fn unreadable(&self, state: RwLockReadGuard<'_, State>) -> Access {
+        if state.patching {
+            return Access::Busy;
+        }
+        drop(state);
+        self.state.write().failed.take().map_or(Access::Missing, Access::Failed)
+    }
+
+    /// Begins to fill a folio that has no content: returns a piece for each command, at most
+    /// `most(addr)` bytes long. Zeroes the blocks that have no address. Returns `None` if the folio
+    /// is in use or has content.
+    pub(super) fn begin_fill(
+        &self,
+        places: &[Place],
+        most: impl Fn(u64) -> usize,
+    ) -> Option<Vec<Piece<DmaBuf>>> {
+        let mut state = self.state.write();
+        let State { memory, uptodate, patching, .. } = &mut *state;
+        if !uptodate.is_empty() || *patching {
+            return None;
+        }
+        let buf = match std::mem::replace(memory, Memory::Gone) {
+            Memory::Idle(buf) => buf,
+            other => {
+                *memory = other;
+                return None;
+            }
+        };
+        let mut buffer = SplitBuffer::new(buf);
+        let mut pieces = Vec::new();
+        for place in places {
+            let mut blocks = place.blocks.clone();
+            let Some(mut addr) = place.addr else {
+                let bytes = self.bytes_of(&blocks).len();
+                if let Some(mut piece) = buffer.cut(bytes) {
+                    piece.fill(0);
+                    uptodate.insert(blocks);
+                    // A piece of this buffer.
+                    let _ = buffer.put(piece);
+                }
+                continue;
+            };
+            while !blocks.is_empty() {
+                let room = u32::try_from(most(addr) >> self.block_shift).unwrap_or(u32::MAX).max(1);
+                let end = blocks.end.min(blocks.start.saturating_add(room));
+                let part = blocks.start..end;
+                let bytes = self.bytes_of(&part).len();
+                let Some(memory) = buffer.cut(bytes) else { break };
+                pieces.push(Piece { blocks: part, addr, memory });
+                (addr, blocks.start) = (addr + bytes as u64, end);
+            }
+        }
+        let commands = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+        *memory = Memory::Filling { buffer, commands };
+        if commands == 0 {
+            state.end_fill();
+        }
+        Some(pieces)
+    }
+
+    /// Ends a command of a fill. Returns false if the folio lost its memory.
+    pub(super) fn filled(
+        &self,
+        blocks: Range<u32>,
+        piece: DmaBuf,
+        result: Result<(), BioError>,
+    ) -> bool {
+        let mut state = self.state.write();
+        let State { memory, uptodate, failed, .. } = &mut *state;
+        let Memory::Filling { buffer, commands } = memory else { return true };
+        let whole = piece.len() == self.bytes_of(&blocks).len();
+        let put = buffer.put(piece);
+        match result {
+            Ok(()) if whole && put.is_ok() => _ = uptodate.insert(blocks),
+            Ok(()) => *failed = Some(BioError::Unprotected),
+            Err(error) => *failed = Some(error),
+        }
+        *commands = commands.saturating_sub(1);
+        *commands > 0 || state.end_fill()
+    }
+
+    /// Begins to read the first missing blocks into other memory. Returns the blocks, or `None` if
+    /// the folio is in use or complete.
+    pub(super) fn begin_patch(&self, from: u64) -> Option<Range<u32>> {
+        let mut state = self.state.write();
+        if !matches!(state.memory, Memory::Idle(_)) || state.patching {
+            return None;
+        }
+        let first = self.blocks_of(&(from..from + 1)).start;
+        let run = state.uptodate.run(first, false)?;
+        state.patching = true;
+        Some(run)
+    }
+
+    /// Ends a patch: copies the blocks that were not written meanwhile.
+    pub(super) fn patched(&self, blocks: Range<u32>, data: Result<&[u8], BioError>) {
+        let mut state = self.state.write();
+        let State { memory, uptodate, patching, failed, .. } = &mut *state;
+        *patching = false;
+        let (Memory::Idle(buf), Ok(data)) = (memory, data) else {
+            *failed = data.err().or(*failed);
+            return;
+        };
+        let start = self.bytes_of(&blocks).start;
+        let mut at = blocks.start;
+        while let Some(run) = uptodate.run(at, false).filter(|run| run.start < blocks.end) {
+            let run = run.start..run.end.min(blocks.end);
+            let bytes = self.bytes_of(&run);
+            let Some(data) = data.get(bytes.start - start..bytes.end - start) else { break };
+            buf[bytes].copy_from_slice(data);
+            uptodate.insert(run.clone());
+            at = run.end;
+        }
+    }
+
+    /// Copies `range` of the file from `copy`, which fills a part of memory and returns the number of
+    /// bytes. A block that is written in part must be up to date, unless it `is_new`: the rest of it
+    /// is then zeroed.
+    pub(super) fn write(
+        &self,
+        range: Range<u64>,
+        is_new: bool,
+        is_current: impl FnOnce() -> bool,
+        copy: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Written {
+        let none = |access| Written { access, new_dirty: 0 };
+        let mut state = self.state.write();
+        state.end_write();
+        let State { memory, uptodate, dirty, patching, .. } = &mut *state;
+        let buf = match memory {
+            Memory::Idle(_) if !is_current() => return none(Access::Gone),
+            Memory::Idle(buf) => buf,
+            Memory::Gone => return none(Access::Gone),
+            _ => return none(Access::Busy),
+        };
+        let blocks = self.blocks_of(&range);
+        let whole = self.bytes_of(&blocks);
+        let (start, end) = (to_usize(range.start - self.pos), to_usize(range.end - self.pos));
+        let (first, last) = (blocks.start..blocks.start + 1, blocks.end - 1..blocks.end);
+        let missing = (whole.start < start && !uptodate.contains(first.clone()))
+            || (end < whole.end && !uptodate.contains(last.clone()));
+        if missing && !is_new {
+            return none(if *patching { Access::Busy } else { Access::Missing });
+        }
+        let copied = copy(&mut buf[start..end]);
+        // A short copy leaves half of a block that has no other content.
+        let until = start + copied;
+        let done =
+            match until < end && !uptodate.contains(self.blocks_of(&(range.start..range.end))) {
+                true => until >> self.block_shift << self.block_shift,
+                false => until,
+            };
+        let Some(n) = done.checked_sub(start).filter(|&n| n > 0) else {
+            return none(Access::Fault);
+        };
+        let written = self.blocks_of(&(range.start..range.start + n as u64));
+        if whole.start < start && !uptodate.contains(first) {
+            buf[whole.start..start].fill(0);
+        }
+        let covered = self.bytes_of(&written);
+        if done < covered.end && !uptodate.contains(last) {
+            buf[done..covered.end].fill(0);
+        }
+        uptodate.insert(written.clone());
+        self.used.store(true, Relaxed);
+        Written { access: Access::Copied(n), new_dirty: dirty.insert(written) }
+    }
+
+    /// Returns the first run of dirty blocks from block `from` on, if the folio is idle.
+    pub(super) fn dirty_run(&self, from: u32) -> Option<Range<u32>> {
+        let state = self.state.read();
+        let idle = matches!(state.memory, Memory::Idle(_));
+        state.dirty.run(from, true).filter(|_| idle)
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.state.read().dirty.is_empty()
+    }
+
+    /// Begins to write blocks to the device: returns a piece for each command. Blocks of `places`
+    /// that are not dirty are written, too. The bytes from `eof` of the file on are zeroed. Returns
+    /// `None` if the folio is in use or `is_current` is false.
+    pub(super) fn begin_write(
+        &self,
+        places: &[Place],
+        eof: u64,
+        most: impl Fn(u64) -> usize,
+        is_current: impl FnOnce() -> bool,
+    ) -> Option<(Vec<Piece<FrozenBuf>>, u32)> {
+        let mut state = self.state.write();
+        state.end_write();
+        let State { memory, dirty, .. } = &mut *state;
+        let mut buf = match std::mem::replace(memory, Memory::Gone) {
+            Memory::Idle(buf) if is_current() => buf,
+            other => {
+                *memory = other;
+                return None;
+            }
+        };
+        if let Some(tail) = buf.get_mut(to_usize(eof.saturating_sub(self.pos))..) {
+            tail.fill(0);
+        }
+        let frozen = buf.freeze();
+        let (mut pieces, mut cleaned) = (Vec::new(), 0);
+        for place in places {
+            let mut blocks = place.blocks.clone();
+            let Some(mut addr) = place.addr else { continue };
+            cleaned += dirty.remove(blocks.clone());
+            while !blocks.is_empty() {
+                let room = u32::try_from(most(addr) >> self.block_shift).unwrap_or(u32::MAX).max(1);
+                let end = blocks.end.min(blocks.start.saturating_add(room));
+                let bytes = self.bytes_of(&(blocks.start..end));
+                let Some(memory) = frozen.slice(bytes.clone()) else { break };
+                pieces.push(Piece { blocks: blocks.start..end, addr, memory });
+                (addr, blocks.start) = (addr + bytes.len() as u64, end);
+            }
+        }
+        let commands = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
+        *memory = Memory::Writing { frozen, commands };
+        state.end_write();
+        Some((pieces, cleaned))
+    }
+
+    /// Ends a command of a write. Blocks that it failed to write are dirty again: returns their
+    /// number.
+    pub(super) fn written(&self, blocks: Range<u32>, failed: bool) -> u32 {
+        let mut state = self.state.write();
+        let again = if failed { state.dirty.insert(blocks) } else { 0 };
+        if let Memory::Writing { commands, .. } = &mut state.memory {
+            *commands = commands.saturating_sub(1);
+        }
+        state.end_write();
+        again
+    }
+
+    /// Takes the memory of a folio that is idle and clean.
+    pub(super) fn evict(&self) -> Option<DmaBuf> {
+        let mut state = self.state.try_write()?;
+        state.end_write();
+        if !state.dirty.is_empty() || state.patching {
+            return None;
+        }
+        match std::mem::replace(&mut state.memory, Memory::Gone) {
+            Memory::Idle(buf) => Some(buf),
+            other => {
+                state.memory = other;
+                None
+            }
+        }
+    }
+
+    /// Returns true if commands use the memory.
+    pub(super) fn is_busy(&self) -> bool {
+        let mut state = self.state.write();
+        state.end_write();
+        state.patching || matches!(state.memory, Memory::Filling { .. } | Memory::Writing { .. })
+    }
+}
+
+impl State {
+    /// Ends a fill, whose commands have all ended. Returns false if memory is missing.
+    fn end_fill(&mut self) -> bool {
+        if let Memory::Filling { buffer, .. } = std::mem::replace(&mut self.memory, Memory::Gone)
+            && let Ok(buf) = buffer.finish()
+        {
+            self.memory = Memory::Idle(buf);
+        }
+        !matches!(self.memory, Memory::Gone)
+    }
+
+    /// Ends a write if its commands have all ended. Memory that the device may still read, or that
+    /// the submitter has not released yet, stays frozen until a later call.
+    fn end_write(&mut self) {
+        self.memory = match std::mem::replace(&mut self.memory, Memory::Gone) {
+            Memory::Writing { frozen, commands: 0 } => match frozen.thaw() {
+                Ok(buf) => Memory::Idle(buf),
+                Err(frozen) => Memory::Writing { frozen, commands: 0 },
+            },
+            other => other,
+        };
+    }
+}

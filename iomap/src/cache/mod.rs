@@ -1,0 +1,17 @@
+//! Buffered I/O: file data in folios of DMA memory, which the device reads and writes in place.
+
+mod accounts;
+mod bits;
+mod device;
+mod file;
+mod folio;
+mod handle;
+mod pool;
+mod state;
+#[cfg(test)]
+mod tests;
+mod ticket;
+
+pub use handle::CachedFile;
+pub use pool::PageCache;
+pub use ticket::Ticket;

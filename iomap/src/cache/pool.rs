@@ -1,0 +1,204 @@
+//! The memory and the device that all cached files share.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+
+use nvio_driver::{DmaBuf, FrozenBuf, Rejected};
+use parking_lot::Mutex;
+
+use super::accounts::Accounts;
+use super::device::CacheDevice;
+use super::folio::{Folio, Piece};
+use super::state::FileState;
+use super::ticket::{Flush, Purpose, Target, Ticket};
+use crate::device::bio::WriteQueue;
+use crate::error::{BioError, Error};
+
+/// Most polls in a row without a completion before a wait lets other threads run.
+const SPINS: u32 = 64;
+
+/// A cache of file data in DMA memory, for all files of a device. Cheap to clone.
+#[derive(Clone)]
+pub struct PageCache(pub(super) Arc<Pool>);
+
+pub(super) struct Pool {
+    pub(super) accounts: Arc<Accounts>,
+    device: Mutex<Box<dyn CacheDevice>>,
+    /// Folios in the order of their creation or last second chance.
+    clock: Mutex<VecDeque<(Weak<FileState>, Weak<Folio>)>>,
+    pub(super) volatile_cache: bool,
+}
+
+impl PageCache {
+    /// Creates a cache over `queue`, which has nothing in flight, of at most `limit` bytes of data.
+    ///
+    /// See the [example](CachedFile#examples).
+    pub fn new<Q: WriteQueue<Ticket> + Send + 'static>(queue: Q, limit: usize) -> Self {
+        Self(Arc::new(Pool {
+            accounts: Arc::new(Accounts::new(limit)),
+            volatile_cache: queue.has_volatile_cache(),
+            device: Mutex::new(Box::new(queue)),
+            clock: Mutex::default(),
+        }))
+    }
+}
+
+impl Pool {
+    /// Allocates memory of `bytes` for a folio, and evicts others for it. `None` if all of them are
+    /// in use or dirty.
+    ///
+    /// # Errors
+    /// If the device has no memory at all.
+    pub(super) fn alloc(&self, bytes: usize) -> Result<Option<DmaBuf>, Error> {
+        while !self.accounts.reserve(bytes) {
+            if !self.evict_one() {
+                return Ok(None);
+            }
+        }
+        loop {
+            match self.device.lock().alloc(bytes) {
+                Ok(buf) => return Ok(Some(buf)),
+                Err(_) if self.evict_one() => {}
+                Err(error) => {
+                    self.accounts.release(bytes);
+                    return if self.accounts.used() == 0 { Err(error) } else { Ok(None) };
+                }
+            }
+        }
+    }
+
+    /// Allocates memory that is not part of the cache, for one command.
+    ///
+    /// # Errors
+    /// If the device has none.
+    pub(super) fn scratch(&self, bytes: usize) -> Result<DmaBuf, Error> {
+        self.device.lock().alloc(bytes)
+    }
+
+    /// Makes a folio known to eviction.
+    pub(super) fn track(&self, file: &Arc<FileState>, folio: &Arc<Folio>) {
+        self.clock.lock().push_back((Arc::downgrade(file), Arc::downgrade(folio)));
+    }
+
+    /// Evicts a folio that was not used lately. Returns false if none can be evicted.
+    fn evict_one(&self) -> bool {
+        // Twice around: the first time may only take the marks of use.
+        let most = self.clock.lock().len() * 2;
+        for _ in 0..most {
+            let Some((file, folio)) = self.clock.lock().pop_front() else { return false };
+            let (Some(owner), Some(found)) = (file.upgrade(), folio.upgrade()) else { continue };
+            if !found.take_used() && owner.evict(&found) {
+                return true;
+            }
+            self.clock.lock().push_back((file, folio));
+        }
+        false
+    }
+
+    /// Returns the largest number of bytes of a command at byte `addr`.
+    pub(super) fn max_transfer_at(&self) -> impl Fn(u64) -> usize {
+        let device = self.device.lock();
+        let most = device.max_transfer_at(0);
+        move |_| most
+    }
+
+    /// Submits reads of pieces of a folio.
+    pub(super) fn read(&self, target: &Target, pieces: Vec<Piece<DmaBuf>>, patch: bool) {
+        let mut device = self.device.lock();
+        for Piece { blocks, addr, memory } in pieces {
+            let target = Target { blocks, ..target.clone() };
+            target.file.begin_command(false);
+            let purpose = if patch { Purpose::Patch(target) } else { Purpose::Fill(target) };
+            let mut next = (memory, Ticket(purpose));
+            while let Err(Rejected { error, payload: (memory, ticket) }) =
+                device.read(addr, next.0, next.1)
+            {
+                if !error.is_busy() {
+                    ticket.complete(memory, Err(rejected(&error)));
+                    break;
+                }
+                next = (memory, ticket);
+                make_room(&mut **device);
+            }
+        }
+        device.ring();
+    }
+
+    /// Submits writes of pieces of a folio.
+    pub(super) fn write(&self, target: &Target, pieces: Vec<Piece<FrozenBuf>>, fua: bool) {
+        let mut device = self.device.lock();
+        for Piece { blocks, addr, memory } in pieces {
+            let target = Target { blocks, ..target.clone() };
+            target.file.begin_command(true);
+            let mut ticket = Ticket(Purpose::Write(target));
+            while let Err(Rejected { error, payload }) = device.write(addr, &memory, fua, ticket) {
+                if !error.is_busy() {
+                    payload.end(Err(rejected(&error)));
+                    break;
+                }
+                ticket = payload;
+                make_room(&mut **device);
+            }
+        }
+        device.ring();
+    }
+
+    /// Flushes the device's volatile cache, and waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Flush`], or the error of a device that does not accept a flush.
+    pub(super) fn flush(&self) -> Result<(), Error> {
+        if !self.volatile_cache {
+            return Ok(());
+        }
+        let flush = Arc::new(Flush::default());
+        let mut ticket = Ticket(Purpose::Flush(Arc::clone(&flush)));
+        let mut device = self.device.lock();
+        while let Err(Rejected { error, payload }) = device.flush(ticket) {
+            if !error.is_busy() {
+                return Err(error);
+            }
+            ticket = payload;
+            make_room(&mut **device);
+        }
+        device.ring();
+        drop(device);
+        self.wait_until(|| flush.ended.load(std::sync::atomic::Ordering::Acquire));
+        let failed = flush.failed.lock().take();
+        failed.map_or(Ok(()), |error| Err(Error::Flush { error }))
+    }
+
+    /// Polls the device once, and returns the number of commands that ended.
+    pub(super) fn poll(&self) -> usize {
+        // Another thread polls for this one, too.
+        self.device.try_lock().map_or(0, |mut device| device.poll())
+    }
+
+    /// Polls until `done` returns true.
+    pub(super) fn wait_until(&self, mut done: impl FnMut() -> bool) {
+        let mut idle = 0;
+        while !done() {
+            idle = if self.poll() > 0 { 0 } else { idle + 1 };
+            if idle % SPINS == SPINS - 1 {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// Polls until a command has ended, so that the queue has room for another.
+fn make_room(device: &mut dyn CacheDevice) {
+    device.ring();
+    while device.poll() == 0 {
+        std::hint::spin_loop();
+    }
+}
+
+/// The error of a command that the queue did not accept.
+#[cold]
+fn rejected(error: &Error) -> BioError {
+    log::warn!("a command of the cache: {error}");
+    BioError::System { errno: 0 }
+}

@@ -1,0 +1,187 @@
+//! The cached data of one file, which its handles and the commands in flight share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Release},
+};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::accounts::Accounts;
+use super::folio::Folio;
+use crate::error::BioError;
+
+/// The folios of a file, and its errors.
+pub(super) struct FileState {
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) block_shift: u32,
+    /// Folios by their first byte. They do not overlap.
+    folios: RwLock<BTreeMap<u64, Arc<Folio>>>,
+    /// First bytes of the folios that have dirty blocks.
+    dirty: Mutex<BTreeSet<u64>>,
+    /// Size of the file in bytes.
+    size: AtomicU64,
+    /// Number of changes of the places of blocks.
+    sequence: AtomicU64,
+    /// Commands in flight, and those of them that write.
+    commands: AtomicUsize,
+    writes: AtomicUsize,
+    errors: Mutex<WriteErrors>,
+}
+
+/// Errors of writes that ended after the call that wrote the data.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WriteErrors {
+    /// Number of errors. A handle compares it with the number that it has reported.
+    pub(super) count: u64,
+    /// Position and error of the last one.
+    pub(super) last: Option<(u64, usize, BioError)>,
+}
+
+impl FileState {
+    pub(super) fn new(accounts: Arc<Accounts>, block_shift: u32, size: u64) -> Self {
+        Self {
+            accounts,
+            block_shift,
+            folios: RwLock::default(),
+            dirty: Mutex::default(),
+            size: AtomicU64::new(size),
+            sequence: AtomicU64::new(0),
+            commands: AtomicUsize::new(0),
+            writes: AtomicUsize::new(0),
+            errors: Mutex::default(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Acquire)
+    }
+
+    pub(super) fn raise_size(&self, size: u64) {
+        self.size.fetch_max(size, AcqRel);
+    }
+
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence.load(Acquire)
+    }
+
+    /// Marks mappings that were made before as out of date.
+    pub(super) fn mappings_changed(&self) {
+        self.sequence.fetch_add(1, AcqRel);
+    }
+
+    /// Returns the folio that has byte `pos`.
+    #[inline]
+    pub(super) fn folio(&self, pos: u64) -> Option<Arc<Folio>> {
+        let folios = self.folios.read();
+        let (_, folio) = folios.range(..=pos).next_back()?;
+        (pos < folio.end()).then(|| Arc::clone(folio))
+    }
+
+    /// Returns the folios that have bytes of `range`, in order.
+    pub(super) fn folios(&self, range: &Range<u64>) -> Vec<Arc<Folio>> {
+        let folios = self.folios.read();
+        let before = folios.range(..range.start).next_back().map(|(_, folio)| folio);
+        let first = before.filter(|folio| folio.end() > range.start).into_iter();
+        let rest = folios.range(range.clone()).map(|(_, folio)| folio);
+        first.chain(rest).cloned().collect()
+    }
+
+    /// Returns the largest power of two of bytes, at most `most` and at least `least`, for a folio
+    /// around `pos` that no other folio overlaps.
+    pub(super) fn room(&self, pos: u64, most: u64, least: u64) -> u64 {
+        let folios = self.folios.read();
+        let mut bytes = most.max(least);
+        while bytes > least {
+            let start = pos & !(bytes - 1);
+            let last = folios.range(..start + bytes).next_back();
+            if last.is_none_or(|(_, folio)| folio.end() <= start) {
+                break;
+            }
+            bytes /= 2;
+        }
+        bytes
+    }
+
+    /// Adds a folio. Returns false if one is there already.
+    pub(super) fn insert(&self, folio: &Arc<Folio>) -> bool {
+        let mut folios = self.folios.write();
+        let last = folios.range(..folio.end()).next_back();
+        if last.is_some_and(|(_, other)| other.end() > folio.pos) {
+            return false;
+        }
+        folios.insert(folio.pos, Arc::clone(folio));
+        true
+    }
+
+    /// Removes a folio that has lost its memory to the device. The memory stays counted.
+    pub(super) fn forget(&self, folio: &Folio) {
+        self.folios.write().remove(&folio.pos);
+    }
+
+    /// Evicts a folio, if it is idle and clean. Returns true if it is gone.
+    pub(super) fn evict(&self, folio: &Folio) -> bool {
+        let mut folios = self.folios.write();
+        let Some(memory) = folio.evict() else { return false };
+        folios.remove(&folio.pos);
+        self.accounts.release(memory.len());
+        true
+    }
+
+    /// Notes blocks of a folio that became dirty.
+    pub(super) fn add_dirty(&self, folio: &Folio, blocks: u32) {
+        if blocks > 0 {
+            self.accounts.add_dirty((blocks as usize) << self.block_shift);
+            self.dirty.lock().insert(folio.pos);
+        }
+    }
+
+    /// Notes blocks of a folio that a write is about to clean.
+    pub(super) fn remove_dirty(&self, folio: &Folio, blocks: u32) {
+        self.accounts.remove_dirty((blocks as usize) << self.block_shift);
+        let mut dirty = self.dirty.lock();
+        if !folio.is_dirty() {
+            dirty.remove(&folio.pos);
+        }
+    }
+
+    /// Returns the first byte of the first folio with dirty blocks that has bytes of `range`.
+    pub(super) fn first_dirty(&self, range: Range<u64>) -> Option<u64> {
+        self.dirty.lock().range(range).next().copied()
+    }
+
+    pub(super) fn begin_command(&self, write: bool) {
+        self.commands.fetch_add(1, AcqRel);
+        self.writes.fetch_add(usize::from(write), AcqRel);
+    }
+
+    pub(super) fn end_command(&self, write: bool) {
+        self.writes.fetch_sub(usize::from(write), AcqRel);
+        self.commands.fetch_sub(1, Release);
+    }
+
+    pub(super) fn writes(&self) -> usize {
+        self.writes.load(Acquire)
+    }
+
+    /// Ends a write of blocks of a folio. Blocks that it failed to write are dirty again.
+    pub(super) fn written(&self, folio: &Folio, blocks: Range<u32>, result: Result<(), BioError>) {
+        let pos = folio.pos + (u64::from(blocks.start) << self.block_shift);
+        let bytes = blocks.len() << self.block_shift;
+        let again = folio.written(blocks, result.is_err());
+        self.add_dirty(folio, again);
+        if let Err(error) = result {
+            let mut errors = self.errors.lock();
+            errors.count += 1;
+            errors.last = Some((pos, bytes, error));
+        }
+    }
+
+    pub(super) fn errors(&self) -> WriteErrors {
+        *self.errors.lock()
+    }
+}
