@@ -31,6 +31,9 @@ struct State {
     dirty: BlockSet,
     /// Blocks that a command reads into other memory.
     patching: bool,
+    /// Number of writes of which the filesystem does not know the end. Until then it may take the
+    /// blocks for unwritten.
+    endings: u32,
     /// Error of the last read of the device, until a reader has returned it.
     failed: Option<BioError>,
 }
@@ -71,12 +74,23 @@ pub(super) struct Piece<B> {
     /// Byte address on the device.
     pub(super) addr: u64,
     pub(super) memory: B,
+    pub(super) ending: Option<Ending>,
 }
 
-/// Where blocks of a folio are on the device. Blocks without an address are zeroes.
+/// The place of blocks of a folio on the device. Blocks without an address are zeroes.
 pub(super) struct Place {
     pub(super) blocks: Range<u32>,
     pub(super) addr: Option<u64>,
+    pub(super) ending: Option<Ending>,
+}
+
+/// What the filesystem has to do after a write: convert blocks, or move the end of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    /// The blocks are unwritten.
+    pub(super) unwritten: bool,
+    /// Value of the filesystem for the mapping.
+    pub(super) private: u64,
 }
 
 /// The change of the number of dirty blocks by a write, and the bytes that it copied.
@@ -95,6 +109,7 @@ impl Folio {
             uptodate: empty.clone(),
             dirty: empty,
             patching: false,
+            endings: 0,
             failed: None,
         };
         Self { pos, bytes, block_shift, used: AtomicBool::new(true), state: RwLock::new(state) }
@@ -175,6 +190,7 @@ impl Folio {
         most: impl Fn(u64) -> usize,
     ) -> Option<Vec<Piece<DmaBuf>>> {
         let mut state = self.state.write();
+        state.end_write();
         let State { memory, uptodate, patching, .. } = &mut *state;
         if !uptodate.is_empty() || *patching {
             return None;
@@ -206,7 +222,7 @@ impl Folio {
                 let part = blocks.start..end;
                 let bytes = self.bytes_of(&part).len();
                 let Some(memory) = buffer.cut(bytes) else { break };
-                pieces.push(Piece { blocks: part, addr, memory });
+                pieces.push(Piece { blocks: part, addr, memory, ending: None });
                 (addr, blocks.start) = (addr + bytes as u64, end);
             }
         }
@@ -243,6 +259,7 @@ impl Folio {
     /// the folio is in use or complete.
     pub(super) fn begin_patch(&self, from: u64) -> Option<Range<u32>> {
         let mut state = self.state.write();
+        state.end_write();
         if !matches!(state.memory, Memory::Idle(_)) || state.patching {
             return None;
         }
@@ -326,15 +343,20 @@ impl Folio {
         Written { access: Access::Copied(n), new_dirty: dirty.insert(written) }
     }
 
-    /// Returns the first run of dirty blocks from block `from` on, if the folio is idle.
+    /// Returns the first run of dirty blocks from block `from` on.
     pub(super) fn dirty_run(&self, from: u32) -> Option<Range<u32>> {
-        let state = self.state.read();
-        let idle = matches!(state.memory, Memory::Idle(_));
-        state.dirty.run(from, true).filter(|_| idle)
+        self.state.read().dirty.run(from, true)
     }
 
     pub(super) fn is_dirty(&self) -> bool {
         !self.state.read().dirty.is_empty()
+    }
+
+    /// Returns the blocks of `range`, positions in the file inside the folio, if one of them is dirty.
+    pub(super) fn dirty_in(&self, range: &Range<u64>) -> Option<Range<u32>> {
+        let blocks = self.blocks_of(range);
+        let run = self.state.read().dirty.run(blocks.start, true)?;
+        (run.start < blocks.end).then_some(blocks)
     }
 
     /// Begins to write blocks to the device: returns a piece for each command. Blocks of `places`
@@ -371,7 +393,8 @@ impl Folio {
                 let end = blocks.end.min(blocks.start.saturating_add(room));
                 let bytes = self.bytes_of(&(blocks.start..end));
                 let Some(memory) = frozen.slice(bytes.clone()) else { break };
-                pieces.push(Piece { blocks: blocks.start..end, addr, memory });
+                let (blocks_of_piece, ending) = (blocks.start..end, place.ending);
+                pieces.push(Piece { blocks: blocks_of_piece, addr, memory, ending });
                 (addr, blocks.start) = (addr + bytes.len() as u64, end);
             }
         }
@@ -381,10 +404,11 @@ impl Folio {
         Some((pieces, cleaned))
     }
 
-    /// Ends a command of a write. Blocks that it failed to write are dirty again: returns their
-    /// number.
-    pub(super) fn written(&self, blocks: Range<u32>, failed: bool) -> u32 {
+    /// Ends a command of a write. With `ending`, the filesystem has to know the end; see
+    /// [`ended`](Self::ended). Blocks that it failed to write are dirty again: returns their number.
+    pub(super) fn written(&self, blocks: Range<u32>, ending: bool, failed: bool) -> u32 {
         let mut state = self.state.write();
+        state.endings += u32::from(ending);
         let again = if failed { state.dirty.insert(blocks) } else { 0 };
         if let Memory::Writing { commands, .. } = &mut state.memory {
             *commands = commands.saturating_sub(1);
@@ -393,11 +417,19 @@ impl Folio {
         again
     }
 
+    /// Notes that the filesystem knows the end of a write. Makes the blocks dirty if it `failed`:
+    /// returns the number of those that were not.
+    pub(super) fn ended(&self, blocks: Range<u32>, failed: bool) -> u32 {
+        let mut state = self.state.write();
+        state.endings = state.endings.saturating_sub(1);
+        if failed { state.dirty.insert(blocks) } else { 0 }
+    }
+
     /// Takes the memory of a folio that is idle and clean.
     pub(super) fn evict(&self) -> Option<DmaBuf> {
         let mut state = self.state.try_write()?;
         state.end_write();
-        if !state.dirty.is_empty() || state.patching {
+        if !state.dirty.is_empty() || state.patching || state.endings > 0 {
             return None;
         }
         match std::mem::replace(&mut state.memory, Memory::Gone) {
@@ -407,6 +439,11 @@ impl Folio {
                 None
             }
         }
+    }
+
+    /// Returns true if the folio is part of the cache.
+    pub(super) fn is_there(&self) -> bool {
+        !matches!(self.state.read().memory, Memory::Gone)
     }
 
     /// Returns true if commands use the memory.

@@ -7,10 +7,14 @@ mod file;
 mod folio;
 mod handle;
 mod pool;
+mod read;
+mod read_ahead;
 mod state;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod write;
+mod write_back;
 
 pub use handle::CachedFile;
 pub use pool::PageCache;

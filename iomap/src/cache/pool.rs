@@ -105,7 +105,7 @@ impl Pool {
     /// Submits reads of pieces of a folio.
     pub(super) fn read(&self, target: &Target, pieces: Vec<Piece<DmaBuf>>, patch: bool) {
         let mut device = self.device.lock();
-        for Piece { blocks, addr, memory } in pieces {
+        for Piece { blocks, addr, memory, .. } in pieces {
             let target = Target { blocks, ..target.clone() };
             target.file.begin_command(false);
             let purpose = if patch { Purpose::Patch(target) } else { Purpose::Fill(target) };
@@ -127,10 +127,10 @@ impl Pool {
     /// Submits writes of pieces of a folio.
     pub(super) fn write(&self, target: &Target, pieces: Vec<Piece<FrozenBuf>>, fua: bool) {
         let mut device = self.device.lock();
-        for Piece { blocks, addr, memory } in pieces {
+        for Piece { blocks, addr, memory, ending } in pieces {
             let target = Target { blocks, ..target.clone() };
             target.file.begin_command(true);
-            let mut ticket = Ticket(Purpose::Write(target));
+            let mut ticket = Ticket(Purpose::Write(target, ending));
             while let Err(Rejected { error, payload }) = device.write(addr, &memory, fua, ticket) {
                 if !error.is_busy() {
                     payload.end(Err(rejected(&error)));

@@ -11,8 +11,9 @@ use std::sync::atomic::{
 use parking_lot::{Mutex, RwLock};
 
 use super::accounts::Accounts;
-use super::folio::Folio;
-use crate::error::BioError;
+use super::folio::{Ending, Folio};
+use crate::contract::open_file::EndIo;
+use crate::error::{BioError, Error};
 
 /// The folios of a file, and its errors.
 pub(super) struct FileState {
@@ -30,6 +31,15 @@ pub(super) struct FileState {
     commands: AtomicUsize,
     writes: AtomicUsize,
     errors: Mutex<WriteErrors>,
+    /// Writes whose end the filesystem does not know yet.
+    ended: Mutex<Vec<Ended>>,
+}
+
+/// The end of a write of blocks of a folio.
+pub(super) struct Ended {
+    pub(super) folio: Arc<Folio>,
+    pub(super) blocks: Range<u32>,
+    pub(super) end: EndIo,
 }
 
 /// Errors of writes that ended after the call that wrote the data.
@@ -38,7 +48,16 @@ pub(super) struct WriteErrors {
     /// Number of errors. A handle compares it with the number that it has reported.
     pub(super) count: u64,
     /// Position and error of the last one.
-    pub(super) last: Option<(u64, usize, BioError)>,
+    pub(super) last: Option<(u64, u64, BioError)>,
+}
+
+impl WriteErrors {
+    /// Returns the last error.
+    pub(super) fn error(&self) -> Option<Error> {
+        let (pos, bytes, error) = self.last?;
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Some(Error::Bio { what: "write", pos, length, error })
+    }
 }
 
 impl FileState {
@@ -53,6 +72,7 @@ impl FileState {
             commands: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
             errors: Mutex::default(),
+            ended: Mutex::default(),
         }
     }
 
@@ -149,11 +169,6 @@ impl FileState {
         }
     }
 
-    /// Returns the first byte of the first folio with dirty blocks that has bytes of `range`.
-    pub(super) fn first_dirty(&self, range: Range<u64>) -> Option<u64> {
-        self.dirty.lock().range(range).next().copied()
-    }
-
     pub(super) fn begin_command(&self, write: bool) {
         self.commands.fetch_add(1, AcqRel);
         self.writes.fetch_add(usize::from(write), AcqRel);
@@ -164,21 +179,62 @@ impl FileState {
         self.commands.fetch_sub(1, Release);
     }
 
+    pub(super) fn commands(&self) -> usize {
+        self.commands.load(Acquire)
+    }
+
     pub(super) fn writes(&self) -> usize {
         self.writes.load(Acquire)
     }
 
     /// Ends a write of blocks of a folio. Blocks that it failed to write are dirty again.
-    pub(super) fn written(&self, folio: &Folio, blocks: Range<u32>, result: Result<(), BioError>) {
+    pub(super) fn written(
+        &self,
+        folio: &Arc<Folio>,
+        blocks: Range<u32>,
+        ending: Option<Ending>,
+        result: Result<(), BioError>,
+    ) {
         let pos = folio.pos + (u64::from(blocks.start) << self.block_shift);
-        let bytes = blocks.len() << self.block_shift;
-        let again = folio.written(blocks, result.is_err());
+        let bytes = (blocks.len() as u64) << self.block_shift;
+        let again = folio.written(blocks.clone(), ending.is_some(), result.is_err());
         self.add_dirty(folio, again);
-        if let Err(error) = result {
-            let mut errors = self.errors.lock();
-            errors.count += 1;
-            errors.last = Some((pos, bytes, error));
+        if let Some(Ending { unwritten, private }) = ending {
+            // The last block has bytes past the end of the file, which is not moved by them.
+            let bytes = bytes.min(self.size().saturating_sub(pos));
+            let end =
+                EndIo { pos, bytes, write: true, unwritten, failed: result.is_err(), private };
+            self.ended.lock().push(Ended { folio: Arc::clone(folio), blocks, end });
         }
+        if let Err(error) = result {
+            self.record(pos, bytes, error);
+        }
+    }
+
+    /// Notes that the filesystem knows the end of a write, or that it could not end it: the blocks are
+    /// dirty again.
+    pub(super) fn end_write(&self, Ended { folio, blocks, end }: Ended, failed: bool) {
+        let again = folio.ended(blocks, failed);
+        self.add_dirty(&folio, again);
+        if failed {
+            self.record(end.pos, end.bytes, BioError::System { errno: 0 });
+        }
+    }
+
+    fn record(&self, pos: u64, bytes: u64, error: BioError) {
+        let mut errors = self.errors.lock();
+        errors.count += 1;
+        errors.last = Some((pos, bytes, error));
+    }
+
+    /// Returns true if there are writes whose end the filesystem does not know yet.
+    pub(super) fn has_ended(&self) -> bool {
+        !self.ended.lock().is_empty()
+    }
+
+    /// Takes the writes whose end the filesystem does not know yet.
+    pub(super) fn take_ended(&self) -> Vec<Ended> {
+        std::mem::take(&mut *self.ended.lock())
     }
 
     pub(super) fn errors(&self) -> WriteErrors {

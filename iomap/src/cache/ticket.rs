@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Release};
 use nvio_driver::DmaBuf;
 use parking_lot::Mutex;
 
-use super::folio::Folio;
+use super::folio::{Ending, Folio};
 use super::state::FileState;
 use crate::error::BioError;
 
@@ -21,7 +21,7 @@ pub(super) enum Purpose {
     /// Reads blocks of a folio that has other content.
     Patch(Target),
     /// Writes blocks of a folio.
-    Write(Target),
+    Write(Target, Option<Ending>),
     Flush(Arc<Flush>),
 }
 
@@ -44,8 +44,8 @@ impl Ticket {
     /// Ends a write or a flush, whose memory the queue does not have.
     pub(super) fn end(self, result: Result<(), BioError>) {
         match self.0 {
-            Purpose::Write(Target { file, folio, blocks }) => {
-                file.written(&folio, blocks, result);
+            Purpose::Write(Target { file, folio, blocks }, ending) => {
+                file.written(&folio, blocks, ending, result);
                 file.end_command(true);
             }
             Purpose::Flush(flush) => {
@@ -85,7 +85,7 @@ impl fmt::Debug for Ticket {
         f.write_str(match self.0 {
             Purpose::Fill(_) => "Fill",
             Purpose::Patch(_) => "Patch",
-            Purpose::Write(_) => "Write",
+            Purpose::Write(..) => "Write",
             Purpose::Flush(_) => "Flush",
         })
     }

@@ -81,6 +81,12 @@ bitflags! {
         const ATOMIC = 1 << 6;
         /// Drops the data from the cache at completion.
         const DONTCACHE = 1 << 7;
+        /// The data of a buffered write is written to the device at once. The filesystem allocates
+        /// blocks, and never answers with [`MappingKind::Delalloc`].
+        const WRITETHROUGH = 1 << 8;
+        /// Cached data is about to be written to the device. The filesystem allocates blocks that it
+        /// had only reserved, and never answers with [`MappingKind::Delalloc`].
+        const WRITEBACK = 1 << 9;
     }
 }
 
@@ -231,6 +237,9 @@ pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
 ///     ) -> Result<(), ErrorOf<Self>> {
 ///         Ok(()) // A filesystem releases here what `begin` has locked.
 ///     }
+///     fn private(&self) -> u64 {
+///         0 // A filesystem finds its record of the write by it.
+///     }
 ///     fn read_inline(&mut self, _: &Mapping, pos: u64, out: &mut [u8]) -> Result<(), Error> {
 ///         let start = pos as usize;
 ///         out.copy_from_slice(&self.1[start..start + out.len()]);
@@ -320,6 +329,14 @@ pub trait Mapper {
     ) -> Result<(), ErrorOf<Self>> {
         let _ = (mapping, pos, length, processed, op);
         Ok(())
+    }
+
+    /// Returns the value that [`EndIo::private`](crate::EndIo::private) has at the end of a write to
+    /// the mapping that [`begin`](Self::begin) returned last.
+    ///
+    /// See the [example](Self#examples).
+    fn private(&self) -> u64 {
+        0
     }
 
     /// Fills `out` with the bytes at `pos` of a [`MappingKind::Inline`] mapping.

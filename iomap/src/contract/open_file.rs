@@ -159,6 +159,9 @@ pub struct EndIo {
     pub unwritten: bool,
     /// True if the request failed.
     pub failed: bool,
+    /// [`Mapper::private`](crate::Mapper::private) of the mapping, for a write from the cache; 0 for
+    /// direct I/O.
+    pub private: u64,
 }
 
 /// A failure, for [`OpenFile::report`].

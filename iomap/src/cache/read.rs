@@ -1,0 +1,66 @@
+//! Buffered reads.
+
+use std::ops::Range;
+
+use super::file::FileCache;
+use super::folio::Access;
+use crate::contract::mapper::{ErrorOf, Mapper};
+
+impl<M: Mapper> FileCache<M> {
+    /// Reads bytes from `pos` on, and returns their number: fewer only at the end of the file, or
+    /// before a byte that cannot be read.
+    pub(super) fn read_at(&self, pos: u64, out: &mut [u8]) -> Result<usize, ErrorOf<M>> {
+        let left = self.state.size().saturating_sub(pos);
+        let len = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let mut done = 0;
+        while done < len {
+            let at = pos + done as u64;
+            let Some(folio) = self.state.folio(at) else {
+                match self.miss(at, (len - done) as u64) {
+                    Err(_) if done > 0 => break,
+                    other => other?,
+                }
+                continue;
+            };
+            match folio.read(at, &mut out[done..len]) {
+                Access::Copied(n) => done += n,
+                Access::Failed(_) if done > 0 => break,
+                other => self.settle(&folio, at, other)?,
+            }
+        }
+        Ok(done)
+    }
+
+    #[cold]
+    fn miss(&self, at: u64, wanted: u64) -> Result<(), ErrorOf<M>> {
+        match self.add_folio(at, wanted)? {
+            Some(folio) => self.fill(&folio, at),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to read a range, as far as there is memory. Errors are left to the read that needs the
+    /// data.
+    #[cold]
+    pub(super) fn read_ahead(&self, range: Range<u64>) {
+        let end = range.end.min(self.state.size());
+        let mut at = range.start;
+        while at < end {
+            let at_once = match self.state.folio(at) {
+                Some(folio) => {
+                    at = folio.end();
+                    continue;
+                }
+                None => self.try_add_folio(at, end - at),
+            };
+            let Ok(Some(folio)) = at_once else { return };
+            if self.state.insert(&folio) {
+                self.pool.track(&self.state, &folio);
+                if self.fill(&folio, at).is_err() {
+                    return;
+                }
+            }
+            at = folio.end();
+        }
+    }
+}

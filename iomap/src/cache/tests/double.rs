@@ -1,0 +1,178 @@
+//! A filesystem of one file, which allocates: blocks are reserved by a buffered write, allocated
+//! when they are written to the device, and converted afterwards.
+
+use std::sync::{Arc, Mutex};
+
+use crate::contract::mapper::{Mapper, Mapping, MappingFlags, MappingKind, Op};
+use crate::contract::open_file::{EndIo, FileRef, OpenFile};
+use crate::error::Error;
+
+pub(super) const BLOCK: u64 = 1024;
+
+/// The state of a block of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Block {
+    Hole,
+    Reserved,
+    /// With its address on the device.
+    Unwritten(u64),
+    Mapped(u64),
+}
+
+/// What the filesystem knows.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    pub(super) blocks: Vec<Block>,
+    /// Size on the disk, bytes.
+    pub(super) size: u64,
+    /// The next free block of the device.
+    free: u64,
+    pub(super) ends: Vec<EndIo>,
+    pub(super) ops: Vec<Op>,
+    begun: usize,
+    pub(super) fail_end_io: bool,
+    /// Blocks are not allocated: a write to a hole fails.
+    pub(super) fixed: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inode(pub(super) Mutex<Record>);
+
+impl OpenFile for Inode {
+    type Error = Error;
+
+    fn end_io(&self, end: &EndIo) -> Result<(), Error> {
+        let mut record = self.0.lock().unwrap();
+        record.ends.push(*end);
+        if record.fail_end_io {
+            return Err(Error::WouldBlock);
+        }
+        if end.failed {
+            return Ok(());
+        }
+        assert_eq!(end.private, 77);
+        let (first, last) = (end.pos / BLOCK, (end.pos + end.bytes).div_ceil(BLOCK));
+        for block in &mut record.blocks[first as usize..last as usize] {
+            if let Block::Unwritten(addr) = *block {
+                *block = Block::Mapped(addr);
+            }
+        }
+        record.size = record.size.max(end.pos + end.bytes);
+        Ok(())
+    }
+}
+
+/// A handle of the file.
+#[derive(Clone)]
+pub(super) struct Double(pub(super) Arc<FileRef<Inode>>);
+
+impl Double {
+    /// A file of `blocks`, on a device whose first free block is `free`.
+    pub(super) fn new(blocks: Vec<Block>, size: u64, free: u64) -> Self {
+        let record = Record { blocks, size, free, ..Record::default() };
+        Self(Arc::new(FileRef::new(Inode(Mutex::new(record)))))
+    }
+
+    pub(super) fn record<T>(&self, with: impl FnOnce(&mut Record) -> T) -> T {
+        with(&mut self.0.state().0.lock().unwrap())
+    }
+
+    /// The bytes of the file on the device, with zeroes for blocks without data.
+    pub(super) fn on_device(&self, image: &[u8]) -> Vec<u8> {
+        self.record(|record| {
+            let block = |block: &Block| match block {
+                Block::Mapped(addr) => image[*addr as usize..][..BLOCK as usize].to_vec(),
+                _ => vec![0; BLOCK as usize],
+            };
+            let mut bytes: Vec<u8> = record.blocks.iter().flat_map(block).collect();
+            bytes.resize(record.size as usize, 0);
+            bytes
+        })
+    }
+
+    /// Checks that each `begin` had its `end`.
+    pub(super) fn assert_balanced(&self) {
+        assert_eq!(self.record(|record| record.begun), 0);
+    }
+}
+
+impl Mapper for Double {
+    type OpenFile = Inode;
+
+    fn open_file(&self) -> &FileRef<Inode> {
+        &self.0
+    }
+
+    fn size(&self) -> u64 {
+        self.record(|record| record.size)
+    }
+
+    fn block_size(&self) -> u32 {
+        BLOCK as u32
+    }
+
+    fn private(&self) -> u64 {
+        77
+    }
+
+    fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Error> {
+        self.record(|record| {
+            record.ops.push(op);
+            let (first, last) = (pos / BLOCK, (pos + length).div_ceil(BLOCK));
+            let allocates = op.contains(Op::WRITE) && !record.fixed;
+            if allocates && record.blocks.len() < last as usize {
+                record.blocks.resize(last as usize, Block::Hole);
+            }
+            let Some(&old) = record.blocks.get(first as usize) else {
+                record.begun += 1;
+                return Ok(Mapping::hole(first * BLOCK, last * BLOCK - first * BLOCK));
+            };
+            let now = op.intersects(Op::WRITETHROUGH | Op::WRITEBACK);
+            let new = allocates && now && matches!(old, Block::Hole | Block::Reserved);
+            for index in first..last.min(record.blocks.len() as u64) {
+                let block = &mut record.blocks[index as usize];
+                if *block != old {
+                    break;
+                }
+                if new {
+                    *block = Block::Unwritten(record.free * BLOCK);
+                    record.free += 1;
+                } else if allocates && *block == Block::Hole {
+                    *block = Block::Reserved;
+                }
+            }
+            let block = record.blocks[first as usize];
+            record.begun += 1;
+            let offset = first * BLOCK;
+            let mut mapping = match block {
+                Block::Hole => Mapping::hole(offset, BLOCK),
+                Block::Reserved => {
+                    Mapping { kind: MappingKind::Delalloc, ..Mapping::hole(offset, BLOCK) }
+                }
+                Block::Unwritten(addr) => Mapping::unwritten(offset, BLOCK, addr),
+                Block::Mapped(addr) => Mapping::mapped(offset, BLOCK, addr),
+            };
+            mapping.flags.set(MappingFlags::NEW, new);
+            // As long as the next blocks continue it.
+            for next in &record.blocks[first as usize + 1..] {
+                let continues = match (block, *next) {
+                    (Block::Mapped(addr), Block::Mapped(next))
+                    | (Block::Unwritten(addr), Block::Unwritten(next)) => {
+                        next == addr + mapping.length
+                    }
+                    (block, next) => block == next,
+                };
+                if !continues {
+                    break;
+                }
+                mapping.length += BLOCK;
+            }
+            Ok(mapping)
+        })
+    }
+
+    fn end(&mut self, _: &Mapping, _: u64, _: u64, _: u64, _: Op) -> Result<(), Error> {
+        self.record(|record| record.begun -= 1);
+        Ok(())
+    }
+}
