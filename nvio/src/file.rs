@@ -131,14 +131,19 @@ impl Read for File {
 
 impl Seek for File {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let target = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.size().checked_add_signed(by),
-        };
-        self.position = target.ok_or(io::ErrorKind::InvalidInput)?;
+        self.position = position(to, self.position, self.size())?;
         Ok(self.position)
     }
+}
+
+/// Returns the position in a stream of `size` bytes after a seek from `current`.
+pub(crate) fn position(to: SeekFrom, current: u64, size: u64) -> io::Result<u64> {
+    let target = match to {
+        SeekFrom::Start(at) => Some(at),
+        SeekFrom::Current(by) => current.checked_add_signed(by),
+        SeekFrom::End(by) => size.checked_add_signed(by),
+    };
+    target.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// A queue takes the file as it takes one of [`nvio_ext4`](crate::ext4).

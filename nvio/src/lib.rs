@@ -58,6 +58,7 @@ mod storage;
 mod volume;
 mod volume_queue;
 mod writable;
+mod writable_file;
 
 pub use device::Device;
 pub use error::{Error, Found};
@@ -78,4 +79,5 @@ pub use recognise::Format;
 pub use shutdown::Shutdown;
 pub use volume::{READ_BYTES_MAX, ReadDir, Volume};
 pub use volume_queue::VolumeQueue;
-pub use writable::{WritableFile, WritableVolume};
+pub use writable::WritableVolume;
+pub use writable_file::{IoMode, WritableFile};

@@ -70,7 +70,7 @@ impl OpenOptions {
         let disk = device.writable_disk(&location)?;
         let storage = Storage::of_device(device, &location)?;
         let volume = Volume::new(Shared::open(storage, &location, self, journal)?);
-        WritableVolume::new(volume, disk, &location)
+        WritableVolume::new(volume, disk, &location, self.page_cache())
     }
 
     /// Opens the controller of a device for reading, without looking for a filesystem. That of an

@@ -48,8 +48,8 @@ const RETRIES: u8 = 5;
 /// assert_eq!(device.namespace(None)?.block_size(), 4096);
 /// drop(device);
 ///
-/// // For overwriting.
-/// let volume = options.open_writable(&image)?;
+/// // For overwriting, with 2 MiB of cached file data.
+/// let volume = options.clone().page_cache_bytes(2 << 20).open_writable(&image)?;
 /// volume.open_writable("/hello.txt")?.write_at(0, b"J")?;
 /// drop(volume);
 /// let device = options.open_writable_device(&image)?;
@@ -77,6 +77,7 @@ pub struct OpenOptions {
     pub(crate) emulate: bool,
     pub(crate) image_block_bytes: u32,
     pub(crate) queue_depth: u16,
+    page_cache_bytes: Option<usize>,
     pub(crate) journal: Option<Location>,
     pub(crate) wait: Option<Wait>,
     pub(crate) shutdown: Option<Shutdown>,
@@ -101,6 +102,7 @@ impl OpenOptions {
             emulate: false,
             image_block_bytes: 512,
             queue_depth: DATA_DEPTH,
+            page_cache_bytes: None,
             journal: None,
             wait: None,
             shutdown: None,
@@ -190,6 +192,20 @@ impl OpenOptions {
     pub fn arena_bytes(mut self, bytes: usize) -> Self {
         self.controller.arena_bytes = bytes;
         self
+    }
+
+    /// Sets the largest number of bytes of file data in memory for buffered I/O, half of the DMA
+    /// arena by default. The memory is part of the arena.
+    ///
+    /// See the [example](Self#examples).
+    #[must_use]
+    pub fn page_cache_bytes(mut self, bytes: usize) -> Self {
+        self.page_cache_bytes = Some(bytes);
+        self
+    }
+
+    pub(crate) fn page_cache(&self) -> usize {
+        self.page_cache_bytes.unwrap_or(self.controller.arena_bytes / 2)
     }
 
     /// Sets how many commands a queue has in flight at most, 128 by default.

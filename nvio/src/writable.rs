@@ -1,11 +1,11 @@
 //! A filesystem whose files may be overwritten.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nvio_ext4::WritableFilesystem;
-use nvio_iomap::{Cursor, DiskQueue, IoArgs, IoFlags, WritableDisk};
+use nvio_iomap::{DiskQueue, PageCache, WritableDisk};
 
 use crate::error::Error;
 use crate::location::Location;
@@ -14,6 +14,7 @@ use crate::pool::Pool;
 use crate::queue::{Queue, WritableQueue};
 use crate::shared::Shared;
 use crate::volume::Volume;
+use crate::writable_file::WritableFile;
 
 /// A [`Volume`] whose files may be overwritten. Cheap to clone; threads share it.
 ///
@@ -49,20 +50,35 @@ pub struct WritableVolume {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     // Fields drop in order: queues before the volume, which owns the controller.
-    filesystem: WritableFilesystem,
-    writers: Pool<nvio_ext4::FileQueue<WritableDisk>>,
+    pub(crate) filesystem: WritableFilesystem,
+    pub(crate) writers: Pool<nvio_ext4::FileQueue<WritableDisk>>,
+    /// Created for the first file that is read or written through it.
+    cache: Mutex<Option<PageCache>>,
+    cache_bytes: usize,
     disk: WritableDisk,
     volume: Volume,
 }
 
 impl Inner {
-    fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
+    pub(crate) fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
         let volume = self.volume.shared();
         let device = volume.device().ok_or(Error::NoController)?;
         let queue = DiskQueue::new(device.controller(), &self.disk, volume.depth())?;
         Ok(nvio_ext4::FileQueue::new(queue))
+    }
+
+    /// Returns the cache of all files.
+    pub(crate) fn cache(&self) -> Result<PageCache, Error> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cache) = &*cache {
+            return Ok(cache.clone());
+        }
+        let volume = self.volume.shared();
+        let device = volume.device().ok_or(Error::NoController)?;
+        let queue = DiskQueue::new(device.controller(), &self.disk, volume.depth())?;
+        Ok(cache.insert(PageCache::new(queue, self.cache_bytes)).clone())
     }
 }
 
@@ -95,10 +111,13 @@ impl WritableVolume {
         volume: Volume,
         disk: WritableDisk,
         location: &Location,
+        cache_bytes: usize,
     ) -> Result<Self, Error> {
         let refused = |error| Error::NotWritable { device: location.device.to_string(), error };
         let filesystem = volume.filesystem().writable().map_err(refused)?;
-        Ok(Self { inner: Arc::new(Inner { filesystem, writers: Pool::new(), disk, volume }) })
+        let (writers, cache) = (Pool::new(), Mutex::default());
+        let inner = Inner { filesystem, writers, cache, cache_bytes, disk, volume };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Opens the regular file at `path` for reading and overwriting.
@@ -112,7 +131,7 @@ impl WritableVolume {
         let path = path.as_ref();
         let inode = self.metadata(path)?;
         let file = self.inner.filesystem.writable_file(&inode).map_err(Error::path(path))?;
-        Ok(WritableFile { file, volume: Arc::clone(&self.inner) })
+        Ok(WritableFile::new(file, Arc::clone(&self.inner)))
     }
 
     /// Creates a queue for reading and overwriting, for a thread that polls.
@@ -127,78 +146,5 @@ impl WritableVolume {
 
     fn volume_inner(&self) -> &Arc<Shared> {
         self.inner.volume.shared()
-    }
-}
-
-/// An open file that may be overwritten; see [`WritableVolume`].
-///
-/// The methods of [`nvio_ext4::WritableFile`] that take a [`WritableQueue`] are available, too.
-pub struct WritableFile {
-    // Dropped before the device that it is on.
-    file: nvio_ext4::WritableFile,
-    volume: Arc<Inner>,
-}
-
-impl fmt::Debug for WritableFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.file.fmt(f)
-    }
-}
-
-impl Deref for WritableFile {
-    type Target = nvio_ext4::WritableFile;
-
-    fn deref(&self) -> &Self::Target {
-        &self.file
-    }
-}
-
-impl DerefMut for WritableFile {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.file
-    }
-}
-
-impl WritableFile {
-    /// Reads at byte `pos` into `out`, waits, and returns the number of bytes: less than
-    /// `out.len()` only at the end of the file.
-    ///
-    /// See the [example](WritableVolume#examples).
-    ///
-    /// # Errors
-    /// As [`File::read_at`](crate::File::read_at).
-    pub fn read_at(&mut self, pos: u64, out: &mut [u8]) -> Result<usize, Error> {
-        let Self { file, volume } = self;
-        Ok(volume.writers.with(|| volume.queue(), |queue| file.read_at(queue, pos, out))??)
-    }
-
-    /// Overwrites the bytes from `pos` on with `data`, and waits until the device has them: in its
-    /// volatile cache, if it has one. Neither position nor length need be aligned.
-    ///
-    /// See the [example](WritableVolume#examples).
-    ///
-    /// # Errors
-    /// [`Error::File`]: a range that is not inside of the file, has a hole, or was never written is
-    /// refused as a whole. After a failure of the device, it is not known which of the bytes
-    /// were written.
-    pub fn write_at(&mut self, pos: u64, data: &[u8]) -> Result<(), Error> {
-        self.write(IoArgs::at(pos), data)
-    }
-
-    /// Overwrites as [`write_at`](Self::write_at) does, and waits until the data is durable.
-    ///
-    /// See the [example](WritableVolume#examples).
-    ///
-    /// # Errors
-    /// As [`write_at`](Self::write_at).
-    pub fn write_durably_at(&mut self, pos: u64, data: &[u8]) -> Result<(), Error> {
-        self.write(IoArgs::at(pos).flags(IoFlags::DSYNC), data)
-    }
-
-    fn write(&mut self, io: IoArgs, data: &[u8]) -> Result<(), Error> {
-        let Self { file, volume } = self;
-        let write = |queue: &mut _| file.write_from(queue, io, &mut Cursor::new(data));
-        volume.writers.with(|| volume.queue(), write)??;
-        Ok(())
     }
 }

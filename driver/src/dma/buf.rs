@@ -60,6 +60,8 @@ pub(super) struct Carried {
     pub(super) data: Vec<DmaBuf>,
     pub(super) metadata: Option<DmaBuf>,
     pub(super) label: u64,
+    /// Data that the host may read meanwhile, instead of `data`.
+    pub(super) frozen: Vec<FrozenBuf>,
 }
 
 impl DmaBuf {

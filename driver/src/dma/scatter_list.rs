@@ -1,6 +1,7 @@
 //! The memory of a command that consists of several buffers.
 
 use super::buf::{Carried, DmaBuf};
+use super::frozen::FrozenBuf;
 
 /// The memory of one command: its data, in one or more buffers in the order of the transfer, and
 /// its metadata, if it is separate from the data.
@@ -57,7 +58,19 @@ impl ScatterList {
     ///
     /// See the [example](Self#examples).
     pub fn labelled(data: Vec<DmaBuf>, metadata: Option<DmaBuf>, label: u64) -> Self {
-        Self(DmaBuf::carrying(Carried { data, metadata, label }))
+        Self(DmaBuf::carrying(Carried { data, metadata, label, frozen: Vec::new() }))
+    }
+
+    /// Creates a list for a write of memory that the host may read meanwhile. Its buffers cannot be
+    /// taken out.
+    pub(crate) fn of_frozen(frozen: Vec<FrozenBuf>) -> Self {
+        Self(DmaBuf::carrying(Carried { frozen, ..Carried::default() }))
+    }
+
+    /// Returns the buffers of the transfer in order.
+    pub(crate) fn buffers(&self) -> impl Iterator<Item = &DmaBuf> + Clone {
+        let frozen = self.0.carried().map_or(&[][..], |carried| &carried.frozen);
+        self.data().iter().chain(frozen.iter().map(FrozenBuf::as_buf))
     }
 
     /// Creates a list of one buffer: `buf[..data_len]` is the data, and the rest, if there is any,

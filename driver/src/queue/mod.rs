@@ -19,6 +19,7 @@ mod split_transfer;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod write_frozen;
 
 pub use blocking::Blocking;
 pub use completion::{Completion, Handler};

@@ -14,7 +14,7 @@ use super::ring::Posted;
 use super::sleeper::Sleeper;
 use crate::controller::health::{Failure, Health};
 use crate::controller::inner::Inner;
-use crate::dma::{DmaBuf, FrozenBuf};
+use crate::dma::DmaBuf;
 use crate::error::{Error, Result};
 use crate::namespace::{Namespace, PageRead, WritableNamespace};
 use crate::rejected::{Rejected, SubmitResult};
@@ -284,46 +284,6 @@ impl<T> QueuePair<T> {
         self.submit_checked(command.map(durable), buf.len(), buf, context)
     }
 
-    /// Submits a write of memory that the host may read meanwhile. With `fua`, the data is durable
-    /// when the write completes (Force Unit Access). The command keeps the memory, and completes
-    /// with an empty buffer.
-    ///
-    /// # Examples
-    /// ```
-    /// # let served = nvio_testkit::controller::Served::memory(16 << 20);
-    /// # let controller = &served.controller;
-    /// let mut queue = controller.queue_pair(8)?;
-    /// let namespace = controller.writable()?.writable_namespace(1)?;
-    /// let frozen = controller.alloc(4096)?.freeze();
-    /// queue.write_frozen(&namespace, 0, &frozen, true, ()).map_err(|rejected| rejected.error)?;
-    /// assert_eq!(frozen[..], [0; 4096]);
-    /// queue.wait(|done| assert!(done.status.is_success() && done.buf.is_empty()))?;
-    /// frozen.thaw().map_err(|_| "the command has ended")?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn write_frozen(
-        &mut self,
-        namespace: &WritableNamespace,
-        lba: u64,
-        frozen: &FrozenBuf,
-        fua: bool,
-        context: T,
-    ) -> SubmitResult<(), T> {
-        let command = Self::command(namespace.write_head(), namespace, lba, frozen.as_buf());
-        let flags = if fua { Sqe::FUA } else { 0 };
-        let submitted = match command {
-            Ok(sqe) => {
-                let sqe = Sqe { cdw12: U32::new(sqe.cdw12.get() | flags), ..sqe };
-                self.core.submit_frozen(sqe, frozen, context)
-            }
-            Err(error) => return Err(Rejected { error, payload: ((), context) }),
-        };
-        submitted.map_err(|context| self.full(((), context)))
-    }
-
     #[inline(always)]
     fn transfer(
         &mut self,
@@ -385,8 +345,13 @@ impl<T> QueuePair<T> {
 
     /// Returns a Read or a Write without metadata.
     fn command(head: u64, namespace: &Namespace, lba: u64, buf: &DmaBuf) -> Result<Sqe> {
-        let blocks = namespace.check(lba, buf.len())?;
         buf.check_alignment()?;
+        Self::head(head, namespace, lba, buf.len())
+    }
+
+    /// Returns a Read or a Write of `bytes` bytes without metadata.
+    pub(super) fn head(head: u64, namespace: &Namespace, lba: u64, bytes: usize) -> Result<Sqe> {
+        let blocks = namespace.check(lba, bytes)?;
         let [opcode, ..] = head.to_le_bytes();
         let metadata = namespace.metadata_size();
         let protection = match metadata {

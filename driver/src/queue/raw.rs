@@ -551,7 +551,7 @@ impl<T> RawQueuePair<T> {
 }
 
 fn ranges(list: &ScatterList) -> impl Iterator<Item = Range> + Clone {
-    let data = list.data().iter().filter(|buf| !buf.is_empty());
+    let data = list.buffers().filter(|buf| !buf.is_empty());
     data.map(|buf| Range { iova: buf.iova(), len: buf.len() })
 }
 

@@ -256,6 +256,12 @@ pub enum Error {
         /// Size of the filesystem's disk or partition, bytes.
         device: u64,
     },
+    /// The file is open in another cache.
+    #[error("inode {inode} is open in another cache: close it there first")]
+    OtherCache {
+        /// The file's inode number.
+        inode: InodeNumber,
+    },
     /// A mapping was asked for in order to write, of a file that is open for reading.
     #[error("inode {inode} is open for reading only")]
     ReadOnly {
@@ -331,7 +337,7 @@ impl Error {
             | Self::UnsupportedJournal { .. }
             | Self::Hole { .. }
             | Self::Unwritten { .. } => ErrorKind::Unsupported,
-            Self::InUse(_) => ErrorKind::ResourceBusy,
+            Self::InUse(_) | Self::OtherCache { .. } => ErrorKind::ResourceBusy,
             Self::NotExt4 { .. }
             | Self::BadSuperblock { .. }
             | Self::Truncated { .. }
@@ -404,7 +410,8 @@ impl Error {
             | Self::Hole { .. }
             | Self::Unwritten { .. }
             | Self::PastEnd { .. }
-            | Self::OtherDevice { .. } => true,
+            | Self::OtherDevice { .. }
+            | Self::OtherCache { .. } => true,
             Self::Iomap(error) => matches!(
                 **error,
                 Iomap::Misaligned { .. }

@@ -1,5 +1,6 @@
 //! Open files: mapping, reads and overwrites.
 
+pub(crate) mod cached;
 pub(crate) mod open_inode;
 pub(crate) mod read;
 pub(crate) mod system_zone;
@@ -12,7 +13,7 @@ use std::fmt;
 use nvio_iomap::{FileRef, Mapper, Mapping, MappingKind, Op, page_end};
 
 use crate::error::{Error, Unsupported};
-use crate::file::open_inode::OpenInode;
+use crate::file::open_inode::{OpenInode, Plain};
 use crate::filesystem::Filesystem;
 use crate::format::corrupt::{Problem, Structure};
 use crate::format::file_type::FileType;
@@ -43,12 +44,11 @@ impl Filesystem {
             .map_err(|problem| Structure::Inode(number).corrupt(problem))?;
         let block_size = self.superblock().block_size();
         let is_plain = !inode.flags().intersects(InodeFlags::ENCRYPT.union(InodeFlags::VERITY));
+        let plain = Plain { is_plain, page_end: page_end(inode.size(), block_size, is_plain) };
         Ok(File {
             cache: MapCache::new(self.options().extents_per_file),
-            shared: self.open_inodes().open(number),
+            shared: self.open_inodes().open(number, plain),
             block_size,
-            page_end: page_end(inode.size(), block_size, is_plain),
-            is_plain,
             inline: Box::default(),
             inode: inode.clone(),
             fs: self.clone(),
@@ -119,8 +119,6 @@ pub struct File {
     cache: MapCache,
     shared: FileRef<OpenInode>,
     block_size: u32,
-    page_end: u64,
-    is_plain: bool,
     /// The data of a file with inline data. Empty until the first mapping.
     inline: Box<[u8]>,
     inode: Inode,
@@ -243,7 +241,7 @@ impl Mapper for File {
 
     #[inline]
     fn page_end(&self) -> u64 {
-        self.page_end
+        self.shared.state().page_end()
     }
 
     #[inline]
@@ -253,7 +251,7 @@ impl Mapper for File {
 
     #[inline]
     fn is_plain(&self) -> bool {
-        self.is_plain
+        self.shared.state().is_plain()
     }
 
     /// # Errors

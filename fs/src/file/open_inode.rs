@@ -1,12 +1,13 @@
 //! The state of an open file that its handles and its requests in flight share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nvio_iomap::{FileRef, OpenFile, Report, WeakFileRef};
 
 use crate::error::Error;
+use crate::file::cached::Cached;
 use crate::number::InodeNumber;
 
 /// The state that all handles and requests of an open file share; see [`OpenFile`]. It exists once
@@ -15,6 +16,20 @@ use crate::number::InodeNumber;
 pub struct OpenInode {
     all: Arc<OpenInodes>,
     number: InodeNumber,
+    plain: Plain,
+    /// As `plain`, except while the file has cached data. Direct reads look at these.
+    page_end: AtomicU64,
+    is_plain: AtomicBool,
+    is_cached: AtomicBool,
+    pub(crate) cached: Cached,
+}
+
+/// The answers of an inode without cached data to [`Mapper::is_plain`](nvio_iomap::Mapper::is_plain)
+/// and [`Mapper::page_end`](nvio_iomap::Mapper::page_end).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plain {
+    pub(crate) is_plain: bool,
+    pub(crate) page_end: u64,
 }
 
 impl OpenInode {
@@ -24,10 +39,45 @@ impl OpenInode {
     pub fn number(&self) -> InodeNumber {
         self.number
     }
+
+    #[inline]
+    pub(crate) fn page_end(&self) -> u64 {
+        self.page_end.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain.load(Ordering::Relaxed)
+    }
+
+    /// Sends direct reads by the path that asks for cached data, or no longer.
+    pub(crate) fn set_cached(&self, is_cached: bool) {
+        let Plain { is_plain, page_end } = self.plain;
+        self.page_end.store(if is_cached { 0 } else { page_end }, Ordering::Release);
+        self.is_plain.store(is_plain && !is_cached, Ordering::Release);
+        self.is_cached.store(is_cached, Ordering::Release);
+    }
 }
 
 impl OpenFile for OpenInode {
     type Error = Error;
+
+    fn write_back(&self, pos: u64, length: u64, nowait: bool) -> Result<(), Error> {
+        let Some(file) = self.cached_file() else { return Ok(()) };
+        match file.write_back(pos..pos.saturating_add(length), nowait)? {
+            true => Ok(()),
+            false => Err(Error::WouldBlock { inode: self.number, pos }),
+        }
+    }
+
+    fn invalidate(&self, pos: u64, length: u64) -> bool {
+        self.cached_file().is_none_or(|file| file.invalidate(pos..pos.saturating_add(length)))
+    }
+
+    #[inline]
+    fn is_cached(&self) -> bool {
+        self.is_cached.load(Ordering::Relaxed)
+    }
 
     fn report(&self, report: &Report<'_, Error>) {
         let Report { pos, bytes, write, error } = *report;
@@ -57,12 +107,20 @@ pub(crate) struct OpenInodes {
 
 impl OpenInodes {
     /// Returns the shared state of inode `number`, and creates it if the inode is not open.
-    pub(crate) fn open(self: &Arc<Self>, number: InodeNumber) -> FileRef<OpenInode> {
+    pub(crate) fn open(self: &Arc<Self>, number: InodeNumber, plain: Plain) -> FileRef<OpenInode> {
         let mut open = self.lock();
         let known = open.get(&number).and_then(WeakFileRef::upgrade);
+        let new = || OpenInode {
+            all: Arc::clone(self),
+            number,
+            plain,
+            page_end: AtomicU64::new(plain.page_end),
+            is_plain: AtomicBool::new(plain.is_plain),
+            is_cached: AtomicBool::new(false),
+            cached: Cached::default(),
+        };
         // The state is created only if there is none, so none is dropped while the lock is held.
-        let shared =
-            known.unwrap_or_else(|| FileRef::new(OpenInode { all: Arc::clone(self), number }));
+        let shared = known.unwrap_or_else(|| FileRef::new(new()));
         open.insert(number, shared.downgrade());
         shared
     }

@@ -140,9 +140,11 @@ impl WritableFile {
             return Err(Error::Protected { inode, why: Protected::NotOpened });
         }
         let end = pos.saturating_add(length);
-        // A block of the device is at most as large as a block of the filesystem.
+        // A block of the device is at most as large as a block of the filesystem. The cache writes
+        // whole blocks of the filesystem, and has filled the rest with zeroes.
         let block = u64::from(self.file.block_size());
-        let limit = if self.with_tail { size.next_multiple_of(block) } else { size };
+        let whole = self.with_tail || op.contains(Op::WRITEBACK);
+        let limit = if whole { size.next_multiple_of(block) } else { size };
         if end > limit {
             return Err(Error::PastEnd { inode, end, size });
         }

@@ -9,30 +9,40 @@ const BITS: u32 = u64::BITS;
 pub(super) struct BlockSet {
     words: Box<[u64]>,
     blocks: u32,
+    /// Number of members.
+    members: u32,
 }
 
 impl BlockSet {
     /// Creates the empty set of a folio of `blocks` blocks.
     pub(super) fn new(blocks: u32) -> Self {
-        Self { words: vec![0; blocks.div_ceil(BITS) as usize].into_boxed_slice(), blocks }
+        Self {
+            words: vec![0; blocks.div_ceil(BITS) as usize].into_boxed_slice(),
+            blocks,
+            members: 0,
+        }
     }
 
     /// Adds blocks, and returns the number of those that were not in the set.
     pub(super) fn insert(&mut self, range: Range<u32>) -> u32 {
-        self.change(range, |word, mask| {
+        let new = self.change(range, |word, mask| {
             let new = mask & !*word;
             *word |= mask;
             new.count_ones()
-        })
+        });
+        self.members += new;
+        new
     }
 
     /// Removes blocks, and returns the number of those that were in the set.
     pub(super) fn remove(&mut self, range: Range<u32>) -> u32 {
-        self.change(range, |word, mask| {
+        let old = self.change(range, |word, mask| {
             let old = mask & *word;
             *word &= !mask;
             old.count_ones()
-        })
+        });
+        self.members -= old;
+        old
     }
 
     /// Calls `change` for each word with the mask of the range's bits, and returns the sum.
@@ -46,12 +56,21 @@ impl BlockSet {
     /// Returns true if all blocks of the range are in the set.
     #[inline]
     pub(super) fn contains(&self, range: Range<u32>) -> bool {
+        self.members == self.blocks && range.end <= self.blocks || self.has_all(range)
+    }
+
+    fn has_all(&self, range: Range<u32>) -> bool {
         masks(range)
             .all(|(index, mask)| self.words.get(index).is_some_and(|word| word & mask == mask))
     }
 
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.members == self.blocks
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.words.iter().all(|&word| word == 0)
+        self.members == 0
     }
 
     /// Returns the first run of blocks, from `from` on, that are in the set, or that are not.

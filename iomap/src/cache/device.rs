@@ -17,7 +17,7 @@ pub(super) trait CacheDevice: Send {
     fn write(
         &mut self,
         addr: u64,
-        memory: &FrozenBuf,
+        parts: &[FrozenBuf],
         fua: bool,
         ticket: Ticket,
     ) -> Submitted<Ticket>;
@@ -48,11 +48,11 @@ impl<Q: WriteQueue<Ticket> + Send> CacheDevice for Q {
     fn write(
         &mut self,
         addr: u64,
-        memory: &FrozenBuf,
+        parts: &[FrozenBuf],
         fua: bool,
         ticket: Ticket,
     ) -> Submitted<Ticket> {
-        self.write_frozen(addr, memory, fua, ticket)
+        self.write_frozen(addr, parts, fua, ticket)
     }
 
     fn flush(&mut self, ticket: Ticket) -> Submitted<Ticket> {

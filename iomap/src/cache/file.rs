@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
 
@@ -29,6 +30,24 @@ pub(super) struct FileCache<M> {
     pub(super) inode: Mutex<()>,
     /// Filesystem block in bytes.
     pub(super) block: u64,
+    /// Number of handles. The last one writes dirty data back when it is dropped.
+    pub(super) handles: AtomicUsize,
+}
+
+/// A file of a cache, whatever its filesystem.
+pub(super) trait Cleaned: Send + Sync {
+    /// Writes dirty data back, and waits for all commands. Returns true if some are in flight again.
+    fn clean(&self) -> bool;
+}
+
+impl<M: Mapper + Send> Cleaned for FileCache<M> {
+    fn clean(&self) -> bool {
+        // Errors are recorded for the next sync.
+        if let Err(error) = self.clean_range(0..u64::MAX, false) {
+            log::debug!("writing back to make room: {error}");
+        }
+        self.state.commands() > 0
+    }
 }
 
 impl<M: Mapper> FileCache<M> {
@@ -36,7 +55,8 @@ impl<M: Mapper> FileCache<M> {
         let (block, size) = (u64::from(mapper.block_size()), mapper.size());
         let state = FileState::new(Arc::clone(&pool.accounts), block.trailing_zeros(), size);
         let (state, pool) = (Arc::new(state), Arc::clone(pool));
-        Self { state, pool, mapper: Mutex::new(mapper), inode: Mutex::new(()), block }
+        let (mapper, inode, handles) = (Mutex::new(mapper), Mutex::new(()), AtomicUsize::new(0));
+        Self { state, pool, mapper, inode, block, handles }
     }
 
     /// Makes the next access to `folio` at `at` possible, which had the result `access`.
@@ -71,9 +91,12 @@ impl<M: Mapper> FileCache<M> {
     /// Adds a folio without content around `at`, for an access to `wanted` bytes. Returns `None` if
     /// the access has to be tried again.
     pub(super) fn add_folio(&self, at: u64, wanted: u64) -> Result<Option<Arc<Folio>>, ErrorOf<M>> {
-        let Some(folio) = self.try_add_folio(at, wanted)? else {
-            return self.make_memory().map(|()| None);
-        };
+        let mut folio = self.try_add_folio(at, wanted)?;
+        if folio.is_none() {
+            // The smallest may fit where a large one does not.
+            folio = self.try_add_folio(at, 1)?;
+        }
+        let Some(folio) = folio else { return self.make_memory().map(|()| None) };
         Ok(self.state.insert(&folio).then(|| {
             self.pool.track(&self.state, &folio);
             folio
@@ -95,23 +118,26 @@ impl<M: Mapper> FileCache<M> {
             .map(|memory| Arc::new(Folio::new(at & !(bytes - 1), memory, self.state.block_shift))))
     }
 
-    /// Writes dirty data back, so that folios can be evicted.
+    /// Writes dirty data of this file and of others back, and evicts a folio.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] if there is none.
+    /// [`Error::NoMemory`] if that is not possible, and no command is in flight that could change it.
+    #[cold]
     fn make_memory(&self) -> Result<(), ErrorOf<M>> {
-        let is_waiting = self.state.commands() > 0 || self.state.has_ended();
-        if self.pool.accounts.dirty() == 0 && !is_waiting {
-            return Err(Error::NoMemory.into());
-        }
         self.clean_range(0..u64::MAX, false)?;
         self.pool.wait_until(|| self.state.commands() == 0);
-        Ok(())
+        let is_busy = self.pool.clean_files();
+        match self.pool.evict_one() || is_busy {
+            true => Ok(()),
+            false => Err(Error::NoMemory.into()),
+        }
     }
 
     /// Begins to read the blocks of a folio that are missing around `at`.
     pub(super) fn fill(&self, folio: &Arc<Folio>, at: u64) -> Result<(), ErrorOf<M>> {
         let places = self.places(folio, folio.blocks(), Op::empty())?;
+        // Counted before the folio is busy: whoever waits for it gives up if nothing is in flight.
+        let preparing = self.state.preparing(false);
         if let Some(pieces) = folio.begin_fill(&places, self.pool.max_transfer_at()) {
             self.pool.read(&self.target(folio), pieces, false);
             return Ok(());
@@ -119,7 +145,10 @@ impl<M: Mapper> FileCache<M> {
         match folio.begin_patch(at) {
             Some(blocks) => self.patch(folio, blocks),
             // Another command uses the folio, or has filled it meanwhile.
-            None => self.wait_for(folio),
+            None => {
+                drop(preparing);
+                self.wait_for(folio)
+            }
         }
     }
 
@@ -180,8 +209,9 @@ impl<M: Mapper> FileCache<M> {
                 _ if op.contains(Op::WRITE) => return Err(Error::NoBlocks { pos }.into()),
                 _ => None,
             };
-            let extends = pos + length > mapper.size();
-            let ending = Ending { unwritten, private: mapper.private() };
+            let end = (pos + length).min(size);
+            let extends = end > mapper.size();
+            let ending = Ending { unwritten, end, private: mapper.private() };
             let ending = (op.contains(Op::WRITE) && (unwritten || extends)).then_some(ending);
             let end = at + u32::try_from(length >> shift).unwrap_or(u32::MAX - at);
             places.push(Place { blocks: at..end, addr, ending });

@@ -89,6 +89,8 @@ pub(super) struct Place {
 pub(super) struct Ending {
     /// The blocks are unwritten.
     pub(super) unwritten: bool,
+    /// End of the file's bytes among them, when the write began.
+    pub(super) end: u64,
     /// Value of the filesystem for the mapping.
     pub(super) private: u64,
 }
@@ -139,6 +141,32 @@ impl Folio {
     /// Returns true if the folio was used since the last call.
     pub(super) fn take_used(&self) -> bool {
         self.used.swap(false, Relaxed)
+    }
+
+    /// Returns true if the folio has `len` bytes from `pos` of the file on.
+    #[inline]
+    pub(super) fn has(&self, pos: u64, len: usize) -> bool {
+        let before = pos.wrapping_sub(self.pos);
+        let bytes = u64::from(self.bytes);
+        before < bytes && len as u64 <= bytes - before
+    }
+
+    /// Copies all of `out` from `pos` of the file on, if the whole folio is up to date.
+    #[inline(always)]
+    pub(super) fn read_all(&self, pos: u64, out: &mut [u8]) -> bool {
+        let state = self.state.read();
+        let bytes = match &state.memory {
+            Memory::Idle(buf) if state.uptodate.is_full() => &buf[..],
+            Memory::Writing { frozen, .. } if state.uptodate.is_full() => &frozen[..],
+            _ => return false,
+        };
+        let at = to_usize(pos.wrapping_sub(self.pos));
+        let Some(bytes) = bytes.get(at..).and_then(|bytes| bytes.get(..out.len())) else {
+            return false;
+        };
+        out.copy_from_slice(bytes);
+        self.used.store(true, Relaxed);
+        true
     }
 
     /// Copies bytes from `pos` of the file on into `out`, as far as they are up to date.
@@ -343,20 +371,23 @@ impl Folio {
         Written { access: Access::Copied(n), new_dirty: dirty.insert(written) }
     }
 
-    /// Returns the first run of dirty blocks from block `from` on.
-    pub(super) fn dirty_run(&self, from: u32) -> Option<Range<u32>> {
-        self.state.read().dirty.run(from, true)
-    }
-
     pub(super) fn is_dirty(&self) -> bool {
         !self.state.read().dirty.is_empty()
     }
 
-    /// Returns the blocks of `range`, positions in the file inside the folio, if one of them is dirty.
-    pub(super) fn dirty_in(&self, range: &Range<u64>) -> Option<Range<u32>> {
-        let blocks = self.blocks_of(range);
-        let run = self.state.read().dirty.run(blocks.start, true)?;
-        (run.start < blocks.end).then_some(blocks)
+    /// Returns the runs of dirty blocks that have bytes of `range` of the file.
+    pub(super) fn dirty_runs(&self, range: &Range<u64>) -> Vec<Range<u32>> {
+        let part = range.start.max(self.pos)..range.end.min(self.end());
+        if part.is_empty() {
+            return Vec::new();
+        }
+        let Range { start: mut from, end } = self.blocks_of(&part);
+        let (state, mut runs) = (self.state.read(), Vec::new());
+        while let Some(run) = state.dirty.run(from, true).filter(|run| run.start < end) {
+            from = run.end;
+            runs.push(run.start..run.end.min(end));
+        }
+        runs
     }
 
     /// Begins to write blocks to the device: returns a piece for each command. Blocks of `places`

@@ -1,31 +1,127 @@
 //! Handles of cached files.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::Ordering::AcqRel;
+use std::sync::{Arc, Weak};
 
 use super::file::FileCache;
+use super::folio::Folio;
 use super::pool::PageCache;
 use super::read_ahead::ReadAhead;
-use super::write::WriteMode;
+use crate::contract::io_args::{IoArgs, IoFlags};
 use crate::contract::mapper::{ErrorOf, Mapper};
+use crate::error::Error;
 use crate::memory::borrowed::Source;
 
+/// Flags of a buffered write.
+const BUFFERED: IoFlags = IoFlags::WRITETHROUGH.union(IoFlags::DSYNC).union(IoFlags::NOFAULT);
+
 /// A file that is read and written through a [`PageCache`].
-pub struct CachedFile<M> {
+///
+/// Clones share the cached data, and each of them reports an error of a write once. The last handle
+/// writes dirty data back when it is dropped, and logs errors; [`sync_data`](Self::sync_data) returns
+/// them.
+///
+/// # Examples
+/// ```
+/// # use nvio_iomap::{Error, FileRef, Mapper, Mapping, Op, OpenFile};
+/// # struct NoState;
+/// # impl OpenFile for NoState {
+/// #     type Error = Error;
+/// # }
+/// # struct OneExtent(FileRef<NoState>);
+/// # impl Mapper for OneExtent {
+/// #     type OpenFile = NoState;
+/// #     fn open_file(&self) -> &FileRef<NoState> {
+/// #         &self.0
+/// #     }
+/// #     fn size(&self) -> u64 {
+/// #         1 << 20
+/// #     }
+/// #     fn block_size(&self) -> u32 {
+/// #         4096
+/// #     }
+/// #     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
+/// #         Ok(Mapping::mapped(0, 1 << 20, 0))
+/// #     }
+/// # }
+/// use nvio_iomap::{CachedFile, ImageQueue, IoArgs, IoFlags, PageCache};
+///
+/// // A cache of 256 KiB for the files of a device.
+/// let cache = PageCache::new(ImageQueue::new(vec![0; 1 << 20], 32)?, 256 << 10);
+/// assert_eq!(cache.device_size(), 1 << 20);
+/// let mut file = CachedFile::new(&cache, OneExtent(FileRef::new(NoState)));
+/// assert!(file.is_in(&cache) && file.size() == 1 << 20);
+///
+/// // Copies into the cache, and writes later.
+/// file.write_at(5000, &b"hello"[..])?;
+/// assert_eq!(cache.usage().1, 4096, "a dirty block");
+/// file.sync_data()?;
+/// assert_eq!(cache.usage().1, 0);
+///
+/// // Copies into the cache, and writes at once; durable when the call returns.
+/// let durably = IoFlags::WRITETHROUGH | IoFlags::DSYNC;
+/// file.write_from(IoArgs::at(5005).flags(durably), &b", world"[..])?;
+/// let mut text = [0; 12];
+/// assert_eq!(file.clone().read_at(5000, &mut text)?, 12);
+/// assert_eq!(&text, b"hello, world");
+///
+/// file.zero_range(5000..5005)?;
+/// assert!(file.write_back(0..8192, false)?);
+/// assert!(file.invalidate(0..u64::MAX), "nothing is cached now");
+/// file.mappings_changed();
+/// let weak = file.downgrade();
+/// assert!(weak.upgrade().is_some());
+/// drop(file);
+/// assert!(weak.upgrade().is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct CachedFile<M: Mapper> {
     cache: Arc<FileCache<M>>,
     /// Number of the file's write errors that this handle has reported.
     reported: u64,
     ahead: ReadAhead,
+    /// The folio that was used last.
+    last: Option<Arc<Folio>>,
 }
 
 impl<M: Mapper> CachedFile<M> {
     /// Opens a file that no other handle caches. Clones share the data.
-    pub fn new(cache: &PageCache, file: M) -> Self {
-        let cache = Arc::new(FileCache::new(&cache.0, file));
-        Self { cache, reported: 0, ahead: ReadAhead::default() }
+    ///
+    /// See the [example](Self#examples).
+    pub fn new(cache: &PageCache, file: M) -> Self
+    where
+        M: Send + 'static,
+    {
+        let file = Arc::new(FileCache::new(&cache.0, file));
+        let weak = Arc::downgrade(&file);
+        cache.0.add_file(weak);
+        Self::of(file)
+    }
+
+    fn of(cache: Arc<FileCache<M>>) -> Self {
+        cache.handles.fetch_add(1, AcqRel);
+        let reported = cache.state.errors().count;
+        Self { cache, reported, ahead: ReadAhead::default(), last: None }
+    }
+
+    /// Returns a reference that does not keep the file open.
+    ///
+    /// See the [example](Self#examples).
+    pub fn downgrade(&self) -> WeakCachedFile<M> {
+        WeakCachedFile(Arc::downgrade(&self.cache))
+    }
+
+    /// Returns true if the data is in `cache`.
+    ///
+    /// See the [example](Self#examples).
+    pub fn is_in(&self, cache: &PageCache) -> bool {
+        Arc::ptr_eq(&self.cache.pool, &cache.0)
     }
 
     /// Returns the size of the file in bytes, with the data that is only in the cache.
+    ///
+    /// See the [example](Self#examples).
     pub fn size(&self) -> u64 {
         self.cache.state.size()
     }
@@ -33,40 +129,55 @@ impl<M: Mapper> CachedFile<M> {
     /// Reads bytes from `pos` on, and returns their number: fewer only at the end of the file, or
     /// before a byte that cannot be read. A sequential reader's next bytes are read ahead.
     ///
+    /// See the [example](Self#examples).
+    ///
     /// # Errors
     /// The error of the filesystem or of the device, if no byte was read.
+    #[inline]
     pub fn read_at(&mut self, pos: u64, out: &mut [u8]) -> Result<usize, ErrorOf<M>> {
         if let Some(range) = self.ahead.note(pos, out.len() as u64) {
             self.cache.read_ahead(range);
         }
-        self.cache.read_at(pos, out)
+        if let Some(n) = self.cache.read_again(self.last.as_deref(), pos, out) {
+            return Ok(n);
+        }
+        self.cache.read_at(pos, out, &mut self.last)
     }
 
     /// Writes all of `source` to the cache from `pos` on, and returns the number of bytes. The
     /// device has them after [`sync_data`](Self::sync_data).
     ///
-    /// # Errors
-    /// The error of the filesystem or of the device, if no byte was written.
-    pub fn write_at(&mut self, pos: u64, mut source: impl Source) -> Result<usize, ErrorOf<M>> {
-        self.cache.write_at(pos, &mut source, WriteMode::default())
-    }
-
-    /// Writes as [`write_at`](Self::write_at) does, and begins to write the blocks to the device
-    /// before it returns; with `durable`, waits until they are durable.
+    /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// As [`write_at`](Self::write_at), and the error of the device with `durable`.
-    pub fn write_through_at(
-        &mut self,
-        pos: u64,
-        mut source: impl Source,
-        durable: bool,
-    ) -> Result<usize, ErrorOf<M>> {
-        let mode = WriteMode { through: true, durable, nofault: false };
-        self.cache.write_at(pos, &mut source, mode)
+    /// As [`write_from`](Self::write_from).
+    pub fn write_at(&mut self, pos: u64, source: impl Source) -> Result<usize, ErrorOf<M>> {
+        self.write_from(IoArgs::at(pos), source)
+    }
+
+    /// Writes all of `source` to the cache from `io.pos` on, and returns the number of bytes: fewer
+    /// before an error.
+    ///
+    /// With [`IoFlags::WRITETHROUGH`], the blocks of the write, and no others, are on their way to the
+    /// device when the call returns. With [`IoFlags::DSYNC`], they are durable.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// The error of the filesystem, or of the device, if no byte was written; with
+    /// [`IoFlags::DSYNC`], any error of the device. [`Error::Flags`] for flags other than these and
+    /// [`IoFlags::NOFAULT`].
+    pub fn write_from(&mut self, io: IoArgs, mut source: impl Source) -> Result<usize, ErrorOf<M>> {
+        let refused = io.flags.difference(BUFFERED);
+        if !refused.is_empty() {
+            return Err(Error::Flags(refused).into());
+        }
+        self.cache.write_at(io.pos, &mut source, io.flags, &mut self.last)
     }
 
     /// Zeroes the bytes of `range` that are inside the file.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at).
@@ -76,11 +187,15 @@ impl<M: Mapper> CachedFile<M> {
 
     /// Drops the cached data of `range`, after dirty data was written to the device. Returns false
     /// if some of it stays.
+    ///
+    /// See the [example](Self#examples).
     pub fn invalidate(&self, range: Range<u64>) -> bool {
         self.cache.invalidate(range)
     }
 
     /// Writes dirty data of `range` to the device. With `nowait`, returns false instead of waiting.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// The error of the filesystem or of the device.
@@ -89,11 +204,15 @@ impl<M: Mapper> CachedFile<M> {
     }
 
     /// Marks the file's mappings as out of date: the filesystem is about to move or free blocks.
+    ///
+    /// See the [example](Self#examples).
     pub fn mappings_changed(&self) {
         self.cache.state.mappings_changed();
     }
 
     /// Writes dirty data to the device, and makes it durable.
+    ///
+    /// See the [example](Self#examples).
     ///
     /// # Errors
     /// The error of this or an earlier write, once for each handle.
@@ -110,9 +229,34 @@ impl<M: Mapper> CachedFile<M> {
     }
 }
 
-impl<M> Clone for CachedFile<M> {
+impl<M: Mapper> Clone for CachedFile<M> {
     fn clone(&self) -> Self {
-        let reported = self.cache.state.errors().count;
-        Self { cache: Arc::clone(&self.cache), reported, ahead: ReadAhead::default() }
+        Self::of(Arc::clone(&self.cache))
+    }
+}
+
+impl<M: Mapper> Drop for CachedFile<M> {
+    fn drop(&mut self) {
+        // Before the last reference to the data is gone, so that a file that is opened meanwhile finds
+        // it.
+        if self.cache.handles.fetch_sub(1, AcqRel) == 1
+            && let Err(error) = self.cache.clean_range(0..u64::MAX, false)
+        {
+            log::error!("a file was closed with data that could not be written: {error}");
+        }
+    }
+}
+
+/// A reference that finds a [`CachedFile`] while it has handles.
+///
+/// See the [example](CachedFile#examples).
+pub struct WeakCachedFile<M: Mapper>(Weak<FileCache<M>>);
+
+impl<M: Mapper> WeakCachedFile<M> {
+    /// Returns another handle of the file, if it has one.
+    ///
+    /// See the [example](CachedFile#examples).
+    pub fn upgrade(&self) -> Option<CachedFile<M>> {
+        self.0.upgrade().map(CachedFile::of)
     }
 }

@@ -9,6 +9,7 @@ mod handle;
 mod pool;
 mod read;
 mod read_ahead;
+mod runs;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,6 @@ mod ticket;
 mod write;
 mod write_back;
 
-pub use handle::CachedFile;
+pub use handle::{CachedFile, WeakCachedFile};
 pub use pool::PageCache;
 pub use ticket::Ticket;

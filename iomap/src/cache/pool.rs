@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use nvio_driver::{DmaBuf, FrozenBuf, Rejected};
+use nvio_driver::{DmaBuf, Rejected};
 use parking_lot::Mutex;
 
 use super::accounts::Accounts;
 use super::device::CacheDevice;
+use super::file::Cleaned;
 use super::folio::{Folio, Piece};
+use super::runs::Run;
 use super::state::FileState;
 use super::ticket::{Flush, Purpose, Target, Ticket};
 use crate::device::bio::WriteQueue;
@@ -26,7 +28,10 @@ pub(super) struct Pool {
     device: Mutex<Box<dyn CacheDevice>>,
     /// Folios in the order of their creation or last second chance.
     clock: Mutex<VecDeque<(Weak<FileState>, Weak<Folio>)>>,
+    files: Mutex<Vec<Weak<dyn Cleaned>>>,
     pub(super) volatile_cache: bool,
+    /// Bytes of the device.
+    size: u64,
 }
 
 impl PageCache {
@@ -37,9 +42,25 @@ impl PageCache {
         Self(Arc::new(Pool {
             accounts: Arc::new(Accounts::new(limit)),
             volatile_cache: queue.has_volatile_cache(),
+            size: queue.size(),
             device: Mutex::new(Box::new(queue)),
             clock: Mutex::default(),
+            files: Mutex::default(),
         }))
+    }
+
+    /// Returns the size of the device in bytes.
+    ///
+    /// See the [example](CachedFile#examples).
+    pub fn device_size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// Returns the bytes of data that the cache has, and those of them that are dirty.
+    ///
+    /// See the [example](CachedFile#examples).
+    pub fn usage(&self) -> (usize, usize) {
+        (self.0.accounts.used(), self.0.accounts.dirty())
     }
 }
 
@@ -80,8 +101,22 @@ impl Pool {
         self.clock.lock().push_back((Arc::downgrade(file), Arc::downgrade(folio)));
     }
 
+    /// Makes a file known to [`clean_files`](Self::clean_files).
+    pub(super) fn add_file(&self, file: Weak<dyn Cleaned>) {
+        let mut files = self.files.lock();
+        files.retain(|file| file.strong_count() > 0);
+        files.push(file);
+    }
+
+    /// Writes dirty data of all files back. Returns true if a command is in flight that could make
+    /// room.
+    pub(super) fn clean_files(&self) -> bool {
+        let files: Vec<_> = self.files.lock().iter().filter_map(Weak::upgrade).collect();
+        files.iter().fold(false, |busy, file| busy | file.clean())
+    }
+
     /// Evicts a folio that was not used lately. Returns false if none can be evicted.
-    fn evict_one(&self) -> bool {
+    pub(super) fn evict_one(&self) -> bool {
         // Twice around: the first time may only take the marks of use.
         let most = self.clock.lock().len() * 2;
         for _ in 0..most {
@@ -124,21 +159,21 @@ impl Pool {
         device.ring();
     }
 
-    /// Submits writes of pieces of a folio.
-    pub(super) fn write(&self, target: &Target, pieces: Vec<Piece<FrozenBuf>>, fua: bool) {
+    /// Submits the write of a run.
+    pub(super) fn write(&self, run: Run, fua: bool) {
+        let Run { addr, parts, memory, .. } = run;
+        if parts.is_empty() {
+            return;
+        }
+        let mut ticket = Ticket(Purpose::Write(parts));
         let mut device = self.device.lock();
-        for Piece { blocks, addr, memory, ending } in pieces {
-            let target = Target { blocks, ..target.clone() };
-            target.file.begin_command(true);
-            let mut ticket = Ticket(Purpose::Write(target, ending));
-            while let Err(Rejected { error, payload }) = device.write(addr, &memory, fua, ticket) {
-                if !error.is_busy() {
-                    payload.end(Err(rejected(&error)));
-                    break;
-                }
-                ticket = payload;
-                make_room(&mut **device);
+        while let Err(Rejected { error, payload }) = device.write(addr, &memory, fua, ticket) {
+            if !error.is_busy() {
+                payload.end(Err(rejected(&error)));
+                break;
             }
+            ticket = payload;
+            make_room(&mut **device);
         }
         device.ring();
     }

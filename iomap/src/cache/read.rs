@@ -1,15 +1,22 @@
 //! Buffered reads.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::file::FileCache;
-use super::folio::Access;
+use super::folio::{Access, Folio};
 use crate::contract::mapper::{ErrorOf, Mapper};
 
 impl<M: Mapper> FileCache<M> {
     /// Reads bytes from `pos` on, and returns their number: fewer only at the end of the file, or
     /// before a byte that cannot be read.
-    pub(super) fn read_at(&self, pos: u64, out: &mut [u8]) -> Result<usize, ErrorOf<M>> {
+    #[inline(never)]
+    pub(super) fn read_at(
+        &self,
+        pos: u64,
+        out: &mut [u8],
+        last: &mut Option<Arc<Folio>>,
+    ) -> Result<usize, ErrorOf<M>> {
         let left = self.state.size().saturating_sub(pos);
         let len = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let mut done = 0;
@@ -27,8 +34,22 @@ impl<M: Mapper> FileCache<M> {
                 Access::Failed(_) if done > 0 => break,
                 other => self.settle(&folio, at, other)?,
             }
+            *last = Some(folio);
         }
         Ok(done)
+    }
+
+    /// Reads all of `out` from the folio `last`, if it has the bytes.
+    #[inline(always)]
+    pub(super) fn read_again(
+        &self,
+        last: Option<&Folio>,
+        pos: u64,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let folio = last.filter(|folio| folio.has(pos, out.len()))?;
+        let is_inside = pos.saturating_add(out.len() as u64) <= self.state.size();
+        (is_inside && folio.read_all(pos, out)).then_some(out.len())
     }
 
     #[cold]

@@ -60,6 +60,18 @@ impl WriteErrors {
     }
 }
 
+/// A command that is being prepared.
+pub(super) struct Preparing<'a> {
+    file: &'a FileState,
+    write: bool,
+}
+
+impl Drop for Preparing<'_> {
+    fn drop(&mut self) {
+        self.file.end_command(self.write);
+    }
+}
+
 impl FileState {
     pub(super) fn new(accounts: Arc<Accounts>, block_shift: u32, size: u64) -> Self {
         Self {
@@ -179,6 +191,12 @@ impl FileState {
         self.commands.fetch_sub(1, Release);
     }
 
+    /// Counts a command until the returned value is dropped.
+    pub(super) fn preparing(&self, write: bool) -> Preparing<'_> {
+        self.begin_command(write);
+        Preparing { file: self, write }
+    }
+
     pub(super) fn commands(&self) -> usize {
         self.commands.load(Acquire)
     }
@@ -199,9 +217,9 @@ impl FileState {
         let bytes = (blocks.len() as u64) << self.block_shift;
         let again = folio.written(blocks.clone(), ending.is_some(), result.is_err());
         self.add_dirty(folio, again);
-        if let Some(Ending { unwritten, private }) = ending {
+        if let Some(Ending { unwritten, end, private }) = ending {
             // The last block has bytes past the end of the file, which is not moved by them.
-            let bytes = bytes.min(self.size().saturating_sub(pos));
+            let bytes = bytes.min(end.saturating_sub(pos));
             let end =
                 EndIo { pos, bytes, write: true, unwritten, failed: result.is_err(), private };
             self.ended.lock().push(Ended { folio: Arc::clone(folio), blocks, end });
@@ -225,11 +243,6 @@ impl FileState {
         let mut errors = self.errors.lock();
         errors.count += 1;
         errors.last = Some((pos, bytes, error));
-    }
-
-    /// Returns true if there are writes whose end the filesystem does not know yet.
-    pub(super) fn has_ended(&self) -> bool {
-        !self.ended.lock().is_empty()
     }
 
     /// Takes the writes whose end the filesystem does not know yet.

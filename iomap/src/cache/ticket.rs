@@ -20,8 +20,8 @@ pub(super) enum Purpose {
     Fill(Target),
     /// Reads blocks of a folio that has other content.
     Patch(Target),
-    /// Writes blocks of a folio.
-    Write(Target, Option<Ending>),
+    /// Writes blocks of folios of one file.
+    Write(Vec<(Target, Option<Ending>)>),
     Flush(Arc<Flush>),
 }
 
@@ -44,9 +44,11 @@ impl Ticket {
     /// Ends a write or a flush, whose memory the queue does not have.
     pub(super) fn end(self, result: Result<(), BioError>) {
         match self.0 {
-            Purpose::Write(Target { file, folio, blocks }, ending) => {
-                file.written(&folio, blocks, ending, result);
-                file.end_command(true);
+            Purpose::Write(parts) => {
+                for (Target { file, folio, blocks }, ending) in parts {
+                    file.written(&folio, blocks, ending, result);
+                    file.end_command(true);
+                }
             }
             Purpose::Flush(flush) => {
                 *flush.failed.lock() = result.err();
@@ -85,7 +87,7 @@ impl fmt::Debug for Ticket {
         f.write_str(match self.0 {
             Purpose::Fill(_) => "Fill",
             Purpose::Patch(_) => "Patch",
-            Purpose::Write(..) => "Write",
+            Purpose::Write(_) => "Write",
             Purpose::Flush(_) => "Flush",
         })
     }

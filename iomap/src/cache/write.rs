@@ -6,20 +6,10 @@ use std::sync::Arc;
 use super::file::FileCache;
 use super::folio::{Access, Folio, Written};
 use crate::contract::bytes::round_up;
+use crate::contract::io_args::IoFlags;
 use crate::contract::mapper::{ErrorOf, Mapper, MappingKind, Op};
 use crate::error::Error;
 use crate::memory::borrowed::Source;
-
-/// The way of a write.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct WriteMode {
-    /// The I/O starts before the call returns.
-    pub(super) through: bool,
-    /// The data is durable when the I/O ends.
-    pub(super) durable: bool,
-    /// Memory that is not resident is not accessed.
-    pub(super) nofault: bool,
-}
 
 impl<M: Mapper> FileCache<M> {
     /// Writes all of `source` to bytes from `pos` on, and returns their number: fewer before an
@@ -28,9 +18,11 @@ impl<M: Mapper> FileCache<M> {
         &self,
         pos: u64,
         source: &mut impl Source,
-        mode: WriteMode,
+        flags: IoFlags,
+        last: &mut Option<Arc<Folio>>,
     ) -> Result<usize, ErrorOf<M>> {
-        let (len, op) = (source.len(), operation(mode));
+        let (len, op) = (source.len(), operation(flags));
+        let nofault = flags.contains(IoFlags::NOFAULT);
         let _inode = self.inode.lock();
         if len > 0 {
             self.zero_tail(pos)?;
@@ -38,15 +30,16 @@ impl<M: Mapper> FileCache<M> {
         let mut done = 0;
         while done < len {
             let left = (len - done) as u64;
-            let copy = |out: &mut [u8]| source.copy_out(done, out, mode.nofault);
-            match self.write_chunk(pos + done as u64, left, op, copy) {
+            let copy = |out: &mut [u8]| source.copy_out(done, out, nofault);
+            match self.write_chunk(pos + done as u64, left, op, last, copy) {
                 Ok(n) => done += n,
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
             }
         }
-        if mode.through {
-            self.write_range(pos..pos + done as u64, mode.durable)?;
+        if flags.intersects(IoFlags::WRITETHROUGH.union(IoFlags::DSYNC)) {
+            let durable = flags.contains(IoFlags::DSYNC);
+            self.write_range(pos..pos + done as u64, durable)?;
         }
         Ok(done)
     }
@@ -56,9 +49,9 @@ impl<M: Mapper> FileCache<M> {
     fn zero_tail(&self, pos: u64) -> Result<(), ErrorOf<M>> {
         let size = self.state.size();
         let end = round_up(size, self.block).min(pos);
-        let mut at = size;
+        let (mut at, op) = (size, Op::WRITE.union(Op::ZERO));
         while at < end {
-            at += self.write_chunk(at, end - at, Op::WRITE.union(Op::ZERO), zero)? as u64;
+            at += self.write_chunk(at, end - at, op, &mut None, zero)? as u64;
         }
         Ok(())
     }
@@ -77,7 +70,7 @@ impl<M: Mapper> FileCache<M> {
                 at += zeroes;
                 continue;
             }
-            at += self.write_chunk(at, end - at, op, zero)? as u64;
+            at += self.write_chunk(at, end - at, op, &mut None, zero)? as u64;
         }
         Ok(())
     }
@@ -97,7 +90,7 @@ impl<M: Mapper> FileCache<M> {
         let range = at..at + bytes;
         let dirty = self.state.folios(&range).into_iter().find_map(|folio| {
             let part = range.start.max(folio.pos)..range.end.min(folio.end());
-            folio.dirty_in(&part).map(|_| part.start)
+            folio.dirty_runs(&part).first().map(|_| part.start)
         });
         Ok(dirty.unwrap_or(range.end) - at)
     }
@@ -108,20 +101,22 @@ impl<M: Mapper> FileCache<M> {
         at: u64,
         left: u64,
         op: Op,
+        last: &mut Option<Arc<Folio>>,
         copy: impl FnOnce(&mut [u8]) -> usize,
     ) -> Result<usize, ErrorOf<M>> {
         self.throttle()?;
         let state = &*self.state;
-        let Some(folio) = state.folio(at) else {
-            return self.add_folio(at, left).map(|_| 0);
+        let Some(folio) = self.folio_at(at, last) else {
+            return self.add_folio(at, left).map(|folio| {
+                *last = folio;
+                0
+            });
         };
-        let length = left.min(folio.end() - at);
         let sequence = state.sequence();
         let mut mapper = self.mapper.lock();
-        let mapping = mapper.begin(at, length, op)?;
-        // The filesystem may ask this cache to write back when it allocates.
-        drop(mapper);
-        let here = length.min(mapping.bytes_from(at));
+        // The filesystem checks the whole rest of the write before its first byte is changed.
+        let mapping = mapper.begin(at, left, op)?;
+        let here = left.min(folio.end() - at).min(mapping.bytes_from(at));
         let is_new = mapping.kind != MappingKind::Mapped || self.block_of(at) >= state.size();
         let refused = match mapping.kind {
             MappingKind::Hole => Some(Error::NoBlocks { pos: at }),
@@ -136,19 +131,33 @@ impl<M: Mapper> FileCache<M> {
             None => folio.write(at..at + here, is_new, || state.sequence() == sequence, copy),
         };
         let n = if let Access::Copied(n) = access { n } else { 0 };
-        state.add_dirty(&folio, new_dirty);
+        state.add_dirty(folio, new_dirty);
         if !op.contains(Op::ZERO) && n > 0 {
             state.raise_size(at + n as u64);
         }
-        let ended = self.mapper.lock().end(&mapping, at, length, n as u64, op);
+        let ended = mapper.end(&mapping, at, left, n as u64, op);
+        drop(mapper);
         if let Some(error) = refused {
             return Err(error.into());
         }
         if n == 0 {
             ended?;
+            let folio = Arc::clone(folio);
+            if access == Access::Gone {
+                *last = None;
+            }
             self.settle(&folio, at, access)?;
         }
         Ok(n)
+    }
+
+    /// Returns the folio that has byte `at`: `last`, or another that `last` is set to.
+    #[inline]
+    fn folio_at<'a>(&self, at: u64, last: &'a mut Option<Arc<Folio>>) -> Option<&'a Arc<Folio>> {
+        if !last.as_ref().is_some_and(|folio| folio.has(at, 1)) {
+            *last = self.state.folio(at);
+        }
+        last.as_ref()
     }
 
     fn block_of(&self, at: u64) -> u64 {
@@ -159,15 +168,7 @@ impl<M: Mapper> FileCache<M> {
     /// waits until they are durable.
     fn write_range(&self, range: Range<u64>, durable: bool) -> Result<(), ErrorOf<M>> {
         let before = self.state.errors().count;
-        for folio in self.state.folios(&range) {
-            let part = range.start.max(folio.pos)..range.end.min(folio.end());
-            while let Some(blocks) = folio.dirty_in(&part) {
-                // Blocks that fail are dirty again, so they are written once.
-                if self.write_blocks(&folio, blocks, durable)? {
-                    break;
-                }
-            }
-        }
+        self.write_back(range, durable)?;
         if !durable {
             return Ok(());
         }
@@ -178,37 +179,23 @@ impl<M: Mapper> FileCache<M> {
         }
     }
 
-    /// Begins to write blocks of a folio, or waits if it is in use. Returns false if the blocks have
-    /// to be looked at again.
-    pub(super) fn write_blocks(
-        &self,
-        folio: &Arc<Folio>,
-        blocks: Range<u32>,
-        fua: bool,
-    ) -> Result<bool, ErrorOf<M>> {
-        if folio.is_busy() {
-            return self.wait_for(folio).map(|()| false);
-        }
-        let state = &*self.state;
-        let sequence = state.sequence();
-        let places = self.places(folio, blocks, Op::WRITE.union(Op::WRITEBACK))?;
-        let (eof, most) = (state.size(), self.pool.max_transfer_at());
-        let begun = folio.begin_write(&places, eof, most, || state.sequence() == sequence);
-        let Some((pieces, cleaned)) = begun else { return Ok(false) };
-        state.remove_dirty(folio, cleaned);
-        self.pool.write(&self.target(folio), pieces, fua);
-        Ok(true)
-    }
-
     /// Writes dirty data back while more than half of the cache is dirty.
     fn throttle(&self) -> Result<(), ErrorOf<M>> {
-        let accounts = &self.pool.accounts;
-        if accounts.dirty() > accounts.limit() / 2 { self.clean() } else { Ok(()) }
+        if self.is_half_dirty() { self.clean_half() } else { Ok(()) }
     }
 
     #[cold]
-    fn clean(&self) -> Result<(), ErrorOf<M>> {
-        self.clean_range(0..u64::MAX, false).map(drop)
+    fn clean_half(&self) -> Result<(), ErrorOf<M>> {
+        self.clean_range(0..u64::MAX, false)?;
+        if self.is_half_dirty() {
+            self.pool.clean_files();
+        }
+        Ok(())
+    }
+
+    fn is_half_dirty(&self) -> bool {
+        let accounts = &self.pool.accounts;
+        accounts.dirty() > accounts.limit() / 2
     }
 }
 
@@ -217,8 +204,8 @@ fn zero(out: &mut [u8]) -> usize {
     out.len()
 }
 
-fn operation(mode: WriteMode) -> Op {
+fn operation(flags: IoFlags) -> Op {
     let mut op = Op::WRITE;
-    op.set(Op::WRITETHROUGH, mode.through);
+    op.set(Op::WRITETHROUGH, flags.contains(IoFlags::WRITETHROUGH));
     op
 }

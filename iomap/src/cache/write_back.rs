@@ -1,28 +1,76 @@
 //! Writeback, durability, and the rules beside direct I/O.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::file::FileCache;
-use crate::contract::mapper::{ErrorOf, Mapper};
+use super::folio::Folio;
+use super::runs::Run;
+use crate::contract::mapper::{ErrorOf, Mapper, Op};
 
 impl<M: Mapper> FileCache<M> {
-    /// Begins to write the dirty blocks of the folios that have bytes of `range`.
+    /// Begins to write the dirty blocks that have bytes of `range`: one command for each run of them
+    /// that continues on the device, also across folios. Durable at their end with `fua`.
+    ///
+    /// # Errors
+    /// The first error of a mapping. The blocks of others are written nevertheless.
     pub(super) fn write_back(&self, range: Range<u64>, fua: bool) -> Result<(), ErrorOf<M>> {
-        let mut first = Ok(());
+        let (mut first, mut run) = (Ok(()), Run::default());
         for folio in self.state.folios(&range) {
-            // Blocks that fail are dirty again, so each run is written once.
-            let mut from = 0;
-            while let Some(run) = folio.dirty_run(from) {
-                let end = run.end;
-                match self.write_blocks(&folio, run, fua) {
-                    Ok(false) => continue,
-                    Ok(true) => {}
-                    Err(error) => first = first.and(Err(error)),
+            let written = loop {
+                // Blocks that fail are dirty again, so each folio is written once.
+                match self.write_folio(&folio, &range, &mut run, fua) {
+                    Ok(false) => {}
+                    Ok(true) => break Ok(()),
+                    Err(error) => break Err(error),
                 }
-                from = end;
+            };
+            first = first.and(written);
+        }
+        self.pool.write(run, fua);
+        first
+    }
+
+    /// Adds the dirty blocks of a folio that have bytes of `range` to `run`, and submits what does not
+    /// fit. Returns false if the folio has to be looked at again.
+    fn write_folio(
+        &self,
+        folio: &Arc<Folio>,
+        range: &Range<u64>,
+        run: &mut Run,
+        fua: bool,
+    ) -> Result<bool, ErrorOf<M>> {
+        let dirty = folio.dirty_runs(range);
+        if dirty.is_empty() {
+            return Ok(true);
+        }
+        if folio.is_busy() {
+            // It may be part of the run.
+            self.pool.write(std::mem::take(run), fua);
+            return self.wait_for(folio).map(|()| false);
+        }
+        let state = &*self.state;
+        let sequence = state.sequence();
+        let mut places = Vec::new();
+        for blocks in dirty {
+            places.extend(self.places(folio, blocks, Op::WRITE.union(Op::WRITEBACK))?);
+        }
+        let (eof, most) = (state.size(), self.pool.max_transfer_at());
+        // Counted before the folio is busy: whoever waits for it gives up if nothing is in flight.
+        let _preparing = state.preparing(true);
+        let begun = folio.begin_write(&places, eof, &most, || state.sequence() == sequence);
+        let Some((pieces, cleaned)) = begun else { return Ok(false) };
+        state.remove_dirty(folio, cleaned);
+        let target = self.target(folio);
+        for piece in pieces {
+            state.begin_command(true);
+            if let Err(piece) = run.add(&target, piece, most(0)) {
+                self.pool.write(std::mem::take(run), fua);
+                // An empty run takes every piece.
+                let _ = run.add(&target, piece, most(0));
             }
         }
-        first
+        Ok(true)
     }
 
     /// Waits until no write is in flight, and tells the filesystem of those that ended.
@@ -34,7 +82,8 @@ impl<M: Mapper> FileCache<M> {
     /// Writes the dirty data of a range, and waits for it. Does not wait with `nowait`, and returns
     /// false if it would have to.
     pub(super) fn clean_range(&self, range: Range<u64>, nowait: bool) -> Result<bool, ErrorOf<M>> {
-        let is_dirty = || self.state.folios(&range).iter().any(|folio| folio.is_dirty());
+        let folios = || self.state.folios(&range);
+        let is_dirty = || folios().iter().any(|folio| !folio.dirty_runs(&range).is_empty());
         if nowait {
             return Ok(!is_dirty() && self.state.writes() == 0);
         }
@@ -50,10 +99,13 @@ impl<M: Mapper> FileCache<M> {
 
     /// Writes the dirty data of a range, and evicts its folios. Returns false if one stays.
     pub(super) fn invalidate(&self, range: Range<u64>) -> bool {
-        if self.clean_range(range.clone(), false).is_err() {
+        let folios = self.state.folios(&range);
+        let (Some(first), Some(last)) = (folios.first(), folios.last()) else { return true };
+        // Folios are dropped as a whole.
+        if self.clean_range(first.pos..last.end(), false).is_err() {
             return false;
         }
-        self.state.folios(&range).iter().all(|folio| {
+        folios.iter().all(|folio| {
             self.wait_for(folio).is_ok() && (self.state.evict(folio) || !folio.is_there())
         })
     }

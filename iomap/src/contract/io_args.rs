@@ -36,7 +36,8 @@ bitflags! {
         const GENERIC = 1 << 9;
         /// Drops the data from the cache at completion.
         const DONTCACHE = 1 << 10;
-        /// Starts the I/O of a buffered write before the call returns (RWF_WRITETHROUGH).
+        /// Starts the I/O of a buffered write before the call returns (RWF_WRITETHROUGH); see
+        /// [`CachedFile`](crate::CachedFile). Direct I/O refuses it.
         const WRITETHROUGH = 1 << 11;
     }
 }

@@ -282,8 +282,8 @@ pub trait Mapper {
     fn block_size(&self) -> u32;
 
     /// Returns the position before which a read of [`PAGE`] bytes can be one command, because it is
-    /// inside the file, no more than a block, and plain. Each read asks for it, so a filesystem may
-    /// store the number.
+    /// inside the file, no more than a block, and [plain](Self::is_plain). Each read asks for it, so
+    /// a filesystem may store the number.
     ///
     /// See the [example](Self#examples).
     #[inline]
@@ -292,7 +292,8 @@ pub trait Mapper {
     }
 
     /// Returns true if the device holds the data as it is: neither encrypted nor to be verified
-    /// (verity).
+    /// (verity), and no newer in a cache. Reads of other files ask
+    /// [`OpenFile::write_back`] first.
     ///
     /// See the [example](Self#examples).
     #[inline]

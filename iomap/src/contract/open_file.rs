@@ -78,7 +78,8 @@ pub trait OpenFile {
     /// See the [example](Self#examples).
     type Error: FileError;
 
-    /// Writes dirty cached data of a range to the device, before a direct read of the range.
+    /// Writes dirty cached data of a range to the device, before a direct read of the range. Called
+    /// if the file is not [plain](crate::Mapper::is_plain).
     ///
     /// See the [example](Self#examples).
     ///

@@ -267,7 +267,8 @@ pub trait Queue<C> {
     note = "open the controller with `Options {{ writable: true, .. }}` and make the `DiskQueue` of a `WritableDisk`; an image must be a `std::fs::File` or a `Vec<u8>`"
 )]
 pub trait WriteQueue<C>: Queue<C> {
-    /// Accepts a write of memory that the host may read meanwhile, to byte `addr`. With `fua` it is
+    /// Accepts a write of memory that the host may read meanwhile, to byte `addr`: all of `parts`, in
+    /// order, of which each but the last ends at the end of a page. With `fua` it is
     /// durable at completion. The memory can be thawed after the completion, whose buffer is another.
     ///
     /// The default copies the memory: a queue overrides it if the device can read it in place.
@@ -280,7 +281,8 @@ pub trait WriteQueue<C>: Queue<C> {
     /// let mut buf = queue.alloc(4096)?;
     /// buf.fill(7);
     /// let frozen = buf.freeze();
-    /// queue.write_frozen(8192, &frozen, false, "page").map_err(|rejected| rejected.error)?;
+    /// let parts = std::slice::from_ref(&frozen);
+    /// queue.write_frozen(8192, parts, false, "page").map_err(|rejected| rejected.error)?;
     /// queue.wait(|done| assert!(done.result.is_ok()))?;
     /// assert_eq!(queue.image()[8191..8193], [0, 7]);
     /// assert!(frozen.thaw().is_ok());
@@ -293,11 +295,11 @@ pub trait WriteQueue<C>: Queue<C> {
     fn write_frozen(
         &mut self,
         addr: u64,
-        frozen: &FrozenBuf,
+        parts: &[FrozenBuf],
         fua: bool,
         tag: C,
     ) -> Result<(), Rejected<Error, C>> {
-        write_copied(self, addr, frozen, fua, tag)
+        write_copied(self, addr, parts, fua, tag)
     }
 }
 
@@ -305,15 +307,20 @@ pub trait WriteQueue<C>: Queue<C> {
 pub(super) fn write_copied<C, Q: WriteQueue<C> + ?Sized>(
     queue: &mut Q,
     addr: u64,
-    frozen: &FrozenBuf,
+    parts: &[FrozenBuf],
     fua: bool,
     tag: C,
 ) -> Result<(), Rejected<Error, C>> {
-    let mut buf = match queue.alloc(frozen.len()) {
+    let mut buf = match queue.alloc(parts.iter().map(|part| part.len()).sum()) {
         Ok(buf) => buf,
         Err(error) => return Err(Rejected { error, payload: tag }),
     };
-    buf.copy_from_slice(frozen);
+    let mut rest = &mut buf[..];
+    for part in parts {
+        let (here, after) = rest.split_at_mut(part.len());
+        here.copy_from_slice(part);
+        rest = after;
+    }
     let submitted = queue.submit(Bio { op: BioOp::Write, addr, buf, tag, fua });
     submitted.map_err(|Rejected { error, payload }| Rejected { error, payload: payload.tag })
 }

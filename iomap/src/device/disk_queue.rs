@@ -297,22 +297,23 @@ impl<C> WriteQueue<C> for DiskQueue<C, WritableDisk> {
     fn write_frozen(
         &mut self,
         addr: u64,
-        frozen: &FrozenBuf,
+        parts: &[FrozenBuf],
         fua: bool,
         tag: C,
     ) -> Result<(), Rejected<Error, C>> {
         if self.guarded.is_some() {
-            return write_copied(self, addr, frozen, fua, tag);
+            return write_copied(self, addr, parts, fua, tag);
         }
+        let bytes = parts.iter().map(|part| part.len()).sum();
         let Some(lba) = self.locate(addr) else {
-            let (length, align) = (frozen.len() as u64, self.block_mask + 1);
+            let (length, align) = (bytes as u64, self.block_mask + 1);
             let error = Error::Misaligned { pos: addr, length, align };
             return Err(Rejected { error, payload: tag });
         };
         let namespace = &self.disk.namespace;
-        let submitted = self.pair.write_frozen(namespace, lba, frozen, fua, tag);
+        let submitted = self.pair.write_frozen(namespace, lba, parts, fua, tag);
         submitted.map_err(|Rejected { error, payload: ((), payload) }| Rejected {
-            error: self.of_disk(Error::from_driver(error), addr, frozen.len()),
+            error: self.of_disk(Error::from_driver(error), addr, bytes),
             payload,
         })
     }

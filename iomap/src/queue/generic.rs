@@ -254,6 +254,10 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         if op == BioOp::Read && flags.intersects(writes_only) {
             return Err(Error::Flags(flags.intersection(writes_only)).into());
         }
+        // A flag of buffered writes.
+        if flags.contains(IoFlags::WRITETHROUGH) {
+            return Err(Error::Flags(IoFlags::WRITETHROUGH).into());
+        }
         let fs_aligned = flags.contains(IoFlags::FSBLOCK_ALIGNED);
         let align = if fs_aligned { u64::from(file.block_size()) } else { self.block() };
         let any = op == BioOp::Read && memory.is_bytes() && !fs_aligned;

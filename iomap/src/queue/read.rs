@@ -40,9 +40,6 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         }
         let count = u64::from(PAGE);
         let in_flight = file.open_file().begin_io();
-        if let Err(error) = file.open_file().state().write_back(pos, count, false) {
-            return self.continue_page(file, (pos, token), Stopped::Filesystem(error, buf));
-        }
         let op = op_of(BioOp::Read, IoFlags::empty());
         let mapping = match file.begin(pos, count, op) {
             Ok(mapping) => mapping,

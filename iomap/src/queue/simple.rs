@@ -18,7 +18,7 @@ use crate::queue::tag::Tag;
 
 /// The step at which a read of one command stopped.
 pub(crate) enum Stopped<I: OpenFile> {
-    /// At the cache or at `begin`.
+    /// At `begin`.
     Filesystem(I::Error, DmaBuf),
     /// At the mapping, which needs more than one command. `end` was not called.
     Mapping(Mapping, InFlight<I>, DmaBuf),
@@ -86,10 +86,6 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             trace_begin(pos, count);
         }
         let in_flight = file.open_file().begin_io();
-        let nowait = flags.contains(IoFlags::NOWAIT);
-        if let Err(error) = file.open_file().state().write_back(pos, count, nowait) {
-            return self.continue_read(file, &read(simple), Stopped::Filesystem(error, buf));
-        }
         let op = op_of(BioOp::Read, flags);
         let mapping = match file.begin(pos, count, op) {
             Ok(mapping) => mapping,

@@ -25,6 +25,7 @@ fn a_read_writes_back_what_is_dirty_first() {
 fn a_read_fails_with_what_writing_back_fails_with() {
     for flags in [IoFlags::empty(), IoFlags::GENERIC] {
         let mut rig = Rig::plain(64);
+        rig.file.state().dirty = true;
         rig.journal.fail_at(0);
         assert!(matches!(rig.read(at(0, flags), 512), Err(Fail::Hook)));
         assert!(rig.file.asked.is_empty() && rig.files.queue.log.is_empty());

@@ -274,7 +274,7 @@ impl Mapper for Script {
     }
 
     fn is_plain(&self) -> bool {
-        self.plain
+        self.plain && !self.state().dirty
     }
 
     fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Fail> {

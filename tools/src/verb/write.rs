@@ -7,13 +7,15 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Args;
-use nvio_iomap::{BOUNCE_BYTES_MAX, Cursor, IoArgs, IoFlags};
+use nvio::IoMode;
+use nvio_iomap::{BOUNCE_BYTES_MAX, IoArgs, IoFlags};
 
 use crate::args::VolumeArgs;
 use crate::error::Error;
 use crate::interrupt;
 use crate::name::{self, rooted};
 use crate::open;
+use crate::progress;
 use crate::units::size;
 
 /// Overwrite bytes of a file with standard input.
@@ -33,6 +35,36 @@ pub struct Write {
     /// command exits.
     #[arg(long)]
     pub dsync: bool,
+    /// Make all data durable with one sync at the end, and report the errors of it.
+    #[arg(long)]
+    pub sync: bool,
+    #[command(flatten)]
+    mode: Mode,
+}
+
+/// The way of the data to the device.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct Mode {
+    /// Write past the cache. This is the default.
+    #[arg(long)]
+    direct: bool,
+    /// Write to the cache, which writes to the device in large commands, also later.
+    #[arg(long)]
+    buffered: bool,
+    /// Write to the cache, and the blocks of each write to the device at once.
+    #[arg(long)]
+    writethrough: bool,
+}
+
+impl Mode {
+    fn get(&self) -> IoMode {
+        match self {
+            Self { buffered: true, .. } => IoMode::Buffered,
+            Self { writethrough: true, .. } => IoMode::Writethrough,
+            Self { .. } => IoMode::Direct,
+        }
+    }
 }
 
 impl Write {
@@ -57,7 +89,14 @@ impl Write {
             move |source| Error::Write { path, written, source }
         };
         file.check_range(self.offset, input.length).map_err(refused(0))?;
-        let mut queue = volume.writable_queue()?;
+        let failed = |written| {
+            let refused = refused(written);
+            move |error| match error {
+                nvio::Error::File(source) => refused(source),
+                other => other.into(),
+            }
+        };
+        let bar = progress::bar(input.length);
         let flags = if self.dsync { IoFlags::DSYNC } else { IoFlags::empty() };
         let mut buffer = Vec::with_capacity(BOUNCE_BYTES_MAX);
         let mut written = 0;
@@ -71,12 +110,20 @@ impl Write {
             let read = input.data.by_ref().take(most).read_to_end(&mut buffer);
             read.map_err(|source| Error::Input { written, source })?;
             if buffer.is_empty() {
-                return Ok(ExitCode::SUCCESS);
+                break;
             }
             let io = IoArgs::at(pos).flags(flags);
-            let done = file.write_from(&mut queue, io, &mut Cursor::new(&*buffer));
-            written += done.map_err(refused(written))? as u64;
+            file.write_at_with(self.mode.get(), io, &buffer).map_err(failed(written))?;
+            written += buffer.len() as u64;
+            bar.set_position(written);
         }
+        if self.sync || self.mode.get() != IoMode::Direct {
+            // The cache has to say whether its data arrived.
+            bar.set_message("writing to the device");
+            file.sync_data().map_err(failed(written))?;
+        }
+        bar.finish_and_clear();
+        Ok(ExitCode::SUCCESS)
     }
 }
 

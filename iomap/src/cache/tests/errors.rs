@@ -60,12 +60,12 @@ fn failed_read_is_an_error_and_the_next_read_is_right() {
 fn failed_durable_write_through_is_the_error_of_its_call() {
     let (device, _, mut file) = rig();
     device.disk(|disk| disk.fail_writes = true);
-    let written = file.write_through_at(0, &[1; 4096][..], true);
+    let written = through(&mut file, 0, &[1; 4096][..], true);
     assert!(matches!(written, Err(Error::Bio { what: "write", .. })));
     // Without waiting, the next sync has it.
     let (device, _, mut file) = rig();
     device.disk(|disk| disk.fail_writes = true);
-    file.write_through_at(0, &[1; 4096][..], false).unwrap();
+    through(&mut file, 0, &[1; 4096][..], false).unwrap();
     device.disk(|disk| disk.fail_writes = false);
     file.sync_data().unwrap_err();
     file.sync_data().unwrap();

@@ -13,7 +13,7 @@ use double::{BLOCK, Block, Double};
 use nvio_testkit::random::Rng;
 
 use super::*;
-use crate::{Image, ImageQueue, WritableImage};
+use crate::{Error, Image, ImageQueue, IoArgs, IoFlags, WritableImage};
 
 /// The bytes of a device, and the commands that fail.
 #[derive(Clone, Default)]
@@ -76,6 +76,18 @@ impl Image for Device {
 }
 
 impl WritableImage for Device {}
+
+/// Writes through the cache; with `durable`, waits until the data is durable.
+fn through(
+    file: &mut CachedFile<Double>,
+    pos: u64,
+    data: &[u8],
+    durable: bool,
+) -> Result<usize, Error> {
+    let mut flags = IoFlags::WRITETHROUGH;
+    flags.set(IoFlags::DSYNC, durable);
+    file.write_from(IoArgs::at(pos).flags(flags), data)
+}
 
 /// A file of `blocks` mapped blocks on a device of random bytes, in runs that are not contiguous.
 fn mapped(rng: &mut Rng, blocks: u64, size: u64) -> (Device, Double) {

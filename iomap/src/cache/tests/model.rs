@@ -49,8 +49,8 @@ fn play(seed: u64, allocates: bool, limit: usize) {
                 let data = rng.bytes(len as u64);
                 let n = match rng.range(0, 3) {
                     0 => file.write_at(pos as u64, &data[..]),
-                    1 => file.write_through_at(pos as u64, &data[..], false),
-                    _ => file.write_through_at(pos as u64, &data[..], true),
+                    1 => through(file, pos as u64, &data[..], false),
+                    _ => through(file, pos as u64, &data[..], true),
                 };
                 assert_eq!(n.unwrap(), len, "{at}");
                 model.resize(size.max(pos + len), 0);

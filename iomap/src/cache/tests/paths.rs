@@ -34,7 +34,7 @@ fn whole_blocks_are_written_without_a_read() {
 fn written_through_blocks_are_clean_and_others_stay_dirty() {
     let (device, double, mut file) = contiguous(64);
     file.write_at(0, &[1; 8192][..]).unwrap();
-    file.write_through_at(2100, &[2; 10][..], true).unwrap();
+    through(&mut file, 2100, &[2; 10][..], true).unwrap();
     device.disk(|disk| {
         assert_eq!(disk.writes, [(2048, 1024)], "one block, rounded");
         assert_eq!((disk.bytes[2047 + 1], disk.bytes[2100], disk.bytes[2110]), (1, 2, 1));

@@ -22,7 +22,7 @@ fn threads_see_whole_blocks_of_each_other() {
                     let data = [value; BLOCK as usize];
                     match rng.range(0, 4) {
                         0 => file.write_at(block * BLOCK, &data[..]).unwrap(),
-                        1 => file.write_through_at(block * BLOCK, &data[..], false).unwrap(),
+                        1 => through(&mut file, block * BLOCK, &data[..], false).unwrap(),
                         2 => {
                             let mut out = [0; BLOCK as usize];
                             let any = rng.range(0, 256) * BLOCK;
