@@ -12,6 +12,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use super::bits::BlockSet;
 use crate::contract::bytes::to_usize;
 use crate::error::BioError;
+use crate::memory::borrowed::Source;
 
 /// `bytes` bytes of a file from byte `pos` on, which is a multiple of `bytes`.
 pub(super) struct Folio {
@@ -165,6 +166,23 @@ impl Folio {
             return false;
         };
         out.copy_from_slice(bytes);
+        self.used.store(true, Relaxed);
+        true
+    }
+
+    /// Copies all of `source` to `pos` of the file on, if the blocks are dirty and no command uses the
+    /// memory. Returns false if not, or if the source cannot be read: what was copied is as before then
+    /// for a source that has not changed.
+    #[inline(always)]
+    pub(super) fn write_dirty(&self, pos: u64, source: &mut impl Source) -> bool {
+        let mut state = self.state.write();
+        let State { memory: Memory::Idle(buf), dirty, .. } = &mut *state else { return false };
+        let (at, len) = (to_usize(pos.wrapping_sub(self.pos)), source.len());
+        let blocks = self.blocks_of(&(pos..pos + len as u64));
+        let Some(bytes) = buf.get_mut(at..at + len) else { return false };
+        if !dirty.contains(blocks) || source.copy_out(0, bytes, false) < len {
+            return false;
+        }
         self.used.store(true, Relaxed);
         true
     }

@@ -81,8 +81,8 @@ pub struct CachedFile<M: Mapper> {
     /// Number of the file's write errors that this handle has reported.
     reported: u64,
     ahead: ReadAhead,
-    /// The folio that was used last.
-    last: Option<Arc<Folio>>,
+    /// Folios that were used last, so that they need not be looked up.
+    recent: Recent,
 }
 
 impl<M: Mapper> CachedFile<M> {
@@ -99,10 +99,16 @@ impl<M: Mapper> CachedFile<M> {
         Self::of(file)
     }
 
+    /// Returns the data that all handles share.
+    #[cfg(test)]
+    pub(super) fn cache_for_tests(&self) -> &FileCache<M> {
+        &self.cache
+    }
+
     fn of(cache: Arc<FileCache<M>>) -> Self {
         cache.handles.fetch_add(1, AcqRel);
         let reported = cache.state.errors().count;
-        Self { cache, reported, ahead: ReadAhead::default(), last: None }
+        Self { cache, reported, ahead: ReadAhead::default(), recent: Recent::default() }
     }
 
     /// Returns a reference that does not keep the file open.
@@ -138,10 +144,13 @@ impl<M: Mapper> CachedFile<M> {
         if let Some(range) = self.ahead.note(pos, out.len() as u64) {
             self.cache.read_ahead(range);
         }
-        if let Some(n) = self.cache.read_again(self.last.as_deref(), pos, out) {
-            return Ok(n);
+        let recent = self.recent.at(pos);
+        if let Some(folio) = recent
+            && self.cache.read_again(folio, pos, out)
+        {
+            return Ok(out.len());
         }
-        self.cache.read_at(pos, out, &mut self.last)
+        self.cache.read_at(pos, out, recent)
     }
 
     /// Writes all of `source` to the cache from `pos` on, and returns the number of bytes. The
@@ -172,7 +181,14 @@ impl<M: Mapper> CachedFile<M> {
         if !refused.is_empty() {
             return Err(Error::Flags(refused).into());
         }
-        self.cache.write_at(io.pos, &mut source, io.flags, &mut self.last)
+        let recent = self.recent.at(io.pos);
+        if io.flags.is_empty()
+            && let Some(folio) = recent
+            && self.cache.write_again(folio, io.pos, &mut source)
+        {
+            return Ok(source.len());
+        }
+        self.cache.write_at(io.pos, &mut source, io.flags, recent)
     }
 
     /// Zeroes the bytes of `range` that are inside the file.
@@ -244,6 +260,18 @@ impl<M: Mapper> Drop for CachedFile<M> {
         {
             log::error!("a file was closed with data that could not be written: {error}");
         }
+    }
+}
+
+/// The folio of each 2 MiB of the file that was used last, for eight such ranges.
+#[derive(Default)]
+struct Recent([Option<Arc<Folio>>; 8]);
+
+impl Recent {
+    /// Returns the place for the folio at `pos`. It may have another.
+    #[inline(always)]
+    fn at(&mut self, pos: u64) -> &mut Option<Arc<Folio>> {
+        &mut self.0[(pos >> 21) as usize % 8]
     }
 }
 

@@ -15,7 +15,7 @@ impl<M: Mapper> FileCache<M> {
         &self,
         pos: u64,
         out: &mut [u8],
-        last: &mut Option<Arc<Folio>>,
+        recent: &mut Option<Arc<Folio>>,
     ) -> Result<usize, ErrorOf<M>> {
         let left = self.state.size().saturating_sub(pos);
         let len = out.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -34,22 +34,17 @@ impl<M: Mapper> FileCache<M> {
                 Access::Failed(_) if done > 0 => break,
                 other => self.settle(&folio, at, other)?,
             }
-            *last = Some(folio);
+            *recent = Some(folio);
         }
         Ok(done)
     }
 
-    /// Reads all of `out` from the folio `last`, if it has the bytes.
+    /// Reads all of `out` from `folio`. Returns false if it is another folio, or the rest of the folio
+    /// is not there.
     #[inline(always)]
-    pub(super) fn read_again(
-        &self,
-        last: Option<&Folio>,
-        pos: u64,
-        out: &mut [u8],
-    ) -> Option<usize> {
-        let folio = last.filter(|folio| folio.has(pos, out.len()))?;
-        let is_inside = pos.saturating_add(out.len() as u64) <= self.state.size();
-        (is_inside && folio.read_all(pos, out)).then_some(out.len())
+    pub(super) fn read_again(&self, folio: &Folio, pos: u64, out: &mut [u8]) -> bool {
+        let end = pos.wrapping_add(out.len() as u64);
+        folio.has(pos, out.len()) && end <= self.state.size() && folio.read_all(pos, out)
     }
 
     #[cold]

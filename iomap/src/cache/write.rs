@@ -19,7 +19,7 @@ impl<M: Mapper> FileCache<M> {
         pos: u64,
         source: &mut impl Source,
         flags: IoFlags,
-        last: &mut Option<Arc<Folio>>,
+        recent: &mut Option<Arc<Folio>>,
     ) -> Result<usize, ErrorOf<M>> {
         let (len, op) = (source.len(), operation(flags));
         let nofault = flags.contains(IoFlags::NOFAULT);
@@ -31,7 +31,7 @@ impl<M: Mapper> FileCache<M> {
         while done < len {
             let left = (len - done) as u64;
             let copy = |out: &mut [u8]| source.copy_out(done, out, nofault);
-            match self.write_chunk(pos + done as u64, left, op, last, copy) {
+            match self.write_chunk(pos + done as u64, left, op, recent, copy) {
                 Ok(n) => done += n,
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
@@ -42,6 +42,18 @@ impl<M: Mapper> FileCache<M> {
             self.write_range(pos..pos + done as u64, durable)?;
         }
         Ok(done)
+    }
+
+    /// Overwrites bytes of `folio` that are dirty already with all of `source`. Returns false, and
+    /// changes nothing, otherwise.
+    ///
+    /// The filesystem was asked when the blocks became dirty, and is asked where they are when they are
+    /// written to the device. So it is not asked now.
+    #[inline(always)]
+    pub(super) fn write_again(&self, folio: &Folio, pos: u64, source: &mut impl Source) -> bool {
+        let len = source.len();
+        let end = pos.wrapping_add(len as u64);
+        folio.has(pos, len) && end <= self.state.size() && folio.write_dirty(pos, source)
     }
 
     /// Zeroes the bytes past the end of the file in its last block, up to `pos`, before a write at
@@ -101,14 +113,14 @@ impl<M: Mapper> FileCache<M> {
         at: u64,
         left: u64,
         op: Op,
-        last: &mut Option<Arc<Folio>>,
+        recent: &mut Option<Arc<Folio>>,
         copy: impl FnOnce(&mut [u8]) -> usize,
     ) -> Result<usize, ErrorOf<M>> {
         self.throttle()?;
         let state = &*self.state;
-        let Some(folio) = self.folio_at(at, last) else {
+        let Some(folio) = self.folio_at(at, recent) else {
             return self.add_folio(at, left).map(|folio| {
-                *last = folio;
+                *recent = folio;
                 0
             });
         };
@@ -144,20 +156,20 @@ impl<M: Mapper> FileCache<M> {
             ended?;
             let folio = Arc::clone(folio);
             if access == Access::Gone {
-                *last = None;
+                *recent = None;
             }
             self.settle(&folio, at, access)?;
         }
         Ok(n)
     }
 
-    /// Returns the folio that has byte `at`: `last`, or another that `last` is set to.
+    /// Returns the folio that has byte `at`: `recent`, or another that `recent` is set to.
     #[inline]
-    fn folio_at<'a>(&self, at: u64, last: &'a mut Option<Arc<Folio>>) -> Option<&'a Arc<Folio>> {
-        if !last.as_ref().is_some_and(|folio| folio.has(at, 1)) {
-            *last = self.state.folio(at);
+    fn folio_at<'a>(&self, at: u64, recent: &'a mut Option<Arc<Folio>>) -> Option<&'a Arc<Folio>> {
+        if !recent.as_ref().is_some_and(|folio| folio.has(at, 1)) {
+            *recent = self.state.folio(at);
         }
-        last.as_ref()
+        recent.as_ref()
     }
 
     fn block_of(&self, at: u64) -> u64 {

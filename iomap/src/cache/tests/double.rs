@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use crate::cache::WeakCachedFile;
 use crate::contract::mapper::{Mapper, Mapping, MappingFlags, MappingKind, Op};
 use crate::contract::open_file::{EndIo, FileRef, OpenFile};
 use crate::error::Error;
@@ -20,7 +21,7 @@ pub(super) enum Block {
 }
 
 /// What the filesystem knows.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Record {
     pub(super) blocks: Vec<Block>,
     /// Size on the disk, bytes.
@@ -29,17 +30,37 @@ pub(super) struct Record {
     free: u64,
     pub(super) ends: Vec<EndIo>,
     pub(super) ops: Vec<Op>,
+    /// The answers of `begin`.
+    pub(super) answers: Vec<Mapping>,
+    /// Calls of the hooks that direct I/O makes.
+    pub(super) hooks: usize,
     begun: usize,
     pub(super) fail_end_io: bool,
+    /// `begin` fails for these operations.
+    pub(super) fail_begin: Option<Op>,
+    /// Reserved blocks are not allocated for a write through the cache, against the contract.
+    pub(super) stubborn: bool,
+    /// A file whose mappings change during the next call of `begin`.
+    pub(super) changing: Option<WeakCachedFile<Double>>,
     /// Blocks are not allocated: a write to a hole fails.
     pub(super) fixed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Inode(pub(super) Mutex<Record>);
 
 impl OpenFile for Inode {
     type Error = Error;
+
+    fn write_back(&self, _pos: u64, _length: u64, _nowait: bool) -> Result<(), Error> {
+        self.0.lock().unwrap().hooks += 1;
+        Ok(())
+    }
+
+    fn invalidate(&self, _pos: u64, _length: u64) -> bool {
+        self.0.lock().unwrap().hooks += 1;
+        true
+    }
 
     fn end_io(&self, end: &EndIo) -> Result<(), Error> {
         let mut record = self.0.lock().unwrap();
@@ -116,8 +137,14 @@ impl Mapper for Double {
     }
 
     fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, Error> {
+        if let Some(file) = self.record(|record| record.changing.take()) {
+            file.upgrade().unwrap().mappings_changed();
+        }
         self.record(|record| {
             record.ops.push(op);
+            if record.fail_begin.is_some_and(|failing| op.contains(failing)) {
+                return Err(Error::WouldBlock);
+            }
             let (first, last) = (pos / BLOCK, (pos + length).div_ceil(BLOCK));
             let allocates = op.contains(Op::WRITE) && !record.fixed;
             if allocates && record.blocks.len() < last as usize {
@@ -127,7 +154,8 @@ impl Mapper for Double {
                 record.begun += 1;
                 return Ok(Mapping::hole(first * BLOCK, last * BLOCK - first * BLOCK));
             };
-            let now = op.intersects(Op::WRITETHROUGH | Op::WRITEBACK);
+            let through = op.contains(Op::WRITETHROUGH) && !record.stubborn;
+            let now = through || op.contains(Op::WRITEBACK);
             let new = allocates && now && matches!(old, Block::Hole | Block::Reserved);
             for index in first..last.min(record.blocks.len() as u64) {
                 let block = &mut record.blocks[index as usize];
@@ -167,6 +195,7 @@ impl Mapper for Double {
                 }
                 mapping.length += BLOCK;
             }
+            record.answers.push(mapping);
             Ok(mapping)
         })
     }

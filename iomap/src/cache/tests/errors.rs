@@ -1,7 +1,8 @@
 //! Errors: of the device, of the filesystem, and of the caller's memory.
 
 use super::*;
-use crate::{Error, Source};
+use crate::Source;
+use crate::contract::mapper::Op;
 
 /// A source of which only the first `len` bytes can be read.
 struct Torn<'a>(&'a [u8], usize);
@@ -121,4 +122,42 @@ fn cache_that_is_too_small_for_a_folio_is_an_error() {
     let (device, double, _) = rig();
     let mut file = CachedFile::new(&device.cache(1000), double);
     assert!(matches!(file.read_at(0, &mut [0; 10]), Err(Error::NoMemory)));
+}
+
+#[test]
+fn blocks_whose_writing_cannot_be_prepared_stay_dirty() {
+    let (device, double, mut file) = rig();
+    let op = Op::WRITE | Op::WRITEBACK;
+    double.record(|record| record.fail_begin = Some(op));
+    through(&mut file, 0, &[4; 2048], false).unwrap_err();
+    file.sync_data().unwrap_err();
+    device.disk(|disk| assert!(disk.writes.is_empty()));
+    double.record(|record| record.fail_begin = None);
+    file.sync_data().unwrap();
+    device.disk(|disk| assert_eq!(disk.writes.iter().map(|write| write.1).sum::<usize>(), 2048));
+    double.assert_balanced();
+}
+
+#[test]
+fn progress_before_an_error_counts() {
+    let mut blocks: Vec<_> = (0..8).map(|index| Block::Mapped(index * BLOCK)).collect();
+    blocks[4] = Block::Hole;
+    let double = Double::new(blocks, 8 * BLOCK, 100);
+    double.record(|record| record.fixed = true);
+    let device = Device::new(vec![1; 400 << 10]);
+    let mut file = CachedFile::new(&device.cache(1 << 20), double.clone());
+    assert_eq!(file.write_at(0, &[5; 8192][..]).unwrap(), 4096, "the bytes before the hole");
+    assert!(matches!(file.write_at(4096, &[5; 100][..]), Err(Error::NoBlocks { pos: 4096 })));
+    assert_eq!(file.size(), 8192);
+    double.assert_balanced();
+}
+
+#[test]
+fn device_that_fails_all_writes_does_not_hang_a_full_cache() {
+    let (device, double, _) = rig();
+    device.disk(|disk| disk.fail_writes = true);
+    let mut file = CachedFile::new(&device.cache(64 << 10), double);
+    let failed = (0..64).find_map(|page| file.write_at(page * 1024, &[1; 1024][..]).err());
+    assert!(matches!(failed, Some(Error::Bio { .. })), "{failed:?}");
+    device.disk(|disk| disk.fail_writes = false);
 }

@@ -2,6 +2,7 @@
 
 mod double;
 mod errors;
+mod in_flight;
 mod model;
 mod paths;
 mod threads;

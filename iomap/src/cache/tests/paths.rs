@@ -1,7 +1,7 @@
 //! The commands of each path, counted.
 
 use super::*;
-use crate::contract::mapper::Op;
+use crate::contract::mapper::{MappingFlags, MappingKind, Op};
 
 fn contiguous(blocks: u64) -> (Device, Double, CachedFile<Double>) {
     let list = (0..blocks).map(|index| Block::Mapped(index * BLOCK)).collect();
@@ -92,4 +92,124 @@ fn zeroing_leaves_holes_and_the_size_alone() {
     assert!(
         found[..500].iter().all(|&byte| byte == 9) && found[500..].iter().all(|&byte| byte == 0)
     );
+}
+
+#[test]
+fn adjacent_folios_are_one_command() {
+    let (device, _, mut file) = contiguous(256);
+    for page in 0..16 {
+        file.write_at(page * 4096, &[page as u8; 4096][..]).unwrap();
+    }
+    // Not on the device: the next folio but one.
+    file.write_at(18 * 4096, &[1; 4096][..]).unwrap();
+    file.sync_data().unwrap();
+    device.disk(|disk| {
+        assert_eq!(disk.writes, [(0, 65_536), (18 * 4096, 4096)]);
+        assert!((0..16).all(|page| disk.bytes[page * 4096 + 4095] == page as u8));
+    });
+    let blocks = |start: u64| (start..start + 8).map(|index| Block::Mapped(index * BLOCK));
+    let double = Double::new(blocks(8).chain(blocks(0)).collect(), 16 * BLOCK, 100);
+    let device = Device::new(vec![0; 1 << 20]);
+    let mut file = CachedFile::new(&device.cache(1 << 20), double);
+    file.write_at(0, &[1; 16_384][..]).unwrap();
+    file.sync_data().unwrap();
+    device.disk(|disk| assert_eq!(disk.writes, [(8192, 8192), (0, 8192)], "not contiguous"));
+}
+
+#[test]
+fn flags_that_a_buffered_write_does_not_have_are_refused() {
+    let (device, double, mut file) = contiguous(8);
+    for flag in [IoFlags::NOWAIT, IoFlags::DONTCACHE, IoFlags::ATOMIC] {
+        let io = IoArgs::at(0).flags(IoFlags::WRITETHROUGH | flag);
+        assert!(
+            matches!(file.write_from(io, &[1; 10][..]), Err(Error::Flags(seen)) if seen == flag)
+        );
+    }
+    let mut queue = crate::FileQueue::new(ImageQueue::new(device.clone(), 4).unwrap());
+    let io = IoArgs::at(0).flags(IoFlags::WRITETHROUGH);
+    let refused = queue.write_with(&mut double.clone(), io, vec![1; 1024].into()).unwrap_err();
+    assert!(matches!(refused.error, Error::Flags(IoFlags::WRITETHROUGH)), "a direct write");
+    device.disk(|disk| assert!(disk.writes.is_empty()));
+}
+
+#[test]
+fn mapping_that_changed_under_a_copy_is_made_again() {
+    let (_, double, mut file) = contiguous(8);
+    file.read_at(0, &mut [0; 4096]).unwrap();
+    let before = double.record(|record| {
+        record.changing = Some(file.downgrade());
+        record.ops.len()
+    });
+    assert_eq!(through(&mut file, 0, &[4; 1024], false).unwrap(), 1024);
+    double.record(|record| {
+        let op = Op::WRITE | Op::WRITETHROUGH;
+        assert_eq!(record.ops[before..before + 2], [op, op], "mapped twice before the copy");
+    });
+    double.assert_balanced();
+}
+
+#[test]
+fn write_through_allocates_at_once_and_maps_a_second_time_for_the_device() {
+    let double = Double::new(vec![Block::Hole; 8], 8 * BLOCK, 100);
+    let device = Device::new(vec![1; 400 << 10]);
+    let mut file = CachedFile::new(&device.cache(1 << 20), double.clone());
+    through(&mut file, 0, &[5; 2048], true).unwrap();
+    double.record(|record| {
+        let [first, second] = [&record.answers[0], record.answers.last().unwrap()];
+        assert_eq!((first.kind, second.kind), (MappingKind::Unwritten, MappingKind::Unwritten));
+        assert!(first.flags.contains(MappingFlags::NEW) && second.flags.is_empty());
+        assert_eq!(record.hooks, 0, "the cache does not invalidate itself");
+    });
+    // A filesystem that only reserves breaks the contract.
+    let double = Double::new(vec![Block::Hole; 8], 8 * BLOCK, 100);
+    double.record(|record| record.stubborn = true);
+    let mut file = CachedFile::new(&device.cache(1 << 20), double.clone());
+    let refused = through(&mut file, 0, &[5; 2048], true);
+    assert!(matches!(refused, Err(Error::Delalloc { pos: 0 })), "{refused:?}");
+    double.assert_balanced();
+}
+
+#[test]
+fn block_that_is_written_in_part_is_read_first() {
+    let (device, double, mut file) = contiguous(8);
+    let before = device.disk(|disk| double.on_device(&disk.bytes));
+    through(&mut file, 1500, &[8; 100], true).unwrap();
+    device.disk(|disk| {
+        assert_eq!(disk.writes, [(1024, 1024)]);
+        assert!(!disk.reads.is_empty());
+        assert!(disk.bytes[1024..1500] == before[1024..1500] && disk.bytes[1599] == 8);
+        assert!(disk.bytes[1600..2048] == before[1600..2048]);
+    });
+}
+
+#[test]
+fn hole_is_read_in_one_step() {
+    let double = Double::new(vec![Block::Hole; 4096], 4096 * BLOCK, 1);
+    let device = Device::new(vec![1; 64 << 10]);
+    let mut file = CachedFile::new(&device.cache(8 << 20), double.clone());
+    let mut out = vec![1; 1 << 20];
+    assert_eq!(file.read_at(0, &mut out).unwrap(), 1 << 20);
+    assert!(out.iter().all(|&byte| byte == 0));
+    device.disk(|disk| assert!(disk.reads.is_empty()));
+    double.record(|record| assert!(record.ops.len() <= 3, "{:?}", record.ops));
+}
+
+#[test]
+fn two_files_share_the_memory_of_a_cache() {
+    let device = Device::new(vec![0; 1 << 20]);
+    let cache = device.cache(64 << 10);
+    let file = |first: u64| {
+        let blocks = (first..first + 256).map(|index| Block::Mapped(index * BLOCK)).collect();
+        CachedFile::new(&cache, Double::new(blocks, 256 * BLOCK, 2000))
+    };
+    let (mut a, mut b) = (file(0), file(256));
+    for page in 0..64 {
+        // The dirty data of one file makes room for the other.
+        a.write_at(page * 4096, &[1; 4096][..]).unwrap();
+        b.write_at(page * 4096, &[2; 4096][..]).unwrap();
+        assert!(cache.usage().0 <= 64 << 10);
+    }
+    a.sync_data().unwrap();
+    b.sync_data().unwrap();
+    device.disk(|disk| assert_eq!((disk.bytes[262_143], disk.bytes[262_144]), (1, 2)));
 }

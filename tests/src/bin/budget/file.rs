@@ -16,10 +16,10 @@ use nvio_testkit::image::{debugfs, mkfs_of_folder};
 use crate::allocations;
 use crate::load::{BATCH, DEPTH, ROUNDS, random};
 
-const BLOCK: u64 = 4096;
-const EXTENTS: u64 = 1000;
+pub(crate) const BLOCK: u64 = 4096;
+pub(crate) const EXTENTS: u64 = 1000;
 /// Blocks per extent. A hole of one block follows each.
-const EXTENT: u64 = 4;
+pub(crate) const EXTENT: u64 = 4;
 const IMAGE: u64 = 64 << 20;
 
 /// A position, and the buffer while it is not in flight.
@@ -123,7 +123,7 @@ pub(crate) struct Rig {
 }
 
 /// Creates a filesystem whose `/file` has extents of four blocks, with a hole after each.
-fn image_of_holes(folder: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+pub(crate) fn image_of_holes(folder: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
     let (content, image) = (folder.join("content"), folder.join("disk.img"));
     std::fs::create_dir(&content)?;
     let host = HostFile::create(content.join("file"))?;

@@ -6,6 +6,7 @@
 //! allocations and frees in them.
 
 mod allocations;
+mod cached;
 mod file;
 mod load;
 mod raw;
@@ -30,8 +31,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "simple" => file::Rig::new(Reads::Simple)?.batches()?,
         "generic" => file::Rig::new(Reads::Generic)?.batches()?,
         "extents" => file::Rig::new(Reads::Extents)?.batches()?,
+        "cached-read" | "cached-write" | "cached-copy" => cached::run(&part)?,
         _ => {
-            return Err("usage: budget batches|one-by-one|empty-poll|simple|generic|extents".into());
+            let parts = "batches|one-by-one|empty-poll|simple|generic|extents|cached-read|cached-write|cached-copy";
+            return Err(format!("usage: budget {parts}").into());
         }
     };
     println!("{count} {}", allocations::counted());
