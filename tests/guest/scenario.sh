@@ -164,9 +164,43 @@ run partition.cp nvio cp -r $b / /tmp/copy --partition 2
 ext4-tree sums /tmp/copy /tmp/list.partition | section partition.copy-sums
 rm -rf /tmp/copy
 run partition-swap nvio ls $b / --partition 1
+# Each way to write, in a part of the kernel's file of its own.
+head -c 2000001 /dev/urandom >/tmp/input
+at=1000001
+for mode in direct buffered writethrough; do
+    run write-$mode nvio write $b /large --partition 2 --$mode --sync --offset $at </tmp/input
+    at=$((at + 3000000))
+done
+# A writer that is killed: the last 4 MiB.
+at=$((12 << 20))
+nvio cat $b /large --partition 2 --offset $at >/tmp/old
+head -c 4194304 /dev/urandom >/tmp/new
+for mode in buffered writethrough direct; do
+    nvio write $b /large --partition 2 --$mode --offset $at </tmp/new &
+    writer=$!
+    sleep 0.1
+    kill -9 $writer
+    wait $writer
+done
 run partition-none nvio ls $b / --partition 7
 run unbind-free nvio unbind $b
 driver_of $b | section unbind-free.driver
+for try in $(seq 100); do
+    [ -b "/dev/${disk}p2" ] && break
+    disk=$(disk_of $b 1)
+    sleep 0.1
+done
+must mount -t ext4 -o ro,noatime "/dev/${disk}p2" /mnt
+sha256sum </tmp/input | section write.sum
+at=1000001
+for mode in direct buffered writethrough; do
+    tail -c +$((at + 1)) /mnt/large | head -c 2000001 | sha256sum | section write-$mode.sum
+    at=$((at + 3000000))
+done
+tail -c +$(((12 << 20) + 1)) /mnt/large >/tmp/found
+run killed ext4-tree torn /tmp/old /tmp/new /tmp/found
+must umount /mnt
+run write.e2fsck e2fsck -fn "/dev/${disk}p2"
 run not-nvme-bind nvio bind 0000:00:00.0
 run not-nvme nvio identify 0000:00:00.0
 run not-there nvio identify 0000:00:1e.7

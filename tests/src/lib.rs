@@ -15,6 +15,7 @@ pub mod media;
 pub mod nvio;
 #[cfg(test)]
 mod points;
+pub mod power;
 pub mod sequences;
 pub mod simulation;
 pub mod simulator;

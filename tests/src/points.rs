@@ -36,7 +36,8 @@ fn points() -> BTreeSet<String> {
         (1..=last).map(move |number| format!("{section}{number}"))
     };
     let all = section("1.", 5).chain(section("2.", 10)).chain(["3.0".to_owned()]);
-    all.chain(section("F", 12)).chain(section("B", 9)).collect()
+    let direct = all.chain(section("F", 12)).chain(section("B", 9));
+    direct.chain(section("W", 15)).chain(section("X", 7)).collect()
 }
 
 /// Returns the files that may contain a test.
@@ -47,6 +48,7 @@ fn files_of(test: &str) -> Result<(Vec<PathBuf>, &str), String> {
     };
     let folder = match path.remove(0) {
         "nvio_iomap" => "iomap",
+        "nvio" => "nvio",
         "nvio_driver" => "driver",
         "nvio_ext4" => "fs",
         "nvio_tests" => "tests",

@@ -362,6 +362,20 @@ guest_tests! {
         check_sums("partition", "partition.sums", "partition.copy-sums");
     }
 
+    partition_is_overwritten_in_every_mode {
+        let wanted = IOMMU.text("write.sum");
+        for mode in ["direct", "buffered", "writethrough"] {
+            IOMMU.stdout(&format!("write-{mode}"));
+            assert_eq!(IOMMU.text(&format!("write-{mode}.sum")), wanted, "{mode}");
+        }
+        IOMMU.stdout("write.e2fsck");
+    }
+    writer_that_is_killed_leaves_blocks_old_or_new {
+        let counts = IOMMU.stdout("killed");
+        let (_, torn) = counts.trim().split_once(' ').unwrap();
+        assert_eq!(torn, "0", "{counts}");
+        IOMMU.stdout("write.e2fsck");
+    }
     partition_that_is_no_filesystem_is_refused {
         check_refusal(&IOMMU, "partition-swap", &[]);
         check_refusal(&IOMMU, "partition-none", &["7"]);

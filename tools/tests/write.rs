@@ -58,9 +58,12 @@ fn bytes_are_replaced_and_nothing_else() {
         {
             let data = pattern(length, seed);
             let from = offset.to_string();
-            let flags = ["/large", "--lba-size", lba, "--offset", &from, "--dsync"];
-            let flags = if seed % 2 == 0 { &flags[..] } else { &flags[..5] };
-            assert_eq!(write(&disk, flags, &data).text(), "");
+            let flags = ["/large", "--lba-size", lba, "--offset", &from];
+            let modes = ["--direct", "--buffered", "--writethrough"];
+            let mode = modes[seed as usize % 3];
+            let sync = [&["--dsync"][..], &["--sync"], &[]][offset % 3];
+            let flags = [&flags[..], &[mode], sync].concat();
+            assert_eq!(write(&disk, &flags, &data).text(), "");
             large[offset..offset + length].copy_from_slice(&data);
         }
         assert!(disk.run("cat", &["large"]).ok() == large, "{block} {lba}");
@@ -94,6 +97,8 @@ fn refusals_say_what_to_do() {
         b"12345",
         &["0 bytes were written", "13 bytes", "write less"],
     );
+    refused(&["small", "--buffered", "--offset", "9"], b"12345", &["0 bytes were written"]);
+    assert_eq!(write(&disk, &["small", "--direct", "--buffered"], b"").code, 2);
     refused(&["small", "--offset", "18446744073709551615"], b"1", &["cannot grow"]);
     refused(&["sparse", "--offset", "8191"], b"12", &["/sparse", "position 8192", "`nvio map`"]);
     assert!(fs::read(disk.image()).unwrap() == before);

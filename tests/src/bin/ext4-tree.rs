@@ -53,6 +53,12 @@ fn run(args: &[&str]) -> io::Result<()> {
             print_lines(&sums::of_slices(io::stdin().lock(), &sizes)?);
             Ok(())
         }
+        ["torn", old, new, found] => {
+            let [old, new, found] = [fs::read(old)?, fs::read(new)?, fs::read(found)?];
+            let (changed, torn) = torn_blocks(&old, &new, &found)?;
+            println!("{changed} {torn}");
+            Ok(())
+        }
         ["fold", directory] => folded::make(Path::new(directory)),
         ["fold-compare", image, mount] => {
             let (found, not_found) = folded::compare(Path::new(image), Path::new(mount))?;
@@ -65,9 +71,22 @@ fn run(args: &[&str]) -> io::Result<()> {
         }
         _ => Err(io::Error::other(
             "usage: ext4-tree populate DIRECTORY ENTRIES SEED | view DIRECTORY | \
-             sums DIRECTORY LIST | slices SIZES | fold DIRECTORY | fold-compare IMAGE MOUNT | fold-compare-encrypted IMAGE MOUNT",
+             sums DIRECTORY LIST | slices SIZES | torn OLD NEW FOUND | fold DIRECTORY | fold-compare IMAGE MOUNT | fold-compare-encrypted IMAGE MOUNT",
         )),
     }
+}
+
+/// Returns the number of blocks of 512 bytes of `found` that are new, and of those that are neither old
+/// nor new.
+fn torn_blocks(old: &[u8], new: &[u8], found: &[u8]) -> io::Result<(usize, usize)> {
+    if old.len() != found.len() || new.len() != found.len() {
+        return Err(io::Error::other("files of different sizes"));
+    }
+    let blocks = old.chunks(512).zip(new.chunks(512)).zip(found.chunks(512));
+    Ok(blocks.fold((0, 0), |(changed, torn), ((old, new), found)| match found {
+        found if found == new => (changed + 1, torn),
+        found => (changed, torn + usize::from(found != old)),
+    }))
 }
 
 fn print_lines(lines: &[String]) {
