@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Mount, debugfs, mke2fs, pattern, run, view};
+use common::{Mount, debugfs, mke2fs, pattern, run, sum, view};
 use nvio_ext4::Filesystem;
 
 /// A file to be truncated: its name, and the size in its inode.
@@ -68,10 +68,6 @@ impl Bed {
         view::assert_same(what, &ours, &theirs, ignore);
         ours.len()
     }
-}
-
-fn sum(image: &Path) -> Vec<u8> {
-    run("cksum", &[image.to_str().unwrap()])
 }
 
 /// Links files into the list of orphans, in order.

@@ -1,6 +1,6 @@
 //! A vfio-user server in another process that is stopped or killed while commands are in flight.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -50,6 +50,23 @@ impl Server {
 
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until all threads are stopped or gone: they may still run for a moment after a signal.
+    fn wait_until_idle(&self) {
+        let is_idle = |thread: std::io::Result<fs::DirEntry>| {
+            let stat = thread.and_then(|thread| fs::read_to_string(thread.path().join("stat")));
+            // The state is the field after the name, which is in parentheses.
+            let running = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+            running.is_none_or(|state| "TtZX".contains(state))
+        };
+        let threads = format!("/proc/{}/task", self.child.id());
+        while !fs::read_dir(&threads).is_ok_and(|mut threads| threads.all(is_idle)) {
+            if !Path::new(&threads).exists() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -101,8 +118,7 @@ fn fail(server: &Server, signal: Signal, wait: Wait) -> Ended {
         ready.wait();
         server.signal(signal);
         let begin = Instant::now();
-        // A process may still run for a moment after the signal.
-        thread::sleep(Duration::from_millis(50));
+        server.wait_until_idle();
         failed.wait();
         (begin, threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>())
     });

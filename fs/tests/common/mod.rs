@@ -60,6 +60,11 @@ pub fn debugfs(image: &Path, lines: &[&str]) {
     assert!(output.status.success() && complaints.is_empty(), "{complaints:?}");
 }
 
+/// Returns the checksum of an image, to see whether it was changed.
+pub fn sum(image: &Path) -> Vec<u8> {
+    run("cksum", &[image.to_str().unwrap()])
+}
+
 /// Panics unless e2fsck finds no errors.
 pub fn assert_clean(image: &Path) {
     run("e2fsck", &["-f", "-n", image.to_str().unwrap()]);

@@ -30,6 +30,8 @@ pub(super) struct FileState {
     /// Commands in flight, and those of them that write.
     commands: AtomicUsize,
     writes: AtomicUsize,
+    /// Number of writes that a power cut may lose after they have ended.
+    volatile: AtomicU64,
     errors: Mutex<WriteErrors>,
     /// Writes whose end the filesystem does not know yet.
     ended: Mutex<Vec<Ended>>,
@@ -83,6 +85,7 @@ impl FileState {
             sequence: AtomicU64::new(0),
             commands: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
+            volatile: AtomicU64::new(0),
             errors: Mutex::default(),
             ended: Mutex::default(),
         }
@@ -189,6 +192,15 @@ impl FileState {
     pub(super) fn end_command(&self, write: bool) {
         self.writes.fetch_sub(usize::from(write), AcqRel);
         self.commands.fetch_sub(1, Release);
+    }
+
+    /// Counts a write without Force Unit Access, before it is submitted.
+    pub(super) fn count_volatile(&self) {
+        self.volatile.fetch_add(1, AcqRel);
+    }
+
+    pub(super) fn volatile(&self) -> u64 {
+        self.volatile.load(Acquire)
     }
 
     /// Counts a command until the returned value is dropped.

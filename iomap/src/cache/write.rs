@@ -24,6 +24,7 @@ impl<M: Mapper> FileCache<M> {
         let (len, op) = (source.len(), operation(flags));
         let nofault = flags.contains(IoFlags::NOFAULT);
         let _inode = self.inode.lock();
+        let volatile = self.state.volatile();
         if len > 0 {
             self.zero_tail(pos)?;
         }
@@ -40,6 +41,10 @@ impl<M: Mapper> FileCache<M> {
         if flags.intersects(IoFlags::WRITETHROUGH.union(IoFlags::DSYNC)) {
             let durable = flags.contains(IoFlags::DSYNC);
             self.write_range(pos..pos + done as u64, durable)?;
+            // Blocks of this call may have been written back to make room, without Force Unit Access.
+            if durable && self.state.volatile() != volatile {
+                self.pool.flush()?;
+            }
         }
         Ok(done)
     }

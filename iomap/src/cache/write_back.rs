@@ -58,6 +58,9 @@ impl<M: Mapper> FileCache<M> {
         let (eof, most) = (state.size(), self.pool.max_transfer_at());
         // Counted before the folio is busy: whoever waits for it gives up if nothing is in flight.
         let _preparing = state.preparing(true);
+        if !fua {
+            state.count_volatile();
+        }
         let begun = folio.begin_write(&places, eof, &most, || state.sequence() == sequence);
         let Some((pieces, cleaned)) = begun else { return Ok(false) };
         state.remove_dirty(folio, cleaned);

@@ -43,8 +43,8 @@ pub fn check(played: &Played, seed: u64) -> Result<(Checked, Vec<u8>), String> {
     }
     no_overlap(&events)?;
     let versions = versions(played);
-    let mut checked = Checked::default();
-    checked.commands = events.iter().filter(|event| matches!(event, Event::Write { .. })).count();
+    let commands = events.iter().filter(|event| matches!(event, Event::Write { .. })).count();
+    let mut checked = Checked { commands, ..Checked::default() };
     let mut rng = Rng::new(seed);
     let mut disk = Vec::new();
     for cut in 0..=events.len() {
