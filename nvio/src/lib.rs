@@ -59,6 +59,7 @@ mod volume;
 mod volume_queue;
 mod writable;
 mod writable_file;
+mod writable_shared;
 
 pub use device::Device;
 pub use error::{Error, Found};

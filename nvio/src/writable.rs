@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use nvio_ext4::WritableFilesystem;
-use nvio_iomap::{DiskQueue, PageCache, WritableDisk};
+use nvio_iomap::WritableDisk;
 
 use crate::error::Error;
 use crate::location::Location;
@@ -15,6 +14,7 @@ use crate::queue::{Queue, WritableQueue};
 use crate::shared::Shared;
 use crate::volume::Volume;
 use crate::writable_file::WritableFile;
+use crate::writable_shared::WritableShared;
 
 /// A [`Volume`] whose files may be overwritten. Cheap to clone; threads share it.
 ///
@@ -47,39 +47,7 @@ use crate::writable_file::WritableFile;
 /// ```
 #[derive(Clone)]
 pub struct WritableVolume {
-    inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
-    // Fields drop in order: queues before the volume, which owns the controller.
-    pub(crate) filesystem: WritableFilesystem,
-    pub(crate) writers: Pool<nvio_ext4::FileQueue<WritableDisk>>,
-    /// Created for the first file that is read or written through it.
-    cache: Mutex<Option<PageCache>>,
-    cache_bytes: usize,
-    disk: WritableDisk,
-    volume: Volume,
-}
-
-impl Inner {
-    pub(crate) fn queue(&self) -> Result<nvio_ext4::FileQueue<WritableDisk>, Error> {
-        let volume = self.volume.shared();
-        let device = volume.device().ok_or(Error::NoController)?;
-        let queue = DiskQueue::new(device.controller(), &self.disk, volume.depth())?;
-        Ok(nvio_ext4::FileQueue::new(queue))
-    }
-
-    /// Returns the cache of all files.
-    pub(crate) fn cache(&self) -> Result<PageCache, Error> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cache) = &*cache {
-            return Ok(cache.clone());
-        }
-        let volume = self.volume.shared();
-        let device = volume.device().ok_or(Error::NoController)?;
-        let queue = DiskQueue::new(device.controller(), &self.disk, volume.depth())?;
-        Ok(cache.insert(PageCache::new(queue, self.cache_bytes)).clone())
-    }
+    inner: Arc<WritableShared>,
 }
 
 impl fmt::Debug for WritableVolume {
@@ -116,7 +84,7 @@ impl WritableVolume {
         let refused = |error| Error::NotWritable { device: location.device.to_string(), error };
         let filesystem = volume.filesystem().writable().map_err(refused)?;
         let (writers, cache) = (Pool::new(), Mutex::default());
-        let inner = Inner { filesystem, writers, cache, cache_bytes, disk, volume };
+        let inner = WritableShared { filesystem, writers, cache, cache_bytes, disk, volume };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -9,7 +9,7 @@ use nvio_iomap::{CachedFile, Cursor, IoArgs, IoFlags};
 
 use crate::error::Error;
 use crate::file::position;
-use crate::writable::Inner;
+use crate::writable_shared::WritableShared;
 
 /// The way of a read or a write.
 ///
@@ -72,7 +72,7 @@ pub struct WritableFile {
     cached: Option<CachedFile<nvio_ext4::WritableFile>>,
     /// Position of the stream in bytes.
     position: u64,
-    volume: Arc<Inner>,
+    volume: Arc<WritableShared>,
 }
 
 impl fmt::Debug for WritableFile {
@@ -96,7 +96,7 @@ impl DerefMut for WritableFile {
 }
 
 impl WritableFile {
-    pub(crate) fn new(file: nvio_ext4::WritableFile, volume: Arc<Inner>) -> Self {
+    pub(crate) fn new(file: nvio_ext4::WritableFile, volume: Arc<WritableShared>) -> Self {
         Self { file, cached: None, position: 0, volume }
     }
 

@@ -30,7 +30,7 @@ pub struct Call {
     pub data: Vec<u8>,
 }
 
-/// What a workload did, and what the device did for it.
+/// A workload that was played, and the events of the device meanwhile.
 pub struct Played {
     /// The writes in order.
     pub calls: Vec<Call>,
