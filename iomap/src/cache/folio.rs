@@ -41,7 +41,7 @@ struct State {
 
 /// The memory of a folio.
 enum Memory {
-    /// Nobody but the holder of the lock uses it.
+    /// Only the holder of the lock uses it.
     Idle(DmaBuf),
     /// Commands read into it.
     Filling { buffer: SplitBuffer, commands: u32 },
@@ -85,7 +85,7 @@ pub(super) struct Place {
     pub(super) ending: Option<Ending>,
 }
 
-/// What the filesystem has to do after a write: convert blocks, or move the end of the file.
+/// The work of the filesystem after a write: convert blocks, or move the end of the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ending {
     /// The blocks are unwritten.

@@ -1,4 +1,4 @@
-//! What a command of the cache is for.
+//! The purpose of a command of the cache.
 
 use std::fmt;
 use std::ops::Range;

@@ -225,7 +225,7 @@ fn a_page_is_read_as_any_other_block() {
     let done = plain.drain().pop().unwrap();
     assert_eq!((done.token, done.result.unwrap()), (7, 4096));
     assert_eq!(done.memory.unwrap().into_dma().unwrap()[..], plain.device()[512..4608]);
-    // What is dirty is written first, on the other path.
+    // Dirty data is written first, on the other path.
     plain.file.state().dirty = true;
     let before = plain.journal.events().len();
     read(&mut plain, 512).unwrap();

@@ -13,7 +13,7 @@ const SUBSETS: u64 = 3;
 /// The values of a logical block of the file, with the number of events before each was written.
 type Versions = Vec<(usize, Vec<u8>)>;
 
-/// What was checked.
+/// The extent of the checks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked {
     /// Moments of cuts.

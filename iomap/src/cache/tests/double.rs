@@ -20,7 +20,7 @@ pub(super) enum Block {
     Mapped(u64),
 }
 
-/// What the filesystem knows.
+/// The knowledge of the filesystem.
 #[derive(Default)]
 pub(super) struct Record {
     pub(super) blocks: Vec<Block>,
