@@ -4,7 +4,6 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::frozen::FrozenBuf;
 use super::page_map::PAGE_SIZE;
 use super::pages::PageRun;
 use crate::error::{Error, Result};
@@ -60,8 +59,9 @@ pub(super) struct Carried {
     pub(super) data: Vec<DmaBuf>,
     pub(super) metadata: Option<DmaBuf>,
     pub(super) label: u64,
-    /// Data that the host may read meanwhile, instead of `data`.
-    pub(super) frozen: Vec<FrozenBuf>,
+    /// Other handles of memory that the host may read meanwhile, instead of `data`. They are not
+    /// accessed.
+    pub(super) shared: Vec<DmaBuf>,
 }
 
 impl DmaBuf {
@@ -255,13 +255,6 @@ impl DmaBuf {
         if let Some(last) = Arc::into_inner(self.pages) {
             drop_pages(last);
         }
-    }
-
-    /// Makes the buffer readable for the host and the device at the same time.
-    ///
-    /// See the [example](FrozenBuf#examples).
-    pub fn freeze(self) -> FrozenBuf {
-        FrozenBuf::new(self)
     }
 
     /// Returns true if no other part of the allocation and no mark exists.

@@ -31,11 +31,16 @@ use super::buf::DmaBuf;
 // The buffer is not exclusive, so that no mutable reference to it may exist outside of `thaw`.
 pub struct FrozenBuf(DmaBuf);
 
-impl FrozenBuf {
-    pub(super) fn new(buf: DmaBuf) -> Self {
-        Self(buf)
+impl DmaBuf {
+    /// Makes the buffer readable for the host and the device at the same time.
+    ///
+    /// See the [example](FrozenBuf#examples).
+    pub fn freeze(self) -> FrozenBuf {
+        FrozenBuf(self)
     }
+}
 
+impl FrozenBuf {
     /// Returns the buffer if this is the only handle of its allocation: no clone, no slice, no
     /// other part that [`DmaBuf::split_to`] made, and no command has it.
     ///

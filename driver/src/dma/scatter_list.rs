@@ -58,19 +58,20 @@ impl ScatterList {
     ///
     /// See the [example](Self#examples).
     pub fn labelled(data: Vec<DmaBuf>, metadata: Option<DmaBuf>, label: u64) -> Self {
-        Self(DmaBuf::carrying(Carried { data, metadata, label, frozen: Vec::new() }))
+        Self(DmaBuf::carrying(Carried { data, metadata, label, shared: Vec::new() }))
     }
 
     /// Creates a list for a write of memory that the host may read meanwhile. Its buffers cannot be
     /// taken out.
-    pub(crate) fn of_frozen(frozen: Vec<FrozenBuf>) -> Self {
-        Self(DmaBuf::carrying(Carried { frozen, ..Carried::default() }))
+    pub(crate) fn of_frozen(parts: &[FrozenBuf]) -> Self {
+        let shared = parts.iter().map(|part| part.as_buf().alias()).collect();
+        Self(DmaBuf::carrying(Carried { shared, ..Carried::default() }))
     }
 
     /// Returns the buffers of the transfer in order.
     pub(crate) fn buffers(&self) -> impl Iterator<Item = &DmaBuf> + Clone {
-        let frozen = self.0.carried().map_or(&[][..], |carried| &carried.frozen);
-        self.data().iter().chain(frozen.iter().map(FrozenBuf::as_buf))
+        let shared = self.0.carried().map_or(&[][..], |carried| &carried.shared);
+        self.data().iter().chain(shared)
     }
 
     /// Creates a list of one buffer: `buf[..data_len]` is the data, and the rest, if there is any,

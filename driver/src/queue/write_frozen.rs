@@ -56,7 +56,7 @@ impl<T> QueuePair<T> {
                 self.core.submit_frozen(sqe, only, context).map_err(|context| (false, context))
             }
             parts => {
-                let list = ScatterList::of_frozen(parts.to_vec());
+                let list = ScatterList::of_frozen(parts);
                 self.core.submit_scattered(sqe, list, context).map_err(|(reason, _, context)| {
                     (matches!(reason, NotSubmitted::Scattered), context)
                 })

@@ -1,19 +1,20 @@
 //! Files whose data is cached, and the rules between their cache and direct I/O.
 
+use std::any::Any;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::{Arc, PoisonError};
 
 use nvio_iomap::{CachedFile, PageCache, WeakCachedFile};
 
 use crate::error::Error;
-use crate::file::open_inode::OpenInode;
+use crate::file::open_inode::CachedData;
 use crate::file::writable::WritableFilesystem;
 use crate::file::writable_file::WritableFile;
 use crate::format::inode::Inode;
 
 /// The cached data of an open inode, while it has a handle.
-#[derive(Default)]
-pub(crate) struct Cached(Mutex<Option<WeakCachedFile<WritableFile>>>);
+struct Cached(WeakCachedFile<WritableFile>);
 
 impl fmt::Debug for Cached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,17 +22,27 @@ impl fmt::Debug for Cached {
     }
 }
 
-impl OpenInode {
-    /// Returns a handle of the cached data, if another exists.
-    pub(crate) fn cached_file(&self) -> Option<CachedFile<WritableFile>> {
-        let mut cached = self.cached.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = cached.as_ref()?.upgrade();
-        if found.is_none() {
-            *cached = None;
-            self.set_cached(false);
-        }
-        found
+impl CachedData for Cached {
+    fn write_back(&self, range: Range<u64>, nowait: bool) -> Result<bool, Error> {
+        self.0.upgrade().map_or(Ok(true), |file| file.write_back(range, nowait))
     }
+
+    fn invalidate(&self, range: Range<u64>) -> bool {
+        self.0.upgrade().is_none_or(|file| file.invalidate(range))
+    }
+
+    fn is_open(&self) -> bool {
+        !self.0.is_gone()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Returns another handle of cached data.
+fn handle(data: &dyn CachedData) -> Option<CachedFile<WritableFile>> {
+    data.as_any().downcast_ref::<Cached>()?.0.upgrade()
 }
 
 impl WritableFilesystem {
@@ -77,21 +88,22 @@ impl WritableFilesystem {
         let file = self.writable_file(inode)?;
         let shared = file.inode_shared().clone();
         let open = shared.state();
-        // Before the lock: a handle that is dropped may write data back.
-        let found = open.cached_file();
-        if let Some(found) = found {
+        let found = open.cached_data();
+        if let Some(found) = found.and_then(|data| handle(&*data)) {
             return match found.is_in(cache) {
                 true => Ok(found),
                 false => Err(Error::OtherCache { inode: inode.number() }),
             };
         }
         let new = CachedFile::new(cache, file);
-        let mut cached = open.cached.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(first) = cached.as_ref().and_then(WeakCachedFile::upgrade) {
+        let mut cached = open.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have opened it meanwhile. A handle that is dropped may write data back, so
+        // none is dropped under the lock.
+        if let Some(first) = cached.as_deref().and_then(handle) {
             drop(cached);
             return Ok(first);
         }
-        *cached = Some(new.downgrade());
+        *cached = Some(Arc::new(Cached(new.downgrade())));
         open.set_cached(true);
         Ok(new)
     }

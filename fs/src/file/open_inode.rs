@@ -1,13 +1,15 @@
 //! The state of an open file that its handles and its requests in flight share.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nvio_iomap::{FileRef, OpenFile, Report, WeakFileRef};
 
 use crate::error::Error;
-use crate::file::cached::Cached;
 use crate::number::InodeNumber;
 
 /// The state that all handles and requests of an open file share; see [`OpenFile`]. It exists once
@@ -21,7 +23,23 @@ pub struct OpenInode {
     page_end: AtomicU64,
     is_plain: AtomicBool,
     is_cached: AtomicBool,
-    pub(crate) cached: Cached,
+    /// The file's cached data, while it may have some.
+    pub(crate) cached: Mutex<Option<Arc<dyn CachedData>>>,
+}
+
+/// The cached data of a file.
+pub(crate) trait CachedData: fmt::Debug + Send + Sync {
+    /// Writes dirty data of a range to the device. Returns false if it would have to wait, with
+    /// `nowait`.
+    fn write_back(&self, range: Range<u64>, nowait: bool) -> Result<bool, Error>;
+
+    /// Writes back and drops cached data of a range. Returns false if some of it stays.
+    fn invalidate(&self, range: Range<u64>) -> bool;
+
+    /// Returns true if the file has a handle.
+    fn is_open(&self) -> bool;
+
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// The answers of an inode without cached data to [`Mapper::is_plain`](nvio_iomap::Mapper::is_plain)
@@ -50,6 +68,16 @@ impl OpenInode {
         self.is_plain.load(Ordering::Relaxed)
     }
 
+    /// Returns the cached data, if the file has any.
+    pub(crate) fn cached_data(&self) -> Option<Arc<dyn CachedData>> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.as_ref().is_some_and(|file| !file.is_open()) {
+            *cached = None;
+            self.set_cached(false);
+        }
+        cached.clone()
+    }
+
     /// Sends direct reads by the path that asks for cached data, or no longer.
     pub(crate) fn set_cached(&self, is_cached: bool) {
         let Plain { is_plain, page_end } = self.plain;
@@ -63,7 +91,7 @@ impl OpenFile for OpenInode {
     type Error = Error;
 
     fn write_back(&self, pos: u64, length: u64, nowait: bool) -> Result<(), Error> {
-        let Some(file) = self.cached_file() else { return Ok(()) };
+        let Some(file) = self.cached_data() else { return Ok(()) };
         match file.write_back(pos..pos.saturating_add(length), nowait)? {
             true => Ok(()),
             false => Err(Error::WouldBlock { inode: self.number, pos }),
@@ -71,7 +99,7 @@ impl OpenFile for OpenInode {
     }
 
     fn invalidate(&self, pos: u64, length: u64) -> bool {
-        self.cached_file().is_none_or(|file| file.invalidate(pos..pos.saturating_add(length)))
+        self.cached_data().is_none_or(|file| file.invalidate(pos..pos.saturating_add(length)))
     }
 
     #[inline]
@@ -117,7 +145,7 @@ impl OpenInodes {
             page_end: AtomicU64::new(plain.page_end),
             is_plain: AtomicBool::new(plain.is_plain),
             is_cached: AtomicBool::new(false),
-            cached: Cached::default(),
+            cached: Mutex::default(),
         };
         // The state is created only if there is none, so none is dropped while the lock is held.
         let shared = known.unwrap_or_else(|| FileRef::new(new()));

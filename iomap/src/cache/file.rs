@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 
 use parking_lot::Mutex;
 
+use super::cleaned::Cleaned;
 use super::folio::{Access, Ending, Folio, Place};
 use super::pool::Pool;
 use super::state::FileState;
@@ -32,12 +33,6 @@ pub(super) struct FileCache<M> {
     pub(super) block: u64,
     /// Number of handles. The last one writes dirty data back when it is dropped.
     pub(super) handles: AtomicUsize,
-}
-
-/// A file of a cache, whatever its filesystem.
-pub(super) trait Cleaned: Send + Sync {
-    /// Writes dirty data back, and waits for all commands. Returns true if some are in flight again.
-    fn clean(&self) -> bool;
 }
 
 impl<M: Mapper + Send> Cleaned for FileCache<M> {

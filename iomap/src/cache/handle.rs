@@ -73,7 +73,7 @@ const BUFFERED: IoFlags = IoFlags::WRITETHROUGH.union(IoFlags::DSYNC).union(IoFl
 /// let weak = file.downgrade();
 /// assert!(weak.upgrade().is_some());
 /// drop(file);
-/// assert!(weak.upgrade().is_none());
+/// assert!(weak.is_gone() && weak.upgrade().is_none());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct CachedFile<M: Mapper> {
@@ -286,5 +286,12 @@ impl<M: Mapper> WeakCachedFile<M> {
     /// See the [example](CachedFile#examples).
     pub fn upgrade(&self) -> Option<CachedFile<M>> {
         self.0.upgrade().map(CachedFile::of)
+    }
+
+    /// Returns true if the file has no handle.
+    ///
+    /// See the [example](CachedFile#examples).
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }

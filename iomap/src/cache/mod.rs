@@ -2,6 +2,7 @@
 
 mod accounts;
 mod bits;
+mod cleaned;
 mod device;
 mod file;
 mod folio;

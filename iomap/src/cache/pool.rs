@@ -7,8 +7,8 @@ use nvio_driver::{DmaBuf, Rejected};
 use parking_lot::Mutex;
 
 use super::accounts::Accounts;
+use super::cleaned::Cleaned;
 use super::device::CacheDevice;
-use super::file::Cleaned;
 use super::folio::{Folio, Piece};
 use super::runs::Run;
 use super::state::FileState;
