@@ -20,6 +20,8 @@ use crate::error::{BioError, Error};
 const SPINS: u32 = 64;
 
 /// A cache of file data in DMA memory, for all files of a device. Cheap to clone.
+///
+/// See the [example](CachedFile#examples).
 #[derive(Clone)]
 pub struct PageCache(pub(super) Arc<Pool>);
 

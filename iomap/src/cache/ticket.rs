@@ -13,6 +13,8 @@ use super::state::FileState;
 use crate::error::BioError;
 
 /// The tag of a command of a [`PageCache`](crate::PageCache).
+///
+/// See the [example](crate::CachedFile#examples).
 pub struct Ticket(pub(super) Purpose);
 
 pub(super) enum Purpose {
