@@ -102,7 +102,12 @@ impl Write {
         let mut written = 0;
         loop {
             let path = name::escaped(&path);
-            interrupt::report_at_end(format!("{path}: at least {written} bytes were written"));
+            interrupt::report_at_end(match self.mode.get() {
+                IoMode::Direct => format!("{path}: at least {written} bytes were written"),
+                IoMode::Buffered | IoMode::Writethrough => {
+                    format!("{path}: of {written} bytes, some may not be on the device")
+                }
+            });
             let pos = self.offset.saturating_add(written);
             // Up to the next multiple of the buffer's size, so that the next write is aligned.
             let most = BOUNCE_BYTES_MAX as u64 - pos % BOUNCE_BYTES_MAX as u64;
