@@ -49,6 +49,7 @@ impl Run<'_> {
             state.mood = Mood { mischief: ask.mischief, trim: ask.trim, late: ask.late };
             state.visits.clear();
             (state.fired, state.hooked) = (0, 0);
+            state.was_cached = state.is_cached();
             if state.dirty && !request.write && request.has(IoFlags::NOWAIT) && request.count > 0 {
                 certain.push(Class::Again);
             }
@@ -275,7 +276,7 @@ impl Run<'_> {
         let known =
             IoFlags::NOWAIT | IoFlags::FSBLOCK_ALIGNED | IoFlags::NOFAULT | IoFlags::DONTCACHE;
         let one_buffer = matches!(request.shape, super::strategy::Shape::Dma(_));
-        let block = self.fs.with(|state| state.layout.block);
+        let (block, was_cached) = self.fs.with(|state| (state.layout.block, state.was_cached));
         let fits = request.count == request.len && (1..=block).contains(&request.len);
         let plain = known.contains(request.flags) && request.done_before == 0;
         if request.write
@@ -283,6 +284,7 @@ impl Run<'_> {
             || !one_buffer
             || !fits
             || !plain
+            || was_cached
             || !self.is_simple()
         {
             return Ok(false);

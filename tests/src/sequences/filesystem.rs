@@ -101,6 +101,8 @@ pub struct State {
     pub fail_end_hook: bool,
     /// The file has dirty cached data.
     pub dirty: bool,
+    /// [`is_cached`](Self::is_cached) when the request was made.
+    pub was_cached: bool,
     /// Calls of the end hook that were not checked yet.
     pub ended: Vec<EndIo>,
     /// Calls of the end hook that were attributed to requests that may have one.
@@ -112,6 +114,11 @@ pub struct State {
 }
 
 impl State {
+    /// Returns true if a read must ask for cached data first.
+    pub fn is_cached(&self) -> bool {
+        self.dirty || self.mood.mischief == Mischief::WriteBack
+    }
+
     fn accuse(&mut self, wrong: String) {
         self.wrong.get_or_insert(wrong);
     }
@@ -260,6 +267,7 @@ impl Fs {
             hooked: 0,
             fail_end_hook: false,
             dirty: false,
+            was_cached: false,
             ended: Vec::new(),
             unsure: Vec::new(),
             reported: 0,
@@ -299,6 +307,10 @@ impl Mapper for Fs {
 
     fn block_size(&self) -> u32 {
         self.block
+    }
+
+    fn is_plain(&self) -> bool {
+        self.with(|state| !state.is_cached())
     }
 
     fn begin(&mut self, pos: u64, length: u64, op: Op) -> Result<Mapping, FsError> {
