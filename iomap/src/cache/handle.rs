@@ -183,7 +183,7 @@ impl<M: Mapper> CachedFile<M> {
         }
         let recent = self.recent.at(io.pos);
         if io.flags.is_empty()
-            && let Some(folio) = recent
+            && let Some(folio) = self.cache.folio_at(io.pos, recent)
             && self.cache.write_again(folio, io.pos, &mut source)
         {
             return Ok(source.len());
@@ -263,15 +263,15 @@ impl<M: Mapper> Drop for CachedFile<M> {
     }
 }
 
-/// The folio of each 2 MiB of the file that was used last, for eight such ranges.
+/// The folio of each 2 MiB of the file that was used last, for sixteen such ranges.
 #[derive(Default)]
-struct Recent([Option<Arc<Folio>>; 8]);
+struct Recent([Option<Arc<Folio>>; 16]);
 
 impl Recent {
     /// Returns the place for the folio at `pos`. It may have another.
     #[inline(always)]
     fn at(&mut self, pos: u64) -> &mut Option<Arc<Folio>> {
-        &mut self.0[(pos >> 21) as usize % 8]
+        &mut self.0[(pos >> 21) as usize % 16]
     }
 }
 

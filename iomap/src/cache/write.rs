@@ -170,7 +170,11 @@ impl<M: Mapper> FileCache<M> {
 
     /// Returns the folio that has byte `at`: `recent`, or another that `recent` is set to.
     #[inline]
-    fn folio_at<'a>(&self, at: u64, recent: &'a mut Option<Arc<Folio>>) -> Option<&'a Arc<Folio>> {
+    pub(super) fn folio_at<'a>(
+        &self,
+        at: u64,
+        recent: &'a mut Option<Arc<Folio>>,
+    ) -> Option<&'a Arc<Folio>> {
         if !recent.as_ref().is_some_and(|folio| folio.has(at, 1)) {
             *recent = self.state.folio(at);
         }

@@ -39,7 +39,7 @@ impl Queue<Ticket> for Held {
         self.0.capacity()
     }
     fn max_transfer(&self) -> usize {
-        self.0.max_transfer()
+        8192
     }
     fn has_volatile_cache(&self) -> bool {
         self.0.has_volatile_cache()
@@ -133,6 +133,22 @@ fn size_rises_at_once_in_memory_and_after_the_data_on_the_disk() {
     });
     let found = device.disk(|disk| double.on_device(&disk.bytes));
     assert_eq!(found, [3; 1500]);
+}
+
+#[test]
+fn no_command_is_longer_than_the_device_accepts() {
+    let (device, _, double, mut file) = mapped_rig();
+    file.write_at(1024, &[3; 40_000][..]).unwrap();
+    file.sync_data().unwrap();
+    file.invalidate(0..u64::MAX);
+    file.read_at(0, &mut [0; 65_536]).unwrap();
+    device.disk(|disk| {
+        let commands = disk.writes.iter().chain(&disk.reads);
+        assert!(commands.clone().count() > 10);
+        assert!(commands.clone().all(|&(_, len)| len <= 8192), "{:?}", disk.writes);
+    });
+    let found = device.disk(|disk| double.on_device(&disk.bytes));
+    assert!(found[1024..41_024].iter().all(|&byte| byte == 3));
 }
 
 #[test]

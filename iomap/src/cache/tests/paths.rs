@@ -213,3 +213,33 @@ fn two_files_share_the_memory_of_a_cache() {
     b.sync_data().unwrap();
     device.disk(|disk| assert_eq!((disk.bytes[262_143], disk.bytes[262_144]), (1, 2)));
 }
+
+#[test]
+fn bytes_between_the_end_and_a_write_past_it_are_zeroes() {
+    let (device, double, _) = contiguous(8);
+    // The rest of the last block is not zero on the device.
+    double.record(|record| record.size = 500);
+    let mut file = CachedFile::new(&device.cache(1 << 20), double.clone());
+    file.write_at(800, &[1; 10][..]).unwrap();
+    let mut out = [9; 810];
+    assert_eq!(file.read_at(0, &mut out).unwrap(), 810);
+    assert!(out[500..800].iter().all(|&byte| byte == 0) && out[800..] == [1; 10]);
+    file.sync_data().unwrap();
+    assert_eq!(device.disk(|disk| double.on_device(&disk.bytes)), out);
+}
+
+#[test]
+fn new_block_shows_nothing_of_the_memory_that_it_is_in() {
+    let blocks = (0..8).map(|index| Block::Mapped(index * BLOCK)).chain([Block::Hole; 8]);
+    let double = Double::new(blocks.collect(), 16 * BLOCK, 100);
+    let device = Device::new(vec![0xff; 400 << 10]);
+    // Room for few folios: their memory is used again.
+    let mut file = CachedFile::new(&device.cache(8 << 10), double);
+    for page in [0, 4096] {
+        file.read_at(page, &mut [0; 4096]).unwrap();
+    }
+    file.write_at(8192 + 300, &[1; 10][..]).unwrap();
+    let mut out = [9; 1024];
+    assert_eq!(file.read_at(8192, &mut out).unwrap(), 1024);
+    assert!(out[..300].iter().chain(&out[310..]).all(|&byte| byte == 0) && out[305] == 1);
+}
