@@ -21,7 +21,7 @@ const SPINS: u32 = 64;
 
 /// A cache of file data in DMA memory, for all files of a device. Cheap to clone.
 ///
-/// See the [example](CachedFile#examples).
+/// See the [example](crate::CachedFile#examples).
 #[derive(Clone)]
 pub struct PageCache(pub(super) Arc<Pool>);
 
@@ -39,7 +39,7 @@ pub(super) struct Pool {
 impl PageCache {
     /// Creates a cache over `queue`, which has nothing in flight, of at most `limit` bytes of data.
     ///
-    /// See the [example](CachedFile#examples).
+    /// See the [example](crate::CachedFile#examples).
     pub fn new<Q: WriteQueue<Ticket> + Send + 'static>(queue: Q, limit: usize) -> Self {
         Self(Arc::new(Pool {
             accounts: Arc::new(Accounts::new(limit)),
@@ -53,14 +53,14 @@ impl PageCache {
 
     /// Returns the size of the device in bytes.
     ///
-    /// See the [example](CachedFile#examples).
+    /// See the [example](crate::CachedFile#examples).
     pub fn device_size(&self) -> u64 {
         self.0.size
     }
 
     /// Returns the bytes of data that the cache has, and those of them that are dirty.
     ///
-    /// See the [example](CachedFile#examples).
+    /// See the [example](crate::CachedFile#examples).
     pub fn usage(&self) -> (usize, usize) {
         (self.0.accounts.used(), self.0.accounts.dirty())
     }

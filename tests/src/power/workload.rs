@@ -95,7 +95,7 @@ pub fn play(folder: &Path, seed: u64) -> Result<Played, Error> {
     let (mut model, mut calls) = (pattern(seed, BYTES), Vec::new());
     for _ in 0..rng.range(5, 40) {
         let pos = rng.range(0, BYTES as u64) as usize;
-        let most = ((BYTES - pos) as u64).min(1 << rng.range(1, 16));
+        let most = ((BYTES - pos) as u64).min(1 << rng.range(1, 18));
         let len = rng.range(1, most + 1) as usize;
         let handle = &mut handles[rng.range(0, 2) as usize];
         let kind = rng.range(0, 9);
