@@ -242,8 +242,12 @@ impl Bed {
             duplicate(&dirty, &copy);
             match Mount::new(&copy, &mount, "loop,noatime") {
                 Ok(mounted) => break view::of_kernel(&mounted.path),
-                // The image was copied during a write of the journal's superblock.
-                Err(reason) if attempts < 3 => println!("{what}: again, as {reason}"),
+                // The image was copied during a write of the journal's superblock, which waits for the
+                // kernel's threads.
+                Err(reason) if attempts < 30 => {
+                    println!("{what}: again, as {reason}");
+                    std::thread::sleep(Duration::from_millis(100));
+                }
                 Err(reason) => panic!("{what}: {reason}"),
             }
             attempts += 1;

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use nvio_iomap::{CachedFile, Cursor, IoArgs, IoFlags};
+use nvio_iomap::{CachedFile, Cursor, FileError, IoArgs, IoFlags};
 
 use crate::error::Error;
 use crate::file::position;
@@ -176,9 +176,21 @@ impl WritableFile {
         if mode == IoMode::Direct {
             let Self { file, volume, .. } = self;
             let write = |queue: &mut _| file.write_from(queue, io, &mut Cursor::new(data));
-            volume.writers.with(|| volume.queue(), write)??;
+            match volume.writers.with(|| volume.queue(), write)? {
+                Err(error) if error.is_fall_back() => {}
+                done => return Ok(done.map(drop)?),
+            }
+            // Another thread uses the cached data of the range, which could not be dropped.
+            io.flags = io.flags.intersection(IoFlags::DSYNC) | IoFlags::WRITETHROUGH;
+            self.write_cached(io, data)?;
+            let end = io.pos.saturating_add(data.len() as u64);
+            self.cached()?.write_back(io.pos..end, false)?;
             return Ok(());
         }
+        self.write_cached(io, data)
+    }
+
+    fn write_cached(&mut self, io: IoArgs, data: &[u8]) -> Result<(), Error> {
         let cached = self.cached()?;
         let mut done = 0;
         while done < data.len() {
