@@ -45,7 +45,7 @@ impl<M: Mapper> FileCache<M> {
             return Ok(true);
         }
         if folio.is_busy() {
-            // It may be part of the run.
+            // The folio may be part of the run.
             self.pool.write(std::mem::take(run), fua);
             return self.wait_for(folio).map(|()| false);
         }
