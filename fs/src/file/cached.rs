@@ -74,18 +74,22 @@ impl WritableFilesystem {
     /// assert_eq!(writable.cached_file(&inode, &cache)?.read_at(4999, &mut text)?, 6);
     /// assert_eq!(&text, b"\x07nvio\x07");
     /// assert!(table.write_at(99_999, &b"no"[..]).is_err(), "past the end");
+    ///
+    /// let other = PageCache::new(ImageQueue::new(vec![0; 1 << 20], 32)?, 1 << 20);
+    /// assert!(writable.cached_file(&inode, &other).is_err(), "another device");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// As [`writable_file`](Self::writable_file); [`Error::OtherCache`] if the file is open in
-    /// another cache.
+    /// As [`writable_file`](Self::writable_file); [`Error::OtherDevice`] if the cache is on another
+    /// device; [`Error::OtherCache`] if the file is open in another cache.
     pub fn cached_file(
         &self,
         inode: &Inode,
         cache: &PageCache,
     ) -> Result<CachedFile<WritableFile>, Error> {
         let file = self.writable_file(inode)?;
+        file.check_device(cache.device_size())?;
         let shared = file.inode_shared().clone();
         let open = shared.state();
         let found = open.cached_data();

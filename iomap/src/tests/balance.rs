@@ -151,7 +151,9 @@ fn every_call(write: bool, form: Form, flags: IoFlags, ranges: &[(u64, u64)]) {
             calls += 1;
             assert!(calls < 500, "{case:?}");
         }
-        assert!(calls >= 2, "{case:?}: {calls} calls");
+        // A read of one command asks the filesystem once, and the device.
+        let least = if write { 3 } else { 2 };
+        assert!(calls >= least, "{case:?}: {calls} calls");
     }
 }
 
