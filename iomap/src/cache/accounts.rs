@@ -1,6 +1,8 @@
 //! The bytes that a cache has, counted for its limits.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::sync::AtomicUsize;
 
 /// Counters of a cache.
 #[derive(Debug)]

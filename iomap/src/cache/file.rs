@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-
-use parking_lot::Mutex;
 
 use super::cleaned::Cleaned;
 use super::folio::{Access, Ending, Folio, Place};
 use super::pool::Pool;
 use super::state::FileState;
+use super::sync::{AtomicUsize, Mutex};
 use super::ticket::Target;
 use crate::contract::bytes::{round_up, to_usize};
 use crate::contract::iter::iterate;

@@ -4,12 +4,12 @@
 //! bytes are copied, never while a command is submitted or waited for.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use nvio_driver::{DmaBuf, FrozenBuf, SplitBuffer};
-use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::bits::BlockSet;
+use super::sync::{AtomicBool, RwLock, RwLockReadGuard};
 use crate::contract::bytes::to_usize;
 use crate::error::BioError;
 use crate::memory::borrowed::Source;

@@ -12,6 +12,7 @@ mod read;
 mod read_ahead;
 mod runs;
 mod state;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod ticket;

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use nvio_driver::{DmaBuf, Rejected};
-use parking_lot::Mutex;
 
 use super::accounts::Accounts;
 use super::cleaned::Cleaned;
@@ -12,6 +11,7 @@ use super::device::CacheDevice;
 use super::folio::{Folio, Piece};
 use super::runs::Run;
 use super::state::FileState;
+use super::sync::{self, Mutex};
 use super::ticket::{Flush, Purpose, Target, Ticket};
 use crate::device::bio::WriteQueue;
 use crate::error::{BioError, Error};
@@ -217,9 +217,9 @@ impl Pool {
         while !done() {
             idle = if self.poll() > 0 { 0 } else { idle + 1 };
             if idle % SPINS == SPINS - 1 {
-                std::thread::yield_now();
+                sync::yield_now();
             } else {
-                std::hint::spin_loop();
+                sync::spin_loop();
             }
         }
     }
@@ -229,7 +229,7 @@ impl Pool {
 fn make_room(device: &mut dyn CacheDevice) {
     device.ring();
     while device.poll() == 0 {
-        std::hint::spin_loop();
+        sync::spin_loop();
     }
 }
 

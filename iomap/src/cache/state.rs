@@ -3,15 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicU64, AtomicUsize,
-    Ordering::{AcqRel, Acquire, Release},
-};
-
-use parking_lot::{Mutex, RwLock};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use super::accounts::Accounts;
 use super::folio::{Ending, Folio};
+use super::sync::{AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::contract::open_file::EndIo;
 use crate::error::{BioError, Error};
 

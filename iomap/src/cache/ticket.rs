@@ -3,13 +3,13 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::sync::atomic::Ordering::Release;
 
 use nvio_driver::DmaBuf;
-use parking_lot::Mutex;
 
 use super::folio::{Ending, Folio};
 use super::state::FileState;
+use super::sync::{AtomicBool, Mutex};
 use crate::error::BioError;
 
 /// The tag of a command of a [`PageCache`](crate::PageCache).

@@ -5,6 +5,7 @@ mod errors;
 mod in_flight;
 mod model;
 mod paths;
+pub(super) mod switched;
 mod threads;
 
 use std::io;
