@@ -17,8 +17,8 @@ use crate::verb::batch::Line;
 use crate::verb::find::gnu;
 use crate::verb::{
     batch, bind, blocks, cat, completions, cp, demo, df, du, emulate, feature, find, format,
-    fsinfo, identify, list, log, ls, man, manage, map, ns, partitions, reset, sha256, smart, stat,
-    tar, tree, write,
+    fsinfo, identify, list, log, ls, man, manage, map, ns, partitions, perf, reset, sha256, smart,
+    stat, tar, tree, write,
 };
 
 /// Exit code of wrong usage.
@@ -75,6 +75,7 @@ pub enum Verb {
     Cp(cp::Cp),
     Tar(tar::Tar),
     Batch(batch::Batch),
+    Perf(Box<perf::Perf>),
     Emulate(Box<emulate::Emulate>),
     Demo(demo::Demo),
     Completions(completions::Completions),
@@ -124,6 +125,7 @@ impl Verb {
             Self::Cp(verb) => verb.run(),
             Self::Tar(verb) => verb.run(),
             Self::Batch(verb) => verb.run(plain(verb.device())?, run_line),
+            Self::Perf(verb) => verb.run(),
             Self::Emulate(verb) => verb.run(),
             Self::Demo(verb) => verb.run(),
             Self::Completions(verb) => verb.run(definition()),

@@ -29,6 +29,37 @@ pub enum Error {
         /// Number of images.
         images: usize,
     },
+    /// A measurement that writes was not confirmed.
+    #[error("--rw {rw} overwrites data of {device}; confirm it with --write")]
+    PerfWrite {
+        /// The word of the command line.
+        rw: &'static str,
+        /// The device.
+        device: String,
+    },
+    /// A device or file is smaller than the requests of a measurement.
+    #[error(
+        "{name} has {bytes} bytes, less than the {needed} bytes that one request of each thread needs"
+    )]
+    PerfTooSmall {
+        /// The device or file.
+        name: String,
+        /// Its size, limited by --size.
+        bytes: u64,
+        /// Bytes of one request of each thread.
+        needed: u64,
+    },
+    /// A queue of a measurement could not be created, or failed.
+    #[error("{name}: {text}")]
+    Perf {
+        /// The device or file.
+        name: String,
+        /// The error and its causes.
+        text: String,
+    },
+    /// Options of a measurement that exclude each other.
+    #[error("{0}")]
+    PerfOptions(&'static str),
     /// `nvio reset` was called for an image.
     #[error("{image} is an image: it has no controller that could be reset")]
     NothingToReset {

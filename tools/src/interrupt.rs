@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 /// Shuts down the devices that the verb has opened.
 pub static SHUTDOWN: LazyLock<Shutdown> = LazyLock::new(Shutdown::new);
 
-static LEFT: Mutex<Left> = Mutex::new(Left { paths: Vec::new(), report: None });
+static LEFT: Mutex<Left> = Mutex::new(Left { paths: Vec::new(), report: None, stop: None });
 
 /// The work that is left for the end of the process.
 pub struct Left {
@@ -23,6 +23,8 @@ pub struct Left {
     paths: Vec<PathBuf>,
     /// The line to print if a signal ends the verb.
     report: Option<String>,
+    /// Called instead of the end of the process, with the number of the signal.
+    stop: Option<Box<dyn FnOnce(i32) + Send>>,
 }
 
 /// Starts the thread that ends the process at a signal, with exit code 128 + signal.
@@ -32,8 +34,14 @@ pub struct Left {
 pub fn watch() -> io::Result<()> {
     let mut signals = catch(&[])?;
     let thread = std::thread::Builder::new().name("nvio-signals".into()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
-            end(signal);
+        for signal in signals.forever() {
+            // Not in the match, which would hold the lock.
+            let stop = hold().stop.take();
+            match stop {
+                // A second signal ends the process at once.
+                Some(stop) => stop(signal),
+                None => end(signal),
+            }
         }
     });
     thread.map(drop)
@@ -109,6 +117,11 @@ pub fn finish() {
 /// Sets the line that is printed if a signal ends the verb.
 pub fn report_at_end(report: String) {
     hold().report = Some(report);
+}
+
+/// Lets the next signal call `stop` instead of ending the process, for a verb that then ends soon.
+pub fn stop_at_next(stop: impl FnOnce(i32) + Send + 'static) {
+    hold().stop = Some(Box::new(stop));
 }
 
 /// Prints a line to standard error, unless a signal is ending the process.

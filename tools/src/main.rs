@@ -16,6 +16,7 @@ mod name;
 mod open;
 mod operand;
 mod output;
+mod perf;
 mod progress;
 mod record;
 mod session;

@@ -1,6 +1,7 @@
 //! Opens the device or the filesystem that a command line names.
 
 use std::path::Path;
+use std::time::Duration;
 
 use nvio::driver::{Address, Options, Wait};
 use nvio::ext4::Recovery;
@@ -139,6 +140,18 @@ fn controller_options(args: &ControllerArgs) -> OpenOptions {
     args.driver.apply(options(args.lba_size))
 }
 
+/// Returns the options of a measurement: `arena_bytes` of DMA memory, queues of `depth` commands, and
+/// waiting calls that sleep or poll.
+pub fn perf_options(
+    args: &VolumeArgs,
+    arena_bytes: usize,
+    depth: u16,
+    interrupt: bool,
+) -> OpenOptions {
+    let wait = if interrupt { Wait::Interrupt { spin: Duration::ZERO } } else { Wait::Poll };
+    volume_options(args).arena_bytes(arena_bytes).queue_depth(depth).wait(wait)
+}
+
 fn volume_options(args: &VolumeArgs) -> OpenOptions {
     let mut options = controller_options(&args.controller)
         .cache_bytes(args.memory.cache)
@@ -162,7 +175,8 @@ fn volume_options(args: &VolumeArgs) -> OpenOptions {
     }
 }
 
-fn location(args: &VolumeArgs) -> Location {
+/// Returns the part of the device that a filesystem is on.
+pub fn location(args: &VolumeArgs) -> Location {
     let device = Location::new(args.controller.device.clone());
     let part = part(device, args.controller.namespace, args.partition);
     part.offset(args.fs_offset.unwrap_or(0))

@@ -22,6 +22,7 @@ mod manage;
 mod operands;
 mod packaging;
 mod partitions;
+mod perf;
 mod read;
 mod refuse;
 mod rescue;

@@ -24,7 +24,7 @@ pub fn check(chosen: &[&str], update: bool) -> bool {
     let mut sound = true;
     for folder in crates(chosen) {
         let root = folder.join("src/lib.rs");
-        if !root.exists() || is_for_tests(&folder) {
+        if !root.exists() || is_internal(&folder) {
             continue;
         }
         let (text, file) = (describe(&root), file(&folder));
@@ -42,9 +42,9 @@ pub fn check(chosen: &[&str], update: bool) -> bool {
     sound
 }
 
-/// True for a package that is not published.
-fn is_for_tests(folder: &Path) -> bool {
-    folder.starts_with("tests")
+/// True for a package that only the tests or the command use.
+fn is_internal(folder: &Path) -> bool {
+    folder.starts_with("tests") || folder.starts_with("tools")
 }
 
 fn file(folder: &Path) -> PathBuf {

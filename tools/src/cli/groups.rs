@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Headings, and the verbs below each.
-const GROUPS: [(&str, &[&str]); 10] = [
+const GROUPS: [(&str, &[&str]); 11] = [
     ("Read files", &["ls", "find", "tree", "stat", "cat", "sha256", "cp", "tar"]),
     ("Write files", &["write"]),
     ("Inspect a filesystem", &["fsinfo", "df", "du", "map", "partitions"]),
@@ -11,6 +11,7 @@ const GROUPS: [(&str, &[&str]); 10] = [
     ("Devices of this machine", &["list", "bind", "unbind"]),
     ("Controllers", &["identify", "ns", "smart", "log", "get-feature", "set-feature", "reset"]),
     ("Change namespaces", &["format", "create-ns", "delete-ns", "attach-ns", "detach-ns"]),
+    ("Measure", &["perf"]),
     ("Many verbs at once", &["batch"]),
     ("Test without hardware", &["demo", "emulate"]),
     ("Install", &["completions", "help"]),

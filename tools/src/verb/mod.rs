@@ -23,6 +23,7 @@ pub mod manage;
 pub mod map;
 pub mod ns;
 pub mod partitions;
+pub mod perf;
 pub mod reset;
 pub mod sha256;
 pub mod smart;

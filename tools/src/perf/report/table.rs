@@ -1,0 +1,141 @@
+//! The result as a table.
+
+use nvio_perf::outcome::Outcome;
+use nvio_perf::plan::Latency;
+use nvio_perf::target::REASONS;
+
+use super::PERCENTILES;
+use super::units::{bandwidth, count, nanos};
+use crate::perf::measurement::Measurement;
+use crate::perf::settings::{Settings, Sizes};
+use crate::record::Record;
+
+/// Formats the result: the settings, a row for each device or file, and notes.
+pub fn render(of: &Measurement) -> String {
+    let rows: Vec<Record> = of.with_total().map(|(name, outcome)| row(name, outcome)).collect();
+    let right: &[usize] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    let mut text = format!("{}\n{}\n\n", workload(&of.settings), clock(of));
+    text += &Record::table(&rows, right);
+    let notes: String = of.with_total().map(|(name, outcome)| notes(name, outcome)).collect();
+    if !notes.is_empty() {
+        text += &format!("\n{notes}");
+    }
+    text += &format!("\n{}", machine(of));
+    if of.is_interrupted {
+        text += "ended by a signal: the result so far\n";
+    }
+    text
+}
+
+fn workload(settings: &Settings) -> String {
+    let Settings { depth, threads, seed, .. } = settings;
+    let mut line = format!(
+        "{} {}, QD {depth}, {threads} thread{}, path {}, {}, seed {seed}",
+        settings.rw.name(),
+        Sizes(&settings.sizes),
+        if *threads == 1 { "" } else { "s" },
+        settings.way.name(),
+        settings.distribution,
+    );
+    if settings.rw.writes() {
+        line += &format!(", {} % reads", settings.rw.read_percent(settings.mix));
+    }
+    if let Some(rate) = settings.rate {
+        line += &format!(", {} a second ({})", count(rate), settings.arrival.name());
+    }
+    line
+}
+
+fn clock(of: &Measurement) -> String {
+    let cost = nanos(of.clock_cost);
+    let how = match of.settings.latency {
+        Latency::None => return "latency: not measured".to_owned(),
+        Latency::Batch => "the clock is read once for each batch of results",
+        Latency::Each => "the clock is read for each submission and each result",
+    };
+    let from = match of.settings.rate {
+        Some(_) => "from the intended start",
+        None => "from the submission",
+    };
+    format!("latency: {from}; {how}, {cost} a reading")
+}
+
+fn row(name: &str, outcome: &Outcome) -> Record {
+    let mut row = Record::default();
+    row.text("", name);
+    row.text("IOPS", count(outcome.iops()));
+    row.text("bandwidth", bandwidth(outcome.bandwidth()));
+    let latency = outcome.latency();
+    if !latency.is_empty() {
+        let histogram = latency.histogram();
+        row.text("mean", nanos(latency.mean()));
+        for (quantile, name) in PERCENTILES {
+            let value = latency.percentile(&histogram, quantile);
+            row.text(name, value.map_or("-".to_owned(), |value| nanos(value as f64)));
+        }
+        row.text("max", nanos(latency.max() as f64));
+    }
+    let per_io = |count: u64| format!("{:.2}", count as f64 / outcome.ios().max(1) as f64);
+    row.text("CPU/IO", nanos(outcome.cpu as f64 / outcome.ios().max(1) as f64));
+    row.text("bells/IO", per_io(outcome.counters.doorbells));
+    row.text("polls/IO", per_io(outcome.counters.polls));
+    row.text("empty/IO", per_io(outcome.counters.empty_polls));
+    row
+}
+
+/// Formats the facts about a row that most runs do not have.
+fn notes(name: &str, outcome: &Outcome) -> String {
+    let mut notes = Vec::new();
+    let (reads, writes) = (&outcome.reads, &outcome.writes);
+    if reads.ios > 0 && writes.ios > 0 {
+        let iops = |ios: u64| count(ios as f64 * 1e9 / outcome.elapsed.max(1) as f64);
+        let mean = |mean: f64| nanos(mean);
+        notes.push(format!(
+            "{} reads a second (mean {}), {} writes (mean {})",
+            iops(reads.ios),
+            mean(reads.latency.mean()),
+            iops(writes.ios),
+            mean(writes.latency.mean())
+        ));
+    }
+    let left: Vec<String> = REASONS
+        .iter()
+        .zip(outcome.counters.reasons)
+        .filter(|(_, count)| *count > 0)
+        .map(|((_, reason), count)| format!("{count} {reason}"))
+        .collect();
+    if !left.is_empty() {
+        notes.push(format!("not on the simple path: {}", left.join(", ")));
+    }
+    let counters = &outcome.counters;
+    for (count, what) in [
+        (outcome.errors, "errors, which are not part of IOPS"),
+        (outcome.late, "late starts: the queue was full"),
+        (outcome.missed, "requests were due and never started"),
+        (counters.bounced, "commands with a copy"),
+        (counters.retries, "commands repeated by the driver"),
+        (counters.resets, "resets of the controller"),
+        (counters.sleeps, "sleeps until an interrupt"),
+    ] {
+        if count > 0 {
+            notes.push(format!("{count} {what}"));
+        }
+    }
+    notes.into_iter().map(|note| format!("{name}: {note}\n")).collect()
+}
+
+fn machine(of: &Measurement) -> String {
+    let machine = &of.environment;
+    let mut text = String::new();
+    for device in &machine.devices {
+        text += &format!(
+            "{}: {}, firmware {}, namespace {}, blocks of {} bytes\n",
+            device.name, device.model, device.firmware, device.namespace, device.block_bytes
+        );
+    }
+    let governor = machine.governor.as_deref().unwrap_or("unknown");
+    text + &format!(
+        "nvio {}, Linux {}, {} x {}, governor {governor}\n",
+        machine.nvio, machine.kernel, machine.cpus, machine.cpu
+    )
+}

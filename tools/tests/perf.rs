@@ -1,0 +1,214 @@
+//! `nvio perf` on images and on an emulator with faults. Numbers of requests, never rates, are checked.
+
+use crate::common;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use common::{Disk, Outcome, command, nvio, pattern};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Bytes of the file.
+const SIZE: usize = 8 << 20;
+
+fn disk() -> Disk {
+    let fill = |folder: &std::path::Path| {
+        fs::write(folder.join("file"), pattern(SIZE, 1)).unwrap();
+        fs::write(folder.join("other"), pattern(SIZE, 2)).unwrap();
+        fs::write(folder.join("tiny"), "x").unwrap();
+    };
+    Disk::new(fill, &["-b", "4096"])
+}
+
+/// A controller in another process.
+struct Server {
+    child: Child,
+    device: String,
+}
+
+impl Server {
+    fn start(disk: &Disk, args: &[&str]) -> Self {
+        let (socket, image) = (disk.path("nvme"), disk.image());
+        let first = ["emulate".as_ref(), image.as_os_str(), "--writable".as_ref()];
+        let mut server = command(first);
+        let server = server.arg("--socket").arg(socket).args(args).stdout(Stdio::piped());
+        let mut server = Self { child: server.spawn().unwrap(), device: String::new() };
+        let mut said = String::new();
+        BufReader::new(server.child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        server.device = said.trim_end().rsplit(' ').next().unwrap().to_owned();
+        server
+    }
+
+    fn perf(&self, args: &str) -> Outcome {
+        nvio(["perf", &self.device].into_iter().chain(args.split_whitespace()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn perf(disk: &Disk, args: &str) -> Outcome {
+    disk.run("perf", &args.split_whitespace().collect::<Vec<_>>())
+}
+
+#[test]
+fn files_and_the_device_are_read() {
+    let disk = disk();
+    let run = perf(&disk, "/file --count 5000 --qd 8 --json").json();
+    assert_eq!((&run["schema"], &run["rows"][0]["path"]), (&1.into(), &"/file".into()));
+    let row = &run["rows"][0];
+    assert_eq!((&row["ios"], &row["bytes"]), (&5000.into(), &(5000_u64 * 4096).into()));
+    assert_eq!((&row["reads"]["ios"], &row["writes"]["ios"]), (&5000.into(), &0.into()));
+    assert_eq!(row["latency_ns"]["count"], 5000);
+    assert_eq!((&row["counters"]["simple"], &row["errors"]), (&5000.into(), &0.into()));
+    assert!(row["latency_ns"]["percentiles"]["p99"].is_u64());
+    assert!(row["latency_ns"]["percentiles"].get("p99.99").is_none(), "fewer than ten above it");
+    let run = perf(&disk, "--raw --count 999 --threads 2 --bs 16k --latency none --json").json();
+    let row = &run["rows"][0];
+    assert_eq!((&row["ios"], &row["bytes"]), (&999.into(), &(999_u64 * 16384).into()));
+    assert!(row["latency_ns"].is_null() && row["path"].is_null());
+    assert_eq!(run["settings"]["latency"], "none");
+    assert_eq!(run["environment"]["devices"][0]["model"], "nvio embedded controller");
+}
+
+#[test]
+fn each_path_is_taken() {
+    let disk = disk();
+    for (path, counter) in [("simple", "simple"), ("generic", "generic"), ("bounce", "bounced")] {
+        let run = perf(&disk, &format!("/file --count 500 --path {path} --json")).json();
+        assert_eq!(run["rows"][0]["counters"][counter], 500, "{path}");
+    }
+    for path in ["buffered", "writethrough"] {
+        let args = format!("/file --count 500 --rw randrw --write --path {path} --json --verify");
+        let run = perf(&disk, &args).json();
+        assert_eq!((&run["total"]["ios"], &run["total"]["errors"]), (&500.into(), &0.into()));
+    }
+}
+
+#[test]
+fn several_files_have_a_row_each_and_a_total() {
+    let disk = disk();
+    let run = perf(&disk, "/file /other --count 600 --threads 2 --json").json();
+    let ios = |row: &serde_json::Value| row["ios"].as_u64().unwrap();
+    let rows = run["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(ios).collect::<Vec<_>>(), [600, 600]);
+    assert_eq!(ios(&run["total"]), 1200);
+    let text = perf(&disk, "/file /other --count 600").text();
+    assert!(text.contains(":/file ") && text.contains(":/other ") && text.contains("\ntotal "));
+    assert!(text.contains("once for each batch"), "{text}");
+}
+
+#[test]
+fn writes_need_a_word_and_replace_only_the_file() {
+    let disk = disk();
+    let before = fs::read(disk.image()).unwrap();
+    perf(&disk, "/file --rw randwrite").refused(&["--rw randwrite overwrites", "--write"]);
+    perf(&disk, "/file --prepare").refused(&["--write"]);
+    perf(&disk, "--raw --rw write --write").refused(&["holds", "--force"]);
+    perf(&disk, "/tiny").refused(&["/tiny", "1 bytes", "4096"]);
+    assert!(before == fs::read(disk.image()).unwrap(), "refusals have written");
+    let run = perf(&disk, "/file --rw write --write --prepare --count 100 --json").json();
+    assert_eq!(run["total"]["writes"]["ios"], 100);
+    assert!(disk.run("cat", &["/other"]).ok() == pattern(SIZE, 2));
+    assert!(disk.run("cat", &["/file"]).ok() != pattern(SIZE, 1));
+    common::must("e2fsck", &["-f".as_ref(), "-n".as_ref(), disk.image().as_ref()]);
+}
+
+#[test]
+fn verification_passes_on_a_sound_device() {
+    let disk = disk();
+    for args in [
+        "/file --rw randrw --write --verify --count 3000 --bs 4k:3,16k:1",
+        "/file --rw randrw --write --verify --prepare --count 3000 --threads 3",
+        "/file --rw readwrite --write --verify --count 3000 --bs 12k",
+        "/file --rw randread --verify --count 3000",
+    ] {
+        let prepared = if args.contains("randread") { "--write --prepare" } else { "" };
+        let run = perf(&disk, &format!("{args} {prepared} --json")).json();
+        assert_eq!((&run["total"]["ios"], &run["total"]["errors"]), (&3000.into(), &0.into()));
+    }
+    // Another seed did not write this.
+    let run = perf(&disk, "/file --verify --seed 2 --count 100");
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("no data of this seed; --prepare"), "{}", run.stderr);
+}
+
+/// A controller that reports success and does nothing drops a write, and returns the data that the
+/// buffer had before for a read: another block.
+#[test]
+fn verification_finds_a_controller_that_lies_once() {
+    for (fault, rw, part) in [
+        ("status=success,op=write,nth=1000", "randrw", "a write that was lost or is old"),
+        ("status=success,op=write,nth=2500", "randwrite", "a write that was lost or is old"),
+        ("status=success,op=read,nth=100000", "randread", "the wrong block"),
+    ] {
+        let disk = disk();
+        let server = Server::start(&disk, &["--lba-size", "4096", "--fault", fault]);
+        let args = "/file --write --prepare --verify --seed 77 --qd 16 --latency none";
+        let count = if rw == "randread" { 120_000 } else { 4_000 };
+        let run = server.perf(&format!("{args} --rw {rw} --count {count}"));
+        assert_eq!(run.code, 1, "{fault}: {}", run.stderr);
+        for part in [part, ":/file: wrong data at offset ", "LBA ", "seed 77"] {
+            assert!(run.stderr.contains(part), "{fault}: no {part:?} in {}", run.stderr);
+        }
+    }
+}
+
+#[test]
+fn an_error_ends_the_run_or_is_counted_apart() {
+    let disk = disk();
+    let fault = "status=unrecovered-read-error,op=read,lba=8000-8100";
+    let server = Server::start(&disk, &["--lba-size", "512", "--fault", fault]);
+    let run = server.perf("--raw --rw read --bs 4k --count 4000 --retries 0");
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    for part in ["LBA 8000", "read of 4096 bytes at offset 4096000", "unrecovered_read_error"] {
+        assert!(run.stderr.to_lowercase().contains(&part.to_lowercase()), "{}", run.stderr);
+    }
+    let args = "--raw --rw read --bs 4k --count 4000 --retries 0 --continue --json";
+    let run = server.perf(args);
+    assert_eq!(run.code, 0);
+    let run: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    // 101 blocks of 512 bytes are in 13 requests.
+    assert_eq!((&run["total"]["errors"], &run["total"]["ios"]), (&13.into(), &3987.into()));
+}
+
+#[test]
+fn a_signal_ends_the_run_with_the_result_so_far() {
+    let disk = disk();
+    let image = disk.image();
+    let args = ["perf".as_ref(), image.as_os_str(), OsStr::new("/file")];
+    let mut perf = command(args);
+    let perf = perf.args(["--time", "1h", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    // The handler is installed when the queues are.
+    let threads = || fs::read_dir(format!("/proc/{}/task", perf.id())).unwrap().count();
+    while threads() < 4 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    kill_process(Pid::from_child(&perf), Signal::INT).unwrap();
+    let output = perf.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let run: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(run["interrupted"], true);
+    assert!(run["total"]["ios"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_rate_is_kept_and_counted_from_the_intended_start() {
+    let disk = disk();
+    let args = "/file --rate 2000 --arrival even --count 1000 --json";
+    let run = perf(&disk, args).json();
+    // 999 gaps of 500 microseconds, whatever the machine does.
+    let elapsed = run["total"]["elapsed_ns"].as_u64().unwrap();
+    assert!(elapsed >= 499_000_000, "{elapsed}");
+    assert_eq!(run["settings"]["arrival"], "even");
+    assert_eq!(run["total"]["ios"], 1000);
+    perf(&disk, "/file --rate 5k --latency none").refused(&["--rate needs the clock"]);
+}
