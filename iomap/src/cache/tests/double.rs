@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::cache::WeakCachedFile;
+use nvio_testkit::random::Rng;
+
+use crate::cache::{CachedFile, WeakCachedFile};
 use crate::contract::mapper::{Mapper, Mapping, MappingFlags, MappingKind, Op};
 use crate::contract::open_file::{EndIo, FileRef, OpenFile};
 use crate::error::Error;
@@ -44,28 +46,64 @@ pub(super) struct Record {
     pub(super) changing: Option<WeakCachedFile<Double>>,
     /// Blocks are not allocated: a write to a hole fails.
     pub(super) fixed: bool,
+    /// The cached data, for direct I/O on the file.
+    pub(super) cached: Option<Arc<WeakCachedFile<Double>>>,
+    /// Calls fail with this chance, in thousandths.
+    pub(super) mishaps: Option<(Rng, u64)>,
+    /// Number of calls of `end_io` that failed.
+    pub(super) failed_ends: u64,
+}
+
+impl Record {
+    /// Returns the address of a block that is free.
+    pub(super) fn allocate(&mut self) -> u64 {
+        self.free += 1;
+        (self.free - 1) * BLOCK
+    }
+
+    fn fails(&mut self) -> bool {
+        self.mishaps.as_mut().is_some_and(|(rng, chance)| rng.below(1000) < *chance)
+    }
 }
 
 #[derive(Default)]
 pub(super) struct Inode(pub(super) Mutex<Record>);
 
+impl Inode {
+    /// Returns the cached data for a hook of direct I/O.
+    fn cached(&self) -> Option<CachedFile<Double>> {
+        let cached = {
+            let mut record = self.0.lock().unwrap();
+            record.hooks += 1;
+            record.cached.clone()
+        };
+        cached.and_then(|file| file.upgrade())
+    }
+}
+
 impl OpenFile for Inode {
     type Error = Error;
 
-    fn write_back(&self, _pos: u64, _length: u64, _nowait: bool) -> Result<(), Error> {
-        self.0.lock().unwrap().hooks += 1;
-        Ok(())
+    fn write_back(&self, pos: u64, length: u64, nowait: bool) -> Result<(), Error> {
+        match self.cached() {
+            Some(file) => file.write_back(pos..pos + length, nowait).map(drop),
+            None => Ok(()),
+        }
     }
 
-    fn invalidate(&self, _pos: u64, _length: u64) -> bool {
-        self.0.lock().unwrap().hooks += 1;
-        true
+    fn invalidate(&self, pos: u64, length: u64) -> bool {
+        self.cached().is_none_or(|file| file.invalidate(pos..pos + length))
+    }
+
+    fn is_cached(&self) -> bool {
+        self.0.lock().unwrap().cached.is_some()
     }
 
     fn end_io(&self, end: &EndIo) -> Result<(), Error> {
         let mut record = self.0.lock().unwrap();
         record.ends.push(*end);
-        if record.fail_end_io {
+        if record.fail_end_io || record.fails() {
+            record.failed_ends += 1;
             return Err(Error::WouldBlock);
         }
         if end.failed {
@@ -142,7 +180,7 @@ impl Mapper for Double {
         }
         self.record(|record| {
             record.ops.push(op);
-            if record.fail_begin.is_some_and(|failing| op.contains(failing)) {
+            if record.fail_begin.is_some_and(|failing| op.contains(failing)) || record.fails() {
                 return Err(Error::WouldBlock);
             }
             let (first, last) = (pos / BLOCK, (pos + length).div_ceil(BLOCK));

@@ -1,12 +1,19 @@
 //! The cache against models, over an image in memory that fails as the test asks.
 
+mod calls;
 mod double;
 mod errors;
+mod history;
 mod in_flight;
 mod model;
 mod paths;
+mod plan;
+mod random;
+mod schedule;
+mod stepped;
 pub(super) mod switched;
 mod threads;
+mod world;
 
 use std::io;
 use std::sync::{Arc, Mutex};
