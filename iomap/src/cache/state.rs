@@ -138,11 +138,13 @@ impl FileState {
         bytes
     }
 
-    /// Adds a folio. Returns false if one is there already.
+    /// Adds a folio. If one is there already, returns false, and does not count the folio's bytes any
+    /// longer.
     pub(super) fn insert(&self, folio: &Arc<Folio>) -> bool {
         let mut folios = self.folios.write();
         let last = folios.range(..folio.end()).next_back();
         if last.is_some_and(|(_, other)| other.end() > folio.pos) {
+            self.accounts.release(folio.bytes as usize);
             return false;
         }
         folios.insert(folio.pos, Arc::clone(folio));

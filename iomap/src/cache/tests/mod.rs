@@ -8,6 +8,7 @@ mod in_flight;
 mod model;
 mod paths;
 mod plan;
+mod races;
 mod random;
 mod schedule;
 mod stepped;

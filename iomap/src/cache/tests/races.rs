@@ -1,0 +1,51 @@
+//! Races that the random sequences have found, as the shortest sequences that show them.
+
+use super::double::{BLOCK, Block};
+use super::plan::How::{self, Cached};
+use super::plan::{Call, Plan, Rule};
+use super::stepped::Faults;
+use super::world::play;
+
+/// Schedules of each rule that a sequence is played with.
+const SCHEDULES: u64 = 150;
+
+fn mapped(count: u64) -> Vec<Block> {
+    (0..count).map(|index| Block::Mapped(index * BLOCK)).collect()
+}
+
+/// A file of `blocks` and `size` cells, in a cache of four folios over a queue of four commands.
+fn plan(blocks: Vec<Block>, size: usize, threads: &[&[Call]]) -> Plan {
+    Plan {
+        seed: 1,
+        limit: 16 << 10,
+        blocks,
+        size,
+        depth: 4,
+        most: 1 << 20,
+        faults: Faults::default(),
+        filesystem: 0,
+        rule: Rule::Any,
+        threads: threads.iter().map(|calls| calls.to_vec()).collect(),
+    }
+}
+
+/// Plays a sequence with many schedules.
+fn holds(plan: &Plan) {
+    for rule in [Rule::Any, Rule::Seldom(8), Rule::Priorities(4)] {
+        for schedule in 0..SCHEDULES {
+            let plan = Plan { rule, seed: schedule, ..plan.clone() };
+            if let Err(why) = play(&plan, schedule) {
+                panic!("{rule:?}, schedule {schedule}: {why}");
+            }
+        }
+    }
+}
+
+fn write(cells: std::ops::Range<usize>, how: How) -> Call {
+    Call::Write { cells, how, readable: 999 }
+}
+
+#[test]
+fn folio_that_another_thread_adds_first_is_not_counted() {
+    holds(&plan(mapped(8), 32, &[&[Call::Read(0..4)], &[write(0..4, Cached)]]));
+}
