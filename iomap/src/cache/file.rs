@@ -73,9 +73,8 @@ impl<M: Mapper> FileCache<M> {
 
     /// Waits until no command uses the memory of a folio.
     pub(super) fn wait_for(&self, folio: &Folio) -> Result<(), ErrorOf<M>> {
-        self.pool.wait_until(|| !folio.is_busy() || self.state.commands() == 0);
-        match folio.is_busy() {
-            // The device kept its memory.
+        self.pool.wait_until(|| !folio.is_busy() || folio.is_lost());
+        match folio.is_lost() {
             true => Err(Error::LostBuffer { length: folio.bytes as usize }.into()),
             false => Ok(()),
         }
@@ -129,7 +128,7 @@ impl<M: Mapper> FileCache<M> {
     /// Begins to read the blocks of a folio that are missing around `at`.
     pub(super) fn fill(&self, folio: &Arc<Folio>, at: u64) -> Result<(), ErrorOf<M>> {
         let places = self.places(folio, folio.blocks(), Op::empty())?;
-        // Counted before the folio is busy: whoever waits for it gives up if nothing is in flight.
+        // Counted before the folio is busy: whoever needs memory gives up if nothing is in flight.
         let preparing = self.state.preparing(false);
         if let Some(pieces) = folio.begin_fill(&places, self.pool.max_transfer_at()) {
             self.pool.read(&self.target(folio), pieces, false);

@@ -495,6 +495,13 @@ impl Folio {
         !matches!(self.state.read().memory, Memory::Gone)
     }
 
+    /// Returns true if the device has kept the memory of a write that has ended.
+    pub(super) fn is_lost(&self) -> bool {
+        let mut state = self.state.write();
+        state.end_write();
+        matches!(state.memory, Memory::Writing { commands: 0, .. })
+    }
+
     /// Returns true if commands use the memory.
     pub(super) fn is_busy(&self) -> bool {
         let mut state = self.state.write();
@@ -514,8 +521,8 @@ impl State {
         !matches!(self.memory, Memory::Gone)
     }
 
-    /// Ends a write if its commands have all ended. Memory that the device may still read, or that
-    /// the submitter has not released yet, stays frozen until a later call.
+    /// Ends a write if its commands have all ended. Memory that the device may still read stays
+    /// frozen.
     fn end_write(&mut self) {
         self.memory = match std::mem::replace(&mut self.memory, Memory::Gone) {
             Memory::Writing { frozen, commands: 0 } => match frozen.thaw() {

@@ -169,13 +169,17 @@ impl Pool {
         }
         let mut ticket = Ticket(Purpose::Write(parts));
         let mut device = self.device.lock();
-        while let Err(Rejected { error, payload }) = device.write(addr, &memory, fua, ticket) {
-            if !error.is_busy() {
-                payload.end(Err(rejected(&error)));
-                break;
+        let refused = loop {
+            match device.write(addr, &memory, fua, ticket) {
+                Err(Rejected { error, payload }) if error.is_busy() => ticket = payload,
+                submitted => break submitted.err(),
             }
-            ticket = payload;
             make_room(&mut **device);
+        };
+        // Before the command can end: only the device has the memory of a write that has ended.
+        drop(memory);
+        if let Some(Rejected { error, payload }) = refused {
+            payload.end(Err(rejected(&error)));
         }
         device.ring();
     }

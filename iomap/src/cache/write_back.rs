@@ -56,7 +56,7 @@ impl<M: Mapper> FileCache<M> {
             places.extend(self.places(folio, blocks, Op::WRITE.union(Op::WRITEBACK))?);
         }
         let (eof, most) = (state.size(), self.pool.max_transfer_at());
-        // Counted before the folio is busy: whoever waits for it gives up if nothing is in flight.
+        // Counted before the blocks are clean, so that whoever finds none dirty waits.
         let _preparing = state.preparing(true);
         if !fua {
             state.count_volatile();

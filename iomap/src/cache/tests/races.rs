@@ -1,7 +1,7 @@
 //! Races that the random sequences have found, as the shortest sequences that show them.
 
 use super::double::{BLOCK, Block};
-use super::plan::How::{self, Cached};
+use super::plan::How::{self, Cached, Through};
 use super::plan::{Call, Plan, Rule};
 use super::stepped::Faults;
 use super::world::play;
@@ -48,4 +48,10 @@ fn write(cells: std::ops::Range<usize>, how: How) -> Call {
 #[test]
 fn folio_that_another_thread_adds_first_is_not_counted() {
     holds(&plan(mapped(8), 32, &[&[Call::Read(0..4)], &[write(0..4, Cached)]]));
+}
+
+#[test]
+fn folio_that_is_busy_again_is_not_lost() {
+    let calls = [write(0..4, Through), write(4..8, Through), write(0..4, Through)];
+    holds(&plan(mapped(8), 32, &[&calls, &calls]));
 }
