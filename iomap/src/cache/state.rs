@@ -31,6 +31,8 @@ pub(super) struct FileState {
     errors: Mutex<WriteErrors>,
     /// Writes whose end the filesystem does not know yet.
     ended: Mutex<Vec<Ended>>,
+    /// Number of them, with those that a thread is telling it of.
+    endings: AtomicUsize,
 }
 
 /// The end of a write of blocks of a folio.
@@ -84,6 +86,7 @@ impl FileState {
             volatile: AtomicU64::new(0),
             errors: Mutex::default(),
             ended: Mutex::default(),
+            endings: AtomicUsize::new(0),
         }
     }
 
@@ -232,6 +235,7 @@ impl FileState {
             let bytes = bytes.min(end.saturating_sub(pos));
             let end =
                 EndIo { pos, bytes, write: true, unwritten, failed: result.is_err(), private };
+            self.endings.fetch_add(1, AcqRel);
             self.ended.lock().push(Ended { folio: Arc::clone(folio), blocks, end });
         }
         if let Err(error) = result {
@@ -247,6 +251,12 @@ impl FileState {
         if failed {
             self.record(end.pos, end.bytes, BioError::System { errno: 0 });
         }
+        self.endings.fetch_sub(1, AcqRel);
+    }
+
+    /// Returns the number of writes whose end the filesystem does not know yet.
+    pub(super) fn endings(&self) -> usize {
+        self.endings.load(Acquire)
     }
 
     fn record(&self, pos: u64, bytes: u64, error: BioError) {

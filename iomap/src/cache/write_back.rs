@@ -79,7 +79,14 @@ impl<M: Mapper> FileCache<M> {
     /// Waits until no write is in flight, and tells the filesystem of those that ended.
     pub(super) fn wait_for_writes(&self) -> Result<(), ErrorOf<M>> {
         self.pool.wait_until(|| self.state.writes() == 0);
-        self.end_writes()
+        let mut first = Ok(());
+        // Another thread may be telling the filesystem of some of them.
+        self.pool.wait_until(|| {
+            let ended = self.end_writes();
+            first = std::mem::replace(&mut first, Ok(())).and(ended);
+            self.state.endings() == 0
+        });
+        first
     }
 
     /// Writes the dirty data of a range, and waits for it. Does not wait with `nowait`, and returns

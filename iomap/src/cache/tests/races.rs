@@ -1,7 +1,7 @@
 //! Races that the random sequences have found, as the shortest sequences that show them.
 
 use super::double::{BLOCK, Block};
-use super::plan::How::{self, Cached, Through};
+use super::plan::How::{self, Cached, DurableThrough, Through};
 use super::plan::{Call, Plan, Rule};
 use super::stepped::Faults;
 use super::world::play;
@@ -11,6 +11,10 @@ const SCHEDULES: u64 = 150;
 
 fn mapped(count: u64) -> Vec<Block> {
     (0..count).map(|index| Block::Mapped(index * BLOCK)).collect()
+}
+
+fn unwritten(count: u64) -> Vec<Block> {
+    (0..count).map(|index| Block::Unwritten(index * BLOCK)).collect()
 }
 
 /// A file of `blocks` and `size` cells, in a cache of four folios over a queue of four commands.
@@ -54,4 +58,11 @@ fn folio_that_another_thread_adds_first_is_not_counted() {
 fn folio_that_is_busy_again_is_not_lost() {
     let calls = [write(0..4, Through), write(4..8, Through), write(0..4, Through)];
     holds(&plan(mapped(8), 32, &[&calls, &calls]));
+}
+
+#[test]
+fn durable_write_waits_for_the_thread_that_tells_the_filesystem_of_it() {
+    let syncs = [Call::Sync, Call::Sync, Call::Sync];
+    let writes = [write(0..4, DurableThrough), write(8..12, DurableThrough)];
+    holds(&plan(unwritten(8), 32, &[&writes, &syncs]));
 }
