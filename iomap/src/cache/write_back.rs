@@ -94,10 +94,12 @@ impl<M: Mapper> FileCache<M> {
     pub(super) fn clean_range(&self, range: Range<u64>, nowait: bool) -> Result<bool, ErrorOf<M>> {
         let folios = || self.state.folios(&range);
         let is_dirty = || folios().iter().any(|folio| !folio.dirty_runs(&range).is_empty());
-        if nowait {
-            return Ok(!is_dirty() && self.state.writes() == 0);
-        }
         let before = self.state.errors().count;
+        if nowait {
+            // In the order in which data goes, and none has gone back to be dirty.
+            let is_clean = !is_dirty() && self.state.writes() == 0 && self.state.endings() == 0;
+            return Ok(is_clean && self.state.errors().count == before);
+        }
         self.write_back(range.clone(), false)?;
         self.wait_for_writes()?;
         let errors = self.state.errors();

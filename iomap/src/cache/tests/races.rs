@@ -66,3 +66,10 @@ fn durable_write_waits_for_the_thread_that_tells_the_filesystem_of_it() {
     let writes = [write(0..4, DurableThrough), write(8..12, DurableThrough)];
     holds(&plan(unwritten(8), 32, &[&writes, &syncs]));
 }
+
+#[test]
+fn blocks_whose_writing_has_not_ended_for_the_filesystem_are_not_written_back() {
+    let nowait = Call::WriteBack { cells: 0..4, nowait: true };
+    let calls = [write(0..4, Cached), nowait.clone(), nowait.clone(), nowait];
+    holds(&plan(unwritten(8), 32, &[&calls, &[Call::Sync, Call::Sync]]));
+}
