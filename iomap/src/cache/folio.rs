@@ -68,6 +68,15 @@ pub(super) enum Access {
     Fault,
 }
 
+/// The way of data to the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Dirty,
+    /// Some blocks of the folio are being written, or the filesystem does not know the end of it.
+    Writing,
+    Clean,
+}
+
 /// Part of a folio, for one command.
 pub(super) struct Piece<B> {
     /// Blocks of the folio.
@@ -493,6 +502,18 @@ impl Folio {
     /// Returns true if the folio is part of the cache.
     pub(super) fn is_there(&self) -> bool {
         !matches!(self.state.read().memory, Memory::Gone)
+    }
+
+    /// Returns the way to the device of data of `range` of the file.
+    pub(super) fn progress(&self, range: &Range<u64>) -> Progress {
+        let blocks = self.blocks_of(range);
+        let state = self.state.read();
+        match state.dirty.run(blocks.start, true) {
+            Some(run) if run.start < blocks.end => Progress::Dirty,
+            _ if matches!(state.memory, Memory::Writing { .. }) => Progress::Writing,
+            _ if state.endings > 0 => Progress::Writing,
+            _ => Progress::Clean,
+        }
     }
 
     /// Returns true if the device has kept the memory of a write that has ended.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::file::FileCache;
-use super::folio::{Access, Folio, Written};
+use super::folio::{Access, Folio, Progress, Written};
 use crate::contract::bytes::round_up;
 use crate::contract::io_args::IoFlags;
 use crate::contract::mapper::{ErrorOf, Mapper, MappingKind, Op};
@@ -77,8 +77,6 @@ impl<M: Mapper> FileCache<M> {
     /// the size of the file does not change.
     pub(super) fn zero_range(&self, range: Range<u64>) -> Result<(), ErrorOf<M>> {
         let _inode = self.inode.lock();
-        // Blocks that are being written are unwritten until the filesystem knows.
-        self.wait_for_writes()?;
         let end = range.end.min(self.state.size());
         let (mut at, op) = (range.start, Op::WRITE.union(Op::ZERO));
         while at < end {
@@ -95,6 +93,12 @@ impl<M: Mapper> FileCache<M> {
     /// Returns the number of bytes from `at` on, at most `length`, that are zeroes without blocks on
     /// the device and without dirty data in the cache.
     fn zeroes(&self, at: u64, length: u64) -> Result<u64, ErrorOf<M>> {
+        // First, because nothing becomes dirty meanwhile, and blocks that are being written are
+        // unwritten until the filesystem knows.
+        let length = self.clean_until(at, at + length)? - at;
+        if length == 0 {
+            return Ok(0);
+        }
         let op = Op::ZERO;
         let mut mapper = self.mapper.lock();
         let mapping = mapper.begin(at, length, op)?;
@@ -103,13 +107,24 @@ impl<M: Mapper> FileCache<M> {
             _ => 0,
         };
         mapper.end(&mapping, at, length, bytes, op)?;
-        drop(mapper);
-        let range = at..at + bytes;
-        let dirty = self.state.folios(&range).into_iter().find_map(|folio| {
-            let part = range.start.max(folio.pos)..range.end.min(folio.end());
-            folio.dirty_runs(&part).first().map(|_| part.start)
-        });
-        Ok(dirty.unwrap_or(range.end) - at)
+        Ok(bytes)
+    }
+
+    /// Returns the position from `at` on, at most `end`, of the first folio with dirty data. Waits for
+    /// the folio at `at` if it is being written.
+    fn clean_until(&self, at: u64, end: u64) -> Result<u64, ErrorOf<M>> {
+        for folio in self.state.folios(&(at..end)) {
+            let part = at.max(folio.pos)..end.min(folio.end());
+            let mut progress = folio.progress(&part);
+            if part.start == at && progress == Progress::Writing {
+                self.wait_for_writes()?;
+                progress = folio.progress(&part);
+            }
+            if progress != Progress::Clean {
+                return Ok(part.start);
+            }
+        }
+        Ok(end)
     }
 
     /// Writes bytes of one mapping to one folio. Returns 0 if the folio has to be looked up again.

@@ -73,3 +73,9 @@ fn blocks_whose_writing_has_not_ended_for_the_filesystem_are_not_written_back() 
     let calls = [write(0..4, Cached), nowait.clone(), nowait.clone(), nowait];
     holds(&plan(unwritten(8), 32, &[&calls, &[Call::Sync, Call::Sync]]));
 }
+
+#[test]
+fn zeroing_reaches_data_that_another_thread_is_writing() {
+    let calls = [write(0..4, Cached), Call::Zero(0..2), write(8..12, Cached), Call::Zero(8..9)];
+    holds(&plan(unwritten(8), 32, &[&calls, &[Call::Sync, Call::Sync, Call::Sync]]));
+}
