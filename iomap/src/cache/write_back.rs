@@ -58,11 +58,12 @@ impl<M: Mapper> FileCache<M> {
         let (eof, most) = (state.size(), self.pool.max_transfer_at());
         // Counted before the blocks are clean, so that whoever finds none dirty waits.
         let _preparing = state.preparing(true);
-        if !fua {
-            state.count_volatile();
-        }
         let begun = folio.begin_write(&places, eof, &most, || state.sequence() == sequence);
         let Some((pieces, cleaned)) = begun else { return Ok(false) };
+        if !fua {
+            // After the last byte was copied, so that whoever copied it sees another number.
+            state.count_volatile();
+        }
         state.remove_dirty(folio, cleaned);
         let target = self.target(folio);
         for piece in pieces {

@@ -1,7 +1,7 @@
 //! Races that the random sequences have found, as the shortest sequences that show them.
 
 use super::double::{BLOCK, Block};
-use super::plan::How::{self, Cached, DurableThrough, Through};
+use super::plan::How::{self, Cached, Durable, DurableThrough, Through};
 use super::plan::{Call, Plan, Rule};
 use super::stepped::Faults;
 use super::world::play;
@@ -78,4 +78,11 @@ fn blocks_whose_writing_has_not_ended_for_the_filesystem_are_not_written_back() 
 fn zeroing_reaches_data_that_another_thread_is_writing() {
     let calls = [write(0..4, Cached), Call::Zero(0..2), write(8..12, Cached), Call::Zero(8..9)];
     holds(&plan(unwritten(8), 32, &[&calls, &[Call::Sync, Call::Sync, Call::Sync]]));
+}
+
+#[test]
+fn durable_write_flushes_if_another_thread_has_written_its_blocks_back() {
+    let calls = [write(0..4, Cached), write(0..2, Durable), write(2..4, Durable)];
+    let back = Call::WriteBack { cells: 0..4, nowait: false };
+    holds(&plan(mapped(8), 32, &[&calls, &[back.clone(), back.clone(), back]]));
 }
