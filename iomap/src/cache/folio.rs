@@ -347,13 +347,15 @@ impl Folio {
 
     /// Copies `range` of the file from `copy`, which fills a part of memory and returns the number of
     /// bytes. A block that is written in part must be up to date, unless it `is_new`: the rest of it
-    /// is then zeroed.
+    /// is then zeroed. Calls `grow` with the end of what was copied, before the folio can be written
+    /// to the device.
     pub(super) fn write(
         &self,
         range: Range<u64>,
         is_new: bool,
         is_current: impl FnOnce() -> bool,
         copy: impl FnOnce(&mut [u8]) -> usize,
+        grow: impl FnOnce(u64),
     ) -> Written {
         let none = |access| Written { access, new_dirty: 0 };
         let mut state = self.state.write();
@@ -395,6 +397,7 @@ impl Folio {
         }
         uptodate.insert(written.clone());
         self.used.store(true, Relaxed);
+        grow(range.start + n as u64);
         Written { access: Access::Copied(n), new_dirty: dirty.insert(written) }
     }
 

@@ -160,13 +160,18 @@ impl<M: Mapper> FileCache<M> {
         };
         let Written { access, new_dirty } = match refused {
             Some(_) => Written { access: Access::Gone, new_dirty: 0 },
-            None => folio.write(at..at + here, is_new, || state.sequence() == sequence, copy),
+            None => {
+                let is_current = || state.sequence() == sequence;
+                let grow = |end| {
+                    if !op.contains(Op::ZERO) {
+                        state.raise_size(end);
+                    }
+                };
+                folio.write(at..at + here, is_new, is_current, copy, grow)
+            }
         };
         let n = if let Access::Copied(n) = access { n } else { 0 };
         state.add_dirty(folio, new_dirty);
-        if !op.contains(Op::ZERO) && n > 0 {
-            state.raise_size(at + n as u64);
-        }
         let ended = mapper.end(&mapping, at, left, n as u64, op);
         drop(mapper);
         if let Some(error) = refused {

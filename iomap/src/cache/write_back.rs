@@ -50,15 +50,17 @@ impl<M: Mapper> FileCache<M> {
             return self.wait_for(folio).map(|()| false);
         }
         let state = &*self.state;
-        let sequence = state.sequence();
+        let (sequence, size) = (state.sequence(), state.size());
         let mut places = Vec::new();
         for blocks in dirty {
             places.extend(self.places(folio, blocks, Op::WRITE.union(Op::WRITEBACK))?);
         }
-        let (eof, most) = (state.size(), self.pool.max_transfer_at());
+        let most = self.pool.max_transfer_at();
         // Counted before the blocks are clean, so that whoever finds none dirty waits.
         let _preparing = state.preparing(true);
-        let begun = folio.begin_write(&places, eof, &most, || state.sequence() == sequence);
+        // Nor has the file grown since its new end was compared with that on the device.
+        let is_current = || state.sequence() == sequence && state.size() == size;
+        let begun = folio.begin_write(&places, size, &most, is_current);
         let Some((pieces, cleaned)) = begun else { return Ok(false) };
         if !fua {
             // After the last byte was copied, so that whoever copied it sees another number.

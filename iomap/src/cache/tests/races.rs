@@ -86,3 +86,15 @@ fn durable_write_flushes_if_another_thread_has_written_its_blocks_back() {
     let back = Call::WriteBack { cells: 0..4, nowait: false };
     holds(&plan(mapped(8), 32, &[&calls, &[back.clone(), back.clone(), back]]));
 }
+
+#[test]
+fn bytes_that_extend_the_file_are_not_zeroed_by_a_write_that_began_before() {
+    let calls = [write(1..2, Cached), write(2..3, Cached), write(3..6, Cached)];
+    holds(&plan(mapped(1), 1, &[&calls, &[Call::Sync, Call::Sync, Call::Sync]]));
+}
+
+#[test]
+fn size_on_the_device_is_raised_by_a_write_that_began_with_the_file_before() {
+    let calls = [write(2..3, Through), write(4..6, Through), write(6..7, Through)];
+    holds(&plan(mapped(2), 1, &[&calls, &[Call::Sync, Call::Sync, Call::Sync]]));
+}
