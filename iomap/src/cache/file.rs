@@ -127,10 +127,13 @@ impl<M: Mapper> FileCache<M> {
 
     /// Begins to read the blocks of a folio that are missing around `at`.
     pub(super) fn fill(&self, folio: &Arc<Folio>, at: u64) -> Result<(), ErrorOf<M>> {
+        let sequence = self.state.sequence();
         let places = self.places(folio, folio.blocks(), Op::empty())?;
         // Counted before the folio is busy: whoever needs memory gives up if nothing is in flight.
         let preparing = self.state.preparing(false);
-        if let Some(pieces) = folio.begin_fill(&places, self.pool.max_transfer_at()) {
+        let (most, is_current) =
+            (self.pool.max_transfer_at(), || self.state.sequence() == sequence);
+        if let Some(pieces) = folio.begin_fill(&places, most, is_current) {
             self.pool.read(&self.target(folio), pieces, false);
             return Ok(());
         }
@@ -147,7 +150,7 @@ impl<M: Mapper> FileCache<M> {
     /// Reads blocks of a folio that has other content.
     fn patch(&self, folio: &Arc<Folio>, blocks: Range<u32>) -> Result<(), ErrorOf<M>> {
         let begin = || {
-            let places = self.places(folio, blocks.clone(), Op::empty())?;
+            let places = self.current_places(folio, &blocks)?;
             let Some(Place { blocks, addr, .. }) = places.into_iter().next() else {
                 return Ok(None);
             };
@@ -170,6 +173,18 @@ impl<M: Mapper> FileCache<M> {
             other => {
                 folio.patched(blocks, Ok(&[]));
                 other.map(drop)
+            }
+        }
+    }
+
+    /// Returns the places of blocks of a folio that is busy, so that whoever moves the blocks
+    /// afterwards waits for it.
+    fn current_places(&self, folio: &Folio, blocks: &Range<u32>) -> Result<Vec<Place>, ErrorOf<M>> {
+        loop {
+            let sequence = self.state.sequence();
+            let places = self.places(folio, blocks.clone(), Op::empty())?;
+            if self.state.sequence() == sequence {
+                return Ok(places);
             }
         }
     }

@@ -238,11 +238,12 @@ impl Folio {
 
     /// Begins to fill a folio that has no content: returns a piece for each command, at most
     /// `most(addr)` bytes long. Zeroes the blocks that have no address. Returns `None` if the folio
-    /// is in use or has content.
+    /// is in use or has content, or `is_current` is false.
     pub(super) fn begin_fill(
         &self,
         places: &[Place],
         most: impl Fn(u64) -> usize,
+        is_current: impl FnOnce() -> bool,
     ) -> Option<Vec<Piece<DmaBuf>>> {
         let mut state = self.state.write();
         state.end_write();
@@ -251,7 +252,7 @@ impl Folio {
             return None;
         }
         let buf = match std::mem::replace(memory, Memory::Gone) {
-            Memory::Idle(buf) => buf,
+            Memory::Idle(buf) if is_current() => buf,
             other => {
                 *memory = other;
                 return None;

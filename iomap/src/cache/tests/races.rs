@@ -98,3 +98,10 @@ fn size_on_the_device_is_raised_by_a_write_that_began_with_the_file_before() {
     let calls = [write(2..3, Through), write(4..6, Through), write(6..7, Through)];
     holds(&plan(mapped(2), 1, &[&calls, &[Call::Sync, Call::Sync, Call::Sync]]));
 }
+
+#[test]
+fn block_that_moves_is_not_read_at_its_old_place() {
+    let reads = [Call::Read(0..4), Call::Invalidate(0..4), Call::Read(0..4), Call::Read(4..8)];
+    let moves = [Call::Move(0), Call::Move(0), Call::Move(0), Call::Move(0), Call::Move(0)];
+    holds(&plan(mapped(8), 32, &[&reads, &moves]));
+}
