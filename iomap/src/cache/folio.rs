@@ -503,6 +503,23 @@ impl Folio {
         }
     }
 
+    /// Makes the blocks missing that have bytes of `range` of the file. Returns false if one is dirty,
+    /// and `None` if the folio is in use.
+    pub(super) fn discard(&self, range: &Range<u64>) -> Option<bool> {
+        let blocks = self.blocks_of(&(range.start.max(self.pos)..range.end.min(self.end())));
+        let mut state = self.state.write();
+        state.end_write();
+        let State { memory, uptodate, dirty, patching, endings, .. } = &mut *state;
+        if !matches!(memory, Memory::Idle(_)) || *patching || *endings > 0 {
+            return None;
+        }
+        if dirty.run(blocks.start, true).is_some_and(|run| run.start < blocks.end) {
+            return Some(false);
+        }
+        uptodate.remove(blocks);
+        Some(true)
+    }
+
     /// Returns true if the folio is part of the cache.
     pub(super) fn is_there(&self) -> bool {
         !matches!(self.state.read().memory, Memory::Gone)

@@ -112,16 +112,29 @@ impl<M: Mapper> FileCache<M> {
         }
     }
 
-    /// Writes the dirty data of a range, and evicts its folios. Returns false if one stays.
+    /// Writes the dirty data of a range, and drops its cached data. Returns false if some of it stays.
     pub(super) fn invalidate(&self, range: Range<u64>) -> bool {
         let folios = self.state.folios(&range);
         let (Some(first), Some(last)) = (folios.first(), folios.last()) else { return true };
-        // Folios are dropped as a whole.
-        if self.clean_range(first.pos..last.end(), false).is_err() {
-            return false;
+        // Folios are dropped as a whole, if they can be. An error is recorded for the next sync, and
+        // leaves dirty blocks.
+        let _ = self.clean_range(first.pos..last.end(), false);
+        folios.iter().all(|folio| self.drop_blocks(folio, &range))
+    }
+
+    /// Evicts a folio, or at least makes the blocks missing that have bytes of `range`, if others are
+    /// in use. Returns false if some of them are dirty.
+    fn drop_blocks(&self, folio: &Folio, range: &Range<u64>) -> bool {
+        while self.wait_for(folio).is_ok() {
+            // The filesystem has to know the end of writes.
+            let _ = self.wait_for_writes();
+            if self.state.evict(folio) || !folio.is_there() {
+                return true;
+            }
+            if let Some(dropped) = folio.discard(range) {
+                return dropped;
+            }
         }
-        folios.iter().all(|folio| {
-            self.wait_for(folio).is_ok() && (self.state.evict(folio) || !folio.is_there())
-        })
+        false
     }
 }

@@ -105,3 +105,11 @@ fn block_that_moves_is_not_read_at_its_old_place() {
     let moves = [Call::Move(0), Call::Move(0), Call::Move(0), Call::Move(0), Call::Move(0)];
     holds(&plan(mapped(8), 32, &[&reads, &moves]));
 }
+
+#[test]
+fn direct_write_leaves_nothing_old_in_a_folio_that_others_use() {
+    let others =
+        [write(8..10, Cached), Call::Read(12..14), write(9..11, Cached), Call::Read(12..14)];
+    let direct = [Call::WriteDirect(12..16), Call::Read(12..16), Call::WriteDirect(12..16)];
+    holds(&plan(mapped(8), 32, &[&direct, &others]));
+}
