@@ -373,18 +373,18 @@ impl Folio {
         let (start, end) = (to_usize(range.start - self.pos), to_usize(range.end - self.pos));
         let (first, last) = (blocks.start..blocks.start + 1, blocks.end - 1..blocks.end);
         let missing = (whole.start < start && !uptodate.contains(first.clone()))
-            || (end < whole.end && !uptodate.contains(last.clone()));
+            || (end < whole.end && !uptodate.contains(last));
         if missing && !is_new {
             return none(if *patching { Access::Busy } else { Access::Missing });
         }
         let copied = copy(&mut buf[start..end]);
-        // A short copy leaves half of a block that has no other content.
         let until = start + copied;
-        let done =
-            match until < end && !uptodate.contains(self.blocks_of(&(range.start..range.end))) {
-                true => until >> self.block_shift << self.block_shift,
-                false => until,
-            };
+        let torn = u32::try_from(until >> self.block_shift).unwrap_or(0);
+        // A short copy leaves half of a block, which counts only if the rest is there.
+        let done = match until < end && !uptodate.contains(torn..torn + 1) {
+            true => (torn as usize) << self.block_shift,
+            false => until,
+        };
         let Some(n) = done.checked_sub(start).filter(|&n| n > 0) else {
             return none(Access::Fault);
         };
@@ -393,7 +393,7 @@ impl Folio {
             buf[whole.start..start].fill(0);
         }
         let covered = self.bytes_of(&written);
-        if done < covered.end && !uptodate.contains(last) {
+        if done < covered.end && !uptodate.contains(written.end - 1..written.end) {
             buf[done..covered.end].fill(0);
         }
         uptodate.insert(written.clone());

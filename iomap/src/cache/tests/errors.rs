@@ -91,6 +91,23 @@ fn short_copy_counts_whole_blocks_only() {
 }
 
 #[test]
+fn short_copy_into_a_block_that_is_there_counts_each_byte() {
+    let (device, double, mut file) = rig();
+    // One block of the folio is there.
+    file.write_at(8192, &[7; 1024][..]).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(file.write_at(8192, Torn(&[9; 3000], 500)).unwrap(), 500);
+    let mut out = vec![0; 1024];
+    for _ in 0..2 {
+        assert_eq!(file.read_at(8192, &mut out).unwrap(), 1024);
+        assert!(out[..500] == [9; 500] && out[500..] == [7; 524]);
+        file.sync_data().unwrap();
+        assert!(file.invalidate(0..u64::MAX));
+    }
+    assert_eq!(device.disk(|disk| double.on_device(&disk.bytes))[8192..9216], out);
+}
+
+#[test]
 fn write_that_the_filesystem_cannot_end_stays_dirty() {
     let double = Double::new(vec![Block::Hole; 8], 8 * BLOCK, 100);
     let device = Device::new(vec![1; 400 << 10]);
