@@ -169,14 +169,14 @@ impl Draw<'_> {
         match self.rng.below(if self.direct { 27 } else { 22 }) {
             0..5 => Call::Read(self.cells()),
             5..12 => {
-                let cells = self.to_write(thread);
+                let cells = self.written_cells(thread);
                 let how =
                     [How::Cached, How::Cached, How::Through, How::Durable, How::DurableThrough];
                 let is_torn = self.rng.below(12) == 0;
                 let readable = if is_torn { self.rng.below(cells.len() as u64 + 1) } else { 999 };
                 Call::Write { cells, how: *self.rng.pick(&how), readable: readable as usize }
             }
-            12 | 13 => Call::Zero(self.to_write(thread)),
+            12 | 13 => Call::Zero(self.written_cells(thread)),
             14 => Call::Invalidate(self.cells()),
             15 => Call::WriteBack { cells: self.cells(), nowait: self.rng.below(4) == 0 },
             16 | 17 => Call::Sync,
@@ -220,7 +220,7 @@ impl Draw<'_> {
 
     /// Draws a range for a write through the cache: it leaves the blocks out that other threads
     /// write past it, because such writes have no defined order.
-    fn to_write(&mut self, thread: usize) -> Range<usize> {
+    fn written_cells(&mut self, thread: usize) -> Range<usize> {
         let Range { start, end } = self.cells();
         let foreign = |cell: &usize| self.owner(cell / CELLS).is_some_and(|owner| owner != thread);
         let first = (start..end).find(|cell| !foreign(cell)).unwrap_or(0);

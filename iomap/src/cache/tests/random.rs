@@ -69,7 +69,6 @@ fn run(seed: u64) -> Result<Counts, String> {
 }
 
 #[test]
-#[ignore = "finds races that are not mended yet"]
 fn random_sequences() {
     // The message of a panic is part of the report.
     let (first, count) = (number("NVIO_CACHE_FIRST", 0), number("NVIO_CACHE_SEQUENCES", SEQUENCES));

@@ -145,12 +145,12 @@ fn contents(plan: &Plan, free: u64, garbage: u8) -> (Vec<u8>, Vec<u64>) {
     let mut values = vec![0; plan.size + 48];
     for (index, block) in plan.blocks.iter().enumerate() {
         let Block::Mapped(addr) = *block else { continue };
-        for cell in index * CELLS..(index + 1) * CELLS {
+        let cells = values.iter_mut().enumerate().skip(index * CELLS).take(CELLS);
+        for (cell, value) in cells {
             // Zeroes from the end of the file on.
-            let value = if cell < plan.size { OLD } else { 0 };
-            values[cell] = value;
+            *value = if cell < plan.size { OLD } else { 0 };
             let at = addr as usize + cell % CELLS * CELL as usize;
-            image[at..at + CELL as usize].copy_from_slice(&fill(cell..cell + 1, value));
+            image[at..at + CELL as usize].copy_from_slice(&fill(cell..cell + 1, *value));
         }
     }
     (image, values)
