@@ -7,7 +7,7 @@ use super::cleaned::Cleaned;
 use super::folio::{Access, Ending, Folio, Place};
 use super::pool::Pool;
 use super::state::FileState;
-use super::sync::{AtomicUsize, Mutex};
+use super::sync::{self, AtomicUsize, Mutex};
 use super::ticket::Target;
 use crate::contract::bytes::{round_up, to_usize};
 use crate::contract::iter::iterate;
@@ -19,6 +19,9 @@ use crate::error::Error;
 const FOLIO_BYTES_MAX: u64 = 2 << 20;
 /// Folios that fit into a cache at least, so that one of them can be read while others are written.
 const FOLIOS_MIN: u64 = 8;
+
+/// Times that a thread tries to get memory while no command is in flight.
+const MEMORY_TRIES: u32 = 64;
 
 /// The cached data of a file, which its handles share.
 pub(super) struct FileCache<M> {
@@ -113,16 +116,21 @@ impl<M: Mapper> FileCache<M> {
     /// Writes dirty data of this file and of others back, and evicts a folio.
     ///
     /// # Errors
-    /// [`Error::NoMemory`] if that is not possible, and no command is in flight that could change it.
+    /// [`Error::NoMemory`] if that is not possible, however often it is tried, and no command is in
+    /// flight that could change it.
     #[cold]
     fn make_memory(&self) -> Result<(), ErrorOf<M>> {
-        self.clean_range(0..u64::MAX, false)?;
-        self.pool.wait_until(|| self.state.commands() == 0);
-        let is_busy = self.pool.clean_files();
-        match self.pool.evict_one() || is_busy {
-            true => Ok(()),
-            false => Err(Error::NoMemory.into()),
+        for _ in 0..MEMORY_TRIES {
+            self.clean_range(0..u64::MAX, false)?;
+            self.pool.wait_until(|| self.state.commands() == 0);
+            let is_busy = self.pool.clean_files();
+            if self.pool.evict_one() || is_busy {
+                return Ok(());
+            }
+            // Other threads may use each folio for a moment.
+            sync::yield_now();
         }
+        Err(Error::NoMemory.into())
     }
 
     /// Begins to read the blocks of a folio that are missing around `at`.

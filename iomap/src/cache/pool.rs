@@ -132,6 +132,14 @@ impl Pool {
         false
     }
 
+    /// Calls `body` while this thread has all folios of the clock.
+    #[cfg(test)]
+    pub(super) fn without_clock_for_tests(&self, body: impl FnOnce()) {
+        let taken = std::mem::take(&mut *self.clock.lock());
+        body();
+        self.clock.lock().extend(taken);
+    }
+
     /// Returns the largest number of bytes of a command at byte `addr`.
     pub(super) fn max_transfer_at(&self) -> impl Fn(u64) -> usize {
         let device = self.device.lock();

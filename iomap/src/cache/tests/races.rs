@@ -1,10 +1,16 @@
 //! Races that the random sequences have found, as the shortest sequences that show them.
 
+use nvio_testkit::random::Rng;
+use shuttle::Runner;
+
 use super::double::{BLOCK, Block};
 use super::plan::How::{self, Cached, Durable, DurableThrough, Through};
 use super::plan::{Call, Plan, Rule};
+use super::schedule::Chosen;
 use super::stepped::Faults;
-use super::world::play;
+use super::switched;
+use super::world::{config, play};
+use crate::cache::CachedFile;
 
 /// Schedules of each rule that a sequence is played with.
 const SCHEDULES: u64 = 150;
@@ -112,4 +118,25 @@ fn direct_write_leaves_nothing_old_in_a_folio_that_others_use() {
         [write(8..10, Cached), Call::Read(12..14), write(9..11, Cached), Call::Read(12..14)];
     let direct = [Call::WriteDirect(12..16), Call::Read(12..16), Call::WriteDirect(12..16)];
     holds(&plan(mapped(8), 32, &[&direct, &others]));
+}
+
+#[test]
+fn thread_gets_memory_that_another_is_looking_at() {
+    let sequence = || {
+        let (device, double) = super::mapped(&mut Rng::new(1), 64, 64 * BLOCK);
+        // Room for one folio.
+        let cache = device.cache(4096);
+        let mut file = CachedFile::new(&cache, double);
+        file.read_at(0, &mut [0; 100]).unwrap();
+        let evictor = shuttle::thread::spawn(move || {
+            cache.0.without_clock_for_tests(|| (0..200).for_each(|_| switched::yield_now()));
+        });
+        switched::yield_now();
+        assert_eq!(file.read_at(8192, &mut [0; 100]).unwrap(), 100);
+        evictor.join().unwrap();
+    };
+    for seed in 0..20 {
+        let runner = Runner::new(Chosen::new(seed, Rule::Any), config());
+        switched::switching(100_000, || _ = runner.run(sequence));
+    }
 }

@@ -76,16 +76,21 @@ pub(super) struct Handle {
     pub(super) at_end: u64,
 }
 
-/// Plays a sequence.
-pub(super) fn play(plan: &Plan, schedule: u64) -> Result<Counts, String> {
+/// Returns the configuration of shuttle. Hangs and failures are found here.
+pub(super) fn config() -> Config {
     let mut config = Config::new();
     config.stack_size = 256 << 10;
     config.failure_persistence = FailurePersistence::None;
     config.max_steps = MaxSteps::None;
     config.silence_warnings = true;
+    config
+}
+
+/// Plays a sequence.
+pub(super) fn play(plan: &Plan, schedule: u64) -> Result<Counts, String> {
     let result = Arc::new(Mutex::new(Ok(Counts::default())));
     let (plan, out) = (plan.clone(), Arc::clone(&result));
-    let runner = Runner::new(Chosen::new(plan.seed ^ schedule << 32, plan.rule), config);
+    let runner = Runner::new(Chosen::new(plan.seed ^ schedule << 32, plan.rule), config());
     let switches = switched::switching(SWITCHES_MAX, || {
         runner.run(move || *out.lock().unwrap() = root(&plan));
     });
