@@ -161,8 +161,8 @@ impl Mapper for File {
     }
 
     #[inline]
-    fn page_end(&self) -> u64 {
-        self.file.page_end()
+    fn page_end(&self, state: &OpenInode) -> u64 {
+        self.file.page_end(state)
     }
 
     #[inline]
@@ -171,8 +171,8 @@ impl Mapper for File {
     }
 
     #[inline]
-    fn is_plain(&self) -> bool {
-        self.file.is_plain()
+    fn is_plain(&self, state: &OpenInode) -> bool {
+        self.file.is_plain(state)
     }
 
     #[inline(always)]

@@ -240,8 +240,8 @@ impl Mapper for File {
     }
 
     #[inline]
-    fn page_end(&self) -> u64 {
-        self.shared.state().page_end()
+    fn page_end(&self, state: &OpenInode) -> u64 {
+        state.page_end()
     }
 
     #[inline]
@@ -250,8 +250,8 @@ impl Mapper for File {
     }
 
     #[inline]
-    fn is_plain(&self) -> bool {
-        self.shared.state().is_plain()
+    fn is_plain(&self, state: &OpenInode) -> bool {
+        state.is_plain()
     }
 
     /// # Errors

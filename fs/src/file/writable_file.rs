@@ -179,8 +179,8 @@ impl Mapper for WritableFile {
     }
 
     #[inline]
-    fn page_end(&self) -> u64 {
-        self.file.page_end()
+    fn page_end(&self, state: &OpenInode) -> u64 {
+        self.file.page_end(state)
     }
 
     #[inline]
@@ -189,8 +189,8 @@ impl Mapper for WritableFile {
     }
 
     #[inline]
-    fn is_plain(&self) -> bool {
-        self.file.is_plain()
+    fn is_plain(&self, state: &OpenInode) -> bool {
+        self.file.is_plain(state)
     }
 
     /// # Errors

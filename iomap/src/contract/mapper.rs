@@ -218,11 +218,11 @@ pub fn page_end(size: u64, block_size: u32, plain: bool) -> u64 {
 ///     fn block_size(&self) -> u32 {
 ///         4096
 ///     }
-///     fn is_plain(&self) -> bool {
+///     fn is_plain(&self, _state: &NoState) -> bool {
 ///         true
 ///     }
-///     fn page_end(&self) -> u64 {
-///         page_end(self.size(), self.block_size(), self.is_plain())
+///     fn page_end(&self, state: &NoState) -> u64 {
+///         page_end(self.size(), self.block_size(), self.is_plain(state))
 ///     }
 ///     fn begin(&mut self, _pos: u64, _length: u64, _op: Op) -> Result<Mapping, Error> {
 ///         Ok(Mapping { kind: MappingKind::Inline, ..Mapping::mapped(0, self.size(), 0) })
@@ -283,21 +283,23 @@ pub trait Mapper {
 
     /// Returns the position before which a read of [`PAGE`] bytes can be one command, because it is
     /// inside the file, no more than a block, and [plain](Self::is_plain). Each read asks for it, so
-    /// a filesystem may store the number.
+    /// a filesystem may store the number. `state` is that of [`open_file`](Self::open_file), which a
+    /// request has at hand.
     ///
     /// See the [example](Self#examples).
     #[inline]
-    fn page_end(&self) -> u64 {
-        page_end(self.size(), self.block_size(), self.is_plain())
+    fn page_end(&self, state: &Self::OpenFile) -> u64 {
+        page_end(self.size(), self.block_size(), self.is_plain(state))
     }
 
     /// Returns true if the device holds the data as it is: neither encrypted nor to be verified
     /// (verity), and no newer in a cache. Reads of other files ask
-    /// [`OpenFile::write_back`] first.
+    /// [`OpenFile::write_back`] first. `state` is that of [`open_file`](Self::open_file).
     ///
     /// See the [example](Self#examples).
     #[inline]
-    fn is_plain(&self) -> bool {
+    fn is_plain(&self, state: &Self::OpenFile) -> bool {
+        let _ = state;
         true
     }
 

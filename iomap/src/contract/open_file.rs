@@ -284,6 +284,7 @@ impl<I> WeakFileRef<I> {
 pub(crate) struct InFlight<I>(Arc<I>);
 
 impl<I> InFlight<I> {
+    #[inline]
     pub(crate) fn state(&self) -> &I {
         &self.0
     }

@@ -35,11 +35,15 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     ) -> Result<(), Rejected<ErrorOf<M>>> {
         // Fewer questions than those of `route`, each of which answers several.
         let usual = buf.is_page(self.state.page);
-        if !usual || pos >= file.page_end() || pos & self.state.block_mask != 0 {
+        if !usual || pos & self.state.block_mask != 0 {
             return self.read_plain(file, pos, buf, token);
         }
         let count = u64::from(PAGE);
         let in_flight = file.open_file().begin_io();
+        if pos >= file.page_end(in_flight.state()) {
+            drop(in_flight);
+            return self.read_plain(file, pos, buf, token);
+        }
         let op = op_of(BioOp::Read, IoFlags::empty());
         let mapping = match file.begin(pos, count, op) {
             Ok(mapping) => mapping,

@@ -51,6 +51,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
     pub(crate) fn route<M: Mapper<OpenFile = I>>(
         &self,
         file: &M,
+        state: &I,
         io: &IoArgs,
         size: u64,
         buf: &DmaBuf,
@@ -63,7 +64,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         };
         let inside = size.checked_sub(count).is_some_and(|last| pos <= last);
         let aligned = (pos | count) & align_mask == 0 && buf.is_aligned();
-        let plain = ONE_COMMAND.contains(flags) && done_before == 0 && file.is_plain();
+        let plain = ONE_COMMAND.contains(flags) && done_before == 0 && file.is_plain(state);
         let one = count > 0 && inside && aligned && plain && !self.state.mode.has_integrity();
         match () {
             () if !one => Route::Other,
@@ -94,7 +95,7 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
             Memory::Vectored(_) | Memory::Bytes(_) => Some(Reason::Memory),
             _ if count == 0 || count > u64::from(file.block_size()) => Some(Reason::Length),
             _ if size.checked_sub(count).is_none_or(|last| pos > last) => Some(Reason::EndOfFile),
-            _ if !file.is_plain() => Some(Reason::Encoded),
+            _ if !file.is_plain(file.open_file().state()) => Some(Reason::Encoded),
             _ if self.state.mode.has_integrity() => Some(Reason::Integrity),
             Memory::Dma(_) => None,
         }

@@ -72,20 +72,23 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
         }
         let size = file.size();
         let read = |simple| Read { io, size, wait, simple };
-        let simple = match self.route(file, &io, size, &buf) {
+        let in_flight = file.open_file().begin_io();
+        let simple = match self.route(file, in_flight.state(), &io, size, &buf) {
             Route::Simple => true,
             Route::OneCommand(reason) => {
                 self.state.counters.fall_back(reason);
                 false
             }
-            Route::Other => return self.read_memory(file, &read(false), buf.into()),
+            Route::Other => {
+                drop(in_flight);
+                return self.read_memory(file, &read(false), buf.into());
+            }
         };
         let (IoArgs { pos, flags, token, .. }, count) = (io, buf.len() as u64);
         let traced = simple && self.state.mode.is_traced();
         if traced {
             trace_begin(pos, count);
         }
-        let in_flight = file.open_file().begin_io();
         let op = op_of(BioOp::Read, flags);
         let mapping = match file.begin(pos, count, op) {
             Ok(mapping) => mapping,

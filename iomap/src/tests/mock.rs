@@ -273,7 +273,7 @@ impl Mapper for Script {
         self.block_size
     }
 
-    fn is_plain(&self) -> bool {
+    fn is_plain(&self, _: &Self::OpenFile) -> bool {
         self.plain && !self.state().dirty
     }
 

@@ -309,7 +309,7 @@ impl Mapper for Fs {
         self.block
     }
 
-    fn is_plain(&self) -> bool {
+    fn is_plain(&self, _: &FsInode) -> bool {
         self.with(|state| !state.is_cached())
     }
 
