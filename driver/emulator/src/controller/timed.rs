@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nvio_spec::opcode::nvm;
 use nvio_spec::{Cqe, Sqe, Status};
 use zerocopy::little_endian::U16;
 
@@ -173,6 +174,7 @@ impl Controller {
         }
         let Some(schedule) = &mut self.schedule else { return Ok(()) };
         let at = match schedule.pacer.as_mut().filter(|_| qid != 0) {
+            Some(pacer) if sqe.opcode == nvm::FLUSH => pacer.flush_due(self.now),
             Some(pacer) => pacer.due(self.now, self.media.bytes_moved(sqe)),
             None => self.now,
         };

@@ -22,6 +22,7 @@ const SECOND: u128 = 1_000_000_000_000;
 /// // A common PCIe 4.0 drive.
 /// let drive = Service::new()
 ///     .latency(Duration::from_micros(60))
+///     .flush_latency(Duration::from_micros(20))
 ///     .jitter(Duration::from_micros(20), 1)
 ///     .iops(1_000_000)
 ///     .bandwidth(7_000_000_000);
@@ -30,6 +31,7 @@ const SECOND: u128 = 1_000_000_000_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     latency: Duration,
+    flush_latency: Option<Duration>,
     jitter: Duration,
     seed: u64,
     iops: Option<u64>,
@@ -49,6 +51,15 @@ impl Service {
     /// See the [example](Self#examples).
     pub fn latency(mut self, time: Duration) -> Self {
         self.latency = time;
+        self
+    }
+
+    /// Sets the time of a Flush, which is then not limited by the caps. It is that of other commands
+    /// by default.
+    ///
+    /// See the [example](Self#examples).
+    pub fn flush_latency(mut self, time: Duration) -> Self {
+        self.flush_latency = Some(time);
         self
     }
 
@@ -80,6 +91,7 @@ impl Service {
     pub(crate) fn is_immediate(&self) -> bool {
         self.latency.is_zero()
             && self.jitter.is_zero()
+            && self.flush_latency.is_none()
             && self.iops.is_none()
             && self.bandwidth.is_none()
     }
@@ -107,6 +119,14 @@ pub(crate) struct Pacer {
 impl Pacer {
     pub(crate) fn new(service: Service) -> Self {
         Self { random: Random::new(service.seed), service, next_by_iops: 0, next_by_bandwidth: 0 }
+    }
+
+    /// Returns the time at which a Flush completes that is fetched at `now`, in nanoseconds.
+    pub(crate) fn flush_due(&mut self, now: u64) -> u64 {
+        match self.service.flush_latency {
+            Some(time) => now.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            None => self.due(now, 0),
+        }
     }
 
     /// Returns the time at which a command completes that is fetched at `now` and transfers
@@ -156,6 +176,15 @@ mod tests {
         assert_eq!(pacer.due(0, 4096), 8192);
         assert_eq!(pacer.due(0, 0), 0);
         assert_eq!(pacer.due(100_000, 1000), 101_000);
+    }
+
+    #[test]
+    fn flush_has_a_latency_of_its_own() {
+        let service = Service::new().latency(Duration::from_micros(80)).iops(1000);
+        assert_eq!(Pacer::new(service).flush_due(5), 80_005);
+        let mut pacer = Pacer::new(service.flush_latency(Duration::from_micros(20)));
+        assert_eq!((pacer.due(5, 4096), pacer.flush_due(5)), (80_005, 20_005));
+        assert!(!Service::new().flush_latency(Duration::ZERO).is_immediate());
     }
 
     #[test]
