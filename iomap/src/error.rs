@@ -249,7 +249,7 @@ impl Error {
 /// The error of a filesystem, as iomap tests it.
 ///
 /// See the [example](Error#examples).
-pub trait FileError: std::error::Error + From<Error> {
+pub trait FileError: std::error::Error + From<Error> + Send {
     /// Returns true if the call may succeed later (EAGAIN).
     ///
     /// See the [example](Error#examples).

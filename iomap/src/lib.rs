@@ -84,7 +84,7 @@ mod queue;
 mod tests;
 
 pub use async_queue::AsyncFileQueue;
-pub use cache::{CachedFile, PageCache, Ticket, WeakCachedFile};
+pub use cache::{CachedFile, CachedQueue, PageCache, Ticket, WeakCachedFile};
 pub use contract::io_args::{Done, Failed, IoArgs, IoFlags, Memory, Rejected};
 pub use contract::iter::{Iterated, iterate};
 pub use contract::mapper::{

@@ -30,7 +30,8 @@
 //!
 //! # Writing
 //!
-//! A [`WritableVolume`] overwrites bytes that files have. Nothing else is written.
+//! A [`WritableVolume`] overwrites bytes that files have. Nothing else is written. The requests of a
+//! [`CachedQueue`] go through a cache, and so do those of [`IoMode::Buffered`].
 //!
 //! # Layers
 //!
@@ -39,6 +40,7 @@
 //! [`emulator`] for an NVMe controller in software.
 #![forbid(unsafe_code)]
 
+mod cached_queue;
 mod device;
 mod error;
 mod file;
@@ -61,6 +63,7 @@ mod writable;
 mod writable_file;
 mod writable_shared;
 
+pub use cached_queue::{AsyncCachedQueue, CachedQueue};
 pub use device::Device;
 pub use error::{Error, Found};
 pub use file::File;

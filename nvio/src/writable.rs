@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use nvio_iomap::WritableDisk;
 
+use crate::cached_queue::CachedQueue;
 use crate::error::Error;
 use crate::location::Location;
 use crate::options::OpenOptions;
@@ -110,6 +111,13 @@ impl WritableVolume {
     /// If the controller has no more queues, or the arena no room.
     pub fn writable_queue(&self) -> Result<WritableQueue, Error> {
         Ok(Queue::new(self.inner.queue()?, Arc::clone(self.volume_inner())))
+    }
+
+    /// Creates a queue for at most `in_flight_max` buffered requests at a time.
+    ///
+    /// See the [example](CachedQueue#examples).
+    pub fn cached_queue(&self, in_flight_max: usize) -> CachedQueue {
+        CachedQueue::new(in_flight_max, Arc::clone(&self.inner))
     }
 
     fn volume_inner(&self) -> &Arc<Shared> {

@@ -101,7 +101,7 @@ impl WritableFile {
     }
 
     /// Returns the file in the cache, and opens it there for the first time.
-    fn cached(&mut self) -> Result<&mut CachedFile<nvio_ext4::WritableFile>, Error> {
+    pub(crate) fn cached(&mut self) -> Result<&mut CachedFile<nvio_ext4::WritableFile>, Error> {
         let Self { file, cached, volume, .. } = self;
         match cached {
             Some(cached) => Ok(cached),

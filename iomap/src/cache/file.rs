@@ -1,14 +1,17 @@
 //! The cached data of a file together with its mapping.
 
+use std::future::Future;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::cleaned::Cleaned;
 use super::folio::{Access, Ending, Folio, Place};
 use super::pool::Pool;
 use super::state::FileState;
-use super::sync::{self, AtomicUsize, Mutex};
+use super::sync::{AtomicUsize, Mutex};
 use super::ticket::Target;
+use super::wait;
 use crate::contract::bytes::{round_up, to_usize};
 use crate::contract::iter::iterate;
 use crate::contract::mapper::{ErrorOf, Mapper, MappingKind, Op, PAGE};
@@ -37,12 +40,14 @@ pub(super) struct FileCache<M> {
 }
 
 impl<M: Mapper + Send> Cleaned for FileCache<M> {
-    fn clean(&self) -> bool {
-        // Errors are recorded for the next sync.
-        if let Err(error) = self.clean_range(0..u64::MAX, false) {
-            log::debug!("writing back to make room: {error}");
-        }
-        self.state.commands() > 0
+    fn clean(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async {
+            // Errors are recorded for the next sync.
+            if let Err(error) = self.clean_range(0..u64::MAX).await {
+                log::debug!("writing back to make room: {error}");
+            }
+            self.state.commands() > 0
+        })
     }
 }
 
@@ -56,7 +61,7 @@ impl<M: Mapper> FileCache<M> {
     }
 
     /// Makes the next access to `folio` at `at` possible, which had the result `access`.
-    pub(super) fn settle(
+    pub(super) async fn settle(
         &self,
         folio: &Arc<Folio>,
         at: u64,
@@ -64,8 +69,8 @@ impl<M: Mapper> FileCache<M> {
     ) -> Result<(), ErrorOf<M>> {
         match access {
             Access::Copied(_) | Access::Gone => Ok(()),
-            Access::Busy => self.wait_for(folio),
-            Access::Missing => self.fill(folio, at),
+            Access::Busy => self.wait_for(folio).await,
+            Access::Missing => self.fill(folio, at).await,
             Access::Fault => Err(Error::Fault { at: 0 }.into()),
             Access::Failed(error) => {
                 let length = folio.bytes as usize;
@@ -75,8 +80,8 @@ impl<M: Mapper> FileCache<M> {
     }
 
     /// Waits until no command uses the memory of a folio.
-    pub(super) fn wait_for(&self, folio: &Folio) -> Result<(), ErrorOf<M>> {
-        self.pool.wait_until(|| !folio.is_busy() || folio.is_lost());
+    pub(super) async fn wait_for(&self, folio: &Folio) -> Result<(), ErrorOf<M>> {
+        self.pool.wait_until(|| !folio.is_busy() || folio.is_lost()).await;
         match folio.is_lost() {
             true => Err(Error::LostBuffer { length: folio.bytes as usize }.into()),
             false => Ok(()),
@@ -85,13 +90,17 @@ impl<M: Mapper> FileCache<M> {
 
     /// Adds a folio without content around `at`, for an access to `wanted` bytes. Returns `None` if
     /// the access has to be tried again.
-    pub(super) fn add_folio(&self, at: u64, wanted: u64) -> Result<Option<Arc<Folio>>, ErrorOf<M>> {
+    pub(super) async fn add_folio(
+        &self,
+        at: u64,
+        wanted: u64,
+    ) -> Result<Option<Arc<Folio>>, ErrorOf<M>> {
         let mut folio = self.try_add_folio(at, wanted)?;
         if folio.is_none() {
             // The smallest may fit where a large one does not.
             folio = self.try_add_folio(at, 1)?;
         }
-        let Some(folio) = folio else { return self.make_memory().map(|()| None) };
+        let Some(folio) = folio else { return self.make_memory().await.map(|()| None) };
         Ok(self.state.insert(&folio).then(|| {
             self.pool.track(&self.state, &folio);
             folio
@@ -119,22 +128,22 @@ impl<M: Mapper> FileCache<M> {
     /// [`Error::NoMemory`] if that is not possible, however often it is tried, and no command is in
     /// flight that could change it.
     #[cold]
-    fn make_memory(&self) -> Result<(), ErrorOf<M>> {
+    async fn make_memory(&self) -> Result<(), ErrorOf<M>> {
         for _ in 0..MEMORY_TRIES {
-            self.clean_range(0..u64::MAX, false)?;
-            self.pool.wait_until(|| self.state.commands() == 0);
-            let is_busy = self.pool.clean_files();
+            self.clean_range(0..u64::MAX).await?;
+            self.pool.wait_until(|| self.state.commands() == 0).await;
+            let is_busy = self.pool.clean_files().await;
             if self.pool.evict_one() || is_busy {
                 return Ok(());
             }
             // Other threads may use each folio for a moment.
-            sync::yield_now();
+            wait::pause().await;
         }
         Err(Error::NoMemory.into())
     }
 
     /// Begins to read the blocks of a folio that are missing around `at`.
-    pub(super) fn fill(&self, folio: &Arc<Folio>, at: u64) -> Result<(), ErrorOf<M>> {
+    pub(super) async fn fill(&self, folio: &Arc<Folio>, at: u64) -> Result<(), ErrorOf<M>> {
         let sequence = self.state.sequence();
         let places = self.places(folio, folio.blocks(), Op::empty())?;
         // Counted before the folio is busy: whoever needs memory gives up if nothing is in flight.
@@ -150,7 +159,7 @@ impl<M: Mapper> FileCache<M> {
             // Another command uses the folio, or has filled it meanwhile.
             None => {
                 drop(preparing);
-                self.wait_for(folio)
+                self.wait_for(folio).await
             }
         }
     }

@@ -487,6 +487,19 @@ impl Folio {
         if failed { state.dirty.insert(blocks) } else { 0 }
     }
 
+    /// Drops the content from byte `from` of the file on. Returns the number of blocks that were dirty,
+    /// or `None` if commands use the memory.
+    pub(super) fn cut(&self, from: u64) -> Option<u32> {
+        let mut state = self.state.write();
+        state.end_write();
+        if state.patching || !matches!(state.memory, Memory::Idle(_) | Memory::Gone) {
+            return None;
+        }
+        let blocks = self.blocks_of(&(from.max(self.pos)..self.end()));
+        state.uptodate.remove(blocks.clone());
+        Some(state.dirty.remove(blocks))
+    }
+
     /// Takes the memory of a folio that is idle and clean.
     pub(super) fn evict(&self) -> Option<DmaBuf> {
         let mut state = self.state.try_write()?;

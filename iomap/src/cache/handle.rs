@@ -1,20 +1,23 @@
 //! Handles of cached files.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 use std::sync::{Arc, Weak};
 
 use super::file::FileCache;
 use super::folio::Folio;
 use super::pool::PageCache;
 use super::read_ahead::ReadAhead;
+use super::wait::block_on;
+use super::write::InodeLock;
 use crate::contract::io_args::{IoArgs, IoFlags};
 use crate::contract::mapper::{ErrorOf, Mapper};
 use crate::error::Error;
 use crate::memory::borrowed::Source;
 
 /// Flags of a buffered write.
-const BUFFERED: IoFlags = IoFlags::WRITETHROUGH.union(IoFlags::DSYNC).union(IoFlags::NOFAULT);
+pub(super) const BUFFERED: IoFlags =
+    IoFlags::WRITETHROUGH.union(IoFlags::DSYNC).union(IoFlags::NOFAULT);
 
 /// A file that is read and written through a [`PageCache`].
 ///
@@ -67,6 +70,8 @@ const BUFFERED: IoFlags = IoFlags::WRITETHROUGH.union(IoFlags::DSYNC).union(IoFl
 /// assert_eq!(&text, b"hello, world");
 ///
 /// file.zero_range(5000..5005)?;
+/// file.truncate(9000)?;
+/// assert_eq!(file.size(), 9000);
 /// assert!(file.write_back(0..8192, false)?);
 /// assert!(file.invalidate(0..u64::MAX), "nothing is cached now");
 /// file.mappings_changed();
@@ -77,9 +82,9 @@ const BUFFERED: IoFlags = IoFlags::WRITETHROUGH.union(IoFlags::DSYNC).union(IoFl
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct CachedFile<M: Mapper> {
-    cache: Arc<FileCache<M>>,
+    pub(super) cache: Arc<FileCache<M>>,
     /// Number of the file's write errors that this handle has reported.
-    reported: u64,
+    pub(super) reported: Arc<AtomicU64>,
     ahead: ReadAhead,
     /// Folios that were used last, so that they need not be looked up.
     recent: Recent,
@@ -107,7 +112,7 @@ impl<M: Mapper> CachedFile<M> {
 
     fn of(cache: Arc<FileCache<M>>) -> Self {
         cache.handles.fetch_add(1, AcqRel);
-        let reported = cache.state.errors().count;
+        let reported = Arc::new(AtomicU64::new(cache.state.errors().count));
         Self { cache, reported, ahead: ReadAhead::default(), recent: Recent::default() }
     }
 
@@ -141,8 +146,8 @@ impl<M: Mapper> CachedFile<M> {
     /// The error of the filesystem or of the device, if no byte was read.
     #[inline]
     pub fn read_at(&mut self, pos: u64, out: &mut [u8]) -> Result<usize, ErrorOf<M>> {
-        if let Some(range) = self.ahead.note(pos, out.len() as u64) {
-            self.cache.read_ahead(range);
+        if let Some(range) = self.note(pos, out.len()) {
+            block_on(self.cache.read_ahead(range));
         }
         let recent = self.recent.at(pos);
         if let Some(folio) = recent
@@ -150,7 +155,20 @@ impl<M: Mapper> CachedFile<M> {
         {
             return Ok(out.len());
         }
-        self.cache.read_at(pos, out, recent)
+        block_on(self.cache.read_at(pos, out, recent))
+    }
+
+    /// Notes a read of `length` bytes. Returns a range to read ahead.
+    #[inline]
+    pub(super) fn note(&mut self, pos: u64, length: usize) -> Option<Range<u64>> {
+        self.ahead.note(pos, length as u64)
+    }
+
+    /// Reads as [`read_at`](Self::read_at) does if one folio has all of the bytes. Returns false if
+    /// not.
+    pub(super) fn read_at_once(&mut self, pos: u64, out: &mut [u8]) -> bool {
+        let folio = self.cache.folio_at(pos, self.recent.at(pos));
+        folio.is_some_and(|folio| self.cache.read_again(folio, pos, out))
     }
 
     /// Writes all of `source` to the cache from `pos` on, and returns the number of bytes. The
@@ -188,7 +206,8 @@ impl<M: Mapper> CachedFile<M> {
         {
             return Ok(source.len());
         }
-        self.cache.write_at(io.pos, &mut source, io.flags, recent)
+        let _inode = self.cache.inode.lock();
+        block_on(self.cache.write_at(io.pos, &mut source, io.flags, InodeLock::Caller, recent))
     }
 
     /// Zeroes the bytes of `range` that are inside the file.
@@ -198,7 +217,21 @@ impl<M: Mapper> CachedFile<M> {
     /// # Errors
     /// As [`write_at`](Self::write_at).
     pub fn zero_range(&mut self, range: Range<u64>) -> Result<(), ErrorOf<M>> {
-        self.cache.zero_range(range)
+        let _inode = self.cache.inode.lock();
+        block_on(self.cache.zero_range(range))
+    }
+
+    /// Sets the size of the file in the cache. Bytes past a smaller size are dropped, and the rest of
+    /// its last block is zeroed; nothing is in flight past it when the call returns. The
+    /// filesystem frees the blocks afterwards.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`write_at`](Self::write_at). The size is the old one then.
+    pub fn truncate(&mut self, size: u64) -> Result<(), ErrorOf<M>> {
+        let _inode = self.cache.inode.lock();
+        block_on(self.cache.truncate(size))
     }
 
     /// Drops the cached data of `range`, after dirty data was written to the device. Returns false
@@ -206,7 +239,7 @@ impl<M: Mapper> CachedFile<M> {
     ///
     /// See the [example](Self#examples).
     pub fn invalidate(&self, range: Range<u64>) -> bool {
-        self.cache.invalidate(range)
+        block_on(self.cache.invalidate(range))
     }
 
     /// Writes dirty data of `range` to the device. With `nowait`, returns false instead of waiting.
@@ -216,7 +249,10 @@ impl<M: Mapper> CachedFile<M> {
     /// # Errors
     /// The error of the filesystem or of the device.
     pub fn write_back(&self, range: Range<u64>, nowait: bool) -> Result<bool, ErrorOf<M>> {
-        self.cache.clean_range(range, nowait)
+        match nowait {
+            true => Ok(self.cache.is_clean(&range)),
+            false => block_on(self.cache.clean_range(range)).map(|()| true),
+        }
     }
 
     /// Marks the file's mappings as out of date: the filesystem is about to move or free blocks.
@@ -233,15 +269,7 @@ impl<M: Mapper> CachedFile<M> {
     /// # Errors
     /// The error of this or an earlier write, once for each handle.
     pub fn sync_data(&mut self) -> Result<(), ErrorOf<M>> {
-        let written = self.cache.write_back(0..u64::MAX, false);
-        let written = written.and(self.cache.wait_for_writes());
-        let errors = self.cache.state.errors();
-        let reported = std::mem::replace(&mut self.reported, errors.count);
-        if let Some(error) = errors.error().filter(|_| errors.count > reported) {
-            return Err(error.into());
-        }
-        written?;
-        Ok(self.cache.pool.flush()?)
+        block_on(self.cache.sync_data(&self.reported))
     }
 }
 
@@ -256,7 +284,7 @@ impl<M: Mapper> Drop for CachedFile<M> {
         // Before the last reference to the data is gone, so that a file that is opened meanwhile finds
         // it.
         if self.cache.handles.fetch_sub(1, AcqRel) == 1
-            && let Err(error) = self.cache.clean_range(0..u64::MAX, false)
+            && let Err(error) = block_on(self.cache.clean_range(0..u64::MAX))
         {
             log::error!("a file was closed with data that could not be written: {error}");
         }

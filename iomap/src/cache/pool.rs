@@ -13,11 +13,9 @@ use super::runs::Run;
 use super::state::FileState;
 use super::sync::{self, Mutex};
 use super::ticket::{Flush, Purpose, Target, Ticket};
+use super::wait;
 use crate::device::bio::WriteQueue;
 use crate::error::{BioError, Error};
-
-/// Most polls in a row without a completion before a wait lets other threads run.
-const SPINS: u32 = 64;
 
 /// A cache of file data in DMA memory, for all files of a device. Cheap to clone.
 ///
@@ -112,9 +110,13 @@ impl Pool {
 
     /// Writes dirty data of all files back. Returns true if a command is in flight that could make
     /// room.
-    pub(super) fn clean_files(&self) -> bool {
+    pub(super) async fn clean_files(&self) -> bool {
         let files: Vec<_> = self.files.lock().iter().filter_map(Weak::upgrade).collect();
-        files.iter().fold(false, |busy, file| busy | file.clean())
+        let mut busy = false;
+        for file in files {
+            busy |= file.clean().await;
+        }
+        busy
     }
 
     /// Evicts a folio that was not used lately. Returns false if none can be evicted.
@@ -196,12 +198,19 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::Flush`], or the error of a device that does not accept a flush.
-    pub(super) fn flush(&self) -> Result<(), Error> {
+    pub(super) async fn flush(&self) -> Result<(), Error> {
         if !self.volatile_cache {
             return Ok(());
         }
         let flush = Arc::new(Flush::default());
-        let mut ticket = Ticket(Purpose::Flush(Arc::clone(&flush)));
+        self.submit_flush(&flush)?;
+        self.wait_until(|| flush.ended.load(std::sync::atomic::Ordering::Acquire)).await;
+        let failed = flush.failed.lock().take();
+        failed.map_or(Ok(()), |error| Err(Error::Flush { error }))
+    }
+
+    fn submit_flush(&self, flush: &Arc<Flush>) -> Result<(), Error> {
+        let mut ticket = Ticket(Purpose::Flush(Arc::clone(flush)));
         let mut device = self.device.lock();
         while let Err(Rejected { error, payload }) = device.flush(ticket) {
             if !error.is_busy() {
@@ -211,10 +220,7 @@ impl Pool {
             make_room(&mut **device);
         }
         device.ring();
-        drop(device);
-        self.wait_until(|| flush.ended.load(std::sync::atomic::Ordering::Acquire));
-        let failed = flush.failed.lock().take();
-        failed.map_or(Ok(()), |error| Err(Error::Flush { error }))
+        Ok(())
     }
 
     /// Polls the device once, and returns the number of commands that ended.
@@ -224,16 +230,15 @@ impl Pool {
     }
 
     /// Polls until `done` returns true.
-    pub(super) fn wait_until(&self, mut done: impl FnMut() -> bool) {
-        let mut idle = 0;
-        while !done() {
-            idle = if self.poll() > 0 { 0 } else { idle + 1 };
-            if idle % SPINS == SPINS - 1 {
-                sync::yield_now();
-            } else {
-                sync::spin_loop();
-            }
-        }
+    pub(super) async fn wait_until(&self, mut done: impl FnMut() -> bool) {
+        wait::until(|| {
+            let ended = done() || {
+                self.poll();
+                done()
+            };
+            ended.then_some(())
+        })
+        .await;
     }
 }
 

@@ -10,8 +10,7 @@ use crate::contract::mapper::{ErrorOf, Mapper};
 impl<M: Mapper> FileCache<M> {
     /// Reads bytes from `pos` on, and returns their number: fewer only at the end of the file, or
     /// before a byte that cannot be read.
-    #[inline(never)]
-    pub(super) fn read_at(
+    pub(super) async fn read_at(
         &self,
         pos: u64,
         out: &mut [u8],
@@ -23,7 +22,7 @@ impl<M: Mapper> FileCache<M> {
         while done < len {
             let at = pos + done as u64;
             let Some(folio) = self.state.folio(at) else {
-                match self.miss(at, (len - done) as u64) {
+                match self.miss(at, (len - done) as u64).await {
                     Err(_) if done > 0 => break,
                     other => other?,
                 }
@@ -32,7 +31,7 @@ impl<M: Mapper> FileCache<M> {
             match folio.read(at, &mut out[done..len]) {
                 Access::Copied(n) => done += n,
                 Access::Failed(_) if done > 0 => break,
-                other => self.settle(&folio, at, other)?,
+                other => self.settle(&folio, at, other).await?,
             }
             *recent = Some(folio);
         }
@@ -47,18 +46,16 @@ impl<M: Mapper> FileCache<M> {
         folio.has(pos, out.len()) && end <= self.state.size() && folio.read_all(pos, out)
     }
 
-    #[cold]
-    fn miss(&self, at: u64, wanted: u64) -> Result<(), ErrorOf<M>> {
-        match self.add_folio(at, wanted)? {
-            Some(folio) => self.fill(&folio, at),
+    async fn miss(&self, at: u64, wanted: u64) -> Result<(), ErrorOf<M>> {
+        match self.add_folio(at, wanted).await? {
+            Some(folio) => self.fill(&folio, at).await,
             None => Ok(()),
         }
     }
 
     /// Begins to read a range, as far as there is memory. Errors are left to the read that needs the
     /// data.
-    #[cold]
-    pub(super) fn read_ahead(&self, range: Range<u64>) {
+    pub(super) async fn read_ahead(&self, range: Range<u64>) {
         let end = range.end.min(self.state.size());
         let mut at = range.start;
         while at < end {
@@ -72,7 +69,7 @@ impl<M: Mapper> FileCache<M> {
             let Ok(Some(folio)) = at_once else { return };
             if self.state.insert(&folio) {
                 self.pool.track(&self.state, &folio);
-                if self.fill(&folio, at).is_err() {
+                if self.fill(&folio, at).await.is_err() {
                     return;
                 }
             }

@@ -99,6 +99,11 @@ impl FileState {
         self.size.fetch_max(size, AcqRel);
     }
 
+    /// Lowers the size. The caller has the inode lock.
+    pub(super) fn set_size(&self, size: u64) {
+        self.size.store(size, Release);
+    }
+
     pub(super) fn sequence(&self) -> u64 {
         self.sequence.load(Acquire)
     }
@@ -166,6 +171,16 @@ impl FileState {
         folios.remove(&folio.pos);
         self.accounts.release(memory.len());
         true
+    }
+
+    /// Drops the content of a folio from byte `from` of the file on, also dirty content. Returns false
+    /// if the folio is in use.
+    pub(super) fn cut(&self, folio: &Folio, from: u64) -> bool {
+        let dropped = folio.cut(from);
+        if let Some(blocks) = dropped {
+            self.remove_dirty(folio, blocks);
+        }
+        dropped.is_some()
     }
 
     /// Notes blocks of a folio that became dirty.

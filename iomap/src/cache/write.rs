@@ -5,34 +5,45 @@ use std::sync::Arc;
 
 use super::file::FileCache;
 use super::folio::{Access, Folio, Progress, Written};
+use super::wait;
 use crate::contract::bytes::round_up;
 use crate::contract::io_args::IoFlags;
 use crate::contract::mapper::{ErrorOf, Mapper, MappingKind, Op};
 use crate::error::Error;
 use crate::memory::borrowed::Source;
 
+/// The holder of the inode lock of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InodeLock {
+    /// The caller, which blocks until the call returns.
+    Caller,
+    /// Each step that changes data. A future that nobody polls any more must not hold the lock, so
+    /// the writes of others can come between two steps.
+    Steps,
+}
+
 impl<M: Mapper> FileCache<M> {
     /// Writes all of `source` to bytes from `pos` on, and returns their number: fewer before an
     /// error.
-    pub(super) fn write_at(
+    pub(super) async fn write_at(
         &self,
         pos: u64,
         source: &mut impl Source,
         flags: IoFlags,
+        lock: InodeLock,
         recent: &mut Option<Arc<Folio>>,
     ) -> Result<usize, ErrorOf<M>> {
         let (len, op) = (source.len(), operation(flags));
         let nofault = flags.contains(IoFlags::NOFAULT);
-        let _inode = self.inode.lock();
         let volatile = self.state.volatile();
         if len > 0 {
-            self.zero_tail(pos)?;
+            self.zero_tail(pos, lock).await?;
         }
         let mut done = 0;
         while done < len {
             let left = (len - done) as u64;
             let copy = |out: &mut [u8]| source.copy_out(done, out, nofault);
-            match self.write_chunk(pos + done as u64, left, op, recent, copy) {
+            match self.write_chunk(pos + done as u64, left, op, lock, recent, copy).await {
                 Ok(n) => done += n,
                 Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
@@ -40,10 +51,10 @@ impl<M: Mapper> FileCache<M> {
         }
         if flags.intersects(IoFlags::WRITETHROUGH.union(IoFlags::DSYNC)) {
             let durable = flags.contains(IoFlags::DSYNC);
-            self.write_range(pos..pos + done as u64, durable)?;
+            self.write_range(pos..pos + done as u64, durable).await?;
             // Blocks of this call may have been written back to make room, without Force Unit Access.
             if durable && self.state.volatile() != volatile {
-                self.pool.flush()?;
+                self.pool.flush().await?;
             }
         }
         Ok(done)
@@ -63,39 +74,39 @@ impl<M: Mapper> FileCache<M> {
 
     /// Zeroes the bytes past the end of the file in its last block, up to `pos`, before a write at
     /// `pos` makes them part of the file.
-    fn zero_tail(&self, pos: u64) -> Result<(), ErrorOf<M>> {
+    pub(super) async fn zero_tail(&self, pos: u64, lock: InodeLock) -> Result<(), ErrorOf<M>> {
         let size = self.state.size();
         let end = round_up(size, self.block).min(pos);
         let (mut at, op) = (size, Op::WRITE.union(Op::ZERO));
         while at < end {
-            at += self.write_chunk(at, end - at, op, &mut None, zero)? as u64;
+            at += self.write_chunk(at, end - at, op, lock, &mut None, zero).await? as u64;
         }
         Ok(())
     }
 
     /// Zeroes bytes of the file. Holes and unwritten blocks that are not cached stay as they are, and
-    /// the size of the file does not change.
-    pub(super) fn zero_range(&self, range: Range<u64>) -> Result<(), ErrorOf<M>> {
-        let _inode = self.inode.lock();
+    /// the size of the file does not change. The caller has the inode lock.
+    pub(super) async fn zero_range(&self, range: Range<u64>) -> Result<(), ErrorOf<M>> {
         let end = range.end.min(self.state.size());
         let (mut at, op) = (range.start, Op::WRITE.union(Op::ZERO));
         while at < end {
-            let zeroes = self.zeroes(at, end - at)?;
+            let zeroes = self.zeroes(at, end - at).await?;
             if zeroes > 0 {
                 at += zeroes;
                 continue;
             }
-            at += self.write_chunk(at, end - at, op, &mut None, zero)? as u64;
+            let lock = InodeLock::Caller;
+            at += self.write_chunk(at, end - at, op, lock, &mut None, zero).await? as u64;
         }
         Ok(())
     }
 
     /// Returns the number of bytes from `at` on, at most `length`, that are zeroes without blocks on
     /// the device and without dirty data in the cache.
-    fn zeroes(&self, at: u64, length: u64) -> Result<u64, ErrorOf<M>> {
+    async fn zeroes(&self, at: u64, length: u64) -> Result<u64, ErrorOf<M>> {
         // First, because nothing becomes dirty meanwhile, and blocks that are being written are
         // unwritten until the filesystem knows.
-        let length = self.clean_until(at, at + length)? - at;
+        let length = self.clean_until(at, at + length).await? - at;
         if length == 0 {
             return Ok(0);
         }
@@ -112,12 +123,12 @@ impl<M: Mapper> FileCache<M> {
 
     /// Returns the position from `at` on, at most `end`, of the first folio with dirty data. Waits for
     /// the folio at `at` if it is being written.
-    fn clean_until(&self, at: u64, end: u64) -> Result<u64, ErrorOf<M>> {
+    async fn clean_until(&self, at: u64, end: u64) -> Result<u64, ErrorOf<M>> {
         for folio in self.state.folios(&(at..end)) {
             let part = at.max(folio.pos)..end.min(folio.end());
             let mut progress = folio.progress(&part);
             if part.start == at && progress == Progress::Writing {
-                self.wait_for_writes()?;
+                self.wait_for_writes().await?;
                 progress = folio.progress(&part);
             }
             if progress != Progress::Clean {
@@ -128,22 +139,48 @@ impl<M: Mapper> FileCache<M> {
     }
 
     /// Writes bytes of one mapping to one folio. Returns 0 if the folio has to be looked up again.
-    fn write_chunk(
+    async fn write_chunk(
         &self,
         at: u64,
         left: u64,
         op: Op,
+        lock: InodeLock,
         recent: &mut Option<Arc<Folio>>,
         copy: impl FnOnce(&mut [u8]) -> usize,
     ) -> Result<usize, ErrorOf<M>> {
-        self.throttle()?;
-        let state = &*self.state;
+        self.throttle().await?;
         let Some(folio) = self.folio_at(at, recent) else {
-            return self.add_folio(at, left).map(|folio| {
-                *recent = folio;
-                0
-            });
+            *recent = self.add_folio(at, left).await?;
+            return Ok(0);
         };
+        let access = match lock {
+            InodeLock::Caller => self.write_to_folio(folio, at, left, op, copy)?,
+            InodeLock::Steps => {
+                let _inode = wait::until(|| self.inode.try_lock()).await;
+                self.write_to_folio(folio, at, left, op, copy)?
+            }
+        };
+        if let Access::Copied(n) = access {
+            return Ok(n);
+        }
+        let folio = Arc::clone(folio);
+        if access == Access::Gone {
+            *recent = None;
+        }
+        self.settle(&folio, at, access).await?;
+        Ok(0)
+    }
+
+    /// Writes bytes of one mapping to `folio`, as far as it has them.
+    fn write_to_folio(
+        &self,
+        folio: &Folio,
+        at: u64,
+        left: u64,
+        op: Op,
+        copy: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Result<Access, ErrorOf<M>> {
+        let state = &*self.state;
         let sequence = state.sequence();
         let mut mapper = self.mapper.lock();
         // The filesystem checks the whole rest of the write before its first byte is changed.
@@ -179,13 +216,8 @@ impl<M: Mapper> FileCache<M> {
         }
         if n == 0 {
             ended?;
-            let folio = Arc::clone(folio);
-            if access == Access::Gone {
-                *recent = None;
-            }
-            self.settle(&folio, at, access)?;
         }
-        Ok(n)
+        Ok(access)
     }
 
     /// Returns the folio that has byte `at`: `recent`, or another that `recent` is set to.
@@ -207,13 +239,13 @@ impl<M: Mapper> FileCache<M> {
 
     /// Begins to write the dirty blocks of a range, rounded to blocks, and no others. If `durable`,
     /// waits until they are durable.
-    fn write_range(&self, range: Range<u64>, durable: bool) -> Result<(), ErrorOf<M>> {
+    async fn write_range(&self, range: Range<u64>, durable: bool) -> Result<(), ErrorOf<M>> {
         let before = self.state.errors().count;
-        self.write_back(range, durable)?;
+        self.write_back(range, durable).await?;
         if !durable {
             return Ok(());
         }
-        self.wait_for_writes()?;
+        self.wait_for_writes().await?;
         match self.state.errors() {
             errors if errors.count > before => errors.error().map_or(Ok(()), |e| Err(e.into())),
             _ => Ok(()),
@@ -221,15 +253,12 @@ impl<M: Mapper> FileCache<M> {
     }
 
     /// Writes dirty data back while more than half of the cache is dirty.
-    fn throttle(&self) -> Result<(), ErrorOf<M>> {
-        if self.is_half_dirty() { self.clean_half() } else { Ok(()) }
-    }
-
-    #[cold]
-    fn clean_half(&self) -> Result<(), ErrorOf<M>> {
-        self.clean_range(0..u64::MAX, false)?;
+    async fn throttle(&self) -> Result<(), ErrorOf<M>> {
         if self.is_half_dirty() {
-            self.pool.clean_files();
+            self.clean_range(0..u64::MAX).await?;
+            if self.is_half_dirty() {
+                self.pool.clean_files().await;
+            }
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 
 use super::file::FileCache;
 use super::folio::Folio;
@@ -14,12 +15,12 @@ impl<M: Mapper> FileCache<M> {
     ///
     /// # Errors
     /// The first error of a mapping. The blocks of others are written nevertheless.
-    pub(super) fn write_back(&self, range: Range<u64>, fua: bool) -> Result<(), ErrorOf<M>> {
+    pub(super) async fn write_back(&self, range: Range<u64>, fua: bool) -> Result<(), ErrorOf<M>> {
         let (mut first, mut run) = (Ok(()), Run::default());
         for folio in self.state.folios(&range) {
             let written = loop {
                 // Blocks that fail are dirty again, so each folio is written once.
-                match self.write_folio(&folio, &range, &mut run, fua) {
+                match self.write_folio(&folio, &range, &mut run, fua).await {
                     Ok(false) => {}
                     Ok(true) => break Ok(()),
                     Err(error) => break Err(error),
@@ -33,7 +34,7 @@ impl<M: Mapper> FileCache<M> {
 
     /// Adds the dirty blocks of a folio that have bytes of `range` to `run`, and submits what does not
     /// fit. Returns false if the folio has to be looked at again.
-    fn write_folio(
+    async fn write_folio(
         &self,
         folio: &Arc<Folio>,
         range: &Range<u64>,
@@ -47,7 +48,7 @@ impl<M: Mapper> FileCache<M> {
         if folio.is_busy() {
             // The folio may be part of the run.
             self.pool.write(std::mem::take(run), fua);
-            return self.wait_for(folio).map(|()| false);
+            return self.wait_for(folio).await.map(|()| false);
         }
         let state = &*self.state;
         let (sequence, size) = (state.sequence(), state.size());
@@ -80,54 +81,78 @@ impl<M: Mapper> FileCache<M> {
     }
 
     /// Waits until no write is in flight, and tells the filesystem of those that ended.
-    pub(super) fn wait_for_writes(&self) -> Result<(), ErrorOf<M>> {
-        self.pool.wait_until(|| self.state.writes() == 0);
+    pub(super) async fn wait_for_writes(&self) -> Result<(), ErrorOf<M>> {
+        self.pool.wait_until(|| self.state.writes() == 0).await;
         let mut first = Ok(());
         // Another thread may be telling the filesystem of some of them.
-        self.pool.wait_until(|| {
-            let ended = self.end_writes();
-            first = std::mem::replace(&mut first, Ok(())).and(ended);
-            self.state.endings() == 0
-        });
+        self.pool
+            .wait_until(|| {
+                let ended = self.end_writes();
+                first = std::mem::replace(&mut first, Ok(())).and(ended);
+                self.state.endings() == 0
+            })
+            .await;
         first
     }
 
-    /// Writes the dirty data of a range, and waits for it. Does not wait with `nowait`, and returns
-    /// false if it would have to.
-    pub(super) fn clean_range(&self, range: Range<u64>, nowait: bool) -> Result<bool, ErrorOf<M>> {
-        let folios = || self.state.folios(&range);
-        let is_dirty = || folios().iter().any(|folio| !folio.dirty_runs(&range).is_empty());
-        let before = self.state.errors().count;
-        if nowait {
-            // In the order in which data goes, and none has gone back to be dirty.
-            let is_clean = !is_dirty() && self.state.writes() == 0 && self.state.endings() == 0;
-            return Ok(is_clean && self.state.errors().count == before);
+    /// Writes dirty data to the device, and makes it durable. Returns an error of this or an earlier
+    /// write if the handle has not `reported` it.
+    pub(super) async fn sync_data(&self, reported: &AtomicU64) -> Result<(), ErrorOf<M>> {
+        let written = self.write_back(0..u64::MAX, false).await;
+        let written = written.and(self.wait_for_writes().await);
+        let errors = self.state.errors();
+        let before = reported.fetch_max(errors.count, AcqRel);
+        if let Some(error) = errors.error().filter(|_| errors.count > before) {
+            return Err(error.into());
         }
-        self.write_back(range.clone(), false)?;
-        self.wait_for_writes()?;
+        written?;
+        Ok(self.pool.flush().await?)
+    }
+
+    /// Returns true if the device has the data of a range.
+    pub(super) fn is_clean(&self, range: &Range<u64>) -> bool {
+        let before = self.state.errors().count;
+        let is_dirty = |folio: &Arc<Folio>| !folio.dirty_runs(range).is_empty();
+        // In the order in which data goes, and none has gone back to be dirty.
+        !self.state.folios(range).iter().any(is_dirty)
+            && self.state.writes() == 0
+            && self.state.endings() == 0
+            && self.state.errors().count == before
+    }
+
+    /// Writes the dirty data of a range, and waits for it.
+    pub(super) async fn clean_range(&self, range: Range<u64>) -> Result<(), ErrorOf<M>> {
+        let before = self.state.errors().count;
+        self.write_back(range, false).await?;
+        self.wait_for_writes().await?;
         let errors = self.state.errors();
         match errors.error().filter(|_| errors.count > before) {
             Some(error) => Err(error.into()),
-            None => Ok(true),
+            None => Ok(()),
         }
     }
 
     /// Writes the dirty data of a range, and drops its cached data. Returns false if some of it stays.
-    pub(super) fn invalidate(&self, range: Range<u64>) -> bool {
+    pub(super) async fn invalidate(&self, range: Range<u64>) -> bool {
         let folios = self.state.folios(&range);
         let (Some(first), Some(last)) = (folios.first(), folios.last()) else { return true };
         // Folios are dropped as a whole, if they can be. An error is recorded for the next sync, and
         // leaves dirty blocks.
-        let _ = self.clean_range(first.pos..last.end(), false);
-        folios.iter().all(|folio| self.drop_blocks(folio, &range))
+        let _ = self.clean_range(first.pos..last.end()).await;
+        for folio in &folios {
+            if !self.drop_blocks(folio, &range).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Evicts a folio, or at least makes the blocks missing that have bytes of `range`, if others are
     /// in use. Returns false if some of them are dirty.
-    fn drop_blocks(&self, folio: &Folio, range: &Range<u64>) -> bool {
-        while self.wait_for(folio).is_ok() {
+    async fn drop_blocks(&self, folio: &Folio, range: &Range<u64>) -> bool {
+        while self.wait_for(folio).await.is_ok() {
             // The filesystem has to know the end of writes.
-            let _ = self.wait_for_writes();
+            let _ = self.wait_for_writes().await;
             if self.state.evict(folio) || !folio.is_there() {
                 return true;
             }

@@ -166,6 +166,24 @@ impl Memory {
         done
     }
 
+    /// Returns the memory in order, in as few parts as there are.
+    pub(crate) fn parts(&mut self) -> Vec<&mut [u8]> {
+        match self {
+            Self::Dma(buf) => vec![buf],
+            Self::Bytes(bytes) => vec![bytes],
+            Self::Vectored(bufs) => bufs.iter_mut().map(|buf| &mut buf[..]).collect(),
+        }
+    }
+
+    /// Returns the memory, if it is one part.
+    pub(crate) fn as_one(&mut self) -> Option<&mut [u8]> {
+        match self {
+            Self::Dma(buf) => Some(buf),
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Vectored(_) => None,
+        }
+    }
+
     /// Returns the DMA buffer, if the memory is one.
     ///
     /// See the [example](Self#examples).

@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 
-use crate::contract::io_args::IoArgs;
+use crate::contract::io_args::{IoArgs, Memory};
 
 /// Memory that a write copies data from. Access may fail: memory of another process or of a guest
 /// can be unmapped, or not resident.
@@ -79,6 +79,16 @@ impl Source for &[u8] {
         let n = data.len().min(out.len());
         out[..n].copy_from_slice(&data[..n]);
         n
+    }
+}
+
+impl Source for Memory {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn copy_out(&mut self, at: usize, out: &mut [u8], _nofault: bool) -> usize {
+        self.visit(at, out.len(), |done, run| out[done..done + run.len()].copy_from_slice(run))
     }
 }
 

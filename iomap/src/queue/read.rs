@@ -246,8 +246,13 @@ impl<Q: Queue<Tag<I>>, I: OpenFile> FileQueue<Q, I> {
 }
 
 impl<E: FileError> Done<E> {
-    /// Returns memory and number of bytes of a request of owned memory.
-    pub(crate) fn into_result(self) -> Result<(Memory, usize), Failed<E>> {
+    /// Returns memory and number of bytes of a request.
+    ///
+    /// # Errors
+    /// The error of the request; [`Error::LostBuffer`] if the device kept the memory.
+    ///
+    /// See the [example](crate::FileQueue#examples).
+    pub fn into_result(self) -> Result<(Memory, usize), Failed<E>> {
         match (self.result, self.memory) {
             (Ok(n), Some(memory)) => Ok((memory, n)),
             (Ok(length), None) => {

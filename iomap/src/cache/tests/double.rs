@@ -149,6 +149,14 @@ impl Double {
         })
     }
 
+    /// Sets the size on the disk, and frees the blocks past it.
+    pub(super) fn truncate(&self, size: u64) {
+        self.record(|record| {
+            record.size = size;
+            record.blocks.truncate(size.div_ceil(BLOCK) as usize);
+        });
+    }
+
     /// Checks that each `begin` had its `end`.
     pub(super) fn assert_balanced(&self) {
         assert_eq!(self.record(|record| record.begun), 0);

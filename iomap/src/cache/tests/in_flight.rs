@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use nvio_driver::{DmaBuf, Handler, Rejected};
 
 use super::*;
+use crate::cache::wait::block_on;
 use crate::{Bio, BioDone, Queue, Ticket, WriteQueue};
 
 /// A queue whose commands end when the gate is open.
 struct Held(ImageQueue<Device, Ticket>, Arc<Gate>);
 
 #[derive(Default)]
-struct Gate {
-    closed: AtomicBool,
+pub(super) struct Gate {
+    pub(super) closed: AtomicBool,
     /// Number of polls while it was closed.
     polls: AtomicUsize,
 }
@@ -85,7 +86,7 @@ fn rig(blocks: Vec<Block>, size: u64) -> (Device, Arc<Gate>, Double, CachedFile<
     (device, gate, double.clone(), CachedFile::new(&cache, double))
 }
 
-fn mapped_rig() -> (Device, Arc<Gate>, Double, CachedFile<Double>) {
+pub(super) fn mapped_rig() -> (Device, Arc<Gate>, Double, CachedFile<Double>) {
     rig((0..64).map(|index| Block::Mapped(index * BLOCK)).collect(), 64 * BLOCK)
 }
 
@@ -183,7 +184,7 @@ fn reader_is_served_while_another_thread_does_not_poll() {
     let range = 8192..12_288;
     std::thread::scope(|scope| {
         let other = file.clone();
-        scope.spawn(move || other.cache_for_tests().read_ahead(range));
+        scope.spawn(move || block_on(other.cache_for_tests().read_ahead(range)));
     });
     gate.closed.store(false, SeqCst);
     assert_eq!(file.read_at(8192, &mut [1; 4096]).unwrap(), 4096);

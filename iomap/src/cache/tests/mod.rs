@@ -10,6 +10,7 @@ mod paths;
 mod plan;
 mod races;
 mod random;
+mod requests;
 mod schedule;
 mod stepped;
 pub(super) mod switched;

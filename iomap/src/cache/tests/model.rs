@@ -34,7 +34,7 @@ fn play(seed: u64, allocates: bool, limit: usize) {
         let most = ((size + grow as usize).saturating_sub(pos)).max(1).min(1 << rng.range(0, 18));
         let len = rng.range(1, most as u64 + 1) as usize;
         let at = format!("seed {seed}, step {step}: {pos} + {len} of {size}");
-        match rng.range(0, 10) {
+        match rng.range(0, if allocates { 11 } else { 10 }) {
             0..3 => {
                 let mut out = vec![0; len];
                 let n = file.read_at(pos as u64, &mut out).unwrap();
@@ -60,6 +60,12 @@ fn play(seed: u64, allocates: bool, limit: usize) {
                 let range = pos.min(size)..(pos + len).min(size);
                 file.zero_range(pos as u64..(pos + len) as u64).unwrap();
                 model[range].fill(0);
+            }
+            10 => {
+                let new = if rng.range(0, 2) == 0 { pos } else { pos + len };
+                file.truncate(new as u64).unwrap();
+                double.truncate(new as u64);
+                model.resize(new, 0);
             }
             _ if rng.range(0, 2) == 0 => {
                 assert!(file.invalidate(pos as u64..(pos + len) as u64), "{at}");

@@ -178,7 +178,7 @@ macro_rules! atomic {
 }
 
 atomic!(AtomicBool, bool, load() -> bool, store(value) -> (), swap(value) -> bool);
-atomic!(AtomicU64, u64, load() -> u64, fetch_add(more) -> u64, fetch_max(least) -> u64);
+atomic!(AtomicU64, u64, load() -> u64, store(value) -> (), fetch_add(more) -> u64, fetch_max(least) -> u64);
 atomic!(AtomicUsize, usize, load() -> usize, fetch_add(more) -> usize, fetch_sub(less) -> usize);
 
 impl AtomicUsize {

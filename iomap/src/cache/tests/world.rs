@@ -16,6 +16,7 @@ use super::schedule::Chosen;
 use super::stepped::{Disk, Faults, Queues, Stepped};
 use super::switched::{self, NoSwitchLeft};
 use crate::FileQueue;
+use crate::cache::wait::block_on;
 use crate::cache::{CachedFile, PageCache};
 
 /// Most switches of a sequence: a sequence that needs more hangs.
@@ -295,7 +296,7 @@ impl World {
         // The first sync reports earlier errors.
         let synced = handle.file.sync_data().or_else(|_| handle.file.sync_data());
         let file = handle.file.cache_for_tests();
-        file.pool.wait_until(|| file.state.commands() == 0);
+        block_on(file.pool.wait_until(|| file.state.commands() == 0));
         if file.state.writes() > 0 {
             return Err(format!("{} writes in flight", file.state.writes()));
         }

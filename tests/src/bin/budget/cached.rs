@@ -67,9 +67,12 @@ pub(crate) fn run(part: &str) -> Result<usize, Box<dyn std::error::Error>> {
         }
         done += allocations::watch(|| match part {
             "cached-read" => cached_read(&mut file, &places, &mut page),
-            "cached-write" => cached_write(&mut file, &places, &mut page),
+            "cached-write" | "cached-clean" => cached_write(&mut file, &places, &mut page),
             _ => cached_copy(&[7; PAGE], &places, &mut page),
         });
+        if part == "cached-clean" {
+            file.sync_data()?;
+        }
     }
     Ok(done / PAGE)
 }

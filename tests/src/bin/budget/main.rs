@@ -31,10 +31,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "simple" => file::Rig::new(Reads::Simple)?.batches()?,
         "generic" => file::Rig::new(Reads::Generic)?.batches()?,
         "extents" => file::Rig::new(Reads::Extents)?.batches()?,
-        "cached-read" | "cached-write" | "cached-copy" => cached::run(&part)?,
+        "cached-read" | "cached-write" | "cached-clean" | "cached-copy" => cached::run(&part)?,
         _ => {
-            let parts = "batches|one-by-one|empty-poll|simple|generic|extents|cached-read|cached-write|cached-copy";
-            return Err(format!("usage: budget {parts}").into());
+            let paths = "batches|one-by-one|empty-poll|simple|generic|extents";
+            let cached = "cached-read|cached-write|cached-clean|cached-copy";
+            return Err(format!("usage: budget {paths}|{cached}").into());
         }
     };
     println!("{count} {}", allocations::counted());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nvio_driver::{Options, QueuePair, WritableController};
 use nvio_emulator::{Backing, Config, NamespaceConfig, Service};
 use nvio_ext4::{FileQueue, Filesystem, QueueSource};
-use nvio_iomap::{Disk, DiskQueue, DiskReader};
+use nvio_iomap::{Disk, DiskQueue, DiskReader, PageCache, WritableDisk};
 use nvio_tests::simulator::Wrong;
 use nvio_tests::simulator::device::Device;
 use nvio_tests::walk::Result;
@@ -40,7 +40,7 @@ pub(crate) struct Drive {
 impl Drive {
     /// Creates a drive with the contents of `image`.
     pub(crate) fn new(image: &Path) -> Result<Self> {
-        let backing = Backing::image(image, true);
+        let backing = Backing::image(image, false);
         let namespace = NamespaceConfig::new(backing).block_size(BLOCK as u32);
         let service = Service::new().latency(LATENCY).iops(IOPS).bandwidth(BANDWIDTH);
         let config = Config::new().namespace(namespace).mdts(Some(8)).service(service);
@@ -61,6 +61,12 @@ impl Drive {
     /// Creates a queue for data.
     pub(crate) fn queue(&self) -> Result<FileQueue> {
         Ok(FileQueue::new(DiskQueue::new(&self.controller, &self.disk()?, DATA_DEPTH)?))
+    }
+
+    /// Creates a cache of `bytes` bytes.
+    pub(crate) fn cache(&self, bytes: usize) -> Result<PageCache> {
+        let disk = WritableDisk::whole(&self.controller.writable_namespace(1)?);
+        Ok(PageCache::new(DiskQueue::new(&self.controller, &disk, DATA_DEPTH)?, bytes))
     }
 
     fn disk(&self) -> Result<Disk> {

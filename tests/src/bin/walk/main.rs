@@ -8,6 +8,7 @@
 // Counts and sizes, none near the limits of its type.
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 
+mod buffered;
 mod copy;
 mod drive;
 mod huge;
@@ -33,6 +34,7 @@ fn main() -> Result<ExitCode> {
     let scattered = Scattered::new(folder.path())?;
     goals.push(pieces::measure(&scattered)?);
     goals.extend(copy::measure(folder.path(), &scattered)?);
+    goals.push(buffered::measure(folder.path())?);
     println!();
     goals.iter().for_each(Goal::print);
     match goals.iter().all(Goal::is_met) {
