@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use nvio_driver::future::Reactor;
-use nvio_iomap::{Failed, FileError, IoArgs, Memory, Rejected};
+use nvio_iomap::{Failed, IoArgs, Memory, Rejected};
 
 use crate::error::Error;
 use crate::writable_file::WritableFile;
@@ -81,7 +81,7 @@ impl CachedQueue {
     ///
     /// See the [example](AsyncCachedQueue#examples).
     pub fn into_async(self) -> AsyncCachedQueue {
-        AsyncCachedQueue { reactor: Reactor::new(self.queue), volume: self.volume }
+        AsyncCachedQueue { reactor: Reactor::new(self.queue), _volume: self.volume }
     }
 
     /// Reads at `io.pos` of a file into all of `memory`, through the cache.
@@ -168,7 +168,8 @@ fn rejected(rejected: Rejected<nvio_ext4::Error>) -> Rejected<Error> {
 #[derive(Clone)]
 pub struct AsyncCachedQueue {
     reactor: Reactor<Requests>,
-    volume: Arc<WritableShared>,
+    // Keeps the device of the requests open.
+    _volume: Arc<WritableShared>,
 }
 
 impl fmt::Debug for AsyncCachedQueue {
