@@ -87,7 +87,7 @@ use crate::queue::tag::Tag;
 /// let buf = queue.alloc(4096)?;
 /// queue.submit_write(&mut file, 4096, buf, 3)?;
 /// queue.submit_write_with(&mut file, IoArgs::at(8192).token(4), Memory::from(vec![0; 512]))?;
-/// let mut handler = |done: Done<Error>| assert!(done.result.is_ok());
+/// let mut handler = |done: Done<Error>| assert!(done.into_result().is_ok());
 /// while queue.in_flight() > 0 {
 ///     queue.poll_with(usize::MAX, &mut handler);
 /// }
