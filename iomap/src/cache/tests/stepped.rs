@@ -9,6 +9,8 @@ use super::switched;
 use crate::{Bio, BioDone, BioError, BioOp, Error, Queue, WriteQueue};
 
 const SECTOR: usize = 512;
+/// The content of blocks that were never written: neither a value nor zeroes.
+pub(super) const GARBAGE: u8 = 0xab;
 
 /// Chances of faults, in thousandths of the commands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,7 +123,13 @@ impl Disk {
     pub(super) fn relocate(&mut self, from: u64, to: u64, bytes: usize) {
         let (from, at) = (from as usize, to as usize);
         self.bytes.copy_within(from..from + bytes, at);
-        self.durable[at..at + bytes].copy_from_slice(&self.bytes[from..from + bytes]);
+        for sector in (0..bytes).step_by(SECTOR) {
+            let data = &self.bytes[from + sector..][..SECTOR];
+            // Nothing was written here: a power cut leaves zeroes.
+            let is_written = data.iter().any(|&byte| byte != GARBAGE);
+            let durable = &mut self.durable[at + sector..][..SECTOR];
+            if is_written { durable.copy_from_slice(data) } else { durable.fill(0) }
+        }
         self.bytes[from..from + bytes].fill(0xcd);
     }
 

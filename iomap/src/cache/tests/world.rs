@@ -13,7 +13,7 @@ use super::double::{BLOCK, Block, Double};
 use super::history::{CELL, History, fill};
 use super::plan::{CELLS, Plan};
 use super::schedule::Chosen;
-use super::stepped::{Disk, Faults, Queues, Stepped};
+use super::stepped::{Disk, Faults, GARBAGE, Queues, Stepped};
 use super::switched::{self, NoSwitchLeft};
 use crate::FileQueue;
 use crate::cache::wait::block_on;
@@ -23,8 +23,6 @@ use crate::cache::{CachedFile, PageCache};
 const SWITCHES_MAX: u64 = 400_000;
 /// The value of cells that the device has at first.
 const OLD: u64 = 1;
-/// Bytes that are neither a value nor zeroes.
-const GARBAGE: u8 = 0xab;
 
 /// The work of a sequence, to be seen that it tests anything.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,7 +69,8 @@ pub(super) struct World {
 /// A handle, with the numbers of failed writes that decide which error it must report.
 pub(super) struct Handle {
     pub(super) file: CachedFile<Double>,
-    /// Failures when the last sync, or the creation of the handle, began.
+    /// Failures when the last sync, or the creation of the handle, began; all ones if that is not
+    /// known.
     pub(super) at_begin: u64,
     /// Failures when it ended.
     pub(super) at_end: u64,
