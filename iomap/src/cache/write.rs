@@ -79,7 +79,14 @@ impl<M: Mapper> FileCache<M> {
         let end = round_up(size, self.block).min(pos);
         let (mut at, op) = (size, Op::WRITE.union(Op::ZERO));
         while at < end {
-            at += self.write_chunk(at, end - at, op, lock, &mut None, zero).await? as u64;
+            let zero_past_end = |out: &mut [u8]| {
+                // Another thread may have moved the end before this one got the inode lock.
+                let written = self.state.size().saturating_sub(at);
+                let written = usize::try_from(written).unwrap_or(usize::MAX).min(out.len());
+                out[written..].fill(0);
+                out.len()
+            };
+            at += self.write_chunk(at, end - at, op, lock, &mut None, zero_past_end).await? as u64;
         }
         Ok(())
     }

@@ -7,11 +7,27 @@ use super::history::{CELL, History, fill};
 use super::plan::{CELLS, Call, How};
 use super::stepped::Stepped;
 use super::world::{Handle, World};
-use crate::cache::CachedFile;
-use crate::{Error, FileQueue, IoArgs, IoFlags, Source, Tag};
+use crate::cache::{CachedFile, CachedQueue};
+use crate::{Done, Error, FileQueue, IoArgs, IoFlags, Memory, Source, Tag};
 
 /// A queue for direct I/O on the file.
 pub(super) type Direct = FileQueue<Stepped<Tag<Inode>>, Inode>;
+
+/// A write that has begun.
+struct Writing {
+    cells: Range<usize>,
+    how: How,
+    /// Bytes of the caller's memory that can be read.
+    readable: usize,
+    begin: u64,
+}
+
+/// A request that has begun.
+enum Begun {
+    Read(Range<usize>, u64),
+    Write(Writing),
+    Sync(u64, u64),
+}
 
 /// Memory of which only the first bytes can be read.
 struct Torn<'a>(&'a [u8], usize);
@@ -50,6 +66,14 @@ impl World {
         direct: &mut Direct,
         call: &Call,
     ) -> Result<(), String> {
+        // The filesystem lets nobody write while it frees blocks.
+        let _gate = match call {
+            Call::Write { .. } | Call::WriteDirect(_) | Call::Zero(_) | Call::Batch(_) => {
+                (Some(self.gate.read()), None)
+            }
+            Call::Truncate(_) => (None, Some(self.gate.write())),
+            _ => (None, None),
+        };
         let file = &mut handle.file;
         match call {
             Call::Read(cells) => self.read(cells, true, |pos, out| file.read_at(pos, out)),
@@ -57,7 +81,14 @@ impl World {
                 let mut double = self.double.clone();
                 self.read(cells, false, |pos, out| direct.read_at(&mut double, pos, out))
             }
-            Call::Write { cells, how, readable } => self.write(file, cells, *how, *readable),
+            Call::Write { cells, how, readable } => {
+                let (write, data) = self.begin_write(cells, *how, *readable);
+                let io = IoArgs::at(bytes(cells).start).flags(flags(*how));
+                let written = file.write_from(io, Torn(&data, write.readable));
+                self.end_write(write, written)
+            }
+            Call::Batch(calls) => self.batch(handle, calls),
+            Call::Truncate(size) => self.truncate(file, *size),
             Call::WriteDirect(cells) => self.write_direct(file, direct, cells),
             Call::Zero(cells) => self.zero(file, cells),
             Call::Invalidate(cells) => {
@@ -101,12 +132,26 @@ impl World {
         let Range { start: pos, end } = bytes(cells);
         let mut out = vec![0xff; (end - pos) as usize];
         let begin = self.history(History::stamp);
-        let n = match read(pos, &mut out) {
+        let done = read(pos, &mut out);
+        self.end_read(cells, cached, begin, done, &out)
+    }
+
+    /// Judges the result of a read that began at `begin`.
+    fn end_read(
+        &self,
+        cells: &Range<usize>,
+        cached: bool,
+        begin: u64,
+        done: Result<usize, Error>,
+        out: &[u8],
+    ) -> Result<(), String> {
+        let n = match done {
             Ok(n) => n,
             // A block that was reserved after dirty data was written back.
             Err(Error::Delalloc { .. }) if !cached => return Ok(()),
             Err(error) => return self.error(&error),
         };
+        let Range { start: pos, end } = bytes(cells);
         self.history(|history| {
             let (least, most) = history.sizes(begin);
             let clip = |size: u64| (size.clamp(pos, end) - pos) as usize;
@@ -122,36 +167,38 @@ impl World {
         })
     }
 
-    fn write(
-        &self,
-        file: &mut CachedFile<Double>,
-        cells: &Range<usize>,
-        how: How,
-        readable: usize,
-    ) -> Result<(), String> {
-        let (Range { start: pos, end }, value) = (bytes(cells), self.value());
+    /// Begins a write, and returns its data.
+    fn begin_write(&self, cells: &Range<usize>, how: How, readable: usize) -> (Writing, Vec<u8>) {
+        let (end, value) = (bytes(cells).end, self.value());
         let data = fill(cells.clone(), value);
-        let readable = (readable * CELL as usize).min(data.len());
         let begin = self.history(|history| {
             history.begin_growth(end);
             history.begin(cells.clone(), value, true)
         });
-        let written = file.write_from(IoArgs::at(pos).flags(flags(how)), Torn(&data, readable));
+        let readable = (readable * CELL as usize).min(data.len());
+        (Writing { cells: cells.clone(), how, readable, begin }, data)
+    }
+
+    /// Judges the result of a write.
+    fn end_write(&self, write: Writing, written: Result<usize, Error>) -> Result<(), String> {
+        let Writing { cells, how, readable, begin } = write;
+        let Range { start: pos, end } = bytes(&cells);
+        let length = (end - pos) as usize;
         let n = match written {
             Ok(n) => n,
             Err(error) => {
-                self.history(|history| history.end(cells.clone(), begin, 0, true));
-                let is_torn = readable < data.len() && matches!(error, Error::Fault { .. });
+                self.history(|history| history.end(cells, begin, 0, true));
+                let is_torn = readable < length && matches!(error, Error::Fault { .. });
                 return if is_torn { Ok(()) } else { self.error(&error) };
             }
         };
-        let is_short = n < data.len() && readable == data.len() && !self.has_faults();
+        let is_short = n < length && readable == length && !self.has_faults();
         if is_short || n > readable || !n.is_multiple_of(CELL as usize) {
-            return Err(format!("{n} bytes were written, of {readable} of {}", data.len()));
+            return Err(format!("{n} bytes were written, of {readable} of {length}"));
         }
         let done = cells.start..cells.start + n / CELL as usize;
         self.history(|history| {
-            history.end(cells.clone(), begin, done.end, false);
+            history.end(cells, begin, done.end, false);
             if n > 0 {
                 history.grown(pos + n as u64);
             }
@@ -161,6 +208,74 @@ impl World {
         }
         self.history(|history| history.durable(done.clone(), begin));
         self.check_durable(&done)
+    }
+
+    /// Plays requests that are in flight at a time.
+    fn batch(&self, handle: &mut Handle, calls: &[Call]) -> Result<(), String> {
+        let mut queue = CachedQueue::new(calls.len());
+        let mut begun: Vec<Option<Begun>> = Vec::new();
+        for call in calls {
+            let token = begun.len() as u64;
+            let (request, submitted) = match call {
+                Call::Read(cells) => {
+                    let Range { start: pos, end } = bytes(cells);
+                    let begin = self.history(History::stamp);
+                    let (io, out) =
+                        (IoArgs::at(pos).token(token), vec![0xff; (end - pos) as usize]);
+                    let request = Begun::Read(cells.clone(), begin);
+                    (request, queue.submit_read(&mut handle.file, io, out))
+                }
+                Call::Write { cells, how, .. } => {
+                    let (write, data) = self.begin_write(cells, *how, usize::MAX >> 10);
+                    let io = IoArgs::at(bytes(cells).start).flags(flags(*how)).token(token);
+                    (Begun::Write(write), queue.submit_write(&mut handle.file, io, data))
+                }
+                // One at a time: an error is reported by one of them.
+                _ if begun.iter().any(|begun| matches!(begun, Some(Begun::Sync(..)))) => continue,
+                _ => {
+                    let request = Begun::Sync(self.history(History::stamp), self.failures());
+                    (request, queue.submit_sync_data(&mut handle.file, token))
+                }
+            };
+            submitted.map_err(|rejected| format!("rejected: {}", rejected.error))?;
+            begun.push(Some(request));
+        }
+        while queue.in_flight() > 0 {
+            let mut ended = Vec::new();
+            queue.wait(|done| ended.push(done));
+            for Done { token, result, memory } in ended {
+                match begun[token as usize].take().ok_or("a second result")? {
+                    Begun::Read(cells, begin) => {
+                        let Some(Memory::Bytes(out)) = memory else {
+                            return Err("no memory".into());
+                        };
+                        self.end_read(&cells, true, begin, result, &out)?;
+                    }
+                    Begun::Write(write) => self.end_write(write, result)?,
+                    Begun::Sync(begin, failures) => {
+                        self.end_sync(handle, begin, failures, result.map(drop))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the size of the file, and frees the blocks past it as the filesystem does.
+    fn truncate(&self, file: &mut CachedFile<Double>, size: usize) -> Result<(), String> {
+        let size = size as u64 * CELL;
+        let begin = self.history(|history| history.begin_truncation(size));
+        let truncated = file.truncate(size);
+        self.history(|history| history.truncated(size, begin, truncated.is_ok()));
+        if let Err(error) = truncated {
+            return self.error(&error);
+        }
+        self.double.record(|record| {
+            let blocks = record.blocks.iter_mut().skip(size.div_ceil(BLOCK) as usize);
+            blocks.for_each(|block| *block = Block::Hole);
+            record.size = size;
+        });
+        Ok(())
     }
 
     fn zero(&self, file: &mut CachedFile<Double>, cells: &Range<usize>) -> Result<(), String> {
@@ -227,6 +342,17 @@ impl World {
     fn sync(&self, handle: &mut Handle) -> Result<(), String> {
         let (begin, failures) = (self.history(History::stamp), self.failures());
         let synced = handle.file.sync_data();
+        self.end_sync(handle, begin, failures, synced)
+    }
+
+    /// Judges the result of a sync that began at `begin`, after `failures`.
+    fn end_sync(
+        &self,
+        handle: &mut Handle,
+        begin: u64,
+        failures: u64,
+        synced: Result<(), Error>,
+    ) -> Result<(), String> {
         let now = self.failures();
         let reports = matches!(synced, Err(Error::Bio { what: "write", .. }));
         if handle.at_end < failures && !reports {

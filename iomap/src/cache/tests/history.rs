@@ -30,8 +30,10 @@ pub(super) struct History {
     /// For each cell, the begin of the last write that is durable: older values are gone.
     durable: Vec<u64>,
     stamp: u64,
-    /// Ends of writes: the end of the file, the stamp of their end, and whether they are sure.
+    /// Writes that may have moved the end of the file: the new end, a stamp, and whether they have.
     ends: Vec<(u64, u64, bool)>,
+    /// Changes of the size: the new size, and the stamps of their begin and end.
+    truncations: Vec<(u64, u64, u64)>,
 }
 
 /// The word that value `value` fills cell `cell` with. Zeroes are the same everywhere.
@@ -62,7 +64,8 @@ impl History {
             cells: values.iter().map(cell).collect(),
             durable: vec![0; values.len()],
             stamp: 0,
-            ends: vec![(size, 0, true)],
+            ends: Vec::new(),
+            truncations: vec![(size, 0, 0)],
         }
     }
 
@@ -83,7 +86,8 @@ impl History {
 
     /// Begins a write that can make the file end at `end`.
     pub(super) fn begin_growth(&mut self, end: u64) {
-        self.ends.push((end, OPEN, false));
+        let stamp = self.stamp();
+        self.ends.push((end, stamp, false));
     }
 
     /// Ends a write that wrote the cells before `sure`. The others have not been written, or `maybe`.
@@ -107,11 +111,42 @@ impl History {
         self.ends.push((end, stamp, true));
     }
 
+    /// Ends a change of the size that began at `begin`, and leaves zeroes from there on if it is `sure`.
+    pub(super) fn truncated(&mut self, size: u64, begin: u64, sure: bool) {
+        let sure = if sure { self.cells.len() } else { 0 };
+        self.end((size / CELL) as usize..self.cells.len(), begin, sure, true);
+        let end = self.stamp();
+        match sure {
+            // The size is the old one.
+            0 => self.truncations.retain(|change| change.1 != begin),
+            _ => self.truncations.iter_mut().for_each(|change| {
+                if change.1 == begin {
+                    change.2 = end;
+                }
+            }),
+        }
+    }
+
+    /// Begins a change of the size, during which nothing is written, and returns its stamp.
+    pub(super) fn begin_truncation(&mut self, size: u64) -> u64 {
+        let cells = (size / CELL) as usize..self.cells.len();
+        let begin = self.begin(cells, 0, true);
+        self.truncations.push((size, begin, OPEN));
+        begin
+    }
+
     /// Returns the least and the largest size that a call may see that began at `begin`.
     pub(super) fn sizes(&self, begin: u64) -> (u64, u64) {
-        let sure = self.ends.iter().filter(|(_, end, sure)| *sure && *end <= begin);
-        let least = sure.map(|(size, ..)| *size).max().unwrap_or(0);
-        (least, self.ends.iter().map(|(size, ..)| *size).max().unwrap_or(0))
+        let (over, open): (Vec<_>, _) =
+            self.truncations.iter().partition(|change| change.2 <= begin);
+        let &&(size, _, since) = over.last().unwrap();
+        let grown = self.ends.iter().filter(|(_, stamp, _)| *stamp > since);
+        let least = grown.clone().filter(|(_, stamp, sure)| *sure && *stamp <= begin);
+        let least = least.map(|(size, ..)| *size).fold(size, u64::max);
+        let cut: Vec<_> = open;
+        let least = cut.iter().map(|change| change.0).fold(least, u64::min);
+        let most = grown.map(|(size, ..)| *size).fold(size, u64::max);
+        (least, cut.iter().map(|change| change.0).fold(most, u64::max))
     }
 
     /// Notes that the write of cells that began at `begin` is durable.
@@ -160,6 +195,12 @@ impl History {
             return Err(format!("cell {cell} is torn or of another place: {words:x?}"));
         };
         let allowed = |write: &&Write| write.value == found && write.end >= newest;
+        // While the file is cut, its old size is still on the device, without the dirty data.
+        let is_cut =
+            |change: &(u64, u64, u64)| change.2 == OPEN && change.0 < (cell as u64 + 1) * CELL;
+        if self.truncations.iter().any(is_cut) {
+            return Ok(());
+        }
         match self.cells[cell].iter().any(|write| allowed(&write)) {
             true => Ok(()),
             false => Err(format!(

@@ -35,6 +35,10 @@ pub(super) enum Call {
     Reopen,
     ReadDirect(Range<usize>),
     WriteDirect(Range<usize>),
+    /// Sets the size of the file, in cells.
+    Truncate(usize),
+    /// Requests that are in flight at a time: reads, writes and syncs.
+    Batch(Vec<Call>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +170,7 @@ impl Draw<'_> {
     }
 
     fn call(&mut self, thread: usize) -> Call {
-        match self.rng.below(if self.direct { 27 } else { 22 }) {
+        match self.rng.below(if self.direct { 29 } else { 25 }) {
             0..5 => Call::Read(self.cells()),
             5..12 => {
                 let cells = self.written_cells(thread);
@@ -185,6 +189,13 @@ impl Draw<'_> {
             19 | 20 => Call::Evict,
             21 => Call::Reopen,
             22 | 23 => {
+                let count = self.rng.range(2, 5);
+                Call::Batch((0..count).map(|_| self.request(thread)).collect())
+            }
+            24 if self.direct => Call::Sync,
+            // Blocks that are written past the cache stay.
+            24 => Call::Truncate(self.cells().end),
+            25 | 26 => {
                 let cells = self.cells();
                 let (first, end) = (cells.start / CELLS, cells.end.div_ceil(CELLS));
                 Call::ReadDirect(first * CELLS..end * CELLS)
@@ -193,6 +204,19 @@ impl Draw<'_> {
                 Some(blocks) => Call::WriteDirect(blocks.start * CELLS..blocks.end * CELLS),
                 None => Call::Sync,
             },
+        }
+    }
+
+    fn request(&mut self, thread: usize) -> Call {
+        match self.rng.below(7) {
+            0 | 1 => Call::Read(self.cells()),
+            2 => Call::Sync,
+            _ => {
+                let how =
+                    [How::Cached, How::Cached, How::Through, How::Durable, How::DurableThrough];
+                let (cells, how) = (self.written_cells(thread), *self.rng.pick(&how));
+                Call::Write { cells, how, readable: 999 }
+            }
         }
     }
 

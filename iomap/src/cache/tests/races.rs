@@ -41,8 +41,12 @@ fn plan(blocks: Vec<Block>, size: usize, threads: &[&[Call]]) -> Plan {
 
 /// Plays a sequence with many schedules.
 fn holds(plan: &Plan) {
+    holds_from(plan, 0);
+}
+
+fn holds_from(plan: &Plan, first: u64) {
     for rule in [Rule::Any, Rule::Seldom(8), Rule::Priorities(4)] {
-        for schedule in 0..SCHEDULES {
+        for schedule in first..first + SCHEDULES {
             let plan = Plan { rule, seed: schedule, ..plan.clone() };
             if let Err(why) = play(&plan, schedule) {
                 panic!("{rule:?}, schedule {schedule}: {why}");
@@ -139,4 +143,18 @@ fn thread_gets_memory_that_another_is_looking_at() {
         let runner = Runner::new(Chosen::new(seed, Rule::Any), config());
         switched::switching(100_000, || _ = runner.run(sequence));
     }
+}
+
+#[test]
+fn end_that_a_request_zeroes_is_where_it_is_and_not_where_it_was() {
+    let request = [Call::Batch(vec![write(20..21, Cached), write(30..31, Cached)])];
+    holds(&plan(mapped(1), 2, &[&request, &[write(1..4, Cached), Call::Sync]]));
+}
+
+#[test]
+fn size_on_the_device_is_not_raised_by_a_write_that_ends_after_a_truncation() {
+    let calls = [write(1..3, Cached), Call::Truncate(1), write(2..4, Cached), Call::Truncate(2)];
+    let syncs = [Call::Sync, Call::Sync, Call::Sync];
+    let plan = plan(mapped(1), 1, &[&calls, &syncs, &syncs]);
+    (0..3).for_each(|first| holds_from(&plan, first * SCHEDULES));
 }

@@ -14,7 +14,7 @@ use super::history::{CELL, History, fill};
 use super::plan::{CELLS, Plan};
 use super::schedule::Chosen;
 use super::stepped::{Disk, Faults, GARBAGE, Queues, Stepped};
-use super::switched::{self, NoSwitchLeft};
+use super::switched::{self, NoSwitchLeft, RwLock};
 use crate::FileQueue;
 use crate::cache::wait::block_on;
 use crate::cache::{CachedFile, PageCache};
@@ -57,6 +57,8 @@ pub(super) struct World {
     queues: Queues,
     pub(super) double: Double,
     pub(super) cache: PageCache,
+    /// Held by calls that write, and by the one that frees blocks.
+    pub(super) gate: RwLock<()>,
     history: Mutex<History>,
     counts: Mutex<Counts>,
     /// Value of the last write; each write has another.
@@ -180,6 +182,7 @@ impl World {
             most: plan.most,
         };
         Self {
+            gate: RwLock::new(()),
             cache: PageCache::new(Stepped::new(queues.clone(), true), plan.limit),
             plan: plan.clone(),
             disk,
