@@ -20,6 +20,9 @@ impl<M: Mapper> FileCache<M> {
         self.zero_range(size..end.min(old)).await?;
         self.state.set_size(size);
         self.state.mappings_changed();
+        // A write that began with the old size would move the end on the device there. Its error is
+        // that of the next sync.
+        let _ = self.wait_for_writes().await;
         for folio in self.state.folios(&(end..u64::MAX)) {
             while !self.state.cut(&folio, end) {
                 self.wait_for(&folio).await?;
