@@ -5,6 +5,7 @@ mod commands;
 pub(crate) mod completion;
 mod counters;
 pub(crate) mod data_pointer;
+mod doorbells;
 #[cfg(test)]
 mod metadata_tests;
 mod options;

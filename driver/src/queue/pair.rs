@@ -377,14 +377,6 @@ impl<T> QueuePair<T> {
         Rejected { error, payload }
     }
 
-    /// Shows the controller the commands that were submitted since the last call: one store.
-    ///
-    /// See the [example](Self#examples).
-    #[inline]
-    pub fn ring(&mut self) {
-        self.core.ring();
-    }
-
     /// Returns true if [`poll`](Self::poll) would find a completion: one load.
     ///
     /// See the [example](Self#examples).
@@ -483,10 +475,12 @@ impl<T> QueuePair<T> {
         self.polls_until_check != 0
     }
 
-    /// Makes the next empty poll run the health check.
-    pub(super) fn check_at_next_poll(&mut self) {
-        self.idle_polls += u64::from(self.granted_polls - self.polls_until_check);
-        (self.granted_polls, self.polls_until_check) = (1, 1);
+    /// Makes one of the next `polls` empty polls run the health check.
+    pub(super) fn check_within(&mut self, polls: u32) {
+        if polls < self.polls_until_check {
+            self.idle_polls += u64::from(self.granted_polls - self.polls_until_check);
+            (self.granted_polls, self.polls_until_check) = (polls, polls);
+        }
     }
 
     #[cold]
@@ -531,6 +525,7 @@ impl<T> QueuePair<T> {
     /// Runs the health check, and returns one command that a reset has ended, if there is one.
     fn check_one(&mut self) -> Option<Completion<T>> {
         if self.is_current() {
+            self.core.sq.ring_held();
             self.check_overdue();
         }
         if self.is_current() {
@@ -646,6 +641,9 @@ impl<T> QueuePair<T> {
 
 impl<T> Drop for QueuePair<T> {
     fn drop(&mut self) {
+        if self.exists_on_device && self.is_current() {
+            self.core.sq.ring_held();
+        }
         let deleted = match self.exists_on_device {
             true => self.controller.delete_queues(self.qid, self.epoch),
             false => {

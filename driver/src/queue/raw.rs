@@ -9,6 +9,7 @@ use zerocopy::little_endian::{U16, U64};
 use super::completion::{Completion, Handler};
 use super::counters::Counters;
 use super::data_pointer::{DataPointer, LIST_BYTES, Lists, Range, Scattered};
+use super::doorbells::Gathering;
 use super::pending::{PageCommand, PendingCommands};
 use super::request::Request;
 use super::retry::{Retries, RetryPolicy};
@@ -78,8 +79,8 @@ pub(super) enum NotSubmitted {
 
 /// The rings of one queue pair, and the commands in flight. `T` is the context of a command.
 pub(crate) struct RawQueuePair<T> {
-    sq: SubmissionRing,
-    cq: CompletionRing,
+    pub(super) sq: SubmissionRing,
+    pub(super) cq: CompletionRing,
     pub(super) pending: PendingCommands<Request<T>>,
     lists: Lists,
     /// Empty buffer, for commands without data.
@@ -88,6 +89,8 @@ pub(crate) struct RawQueuePair<T> {
     pub(super) is_in_controller: bool,
     /// Number of commands that ended.
     ended: usize,
+    /// Number of polls that found a completion entry.
+    found: u64,
     /// Number of completions after which no command ended: they matched none, or their command is
     /// repeated.
     unmatched: usize,
@@ -95,6 +98,7 @@ pub(crate) struct RawQueuePair<T> {
     unmatched_of_poll: usize,
     restarts: u64,
     pub(super) retries: Retries,
+    pub(super) gathering: Gathering,
 }
 
 impl<T> RawQueuePair<T> {
@@ -129,10 +133,12 @@ impl<T> RawQueuePair<T> {
             no_data: arena.alloc(0)?,
             is_in_controller,
             ended: 0,
+            found: 0,
             unmatched: 0,
             unmatched_of_poll: 0,
             restarts: 0,
             retries: Retries::new(layout.retry, depth),
+            gathering: Gathering::default(),
         })
     }
 
@@ -173,7 +179,7 @@ impl<T> RawQueuePair<T> {
             completed: (self.ended - repeated) as u64,
             errors: errors as u64,
             retries: repeated as u64,
-            polls: self.cq.rings,
+            polls: self.found,
             doorbells: self.sq.rings + self.cq.rings - spared,
             stale: (self.unmatched - kept) as u64,
             resets: self.restarts,
@@ -346,19 +352,13 @@ impl<T> RawQueuePair<T> {
         Ok(())
     }
 
-    /// Rings the doorbell of the submission queue if commands were submitted since the last time.
-    #[inline]
-    pub(crate) fn ring(&mut self) {
-        self.sq.ring();
-    }
-
     /// Returns true if the controller has posted a completion that was not processed.
     #[inline]
     pub(crate) fn has_posted(&self) -> bool {
         !self.cq.is_empty()
     }
 
-    /// Pops at most `limit` completion entries, and no more than a ring has, passes the completions
+    /// Removes at most `limit` completion entries, and no more than a ring has, passes the completions
     /// of commands in flight to `handler`, and returns their number.
     #[inline(always)]
     pub(crate) fn process(
@@ -371,7 +371,7 @@ impl<T> RawQueuePair<T> {
         self.unmatched_of_poll = 0;
         let mut left = limit;
         while left != 0 {
-            let Some(posted) = self.cq.pop() else { break };
+            let Some(posted) = self.cq.peek() else { break };
             left -= 1;
             if posted.status().0 != 0 {
                 // A second call of the handler: where both paths join, the compiler would test the
@@ -381,26 +381,29 @@ impl<T> RawQueuePair<T> {
                 }
                 continue;
             }
+            let result = self.cq.result(posted);
+            self.advance(posted);
             if let Some(completion) = self.complete(posted) {
-                let result = self.cq.result(posted);
                 handler.completed(Completion { result, ..completion });
             }
         }
-        self.cq.ring();
+        self.found += 1;
         let matched = limit - left - self.unmatched_of_poll;
         self.ended += matched;
         matched
     }
 
-    /// Pops one completion entry, if the controller has posted one.
+    /// Processes one completion entry, if the controller has posted one. An entry with an error is
+    /// left to [`process_failed`](Self::process_failed).
     #[inline(always)]
     pub(crate) fn process_one(&mut self) -> Processed<T> {
-        let Some(posted) = self.cq.pop() else { return Processed::Empty };
+        let Some(posted) = self.cq.peek() else { return Processed::Empty };
         if posted.status().0 != 0 {
             return Processed::Failed(posted);
         }
         let result = self.cq.result(posted);
-        self.cq.ring();
+        self.advance(posted);
+        self.found += 1;
         match self.complete(posted) {
             Some(completion) => {
                 self.ended += 1;
@@ -410,12 +413,20 @@ impl<T> RawQueuePair<T> {
         }
     }
 
+    /// Removes the completion entry at the head, and writes the doorbells if they are due.
+    #[inline(always)]
+    fn advance(&mut self, posted: Posted) {
+        if self.cq.advance(posted) {
+            self.ring_overdue();
+        }
+    }
+
     /// Ends the command of an entry with an error, unless it is repeated.
     #[cold]
     #[inline(never)]
     pub(crate) fn process_failed(&mut self, posted: Posted) -> Option<Completion<T>> {
         let completion = self.complete_failed(posted);
-        self.cq.ring();
+        self.found += 1;
         self.ended += usize::from(completion.is_some());
         completion
     }
@@ -431,11 +442,12 @@ impl<T> RawQueuePair<T> {
         Some(Completion { context, buf, status: Status::SUCCESS, result: 0 })
     }
 
-    /// Ends the command of a completion with another status, unless it is repeated.
+    /// Removes a completion with another status, and ends its command, unless it is repeated.
     #[cold]
     #[inline(never)]
     fn complete_failed(&mut self, posted: Posted) -> Option<Completion<T>> {
         let (status, result) = (posted.status(), self.cq.result(posted));
+        self.advance(posted);
         if self.repeats(posted.cid(), status) {
             return None;
         }
@@ -507,7 +519,7 @@ impl<T> RawQueuePair<T> {
                 self.retries.repeated += 1;
             }
         }
-        self.sq.ring();
+        self.sq.ring_all();
     }
 
     /// Keeps the commands in flight that can be repeated after a reset. The controller was stopped.

@@ -85,6 +85,11 @@ impl Retries {
         }
     }
 
+    /// Returns true if commands wait to be submitted again, and so are not with the controller.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Returns true if any command is repeated.
     pub(super) fn are_possible(&self) -> bool {
         !self.saved.is_empty()

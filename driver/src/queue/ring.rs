@@ -22,6 +22,8 @@ pub(super) struct SubmissionRing {
     base: NonNull<Entry>,
     /// Tail that was last written to the doorbell.
     rung: u32,
+    /// Tail to be written to the doorbell later; `None` if it was.
+    held: Option<u32>,
     pub(super) entries: u32,
     pub(super) doorbell: Doorbell,
     /// Entries of commands that [`push`](Self::push) wrote.
@@ -51,6 +53,7 @@ impl SubmissionRing {
             limit: base,
             base,
             rung: 0,
+            held: None,
             entries,
             doorbell,
             dirty: DirtyEntries::new(entries),
@@ -78,7 +81,7 @@ impl SubmissionRing {
     /// Empties the ring. The controller must not know the queue.
     pub(super) fn restart(&mut self) {
         self.before = self.placed();
-        (self.next, self.rung) = (self.base, 0);
+        (self.next, self.rung, self.held) = (self.base, 0, None);
         self.prepare(|_| false);
     }
 
@@ -162,17 +165,49 @@ impl SubmissionRing {
         })
     }
 
+    /// Returns the number of commands that the doorbell has not shown to the controller.
+    pub(super) fn hidden(&self) -> u32 {
+        self.tail().wrapping_sub(self.rung) & (self.entries - 1)
+    }
+
     /// Writes the tail to the doorbell if commands were placed since the last call.
     #[inline]
     pub(super) fn ring(&mut self) {
         let tail = self.tail();
         if tail != self.rung {
-            // Entries before doorbell. On x86-64, stores to write-back memory are visible before a
-            // later store to device memory, so that this costs nothing.
-            fence(Ordering::Release);
-            self.rings += 1;
-            self.doorbell.ring(std::mem::replace(&mut self.rung, tail), tail);
+            self.ring_to(tail);
         }
+    }
+
+    #[inline]
+    fn ring_to(&mut self, tail: u32) {
+        // Entries before doorbell. On x86-64, stores to write-back memory are visible before a
+        // later store to device memory, so that this costs nothing.
+        fence(Ordering::Release);
+        self.rings += 1;
+        self.doorbell.ring(std::mem::replace(&mut self.rung, tail), tail);
+    }
+
+    /// Puts the doorbell of the commands placed so far off until
+    /// [`ring_held`](Self::ring_held) or [`ring_all`](Self::ring_all).
+    pub(super) fn hold(&mut self) {
+        self.held = Some(self.tail());
+    }
+
+    /// Writes a tail to the doorbell that was put off. Commands that were placed later stay hidden.
+    pub(super) fn ring_held(&mut self) {
+        let Some(tail) = self.held.take() else { return };
+        let shown = tail.wrapping_sub(self.rung) & (self.entries - 1);
+        // A later doorbell may have shown them already.
+        if (1..=self.hidden()).contains(&shown) {
+            self.ring_to(tail);
+        }
+    }
+
+    /// Writes the tail to the doorbell, also if it was put off.
+    pub(super) fn ring_all(&mut self) {
+        self.held = None;
+        self.ring();
     }
 }
 
@@ -183,7 +218,7 @@ fn index(at: usize) -> u32 {
     at as u32
 }
 
-/// A completion queue entry that was popped.
+/// A completion queue entry that was found.
 #[derive(Clone, Copy)]
 pub(crate) struct Posted {
     /// Last dword: command identifier, phase tag and status.
@@ -208,17 +243,23 @@ impl Posted {
 const PHASE: u32 = 1 << 16;
 
 /// The completion ring.
+///
+/// The doorbell is written for half of the ring at once. The controller then always has room to post
+/// entries up to the next write, so that neither side waits for the other.
 pub(super) struct CompletionRing {
     /// Entry at the head.
     next: NonNull<Cqe>,
+    /// Entry before which [`ring`](Self::ring) must be called; at most the end of the ring.
+    stop: NonNull<Cqe>,
     /// End of the ring.
     end: NonNull<Cqe>,
     /// Phase tag of entries that are not new: clear in the first round.
     old: u32,
     /// Head that was last written to the doorbell.
     rung: u32,
+    entries: u32,
     pub(super) doorbell: Doorbell,
-    /// Number of polls that found an entry.
+    /// Number of doorbell writes.
     pub(super) rings: u64,
     base: NonNull<Cqe>,
     pub(super) memory: Shared,
@@ -233,13 +274,37 @@ impl CompletionRing {
         let base = memory.ptr().cast();
         // SAFETY: the memory holds `entries`; this is one past its end.
         let end = unsafe { base.add(entries as usize) };
-        Self { next: base, end, old: 0, rung: 0, doorbell, rings: 0, base, memory }
+        let (next, stop, old, rung, rings) = (base, end, 0, 0, 0);
+        let mut ring = Self { next, stop, end, entries, old, rung, doorbell, rings, base, memory };
+        ring.stop_after(entries / 2);
+        ring
     }
 
     /// Empties the ring. The controller must not know the queue.
     pub(super) fn restart(&mut self) {
         self.memory.clear();
         (self.next, self.rung, self.old) = (self.base, 0, 0);
+        self.stop_after(self.entries / 2);
+    }
+
+    /// Returns the index of the entry at the head.
+    fn head(&self) -> u32 {
+        // SAFETY: both are in the ring's memory, and `next` is not before `base`.
+        index(unsafe { self.next.offset_from_unsigned(self.base) })
+    }
+
+    /// Stops after `count` further entries, or at the end of the ring.
+    fn stop_after(&mut self, count: u32) {
+        let at = (self.head() + count).min(self.entries) as usize;
+        // SAFETY: the memory holds `entries`; this is at most one past its end.
+        self.stop = unsafe { self.base.add(at) };
+    }
+
+    /// Stops after at most `count` further entries, at least 1.
+    pub(super) fn stop_within(&mut self, count: u32) {
+        let before = self.stop;
+        self.stop_after(count);
+        self.stop = self.stop.min(before);
     }
 
     /// Returns true if the controller has posted no new entry.
@@ -256,31 +321,25 @@ impl CompletionRing {
         u32::from_le(unsafe { self.next.cast::<u32>().add(3).read_volatile() })
     }
 
-    /// Pops the next entry, if the controller has posted one.
+    /// Returns the next entry, if the controller has posted one. It stays until
+    /// [`advance`](Self::advance).
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Posted> {
-        let entry = self.next;
+    pub(super) fn peek(&self) -> Option<Posted> {
         let last = self.last_dword();
-        if (last ^ self.old) & PHASE == 0 {
-            return None;
-        }
-        // SAFETY: `next` is before `end`, so this is at most `end`.
-        self.next = unsafe { entry.add(1) };
-        if self.next == self.end {
-            self.wrap();
-        }
-        Some(Posted { last, entry })
+        ((last ^ self.old) & PHASE != 0).then_some(Posted { last, entry: self.next })
     }
 
-    #[cold]
-    #[inline(never)]
-    fn wrap(&mut self) {
-        self.next = self.base;
-        self.old ^= PHASE;
+    /// Removes the entry that [`peek`](Self::peek) has returned. Returns true if
+    /// [`ring`](Self::ring) must be called.
+    #[inline]
+    #[must_use]
+    pub(super) fn advance(&mut self, posted: Posted) -> bool {
+        // SAFETY: `posted` is before `stop`, so this is at most the end of the ring.
+        self.next = unsafe { posted.entry.add(1) };
+        self.next == self.stop
     }
 
-    /// Returns the command specific result (DW0) of a popped entry. Valid until the next
-    /// [`ring`](Self::ring).
+    /// Returns the command specific result (DW0) of the entry at the head.
     #[inline]
     pub(super) fn result(&self, posted: Posted) -> u32 {
         // The controller writes the phase tag last, so that DW0 must be read after it.
@@ -290,15 +349,23 @@ impl CompletionRing {
         u32::from_le(unsafe { posted.entry.cast::<u32>().read() })
     }
 
-    /// Writes the head to the doorbell.
-    #[inline]
-    pub(super) fn ring(&mut self) {
-        // The entries are read before the store that frees them.
-        fence(Ordering::Release);
-        // SAFETY: both are in the ring's memory, and `next` is not before `base`.
-        let head = index(unsafe { self.next.offset_from_unsigned(self.base) });
-        self.rings += 1;
-        self.doorbell.ring(std::mem::replace(&mut self.rung, head), head);
+    /// Wraps at the end, writes the head to the doorbell if entries were removed since the last
+    /// call, and returns their number.
+    pub(super) fn ring(&mut self) -> u32 {
+        if self.next == self.end {
+            self.next = self.base;
+            self.old ^= PHASE;
+        }
+        let head = self.head();
+        let removed = head.wrapping_sub(self.rung) & (self.entries - 1);
+        if removed > 0 {
+            // The entries are read before the store that frees them.
+            fence(Ordering::Release);
+            self.rings += 1;
+            self.doorbell.ring(std::mem::replace(&mut self.rung, head), head);
+        }
+        self.stop_after(self.entries / 2);
+        removed
     }
 }
 

@@ -15,6 +15,7 @@ use super::retry::RetryPolicy;
 use crate::dma::{Arena, DmaBuf, ScatterList};
 use crate::mmio::Mmio;
 
+mod doorbells;
 mod retries;
 
 const QID: u16 = 3;
@@ -102,6 +103,11 @@ impl Device {
     fn head(&self) -> u32 {
         self.doorbells.read32(cq_head_doorbell(QID, 4)).unwrap()
     }
+
+    /// Number of entries that were posted, and that the doorbell has not released.
+    fn unreleased(&self) -> u32 {
+        self.cq_tail.wrapping_sub(self.head()) & (self.entries - 1)
+    }
 }
 
 fn submit(core: &mut RawQueuePair<u32>, context: u32) -> bool {
@@ -139,7 +145,7 @@ fn rings_of_any_length_wrap_in_step_with_the_phase() {
             }
             let want: Vec<_> = (first..next).rev().map(|c| (c, Status::SUCCESS)).collect();
             assert_eq!(poll(&mut core), want);
-            assert_eq!(device.head(), device.cq_tail);
+            assert!(device.unreleased() < entries / 2, "{} of {entries}", device.head());
         }
         assert_eq!((core.in_flight(), core.counters().stale), (0, 0));
     }
@@ -226,11 +232,8 @@ fn a_device_that_posts_for_ever_does_not_keep_the_poll() {
         device.post(0x7777, Status::SUCCESS);
     }
     assert_eq!(poll(&mut core), []);
-    assert_eq!(
-        (core.counters().stale, device.head()),
-        (3, 3),
-        "one round less one, and the doorbell"
-    );
+    assert_eq!(core.counters().stale, 3, "one round less one");
+    assert_eq!(device.head(), 2, "the doorbell of half of the ring");
 }
 
 #[test]

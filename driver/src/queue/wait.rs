@@ -26,7 +26,7 @@ impl<T> QueuePair<T> {
     /// None at present, because every command in flight ends, if necessary by a reset of the
     /// controller.
     pub fn wait(&mut self, mut done: impl FnMut(Completion<T>)) -> Result<usize> {
-        self.ring();
+        self.core.sq.ring_all();
         match self.sleeper.event() {
             Some(_) => Ok(self.wait_asleep(&mut done)),
             None => Ok(self.wait_polling(&mut done)),
@@ -112,12 +112,12 @@ impl<T> QueuePair<T> {
     ///
     /// See the [example](Self#examples).
     pub fn prepare_to_sleep(&mut self) -> bool {
-        self.ring();
+        self.core.ring_all();
         let Some(event) = self.sleeper.event() else { return false };
         // In this order: a completion that is posted after the look at the ring signals the eventfd
         // again, and the look finds earlier completions.
         event.clear();
-        self.check_at_next_poll();
+        self.check_within(1);
         !self.is_ready() && self.is_current()
     }
 }

@@ -54,6 +54,8 @@ pub struct Mix {
     pub cache: Option<u64>,
     /// Depths of the queue pairs.
     pub depths: Vec<u16>,
+    /// The doorbell is rung for each command.
+    pub rings_each: bool,
     /// Options of the driver.
     pub options: Options,
     /// Preferred address of the arena.
@@ -89,16 +91,23 @@ impl Mix {
         let spaces = spaces(rng);
         let cache = chance(rng, 50).then(|| 64 << rng.range(10, 14));
         let lanes = rng.range(1, 5);
-        let depths = (0..lanes).map(|_| depth(rng)).collect::<Vec<_>>();
+        let mut depths = (0..lanes).map(|_| depth(rng)).collect::<Vec<_>>();
         let mut options = options(rng);
         // With its own generator, so that each seed keeps its other choices.
         options.retries = *Rng::new(seed ^ 0x7e7e).pick(&[0, 0, 1, 3, RETRIES_MANY]);
-        let config = config(rng, &spaces, cache, &options);
+        let mut config = config(rng, &spaces, cache, &options);
+        // Commands wait for their doorbell only in a deep queue, if the caller rings for each.
+        let rings_each = Rng::new(seed ^ 0xdeeb).below(8) == 0;
+        if rings_each {
+            depths.fill(128);
+            config = config.max_queue_entries(256);
+        }
         let mut mix = Self {
             seed,
             spaces,
             cache,
             depths,
+            rings_each,
             iova: *rng.pick(&[0, 2 << 20, 1 << 32, 1 << 47]),
             rates: Rates::default(),
             admin: Vec::new(),

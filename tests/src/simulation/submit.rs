@@ -47,6 +47,9 @@ impl Run<'_> {
             if self.submit(lane, draft)? != Asked::Yes {
                 break;
             }
+            if self.mix.rings_each {
+                self.lanes[lane].pair.ring();
+            }
         }
         if chance(&mut self.rng, 80) {
             self.lanes[lane].pair.ring();

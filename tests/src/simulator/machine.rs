@@ -244,6 +244,12 @@ impl Machine {
         self.controller.fault_counts()
     }
 
+    /// Returns the numbers of doorbell values of queue pair `qid` that the controller has seen; see
+    /// [`Controller::doorbell_changes`].
+    pub fn doorbell_changes(&self, qid: u16) -> (u64, u64) {
+        self.controller.doorbell_changes(qid)
+    }
+
     /// Returns the doorbells as a file of the size of BAR0, and that size.
     pub fn doorbells(&self) -> (BorrowedFd<'_>, u64) {
         let doorbells = self.controller.doorbells();

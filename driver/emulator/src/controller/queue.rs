@@ -45,6 +45,8 @@ pub(crate) struct SubmissionQueue {
     head: u32,
     tail: u32,
     doorbell: Seen,
+    /// Number of times that the host has moved the tail.
+    pub(crate) tail_changes: u64,
     /// The queue was empty. Its shadow doorbell is not read until the doorbell register is written.
     pub(crate) asleep: bool,
     /// The arbitration has no turn for the queue.
@@ -63,6 +65,7 @@ impl SubmissionQueue {
             head: 0,
             tail: 0,
             doorbell: Seen::default(),
+            tail_changes: 0,
             asleep: false,
             starves: false,
             cqid,
@@ -85,6 +88,7 @@ impl SubmissionQueue {
             return self.doorbell.refuse(value);
         }
         self.doorbell.refused = None;
+        self.tail_changes += 1;
         self.tail = value;
         Ok(())
     }
@@ -148,13 +152,16 @@ pub(crate) struct CompletionQueue {
     tail: u32,
     phase: bool,
     doorbell: Seen,
+    /// Number of times that the host has moved the head.
+    pub(crate) head_changes: u64,
     /// Interrupt vector, if interrupts are enabled.
     pub(crate) vector: Option<u16>,
 }
 
 impl CompletionQueue {
     pub(crate) fn new(base: u64, entries: u32, vector: Option<u16>) -> Self {
-        Self { base, entries, head: 0, tail: 0, phase: true, doorbell: Seen::default(), vector }
+        let doorbell = Seen::default();
+        Self { base, entries, head: 0, tail: 0, phase: true, doorbell, head_changes: 0, vector }
     }
 
     /// Applies the value of the head doorbell, which may release only posted entries.
@@ -167,6 +174,7 @@ impl CompletionQueue {
             return self.doorbell.refuse(value);
         }
         self.doorbell.refused = None;
+        self.head_changes += 1;
         self.head = value;
         Ok(())
     }

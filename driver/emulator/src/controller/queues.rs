@@ -18,6 +18,19 @@ impl Controller {
         self.sqs.iter().any(|(_, sq)| sq.cqid == cqid)
     }
 
+    /// Returns how often the host has moved the tail of submission queue `qid` and the head of
+    /// completion queue `qid` since they were created; 0 for a queue that does not exist.
+    ///
+    /// The controller reads a head when commands are in the submission queue. A value that the host
+    /// replaced before the controller read it is not counted.
+    ///
+    /// See the [example](Self#examples).
+    pub fn doorbell_changes(&self, qid: u16) -> (u64, u64) {
+        let tails = self.sqs.get(qid).map_or(0, |sq| sq.tail_changes);
+        let heads = self.cqs.get(qid).map_or(0, |cq| cq.head_changes);
+        (tails, heads)
+    }
+
     /// Returns the Controller Memory Buffer (BAR 2), if there is one.
     ///
     /// See the [example](Self#examples).

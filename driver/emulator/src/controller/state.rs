@@ -66,6 +66,7 @@ pub(crate) const BURST: usize = 32;
 /// for vector in controller.take_interrupts() {
 ///     println!("interrupt {vector}");
 /// }
+/// assert_eq!(controller.doorbell_changes(1), (0, 0), "there is no such queue");
 /// println!("{} vectors, mask {:#x}", controller.vectors(), controller.interrupt_mask());
 ///
 /// // Faults: by rules from now on, at once, and a power cut that loses cached writes by seed.

@@ -4,12 +4,16 @@
 //! function of that name, and callgrind counts only the instructions in it. `tests/budget` runs the
 //! parts and compares the counts with the budgets. The program prints the number of I/Os, and of
 //! allocations and frees in them.
+//!
+//! `budget queues N` reads with N queue pairs of one controller, `budget controllers N` with one of
+//! each of N controllers.
 
 mod allocations;
 mod cached;
 mod file;
 mod load;
 mod raw;
+mod scaling;
 
 use std::hint::black_box;
 
@@ -17,6 +21,7 @@ use file::Reads;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let part = std::env::args().nth(1).unwrap_or_default();
+    let number = || std::env::args().nth(2).unwrap_or_default().parse::<usize>();
     let count = match part.as_str() {
         "batches" | "one-by-one" | "empty-poll" => {
             let mut rig = raw::Rig::new()?;
@@ -31,10 +36,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "simple" => file::Rig::new(Reads::Simple)?.batches()?,
         "generic" => file::Rig::new(Reads::Generic)?.batches()?,
         "extents" => file::Rig::new(Reads::Extents)?.batches()?,
+        "queues" => scaling::run(1, number()?)?,
+        "controllers" => scaling::run(number()?, number()?)?,
         "cached-read" | "cached-write" | "cached-clean" | "cached-copy" => cached::run(&part)?,
         _ => {
             let paths = "batches|one-by-one|empty-poll|simple|generic|extents";
-            let cached = "cached-read|cached-write|cached-clean|cached-copy";
+            let cached = "cached-read|cached-write|cached-clean|cached-copy|queues N|controllers N";
             return Err(format!("usage: budget {paths}|{cached}").into());
         }
     };

@@ -9,14 +9,19 @@ use nvio_emulator::{Backing, Emulator, NamespaceConfig};
 
 use crate::load::{BATCH, DEPTH, ROUNDS, random};
 
-const BLOCKS: u64 = 1 << 28;
+pub(crate) const BLOCKS: u64 = 1 << 28;
 
-type Queue = QueuePair<usize>;
-type Bufs = [Option<DmaBuf>; BATCH];
+pub(crate) type Queue = QueuePair<usize>;
+pub(crate) type Bufs = [Option<DmaBuf>; BATCH];
 
 /// Submits a batch of random 4 KiB reads. The context of each is the index of its buffer.
 #[inline(never)]
-fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Bufs, lbas: &[u64]) {
+pub(crate) fn submit_batch(
+    queue: &mut Queue,
+    namespace: &Namespace,
+    bufs: &mut Bufs,
+    lbas: &[u64],
+) {
     for (place, (buf, &lba)) in bufs.iter_mut().zip(lbas).enumerate() {
         let Some(taken) = buf.take() else { break };
         if queue.read(namespace, lba, taken, place).is_err() {
@@ -28,7 +33,7 @@ fn submit_batch(queue: &mut Queue, namespace: &Namespace, bufs: &mut Bufs, lbas:
 
 /// Polls a batch of completions.
 #[inline(never)]
-fn complete_batch(queue: &mut Queue, bufs: &mut Bufs, sum: &mut u64) -> usize {
+pub(crate) fn complete_batch(queue: &mut Queue, bufs: &mut Bufs, sum: &mut u64) -> usize {
     queue.poll(BATCH, |done| {
         *sum = sum.wrapping_add(u64::from(done.status.0));
         // The place is empty, so replacing its buffer drops none.
