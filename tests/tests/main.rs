@@ -8,6 +8,7 @@ mod guest_check;
 mod kernel_overwrite;
 mod matrix;
 mod paths;
+mod perf;
 mod protected_ext4;
 mod sequences;
 mod simulation;

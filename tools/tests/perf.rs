@@ -212,3 +212,51 @@ fn a_rate_is_kept_and_counted_from_the_intended_start() {
     assert_eq!(run["total"]["ios"], 1000);
     perf(&disk, "/file --rate 5k --latency none").refused(&["--rate needs the clock"]);
 }
+
+/// The script of fio makes a table of a document, and compares the two.
+#[test]
+fn fio_reads_its_schema() {
+    let disk = disk();
+    let args = "/file /other --rw randrw --write --count 4000 --format fio-json";
+    let run = perf(&disk, args).ok();
+    let document: serde_json::Value = serde_json::from_slice(&run).unwrap();
+    assert_eq!(document["jobs"].as_array().unwrap().len(), 2);
+    let job = &document["jobs"][0];
+    let ios = |side: &str| job[side]["total_ios"].as_u64().unwrap();
+    assert_eq!(ios("read") + ios("write"), 4000);
+    assert_eq!(job["read"]["clat_ns"]["N"].as_u64(), Some(ios("read")));
+    assert!(job["read"]["clat_ns"]["percentile"]["99.000000"].is_u64());
+    assert_eq!(document["nvio"]["schema"], 1);
+    let (json, csv) = (disk.path("fio.json"), disk.path("fio.csv"));
+    fs::write(&json, run).unwrap();
+    let args = [json.as_os_str(), csv.as_os_str()];
+    common::must("fio_jsonplus_clat2csv", &args);
+    let said = common::must("fio_jsonplus_clat2csv", &[args[0], args[1], "--validate".as_ref()]);
+    assert_eq!(said.matches("validated").count(), 2, "{said}");
+    let table = fs::read_to_string(disk.path("fio_job1.csv")).unwrap();
+    assert!(table.lines().count() > 10, "{table}");
+}
+
+#[test]
+fn seconds_and_pictures_are_files() {
+    let disk = disk();
+    let (csv, svg) = (disk.path("run.csv"), disk.path("run.svg"));
+    let args = format!("/file /other --time 2s --csv {} --svg {}", csv.display(), svg.display());
+    perf(&disk, &args).text();
+    let csv = fs::read_to_string(csv).unwrap();
+    let mut lines = csv.lines();
+    let about = lines.next().unwrap().strip_prefix("# ").unwrap();
+    let about: serde_json::Value = serde_json::from_str(about).unwrap();
+    assert_eq!((&about["tool"], &about["settings"]["seed"]), (&"nvio perf".into(), &1.into()));
+    assert!(lines.next().unwrap().starts_with("second,name,read_iops"));
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split(',').collect()).collect();
+    let firsts: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    assert!(firsts.starts_with(&["1", "1", "2", "2"]), "{firsts:?}");
+    assert!(rows.iter().all(|row| row.len() == 9 && row[2].parse::<u64>().unwrap() > 0));
+    let svg = fs::read_to_string(svg).unwrap();
+    for part in ["<svg ", "99.9", "percentile of requests", "time (s)", ":/other", "--time 2s"] {
+        assert!(svg.contains(part), "no {part:?} in the picture");
+    }
+    let refused = perf(&disk, "/file --count 1 --csv /nonexistent/x");
+    refused.refused(&["/nonexistent/x", "No such file"]);
+}

@@ -42,6 +42,8 @@ pub struct Machine {
     rng: Rng,
     /// Time passes only while the driver waits.
     host_is_idle: bool,
+    /// The driver's actions take no time, and the controller does nothing meanwhile.
+    is_held: bool,
     /// The table of lent memory.
     pub table: Arc<Mutex<Table>>,
     /// The trace of the run.
@@ -71,8 +73,8 @@ impl Machine {
         memory.observe(move |dma| lock(&observer).access(dma));
         let controller = Controller::new(config)?;
         let (rng, broken) = (Rng::new(seed), Broken::default());
-        let host_is_idle = false;
-        Ok(Self { controller, memory, rng, host_is_idle, table, trace, broken, iova })
+        let (host_is_idle, is_held) = (false, false);
+        Ok(Self { controller, memory, rng, host_is_idle, is_held, table, trace, broken, iova })
     }
 
     /// Makes time pass only while the driver waits, up to the next completion, as with a host whose
@@ -81,9 +83,20 @@ impl Machine {
         self.host_is_idle = true;
     }
 
+    /// Lets time pass only while the driver waits and in [`pass`](Self::pass), until this is called with
+    /// false. The controller then makes no progress while the driver reads registers or the clock.
+    pub fn hold_clock(&mut self, held: bool) {
+        self.is_held = held;
+    }
+
     /// Returns the time.
     pub fn now(&self) -> Duration {
         self.controller.now()
+    }
+
+    /// Returns the time until the next completion is due, if the controller has a command.
+    pub fn until_due(&self) -> Option<Duration> {
+        self.controller.until_due()
     }
 
     /// Advances the clock and lets the controller process up to `budget` commands and completions.
@@ -97,6 +110,9 @@ impl Machine {
 
     /// Advances the clock during an action of the driver.
     fn meanwhile(&mut self, time: Duration) {
+        if self.is_held {
+            return;
+        }
         if self.host_is_idle {
             self.pass(Duration::ZERO, usize::MAX);
             return;
@@ -107,7 +123,9 @@ impl Machine {
 
     /// Returns the time to the driver.
     pub fn look(&mut self) -> Duration {
-        if !self.host_is_idle {
+        if self.is_held {
+            // The time stands still.
+        } else if !self.host_is_idle {
             self.meanwhile(LOOK);
         } else if self.pass(Duration::ZERO, usize::MAX) == 0 {
             // The driver reads the clock after polls in vain: it waits for a command.

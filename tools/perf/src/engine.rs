@@ -49,6 +49,8 @@ pub struct Engine<'e, T: Target, C, W, const MODE: u8> {
     plan: &'e Plan,
     watch: Watch<'e>,
     slots: Slots<T::Buf>,
+    /// Requests in flight.
+    in_flight: usize,
     tally: Tally,
     /// Time of the last look at the clock, in nanoseconds.
     now: u64,
@@ -109,7 +111,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
         let depth = plan.depth.min(target.capacity()).max(1);
         let bufs: Result<Vec<T::Buf>, Error> =
             (0..depth).map(|_| target.alloc(plan.bytes_max)).collect();
-        let slots = Slots::new(bufs?);
+        let slots = Slots::new(bufs?, plan.bytes_max);
         let now = clock.now();
         work.begin(now);
         let seconds = usize::try_from(plan.time / SECOND).unwrap_or(SECONDS_MAX).min(SECONDS_MAX);
@@ -130,6 +132,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
             plan,
             watch,
             slots,
+            in_flight: 0,
             tally: Tally::default(),
             now,
             quota: u64::MAX,
@@ -151,11 +154,11 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
     /// If the queue fails.
     pub fn run(mut self) -> Result<Outcome, Error> {
         while !self.is_over() {
-            if self.gathered >= self.plan.batch_complete || self.slots.in_flight() == 0 {
+            if self.may_submit() {
                 self.submit();
             }
             let mut count = self.complete();
-            if count == 0 && self.plan.interrupt && self.slots.in_flight() > 0 {
+            if count == 0 && self.plan.interrupt && self.in_flight > 0 {
                 count = self.sleep()?;
             }
             self.gathered = self.gathered.saturating_add(count);
@@ -168,10 +171,17 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
         self.drain(outcome)
     }
 
+    /// Returns true if enough results are gathered. A rate does not wait for results.
+    #[inline(always)]
+    fn may_submit(&self) -> bool {
+        let is_gathered = self.gathered >= self.plan.batch_complete;
+        is_gathered || self.in_flight == 0 || self.work.due().is_some()
+    }
+
     /// Returns true if no request is left, or the run must end.
     #[inline(always)]
     fn is_over(&self) -> bool {
-        self.tally.must_end || self.quota == 0 && self.slots.in_flight() == 0
+        self.tally.must_end || self.quota == 0 && self.in_flight == 0
     }
 
     /// Submits requests into all free slots, or as many as one doorbell is for, and rings.
@@ -192,7 +202,10 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
             }
             let Some(Issue { request, due }) = self.work.next(self.now) else { break };
             let Some(mut buf) = slot.buf.take() else { break };
-            slot.request = request;
+            match W::PLAIN_READS {
+                true => slot.request.pos = request.pos,
+                false => slot.request = request,
+            }
             if MODE != NONE {
                 slot.start = due.unwrap_or(self.now);
             }
@@ -214,9 +227,13 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
             }
             submitted += 1;
         }
+        if submitted < most {
+            // No slot is left. Else the next turn rings for the next batch.
+            self.gathered = 0;
+        }
         if submitted > 0 {
             self.quota -= submitted;
-            self.gathered = 0;
+            self.in_flight += usize::try_from(submitted).unwrap_or(0);
             self.target.ring();
         }
     }
@@ -264,11 +281,18 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
         };
         let errors = takes.tally.errors;
         let count = target.poll(usize::MAX, &mut takes);
+        self.in_flight -= count.min(self.in_flight);
         if W::PLAIN_READS && count > 0 {
             let failed = tally.errors - errors;
             tally.sides[0].ios += count as u64 - failed;
         }
         count
+    }
+
+    /// Returns the number of requests that succeeded in the measurement so far.
+    pub fn ios(&self) -> usize {
+        let total = self.total();
+        usize::try_from(total.ios[0] + total.ios[1]).unwrap_or(usize::MAX)
     }
 
     /// Sleeps until there are results.
@@ -288,6 +312,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
         };
         let errors = takes.tally.errors;
         let count = target.wait(&mut takes)?;
+        self.in_flight -= count.min(self.in_flight);
         if W::PLAIN_READS {
             tally.sides[0].ios += count as u64 - (tally.errors - errors);
         }
@@ -374,11 +399,10 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
             writes,
             elapsed: now.saturating_sub(self.window.begin),
             late: self.late,
-            missed: self.work.missed(now),
+            missed: self.full_at.map_or(0, |full| self.work.missed(full)),
             seconds,
             counters: self.target.counters().since(self.window.counters),
             cpu: (self.plan.cpu)().saturating_sub(self.window.cpu),
-            granted: self.slots.in_flight(),
             ..Outcome::default()
         }
     }
@@ -386,7 +410,7 @@ impl<'e, T: Target, C: Clock, W: Workload, const MODE: u8> Engine<'e, T, C, W, M
     /// Waits for the requests in flight, which are not part of the measurement.
     #[cold]
     fn drain(mut self, mut outcome: Outcome) -> Result<Outcome, Error> {
-        while self.slots.in_flight() > 0 {
+        while self.in_flight > 0 {
             if self.complete() == 0 && self.plan.interrupt {
                 self.sleep()?;
             }
@@ -425,14 +449,14 @@ struct Takes<'t, B, C, W, const MODE: u8> {
 impl<B: Buffer, C: Clock, W: Workload, const MODE: u8> Sink<B> for Takes<'_, B, C, W, MODE> {
     #[inline(always)]
     fn done(&mut self, number: u64, buf: B) {
+        // Before the clock is read, because the buffer would otherwise be stored for an unwinding.
+        let Some(slot) = self.slots.put(number, buf) else { return };
         if MODE == EACH || MODE == BATCH && !self.is_read {
             *self.now = self.clock.now();
             self.is_read = true;
         }
-        let Some(slot) = self.slots.get_mut(number) else { return std::mem::forget(buf) };
-        // The place is empty, so that replacing its buffer drops none.
-        std::mem::forget(slot.buf.replace(buf));
-        let latency = self.now.saturating_sub(slot.start);
+        // The clock never goes back, and no start is in the future.
+        let latency = self.now.wrapping_sub(slot.start);
         if W::PLAIN_READS {
             if MODE != NONE {
                 self.tally.sides[0].latency.record(latency);
@@ -448,21 +472,19 @@ impl<B: Buffer, C: Clock, W: Workload, const MODE: u8> Sink<B> for Takes<'_, B, 
                 }
             }
         }
-        self.slots.put(number);
     }
 
     #[cold]
     fn failed(&mut self, number: u64, error: Error, buf: Option<B>) {
         let Some(slot) = self.slots.get_mut(number) else { return };
         let request = slot.request;
-        slot.buf = buf;
+        match buf {
+            Some(buf) => drop(self.slots.put(number, buf)),
+            None => self.slots.lose(),
+        }
         // A failure is no wrong data.
         let _ = self.work.settle(&request, None);
         self.tally.fail(request, error, false);
-        match slot.buf.is_some() {
-            true => self.slots.put(number),
-            false => self.slots.lose(),
-        }
         self.tally.must_end |= !self.go_on || self.slots.is_empty();
     }
 }

@@ -198,10 +198,10 @@ impl Workload for General {
         }
     }
 
-    fn missed(&mut self, now: u64) -> u64 {
+    fn missed(&mut self, time: u64) -> u64 {
         let Some(pace) = &mut self.pace else { return 0 };
         let mut missed = 0;
-        while pace.due() <= now {
+        while pace.due() <= time {
             pace.advance();
             missed += 1;
         }

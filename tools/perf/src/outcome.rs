@@ -91,7 +91,7 @@ pub struct Outcome {
     pub failed: Option<Failed>,
     /// Requests that were due while all places of the queue were in use.
     pub late: u64,
-    /// Requests that were due and were never started.
+    /// Requests that were due while all places were in use, and were never started.
     pub missed: u64,
     /// The seconds of the measurement.
     pub seconds: Vec<Second>,

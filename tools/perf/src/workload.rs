@@ -28,8 +28,8 @@ pub trait Workload {
     /// Sets the begin of the load in nanoseconds, from which intended starts count.
     fn begin(&mut self, _now: u64) {}
 
-    /// Returns the number of intended starts up to `now` whose requests were not issued.
-    fn missed(&mut self, _now: u64) -> u64 {
+    /// Returns the number of intended starts up to `time` whose requests were not issued.
+    fn missed(&mut self, _time: u64) -> u64 {
         0
     }
 

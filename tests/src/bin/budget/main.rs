@@ -12,12 +12,14 @@ mod allocations;
 mod cached;
 mod file;
 mod load;
+mod perf;
 mod raw;
 mod scaling;
 
 use std::hint::black_box;
 
 use file::Reads;
+use nvio_perf::engine;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let part = std::env::args().nth(1).unwrap_or_default();
@@ -38,9 +40,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "extents" => file::Rig::new(Reads::Extents)?.batches()?,
         "queues" => scaling::run(1, number()?)?,
         "controllers" => scaling::run(number()?, number()?)?,
+        "perf-none" => perf::run::<{ engine::NONE }>()?,
+        "perf-batch" => perf::run::<{ engine::BATCH }>()?,
         "cached-read" | "cached-write" | "cached-clean" | "cached-copy" => cached::run(&part)?,
         _ => {
-            let paths = "batches|one-by-one|empty-poll|simple|generic|extents";
+            let paths = "batches|one-by-one|empty-poll|simple|generic|extents|perf-none|perf-batch";
             let cached = "cached-read|cached-write|cached-clean|cached-copy|queues N|controllers N";
             return Err(format!("usage: budget {paths}|{cached}").into());
         }

@@ -1,6 +1,10 @@
 //! The forms of a result.
 
+pub mod chart;
+pub mod csv;
+pub mod fio;
 pub mod json;
+pub mod svg;
 pub mod table;
 pub mod units;
 

@@ -27,6 +27,14 @@ pub fn render(of: &Measurement) -> String {
     text
 }
 
+/// Formats the settings, the clock and the machine, a line each.
+pub fn about(of: &Measurement) -> String {
+    let command: Vec<_> =
+        of.settings.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let (workload, clock) = (workload(&of.settings), clock(of));
+    format!("{workload}\n{clock}\n{}{}\n", machine(of), command.join(" "))
+}
+
 fn workload(settings: &Settings) -> String {
     let Settings { depth, threads, seed, .. } = settings;
     let mut line = format!(

@@ -3,6 +3,9 @@
 mod options;
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -16,7 +19,7 @@ use nvio_perf::general::Size;
 use nvio_perf::outcome::{Failed, Outcome};
 use nvio_perf::plan::Latency;
 
-use self::options::{ArrivalWord, JsonForm, LatencyWord, cpus, positive, rate, sizes};
+use self::options::{ArrivalWord, FormatWord, JsonForm, LatencyWord, cpus, positive, rate, sizes};
 use crate::args::VolumeArgs;
 use crate::error::Error;
 use crate::interrupt;
@@ -24,7 +27,7 @@ use crate::output::Output;
 use crate::perf::environment::Environment;
 use crate::perf::live;
 use crate::perf::measurement::{Measurement, Row};
-use crate::perf::report::{json, table};
+use crate::perf::report::{csv, fio, json, svg, table};
 use crate::perf::rows::{self, Names};
 use crate::perf::settings::{Rw, Settings, Way};
 use crate::perf::threads::{self, Shared};
@@ -186,6 +189,21 @@ struct ReportArgs {
     /// Write JSON. --json=full adds the buckets of the histograms.
     #[arg(long, value_enum, value_name = "full", num_args = 0..=1, require_equals = true, default_missing_value = "short", hide_possible_values = true)]
     json: Option<JsonForm>,
+    /// Write JSON in the schema of fio (json+), for its plotters.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "fio-json",
+        conflicts_with = "json",
+        hide_possible_values = true
+    )]
+    format: Option<FormatWord>,
+    /// Also write a line for each second to this file.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Also draw latency by percentile and IOPS by time into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 impl Perf {
@@ -201,6 +219,10 @@ impl Perf {
             paths: &self.paths,
             force: self.data.force,
         };
+        // Before the run, because a path that cannot be written to would lose its result.
+        let files = [&self.report.csv, &self.report.svg].map(|path| path.as_deref().map(create));
+        let [csv_file, svg_file] = files.map(Option::transpose);
+        let (csv_file, svg_file) = (csv_file?, svg_file?);
         let mut environment = Environment::of_machine();
         let (rows, devices) = rows::open(&names, &settings)?;
         environment.devices = devices;
@@ -229,6 +251,8 @@ impl Perf {
             clock_cost,
             is_interrupted: signal != 0,
         };
+        save(csv_file, || csv::render(&measurement))?;
+        save(svg_file, || svg::render(&measurement))?;
         self.print(&measurement)?;
         let failed =
             measurement.rows.iter().filter_map(|row| Some((row, row.outcome.failed.as_ref()?)));
@@ -300,11 +324,25 @@ impl Perf {
     fn print(&self, measurement: &Measurement) -> Result<(), Error> {
         let mut out = Output::new();
         match self.report.json {
+            None if self.report.format.is_some() => out.json(&fio::document(measurement))?,
             None => out.text(&table::render(measurement))?,
             Some(form) => out.json(&json::document(measurement, form == JsonForm::Full))?,
         }
         out.flush()
     }
+}
+
+/// A file of a result, and its name.
+type Target<'p> = (&'p Path, File);
+
+fn create(path: &Path) -> Result<Target<'_>, Error> {
+    let file = File::create(path).map_err(|error| Error::host("create", path, error))?;
+    Ok((path, file))
+}
+
+fn save(target: Option<Target<'_>>, text: impl FnOnce() -> String) -> Result<(), Error> {
+    let Some((path, mut file)) = target else { return Ok(()) };
+    file.write_all(text().as_bytes()).map_err(|error| Error::host("write", path, error))
 }
 
 fn of(row: &rows::Row, outcome: Outcome, settings: &Settings) -> Row {

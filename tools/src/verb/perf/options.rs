@@ -52,6 +52,13 @@ impl From<ArrivalWord> for Arrival {
     }
 }
 
+/// The schema of another tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FormatWord {
+    /// That of fio's json+.
+    FioJson,
+}
+
 /// The JSON document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum JsonForm {
