@@ -179,21 +179,21 @@ impl Folio {
         true
     }
 
-    /// Copies all of `source` to `pos` of the file on, if the blocks are dirty and no command uses the
-    /// memory. Returns false if not, or if the source cannot be read: what was copied is as before then
-    /// for a source that has not changed.
+    /// Copies `source` to `pos` of the file on, if the blocks are dirty and no command uses the
+    /// memory. Returns the number of bytes: 0 if not, and fewer than the source has if it cannot be
+    /// read.
     #[inline(always)]
-    pub(super) fn write_dirty(&self, pos: u64, source: &mut impl Source) -> bool {
+    pub(super) fn write_dirty(&self, pos: u64, source: &mut impl Source) -> usize {
         let mut state = self.state.write();
-        let State { memory: Memory::Idle(buf), dirty, .. } = &mut *state else { return false };
+        let State { memory: Memory::Idle(buf), dirty, .. } = &mut *state else { return 0 };
         let (at, len) = (to_usize(pos.wrapping_sub(self.pos)), source.len());
         let blocks = self.blocks_of(&(pos..pos + len as u64));
-        let Some(bytes) = buf.get_mut(at..at + len) else { return false };
-        if !dirty.contains(blocks) || source.copy_out(0, bytes, false) < len {
-            return false;
+        let Some(bytes) = buf.get_mut(at..at + len) else { return 0 };
+        if !dirty.contains(blocks) {
+            return 0;
         }
         self.used.store(true, Relaxed);
-        true
+        source.copy_out(0, bytes, false)
     }
 
     /// Copies bytes from `pos` of the file on into `out`, as far as they are up to date.

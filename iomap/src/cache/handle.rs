@@ -202,9 +202,9 @@ impl<M: Mapper> CachedFile<M> {
         let recent = self.recent.at(io.pos);
         if io.flags.is_empty()
             && let Some(folio) = self.cache.folio_at(io.pos, recent)
-            && self.cache.write_again(folio, io.pos, &mut source)
+            && let written @ 1.. = self.cache.write_again(folio, io.pos, &mut source)
         {
-            return Ok(source.len());
+            return Ok(written);
         }
         let _inode = self.cache.inode.lock();
         block_on(self.cache.write_at(io.pos, &mut source, io.flags, InodeLock::Caller, recent))

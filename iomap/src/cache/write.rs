@@ -60,16 +60,19 @@ impl<M: Mapper> FileCache<M> {
         Ok(done)
     }
 
-    /// Overwrites bytes of `folio` that are dirty already with all of `source`. Returns false, and
-    /// changes nothing, otherwise.
+    /// Overwrites bytes of `folio` that are dirty already, if it has room for all of `source`. Returns
+    /// the number of bytes: fewer if the source cannot be read, and 0 if that is not possible.
     ///
     /// The filesystem was asked when the blocks became dirty, and is asked where they are when they are
     /// written to the device. So it is not asked now.
     #[inline(always)]
-    pub(super) fn write_again(&self, folio: &Folio, pos: u64, source: &mut impl Source) -> bool {
+    pub(super) fn write_again(&self, folio: &Folio, pos: u64, source: &mut impl Source) -> usize {
         let len = source.len();
         let end = pos.wrapping_add(len as u64);
-        folio.has(pos, len) && end <= self.state.size() && folio.write_dirty(pos, source)
+        match folio.has(pos, len) && end <= self.state.size() {
+            true => folio.write_dirty(pos, source),
+            false => 0,
+        }
     }
 
     /// Zeroes the bytes past the end of the file in its last block, up to `pos`, before a write at

@@ -158,3 +158,10 @@ fn size_on_the_device_is_not_raised_by_a_write_that_ends_after_a_truncation() {
     let plan = plan(mapped(1), 1, &[&calls, &syncs, &syncs]);
     (0..3).for_each(|first| holds_from(&plan, first * SCHEDULES));
 }
+
+#[test]
+fn write_of_memory_that_cannot_be_read_is_applied_once() {
+    let torn = Call::Write { cells: 0..4, how: Cached, readable: 3 };
+    let others = [Call::Read(0..4), write(0..2, Cached), Call::Read(0..4)];
+    holds(&plan(mapped(8), 32, &[&[write(0..4, Cached), torn.clone(), torn], &others]));
+}
