@@ -421,9 +421,9 @@ impl Folio {
         runs
     }
 
-    /// Begins to write blocks to the device: returns a piece for each command. Blocks of `places`
-    /// that are not dirty are written, too. The bytes from `eof` of the file on are zeroed. Returns
-    /// `None` if the folio is in use or `is_current` is false.
+    /// Begins to write blocks to the device: returns a piece for each command. The bytes from `eof` of
+    /// the file on are zeroed. Returns `None` if the folio is in use, `is_current` is false, or a block
+    /// of `places` is not dirty any longer: its memory may be older than the device.
     pub(super) fn begin_write(
         &self,
         places: &[Place],
@@ -434,8 +434,9 @@ impl Folio {
         let mut state = self.state.write();
         state.end_write();
         let State { memory, dirty, .. } = &mut *state;
+        let are_dirty = places.iter().all(|place| dirty.contains(place.blocks.clone()));
         let mut buf = match std::mem::replace(memory, Memory::Gone) {
-            Memory::Idle(buf) if is_current() => buf,
+            Memory::Idle(buf) if is_current() && are_dirty => buf,
             other => {
                 *memory = other;
                 return None;

@@ -165,3 +165,12 @@ fn write_of_memory_that_cannot_be_read_is_applied_once() {
     let others = [Call::Read(0..4), write(0..2, Cached), Call::Read(0..4)];
     holds(&plan(mapped(8), 32, &[&[write(0..4, Cached), torn.clone(), torn], &others]));
 }
+
+#[test]
+fn block_that_another_thread_wrote_back_and_dropped_is_not_written_again() {
+    let direct = [write(12..16, Cached), Call::WriteDirect(12..16), Call::Read(12..16)];
+    let others = [write(8..9, Cached), Call::Sync, write(8..9, Cached), Call::Sync];
+    let syncs = [Call::Sync, Call::Sync, Call::Sync];
+    let plan = plan(mapped(8), 32, &[&direct, &others, &syncs]);
+    (0..3).for_each(|first| holds_from(&plan, first * SCHEDULES));
+}
