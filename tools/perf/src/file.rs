@@ -137,15 +137,14 @@ impl<A: FileAccess> FileTarget<A> {
     /// its namespace, and `extents` are positions of the file whose mappings are read in advance.
     pub fn new(mut access: A, way: Way, offset: u64, extents: impl Iterator<Item = u64>) -> Self {
         let (file, queue) = access.parts();
+        let block_shift = queue.device().block_shift();
         // Errors are those of the requests later.
         extents.for_each(|pos| drop(file.begin(pos, 1, Op::REPORT)));
-        queue.set_simple(way == Way::Simple);
         let flags = match way {
             Way::Simple => IoFlags::empty(),
             Way::Generic => IoFlags::GENERIC,
             Way::Bounce => IoFlags::BOUNCE,
         };
-        let block_shift = queue.device().block_shift();
         Self { access, way, flags, offset, block_shift }
     }
 

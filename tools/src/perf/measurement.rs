@@ -40,6 +40,12 @@ pub struct Measurement {
 }
 
 impl Measurement {
+    /// Returns the way of requests on files. `None` if there are none.
+    pub fn way(&self) -> Option<&'static str> {
+        let has_files = self.rows.iter().any(|row| row.path.is_some());
+        has_files.then(|| self.settings.way.name())
+    }
+
     /// Returns the rows, and the total if there are several.
     pub fn with_total(&self) -> impl Iterator<Item = (&str, &Outcome)> {
         let total = (self.rows.len() > 1).then_some(("total", &self.total));

@@ -21,7 +21,7 @@ pub fn document(of: &Measurement, full: bool) -> Value {
         "schema": SCHEMA,
         "tool": "nvio perf",
         "command": command,
-        "settings": settings(&of.settings),
+        "settings": settings(&of.settings, of.way()),
         "clock_ns": of.clock_cost,
         "interrupted": of.is_interrupted,
         "environment": environment(&of.environment),
@@ -30,7 +30,7 @@ pub fn document(of: &Measurement, full: bool) -> Value {
     })
 }
 
-fn settings(of: &Settings) -> Value {
+fn settings(of: &Settings, way: Option<&str>) -> Value {
     let seconds = |time: std::time::Duration| time.as_secs_f64();
     json!({
         "rw": of.rw.name(),
@@ -43,7 +43,7 @@ fn settings(of: &Settings) -> Value {
         "ramp_s": seconds(of.ramp),
         "count": of.count,
         "size": of.size,
-        "path": of.way.name(),
+        "path": way,
         "dist": of.distribution.to_string(),
         "rate": of.rate,
         "arrival": of.rate.map(|_| of.arrival.name()),

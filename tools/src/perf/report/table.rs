@@ -14,9 +14,15 @@ use crate::record::Record;
 pub fn render(of: &Measurement) -> String {
     let rows: Vec<Record> = of.with_total().map(|(name, outcome)| row(name, outcome)).collect();
     let right: &[usize] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-    let mut text = format!("{}\n{}\n\n", workload(&of.settings), clock(of));
+    let mut text = format!("{}\n{}\n\n", workload(of), clock(of));
     text += &Record::table(&rows, right);
-    let notes: String = of.with_total().map(|(name, outcome)| notes(name, outcome)).collect();
+    let mut notes: String = of.with_total().map(|(name, outcome)| notes(name, outcome)).collect();
+    for row in &of.rows {
+        let granted = row.outcome.granted / row.threads.max(1);
+        if granted < of.settings.depth.into() {
+            notes += &format!("{}: the queue has room for {granted} requests\n", row.name);
+        }
+    }
     if !notes.is_empty() {
         text += &format!("\n{notes}");
     }
@@ -31,20 +37,22 @@ pub fn render(of: &Measurement) -> String {
 pub fn about(of: &Measurement) -> String {
     let command: Vec<_> =
         of.settings.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let (workload, clock) = (workload(&of.settings), clock(of));
+    let (workload, clock) = (workload(of), clock(of));
     format!("{workload}\n{clock}\n{}{}\n", machine(of), command.join(" "))
 }
 
-fn workload(settings: &Settings) -> String {
+fn workload(of: &Measurement) -> String {
+    let settings = &of.settings;
     let Settings { depth, threads, seed, .. } = settings;
     let mut line = format!(
-        "{} {}, QD {depth}, {threads} thread{}, path {}, {}, seed {seed}",
+        "{} {}, QD {depth}, {threads} thread{}, {}, {}, seed {seed}",
         settings.rw.name(),
         Sizes(&settings.sizes),
         if *threads == 1 { "" } else { "s" },
-        settings.way.name(),
+        of.way().map_or("raw".to_owned(), |way| format!("path {way}")),
         settings.distribution,
     );
+    line += if settings.interrupt { ", interrupts" } else { ", polled" };
     if settings.rw.writes() {
         line += &format!(", {} % reads", settings.rw.read_percent(settings.mix));
     }
@@ -137,8 +145,13 @@ fn machine(of: &Measurement) -> String {
     let mut text = String::new();
     for device in &machine.devices {
         text += &format!(
-            "{}: {}, firmware {}, namespace {}, blocks of {} bytes\n",
-            device.name, device.model, device.firmware, device.namespace, device.block_bytes
+            "{}: {}, firmware {}, namespace {}, blocks of {} bytes{}\n",
+            device.name,
+            device.model,
+            device.firmware,
+            device.namespace,
+            device.block_bytes,
+            device.iommu.as_ref().map_or(String::new(), |kind| format!(", IOMMU {kind}"))
         );
     }
     let governor = machine.governor.as_deref().unwrap_or("unknown");

@@ -55,7 +55,7 @@ impl From<ArrivalWord> for Arrival {
 /// The schema of another tool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum FormatWord {
-    /// That of fio's json+.
+    /// The schema of fio's json+.
     FioJson,
 }
 
