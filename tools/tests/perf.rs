@@ -264,3 +264,28 @@ fn seconds_and_pictures_are_files() {
     let refused = perf(&disk, "/file --count 1 --csv /nonexistent/x");
     refused.refused(&["/nonexistent/x", "No such file"]);
 }
+
+#[test]
+fn files_of_the_kernel_are_read_and_overwritten_in_place() {
+    // On a disk: some memory filesystems have no O_DIRECT.
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    fs::write(file.path(), pattern(1 << 20, 3)).unwrap();
+    let path = file.path().to_str().unwrap();
+    let run =
+        |args: &str| nvio(["perf", "--kernel", path].into_iter().chain(args.split_whitespace()));
+    let read = run("--count 500 --qd 8 --json");
+    if read.stderr.contains("io_uring") {
+        return eprintln!("skipped: {}", read.stderr);
+    }
+    let read = read.json();
+    assert_eq!((&read["rows"][0]["ios"], &read["total"]["errors"]), (&500.into(), &0.into()));
+    let kernel = read["environment"]["devices"][0]["kernel"].as_str().unwrap();
+    assert!(kernel.starts_with("io_uring, "), "{kernel}");
+    let written = run("--rw randwrite --write --verify --count 300 --qd 4 --json").json();
+    assert_eq!(written["total"]["errors"], 0);
+    assert_eq!(fs::metadata(file.path()).unwrap().len(), 1 << 20);
+    assert!(fs::read(file.path()).unwrap() != pattern(1 << 20, 3));
+    for refused in ["/file", "--raw", "--path bounce"] {
+        assert_ne!(run(refused).code, 0, "{refused}");
+    }
+}

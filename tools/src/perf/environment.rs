@@ -30,6 +30,8 @@ pub struct Environment {
 pub struct DeviceFacts {
     /// Name on the command line.
     pub name: String,
+    /// Interface of the kernel, if requests go through it.
+    pub interface: Option<&'static str>,
     /// Model number.
     pub model: String,
     /// Serial number.
@@ -78,6 +80,7 @@ impl DeviceFacts {
         Self {
             name: name.to_string(),
             model: identify.model(),
+            interface: None,
             serial: identify.serial(),
             firmware: identify.firmware(),
             version: controller.version().to_string(),

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use nvio::driver::{Namespace, WritableNamespace};
 use nvio::{Device, DeviceName, Found, Volume, WritableVolume};
+use nvio_uring::place::Place;
 
 use crate::args::VolumeArgs;
 use crate::error::Error;
@@ -40,6 +41,8 @@ pub struct Row {
 
 /// An open device or file.
 pub enum Source {
+    /// A device or a file of the kernel.
+    Kernel(Place),
     /// A namespace.
     Raw {
         /// The device.
@@ -81,6 +84,8 @@ pub struct Names<'n> {
     pub paths: &'n [OsString],
     /// Overwrite a device that has contents.
     pub force: bool,
+    /// The devices are those of the kernel, or its files.
+    pub kernel: bool,
 }
 
 /// Opens devices and files: a row for each device without files, and for each file of each device.
@@ -95,11 +100,36 @@ pub fn open(names: &Names<'_>, settings: &Settings) -> Result<(Vec<Row>, Vec<Dev
         let mut args = names.volume.clone();
         args.controller.device = name.clone();
         match names.paths {
+            [] if names.kernel => rows.push(kernel(name, index, settings, &mut facts)?),
             [] => rows.push(raw(&args, index, names.force, settings, &mut facts)?),
             paths => files(&args, index, paths, settings, &mut rows, &mut facts)?,
         }
     }
     Ok((rows, facts))
+}
+
+/// Opens a device or a file of the kernel.
+fn kernel(
+    name: &DeviceName,
+    index: usize,
+    settings: &Settings,
+    facts: &mut Vec<DeviceFacts>,
+) -> Result<Row, Error> {
+    let failed = |text: String| Error::Perf { name: name.to_string(), text };
+    let DeviceName::Image(path) = name else {
+        return Err(failed("not a device or a file of the kernel".to_owned()));
+    };
+    // The kernel would let anything be overwritten: its files are enough to compare with.
+    if settings.writes() && !path.is_file() {
+        return Err(failed("with --kernel only files are written to".to_owned()));
+    }
+    let place = Place::open(path, settings.writes()).map_err(|error| failed(error.0))?;
+    let bytes = place.bytes();
+    let interface = Some(place.interface());
+    facts.push(DeviceFacts { name: name.to_string(), bytes, interface, ..DeviceFacts::default() });
+    let range = limited(0..bytes, settings, name)?;
+    let source = Source::Kernel(place);
+    Ok(Row { name: name.to_string(), device: index, path: None, file: 0, range, source })
 }
 
 /// Returns the size of the DMA arena for `queues` queues.

@@ -20,6 +20,7 @@ use nvio_perf::raw::Raw;
 use nvio_perf::target::{Error, Target};
 use nvio_perf::uniform::UniformReads;
 use nvio_perf::verify::Verify;
+use nvio_uring::queue::Kernel;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -127,6 +128,9 @@ impl Job<'_> {
                 let depth = self.settings.depth;
                 let target = Raw::new(device.controller(), namespace, writable.as_ref(), depth);
                 self.drive(target?, &mut waits)
+            }
+            Source::Kernel(place) => {
+                self.drive(Kernel::new(place, self.settings.depth)?, &mut waits)
             }
             Source::File { volume, path, offset } => {
                 let mut file = volume.open_file(path).map_err(|error| Error::of(&error))?;

@@ -73,6 +73,7 @@ fn environment(of: &Environment) -> Value {
 fn device(of: &DeviceFacts) -> Value {
     json!({
         "name": of.name,
+        "kernel": of.interface,
         "model": of.model,
         "serial": of.serial,
         "firmware": of.firmware,

@@ -144,6 +144,10 @@ fn machine(of: &Measurement) -> String {
     let machine = &of.environment;
     let mut text = String::new();
     for device in &machine.devices {
+        if let Some(interface) = device.interface {
+            text += &format!("{}: through the kernel by {interface}\n", device.name);
+            continue;
+        }
         text += &format!(
             "{}: {}, firmware {}, namespace {}, blocks of {} bytes{}\n",
             device.name,

@@ -50,11 +50,15 @@ pub struct Perf {
     #[command(flatten)]
     volume: VolumeArgs,
     /// Files. Each is a row, with threads of its own.
-    #[arg(value_name = "PATH", required_unless_present = "raw", conflicts_with = "raw")]
+    #[arg(value_name = "PATH", required_unless_present_any = ["raw", "kernel"], conflicts_with_all = ["raw", "kernel"])]
     paths: Vec<OsString>,
     /// Measure the namespace or partition itself.
     #[arg(long)]
     raw: bool,
+    /// Measure the kernel: DEVICE is a block device, a mounted file or /dev/ngXnY, which is accessed by
+    /// io_uring with O_DIRECT, or by NVMe passthrough.
+    #[arg(long, conflicts_with = "raw")]
+    kernel: bool,
     /// Another device, with files of the same paths. May be repeated.
     #[arg(long = "device", value_name = "DEVICE")]
     more: Vec<DeviceName>,
@@ -218,6 +222,7 @@ impl Perf {
             more: &self.more,
             paths: &self.paths,
             force: self.data.force,
+            kernel: self.kernel,
         };
         // Before the run, because a path that cannot be written to would lose its result.
         let files = [&self.report.csv, &self.report.svg].map(|path| path.as_deref().map(create));
@@ -318,7 +323,8 @@ impl Perf {
             "--rate needs the clock: use --latency batch or each",
         )?;
         let is_other = self.load.path != Way::Simple;
-        refuse(self.raw && is_other, "--path is for files; --raw reads the device itself")
+        let is_file = !self.raw && !self.kernel;
+        refuse(!is_file && is_other, "--path is for files; --raw and --kernel have no path")
     }
 
     fn print(&self, measurement: &Measurement) -> Result<(), Error> {
