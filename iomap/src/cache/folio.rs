@@ -493,7 +493,13 @@ impl Folio {
     pub(super) fn cut(&self, from: u64) -> Option<u32> {
         let mut state = self.state.write();
         state.end_write();
-        if state.patching || !matches!(state.memory, Memory::Idle(_) | Memory::Gone) {
+        let is_used = match state.memory {
+            Memory::Idle(_) | Memory::Gone => state.patching,
+            // The device has kept the memory if there is no command.
+            Memory::Writing { commands, .. } => commands > 0,
+            Memory::Filling { .. } => true,
+        };
+        if is_used {
             return None;
         }
         let blocks = self.blocks_of(&(from.max(self.pos)..self.end()));

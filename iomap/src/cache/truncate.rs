@@ -25,7 +25,8 @@ impl<M: Mapper> FileCache<M> {
         let _ = self.wait_for_writes().await;
         for folio in self.state.folios(&(end..u64::MAX)) {
             while !self.state.cut(&folio, end) {
-                self.wait_for(&folio).await?;
+                // Memory that the device has kept is cut, too.
+                let _ = self.wait_for(&folio).await;
             }
             if folio.pos >= end {
                 // Eviction finds one that a reader uses at this moment.

@@ -174,3 +174,10 @@ fn block_that_another_thread_wrote_back_and_dropped_is_not_written_again() {
     let plan = plan(mapped(8), 32, &[&direct, &others, &syncs]);
     (0..3).for_each(|first| holds_from(&plan, first * SCHEDULES));
 }
+
+#[test]
+fn block_that_moves_is_not_written_at_its_old_place() {
+    let writes = [write(0..4, Cached), Call::Sync, write(0..2, Cached), Call::Sync];
+    let moves = [Call::Move(0), Call::Move(0), Call::Move(0), Call::Move(0), Call::Move(0)];
+    holds(&plan(mapped(8), 32, &[&writes, &moves]));
+}
