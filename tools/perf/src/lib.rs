@@ -1,7 +1,7 @@
 //! The load of `nvio perf`: requests in flight, their positions, the clock and the latencies.
 //!
 //! [`engine::run`] keeps requests in flight on a [`Target`](target::Target), which is a namespace
-//! ([`raw`]), a file past the cache ([`file`]) or a file through the cache ([`cached`]). A
+//! ([`raw`]), a file past the cache ([`mod@file`]) or a file through the cache ([`cached`]). A
 //! [`Workload`](workload::Workload) chooses the requests. The [`Clock`](clock::Clock) is a parameter,
 //! so that tests count latencies on a clock of their own.
 //!
