@@ -47,7 +47,12 @@ impl BlockSet {
 
     /// Calls `change` for each word with the mask of the range's bits, and returns the sum.
     fn change(&mut self, range: Range<u32>, change: impl Fn(&mut u64, u64) -> u32) -> u32 {
-        let words = masks(range.start..range.end.min(self.blocks));
+        let range = range.start..range.end.min(self.blocks);
+        // Most ranges are in one word.
+        if let Some((index, mask)) = one_mask(&range) {
+            return self.words.get_mut(index).map_or(0, |word| change(word, mask));
+        }
+        let words = masks(range);
         words
             .map(|(index, mask)| self.words.get_mut(index).map_or(0, |word| change(word, mask)))
             .sum()
@@ -59,7 +64,11 @@ impl BlockSet {
         self.members == self.blocks && range.end <= self.blocks || self.has_all(range)
     }
 
+    #[inline]
     fn has_all(&self, range: Range<u32>) -> bool {
+        if let Some((index, mask)) = one_mask(&range) {
+            return self.words.get(index).is_some_and(|word| word & mask == mask);
+        }
         masks(range)
             .all(|(index, mask)| self.words.get(index).is_some_and(|word| word & mask == mask))
     }
@@ -92,6 +101,15 @@ impl BlockSet {
         }
         None
     }
+}
+
+/// Returns the word of a range of bits that one word has, with the mask of its bits.
+#[inline]
+fn one_mask(range: &Range<u32>) -> Option<(usize, u64)> {
+    let length = range.end.wrapping_sub(range.start);
+    let first = range.start % BITS;
+    let is_one = length > 0 && length <= BITS - first && range.start < range.end;
+    is_one.then(|| ((range.start / BITS) as usize, (u64::MAX >> (BITS - length)) << first))
 }
 
 /// Returns the words of a range of bits, each with the mask of its bits.

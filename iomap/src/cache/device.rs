@@ -3,6 +3,7 @@
 //! Whoever waits for a command polls the queue, whoever submitted the command. So a thread that
 //! stops does not stop others.
 
+use nvio_driver::Error::ArenaFull as Full;
 use nvio_driver::{DmaBuf, FrozenBuf, Rejected};
 
 use super::ticket::Ticket;
@@ -29,20 +30,46 @@ pub(super) trait CacheDevice: Send {
 
 pub(super) type Submitted<P> = Result<(), Rejected<Error, P>>;
 
-impl<Q: WriteQueue<Ticket> + Send> CacheDevice for Q {
+/// A queue, and the number of its commands in flight.
+pub(super) struct CacheQueue<Q> {
+    queue: Q,
+    in_flight: usize,
+}
+
+impl<Q> CacheQueue<Q> {
+    pub(super) fn new(queue: Q) -> Self {
+        Self { queue, in_flight: 0 }
+    }
+
+    /// Counts a command that was submitted. A command that finds no memory is to be submitted again
+    /// after another has ended, whose memory is free then.
+    fn submitted<P>(&mut self, submitted: Submitted<P>) -> Submitted<P> {
+        match submitted {
+            Ok(()) => self.in_flight += 1,
+            Err(Rejected { error: Error::Driver(Full { .. }), payload }) if self.in_flight > 0 => {
+                return Err(Rejected { error: Error::Busy, payload });
+            }
+            Err(_) => {}
+        }
+        submitted
+    }
+}
+
+impl<Q: WriteQueue<Ticket> + Send> CacheDevice for CacheQueue<Q> {
     fn max_transfer_at(&self, addr: u64) -> usize {
-        self.max_transfer_at(addr)
+        self.queue.max_transfer_at(addr)
     }
 
     fn alloc(&mut self, bytes: usize) -> Result<DmaBuf, Error> {
-        self.alloc(bytes)
+        self.queue.alloc(bytes)
     }
 
     fn read(&mut self, addr: u64, buf: DmaBuf, ticket: Ticket) -> Submitted<(DmaBuf, Ticket)> {
-        self.submit(Bio::read(addr, buf, ticket)).map_err(|Rejected { error, payload }| {
+        let submitted = self.queue.submit(Bio::read(addr, buf, ticket));
+        self.submitted(submitted.map_err(|Rejected { error, payload }| {
             let Bio { buf, tag, .. } = payload;
             Rejected { error, payload: (buf, tag) }
-        })
+        }))
     }
 
     fn write(
@@ -52,19 +79,23 @@ impl<Q: WriteQueue<Ticket> + Send> CacheDevice for Q {
         fua: bool,
         ticket: Ticket,
     ) -> Submitted<Ticket> {
-        self.write_frozen(addr, parts, fua, ticket)
+        let submitted = self.queue.write_frozen(addr, parts, fua, ticket);
+        self.submitted(submitted)
     }
 
     fn flush(&mut self, ticket: Ticket) -> Submitted<Ticket> {
-        self.flush(ticket)
+        let submitted = self.queue.flush(ticket);
+        self.submitted(submitted)
     }
 
     fn ring(&mut self) {
-        self.ring();
+        self.queue.ring();
     }
 
     fn poll(&mut self) -> usize {
         let mut handler = |BioDone { tag, buf, result }: BioDone<Ticket>| tag.complete(buf, result);
-        self.poll(usize::MAX, &mut handler)
+        let ended = self.queue.poll(usize::MAX, &mut handler);
+        self.in_flight -= ended.min(self.in_flight);
+        ended
     }
 }

@@ -4,11 +4,13 @@
 //! bytes are copied, never while a command is submitted or waited for.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use nvio_driver::{DmaBuf, FrozenBuf, SplitBuffer};
 
 use super::bits::BlockSet;
+use super::dirty::{DirtyFolios, Listed};
 use super::sync::{AtomicBool, RwLock, RwLockReadGuard};
 use crate::contract::bytes::to_usize;
 use crate::error::BioError;
@@ -21,6 +23,8 @@ pub(super) struct Folio {
     block_shift: u32,
     /// The folio was used since eviction looked at it.
     used: AtomicBool,
+    /// The place of the folio in the list of dirty folios.
+    pub(super) listed: Listed,
     state: RwLock<State>,
 }
 
@@ -30,6 +34,10 @@ struct State {
     uptodate: BlockSet,
     /// Blocks that the device does not have yet. All are up to date.
     dirty: BlockSet,
+    /// Blocks that the filesystem has let a writer overwrite, while `sequence` was the number of changes
+    /// of the file's mappings.
+    known: BlockSet,
+    sequence: u64,
     /// Blocks that a command reads into other memory.
     patching: bool,
     /// Number of writes of which the filesystem does not know the end. Until then it may take the
@@ -105,6 +113,14 @@ pub(super) struct Ending {
     pub(super) private: u64,
 }
 
+/// The answer of the filesystem to a write.
+pub(super) struct Allowed {
+    /// The blocks have no content on the device.
+    pub(super) is_new: bool,
+    /// A range that may be overwritten, and the number of changes of mappings before it was asked for.
+    pub(super) known: Option<(Range<u64>, u64)>,
+}
+
 /// The change of the number of dirty blocks by a write, and the bytes that it copied.
 pub(super) struct Written {
     pub(super) access: Access,
@@ -119,12 +135,15 @@ impl Folio {
         let state = State {
             memory: Memory::Idle(memory),
             uptodate: empty.clone(),
-            dirty: empty,
+            dirty: empty.clone(),
+            known: empty,
+            sequence: 0,
             patching: false,
             endings: 0,
             failed: None,
         };
-        Self { pos, bytes, block_shift, used: AtomicBool::new(true), state: RwLock::new(state) }
+        let (used, state) = (AtomicBool::new(true), RwLock::new(state));
+        Self { pos, bytes, block_shift, used, listed: Listed::no(), state }
     }
 
     /// Returns the position in the file of the byte after the last.
@@ -179,21 +198,60 @@ impl Folio {
         true
     }
 
-    /// Copies `source` to `pos` of the file on, if the blocks are dirty and no command uses the
-    /// memory. Returns the number of bytes: 0 if not, and fewer than the source has if it cannot be
-    /// read.
+    /// Copies `source` to `pos` of the file on, if no command uses the memory, and the blocks are dirty,
+    /// or may become so: they are up to date and known, and `may_be_dirty` of the number of changes of
+    /// mappings when they became known. Returns the number of bytes, which is 0 if not, and fewer than
+    /// the source has if it cannot be read; and the number of blocks that became dirty.
     #[inline(always)]
-    pub(super) fn write_dirty(&self, pos: u64, source: &mut impl Source) -> usize {
+    pub(super) fn write_again(
+        self: &Arc<Self>,
+        pos: u64,
+        source: &mut impl Source,
+        may_be_dirty: impl FnOnce(u64) -> bool,
+        list: &DirtyFolios,
+    ) -> (usize, u32) {
         let mut state = self.state.write();
-        let State { memory: Memory::Idle(buf), dirty, .. } = &mut *state else { return 0 };
+        let State { memory: Memory::Idle(buf), dirty, uptodate, known, sequence, .. } = &mut *state
+        else {
+            return (0, 0);
+        };
         let (at, len) = (to_usize(pos.wrapping_sub(self.pos)), source.len());
         let blocks = self.blocks_of(&(pos..pos + len as u64));
-        let Some(bytes) = buf.get_mut(at..at + len) else { return 0 };
-        if !dirty.contains(blocks) {
-            return 0;
+        let Some(bytes) = buf.get_mut(at..at + len) else { return (0, 0) };
+        if dirty.contains(blocks.clone()) {
+            self.used.store(true, Relaxed);
+            return (source.copy_out(0, bytes, false), 0);
         }
+        let is_known = known.contains(blocks.clone()) && uptodate.contains(blocks.clone());
+        if !is_known || !may_be_dirty(*sequence) {
+            return (0, 0);
+        }
+        let copied = source.copy_out(0, bytes, false);
+        // Also if part of the source could not be read.
+        let new_dirty = dirty.insert(blocks);
+        self.list(&state, list);
         self.used.store(true, Relaxed);
-        source.copy_out(0, bytes, false)
+        (copied, new_dirty)
+    }
+
+    /// Notes that blocks of `range` of the file may be overwritten.
+    fn know(&self, state: &mut State, range: &Range<u64>, sequence: u64) {
+        if state.sequence != sequence {
+            state.known.remove(self.blocks());
+            state.sequence = sequence;
+        }
+        let part = range.start.max(self.pos)..range.end.min(self.end());
+        state.known.insert(self.blocks_of(&part));
+    }
+
+    /// Adds the folio to the list of dirty folios, or removes it, after its blocks have changed.
+    #[inline]
+    fn list(self: &Arc<Self>, state: &State, list: &DirtyFolios) {
+        match (state.dirty.is_empty(), self.listed.is_listed()) {
+            (false, false) => list.add(self),
+            (true, true) => list.remove(self),
+            _ => {}
+        }
     }
 
     /// Copies bytes from `pos` of the file on into `out`, as far as they are up to date.
@@ -351,9 +409,10 @@ impl Folio {
     /// is then zeroed. Calls `grow` with the end of what was copied, before the folio can be written
     /// to the device.
     pub(super) fn write(
-        &self,
+        self: &Arc<Self>,
+        list: &DirtyFolios,
         range: Range<u64>,
-        is_new: bool,
+        Allowed { is_new, known }: Allowed,
         is_current: impl FnOnce() -> bool,
         copy: impl FnOnce(&mut [u8]) -> usize,
         grow: impl FnOnce(u64),
@@ -399,11 +458,12 @@ impl Folio {
         uptodate.insert(written.clone());
         self.used.store(true, Relaxed);
         grow(range.start + n as u64);
-        Written { access: Access::Copied(n), new_dirty: dirty.insert(written) }
-    }
-
-    pub(super) fn is_dirty(&self) -> bool {
-        !self.state.read().dirty.is_empty()
+        let new_dirty = dirty.insert(written);
+        if let Some((range, sequence)) = known {
+            self.know(&mut state, &range, sequence);
+        }
+        self.list(&state, list);
+        Written { access: Access::Copied(n), new_dirty }
     }
 
     /// Returns the runs of dirty blocks that have bytes of `range` of the file.
@@ -425,7 +485,8 @@ impl Folio {
     /// the file on are zeroed. Returns `None` if the folio is in use, `is_current` is false, or a block
     /// of `places` is not dirty any longer: its memory may be older than the device.
     pub(super) fn begin_write(
-        &self,
+        self: &Arc<Self>,
+        list: &DirtyFolios,
         places: &[Place],
         eof: u64,
         most: impl Fn(u64) -> usize,
@@ -464,12 +525,19 @@ impl Folio {
         let commands = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
         *memory = Memory::Writing { frozen, commands };
         state.end_write();
+        self.list(&state, list);
         Some((pieces, cleaned))
     }
 
     /// Ends a command of a write. With `ending`, the filesystem has to know the end; see
     /// [`ended`](Self::ended). Blocks that it failed to write are dirty again: returns their number.
-    pub(super) fn written(&self, blocks: Range<u32>, ending: bool, failed: bool) -> u32 {
+    pub(super) fn written(
+        self: &Arc<Self>,
+        list: &DirtyFolios,
+        blocks: Range<u32>,
+        ending: bool,
+        failed: bool,
+    ) -> u32 {
         let mut state = self.state.write();
         state.endings += u32::from(ending);
         let again = if failed { state.dirty.insert(blocks) } else { 0 };
@@ -477,20 +545,28 @@ impl Folio {
             *commands = commands.saturating_sub(1);
         }
         state.end_write();
+        self.list(&state, list);
         again
     }
 
     /// Notes that the filesystem knows the end of a write. Makes the blocks dirty if it `failed`:
     /// returns the number of those that were not.
-    pub(super) fn ended(&self, blocks: Range<u32>, failed: bool) -> u32 {
+    pub(super) fn ended(
+        self: &Arc<Self>,
+        list: &DirtyFolios,
+        blocks: Range<u32>,
+        failed: bool,
+    ) -> u32 {
         let mut state = self.state.write();
         state.endings = state.endings.saturating_sub(1);
-        if failed { state.dirty.insert(blocks) } else { 0 }
+        let again = if failed { state.dirty.insert(blocks) } else { 0 };
+        self.list(&state, list);
+        again
     }
 
     /// Drops the content from byte `from` of the file on. Returns the number of blocks that were dirty,
     /// or `None` if commands use the memory.
-    pub(super) fn cut(&self, from: u64) -> Option<u32> {
+    pub(super) fn cut(self: &Arc<Self>, list: &DirtyFolios, from: u64) -> Option<u32> {
         let mut state = self.state.write();
         state.end_write();
         let is_used = match state.memory {
@@ -504,7 +580,9 @@ impl Folio {
         }
         let blocks = self.blocks_of(&(from.max(self.pos)..self.end()));
         state.uptodate.remove(blocks.clone());
-        Some(state.dirty.remove(blocks))
+        let cut = state.dirty.remove(blocks);
+        self.list(&state, list);
+        Some(cut)
     }
 
     /// Takes the memory of a folio that is idle and clean.

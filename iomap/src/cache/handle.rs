@@ -113,7 +113,8 @@ impl<M: Mapper> CachedFile<M> {
     fn of(cache: Arc<FileCache<M>>) -> Self {
         cache.handles.fetch_add(1, AcqRel);
         let reported = Arc::new(AtomicU64::new(cache.state.errors().count));
-        Self { cache, reported, ahead: ReadAhead::default(), recent: Recent::default() }
+        let ahead = ReadAhead::new(cache.pool.accounts.limit());
+        Self { cache, reported, ahead, recent: Recent::default() }
     }
 
     /// Returns a reference that does not keep the file open.

@@ -4,6 +4,7 @@ mod accounts;
 mod bits;
 mod cleaned;
 mod device;
+mod dirty;
 mod file;
 mod folio;
 mod handle;

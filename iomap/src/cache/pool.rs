@@ -7,7 +7,7 @@ use nvio_driver::{DmaBuf, Rejected};
 
 use super::accounts::Accounts;
 use super::cleaned::Cleaned;
-use super::device::CacheDevice;
+use super::device::{CacheDevice, CacheQueue};
 use super::folio::{Folio, Piece};
 use super::runs::Run;
 use super::state::FileState;
@@ -43,7 +43,7 @@ impl PageCache {
             accounts: Arc::new(Accounts::new(limit)),
             volatile_cache: queue.has_volatile_cache(),
             size: queue.size(),
-            device: Mutex::new(Box::new(queue)),
+            device: Mutex::new(Box::new(CacheQueue::new(queue))),
             clock: Mutex::default(),
             files: Mutex::default(),
         }))
@@ -93,7 +93,12 @@ impl Pool {
     /// # Errors
     /// If the device has none.
     pub(super) fn scratch(&self, bytes: usize) -> Result<DmaBuf, Error> {
-        self.device.lock().alloc(bytes)
+        loop {
+            match self.device.lock().alloc(bytes) {
+                Err(_) if self.evict_one() => {}
+                result => return result,
+            }
+        }
     }
 
     /// Makes a folio known to eviction.

@@ -1,11 +1,12 @@
 //! The cached data of one file, which its handles and the commands in flight share.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use super::accounts::Accounts;
+use super::dirty::DirtyFolios;
 use super::folio::{Ending, Folio};
 use super::sync::{AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::contract::open_file::EndIo;
@@ -17,8 +18,7 @@ pub(super) struct FileState {
     pub(super) block_shift: u32,
     /// Folios by their first byte. They do not overlap.
     folios: RwLock<BTreeMap<u64, Arc<Folio>>>,
-    /// First bytes of the folios that have dirty blocks.
-    dirty: Mutex<BTreeSet<u64>>,
+    pub(super) dirty: DirtyFolios,
     /// Size of the file in bytes.
     size: AtomicU64,
     /// Number of changes of the places of blocks.
@@ -78,7 +78,7 @@ impl FileState {
             accounts,
             block_shift,
             folios: RwLock::default(),
-            dirty: Mutex::default(),
+            dirty: DirtyFolios::default(),
             size: AtomicU64::new(size),
             sequence: AtomicU64::new(0),
             commands: AtomicUsize::new(0),
@@ -175,29 +175,25 @@ impl FileState {
 
     /// Drops the content of a folio from byte `from` of the file on, also dirty content. Returns false
     /// if the folio is in use.
-    pub(super) fn cut(&self, folio: &Folio, from: u64) -> bool {
-        let dropped = folio.cut(from);
+    pub(super) fn cut(&self, folio: &Arc<Folio>, from: u64) -> bool {
+        let dropped = folio.cut(&self.dirty, from);
         if let Some(blocks) = dropped {
-            self.remove_dirty(folio, blocks);
+            self.remove_dirty(blocks);
         }
         dropped.is_some()
     }
 
-    /// Notes blocks of a folio that became dirty.
-    pub(super) fn add_dirty(&self, folio: &Folio, blocks: u32) {
+    /// Counts blocks that became dirty.
+    #[inline]
+    pub(super) fn add_dirty(&self, blocks: u32) {
         if blocks > 0 {
             self.accounts.add_dirty((blocks as usize) << self.block_shift);
-            self.dirty.lock().insert(folio.pos);
         }
     }
 
-    /// Notes blocks of a folio that a write is about to clean.
-    pub(super) fn remove_dirty(&self, folio: &Folio, blocks: u32) {
+    /// Counts blocks that are no longer dirty.
+    pub(super) fn remove_dirty(&self, blocks: u32) {
         self.accounts.remove_dirty((blocks as usize) << self.block_shift);
-        let mut dirty = self.dirty.lock();
-        if !folio.is_dirty() {
-            dirty.remove(&folio.pos);
-        }
     }
 
     pub(super) fn begin_command(&self, write: bool) {
@@ -243,8 +239,8 @@ impl FileState {
     ) {
         let pos = folio.pos + (u64::from(blocks.start) << self.block_shift);
         let bytes = (blocks.len() as u64) << self.block_shift;
-        let again = folio.written(blocks.clone(), ending.is_some(), result.is_err());
-        self.add_dirty(folio, again);
+        let again = folio.written(&self.dirty, blocks.clone(), ending.is_some(), result.is_err());
+        self.add_dirty(again);
         if let Some(Ending { unwritten, end, private }) = ending {
             // The last block has bytes past the end of the file, which is not moved by them.
             let bytes = bytes.min(end.saturating_sub(pos));
@@ -261,8 +257,8 @@ impl FileState {
     /// Notes that the filesystem knows the end of a write, or that it could not end it: the blocks are
     /// dirty again.
     pub(super) fn end_write(&self, Ended { folio, blocks, end }: Ended, failed: bool) {
-        let again = folio.ended(blocks, failed);
-        self.add_dirty(&folio, again);
+        let again = folio.ended(&self.dirty, blocks, failed);
+        self.add_dirty(again);
         if failed {
             self.record(end.pos, end.bytes, BioError::System { errno: 0 });
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::file::FileCache;
-use super::folio::{Access, Folio, Progress, Written};
+use super::folio::{Access, Allowed, Folio, Progress, Written};
 use super::wait;
 use crate::contract::bytes::round_up;
 use crate::contract::io_args::IoFlags;
@@ -60,19 +60,28 @@ impl<M: Mapper> FileCache<M> {
         Ok(done)
     }
 
-    /// Overwrites bytes of `folio` that are dirty already, if it has room for all of `source`. Returns
-    /// the number of bytes: fewer if the source cannot be read, and 0 if that is not possible.
+    /// Overwrites bytes of `folio`, if it has room for all of `source`, the filesystem has let others
+    /// overwrite the blocks before, and no mapping has changed. Returns the number of bytes: fewer if
+    /// the source cannot be read, and 0 if that is not possible.
     ///
-    /// The filesystem was asked when the blocks became dirty, and is asked where they are when they are
-    /// written to the device. So it is not asked now.
+    /// The filesystem is asked where the blocks are when they are written to the device. So it is not
+    /// asked now.
     #[inline(always)]
-    pub(super) fn write_again(&self, folio: &Folio, pos: u64, source: &mut impl Source) -> usize {
+    pub(super) fn write_again(
+        &self,
+        folio: &Arc<Folio>,
+        pos: u64,
+        source: &mut impl Source,
+    ) -> usize {
         let len = source.len();
-        let end = pos.wrapping_add(len as u64);
-        match folio.has(pos, len) && end <= self.state.size() {
-            true => folio.write_dirty(pos, source),
-            false => 0,
+        let (end, state) = (pos.wrapping_add(len as u64), &*self.state);
+        if !folio.has(pos, len) || end > state.size() {
+            return 0;
         }
+        let may_be_dirty = |known| state.sequence() == known && !self.is_half_dirty();
+        let (bytes, new_dirty) = folio.write_again(pos, source, may_be_dirty, &state.dirty);
+        state.add_dirty(new_dirty);
+        bytes
     }
 
     /// Zeroes the bytes past the end of the file in its last block, up to `pos`, before a write at
@@ -184,7 +193,7 @@ impl<M: Mapper> FileCache<M> {
     /// Writes bytes of one mapping to `folio`, as far as it has them.
     fn write_to_folio(
         &self,
-        folio: &Folio,
+        folio: &Arc<Folio>,
         at: u64,
         left: u64,
         op: Op,
@@ -195,6 +204,8 @@ impl<M: Mapper> FileCache<M> {
         let mut mapper = self.mapper.lock();
         // The filesystem checks the whole rest of the write before its first byte is changed.
         let mapping = mapper.begin(at, left, op)?;
+        let is_known = mapping.kind == MappingKind::Mapped && mapping.flags.is_empty();
+        let known = is_known.then(|| (mapping.offset..mapping.end(), sequence));
         let here = left.min(folio.end() - at).min(mapping.bytes_from(at));
         let is_new = mapping.kind != MappingKind::Mapped || self.block_of(at) >= state.size();
         let refused = match mapping.kind {
@@ -214,11 +225,13 @@ impl<M: Mapper> FileCache<M> {
                         state.raise_size(end);
                     }
                 };
-                folio.write(at..at + here, is_new, is_current, copy, grow)
+                let range = at..at + here;
+                let allowed = Allowed { is_new, known };
+                folio.write(&state.dirty, range, allowed, is_current, copy, grow)
             }
         };
         let n = if let Access::Copied(n) = access { n } else { 0 };
-        state.add_dirty(folio, new_dirty);
+        state.add_dirty(new_dirty);
         let ended = mapper.end(&mapping, at, left, n as u64, op);
         drop(mapper);
         if let Some(error) = refused {

@@ -17,7 +17,12 @@ impl<M: Mapper> FileCache<M> {
     /// The first error of a mapping. The blocks of others are written nevertheless.
     pub(super) async fn write_back(&self, range: Range<u64>, fua: bool) -> Result<(), ErrorOf<M>> {
         let (mut first, mut run) = (Ok(()), Run::default());
-        for folio in self.state.folios(&range) {
+        let folios = match range.end {
+            // All of them, of which most may be clean.
+            u64::MAX => self.state.dirty.all(),
+            _ => self.state.folios(&range),
+        };
+        for folio in folios {
             let written = loop {
                 // Blocks that fail are dirty again, so each folio is written once.
                 match self.write_folio(&folio, &range, &mut run, fua).await {
@@ -61,13 +66,13 @@ impl<M: Mapper> FileCache<M> {
         let _preparing = state.preparing(true);
         // Nor has the file grown since its new end was compared with that on the device.
         let is_current = || state.sequence() == sequence && state.size() == size;
-        let begun = folio.begin_write(&places, size, &most, is_current);
+        let begun = folio.begin_write(&state.dirty, &places, size, &most, is_current);
         let Some((pieces, cleaned)) = begun else { return Ok(false) };
         if !fua {
             // After the last byte was copied, so that whoever copied it sees another number.
             state.count_volatile();
         }
-        state.remove_dirty(folio, cleaned);
+        state.remove_dirty(cleaned);
         let target = self.target(folio);
         for piece in pieces {
             state.begin_command(true);

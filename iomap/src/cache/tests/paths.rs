@@ -265,3 +265,17 @@ fn truncated_data_is_neither_read_nor_written_again() {
     assert_eq!(file.read_at(0, &mut out).unwrap(), 9000);
     assert!(out[..4500].iter().all(|&b| b == 5) && out[4500..].iter().all(|&b| b == 0));
 }
+
+#[test]
+fn copies_for_a_device_wait_for_memory() {
+    // The queue copies what it writes: all dirty data at once needs more memory than there is.
+    let blocks = (32 << 20) / BLOCK;
+    let list = (0..blocks).map(|index| Block::Mapped(index * BLOCK)).collect();
+    let device = Device::new(vec![0; 32 << 20]);
+    let double = Double::new(list, blocks * BLOCK, blocks);
+    let queue = ImageQueue::new(device.clone(), 64).unwrap();
+    let mut file = CachedFile::new(&PageCache::new(queue, 60 << 20), double);
+    file.write_at(0, &vec![7; 28 << 20][..]).unwrap();
+    file.sync_data().unwrap();
+    device.disk(|disk| assert!(disk.bytes[..28 << 20].iter().all(|&byte| byte == 7)));
+}

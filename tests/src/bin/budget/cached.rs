@@ -57,22 +57,22 @@ pub(crate) fn run(part: &str) -> Result<usize, Box<dyn std::error::Error>> {
             let extent = random(&mut seed) % EXTENTS;
             (extent * (EXTENT + 1) + random(&mut seed) % EXTENT) * BLOCK
         });
-        if part == "cached-write" && round == 0 {
-            // The map, and dirty blocks, as later writes find them.
+        if part != "cached-read" && round == 0 {
+            // The map, and blocks that were written, as later writes find them.
             for extent in 0..EXTENTS {
                 for block in 0..EXTENT {
                     file.write_at((extent * (EXTENT + 1) + block) * BLOCK, &page[..])?;
                 }
             }
         }
+        if part == "cached-clean" {
+            file.sync_data()?;
+        }
         done += allocations::watch(|| match part {
             "cached-read" => cached_read(&mut file, &places, &mut page),
             "cached-write" | "cached-clean" => cached_write(&mut file, &places, &mut page),
             _ => cached_copy(&[7; PAGE], &places, &mut page),
         });
-        if part == "cached-clean" {
-            file.sync_data()?;
-        }
     }
     Ok(done / PAGE)
 }
