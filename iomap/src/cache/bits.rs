@@ -28,7 +28,8 @@ impl BlockSet {
         let new = self.change(range, |word, mask| {
             let new = mask & !*word;
             *word |= mask;
-            new.count_ones()
+            // Counting the bits of a word takes 15 instructions, which a single block need not.
+            if new.is_power_of_two() { 1 } else { new.count_ones() }
         });
         self.members += new;
         new
@@ -106,10 +107,9 @@ impl BlockSet {
 /// Returns the word of a range of bits that one word has, with the mask of its bits.
 #[inline]
 fn one_mask(range: &Range<u32>) -> Option<(usize, u64)> {
-    let length = range.end.wrapping_sub(range.start);
-    let first = range.start % BITS;
-    let is_one = length > 0 && length <= BITS - first && range.start < range.end;
-    is_one.then(|| ((range.start / BITS) as usize, (u64::MAX >> (BITS - length)) << first))
+    let last = range.end.wrapping_sub(1);
+    let mask = (u64::MAX << (range.start % BITS)) & (u64::MAX >> (BITS - 1 - last % BITS));
+    (range.start / BITS == last / BITS).then_some(((range.start / BITS) as usize, mask))
 }
 
 /// Returns the words of a range of bits, each with the mask of its bits.

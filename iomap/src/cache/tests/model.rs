@@ -81,6 +81,7 @@ fn play(seed: u64, allocates: bool, limit: usize) {
     let differs = found.iter().zip(&model).position(|(found, wanted)| found != wanted);
     assert_eq!(differs, None, "seed {seed}: the device differs");
     assert_eq!(cache.0.accounts.dirty(), 0, "seed {seed}");
+    assert!(files[0].cache_for_tests().state.dirty.all().is_empty(), "seed {seed}");
     double.assert_balanced();
 }
 

@@ -279,3 +279,25 @@ fn copies_for_a_device_wait_for_memory() {
     file.sync_data().unwrap();
     device.disk(|disk| assert!(disk.bytes[..28 << 20].iter().all(|&byte| byte == 7)));
 }
+
+#[test]
+fn filesystem_is_asked_again_when_mappings_change() {
+    let (device, double, mut file) = contiguous(64);
+    let asked = || {
+        let is_write = |op: &&Op| **op == Op::WRITE;
+        double.record(|record| record.ops.iter().filter(is_write).count())
+    };
+    file.write_at(0, &[1; 4096][..]).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(asked(), 1);
+    file.write_at(1024, &[2; 1024][..]).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(asked(), 1, "the block may be overwritten");
+    device.disk(|disk| assert_eq!(disk.bytes[1023..1026], [1, 2, 2]));
+    double.record(|record| record.blocks[1] = Block::Mapped(7 * BLOCK));
+    file.mappings_changed();
+    file.write_at(1024, &[3; 1024][..]).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(asked(), 2);
+    device.disk(|disk| assert_eq!((disk.bytes[1024], disk.bytes[7 * 1024]), (2, 3)));
+}
