@@ -229,7 +229,9 @@ impl Folio {
         let copied = source.copy_out(0, bytes, false);
         // Also if part of the source could not be read.
         let new_dirty = dirty.insert(blocks);
-        self.list(&state, list);
+        if !self.listed.is_listed() {
+            list.add(self);
+        }
         self.used.store(true, Relaxed);
         (copied, new_dirty)
     }
