@@ -8,6 +8,7 @@ use zerocopy::little_endian::U32;
 
 use super::completion::{Completion, Handler};
 use super::counters::Counters;
+use super::doorbells::POLLS_WHILE_HELD;
 use super::options::{CommandOptions, Protection};
 use super::raw::{Processed, RawQueuePair};
 use super::ring::Posted;
@@ -375,6 +376,21 @@ impl<T> QueuePair<T> {
             None => Error::QueueFull { capacity: self.core.capacity() },
         };
         Rejected { error, payload }
+    }
+
+    /// Shows the controller the commands that were submitted since the last call: one store.
+    ///
+    /// If the caller submits one to three commands at a time, and the controller has 64 others, the
+    /// store waits until there are eight, so that fewer doorbells are written. Polls show the
+    /// commands in time: when fewer than 64 are left with the controller, and after 256 empty polls.
+    /// [`wait`](Self::wait) and [`prepare_to_sleep`](Self::prepare_to_sleep) show them at once.
+    ///
+    /// See the [example](Self#examples).
+    #[inline]
+    pub fn ring(&mut self) {
+        if self.core.ring() {
+            self.check_within(POLLS_WHILE_HELD);
+        }
     }
 
     /// Returns true if [`poll`](Self::poll) would find a completion: one load.

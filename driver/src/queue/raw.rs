@@ -352,6 +352,43 @@ impl<T> RawQueuePair<T> {
         Ok(())
     }
 
+    /// Shows the controller the commands that were submitted, now or with further ones. Returns
+    /// true if they wait: [`ring_held`](SubmissionRing::ring_held) must then be called in time.
+    #[inline]
+    pub(crate) fn ring(&mut self) -> bool {
+        if self.gathering.is_on {
+            return self.ring_or_hold();
+        }
+        self.sq.ring();
+        false
+    }
+
+    // Cold, so that other callers need not save registers for it.
+    #[cold]
+    #[inline(never)]
+    fn ring_or_hold(&mut self) -> bool {
+        if self.retries.has_waiting() {
+            self.sq.ring_all();
+            return false;
+        }
+        let in_flight = self.in_flight();
+        self.gathering.ring_or_hold(&mut self.sq, &mut self.cq, in_flight)
+    }
+
+    /// Writes both doorbells as far as they were put off.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn ring_overdue(&mut self) {
+        let in_flight = self.in_flight();
+        self.gathering.ring_overdue(&mut self.sq, &mut self.cq, in_flight);
+    }
+
+    /// Writes both doorbells now.
+    pub(super) fn ring_all(&mut self) {
+        self.sq.ring_all();
+        self.cq.ring();
+    }
+
     /// Returns true if the controller has posted a completion that was not processed.
     #[inline]
     pub(crate) fn has_posted(&self) -> bool {
