@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use nvio_driver::{DmaBuf, FrozenBuf, SplitBuffer};
 
 use super::bits::BlockSet;
-use super::dirty::{DirtyFolios, Listed};
+use super::dirty::{Dirty, DirtyList, Listed};
 use super::sync::{AtomicBool, RwLock, RwLockReadGuard};
 use crate::contract::bytes::to_usize;
 use crate::error::BioError;
@@ -24,7 +24,7 @@ pub(super) struct Folio {
     /// The folio was used since eviction looked at it.
     used: AtomicBool,
     /// The place of the folio in the list of dirty folios.
-    pub(super) listed: Listed,
+    listed: Listed,
     state: RwLock<State>,
 }
 
@@ -125,6 +125,20 @@ pub(super) struct Allowed {
 pub(super) struct Written {
     pub(super) access: Access,
     pub(super) new_dirty: u32,
+}
+
+/// The folios of a file that have dirty blocks.
+pub(super) type DirtyFolios = DirtyList<Folio>;
+
+impl Dirty for Folio {
+    #[inline]
+    fn listed(&self) -> &Listed {
+        &self.listed
+    }
+
+    fn pos(&self) -> u64 {
+        self.pos
+    }
 }
 
 impl Folio {

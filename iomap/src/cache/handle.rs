@@ -70,7 +70,7 @@ pub(super) const BUFFERED: IoFlags =
 /// assert_eq!(&text, b"hello, world");
 ///
 /// file.zero_range(5000..5005)?;
-/// file.truncate(9000)?;
+/// file.truncate(9000, || Ok(()))?;
 /// assert_eq!(file.size(), 9000);
 /// assert!(file.write_back(0..8192, false)?);
 /// assert!(file.invalidate(0..u64::MAX), "nothing is cached now");
@@ -222,17 +222,24 @@ impl<M: Mapper> CachedFile<M> {
         block_on(self.cache.zero_range(range))
     }
 
-    /// Sets the size of the file in the cache. Bytes past a smaller size are dropped, and the rest of
-    /// its last block is zeroed; nothing is in flight past it when the call returns. The
-    /// filesystem frees the blocks afterwards.
+    /// Sets the size of the file in the cache, and then calls `change`, in which the filesystem sets it
+    /// and frees blocks. Bytes past a smaller size are dropped, and the rest of its last block is
+    /// zeroed; nothing is in flight past it when `change` is called. Nobody else writes to the cached file
+    /// or changes its size meanwhile.
     ///
     /// See the [example](Self#examples).
     ///
     /// # Errors
     /// As [`write_at`](Self::write_at). The size is the old one then.
-    pub fn truncate(&mut self, size: u64) -> Result<(), ErrorOf<M>> {
+    pub fn truncate(
+        &mut self,
+        size: u64,
+        change: impl FnOnce() -> Result<(), ErrorOf<M>>,
+    ) -> Result<(), ErrorOf<M>> {
         let _inode = self.cache.inode.lock();
-        block_on(self.cache.truncate(size))
+        let _resizing = self.cache.state.resizing();
+        block_on(self.cache.truncate(size))?;
+        change()
     }
 
     /// Drops the cached data of `range`, after dirty data was written to the device. Returns false

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 
 use super::accounts::Accounts;
-use super::dirty::DirtyFolios;
-use super::folio::{Ending, Folio};
+use super::folio::{DirtyFolios, Ending, Folio};
 use super::sync::{AtomicU64, AtomicUsize, Mutex, RwLock};
 use crate::contract::open_file::EndIo;
 use crate::error::{BioError, Error};
@@ -23,6 +22,8 @@ pub(super) struct FileState {
     size: AtomicU64,
     /// Number of changes of the places of blocks.
     sequence: AtomicU64,
+    /// Number of begins and ends of changes of the size: odd during one.
+    resizes: AtomicU64,
     /// Commands in flight, and those of them that write.
     commands: AtomicUsize,
     writes: AtomicUsize,
@@ -72,15 +73,25 @@ impl Drop for Preparing<'_> {
     }
 }
 
+/// A change of the size.
+pub(super) struct Resizing<'a>(&'a FileState);
+
+impl Drop for Resizing<'_> {
+    fn drop(&mut self) {
+        self.0.resizes.fetch_add(1, AcqRel);
+    }
+}
+
 impl FileState {
     pub(super) fn new(accounts: Arc<Accounts>, block_shift: u32, size: u64) -> Self {
         Self {
             accounts,
             block_shift,
             folios: RwLock::default(),
-            dirty: DirtyFolios::default(),
+            dirty: DirtyFolios::new(),
             size: AtomicU64::new(size),
             sequence: AtomicU64::new(0),
+            resizes: AtomicU64::new(0),
             commands: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
             volatile: AtomicU64::new(0),
@@ -102,6 +113,17 @@ impl FileState {
     /// Lowers the size. The caller has the inode lock.
     pub(super) fn set_size(&self, size: u64) {
         self.size.store(size, Release);
+    }
+
+    /// Counts a change of the size until the returned value is dropped. The caller has the inode lock.
+    pub(super) fn resizing(&self) -> Resizing<'_> {
+        self.resizes.fetch_add(1, AcqRel);
+        Resizing(self)
+    }
+
+    /// Returns the number of changes of the size, or `None` during one.
+    pub(super) fn resizes(&self) -> Option<u64> {
+        Some(self.resizes.load(Acquire)).filter(|count| count.is_multiple_of(2))
     }
 
     pub(super) fn sequence(&self) -> u64 {

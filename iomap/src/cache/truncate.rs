@@ -6,8 +6,8 @@ use crate::contract::bytes::round_up;
 use crate::contract::mapper::{ErrorOf, Mapper};
 
 impl<M: Mapper> FileCache<M> {
-    /// Sets the size of the file in the cache. The caller has the inode lock, and frees blocks past
-    /// the end afterwards.
+    /// Sets the size of the file in the cache. The caller has the inode lock until the filesystem has
+    /// set the size, too: calls in another order would leave two sizes.
     pub(super) async fn truncate(&self, size: u64) -> Result<(), ErrorOf<M>> {
         let (old, end) = (self.state.size(), round_up(size, self.block));
         if size >= old {

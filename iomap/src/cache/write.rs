@@ -52,6 +52,10 @@ impl<M: Mapper> FileCache<M> {
         if flags.intersects(IoFlags::WRITETHROUGH.union(IoFlags::DSYNC)) {
             let durable = flags.contains(IoFlags::DSYNC);
             self.write_range(pos..pos + done as u64, durable).await?;
+            if durable && lock == InodeLock::Steps {
+                // A change of the size may have dropped the data. The filesystem knows it then.
+                wait::until(|| self.state.resizes()).await;
+            }
             // Blocks of this call may have been written back to make room, without Force Unit Access.
             if durable && self.state.volatile() != volatile {
                 self.pool.flush().await?;

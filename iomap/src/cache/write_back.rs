@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::AcqRel};
 use super::file::FileCache;
 use super::folio::Folio;
 use super::runs::Run;
+use super::wait;
 use crate::contract::mapper::{ErrorOf, Mapper, Op};
 
 impl<M: Mapper> FileCache<M> {
@@ -103,8 +104,16 @@ impl<M: Mapper> FileCache<M> {
     /// Writes dirty data to the device, and makes it durable. Returns an error of this or an earlier
     /// write if the handle has not `reported` it.
     pub(super) async fn sync_data(&self, reported: &AtomicU64) -> Result<(), ErrorOf<M>> {
-        let written = self.write_back(0..u64::MAX, false).await;
-        let written = written.and(self.wait_for_writes().await);
+        let written = loop {
+            // A change of the size drops data that was written before this call. The filesystem has to
+            // know the new size then.
+            let resizes = wait::until(|| self.state.resizes()).await;
+            let written = self.write_back(0..u64::MAX, false).await;
+            let written = written.and(self.wait_for_writes().await);
+            if self.state.resizes() == Some(resizes) {
+                break written;
+            }
+        };
         let errors = self.state.errors();
         let before = reported.fetch_max(errors.count, AcqRel);
         if let Some(error) = errors.error().filter(|_| errors.count > before) {

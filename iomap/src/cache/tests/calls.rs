@@ -265,17 +265,17 @@ impl World {
     fn truncate(&self, file: &mut CachedFile<Double>, size: usize) -> Result<(), String> {
         let size = size as u64 * CELL;
         let begin = self.history(|history| history.begin_truncation(size));
-        let truncated = file.truncate(size);
+        let change = || {
+            self.double.record(|record| {
+                let blocks = record.blocks.iter_mut().skip(size.div_ceil(BLOCK) as usize);
+                blocks.for_each(|block| *block = Block::Hole);
+                record.size = size;
+            });
+            Ok(())
+        };
+        let truncated = file.truncate(size, change);
         self.history(|history| history.truncated(size, begin, truncated.is_ok()));
-        if let Err(error) = truncated {
-            return self.error(&error);
-        }
-        self.double.record(|record| {
-            let blocks = record.blocks.iter_mut().skip(size.div_ceil(BLOCK) as usize);
-            blocks.for_each(|block| *block = Block::Hole);
-            record.size = size;
-        });
-        Ok(())
+        truncated.or_else(|error| self.error(&error))
     }
 
     fn zero(&self, file: &mut CachedFile<Double>, cells: &Range<usize>) -> Result<(), String> {

@@ -152,7 +152,7 @@ fn faults(rng: &mut Rng) -> (Faults, u64) {
     if rng.below(5) < 2 { (Faults::default(), 0) } else { (faults, filesystem) }
 }
 
-/// What the calls of a sequence have in common.
+/// The settings that the calls of a sequence share.
 struct Draw<'a> {
     rng: Rng,
     size: usize,

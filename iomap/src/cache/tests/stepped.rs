@@ -48,7 +48,7 @@ pub(super) struct Disk {
     pub(super) broken: Option<String>,
 }
 
-/// What the queues of the device have in common.
+/// The state that the queues of the device share.
 #[derive(Clone)]
 pub(super) struct Queues {
     pub(super) disk: Arc<Mutex<Disk>>,
@@ -125,7 +125,7 @@ impl Disk {
         self.bytes.copy_within(from..from + bytes, at);
         for sector in (0..bytes).step_by(SECTOR) {
             let data = &self.bytes[from + sector..][..SECTOR];
-            // Nothing was written here: a power cut leaves zeroes.
+            // No write was here: a power cut leaves zeroes.
             let is_written = data.iter().any(|&byte| byte != GARBAGE);
             let durable = &mut self.durable[at + sector..][..SECTOR];
             if is_written { durable.copy_from_slice(data) } else { durable.fill(0) }
