@@ -150,11 +150,12 @@ impl Double {
     }
 
     /// Sets the size on the disk, and frees the blocks past it.
-    pub(super) fn truncate(&self, size: u64) {
+    pub(super) fn truncate(&self, size: u64) -> Result<(), Error> {
         self.record(|record| {
             record.size = size;
             record.blocks.truncate(size.div_ceil(BLOCK) as usize);
         });
+        Ok(())
     }
 
     /// Checks that each `begin` had its `end`.

@@ -63,7 +63,7 @@ fn play(seed: u64, allocates: bool, limit: usize) {
             }
             10 => {
                 let new = if rng.range(0, 2) == 0 { pos } else { pos + len };
-                file.truncate(new as u64, || Ok(double.truncate(new as u64))).unwrap();
+                file.truncate(new as u64, || double.truncate(new as u64)).unwrap();
                 model.resize(new, 0);
             }
             _ if rng.range(0, 2) == 0 => {
