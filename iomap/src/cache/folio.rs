@@ -617,14 +617,16 @@ impl Folio {
         }
     }
 
-    /// Makes the blocks missing that have bytes of `range` of the file. Returns false if one is dirty,
-    /// and `None` if the folio is in use.
+    /// Makes the blocks missing that have bytes of `range` of the file, also in memory that the device
+    /// has kept: a reader of them gets an error, and no old data. Returns false if one is dirty, and
+    /// `None` if the folio is in use.
     pub(super) fn discard(&self, range: &Range<u64>) -> Option<bool> {
         let blocks = self.blocks_of(&(range.start.max(self.pos)..range.end.min(self.end())));
         let mut state = self.state.write();
         state.end_write();
         let State { memory, uptodate, dirty, patching, endings, .. } = &mut *state;
-        if !matches!(memory, Memory::Idle(_)) || *patching || *endings > 0 {
+        let is_in_use = !matches!(memory, Memory::Idle(_) | Memory::Writing { commands: 0, .. });
+        if is_in_use || *patching || *endings > 0 {
             return None;
         }
         if dirty.run(blocks.start, true).is_some_and(|run| run.start < blocks.end) {

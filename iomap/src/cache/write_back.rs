@@ -164,7 +164,8 @@ impl<M: Mapper> FileCache<M> {
     /// Evicts a folio, or at least makes the blocks missing that have bytes of `range`, if others are
     /// in use. Returns false if some of them are dirty.
     async fn drop_blocks(&self, folio: &Folio, range: &Range<u64>) -> bool {
-        while self.wait_for(folio).await.is_ok() {
+        loop {
+            let is_lost = self.wait_for(folio).await.is_err();
             // The filesystem has to know the end of writes.
             let _ = self.wait_for_writes().await;
             if self.state.evict(folio) || !folio.is_there() {
@@ -173,7 +174,9 @@ impl<M: Mapper> FileCache<M> {
             if let Some(dropped) = folio.discard(range) {
                 return dropped;
             }
+            if is_lost {
+                return false;
+            }
         }
-        false
     }
 }
