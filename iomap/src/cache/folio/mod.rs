@@ -3,6 +3,9 @@
 //! A folio is idle, or the device reads or writes its memory. The lock of a folio is held while
 //! bytes are copied, never while a command is submitted or waited for.
 
+mod fill;
+mod write_back;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -310,116 +313,6 @@ impl Folio {
         self.state.write().failed.take().map_or(Access::Missing, Access::Failed)
     }
 
-    /// Begins to fill a folio that has no content: returns a piece for each command, at most
-    /// `most(addr)` bytes long. Zeroes the blocks that have no address. Returns `None` if the folio
-    /// is in use or has content, or `is_current` is false.
-    pub(super) fn begin_fill(
-        &self,
-        places: &[Place],
-        most: impl Fn(u64) -> usize,
-        is_current: impl FnOnce() -> bool,
-    ) -> Option<Vec<Piece<DmaBuf>>> {
-        let mut state = self.state.write();
-        state.end_write();
-        let State { memory, uptodate, patching, .. } = &mut *state;
-        if !uptodate.is_empty() || *patching {
-            return None;
-        }
-        let buf = match std::mem::replace(memory, Memory::Gone) {
-            Memory::Idle(buf) if is_current() => buf,
-            other => {
-                *memory = other;
-                return None;
-            }
-        };
-        let mut buffer = SplitBuffer::new(buf);
-        let mut pieces = Vec::new();
-        for place in places {
-            let mut blocks = place.blocks.clone();
-            let Some(mut addr) = place.addr else {
-                let bytes = self.bytes_of(&blocks).len();
-                if let Some(mut piece) = buffer.cut(bytes) {
-                    piece.fill(0);
-                    uptodate.insert(blocks);
-                    // A piece of this buffer.
-                    let _ = buffer.put(piece);
-                }
-                continue;
-            };
-            while !blocks.is_empty() {
-                let room = u32::try_from(most(addr) >> self.block_shift).unwrap_or(u32::MAX).max(1);
-                let end = blocks.end.min(blocks.start.saturating_add(room));
-                let part = blocks.start..end;
-                let bytes = self.bytes_of(&part).len();
-                let Some(memory) = buffer.cut(bytes) else { break };
-                pieces.push(Piece { blocks: part, addr, memory, ending: None });
-                (addr, blocks.start) = (addr + bytes as u64, end);
-            }
-        }
-        let commands = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
-        *memory = Memory::Filling { buffer, commands };
-        if commands == 0 {
-            state.end_fill();
-        }
-        Some(pieces)
-    }
-
-    /// Ends a command of a fill. Returns false if the folio lost its memory.
-    pub(super) fn filled(
-        &self,
-        blocks: Range<u32>,
-        piece: DmaBuf,
-        result: Result<(), BioError>,
-    ) -> bool {
-        let mut state = self.state.write();
-        let State { memory, uptodate, failed, .. } = &mut *state;
-        let Memory::Filling { buffer, commands } = memory else { return true };
-        let whole = piece.len() == self.bytes_of(&blocks).len();
-        let put = buffer.put(piece);
-        match result {
-            Ok(()) if whole && put.is_ok() => _ = uptodate.insert(blocks),
-            Ok(()) => *failed = Some(BioError::Unprotected),
-            Err(error) => *failed = Some(error),
-        }
-        *commands = commands.saturating_sub(1);
-        *commands > 0 || state.end_fill()
-    }
-
-    /// Begins to read the first missing blocks into other memory. Returns the blocks, or `None` if
-    /// the folio is in use or complete.
-    pub(super) fn begin_patch(&self, from: u64) -> Option<Range<u32>> {
-        let mut state = self.state.write();
-        state.end_write();
-        if !matches!(state.memory, Memory::Idle(_)) || state.patching {
-            return None;
-        }
-        let first = self.blocks_of(&(from..from + 1)).start;
-        let run = state.uptodate.run(first, false)?;
-        state.patching = true;
-        Some(run)
-    }
-
-    /// Ends a patch: copies the blocks that were not written meanwhile.
-    pub(super) fn patched(&self, blocks: Range<u32>, data: Result<&[u8], BioError>) {
-        let mut state = self.state.write();
-        let State { memory, uptodate, patching, failed, .. } = &mut *state;
-        *patching = false;
-        let (Memory::Idle(buf), Ok(data)) = (memory, data) else {
-            *failed = data.err().or(*failed);
-            return;
-        };
-        let start = self.bytes_of(&blocks).start;
-        let mut at = blocks.start;
-        while let Some(run) = uptodate.run(at, false).filter(|run| run.start < blocks.end) {
-            let run = run.start..run.end.min(blocks.end);
-            let bytes = self.bytes_of(&run);
-            let Some(data) = data.get(bytes.start - start..bytes.end - start) else { break };
-            buf[bytes].copy_from_slice(data);
-            uptodate.insert(run.clone());
-            at = run.end;
-        }
-    }
-
     /// Copies `range` of the file from `copy`, which fills a part of memory and returns the number of
     /// bytes. A block that is written in part must be up to date, unless it `is_new`: the rest of it
     /// is then zeroed. Calls `grow` with the end of what was copied, before the folio can be written
@@ -495,89 +388,6 @@ impl Folio {
             runs.push(run.start..run.end.min(end));
         }
         runs
-    }
-
-    /// Begins to write blocks to the device: returns a piece for each command. The bytes from `eof` of
-    /// the file on are zeroed. Returns `None` if the folio is in use, `is_current` is false, or a block
-    /// of `places` is not dirty any longer: its memory may be older than the device.
-    pub(super) fn begin_write(
-        self: &Arc<Self>,
-        list: &DirtyFolios,
-        places: &[Place],
-        eof: u64,
-        most: impl Fn(u64) -> usize,
-        is_current: impl FnOnce() -> bool,
-    ) -> Option<(Vec<Piece<FrozenBuf>>, u32)> {
-        let mut state = self.state.write();
-        state.end_write();
-        let State { memory, dirty, .. } = &mut *state;
-        let are_dirty = places.iter().all(|place| dirty.contains(place.blocks.clone()));
-        let mut buf = match std::mem::replace(memory, Memory::Gone) {
-            Memory::Idle(buf) if is_current() && are_dirty => buf,
-            other => {
-                *memory = other;
-                return None;
-            }
-        };
-        if let Some(tail) = buf.get_mut(to_usize(eof.saturating_sub(self.pos))..) {
-            tail.fill(0);
-        }
-        let frozen = buf.freeze();
-        let (mut pieces, mut cleaned) = (Vec::new(), 0);
-        for place in places {
-            let mut blocks = place.blocks.clone();
-            let Some(mut addr) = place.addr else { continue };
-            cleaned += dirty.remove(blocks.clone());
-            while !blocks.is_empty() {
-                let room = u32::try_from(most(addr) >> self.block_shift).unwrap_or(u32::MAX).max(1);
-                let end = blocks.end.min(blocks.start.saturating_add(room));
-                let bytes = self.bytes_of(&(blocks.start..end));
-                let Some(memory) = frozen.slice(bytes.clone()) else { break };
-                let (blocks_of_piece, ending) = (blocks.start..end, place.ending);
-                pieces.push(Piece { blocks: blocks_of_piece, addr, memory, ending });
-                (addr, blocks.start) = (addr + bytes.len() as u64, end);
-            }
-        }
-        let commands = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
-        *memory = Memory::Writing { frozen, commands };
-        state.end_write();
-        self.list(&state, list);
-        Some((pieces, cleaned))
-    }
-
-    /// Ends a command of a write. With `ending`, the filesystem has to know the end; see
-    /// [`ended`](Self::ended). Blocks that it failed to write are dirty again: returns their number.
-    pub(super) fn written(
-        self: &Arc<Self>,
-        list: &DirtyFolios,
-        blocks: Range<u32>,
-        ending: bool,
-        failed: bool,
-    ) -> u32 {
-        let mut state = self.state.write();
-        state.endings += u32::from(ending);
-        let again = if failed { state.dirty.insert(blocks) } else { 0 };
-        if let Memory::Writing { commands, .. } = &mut state.memory {
-            *commands = commands.saturating_sub(1);
-        }
-        state.end_write();
-        self.list(&state, list);
-        again
-    }
-
-    /// Notes that the filesystem knows the end of a write. Makes the blocks dirty if it `failed`:
-    /// returns the number of those that were not.
-    pub(super) fn ended(
-        self: &Arc<Self>,
-        list: &DirtyFolios,
-        blocks: Range<u32>,
-        failed: bool,
-    ) -> u32 {
-        let mut state = self.state.write();
-        state.endings = state.endings.saturating_sub(1);
-        let again = if failed { state.dirty.insert(blocks) } else { 0 };
-        self.list(&state, list);
-        again
     }
 
     /// Drops the content from byte `from` of the file on. Returns the number of blocks that were dirty,
@@ -665,29 +475,5 @@ impl Folio {
         let mut state = self.state.write();
         state.end_write();
         state.patching || matches!(state.memory, Memory::Filling { .. } | Memory::Writing { .. })
-    }
-}
-
-impl State {
-    /// Ends a fill, whose commands have all ended. Returns false if memory is missing.
-    fn end_fill(&mut self) -> bool {
-        if let Memory::Filling { buffer, .. } = std::mem::replace(&mut self.memory, Memory::Gone)
-            && let Ok(buf) = buffer.finish()
-        {
-            self.memory = Memory::Idle(buf);
-        }
-        !matches!(self.memory, Memory::Gone)
-    }
-
-    /// Ends a write if its commands have all ended. Memory that the device may still read stays
-    /// frozen.
-    fn end_write(&mut self) {
-        self.memory = match std::mem::replace(&mut self.memory, Memory::Gone) {
-            Memory::Writing { frozen, commands: 0 } => match frozen.thaw() {
-                Ok(buf) => Memory::Idle(buf),
-                Err(frozen) => Memory::Writing { frozen, commands: 0 },
-            },
-            other => other,
-        };
     }
 }
