@@ -143,7 +143,7 @@ fn rejected(rejected: Rejected<nvio_ext4::Error>) -> Rejected<Error> {
 /// A [`CachedQueue`] whose requests are futures, for any executor that runs on one thread. Cheap to
 /// clone.
 ///
-/// It dereferences to a [`Reactor`], which has the functions that make progress and wake futures.
+/// The queue dereferences to a [`Reactor`], which has the functions that make progress and wake futures.
 ///
 /// # Examples
 /// ```

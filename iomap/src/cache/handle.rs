@@ -230,7 +230,8 @@ impl<M: Mapper> CachedFile<M> {
     /// See the [example](Self#examples).
     ///
     /// # Errors
-    /// As [`write_at`](Self::write_at). The size is the old one then.
+    /// As [`write_at`](Self::write_at), and the size is the old one then. The error of `change`: the
+    /// cached file has the new size then, and what was past it is gone.
     pub fn truncate(
         &mut self,
         size: u64,

@@ -2,7 +2,7 @@
 
 /// A linear congruential generator of 64 bits (Knuth's MMIX), four instructions a number. Its high bits
 /// are random enough for positions; its low bits are not, so that a number is scaled and never masked.
-/// It is this project's own, so that a printed seed repeats a run with every version of every crate.
+/// The generator is this project's own, so that a printed seed repeats a run with every version of every crate.
 #[derive(Clone, Copy, Debug)]
 pub struct Random(u64);
 

@@ -22,7 +22,7 @@ pub(super) struct Faults {
     pub(super) reject: u64,
     /// A failed command keeps its memory.
     pub(super) lost: u64,
-    /// There is no memory.
+    /// The arena has no memory.
     pub(super) memory: u64,
 }
 
