@@ -17,11 +17,13 @@ cat /proc/sys/vm/nr_hugepages | section hugepages
 run list nvio list
 run list-json nvio list --json
 # A driver at work, and who else looks.
-nvme-check busy=$plain >/tmp/busy &
+mkfifo /tmp/until
+nvme-check busy=$plain </tmp/until >/tmp/busy &
+exec 9>/tmp/until
 until grep -q ^busy /tmp/busy; do sleep 0.1; done
 run list-busy nvio list --json
 run open-busy nvio identify $plain
-kill $!
+exec 9>&-
 wait $!
 
 # Users who lack something. The files of VFIO say who may use a device.

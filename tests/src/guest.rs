@@ -5,8 +5,9 @@ mod qmp;
 mod report;
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,33 +33,16 @@ impl Drop for Guard {
 }
 
 /// Boots `machine`, waits until its script is done, and returns its report.
+///
+/// QEMU that ends by a signal has a fault of its own (7.2 sometimes does when a controller with
+/// commands is reset, which a killed process causes), so the machine is then booted once more.
 pub fn boot(machine: &Machine) -> Report {
-    let work = tempfile::Builder::new().prefix("nvio-guest-").tempdir().expect("a work folder");
-    let folder = work.path();
-    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/build");
-    let nvio = nvio::binary();
-    tool(text(&build), &[text(nvio.parent().expect("a build folder")), text(folder)]);
-
-    let mut guest = Guard(command(machine, folder).spawn().expect("qemu-system-x86_64 starts"));
-    let started = Instant::now();
-    let mut requests = Requests::default();
-    let status = loop {
-        match guest.0.try_wait().expect("QEMU can be waited for") {
-            Some(status) => break Some(status),
-            None if started.elapsed() > TIME_LIMIT => break None,
-            None => thread::sleep(Duration::from_millis(50)),
-        }
-        requests.serve(folder);
-    };
-    let console = lossy(&folder.join("console"));
-    if let Some(logs) = std::env::var_os("NVIO_TEST_LOGS") {
-        for name in ["console", "report"] {
-            let log = Path::new(&logs).join(format!("guest-{}.{name}", machine.name));
-            fs::copy(folder.join(name), log).expect("a log folder");
-        }
+    let mut ran = Run::new(machine);
+    if let Some(signal) = ran.status.and_then(|status| status.signal()) {
+        eprintln!("QEMU ended with signal {signal}: the guest `{}` boots again", machine.name);
+        ran = Run::new(machine);
     }
-    let mut report = Report::parse(&lossy(&folder.join("report")));
-    report.add("trace", lossy(&folder.join("trace")));
+    let Run { status, console, report } = ran;
     if status.is_none_or(|status| !status.success()) || !report.has("done") {
         let lines: Vec<&str> = console.lines().collect();
         let tail = lines[lines.len().saturating_sub(40)..].join("\n");
@@ -66,6 +50,50 @@ pub fn boot(machine: &Machine) -> Report {
         panic!("the guest ended with {status:?} before its script: {last}\n{tail}");
     }
     report
+}
+
+/// One boot of a machine, to its end.
+struct Run {
+    /// `None` if the guest did not end in time.
+    status: Option<ExitStatus>,
+    console: String,
+    report: Report,
+}
+
+impl Run {
+    fn new(machine: &Machine) -> Self {
+        let work = tempfile::Builder::new().prefix("nvio-guest-").tempdir().expect("a folder");
+        let folder = work.path();
+        let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/build");
+        let nvio = nvio::binary();
+        tool(text(&build), &[text(nvio.parent().expect("a build folder")), text(folder)]);
+
+        let status = wait(command(machine, folder), folder);
+        if let Some(logs) = std::env::var_os("NVIO_TEST_LOGS") {
+            for name in ["console", "report"] {
+                let log = Path::new(&logs).join(format!("guest-{}.{name}", machine.name));
+                fs::copy(folder.join(name), log).expect("a log folder");
+            }
+        }
+        let mut report = Report::parse(&lossy(&folder.join("report")));
+        report.add("trace", lossy(&folder.join("trace")));
+        Self { status, console: lossy(&folder.join("console")), report }
+    }
+}
+
+/// Serves the guest's requests until QEMU ends, or the time is over.
+fn wait(mut qemu: Command, folder: &Path) -> Option<ExitStatus> {
+    let mut guest = Guard(qemu.spawn().expect("qemu-system-x86_64 starts"));
+    let started = Instant::now();
+    let mut requests = Requests::default();
+    while started.elapsed() < TIME_LIMIT {
+        if let Some(status) = guest.0.try_wait().expect("QEMU can be waited for") {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(50));
+        requests.serve(folder);
+    }
+    None
 }
 
 /// Requests of the guest to the host: lines `host device_del ID` of its report.
