@@ -82,6 +82,15 @@ impl Drop for Resizing<'_> {
     }
 }
 
+impl Drop for FileState {
+    fn drop(&mut self) {
+        // The memory of a lost folio stays counted, because the device has it.
+        let folios = self.folios.read();
+        let freed = folios.values().filter(|folio| !folio.is_lost());
+        self.accounts.release(freed.map(|folio| folio.bytes as usize).sum());
+    }
+}
+
 impl FileState {
     pub(super) fn new(accounts: Arc<Accounts>, block_shift: u32, size: u64) -> Self {
         Self {

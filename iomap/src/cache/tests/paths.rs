@@ -299,3 +299,20 @@ fn filesystem_is_asked_again_when_mappings_change() {
     assert_eq!(asked(), 2);
     device.disk(|disk| assert_eq!((disk.bytes[1024], disk.bytes[7 * 1024]), (2, 3)));
 }
+
+/// A file that is closed makes room: each of these takes the whole cache.
+#[test]
+fn closed_files_do_not_count() {
+    let mut rng = Rng::new(31);
+    let (device, double) = mapped(&mut rng, 64, 64 * BLOCK);
+    let cache = device.cache(64 << 10);
+    for round in 0..4 {
+        let mut file = CachedFile::new(&cache, double.clone());
+        let mut bytes = vec![0; 64 << 10];
+        assert_eq!(file.read_at(0, &mut bytes[..]).unwrap(), 64 << 10, "round {round}");
+        file.write_at(0, &bytes[..100]).unwrap();
+        assert_eq!(cache.usage(), (64 << 10, BLOCK as usize), "round {round}");
+        drop(file);
+        assert_eq!(cache.usage(), (0, 0), "round {round}");
+    }
+}
