@@ -60,6 +60,14 @@ pub enum Error {
     /// Options of a measurement that exclude each other.
     #[error("{0}")]
     PerfOptions(&'static str),
+    /// An earlier measurement cannot be compared with.
+    #[error("cannot compare with {file}: {text}")]
+    PerfBaseline {
+        /// The file.
+        file: String,
+        /// The reason, and the next step.
+        text: String,
+    },
     /// `nvio reset` was called for an image.
     #[error("{image} is an image: it has no controller that could be reset")]
     NothingToReset {

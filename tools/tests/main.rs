@@ -23,6 +23,7 @@ mod operands;
 mod packaging;
 mod partitions;
 mod perf;
+mod perf_sweep;
 mod read;
 mod refuse;
 mod rescue;

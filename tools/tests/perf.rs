@@ -181,6 +181,22 @@ fn an_error_ends_the_run_or_is_counted_apart() {
     let run: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
     // 101 blocks of 512 bytes are in 13 requests.
     assert_eq!((&run["total"]["errors"], &run["total"]["ios"]), (&13.into(), &3987.into()));
+    // By turns: the first error ends all rounds, or each round counts its errors.
+    let args = "--raw --rw read --sweep qd=2,4 --rounds 2 --count 4000 --retries 0 --json";
+    let run = server.perf(args);
+    assert_eq!((run.code, run.stderr.lines().count()), (1, 1), "{}", run.stderr);
+    assert!(run.stderr.contains("LBA 8000: read of 4096 bytes"), "{}", run.stderr);
+    let document: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    let rounds = |of: &serde_json::Value| -> Vec<usize> {
+        let cells = of["cells"].as_array().unwrap().iter();
+        cells.map(|cell| cell["rounds"].as_array().unwrap().len()).collect()
+    };
+    assert_eq!(rounds(&document), [1, 0]);
+    let run = server.perf(&format!("{args} --continue"));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let document: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(rounds(&document), [2, 2]);
+    assert!(document["cells"].as_array().unwrap().iter().all(|cell| cell["errors"] == 26));
 }
 
 #[test]

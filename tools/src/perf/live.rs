@@ -12,8 +12,9 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Time between two looks for the end of the threads.
 const STEP: Duration = Duration::from_millis(20);
 
-/// Shows the progress on standard error, if that is a terminal, until all threads have ended.
-pub fn show(shared: &Shared, settings: &Settings) {
+/// Shows the progress on standard error after `label`, if that is a terminal, until all threads have
+/// ended.
+pub fn show(shared: &Shared, settings: &Settings, label: &str) {
     let line = progress::step("opening queues");
     let mut before = (Instant::now(), totals(shared));
     while !shared.is_over() {
@@ -33,7 +34,7 @@ pub fn show(shared: &Shared, settings: &Settings) {
             errors => format!("  {errors} errors"),
         };
         line.set_message(format!(
-            "{phase}: {} {}  {} IOPS  {}{errors}",
+            "{label}{phase}: {} {}  {} IOPS  {}{errors}",
             settings.rw.name(),
             crate::perf::settings::Sizes(&settings.sizes),
             count(rate(new.0, old.0)),

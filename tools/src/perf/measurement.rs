@@ -2,8 +2,9 @@
 
 use nvio_perf::outcome::Outcome;
 
+use crate::perf::change::Against;
 use crate::perf::environment::Environment;
-use crate::perf::settings::Settings;
+use crate::perf::settings::{Settings, Way};
 
 /// A device or file, and its measurement.
 #[derive(Clone, Debug)]
@@ -37,13 +38,14 @@ pub struct Measurement {
     pub clock_cost: f64,
     /// The user has ended the run.
     pub is_interrupted: bool,
+    /// The comparison with an earlier run.
+    pub baseline: Option<Against>,
 }
 
 impl Measurement {
     /// Returns the way of requests on files. `None` if there are none.
     pub fn way(&self) -> Option<&'static str> {
-        let has_files = self.rows.iter().any(|row| row.path.is_some());
-        has_files.then(|| self.settings.way.name())
+        (self.settings.way != Way::Raw).then(|| self.settings.way.name())
     }
 
     /// Returns the rows, and the total if there are several.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::ops::Range;
 
-use nvio::driver::{Namespace, WritableNamespace};
+use nvio::driver::{Controller, Namespace, WritableNamespace};
 use nvio::{Device, DeviceName, Found, Volume, WritableVolume};
 use nvio_uring::place::Place;
 
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::name::{escaped, rooted};
 use crate::open;
 use crate::perf::environment::DeviceFacts;
-use crate::perf::settings::Settings;
+use crate::perf::settings::{Settings, Way};
 
 /// Memory of a queue besides its requests: rings, and metadata in flight.
 const QUEUE_BYTES: usize = 4 << 20;
@@ -33,10 +33,37 @@ pub struct Row {
     pub path: Option<String>,
     /// Number by which patterns tell files apart.
     pub file: u32,
-    /// Bytes that requests go to.
+    /// Bytes of the device or file. The requests of a run go to [`range_of`](Self::range_of).
     pub range: Range<u64>,
     /// The open device or file.
     pub source: Source,
+}
+
+/// The devices or files of one way.
+pub struct Lane {
+    /// The way.
+    pub way: Way,
+    /// Devices or files, in the order of the command line.
+    pub rows: Vec<Row>,
+}
+
+impl Row {
+    /// Returns the bytes that the requests of a run go to: whole units, as many for each thread.
+    ///
+    /// # Errors
+    /// If they are less than one request of each thread.
+    pub fn range_of(&self, settings: &Settings) -> Result<Range<u64>, Error> {
+        let Range { start, end } = self.range;
+        let length = (end - start).min(settings.size.unwrap_or(u64::MAX));
+        let parts = if settings.has_parts() { settings.threads as u64 } else { 1 };
+        let unit = settings.unit().max(1);
+        let part = length / parts / unit * unit;
+        if part < settings.bytes_max() as u64 {
+            let needed = settings.bytes_max() as u64 * parts;
+            return Err(Error::PerfTooSmall { name: self.name.clone(), bytes: length, needed });
+        }
+        Ok(start..start + part * parts)
+    }
 }
 
 /// An open device or file.
@@ -46,7 +73,7 @@ pub enum Source {
     /// A namespace.
     Raw {
         /// The device.
-        device: Box<Device>,
+        owner: Owner,
         /// The namespace, up to the end of the partition.
         namespace: Namespace,
         /// The namespace, if it may be written to.
@@ -74,6 +101,24 @@ pub enum Source {
     },
 }
 
+/// The owner of an open controller.
+pub enum Owner {
+    /// A device.
+    Device(Box<Device>),
+    /// The filesystem on it.
+    Volume(Volume),
+}
+
+impl Owner {
+    /// Returns the controller, if there is one.
+    pub fn controller(&self) -> Option<&Controller> {
+        match self {
+            Self::Device(device) => Some(device.controller()),
+            Self::Volume(volume) => volume.device().map(Device::controller),
+        }
+    }
+}
+
 /// The names of devices and files.
 pub struct Names<'n> {
     /// The first device, with its options, which all devices have.
@@ -88,86 +133,146 @@ pub struct Names<'n> {
     pub kernel: bool,
 }
 
-/// Opens devices and files: a row for each device without files, and for each file of each device.
+/// The open devices of some runs.
+pub struct Opened {
+    /// The ways of the runs, each once.
+    pub lanes: Vec<Lane>,
+    /// Descriptions of the devices.
+    pub facts: Vec<DeviceFacts>,
+}
+
+impl Opened {
+    /// Adds a row that is no file: runs without files have one way.
+    fn only(&mut self, row: Row) {
+        if let Some(lane) = self.lanes.first_mut() {
+            lane.rows.push(row);
+        }
+    }
+}
+
+/// The requirements of some runs on a device.
+struct Need<'n> {
+    runs: &'n [Settings],
+    /// Most requests of a queue in flight.
+    depth: u16,
+    /// Sleep until an interrupt.
+    interrupt: bool,
+    /// A run writes.
+    writes: bool,
+    /// A run uses the page cache.
+    is_cached: bool,
+}
+
+/// Opens devices and files for `runs`, each device once. A lane has a row for each device without
+/// files, and for each file of each device.
 ///
 /// # Errors
-/// If one of them cannot be opened, or may not be written to.
-pub fn open(names: &Names<'_>, settings: &Settings) -> Result<(Vec<Row>, Vec<DeviceFacts>), Error> {
-    let (mut rows, mut facts) = (Vec::new(), Vec::new());
-    for (index, name) in
-        std::iter::once(&names.volume.controller.device).chain(names.more).enumerate()
-    {
+/// If one of them cannot be opened, may not be written to, or is too small for a run.
+pub fn open(names: &Names<'_>, runs: &[Settings]) -> Result<Opened, Error> {
+    let mut opened = Opened { lanes: Vec::new(), facts: Vec::new() };
+    for run in runs {
+        if opened.lanes.iter().all(|lane| lane.way != run.way) {
+            opened.lanes.push(Lane { way: run.way, rows: Vec::new() });
+        }
+    }
+    let need = Need::of(runs);
+    let devices = std::iter::once(&names.volume.controller.device).chain(names.more);
+    for (index, name) in devices.enumerate() {
         let mut args = names.volume.clone();
         args.controller.device = name.clone();
         match names.paths {
-            [] if names.kernel => rows.push(kernel(name, index, settings, &mut facts)?),
-            [] => rows.push(raw(&args, index, names.force, settings, &mut facts)?),
-            paths => files(&args, index, paths, settings, &mut rows, &mut facts)?,
+            [] if names.kernel => kernel(name, index, &need, &mut opened)?,
+            [] => raw(&args, index, names.force, &need, &mut opened)?,
+            paths => files(&args, index, paths, &need, &mut opened)?,
         }
     }
-    Ok((rows, facts))
+    for run in runs {
+        let lanes = opened.lanes.iter().filter(|lane| lane.way == run.way);
+        lanes.flat_map(|lane| &lane.rows).try_for_each(|row| row.range_of(run).map(drop))?;
+    }
+    Ok(opened)
+}
+
+impl<'n> Need<'n> {
+    fn of(runs: &'n [Settings]) -> Self {
+        Self {
+            runs,
+            depth: runs.iter().map(|run| run.depth).max().unwrap_or(1),
+            interrupt: runs.iter().any(|run| run.interrupt),
+            writes: runs.iter().any(Settings::writes),
+            is_cached: runs.iter().any(|run| run.way.is_cached()),
+        }
+    }
+
+    /// Returns the size of the DMA arena for the largest run on `rows` files, which run one by one.
+    fn arena_bytes(&self, rows: usize) -> usize {
+        let queues = |run: &Settings| {
+            let bytes = run.bytes_max().next_multiple_of(4096) + LIST_BYTES;
+            // A request that is bounced has a second buffer.
+            let requests = 2 * usize::from(run.depth) * bytes;
+            run.threads * rows * (requests + QUEUE_BYTES)
+        };
+        let queues = self.runs.iter().map(queues).max().unwrap_or(0);
+        let cache = if self.is_cached { CACHE_BYTES } else { 0 };
+        (queues + BASE_BYTES + 2 * cache).next_multiple_of(2 << 20)
+    }
 }
 
 /// Opens a device or a file of the kernel.
 fn kernel(
     name: &DeviceName,
     index: usize,
-    settings: &Settings,
-    facts: &mut Vec<DeviceFacts>,
-) -> Result<Row, Error> {
+    need: &Need<'_>,
+    opened: &mut Opened,
+) -> Result<(), Error> {
     let failed = |text: String| Error::Perf { name: name.to_string(), text };
     let DeviceName::Image(path) = name else {
         return Err(failed("not a device or a file of the kernel".to_owned()));
     };
     // The kernel would let anything be overwritten: its files are enough to compare with.
-    if settings.writes() && !path.is_file() {
+    if need.writes && !path.is_file() {
         return Err(failed("with --kernel only files are written to".to_owned()));
     }
-    let place = Place::open(path, settings.writes()).map_err(|error| failed(error.0))?;
+    let place = Place::open(path, need.writes).map_err(|error| failed(error.0))?;
     let bytes = place.bytes();
     let interface = Some(place.interface());
-    facts.push(DeviceFacts { name: name.to_string(), bytes, interface, ..DeviceFacts::default() });
-    let range = limited(0..bytes, settings, name)?;
+    let name = name.to_string();
+    let facts = DeviceFacts { name: name.clone(), bytes, interface, ..DeviceFacts::default() };
+    opened.facts.push(facts);
     let source = Source::Kernel(place);
-    Ok(Row { name: name.to_string(), device: index, path: None, file: 0, range, source })
+    let row = Row { name, device: index, path: None, file: 0, range: 0..bytes, source };
+    opened.only(row);
+    Ok(())
 }
 
-/// Returns the size of the DMA arena for `queues` queues.
-fn arena_bytes(settings: &Settings, queues: usize) -> usize {
-    let bytes = settings.bytes_max().next_multiple_of(4096) + LIST_BYTES;
-    // A request that is bounced has a second buffer.
-    let requests = 2 * usize::from(settings.depth) * bytes;
-    let cache = if settings.way.is_cached() { CACHE_BYTES } else { 0 };
-    (queues * (requests + QUEUE_BYTES) + BASE_BYTES + 2 * cache).next_multiple_of(2 << 20)
-}
-
+/// Opens a device without a filesystem.
 fn raw(
     args: &VolumeArgs,
     index: usize,
     force: bool,
-    settings: &Settings,
-    facts: &mut Vec<DeviceFacts>,
-) -> Result<Row, Error> {
-    let arena = arena_bytes(settings, settings.threads);
-    let options = open::perf_options(args, arena, settings.depth, settings.interrupt);
+    need: &Need<'_>,
+    opened: &mut Opened,
+) -> Result<(), Error> {
+    let options = open::perf_options(args, need.arena_bytes(1), need.depth, need.interrupt);
     let (location, name) = (open::location(args), &args.controller.device);
-    let device = match settings.writes() {
+    let device = match need.writes {
         true => options.open_writable_device(name.clone())?,
         false => options.open_device(name.clone())?,
     };
     let namespace = device.namespace(args.controller.namespace)?;
     let range = device.byte_range(&location)?;
-    if settings.writes() && !force {
+    if need.writes && !force {
         check_contents(&device, args)?;
     }
-    let writable = match settings.writes() {
+    let writable = match need.writes {
         true => Some(device.controller().writable()?.writable_namespace(namespace.id())?),
         false => None,
     };
-    facts.push(DeviceFacts::of(name, &device, &namespace));
-    let source = Source::Raw { device: Box::new(device), namespace, writable };
-    let range = limited(range, settings, name)?;
-    Ok(Row { name: name.to_string(), device: index, path: None, file: 0, range, source })
+    opened.facts.push(DeviceFacts::of(name, &device, &namespace));
+    let source = Source::Raw { owner: Owner::Device(Box::new(device)), namespace, writable };
+    let row = Row { name: name.to_string(), device: index, path: None, file: 0, range, source };
+    opened.only(row);
+    Ok(())
 }
 
 /// Refuses to write to a device with contents.
@@ -181,19 +286,18 @@ fn check_contents(device: &Device, args: &VolumeArgs) -> Result<(), Error> {
     Err(Error::HasContents { device: args.controller.device.to_string(), contents })
 }
 
+/// Opens files of a device.
 fn files(
     args: &VolumeArgs,
     index: usize,
     paths: &[OsString],
-    settings: &Settings,
-    rows: &mut Vec<Row>,
-    facts: &mut Vec<DeviceFacts>,
+    need: &Need<'_>,
+    opened: &mut Opened,
 ) -> Result<(), Error> {
-    let arena = arena_bytes(settings, settings.threads * paths.len());
-    let mut options = open::perf_options(args, arena, settings.depth, settings.interrupt);
+    let arena = need.arena_bytes(paths.len());
+    let mut options = open::perf_options(args, arena, need.depth, need.interrupt);
     let location = open::location(args);
-    let is_writable = settings.writes() || settings.way.is_cached();
-    let writable = match is_writable {
+    let writable = match need.writes || need.is_cached {
         true => {
             options = options.page_cache_bytes(CACHE_BYTES);
             Some(options.open_writable(location.clone())?)
@@ -207,48 +311,91 @@ fn files(
     let name = &args.controller.device;
     let Some(device) = volume.device() else { return Err(nvio::Error::NoController.into()) };
     let namespace = device.namespace(args.controller.namespace)?;
-    let offset = device.byte_range(&location)?.start;
-    facts.push(DeviceFacts::of(name, device, &namespace));
+    let range = device.byte_range(&location)?;
+    opened.facts.push(DeviceFacts::of(name, device, &namespace));
+    let filesystem = Filesystem { name: name.to_string(), volume, writable, namespace, range };
     for path in paths {
-        let path = rooted(path);
-        let inode = volume.metadata(&path)?;
-        if inode.is_dir() {
-            return Err(Error::directory(&path));
-        }
-        let shown = escaped(&path);
-        let range = limited(0..inode.size(), settings, &shown)?;
-        let file = inode.number().get();
-        let source = match &writable {
-            None => Source::File { volume: volume.clone(), path, offset },
-            Some(writable) => {
-                let volume = writable.clone();
-                if settings.writes() {
-                    let mut file = volume.open_writable(&path)?;
-                    let checked = file.check_range(range.start, range.end - range.start);
-                    checked.map_err(Error::path(&path))?;
-                }
-                Source::Writable { volume, path, offset, block_shift: namespace.block_shift() }
-            }
-        };
-        let name = format!("{name}:{shown}");
-        rows.push(Row { name, device: index, path: Some(shown), file, range, source });
+        filesystem.add(path, index, need, opened)?;
     }
     Ok(())
 }
 
-/// Returns the part of a device or file that requests go to: whole units, as many for each thread.
-fn limited(
+/// An open filesystem with files to measure.
+struct Filesystem {
+    /// Name of the device.
+    name: String,
+    volume: Volume,
+    writable: Option<WritableVolume>,
+    namespace: Namespace,
+    /// Bytes of the filesystem on the namespace.
     range: Range<u64>,
-    settings: &Settings,
-    name: &impl ToString,
-) -> Result<Range<u64>, Error> {
-    let length = (range.end - range.start).min(settings.size.unwrap_or(u64::MAX));
-    let parts = if settings.has_parts() { settings.threads as u64 } else { 1 };
-    let unit = settings.unit().max(1);
-    let part = length / parts / unit * unit;
-    if part < settings.bytes_max() as u64 {
-        let needed = settings.bytes_max() as u64 * parts;
-        return Err(Error::PerfTooSmall { name: name.to_string(), bytes: length, needed });
+}
+
+impl Filesystem {
+    /// Opens a file for each way.
+    fn add(
+        &self,
+        path: &OsString,
+        index: usize,
+        need: &Need<'_>,
+        opened: &mut Opened,
+    ) -> Result<(), Error> {
+        let path = rooted(path);
+        let inode = self.volume.metadata(&path)?;
+        if inode.is_dir() {
+            return Err(Error::directory(&path));
+        }
+        let shown = escaped(&path);
+        for lane in &mut opened.lanes {
+            let row = match lane.way {
+                Way::Raw => Row {
+                    name: self.name.clone(),
+                    device: index,
+                    path: None,
+                    file: 0,
+                    range: self.as_large_as(inode.size()),
+                    source: self.raw(),
+                },
+                way => Row {
+                    name: format!("{}:{shown}", self.name),
+                    device: index,
+                    path: Some(shown.clone()),
+                    file: inode.number().get(),
+                    range: 0..inode.size(),
+                    source: self.file(way, &path, need),
+                },
+            };
+            if let (true, Source::Writable { volume, path, .. }) = (need.writes, &row.source) {
+                let mut file = volume.open_writable(path)?;
+                for run in need.runs {
+                    let Range { start, end } = row.range_of(run)?;
+                    file.check_range(start, end - start).map_err(Error::path(path))?;
+                }
+            }
+            lane.rows.push(row);
+        }
+        Ok(())
     }
-    Ok(range.start..range.start + part * parts)
+
+    /// Returns bytes of the device, as many as a file has.
+    fn as_large_as(&self, bytes: u64) -> Range<u64> {
+        let Range { start, end } = self.range;
+        start..start.saturating_add(bytes).min(end)
+    }
+
+    fn raw(&self) -> Source {
+        let (owner, namespace) = (Owner::Volume(self.volume.clone()), self.namespace.clone());
+        Source::Raw { owner, namespace, writable: None }
+    }
+
+    fn file(&self, way: Way, path: &[u8], need: &Need<'_>) -> Source {
+        let (path, offset) = (path.to_vec(), self.range.start);
+        match &self.writable {
+            Some(volume) if need.writes || way.is_cached() => {
+                let (volume, block_shift) = (volume.clone(), self.namespace.block_shift());
+                Source::Writable { volume, path, offset, block_shift }
+            }
+            _ => Source::File { volume: self.volume.clone(), path, offset },
+        }
+    }
 }

@@ -60,9 +60,12 @@ impl Rw {
     }
 }
 
-/// The way of requests on a file.
+/// The way of requests to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Way {
+    /// Past files: to the namespace, or to a device or file of the kernel.
+    #[value(skip)]
+    Raw,
     /// The simple path, where it serves the request: reads of a block without a copy.
     Simple,
     /// The generic path, without a copy.
@@ -76,9 +79,14 @@ pub enum Way {
 }
 
 impl Way {
+    /// All ways.
+    pub const ALL: [Self; 6] =
+        [Self::Raw, Self::Simple, Self::Generic, Self::Bounce, Self::Buffered, Self::Writethrough];
+
     /// Returns the word of the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Raw => "raw",
             Self::Simple => "simple",
             Self::Generic => "generic",
             Self::Bounce => "bounce",
@@ -116,7 +124,7 @@ pub struct Settings {
     pub count: Option<u64>,
     /// Bytes of the device or file, from the start, that requests go to.
     pub size: Option<u64>,
-    /// Way of requests on files.
+    /// Way of requests.
     pub way: Way,
     /// Distribution of positions.
     pub distribution: Distribution,
@@ -134,6 +142,8 @@ pub struct Settings {
     pub verify: bool,
     /// Write the whole range first.
     pub prepare: bool,
+    /// An earlier run has written the range.
+    pub is_prepared: bool,
     /// Count errors and continue.
     pub go_on: bool,
     /// Seed of positions and patterns.
@@ -144,7 +154,44 @@ pub struct Settings {
     pub command: Vec<OsString>,
 }
 
+/// Reads of 4 KiB at random positions of a device, one at a time, without an end.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rw: Rw::Randread,
+            mix: 0,
+            sizes: vec![Size { bytes: 4096, weight: 1 }],
+            depth: 1,
+            threads: 1,
+            cpus: Vec::new(),
+            time: None,
+            ramp: Duration::ZERO,
+            count: None,
+            size: None,
+            way: Way::Raw,
+            distribution: Distribution::Random,
+            rate: None,
+            arrival: Arrival::Poisson,
+            batch_submit: None,
+            batch_complete: 1,
+            interrupt: false,
+            verify: false,
+            prepare: false,
+            is_prepared: false,
+            go_on: false,
+            seed: 1,
+            latency: Latency::Batch,
+            command: Vec::new(),
+        }
+    }
+}
+
 impl Settings {
+    /// Returns the command line as text.
+    pub fn words(&self) -> Vec<String> {
+        self.command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
     /// Largest request in bytes.
     pub fn bytes_max(&self) -> usize {
         self.sizes.iter().map(|size| size.bytes).max().unwrap_or(0)

@@ -33,6 +33,8 @@ const PASS_BYTES: u64 = 128 << 10;
 /// A thread of a row.
 struct Job<'j> {
     row: &'j Row,
+    /// Bytes that the requests of all threads of the row go to.
+    range: &'j Range<u64>,
     settings: &'j Settings,
     /// Number of the thread in its row.
     number: usize,
@@ -67,13 +69,13 @@ impl Shared {
     }
 }
 
-/// Runs the load on all rows, calls `observe` meanwhile, and returns the measurement of each row. An
-/// error of one thread ends the others.
+/// Runs the load on all rows, each with the bytes that its requests go to, calls `observe` meanwhile,
+/// and returns the measurement of each row. An error of one thread ends the others.
 ///
 /// # Errors
 /// If a queue cannot be created, or fails.
 pub fn run(
-    rows: &[Row],
+    rows: &[(&Row, Range<u64>)],
     settings: &Settings,
     shared: &Shared,
     observe: impl FnOnce(),
@@ -82,9 +84,9 @@ pub fn run(
     let clock = Monotonic::start();
     let results: Vec<Vec<Result<Outcome, Error>>> = std::thread::scope(|scope| {
         let mut index = 0;
-        let mut spawn = |row, number| {
+        let mut spawn = |row, range, number| {
             let watch = Watch { stop: &shared.stop, live: shared.live.get(index)? };
-            let job = Job { row, settings, number, index, clock, watch, ready: &ready };
+            let job = Job { row, range, settings, number, index, clock, watch, ready: &ready };
             index += 1;
             Some(scope.spawn(move || {
                 let result = job.run();
@@ -97,7 +99,9 @@ pub fn run(
         };
         let threads: Vec<Vec<_>> = rows
             .iter()
-            .map(|row| (0..settings.threads).filter_map(|number| spawn(row, number)).collect())
+            .map(|(row, range)| {
+                (0..settings.threads).filter_map(|number| spawn(*row, range, number)).collect()
+            })
             .collect();
         observe();
         let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
@@ -105,7 +109,7 @@ pub fn run(
         };
         threads.into_iter().map(|row| row.into_iter().map(join).collect()).collect()
     });
-    let merged = rows.iter().zip(results).map(|(row, threads)| {
+    let merged = rows.iter().zip(results).map(|((row, _), threads)| {
         let mut total = Outcome::default();
         for thread in threads {
             total.merge(&thread.map_err(|error| (row.name.clone(), error))?);
@@ -124,9 +128,12 @@ impl Job<'_> {
         // The others wait for this thread, also if it fails.
         let mut waits = Ready(Some(self.ready));
         match &self.row.source {
-            Source::Raw { device, namespace, writable } => {
+            Source::Raw { owner, namespace, writable } => {
+                let controller = owner.controller();
+                let controller =
+                    controller.ok_or_else(|| Error("there is no controller".to_owned()))?;
                 let depth = self.settings.depth;
-                let target = Raw::new(device.controller(), namespace, writable.as_ref(), depth);
+                let target = Raw::new(controller, namespace, writable.as_ref(), depth);
                 self.drive(target?, &mut waits)
             }
             Source::Kernel(place) => {
@@ -145,7 +152,7 @@ impl Job<'_> {
                 let mode = match self.settings.way {
                     Way::Buffered => IoMode::Buffered,
                     Way::Writethrough => IoMode::Writethrough,
-                    Way::Simple | Way::Generic | Way::Bounce => IoMode::Direct,
+                    Way::Raw | Way::Simple | Way::Generic | Way::Bounce => IoMode::Direct,
                 };
                 if mode != IoMode::Direct {
                     return self.drive(Cached::new(file, mode, *offset, *block_shift), &mut waits);
@@ -163,13 +170,13 @@ impl Job<'_> {
         match self.settings.way {
             Way::Generic => file::Way::Generic,
             Way::Bounce => file::Way::Bounce,
-            Way::Simple | Way::Buffered | Way::Writethrough => file::Way::Simple,
+            Way::Raw | Way::Simple | Way::Buffered | Way::Writethrough => file::Way::Simple,
         }
     }
 
     /// Returns the positions of this thread.
     fn range(&self) -> Range<u64> {
-        let Range { start, end } = self.row.range;
+        let Range { start, end } = *self.range;
         if !self.settings.has_parts() {
             return start..end;
         }
@@ -181,7 +188,7 @@ impl Job<'_> {
     /// Prepares the range, measures, and reads the written blocks back.
     fn drive<T: Target>(&self, mut target: T, waits: &mut Ready<'_>) -> Result<Outcome, Error> {
         let mut verify = self.verify();
-        if self.settings.prepare {
+        if self.settings.prepare && !self.settings.is_prepared {
             verify = self.prepare(&mut target, verify)?;
         }
         waits.wait();

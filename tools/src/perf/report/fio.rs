@@ -23,12 +23,10 @@ const MILLION: u64 = 1_000_000;
 /// Returns the document: a job for each row.
 pub fn document(of: &Measurement) -> Value {
     let settings = &of.settings;
-    let command: Vec<_> =
-        settings.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     json!({
         "fio version": format!("nvio-{}", of.environment.nvio),
         "nvio": super::json::document(of, false),
-        "global options": { "command": command.join(" ") },
+        "global options": { "command": settings.words().join(" ") },
         "jobs": of.rows.iter().enumerate().map(|(id, row)| job(id, row, settings)).collect::<Vec<_>>(),
     })
 }

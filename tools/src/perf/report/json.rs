@@ -2,35 +2,59 @@
 
 use nvio_perf::latency::Counts;
 use nvio_perf::outcome::{Outcome, Second, Side};
-use nvio_perf::target::REASONS;
+use nvio_perf::target::{Counters, REASONS};
 use serde_json::{Map, Value, json};
 
 use super::PERCENTILES;
+use crate::perf::change::{Against, Change};
 use crate::perf::environment::{DeviceFacts, Environment};
 use crate::perf::measurement::{Measurement, Row};
 use crate::perf::settings::{Settings, Sizes};
+use crate::perf::sweep::statistics::Spread;
 
 /// Version of the schema. It changes if a key is removed or changes its meaning.
-const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 1;
 
 /// Returns the document. `full` adds the buckets of the histograms.
 pub fn document(of: &Measurement, full: bool) -> Value {
-    let command: Vec<_> =
-        of.settings.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     json!({
         "schema": SCHEMA,
         "tool": "nvio perf",
-        "command": command,
+        "kind": "run",
+        "command": of.settings.words(),
         "settings": settings(&of.settings, of.way()),
         "clock_ns": of.clock_cost,
         "interrupted": of.is_interrupted,
         "environment": environment(&of.environment),
         "rows": of.rows.iter().map(|row| row_of(row, full)).collect::<Vec<_>>(),
         "total": outcome(&of.total, full),
+        "baseline": of.baseline.as_ref().map(baseline),
+        "change": of.baseline.as_ref().and_then(|baseline| Some(change(baseline.changes.first()?.as_ref()?))),
     })
 }
 
-fn settings(of: &Settings, way: Option<&str>) -> Value {
+/// Returns the file of a baseline, and differences that are not of the settings.
+pub fn baseline(of: &Against) -> Value {
+    json!({ "file": of.file, "measure": of.measure.name(), "notes": of.notes })
+}
+
+/// Returns a comparison with a baseline.
+pub fn change(of: &Change) -> Value {
+    json!({
+        "baseline": spread(&of.then),
+        "now": spread(&of.now),
+        "ratio": of.ratio(),
+        "within_noise": of.is_noise(),
+    })
+}
+
+/// Returns a median with its spread.
+pub fn spread(of: &Spread) -> Value {
+    json!({ "median": of.median, "min": of.min, "max": of.max, "samples": of.samples })
+}
+
+/// Returns the settings. `way` is null for a device.
+pub fn settings(of: &Settings, way: Option<&str>) -> Value {
     let seconds = |time: std::time::Duration| time.as_secs_f64();
     json!({
         "rw": of.rw.name(),
@@ -58,7 +82,8 @@ fn settings(of: &Settings, way: Option<&str>) -> Value {
     })
 }
 
-fn environment(of: &Environment) -> Value {
+/// Returns the machine and the devices.
+pub fn environment(of: &Environment) -> Value {
     json!({
         "nvio": of.nvio,
         "kernel": of.kernel,
@@ -101,14 +126,6 @@ fn row_of(row: &Row, full: bool) -> Value {
 }
 
 fn outcome(of: &Outcome, full: bool) -> Value {
-    let per_io = |count: u64| count as f64 / of.ios().max(1) as f64;
-    let counters = &of.counters;
-    let reasons: Map<String, Value> = REASONS
-        .iter()
-        .zip(counters.reasons)
-        .filter(|(_, count)| *count > 0)
-        .map(|((_, name), count)| (name.replace(' ', "_"), json!(count)))
-        .collect();
     json!({
         "elapsed_ns": of.elapsed,
         "ios": of.ios(),
@@ -122,25 +139,42 @@ fn outcome(of: &Outcome, full: bool) -> Value {
         "late_starts": of.late,
         "missed_starts": of.missed,
         "cpu_ns": of.cpu,
-        "per_io": {
-            "cpu_ns": per_io(of.cpu),
-            "doorbells": per_io(counters.doorbells),
-            "polls": per_io(counters.polls),
-            "empty_polls": per_io(counters.empty_polls),
-        },
-        "counters": {
-            "doorbells": counters.doorbells,
-            "polls": counters.polls,
-            "empty_polls": counters.empty_polls,
-            "sleeps": counters.sleeps,
-            "retries": counters.retries,
-            "resets": counters.resets,
-            "simple": counters.simple,
-            "generic": counters.generic,
-            "bounced": counters.bounced,
-            "left_simple_path": reasons,
-        },
+        "per_io": per_io(&of.counters, of.cpu, of.ios()),
+        "counters": counters(&of.counters),
         "seconds": of.seconds.iter().map(second).collect::<Vec<_>>(),
+    })
+}
+
+/// Returns the cost of a request.
+pub fn per_io(counters: &Counters, cpu: u64, ios: u64) -> Value {
+    let per_io = |count: u64| count as f64 / ios.max(1) as f64;
+    json!({
+        "cpu_ns": per_io(cpu),
+        "doorbells": per_io(counters.doorbells),
+        "polls": per_io(counters.polls),
+        "empty_polls": per_io(counters.empty_polls),
+    })
+}
+
+/// Returns the counters of queues.
+pub fn counters(counters: &Counters) -> Value {
+    let reasons: Map<String, Value> = REASONS
+        .iter()
+        .zip(counters.reasons)
+        .filter(|(_, count)| *count > 0)
+        .map(|((_, name), count)| (name.replace(' ', "_"), json!(count)))
+        .collect();
+    json!({
+        "doorbells": counters.doorbells,
+        "polls": counters.polls,
+        "empty_polls": counters.empty_polls,
+        "sleeps": counters.sleeps,
+        "retries": counters.retries,
+        "resets": counters.resets,
+        "simple": counters.simple,
+        "generic": counters.generic,
+        "bounced": counters.bounced,
+        "left_simple_path": reasons,
     })
 }
 
@@ -153,8 +187,8 @@ fn side(of: &Side, elapsed: u64, full: bool) -> Value {
     })
 }
 
-/// Returns null if the clock was not read, or there was no request.
-fn latency(of: &Counts, full: bool) -> Value {
+/// Returns latencies: null if the clock was not read, or there was no request.
+pub fn latency(of: &Counts, full: bool) -> Value {
     if of.is_empty() {
         return Value::Null;
     }

@@ -5,6 +5,7 @@ pub mod csv;
 pub mod fio;
 pub mod json;
 pub mod svg;
+pub mod sweep;
 pub mod table;
 pub mod units;
 

@@ -41,7 +41,7 @@ fn latency(rows: &[(&str, &Outcome)]) -> Option<Chart> {
             (least, most, nines) = (least.min(value), most.max(value), nines.max(position));
             points.push((position, value.log10()));
         }
-        series.push(Series { name: (*name).to_owned(), points });
+        series.push(Series { name: (*name).to_owned(), points, ..Series::default() });
     }
     if series.iter().all(|series| series.points.is_empty()) {
         return None;
@@ -65,7 +65,7 @@ fn iops(rows: &[(&str, &Outcome)]) -> Option<Chart> {
     let line = |(name, outcome): &(&str, &Outcome)| {
         let seconds = outcome.seconds.iter().map(|second| (second.ios[0] + second.ios[1]) as f64);
         let points = seconds.enumerate().map(|(index, ios)| (index as f64 + 1.0, ios)).collect();
-        Series { name: (*name).to_owned(), points }
+        Series { name: (*name).to_owned(), points, ..Series::default() }
     };
     let series: Vec<Series> = rows.iter().map(line).collect();
     let points = || series.iter().flat_map(|series| &series.points);

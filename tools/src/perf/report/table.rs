@@ -6,15 +6,18 @@ use nvio_perf::target::REASONS;
 
 use super::PERCENTILES;
 use super::units::{bandwidth, count, nanos};
+use crate::perf::change::{Against, Measure, SAMPLES_MIN};
+use crate::perf::environment::Environment;
 use crate::perf::measurement::Measurement;
 use crate::perf::settings::{Settings, Sizes};
+use crate::perf::sweep::statistics::Spread;
 use crate::record::Record;
 
 /// Formats the result: the settings, a row for each device or file, and notes.
 pub fn render(of: &Measurement) -> String {
     let rows: Vec<Record> = of.with_total().map(|(name, outcome)| row(name, outcome)).collect();
     let right: &[usize] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-    let mut text = format!("{}\n{}\n\n", workload(of), clock(of));
+    let mut text = format!("{}\n{}\n\n", workload(of), clock(&of.settings, of.clock_cost));
     text += &Record::table(&rows, right);
     let mut notes: String = of.with_total().map(|(name, outcome)| notes(name, outcome)).collect();
     for row in &of.rows {
@@ -26,19 +29,45 @@ pub fn render(of: &Measurement) -> String {
     if !notes.is_empty() {
         text += &format!("\n{notes}");
     }
-    text += &format!("\n{}", machine(of));
+    text += &format!("\n{}", machine(&of.environment));
+    if let Some(against) = &of.baseline {
+        text += &baseline(against);
+    }
     if of.is_interrupted {
         text += "ended by a signal: the result so far\n";
     }
     text
 }
 
+/// Formats the comparison with an earlier run: the figure then and now, or only the file if there are
+/// several, and the notes.
+pub fn baseline(of: &Against) -> String {
+    let figure = |figure: f64| match of.measure {
+        Measure::Iops => format!("{} IOPS", count(figure)),
+        Measure::Latency => format!("mean {}", nanos(figure)),
+    };
+    let mut text = match &of.changes[..] {
+        [Some(change)] => {
+            let spread = |of: &Spread| {
+                format!("{} ({} to {})", figure(of.median), figure(of.min), figure(of.max))
+            };
+            let (then, now) = (spread(&change.then), spread(&change.now));
+            format!("{}: {then}, now {now}: {}\n", of.file, change.words())
+        }
+        _ => format!("compared with {}\n", of.file),
+    };
+    if of.changes.iter().flatten().any(|change| change.is_noise().is_none()) {
+        text += &format!("the noise needs {SAMPLES_MIN} samples of each run: seconds or rounds\n");
+    }
+    of.notes.iter().for_each(|note| text += &format!("{}: {note}\n", of.file));
+    text
+}
+
 /// Formats the settings, the clock and the machine, a line each.
 pub fn about(of: &Measurement) -> String {
-    let command: Vec<_> =
-        of.settings.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let (workload, clock) = (workload(of), clock(of));
-    format!("{workload}\n{clock}\n{}{}\n", machine(of), command.join(" "))
+    let command = of.settings.words();
+    let (workload, clock) = (workload(of), clock(&of.settings, of.clock_cost));
+    format!("{workload}\n{clock}\n{}{}\n", machine(&of.environment), command.join(" "))
 }
 
 fn workload(of: &Measurement) -> String {
@@ -62,14 +91,15 @@ fn workload(of: &Measurement) -> String {
     line
 }
 
-fn clock(of: &Measurement) -> String {
-    let cost = nanos(of.clock_cost);
-    let how = match of.settings.latency {
+/// Formats how latencies are measured. `cost` is that of a reading of the clock.
+pub fn clock(settings: &Settings, cost: f64) -> String {
+    let cost = nanos(cost);
+    let how = match settings.latency {
         Latency::None => return "latency: not measured".to_owned(),
         Latency::Batch => "the clock is read once for each batch of results",
         Latency::Each => "the clock is read for each submission and each result",
     };
-    let from = match of.settings.rate {
+    let from = match settings.rate {
         Some(_) => "from the intended start",
         None => "from the submission",
     };
@@ -140,8 +170,8 @@ fn notes(name: &str, outcome: &Outcome) -> String {
     notes.into_iter().map(|note| format!("{name}: {note}\n")).collect()
 }
 
-fn machine(of: &Measurement) -> String {
-    let machine = &of.environment;
+/// Formats the devices and the machine.
+pub fn machine(machine: &Environment) -> String {
     let mut text = String::new();
     for device in &machine.devices {
         if let Some(interface) = device.interface {

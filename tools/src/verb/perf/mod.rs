@@ -1,14 +1,11 @@
 //! `nvio perf`: measures devices and files.
 
 mod options;
+mod result;
+mod sweep;
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -19,22 +16,29 @@ use nvio_perf::general::Size;
 use nvio_perf::outcome::{Failed, Outcome};
 use nvio_perf::plan::Latency;
 
-use self::options::{ArrivalWord, FormatWord, JsonForm, LatencyWord, cpus, positive, rate, sizes};
+use self::options::{ArrivalWord, cpus, positive, rate, sizes};
+use self::result::{Report, ReportArgs};
+use self::sweep::{Given, SweepArgs};
 use crate::args::VolumeArgs;
 use crate::error::Error;
 use crate::interrupt;
-use crate::output::Output;
+use crate::perf::baseline::{Baseline, Sample, whole_seconds};
+use crate::perf::change::{Against, Measure};
 use crate::perf::environment::Environment;
-use crate::perf::live;
 use crate::perf::measurement::{Measurement, Row};
-use crate::perf::report::{csv, fio, json, svg, table};
 use crate::perf::rows::{self, Names};
+use crate::perf::session::Session;
 use crate::perf::settings::{Rw, Settings, Way};
-use crate::perf::threads::{self, Shared};
+use crate::perf::sweep::grid::distribution;
+use crate::perf::sweep::{self as turns, Plan, Sweep};
 use crate::units::{number, size, time};
 
 /// Duration of a measurement without --time, --count and --size.
 const TIME: Duration = Duration::from_secs(10);
+/// Requests in flight without --qd.
+const QD: u16 = 32;
+/// Size of requests without --bs.
+const BYTES: usize = 4096;
 
 /// Measure devices and files.
 ///
@@ -65,6 +69,8 @@ pub struct Perf {
     #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
+    sweep: SweepArgs,
+    #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
     report: ReportArgs,
@@ -86,24 +92,24 @@ struct LoadArgs {
     /// Percentage of reads in randrw and readwrite.
     #[arg(long, value_name = "PERCENT", default_value_t = 70, value_parser = clap::value_parser!(u64).range(0..=100))]
     rwmix: u64,
-    /// Size of requests, or several with weights: 4k:3,16k:1.
-    #[arg(long, value_name = "SIZE[:WEIGHT],..", default_value = "4k", value_parser = sizes)]
-    bs: std::vec::Vec<Size>,
-    /// Requests in flight of each thread.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=4095))]
-    qd: u16,
+    /// Size of requests, or several with weights: 4k:3,16k:1. 4k by default.
+    #[arg(long, value_name = "SIZE[:WEIGHT],..", value_parser = sizes)]
+    bs: Option<Sizes>,
+    /// Requests in flight of each thread. 32 by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4095))]
+    qd: Option<u16>,
     /// Threads of each device or file.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: u16,
     /// Processors for the threads, in turn: 2,4-7. By default all that the process may use.
     #[arg(long, value_name = "LIST", value_parser = cpus)]
     cpus: Option<Cpus>,
-    /// Duration of the measurement: 10s by default, no limit with --count.
+    /// Duration of the measurement: 10s by default, 200ms for each load of a sweep, no limit with --count.
     #[arg(long, value_name = "TIME", value_parser = time)]
     time: Option<Duration>,
-    /// Duration of the load before the measurement.
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "0")]
-    ramp: Duration,
+    /// Duration of the load before the measurement: 0 by default, 100ms for each load of a sweep.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    ramp: Option<Duration>,
     /// Number of requests to each device or file.
     #[arg(long, value_name = "N", value_parser = number::<u64>)]
     count: Option<u64>,
@@ -155,6 +161,8 @@ struct LoadArgs {
 
 /// Processors.
 type Cpus = std::vec::Vec<usize>;
+/// Sizes with their weights.
+type Sizes = std::vec::Vec<Size>;
 
 /// Data that is written and checked, and errors.
 #[derive(Clone, Copy, Debug, Args)]
@@ -170,53 +178,29 @@ struct DataArgs {
     #[arg(long)]
     prepare: bool,
     /// Check the data of reads, and read all written blocks back at the end.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "by_turns")]
     verify: bool,
     /// Count errors and continue. Without it, the first error ends the run with exit code 1.
     #[arg(long = "continue")]
     go_on: bool,
 }
 
-/// The result.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Result")]
-struct ReportArgs {
-    /// Reading of the clock: none, once for each batch of results, or for each request.
-    #[arg(
-        long,
-        value_enum,
-        default_value = "batch",
-        value_name = "none|batch|each",
-        hide_possible_values = true
-    )]
-    latency: LatencyWord,
-    /// Write JSON. --json=full adds the buckets of the histograms.
-    #[arg(long, value_enum, value_name = "full", num_args = 0..=1, require_equals = true, default_missing_value = "short", hide_possible_values = true)]
-    json: Option<JsonForm>,
-    /// Write JSON in the schema of fio (json+), for its plotters.
-    #[arg(
-        long,
-        value_enum,
-        value_name = "fio-json",
-        conflicts_with = "json",
-        hide_possible_values = true
-    )]
-    format: Option<FormatWord>,
-    /// Also write a line for each second to this file.
-    #[arg(long, value_name = "FILE")]
-    csv: Option<PathBuf>,
-    /// Also draw latency by percentile and IOPS by time into this file.
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
-}
-
 impl Perf {
-    /// Runs the load and prints the result.
+    /// Runs the load, or several by turns, and prints the result.
     ///
     /// # Errors
     /// If a device cannot be opened, or not for writing; if a request fails.
     pub fn run(&self) -> Result<ExitCode, Error> {
         let settings = self.settings()?;
+        let plan = match self.sweep.is_used() {
+            true => self.sweep.plan(&settings, self.given())?,
+            false => Plan { loads: vec![settings], ways: 1, rounds: 1 },
+        };
+        plan.loads.iter().try_for_each(|load| self.check(load))?;
+        let baseline = self.report.baseline.as_deref().map(Baseline::load).transpose()?;
+        let baseline =
+            baseline.map(|baseline| baseline.find(&plan.loads).map(|found| (baseline, found)));
+        let baseline = baseline.transpose()?;
         let names = Names {
             volume: &self.volume,
             more: &self.more,
@@ -224,88 +208,93 @@ impl Perf {
             force: self.data.force,
             kernel: self.kernel,
         };
-        // Before the run, because a path that cannot be written to would lose its result.
-        let files = [&self.report.csv, &self.report.svg].map(|path| path.as_deref().map(create));
-        let [csv_file, svg_file] = files.map(Option::transpose);
-        let (csv_file, svg_file) = (csv_file?, svg_file?);
+        let files = self.report.create()?;
         let mut environment = Environment::of_machine();
-        let (rows, devices) = rows::open(&names, &settings)?;
-        environment.devices = devices;
+        let opened = rows::open(&names, &plan.loads)?;
+        environment.devices = opened.facts;
+        let session = Session::new(opened.lanes);
         let clock_cost = Monotonic::start().cost();
-        let shared = Arc::new(Shared::new(rows.len() * settings.threads));
-        let signal = Arc::new(AtomicI32::new(0));
-        {
-            let (shared, signal) = (Arc::clone(&shared), Arc::clone(&signal));
-            interrupt::stop_at_next(move |number| {
-                signal.store(number, Ordering::Relaxed);
-                shared.stop.store(true, Ordering::Relaxed);
-            });
-        }
-        let outcomes = threads::run(&rows, &settings, &shared, || live::show(&shared, &settings));
-        let outcomes = outcomes.map_err(|(name, error)| Error::Perf { name, text: error.0 })?;
-        let rows: Vec<Row> =
-            rows.iter().zip(outcomes).map(|(row, outcome)| of(row, outcome, &settings)).collect();
-        let mut total = Outcome::default();
-        rows.iter().for_each(|row| total.merge(&row.outcome));
-        let signal = signal.load(Ordering::Relaxed);
-        let measurement = Measurement {
-            settings,
-            environment,
-            rows,
-            total,
-            clock_cost,
-            is_interrupted: signal != 0,
+        let errors = match (self.sweep.is_used(), plan.loads.first()) {
+            (false, Some(settings)) => {
+                let mut run = single(&session, settings, environment, clock_cost)?;
+                run.baseline =
+                    baseline.map(|(baseline, found)| run_change(&run, &baseline, &found));
+                self.report.write(files, &Report::Run(&run))?;
+                for row in &run.rows {
+                    say(&row.name, row.outcome.failed.as_ref());
+                }
+                run.total.errors
+            }
+            _ => {
+                let mut sweep = turns::run(&session, plan, environment, clock_cost)?;
+                sweep.baseline =
+                    baseline.map(|(baseline, found)| sweep_change(&sweep, &baseline, &found));
+                self.report.write(files, &Report::Sweep(&sweep))?;
+                if let Some((name, failed)) = &sweep.failed {
+                    say(name, Some(failed));
+                }
+                sweep.errors()
+            }
         };
-        save(csv_file, || csv::render(&measurement))?;
-        save(svg_file, || svg::render(&measurement))?;
-        self.print(&measurement)?;
-        let failed =
-            measurement.rows.iter().filter_map(|row| Some((row, row.outcome.failed.as_ref()?)));
-        for (row, failed) in failed {
-            interrupt::say(&describe(&row.name, failed));
-        }
-        Ok(match (signal, measurement.total.errors) {
-            (0, 0) => ExitCode::SUCCESS,
-            (0, _) if self.data.go_on && !self.data.verify => ExitCode::SUCCESS,
-            (0, _) => ExitCode::FAILURE,
-            (signal, _) => interrupt::exit_code(signal),
+        Ok(match (session.signal(), errors) {
+            (Some(signal), _) => interrupt::exit_code(signal),
+            (None, 0) => ExitCode::SUCCESS,
+            (None, _) if self.data.go_on && !self.data.verify => ExitCode::SUCCESS,
+            (None, _) => ExitCode::FAILURE,
         })
+    }
+
+    /// Returns the options that were given, where a sweep has other defaults.
+    fn given(&self) -> Given {
+        let load = &self.load;
+        Given {
+            depth: load.qd.is_some(),
+            sizes: load.bs.is_some(),
+            end: load.time.is_some() || load.count.is_some(),
+            ramp: load.ramp.is_some() || load.count.is_some(),
+            write: self.data.write,
+        }
     }
 
     fn settings(&self) -> Result<Settings, Error> {
         let (load, data) = (&self.load, self.data);
         let has_end = load.time.is_some() || load.count.is_some();
-        let distribution = load.dist.unwrap_or(match load.rw.is_sequential() {
-            true => Distribution::Sequential,
-            false => Distribution::Random,
-        });
-        let settings = Settings {
+        let depth = load.qd.unwrap_or(QD);
+        let is_raw = self.raw || self.kernel;
+        if is_raw && load.path != Way::Simple {
+            let text = "--path is for files; --raw and --kernel have no path";
+            return Err(Error::PerfOptions(text));
+        }
+        Ok(Settings {
             rw: load.rw,
             mix: load.rwmix,
-            sizes: load.bs.clone(),
-            depth: load.qd,
+            sizes: load.bs.clone().unwrap_or_else(|| vec![Size { bytes: BYTES, weight: 1 }]),
+            depth,
             threads: load.threads.into(),
             cpus: load.cpus.clone().unwrap_or_default(),
             time: if has_end { load.time } else { Some(TIME) },
-            ramp: load.ramp,
+            ramp: load.ramp.unwrap_or_default(),
             count: load.count,
             size: load.size,
-            way: load.path,
-            distribution,
+            way: if is_raw { Way::Raw } else { load.path },
+            distribution: load.dist.unwrap_or_else(|| distribution(load.rw)),
             rate: load.rate,
             arrival: load.arrival.into(),
             batch_submit: load.batch_submit,
-            batch_complete: load.batch_complete.min(load.qd.into()),
+            batch_complete: if self.sweep.is_used() {
+                load.batch_complete
+            } else {
+                load.batch_complete.min(depth.into())
+            },
             interrupt: load.interrupt,
             verify: data.verify,
             prepare: data.prepare,
+            is_prepared: false,
             go_on: data.go_on,
             seed: load.seed,
             latency: self.report.latency.into(),
             command: std::env::args_os().collect(),
-        };
-        self.check(&settings)?;
-        Ok(settings)
+        })
     }
 
     /// Refuses options that exclude each other.
@@ -315,50 +304,76 @@ impl Perf {
             let device = self.volume.controller.device.to_string();
             return Err(Error::PerfWrite { rw, device });
         }
-        let refuse =
-            |refused: bool, text| if refused { Err(Error::PerfOptions(text)) } else { Ok(()) };
-        let none = settings.latency == Latency::None;
-        refuse(
-            none && settings.rate.is_some(),
-            "--rate needs the clock: use --latency batch or each",
-        )?;
-        let is_other = self.load.path != Way::Simple;
-        let is_file = !self.raw && !self.kernel;
-        refuse(!is_file && is_other, "--path is for files; --raw and --kernel have no path")
-    }
-
-    fn print(&self, measurement: &Measurement) -> Result<(), Error> {
-        let mut out = Output::new();
-        match self.report.json {
-            None if self.report.format.is_some() => out.json(&fio::document(measurement))?,
-            None => out.text(&table::render(measurement))?,
-            Some(form) => out.json(&json::document(measurement, form == JsonForm::Full))?,
+        match settings.latency == Latency::None && settings.rate.is_some() {
+            true => {
+                let text = "--rate needs the clock: use --latency batch or each";
+                Err(Error::PerfOptions(text))
+            }
+            false => Ok(()),
         }
-        out.flush()
     }
 }
 
-/// A file of a result, and its name.
-type Target<'p> = (&'p Path, File);
-
-fn create(path: &Path) -> Result<Target<'_>, Error> {
-    let file = File::create(path).map_err(|error| Error::host("create", path, error))?;
-    Ok((path, file))
+/// Runs one load.
+fn single(
+    session: &Session,
+    settings: &Settings,
+    environment: Environment,
+    clock_cost: f64,
+) -> Result<Measurement, Error> {
+    let rows: Vec<Row> = session.run(settings, "")?;
+    let mut total = Outcome::default();
+    rows.iter().for_each(|row| total.merge(&row.outcome));
+    let is_interrupted = session.signal().is_some();
+    let settings = settings.clone();
+    Ok(Measurement {
+        settings,
+        environment,
+        rows,
+        total,
+        clock_cost,
+        is_interrupted,
+        baseline: None,
+    })
 }
 
-fn save(target: Option<Target<'_>>, text: impl FnOnce() -> String) -> Result<(), Error> {
-    let Some((path, mut file)) = target else { return Ok(()) };
-    file.write_all(text().as_bytes()).map_err(|error| Error::host("write", path, error))
+fn measure(settings: &Settings) -> Measure {
+    if settings.rate.is_some() { Measure::Latency } else { Measure::Iops }
 }
 
-fn of(row: &rows::Row, outcome: Outcome, settings: &Settings) -> Row {
-    Row {
-        name: row.name.clone(),
-        device: row.device,
-        path: row.path.clone(),
-        bytes: row.range.end - row.range.start,
-        outcome,
-        threads: settings.threads,
+/// Compares the seconds of a run with a baseline, or the whole run if it was shorter.
+fn run_change(run: &Measurement, baseline: &Baseline, found: &[usize]) -> Against {
+    let total = &run.total;
+    let seconds = total.seconds.iter().take(whole_seconds(total.elapsed));
+    let seconds: Vec<Sample> = seconds
+        .map(|second| {
+            let sum = |of: [u64; 2]| (of[0] + of[1]) as f64;
+            Sample::of_second(sum(second.ios), sum(second.latency))
+        })
+        .collect();
+    let latency = total.latency();
+    let mean = (!latency.is_empty()).then(|| latency.mean());
+    let whole = vec![Sample { iops: total.iops(), mean }];
+    let samples = if seconds.is_empty() { whole } else { seconds };
+    let targets: Vec<&str> = run.rows.iter().map(|row| row.name.as_str()).collect();
+    baseline.compare(found, measure(&run.settings), &[samples], &run.environment, &targets)
+}
+
+/// Compares the rounds of a sweep with a baseline.
+fn sweep_change(sweep: &Sweep, baseline: &Baseline, found: &[usize]) -> Against {
+    let samples = sweep.cells.iter().map(|cell| {
+        let rounds = cell.rounds.iter();
+        rounds.map(|round| Sample { iops: round.iops(), mean: round.mean }).collect()
+    });
+    let samples: Vec<Vec<Sample>> = samples.collect();
+    let targets: Vec<&str> = sweep.targets.iter().map(|(name, _)| name.as_str()).collect();
+    let measure = sweep.settings().map_or(Measure::Iops, measure);
+    baseline.compare(found, measure, &samples, &sweep.environment, &targets)
+}
+
+fn say(name: &str, failed: Option<&Failed>) {
+    if let Some(failed) = failed {
+        interrupt::say(&describe(name, failed));
     }
 }
 

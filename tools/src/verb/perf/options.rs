@@ -84,7 +84,11 @@ pub fn sizes(text: &str) -> Result<Vec<Size>, String> {
     }
 }
 
-fn one_size(text: &str) -> Result<Size, String> {
+/// Parses `4k` or `4k:3`.
+///
+/// # Errors
+/// A message that says what is wrong.
+pub fn one_size(text: &str) -> Result<Size, String> {
     let (bytes, weight) = text.split_once(':').unwrap_or((text, "1"));
     let bytes: usize = size(bytes)?;
     let weight = weight.parse().map_err(|_| format!("{weight:?} is not a weight"))?;
