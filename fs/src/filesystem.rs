@@ -116,6 +116,11 @@ impl Filesystem {
         self.metadata().damage().take()
     }
 
+    /// Returns true if fast commits were replayed in memory.
+    pub(crate) fn has_fast_commits(&self) -> bool {
+        self.inner.fast_commit.get().is_some()
+    }
+
     /// Adds damage that a read went around. Other errors are only logged.
     pub(crate) fn add_damage(&self, error: Error) {
         match error {
@@ -148,10 +153,12 @@ impl Filesystem {
         if let Some(inode) = self.inner.inodes.get(number) {
             return Ok(inode);
         }
+        let version = self.metadata().version();
         let inode = self.parse_inode(number, &self.inode_bytes(number)?)?;
         // Do not cache inodes during recovery, because fast commits may still change them.
         if self.inner.orphans.get().is_some() {
-            self.inner.inodes.insert(number, inode.clone());
+            let keep = || self.inner.inodes.insert(number, inode.clone());
+            self.metadata().keep_parsed(version, keep);
         }
         Ok(inode)
     }

@@ -1,4 +1,4 @@
-//! Reads ext4, ext3 and ext2 filesystems, and overwrites the data of files.
+//! Reads and changes ext4 filesystems; reads ext3 and ext2.
 //!
 //! ```
 //! use std::fs::File;
@@ -33,8 +33,9 @@
 //! - [`File::extents`] lists a file's extents, as FIEMAP and filefrag do.
 //! - [`Filesystem::xattrs`] returns extended attributes, [`Filesystem::acl`] an access control list.
 //! - [`File`] reads through a [`FileQueue`]; [`AsyncFile`] does so with futures.
-//! - [`Filesystem::writable`] and [`WritableFile`] overwrite allocated blocks of files. Metadata is
-//!   never written.
+//! - [`Filesystem::writable`] and [`WritableFile`] overwrite allocated blocks of files, without a
+//!   change of metadata.
+//! - [`JournaledFilesystem`] changes metadata, through the journal, and lets files grow.
 //!
 //! # Supported features
 //! Block sizes from 1 KiB to 64 KiB, inodes from 128 bytes to a block, all layouts of block groups,
@@ -80,13 +81,16 @@
 )]
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
+mod alloc;
 mod async_file;
 mod blocks;
+mod change;
 mod dir;
 mod error;
 mod file;
 mod filesystem;
 mod format;
+mod journal;
 mod map;
 mod mount;
 mod number;
@@ -97,8 +101,11 @@ mod walk;
 mod xattr;
 
 pub use async_file::{AsyncFile, AsyncFileQueue};
+pub use blocks::device::{BlockDevice, WriteRange};
+pub use blocks::queue_device::QueueDevice;
 pub use blocks::queue_source::QueueSource;
 pub use blocks::source::{BlockSource, ReadRange, SourceError};
+pub use change::JournaledFilesystem;
 pub use dir::path::MAX_SYMLINKS;
 pub use dir::{DirEntry, ReadDir};
 pub use error::path_name::PathName;

@@ -90,6 +90,9 @@ impl LogicalBlock {
     /// First number that is not a block: the largest file has 2^32 - 1 blocks.
     pub(crate) const END: Self = Self(u32::MAX);
 
+    /// `END` as an integer.
+    pub(crate) const END_NUMBER: u64 = (1 << 32) - 1;
+
     /// Returns block `number` of a file, or `END` if no file has as many blocks.
     pub(crate) fn or_end(number: u64) -> Self {
         Self(u32::try_from(number).unwrap_or(u32::MAX))
@@ -227,6 +230,12 @@ impl BlockRun {
         let start = self.start.wrapping_add(index.min(self.count()));
         let end = start.wrapping_add(count.min(self.end.wrapping_sub(start)));
         Self { start, end }
+    }
+
+    /// Returns the blocks that are in both runs, if there are any.
+    pub(crate) fn intersection(self, other: Self) -> Option<Self> {
+        let (start, end) = (self.start.max(other.start), self.end.min(other.end));
+        (start < end).then_some(Self { start, end })
     }
 
     /// Returns the blocks in order.

@@ -18,6 +18,7 @@ mod inline_data;
 mod inodes;
 mod journal;
 mod journal_by_hand;
+mod journaled;
 mod mke2fs;
 mod orphans;
 mod overwrite;

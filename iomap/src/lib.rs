@@ -101,5 +101,6 @@ pub use memory::borrowed::{Cursor, Sink, Source};
 pub use nvio_driver::{BOUNCE_BYTES_MAX, DmaBuf, Handler};
 pub use queue::counters::{Counters, Reason};
 pub use queue::disk_reader::DiskReader;
+pub use queue::disk_writer::DiskWriter;
 pub use queue::file_queue::FileQueue;
 pub use queue::tag::Tag;

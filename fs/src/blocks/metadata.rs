@@ -8,6 +8,7 @@ use crate::blocks::block_cache::{Block, BlockCache};
 use crate::blocks::cache::Cache;
 use crate::blocks::damage::DamageList;
 use crate::blocks::descriptor_copy;
+use crate::blocks::newer::Newer;
 use crate::blocks::overlay::Overlay;
 use crate::blocks::read::read;
 use crate::blocks::source::{BlockSource, ReadRange};
@@ -43,6 +44,8 @@ pub(crate) struct Metadata {
     arrived: Mutex<Vec<u8>>,
     /// Damage that reads went around.
     damage: Arc<DamageList>,
+    /// Changed blocks, if the filesystem is open for changes.
+    newer: OnceLock<Arc<dyn Newer>>,
     /// The result of the search for a copy of the group descriptors, after the first damage.
     sound_copy: OnceLock<Option<SuperblockCopy>>,
 }
@@ -75,6 +78,7 @@ impl Metadata {
             ahead,
             arrived,
             damage,
+            newer: OnceLock::new(),
             sound_copy: OnceLock::new(),
         }
     }
@@ -91,12 +95,69 @@ impl Metadata {
 
     /// Returns the block `number`.
     pub(crate) fn block(&self, number: PhysicalBlock) -> Result<Block, Error> {
-        if let Some(block) = self.cache.get(number) {
-            return Ok(block);
+        let Some(newer) = self.newer.get() else {
+            if let Some(block) = self.cache.get(number) {
+                return Ok(block);
+            }
+            let mut bytes = vec![0; as_usize(self.block_size)];
+            self.read(number, &mut bytes)?;
+            return Ok(self.keep(number, &bytes));
+        };
+        // The loop ends, because a checkpoint takes longer than a read.
+        loop {
+            let (image, since) = newer.image(number);
+            if let Some(block) = image.or_else(|| self.cache.get(number)) {
+                return Ok(block);
+            }
+            let mut bytes = vec![0; as_usize(self.block_size)];
+            self.read(number, &mut bytes)?;
+            let mut kept = None;
+            if newer.keep_block(since, &mut || kept = Some(self.keep(number, &bytes)))
+                && let Some(block) = kept
+            {
+                return Ok(block);
+            }
         }
-        let mut bytes = vec![0; as_usize(self.block_size)];
-        self.read(number, &mut bytes)?;
-        Ok(self.keep(number, &bytes))
+    }
+
+    /// Opens the filesystem for changes: blocks are read from `newer` first. Returns false if it is
+    /// open for changes already.
+    pub(crate) fn set_newer(&self, newer: Arc<dyn Newer>) -> bool {
+        self.newer.set(newer).is_ok()
+    }
+
+    /// Returns true if the filesystem is open for changes.
+    pub(crate) fn can_change(&self) -> bool {
+        self.newer.get().is_some()
+    }
+
+    /// Returns the block `number`, if it is cached.
+    pub(crate) fn cached(&self, number: PhysicalBlock) -> Option<Block> {
+        self.cache.get(number)
+    }
+
+    /// Replaces the cached contents of a block.
+    pub(crate) fn replace(&self, number: PhysicalBlock, block: Block) {
+        self.cache.insert(number, block);
+    }
+
+    /// Replaces the cached descriptor of a group.
+    pub(crate) fn replace_group(&self, group: u32, descriptor: GroupDescriptor) {
+        self.groups.insert(group, descriptor);
+    }
+
+    /// Returns a number to pass to [`keep_parsed`](Self::keep_parsed).
+    pub(crate) fn version(&self) -> u64 {
+        self.newer.get().map_or(0, |newer| newer.version())
+    }
+
+    /// Calls `keep`, which puts an inode or a group descriptor into a cache, unless something was
+    /// changed since [`version`](Self::version) returned `since`.
+    pub(crate) fn keep_parsed(&self, since: u64, mut keep: impl FnMut()) {
+        match self.newer.get() {
+            Some(newer) => newer.keep_parsed(since, &mut keep),
+            None => keep(),
+        }
     }
 
     /// Returns true if the block `number` is cached.
@@ -125,6 +186,7 @@ impl Metadata {
         let superblock = &self.superblock;
         let corrupt = |problem| Structure::GroupDescriptor(group).corrupt(problem);
         let (number, offset) = group::location(superblock, group);
+        let version = self.version();
         if number >= superblock.end() {
             return Err(corrupt(Problem::BlockRange { start: number, count: 1 }));
         }
@@ -138,7 +200,7 @@ impl Metadata {
         if let Err(damage) = GroupDescriptor::verify(superblock, group, bytes) {
             self.damage.add(Corrupt { sound_copy: self.sound_copy(group), ..damage });
         }
-        self.groups.insert(group, descriptor);
+        self.keep_parsed(version, || self.groups.insert(group, descriptor));
         Ok(descriptor)
     }
 
@@ -178,10 +240,11 @@ impl Metadata {
     /// Blocks that fail are not cached. They are read again when they are needed, and the error is
     /// returned then.
     pub(crate) fn prefetch(&self, wanted: impl IntoIterator<Item = PhysicalBlock>) {
+        let newest = |number| self.newer.get().is_some_and(|newer| newer.image(number).0.is_some());
         let end = self.superblock.end();
         let mut numbers: Vec<PhysicalBlock> = wanted
             .into_iter()
-            .filter(|&number| number < end && !self.cache.contains(number))
+            .filter(|&number| number < end && !self.cache.contains(number) && !newest(number))
             .take(self.ahead)
             .collect();
         if numbers.is_empty() {
@@ -218,6 +281,7 @@ impl Metadata {
             let start = run.first().copied().unwrap_or_default();
             ranges.push(ReadRange::new(self.superblock.address(start), buf));
         }
+        let since = self.newer.get().map(|newer| newer.image(PhysicalBlock::default()).1);
         self.source.read_many(&mut ranges);
         for (run, ReadRange { offset, buf, result, .. }) in runs.zip(ranges) {
             if let Err(error) = result {
@@ -227,13 +291,23 @@ impl Metadata {
             for (&number, bytes) in run.iter().zip(buf.chunks_exact_mut(size)) {
                 match self.overlay.as_ref().map(|overlay| overlay.read(number, bytes)) {
                     Some(Err(error)) => log::debug!("read-ahead of block {number}: {error}"),
-                    _ => drop(self.keep(number, bytes)),
+                    _ => self.keep_ahead(since, number, bytes),
                 }
             }
         }
     }
 
-    /// Inserts a block into the cache. All blocks enter the cache here.
+    /// Inserts a block that was read ahead, unless it may be an old one.
+    fn keep_ahead(&self, since: Option<u64>, number: PhysicalBlock, bytes: &[u8]) {
+        match (self.newer.get(), since) {
+            (Some(newer), Some(since)) => {
+                newer.keep_block(since, &mut || drop(self.keep(number, bytes)));
+            }
+            _ => drop(self.keep(number, bytes)),
+        }
+    }
+
+    /// Inserts a block into the cache.
     fn keep(&self, number: PhysicalBlock, bytes: &[u8]) -> Block {
         let block: Block = bytes.into();
         self.cache.insert(number, Arc::clone(&block));

@@ -285,6 +285,38 @@ pub enum Error {
         #[source]
         error: SourceError,
     },
+    /// Metadata could not be written to the device.
+    #[error("writing {length} bytes of metadata at byte {offset}: {error}")]
+    Sink {
+        /// Byte offset from the start of the filesystem.
+        offset: u64,
+        /// Length of the write, bytes; 0 for a flush.
+        length: usize,
+        /// The error of the [`BlockDevice`](crate::BlockDevice).
+        #[source]
+        error: SourceError,
+    },
+    /// The blocks of a file were to be changed, or its size, while it is open.
+    #[error("inode {inode} is open: its blocks and its size cannot be changed")]
+    FileOpen {
+        /// The file's inode number.
+        inode: InodeNumber,
+    },
+    /// The file would be larger than its map, or the filesystem, allows (EFBIG).
+    #[error("inode {inode}: the file would be too large")]
+    FileTooLarge {
+        /// The file's inode number.
+        inode: InodeNumber,
+    },
+    /// No block is free.
+    #[error("no space left on the filesystem")]
+    NoSpace,
+    /// A write to the journal failed before, so that nothing can be changed until the filesystem is
+    /// opened again.
+    #[error(
+        "a write to the journal failed: nothing can be changed until the filesystem is reopened"
+    )]
+    JournalAborted,
     /// The mapping layer rejected the request.
     #[error(transparent)]
     Iomap(Box<nvio_iomap::Error>),
@@ -329,15 +361,20 @@ impl Error {
             | Self::OtherDevice { .. } => ErrorKind::InvalidInput,
             Self::NameTooLong { .. } => ErrorKind::InvalidFilename,
             Self::WouldBlock { .. } => ErrorKind::WouldBlock,
-            Self::NotWritable(_) | Self::NeedsRecovery => ErrorKind::ReadOnlyFilesystem,
+            Self::NotWritable(_) | Self::NeedsRecovery | Self::JournalAborted => {
+                ErrorKind::ReadOnlyFilesystem
+            }
             Self::Protected { .. } | Self::ReadOnly { .. } => ErrorKind::PermissionDenied,
-            Self::PastEnd { .. } => ErrorKind::FileTooLarge,
+            Self::PastEnd { .. } | Self::FileTooLarge { .. } => ErrorKind::FileTooLarge,
+            Self::NoSpace => ErrorKind::StorageFull,
             Self::UnsupportedFeature { .. }
             | Self::UnsupportedInode { .. }
             | Self::UnsupportedJournal { .. }
             | Self::Hole { .. }
             | Self::Unwritten { .. } => ErrorKind::Unsupported,
-            Self::InUse(_) | Self::OtherCache { .. } => ErrorKind::ResourceBusy,
+            Self::InUse(_) | Self::OtherCache { .. } | Self::FileOpen { .. } => {
+                ErrorKind::ResourceBusy
+            }
             Self::NotExt4 { .. }
             | Self::BadSuperblock { .. }
             | Self::Truncated { .. }
@@ -346,7 +383,7 @@ impl Error {
             | Self::Corrupt(_) => ErrorKind::InvalidData,
             Self::Iomap(error) if error.is_again() => ErrorKind::WouldBlock,
             Self::Iomap(error) => system_kind(&**error),
-            Self::Source { error, .. } => system_kind(&**error),
+            Self::Source { error, .. } | Self::Sink { error, .. } => system_kind(&**error),
             Self::NeedsJournal { .. } | Self::NoInlineData { .. } => ErrorKind::Other,
         }
     }
@@ -434,6 +471,12 @@ pub enum Unsupported {
     /// The contents are encrypted (`encrypt`), and this crate has no key.
     #[error("is encrypted (feature encrypt), which is not supported")]
     Encrypted,
+    /// The file has block pointers instead of extents, and its map cannot be changed.
+    #[error("has block pointers instead of extents, whose change is not supported")]
+    IndirectBlocks,
+    /// The inode has an access control list, which a change of the permissions would have to change.
+    #[error("has an access control list, whose change is not supported")]
+    AccessControlList,
 }
 
 /// The file that an error is about: its path where that is known, else its inode.

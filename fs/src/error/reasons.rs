@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::error::path_name::PathName;
-use crate::format::features::RoCompatFeatures;
+use crate::format::features::{IncompatFeatures, RoCompatFeatures};
 use crate::format::uuid::Uuid;
 
 /// Sequence number while e2fsck checks the filesystem.
@@ -30,6 +30,18 @@ pub enum NotWritable {
     /// The filesystem has features that forbid writes, or that this crate does not support.
     #[error("unsupported ro_compat features: {0}")]
     Features(RoCompatFeatures),
+    /// The filesystem has features with which metadata cannot be changed.
+    #[error("metadata cannot be changed with incompat features: {0}")]
+    IncompatFeatures(IncompatFeatures),
+    /// The filesystem has no journal, which changes need.
+    #[error("it has no journal; tune2fs -j adds one")]
+    NoJournal,
+    /// The journal is on another device.
+    #[error("its journal is on another device, which changes do not support")]
+    ExternalJournal,
+    /// The filesystem was not unmounted, and its journal has fast commits.
+    #[error("its journal has fast commits to be replayed; mount it once")]
+    FastCommits,
     /// The filesystem journals all data (`data=journal`).
     #[error("its data is journaled (data=journal)")]
     JournalsData,

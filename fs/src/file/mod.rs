@@ -33,6 +33,21 @@ impl Filesystem {
     /// [`Error::IsADirectory`], [`Error::NotAFile`]; [`Error::UnsupportedInode`] for an encrypted
     /// file; damage if the size is above the maximum of a file.
     pub fn file(&self, inode: &Inode) -> Result<File, Error> {
+        if !self.metadata().can_change() {
+            return self.file_as_it_was(inode);
+        }
+        // The loop ends, because a file that is open keeps its blocks.
+        loop {
+            let now = self.inode(inode.number())?;
+            let file = self.file_as_it_was(&now)?;
+            if self.inode(inode.number())?.has_same_map(&now) {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// Opens a regular file with the size and the map of `inode`, which may be an old one.
+    fn file_as_it_was(&self, inode: &Inode) -> Result<File, Error> {
         let number = inode.number();
         match inode.kind() {
             FileType::Regular => (),

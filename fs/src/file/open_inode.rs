@@ -153,6 +153,11 @@ impl OpenInodes {
         shared
     }
 
+    /// Returns true if inode `number` is open.
+    pub(crate) fn is_open(&self, number: InodeNumber) -> bool {
+        self.lock().get(&number).is_some_and(|inode| !inode.is_gone())
+    }
+
     /// Returns the number of failed reads and writes.
     pub(crate) fn io_errors(&self) -> u64 {
         self.io_errors.load(Ordering::Relaxed)

@@ -58,6 +58,18 @@ impl SystemZone {
     }
 }
 
+impl SystemZone {
+    /// Returns the parts of `blocks` that are in the zone, in order.
+    pub(crate) fn overlaps(&self, blocks: BlockRun) -> impl Iterator<Item = BlockRun> {
+        let at = self.ranges.partition_point(|(range, _)| range.end <= blocks.start());
+        let rest = self.ranges.get(at..).unwrap_or_default().iter();
+        rest.map_while(move |(range, _)| {
+            let count = range.end.get().saturating_sub(range.start.get());
+            BlockRun::new(range.start, count)?.intersection(blocks)
+        })
+    }
+}
+
 /// Returns the inode numbers of the files that only the filesystem itself writes.
 pub(crate) fn system_files(fs: &Filesystem) -> impl Iterator<Item = InodeNumber> {
     let superblock = fs.superblock();

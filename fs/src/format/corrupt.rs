@@ -95,6 +95,8 @@ pub enum StructureKind {
     Superblock,
     /// The descriptor of a block group.
     GroupDescriptor,
+    /// The bitmap of the blocks of a group.
+    Bitmap,
     /// The multi-mount protection block.
     MmpBlock,
     /// An inode or one of its fields.
@@ -133,6 +135,9 @@ pub(crate) enum Structure {
     /// The descriptor of a block group, by group number.
     #[error("group descriptor {0}")]
     GroupDescriptor(u32),
+    /// The block bitmap of a block group, by group number.
+    #[error("block bitmap of group {0}")]
+    BlockBitmap(u32),
     /// The multi-mount protection block, by block number in the filesystem.
     #[error("multi-mount protection block {0}")]
     MmpBlock(PhysicalBlock),
@@ -329,6 +334,14 @@ pub(crate) enum Problem {
         /// The number found.
         area: Area,
     },
+    /// A block that is to be allocated is in use, or one that is to be freed is free.
+    #[error("block {block} is {} already", if *.used { "in use" } else { "free" })]
+    Bit {
+        /// The block.
+        block: PhysicalBlock,
+        /// True if it is in use.
+        used: bool,
+    },
     /// A node of an extent tree other than the root has no entries.
     #[error("it has no entries")]
     EmptyNode,
@@ -497,6 +510,7 @@ impl Structure {
         match self {
             Self::Superblock => (Kind::Superblock, None, None),
             Self::GroupDescriptor(_) => (Kind::GroupDescriptor, None, None),
+            Self::BlockBitmap(_) => (Kind::Bitmap, None, None),
             Self::MmpBlock(block) => (Kind::MmpBlock, Some(block), None),
             Self::Inode(inode) => (Kind::Inode, None, Some(inode)),
             Self::ExtentRoot { inode } => (Kind::ExtentTree, None, Some(inode)),

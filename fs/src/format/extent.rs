@@ -15,11 +15,11 @@ pub(crate) const MAGIC: u16 = 0xf30a;
 pub(crate) const DEPTH_MAX: u16 = 5;
 /// Length of the longest written extent in blocks. Larger values encode an unwritten extent whose
 /// length is the excess.
-const WRITTEN_MAX: u16 = 32_768;
+pub(crate) const WRITTEN_MAX: u16 = 32_768;
 /// Size of the header and of each entry, bytes.
 pub(crate) const ENTRY_SIZE: usize = 12;
 /// Number of entries that fit into the root.
-const ENTRIES_IN_ROOT: u16 = 4;
+pub(crate) const ENTRIES_IN_ROOT: u16 = 4;
 
 /// `struct ext4_extent_header`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -69,7 +69,6 @@ impl RawHeader {
 }
 
 impl RawIndex {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
     /// Creates an entry for the child node in block `child`, whose first logical block is
     /// `logical`; `None` if the block number has more than 48 bits.
     pub(crate) fn new(logical: LogicalBlock, child: PhysicalBlock) -> Option<Self> {
@@ -84,7 +83,6 @@ impl RawIndex {
 }
 
 impl RawExtent {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
     /// Creates an extent of `count` blocks; `None` if an extent cannot have this length, or if the
     /// physical block number has more than 48 bits.
     pub(crate) fn new(
@@ -136,7 +134,6 @@ fn split(block: PhysicalBlock) -> Option<(U32, U16)> {
     Some((U32::from_bytes([a, b, c, d]), U16::from_bytes([e, f])))
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
 /// Stores the checksum of a node that has a block of its own; `seed` is the inode's. The checksum
 /// follows the place of the last entry.
 pub(crate) fn seal(seed: u32, block: &mut [u8]) {

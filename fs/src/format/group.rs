@@ -126,7 +126,6 @@ impl GroupDescriptor {
         })
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
     /// Writes the fields to the descriptor in `bytes`, whose other fields stay, and stores the
     /// checksum, if the filesystem has them. Upper halves that the descriptor is too short for are
     /// left out.

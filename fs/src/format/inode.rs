@@ -1,5 +1,7 @@
 //! Inodes: the layout on disk, and the parsed form.
 
+mod edit;
+
 use std::mem::offset_of;
 use std::ops::Range;
 
@@ -402,7 +404,6 @@ impl Inode {
 }
 
 impl Inode {
-    #[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
     /// Writes the fields to the inode in `bytes`, whose other fields stay, and stores the checksum,
     /// if the filesystem has metadata checksums. Fields that the inode is too small for are left
     /// out.

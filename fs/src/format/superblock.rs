@@ -330,7 +330,6 @@ pub(crate) fn checksum_of(raw: &RawSuperblock) -> u32 {
     crc32c(!0, raw.as_bytes().split_last_chunk::<4>().map_or(&[][..], |(covered, _)| covered))
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
 /// Stores the checksum of the contents, if the filesystem has metadata checksums.
 pub(crate) fn seal(raw: &mut RawSuperblock) {
     let ro_compat = RoCompatFeatures::from_bits_retain(raw.ro_compat.get());
@@ -339,7 +338,6 @@ pub(crate) fn seal(raw: &mut RawSuperblock) {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for writing metadata"))]
 /// Stores the counts of free blocks and free inodes. The upper half of the blocks is stored only
 /// with `64bit`.
 pub(crate) fn set_free(raw: &mut RawSuperblock, blocks: u64, inodes: u32) {

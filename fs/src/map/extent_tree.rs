@@ -20,12 +20,12 @@ use crate::map::unmapped::Unmapped;
 use crate::number::{BlockRun, LogicalBlock, PhysicalBlock};
 
 /// A node, with the range of logical blocks `[low, high)` that its parent assigns to it.
-struct Node<'a> {
-    superblock: &'a Superblock,
-    bytes: &'a [u8],
-    structure: Structure,
-    low: LogicalBlock,
-    high: LogicalBlock,
+pub(crate) struct Node<'a> {
+    pub superblock: &'a Superblock,
+    pub bytes: &'a [u8],
+    pub structure: Structure,
+    pub low: LogicalBlock,
+    pub high: LogicalBlock,
 }
 
 /// The result of a search in an index node.
@@ -151,7 +151,11 @@ fn read_node(
 }
 
 /// Verifies the checksum of a block, which is stored after the space for the last entry.
-fn verify_checksum(node: &Node<'_>, header: &RawHeader, inode: &Inode) -> Result<(), Error> {
+pub(crate) fn verify_checksum(
+    node: &Node<'_>,
+    header: &RawHeader,
+    inode: &Inode,
+) -> Result<(), Error> {
     if !node.superblock.has_metadata_csum() {
         return Ok(());
     }
@@ -178,7 +182,7 @@ impl<'a> Node<'a> {
 
     /// Parses and checks the header. `depth` is the depth according to the parent, or `None` for
     /// the root. Nodes other than the root must not be empty.
-    fn header(&self, depth: Option<u16>) -> Result<&'a RawHeader, Error> {
+    pub(crate) fn header(&self, depth: Option<u16>) -> Result<&'a RawHeader, Error> {
         let Ok((header, _)) = RawHeader::ref_from_prefix(self.bytes) else {
             return Err(self.corrupt(Problem::Missing { logical: self.low.into() }));
         };
@@ -203,7 +207,7 @@ impl<'a> Node<'a> {
     }
 
     /// Returns the entries in use. The header has been checked.
-    fn entries<T: FromBytes + Immutable + KnownLayout + Unaligned>(
+    pub(crate) fn entries<T: FromBytes + Immutable + KnownLayout + Unaligned>(
         &self,
         header: &RawHeader,
     ) -> Result<&'a [T], Error> {
@@ -213,9 +217,8 @@ impl<'a> Node<'a> {
             .map_err(|_| self.corrupt(Problem::Missing { logical: self.low.into() }))
     }
 
-    /// Checks an index node and returns the child that contains `logical`.
-    fn step(&self, header: &RawHeader, logical: LogicalBlock) -> Result<Step, Error> {
-        let entries: &[RawIndex] = self.entries(header)?;
+    /// Checks that the entries of an index node are in order and inside the node.
+    pub(crate) fn check_order(&self, entries: &[RawIndex]) -> Result<(), Error> {
         let starts = || entries.iter().map(|entry| LogicalBlock::from(entry.logical));
         // Each child maps the blocks from its own start to the start of the next one.
         let ends = starts().skip(1).chain([self.high]);
@@ -226,6 +229,14 @@ impl<'a> Node<'a> {
             }
             low = end;
         }
+        Ok(())
+    }
+
+    /// Checks an index node and returns the child that contains `logical`.
+    fn step(&self, header: &RawHeader, logical: LogicalBlock) -> Result<Step, Error> {
+        let entries: &[RawIndex] = self.entries(header)?;
+        self.check_order(entries)?;
+        let starts = || entries.iter().map(|entry| LogicalBlock::from(entry.logical));
         let after = entries.partition_point(|entry| LogicalBlock::from(entry.logical) <= logical);
         let Some(entry) = after.checked_sub(1).and_then(|at| entries.get(at)) else {
             let end = starts().next().unwrap_or(self.high);
@@ -265,7 +276,7 @@ impl<'a> Node<'a> {
 
     /// Checks an entry of a leaf, which may begin at `low`. Returns its end, its blocks and their
     /// kind.
-    fn extent(
+    pub(crate) fn extent(
         &self,
         entry: u16,
         extent: &RawExtent,

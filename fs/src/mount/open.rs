@@ -18,6 +18,7 @@ use crate::format::superblock::Superblock;
 use crate::mount::mmp;
 use crate::mount::options::{Options, Recovery};
 use crate::mount::superblock;
+use crate::number::InodeNumber;
 #[cfg(test)]
 use crate::recovery::fast_commit::changes::FastCommit;
 use crate::recovery::fast_commit::replay::replay;
@@ -71,12 +72,12 @@ impl Filesystem {
     ) -> Result<Self, Error> {
         let superblock = superblock::chosen(&*source, &options)?;
         let fs = Self::as_it_is(Arc::clone(&source), superblock, options)?;
-        check_size(fs.superblock(), fs.device_size())?;
+        fs.check_size()?;
         if !options.ignore_mmp {
             mmp::check(&fs)?;
         }
         if options.recovery == Recovery::Skip {
-            let _ = fs.inner.orphans.set(HashSet::new());
+            fs.set_orphans(HashSet::new());
             return Ok(fs);
         }
         let superblock = fs.superblock();
@@ -110,7 +111,7 @@ impl Filesystem {
     }
 
     /// Returns the recovered filesystem; `self` is the filesystem as it is on the device.
-    fn recovered_to(
+    pub(crate) fn recovered_to(
         &self,
         source: Arc<dyn BlockSource>,
         recovered: Recovered,
@@ -138,10 +139,25 @@ impl Filesystem {
             summary.fast_commits = changes.commits();
             let _ = fs.inner.fast_commit.set(changes);
         }
-        if let Some(inner) = Arc::get_mut(&mut fs.inner) {
-            inner.recovered = Some(summary);
-        }
+        fs.set_recovered(Some(summary));
         fs.with_orphans()
+    }
+
+    /// Rejects a filesystem that is larger than its device.
+    pub(crate) fn check_size(&self) -> Result<(), Error> {
+        check_size(self.superblock(), self.device_size())
+    }
+
+    /// Sets the orphans that the next mount truncates, before the filesystem is used.
+    pub(crate) fn set_orphans(&self, orphans: HashSet<InodeNumber>) {
+        let _ = self.inner.orphans.set(orphans);
+    }
+
+    /// Sets what was recovered, before there is another handle.
+    pub(crate) fn set_recovered(&mut self, recovered: Option<JournalReplay>) {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.recovered = recovered;
+        }
     }
 
     /// Adds the changes of fast commits. Inodes must not be cached yet.
@@ -153,7 +169,7 @@ impl Filesystem {
 
     /// Collects the orphans, and returns the filesystem as it is after they are processed.
     fn with_orphans(self) -> Result<Self, Error> {
-        let _ = self.inner.orphans.set(orphans::read(&self)?);
+        self.set_orphans(orphans::read(&self)?);
         Ok(self)
     }
 

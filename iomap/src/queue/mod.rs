@@ -3,6 +3,7 @@
 pub(crate) mod commands;
 pub(crate) mod counters;
 pub(crate) mod disk_reader;
+pub(crate) mod disk_writer;
 pub(crate) mod file_queue;
 pub(crate) mod generic;
 pub(crate) mod read;

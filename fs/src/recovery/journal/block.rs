@@ -24,6 +24,18 @@ pub(crate) struct RawHeader {
 
 const _: () = assert!(size_of::<RawHeader>() == 12);
 
+impl RawHeader {
+    /// Creates the header of a block of transaction `sequence`.
+    pub(crate) fn new(kind: Kind, sequence: u32) -> Self {
+        let kind = match kind {
+            Kind::Descriptor => DESCRIPTOR,
+            Kind::Commit => COMMIT,
+            Kind::Revoke => REVOKE,
+        };
+        Self { magic: MAGIC.into(), kind: kind.into(), sequence: sequence.into() }
+    }
+}
+
 /// The kinds of the blocks in a transaction, except for data blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -1,11 +1,13 @@
 //! Commit blocks, which complete transactions.
 
+use std::time::Duration;
+
 use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::checksum::crc32c;
 use crate::format::corrupt::Problem;
-use crate::recovery::journal::block::RawHeader;
+use crate::recovery::journal::block::{Kind, RawHeader};
 use crate::recovery::journal::superblock::{Checksums, JournalSuperblock};
 
 /// `h_chksum_type` and `h_chksum_size` of CRC-32.
@@ -25,6 +27,28 @@ struct RawCommit {
 }
 
 const _: () = assert!(size_of::<RawCommit>() == 60);
+
+/// Writes the commit block of transaction `sequence` to `block`. It has the time of the commit since
+/// 1970, and a checksum if the journal has them in all blocks.
+pub(crate) fn encode(
+    superblock: &JournalSuperblock,
+    sequence: u32,
+    time: Duration,
+    block: &mut [u8],
+) {
+    block.fill(0);
+    let Ok((raw, _)) = RawCommit::mut_from_prefix(block) else { return };
+    raw.header = RawHeader::new(Kind::Commit, sequence);
+    raw.seconds = time.as_secs().into();
+    raw.nanoseconds = time.subsec_nanos().into();
+    if superblock.has_tails() {
+        let checksum = crc32c(superblock.seed, block);
+        if let Ok((RawCommit { checksum: [first, ..], .. }, _)) = RawCommit::mut_from_prefix(block)
+        {
+            *first = checksum.into();
+        }
+    }
+}
 
 /// A parsed commit block.
 pub(crate) struct Commit<'a> {

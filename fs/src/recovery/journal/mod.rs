@@ -7,17 +7,17 @@
 //! finds the newest copy of each block. The copies stay in the log: [`Overlay`] stores their
 //! places.
 
-mod block;
-mod commit;
+pub(crate) mod block;
+pub(crate) mod commit;
 pub(crate) mod external;
 pub(crate) mod fields;
 mod log;
 mod replay;
-mod revoke;
+pub(crate) mod revoke;
 mod scan;
 pub(crate) mod summary;
-mod superblock;
-mod tag;
+pub(crate) mod superblock;
+pub(crate) mod tag;
 mod tail;
 #[cfg(test)]
 mod testing;

@@ -7,9 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::corrupt::Problem;
 use crate::number::{PhysicalBlock, as_u64, as_usize};
-use crate::recovery::journal::block::RawHeader;
-use crate::recovery::journal::block::is_later;
+use crate::recovery::journal::block::{Kind, RawHeader, is_later};
 use crate::recovery::journal::superblock::JournalSuperblock;
+use crate::recovery::journal::tail;
 
 /// `struct jbd2_journal_revoke_header_s`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -22,6 +22,41 @@ struct RawRevoke {
 
 const HEADER_SIZE: usize = size_of::<RawRevoke>();
 const _: () = assert!(HEADER_SIZE == 16);
+
+/// Writes a revoke block of transaction `sequence` with as many of `blocks` as it has room for, and
+/// returns their number.
+pub(crate) fn encode(
+    superblock: &JournalSuperblock,
+    sequence: u32,
+    blocks: impl Iterator<Item = PhysicalBlock>,
+    block: &mut [u8],
+) -> usize {
+    block.fill(0);
+    let size = if superblock.wide { 8 } else { 4 };
+    let (mut end, mut count) = (HEADER_SIZE, 0usize);
+    for number in blocks.take(records_in(superblock, block.len())) {
+        let bytes = number.get().to_be_bytes();
+        let skip = bytes.len().saturating_sub(size);
+        let place = block.get_mut(end..).unwrap_or_default();
+        place.iter_mut().zip(bytes.iter().skip(skip)).for_each(|(to, from)| *to = *from);
+        end = end.saturating_add(size);
+        count = count.saturating_add(1);
+    }
+    if let Ok((raw, _)) = RawRevoke::mut_from_prefix(block) {
+        raw.header = RawHeader::new(Kind::Revoke, sequence);
+        raw.count = u32::try_from(end).unwrap_or(0).into();
+    }
+    tail::seal(superblock, block);
+    count
+}
+
+/// Returns the number of records in a revoke block of `length` bytes.
+pub(crate) fn records_in(superblock: &JournalSuperblock, length: usize) -> usize {
+    let tail = if superblock.has_tails() { 4 } else { 0 };
+    let size = if superblock.wide { 8 } else { 4 };
+    let room = length.saturating_sub(HEADER_SIZE).saturating_sub(tail);
+    room.checked_div(size).unwrap_or(0)
+}
 
 /// The revoked blocks and the times of the revokes. Only blocks with copies in the log are stored,
 /// because there can be a thousand times as many others.

@@ -183,6 +183,43 @@ impl JournalSuperblock {
     }
 }
 
+/// Changes the fields of the journal's superblock in `block` that a writer owns: the first
+/// transaction `sequence` at block `start` of the log, 0 if the log is empty, and the `errno` of a
+/// failed write, 0 if there was none.
+pub(crate) fn update(block: &mut [u8], start: u32, sequence: u32, errno: i32) {
+    if let Ok((raw, _)) = RawJournalSuperblock::mut_from_prefix(block) {
+        raw.start = start.into();
+        raw.sequence = sequence.into();
+        raw.error = errno.cast_unsigned().into();
+    }
+    seal(block);
+}
+
+/// Changes the superblock in `block` to the format that the kernel uses for new transactions of an
+/// empty log: block numbers of 64 bits if the filesystem has them (`wide`), checksums in every block
+/// if its metadata has checksums, and revoke blocks.
+pub(crate) fn set_format(block: &mut [u8], wide: bool, checksums: bool) {
+    let Ok((raw, _)) = RawJournalSuperblock::mut_from_prefix(block) else { return };
+    raw.header.kind = block::SUPERBLOCK_V2.into();
+    let kept = raw.incompat.get() & INCOMPAT_FAST_COMMIT;
+    let wide = if wide { INCOMPAT_64BIT } else { 0 };
+    let sums = if checksums { INCOMPAT_CSUM_V3 } else { 0 };
+    raw.incompat = (kept | wide | sums | INCOMPAT_REVOKE).into();
+    raw.compat = (raw.compat.get() & !COMPAT_CHECKSUM).into();
+    raw.checksum_type = if checksums { CHECKSUM_CRC32C } else { 0 };
+    raw.checksum = 0.into();
+    seal(block);
+}
+
+/// Stores the checksum, if the journal has checksums in all blocks.
+fn seal(block: &mut [u8]) {
+    let Ok((raw, _)) = RawJournalSuperblock::mut_from_prefix(block) else { return };
+    if raw.incompat.get() & (INCOMPAT_CSUM_V2 | INCOMPAT_CSUM_V3) != 0 {
+        raw.checksum = 0.into();
+        raw.checksum = crc32c(!0, raw.as_bytes()).into();
+    }
+}
+
 fn checksums(raw: &RawJournalSuperblock, compat: u32, incompat: u32) -> Result<Checksums, Error> {
     let (v2, v3) = (incompat & INCOMPAT_CSUM_V2 != 0, incompat & INCOMPAT_CSUM_V3 != 0);
     let old = compat & COMPAT_CHECKSUM != 0;

@@ -6,9 +6,11 @@ use zerocopy::{Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::format::checksum::crc32c;
 use crate::format::corrupt::Problem;
+use crate::format::halves::split_64;
 use crate::number::PhysicalBlock;
-use crate::recovery::journal::block::RawHeader;
+use crate::recovery::journal::block::{Kind, RawHeader};
 use crate::recovery::journal::superblock::{Checksums, JournalSuperblock};
+use crate::recovery::journal::tail;
 
 /// `t_flags`: the block begins with the magic number of log blocks, which is stored as zeroes.
 const ESCAPE: u16 = 0x1;
@@ -68,6 +70,63 @@ impl Tag {
         let (stored, computed) = (self.checksum, crc32c(seed, data) & mask);
         Problem::verify_checksum(stored, computed)
     }
+}
+
+/// Writes the descriptor block of transaction `sequence` for as many of `copies` as have room in
+/// `block`, and returns their number. Each is the number of a block and its contents as they are
+/// stored in the log, with true if they are escaped.
+pub(crate) fn encode<'a>(
+    superblock: &JournalSuperblock,
+    sequence: u32,
+    copies: impl Iterator<Item = (PhysicalBlock, &'a [u8], bool)>,
+    block: &mut [u8],
+) -> usize {
+    block.fill(0);
+    if let Ok((header, _)) = RawHeader::mut_from_prefix(block) {
+        *header = RawHeader::new(Kind::Descriptor, sequence);
+    }
+    let capacity = tags_in(superblock, block.len());
+    let size = tag_size(superblock.checksums, superblock.wide);
+    let seed = crc32c(superblock.seed, &sequence.to_be_bytes());
+    let mut copies = copies.take(capacity).peekable();
+    let (mut at, mut count) = (size_of::<RawHeader>(), 0usize);
+    while let Some((number, data, escaped)) = copies.next() {
+        let mut flags = if escaped { ESCAPE } else { 0 };
+        flags |= if count > 0 { SAME_UUID } else { 0 };
+        flags |= if copies.peek().is_none() { LAST } else { 0 };
+        let place = block.get_mut(at..at.saturating_add(size)).unwrap_or_default();
+        store(superblock.checksums, number, crc32c(seed, data), flags, place);
+        // An internal journal has a UUID of zeroes, which follows the first tag.
+        let uuid = if count == 0 { UUID_SIZE } else { 0 };
+        at = at.saturating_add(size).saturating_add(uuid);
+        count = count.saturating_add(1);
+    }
+    tail::seal(superblock, block);
+    count
+}
+
+/// Returns the number of tags in a descriptor block of `length` bytes.
+pub(crate) fn tags_in(superblock: &JournalSuperblock, length: usize) -> usize {
+    let tail = if superblock.has_tails() { 4 } else { 0 };
+    let room = length.saturating_sub(size_of::<RawHeader>()).saturating_sub(UUID_SIZE);
+    let size = tag_size(superblock.checksums, superblock.wide);
+    room.saturating_sub(tail).checked_div(size).unwrap_or(0)
+}
+
+/// Writes one tag, whose checksum is stored as far as it fits.
+fn store(kind: Checksums, number: PhysicalBlock, checksum: u32, flags: u16, place: &mut [u8]) {
+    let (low, high) = split_64(number.get());
+    let (block, block_hi) = (low.get().into(), high.get().into());
+    if kind == Checksums::V3 {
+        let raw =
+            RawTag3 { block, flags: u32::from(flags).into(), block_hi, checksum: checksum.into() };
+        place.iter_mut().zip(raw.as_bytes()).for_each(|(to, from)| *to = *from);
+        return;
+    }
+    let low = if kind == Checksums::V2 { u16::try_from(checksum & 0xffff).unwrap_or(0) } else { 0 };
+    let raw = RawTag { block, checksum: low.into(), flags: flags.into() };
+    let bytes = raw.as_bytes().iter().chain(block_hi.as_bytes());
+    place.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
 }
 
 /// An iterator over the tags of a descriptor block.

@@ -17,3 +17,14 @@ pub(crate) fn verify_tail(superblock: &JournalSuperblock, bytes: &[u8]) -> Resul
     let computed = crc32c(crc32c(superblock.seed, covered), &[0; 4]);
     Problem::verify_checksum(stored, computed)
 }
+
+/// Stores the checksum at the end of a descriptor or revoke block, if the journal has such
+/// checksums.
+pub(crate) fn seal(superblock: &JournalSuperblock, block: &mut [u8]) {
+    if !superblock.has_tails() {
+        return;
+    }
+    if let Some((covered, tail)) = block.split_last_chunk_mut::<4>() {
+        *tail = crc32c(crc32c(superblock.seed, covered), &[0; 4]).to_be_bytes();
+    }
+}

@@ -1,0 +1,110 @@
+//! Changes of an inode's own fields: permissions, owner, times.
+
+use crate::change::JournaledFilesystem;
+use crate::change::time::now;
+use crate::error::reasons::Protected;
+use crate::error::{Error, Unsupported};
+use crate::file::system_zone::system_files;
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::format::time::Timestamp;
+use crate::number::InodeNumber;
+
+/// `S_ISUID`.
+const SET_USER: u16 = 0o4000;
+/// `S_ISGID`.
+const SET_GROUP: u16 = 0o2000;
+/// `S_IXGRP`, without which `S_ISGID` of a file does not mean another group.
+const GROUP_EXECUTES: u16 = 0o0010;
+
+impl JournaledFilesystem {
+    /// Sets the lower twelve bits of an inode's mode, and returns the inode.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::Protected`] if the inode is immutable, append-only or the filesystem's own;
+    /// [`Error::UnsupportedInode`] if it has an access control list, which would have to change, too;
+    /// [`Error::NoSuchInode`], [`Error::InodeNotInUse`]; damage; a failure of the device.
+    pub fn set_permissions(
+        &self,
+        inode: impl Into<InodeNumber>,
+        permissions: u16,
+    ) -> Result<Inode, Error> {
+        let number = inode.into();
+        if self.has_acl(&self.inode(number)?)? {
+            let what = Unsupported::AccessControlList;
+            return Err(Error::UnsupportedInode { inode: number, what });
+        }
+        self.edit(number, |inode| inode.set_permissions(permissions))
+    }
+
+    /// Sets the owner, the group, or both, and returns the inode. A file that runs with the rights of
+    /// its owner or group no longer does.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`set_permissions`](Self::set_permissions), but an access control list does not matter.
+    pub fn set_owner(
+        &self,
+        inode: impl Into<InodeNumber>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<Inode, Error> {
+        self.edit(inode.into(), |inode| {
+            inode.set_owner(uid.unwrap_or(inode.uid()), gid.unwrap_or(inode.gid()));
+            if !inode.is_dir() {
+                let permissions = inode.permissions();
+                let group = if permissions & GROUP_EXECUTES != 0 { SET_GROUP } else { 0 };
+                inode.set_permissions(permissions & !(SET_USER | group));
+            }
+        })
+    }
+
+    /// Sets the time of the last access, of the last change of the contents, or both, and returns the
+    /// inode. Times that an inode cannot store become the first or the last that it can.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`set_owner`](Self::set_owner).
+    pub fn set_times(
+        &self,
+        inode: impl Into<InodeNumber>,
+        atime: Option<Timestamp>,
+        mtime: Option<Timestamp>,
+    ) -> Result<Inode, Error> {
+        self.edit(inode.into(), |inode| {
+            inode.set_atime(atime.unwrap_or(inode.atime()));
+            inode.set_mtime(mtime.unwrap_or(inode.mtime()));
+        })
+    }
+
+    /// Changes the fields of an inode, and the time of its last change.
+    fn edit(&self, number: InodeNumber, edit: impl Fn(&mut Inode)) -> Result<Inode, Error> {
+        let now = now();
+        self.journal().change(self, |handle| {
+            let mut inode = handle.inode(number)?;
+            self.check(&inode)?;
+            edit(&mut inode);
+            inode.set_ctime(now);
+            handle.set_inode(inode.clone())?;
+            Ok(inode)
+        })
+    }
+
+    /// Rejects inodes that must not be changed.
+    pub(super) fn check(&self, inode: &Inode) -> Result<(), Error> {
+        let number = inode.number();
+        let flags = inode.flags();
+        let is_own = number != InodeNumber::ROOT && !self.superblock().inodes().contains(&number);
+        let why = match () {
+            () if is_own || system_files(self).any(|file| file == number) => Protected::System,
+            () if flags.contains(InodeFlags::IMMUTABLE) => Protected::Immutable,
+            () if flags.contains(InodeFlags::APPEND) => Protected::AppendOnly,
+            () => return Ok(()),
+        };
+        Err(Error::Protected { inode: number, why })
+    }
+}

@@ -1,0 +1,145 @@
+//! A filesystem that is open for changes, and the changes of its metadata.
+
+pub(crate) mod attributes;
+pub(crate) mod extents;
+pub(crate) mod open;
+pub(crate) mod space;
+pub(crate) mod superblock;
+pub(crate) mod time;
+pub(crate) mod write;
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::Error;
+use crate::file::system_zone::SystemZone;
+use crate::filesystem::Filesystem;
+use crate::journal::Journal;
+use crate::number::InodeNumber;
+
+/// A [`Filesystem`] whose metadata can be changed. Changes are written through the journal, so that
+/// after a loss of power each of them is there as a whole, or not at all, in the order in which they
+/// were made.
+///
+/// A change is in memory when the call returns. It is durable when a later
+/// [`sync`](Self::sync) or [`sync_inode`](Self::sync_inode) has returned. A clone is another handle
+/// to the same filesystem; all methods may be called from several threads. When the last handle is
+/// dropped, the filesystem is closed; [`close`](Self::close) also returns the error.
+///
+/// # Examples
+/// ```
+/// # let sample = nvio_testkit::image::Sample::new();
+/// # let image = sample.path();
+/// use std::fs::File;
+///
+/// use nvio_ext4::{Filesystem, JournaledFilesystem, Options, Timestamp};
+///
+/// let device = File::options().read(true).write(true).open(&image)?;
+/// let fs = JournaledFilesystem::open(device, Options::default())?;
+/// let file = fs.lookup("/hello.txt")?.number();
+/// fs.set_permissions(file, 0o640)?;
+/// fs.set_owner(file, Some(1000), None)?;
+/// fs.set_times(file, None, Some(Timestamp { seconds: 1_000_000_000, nanoseconds: 0 }))?;
+/// // The changes are durable:
+/// fs.sync_inode(file)?;
+/// // The changes are in place, and the journal is empty:
+/// fs.close()?;
+///
+/// let inode = Filesystem::open(File::open(&image)?)?.lookup("/hello.txt")?;
+/// assert_eq!((inode.permissions(), inode.uid(), inode.gid()), (0o640, 1000, 0));
+/// assert_eq!(inode.mtime().seconds, 1_000_000_000);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct JournaledFilesystem {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fs: Filesystem,
+    journal: Arc<Journal>,
+    zone: SystemZone,
+    is_closed: AtomicBool,
+}
+
+impl fmt::Debug for JournaledFilesystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JournaledFilesystem").field("fs", &self.inner.fs).finish_non_exhaustive()
+    }
+}
+
+impl Deref for JournaledFilesystem {
+    type Target = Filesystem;
+
+    fn deref(&self) -> &Filesystem {
+        &self.inner.fs
+    }
+}
+
+impl JournaledFilesystem {
+    fn new(fs: Filesystem, journal: Arc<Journal>, zone: SystemZone) -> Self {
+        let is_closed = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { fs, journal, zone, is_closed }) }
+    }
+
+    /// Returns the blocks that belong to the filesystem itself.
+    fn zone(&self) -> &SystemZone {
+        &self.inner.zone
+    }
+
+    fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    /// Makes all changes durable that were made so far.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::Sink`] or [`Error::Source`] if the device fails; [`Error::JournalAborted`] after such
+    /// a failure.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.journal().sync(self)
+    }
+
+    /// Makes the changes of one inode durable, and all that were made before them.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    pub fn sync_inode(&self, inode: impl Into<InodeNumber>) -> Result<(), Error> {
+        self.journal().sync_inode(self, inode.into()).map(drop)
+    }
+
+    /// Makes all changes durable, writes them to their places, and marks the filesystem as cleanly
+    /// unmounted. Handles that are left can only read then.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync). The next open recovers the filesystem then.
+    pub fn close(self) -> Result<(), Error> {
+        self.inner.close()
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Result<(), Error> {
+        if self.is_closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.journal.end(&self.fs)?;
+        superblock::mark_clean(&self.fs, &self.journal)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            log::warn!("closing the filesystem: {error}; the next open recovers it");
+        }
+    }
+}

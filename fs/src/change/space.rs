@@ -1,0 +1,309 @@
+//! Changes of the blocks and the size of a file: allocation, truncation, holes.
+
+use std::ops::Range;
+
+use crate::alloc;
+use crate::blocks::device::WriteRange;
+use crate::change::JournaledFilesystem;
+use crate::change::extents::{Found, Tree};
+use crate::change::time::now;
+use crate::error::reasons::Protected;
+use crate::error::{Error, Unsupported};
+use crate::format::features::{IncompatFeatures, RoCompatFeatures};
+use crate::format::inode::Inode;
+use crate::format::inode_flags::InodeFlags;
+use crate::journal::handle::Stop;
+use crate::number::{InodeNumber, LogicalBlock, PhysicalBlock, as_usize};
+
+/// Maximum number of blocks that one change allocates or frees, so that a transaction has room for
+/// the bitmaps and the nodes of the tree.
+const BLOCKS_MAX: u64 = 32_767;
+
+/// Size in bytes from which a filesystem needs the feature `large_file`.
+const LARGE: u64 = 1 << 31;
+
+impl JournaledFilesystem {
+    /// Allocates blocks for all bytes of a range that have none, as fallocate(2) does. They read as
+    /// zeroes. The file grows to the end of the range, unless `keep_size`. Returns the inode.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]: blocks before the first that could not be allocated are allocated.
+    /// [`Error::FileTooLarge`]; [`Error::Protected`]; [`Error::UnsupportedInode`] for a file without
+    /// extents; damage; a failure of the device.
+    pub fn allocate(
+        &self,
+        inode: impl Into<InodeNumber>,
+        pos: u64,
+        length: u64,
+        keep_size: bool,
+    ) -> Result<Inode, Error> {
+        let number = inode.into();
+        let end = pos.checked_add(length).ok_or(Error::FileTooLarge { inode: number })?;
+        self.check_end(number, end)?;
+        let bits = self.superblock().geometry.block_bits;
+        let last = end.div_ceil(u64::from(self.superblock().block_size()));
+        let mut at = pos.wrapping_shr(bits);
+        while at < last {
+            at = self.change_map(number, |tree| fill_hole(tree, at..last))?;
+        }
+        if !keep_size {
+            self.zero_tail(number, end)?;
+        }
+        self.change_map(number, |tree| {
+            if !keep_size && end > tree.inode.size() {
+                tree.inode.set_size(end);
+            }
+            Ok(tree.inode.clone())
+        })
+    }
+
+    /// Sets the size of a file, as truncate(2) does: blocks after the end are freed, and new bytes
+    /// read as zeroes. Returns the inode.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate).
+    pub fn truncate(&self, inode: impl Into<InodeNumber>, size: u64) -> Result<Inode, Error> {
+        let number = inode.into();
+        self.check_end(number, size)?;
+        // Bytes between the end and the end of its block must be zero when the file grows over them.
+        let edge = self.inode(number)?.size().min(size);
+        self.zero(number, edge..edge.next_multiple_of(self.superblock().block_size().into()))?;
+        let first = size.div_ceil(u64::from(self.superblock().block_size()));
+        self.change_map(number, |tree| {
+            free(tree, first..LogicalBlock::END_NUMBER)?;
+            tree.inode.set_size(size);
+            Ok(tree.inode.clone())
+        })
+    }
+
+    /// Frees the blocks inside a range, and fills the rest of the range with zeroes. The size does
+    /// not change. Returns the inode.
+    ///
+    /// See the [example](Self#examples).
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate).
+    pub fn punch_hole(
+        &self,
+        inode: impl Into<InodeNumber>,
+        pos: u64,
+        length: u64,
+    ) -> Result<Inode, Error> {
+        let number = inode.into();
+        let end = pos.saturating_add(length);
+        let block = u64::from(self.superblock().block_size());
+        let (first, last) = (pos.next_multiple_of(block), end & !block.wrapping_sub(1));
+        if first >= last {
+            self.zero(number, pos..end)?;
+            return self.change_map(number, |tree| Ok(tree.inode.clone()));
+        }
+        self.zero(number, pos..first)?;
+        self.zero(number, last..end)?;
+        let bits = self.superblock().geometry.block_bits;
+        let range = first.wrapping_shr(bits)..last.wrapping_shr(bits).min(LogicalBlock::END_NUMBER);
+        self.change_map(number, |tree| {
+            free(tree, range.clone())?;
+            Ok(tree.inode.clone())
+        })
+    }
+
+    /// Marks the unwritten blocks in a range as written, after their data is durable, and sets the
+    /// size if the file now ends later.
+    pub(crate) fn convert(
+        &self,
+        number: InodeNumber,
+        range: Range<u64>,
+        size: u64,
+    ) -> Result<Inode, Error> {
+        self.change_map(number, |tree| {
+            let mut at = range.start;
+            while at < range.end {
+                at = match tree.find(at)? {
+                    Found::Hole { end } => end,
+                    Found::Extent(extent) => {
+                        let end = extent.end().min(range.end);
+                        let skip = at.saturating_sub(extent.start);
+                        if extent.unwritten {
+                            let run = extent.blocks.part(skip, end.saturating_sub(at));
+                            tree.replace(at..end, Some((run, false)))?;
+                        }
+                        end
+                    }
+                };
+            }
+            if size > tree.inode.size() {
+                tree.inode.set_size(size);
+            }
+            Ok(tree.inode.clone())
+        })
+    }
+
+    /// Fills the rest of the last block with zeroes, if the file is about to grow over it from `pos` on.
+    pub(super) fn zero_tail(&self, number: InodeNumber, pos: u64) -> Result<(), Error> {
+        let size = self.inode(number)?.size();
+        let end = size.next_multiple_of(self.superblock().block_size().into());
+        self.zero(number, size..end.min(pos))
+    }
+
+    /// Rejects a size that the file or the filesystem cannot have.
+    pub(super) fn check_end(&self, inode: InodeNumber, end: u64) -> Result<(), Error> {
+        let superblock = self.superblock();
+        let is_large = superblock.ro_compat.contains(RoCompatFeatures::LARGE_FILE);
+        let most = superblock.bytes(LogicalBlock::END_NUMBER);
+        match end > most || end >= LARGE && !is_large {
+            true => Err(Error::FileTooLarge { inode }),
+            false => Ok(()),
+        }
+    }
+
+    /// Changes the map of a regular file with extents, and the times of its last change.
+    fn change_map<T>(
+        &self,
+        number: InodeNumber,
+        mut change: impl FnMut(&mut Tree<'_, '_>) -> Result<T, Stop>,
+    ) -> Result<T, Error> {
+        let time = now();
+        self.journal().change(self, |handle| {
+            let mut inode = handle.inode(number)?;
+            self.check_map(&inode)?;
+            if self.open_inodes().is_open(number) {
+                return Err(Error::FileOpen { inode: number }.into());
+            }
+            let mut tree = Tree { handle, zone: self.zone(), inode: &mut inode };
+            let result = change(&mut tree)?;
+            inode.set_mtime(time);
+            inode.set_ctime(time);
+            handle.set_inode(inode)?;
+            Ok(result)
+        })
+    }
+
+    /// Rejects inodes whose map must not or cannot be changed.
+    pub(super) fn check_map(&self, inode: &Inode) -> Result<(), Error> {
+        self.check(inode)?;
+        let number = inode.number();
+        let flags = inode.flags();
+        let (kind, protected) = (inode.kind(), |why| Err(Error::Protected { inode: number, why }));
+        match () {
+            () if inode.is_dir() => Err(Error::IsADirectory { inode: number }),
+            () if !inode.is_file() => Err(Error::NotAFile { inode: number, kind }),
+            () if flags.contains(InodeFlags::VERITY) => protected(Protected::Verity),
+            () if flags.contains(InodeFlags::JOURNAL_DATA) => protected(Protected::JournalsData),
+            () if flags.contains(InodeFlags::EA_INODE) => protected(Protected::Attribute),
+            () if flags.contains(InodeFlags::INLINE_DATA) => protected(Protected::InlineData),
+            () if !flags.contains(InodeFlags::EXTENTS) => {
+                Err(Error::UnsupportedInode { inode: number, what: Unsupported::IndirectBlocks })
+            }
+            () => Ok(()),
+        }
+    }
+
+    /// Fills a range of a file with zeroes, on the device, where it has written blocks.
+    fn zero(&self, number: InodeNumber, range: Range<u64>) -> Result<(), Error> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let superblock = self.superblock();
+        let size = as_usize(superblock.block_size());
+        let bits = superblock.geometry.block_bits;
+        let mut at = range.start;
+        while at < range.end {
+            let logical = at.wrapping_shr(bits);
+            let start = logical.wrapping_shl(bits);
+            let next = range.end.min(start.saturating_add(superblock.bytes(1)));
+            if let Some(block) = self.written_block(number, logical)? {
+                let mut bytes = self.metadata().block_now(block)?;
+                let (from, to) = (at.saturating_sub(start), next.saturating_sub(start));
+                let part = bytes.get_mut(as_usize(from)..as_usize(to).min(size));
+                part.unwrap_or_default().fill(0);
+                let offset = superblock.address(block);
+                self.journal().write_data(&[WriteRange { offset, bytes: &bytes }])?;
+            }
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// Returns the block that holds block `logical` of a file, if it is allocated and written.
+    fn written_block(
+        &self,
+        number: InodeNumber,
+        logical: u64,
+    ) -> Result<Option<PhysicalBlock>, Error> {
+        self.journal().read(self, |handle| {
+            let mut inode = handle.inode(number)?;
+            self.check_map(&inode)?;
+            let tree = Tree { handle, zone: self.zone(), inode: &mut inode };
+            Ok(match tree.find(logical)? {
+                Found::Extent(extent) if !extent.unwritten => {
+                    extent.blocks.get(logical.saturating_sub(extent.start))
+                }
+                _ => None,
+            })
+        })
+    }
+}
+
+/// Allocates blocks for the first hole in a range, or for a part of it. Returns the block of the file
+/// to continue at.
+fn fill_hole(tree: &mut Tree<'_, '_>, range: Range<u64>) -> Result<u64, Stop> {
+    let end = match tree.find(range.start)? {
+        Found::Extent(extent) => return Ok(extent.end()),
+        Found::Hole { end } => end.min(range.end),
+    };
+    let goal = goal(tree, range.start)?;
+    let want = end.saturating_sub(range.start).min(BLOCKS_MAX);
+    let want = u32::try_from(want).unwrap_or(1);
+    let run = alloc::allocate(tree.handle, tree.zone, goal, want)?;
+    let end = range.start.saturating_add(run.count());
+    tree.replace(range.start..end, Some((run, true)))?;
+    add_blocks(tree, run.count())?;
+    Ok(end)
+}
+
+/// Counts the blocks that the file now has, if the filesystem can.
+fn add_blocks(tree: &mut Tree<'_, '_>, blocks: u64) -> Result<(), Stop> {
+    let superblock = tree.handle.superblock();
+    tree.inode.add_blocks(superblock, blocks);
+    let is_huge = superblock.ro_compat.contains(RoCompatFeatures::HUGE_FILE);
+    let most = if is_huge { 1 << 48 } else { 1u64 << 32 };
+    match tree.inode.blocks_512() < most {
+        true => Ok(()),
+        false => Err(Error::FileTooLarge { inode: tree.inode.number() }.into()),
+    }
+}
+
+/// Returns the block to allocate for block `at` of a file: the one after the block before it, or one
+/// in the group of the inode.
+fn goal(tree: &Tree<'_, '_>, at: u64) -> Result<PhysicalBlock, Stop> {
+    if let Some(before) = at.checked_sub(1)
+        && let Found::Extent(extent) = tree.find(before)?
+    {
+        return Ok(extent.blocks.end());
+    }
+    let superblock = tree.handle.superblock();
+    let index = tree.inode.number().get().saturating_sub(1);
+    let mut group = index.checked_div(superblock.inodes_per_group).unwrap_or(0);
+    // The first group of a flexible group holds the metadata of all of them.
+    if superblock.has(IncompatFeatures::FLEX_BG) && superblock.log_groups_per_flex >= 2 {
+        let flex = 1u32.checked_shl(superblock.log_groups_per_flex.into()).unwrap_or(1);
+        group = (group & !flex.wrapping_sub(1)).saturating_add(1);
+    }
+    Ok(superblock.group_start(group.min(superblock.groups_count().saturating_sub(1))))
+}
+
+/// Frees all blocks in a range of a file.
+fn free(tree: &mut Tree<'_, '_>, range: Range<u64>) -> Result<(), Stop> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    for extent in tree.replace(range, None)? {
+        alloc::free(tree.handle, tree.zone, extent.blocks)?;
+        tree.inode.remove_blocks(tree.handle.superblock(), extent.blocks.count());
+    }
+    Ok(())
+}

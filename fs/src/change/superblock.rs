@@ -1,0 +1,176 @@
+//! The superblock of a filesystem that is opened for changes, and closed.
+
+use std::sync::Arc;
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::blocks::block_cache::Block;
+use crate::change::time::now;
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::format::corrupt::{Problem, Structure};
+use crate::format::features::IncompatFeatures;
+use crate::format::raw_superblock::{RawSuperblock, SUPERBLOCK_OFFSET};
+use crate::format::superblock;
+use crate::format::superblock::Superblock;
+use crate::journal::Journal;
+use crate::number::as_usize;
+
+/// Marks the filesystem as in need of recovery, and counts the mount. Nothing else may be written
+/// before.
+pub(crate) fn mark_open(fs: &Filesystem, journal: &Journal) -> Result<(), Error> {
+    edit(fs, journal, |raw| {
+        let now = Stored::now();
+        raw.incompat = (raw.incompat.get() | IncompatFeatures::RECOVER.bits()).into();
+        raw.mount_count = raw.mount_count.get().saturating_add(1).into();
+        (raw.mount_time, raw.mount_time_hi) = (now.low.into(), now.high);
+        (raw.write_time, raw.write_time_hi) = (now.low.into(), now.high);
+    })
+}
+
+/// Marks the filesystem as cleanly unmounted, with the counts of what is free. The log is empty, and
+/// all blocks are in their places.
+pub(crate) fn mark_clean(fs: &Filesystem, journal: &Journal) -> Result<(), Error> {
+    let (blocks, inodes) = count_free(fs)?;
+    edit(fs, journal, |raw| {
+        let now = Stored::now();
+        raw.incompat = (raw.incompat.get() & !IncompatFeatures::RECOVER.bits()).into();
+        (raw.write_time, raw.write_time_hi) = (now.low.into(), now.high);
+        let written = journal.written().wrapping_shr(10);
+        raw.kbytes_written = raw.kbytes_written.get().saturating_add(written).into();
+        superblock::set_free(raw, blocks, inodes);
+    })
+}
+
+/// A time as the superblock stores it: seconds since 1970, in 40 bits.
+struct Stored {
+    low: u32,
+    high: u8,
+}
+
+impl Stored {
+    fn now() -> Self {
+        let [a, b, c, d, high, ..] = now().seconds.to_le_bytes();
+        Self { low: u32::from_le_bytes([a, b, c, d]), high }
+    }
+}
+
+/// Returns the counts of free blocks and free inodes, from the group descriptors.
+fn count_free(fs: &Filesystem) -> Result<(u64, u32), Error> {
+    let superblock = fs.superblock();
+    let (mut blocks, mut inodes) = (0u64, 0u32);
+    for group in 0..superblock.groups_count() {
+        let descriptor = fs.metadata().group(group)?;
+        blocks = blocks.saturating_add(descriptor.free_clusters.into());
+        inodes = inodes.saturating_add(descriptor.free_inodes);
+    }
+    Ok((blocks, inodes))
+}
+
+/// Changes the primary superblock on the device, and makes that durable.
+fn edit(
+    fs: &Filesystem,
+    journal: &Journal,
+    change: impl FnOnce(&mut RawSuperblock),
+) -> Result<(), Error> {
+    let number = fs.superblock().superblock_block();
+    let mut block: Block = fs.block(number)?;
+    let offset = as_usize(SUPERBLOCK_OFFSET.saturating_sub(fs.superblock().address(number)));
+    let place = Arc::make_mut(&mut block).get_mut(offset..).unwrap_or_default();
+    let missing = |_| Structure::Superblock.corrupt(Problem::Missing { logical: number.into() });
+    let (stored, _) = RawSuperblock::mut_from_prefix(place).map_err(missing)?;
+    let mut raw = stored.clone();
+    Superblock::parse(&raw)?;
+    change(&mut raw);
+    seal(stored, &mut raw);
+    stored.as_mut_bytes().copy_from_slice(raw.as_bytes());
+    journal.write_in_place(fs, number, block)
+}
+
+/// Stores the checksum of the superblock `new`, which replaces `old`.
+///
+/// The checksum is in another sector of 512 bytes than the fields that change. A loss of power may
+/// leave one sector new and the other old, and a superblock with a wrong checksum. So the checksum
+/// stays the same, if that is possible: a field that no program uses, in the sector of the others, is
+/// given the value with which it is right.
+fn seal(old: &RawSuperblock, new: &mut RawSuperblock) {
+    superblock::seal(new);
+    let is_one_sector =
+        old.as_bytes().get(SECTOR..CHECKSUM) == new.as_bytes().get(SECTOR..CHECKSUM);
+    if new.checksum == old.checksum || !is_one_sector {
+        return;
+    }
+    let mut trial = new.clone();
+    let mut checksum_with = |value: u32| {
+        trial.algorithm_bitmap = value.into();
+        superblock::checksum_of(&trial)
+    };
+    if let Some(value) = solve(&mut checksum_with, old.checksum.get()) {
+        new.algorithm_bitmap = value.into();
+        new.checksum = old.checksum;
+    }
+}
+
+/// Size of the unit in which a device writes at least, bytes.
+const SECTOR: usize = 512;
+/// Byte offset of the checksum in the superblock.
+const CHECKSUM: usize = 0x3fc;
+
+/// Returns the value with which `checksum` is `wanted`. A CRC is linear in the bits of a field: each
+/// bit of the value changes the checksum in the same bits, whatever the others are.
+fn solve(checksum: &mut impl FnMut(u32) -> u32, wanted: u32) -> Option<u32> {
+    let base = checksum(0);
+    // Pairs of a difference of the checksum and the value that causes it. The highest bit of each
+    // difference is in no other one after it.
+    let mut basis: Vec<(u32, u32)> = Vec::with_capacity(32);
+    let reduce = |basis: &[(u32, u32)], mut difference: u32, mut value: u32| {
+        for &(other, cause) in basis {
+            if difference ^ other < difference {
+                difference ^= other;
+                value ^= cause;
+            }
+        }
+        (difference, value)
+    };
+    for bit in 0..u32::BITS {
+        let value = 1u32.wrapping_shl(bit);
+        let (difference, value) = reduce(&basis, checksum(value) ^ base, value);
+        if difference != 0 {
+            basis.push((difference, value));
+            basis.sort_unstable_by_key(|&(difference, _)| std::cmp::Reverse(difference));
+        }
+    }
+    let (left, value) = reduce(&basis, wanted ^ base, 0);
+    (left == 0 && checksum(value) == wanted).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::superblock::tests::{sample, seal as sealed};
+
+    #[test]
+    fn one_sector_changes_and_the_checksum_stays() {
+        let mut before = sealed(sample());
+        for round in 0..100u32 {
+            let mut after = before.clone();
+            after.mount_count = after.mount_count.get().wrapping_add(1).into();
+            after.write_time = (1_700_000_000 + round * 7919).into();
+            after.free_blocks_lo = (round * round).into();
+            seal(&before, &mut after);
+            assert_eq!(after.as_bytes()[SECTOR..], before.as_bytes()[SECTOR..], "{round}");
+            superblock::verify(&after).unwrap();
+            before = after;
+        }
+    }
+
+    #[test]
+    fn a_change_of_both_sectors_has_another_checksum() {
+        let before = sealed(sample());
+        let mut after = before.clone();
+        after.write_time_hi = 9;
+        seal(&before, &mut after);
+        assert_ne!(after.checksum, before.checksum);
+        superblock::verify(&after).unwrap();
+    }
+}

@@ -1,0 +1,48 @@
+//! Changes of a parsed inode.
+
+use crate::format::inode::Inode;
+use crate::format::superblock::Superblock;
+use crate::format::time::Timestamp;
+
+impl Inode {
+    /// Sets the lower twelve bits of the mode.
+    pub(crate) fn set_permissions(&mut self, permissions: u16) {
+        self.mode = self.mode & !0o7777 | permissions & 0o7777;
+    }
+
+    pub(crate) fn set_owner(&mut self, uid: u32, gid: u32) {
+        (self.uid, self.gid) = (uid, gid);
+    }
+
+    /// Returns true if size and map are those of `other`.
+    pub(crate) fn has_same_map(&self, other: &Self) -> bool {
+        (self.size, self.flags, self.block) == (other.size, other.flags, other.block)
+    }
+
+    /// Sets the size in bytes.
+    pub(crate) fn set_size(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    /// Counts blocks of the filesystem that the inode now has.
+    pub(crate) fn add_blocks(&mut self, superblock: &Superblock, blocks: u64) {
+        self.blocks_512 = self.blocks_512.saturating_add(superblock.bytes(blocks) >> 9);
+    }
+
+    /// Counts blocks of the filesystem that the inode no longer has.
+    pub(crate) fn remove_blocks(&mut self, superblock: &Superblock, blocks: u64) {
+        self.blocks_512 = self.blocks_512.saturating_sub(superblock.bytes(blocks) >> 9);
+    }
+
+    pub(crate) fn set_atime(&mut self, time: Timestamp) {
+        self.atime = time;
+    }
+
+    pub(crate) fn set_mtime(&mut self, time: Timestamp) {
+        self.mtime = time;
+    }
+
+    pub(crate) fn set_ctime(&mut self, time: Timestamp) {
+        self.ctime = time;
+    }
+}

@@ -1,0 +1,22 @@
+//! The result of a handle, which becomes part of a transaction.
+
+use std::collections::BTreeMap;
+
+use crate::blocks::block_cache::Block;
+use crate::format::group::GroupDescriptor;
+use crate::format::inode::Inode;
+use crate::number::{BlockRun, PhysicalBlock};
+
+/// The changes of a handle.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub blocks: BTreeMap<PhysicalBlock, Block>,
+    /// Inodes that were changed, as they are now.
+    pub inodes: Vec<Inode>,
+    /// Group descriptors that were changed.
+    pub groups: Vec<(u32, GroupDescriptor)>,
+    /// Blocks that were freed.
+    pub freed: Vec<BlockRun>,
+    /// Freed blocks whose older copies in the log must not be replayed.
+    pub revoked: Vec<PhysicalBlock>,
+}

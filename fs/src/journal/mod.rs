@@ -1,0 +1,294 @@
+//! The journal of a filesystem that is open for changes.
+//!
+//! A change is made by a [`Handle`](handle::Handle): it reads blocks, changes copies of them, and its
+//! copies become part of the running [`Transaction`](transaction::Transaction) together. Readers see
+//! the newest contents: of the running transaction, of the one that is being committed, of committed
+//! ones, and then of the device.
+//!
+//! There is no thread. Whoever needs a transaction to be durable commits it, by writing it to the
+//! [`Log`]; those that wait meanwhile have their changes in the next one, which one of them commits
+//! for all. When the log has no room, all committed blocks are written to their places
+//! (a checkpoint), and the log begins anew. The mutex of the transactions is never held during I/O;
+//! a second one, [`Journal::log`], is held by the thread that commits.
+
+pub(crate) mod changes;
+pub(crate) mod handle;
+pub(crate) mod log;
+pub(crate) mod runs;
+pub(crate) mod sink;
+pub(crate) mod state;
+pub(crate) mod transaction;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::blocks::block_cache::Block;
+use crate::blocks::device::WriteRange;
+use crate::blocks::newer::Newer;
+use crate::error::Error;
+use crate::filesystem::Filesystem;
+use crate::journal::changes::Changes;
+use crate::journal::handle::{Handle, Stop};
+use crate::journal::log::Log;
+use crate::journal::sink::Sink;
+use crate::journal::state::State;
+use crate::number::{InodeNumber, PhysicalBlock};
+use crate::recovery::journal::block::is_later;
+
+/// `errno` of an I/O error, which the journal's superblock keeps after a failed write to the log.
+const EIO: i32 = -5;
+
+/// The journal of a filesystem that is open for changes.
+pub(crate) struct Journal {
+    sink: Sink,
+    state: Mutex<State>,
+    /// The log, for the thread that commits or makes a checkpoint.
+    log: Mutex<Log>,
+    /// Maximum number of blocks in a transaction: a quarter of the log, so that a commit needs at
+    /// most one checkpoint.
+    limit: usize,
+}
+
+impl Journal {
+    /// Creates the journal of an empty log whose first transaction will be `tid`.
+    pub(crate) fn new(sink: Sink, log: Log, tid: u32) -> Self {
+        let limit = usize::try_from(log.length() >> 2).unwrap_or(usize::MAX);
+        let (state, log) = (Mutex::new(State::new(tid)), Mutex::new(log));
+        Self { sink, state, log, limit }
+    }
+
+    /// Makes a change: calls `apply` until no block that it needs is missing, and adds its blocks to
+    /// the running transaction.
+    ///
+    /// # Errors
+    /// The error of `apply`, or of reading a block: nothing was changed. [`Error::JournalAborted`].
+    pub(crate) fn change<T>(
+        &self,
+        fs: &Filesystem,
+        mut apply: impl FnMut(&mut Handle<'_>) -> Result<T, Stop>,
+    ) -> Result<T, Error> {
+        self.make_room(fs)?;
+        self.attempt(fs, |handle| {
+            let value = apply(handle)?;
+            Ok((value, std::mem::take(&mut handle.changes)))
+        })
+    }
+
+    /// Calls `apply` until no block that it needs is missing, and makes the changes that it returns.
+    fn attempt<T>(
+        &self,
+        fs: &Filesystem,
+        mut apply: impl FnMut(&mut Handle<'_>) -> Result<(T, Changes), Stop>,
+    ) -> Result<T, Error> {
+        let (mut arrived, mut checkpoints) = (HashMap::new(), 0);
+        // The loop ends, because each attempt has a block that the one before did not have. It may
+        // begin anew after a checkpoint, which takes much longer than an attempt.
+        loop {
+            let mut state = self.lock();
+            state.check()?;
+            if state.checkpoints != checkpoints {
+                checkpoints = state.checkpoints;
+                arrived.clear();
+            }
+            let mut handle = Handle::new(fs.metadata(), &state, &arrived);
+            match apply(&mut handle) {
+                Ok((value, changes)) => {
+                    state.merge(&changes);
+                    keep(fs, changes);
+                    return Ok(value);
+                }
+                Err(Stop::Fail(error)) => return Err(error),
+                Err(Stop::Read(number)) => {
+                    drop(state);
+                    arrived.insert(number, fs.block(number)?);
+                }
+            }
+        }
+    }
+
+    /// Reads blocks as a change would see them.
+    pub(crate) fn read<T>(
+        &self,
+        fs: &Filesystem,
+        mut apply: impl FnMut(&mut Handle<'_>) -> Result<T, Stop>,
+    ) -> Result<T, Error> {
+        self.attempt(fs, |handle| Ok((apply(handle)?, Changes::default())))
+    }
+
+    /// Commits the running transaction if it has become too large for more changes.
+    fn make_room(&self, fs: &Filesystem) -> Result<(), Error> {
+        let state = self.lock();
+        if state.running.images.len() < self.limit {
+            return Ok(());
+        }
+        let tid = state.running.tid;
+        drop(state);
+        self.commit(fs, tid)
+    }
+
+    /// Makes all changes durable that were made so far.
+    pub(crate) fn sync(&self, fs: &Filesystem) -> Result<(), Error> {
+        let state = self.lock();
+        let running = (!state.running.is_empty()).then_some(state.running.tid);
+        let tid = running.or(state.committing.as_ref().map(|committing| committing.tid));
+        state.check()?;
+        drop(state);
+        tid.map_or(Ok(()), |tid| self.commit(fs, tid))
+    }
+
+    /// Makes the changes of an inode durable. Returns false if all of them are already.
+    pub(crate) fn sync_inode(&self, fs: &Filesystem, inode: InodeNumber) -> Result<bool, Error> {
+        let state = self.lock();
+        state.check()?;
+        let tid = state.tid_of(inode);
+        drop(state);
+        match tid {
+            Some(tid) => self.commit(fs, tid).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Makes transaction `tid` durable, and those before it.
+    fn commit(&self, fs: &Filesystem, tid: u32) -> Result<(), Error> {
+        // Others that wait for the same transaction find it committed.
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        state.check()?;
+        if !is_later(tid, state.committed_tid) {
+            return Ok(());
+        }
+        let transaction = state.start_commit();
+        drop(state);
+        let mut written = Ok(());
+        if !log.has_room(&transaction) {
+            written = self.checkpoint(fs, &mut log, transaction.tid);
+        }
+        match written.and_then(|()| log.write(&self.sink, &transaction)) {
+            Ok(()) => {
+                self.lock().end_commit(&transaction);
+                Ok(())
+            }
+            Err(error) => {
+                self.abort(&mut log, transaction.tid);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes all committed blocks to their places, and empties the log. `tid` is the next
+    /// transaction to be committed.
+    fn checkpoint(&self, fs: &Filesystem, log: &mut Log, tid: u32) -> Result<(), Error> {
+        let committed = self.lock().committed.clone();
+        let mut blocks: Vec<(PhysicalBlock, Block)> = committed.into_iter().collect();
+        blocks.sort_unstable_by_key(|&(number, _)| number);
+        let superblock = fs.superblock();
+        let runs = blocks.chunk_by(|(a, _), (b, _)| a.checked_add(1) == Some(*b));
+        let runs: Vec<(u64, Vec<u8>)> = runs
+            .map(|run| {
+                let start = run.first().map(|&(number, _)| number).unwrap_or_default();
+                let bytes = run.iter().flat_map(|(_, block)| block.iter().copied()).collect();
+                (superblock.address(start), bytes)
+            })
+            .collect();
+        let ranges: Vec<WriteRange<'_>> =
+            runs.iter().map(|(offset, bytes)| WriteRange { offset: *offset, bytes }).collect();
+        self.sink.write(&ranges, false)?;
+        self.sink.flush()?;
+        log.restart(&self.sink, tid)?;
+        let mut state = self.lock();
+        state.checkpoints = state.checkpoints.wrapping_add(1);
+        // The cache may have older contents.
+        blocks.into_iter().for_each(|(number, block)| fs.metadata().replace(number, block));
+        state.committed.clear();
+        Ok(())
+    }
+
+    /// Stops all changes after a failed write: recovery must find the log as it is.
+    fn abort(&self, log: &mut Log, tid: u32) {
+        self.lock().is_aborted = true;
+        ::log::error!("transaction {tid} could not be written: nothing can be changed any more");
+        if let Err(error) = log.record_error(&self.sink, EIO) {
+            ::log::warn!("the journal's superblock cannot tell of the error: {error}");
+        }
+    }
+
+    /// Writes a block to its place outside of any transaction, durably.
+    pub(crate) fn write_in_place(
+        &self,
+        fs: &Filesystem,
+        number: PhysicalBlock,
+        block: Block,
+    ) -> Result<(), Error> {
+        let offset = fs.superblock().address(number);
+        self.sink.write(&[WriteRange { offset, bytes: &block }], true)?;
+        fs.metadata().replace(number, block);
+        Ok(())
+    }
+
+    /// Writes data of files, durably.
+    pub(crate) fn write_data(&self, ranges: &[WriteRange<'_>]) -> Result<(), Error> {
+        self.sink.write(ranges, true)
+    }
+
+    /// Returns the number of bytes that were written to the device.
+    pub(crate) fn written(&self) -> u64 {
+        self.sink.written()
+    }
+
+    /// Tells in the journal's superblock that transactions follow.
+    pub(crate) fn start(&self) -> Result<(), Error> {
+        let tid = self.lock().running.tid;
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.restart(&self.sink, tid)
+    }
+
+    /// Commits everything, writes it to its place, and empties the log.
+    pub(crate) fn end(&self, fs: &Filesystem) -> Result<(), Error> {
+        self.sync(fs)?;
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let tid = self.lock().running.tid;
+        self.checkpoint(fs, &mut log, tid)?;
+        log.finish(&self.sink, tid)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Newer for Journal {
+    fn image(&self, number: PhysicalBlock) -> (Option<Block>, u64) {
+        let state = self.lock();
+        (state.image(number), state.checkpoints)
+    }
+
+    fn keep_block(&self, checkpoints: u64, keep: &mut dyn FnMut()) -> bool {
+        let state = self.lock();
+        let is_new = state.checkpoints == checkpoints;
+        if is_new {
+            keep();
+        }
+        is_new
+    }
+
+    fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    fn keep_parsed(&self, version: u64, keep: &mut dyn FnMut()) {
+        let state = self.lock();
+        if state.version == version {
+            keep();
+        }
+    }
+}
+
+/// Puts what a change has made of inodes and group descriptors into the caches.
+fn keep(fs: &Filesystem, changes: Changes) {
+    for inode in changes.inodes {
+        fs.inner.inodes.insert(inode.number(), inode);
+    }
+    for (group, descriptor) in changes.groups {
+        fs.metadata().replace_group(group, descriptor);
+    }
+}

@@ -1,0 +1,112 @@
+//! The transactions in memory, behind the journal's mutex.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::blocks::block_cache::Block;
+use crate::error::Error;
+use crate::journal::changes::Changes;
+use crate::journal::runs::RunSet;
+use crate::journal::transaction::Transaction;
+use crate::number::{InodeNumber, PhysicalBlock};
+
+/// The transactions that are not in place on the device.
+pub(crate) struct State {
+    /// The transaction that changes are added to.
+    pub running: Transaction,
+    /// The transaction that is being written to the log.
+    pub committing: Option<Arc<Transaction>>,
+    /// The newest contents in the log of blocks that are not in place yet.
+    pub committed: HashMap<PhysicalBlock, Block>,
+    /// The last transaction that is durable.
+    pub committed_tid: u32,
+    /// Blocks that were freed by transactions that are not durable.
+    pub excluded: RunSet,
+    /// A write to the log failed, so that nothing can be changed any more.
+    pub is_aborted: bool,
+    /// Number of changes. An inode that was read while it increased may be an old one.
+    pub version: u64,
+    /// Number of checkpoints. A block that was read from the device while it increased may be an old
+    /// one.
+    pub checkpoints: u64,
+}
+
+impl State {
+    /// Creates the state of an empty log, whose first transaction will be `tid`.
+    pub(crate) fn new(tid: u32) -> Self {
+        Self {
+            running: Transaction::new(tid),
+            committing: None,
+            committed: HashMap::new(),
+            committed_tid: tid.wrapping_sub(1),
+            excluded: RunSet::default(),
+            is_aborted: false,
+            version: 0,
+            checkpoints: 0,
+        }
+    }
+
+    /// Returns the newest contents of a block, if they are not in place on the device yet.
+    pub(crate) fn image(&self, number: PhysicalBlock) -> Option<Block> {
+        let committing = || self.committing.as_ref()?.images.get(&number);
+        let image = self.running.images.get(&number).or_else(committing);
+        image.or_else(|| self.committed.get(&number)).cloned()
+    }
+
+    /// Returns an error if nothing can be changed.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.is_aborted { Err(Error::JournalAborted) } else { Ok(()) }
+    }
+
+    /// Adds the changes of a handle to the running transaction.
+    pub(crate) fn merge(&mut self, changes: &Changes) {
+        if changes.blocks.is_empty() {
+            return;
+        }
+        for (&number, block) in &changes.blocks {
+            self.running.insert(number, Arc::clone(block));
+        }
+        for &number in &changes.revoked {
+            self.running.revoke(number);
+        }
+        for &run in &changes.freed {
+            self.excluded.insert(run);
+            self.running.freed.push(run);
+        }
+        let inodes = changes.inodes.iter().map(|inode| inode.number());
+        self.running.inodes.extend(inodes);
+        self.version = self.version.wrapping_add(1);
+    }
+
+    /// Returns the transaction that must be durable for the changes of an inode to be, if it is not
+    /// yet.
+    pub(crate) fn tid_of(&self, inode: InodeNumber) -> Option<u32> {
+        if self.running.inodes.contains(&inode) {
+            return Some(self.running.tid);
+        }
+        let committing = self.committing.as_ref()?;
+        committing.inodes.contains(&inode).then_some(committing.tid)
+    }
+
+    /// Takes the running transaction in order to commit it. Changes are added to the next one.
+    pub(crate) fn start_commit(&mut self) -> Arc<Transaction> {
+        let next = Transaction::new(self.running.tid.wrapping_add(1));
+        let transaction = Arc::new(std::mem::replace(&mut self.running, next));
+        self.committing = Some(Arc::clone(&transaction));
+        transaction
+    }
+
+    /// Ends the commit of a transaction that is durable.
+    pub(crate) fn end_commit(&mut self, transaction: &Transaction) {
+        self.committing = None;
+        self.committed_tid = transaction.tid;
+        for number in &transaction.revoked {
+            self.committed.remove(number);
+        }
+        for &run in &transaction.freed {
+            self.excluded.remove(run);
+        }
+        let images = transaction.images.iter();
+        self.committed.extend(images.map(|(&number, block)| (number, Arc::clone(block))));
+    }
+}

@@ -1,0 +1,121 @@
+//! Permissions, owners and times, as e2fsck and the kernel read them.
+
+use std::fs;
+
+use nvio_ext4::{Error, Protected, Timestamp};
+
+use super::recorder::Recorder;
+use super::{VARIANTS, check, file, image, open};
+use crate::common::compare::compare;
+use crate::common::{self, Mount, debugfs};
+
+#[test]
+fn the_kernel_reads_what_was_set() {
+    let dir = tempfile::tempdir().unwrap();
+    for &(name, options) in VARIANTS {
+        let device = Recorder::new(image(dir.path(), options));
+        let fs = open(&device);
+        for at in 0..8u16 {
+            let number = file(&fs, at.into()).number();
+            let inode = fs.set_permissions(number, 0o4600 | at).unwrap();
+            assert_eq!(inode.permissions(), 0o4600 | at, "{name}");
+            fs.set_owner(number, Some(70_000 + u32::from(at)), Some(at.into())).unwrap();
+            let time = Timestamp { seconds: 1_600_000_000 + i64::from(at), nanoseconds: 12_345 };
+            fs.set_times(number, Some(time), (at % 2 == 0).then_some(time)).unwrap();
+            let read = fs.inode(number).unwrap();
+            assert_eq!((read.permissions(), read.uid()), (0o600 | at, 70_000 + u32::from(at)));
+        }
+        fs.close().unwrap();
+        let image = dir.path().join("closed");
+        fs::write(&image, device.bytes()).unwrap();
+        common::assert_clean(&image);
+        let clean = common::open(&image);
+        assert!(clean.recovered().is_none(), "{name}: the journal is empty");
+        assert_eq!(clean.superblock().mount_count, 1, "{name}");
+        if !common::is_root() {
+            println!("SKIPPED: loop mounts need root");
+            continue;
+        }
+        let mount = Mount::new(&image, &dir.path().join("mnt"), "loop,ro,noatime").unwrap();
+        let count = compare(name, &image, &mount.path);
+        assert!(count.files >= 8, "{name}: {count:?}");
+    }
+}
+
+#[test]
+fn a_program_with_the_rights_of_its_owner_loses_them_with_the_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), VARIANTS[0].1));
+    let fs = open(&device);
+    let number = file(&fs, 0).number();
+    for (before, after) in [(0o6755, 0o755), (0o6745, 0o2745), (0o4755, 0o755), (0o1777, 0o1777)] {
+        fs.set_permissions(number, before).unwrap();
+        let inode = fs.set_owner(number, None, Some(5)).unwrap();
+        assert_eq!(inode.permissions(), after, "{before:o}");
+    }
+    let root = fs.root().unwrap().number();
+    fs.set_permissions(root, 0o6755).unwrap();
+    assert_eq!(fs.set_owner(root, Some(1), None).unwrap().permissions(), 0o6755, "a directory");
+}
+
+#[test]
+fn inodes_that_must_not_be_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = image(dir.path(), VARIANTS[2].1);
+    let path = dir.path().join("flags");
+    fs::write(&path, bytes).unwrap();
+    let acl = "ea_set /file-3 system.posix_acl_access -f ";
+    let value = dir.path().join("acl");
+    // Version 2: user::rw-, user:1000:r--, group::r--, mask::r--, other::---
+    let mut entries = 2u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in [(1u16, 6u16, !0u32), (2, 4, 1000), (4, 4, !0), (16, 4, !0), (32, 0, !0)]
+    {
+        entries
+            .extend(tag.to_le_bytes().iter().chain(&perm.to_le_bytes()).chain(&id.to_le_bytes()));
+    }
+    fs::write(&value, entries).unwrap();
+    let lines = [
+        "set_inode_field /file-1 flags 0x80010".to_owned(),
+        "set_inode_field /file-2 flags 0x80020".to_owned(),
+        format!("{acl}{}", value.display()),
+    ];
+    debugfs(&path, &lines.each_ref().map(String::as_str));
+    let device = Recorder::new(fs::read(&path).unwrap());
+    let fs = open(&device);
+    let calls = device.calls();
+    let why = |result: Result<_, Error>| match result {
+        Err(Error::Protected { why, .. }) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why(fs.set_permissions(file(&fs, 1).number(), 0)), Protected::Immutable);
+    assert_eq!(why(fs.set_owner(file(&fs, 2).number(), Some(0), None)), Protected::AppendOnly);
+    assert_eq!(why(fs.set_times(8, None, None)), Protected::System);
+    let error = fs.set_permissions(file(&fs, 3).number(), 0).unwrap_err();
+    assert!(matches!(error, Error::UnsupportedInode { .. }), "{error}");
+    assert!(matches!(fs.set_permissions(0, 0), Err(Error::NoSuchInode { .. })));
+    assert!(matches!(fs.set_permissions(u32::MAX, 0), Err(Error::NoSuchInode { .. })));
+    let free = fs.superblock().inodes_count;
+    assert!(matches!(fs.set_permissions(free, 0), Err(Error::InodeNotInUse { .. })));
+    fs.sync().unwrap();
+    assert_eq!(device.calls(), calls, "nothing was changed, so nothing is written");
+    fs.close().unwrap();
+    check(dir.path(), &device.bytes());
+}
+
+#[test]
+fn a_change_and_a_sync_are_two_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), VARIANTS[2].1));
+    let fs = open(&device);
+    let number = file(&fs, 0).number();
+    for round in 0..20 {
+        let before = device.calls();
+        fs.set_permissions(number, round).unwrap();
+        assert_eq!(device.calls(), before, "a change is in memory");
+        fs.sync_inode(number).unwrap();
+        assert_eq!(device.calls(), before + 2, "the log, and the commit block");
+        fs.sync_inode(number).unwrap();
+        fs.sync().unwrap();
+        assert_eq!(device.calls(), before + 2, "durable already");
+    }
+}

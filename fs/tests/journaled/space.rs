@@ -1,0 +1,238 @@
+//! Allocation, truncation and holes, as e2fsck and the kernel see them.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use nvio_ext4::{BlockSource, Error, Filesystem};
+use nvio_testkit::random::Rng;
+
+use super::recorder::{Recorder, cuts};
+use super::{check, file, open};
+use crate::common::compare::compare;
+use crate::common::{self, Mount, mke2fs};
+
+const VARIANTS: &[(&str, &str)] = &[
+    ("1k", "-t ext4 -b 1024 -J size=1"),
+    ("2k, no 64bit", "-t ext4 -b 2048 -J size=4 -O ^64bit"),
+    ("4k", "-t ext4 -b 4096 -J size=4"),
+    ("no checksums", "-t ext4 -b 1024 -J size=1 -O ^metadata_csum"),
+    ("uninit_bg", "-t ext4 -b 1024 -g 1024 -J size=1 -O ^metadata_csum,^64bit,uninit_bg"),
+    ("no flex_bg", "-t ext4 -b 1024 -g 2048 -J size=1 -O ^flex_bg"),
+    ("meta_bg", "-t ext4 -b 1024 -g 1024 -J size=1 -O meta_bg,^resize_inode"),
+];
+
+/// Returns a filesystem of 32 MiB with eight files of a pattern, some of them long, some with holes.
+fn image(dir: &Path, options: &str) -> Vec<u8> {
+    let (image, source) = (dir.join("image"), dir.join("source"));
+    if !source.exists() {
+        fs::create_dir(&source).unwrap();
+        for at in 0..8u64 {
+            let file = File::create(source.join(format!("file-{at}"))).unwrap();
+            for piece in 0..at * at {
+                file.write_all_at(&[at as u8 + 1; 3000], piece * 5000 * (at % 3 + 1)).unwrap();
+            }
+        }
+    }
+    mke2fs(&image, "32M", &options.split(' ').collect::<Vec<_>>(), Some(&source));
+    fs::read(image).unwrap()
+}
+
+/// Returns the contents of a file by its map.
+fn contents(fs: &Filesystem, bytes: &Path, at: usize) -> Vec<u8> {
+    let inode = fs.lookup(format!("/file-{at}")).unwrap();
+    common::read_file(fs, &File::open(bytes).unwrap(), &inode)
+}
+
+/// A random change, and its effect on a model of the contents.
+fn change(
+    fs: &nvio_ext4::JournaledFilesystem,
+    random: &mut Rng,
+    models: &mut [Vec<u8>],
+) -> Result<(), Error> {
+    let at = random.below(8) as usize;
+    let number = file(fs, at).number();
+    let (pos, length) = (random.below(400_000), 1 + random.below(200_000));
+    let model = &mut models[at];
+    match random.below(6) {
+        0 => {
+            fs.allocate(number, pos, length, true)?;
+        }
+        1 => {
+            fs.allocate(number, pos, length, false)?;
+            let end = (pos + length) as usize;
+            model.resize(model.len().max(end), 0);
+        }
+        2 => {
+            fs.truncate(number, pos)?;
+            model.resize(pos as usize, 0);
+        }
+        3 | 4 => {
+            let data = random.bytes(length);
+            fs.write_at(number, pos, &data)?;
+            let end = (pos + length) as usize;
+            model.resize(model.len().max(end), 0);
+            model[pos as usize..end].copy_from_slice(&data);
+        }
+        _ => {
+            fs.punch_hole(number, pos, length)?;
+            let end = (pos + length).min(model.len() as u64) as usize;
+            model.get_mut(pos as usize..end).unwrap_or_default().fill(0);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn random_changes_are_those_of_a_model_and_the_kernel_agrees() {
+    let long = std::env::var_os("NVIO_LONG").is_some();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("now");
+    for (seed, &(name, options)) in (0..).zip(VARIANTS) {
+        let mut random = Rng::new(seed);
+        let device = Recorder::new(image(dir.path(), options));
+        fs::write(&path, device.bytes()).unwrap();
+        let before = common::open(&path);
+        let mut models: Vec<_> = (0..8).map(|at| contents(&before, &path, at)).collect();
+        for round in 0..if long { 40 } else { 4 } {
+            let fs = open(&device);
+            for _ in 0..60 {
+                change(&fs, &mut random, &mut models).unwrap_or_else(|error| panic!("{error}"));
+                if random.below(10) == 0 {
+                    fs.sync().unwrap();
+                }
+            }
+            fs.close().unwrap();
+            fs::write(&path, device.bytes()).unwrap();
+            common::assert_clean(&path);
+            let found = common::open(&path);
+            for (at, model) in models.iter().enumerate() {
+                let what = format!("{name}, round {round}, file {at}");
+                let contents = contents(&found, &path, at);
+                let wrong = contents.iter().zip(model).position(|(a, b)| a != b);
+                assert_eq!((contents.len(), wrong), (model.len(), None), "{what}");
+            }
+            if common::is_root() {
+                let mount = Mount::new(&path, &dir.path().join("mnt"), "loop,ro,noatime").unwrap();
+                compare(name, &path, &mount.path);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_filesystem_and_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for &(name, options) in VARIANTS {
+        let device = Recorder::new(image(dir.path(), options));
+        let fs = open(&device);
+        let free = fs.statfs().unwrap().free_blocks;
+        let number = file(&fs, 0).number();
+        let error = fs.allocate(number, 0, 1 << 30, false).unwrap_err();
+        assert!(matches!(error, Error::NoSpace), "{name}: {error}");
+        let full = fs.inode(number).unwrap();
+        assert_eq!(full.size(), 0, "{name}");
+        assert_eq!(fs.statfs().unwrap().free_blocks, 0, "{name}");
+        assert!(matches!(fs.allocate(number, 1 << 30, 1, true), Err(Error::NoSpace)), "{name}");
+        fs.sync().unwrap();
+        check(dir.path(), &Recorder::new(device.bytes()).bytes());
+        let error = fs.allocate(file(&fs, 1).number(), 1 << 20, 1, true).unwrap_err();
+        assert!(matches!(error, Error::NoSpace), "{name}: {error}");
+        // Freed blocks can be used again when that is durable.
+        fs.truncate(number, 0).unwrap();
+        let error = fs.allocate(file(&fs, 1).number(), 1 << 20, 1, true).unwrap_err();
+        assert!(matches!(error, Error::NoSpace), "{name}: {error}");
+        fs.sync().unwrap();
+        assert_eq!(fs.statfs().unwrap().free_blocks, free, "{name}");
+        fs.allocate(file(&fs, 1).number(), 1 << 20, 1, true).unwrap();
+        fs.close().unwrap();
+        check(dir.path(), &device.bytes());
+    }
+}
+
+#[test]
+fn a_tree_that_grows_and_shrinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), VARIANTS[0].1));
+    let fs = open(&device);
+    let number = file(&fs, 0).number();
+    // Every second block, so that each is an extent: 84 in a node of 1 KiB.
+    let mut order: Vec<u64> = (0..8000).collect();
+    let mut random = Rng::new(3);
+    for at in (1..order.len()).rev() {
+        order.swap(at, random.below(at as u64 + 1) as usize);
+    }
+    for (done, &at) in order.iter().enumerate() {
+        fs.allocate(number, at * 2048, 1024, false).unwrap();
+        if done % 2000 == 1999 {
+            fs.sync().unwrap();
+            let again = Recorder::new(device.bytes());
+            let state = open(&again);
+            assert_eq!(state.extents(&state.inode(number).unwrap()).unwrap().count(), done + 1);
+            state.close().unwrap();
+            check(dir.path(), &again.bytes());
+        }
+    }
+    let nodes = fs.inode(number).unwrap().blocks_512() / 2 - 8000;
+    assert!((96..200).contains(&nodes), "{nodes} nodes");
+    for &at in &order[..7999] {
+        fs.punch_hole(number, at * 2048, 1024).unwrap();
+    }
+    assert_eq!(fs.inode(number).unwrap().blocks_512(), 2, "one block, and no nodes");
+    fs.close().unwrap();
+    check(dir.path(), &device.bytes());
+}
+
+#[test]
+fn cuts_of_allocation_and_truncation() {
+    let dir = tempfile::tempdir().unwrap();
+    for (seed, &(name, options)) in (0..).zip(&VARIANTS[..4]) {
+        let mut random = Rng::new(seed);
+        let base = image(dir.path(), options);
+        let device = Recorder::new(base.clone());
+        let fs = open(&device);
+        let mut models = vec![Vec::new(); 8];
+        for _ in 0..12 {
+            change(&fs, &mut random, &mut models).unwrap();
+            if random.below(2) == 0 {
+                fs.sync().unwrap();
+            }
+        }
+        fs.close().unwrap();
+        let mut states = 0;
+        cuts(&base, &device.events(), &mut random.clone(), 2, |at, state| {
+            assert!(BlockSource::size(&state) > 0);
+            states += 1;
+            if states % 3 != 0 {
+                return;
+            }
+            let again = Recorder::new(state);
+            open(&again).close().unwrap();
+            let path = dir.path().join("checked");
+            fs::write(&path, again.bytes()).unwrap();
+            println!("{name}, cut at {at}");
+            common::assert_clean(&path);
+        });
+        assert!(states > 20, "{name}: {states}");
+    }
+}
+
+#[test]
+fn open_files_keep_their_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Recorder::new(image(dir.path(), VARIANTS[2].1));
+    let fs = open(&device);
+    let inode = file(&fs, 7);
+    let opened = fs.file(&inode).unwrap();
+    for error in [
+        fs.truncate(inode.number(), 0).unwrap_err(),
+        fs.punch_hole(inode.number(), 0, 1 << 20).unwrap_err(),
+        fs.allocate(inode.number(), 0, 1 << 20, false).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::FileOpen { .. }), "{error}");
+    }
+    drop(opened);
+    fs.truncate(inode.number(), 10).unwrap();
+    // The caller's inode is an old one.
+    assert_eq!(fs.file(&inode).unwrap().size(), 10);
+}
